@@ -1,0 +1,15 @@
+//! The Launcher: the trusted part of a virtual machine, as a library.
+//!
+//! `main.rs` turns a command line into calls of this library. Somebody who
+//! wants another Launcher (a test rig, a cloud of small machines) uses the
+//! same pieces: [`memory`] for the Guest's memory, [`loader`] to put a kernel
+//! into it, [`devices`] for what hangs on its bus, and [`host`] for the four
+//! requests that make it run.
+
+pub mod memory;
+
+pub mod loader;
+
+pub mod host;
+
+pub mod devices;

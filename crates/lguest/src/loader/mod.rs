@@ -1,0 +1,1 @@
+//! Puts a kernel, its initrd and its first page tables into a Guest's memory.

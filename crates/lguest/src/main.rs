@@ -1,0 +1,2 @@
+//! The `lguest` command.
+fn main() {}
