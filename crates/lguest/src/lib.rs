@@ -13,3 +13,5 @@ pub mod loader;
 pub mod host;
 
 pub mod devices;
+
+pub mod terminal;
