@@ -241,6 +241,10 @@ impl Device for Block {
         Ok(0)
     }
 
+    fn finish(&mut self) {
+        self.worker = None;
+    }
+
     fn counters(&self) -> Vec<(&'static str, u64)> {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let c = &self.counters;

@@ -10,7 +10,8 @@ use crate::host::{Guest, SharedPage};
 use crate::memory::GuestMemory;
 use lg_abi::device::{
     DeviceDescriptor, LGUEST_DEVICE_S_REMOVED, LGUEST_DEVICE_S_REMOVED_ACK,
-    LGUEST_DEVICE_T_CONSOLE, LGUEST_MAX_DEVICES, device_irq,
+    LGUEST_DEVICE_T_CONSOLE, LGUEST_DEVICE_T_NET, LGUEST_MAX_DEVICES,
+    device_irq,
 };
 use lg_abi::dma::LGUEST_CONSOLE_DMA_KEY;
 use lg_abi::page::{PAGE_SHIFT, PAGE_SIZE};
@@ -190,25 +191,33 @@ impl Bus {
         memory.read_object(descriptor(memory, place.index)).ok()
     }
 
-    /// What every device has done so far, each with its type.
-    #[must_use]
-    pub fn counters(&self) -> Vec<(u16, Vec<(&'static str, u64)>)> {
-        let count = |slot: &Slot| match slot.lock().as_ref() {
-            Some(device) => (slot.kind, device.counters()),
-            None => (slot.kind, Vec::new()),
-        };
-        self.slots.iter().map(count).collect()
-    }
-
-    /// Ends all devices, and waits until what they have begun is done. One
-    /// that is at work in another thread is left alone: that is a console
-    /// whose input somebody else took, and it has nothing to finish.
-    pub fn finish(&self) {
+    /// The Guest has done something: it may have bound buffers.
+    pub fn buffers_changed(&self) {
         for slot in &self.slots {
-            if let Ok(mut device) = slot.device.try_lock() {
-                drop(device.take());
+            // Nobody else has anything to do then, and this happens often.
+            if slot.kind == LGUEST_DEVICE_T_NET {
+                if let Some(device) = slot.lock().as_mut() {
+                    device.buffers_changed();
+                }
             }
         }
+    }
+
+    /// Ends all devices, waits until what they have begun is done, and answers
+    /// what each has done, with its type. One that is at work in another
+    /// thread is left alone: that is a console whose input somebody else took,
+    /// and it has nothing to finish.
+    #[must_use]
+    pub fn finish(&self) -> Vec<(u16, Vec<(&'static str, u64)>)> {
+        let end = |slot: &Slot| {
+            let device = slot.device.try_lock().ok().and_then(|mut d| d.take());
+            let counters = device.map(|mut device| {
+                device.finish();
+                device.counters()
+            });
+            (slot.kind, counters.unwrap_or_default())
+        };
+        self.slots.iter().map(end).collect()
     }
 
     fn memory(&self) -> &GuestMemory {

@@ -92,6 +92,9 @@ pub trait Device: Send {
     /// buffer may find one now.
     fn buffers_changed(&mut self) {}
 
+    /// The Guest is dead: finish what has been begun. May block.
+    fn finish(&mut self) {}
+
     /// What the device has done so far, for the statistics.
     fn counters(&self) -> Vec<(&'static str, u64)> {
         Vec::new()
