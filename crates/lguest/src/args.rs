@@ -8,6 +8,7 @@
 
 use crate::config::{Config, DeviceConfig, Kernel, Stats, TapConfig};
 use crate::memory::MAX_RAM;
+use clap::error::ErrorKind;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser};
 use lg_abi::boot::COMMAND_LINE_MAX;
 use lg_abi::device::LGUEST_MAX_DEVICES;
@@ -23,8 +24,10 @@ use std::path::PathBuf;
 pub fn parse(
     words: impl IntoIterator<Item = OsString>,
 ) -> Result<Config, UsageError> {
-    let mut command = Cli::command();
-    let matches = command.try_get_matches_from_mut(words)?;
+    let words: Vec<OsString> = words.into_iter().collect();
+    let matches = Cli::command()
+        .try_get_matches_from(&words)
+        .map_err(|error| misspelt_run(&words, error))?;
     let cli = Cli::from_arg_matches(&matches)?;
     let config = match (cli.command, matches.subcommand()) {
         (Some(Command::Run(run)), Some((_, matches))) => run.config(matches),
@@ -41,9 +44,7 @@ pub enum UsageError {
     #[error(transparent)]
     Words(#[from] clap::Error),
     /// No size of memory.
-    #[error(
-        "memory '{0}' is not a size: give megabytes (64) or a unit (64M, 1G)"
-    )]
+    #[error("memory '{0}' is not a size: give megabytes (64) or a unit (64M)")]
     NotASize(String),
     /// Less memory than any Guest needs.
     #[error("memory '{0}': a guest needs at least 1 MB")]
@@ -114,7 +115,6 @@ Examples:
     version,
     after_help = EXIT_CODES,
     args_conflicts_with_subcommands = true,
-    disable_help_subcommand = true,
     override_usage = "\
 lguest [--verbose] [--sharenet=FILE|--tunnet=(IP|bridge:BR)|--block=FILE|\
 --initrd=FILE]... MEM IMAGE [ARGS]...
@@ -169,7 +169,7 @@ struct Historic {
 
 #[derive(Debug, Args)]
 struct Run {
-    /// Memory: 64M, 1G, or a number of megabytes
+    /// Memory: 64M, 65536K, or a number of megabytes
     #[arg(long, short, value_name = "SIZE", default_value = "32M")]
     memory: String,
     /// The kernel: an i386 ELF file (vmlinux) or a bzImage
@@ -283,13 +283,29 @@ fn in_order(mut devices: Vec<(usize, DeviceConfig)>) -> Vec<DeviceConfig> {
     devices.into_iter().map(|(_, device)| device).collect()
 }
 
+/// Clap takes a misspelt `run` for a size of memory, and complains about what
+/// comes after it.
+fn misspelt_run(words: &[OsString], error: clap::Error) -> UsageError {
+    let first = words.get(1).and_then(|word| word.to_str());
+    match (error.kind(), first) {
+        (ErrorKind::UnknownArgument, Some(word))
+            if word != "run" && starts_with_letter(word) =>
+        {
+            UsageError::NotRun(word.into())
+        }
+        _ => error.into(),
+    }
+}
+
+fn starts_with_letter(word: &str) -> bool {
+    word.starts_with(|c: char| c.is_ascii_alphabetic())
+}
+
 /// A size of memory where the original takes it: somebody may have meant to
 /// write a subcommand there.
 fn historic_size(text: &str) -> Result<u32, UsageError> {
     size(text).map_err(|error| match error {
-        UsageError::NotASize(text)
-            if text.starts_with(|c: char| c.is_ascii_alphabetic()) =>
-        {
+        UsageError::NotASize(text) if starts_with_letter(&text) => {
             UsageError::NotRun(text)
         }
         other => other,
@@ -484,7 +500,7 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused_with_the_cure() {
-        assert!(error("rum --memory 5").contains("unexpected argument"));
+        assert!(error("rum --memory 5").contains("did you mean 'lguest run'"));
         assert!(error("rum vmlinux").contains("did you mean 'lguest run'"));
         assert!(error("64").contains("'lguest 64 vmlinux'"));
         assert!(error("run --net lan").contains("'lan' is not sharenet="));

@@ -102,7 +102,7 @@ fn memory() {
     dir.refuses(
         "run --memory lots --kernel vmlinux",
         2,
-        "memory 'lots' is not a size: give megabytes (64) or a unit (64M, 1G)",
+        "memory 'lots' is not a size: give megabytes (64) or a unit (64M)",
     );
     dir.refuses(
         "1 vmlinux",
@@ -220,7 +220,7 @@ fn words() {
         "no image: give a kernel behind the memory size ('lguest 64 vmlinux')",
     );
     dir.refuses(
-        "rum vmlinux",
+        "rum --kernel vmlinux",
         2,
         "memory 'rum' is not a size: did you mean 'lguest run'? \
          ('lguest --help' shows both forms)",
