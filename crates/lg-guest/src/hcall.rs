@@ -3,7 +3,8 @@
 //! Every direct call goes through one place. Its `int` is preceded by three
 //! moves that do nothing: a Host that finds trapping too slow can lay a far
 //! jump of its own over the stretch, as a paravirtual kernel would be patched,
-//! and it needs the room.
+//! and it needs the room. It also has to be sure that nothing jumps into the
+//! middle of that, so no other code lies within the reach of a short jump.
 
 #![expect(unsafe_code, reason = "the hypercall instruction")]
 
@@ -18,6 +19,7 @@ use lg_abi::page::Pte;
 
 global_asm!(
     ".text",
+    ".skip {short_jump}, {int3}",
     // eax = the call, edx, ebx, ecx = its arguments; eax = the result. All
     // else is as it was.
     ".globl lguest_hypercall",
@@ -27,6 +29,9 @@ global_asm!(
     "    mov %ebx, %ebx",
     "    int ${vector}",
     "    ret",
+    ".skip {short_jump}, {int3}",
+    short_jump = const 128,
+    int3 = const 0xCC,
     vector = const HYPERCALL_VECTOR,
     options(att_syntax)
 );

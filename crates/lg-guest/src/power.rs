@@ -3,6 +3,8 @@
 //! All three are one hypercall, CRASH, with a message. "Power down" is the one
 //! that every Launcher takes for a clean end.
 
+#![expect(unsafe_code, reason = "a function that the linker knows by name")]
+
 use crate::cell::OneCpu;
 use crate::frame::Phys;
 use crate::{hcall, irq, print};
@@ -79,4 +81,11 @@ fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
         let _ = write!(message, " ({}:{})", place.file(), place.line());
     }
     end(&message)
+}
+
+/// The ready-made `alloc` was compiled for machines that unwind, and mentions
+/// this. Nobody unwinds here: a panic ends in [`panic`].
+#[unsafe(export_name = "_Unwind_Resume")]
+extern "C" fn unwind_resume() -> ! {
+    panic!("unwinding")
 }

@@ -194,6 +194,10 @@ pub(crate) fn limit_slice() {
 
 /// Waits until the clock says `moment`.
 pub async fn until(moment: u64) {
+    let _wait = Wait {
+        moment,
+        task: task::current(),
+    };
     core::future::poll_fn(|_| {
         let now = now();
         if now >= moment {
@@ -209,6 +213,20 @@ pub async fn until(moment: u64) {
         Poll::Pending
     })
     .await;
+}
+
+/// Takes back, when it is dropped, that somebody waits: he may have been given
+/// up before his moment came, and nobody shall be woken for him.
+struct Wait {
+    moment: u64,
+    task: u32,
+}
+
+impl Drop for Wait {
+    fn drop(&mut self) {
+        let entry = (self.moment, self.task);
+        ALARM.with(|alarm| alarm.waiting.retain(|&w| w != entry));
+    }
 }
 
 /// Waits for `nanoseconds`.
