@@ -109,8 +109,17 @@ impl Buffers {
         unsafe { core::slice::from_raw_parts_mut(at.ptr(), length) }
     }
 
-    /// A `Dma` for sending the first `length` bytes of buffer `index`.
-    pub(crate) fn outgoing(&self, index: u32, length: usize) -> Dma {
+    /// Makes buffer `index` one of `length` bytes, and gives it to the Host.
+    /// For a device that fills all of what it is given, whatever was asked.
+    pub(crate) fn give_only(&mut self, index: u32, length: usize) {
+        let dma = self.sections(index, length);
+        // SAFETY: the array is ours and mapped; the Host looks at it only when
+        // a transfer comes, and this one is asked for by the next call.
+        unsafe { self.dma(index).write_volatile(dma) };
+    }
+
+    /// A `Dma` of the first `length` bytes of buffer `index`.
+    pub(crate) fn sections(&self, index: u32, length: usize) -> Dma {
         let mut dma = Dma::default();
         let start = self.data.0 + index * self.pages * PAGE_SIZE;
         let mut rest = u32::try_from(length).unwrap_or(0);

@@ -31,7 +31,7 @@ pub struct Disk {
     device: Device,
     page: *mut BlockPage,
     /// Bound at the page: where what is read arrives.
-    incoming: Buffers,
+    incoming: RefCell<Buffers>,
     outgoing: RefCell<Buffers>,
     /// Somebody is using the disk; others wait for their turn.
     taken: Cell<bool>,
@@ -86,7 +86,7 @@ impl Disk {
         Ok(Self {
             device,
             page,
-            incoming,
+            incoming: RefCell::new(incoming),
             outgoing: RefCell::new(Buffers::new(1, PAGES, section)?),
             taken: Cell::new(false),
             under_way: Cell::new(false),
@@ -242,14 +242,16 @@ impl Disk {
             result: BLOCK_PENDING,
             num_sectors: self.sectors(),
         };
-        self.incoming.give(0);
+        // A read fills the bound buffer to its end, so that has to be where
+        // the request ends. A write leaves it alone.
+        self.incoming.borrow_mut().give_only(0, bytes);
         // SAFETY: the page is mapped, and the Host reads it only when told,
         // with no request under way.
         unsafe { self.page.write_volatile(request) };
         fence(Ordering::SeqCst);
         self.under_way.set(true);
         let mut dma = match kind {
-            BLOCK_WRITE => self.outgoing.borrow().outgoing(0, bytes),
+            BLOCK_WRITE => self.outgoing.borrow().sections(0, bytes),
             _ => lg_abi::dma::Dma::default(),
         };
         hcall::send_dma(self.device.phys(), &mut dma);
@@ -264,10 +266,11 @@ impl Disk {
 
     fn finish_read(&self, into: &mut [u8]) -> Result<(), DiskError> {
         self.outcome()?;
-        if self.incoming.filled(0) != Some(into.len()) {
+        let incoming = self.incoming.borrow();
+        if incoming.filled(0) != Some(into.len()) {
             return Err(DiskError::Refused);
         }
-        into.copy_from_slice(self.incoming.data(0, into.len()));
+        into.copy_from_slice(incoming.data(0, into.len()));
         Ok(())
     }
 }

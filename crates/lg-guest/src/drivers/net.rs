@@ -214,7 +214,7 @@ impl Net {
                 || mac[0] & NET_PROMISC != 0
                 || mac == destination;
             if wanted {
-                let mut dma = outgoing.outgoing(0, length);
+                let mut dma = outgoing.sections(0, length);
                 hcall::send_dma(self.key(slot), &mut dma);
                 let whole = dma.used_len as usize == length;
                 self.count(|counts| match whole {
