@@ -1,0 +1,34 @@
+//! A cell for statics: one CPU, one user at a time.
+//!
+//! With one CPU a `RefCell` would do for every static of the kernel, but for
+//! the compiler, which cannot know that there is only one. An interrupt that
+//! comes in between and wants the same cell finds it taken and panics: that is
+//! a mistake of ours, and such a cell wants [`crate::irq::without`] around it.
+
+#![expect(unsafe_code, reason = "tells the compiler that there is one CPU")]
+
+use core::cell::RefCell;
+
+/// A `RefCell` that may be a static.
+pub struct OneCpu<T>(RefCell<T>);
+
+// SAFETY: there is one CPU (crate rule 1), so two borrows can only meet by one
+// interrupting the other. The interrupting one sees the borrow flag as it is,
+// and ends before the other goes on, so the flag is always exact.
+unsafe impl<T> Sync for OneCpu<T> {}
+
+impl<T> OneCpu<T> {
+    /// A cell that holds `value`.
+    pub const fn new(value: T) -> Self {
+        Self(RefCell::new(value))
+    }
+
+    /// Uses the contents.
+    ///
+    /// # Panics
+    ///
+    /// Somebody is using them already.
+    pub fn with<R>(&self, use_it: impl FnOnce(&mut T) -> R) -> R {
+        use_it(&mut self.0.borrow_mut())
+    }
+}

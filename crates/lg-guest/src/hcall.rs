@@ -1,0 +1,184 @@
+//! How a Guest asks: hypercalls, at once or by the ring.
+//!
+//! Every direct call goes through one place. Its `int` is preceded by three
+//! moves that do nothing: a Host that finds trapping too slow can lay a far
+//! jump of its own over the stretch, as a paravirtual kernel would be patched,
+//! and it needs the room. It also has to be sure that nothing jumps into the
+//! middle of that, so no other code lies within the reach of a short jump.
+
+#![expect(unsafe_code, reason = "the hypercall instruction")]
+
+use crate::cell::OneCpu;
+use crate::frame::Phys;
+use crate::ring::Cursor;
+use crate::{irq, shared};
+use core::arch::{asm, global_asm};
+use lg_abi::dma::{BindCount, Dma};
+use lg_abi::hypercall::{HYPERCALL_VECTOR, Hypercall, RawCall};
+use lg_abi::page::Pte;
+
+global_asm!(
+    ".text",
+    ".skip {short_jump}, {int3}",
+    // eax = the call, edx, ebx, ecx = its arguments; eax = the result. All
+    // else is as it was.
+    ".globl lguest_hypercall",
+    "lguest_hypercall:",
+    "    mov %eax, %eax",
+    "    mov %edx, %edx",
+    "    mov %ebx, %ebx",
+    "    int ${vector}",
+    "    ret",
+    ".skip {short_jump}, {int3}",
+    short_jump = const 128,
+    int3 = const 0xCC,
+    vector = const HYPERCALL_VECTOR,
+    options(att_syntax)
+);
+
+/// Makes a call at once. The Host runs what is in the ring first.
+fn direct(call: RawCall) -> u32 {
+    let result;
+    // SAFETY: the Host keeps all registers but eax; what it may write to in
+    // memory was handed over by whoever made the call (crate rule 3), and asm
+    // without `nomem` counts as touching all of it.
+    unsafe {
+        asm!(
+            "call lguest_hypercall",
+            inout("eax") call.eax => result,
+            in("edx") call.edx,
+            in("ebx") call.ebx,
+            in("ecx") call.ecx,
+        );
+    }
+    result
+}
+
+const fn raw(call: Hypercall, edx: u32, ebx: u32, ecx: u32) -> RawCall {
+    RawCall {
+        eax: call as u32,
+        edx,
+        ebx,
+        ecx,
+    }
+}
+
+static CURSOR: OneCpu<Cursor> = OneCpu::new(Cursor::new());
+
+/// Leaves a call in the ring; makes it at once if the ring is full. It needs
+/// interrupts off, since a handler may want to leave one, too.
+fn defer(call: RawCall) {
+    irq::without(|| {
+        let entry = CURSOR.with(|cursor| cursor.claim(shared::ring_status));
+        match entry {
+            Some(entry) => shared::ring_put(entry, call),
+            None => {
+                direct(call);
+            }
+        }
+    });
+}
+
+/// Has the Host run the ring.
+pub fn flush_async() {
+    direct(raw(Hypercall::FlushAsync, 0, 0, 0));
+}
+
+/// Does nothing, by way of the ring: for measuring what that costs.
+pub fn deferred_nothing() {
+    defer(raw(Hypercall::FlushAsync, 0, 0, 0));
+}
+
+/// Names the shared page. First, and once.
+pub(crate) fn init(lguest_data: Phys) {
+    direct(raw(Hypercall::Init, lguest_data.0, 0, 0));
+}
+
+/// Ends the Guest with a message, NUL-terminated, at `message`.
+pub(crate) fn crash(message: Phys) -> ! {
+    direct(raw(Hypercall::Crash, message.0, 0, 0));
+    loop {
+        // The Host never comes back from a CRASH.
+        core::hint::spin_loop();
+    }
+}
+
+/// Has the Host copy a descriptor table of `entries` entries.
+pub(crate) fn load_gdt(table: Phys, entries: u32) {
+    direct(raw(Hypercall::LoadGdt, table.0, entries, 0));
+}
+
+/// Sets the gate of a vector.
+pub(crate) fn load_idt_entry(vector: u32, low: u32, high: u32) {
+    defer(raw(Hypercall::LoadIdtEntry, vector, low, high));
+}
+
+/// Switches to the address space whose directory is at `directory`.
+pub(crate) fn new_pgtable(directory: Phys) {
+    direct(raw(Hypercall::NewPgtable, directory.0, 0, 0));
+}
+
+/// Has the Host forget what it knows of the user half of the current address
+/// space, or of everything.
+pub fn flush_tlb(everything: bool) {
+    direct(raw(Hypercall::FlushTlb, u32::from(everything), 0, 0));
+}
+
+/// Names the stack for the next trap out of user mode: selector, top, and in
+/// how many pages it lies. Deferred: a switch of address space follows.
+pub(crate) fn set_stack(ss: u32, esp: u32, pages: u32) {
+    defer(raw(Hypercall::SetStack, ss, esp, pages));
+}
+
+/// With `true`, the next use of the FPU traps with vector 7.
+pub fn set_ts(on: bool) {
+    const TS: u32 = 8;
+    direct(raw(Hypercall::Ts, if on { TS } else { 0 }, 0, 0));
+}
+
+/// Has the timer interrupt come in `nanoseconds`; 0 = not at all.
+pub(crate) fn set_clockevent(nanoseconds: u32) {
+    direct(raw(Hypercall::SetClockevent, nanoseconds, 0, 0));
+}
+
+/// Sleeps until an interrupt is there, delivers it, and comes back with
+/// interrupts enabled. Called with interrupts off, so that none gets lost
+/// between the last look and the sleep.
+pub(crate) fn halt() {
+    direct(raw(Hypercall::Halt, 0, 0, 0));
+}
+
+/// Binds `count` buffers at `buffers` to `key`; whether it worked. The Host
+/// may write to them, and to what they name, from now on.
+pub(crate) fn bind_dma(key: Phys, buffers: Phys, count: u32, irq: u8) -> bool {
+    let bind = BindCount { count, irq };
+    direct(raw(Hypercall::BindDma, key.0, buffers.0, bind.word())) != 0
+}
+
+/// Takes back the buffers at `buffers` from `key`.
+pub(crate) fn unbind_dma(key: Phys, buffers: Phys) {
+    let bind = BindCount { count: 0, irq: 0 };
+    direct(raw(Hypercall::BindDma, key.0, buffers.0, bind.word()));
+}
+
+/// Sends the sections of `dma` to `key`. When it comes back, `used_len` says
+/// how much was taken.
+pub(crate) fn send_dma(key: Phys, dma: &mut Dma) {
+    let at = Phys::of(&raw const *dma);
+    direct(raw(Hypercall::SendDma, key.0, at.0, 0));
+}
+
+/// Says that the entry for `va` in the tables of `directory` is `pte` now.
+pub(crate) fn set_pte(directory: Phys, va: u32, pte: Pte) {
+    defer(raw(Hypercall::SetPte, directory.0, va, pte.0));
+}
+
+/// Says that entry `index` of `directory` has changed.
+pub(crate) fn set_pmd(directory: Phys, index: u32) {
+    defer(raw(Hypercall::SetPmd, directory.0, index, 0));
+}
+
+/// Has the Host copy three thread-local segments.
+pub fn load_tls(descriptors: Phys) {
+    direct(raw(Hypercall::LoadTls, descriptors.0, 0, 0));
+}

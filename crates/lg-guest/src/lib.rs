@@ -1,0 +1,85 @@
+//! The Guest kit: what a kernel in Rust needs to live under lguest.
+//!
+//! A Guest of this kind is an ordinary 32-bit kernel that knows it is a Guest.
+//! Wherever a kernel would touch the machine it asks the Host: it switches
+//! interrupts off by a store instead of `cli`, changes its page tables in
+//! plain memory and then says so, and its devices are pages of shared memory.
+//! This crate is that knowledge, once, so that a Guest can be a `fn main`:
+//!
+//! ```ignore
+//! #![no_std]
+//! #![no_main]
+//! lg_guest::entry!(main);
+//!
+//! fn main(boot: &'static lg_guest::boot::Boot) {
+//!     lg_guest::println!("{} KiB, and {:?}", boot.memory / 1024, boot.arguments);
+//! }
+//! ```
+//!
+//! The modules are in reading order: how a Guest starts, how it asks, how it is
+//! interrupted, its memory, its time, its tasks, its devices. Those without a
+//! line of assembly are compiled on every machine, where their tests run.
+//!
+//! # Safety
+//!
+//! All unsafe code here rests on these:
+//!
+//! 1. There is one CPU, and what interrupts it (a trap handler) runs to its
+//!    end before the interrupted code goes on.
+//! 2. Physical memory is mapped linearly at `PAGE_OFFSET`: by the Launcher
+//!    at the start, by [`paging`] afterwards. The image, its stack, the heap
+//!    and every frame lie there.
+//! 3. The Host writes to memory that it was told of (a `Dma` that is bound or
+//!    being sent, the shared page, a device's page), and to nothing else.
+
+#![cfg_attr(not(test), no_std)]
+
+extern crate alloc;
+
+#[cfg(target_arch = "x86")]
+pub mod boot;
+pub mod command_line;
+
+#[cfg(target_arch = "x86")]
+pub mod hcall;
+pub mod ring;
+#[cfg(target_arch = "x86")]
+pub mod shared;
+
+#[cfg(target_arch = "x86")]
+pub mod cell;
+#[cfg(target_arch = "x86")]
+pub mod irq;
+#[cfg(target_arch = "x86")]
+pub mod segment;
+#[cfg(target_arch = "x86")]
+pub mod trap;
+
+#[cfg(target_arch = "x86")]
+pub mod frame;
+#[cfg(target_arch = "x86")]
+pub mod heap;
+#[cfg(target_arch = "x86")]
+pub mod paging;
+pub mod walk;
+
+pub mod executor;
+#[cfg(target_arch = "x86")]
+pub mod task;
+#[cfg(target_arch = "x86")]
+pub mod time;
+#[cfg(target_arch = "x86")]
+pub mod user;
+
+#[cfg(target_arch = "x86")]
+pub mod bus;
+#[cfg(target_arch = "x86")]
+pub mod drivers;
+pub mod line;
+
+#[cfg(target_arch = "x86")]
+mod memory_functions;
+#[cfg(target_arch = "x86")]
+pub mod power;
+#[cfg(target_arch = "x86")]
+pub mod print;

@@ -1,0 +1,91 @@
+//! Ending: cleanly, with an exit code, or in a panic.
+//!
+//! All three are one hypercall, CRASH, with a message. "Power down" is the one
+//! that every Launcher takes for a clean end.
+
+#![expect(unsafe_code, reason = "a function that the linker knows by name")]
+
+use crate::cell::OneCpu;
+use crate::frame::Phys;
+use crate::{hcall, irq, print};
+use core::fmt::Write;
+use lg_abi::hypercall::{
+    CRASH_MESSAGE_MAX, POWER_DOWN, POWER_DOWN_WITH_CODE,
+};
+
+/// A message of at most what CRASH takes; the rest is cut off.
+struct Message {
+    bytes: [u8; CRASH_MESSAGE_MAX as usize],
+    len: usize,
+}
+
+impl Message {
+    const fn new() -> Self {
+        Self {
+            bytes: [0; CRASH_MESSAGE_MAX as usize],
+            len: 0,
+        }
+    }
+
+    fn push(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            // The last one stays zero: it ends the message.
+            if self.len + 1 < self.bytes.len() {
+                self.bytes[self.len] = byte;
+                self.len += 1;
+            }
+        }
+    }
+}
+
+impl Write for Message {
+    fn write_str(&mut self, text: &str) -> core::fmt::Result {
+        self.push(text.as_bytes());
+        Ok(())
+    }
+}
+
+/// Powers the Guest off. A `code` of 0 is a clean end; any other is told to the
+/// Launcher, which makes it its own if it knows how.
+pub fn off(code: u8) -> ! {
+    let mut message = Message::new();
+    if code == 0 {
+        message.push(POWER_DOWN);
+    } else {
+        message.push(POWER_DOWN_WITH_CODE);
+        let _ = write!(message, "{code}"); // a `Message` never fails
+    }
+    end(&message)
+}
+
+fn end(message: &Message) -> ! {
+    print::flush();
+    irq::disable();
+    hcall::crash(Phys::of(&raw const message.bytes))
+}
+
+/// Whether a panic is being reported: the next one says no more than that.
+static PANICKING: OneCpu<bool> = OneCpu::new(false);
+
+#[panic_handler]
+fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
+    irq::disable();
+    let again = PANICKING.with(|flag| core::mem::replace(flag, true));
+    let mut message = Message::new();
+    if again {
+        message.push(b"panic in panic");
+        hcall::crash(Phys::of(&raw const message.bytes));
+    }
+    let _ = write!(message, "panic: {}", info.message());
+    if let Some(place) = info.location() {
+        let _ = write!(message, " ({}:{})", place.file(), place.line());
+    }
+    end(&message)
+}
+
+/// The ready-made `alloc` was compiled for machines that unwind, and mentions
+/// this. Nobody unwinds here: a panic ends in [`panic`].
+#[unsafe(export_name = "_Unwind_Resume")]
+extern "C" fn unwind_resume() -> ! {
+    panic!("unwinding")
+}

@@ -1,0 +1,138 @@
+//! `print!` and `println!`: to the console, a line at a time.
+//!
+//! Output needs no driver: whatever is sent to the console's key arrives, from
+//! the first moment on. Every transfer costs an entry into the Host, so text
+//! is gathered until a line ends, or until somebody flushes: the shell does,
+//! before it waits for a key. The line feed becomes the pair that a raw
+//! terminal wants, as the console of a Linux Guest has it.
+
+use crate::cell::OneCpu;
+use crate::frame::Phys;
+use crate::{hcall, irq};
+use core::fmt::{self, Write};
+use lg_abi::dma::{Dma, LGUEST_CONSOLE_DMA_KEY};
+use lg_abi::page::PAGE_SIZE;
+
+/// Bytes that are gathered at most.
+const GATHER: usize = 256;
+
+struct Gathered {
+    bytes: [u8; GATHER],
+    len: usize,
+}
+
+static OUT: OneCpu<Gathered> = OneCpu::new(Gathered {
+    bytes: [0; GATHER],
+    len: 0,
+});
+
+impl Gathered {
+    fn push(&mut self, byte: u8) {
+        if self.len == GATHER {
+            self.send();
+        }
+        self.bytes[self.len] = byte;
+        self.len += 1;
+    }
+
+    /// Sends all of it, however often that takes.
+    fn send(&mut self) {
+        let mut rest = &self.bytes[..self.len];
+        while !rest.is_empty() {
+            let taken = send(rest).min(rest.len());
+            if taken == 0 {
+                break; // nobody listens, and never will
+            }
+            rest = &rest[taken..];
+        }
+        self.len = 0;
+    }
+}
+
+impl Write for Gathered {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for byte in text.bytes() {
+            if byte == b'\n' {
+                self.push(b'\r');
+            }
+            self.push(byte);
+        }
+        if text.ends_with('\n') {
+            self.send();
+        }
+        Ok(())
+    }
+}
+
+/// One transfer of `bytes` to the console. Returns how many were taken.
+fn send(bytes: &[u8]) -> usize {
+    let mut dma = Dma::default();
+    let start = Phys::of(bytes.as_ptr());
+    // A section must not cross a page border, so it may take two.
+    let in_page = PAGE_SIZE - start.0 % PAGE_SIZE;
+    let length = u32::try_from(bytes.len()).unwrap_or(in_page);
+    let first = length.min(in_page);
+    let sections = [(start.0, first), (start.0 + first, length - first)];
+    for (section, (addr, len)) in sections.into_iter().enumerate() {
+        dma.addr[section] = addr;
+        dma.len[section] = u16::try_from(len).unwrap_or(0);
+    }
+    hcall::send_dma(Phys(LGUEST_CONSOLE_DMA_KEY), &mut dma);
+    dma.used_len as usize
+}
+
+/// Prints. For [`print!`](crate::print!).
+pub fn print(arguments: fmt::Arguments<'_>) {
+    irq::without(|| OUT.with(|out| out.write_fmt(arguments))).ok();
+}
+
+/// Prints bytes as they are, but for line feeds.
+pub fn print_bytes(bytes: &[u8]) {
+    irq::without(|| {
+        OUT.with(|out| {
+            for &byte in bytes {
+                if byte == b'\n' {
+                    out.push(b'\r');
+                }
+                out.push(byte);
+            }
+        });
+    });
+}
+
+/// Sends what has been gathered.
+pub fn flush() {
+    irq::without(|| OUT.with(Gathered::send));
+}
+
+/// Prints to the console; what ends in the middle of a line may stay unseen
+/// until [`flush`].
+#[macro_export]
+macro_rules! print {
+    ($($argument:tt)*) => {
+        $crate::print::print(format_args!($($argument)*))
+    };
+}
+
+/// Prints a line to the console.
+#[macro_export]
+macro_rules! println {
+    () => { $crate::print!("\n") };
+    ($($argument:tt)*) => {
+        $crate::print!("{}\n", format_args!($($argument)*))
+    };
+}
+
+/// Prints a line with the time since the Guest was entered in front of it.
+#[macro_export]
+macro_rules! log {
+    ($($argument:tt)*) => {{
+        let now = $crate::time::now() / 1_000;
+        $crate::print!(
+            "[{:5}.{:06}] {}\n",
+            now / 1_000_000,
+            now % 1_000_000,
+            format_args!($($argument)*)
+        )
+    }};
+}

@@ -1,0 +1,71 @@
+//! The kernel's tasks, and what it does when none can go on: nothing.
+//!
+//! One [`Executor`] for the whole kernel. When no task is ready the CPU is
+//! given back to the Host until something happens; there is no tick, and a
+//! Guest with nothing to do costs its machine nothing.
+
+use crate::executor::{Executor, Ready, TaskInfo, TooManyTasks};
+use crate::{hcall, irq, time};
+use alloc::vec::Vec;
+use core::future::Future;
+
+/// The bits of those that may go on.
+pub(crate) static READY: Ready = Ready::new();
+
+struct Kernel(Executor);
+
+#[expect(unsafe_code, reason = "the executor is a static")]
+// SAFETY: one CPU (crate rule 1), and interrupt handlers use only `READY`,
+// which is atomic. The cells inside panic if that should ever be wrong.
+unsafe impl Sync for Kernel {}
+
+static EXECUTOR: Kernel = Kernel(Executor::new(&READY));
+
+/// Adds a task.
+///
+/// # Errors
+///
+/// There are too many.
+pub fn spawn(
+    name: &'static str,
+    future: impl Future<Output = ()> + 'static,
+) -> Result<(), TooManyTasks> {
+    EXECUTOR.0.spawn(name, future)
+}
+
+/// The bit of the task that is running.
+pub fn current() -> u32 {
+    EXECUTOR.0.current()
+}
+
+/// Wakes the tasks in `mask`: bits that [`current`] gave. Any context.
+pub fn wake(mask: u32) {
+    READY.wake(mask);
+}
+
+/// Whether some other task waits for its turn.
+pub fn others_ready() -> bool {
+    !READY.is_empty()
+}
+
+/// All tasks.
+#[must_use]
+pub fn all() -> Vec<TaskInfo> {
+    EXECUTOR.0.tasks()
+}
+
+/// Runs tasks, and sleeps when there is nothing to run.
+pub(crate) fn run() -> ! {
+    loop {
+        time::expire();
+        if EXECUTOR.0.run_ready() {
+            continue;
+        }
+        time::prepare_sleep();
+        irq::disable();
+        if READY.is_empty() && !time::fired() {
+            hcall::halt();
+        }
+        irq::enable();
+    }
+}

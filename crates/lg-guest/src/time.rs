@@ -1,0 +1,235 @@
+//! Time: reading it, and waiting for it.
+//!
+//! The clock is the CPU's time-stamp counter, where the Host says that it is
+//! steady; else it is the wall-clock time that the Host leaves in the shared
+//! page at each interrupt, which moves in steps. There is one alarm, and no
+//! tick: the alarm is set for whoever waits for the earliest moment, and when
+//! nobody waits it is off.
+
+use crate::cell::OneCpu;
+use crate::{hcall, shared, task};
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, Ordering};
+use core::task::Poll;
+
+/// Nanoseconds in a second.
+pub const SECOND: u64 = 1_000_000_000;
+/// Nanoseconds in a millisecond.
+pub const MILLISECOND: u64 = 1_000_000;
+
+/// The alarm takes 32 bits of nanoseconds. Later moments are reached in steps.
+const FARTHEST: u64 = 2 * SECOND;
+/// The Host's promise is about alarms not nearer than this.
+const NEAREST: u64 = 100;
+
+/// How long a user program may run while others wait.
+const SLICE: u64 = 4 * MILLISECOND;
+
+struct Clock {
+    /// The counter when the Guest was entered.
+    entered: u64,
+    /// Nanoseconds of one count, times 2^32; 0 = no counter.
+    scale: u64,
+    /// Wall-clock time when the clock was set up.
+    wall: u64,
+    /// And this clock's time at that moment.
+    wall_at: u64,
+}
+
+static CLOCK: OneCpu<Clock> = OneCpu::new(Clock {
+    entered: 0,
+    scale: 0,
+    wall: 0,
+    wall_at: 0,
+});
+
+struct Alarm {
+    /// Who waits for which moment.
+    waiting: Vec<(u64, u32)>,
+    /// The moment that the alarm is set for.
+    set: Option<u64>,
+}
+
+static ALARM: OneCpu<Alarm> = OneCpu::new(Alarm {
+    waiting: Vec::new(),
+    set: None,
+});
+
+/// The alarm has gone off, and nobody has looked yet.
+static FIRED: AtomicBool = AtomicBool::new(false);
+
+/// The time-stamp counter.
+#[must_use]
+pub fn tsc() -> u64 {
+    #[expect(unsafe_code, reason = "reads a register of the CPU")]
+    // SAFETY: every CPU that runs i686 code has it.
+    unsafe {
+        core::arch::x86::_rdtsc()
+    }
+}
+
+/// Starts the clock; `entered` is the counter at the Guest's first moment.
+pub(crate) fn init(entered: u64) {
+    let scale = (MILLISECOND << 32)
+        .checked_div(u64::from(shared::tsc_khz()))
+        .unwrap_or(0);
+    CLOCK.with(|clock| {
+        *clock = Clock {
+            entered,
+            scale,
+            wall: wall_of_host(),
+            wall_at: counted(tsc() - entered, scale),
+        }
+    });
+}
+
+fn wall_of_host() -> u64 {
+    let (seconds, nanoseconds) = shared::time();
+    u64::from(seconds) * SECOND + u64::from(nanoseconds)
+}
+
+/// `counts` of the counter in nanoseconds.
+fn counted(counts: u64, scale: u64) -> u64 {
+    // Halves, so that the product has room: there is no 128-bit arithmetic
+    // worth its cost on this machine.
+    let (high, low) = (counts >> 32, counts & u64::from(u32::MAX));
+    high * scale + (low * (scale & u64::from(u32::MAX)) >> 32)
+        + low * (scale >> 32)
+}
+
+/// Nanoseconds since the Guest was entered.
+#[must_use]
+pub fn now() -> u64 {
+    CLOCK.with(|clock| match clock.scale {
+        0 => wall_of_host().saturating_sub(clock.wall),
+        scale => counted(tsc().saturating_sub(clock.entered), scale),
+    })
+}
+
+/// Nanoseconds since 1970.
+#[must_use]
+pub fn wall() -> u64 {
+    CLOCK.with(|clock| match clock.scale {
+        0 => wall_of_host(),
+        scale => {
+            let now = counted(tsc().saturating_sub(clock.entered), scale);
+            clock.wall + now - clock.wall_at
+        }
+    })
+}
+
+/// Nanoseconds since the counter was at `start`, on the same machine; `None`
+/// if there is no counter, or if that is still to come.
+#[must_use]
+pub fn since_tsc(start: u64) -> Option<u64> {
+    let scale = CLOCK.with(|clock| clock.scale);
+    let counts = tsc().checked_sub(start)?;
+    (scale != 0).then(|| counted(counts, scale))
+}
+
+/// The timer's interrupt, interrupts off.
+pub(crate) fn timer_fired() {
+    FIRED.store(true, Ordering::Release);
+}
+
+/// Whether the alarm has gone off, and [`expire`] has to look.
+pub(crate) fn fired() -> bool {
+    FIRED.load(Ordering::Acquire)
+}
+
+/// Wakes those whose moment has come, and sets the alarm for the next.
+pub(crate) fn expire() {
+    if !FIRED.swap(false, Ordering::Acquire) {
+        return;
+    }
+    let now = now();
+    ALARM.with(|alarm| {
+        alarm.set = None;
+        let mut woken = 0;
+        alarm.waiting.retain(|&(moment, mask)| {
+            let due = moment <= now;
+            woken |= if due { mask } else { 0 };
+            !due
+        });
+        task::wake(woken);
+        arm(alarm, now);
+    });
+}
+
+/// Sets the alarm for the earliest moment, unless it is already.
+fn arm(alarm: &mut Alarm, now: u64) {
+    let Some(earliest) = alarm.waiting.iter().map(|w| w.0).min() else {
+        return;
+    };
+    if alarm.set.is_none_or(|set| earliest < set) {
+        set_alarm(alarm, now, earliest);
+    }
+}
+
+fn set_alarm(alarm: &mut Alarm, now: u64, moment: u64) {
+    let delay = moment.saturating_sub(now).clamp(NEAREST, FARTHEST);
+    alarm.set = Some(now + delay);
+    hcall::set_clockevent(u32::try_from(delay).unwrap_or(u32::MAX));
+}
+
+/// Nothing is to be run any more: an alarm that nobody waits for is off.
+pub(crate) fn prepare_sleep() {
+    ALARM.with(|alarm| {
+        if alarm.set.is_some() && alarm.waiting.is_empty() {
+            alarm.set = None;
+            hcall::set_clockevent(0);
+        }
+    });
+}
+
+/// A user program is about to run: others shall have their turn in time.
+pub(crate) fn limit_slice() {
+    ALARM.with(|alarm| {
+        if alarm.set.is_none() {
+            let now = now();
+            set_alarm(alarm, now, now + SLICE);
+        }
+    });
+}
+
+/// Waits until the clock says `moment`.
+pub async fn until(moment: u64) {
+    let _wait = Wait {
+        moment,
+        task: task::current(),
+    };
+    core::future::poll_fn(|_| {
+        let now = now();
+        if now >= moment {
+            return Poll::Ready(());
+        }
+        ALARM.with(|alarm| {
+            let entry = (moment, task::current());
+            if !alarm.waiting.contains(&entry) {
+                alarm.waiting.push(entry);
+            }
+            arm(alarm, now);
+        });
+        Poll::Pending
+    })
+    .await;
+}
+
+/// Takes back, when it is dropped, that somebody waits: he may have been given
+/// up before his moment came, and nobody shall be woken for him.
+struct Wait {
+    moment: u64,
+    task: u32,
+}
+
+impl Drop for Wait {
+    fn drop(&mut self) {
+        let entry = (self.moment, self.task);
+        ALARM.with(|alarm| alarm.waiting.retain(|&w| w != entry));
+    }
+}
+
+/// Waits for `nanoseconds`.
+pub async fn sleep(nanoseconds: u64) {
+    until(now() + nanoseconds).await;
+}

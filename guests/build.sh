@@ -1,0 +1,108 @@
+#!/usr/bin/env bash
+# Builds the Guests, and keeps the images that belong in the tree.
+#
+#   guests/build.sh            build, and copy the images to guests/built/
+#   guests/build.sh --check    build, and fail if guests/built/ is not the same
+#   guests/build.sh --lint     clippy, where the compiler found comes with one
+#
+# The images in guests/built/ are compiled by the reference compiler (see
+# toolchain.sh), and come out the same in any folder and for any cargo:
+#   - paths in messages are remapped;
+#   - cargo tells rustc a hash to tell crates apart (-C metadata), which depends
+#     on where the crates lie and goes into symbol names, and so into their
+#     order. A wrapper puts name and version of the crate in its place.
+# The linker is lld: the reference one, or else the one that comes with rustup's
+# toolchains; GNU ld would have to be one that knows i386.
+#
+# Exit 3 if there is no compiler for i686 and none can be fetched: then nothing
+# was checked.
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+top=$(dirname "$here")
+target=i686-unknown-linux-gnu
+kept="default"
+
+mode=${1:-build}
+case $mode in
+build | --check | --lint) ;;
+*) echo "usage: guests/build.sh [--check | --lint]" >&2 && exit 2 ;;
+esac
+
+if ! rustc=$("$here/toolchain.sh"); then
+    echo "guests: skipped: no i686 toolchain" >&2
+    exit 3
+fi
+
+# The linker beside that compiler, or the one beside the installed one.
+linker=$(dirname "$rustc")/lld
+if [ ! -x "$linker" ]; then
+    linker=$(echo "$(rustc --print sysroot)"/lib/rustlib/*/bin/rust-lld)
+fi
+
+# `$1` is what cargo believes to be rustc.
+mkdir -p "$here/target"
+wrapper=$here/target/rustc-wrapper
+cat >"$wrapper" <<'WRAPPER'
+#!/usr/bin/env bash
+# Written by guests/build.sh: rustc, with metadata that depend on nothing but
+# the crate's name and version.
+rustc=$1
+shift
+for argument; do
+    case $argument in
+    metadata=*) argument=metadata=$CARGO_PKG_NAME-$CARGO_PKG_VERSION ;;
+    esac
+    set -- "$@" "$argument"
+    shift
+done
+exec "$rustc" "$@"
+WRAPPER
+chmod +x "$wrapper"
+
+flags=(
+    -Clinker="$linker" -Clinker-flavor=ld.lld
+    -Clink-arg=-T"$top/crates/lg-guest/link.ld"
+    -Clink-arg=--gc-sections -Clink-arg=--build-id=none
+    -Clink-arg=-zmax-page-size=4096
+    -Cdefault-linker-libraries=no
+    -Crelocation-model=static # loaded where the linker script says
+    -Cforce-unwind-tables=no
+    --remap-path-prefix="$top"=.
+    --remap-path-prefix="${CARGO_HOME:-$HOME/.cargo}"=cargo
+)
+encoded=$(printf '%s\x1f' "${flags[@]}")
+export CARGO_ENCODED_RUSTFLAGS=${encoded%?}
+export RUSTC=$rustc RUSTC_WRAPPER=$wrapper CARGO_TARGET_DIR=$here/target
+# No toolchain is to be fetched behind anybody's back.
+export RUSTUP_AUTO_INSTALL=0
+
+cd "$here"
+packages=()
+for guest in $kept; do packages+=(-p "$guest"); done
+if [ "$mode" = --lint ]; then
+    driver=$(dirname "$rustc")/clippy-driver
+    [ -x "$driver" ] || { echo "guests: no clippy beside $rustc" >&2; exit 3; }
+    export CARGO_TARGET_DIR=$here/target/lint RUSTC_WORKSPACE_WRAPPER=$driver
+    export CLIPPY_CONF_DIR=$top
+    exec cargo check --locked --release --target "$target" -p lg-guest "${packages[@]}"
+fi
+cargo build --locked --release --target "$target" "${packages[@]}"
+
+mkdir -p built
+status=0
+for guest in $kept; do
+    image=target/$target/release/$guest
+    if [ "$mode" = --check ]; then
+        if cmp "$image" "built/$guest"; then
+            echo "guests: $guest is as it was built: $(stat -c %s "$image") bytes"
+        else
+            status=1
+        fi
+    else
+        cp "$image" "built/$guest"
+        chmod 644 "built/$guest"
+        echo "guests: built/$guest, $(stat -c %s "$image") bytes"
+    fi
+done
+exit $status

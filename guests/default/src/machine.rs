@@ -1,0 +1,59 @@
+//! The machine: which devices were found, with a driver for each.
+
+use crate::network::Stack;
+use alloc::vec::Vec;
+use lg_abi::device::{
+    LGUEST_DEVICE_T_BLOCK, LGUEST_DEVICE_T_CONSOLE, LGUEST_DEVICE_T_NET,
+};
+use lg_guest::boot::Boot;
+use lg_guest::bus::{self, Device};
+use lg_guest::drivers::console::Console;
+use lg_guest::drivers::disk::Disk;
+use lg_guest::drivers::net::Net;
+use lg_guest::log;
+
+/// All that there is.
+pub(crate) struct Machine {
+    pub(crate) boot: &'static Boot,
+    pub(crate) devices: Vec<Device>,
+    pub(crate) console: Option<Console>,
+    pub(crate) disks: Vec<Disk>,
+    /// The first network; others are listed, but have no address.
+    pub(crate) network: Option<&'static Stack>,
+}
+
+impl Machine {
+    /// Scans the bus, and starts a driver for each device.
+    pub(crate) fn new(boot: &'static Boot) -> Self {
+        let mut machine = Self {
+            boot,
+            devices: bus::scan(boot),
+            console: None,
+            disks: Vec::new(),
+            network: None,
+        };
+        for device in machine.devices.clone() {
+            if let Err(error) = machine.start(device) {
+                log!("{} {}: {error}", device.name(), device.index());
+            }
+        }
+        machine
+    }
+
+    fn start(&mut self, device: Device) -> Result<(), bus::DeviceError> {
+        match device.kind() {
+            LGUEST_DEVICE_T_CONSOLE if self.console.is_none() => {
+                self.console = Some(device.start(Console::new)?);
+            }
+            LGUEST_DEVICE_T_BLOCK => {
+                self.disks.push(device.start(Disk::new)?);
+            }
+            LGUEST_DEVICE_T_NET if self.network.is_none() => {
+                let net = device.start(Net::new)?;
+                self.network = Some(Stack::start(net, self.boot.arguments));
+            }
+            _ => {} // seen, and left alone
+        }
+        Ok(())
+    }
+}

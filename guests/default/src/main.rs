@@ -1,0 +1,104 @@
+//! The default Guest: what the Launcher boots when it is given no kernel.
+//!
+//! A small system that uses everything once: it finds its devices, runs user
+//! programs in address spaces of their own, talks to a network if there is
+//! one, and then waits for somebody to type. `help` at its prompt says the
+//! rest.
+//!
+//! What it takes from the command line:
+//!
+//! | word | meaning |
+//! |---|---|
+//! | `started_tsc=0xN` | the time-stamp counter when the Launcher started: appended by the Launcher, for the line that says how long it took |
+//! | `ip=A.B.C.D/N` | address on the network; without it `10.0.0.` and the slot's number plus one, `/24` |
+//! | `gw=A.B.C.D` | the way to other networks |
+//! | `run="cmd;cmd"` | commands to carry out before the first prompt |
+//! | `quiet` | no boot messages, but for the one that it is ready |
+
+#![no_std]
+#![no_main]
+
+extern crate alloc;
+
+mod machine;
+mod programs;
+
+mod shell;
+
+mod bench;
+mod files;
+mod network;
+mod system;
+
+use alloc::boxed::Box;
+use lg_guest::boot::Boot;
+use lg_guest::{log, print, println, task, time};
+use machine::Machine;
+
+lg_guest::entry!(main);
+
+/// What the ready line begins with: the Launcher's tests wait for it.
+const READY: &str = "lguest guest ready";
+
+/// Finds out what there is, and leaves the rest to tasks.
+fn main(boot: &'static Boot) {
+    let machine: &'static Machine = Box::leak(Box::new(Machine::new(boot)));
+    if let Err(error) = task::spawn("shell", life(machine)) {
+        panic!("no shell: {error:?}");
+    }
+}
+
+/// All that happens, in order.
+async fn life(machine: &'static Machine) {
+    if !machine.boot.arguments.has("quiet") {
+        introduce(machine);
+        let result = programs::demonstrate().await;
+        log!("user mode: {result}");
+    }
+    ready(machine);
+    if let Some(commands) = machine.boot.arguments.value("run") {
+        for command in commands.split(';') {
+            shell::execute(machine, command).await;
+        }
+    }
+    shell::run(machine).await;
+}
+
+/// The boot messages.
+fn introduce(machine: &Machine) {
+    log!("lguest guest {}", env!("CARGO_PKG_VERSION"));
+    log!("command line: {}", machine.boot.arguments.text());
+    log!("{}", system::memory_line(machine));
+    log!("{}", system::clock_line());
+    for line in system::device_lines(machine) {
+        log!("{line}");
+    }
+}
+
+/// Says that it is ready, and how long that took: since the Launcher's first
+/// moment if it has told us, else since ours.
+fn ready(machine: &Machine) {
+    let started = machine
+        .boot
+        .arguments
+        .value("started_tsc")
+        .and_then(lg_guest::command_line::number)
+        .and_then(time::since_tsc);
+    let (nanoseconds, since) = match started {
+        Some(nanoseconds) => (nanoseconds, "the Launcher started"),
+        None => (time::now(), "the Guest was entered"),
+    };
+    println!("{READY}: {} ms since {since}", Milliseconds(nanoseconds));
+    print::flush();
+}
+
+/// Nanoseconds, shown as milliseconds with three places.
+struct Milliseconds(u64);
+
+impl core::fmt::Display for Milliseconds {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let microseconds = self.0 / 1_000;
+        let (whole, rest) = (microseconds / 1_000, microseconds % 1_000);
+        write!(f, "{whole}.{rest:03}")
+    }
+}
