@@ -7,6 +7,8 @@
 //! page in the order of the command line, the console last, and sends each
 //! output to the device whose page holds the key.
 
+pub mod net;
+
 use crate::host::Guest;
 use std::os::fd::BorrowedFd;
 
