@@ -14,14 +14,14 @@ use super::rendezvous::{self, Listener, Rendezvous, RendezvousError, Report};
 use super::slots::{Slots, SlotsError};
 use super::window::{Sections, Window};
 use crate::devices::{Description, Device, Place, Violation};
-use crate::host::Guest;
+use crate::host::{Binding, Guest};
 use lg_abi::device::{LGUEST_DEVICE_T_NET, LGUEST_NET_F_NOCSUM};
 use lg_abi::dma::{Dma, KEY_ALIGN};
 use lg_abi::page::PAGE_SHIFT;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -30,6 +30,10 @@ use std::time::{Duration, Instant};
 /// it tries once more. Long enough for a Guest on another processor to wake
 /// and empty a buffer.
 const GRACE: Duration = Duration::from_micros(200);
+
+/// How many sends are not waited with, once a wait was in vain. A receiver
+/// that has stopped must not slow down those who still send to it.
+const SULK: u32 = 32;
 
 /// How many buffers of one array are looked at for a free one. Guests empty
 /// them in order, so the first look nearly always decides.
@@ -60,6 +64,8 @@ pub struct Lan {
 /// What there is once the device has its place.
 struct Running {
     shared: Arc<Shared>,
+    /// The bindings that our port shows.
+    shown: Vec<Binding>,
     quit: Arc<Quit>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -113,6 +119,11 @@ impl Lan {
         window
             .share_page(page, self.slots.page())
             .map_err(io::Error::other)?;
+        // MASTERY: somebody who makes the file shorter takes that page away
+        // from everybody who has mapped it; who then sends from it, or
+        // receives into it, dies of SIGBUS. Frames seldom lie there. And a
+        // frame in the page of a second network of the same Guest is looked
+        // for in the Guest's own memory below.
         let shared = Arc::new(Shared {
             host,
             page,
@@ -131,6 +142,7 @@ impl Lan {
         // been started.
         let running = self.running.insert(Running {
             shared,
+            shown: Vec::new(),
             quit: links.quit(),
             threads: Vec::new(),
         });
@@ -156,11 +168,14 @@ impl Lan {
 
     /// The Guest's bindings are no longer what they were:
     /// [`Device::buffers_changed`].
-    pub fn bindings_changed(&self) {
-        if let Some(running) = &self.running {
+    pub fn bindings_changed(&mut self) {
+        if let Some(running) = &mut self.running {
             let shared = &running.shared;
             let now = shared.host.bindings_in(shared.page);
-            shared.port.show(shared.page, &now);
+            if now != running.shown {
+                shared.port.show(shared.page, &now);
+                running.shown = now;
+            }
         }
     }
 }
@@ -258,22 +273,7 @@ impl Shared {
         };
         let list = self.window.dma(dma).map_err(violation)?;
         let from = self.window.sections(&list).map_err(violation)?;
-        for last in [false, true] {
-            match peer.offer(index, offset, &from) {
-                Offer::Taken(bytes) => return Ok(bytes),
-                Offer::Gone => return Ok(0),
-                Offer::Bad(dma) => {
-                    peer.report(dma);
-                    return Ok(0);
-                }
-                Offer::Full(watch) => {
-                    if last || !peer.let_run(watch) {
-                        return Ok(0);
-                    }
-                }
-            }
-        }
-        Ok(0)
+        Ok(peer.take(index, offset, &from))
     }
 
     /// The peer that has bound the key at `offset` in the page, and which of
@@ -371,8 +371,8 @@ pub(super) struct Peer {
     /// Its other end sees us die, and takes the ticket out of the lock: so it
     /// must stay open until nobody here can hold that.
     socket: OwnedFd,
-    /// The last time we let it run, that did not help.
-    stalled: AtomicBool,
+    /// How many sends not to wait with: see [`SULK`].
+    sulk: AtomicU32,
 }
 
 /// What became of a frame that was offered.
@@ -401,7 +401,7 @@ impl Peer {
             port,
             ticket,
             socket,
-            stalled: AtomicBool::new(false),
+            sulk: AtomicU32::new(0),
         }
     }
 
@@ -413,11 +413,36 @@ impl Peer {
         self.socket.as_fd()
     }
 
+    /// Gives a frame to binding `index`, on the key at `offset`. If it has no
+    /// buffer free, lets it run and tries once more. Answers the bytes taken.
+    pub(super) fn take(
+        &self,
+        index: usize,
+        offset: u32,
+        from: &Sections<'_>,
+    ) -> u32 {
+        let mut offer = self.offer(index, offset, from);
+        if let Offer::Full(watch) = offer {
+            if !self.let_run(watch) {
+                return 0;
+            }
+            offer = self.offer(index, offset, from);
+        }
+        match offer {
+            Offer::Taken(bytes) => bytes,
+            Offer::Full(_) | Offer::Gone => 0,
+            Offer::Bad(dma) => {
+                self.report(dma);
+                0
+            }
+        }
+    }
+
     /// Fills the next free buffer of binding `index`, and rings. Waits for
     /// other senders, but not for long.
     fn offer(&self, index: usize, offset: u32, from: &Sections<'_>) -> Offer {
         let offer = {
-            let patient = !self.stalled.load(Ordering::Relaxed);
+            let patient = self.sulk.load(Ordering::Relaxed) == 0;
             let Some(lock) = self.port.lock(self.ticket, patient) else {
                 self.port.ring(index, true);
                 return Offer::Full(None);
@@ -435,8 +460,8 @@ impl Peer {
         // whoever filled the buffers may have died before he rang.
         let taken = matches!(offer, Offer::Taken(_));
         self.port.ring(index, !taken);
-        if taken && self.stalled.load(Ordering::Relaxed) {
-            self.stalled.store(false, Ordering::Relaxed);
+        if taken {
+            self.sulk.store(0, Ordering::Relaxed);
         }
         offer
     }
@@ -474,10 +499,12 @@ impl Peer {
     }
 
     /// Lets the receiver run until the buffer at `watch` is free. Blocks for
-    /// [`GRACE`] at most, and not at all for one that has let us wait in vain
-    /// and has taken nothing since. Answers whether to try again.
+    /// [`GRACE`] at most, and mostly not at all for one that has let us wait
+    /// in vain. Answers whether to try again.
     fn let_run(&self, watch: Option<u32>) -> bool {
-        if self.stalled.load(Ordering::Relaxed) {
+        let sulk = self.sulk.load(Ordering::Relaxed);
+        if sulk > 0 {
+            self.sulk.store(sulk - 1, Ordering::Relaxed);
             return false;
         }
         let deadline = Instant::now() + GRACE;
@@ -489,7 +516,7 @@ impl Peer {
                 rustix::thread::sched_yield();
             }
         }
-        self.stalled.store(true, Ordering::Relaxed);
+        self.sulk.store(SULK, Ordering::Relaxed);
         true
     }
 

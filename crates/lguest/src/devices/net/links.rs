@@ -305,7 +305,10 @@ impl Links {
             Some(Link::Receiver(peer)) => {
                 self.reap.push((peer.slot(), REAP_TRIES));
             }
-            Some(Link::Called { .. }) | None => {}
+            Some(Link::Called { slot, .. }) => {
+                self.reap.push((slot, REAP_TRIES));
+            }
+            None => {}
         }
     }
 

@@ -252,6 +252,15 @@ impl SharedPort {
         }
     }
 
+    /// What an owner who lies could have done himself.
+    #[cfg(test)]
+    pub(super) fn set_cursor(&self, index: usize, cursor: u32) {
+        let words = self.words();
+        words.bindings[index]
+            .cursor
+            .store(cursor, Ordering::Relaxed);
+    }
+
     /// The words in the page.
     fn words(&self) -> &Words {
         // SAFETY: the window holds a page (invariant 1), aligned as pages

@@ -191,6 +191,14 @@ impl Slots {
     }
 }
 
+impl Drop for Slots {
+    /// Closing the file would do, were it not for a child process that is
+    /// just being started: it has a copy of the file until it runs.
+    fn drop(&mut self) {
+        let _ = set(&self.lock, libc::F_UNLCK, self.mine);
+    }
+}
+
 /// Takes the lock of `slot`, if nobody has it.
 fn take(file: &File, slot: u32) -> io::Result<bool> {
     match set(file, libc::F_WRLCK, slot) {

@@ -17,7 +17,12 @@ struct Player {
 
 impl Player {
     fn start(part: &str, file: &Path) -> Self {
-        let mut child = Command::new(std::env::current_exe().unwrap())
+        let program = std::env::current_exe().unwrap();
+        Self::start_as(Command::new(program), part, file)
+    }
+
+    fn start_as(mut command: Command, part: &str, file: &Path) -> Self {
+        let mut child = command
             .args(["--exact", "--nocapture"])
             .arg("devices::net::tests::processes::play_a_part")
             .env(PART, part)
@@ -73,6 +78,7 @@ fn play_a_part() {
         "flood" => flood(&file),
         "hold" => hold(&file),
         "sink" => sink(&file),
+        "alone" => alone(&file),
         other => panic!("no part {other}"),
     }
 }
@@ -98,7 +104,16 @@ fn hold(file: &Path) {
     std::thread::sleep(Duration::from_secs(60));
 }
 
-/// Receives and throws away, for ever; says how many once a second.
+/// Says how many others it has met after a while.
+fn alone(file: &Path) {
+    let (_host, lan) = launcher(file, 8);
+    say(&format!("ready {}", lan.slot()));
+    std::thread::sleep(Duration::from_millis(50));
+    say(&format!("peers {}", lan.peers()));
+    std::thread::sleep(Duration::from_secs(60));
+}
+
+/// Receives and throws away, for ever.
 fn sink(file: &Path) {
     let (host, lan) = launcher(file, 8);
     eventually("it has met", || lan.peers() >= 1);
@@ -152,7 +167,7 @@ fn a_launcher_that_is_killed_harms_nobody() {
 fn a_lock_dies_with_its_holder() {
     let dir = Scratch::new();
     let file = dir.page("lan");
-    let (a, b) = (launcher(&file, 8), launcher(&file, 8));
+    let (mut a, b) = (launcher(&file, 8), launcher(&file, 8));
     eventually("they have met", || a.1.peers() + b.1.peers() == 2);
     let mut hold = Player::start("hold", &file);
     assert_eq!(hold.wait_for("ready "), "2");
@@ -162,7 +177,11 @@ fn a_lock_dies_with_its_holder() {
     assert_eq!(b.1.send(SEND, key(0)), Ok(0));
     assert!(start.elapsed() < Duration::from_secs(1));
     // Nor does its own Guest, which binds and unbinds.
+    a.0.bindings.lock().unwrap()[0].irq = 6;
     a.1.bindings_changed();
+    a.0.bindings.lock().unwrap()[0].irq = 5;
+    a.1.bindings_changed();
+    assert!(start.elapsed() < Duration::from_secs(1));
     hold.kill();
     assert_well(&a, &b);
     let mut again = Player::start("flood", &file);
@@ -196,6 +215,40 @@ fn a_receiver_that_is_killed_is_no_longer_sent_to() {
     });
     eventually("its end is seen", || a.1.peers() == 0);
     assert_eq!(a.1.send(SEND, key(1)), Ok(0));
+}
+
+#[test]
+fn launchers_of_other_users_do_not_meet() {
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::CommandExt;
+    let dir = Scratch::new();
+    let file = dir.page("lan");
+    let everybody = |path: &Path, mode| {
+        let mode = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(path, mode).unwrap();
+    };
+    everybody(dir.path(), 0o777);
+    everybody(&file, 0o666);
+    // Where others may run it, which a target directory need not be.
+    let program = dir.path().join("program");
+    std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    everybody(&program, 0o755);
+    let mut command = Command::new(&program);
+    if rustix::process::geteuid().is_root() {
+        command.uid(65534);
+    } else {
+        println!("SKIPPED launchers_of_other_users_do_not_meet: needs root");
+        return;
+    }
+    let a = launcher(&file, 8);
+    let mut alone = Player::start_as(command, "alone", &file);
+    assert_eq!(alone.wait_for("ready "), "1");
+    assert_eq!(alone.wait_for("peers "), "0");
+    let b = launcher(&file, 8);
+    assert_eq!(b.1.slot(), 2);
+    eventually("the others have met", || a.1.peers() + b.1.peers() == 2);
+    std::thread::sleep(Duration::from_millis(50));
+    assert_eq!(a.1.peers() + b.1.peers(), 2);
 }
 
 /// What a frame costs: printed, and checked only against being absurd. With

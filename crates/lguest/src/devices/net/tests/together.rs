@@ -1,6 +1,8 @@
 //! Several Launchers in one process: what a frame does.
 
 use super::*;
+use proptest::prelude::*;
+use std::os::unix::net::UnixDatagram;
 
 #[test]
 fn a_frame_arrives_whole_and_rings() {
@@ -32,7 +34,7 @@ fn only_a_bound_key_of_somebody_elses_takes_anything() {
     a.prepare(&frame(1, 60));
     assert_eq!(lan_a.send(SEND, key(0)), Ok(0), "never to oneself");
     assert_eq!(lan_a.send(SEND, key(1)), Ok(0), "nobody is there");
-    let (b, lan_b) = launcher(&file, 8);
+    let (b, mut lan_b) = launcher(&file, 8);
     eventually("they have met", || lan_a.peers() == 1);
     assert_eq!(lan_a.send(SEND, key(2)), Ok(0), "nobody has bound it");
     // Anybody may bind any key.
@@ -79,7 +81,7 @@ fn full_buffers_take_nothing_but_ring() {
     assert_eq!(lan_a.send(SEND, key(1)), Ok(0));
     assert_eq!(b.wait(), Some(IRQ.into()));
     assert!(start.elapsed() < Duration::from_secs(1));
-    // One that never empties its buffers is not waited for again.
+    // One that never empties its buffers is seldom waited for.
     let start = Instant::now();
     for _ in 0..1000 {
         assert_eq!(lan_a.send(SEND, key(1)), Ok(0));
@@ -94,7 +96,7 @@ fn a_list_that_breaks_the_rules_kills_whoever_owns_it() {
     let dir = Scratch::new();
     let file = dir.page("lan");
     let (a, lan_a) = launcher(&file, 8);
-    let (b, lan_b) = launcher(&file, 8);
+    let (b, mut lan_b) = launcher(&file, 8);
     eventually("they have met", || lan_a.peers() + lan_b.peers() == 2);
     // The sender's own, across the end of a page.
     a.prepare(&frame(1, 60));
@@ -201,4 +203,64 @@ fn a_lan_that_cannot_be_joined_changes_nothing() {
         error,
         "DIR/lan.0 is in the way, and is no socket: move it away"
     );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+    /// A peer whose port and memory hold anything at all: what we send there
+    /// goes nowhere or into its own memory, and does not take long.
+    #[test]
+    fn a_port_full_of_lies_harms_only_its_owner(
+        dmas in prop_oneof![any::<u32>(), 0..RAM, RAM - 200..RAM + 0x3000],
+        num in prop_oneof![any::<u32>(), 0..20_u32],
+        cursor in any::<u32>(),
+        words in prop::collection::vec(any::<u32>(), 25),
+        free in any::<bool>(),
+    ) {
+        let (a, b) = (FakeHost::new(), FakeHost::new());
+        let mut dma: Vec<u8> =
+            words.iter().flat_map(|w| w.to_le_bytes()).collect();
+        if free {
+            dma[..4].fill(0);
+        }
+        let _ = b.memory.write(dmas, &dma);
+        let port = port::Port::create().unwrap();
+        let lie = Binding { key: 4, dmas, num, irq: 1 };
+        port.show(0, &[lie]);
+        let shared = port::SharedPort::open(port.file()).unwrap();
+        shared.set_cursor(0, cursor);
+        let window = window::Window::open(b.memory.file()).unwrap();
+        let (ours, _theirs) = UnixDatagram::pair().unwrap();
+        let peer = lan::Peer::new(1, window, shared, 2, ours.into());
+        a.prepare(&frame(1, 1514));
+        let from = window::Window::open(a.memory.file()).unwrap();
+        let list = from.dma(SEND).unwrap();
+        let start = Instant::now();
+        let taken = peer.take(0, 4, &from.sections(&list).unwrap());
+        prop_assert!(taken <= 1514);
+        prop_assert!(start.elapsed() < Duration::from_secs(1));
+    }
+}
+
+#[test]
+fn a_bad_welcome_is_no_peer() {
+    let dir = Scratch::new();
+    let file = dir.page("lan");
+    // Somebody who has a slot and a socket, but nothing to offer.
+    let slots = slots::Slots::claim(&file).unwrap();
+    let meet = rendezvous::Rendezvous::beside(&file).unwrap();
+    let listener = meet.listen(slots.mine()).unwrap();
+    let (_b, lan_b) = launcher(&file, 8);
+    let call = rendezvous::accept(listener.socket.as_fd())
+        .unwrap()
+        .unwrap();
+    let plain = std::fs::File::open(&file).unwrap();
+    let bad = [plain.as_fd(), plain.as_fd()];
+    rendezvous::send(call.as_fd(), &rendezvous::Welcome::new(2, PAGE), &bad)
+        .unwrap();
+    let hello = rendezvous::Hello::new((0, 0), 1, true);
+    eventually("he is sent away", || {
+        rendezvous::send(call.as_fd(), &hello, &[]).is_err()
+    });
+    assert_eq!(lan_b.peers(), 0);
 }
