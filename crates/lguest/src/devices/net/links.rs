@@ -316,6 +316,10 @@ impl Links {
     fn look_after(&mut self) {
         let (slots, meet) = (&self.slots, &self.meet);
         self.reap.retain_mut(|(slot, tries)| {
+            // Somebody else may have done it.
+            if !slots.in_use(*slot) && !meet.has(*slot) {
+                return false;
+            }
             *tries -= 1;
             let done = slots.reap(*slot, || meet.remove(*slot));
             matches!(done, Ok(false)) && *tries > 0

@@ -221,11 +221,15 @@ impl Rendezvous {
         }
     }
 
+    /// Whether there is a socket at `slot`.
+    pub(super) fn has(&self, slot: u32) -> bool {
+        self.kind(&self.name(slot)) == Ok(FileType::Socket)
+    }
+
     /// Removes what a dead Launcher left at `slot`, whose lock we hold.
     pub(super) fn remove(&self, slot: u32) {
-        let name = self.name(slot);
-        if self.kind(&name) == Ok(FileType::Socket) {
-            self.unlink(&name);
+        if self.has(slot) {
+            self.unlink(&self.name(slot));
         }
     }
 

@@ -180,6 +180,14 @@ impl Slots {
         Ok(true)
     }
 
+    /// Whether there is an address in `slot`.
+    pub(super) fn in_use(&self, slot: u32) -> bool {
+        let mut mac = Net::default().mac;
+        let at = u64::from(slot) * mac.len() as u64;
+        let read = self.page.read_exact_at(&mut mac, at);
+        read.is_ok() && mac != Net::default().mac
+    }
+
     /// Zeroes the address in `slot`.
     pub(super) fn clear(&self, slot: u32) {
         let mac = Net::default().mac;

@@ -184,6 +184,9 @@ fn a_lock_dies_with_its_holder() {
     assert!(start.elapsed() < Duration::from_secs(1));
     hold.kill();
     assert_well(&a, &b);
+    eventually("its socket is removed", || {
+        !dir.path().join("lan.2").exists()
+    });
     let mut again = Player::start("flood", &file);
     assert_eq!(again.wait_for("ready "), "2", "the slot is free again");
 }
@@ -279,6 +282,7 @@ fn what_a_frame_costs() {
     // To another process that empties them as it is told to.
     let mut sink = Player::start("sink", &file);
     let slot = sink.wait_for("ready ").parse().unwrap();
+    eventually("it receives", || a.1.send(SEND, key(slot)) == Ok(1514));
     let (mut taken, start) = (0_u32, Instant::now());
     for _ in 0..frames {
         taken += u32::from(a.1.send(SEND, key(slot)) == Ok(1514));

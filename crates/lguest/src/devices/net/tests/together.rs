@@ -86,7 +86,7 @@ fn full_buffers_take_nothing_but_ring() {
     for _ in 0..1000 {
         assert_eq!(lan_a.send(SEND, key(1)), Ok(0));
     }
-    assert!(start.elapsed() < Duration::from_millis(150));
+    assert!(start.elapsed() < Duration::from_secs(5));
     assert_eq!(b.take(0).unwrap(), frame(1, 60));
     assert_eq!(lan_a.send(SEND, key(1)), Ok(60));
 }
