@@ -7,7 +7,7 @@
 //! looked at afresh for each frame, checked, and believed no further than
 //! that: a peer that lies can spoil its own memory and nothing else.
 
-use super::Requests;
+use super::NetRequests;
 use super::links::{Links, Quit, violation};
 use super::port::{Port, SharedPort, Ticket};
 use super::rendezvous::{self, Listener, Rendezvous, RendezvousError, Report};
@@ -21,7 +21,7 @@ use lg_abi::page::PAGE_SHIFT;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -109,7 +109,7 @@ impl Lan {
     /// What the kernel says.
     pub fn start(
         &mut self,
-        host: Arc<dyn Requests>,
+        host: Arc<dyn NetRequests>,
         page: u32,
     ) -> io::Result<()> {
         let memory = host.memory();
@@ -131,6 +131,7 @@ impl Lan {
             port: Port::create().map_err(io::Error::other)?,
             peers: Mutex::default(),
             stop: AtomicBool::new(false),
+            counters: Counters::default(),
         });
         let links = Links::new(
             Arc::clone(&shared),
@@ -181,6 +182,19 @@ impl Lan {
 }
 
 #[cfg(test)]
+impl Peer {
+    /// [`Self::take`], counted nowhere.
+    pub(super) fn take_quietly(
+        &self,
+        index: usize,
+        offset: u32,
+        from: &Sections<'_>,
+    ) -> u32 {
+        self.take(index, offset, from, &Counters::default())
+    }
+}
+
+#[cfg(test)]
 impl Lan {
     /// Takes the lock of the port of whoever is in `slot`, and never gives it
     /// back: as if we were stopped in the middle of a copy. Answers whether
@@ -225,6 +239,25 @@ impl Device for Lan {
     fn buffers_changed(&mut self) {
         self.bindings_changed();
     }
+
+    fn counters(&self) -> Vec<(&'static str, u64)> {
+        let Some(running) = &self.running else {
+            return Vec::new();
+        };
+        let c = &running.shared.counters;
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        vec![
+            ("frames_sent", get(&c.frames_sent)),
+            ("bytes_sent", get(&c.bytes_sent)),
+            ("to_nobody", get(&c.to_nobody)),
+            ("refused", get(&c.refused)),
+            ("waits", get(&c.waits)),
+            ("wakes", get(&c.wakes)),
+            ("arrivals", get(&c.arrivals)),
+            ("peers_met", get(&c.peers_met)),
+            ("peers_gone", get(&c.peers_gone)),
+        ]
+    }
 }
 
 impl Drop for Lan {
@@ -254,13 +287,38 @@ fn thread(
 
 /// What the threads of one LAN device share.
 pub(super) struct Shared {
-    host: Arc<dyn Requests>,
+    host: Arc<dyn NetRequests>,
     page: u32,
     window: Window,
     port: Port,
     /// Those we may send to, by slot.
     peers: Mutex<Vec<Arc<Peer>>>,
     stop: AtomicBool,
+    counters: Counters,
+}
+
+/// What a LAN has done so far.
+#[derive(Default)]
+struct Counters {
+    /// Frames that were taken, and their bytes.
+    frames_sent: AtomicU64,
+    bytes_sent: AtomicU64,
+    /// Frames to keys that nobody has bound.
+    to_nobody: AtomicU64,
+    /// Frames that found no buffer, even after the receiver has run.
+    refused: AtomicU64,
+    /// How often a receiver was let run, and how often woken.
+    waits: AtomicU64,
+    wakes: AtomicU64,
+    /// Interrupts for what has come, each for one frame or more.
+    arrivals: AtomicU64,
+    /// Others that we have met, and that have gone.
+    peers_met: AtomicU64,
+    peers_gone: AtomicU64,
+}
+
+fn count(counter: &AtomicU64, more: u64) {
+    counter.fetch_add(more, Ordering::Relaxed);
 }
 
 impl Shared {
@@ -269,11 +327,12 @@ impl Shared {
     fn send(&self, dma: u32, key: u32) -> Result<u32, Violation> {
         let offset = key.wrapping_sub(self.page);
         let Some((peer, index)) = self.find(offset) else {
+            count(&self.counters.to_nobody, 1);
             return Ok(0);
         };
         let list = self.window.dma(dma).map_err(violation)?;
         let from = self.window.sections(&list).map_err(violation)?;
-        Ok(peer.take(index, offset, &from))
+        Ok(peer.take(index, offset, &from, &self.counters))
     }
 
     /// The peer that has bound the key at `offset` in the page, and which of
@@ -304,7 +363,9 @@ impl Shared {
     /// Raises the interrupts of what has arrived.
     pub(super) fn deliver(&self) {
         for irq in self.port.arrived() {
-            self.host.irq(irq);
+            // A dead Guest needs no interrupts.
+            let _ = self.host.irq(irq);
+            count(&self.counters.arrivals, 1);
         }
     }
 
@@ -322,7 +383,7 @@ impl Shared {
         Ok(())
     }
 
-    pub(super) fn host(&self) -> &dyn Requests {
+    pub(super) fn host(&self) -> &dyn NetRequests {
         &*self.host
     }
 
@@ -347,12 +408,14 @@ impl Shared {
     }
 
     pub(super) fn add_peer(&self, peer: Arc<Peer>) {
+        count(&self.counters.peers_met, 1);
         let mut peers = self.peers();
         let at = peers.partition_point(|p| p.slot < peer.slot);
         peers.insert(at, peer);
     }
 
     pub(super) fn remove_peer(&self, peer: &Arc<Peer>) {
+        count(&self.counters.peers_gone, 1);
         self.peers().retain(|p| !Arc::ptr_eq(p, peer));
     }
 
@@ -415,22 +478,41 @@ impl Peer {
 
     /// Gives a frame to binding `index`, on the key at `offset`. If it has no
     /// buffer free, lets it run and tries once more. Answers the bytes taken.
-    pub(super) fn take(
+    fn take(
         &self,
         index: usize,
         offset: u32,
         from: &Sections<'_>,
+        counters: &Counters,
     ) -> u32 {
-        let mut offer = self.offer(index, offset, from);
-        if let Offer::Full(watch) = offer {
-            if !self.let_run(watch) {
-                return 0;
+        let try_once = || {
+            let offer = self.offer(index, offset, from);
+            // The interrupt is raised in every case. Where nothing was taken,
+            // whoever filled the buffers may have died before he rang.
+            let taken = matches!(offer, Offer::Taken(_));
+            if self.port.ring(index, !taken) {
+                count(&counters.wakes, 1);
             }
-            offer = self.offer(index, offset, from);
+            offer
+        };
+        let mut offer = try_once();
+        if let Offer::Full(watch) = offer {
+            if self.let_run(watch, counters) {
+                offer = try_once();
+            }
         }
         match offer {
-            Offer::Taken(bytes) => bytes,
-            Offer::Full(_) | Offer::Gone => 0,
+            Offer::Taken(bytes) => {
+                self.sulk.store(0, Ordering::Relaxed);
+                count(&counters.frames_sent, 1);
+                count(&counters.bytes_sent, bytes.into());
+                bytes
+            }
+            Offer::Full(_) => {
+                count(&counters.refused, 1);
+                0
+            }
+            Offer::Gone => 0,
             Offer::Bad(dma) => {
                 self.report(dma);
                 0
@@ -438,30 +520,19 @@ impl Peer {
         }
     }
 
-    /// Fills the next free buffer of binding `index`, and rings. Waits for
-    /// other senders, but not for long.
+    /// Fills the next free buffer of binding `index`. Waits for other
+    /// senders, but not for long.
     fn offer(&self, index: usize, offset: u32, from: &Sections<'_>) -> Offer {
-        let offer = {
-            let patient = self.sulk.load(Ordering::Relaxed) == 0;
-            let Some(lock) = self.port.lock(self.ticket, patient) else {
-                self.port.ring(index, true);
-                return Offer::Full(None);
-            };
-            let Some(claim) = lock.binding(index, offset) else {
-                return Offer::Gone;
-            };
-            let offer = self.fill(&claim, from);
-            if let Offer::Taken(_) = offer {
-                lock.advance(index);
-            }
-            offer
+        let patient = self.sulk.load(Ordering::Relaxed) == 0;
+        let Some(lock) = self.port.lock(self.ticket, patient) else {
+            return Offer::Full(None);
         };
-        // The interrupt is raised in every case. Where nothing was taken,
-        // whoever filled the buffers may have died before he rang.
-        let taken = matches!(offer, Offer::Taken(_));
-        self.port.ring(index, !taken);
-        if taken {
-            self.sulk.store(0, Ordering::Relaxed);
+        let Some(claim) = lock.binding(index, offset) else {
+            return Offer::Gone;
+        };
+        let offer = self.fill(&claim, from);
+        if let Offer::Taken(_) = offer {
+            lock.advance(index);
         }
         offer
     }
@@ -501,12 +572,13 @@ impl Peer {
     /// Lets the receiver run until the buffer at `watch` is free. Blocks for
     /// [`GRACE`] at most, and mostly not at all for one that has let us wait
     /// in vain. Answers whether to try again.
-    fn let_run(&self, watch: Option<u32>) -> bool {
+    fn let_run(&self, watch: Option<u32>, counters: &Counters) -> bool {
         let sulk = self.sulk.load(Ordering::Relaxed);
         if sulk > 0 {
             self.sulk.store(sulk - 1, Ordering::Relaxed);
             return false;
         }
+        count(&counters.waits, 1);
         let deadline = Instant::now() + GRACE;
         if let Some(addr) = watch {
             while Instant::now() < deadline {

@@ -15,9 +15,8 @@
 //! Launchers meet, [`links`] is the thread that keeps them in touch, and
 //! [`lan`] puts these together.
 
-use super::Violation;
-use crate::host::{Binding, BoundDma, Guest};
-use crate::memory::GuestMemory;
+use super::{Requests, Violation};
+use crate::host::{Binding, Guest};
 
 mod window;
 
@@ -35,23 +34,13 @@ pub use rendezvous::RendezvousError;
 pub use slots::SlotsError;
 
 mod tap;
-pub use tap::{Tap, TapConfig, TapError};
+pub use tap::{Tap, TapError};
 
 #[cfg(test)]
 mod tests;
 
-/// What a network asks of the Host: a seam, so that networks can be tested
-/// without any Guest.
-pub trait Requests: Send + Sync {
-    /// The Guest's memory.
-    fn memory(&self) -> &GuestMemory;
-
-    /// LHREQ_GETDMA: a free buffer that the Guest has bound to `key`.
-    fn get_dma(&self, key: u32) -> Option<BoundDma>;
-
-    /// LHREQ_IRQ: raises an interrupt. A dead Guest needs none.
-    fn irq(&self, irq: u32);
-
+/// What a network asks of the Host besides what every device asks.
+pub trait NetRequests: Requests {
     /// What the Guest has bound to keys inside the page at `page`.
     fn bindings_in(&self, page: u32) -> Vec<Binding>;
 
@@ -59,20 +48,7 @@ pub trait Requests: Send + Sync {
     fn kill(&self, reason: Violation);
 }
 
-impl Requests for Guest {
-    fn memory(&self) -> &GuestMemory {
-        Self::memory(self)
-    }
-
-    fn get_dma(&self, key: u32) -> Option<BoundDma> {
-        Self::get_dma(self, key).ok().flatten()
-    }
-
-    fn irq(&self, irq: u32) {
-        // The one error left is that the Guest is dead: nobody to tell.
-        let _ = Self::irq(self, irq);
-    }
-
+impl NetRequests for Guest {
     fn bindings_in(&self, page: u32) -> Vec<Binding> {
         Self::bindings_in(self, page)
     }

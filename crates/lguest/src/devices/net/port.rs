@@ -22,7 +22,7 @@ use lg_abi::page::PAGE_SIZE;
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::thread::futex;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// Who holds the lock of a port. The owner's own is [`OWNER`].
@@ -69,7 +69,7 @@ pub(super) struct Port {
     shared: SharedPort,
     file: OwnedFd,
     /// The interrupt of each binding, which nobody else can write.
-    irqs: [AtomicU32; LGUEST_MAX_DMA],
+    irqs: [AtomicU8; LGUEST_MAX_DMA],
 }
 
 impl Port {
@@ -115,7 +115,7 @@ impl Port {
                 b.key.wrapping_sub(page) == key.load(Ordering::Relaxed)
                     && b.dmas == bound.dmas.load(Ordering::Relaxed)
                     && b.num == bound.num.load(Ordering::Relaxed)
-                    && u32::from(b.irq) == self.irqs[i].load(Ordering::Relaxed)
+                    && b.irq == self.irqs[i].load(Ordering::Relaxed)
             });
             match kept {
                 Some(at) => drop(new.remove(at)),
@@ -131,13 +131,13 @@ impl Port {
             bound.dmas.store(binding.dmas, Ordering::Relaxed);
             bound.num.store(binding.num, Ordering::Relaxed);
             bound.cursor.store(0, Ordering::Relaxed);
-            self.irqs[i].store(binding.irq.into(), Ordering::Relaxed);
+            self.irqs[i].store(binding.irq, Ordering::Relaxed);
             key.store(binding.key.wrapping_sub(page), Ordering::Release);
         }
     }
 
     /// Which interrupts to raise for what has arrived.
-    pub(super) fn arrived(&self) -> impl Iterator<Item = u32> + '_ {
+    pub(super) fn arrived(&self) -> impl Iterator<Item = u8> + '_ {
         let bits = self.shared.words().arrived.swap(0, Ordering::SeqCst);
         self.irqs
             .iter()
@@ -237,19 +237,16 @@ impl SharedPort {
     /// Something has arrived for binding `index`, or wants room there: its
     /// owner is to raise the interrupt. `always` wakes him even if somebody
     /// else should have done so, but may have been killed before he did.
-    pub(super) fn ring(&self, index: usize, always: bool) {
+    /// Answers whether that took a system call.
+    pub(super) fn ring(&self, index: usize, always: bool) -> bool {
         let words = self.words();
         words.arrived.fetch_or(1 << index, Ordering::SeqCst);
-        self.wake(always);
-    }
-
-    /// Wakes the owner if he sleeps.
-    fn wake(&self, always: bool) {
-        let asleep = &self.words().asleep;
-        if asleep.swap(0, Ordering::SeqCst) == 1 || always {
+        let wake = words.asleep.swap(0, Ordering::SeqCst) == 1 || always;
+        if wake {
             // Cannot fail: the word is there, whoever else writes it.
-            let _ = futex::wake(asleep, futex::Flags::empty(), 1);
+            let _ = futex::wake(&words.asleep, futex::Flags::empty(), 1);
         }
+        wake
     }
 
     /// What an owner who lies could have done himself.

@@ -34,7 +34,7 @@ const BACKLOG: i32 = 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum RendezvousError {
     /// Its name is too long for a socket.
-    #[error("the name {0} is too long: rename it to less than 60 bytes")]
+    #[error("the name {0} is too long for a socket: rename the file")]
     Name(String),
     /// Something else has its name.
     #[error("{0} is in the way, and is no socket: move it away")]

@@ -23,38 +23,38 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum SlotsError {
     /// There is no such file.
-    #[error("there is no {0}: make it with `truncate -s {PAGE_SIZE} {0}`")]
+    #[error("it does not exist: make it with `truncate -s {PAGE_SIZE} {0}`")]
     Missing(String),
     /// It is a directory, a device or the like.
     #[error(
-        "{0} is not a regular file: name one that `truncate -s {PAGE_SIZE}` \
+        "it is not a regular file: name one that `truncate -s {PAGE_SIZE}` \
          has made"
     )]
-    NotRegular(String),
+    NotRegular,
     /// It is shorter than the page.
     #[error(
-        "{0} has {1} bytes, and a network needs {PAGE_SIZE}: \
+        "it has {1} bytes, and a network needs {PAGE_SIZE}: \
          `truncate -s {PAGE_SIZE} {0}`"
     )]
     TooShort(String, u64),
     /// We may not read and write it.
     #[error(
-        "cannot open {0} for reading and writing ({1}): the guests of one \
-         network need a file that their user may write"
+        "it cannot be opened for reading and writing ({0}): name a file \
+         that you may write"
     )]
-    Open(String, #[source] io::Error),
+    Open(#[source] io::Error),
     /// It has been replaced while we looked.
-    #[error("{0} was replaced while it was opened: try again")]
-    Replaced(String),
+    #[error("it was replaced while it was opened: try again")]
+    Replaced,
     /// Nobody may lock it.
     #[error(
-        "cannot lock {0} ({1}): put it on a file system that has locks, \
+        "it cannot be locked ({0}): put it on a file system that has locks, \
          such as /tmp or $XDG_RUNTIME_DIR"
     )]
-    Lock(String, #[source] io::Error),
+    Lock(#[source] io::Error),
     /// Every slot is taken.
-    #[error("all {NET_SLOTS} places on the network {0} are taken")]
-    Full(String),
+    #[error("all its {NET_SLOTS} places are taken: name another file")]
+    Full,
 }
 
 /// The file, and our slot in it.
@@ -76,13 +76,13 @@ impl Slots {
         let name = || path.display().to_string();
         let real = path.canonicalize().map_err(|e| match e.kind() {
             io::ErrorKind::NotFound => SlotsError::Missing(name()),
-            _ => SlotsError::Open(name(), e),
+            _ => SlotsError::Open(e),
         })?;
         // A look before we open: opening a device can have effects.
         match real.metadata() {
-            Err(e) => return Err(SlotsError::Open(name(), e)),
+            Err(e) => return Err(SlotsError::Open(e)),
             Ok(m) if !m.is_file() => {
-                return Err(SlotsError::NotRegular(name()));
+                return Err(SlotsError::NotRegular);
             }
             Ok(m) if m.len() < u64::from(PAGE_SIZE) => {
                 return Err(SlotsError::TooShort(name(), m.len()));
@@ -95,18 +95,18 @@ impl Slots {
                 .write(true)
                 .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
                 .open(&real)
-                .map_err(|e| SlotsError::Open(name(), e))
+                .map_err(SlotsError::Open)
         };
         let (lock, page) = (open()?, open()?);
         let id = |file: &File| file.metadata().map(|m| (m.dev(), m.ino()));
         match (id(&lock), id(&page)) {
             (Ok(a), Ok(b)) if a == b => {}
-            _ => return Err(SlotsError::Replaced(name())),
+            _ => return Err(SlotsError::Replaced),
         }
         for mine in 0..NET_SLOTS {
             match take(&lock, mine) {
                 Ok(false) => {}
-                Err(e) => return Err(SlotsError::Lock(name(), e)),
+                Err(e) => return Err(SlotsError::Lock(e)),
                 Ok(true) => {
                     let slots = Self {
                         path: real,
@@ -119,7 +119,7 @@ impl Slots {
                 }
             }
         }
-        Err(SlotsError::Full(name()))
+        Err(SlotsError::Full)
     }
 
     /// Our slot.
@@ -311,19 +311,19 @@ mod tests {
         let missing = dir.path().join("none");
         assert_eq!(
             message(&missing),
-            "there is no DIR/none: make it with `truncate -s 4096 DIR/none`"
+            "it does not exist: make it with `truncate -s 4096 DIR/none`"
         );
         assert!(!missing.exists());
         assert_eq!(
             message(dir.path()),
-            "DIR is not a regular file: name one that `truncate -s 4096` \
+            "it is not a regular file: name one that `truncate -s 4096` \
              has made"
         );
         let short = dir.path().join("short");
         std::fs::write(&short, [1; 100]).unwrap();
         assert_eq!(
             message(&short),
-            "DIR/short has 100 bytes, and a network needs 4096: \
+            "it has 100 bytes, and a network needs 4096: \
              `truncate -s 4096 DIR/short`"
         );
         assert_eq!(std::fs::read(&short).unwrap(), [1; 100]);

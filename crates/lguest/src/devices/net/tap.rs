@@ -8,9 +8,10 @@
 
 #![expect(unsafe_code, reason = "ioctls of network interfaces")]
 
-use super::Requests;
+use super::NetRequests;
 use super::links::violation;
 use super::window::Window;
+use crate::config::TapConfig;
 use crate::devices::{Description, Device, Place, Readiness, Violation};
 use crate::host::Guest;
 use lg_abi::device::{
@@ -24,7 +25,6 @@ use std::io::{self, Read};
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
-use std::str::FromStr;
 use std::sync::Arc;
 
 /// The slot of the machine that the Guest runs on.
@@ -34,36 +34,9 @@ const GUEST_SLOT: u16 = 1;
 
 const TUN: &str = "/dev/net/tun";
 
-/// What the tap belongs to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TapConfig {
-    /// The machine has this address on it.
-    Address(Ipv4Addr),
-    /// It is a port of this bridge.
-    Bridge(String),
-}
-
-impl FromStr for TapConfig {
-    type Err = TapError;
-
-    /// `IP` or `bridge:BR`.
-    fn from_str(text: &str) -> Result<Self, TapError> {
-        match text.strip_prefix("bridge:") {
-            Some(name) => Ok(Self::Bridge(name.to_owned())),
-            None => text
-                .parse()
-                .map(Self::Address)
-                .map_err(|_| TapError::Config(text.to_owned())),
-        }
-    }
-}
-
 /// A tap that cannot be had. Each message names the cure.
 #[derive(Debug, thiserror::Error)]
 pub enum TapError {
-    /// Neither an address nor a bridge.
-    #[error("{0} is neither an IPv4 address nor bridge:NAME")]
-    Config(String),
     /// No tap driver.
     #[error("cannot open {TUN} ({0}): load the module with `modprobe tun`")]
     Open(#[source] io::Error),
@@ -87,10 +60,24 @@ pub struct Tap {
     name: String,
     mac: [u8; 6],
     running: Option<Running>,
+    counters: Counters,
+}
+
+/// What a tap has done so far.
+#[derive(Default)]
+struct Counters {
+    frames_sent: u64,
+    bytes_sent: u64,
+    /// Frames that the interface would not have.
+    refused: u64,
+    frames_received: u64,
+    bytes_received: u64,
+    /// Frames that came while the Guest had nothing bound.
+    forgotten: u64,
 }
 
 struct Running {
-    host: Arc<dyn Requests>,
+    host: Arc<dyn NetRequests>,
     window: Window,
     page: u32,
 }
@@ -135,6 +122,7 @@ impl Tap {
             name,
             mac,
             running: None,
+            counters: Counters::default(),
         })
     }
 
@@ -152,7 +140,7 @@ impl Tap {
     /// What the kernel says.
     pub fn start(
         &mut self,
-        host: Arc<dyn Requests>,
+        host: Arc<dyn NetRequests>,
         page: u32,
     ) -> io::Result<()> {
         let mut mac = self.mac;
@@ -191,7 +179,17 @@ impl Device for Tap {
         let from = running.window.sections(&list).map_err(violation)?;
         // A frame that the interface refuses is a frame lost: the Guest sees
         // that none of its bytes were taken.
-        Ok(from.write_to(&self.file).unwrap_or(0))
+        match from.write_to(&self.file) {
+            Ok(bytes) => {
+                self.counters.frames_sent += 1;
+                self.counters.bytes_sent += u64::from(bytes);
+                Ok(bytes)
+            }
+            Err(_) => {
+                self.counters.refused += 1;
+                Ok(0)
+            }
+        }
     }
 
     fn input(&self) -> Option<BorrowedFd<'_>> {
@@ -204,28 +202,52 @@ impl Device for Tap {
         };
         let key = running.page + net_key_offset(GUEST_SLOT.into());
         loop {
-            let Some(bound) = running.host.get_dma(key) else {
+            let Ok(bound) = running.host.get_dma(key) else {
+                // The Guest is dead.
+                return Ok(Readiness::Closed);
+            };
+            let Some(bound) = bound else {
                 let bindings = running.host.bindings_in(running.page);
                 if bindings.iter().any(|b| b.key == key) {
                     return Ok(Readiness::NoBuffer);
                 }
                 // The Guest's interface is down: nobody waits for frames.
                 match discard(&self.file) {
-                    Ok(()) => continue,
+                    Ok(()) => {
+                        self.counters.forgotten += 1;
+                        continue;
+                    }
                     Err(e) => return Ok(readiness(&e)),
                 }
             };
             let list = running.window.dma(bound.addr).map_err(violation)?;
             let into = running.window.sections(&list).map_err(violation)?;
             match into.read_from(&self.file) {
-                Ok(bytes) => running
-                    .window
-                    .write_last(bound.addr, bytes)
-                    .map_err(violation)?,
+                Ok(bytes) => {
+                    self.counters.frames_received += 1;
+                    self.counters.bytes_received += u64::from(bytes);
+                    running
+                        .window
+                        .write_last(bound.addr, bytes)
+                        .map_err(violation)?;
+                }
                 Err(e) => return Ok(readiness(&e)),
             }
-            running.host.irq(bound.irq.into());
+            // Should it have died meanwhile, the next question tells.
+            let _ = running.host.irq(bound.irq);
         }
+    }
+
+    fn counters(&self) -> Vec<(&'static str, u64)> {
+        let c = &self.counters;
+        vec![
+            ("frames_sent", c.frames_sent),
+            ("bytes_sent", c.bytes_sent),
+            ("refused", c.refused),
+            ("frames_received", c.frames_received),
+            ("bytes_received", c.bytes_received),
+            ("forgotten", c.forgotten),
+        ]
     }
 }
 

@@ -3,6 +3,8 @@
 
 use super::*;
 use crate::devices::Device;
+use crate::host::{BoundDma, RequestError};
+use crate::memory::GuestMemory;
 use lg_abi::dma::Dma;
 use lg_abi::page::PAGE_SIZE;
 use std::fs::File;
@@ -65,7 +67,7 @@ const IRQ: u8 = 5;
 pub(super) struct FakeHost {
     memory: GuestMemory,
     pub(super) bindings: Mutex<Vec<Binding>>,
-    irqs: Mutex<Vec<u32>>,
+    irqs: Mutex<Vec<u8>>,
     rang: Condvar,
     pub(super) killed: Mutex<Option<String>>,
 }
@@ -136,7 +138,7 @@ impl FakeHost {
     }
 
     /// Waits for an interrupt.
-    pub(super) fn wait(&self) -> Option<u32> {
+    pub(super) fn wait(&self) -> Option<u8> {
         let irqs = self.irqs.lock().unwrap();
         let long = Duration::from_secs(5);
         let (mut irqs, _) = self
@@ -152,23 +154,28 @@ impl Requests for FakeHost {
         &self.memory
     }
 
-    fn get_dma(&self, key: u32) -> Option<BoundDma> {
+    fn get_dma(&self, key: u32) -> Result<Option<BoundDma>, RequestError> {
         let bindings = self.bindings.lock().unwrap();
-        let b = bindings.iter().find(|b| b.key == key)?;
-        (0..b.num)
-            .map(|i| b.dmas + i * Dma::SIZE)
-            .find(|at| self.memory.read_object::<u32>(*at) == Ok(0))
-            .map(|addr| BoundDma { addr, irq: b.irq })
+        let bound = bindings.iter().find(|b| b.key == key).and_then(|b| {
+            (0..b.num)
+                .map(|i| b.dmas + i * Dma::SIZE)
+                .find(|at| self.memory.read_object::<u32>(*at) == Ok(0))
+                .map(|addr| BoundDma { addr, irq: b.irq })
+        });
+        Ok(bound)
     }
 
-    fn irq(&self, irq: u32) {
+    fn irq(&self, irq: u8) -> Result<(), RequestError> {
         let mut irqs = self.irqs.lock().unwrap();
         if !irqs.contains(&irq) {
             irqs.push(irq);
         }
         self.rang.notify_all();
+        Ok(())
     }
+}
 
+impl NetRequests for FakeHost {
     fn bindings_in(&self, _page: u32) -> Vec<Binding> {
         self.bindings.lock().unwrap().clone()
     }
