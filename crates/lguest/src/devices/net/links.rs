@@ -8,12 +8,12 @@
 //! it. A new Launcher calls everybody who holds a slot, and each calls back;
 //! who is called back does not call again, so this ends.
 
-use super::lan::{Peer, Shared};
+use super::lan::Shared;
+use super::peer::Peer;
 use super::port::{OWNER, SharedPort, Ticket};
 use super::rendezvous::{self, Hello, Listener, Rendezvous, Report, Welcome};
 use super::slots::Slots;
 use super::window::Window;
-use crate::devices::Violation;
 use lg_abi::device::NET_SLOTS;
 use rustix::event::{EventfdFlags, Timespec, epoll};
 use std::collections::BTreeMap;
@@ -299,8 +299,7 @@ impl Links {
         match self.forget(id) {
             Some(Link::Sender { ticket, .. }) => {
                 self.shared.port().revoke(ticket);
-                // He may have died before he woke us.
-                self.shared.deliver();
+                self.shared.deliver_all();
             }
             Some(Link::Receiver(peer)) => {
                 self.reap.push((peer.slot(), REAP_TRIES));
@@ -373,9 +372,4 @@ impl Links {
 
 fn invalid(error: impl std::error::Error + Send + Sync + 'static) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
-}
-
-/// A buffer that breaks the rules, as the reason of its owner's death.
-pub(super) fn violation(error: impl std::fmt::Display) -> Violation {
-    Violation(error.to_string())
 }

@@ -12,8 +12,8 @@
 //! In reading order: [`window`] is memory that a frame is copied between,
 //! [`port`] is where a Launcher tells the others which buffers its Guest has
 //! bound, [`slots`] is who is who in the page, [`rendezvous`] is how
-//! Launchers meet, [`links`] is the thread that keeps them in touch, and
-//! [`lan`] puts these together.
+//! Launchers meet, [`peer`] is one of them and how it gets a frame, [`links`]
+//! is the thread that keeps them in touch, and [`lan`] puts these together.
 
 use super::{Requests, Violation};
 use crate::host::{Binding, Guest};
@@ -26,6 +26,8 @@ mod slots;
 
 mod rendezvous;
 
+mod peer;
+
 mod links;
 
 mod lan;
@@ -33,11 +35,10 @@ pub use lan::{Lan, LanError};
 pub use rendezvous::RendezvousError;
 pub use slots::SlotsError;
 
+mod counters;
+
 mod tap;
 pub use tap::{Tap, TapError};
-
-#[cfg(test)]
-mod tests;
 
 /// What a network asks of the Host besides what every device asks.
 pub trait NetRequests: Requests {
@@ -57,3 +58,11 @@ impl NetRequests for Guest {
         Self::kill(self, reason.to_string());
     }
 }
+
+/// What breaks the rules, as the reason of its owner's death.
+fn violation(error: impl std::fmt::Display) -> Violation {
+    Violation(error.to_string())
+}
+
+#[cfg(test)]
+mod tests;

@@ -119,14 +119,18 @@ impl Port {
             });
             match kept {
                 Some(at) => drop(new.remove(at)),
-                None => key.store(NO_KEY, Ordering::Relaxed),
+                None => {
+                    key.store(NO_KEY, Ordering::Relaxed);
+                    self.irqs[i].store(0, Ordering::Relaxed);
+                }
             }
         }
+        let mut new = new.into_iter();
         for (i, key) in words.keys.iter().enumerate() {
             if key.load(Ordering::Relaxed) != NO_KEY {
                 continue;
             }
-            let Some(binding) = new.pop() else { break };
+            let Some(binding) = new.next() else { break };
             let bound = &words.bindings[i];
             bound.dmas.store(binding.dmas, Ordering::Relaxed);
             bound.num.store(binding.num, Ordering::Relaxed);
@@ -145,6 +149,12 @@ impl Port {
             .filter(move |(i, _)| bits & 1 << i != 0)
             .map(|(_, irq)| irq.load(Ordering::Relaxed))
             .filter(|irq| *irq != 0)
+    }
+
+    /// Every interrupt there is to raise.
+    pub(super) fn all(&self) -> impl Iterator<Item = u8> + '_ {
+        let irqs = self.irqs.iter().map(|irq| irq.load(Ordering::Relaxed));
+        irqs.filter(|irq| *irq != 0)
     }
 
     /// Sleeps until something has arrived. May return without.

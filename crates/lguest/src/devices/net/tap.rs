@@ -9,7 +9,7 @@
 #![expect(unsafe_code, reason = "ioctls of network interfaces")]
 
 use super::NetRequests;
-use super::links::violation;
+use super::violation;
 use super::window::Window;
 use crate::config::TapConfig;
 use crate::devices::{Description, Device, Place, Readiness, Violation};

@@ -79,6 +79,7 @@ fn play_a_part() {
         "hold" => hold(&file),
         "sink" => sink(&file),
         "alone" => alone(&file),
+        "echo" => echo(&file),
         other => panic!("no part {other}"),
     }
 }
@@ -102,6 +103,23 @@ fn hold(file: &Path) {
     eventually("it has met", || lan.hold(0));
     say(&format!("ready {}", lan.slot()));
     std::thread::sleep(Duration::from_secs(60));
+}
+
+/// Sends back whatever comes.
+fn echo(file: &Path) {
+    let (host, lan) = launcher(file, 8);
+    eventually("it has met", || lan.peers() >= 1);
+    host.prepare(&frame(5, 64));
+    say(&format!("ready {}", lan.slot()));
+    let mut next = 0;
+    loop {
+        let _ = host.wait();
+        while host.full(next) {
+            host.release(next);
+            next = (next + 1) % 8;
+            lan.send(SEND, key(0)).unwrap();
+        }
+    }
 }
 
 /// Says how many others it has met after a while.
@@ -295,4 +313,22 @@ fn what_a_frame_costs() {
          MB/s",
         spent / taken,
     ));
+    drop(sink);
+    // There and back again, one at a time.
+    let mut echo = Player::start("echo", &file);
+    let slot = echo.wait_for("ready ").parse().unwrap();
+    a.0.prepare(&frame(5, 64));
+    eventually("it receives", || a.1.send(SEND, key(slot)) == Ok(64));
+    let (mut next, rounds) = (0, frames.min(20_000));
+    let start = Instant::now();
+    for _ in 0..rounds {
+        while !a.0.full(next) {
+            let _ = a.0.wait();
+        }
+        a.0.release(next);
+        next = (next + 1) % 8;
+        a.1.send(SEND, key(slot)).unwrap();
+    }
+    let spent = start.elapsed() / rounds;
+    say(&format!("there and back: {spent:?}"));
 }

@@ -231,12 +231,17 @@ proptest! {
         shared.set_cursor(0, cursor);
         let window = window::Window::open(b.memory.file()).unwrap();
         let (ours, _theirs) = UnixDatagram::pair().unwrap();
-        let peer = lan::Peer::new(1, window, shared, 2, ours.into());
+        let peer = peer::Peer::new(1, window, shared, 2, ours.into());
         a.prepare(&frame(1, 1514));
         let from = window::Window::open(a.memory.file()).unwrap();
         let list = from.dma(SEND).unwrap();
         let start = Instant::now();
-        let taken = peer.take_quietly(0, 4, &from.sections(&list).unwrap());
+        let taken = peer.take(
+            0,
+            4,
+            &from.sections(&list).unwrap(),
+            &counters::Counters::default(),
+        );
         prop_assert!(taken <= 1514);
         prop_assert!(start.elapsed() < Duration::from_secs(1));
     }
