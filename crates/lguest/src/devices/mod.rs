@@ -19,6 +19,8 @@ pub mod console;
 
 pub mod block;
 
+pub mod net;
+
 /// What stands in a device's descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Description {
