@@ -10,6 +10,7 @@ use crate::default_guest;
 use crate::devices::block::{Block, Disk, DiskError};
 use crate::devices::bus::{Bus, BusError, pages_above_ram};
 use crate::devices::console::{self, Console};
+use crate::devices::net::{Lan, LanError, Tap, TapError};
 use crate::devices::{Device, Violation};
 use crate::exit::{FIRST_OF_OURS, Outcome};
 use crate::host::{Death, Exit, Guest, RequestError};
@@ -39,12 +40,6 @@ pub enum LaunchError {
         /// What is wrong with it.
         error: KernelError,
     },
-    /// There is no Guest to run when nobody names one.
-    #[error(
-        "this lguest was built without a guest of its own: give one with \
-         --kernel"
-    )]
-    NoDefaultGuest,
     /// The initrd's file cannot be used.
     #[error("initrd {}: {error}", path.display())]
     Initrd {
@@ -64,14 +59,17 @@ pub enum LaunchError {
         /// What is wrong with it.
         error: DiskError,
     },
-    /// A network cannot be joined.
-    #[error("network {name}: {error}")]
-    Net {
-        /// The file or the machine's end.
-        name: String,
+    /// A network between Guests cannot be joined.
+    #[error("network {}: {error}", path.display())]
+    ShareNet {
+        /// The file that they share.
+        path: PathBuf,
         /// What is wrong with it.
-        error: String,
+        error: LanError,
     },
+    /// There can be no network with this machine.
+    #[error("tap: {0}")]
+    Tap(TapError),
     /// The file for the counters cannot be written.
     #[error("statistics {}: it cannot be written: {error}", path.display())]
     Stats {
@@ -109,11 +107,12 @@ impl LaunchError {
             }
             | Self::Boot(_)
             | Self::Bus(BusError::TooManyDevices(_))
-            | Self::NoDefaultGuest => Outcome::Usage,
+            => Outcome::Usage,
             Self::Kernel { .. }
             | Self::Initrd { .. }
             | Self::Disk { .. }
-            | Self::Net { .. }
+            | Self::ShareNet { .. }
+            | Self::Tap(_)
             | Self::Stats { .. } => Outcome::BadFile,
             Self::Host(RequestError::Start(_)) => Outcome::BadMachine,
             Self::Bus(BusError::Place(..))
@@ -145,7 +144,16 @@ pub fn launch(config: &Config, started: u64) -> Result<Outcome, LaunchError> {
     .map_err(|error| named(config, error))?;
 
     let guest = Guest::new(memory);
+    if let Some(id) = opened.devices.iter().find_map(|d| d.guest_id()) {
+        guest.set_id(id);
+    }
     let bus = Arc::new(Bus::new(&guest, opened.devices)?);
+    let told = Arc::downgrade(&bus);
+    guest.on_bindings_changed(move || {
+        if let Some(bus) = told.upgrade() {
+            bus.buffers_changed();
+        }
+    });
     let stats = open_stats(config)?;
     let shared_pages = bus
         .shared_pages()
@@ -191,7 +199,7 @@ pub fn launch(config: &Config, started: u64) -> Result<Outcome, LaunchError> {
             ending: death.to_string(),
             exit_code: outcome.code(),
             launcher: run.counters(start),
-            host: host_counters(&run.guest),
+            host: run.guest.counters(),
             devices,
         };
         stats
@@ -212,9 +220,7 @@ struct Opened {
 impl Opened {
     fn open(config: &Config) -> Result<Self, LaunchError> {
         let kernel = match &config.kernel {
-            Kernel::Embedded => default_guest::IMAGE
-                .map(Image::Embedded)
-                .ok_or(LaunchError::NoDefaultGuest)?,
+            Kernel::Embedded => Image::Embedded(default_guest::IMAGE),
             Kernel::File(path) => {
                 let file = open_file(path).map_err(|error| {
                     named(config, KernelError::from(error).into())
@@ -250,14 +256,17 @@ fn open_device(config: &DeviceConfig) -> Result<Box<dyn Device>, LaunchError> {
                 }),
             }
         }
-        DeviceConfig::ShareNet(path) => Err(LaunchError::Net {
-            name: path.display().to_string(),
-            error: "networks are not part of this build yet".into(),
-        }),
-        DeviceConfig::Tap(tap) => Err(LaunchError::Net {
-            name: format!("{tap:?}"),
-            error: "networks are not part of this build yet".into(),
-        }),
+        DeviceConfig::ShareNet(path) => match Lan::join(path) {
+            Ok(lan) => Ok(Box::new(lan)),
+            Err(error) => Err(LaunchError::ShareNet {
+                path: path.clone(),
+                error,
+            }),
+        },
+        DeviceConfig::Tap(config) => match Tap::open(config) {
+            Ok(tap) => Ok(Box::new(tap)),
+            Err(error) => Err(LaunchError::Tap(error)),
+        },
     }
 }
 
@@ -359,7 +368,6 @@ impl Run<'_> {
                 Exit::Broken => {}
                 Exit::Dead(death) => return Ok(death),
             }
-            self.bus.buffers_changed();
             self.inputs.nudge();
         }
     }
@@ -387,11 +395,6 @@ impl Run<'_> {
             ("sends_to_nobody", self.unheard),
         ]
     }
-}
-
-/// What the Host counted.
-fn host_counters(_guest: &Guest) -> Counters {
-    Vec::new()
 }
 
 /// How the user ended the Guest, if it was the user who did. The first one

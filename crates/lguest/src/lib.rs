@@ -31,6 +31,5 @@ pub mod terminal;
 
 pub mod stats;
 
-pub mod clock;
 
 pub mod default_guest;

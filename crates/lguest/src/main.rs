@@ -6,11 +6,12 @@
 
 use lguest::args::UsageError;
 use lguest::exit::Outcome;
-use lguest::{args, clock, launch, terminal};
+use lguest::host::clock;
+use lguest::{args, launch, terminal};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let started = clock::time_stamp();
+    let started = clock::start();
     end_on_panic();
     let config = match args::parse(std::env::args_os()) {
         Ok(config) => config,

@@ -33,7 +33,7 @@ pub struct Report {
     /// The Launcher's own counters.
     pub launcher: Counters,
     /// The Host's.
-    pub host: Counters,
+    pub host: Vec<(String, u64)>,
     /// Each device's, with its type.
     pub devices: Vec<(u16, Counters)>,
 }
@@ -111,14 +111,14 @@ fn device_name(kind: u16) -> &'static str {
 }
 
 /// Counters as members of an object, perhaps behind others.
-fn fields(counters: &Counters, go_on: bool) -> String {
+fn fields<N: AsRef<str>>(counters: &[(N, u64)], go_on: bool) -> String {
     let mut text = String::new();
     for (name, value) in counters {
         if go_on || !text.is_empty() {
             text.push_str(", ");
         }
         // Writing to a string cannot fail.
-        let _ = write!(text, "{}: {value}", quoted(name));
+        let _ = write!(text, "{}: {value}", quoted(name.as_ref()));
     }
     text
 }

@@ -61,6 +61,12 @@ pub trait Device: Send {
     /// What the kernel says, where the page is in a file.
     fn place(&mut self, guest: &Guest, place: Place) -> std::io::Result<()>;
 
+    /// The number that the Guest should have among its like, where the device
+    /// knows better than chance what is unique.
+    fn guest_id(&self) -> Option<u16> {
+        None
+    }
+
     /// The page that the views must take from another file, if there is one.
     fn shared_page(&self) -> Option<BorrowedFd<'_>> {
         None

@@ -63,19 +63,6 @@ pub struct BoundDma {
     pub irq: u8,
 }
 
-/// Buffers that the Guest has bound to a key with BIND_DMA.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Binding {
-    /// The key.
-    pub key: u32,
-    /// Physical address of the array of `lguest_dma`s, not checked.
-    pub dmas: u32,
-    /// How many there are.
-    pub num: u32,
-    /// The interrupt to raise when one is filled.
-    pub irq: u8,
-}
-
 /// Why [`Guest::run`] came back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Exit {
@@ -231,12 +218,6 @@ impl Guest {
             self.kill(format!("bound a buffer with a {bad}"));
             RequestError::Dead
         })
-    }
-
-    /// What the Guest has bound to keys in the page at `page`.
-    #[must_use]
-    pub fn bindings_in(&self, _page: u32) -> Vec<Binding> {
-        todo!()
     }
 
     /// LHREQ_IRQ: raises interrupt `irq`; wakes the Guest if it sleeps.

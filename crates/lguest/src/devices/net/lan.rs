@@ -195,6 +195,12 @@ impl Device for Lan {
         self.start(Arc::new(guest.clone()), place.page)
     }
 
+    /// Unique on this network, as an Ethernet address has to be. Not 0, for
+    /// an address must not be all zero behind its first byte.
+    fn guest_id(&self) -> Option<u16> {
+        u16::try_from(self.slot() + 1).ok()
+    }
+
     fn shared_page(&self) -> Option<BorrowedFd<'_>> {
         Some(self.slots.page())
     }
