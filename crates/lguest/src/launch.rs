@@ -68,8 +68,8 @@ pub enum LaunchError {
         error: LanError,
     },
     /// There can be no network with this machine.
-    #[error("tap: {0}")]
-    Tap(TapError),
+    #[error("network: {0}")]
+    Tap(#[from] TapError),
     /// The file for the counters cannot be written.
     #[error("statistics {}: it cannot be written: {error}", path.display())]
     Stats {
@@ -106,8 +106,7 @@ impl LaunchError {
                 ..
             }
             | Self::Boot(_)
-            | Self::Bus(BusError::TooManyDevices(_))
-            => Outcome::Usage,
+            | Self::Bus(BusError::TooManyDevices(_)) => Outcome::Usage,
             Self::Kernel { .. }
             | Self::Initrd { .. }
             | Self::Disk { .. }
@@ -263,10 +262,7 @@ fn open_device(config: &DeviceConfig) -> Result<Box<dyn Device>, LaunchError> {
                 error,
             }),
         },
-        DeviceConfig::Tap(config) => match Tap::open(config) {
-            Ok(tap) => Ok(Box::new(tap)),
-            Err(error) => Err(LaunchError::Tap(error)),
-        },
+        DeviceConfig::Tap(config) => Ok(Box::new(Tap::open(config)?)),
     }
 }
 
