@@ -67,15 +67,18 @@ pub mod path {
     pub const EAGER: u32 = 16;
     /// Mapping the kernel's memory in pieces of 4 MiB.
     pub const LINEAR: u32 = 32;
+    /// Keeping all views on one processor, which is the Launcher's doing.
+    pub const ONE_PROCESSOR: u32 = 64;
 
     /// All of them, by name.
-    pub const ALL: [(&str, u32); 6] = [
+    pub const ALL: [(&str, u32); 7] = [
         ("iret", IRET),
         ("hypercall", HYPERCALL),
         ("entry-page", ENTRY_PAGE),
         ("segments", SEGMENTS),
         ("eager", EAGER),
         ("linear", LINEAR),
+        ("one-processor", ONE_PROCESSOR),
     ];
 }
 
