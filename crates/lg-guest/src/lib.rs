@@ -36,6 +36,12 @@
 
 extern crate alloc;
 
+/// A size or an address as the 32-bit word that it is on a Guest's machine.
+#[expect(clippy::cast_possible_truncation, reason = "usize has 32 bits there")]
+const fn word(number: usize) -> u32 {
+    number as u32
+}
+
 #[cfg(target_arch = "x86")]
 pub mod boot;
 pub mod command_line;

@@ -9,9 +9,7 @@ use crate::cell::OneCpu;
 use crate::frame::Phys;
 use crate::{hcall, irq, print};
 use core::fmt::Write;
-use lg_abi::hypercall::{
-    CRASH_MESSAGE_MAX, POWER_DOWN, POWER_DOWN_WITH_CODE,
-};
+use lg_abi::hypercall::{CRASH_MESSAGE_MAX, POWER_DOWN, POWER_DOWN_WITH_CODE};
 
 /// A message of at most what CRASH takes; the rest is cut off.
 struct Message {

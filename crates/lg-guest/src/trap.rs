@@ -16,7 +16,7 @@
 
 #![expect(unsafe_code, reason = "the trap stubs")]
 
-use crate::{hcall, irq, shared};
+use crate::{hcall, irq, shared, word};
 use core::arch::global_asm;
 use core::mem::offset_of;
 use lg_abi::segment::{KERNEL_CS, USER_DS};
@@ -282,7 +282,7 @@ unsafe extern "C" {
 }
 
 fn address(symbol: *const u8) -> u32 {
-    symbol as usize as u32
+    word(symbol as usize)
 }
 
 /// The stretch in which no interrupt may be delivered.
@@ -305,7 +305,7 @@ pub(crate) fn init() {
 }
 
 fn set_gate(vector: u32, handler: u32, flags: u32) {
-    let low = u32::from(KERNEL_CS) << 16 | handler & 0xFFFF;
+    let low = (u32::from(KERNEL_CS) << 16) | (handler & 0xFFFF);
     hcall::load_idt_entry(vector, low, handler & 0xFFFF_0000 | flags);
 }
 

@@ -21,9 +21,7 @@ use lg_guest::command_line::CommandLine;
 use lg_guest::drivers::net::Net;
 use lg_guest::executor::{Either, first, yield_now};
 use lg_guest::{print, println, task, time};
-use smoltcp::iface::{
-    Config, Interface, PollResult, SocketHandle, SocketSet,
-};
+use smoltcp::iface::{Config, Interface, PollResult, SocketHandle, SocketSet};
 use smoltcp::phy::{
     self, Checksum, ChecksumCapabilities, DeviceCapabilities, Medium,
 };
@@ -317,7 +315,8 @@ fn stack(machine: &Machine) -> Result<&'static Stack, Failure> {
 }
 
 fn ip(text: &str) -> Result<Ipv4Address, Failure> {
-    text.parse().map_err(|_| format!("{text} is not an address"))
+    text.parse()
+        .map_err(|_| format!("{text} is not an address"))
 }
 
 fn port(text: &str) -> Result<u16, Failure> {
@@ -493,7 +492,9 @@ async fn talk(
         };
         let mut editor = lg_guest::line::Editor::new();
         loop {
-            let Ok(key) = console.read().await else { return };
+            let Ok(key) = console.read().await else {
+                return;
+            };
             let mut show = vec![];
             let outcome = editor.key(key, &mut show);
             print::print_bytes(&show);
@@ -587,9 +588,7 @@ pub(crate) async fn send(
         send_all(&socket, &piece[..now]).await?;
         rest -= now;
     }
-    socket
-        .tcp(|s, _| (s.send_queue() == 0).then_some(()))
-        .await;
+    socket.tcp(|s, _| (s.send_queue() == 0).then_some(())).await;
     let rate = Rate(total.into(), time::now() - start);
     socket.close().await;
     println!("  sent {total} bytes at {rate}");
