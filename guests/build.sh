@@ -45,17 +45,22 @@ mkdir -p "$here/target"
 wrapper=$here/target/rustc-wrapper
 cat >"$wrapper" <<'WRAPPER'
 #!/usr/bin/env bash
-# Written by guests/build.sh: rustc, with metadata that depend on nothing but
-# the crate's name and version.
+# Written by guests/build.sh: rustc, with metadata and paths that depend on
+# nothing but the crate's name and version.
 rustc=$1
 shift
+crate=${CARGO_PKG_NAME:-}-${CARGO_PKG_VERSION:-}
 for argument; do
     case $argument in
-    metadata=*) argument=metadata=$CARGO_PKG_NAME-$CARGO_PKG_VERSION ;;
+    metadata=*) argument=metadata=$crate ;;
     esac
     set -- "$@" "$argument"
     shift
 done
+case ${CARGO_MANIFEST_DIR:-} in
+'' | "$LGUEST_TOP"/*) ;; # ours: they keep their places in the tree
+*) set -- "$@" --remap-path-prefix="$CARGO_MANIFEST_DIR=$crate" ;;
+esac
 exec "$rustc" "$@"
 WRAPPER
 chmod +x "$wrapper"
@@ -68,12 +73,12 @@ flags=(
     -Cdefault-linker-libraries=no
     -Crelocation-model=static # loaded where the linker script says
     -Cforce-unwind-tables=no
-    --remap-path-prefix="$top"=.
-    --remap-path-prefix="${CARGO_HOME:-$HOME/.cargo}"=cargo
+    --remap-path-prefix="$top"=
 )
 encoded=$(printf '%s\x1f' "${flags[@]}")
 export CARGO_ENCODED_RUSTFLAGS=${encoded%?}
 export RUSTC=$rustc RUSTC_WRAPPER=$wrapper CARGO_TARGET_DIR=$here/target
+export LGUEST_TOP=$top
 # No toolchain is to be fetched behind anybody's back.
 export RUSTUP_AUTO_INSTALL=0
 

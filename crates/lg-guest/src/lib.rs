@@ -6,7 +6,7 @@
 //! plain memory and then says so, and its devices are pages of shared memory.
 //! This crate is that knowledge, once, so that a Guest can be a `fn main`:
 //!
-//! ```ignore
+//! ```text
 //! #![no_std]
 //! #![no_main]
 //! lg_guest::entry!(main);
