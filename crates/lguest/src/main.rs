@@ -1,2 +1,42 @@
-//! The `lguest` command.
-fn main() {}
+//! The `lguest` command: words in, a Guest, an exit code out.
+//!
+//! Everything it does is a call of the library; what is here is what only a
+//! program may do: look at its arguments, talk on standard error, decide what
+//! a panic means, and end.
+
+use lguest::args::UsageError;
+use lguest::exit::Outcome;
+use lguest::host::clock;
+use lguest::{args, launch, terminal};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let started = clock::start();
+    end_on_panic();
+    let config = match args::parse(std::env::args_os()) {
+        Ok(config) => config,
+        // Help and version are errors of this kind, too, with another code.
+        Err(UsageError::Words(error)) => error.exit(),
+        Err(error) => {
+            eprintln!("lguest: {error}");
+            return ExitCode::from(Outcome::Usage.code());
+        }
+    };
+    let outcome = launch::launch(&config, started).unwrap_or_else(|error| {
+        eprintln!("lguest: {error}");
+        error.outcome()
+    });
+    ExitCode::from(outcome.code())
+}
+
+/// A panic in any thread ends the Launcher: with half of it gone, the Guest
+/// would wait for ever. The terminal comes first, so that the message can be
+/// read.
+fn end_on_panic() {
+    let print = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        terminal::leave();
+        print(info);
+        std::process::exit(Outcome::Failed.code().into());
+    }));
+}

@@ -17,6 +17,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering, fence};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
 /// The most bytes of RAM that a Guest may have: what a kernel with the usual
@@ -235,8 +236,30 @@ impl GuestMemory {
     ///
     /// [`BadAddress`] if there is no such word.
     pub fn write_last(&self, addr: u32, word: u32) -> Result<(), BadAddress> {
-        std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
+        fence(Ordering::SeqCst);
         self.write(addr, &word.to_le_bytes())
+    }
+
+    /// Sets `bits` in a half-word that the Guest may be setting others in.
+    /// The Guest's own way of setting them need not be atomic.
+    ///
+    /// # Errors
+    ///
+    /// [`BadAddress`] if there is no such half-word at an even address.
+    pub fn set_bits(&self, addr: u32, bits: u16) -> Result<(), BadAddress> {
+        let word = self.pointer(addr, 2)?.cast::<u16>();
+        if !word.is_aligned() {
+            return Err(BadAddress {
+                addr,
+                len: 2,
+                limit: self.0.limit,
+            });
+        }
+        // SAFETY: `pointer` has checked the range (invariant 1), it is
+        // aligned, and atomics may be shared with whoever maps the memory.
+        let word = unsafe { AtomicU16::from_ptr(word) };
+        word.fetch_or(bits, Ordering::SeqCst);
+        Ok(())
     }
 
     /// Reads from `file` at `offset` straight into `sections`, like preadv.
@@ -395,6 +418,16 @@ mod tests {
         assert_eq!(m.read_object::<u32>(m.limit() - 4), Ok(0x0403_0201));
         m.write_last(8, 7).unwrap();
         assert_eq!(m.read_object::<u32>(8), Ok(7));
+    }
+
+    #[test]
+    fn bits_are_added_to_those_that_are_set() {
+        let m = memory();
+        m.write(6, &[0x07, 0x80]).unwrap();
+        m.set_bits(6, 0x108).unwrap();
+        assert_eq!(m.read_object::<u16>(6), Ok(0x810F));
+        assert!(m.set_bits(7, 1).is_err());
+        assert!(m.set_bits(m.limit(), 1).is_err());
     }
 
     #[test]

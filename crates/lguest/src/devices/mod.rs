@@ -7,8 +7,19 @@
 //! page in the order of the command line, the console last, and sends each
 //! output to the device whose page holds the key.
 
-use crate::host::Guest;
+use crate::host::{BoundDma, Guest, RequestError};
+use crate::memory::{GuestMemory, Section};
+use lg_abi::dma::Dma;
+use lg_abi::page::PAGE_SIZE;
 use std::os::fd::BorrowedFd;
+
+pub mod bus;
+
+pub mod console;
+
+pub mod block;
+
+pub mod net;
 
 /// What stands in a device's descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +61,12 @@ pub trait Device: Send {
     /// What the kernel says, where the page is in a file.
     fn place(&mut self, guest: &Guest, place: Place) -> std::io::Result<()>;
 
+    /// The number that the Guest should have among its like, where the device
+    /// knows better than chance what is unique.
+    fn guest_id(&self) -> Option<u16> {
+        None
+    }
+
     /// The page that the views must take from another file, if there is one.
     fn shared_page(&self) -> Option<BorrowedFd<'_>> {
         None
@@ -82,6 +99,14 @@ pub trait Device: Send {
     /// The Guest has bound or unbound a buffer, or run: input that found no
     /// buffer may find one now.
     fn buffers_changed(&mut self) {}
+
+    /// The Guest is dead: finish what has been begun. May block.
+    fn finish(&mut self) {}
+
+    /// What the device has done so far, for the statistics.
+    fn counters(&self) -> Vec<(&'static str, u64)> {
+        Vec::new()
+    }
 }
 
 /// What [`Device::handle_input`] wants next.
@@ -94,4 +119,78 @@ pub enum Readiness {
     NoBuffer,
     /// The file has ended or failed: never call again.
     Closed,
+    /// The user wants out: end the Guest.
+    Quit,
 }
+
+/// What a device asks of the Host. A [`Guest`] answers; in tests somebody
+/// does who runs no Guest.
+pub trait Requests: Send + Sync {
+    /// The Guest's memory.
+    fn memory(&self) -> &GuestMemory;
+
+    /// LHREQ_GETDMA, see [`Guest::get_dma`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    fn get_dma(&self, key: u32) -> Result<Option<BoundDma>, RequestError>;
+
+    /// LHREQ_IRQ, see [`Guest::irq`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    fn irq(&self, irq: u8) -> Result<(), RequestError>;
+}
+
+impl Requests for Guest {
+    fn memory(&self) -> &GuestMemory {
+        Self::memory(self)
+    }
+
+    fn get_dma(&self, key: u32) -> Result<Option<BoundDma>, RequestError> {
+        Self::get_dma(self, key)
+    }
+
+    fn irq(&self, irq: u8) -> Result<(), RequestError> {
+        Self::irq(self, u32::from(irq))
+    }
+}
+
+/// Copies the `lguest_dma` at `addr` out of the Guest and checks its sections:
+/// each must lie inside one page that exists.
+///
+/// # Errors
+///
+/// A [`Violation`] that names the section.
+pub fn sections(
+    memory: &GuestMemory,
+    addr: u32,
+) -> Result<Vec<Section>, Violation> {
+    let dma: Dma = memory
+        .read_object(addr)
+        .map_err(|bad| Violation(format!("bad dma: {bad}")))?;
+    dma.sections()
+        .map(|(addr, len)| {
+            let len = u32::from(len);
+            if addr % PAGE_SIZE + len > PAGE_SIZE {
+                return Err(Violation(format!(
+                    "bad dma: {addr:#x}+{len:#x} crosses a page"
+                )));
+            }
+            memory
+                .section(addr, len)
+                .map_err(|bad| Violation(format!("bad dma: {bad}")))
+        })
+        .collect()
+}
+
+/// Bytes in all of `sections`.
+#[must_use]
+pub fn total(sections: &[Section]) -> u32 {
+    sections.iter().map(|section| section.len()).sum()
+}
+
+#[cfg(test)]
+pub(crate) mod fake;

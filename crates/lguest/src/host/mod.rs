@@ -10,15 +10,39 @@
 //! A [`Guest`] is a handle: clones name the same Guest, and any thread may
 //! raise interrupts or look for buffers while one of them runs it.
 
+mod bindings;
+pub mod clock;
+mod processes;
+mod state;
+pub mod wire;
+
 use crate::memory::GuestMemory;
+pub use bindings::Binding;
+use bindings::Bindings;
+use lg_abi::dma::{Dma, KEY_ALIGN};
+use lg_abi::hypercall::{POWER_DOWN, POWER_DOWN_WITH_CODE};
 use lg_abi::request::Initialize;
+use lg_abi::shared::LGUEST_IRQS;
+use lg_switcher::mailbox::{HOSTS_TURN, LAUNCHERS_TURN, Request};
+use processes::Processes;
+use rustix::thread::futex;
+use state::Shared;
 use std::fmt;
 use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
-/// A running Guest, or one that is about to run or has died.
+/// A running Guest, or one that is about to run or has died. The last handle
+/// that goes takes the Guest's processes with it.
 #[derive(Clone)]
-pub struct Guest {
-    memory: GuestMemory,
+pub struct Guest(Arc<Handle>);
+
+/// What the handles share: the Guest, and the thread that watches over it.
+struct Handle {
+    core: Arc<Core>,
+    watcher: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// A page of the Guest's that lies in another file than its memory, because
@@ -104,13 +128,49 @@ impl Guest {
     /// A Guest with this memory. Nothing runs yet.
     #[must_use]
     pub fn new(memory: GuestMemory) -> Self {
-        Self { memory }
+        clock::start();
+        let core = Core {
+            memory,
+            running: OnceLock::new(),
+            id: AtomicU32::new(std::process::id()),
+            bindings: Mutex::default(),
+            bindings_changed: OnceLock::new(),
+            conversation: Mutex::new(Conversation::NotBegun),
+            waiting: AtomicBool::new(false),
+            broken: Mutex::new(false),
+            unbroken: Condvar::new(),
+            death: Mutex::new(None),
+        };
+        let (core, watcher) = (Arc::new(core), Mutex::new(None));
+        Self(Arc::new(Handle { core, watcher }))
     }
 
     /// The Guest's memory.
     #[must_use]
     pub fn memory(&self) -> &GuestMemory {
-        &self.memory
+        &self.0.core.memory
+    }
+
+    /// The number that the Guest is told to have among its like; it makes its
+    /// Ethernet address of it. Counts before LHREQ_INITIALIZE; by default the
+    /// Launcher's process number.
+    pub fn set_id(&self, id: u16) {
+        self.0.core.id.store(u32::from(id), Ordering::Relaxed);
+    }
+
+    /// `changed` is called after every BIND_DMA that worked, while the Guest
+    /// waits. Only the first one counts.
+    pub fn on_bindings_changed(
+        &self,
+        changed: impl Fn() + Send + Sync + 'static,
+    ) {
+        let _ = self.0.core.bindings_changed.set(Box::new(changed));
+    }
+
+    /// The arrays of buffers that are bound to keys in the page at `page`.
+    #[must_use]
+    pub fn bindings_in(&self, page: u32) -> Vec<Binding> {
+        lock(&self.0.core.bindings).in_page(page)
     }
 
     /// LHREQ_INITIALIZE: starts the processes, ready for the first `run`.
@@ -120,20 +180,44 @@ impl Guest {
     /// [`RequestError::AlreadyInitialised`], [`RequestError::Start`].
     pub fn initialize(
         &self,
-        _request: &Initialize,
-        _shared_pages: Vec<SharedPage>,
+        request: &Initialize,
+        shared_pages: Vec<SharedPage>,
     ) -> Result<(), RequestError> {
-        todo!()
+        let core = &self.0.core;
+        // Whoever comes second waits here and finds that it is the second.
+        let mut watcher = lock(&self.0.watcher);
+        if core.running.get().is_some() {
+            return Err(RequestError::AlreadyInitialised);
+        }
+        let running = core
+            .start(request, &shared_pages)
+            .map_err(RequestError::Start)?;
+        let _ = core.running.set(running);
+        let watched = Arc::clone(core);
+        let thread = std::thread::Builder::new()
+            .name("watcher".into())
+            .stack_size(WATCHER_STACK)
+            .spawn(move || watched.watch())
+            .map_err(RequestError::Start)?;
+        *watcher = Some(thread);
+        Ok(())
     }
 
     /// LHREQ_GETDMA: the first free buffer that the Guest has bound to `key`;
-    /// `None` when it has bound none, or all are full.
+    /// `None` when it has bound none, or all are full. A Guest that has bound
+    /// memory which it does not have dies of it here.
     ///
     /// # Errors
     ///
     /// [`RequestError::NotInitialised`], [`RequestError::Dead`].
-    pub fn get_dma(&self, _key: u32) -> Result<Option<BoundDma>, RequestError> {
-        todo!()
+    pub fn get_dma(&self, key: u32) -> Result<Option<BoundDma>, RequestError> {
+        self.0.core.alive()?;
+        let core = &self.0.core;
+        let found = lock(&core.bindings).free_buffer(&core.memory, key);
+        found.map_err(|bad| {
+            self.kill(format!("bound a buffer with a {bad}"));
+            RequestError::Dead
+        })
     }
 
     /// LHREQ_IRQ: raises interrupt `irq`; wakes the Guest if it sleeps.
@@ -142,32 +226,397 @@ impl Guest {
     ///
     /// [`RequestError::NoSuchIrq`], [`RequestError::NotInitialised`],
     /// [`RequestError::Dead`].
-    pub fn irq(&self, _irq: u32) -> Result<(), RequestError> {
-        todo!()
+    pub fn irq(&self, irq: u32) -> Result<(), RequestError> {
+        let running = self.0.core.alive()?;
+        if irq >= LGUEST_IRQS {
+            return Err(RequestError::NoSuchIrq(irq));
+        }
+        running.shared.irqs().fetch_or(1 << irq, Ordering::SeqCst);
+        running.kick();
+        Ok(())
     }
 
-    /// LHREQ_BREAK: `true` makes `run` come back with [`Exit::Broken`] and
-    /// blocks until the Guest stands; `false` lets it go on.
+    /// LHREQ_BREAK: `true` makes `run` come back with [`Exit::Broken`], and
+    /// blocks until somebody says `false`; `false` lets the Guest go on.
     ///
     /// # Errors
     ///
     /// [`RequestError::NotInitialised`], [`RequestError::Dead`].
-    pub fn set_break(&self, _on: bool) -> Result<(), RequestError> {
-        todo!()
+    pub fn set_break(&self, on: bool) -> Result<(), RequestError> {
+        let core = &self.0.core;
+        let running = core.alive()?;
+        let wanted = running.shared.break_wanted();
+        let mut broken = lock(&core.broken);
+        *broken = on;
+        wanted.store(u32::from(on), Ordering::SeqCst);
+        if !on {
+            core.unbroken.notify_all();
+            return Ok(());
+        }
+        running.kick();
+        while *broken && core.death().is_none() {
+            broken = core
+                .unbroken
+                .wait(broken)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        drop(broken);
+        core.alive().map(drop)
     }
 
-    /// Runs the Guest until something has to be done for it. Blocks.
+    /// Runs the Guest until something has to be done for it. Blocks. One
+    /// thread runs it at a time; a second one waits for its turn.
     ///
     /// # Errors
     ///
     /// [`RequestError::NotInitialised`].
     pub fn run(&self) -> Result<Exit, RequestError> {
-        todo!()
+        let core = &self.0.core;
+        let running = core.running.get().ok_or(RequestError::NotInitialised)?;
+        let mut conversation = lock(&core.conversation);
+        loop {
+            if let Some(death) = core.death() {
+                return Ok(Exit::Dead(death));
+            }
+            if *conversation == Conversation::Broken && *lock(&core.broken) {
+                return Ok(Exit::Broken);
+            }
+            conversation.go_on(running);
+            if !core.wait_for_request(running) {
+                continue;
+            }
+            if let Some(exit) = core.serve(running, &mut conversation) {
+                return Ok(exit);
+            }
+        }
     }
 
     /// Ends the Guest for `reason`: the next `run` says so. The first reason
     /// wins.
-    pub fn kill(&self, _reason: impl Into<String>) {
-        todo!()
+    pub fn kill(&self, reason: impl Into<String>) {
+        self.0.core.die(Death::Killed(reason.into()));
+    }
+
+    /// All counts that are not zero, by name. After the Guest's end they are
+    /// complete; before, they are where it is. A Guest that has broken into
+    /// its Host may make them up.
+    #[must_use]
+    pub fn counters(&self) -> Vec<(String, u64)> {
+        let running = self.0.core.running.get();
+        running
+            .map(|running| running.shared.counters())
+            .unwrap_or_default()
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if let Some(running) = self.core.running.get() {
+            running.processes.stop_watching();
+            running.processes.kill_all();
+        }
+        if let Some(watcher) = lock(&self.watcher).take() {
+            // A watcher that panicked has nothing left to tell us.
+            let _ = watcher.join();
+        }
+    }
+}
+
+/// The watcher only ever waits for a death and reports it.
+const WATCHER_STACK: usize = 64 << 10;
+
+/// How long a death may go unnoticed by a thread that is just falling asleep.
+const NUDGE_AGAIN: Duration = Duration::from_millis(5);
+
+/// The Guest itself, known to all handles and to the watcher.
+struct Core {
+    memory: GuestMemory,
+    running: OnceLock<Running>,
+    id: AtomicU32,
+    bindings: Mutex<Bindings>,
+    bindings_changed: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    conversation: Mutex<Conversation>,
+    /// A thread sleeps on the mailbox's turn, or is about to.
+    waiting: AtomicBool,
+    /// LHREQ_BREAK is on.
+    broken: Mutex<bool>,
+    unbroken: Condvar,
+    death: Mutex<Option<Death>>,
+}
+
+/// What there is once the Guest has been initialised.
+struct Running {
+    shared: Shared,
+    processes: Processes,
+}
+
+/// Where we stand in the conversation with the Host.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Conversation {
+    /// The first view still waits for the baton.
+    NotBegun,
+    /// The Guest runs.
+    HostsTurn,
+    /// The Host waits for the answer to a request.
+    Owed,
+    /// The Host waits, for it was broken out of.
+    Broken,
+}
+
+impl Conversation {
+    /// Gives the turn to the Host, if it is not its turn already.
+    fn go_on(&mut self, running: &Running) {
+        let mailbox = running.shared.mailbox();
+        match *self {
+            Self::NotBegun => {
+                running.shared.set_tsc_khz();
+                let baton = running.shared.first_baton();
+                baton.store(1, Ordering::SeqCst);
+                wake(baton);
+            }
+            Self::Owed | Self::Broken => {
+                mailbox.turn.store(HOSTS_TURN, Ordering::SeqCst);
+                wake(&mailbox.turn);
+            }
+            Self::HostsTurn => {}
+        }
+        *self = Self::HostsTurn;
+    }
+}
+
+impl Core {
+    fn start(
+        &self,
+        request: &Initialize,
+        pages: &[SharedPage],
+    ) -> io::Result<Running> {
+        let shared = Shared::new()?;
+        let id = self.id.load(Ordering::Relaxed).to_le_bytes();
+        let id = u16::from_le_bytes([id[0], id[1]]);
+        let pfns: Vec<u32> = pages.iter().map(|page| page.pfn).collect();
+        shared.set_up(request, self.memory.limit(), id, &pfns);
+        let processes = Processes::start(&self.memory, &shared, pages)?;
+        let running = Running { shared, processes };
+        if let Err(error) = running.processes.start_view(0) {
+            running.processes.kill_all();
+            return Err(error);
+        }
+        Ok(running)
+    }
+
+    fn alive(&self) -> Result<&Running, RequestError> {
+        let running = self.running.get().ok_or(RequestError::NotInitialised)?;
+        match self.death() {
+            Some(_) => Err(RequestError::Dead),
+            None => Ok(running),
+        }
+    }
+
+    fn death(&self) -> Option<Death> {
+        lock(&self.death).clone()
+    }
+
+    /// The Guest is over; the first to say so is believed.
+    fn die(&self, death: Death) {
+        lock(&self.death).get_or_insert(death);
+        let Some(running) = self.running.get() else {
+            return;
+        };
+        running.processes.kill_all();
+        self.unbroken.notify_all();
+        // Nobody of them is left to change the turn.
+        while self.waiting.load(Ordering::SeqCst) {
+            let turn = &running.shared.mailbox().turn;
+            turn.store(LAUNCHERS_TURN, Ordering::SeqCst);
+            wake(turn);
+            std::thread::park_timeout(NUDGE_AGAIN);
+        }
+    }
+
+    /// The watcher's life.
+    fn watch(&self) {
+        let Some(running) = self.running.get() else {
+            return;
+        };
+        if let Some(end) = running.processes.wait_for_death() {
+            self.die(Death::Lost(end));
+        }
+    }
+
+    /// Sleeps until it is our turn. Answers whether there is a request: not
+    /// if the Guest has died meanwhile.
+    fn wait_for_request(&self, running: &Running) -> bool {
+        let turn = &running.shared.mailbox().turn;
+        self.waiting.store(true, Ordering::SeqCst);
+        let mut alive = self.death().is_none();
+        while alive && turn.load(Ordering::SeqCst) != LAUNCHERS_TURN {
+            let _ = futex::wait(turn, futex::Flags::empty(), HOSTS_TURN, None);
+            alive = self.death().is_none();
+        }
+        self.waiting.store(false, Ordering::SeqCst);
+        alive
+    }
+
+    /// Reads the request, once, and carries it out. Answers why `run` has to
+    /// come back, if it has to.
+    fn serve(
+        &self,
+        running: &Running,
+        conversation: &mut Conversation,
+    ) -> Option<Exit> {
+        let mailbox = running.shared.mailbox();
+        *conversation = Conversation::Owed;
+        let number = mailbox.request.load(Ordering::SeqCst);
+        let [a, b, c] =
+            [0, 1, 2].map(|n| mailbox.arguments[n].load(Ordering::SeqCst));
+        let reply = |ok: bool| {
+            mailbox.reply.store(u32::from(ok), Ordering::SeqCst);
+        };
+        match Request::from_number(number) {
+            Some(Request::SendDma) => match self.check_send(a, b) {
+                Ok(()) => Some(Exit::SendDma { key: a, dma: b }),
+                Err(why) => Some(self.killed(why)),
+            },
+            Some(Request::BindDma) => {
+                if let Err(why) = self.check_key(a) {
+                    return Some(self.killed(why));
+                }
+                let ok = lock(&self.bindings).bind(a, b, c);
+                if let (true, Some(changed)) = (ok, self.bindings_changed.get())
+                {
+                    changed();
+                }
+                reply(ok);
+                None
+            }
+            Some(Request::StartView) => {
+                // A machine without room for one more process is no reason
+                // to die: the Host then makes do with the views it has.
+                reply(running.processes.start_view(a).is_ok());
+                None
+            }
+            Some(Request::Broken) => {
+                *conversation = Conversation::Broken;
+                None
+            }
+            Some(Request::Crash) => {
+                let (text, len) = mailbox.read_text();
+                let death = last_words(&text[..len]);
+                self.die(death.clone());
+                Some(Exit::Dead(self.death().unwrap_or(death)))
+            }
+            Some(Request::Killed) => {
+                let (text, len) = mailbox.read_text();
+                Some(self.killed(printable(&text[..len])))
+            }
+            None => Some(self.killed(format!(
+                "its Host asked for {number}, which does not exist"
+            ))),
+        }
+    }
+
+    fn killed(&self, reason: String) -> Exit {
+        let death = Death::Killed(reason);
+        self.die(death.clone());
+        Exit::Dead(self.death().unwrap_or(death))
+    }
+
+    fn check_key(&self, key: u32) -> Result<(), String> {
+        if key % KEY_ALIGN != 0 {
+            return Err(format!("DMA key {key:#x} is not a multiple of 4"));
+        }
+        self.memory
+            .section(key, KEY_ALIGN)
+            .map(drop)
+            .map_err(|_| format!("bad DMA key {key:#x}"))
+    }
+
+    fn check_send(&self, key: u32, dma: u32) -> Result<(), String> {
+        self.check_key(key)?;
+        self.memory
+            .section(dma, Dma::SIZE)
+            .map(drop)
+            .map_err(|bad| format!("sent a buffer at a {bad}"))
+    }
+}
+
+impl Running {
+    /// Something has come from outside: the Guest must notice. If it sleeps,
+    /// or says so, it is woken; else the view that runs, or says so, is sent
+    /// a signal. Whoever lies about it has itself not noticed.
+    fn kick(&self) {
+        let kick = self.shared.kick();
+        kick.fetch_add(1, Ordering::SeqCst);
+        if self.shared.asleep().load(Ordering::SeqCst) != 0 {
+            wake(kick);
+        } else {
+            let current = self.shared.current().load(Ordering::SeqCst);
+            self.processes.kick(current);
+        }
+    }
+}
+
+/// What the message of a CRASH means.
+fn last_words(message: &[u8]) -> Death {
+    if message == POWER_DOWN {
+        return Death::PowerOff(0);
+    }
+    let code = message.strip_prefix(POWER_DOWN_WITH_CODE);
+    let code = code.and_then(|code| std::str::from_utf8(code).ok());
+    match code.and_then(|code| code.parse().ok()) {
+        Some(code) => Death::PowerOff(code),
+        None => Death::Crash(printable(message)),
+    }
+}
+
+/// A Guest's text as it may stand on a terminal: control characters are
+/// shown, not sent.
+#[must_use]
+pub fn printable(text: &[u8]) -> String {
+    let text = String::from_utf8_lossy(text);
+    let text = text.trim_end();
+    text.chars()
+        .flat_map(|c| {
+            let shown = if c.is_control() {
+                Err(c.escape_default())
+            } else {
+                Ok(c)
+            };
+            let plain = shown.as_ref().ok().copied();
+            plain.into_iter().chain(shown.err().into_iter().flatten())
+        })
+        .collect()
+}
+
+/// Wakes whoever sleeps on `word`.
+fn wake(word: &AtomicU32) {
+    // There is no way for this to fail on memory that is mapped.
+    let _ = futex::wake(word, futex::Flags::empty(), 1);
+}
+
+/// Locks; a thread that panicked with the lock has left nothing half done
+/// that the Guest's death would not put right.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn last_words_are_understood() {
+        assert_eq!(last_words(b"Power down"), Death::PowerOff(0));
+        assert_eq!(last_words(b"Power down with code 7"), Death::PowerOff(7));
+        for other in ["Power down with code 999", "Power downs", "panic"] {
+            let death = Death::Crash(other.into());
+            assert_eq!(last_words(other.as_bytes()), death);
+        }
+    }
+
+    #[test]
+    fn a_guests_text_cannot_speak_to_the_terminal() {
+        assert_eq!(printable(b"a\x1b[2Jb\n"), "a\\u{1b}[2Jb");
+        assert_eq!(printable(b"\xff"), "\u{fffd}");
     }
 }

@@ -1,1 +1,87 @@
 //! Puts a kernel, its initrd and its first page tables into a Guest's memory.
+//!
+//! A Guest starts with paging on, in the middle of its own kernel, knowing
+//! nothing but where its boot parameters are. All that has to be there before
+//! its first instruction is put there by [`load`]: pure functions over
+//! [`GuestMemory`], which believe nothing that a file says. The order is that
+//! of the map: the kernel low, and from the top of RAM downwards the initrd
+//! and the page tables, until the two halves meet or there is room between.
+
+use crate::memory::GuestMemory;
+use lg_abi::request::Initialize;
+use std::fs::File;
+use std::io;
+
+mod image;
+pub use image::Image;
+
+mod kernel;
+pub use kernel::{Kernel, KernelError};
+
+mod elf;
+
+mod bzimage;
+
+mod page_offset;
+
+mod boot;
+pub use boot::{BootError, Initrd, InitrdError};
+
+/// A Guest cannot be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The kernel is at fault.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// The initrd is at fault.
+    #[error(transparent)]
+    Initrd(#[from] InitrdError),
+    /// What has to fit around them does not.
+    #[error(transparent)]
+    Boot(#[from] BootError),
+}
+
+/// Loads everything and answers what LHREQ_INITIALIZE wants to know. The
+/// memory must be fresh: what no file fills is expected to be zero.
+///
+/// # Errors
+///
+/// [`LoadError`] names who is at fault and the cure.
+pub fn load(
+    memory: &GuestMemory,
+    kernel: &Image,
+    initrd: Option<&File>,
+    command_line: &[u8],
+) -> Result<Initialize, LoadError> {
+    boot::check_command_line(command_line)?;
+    let kernel = kernel::load(memory, kernel)?;
+    let initrd = initrd
+        .map(|file| boot::load_initrd(memory, file, kernel.end))
+        .transpose()?;
+    let top = initrd.map_or(memory.ram(), |initrd| initrd.start);
+    let pgdir = boot::page_tables(memory, &kernel, top)?;
+    boot::parameters(memory, initrd, command_line);
+    Ok(Initialize {
+        pfn_limit: memory.pfn_limit(),
+        pgdir,
+        start: kernel.start,
+        page_offset: kernel.page_offset,
+    })
+}
+
+/// Reads a file from its beginning until `bytes` is full or it ends. Answers
+/// the bytes read.
+fn read_up_to(file: &File, offset: u64, bytes: &mut [u8]) -> io::Result<usize> {
+    use std::os::unix::fs::FileExt;
+    let mut done = 0;
+    while done < bytes.len() {
+        let at = offset.saturating_add(done as u64);
+        match file.read_at(&mut bytes[done..], at) {
+            Ok(0) => break,
+            Ok(n) => done += n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(done)
+}

@@ -1,0 +1,65 @@
+//! Two kinds of address that must never be mixed.
+//!
+//! Both are 32-bit numbers, and adding one where the other belongs is the
+//! oldest mistake in this trade. So they are two types, and the only way from
+//! one to the other is to walk the Guest's page tables (`paging::walk`).
+
+use core::fmt;
+use lg_abi::page;
+
+/// An address as the Guest's code uses it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[repr(transparent)]
+pub struct GuestVirt(pub u32);
+
+/// An address as the Guest's page tables use it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[repr(transparent)]
+pub struct GuestPhys(pub u32);
+
+impl GuestVirt {
+    /// The number of the page that it lies in.
+    #[must_use]
+    pub const fn page_number(self) -> u32 {
+        self.0 >> page::PAGE_SHIFT
+    }
+
+    /// How far it lies into its page.
+    #[must_use]
+    pub const fn page_offset(self) -> u32 {
+        self.0 & (page::PAGE_SIZE - 1)
+    }
+
+    /// The address `bytes` further on, round the end if need be.
+    #[must_use]
+    pub const fn plus(self, bytes: u32) -> Self {
+        Self(self.0.wrapping_add(bytes))
+    }
+
+    /// Whether it lies in the 4 MiB that belong to the Switcher.
+    #[must_use]
+    pub const fn is_switchers(self) -> bool {
+        self.0 >= page::SWITCHER_ADDR
+    }
+}
+
+impl GuestPhys {
+    /// The address `bytes` further on, round the end if need be: whoever uses
+    /// it is told whether it exists.
+    #[must_use]
+    pub const fn plus(self, bytes: u32) -> Self {
+        Self(self.0.wrapping_add(bytes))
+    }
+}
+
+impl fmt::Debug for GuestVirt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "virt {:#010x}", self.0)
+    }
+}
+
+impl fmt::Debug for GuestPhys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "phys {:#010x}", self.0)
+    }
+}

@@ -1,0 +1,165 @@
+//! How often each kind of thing has happened.
+//!
+//! The statistics, the trace and the explanation of every benchmark: where the
+//! time goes is where the counts are. They live in the state that the views
+//! share; the Launcher prints them and believes nothing in them.
+
+use core::cell::Cell;
+use lg_abi::hypercall::{HYPERCALL_LIMIT, Hypercall};
+use lg_abi::shared::LGUEST_IRQS;
+
+/// One count.
+#[derive(Default)]
+#[repr(transparent)]
+pub struct Counter(Cell<u64>);
+
+impl Counter {
+    /// One more.
+    pub fn count(&self) {
+        self.add(1);
+    }
+
+    /// `n` more.
+    pub fn add(&self, n: u64) {
+        self.0.set(self.0.get().wrapping_add(n));
+    }
+
+    /// How many.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.get()
+    }
+}
+
+macro_rules! counters {
+    ($($(#[doc = $doc:literal])* $name:ident;)*) => {
+        /// All the counts.
+        #[derive(Default)]
+        #[repr(C)]
+        pub struct Counters {
+            $($(#[doc = $doc])* pub $name: Counter,)*
+            /// Direct hypercalls, by number.
+            pub hypercalls: [Counter; HYPERCALL_LIMIT],
+            /// Hypercalls from the ring, by number.
+            pub ring: [Counter; HYPERCALL_LIMIT],
+            /// Traps delivered to the Guest, by vector.
+            pub traps: [Counter; 32],
+            /// Interrupts delivered to the Guest, by number.
+            pub interrupts: [Counter; LGUEST_IRQS as usize],
+        }
+
+        impl Counters {
+            /// Calls `each` with the name and value of every count that is
+            /// not zero.
+            pub fn visit(&self, mut each: impl FnMut(Name<'_>, u64)) {
+                let mut tell = |name: Name<'_>, counter: &Counter| {
+                    if counter.get() != 0 {
+                        each(name, counter.get());
+                    }
+                };
+                $(tell(Name::One(stringify!($name)), &self.$name);)*
+                for call in Hypercall::ALL {
+                    let i = *call as usize;
+                    tell(Name::Of("hypercall", call.name()), &self.hypercalls[i]);
+                    tell(Name::Of("ring", call.name()), &self.ring[i]);
+                }
+                for (i, counter) in self.traps.iter().enumerate() {
+                    tell(Name::Nth("trap", i), counter);
+                }
+                for (i, counter) in self.interrupts.iter().enumerate() {
+                    tell(Name::Nth("interrupt", i), counter);
+                }
+            }
+        }
+    };
+}
+
+/// What a count is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Name<'a> {
+    /// A count of its own.
+    One(&'a str),
+    /// One of a family, by name.
+    Of(&'a str, &'a str),
+    /// One of a family, by number.
+    Nth(&'a str, usize),
+}
+
+impl core::fmt::Display for Name<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::One(name) => f.write_str(name),
+            Self::Of(family, name) => write!(f, "{family}.{name}"),
+            Self::Nth(family, n) => write!(f, "{family}.{n}"),
+        }
+    }
+}
+
+counters! {
+    /// Times that the Host was entered, by whatever way.
+    entries;
+    /// Page faults that were ours: the Guest's tables allowed the access.
+    shadow_faults;
+    /// Page faults that were the Guest's.
+    guest_faults;
+    /// Faults on a page that turned out to be mapped as it should be.
+    spurious_faults;
+    /// `iret` carried out for the Guest.
+    irets;
+    /// System calls by `int $0x80`.
+    system_calls;
+    /// Data segments put right after a fault.
+    segment_fixes;
+    /// Thread-local segments put right after a fault.
+    tls_fixes;
+    /// Segment loads carried out for the Guest.
+    segment_loads;
+    /// `in` and `out` stepped over.
+    port_io;
+    /// Debug register accesses carried out for the Guest.
+    debug_registers;
+    /// Accesses beyond a user segment's limit, turned into page faults.
+    limit_faults;
+    /// Guest code that was found in 64-bit mode.
+    long_mode;
+    /// Vector 7 delivered on the way to user mode, because TS was set.
+    fpu_traps;
+    /// Pages mapped.
+    maps;
+    /// Stretches unmapped.
+    unmaps;
+    /// 4 MiB pieces of the kernel's linear range mapped at once.
+    linear_maps;
+    /// 4 MiB pieces that stopped being linear.
+    linear_breaks;
+    /// Pages mapped because SET_PTE named them.
+    eager_maps;
+    /// Page tables compared with what is mapped.
+    comparisons;
+    /// Pages that a comparison kept.
+    kept;
+    /// Pages that a comparison dropped or changed.
+    dropped;
+    /// Times that everything of the user part was dropped for want of room.
+    overflows;
+    /// Page directories switched to.
+    switches;
+    /// Times that the baton was passed to another view.
+    handovers;
+    /// Views that were given to another page directory.
+    views_reused;
+    /// Pages that another view had changed under this one.
+    caught_up;
+    /// Times that the Guest slept.
+    halts;
+    /// Timer deadlines that came.
+    timer_ticks;
+    /// Interrupts that the Guest would not take yet.
+    retries;
+    /// Kicks by a timer or by the Launcher.
+    kicks;
+    /// Exits that had to be restarted, for a kick came in between.
+    restarts;
+    /// DMA sent to the Launcher.
+    sends;
+}

@@ -1,0 +1,534 @@
+//! Reading instructions: the few that we carry out, and what others touch.
+//!
+//! This is not an emulator. A Guest's instructions run on the real processor;
+//! we look at one only after it trapped. Three questions are asked. Is it one
+//! that a kernel may use and privilege level 3 may not (port I/O, debug
+//! registers)? Does it load a segment register, from where, and how long is
+//! it? Which memory does it touch, so that a segment limit that stopped it can
+//! be told to the Guest as the page fault that it would have had?
+
+use crate::address::GuestVirt;
+use crate::run::Host;
+use crate::segments::SegmentRegister;
+use crate::state::Registers;
+use core::cell::Cell;
+
+/// The longest instruction (Intel SDM volume 2, "Instruction Format").
+pub const MAX_INSTRUCTION: usize = 15;
+
+/// Trap after one instruction.
+pub const EFLAGS_TF: u32 = 1 << 8;
+/// Nested task: an `iret` with it set means something else.
+pub const EFLAGS_NT: u32 = 1 << 14;
+/// Resume: no debug fault for one instruction.
+pub const EFLAGS_RF: u32 = 1 << 16;
+/// Alignment check.
+pub const EFLAGS_AC: u32 = 1 << 18;
+
+/// The flags that an `iret` of the Guest's may set: CF PF AF ZF SF TF DF OF,
+/// AC and ID. NT is left out, for with it our own `iret` would fail.
+pub const EFLAGS_USABLE: u32 = 0x0024_0DD5;
+
+/// The flags that are always set while the Guest runs: the one that is always
+/// set anyway, and the real interrupt flag.
+pub const EFLAGS_FIXED: u32 = 0x202;
+
+/// A piece of memory that an instruction touches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// Its first byte.
+    pub va: GuestVirt,
+    /// Whether it is written.
+    pub write: bool,
+}
+
+impl Access {
+    /// Its last byte, if it is as long as an access may be without us knowing
+    /// the instruction's operand size: sixteen bytes.
+    #[must_use]
+    pub fn last(self) -> u32 {
+        self.va.0.saturating_add(15)
+    }
+}
+
+/// Where a segment register is loaded from.
+pub(crate) enum Source {
+    Register(u16),
+    Memory(GuestVirt),
+}
+
+/// An instruction that loads a segment register.
+pub(crate) struct SegmentLoad {
+    pub(crate) register: SegmentRegister,
+    pub(crate) source: Source,
+    /// Bytes that it takes from the stack.
+    pub(crate) popped: u32,
+    /// Bytes of code.
+    pub(crate) length: u32,
+}
+
+/// An instruction's opcode, once its prefixes are off.
+struct Instruction<'a> {
+    /// 0x0F00 is added to two-byte opcodes.
+    opcode: u16,
+    /// What follows the opcode: perhaps a ModRM byte.
+    rest: &'a [u8],
+    /// Bytes up to the end of the opcode.
+    length: u32,
+    operand_16: bool,
+    address_16: bool,
+    /// fs or gs is used instead of the usual segment.
+    based: bool,
+    repeated: bool,
+}
+
+fn instruction(code: &[u8]) -> Option<Instruction<'_>> {
+    let mut found = Instruction {
+        opcode: 0,
+        rest: code,
+        length: 0,
+        operand_16: false,
+        address_16: false,
+        based: false,
+        repeated: false,
+    };
+    loop {
+        let (&byte, rest) = found.rest.split_first()?;
+        found.rest = rest;
+        found.length += 1;
+        match byte {
+            0x66 => found.operand_16 = true,
+            0x67 => found.address_16 = true,
+            0x64 | 0x65 => found.based = true,
+            0x26 | 0x2E | 0x36 | 0x3E | 0xF0 => {}
+            0xF2 | 0xF3 => found.repeated = true,
+            0x0F => {
+                let (&second, rest) = found.rest.split_first()?;
+                found.rest = rest;
+                found.length += 1;
+                found.opcode = 0x0F00 | u16::from(second);
+                return Some(found);
+            }
+            _ => {
+                found.opcode = u16::from(byte);
+                return Some(found);
+            }
+        }
+    }
+}
+
+/// A ModRM byte and what hangs on it.
+struct ModRm {
+    /// The middle three bits: a register, or more opcode.
+    reg: u8,
+    operand: Operand,
+    /// Bytes that it all takes.
+    length: u32,
+}
+
+enum Operand {
+    Register(u8),
+    Memory(GuestVirt),
+}
+
+fn mod_rm(code: &[u8], regs: &Registers) -> Option<ModRm> {
+    let &byte = code.first()?;
+    let (kind, reg, rm) = (byte >> 6, byte >> 3 & 7, byte & 7);
+    if kind == 3 {
+        let operand = Operand::Register(rm);
+        return Some(ModRm {
+            reg,
+            operand,
+            length: 1,
+        });
+    }
+    let mut length = 1;
+    let mut address = 0_u32;
+    if rm == 4 {
+        let &sib = code.get(1)?;
+        length = 2;
+        let (scale, index, base) = (sib >> 6, sib >> 3 & 7, sib & 7);
+        if base == 5 && kind == 0 {
+            address = displacement(code, length)?;
+            length += 4;
+        } else {
+            address = general(regs, base).get();
+        }
+        if index != 4 {
+            let index = general(regs, index).get();
+            address = address.wrapping_add(index << scale);
+        }
+    } else if rm == 5 && kind == 0 {
+        address = displacement(code, length)?;
+        length += 4;
+    } else {
+        address = address.wrapping_add(general(regs, rm).get());
+    }
+    if kind == 1 {
+        let byte = code.get(length)?.cast_signed();
+        address = address.wrapping_add_signed(i32::from(byte));
+        length += 1;
+    } else if kind == 2 {
+        address = address.wrapping_add(displacement(code, length)?);
+        length += 4;
+    }
+    let operand = Operand::Memory(GuestVirt(address));
+    Some(ModRm {
+        reg,
+        operand,
+        length: u32::try_from(length).ok()?,
+    })
+}
+
+fn displacement(code: &[u8], at: usize) -> Option<u32> {
+    let bytes = code.get(at..at + 4)?;
+    Some(u32::from_le_bytes(bytes.try_into().ok()?))
+}
+
+/// The general register with the number that instructions use.
+fn general(regs: &Registers, number: u8) -> &Cell<u32> {
+    match number & 7 {
+        0 => &regs.eax,
+        1 => &regs.ecx,
+        2 => &regs.edx,
+        3 => &regs.ebx,
+        4 => &regs.esp,
+        5 => &regs.ebp,
+        6 => &regs.esi,
+        _ => &regs.edi,
+    }
+}
+
+/// The segment load that `code` begins with, if it is one.
+pub(crate) fn segment_load(
+    code: &[u8],
+    regs: &Registers,
+) -> Option<SegmentLoad> {
+    use SegmentRegister::{Ds, Es, Fs, Gs, Ss};
+    let found = instruction(code)?;
+    let popped = if found.operand_16 { 2 } else { 4 };
+    let pop = |register| {
+        let source = Source::Memory(GuestVirt(regs.esp.get()));
+        let length = found.length;
+        Some(SegmentLoad {
+            register,
+            source,
+            popped,
+            length,
+        })
+    };
+    match found.opcode {
+        0x07 => pop(Es),
+        0x17 => pop(Ss),
+        0x1F => pop(Ds),
+        0x0FA1 => pop(Fs),
+        0x0FA9 => pop(Gs),
+        0x8E if !found.address_16 && !found.based => {
+            let modrm = mod_rm(found.rest, regs)?;
+            let register = match modrm.reg {
+                0 => Es,
+                2 => Ss,
+                3 => Ds,
+                4 => Fs,
+                5 => Gs,
+                _ => return None,
+            };
+            let source = match modrm.operand {
+                Operand::Register(n) => {
+                    let [low, high, ..] = general(regs, n).get().to_le_bytes();
+                    Source::Register(u16::from_le_bytes([low, high]))
+                }
+                Operand::Memory(va) => Source::Memory(va),
+            };
+            let length = found.length + modrm.length;
+            Some(SegmentLoad {
+                register,
+                source,
+                popped: 0,
+                length,
+            })
+        }
+        _ => None,
+    }
+}
+
+/// The memory that `code` may touch beyond its own bytes: two places at the
+/// most. Instructions that reach through fs or gs are left out, for those
+/// segments have no limit here.
+pub(crate) fn accesses(code: &[u8], regs: &Registers) -> [Option<Access>; 2] {
+    let Some(found) = instruction(code) else {
+        return [None; 2];
+    };
+    let read = |va| {
+        Some(Access {
+            va: GuestVirt(va),
+            write: false,
+        })
+    };
+    let write = |va| {
+        Some(Access {
+            va: GuestVirt(va),
+            write: true,
+        })
+    };
+    let (esi, edi) = (regs.esi.get(), regs.edi.get());
+    let top = regs.esp.get();
+    let below = top.wrapping_sub(4);
+    match found.opcode {
+        // movs, cmps, stos, lods, scas, ins, outs
+        0xA4 | 0xA5 => [read(esi), write(edi)],
+        0xA6 | 0xA7 => [read(esi), read(edi)],
+        0xAA | 0xAB | 0x6C | 0x6D => [write(edi), None],
+        0xAC | 0xAD | 0x6E | 0x6F => [read(esi), None],
+        0xAE | 0xAF => [read(edi), None],
+        // mov to and from an absolute address
+        0xA0..=0xA3 if !found.based => {
+            let Some(va) = displacement(found.rest, 0) else {
+                return [None; 2];
+            };
+            let write = found.opcode >= 0xA2;
+            [
+                Some(Access {
+                    va: GuestVirt(va),
+                    write,
+                }),
+                None,
+            ]
+        }
+        // push, pushf, pusha, call, enter
+        0x50..=0x57
+        | 0x68
+        | 0x6A
+        | 0x9C
+        | 0x60
+        | 0xE8
+        | 0xC8
+        | 0x06
+        | 0x0E
+        | 0x16
+        | 0x1E
+        | 0x0FA0
+        | 0x0FA8 => [write(below), None],
+        // pop, popf, popa, ret, leave
+        0x58..=0x5F
+        | 0x9D
+        | 0x61
+        | 0xC2
+        | 0xC3
+        | 0xCA
+        | 0xCB
+        | 0xCF
+        | 0x07
+        | 0x17
+        | 0x1F
+        | 0x0FA1
+        | 0x0FA9 => [read(top), None],
+        0xC9 => [read(regs.ebp.get()), None],
+        // xlat
+        0xD7 => {
+            let al = regs.eax.get() & 0xFF;
+            [read(regs.ebx.get().wrapping_add(al)), None]
+        }
+        opcode if has_mod_rm(opcode) && !found.based && !found.address_16 => {
+            let Some(modrm) = mod_rm(found.rest, regs) else {
+                return [None; 2];
+            };
+            let stack = match (opcode, modrm.reg) {
+                // call and push, indirect; pop into memory
+                (0xFF, 2 | 3 | 6) => write(below),
+                (0x8F, _) => read(top),
+                _ => None,
+            };
+            let operand = match modrm.operand {
+                Operand::Register(_) => None,
+                // lea touches nothing
+                Operand::Memory(_) if opcode == 0x8D => None,
+                Operand::Memory(va) => {
+                    let write = writes(opcode, modrm.reg, found.repeated);
+                    Some(Access { va, write })
+                }
+            };
+            [operand, stack]
+        }
+        _ => [None; 2],
+    }
+}
+
+/// Whether a ModRM byte follows the opcode (Intel SDM volume 2, appendix A).
+fn has_mod_rm(opcode: u16) -> bool {
+    match opcode {
+        0x00..=0x3F => opcode & 7 < 4,
+        0x62 | 0x63 | 0x69 | 0x6B | 0x80..=0x8F => true,
+        0xC0 | 0xC1 | 0xC4..=0xC7 | 0xD0..=0xD3 | 0xD8..=0xDF => true,
+        0xF6 | 0xF7 | 0xFE | 0xFF => true,
+        0x0F05..=0x0F09 | 0x0F0B | 0x0F0E | 0x0F30..=0x0F37 => false,
+        0x0F77 | 0x0F80..=0x0F8F | 0x0FA0..=0x0FA2 => false,
+        0x0FA8..=0x0FAA | 0x0FC8..=0x0FCF => false,
+        0x0F00..=0x0FFF => true,
+        _ => false,
+    }
+}
+
+/// Whether an instruction with a ModRM byte writes its memory operand.
+/// `repeated`: it has the prefix F2 or F3, which is part of some opcodes.
+fn writes(opcode: u16, reg: u8, repeated: bool) -> bool {
+    match opcode {
+        // add or adc sbb and sub xor; cmp only reads
+        0x00..=0x37 => opcode & 7 < 2,
+        0x38..=0x3F => false,
+        0x80..=0x83 => reg != 7,
+        // xchg, mov, mov from segment, pop
+        0x86..=0x89 | 0x8C | 0x8F => true,
+        // shifts; mov immediate
+        0xC0 | 0xC1 | 0xD0..=0xD3 | 0xC6 | 0xC7 => true,
+        // floating point: the stores
+        0xD9 => matches!(reg, 2 | 3 | 6 | 7),
+        0xDB | 0xDF => matches!(reg, 1..=3 | 6 | 7),
+        0xDD => matches!(reg, 1..=3 | 6 | 7),
+        // not, neg
+        0xF6 | 0xF7 => matches!(reg, 2 | 3),
+        // inc, dec
+        0xFE | 0xFF => reg < 2,
+        // SSE stores
+        0x0F11 | 0x0F13 | 0x0F17 | 0x0F29 | 0x0F2B | 0x0F7F => true,
+        0x0F7E => !repeated,
+        0x0FD6 | 0x0FE7 | 0x0FC3 => true,
+        // setcc
+        0x0F90..=0x0F9F => true,
+        // bts, btr, btc, shld, shrd, cmpxchg, xadd, cmpxchg8b
+        0x0FAB | 0x0FB3 | 0x0FBB | 0x0FB0 | 0x0FB1 => true,
+        0x0FBA => reg >= 5,
+        0x0FA4 | 0x0FA5 | 0x0FAC | 0x0FAD => true,
+        0x0FC0 | 0x0FC1 | 0x0FC7 => true,
+        // fxsave, stmxcsr, xsave
+        0x0FAE => matches!(reg, 0 | 3 | 4),
+        _ => false,
+    }
+}
+
+impl Host<'_> {
+    /// Steps over `in` and `out`: there are no ports, and `in` reads ones.
+    /// Linux asks a few of them at boot, and lguest promised it this.
+    pub(crate) fn port_io(&mut self, code: &[u8]) -> bool {
+        let Some(found) = instruction(code) else {
+            return false;
+        };
+        let regs = &self.vm.regs;
+        let (immediate, input) = match found.opcode {
+            0xE4 | 0xE5 => (1, true),
+            0xEC | 0xED => (0, true),
+            0xE6 | 0xE7 => (1, false),
+            0xEE | 0xEF => (0, false),
+            _ => return false,
+        };
+        if input {
+            regs.eax.set(match (found.opcode & 1, found.operand_16) {
+                (0, _) => regs.eax.get() | 0xFF,
+                (_, true) => regs.eax.get() | 0xFFFF,
+                (_, false) => u32::MAX,
+            });
+        }
+        let length = found.length + immediate;
+        regs.eip.set(regs.eip.get().wrapping_add(length));
+        true
+    }
+
+    /// Carries out a move from or to a debug register. There are none: the
+    /// status reads as "nothing happened", the rest as zero. Without this a
+    /// Linux kernel dies of the first single step.
+    pub(crate) fn debug_register(&mut self, code: &[u8]) -> bool {
+        /// DR6 with no condition set (Intel SDM volume 3).
+        const DR6_NOTHING: u32 = 0xFFFF_0FF0;
+        /// DR6 with "single step" set, which is why a kernel looks.
+        const DR6_SINGLE_STEP: u32 = 1 << 14;
+        let regs = &self.vm.regs;
+        let &[0x0F, direction @ (0x21 | 0x23), modrm, ..] = code else {
+            return false;
+        };
+        if direction == 0x21 {
+            let value = match modrm >> 3 & 7 {
+                4 | 6 => DR6_NOTHING | DR6_SINGLE_STEP,
+                _ => 0,
+            };
+            general(regs, modrm).set(value);
+        }
+        regs.eip.set(regs.eip.get().wrapping_add(3));
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn touched(code: &[u8], regs: &Registers) -> [Option<(u32, bool)>; 2] {
+        accesses(code, regs).map(|a| a.map(|a| (a.va.0, a.write)))
+    }
+
+    #[test]
+    fn addresses_are_computed_as_the_processor_does() {
+        let regs = Registers::default();
+        regs.eax.set(0x1000);
+        regs.ecx.set(0x10);
+        regs.ebp.set(0x8000);
+        // mov [eax+ecx*4+0x20], edx
+        let mov = [0x89, 0x54, 0x88, 0x20];
+        assert_eq!(touched(&mov, &regs), [Some((0x1060, true)), None]);
+        // mov edx, [ebp-4]
+        let mov = [0x8B, 0x55, 0xFC];
+        assert_eq!(touched(&mov, &regs), [Some((0x7FFC, false)), None]);
+        // mov eax, [0xC0000000]
+        let mov = [0xA1, 0, 0, 0, 0xC0];
+        assert_eq!(touched(&mov, &regs), [Some((0xC000_0000, false)), None]);
+        // inc dword [ecx*8+0xC0001000]
+        let inc = [0xFF, 0x04, 0xCD, 0x00, 0x10, 0x00, 0xC0];
+        assert_eq!(touched(&inc, &regs), [Some((0xC000_1080, true)), None]);
+        // lea touches nothing, nor does a register operand
+        assert_eq!(touched(&[0x8D, 0x00], &regs), [None, None]);
+        assert_eq!(touched(&[0x89, 0xC8], &regs), [None, None]);
+    }
+
+    #[test]
+    fn stacks_and_strings_are_touched_without_being_named() {
+        let regs = Registers::default();
+        regs.esp.set(0x2000);
+        regs.esi.set(0x3000);
+        regs.edi.set(0x4000);
+        let rep_movsd = [0xF3, 0xA5];
+        assert_eq!(
+            touched(&rep_movsd, &regs),
+            [Some((0x3000, false)), Some((0x4000, true))]
+        );
+        assert_eq!(touched(&[0x50], &regs), [Some((0x1FFC, true)), None]);
+        assert_eq!(touched(&[0xC3], &regs), [Some((0x2000, false)), None]);
+        // call [esi]
+        assert_eq!(
+            touched(&[0xFF, 0x16], &regs),
+            [Some((0x3000, false)), Some((0x1FFC, true))]
+        );
+    }
+
+    #[test]
+    fn code_that_ends_too_soon_is_nothing() {
+        let regs = Registers::default();
+        for code in [&[][..], &[0x66], &[0x0F], &[0x8B], &[0x8B, 0x04]] {
+            assert_eq!(accesses(code, &regs), [None; 2]);
+            assert!(segment_load(code, &regs).is_none());
+        }
+    }
+
+    #[test]
+    fn segment_loads_are_told_from_other_moves() {
+        let regs = Registers::default();
+        regs.eax.set(0xFFFF_007B);
+        let load = segment_load(&[0x8E, 0xD8, 0x90], &regs).unwrap();
+        assert_eq!(load.register, SegmentRegister::Ds);
+        assert!(matches!(load.source, Source::Register(0x7B)));
+        assert_eq!((load.length, load.popped), (2, 0));
+        let load = segment_load(&[0x0F, 0xA9], &regs).unwrap();
+        assert_eq!(load.register, SegmentRegister::Gs);
+        assert_eq!((load.length, load.popped), (2, 4));
+        // mov cs, ax does not exist
+        assert!(segment_load(&[0x8E, 0xC8], &regs).is_none());
+    }
+}

@@ -1,0 +1,104 @@
+//! Interrupts: a bit each, delivered when the Guest is ready for one.
+//!
+//! The Guest switches interrupts on and off by writing `irq_enabled` in the
+//! shared page, and blocks single ones in a bitmap beside it. We may not
+//! deliver between the moment it writes the one and carries out the `iret`
+//! that belongs to it: that stretch of code it has told us, at LGUEST_INIT.
+
+use crate::address::GuestVirt;
+use crate::kill::Kill;
+use crate::run::Host;
+use core::sync::atomic::Ordering;
+use lg_abi::shared::{FIRST_EXTERNAL_VECTOR, IF, offset};
+
+impl Host<'_> {
+    /// Whether an interrupt waits that is not blocked.
+    pub(crate) fn has_interrupt(&mut self) -> Result<bool, Kill> {
+        Ok(self.pending() != 0)
+    }
+
+    /// Delivers the lowest pending interrupt, if the Guest will take one.
+    pub(crate) fn maybe_do_interrupt(&mut self) -> Result<(), Kill> {
+        let vm = self.vm;
+        let pending = self.pending();
+        if pending == 0 {
+            return Ok(());
+        }
+        let eip = vm.regs.eip.get();
+        let in_noirq = !vm.in_user_mode()
+            && (vm.noirq_start.get()..vm.noirq_end.get()).contains(&eip);
+        if in_noirq {
+            self.retry_soon();
+            return Ok(());
+        }
+        if vm.halted.get() != 0 {
+            // Waiting for an interrupt means wanting one.
+            vm.halted.set(0);
+            self.set_irq_enabled(IF)?;
+        } else if self.irq_enabled()? == 0 {
+            self.retry_soon();
+            return Ok(());
+        }
+        let irq = pending.trailing_zeros();
+        vm.irqs.fetch_and(!(1 << irq), Ordering::SeqCst);
+        vm.retry_at.set(0);
+        self.write_time()?;
+        let gate = vm.idt[(FIRST_EXTERNAL_VECTOR + irq) as usize].get();
+        if gate.is_present() {
+            // An interrupt that nobody handles is dropped, as in the
+            // original: devices speak before their drivers listen.
+            vm.counters.interrupts[irq as usize].count();
+            self.go_through(gate, None)?;
+        }
+        if self.pending() != 0 {
+            self.retry_soon();
+        }
+        Ok(())
+    }
+
+    /// `blocked_interrupts` of the shared page; everything is blocked before
+    /// there is one.
+    pub(crate) fn blocked_interrupts(&self) -> u32 {
+        if !self.vm.is_initialised() {
+            return u32::MAX;
+        }
+        self.memory
+            .word(self.shared(offset::BLOCKED_INTERRUPTS))
+            .unwrap_or(u32::MAX)
+    }
+
+    /// `irq_enabled` of the shared page.
+    pub(crate) fn irq_enabled(&self) -> Result<u32, Kill> {
+        self.memory.word(self.shared(offset::IRQ_ENABLED))
+    }
+
+    pub(crate) fn set_irq_enabled(&self, value: u32) -> Result<(), Kill> {
+        self.memory
+            .set_word(self.shared(offset::IRQ_ENABLED), value)
+    }
+
+    /// Tells the Guest the time of day.
+    pub(crate) fn write_time(&mut self) -> Result<(), Kill> {
+        let now = self.world.wall_clock();
+        self.memory
+            .set_word(self.shared(offset::TIME_SEC), now.sec)?;
+        self.memory
+            .set_word(self.shared(offset::TIME_NSEC), now.nsec)
+    }
+
+    /// Tells the Guest where it faulted.
+    pub(crate) fn set_cr2(&self, va: GuestVirt) -> Result<(), Kill> {
+        if !self.vm.is_initialised() {
+            return Ok(());
+        }
+        self.memory.set_word(self.shared(offset::CR2), va.0)
+    }
+
+    fn pending(&self) -> u32 {
+        let irqs = self.vm.irqs.load(Ordering::SeqCst);
+        if irqs == 0 {
+            return 0;
+        }
+        irqs & !self.blocked_interrupts()
+    }
+}

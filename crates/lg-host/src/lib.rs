@@ -1,0 +1,36 @@
+//! The Host: a state machine that turns a Guest's traps into what they mean.
+//!
+//! It runs in the Guest's own process, above 4 GiB, entered by the Switcher
+//! whenever the Guest cannot go on alone, and it is as untrusted as the Guest
+//! itself: the walls are elsewhere. What matters here is being right. So there
+//! is no I/O in this crate and no assembly. The Guest's memory is read and
+//! written through [`memory`]; what the processor maps is changed through a
+//! [`Mapper`](world::Mapper); everything else that the Host wants of the world
+//! goes through [`World`](world::World). A test gives it a scripted Guest and
+//! a pretended world, and a fuzzer gives it nonsense.
+//!
+//! The modules are in reading order. The first six are what the Host has to
+//! work with; the others are what it does, from the moment a trap arrives.
+
+#![no_std]
+
+#[cfg(test)]
+extern crate std;
+
+pub mod address;
+pub mod counters;
+pub mod kill;
+pub mod memory;
+pub mod state;
+pub mod world;
+
+pub mod emulate;
+pub mod hypercalls;
+pub mod interrupts;
+pub mod paging;
+pub mod run;
+pub mod segments;
+pub mod traps;
+
+#[cfg(test)]
+pub(crate) mod testing;

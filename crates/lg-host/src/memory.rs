@@ -1,0 +1,166 @@
+//! The Guest's memory as the Host sees it: a window, checked at every look.
+//!
+//! The Launcher maps all of the Guest's physical memory at one place in every
+//! view. The Guest changes it whenever it likes, other views and the Launcher
+//! do, too; so a value is copied out once and then used, and nothing here ever
+//! lends a reference.
+
+#![expect(unsafe_code, reason = "the one place that touches Guest memory")]
+
+use crate::address::GuestPhys;
+use crate::kill::Kill;
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+/// Access to the Guest's physical memory.
+///
+/// # Invariants
+///
+/// 1. `base .. base + limit` is readable and writable for as long as the
+///    value exists, and nothing in it is borrowed by Rust code.
+pub struct Memory {
+    base: *mut u8,
+    limit: u32,
+}
+
+impl Memory {
+    /// Memory of `limit` bytes that begins at `base`.
+    ///
+    /// # Safety
+    ///
+    /// The caller vouches for invariant 1.
+    #[must_use]
+    pub const unsafe fn new(base: *mut u8, limit: u32) -> Self {
+        Self { base, limit }
+    }
+
+    /// One more than the last physical address.
+    #[must_use]
+    pub fn limit(&self) -> u32 {
+        self.limit
+    }
+
+    /// Checks that `len` bytes from `addr` exist.
+    ///
+    /// # Errors
+    ///
+    /// [`Kill::BadAddress`] if they do not.
+    pub fn check(&self, addr: GuestPhys, len: u32) -> Result<(), Kill> {
+        match addr.0.checked_add(len) {
+            Some(end) if end <= self.limit => Ok(()),
+            _ => Err(Kill::BadAddress { addr: addr.0, len }),
+        }
+    }
+
+    /// The word at `addr`, which may be unaligned.
+    ///
+    /// # Errors
+    ///
+    /// [`Kill::BadAddress`].
+    pub fn word(&self, addr: GuestPhys) -> Result<u32, Kill> {
+        let at = self.pointer(addr, 4)?.cast::<u32>();
+        // SAFETY: `pointer` has checked the range (invariant 1). On x86 a
+        // read of 4 bytes is one access, aligned or not.
+        Ok(unsafe { at.read_unaligned() })
+    }
+
+    /// Stores a word at `addr`.
+    ///
+    /// # Errors
+    ///
+    /// [`Kill::BadAddress`].
+    pub fn set_word(&self, addr: GuestPhys, word: u32) -> Result<(), Kill> {
+        let at = self.pointer(addr, 4)?.cast::<u32>();
+        // SAFETY: as in `word`.
+        unsafe { at.write_unaligned(word) };
+        Ok(())
+    }
+
+    /// Copies `bytes.len()` bytes out.
+    ///
+    /// # Errors
+    ///
+    /// [`Kill::BadAddress`].
+    pub fn read(&self, addr: GuestPhys, bytes: &mut [u8]) -> Result<(), Kill> {
+        let from = self.pointer(addr, length(bytes))?;
+        // SAFETY: the range is checked, and the slice is not Guest memory.
+        unsafe { from.copy_to_nonoverlapping(bytes.as_mut_ptr(), bytes.len()) };
+        Ok(())
+    }
+
+    /// Copies `bytes` in.
+    ///
+    /// # Errors
+    ///
+    /// [`Kill::BadAddress`].
+    pub fn write(&self, addr: GuestPhys, bytes: &[u8]) -> Result<(), Kill> {
+        let to = self.pointer(addr, length(bytes))?;
+        // SAFETY: as in `read`.
+        unsafe { to.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+        Ok(())
+    }
+
+    /// Copies a value out.
+    ///
+    /// # Errors
+    ///
+    /// [`Kill::BadAddress`].
+    pub fn object<T>(&self, addr: GuestPhys) -> Result<T, Kill>
+    where
+        T: FromBytes + IntoBytes,
+    {
+        let mut value = T::new_zeroed();
+        self.read(addr, value.as_mut_bytes())?;
+        Ok(value)
+    }
+
+    /// Copies a value in.
+    ///
+    /// # Errors
+    ///
+    /// [`Kill::BadAddress`].
+    pub fn set_object<T>(&self, addr: GuestPhys, value: &T) -> Result<(), Kill>
+    where
+        T: IntoBytes + Immutable,
+    {
+        self.write(addr, value.as_bytes())
+    }
+
+    fn pointer(&self, addr: GuestPhys, len: u32) -> Result<*mut u8, Kill> {
+        self.check(addr, len)?;
+        Ok(self.base.wrapping_add(addr.0 as usize))
+    }
+}
+
+/// The length of a slice; one that is too long for a Guest fails any check.
+fn length(bytes: &[u8]) -> u32 {
+    u32::try_from(bytes.len()).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::address::GuestPhys;
+    use crate::kill::Kill;
+    use crate::testing::Ram;
+
+    #[test]
+    fn the_last_word_is_there_and_the_next_is_not() {
+        let ram = Ram::new(0x2000);
+        let m = ram.memory();
+        m.set_word(GuestPhys(0x1FFC), 7).unwrap();
+        assert_eq!(m.word(GuestPhys(0x1FFC)), Ok(7));
+        for addr in [0x1FFD, 0x2000, u32::MAX, u32::MAX - 3] {
+            assert_eq!(
+                m.word(GuestPhys(addr)),
+                Err(Kill::BadAddress { addr, len: 4 })
+            );
+        }
+    }
+
+    #[test]
+    fn words_may_be_unaligned() {
+        let ram = Ram::new(0x1000);
+        let m = ram.memory();
+        m.write(GuestPhys(1), &[1, 2, 3, 4]).unwrap();
+        assert_eq!(m.word(GuestPhys(1)), Ok(0x0403_0201));
+    }
+}

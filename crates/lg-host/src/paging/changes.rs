@@ -1,0 +1,361 @@
+//! The Guest changes its tables, and says so: what has to follow?
+//!
+//! SET_PTE and SET_PMD name what changed, FLUSH_TLB says "something did". What
+//! is mapped is compared with what the tables say now, and only the difference
+//! is touched: most flushes change next to nothing. Changes for a page
+//! directory that another view maps are left as a note in that view's slot,
+//! and it reads its notes when it gets the baton ([`Host::catch_up`]).
+
+use super::view::ShadowPte;
+use super::walk::{check_pte, limit_rights, page_table, walk};
+use crate::address::{GuestPhys, GuestVirt};
+use crate::kill::Kill;
+use crate::run::Host;
+use crate::state::{Changes, MAX_CHANGES, MAX_KERNEL_CHANGES, MAX_VIEWS};
+use lg_abi::page::{
+    DIRECTORY_SHIFT, ENTRIES, PAGE_SHIFT, Pte, SWITCHER_INDEX, directory_index,
+};
+
+/// In a note: not one page, but the 4 MiB around it.
+const WHOLE_DIRECTORY: u32 = 1;
+
+impl Host<'_> {
+    /// SET_PTE: the Guest has changed the entry for `va` in the tables of
+    /// `cr3`; `pte` is what it wrote.
+    pub(crate) fn set_pte(
+        &mut self,
+        cr3: u32,
+        va: GuestVirt,
+        pte: u32,
+    ) -> Result<(), Kill> {
+        let pte = Pte(pte);
+        // As in the original, an entry that would not be mapped anyway is not
+        // looked at.
+        if pte.has(Pte::PRESENT) && pte.0 & (Pte::ACCESSED | Pte::DIRTY) != 0 {
+            check_pte(&self.memory, pte)?;
+        }
+        if va.is_switchers() {
+            return if pte.has(Pte::PRESENT) {
+                let eip = self.vm.regs.eip.get();
+                Err(Kill::TouchedSwitcher { va: va.0, eip })
+            } else {
+                Ok(())
+            };
+        }
+        if va.0 >= self.vm.page_offset.get() {
+            self.note_for_everybody(va);
+            return self.recheck_kernel(va, true);
+        }
+        if cr3 == self.view.cr3() {
+            return self.recheck_page(va, true);
+        }
+        self.note(cr3, va.0 & !WHOLE_DIRECTORY);
+        Ok(())
+    }
+
+    /// SET_PMD: the Guest has changed entry `index` of page directory `cr3`.
+    pub(crate) fn set_pmd(&mut self, cr3: u32, index: u32) -> Result<(), Kill> {
+        if index >= SWITCHER_INDEX {
+            return Ok(());
+        }
+        if cr3 == self.view.cr3() {
+            return self.compare(index, index + 1);
+        }
+        self.note(cr3, index << DIRECTORY_SHIFT | WHOLE_DIRECTORY);
+        Ok(())
+    }
+
+    /// FLUSH_TLB(0): the user part of the Guest's page directory.
+    pub(crate) fn flush_user(&mut self) -> Result<(), Kill> {
+        let cr3 = self.vm.cr3.get();
+        if cr3 == self.view.cr3() {
+            return self.compare(0, self.kernel_index());
+        }
+        if let Some(slot) = self.view_of(cr3) {
+            let flush = &self.vm.views[slot].flush;
+            flush.set(flush.get() | Changes::USER);
+        }
+        Ok(())
+    }
+
+    /// FLUSH_TLB(1): everything, everywhere.
+    pub(crate) fn flush_everything(&mut self) -> Result<(), Kill> {
+        for (slot, view) in self.vm.views.iter().enumerate() {
+            if slot != self.view.slot() && view.last_use.get() != 0 {
+                view.flush.set(view.flush.get() | Changes::EVERYTHING);
+            }
+        }
+        self.compare(0, SWITCHER_INDEX)
+    }
+
+    /// The view that the Guest's page directory is to run in; `None` if it is
+    /// this one after all. Starts one, or takes the one that was not used for
+    /// the longest time.
+    pub(crate) fn choose_view(&mut self) -> Result<Option<usize>, Kill> {
+        let cr3 = self.vm.cr3.get();
+        let uses = self.vm.uses.get() + 1;
+        self.vm.uses.set(uses);
+        let slot = match self.view_of(cr3) {
+            Some(slot) => slot,
+            None => self.find_room()?,
+        };
+        let view = &self.vm.views[slot];
+        if view.cr3.get() != cr3 || view.last_use.get() == 0 {
+            view.cr3.set(cr3);
+            view.change_count.set(0);
+            view.flush.set(view.flush.get() | Changes::DROP_USER);
+        }
+        view.last_use.set(uses);
+        Ok((slot != self.view.slot()).then_some(slot))
+    }
+
+    /// This view has the baton again, or for the first time: what the others
+    /// have changed meanwhile is looked at now.
+    ///
+    /// # Errors
+    ///
+    /// Tables that cannot be are the Guest's death.
+    pub fn catch_up(&mut self) -> Result<(), Kill> {
+        let vm = self.vm;
+        let slot = &vm.views[self.view.slot()];
+        let flush = slot.flush.replace(0);
+        let notes = slot.change_count.replace(0).min(MAX_CHANGES as u32);
+        if self.view.cr3() != slot.cr3.get() || flush & Changes::DROP_USER != 0
+        {
+            self.view.set_cr3(slot.cr3.get());
+            self.forget_directories(0, self.kernel_index())?;
+            // Kernels keep one table for all, but they need not.
+            self.compare(self.kernel_index(), SWITCHER_INDEX)?;
+        } else if flush & Changes::USER != 0 {
+            self.compare(0, self.kernel_index())?;
+        } else if flush & Changes::EVERYTHING == 0 {
+            for note in &slot.changes[..notes as usize] {
+                self.vm.counters.caught_up.count();
+                self.follow(note.get())?;
+            }
+        }
+        if flush & Changes::EVERYTHING != 0 {
+            self.compare(0, SWITCHER_INDEX)?;
+            self.view.set_kernel_seen(vm.kernel_change_count.get());
+        }
+        self.catch_up_kernel()
+    }
+
+    fn catch_up_kernel(&mut self) -> Result<(), Kill> {
+        let vm = self.vm;
+        let count = vm.kernel_change_count.get();
+        let missed = count.wrapping_sub(self.view.kernel_seen());
+        if missed > MAX_KERNEL_CHANGES {
+            self.compare(self.kernel_index(), SWITCHER_INDEX)?;
+        } else {
+            for n in 0..missed {
+                let n = self.view.kernel_seen().wrapping_add(n);
+                let at = n % MAX_KERNEL_CHANGES;
+                let va = GuestVirt(vm.kernel_changes[at as usize].get());
+                self.recheck_kernel(va, false)?;
+            }
+        }
+        self.view.set_kernel_seen(count);
+        Ok(())
+    }
+
+    fn follow(&mut self, note: u32) -> Result<(), Kill> {
+        if note & WHOLE_DIRECTORY != 0 {
+            let index = directory_index(note).min(SWITCHER_INDEX - 1);
+            return self.compare(index, index + 1);
+        }
+        self.recheck_page(GuestVirt(note), true)
+    }
+
+    /// Leaves a note for the view that maps `cr3`, if there is one.
+    fn note(&mut self, cr3: u32, note: u32) {
+        let Some(slot) = self.view_of(cr3) else {
+            return;
+        };
+        let view = &self.vm.views[slot];
+        let count = view.change_count.get();
+        if let Some(free) = view.changes.get(count as usize) {
+            free.set(note);
+            view.change_count.set(count + 1);
+        } else {
+            // Too many to tell one by one, and they may be anywhere.
+            view.flush.set(view.flush.get() | Changes::EVERYTHING);
+        }
+    }
+
+    fn note_for_everybody(&mut self, va: GuestVirt) {
+        let count = self.vm.kernel_change_count.get();
+        let at = (count % MAX_KERNEL_CHANGES) as usize;
+        self.vm.kernel_changes[at].set(va.0);
+        self.vm.kernel_change_count.set(count.wrapping_add(1));
+        // This view looks at once, unless it has older changes to look at.
+        if self.view.kernel_seen() == count {
+            self.view.set_kernel_seen(count.wrapping_add(1));
+        }
+    }
+
+    /// The slot of the view that maps `cr3`.
+    fn view_of(&self, cr3: u32) -> Option<usize> {
+        self.vm
+            .views
+            .iter()
+            .position(|view| view.last_use.get() != 0 && view.cr3.get() == cr3)
+    }
+
+    /// A slot for a page directory that has none.
+    fn find_room(&mut self) -> Result<usize, Kill> {
+        let unused = (0..MAX_VIEWS)
+            .find(|&slot| self.vm.views[slot].last_use.get() == 0);
+        if let Some(slot) = unused
+            && self.world.start_view(slot).is_ok()
+        {
+            return Ok(slot);
+        }
+        self.vm.counters.views_reused.count();
+        // The oldest of the others; if the machine gives us no second
+        // process, there is still this one.
+        let others = (0..MAX_VIEWS)
+            .filter(|&slot| slot != self.view.slot())
+            .filter(|&slot| self.vm.views[slot].last_use.get() != 0)
+            .min_by_key(|&slot| self.vm.views[slot].last_use.get());
+        Ok(others.unwrap_or(self.view.slot()))
+    }
+
+    /// Compares one kernel page, which may be part of a linear piece.
+    fn recheck_kernel(
+        &mut self,
+        va: GuestVirt,
+        eager: bool,
+    ) -> Result<(), Kill> {
+        let index = directory_index(va.0).min(SWITCHER_INDEX - 1);
+        if self.view.linear_pages(index) > va.page_number() % ENTRIES {
+            if self.is_still_linear(va)? {
+                return Ok(());
+            }
+            return self.break_linear(index);
+        }
+        self.recheck_page(va, eager)
+    }
+
+    fn is_still_linear(&self, va: GuestVirt) -> Result<bool, Kill> {
+        let expected = va.0.wrapping_sub(self.vm.page_offset.get());
+        let entry = walk(&self.memory, self.view.cr3(), va)?;
+        Ok(entry.is_some_and(|entry| {
+            entry.pte.pfn() == expected >> PAGE_SHIFT
+                && ShadowPte::wanted(entry.pte).access()
+                    == crate::world::Access::Write
+                && ShadowPte::wanted(entry.pte).is_mapped()
+        }))
+    }
+
+    /// Compares one page with the tables. `eager`: map it if it is to be
+    /// mapped, rather than wait for the fault.
+    fn recheck_page(&mut self, va: GuestVirt, eager: bool) -> Result<(), Kill> {
+        let shadow = self.view.shadow(va);
+        let wanted = walk(&self.memory, self.view.cr3(), va)?
+            .map_or(ShadowPte::NONE, |entry| ShadowPte::wanted(entry.pte));
+        if shadow == wanted {
+            return Ok(());
+        }
+        if wanted.is_mapped() && eager {
+            self.vm.counters.eager_maps.count();
+            self.map_page(va, wanted)?;
+            return Ok(());
+        }
+        self.unmap_page(va)
+    }
+
+    /// Compares everything that is mapped between two directory indices with
+    /// the tables, and touches only what differs.
+    fn compare(&mut self, from: u32, to: u32) -> Result<(), Kill> {
+        for index in from..to {
+            let linear = self.view.linear_pages(index);
+            if linear != 0 && self.linear_pages(index)? != linear {
+                self.break_linear(index)?;
+            }
+            if self.view.count(index) != 0 {
+                self.compare_directory(index)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn compare_directory(&mut self, index: u32) -> Result<(), Kill> {
+        self.vm.counters.comparisons.count();
+        let mut table = [0_u32; ENTRIES as usize];
+        let pde = page_table(&self.memory, self.view.cr3(), index)?;
+        if let Some(pde) = pde {
+            let bytes = zerocopy::IntoBytes::as_mut_bytes(&mut table);
+            self.memory.read(GuestPhys(pde.frame()), bytes)?;
+        }
+        let mut left = self.view.count(index);
+        let mut gone = Run::default();
+        for (i, &entry) in table.iter().enumerate() {
+            let page = index * ENTRIES + i as u32;
+            let va = GuestVirt(page << PAGE_SHIFT);
+            let shadow = self.view.shadow(va);
+            if !shadow.is_mapped() {
+                continue;
+            }
+            let wanted = match pde {
+                Some(pde) => {
+                    let pte = Pte(entry);
+                    if pte.has(Pte::PRESENT) {
+                        check_pte(&self.memory, pte)?;
+                    }
+                    ShadowPte::wanted(limit_rights(pte, pde))
+                }
+                None => ShadowPte::NONE,
+            };
+            if wanted == shadow {
+                self.vm.counters.kept.count();
+            } else {
+                self.vm.counters.dropped.count();
+                if wanted.is_mapped() {
+                    self.map_page(va, wanted)?;
+                } else if !gone.extend(page) {
+                    self.unmap_run(gone)?;
+                    gone = Run {
+                        first: page,
+                        pages: 1,
+                    };
+                }
+            }
+            left = left.saturating_sub(1);
+            if left == 0 {
+                break;
+            }
+        }
+        self.unmap_run(gone)
+    }
+
+    fn unmap_run(&mut self, run: Run) -> Result<(), Kill> {
+        if run.pages == 0 {
+            return Ok(());
+        }
+        self.unmap(GuestVirt(run.first << PAGE_SHIFT), run.pages)?;
+        for page in run.first..run.first + run.pages {
+            self.view
+                .set_shadow(GuestVirt(page << PAGE_SHIFT), ShadowPte::NONE);
+        }
+        Ok(())
+    }
+}
+
+/// Neighbouring pages that are to be unmapped together.
+#[derive(Clone, Copy, Default)]
+struct Run {
+    first: u32,
+    pages: u32,
+}
+
+impl Run {
+    /// Takes `page` in, if it is the next one.
+    fn extend(&mut self, page: u32) -> bool {
+        let next = self.pages != 0 && self.first + self.pages == page;
+        if next {
+            self.pages += 1;
+        }
+        next
+    }
+}

@@ -1,0 +1,153 @@
+//! A page fault: whose is it?
+//!
+//! Ours, if the Guest's tables allow what it did: then we map the page, set
+//! the bits that its processor would have set, and it never hears of it.
+//! Otherwise it is the Guest's own.
+
+use super::view::{Mapped, ShadowPte};
+use super::walk::{limit_rights, page_table, walk};
+use crate::address::{GuestPhys, GuestVirt};
+use crate::kill::Kill;
+use crate::run::Host;
+use lg_abi::page::{
+    DIRECTORY_SHIFT, ENTRIES, PAGE_SHIFT, PAGE_SIZE, Pte, directory_index,
+};
+
+/// Whose a page fault is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Ours, and it has been taken care of.
+    Mapped,
+    /// The Guest's.
+    Guests,
+}
+
+/// The same page may fault this often in a row, though it is mapped as it
+/// should be, before we stop believing that it helps to go on.
+const MAX_SPURIOUS: u32 = 16;
+
+impl Host<'_> {
+    /// Maps the page of `va`, if the Guest's tables allow the access.
+    ///
+    /// # Errors
+    ///
+    /// Tables that cannot be are the Guest's death.
+    pub(crate) fn demand_page(
+        &mut self,
+        va: GuestVirt,
+        write: bool,
+        user: bool,
+    ) -> Result<Fault, Kill> {
+        self.view.set_last_fault(va);
+        if va.is_switchers() {
+            return Ok(Fault::Guests);
+        }
+        let cr3 = self.view.cr3();
+        let Some(entry) = walk(&self.memory, cr3, va)? else {
+            return Ok(Fault::Guests);
+        };
+        let mut pte = entry.pte;
+        if write && !pte.has(Pte::WRITE) || user && !pte.has(Pte::USER) {
+            return Ok(Fault::Guests);
+        }
+        let used = if write {
+            Pte::ACCESSED | Pte::DIRTY
+        } else {
+            Pte::ACCESSED
+        };
+        if !pte.has(used) {
+            pte.0 |= used;
+            let whole = self.memory.word(entry.at)?;
+            self.memory.set_word(entry.at, whole | used)?;
+        }
+        if va.0 >= self.vm.page_offset.get() && self.map_linear(va)? {
+            return Ok(Fault::Mapped);
+        }
+        let wanted = ShadowPte::wanted(pte);
+        if self.view.shadow(va) == wanted {
+            self.vm.counters.spurious_faults.count();
+            if self.view.count_spurious(va) > MAX_SPURIOUS {
+                let eip = self.vm.regs.eip.get();
+                return Err(Kill::FaultLoop { va: va.0, eip });
+            }
+            // Our record may be wrong where it cost nothing to be wrong:
+            // mapping the page once more puts both right.
+        }
+        match self.map_page(va, wanted)? {
+            Mapped::Yes => Ok(Fault::Mapped),
+            Mapped::Forbidden => Ok(Fault::Guests),
+        }
+    }
+
+    /// Maps the 4 MiB piece of the kernel's linear range around `va` in one
+    /// go, if all of the Guest's entries for it say the same: physical =
+    /// virtual − page offset, Writable, Accessed and Dirty. A kernel's own
+    /// memory is nearly always like that, and one mapping costs what a page
+    /// costs.
+    fn map_linear(&mut self, va: GuestVirt) -> Result<bool, Kill> {
+        let index = directory_index(va.0);
+        let pages = self.linear_pages(index)?;
+        if pages == 0 || va.page_number() % ENTRIES >= pages {
+            return Ok(false);
+        }
+        if self.view.linear_pages(index) == pages {
+            // It is mapped already, so this fault is a strange one. Let the
+            // single page decide.
+            return Ok(false);
+        }
+        self.forget_directories(index, index + 1)?;
+        let start = GuestVirt(index << DIRECTORY_SHIFT);
+        let offset = self.vm.page_offset.get();
+        let pa = GuestPhys(start.0.wrapping_sub(offset));
+        let mapped = self.map_run(start, pa, pages)?;
+        if mapped == Mapped::Yes {
+            self.view.set_linear(index, pages);
+            self.vm.counters.linear_maps.count();
+        }
+        Ok(mapped == Mapped::Yes)
+    }
+
+    /// How many pages from the start of directory entry `index` are linear:
+    /// all of those that exist in physical memory, or none.
+    pub(super) fn linear_pages(&self, index: u32) -> Result<u32, Kill> {
+        /// All that has to be set in every entry.
+        const LINEAR: u32 =
+            Pte::PRESENT | Pte::WRITE | Pte::ACCESSED | Pte::DIRTY;
+        let start = index << DIRECTORY_SHIFT;
+        let offset = self.vm.page_offset.get();
+        let Some(pa) = start.checked_sub(offset) else {
+            return Ok(0);
+        };
+        let exist = self.memory.limit().saturating_sub(pa) >> PAGE_SHIFT;
+        let pages = exist.min(ENTRIES);
+        if pages == 0 || index >= lg_abi::page::SWITCHER_INDEX {
+            return Ok(0);
+        }
+        let Some(pde) = page_table(&self.memory, self.view.cr3(), index)?
+        else {
+            return Ok(0);
+        };
+        // One copy of the table, then no more looks at shared memory.
+        let mut table = [0_u32; ENTRIES as usize];
+        let bytes = zerocopy::IntoBytes::as_mut_bytes(&mut table);
+        self.memory.read(GuestPhys(pde.frame()), bytes)?;
+        let agrees = |(i, &entry): (usize, &u32)| {
+            let pte = limit_rights(Pte(entry), pde);
+            let frame = pa.wrapping_add(i as u32 * PAGE_SIZE);
+            pte.has(LINEAR)
+                && pte.frame() == frame
+                && pte.flags() & (Pte::WRITE_THROUGH | Pte::SIZE) == 0
+        };
+        // Device pages above RAM are mapped by drivers, elsewhere, so the
+        // last piece ends where the run of agreeing entries does; but a piece
+        // with a hole inside RAM is not linear.
+        let run = table
+            .iter()
+            .enumerate()
+            .take(pages as usize)
+            .take_while(|&e| agrees(e))
+            .count() as u32;
+        let ends_well = run == pages || pages < ENTRIES;
+        Ok(if ends_well { run } else { 0 })
+    }
+}

@@ -1,0 +1,213 @@
+//! Shadow paging against an oracle, and the corners that an oracle misses.
+
+use crate::address::{GuestPhys, GuestVirt};
+use crate::kill::Kill;
+use crate::paging::Fault;
+use crate::testing::Machine;
+use crate::world::Access;
+use lg_abi::page::Pte;
+use proptest::prelude::*;
+use std::vec::Vec;
+
+/// What a processor would allow: the oracle. Two levels, thirty lines, no
+/// cleverness.
+fn oracle(m: &Machine, va: u32, write: bool, user: bool) -> Option<u32> {
+    let memory = m.ram.memory();
+    let cr3 = m.vm.cr3.get();
+    let pde = memory.word(GuestPhys(cr3 + (va >> 22) * 4)).unwrap();
+    if pde & 1 == 0 {
+        return None;
+    }
+    let at = (pde & !0xFFF) + (va >> 12 & 1023) * 4;
+    let pte = memory.word(GuestPhys(at)).unwrap();
+    if pte & 1 == 0 || write && pte & pde & 2 == 0 {
+        return None;
+    }
+    if user && pte & pde & 4 == 0 {
+        return None;
+    }
+    Some(pte & !0xFFF)
+}
+
+/// Whether everything that is mapped may be mapped.
+fn everything_agrees(m: &Machine) -> bool {
+    let memory = m.ram.memory();
+    m.notebook.pages.iter().all(|(&page, &(frame, access))| {
+        let va = page << 12;
+        let cr3 = m.vm.cr3.get();
+        let pde = memory.word(GuestPhys(cr3 + (va >> 22) * 4)).unwrap();
+        let at = (pde & !0xFFF) + (va >> 12 & 1023) * 4;
+        let pte = Pte(memory.word(GuestPhys(at)).unwrap());
+        let writable = access == Access::Write;
+        pde & 1 != 0
+            && pte.has(Pte::PRESENT | Pte::ACCESSED)
+            && pte.frame() == frame
+            && (!writable || pte.has(Pte::WRITE | Pte::DIRTY))
+            && (!writable || pde & Pte::WRITE != 0)
+    })
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    /// The Guest writes an entry and says so.
+    SetPte { page: u32, pte: u32 },
+    /// The Guest writes an entry and flushes.
+    Flush { page: u32, pte: u32, all: bool },
+    /// The directory entry changes its rights, or goes.
+    SetPmd { flags: u32 },
+    /// The Guest touches a page.
+    Touch { page: u32, write: bool, user: bool },
+}
+
+fn pte() -> impl Strategy<Value = u32> {
+    // Frames in RAM; Present, Write, User, Accessed, Dirty as they come.
+    (0..1024_u32, 0..32_u32)
+        .prop_map(|(frame, bits)| frame << 12 | bits & 7 | (bits & 0x18) << 2)
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let page = 1..24_u32;
+    prop_oneof![
+        (page.clone(), pte())
+            .prop_map(|(page, pte)| Step::SetPte { page, pte }),
+        (page.clone(), pte(), any::<bool>())
+            .prop_map(|(page, pte, all)| Step::Flush { page, pte, all }),
+        (0..4_u32).prop_map(|n| Step::SetPmd {
+            flags: [0, 0x61, 0x63, 0x67][n as usize]
+        }),
+        (page, any::<bool>(), any::<bool>())
+            .prop_map(|(page, write, user)| Step::Touch { page, write, user }),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn what_is_mapped_is_what_the_tables_allow(
+        steps in proptest::collection::vec(step(), 1..80),
+        room in proptest::option::of(4..12_usize),
+    ) {
+        let mut m = Machine::new();
+        m.notebook.room = room;
+        let mut host = m.host();
+        for step in steps {
+            let table = GuestPhys(Machine::USER_TABLE);
+            match step {
+                Step::SetPte { page, pte } => {
+                    host.memory.set_word(table.plus(page * 4), pte).unwrap();
+                    let va = GuestVirt(page << 12);
+                    host.set_pte(Machine::CR3, va, pte).unwrap();
+                }
+                Step::Flush { page, pte, all } => {
+                    host.memory.set_word(table.plus(page * 4), pte).unwrap();
+                    if all {
+                        host.flush_everything().unwrap();
+                    } else {
+                        host.flush_user().unwrap();
+                    }
+                }
+                Step::SetPmd { flags } => {
+                    let pde = if flags == 0 { 0 } else { table.0 | flags };
+                    let at = GuestPhys(Machine::CR3);
+                    host.memory.set_word(at, pde).unwrap();
+                    host.set_pmd(Machine::CR3, 0).unwrap();
+                }
+                Step::Touch { page, write, user } => {
+                    let va = page << 12 | 0x123;
+                    let view = host.view;
+                    let (mapper, world) = (host.mapper, host.world);
+                    let _ = (mapper, world, view);
+                    let expected = oracle(&m, va, write, user);
+                    host = m.host();
+                    let got = host
+                        .demand_page(GuestVirt(va), write, user)
+                        .unwrap();
+                    prop_assert_eq!(
+                        got == Fault::Mapped,
+                        expected.is_some()
+                    );
+                    drop(host);
+                    if let Some(frame) = expected {
+                        let (mapped, access) = m.notebook.pages[&page];
+                        prop_assert_eq!(mapped, frame);
+                        prop_assert!(!write || access == Access::Write);
+                    }
+                    host = m.host();
+                }
+            }
+            drop(host);
+            prop_assert!(everything_agrees(&m));
+            host = m.host();
+        }
+    }
+}
+
+#[test]
+fn the_first_use_and_the_first_write_leave_their_marks() {
+    let mut m = Machine::new();
+    m.set_user_pte(5, Pte::new(9, Pte::PRESENT | Pte::WRITE | Pte::USER));
+    let va = GuestVirt(0x5000);
+    let entry = GuestPhys(Machine::USER_TABLE + 20);
+    let mut host = m.host();
+    assert_eq!(host.demand_page(va, false, true), Ok(Fault::Mapped));
+    assert_eq!(host.memory.word(entry), Ok(0x9027));
+    drop(host);
+    assert_eq!(m.notebook.pages[&5], (0x9000, Access::Read));
+    let mut host = m.host();
+    assert_eq!(host.demand_page(va, true, true), Ok(Fault::Mapped));
+    assert_eq!(host.memory.word(entry), Ok(0x9067));
+    drop(host);
+    assert_eq!(m.notebook.pages[&5], (0x9000, Access::Write));
+}
+
+#[test]
+fn a_linear_kernel_is_mapped_in_one_piece_until_it_changes() {
+    let mut m = Machine::new();
+    let memory = m.ram.memory();
+    let first = GuestPhys(Machine::KERNEL_TABLE);
+    memory.set_word(first, 0x63).unwrap();
+    let va = GuestVirt(0xC000_5000);
+    let mut host = m.host();
+    assert_eq!(host.demand_page(va, true, false), Ok(Fault::Mapped));
+    assert_eq!(host.view.linear_pages(0x300), 1024);
+    assert_eq!(host.vm.counters.maps.get(), 0);
+    // One page elsewhere, and the piece falls apart.
+    memory.set_word(first.plus(20), 0x9063).unwrap();
+    host.set_pte(Machine::CR3, va, 0x9063).unwrap();
+    assert_eq!(host.view.linear_pages(0x300), 0);
+    assert_eq!(host.demand_page(va, true, false), Ok(Fault::Mapped));
+    drop(host);
+    let pages: Vec<_> = m.notebook.pages.iter().collect();
+    assert_eq!(pages, [(&0xC_0005, &(0x9000, Access::Write))]);
+}
+
+#[test]
+fn entries_that_cannot_be_are_fatal() {
+    for (pte, kill) in [
+        (0x1081_u32, Kill::BadPageTableEntry(0x1081)),
+        (0x1009, Kill::BadPageTableEntry(0x1009)),
+        (0x40_0001, Kill::BadPageTableEntry(0x40_0001)),
+    ] {
+        let mut m = Machine::new();
+        m.set_user_pte(5, Pte(pte));
+        let mut host = m.host();
+        let fault = host.demand_page(GuestVirt(0x5000), false, true);
+        assert_eq!(fault, Err(kill));
+    }
+    for pde in [0x2087, 0x2007 | Pte::GLOBAL, 0x40_0007] {
+        let mut m = Machine::new();
+        m.ram
+            .memory()
+            .set_word(GuestPhys(Machine::CR3), pde)
+            .unwrap();
+        let fault = m.host().demand_page(GuestVirt(0x5000), false, true);
+        assert_eq!(fault, Err(Kill::BadPageDirectoryEntry(pde)));
+    }
+}
+
+#[test]
+fn pages_that_the_machine_never_maps_are_the_guests_fault() {
+    let mut m = Machine::new();
+    m.set_user_pte(0, Pte::new(9, 0x67));
+    let fault = m.host().demand_page(GuestVirt(0), false, true);
+    assert_eq!(fault, Ok(Fault::Guests));
+}

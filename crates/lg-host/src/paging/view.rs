@@ -1,0 +1,343 @@
+//! What this view has mapped, on record.
+//!
+//! A word for each of the million pages of the low 4 GiB, in memory that the
+//! kernel provides only where something was written; and a count for each
+//! 4 MiB, so that an empty stretch costs one look. Pieces of the kernel's
+//! linear range that were mapped in one go are on a record of their own.
+
+use crate::address::{GuestPhys, GuestVirt};
+use crate::kill::Kill;
+use crate::run::Host;
+use crate::world::{Access, MapError};
+use lg_abi::page::{
+    DIRECTORY_SHIFT, ENTRIES, PAGE_SIZE, Pte, SWITCHER_INDEX, directory_index,
+};
+
+/// Pages in the low 4 GiB.
+pub const PAGES: usize = 1 << 20;
+
+/// Directory entries, as a length.
+const DIRECTORIES: usize = ENTRIES as usize;
+
+/// What is mapped at a page: nothing, or a frame, read-only or writable.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[repr(transparent)]
+pub struct ShadowPte(u32);
+
+impl ShadowPte {
+    /// Nothing.
+    pub const NONE: Self = Self(0);
+
+    /// What should be mapped for the Guest's entry `pte`.
+    #[must_use]
+    pub const fn wanted(pte: Pte) -> Self {
+        if !pte.has(Pte::PRESENT | Pte::ACCESSED) {
+            return Self::NONE;
+        }
+        let writable = if pte.has(Pte::WRITE | Pte::DIRTY) {
+            Pte::WRITE
+        } else {
+            0
+        };
+        Self(pte.frame() | Pte::PRESENT | writable)
+    }
+
+    /// The physical address of what is mapped.
+    #[must_use]
+    pub const fn frame(self) -> GuestPhys {
+        GuestPhys(Pte(self.0).frame())
+    }
+
+    /// What the mapping may be used for.
+    #[must_use]
+    pub const fn access(self) -> Access {
+        if self.0 & Pte::WRITE != 0 {
+            Access::Write
+        } else {
+            Access::Read
+        }
+    }
+
+    /// Whether anything is mapped.
+    #[must_use]
+    pub const fn is_mapped(self) -> bool {
+        self.0 != 0
+    }
+}
+
+/// The memory that a view's record needs. All zero is "nothing mapped".
+#[repr(C)]
+pub struct ViewMemory {
+    shadow: [ShadowPte; PAGES],
+    counts: [u16; DIRECTORIES],
+    linear: [u16; DIRECTORIES],
+}
+
+/// What a view maps, and for whom.
+pub struct View<'a> {
+    slot: usize,
+    cr3: u32,
+    memory: &'a mut ViewMemory,
+    kernel_seen: u32,
+    kick_seen: u32,
+    last_fault: GuestVirt,
+    spurious: u32,
+}
+
+impl<'a> View<'a> {
+    /// A view that maps nothing, for the page directory at `cr3`.
+    #[must_use]
+    pub fn new(slot: usize, cr3: u32, memory: &'a mut ViewMemory) -> Self {
+        Self {
+            slot,
+            cr3,
+            memory,
+            kernel_seen: 0,
+            kick_seen: 0,
+            last_fault: GuestVirt(0),
+            spurious: 0,
+        }
+    }
+
+    /// The number of this view.
+    #[must_use]
+    pub fn slot(&self) -> usize {
+        self.slot
+    }
+
+    /// The page directory that this view maps.
+    #[must_use]
+    pub fn cr3(&self) -> u32 {
+        self.cr3
+    }
+
+    pub(super) fn set_cr3(&mut self, cr3: u32) {
+        self.cr3 = cr3;
+    }
+
+    /// What is mapped at `va`.
+    #[must_use]
+    pub fn shadow(&self, va: GuestVirt) -> ShadowPte {
+        self.memory.shadow[va.page_number() as usize]
+    }
+
+    pub(super) fn set_shadow(&mut self, va: GuestVirt, shadow: ShadowPte) {
+        let old = &mut self.memory.shadow[va.page_number() as usize];
+        let count = &mut self.memory.counts[directory_index(va.0) as usize];
+        match (old.is_mapped(), shadow.is_mapped()) {
+            (false, true) => *count += 1,
+            (true, false) => *count -= 1,
+            _ => {}
+        }
+        *old = shadow;
+    }
+
+    /// How many pages of 4 MiB piece `index` are mapped one by one.
+    #[must_use]
+    pub fn count(&self, index: u32) -> u32 {
+        u32::from(self.memory.counts[index as usize])
+    }
+
+    /// How many pages from the start of 4 MiB piece `index` are mapped as a
+    /// linear run.
+    #[must_use]
+    pub fn linear_pages(&self, index: u32) -> u32 {
+        u32::from(self.memory.linear[index as usize])
+    }
+
+    #[allow(clippy::cast_possible_truncation)] // at most ENTRIES
+    pub(super) fn set_linear(&mut self, index: u32, pages: u32) {
+        self.memory.linear[index as usize] = pages as u16;
+    }
+
+    /// Everything between two directory indices is mapped no more.
+    pub(super) fn clear_record(&mut self, from: u32, to: u32) {
+        for index in from..to {
+            if self.count(index) != 0 {
+                let first = (index * ENTRIES) as usize;
+                self.memory.shadow[first..first + DIRECTORIES]
+                    .fill(ShadowPte::NONE);
+                self.memory.counts[index as usize] = 0;
+            }
+            self.memory.linear[index as usize] = 0;
+        }
+    }
+
+    /// How many of the changed kernel pages this view has looked at.
+    pub(super) fn kernel_seen(&self) -> u32 {
+        self.kernel_seen
+    }
+
+    pub(super) fn set_kernel_seen(&mut self, seen: u32) {
+        self.kernel_seen = seen;
+    }
+
+    /// Remembers the count of kicks; answers whether it is a new one.
+    pub(crate) fn notice_kick(&mut self, kick: u32) -> bool {
+        let news = self.is_news(kick);
+        self.kick_seen = kick;
+        news
+    }
+
+    /// Whether that many kicks are more than this view has noticed.
+    pub(crate) fn is_news(&self, kick: u32) -> bool {
+        self.kick_seen != kick
+    }
+
+    /// The last address that faulted.
+    pub(crate) fn last_fault(&self) -> GuestVirt {
+        self.last_fault
+    }
+
+    pub(super) fn set_last_fault(&mut self, va: GuestVirt) {
+        if self.last_fault != va {
+            self.spurious = 0;
+        }
+        self.last_fault = va;
+    }
+
+    /// One more fault at the last address that should not have been; answers
+    /// how many.
+    pub(super) fn count_spurious(&mut self, _va: GuestVirt) -> u32 {
+        self.spurious += 1;
+        self.spurious
+    }
+}
+
+/// Whether a mapping came about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mapped {
+    Yes,
+    /// The machine never maps anything there.
+    Forbidden,
+}
+
+impl Host<'_> {
+    /// Maps one page and puts it on record.
+    pub(super) fn map_page(
+        &mut self,
+        va: GuestVirt,
+        wanted: ShadowPte,
+    ) -> Result<Mapped, Kill> {
+        let page = GuestVirt(va.0 & !(PAGE_SIZE - 1));
+        let index = directory_index(va.0);
+        if self.view.linear_pages(index) > page.page_number() % ENTRIES {
+            self.break_linear(index)?;
+        }
+        self.vm.counters.maps.count();
+        let result = self.map(page, wanted.frame(), 1, wanted.access())?;
+        if result == Mapped::Yes {
+            self.view.set_shadow(va, wanted);
+        }
+        Ok(result)
+    }
+
+    /// Maps a run of pages, writable, without a record.
+    pub(super) fn map_run(
+        &mut self,
+        va: GuestVirt,
+        pa: GuestPhys,
+        pages: u32,
+    ) -> Result<Mapped, Kill> {
+        self.map(va, pa, pages, Access::Write)
+    }
+
+    /// Maps, and where there is no room makes some: first the user part goes,
+    /// then everything. What is needed of it comes back by page faults.
+    fn map(
+        &mut self,
+        va: GuestVirt,
+        pa: GuestPhys,
+        pages: u32,
+        access: Access,
+    ) -> Result<Mapped, Kill> {
+        let kernel = self.kernel_index();
+        for room in [(0, 0), (0, kernel), (0, SWITCHER_INDEX)] {
+            if room.1 != 0 {
+                self.vm.counters.overflows.count();
+                self.drop_everything(room.0, room.1)?;
+            }
+            match self.mapper.map(va, pa, pages, access) {
+                Ok(()) => return Ok(Mapped::Yes),
+                Err(MapError::Forbidden) => return Ok(Mapped::Forbidden),
+                Err(MapError::NoRoom) => {}
+            }
+        }
+        Err(Kill::OutOfMappings)
+    }
+
+    /// Unmaps one page.
+    pub(super) fn unmap_page(&mut self, va: GuestVirt) -> Result<(), Kill> {
+        if !self.view.shadow(va).is_mapped() {
+            return Ok(());
+        }
+        let page = GuestVirt(va.0 & !(PAGE_SIZE - 1));
+        self.unmap(page, 1)?;
+        self.view.set_shadow(va, ShadowPte::NONE);
+        Ok(())
+    }
+
+    /// Unmaps a stretch whose record the caller clears. A stretch out of the
+    /// middle of a larger mapping may need room of its own; where there is
+    /// none, all around it goes, which never needs any.
+    pub(super) fn unmap(
+        &mut self,
+        va: GuestVirt,
+        pages: u32,
+    ) -> Result<(), Kill> {
+        self.vm.counters.unmaps.count();
+        match self.mapper.unmap(va, pages) {
+            Ok(()) => Ok(()),
+            Err(_) => {
+                self.vm.counters.overflows.count();
+                self.drop_everything(0, SWITCHER_INDEX)
+            }
+        }
+    }
+
+    /// Unmaps whatever is mapped between two directory indices, and forgets
+    /// it. Runs of pieces go at once.
+    pub(super) fn forget_directories(
+        &mut self,
+        from: u32,
+        to: u32,
+    ) -> Result<(), Kill> {
+        let mut index = from;
+        while index < to {
+            let start = index;
+            while index < to
+                && (self.view.count(index) != 0
+                    || self.view.linear_pages(index) != 0)
+            {
+                index += 1;
+            }
+            if index > start {
+                let va = GuestVirt(start << DIRECTORY_SHIFT);
+                self.unmap(va, (index - start) * ENTRIES)?;
+                self.view.clear_record(start, index);
+            }
+            index += 1;
+        }
+        Ok(())
+    }
+
+    /// A linear piece is linear no more: all of it goes.
+    pub(super) fn break_linear(&mut self, index: u32) -> Result<(), Kill> {
+        self.vm.counters.linear_breaks.count();
+        self.forget_directories(index, index + 1)
+    }
+
+    /// The directory index at which the Guest's kernel begins.
+    pub(super) fn kernel_index(&self) -> u32 {
+        directory_index(self.vm.page_offset.get()).min(SWITCHER_INDEX)
+    }
+
+    /// Unmaps everything between two directory indices in one call.
+    fn drop_everything(&mut self, from: u32, to: u32) -> Result<(), Kill> {
+        let va = GuestVirt(from << DIRECTORY_SHIFT);
+        self.view.clear_record(from, to);
+        self.mapper
+            .unmap(va, (to - from) * ENTRIES)
+            .map_err(|_| Kill::OutOfMappings)
+    }
+}

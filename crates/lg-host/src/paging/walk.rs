@@ -1,0 +1,173 @@
+//! Walking the Guest's page tables, as its processor would.
+//!
+//! Two levels, nothing cached. The entry that comes out has the rights that
+//! the directory leaves to it.
+
+use crate::address::{GuestPhys, GuestVirt};
+use crate::kill::Kill;
+use crate::memory::Memory;
+use crate::run::Host;
+use lg_abi::page::{PAGE_SHIFT, Pte, directory_index, table_index};
+
+/// Where a walk ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Physical address of the page-table entry.
+    pub at: GuestPhys,
+    /// Its value, less the rights that the directory withholds.
+    pub pte: Pte,
+}
+
+/// The page-table entry for `va`, or `None` where the tables say "not
+/// present".
+///
+/// # Errors
+///
+/// [`Kill::BadPageDirectoryEntry`] and [`Kill::BadPageTableEntry`] for entries
+/// with flags or frames that cannot be (spec section 6), and
+/// [`Kill::BadAddress`] for a directory beyond memory.
+pub fn walk(
+    memory: &Memory,
+    cr3: u32,
+    va: GuestVirt,
+) -> Result<Option<Entry>, Kill> {
+    let Some(table) = page_table(memory, cr3, directory_index(va.0))? else {
+        return Ok(None);
+    };
+    let at = GuestPhys(table.frame()).plus(table_index(va.0) * 4);
+    let pte = Pte(memory.word(at)?);
+    if !pte.has(Pte::PRESENT) {
+        return Ok(None);
+    }
+    check_pte(memory, pte)?;
+    Ok(Some(Entry {
+        at,
+        pte: limit_rights(pte, table),
+    }))
+}
+
+/// The directory entry with number `index`, checked, or `None` where it is not
+/// present.
+///
+/// # Errors
+///
+/// As for [`walk`].
+pub fn page_table(
+    memory: &Memory,
+    cr3: u32,
+    index: u32,
+) -> Result<Option<Pte>, Kill> {
+    let pde = Pte(memory.word(GuestPhys(cr3).plus(index * 4))?);
+    if !pde.has(Pte::PRESENT) {
+        return Ok(None);
+    }
+    let bad_flags = pde.flags() & !Pte::DIRECTORY_FLAGS != 0;
+    if bad_flags || pde.pfn() >= memory.limit() >> PAGE_SHIFT {
+        return Err(Kill::BadPageDirectoryEntry(pde.0));
+    }
+    Ok(Some(pde))
+}
+
+/// Refuses page-table entries that cannot be.
+///
+/// # Errors
+///
+/// [`Kill::BadPageTableEntry`].
+pub fn check_pte(memory: &Memory, pte: Pte) -> Result<(), Kill> {
+    let bad_flags = pte.flags() & (Pte::WRITE_THROUGH | Pte::SIZE) != 0;
+    if bad_flags || pte.pfn() >= memory.limit() >> PAGE_SHIFT {
+        return Err(Kill::BadPageTableEntry(pte.0));
+    }
+    Ok(())
+}
+
+/// What is left of a page's rights under its directory entry.
+#[must_use]
+pub fn limit_rights(pte: Pte, pde: Pte) -> Pte {
+    let withheld = !pde.0 & (Pte::WRITE | Pte::USER);
+    Pte(pte.0 & !withheld)
+}
+
+impl Host<'_> {
+    /// Whether the Guest's tables map `va` at all: bit 0 of the error code of
+    /// a page fault. Tables that cannot be count as not mapping it; whoever
+    /// uses them dies of it.
+    pub(crate) fn is_present(&self, va: GuestVirt) -> bool {
+        !va.is_switchers()
+            && matches!(walk(&self.memory, self.vm.cr3.get(), va), Ok(Some(_)))
+    }
+
+    /// Copies code or data at `va` by the Guest's tables; stops where they
+    /// end, and answers how many bytes there were.
+    pub(crate) fn fetch(&self, va: GuestVirt, bytes: &mut [u8]) -> usize {
+        let mut done = 0;
+        while done < bytes.len() {
+            let at = va.plus(done as u32);
+            let Some(entry) = self.entry(at) else { break };
+            let in_page = (lg_abi::page::PAGE_SIZE - at.page_offset()) as usize;
+            let end = bytes.len().min(done + in_page);
+            let from = GuestPhys(entry.pte.frame()).plus(at.page_offset());
+            if self.memory.read(from, &mut bytes[done..end]).is_err() {
+                break;
+            }
+            done = end;
+        }
+        done
+    }
+
+    /// The word at `va`, on the Guest kernel's behalf: its stack.
+    ///
+    /// # Errors
+    ///
+    /// [`Kill::BadVirtualAddress`] if its tables do not map it.
+    pub(crate) fn read_virtual(&self, va: GuestVirt) -> Result<u32, Kill> {
+        let mut bytes = [0; 4];
+        if self.fetch(va, &mut bytes) != bytes.len() {
+            return Err(Kill::BadVirtualAddress(va.0));
+        }
+        Ok(u32::from_le_bytes(bytes))
+    }
+
+    /// Stores a word at `va`, on the Guest kernel's behalf: its stack.
+    ///
+    /// # Errors
+    ///
+    /// [`Kill::BadVirtualAddress`] if its tables do not map it writable.
+    pub(crate) fn write_virtual(
+        &self,
+        va: GuestVirt,
+        word: u32,
+    ) -> Result<(), Kill> {
+        let bytes = word.to_le_bytes();
+        let in_page = (lg_abi::page::PAGE_SIZE - va.page_offset()) as usize;
+        let (here, there) = bytes.split_at(in_page.min(bytes.len()));
+        self.write_in_page(va, here)?;
+        if !there.is_empty() {
+            self.write_in_page(va.plus(here.len() as u32), there)?;
+        }
+        Ok(())
+    }
+
+    fn write_in_page(&self, va: GuestVirt, bytes: &[u8]) -> Result<(), Kill> {
+        let bad = Kill::BadVirtualAddress(va.0);
+        let entry = self.entry(va).ok_or(bad)?;
+        if !entry.pte.has(Pte::WRITE) {
+            return Err(bad);
+        }
+        // What a processor would do on the way.
+        let used = Pte::ACCESSED | Pte::DIRTY;
+        if !entry.pte.has(used) {
+            let whole = self.memory.word(entry.at)?;
+            self.memory.set_word(entry.at, whole | used)?;
+        }
+        let to = GuestPhys(entry.pte.frame()).plus(va.page_offset());
+        self.memory.write(to, bytes)
+    }
+
+    fn entry(&self, va: GuestVirt) -> Option<Entry> {
+        if va.is_switchers() {
+            return None;
+        }
+        walk(&self.memory, self.vm.cr3.get(), va).ok().flatten()
+    }
+}

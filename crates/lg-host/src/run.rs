@@ -1,0 +1,384 @@
+//! What happens between a trap and the Guest's next instruction.
+//!
+//! The Switcher brings an [`Event`]: the Guest has trapped, or somebody has
+//! kicked it. First the ring of hypercalls is emptied, for the Guest may have
+//! left work there. Then the event is decided, in one place ([`Host::decide`]).
+//! Then everything is done that has to be done before the Guest may go on
+//! ([`Host::get_ready`]): sleep if it halted, interrupts, another view if it
+//! changed its page directory, segments. Whoever comes back from there may
+//! load the registers and go.
+
+use crate::address::GuestVirt;
+use crate::emulate;
+use crate::kill::Kill;
+use crate::memory::Memory;
+use crate::paging::{Fault, View};
+use crate::state::Vm;
+use crate::world::{Mapper, World};
+use core::sync::atomic::Ordering;
+use lg_abi::hypercall::HYPERCALL_VECTOR;
+use lg_abi::shared::{FPU_VECTOR, PAGE_FAULT_VECTOR, SYSCALL_VECTOR};
+
+/// Why the Host was entered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The processor trapped.
+    Trap {
+        /// The vector.
+        vector: u8,
+        /// The error code, 0 for vectors that have none.
+        error: u32,
+        /// The address, for a page fault.
+        cr2: u32,
+    },
+    /// `int $0x80`; eip stands behind it.
+    SystemCall,
+    /// A system call by an instruction that this machine does not have:
+    /// `sysenter` or `syscall`. Where from is lost.
+    StraySystemCall,
+    /// Guest code was found running in 64-bit mode.
+    LongMode,
+    /// A timer, another view or the Launcher wants attention.
+    Kick,
+}
+
+/// How long to wait before an interrupt that the Guest would not take is
+/// offered again, in nanoseconds. Guests of this kind do not look for pending
+/// interrupts when they switch them on.
+///
+/// MASTERY: write-protecting the page of `irq_enabled` while something is
+/// pending would tell us the moment, as the original's author wished.
+const RETRY_AFTER: u64 = 200_000;
+
+/// The Host of one view: all that it works with.
+pub struct Host<'a> {
+    /// What all views share.
+    pub vm: &'a Vm,
+    /// The Guest's memory.
+    pub memory: Memory,
+    /// What this view maps.
+    pub view: View<'a>,
+    /// Changes what it maps.
+    pub mapper: &'a mut dyn Mapper,
+    /// Everything else.
+    pub world: &'a mut dyn World,
+}
+
+impl Host<'_> {
+    /// The Guest stopped for `event`, its registers are in `vm.regs`. On
+    /// return they are ready to be loaded. Blocks while the Guest sleeps,
+    /// while the Launcher serves it, and while another view runs.
+    ///
+    /// # Errors
+    ///
+    /// A [`Kill`]: the Guest must not run again.
+    pub fn run_guest(&mut self, event: Event) -> Result<(), Kill> {
+        self.vm.counters.entries.count();
+        self.do_async_hcalls()?;
+        self.decide(event)?;
+        self.get_ready()
+    }
+
+    /// Everything that must happen before the Guest's next instruction,
+    /// whatever happened before. Blocks like [`Self::run_guest`].
+    ///
+    /// # Errors
+    ///
+    /// A [`Kill`]: the Guest must not run again.
+    pub fn get_ready(&mut self) -> Result<(), Kill> {
+        loop {
+            self.look_around();
+            if self.vm.break_wanted.load(Ordering::SeqCst) != 0 {
+                self.world.broken_out()?;
+                continue;
+            }
+            self.do_async_hcalls()?;
+            if self.vm.halted.get() != 0 && !self.has_interrupt()? {
+                self.halt();
+                continue;
+            }
+            self.maybe_do_interrupt()?;
+            self.arm_timer();
+            if self.vm.cr3.get() == self.view.cr3() {
+                break;
+            }
+            self.leave_for_other_view()?;
+        }
+        if self.vm.in_user_mode() {
+            let fpu = usize::from(fpu_vector());
+            if self.vm.ts.get() != 0 && self.vm.idt[fpu].get().is_present() {
+                // We cannot make the next FPU instruction trap, so the Guest
+                // gets its trap before any instruction.
+                self.vm.counters.fpu_traps.count();
+                self.deliver_trap(fpu_vector(), None)?;
+            }
+        }
+        self.settle_segments();
+        Ok(())
+    }
+
+    /// Decides what an event is: a shadow miss, a segment to put right, an
+    /// instruction to carry out or step over, a hypercall, something for the
+    /// Guest, or its death.
+    fn decide(&mut self, event: Event) -> Result<(), Kill> {
+        match event {
+            Event::Kick => Ok(()),
+            Event::SystemCall => self.system_call(),
+            Event::StraySystemCall => {
+                // What the Guest's processor would say to an instruction that
+                // it does not have. Where it stood, nobody knows.
+                self.vm.regs.eip.set(0);
+                self.deliver_trap(6, None)
+            }
+            Event::LongMode => self.long_mode(),
+            Event::Trap {
+                vector: 13, error, ..
+            } => self.general_protection(error),
+            Event::Trap {
+                vector: 14,
+                error,
+                cr2,
+            } => self.page_fault(GuestVirt(cr2), error & 3),
+            Event::Trap {
+                vector: 12,
+                error: 0,
+                ..
+            } if self.vm.in_user_mode() => self.limit_or(12),
+            Event::Trap { vector: 17, .. } if !self.vm.in_user_mode() => {
+                // Alignment checks are for privilege level 3; that a kernel
+                // runs there is our doing.
+                let flags = self.vm.regs.eflags.get() & !emulate::EFLAGS_AC;
+                self.vm.regs.eflags.set(flags);
+                Ok(())
+            }
+            Event::Trap {
+                vector: vector @ (3 | 4),
+                ..
+            } => {
+                let gate = self.vm.idt[usize::from(vector)].get();
+                if gate.is_present() && !gate.allows(self.vm.cpl()) {
+                    // `int3` and `into` ask for the gate's permission, and
+                    // this one gave none: eip goes back to the instruction.
+                    let eip = self.vm.regs.eip.get();
+                    self.vm.regs.eip.set(eip.wrapping_sub(1));
+                    let error = u32::from(vector) << 3 | 2;
+                    return self.deliver_trap(13, Some(error));
+                }
+                self.deliver_trap(vector, None)
+            }
+            Event::Trap { vector, error, .. } => {
+                self.deliver_trap(vector, Some(error))
+            }
+        }
+    }
+
+    /// A page fault at `va`; `error` has the write bit in bit 1.
+    pub(crate) fn page_fault(
+        &mut self,
+        va: GuestVirt,
+        error: u32,
+    ) -> Result<(), Kill> {
+        let user = self.vm.in_user_mode();
+        if va.is_switchers() && !user {
+            let eip = self.vm.regs.eip.get();
+            return Err(Kill::TouchedSwitcher { va: va.0, eip });
+        }
+        let write = error & 2 != 0;
+        match self.demand_page(va, write, user)? {
+            Fault::Mapped => {
+                self.vm.counters.shadow_faults.count();
+                return Ok(());
+            }
+            Fault::Guests if user && self.fix_tls() => {
+                self.vm.counters.tls_fixes.count();
+                return Ok(());
+            }
+            Fault::Guests => {}
+        }
+        self.vm.counters.guest_faults.count();
+        let present = u32::from(self.is_present(va));
+        let error = present | error & 2 | u32::from(user) << 2;
+        self.set_cr2(va)?;
+        self.deliver_trap(PAGE_FAULT_VECTOR as u8, Some(error))
+    }
+
+    /// A general protection fault: nearly everything that a kernel does and
+    /// that privilege level 3 may not do arrives here.
+    fn general_protection(&mut self, error: u32) -> Result<(), Kill> {
+        let mut code = [0; emulate::MAX_INSTRUCTION];
+        let fetched = self.fetch(GuestVirt(self.vm.regs.eip.get()), &mut code);
+        let code = &code[..fetched];
+        let user = self.vm.in_user_mode();
+
+        if let &[0xCD, vector, ..] = code
+            && error == u32::from(vector) << 3 | 2
+        {
+            return self.software_interrupt(vector, error);
+        }
+        if !user {
+            if let [0xCF, ..] = code {
+                self.vm.counters.irets.count();
+                return self.iret();
+            }
+            if self.debug_register(code) {
+                self.vm.counters.debug_registers.count();
+                return Ok(());
+            }
+        }
+        if self.load_segment(code, error)? {
+            self.vm.counters.segment_loads.count();
+            return Ok(());
+        }
+        if error == 0 {
+            if self.fix_data_segments() {
+                self.vm.counters.segment_fixes.count();
+                return Ok(());
+            }
+            if user {
+                return self.limit_or(13);
+            }
+            if self.port_io(code) {
+                self.vm.counters.port_io.count();
+                return Ok(());
+            }
+        }
+        self.deliver_trap(13, Some(error))
+    }
+
+    /// `int $vector` by code that the real processor would not let through.
+    fn software_interrupt(
+        &mut self,
+        vector: u8,
+        error: u32,
+    ) -> Result<(), Kill> {
+        let gate = self.vm.idt[usize::from(vector)].get();
+        let eip = self.vm.regs.eip.get();
+        if vector == HYPERCALL_VECTOR && !self.vm.in_user_mode() {
+            self.vm.regs.eip.set(eip.wrapping_add(2));
+            return self.do_hypercall();
+        }
+        let callable = vector < 32 || u32::from(vector) == SYSCALL_VECTOR;
+        if callable && gate.allows(self.vm.cpl()) {
+            self.vm.regs.eip.set(eip.wrapping_add(2));
+            return self.deliver_trap(vector, None);
+        }
+        self.deliver_trap(13, Some(error))
+    }
+
+    /// `int $0x80`. The kernel may do it, too: that is how it starts init.
+    fn system_call(&mut self) -> Result<(), Kill> {
+        self.vm.counters.system_calls.count();
+        let gate = self.vm.idt[SYSCALL_VECTOR as usize].get();
+        if gate.is_present() && !gate.allows(self.vm.cpl()) {
+            let eip = self.vm.regs.eip.get();
+            self.vm.regs.eip.set(eip.wrapping_sub(2));
+            return self.deliver_trap(13, Some(SYSCALL_VECTOR << 3 | 2));
+        }
+        self.deliver_trap(SYSCALL_VECTOR as u8, None)
+    }
+
+    /// Guest code jumped to the 64-bit code segment. A user program gets the
+    /// fault that its own processor would give it; a kernel should know
+    /// better.
+    fn long_mode(&mut self) -> Result<(), Kill> {
+        self.vm.counters.long_mode.count();
+        if !self.vm.in_user_mode() {
+            return Err(Kill::LongMode);
+        }
+        self.deliver_trap(13, Some(crate::segments::REAL_LONG_CS & !3))
+    }
+
+    /// A user program's access that a segment's limit may have stopped: the
+    /// page fault that the Guest's own processor would have raised, or else a
+    /// thread-local segment to put right, or else trap `vector`.
+    fn limit_or(&mut self, vector: u8) -> Result<(), Kill> {
+        if self.fix_data_segments() {
+            self.vm.counters.segment_fixes.count();
+            return Ok(());
+        }
+        if self.fix_tls() {
+            self.vm.counters.tls_fixes.count();
+            return Ok(());
+        }
+        if let Some(access) = self.beyond_limit() {
+            self.vm.counters.limit_faults.count();
+            return self.page_fault(access.va, u32::from(access.write) << 1);
+        }
+        self.deliver_trap(vector, Some(0))
+    }
+
+    /// Turns deadlines that have come into interrupts. Looks at the clock
+    /// only when somebody has kicked.
+    fn look_around(&mut self) {
+        let kick = self.vm.kick.load(Ordering::SeqCst);
+        if !self.view.notice_kick(kick) {
+            return;
+        }
+        self.vm.counters.kicks.count();
+        let deadline = self.vm.deadline.get();
+        let retry_at = self.vm.retry_at.get();
+        if deadline == 0 && retry_at == 0 {
+            return;
+        }
+        let now = self.world.monotonic();
+        if deadline != 0 && now >= deadline {
+            self.vm.deadline.set(0);
+            self.vm.counters.timer_ticks.count();
+            self.vm.raise(0);
+        }
+        if retry_at != 0 && now >= retry_at {
+            self.vm.retry_at.set(0);
+        }
+    }
+
+    /// Sleeps until something comes from outside.
+    fn halt(&mut self) {
+        self.vm.counters.halts.count();
+        self.arm_timer();
+        // From here on a kick is noticed: by its value, if it comes before
+        // we sleep; as a wake-up, if it comes after.
+        self.vm.asleep.store(1, Ordering::SeqCst);
+        let seen = self.vm.kick.load(Ordering::SeqCst);
+        let nothing_came = self.vm.irqs.load(Ordering::SeqCst)
+            & !self.blocked_interrupts()
+            == 0
+            && self.vm.break_wanted.load(Ordering::SeqCst) == 0;
+        if nothing_came && !self.view.is_news(seen) {
+            self.world.sleep(seen);
+        }
+        self.vm.asleep.store(0, Ordering::SeqCst);
+    }
+
+    /// An interrupt waits that the Guest does not take now.
+    pub(crate) fn retry_soon(&mut self) {
+        if self.vm.retry_at.get() == 0 {
+            self.vm.counters.retries.count();
+            let now = self.world.monotonic();
+            self.vm.retry_at.set(now + RETRY_AFTER);
+        }
+    }
+
+    /// Sees to it that this view is kicked at the next deadline.
+    fn arm_timer(&mut self) {
+        let (a, b) = (self.vm.deadline.get(), self.vm.retry_at.get());
+        let next = if a != 0 && b != 0 { a.min(b) } else { a | b };
+        self.world.arm(next);
+    }
+
+    /// The Guest's page directory has changed: the rest of its life goes on in
+    /// another process. Blocks until this view has the baton again.
+    fn leave_for_other_view(&mut self) -> Result<(), Kill> {
+        if let Some(slot) = self.choose_view()? {
+            self.vm.counters.handovers.count();
+            self.vm.current.store(slot as u32, Ordering::SeqCst);
+            self.world.hand_over(slot)?;
+        }
+        self.catch_up()
+    }
+}
+
+/// The vector of the floating-point trap, as an index.
+#[allow(clippy::cast_possible_truncation)] // it is 7
+const fn fpu_vector() -> u8 {
+    FPU_VECTOR as u8
+}

@@ -1,0 +1,247 @@
+//! Segments: what is really loaded while the Guest believes something else.
+//!
+//! Guest code runs at privilege level 3 of a 64-bit Linux, so its code and
+//! stack segments are fixed: the flat 32-bit ones that Linux gives everybody
+//! while it is in its kernel, and two of our own in the local descriptor table
+//! while it runs user code, which end where the Guest's kernel begins. Data
+//! segments are the Guest's to load. Most of what it loads means something
+//! else here, or nothing; the first use faults, and we put it right. User
+//! programs keep thread-local data behind gs (and fs): three descriptors of
+//! the local table have the very indices that the Guest's have, for C
+//! libraries compute with them, and only their bases change.
+
+use crate::address::GuestVirt;
+use crate::emulate;
+use crate::kill::Kill;
+use crate::run::Host;
+use crate::state::Registers;
+use core::cell::Cell;
+use lg_abi::segment::{
+    GDT_KERNEL_DS, GDT_TLS_ENTRIES, GDT_TLS_MIN, GDT_USER_CS, GDT_USER_DS,
+};
+
+/// Linux's flat 32-bit code segment (`__USER32_CS`).
+pub const REAL_KERNEL_CS: u32 = 0x23;
+
+/// Linux's flat data segment (`__USER_DS`).
+pub const REAL_KERNEL_DS: u32 = 0x2B;
+
+/// Linux's 64-bit code segment (`__USER_CS`).
+pub const REAL_LONG_CS: u32 = 0x33;
+
+/// Our user code segment: LDT, the index of the Guest's own.
+pub const REAL_USER_CS: u32 = ldt(GDT_USER_CS);
+
+/// Our user data segment.
+pub const REAL_USER_DS: u32 = ldt(GDT_USER_DS);
+
+/// The selector of entry `index` of the local descriptor table, level 3.
+#[must_use]
+pub const fn ldt(index: u32) -> u32 {
+    index << 3 | 7
+}
+
+/// A selector without its privilege bits.
+const fn without_level(selector: u32) -> u32 {
+    selector & 0xFFFC
+}
+
+/// Whether the selector loads nothing.
+const fn is_null(selector: u32) -> bool {
+    without_level(selector) == 0
+}
+
+/// The GDT index of a thread-local segment that `selector` means, in the
+/// Guest's GDT or in our LDT.
+fn tls_index(selector: u32) -> Option<u32> {
+    let index = selector >> 3;
+    (GDT_TLS_MIN..GDT_TLS_MIN + GDT_TLS_ENTRIES)
+        .contains(&index)
+        .then_some(index)
+}
+
+/// Segment registers by the number that instructions use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SegmentRegister {
+    Es,
+    Ss,
+    Ds,
+    Fs,
+    Gs,
+}
+
+impl Host<'_> {
+    /// The code and stack segments to run on now.
+    #[must_use]
+    pub fn real_segments(&self) -> (u32, u32) {
+        if self.vm.in_user_mode() {
+            (REAL_USER_CS, REAL_USER_DS)
+        } else {
+            (REAL_KERNEL_CS, REAL_KERNEL_DS)
+        }
+    }
+
+    /// The Guest goes on: its segments must fit the mode that it is in.
+    pub(crate) fn settle_segments(&mut self) {
+        if self.vm.in_user_mode() {
+            self.fix_data_segments();
+            self.fix_tls();
+        }
+    }
+
+    /// Puts ds and es right; answers whether that changed anything.
+    pub(crate) fn fix_data_segments(&mut self) -> bool {
+        let user = self.vm.in_user_mode();
+        let regs = &self.vm.regs;
+        // Not `||`: both have to be looked at.
+        fix_data_segment(&regs.ds, user) | fix_data_segment(&regs.es, user)
+    }
+
+    /// Puts fs and gs right where they name thread-local segments; answers
+    /// whether that changed anything. Linux sets the selectors long before
+    /// the descriptors, and bases do not survive what it does in between.
+    pub(crate) fn fix_tls(&mut self) -> bool {
+        let regs = &self.vm.regs;
+        self.fix_tls_segment(&regs.gs, &regs.gs_base)
+            | self.fix_tls_segment(&regs.fs, &regs.fs_base)
+    }
+
+    fn fix_tls_segment(&self, selector: &Cell<u32>, base: &Cell<u32>) -> bool {
+        let Some(index) = tls_index(selector.get()) else {
+            return false;
+        };
+        let descriptor = self.vm.gdt[index as usize].get();
+        if !descriptor.is_present() {
+            return false;
+        }
+        let (right, right_base) = (ldt(index), descriptor.base());
+        let changed = selector.get() != right || base.get() != right_base;
+        selector.set(right);
+        base.set(right_base);
+        changed
+    }
+
+    /// Carries out an instruction that loads a segment register with what the
+    /// Guest's GDT allows and the real processor refuses. Answers whether
+    /// there was one.
+    pub(crate) fn load_segment(
+        &mut self,
+        code: &[u8],
+        error: u32,
+    ) -> Result<bool, Kill> {
+        let regs = &self.vm.regs;
+        let Some(load) = emulate::segment_load(code, regs) else {
+            return Ok(false);
+        };
+        let mut bytes = [0; 2];
+        let selector = match load.source {
+            emulate::Source::Register(value) => value,
+            emulate::Source::Memory(va) => {
+                if self.fetch(va, &mut bytes) != bytes.len() {
+                    return Ok(false);
+                }
+                u16::from_le_bytes(bytes)
+            }
+        };
+        let selector = u32::from(selector);
+        // The processor names the selector that it refused.
+        if without_level(selector) != without_level(error) {
+            return Ok(false);
+        }
+        let Some(real) = self.real_selector(selector) else {
+            return Ok(false);
+        };
+        let regs = &self.vm.regs;
+        match load.register {
+            SegmentRegister::Es => regs.es.set(real),
+            SegmentRegister::Ds => regs.ds.set(real),
+            SegmentRegister::Fs => set_tls(&regs.fs, &regs.fs_base, real),
+            SegmentRegister::Gs => set_tls(&regs.gs, &regs.gs_base, real),
+            // The real one is fixed; the Guest may believe what it likes.
+            SegmentRegister::Ss => self.vm.ss.set(selector),
+        }
+        regs.esp.set(regs.esp.get().wrapping_add(load.popped));
+        regs.eip.set(regs.eip.get().wrapping_add(load.length));
+        Ok(true)
+    }
+
+    /// What to load for a selector that the Guest may use.
+    fn real_selector(&self, selector: u32) -> Option<u32> {
+        if is_null(selector) {
+            return Some(selector);
+        }
+        let index = selector >> 3;
+        let data = if self.vm.in_user_mode() {
+            REAL_USER_DS
+        } else {
+            REAL_KERNEL_DS
+        };
+        if selector & 4 != 0 {
+            // Our own LDT selectors, saved and loaded again by a Guest.
+            let ours = tls_index(selector).is_some()
+                || without_level(selector) == without_level(REAL_USER_DS);
+            return ours.then_some(selector | 3);
+        }
+        match index {
+            GDT_USER_DS => Some(data),
+            GDT_KERNEL_DS if !self.vm.in_user_mode() => Some(data),
+            _ => {
+                let index = tls_index(selector)?;
+                let descriptor = self.vm.gdt[index as usize].get();
+                descriptor.is_present().then(|| ldt(index))
+            }
+        }
+    }
+
+    /// A user program's access that ends beyond its segments' limit, if that
+    /// is what the instruction at eip does.
+    pub(crate) fn beyond_limit(&mut self) -> Option<emulate::Access> {
+        let mut code = [0; emulate::MAX_INSTRUCTION];
+        let eip = GuestVirt(self.vm.regs.eip.get());
+        let limit = self.vm.page_offset.get();
+        if eip.0 >= limit {
+            return Some(emulate::Access {
+                va: eip,
+                write: false,
+            });
+        }
+        let fetched = self.fetch(eip, &mut code);
+        emulate::accesses(&code[..fetched], &self.vm.regs)
+            .into_iter()
+            .flatten()
+            .find(|access| access.last() >= limit)
+            .map(|access| emulate::Access {
+                va: GuestVirt(access.va.0.max(limit)),
+                write: access.write,
+            })
+    }
+}
+
+/// Loads what the Guest means where `selector` is one of the data segments.
+fn fix_data_segment(selector: &Cell<u32>, user: bool) -> bool {
+    let right = if user { REAL_USER_DS } else { REAL_KERNEL_DS };
+    let current = selector.get();
+    let is_data = without_level(current) == GDT_USER_DS << 3
+        || current == REAL_USER_DS
+        || current == REAL_KERNEL_DS;
+    if !is_data || current == right {
+        return false;
+    }
+    selector.set(right);
+    true
+}
+
+/// Loading a selector loads a base, and those of our descriptors are zero.
+fn set_tls(selector: &Cell<u32>, base: &Cell<u32>, real: u32) {
+    selector.set(real);
+    base.set(0);
+}
+
+/// The registers that a fresh Guest starts with: flat data segments, nothing
+/// behind fs and gs.
+pub fn set_start_segments(regs: &Registers) {
+    regs.ds.set(REAL_KERNEL_DS);
+    regs.es.set(REAL_KERNEL_DS);
+    regs.fs.set(0);
+    regs.gs.set(0);
+}

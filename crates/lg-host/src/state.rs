@@ -1,0 +1,224 @@
+//! All that is known about a Guest, in memory that all of its views share.
+//!
+//! Registers first, for the Switcher's assembly lives on them; then what the
+//! Guest has told us by hypercalls; then the views. Whoever holds the baton
+//! owns everything but the atomics, so plain cells will do; the atomics are
+//! written by the Launcher or by signal handlers at any time. Zero is the
+//! right beginning for every field.
+
+use crate::counters::Counters;
+use core::cell::Cell;
+use core::sync::atomic::{AtomicU32, Ordering};
+use lg_abi::segment::{Descriptor, GDT_ENTRIES};
+use lg_abi::shared::IDT_ENTRIES;
+
+/// Page directories that can have a view of their own at the same time.
+pub const MAX_VIEWS: usize = 32;
+
+/// Changed pages that a view remembers for another before it gives up and
+/// says "look at everything".
+pub const MAX_CHANGES: usize = 256;
+
+/// Changed kernel pages that are remembered for all views.
+pub const MAX_KERNEL_CHANGES: u32 = 1024;
+
+/// The Guest's registers, as the processor has them: the selectors are the
+/// real ones.
+#[derive(Default)]
+#[repr(C)]
+#[allow(missing_docs)] // the processor's manual has them all
+pub struct Registers {
+    pub eax: Cell<u32>,
+    pub ebx: Cell<u32>,
+    pub ecx: Cell<u32>,
+    pub edx: Cell<u32>,
+    pub esi: Cell<u32>,
+    pub edi: Cell<u32>,
+    pub ebp: Cell<u32>,
+    pub esp: Cell<u32>,
+    pub eip: Cell<u32>,
+    pub eflags: Cell<u32>,
+    pub ds: Cell<u32>,
+    pub es: Cell<u32>,
+    pub fs: Cell<u32>,
+    pub gs: Cell<u32>,
+    pub fs_base: Cell<u32>,
+    pub gs_base: Cell<u32>,
+}
+
+/// The registers of the floating-point unit, as FXSAVE leaves them.
+#[repr(C, align(64))]
+pub struct FpuState(pub Cell<[u8; 512]>);
+
+/// One entry of the Guest's interrupt table, once checked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Gate {
+    /// Where the handler is.
+    pub handler: u32,
+    /// [`Gate::PRESENT`], [`Gate::INTERRUPT`], and the privilege level needed
+    /// to come here by `int`, from [`Gate::DPL_SHIFT`] on.
+    pub flags: u32,
+}
+
+impl Gate {
+    /// There is a handler.
+    pub const PRESENT: u32 = 1;
+    /// Interrupts are switched off on the way in.
+    pub const INTERRUPT: u32 = 2;
+    /// How far the privilege level is shifted.
+    pub const DPL_SHIFT: u32 = 8;
+
+    /// Whether there is a handler.
+    #[must_use]
+    pub fn is_present(self) -> bool {
+        self.flags & Self::PRESENT != 0
+    }
+
+    /// Whether code at privilege level `cpl` may come here by `int`.
+    #[must_use]
+    pub fn allows(self, cpl: u32) -> bool {
+        self.is_present() && cpl <= self.flags >> Self::DPL_SHIFT
+    }
+}
+
+/// What is known about a view: a process that maps one page directory.
+#[repr(C)]
+pub struct ViewSlot {
+    /// Its page directory; meaningless until it has `last_use`.
+    pub cr3: Cell<u32>,
+    /// The count of hand-overs when it was last given the baton; 0 = there is
+    /// no such process yet.
+    pub last_use: Cell<u64>,
+    /// What it must look at before it runs again: see [`Changes`].
+    pub flush: Cell<u32>,
+    /// How many of `changes` are in use.
+    pub change_count: Cell<u32>,
+    /// Virtual addresses of changed pages; bit 0 set: all of its 4 MiB.
+    pub changes: [Cell<u32>; MAX_CHANGES],
+    /// 1 = it is this view's turn. A futex.
+    pub baton: AtomicU32,
+}
+
+/// Bits of [`ViewSlot::flush`].
+pub struct Changes;
+
+impl Changes {
+    /// The view belongs to another page directory now: drop the user part.
+    pub const DROP_USER: u32 = 1;
+    /// Compare the user part.
+    pub const USER: u32 = 2;
+    /// Compare everything.
+    pub const EVERYTHING: u32 = 4;
+}
+
+/// `struct lguest`: the Guest.
+#[repr(C)]
+pub struct Vm {
+    /// The registers, while the Guest is not running.
+    pub regs: Registers,
+    /// Its floating-point registers, while it moves between views.
+    pub fpu: FpuState,
+
+    // What the Launcher set up.
+    /// Bytes of physical memory, devices' pages included.
+    pub limit: Cell<u32>,
+    /// Where the kernel maps physical address 0.
+    pub page_offset: Cell<u32>,
+    /// What to say in `tsc_khz`.
+    pub tsc_khz: Cell<u32>,
+    /// What to say in `guestid`.
+    pub guestid: Cell<u32>,
+    /// Paths that must not be taken: for tests, and to find faults.
+    pub slow_paths: Cell<u32>,
+
+    // What the Guest believes to be its privilege.
+    /// 1 while it runs user code.
+    pub user: Cell<u32>,
+    /// The code selector that it believes in.
+    pub cs: Cell<u32>,
+    /// The stack selector that it believes in.
+    pub ss: Cell<u32>,
+
+    // What the Guest has told us.
+    /// Physical address of its `lguest_data`; 0 before LGUEST_INIT.
+    pub lguest_data: Cell<u32>,
+    /// From here ...
+    pub noirq_start: Cell<u32>,
+    /// ... to here, no interrupt may be delivered.
+    pub noirq_end: Cell<u32>,
+    /// The next entry of the ring to look at.
+    pub next_hcall: Cell<u32>,
+    /// Its page directory.
+    pub cr3: Cell<u32>,
+    /// Kernel stack segment for traps from user mode.
+    pub ss1: Cell<u32>,
+    /// Kernel stack pointer for traps from user mode.
+    pub esp1: Cell<u32>,
+    /// CR0.TS.
+    pub ts: Cell<u32>,
+    /// It waits for an interrupt.
+    pub halted: Cell<u32>,
+    /// When interrupt 0 is due, on the monotonic clock; 0 = never.
+    pub deadline: Cell<u64>,
+    /// When to try again to deliver an interrupt; 0 = never.
+    pub retry_at: Cell<u64>,
+    /// Its descriptors.
+    pub gdt: [Cell<Descriptor>; GDT_ENTRIES as usize],
+    /// Its interrupt table.
+    pub idt: [Cell<Gate>; IDT_ENTRIES],
+
+    // The views.
+    /// Hand-overs so far.
+    pub uses: Cell<u64>,
+    /// Kernel pages changed so far.
+    pub kernel_change_count: Cell<u32>,
+    /// The last of them: virtual addresses.
+    pub kernel_changes: [Cell<u32>; MAX_KERNEL_CHANGES as usize],
+    /// The views, by slot.
+    pub views: [ViewSlot; MAX_VIEWS],
+    /// Which of them holds the baton.
+    pub current: AtomicU32,
+
+    // What comes from outside.
+    /// Interrupts that wait to be delivered, a bit each.
+    pub irqs: AtomicU32,
+    /// Goes up whenever something has come from outside. A futex.
+    pub kick: AtomicU32,
+    /// 1 while the current view sleeps on `kick`.
+    pub asleep: AtomicU32,
+    /// 1 = stop at the next clean point and tell the Launcher.
+    pub break_wanted: AtomicU32,
+
+    /// How often what has happened.
+    pub counters: Counters,
+}
+
+impl Vm {
+    /// Whether the Guest runs user code.
+    #[must_use]
+    pub fn in_user_mode(&self) -> bool {
+        self.user.get() != 0
+    }
+
+    /// The privilege level that the Guest believes to have.
+    #[must_use]
+    pub fn cpl(&self) -> u32 {
+        if self.in_user_mode() {
+            lg_abi::segment::USER_PL
+        } else {
+            lg_abi::segment::GUEST_PL
+        }
+    }
+
+    /// Whether LGUEST_INIT has come.
+    #[must_use]
+    pub fn is_initialised(&self) -> bool {
+        self.lguest_data.get() != 0
+    }
+
+    /// Raises interrupt `irq`; the caller sees to it that the Guest notices.
+    pub fn raise(&self, irq: u32) {
+        self.irqs.fetch_or(1 << irq, Ordering::SeqCst);
+    }
+}

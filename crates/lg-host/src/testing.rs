@@ -1,0 +1,225 @@
+//! A pretended machine for tests: memory, a notebook of mappings, a world.
+
+#![expect(
+    unsafe_code,
+    reason = "gives a Vec to Memory, and makes zeroed state"
+)]
+
+use crate::address::{GuestPhys, GuestVirt};
+use crate::kill::Kill;
+use crate::memory::Memory;
+use crate::paging::{View, ViewMemory};
+use crate::run::Host;
+use crate::state::Vm;
+use crate::world::{Access, MapError, Mapper, WallClock, World};
+use lg_abi::page::{PAGE_SHIFT, Pte};
+use std::boxed::Box;
+use std::collections::BTreeMap;
+use std::string::String;
+use std::vec::Vec;
+
+/// Memory for a Guest. Words, so that it is aligned.
+pub(crate) struct Ram(Box<[u32]>);
+
+impl Ram {
+    pub(crate) fn new(bytes: u32) -> Self {
+        Self(std::vec![0; bytes as usize / 4].into())
+    }
+
+    pub(crate) fn memory(&self) -> Memory {
+        let bytes = u32::try_from(self.0.len() * 4).unwrap();
+        let base = self.0.as_ptr().cast_mut().cast();
+        // SAFETY: tests keep the Ram as long as the Memory, and touch it only
+        // through the Memory.
+        unsafe { Memory::new(base, bytes) }
+    }
+}
+
+/// A value whose every field is fine when it is zero, made on the heap.
+fn zeroed<T>() -> Box<T> {
+    // SAFETY: only used for Vm and ViewMemory, which say that zero is right.
+    unsafe { Box::<T>::new_zeroed().assume_init() }
+}
+
+/// What is mapped: page number to frame and access.
+#[derive(Default)]
+pub(crate) struct Notebook {
+    pub(crate) pages: BTreeMap<u32, (u32, Access)>,
+    /// How many more mappings may be made before there is no room.
+    pub(crate) room: Option<usize>,
+}
+
+impl Mapper for Notebook {
+    fn map(
+        &mut self,
+        va: GuestVirt,
+        pa: GuestPhys,
+        pages: u32,
+        access: Access,
+    ) -> Result<(), MapError> {
+        if va.0 < 0x1000 {
+            return Err(MapError::Forbidden);
+        }
+        if self.room.is_some_and(|room| self.pages.len() >= room) {
+            return Err(MapError::NoRoom);
+        }
+        for i in 0..pages {
+            let frame = pa.0 + (i << PAGE_SHIFT);
+            self.pages.insert(va.page_number() + i, (frame, access));
+        }
+        Ok(())
+    }
+
+    fn unmap(&mut self, va: GuestVirt, pages: u32) -> Result<(), MapError> {
+        let first = va.page_number();
+        let inside: Vec<u32> = self
+            .pages
+            .range(first..first + pages)
+            .map(|(&p, _)| p)
+            .collect();
+        for page in inside {
+            self.pages.remove(&page);
+        }
+        Ok(())
+    }
+}
+
+/// A world in which time stands still and every request is written down.
+#[derive(Default)]
+pub(crate) struct Pretended {
+    pub(crate) now: u64,
+    pub(crate) armed: u64,
+    pub(crate) slept: u32,
+    pub(crate) sent: Vec<(u32, u32)>,
+    pub(crate) bound: Vec<(u32, u32, u32)>,
+    pub(crate) crashed: Option<String>,
+    pub(crate) handed_to: Vec<usize>,
+}
+
+impl World for Pretended {
+    fn send_dma(&mut self, key: u32, dma: GuestPhys) -> Result<(), Kill> {
+        self.sent.push((key, dma.0));
+        Ok(())
+    }
+
+    fn bind_dma(
+        &mut self,
+        key: u32,
+        dmas: GuestPhys,
+        count_irq: u32,
+    ) -> Result<bool, Kill> {
+        self.bound.push((key, dmas.0, count_irq));
+        Ok(true)
+    }
+
+    fn crash(&mut self, message: &[u8]) -> Result<(), Kill> {
+        self.crashed = Some(String::from_utf8_lossy(message).into());
+        Ok(())
+    }
+
+    fn broken_out(&mut self) -> Result<(), Kill> {
+        Ok(())
+    }
+
+    fn monotonic(&mut self) -> u64 {
+        self.now
+    }
+
+    fn wall_clock(&mut self) -> WallClock {
+        WallClock {
+            sec: 1_190_000_000,
+            nsec: 7,
+        }
+    }
+
+    fn arm(&mut self, deadline: u64) {
+        self.armed = deadline;
+    }
+
+    fn sleep(&mut self, _seen: u32) {
+        self.slept += 1;
+    }
+
+    fn start_view(&mut self, _slot: usize) -> Result<(), Kill> {
+        Ok(())
+    }
+
+    fn hand_over(&mut self, slot: usize) -> Result<(), Kill> {
+        self.handed_to.push(slot);
+        // Nobody is there to hand it back.
+        Err(Kill::NoView)
+    }
+}
+
+/// All that a Host needs, with a Guest that has said LGUEST_INIT.
+pub(crate) struct Machine {
+    pub(crate) ram: Ram,
+    pub(crate) vm: Box<Vm>,
+    pub(crate) view: Box<ViewMemory>,
+    pub(crate) notebook: Notebook,
+    pub(crate) world: Pretended,
+}
+
+impl Machine {
+    /// Bytes of RAM.
+    pub(crate) const RAM: u32 = 0x40_0000;
+    /// Where the page directory is.
+    pub(crate) const CR3: u32 = 0x1000;
+    /// The page table for user addresses below 4 MiB.
+    pub(crate) const USER_TABLE: u32 = 0x2000;
+    /// The page table for the kernel's first 4 MiB.
+    pub(crate) const KERNEL_TABLE: u32 = 0x3000;
+    /// `lguest_data`.
+    pub(crate) const DATA: u32 = 0x4000;
+
+    pub(crate) fn new() -> Self {
+        let machine = Self {
+            ram: Ram::new(Self::RAM),
+            vm: zeroed(),
+            view: zeroed(),
+            notebook: Notebook::default(),
+            world: Pretended::default(),
+        };
+        let (vm, m) = (&machine.vm, machine.ram.memory());
+        vm.limit.set(Self::RAM);
+        vm.page_offset.set(0xC000_0000);
+        vm.cr3.set(Self::CR3);
+        vm.views[0].cr3.set(Self::CR3);
+        vm.views[0].last_use.set(1);
+        vm.uses.set(1);
+        vm.cs.set(u32::from(lg_abi::segment::KERNEL_CS));
+        vm.ss.set(u32::from(lg_abi::segment::KERNEL_DS));
+        vm.lguest_data.set(Self::DATA);
+        let status = GuestPhys(Self::DATA + 20);
+        m.write(status, &[0xFF; 64]).unwrap();
+        m.set_word(GuestPhys(Self::CR3), Self::USER_TABLE | 0x67)
+            .unwrap();
+        m.set_word(GuestPhys(Self::CR3 + 0xC00), Self::KERNEL_TABLE | 0x67)
+            .unwrap();
+        // The kernel's memory, not linear as long as page 0 is missing.
+        for page in 1..1024_u32 {
+            let at = GuestPhys(Self::KERNEL_TABLE + page * 4);
+            m.set_word(at, page << 12 | 0x63).unwrap();
+        }
+        vm.regs.esp.set(0xC000_8000);
+        vm.esp1.set(0xC000_9000);
+        vm.ss1.set(u32::from(lg_abi::segment::KERNEL_DS));
+        machine
+    }
+
+    pub(crate) fn host(&mut self) -> Host<'_> {
+        Host {
+            vm: &self.vm,
+            memory: self.ram.memory(),
+            view: View::new(0, Self::CR3, &mut self.view),
+            mapper: &mut self.notebook,
+            world: &mut self.world,
+        }
+    }
+
+    /// Writes the entry for a user page below 4 MiB.
+    pub(crate) fn set_user_pte(&self, page: u32, pte: Pte) {
+        let at = GuestPhys(Self::USER_TABLE + page * 4);
+        self.ram.memory().set_word(at, pte.0).unwrap();
+    }
+}

@@ -1,0 +1,130 @@
+//! How a trap gets into the Guest, and how `iret` gets it out again.
+//!
+//! What a processor would do, done by hand: change to the kernel's stack if
+//! the trap comes from user mode, push the frame that the handler expects, and
+//! go on at the gate's address. The frame carries the selectors and the
+//! interrupt flag that the Guest believes in, not the real ones.
+
+use crate::address::GuestVirt;
+use crate::emulate::{
+    EFLAGS_AC, EFLAGS_FIXED, EFLAGS_NT, EFLAGS_RF, EFLAGS_TF, EFLAGS_USABLE,
+};
+use crate::kill::Kill;
+use crate::run::Host;
+use crate::state::Gate;
+use lg_abi::segment::KERNEL_CS;
+use lg_abi::shared::IF;
+
+/// Vectors at which the processor pushes an error code (Intel SDM volume 3,
+/// "Exception and Interrupt Reference").
+const fn has_error_code(vector: u8) -> bool {
+    matches!(vector, 8 | 10..=14 | 17)
+}
+
+impl Host<'_> {
+    /// Delivers trap `vector`. `error` is dropped where the vector has none,
+    /// and 0 where it should have one.
+    pub(crate) fn deliver_trap(
+        &mut self,
+        vector: u8,
+        error: Option<u32>,
+    ) -> Result<(), Kill> {
+        let gate = self.vm.idt[usize::from(vector)].get();
+        if !gate.is_present() || !self.vm.is_initialised() {
+            return Err(self.unhandled(vector, error.unwrap_or(0)));
+        }
+        if let Some(counter) = self.vm.counters.traps.get(usize::from(vector)) {
+            counter.count();
+        }
+        let error = has_error_code(vector).then(|| error.unwrap_or(0));
+        self.go_through(gate, error)
+    }
+
+    /// Does what a processor does at a gate.
+    pub(crate) fn go_through(
+        &mut self,
+        gate: Gate,
+        error: Option<u32>,
+    ) -> Result<(), Kill> {
+        let vm = self.vm;
+        let regs = &vm.regs;
+        let mut flags = regs.eflags.get() & !IF;
+        if self.irq_enabled()? & IF != 0 {
+            flags |= IF;
+        }
+        let mut stack = regs.esp.get();
+        let cs = vm.cs.get();
+        if vm.in_user_mode() {
+            let (old_ss, old_esp) = (vm.ss.get(), stack);
+            stack = vm.esp1.get();
+            self.push(&mut stack, old_ss)?;
+            self.push(&mut stack, old_esp)?;
+            vm.ss.set(vm.ss1.get());
+            vm.cs.set(u32::from(KERNEL_CS));
+            vm.user.set(0);
+        }
+        self.push(&mut stack, flags)?;
+        self.push(&mut stack, cs)?;
+        self.push(&mut stack, regs.eip.get())?;
+        if let Some(error) = error {
+            self.push(&mut stack, error)?;
+        }
+        regs.esp.set(stack);
+        regs.eip.set(gate.handler);
+        // AC stays out of kernel mode, too: there it would bite us, for a
+        // kernel runs at the level for which it is meant.
+        let cleared = EFLAGS_TF | EFLAGS_NT | EFLAGS_RF | EFLAGS_AC;
+        regs.eflags.set(regs.eflags.get() & !cleared);
+        if gate.flags & Gate::INTERRUPT != 0 {
+            self.set_irq_enabled(0)?;
+        }
+        Ok(())
+    }
+
+    /// Carries out the `iret` at which the Guest's kernel stands.
+    pub(crate) fn iret(&mut self) -> Result<(), Kill> {
+        let vm = self.vm;
+        let regs = &vm.regs;
+        let mut stack = regs.esp.get();
+        let eip = self.pop(&mut stack)?;
+        let cs = self.pop(&mut stack)?;
+        let flags = self.pop(&mut stack)?;
+        if cs & 3 == lg_abi::segment::USER_PL {
+            let esp = self.pop(&mut stack)?;
+            let ss = self.pop(&mut stack)?;
+            vm.ss.set(ss & 0xFFFF);
+            vm.user.set(1);
+            stack = esp;
+        }
+        vm.cs.set(cs & 0xFFFF);
+        regs.eip.set(eip);
+        regs.esp.set(stack);
+        regs.eflags.set(flags & EFLAGS_USABLE | EFLAGS_FIXED);
+        Ok(())
+    }
+
+    fn unhandled(&self, vector: u8, error: u32) -> Kill {
+        let detail = if u32::from(vector) == lg_abi::shared::PAGE_FAULT_VECTOR {
+            self.view.last_fault().0
+        } else {
+            error
+        };
+        let eip = self.vm.regs.eip.get();
+        Kill::UnhandledTrap {
+            vector,
+            eip,
+            detail,
+        }
+    }
+
+    fn push(&mut self, stack: &mut u32, word: u32) -> Result<(), Kill> {
+        *stack = stack.wrapping_sub(4);
+        self.write_virtual(GuestVirt(*stack), word)
+    }
+
+    fn pop(&mut self, stack: &mut u32) -> Result<u32, Kill> {
+        let word = self.read_virtual(GuestVirt(*stack))?;
+        *stack = stack.wrapping_add(4);
+        Ok(word)
+    }
+}

@@ -1,0 +1,126 @@
+//! What the Host needs of the world, as two small interfaces.
+//!
+//! A [`Mapper`] changes what the processor maps in this view's low 4 GiB; a
+//! [`World`] is everything else: the Launcher, the clocks, the other views.
+//! In the Guest's process both are system calls; in a test they are a notebook.
+
+use crate::address::{GuestPhys, GuestVirt};
+use crate::kill::Kill;
+
+/// What a mapping may be used for. Everything can be executed: a Guest of this
+/// generation knows no other way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Reading only.
+    Read,
+    /// Reading and writing.
+    Write,
+}
+
+/// The machine refused to map or unmap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MapError {
+    /// There are too many mappings, or no memory for more.
+    NoRoom,
+    /// This address cannot be mapped at all (the first pages, for instance).
+    Forbidden,
+}
+
+/// Changes what this view maps. Virtual and physical stretches are whole
+/// pages.
+pub trait Mapper {
+    /// Maps `pages` pages from `va` to `pa`, over whatever was there.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError`]; then the old mapping may be gone.
+    fn map(
+        &mut self,
+        va: GuestVirt,
+        pa: GuestPhys,
+        pages: u32,
+        access: Access,
+    ) -> Result<(), MapError>;
+
+    /// Maps nothing any more in `pages` pages from `va`.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError::NoRoom`] where a mapping would have to be split; then
+    /// nothing has changed.
+    fn unmap(&mut self, va: GuestVirt, pages: u32) -> Result<(), MapError>;
+}
+
+/// A point in time on the wall clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WallClock {
+    /// Seconds since 1970.
+    pub sec: u32,
+    /// And nanoseconds.
+    pub nsec: u32,
+}
+
+/// Everything but memory.
+pub trait World {
+    /// SEND_DMA: the Launcher carries it out and writes `used_len`. Blocks
+    /// until it has answered.
+    ///
+    /// # Errors
+    ///
+    /// A [`Kill`] ends the Guest.
+    fn send_dma(&mut self, key: u32, dma: GuestPhys) -> Result<(), Kill>;
+
+    /// BIND_DMA: `count_irq` as it stood in ecx. Answers whether it worked.
+    ///
+    /// # Errors
+    ///
+    /// A [`Kill`] ends the Guest.
+    fn bind_dma(
+        &mut self,
+        key: u32,
+        dmas: GuestPhys,
+        count_irq: u32,
+    ) -> Result<bool, Kill>;
+
+    /// CRASH: `message` has no NUL. Does not come back in the real world.
+    ///
+    /// # Errors
+    ///
+    /// A [`Kill`] ends the Guest.
+    fn crash(&mut self, message: &[u8]) -> Result<(), Kill>;
+
+    /// LHREQ_BREAK: tells the Launcher that the Guest stands at a clean point
+    /// and blocks until it may go on.
+    ///
+    /// # Errors
+    ///
+    /// A [`Kill`] ends the Guest.
+    fn broken_out(&mut self) -> Result<(), Kill>;
+
+    /// Nanoseconds on a clock that never jumps.
+    fn monotonic(&mut self) -> u64;
+
+    /// The time of day.
+    fn wall_clock(&mut self) -> WallClock;
+
+    /// Kicks this view at `deadline` on the monotonic clock; 0 = never.
+    fn arm(&mut self, deadline: u64);
+
+    /// Blocks until `Vm::kick` is not `seen` any more.
+    fn sleep(&mut self, seen: u32);
+
+    /// Asks the Launcher for a process for view `slot`.
+    ///
+    /// # Errors
+    ///
+    /// [`Kill::NoView`] if there can be none.
+    fn start_view(&mut self, slot: usize) -> Result<(), Kill>;
+
+    /// Passes the baton to view `slot`, floating-point registers included, and
+    /// blocks until it comes back to this view.
+    ///
+    /// # Errors
+    ///
+    /// A [`Kill`] ends the Guest.
+    fn hand_over(&mut self, slot: usize) -> Result<(), Kill>;
+}

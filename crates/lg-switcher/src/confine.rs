@@ -1,0 +1,257 @@
+//! The wall around a view: which system calls it may still make.
+//!
+//! Guest code can reach 64-bit mode and jump anywhere in its process; assume
+//! that it has. So the filter does not trust the code that calls: it allows a
+//! handful of calls, with arguments that touch only the Guest's own things,
+//! and only from the one place where this program makes them. Everything else
+//! ends the process, and the Launcher tells. System calls by the 32-bit door
+//! are another matter: they are the Guest's own, meant for its kernel, and
+//! come back to us as a signal.
+
+use crate::layout;
+use crate::syscall::nr;
+use lg_abi::page::{DIRECTORY_SPAN, PAGE_SIZE, SWITCHER_ADDR};
+
+/// One instruction of the filter (`struct sock_filter`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Instruction {
+    code: u16,
+    jump_true: u8,
+    jump_false: u8,
+    value: u32,
+}
+
+/// The most instructions that a filter of ours has.
+const MAX: usize = 160;
+
+/// A filter under construction.
+pub struct Filter {
+    code: [Instruction; MAX],
+    len: usize,
+}
+
+/// What the filter has to know about this process.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts {
+    /// Address behind the one `syscall`.
+    pub call_site: u64,
+    /// Address behind the `syscall` of a signal's return.
+    pub return_site: u64,
+    /// The number of our timer.
+    pub timer: u32,
+    /// How many shared pages there are.
+    pub shared_pages: u32,
+}
+
+/// What happens to a call.
+pub mod verdict {
+    /// The process dies (`SECCOMP_RET_KILL_PROCESS`).
+    pub const KILL: u32 = 0x8000_0000;
+    /// SIGSYS (`SECCOMP_RET_TRAP`).
+    pub const TRAP: u32 = 0x0003_0000;
+    /// It is made.
+    pub const ALLOW: u32 = 0x7FFF_0000;
+}
+
+/// `AUDIT_ARCH_I386`: the 32-bit door.
+pub const ARCH_I386: u32 = 0x4000_0003;
+/// `AUDIT_ARCH_X86_64`.
+pub const ARCH_X86_64: u32 = 0xC000_003E;
+
+// Offsets into `struct seccomp_data`.
+const NR: u32 = 0;
+const ARCH: u32 = 4;
+const IP: u32 = 8;
+
+/// Offset of the low word of argument `n`; the high word follows.
+const fn argument(n: u32) -> u32 {
+    16 + 8 * n
+}
+
+// Classes and modes of the filter's instructions (linux/bpf_common.h).
+const LOAD_WORD: u16 = 0x20;
+const JUMP_EQUAL: u16 = 0x15;
+const JUMP_GREATER: u16 = 0x25;
+const JUMP_NOT_LESS_THAN_X: u16 = 0x3D;
+const JUMP_ANY_BIT: u16 = 0x45;
+const ADD_X: u16 = 0x0C;
+const TO_X: u16 = 0x07;
+const RETURN: u16 = 0x06;
+
+/// The filter of a view.
+#[must_use]
+pub fn filter(facts: &Facts) -> Filter {
+    let mut f = Filter {
+        code: [Instruction::default(); MAX],
+        len: 0,
+    };
+    f.load(ARCH);
+    f.when(ARCH_I386, |f| f.end(verdict::TRAP));
+    f.require(ARCH_X86_64);
+    f.load(NR);
+    f.when(nr::RT_SIGRETURN as u32, |f| {
+        f.require_wide(IP, facts.return_site);
+        f.end(verdict::ALLOW);
+    });
+    f.require_wide(IP, facts.call_site);
+    f.load(NR);
+    f.when(nr::MMAP as u32, |f| mmap(f, facts));
+    f.when(nr::MUNMAP as u32, |f| {
+        f.require_narrow(0);
+        f.require_narrow(1);
+        // addr + len must not wrap, and end below the Switcher.
+        f.load(argument(1));
+        f.to_x();
+        f.load(argument(0));
+        f.add_x();
+        f.require_at_least_x();
+        f.require_at_most(SWITCHER_ADDR);
+        f.end(verdict::ALLOW);
+    });
+    f.when(nr::FUTEX as u32, |f| {
+        let state = layout::STATE as u64;
+        f.load(argument(0) + 4);
+        f.require((state >> 32) as u32);
+        f.load(argument(0));
+        f.require_at_most(layout::STATE_SIZE as u32 - 4);
+        // FUTEX_WAIT or FUTEX_WAKE, not private, no time-out.
+        f.require_narrow(1);
+        f.load(argument(1));
+        f.require_at_most(1);
+        f.require_wide(argument(3), 0);
+        f.end(verdict::ALLOW);
+    });
+    f.when(nr::CLOCK_GETTIME as u32, |f| {
+        f.require_narrow(0);
+        f.load(argument(0));
+        f.require_at_most(1);
+        f.end(verdict::ALLOW);
+    });
+    f.when(nr::TIMER_SETTIME as u32, |f| {
+        f.require_wide(argument(0), u64::from(facts.timer));
+        f.end(verdict::ALLOW);
+    });
+    f.when(nr::RT_SIGPROCMASK as u32, |f| f.end(verdict::ALLOW));
+    f.when(nr::EXIT_GROUP as u32, |f| f.end(verdict::ALLOW));
+    f.end(verdict::KILL);
+    f
+}
+
+/// mmap: shared and fixed, in the low 4 GiB below the Switcher, from the
+/// memory file, or one page of a shared page's file.
+fn mmap(f: &mut Filter, facts: &Facts) {
+    /// `MAP_SHARED | MAP_FIXED`.
+    const SHARED_FIXED: u64 = 0x11;
+    /// All but `PROT_READ | PROT_WRITE | PROT_EXEC`.
+    const NO_PROTECTION: u32 = !7;
+    for n in [0, 1, 2, 4] {
+        f.require_narrow(n);
+    }
+    f.load(argument(2));
+    f.require_no_bit(NO_PROTECTION);
+    f.require_wide(argument(3), SHARED_FIXED);
+    // Neither can be so large that their sum wraps.
+    f.load(argument(0));
+    f.require_at_most(SWITCHER_ADDR);
+    f.load(argument(1));
+    f.require_at_most(DIRECTORY_SPAN);
+    f.to_x();
+    f.load(argument(0));
+    f.add_x();
+    f.require_at_most(SWITCHER_ADDR);
+    f.load(argument(4));
+    f.when(layout::MEMORY_FD.cast_unsigned(), |f| f.end(verdict::ALLOW));
+    for n in 0..facts.shared_pages {
+        f.when(layout::SHARED_PAGE_FD.cast_unsigned() + n, |f| {
+            f.require_wide(argument(1), u64::from(PAGE_SIZE));
+            f.require_wide(argument(5), 0);
+            f.end(verdict::ALLOW);
+        });
+    }
+    f.end(verdict::KILL);
+}
+
+impl Filter {
+    /// The instructions.
+    #[must_use]
+    pub fn code(&self) -> &[Instruction] {
+        &self.code[..self.len]
+    }
+
+    fn push(&mut self, code: u16, jump_true: u8, jump_false: u8, value: u32) {
+        self.code[self.len] = Instruction {
+            code,
+            jump_true,
+            jump_false,
+            value,
+        };
+        self.len += 1;
+    }
+
+    fn load(&mut self, offset: u32) {
+        self.push(LOAD_WORD, 0, 0, offset);
+    }
+
+    fn to_x(&mut self) {
+        self.push(TO_X, 0, 0, 0);
+    }
+
+    fn add_x(&mut self) {
+        self.push(ADD_X, 0, 0, 0);
+    }
+
+    fn end(&mut self, verdict: u32) {
+        self.push(RETURN, 0, 0, verdict);
+    }
+
+    /// Does `then`, which must end in a verdict, when the loaded word is
+    /// `value`. The word must be loaded again if `then` is not taken and has
+    /// loaded another: it has not, for it was not taken.
+    fn when(&mut self, value: u32, then: impl FnOnce(&mut Self)) {
+        let jump = self.len;
+        self.push(JUMP_EQUAL, 0, 0, value);
+        then(self);
+        let skipped = self.len - jump - 1;
+        self.code[jump].jump_false =
+            u8::try_from(skipped).expect("rules are short");
+    }
+
+    /// Death, unless the loaded word is `value`.
+    fn require(&mut self, value: u32) {
+        self.push(JUMP_EQUAL, 1, 0, value);
+        self.end(verdict::KILL);
+    }
+
+    fn require_at_most(&mut self, value: u32) {
+        self.push(JUMP_GREATER, 0, 1, value);
+        self.end(verdict::KILL);
+    }
+
+    fn require_at_least_x(&mut self) {
+        self.push(JUMP_NOT_LESS_THAN_X, 1, 0, 0);
+        self.end(verdict::KILL);
+    }
+
+    fn require_no_bit(&mut self, bits: u32) {
+        self.push(JUMP_ANY_BIT, 0, 1, bits);
+        self.end(verdict::KILL);
+    }
+
+    /// Death, unless both words at `offset` make up `value`.
+    fn require_wide(&mut self, offset: u32, value: u64) {
+        self.load(offset);
+        self.require(value as u32);
+        self.load(offset + 4);
+        self.require((value >> 32) as u32);
+    }
+
+    /// Death, unless the high word of argument `n` is zero.
+    fn require_narrow(&mut self, n: u32) {
+        self.load(argument(n) + 4);
+        self.require(0);
+    }
+}
+
+#[cfg(test)]
+mod tests;

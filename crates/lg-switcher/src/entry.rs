@@ -1,0 +1,318 @@
+//! Leaving into the Guest: the last instructions before its own.
+//!
+//! The Guest's registers lie in the state that the views share. To leave means
+//! to load its floating-point registers, then its general ones, and then to
+//! let one `iretq` do the rest: code and stack segment, flags, eip and esp.
+//! A signal may come at any moment before that, and then something may have to
+//! be done first (an interrupt for the Guest, say). So the stretch from the
+//! look at [`KICKED`] to the `iretq` can be started again at any point: the
+//! handler sees that it interrupted it and moves on to `lg_recheck`. Nothing
+//! is lost, for all that was loaded still lies where it was loaded from.
+
+#![expect(unsafe_code, reason = "assembly, and the Host's own state")]
+
+use crate::layout::{EXIT_FRAME, STACK, STATE, State};
+use crate::mailbox::Request;
+use crate::world::{Outside, state};
+use core::arch::{asm, global_asm};
+use core::cell::UnsafeCell;
+use core::fmt::Write;
+use core::mem::offset_of;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use lg_host::kill::Kill;
+use lg_host::run::{Event, Host};
+use lg_host::state::{Registers, Vm};
+
+/// A signal has come since the Host last looked around. Read by the assembly.
+#[unsafe(no_mangle)]
+static KICKED: AtomicU32 = AtomicU32::new(0);
+
+/// Where the Guest's floating-point registers are.
+#[unsafe(no_mangle)]
+static FPU_AREA: AtomicU64 = AtomicU64::new(0);
+
+/// Which parts of them XRSTOR is to load; 0 = it is an FXSAVE area.
+#[unsafe(no_mangle)]
+static FPU_PARTS: AtomicU64 = AtomicU64::new(0);
+
+/// Where `iretq` finds the way into the Guest.
+#[repr(C)]
+struct ExitFrame {
+    rip: u64,
+    cs: u64,
+    rflags: u64,
+    rsp: u64,
+    ss: u64,
+}
+
+// lg_leave: rdi = nothing. Everything is in memory; the stack is kept in
+// LEAVE_STACK, so that lg_recheck has one: what lies above it (the signal's
+// frame, with the Guest's floating-point registers) must stay whole.
+//
+// Live from lg_leave_start on: r15 = the Guest's registers. r8 to r14 are
+// ours to use, for 32-bit code cannot see them.
+global_asm!(
+    ".globl lg_leave, lg_leave_start, lg_leave_end, lg_recheck",
+    ".local LEAVE_STACK",
+    ".comm LEAVE_STACK, 8, 8",
+    "lg_leave:",
+    "    mov [rip + LEAVE_STACK], rsp",
+    "lg_leave_start:",
+    "    cmp dword ptr [rip + KICKED], 0",
+    "    jne lg_recheck",
+    "    mov rdi, [rip + FPU_AREA]",
+    "    mov rax, [rip + FPU_PARTS]",
+    "    mov rdx, rax",
+    "    shr rdx, 32",
+    "    test rax, rax",
+    "    jz 2f",
+    "    xrstor64 [rdi]",
+    "    jmp 3f",
+    "2:  fxrstor64 [rdi]",
+    "3:  movabs r15, {regs}",
+    "    mov eax, [r15 + {eax}]",
+    "    mov ebx, [r15 + {ebx}]",
+    "    mov ecx, [r15 + {ecx}]",
+    "    mov edx, [r15 + {edx}]",
+    "    mov esi, [r15 + {esi}]",
+    "    mov edi, [r15 + {edi}]",
+    "    mov ebp, [r15 + {ebp}]",
+    "    movabs rsp, {frame}",
+    // The Host fades; the Guest takes up the pen.
+    "    iretq",
+    "lg_leave_end:",
+    "lg_recheck:",
+    "    mov rsp, [rip + LEAVE_STACK]",
+    "    and rsp, -16",
+    "    call {recheck}",
+    "    ud2",
+    regs = const STATE + offset_of!(State, vm) + offset_of!(Vm, regs),
+    frame = const STACK + EXIT_FRAME,
+    eax = const offset_of!(Registers, eax),
+    ebx = const offset_of!(Registers, ebx),
+    ecx = const offset_of!(Registers, ecx),
+    edx = const offset_of!(Registers, edx),
+    esi = const offset_of!(Registers, esi),
+    edi = const offset_of!(Registers, edi),
+    ebp = const offset_of!(Registers, ebp),
+    recheck = sym recheck,
+);
+
+unsafe extern "C" {
+    fn lg_leave() -> !;
+    static lg_leave_start: u8;
+    static lg_leave_end: u8;
+    fn lg_recheck();
+}
+
+/// The Host of this view. One thread, and the handlers that may interrupt the
+/// Host do not touch it.
+struct TheHost(UnsafeCell<Option<Host<'static>>>);
+
+// SAFETY: there is one thread.
+unsafe impl Sync for TheHost {}
+
+static HOST: TheHost = TheHost(UnsafeCell::new(None));
+
+/// Gives this view its Host.
+pub(crate) fn set_host(host: Host<'static>) {
+    // SAFETY: called once, before any signal can arrive.
+    unsafe { *HOST.0.get() = Some(host) };
+}
+
+/// The Host of this view.
+fn host() -> &'static mut Host<'static> {
+    // SAFETY: one use at a time: a handler that interrupts the Host does not
+    // call this, and one that interrupts the Guest finds the Host idle.
+    let host = unsafe { &mut *HOST.0.get() };
+    host.as_mut().expect("a view has a Host before it runs")
+}
+
+/// The Guest stopped for `event`: asks the Host and goes on. The caller has
+/// put the Guest's registers where they belong. `masked`: signals are blocked
+/// and have to be let through again.
+pub(crate) fn enter(event: Event, masked: bool) -> ! {
+    KICKED.store(0, Ordering::SeqCst);
+    let result = host().run_guest(event);
+    leave_or_die(result, masked)
+}
+
+/// The baton has come to this view for the first time.
+pub(crate) fn begin() -> ! {
+    take_fpu();
+    let result = host().catch_up().and_then(|()| host().get_ready());
+    leave_or_die(result, false)
+}
+
+/// A signal came between the last look around and the Guest's first
+/// instruction.
+extern "C" fn recheck() -> ! {
+    state().vm.counters.restarts.count();
+    KICKED.store(0, Ordering::SeqCst);
+    let result = host().get_ready();
+    leave_or_die(result, false)
+}
+
+fn leave_or_die(result: Result<(), Kill>, masked: bool) -> ! {
+    match result {
+        Ok(()) => leave(masked),
+        Err(kill) => die(&kill),
+    }
+}
+
+/// Somebody wants attention, and the Host is busy: it will look when it is
+/// done. Answers where the interrupted code has to go on.
+pub(crate) fn note_kick(rip: u64) -> u64 {
+    KICKED.store(1, Ordering::SeqCst);
+    state().vm.kick.fetch_add(1, Ordering::SeqCst);
+    let start = &raw const lg_leave_start as u64;
+    let end = &raw const lg_leave_end as u64;
+    if (start..end).contains(&rip) {
+        lg_recheck as *const () as u64
+    } else {
+        rip
+    }
+}
+
+/// The Guest's floating-point registers are in a signal's frame, at `area`;
+/// `parts` says which there are.
+pub(crate) fn set_fpu(area: u64, parts: u64) {
+    FPU_AREA.store(area, Ordering::Relaxed);
+    FPU_PARTS.store(parts, Ordering::Relaxed);
+}
+
+/// The Guest goes on in another view: its floating-point registers go where
+/// that one will look for them.
+pub(crate) fn put_fpu_away() {
+    let area = FPU_AREA.load(Ordering::Relaxed) as *const [u8; 512];
+    let shared = state().vm.fpu.0.as_ptr();
+    if area != shared {
+        // SAFETY: every area, whoever made it, begins with these 512 bytes.
+        unsafe { shared.copy_from_nonoverlapping(area, 1) };
+    }
+}
+
+/// The Guest goes on in this view: its floating-point registers are where the
+/// last one has put them.
+pub(crate) fn take_fpu() {
+    set_fpu(state().vm.fpu.0.as_ptr() as u64, 0);
+}
+
+/// The Guest is over.
+pub(crate) fn die(reason: &dyn core::fmt::Display) -> ! {
+    let mut text = Text {
+        bytes: [0; 200],
+        len: 0,
+    };
+    // A text that is too long is cut, which is no error here.
+    let _ = write!(text, "{reason}");
+    Outside::die(Request::Killed, &text.bytes[..text.len])
+}
+
+struct Text {
+    bytes: [u8; 200],
+    len: usize,
+}
+
+impl Write for Text {
+    fn write_str(&mut self, s: &str) -> core::fmt::Result {
+        for &byte in s.as_bytes() {
+            let free = self.bytes.get_mut(self.len).ok_or(core::fmt::Error)?;
+            *free = byte;
+            self.len += 1;
+        }
+        Ok(())
+    }
+}
+
+fn leave(masked: bool) -> ! {
+    let host = host();
+    let regs = &host.vm.regs;
+    let (cs, ss) = host.real_segments();
+    let frame = (STACK + EXIT_FRAME) as *mut ExitFrame;
+    let values = ExitFrame {
+        rip: u64::from(regs.eip.get()),
+        cs: u64::from(cs),
+        rflags: u64::from(regs.eflags.get()),
+        rsp: u64::from(regs.esp.get()),
+        ss: u64::from(ss),
+    };
+    // SAFETY: the place is set aside for this, in the middle of our stack.
+    unsafe { frame.write(values) };
+    load_segments(regs);
+    if masked {
+        unblock_signals();
+    }
+    // SAFETY: the Guest's registers, its floating-point area and the frame
+    // are complete.
+    unsafe { lg_leave() }
+}
+
+/// Lets all signals through again: a handler that leaves into the Guest does
+/// not return, so nobody else does it.
+fn unblock_signals() {
+    const SIG_SETMASK: usize = 2;
+    let none = 0_u64;
+    let at = &raw const none as usize;
+    // SAFETY: the kernel reads `none`.
+    let _ = unsafe {
+        crate::syscall::call(
+            crate::syscall::nr::RT_SIGPROCMASK,
+            [SIG_SETMASK, at, 0, 8, 0, 0],
+        )
+    };
+}
+
+/// Saves the selectors and bases that only the registers know.
+pub(crate) fn save_segments(regs: &Registers) {
+    let (ds, es, fs, gs): (u32, u32, u32, u32);
+    let (fs_base, gs_base): (u64, u64);
+    // SAFETY: reads registers.
+    unsafe {
+        asm!(
+            "mov {ds:e}, ds", "mov {es:e}, es",
+            "mov {fs:e}, fs", "mov {gs:e}, gs",
+            "rdfsbase {fs_base}", "rdgsbase {gs_base}",
+            ds = out(reg) ds, es = out(reg) es,
+            fs = out(reg) fs, gs = out(reg) gs,
+            fs_base = out(reg) fs_base, gs_base = out(reg) gs_base,
+            options(nomem, nostack, preserves_flags),
+        );
+    };
+    regs.ds.set(ds);
+    regs.es.set(es);
+    regs.fs.set(fs);
+    regs.gs.set(gs);
+    // A base that no 32-bit program can have is none that it has set.
+    regs.fs_base.set(fs_base as u32);
+    regs.gs_base.set(gs_base as u32);
+}
+
+/// Loads what differs. Loading a selector changes the base, so bases come
+/// last.
+fn load_segments(regs: &Registers) {
+    let live = Registers::default();
+    save_segments(&live);
+    // SAFETY: data segments mean nothing to 64-bit code; a selector that
+    // cannot be loaded faults, and the fault ends the Guest.
+    unsafe {
+        if live.ds.get() != regs.ds.get() {
+            asm!("mov ds, {:e}", in(reg) regs.ds.get());
+        }
+        if live.es.get() != regs.es.get() {
+            asm!("mov es, {:e}", in(reg) regs.es.get());
+        }
+        if live.fs.get() != regs.fs.get()
+            || live.fs_base.get() != regs.fs_base.get()
+        {
+            asm!("mov fs, {:e}", in(reg) regs.fs.get());
+            asm!("wrfsbase {}", in(reg) u64::from(regs.fs_base.get()));
+        }
+        if live.gs.get() != regs.gs.get()
+            || live.gs_base.get() != regs.gs_base.get()
+        {
+            asm!("mov gs, {:e}", in(reg) regs.gs.get());
+            asm!("wrgsbase {}", in(reg) u64::from(regs.gs_base.get()));
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! The mailbox: how the Host asks the Launcher for something, and waits.
+//!
+//! One request at a time, for one view runs at a time. The Host writes it and
+//! gives the turn to the Launcher; the Launcher answers and gives the turn
+//! back. The turn is a futex, so whoever has nothing to do sleeps. Every word
+//! is an atomic that the Launcher reads once and then checks its copy: the
+//! other side may be a Guest that has broken into its Host.
+
+use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+
+/// It is the Host's turn: it runs the Guest.
+pub const HOSTS_TURN: u32 = 0;
+
+/// It is the Launcher's turn: there is a request.
+pub const LAUNCHERS_TURN: u32 = 1;
+
+/// The longest text that goes with a request.
+pub const MAX_TEXT: usize = 256;
+
+/// What the Host may ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Request {
+    /// SEND_DMA. Arguments: key, physical address of the `lguest_dma`.
+    SendDma = 1,
+    /// BIND_DMA. Arguments: key, physical address, count and interrupt.
+    /// Reply: 1 or 0.
+    BindDma = 2,
+    /// A process for a view. Argument: its slot. Reply: 1 or 0.
+    StartView = 3,
+    /// The Guest stands at a clean point.
+    Broken = 4,
+    /// The Guest called CRASH; the text is its message. Never answered.
+    Crash = 5,
+    /// The Host kills the Guest; the text says why. Never answered.
+    Killed = 6,
+}
+
+impl Request {
+    /// The request with number `nr`.
+    #[must_use]
+    pub const fn from_number(nr: u32) -> Option<Self> {
+        Some(match nr {
+            1 => Self::SendDma,
+            2 => Self::BindDma,
+            3 => Self::StartView,
+            4 => Self::Broken,
+            5 => Self::Crash,
+            6 => Self::Killed,
+            _ => return None,
+        })
+    }
+}
+
+/// The words of the conversation. All zero is the beginning.
+#[repr(C)]
+pub struct Mailbox {
+    /// [`HOSTS_TURN`] or [`LAUNCHERS_TURN`]. A futex.
+    pub turn: AtomicU32,
+    /// A [`Request`].
+    pub request: AtomicU32,
+    /// What goes with it.
+    pub arguments: [AtomicU32; 3],
+    /// The Launcher's answer.
+    pub reply: AtomicU32,
+    /// How much of `text` is in use.
+    pub text_len: AtomicU32,
+    /// What a person is to read.
+    pub text: [AtomicU8; MAX_TEXT],
+}
+
+impl Mailbox {
+    /// Writes a request, for the Host. The turn is the caller's to give.
+    pub fn write(&self, request: Request, arguments: [u32; 3]) {
+        self.request.store(request as u32, Ordering::Relaxed);
+        for (word, argument) in self.arguments.iter().zip(arguments) {
+            word.store(argument, Ordering::Relaxed);
+        }
+    }
+
+    /// Writes the text that goes with a request, as much as there is room
+    /// for.
+    pub fn write_text(&self, text: &[u8]) {
+        let len = text.len().min(MAX_TEXT);
+        for (to, &from) in self.text.iter().zip(&text[..len]) {
+            to.store(from, Ordering::Relaxed);
+        }
+        #[allow(clippy::cast_possible_truncation)] // at most MAX_TEXT
+        self.text_len.store(len as u32, Ordering::Relaxed);
+    }
+
+    /// Copies the text out, for the Launcher: at most [`MAX_TEXT`] bytes,
+    /// whatever the other side claims.
+    #[must_use]
+    pub fn read_text(&self) -> ([u8; MAX_TEXT], usize) {
+        let mut text = [0; MAX_TEXT];
+        let claimed = self.text_len.load(Ordering::Relaxed) as usize;
+        for (to, from) in text.iter_mut().zip(&self.text) {
+            *to = from.load(Ordering::Relaxed);
+        }
+        (text, claimed.min(MAX_TEXT))
+    }
+}

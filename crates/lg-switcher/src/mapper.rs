@@ -1,0 +1,87 @@
+//! Mapping: mmap and munmap in the low 4 GiB.
+//!
+//! Guest-physical memory is a file, so mapping a page of it is one call with
+//! the physical address as the offset. Pages that are shared with other Guests
+//! lie in files of their own.
+
+#![expect(unsafe_code, reason = "mmap")]
+
+use crate::layout::{MAX_SHARED_PAGES, MEMORY_FD, SHARED_PAGE_FD, Setup};
+use crate::syscall::{call, errno, nr};
+use lg_abi::page::{PAGE_SHIFT, PAGE_SIZE};
+use lg_host::address::{GuestPhys, GuestVirt};
+use lg_host::world::{Access, MapError, Mapper};
+
+const PROT_READ_EXEC: usize = 1 | 4;
+const PROT_WRITE: usize = 2;
+const MAP_SHARED_FIXED: usize = 0x11;
+
+/// Maps for one view.
+pub struct Mmap {
+    shared_pfns: [u32; MAX_SHARED_PAGES],
+    shared_pages: usize,
+}
+
+impl Mmap {
+    /// Knows the shared pages that the Launcher told of.
+    #[must_use]
+    pub fn new(setup: &Setup) -> Self {
+        let shared_pages = setup.shared_pages as usize;
+        Self {
+            shared_pfns: setup.shared_pfns,
+            shared_pages: shared_pages.min(MAX_SHARED_PAGES),
+        }
+    }
+
+    /// The file and the offset in it of the page at `pa`.
+    fn file(&self, pa: GuestPhys) -> (i32, u32) {
+        let pfn = pa.0 >> PAGE_SHIFT;
+        let mut fd = SHARED_PAGE_FD;
+        for &shared in &self.shared_pfns[..self.shared_pages] {
+            if shared == pfn {
+                return (fd, 0);
+            }
+            fd += 1;
+        }
+        (MEMORY_FD, pa.0)
+    }
+}
+
+impl Mapper for Mmap {
+    fn map(
+        &mut self,
+        va: GuestVirt,
+        pa: GuestPhys,
+        pages: u32,
+        access: Access,
+    ) -> Result<(), MapError> {
+        let protection = match access {
+            Access::Read => PROT_READ_EXEC,
+            Access::Write => PROT_READ_EXEC | PROT_WRITE,
+        };
+        let (fd, offset) = self.file(pa);
+        let arguments = [
+            va.0 as usize,
+            (pages * PAGE_SIZE) as usize,
+            protection,
+            MAP_SHARED_FIXED,
+            fd.cast_unsigned() as usize,
+            offset as usize,
+        ];
+        // SAFETY: the low 4 GiB belong to the Guest; no Rust object lies
+        // there.
+        match unsafe { call(nr::MMAP, arguments) } {
+            Ok(_) => Ok(()),
+            Err(errno::ENOMEM) => Err(MapError::NoRoom),
+            Err(_) => Err(MapError::Forbidden),
+        }
+    }
+
+    fn unmap(&mut self, va: GuestVirt, pages: u32) -> Result<(), MapError> {
+        let bytes = (pages as usize) << PAGE_SHIFT;
+        // SAFETY: as in `map`.
+        unsafe { call(nr::MUNMAP, [va.0 as usize, bytes, 0, 0, 0, 0]) }
+            .map(drop)
+            .map_err(|_| MapError::NoRoom)
+    }
+}

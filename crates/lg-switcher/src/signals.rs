@@ -1,0 +1,236 @@
+//! Coming back: every trap of the Guest's arrives here as a signal.
+//!
+//! The kernel saves the Guest's registers on our stack and calls
+//! `lg_signal_entry`. If it was the Guest that was interrupted, its registers
+//! are taken over into the shared state, the signal is turned into an
+//! [`Event`], and the handler never returns: the Host leaves into the Guest by
+//! its own way. If it was the Host, then either somebody wants attention, and
+//! it will be given soon; or the Host has faulted, and that is the end.
+
+#![expect(unsafe_code, reason = "signal frames are the kernel's memory")]
+
+use crate::entry;
+use crate::layout::{IMAGE, IMAGE_SIZE, STACK, STACK_SIZE};
+use crate::syscall::{call, lg_restorer, nr};
+use crate::world::{ARMED, state};
+use core::arch::global_asm;
+use core::sync::atomic::Ordering;
+use lg_host::run::Event;
+use lg_host::segments::REAL_LONG_CS;
+
+/// The signals as which traps arrive.
+const TRAPS: [i32; 6] = [SIGILL, SIGTRAP, SIGBUS, SIGFPE, SIGSEGV, SIGSYS];
+const SIGILL: i32 = 4;
+const SIGTRAP: i32 = 5;
+const SIGBUS: i32 = 7;
+const SIGFPE: i32 = 8;
+const SIGSEGV: i32 = 11;
+const SIGSYS: i32 = 31;
+
+/// The timer's signal.
+pub const SIGALRM: i32 = 14;
+
+/// The Launcher's signal: something has changed, look around.
+pub const KICK_SIGNAL: i32 = 10;
+
+// rdi = signal, rsi = siginfo, rdx = context: as the kernel leaves them. The
+// flags may still be the Guest's where the kernel does not clean them: with
+// alignment checks on, our first unaligned access would be a fault; with
+// "nested task", our way out.
+global_asm!(
+    ".globl lg_signal_entry",
+    "lg_signal_entry:",
+    "    push 2",
+    "    popfq",
+    "    jmp {handler}",
+    handler = sym handle_signal,
+);
+
+unsafe extern "C" {
+    fn lg_signal_entry();
+}
+
+/// `struct sigcontext` of x86-64.
+#[repr(C)]
+struct SignalContext {
+    r8_to_r15: [u64; 8],
+    rdi: u64,
+    rsi: u64,
+    rbp: u64,
+    rbx: u64,
+    rdx: u64,
+    rax: u64,
+    rcx: u64,
+    rsp: u64,
+    rip: u64,
+    eflags: u64,
+    cs: u16,
+    gs: u16,
+    fs: u16,
+    ss: u16,
+    error: u64,
+    vector: u64,
+    old_mask: u64,
+    cr2: u64,
+    fpu: *const FpuFrame,
+    reserved: [u64; 8],
+}
+
+/// `struct ucontext`, up to what we read.
+#[repr(C)]
+struct UserContext {
+    flags: u64,
+    link: u64,
+    stack: [u64; 3],
+    machine: SignalContext,
+}
+
+/// The floating-point part of a frame: an FXSAVE area, in whose unused end the
+/// kernel tells what follows (`struct _fpx_sw_bytes`).
+#[repr(C)]
+struct FpuFrame {
+    fxsave: [u8; 464],
+    magic: u32,
+    extended_size: u32,
+    parts: u64,
+}
+
+/// "More than FXSAVE follows" (`FP_XSTATE_MAGIC1`).
+const FPU_MAGIC: u32 = 0x4650_5853;
+
+/// `struct sigaction` as the kernel has it.
+#[repr(C)]
+struct Action {
+    handler: usize,
+    flags: u64,
+    restorer: usize,
+    mask: u64,
+}
+
+/// Makes all signals arrive at [`handle_signal`], on a stack of ours.
+pub(crate) fn listen() -> Result<(), i32> {
+    const SA_SIGINFO: u64 = 4;
+    const SA_RESTORER: u64 = 0x0400_0000;
+    const SA_ONSTACK: u64 = 0x0800_0000;
+    const SA_NODEFER: u64 = 0x4000_0000;
+    let kicks = 1_u64 << (SIGALRM - 1) | 1 << (KICK_SIGNAL - 1);
+    // struct sigaltstack: address, flags, size.
+    let stack = [STACK, 0, STACK_SIZE];
+    let at = &raw const stack as usize;
+    // SAFETY: the stack is mapped and nobody else's.
+    unsafe { call(nr::SIGALTSTACK, [at, 0, 0, 0, 0, 0]) }?;
+    let action = |signal: i32, flags: u64, mask: u64| {
+        let action = Action {
+            handler: lg_signal_entry as *const () as usize,
+            flags: SA_SIGINFO | SA_RESTORER | SA_ONSTACK | flags,
+            restorer: lg_restorer as *const () as usize,
+            mask,
+        };
+        let signal = signal.cast_unsigned() as usize;
+        let at = &raw const action as usize;
+        // SAFETY: the handler keeps to what a handler may do.
+        unsafe { call(nr::RT_SIGACTION, [signal, at, 0, 8, 0, 0]) }
+    };
+    for signal in TRAPS {
+        // Nothing is blocked while a trap is handled, for the handler does
+        // not return in the way that would let it through again.
+        action(signal, SA_NODEFER, 0)?;
+    }
+    for signal in [SIGALRM, KICK_SIGNAL] {
+        // A storm of kicks must not pile up on the stack.
+        action(signal, 0, kicks)?;
+    }
+    Ok(())
+}
+
+extern "C" fn handle_signal(
+    signal: i32,
+    _info: usize,
+    context: *mut UserContext,
+) {
+    // SAFETY: the kernel passes its frame, which is on our stack until we
+    // leave.
+    let context = unsafe { &mut (*context).machine };
+    let is_kick = matches!(signal, SIGALRM | KICK_SIGNAL);
+    if signal == SIGALRM {
+        ARMED.store(0, Ordering::Relaxed);
+    }
+    let long = u32::from(context.cs) == REAL_LONG_CS;
+    let image = IMAGE as u64..(IMAGE + IMAGE_SIZE) as u64;
+    if long && image.contains(&context.rip) {
+        if is_kick {
+            context.rip = entry::note_kick(context.rip);
+            return;
+        }
+        entry::die(&HostFault {
+            signal,
+            vector: context.vector,
+            rip: context.rip,
+            cr2: context.cr2,
+        });
+    }
+    take_over(context);
+    if is_kick {
+        state().vm.kick.fetch_add(1, Ordering::SeqCst);
+    }
+    let event = match signal {
+        _ if is_kick && long => {
+            // A 64-bit loop must not be able to hide from its kernel.
+            Event::LongMode
+        }
+        _ if is_kick => Event::Kick,
+        _ if long => Event::LongMode,
+        SIGSYS if context.rip >> 32 != 0 => Event::StraySystemCall,
+        SIGSYS => Event::SystemCall,
+        _ => Event::Trap {
+            vector: context.vector as u8,
+            error: context.error as u32,
+            cr2: context.cr2 as u32,
+        },
+    };
+    entry::enter(event, is_kick)
+}
+
+/// Copies the Guest's registers into the shared state.
+fn take_over(context: &SignalContext) {
+    let regs = &state().vm.regs;
+    entry::save_segments(regs);
+    regs.eax.set(context.rax as u32);
+    regs.ebx.set(context.rbx as u32);
+    regs.ecx.set(context.rcx as u32);
+    regs.edx.set(context.rdx as u32);
+    regs.esi.set(context.rsi as u32);
+    regs.edi.set(context.rdi as u32);
+    regs.ebp.set(context.rbp as u32);
+    regs.esp.set(context.rsp as u32);
+    regs.eip.set(context.rip as u32);
+    regs.eflags.set(context.eflags as u32);
+    // SAFETY: every frame of a 64-bit kernel has a floating-point part.
+    let fpu = unsafe { &*context.fpu };
+    /// x87 and SSE: what an FXSAVE area has.
+    const LEGACY_PARTS: u64 = 3;
+    let parts = if fpu.magic == FPU_MAGIC {
+        fpu.parts
+    } else {
+        LEGACY_PARTS
+    };
+    entry::set_fpu(context.fpu as u64, parts);
+}
+
+/// The Host itself has faulted: a bug, or a Guest that has been at it.
+struct HostFault {
+    signal: i32,
+    vector: u64,
+    rip: u64,
+    cr2: u64,
+}
+
+impl core::fmt::Display for HostFault {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(
+            f,
+            "the Host faulted: signal {}, trap {} at {:#x} (address {:#x})",
+            self.signal, self.vector, self.rip, self.cr2
+        )
+    }
+}

@@ -1,0 +1,143 @@
+//! System calls: one instruction, in one place.
+//!
+//! A view has no C library. All of its system calls are made by the one
+//! `syscall` below, and the filter ([`crate::confine`]) allows them from no
+//! other address. The exception is the return from a signal, which has an
+//! address of its own.
+
+#![expect(unsafe_code, reason = "system calls are assembly")]
+
+use core::arch::global_asm;
+
+// In:  rdi = number, rsi, rdx, rcx, r8, r9, [rsp+8] = arguments 1 to 6.
+// Out: rax = result, or minus an errno.
+global_asm!(
+    ".globl lg_syscall, lg_syscall_site, lg_restorer, lg_restorer_site",
+    "lg_syscall:",
+    "    mov rax, rdi",
+    "    mov rdi, rsi",
+    "    mov rsi, rdx",
+    "    mov rdx, rcx",
+    "    mov r10, r8",
+    "    mov r8, r9",
+    "    mov r9, [rsp + 8]",
+    "    syscall",
+    "lg_syscall_site:",
+    "    ret",
+    // Signal handlers return here; the frame is at rsp.
+    "lg_restorer:",
+    "    mov eax, {rt_sigreturn}",
+    "    syscall",
+    "lg_restorer_site:",
+    "    ud2",
+    rt_sigreturn = const nr::RT_SIGRETURN,
+);
+
+unsafe extern "C" {
+    fn lg_syscall(
+        nr: usize,
+        a: usize,
+        b: usize,
+        c: usize,
+        d: usize,
+        e: usize,
+        f: usize,
+    ) -> isize;
+    static lg_syscall_site: u8;
+    static lg_restorer_site: u8;
+    /// Where a signal handler returns to.
+    pub(crate) fn lg_restorer();
+}
+
+/// Numbers of system calls on x86-64.
+#[allow(missing_docs)] // section 2 of the manual has them all
+pub mod nr {
+    pub const READ: usize = 0;
+    pub const WRITE: usize = 1;
+    pub const CLOSE: usize = 3;
+    pub const MMAP: usize = 9;
+    pub const MUNMAP: usize = 11;
+    pub const RT_SIGACTION: usize = 13;
+    pub const RT_SIGPROCMASK: usize = 14;
+    pub const RT_SIGRETURN: usize = 15;
+    pub const CLONE: usize = 56;
+    pub const GETPPID: usize = 110;
+    pub const SIGALTSTACK: usize = 131;
+    pub const MODIFY_LDT: usize = 154;
+    pub const PRCTL: usize = 157;
+    pub const FUTEX: usize = 202;
+    pub const TIMER_CREATE: usize = 222;
+    pub const TIMER_SETTIME: usize = 223;
+    pub const CLOCK_GETTIME: usize = 228;
+    pub const EXIT_GROUP: usize = 231;
+    pub const SECCOMP: usize = 317;
+}
+
+/// The numbers of errors that mean something to us.
+#[allow(missing_docs)]
+pub mod errno {
+    pub const EINTR: i32 = 4;
+    pub const ENOMEM: i32 = 12;
+}
+
+/// The address behind the one `syscall` instruction: what the kernel reports
+/// as the caller.
+#[must_use]
+pub fn call_site() -> u64 {
+    &raw const lg_syscall_site as u64
+}
+
+/// The address behind the `syscall` of a signal's return.
+#[must_use]
+pub fn return_site() -> u64 {
+    &raw const lg_restorer_site as u64
+}
+
+/// Makes system call `nr`. Arguments that it does not take are ignored.
+///
+/// # Errors
+///
+/// The number of the error.
+///
+/// # Safety
+///
+/// What the call does to memory must be fine with whoever uses that memory.
+pub unsafe fn call(nr: usize, a: [usize; 6]) -> Result<usize, i32> {
+    // SAFETY: the caller's.
+    let result = unsafe { lg_syscall(nr, a[0], a[1], a[2], a[3], a[4], a[5]) };
+    usize::try_from(result).map_err(|_| {
+        // Errors are minus one to minus 4095.
+        i32::try_from(-result).unwrap_or(i32::MAX)
+    })
+}
+
+/// `futex(FUTEX_WAIT)`: sleeps while `word` is `value`; wakes up too early
+/// now and then.
+pub fn futex_wait(word: &core::sync::atomic::AtomicU32, value: u32) {
+    const FUTEX_WAIT: usize = 0;
+    let at = word.as_ptr() as usize;
+    // SAFETY: only reads the word.
+    let _ =
+        unsafe { call(nr::FUTEX, [at, FUTEX_WAIT, value as usize, 0, 0, 0]) };
+}
+
+/// `futex(FUTEX_WAKE)`: wakes one who sleeps on `word`.
+pub fn futex_wake(word: &core::sync::atomic::AtomicU32) {
+    const FUTEX_WAKE: usize = 1;
+    let at = word.as_ptr() as usize;
+    // SAFETY: touches no memory.
+    let _ = unsafe { call(nr::FUTEX, [at, FUTEX_WAKE, 1, 0, 0, 0]) };
+}
+
+/// Ends the process.
+pub fn exit(status: i32) -> ! {
+    loop {
+        // SAFETY: nobody is left to use any memory.
+        let _ = unsafe {
+            call(
+                nr::EXIT_GROUP,
+                [status.cast_unsigned() as usize, 0, 0, 0, 0, 0],
+            )
+        };
+    }
+}

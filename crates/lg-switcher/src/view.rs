@@ -1,0 +1,308 @@
+//! How a view comes into the world.
+//!
+//! The Launcher starts one process, the nursery, from this program: it maps
+//! what all views have in common, makes segments, listens to signals, and
+//! throws everything else away, the C runtime's stack and the kernel's vDSO
+//! among it. It never runs the Guest. Whenever the Launcher asks, it forks: the
+//! child is a child of the Launcher, gets a timer, closes the door behind
+//! itself, and waits for the baton.
+
+#![expect(unsafe_code, reason = "sets the process up by system calls")]
+
+use crate::confine::{self, Facts, Instruction};
+use crate::entry;
+use crate::layout::{
+    BEYOND, COMMAND_FD, MEMORY, MEMORY_FD, RECORD, RECORD_SIZE, SHARED_PAGE_FD,
+    STACK, STACK_SIZE, STATE, STATE_FD, STATE_SIZE, TASK_SIZE,
+};
+use crate::mapper::Mmap;
+use crate::signals::{self, SIGALRM};
+use crate::syscall::{call, call_site, errno, exit, nr, return_site};
+use crate::world::{Outside, state};
+use core::cell::UnsafeCell;
+use lg_abi::page::{PAGE_SHIFT, PAGE_SIZE};
+use lg_abi::segment::{GDT_TLS_ENTRIES, GDT_TLS_MIN, GDT_USER_CS, GDT_USER_DS};
+use lg_host::memory::Memory;
+use lg_host::paging::{View, ViewMemory};
+use lg_host::run::Host;
+
+/// What the nursery answers to the Launcher's request for a view: a process
+/// number, or minus an errno.
+pub type Answer = i32;
+
+const PROT_READ_WRITE: usize = 3;
+const MAP_SHARED_FIXED: usize = 0x11;
+const MAP_PRIVATE_FIXED_ANONYMOUS_NORESERVE: usize = 0x4032;
+
+/// The status with which the nursery ends when it cannot be set up: this plus
+/// the number of the step.
+pub const SETUP_FAILED: i32 = 100;
+
+/// Maps the stack on which everything else happens. The caller changes to it.
+pub fn map_stack() {
+    let arguments = [
+        STACK,
+        STACK_SIZE,
+        PROT_READ_WRITE,
+        MAP_PRIVATE_FIXED_ANONYMOUS_NORESERVE,
+        usize::MAX,
+        0,
+    ];
+    // SAFETY: nothing of ours lies there.
+    if unsafe { call(nr::MMAP, arguments) }.is_err() {
+        exit(SETUP_FAILED);
+    }
+}
+
+/// The nursery. The stack is the one of [`map_stack`].
+pub fn main() -> ! {
+    let steps: [fn() -> Result<(), i32>; 5] = [
+        map_everything,
+        forget_the_rest,
+        make_segments,
+        signals::listen,
+        deny,
+    ];
+    for (number, step) in (1..).zip(steps) {
+        if step().is_err() {
+            exit(SETUP_FAILED + number);
+        }
+    }
+    // SAFETY: asks for a number.
+    let launcher = unsafe { call(nr::GETPPID, [0; 6]) };
+    loop {
+        let mut slot = 0_u32;
+        let at = &raw mut slot as usize;
+        let fd = COMMAND_FD.cast_unsigned() as usize;
+        // SAFETY: the kernel writes `slot`.
+        match unsafe { call(nr::READ, [fd, at, 4, 0, 0, 0]) } {
+            Ok(4) => {}
+            Err(errno::EINTR) => continue,
+            // The Launcher has gone, or wants us gone.
+            _ => exit(0),
+        }
+        let answer: Answer = match fork() {
+            Ok(0) => live(slot as usize, launcher),
+            Ok(pid) => Answer::try_from(pid).unwrap_or(Answer::MIN),
+            Err(error) => -error,
+        };
+        let at = &raw const answer as usize;
+        // SAFETY: the kernel reads `answer`.
+        let _ = unsafe { call(nr::WRITE, [fd, at, 4, 0, 0, 0]) };
+    }
+}
+
+/// A child that is its grandparent's: the Launcher hears of its death.
+fn fork() -> Result<usize, i32> {
+    const CLONE_PARENT: usize = 0x8000;
+    // SAFETY: a copy of this process, on a copy of this stack.
+    unsafe { call(nr::CLONE, [CLONE_PARENT, 0, 0, 0, 0, 0]) }
+}
+
+fn map(at: usize, size: usize, fd: i32, flags: usize) -> Result<(), i32> {
+    let fd = fd as isize as usize;
+    // SAFETY: the layout gives each mapping a place of its own.
+    unsafe { call(nr::MMAP, [at, size, PROT_READ_WRITE, flags, fd, 0]) }
+        .map(drop)
+}
+
+fn map_everything() -> Result<(), i32> {
+    map(STATE, STATE_SIZE, STATE_FD, MAP_SHARED_FIXED)?;
+    close(STATE_FD);
+    let setup = &state().setup;
+    map(MEMORY, setup.limit as usize, MEMORY_FD, MAP_SHARED_FIXED)?;
+    let pfns = &setup.shared_pfns[..setup.shared_pages as usize];
+    for (fd, &pfn) in (SHARED_PAGE_FD..).zip(pfns) {
+        let at = MEMORY + ((pfn as usize) << PAGE_SHIFT);
+        map(at, PAGE_SIZE as usize, fd, MAP_SHARED_FIXED)?;
+    }
+    map(
+        RECORD,
+        RECORD_SIZE,
+        -1,
+        MAP_PRIVATE_FIXED_ANONYMOUS_NORESERVE,
+    )
+}
+
+/// Unmaps the stack that the kernel gave us, with what it wrote there, and
+/// its vDSO: nothing shall be found in a view that is not the Guest's.
+fn forget_the_rest() -> Result<(), i32> {
+    let all = [BEYOND, TASK_SIZE - BEYOND, 0, 0, 0, 0];
+    // SAFETY: we are on a stack of our own and use nothing up there. Some
+    // kernels seal their own mappings; those stay, and tell nothing.
+    let _ = unsafe { call(nr::MUNMAP, all) };
+    Ok(())
+}
+
+/// `struct user_desc`.
+#[repr(C)]
+struct UserDescriptor {
+    entry_number: u32,
+    base: u32,
+    limit: u32,
+    flags: u32,
+}
+
+/// Fills the local descriptor table: thread-local segments, flat, whose bases
+/// are set as they are needed; and the segments of user code, which end where
+/// the Guest's kernel begins.
+fn make_segments() -> Result<(), i32> {
+    const SEG_32BIT: u32 = 1;
+    const CONTENTS_CODE: u32 = 2 << 1;
+    const LIMIT_IN_PAGES: u32 = 1 << 4;
+    const USEABLE: u32 = 1 << 6;
+    const WRITE_LDT: usize = 0x11;
+    const FLAT: u32 = 0xF_FFFF;
+    let user_limit = (state().vm.page_offset.get() >> PAGE_SHIFT) - 1;
+    let tls = (GDT_TLS_MIN..GDT_TLS_MIN + GDT_TLS_ENTRIES)
+        .map(|index| (index, FLAT, 0));
+    let user = [
+        (GDT_USER_CS, user_limit, CONTENTS_CODE),
+        (GDT_USER_DS, user_limit, 0),
+    ];
+    for (entry_number, limit, contents) in tls.chain(user) {
+        let flags = SEG_32BIT | contents | LIMIT_IN_PAGES | USEABLE;
+        let entry = UserDescriptor {
+            entry_number,
+            base: 0,
+            limit,
+            flags,
+        };
+        let (at, size) = (&raw const entry as usize, size_of_val(&entry));
+        // SAFETY: the kernel reads `entry`; nothing uses the table yet. The
+        // result is 32 bits wide in a 64-bit register.
+        let made =
+            unsafe { call(nr::MODIFY_LDT, [WRITE_LDT, at, size, 0, 0, 0]) }?;
+        if made as u32 != 0 {
+            return Err((made as u32).cast_signed().wrapping_neg());
+        }
+    }
+    Ok(())
+}
+
+/// What no descendant of ours shall ever do.
+fn deny() -> Result<(), i32> {
+    const PR_SET_DUMPABLE: usize = 4;
+    const PR_SET_NO_NEW_PRIVS: usize = 38;
+    die_with_parent()?;
+    // SAFETY: switches of this process.
+    unsafe { call(nr::PRCTL, [PR_SET_DUMPABLE, 0, 0, 0, 0, 0]) }?;
+    // SAFETY: as above.
+    unsafe { call(nr::PRCTL, [PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0]) }?;
+    Ok(())
+}
+
+fn die_with_parent() -> Result<(), i32> {
+    const PR_SET_PDEATHSIG: usize = 1;
+    const SIGKILL: usize = 9;
+    // SAFETY: a switch of this process.
+    unsafe { call(nr::PRCTL, [PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0, 0]) }
+        .map(drop)
+}
+
+fn close(fd: i32) {
+    let fd = fd.cast_unsigned() as usize;
+    // SAFETY: nobody uses it any more.
+    let _ = unsafe { call(nr::CLOSE, [fd, 0, 0, 0, 0, 0]) };
+}
+
+/// What a Host lives on; it must not move, nor end.
+struct Home {
+    mapper: Mmap,
+    world: Outside,
+}
+
+struct TheHome(UnsafeCell<Option<Home>>);
+
+// SAFETY: there is one thread.
+unsafe impl Sync for TheHome {}
+
+static HOME: TheHome = TheHome(UnsafeCell::new(None));
+
+/// The life of a view, from its birth to its first instruction of the Guest's.
+fn live(slot: usize, launcher: Result<usize, i32>) -> ! {
+    close(COMMAND_FD);
+    // A parent that died before we asked to die with it has left us to
+    // somebody else.
+    // SAFETY: asks for a number.
+    let parent = unsafe { call(nr::GETPPID, [0; 6]) };
+    if die_with_parent().is_err() || parent != launcher {
+        exit(1);
+    }
+    let Ok(timer) = make_timer() else { exit(2) };
+    let state = state();
+    let home = Home {
+        mapper: Mmap::new(&state.setup),
+        world: Outside { slot, timer },
+    };
+    // SAFETY: the only use, and the process has one thread.
+    let home = unsafe { (*HOME.0.get()).insert(home) };
+    // SAFETY: the memory was mapped by the nursery, for as long as we live.
+    let memory = unsafe { Memory::new(MEMORY as *mut u8, state.setup.limit) };
+    // SAFETY: a private mapping, all zero, that nobody else uses.
+    let record = unsafe { &mut *(RECORD as *mut ViewMemory) };
+    entry::set_host(Host {
+        vm: &state.vm,
+        memory,
+        view: View::new(slot, state.vm.views[slot].cr3.get(), record),
+        mapper: &mut home.mapper,
+        world: &mut home.world,
+    });
+    if confine(timer, state.setup.shared_pages).is_err() {
+        exit(3);
+    }
+    Outside::wait_for_baton(slot);
+    entry::begin()
+}
+
+/// `struct sigevent`, up to what we fill in.
+#[repr(C)]
+struct SignalEvent {
+    value: u64,
+    signal: i32,
+    notify: i32,
+    padding: [u64; 6],
+}
+
+fn make_timer() -> Result<u32, i32> {
+    const CLOCK_MONOTONIC: usize = 1;
+    const SIGEV_SIGNAL: i32 = 0;
+    let event = SignalEvent {
+        value: 0,
+        signal: SIGALRM,
+        notify: SIGEV_SIGNAL,
+        padding: [0; 6],
+    };
+    let mut timer = 0_u32;
+    let (event, at) = (&raw const event as usize, &raw mut timer as usize);
+    // SAFETY: the kernel reads `event` and writes `timer`.
+    unsafe { call(nr::TIMER_CREATE, [CLOCK_MONOTONIC, event, at, 0, 0, 0]) }?;
+    Ok(timer)
+}
+
+/// `struct sock_fprog`.
+#[repr(C)]
+struct Program {
+    len: u16,
+    code: *const Instruction,
+}
+
+/// Closes the door.
+fn confine(timer: u32, shared_pages: u32) -> Result<(), i32> {
+    const SECCOMP_SET_MODE_FILTER: usize = 1;
+    let filter = confine::filter(&Facts {
+        call_site: call_site(),
+        return_site: return_site(),
+        timer,
+        shared_pages,
+    });
+    let code = filter.code();
+    let program = Program {
+        len: u16::try_from(code.len()).map_err(|_| errno::ENOMEM)?,
+        code: code.as_ptr(),
+    };
+    let at = &raw const program as usize;
+    // SAFETY: the kernel copies the program.
+    unsafe { call(nr::SECCOMP, [SECCOMP_SET_MODE_FILTER, 0, at, 0, 0, 0]) }
+        .map(drop)
+}

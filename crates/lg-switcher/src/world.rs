@@ -1,0 +1,177 @@
+//! The world as a view sees it: the mailbox, the clocks, the other views.
+
+#![expect(unsafe_code, reason = "system calls")]
+
+use crate::entry;
+use crate::layout::{STATE, State};
+use crate::mailbox::{HOSTS_TURN, LAUNCHERS_TURN, Mailbox, Request};
+use crate::syscall::{call, futex_wait, futex_wake, nr};
+use core::sync::atomic::{AtomicU64, Ordering};
+use lg_host::address::GuestPhys;
+use lg_host::kill::Kill;
+use lg_host::world::{WallClock, World};
+
+const CLOCK_REALTIME: usize = 0;
+const CLOCK_MONOTONIC: usize = 1;
+const TIMER_ABSTIME: usize = 1;
+const NSEC_PER_SEC: u64 = 1_000_000_000;
+
+/// When this view's timer will go off; 0 = it will not. The handler of its
+/// signal sets it to 0.
+pub(crate) static ARMED: AtomicU64 = AtomicU64::new(0);
+
+/// `struct timespec`.
+#[derive(Default)]
+#[repr(C)]
+struct TimeSpec {
+    sec: u64,
+    nsec: u64,
+}
+
+/// `struct itimerspec`.
+#[repr(C)]
+struct TimerSpec {
+    interval: TimeSpec,
+    value: TimeSpec,
+}
+
+/// The state that all views share.
+pub(crate) fn state() -> &'static State {
+    // SAFETY: the crate's standing assumption; everything in it is a cell or
+    // an atomic, or is never written after the start.
+    unsafe { &*(STATE as *const State) }
+}
+
+/// The world of one view.
+pub struct Outside {
+    /// Its slot.
+    pub slot: usize,
+    /// The number of its timer.
+    pub timer: u32,
+}
+
+impl Outside {
+    fn mailbox() -> &'static Mailbox {
+        &state().mailbox
+    }
+
+    /// Blocks until the Launcher has answered.
+    fn ask(request: Request, arguments: [u32; 3]) -> u32 {
+        let mailbox = Self::mailbox();
+        mailbox.write(request, arguments);
+        mailbox.turn.store(LAUNCHERS_TURN, Ordering::SeqCst);
+        futex_wake(&mailbox.turn);
+        while mailbox.turn.load(Ordering::SeqCst) != HOSTS_TURN {
+            futex_wait(&mailbox.turn, LAUNCHERS_TURN);
+        }
+        mailbox.reply.load(Ordering::Relaxed)
+    }
+
+    /// Says why the Guest is over, and waits to be killed.
+    pub fn die(request: Request, reason: &[u8]) -> ! {
+        let mailbox = Self::mailbox();
+        mailbox.write_text(reason);
+        loop {
+            Self::ask(request, [0; 3]);
+        }
+    }
+
+    /// Blocks until this view has the baton, and takes it.
+    pub fn wait_for_baton(slot: usize) {
+        let baton = &state().vm.views[slot].baton;
+        while baton.swap(0, Ordering::SeqCst) == 0 {
+            futex_wait(baton, 0);
+        }
+    }
+
+    fn clock(which: usize) -> TimeSpec {
+        let mut now = TimeSpec::default();
+        let at = &raw mut now as usize;
+        // SAFETY: the kernel writes `now`.
+        let _ = unsafe { call(nr::CLOCK_GETTIME, [which, at, 0, 0, 0, 0]) };
+        now
+    }
+}
+
+impl World for Outside {
+    fn send_dma(&mut self, key: u32, dma: GuestPhys) -> Result<(), Kill> {
+        state().vm.counters.sends.count();
+        Self::ask(Request::SendDma, [key, dma.0, 0]);
+        Ok(())
+    }
+
+    fn bind_dma(
+        &mut self,
+        key: u32,
+        dmas: GuestPhys,
+        count_irq: u32,
+    ) -> Result<bool, Kill> {
+        Ok(Self::ask(Request::BindDma, [key, dmas.0, count_irq]) == 1)
+    }
+
+    fn crash(&mut self, message: &[u8]) -> Result<(), Kill> {
+        Self::die(Request::Crash, message)
+    }
+
+    fn broken_out(&mut self) -> Result<(), Kill> {
+        Self::ask(Request::Broken, [0; 3]);
+        Ok(())
+    }
+
+    fn monotonic(&mut self) -> u64 {
+        let now = Self::clock(CLOCK_MONOTONIC);
+        now.sec * NSEC_PER_SEC + now.nsec
+    }
+
+    fn wall_clock(&mut self) -> WallClock {
+        let now = Self::clock(CLOCK_REALTIME);
+        // What a Guest of 2007 thinks of the year 2106 is its own affair.
+        WallClock {
+            sec: now.sec as u32,
+            nsec: now.nsec as u32,
+        }
+    }
+
+    fn arm(&mut self, deadline: u64) {
+        // An alarm too many costs a kick; switching it off costs a call.
+        if deadline == 0 || ARMED.load(Ordering::Relaxed) == deadline {
+            return;
+        }
+        ARMED.store(deadline, Ordering::Relaxed);
+        let spec = TimerSpec {
+            interval: TimeSpec::default(),
+            value: TimeSpec {
+                sec: deadline / NSEC_PER_SEC,
+                nsec: deadline % NSEC_PER_SEC,
+            },
+        };
+        let at = &raw const spec as usize;
+        let timer = self.timer as usize;
+        // SAFETY: the kernel reads `spec`.
+        let _ = unsafe {
+            call(nr::TIMER_SETTIME, [timer, TIMER_ABSTIME, at, 0, 0, 0])
+        };
+    }
+
+    fn sleep(&mut self, seen: u32) {
+        futex_wait(&state().vm.kick, seen);
+    }
+
+    fn start_view(&mut self, slot: usize) -> Result<(), Kill> {
+        let slot = u32::try_from(slot).map_err(|_| Kill::NoView)?;
+        match Self::ask(Request::StartView, [slot, 0, 0]) {
+            1 => Ok(()),
+            _ => Err(Kill::NoView),
+        }
+    }
+
+    fn hand_over(&mut self, slot: usize) -> Result<(), Kill> {
+        entry::put_fpu_away();
+        let baton = &state().vm.views[slot].baton;
+        baton.store(1, Ordering::SeqCst);
+        futex_wake(baton);
+        Self::wait_for_baton(self.slot);
+        entry::take_fpu();
+        Ok(())
+    }
+}

@@ -1,0 +1,56 @@
+//! Builds the view program, which the Launcher carries inside itself.
+//!
+//! The view is a program of its own, without std, linked to a fixed address
+//! far above the Guest's 4 GiB. Cargo builds it in a folder of its own, from
+//! sources only; nothing is downloaded that the Launcher does not need anyway.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Where the view is linked to: `lg_switcher::layout::IMAGE`.
+const IMAGE: u64 = 0x4000_0000_0000;
+
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+fn main() {
+    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    for part in ["lg-abi", "lg-host", "lg-switcher", "lg-view"] {
+        println!("cargo:rerun-if-changed={}", crates.join(part).display());
+    }
+    println!("cargo:rerun-if-changed=build.rs");
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it"));
+    let target_dir = out.join("view");
+    let flags = [
+        "-Crelocation-model=pic".to_owned(),
+        "-Ctarget-feature=+crt-static".to_owned(),
+        "-Clink-args=-nostartfiles -nodefaultlibs -static -no-pie".to_owned(),
+        format!("-Clink-args=-Wl,--image-base={IMAGE:#x}"),
+        "-Clink-args=-Wl,--build-id=none -Wl,--gc-sections".to_owned(),
+        // Position-independent code that is linked to one place, for that
+        // place is too far away for the usual kind.
+        "-Cstrip=symbols".to_owned(),
+    ];
+    let cargo = env::var_os("CARGO").expect("cargo sets it");
+    let mut command = Command::new(cargo);
+    command
+        .current_dir(crates.join("lg-view"))
+        .args(["build", "--release", "--locked", "--target", TARGET])
+        .arg("--target-dir")
+        .arg(&target_dir)
+        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
+    // What cargo says to this build is not meant for that one.
+    for name in ["RUSTFLAGS", "CARGO_BUILD_TARGET", "CARGO_TARGET_DIR"] {
+        command.env_remove(name);
+    }
+    for wrapper in ["RUSTC_WORKSPACE_WRAPPER", "CLIPPY_ARGS"] {
+        command.env_remove(wrapper);
+    }
+    let status = command.status().expect("cargo can be started");
+    assert!(
+        status.success(),
+        "the view program does not build: see above"
+    );
+    let view = target_dir.join(TARGET).join("release/lg-view");
+    std::fs::copy(&view, out.join("lg-view")).expect("cargo has built it");
+}

@@ -1,0 +1,69 @@
+//! What a command line means, once nothing is left to be misunderstood.
+//!
+//! Two kinds of command line end here: the one of 2007 and today's. Whoever
+//! embeds the Launcher fills this in by hand.
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+/// A Guest that is to be run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Bytes of RAM, a whole number of pages.
+    pub memory: u32,
+    /// The kernel.
+    pub kernel: Kernel,
+    /// A file to put at the top of RAM.
+    pub initrd: Option<PathBuf>,
+    /// What hangs on the bus, in this order. The console comes after them.
+    pub devices: Vec<DeviceConfig>,
+    /// The kernel's command line.
+    pub command_line: Vec<u8>,
+    /// Where to write the counters at the end.
+    pub stats: Option<Stats>,
+    /// Whether to tell what is being done.
+    pub verbose: bool,
+}
+
+/// Which kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kernel {
+    /// The one that the Launcher carries.
+    Embedded,
+    /// A file: `vmlinux` or `bzImage`.
+    File(PathBuf),
+}
+
+/// A device on the bus.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DeviceConfig {
+    /// A disk.
+    Disk {
+        /// The file behind it.
+        path: PathBuf,
+        /// Whether the Guest may only read it.
+        read_only: bool,
+    },
+    /// A network between Guests that name the same file.
+    ShareNet(PathBuf),
+    /// A network with the machine we run on.
+    Tap(TapConfig),
+}
+
+/// The machine's end of a network with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TapConfig {
+    /// It has this address.
+    Address(Ipv4Addr),
+    /// It is a port of this bridge.
+    Bridge(String),
+}
+
+/// Where the counters go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stats {
+    /// To standard output, behind what the Guest wrote.
+    Stdout,
+    /// To a file.
+    File(PathBuf),
+}

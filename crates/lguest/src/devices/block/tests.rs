@@ -1,0 +1,272 @@
+//! What a disk does with requests, good and bad, and with files.
+
+use super::super::fake::FakeHost;
+use super::*;
+use proptest::prelude::*;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+
+const PAGE: u32 = 0x1_1000;
+const BOUND: u32 = 0x2000;
+const SENT: u32 = 0x2100;
+const DATA: u32 = 0x4000;
+
+/// A directory that goes away with the test.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Self {
+        let name = format!("lguest-block-{}-{name}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn file(&self, name: &str, bytes: usize) -> PathBuf {
+        let path = self.0.join(name);
+        let pattern = |i: usize| u8::try_from(i / 512 % 251).unwrap();
+        let bytes: Vec<u8> = (0..bytes).map(pattern).collect();
+        std::fs::write(&path, bytes).unwrap();
+        path
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn block(path: &Path, read_only: bool) -> (Arc<FakeHost>, Block) {
+    let host = FakeHost::new();
+    let mut block = Block::new(Disk::open(path, read_only).unwrap());
+    let place = Place {
+        index: 0,
+        page: PAGE,
+        irq: 1,
+    };
+    block.attach(host.clone(), place);
+    host.put_dma(BOUND, &[(DATA, 1024), (DATA + 0x1000, 512)]);
+    host.bind(PAGE, BOUND, 1);
+    (host, block)
+}
+
+/// Sends a request and answers what it has become: (result, `used_len`).
+fn request(
+    host: &FakeHost,
+    block: &mut Block,
+    kind: u32,
+    sector: u32,
+    bytes: u32,
+) -> (u32, u32) {
+    let page = BlockPage {
+        kind,
+        sector,
+        bytes,
+        result: 0,
+        num_sectors: 0xFFFF_FFFF, // it may say what it likes
+    };
+    host.memory().write_object(PAGE, &page).unwrap();
+    host.memory().write(BOUND, &[0; 4]).unwrap();
+    assert_eq!(block.handle_output(SENT, PAGE), Ok(0));
+    assert_eq!(host.wait_irq(), 1);
+    (host.word(PAGE + 12), host.word(BOUND))
+}
+
+#[test]
+fn the_page_tells_how_many_whole_sectors_there_are() {
+    let scratch = Scratch::new("sectors");
+    let (host, _block) = block(&scratch.file("disk", 5 * 512 + 100), true);
+    assert_eq!(host.word(PAGE + 16), 5);
+}
+
+#[test]
+fn a_read_fills_the_bound_buffer() {
+    let scratch = Scratch::new("read");
+    let (host, mut block) = block(&scratch.file("disk", 8 * 512), false);
+    assert_eq!(request(&host, &mut block, BLOCK_READ, 2, 1536), (1, 1536));
+    assert_eq!(host.bytes(DATA, 1)[0], 2);
+    assert_eq!(host.bytes(DATA + 1023, 2), [3, 0]);
+    assert_eq!(host.bytes(DATA + 0x1000, 1)[0], 4);
+}
+
+#[test]
+fn a_write_is_in_the_file_when_it_is_acknowledged() {
+    let scratch = Scratch::new("write");
+    let path = scratch.file("disk", 8 * 512);
+    let (host, mut block) = block(&path, false);
+    host.memory().write(0x6000, &[0xAA; 512]).unwrap();
+    host.put_dma(SENT, &[(0x6000, 512)]);
+    assert_eq!(request(&host, &mut block, BLOCK_WRITE, 7, 512), (1, 0));
+    let file = std::fs::read(&path).unwrap();
+    assert_eq!(file.len(), 8 * 512);
+    assert_eq!(file[7 * 512 - 1..][..2], [6, 0xAA]);
+}
+
+#[test]
+fn what_cannot_be_done_is_an_error_and_touches_nothing() {
+    let scratch = Scratch::new("bad");
+    let path = scratch.file("disk", 8 * 512);
+    let before = std::fs::read(&path).unwrap();
+    let (host, mut block) = block(&path, false);
+    host.put_dma(SENT, &[(0x6000, 512)]);
+    for (kind, sector, bytes) in [
+        (BLOCK_READ, 6, 1536),           // past the end
+        (BLOCK_READ, 0xFFFF_FFFF, 1536), // far past it
+        (BLOCK_READ, 0, 1535),           // not what the buffer holds
+        (BLOCK_READ, 0, 0),
+        (BLOCK_WRITE, 8, 512),
+        (BLOCK_WRITE, 0, 513),
+        (2, 0, 1536),
+        (0xFFFF_FFFF, 0, 0xFFFF_FFFF),
+    ] {
+        let answer = request(&host, &mut block, kind, sector, bytes);
+        assert_eq!(answer, (2, 0), "{kind} {sector} {bytes}");
+    }
+    // After all that it works as before.
+    assert_eq!(request(&host, &mut block, BLOCK_READ, 5, 1536), (1, 1536));
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+    assert_eq!(block.counters().last(), Some(&("errors", 8)));
+}
+
+#[test]
+fn a_read_without_a_bound_buffer_is_an_error() {
+    let scratch = Scratch::new("unbound");
+    let (host, mut block) = block(&scratch.file("disk", 8 * 512), false);
+    host.bind(PAGE, SENT, 1);
+    host.memory().write(SENT, &[1]).unwrap(); // not free
+    assert_eq!(request(&host, &mut block, BLOCK_READ, 0, 1536), (2, 0));
+}
+
+#[test]
+fn a_read_only_disk_refuses_writes() {
+    let scratch = Scratch::new("ro");
+    let path = scratch.file("disk", 8 * 512);
+    let before = std::fs::read(&path).unwrap();
+    let (host, mut block) = block(&path, true);
+    host.put_dma(SENT, &[(0x6000, 512)]);
+    assert_eq!(request(&host, &mut block, BLOCK_WRITE, 0, 512), (2, 0));
+    assert_eq!(request(&host, &mut block, BLOCK_READ, 0, 1536), (1, 1536));
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+}
+
+#[test]
+fn a_file_that_became_shorter_is_an_error() {
+    let scratch = Scratch::new("shrunk");
+    let path = scratch.file("disk", 8 * 512);
+    let (host, mut block) = block(&path, false);
+    File::options()
+        .write(true)
+        .open(&path)
+        .unwrap()
+        .set_len(600)
+        .unwrap();
+    let answer = request(&host, &mut block, BLOCK_READ, 0, 1536);
+    assert_eq!(answer, (2, 600));
+}
+
+#[test]
+fn rules_that_are_broken_end_the_guest() {
+    let scratch = Scratch::new("rules");
+    let path = scratch.file("disk", 8 * 512);
+    let send = |prepare: &dyn Fn(&FakeHost, &mut Block), key: u32| {
+        let (host, mut block) = block(&path, true);
+        prepare(&host, &mut block);
+        block.handle_output(SENT, key).unwrap_err().to_string()
+    };
+    let text = send(&|_, _| {}, PAGE + 4);
+    assert_eq!(text, "a disk's key is its page 0x11000, not 0x11004");
+    let text = send(&|_, block| block.busy = Arc::new(true.into()), PAGE);
+    assert_eq!(text, "a second request to a disk that is busy with one");
+    let text =
+        send(&|host, _| host.put_dma(BOUND, &[(DATA + 0xE01, 512)]), PAGE);
+    assert_eq!(text, "bad dma: 0x4e01+0x200 crosses a page");
+}
+
+#[test]
+fn the_end_of_a_disk_waits_for_what_was_begun() {
+    let scratch = Scratch::new("end");
+    let path = scratch.file("disk", 64 * 512);
+    let (host, mut block) = block(&path, false);
+    host.memory().write(0x6000, &[0x55; 512]).unwrap();
+    host.put_dma(SENT, &[(0x6000, 512)]);
+    let page = BlockPage {
+        kind: BLOCK_WRITE,
+        sector: 9,
+        bytes: 512,
+        ..BlockPage::default()
+    };
+    host.memory().write_object(PAGE, &page).unwrap();
+    block.handle_output(SENT, PAGE).unwrap();
+    drop(block);
+    assert_eq!(host.word(PAGE + 12), BLOCK_DONE);
+    let mut byte = [0];
+    let file = File::open(&path).unwrap();
+    file.read_at(&mut byte, 9 * 512).unwrap();
+    assert_eq!(byte, [0x55]);
+}
+
+#[test]
+fn one_writer_or_many_readers() {
+    let scratch = Scratch::new("lock");
+    let path = scratch.file("disk", 512);
+    let in_use = |read_only| match Disk::open(&path, read_only) {
+        Ok(_) => false,
+        Err(DiskError::InUse) => true,
+        Err(other) => panic!("{other}"),
+    };
+    let writer = Disk::open(&path, false).unwrap();
+    assert!(in_use(false) && in_use(true));
+    drop(writer);
+    let _reader = Disk::open(&path, true).unwrap();
+    assert!(!in_use(true) && in_use(false));
+}
+
+#[test]
+fn what_is_no_disk_is_refused_by_name() {
+    let scratch = Scratch::new("kinds");
+    let open = |path: &Path| Disk::open(path, false).unwrap_err();
+    assert!(matches!(open(&scratch.0), DiskError::NotADisk));
+    let read_only = Disk::open(&scratch.0, true);
+    assert!(matches!(read_only, Err(DiskError::NotADisk)));
+    assert!(matches!(open(Path::new("/dev/null")), DiskError::NotADisk));
+    let small = scratch.file("small", 511);
+    assert!(matches!(open(&small), DiskError::TooSmall(511)));
+    let big = scratch.file("big", 0);
+    let file = File::options().write(true).open(&big).unwrap();
+    if file.set_len(1 << 41).is_ok() {
+        assert!(matches!(open(&big), DiskError::TooBig(_)));
+    }
+    let absent = open(&scratch.0.join("absent"));
+    assert!(absent.to_string().contains("No such file"));
+    rustix::fs::mkfifoat(rustix::fs::CWD, scratch.0.join("pipe"), Mode::RWXU)
+        .unwrap();
+    assert!(matches!(open(&scratch.0.join("pipe")), DiskError::NotADisk));
+}
+
+proptest! {
+    // Whatever stands in the page, the file outside of what was asked for
+    // stays as it was, and there is an answer.
+    #[test]
+    fn any_request_is_answered(
+        kind in 0_u32..3,
+        sector in prop_oneof![0_u32..10, any::<u32>()],
+        bytes in prop_oneof![Just(512_u32), 0_u32..2048, any::<u32>()],
+    ) {
+        let scratch = Scratch::new("any");
+        let path = scratch.file("disk", 8 * 512);
+        let mut expected = std::fs::read(&path).unwrap();
+        let (host, mut block) = block(&path, false);
+        host.memory().write(0x6000, &[0xEE; 512]).unwrap();
+        host.put_dma(SENT, &[(0x6000, 512)]);
+        let (result, used) = request(&host, &mut block, kind, sector, bytes);
+        let reads = kind == 0 && bytes == 1536 && sector <= 5;
+        let writes = kind == 1 && bytes == 512 && sector < 8;
+        prop_assert_eq!(result, if reads || writes { 1 } else { 2 });
+        prop_assert_eq!(used, if reads { 1536 } else { 0 });
+        if writes {
+            expected[sector as usize * 512..][..512].fill(0xEE);
+        }
+        prop_assert_eq!(std::fs::read(&path).unwrap(), expected);
+    }
+}

@@ -1,0 +1,446 @@
+//! The console: the Guest's lines go to standard output, ours come in.
+//!
+//! It has no page, only key 0. Going out, everything is written before the
+//! Guest goes on: what a dying Guest said last has been said. Coming in, bytes
+//! wait here until the Guest has a free buffer for them, so that nothing is
+//! lost however fast somebody pastes; while they wait nothing more is read,
+//! and the sender has to wait, too.
+
+use super::{Description, Device, Place, Readiness, Requests, Violation};
+use super::{sections, total};
+use crate::host::{BoundDma, Guest};
+use lg_abi::device::LGUEST_DEVICE_T_CONSOLE;
+use lg_abi::dma::LGUEST_CONSOLE_DMA_KEY;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// What a console is connected to.
+pub struct Config {
+    /// Where typed bytes come from.
+    pub input: OwnedFd,
+    /// Where the Guest's lines go.
+    pub output: OwnedFd,
+}
+
+/// The console of a Guest.
+pub struct Console {
+    config: Config,
+    host: Option<Arc<dyn Requests>>,
+    /// Bytes that were read and not taken by the Guest yet.
+    waiting: Vec<u8>,
+    /// When the last ^Cs came; see [`Console::wants_out`].
+    interrupts: Vec<Instant>,
+    is_terminal: bool,
+    /// Nobody reads the output any more.
+    output_closed: bool,
+    counters: Counters,
+}
+
+#[derive(Default)]
+struct Counters {
+    bytes_in: u64,
+    bytes_out: u64,
+    bytes_discarded: u64,
+    writes: u64,
+    buffers_filled: u64,
+    no_buffer: u64,
+}
+
+/// The most that is read at a time: as much as a terminal keeps.
+const READ_MAX: usize = 4096;
+
+/// What ^C sends in raw mode.
+const INTERRUPT: u8 = 3;
+
+/// So many of them ...
+const INTERRUPTS: usize = 3;
+
+/// ... within this time end the Launcher.
+const INTERRUPT_TIME: Duration = Duration::from_secs(1);
+
+impl Console {
+    /// A console between these two.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        let is_terminal = rustix::termios::isatty(&config.input);
+        Self {
+            config,
+            host: None,
+            waiting: Vec::new(),
+            interrupts: Vec::new(),
+            is_terminal,
+            output_closed: false,
+            counters: Counters::default(),
+        }
+    }
+
+    fn attach(&mut self, host: Arc<dyn Requests>) {
+        self.host = Some(host);
+    }
+
+    /// Gives waiting bytes to the Guest, buffer by buffer. Answers whether all
+    /// are gone; what has no buffer stays.
+    fn deliver(&mut self) -> Result<bool, Violation> {
+        let Some(host) = self.host.clone() else {
+            return Ok(self.waiting.is_empty());
+        };
+        let mut rest = self.waiting.as_slice();
+        while !rest.is_empty() {
+            let Ok(Some(buffer)) = host.get_dma(LGUEST_CONSOLE_DMA_KEY) else {
+                break;
+            };
+            let filled = fill(host.as_ref(), buffer, rest)?;
+            if filled == 0 {
+                // A buffer for nothing at all: it stays free for ever.
+                break;
+            }
+            rest = &rest[filled..];
+            self.counters.bytes_in += filled as u64;
+            self.counters.buffers_filled += 1;
+        }
+        let done = self.waiting.len() - rest.len();
+        self.waiting.drain(..done);
+        if !self.waiting.is_empty() {
+            self.counters.no_buffer += 1;
+        }
+        Ok(self.waiting.is_empty())
+    }
+
+    /// Whether what has just been read is the last of three ^C in a second,
+    /// each alone in its read: nobody types that by accident, and no paste
+    /// looks like it. Only on a terminal; a file may contain what it likes.
+    fn wants_out(&mut self, now: Instant) -> bool {
+        if self.waiting != [INTERRUPT] || !self.is_terminal {
+            self.interrupts.clear();
+            return false;
+        }
+        self.interrupts
+            .retain(|&then| now.duration_since(then) < INTERRUPT_TIME);
+        self.interrupts.push(now);
+        self.interrupts.len() >= INTERRUPTS
+    }
+
+    /// Whether reading would put us to sleep, or stop us: a job in the
+    /// background must not touch its terminal.
+    fn may_read(&self) -> io::Result<MayRead> {
+        let mut fds = [PollFd::new(&self.config.input, PollFlags::IN)];
+        let now = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        if poll(&mut fds, Some(&now))? == 0 {
+            return Ok(MayRead::WouldBlock);
+        }
+        if self.is_terminal && !crate::terminal::is_ours(&self.config.input) {
+            return Ok(MayRead::InBackground);
+        }
+        Ok(MayRead::Yes)
+    }
+
+    /// Writes all of `bytes`. Blocks as long as whoever reads it takes.
+    fn write_out(&mut self, bytes: &[u8]) {
+        let mut rest = bytes;
+        while !rest.is_empty() && !self.output_closed {
+            match rustix::io::write(&self.config.output, rest) {
+                Ok(n) => rest = &rest[n..],
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => wait_until_writable(&self.config.output),
+                Err(error) => {
+                    self.output_closed = true;
+                    eprintln!(
+                        "lguest: cannot write the guest's output ({error}): \
+                         the rest of it is lost"
+                    );
+                }
+            }
+        }
+        self.counters.bytes_out += (bytes.len() - rest.len()) as u64;
+        self.counters.bytes_discarded += rest.len() as u64;
+    }
+}
+
+enum MayRead {
+    Yes,
+    WouldBlock,
+    InBackground,
+}
+
+impl Device for Console {
+    fn description(&self) -> Description {
+        Description {
+            kind: LGUEST_DEVICE_T_CONSOLE,
+            features: 0,
+            num_pages: 0,
+        }
+    }
+
+    fn place(&mut self, guest: &Guest, _place: Place) -> io::Result<()> {
+        self.attach(Arc::new(guest.clone()));
+        Ok(())
+    }
+
+    /// Blocks while the output does: then the Guest has to wait, as it would
+    /// for a slow serial line.
+    fn handle_output(&mut self, dma: u32, _key: u32) -> Result<u32, Violation> {
+        let Some(host) = self.host.clone() else {
+            return Ok(0);
+        };
+        let memory = host.memory();
+        let sections = sections(memory, dma)?;
+        let len = total(&sections);
+        let mut bytes = vec![0; len as usize];
+        let mut rest = bytes.as_mut_slice();
+        for section in sections {
+            let (part, more) = rest.split_at_mut(section.len() as usize);
+            memory
+                .read(section.addr(), part)
+                .map_err(|bad| Violation(bad.to_string()))?;
+            rest = more;
+        }
+        self.counters.writes += 1;
+        self.write_out(&bytes);
+        Ok(len)
+    }
+
+    fn input(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.config.input.as_fd())
+    }
+
+    fn handle_input(&mut self) -> Result<Readiness, Violation> {
+        if !self.deliver()? {
+            return Ok(Readiness::NoBuffer);
+        }
+        match self.may_read() {
+            Ok(MayRead::Yes) => {}
+            Ok(MayRead::WouldBlock) => return Ok(Readiness::Wait),
+            Ok(MayRead::InBackground) => return Ok(Readiness::NoBuffer),
+            Err(_) => return Ok(Readiness::Closed),
+        }
+        let mut bytes = [0; READ_MAX];
+        match rustix::io::read(&self.config.input, &mut bytes) {
+            Ok(0) => return Ok(Readiness::Closed),
+            Ok(n) => self.waiting.extend_from_slice(&bytes[..n]),
+            Err(Errno::INTR | Errno::AGAIN) => return Ok(Readiness::Wait),
+            Err(_) => return Ok(Readiness::Closed),
+        }
+        if self.wants_out(Instant::now()) {
+            return Ok(Readiness::Quit);
+        }
+        if !self.deliver()? {
+            return Ok(Readiness::NoBuffer);
+        }
+        Ok(Readiness::Wait)
+    }
+
+    fn counters(&self) -> Vec<(&'static str, u64)> {
+        vec![
+            ("bytes_in", self.counters.bytes_in),
+            ("bytes_out", self.counters.bytes_out),
+            ("bytes_discarded", self.counters.bytes_discarded),
+            ("writes", self.counters.writes),
+            ("buffers_filled", self.counters.buffers_filled),
+            ("no_buffer", self.counters.no_buffer),
+        ]
+    }
+}
+
+/// Fills one buffer with as much of `bytes` as it takes, and raises its
+/// interrupt. Answers how much that was.
+fn fill(
+    host: &dyn Requests,
+    buffer: BoundDma,
+    bytes: &[u8],
+) -> Result<usize, Violation> {
+    let memory = host.memory();
+    let bad = |bad: crate::memory::BadAddress| Violation(bad.to_string());
+    let mut rest = bytes;
+    for section in sections(memory, buffer.addr)? {
+        let (part, more) =
+            rest.split_at(rest.len().min(section.len() as usize));
+        memory.write(section.addr(), part).map_err(bad)?;
+        rest = more;
+    }
+    let filled = bytes.len() - rest.len();
+    if filled > 0 {
+        // Sixteen sections of a page each fit in a u32.
+        let used_len = u32::try_from(filled).unwrap_or(u32::MAX);
+        memory.write_last(buffer.addr, used_len).map_err(bad)?;
+        // A dead Guest has nobody left to tell.
+        let _ = host.irq(buffer.irq);
+    }
+    Ok(filled)
+}
+
+fn wait_until_writable(output: &OwnedFd) {
+    let mut fds = [PollFd::new(output, PollFlags::OUT)];
+    // If this fails, the next write tells why.
+    let _ = poll(&mut fds, None);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fake::FakeHost;
+    use super::*;
+    use proptest::prelude::*;
+    use rustix::pipe::{PipeFlags, pipe, pipe_with};
+
+    const DMA: u32 = 0x3000;
+    const BUFFER: u32 = 0x4000;
+
+    fn console() -> (Arc<FakeHost>, Console, OwnedFd, OwnedFd) {
+        let host = FakeHost::new();
+        let (input, typed) = pipe().unwrap();
+        let (shown, output) = pipe().unwrap();
+        let mut console = Console::new(Config { input, output });
+        console.attach(host.clone());
+        (host, console, typed, shown)
+    }
+
+    fn bind_sixty_four_bytes(host: &FakeHost) {
+        host.put_dma(DMA, &[(BUFFER, 60), (BUFFER + 100, 4)]);
+        host.bind(0, DMA, 5);
+    }
+
+    #[test]
+    fn output_is_every_section_in_order() {
+        let (host, mut console, _typed, shown) = console();
+        host.memory().write(0x2000, b"hello ").unwrap();
+        host.memory().write(0x5FFC, b"abyz").unwrap();
+        host.put_dma(DMA, &[(0x2000, 6), (0x5FFC, 4)]);
+        assert_eq!(console.handle_output(DMA, 0), Ok(10));
+        let mut got = [0; 20];
+        assert_eq!(rustix::io::read(&shown, &mut got), Ok(10));
+        assert_eq!(&got[..10], b"hello abyz");
+    }
+
+    #[test]
+    fn output_from_nowhere_or_across_pages_is_a_violation() {
+        let (host, mut console, _typed, _shown) = console();
+        host.put_dma(DMA, &[(0x1_2FFC, 5)]);
+        let error = console.handle_output(DMA, 0).unwrap_err().to_string();
+        assert_eq!(error, "bad dma: 0x12ffc+0x5 crosses a page");
+        host.put_dma(DMA, &[(0x1_3000, 1)]);
+        let error = console.handle_output(DMA, 0).unwrap_err().to_string();
+        assert!(error.starts_with("bad dma: bad physical address 0x13000"));
+    }
+
+    #[test]
+    fn output_that_nobody_reads_is_taken_and_lost() {
+        let (host, mut console, _typed, shown) = console();
+        drop(shown);
+        host.put_dma(DMA, &[(0x2000, 6)]);
+        assert_eq!(console.handle_output(DMA, 0), Ok(6));
+        assert_eq!(console.handle_output(DMA, 0), Ok(6));
+        assert_eq!(console.counters.bytes_discarded, 12);
+    }
+
+    #[test]
+    fn a_full_pipe_that_does_not_block_is_waited_for() {
+        let (host, mut console, _typed, _shown) = console();
+        let (shown, output) = pipe_with(PipeFlags::NONBLOCK).unwrap();
+        console.config.output = output;
+        let sixteen: Vec<_> = (0..16).map(|_| (0x2000, 4096)).collect();
+        host.put_dma(DMA, &sixteen);
+        let reader = std::thread::spawn(move || {
+            let (mut all, mut part) = (0, [0; 4096]);
+            while all < 3 * 65536 {
+                match rustix::io::read(&shown, &mut part) {
+                    Ok(n) => all += n,
+                    Err(_) => std::thread::sleep(Duration::from_millis(1)),
+                }
+            }
+        });
+        for _ in 0..3 {
+            assert_eq!(console.handle_output(DMA, 0), Ok(65536));
+        }
+        reader.join().unwrap();
+    }
+
+    #[test]
+    fn input_goes_into_the_bound_buffer_and_raises_its_interrupt() {
+        let (host, mut console, typed, _shown) = console();
+        bind_sixty_four_bytes(&host);
+        let line = [b'x'; 62];
+        rustix::io::write(&typed, &line).unwrap();
+        assert_eq!(console.handle_input(), Ok(Readiness::Wait));
+        assert_eq!(host.wait_irq(), 5);
+        assert_eq!(host.word(DMA), 62);
+        assert_eq!(host.bytes(BUFFER, 61)[59..], [b'x', 0]);
+        assert_eq!(host.bytes(BUFFER + 100, 3), [b'x', b'x', 0]);
+        assert_eq!(console.handle_input(), Ok(Readiness::Wait));
+        assert!(host.is_quiet());
+    }
+
+    #[test]
+    fn input_without_a_buffer_waits_and_is_not_lost() {
+        let (host, mut console, typed, _shown) = console();
+        rustix::io::write(&typed, b"early").unwrap();
+        assert_eq!(console.handle_input(), Ok(Readiness::NoBuffer));
+        drop(typed);
+        bind_sixty_four_bytes(&host);
+        assert_eq!(console.handle_input(), Ok(Readiness::Closed));
+        assert_eq!(host.bytes(BUFFER, 5), b"early");
+    }
+
+    #[test]
+    fn three_interrupts_count_only_alone_and_in_a_second() {
+        let (_host, mut console, _typed, _shown) = console();
+        console.is_terminal = true;
+        let start = Instant::now();
+        let mut typed = |bytes: &[u8], ms: u64| {
+            console.waiting = bytes.to_vec();
+            console.wants_out(start + Duration::from_millis(ms))
+        };
+        assert!(!typed(b"\x03", 0));
+        assert!(!typed(b"\x03", 400));
+        assert!(!typed(b"\x03", 1001)); // the first is too old
+        assert!(!typed(b"\x03\x03\x03", 1002)); // a paste
+        assert!(!typed(b"\x03", 1003));
+        assert!(!typed(b"\x03", 1004));
+        assert!(typed(b"\x03", 1005));
+    }
+
+    #[test]
+    fn a_file_may_contain_interrupts() {
+        let (_host, mut console, _typed, _shown) = console();
+        console.waiting = vec![INTERRUPT];
+        for _ in 0..5 {
+            assert!(!console.wants_out(Instant::now()));
+        }
+    }
+
+    proptest! {
+        // However the bytes come and however the Guest takes them, it gets
+        // the same ones in the same order.
+        #[test]
+        fn no_byte_is_lost_or_doubled(
+            typed in proptest::collection::vec(
+                proptest::collection::vec(any::<u8>(), 1..200), 1..10,
+            ),
+            lens in proptest::collection::vec(1_u16..90, 1..5),
+        ) {
+            let (host, mut console, keyboard, _shown) = console();
+            let mut got = Vec::new();
+            let mut lens = lens.iter().cycle();
+            let mut take = |host: &FakeHost, console: &mut Console| {
+                let used = host.word(DMA) as usize;
+                got.extend(host.bytes(BUFFER, used));
+                host.put_dma(DMA, &[(BUFFER, *lens.next().unwrap())]);
+                host.bind(0, DMA, 1);
+                console.handle_input().unwrap()
+            };
+            for bytes in &typed {
+                rustix::io::write(&keyboard, bytes).unwrap();
+                take(&host, &mut console);
+            }
+            drop(keyboard);
+            while take(&host, &mut console) != Readiness::Closed {}
+            take(&host, &mut console);
+            prop_assert_eq!(got, typed.concat());
+        }
+    }
+}

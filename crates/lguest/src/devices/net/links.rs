@@ -1,0 +1,375 @@
+//! The thread that keeps Launchers on one LAN in touch.
+//!
+//! It listens beside the file, answers those who come, calls back those who
+//! have just started, and notices the end of each of them. It sleeps unless
+//! one of these happens: frames do not pass through it.
+//!
+//! A connection works one way: whoever made it may send to whoever accepted
+//! it. A new Launcher calls everybody who holds a slot, and each calls back;
+//! who is called back does not call again, so this ends.
+
+use super::lan::Shared;
+use super::peer::Peer;
+use super::port::{OWNER, SharedPort, Ticket};
+use super::rendezvous::{self, Hello, Listener, Rendezvous, Report, Welcome};
+use super::slots::Slots;
+use super::window::Window;
+use lg_abi::device::NET_SLOTS;
+use rustix::event::{EventfdFlags, Timespec, epoll};
+use std::collections::BTreeMap;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// How often a slot is looked at before we believe that it is in use again,
+/// and how long between. The kernel may report the end of a process's
+/// connections shortly before it drops its locks.
+const REAP_TRIES: u32 = 8;
+const REAP_PAUSE: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 2_000_000,
+};
+
+/// How long nobody new is let in when there are no descriptors left.
+const DEAF_PAUSE: Timespec = Timespec {
+    tv_sec: 1,
+    tv_nsec: 0,
+};
+
+/// What an event is about: these two, or a link.
+const QUIT: u64 = 0;
+const LISTENER: u64 = 1;
+const FIRST_LINK: u64 = 2;
+
+/// A connection.
+enum Link {
+    /// Somebody who has come, and may send to us once he has said hello.
+    Sender {
+        socket: OwnedFd,
+        ticket: Ticket,
+        met: bool,
+    },
+    /// Somebody in this slot whom we have called, and who has not answered.
+    Called { socket: OwnedFd, slot: u32 },
+    /// Somebody to whom we may send.
+    Receiver(Arc<Peer>),
+}
+
+impl Link {
+    fn socket(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Sender { socket, .. } | Self::Called { socket, .. } => {
+                socket.as_fd()
+            }
+            Self::Receiver(peer) => peer.socket(),
+        }
+    }
+}
+
+/// Ends [`Links::run`] from another thread.
+pub(super) struct Quit {
+    event: OwnedFd,
+    asked: AtomicBool,
+}
+
+impl Quit {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            event: rustix::event::eventfd(0, EventfdFlags::CLOEXEC)?,
+            asked: AtomicBool::new(false),
+        })
+    }
+
+    /// Asks the thread to end.
+    pub(super) fn ask(&self) {
+        self.asked.store(true, Ordering::SeqCst);
+        // An eventfd of our own takes a 1.
+        let _ = rustix::io::write(&self.event, &1_u64.to_ne_bytes());
+    }
+}
+
+/// All connections of one LAN device.
+pub(super) struct Links {
+    shared: Arc<Shared>,
+    slots: Arc<Slots>,
+    meet: Arc<Rendezvous>,
+    listener: Arc<Listener>,
+    quit: Arc<Quit>,
+    epoll: OwnedFd,
+    links: BTreeMap<u64, Link>,
+    next_link: u64,
+    next_ticket: Ticket,
+    /// Slots whose Launcher has gone, and how often to look yet.
+    reap: Vec<(u32, u32)>,
+    /// Nobody is let in for a while.
+    deaf: bool,
+}
+
+impl Links {
+    /// Calls everybody who is there.
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        slots: Arc<Slots>,
+        meet: Arc<Rendezvous>,
+        listener: Arc<Listener>,
+    ) -> io::Result<Self> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let mut links = Self {
+            shared,
+            slots,
+            meet,
+            listener,
+            quit: Arc::new(Quit::new()?),
+            epoll,
+            links: BTreeMap::new(),
+            next_link: FIRST_LINK,
+            next_ticket: OWNER + 1,
+            reap: Vec::new(),
+            deaf: false,
+        };
+        links.watch(links.quit.event.as_fd(), QUIT)?;
+        links.watch(links.listener.socket.as_fd(), LISTENER)?;
+        for slot in links.slots.held()? {
+            links.call(slot, true);
+        }
+        Ok(links)
+    }
+
+    /// What ends [`Self::run`].
+    pub(super) fn quit(&self) -> Arc<Quit> {
+        Arc::clone(&self.quit)
+    }
+
+    /// Serves all connections. Blocks until it is told to quit.
+    pub(super) fn run(mut self) {
+        let mut space = [MaybeUninit::uninit(); 16];
+        while !self.quit.asked.load(Ordering::SeqCst) {
+            let pause = match (self.reap.is_empty(), self.deaf) {
+                (false, _) => Some(&REAP_PAUSE),
+                (true, true) => Some(&DEAF_PAUSE),
+                (true, false) => None,
+            };
+            let Ok((events, _)) = epoll::wait(&self.epoll, &mut space, pause)
+            else {
+                continue; // interrupted
+            };
+            for event in events {
+                match event.data.u64() {
+                    QUIT => {}
+                    LISTENER => self.let_in(),
+                    link => self.hear(link),
+                }
+            }
+            self.look_after();
+        }
+    }
+
+    /// Accepts everybody at the door.
+    fn let_in(&mut self) {
+        loop {
+            match rendezvous::accept(self.listener.socket.as_fd()) {
+                Ok(None) => return,
+                Ok(Some(socket)) => {
+                    let ticket = self.next_ticket;
+                    self.next_ticket = ticket.wrapping_add(1).max(OWNER + 1);
+                    self.add(Link::Sender {
+                        socket,
+                        ticket,
+                        met: false,
+                    });
+                }
+                Err(_) => {
+                    // No descriptors, no memory: asking again at once
+                    // would only burn the processor.
+                    let listener = self.listener.socket.as_fd();
+                    let _ = epoll::delete(&self.epoll, listener);
+                    self.deaf = true;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Something has come from link `id`, if only its end.
+    fn hear(&mut self, id: u64) {
+        let heard = match self.links.get(&id) {
+            None => return,
+            Some(Link::Sender { met: false, .. }) => self.greet(id),
+            Some(Link::Sender { socket, .. }) => {
+                rendezvous::receive(socket.as_fd()).map(|report| {
+                    if let Some((report, _)) = report {
+                        self.check(&report);
+                    }
+                })
+            }
+            Some(Link::Called { .. }) => self.join(id),
+            Some(Link::Receiver(peer)) => {
+                // Receivers say nothing but that they have gone.
+                rendezvous::receive::<Report>(peer.socket()).map(drop)
+            }
+        };
+        if heard.is_err() {
+            self.part(id);
+        }
+    }
+
+    /// Somebody says hello: give him what he needs to send to us.
+    fn greet(&mut self, id: u64) -> io::Result<()> {
+        let Some(Link::Sender {
+            socket,
+            ticket,
+            met,
+        }) = self.links.get_mut(&id)
+        else {
+            return Ok(());
+        };
+        let Some((hello, _)) = rendezvous::receive::<Hello>(socket.as_fd())?
+        else {
+            return Ok(());
+        };
+        let (dev, inode) = self.slots.identity()?;
+        if hello.file != [dev, inode] || hello.slot >= NET_SLOTS {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let files = [self.shared.memory(), self.shared.port().file()];
+        let welcome = Welcome::new(*ticket, self.shared.page());
+        rendezvous::send(socket.as_fd(), &welcome, &files)?;
+        *met = true;
+        if hello.call_back == 1 && hello.slot != self.slots.mine() {
+            self.call(hello.slot, false);
+        }
+        Ok(())
+    }
+
+    /// Somebody whom we have called answers: now we may send to him.
+    fn join(&mut self, id: u64) -> io::Result<()> {
+        let Some(Link::Called { socket, slot }) = self.links.get(&id) else {
+            return Ok(());
+        };
+        let slot = *slot;
+        let Some((welcome, files)) =
+            rendezvous::receive::<Welcome>(socket.as_fd())?
+        else {
+            return Ok(());
+        };
+        let [memory, port] = files.ok_or(io::ErrorKind::InvalidData)?;
+        if self.shared.is_ours(&memory)? {
+            // Another device of our own Guest, which never hears itself.
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let mut window = Window::open(memory.as_fd()).map_err(invalid)?;
+        window
+            .share_page(welcome.page, self.slots.page())
+            .map_err(invalid)?;
+        let port = SharedPort::open(port.as_fd()).map_err(invalid)?;
+        // Whoever was in that slot before is not there any more.
+        let old: Vec<u64> = self
+            .links
+            .iter()
+            .filter(|(_, link)| {
+                matches!(link, Link::Receiver(peer) if peer.slot() == slot)
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        for id in old {
+            self.forget(id);
+        }
+        let Some(Link::Called { socket, .. }) = self.links.remove(&id) else {
+            return Ok(());
+        };
+        let peer =
+            Arc::new(Peer::new(slot, window, port, welcome.ticket, socket));
+        self.shared.add_peer(Arc::clone(&peer));
+        self.links.insert(id, Link::Receiver(peer));
+        Ok(())
+    }
+
+    /// A sender says that a buffer of our Guest's cannot be used. He may be
+    /// wrong: we see for ourselves.
+    fn check(&self, report: &Report) {
+        if let Err(violation) = self.shared.check(report.dma) {
+            self.shared.host().kill(violation);
+        }
+    }
+
+    /// Link `id` has ended.
+    fn part(&mut self, id: u64) {
+        match self.forget(id) {
+            Some(Link::Sender { ticket, .. }) => {
+                self.shared.port().revoke(ticket);
+                self.shared.deliver_all();
+            }
+            Some(Link::Receiver(peer)) => {
+                self.reap.push((peer.slot(), REAP_TRIES));
+            }
+            Some(Link::Called { slot, .. }) => {
+                self.reap.push((slot, REAP_TRIES));
+            }
+            None => {}
+        }
+    }
+
+    /// Clears up after the dead, and opens the door again.
+    fn look_after(&mut self) {
+        let (slots, meet) = (&self.slots, &self.meet);
+        self.reap.retain_mut(|(slot, tries)| {
+            // Somebody else may have done it.
+            if !slots.in_use(*slot) && !meet.has(*slot) {
+                return false;
+            }
+            *tries -= 1;
+            let done = slots.reap(*slot, || meet.remove(*slot));
+            matches!(done, Ok(false)) && *tries > 0
+        });
+        if self.deaf && self.reap.is_empty() {
+            let listener = self.listener.socket.as_fd();
+            self.deaf = self.watch(listener, LISTENER).is_err();
+        }
+    }
+
+    /// Calls whoever is in `slot`; if nobody answers there, nobody is lost:
+    /// a Launcher that is starting calls us.
+    fn call(&mut self, slot: u32, call_back: bool) {
+        let Ok(socket) = self.meet.connect(slot) else {
+            return;
+        };
+        let Ok(file) = self.slots.identity() else {
+            return;
+        };
+        let hello = Hello::new(file, self.slots.mine(), call_back);
+        if rendezvous::send(socket.as_fd(), &hello, &[]).is_ok() {
+            self.add(Link::Called { socket, slot });
+        }
+    }
+
+    /// Watches a new link. One that cannot be watched is dropped.
+    fn add(&mut self, link: Link) {
+        let id = self.next_link;
+        if self.watch(link.socket(), id).is_ok() {
+            self.next_link += 1;
+            self.links.insert(id, link);
+        }
+    }
+
+    /// Drops link `id`. Its socket closes when nobody is sending any more.
+    fn forget(&mut self, id: u64) -> Option<Link> {
+        let link = self.links.remove(&id)?;
+        let _ = epoll::delete(&self.epoll, link.socket());
+        if let Link::Receiver(peer) = &link {
+            self.shared.remove_peer(peer);
+        }
+        Some(link)
+    }
+
+    fn watch(&self, file: BorrowedFd<'_>, about: u64) -> io::Result<()> {
+        let data = epoll::EventData::new_u64(about);
+        epoll::add(&self.epoll, file, data, epoll::EventFlags::IN)?;
+        Ok(())
+    }
+}
+
+fn invalid(error: impl std::error::Error + Send + Sync + 'static) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}

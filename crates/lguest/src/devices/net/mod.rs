@@ -1,0 +1,68 @@
+//! Networks: a page of Ethernet addresses, and frames that are sent to them.
+//!
+//! The page is an array of slots, one for each Guest on the network. A Guest
+//! writes its address into its slot and binds receive buffers to the key that
+//! belongs to it; who wants to send a frame looks the address up and sends to
+//! that key. Two devices look like this. [`Lan`] (`--sharenet=FILE`) joins
+//! Guests of different Launchers: the page is the first page of a file that
+//! all of them map, and a frame is copied once, by the Launcher of the
+//! sending Guest, from one Guest's memory into the other's. [`Tap`]
+//! (`--tunnet=`) joins one Guest and the machine it runs on.
+//!
+//! In reading order: [`window`] is memory that a frame is copied between,
+//! [`port`] is where a Launcher tells the others which buffers its Guest has
+//! bound, [`slots`] is who is who in the page, [`rendezvous`] is how
+//! Launchers meet, [`peer`] is one of them and how it gets a frame, [`links`]
+//! is the thread that keeps them in touch, and [`lan`] puts these together.
+
+use super::{Requests, Violation};
+use crate::host::{Binding, Guest};
+
+mod window;
+
+mod port;
+
+mod slots;
+
+mod rendezvous;
+
+mod peer;
+
+mod links;
+
+mod lan;
+pub use lan::{Lan, LanError};
+pub use rendezvous::RendezvousError;
+pub use slots::SlotsError;
+
+mod counters;
+
+mod tap;
+pub use tap::{Tap, TapError};
+
+/// What a network asks of the Host besides what every device asks.
+pub trait NetRequests: Requests {
+    /// What the Guest has bound to keys inside the page at `page`.
+    fn bindings_in(&self, page: u32) -> Vec<Binding>;
+
+    /// Ends the Guest for `reason`.
+    fn kill(&self, reason: Violation);
+}
+
+impl NetRequests for Guest {
+    fn bindings_in(&self, page: u32) -> Vec<Binding> {
+        Self::bindings_in(self, page)
+    }
+
+    fn kill(&self, reason: Violation) {
+        Self::kill(self, reason.to_string());
+    }
+}
+
+/// What breaks the rules, as the reason of its owner's death.
+fn violation(error: impl std::fmt::Display) -> Violation {
+    Violation(error.to_string())
+}
+
+#[cfg(test)]
+mod tests;

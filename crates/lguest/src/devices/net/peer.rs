@@ -1,0 +1,223 @@
+//! A peer: another Launcher's Guest, and how a frame gets into its memory.
+//!
+//! Its port says where it has bound buffers; the next free one is filled, and
+//! its owner is rung. That is all there is to a frame: no system call but the
+//! one that wakes a sleeper, no allocation, and no third party. What the peer
+//! has shown us of itself is looked at afresh for each frame, checked, and
+//! believed no further than that: one that lies spoils its own memory only.
+
+use super::counters::Counters;
+use super::port::{Claim, SharedPort, Ticket};
+use super::rendezvous::{self, Report};
+use super::window::{Sections, Window};
+use lg_abi::dma::Dma;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+/// How long a sender lets the receiver run when it has no buffer free, before
+/// it tries once more. Long enough for a Guest on another processor to wake
+/// and empty a buffer.
+const GRACE: Duration = Duration::from_micros(200);
+
+/// How many sends are not waited with, once a wait was in vain. A receiver
+/// that has stopped must not slow down those who still send to it.
+const SULK: u32 = 32;
+
+/// How many buffers of one array are looked at for a free one. Guests empty
+/// them in order, so the first look nearly always decides.
+// MASTERY: an array longer than this that is emptied out of order can have a
+// free buffer that we do not find; without a bound, a Guest could bind a
+// million full ones and keep its peers busy.
+const SEARCH: u32 = 256;
+
+/// Another Launcher's Guest, to which we may send.
+pub(super) struct Peer {
+    slot: u32,
+    window: Window,
+    port: SharedPort,
+    ticket: Ticket,
+    /// Its other end sees us die, and takes the ticket out of the lock: so it
+    /// must stay open until nobody here can hold that.
+    socket: OwnedFd,
+    /// How many sends not to wait with: see [`SULK`].
+    sulk: AtomicU32,
+}
+
+/// What became of a frame that was offered.
+enum Offer {
+    /// So many bytes were taken.
+    Taken(u32),
+    /// No buffer is free; at this address there may soon be one.
+    Full(Option<u32>),
+    /// The buffer at this address breaks the rules.
+    Bad(u32),
+    /// The key is not bound any more.
+    Gone,
+}
+
+impl Peer {
+    pub(super) fn new(
+        slot: u32,
+        window: Window,
+        port: SharedPort,
+        ticket: Ticket,
+        socket: OwnedFd,
+    ) -> Self {
+        Self {
+            slot,
+            window,
+            port,
+            ticket,
+            socket,
+            sulk: AtomicU32::new(0),
+        }
+    }
+
+    pub(super) fn slot(&self) -> u32 {
+        self.slot
+    }
+
+    pub(super) fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    /// Which of its bindings is on the key at `offset` in the page.
+    pub(super) fn find(&self, offset: u32) -> Option<usize> {
+        self.port.find(offset)
+    }
+
+    /// Gives a frame to binding `index`, on the key at `offset`. If it has no
+    /// buffer free, lets it run and tries once more. Answers the bytes taken.
+    pub(super) fn take(
+        &self,
+        index: usize,
+        offset: u32,
+        from: &Sections<'_>,
+        counters: &Counters,
+    ) -> u32 {
+        let try_once = || {
+            let offer = self.offer(index, offset, from);
+            // The interrupt is raised in every case. Where nothing was taken,
+            // whoever filled the buffers may have died before he rang.
+            let taken = matches!(offer, Offer::Taken(_));
+            if self.port.ring(index, !taken) {
+                counters.wakes.add(1);
+            }
+            offer
+        };
+        let mut offer = try_once();
+        if let Offer::Full(watch) = offer {
+            if self.let_run(watch, counters) {
+                offer = try_once();
+            }
+        }
+        match offer {
+            Offer::Taken(bytes) => {
+                self.sulk.store(0, Ordering::Relaxed);
+                counters.frames_sent.add(1);
+                counters.bytes_sent.add(bytes.into());
+                bytes
+            }
+            Offer::Full(_) => {
+                counters.refused.add(1);
+                0
+            }
+            Offer::Gone => 0,
+            Offer::Bad(dma) => {
+                self.report(dma);
+                0
+            }
+        }
+    }
+
+    /// Fills the next free buffer of binding `index`. Waits for other
+    /// senders, but not for long.
+    fn offer(&self, index: usize, offset: u32, from: &Sections<'_>) -> Offer {
+        let patient = self.sulk.load(Ordering::Relaxed) == 0;
+        let Some(lock) = self.port.lock(self.ticket, patient) else {
+            return Offer::Full(None);
+        };
+        let Some(claim) = lock.binding(index, offset) else {
+            return Offer::Gone;
+        };
+        let offer = self.fill(&claim, from);
+        if let Offer::Taken(_) = offer {
+            lock.advance(index);
+        }
+        offer
+    }
+
+    /// Copies `from` into the first free buffer of `claim`, which nobody has
+    /// checked yet.
+    fn fill(&self, claim: &Claim, from: &Sections<'_>) -> Offer {
+        let buffer = |i: u32| {
+            let number = claim.cursor.wrapping_add(i) % claim.num;
+            // Past the end of memory either way, if this wraps.
+            number
+                .checked_mul(Dma::SIZE)
+                .and_then(|offset| claim.dmas.checked_add(offset))
+                .unwrap_or(u32::MAX)
+        };
+        for addr in (0..claim.num.min(SEARCH)).map(buffer) {
+            match self.window.word(addr) {
+                Err(_) => return Offer::Bad(addr),
+                Ok(0) => {}
+                Ok(_) => continue,
+            }
+            let Ok(list) = self.window.dma(addr) else {
+                return Offer::Bad(addr);
+            };
+            let Ok(into) = self.window.sections(&list) else {
+                return Offer::Bad(addr);
+            };
+            let bytes = from.copy(&into);
+            // The sender's own `used_len` should come before this; but it
+            // stands still until we are done, so it cannot tell.
+            return match self.window.write_last(addr, bytes) {
+                Ok(()) => Offer::Taken(bytes),
+                Err(_) => Offer::Bad(addr),
+            };
+        }
+        Offer::Full((claim.num > 0).then(|| buffer(0)))
+    }
+
+    /// Lets the receiver run until the buffer at `watch` is free. Blocks for
+    /// [`GRACE`] at most, and mostly not at all for one that has let us wait
+    /// in vain. Answers whether to try again.
+    fn let_run(&self, watch: Option<u32>, counters: &Counters) -> bool {
+        let sulk = self.sulk.load(Ordering::Relaxed);
+        if sulk > 0 {
+            self.sulk.store(sulk - 1, Ordering::Relaxed);
+            return false;
+        }
+        counters.waits.add(1);
+        let deadline = Instant::now() + GRACE;
+        if let Some(addr) = watch {
+            while Instant::now() < deadline {
+                if self.window.word(addr) == Ok(0) {
+                    return true;
+                }
+                rustix::thread::sched_yield();
+            }
+        }
+        self.sulk.store(SULK, Ordering::Relaxed);
+        true
+    }
+
+    /// Tells the owner that its buffer at `dma` breaks the rules.
+    fn report(&self, dma: u32) {
+        // If it has that many reports unread, this one is not news.
+        let _ = rendezvous::send(self.socket(), &Report::new(dma), &[]);
+    }
+}
+
+#[cfg(test)]
+impl Peer {
+    /// Takes the lock of its port, and never gives it back: as if we were
+    /// stopped in the middle of a copy.
+    pub(super) fn hold(&self) -> bool {
+        let lock = self.port.lock(self.ticket, true);
+        lock.map(std::mem::forget).is_some()
+    }
+}

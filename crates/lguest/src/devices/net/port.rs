@@ -1,0 +1,424 @@
+//! A port: one page in which a Launcher shows where its Guest receives.
+//!
+//! Every Launcher on a LAN maps the port of every other. It holds the
+//! bindings of the Guest that lie in the LAN's page, a lock so that two
+//! senders do not fill one buffer, and a word with a bit for each binding
+//! that something has arrived for. Nobody believes it: a sender checks every
+//! address against the memory it leads to, and the receiver takes from it
+//! only which of its own interrupts to raise.
+//!
+//! The lock is a word with the ticket of its holder, and is never waited for
+//! long. A holder that was killed keeps it until the port's owner, which has
+//! given out the tickets, sees the end of that connection and takes the
+//! ticket out. A file lock would free itself, but costs two system calls a
+//! frame.
+
+#![expect(unsafe_code, reason = "words shared with other Launchers")]
+
+use super::window::{Window, WindowError};
+use crate::host::Binding;
+use lg_abi::dma::LGUEST_MAX_DMA;
+use lg_abi::page::PAGE_SIZE;
+use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::thread::futex;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+/// Who holds the lock of a port. The owner's own is [`OWNER`].
+pub(super) type Ticket = u32;
+
+/// The ticket of the port's owner. Zero is nobody's.
+pub(super) const OWNER: Ticket = 1;
+
+/// How long anybody waits for a lock. It is held for one copy, so this is
+/// met only when its holder has been stopped or killed there.
+const PATIENCE: Duration = Duration::from_millis(1);
+
+/// In `keys`: no binding here.
+const NO_KEY: u32 = u32::MAX;
+
+/// What the page holds. All of it is written by other processes.
+#[repr(C)]
+struct Words {
+    /// The ticket of whoever fills a buffer.
+    lock: AtomicU32,
+    /// A bit for each binding that something has arrived for.
+    arrived: AtomicU32,
+    /// 1 while the owner sleeps on this word.
+    asleep: AtomicU32,
+    reserved: [AtomicU32; 13],
+    /// Offset of each binding's key in the LAN's page.
+    keys: [AtomicU32; LGUEST_MAX_DMA],
+    bindings: [Bound; LGUEST_MAX_DMA],
+}
+
+/// The rest of a binding.
+#[repr(C)]
+struct Bound {
+    dmas: AtomicU32,
+    num: AtomicU32,
+    cursor: AtomicU32,
+    reserved: AtomicU32,
+}
+
+const _: () = assert!(size_of::<Words>() <= PAGE_SIZE as usize);
+
+/// A port that we own.
+pub(super) struct Port {
+    shared: SharedPort,
+    file: OwnedFd,
+    /// The interrupt of each binding, which nobody else can write.
+    irqs: [AtomicU8; LGUEST_MAX_DMA],
+}
+
+impl Port {
+    /// A port without bindings.
+    pub(super) fn create() -> Result<Self, WindowError> {
+        let file = rustix::fs::memfd_create(
+            "lguest-port",
+            MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING,
+        )?;
+        rustix::fs::ftruncate(&file, u64::from(PAGE_SIZE))?;
+        rustix::fs::fcntl_add_seals(
+            &file,
+            SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL,
+        )?;
+        let shared = SharedPort::open(file.as_fd())?;
+        for key in &shared.words().keys {
+            key.store(NO_KEY, Ordering::Relaxed);
+        }
+        Ok(Self {
+            shared,
+            file,
+            irqs: Default::default(),
+        })
+    }
+
+    /// The file, to hand to others.
+    pub(super) fn file(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+
+    /// Shows the bindings `now` that lie in the page at `page`. Waits for a
+    /// sender that is filling a buffer, so that when this returns no copy is
+    /// under way into one that is gone; but see [`PATIENCE`].
+    ///
+    /// A binding that stays keeps its place, and so its cursor and its bit.
+    pub(super) fn show(&self, page: u32, now: &[Binding]) {
+        let _lock = self.shared.lock(OWNER, true);
+        let words = self.shared.words();
+        let mut new: Vec<&Binding> = now.iter().collect();
+        for (i, key) in words.keys.iter().enumerate() {
+            let bound = &words.bindings[i];
+            let kept = new.iter().position(|b| {
+                b.key.wrapping_sub(page) == key.load(Ordering::Relaxed)
+                    && b.dmas == bound.dmas.load(Ordering::Relaxed)
+                    && b.num == bound.num.load(Ordering::Relaxed)
+                    && b.irq == self.irqs[i].load(Ordering::Relaxed)
+            });
+            match kept {
+                Some(at) => drop(new.remove(at)),
+                None => {
+                    key.store(NO_KEY, Ordering::Relaxed);
+                    self.irqs[i].store(0, Ordering::Relaxed);
+                }
+            }
+        }
+        let mut new = new.into_iter();
+        for (i, key) in words.keys.iter().enumerate() {
+            if key.load(Ordering::Relaxed) != NO_KEY {
+                continue;
+            }
+            let Some(binding) = new.next() else { break };
+            let bound = &words.bindings[i];
+            bound.dmas.store(binding.dmas, Ordering::Relaxed);
+            bound.num.store(binding.num, Ordering::Relaxed);
+            bound.cursor.store(0, Ordering::Relaxed);
+            self.irqs[i].store(binding.irq, Ordering::Relaxed);
+            key.store(binding.key.wrapping_sub(page), Ordering::Release);
+        }
+    }
+
+    /// Which interrupts to raise for what has arrived.
+    pub(super) fn arrived(&self) -> impl Iterator<Item = u8> + '_ {
+        let bits = self.shared.words().arrived.swap(0, Ordering::SeqCst);
+        self.irqs
+            .iter()
+            .enumerate()
+            .filter(move |(i, _)| bits & 1 << i != 0)
+            .map(|(_, irq)| irq.load(Ordering::Relaxed))
+            .filter(|irq| *irq != 0)
+    }
+
+    /// Every interrupt there is to raise.
+    pub(super) fn all(&self) -> impl Iterator<Item = u8> + '_ {
+        let irqs = self.irqs.iter().map(|irq| irq.load(Ordering::Relaxed));
+        irqs.filter(|irq| *irq != 0)
+    }
+
+    /// Sleeps until something has arrived. May return without.
+    pub(super) fn sleep(&self) {
+        let words = self.shared.words();
+        words.asleep.store(1, Ordering::SeqCst);
+        if words.arrived.load(Ordering::SeqCst) == 0 {
+            // Woken, interrupted, or too late to sleep: all the same.
+            let _ = futex::wait(&words.asleep, futex::Flags::empty(), 1, None);
+        }
+        words.asleep.store(0, Ordering::SeqCst);
+    }
+
+    /// Ends [`Self::sleep`], also one that is about to begin.
+    pub(super) fn nudge(&self) {
+        self.shared.ring(LGUEST_MAX_DMA - 1, true);
+    }
+
+    /// The holder of `ticket` is gone: frees the lock, should it be his.
+    pub(super) fn revoke(&self, ticket: Ticket) {
+        let lock = &self.shared.words().lock;
+        let _ = lock.compare_exchange(
+            ticket,
+            0,
+            Ordering::SeqCst,
+            Ordering::SeqCst,
+        );
+    }
+}
+
+/// Somebody's port, mapped.
+///
+/// # Invariants
+///
+/// 1. The window is at least a page, so it holds all of [`Words`].
+pub(super) struct SharedPort {
+    window: Window,
+}
+
+impl SharedPort {
+    /// Maps the port in `file`.
+    pub(super) fn open(file: BorrowedFd<'_>) -> Result<Self, WindowError> {
+        let window = Window::open(file)?;
+        // A window is never less than a page: see `Window::open`.
+        assert!(window.limit() >= PAGE_SIZE, "windows are whole pages");
+        Ok(Self { window })
+    }
+
+    /// The first binding on key `offset` of the LAN's page.
+    pub(super) fn find(&self, offset: u32) -> Option<usize> {
+        let keys = &self.words().keys;
+        keys.iter()
+            .position(|key| key.load(Ordering::Acquire) == offset)
+    }
+
+    /// Takes the lock for `ticket`. Where somebody holds it, a patient caller
+    /// waits for [`PATIENCE`] at most before he gets `None`.
+    pub(super) fn lock(
+        &self,
+        ticket: Ticket,
+        patient: bool,
+    ) -> Option<Locked<'_>> {
+        let words = self.words();
+        let take = || {
+            words
+                .lock
+                .compare_exchange(
+                    0,
+                    ticket,
+                    Ordering::Acquire,
+                    Ordering::Relaxed,
+                )
+                .is_ok()
+        };
+        if !take() {
+            let deadline = Instant::now() + PATIENCE;
+            loop {
+                if take() {
+                    break;
+                }
+                if !patient || Instant::now() > deadline {
+                    return None;
+                }
+                rustix::thread::sched_yield();
+            }
+        }
+        Some(Locked { port: self, ticket })
+    }
+
+    /// Something has arrived for binding `index`, or wants room there: its
+    /// owner is to raise the interrupt. `always` wakes him even if somebody
+    /// else should have done so, but may have been killed before he did.
+    /// Answers whether that took a system call.
+    pub(super) fn ring(&self, index: usize, always: bool) -> bool {
+        let words = self.words();
+        words.arrived.fetch_or(1 << index, Ordering::SeqCst);
+        let wake = words.asleep.swap(0, Ordering::SeqCst) == 1 || always;
+        if wake {
+            // Cannot fail: the word is there, whoever else writes it.
+            let _ = futex::wake(&words.asleep, futex::Flags::empty(), 1);
+        }
+        wake
+    }
+
+    /// What an owner who lies could have done himself.
+    #[cfg(test)]
+    pub(super) fn set_cursor(&self, index: usize, cursor: u32) {
+        let words = self.words();
+        words.bindings[index]
+            .cursor
+            .store(cursor, Ordering::Relaxed);
+    }
+
+    /// The words in the page.
+    fn words(&self) -> &Words {
+        // SAFETY: the window holds a page (invariant 1), aligned as pages
+        // are, mapped for as long as `self` lives; atomics may be written by
+        // anybody at any time.
+        unsafe { self.window.base().cast::<Words>().as_ref() }
+    }
+}
+
+/// The lock of a port, held.
+pub(super) struct Locked<'p> {
+    port: &'p SharedPort,
+    ticket: Ticket,
+}
+
+impl Locked<'_> {
+    /// Where binding `index` has its buffers, if it is (still) on `offset`:
+    /// nothing in it has been checked.
+    pub(super) fn binding(&self, index: usize, offset: u32) -> Option<Claim> {
+        let words = self.port.words();
+        let bound = &words.bindings[index];
+        (words.keys[index].load(Ordering::Acquire) == offset).then(|| Claim {
+            dmas: bound.dmas.load(Ordering::Relaxed),
+            num: bound.num.load(Ordering::Relaxed),
+            cursor: bound.cursor.load(Ordering::Relaxed),
+        })
+    }
+
+    /// A buffer of binding `index` has been filled.
+    pub(super) fn advance(&self, index: usize) {
+        let cursor = &self.port.words().bindings[index].cursor;
+        let next = cursor.load(Ordering::Relaxed).wrapping_add(1);
+        cursor.store(next, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        // Only if it is still ours: who believes us dead may have freed it.
+        let _ = self.port.words().lock.compare_exchange(
+            self.ticket,
+            0,
+            Ordering::Release,
+            Ordering::Relaxed,
+        );
+    }
+}
+
+/// A binding as a port has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Claim {
+    /// Physical address of the array.
+    pub(super) dmas: u32,
+    /// How many `lguest_dma`s it has.
+    pub(super) num: u32,
+    /// Transfers so far.
+    pub(super) cursor: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAGE: u32 = 0x5000;
+
+    fn binding(key: u32, dmas: u32, irq: u8) -> Binding {
+        let key = PAGE + key;
+        Binding {
+            key,
+            dmas,
+            num: 8,
+            irq,
+        }
+    }
+
+    #[test]
+    fn what_is_shown_is_found_until_it_is_gone() {
+        let port = Port::create().unwrap();
+        let (a, b) = (binding(4, 0x100, 2), binding(8, 0x200, 3));
+        port.show(PAGE, &[a, b]);
+        let peer = SharedPort::open(port.file()).unwrap();
+        let at = peer.find(8).unwrap();
+        let claim = peer.lock(7, true).unwrap().binding(at, 8).unwrap();
+        assert_eq!((claim.dmas, claim.num, claim.cursor), (0x200, 8, 0));
+        port.show(PAGE, &[a]);
+        assert_eq!(peer.find(8), None);
+        assert!(peer.lock(7, true).unwrap().binding(at, 8).is_none());
+        assert!(peer.find(4).is_some());
+    }
+
+    #[test]
+    fn a_binding_that_stays_keeps_its_cursor_and_its_bit() {
+        let port = Port::create().unwrap();
+        let (a, b) = (binding(4, 0x100, 2), binding(8, 0x200, 3));
+        port.show(PAGE, &[a, b]);
+        let at = port.shared.find(4).unwrap();
+        port.shared.lock(7, true).unwrap().advance(at);
+        port.show(PAGE, &[binding(12, 0x300, 5), a]);
+        assert_eq!(port.shared.find(4), Some(at));
+        let claim = port.shared.lock(7, true).unwrap().binding(at, 4).unwrap();
+        assert_eq!(claim.cursor, 1);
+    }
+
+    #[test]
+    fn rings_become_the_owners_interrupts_and_no_others() {
+        let port = Port::create().unwrap();
+        port.show(PAGE, &[binding(4, 0x100, 2)]);
+        let at = port.shared.find(4).unwrap();
+        port.shared.ring(at, false);
+        port.shared.ring(at, false);
+        port.shared.ring(31, false);
+        assert_eq!(port.arrived().collect::<Vec<_>>(), [2]);
+        assert_eq!(port.arrived().count(), 0);
+    }
+
+    #[test]
+    fn a_lock_is_waited_for_but_not_for_long() {
+        let port = Port::create().unwrap();
+        let held = port.shared.lock(7, true).unwrap();
+        let start = Instant::now();
+        assert!(port.shared.lock(8, true).is_none());
+        assert!(start.elapsed() >= PATIENCE);
+        drop(held);
+        assert!(port.shared.lock(8, true).is_some());
+    }
+
+    #[test]
+    fn the_lock_of_the_dead_is_taken_from_them_alone() {
+        let port = Port::create().unwrap();
+        std::mem::forget(port.shared.lock(7, true).unwrap());
+        port.revoke(8);
+        assert!(port.shared.lock(9, true).is_none());
+        port.revoke(7);
+        assert!(port.shared.lock(9, true).is_some());
+    }
+
+    #[test]
+    fn whoever_rings_ends_the_sleep() {
+        let port = Port::create().unwrap();
+        port.show(PAGE, &[binding(4, 0x100, 2)]);
+        std::thread::scope(|s| {
+            let sleeper = s.spawn(|| {
+                loop {
+                    if let Some(irq) = port.arrived().next() {
+                        return irq;
+                    }
+                    port.sleep();
+                }
+            });
+            port.shared.ring(0, false);
+            assert_eq!(sleeper.join().unwrap(), 2);
+        });
+    }
+}

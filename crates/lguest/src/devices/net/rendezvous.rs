@@ -1,0 +1,462 @@
+//! How Launchers on one LAN meet: a socket beside the file for each slot.
+//!
+//! The Launcher in slot 3 of `FILE` listens at `FILE.3`. Who connects says
+//! [`Hello`], and is answered with [`Welcome`], which carries two files: the
+//! memory of the Guest, and the port that shows where it receives. From then
+//! on the connection says two things only: its end means that the other side
+//! has gone, and a [`Report`] that a buffer there cannot be used.
+//!
+//! Both sides look at whose process the other is, and hang up on other users.
+
+#![expect(unsafe_code, reason = "credentials of a socket's other end")]
+
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags,
+    ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    SocketAddrUnix, SocketFlags, SocketType,
+};
+use std::ffi::{OsStr, OsString};
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// Opens every message: what this is, and which version of it.
+const MAGIC: u64 = u64::from_le_bytes(*b"lguestL1");
+
+/// As many as there are slots may knock at a time.
+const BACKLOG: i32 = 1024;
+
+/// The socket of a slot cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum RendezvousError {
+    /// Its name is too long for a socket.
+    #[error("the name {0} is too long for a socket: rename the file")]
+    Name(String),
+    /// Something else has its name.
+    #[error("{0} is in the way, and is no socket: move it away")]
+    InTheWay(String),
+    /// The directory is not ours to write.
+    #[error(
+        "cannot make the socket {0} ({1}): put the network's file into a \
+         directory that you may write"
+    )]
+    Bind(String, #[source] io::Error),
+}
+
+/// From whoever connects.
+#[derive(
+    Clone, Copy, Debug, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub(super) struct Hello {
+    magic: u64,
+    /// The file that the sender means: device and inode.
+    pub(super) file: [u64; 2],
+    /// Its slot there.
+    pub(super) slot: u32,
+    /// 1 if it wants to be called back, 0 if this is that call.
+    pub(super) call_back: u32,
+}
+
+impl Hello {
+    pub(super) fn new(file: (u64, u64), slot: u32, call_back: bool) -> Self {
+        Self {
+            magic: MAGIC,
+            file: [file.0, file.1],
+            slot,
+            call_back: call_back.into(),
+        }
+    }
+}
+
+/// The answer: with it come the memory file and the port.
+#[derive(
+    Clone, Copy, Debug, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub(super) struct Welcome {
+    magic: u64,
+    /// Locks the port.
+    pub(super) ticket: u32,
+    /// Physical address of the LAN's page in the memory file.
+    pub(super) page: u32,
+}
+
+impl Welcome {
+    pub(super) fn new(ticket: u32, page: u32) -> Self {
+        Self {
+            magic: MAGIC,
+            ticket,
+            page,
+        }
+    }
+}
+
+/// From a sender: your Guest has bound a buffer that breaks the rules.
+#[derive(
+    Clone, Copy, Debug, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub(super) struct Report {
+    magic: u64,
+    /// Physical address of its `lguest_dma`.
+    pub(super) dma: u32,
+    reserved: u32,
+}
+
+impl Report {
+    pub(super) fn new(dma: u32) -> Self {
+        Self {
+            magic: MAGIC,
+            dma,
+            reserved: 0,
+        }
+    }
+}
+
+/// A message, which is known by its magic and its size.
+pub(super) trait Message: FromBytes + IntoBytes + Immutable {
+    fn magic(&self) -> u64;
+}
+
+impl Message for Hello {
+    fn magic(&self) -> u64 {
+        self.magic
+    }
+}
+impl Message for Welcome {
+    fn magic(&self) -> u64 {
+        self.magic
+    }
+}
+impl Message for Report {
+    fn magic(&self) -> u64 {
+        self.magic
+    }
+}
+
+/// A socket that others connect to.
+#[derive(Debug)]
+pub(super) struct Listener {
+    pub(super) socket: OwnedFd,
+    name: OsString,
+    inode: (u64, u64),
+}
+
+/// The sockets beside one file.
+#[derive(Debug)]
+pub(super) struct Rendezvous {
+    /// The directory they are in.
+    directory: OwnedFd,
+    file: PathBuf,
+}
+
+impl Rendezvous {
+    /// The sockets beside `file`. Nothing is made yet.
+    pub(super) fn beside(file: &Path) -> Result<Self, RendezvousError> {
+        let parent = file.parent().unwrap_or(Path::new("/"));
+        let directory = rustix::fs::openat(
+            CWD,
+            parent,
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .map_err(|e| {
+            RendezvousError::Bind(file.display().to_string(), e.into())
+        })?;
+        Ok(Self {
+            directory,
+            file: file.to_owned(),
+        })
+    }
+
+    /// Listens at the socket of `slot`, whose lock we hold: an older socket
+    /// there is a dead man's.
+    pub(super) fn listen(
+        &self,
+        slot: u32,
+    ) -> Result<Listener, RendezvousError> {
+        let name = self.name(slot);
+        let shown = self.file.with_file_name(&name).display().to_string();
+        let address = self
+            .address(slot)
+            .map_err(|_| RendezvousError::Name(shown.clone()))?;
+        match self.kind(&name) {
+            Err(_) => {}
+            Ok(FileType::Socket) => self.unlink(&name),
+            Ok(_) => return Err(RendezvousError::InTheWay(shown)),
+        }
+        let listen = || {
+            let socket = socket()?;
+            // The mode that the socket is going to have in the directory.
+            rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
+            rustix::net::bind(&socket, &address)?;
+            rustix::net::listen(&socket, BACKLOG)?;
+            Ok(Listener {
+                inode: self.inode(&name)?,
+                socket,
+                name: name.clone(),
+            })
+        };
+        listen().map_err(|e: Errno| RendezvousError::Bind(shown, e.into()))
+    }
+
+    /// Connects to the socket of `slot`. Does not wait; an error means that
+    /// nobody of ours is there.
+    pub(super) fn connect(&self, slot: u32) -> io::Result<OwnedFd> {
+        let socket = socket()?;
+        rustix::net::connect(&socket, &self.address(slot)?)?;
+        same_user(&socket)?;
+        Ok(socket)
+    }
+
+    /// Removes our own socket, if it is still there.
+    pub(super) fn close(&self, listener: &Listener) {
+        if self.inode(&listener.name) == Ok(listener.inode) {
+            self.unlink(&listener.name);
+        }
+    }
+
+    /// Whether there is a socket at `slot`.
+    pub(super) fn has(&self, slot: u32) -> bool {
+        self.kind(&self.name(slot)) == Ok(FileType::Socket)
+    }
+
+    /// Removes what a dead Launcher left at `slot`, whose lock we hold.
+    pub(super) fn remove(&self, slot: u32) {
+        if self.has(slot) {
+            self.unlink(&self.name(slot));
+        }
+    }
+
+    fn unlink(&self, name: &OsStr) {
+        // It may be gone already, or not be ours: the next bind will tell.
+        let _ = rustix::fs::unlinkat(&self.directory, name, AtFlags::empty());
+    }
+
+    fn kind(&self, name: &OsStr) -> rustix::io::Result<FileType> {
+        let flags = AtFlags::SYMLINK_NOFOLLOW;
+        rustix::fs::statat(&self.directory, name, flags)
+            .map(|stat| FileType::from_raw_mode(stat.st_mode))
+    }
+
+    fn inode(&self, name: &OsStr) -> rustix::io::Result<(u64, u64)> {
+        let flags = AtFlags::SYMLINK_NOFOLLOW;
+        rustix::fs::statat(&self.directory, name, flags)
+            .map(|stat| (stat.st_dev, stat.st_ino))
+    }
+
+    fn name(&self, slot: u32) -> OsString {
+        let mut name = self
+            .file
+            .file_name()
+            .map(OsString::from)
+            .unwrap_or_default();
+        name.push(format!(".{slot}"));
+        name
+    }
+
+    /// The address of the socket: its path, or through the open directory
+    /// where that is too long.
+    fn address(&self, slot: u32) -> io::Result<SocketAddrUnix> {
+        let name = self.name(slot);
+        SocketAddrUnix::new(self.file.with_file_name(&name))
+            .or_else(|_| {
+                let fd = self.directory.as_raw_fd();
+                let path = format!("/proc/self/fd/{fd}");
+                SocketAddrUnix::new(Path::new(&path).join(&name))
+            })
+            .map_err(Into::into)
+    }
+}
+
+/// The next who has connected to `listener`; `None` when there is none.
+/// Strangers are turned away unseen.
+pub(super) fn accept(listener: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    loop {
+        match rustix::net::accept_with(listener, flags) {
+            Ok(socket) if same_user(&socket).is_ok() => {
+                return Ok(Some(socket));
+            }
+            Ok(_) | Err(Errno::INTR | Errno::CONNABORTED) => {}
+            Err(Errno::AGAIN) => return Ok(None),
+            Err(e) => return Err(e.into()),
+        }
+    }
+}
+
+/// Sends `message` and `files`. Does not wait.
+pub(super) fn send(
+    socket: BorrowedFd<'_>,
+    message: &impl Message,
+    files: &[BorrowedFd<'_>],
+) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !files.is_empty() {
+        let fits = control.push(SendAncillaryMessage::ScmRights(files));
+        assert!(fits, "a message carries two files at most");
+    }
+    rustix::net::sendmsg(
+        socket,
+        &[IoSlice::new(message.as_bytes())],
+        &mut control,
+        SendFlags::NOSIGNAL | SendFlags::DONTWAIT,
+    )?;
+    Ok(())
+}
+
+/// Receives a message and its two files, if it has that many. `None` when
+/// nothing has come yet. The end of the connection is an error, and so is
+/// anything that is not a message of this kind.
+pub(super) fn receive<T: Message>(
+    socket: BorrowedFd<'_>,
+) -> io::Result<Option<(T, Option<[OwnedFd; 2]>)>> {
+    let mut message = T::new_zeroed();
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let got = rustix::net::recvmsg(
+        socket,
+        &mut [IoSliceMut::new(message.as_mut_bytes())],
+        &mut control,
+        RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT,
+    );
+    let got = match got {
+        Err(Errno::AGAIN | Errno::INTR) => return Ok(None),
+        other => other?,
+    };
+    let mut files = Vec::new();
+    for part in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(more) = part {
+            files.extend(more);
+        }
+    }
+    let whole = got.bytes == size_of::<T>()
+        && !got
+            .flags
+            .intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC);
+    if got.bytes == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    if !whole || message.magic() != MAGIC {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    Ok(Some((message, files.try_into().ok())))
+}
+
+fn socket() -> rustix::io::Result<OwnedFd> {
+    rustix::net::socket_with(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+        None,
+    )
+}
+
+/// Whether the process at the other end is of our user.
+fn same_user(socket: &OwnedFd) -> io::Result<()> {
+    let mut peer = libc::ucred {
+        pid: 0,
+        uid: 0,
+        gid: 0,
+    };
+    let size = size_of::<libc::ucred>();
+    let mut len = libc::socklen_t::try_from(size).expect("a small struct");
+    // SAFETY: the descriptor is open, and the kernel writes at most `len`
+    // bytes to where there are that many.
+    let done = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            std::ptr::from_mut(&mut peer).cast(),
+            &mut len,
+        )
+    };
+    if done == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    if peer.uid != rustix::process::geteuid().as_raw() {
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::Scratch;
+    use super::*;
+
+    #[test]
+    fn a_message_and_its_files_arrive_whole_or_not_at_all() {
+        let dir = Scratch::new();
+        let file = dir.page("lan");
+        let meet = Rendezvous::beside(&file).unwrap();
+        let listener = meet.listen(3).unwrap();
+        assert!(accept(listener.socket.as_fd()).unwrap().is_none());
+        let a = meet.connect(3).unwrap();
+        let b = accept(listener.socket.as_fd()).unwrap().unwrap();
+        assert!(receive::<Hello>(b.as_fd()).unwrap().is_none());
+        let hello = Hello::new((1, 2), 3, true);
+        send(a.as_fd(), &hello, &[]).unwrap();
+        let (got, files) = receive::<Hello>(b.as_fd()).unwrap().unwrap();
+        assert_eq!(got, hello);
+        assert!(files.is_none());
+        let two = [listener.socket.as_fd(), dir.fd()];
+        send(b.as_fd(), &Welcome::new(7, 0x1000), &two).unwrap();
+        let (_, files) = receive::<Welcome>(a.as_fd()).unwrap().unwrap();
+        assert!(files.is_some());
+        // A message of another kind is as bad as none.
+        send(a.as_fd(), &Report::new(1), &[]).unwrap();
+        assert!(receive::<Hello>(b.as_fd()).is_err());
+        drop(a);
+        let end = receive::<Report>(b.as_fd()).unwrap_err();
+        assert_eq!(end.kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn a_dead_mans_socket_makes_way_and_nothing_else_does() {
+        let dir = Scratch::new();
+        let file = dir.page("lan");
+        let meet = Rendezvous::beside(&file).unwrap();
+        let dead = meet.listen(0).unwrap();
+        let again = meet.listen(0).unwrap();
+        // What is there now is no longer his to remove.
+        meet.close(&dead);
+        assert!(meet.connect(0).is_ok());
+        drop(again);
+        assert!(meet.connect(0).is_err());
+        std::fs::write(dir.path().join("lan.1"), "precious").unwrap();
+        assert!(matches!(
+            meet.listen(1),
+            Err(RendezvousError::InTheWay(name)) if name.ends_with("/lan.1")
+        ));
+        assert_eq!(
+            std::fs::read(dir.path().join("lan.1")).unwrap(),
+            b"precious"
+        );
+        meet.remove(0);
+        meet.remove(1);
+        assert!(!dir.path().join("lan.0").exists());
+        assert!(dir.path().join("lan.1").exists());
+    }
+
+    #[test]
+    fn a_long_path_is_no_hindrance_but_a_long_name_is() {
+        let dir = Scratch::new();
+        let deep = dir.path().join("d".repeat(120));
+        std::fs::create_dir(&deep).unwrap();
+        let meet = Rendezvous::beside(&deep.join("lan")).unwrap();
+        let _listener = meet.listen(681).unwrap();
+        assert!(deep.join("lan.681").exists());
+        assert!(meet.connect(681).is_ok());
+        let long = deep.join("n".repeat(120));
+        let meet = Rendezvous::beside(&long).unwrap();
+        assert!(matches!(meet.listen(0), Err(RendezvousError::Name(_))));
+    }
+}

@@ -1,0 +1,293 @@
+//! The processes that run a Guest: starting them, and hearing of their end.
+//!
+//! The nursery is started once, from a program that we carry inside us; it
+//! forks a view whenever we ask. All of them are our children, all of them die
+//! with us, and a thread that otherwise sleeps hears when one dies before.
+
+#![expect(unsafe_code, reason = "what a child does between fork and exec")]
+
+use super::SharedPage;
+use super::state::Shared;
+use crate::memory::GuestMemory;
+use lg_host::state::MAX_VIEWS;
+use lg_switcher::layout::{COMMAND_FD, MEMORY_FD, SHARED_PAGE_FD, STATE_FD};
+use lg_switcher::signals::KICK_SIGNAL;
+use lg_switcher::view::{Answer, SETUP_FAILED};
+use rustix::event::epoll;
+use rustix::fs::MemfdFlags;
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open,
+    pidfd_send_signal, waitid,
+};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, OnceLock};
+
+/// The view program.
+static VIEW: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/lg-view"));
+
+/// What marks the nursery among the processes that are watched.
+const NURSERY: u64 = MAX_VIEWS as u64;
+
+/// What marks the end of watching.
+const STOP: u64 = NURSERY + 1;
+
+/// All processes of a Guest.
+pub(super) struct Processes {
+    nursery: OwnedFd,
+    command: Mutex<UnixStream>,
+    views: [OnceLock<OwnedFd>; MAX_VIEWS],
+    watch: OwnedFd,
+    stop: OwnedFd,
+}
+
+impl Processes {
+    /// Starts the nursery.
+    pub(super) fn start(
+        memory: &GuestMemory,
+        shared: &Shared,
+        pages: &[SharedPage],
+    ) -> io::Result<Self> {
+        let (command, theirs) = UnixStream::pair()?;
+        let program =
+            rustix::fs::memfd_create("lguest-view", MemfdFlags::CLOEXEC)?;
+        std::fs::File::from(program.try_clone()?).write_all(VIEW)?;
+        let mut fds = vec![
+            (memory.file(), MEMORY_FD),
+            (shared.file.as_fd(), STATE_FD),
+            (theirs.as_fd(), COMMAND_FD),
+        ];
+        fds.extend(pages.iter().map(|p| p.file.as_fd()).zip(SHARED_PAGE_FD..));
+        let child = spawn(&program, &fds)?;
+        let pid = i32::try_from(child).ok().and_then(Pid::from_raw);
+        let pid = pid.expect("a child has a number");
+        let nursery = pidfd_open(pid, PidfdFlags::empty())?;
+        let watch = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let stop =
+            rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC)?;
+        let processes = Self {
+            nursery,
+            command: Mutex::new(command),
+            views: [const { OnceLock::new() }; MAX_VIEWS],
+            watch,
+            stop,
+        };
+        processes.watch_for(&processes.nursery, NURSERY)?;
+        processes.watch_for(&processes.stop, STOP)?;
+        Ok(processes)
+    }
+
+    /// Starts the process of view `slot`.
+    ///
+    /// # Errors
+    ///
+    /// No such slot, one that has a process already, or what the kernel says.
+    pub(super) fn start_view(&self, slot: u32) -> io::Result<()> {
+        let place = self.views.get(slot as usize);
+        let place = place.filter(|place| place.get().is_none());
+        let place = place.ok_or(io::ErrorKind::InvalidInput)?;
+        let mut command =
+            self.command.lock().map_err(|_| io::ErrorKind::Other)?;
+        command.write_all(&slot.to_ne_bytes())?;
+        let mut answer = [0; size_of::<Answer>()];
+        command.read_exact(&mut answer)?;
+        let answer = Answer::from_ne_bytes(answer);
+        let pid = Pid::from_raw(answer).filter(|_| answer > 0);
+        let pid = pid.ok_or_else(|| {
+            io::Error::from_raw_os_error(answer.wrapping_neg())
+        })?;
+        // Nobody but us reaps it, so the number is still its own.
+        let view = pidfd_open(pid, PidfdFlags::empty())?;
+        self.watch_for(&view, u64::from(slot))?;
+        place
+            .set(view)
+            .map_err(|_| io::ErrorKind::InvalidInput.into())
+    }
+
+    /// Kicks view `slot`, if there is such a process.
+    pub(super) fn kick(&self, slot: u32) {
+        let Some(view) = self.views.get(slot as usize) else {
+            return;
+        };
+        let signal = Signal::from_named_raw(KICK_SIGNAL);
+        if let (Some(view), Some(signal)) = (view.get(), signal) {
+            // A process that has just died needs no kick.
+            let _ = pidfd_send_signal(view, signal);
+        }
+    }
+
+    /// Kills them all. Blocks until they are gone.
+    pub(super) fn kill_all(&self) {
+        // The nursery last: it must not be asked for more meanwhile, and it
+        // is not, for whoever asks has the same lock.
+        let command = self.command.lock();
+        for process in self.all() {
+            let _ = pidfd_send_signal(process, Signal::KILL);
+        }
+        for process in self.all() {
+            let options = WaitIdOptions::EXITED;
+            let wait = || waitid(WaitId::PidFd(process.as_fd()), options);
+            while matches!(wait(), Err(rustix::io::Errno::INTR)) {}
+        }
+        drop(command);
+    }
+
+    /// Blocks until a process dies that should not. Answers how, or `None`
+    /// when [`Self::stop_watching`] was called.
+    pub(super) fn wait_for_death(&self) -> Option<String> {
+        loop {
+            let mut events = [const {
+                epoll::Event {
+                    flags: epoll::EventFlags::empty(),
+                    data: epoll::EventData::new_u64(0),
+                }
+            }; 1];
+            match epoll::wait(&self.watch, &mut events, None) {
+                Ok(0) | Err(rustix::io::Errno::INTR) => continue,
+                Ok(_) => {}
+                Err(error) => return Some(format!("cannot watch: {error}")),
+            }
+            return match events[0].data.u64() {
+                STOP => None,
+                NURSERY => {
+                    let end = end_of(&self.nursery);
+                    Some(format!("the guest's first process {end}"))
+                }
+                slot => {
+                    let slot = usize::try_from(slot).ok();
+                    let view = slot.and_then(|slot| self.views.get(slot));
+                    let end = view.and_then(OnceLock::get).map(end_of);
+                    let end = end.unwrap_or_else(|| "is gone".into());
+                    Some(format!("a process of the guest {end}"))
+                }
+            };
+        }
+    }
+
+    /// Makes [`Self::wait_for_death`] come back.
+    pub(super) fn stop_watching(&self) {
+        let _ = rustix::io::write(&self.stop, &1_u64.to_ne_bytes());
+    }
+
+    fn all(&self) -> impl Iterator<Item = &OwnedFd> {
+        let views = self.views.iter().filter_map(OnceLock::get);
+        std::iter::once(&self.nursery).chain(views)
+    }
+
+    fn watch_for(&self, fd: &OwnedFd, mark: u64) -> io::Result<()> {
+        let data = epoll::EventData::new_u64(mark);
+        epoll::add(&self.watch, fd, data, epoll::EventFlags::IN)?;
+        Ok(())
+    }
+}
+
+/// How a process ended, for a person. Leaves it to be reaped.
+fn end_of(process: &OwnedFd) -> String {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+    let status = waitid(WaitId::PidFd(process.as_fd()), options);
+    match status.ok().flatten() {
+        Some(status) => {
+            if let Some(signal) = status.terminating_signal() {
+                describe_signal(signal)
+            } else {
+                describe_exit(status.exit_status().unwrap_or(0))
+            }
+        }
+        None => "is gone".into(),
+    }
+}
+
+fn describe_signal(signal: i32) -> String {
+    match signal {
+        libc::SIGSYS => {
+            "tried a forbidden system call and was stopped (SIGSYS)".into()
+        }
+        libc::SIGKILL => "was killed from outside (SIGKILL)".into(),
+        libc::SIGSEGV => "lost its stack (SIGSEGV)".into(),
+        other => format!("was killed by signal {other}"),
+    }
+}
+
+fn describe_exit(status: i32) -> String {
+    /// The steps of `lg_switcher::view::main`, from the first on.
+    const STEPS: [&str; 5] = [
+        "cannot map its memory",
+        "cannot forget its stack",
+        "cannot make segments: this kernel has no modify_ldt",
+        "cannot catch signals",
+        "cannot lock itself in",
+    ];
+    let step = status.checked_sub(SETUP_FAILED + 1);
+    let step = step.and_then(|step| usize::try_from(step).ok());
+    match step.and_then(|step| STEPS.get(step)) {
+        Some(step) => (*step).into(),
+        None => format!("ended with status {status}"),
+    }
+}
+
+/// Starts `program` with exactly these descriptors, and nothing else of ours:
+/// no standard streams, no environment. Answers its process number.
+fn spawn(
+    program: &OwnedFd,
+    fds: &[(BorrowedFd<'_>, RawFd)],
+) -> io::Result<u32> {
+    /// Above every descriptor that the view is to have.
+    const OUT_OF_THE_WAY: RawFd = 64;
+    let mut sources = Vec::with_capacity(fds.len());
+    for &(fd, target) in fds {
+        let moved = rustix::io::fcntl_dupfd_cloexec(fd, OUT_OF_THE_WAY)?;
+        sources.push((moved, target));
+    }
+    let program = rustix::io::fcntl_dupfd_cloexec(program, OUT_OF_THE_WAY)?;
+    let program = program.as_raw_fd();
+    let moves: Vec<(RawFd, RawFd)> = sources
+        .iter()
+        .map(|(fd, target)| (fd.as_raw_fd(), *target))
+        .collect();
+    let mut command = Command::new("lg-view");
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    // SAFETY: between fork and exec, only system calls.
+    unsafe {
+        command.pre_exec(move || become_view(program, &moves));
+    }
+    let child = command.spawn()?;
+    // The child is reaped by its descriptor, not by std.
+    Ok(child.id())
+}
+
+/// In the child: gives the descriptors their numbers and becomes the view.
+/// Comes back only with an error.
+fn become_view(program: RawFd, moves: &[(RawFd, RawFd)]) -> io::Result<()> {
+    for &(from, to) in moves {
+        // SAFETY: a system call on numbers. The copy survives exec.
+        if unsafe { libc::dup2(from, to) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    for fd in 0..=2 {
+        // SAFETY: a view has no standard streams; nobody writes to them
+        // between here and exec.
+        unsafe { libc::close(fd) };
+    }
+    let name = c"lguest-view";
+    let arguments = [name.as_ptr(), std::ptr::null()];
+    let environment = [std::ptr::null::<libc::c_char>()];
+    // SAFETY: both arrays end with a null pointer.
+    unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            program,
+            c"".as_ptr(),
+            arguments.as_ptr(),
+            environment.as_ptr(),
+            libc::AT_EMPTY_PATH,
+        )
+    };
+    Err(io::Error::last_os_error())
+}

@@ -1,0 +1,490 @@
+//! A run from beginning to end: open, load, run, and leave nothing behind.
+//!
+//! The order is that of what can go wrong. Everything that has a name is
+//! opened first, while nothing has happened yet; then the memory is filled;
+//! then the Host starts. From then on there is one way out, whoever wants it:
+//! the Guest dies, and the main thread comes back with the reason.
+
+use crate::config::{Config, DeviceConfig, Kernel};
+use crate::default_guest;
+use crate::devices::block::{Block, Disk, DiskError};
+use crate::devices::bus::{Bus, BusError, pages_above_ram};
+use crate::devices::console::{self, Console};
+use crate::devices::net::{Lan, LanError, Tap, TapError};
+use crate::devices::{Device, Violation};
+use crate::exit::{FIRST_OF_OURS, Outcome};
+use crate::host::{Death, Exit, Guest, RequestError};
+use crate::inputs::Inputs;
+use crate::loader::{
+    self, BootError, Image, InitrdError, KernelError, LoadError,
+};
+use crate::memory::GuestMemory;
+use crate::signals::Signals;
+use crate::stats::{Counters, Report, Sink};
+use crate::terminal;
+use rustix::fs::{FileType, Mode, OFlags};
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+/// Why there is no Guest, or no result.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    /// The kernel's file cannot be used.
+    #[error("image {}: {error}", path.display())]
+    Kernel {
+        /// Its name.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: KernelError,
+    },
+    /// The initrd's file cannot be used.
+    #[error("initrd {}: {error}", path.display())]
+    Initrd {
+        /// Its name.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: InitrdError,
+    },
+    /// Kernel and the like do not fit.
+    #[error(transparent)]
+    Boot(BootError),
+    /// A disk's file cannot be used.
+    #[error("disk {}: {error}", path.display())]
+    Disk {
+        /// Its name.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: DiskError,
+    },
+    /// A network between Guests cannot be joined.
+    #[error("network {}: {error}", path.display())]
+    ShareNet {
+        /// The file that they share.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: LanError,
+    },
+    /// There can be no network with this machine.
+    #[error("tap: {0}")]
+    Tap(TapError),
+    /// The file for the counters cannot be written.
+    #[error("statistics {}: it cannot be written: {error}", path.display())]
+    Stats {
+        /// Its name.
+        path: PathBuf,
+        /// Why not.
+        error: io::Error,
+    },
+    /// The bus is full.
+    #[error(transparent)]
+    Bus(#[from] BusError),
+    /// There is no memory for the Guest.
+    #[error("cannot have {0} MB of memory for the guest: {1}")]
+    Memory(u32, io::Error),
+    /// The Host does not start.
+    #[error(transparent)]
+    Host(#[from] RequestError),
+    /// A system call that should not fail did.
+    #[error("cannot {0}: {1}")]
+    Failed(&'static str, io::Error),
+}
+
+impl LaunchError {
+    /// The code that the Launcher ends with.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            Self::Kernel {
+                error: KernelError::TooLittleMemory { .. },
+                ..
+            }
+            | Self::Initrd {
+                error: InitrdError::TooLittleMemory { .. },
+                ..
+            }
+            | Self::Boot(_)
+            | Self::Bus(BusError::TooManyDevices(_))
+            => Outcome::Usage,
+            Self::Kernel { .. }
+            | Self::Initrd { .. }
+            | Self::Disk { .. }
+            | Self::ShareNet { .. }
+            | Self::Tap(_)
+            | Self::Stats { .. } => Outcome::BadFile,
+            Self::Host(RequestError::Start(_)) => Outcome::BadMachine,
+            Self::Bus(BusError::Place(..))
+            | Self::Memory(..)
+            | Self::Host(_)
+            | Self::Failed(..) => Outcome::Failed,
+        }
+    }
+}
+
+/// Runs a Guest on the terminal, from its first instruction to its end.
+/// `started` is the time-stamp counter of the Launcher's own beginning.
+///
+/// # Errors
+///
+/// [`LaunchError`], whose message is one line and names the cure.
+pub fn launch(config: &Config, started: u64) -> Result<Outcome, LaunchError> {
+    let start = Instant::now();
+    let opened = Opened::open(config)?;
+    let memory =
+        GuestMemory::new(config.memory, pages_above_ram(&opened.devices))
+            .map_err(|error| LaunchError::Memory(config.memory >> 20, error))?;
+    let initialize = loader::load(
+        &memory,
+        &opened.kernel,
+        opened.initrd.as_ref(),
+        &command_line(config, started),
+    )
+    .map_err(|error| named(config, error))?;
+
+    let guest = Guest::new(memory);
+    if let Some(id) = opened.devices.iter().find_map(|d| d.guest_id()) {
+        guest.set_id(id);
+    }
+    let bus = Arc::new(Bus::new(&guest, opened.devices)?);
+    let told = Arc::downgrade(&bus);
+    guest.on_bindings_changed(move || {
+        if let Some(bus) = told.upgrade() {
+            bus.buffers_changed();
+        }
+    });
+    let stats = open_stats(config)?;
+    let shared_pages = bus
+        .shared_pages()
+        .map_err(failed("keep the networks' files open"))?;
+    guest.initialize(&initialize, shared_pages)?;
+
+    if config.verbose {
+        eprintln!(
+            "lguest: {} MB of memory, physical 0 at {:#x}, start at {:#x}, \
+             {} devices and a console; ready after {:?}",
+            config.memory >> 20,
+            initialize.page_offset,
+            initialize.start,
+            config.devices.len(),
+            start.elapsed(),
+        );
+    }
+    let ending = Ending::new(guest.clone());
+    Signals::start(&ending).map_err(failed("catch signals"))?;
+    terminal::enter();
+    let inputs = Inputs::start(&bus, &ending);
+    let inputs = inputs.map_err(failed("watch the guest's input"));
+    let ended = inputs.and_then(|inputs| {
+        let mut run = Run {
+            guest,
+            bus: &bus,
+            inputs,
+            sends: 0,
+            unheard: 0,
+        };
+        let death = run.until_death()?;
+        Ok((death, run))
+    });
+
+    // Whoever counts as the reason: what was begun is finished, and only then
+    // may the user type again.
+    let devices = bus.finish();
+    terminal::leave();
+    let (death, run) = ended?;
+    let outcome = ending.outcome(&death);
+    if let Some(stats) = stats {
+        let report = Report {
+            ending: death.to_string(),
+            exit_code: outcome.code(),
+            launcher: run.counters(start),
+            host: run.guest.counters(),
+            devices,
+        };
+        stats
+            .write(&report)
+            .map_err(failed("write the statistics"))?;
+    }
+    report(&death, outcome);
+    Ok(outcome)
+}
+
+/// Everything that has a name, open.
+struct Opened {
+    kernel: Image,
+    initrd: Option<File>,
+    devices: Vec<Box<dyn Device>>,
+}
+
+impl Opened {
+    fn open(config: &Config) -> Result<Self, LaunchError> {
+        let kernel = match &config.kernel {
+            Kernel::Embedded => Image::Embedded(default_guest::IMAGE),
+            Kernel::File(path) => {
+                let file = open_file(path).map_err(|error| {
+                    named(config, KernelError::from(error).into())
+                })?;
+                Image::File(file)
+            }
+        };
+        let initrd = config.initrd.as_ref().map(|path| open_file(path));
+        let initrd = initrd
+            .transpose()
+            .map_err(|e| named(config, InitrdError::from(e).into()))?;
+        let mut devices = Vec::with_capacity(config.devices.len() + 1);
+        for device in &config.devices {
+            devices.push(open_device(device)?);
+        }
+        devices.push(open_console()?);
+        Ok(Self {
+            kernel,
+            initrd,
+            devices,
+        })
+    }
+}
+
+fn open_device(config: &DeviceConfig) -> Result<Box<dyn Device>, LaunchError> {
+    match config {
+        DeviceConfig::Disk { path, read_only } => {
+            match Disk::open(path, *read_only) {
+                Ok(disk) => Ok(Box::new(Block::new(disk))),
+                Err(error) => Err(LaunchError::Disk {
+                    path: path.clone(),
+                    error,
+                }),
+            }
+        }
+        DeviceConfig::ShareNet(path) => match Lan::join(path) {
+            Ok(lan) => Ok(Box::new(lan)),
+            Err(error) => Err(LaunchError::ShareNet {
+                path: path.clone(),
+                error,
+            }),
+        },
+        DeviceConfig::Tap(config) => match Tap::open(config) {
+            Ok(tap) => Ok(Box::new(tap)),
+            Err(error) => Err(LaunchError::Tap(error)),
+        },
+    }
+}
+
+fn open_console() -> Result<Box<dyn Device>, LaunchError> {
+    let keep = failed("keep standard input and output");
+    let config = console::Config {
+        input: rustix::io::dup(rustix::stdio::stdin())
+            .map_err(|error| keep(error.into()))?,
+        output: rustix::io::dup(rustix::stdio::stdout())
+            .map_err(|error| keep(error.into()))?,
+    };
+    Ok(Box::new(Console::new(config)))
+}
+
+fn open_stats(config: &Config) -> Result<Option<Sink>, LaunchError> {
+    let Some(stats) = &config.stats else {
+        return Ok(None);
+    };
+    match (Sink::open(stats), stats) {
+        (Ok(sink), _) => Ok(Some(sink)),
+        (Err(error), crate::config::Stats::File(path)) => {
+            Err(LaunchError::Stats {
+                path: path.clone(),
+                error,
+            })
+        }
+        (Err(error), crate::config::Stats::Stdout) => {
+            Err(LaunchError::Failed("write to standard output", error))
+        }
+    }
+}
+
+/// Opens a regular file, and nothing that one would have to wait for.
+fn open_file(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let file = rustix::fs::open(path, flags, Mode::empty())?;
+    let stat = rustix::fs::fstat(&file)?;
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => Ok(file.into()),
+        FileType::Directory => Err(io::ErrorKind::IsADirectory.into()),
+        _ => Err(io::Error::other("it is not a regular file")),
+    }
+}
+
+/// The kernel's command line. Our own Guest is told when we started.
+fn command_line(config: &Config, started: u64) -> Vec<u8> {
+    let mut line = config.command_line.clone();
+    if config.kernel == Kernel::Embedded {
+        if !line.is_empty() {
+            line.push(b' ');
+        }
+        line.extend_from_slice(format!("started_tsc={started:#x}").as_bytes());
+    }
+    line
+}
+
+/// An error of the loader, with the name of the file that it is about.
+fn named(config: &Config, error: LoadError) -> LaunchError {
+    match error {
+        LoadError::Kernel(error) => LaunchError::Kernel {
+            path: match &config.kernel {
+                Kernel::Embedded => "(built in)".into(),
+                Kernel::File(path) => path.clone(),
+            },
+            error,
+        },
+        LoadError::Initrd(error) => LaunchError::Initrd {
+            path: config.initrd.clone().unwrap_or_default(),
+            error,
+        },
+        LoadError::Boot(error) => LaunchError::Boot(error),
+    }
+}
+
+fn failed(what: &'static str) -> impl Fn(io::Error) -> LaunchError {
+    move |error| LaunchError::Failed(what, error)
+}
+
+/// A Guest that runs.
+struct Run<'a> {
+    guest: Guest,
+    bus: &'a Bus,
+    inputs: Inputs,
+    sends: u64,
+    unheard: u64,
+}
+
+impl Run<'_> {
+    /// Serves the Guest until it dies. This is the heart of every Launcher:
+    /// what the Guest sends goes to a device, and it runs on.
+    fn until_death(&mut self) -> Result<Death, LaunchError> {
+        loop {
+            match self.guest.run()? {
+                Exit::SendDma { dma, key } => {
+                    if let Err(violation) = self.send(dma, key) {
+                        self.guest.kill(violation.to_string());
+                    }
+                }
+                Exit::Broken => {}
+                Exit::Dead(death) => return Ok(death),
+            }
+            self.inputs.nudge();
+        }
+    }
+
+    fn send(&mut self, dma: u32, key: u32) -> Result<(), Violation> {
+        self.sends += 1;
+        match self.bus.handle_output(dma, key)? {
+            Some(used_len) => self
+                .guest
+                .memory()
+                .write_last(dma, used_len)
+                .map_err(|bad| Violation(bad.to_string())),
+            None => {
+                self.unheard += 1;
+                Ok(())
+            }
+        }
+    }
+
+    fn counters(&self, start: Instant) -> Counters {
+        let elapsed = start.elapsed().as_micros();
+        vec![
+            ("microseconds", u64::try_from(elapsed).unwrap_or(u64::MAX)),
+            ("sends", self.sends),
+            ("sends_to_nobody", self.unheard),
+        ]
+    }
+}
+
+/// How the user ended the Guest, if it was the user who did. The first one
+/// counts.
+#[derive(Clone)]
+pub struct Ending {
+    guest: Guest,
+    by: Arc<Mutex<Option<u8>>>,
+}
+
+impl Ending {
+    fn new(guest: Guest) -> Self {
+        Self {
+            guest,
+            by: Arc::default(),
+        }
+    }
+
+    /// Ends the Guest because signal `number` came, or something that counts
+    /// as one. Answers whether it was the first time.
+    pub fn by_signal(&self, number: u8, reason: &str) -> bool {
+        let mut by = self.by.lock().unwrap_or_else(PoisonError::into_inner);
+        if by.is_some() {
+            return false;
+        }
+        *by = Some(number);
+        drop(by);
+        self.guest.kill(reason);
+        true
+    }
+
+    /// Ends the Guest because it broke the rules of a device.
+    pub fn by_violation(&self, violation: &Violation) {
+        self.guest.kill(violation.to_string());
+    }
+
+    fn outcome(&self, death: &Death) -> Outcome {
+        let by = *self.by.lock().unwrap_or_else(PoisonError::into_inner);
+        match (by, death) {
+            // It may have been on its way out already.
+            (Some(number), Death::Killed(_)) => Outcome::Signal(number),
+            _ => Outcome::from(death),
+        }
+    }
+}
+
+/// Tells a person how it ended, if that is worth a word.
+fn report(death: &Death, outcome: Outcome) {
+    match (death, outcome) {
+        (Death::PowerOff(code), _) if *code < FIRST_OF_OURS => {}
+        (Death::PowerOff(code), _) => eprintln!(
+            "lguest: the guest powered off with code {code}: codes from \
+             {FIRST_OF_OURS} up are the launcher's own, so this counts as 1"
+        ),
+        (Death::Killed(why), Outcome::Signal(_)) => {
+            eprintln!("lguest: ended {}", printable(why));
+        }
+        (Death::Killed(why), _) => {
+            eprintln!("lguest: killed: {}", printable(why));
+        }
+        (Death::Crash(text), _) => {
+            eprintln!("lguest: CRASH: {}", printable(text));
+        }
+        (Death::Lost(why), _) => eprintln!("lguest: lost: {}", printable(why)),
+    }
+}
+
+/// `text` without anything that a terminal would obey: a Guest's last words
+/// are read by a person.
+fn printable(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '"' | '\'' | '\\' => safe.push(c),
+            c => safe.extend(c.escape_debug()),
+        }
+    }
+    safe
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn last_words_cannot_move_the_cursor() {
+        let text = "it's \"bad\"\u{1b}[2J\r\n\u{202e}\u{9b}ok\\";
+        assert_eq!(
+            printable(text),
+            "it's \"bad\"\\u{1b}[2J\\r\\n\\u{202e}\\u{9b}ok\\"
+        );
+    }
+}

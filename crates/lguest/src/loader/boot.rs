@@ -1,0 +1,186 @@
+//! What a Guest finds besides its kernel: initrd, page tables, parameters.
+//!
+//! The map is the original's (spec section 3): the boot parameters in page 0,
+//! the command line in page 1, the initrd at the very top of RAM, and right
+//! below it the first page directory with its page tables underneath. They
+//! are only a start: every kernel soon makes its own.
+
+use super::kernel::Kernel;
+use crate::memory::GuestMemory;
+use lg_abi::boot::{
+    BOOT_PARAMETERS, COMMAND_LINE, COMMAND_LINE_MAX, E820_RAM, E820Entry,
+    LOADER_UNREGISTERED, START_PTE_FLAGS, SUBARCH_LGUEST, offset,
+};
+use lg_abi::page::{
+    DIRECTORY_SHIFT, DIRECTORY_SPAN, ENTRIES, PAGE_SHIFT, PAGE_SIZE, Pte,
+    SWITCHER_ADDR, directory_index,
+};
+use std::fs::File;
+use std::io;
+use zerocopy::IntoBytes;
+
+/// An initrd that has been loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Initrd {
+    /// Its physical address.
+    pub start: u32,
+    /// Its bytes.
+    pub size: u32,
+}
+
+/// An initrd cannot be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum InitrdError {
+    /// It does not fit between the kernel and the top of RAM.
+    #[error(
+        "it does not fit beside the kernel: kernel and initrd need at least \
+         {needed_mb} MB of memory; give more"
+    )]
+    TooLittleMemory {
+        /// Megabytes that would do.
+        needed_mb: u64,
+    },
+    /// It cannot be read.
+    #[error("it cannot be read: {0}")]
+    Io(#[from] io::Error),
+    /// It became shorter while it was read.
+    #[error("it became shorter while it was read")]
+    Shrunk,
+}
+
+/// The rest does not fit around kernel and initrd.
+#[derive(Debug, thiserror::Error)]
+pub enum BootError {
+    /// No room for the page tables.
+    #[error(
+        "kernel, initrd and first page tables need at least {needed_mb} MB \
+         of memory: give more"
+    )]
+    TooLittleMemory {
+        /// Megabytes that would do.
+        needed_mb: u64,
+    },
+    /// The command line is longer than its page.
+    #[error(
+        "the kernel's command line has {0} bytes: at most {max} will do",
+        max = COMMAND_LINE_MAX - 1
+    )]
+    CommandLineTooLong(usize),
+    /// A NUL would end the command line early.
+    #[error("the kernel's command line contains a NUL byte")]
+    CommandLineNul,
+}
+
+/// Refuses a command line that its page cannot hold.
+pub(super) fn check_command_line(line: &[u8]) -> Result<(), BootError> {
+    if line.len() >= COMMAND_LINE_MAX as usize {
+        return Err(BootError::CommandLineTooLong(line.len()));
+    }
+    if line.contains(&0) {
+        return Err(BootError::CommandLineNul);
+    }
+    Ok(())
+}
+
+/// Loads an initrd to the top of RAM, but not below `floor`.
+pub(super) fn load_initrd(
+    memory: &GuestMemory,
+    file: &File,
+    floor: u32,
+) -> Result<Initrd, InitrdError> {
+    let size = file.metadata()?.len();
+    let whole_pages = size.next_multiple_of(u64::from(PAGE_SIZE));
+    let room = u64::from(memory.ram().saturating_sub(floor));
+    if whole_pages > room {
+        let needed = u64::from(floor) + whole_pages;
+        return Err(InitrdError::TooLittleMemory {
+            // One more: the page tables want to fit, too.
+            needed_mb: needed.div_ceil(1 << 20) + 1,
+        });
+    }
+    // Both fit in RAM, which fits in a u32.
+    let size = u32::try_from(size).unwrap_or(u32::MAX);
+    let whole_pages = u32::try_from(whole_pages).unwrap_or(u32::MAX);
+    let start = memory.ram() - whole_pages;
+    let section = memory
+        .section(start, size)
+        .map_err(|bad| io::Error::new(io::ErrorKind::InvalidInput, bad))?;
+    if memory.read_file(file, 0, &[section])? < size {
+        return Err(InitrdError::Shrunk);
+    }
+    Ok(Initrd { start, size })
+}
+
+/// Builds the first page tables just below `top`: all of RAM at the kernel's
+/// PAGE_OFFSET, as far as there are addresses left below the Switcher. Answers
+/// the physical address of the page directory.
+pub(super) fn page_tables(
+    memory: &GuestMemory,
+    kernel: &Kernel,
+    top: u32,
+) -> Result<u32, BootError> {
+    let mapped = memory.ram().min(SWITCHER_ADDR - kernel.page_offset);
+    let tables = mapped.div_ceil(DIRECTORY_SPAN);
+    let needed = (tables + 1) << PAGE_SHIFT;
+    if top.saturating_sub(kernel.end) < needed {
+        let bytes =
+            u64::from(kernel.end) + u64::from(memory.ram() - top + needed);
+        return Err(BootError::TooLittleMemory {
+            needed_mb: bytes.div_ceil(1 << 20),
+        });
+    }
+    let pgdir = top - PAGE_SIZE;
+    let first_table = top - needed;
+    let mut directory = [0; ENTRIES as usize];
+    let first_index = directory_index(kernel.page_offset);
+    for nr in 0..tables {
+        let table = first_table + (nr << PAGE_SHIFT);
+        let entry = Pte::new(table >> PAGE_SHIFT, START_PTE_FLAGS);
+        directory[(first_index + nr) as usize] = entry.0;
+        let first_pfn = nr << (DIRECTORY_SHIFT - PAGE_SHIFT);
+        let mut entries = [0; ENTRIES as usize];
+        for (entry, pfn) in entries.iter_mut().zip(first_pfn..) {
+            if pfn << PAGE_SHIFT < mapped {
+                *entry = Pte::new(pfn, START_PTE_FLAGS).0;
+            }
+        }
+        write(memory, table, entries.as_bytes());
+    }
+    write(memory, pgdir, directory.as_bytes());
+    Ok(pgdir)
+}
+
+/// Fills the boot parameters and the command line.
+pub(super) fn parameters(
+    memory: &GuestMemory,
+    initrd: Option<Initrd>,
+    command_line: &[u8],
+) {
+    let all_ram = E820Entry {
+        addr: [0, 0],
+        size: [memory.ram(), 0],
+        kind: E820_RAM,
+    };
+    let put = |offset: u32, bytes: &[u8]| {
+        write(memory, BOOT_PARAMETERS + offset, bytes);
+    };
+    put(offset::E820_ENTRIES, &[1]);
+    put(offset::E820_MAP, all_ram.as_bytes());
+    put(offset::COMMAND_LINE, COMMAND_LINE.as_bytes());
+    put(offset::SUBARCH, SUBARCH_LGUEST.as_bytes());
+    if let Some(initrd) = initrd {
+        put(offset::LOADER_TYPE, &[LOADER_UNREGISTERED]);
+        put(offset::INITRD_START, initrd.start.as_bytes());
+        put(offset::INITRD_SIZE, initrd.size.as_bytes());
+    }
+    write(memory, COMMAND_LINE, command_line);
+}
+
+/// Writes where the callers have made sure that there is RAM.
+fn write(memory: &GuestMemory, addr: u32, bytes: &[u8]) {
+    let written = memory.write(addr, bytes);
+    written.expect("a kernel lies below what is written at the top of RAM");
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,153 @@
+//! The map of a Guest that is about to start, field by field.
+//!
+//! The page tables are read back by a walker that knows nothing of how they
+//! were made, and whole Guests are loaded from hand-made images of both
+//! formats.
+
+use super::super::{Image, LoadError, bzimage, elf, load};
+use super::*;
+use lg_abi::boot::GUEST_MAGIC;
+use proptest::prelude::*;
+use std::io::Write;
+
+const BASE: u32 = 0xC000_0000;
+
+fn kernel(page_offset: u32, end: u32) -> Kernel {
+    Kernel {
+        page_offset,
+        start: 0,
+        end,
+    }
+}
+
+/// What virtual address `va` is mapped to.
+fn walk(memory: &GuestMemory, pgdir: u32, va: u32) -> Option<u32> {
+    let entry = |table: u32, index: u32| {
+        let pte = Pte(memory.read_object(table + index * 4).unwrap());
+        pte.has(START_PTE_FLAGS).then_some(pte.frame())
+    };
+    let table = entry(pgdir, directory_index(va))?;
+    let frame = entry(table, lg_abi::page::table_index(va))?;
+    Some(frame + va % PAGE_SIZE)
+}
+
+fn file(bytes: &[u8]) -> File {
+    let fd = rustix::fs::memfd_create("t", rustix::fs::MemfdFlags::CLOEXEC);
+    let mut file = File::from(fd.unwrap());
+    file.write_all(bytes).unwrap();
+    file
+}
+
+proptest! {
+    #[test]
+    fn ram_is_mapped_linearly_and_nothing_else(
+        pages in 0x200_u32..0x4000,
+        split in prop::sample::select(vec![
+            BASE, 0x8000_0000, 0x4000_0000, 0xFE00_0000,
+        ]),
+        probe in any::<u32>(),
+    ) {
+        let ram = pages * PAGE_SIZE;
+        let memory = GuestMemory::new(ram, 1).unwrap();
+        let pgdir =
+            page_tables(&memory, &kernel(split, 0x10_0000), ram).unwrap();
+        prop_assert_eq!(pgdir, ram - PAGE_SIZE);
+        for va in [probe, split.wrapping_add(probe % ram), split.wrapping_add(ram - 1)] {
+            let expected = va
+                .checked_sub(split)
+                .filter(|&pa| pa < ram && va < SWITCHER_ADDR);
+            prop_assert_eq!(walk(&memory, pgdir, va), expected);
+        }
+    }
+}
+
+#[test]
+fn the_parameters_say_what_the_protocol_wants() {
+    let memory = GuestMemory::new(4 << 20, 1).unwrap();
+    let initrd = load_initrd(&memory, &file(&[7; 5000]), 0x10_0000).unwrap();
+    let start = (4 << 20) - 0x2000;
+    assert_eq!(initrd, Initrd { start, size: 5000 });
+    parameters(&memory, Some(initrd), b"root=/dev/lgba");
+    let word = |addr| memory.read_object::<u32>(addr).unwrap();
+    assert_eq!(memory.read_object::<u8>(0x1E8), Ok(1));
+    assert_eq!(memory.read_object::<u8>(0x210), Ok(0xFF));
+    assert_eq!((word(0x218), word(0x21C)), (start, 5000));
+    assert_eq!((word(0x228), word(0x23C)), (0x1000, 1));
+    let e820 = [word(0x2D0), word(0x2D4), word(0x2D8), word(0x2DC)];
+    assert_eq!((e820, word(0x2E0)), ([0, 0, 4 << 20, 0], 1));
+    let mut line = [1; 15];
+    memory.read(0x1000, &mut line).unwrap();
+    assert_eq!(&line, b"root=/dev/lgba\0");
+    assert_eq!(memory.read_object::<u8>(start + 4999), Ok(7));
+}
+
+#[test]
+fn without_an_initrd_its_fields_stay_zero() {
+    let memory = GuestMemory::new(4 << 20, 1).unwrap();
+    parameters(&memory, None, b"");
+    assert_eq!(memory.read_object::<u8>(0x210), Ok(0));
+    assert_eq!(memory.read_object::<u32>(0x218), Ok(0));
+}
+
+#[test]
+fn a_whole_guest_is_loaded_from_an_elf_file() {
+    let mut code = b"some code GenuineLguest".to_vec();
+    code.extend_from_slice(&[0x90; 16]);
+    let image =
+        elf::tests::executable(&[(BASE + 0x10_0000, 0x10_0000, 0x8000, &code)]);
+    let memory = GuestMemory::new(4 << 20, 2).unwrap();
+    for image in [
+        Image::File(file(&image)),
+        Image::Embedded(image.clone().leak()),
+    ] {
+        let request =
+            load(&memory, &image, Some(&file(b"rd")), b"quiet").unwrap();
+        assert_eq!(request.pfn_limit, 1026);
+        assert_eq!(request.pgdir, (4 << 20) - 0x2000);
+        assert_eq!(request.page_offset, BASE);
+        let entry = 0x10_0000 + 10 + 13;
+        assert_eq!(request.start, BASE + entry);
+        let entry = walk(&memory, request.pgdir, request.start).unwrap();
+        assert_eq!(memory.read_object::<u8>(entry), Ok(0x90));
+    }
+}
+
+#[test]
+fn a_whole_guest_is_loaded_from_a_bzimage() {
+    let mut flat = b"GenuineLguest".to_vec();
+    for i in 0..64_u32 {
+        let pointer = 0x8000_0000 + 0x10_0000 + i;
+        flat.extend_from_slice(&pointer.to_le_bytes());
+    }
+    let memory = GuestMemory::new(4 << 20, 1).unwrap();
+    let image = Image::File(file(&bzimage::tests::wrap(&flat)));
+    let request = load(&memory, &image, None, b"").unwrap();
+    assert_eq!(request.page_offset, 0x8000_0000);
+    assert_eq!(request.start, 0x8010_000D);
+}
+
+#[test]
+fn every_way_not_to_fit_is_told() {
+    let big = |ram: u32, initrd: usize, line: usize| -> LoadError {
+        let image = elf::tests::executable(&[(
+            BASE + 0x10_0000,
+            0x10_0000,
+            0x10_0000,
+            GUEST_MAGIC,
+        )]);
+        let memory = GuestMemory::new(ram, 1).unwrap();
+        let initrd = file(&vec![0; initrd]);
+        let image = Image::Embedded(image.leak());
+        load(&memory, &image, Some(&initrd), &vec![b'x'; line]).unwrap_err()
+    };
+    let text = big(1 << 20, 0, 0).to_string();
+    assert!(text.contains("needs at least 2 MB"), "{text}");
+    let text = big(3 << 20, 2 << 20, 0).to_string();
+    assert!(text.contains("at least 5 MB"), "{text}");
+    let text = big(3 << 20, 1 << 20, 0).to_string();
+    assert!(text.contains("page tables need at least 4 MB"), "{text}");
+    let text = big(2 << 20, 0, 0).to_string();
+    assert!(text.contains("page tables need at least 3 MB"), "{text}");
+    let text = big(4 << 20, 0, 4096).to_string();
+    assert!(text.contains("4096 bytes: at most 4095"), "{text}");
+}

@@ -1,0 +1,133 @@
+//! The bzImage: a kernel wrapped in a loader for real hardware.
+//!
+//! We skip everything in it that knows about disks and real mode, find the
+//! gzip stream in the middle and unpack that to where the wrapper would have:
+//! 1 MiB. What comes out is flat, with no headers left; where it wants to be
+//! mapped is worked out by [`super::page_offset`].
+
+use super::kernel::{KernelError, Placed};
+use super::{Image, page_offset};
+use crate::memory::{GuestMemory, MAX_RAM};
+use flate2::bufread::GzDecoder;
+use std::io::{self, Read};
+
+/// As much of a file's beginning as is needed to recognise it.
+pub(super) const HEAD: usize = 0x210;
+
+/// Whether this is the beginning of a bzImage: its setup header has a mark.
+pub(super) fn recognise(head: &[u8]) -> bool {
+    head.get(0x202..0x206) == Some(b"HdrS".as_slice())
+}
+
+/// Unpacks the kernel in the middle.
+pub(super) fn load(
+    memory: &GuestMemory,
+    image: &Image,
+) -> Result<Placed, KernelError> {
+    let len = image.len()?;
+    if len > u64::from(MAX_RAM) {
+        return Err(KernelError::NoGzip);
+    }
+    let file = image.read(0, usize::try_from(len).unwrap_or(usize::MAX))?;
+    let room = memory.ram().saturating_sub(LOAD_AT);
+    let kernel = unpack(&file, room)?;
+    let len = u32::try_from(kernel.len()).unwrap_or(u32::MAX);
+    let too_big = |_| KernelError::needs(LOAD_AT, len);
+    let part = memory.section(LOAD_AT, len).map_err(too_big)?;
+    memory.write(LOAD_AT, &kernel).map_err(too_big)?;
+    Ok(Placed {
+        page_offset: page_offset::guess(&kernel, LOAD_AT)
+            .ok_or(KernelError::NoPageOffset)?,
+        end: part.addr() + part.len(),
+        parts: vec![part],
+    })
+}
+
+/// Where the kernel inside a bzImage expects to be.
+const LOAD_AT: u32 = 0x10_0000;
+
+/// What a gzip stream made for a kernel begins with: magic, "deflate" ...
+const GZIP_MAGIC: [u8; 3] = [0x1F, 0x8B, 0x08];
+
+/// ... and behind flags, time and level the system it was made on: Unix.
+const GZIP_SYSTEM: (usize, u8) = (9, 3);
+
+/// Unpacks the first thing that looks like a gzip stream and is one. Not more
+/// than `room` bytes come out, however small the file.
+fn unpack(file: &[u8], room: u32) -> Result<Vec<u8>, KernelError> {
+    let mut verdict = KernelError::NoGzip;
+    for at in 0..file.len() {
+        let stream = &file[at..];
+        if !stream.starts_with(&GZIP_MAGIC)
+            || stream.get(GZIP_SYSTEM.0) != Some(&GZIP_SYSTEM.1)
+        {
+            continue;
+        }
+        let mut kernel = Vec::new();
+        // One byte more than there is room for tells "full" from "too big".
+        let limit = u64::from(room) + 1;
+        match GzDecoder::new(stream).take(limit).read_to_end(&mut kernel) {
+            Ok(len) if len as u64 == limit => {
+                return Err(KernelError::needs(LOAD_AT, room + (1 << 20)));
+            }
+            Ok(_) => return Ok(kernel),
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
+                verdict = KernelError::Truncated;
+            }
+            // Three bytes that look like a stream come by chance, too.
+            Err(_) => {}
+        }
+    }
+    Err(verdict)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use flate2::{Compression, GzBuilder};
+    use std::io::Write;
+
+    /// A bzImage around `kernel`.
+    pub(in super::super) fn wrap(kernel: &[u8]) -> Vec<u8> {
+        let mut file = vec![0x90; 0x800];
+        file[0x202..0x206].copy_from_slice(b"HdrS");
+        let mut gzip = GzBuilder::new()
+            .operating_system(3)
+            .write(file, Compression::default());
+        gzip.write_all(kernel).unwrap();
+        let mut file = gzip.finish().unwrap();
+        file.extend_from_slice(b"what comes after it");
+        file
+    }
+
+    #[test]
+    fn the_kernel_comes_out_of_its_wrapping() {
+        assert!(recognise(&wrap(b"")));
+        assert_eq!(unpack(&wrap(b"kernel"), 6).unwrap(), b"kernel");
+    }
+
+    #[test]
+    fn what_only_looks_like_a_stream_is_passed_over() {
+        let mut file = wrap(b"kernel");
+        file[0x300..0x303].copy_from_slice(&GZIP_MAGIC);
+        file[0x309] = 3;
+        assert_eq!(unpack(&file, 6).unwrap(), b"kernel");
+    }
+
+    #[test]
+    fn a_stream_that_ends_early_is_cut_short() {
+        let file = wrap(b"kernel");
+        let error = unpack(&file[..file.len() - 25], 6).unwrap_err();
+        assert!(matches!(error, KernelError::Truncated), "{error}");
+        let error = unpack(&file[..0x800], 6).unwrap_err();
+        assert!(matches!(error, KernelError::NoGzip), "{error}");
+    }
+
+    #[test]
+    fn a_small_file_cannot_fill_more_than_ram() {
+        let file = wrap(&vec![0; 1 << 20]);
+        assert!(file.len() < 0x2000);
+        let error = unpack(&file, 0x1000).unwrap_err();
+        assert!(matches!(error, KernelError::TooLittleMemory { .. }));
+    }
+}

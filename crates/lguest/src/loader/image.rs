@@ -1,0 +1,80 @@
+//! A kernel image: a file, or bytes that are part of the Launcher.
+//!
+//! Most of a kernel is copied once, from the page cache into the Guest, and
+//! never passes through a buffer of ours. This type is what makes the embedded
+//! Guest and a file look alike to those who do the copying.
+
+use super::KernelError;
+use crate::memory::{GuestMemory, Section};
+use std::borrow::Cow;
+use std::fs::File;
+
+/// Where a kernel comes from.
+#[derive(Debug)]
+pub enum Image {
+    /// A regular file.
+    File(File),
+    /// Bytes that the Launcher carries.
+    Embedded(&'static [u8]),
+}
+
+impl Image {
+    /// How many bytes there are.
+    pub(super) fn len(&self) -> Result<u64, KernelError> {
+        match self {
+            Self::File(file) => Ok(file.metadata()?.len()),
+            Self::Embedded(bytes) => Ok(bytes.len() as u64),
+        }
+    }
+
+    /// Copies out up to `len` bytes from `offset`; fewer only where the image
+    /// ends.
+    pub(super) fn read(
+        &self,
+        offset: u64,
+        len: usize,
+    ) -> Result<Cow<'static, [u8]>, KernelError> {
+        match self {
+            Self::File(file) => {
+                let mut bytes = vec![0; len];
+                let got = super::read_up_to(file, offset, &mut bytes)?;
+                bytes.truncate(got);
+                Ok(Cow::Owned(bytes))
+            }
+            Self::Embedded(bytes) => {
+                let bytes: &'static [u8] = bytes;
+                let from = usize::try_from(offset)
+                    .map_or(bytes.len(), |from| from.min(bytes.len()));
+                let to = from.saturating_add(len).min(bytes.len());
+                Ok(Cow::Borrowed(&bytes[from..to]))
+            }
+        }
+    }
+
+    /// Fills `section` of the Guest's memory from `offset`.
+    pub(super) fn load(
+        &self,
+        offset: u64,
+        memory: &GuestMemory,
+        section: Section,
+    ) -> Result<(), KernelError> {
+        match self {
+            Self::File(file) => {
+                let got = memory.read_file(file, offset, &[section])?;
+                if got < section.len() {
+                    return Err(KernelError::Truncated);
+                }
+            }
+            Self::Embedded(_) => {
+                let bytes = self.read(offset, section.len() as usize)?;
+                if bytes.len() < section.len() as usize {
+                    return Err(KernelError::Truncated);
+                }
+                memory
+                    .write(section.addr(), &bytes)
+                    .map_err(|bad| KernelError::needs(bad.addr, bad.len))?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,223 @@
+//! A kernel of either format, and the mark that says where it starts.
+//!
+//! Neither format tells where an lguest Guest begins: the entry point of the
+//! ELF header is the one for real hardware. The kernel carries the string
+//! `GenuineLguest`, and the code for us is right behind it.
+
+use super::{Image, bzimage, elf};
+use crate::memory::{GuestMemory, Section};
+use lg_abi::boot::GUEST_MAGIC;
+use lg_abi::page::{DIRECTORY_SPAN, SWITCHER_ADDR};
+use std::io;
+
+/// A kernel that has been loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kernel {
+    /// The virtual address of physical address 0.
+    pub page_offset: u32,
+    /// The virtual address of the first instruction.
+    pub start: u32,
+    /// The first physical address above the kernel.
+    pub end: u32,
+}
+
+/// What a format finds out about a kernel while it loads it.
+pub(super) struct Placed {
+    /// As in [`Kernel`].
+    pub(super) page_offset: u32,
+    /// Where bytes of the file are now, in the file's order.
+    pub(super) parts: Vec<Section>,
+    /// As in [`Kernel`].
+    pub(super) end: u32,
+}
+
+/// A kernel cannot be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum KernelError {
+    /// Neither format.
+    #[error(
+        "it is neither an i386 ELF executable nor a bzImage: give the vmlinux \
+         or bzImage of an lguest kernel"
+    )]
+    UnknownFormat,
+    /// An ELF file, but not for this machine.
+    #[error("it is an ELF file for {0}: lguest runs 32-bit x86 (i386) kernels")]
+    WrongMachine(String),
+    /// An ELF file, but a library, an object file or the like.
+    #[error(
+        "it is an ELF file that cannot be loaded ({0}): give a statically \
+         linked executable such as vmlinux"
+    )]
+    NotLoadable(&'static str),
+    /// The file is shorter than it says.
+    #[error(
+        "it is cut short: the file ends before what its headers promise; \
+         copy it again"
+    )]
+    Truncated,
+    /// A bzImage that we cannot unpack.
+    #[error(
+        "no gzip stream that can be unpacked is in this bzImage: build the \
+         kernel with gzip compression, or give its vmlinux"
+    )]
+    NoGzip,
+    /// A bzImage whose virtual addresses do not say where they begin.
+    #[error(
+        "its addresses do not tell where this bzImage wants to be mapped: \
+         give its vmlinux"
+    )]
+    NoPageOffset,
+    /// Virtual minus physical addresses is nothing that can be mapped.
+    #[error(
+        "it wants physical memory mapped at {0:#x}: that must be a multiple \
+         of 4 MiB, and neither 0 nor in the topmost 4 MiB"
+    )]
+    BadPageOffset(u32),
+    /// Not a Guest of ours.
+    #[error(
+        "it has no GenuineLguest mark: build the kernel with lguest Guest \
+         support (CONFIG_LGUEST_GUEST)"
+    )]
+    NoMagic,
+    /// Part of it belongs where the boot parameters go.
+    #[error(
+        "it wants to be loaded at {0:#x}: below 0x2000 are the boot \
+         parameters"
+    )]
+    TooLow(u32),
+    /// It does not fit.
+    #[error("it needs at least {needed_mb} MB of memory: give it more")]
+    TooLittleMemory {
+        /// Megabytes that would do.
+        needed_mb: u64,
+    },
+    /// The file cannot be read.
+    #[error("it cannot be read: {0}")]
+    Io(#[from] io::Error),
+}
+
+impl KernelError {
+    /// The error for a kernel that wants to fill `len` bytes from `addr`.
+    pub(super) fn needs(addr: u32, len: u32) -> Self {
+        Self::TooLittleMemory {
+            needed_mb: (u64::from(addr) + u64::from(len)).div_ceil(1 << 20),
+        }
+    }
+}
+
+/// Loads a kernel of either format.
+pub(super) fn load(
+    memory: &GuestMemory,
+    image: &Image,
+) -> Result<Kernel, KernelError> {
+    let head = image.read(0, bzimage::HEAD)?;
+    let placed = if elf::recognise(&head) {
+        elf::load(memory, image)?
+    } else if bzimage::recognise(&head) {
+        bzimage::load(memory, image)?
+    } else {
+        return Err(KernelError::UnknownFormat);
+    };
+    let offset = placed.page_offset;
+    if offset == 0 || offset % DIRECTORY_SPAN != 0 || offset >= SWITCHER_ADDR {
+        return Err(KernelError::BadPageOffset(offset));
+    }
+    let entry = placed
+        .parts
+        .iter()
+        .find_map(|&part| find_mark(memory, part))
+        .ok_or(KernelError::NoMagic)?;
+    Ok(Kernel {
+        page_offset: offset,
+        start: entry
+            .checked_add(offset)
+            .ok_or(KernelError::BadPageOffset(offset))?,
+        end: placed.end,
+    })
+}
+
+/// How much of the Guest's memory is searched at a time.
+const CHUNK: usize = 64 << 10;
+
+/// The physical address of the byte after the first mark in `part`.
+fn find_mark(memory: &GuestMemory, part: Section) -> Option<u32> {
+    let mut chunk = vec![0; CHUNK];
+    let (mut at, mut left) = (part.addr(), part.len() as usize);
+    while left >= GUEST_MAGIC.len() {
+        let len = chunk.len().min(left);
+        let chunk = &mut chunk[..len];
+        memory.read(at, chunk).ok()?;
+        if let Some(found) = find(chunk, GUEST_MAGIC) {
+            let after = u32::try_from(found + GUEST_MAGIC.len()).ok()?;
+            return Some(at + after);
+        }
+        // A mark may lie across two chunks.
+        let step = len - (GUEST_MAGIC.len() - 1);
+        at += u32::try_from(step).ok()?;
+        left -= step;
+    }
+    None
+}
+
+/// The first place of `needle` in `haystack`, by Horspool's method: looking
+/// at the last byte first, it may mostly skip as many bytes as the needle
+/// has. A debug kernel is megabytes, and we have milliseconds.
+fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
+    let last = needle.len().checked_sub(1)?;
+    let mut skip = [needle.len(); 256];
+    for (i, &byte) in needle[..last].iter().enumerate() {
+        skip[usize::from(byte)] = last - i;
+    }
+    let mut at = 0;
+    while let Some(window) = haystack.get(at..at + needle.len()) {
+        if window == needle {
+            return Some(at);
+        }
+        at += skip[usize::from(window[last])];
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_mark_across_two_chunks_is_found() {
+        let memory = GuestMemory::new(1 << 20, 0).unwrap();
+        for shift in 0..GUEST_MAGIC.len() {
+            let addr = 0x2000 + u32::try_from(CHUNK - shift).unwrap();
+            memory.write(addr, GUEST_MAGIC).unwrap();
+            let part = memory.section(0x2000, 0x40000).unwrap();
+            assert_eq!(find_mark(&memory, part), Some(addr + 13));
+            memory.write(addr, &[0; 13]).unwrap();
+            assert_eq!(find_mark(&memory, part), None);
+        }
+    }
+
+    #[test]
+    fn a_mark_that_a_part_does_not_hold_whole_is_not_found() {
+        let memory = GuestMemory::new(1 << 20, 0).unwrap();
+        memory.write(0x3000, GUEST_MAGIC).unwrap();
+        let short = memory.section(0x2000, 0x1000 + 12).unwrap();
+        assert_eq!(find_mark(&memory, short), None);
+        let enough = memory.section(0x2000, 0x1000 + 13).unwrap();
+        assert_eq!(find_mark(&memory, enough), Some(0x300D));
+        let empty = memory.section(0x2000, 0).unwrap();
+        assert_eq!(find_mark(&memory, empty), None);
+    }
+
+    proptest! {
+        #[test]
+        fn find_agrees_with_the_obvious_search(
+            haystack in proptest::collection::vec(0_u8..3, 0..80),
+            needle in proptest::collection::vec(0_u8..3, 1..5),
+        ) {
+            let obvious = haystack
+                .windows(needle.len())
+                .position(|window| window == needle);
+            prop_assert_eq!(find(&haystack, &needle), obvious);
+        }
+    }
+}

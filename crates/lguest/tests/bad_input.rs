@@ -1,0 +1,341 @@
+//! Bad input: one line that names the thing and the cure, and no trace.
+//!
+//! Every case runs the real command in a directory of its own, and compares
+//! what it said word for word, its exit code, and the directory afterwards.
+
+#![expect(clippy::unwrap_used, reason = "a test says what went wrong so")]
+
+use lguest::devices::block::Disk;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+#[test]
+fn images() {
+    let dir = Scratch::new("images");
+    dir.refuses(
+        "64 absent",
+        120,
+        "image absent: it cannot be read: No such file or directory \
+         (os error 2)",
+    );
+    fs::create_dir(dir.path("folder")).unwrap();
+    dir.refuses(
+        "64 folder",
+        120,
+        "image folder: it cannot be read: is a directory",
+    );
+    dir.refuses(
+        "64 /dev/zero",
+        120,
+        "image /dev/zero: it cannot be read: it is not a regular file",
+    );
+    dir.write("empty", b"");
+    dir.write("text", &[b'x'; 5000]);
+    for name in ["empty", "text"] {
+        dir.refuses(
+            &format!("64 {name}"),
+            120,
+            &format!(
+                "image {name}: it is neither an i386 ELF executable nor a \
+                 bzImage: give the vmlinux or bzImage of an lguest kernel"
+            ),
+        );
+    }
+    let mut x86_64 = kernel(b"GenuineLguest");
+    (x86_64[4], x86_64[18]) = (2, 62);
+    dir.write("vmlinux64", &x86_64);
+    dir.refuses(
+        "64 vmlinux64",
+        120,
+        "image vmlinux64: it is an ELF file for x86-64: lguest runs 32-bit \
+         x86 (i386) kernels",
+    );
+    dir.write("native", &kernel(b"a kernel for real hardware"));
+    dir.refuses(
+        "64 native",
+        120,
+        "image native: it has no GenuineLguest mark: build the kernel with \
+         lguest Guest support (CONFIG_LGUEST_GUEST)",
+    );
+}
+
+#[test]
+fn images_that_are_cut_short() {
+    let dir = Scratch::new("short");
+    let whole = kernel(b"GenuineLguest");
+    dir.write("elf", &whole[..whole.len() - 1]);
+    let mut bzimage = vec![0; 0x400];
+    bzimage[0x202..0x206].copy_from_slice(b"HdrS");
+    dir.write("bare", &bzimage);
+    bzimage.extend_from_slice(b"\x1F\x8B\x08\0\0\0\0\0\0\x03\x4B");
+    dir.write("bz", &bzimage);
+    for name in ["elf", "bz"] {
+        dir.refuses(
+            &format!("run --kernel {name}"),
+            120,
+            &format!(
+                "image {name}: it is cut short: the file ends before what its \
+                 headers promise; copy it again"
+            ),
+        );
+    }
+    dir.refuses(
+        "run --kernel bare",
+        120,
+        "image bare: no gzip stream that can be unpacked is in this bzImage: \
+         build the kernel with gzip compression, or give its vmlinux",
+    );
+}
+
+#[test]
+fn memory() {
+    let dir = Scratch::new("memory");
+    dir.write("vmlinux", &kernel(b"GenuineLguest"));
+    dir.write("initrd", &[0; 1 << 20]);
+    dir.refuses("0 vmlinux", 2, "memory '0': a guest needs at least 1 MB");
+    dir.refuses(
+        "5000 vmlinux",
+        2,
+        "memory '5000': a guest has at most 1008 MB",
+    );
+    dir.refuses(
+        "run --memory lots --kernel vmlinux",
+        2,
+        "memory 'lots' is not a size: give megabytes (64) or a unit (64M)",
+    );
+    dir.refuses(
+        "1 vmlinux",
+        2,
+        "image vmlinux: it needs at least 2 MB of memory: give it more",
+    );
+    dir.refuses(
+        "2 vmlinux --initrd=initrd",
+        2,
+        "initrd initrd: it does not fit beside the kernel: kernel and initrd \
+         need at least 4 MB of memory; give more",
+    );
+}
+
+#[test]
+fn initrds() {
+    let dir = Scratch::new("initrds");
+    dir.write("vmlinux", &kernel(b"GenuineLguest"));
+    dir.refuses(
+        "4 vmlinux --initrd=absent",
+        120,
+        "initrd absent: it cannot be read: No such file or directory \
+         (os error 2)",
+    );
+}
+
+#[test]
+fn disks() {
+    let dir = Scratch::new("disks");
+    dir.write("vmlinux", &kernel(b"GenuineLguest"));
+    dir.write("disk", &[0; 1024]);
+    dir.write("tiny", &[0; 511]);
+    fs::create_dir(dir.path("folder")).unwrap();
+    dir.refuses(
+        "4 vmlinux --block=absent",
+        120,
+        "disk absent: it cannot be opened: No such file or directory \
+         (os error 2)",
+    );
+    dir.refuses(
+        "4 vmlinux --block=folder",
+        120,
+        "disk folder: it is neither a file nor a block device",
+    );
+    dir.refuses(
+        "run --kernel vmlinux --disk tiny",
+        120,
+        "disk tiny: it has 511 bytes: a disk has one sector of 512 at least",
+    );
+    let in_use = "disk disk: another guest uses it: end that one first, or \
+                  use ',ro' for both";
+    let writer = Disk::open(&dir.path("disk"), false).unwrap();
+    dir.refuses("4 vmlinux --block=disk", 120, in_use);
+    dir.refuses("run --kernel vmlinux --disk disk,ro", 120, in_use);
+    drop(writer);
+    let reader = Disk::open(&dir.path("disk"), true).unwrap();
+    dir.refuses("4 vmlinux --block=disk", 120, in_use);
+    drop(reader);
+    dir.refuses("4 vmlinux --block=disk --block=disk", 120, in_use);
+}
+
+#[test]
+fn disks_that_may_not_be_used() {
+    // Permissions are nothing to root, so it needs a file nobody can write.
+    let dir = Scratch::new("forbidden");
+    dir.write("vmlinux", &kernel(b"GenuineLguest"));
+    if rustix::process::geteuid().is_root() {
+        dir.refuses(
+            "4 vmlinux --block=/proc/version",
+            120,
+            "disk /proc/version: it has 0 bytes: a disk has one sector of 512 \
+             at least",
+        );
+        return;
+    }
+    dir.write("disk", &[0; 512]);
+    set_mode(&dir.path("disk"), 0o400);
+    dir.refuses(
+        "4 vmlinux --block=disk",
+        120,
+        "disk disk: it cannot be written (Permission denied (os error 13)): \
+         add ',ro' to use it read-only",
+    );
+    set_mode(&dir.path("disk"), 0);
+    dir.refuses(
+        "4 vmlinux --block=disk",
+        120,
+        "disk disk: it cannot be opened: Permission denied (os error 13)",
+    );
+}
+
+#[test]
+fn too_much() {
+    let dir = Scratch::new("too-much");
+    dir.write("vmlinux", &kernel(b"GenuineLguest"));
+    dir.refuses(
+        &format!("4 vmlinux {}", "--block=x ".repeat(16)),
+        2,
+        "17 devices are too many: a guest has 16, its console among them; \
+         leave some out",
+    );
+    dir.refuses(
+        &format!("4 vmlinux {}", "quiet ".repeat(1000)),
+        2,
+        "the kernel's command line has 5999 bytes: shorten it to 4095",
+    );
+}
+
+#[test]
+fn words() {
+    let dir = Scratch::new("words");
+    dir.refuses(
+        "64",
+        2,
+        "no image: give a kernel behind the memory size ('lguest 64 vmlinux')",
+    );
+    dir.refuses(
+        "rum --kernel vmlinux",
+        2,
+        "memory 'rum' is not a size: did you mean 'lguest run'? \
+         ('lguest --help' shows both forms)",
+    );
+    dir.refuses(
+        "run --net lan",
+        2,
+        "network 'lan' is not sharenet=FILE, tap=IP or bridge=BR: give one",
+    );
+    dir.refuses(
+        "--tunnet=bridge: 64 vmlinux",
+        2,
+        "tunnet 'bridge:' is neither an IP address nor bridge:BR: give one",
+    );
+}
+
+#[test]
+fn statistics() {
+    let dir = Scratch::new("statistics");
+    dir.write("vmlinux", &kernel(b"GenuineLguest"));
+    dir.refuses(
+        "4 vmlinux --stats=no/where",
+        120,
+        "statistics no/where: it cannot be written: No such file or directory \
+         (os error 2)",
+    );
+    dir.refuses(
+        "4 vmlinux --stats=.",
+        120,
+        "statistics .: it cannot be written: Is a directory (os error 21)",
+    );
+    // Nothing is created for a Guest that does not start.
+    dir.refuses(
+        "4 absent --stats=new",
+        120,
+        "image absent: it cannot be read: No such file or directory \
+         (os error 2)",
+    );
+}
+
+/// An i386 executable with one piece at 1 MiB that holds `code`.
+fn kernel(code: &[u8]) -> Vec<u8> {
+    let mut file = vec![0; 84];
+    file[..6].copy_from_slice(b"\x7FELF\x01\x01");
+    let mut put = |at: usize, word: u32| {
+        file[at..at + 4].copy_from_slice(&word.to_le_bytes());
+    };
+    put(16, 0x0003_0002); // executable, i386
+    put(28, 52); // program headers
+    put(40, 0x0020_0034); // their size, the file header's before it
+    put(44, 1); // how many
+    let piece = [1, 84, 0xC010_0000, 0x10_0000];
+    for (at, word) in (52..).step_by(4).zip(piece) {
+        put(at, word);
+    }
+    let len = u32::try_from(code.len()).unwrap();
+    put(68, len);
+    put(72, 0x4_0000);
+    file.extend_from_slice(code);
+    file
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+/// A directory that goes away with the test.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Self {
+        let name = format!("lguest-bad-{}-{name}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) {
+        fs::write(self.path(name), bytes).unwrap();
+    }
+
+    /// Runs `lguest` with these words, and compares all that it does.
+    fn refuses(&self, words: &str, code: i32, message: &str) {
+        let before = self.contents();
+        let run = Command::new(env!("CARGO_BIN_EXE_lguest"))
+            .args(words.split_whitespace())
+            .current_dir(&self.0)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let said = String::from_utf8(run.stderr).unwrap();
+        assert_eq!(said, format!("lguest: {message}\n"), "lguest {words}");
+        assert_eq!(run.status.code(), Some(code), "lguest {words}");
+        assert!(run.stdout.is_empty(), "lguest {words}");
+        assert_eq!(self.contents(), before, "lguest {words}");
+    }
+
+    fn contents(&self) -> Vec<(PathBuf, Option<Vec<u8>>)> {
+        let entries = fs::read_dir(&self.0).unwrap();
+        let mut found: Vec<_> = entries
+            .map(|entry| entry.unwrap().path())
+            .map(|path| (path.clone(), fs::read(&path).ok()))
+            .collect();
+        found.sort();
+        found
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
