@@ -72,7 +72,7 @@ impl Boot {
     pub fn initrd_bytes(&self) -> Option<&'static [u8]> {
         let (start, size) = self.initrd?;
         // SAFETY: `frames_of` keeps the initrd out of the free memory, and
-        // `read` has checked that it lies inside the memory.
+        // `read` has checked that it lies inside the memory that is mapped.
         Some(unsafe {
             core::slice::from_raw_parts(start.ptr::<u8>(), size as usize)
         })
@@ -156,7 +156,9 @@ fn read(parameters: Phys) -> Boot {
     let (start, size) = (word(offset::INITRD_START), word(offset::INITRD_SIZE));
     let valid = byte(offset::LOADER_TYPE) == LOADER_UNREGISTERED
         && size != 0
-        && start.checked_add(size).is_some_and(|end| end <= memory);
+        && start
+            .checked_add(size)
+            .is_some_and(|end| end <= memory.min(paging::LINEAR_MAX));
 
     Boot {
         memory,

@@ -82,7 +82,6 @@ fn host() {
             hcall::flush_tlb(false);
         }),
     );
-    // The timer is not set: this one is only ever switched off.
     report(
         "page fault in the kernel, to its handler",
         measure(2_000, || {

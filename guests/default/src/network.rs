@@ -18,7 +18,7 @@ use core::task::Poll;
 use lg_abi::device::NET_FRAME_MAX;
 use lg_guest::bus::Device;
 use lg_guest::command_line::CommandLine;
-use lg_guest::drivers::net::Net;
+use lg_guest::drivers::net::{Mac, Net};
 use lg_guest::executor::{Either, first, yield_now};
 use lg_guest::{print, println, task, time};
 use smoltcp::iface::{Config, Interface, PollResult, SocketHandle, SocketSet};
@@ -111,8 +111,19 @@ pub(crate) struct Stack {
 
 impl core::fmt::Display for Stack {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        let mac = EthernetAddress(self.net.mac());
-        write!(f, "slot {}, {mac}, {}", self.net.slot(), self.address)
+        let (slot, mac) = (self.net.slot(), Colons(self.net.mac()));
+        write!(f, "slot {slot}, {mac}, {}", self.address)
+    }
+}
+
+/// An Ethernet address, shown as everybody but smoltcp does.
+struct Colons(Mac);
+
+impl core::fmt::Display for Colons {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let [first, rest @ ..] = self.0;
+        write!(f, "{first:02x}")?;
+        rest.iter().try_for_each(|byte| write!(f, ":{byte:02x}"))
     }
 }
 
@@ -336,7 +347,7 @@ pub(crate) fn show(machine: &'static Machine) -> Result<(), Failure> {
     let stack = stack(machine)?;
     println!("  {stack}");
     for (slot, mac) in stack.net.neighbours() {
-        println!("  slot {slot}: {}", EthernetAddress(mac));
+        println!("  slot {slot}: {}", Colons(mac));
     }
     let counts = stack.net.counts();
     println!(
