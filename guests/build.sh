@@ -3,7 +3,8 @@
 #
 #   guests/build.sh            build, and copy the images to guests/built/
 #   guests/build.sh --check    build, and fail if guests/built/ is not the same
-#   guests/build.sh --lint     clippy, where the compiler found comes with one
+#   guests/build.sh --lint     clippy and the links in the documentation, where
+#                              the compiler found comes with the tools for it
 #
 # The images in guests/built/ are compiled by the reference compiler (see
 # toolchain.sh), and come out the same in any folder and for any cargo:
@@ -90,7 +91,11 @@ if [ "$mode" = --lint ]; then
     [ -x "$driver" ] || { echo "guests: no clippy beside $rustc" >&2; exit 3; }
     export CARGO_TARGET_DIR=$here/target/lint RUSTC_WORKSPACE_WRAPPER=$driver
     export CLIPPY_CONF_DIR=$top
-    exec cargo check --locked --release --target "$target" -p lg-guest "${packages[@]}"
+    both=(--locked --release --target "$target" -p lg-guest "${packages[@]}")
+    cargo check "${both[@]}"
+    unset RUSTC_WORKSPACE_WRAPPER
+    export RUSTDOC=${driver%clippy-driver}rustdoc
+    exec cargo doc --no-deps --document-private-items "${both[@]}"
 fi
 cargo build --locked --release --target "$target" "${packages[@]}"
 

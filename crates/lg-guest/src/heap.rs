@@ -13,7 +13,7 @@ use lg_abi::page::{PAGE_SHIFT, PAGE_SIZE};
 use linked_list_allocator::Heap;
 
 /// The heap has a quarter of the memory, within these limits, in pages.
-const LEAST: u32 = 1 << 20 >> PAGE_SHIFT;
+const LEAST: u32 = 256 << 10 >> PAGE_SHIFT;
 const MOST: u32 = 64 << 20 >> PAGE_SHIFT;
 
 struct KernelHeap(OneCpu<Heap>);

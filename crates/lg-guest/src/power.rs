@@ -82,7 +82,7 @@ fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
 }
 
 /// The ready-made `alloc` was compiled for machines that unwind, and mentions
-/// this. Nobody unwinds here: a panic ends in [`panic`].
+/// this. Nobody unwinds here: a panic ends in [`panic()`].
 #[unsafe(export_name = "_Unwind_Resume")]
 extern "C" fn unwind_resume() -> ! {
     panic!("unwinding")
