@@ -50,6 +50,10 @@ pub enum Event {
 /// pending would tell us the moment, as the original's author wished.
 const RETRY_AFTER: u64 = 200_000;
 
+/// How often a Guest that works asks the Launcher whether it is still on the
+/// best processor, in nanoseconds. One that sleeps does not ask.
+const BALANCE_EVERY: u64 = 100_000_000;
+
 /// The Host of one view: all that it works with.
 pub struct Host<'a> {
     /// What all views share.
@@ -328,6 +332,10 @@ impl Host<'_> {
         }
         if retry_at != 0 && now >= retry_at {
             self.vm.retry_at.set(0);
+        }
+        if now >= self.vm.balance_at.get() {
+            self.vm.balance_at.set(now + BALANCE_EVERY);
+            self.world.balance();
         }
     }
 

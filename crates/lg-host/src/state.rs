@@ -163,6 +163,8 @@ pub struct Vm {
     pub deadline: Cell<u64>,
     /// When to try again to deliver an interrupt; 0 = never.
     pub retry_at: Cell<u64>,
+    /// When to ask next whether this is still the best processor.
+    pub balance_at: Cell<u64>,
     /// Its descriptors.
     pub gdt: [Cell<Descriptor>; GDT_ENTRIES as usize],
     /// Its interrupt table.

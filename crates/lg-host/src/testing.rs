@@ -144,6 +144,8 @@ impl World for Pretended {
         Ok(())
     }
 
+    fn balance(&mut self) {}
+
     fn hand_over(&mut self, slot: usize) -> Result<(), Kill> {
         self.handed_to.push(slot);
         // Nobody is there to hand it back.

@@ -116,6 +116,10 @@ pub trait World {
     /// [`Kill::NoView`] if there can be none.
     fn start_view(&mut self, slot: usize) -> Result<(), Kill>;
 
+    /// The Guest has worked for a while: the Launcher may want to move it to
+    /// another processor.
+    fn balance(&mut self);
+
     /// Passes the baton to view `slot`, floating-point registers included, and
     /// blocks until it comes back to this view.
     ///

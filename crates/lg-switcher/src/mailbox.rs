@@ -34,6 +34,8 @@ pub enum Request {
     Crash = 5,
     /// The Host kills the Guest; the text says why. Never answered.
     Killed = 6,
+    /// The Guest has worked for a while: is this still the best processor?
+    Balance = 7,
 }
 
 impl Request {
@@ -47,6 +49,7 @@ impl Request {
             4 => Self::Broken,
             5 => Self::Crash,
             6 => Self::Killed,
+            7 => Self::Balance,
             _ => return None,
         })
     }

@@ -4,5 +4,7 @@
 //! tree so that the first command of a new user needs no cross compiler.
 
 /// Its kernel, an ELF file.
-pub const IMAGE: &[u8] =
-    include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../guests/built/default"));
+pub const IMAGE: &[u8] = include_bytes!(concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../../guests/built/default"
+));

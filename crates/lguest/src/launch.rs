@@ -106,8 +106,7 @@ impl LaunchError {
                 ..
             }
             | Self::Boot(_)
-            | Self::Bus(BusError::TooManyDevices(_))
-            => Outcome::Usage,
+            | Self::Bus(BusError::TooManyDevices(_)) => Outcome::Usage,
             Self::Kernel { .. }
             | Self::Initrd { .. }
             | Self::Disk { .. }

@@ -31,5 +31,4 @@ pub mod terminal;
 
 pub mod stats;
 
-
 pub mod default_guest;

@@ -10,6 +10,7 @@
 //! A [`Guest`] is a handle: clones name the same Guest, and any thread may
 //! raise interrupts or look for buffers while one of them runs it.
 
+mod affinity;
 mod bindings;
 pub mod clock;
 mod processes;
@@ -370,6 +371,7 @@ impl Conversation {
         match *self {
             Self::NotBegun => {
                 running.shared.set_tsc_khz();
+                running.processes.settle();
                 let baton = running.shared.first_baton();
                 baton.store(1, Ordering::SeqCst);
                 wake(baton);
@@ -493,6 +495,10 @@ impl Core {
                 // A machine without room for one more process is no reason
                 // to die: the Host then makes do with the views it has.
                 reply(running.processes.start_view(a).is_ok());
+                None
+            }
+            Some(Request::Balance) => {
+                running.processes.balance();
                 None
             }
             Some(Request::Broken) => {

@@ -6,8 +6,9 @@
 
 #![expect(unsafe_code, reason = "what a child does between fork and exec")]
 
-use super::SharedPage;
+use super::affinity::{self, Affinity};
 use super::state::Shared;
+use super::{SharedPage, lock};
 use crate::memory::GuestMemory;
 use lg_host::state::MAX_VIEWS;
 use lg_switcher::layout::{COMMAND_FD, MEMORY_FD, SHARED_PAGE_FD, STATE_FD};
@@ -40,6 +41,10 @@ pub(super) struct Processes {
     nursery: OwnedFd,
     command: Mutex<UnixStream>,
     views: [OnceLock<OwnedFd>; MAX_VIEWS],
+    /// Their numbers, which belong to them until we reap them.
+    pids: Mutex<Vec<Pid>>,
+    /// `None` where there is but one processor.
+    affinity: Mutex<Option<Affinity>>,
     watch: OwnedFd,
     stop: OwnedFd,
 }
@@ -72,6 +77,8 @@ impl Processes {
             nursery,
             command: Mutex::new(command),
             views: [const { OnceLock::new() }; MAX_VIEWS],
+            pids: Mutex::new(vec![pid]),
+            affinity: Mutex::new(None),
             watch,
             stop,
         };
@@ -102,9 +109,40 @@ impl Processes {
         // Nobody but us reaps it, so the number is still its own.
         let view = pidfd_open(pid, PidfdFlags::empty())?;
         self.watch_for(&view, u64::from(slot))?;
+        lock(&self.pids).push(pid);
         place
             .set(view)
             .map_err(|_| io::ErrorKind::InvalidInput.into())
+    }
+
+    /// Keeps all of them, and this thread, on the processor that it is on.
+    /// Views that are started later inherit it from the nursery.
+    pub(super) fn settle(&self) {
+        let mut affinity = lock(&self.affinity);
+        *affinity = Affinity::new();
+        if let Some(affinity) = affinity.as_ref() {
+            self.keep_on(affinity.current());
+        }
+    }
+
+    /// Moves all of them, and this thread, to another processor if they had
+    /// to wait too long for theirs.
+    pub(super) fn balance(&self) {
+        let mut affinity = lock(&self.affinity);
+        let Some(affinity) = affinity.as_mut() else {
+            return;
+        };
+        let pids = lock(&self.pids).clone();
+        if let Some(cpu) = affinity.reconsider(pids.into_iter()) {
+            self.keep_on(cpu);
+        }
+    }
+
+    fn keep_on(&self, cpu: usize) {
+        affinity::keep_on(None, cpu);
+        for &pid in lock(&self.pids).iter() {
+            affinity::keep_on(Some(pid), cpu);
+        }
     }
 
     /// Kicks view `slot`, if there is such a process.
