@@ -91,11 +91,11 @@ if [ "$mode" = --lint ]; then
     [ -x "$driver" ] || { echo "guests: no clippy beside $rustc" >&2; exit 3; }
     export CARGO_TARGET_DIR=$here/target/lint RUSTC_WORKSPACE_WRAPPER=$driver
     export CLIPPY_CONF_DIR=$top
-    both=(--locked --release --target "$target" -p lg-guest "${packages[@]}")
-    cargo check "${both[@]}"
+    packages+=(-p lg-guest --locked --release --target "$target")
+    cargo check "${packages[@]}"
     unset RUSTC_WORKSPACE_WRAPPER
     export RUSTDOC=${driver%clippy-driver}rustdoc
-    exec cargo doc --no-deps --document-private-items "${both[@]}"
+    exec cargo doc --no-deps --document-private-items "${packages[@]}"
 fi
 cargo build --locked --release --target "$target" "${packages[@]}"
 
@@ -105,7 +105,7 @@ for guest in $kept; do
     image=target/$target/release/$guest
     if [ "$mode" = --check ]; then
         if cmp "$image" "built/$guest"; then
-            echo "guests: $guest is as it was built: $(stat -c %s "$image") bytes"
+            echo "guests: $guest comes out as built/$guest is"
         else
             status=1
         fi

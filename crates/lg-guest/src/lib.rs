@@ -12,7 +12,7 @@
 //! lg_guest::entry!(main);
 //!
 //! fn main(boot: &'static lg_guest::boot::Boot) {
-//!     lg_guest::println!("{} KiB, and {:?}", boot.memory / 1024, boot.arguments);
+//!     lg_guest::println!("{} MiB", boot.memory >> 20);
 //! }
 //! ```
 //!
