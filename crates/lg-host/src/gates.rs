@@ -16,7 +16,7 @@
 //! which is always right. A Guest that reads its own code sees the patch; that
 //! is the price, and `slow_paths` is for whoever cannot pay it.
 
-use crate::address::{GuestPhys, GuestVirt};
+use crate::address::{GuestPhys, GuestVirt, as_word};
 use crate::emulate::general;
 use crate::kill::Kill;
 use crate::paging::walk::walk;
@@ -186,10 +186,10 @@ impl Host<'_> {
             return;
         }
         let int = self.vm.regs.eip.get();
-        if int % PAGE_SIZE < MAX_DISPLACED as u32 {
+        if int % PAGE_SIZE < as_word(MAX_DISPLACED) {
             return; // it may begin in another page
         }
-        let from = GuestVirt(int - MAX_DISPLACED as u32);
+        let from = GuestVirt(int - as_word(MAX_DISPLACED));
         let mut code = [0; MAX_DISPLACED + 2];
         let Some(place) = self.code(from, &mut code) else {
             return;
@@ -199,7 +199,7 @@ impl Host<'_> {
             return;
         }
         let first = MAX_DISPLACED - displaced;
-        let start = from.plus(first as u32);
+        let start = from.plus(as_word(first));
         if self.is_jumped_into(start.0, int + 2) {
             return;
         }
@@ -209,7 +209,7 @@ impl Host<'_> {
             let mut patch = [NOP; MAX_DISPLACED + 2];
             let patch = &mut patch[..displaced + 2];
             patch[..FAR].copy_from_slice(&far(FAR_CALL, gate));
-            self.patch(place.plus(first as u32), patch);
+            self.patch(place.plus(as_word(first)), patch);
             self.vm.counters.patches.count();
         }
     }
@@ -274,7 +274,7 @@ impl Host<'_> {
         while at < end.saturating_add(LOOK_AROUND) {
             let got = self.fetch(GuestVirt(at), &mut window);
             for i in 0..got {
-                let here = at.wrapping_add(i as u32);
+                let here = at.wrapping_add(as_word(i));
                 if (start..end).contains(&here) {
                     continue;
                 }
@@ -296,7 +296,7 @@ impl Host<'_> {
                 }
             }
             // Windows overlap, so that no instruction is cut in two.
-            at = at.saturating_add(window.len() as u32 - 8);
+            at = at.saturating_add(as_word(window.len()) - 8);
         }
         false
     }
@@ -341,9 +341,9 @@ impl Host<'_> {
             // The call first, then the jump to it: a program may be at the
             // entry at any time. The way back and a restart stay where they
             // were, behind and at the first instruction.
-            let call = place.plus(ENTRY_CALL as u32);
+            let call = place.plus(u32::from(ENTRY_CALL));
             self.patch(call, &far(FAR_CALL, gate));
-            self.patch(place, &[0xEB, ENTRY_CALL as u8 - 2]);
+            self.patch(place, &[0xEB, ENTRY_CALL - 2]);
             self.vm.counters.patches.count();
         }
     }
@@ -363,7 +363,7 @@ impl Host<'_> {
             let mut code = [0; 192];
             let got = self.fetch(at, &mut code);
             if let Some(immediate) = segment_load(&code[..got]) {
-                let immediate = at.plus(immediate as u32);
+                let immediate = at.plus(as_word(immediate));
                 if let Some(place) = self.physical(immediate) {
                     let real = crate::segments::REAL_KERNEL_DS.to_le_bytes();
                     self.patch(place, &real[..1]);
@@ -385,7 +385,7 @@ impl Host<'_> {
     /// Copies kernel or entry-page code at `va`, which must lie in one page;
     /// answers where it is.
     fn code(&self, va: GuestVirt, code: &mut [u8]) -> Option<GuestPhys> {
-        let last = va.plus(code.len() as u32 - 1);
+        let last = va.plus(as_word(code.len()) - 1);
         if va.page_number() != last.page_number() {
             return None;
         }
@@ -418,10 +418,10 @@ const ENTRY_ROOM: usize = 32;
 
 /// Where in the entry page's code the far call goes: behind the `ret`, with
 /// room around it.
-const ENTRY_CALL: usize = 16;
+const ENTRY_CALL: u8 = 16;
 
 /// From behind the far call back to the `ret`.
-const ENTRY_BACK: u32 = (ENTRY_CALL + FAR - 2) as u32;
+const ENTRY_BACK: u32 = ENTRY_CALL as u32 + as_word(FAR) - 2;
 
 /// A far jump or call to `gate`.
 fn far(opcode: u8, gate: u32) -> [u8; FAR] {
@@ -464,9 +464,9 @@ fn first_jump(code: &[u8]) -> Option<(u32, i32)> {
     };
     let at = pushed + more;
     match *code.get(at..)? {
-        [0xEB, by, ..] => Some((at as u32 + 2, i32::from(by.cast_signed()))),
+        [0xEB, by, ..] => Some((as_word(at) + 2, i32::from(by.cast_signed()))),
         [0xE9, a, b, c, d, ..] => {
-            Some((at as u32 + 5, i32::from_le_bytes([a, b, c, d])))
+            Some((as_word(at) + 5, i32::from_le_bytes([a, b, c, d])))
         }
         _ => None,
     }

@@ -10,6 +10,10 @@
 //! is lost, for all that was loaded still lies where it was loaded from.
 
 #![expect(unsafe_code, reason = "assembly, and the Host's own state")]
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "the Guest's registers are the low halves of ours"
+)]
 
 use crate::gates::XmmArea;
 use crate::layout::{EXIT_FRAME, STACK, STATE, State};
@@ -337,6 +341,10 @@ pub(crate) fn save_segments(regs: &Registers) {
 
 /// Loads what differs. Loading a selector changes the base, so bases come
 /// last.
+#[expect(
+    clippy::multiple_unsafe_ops_per_block,
+    reason = "one promise holds for all six"
+)]
 fn load_segments(regs: &Registers) {
     let live = Registers::default();
     save_segments(&live);

@@ -8,6 +8,10 @@
 //! it will be given soon; or the Host has faulted, and that is the end.
 
 #![expect(unsafe_code, reason = "signal frames are the kernel's memory")]
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "the Guest's registers are the low halves of ours"
+)]
 
 use crate::entry;
 use crate::gates::GatePages;

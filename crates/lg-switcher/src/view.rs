@@ -192,8 +192,10 @@ fn make_segments() -> Result<(), i32> {
         // result is 32 bits wide in a 64-bit register.
         let made =
             unsafe { call(nr::MODIFY_LDT, [WRITE_LDT, at, size, 0, 0, 0]) }?;
-        if made as u32 != 0 {
-            return Err((made as u32).cast_signed().wrapping_neg());
+        #[expect(clippy::cast_possible_truncation, reason = "as was said")]
+        let made = (made as u32).cast_signed();
+        if made != 0 {
+            return Err(made.wrapping_neg());
         }
     }
     Ok(())

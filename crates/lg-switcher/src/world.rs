@@ -128,6 +128,7 @@ impl World for Outside {
     fn wall_clock(&mut self) -> WallClock {
         let now = Self::clock(CLOCK_REALTIME);
         // What a Guest of 2007 thinks of the year 2106 is its own affair.
+        #[expect(clippy::cast_possible_truncation, reason = "see above")]
         WallClock {
             sec: now.sec as u32,
             nsec: now.nsec as u32,

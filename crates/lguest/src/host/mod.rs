@@ -548,7 +548,7 @@ impl Core {
     }
 
     fn check_key(&self, key: u32) -> Result<(), String> {
-        if key % KEY_ALIGN != 0 {
+        if !key.is_multiple_of(KEY_ALIGN) {
             return Err(format!("DMA key {key:#x} is not a multiple of 4"));
         }
         self.memory

@@ -150,11 +150,11 @@ impl Shared {
     /// All counts that are not zero, by name.
     pub(super) fn counters(&self) -> Vec<(String, u64)> {
         let mut all = Vec::new();
+        // SAFETY: only an address is computed, inside the state.
+        let counters = unsafe { &raw const (*self.state.as_ptr()).vm.counters };
         // SAFETY: counters are plain numbers, right or wrong; a copy of all
         // of them is made before any is looked at.
-        let counters = unsafe {
-            (&raw const (*self.state.as_ptr()).vm.counters).read_volatile()
-        };
+        let counters = unsafe { counters.read_volatile() };
         counters.visit(|name, value| all.push((name.to_string(), value)));
         all
     }
