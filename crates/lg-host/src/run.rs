@@ -10,6 +10,7 @@
 
 use crate::address::{GuestVirt, as_word};
 use crate::emulate;
+use crate::gates::GateKind;
 use crate::kill::Kill;
 use crate::memory::Memory;
 use crate::paging::{Fault, View};
@@ -38,6 +39,8 @@ pub enum Event {
     StraySystemCall,
     /// Guest code was found running in 64-bit mode.
     LongMode,
+    /// It came through a gate.
+    Gate(GateKind),
     /// A timer, another view or the Launcher wants attention.
     Kick,
 }
@@ -127,7 +130,11 @@ impl Host<'_> {
     fn decide(&mut self, event: Event) -> Result<(), Kill> {
         match event {
             Event::Kick => Ok(()),
-            Event::SystemCall => self.system_call(),
+            Event::Gate(kind) => self.enter_gate(kind),
+            Event::SystemCall => {
+                self.open_entry_page_gate();
+                self.system_call()
+            }
             Event::StraySystemCall => {
                 // What the Guest's processor would say to an instruction that
                 // it does not have. Where it stood, nobody knows.
@@ -222,6 +229,7 @@ impl Host<'_> {
         if !user {
             if let [0xCF, ..] = code {
                 self.vm.counters.irets.count();
+                self.open_iret_gate();
                 return self.iret();
             }
             if self.debug_register(code) {
@@ -236,6 +244,9 @@ impl Host<'_> {
         if error == 0 {
             if self.fix_data_segments() {
                 self.vm.counters.segment_fixes.count();
+                if !user {
+                    self.patch_segment_load();
+                }
                 return Ok(());
             }
             if user {
@@ -258,6 +269,7 @@ impl Host<'_> {
         let gate = self.vm.idt[usize::from(vector)].get();
         let eip = self.vm.regs.eip.get();
         if vector == HYPERCALL_VECTOR && !self.vm.in_user_mode() {
+            self.open_hypercall_gate();
             self.vm.regs.eip.set(eip.wrapping_add(2));
             return self.do_hypercall();
         }
@@ -270,7 +282,7 @@ impl Host<'_> {
     }
 
     /// `int $0x80`. The kernel may do it, too: that is how it starts init.
-    fn system_call(&mut self) -> Result<(), Kill> {
+    pub(crate) fn system_call(&mut self) -> Result<(), Kill> {
         self.vm.counters.system_calls.count();
         let gate = self.vm.idt[SYSCALL_VECTOR as usize].get();
         if gate.is_present() && !gate.allows(self.vm.cpl()) {

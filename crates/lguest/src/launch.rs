@@ -27,7 +27,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Why there is no Guest, or no result.
 #[derive(Debug, thiserror::Error)]
@@ -68,8 +68,8 @@ pub enum LaunchError {
         error: LanError,
     },
     /// There can be no network with this machine.
-    #[error("tap: {0}")]
-    Tap(TapError),
+    #[error("network: {0}")]
+    Tap(#[from] TapError),
     /// The file for the counters cannot be written.
     #[error("statistics {}: it cannot be written: {error}", path.display())]
     Stats {
@@ -143,6 +143,7 @@ pub fn launch(config: &Config, started: u64) -> Result<Outcome, LaunchError> {
     .map_err(|error| named(config, error))?;
 
     let guest = Guest::new(memory);
+    guest.set_slow_paths(config.slow_paths);
     if let Some(id) = opened.devices.iter().find_map(|d| d.guest_id()) {
         guest.set_id(id);
     }
@@ -191,8 +192,9 @@ pub fn launch(config: &Config, started: u64) -> Result<Outcome, LaunchError> {
     // may the user type again.
     let devices = bus.finish();
     terminal::leave();
+    terminal::end_line();
     let (death, run) = ended?;
-    let outcome = ending.outcome(&death);
+    let (outcome, words) = ending.outcome(&death);
     if let Some(stats) = stats {
         let report = Report {
             ending: death.to_string(),
@@ -205,7 +207,9 @@ pub fn launch(config: &Config, started: u64) -> Result<Outcome, LaunchError> {
             .write(&report)
             .map_err(failed("write the statistics"))?;
     }
-    report(&death, outcome);
+    if let Some(words) = words {
+        eprintln!("lguest: {words}");
+    }
     Ok(outcome)
 }
 
@@ -262,10 +266,7 @@ fn open_device(config: &DeviceConfig) -> Result<Box<dyn Device>, LaunchError> {
                 error,
             }),
         },
-        DeviceConfig::Tap(config) => match Tap::open(config) {
-            Ok(tap) => Ok(Box::new(tap)),
-            Err(error) => Err(LaunchError::Tap(error)),
-        },
+        DeviceConfig::Tap(config) => Ok(Box::new(Tap::open(config)?)),
     }
 }
 
@@ -364,7 +365,8 @@ impl Run<'_> {
                         self.guest.kill(violation.to_string());
                     }
                 }
-                Exit::Broken => {}
+                // Somebody holds the Guest, and will let go of it.
+                Exit::Broken => std::thread::sleep(HOLD_CHECK),
                 Exit::Dead(death) => return Ok(death),
             }
             self.inputs.nudge();
@@ -396,12 +398,18 @@ impl Run<'_> {
     }
 }
 
+/// How often a main thread that has nothing to run looks whether it has.
+const HOLD_CHECK: Duration = Duration::from_millis(1);
+
+/// How long a Guest has to come to a clean point before it is stopped anyway.
+const HOLD_TIME: Duration = Duration::from_millis(5);
+
 /// How the user ended the Guest, if it was the user who did. The first one
 /// counts.
 #[derive(Clone)]
 pub struct Ending {
     guest: Guest,
-    by: Arc<Mutex<Option<u8>>>,
+    by: Arc<Mutex<Option<(u8, String)>>>,
 }
 
 impl Ending {
@@ -419,10 +427,30 @@ impl Ending {
         if by.is_some() {
             return false;
         }
-        *by = Some(number);
+        *by = Some((number, reason.into()));
         drop(by);
         self.guest.kill(reason);
         true
+    }
+
+    /// Holds the Guest, so that it uses no processor while we are stopped.
+    /// Waits a moment for it to stand.
+    pub fn hold(&self) {
+        let guest = self.guest.clone();
+        // The request comes back when somebody lets go, and is not needed
+        // where it cannot be carried out.
+        let asked = std::thread::Builder::new()
+            .name("hold".into())
+            .spawn(move || guest.set_break(true));
+        if asked.is_ok() {
+            std::thread::sleep(HOLD_TIME);
+        }
+    }
+
+    /// Lets the Guest go on.
+    pub fn let_go(&self) {
+        // A dead one does not mind.
+        let _ = self.guest.set_break(false);
     }
 
     /// Ends the Guest because it broke the rules of a device.
@@ -430,34 +458,30 @@ impl Ending {
         self.guest.kill(violation.to_string());
     }
 
-    fn outcome(&self, death: &Death) -> Outcome {
-        let by = *self.by.lock().unwrap_or_else(PoisonError::into_inner);
-        match (by, death) {
-            // It may have been on its way out already.
-            (Some(number), Death::Killed(_)) => Outcome::Signal(number),
-            _ => Outcome::from(death),
+    /// What became of the run, and what there is to tell a person about it.
+    fn outcome(&self, death: &Death) -> (Outcome, Option<String>) {
+        let by = self.by.lock().unwrap_or_else(PoisonError::into_inner);
+        match (death, &*by) {
+            // A signal may have gone to its processes, too.
+            (Death::Killed(_) | Death::Lost(_), Some((number, reason))) => {
+                (Outcome::Signal(*number), Some(format!("ended {reason}")))
+            }
+            _ => (Outcome::from(death), last_words(death)),
         }
     }
 }
 
-/// Tells a person how it ended, if that is worth a word.
-fn report(death: &Death, outcome: Outcome) {
-    match (death, outcome) {
-        (Death::PowerOff(code), _) if *code < FIRST_OF_OURS => {}
-        (Death::PowerOff(code), _) => eprintln!(
-            "lguest: the guest powered off with code {code}: codes from \
+/// What there is to tell a person about a death, if it is worth a word.
+fn last_words(death: &Death) -> Option<String> {
+    match death {
+        Death::PowerOff(code) if *code < FIRST_OF_OURS => None,
+        Death::PowerOff(code) => Some(format!(
+            "the guest powered off with code {code}: codes from \
              {FIRST_OF_OURS} up are the launcher's own, so this counts as 1"
-        ),
-        (Death::Killed(why), Outcome::Signal(_)) => {
-            eprintln!("lguest: ended {}", printable(why));
-        }
-        (Death::Killed(why), _) => {
-            eprintln!("lguest: killed: {}", printable(why));
-        }
-        (Death::Crash(text), _) => {
-            eprintln!("lguest: CRASH: {}", printable(text));
-        }
-        (Death::Lost(why), _) => eprintln!("lguest: lost: {}", printable(why)),
+        )),
+        Death::Crash(text) => Some(format!("CRASH: {}", printable(text))),
+        Death::Killed(why) => Some(format!("killed: {}", printable(why))),
+        Death::Lost(why) => Some(format!("lost: {}", printable(why))),
     }
 }
 

@@ -11,6 +11,7 @@ use lg_abi::device::{
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
 
 /// Where the counters will be written.
 #[derive(Debug)]
@@ -18,7 +19,25 @@ pub enum Sink {
     /// Standard output.
     Stdout,
     /// A file, open.
-    File(File),
+    File(OpenFile),
+}
+
+/// A file that waits for the end. If that never comes, it goes away again,
+/// unless it was there before.
+#[derive(Debug)]
+pub struct OpenFile {
+    file: File,
+    /// Its name, if it is ours to remove.
+    created: Option<PathBuf>,
+}
+
+impl Drop for OpenFile {
+    fn drop(&mut self) {
+        if let Some(path) = &self.created {
+            // Somebody may have been faster.
+            let _ = std::fs::remove_file(path);
+        }
+    }
 }
 
 /// A group of counters, each with its name.
@@ -47,12 +66,7 @@ impl Sink {
     pub fn open(stats: &Stats) -> io::Result<Self> {
         match stats {
             Stats::Stdout => Ok(Self::Stdout),
-            Stats::File(path) => File::options()
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .open(path)
-                .map(Self::File),
+            Stats::File(path) => open(path).map(Self::File),
         }
     }
 
@@ -65,14 +79,31 @@ impl Sink {
         let json = report.to_json();
         match self {
             Self::Stdout => io::stdout().write_all(json.as_bytes()),
-            Self::File(mut file) => {
-                if file.metadata()?.is_file() {
-                    file.set_len(0)?;
+            Self::File(mut open) => {
+                open.created = None;
+                if open.file.metadata()?.is_file() {
+                    open.file.set_len(0)?;
                 }
-                file.write_all(json.as_bytes())
+                open.file.write_all(json.as_bytes())
             }
         }
     }
+}
+
+fn open(path: &Path) -> io::Result<OpenFile> {
+    let new = File::options().write(true).create_new(true).open(path);
+    if let Ok(file) = new {
+        let created = Some(path.to_owned());
+        return Ok(OpenFile { file, created });
+    }
+    // It is there already, or the second attempt tells why not.
+    let file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)?;
+    let created = None;
+    Ok(OpenFile { file, created })
 }
 
 impl Report {
@@ -144,14 +175,34 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_report_is_json() {
-        let report = Report {
+    fn a_file_is_replaced_at_the_end_and_not_before() {
+        let name = format!("lguest-stats-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let stats = Stats::File(path.clone());
+        drop(Sink::open(&stats).unwrap());
+        assert!(!path.exists());
+        Sink::open(&stats).unwrap().write(&report()).unwrap();
+        std::fs::write(&path, "x".repeat(1000)).unwrap();
+        drop(Sink::open(&stats).unwrap());
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), 1000);
+        Sink::open(&stats).unwrap().write(&report()).unwrap();
+        let written = std::fs::read_to_string(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(written, report().to_json());
+    }
+
+    fn report() -> Report {
+        Report {
             ending: "CRASH: \"x\\\u{7}\"".into(),
             exit_code: 1,
             launcher: vec![("sends", 3), ("milliseconds", 17)],
             host: vec![],
             devices: vec![(3, vec![("reads", 5)]), (1, vec![]), (9, vec![])],
-        };
+        }
+    }
+
+    #[test]
+    fn the_report_is_json() {
         let expected = r#"{
   "version": "0.1.0",
   "ending": "CRASH: \"x\\\u0007\"",
@@ -165,6 +216,6 @@ mod tests {
   ]
 }
 "#;
-        assert_eq!(report.to_json(), expected);
+        assert_eq!(report().to_json(), expected);
     }
 }

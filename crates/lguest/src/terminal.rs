@@ -7,36 +7,48 @@
 
 use rustix::termios::{OptionalActions, Termios};
 use std::os::fd::AsFd;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// The state to go back to, while the terminal is raw.
-static SAVED: Mutex<Option<Termios>> = Mutex::new(None);
+/// What has been done to the terminal.
+static STATE: Mutex<State> = Mutex::new(State {
+    wanted: false,
+    before: None,
+});
+
+struct State {
+    /// It should be raw whenever it is ours.
+    wanted: bool,
+    /// It is raw, and this is the state to go back to.
+    before: Option<Termios>,
+}
+
+/// Whether the Guest has begun a line on the terminal and not ended it.
+static IN_LINE: AtomicBool = AtomicBool::new(false);
 
 /// Makes the terminal on standard input raw, if there is one and it is ours
-/// to change. Doing so twice is doing it once.
+/// to change. Doing so twice is doing it once, or again if somebody else has
+/// changed it meanwhile.
 pub fn enter() {
-    let input = rustix::stdio::stdin();
-    if !is_ours(input) {
-        return;
-    }
-    let Ok(before) = rustix::termios::tcgetattr(input) else {
-        return;
-    };
-    let mut saved = SAVED.lock().unwrap_or_else(PoisonError::into_inner);
-    // Output is raw as well: a Guest's terminal layer ends its lines with
-    // both characters already.
-    let mut raw = saved.clone().unwrap_or_else(|| before.clone());
-    raw.make_raw();
-    let changed = rustix::termios::tcsetattr(input, OptionalActions::Now, &raw);
-    if changed.is_ok() && saved.is_none() {
-        *saved = Some(before);
+    let mut state = state();
+    state.wanted = true;
+    state.make_raw();
+}
+
+/// [`enter`], where that was wanted and could not be done yet: a shell need
+/// not tell a job that it has come to the foreground.
+pub fn keep() {
+    let mut state = state();
+    if state.wanted && state.before.is_none() {
+        state.make_raw();
     }
 }
 
 /// Puts the terminal back as it was found. Harmless when it never changed.
 pub fn leave() {
-    let mut saved = SAVED.lock().unwrap_or_else(PoisonError::into_inner);
-    let Some(before) = saved.take() else {
+    let mut state = state();
+    state.wanted = false;
+    let Some(before) = state.before.take() else {
         return;
     };
     let input = rustix::stdio::stdin();
@@ -44,6 +56,47 @@ pub fn leave() {
     if is_ours(input) {
         let _ =
             rustix::termios::tcsetattr(input, OptionalActions::Drain, &before);
+    }
+}
+
+impl State {
+    fn make_raw(&mut self) {
+        let input = rustix::stdio::stdin();
+        if !is_ours(input) {
+            return;
+        }
+        let Ok(now) = rustix::termios::tcgetattr(input) else {
+            return;
+        };
+        let before = self.before.take().unwrap_or(now);
+        // Output is raw as well: a Guest's terminal layer ends its lines with
+        // both characters already.
+        let mut raw = before.clone();
+        raw.make_raw();
+        let changed =
+            rustix::termios::tcsetattr(input, OptionalActions::Now, &raw);
+        if changed.is_ok() {
+            self.before = Some(before);
+        }
+    }
+}
+
+fn state() -> MutexGuard<'static, State> {
+    STATE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The Guest has written `bytes` to the terminal.
+pub fn written(bytes: &[u8]) {
+    if let Some(last) = bytes.last() {
+        IN_LINE.store(*last != b'\n', Ordering::Relaxed);
+    }
+}
+
+/// Ends the line that the Guest has begun on the terminal, if it has: what
+/// comes next is not the Guest's.
+pub fn end_line() {
+    if IN_LINE.swap(false, Ordering::Relaxed) {
+        eprintln!();
     }
 }
 

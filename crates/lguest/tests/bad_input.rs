@@ -5,7 +5,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test says what went wrong so")]
 
-use lguest::devices::block::Disk;
+use lguest::devices::block::{Disk, DiskError};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -154,14 +154,47 @@ fn disks() {
     );
     let in_use = "disk disk: another guest uses it: end that one first, or \
                   use ',ro' for both";
-    let writer = Disk::open(&dir.path("disk"), false).unwrap();
+    let writer = lock(&dir.path("disk"), false);
     dir.refuses("4 vmlinux --block=disk", 120, in_use);
     dir.refuses("run --kernel vmlinux --disk disk,ro", 120, in_use);
     drop(writer);
-    let reader = Disk::open(&dir.path("disk"), true).unwrap();
+    let reader = lock(&dir.path("disk"), true);
     dir.refuses("4 vmlinux --block=disk", 120, in_use);
     drop(reader);
     dir.refuses("4 vmlinux --block=disk --block=disk", 120, in_use);
+}
+
+#[test]
+fn networks() {
+    let dir = Scratch::new("networks");
+    dir.write("vmlinux", &kernel(b"GenuineLguest"));
+    dir.write("short", &[0; 4095]);
+    fs::create_dir(dir.path("folder")).unwrap();
+    dir.refuses(
+        "4 vmlinux --sharenet=absent",
+        120,
+        "network absent: it does not exist: make it with `truncate -s 4096 \
+         absent`",
+    );
+    dir.refuses(
+        "run --kernel vmlinux --net sharenet=short",
+        120,
+        "network short: it has 4095 bytes, and a network needs 4096: `truncate \
+         -s 4096 short`",
+    );
+    dir.refuses(
+        "4 vmlinux --sharenet=folder",
+        120,
+        "network folder: it is not a regular file: name one that `truncate -s \
+         4096` has made",
+    );
+    // What was joined is left again when something else goes wrong.
+    dir.write("lan", &[0; 4096]);
+    dir.refuses(
+        "4 vmlinux --sharenet=lan --stats=.",
+        120,
+        "statistics .: it cannot be written: Is a directory (os error 21)",
+    );
 }
 
 #[test]
@@ -281,6 +314,18 @@ fn kernel(code: &[u8]) -> Vec<u8> {
     put(72, 0x4_0000);
     file.extend_from_slice(code);
     file
+}
+
+/// Opens a disk as another Launcher would. Another test's child may hold a
+/// copy of a descriptor that we have closed, until it becomes a program.
+fn lock(path: &Path, read_only: bool) -> Disk {
+    loop {
+        match Disk::open(path, read_only) {
+            Ok(disk) => return disk,
+            Err(DiskError::InUse) => std::thread::yield_now(),
+            Err(error) => panic!("{error}"),
+        }
+    }
 }
 
 fn set_mode(path: &Path, mode: u32) {

@@ -9,6 +9,7 @@
 use super::view::ShadowPte;
 use super::walk::{check_pte, limit_rights, page_table, walk};
 use crate::address::{GuestPhys, GuestVirt, as_word};
+use crate::gates::path;
 use crate::kill::Kill;
 use crate::run::Host;
 use crate::state::{Changes, MAX_CHANGES, MAX_KERNEL_CHANGES, MAX_VIEWS};
@@ -257,6 +258,7 @@ impl Host<'_> {
         if shadow == wanted {
             return Ok(());
         }
+        let eager = eager && self.vm.slow_paths.get() & path::EAGER == 0;
         if wanted.is_mapped() && eager {
             self.vm.counters.eager_maps.count();
             self.map_page(va, wanted)?;

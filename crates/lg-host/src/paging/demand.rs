@@ -7,6 +7,7 @@
 use super::view::{Mapped, ShadowPte};
 use super::walk::{limit_rights, page_table, walk};
 use crate::address::{GuestPhys, GuestVirt, as_word};
+use crate::gates::path;
 use crate::kill::Kill;
 use crate::run::Host;
 use lg_abi::page::{
@@ -86,6 +87,9 @@ impl Host<'_> {
     /// costs.
     fn map_linear(&mut self, va: GuestVirt) -> Result<bool, Kill> {
         let index = directory_index(va.0);
+        if self.vm.slow_paths.get() & path::LINEAR != 0 {
+            return Ok(false);
+        }
         let pages = self.linear_pages(index)?;
         if pages == 0 || va.page_number() % ENTRIES >= pages {
             return Ok(false);

@@ -34,7 +34,10 @@ pub struct Console {
     waiting: Vec<u8>,
     /// When the last ^Cs came; see [`Console::wants_out`].
     interrupts: Vec<Instant>,
+    /// The input is one.
     is_terminal: bool,
+    /// The output is one.
+    on_terminal: bool,
     /// Nobody reads the output any more.
     output_closed: bool,
     counters: Counters,
@@ -67,12 +70,14 @@ impl Console {
     #[must_use]
     pub fn new(config: Config) -> Self {
         let is_terminal = rustix::termios::isatty(&config.input);
+        let on_terminal = rustix::termios::isatty(&config.output);
         Self {
             config,
             host: None,
             waiting: Vec::new(),
             interrupts: Vec::new(),
             is_terminal,
+            on_terminal,
             output_closed: false,
             counters: Counters::default(),
         }
@@ -138,6 +143,9 @@ impl Console {
         if self.is_terminal && !crate::terminal::is_ours(&self.config.input) {
             return Ok(MayRead::InBackground);
         }
+        if self.is_terminal {
+            crate::terminal::keep();
+        }
         Ok(MayRead::Yes)
     }
 
@@ -157,6 +165,9 @@ impl Console {
                     );
                 }
             }
+        }
+        if self.on_terminal {
+            crate::terminal::written(bytes);
         }
         self.counters.bytes_out += (bytes.len() - rest.len()) as u64;
         self.counters.bytes_discarded += rest.len() as u64;

@@ -74,6 +74,7 @@ impl Shared {
         request: &Initialize,
         limit: u32,
         guestid: u16,
+        slow_paths: u32,
         shared_pfns: &[u32],
     ) {
         // SAFETY: nothing else has the file yet.
@@ -87,6 +88,7 @@ impl Shared {
         vm.limit.set(limit);
         vm.page_offset.set(request.page_offset);
         vm.guestid.set(u32::from(guestid));
+        vm.slow_paths.set(slow_paths);
         vm.cr3.set(request.pgdir);
         vm.cs.set(u32::from(KERNEL_CS));
         vm.ss.set(u32::from(KERNEL_DS));

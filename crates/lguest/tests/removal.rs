@@ -1,0 +1,106 @@
+//! A disk is taken away from a Guest that runs, and the Guest lets go of it.
+//!
+//! Nothing in the command does that, so this is a small Launcher of its own,
+//! on the same bus and with the same Guest.
+
+#![expect(clippy::unwrap_used, reason = "a test says what went wrong so")]
+
+use lguest::default_guest;
+use lguest::devices::block::{Block, Disk, DiskError};
+use lguest::devices::bus::{Bus, pages_above_ram};
+use lguest::devices::console::{Config, Console};
+use lguest::devices::{Device, Readiness};
+use lguest::host::{Death, Exit, Guest};
+use lguest::loader::{self, Image};
+use lguest::memory::GuestMemory;
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+const RAM: u32 = 32 << 20;
+const DISK: usize = 0;
+const CONSOLE: usize = 1;
+
+#[test]
+fn a_driver_lets_go_of_a_removed_disk_and_the_guest_goes_on() {
+    let name = format!("lguest-removal-{}", std::process::id());
+    let path = std::env::temp_dir().join(name);
+    std::fs::write(&path, vec![0; 64 * 512]).unwrap();
+    let disk = Disk::open(&path, false).unwrap();
+    let (input, keyboard) = rustix::pipe::pipe().unwrap();
+    let (shown, output) = rustix::pipe::pipe().unwrap();
+    let devices: Vec<Box<dyn Device>> = vec![
+        Box::new(Block::new(disk)),
+        Box::new(Console::new(Config { input, output })),
+    ];
+    let memory = GuestMemory::new(RAM, pages_above_ram(&devices)).unwrap();
+    let image = Image::Embedded(default_guest::IMAGE);
+    let initialize = loader::load(&memory, &image, None, b"").unwrap();
+    let guest = Guest::new(memory);
+    let bus = Arc::new(Bus::new(&guest, devices).unwrap());
+    guest.initialize(&initialize, Vec::new()).unwrap();
+    let running = {
+        let (guest, bus) = (guest.clone(), bus.clone());
+        std::thread::spawn(move || run(&guest, &bus))
+    };
+    let mut shown = Shown(File::from(shown), String::new());
+    shown.wait_for("lguest> ");
+    type_in(&bus, &keyboard, "dd 3 8 yes\n");
+    shown.wait_for("read back the same");
+
+    bus.remove(DISK);
+    let start = Instant::now();
+    while !bus.is_let_go(DISK) {
+        assert!(start.elapsed() < Duration::from_secs(10), "not let go");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    // It is anybody's again, for its lock has gone; another test's child may
+    // have a copy of it for a moment.
+    while let Err(DiskError::InUse) = Disk::open(&path, false) {
+        assert!(start.elapsed() < Duration::from_secs(10), "still locked");
+    }
+    type_in(&bus, &keyboard, "dd 3 8 yes\nuptime\n");
+    shown.wait_for("\nup ");
+    type_in(&bus, &keyboard, "poweroff 9\n");
+    assert_eq!(running.join().unwrap(), Death::PowerOff(9));
+    std::fs::remove_file(&path).unwrap();
+}
+
+fn run(guest: &Guest, bus: &Bus) -> Death {
+    loop {
+        match guest.run().unwrap() {
+            Exit::SendDma { dma, key } => {
+                if let Some(taken) = bus.handle_output(dma, key).unwrap() {
+                    guest.memory().write_last(dma, taken).unwrap();
+                }
+            }
+            Exit::Broken => {}
+            Exit::Dead(death) => return death,
+        }
+    }
+}
+
+fn type_in(bus: &Bus, keyboard: &OwnedFd, line: &str) {
+    rustix::io::write(keyboard, line.as_bytes()).unwrap();
+    while bus.handle_input(CONSOLE).unwrap() == Readiness::NoBuffer {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// What the Guest has said.
+struct Shown(File, String);
+
+impl Shown {
+    fn wait_for(&mut self, text: &str) {
+        let mut bytes = [0; 4096];
+        while !self.1.contains(text) {
+            let len = self.0.read(&mut bytes).unwrap();
+            assert_ne!(len, 0, "nothing more than: {}", self.1);
+            self.1 += &String::from_utf8_lossy(&bytes[..len]);
+        }
+        println!("{}", self.1);
+        self.1.clear();
+    }
+}

@@ -1,0 +1,190 @@
+//! Sessions with the Guest that is part of the Launcher, through pipes.
+//!
+//! What a script sees: lines in, lines out, an exit code, and the counters.
+
+#![expect(clippy::unwrap_used, reason = "a test says what went wrong so")]
+
+use std::io::{Read, Write};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+#[test]
+fn typed_lines_are_answered_and_the_end_is_clean() {
+    let run = session(&[], "uptime\npoweroff\n");
+    assert_eq!(run.status.code(), Some(0));
+    let said = text(&run.stdout);
+    let ready = said.lines().find(|l| l.starts_with("lguest guest ready"));
+    assert!(ready.unwrap().contains(" ms since the Launcher started"));
+    assert!(said.contains("\nup "), "{said}");
+    assert_eq!(text(&run.stderr), "");
+}
+
+#[test]
+fn the_guests_own_code_is_ours_unless_it_pretends_to_be_us() {
+    assert_eq!(session(&[], "poweroff 7\n").status.code(), Some(7));
+    assert_eq!(session(&[], "poweroff 119\n").status.code(), Some(119));
+    let run = session(&[], "poweroff 120\n");
+    assert_eq!(run.status.code(), Some(1));
+    assert!(text(&run.stderr).contains("counts as 1"));
+}
+
+#[test]
+fn a_crash_is_told_to_a_person() {
+    let run = session(&[], "panic out of \u{1b}[31mpaint\n");
+    assert_eq!(run.status.code(), Some(1));
+    let said = text(&run.stderr);
+    assert!(said.starts_with("lguest: CRASH: "), "{said}");
+    assert!(!said.contains('\u{1b}'), "{said}");
+}
+
+#[test]
+fn a_long_paste_arrives_whole() {
+    let mut lines = String::new();
+    for i in 0..250 {
+        lines += &format!("echo line {i:04} {}\n", "y".repeat(40));
+    }
+    lines += "poweroff\n";
+    assert!(lines.len() > 10_000);
+    let run = session(&[], &lines);
+    assert_eq!(run.status.code(), Some(0));
+    let said = text(&run.stdout);
+    let answers = said.lines().filter(|line| line.starts_with("line "));
+    let numbers = answers.map(|line| line[5..9].parse::<u32>().unwrap());
+    assert!(numbers.eq(0..250), "{said}");
+}
+
+#[test]
+fn the_end_of_the_input_ends_nothing_and_a_signal_does() {
+    let mut run = start(&[]);
+    drop(run.stdin.take());
+    std::thread::sleep(Duration::from_millis(200));
+    assert!(run.try_wait().unwrap().is_none());
+    signal(&run, rustix::process::Signal::TERM);
+    assert_eq!(run.wait().unwrap().code(), Some(143));
+    let mut said = String::new();
+    run.stderr.unwrap().read_to_string(&mut said).unwrap();
+    assert_eq!(said, "lguest: ended by SIGTERM\n");
+}
+
+#[test]
+fn an_idle_guest_lets_everybody_sleep() {
+    let run = start(&[]);
+    std::thread::sleep(Duration::from_millis(300));
+    let before = times_scheduled(&run);
+    std::thread::sleep(Duration::from_secs(2));
+    let after = times_scheduled(&run);
+    signal(&run, rustix::process::Signal::TERM);
+    run.wait_with_output().unwrap();
+    assert!(after - before <= 4, "{} times in 2 s", after - before);
+}
+
+#[test]
+fn output_that_nobody_reads_ends_nothing() {
+    let mut run = start(&[]);
+    drop(run.stdout.take());
+    let lines = "help\nhelp\nhelp\npoweroff 5\n";
+    run.stdin
+        .take()
+        .unwrap()
+        .write_all(lines.as_bytes())
+        .unwrap();
+    let run = run.wait_with_output().unwrap();
+    assert_eq!(run.status.code(), Some(5));
+    let said = text(&run.stderr);
+    assert_eq!(said.matches("the rest of it is lost").count(), 1, "{said}");
+}
+
+#[test]
+fn output_that_nobody_takes_does_not_hold_up_a_signal() {
+    let mut run = start(&[]);
+    let lines = "help\n".repeat(400);
+    let mut keyboard = run.stdin.take().unwrap();
+    let typing = std::thread::spawn(move || {
+        let _ = keyboard.write_all(lines.as_bytes());
+        keyboard
+    });
+    std::thread::sleep(Duration::from_millis(500));
+    let start = Instant::now();
+    signal(&run, rustix::process::Signal::TERM);
+    std::thread::sleep(Duration::from_millis(100));
+    signal(&run, rustix::process::Signal::TERM);
+    assert_eq!(run.wait().unwrap().code(), Some(143));
+    assert!(start.elapsed() < Duration::from_secs(4));
+    drop(typing.join());
+}
+
+#[test]
+fn the_counters_follow_the_guests_output() {
+    let run = session(&["--stats=-"], "poweroff\n");
+    let said = text(&run.stdout);
+    let json = &said[said.find("{\n").unwrap()..];
+    assert!(json.contains("\"ending\": \"powered off\""), "{json}");
+    assert!(json.contains("\"exit_code\": 0"), "{json}");
+    assert!(json.contains("\"bytes_in\": 9"), "{json}");
+    assert!(json.ends_with("}\n"), "{json}");
+}
+
+#[test]
+fn a_disk_is_written_before_the_launcher_ends() {
+    let name = format!("lguest-session-{}", std::process::id());
+    let path = std::env::temp_dir().join(name);
+    std::fs::write(&path, vec![0; 64 * 512]).unwrap();
+    let disk = format!("--block={}", path.display());
+    let run = session(&[&disk], "dd 3 8 yes\npoweroff\n");
+    let file = std::fs::read(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    assert!(text(&run.stdout).contains("read back the same"));
+    let touched = |at: usize| file[at * 512..][..512].iter().any(|&b| b != 0);
+    let sectors: Vec<_> = (0..64).filter(|&at| touched(at)).collect();
+    assert_eq!(sectors, (3..11).collect::<Vec<_>>());
+}
+
+fn start(words: &[&str]) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_lguest"))
+        .args(words)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+fn session(words: &[&str], typed: &str) -> Output {
+    let mut run = start(words);
+    let mut keyboard = run.stdin.take().unwrap();
+    let typed = typed.to_owned();
+    // The Guest may say more than a pipe holds before it has read all.
+    let typing = std::thread::spawn(move || {
+        keyboard.write_all(typed.as_bytes()).unwrap();
+        keyboard
+    });
+    let output = run.wait_with_output().unwrap();
+    drop(typing.join().unwrap());
+    output
+}
+
+fn signal(run: &Child, signal: rustix::process::Signal) {
+    let pid = rustix::process::Pid::from_child(run);
+    rustix::process::kill_process(pid, signal).unwrap();
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap().replace('\r', "")
+}
+
+/// How often any thread of the Launcher has been put on a processor.
+fn times_scheduled(run: &Child) -> u64 {
+    let tasks = format!("/proc/{}/task", run.id());
+    let status = |task: std::fs::DirEntry| {
+        std::fs::read_to_string(task.path().join("status")).unwrap()
+    };
+    std::fs::read_dir(tasks)
+        .unwrap()
+        .map(|task| status(task.unwrap()))
+        .flat_map(|status| {
+            let lines = status.lines().filter(|l| l.contains("ctxt_switches"));
+            let count = |l: &str| l.split_whitespace().last()?.parse().ok();
+            lines.filter_map(count).collect::<Vec<u64>>()
+        })
+        .sum()
+}
