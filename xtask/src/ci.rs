@@ -1,0 +1,191 @@
+//! CI from beginning to end: steps, one after the other, and a sum.
+//!
+//! A step that fails does not stop the next one: a person wants to know all
+//! that is wrong. What is printed is a line for each thing that was done, the
+//! end of the log of what went wrong, and at last the counts.
+
+use crate::program::{self, Ended};
+use crate::steps::{STEPS, Step};
+use crate::tally::{self, Tally};
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+/// No program of CI's may take longer.
+const PATIENCE: Duration = Duration::from_secs(20 * 60);
+
+/// How much of a log is shown when something went wrong.
+const SHOWN: usize = 80;
+
+/// A run of CI.
+pub struct Ci {
+    /// The root of the tree.
+    pub root: PathBuf,
+    /// `--quick`: leave out what takes long.
+    pub quick: bool,
+    step: &'static str,
+    tally: Tally,
+    not_done: Vec<String>,
+    wrong: Vec<String>,
+}
+
+/// How to tell from a program's end how it went.
+#[derive(Clone, Copy)]
+pub enum Verdict {
+    /// By its exit status.
+    Status,
+    /// It ran tests, and each of them counts.
+    Tests,
+    /// By its exit status, where this one means "cannot be done here".
+    StatusOrSkip(i32),
+}
+
+/// Runs CI, or what the words choose of it.
+pub fn main(words: &[&str]) -> ExitCode {
+    let quick = words.contains(&"--quick");
+    let names: Vec<_> = words.iter().filter(|w| **w != "--quick").collect();
+    let known = |name: &str| STEPS.iter().any(|step| step.name == name);
+    if let Some(name) = names.iter().find(|name| !known(name)) {
+        eprintln!("xtask: there is no step `{name}`: see cargo xtask help");
+        return ExitCode::from(2);
+    }
+    let chosen = |step: &&Step| {
+        let named = names.iter().any(|name| **name == step.name);
+        named || names.is_empty() && (step.quick || !quick)
+    };
+    let mut ci = Ci {
+        root: crate::root(),
+        quick,
+        step: "",
+        tally: Tally::default(),
+        not_done: Vec::new(),
+        wrong: Vec::new(),
+    };
+    let start = Instant::now();
+    for step in STEPS.iter().filter(chosen) {
+        println!("{}: {}", step.name, step.what);
+        ci.step = step.name;
+        (step.run)(&mut ci);
+    }
+    ci.sum_up(start.elapsed())
+}
+
+impl Ci {
+    /// Runs a cargo command in the root; the label names it to a person.
+    pub fn cargo(&mut self, label: &str, words: &str) -> bool {
+        let mut command = Command::new("cargo");
+        command.args(words.split_whitespace());
+        self.command(label, command, Verdict::Status)
+    }
+
+    /// Runs a command in the root, and counts how it went.
+    pub fn command(
+        &mut self,
+        label: &str,
+        command: Command,
+        verdict: Verdict,
+    ) -> bool {
+        let Some(ended) = self.run(label, command, "") else {
+            return false;
+        };
+        match verdict {
+            Verdict::StatusOrSkip(code) if ended.code == Some(code) => {
+                let why = ended.output.lines().last().unwrap_or_default();
+                self.skip(label, why);
+                false
+            }
+            Verdict::Tests => {
+                let tally = Tally::of_tests(&ended.output, ended.succeeded());
+                let skipped = tally::skipped(&ended.output);
+                self.not_done.extend(skipped.map(str::to_owned));
+                self.count(label, &ended, tally, &format!("  {tally}"))
+            }
+            _ => {
+                let tally = Tally::one(ended.succeeded());
+                self.count(label, &ended, tally, "")
+            }
+        }
+    }
+
+    /// Runs a command in the root; who calls decides how it went, and counts
+    /// it. What cannot even be started is counted here.
+    pub fn run(
+        &mut self,
+        label: &str,
+        mut command: Command,
+        input: &str,
+    ) -> Option<Ended> {
+        if command.get_current_dir().is_none() {
+            command.current_dir(&self.root);
+        }
+        let name =
+            format!("{} {label}.log", self.step).replace([' ', '/'], "-");
+        let log = self.root.join("target/ci").join(name);
+        match program::run(command, input, &log, PATIENCE) {
+            Ok(ended) => Some(ended),
+            Err(error) => {
+                self.fail(label, &error.to_string());
+                None
+            }
+        }
+    }
+
+    /// Puts a program's end on record, and its log where it is needed.
+    pub fn count(
+        &mut self,
+        label: &str,
+        ended: &Ended,
+        tally: Tally,
+        remark: &str,
+    ) -> bool {
+        let good = tally.failed == 0;
+        let word = if good { "ok" } else { "FAILED" };
+        let seconds = ended.time.as_secs_f64();
+        println!("  {word:6} {label:38} {seconds:6.1} s{remark}");
+        self.tally += tally;
+        if !good {
+            let lines: Vec<&str> = ended.output.lines().collect();
+            let from = lines.len().saturating_sub(SHOWN);
+            for line in &lines[from..] {
+                println!("  | {line}");
+            }
+            println!("  | all of it: {}", ended.log.display());
+            self.wrong.push(format!("{}: {label}", self.step));
+        }
+        good
+    }
+
+    /// Puts a failure on record that has no log.
+    pub fn fail(&mut self, label: &str, why: &str) {
+        println!("  FAILED {label}: {why}");
+        self.tally += Tally::one(false);
+        self.wrong.push(format!("{}: {label}: {why}", self.step));
+    }
+
+    /// Puts a success on record that has no log.
+    pub fn pass(&mut self, label: &str) {
+        println!("  ok     {label}");
+        self.tally += Tally::one(true);
+    }
+
+    /// Puts on record what cannot be done on this machine.
+    pub fn skip(&mut self, label: &str, why: &str) {
+        println!("  SKIPPED {label}: {why}");
+        self.tally += Tally::SKIPPED;
+        self.not_done
+            .push(format!("SKIPPED {}: {label}: {why}", self.step));
+    }
+
+    fn sum_up(&self, time: Duration) -> ExitCode {
+        println!();
+        for line in &self.not_done {
+            println!("{line}");
+        }
+        for line in &self.wrong {
+            println!("FAILED {line}");
+        }
+        println!("{:.0} seconds", time.as_secs_f64());
+        println!("{}", self.tally);
+        ExitCode::from(u8::from(self.tally.failed != 0))
+    }
+}

@@ -1,0 +1,9 @@
+//! The command `cargo xtask`.
+//!
+//! Everything is in the library, where it is tested and documented.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    xtask::main()
+}

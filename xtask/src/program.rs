@@ -1,0 +1,133 @@
+//! Running a program: its output in a file, and an end to its patience.
+//!
+//! Both streams go to one log below `target/ci`, so that they stay in order
+//! and a person finds them afterwards. A program that takes too long is ended
+//! with all that it has started, for a CI that hangs says nothing to anybody.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How a program ended.
+pub struct Ended {
+    /// Its exit status; none if it was killed.
+    pub code: Option<i32>,
+    /// All that it printed.
+    pub output: String,
+    /// Where that is.
+    pub log: PathBuf,
+    /// How long it took.
+    pub time: Duration,
+}
+
+impl Ended {
+    /// Whether it is content.
+    pub fn succeeded(&self) -> bool {
+        self.code == Some(0)
+    }
+}
+
+/// Runs `command` with `input` on its standard input, for `limit` at most.
+///
+/// # Errors
+///
+/// Those of starting it, and of writing the log.
+pub fn run(
+    mut command: Command,
+    input: &str,
+    log: &Path,
+    limit: Duration,
+) -> io::Result<Ended> {
+    if let Some(folder) = log.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    let file = File::create(log)?;
+    command.stdout(file.try_clone()?).stderr(file);
+    if input.is_empty() {
+        command.stdin(Stdio::null());
+    } else {
+        command.stdin(Stdio::piped());
+    }
+    // Nothing here ever lets rustup fetch a toolchain.
+    command.env("RUSTUP_AUTO_INSTALL", "0");
+    let start = Instant::now();
+    let mut child = command.spawn()?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // One that does not want to hear it has other things to tell.
+        let _ = stdin.write_all(input.as_bytes());
+    }
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
+            break status;
+        }
+        if start.elapsed() > limit {
+            end_all_of(child.id());
+            let status = child.wait()?;
+            let mut file = File::options().append(true).open(log)?;
+            writeln!(file, "ended by xtask after {limit:?}")?;
+            break status;
+        }
+        thread::sleep(Duration::from_millis(20));
+    };
+    Ok(Ended {
+        code: status.code(),
+        output: String::from_utf8_lossy(&fs::read(log)?).into_owned(),
+        log: log.to_path_buf(),
+        time: start.elapsed(),
+    })
+}
+
+/// Ends a process and everything that it has started, the oldest first, so
+/// that nobody sees a child die and starts another.
+fn end_all_of(process: u32) {
+    let mut all = vec![process];
+    let mut next = 0;
+    while let Some(&parent) = all.get(next) {
+        let task = format!("/proc/{parent}/task/{parent}/children");
+        let children = fs::read_to_string(task).unwrap_or_default();
+        all.extend(children.split_whitespace().flat_map(str::parse::<u32>));
+        next += 1;
+    }
+    let all = all.iter().map(u32::to_string);
+    let _ = Command::new("kill").arg("-KILL").args(all).status();
+}
+
+/// Whether there is a program of this name to run.
+pub fn exists(name: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(name).is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str, input: &str, limit: Duration) -> Ended {
+        let name = format!("xtask-{}-{}", std::process::id(), script.len());
+        let log = std::env::temp_dir().join(name);
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        let ended = run(command, input, &log, limit).unwrap();
+        fs::remove_file(log).unwrap();
+        ended
+    }
+
+    #[test]
+    fn both_streams_and_the_status_come_back() {
+        let limit = Duration::from_secs(20);
+        let ended = shell("cat; echo b >&2; exit 3", "a\n", limit);
+        assert_eq!((ended.code, &*ended.output), (Some(3), "a\nb\n"));
+        assert!(!ended.succeeded());
+    }
+
+    #[test]
+    fn what_takes_too_long_is_ended_with_its_children() {
+        let limit = Duration::from_millis(300);
+        let ended = shell("sleep 50 & sleep 50; echo no", "", limit);
+        assert_eq!(ended.code, None);
+        assert!(ended.output.starts_with("ended by xtask"));
+    }
+}

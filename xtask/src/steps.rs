@@ -1,0 +1,193 @@
+//! The steps of CI, in the order in which they are done.
+//!
+//! What is quick and often wrong comes first. Each step can be chosen by its
+//! name; what one needs of another, cargo builds by itself.
+
+use crate::ci::{Ci, Verdict};
+use crate::program::exists;
+use crate::tally::Tally;
+use crate::tidy;
+use std::fmt::Write;
+use std::process::Command;
+
+/// One step.
+pub struct Step {
+    /// What it is called by.
+    pub name: &'static str,
+    /// What it finds out.
+    pub what: &'static str,
+    /// Part of `--quick`.
+    pub quick: bool,
+    /// Does it.
+    pub run: fn(&mut Ci),
+}
+
+/// All steps.
+pub const STEPS: &[Step] = &[
+    Step {
+        name: "tidy",
+        what: "what no compiler checks",
+        quick: true,
+        run: |ci| {
+            for (name, found) in tidy::check_all(&ci.root) {
+                match found.first() {
+                    None => ci.pass(name),
+                    Some(_) => ci.fail(name, &found.join("\n    ")),
+                }
+            }
+        },
+    },
+    Step {
+        name: "fmt",
+        what: "every workspace is formatted",
+        quick: true,
+        run: |ci| {
+            for (name, manifest) in WORKSPACES {
+                let words =
+                    format!("fmt --all --check --manifest-path {manifest}");
+                ci.cargo(name, &words);
+            }
+        },
+    },
+    Step {
+        name: "clippy",
+        what: "no warnings in any workspace",
+        quick: true,
+        run: clippy,
+    },
+    Step {
+        name: "docs",
+        what: "documentation, private items too, with all links whole",
+        quick: false,
+        run: docs,
+    },
+    Step {
+        name: "test",
+        what: "all tests that need no privilege",
+        quick: true,
+        run: test,
+    },
+    Step {
+        name: "run",
+        what: "the first command of the README",
+        quick: false,
+        run: boot,
+    },
+    Step {
+        name: "guests",
+        what: "the images in the tree come from the sources in the tree",
+        quick: false,
+        run: |ci| {
+            let mut build = Command::new("guests/build.sh");
+            build.arg("--check");
+            ci.command("build.sh --check", build, NO_TOOLCHAIN);
+        },
+    },
+    Step {
+        name: "deny",
+        what: "licences and sources of dependencies",
+        quick: false,
+        run: |ci| {
+            if exists("cargo-deny") {
+                let checks = "licenses bans sources";
+                ci.cargo("cargo deny", &format!("deny check {checks}"));
+            } else {
+                ci.skip("cargo deny", "cargo-deny is not installed");
+            }
+        },
+    },
+];
+
+/// guests/build.sh says with this status that there is no i686 compiler.
+const NO_TOOLCHAIN: Verdict = Verdict::StatusOrSkip(3);
+
+/// Every workspace in the tree.
+const WORKSPACES: [(&str, &str); 3] = [
+    ("main workspace", "Cargo.toml"),
+    ("view", "crates/lg-view/Cargo.toml"),
+    ("guests", "guests/Cargo.toml"),
+];
+
+/// The steps, for a person.
+pub fn listing() -> String {
+    let mut text = String::new();
+    for step in STEPS {
+        let quick = if step.quick {
+            ""
+        } else {
+            " (not with --quick)"
+        };
+        let _ = writeln!(text, "  {:8} {}{quick}", step.name, step.what);
+    }
+    text
+}
+
+fn clippy(ci: &mut Ci) {
+    const DENY: &str = "-- -D warnings";
+    ci.cargo(
+        "main workspace",
+        &format!("clippy --workspace --all-targets --locked {DENY}"),
+    );
+    // As in crates/lguest/build.rs: without a target named, the profile's
+    // panic = "abort" would have to hold for build scripts, too.
+    ci.cargo(
+        "view",
+        &format!(
+            "clippy --manifest-path crates/lg-view/Cargo.toml --release \
+             --locked --target x86_64-unknown-linux-gnu \
+             --target-dir target/lg-view {DENY}"
+        ),
+    );
+    if ci.quick {
+        return;
+    }
+    ci.cargo(
+        "guest kit, as tested here",
+        &format!(
+            "clippy --manifest-path guests/Cargo.toml -p lg-guest \
+             --all-targets --locked --target-dir target/kit {DENY}"
+        ),
+    );
+    let mut lint = Command::new("guests/build.sh");
+    lint.arg("--lint");
+    ci.command("guests, by their own compiler", lint, NO_TOOLCHAIN);
+}
+
+fn docs(ci: &mut Ci) {
+    let mut doc = Command::new("cargo");
+    doc.args(["doc", "--workspace", "--no-deps", "--locked"])
+        .arg("--document-private-items")
+        .env("RUSTDOCFLAGS", "-D warnings");
+    ci.command("main workspace", doc, Verdict::Status);
+}
+
+fn test(ci: &mut Ci) {
+    let mut tests = Command::new("cargo");
+    tests.args(["test", "--workspace", "--locked", "--no-fail-fast"]);
+    // What a test prints is kept, for it says whether it could run at all.
+    tests.args(["--", "--show-output"]);
+    ci.command("cargo test --workspace", tests, Verdict::Tests);
+    let mut kit = Command::new("cargo");
+    kit.args(["test", "--manifest-path", "guests/Cargo.toml", "--locked"]);
+    kit.args(["-p", "lg-guest", "--target-dir", "target/kit"]);
+    kit.args(["--no-fail-fast", "--", "--show-output"]);
+    ci.command("guest kit", kit, Verdict::Tests);
+}
+
+/// Boots the Guest that the Launcher carries, and lets it switch itself off.
+fn boot(ci: &mut Ci) {
+    const READY: &str = "lguest guest ready";
+    if !ci.cargo("release build", "build --release --locked --workspace") {
+        return;
+    }
+    let mut run = Command::new("cargo");
+    run.args(["run", "--release", "--locked"]);
+    let label = "uptime, poweroff";
+    let Some(ended) = ci.run(label, run, "uptime\npoweroff\n") else {
+        return;
+    };
+    let ready = ended.output.lines().find(|line| line.starts_with(READY));
+    let tally = Tally::one(ended.succeeded() && ready.is_some());
+    let remark = ready.map(|line| format!("  {line}")).unwrap_or_default();
+    ci.count(label, &ended, tally, &remark);
+}

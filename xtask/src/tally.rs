@@ -1,0 +1,125 @@
+//! Counting: what passed, what failed, what was skipped.
+//!
+//! Everything that CI does is counted the same way, a test like a check, and
+//! the last line is the sum. A test that cannot run on this machine prints
+//! `SKIPPED`, its name and the reason, and then passes; here it is taken for
+//! what it is.
+
+use std::fmt;
+use std::ops::AddAssign;
+
+/// How many of each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Did what they should.
+    pub passed: usize,
+    /// Did not.
+    pub failed: usize,
+    /// Could not be tried here.
+    pub skipped: usize,
+}
+
+impl Tally {
+    /// One check that went well, or did not.
+    pub fn one(passed: bool) -> Self {
+        let passed = usize::from(passed);
+        let failed = 1 - passed;
+        Self {
+            passed,
+            failed,
+            skipped: 0,
+        }
+    }
+
+    /// One thing that could not be tried.
+    pub const SKIPPED: Self = Self {
+        passed: 0,
+        failed: 0,
+        skipped: 1,
+    };
+
+    /// What the tests in the output of `cargo test` did. A run that failed
+    /// without a test to blame counts as a failure of its own.
+    pub fn of_tests(output: &str, succeeded: bool) -> Self {
+        let mut all = Self::default();
+        for line in output.lines() {
+            all += of_binary(line).unwrap_or_default();
+        }
+        let skipped = skipped(output).count();
+        all.passed -= skipped.min(all.passed);
+        all.skipped += skipped;
+        if !succeeded && all.failed == 0 {
+            all.failed = 1;
+        }
+        all
+    }
+}
+
+/// The tests that said that they could not run, and why.
+pub fn skipped(output: &str) -> impl Iterator<Item = &str> {
+    output.lines().filter(|line| line.starts_with("SKIPPED "))
+}
+
+/// `test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; ...`
+fn of_binary(line: &str) -> Option<Tally> {
+    let (_, counts) = line.strip_prefix("test result: ")?.split_once(". ")?;
+    let mut all = Tally::default();
+    for part in counts.split("; ") {
+        let (number, what) = part.split_once(' ')?;
+        let Ok(number) = number.parse() else {
+            continue;
+        };
+        match what {
+            "passed" => all.passed = number,
+            "failed" => all.failed = number,
+            "ignored" => all.skipped = number,
+            _ => {}
+        }
+    }
+    Some(all)
+}
+
+impl AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            passed,
+            failed,
+            skipped,
+        } = self;
+        write!(f, "{passed} passed, {failed} failed, {skipped} skipped")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OUTPUT: &str = "
+running 3 tests
+test a ... ok
+test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; \
+finished in 0.02s
+SKIPPED (1) b: needs root
+test result: FAILED. 2 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out
+";
+
+    #[test]
+    fn binaries_are_added_up_and_skipped_tests_have_not_passed() {
+        let all = Tally::of_tests(OUTPUT, false);
+        assert_eq!(all.to_string(), "4 passed, 1 failed, 2 skipped");
+    }
+
+    #[test]
+    fn what_does_not_even_compile_has_failed() {
+        let all = Tally::of_tests("error: no such thing", false);
+        assert_eq!(all, Tally::one(false));
+    }
+}
