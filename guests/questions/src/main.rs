@@ -20,7 +20,13 @@ mod early;
 mod hypercalls;
 mod ring;
 mod traps;
+mod user;
+mod segments;
 mod paging;
+mod interrupts;
+mod dma;
+mod console;
+mod end;
 
 use lg_guest::boot::Boot;
 use lg_guest::command_line::CommandLine;
@@ -63,12 +69,19 @@ const LATE: &[Question] = questions! {
         breakpoint_of_two_bytes breakpoint_denied overflow bound undefined
         undefined_lock privileged debug_registers ports ports_of_a_user
         ports_by_string software_interrupts software_interrupt_allowed
-        software_interrupt_without_error system_call_denied
-        system_call_without_gate gate_types fault_through_trap_gate unhandled
-        unhandled_with_error unhandled_fault vectors_of_the_host alignment
-        alignment_in_the_handler flags_in_the_handler floating_point
-        vector_floating_point bad_segments iret_of_a_user far_jump_of_a_user
-        go_on;
+        software_interrupt_without_error software_interrupts_of_the_host
+        system_call_denied system_call_without_gate gate_types
+        fault_through_trap_gate unhandled unhandled_with_error unhandled_fault
+        vectors_of_the_host alignment alignment_in_the_handler
+        flags_in_the_handler floating_point vector_floating_point bad_segments
+        iret_of_a_user far_jump_of_a_user go_on;
+    user: ts_of_a_user ts_without_gate ts_frame vectors_kept_by_the_host
+        vectors_kept_over_traps two_programs registers_of_a_user
+        many_system_calls system_call_of_the_kernel stack_overflow
+        demand_paging;
+    segments: tls_of_a_user tls_over_traps tls_of_two_directories tls_replaced
+        tls_not_present data_segments_of_a_user data_segments_of_the_kernel
+        selectors_seen iret_flags;
     paging: accessed_and_dirty accessed_and_dirty_of_a_user
         accessed_and_dirty_by_a_write dirty_again read_only_stays_clean
         kernel_faults user_faults kernel_uses_user_pages
@@ -79,12 +92,31 @@ const LATE: &[Question] = questions! {
         last_directory_entry set_pte set_pte_of_a_user set_pmd flush_user
         flush_all flush_all_of_the_kernel flush_all_elsewhere
         set_pte_elsewhere set_pte_of_the_kernel_elsewhere two_directories
-        forty_directories directory_used_again page_zero pte_with_pse
-        pte_with_pwt set_pte_with_pwt pte_flags_allowed pte_beyond_memory
-        pte_of_the_last_page pte_not_present pde_with_pse pde_beyond_memory
-        pde_with_global pde_with_pse_of_a_user pde_accessed
+        forty_directories directory_used_again null_pointer page_zero
+        pte_with_pse pte_with_pwt set_pte_with_pwt pte_flags_allowed
+        pte_beyond_memory pte_of_the_last_page pte_not_present pde_with_pse
+        pde_beyond_memory pde_with_global pde_with_pse_of_a_user pde_accessed
         table_in_its_own_space one_page_twice code_just_written
         linear_with_a_hole;
+    interrupts: halt_until_timer halt_with_interrupts_on halt_with_one_pending
+        halt_without_handler timer_through_trap_gate alarm_off alarm_of_1_ns
+        alarm_of_100_ns alarm_replaced alarm_once alarm_in_time
+        interrupt_while_computing interrupt_delayed interrupt_of_a_user
+        interrupt_of_the_kernel interrupt_blocked halt_with_the_timer_blocked
+        lowest_first lowest_blocked time_moves many_alarms
+        handler_not_interrupted;
+    dma: bind_limit bind_interrupts unbind bind_nowhere bind_unaligned
+        bind_beyond_memory bind_at_the_end send_to_nobody send_to_oneself
+        send_unaligned send_beyond_memory send_from_the_end
+        send_from_the_last_byte send_from_odd_places send_sixteen_sections
+        send_until_an_empty_section send_nothing send_a_whole_page
+        send_across_a_page send_more_than_a_page send_what_is_not_there
+        send_with_a_bad_end send_with_a_bad_rest send_badly_to_nobody results;
+    console: typed typed_into_sections typed_into_an_array typed_before_bound
+        typed_nowhere typed_across_a_page typed_into_nothing typed_to_the_end;
+    end: power_down power_down_with_7 power_down_with_119 power_down_with_120
+        power_down_with_255 power_down_with_256 power_down_or_not panicked
+        last_words;
 };
 
 /// Before everything else: is it one of the early ones?

@@ -407,11 +407,22 @@ pub(crate) fn directory_used_again() {
     println!("{}", load(USER_DATA));
 }
 
-/// Is page 0 a page like any other, where the machine lets us have it, and a
-/// fault where not?
-pub(crate) fn page_zero() {
+/// Does page 0 fault where nothing is mapped there, for both modes?
+pub(crate) fn null_pointer() {
     println!("{}", user(code!("mov 0, %eax")));
     println!("{}", kernel(code!("movl $1, 0")).expect("nothing there"));
+}
+
+/// Is page 0 a page like any other where it is mapped, or, on a machine that
+/// lets nobody have it, a fault?
+pub(crate) fn page_zero() {
+    let frame = page();
+    poke(frame + 8, 42);
+    first().set_pte(0, frame | USER_PAGE);
+    let seen = user(code!("mov 8, %eax", "int $0x80"));
+    let there = seen.trapped.vector == 128 && seen.trapped.eax == 42;
+    let refused = seen.trapped.vector == 14 && seen.cr2 == 8;
+    println!("{}", there || refused);
 }
 
 /// Is a page-table entry with PSE deadly when it is used?

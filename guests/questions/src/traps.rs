@@ -180,10 +180,26 @@ pub(crate) fn software_interrupt_allowed() {
     both(code!("int $5"));
 }
 
-/// Does an `int $13` push no error code, where the fault would?
+/// Does an `int $12` push no error code, where the fault would?
 pub(crate) fn software_interrupt_without_error() {
-    trap::set_gate(13, USER_INTERRUPT_GATE);
+    trap::set_gate(12, USER_INTERRUPT_GATE);
+    for seen in [kernel(code!("int $12")), Some(user(code!("int $12")))] {
+        let seen = seen.expect("it traps");
+        // `Display` counts on one for this vector, so these are its words.
+        let [a, b, c, ..] = seen.trapped.pushed;
+        println!("{} words: {a:#x} {b:#x} {c:#x}", seen.words());
+    }
+}
+
+/// Are the vectors that the Host has to see for itself refused to `int`,
+/// whatever their gates say: 7, 13 and 14?
+pub(crate) fn software_interrupts_of_the_host() {
+    for vector in [7, 13, 14] {
+        trap::set_gate(vector, USER_INTERRUPT_GATE);
+    }
+    both(code!("int $7"));
     both(code!("int $13"));
+    both(code!("int $14"));
 }
 
 /// Is the system call refused to user mode if its gate is the kernel's?
@@ -304,7 +320,7 @@ pub(crate) fn flags_in_the_handler() {
 pub(crate) fn floating_point() {
     both(code!(
         "fninit",
-        "movl $0x0340, 0x8049100", // all but invalid .. precision unmasked
+        "movl $0x0340, 0x8049100", // nothing masked
         "fldcw 0x8049100",
         "fld1",
         "fldz",
@@ -336,7 +352,17 @@ pub(crate) fn bad_segments() {
 
 /// What does an `iret` push that user mode tries?
 pub(crate) fn iret_of_a_user() {
-    println!("{}", user(code!("push $2", "push $0x61", "push $0", "iret")));
+    println!(
+        "{}",
+        user(code!(
+            "push $0x7b",
+            "push $0xB0000000",
+            "push $2",
+            "push $0x61",
+            "push $0",
+            "iret"
+        ))
+    );
 }
 
 /// Does a far jump to the kernel's code segment fault in user mode?

@@ -24,6 +24,7 @@ pub(crate) use space::Space;
 pub(crate) fn open() {
     irq::disable();
     trap::open();
+    run::open();
     space::open();
 }
 

@@ -9,6 +9,7 @@ use core::arch::global_asm;
 use lg_abi::hypercall::Hypercall;
 use lg_abi::segment::{KERNEL_DS, USER_CS, USER_DS};
 use lg_abi::shared::IF;
+use lg_guest::trap::VectorState;
 
 /// The machine code of some lines of assembly, as bytes. They run somewhere
 /// else than where they were linked.
@@ -97,6 +98,7 @@ lab_run_user:
     mov 36(%eax), %esi
     mov 40(%eax), %edi
     mov 44(%eax), %ebp
+    fxrstor lab_start_vectors
     push 20(%eax)
     mov 32(%eax), %edx
     mov ${user_ds}, %eax
@@ -111,7 +113,20 @@ lab_run_user:
     options(att_syntax)
 );
 
+/// Has user mode start with these x87 and SSE registers, as `fxsave` stores
+/// them.
+pub(crate) fn start_with(vectors: &[u8; 512]) {
+    // SAFETY: read by `lab_run_user` only, which does not run now.
+    unsafe { (&raw mut lab_start_vectors).write(*vectors) };
+}
+
+/// The registers as they are when nobody has used them.
+pub(super) fn open() {
+    start_with(&VectorState::new().0);
+}
+
 unsafe extern "C" {
+    static mut lab_start_vectors: [u8; 512];
     fn lab_run_kernel(code: u32);
     fn lab_run_user(start: *const User);
 }
@@ -150,6 +165,26 @@ impl User {
             esi: 0,
             edi: 0,
             ebp: 0,
+        }
+    }
+
+    /// As it was when `seen` came out of user mode.
+    pub(crate) fn after(seen: &Seen) -> Self {
+        let r = &seen.trapped;
+        let [eip, cs, eflags, esp, ss] = seen.user_frame();
+        Self {
+            eip,
+            cs,
+            eflags,
+            esp,
+            ss,
+            eax: r.eax,
+            ebx: r.ebx,
+            ecx: r.ecx,
+            edx: r.edx,
+            esi: r.esi,
+            edi: r.edi,
+            ebp: r.ebp,
         }
     }
 

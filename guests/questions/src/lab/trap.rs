@@ -91,11 +91,13 @@ lab_stack_top:
 .balign 16
 lab_vectors:
     .skip 512
+lab_start_vectors:
+    .skip 512
 lab_skip:
     .skip 4
 lab_escape:
     .skip 4
-.globl lab_escape, lab_stack_top, lab_vectors
+.globl lab_escape, lab_stack_top, lab_vectors, lab_start_vectors
 "#,
     stub_size = const STUB_SIZE,
     stack_size = const STACK_SIZE,
@@ -297,9 +299,22 @@ impl Seen {
         usize::from(has_error_code(self.trapped.vector))
     }
 
+    /// How many words were pushed.
+    pub(crate) fn words(&self) -> u32 {
+        self.words
+    }
+
     /// Where it happened.
     pub(crate) fn eip(&self) -> u32 {
         self.trapped.pushed[self.frame()]
+    }
+
+    /// eip, cs, eflags, esp and ss of a trap that came out of user mode.
+    pub(crate) fn user_frame(&self) -> [u32; 5] {
+        let frame = self.frame();
+        let mut words = [0; 5];
+        words.copy_from_slice(&self.trapped.pushed[frame..frame + 5]);
+        words
     }
 
     /// The flags that were pushed.
