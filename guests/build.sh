@@ -3,7 +3,8 @@
 #
 #   guests/build.sh            build, and copy the images to guests/built/
 #   guests/build.sh --check    build, and fail if guests/built/ is not the same
-#   guests/build.sh --lint     clippy, where the compiler found comes with one
+#   guests/build.sh --lint     clippy and the links in the documentation, where
+#                              the compiler found comes with the tools for it
 #
 # The images in guests/built/ are compiled by the reference compiler (see
 # toolchain.sh), and come out the same in any folder and for any cargo:
@@ -45,17 +46,22 @@ mkdir -p "$here/target"
 wrapper=$here/target/rustc-wrapper
 cat >"$wrapper" <<'WRAPPER'
 #!/usr/bin/env bash
-# Written by guests/build.sh: rustc, with metadata that depend on nothing but
-# the crate's name and version.
+# Written by guests/build.sh: rustc, with metadata and paths that depend on
+# nothing but the crate's name and version.
 rustc=$1
 shift
+crate=${CARGO_PKG_NAME:-}-${CARGO_PKG_VERSION:-}
 for argument; do
     case $argument in
-    metadata=*) argument=metadata=$CARGO_PKG_NAME-$CARGO_PKG_VERSION ;;
+    metadata=*) argument=metadata=$crate ;;
     esac
     set -- "$@" "$argument"
     shift
 done
+case ${CARGO_MANIFEST_DIR:-} in
+'' | "$LGUEST_TOP"/*) ;; # ours: they keep their places in the tree
+*) set -- "$@" --remap-path-prefix="$CARGO_MANIFEST_DIR=$crate" ;;
+esac
 exec "$rustc" "$@"
 WRAPPER
 chmod +x "$wrapper"
@@ -68,12 +74,12 @@ flags=(
     -Cdefault-linker-libraries=no
     -Crelocation-model=static # loaded where the linker script says
     -Cforce-unwind-tables=no
-    --remap-path-prefix="$top"=.
-    --remap-path-prefix="${CARGO_HOME:-$HOME/.cargo}"=cargo
+    --remap-path-prefix="$top"=
 )
 encoded=$(printf '%s\x1f' "${flags[@]}")
 export CARGO_ENCODED_RUSTFLAGS=${encoded%?}
 export RUSTC=$rustc RUSTC_WRAPPER=$wrapper CARGO_TARGET_DIR=$here/target
+export LGUEST_TOP=$top
 # No toolchain is to be fetched behind anybody's back.
 export RUSTUP_AUTO_INSTALL=0
 
@@ -85,7 +91,11 @@ if [ "$mode" = --lint ]; then
     [ -x "$driver" ] || { echo "guests: no clippy beside $rustc" >&2; exit 3; }
     export CARGO_TARGET_DIR=$here/target/lint RUSTC_WORKSPACE_WRAPPER=$driver
     export CLIPPY_CONF_DIR=$top
-    exec cargo check --locked --release --target "$target" -p lg-guest "${packages[@]}"
+    packages+=(-p lg-guest --locked --release --target "$target")
+    cargo check "${packages[@]}"
+    unset RUSTC_WORKSPACE_WRAPPER
+    export RUSTDOC=${driver%clippy-driver}rustdoc
+    exec cargo doc --no-deps --document-private-items "${packages[@]}"
 fi
 cargo build --locked --release --target "$target" "${packages[@]}"
 
@@ -95,7 +105,7 @@ for guest in $kept; do
     image=target/$target/release/$guest
     if [ "$mode" = --check ]; then
         if cmp "$image" "built/$guest"; then
-            echo "guests: $guest is as it was built: $(stat -c %s "$image") bytes"
+            echo "guests: $guest comes out as built/$guest is"
         else
             status=1
         fi

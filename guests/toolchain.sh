@@ -94,6 +94,7 @@ fetch_reference() {
         dpkg-deb -x "$file" "$work/root"
     done <<<"$packages"
     wrapper "$work" rustc bin/rustc
+    wrapper "$work" rustdoc bin/rustdoc
     wrapper "$work" clippy-driver bin/clippy-driver
     wrapper "$work" lld lib/llvm-19/bin/lld
     if ! "$work/bin/rustc" --version >/dev/null 2>&1; then

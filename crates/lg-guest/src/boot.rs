@@ -72,7 +72,7 @@ impl Boot {
     pub fn initrd_bytes(&self) -> Option<&'static [u8]> {
         let (start, size) = self.initrd?;
         // SAFETY: `frames_of` keeps the initrd out of the free memory, and
-        // `read` has checked that it lies inside the memory.
+        // `read` has checked that it lies inside the memory that is mapped.
         Some(unsafe {
             core::slice::from_raw_parts(start.ptr::<u8>(), size as usize)
         })
@@ -147,17 +147,18 @@ fn read(parameters: Phys) -> Boot {
     let mut at = offset::E820_MAP;
     for entry in &mut map[..entries] {
         *entry = Some(peek::<E820Entry>(parameters, at));
-        at += size_of::<E820Entry>() as u32;
+        at += crate::word(size_of::<E820Entry>());
     }
     let ram = map.iter().flatten().filter(|e| e.kind == E820_RAM);
     let memory = ram.map(|e| e.addr[0].saturating_add(e.size[0])).max();
     let memory = memory.unwrap_or(0) & !(PAGE_SIZE - 1);
 
-    let (start, size) =
-        (word(offset::INITRD_START), word(offset::INITRD_SIZE));
+    let (start, size) = (word(offset::INITRD_START), word(offset::INITRD_SIZE));
     let valid = byte(offset::LOADER_TYPE) == LOADER_UNREGISTERED
         && size != 0
-        && start.checked_add(size).is_some_and(|end| end <= memory);
+        && start
+            .checked_add(size)
+            .is_some_and(|end| end <= memory.min(paging::LINEAR_MAX));
 
     Boot {
         memory,

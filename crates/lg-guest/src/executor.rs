@@ -140,7 +140,7 @@ impl Executor {
     pub fn run_ready(&self) -> bool {
         let ready = self.ready.0.swap(0, Ordering::Acquire);
         for index in 0..MAX_TASKS {
-            if ready & 1 << index != 0 {
+            if ready & (1 << index) != 0 {
                 self.poll(index);
             }
         }

@@ -20,7 +20,7 @@ impl Phys {
     /// Of something that the kernel can reach by the linear mapping.
     #[must_use]
     pub fn of<T: ?Sized>(at: *const T) -> Self {
-        let va = at.cast::<u8>() as usize as u32;
+        let va = crate::word(at.cast::<u8>() as usize);
         debug_assert!(va >= DEFAULT_PAGE_OFFSET);
         Self(va.wrapping_sub(DEFAULT_PAGE_OFFSET))
     }

@@ -13,7 +13,7 @@ use lg_abi::page::{PAGE_SHIFT, PAGE_SIZE};
 use linked_list_allocator::Heap;
 
 /// The heap has a quarter of the memory, within these limits, in pages.
-const LEAST: u32 = 1 << 20 >> PAGE_SHIFT;
+const LEAST: u32 = 256 << 10 >> PAGE_SHIFT;
 const MOST: u32 = 64 << 20 >> PAGE_SHIFT;
 
 struct KernelHeap(OneCpu<Heap>);
@@ -25,10 +25,11 @@ static HEAP: KernelHeap = KernelHeap(OneCpu::new(Heap::empty()));
 pub(crate) fn init() {
     let pages = (frame::available() / 4).clamp(LEAST, MOST);
     let start = frame::alloc_row(pages).expect("memory for the heap");
+    let bytes = (pages * PAGE_SIZE) as usize;
     HEAP.0.with(|heap| {
         // SAFETY: the row of frames is ours for good, and mapped (crate
         // rule 2).
-        unsafe { heap.init(start.ptr(), (pages * PAGE_SIZE) as usize) }
+        unsafe { heap.init(start.ptr(), bytes) }
     });
 }
 
@@ -46,9 +47,12 @@ unsafe impl GlobalAlloc for KernelHeap {
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        if let Some(block) = NonNull::new(block) {
+        let Some(block) = NonNull::new(block) else {
+            return;
+        };
+        self.0.with(|heap| {
             // SAFETY: the caller had it from `alloc`, with this layout.
-            self.0.with(|heap| unsafe { heap.deallocate(block, layout) });
-        }
+            unsafe { heap.deallocate(block, layout) }
+        });
     }
 }

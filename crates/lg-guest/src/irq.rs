@@ -43,7 +43,7 @@ pub fn disable() {
 
 /// Keeps interrupt `irq` away, whatever [`enable`] says; it stays pending.
 pub fn block(irq: u8) {
-    without(|| shared::set_blocked(shared::blocked() | 1 << irq));
+    without(|| shared::set_blocked(shared::blocked() | (1 << irq)));
 }
 
 /// Lets interrupt `irq` come again.

@@ -6,13 +6,13 @@
 //! plain memory and then says so, and its devices are pages of shared memory.
 //! This crate is that knowledge, once, so that a Guest can be a `fn main`:
 //!
-//! ```ignore
+//! ```text
 //! #![no_std]
 //! #![no_main]
 //! lg_guest::entry!(main);
 //!
 //! fn main(boot: &'static lg_guest::boot::Boot) {
-//!     lg_guest::println!("{} KiB, and {:?}", boot.memory / 1024, boot.arguments);
+//!     lg_guest::println!("{} MiB", boot.memory >> 20);
 //! }
 //! ```
 //!
@@ -35,6 +35,12 @@
 #![cfg_attr(not(test), no_std)]
 
 extern crate alloc;
+
+/// A size or an address as the 32-bit word that it is on a Guest's machine.
+#[expect(clippy::cast_possible_truncation, reason = "usize has 32 bits there")]
+const fn word(number: usize) -> u32 {
+    number as u32
+}
 
 #[cfg(target_arch = "x86")]
 pub mod boot;

@@ -62,7 +62,7 @@ global_asm!(
     "    mov 12(%esp), %esi",
     "    mov 16(%esp), %edi",
     "    mov 20(%esp), %ecx",
-    "    xor %eax, %eax",  // equal, and so are the flags: count may be 0
+    "    xor %eax, %eax", // equal, and so are the flags: count may be 0
     "    repe cmpsb",
     "    je 1f",
     "    movzbl -1(%esi), %eax",

@@ -28,8 +28,7 @@ const DEVICES: u32 = 0xF800_0000;
 pub const LINEAR_MAX: u32 = DEVICES - DEFAULT_PAGE_OFFSET;
 
 /// A page of the kernel's.
-const KERNEL_PAGE: u32 =
-    Pte::PRESENT | Pte::WRITE | Pte::ACCESSED | Pte::DIRTY;
+const KERNEL_PAGE: u32 = Pte::PRESENT | Pte::WRITE | Pte::ACCESSED | Pte::DIRTY;
 
 /// A page that user mode may read, and one that it may write, too.
 pub const USER_READ: u32 = Pte::PRESENT | Pte::USER | Pte::ACCESSED;
@@ -260,8 +259,7 @@ impl Drop for AddressSpace {
         let directory = self.directory();
         let kernel = KERNEL.with(|kernel| kernel.directory);
         for index in 0..directory_index(DEFAULT_PAGE_OFFSET) {
-            let at =
-                walk::directory_entry(directory.0, index * DIRECTORY_SPAN);
+            let at = walk::directory_entry(directory.0, index * DIRECTORY_SPAN);
             if read_entry(at) != 0 {
                 write_entry(at, Pte(0));
                 hcall::set_pmd(directory, index);

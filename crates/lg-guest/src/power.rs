@@ -9,9 +9,7 @@ use crate::cell::OneCpu;
 use crate::frame::Phys;
 use crate::{hcall, irq, print};
 use core::fmt::Write;
-use lg_abi::hypercall::{
-    CRASH_MESSAGE_MAX, POWER_DOWN, POWER_DOWN_WITH_CODE,
-};
+use lg_abi::hypercall::{CRASH_MESSAGE_MAX, POWER_DOWN, POWER_DOWN_WITH_CODE};
 
 /// A message of at most what CRASH takes; the rest is cut off.
 struct Message {
@@ -84,7 +82,7 @@ fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
 }
 
 /// The ready-made `alloc` was compiled for machines that unwind, and mentions
-/// this. Nobody unwinds here: a panic ends in [`panic`].
+/// this. Nobody unwinds here: a panic ends in [`panic()`].
 #[unsafe(export_name = "_Unwind_Resume")]
 extern "C" fn unwind_resume() -> ! {
     panic!("unwinding")

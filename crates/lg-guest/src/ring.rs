@@ -4,8 +4,8 @@
 //! What needs no answer and no haste (a page-table entry, the stack for the
 //! next trap) is therefore only written down, and the Host carries it out,
 //! in order, before the next direct call. This module is the bookkeeping: which
-//! entry is next, and whether the Host is done with it. [`crate::hcall::defer`]
-//! is the way to use it.
+//! entry is next, and whether the Host is done with it; [`crate::hcall`] uses
+//! it where a call may wait.
 
 use lg_abi::shared::{HCALL_DONE, LHCALL_RING_SIZE};
 

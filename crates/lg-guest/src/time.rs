@@ -93,7 +93,8 @@ fn counted(counts: u64, scale: u64) -> u64 {
     // Halves, so that the product has room: there is no 128-bit arithmetic
     // worth its cost on this machine.
     let (high, low) = (counts >> 32, counts & u64::from(u32::MAX));
-    high * scale + (low * (scale & u64::from(u32::MAX)) >> 32)
+    high * scale
+        + ((low * (scale & u64::from(u32::MAX))) >> 32)
         + low * (scale >> 32)
 }
 
@@ -182,11 +183,12 @@ pub(crate) fn prepare_sleep() {
     });
 }
 
-/// A user program is about to run: others shall have their turn in time.
+/// A user program is about to run: others shall have their turn in time, so
+/// the alarm must go off within a slice from now.
 pub(crate) fn limit_slice() {
+    let now = now();
     ALARM.with(|alarm| {
-        if alarm.set.is_none() {
-            let now = now();
+        if alarm.set.is_none_or(|set| set > now + SLICE) {
             set_alarm(alarm, now, now + SLICE);
         }
     });

@@ -4,8 +4,8 @@
 //! push, so that every trap leaves the same [`Registers`]. Then there are two
 //! ways. Out of kernel mode, a trap is a call: the stub keeps the vector
 //! registers, calls [`kernel_trap`], and returns. Out of user mode it is a
-//! return: [`enter_user`] was left by way of an `iret`, and now it comes back to
-//! its caller, with the user's registers where they were taken from.
+//! return: [`enter_user`] was left by way of an `iret`, and now it comes back
+//! to its caller, with the user's registers where they were taken from.
 //!
 //! All gates are interrupt gates, so a handler starts with interrupts off; the
 //! `iret` switches them on again if they were. That cannot be one instruction:
@@ -16,7 +16,7 @@
 
 #![expect(unsafe_code, reason = "the trap stubs")]
 
-use crate::{hcall, irq, shared};
+use crate::{hcall, irq, shared, word};
 use core::arch::global_asm;
 use core::mem::offset_of;
 use lg_abi::segment::{KERNEL_CS, USER_DS};
@@ -157,9 +157,11 @@ lguest_trap_stubs:
 .rept {stubs}
     .balign {stub_size}
     // The CPU pushes an error code for these, the Host does the same.
-    .if (lguest_vector == 8) || (lguest_vector == 17) || ((lguest_vector >= 10) && (lguest_vector <= 14))
-    .else
+    .set lguest_has_error, (lguest_vector == 8) || (lguest_vector == 17)
+    .if (lguest_vector < 10) || (lguest_vector > 14)
+    .if !lguest_has_error
         push $0
+    .endif
     .endif
     push $lguest_vector
     jmp lguest_trap
@@ -282,7 +284,7 @@ unsafe extern "C" {
 }
 
 fn address(symbol: *const u8) -> u32 {
-    symbol as usize as u32
+    word(symbol as usize)
 }
 
 /// The stretch in which no interrupt may be delivered.
@@ -305,7 +307,7 @@ pub(crate) fn init() {
 }
 
 fn set_gate(vector: u32, handler: u32, flags: u32) {
-    let low = u32::from(KERNEL_CS) << 16 | handler & 0xFFFF;
+    let low = (u32::from(KERNEL_CS) << 16) | (handler & 0xFFFF);
     hcall::load_idt_entry(vector, low, handler & 0xFFFF_0000 | flags);
 }
 

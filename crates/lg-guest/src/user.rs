@@ -14,7 +14,7 @@ use crate::executor::yield_now;
 use crate::frame::{self, Frame, Phys};
 use crate::paging::{AddressSpace, OutOfMemory, USER_READ, USER_WRITE};
 use crate::trap::{self, Registers, UserState};
-use crate::{hcall, irq, print, shared, task, time};
+use crate::{hcall, irq, print, shared, task, time, word};
 use lg_abi::page::PAGE_SIZE;
 use lg_abi::segment::KERNEL_DS;
 use lg_abi::shared::{PAGE_FAULT_VECTOR, SYSCALL_VECTOR};
@@ -166,7 +166,7 @@ impl Process {
         let at = self.state.phys();
         if LAST.with(|last| core::mem::replace(last, at)) != at {
             let top = at.ptr::<u8>() as usize + UserState::STACK_TOP;
-            hcall::set_stack(KERNEL_DS.into(), top as u32, 1);
+            hcall::set_stack(KERNEL_DS.into(), word(top), 1);
         }
     }
 
@@ -248,7 +248,7 @@ impl Process {
             Ok(()) => {
                 print::print_bytes(&buffer[..length]);
                 print::flush();
-                bytes.min(WRITE_MAX as u32)
+                word(length)
             }
             Err(_) => call::FAILED,
         }

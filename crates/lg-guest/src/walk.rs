@@ -9,7 +9,7 @@
 use lg_abi::page::{Pte, directory_index, table_index};
 
 /// Bytes of an entry.
-pub const ENTRY_SIZE: u32 = size_of::<Pte>() as u32;
+pub const ENTRY_SIZE: u32 = crate::word(size_of::<Pte>());
 
 /// Where the directory at `directory` has its entry for `va`.
 #[must_use]
@@ -70,10 +70,7 @@ mod tests {
 
     #[test]
     fn an_address_is_found_through_both_levels() {
-        assert_eq!(
-            user_address(memory, 0x1000, 0x0040_3123, 0),
-            Some(0x9123)
-        );
+        assert_eq!(user_address(memory, 0x1000, 0x0040_3123, 0), Some(0x9123));
         assert_eq!(entry(memory, 0x1000, 0x0040_3123).unwrap().pfn(), 9);
     }
 

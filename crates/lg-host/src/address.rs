@@ -52,6 +52,19 @@ impl GuestPhys {
     }
 }
 
+/// A size, a count or an index as a Guest's word. Nothing that a Guest has is
+/// too large for one.
+///
+/// # Panics
+///
+/// When it is: we are wrong.
+#[must_use]
+#[expect(clippy::cast_possible_truncation, reason = "asserted before")]
+pub const fn as_word(n: usize) -> u32 {
+    assert!(n <= u32::MAX as usize, "larger than a Guest");
+    n as u32
+}
+
 impl fmt::Debug for GuestVirt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "virt {:#010x}", self.0)

@@ -106,6 +106,14 @@ counters! {
     spurious_faults;
     /// `iret` carried out for the Guest.
     irets;
+    /// `iret` by its gate.
+    iret_gates;
+    /// Hypercalls by gates.
+    hypercall_gates;
+    /// System calls by the entry page's gate.
+    entry_page_gates;
+    /// Places in the Guest's code that were patched.
+    patches;
     /// System calls by `int $0x80`.
     system_calls;
     /// Data segments put right after a fault.

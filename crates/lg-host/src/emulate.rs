@@ -186,7 +186,7 @@ fn displacement(code: &[u8], at: usize) -> Option<u32> {
 }
 
 /// The general register with the number that instructions use.
-fn general(regs: &Registers, number: u8) -> &Cell<u32> {
+pub(crate) fn general(regs: &Registers, number: u8) -> &Cell<u32> {
     match number & 7 {
         0 => &regs.eax,
         1 => &regs.ecx,

@@ -5,7 +5,7 @@
 //! code. The ring is emptied first at every entry: the Guest batches calls
 //! there and relies on their order.
 
-use crate::address::{GuestPhys, GuestVirt};
+use crate::address::{GuestPhys, GuestVirt, as_word};
 use crate::kill::Kill;
 use crate::run::Host;
 use crate::state::Gate;
@@ -21,6 +21,10 @@ use lg_abi::shared::{
 
 /// Vectors whose gates the Host keeps to itself (spec section 4).
 const IGNORED_VECTORS: [u32; 4] = [2, 8, 15, 31];
+
+const RING_SIZE: u32 = as_word(LHCALL_RING_SIZE);
+const CALL_SIZE: u32 = as_word(size_of::<RawCall>());
+const DESCRIPTOR_SIZE: u32 = as_word(size_of::<Descriptor>());
 
 impl Host<'_> {
     /// The call whose number and arguments are in the registers; its result,
@@ -53,15 +57,15 @@ impl Host<'_> {
         }
         let status = self.shared(offset::HCALL_STATUS);
         let ring = self.shared(offset::HCALLS);
-        for _ in 0..LHCALL_RING_SIZE {
+        for _ in 0..RING_SIZE {
             let n = self.vm.next_hcall.get();
             let mut done = [HCALL_DONE];
             self.memory.read(status.plus(n), &mut done)?;
             if done[0] == HCALL_DONE {
                 break;
             }
-            self.vm.next_hcall.set((n + 1) % LHCALL_RING_SIZE as u32);
-            let at = ring.plus(n * size_of::<RawCall>() as u32);
+            self.vm.next_hcall.set((n + 1) % RING_SIZE);
+            let at = ring.plus(n * CALL_SIZE);
             let call: RawCall = self.memory.object(at)?;
             if let Some(counter) = self.vm.counters.ring.get(call.eax as usize)
             {
@@ -115,7 +119,7 @@ impl Host<'_> {
             Hypercall::SetClockevent => self.set_clockevent(edx),
             Hypercall::Halt => vm.halted.set(1),
             Hypercall::BindDma => {
-                if edx % lg_abi::dma::KEY_ALIGN != 0 {
+                if !edx.is_multiple_of(lg_abi::dma::KEY_ALIGN) {
                     return Err(Kill::UnalignedKey(edx));
                 }
                 let ok = self.world.bind_dma(edx, GuestPhys(ebx), ecx)?;
@@ -135,7 +139,7 @@ impl Host<'_> {
         if vm.is_initialised() {
             return Err(Kill::InitialisedTwice);
         }
-        self.memory.check(data, size_of::<LguestData>() as u32)?;
+        self.memory.check(data, as_word(size_of::<LguestData>()))?;
         if data.0 == 0 {
             // It would mean "not initialised"; and the boot parameters lie
             // there.
@@ -164,7 +168,7 @@ impl Host<'_> {
         let mut len = 0;
         for byte in &mut text {
             let mut one = [0];
-            let at = message.plus(len as u32);
+            let at = message.plus(as_word(len));
             // A message that runs into the end of memory just ends there; but
             // it has to begin somewhere.
             match self.memory.read(at, &mut one) {
@@ -197,14 +201,13 @@ impl Host<'_> {
         first: u32,
         count: u32,
     ) -> Result<(), Kill> {
-        self.memory
-            .check(table, count * size_of::<Descriptor>() as u32)?;
+        self.memory.check(table, count * DESCRIPTOR_SIZE)?;
         for i in 0..count {
             let index = first + i;
             if GDT_IGNORED.contains(&index) {
                 continue;
             }
-            let at = table.plus(i * size_of::<Descriptor>() as u32);
+            let at = table.plus(i * DESCRIPTOR_SIZE);
             let mut entry: Descriptor = self.memory.object(at)?;
             if entry.is_present() {
                 if entry.dpl() == 0 {
@@ -259,7 +262,7 @@ impl Host<'_> {
     }
 
     fn send_dma(&mut self, key: u32, dma: GuestPhys) -> Result<(), Kill> {
-        if key % lg_abi::dma::KEY_ALIGN != 0 {
+        if !key.is_multiple_of(lg_abi::dma::KEY_ALIGN) {
             return Err(Kill::UnalignedKey(key));
         }
         self.memory.check(GuestPhys(key), lg_abi::dma::KEY_ALIGN)?;

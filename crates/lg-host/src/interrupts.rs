@@ -35,7 +35,7 @@ impl Host<'_> {
             // Waiting for an interrupt means wanting one.
             vm.halted.set(0);
             self.set_irq_enabled(IF)?;
-        } else if self.irq_enabled()? == 0 {
+        } else if !wants_interrupts(self.irq_enabled()?) {
             self.retry_soon();
             return Ok(());
         }
@@ -100,5 +100,37 @@ impl Host<'_> {
             return 0;
         }
         irqs & !self.blocked_interrupts()
+    }
+}
+
+/// What `irq_enabled` means. Any value but 0 switches interrupts on; but on
+/// its way out of a trap a kernel stores all of its saved flags there, and
+/// those say it with the interrupt flag. Flags are told by the bit that is
+/// always set in them.
+fn wants_interrupts(irq_enabled: u32) -> bool {
+    /// Bit 1 of eflags is always set.
+    const ALWAYS_SET: u32 = 2;
+    if irq_enabled & ALWAYS_SET == 0 {
+        irq_enabled != 0
+    } else {
+        irq_enabled & IF != 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::wants_interrupts;
+
+    #[test]
+    fn saved_flags_without_the_interrupt_flag_do_not_switch_it_on() {
+        for (irq_enabled, wanted) in [
+            (0, false),
+            (512, true),
+            (1, true),
+            (0x246, true),
+            (0x46, false),
+        ] {
+            assert_eq!(wants_interrupts(irq_enabled), wanted);
+        }
     }
 }

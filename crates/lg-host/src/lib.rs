@@ -25,6 +25,7 @@ pub mod state;
 pub mod world;
 
 pub mod emulate;
+pub mod gates;
 pub mod hypercalls;
 pub mod interrupts;
 pub mod paging;

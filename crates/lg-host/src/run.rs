@@ -8,8 +8,9 @@
 //! changed its page directory, segments. Whoever comes back from there may
 //! load the registers and go.
 
-use crate::address::GuestVirt;
+use crate::address::{GuestVirt, as_word};
 use crate::emulate;
+use crate::gates::GateKind;
 use crate::kill::Kill;
 use crate::memory::Memory;
 use crate::paging::{Fault, View};
@@ -38,6 +39,8 @@ pub enum Event {
     StraySystemCall,
     /// Guest code was found running in 64-bit mode.
     LongMode,
+    /// It came through a gate.
+    Gate(GateKind),
     /// A timer, another view or the Launcher wants attention.
     Kick,
 }
@@ -109,12 +112,12 @@ impl Host<'_> {
             self.leave_for_other_view()?;
         }
         if self.vm.in_user_mode() {
-            let fpu = usize::from(fpu_vector());
+            let fpu = FPU_VECTOR as usize;
             if self.vm.ts.get() != 0 && self.vm.idt[fpu].get().is_present() {
                 // We cannot make the next FPU instruction trap, so the Guest
                 // gets its trap before any instruction.
                 self.vm.counters.fpu_traps.count();
-                self.deliver_trap(fpu_vector(), None)?;
+                self.deliver_trap(low_byte(FPU_VECTOR), None)?;
             }
         }
         self.settle_segments();
@@ -127,7 +130,11 @@ impl Host<'_> {
     fn decide(&mut self, event: Event) -> Result<(), Kill> {
         match event {
             Event::Kick => Ok(()),
-            Event::SystemCall => self.system_call(),
+            Event::Gate(kind) => self.enter_gate(kind),
+            Event::SystemCall => {
+                self.open_entry_page_gate();
+                self.system_call()
+            }
             Event::StraySystemCall => {
                 // What the Guest's processor would say to an instruction that
                 // it does not have. Where it stood, nobody knows.
@@ -203,7 +210,7 @@ impl Host<'_> {
         let present = u32::from(self.is_present(va));
         let error = present | error & 2 | u32::from(user) << 2;
         self.set_cr2(va)?;
-        self.deliver_trap(PAGE_FAULT_VECTOR as u8, Some(error))
+        self.deliver_trap(low_byte(PAGE_FAULT_VECTOR), Some(error))
     }
 
     /// A general protection fault: nearly everything that a kernel does and
@@ -222,6 +229,7 @@ impl Host<'_> {
         if !user {
             if let [0xCF, ..] = code {
                 self.vm.counters.irets.count();
+                self.open_iret_gate();
                 return self.iret();
             }
             if self.debug_register(code) {
@@ -236,6 +244,9 @@ impl Host<'_> {
         if error == 0 {
             if self.fix_data_segments() {
                 self.vm.counters.segment_fixes.count();
+                if !user {
+                    self.patch_segment_load();
+                }
                 return Ok(());
             }
             if user {
@@ -258,6 +269,7 @@ impl Host<'_> {
         let gate = self.vm.idt[usize::from(vector)].get();
         let eip = self.vm.regs.eip.get();
         if vector == HYPERCALL_VECTOR && !self.vm.in_user_mode() {
+            self.open_hypercall_gate();
             self.vm.regs.eip.set(eip.wrapping_add(2));
             return self.do_hypercall();
         }
@@ -270,7 +282,7 @@ impl Host<'_> {
     }
 
     /// `int $0x80`. The kernel may do it, too: that is how it starts init.
-    fn system_call(&mut self) -> Result<(), Kill> {
+    pub(crate) fn system_call(&mut self) -> Result<(), Kill> {
         self.vm.counters.system_calls.count();
         let gate = self.vm.idt[SYSCALL_VECTOR as usize].get();
         if gate.is_present() && !gate.allows(self.vm.cpl()) {
@@ -278,7 +290,7 @@ impl Host<'_> {
             self.vm.regs.eip.set(eip.wrapping_sub(2));
             return self.deliver_trap(13, Some(SYSCALL_VECTOR << 3 | 2));
         }
-        self.deliver_trap(SYSCALL_VECTOR as u8, None)
+        self.deliver_trap(low_byte(SYSCALL_VECTOR), None)
     }
 
     /// Guest code jumped to the 64-bit code segment. A user program gets the
@@ -378,15 +390,14 @@ impl Host<'_> {
     fn leave_for_other_view(&mut self) -> Result<(), Kill> {
         if let Some(slot) = self.choose_view()? {
             self.vm.counters.handovers.count();
-            self.vm.current.store(slot as u32, Ordering::SeqCst);
+            self.vm.current.store(as_word(slot), Ordering::SeqCst);
             self.world.hand_over(slot)?;
         }
         self.catch_up()
     }
 }
 
-/// The vector of the floating-point trap, as an index.
-#[allow(clippy::cast_possible_truncation)] // it is 7
-const fn fpu_vector() -> u8 {
-    FPU_VECTOR as u8
+/// A vector as the processor counts them: there are 256.
+const fn low_byte(vector: u32) -> u8 {
+    vector.to_le_bytes()[0]
 }

@@ -163,6 +163,10 @@ pub struct Vm {
     pub deadline: Cell<u64>,
     /// When to try again to deliver an interrupt; 0 = never.
     pub retry_at: Cell<u64>,
+    /// The handler that the last trap or interrupt went to.
+    pub last_handler: Cell<u32>,
+    /// Gates made so far.
+    pub gates: Cell<u32>,
     /// When to ask next whether this is still the best processor.
     pub balance_at: Cell<u64>,
     /// Its descriptors.

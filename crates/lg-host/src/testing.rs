@@ -6,6 +6,7 @@
 )]
 
 use crate::address::{GuestPhys, GuestVirt};
+use crate::gates::GateKind;
 use crate::kill::Kill;
 use crate::memory::Memory;
 use crate::paging::{View, ViewMemory};
@@ -94,6 +95,7 @@ pub(crate) struct Pretended {
     pub(crate) bound: Vec<(u32, u32, u32)>,
     pub(crate) crashed: Option<String>,
     pub(crate) handed_to: Vec<usize>,
+    pub(crate) gates: Vec<(GateKind, Vec<u8>)>,
 }
 
 impl World for Pretended {
@@ -145,6 +147,11 @@ impl World for Pretended {
     }
 
     fn balance(&mut self) {}
+
+    fn make_gate(&mut self, kind: GateKind, displaced: &[u8]) -> Option<u32> {
+        self.gates.push((kind, displaced.to_vec()));
+        Some(0x1000)
+    }
 
     fn hand_over(&mut self, slot: usize) -> Result<(), Kill> {
         self.handed_to.push(slot);

@@ -71,6 +71,7 @@ impl Host<'_> {
         }
         regs.esp.set(stack);
         regs.eip.set(gate.handler);
+        self.note_handler(gate);
         // AC stays out of kernel mode, too: there it would bite us, for a
         // kernel runs at the level for which it is meant.
         let cleared = EFLAGS_TF | EFLAGS_NT | EFLAGS_RF | EFLAGS_AC;
@@ -122,7 +123,7 @@ impl Host<'_> {
         self.write_virtual(GuestVirt(*stack), word)
     }
 
-    fn pop(&mut self, stack: &mut u32) -> Result<u32, Kill> {
+    pub(crate) fn pop(&mut self, stack: &mut u32) -> Result<u32, Kill> {
         let word = self.read_virtual(GuestVirt(*stack))?;
         *stack = stack.wrapping_add(4);
         Ok(word)

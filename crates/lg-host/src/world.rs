@@ -5,6 +5,7 @@
 //! In the Guest's process both are system calls; in a test they are a notebook.
 
 use crate::address::{GuestPhys, GuestVirt};
+use crate::gates::GateKind;
 use crate::kill::Kill;
 
 /// What a mapping may be used for. Everything can be executed: a Guest of this
@@ -119,6 +120,11 @@ pub trait World {
     /// The Guest has worked for a while: the Launcher may want to move it to
     /// another processor.
     fn balance(&mut self);
+
+    /// Makes a gate of this kind, which first does what the `displaced`
+    /// instructions do. Answers its address; `None` when there can be no
+    /// more.
+    fn make_gate(&mut self, kind: GateKind, displaced: &[u8]) -> Option<u32>;
 
     /// Passes the baton to view `slot`, floating-point registers included, and
     /// blocks until it comes back to this view.

@@ -11,6 +11,7 @@
 use crate::layout;
 use crate::syscall::nr;
 use lg_abi::page::{DIRECTORY_SPAN, PAGE_SIZE, SWITCHER_ADDR};
+use lg_host::address::as_word;
 
 /// One instruction of the filter (`struct sock_filter`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -90,31 +91,31 @@ pub fn filter(facts: &Facts) -> Filter {
     f.when(ARCH_I386, |f| f.end(verdict::TRAP));
     f.require(ARCH_X86_64);
     f.load(NR);
-    f.when(nr::RT_SIGRETURN as u32, |f| {
+    f.when(as_word(nr::RT_SIGRETURN), |f| {
         f.require_wide(IP, facts.return_site);
         f.end(verdict::ALLOW);
     });
     f.require_wide(IP, facts.call_site);
     f.load(NR);
-    f.when(nr::MMAP as u32, |f| mmap(f, facts));
-    f.when(nr::MUNMAP as u32, |f| {
+    f.when(as_word(nr::MMAP), |f| mmap(f, facts));
+    f.when(as_word(nr::MUNMAP), |f| {
         f.require_narrow(0);
         f.require_narrow(1);
         // addr + len must not wrap, and end below the Switcher.
         f.load(argument(1));
-        f.to_x();
+        f.set_x();
         f.load(argument(0));
         f.add_x();
         f.require_at_least_x();
         f.require_at_most(SWITCHER_ADDR);
         f.end(verdict::ALLOW);
     });
-    f.when(nr::FUTEX as u32, |f| {
+    f.when(as_word(nr::FUTEX), |f| {
         let state = layout::STATE as u64;
         f.load(argument(0) + 4);
-        f.require((state >> 32) as u32);
+        f.require(halves(state)[1]);
         f.load(argument(0));
-        f.require_at_most(layout::STATE_SIZE as u32 - 4);
+        f.require_at_most(as_word(layout::STATE_SIZE) - 4);
         // FUTEX_WAIT or FUTEX_WAKE, not private, no time-out.
         f.require_narrow(1);
         f.load(argument(1));
@@ -122,18 +123,18 @@ pub fn filter(facts: &Facts) -> Filter {
         f.require_wide(argument(3), 0);
         f.end(verdict::ALLOW);
     });
-    f.when(nr::CLOCK_GETTIME as u32, |f| {
+    f.when(as_word(nr::CLOCK_GETTIME), |f| {
         f.require_narrow(0);
         f.load(argument(0));
         f.require_at_most(1);
         f.end(verdict::ALLOW);
     });
-    f.when(nr::TIMER_SETTIME as u32, |f| {
+    f.when(as_word(nr::TIMER_SETTIME), |f| {
         f.require_wide(argument(0), u64::from(facts.timer));
         f.end(verdict::ALLOW);
     });
-    f.when(nr::RT_SIGPROCMASK as u32, |f| f.end(verdict::ALLOW));
-    f.when(nr::EXIT_GROUP as u32, |f| f.end(verdict::ALLOW));
+    f.when(as_word(nr::RT_SIGPROCMASK), |f| f.end(verdict::ALLOW));
+    f.when(as_word(nr::EXIT_GROUP), |f| f.end(verdict::ALLOW));
     f.end(verdict::KILL);
     f
 }
@@ -156,7 +157,7 @@ fn mmap(f: &mut Filter, facts: &Facts) {
     f.require_at_most(SWITCHER_ADDR);
     f.load(argument(1));
     f.require_at_most(DIRECTORY_SPAN);
-    f.to_x();
+    f.set_x();
     f.load(argument(0));
     f.add_x();
     f.require_at_most(SWITCHER_ADDR);
@@ -193,7 +194,7 @@ impl Filter {
         self.push(LOAD_WORD, 0, 0, offset);
     }
 
-    fn to_x(&mut self) {
+    fn set_x(&mut self) {
         self.push(TO_X, 0, 0, 0);
     }
 
@@ -240,10 +241,11 @@ impl Filter {
 
     /// Death, unless both words at `offset` make up `value`.
     fn require_wide(&mut self, offset: u32, value: u64) {
+        let [low, high] = halves(value);
         self.load(offset);
-        self.require(value as u32);
+        self.require(low);
         self.load(offset + 4);
-        self.require((value >> 32) as u32);
+        self.require(high);
     }
 
     /// Death, unless the high word of argument `n` is zero.
@@ -251,6 +253,12 @@ impl Filter {
         self.load(argument(n) + 4);
         self.require(0);
     }
+}
+
+/// The two words that a filter sees of a wide one: the low, the high.
+#[expect(clippy::cast_possible_truncation, reason = "that is what halves are")]
+const fn halves(wide: u64) -> [u32; 2] {
+    [wide as u32, (wide >> 32) as u32]
 }
 
 #[cfg(test)]

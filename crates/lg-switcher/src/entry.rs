@@ -10,7 +10,12 @@
 //! is lost, for all that was loaded still lies where it was loaded from.
 
 #![expect(unsafe_code, reason = "assembly, and the Host's own state")]
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "the Guest's registers are the low halves of ours"
+)]
 
+use crate::gates::XmmArea;
 use crate::layout::{EXIT_FRAME, STACK, STATE, State};
 use crate::mailbox::Request;
 use crate::world::{Outside, state};
@@ -31,7 +36,8 @@ static KICKED: AtomicU32 = AtomicU32::new(0);
 #[unsafe(no_mangle)]
 static FPU_AREA: AtomicU64 = AtomicU64::new(0);
 
-/// Which parts of them XRSTOR is to load; 0 = it is an FXSAVE area.
+/// Which parts of them XRSTOR is to load; 0 = it is an FXSAVE area; all ones =
+/// only xmm0 to xmm7 are there, and the rest is still in the processor.
 #[unsafe(no_mangle)]
 static FPU_PARTS: AtomicU64 = AtomicU64::new(0);
 
@@ -66,7 +72,18 @@ global_asm!(
     "    shr rdx, 32",
     "    test rax, rax",
     "    jz 2f",
+    "    cmp rax, -1",
+    "    je 4f",
     "    xrstor64 [rdi]",
+    "    jmp 3f",
+    "4:  movaps xmm0, [rdi]",
+    "    movaps xmm1, [rdi + 16]",
+    "    movaps xmm2, [rdi + 32]",
+    "    movaps xmm3, [rdi + 48]",
+    "    movaps xmm4, [rdi + 64]",
+    "    movaps xmm5, [rdi + 80]",
+    "    movaps xmm6, [rdi + 96]",
+    "    movaps xmm7, [rdi + 112]",
     "    jmp 3f",
     "2:  fxrstor64 [rdi]",
     "3:  movabs r15, {regs}",
@@ -181,15 +198,49 @@ pub(crate) fn set_fpu(area: u64, parts: u64) {
     FPU_PARTS.store(parts, Ordering::Relaxed);
 }
 
+/// Of the Guest's floating-point registers, only xmm0 to xmm7 have been put
+/// away; the rest is where it was.
+pub(crate) fn set_xmm(area: *mut XmmArea) {
+    set_fpu(area as u64, ONLY_XMM);
+}
+
+/// For [`FPU_PARTS`].
+const ONLY_XMM: u64 = u64::MAX;
+
 /// The Guest goes on in another view: its floating-point registers go where
 /// that one will look for them.
 pub(crate) fn put_fpu_away() {
+    if FPU_PARTS.load(Ordering::Relaxed) == ONLY_XMM {
+        save_whole_fpu();
+        return;
+    }
     let area = FPU_AREA.load(Ordering::Relaxed) as *const [u8; 512];
     let shared = state().vm.fpu.0.as_ptr();
     if area != shared {
         // SAFETY: every area, whoever made it, begins with these 512 bytes.
         unsafe { shared.copy_from_nonoverlapping(area, 1) };
     }
+}
+
+/// Puts together what is in the processor and what was put away.
+fn save_whole_fpu() {
+    let area = FPU_AREA.load(Ordering::Relaxed) as *const XmmArea;
+    let shared = state().vm.fpu.0.as_ptr();
+    // SAFETY: both areas are ours and aligned; the registers are named.
+    unsafe {
+        asm!(
+            "movaps xmm0, [{area}]", "movaps xmm1, [{area} + 16]",
+            "movaps xmm2, [{area} + 32]", "movaps xmm3, [{area} + 48]",
+            "movaps xmm4, [{area} + 64]", "movaps xmm5, [{area} + 80]",
+            "movaps xmm6, [{area} + 96]", "movaps xmm7, [{area} + 112]",
+            "fxsave64 [{shared}]",
+            area = in(reg) area,
+            shared = in(reg) shared,
+            out("xmm0") _, out("xmm1") _, out("xmm2") _, out("xmm3") _,
+            out("xmm4") _, out("xmm5") _, out("xmm6") _, out("xmm7") _,
+            options(nostack, preserves_flags),
+        );
+    };
 }
 
 /// The Guest goes on in this view: its floating-point registers are where the
@@ -290,6 +341,10 @@ pub(crate) fn save_segments(regs: &Registers) {
 
 /// Loads what differs. Loading a selector changes the base, so bases come
 /// last.
+#[expect(
+    clippy::multiple_unsafe_ops_per_block,
+    reason = "one promise holds for all six"
+)]
 fn load_segments(regs: &Registers) {
     let live = Registers::default();
     save_segments(&live);

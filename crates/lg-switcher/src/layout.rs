@@ -4,6 +4,7 @@
 //! load of a constant reaches it, from any code, in any state. That helps an
 //! attacker inside, and it does not matter: what he finds here is his own.
 
+use crate::gates::GatePages;
 use crate::mailbox::Mailbox;
 use lg_host::paging::ViewMemory;
 use lg_host::state::Vm;
@@ -40,6 +41,11 @@ pub const BEYOND: usize = IMAGE + IMAGE_SIZE;
 /// The end of what a process may map.
 pub const TASK_SIZE: usize = 0x7FFF_FFFF_F000;
 
+/// Where the Guest sees the gates: in the Switcher's part of its address
+/// space, but not at its very beginning, where a pointer that has run away
+/// would land.
+pub const GATES: usize = 0xFFFE_0000;
+
 /// The Guest's memory file.
 pub const MEMORY_FD: i32 = 3;
 
@@ -75,6 +81,8 @@ pub struct State {
     pub mailbox: Mailbox,
     /// The Guest.
     pub vm: Vm,
+    /// Code at which the Guest enters the Host.
+    pub gates: GatePages,
 }
 
 /// Bytes of [`State`], in whole pages.

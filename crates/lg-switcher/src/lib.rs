@@ -4,7 +4,8 @@
 //! this code above them. It was started by the Launcher, locked itself in
 //! ([`confine`]), and from then on does two things: it leaves into the Guest
 //! ([`entry`]), and it comes back when a signal says that the Guest trapped
-//! ([`signals`]), to ask the Host what that means. What the Host wants of the
+//! ([`signals`]) or when the Guest jumps through a gate ([`gates`]), to ask
+//! the Host what that means. What the Host wants of the
 //! world is done by system calls ([`mapper`], [`world`]), from one single
 //! place ([`syscall`]), so that the filter can tell it from any other.
 //!
@@ -26,6 +27,7 @@ pub mod confine;
 pub mod view;
 
 pub mod entry;
+pub mod gates;
 pub mod signals;
 
 pub mod mapper;

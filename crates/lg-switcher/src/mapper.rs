@@ -36,14 +36,11 @@ impl Mmap {
     /// The file and the offset in it of the page at `pa`.
     fn file(&self, pa: GuestPhys) -> (i32, u32) {
         let pfn = pa.0 >> PAGE_SHIFT;
-        let mut fd = SHARED_PAGE_FD;
-        for &shared in &self.shared_pfns[..self.shared_pages] {
-            if shared == pfn {
-                return (fd, 0);
-            }
-            fd += 1;
+        let shared = &self.shared_pfns[..self.shared_pages];
+        match (SHARED_PAGE_FD..).zip(shared).find(|&(_, &p)| p == pfn) {
+            Some((fd, _)) => (fd, 0),
+            None => (MEMORY_FD, pa.0),
         }
-        (MEMORY_FD, pa.0)
     }
 }
 

@@ -8,9 +8,14 @@
 //! it will be given soon; or the Host has faulted, and that is the end.
 
 #![expect(unsafe_code, reason = "signal frames are the kernel's memory")]
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "the Guest's registers are the low halves of ours"
+)]
 
 use crate::entry;
-use crate::layout::{IMAGE, IMAGE_SIZE, STACK, STACK_SIZE};
+use crate::gates::GatePages;
+use crate::layout::{GATES, IMAGE, IMAGE_SIZE, STACK, STACK_SIZE};
 use crate::syscall::{call, lg_restorer, nr};
 use crate::world::{ARMED, state};
 use core::arch::global_asm;
@@ -20,6 +25,11 @@ use lg_host::segments::REAL_LONG_CS;
 
 /// The signals as which traps arrive.
 const TRAPS: [i32; 6] = [SIGILL, SIGTRAP, SIGBUS, SIGFPE, SIGSEGV, SIGSYS];
+
+/// Signals that a terminal or a shell sends to the whole group of processes
+/// and that are the Launcher's to answer: HUP, INT, QUIT and TERM.
+const LAUNCHERS: [i32; 4] = [1, 2, 3, 15];
+
 const SIGILL: i32 = 4;
 const SIGTRAP: i32 = 5;
 const SIGBUS: i32 = 7;
@@ -136,6 +146,18 @@ pub(crate) fn listen() -> Result<(), i32> {
         // not return in the way that would let it through again.
         action(signal, SA_NODEFER, 0)?;
     }
+    for signal in LAUNCHERS {
+        let ignore = Action {
+            handler: 1,
+            flags: 0,
+            restorer: 0,
+            mask: 0,
+        };
+        let signal = signal.cast_unsigned() as usize;
+        let at = &raw const ignore as usize;
+        // SAFETY: the kernel reads `ignore`.
+        unsafe { call(nr::RT_SIGACTION, [signal, at, 0, 8, 0, 0]) }?;
+    }
     for signal in [SIGALRM, KICK_SIGNAL] {
         // A storm of kicks must not pile up on the stack.
         action(signal, 0, kicks)?;
@@ -157,7 +179,9 @@ extern "C" fn handle_signal(
     }
     let long = u32::from(context.cs) == REAL_LONG_CS;
     let image = IMAGE as u64..(IMAGE + IMAGE_SIZE) as u64;
-    if long && image.contains(&context.rip) {
+    let gates = GATES as u64..(GATES + size_of::<GatePages>()) as u64;
+    let ours = image.contains(&context.rip) || gates.contains(&context.rip);
+    if long && ours {
         if is_kick {
             context.rip = entry::note_kick(context.rip);
             return;

@@ -11,15 +11,18 @@
 
 use crate::confine::{self, Facts, Instruction};
 use crate::entry;
+use crate::gates::GatePages;
 use crate::layout::{
-    BEYOND, COMMAND_FD, MEMORY, MEMORY_FD, RECORD, RECORD_SIZE, SHARED_PAGE_FD,
-    STACK, STACK_SIZE, STATE, STATE_FD, STATE_SIZE, TASK_SIZE,
+    BEYOND, COMMAND_FD, GATES, MEMORY, MEMORY_FD, RECORD, RECORD_SIZE,
+    SHARED_PAGE_FD, STACK, STACK_SIZE, STATE, STATE_FD, STATE_SIZE, State,
+    TASK_SIZE,
 };
 use crate::mapper::Mmap;
 use crate::signals::{self, SIGALRM};
 use crate::syscall::{call, call_site, errno, exit, nr, return_site};
 use crate::world::{Outside, state};
 use core::cell::UnsafeCell;
+use core::mem::offset_of;
 use lg_abi::page::{PAGE_SHIFT, PAGE_SIZE};
 use lg_abi::segment::{GDT_TLS_ENTRIES, GDT_TLS_MIN, GDT_USER_CS, GDT_USER_DS};
 use lg_host::memory::Memory;
@@ -108,6 +111,7 @@ fn map(at: usize, size: usize, fd: i32, flags: usize) -> Result<(), i32> {
 
 fn map_everything() -> Result<(), i32> {
     map(STATE, STATE_SIZE, STATE_FD, MAP_SHARED_FIXED)?;
+    map_gates()?;
     close(STATE_FD);
     let setup = &state().setup;
     map(MEMORY, setup.limit as usize, MEMORY_FD, MAP_SHARED_FIXED)?;
@@ -122,6 +126,21 @@ fn map_everything() -> Result<(), i32> {
         -1,
         MAP_PRIVATE_FIXED_ANONYMOUS_NORESERVE,
     )
+}
+
+/// The gates, once more, where the Guest can jump to them but not write.
+fn map_gates() -> Result<(), i32> {
+    const PROT_READ_EXEC: usize = 5;
+    let arguments = [
+        GATES,
+        size_of::<GatePages>(),
+        PROT_READ_EXEC,
+        MAP_SHARED_FIXED,
+        STATE_FD.cast_unsigned() as usize,
+        offset_of!(State, gates),
+    ];
+    // SAFETY: the top of the low 4 GiB is ours.
+    unsafe { call(nr::MMAP, arguments) }.map(drop)
 }
 
 /// Unmaps the stack that the kernel gave us, with what it wrote there, and
@@ -173,8 +192,10 @@ fn make_segments() -> Result<(), i32> {
         // result is 32 bits wide in a 64-bit register.
         let made =
             unsafe { call(nr::MODIFY_LDT, [WRITE_LDT, at, size, 0, 0, 0]) }?;
-        if made as u32 != 0 {
-            return Err((made as u32).cast_signed().wrapping_neg());
+        #[expect(clippy::cast_possible_truncation, reason = "as was said")]
+        let made = (made as u32).cast_signed();
+        if made != 0 {
+            return Err(made.wrapping_neg());
         }
     }
     Ok(())

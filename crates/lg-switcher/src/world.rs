@@ -3,11 +3,13 @@
 #![expect(unsafe_code, reason = "system calls")]
 
 use crate::entry;
+use crate::gates;
 use crate::layout::{STATE, State};
 use crate::mailbox::{HOSTS_TURN, LAUNCHERS_TURN, Mailbox, Request};
 use crate::syscall::{call, futex_wait, futex_wake, nr};
 use core::sync::atomic::{AtomicU64, Ordering};
 use lg_host::address::GuestPhys;
+use lg_host::gates::GateKind;
 use lg_host::kill::Kill;
 use lg_host::world::{WallClock, World};
 
@@ -126,6 +128,7 @@ impl World for Outside {
     fn wall_clock(&mut self) -> WallClock {
         let now = Self::clock(CLOCK_REALTIME);
         // What a Guest of 2007 thinks of the year 2106 is its own affair.
+        #[expect(clippy::cast_possible_truncation, reason = "see above")]
         WallClock {
             sec: now.sec as u32,
             nsec: now.nsec as u32,
@@ -167,6 +170,10 @@ impl World for Outside {
 
     fn balance(&mut self) {
         Self::ask(Request::Balance, [0; 3]);
+    }
+
+    fn make_gate(&mut self, kind: GateKind, displaced: &[u8]) -> Option<u32> {
+        gates::make(kind, displaced)
     }
 
     fn hand_over(&mut self, slot: usize) -> Result<(), Kill> {

@@ -12,6 +12,7 @@ use clap::error::ErrorKind;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser};
 use lg_abi::boot::COMMAND_LINE_MAX;
 use lg_abi::device::LGUEST_MAX_DEVICES;
+use lg_host::gates::path;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
@@ -156,6 +157,9 @@ struct Historic {
     /// At the end, write counters as JSON to FILE, or standard output (-)
     #[arg(long, value_name = "FILE|-")]
     stats: Option<PathBuf>,
+    /// Do without a short cut, to see whether it is to blame
+    #[arg(long, value_name = "NAME", value_parser = fast_paths())]
+    no_fast_path: Vec<String>,
     /// Memory, in megabytes
     #[arg(value_name = "MEM")]
     mem: Option<String>,
@@ -190,6 +194,9 @@ struct Run {
     /// At the end, write counters as JSON to FILE, or standard output (-)
     #[arg(long, value_name = "FILE|-")]
     stats: Option<PathBuf>,
+    /// Do without a short cut, to see whether it is to blame
+    #[arg(long, value_name = "NAME", value_parser = fast_paths())]
+    no_fast_path: Vec<String>,
     /// Tell what is being done, on standard error
     #[arg(long, short)]
     verbose: bool,
@@ -226,6 +233,7 @@ impl Historic {
             devices: in_order(devices),
             command_line: joined(&self.args),
             stats: self.stats.map(stats),
+            slow_paths: slow_paths(&self.no_fast_path),
             verbose: self.verbose,
         })
     }
@@ -243,9 +251,21 @@ impl Run {
             devices: in_order(devices),
             command_line: joined(&self.append),
             stats: self.stats.map(stats),
+            slow_paths: slow_paths(&self.no_fast_path),
             verbose: self.verbose,
         })
     }
+}
+
+/// The short cuts that one can do without.
+fn fast_paths() -> clap::builder::PossibleValuesParser {
+    path::ALL.map(|(name, _)| name).into()
+}
+
+/// The bits of the paths with these names.
+fn slow_paths(names: &[String]) -> u32 {
+    let named = |&&(name, _): &&(&str, u32)| names.iter().any(|n| n == name);
+    path::ALL.iter().filter(named).map(|&(_, bit)| bit).sum()
 }
 
 /// RAM of a Guest for which nobody named a size.
@@ -451,7 +471,8 @@ mod tests {
         let config = parse_words(
             "run --disk a,ro --net sharenet=lan --memory 1008 --kernel bz \
              --disk b --net tap=10.0.0.1 --net bridge=br0 --append root=x \
-             --append -v --stats -",
+             --append -v --stats - --no-fast-path iret \
+             --no-fast-path eager",
         )
         .unwrap();
         let address = TapConfig::Address([10, 0, 0, 1].into());
@@ -466,6 +487,7 @@ mod tests {
         assert_eq!(config.memory, MAX_RAM);
         assert_eq!(config.command_line, b"root=x -v");
         assert_eq!(config.stats, Some(Stats::Stdout));
+        assert_eq!(config.slow_paths, path::IRET | path::EAGER);
     }
 
     #[test]

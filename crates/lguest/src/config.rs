@@ -21,6 +21,9 @@ pub struct Config {
     pub command_line: Vec<u8>,
     /// Where to write the counters at the end.
     pub stats: Option<Stats>,
+    /// Short cuts of the Host that must not be taken: bits of
+    /// [`lg_host::gates::path`].
+    pub slow_paths: u32,
     /// Whether to tell what is being done.
     pub verbose: bool,
 }

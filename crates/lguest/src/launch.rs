@@ -143,6 +143,7 @@ pub fn launch(config: &Config, started: u64) -> Result<Outcome, LaunchError> {
     .map_err(|error| named(config, error))?;
 
     let guest = Guest::new(memory);
+    guest.set_slow_paths(config.slow_paths);
     if let Some(id) = opened.devices.iter().find_map(|d| d.guest_id()) {
         guest.set_id(id);
     }

@@ -97,7 +97,7 @@ impl GuestMemory {
     ///
     /// Whatever the kernel says when it has no memory or no descriptor left.
     pub fn new(ram: u32, device_pages: u32) -> io::Result<Self> {
-        assert!(ram % PAGE_SIZE == 0, "RAM comes in whole pages");
+        assert!(ram.is_multiple_of(PAGE_SIZE), "RAM comes in whole pages");
         let limit = device_pages
             .checked_mul(PAGE_SIZE)
             .and_then(|pages| ram.checked_add(pages))

@@ -52,25 +52,42 @@ fn machine() {
     let cost = measure(64, || black_box(&mut memory).fill(2));
     report("filling 1 MiB of memory", cost);
 
-    report("reading the clock", measure(100_000, || {
-        black_box(time::now());
-    }));
-    report("interrupts off and on again", measure(1_000_000, || {
-        irq::without(|| black_box(()));
-    }));
+    report(
+        "reading the clock",
+        measure(100_000, || {
+            black_box(time::now());
+        }),
+    );
+    report(
+        "interrupts off and on again",
+        measure(1_000_000, || {
+            irq::without(|| black_box(()));
+        }),
+    );
 }
 
 /// What asking the Host costs.
 fn host() {
-    report("hypercall (FLUSH_ASYNC)", measure(20_000, hcall::flush_async));
-    report("hypercall by way of the ring", measure(64_000, hcall::deferred_nothing));
-    report("FLUSH_TLB of the user part", measure(2_000, || {
-        hcall::flush_tlb(false);
-    }));
-    // The timer is not set: this one is only ever switched off.
-    report("page fault in the kernel, to its handler", measure(2_000, || {
-        black_box(lg_guest::trap::probe(0));
-    }));
+    report(
+        "hypercall (FLUSH_ASYNC)",
+        measure(20_000, hcall::flush_async),
+    );
+    report(
+        "hypercall by way of the ring",
+        measure(64_000, hcall::deferred_nothing),
+    );
+    report(
+        "FLUSH_TLB of the user part",
+        measure(2_000, || {
+            hcall::flush_tlb(false);
+        }),
+    );
+    report(
+        "page fault in the kernel, to its handler",
+        measure(2_000, || {
+            black_box(lg_guest::trap::probe(0));
+        }),
+    );
 }
 
 /// What user programs cost.
@@ -80,10 +97,10 @@ async fn user() {
     const YIELDS: u32 = 5_000;
     const PROGRAMS: u32 = 100;
 
-    let calls = programs::start(Program::Calls, CALLS).end().await;
+    let calls = programs::run(Program::Calls, CALLS).await;
     report("system call", tenths(calls.nanoseconds, CALLS));
 
-    let pages = programs::start(Program::Stack, PAGES).end().await;
+    let pages = programs::run(Program::Stack, PAGES).await;
     report("page on demand", tenths(pages.nanoseconds, PAGES));
 
     let one = programs::start(Program::Yields, YIELDS);
@@ -94,7 +111,7 @@ async fn user() {
 
     let start = time::now();
     for _ in 0..PROGRAMS {
-        programs::start(Program::Calls, 1).end().await;
+        programs::run(Program::Calls, 1).await;
     }
     let each = tenths(time::now() - start, PROGRAMS);
     report("program: start, one call, end", each);
@@ -116,5 +133,8 @@ async fn waiting() {
     for _ in 0..TURNS {
         yield_now().await;
     }
-    report("a turn of a kernel task", tenths(time::now() - start, TURNS));
+    report(
+        "a turn of a kernel task",
+        tenths(time::now() - start, TURNS),
+    );
 }

@@ -115,7 +115,11 @@ pub(crate) async fn write_and_read_back(
 
     let seed = time::now();
     let pattern: alloc::vec::Vec<u8> = (0u64..)
-        .map(|at| (at ^ seed).wrapping_mul(0x9E37_79B9_7F4A_7C15).to_be_bytes()[0])
+        .map(|at| {
+            (at ^ seed)
+                .wrapping_mul(0x9E37_79B9_7F4A_7C15)
+                .to_be_bytes()[0]
+        })
         .take(bytes)
         .collect();
     let start = time::now();

@@ -9,11 +9,15 @@
 //!
 //! | word | meaning |
 //! |---|---|
-//! | `started_tsc=0xN` | the time-stamp counter when the Launcher started: appended by the Launcher, for the line that says how long it took |
-//! | `ip=A.B.C.D/N` | address on the network; without it `10.0.0.` and the slot's number plus one, `/24` |
+//! | `started_tsc=0xN` | the time-stamp counter when the Launcher started |
+//! | `ip=A.B.C.D/N` | address on the network; see below |
 //! | `gw=A.B.C.D` | the way to other networks |
 //! | `run="cmd;cmd"` | commands to carry out before the first prompt |
 //! | `quiet` | no boot messages, but for the one that it is ready |
+//!
+//! `started_tsc` is appended by the Launcher, so that the ready line can say
+//! how long the whole start took. Without `ip` the address is `10.0.0.`, then
+//! the number of the slot on the network plus one, `/24`.
 
 #![no_std]
 #![no_main]

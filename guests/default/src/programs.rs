@@ -171,9 +171,13 @@ impl Program {
     /// Its code, in the order of the assembly.
     fn code(self) -> &'static [u8] {
         let (start, end) = match self {
-            Self::Primes => (&raw const program_primes, &raw const program_stack),
+            Self::Primes => {
+                (&raw const program_primes, &raw const program_stack)
+            }
             Self::Stack => (&raw const program_stack, &raw const program_calls),
-            Self::Calls => (&raw const program_calls, &raw const program_yields),
+            Self::Calls => {
+                (&raw const program_calls, &raw const program_yields)
+            }
             Self::Yields => {
                 (&raw const program_yields, &raw const program_sleeper)
             }
@@ -206,33 +210,41 @@ pub(crate) struct Result {
 #[derive(Clone)]
 pub(crate) struct Running(Rc<RefCell<(Option<Result>, u32)>>);
 
+/// Runs a program as part of whoever calls this: if that is dropped, so is it.
+pub(crate) async fn run(program: Program, argument: u32) -> Result {
+    let started = time::now();
+    let (end, counts) = match Process::new(program.code(), argument) {
+        Ok(process) => process.run().await,
+        Err(_) => (End::OutOfMemory, Counts::default()),
+    };
+    Result {
+        end,
+        counts,
+        nanoseconds: time::now() - started,
+    }
+}
+
 /// Starts a program as a task of its own.
 pub(crate) fn start(program: Program, argument: u32) -> Running {
     let running = Running(Rc::new(RefCell::new((None, 0))));
     let report = running.clone();
     let spawned = task::spawn(program.name(), async move {
-        let started = time::now();
-        let (end, counts) = match Process::new(program.code(), argument) {
-            Ok(process) => process.run().await,
-            Err(_) => (End::OutOfMemory, Counts::default()),
-        };
-        let nanoseconds = time::now() - started;
-        report.finish(end, counts, nanoseconds);
+        report.finish(run(program, argument).await);
     });
     if spawned.is_err() {
-        running.finish(End::OutOfMemory, Counts::default(), 0);
+        running.finish(Result {
+            end: End::OutOfMemory,
+            counts: Counts::default(),
+            nanoseconds: 0,
+        });
     }
     running
 }
 
 impl Running {
-    fn finish(&self, end: End, counts: Counts, nanoseconds: u64) {
+    fn finish(&self, result: Result) {
         let mut state = self.0.borrow_mut();
-        state.0 = Some(Result {
-            end,
-            counts,
-            nanoseconds,
-        });
+        state.0 = Some(result);
         task::wake(state.1);
     }
 
@@ -277,10 +289,9 @@ pub(crate) async fn demonstrate() -> String {
     }
     let trespasser = start(Program::Trespasser, DEFAULT_PAGE_OFFSET);
     let trespass = match trespasser.end().await.end {
-        End::Trap { vector, address, .. }
-            if vector == PAGE_FAULT_VECTOR
-                && address == DEFAULT_PAGE_OFFSET =>
-        {
+        End::Trap {
+            vector, address, ..
+        } if vector == PAGE_FAULT_VECTOR && address == DEFAULT_PAGE_OFFSET => {
             "kept out of the kernel"
         }
         End::Exit(_) => "NOT kept out of the kernel",

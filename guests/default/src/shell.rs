@@ -25,14 +25,30 @@ pub(crate) const COMMANDS: &[(&str, &str, &str)] = &[
     ("uptime", "", "since when, and what time it is"),
     ("ls", "[PATH]", "list a directory of the first disk (ext2)"),
     ("cat", "PATH", "print a file of the first disk"),
-    ("dd", "SECTOR COUNT yes", "write sectors of the first disk, read them back"),
+    (
+        "dd",
+        "SECTOR COUNT yes",
+        "write sectors of the first disk, read them back",
+    ),
     ("net", "", "addresses on the network"),
     ("ping", "A.B.C.D [COUNT]", "is somebody there?"),
     ("listen", "PORT", "wait for a TCP connection, then talk"),
-    ("connect", "A.B.C.D PORT", "open a TCP connection, then talk"),
+    (
+        "connect",
+        "A.B.C.D PORT",
+        "open a TCP connection, then talk",
+    ),
     ("tcp-serve", "[PORT]", "receive a stream, and say how fast"),
-    ("tcp-send", "A.B.C.D MB [PORT]", "send a stream to a tcp-serve"),
-    ("run", "PROGRAM [NUMBER]", "a user program; without one, their names"),
+    (
+        "tcp-send",
+        "A.B.C.D MB [PORT]",
+        "send a stream to a tcp-serve",
+    ),
+    (
+        "run",
+        "PROGRAM [NUMBER]",
+        "a user program; without one, their names",
+    ),
     ("bench", "", "what things cost on this machine"),
     ("peek", "ADDRESS", "a byte of memory, or the page fault"),
     ("echo", "[WORDS]", "print them"),
@@ -81,12 +97,10 @@ pub(crate) async fn execute(machine: &'static Machine, line: &str) {
     let command = dispatch(machine, name, arguments);
     let result = match &machine.console {
         None => command.await,
-        Some(console) => {
-            match first(command, console.interrupted()).await {
-                Either::Left(result) => result,
-                Either::Right(_) => Err("^C".into()),
-            }
-        }
+        Some(console) => match first(command, console.interrupted()).await {
+            Either::Left(result) => result,
+            Either::Right(_) => Err("^C".into()),
+        },
     };
     if let Err(failure) = result {
         println!("{name}: {failure}");

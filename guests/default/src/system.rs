@@ -39,7 +39,11 @@ pub(crate) fn memory_line(machine: &Machine) -> String {
 pub(crate) fn clock_line() -> String {
     match shared::tsc_khz() {
         0 => "clock: the Host's, in steps".into(),
-        khz => format!("clock: time-stamp counter, {}.{:03} MHz", khz / 1000, khz % 1000),
+        khz => format!(
+            "clock: time-stamp counter, {}.{:03} MHz",
+            khz / 1000,
+            khz % 1000
+        ),
     }
 }
 
@@ -48,10 +52,11 @@ pub(crate) fn device_lines(machine: &Machine) -> Vec<String> {
     let mut disks = machine.disks.iter();
     let line = |device: &Device| {
         let about = match device.kind() {
-            LGUEST_DEVICE_T_BLOCK => disks.next().map_or_else(
-                String::new,
-                |disk| format!(", {} KiB", disk.sectors() / 2),
-            ),
+            LGUEST_DEVICE_T_BLOCK => {
+                disks.next().map_or_else(String::new, |disk| {
+                    format!(", {} KiB", disk.sectors() / 2)
+                })
+            }
             LGUEST_DEVICE_T_NET => match machine.network {
                 Some(stack) if stack.is(device) => format!(", {stack}"),
                 _ => String::new(),
@@ -161,7 +166,7 @@ pub(crate) async fn run(words: &[&str]) -> Result<(), Failure> {
     let Some(&program) = ALL.iter().find(|p| p.name() == *name) else {
         return Err("no such program".into());
     };
-    let result = programs::start(program, argument).end().await;
+    let result = programs::run(program, argument).await;
     match result.end {
         End::Exit(code) => println!("result {code}"),
         End::Trap {

@@ -22,7 +22,7 @@ use lg_abi::dma::LGUEST_MAX_DMA_SECTIONS;
 use lg_abi::page::PAGE_SIZE;
 
 /// Pages, and bytes, that one request can move.
-const PAGES: u32 = LGUEST_MAX_DMA_SECTIONS as u32;
+const PAGES: u32 = crate::word(LGUEST_MAX_DMA_SECTIONS);
 /// The most that one request can move.
 pub const REQUEST_MAX: usize = (PAGES * PAGE_SIZE) as usize;
 
@@ -96,8 +96,10 @@ impl Disk {
     /// Sectors on the disk.
     #[must_use]
     pub fn sectors(&self) -> u32 {
-        // SAFETY: the device's page is mapped for good; the Host may write.
-        unsafe { (&raw const (*self.page).num_sectors).read_volatile() }
+        // SAFETY: the address of a field of the mapped page.
+        let field = unsafe { &raw const (*self.page).num_sectors };
+        // SAFETY: aligned, and valid for good; the Host may write it.
+        unsafe { field.read_volatile() }
     }
 
     /// The device.
@@ -157,9 +159,10 @@ impl Disk {
         let _turn = self.turn().await?;
         let mut at = sector;
         for piece in from.chunks(REQUEST_MAX) {
-            let mut outgoing = self.outgoing.borrow_mut();
-            outgoing.data_mut(0, piece.len()).copy_from_slice(piece);
-            drop(outgoing);
+            self.outgoing
+                .borrow_mut()
+                .data_mut(0, piece.len())
+                .copy_from_slice(piece);
             self.submit(BLOCK_WRITE, at, piece.len());
             self.idle().await?;
             self.outcome()?;
@@ -187,9 +190,7 @@ impl Disk {
         let mut at = sector;
         for piece in into.chunks_mut(REQUEST_MAX) {
             self.submit(BLOCK_READ, at, piece.len());
-            irq::block_until(|| {
-                self.is_idle() || self.device.check().is_err()
-            });
+            irq::block_until(|| self.is_idle() || self.device.check().is_err());
             self.device.check()?;
             self.finish_read(piece)?;
             at += sectors_in(piece.len());

@@ -8,7 +8,8 @@
 
 use super::view::ShadowPte;
 use super::walk::{check_pte, limit_rights, page_table, walk};
-use crate::address::{GuestPhys, GuestVirt};
+use crate::address::{GuestPhys, GuestVirt, as_word};
+use crate::gates::path;
 use crate::kill::Kill;
 use crate::run::Host;
 use crate::state::{Changes, MAX_CHANGES, MAX_KERNEL_CHANGES, MAX_VIEWS};
@@ -119,7 +120,7 @@ impl Host<'_> {
         let vm = self.vm;
         let slot = &vm.views[self.view.slot()];
         let flush = slot.flush.replace(0);
-        let notes = slot.change_count.replace(0).min(MAX_CHANGES as u32);
+        let notes = slot.change_count.replace(0).min(as_word(MAX_CHANGES));
         if self.view.cr3() != slot.cr3.get() || flush & Changes::DROP_USER != 0
         {
             self.view.set_cr3(slot.cr3.get());
@@ -257,6 +258,7 @@ impl Host<'_> {
         if shadow == wanted {
             return Ok(());
         }
+        let eager = eager && self.vm.slow_paths.get() & path::EAGER == 0;
         if wanted.is_mapped() && eager {
             self.vm.counters.eager_maps.count();
             self.map_page(va, wanted)?;
@@ -291,7 +293,7 @@ impl Host<'_> {
         let mut left = self.view.count(index);
         let mut gone = Run::default();
         for (i, &entry) in table.iter().enumerate() {
-            let page = index * ENTRIES + i as u32;
+            let page = index * ENTRIES + as_word(i);
             let va = GuestVirt(page << PAGE_SHIFT);
             let shadow = self.view.shadow(va);
             if !shadow.is_mapped() {

@@ -6,7 +6,8 @@
 
 use super::view::{Mapped, ShadowPte};
 use super::walk::{limit_rights, page_table, walk};
-use crate::address::{GuestPhys, GuestVirt};
+use crate::address::{GuestPhys, GuestVirt, as_word};
+use crate::gates::path;
 use crate::kill::Kill;
 use crate::run::Host;
 use lg_abi::page::{
@@ -86,6 +87,9 @@ impl Host<'_> {
     /// costs.
     fn map_linear(&mut self, va: GuestVirt) -> Result<bool, Kill> {
         let index = directory_index(va.0);
+        if self.vm.slow_paths.get() & path::LINEAR != 0 {
+            return Ok(false);
+        }
         let pages = self.linear_pages(index)?;
         if pages == 0 || va.page_number() % ENTRIES >= pages {
             return Ok(false);
@@ -133,7 +137,7 @@ impl Host<'_> {
         self.memory.read(GuestPhys(pde.frame()), bytes)?;
         let agrees = |(i, &entry): (usize, &u32)| {
             let pte = limit_rights(Pte(entry), pde);
-            let frame = pa.wrapping_add(i as u32 * PAGE_SIZE);
+            let frame = pa.wrapping_add(as_word(i) * PAGE_SIZE);
             pte.has(LINEAR)
                 && pte.frame() == frame
                 && pte.flags() & (Pte::WRITE_THROUGH | Pte::SIZE) == 0
@@ -146,7 +150,8 @@ impl Host<'_> {
             .enumerate()
             .take(pages as usize)
             .take_while(|&e| agrees(e))
-            .count() as u32;
+            .count();
+        let run = as_word(run);
         let ends_well = run == pages || pages < ENTRIES;
         Ok(if ends_well { run } else { 0 })
     }

@@ -5,9 +5,11 @@
 //! rule for every page: mapped only if its entry is Present and Accessed,
 //! writable only if it is Writable and Dirty. So the first use of a page and
 //! the first write to it come to us, and we set the bit that a processor would
-//! have set ([`Host::demand_page`]). What is mapped is on record
-//! ([`view`]), so that a change of the tables can be compared with it and only
-//! the difference touched ([`changes`]).
+//! have set ([`Host::demand_page`]). What is mapped is on record ([`view`]), so
+//! that a change of the tables can be compared with it and only the difference
+//! touched ([`changes`]).
+//!
+//! [`Host::demand_page`]: crate::run::Host::demand_page
 
 pub mod walk;
 

@@ -3,7 +3,7 @@
 //! Two levels, nothing cached. The entry that comes out has the rights that
 //! the directory leaves to it.
 
-use crate::address::{GuestPhys, GuestVirt};
+use crate::address::{GuestPhys, GuestVirt, as_word};
 use crate::kill::Kill;
 use crate::memory::Memory;
 use crate::run::Host;
@@ -102,7 +102,7 @@ impl Host<'_> {
     pub(crate) fn fetch(&self, va: GuestVirt, bytes: &mut [u8]) -> usize {
         let mut done = 0;
         while done < bytes.len() {
-            let at = va.plus(done as u32);
+            let at = va.plus(as_word(done));
             let Some(entry) = self.entry(at) else { break };
             let in_page = (lg_abi::page::PAGE_SIZE - at.page_offset()) as usize;
             let end = bytes.len().min(done + in_page);
@@ -143,7 +143,7 @@ impl Host<'_> {
         let (here, there) = bytes.split_at(in_page.min(bytes.len()));
         self.write_in_page(va, here)?;
         if !there.is_empty() {
-            self.write_in_page(va.plus(here.len() as u32), there)?;
+            self.write_in_page(va.plus(as_word(here.len())), there)?;
         }
         Ok(())
     }

@@ -31,7 +31,7 @@ impl Call {
     }
 
     fn word(&self, offset: u32) -> u32 {
-        let wide = |value: u64| (value >> (offset % 8 * 8)) as u32;
+        let wide = |value| halves(value)[offset as usize % 8 / 4];
         match offset {
             NR => self.nr,
             ARCH => self.arch,

@@ -195,10 +195,10 @@ impl Bus {
     pub fn buffers_changed(&self) {
         for slot in &self.slots {
             // Nobody else has anything to do then, and this happens often.
-            if slot.kind == LGUEST_DEVICE_T_NET {
-                if let Some(device) = slot.lock().as_mut() {
-                    device.buffers_changed();
-                }
+            if slot.kind == LGUEST_DEVICE_T_NET
+                && let Some(device) = slot.lock().as_mut()
+            {
+                device.buffers_changed();
             }
         }
     }

@@ -24,6 +24,7 @@ use lg_abi::dma::{Dma, KEY_ALIGN};
 use lg_abi::hypercall::{POWER_DOWN, POWER_DOWN_WITH_CODE};
 use lg_abi::request::Initialize;
 use lg_abi::shared::LGUEST_IRQS;
+use lg_host::gates::path;
 use lg_switcher::mailbox::{HOSTS_TURN, LAUNCHERS_TURN, Request};
 use processes::Processes;
 use rustix::thread::futex;
@@ -134,6 +135,7 @@ impl Guest {
             memory,
             running: OnceLock::new(),
             id: AtomicU32::new(std::process::id()),
+            slow_paths: AtomicU32::new(0),
             bindings: Mutex::default(),
             bindings_changed: OnceLock::new(),
             conversation: Mutex::new(Conversation::NotBegun),
@@ -157,6 +159,12 @@ impl Guest {
     /// Launcher's process number.
     pub fn set_id(&self, id: u16) {
         self.0.core.id.store(u32::from(id), Ordering::Relaxed);
+    }
+
+    /// Short cuts that the Host must not take: bits of
+    /// [`lg_host::gates::path`]. Counts before LHREQ_INITIALIZE.
+    pub fn set_slow_paths(&self, paths: u32) {
+        self.0.core.slow_paths.store(paths, Ordering::Relaxed);
     }
 
     /// `changed` is called after every BIND_DMA that worked, while the Guest
@@ -334,6 +342,7 @@ struct Core {
     memory: GuestMemory,
     running: OnceLock<Running>,
     id: AtomicU32,
+    slow_paths: AtomicU32,
     bindings: Mutex<Bindings>,
     bindings_changed: OnceLock<Box<dyn Fn() + Send + Sync>>,
     conversation: Mutex<Conversation>,
@@ -349,6 +358,8 @@ struct Core {
 struct Running {
     shared: Shared,
     processes: Processes,
+    /// They may run on any processor.
+    spread: bool,
 }
 
 /// Where we stand in the conversation with the Host.
@@ -371,7 +382,9 @@ impl Conversation {
         match *self {
             Self::NotBegun => {
                 running.shared.set_tsc_khz();
-                running.processes.settle();
+                if !running.spread {
+                    running.processes.settle();
+                }
                 let baton = running.shared.first_baton();
                 baton.store(1, Ordering::SeqCst);
                 wake(baton);
@@ -396,9 +409,16 @@ impl Core {
         let id = self.id.load(Ordering::Relaxed).to_le_bytes();
         let id = u16::from_le_bytes([id[0], id[1]]);
         let pfns: Vec<u32> = pages.iter().map(|page| page.pfn).collect();
-        shared.set_up(request, self.memory.limit(), id, &pfns);
+        let slow_paths = self.slow_paths.load(Ordering::Relaxed);
+        let limit = self.memory.limit();
+        shared.set_up(request, limit, id, slow_paths, &pfns);
         let processes = Processes::start(&self.memory, &shared, pages)?;
-        let running = Running { shared, processes };
+        let spread = slow_paths & path::ONE_PROCESSOR != 0;
+        let running = Running {
+            shared,
+            processes,
+            spread,
+        };
         if let Err(error) = running.processes.start_view(0) {
             running.processes.kill_all();
             return Err(error);
@@ -528,7 +548,7 @@ impl Core {
     }
 
     fn check_key(&self, key: u32) -> Result<(), String> {
-        if key % KEY_ALIGN != 0 {
+        if !key.is_multiple_of(KEY_ALIGN) {
             return Err(format!("DMA key {key:#x} is not a multiple of 4"));
         }
         self.memory

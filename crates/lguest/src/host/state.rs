@@ -74,6 +74,7 @@ impl Shared {
         request: &Initialize,
         limit: u32,
         guestid: u16,
+        slow_paths: u32,
         shared_pfns: &[u32],
     ) {
         // SAFETY: nothing else has the file yet.
@@ -87,6 +88,7 @@ impl Shared {
         vm.limit.set(limit);
         vm.page_offset.set(request.page_offset);
         vm.guestid.set(u32::from(guestid));
+        vm.slow_paths.set(slow_paths);
         vm.cr3.set(request.pgdir);
         vm.cs.set(u32::from(KERNEL_CS));
         vm.ss.set(u32::from(KERNEL_DS));
@@ -148,11 +150,11 @@ impl Shared {
     /// All counts that are not zero, by name.
     pub(super) fn counters(&self) -> Vec<(String, u64)> {
         let mut all = Vec::new();
+        // SAFETY: only an address is computed, inside the state.
+        let counters = unsafe { &raw const (*self.state.as_ptr()).vm.counters };
         // SAFETY: counters are plain numbers, right or wrong; a copy of all
         // of them is made before any is looked at.
-        let counters = unsafe {
-            (&raw const (*self.state.as_ptr()).vm.counters).read_volatile()
-        };
+        let counters = unsafe { counters.read_volatile() };
         counters.visit(|name, value| all.push((name.to_string(), value)));
         all
     }

@@ -107,10 +107,10 @@ impl Peer {
             offer
         };
         let mut offer = try_once();
-        if let Offer::Full(watch) = offer {
-            if self.let_run(watch, counters) {
-                offer = try_once();
-            }
+        if let Offer::Full(watch) = offer
+            && self.let_run(watch, counters)
+        {
+            offer = try_once();
         }
         match offer {
             Offer::Taken(bytes) => {

@@ -114,7 +114,7 @@ impl Window {
         page: u32,
         file: impl AsFd,
     ) -> Result<(), WindowError> {
-        if page % PAGE_SIZE != 0 || page > self.limit - PAGE_SIZE {
+        if !page.is_multiple_of(PAGE_SIZE) || page > self.limit - PAGE_SIZE {
             return Err(WindowError::Size(page.into()));
         }
         // SAFETY: the page lies inside our mapping (just checked), and stays

@@ -1,0 +1,142 @@
+//! Gates: a few instructions of 64-bit code where the Guest can jump to them.
+//!
+//! The Guest's code far-jumps to a gate in the Switcher's part of its address
+//! space, and the far jump makes the processor a 64-bit one. The gate does
+//! what the instructions did that it has displaced, saves eax, says which gate
+//! it is, and goes on in the common code below, which saves the rest and calls
+//! the Host. All of that costs less than the kernel needs to find out which
+//! signal to send.
+//!
+//! A 32-bit program cannot see r8 to r15, so they are free from the first
+//! instruction on. Everything else is the Guest's, xmm0 to xmm7 among it: the
+//! Host's code uses them as it likes, so they are put away before it is called
+//! and loaded again on the way out. The rest of the floating-point unit the
+//! Host does not touch.
+
+#![expect(unsafe_code, reason = "assembly")]
+
+use crate::entry;
+use crate::layout::{GATES, STACK, STACK_SIZE, STATE, State};
+use crate::world::state;
+use core::arch::global_asm;
+use core::cell::Cell;
+use core::mem::offset_of;
+use lg_host::gates::{GateKind, MAX_DISPLACED};
+use lg_host::run::Event;
+use lg_host::state::{Registers, Vm};
+
+/// Bytes of a gate.
+const GATE_SIZE: usize = 64;
+
+/// Gates that there is room for.
+const MAX_GATES: usize = 128;
+
+/// The memory of the gates, which the Guest sees read-only at [`GATES`].
+#[repr(C, align(4096))]
+pub struct GatePages([[Cell<u8>; GATE_SIZE]; MAX_GATES]);
+
+/// The xmm registers of a 32-bit program.
+#[repr(C, align(16))]
+pub(crate) struct XmmArea(pub(crate) [[u8; 16]; 8]);
+
+/// Where the general registers are kept.
+const REGS: usize = STATE + offset_of!(State, vm) + offset_of!(Vm, regs);
+
+// In: r15 = the Guest's registers, eax saved there already; r14 = which gate.
+// The stack is the Guest's until ours is loaded.
+global_asm!(
+    ".globl lg_gate",
+    ".local LG_XMM",
+    ".comm LG_XMM, 128, 16",
+    "lg_gate:",
+    "    mov [r15 + {ebx}], ebx",
+    "    mov [r15 + {ecx}], ecx",
+    "    mov [r15 + {edx}], edx",
+    "    mov [r15 + {esi}], esi",
+    "    mov [r15 + {edi}], edi",
+    "    mov [r15 + {ebp}], ebp",
+    "    mov [r15 + {esp}], esp",
+    "    movabs rsp, {stack}",
+    "    pushfq",
+    "    pop rax",
+    "    mov [r15 + {eflags}], eax",
+    "    push 2",
+    "    popfq",
+    "    lea rdi, [rip + LG_XMM]",
+    "    movaps [rdi], xmm0",
+    "    movaps [rdi + 16], xmm1",
+    "    movaps [rdi + 32], xmm2",
+    "    movaps [rdi + 48], xmm3",
+    "    movaps [rdi + 64], xmm4",
+    "    movaps [rdi + 80], xmm5",
+    "    movaps [rdi + 96], xmm6",
+    "    movaps [rdi + 112], xmm7",
+    "    mov esi, r14d",
+    "    call {entered}",
+    "    ud2",
+    ebx = const offset_of!(Registers, ebx),
+    ecx = const offset_of!(Registers, ecx),
+    edx = const offset_of!(Registers, edx),
+    esi = const offset_of!(Registers, esi),
+    edi = const offset_of!(Registers, edi),
+    ebp = const offset_of!(Registers, ebp),
+    esp = const offset_of!(Registers, esp),
+    eflags = const offset_of!(Registers, eflags),
+    stack = const STACK + STACK_SIZE,
+    entered = sym entered,
+);
+
+unsafe extern "C" {
+    fn lg_gate();
+}
+
+/// The Guest has come through a gate.
+extern "C" fn entered(xmm: *mut XmmArea, kind: u32) -> ! {
+    entry::save_segments(&state().vm.regs);
+    entry::set_xmm(xmm);
+    let event = GateKind::from_number(kind).map(Event::Gate);
+    // Only somebody who jumps here on purpose comes with another number.
+    entry::enter(event.unwrap_or(Event::LongMode), false)
+}
+
+/// Makes a gate; answers where the Guest finds it.
+pub(crate) fn make(kind: GateKind, displaced: &[u8]) -> Option<u32> {
+    let vm = &state().vm;
+    let number = vm.gates.get() as usize;
+    let gate = state().gates.0.get(number)?;
+    let eax = u8::try_from(offset_of!(Registers, eax)).ok()?;
+    let mut code = Code { gate, len: 0 };
+    code.push(displaced.get(..displaced.len().min(MAX_DISPLACED))?);
+    // movabs $registers,%r15; mov %eax,eax(%r15)
+    code.push(&[0x49, 0xBF]);
+    code.push(&REGS.to_le_bytes());
+    code.push(&[0x41, 0x89, 0x47, eax]);
+    // mov $kind,%r14d; movabs $lg_gate,%r13; jmp *%r13
+    code.push(&[0x41, 0xBE]);
+    code.push(&(kind as u32).to_le_bytes());
+    code.push(&[0x49, 0xBD]);
+    code.push(&(lg_gate as *const () as usize).to_le_bytes());
+    code.push(&[0x41, 0xFF, 0xE5]);
+    vm.gates.set(vm.gates.get() + 1);
+    u32::try_from(GATES + number * GATE_SIZE).ok()
+}
+
+/// Code that is being written.
+struct Code<'a> {
+    gate: &'a [Cell<u8>; GATE_SIZE],
+    len: usize,
+}
+
+impl Code<'_> {
+    fn push(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.gate[self.len].set(byte);
+            self.len += 1;
+        }
+    }
+}
+
+/// Instructions of ours in a gate, without what it has displaced.
+const OWN_SIZE: usize = 10 + 4 + 6 + 10 + 3;
+
+const _: () = assert!(OWN_SIZE + MAX_DISPLACED <= GATE_SIZE);
