@@ -49,6 +49,9 @@ unsafe extern "C" {
 
     /// The Guest's own, made by [`entry!`](crate::entry).
     safe fn lguest_main();
+
+    /// As above: before the Host has heard of us.
+    safe fn lguest_early();
 }
 
 /// What the Launcher has left for the Guest.
@@ -88,10 +91,23 @@ impl Boot {
 /// Names the function that a Guest starts with: `fn(&'static Boot)`. When it
 /// returns, the tasks that it has spawned go on; the machine runs until
 /// somebody calls [`power::off`](crate::power::off).
+///
+/// With `early: f` behind it, `f` is called before anything else: nothing of
+/// the kit works there, for the Host has not been told of us.
 #[macro_export]
 macro_rules! entry {
     ($main:path) => {
+        $crate::entry!($main, early: $crate::boot::nothing);
+    };
+    ($main:path, early: $early:path) => {
         const _: () = {
+            #[allow(unsafe_code, reason = "the kit calls it by this name")]
+            #[unsafe(no_mangle)]
+            extern "C" fn lguest_early() {
+                let early: fn() = $early;
+                early();
+            }
+
             #[allow(unsafe_code, reason = "the kit calls it by this name")]
             #[unsafe(no_mangle)]
             extern "C" fn lguest_main() {
@@ -102,10 +118,15 @@ macro_rules! entry {
     };
 }
 
+/// What most Guests do before the Host has heard of them.
+#[doc(hidden)]
+pub const fn nothing() {}
+
 /// Rust begins here, on the boot stack.
 #[unsafe(no_mangle)]
 extern "C" fn lguest_start(parameters: Phys) -> ! {
     let entered = time::tsc();
+    lguest_early();
     let (noirq_start, noirq_end) = trap::noirq();
     shared::init(noirq_start, noirq_end);
     time::init(entered);

@@ -273,10 +273,16 @@ impl Host<'_> {
             self.vm.regs.eip.set(eip.wrapping_add(2));
             return self.do_hypercall();
         }
-        let callable = vector < 32 || u32::from(vector) == SYSCALL_VECTOR;
+        // Those that we have to see for ourselves stay ours, whatever their
+        // gates say: nobody shall forge a page fault.
+        let callable = vector < 32 && !matches!(vector, 7 | 13 | 14)
+            || u32::from(vector) == SYSCALL_VECTOR;
         if callable && gate.allows(self.vm.cpl()) {
+            let flags = self.vm.regs.eflags.get() & !emulate::EFLAGS_RF;
+            self.vm.regs.eflags.set(flags);
             self.vm.regs.eip.set(eip.wrapping_add(2));
-            return self.deliver_trap(vector, None);
+            // Not a fault: there is no error code, whatever the vector.
+            return self.go_through(gate, None);
         }
         self.deliver_trap(13, Some(error))
     }
@@ -314,6 +320,10 @@ impl Host<'_> {
         }
         if self.fix_tls() {
             self.vm.counters.tls_fixes.count();
+            return Ok(());
+        }
+        if self.branch_beyond_limit()? {
+            self.vm.counters.limit_faults.count();
             return Ok(());
         }
         if let Some(access) = self.beyond_limit() {

@@ -193,6 +193,35 @@ impl Host<'_> {
         }
     }
 
+    /// Carries out the branch at eip if it leads beyond its segment's limit,
+    /// which stopped it before it was gone. With a flat segment it would be
+    /// there, and the fetch would fault. Answers whether it did.
+    pub(crate) fn branch_beyond_limit(&mut self) -> Result<bool, Kill> {
+        let mut code = [0; emulate::MAX_INSTRUCTION];
+        let vm = self.vm;
+        let limit = vm.page_offset.get();
+        let eip = GuestVirt(vm.regs.eip.get());
+        let fetched = self.fetch(eip, &mut code);
+        let word = |va| self.read_virtual(va).ok();
+        let branch = emulate::branch(&code[..fetched], &vm.regs, word);
+        let Some(branch) = branch.filter(|b| b.target >= limit) else {
+            return Ok(false);
+        };
+        let mut stack = vm.regs.esp.get().wrapping_add(branch.popped);
+        if let Some(back) = branch.pushed {
+            stack = stack.wrapping_sub(4);
+            if self.write_virtual(GuestVirt(stack), back).is_err() {
+                // Then the push would have faulted first.
+                self.page_fault(GuestVirt(stack), 2)?;
+                return Ok(true);
+            }
+        }
+        vm.regs.esp.set(stack);
+        vm.regs.eip.set(branch.target);
+        self.page_fault(GuestVirt(branch.target), 0)?;
+        Ok(true)
+    }
+
     /// A user program's access that ends beyond its segments' limit, if that
     /// is what the instruction at eip does.
     pub(crate) fn beyond_limit(&mut self) -> Option<emulate::Access> {

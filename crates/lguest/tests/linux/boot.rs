@@ -1,0 +1,154 @@
+//! From the image to the end: kernels, sizes of memory, disks, ways out.
+
+use crate::kit::{
+    BZIMAGE, Given, INITRD, Machine, ROOTFS, Scratch, VMLINUX, is_clean, skip,
+};
+use std::os::unix::fs::FileExt;
+
+#[test]
+fn vmlinux_boots_and_powers_off() {
+    let test = "vmlinux_boots_and_powers_off";
+    let Some(given) = Given::to(test, &[VMLINUX, INITRD]) else {
+        return;
+    };
+    let ended = given.run(64, &[], "cat /proc/cpuinfo");
+    ended.must_have_said("Booting paravirtualized kernel on lguest");
+    ended.must_have_said("Power down.");
+}
+
+#[test]
+fn bzimage_boots_and_powers_off() {
+    let test = "bzimage_boots_and_powers_off";
+    let Some(given) = Given::to(test, &[BZIMAGE, INITRD]) else {
+        return;
+    };
+    let initrd = format!("--initrd={}", given.path(INITRD).display());
+    let kernel = given.path(BZIMAGE).display().to_string();
+    let words = [initrd.as_str(), "64", &kernel, "console=hvc0", "test=true"];
+    let ended = Machine::start(&words.map(str::to_owned)).end();
+    ended.must_have_said("RUN-EXIT 0");
+}
+
+#[test]
+fn memory_is_what_was_asked_for() {
+    let test = "memory_is_what_was_asked_for";
+    let Some(given) = Given::to(test, &[VMLINUX, INITRD]) else {
+        return;
+    };
+    for megabytes in [16, 64, 256, 832, 892] {
+        let ended = given.run(megabytes, &[], "/tests/correct 1");
+        ended.must_have_said("CORRECTNESS PASS");
+        ended.must_have_said(&format!("{megabytes}MB LOWMEM available"));
+    }
+    // All of it, touched.
+    let fill = "dd if=/dev/zero of=/tmp/x bs=1M count=400; md5sum /tmp/x";
+    let ended = given.run(892, &[], fill);
+    ended.must_have_said("cb8484cfb0d6a3bf9ffa7cc1fcb44e7e  /tmp/x");
+}
+
+#[test]
+fn more_memory_than_a_kernel_can_map_is_left_alone() {
+    let test = "more_memory_than_a_kernel_can_map_is_left_alone";
+    let Some(given) = Given::to(test, &[VMLINUX, INITRD]) else {
+        return;
+    };
+    // Whether this kernel has CONFIG_HIGHMEM decides what it does with the
+    // rest; its initial ram disk has to be where it can reach it, in any case.
+    let ended = given.run(1008, &[], "free");
+    assert!(ended.shown.contains("GUEST-READY"), "{}", ended.shown);
+    assert!(ended.shown.contains("RUN-EXIT 0"), "{}", ended.shown);
+}
+
+#[test]
+fn a_disk_can_be_the_root() {
+    let test = "a_disk_can_be_the_root";
+    let Some(given) = Given::to(test, &[VMLINUX, ROOTFS]) else {
+        return;
+    };
+    let scratch = Scratch::new("root");
+    let disk = scratch.path("disk");
+    std::fs::copy(given.path(ROOTFS), &disk).unwrap();
+    let kernel = given.path(VMLINUX).display().to_string();
+    let words = [
+        &format!("--block={}", disk.display()),
+        "64",
+        &kernel,
+        "console=hvc0",
+        "root=/dev/lgba",
+        "rw",
+        "init=/init",
+        "test=/tests/filetest,/root/f,4;echo,KEPT>/root/g",
+    ];
+    let ended = Machine::start(&words.map(str::to_owned)).end();
+    ended.must_have_said("FILETEST PASS");
+    match is_clean(&disk) {
+        Some(clean) => assert!(clean, "the file system is not clean"),
+        None => skip(test, "no e2fsck to look at the disk with"),
+    }
+}
+
+#[test]
+fn several_disks_keep_their_order_and_contents() {
+    let test = "several_disks_keep_their_order_and_contents";
+    let Some(given) = Given::to(test, &[VMLINUX, INITRD]) else {
+        return;
+    };
+    let scratch = Scratch::new("disks");
+    let disks = ["a", "b", "c", "d", "e"].map(|name| scratch.path(name));
+    for (i, disk) in disks.iter().enumerate() {
+        let mut contents = vec![0; (i + 1) << 20];
+        let mark = format!("disk number {i}\n");
+        contents[..mark.len()].copy_from_slice(mark.as_bytes());
+        std::fs::write(disk, contents).unwrap();
+    }
+    let options = disks
+        .iter()
+        .map(|disk| format!("--block={}", disk.display()))
+        .collect::<Vec<_>>();
+    let options = options.iter().map(String::as_str).collect::<Vec<_>>();
+    let mut machine = given.shell(&options);
+    for (i, letter) in "abcde".chars().enumerate() {
+        let said = machine.command(&format!("head -n 1 /dev/lgb{letter}"));
+        assert_eq!(said, format!("disk number {i}\n"));
+        let size = machine.command(&format!("cat /sys/block/lgb{letter}/size"));
+        assert_eq!(size, format!("{}\n", (i + 1) * 2048));
+        machine.command(&format!(
+            "echo written {i} | dd of=/dev/lgb{letter} bs=512 seek=3 conv=sync"
+        ));
+    }
+    machine.type_in("poweroff -f\r");
+    assert_eq!(machine.end().code, 0);
+    for (i, disk) in disks.iter().enumerate() {
+        let mut bytes = [0; 9];
+        let file = std::fs::File::open(disk).unwrap();
+        file.read_exact_at(&mut bytes, 3 * 512).unwrap();
+        assert_eq!(bytes, *format!("written {i}").as_bytes());
+    }
+}
+
+#[test]
+fn a_panic_ends_with_its_message_and_code_1() {
+    let test = "a_panic_ends_with_its_message_and_code_1";
+    let Some(given) = Given::to(test, &[VMLINUX, INITRD]) else {
+        return;
+    };
+    let ended = given.run(64, &[], "exec /bin/false");
+    let last = "lguest: CRASH: Attempted to kill init!\n";
+    assert!(ended.shown.ends_with(last), "{}", ended.shown);
+    assert_eq!(ended.code, 1);
+}
+
+#[test]
+fn a_kernel_without_a_root_panics() {
+    let test = "a_kernel_without_a_root_panics";
+    let Some(given) = Given::to(test, &[VMLINUX]) else {
+        return;
+    };
+    let kernel = given.path(VMLINUX).display().to_string();
+    let words = ["32", &kernel, "console=hvc0"].map(str::to_owned);
+    let ended = Machine::start(&words).end();
+    let last = "lguest: CRASH: VFS: Unable to mount root fs on \
+                unknown-block(0,0)\n";
+    assert!(ended.shown.ends_with(last), "{}", ended.shown);
+    assert_eq!(ended.code, 1);
+}

@@ -1,0 +1,97 @@
+//! The console, by hand: a terminal in front of a shell.
+
+use crate::kit::{Given, INITRD, VMLINUX};
+use std::fmt::Write;
+use std::time::Duration;
+
+#[test]
+fn lines_can_be_edited() {
+    let Some(given) = Given::to("lines_can_be_edited", &[VMLINUX, INITRD])
+    else {
+        return;
+    };
+    let mut machine = given.shell(&[]);
+    // Two letters too many and taken back; a word forgotten and put in front
+    // of the last (cursor left); a line thrown away; the last line, again.
+    machine.type_in("echo onetw\x7f\x7f two\x1b[D\x1b[D\x1b[DX\r");
+    machine.wait_for("\none Xtwo\r\n");
+    machine.type_in("echo never\x15echo fresh\r");
+    machine.wait_for("\nfresh\r\n");
+    machine.type_in("\x1b[A\r");
+    machine.wait_for("\nfresh\r\n");
+    machine.type_in("poweroff -f\r");
+    assert_eq!(machine.end().code, 0);
+}
+
+#[test]
+fn jobs_are_controlled_by_keys() {
+    let test = "jobs_are_controlled_by_keys";
+    let Some(given) = Given::to(test, &[VMLINUX, INITRD]) else {
+        return;
+    };
+    let pause = || std::thread::sleep(Duration::from_millis(300));
+    let mut machine = given.shell(&[]);
+    machine.type_in("sleep 1000\r");
+    pause();
+    machine.type_in("\x03");
+    machine.wait_for("# ");
+    assert_eq!(machine.command("echo $?"), "130\n");
+    machine.type_in("sleep 1001\r");
+    pause();
+    machine.type_in("\x1a");
+    machine.wait_for("Stopped");
+    machine.wait_for("# ");
+    assert!(machine.command("jobs").contains("Stopped"));
+    machine.command("bg");
+    assert!(machine.command("jobs").contains("Running"));
+    machine.type_in("fg\r");
+    pause();
+    machine.type_in("\x03");
+    machine.wait_for("# ");
+    assert_eq!(machine.command("jobs"), "");
+    machine.type_in("cat\r");
+    pause();
+    machine.type_in("back\r");
+    machine.wait_for("back\r\nback\r\n");
+    machine.type_in("\x04");
+    machine.wait_for("# ");
+    machine.type_in("poweroff -f\r");
+    assert_eq!(machine.end().code, 0);
+}
+
+#[test]
+fn a_paste_of_10_kb_arrives_whole() {
+    let test = "a_paste_of_10_kb_arrives_whole";
+    let Some(given) = Given::to(test, &[VMLINUX, INITRD]) else {
+        return;
+    };
+    let mut paste = String::new();
+    for i in 0..200 {
+        writeln!(paste, "{i:04} {}", "z".repeat(46)).unwrap();
+    }
+    assert!(paste.len() >= 10_000);
+    let mut machine = given.shell(&[]);
+    machine.type_in("stty -echo; cat >/tmp/paste; stty echo; echo EN''D\r");
+    std::thread::sleep(Duration::from_millis(300));
+    machine.type_in(&paste.replace('\n', "\r"));
+    machine.type_in("\x04");
+    machine.wait_for("END\r\n");
+    assert_eq!(machine.command("cat /tmp/paste"), paste);
+    machine.type_in("poweroff -f\r");
+    assert_eq!(machine.end().code, 0);
+}
+
+#[test]
+fn three_interrupts_end_the_launcher() {
+    let test = "three_interrupts_end_the_launcher";
+    let Some(given) = Given::to(test, &[VMLINUX, INITRD]) else {
+        return;
+    };
+    let mut machine = given.shell(&[]);
+    for _ in 0..3 {
+        machine.type_in("\x03");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let ended = machine.end();
+    assert_eq!(ended.code, 130, "{}", ended.shown);
+}

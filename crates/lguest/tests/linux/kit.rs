@@ -1,0 +1,298 @@
+//! Machines to test: what they need, how they are started and talked to.
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, OFlags};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+pub(crate) const VMLINUX: &str = "LGUEST_TEST_VMLINUX";
+pub(crate) const BZIMAGE: &str = "LGUEST_TEST_BZIMAGE";
+pub(crate) const INITRD: &str = "LGUEST_TEST_INITRD";
+pub(crate) const ROOTFS: &str = "LGUEST_TEST_ROOTFS";
+
+/// Tests that could not run, for want of something.
+static SKIPPED: AtomicUsize = AtomicUsize::new(0);
+
+/// Says that `test` is skipped, in spite of what cargo does to the output of
+/// tests that pass.
+pub(crate) fn skip(test: &str, why: &str) {
+    let n = SKIPPED.fetch_add(1, Ordering::Relaxed) + 1;
+    let _ = writeln!(std::io::stderr(), "SKIPPED ({n}) {test}: {why}");
+}
+
+/// The files that a test was given, and its turn.
+pub(crate) struct Given {
+    files: Vec<(&'static str, PathBuf)>,
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl Given {
+    /// What `test` needs, when its turn has come; `None` if it is skipped.
+    pub(crate) fn to(test: &str, needs: &[&'static str]) -> Option<Self> {
+        static TURN: Mutex<()> = Mutex::new(());
+        let mut files = Vec::new();
+        for &name in needs {
+            let Some(path) = std::env::var_os(name) else {
+                skip(test, &format!("give {name}"));
+                return None;
+            };
+            files.push((name, PathBuf::from(path)));
+        }
+        // A test that failed has had its turn all the same.
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(Self { files, _turn: turn })
+    }
+
+    pub(crate) fn path(&self, name: &str) -> &Path {
+        let file = self.files.iter().find(|(known, _)| *known == name);
+        &file.unwrap().1
+    }
+
+    /// The words that run the kernel with the initial ram disk.
+    pub(crate) fn words(&self, megabytes: u32, options: &[&str]) -> Vec<String> {
+        let initrd = self.path(INITRD).display();
+        let mut words = vec![format!("--initrd={initrd}")];
+        words.extend(options.iter().map(|&word| word.to_owned()));
+        words.push(megabytes.to_string());
+        words.push(self.path(VMLINUX).display().to_string());
+        words.push("console=hvc0".into());
+        words
+    }
+
+    /// Runs `command` in a machine that powers off after it, and answers what
+    /// it said. Words of a kernel's command line have no spaces, so the
+    /// machine's init takes commas for them.
+    pub(crate) fn run(&self, megabytes: u32, options: &[&str], cmd: &str) -> Ended {
+        let mut words = self.words(megabytes, options);
+        words.push(format!("test={}", cmd.replace(' ', ",")));
+        Machine::start(&words).end()
+    }
+
+    /// A machine with a shell.
+    pub(crate) fn shell(&self, options: &[&str]) -> Machine {
+        let mut machine = Machine::start(&self.words(64, options));
+        machine.wait_for("GUEST-READY");
+        machine.wait_for(PROMPT);
+        machine
+    }
+}
+
+/// What the shell in the machine says when it waits.
+const PROMPT: &str = ":~# ";
+
+/// How long a load is to last.
+pub(crate) fn load_time(short: Duration) -> Duration {
+    let minutes = std::env::var("LGUEST_TEST_MINUTES").ok();
+    let minutes = minutes.and_then(|minutes| minutes.parse::<u64>().ok());
+    minutes.map_or(short, |minutes| Duration::from_secs(minutes * 60))
+}
+
+/// A Launcher on a terminal of its own.
+pub(crate) struct Machine {
+    run: Child,
+    keyboard: File,
+    shown: Vec<u8>,
+    /// Up to here, somebody has waited for it.
+    seen: usize,
+}
+
+/// A machine that has ended.
+pub(crate) struct Ended {
+    pub(crate) code: i32,
+    pub(crate) shown: String,
+}
+
+impl Ended {
+    /// It powered off, and said `text` before.
+    pub(crate) fn must_have_said(&self, text: &str) {
+        assert!(self.shown.contains(text), "no {text}: {}", self.shown);
+        assert_eq!(self.code, 0, "{}", self.shown);
+    }
+}
+
+impl Machine {
+    pub(crate) fn start(words: &[String]) -> Self {
+        let keyboard = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&keyboard).unwrap();
+        unlockpt(&keyboard).unwrap();
+        let name = ptsname(&keyboard, Vec::new()).unwrap();
+        let flags = OFlags::RDWR | OFlags::NOCTTY;
+        let terminal: OwnedFd =
+            rustix::fs::open(name.as_c_str(), flags, Mode::empty()).unwrap();
+        let end = || terminal.try_clone().unwrap();
+        let run = Command::new("setsid")
+            .arg("--ctty")
+            .arg(env!("CARGO_BIN_EXE_lguest"))
+            .args(words)
+            .stdin(end())
+            .stdout(end())
+            .stderr(end())
+            .spawn()
+            .unwrap();
+        Self {
+            run,
+            keyboard: keyboard.into(),
+            shown: Vec::new(),
+            seen: 0,
+        }
+    }
+
+    /// The Launcher's process number.
+    pub(crate) fn id(&self) -> u32 {
+        self.run.id()
+    }
+
+    pub(crate) fn type_in(&mut self, text: &str) {
+        // More than a terminal holds, while the other side may be writing.
+        for piece in text.as_bytes().chunks(512) {
+            self.keyboard.write_all(piece).unwrap();
+            while self.read_more(Duration::ZERO) {}
+        }
+    }
+
+    /// Waits until `text` is shown, after what was waited for before. Answers
+    /// what stood before it.
+    pub(crate) fn wait_for(&mut self, text: &str) -> String {
+        self.wait_long_for(text, Duration::from_secs(60))
+    }
+
+    pub(crate) fn wait_long_for(&mut self, text: &str, patience: Duration) -> String {
+        let start = Instant::now();
+        loop {
+            let news = &self.shown[self.seen..];
+            let at = news.windows(text.len()).position(|w| w == text.as_bytes());
+            if let Some(at) = at {
+                let before = String::from_utf8_lossy(&news[..at]).into_owned();
+                self.seen += at + text.len();
+                return before.replace('\r', "");
+            }
+            let left = patience.saturating_sub(start.elapsed());
+            let more = !left.is_zero() && self.read_more(left);
+            assert!(more, "no {text:?} in: {}", self.text());
+        }
+    }
+
+    /// Types a command and waits for its end. Answers what it said.
+    pub(crate) fn command(&mut self, command: &str) -> String {
+        self.start_command(command);
+        self.finish_command(Duration::from_secs(120))
+    }
+
+    /// Types a command, in a way that makes its end known. Not even its echo
+    /// is mistaken for that.
+    pub(crate) fn start_command(&mut self, command: &str) {
+        self.type_in(&format!("{command}; echo EN''D\r"));
+        self.wait_for("EN''D\r\n");
+    }
+
+    pub(crate) fn finish_command(&mut self, patience: Duration) -> String {
+        let said = self.wait_long_for("END\r\n", patience);
+        self.wait_for(PROMPT);
+        said
+    }
+
+    /// Kills the Launcher without a word.
+    pub(crate) fn kill(mut self) {
+        let launcher = children(self.id());
+        // setsid becomes the command, unless it had to fork.
+        assert!(launcher.len() <= 1 || !launcher.is_empty());
+        self.run.kill().unwrap();
+        self.run.wait().unwrap();
+    }
+
+    /// Waits for the end.
+    pub(crate) fn end(mut self) -> Ended {
+        let patience = Duration::from_secs(120) + load_time(Duration::ZERO);
+        let start = Instant::now();
+        let code = loop {
+            self.read_more(Duration::from_millis(20));
+            if let Some(status) = self.run.try_wait().unwrap() {
+                break status.code().unwrap();
+            }
+            let late = start.elapsed() > patience;
+            assert!(!late, "it does not end: {}", self.text());
+        };
+        while self.read_more(Duration::ZERO) {}
+        Ended {
+            code,
+            shown: self.text(),
+        }
+    }
+
+    /// Reads what is there, waiting at most so long. Answers whether there was
+    /// anything.
+    pub(crate) fn read_more(&mut self, patience: Duration) -> bool {
+        let patience = Timespec::try_from(patience).unwrap();
+        let mut fds = [PollFd::new(&self.keyboard, PollFlags::IN)];
+        if poll(&mut fds, Some(&patience)).unwrap() == 0 {
+            return false;
+        }
+        let mut bytes = [0; 4096];
+        // The end of the last process there reads as an error.
+        let len = self.keyboard.read(&mut bytes).unwrap_or(0);
+        self.shown.extend(&bytes[..len]);
+        len != 0
+    }
+
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.shown).replace('\r', "")
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // A test that failed leaves no machine behind.
+        let _ = self.run.kill();
+        let _ = self.run.wait();
+    }
+}
+
+/// The children of a process, and theirs.
+pub(crate) fn children(pid: u32) -> Vec<u32> {
+    let mut all = Vec::new();
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task"));
+    for task in tasks.into_iter().flatten().flatten() {
+        let list = std::fs::read_to_string(task.path().join("children"));
+        for child in list.unwrap_or_default().split_whitespace() {
+            let child = child.parse().unwrap();
+            all.push(child);
+            all.extend(children(child));
+        }
+    }
+    all
+}
+
+/// A directory for a test's files, gone after it.
+pub(crate) struct Scratch(PathBuf);
+
+impl Scratch {
+    pub(crate) fn new(test: &str) -> Self {
+        let name = format!("lguest-linux-{test}-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Whether the ext2 file system in `image` is clean; `None` if nobody can say.
+pub(crate) fn is_clean(image: &Path) -> Option<bool> {
+    let check = Command::new("e2fsck").arg("-fn").arg(image).output();
+    check.ok().map(|check| check.status.success())
+}

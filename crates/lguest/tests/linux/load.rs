@@ -1,0 +1,145 @@
+//! Minutes of the worst: no wrong result, no complaint of the kernel's, and
+//! nothing on the machine we run on that grows.
+
+use crate::kit::{
+    Given, INITRD, Machine, Scratch, VMLINUX, children, is_clean, load_time,
+    skip,
+};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+#[test]
+fn processes_come_and_go() {
+    soak("processes_come_and_go", "fork");
+}
+
+#[test]
+fn floating_point_registers_of_64_processes_stay_apart() {
+    soak("floating_point_registers_of_64_processes_stay_apart", "fpu");
+}
+
+#[test]
+fn memory_is_mapped_moved_and_shared() {
+    soak("memory_is_mapped_moved_and_shared", "memory");
+}
+
+#[test]
+fn signals_arrive_once_and_in_order() {
+    soak("signals_arrive_once_and_in_order", "signals");
+}
+
+#[test]
+fn pipes_lose_nothing() {
+    soak("pipes_lose_nothing", "pipes");
+}
+
+#[test]
+fn timers_are_never_early_nor_lost() {
+    soak("timers_are_never_early_nor_lost", "timers");
+}
+
+#[test]
+fn files_are_what_was_written_and_the_disk_is_clean() {
+    let test = "files_are_what_was_written_and_the_disk_is_clean";
+    let Some(given) = Given::to(test, &[VMLINUX, INITRD]) else {
+        return;
+    };
+    let scratch = Scratch::new("files");
+    let disk = scratch.path("disk");
+    let file = std::fs::File::create(&disk).unwrap();
+    file.set_len(128 << 20).unwrap();
+    let made = Command::new("mkfs.ext2").args(["-q", "-F"]).arg(&disk).status();
+    if !made.is_ok_and(|status| status.success()) {
+        skip(test, "no mkfs.ext2");
+        return;
+    }
+    let command = "mount -t ext2 /dev/lgba /mnt; cd /mnt; \
+                   /tests/soak files TIME; cd /; umount /mnt";
+    let option = format!("--block={}", disk.display());
+    run(&given, &[&option], command);
+    assert_eq!(is_clean(&disk), Some(true));
+}
+
+fn soak(test: &str, program: &str) {
+    if let Some(given) = Given::to(test, &[VMLINUX, INITRD]) {
+        run(&given, &[], &format!("/tests/soak {program} TIME"));
+    }
+}
+
+/// How long a load lasts at least before what it uses is compared.
+const WARM_UP: Duration = Duration::from_secs(2);
+
+fn run(given: &Given, options: &[&str], command: &str) {
+    let time = load_time(Duration::from_secs(6));
+    let seconds = time.as_secs().to_string();
+    let command = command.replace("TIME", &seconds).replace(' ', ",");
+    let mut words = given.words(96, options);
+    words.push(format!("test={command}"));
+    let mut machine = Machine::start(&words);
+    machine.wait_for("GUEST-READY");
+    let start = Instant::now();
+    let mut usages = Vec::new();
+    while start.elapsed() < time - Duration::from_millis(500) {
+        machine.read_more(Duration::from_millis(250));
+        if start.elapsed() > WARM_UP {
+            usages.push(Usage::of(&machine));
+        }
+    }
+    let ended = machine.end();
+    ended.must_have_said("SOAK PASS");
+    for complaint in ["Oops", "BUG", "Bad page", "WRONG", "soft lockup"] {
+        assert!(!ended.shown.contains(complaint), "{}", ended.shown);
+    }
+    // The least of each part of the time: what grows has grown there, too.
+    let third = usages.len() / 3;
+    let least = |usages: &[Usage]| {
+        usages
+            .iter()
+            .copied()
+            .reduce(|a, b| Usage {
+                launcher: a.launcher.min(b.launcher),
+                views: a.views.min(b.views),
+                descriptors: a.descriptors.min(b.descriptors),
+            })
+            .unwrap()
+    };
+    let (early, late) = (
+        least(&usages[..third]),
+        least(&usages[usages.len() - third..]),
+    );
+    assert!(late.launcher <= early.launcher + 256, "{early:?} {late:?}");
+    assert!(late.views <= early.views + 64, "{early:?} {late:?}");
+    assert!(late.descriptors <= early.descriptors, "{early:?} {late:?}");
+}
+
+/// What a machine uses.
+#[derive(Clone, Copy, Debug)]
+struct Usage {
+    /// KiB of the Launcher's own memory.
+    launcher: u64,
+    /// The same of its largest other process.
+    views: u64,
+    /// Descriptors of the Launcher, less one for each such process.
+    descriptors: usize,
+}
+
+impl Usage {
+    fn of(machine: &Machine) -> Self {
+        let views = children(machine.id());
+        let fds = std::fs::read_dir(format!("/proc/{}/fd", machine.id()));
+        Self {
+            launcher: own_memory(machine.id()),
+            views: views.iter().copied().map(own_memory).max().unwrap_or(0),
+            descriptors: fds.map_or(0, Iterator::count) - views.len(),
+        }
+    }
+}
+
+/// KiB of memory that is a process's own.
+fn own_memory(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"));
+    let status = status.unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with("RssAnon:"));
+    let number = line.and_then(|line| line.split_whitespace().nth(1));
+    number.map_or(0, |number| number.parse().unwrap())
+}

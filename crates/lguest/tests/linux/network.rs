@@ -1,0 +1,226 @@
+//! Networks: between machines, and with the one that we run on.
+
+#![expect(unsafe_code, reason = "a network namespace of one's own")]
+
+use crate::kit::{Given, INITRD, Machine, Scratch, VMLINUX, skip};
+use rustix::thread::UnshareFlags;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::Command;
+use std::time::Duration;
+
+#[test]
+fn three_machines_share_a_network_and_one_dies() {
+    let test = "three_machines_share_a_network_and_one_dies";
+    let Some(given) = Given::to(test, &[VMLINUX, INITRD]) else {
+        return;
+    };
+    let scratch = Scratch::new("sharenet");
+    let net = format!("--sharenet={}", scratch.path("net").display());
+    let [mut a, mut b, mut c] = [1, 2, 3].map(|i| {
+        let mut machine = given.shell(&[&net]);
+        machine.command(&format!("ifconfig eth0 10.1.0.{i} up"));
+        machine
+    });
+    for machine in [&mut a, &mut b, &mut c] {
+        for i in 1..=3 {
+            let said = machine.command(&format!("ping -c 2 10.1.0.{i}"));
+            assert!(said.contains("2 packets received"), "{said}");
+        }
+    }
+    // Large pings are put together from fragments.
+    let said = a.command("ping -s 20000 -c 3 10.1.0.3");
+    assert!(said.contains("3 packets received"), "{said}");
+    // Streams a to b, b to c and c to a, all at once.
+    let machines = [&mut a, &mut b, &mut c];
+    stream_in_a_ring(machines, 100);
+    // Datagrams, with room between them.
+    b.start_command("/tests/nettool udprecv 7803 30");
+    a.command("sleep 1; /tests/nettool udpsend 10.1.0.2 7803 2000 1400 200");
+    let said = b.finish_command(Duration::from_secs(60));
+    assert!(said.contains(" 0 bad checksum"), "{said}");
+    let got: u32 = said.split_whitespace().nth(1).unwrap().parse().unwrap();
+    assert!(got >= 1900, "{said}");
+    // One dies in the middle of everything; the others hardly notice.
+    b.start_command("/tests/nettool tcprecv 7801");
+    c.start_command("/tests/nettool tcpsend 10.1.0.2 7801 2000");
+    std::thread::sleep(Duration::from_millis(1500));
+    c.kill();
+    let said = a.command("ping -c 3 10.1.0.2");
+    assert!(said.contains("3 packets received"), "{said}");
+    b.type_in("\x03");
+    b.wait_for("# ");
+    one_stream(&mut a, &mut b, "10.1.0.2", 50);
+    one_stream(&mut b, &mut a, "10.1.0.1", 50);
+    // A new one takes the dead one's place.
+    let mut c = given.shell(&[&net]);
+    c.command("ifconfig eth0 10.1.0.3 up");
+    one_stream(&mut c, &mut a, "10.1.0.1", 20);
+    for mut machine in [a, b, c] {
+        machine.type_in("poweroff -f\r");
+        assert_eq!(machine.end().code, 0);
+    }
+}
+
+/// What a stream's two ends say about it: bytes and a checksum.
+fn told(said: &str) -> String {
+    let line = said.lines().find(|line| line.contains(" bytes adler "));
+    let line = line.unwrap_or_else(|| panic!("no stream: {said}"));
+    assert!(!line.contains("ERROR"), "{line}");
+    println!("{line}");
+    let words = line.split_whitespace().skip(1).take(4);
+    words.collect::<Vec<_>>().join(" ")
+}
+
+const LONG: Duration = Duration::from_secs(300);
+
+fn one_stream(from: &mut Machine, to: &mut Machine, address: &str, mb: u32) {
+    to.start_command("/tests/nettool tcprecv 7801");
+    from.start_command(&format!("/tests/nettool tcpsend {address} 7801 {mb}"));
+    let sent = told(&from.finish_command(LONG));
+    assert_eq!(sent, told(&to.finish_command(LONG)));
+    assert!(sent.starts_with(&format!("{} bytes", mb << 20)), "{sent}");
+}
+
+fn stream_in_a_ring(mut machines: [&mut Machine; 3], mb: u32) {
+    for (i, machine) in machines.iter_mut().enumerate() {
+        let next = (i + 1) % 3 + 1;
+        // Whoever speaks before the other listens tries again.
+        machine.command(&format!(
+            "{{ /tests/nettool tcprecv 7801 >/tmp/in & }}; \
+             {{ /tests/nettool tcpsend 10.1.0.{next} 7801 {mb} {i} \
+             >/tmp/out & }}"
+        ));
+    }
+    let ends = machines.map(|machine| {
+        machine.start_command("wait");
+        machine.finish_command(LONG);
+        let told_by = |machine: &mut Machine, file| {
+            told(&machine.command(&format!("cat {file}")))
+        };
+        (told_by(machine, "/tmp/in"), told_by(machine, "/tmp/out"))
+    });
+    for i in 0..3 {
+        let (sent, came) = (&ends[i].1, &ends[(i + 1) % 3].0);
+        assert!(sent.starts_with(&format!("{} bytes", mb << 20)), "{sent}");
+        assert_eq!(sent, came, "from {i} to the next");
+    }
+}
+
+/// Moves this thread into a network of its own. Where that is not allowed,
+/// says so by name and answers false.
+fn own_network(test: &str) -> bool {
+    let tun = File::options().read(true).write(true).open("/dev/net/tun");
+    let unshare = || {
+        // SAFETY: a network namespace takes nothing from this thread that
+        // any code relies on; descriptors stay what they are.
+        unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }
+    };
+    let done = tun.is_ok() && unshare().is_ok();
+    if !done {
+        skip(test, "needs root and /dev/net/tun");
+    }
+    done
+}
+
+fn sh(command: &str) -> String {
+    let out = Command::new("sh").args(["-c", command]).output().unwrap();
+    let said = String::from_utf8_lossy(&out.stdout).into_owned();
+    assert!(out.status.success(), "{command}: {out:?}");
+    said
+}
+
+#[test]
+fn a_tunnel_reaches_this_machine() {
+    let test = "a_tunnel_reaches_this_machine";
+    let Some(given) = Given::to(test, &[VMLINUX, INITRD]) else {
+        return;
+    };
+    if !own_network(test) {
+        return;
+    }
+    let mut machine = given.shell(&["--tunnet=192.168.19.1"]);
+    machine.command("ifconfig eth0 192.168.19.2 up");
+    talk_with_us(&mut machine, "192.168.19.2", "192.168.19.1");
+    machine.type_in("poweroff -f\r");
+    assert_eq!(machine.end().code, 0);
+}
+
+#[test]
+fn a_bridge_joins_machines_and_this_one() {
+    let test = "a_bridge_joins_machines_and_this_one";
+    let Some(given) = Given::to(test, &[VMLINUX, INITRD]) else {
+        return;
+    };
+    if !own_network(test) {
+        return;
+    }
+    sh("ip link add lgbr type bridge && ip addr add 192.168.20.1/24 dev lgbr \
+        && ip link set lgbr up");
+    let mut first = given.shell(&["--tunnet=bridge:lgbr"]);
+    let mut second = given.shell(&["--tunnet=bridge:lgbr"]);
+    first.command("ifconfig eth0 192.168.20.2 up");
+    second.command("ifconfig eth0 192.168.20.3 up");
+    talk_with_us(&mut first, "192.168.20.2", "192.168.20.1");
+    talk_with_us(&mut second, "192.168.20.3", "192.168.20.1");
+    one_stream(&mut first, &mut second, "192.168.20.3", 20);
+    for mut machine in [first, second] {
+        machine.type_in("poweroff -f\r");
+        assert_eq!(machine.end().code, 0);
+    }
+}
+
+/// Ping of both kinds and streams in both directions.
+fn talk_with_us(machine: &mut Machine, there: &str, here: &str) {
+    const MB: usize = 20;
+    assert!(machine.command("ifconfig eth0").contains("MTU:1500"));
+    let said = machine.command(&format!("ping -c 3 {here}"));
+    assert!(said.contains("3 packets received"), "{said}");
+    let said = machine.command(&format!("ping -s 1472 -c 3 {here}"));
+    assert!(said.contains("3 packets received"), "{said}");
+    let ping = format!("ping -c 3 -i 0.2 -M do -s 1472 {there}");
+    if Command::new("ping").arg("-V").output().is_ok() {
+        assert!(sh(&ping).contains("3 received"));
+    } else {
+        skip("ping from outside", "no ping (iputils)");
+    }
+    // Out of it ...
+    let listener = TcpListener::bind((here, 7805)).unwrap();
+    let taking = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut all = Vec::new();
+        stream.read_to_end(&mut all).unwrap();
+        all
+    });
+    machine.start_command(&format!("/tests/nettool tcpsend {here} 7805 {MB}"));
+    let all = taking.join().unwrap();
+    let said = told(&machine.finish_command(LONG));
+    assert_eq!(said, format!("{} bytes adler {:08x}", MB << 20, adler(&all)));
+    // ... and into it.
+    machine.start_command("/tests/nettool tcprecv 7806");
+    std::thread::sleep(Duration::from_millis(500));
+    let mut stream = TcpStream::connect((there, 7806)).unwrap();
+    let mut x = 1_u32;
+    let all: Vec<u8> = (0..MB << 20)
+        .map(|_| {
+            x = x.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            x.to_be_bytes()[0]
+        })
+        .collect();
+    stream.write_all(&all).unwrap();
+    drop(stream);
+    let said = told(&machine.finish_command(LONG));
+    assert_eq!(said, format!("{} bytes adler {:08x}", MB << 20, adler(&all)));
+}
+
+/// Adler-32.
+fn adler(bytes: &[u8]) -> u32 {
+    const BASE: u32 = 65_521;
+    let (mut a, mut b) = (1, 0);
+    for &byte in bytes {
+        a = (a + u32::from(byte)) % BASE;
+        b = (b + a) % BASE;
+    }
+    b << 16 | a
+}

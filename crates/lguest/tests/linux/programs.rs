@@ -1,0 +1,25 @@
+//! Programs in the machine that check what a kernel gives to them.
+
+use crate::kit::{Given, INITRD, VMLINUX};
+
+#[test]
+fn traps_signals_memory_and_registers_are_a_real_machines() {
+    let test = "traps_signals_memory_and_registers_are_a_real_machines";
+    let Some(given) = Given::to(test, &[VMLINUX, INITRD]) else {
+        return;
+    };
+    let ended = given.run(64, &[], "/tests/correct 2 strict");
+    ended.must_have_said("CORRECTNESS PASS");
+}
+
+#[test]
+fn files_and_the_loopback_network_keep_what_they_are_given() {
+    let test = "files_and_the_loopback_network_keep_what_they_are_given";
+    let Some(given) = Given::to(test, &[VMLINUX, INITRD]) else {
+        return;
+    };
+    let tests = "/tests/filetest /tmp/f 16 1 both && /tests/nettool lo 50";
+    let ended = given.run(64, &[], tests);
+    ended.must_have_said("FILETEST PASS");
+    ended.must_have_said("NETLO PASS");
+}

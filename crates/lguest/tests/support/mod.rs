@@ -1,0 +1,314 @@
+//! What the tests share: running the command without ever waiting for good,
+//! a folder that goes away, and tests that cannot run here.
+#![allow(dead_code, reason = "no test uses all of it")]
+#![allow(clippy::unwrap_used, reason = "a test says what went wrong so")]
+
+use std::ffi::OsStr;
+use std::io::{Read, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+pub mod processes;
+pub mod pty;
+
+/// How long anything may take before it counts as hanging. Far more than it
+/// needs, for a busy machine is no reason to fail.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The kernel that asks questions.
+pub fn questions() -> PathBuf {
+    guests().join("built/questions")
+}
+
+/// The folder of the Guests.
+pub fn guests() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../guests")
+}
+
+/// The command under test.
+pub fn lguest() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_lguest"))
+}
+
+/// The command with these words, separated by blanks.
+pub fn lguest_with(words: &str) -> Command {
+    let mut command = lguest();
+    command.args(words.split_whitespace());
+    command
+}
+
+/// Runs `command` to its end with `input` typed.
+pub fn run(command: &mut Command, input: &[u8]) -> Finished {
+    let mut running = Running::start(command);
+    running.type_in(input);
+    running.close_input();
+    running.finish()
+}
+
+/// How a command ended, and what it said.
+#[derive(Debug)]
+pub struct Finished {
+    pub stdout: String,
+    pub stderr: String,
+    pub status: ExitStatus,
+}
+
+impl Finished {
+    /// The exit code; fails for a command that a signal has ended.
+    #[track_caller]
+    pub fn code(&self) -> i32 {
+        let code = self.status.code();
+        code.unwrap_or_else(|| panic!("killed by a signal: {self:?}"))
+    }
+
+    /// The signal that ended it, if one did.
+    pub fn signal(&self) -> Option<i32> {
+        self.status.signal()
+    }
+
+    /// Fails unless it ended with `code` and said nothing on standard error.
+    #[track_caller]
+    pub fn ends_well(self, code: i32) -> Self {
+        assert_eq!(self.stderr, "", "{self:?}");
+        assert_eq!(self.code(), code, "{self:?}");
+        self
+    }
+}
+
+/// A command that runs. Killed if it is dropped before its end.
+pub struct Running {
+    child: Child,
+    input: Option<ChildStdin>,
+    output: Gathered,
+    errors: Gathered,
+}
+
+impl Running {
+    /// Starts `command`; input, output and errors are pipes, unless there is
+    /// something else there already.
+    pub fn start(command: &mut Command) -> Self {
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        Self::start_as_is(command)
+    }
+
+    /// Starts `command`, whose streams are set up.
+    pub fn start_as_is(command: &mut Command) -> Self {
+        let mut child = command.spawn().expect("the command starts");
+        Self {
+            input: child.stdin.take(),
+            output: Gathered::from(child.stdout.take()),
+            errors: Gathered::from(child.stderr.take()),
+            child,
+        }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Types. A command that has ended reads nothing, which is no failure.
+    pub fn type_in(&mut self, bytes: &[u8]) {
+        if let Some(input) = &mut self.input {
+            let _ = input.write_all(bytes);
+        }
+    }
+
+    pub fn close_input(&mut self) {
+        self.input = None;
+    }
+
+    /// Waits until `text` has been printed, and answers all that was printed.
+    #[track_caller]
+    pub fn wait_for(&self, text: &str) -> String {
+        self.output.wait_for(text, 1, || self.errors.text())
+    }
+
+    /// Waits until `text` has been printed `times` times.
+    #[track_caller]
+    pub fn wait_for_nth(&self, text: &str, times: usize) -> String {
+        self.output.wait_for(text, times, || self.errors.text())
+    }
+
+    /// What has been printed so far.
+    pub fn printed(&self) -> String {
+        self.output.text()
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: i32) {
+        let pid = i32::try_from(self.pid()).unwrap();
+        let pid = rustix::process::Pid::from_raw(pid).unwrap();
+        let signal = rustix::process::Signal::from_named_raw(signal).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
+    /// Waits for the end.
+    #[track_caller]
+    pub fn finish(mut self) -> Finished {
+        let deadline = Instant::now() + PATIENCE;
+        let status = loop {
+            match self.child.try_wait().unwrap() {
+                Some(status) => break status,
+                None if Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                None => panic!(
+                    "it hangs; said {:?} and {:?}",
+                    self.output.text(),
+                    self.errors.text()
+                ),
+            }
+        };
+        Finished {
+            stdout: self.output.join(),
+            stderr: self.errors.join(),
+            status,
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A stream that is read by a thread.
+struct Gathered {
+    bytes: Arc<(Mutex<Vec<u8>>, Condvar)>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Gathered {
+    fn from(stream: Option<impl Read + Send + 'static>) -> Self {
+        let bytes: Arc<(Mutex<Vec<u8>>, Condvar)> = Arc::default();
+        let reader = stream.map(|mut stream| {
+            let into = bytes.clone();
+            std::thread::spawn(move || {
+                let mut part = [0; 4096];
+                while let Ok(n @ 1..) = stream.read(&mut part) {
+                    into.0.lock().unwrap().extend(&part[..n]);
+                    into.1.notify_all();
+                }
+            })
+        });
+        Self { bytes, reader }
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.bytes.0.lock().unwrap()).into_owned()
+    }
+
+    fn join(&mut self) -> String {
+        if let Some(reader) = self.reader.take() {
+            reader.join().unwrap();
+        }
+        self.text()
+    }
+
+    #[track_caller]
+    fn wait_for(
+        &self,
+        text: &str,
+        times: usize,
+        errors: impl Fn() -> String,
+    ) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        let mut bytes = self.bytes.0.lock().unwrap();
+        loop {
+            let all = String::from_utf8_lossy(&bytes).into_owned();
+            if all.matches(text).count() >= times {
+                return all;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(
+                !left.is_zero(),
+                "never said {text:?}, but {all:?} and {:?}",
+                errors()
+            );
+            bytes = self.bytes.1.wait_timeout(bytes, left).unwrap().0;
+        }
+    }
+}
+
+/// A folder that goes away with the test.
+pub struct Scratch(PathBuf);
+
+impl Scratch {
+    pub fn new(name: &str) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let n = COUNT.fetch_add(1, Ordering::Relaxed);
+        let pid = std::process::id();
+        let name = format!("lguest-test-{pid}-{n}-{name}");
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    /// Makes a file, and answers its path.
+    pub fn file(&self, name: &str, bytes: &[u8]) -> PathBuf {
+        let path = self.path(name);
+        std::fs::write(&path, bytes).unwrap();
+        path
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Whether `program` is here, by the usual ways.
+pub fn is_here(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let sbin = ["/usr/sbin", "/sbin"].map(PathBuf::from);
+    std::env::split_paths(&path)
+        .chain(sbin)
+        .any(|dir| dir.join(program).is_file())
+}
+
+/// A command that may lie where only root looks.
+pub fn tool(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
+    let path = std::env::var("PATH").unwrap_or_default();
+    command.env("PATH", format!("{path}:/usr/sbin:/sbin"));
+    command
+}
+
+static SKIPPED: AtomicU32 = AtomicU32::new(0);
+
+/// Says that a test cannot run here. Never silent: the line goes past the test
+/// runner's ear, and the last line of the run counts them.
+pub fn skip(name: &str, reason: &str) {
+    extern "C" fn sum_up() {
+        let skipped = SKIPPED.load(Ordering::Relaxed);
+        let _ = writeln!(std::io::stderr(), "SKIPPED in all: {skipped}");
+    }
+    if SKIPPED.fetch_add(1, Ordering::Relaxed) == 0 {
+        #[expect(unsafe_code, reason = "std has no last words")]
+        // SAFETY: the function takes nothing and may be called at any time.
+        unsafe {
+            libc::atexit(sum_up);
+        }
+    }
+    let _ = writeln!(std::io::stderr(), "SKIPPED {name}: {reason}");
+}

@@ -1,0 +1,108 @@
+//! The processes of a virtual machine, as /proc has them.
+//!
+//! The views are children of the Launcher, like the nursery, and carry its
+//! name; so whoever is a child of a Launcher is a part of its machine.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+/// A process, as long as it lives. Its number may be given to another one, but
+/// not with the same moment of birth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Process {
+    pub pid: u32,
+    born: u64,
+}
+
+/// What /proc/PID/stat says.
+struct Stat {
+    parent: u32,
+    state: char,
+    ticks: u64,
+    born: u64,
+}
+
+fn stat(pid: u32) -> Option<Stat> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name may contain anything; what follows its parenthesis does not.
+    let rest = text.rsplit_once(')')?.1;
+    let fields: Vec<&str> = rest.split_whitespace().collect();
+    let number = |n: usize| fields.get(n)?.parse::<u64>().ok();
+    Some(Stat {
+        state: fields.first()?.chars().next()?,
+        parent: fields.get(1)?.parse().ok()?,
+        ticks: number(11)? + number(12)?,
+        born: number(19)?,
+    })
+}
+
+impl Process {
+    /// The process with this number.
+    pub fn find(pid: u32) -> Option<Self> {
+        let born = stat(pid)?.born;
+        Some(Self { pid, born })
+    }
+
+    /// Whether it still runs; a zombie does not.
+    pub fn lives(self) -> bool {
+        stat(self.pid)
+            .is_some_and(|s| s.born == self.born && !"ZX".contains(s.state))
+    }
+
+    /// Ticks of the clock that it has used, its threads' together.
+    pub fn ticks(self) -> u64 {
+        stat(self.pid).map_or(0, |s| s.ticks)
+    }
+
+    /// How often it, or one of its threads, went to sleep or was put aside.
+    pub fn switches(self) -> u64 {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.pid));
+        let threads = threads.into_iter().flatten().flatten();
+        let of = |path: std::path::PathBuf| -> u64 {
+            let text = fs::read_to_string(path.join("status"));
+            let text = text.unwrap_or_default();
+            let counts = text.lines().filter_map(|line| {
+                let (name, count) = line.split_once(':')?;
+                name.ends_with("ctxt_switches").then_some(())?;
+                count.trim().parse::<u64>().ok()
+            });
+            counts.sum()
+        };
+        threads.map(|thread| of(thread.path())).sum()
+    }
+
+    /// Its name.
+    pub fn name(self) -> String {
+        let name = fs::read_to_string(format!("/proc/{}/comm", self.pid));
+        name.unwrap_or_default().trim().to_owned()
+    }
+
+    /// Sends it a signal.
+    pub fn signal(self, signal: i32) {
+        let pid = i32::try_from(self.pid).unwrap();
+        let pid = rustix::process::Pid::from_raw(pid).unwrap();
+        let signal = rustix::process::Signal::from_named_raw(signal).unwrap();
+        let _ = rustix::process::kill_process(pid, signal);
+    }
+
+    /// Waits until it has gone.
+    #[track_caller]
+    pub fn wait_until_gone(self) {
+        let deadline = Instant::now() + super::PATIENCE;
+        while self.lives() {
+            assert!(Instant::now() < deadline, "{self:?} does not go");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+/// The children of process `pid`, the oldest first.
+pub fn children(pid: u32) -> Vec<Process> {
+    let all = fs::read_dir("/proc").unwrap().flatten();
+    let numbers = all.filter_map(|e| e.file_name().to_str()?.parse().ok());
+    let is_child = |&child: &u32| stat(child).is_some_and(|s| s.parent == pid);
+    let found = numbers.filter(is_child).filter_map(Process::find);
+    let mut found: Vec<Process> = found.collect();
+    found.sort_by_key(|p| (p.born, p.pid));
+    found
+}

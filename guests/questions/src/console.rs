@@ -1,0 +1,102 @@
+//! The console: what is typed. ("one two\n" is, here.)
+
+use crate::dma::{dma, dma_at};
+use crate::lab::calls::bind;
+use crate::lab::memory::{self, peek, poke};
+use crate::lab::trap;
+use crate::lab::{hypercall, page};
+use lg_abi::dma::{Dma, LGUEST_CONSOLE_DMA_KEY as CONSOLE};
+use lg_abi::hypercall::Hypercall;
+use lg_guest::{println, shared};
+
+/// Sleeps until `done`.
+fn wait_until(mut done: impl FnMut() -> bool) {
+    while !done() {
+        hypercall(Hypercall::Halt, 0, 0, 0);
+        shared::set_irq_enabled(false);
+    }
+}
+
+fn text(at: u32, len: u32) -> &'static str {
+    core::str::from_utf8(memory::bytes(at, len as usize)).unwrap_or("?")
+}
+
+/// Does what is typed come in the buffer that is bound to key 0, with its
+/// length, and with the interrupt that was asked for?
+pub(crate) fn typed() {
+    let into = page();
+    let dma = dma(&[(into, 64)]);
+    println!("bind {}", bind(CONSOLE, dma, 1, 9));
+    wait_until(|| peek(dma) != 0);
+    println!("{:?}", text(into, peek(dma)));
+    println!("vector {}", trap::nth(0).trapped.vector);
+}
+
+/// Does it fill the sections in their order, and wait until a full buffer is
+/// given back?
+pub(crate) fn typed_into_sections() {
+    let into = page();
+    let dma = dma(&[(into + 8, 2), (into, 3)]);
+    println!("bind {}", bind(CONSOLE, dma, 1, 1));
+    let mut left = "one two\n".len() as u32;
+    while left != 0 {
+        wait_until(|| peek(dma) != 0);
+        let (used, a, b) = (peek(dma), text(into + 8, 2), text(into, 3));
+        println!("used_len {used}: {a:?} {b:?}");
+        left -= used;
+        poke(dma, 0);
+    }
+}
+
+/// Does it go on into the next buffer of the array that is free?
+pub(crate) fn typed_into_an_array() {
+    let (into, array) = (page(), page());
+    for n in 0..4 {
+        dma_at(array + n * Dma::SIZE, &[(into + n * 16, 3)]);
+    }
+    poke(array + Dma::SIZE, 1); // the second is not free
+    println!("bind {}", bind(CONSOLE, array, 4, 1));
+    wait_until(|| peek(array + 3 * Dma::SIZE) != 0);
+    for n in 0..4 {
+        let used = peek(array + n * Dma::SIZE);
+        println!("{n}: used_len {used}, {:?}", text(into + n * 16, 3));
+    }
+}
+
+/// Does it wait for a buffer that is bound late?
+pub(crate) fn typed_before_bound() {
+    hypercall(Hypercall::SetClockevent, 50_000_000, 0, 0);
+    hypercall(Hypercall::Halt, 0, 0, 0);
+    shared::set_irq_enabled(false);
+    typed();
+}
+
+/// Does the Guest die of a bound buffer that it does not have, when something
+/// is typed?
+pub(crate) fn typed_nowhere() {
+    bind(CONSOLE, 0x4000_0000, 1, 1);
+    wait_until(|| false);
+}
+
+/// Does it die of one whose section crosses a page?
+pub(crate) fn typed_across_a_page() {
+    bind(CONSOLE, dma(&[(0x3_0FF0, 17)]), 1, 1);
+    wait_until(|| false);
+}
+
+/// Is a buffer of no bytes passed over for ever, and the Guest left alone?
+pub(crate) fn typed_into_nothing() {
+    let nothing = dma(&[]);
+    bind(CONSOLE, nothing, 1, 1);
+    hypercall(Hypercall::SetClockevent, 50_000_000, 0, 0);
+    hypercall(Hypercall::Halt, 0, 0, 0);
+    println!("used_len {}", peek(nothing));
+}
+
+/// Is the end of what is typed no end of the Guest?
+pub(crate) fn typed_to_the_end() {
+    typed();
+    hypercall(Hypercall::SetClockevent, 50_000_000, 0, 0);
+    hypercall(Hypercall::Halt, 0, 0, 0);
+    println!("still here");
+}

@@ -1,0 +1,36 @@
+//! The lab: what a question needs to ask by hand.
+//!
+//! Nothing here is clever, and little goes through the kit: a question about
+//! the Host should not be answered by somebody's driver. Memory from
+//! [`memory::FIRST`] up to the image is ours, and handed out in order, so that
+//! addresses are the same in every build.
+
+pub(crate) mod calls;
+pub(crate) mod memory;
+pub(crate) mod run;
+pub(crate) mod space;
+pub(crate) mod trap;
+
+use lg_abi::boot::{COMMAND_LINE, COMMAND_LINE_MAX};
+use lg_guest::command_line::CommandLine;
+use lg_guest::irq;
+
+pub(crate) use calls::{call, hypercall};
+pub(crate) use memory::{Page, page, peek, poke};
+pub(crate) use run::{code, kernel, user};
+pub(crate) use space::Space;
+
+/// Prepares the lab: interrupts off, gates and an address space of our own.
+pub(crate) fn open() {
+    irq::disable();
+    trap::open();
+    run::open();
+    space::open();
+}
+
+/// The command line, before the kit has read it.
+pub(crate) fn command_line() -> CommandLine<'static> {
+    let page = memory::bytes(COMMAND_LINE, COMMAND_LINE_MAX as usize);
+    let end = page.iter().position(|&b| b == 0).unwrap_or(page.len());
+    CommandLine::new(core::str::from_utf8(&page[..end]).unwrap_or(""))
+}

@@ -1,0 +1,233 @@
+//! Short pieces of code, run in kernel mode or user mode until they trap.
+
+#![expect(unsafe_code, reason = "runs code that traps")]
+
+use super::memory;
+use super::space::{self, KERNEL_CODE, USER_CODE, USER_STACK};
+use super::trap::{self, Seen};
+use core::arch::global_asm;
+use lg_abi::hypercall::Hypercall;
+use lg_abi::segment::{KERNEL_DS, USER_CS, USER_DS};
+use lg_abi::shared::IF;
+use lg_guest::trap::VectorState;
+
+/// The machine code of some lines of assembly, as bytes. They run somewhere
+/// else than where they were linked.
+macro_rules! code {
+    ($($line:literal),+ $(,)?) => {{
+        let (start, end): (u32, u32);
+        #[allow(unsafe_code, reason = "the code is data here")]
+        // SAFETY: takes two addresses.
+        unsafe {
+            core::arch::asm!(
+                ".pushsection .rodata.code, \"a\"",
+                "771:",
+                $($line,)+
+                "772:",
+                ".popsection",
+                "mov $771b, {start}",
+                "mov $772b, {end}",
+                start = out(reg) start,
+                end = out(reg) end,
+                options(att_syntax, nomem, nostack, pure),
+            );
+        };
+        #[allow(unsafe_code, reason = "the code is data here")]
+        // SAFETY: the bytes between the two labels, in read-only data.
+        let code = unsafe {
+            core::slice::from_raw_parts(
+                start as usize as *const u8,
+                (end - start) as usize,
+            )
+        };
+        code
+    }};
+}
+pub(crate) use code;
+
+global_asm!(
+    r#"
+.text
+// fn(code): calls it with flags and registers that are known. Returns when it
+// does, or when a trap gives up on it.
+.globl lab_run_kernel, lab_run_user, lab_given_up
+lab_run_kernel:
+    push %ebp
+    push %ebx
+    push %esi
+    push %edi
+    mov %esp, lab_escape
+    mov 20(%esp), %ecx
+    xor %eax, %eax
+    xor %ebx, %ebx
+    xor %edx, %edx
+    xor %esi, %esi
+    xor %edi, %edi
+    xor %ebp, %ebp
+    push $0x202
+    popf
+    call *%ecx
+    jmp lab_run_end
+lab_given_up:
+    mov lab_escape, %esp
+lab_run_end:
+    push $0x202
+    popf
+    pop %edi
+    pop %esi
+    pop %ebx
+    pop %ebp
+    ret
+
+// fn(frame): its five words are what iret takes; then come eax, ebx, ecx, edx,
+// esi, edi, ebp. Comes back when a trap gives up on it.
+lab_run_user:
+    push %ebp
+    push %ebx
+    push %esi
+    push %edi
+    mov %esp, lab_escape
+    mov 20(%esp), %eax
+    push 16(%eax)
+    push 12(%eax)
+    push 8(%eax)
+    push 4(%eax)
+    push (%eax)
+    mov 24(%eax), %ebx
+    mov 28(%eax), %ecx
+    mov 36(%eax), %esi
+    mov 40(%eax), %edi
+    mov 44(%eax), %ebp
+    fxrstor lab_start_vectors
+    push 20(%eax)
+    mov 32(%eax), %edx
+    mov ${user_ds}, %eax
+    mov %eax, %ds
+    mov %eax, %es
+    mov 12(%esp), %eax // flags: eax, eip, cs come before
+    and ${interrupts}, %eax
+    jmp lguest_noirq_start // stores irq_enabled, pops eax, iret
+"#,
+    user_ds = const USER_DS,
+    interrupts = const IF,
+    options(att_syntax)
+);
+
+/// Has user mode start with these x87 and SSE registers, as `fxsave` stores
+/// them.
+pub(crate) fn start_with(vectors: &[u8; 512]) {
+    // SAFETY: read by `lab_run_user` only, which does not run now.
+    unsafe { (&raw mut lab_start_vectors).write(*vectors) };
+}
+
+/// The registers as they are when nobody has used them.
+pub(super) fn open() {
+    start_with(&VectorState::new().0);
+}
+
+unsafe extern "C" {
+    static mut lab_start_vectors: [u8; 512];
+    fn lab_run_kernel(code: u32);
+    fn lab_run_user(start: *const User);
+}
+
+/// What user mode starts with.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct User {
+    pub(crate) eip: u32,
+    pub(crate) cs: u32,
+    pub(crate) eflags: u32,
+    pub(crate) esp: u32,
+    pub(crate) ss: u32,
+    pub(crate) eax: u32,
+    pub(crate) ebx: u32,
+    pub(crate) ecx: u32,
+    pub(crate) edx: u32,
+    pub(crate) esi: u32,
+    pub(crate) edi: u32,
+    pub(crate) ebp: u32,
+}
+
+impl User {
+    /// A fresh start, interrupts off.
+    pub(crate) const fn new() -> Self {
+        Self {
+            eip: USER_CODE,
+            cs: USER_CS as u32,
+            eflags: 2,
+            esp: USER_STACK,
+            ss: USER_DS as u32,
+            eax: 0,
+            ebx: 0,
+            ecx: 0,
+            edx: 0,
+            esi: 0,
+            edi: 0,
+            ebp: 0,
+        }
+    }
+
+    /// As it was when `seen` came out of user mode.
+    pub(crate) fn after(seen: &Seen) -> Self {
+        let r = &seen.trapped;
+        let [eip, cs, eflags, esp, ss] = seen.user_frame();
+        Self {
+            eip,
+            cs,
+            eflags,
+            esp,
+            ss,
+            eax: r.eax,
+            ebx: r.ebx,
+            ecx: r.ecx,
+            edx: r.edx,
+            esi: r.esi,
+            edi: r.edi,
+            ebp: r.ebp,
+        }
+    }
+
+    /// Runs until a trap gives up on it; the last trap.
+    pub(crate) fn run(&self) -> Seen {
+        let seen = trap::count();
+        // SAFETY: comes back by `lab_given_up`, with all that a function has
+        // to keep.
+        unsafe { lab_run_user(self) };
+        trap::after(seen).expect("user mode is left by a trap")
+    }
+}
+
+/// Runs `code` in kernel mode; the trap that ended it, if one did.
+pub(crate) fn kernel(code: &[u8]) -> Option<Seen> {
+    memory::write(space::kernel_code(), code);
+    memory::write(space::kernel_code() + code.len() as u32, &[0xC3]);
+    let seen = trap::count();
+    // SAFETY: the code ends with a `ret`, or in a trap that gives up on it.
+    unsafe { lab_run_kernel(KERNEL_CODE) };
+    trap::after(seen)
+}
+
+/// Runs `code` in user mode until it traps.
+pub(crate) fn user(code: &[u8]) -> Seen {
+    put_user(code);
+    User::new().run()
+}
+
+/// Puts `code` where user mode starts.
+pub(crate) fn put_user(code: &[u8]) {
+    memory::write(space::user_code(), code);
+    let stack = trap::stack();
+    super::hypercall(Hypercall::SetStack, KERNEL_DS.into(), stack, 2);
+}
+
+/// Runs `code` where it was written to, before the lab is open: in the linear
+/// mapping, at an address that never changes either.
+pub(crate) fn early(code: &[u8]) {
+    memory::write(memory::FIRST, code);
+    memory::write(memory::FIRST + code.len() as u32, &[0xC3]);
+    let at = memory::va(memory::FIRST) as usize;
+    // SAFETY: a function without arguments, as far as it returns.
+    let code: extern "C" fn() = unsafe { core::mem::transmute(at) };
+    code();
+}

@@ -1,0 +1,149 @@
+//! The Guest that asks: one question, one answer, and off.
+//!
+//! What the Host promises is best checked by whoever it was promised to. Each
+//! function below a topic is a question, its doc comment says which, and what
+//! it prints is the answer. `ask=NAME` on the command line picks one,
+//! `ask=list` names them all. The answers on record are in
+//! `crates/lguest/tests/questions`, where a test compares; so a question
+//! prints nothing that changes from run to run or from build to build.
+//!
+//! The lab has what many questions need: hypercalls with any number, code of a
+//! few bytes in either mode, at an address that never changes, and a look at
+//! what the Host pushes when it traps.
+
+#![no_std]
+#![no_main]
+
+mod lab;
+
+mod early;
+mod hypercalls;
+mod ring;
+mod traps;
+mod user;
+mod segments;
+mod paging;
+mod interrupts;
+mod dma;
+mod console;
+mod end;
+
+use lg_guest::boot::Boot;
+use lg_guest::command_line::CommandLine;
+use lg_guest::{power, println};
+
+lg_guest::entry!(main, early: early);
+
+/// A name and what it stands for.
+type Question = (&'static str, fn());
+
+macro_rules! questions {
+    ($($topic:ident: $($name:ident)+;)+) => {
+        &[$($((stringify!($name), $topic::$name as fn()),)+)+]
+    };
+}
+
+/// What is asked before the Host has heard of us.
+const EARLY: &[Question] = questions! {
+    early: crash_before_init halt_before_init ring_before_init
+        number_11_before_init number_max_before_init trap_before_init
+        fault_before_init ports_before_init init_outside_memory init_at_zero
+        init_at_the_end_of_memory init_with_a_ring_in_use;
+};
+
+/// What is asked by a kernel that is up.
+const LATE: &[Question] = questions! {
+    hypercalls: number_11 number_17 number_max number_256 init_twice
+        init_answers registers_kept user_hypercall crash crash_without_end
+        crash_at_the_end_of_memory crash_beyond_memory
+        crash_with_control_characters crash_with_nothing_to_say gdt_sizes
+        gdt_too_large gdt_beyond_memory gdt_nowhere tls_beyond_memory
+        gates_ignored gate_of_a_task gate_of_16_bits gate_of_a_call
+        gate_not_present stack_of_level_0 stack_of_level_3
+        stack_of_three_pages stack_sizes stack_nowhere directory_beyond_memory
+        directory_empty arguments_ignored gdt_untouched;
+    ring: ring_order ring_wrap ring_gap ring_status ring_at_a_trap
+        ring_results ring_number_11 ring_init ring_crash ring_halt
+        ring_flush_in_the_ring;
+    traps: division division_overflow single_step breakpoint
+        breakpoint_of_two_bytes breakpoint_denied overflow bound undefined
+        undefined_lock privileged debug_registers ports ports_of_a_user
+        ports_by_string software_interrupts software_interrupt_allowed
+        software_interrupt_without_error software_interrupts_of_the_host
+        system_call_denied system_call_without_gate gate_types
+        fault_through_trap_gate unhandled unhandled_with_error unhandled_fault
+        vectors_of_the_host alignment alignment_in_the_handler
+        flags_in_the_handler floating_point vector_floating_point bad_segments
+        iret_of_a_user far_jump_of_a_user go_on;
+    user: ts_of_a_user ts_without_gate ts_frame vectors_kept_by_the_host
+        vectors_kept_over_traps two_programs registers_of_a_user
+        many_system_calls system_call_of_the_kernel stack_overflow
+        demand_paging;
+    segments: tls_of_a_user tls_over_traps tls_of_two_directories tls_replaced
+        tls_not_present data_segments_of_a_user data_segments_of_the_kernel
+        selectors_seen iret_flags;
+    paging: accessed_and_dirty accessed_and_dirty_of_a_user
+        accessed_and_dirty_by_a_write dirty_again read_only_stays_clean
+        kernel_faults user_faults kernel_uses_user_pages
+        user_reaches_for_the_kernel user_reaches_for_nothing user_straddles
+        user_touches_the_switcher kernel_touches_the_switcher
+        kernel_writes_to_the_switcher kernel_jumps_to_the_switcher
+        kernel_maps_the_switcher kernel_forgets_the_switcher
+        last_directory_entry set_pte set_pte_of_a_user set_pmd flush_user
+        flush_all flush_all_of_the_kernel flush_all_elsewhere
+        set_pte_elsewhere set_pte_of_the_kernel_elsewhere two_directories
+        forty_directories directory_used_again null_pointer page_zero
+        pte_with_pse pte_with_pwt set_pte_with_pwt pte_flags_allowed
+        pte_beyond_memory pte_of_the_last_page pte_not_present pde_with_pse
+        pde_beyond_memory pde_with_global pde_with_pse_of_a_user pde_accessed
+        table_in_its_own_space one_page_twice code_just_written
+        linear_with_a_hole;
+    interrupts: halt_until_timer halt_with_interrupts_on halt_with_one_pending
+        halt_without_handler timer_through_trap_gate alarm_off alarm_of_1_ns
+        alarm_of_100_ns alarm_replaced alarm_once alarm_in_time
+        interrupt_while_computing interrupt_delayed interrupt_of_a_user
+        interrupt_of_the_kernel interrupt_blocked halt_with_the_timer_blocked
+        lowest_first lowest_blocked time_moves many_alarms
+        handler_not_interrupted;
+    dma: bind_limit bind_interrupts unbind bind_nowhere bind_unaligned
+        bind_beyond_memory bind_at_the_end send_to_nobody send_to_oneself
+        send_unaligned send_beyond_memory send_from_the_end
+        send_from_the_last_byte send_from_odd_places send_sixteen_sections
+        send_until_an_empty_section send_nothing send_a_whole_page
+        send_across_a_page send_more_than_a_page send_what_is_not_there
+        send_with_a_bad_end send_with_a_bad_rest send_badly_to_nobody results;
+    console: typed typed_into_sections typed_into_an_array typed_before_bound
+        typed_nowhere typed_across_a_page typed_into_nothing typed_to_the_end;
+    end: power_down power_down_with_7 power_down_with_119 power_down_with_120
+        power_down_with_255 power_down_with_256 power_down_or_not panicked
+        last_words;
+};
+
+/// Before everything else: is it one of the early ones?
+fn early() {
+    if let Some(ask) = find(EARLY, lab::command_line()) {
+        ask();
+    }
+}
+
+fn main(boot: &'static Boot) {
+    let name = boot.arguments.value("ask").unwrap_or("list");
+    if name == "list" {
+        for (name, _) in EARLY.iter().chain(LATE) {
+            println!("{name}");
+        }
+        power::off(0);
+    }
+    let Some(ask) = find(LATE, boot.arguments) else {
+        panic!("no such question, or an early one that was answered");
+    };
+    lab::open();
+    ask();
+    power::off(0);
+}
+
+fn find(questions: &[Question], line: CommandLine<'_>) -> Option<fn()> {
+    let wanted = line.value("ask")?;
+    let found = questions.iter().find(|(name, _)| *name == wanted)?;
+    Some(found.1)
+}

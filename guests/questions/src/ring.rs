@@ -1,0 +1,185 @@
+//! The ring: calls that wait until the next real one.
+
+use crate::lab::memory::{self, peek, poke};
+use crate::lab::{call, hypercall, page};
+use lg_abi::dma::{Dma, LGUEST_CONSOLE_DMA_KEY};
+use lg_abi::hypercall::{Hypercall, RawCall};
+use lg_abi::shared::{HCALL_DONE, HCALL_PENDING, LHCALL_RING_SIZE, offset};
+use lg_guest::println;
+
+const SIZE: u32 = LHCALL_RING_SIZE as u32;
+
+/// Writes a call into entry `n`, and hands it over.
+fn put(n: u32, eax: u32, edx: u32, ebx: u32, ecx: u32) {
+    let at = memory::shared(offset::HCALLS) + n % SIZE * size_of::<RawCall>() as u32;
+    for (field, word) in (0..).step_by(4).zip([eax, edx, ebx, ecx]) {
+        poke(at + field, word);
+    }
+    set_status(n, HCALL_PENDING);
+}
+
+fn status(n: u32) -> u8 {
+    memory::bytes(memory::shared(offset::HCALL_STATUS) + n % SIZE, 1)[0]
+}
+
+fn set_status(n: u32, status: u8) {
+    memory::write(memory::shared(offset::HCALL_STATUS) + n % SIZE, &[status]);
+}
+
+/// The entry that the Host looks at next. The kit has used some.
+fn next() -> u32 {
+    for n in 0..SIZE {
+        put(n, 0, 0, 0, 0);
+        call(0, 0, 0, 0);
+        if status(n) == HCALL_DONE {
+            return (n + 1) % SIZE;
+        }
+        set_status(n, HCALL_DONE);
+    }
+    panic!("the Host looks at no entry");
+}
+
+/// Where the entries that are still pending are, from `first` on.
+fn show(first: u32) {
+    for n in 0..SIZE {
+        if status(first + n) != HCALL_DONE {
+            println!("pending: {n}");
+        }
+    }
+    println!("looked");
+}
+
+/// A console message of one section, in a page of its own.
+fn message(text: &[u8]) -> u32 {
+    let page = page();
+    memory::write(page + 256, text);
+    poke(page + 4, page + 256);
+    memory::write(page + 68, &(text.len() as u16).to_le_bytes());
+    assert!(size_of::<Dma>() < 256);
+    page
+}
+
+fn send(n: u32, text: &[u8]) -> u32 {
+    let dma = message(text);
+    put(n, Hypercall::SendDma as u32, LGUEST_CONSOLE_DMA_KEY, dma, 0);
+    dma
+}
+
+/// Are calls carried out in the order of their entries, sends to the Launcher
+/// among them, and before the direct call?
+pub(crate) fn ring_order() {
+    let first = next();
+    let dmas = [b"one\r\n", b"two\r\n", b"six\r\n"];
+    let dmas = [0, 1, 2].map(|n| send(first + n, dmas[n as usize]));
+    let last = message(b"and the direct call\r\n");
+    hypercall(Hypercall::SendDma, LGUEST_CONSOLE_DMA_KEY, last, 0);
+    println!("used_len {:?} {}", dmas.map(peek), peek(last));
+    show(first);
+}
+
+/// Does the ring go on at its beginning after its end?
+pub(crate) fn ring_wrap() {
+    let mut first = next();
+    for round in 0..4 {
+        for n in 0..SIZE {
+            put(first + n, 0, 0, 0, 0);
+        }
+        send(first, b"first ");
+        send(first + SIZE - 1, b"last\r\n");
+        call(0, 0, 0, 0);
+        println!("round {round}");
+        show(first);
+        // The next round begins in the middle of it.
+        for n in 0..21 {
+            put(first + n, 0, 0, 0, 0);
+        }
+        call(0, 0, 0, 0);
+        first += 21;
+    }
+}
+
+/// Does the Host stop at the first entry that is free, whatever lies behind
+/// it?
+pub(crate) fn ring_gap() {
+    let first = next();
+    put(first, 0, 0, 0, 0);
+    put(first + 2, 11, 0, 0, 0); // deadly, if it were looked at
+    call(0, 0, 0, 0);
+    show(first);
+    set_status(first + 2, HCALL_DONE);
+}
+
+/// Does every status but 0xFF mean that a call waits?
+pub(crate) fn ring_status() {
+    let first = next();
+    for (n, value) in [(0, 1), (1, 0x7F), (2, 0xFE), (3, 0x80)] {
+        put(first + n, 0, 0, 0, 0);
+        set_status(first + n, value);
+    }
+    call(0, 0, 0, 0);
+    show(first);
+}
+
+/// Is the ring emptied at a trap that has nothing to do with it?
+pub(crate) fn ring_at_a_trap() {
+    let first = next();
+    send(first, b"from the ring\r\n");
+    crate::lab::kernel(crate::lab::code!("ud2"));
+    show(first);
+}
+
+/// Is the result of a call in the ring dropped, and eax of the direct call
+/// untouched by it?
+pub(crate) fn ring_results() {
+    let first = next();
+    let dmas = page();
+    put(first, Hypercall::BindDma as u32, 0x3_0000, dmas, 1 << 8 | 5);
+    println!("eax {:#x}", call(0, 0, 0, 0));
+    println!("unbind {}", crate::lab::calls::bind(0x3_0000, dmas, 0, 0));
+    println!("again {}", crate::lab::calls::bind(0x3_0000, dmas, 0, 0));
+}
+
+/// Is a call in the ring that does not exist as deadly as a direct one, and
+/// the direct call not carried out any more?
+pub(crate) fn ring_number_11() {
+    let first = next();
+    put(first, 11, 0, 0, 0);
+    let never = message(b"never\r\n");
+    hypercall(Hypercall::SendDma, LGUEST_CONSOLE_DMA_KEY, never, 0);
+}
+
+/// Is LGUEST_INIT deadly in the ring?
+pub(crate) fn ring_init() {
+    put(next(), Hypercall::Init as u32, page(), 0, 0);
+    call(0, 0, 0, 0);
+}
+
+/// Does a CRASH in the ring end the Guest with its message?
+pub(crate) fn ring_crash() {
+    let text = page();
+    memory::write(text, b"out of the ring\0");
+    put(next(), Hypercall::Crash as u32, text, 0, 0);
+    call(0, 0, 0, 0);
+}
+
+/// Does HALT in the ring stop the Guest until the timer that comes before it?
+pub(crate) fn ring_halt() {
+    let first = next();
+    put(first, Hypercall::SetClockevent as u32, 1_000_000, 0, 0);
+    put(first + 1, Hypercall::Halt as u32, 0, 0, 0);
+    let traps = crate::lab::trap::count();
+    call(0, 0, 0, 0);
+    println!("traps {}", crate::lab::trap::count() - traps);
+    println!("vector {}", crate::lab::trap::nth(traps).trapped.vector);
+    show(first);
+}
+
+/// Does the ring hold FLUSH_ASYNC, too, without starting all over?
+pub(crate) fn ring_flush_in_the_ring() {
+    let first = next();
+    put(first, 0, 0, 0, 0);
+    send(first + 1, b"once\r\n");
+    put(first + 2, 0, 0, 0, 0);
+    call(0, 0, 0, 0);
+    show(first);
+}

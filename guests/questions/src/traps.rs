@@ -1,0 +1,401 @@
+//! Traps: every vector that code can raise, and what the Host pushes.
+
+use crate::lab::memory;
+use crate::lab::run::{User, put_user};
+use crate::lab::space::USER_DATA;
+use crate::lab::trap::{
+    self, INTERRUPT_GATE, Next, TRAP_GATE, USER_INTERRUPT_GATE, USER_TRAP_GATE,
+};
+use crate::lab::{code, kernel, user};
+use lg_abi::shared::IF;
+use lg_guest::{println, shared};
+
+/// Runs `code` in both modes and prints the trap that ends it.
+fn both(code: &[u8]) {
+    match kernel(code) {
+        Some(seen) => println!("kernel {seen}"),
+        None => println!("kernel: no trap"),
+    }
+    println!("user   {}", user(code));
+}
+
+/// What does a division by zero push?
+pub(crate) fn division() {
+    both(code!("xor %ecx, %ecx", "div %ecx"));
+}
+
+/// What does a quotient push that is too large?
+pub(crate) fn division_overflow() {
+    both(code!("mov $5, %edx", "mov $3, %ecx", "div %ecx"));
+}
+
+/// Where does a single step trap: behind one instruction?
+pub(crate) fn single_step() {
+    both(code!("pushf", "orl $0x100, (%esp)", "popf", "nop", "nop", "ud2"));
+}
+
+/// What does `int3` push: the address behind it?
+pub(crate) fn breakpoint() {
+    trap::set_gate(3, USER_INTERRUPT_GATE);
+    both(code!("int3"));
+}
+
+/// What does `int $3` of two bytes push?
+pub(crate) fn breakpoint_of_two_bytes() {
+    trap::set_gate(3, USER_INTERRUPT_GATE);
+    both(code!(".byte 0xCD, 3"));
+}
+
+/// What does `int3` do that its gate does not allow to user mode?
+pub(crate) fn breakpoint_denied() {
+    both(code!("nop", "int3"));
+}
+
+/// What does `into` push, and does it do nothing without an overflow?
+pub(crate) fn overflow() {
+    trap::set_gate(4, USER_INTERRUPT_GATE);
+    both(code!("into", "mov $0x7fffffff, %eax", "inc %eax", "into"));
+}
+
+/// What does `bound` push?
+pub(crate) fn bound() {
+    poke_bounds();
+    both(code!("mov $10, %eax", "bound %eax, 0x8049000"));
+}
+
+/// What does `ud2` push?
+pub(crate) fn undefined() {
+    both(code!("ud2"));
+}
+
+/// And `lock` where it has no place?
+pub(crate) fn undefined_lock() {
+    both(code!("lock; nop"));
+}
+
+/// What do the instructions push that only privilege level 0 has?
+pub(crate) fn privileged() {
+    for (name, code) in [
+        ("hlt", code!("hlt")),
+        ("cli", code!("cli")),
+        ("sti", code!("sti")),
+        ("lgdt", code!("lgdt 0x8049000")),
+        ("lidt", code!("lidt 0x8049000")),
+        ("lldt", code!("xor %eax, %eax", "lldt %ax")),
+        ("ltr", code!("xor %eax, %eax", "ltr %ax")),
+        ("clts", code!("clts")),
+        ("lmsw", code!("xor %eax, %eax", "lmsw %ax")),
+        ("rdmsr", code!("rdmsr")),
+        ("wrmsr", code!("wrmsr")),
+        ("invlpg", code!("invlpg 0x8049000")),
+        ("wbinvd", code!("wbinvd")),
+        ("from cr0", code!("mov %cr0, %eax")),
+        ("to cr3", code!("mov %eax, %cr3")),
+    ] {
+        println!("{name}:");
+        both(code);
+    }
+}
+
+/// Are a kernel's moves from and to debug registers carried out, and a user's
+/// not?
+pub(crate) fn debug_registers() {
+    both(code!(
+        "mov $0x12345678, %ebx",
+        "mov %db6, %ebx",
+        "mov %ebx, %db7",
+        "mov %db0, %ecx",
+        "ud2"
+    ));
+    let registers = trap::nth(0).trapped;
+    println!("db6 {:#x}, db0 {:#x}", registers.ebx, registers.ecx);
+}
+
+/// Are `in` and `out` of all widths stepped over in the kernel, and does `in`
+/// read ones as wide as it is?
+pub(crate) fn ports() {
+    let seen = kernel(code!(
+        "out %al, $0x80",
+        "out %ax, $0x80",
+        "out %eax, $0x80",
+        "mov $0x3f8, %edx",
+        "out %al, %dx",
+        "out %ax, %dx",
+        "out %eax, %dx",
+        "xor %eax, %eax",
+        "in $0x60, %al",
+        "mov %eax, %ebx",
+        "xor %eax, %eax",
+        "in %dx, %ax",
+        "mov %eax, %ecx",
+        "xor %eax, %eax",
+        "in %dx, %eax",
+        "mov %eax, %esi",
+        "xor %eax, %eax",
+        "in $0x60, %ax",
+        "mov %eax, %edi",
+        "xor %eax, %eax",
+        "in %dx, %al",
+        "mov %eax, %ebp",
+        "xor %eax, %eax",
+        "in $0x60, %eax",
+        "ud2"
+    ));
+    let seen = seen.expect("ud2 traps");
+    let r = seen.trapped;
+    println!("in $p, %al {:#x}; in %dx, %al {:#x}", r.ebx, r.ebp);
+    println!("in $p, %ax {:#x}; in %dx, %ax {:#x}", r.edi, r.ecx);
+    println!("in $p, %eax {:#x}; in %dx, %eax {:#x}", r.eax, r.esi);
+    println!("{seen}");
+}
+
+/// Do `in` and `out` trap in user mode?
+pub(crate) fn ports_of_a_user() {
+    println!("{}", user(code!("in %dx, %al")));
+    println!("{}", user(code!("out %eax, $0x80")));
+}
+
+/// Do the string forms of `in` and `out` trap even in the kernel?
+pub(crate) fn ports_by_string() {
+    both(code!("mov $0x8049000, %edi", "insb"));
+    both(code!("mov $0x8049000, %esi", "rep; outsl"));
+}
+
+/// What does `int n` push in each mode, for a vector of each kind: one with a
+/// gate for the kernel, one without any, an interrupt's, the system call's?
+pub(crate) fn software_interrupts() {
+    both(code!("int $6"));
+    both(code!("int $14"));
+    both(code!("int $2"));
+    both(code!("int $8"));
+    both(code!("int $33"));
+    both(code!("int $0x7f"));
+    both(code!("int $0x80"));
+    both(code!("int $0xff"));
+}
+
+/// Does a gate for everybody let user mode's `int n` through?
+pub(crate) fn software_interrupt_allowed() {
+    trap::set_gate(5, USER_INTERRUPT_GATE);
+    both(code!("int $5"));
+}
+
+/// Does an `int $12` push no error code, where the fault would?
+pub(crate) fn software_interrupt_without_error() {
+    trap::set_gate(12, USER_INTERRUPT_GATE);
+    for seen in [kernel(code!("int $12")), Some(user(code!("int $12")))] {
+        let seen = seen.expect("it traps");
+        // `Display` counts on one for this vector, so these are its words.
+        let [a, b, c, ..] = seen.trapped.pushed;
+        println!("{} words: {a:#x} {b:#x} {c:#x}", seen.words());
+    }
+}
+
+/// Are the vectors that the Host has to see for itself refused to `int`,
+/// whatever their gates say: 7, 13 and 14?
+pub(crate) fn software_interrupts_of_the_host() {
+    for vector in [7, 13, 14] {
+        trap::set_gate(vector, USER_INTERRUPT_GATE);
+    }
+    both(code!("int $7"));
+    both(code!("int $13"));
+    both(code!("int $14"));
+}
+
+/// Is the system call refused to user mode if its gate is the kernel's?
+pub(crate) fn system_call_denied() {
+    trap::set_gate(0x80, INTERRUPT_GATE);
+    both(code!("int $0x80"));
+}
+
+/// Is a system call without a gate deadly?
+pub(crate) fn system_call_without_gate() {
+    trap::remove_gate(0x80);
+    user(code!("nop", "int $0x80"));
+}
+
+/// Does a trap gate leave interrupts on, and an interrupt gate switch them off?
+pub(crate) fn gate_types() {
+    let code = code!("nop", "int $0x80");
+    for (name, gate) in [
+        ("interrupt gate", USER_INTERRUPT_GATE),
+        ("trap gate", USER_TRAP_GATE),
+    ] {
+        trap::set_gate(0x80, gate);
+        shared::set_irq_enabled(true);
+        let seen = kernel(code);
+        shared::set_irq_enabled(false);
+        println!("{name}, {}", seen.expect("a system call traps"));
+        let mut start = User::new();
+        start.eflags |= IF;
+        put_user(code);
+        println!("{name}, {}", start.run());
+        shared::set_irq_enabled(false);
+    }
+}
+
+/// Does a fault through a trap gate leave interrupts on, too?
+pub(crate) fn fault_through_trap_gate() {
+    trap::set_gate(6, TRAP_GATE);
+    shared::set_irq_enabled(true);
+    let seen = kernel(code!("ud2"));
+    shared::set_irq_enabled(false);
+    println!("{}", seen.expect("ud2 traps"));
+}
+
+/// What does a trap say that has no gate?
+pub(crate) fn unhandled() {
+    trap::remove_gate(0);
+    kernel(code!("nop", "div %eax"));
+}
+
+/// Does it say the error code?
+pub(crate) fn unhandled_with_error() {
+    trap::remove_gate(13);
+    user(code!("nop", "int $0x21"));
+}
+
+/// And the address, for a page fault?
+pub(crate) fn unhandled_fault() {
+    trap::remove_gate(14);
+    user(code!("movl $1, 0x700"));
+}
+
+/// Do vectors that nobody can raise stay out of reach: is a 2, 8 or 31 in
+/// user mode a general protection fault?
+pub(crate) fn vectors_of_the_host() {
+    println!("{}", user(code!("int $2")));
+    println!("{}", user(code!("int $8")));
+    println!("{}", user(code!("int $15")));
+    println!("{}", user(code!("int $31")));
+}
+
+/// Does an unaligned access trap in user mode with AC set, and not in the
+/// kernel?
+pub(crate) fn alignment() {
+    both(code!(
+        "pushf",
+        "orl $0x40000, (%esp)",
+        "popf",
+        "mov 0x8049001, %eax",
+        "mov $0x8049000, %eax",
+        "ud2"
+    ));
+}
+
+/// Is AC off in the handler, so that the kernel is not bitten?
+pub(crate) fn alignment_in_the_handler() {
+    let seen = user(code!(
+        "pushf",
+        "orl $0x40000, (%esp)",
+        "popf",
+        "int $0x80"
+    ));
+    println!("{seen}");
+    println!("flags in the handler {:#x}", seen.trapped.flags & !IF);
+}
+
+/// Which flags does a handler begin with: are DF and ID kept, TF and NT not?
+pub(crate) fn flags_in_the_handler() {
+    for (name, code) in [
+        ("direction", code!("std", "stc", "int $0x80")),
+        (
+            "nested",
+            code!("pushf", "orl $0x4000, (%esp)", "popf", "int $0x80"),
+        ),
+        (
+            "id",
+            code!("pushf", "orl $0x200000, (%esp)", "popf", "int $0x80"),
+        ),
+    ] {
+        println!("{name}:");
+        for seen in [kernel(code).expect("it traps"), user(code)] {
+            println!("{seen}");
+            println!("flags in the handler {:#x}", seen.trapped.flags & !IF);
+        }
+    }
+}
+
+/// What does an x87 error push that is not masked?
+pub(crate) fn floating_point() {
+    both(code!(
+        "fninit",
+        "movl $0x0340, 0x8049100", // nothing masked
+        "fldcw 0x8049100",
+        "fld1",
+        "fldz",
+        "fdivrp",
+        "fwait",
+        "ud2"
+    ));
+}
+
+/// What does an SSE error push that is not masked?
+pub(crate) fn vector_floating_point() {
+    both(code!(
+        "movl $0x1d80, 0x8049100", // division by zero unmasked
+        "ldmxcsr 0x8049100",
+        "mov $1, %eax",
+        "cvtsi2ss %eax, %xmm0",
+        "xorps %xmm1, %xmm1",
+        "divss %xmm1, %xmm0",
+        "ud2"
+    ));
+}
+
+/// What does a null or missing data segment push that is used?
+pub(crate) fn bad_segments() {
+    both(code!("xor %eax, %eax", "mov %eax, %fs", "mov %fs:0x8049000, %al"));
+    both(code!("mov $0x83, %eax", "mov %eax, %fs"));
+    both(code!("mov $0xfff8, %eax", "mov %eax, %fs"));
+}
+
+/// What does an `iret` push that user mode tries?
+pub(crate) fn iret_of_a_user() {
+    println!(
+        "{}",
+        user(code!(
+            "push $0x7b",
+            "push $0xB0000000",
+            "push $2",
+            "push $0x61",
+            "push $0",
+            "iret"
+        ))
+    );
+}
+
+/// Does a far jump to the kernel's code segment fault in user mode?
+pub(crate) fn far_jump_of_a_user() {
+    println!("{}", user(code!("ljmp $0x61, $0xC0100000")));
+}
+
+/// Does a handler that changes registers and goes on do so for the code that
+/// trapped, with everything else as it was?
+pub(crate) fn go_on() {
+    trap::handle(|seen| {
+        if seen.trapped.vector != 6 {
+            return Next::GiveUp;
+        }
+        seen.set_eip(seen.eip() + 2);
+        seen.trapped.ebx += 1;
+        Next::GoOn
+    });
+    let code = code!(
+        "mov $100, %ebx",
+        "mov $5, %ecx",
+        "std",
+        "1: ud2",
+        "loop 1b",
+        "int $0x80"
+    );
+    for seen in [kernel(code).expect("it traps"), user(code)] {
+        println!("ebx {}, {seen}", seen.trapped.ebx);
+    }
+}
+
+/// Bounds for `bound`, where both modes find them.
+fn poke_bounds() {
+    memory::store(USER_DATA, 1);
+    memory::store(USER_DATA + 4, 9);
+}

@@ -1,0 +1,242 @@
+//! User mode as a whole: registers that nobody may touch, and the FPU.
+
+use crate::lab::memory::{self, poke, store};
+use crate::lab::run::{self, User, put_user};
+use crate::lab::space::{KERNEL_DATA, KERNEL_PAGE, Space, USER_DATA, first};
+use crate::lab::trap::{self, Next};
+use crate::lab::{code, hypercall, kernel, page, user};
+use lg_abi::hypercall::Hypercall;
+use lg_abi::shared::IF;
+use lg_guest::println;
+
+const TS: u32 = 8;
+
+/// Does TS give user mode trap 7 before its next use of the FPU, and no trap
+/// once it is cleared?
+pub(crate) fn ts_of_a_user() {
+    let code = code!("nop", "fld1", "fstp %st", "int $0x80");
+    hypercall(Hypercall::Ts, TS, 0, 0);
+    let seen = user(code);
+    println!("trap {}, not behind the FPU: {}", seen.trapped.vector, seen.eip() <= 0x804_8001);
+    let seen = user(code);
+    println!("still trap {}", seen.trapped.vector);
+    hypercall(Hypercall::Ts, 0, 0, 0);
+    println!("{}", user(code));
+}
+
+/// Is trap 7 the Guest's only while TS is set and there is a gate: does a
+/// kernel without one run user mode all the same?
+pub(crate) fn ts_without_gate() {
+    trap::remove_gate(7);
+    hypercall(Hypercall::Ts, TS, 0, 0);
+    println!("{}", user(code!("fld1", "fstp %st", "int $0x80")));
+}
+
+/// Does trap 7 come before an interrupt's handler is back, so that nobody uses
+/// the FPU in between?
+pub(crate) fn ts_frame() {
+    hypercall(Hypercall::Ts, TS, 0, 0);
+    println!("{}", user(code!("fld1")));
+}
+
+/// A state for fxrstor that nobody has by chance.
+fn pattern(seed: u8) -> [u8; 512] {
+    let mut image = [0; 512];
+    (image[0], image[1]) = (0x7F, 0x03); // all masked
+    image[4] = 0xFF; // all eight in use
+    (image[24], image[25]) = (0x80, 0x3F); // masked, round down
+    for n in 0..8 {
+        for byte in 0..10 {
+            image[32 + n * 16 + byte] = seed ^ (n * 16 + byte) as u8;
+        }
+        // A valid number: the top bit of the fraction is set.
+        image[32 + n * 16 + 7] |= 0x80;
+        for byte in 0..16 {
+            image[160 + n * 16 + byte] = seed.wrapping_mul(3) ^ (n * 16 + byte) as u8;
+        }
+    }
+    image
+}
+
+/// What of a state must be kept: control words, tags, and all registers.
+fn same(a: &[u8], b: &[u8]) -> bool {
+    a[..5] == b[..5] && a[24..28] == b[24..28] && a[32..288] == b[32..288]
+}
+
+/// Are the x87 and SSE registers untouched by everything that the Host does on
+/// its own: page faults, `in`, hypercalls, another page directory and back?
+pub(crate) fn vectors_kept_by_the_host() {
+    let other = Space::new();
+    first().set(KERNEL_DATA, page() | KERNEL_PAGE & !0x60);
+    assert_eq!((first().directory, other.directory), (0x2_0000, 0x2_8000));
+    let image = pattern(0x5A);
+    memory::write(memory::linear(0xC000_0000) + 0x6_0000, &image);
+    kernel(code!(
+        "fxrstor 0xC0060000",
+        "movl $1, 0xE0001000", // a page that nobody has used
+        "in $0x60, %al",
+        "mov $0, %eax",
+        "int $0x1f",
+        "mov $4, %eax", // NEW_PGTABLE
+        "mov $0x28000, %edx",
+        "int $0x1f",
+        "in $0x60, %al",
+        "mov $4, %eax",
+        "mov $0x20000, %edx",
+        "int $0x1f",
+        "fxsave 0xC0061000"
+    ));
+    println!("{}", same(&image, memory::bytes(0x6_1000, 512)));
+}
+
+/// Are they untouched by traps that the kernel gets and returns from?
+pub(crate) fn vectors_kept_over_traps() {
+    trap::handle(|seen| {
+        if seen.trapped.vector != 6 {
+            return Next::GiveUp;
+        }
+        seen.set_eip(seen.eip() + 2);
+        Next::GoOn
+    });
+    let image = pattern(0xA5);
+    run::start_with(&image);
+    user(code!("mov $100, %ecx", "1: ud2", "loop 1b", "int $0x80"));
+    println!("{}", same(&image, trap::vectors()));
+}
+
+/// Do two programs keep all their registers, x87 and SSE among them, while a
+/// timer takes the processor from one and gives it to the other?
+pub(crate) fn two_programs() {
+    let spaces = [first(), Space::new()];
+    trap::handle(|_| Next::GiveUp);
+    // Counts in memory of its own; every other register stays as it is.
+    put_user(code!("1: incl 0x8049000", "jmp 1b"));
+    let mut programs = [0, 1].map(|n: u32| {
+        let mut start = User::new();
+        start.eflags |= IF;
+        (start.eax, start.ebx) = (0x1111 + n, 0x2222 + n);
+        (start.ecx, start.edx) = (0x3333 + n, 0x4444 + n);
+        (start.esi, start.edi) = (0x5555 + n, 0x6666 + n);
+        start.ebp = 0x7777 + n;
+        (start, pattern(0x10 + n as u8))
+    });
+    let before = programs.map(|(start, _)| start);
+    let mut wrong = 0;
+    for turn in 0..60 {
+        let n = turn % 2;
+        let (start, vectors) = &mut programs[n];
+        spaces[n].activate();
+        run::start_with(vectors);
+        hypercall(Hypercall::SetClockevent, 300_000, 0, 0);
+        let seen = start.run();
+        if seen.trapped.vector != 32 {
+            println!("{seen}");
+        }
+        *start = User::after(&seen);
+        wrong += u32::from(!same(vectors, trap::vectors()));
+        let was = &before[n];
+        let same = start.eax == was.eax
+            && start.ebx == was.ebx
+            && start.ecx == was.ecx
+            && start.edx == was.edx
+            && start.esi == was.esi
+            && start.edi == was.edi
+            && start.ebp == was.ebp
+            && start.esp == was.esp
+            && start.ss == was.ss
+            && start.cs == was.cs;
+        wrong += u32::from(!same);
+        *vectors = *trap::vectors();
+    }
+    println!("wrong: {wrong}");
+    for space in spaces {
+        space.activate();
+        println!("got on: {}", memory::load(USER_DATA) > 1000);
+    }
+}
+
+/// Does user mode get all of its registers and its flags back from `iret`?
+pub(crate) fn registers_of_a_user() {
+    put_user(code!("int $0x80"));
+    let start = User {
+        eflags: 0xCD7 & !0x100,
+        eax: 0xA1,
+        ebx: 0xB2,
+        ecx: 0xC3,
+        edx: 0xD4,
+        esi: 0xE5,
+        edi: 0xF6,
+        ebp: 0x17,
+        esp: 0xAFFF_FF00,
+        ..User::new()
+    };
+    let seen = start.run();
+    let r = seen.trapped;
+    println!("{seen}");
+    println!("{:x} {:x} {:x} {:x} {:x} {:x} {:x}", r.eax, r.ebx, r.ecx, r.edx, r.esi, r.edi, r.ebp);
+}
+
+/// Do system calls come back where they should, many times?
+pub(crate) fn many_system_calls() {
+    trap::handle(|seen| {
+        if seen.trapped.vector != 0x80 || seen.trapped.eax == 0 {
+            return Next::GiveUp;
+        }
+        seen.trapped.ebx += seen.trapped.eax;
+        Next::GoOn
+    });
+    let seen = user(code!(
+        "mov $10000, %ecx",
+        "1: mov $3, %eax",
+        "int $0x80",
+        "loop 1b",
+        "xor %eax, %eax",
+        "int $0x80"
+    ));
+    println!("{}", seen.trapped.ebx);
+}
+
+/// May the kernel make a system call of its own, as Linux does to start its
+/// first program?
+pub(crate) fn system_call_of_the_kernel() {
+    trap::handle(|seen| {
+        if seen.trapped.vector != 0x80 {
+            return Next::GiveUp;
+        }
+        seen.trapped.eax = 7;
+        Next::GoOn
+    });
+    let seen = kernel(code!("int $0x80", "mov %eax, %ebx", "ud2"));
+    println!("{}", seen.expect("ud2 traps").trapped.ebx);
+}
+
+/// Does user mode that runs away with its stack fault at the page below it?
+pub(crate) fn stack_overflow() {
+    println!("{}", user(code!("1: push %eax", "jmp 1b")));
+}
+
+/// Is a program that was stopped by a fault on a page that then comes, none
+/// the wiser?
+pub(crate) fn demand_paging() {
+    trap::handle(|seen| {
+        if seen.trapped.vector != 14 {
+            return Next::GiveUp;
+        }
+        let frame = page();
+        poke(frame, 1000);
+        first().set_pte(seen.cr2 & !0xFFF, frame | crate::lab::space::USER_PAGE);
+        Next::GoOn
+    });
+    let seen = user(code!(
+        "mov $0x10000000, %esi",
+        "mov $8, %ecx",
+        "1: add (%esi), %eax",
+        "incl (%esi)",
+        "add (%esi), %eax",
+        "add $4096, %esi",
+        "loop 1b",
+        "int $0x80"
+    ));
+    println!("{}, {} traps", seen.trapped.eax, trap::count());
+    store(USER_DATA, 0);
+}
