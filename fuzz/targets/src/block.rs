@@ -139,6 +139,8 @@ impl Test {
                 self.expect_read(&page, &into.unwrap_or_default());
             }
             (BLOCK_ERROR, _) => {}
+            // Its own `used_len` lies where the answer was.
+            _ if bound.is_some_and(|b| touches_page(b.addr, 4)) => {}
             other => panic!("an answer that is none: {other:?}"),
         }
         self.check_file();

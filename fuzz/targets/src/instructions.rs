@@ -11,6 +11,7 @@ use crate::machine::{
 };
 use lg_abi::hypercall::{Hypercall, RawCall};
 use lg_abi::segment::Descriptor;
+use lg_host::address::GuestPhys;
 use lg_host::emulate::MAX_INSTRUCTION;
 use lg_host::run::Event;
 
@@ -71,8 +72,12 @@ fn fault(machine: &mut Machine<'_>, input: &mut Input<'_>) {
     if user && input.bit() {
         regs.esp.set(Machine::interesting(input));
     }
-    let code = input.bytes(MAX_INSTRUCTION + 1);
-    machine.write(CODE + at, code);
+    machine.write(CODE + at, input.bytes(MAX_INSTRUCTION + 1));
+    let mut code = [0; 2];
+    let read = machine.memory().read(GuestPhys(CODE + at), &mut code[..1]);
+    read.expect("it is there");
+    let second = GuestPhys(CODE + at + 1);
+    let _ = machine.memory().read(second, &mut code[1..]);
     let esp = regs.esp.get();
     let error = if input.bit() {
         u32::from(input.half())
