@@ -313,6 +313,17 @@ fn become_view(program: RawFd, moves: &[(RawFd, RawFd)]) -> io::Result<()> {
         // between here and exec.
         unsafe { libc::close(fd) };
     }
+    // Whatever somebody has left open in us ends here, too. The program's own
+    // descriptor is still needed, so they are closed by exec, not before it.
+    let last = moves.iter().map(|&(_, to)| to).max().unwrap_or(2);
+    let first = libc::c_uint::try_from(last + 1).unwrap_or(0);
+    let flags = libc::CLOSE_RANGE_CLOEXEC;
+    // SAFETY: a system call on numbers.
+    if unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, flags) }
+        < 0
+    {
+        return Err(io::Error::last_os_error());
+    }
     let name = c"lguest-view";
     let arguments = [name.as_ptr(), std::ptr::null()];
     let environment = [std::ptr::null::<libc::c_char>()];
