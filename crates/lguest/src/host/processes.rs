@@ -62,8 +62,7 @@ impl Processes {
     ) -> io::Result<Self> {
         check_processor()?;
         let (command, theirs) = UnixStream::pair()?;
-        let program =
-            rustix::fs::memfd_create("lguest-view", MemfdFlags::CLOEXEC)?;
+        let program = executable_memfd("lguest-view")?;
         std::fs::File::from(program.try_clone()?).write_all(VIEW)?;
         let mut fds = vec![
             (memory.file(), MEMORY_FD),
@@ -227,6 +226,18 @@ impl Processes {
         let data = epoll::EventData::new_u64(mark);
         epoll::add(&self.watch, fd, data, epoll::EventFlags::IN)?;
         Ok(())
+    }
+}
+
+/// A memory file that may be executed, also where `vm.memfd_noexec` says that
+/// others may not. Kernels before 6.3 do not know the flag, nor the setting.
+fn executable_memfd(name: &str) -> io::Result<OwnedFd> {
+    let flags = MemfdFlags::CLOEXEC;
+    match rustix::fs::memfd_create(name, flags | MemfdFlags::EXEC) {
+        Err(rustix::io::Errno::INVAL) => {
+            Ok(rustix::fs::memfd_create(name, flags)?)
+        }
+        other => Ok(other?),
     }
 }
 
