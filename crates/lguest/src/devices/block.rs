@@ -411,5 +411,16 @@ impl Drop for Worker {
     }
 }
 
+#[cfg(fuzzing)]
+impl Block {
+    /// `disk` as a device with somebody else for a Host.
+    #[must_use]
+    pub fn attached(disk: Disk, host: Arc<dyn Requests>, place: Place) -> Self {
+        let mut block = Self::new(disk);
+        block.attach(host, place);
+        block
+    }
+}
+
 #[cfg(test)]
 mod tests;

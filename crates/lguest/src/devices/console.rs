@@ -292,6 +292,17 @@ fn wait_until_writable(output: &OwnedFd) {
     let _ = poll(&mut fds, None);
 }
 
+#[cfg(fuzzing)]
+impl Console {
+    /// A console with somebody else for a Host.
+    #[must_use]
+    pub fn attached(config: Config, host: Arc<dyn Requests>) -> Self {
+        let mut console = Self::new(config);
+        console.attach(host);
+        console
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::fake::FakeHost;

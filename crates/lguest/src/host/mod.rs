@@ -17,6 +17,9 @@ mod processes;
 mod state;
 pub mod wire;
 
+#[cfg(fuzzing)]
+pub mod fuzzing;
+
 use crate::memory::GuestMemory;
 pub use bindings::Binding;
 use bindings::Bindings;
@@ -25,7 +28,7 @@ use lg_abi::hypercall::{POWER_DOWN, POWER_DOWN_WITH_CODE};
 use lg_abi::request::Initialize;
 use lg_abi::shared::LGUEST_IRQS;
 use lg_host::gates::path;
-use lg_switcher::mailbox::{HOSTS_TURN, LAUNCHERS_TURN, Request};
+use lg_switcher::mailbox::{HOSTS_TURN, LAUNCHERS_TURN, Mailbox, Request};
 use processes::Processes;
 use rustix::thread::futex;
 use state::Shared;
@@ -294,7 +297,10 @@ impl Guest {
             if !core.wait_for_request(running) {
                 continue;
             }
-            if let Some(exit) = core.serve(running, &mut conversation) {
+            let mailbox = running.shared.mailbox();
+            let exit =
+                core.serve(mailbox, &running.processes, &mut conversation);
+            if let Some(exit) = exit {
                 return Ok(exit);
             }
         }
@@ -360,6 +366,15 @@ struct Running {
     processes: Processes,
     /// They may run on any processor.
     spread: bool,
+}
+
+/// What a request may want of the processes. Who fuzzes the mailbox has none.
+trait Views {
+    /// Starts the process of view `slot`.
+    fn start_view(&self, slot: u32) -> io::Result<()>;
+
+    /// Moves the Guest to a better processor, if there is one.
+    fn balance(&self);
 }
 
 /// Where we stand in the conversation with the Host.
@@ -483,10 +498,10 @@ impl Core {
     /// come back, if it has to.
     fn serve(
         &self,
-        running: &Running,
+        mailbox: &Mailbox,
+        views: &dyn Views,
         conversation: &mut Conversation,
     ) -> Option<Exit> {
-        let mailbox = running.shared.mailbox();
         *conversation = Conversation::Owed;
         let number = mailbox.request.load(Ordering::SeqCst);
         let [a, b, c] =
@@ -514,11 +529,11 @@ impl Core {
             Some(Request::StartView) => {
                 // A machine without room for one more process is no reason
                 // to die: the Host then makes do with the views it has.
-                reply(running.processes.start_view(a).is_ok());
+                reply(views.start_view(a).is_ok());
                 None
             }
             Some(Request::Balance) => {
-                running.processes.balance();
+                views.balance();
                 None
             }
             Some(Request::Broken) => {

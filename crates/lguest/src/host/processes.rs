@@ -8,7 +8,7 @@
 
 use super::affinity::{self, Affinity};
 use super::state::Shared;
-use super::{SharedPage, lock};
+use super::{SharedPage, Views, lock};
 use crate::memory::GuestMemory;
 use lg_host::state::MAX_VIEWS;
 use lg_switcher::layout::{COMMAND_FD, MEMORY_FD, SHARED_PAGE_FD, STATE_FD};
@@ -47,6 +47,16 @@ pub(super) struct Processes {
     affinity: Mutex<Option<Affinity>>,
     watch: OwnedFd,
     stop: OwnedFd,
+}
+
+impl Views for Processes {
+    fn start_view(&self, slot: u32) -> io::Result<()> {
+        Self::start_view(self, slot)
+    }
+
+    fn balance(&self) {
+        Self::balance(self);
+    }
 }
 
 impl Processes {

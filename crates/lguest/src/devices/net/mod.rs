@@ -64,5 +64,8 @@ fn violation(error: impl std::fmt::Display) -> Violation {
     Violation(error.to_string())
 }
 
+#[cfg(fuzzing)]
+pub mod fuzzing;
+
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,112 @@
+//! A door for fuzzing: one peer, whose port anybody may scribble over.
+//!
+//! Only there with `--cfg fuzzing`.
+
+use super::counters::Counters;
+use super::peer::Peer;
+use super::port::{Port, SharedPort};
+use super::rendezvous::{self, Hello, Report, Welcome};
+use super::window::Window;
+use crate::host::Binding;
+use crate::memory::GuestMemory;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+/// Physical address of the network's page in the receiver's memory.
+pub const PAGE: u32 = 0x3000;
+
+/// A sender's view of a receiver.
+pub struct Link {
+    peer: Peer,
+    port: Port,
+    counters: Counters,
+    sender: Window,
+    /// Where the receiver hears reports.
+    reports: OwnedFd,
+}
+
+impl Link {
+    /// Frames go from one memory into the other.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says.
+    pub fn new(from: &GuestMemory, to: &GuestMemory) -> io::Result<Self> {
+        let open = |memory: &GuestMemory| Window::open(memory.file());
+        let port = Port::create().map_err(io::Error::other)?;
+        let shared = SharedPort::open(port.file()).map_err(io::Error::other)?;
+        let window = open(to).map_err(io::Error::other)?;
+        let (ours, theirs) = pair()?;
+        Ok(Self {
+            peer: Peer::new(1, window, shared, 7, ours),
+            port,
+            counters: Counters::default(),
+            sender: open(from).map_err(io::Error::other)?,
+            reports: theirs,
+        })
+    }
+
+    /// The page of the port, to scribble over.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says.
+    pub fn port(&self) -> io::Result<File> {
+        Ok(self.port.file().try_clone_to_owned()?.into())
+    }
+
+    /// The owner shows what its Guest has bound.
+    pub fn show(&self, bindings: &[Binding]) {
+        self.port.show(PAGE, bindings);
+    }
+
+    /// The interrupts that the owner raises for what has arrived.
+    #[must_use]
+    pub fn arrived(&self) -> Vec<u8> {
+        self.port.arrived().collect()
+    }
+
+    /// The sender's Guest sends its `lguest_dma` at `dma` to the key at
+    /// `offset`. Answers the bytes that were taken, if there was anything to
+    /// send and somebody to take it.
+    #[must_use]
+    pub fn send(&self, dma: u32, offset: u32) -> Option<u32> {
+        let list = self.sender.dma(dma).ok()?;
+        let sections = self.sender.sections(&list).ok()?;
+        let index = self.peer.find(offset)?;
+        Some(self.peer.take(index, offset, &sections, &self.counters))
+    }
+
+    /// The buffer that was reported last as breaking the rules.
+    #[must_use]
+    pub fn reported(&self) -> Option<u32> {
+        let received = rendezvous::receive::<Report>(self.reports.as_fd());
+        received.ok().flatten().map(|(report, _)| report.dma)
+    }
+}
+
+/// Two sockets of the kind by which Launchers meet.
+fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let kind = SocketType::SEQPACKET;
+    Ok(socketpair(AddressFamily::UNIX, kind, flags, None)?)
+}
+
+/// A stranger's message arrives, with so many files. Answers whether it is
+/// believed to be of any kind.
+///
+/// # Errors
+///
+/// What the kernel says to our own end.
+pub fn receive(message: &[u8], kind: u8) -> io::Result<bool> {
+    let (ours, theirs) = pair()?;
+    rustix::net::send(&theirs, message, rustix::net::SendFlags::NOSIGNAL)?;
+    let ours = ours.as_fd();
+    Ok(match kind % 3 {
+        0 => rendezvous::receive::<Hello>(ours).is_ok_and(|m| m.is_some()),
+        1 => rendezvous::receive::<Welcome>(ours).is_ok_and(|m| m.is_some()),
+        _ => rendezvous::receive::<Report>(ours).is_ok_and(|m| m.is_some()),
+    })
+}

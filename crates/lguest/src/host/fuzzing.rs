@@ -1,0 +1,59 @@
+//! A door for fuzzing: the Launcher's end of the mailbox, without processes.
+//!
+//! Only there with `--cfg fuzzing`.
+
+use super::{BoundDma, Conversation, Exit, Guest, Views, lock};
+use lg_switcher::mailbox::Mailbox;
+use std::io;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Views that start on paper, as many as there may be.
+#[derive(Default)]
+struct OnPaper(AtomicU32);
+
+impl Views for OnPaper {
+    fn start_view(&self, slot: u32) -> io::Result<()> {
+        let bit = 1_u32.checked_shl(slot).ok_or(io::ErrorKind::InvalidInput)?;
+        let old = self.0.fetch_or(bit, Ordering::Relaxed);
+        if old & bit == 0 {
+            Ok(())
+        } else {
+            Err(io::ErrorKind::InvalidInput.into())
+        }
+    }
+
+    fn balance(&self) {}
+}
+
+/// A Launcher that is asked by somebody who is not its Host.
+pub struct Asked {
+    guest: Guest,
+    views: OnPaper,
+}
+
+impl Asked {
+    /// With this Guest's memory; it must not have been initialised.
+    #[must_use]
+    pub fn new(guest: Guest) -> Self {
+        Self {
+            guest,
+            views: OnPaper::default(),
+        }
+    }
+
+    /// What is in the mailbox is a request. Answers what `run` would.
+    #[must_use]
+    pub fn serve(&self, mailbox: &Mailbox) -> Option<Exit> {
+        let core = &self.guest.0.core;
+        let mut conversation = Conversation::HostsTurn;
+        core.serve(mailbox, &self.views, &mut conversation)
+    }
+
+    /// LHREQ_GETDMA; `None` also for what the Guest dies of.
+    #[must_use]
+    pub fn free_buffer(&self, key: u32) -> Option<BoundDma> {
+        let core = &self.guest.0.core;
+        let found = lock(&core.bindings).free_buffer(&core.memory, key);
+        found.ok().flatten()
+    }
+}

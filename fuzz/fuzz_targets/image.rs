@@ -1,0 +1,7 @@
+//! The loader, with kernels that are none.
+//!
+//! ELF files and bzImages, whole, cut short and made up.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| lg_fuzz::image::target(data));

@@ -1,0 +1,82 @@
+//! The command line.
+//!
+//! Words of every kind, old form and new, valid text or not. What comes of
+//! them is a Guest that can be, or a reason in words.
+
+use crate::input::Input;
+use lguest::args::{UsageError, parse};
+use lguest::memory::MAX_RAM;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+
+/// Words that mean something.
+const WORDS: &[&str] = &[
+    "run",
+    "--memory",
+    "--memory=64M",
+    "--kernel",
+    "--disk",
+    "--disk=f,ro",
+    "--net",
+    "--net=sharenet=f",
+    "--net=tap=10.0.0.1",
+    "--net=bridge=br0",
+    "--append",
+    "--stats=-",
+    "--stats",
+    "--initrd=f",
+    "--block=f",
+    "--sharenet=f",
+    "--tunnet=192.168.19.1",
+    "--tunnet=bridge:br0",
+    "--verbose",
+    "--help",
+    "--version",
+    "--",
+    "-",
+    "",
+    "64",
+    "0",
+    "1",
+    "5000",
+    "64M",
+    "1G",
+    "99999999999999999999",
+    "vmlinux",
+    "root=/dev/lgba",
+    "help",
+    "--slow",
+];
+
+/// Parses one line.
+///
+/// # Panics
+///
+/// When a Guest comes of it that cannot be.
+pub fn target(data: &[u8]) {
+    let mut input = Input::new(data);
+    let mut words = vec![OsString::from("lguest")];
+    while !input.is_empty() && words.len() < 64 {
+        let choice = usize::from(input.byte());
+        words.push(match WORDS.get(choice) {
+            Some(word) => OsString::from(word),
+            None => OsString::from_vec(input.bytes(choice % 16).to_vec()),
+        });
+    }
+    match parse(words) {
+        Ok(config) => {
+            let ram = config.memory;
+            assert!(ram % 4096 == 0 && ram <= MAX_RAM, "{ram:#x}");
+            assert!(ram >= 1 << 20, "{ram:#x}");
+            assert!(config.devices.len() < 16, "too many devices");
+            assert!(config.command_line.len() < 4096, "too long");
+        }
+        Err(UsageError::Words(error)) => {
+            assert!(!error.to_string().is_empty());
+        }
+        Err(error) => {
+            let text = error.to_string();
+            assert!(!text.is_empty());
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! The protocol of disks.
+//!
+//! Requests of every kind, to a disk of every size, while the page and the
+//! lists change as soon as the request is on its way. A write that is answered
+//! well is in the file, a read that is answered well is in memory, and
+//! everything else has left both alone.
+
+use crate::fake::{FakeHost, LIMIT, PAGE, address, file, is_good, list};
+use crate::input::Input;
+use lg_abi::device::{
+    BLOCK_DONE, BLOCK_ERROR, BLOCK_READ, BLOCK_WRITE, BlockPage,
+};
+use lg_abi::dma::Dma;
+use lguest::devices::block::{Block, Disk};
+use lguest::devices::{Device, Place, Requests};
+use lguest::host::BoundDma;
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+
+/// Requests to one disk.
+///
+/// # Panics
+///
+/// When an answer is a lie.
+pub fn target(data: &[u8]) {
+    let mut input = Input::new(data);
+    let content: Vec<u8> =
+        (0..input.below(5000)).map(|n| n.to_le_bytes()[0]).collect();
+    let backing = file(&content);
+    let read_only = input.bit();
+    let path = format!("/proc/self/fd/{}", backing.as_raw_fd());
+    let Ok(disk) = Disk::open(&PathBuf::from(path), read_only) else {
+        assert!(content.len() < 512, "a disk was refused");
+        return;
+    };
+    let place = Place {
+        index: 0,
+        page: PAGE,
+        irq: 1,
+    };
+    let host = FakeHost::new();
+    let mut test = Test {
+        block: Block::attached(disk, host.clone(), place),
+        host,
+        backing,
+        content,
+        read_only,
+    };
+    for _ in 0..16 {
+        if input.is_empty() || !test.request(&mut input) {
+            return;
+        }
+    }
+}
+
+struct Test {
+    block: Block,
+    host: std::sync::Arc<FakeHost>,
+    backing: File,
+    content: Vec<u8>,
+    read_only: bool,
+}
+
+impl Test {
+    /// One request. Answers whether the Guest is alive.
+    fn request(&mut self, input: &mut Input<'_>) -> bool {
+        let memory = self.host.memory().clone();
+        let (send, sent) = (address(input), list(input));
+        let bound = input.bit().then(|| BoundDma {
+            addr: address(input),
+            irq: 1 + input.byte() % 31,
+        });
+        let free = Dma {
+            used_len: 0,
+            ..list(input)
+        };
+        if let Some(bound) = bound {
+            let _ = memory.write_object(bound.addr, &free);
+        }
+        let _ = memory.write_object(send, &sent);
+        self.host.bind(bound);
+        let kind = input.below(3);
+        let bytes = if input.bit() {
+            let list = if kind == BLOCK_READ { &free } else { &sent };
+            list.sections().map(|(_, len)| u32::from(len)).sum()
+        } else {
+            input.word()
+        };
+        let page = BlockPage {
+            kind,
+            sector: if input.bit() {
+                input.word()
+            } else {
+                input.below(12)
+            },
+            bytes,
+            result: 0,
+            num_sectors: input.word(),
+        };
+        let _ = memory.write_object(PAGE, &page);
+        let key = if input.byte() == 0 {
+            address(input)
+        } else {
+            PAGE
+        };
+        // What the Host finds, for buffers may lie upon each other.
+        let sent: Option<Dma> = memory.read_object(send).ok();
+        let bound = self.host.bound();
+        let into: Option<Dma> =
+            bound.and_then(|b| memory.read_object(b.addr).ok());
+        let page: BlockPage = memory.read_object(PAGE).expect("it is there");
+        let before = self.host.image();
+        if self.block.handle_output(send, key).is_err() {
+            let good = |dma: Option<Dma>| dma.is_some_and(|d| is_good(&d));
+            let bad = match page.kind {
+                BLOCK_WRITE => !good(sent),
+                BLOCK_READ => bound.is_some() && !good(into),
+                _ => false,
+            };
+            assert!(key != PAGE || bad, "killed for nothing");
+            self.check_file();
+            return false;
+        }
+        assert_eq!(key, PAGE, "the wrong key was heard");
+        // The Guest runs on, and changes what it has asked for.
+        let _ = memory.write(PAGE, &[0xA5; 12]);
+        self.host.wait_irq();
+        let result: u32 = memory
+            .read_object(PAGE + BlockPage::RESULT_OFFSET)
+            .expect("it is there");
+        match (result, page.kind) {
+            (BLOCK_DONE, BLOCK_WRITE) => {
+                assert!(!self.read_only, "written to a read-only disk");
+                self.expect_written(&page, &sent.expect("good"), &before);
+            }
+            (BLOCK_DONE, BLOCK_READ) => {
+                self.expect_read(&page, &into.unwrap_or_default());
+            }
+            (BLOCK_ERROR, _) => {}
+            other => panic!("an answer that is none: {other:?}"),
+        }
+        self.check_file();
+        true
+    }
+
+    /// The bytes of the disk that the request is about.
+    fn place(&self, page: &BlockPage) -> std::ops::Range<usize> {
+        let start = page.sector as usize * 512;
+        let end = start + page.bytes as usize;
+        assert!(end <= self.content.len() / 512 * 512, "past the end");
+        start..end
+    }
+
+    fn expect_written(&mut self, page: &BlockPage, sent: &Dma, image: &[u8]) {
+        let place = self.place(page);
+        let mut data = Vec::new();
+        for (addr, len) in sent.sections() {
+            data.extend(&image[addr as usize..][..usize::from(len)]);
+        }
+        if sent.sections().any(|(addr, len)| touches_page(addr, len)) {
+            // The Guest has sent its own request page, and then changed it.
+            let mut now = vec![0; data.len()];
+            let read = self.backing.read_exact_at(&mut now, place.start as u64);
+            read.expect("it is inside");
+            self.content[place].copy_from_slice(&now);
+            return;
+        }
+        self.content[place].copy_from_slice(&data);
+    }
+
+    fn expect_read(&self, page: &BlockPage, into: &Dma) {
+        let image = self.host.image();
+        let mut rest = &self.content[self.place(page)];
+        let list: Vec<(u32, u16)> = into.sections().collect();
+        let apart = list.iter().enumerate().all(|(i, a)| {
+            list[..i].iter().all(|b| !overlap(*a, *b))
+                && !touches_page(a.0, a.1)
+        });
+        for (addr, len) in list {
+            let (part, more) = rest.split_at(usize::from(len));
+            let there = &image[addr as usize..][..part.len()];
+            // The answer itself may have gone over it: into `used_len`.
+            let bound = self.host_bound_word();
+            let own = bound.is_some_and(|b| overlap((b, 4), (addr, len)));
+            assert!(!apart || own || there == part, "not what is on the disk");
+            rest = more;
+        }
+    }
+
+    fn host_bound_word(&self) -> Option<u32> {
+        self.host.last_bound().map(|bound| bound.addr)
+    }
+
+    fn check_file(&self) {
+        let mut now = vec![0; self.content.len()];
+        let read = self.backing.read_exact_at(&mut now, 0);
+        read.expect("no disk gets shorter");
+        assert!(now == self.content, "the disk was changed");
+        let size = self.backing.metadata().expect("it is open").len();
+        assert_eq!(size, self.content.len() as u64, "the disk has grown");
+    }
+}
+
+/// Whether a section lies in the disk's page.
+fn touches_page(addr: u32, len: u16) -> bool {
+    overlap((addr, len), (PAGE, 20)) && addr < LIMIT
+}
+
+fn overlap(a: (u32, u16), b: (u32, u16)) -> bool {
+    let end = |(addr, len): (u32, u16)| u64::from(addr) + u64::from(len);
+    u64::from(a.0) < end(b) && u64::from(b.0) < end(a)
+}

@@ -1,0 +1,111 @@
+//! The console, both ways.
+//!
+//! What the Guest sends comes out as it stood in its memory; what is typed
+//! reaches the Guest in order, each byte once, however strange the buffers are
+//! that it binds.
+
+use crate::fake::{FakeHost, address, is_good, list};
+use crate::input::Input;
+use lg_abi::dma::Dma;
+use lguest::devices::console::{Config, Console};
+use lguest::devices::{Device, Requests};
+use lguest::host::BoundDma;
+use rustix::pipe::{PipeFlags, pipe_with};
+use std::fs::File;
+use std::io::{Read, Write};
+
+/// Talks and listens.
+///
+/// # Panics
+///
+/// When a byte is lost, made up, or out of order.
+pub fn target(data: &[u8]) {
+    let mut input = Input::new(data);
+    let flags = PipeFlags::CLOEXEC | PipeFlags::NONBLOCK;
+    let (keys, keyboard) = pipe_with(flags).expect("pipes can be had");
+    let (screen, output) = pipe_with(flags).expect("pipes can be had");
+    let (mut keyboard, mut screen) = (File::from(keyboard), File::from(screen));
+    let host = FakeHost::new();
+    let config = Config {
+        input: keys,
+        output,
+    };
+    let mut console = Console::attached(config, host.clone());
+    let (mut typed, mut taken) = (Vec::new(), 0);
+    for _ in 0..64 {
+        if input.is_empty() {
+            return;
+        }
+        match input.byte() % 3 {
+            0 => {
+                let (at, dma) = (address(&mut input), list(&mut input));
+                let _ = host.memory().write_object(at, &dma);
+                let Ok(len) = console.handle_output(at, 0) else {
+                    return;
+                };
+                let mut shown = Vec::new();
+                let _ = (&mut screen).take(1 << 20).read_to_end(&mut shown);
+                assert_eq!(shown.len(), len as usize, "bytes were lost");
+            }
+            1 => {
+                let keys = input.bytes(40);
+                if keyboard.write_all(keys).is_ok() {
+                    typed.extend_from_slice(keys);
+                }
+            }
+            _ => {
+                let (at, dma) = (address(&mut input), list(&mut input));
+                let _ = host.memory().write_object(at, &dma);
+                host.bind(Some(BoundDma { addr: at, irq: 2 }));
+                let bound = host.bound();
+                if console.handle_input().is_err() {
+                    let dma = host.memory().read_object::<Dma>(at);
+                    let good = dma.is_ok_and(|dma| is_good(&dma));
+                    assert!(bound.is_some() && !good, "killed for nothing");
+                    return;
+                }
+                taken += check(&host, bound, &dma, &typed[taken..]);
+            }
+        }
+    }
+}
+
+/// What has arrived must be what was typed next. Answers how much that was.
+fn check(
+    host: &FakeHost,
+    bound: Option<BoundDma>,
+    dma: &Dma,
+    typed: &[u8],
+) -> usize {
+    let Some(bound) = bound else { return 0 };
+    let image = host.image();
+    let at = bound.addr as usize;
+    let used = &image[at..at + 4];
+    let used = u32::from_le_bytes([used[0], used[1], used[2], used[3]]);
+    let lists: Vec<(u32, u16)> = dma.sections().collect();
+    let strange = lists.iter().enumerate().any(|(i, &(addr, len))| {
+        let end = u64::from(addr) + u64::from(len);
+        let own = u64::from(addr) < at as u64 + 100 && end > at as u64;
+        let twice = lists[..i].iter().any(|&(other, n)| {
+            u64::from(other) < end
+                && u64::from(addr) < u64::from(other) + u64::from(n)
+        });
+        own || twice
+    });
+    if strange {
+        // Where a buffer lies upon itself, nobody can say what it holds, and
+        // the Guest may have made it look free again.
+        return typed.len().min(used as usize);
+    }
+    let used = used as usize;
+    assert!(used <= typed.len(), "bytes that nobody typed");
+    let mut rest = &typed[..used];
+    for (addr, len) in lists {
+        let (part, more) = rest.split_at(rest.len().min(usize::from(len)));
+        let there = &image[addr as usize..][..part.len()];
+        assert_eq!(there, part, "typed otherwise");
+        rest = more;
+    }
+    assert!(rest.is_empty(), "more than there is room for");
+    used
+}

@@ -1,0 +1,78 @@
+//! Lists of sections, and copies between Guests and files.
+//!
+//! The oracle is a vector of bytes: what is read from a file must be where the
+//! list says and nowhere else, and what is written must be what was there.
+
+use crate::fake::{FakeHost, LIMIT, address, file, is_good, list};
+use crate::input::Input;
+use lg_abi::dma::Dma;
+use lguest::devices::{Requests, sections, total};
+use lguest::memory::Section;
+use std::os::unix::fs::FileExt;
+
+/// Copies in and out by one list.
+///
+/// # Panics
+///
+/// When a copy is not what it should be.
+pub fn target(data: &[u8]) {
+    let mut input = Input::new(data);
+    let host = FakeHost::new();
+    let memory = host.memory();
+    while !input.is_empty() {
+        let (at, mut dma) = (address(&mut input), list(&mut input));
+        let placed = memory.write_object(at, &dma).is_ok();
+        let fits = u64::from(at) + u64::from(Dma::SIZE) <= u64::from(LIMIT);
+        assert_eq!(placed, fits, "{at:#x}");
+        let found = sections(memory, at);
+        assert_eq!(found.is_ok(), fits && is_good(&dma), "{at:#x} {dma:?}");
+        let Ok(found) = found else { continue };
+        let offset = u64::from(input.byte());
+        if input.bit() {
+            read(&host, &found, offset, &mut dma, input.bytes(300));
+        } else {
+            write(&host, &found, offset);
+        }
+    }
+}
+
+/// From a file into the Guest.
+fn read(
+    host: &FakeHost,
+    found: &[Section],
+    offset: u64,
+    dma: &mut Dma,
+    content: &[u8],
+) {
+    let mut expected = host.image();
+    let skipped = content.len().min(usize::try_from(offset).unwrap_or(0));
+    let mut rest = &content[skipped..];
+    let mut moved = 0;
+    for (addr, len) in dma.sections() {
+        let (part, more) = rest.split_at(rest.len().min(usize::from(len)));
+        expected[addr as usize..][..part.len()].copy_from_slice(part);
+        moved += part.len();
+        rest = more;
+    }
+    let file = file(content);
+    let got = host.memory().read_file(&file, offset, found);
+    assert_eq!(got.ok().map(|n| n as usize), Some(moved));
+    assert!(host.image() == expected, "a copy went astray");
+}
+
+/// From the Guest into a file.
+fn write(host: &FakeHost, found: &[Section], offset: u64) {
+    let image = host.image();
+    let file = file(&[]);
+    let got = host.memory().write_file(&file, offset, found);
+    assert_eq!(got.ok(), Some(total(found)));
+    let mut written = vec![0; total(found) as usize];
+    let whole = file.read_exact_at(&mut written, offset);
+    whole.expect("all of it was written");
+    let mut rest = written.as_slice();
+    for section in found {
+        let (part, more) = rest.split_at(section.len() as usize);
+        assert_eq!(part, &image[section.addr() as usize..][..part.len()]);
+        rest = more;
+    }
+}

@@ -1,0 +1,144 @@
+//! The Host, with any sequence of events, hypercalls and interrupts.
+//!
+//! The Guest scribbles over its own memory, tables and shared page included,
+//! says what it likes by trap, by ring and by gate, and is kicked, broken out
+//! of and interrupted meanwhile. Whatever it does, it dies of a `Kill` or goes
+//! on; the Host neither panics nor loops, and maps nothing that is not there.
+
+use crate::input::Input;
+use crate::machine::{CODE, Machine, PAGE_OFFSET, with_machine};
+use lg_abi::hypercall::RawCall;
+use lg_host::emulate::{EFLAGS_FIXED, EFLAGS_RF, EFLAGS_USABLE};
+use lg_host::gates::GateKind;
+use lg_host::kill::Kill;
+use lg_host::run::Event;
+use std::sync::atomic::Ordering;
+
+/// The flags that Guest code can have when it traps.
+const FLAGS: u32 = EFLAGS_USABLE | EFLAGS_FIXED | EFLAGS_RF;
+
+/// Steps that one input may take.
+const MAX_STEPS: u32 = 300;
+
+/// Plays until the input ends or the Guest dies.
+pub fn target(data: &[u8]) {
+    let mut input = Input::new(data);
+    let first = input.byte();
+    with_machine(first & 1 != 0, |machine| {
+        machine.vm.slow_paths.set(u32::from(first >> 1));
+        for _ in 0..MAX_STEPS {
+            if input.is_empty() || step(machine, &mut input).is_err() {
+                return;
+            }
+            let flags = machine.vm.regs.eflags.get();
+            assert_eq!(flags & !FLAGS, 0, "no Guest may have {flags:#x}");
+        }
+    });
+}
+
+fn step(machine: &mut Machine<'_>, input: &mut Input<'_>) -> Result<(), Kill> {
+    let vm = machine.vm;
+    match input.byte() % 16 {
+        0 | 1 => {
+            let at = Machine::interesting(input);
+            machine.set_word(at, Machine::interesting(input));
+            Ok(())
+        }
+        2 => machine.step(Event::Trap {
+            vector: input.byte() % 32,
+            error: u32::from(input.half()),
+            cr2: Machine::interesting(input),
+        }),
+        3 => machine.step(Event::Trap {
+            vector: 14,
+            error: input.below(4) | 4,
+            cr2: Machine::interesting(input),
+        }),
+        4 | 5 => {
+            let call = call(input);
+            machine.call(call)
+        }
+        6 => {
+            for _ in 0..=input.below(4) {
+                let next = vm.next_hcall.get();
+                machine.leave_in_ring(call(input));
+                // One after the other, as the Host will find them.
+                vm.next_hcall.set((next + 1) % 64);
+            }
+            vm.next_hcall.set(input.below(64));
+            machine.step(Event::Kick)
+        }
+        7 => {
+            vm.irqs.fetch_or(input.word(), Ordering::SeqCst);
+            vm.kick.fetch_add(1, Ordering::SeqCst);
+            machine.step(Event::Kick)
+        }
+        8 => {
+            let kind = GateKind::from_number(1 + input.below(3));
+            machine.step(kind.map_or(Event::Kick, Event::Gate))
+        }
+        9 => {
+            let at = input.below(0xF0);
+            let code = input.bytes(16);
+            machine.write(CODE + at, code);
+            vm.regs.eip.set(PAGE_OFFSET + CODE + at);
+            machine.step(Event::Trap {
+                vector: 13,
+                error: u32::from(input.half()),
+                cr2: 0,
+            })
+        }
+        10 => {
+            let regs = &vm.regs;
+            for register in [
+                &regs.eax, &regs.ebx, &regs.ecx, &regs.edx, &regs.esi,
+                &regs.edi, &regs.ebp, &regs.esp, &regs.eip, &regs.ds, &regs.es,
+                &regs.fs, &regs.gs,
+            ] {
+                if input.bit() {
+                    register.set(Machine::interesting(input));
+                }
+            }
+            regs.eflags.set(input.word() & FLAGS | 2);
+            Ok(())
+        }
+        11 => {
+            machine.pass(input.word());
+            machine.step(Event::Kick)
+        }
+        12 => {
+            // As after an iret to a program.
+            vm.user.set(1);
+            vm.cs.set(0x73);
+            vm.ss.set(0x7B);
+            vm.regs.eip.set(Machine::interesting(input));
+            Ok(())
+        }
+        13 => {
+            vm.break_wanted.store(1, Ordering::SeqCst);
+            machine.step(Event::Kick)
+        }
+        14 => {
+            let room = usize::from(input.byte());
+            let current = machine.current;
+            machine.notebooks[current].borrow_mut().room =
+                input.bit().then_some(room);
+            machine.step(Event::SystemCall)
+        }
+        _ => machine.step(match input.byte() % 3 {
+            0 => Event::StraySystemCall,
+            1 => Event::LongMode,
+            _ => Event::SystemCall,
+        }),
+    }
+}
+
+/// A hypercall that may make sense.
+fn call(input: &mut Input<'_>) -> RawCall {
+    RawCall {
+        eax: input.below(18),
+        edx: Machine::interesting(input),
+        ebx: Machine::interesting(input),
+        ecx: Machine::interesting(input),
+    }
+}

@@ -1,0 +1,118 @@
+//! The loader, with kernels that are none.
+//!
+//! ELF files and bzImages, whole, cut short and made up. What is loaded must
+//! lie in RAM, and its first page tables must lead from the first instruction
+//! to the mark in front of it.
+
+use crate::fake::file;
+use crate::input::Input;
+use lg_abi::boot::GUEST_MAGIC;
+use lguest::loader::{Image, load};
+use lguest::memory::GuestMemory;
+use std::io::Write;
+
+/// Loads one kernel.
+///
+/// # Panics
+///
+/// When a Guest comes of it that cannot start.
+pub fn target(data: &[u8]) {
+    let mut input = Input::new(data);
+    let pages = [256, 300, 512, 1030, 3000][input.below(5) as usize];
+    let memory = GuestMemory::new(pages << 12, 1).expect("memory can be had");
+    let command_line = {
+        let len = usize::from(input.byte() % 32);
+        input.bytes(len)
+    };
+    let initrd = input.bit().then(|| {
+        let len = usize::from(input.byte());
+        file(&vec![0xEE; len * 64])
+    });
+    let kernel = match input.byte() % 4 {
+        0 => wrapped(input.rest(), true),
+        1 => wrapped(input.rest(), false),
+        2 => elf(&mut input),
+        _ => input.rest().to_vec(),
+    };
+    let image = Image::File(file(&kernel));
+    let loaded = load(&memory, &image, initrd.as_ref(), command_line);
+    let Ok(start) = loaded else { return };
+    assert!(start.pgdir < memory.ram() && start.pgdir % 4096 == 0);
+    assert_eq!(start.pfn_limit, memory.pfn_limit());
+    let word = |at: u32| {
+        memory
+            .read_object::<u32>(at)
+            .expect("the tables lie in memory")
+    };
+    // The byte before the first instruction is the last one of the mark.
+    let va = start.start - 1;
+    let pde = word(start.pgdir + (va >> 22) * 4);
+    assert_eq!(pde & 1, 1, "the first instruction is not mapped");
+    let pte = word((pde & !0xFFF) + (va >> 12 & 1023) * 4);
+    assert_eq!(pte & 1, 1, "the first instruction is not mapped");
+    let at = (pte & !0xFFF) + (va & 0xFFF);
+    assert_eq!(at, va - start.page_offset, "mapped elsewhere");
+    let mut mark = vec![0; GUEST_MAGIC.len()];
+    let from = at + 1 - u32::try_from(mark.len()).expect("it is short");
+    memory.read(from, &mut mark).expect("it lies in memory");
+    assert_eq!(mark, GUEST_MAGIC, "that is not where the mark is");
+}
+
+/// A bzImage around `kernel`, with or without the right pointers in it.
+fn wrapped(kernel: &[u8], pointers: bool) -> Vec<u8> {
+    let mut inner = kernel.to_vec();
+    if pointers {
+        inner.extend_from_slice(GUEST_MAGIC);
+        for n in 0..64_u32 {
+            inner.extend_from_slice(&(0xC010_0000 + n * 8).to_le_bytes());
+        }
+    }
+    let mut file = vec![0x90; 0x800];
+    file[0x202..0x206].copy_from_slice(b"HdrS");
+    let mut gzip = flate2::GzBuilder::new()
+        .operating_system(3)
+        .write(file, flate2::Compression::fast());
+    gzip.write_all(&inner).expect("a Vec takes it");
+    gzip.finish().expect("a Vec takes it")
+}
+
+/// An ELF file with headers that are nearly right.
+fn elf(input: &mut Input<'_>) -> Vec<u8> {
+    let count = input.byte() % 6;
+    let mut file = vec![0; 52];
+    file[..7].copy_from_slice(b"\x7fELF\x01\x01\x01");
+    file[16] = 2;
+    file[18] = 3;
+    file[20] = 1;
+    file[28] = 52;
+    file[40] = 52;
+    file[42] = 32;
+    file[44] = count;
+    for _ in 0..count {
+        let size = input.one_of(&[0, 16, 0x100, 0x1000]);
+        let physical = input.one_of(&[0x2000, 0x3000, 0x10_0000, 0]);
+        let offset = input.one_of(&[0xC000_0000, 0x8000_0000, 0]);
+        for word in [
+            u32::from(input.byte() % 8 != 0),
+            input.one_of(&[52, 0x100, 0]),
+            physical.wrapping_add(offset),
+            physical,
+            size,
+            input.one_of(&[size, size.wrapping_add(0x800), 0]),
+            7,
+            0x1000,
+        ] {
+            file.extend_from_slice(&word.to_le_bytes());
+        }
+    }
+    for _ in 0..input.below(4) {
+        let at = input.below(400) as usize % file.len();
+        file[at] = input.byte();
+    }
+    file.extend_from_slice(input.bytes(64));
+    if input.bit() {
+        file.extend_from_slice(GUEST_MAGIC);
+    }
+    file.extend_from_slice(input.rest());
+    file
+}

@@ -1,0 +1,84 @@
+//! What is fuzzed: functions of bytes.
+//!
+//! Each target takes any bytes at all, makes of them what a hostile Guest, a
+//! hostile Launcher or a confused person could do, and panics if something
+//! happens that must not. libFuzzer calls them, and so does the driver in
+//! `main.rs`, which needs no more than a stable compiler.
+
+pub mod input;
+
+pub mod machine;
+
+pub mod host;
+
+pub mod tables;
+
+pub mod instructions;
+
+pub mod fake;
+
+pub mod dma;
+
+pub mod block;
+
+pub mod console;
+
+pub mod net;
+
+pub mod image;
+
+pub mod mailbox;
+
+pub mod arguments;
+
+/// A target by name.
+pub struct Target {
+    /// What it is called, here and in `fuzz_targets`.
+    pub name: &'static str,
+    /// What is called with the input.
+    pub run: fn(&[u8]),
+}
+
+/// All of them.
+pub const TARGETS: &[Target] = &[
+    Target {
+        name: "host",
+        run: host::target,
+    },
+    Target {
+        name: "tables",
+        run: tables::target,
+    },
+    Target {
+        name: "instructions",
+        run: instructions::target,
+    },
+    Target {
+        name: "dma",
+        run: dma::target,
+    },
+    Target {
+        name: "block",
+        run: block::target,
+    },
+    Target {
+        name: "console",
+        run: console::target,
+    },
+    Target {
+        name: "net",
+        run: net::target,
+    },
+    Target {
+        name: "image",
+        run: image::target,
+    },
+    Target {
+        name: "mailbox",
+        run: mailbox::target,
+    },
+    Target {
+        name: "arguments",
+        run: arguments::target,
+    },
+];

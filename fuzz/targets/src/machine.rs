@@ -1,0 +1,519 @@
+//! A machine without a processor: memory, views, and a world that goes on.
+//!
+//! Who drives it plays the Guest: it writes memory, sets registers, and says
+//! what trapped. What the Host maps goes into a notebook for each view, and
+//! what may never be mapped is refused there by panic. Handing over to another
+//! view happens as in the real machine: the Host of the other one catches up,
+//! and goes on.
+
+#![expect(unsafe_code, reason = "zeroed state, and a Vec as Guest memory")]
+
+use crate::input::Input;
+use lg_abi::hypercall::RawCall;
+use lg_abi::page::{
+    ENTRIES, PAGE_SHIFT, PAGE_SIZE, SWITCHER_ADDR, SWITCHER_INDEX,
+};
+use lg_abi::segment::{KERNEL_CS, KERNEL_DS};
+use lg_abi::shared::{HCALL_PENDING, offset};
+use lg_host::address::{GuestPhys, GuestVirt};
+use lg_host::gates::GateKind;
+use lg_host::kill::Kill;
+use lg_host::memory::Memory;
+use lg_host::paging::{View, ViewMemory};
+use lg_host::run::{Event, Host};
+use lg_host::state::Vm;
+use lg_host::world::{Access, MapError, Mapper, WallClock, World};
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+
+/// Views that the machine has processes for.
+pub const VIEWS: usize = 3;
+
+/// Bytes of physical memory.
+pub const LIMIT: u32 = 64 * PAGE_SIZE;
+
+/// Where the kernel maps physical memory.
+pub const PAGE_OFFSET: u32 = 0xC000_0000;
+
+/// The first page directory; there are [`VIEWS`] and one more, each in a page
+/// of its own.
+pub const DIRECTORY: u32 = 0x1000;
+
+/// The page table for the kernel's addresses, which all directories share.
+pub const KERNEL_TABLE: u32 = 0x5000;
+
+/// The page table for addresses below 4 MiB of the first directory; the others
+/// follow.
+pub const USER_TABLE: u32 = 0x6000;
+
+/// `lguest_data`.
+pub const DATA: u32 = 0xB000;
+
+/// The kernel's stack ends here.
+pub const STACK: u32 = PAGE_OFFSET + 0xE000;
+
+/// The kernel's code; its page is below the stack's.
+pub const CODE: u32 = 0xF000;
+
+/// What is mapped in one view.
+#[derive(Default)]
+pub struct Notebook {
+    /// Page number to frame and access.
+    pub pages: BTreeMap<u32, (u32, Access)>,
+    /// How many mappings there may be.
+    pub room: Option<usize>,
+}
+
+impl Mapper for Notebook {
+    fn map(
+        &mut self,
+        va: GuestVirt,
+        pa: GuestPhys,
+        pages: u32,
+        access: Access,
+    ) -> Result<(), MapError> {
+        let bytes = u64::from(pages) * u64::from(PAGE_SIZE);
+        assert!(pages > 0 && va.page_offset() == 0 && pa.0 % PAGE_SIZE == 0);
+        assert!(u64::from(pa.0) + bytes <= u64::from(LIMIT), "{pa:?}");
+        assert!(
+            u64::from(va.0) + bytes <= u64::from(SWITCHER_ADDR),
+            "{va:?}"
+        );
+        if va.page_number() == 0 {
+            return Err(MapError::Forbidden);
+        }
+        if self.room.is_some_and(|room| self.pages.len() >= room) {
+            // The old mapping may be gone then, and here it is.
+            self.pages.remove(&va.page_number());
+            return Err(MapError::NoRoom);
+        }
+        for i in 0..pages {
+            let frame = pa.0 + (i << PAGE_SHIFT);
+            self.pages.insert(va.page_number() + i, (frame, access));
+        }
+        Ok(())
+    }
+
+    fn unmap(&mut self, va: GuestVirt, pages: u32) -> Result<(), MapError> {
+        let bytes = u64::from(pages) * u64::from(PAGE_SIZE);
+        assert!(va.page_offset() == 0);
+        assert!(
+            u64::from(va.0) + bytes <= u64::from(SWITCHER_ADDR),
+            "{va:?}"
+        );
+        let first = va.page_number();
+        let inside: Vec<u32> = self
+            .pages
+            .range(first..first + pages)
+            .map(|(&page, _)| page)
+            .collect();
+        // One page out of the middle of others splits a mapping.
+        let splits = pages < ENTRIES && !inside.is_empty();
+        if splits && self.room.is_some_and(|room| self.pages.len() >= room) {
+            return Err(MapError::NoRoom);
+        }
+        for page in inside {
+            self.pages.remove(&page);
+        }
+        Ok(())
+    }
+}
+
+/// A view's hand on its notebook.
+struct Book<'a>(&'a RefCell<Notebook>);
+
+impl Mapper for Book<'_> {
+    fn map(
+        &mut self,
+        va: GuestVirt,
+        pa: GuestPhys,
+        pages: u32,
+        access: Access,
+    ) -> Result<(), MapError> {
+        self.0.borrow_mut().map(va, pa, pages, access)
+    }
+
+    fn unmap(&mut self, va: GuestVirt, pages: u32) -> Result<(), MapError> {
+        self.0.borrow_mut().unmap(va, pages)
+    }
+}
+
+/// What all views know of the world.
+#[derive(Default)]
+struct Common {
+    now: Cell<u64>,
+    armed: Cell<u64>,
+    gates: Cell<u32>,
+    /// To whom the baton went.
+    handed_to: Cell<Option<usize>>,
+    /// How often the Host has waited in this step.
+    waits: Cell<u32>,
+}
+
+/// Everything but memory.
+struct Outside<'a> {
+    vm: &'a Vm,
+    common: &'a Common,
+}
+
+/// So often in one step may a Host wait before it waits for ever.
+const MAX_WAITS: u32 = 64;
+
+impl Outside<'_> {
+    fn wait(&self) -> u32 {
+        let waits = self.common.waits.get() + 1;
+        self.common.waits.set(waits);
+        assert!(waits < MAX_WAITS, "the Host goes round in circles");
+        waits
+    }
+}
+
+impl World for Outside<'_> {
+    fn send_dma(&mut self, key: u32, dma: GuestPhys) -> Result<(), Kill> {
+        assert!(key <= LIMIT - 4 && key.is_multiple_of(4), "{key:#x}");
+        assert!(dma.0 <= LIMIT - 100, "{dma:?}");
+        Ok(())
+    }
+
+    fn bind_dma(
+        &mut self,
+        key: u32,
+        _dmas: GuestPhys,
+        count_irq: u32,
+    ) -> Result<bool, Kill> {
+        assert!(key.is_multiple_of(4), "{key:#x}");
+        Ok(count_irq & 0xFF < 32)
+    }
+
+    fn crash(&mut self, message: &[u8]) -> Result<(), Kill> {
+        assert!(message.len() <= 128 && !message.contains(&0));
+        Err(Kill::LauncherGone)
+    }
+
+    fn broken_out(&mut self) -> Result<(), Kill> {
+        self.wait();
+        self.vm.break_wanted.store(0, Ordering::SeqCst);
+        Ok(())
+    }
+
+    fn monotonic(&mut self) -> u64 {
+        self.common.now.get()
+    }
+
+    fn wall_clock(&mut self) -> WallClock {
+        WallClock {
+            sec: 1_190_000_000,
+            nsec: 999_999_999,
+        }
+    }
+
+    fn arm(&mut self, deadline: u64) {
+        self.common.armed.set(deadline);
+    }
+
+    fn sleep(&mut self, seen: u32) {
+        let waits = self.wait();
+        if self.vm.kick.load(Ordering::SeqCst) != seen {
+            return;
+        }
+        let (now, armed) = (self.common.now.get(), self.common.armed.get());
+        if armed != 0 {
+            self.common.now.set(now.max(armed));
+        } else if waits < MAX_WAITS / 2 {
+            self.vm.irqs.fetch_or(0x8000_0001, Ordering::SeqCst);
+        } else {
+            // A Guest that blocks all its interrupts sleeps for ever. Here
+            // somebody shakes it.
+            self.vm.halted.set(0);
+        }
+        self.vm.kick.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn start_view(&mut self, slot: usize) -> Result<(), Kill> {
+        if slot < VIEWS {
+            Ok(())
+        } else {
+            Err(Kill::NoView)
+        }
+    }
+
+    fn balance(&mut self) {}
+
+    fn make_gate(&mut self, kind: GateKind, displaced: &[u8]) -> Option<u32> {
+        assert!(displaced.len() <= lg_host::gates::MAX_DISPLACED, "{kind:?}");
+        let gates = self.common.gates.get() + 1;
+        self.common.gates.set(gates);
+        (gates < 40).then_some(SWITCHER_ADDR + 0x20 * gates)
+    }
+
+    fn hand_over(&mut self, slot: usize) -> Result<(), Kill> {
+        self.wait();
+        assert!(slot < VIEWS, "there is no view {slot}");
+        self.common.handed_to.set(Some(slot));
+        // The driver goes on with the other view.
+        Err(Kill::NoView)
+    }
+}
+
+/// The machine.
+pub struct Machine<'a> {
+    ram: &'a [u32],
+    /// The state that all views share.
+    pub vm: &'a Vm,
+    /// What each view maps.
+    pub notebooks: &'a [RefCell<Notebook>; VIEWS],
+    /// Whose turn it is.
+    pub current: usize,
+    common: &'a Common,
+    views: [ViewState<'a>; VIEWS],
+}
+
+/// A view: what it needs, until it starts.
+enum ViewState<'a> {
+    Waiting(&'a mut ViewMemory, &'a mut Book<'a>, &'a mut Outside<'a>),
+    Started(Host<'a>),
+    Starting,
+}
+
+/// A value whose every field is fine when it is zero, made on the heap.
+fn zeroed<T>() -> Box<T> {
+    // SAFETY: only used for Vm and ViewMemory, which say that zero is right.
+    unsafe { Box::<T>::new_zeroed().assume_init() }
+}
+
+/// Makes a machine with a Guest that is in the middle of its kernel, and
+/// plays with it. `linear`: the kernel's memory is mapped without a hole.
+pub fn with_machine(linear: bool, play: impl FnOnce(&mut Machine<'_>)) {
+    let ram = vec![0_u32; LIMIT as usize / 4];
+    let vm: Box<Vm> = zeroed();
+    let notebooks: [RefCell<Notebook>; VIEWS] = Default::default();
+    let common = Common::default();
+    common.now.set(1);
+    let mut memories: [Box<ViewMemory>; VIEWS] =
+        std::array::from_fn(|_| zeroed());
+    let mut books: [Book<'_>; VIEWS] =
+        std::array::from_fn(|slot| Book(&notebooks[slot]));
+    let mut worlds: [Outside<'_>; VIEWS] = std::array::from_fn(|_| Outside {
+        vm: &vm,
+        common: &common,
+    });
+    let mut parts = memories.iter_mut().zip(&mut books).zip(&mut worlds);
+    let views = std::array::from_fn(|_| {
+        let ((memory, book), world) = parts.next().expect("one each");
+        ViewState::Waiting(memory, book, world)
+    });
+    let mut machine = Machine {
+        ram: &ram,
+        vm: &vm,
+        notebooks: &notebooks,
+        current: 0,
+        common: &common,
+        views,
+    };
+    machine.set_up(linear);
+    play(&mut machine);
+}
+
+impl<'a> Machine<'a> {
+    fn set_up(&mut self, linear: bool) {
+        let vm = self.vm;
+        vm.limit.set(LIMIT);
+        vm.page_offset.set(PAGE_OFFSET);
+        vm.cr3.set(DIRECTORY);
+        vm.views[0].cr3.set(DIRECTORY);
+        vm.views[0].last_use.set(1);
+        vm.uses.set(1);
+        vm.cs.set(u32::from(KERNEL_CS));
+        vm.ss.set(u32::from(KERNEL_DS));
+        vm.lguest_data.set(DATA);
+        vm.regs.esp.set(STACK);
+        vm.regs.eip.set(PAGE_OFFSET + CODE);
+        vm.regs.eflags.set(0x202);
+        vm.esp1.set(STACK);
+        vm.ss1.set(u32::from(KERNEL_DS));
+        for n in 0..64 {
+            self.write(DATA + offset::HCALL_STATUS + n, &[0xFF]);
+        }
+        for n in 0..=3 {
+            let directory = DIRECTORY + n * PAGE_SIZE;
+            let kernel = PAGE_OFFSET >> 22 << 2;
+            self.set_word(directory + kernel, KERNEL_TABLE | 0x67);
+            self.set_word(directory, (USER_TABLE + n * PAGE_SIZE) | 0x67);
+        }
+        for page in u32::from(!linear)..LIMIT >> PAGE_SHIFT {
+            let entry = page << PAGE_SHIFT | 0x63;
+            self.set_word(KERNEL_TABLE + page * 4, entry);
+        }
+    }
+
+    /// The Guest's memory.
+    #[must_use]
+    pub fn memory(&self) -> Memory {
+        let base = self.ram.as_ptr().cast_mut().cast();
+        // SAFETY: the words outlive the machine, and nobody touches them but
+        // through this. LIMIT bytes of them there are.
+        unsafe { Memory::new(base, LIMIT) }
+    }
+
+    /// Reads a word of the Guest's memory that must be there.
+    #[must_use]
+    pub fn word(&self, addr: u32) -> u32 {
+        self.memory().word(GuestPhys(addr)).expect("it is there")
+    }
+
+    /// The Guest writes a word, if there is such a word.
+    pub fn set_word(&self, addr: u32, word: u32) {
+        let _ = self.memory().set_word(GuestPhys(addr), word);
+    }
+
+    /// The Guest writes bytes, if there is room for them.
+    pub fn write(&self, addr: u32, bytes: &[u8]) {
+        let _ = self.memory().write(GuestPhys(addr), bytes);
+    }
+
+    /// The Guest leaves a call in the ring.
+    pub fn leave_in_ring(&self, call: RawCall) {
+        let n = self.vm.next_hcall.get();
+        let at = DATA + offset::HCALLS + n * 16;
+        for (i, word) in [call.eax, call.edx, call.ebx, call.ecx]
+            .into_iter()
+            .enumerate()
+        {
+            self.set_word(at + u32::try_from(i).unwrap_or(0) * 4, word);
+        }
+        self.write(DATA + offset::HCALL_STATUS + n, &[HCALL_PENDING]);
+    }
+
+    /// The Guest makes a call by the instruction, from its code page.
+    ///
+    /// # Errors
+    ///
+    /// The Guest has to die.
+    pub fn call(&mut self, call: RawCall) -> Result<(), Kill> {
+        let regs = &self.vm.regs;
+        regs.eax.set(call.eax);
+        regs.edx.set(call.edx);
+        regs.ebx.set(call.ebx);
+        regs.ecx.set(call.ecx);
+        regs.eip.set(PAGE_OFFSET + CODE + 0x100);
+        self.write(CODE + 0x100, &[0xCD, 0x1F]);
+        self.step(Event::Trap {
+            vector: 13,
+            error: 0xFA,
+            cr2: 0,
+        })
+    }
+
+    /// The Guest stopped for `event`; afterwards it may go on, perhaps in
+    /// another view. What must never be is looked for.
+    ///
+    /// # Errors
+    ///
+    /// The Guest has to die.
+    pub fn step(&mut self, event: Event) -> Result<(), Kill> {
+        self.common.waits.set(0);
+        let mut result = self.host().run_guest(event);
+        while let Some(slot) = self.common.handed_to.take() {
+            assert_eq!(result, Err(Kill::NoView), "that is how we left");
+            self.current = slot;
+            let host = self.host();
+            result = host.catch_up().and_then(|()| host.get_ready());
+        }
+        self.check();
+        if result.is_ok() {
+            let cr3 = self.vm.views[self.current].cr3.get();
+            assert_eq!(self.vm.cr3.get(), cr3, "the wrong view runs");
+        }
+        result
+    }
+
+    /// Time passes.
+    pub fn pass(&self, nanoseconds: u32) {
+        let now = self.common.now.get() + u64::from(nanoseconds);
+        self.common.now.set(now);
+        let armed = self.common.armed.get();
+        if armed != 0 && now >= armed {
+            self.vm.kick.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    /// The Host of the view whose turn it is.
+    fn host(&mut self) -> &mut Host<'a> {
+        let (vm, memory) = (self.vm, self.memory());
+        let slot = self.current;
+        let view = &mut self.views[slot];
+        *view = match std::mem::replace(view, ViewState::Starting) {
+            ViewState::Waiting(record, mapper, world) => {
+                ViewState::Started(Host {
+                    vm,
+                    memory,
+                    view: View::new(slot, vm.views[slot].cr3.get(), record),
+                    mapper,
+                    world,
+                })
+            }
+            started => started,
+        };
+        match view {
+            ViewState::Started(host) => host,
+            _ => unreachable!("it has just been started"),
+        }
+    }
+
+    /// Whatever is mapped must be on record, for nobody would ever unmap it
+    /// otherwise.
+    fn check(&mut self) {
+        let notebook = self.notebooks[self.current].borrow();
+        let view = &self.host().view;
+        for (&page, &(frame, access)) in &notebook.pages {
+            let va = GuestVirt(page << PAGE_SHIFT);
+            let index = page / ENTRIES;
+            let linear = view.linear_pages(index) > page % ENTRIES
+                && frame == va.0.wrapping_sub(PAGE_OFFSET)
+                && access == Access::Write;
+            let shadow = view.shadow(va);
+            let single = shadow.is_mapped()
+                && shadow.frame().0 == frame
+                && shadow.access() == access;
+            assert!(linear || single, "{va:?} is mapped and not on record");
+            assert!(index < SWITCHER_INDEX, "{va:?} is not the Guest's");
+        }
+    }
+
+    /// A number that means something in this machine, or any.
+    pub fn interesting(input: &mut Input<'_>) -> u32 {
+        input.one_of(&[
+            0,
+            1,
+            u32::MAX,
+            LIMIT,
+            LIMIT - PAGE_SIZE,
+            LIMIT - 4,
+            DIRECTORY,
+            DIRECTORY + PAGE_SIZE,
+            DIRECTORY + 2 * PAGE_SIZE,
+            DIRECTORY + 3 * PAGE_SIZE,
+            DIRECTORY + 0xC00,
+            KERNEL_TABLE,
+            USER_TABLE,
+            USER_TABLE + PAGE_SIZE,
+            DATA,
+            DATA + offset::HCALL_STATUS,
+            DATA + offset::HCALLS,
+            STACK,
+            CODE,
+            PAGE_OFFSET,
+            PAGE_OFFSET + CODE,
+            PAGE_OFFSET + LIMIT,
+            SWITCHER_ADDR,
+            SWITCHER_ADDR - 1,
+            0x1000,
+            0x0040_0000,
+            0x61,
+            0x68,
+            0x73,
+            0x7B,
+        ])
+    }
+}

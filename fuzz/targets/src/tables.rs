@@ -1,0 +1,216 @@
+//! Shadow paging, against an oracle that walks the tables naively.
+//!
+//! The Guest changes its tables in every way that it may, and says so each
+//! time; it touches pages, and goes from one page directory to the next. At
+//! every moment whatever is mapped has to be what the tables of the current
+//! directory allow, with the rights that they give, and a fault that they
+//! allow has to end in a mapping.
+
+use crate::input::Input;
+use crate::machine::{
+    DIRECTORY, KERNEL_TABLE, LIMIT, Machine, PAGE_OFFSET, STACK, USER_TABLE,
+    with_machine,
+};
+use lg_abi::hypercall::{Hypercall, RawCall};
+use lg_abi::page::{ENTRIES, PAGE_SHIFT, PAGE_SIZE};
+use lg_host::kill::Kill;
+use lg_host::run::Event;
+use lg_host::world::Access;
+
+/// Bits of an entry, by the processor's manual.
+const PRESENT: u32 = 1;
+const WRITE: u32 = 2;
+const USER: u32 = 4;
+const ACCESSED: u32 = 0x20;
+const DIRTY: u32 = 0x40;
+
+/// Page directories that the Guest has; one more than there are views.
+const DIRECTORIES: u32 = 4;
+
+/// Steps that one input may take.
+const MAX_STEPS: u32 = 300;
+
+/// Plays until the input ends or the Guest dies.
+pub fn target(data: &[u8]) {
+    let mut input = Input::new(data);
+    let first = input.byte();
+    with_machine(first & 1 != 0, |machine| {
+        machine.vm.slow_paths.set(u32::from(first >> 1));
+        // A handler for page faults.
+        let gate = RawCall {
+            eax: Hypercall::LoadIdtEntry as u32,
+            edx: 14,
+            ebx: 0x0061_1000,
+            ecx: 0xC000_EF00,
+        };
+        if machine.call(gate).is_err() {
+            return;
+        }
+        for _ in 0..MAX_STEPS {
+            if input.is_empty() || step(machine, &mut input).is_err() {
+                return;
+            }
+            check(machine);
+        }
+    });
+}
+
+fn step(machine: &mut Machine<'_>, input: &mut Input<'_>) -> Result<(), Kill> {
+    let vm = machine.vm;
+    vm.regs.esp.set(STACK);
+    vm.user.set(0);
+    let directory = DIRECTORY + input.below(DIRECTORIES) * PAGE_SIZE;
+    let user_table = directory - DIRECTORY + USER_TABLE;
+    match input.byte() % 8 {
+        // The Guest changes an entry of a program's, and says which.
+        0 | 1 => {
+            let (page, entry) = (page(input), entry(input));
+            machine.set_word(user_table + page * 4, entry);
+            say(
+                machine,
+                input,
+                Hypercall::SetPte,
+                [directory, page << PAGE_SHIFT, entry],
+            )
+        }
+        // One of the kernel's.
+        2 => {
+            let (page, mut entry) = (page(input), entry(input));
+            if page == 0xB || page == 0xD || page == 0xF {
+                // Without these it could not go on.
+                entry = page << PAGE_SHIFT | 0x63;
+            }
+            machine.set_word(KERNEL_TABLE + page * 4, entry);
+            let va = PAGE_OFFSET + (page << PAGE_SHIFT);
+            say(machine, input, Hypercall::SetPte, [directory, va, entry])
+        }
+        // Several at once, and only that something has changed.
+        3 => {
+            let directory = vm.cr3.get();
+            let user_table = directory - DIRECTORY + USER_TABLE;
+            for _ in 0..=input.below(4) {
+                let at = user_table + page(input) * 4;
+                machine.set_word(at, entry(input));
+            }
+            let all = u32::from(input.bit());
+            say(machine, input, Hypercall::FlushTlb, [all, 0, 0])
+        }
+        // An entry of the directory: gone, there, there with fewer rights,
+        // or the table seen once more at another place.
+        4 => {
+            let index = [0, 1, 2, 0x2FF][input.below(4) as usize];
+            let flags = [0, 0x61, 0x63, 0x65, 0x67][input.below(5) as usize];
+            let entry = if flags == 0 { 0 } else { user_table | flags };
+            machine.set_word(directory + index * 4, entry);
+            say(machine, input, Hypercall::SetPmd, [directory, index, 0])?;
+            // What the table holds may be seen at two places from now on, and
+            // the Guest has to say so whenever it changes it. It does not.
+            let alias = [1, 2, 0x2FF].iter().any(|i| {
+                let seen = machine.word(directory + i * 4);
+                seen & PRESENT != 0
+            });
+            if alias { Err(Kill::NoView) } else { Ok(()) }
+        }
+        5 => say(machine, input, Hypercall::NewPgtable, [directory, 0, 0]),
+        6 => {
+            let room = usize::from(input.byte());
+            let current = machine.current;
+            machine.notebooks[current].borrow_mut().room =
+                input.bit().then_some(room);
+            Ok(())
+        }
+        _ => touch(machine, input),
+    }
+}
+
+/// A page below 4 MiB: mostly one of a few.
+fn page(input: &mut Input<'_>) -> u32 {
+    match input.byte() {
+        n @ 0..64 => u32::from(n) % 32,
+        n @ 64..128 => u32::from(n) % 64,
+        _ => input.below(ENTRIES),
+    }
+}
+
+/// An entry of a page table: mostly one that can be.
+fn entry(input: &mut Input<'_>) -> u32 {
+    let frame = input.below((LIMIT >> PAGE_SHIFT) + 1) << PAGE_SHIFT;
+    let flags = u32::from(input.byte());
+    // PWT and PAT are deadly, so they are rare.
+    let deadly = if flags & 0x88 == 0x88 { 0xFF } else { 0x67 };
+    frame | flags & deadly
+}
+
+/// A hypercall, by its instruction or by the ring.
+fn say(
+    machine: &mut Machine<'_>,
+    input: &mut Input<'_>,
+    call: Hypercall,
+    [edx, ebx, ecx]: [u32; 3],
+) -> Result<(), Kill> {
+    let eax = call as u32;
+    let call = RawCall { eax, edx, ebx, ecx };
+    if input.bit() {
+        machine.call(call)
+    } else {
+        machine.leave_in_ring(call);
+        machine.step(Event::Kick)
+    }
+}
+
+/// A page fault, which must be answered as the tables say.
+fn touch(machine: &mut Machine<'_>, input: &mut Input<'_>) -> Result<(), Kill> {
+    let kernel = input.bit();
+    let base = if kernel { PAGE_OFFSET } else { 0 };
+    let va = base + (page(input) << PAGE_SHIFT) + 0x123;
+    let write = input.bit();
+    let user = input.bit() && !kernel;
+    machine.vm.user.set(u32::from(user));
+    let allowed = walk(machine, va).is_some_and(|entry| {
+        (!write || entry & WRITE != 0) && (!user || entry & USER != 0)
+    });
+    let counters = &machine.vm.counters;
+    let before = counters.guest_faults.get();
+    machine.step(Event::Trap {
+        vector: 14,
+        error: 4 | u32::from(write) << 1,
+        cr2: va,
+    })?;
+    // Where nothing can be mapped, the Guest is told the truth: it faults.
+    let mappable = va >= PAGE_SIZE;
+    let told = counters.guest_faults.get() != before;
+    assert_eq!(told, !(allowed && mappable), "{va:#x} {write} {user}");
+    if !told {
+        let notebook = machine.notebooks[machine.current].borrow();
+        let &(_, access) =
+            notebook.pages.get(&(va >> PAGE_SHIFT)).expect("mapped");
+        assert!(!write || access == Access::Write, "{va:#x}");
+    }
+    Ok(())
+}
+
+/// The entry for `va` in the current tables, less what the directory withholds.
+fn walk(machine: &Machine<'_>, va: u32) -> Option<u32> {
+    let directory = machine.vm.cr3.get();
+    let pde = machine.word(directory + (va >> 22) * 4);
+    if pde & PRESENT == 0 {
+        return None;
+    }
+    let pte = machine.word((pde & !0xFFF) + (va >> 12 & 1023) * 4);
+    (pte & PRESENT != 0).then_some(pte & (pde | !(WRITE | USER)))
+}
+
+/// Whether everything that is mapped is what the tables allow.
+fn check(machine: &Machine<'_>) {
+    let notebook = machine.notebooks[machine.current].borrow();
+    for (&page, &(frame, access)) in &notebook.pages {
+        let va = page << PAGE_SHIFT;
+        let entry = walk(machine, va).expect("mapped, but not present");
+        assert_eq!(entry & !0xFFF, frame, "{va:#x} is something else");
+        assert_ne!(entry & ACCESSED, 0, "{va:#x} was never used");
+        if access == Access::Write {
+            let both = WRITE | DIRTY;
+            assert_eq!(entry & both, both, "{va:#x} may not be written");
+        }
+    }
+}
