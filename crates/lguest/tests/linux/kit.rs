@@ -56,7 +56,11 @@ impl Given {
     }
 
     /// The words that run the kernel with the initial ram disk.
-    pub(crate) fn words(&self, megabytes: u32, options: &[&str]) -> Vec<String> {
+    pub(crate) fn words(
+        &self,
+        megabytes: u32,
+        options: &[&str],
+    ) -> Vec<String> {
         let initrd = self.path(INITRD).display();
         let mut words = vec![format!("--initrd={initrd}")];
         words.extend(options.iter().map(|&word| word.to_owned()));
@@ -69,7 +73,12 @@ impl Given {
     /// Runs `command` in a machine that powers off after it, and answers what
     /// it said. Words of a kernel's command line have no spaces, so the
     /// machine's init takes commas for them.
-    pub(crate) fn run(&self, megabytes: u32, options: &[&str], cmd: &str) -> Ended {
+    pub(crate) fn run(
+        &self,
+        megabytes: u32,
+        options: &[&str],
+        cmd: &str,
+    ) -> Ended {
         let mut words = self.words(megabytes, options);
         words.push(format!("test={}", cmd.replace(' ', ",")));
         Machine::start(&words).end()
@@ -163,11 +172,16 @@ impl Machine {
         self.wait_long_for(text, Duration::from_secs(60))
     }
 
-    pub(crate) fn wait_long_for(&mut self, text: &str, patience: Duration) -> String {
+    pub(crate) fn wait_long_for(
+        &mut self,
+        text: &str,
+        patience: Duration,
+    ) -> String {
         let start = Instant::now();
         loop {
             let news = &self.shown[self.seen..];
-            let at = news.windows(text.len()).position(|w| w == text.as_bytes());
+            let at =
+                news.windows(text.len()).position(|w| w == text.as_bytes());
             if let Some(at) = at {
                 let before = String::from_utf8_lossy(&news[..at]).into_owned();
                 self.seen += at + text.len();

@@ -48,7 +48,10 @@ fn files_are_what_was_written_and_the_disk_is_clean() {
     let disk = scratch.path("disk");
     let file = std::fs::File::create(&disk).unwrap();
     file.set_len(128 << 20).unwrap();
-    let made = Command::new("mkfs.ext2").args(["-q", "-F"]).arg(&disk).status();
+    let made = Command::new("mkfs.ext2")
+        .args(["-q", "-F"])
+        .arg(&disk)
+        .status();
     if !made.is_ok_and(|status| status.success()) {
         skip(test, "no mkfs.ext2");
         return;

@@ -156,8 +156,10 @@ fn a_bridge_joins_machines_and_this_one() {
     if !own_network(test) {
         return;
     }
-    sh("ip link add lgbr type bridge && ip addr add 192.168.20.1/24 dev lgbr \
-        && ip link set lgbr up");
+    sh(
+        "ip link add lgbr type bridge && ip addr add 192.168.20.1/24 dev lgbr \
+        && ip link set lgbr up",
+    );
     let mut first = given.shell(&["--tunnet=bridge:lgbr"]);
     let mut second = given.shell(&["--tunnet=bridge:lgbr"]);
     first.command("ifconfig eth0 192.168.20.2 up");
@@ -196,7 +198,10 @@ fn talk_with_us(machine: &mut Machine, there: &str, here: &str) {
     machine.start_command(&format!("/tests/nettool tcpsend {here} 7805 {MB}"));
     let all = taking.join().unwrap();
     let said = told(&machine.finish_command(LONG));
-    assert_eq!(said, format!("{} bytes adler {:08x}", MB << 20, adler(&all)));
+    assert_eq!(
+        said,
+        format!("{} bytes adler {:08x}", MB << 20, adler(&all))
+    );
     // ... and into it.
     machine.start_command("/tests/nettool tcprecv 7806");
     std::thread::sleep(Duration::from_millis(500));
@@ -211,7 +216,10 @@ fn talk_with_us(machine: &mut Machine, there: &str, here: &str) {
     stream.write_all(&all).unwrap();
     drop(stream);
     let said = told(&machine.finish_command(LONG));
-    assert_eq!(said, format!("{} bytes adler {:08x}", MB << 20, adler(&all)));
+    assert_eq!(
+        said,
+        format!("{} bytes adler {:08x}", MB << 20, adler(&all))
+    );
 }
 
 /// Adler-32.

@@ -12,9 +12,8 @@ fn clocks_are_right_under_load() {
     let time = load_time(Duration::from_secs(10)).min(Duration::from_secs(60));
     let mut machine = given.shell(&[]);
     let seconds = time.as_secs() + 2;
-    machine.command(&format!(
-        "{{ /tests/soak fork {seconds} 4 >/dev/null & }}"
-    ));
+    machine
+        .command(&format!("{{ /tests/soak fork {seconds} 4 >/dev/null & }}"));
     let mut clocks = || {
         machine.start_command("date +%s.%N; cat /proc/uptime");
         let said = machine.finish_command(Duration::from_secs(20));
@@ -37,7 +36,10 @@ fn clocks_are_right_under_load() {
         assert!(off < allowed, "{name}: {there} s in {elapsed} s");
     }
     let here = last.1.duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
-    assert!((here - later_wall).abs() < 1.0, "{later_wall} is not {here}");
+    assert!(
+        (here - later_wall).abs() < 1.0,
+        "{later_wall} is not {here}"
+    );
 }
 
 #[test]
@@ -47,7 +49,10 @@ fn a_sleep_of_10_ms_takes_10_to_12() {
         return;
     };
     let ended = given.run(64, &[], "/tests/bench nanosleep");
-    let line = ended.shown.lines().find(|l| l.starts_with("BENCH nanosleep"));
+    let line = ended
+        .shown
+        .lines()
+        .find(|l| l.starts_with("BENCH nanosleep"));
     let took = line.unwrap().split_whitespace().nth(2).unwrap();
     let took: f64 = took.parse().unwrap();
     assert!((10_000.0..12_000.0).contains(&took), "{took} us");
