@@ -655,21 +655,17 @@ static void files_worker(int id, double end)
 			wrong("write", errno, fd);
 			return;
 		}
-		if (round % 3 == 0)
+		if (round % 3 == 0) {
+			// Not through drop_caches: beside an fsync of another
+			// process that trips over a bug of 2.6.23 itself
+			// (a WARNING in __remove_assoc_queue).
 			fsync(fd);
+			posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+		}
 		close(fd);
 		unlink(other);
 		if (rename(name, other))
 			wrong("rename", errno, 0);
-		if (round % 16 == 0) {
-			int drop = open("/proc/sys/vm/drop_caches", O_WRONLY);
-
-			sync();
-			if (drop >= 0) {
-				write(drop, "3\n", 2);
-				close(drop);
-			}
-		}
 		memset(block, 0, n * PAGE);
 		fd = open(other, O_RDONLY);
 		if (fd < 0 || read(fd, block, n * PAGE) != n * PAGE)

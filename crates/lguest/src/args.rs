@@ -469,7 +469,7 @@ mod tests {
     #[test]
     fn the_new_form_means_the_same() {
         let config = parse_words(
-            "run --disk a,ro --net sharenet=lan --memory 1008 --kernel bz \
+            "run --disk a,ro --net sharenet=lan --memory 4080 --kernel bz \
              --disk b --net tap=10.0.0.1 --net bridge=br0 --append root=x \
              --append -v --stats - --no-fast-path iret \
              --no-fast-path eager",
