@@ -136,3 +136,68 @@ impl fmt::Display for Kill {
 }
 
 impl core::error::Error for Kill {}
+
+#[cfg(test)]
+mod tests {
+    use super::Kill;
+    use std::string::String;
+
+    const GOLDEN: &str = include_str!("kill/messages.txt");
+
+    /// Another reason after each, so that the compiler misses a new one here.
+    fn after(kill: Kill) -> Option<Kill> {
+        let (va, eip) = (0xC000_1234, 0xC010_0000);
+        Some(match kill {
+            Kill::BadAddress { .. } => Kill::BadVirtualAddress(va),
+            Kill::BadVirtualAddress(_) => Kill::BadPageTableEntry(0x9FFF_F067),
+            Kill::BadPageTableEntry(_) => {
+                Kill::BadPageDirectoryEntry(0x0000_20E7)
+            }
+            Kill::BadPageDirectoryEntry(_) => Kill::UnhandledTrap {
+                vector: 6,
+                eip,
+                detail: 0,
+            },
+            Kill::UnhandledTrap { .. } => Kill::BadHypercall(11),
+            Kill::BadHypercall(_) => Kill::HypercallTooEarly(10),
+            Kill::HypercallTooEarly(10) => Kill::HypercallTooEarly(99),
+            Kill::HypercallTooEarly(_) => Kill::InitialisedTwice,
+            Kill::InitialisedTwice => Kill::TooManyGdtEntries(33),
+            Kill::TooManyGdtEntries(_) => Kill::BadGateType(0x5),
+            Kill::BadGateType(_) => Kill::BadStackSegment(0x68),
+            Kill::BadStackSegment(_) => Kill::BadStackPages(3),
+            Kill::BadStackPages(_) => Kill::UnalignedKey(0x1002),
+            Kill::UnalignedKey(_) => Kill::TouchedSwitcher {
+                va: 0xFFC0_0000,
+                eip,
+            },
+            Kill::TouchedSwitcher { .. } => Kill::LongMode,
+            Kill::LongMode => Kill::FaultLoop { va, eip },
+            Kill::FaultLoop { .. } => Kill::OutOfMappings,
+            Kill::OutOfMappings => Kill::NoView,
+            Kill::NoView => Kill::LauncherGone,
+            Kill::LauncherGone => return None,
+        })
+    }
+
+    #[test]
+    fn every_message_is_as_it_was_written_down() {
+        let first = Kill::BadAddress {
+            addr: 0x0040_0000,
+            len: 4096,
+        };
+        let mut all = String::new();
+        let mut next = Some(first);
+        while let Some(kill) = next {
+            all += &std::format!("{kill}\n");
+            next = after(kill);
+        }
+        if std::env::var_os("UPDATE_EXPECT").is_some() {
+            let file =
+                concat!(env!("CARGO_MANIFEST_DIR"), "/src/kill/messages.txt");
+            std::fs::write(file, &all).unwrap();
+            return;
+        }
+        assert_eq!(all, GOLDEN, "if that is meant: UPDATE_EXPECT=1");
+    }
+}

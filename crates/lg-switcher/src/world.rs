@@ -1,4 +1,7 @@
 //! The world as a view sees it: the mailbox, the clocks, the other views.
+//!
+//! What the Host asks of the world becomes a system call here, or a word in
+//! memory that others watch. Nothing of it is decided here.
 
 #![expect(unsafe_code, reason = "system calls")]
 

@@ -8,6 +8,7 @@
 
 #![no_std]
 #![no_main]
+#![expect(unsafe_code, reason = "the first instructions are assembly")]
 
 use core::arch::global_asm;
 use lg_switcher::layout::{STACK, STACK_SIZE};
@@ -97,7 +98,7 @@ fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
     let mut digits = [b' ', b'0', b'0', b'0', b'0'];
     let mut rest = line;
     for digit in digits[1..].iter_mut().rev() {
-        *digit = b'0' + (rest % 10) as u8;
+        *digit = b'0' + (rest % 10).to_le_bytes()[0];
         rest /= 10;
     }
     let mut len = 0;

@@ -1,21 +1,83 @@
 //! What no compiler checks: how the tree is kept.
 //!
 //! Each check looks at the whole tree and answers with a list of what it
-//! found, in words that say what to do.
+//! found, in words that say what to do. They run as a step of CI, as tests of
+//! this crate, and alone as `cargo xtask tidy`.
+
+mod tree;
+
+mod crates;
+mod documents;
+mod ledger;
+mod sources;
+mod words;
 
 use std::path::Path;
 use std::process::ExitCode;
+use tree::Tree;
 
-type Check = fn(&Path) -> Vec<String>;
+/// A check by name, for a person to read.
+struct Check {
+    name: &'static str,
+    find: fn(&Tree) -> Vec<String>,
+}
 
-const CHECKS: &[(&str, Check)] = &[];
+const CHECKS: &[Check] = &[
+    Check {
+        name: "every source file introduces itself",
+        find: sources::introductions,
+    },
+    Check {
+        name: "lines are short and end where they end",
+        find: sources::lines,
+    },
+    Check {
+        name: "no function is without a prologue",
+        find: sources::bare_functions,
+    },
+    Check {
+        name: "unsafe code is where the ledger says",
+        find: ledger::unsafe_code,
+    },
+    Check {
+        name: "crates depend on whom they may",
+        find: crates::arrows,
+    },
+    Check {
+        name: "every package has its licence, lints and versions",
+        find: crates::packages,
+    },
+    Check {
+        name: "every dependency has its reason",
+        find: crates::reasons,
+    },
+    Check {
+        name: "links in documents lead somewhere",
+        find: documents::links,
+    },
+    Check {
+        name: "what documents name exists",
+        find: documents::names,
+    },
+    Check {
+        name: "every promise names its test",
+        find: documents::promises,
+    },
+    Check {
+        name: "nothing names somebody's machine",
+        find: words::forbidden,
+    },
+    Check {
+        name: "images that are kept are small",
+        find: words::images,
+    },
+];
 
 /// Every check by name, with what it found.
 pub fn check_all(root: &Path) -> Vec<(&'static str, Vec<String>)> {
-    CHECKS
-        .iter()
-        .map(|&(name, check)| (name, check(root)))
-        .collect()
+    let tree = Tree::read(root);
+    let results = CHECKS.iter().map(|c| (c.name, (c.find)(&tree)));
+    results.collect()
 }
 
 /// Runs all checks for a person.
@@ -28,4 +90,14 @@ pub fn main() -> ExitCode {
         wrong += found.len();
     }
     ExitCode::from(u8::from(wrong != 0))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_tree_is_tidy() {
+        let all = super::check_all(&crate::root());
+        let found: Vec<_> = all.iter().filter(|(_, f)| !f.is_empty()).collect();
+        assert!(found.is_empty(), "{found:#?}");
+    }
 }

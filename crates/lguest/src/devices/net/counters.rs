@@ -1,4 +1,6 @@
 //! What a LAN has done so far: counters, for the statistics.
+//!
+//! Several threads count, and nobody waits for anybody because of it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

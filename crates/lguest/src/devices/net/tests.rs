@@ -1,5 +1,6 @@
-//! Networks without Guests: a Host that only remembers, and whole processes
-//! that are killed in the middle.
+//! Networks without Guests, for a Host only remembers what was asked of it.
+//!
+//! Whole processes take part, too, and are killed in the middle.
 
 use super::*;
 use crate::devices::Device;

@@ -1,5 +1,6 @@
-//! Launchers in processes of their own, which are killed: this test binary
-//! starts itself, with the part to play in its environment.
+//! Launchers in processes of their own, which are killed.
+//!
+//! This test binary starts itself, with the part to play in its environment.
 
 use super::*;
 use std::io::{BufRead, BufReader, Write};

@@ -1,7 +1,8 @@
-//! A tap in a network namespace of the test's own: with another process's
-//! packet socket at the machine's end, nothing else talks there.
+//! A tap in a network namespace of the test's own.
 //!
-//! A namespace belongs to a thread, and each test has one to itself.
+//! With another process's packet socket at the machine's end, nothing else
+//! talks there. A namespace belongs to a thread, and each test has one to
+//! itself.
 
 #![expect(unsafe_code, reason = "a network namespace of one's own")]
 

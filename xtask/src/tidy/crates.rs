@@ -1,0 +1,174 @@
+//! Packages: who depends on whom, and why on strangers.
+//!
+//! The folders tell the architecture, and here it is held to its word. What
+//! packages there are and what they depend on, cargo says; reasons it does not
+//! know, so those are read from the manifests.
+
+use super::tree::Tree;
+use serde_json::Value;
+use std::process::Command;
+
+/// Which of our crates each of our crates may use.
+const ARROWS: &[(&str, &[&str])] = &[
+    ("lg-abi", &[]),
+    ("lg-host", &["lg-abi"]),
+    ("lg-switcher", &["lg-abi", "lg-host"]),
+    ("lg-view", &["lg-switcher"]),
+    ("lguest", &["lg-abi", "lg-host", "lg-switcher"]),
+    ("lg-guest", &["lg-abi"]),
+    ("lg-fuzz", &["lg-abi", "lg-host", "lg-switcher", "lguest"]),
+    ("lg-fuzz-targets", &["lg-fuzz"]),
+    ("xtask", &[]),
+];
+
+/// A Guest is a package below this folder; it may use the kit.
+const GUESTS: &str = "/guests/";
+const GUESTS_MAY: &[&str] = &["lg-abi", "lg-guest"];
+
+const LICENCE: &str = "MIT OR Apache-2.0";
+
+/// Manifests of all workspaces.
+const WORKSPACES: [&str; 4] = [
+    "Cargo.toml",
+    "crates/lg-view/Cargo.toml",
+    "guests/Cargo.toml",
+    "fuzz/Cargo.toml",
+];
+
+/// Uses among our crates that the architecture does not know.
+pub(super) fn arrows(tree: &Tree) -> Vec<String> {
+    let mut found = Vec::new();
+    for package in all_packages(tree) {
+        let name = text(&package, "name");
+        let own = ARROWS.iter().find(|(of, _)| *of == name);
+        let may = match own {
+            Some((_, may)) => *may,
+            None if text(&package, "manifest_path").contains(GUESTS) => {
+                GUESTS_MAY
+            }
+            None => {
+                found.push(format!("{name}: whom may it use? Say so in xtask"));
+                continue;
+            }
+        };
+        for dependency in list(&package, "dependencies") {
+            let other = text(dependency, "name");
+            let ours = dependency["path"].is_string();
+            if ours && !may.contains(&other) {
+                found.push(format!("{name} may not use {other}"));
+            }
+        }
+    }
+    found
+}
+
+/// Packages that do not say what each has to say.
+pub(super) fn packages(tree: &Tree) -> Vec<String> {
+    let mut found = Vec::new();
+    for package in all_packages(tree) {
+        let name = text(&package, "name");
+        if text(&package, "license") != LICENCE {
+            found.push(format!("{name}: license = \"{LICENCE}\" is missing"));
+        }
+        for field in ["description", "rust_version"] {
+            if !package[field].is_string() {
+                found.push(format!("{name}: {field} is missing"));
+            }
+        }
+        if package["publish"] != Value::Array(Vec::new()) {
+            found.push(format!("{name}: publish = false is missing"));
+        }
+    }
+    for (path, text) in tree.texts("Cargo.toml") {
+        if !text.contains("unsafe_code = \"deny\"")
+            && !text.contains("[lints]\nworkspace = true")
+        {
+            found.push(format!("{path}: it has no lints"));
+        }
+    }
+    for file in ["LICENSE-MIT", "LICENSE-APACHE"] {
+        if !tree.has(file) {
+            found.push(format!("{file} is missing"));
+        }
+    }
+    found
+}
+
+/// Dependencies on strangers without a comment above or beside them.
+pub(super) fn reasons(tree: &Tree) -> Vec<String> {
+    let mut found = Vec::new();
+    for (path, text) in tree.texts("Cargo.toml") {
+        found.extend(without_reason(text).map(|d| format!("{path}: {d}")));
+    }
+    found
+}
+
+fn without_reason(manifest: &str) -> impl Iterator<Item = &str> {
+    let mut inside = false;
+    let mut above = "";
+    let mut open = false;
+    manifest.lines().filter_map(move |line| {
+        let last = std::mem::replace(&mut above, line);
+        if line.starts_with('[') {
+            inside = line.ends_with("dependencies]");
+            return None;
+        }
+        // The middle of a list that is longer than a line.
+        let within = open;
+        open = (open || line.ends_with(['[', '{']))
+            && !line.starts_with([']', '}']);
+        let (name, _) = line.split_once(['.', ' ', '='])?;
+        let ours = line.contains("path = ") || line.contains(".workspace");
+        let told = last.starts_with('#') || line.contains(" # ");
+        let strange = inside && !within && !ours && !told;
+        (strange && !line.starts_with('#')).then_some(name)
+    })
+}
+
+/// What cargo knows about the packages of every workspace.
+fn all_packages(tree: &Tree) -> Vec<Value> {
+    let manifests = WORKSPACES.iter().filter(|path| tree.has(path));
+    let all = manifests.map(|path| {
+        let out = Command::new("cargo")
+            .args(["metadata", "--format-version=1", "--no-deps", "--offline"])
+            .arg("--manifest-path")
+            .arg(tree.root.join(path))
+            .output()
+            .expect("cargo can be started");
+        let all: Value = serde_json::from_slice(&out.stdout)
+            .unwrap_or_else(|_| panic!("{path}: cargo cannot read it"));
+        list(&all, "packages").to_vec()
+    });
+    all.flatten().collect()
+}
+
+fn text<'a>(object: &'a Value, field: &str) -> &'a str {
+    object[field].as_str().unwrap_or_default()
+}
+
+fn list<'a>(object: &'a Value, field: &str) -> &'a [Value] {
+    object[field].as_array().map_or(&[], Vec::as_slice)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stranger_needs_a_reason_above_or_beside() {
+        let manifest = "\
+[dependencies]
+lg-abi.workspace = true
+# Because.
+one = \"1\"
+two = { version = \"1\", features = [
+    \"three\",
+] }
+four = \"1\" # beside it
+[lints]
+five = \"1\"
+";
+        let found: Vec<_> = without_reason(manifest).collect();
+        assert_eq!(found, ["two"]);
+    }
+}

@@ -1,0 +1,183 @@
+//! What documents point at has to be there.
+//!
+//! Maps that nobody checks rot, even in the best of trees. So every relative
+//! link, every path and item between backticks, and every test that a promise
+//! relies on is looked up.
+
+use super::tree::Tree;
+
+/// The documents that name places in the tree.
+const MAPS: [&str; 4] = [
+    "README.md",
+    "ARCHITECTURE.md",
+    "SECURITY.md",
+    "CONTRIBUTING.md",
+];
+
+/// What a name has to end in to be taken for a file's.
+const ENDINGS: [&str; 6] = [".rs", ".md", ".toml", ".sh", ".txt", ".ld"];
+
+/// Relative links that lead nowhere.
+pub(super) fn links(tree: &Tree) -> Vec<String> {
+    let mut found = Vec::new();
+    for (path, text) in tree.texts(".md") {
+        for target in targets(text) {
+            let file = target.split('#').next().unwrap_or_default();
+            let elsewhere = target.contains("://");
+            if elsewhere || file.is_empty() || there(tree, path, file) {
+                continue;
+            }
+            found.push(format!("{path}: nothing at `{target}`"));
+        }
+    }
+    found
+}
+
+/// What stands in the round brackets of `[text](target)`.
+fn targets(text: &str) -> impl Iterator<Item = &str> {
+    text.split("](").skip(1).filter_map(|rest| {
+        let end = rest.find(')')?;
+        let target = rest[..end].split_whitespace().next()?;
+        Some(target)
+    })
+}
+
+/// Whether a path exists, from the document's folder or from the root.
+fn there(tree: &Tree, document: &str, path: &str) -> bool {
+    let mut folder: Vec<&str> = document.split('/').collect();
+    folder.pop();
+    for part in path.split('/') {
+        match part {
+            ".." => drop(folder.pop()),
+            "." | "" => {}
+            part => folder.push(part),
+        }
+    }
+    tree.has(&folder.join("/")) || tree.has(path)
+}
+
+/// Paths and items between backticks that name nothing.
+pub(super) fn names(tree: &Tree) -> Vec<String> {
+    let mut found = Vec::new();
+    for document in MAPS {
+        let text = tree.text(document).unwrap_or_default();
+        for name in backticked(text) {
+            if !means_something(tree, document, name) {
+                found.push(format!("{document}: nothing is called `{name}`"));
+            }
+        }
+    }
+    found
+}
+
+/// What stands between single backticks, outside of blocks of code.
+fn backticked(text: &str) -> impl Iterator<Item = &str> {
+    let prose = text.split("```").step_by(2);
+    prose.flat_map(|part| part.split('`').skip(1).step_by(2))
+}
+
+fn means_something(tree: &Tree, document: &str, name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./:".contains(c);
+    if !name.chars().all(plain) || name.starts_with(['/', '-', '.']) {
+        return true; // a command, an option, a pattern, a path of the system
+    }
+    if let Some((path, item)) = name.split_once("::") {
+        let item = item.rsplit("::").next().unwrap_or(item);
+        if path.ends_with(".rs") {
+            return tree.text(path).is_some_and(|text| says(text, item));
+        }
+        return tree.texts(".rs").any(|(_, text)| says(text, item));
+    }
+    let is_path = name.contains('/')
+        || ENDINGS.iter().any(|ending| name.ends_with(ending));
+    !is_path
+        || name.contains(':')
+        || name.starts_with("target/")
+        || there(tree, document, name)
+}
+
+/// Whether a text has this word.
+fn says(text: &str, word: &str) -> bool {
+    let part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    text.match_indices(word).any(|(at, _)| {
+        !text[..at].ends_with(part)
+            && !text[at + word.len()..].starts_with(part)
+    })
+}
+
+/// Rows of SECURITY.md's tables that should name a test and do not. That what
+/// they name exists, [`names`] has checked.
+pub(super) fn promises(tree: &Tree) -> Vec<String> {
+    let text = tree.text("SECURITY.md").unwrap_or_default();
+    let mut column = None;
+    let mut found = Vec::new();
+    for line in text.lines() {
+        let Some(row) = line.trim().strip_prefix('|') else {
+            column = None;
+            continue;
+        };
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let Some(test) = column else {
+            let is_test = |cell: &&str| cell.to_lowercase().contains("test");
+            column = cells.iter().position(|cell| is_test(&cell));
+            continue;
+        };
+        let cell = cells.get(test).copied().unwrap_or_default();
+        let rule = cell.starts_with("--") || cell.starts_with(":-");
+        if !rule && backticked(cell).next().is_none() {
+            found.push(format!("SECURITY.md: no test for: {}", cells[0]));
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_are_looked_up_from_the_document_and_from_the_root() {
+        let tree = Tree::of(&[
+            ("README.md", "[a](crates/a.rs) [b](https://x) [c](#here)"),
+            ("doc/one.md", "[up](../README.md#top) [gone](two.md)"),
+            ("crates/a.rs", ""),
+        ]);
+        assert_eq!(links(&tree), ["doc/one.md: nothing at `two.md`"]);
+    }
+
+    #[test]
+    fn paths_and_items_in_documents_have_to_exist() {
+        let readme = "`crates/a.rs` `crates/` `a.rs::run` `a::run` `/dev/kvm` \
+                      `cargo run` `--stats` `target/x` `lguest`\n\
+                      ```\n`no/such/thing`\n```\n\
+                      `crates/b.rs` `crates/a.rs::walk` `a::walk`";
+        let tree = Tree::of(&[
+            ("README.md", readme),
+            ("crates/a.rs", "fn run() {}"),
+            ("a.rs", "fn run() {}"),
+        ]);
+        let found: Vec<_> =
+            ["crates/b.rs", "crates/a.rs::walk", "a::walk"].into();
+        let found: Vec<_> = found
+            .iter()
+            .map(|name| format!("README.md: nothing is called `{name}`"))
+            .collect();
+        assert_eq!(names(&tree), found);
+    }
+
+    #[test]
+    fn a_promise_without_a_test_is_none() {
+        let security = "\
+| actor | promise | test |
+| --- | --- | --- |
+| Guest | nothing | `a.rs::b` |
+| user | something | |
+
+| other | table |
+| --- | --- |
+| x | |
+";
+        let tree = Tree::of(&[("SECURITY.md", security)]);
+        assert_eq!(promises(&tree), ["SECURITY.md: no test for: user"]);
+    }
+}

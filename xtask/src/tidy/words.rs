@@ -1,0 +1,81 @@
+//! What must not be in the tree: somebody's machine, and large things.
+//!
+//! A path that only exists where it was written helps nobody else. The words
+//! are put together here so that this file does not contain them itself.
+
+use super::tree::Tree;
+
+/// Words that only make sense on one machine, or name a mirror.
+const FORBIDDEN: [&str; 8] = [
+    concat!("/wo", "rk/"),
+    concat!("/ro", "ot/"),
+    concat!("/ho", "me/"),
+    concat!("debian", ".org"),
+    concat!("crates.io", "/"),
+    concat!(".crates", ".io"),
+    concat!("pypi", ".org"),
+    concat!("npmjs", "."),
+];
+
+/// Files that cargo writes.
+const WRITTEN_BY_CARGO: &str = "Cargo.lock";
+
+/// The folder of images that are kept, so that the first command of a new
+/// user needs no cross compiler; and what one may weigh.
+const IMAGES: &str = "guests/built/";
+const IMAGE_LIMIT: u64 = 256 << 10;
+
+/// What anything else may weigh.
+const FILE_LIMIT: u64 = 512 << 10;
+
+/// Where such a word is.
+pub(super) fn forbidden(tree: &Tree) -> Vec<String> {
+    let mut found = Vec::new();
+    for (path, text) in tree.texts("") {
+        if path.ends_with(WRITTEN_BY_CARGO) {
+            continue;
+        }
+        for (n, line) in text.lines().enumerate() {
+            if let Some(word) = FORBIDDEN.iter().find(|w| says(line, w)) {
+                found.push(format!("{path}:{}: `{word}`", n + 1));
+            }
+        }
+    }
+    found
+}
+
+/// Whether a line has this word; as a path, only from where a path begins.
+fn says(line: &str, word: &str) -> bool {
+    line.match_indices(word).any(|(at, _)| {
+        let goes_on = |c: char| c.is_alphanumeric() || "_.-})\"/".contains(c);
+        !word.starts_with('/') || !line[..at].ends_with(goes_on)
+    })
+}
+
+/// What weighs too much.
+pub(super) fn images(tree: &Tree) -> Vec<String> {
+    let limit = |path: &str| {
+        if path.starts_with(IMAGES) {
+            IMAGE_LIMIT
+        } else {
+            FILE_LIMIT
+        }
+    };
+    let large = tree.sizes().filter(|(path, size)| *size > limit(path));
+    large
+        .map(|(path, size)| format!("{path}: {size} bytes"))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_of_one_machine_is_found() {
+        let text = format!("see {}me/notes\n", FORBIDDEN[1]);
+        let inner = "$d/root/bin, crates/work/mod.rs\n";
+        let tree = Tree::of(&[("a.md", &text), ("b.md", inner)]);
+        assert_eq!(forbidden(&tree).len(), 1);
+    }
+}
