@@ -22,6 +22,9 @@ impl Host<'_> {
         let vm = self.vm;
         let pending = self.pending();
         if pending == 0 {
+            if vm.irqs.load(Ordering::SeqCst) != 0 {
+                self.retry_later();
+            }
             return Ok(());
         }
         let eip = vm.regs.eip.get();
@@ -52,6 +55,8 @@ impl Host<'_> {
         }
         if self.pending() != 0 {
             self.retry_soon();
+        } else if vm.irqs.load(Ordering::SeqCst) != 0 {
+            self.retry_later();
         }
         Ok(())
     }

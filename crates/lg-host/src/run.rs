@@ -57,6 +57,11 @@ const RETRY_AFTER: u64 = 200_000;
 /// best processor, in nanoseconds. One that sleeps does not ask.
 const BALANCE_EVERY: u64 = 100_000_000;
 
+/// The same for one that the Guest has blocked. That may be for long: so once
+/// in what was a tick of the clock, when hosts had one. A Guest that sleeps
+/// cannot unblock anything, and is left alone.
+const RETRY_BLOCKED_AFTER: u64 = 4_000_000;
+
 /// The Host of one view: all that it works with.
 pub struct Host<'a> {
     /// What all views share.
@@ -381,10 +386,19 @@ impl Host<'_> {
 
     /// An interrupt waits that the Guest does not take now.
     pub(crate) fn retry_soon(&mut self) {
+        self.retry_after(RETRY_AFTER);
+    }
+
+    /// One waits that it has blocked.
+    pub(crate) fn retry_later(&mut self) {
+        self.retry_after(RETRY_BLOCKED_AFTER);
+    }
+
+    fn retry_after(&mut self, nanoseconds: u64) {
         if self.vm.retry_at.get() == 0 {
             self.vm.counters.retries.count();
             let now = self.world.monotonic();
-            self.vm.retry_at.set(now + RETRY_AFTER);
+            self.vm.retry_at.set(now + nanoseconds);
         }
     }
 

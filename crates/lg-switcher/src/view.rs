@@ -21,6 +21,7 @@ use crate::mapper::Mmap;
 use crate::signals::{self, SIGALRM};
 use crate::syscall::{call, call_site, errno, exit, nr, return_site};
 use crate::world::{Outside, state};
+use core::arch::asm;
 use core::cell::UnsafeCell;
 use core::mem::offset_of;
 use lg_abi::page::{PAGE_SHIFT, PAGE_SIZE};
@@ -28,6 +29,7 @@ use lg_abi::segment::{GDT_TLS_ENTRIES, GDT_TLS_MIN, GDT_USER_CS, GDT_USER_DS};
 use lg_host::memory::Memory;
 use lg_host::paging::{View, ViewMemory};
 use lg_host::run::Host;
+use lg_host::segments::REAL_KERNEL_CS;
 
 /// What the nursery answers to the Launcher's request for a view: a process
 /// number, or minus an errno.
@@ -38,8 +40,19 @@ const MAP_SHARED_FIXED: usize = 0x11;
 const MAP_PRIVATE_FIXED_ANONYMOUS_NORESERVE: usize = 0x4032;
 
 /// The status with which the nursery ends when it cannot be set up: this plus
-/// the number of the step.
+/// the number of the step, from 1 on.
 pub const SETUP_FAILED: i32 = 100;
+
+/// What is wrong with the machine when a step fails, in their order.
+pub const STEPS: [&str; 6] = [
+    "cannot map the guest's memory",
+    "cannot forget its stack",
+    "has no 32-bit code segment: this kernel was built or booted without \
+     ia32_emulation",
+    "cannot make segments: this kernel was built without MODIFY_LDT_SYSCALL",
+    "cannot catch signals",
+    "cannot give up its rights",
+];
 
 /// Maps the stack on which everything else happens. The caller changes to it.
 pub fn map_stack() {
@@ -59,9 +72,10 @@ pub fn map_stack() {
 
 /// The nursery. The stack is the one of [`map_stack`].
 pub fn main() -> ! {
-    let steps: [fn() -> Result<(), i32>; 5] = [
+    let steps: [fn() -> Result<(), i32>; STEPS.len()] = [
         map_everything,
         forget_the_rest,
+        find_segments,
         make_segments,
         signals::listen,
         deny,
@@ -151,6 +165,29 @@ fn forget_the_rest() -> Result<(), i32> {
     // kernels seal their own mappings; those stay, and tell nothing.
     let _ = unsafe { call(nr::MUNMAP, all) };
     Ok(())
+}
+
+/// Looks whether there is a segment to run a Guest's kernel on. A processor
+/// tells by LAR, which fails for what may not be loaded (Intel SDM volume 2).
+fn find_segments() -> Result<(), i32> {
+    /// Of what LAR answers: present, code, and not 64-bit but 32-bit.
+    const MASK: u32 = 1 << 15 | 1 << 11 | 1 << 21 | 1 << 22;
+    const RIGHT: u32 = 1 << 15 | 1 << 11 | 1 << 22;
+    let mut rights = 0_u32;
+    // SAFETY: reads a descriptor; where there is none, nothing is written.
+    unsafe {
+        asm!(
+            "lar {rights:e}, {selector:e}",
+            rights = inout(reg) rights,
+            selector = in(reg) REAL_KERNEL_CS,
+            options(nomem, nostack),
+        );
+    };
+    if rights & MASK == RIGHT {
+        Ok(())
+    } else {
+        Err(errno::ENOMEM)
+    }
 }
 
 /// `struct user_desc`.

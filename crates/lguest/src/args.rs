@@ -469,7 +469,7 @@ mod tests {
     #[test]
     fn the_new_form_means_the_same() {
         let config = parse_words(
-            "run --disk a,ro --net sharenet=lan --memory 1008 --kernel bz \
+            "run --disk a,ro --net sharenet=lan --memory 4080 --kernel bz \
              --disk b --net tap=10.0.0.1 --net bridge=br0 --append root=x \
              --append -v --stats - --no-fast-path iret \
              --no-fast-path eager",
@@ -506,7 +506,7 @@ mod tests {
         assert_eq!(size("64MiB").unwrap(), 64 << 20);
         assert_eq!(size("2049k").unwrap(), 2 << 20);
         let refused = |text| size(text).unwrap_err().to_string();
-        for too_much in ["1G", "5000", "4097g", "99999999999999999999"] {
+        for too_much in ["4G", "5000", "4097g", "99999999999999999999"] {
             let error = UsageError::TooMuchMemory(too_much.into());
             assert_eq!(refused(too_much), error.to_string());
         }

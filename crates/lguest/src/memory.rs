@@ -20,10 +20,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering, fence};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
-/// The most bytes of RAM that a Guest may have: what a kernel with the usual
-/// 3 GiB of user space can map, less the Switcher's 4 MiB and room for the
-/// devices' pages.
-pub const MAX_RAM: u32 = (1 << 30) - (16 << 20);
+/// The most bytes of RAM that a Guest may have: all 32-bit physical addresses,
+/// less room for the devices' pages. A kernel with the usual 3 GiB of user
+/// space maps less than 1 GiB of it at a time, and needs CONFIG_HIGHMEM for
+/// the rest.
+pub const MAX_RAM: u32 = 0_u32.wrapping_sub(16 << 20);
 
 /// A Guest named memory that it does not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

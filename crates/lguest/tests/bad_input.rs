@@ -97,7 +97,7 @@ fn memory() {
     dir.refuses(
         "5000 vmlinux",
         2,
-        "memory '5000': a guest has at most 1008 MB",
+        "memory '5000': a guest has at most 4080 MB",
     );
     dir.refuses(
         "run --memory lots --kernel vmlinux",

@@ -13,9 +13,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Mutex;
-use support::{Finished, Scratch, guests, lguest, questions, run};
+use support::{Finished, Running, Scratch, guests, lguest, questions, run};
 
 /// Where the answers are.
 fn records() -> PathBuf {
@@ -30,9 +29,14 @@ fn every_answer_is_as_it_was() {
     let wrong = Mutex::new(Vec::new());
     let work = || {
         while let Some(name) = { left.lock().unwrap().pop() } {
-            let text = texts.get(&name);
-            let text = text.unwrap_or_else(|| panic!("{name} asks nothing"));
-            let answer = record(text, &ask(&name));
+            let question = texts.get(&name);
+            let question =
+                question.unwrap_or_else(|| panic!("{name} asks nothing"));
+            let has_peer = texts.contains_key(&format!("{name}_peer"));
+            let mut answer = format!("? {}\n", question.text);
+            for finished in ask(&name, &question.topic, has_peer) {
+                record(&mut answer, &finished);
+            }
             let path = records().join(format!("{name}.txt"));
             let before = fs::read_to_string(&path).unwrap_or_default();
             if before == answer {
@@ -69,7 +73,7 @@ fn every_record_has_its_question() {
     let texts = texts();
     for name in &names {
         assert!(
-            texts.get(name).is_some_and(|text| text.contains('?')),
+            texts.get(name).is_some_and(|q| q.text.contains('?')),
             "{name} has no question"
         );
     }
@@ -87,23 +91,36 @@ fn names() -> Vec<String> {
     list.lines().map(|line| line.trim().to_owned()).collect()
 }
 
-/// The doc comment of every function in the Guest's sources, by name.
-fn texts() -> BTreeMap<String, String> {
+/// A question as it stands in the Guest's sources.
+struct Question {
+    /// The doc comment.
+    text: String,
+    /// The module, which tells what it needs.
+    topic: String,
+}
+
+/// Every function in the Guest's sources that is a question, by name.
+fn texts() -> BTreeMap<String, Question> {
     let mut texts = BTreeMap::new();
     for entry in fs::read_dir(guests().join("questions/src")).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_none_or(|e| e != "rs") {
             continue;
         }
+        let topic = path.file_stem().unwrap().to_str().unwrap();
         let mut text = String::new();
-        for line in fs::read_to_string(path).unwrap().lines() {
+        for line in fs::read_to_string(&path).unwrap().lines() {
             if let Some(more) = line.strip_prefix("/// ") {
                 text = format!("{text} {more}").trim().to_owned();
                 continue;
             }
             let name = line.strip_prefix("pub(crate) fn ");
             if let Some(name) = name.and_then(|n| n.strip_suffix("() {")) {
-                texts.insert(name.to_owned(), text.clone());
+                let question = Question {
+                    text: text.clone(),
+                    topic: topic.to_owned(),
+                };
+                texts.insert(name.to_owned(), question);
             }
             text.clear();
         }
@@ -111,38 +128,65 @@ fn texts() -> BTreeMap<String, String> {
     texts
 }
 
-/// Runs the Guest with one question, and with what that one needs.
-fn ask(name: &str) -> Finished {
+/// Runs the Guest with one question, and with what that one needs. Where it
+/// takes two Guests, both answer.
+fn ask(name: &str, topic: &str, has_peer: bool) -> Vec<Finished> {
     let scratch = Scratch::new(name);
-    let mut command = lguest();
-    command
-        .arg("16")
-        .arg(questions())
-        .arg(format!("ask={name}"));
-    let input = prepare(name, &scratch, &mut command);
-    run(&mut command, &input)
+    let options = devices(name, topic, &scratch);
+    let command = |ask: &str| {
+        let mut command = lguest();
+        command.args(["run", "--memory", "16", "--kernel"]);
+        command.arg(questions()).args(&options);
+        command.arg(format!("--append=ask={ask}"));
+        command
+    };
+    let typed = ["console", "interrupts"].contains(&topic);
+    let input: &[u8] = if typed { b"one two\n" } else { b"" };
+    if !has_peer {
+        return vec![run(&mut command(name), input)];
+    }
+    let first = Running::start(&mut command(name));
+    // The first one takes the first slot; then it says something.
+    first.wait_for("\n");
+    let peer = run(&mut command(&format!("{name}_peer")), b"");
+    vec![first.finish(), peer]
 }
 
-/// Adds the devices that a question is about; answers what is typed.
-fn prepare(name: &str, scratch: &Scratch, command: &mut Command) -> Vec<u8> {
-    let _ = (name, scratch, command);
-    Vec::new()
+/// The options that a question needs.
+fn devices(name: &str, topic: &str, scratch: &Scratch) -> Vec<String> {
+    let disk = |name: &str, first: u8| {
+        let sectors = (0..=255).flat_map(|n: u8| [n ^ first; 512]);
+        let bytes: Vec<u8> = sectors.collect();
+        scratch.file(name, &bytes).display().to_string()
+    };
+    match (topic, name) {
+        ("block", "read_only") => {
+            vec![format!("--disk={},ro", disk("disk", 0))]
+        }
+        ("block", "two_disks" | "bus") => vec![
+            format!("--disk={}", disk("disk", 0)),
+            format!("--disk={}", disk("another", 0xF0)),
+        ],
+        ("block", _) => vec![format!("--disk={}", disk("disk", 0))],
+        ("net", _) => {
+            let file = scratch.file("lan", &[0; 4096]);
+            vec![format!("--net=sharenet={}", file.display())]
+        }
+        _ => Vec::new(),
+    }
 }
 
 /// How it looks on record.
-fn record(text: &str, finished: &Finished) -> String {
-    let mut record = format!("? {text}\n");
+fn record(record: &mut String, finished: &Finished) {
     let output = finished.stdout.replace("\r\n", "\n");
     record.push_str(&output);
     if !record.ends_with('\n') {
         record.push_str("(no end of line)\n");
     }
-    let stderr = finished.stderr.trim_end_matches('\n');
     let code = finished.code();
-    match stderr {
+    match finished.stderr.trim_end_matches('\n') {
         "" => writeln!(record, "[exit {code}]"),
         message => writeln!(record, "[exit {code}] {message}"),
     }
     .unwrap();
-    record
 }

@@ -29,7 +29,8 @@ pub(crate) fn dma(sections: &[(u32, u16)]) -> u32 {
 /// back?
 pub(crate) fn bind_limit() {
     let key = page();
-    let ok = (0..LGUEST_MAX_DMA as u32).map(|n| bind(key + n * 4, 0x1000, 1, 5));
+    let ok =
+        (0..LGUEST_MAX_DMA as u32).map(|n| bind(key + n * 4, 0x1000, 1, 5));
     println!("{}", ok.sum::<u32>());
     println!("{}", bind(key + 1024, 0x1000, 1, 5));
     println!("take back {}", bind(key, 0x1000, 0, 0));

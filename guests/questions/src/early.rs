@@ -70,7 +70,12 @@ pub(crate) fn init_at_zero() {
 pub(crate) fn init_at_the_end_of_memory() {
     // The memory is RAM, the descriptor page, and no other: see the command.
     let end = (16 << 20) + 4096;
-    hypercall(Hypercall::Init, end - size_of::<LguestData>() as u32 + 1, 0, 0);
+    hypercall(
+        Hypercall::Init,
+        end - size_of::<LguestData>() as u32 + 1,
+        0,
+        0,
+    );
 }
 
 /// Is what the Guest has left in the ring, as the page it names was never

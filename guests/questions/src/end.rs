@@ -46,11 +46,6 @@ pub(crate) fn power_down_or_not() {
     end(b"Power down?\0");
 }
 
-/// Does a panic say what, and where?
-pub(crate) fn panicked() {
-    panic!("on purpose");
-}
-
 /// Is output that was sent before the end all there?
 pub(crate) fn last_words() {
     for n in 0..300 {

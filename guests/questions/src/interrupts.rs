@@ -1,7 +1,7 @@
 //! Interrupts and time: when they come, and when not.
 
 use crate::lab::calls::bind;
-use crate::lab::memory::{self, page, poke};
+use crate::lab::memory::{self, page, peek, poke};
 use crate::lab::run::{User, put_user};
 use crate::lab::trap::{self, TRAP_GATE};
 use crate::lab::{code, hypercall, kernel};
@@ -35,7 +35,8 @@ fn came(before: usize) {
     let vectors = before..trap::count();
     match vectors.len() {
         0 => println!("none came"),
-        _ => vectors.for_each(|n| println!("{} came", trap::nth(n).trapped.vector)),
+        _ => vectors
+            .for_each(|n| println!("{} came", trap::nth(n).trapped.vector)),
     }
 }
 
@@ -107,6 +108,8 @@ pub(crate) fn alarm_of_1_ns() {
 /// Does the shortest time that a Guest of this kind asks for?
 pub(crate) fn alarm_of_100_ns() {
     for _ in 0..3 {
+        // Else it could come before the HALT, which then waits for no one.
+        shared::set_irq_enabled(false);
         alarm(100);
         halt();
     }
@@ -214,9 +217,9 @@ pub(crate) fn halt_with_the_timer_blocked() {
 
 /// Of several that are pending, does the lowest come first?
 pub(crate) fn lowest_first() {
-    bind_console(31);
+    let dma = bind_console(31);
     alarm(MS);
-    spin(200);
+    wait_for_typing(dma);
     came(0);
     shared::set_irq_enabled(true);
     while trap::count() < 2 {
@@ -227,10 +230,10 @@ pub(crate) fn lowest_first() {
 
 /// Does a lower one that is blocked let the higher one pass?
 pub(crate) fn lowest_blocked() {
-    bind_console(31);
+    let dma = bind_console(31);
     shared::set_blocked(1);
     alarm(MS);
-    spin(200);
+    wait_for_typing(dma);
     shared::set_irq_enabled(true);
     while trap::count() < 1 {
         core::hint::spin_loop();
@@ -262,6 +265,7 @@ pub(crate) fn time_moves() {
 pub(crate) fn many_alarms() {
     let before = trap::count();
     for _ in 0..2000 {
+        shared::set_irq_enabled(false);
         alarm(100);
         halt();
     }
@@ -286,10 +290,20 @@ pub(crate) fn handler_not_interrupted() {
     came(0);
 }
 
+/// Waits for what is typed, and a little longer: its interrupt comes behind
+/// it.
+fn wait_for_typing(dma: u32) {
+    while peek(dma) == 0 {
+        core::hint::spin_loop();
+    }
+    spin(200);
+}
+
 /// Has what is typed raise `irq`: a buffer for it, bound.
-fn bind_console(irq: u8) {
+fn bind_console(irq: u8) -> u32 {
     let dma = page();
     poke(dma + 4, page());
     memory::write(dma + 68, &64_u16.to_le_bytes());
     assert_eq!(bind(LGUEST_CONSOLE_DMA_KEY, dma, 1, irq), 1);
+    dma
 }

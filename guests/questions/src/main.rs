@@ -26,6 +26,8 @@ mod paging;
 mod interrupts;
 mod dma;
 mod console;
+mod block;
+mod net;
 mod end;
 
 use lg_guest::boot::Boot;
@@ -114,9 +116,23 @@ const LATE: &[Question] = questions! {
         send_with_a_bad_end send_with_a_bad_rest send_badly_to_nobody results;
     console: typed typed_into_sections typed_into_an_array typed_before_bound
         typed_nowhere typed_across_a_page typed_into_nothing typed_to_the_end;
+    block: disk_description bus status_kept read read_in_pieces read_the_most
+        read_into_another_size read_into_nothing read_into_a_full_buffer
+        read_into_the_void read_at_the_end read_over_the_end read_an_odd_size
+        read_no_bytes read_with_another_size_of_disk write write_over_the_end
+        write_another_size write_without_a_buffer write_from_the_void
+        write_and_scribble neither_read_nor_write wrong_key read_only
+        interrupt_of_a_disk two_disks many_requests;
+    net: net_description alone page_shared frame no_buffer cursor too_long
+        bad_sender bad_receiver taken_back bound_twice;
     end: power_down power_down_with_7 power_down_with_119 power_down_with_120
-        power_down_with_255 power_down_with_256 power_down_or_not panicked
-        last_words;
+        power_down_with_255 power_down_with_256 power_down_or_not last_words;
+};
+
+/// The other one, where a question takes two.
+const PEERS: &[Question] = questions! {
+    net: page_shared_peer frame_peer no_buffer_peer cursor_peer too_long_peer
+        bad_sender_peer bad_receiver_peer taken_back_peer bound_twice_peer;
 };
 
 /// Before everything else: is it one of the early ones?
@@ -134,7 +150,8 @@ fn main(boot: &'static Boot) {
         }
         power::off(0);
     }
-    let Some(ask) = find(LATE, boot.arguments) else {
+    let found = find(LATE, boot.arguments);
+    let Some(ask) = found.or_else(|| find(PEERS, boot.arguments)) else {
         panic!("no such question, or an early one that was answered");
     };
     lab::open();

@@ -76,7 +76,10 @@ pub(crate) fn dirty_again() {
 /// it clean, too?
 pub(crate) fn read_only_stays_clean() {
     first().set_pte(KERNEL_DATA, page() | P);
-    println!("{}", kernel(code!("movl $7, 0xE0001000")).expect("it faults"));
+    println!(
+        "{}",
+        kernel(code!("movl $7, 0xE0001000")).expect("it faults")
+    );
     println!("after the fault: {}", flags(KERNEL_DATA));
     println!("reads {}: {}", load(KERNEL_DATA), flags(KERNEL_DATA));
 }
@@ -117,7 +120,10 @@ pub(crate) fn user_faults() {
 pub(crate) fn kernel_uses_user_pages() {
     store(USER_DATA, 0x1234);
     println!("{:#x}", load(USER_DATA));
-    println!("{}", kernel(code!("movl $7, 0x8048000")).expect("read-only"));
+    println!(
+        "{}",
+        kernel(code!("movl $7, 0x8048000")).expect("read-only")
+    );
 }
 
 /// Is what lies from the kernel's first address on out of user mode's reach,
@@ -127,10 +133,18 @@ pub(crate) fn user_reaches_for_the_kernel() {
     show(code!("mov 0xC0100000, %eax"));
     show(code!("movb $7, 0xC0100001"));
     show(code!("mov $0xC0100004, %ebx", "incl (%ebx)"));
-    show(code!("mov $0xC0100000, %ebx", "mov $2, %ecx", "cmp 8(%ebx,%ecx,4), %eax"));
+    show(code!(
+        "mov $0xC0100000, %ebx",
+        "mov $2, %ecx",
+        "cmp 8(%ebx,%ecx,4), %eax"
+    ));
     show(code!("mov $0xC0100000, %esi", "lodsb"));
     show(code!("mov $0xC0100000, %edi", "stosl"));
-    show(code!("mov $0x8049000, %esi", "mov $0xC0100000, %edi", "movsl"));
+    show(code!(
+        "mov $0x8049000, %esi",
+        "mov $0xC0100000, %edi",
+        "movsl"
+    ));
     show(code!("mov $0xC0100100, %esp", "push %eax"));
     show(code!("mov $0xC0100100, %esp", "pop %eax"));
     show(code!("mov $0xC0100000, %eax", "jmp *%eax"));
@@ -224,7 +238,10 @@ pub(crate) fn set_pte() {
     first().set_pte(KERNEL_DATA, two | KERNEL_PAGE);
     println!("{}", load(KERNEL_DATA));
     first().set_pte(KERNEL_DATA, two | KERNEL_PAGE & !W);
-    println!("{}", kernel(code!("movl $7, 0xE0001000")).expect("read-only"));
+    println!(
+        "{}",
+        kernel(code!("movl $7, 0xE0001000")).expect("read-only")
+    );
     first().set_pte(KERNEL_DATA, 0);
     println!("{}", kernel(code!("mov 0xE0001000, %eax")).expect("gone"));
     first().set_pte(KERNEL_DATA, one | KERNEL_PAGE);
@@ -266,12 +283,20 @@ pub(crate) fn set_pmd() {
 
 /// Does FLUSH_TLB(0) make changes in the user's part take effect?
 pub(crate) fn flush_user() {
-    flush(0, USER_DATA + PAGE_SIZE, code!("mov 0x804a000, %eax", "int $0x80"));
+    flush(
+        0,
+        USER_DATA + PAGE_SIZE,
+        code!("mov 0x804a000, %eax", "int $0x80"),
+    );
 }
 
 /// Does FLUSH_TLB(1)?
 pub(crate) fn flush_all() {
-    flush(1, USER_DATA + PAGE_SIZE, code!("mov 0x804a000, %eax", "int $0x80"));
+    flush(
+        1,
+        USER_DATA + PAGE_SIZE,
+        code!("mov 0x804a000, %eax", "int $0x80"),
+    );
 }
 
 /// And in the kernel's part?
@@ -471,7 +496,10 @@ pub(crate) fn pte_of_the_last_page() {
 /// May an entry that is not present say what it likes?
 pub(crate) fn pte_not_present() {
     first().set_pte(KERNEL_DATA, u32::MAX & !P);
-    println!("{}", kernel(code!("mov 0xE0001000, %eax")).expect("not there"));
+    println!(
+        "{}",
+        kernel(code!("mov 0xE0001000, %eax")).expect("not there")
+    );
 }
 
 /// Is a directory entry with PSE deadly when it is used?
@@ -482,7 +510,10 @@ pub(crate) fn pde_with_pse() {
 
 /// One that names a table beyond memory?
 pub(crate) fn pde_beyond_memory() {
-    poke(first().pde(0xE040_0000), crate::hypercalls::END | KERNEL_PAGE);
+    poke(
+        first().pde(0xE040_0000),
+        crate::hypercalls::END | KERNEL_PAGE,
+    );
     load(0xE040_0000);
 }
 
@@ -520,10 +551,20 @@ pub(crate) fn table_in_its_own_space() {
     first().set_pte(window, table | KERNEL_PAGE);
     let entry = window + (KERNEL_DATA >> 12 & 1023) * 4;
     store(entry, one | KERNEL_PAGE);
-    hypercall(Hypercall::SetPte, first().directory, KERNEL_DATA, load(entry));
+    hypercall(
+        Hypercall::SetPte,
+        first().directory,
+        KERNEL_DATA,
+        load(entry),
+    );
     println!("{}", load(KERNEL_DATA));
     store(entry, two | KERNEL_PAGE);
-    hypercall(Hypercall::SetPte, first().directory, KERNEL_DATA, load(entry));
+    hypercall(
+        Hypercall::SetPte,
+        first().directory,
+        KERNEL_DATA,
+        load(entry),
+    );
     println!("{}", load(KERNEL_DATA));
 }
 

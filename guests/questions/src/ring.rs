@@ -11,7 +11,8 @@ const SIZE: u32 = LHCALL_RING_SIZE as u32;
 
 /// Writes a call into entry `n`, and hands it over.
 fn put(n: u32, eax: u32, edx: u32, ebx: u32, ecx: u32) {
-    let at = memory::shared(offset::HCALLS) + n % SIZE * size_of::<RawCall>() as u32;
+    let at =
+        memory::shared(offset::HCALLS) + n % SIZE * size_of::<RawCall>() as u32;
     for (field, word) in (0..).step_by(4).zip([eax, edx, ebx, ecx]) {
         poke(at + field, word);
     }

@@ -100,7 +100,12 @@ pub(crate) fn tls_replaced() {
     store(USER_DATA, 1);
     store(USER_DATA + 64, 2);
     load_tls([USER_DATA; 3]);
-    let load = code!("mov $0x33, %eax", "mov %eax, %gs", "mov %gs:0, %eax", "int $0x80");
+    let load = code!(
+        "mov $0x33, %eax",
+        "mov %eax, %gs",
+        "mov %gs:0, %eax",
+        "int $0x80"
+    );
     println!("{}", user(load).trapped.eax);
     load_tls([USER_DATA + 64; 3]);
     println!("{}", user(load).trapped.eax);
@@ -109,7 +114,12 @@ pub(crate) fn tls_replaced() {
 /// What does gs do without a descriptor: one that is not present?
 pub(crate) fn tls_not_present() {
     hypercall(Hypercall::LoadTls, page(), 0, 0);
-    let load = code!("mov $0x33, %eax", "mov %eax, %gs", "mov %gs:0, %eax", "int $0x80");
+    let load = code!(
+        "mov $0x33, %eax",
+        "mov %eax, %gs",
+        "mov %gs:0, %eax",
+        "int $0x80"
+    );
     println!("trap {}", user(load).trapped.vector);
 }
 
@@ -170,7 +180,12 @@ pub(crate) fn data_segments_of_the_kernel() {
 /// level than it believes, and the frames that the Host pushes are what tells
 /// it otherwise.
 pub(crate) fn selectors_seen() {
-    let look = code!("mov %cs, %eax", "mov %ss, %ebx", "mov %ds, %ecx", "int $0x80");
+    let look = code!(
+        "mov %cs, %eax",
+        "mov %ss, %ebx",
+        "mov %ds, %ecx",
+        "int $0x80"
+    );
     for seen in [kernel(look).expect("it traps"), user(look)] {
         let r = seen.trapped;
         println!("cs {:#x}, ss {:#x}, level {}", r.eax, r.ebx, r.eax & 3);
@@ -185,7 +200,12 @@ pub(crate) fn iret_flags() {
         let mut start = User::new();
         start.eflags = flags;
         let seen = start.run();
-        println!("{:#x}: trap {} {:#x}", flags, seen.trapped.vector, seen.eflags());
+        println!(
+            "{:#x}: trap {} {:#x}",
+            flags,
+            seen.trapped.vector,
+            seen.eflags()
+        );
         lg_guest::shared::set_irq_enabled(false);
     }
 }

@@ -31,7 +31,14 @@ pub(crate) fn division_overflow() {
 
 /// Where does a single step trap: behind one instruction?
 pub(crate) fn single_step() {
-    both(code!("pushf", "orl $0x100, (%esp)", "popf", "nop", "nop", "ud2"));
+    both(code!(
+        "pushf",
+        "orl $0x100, (%esp)",
+        "popf",
+        "nop",
+        "nop",
+        "ud2"
+    ));
 }
 
 /// What does `int3` push: the address behind it?
@@ -285,12 +292,8 @@ pub(crate) fn alignment() {
 
 /// Is AC off in the handler, so that the kernel is not bitten?
 pub(crate) fn alignment_in_the_handler() {
-    let seen = user(code!(
-        "pushf",
-        "orl $0x40000, (%esp)",
-        "popf",
-        "int $0x80"
-    ));
+    let seen =
+        user(code!("pushf", "orl $0x40000, (%esp)", "popf", "int $0x80"));
     println!("{seen}");
     println!("flags in the handler {:#x}", seen.trapped.flags & !IF);
 }
@@ -345,7 +348,11 @@ pub(crate) fn vector_floating_point() {
 
 /// What does a null or missing data segment push that is used?
 pub(crate) fn bad_segments() {
-    both(code!("xor %eax, %eax", "mov %eax, %fs", "mov %fs:0x8049000, %al"));
+    both(code!(
+        "xor %eax, %eax",
+        "mov %eax, %fs",
+        "mov %fs:0x8049000, %al"
+    ));
     both(code!("mov $0x83, %eax", "mov %eax, %fs"));
     both(code!("mov $0xfff8, %eax", "mov %eax, %fs"));
 }

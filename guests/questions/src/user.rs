@@ -17,7 +17,11 @@ pub(crate) fn ts_of_a_user() {
     let code = code!("nop", "fld1", "fstp %st", "int $0x80");
     hypercall(Hypercall::Ts, TS, 0, 0);
     let seen = user(code);
-    println!("trap {}, not behind the FPU: {}", seen.trapped.vector, seen.eip() <= 0x804_8001);
+    println!(
+        "trap {}, not behind the FPU: {}",
+        seen.trapped.vector,
+        seen.eip() <= 0x804_8001
+    );
     let seen = user(code);
     println!("still trap {}", seen.trapped.vector);
     hypercall(Hypercall::Ts, 0, 0, 0);
@@ -52,7 +56,8 @@ fn pattern(seed: u8) -> [u8; 512] {
         // A valid number: the top bit of the fraction is set.
         image[32 + n * 16 + 7] |= 0x80;
         for byte in 0..16 {
-            image[160 + n * 16 + byte] = seed.wrapping_mul(3) ^ (n * 16 + byte) as u8;
+            image[160 + n * 16 + byte] =
+                seed.wrapping_mul(3) ^ (n * 16 + byte) as u8;
         }
     }
     image
@@ -173,7 +178,10 @@ pub(crate) fn registers_of_a_user() {
     let seen = start.run();
     let r = seen.trapped;
     println!("{seen}");
-    println!("{:x} {:x} {:x} {:x} {:x} {:x} {:x}", r.eax, r.ebx, r.ecx, r.edx, r.esi, r.edi, r.ebp);
+    println!(
+        "{:x} {:x} {:x} {:x} {:x} {:x} {:x}",
+        r.eax, r.ebx, r.ecx, r.edx, r.esi, r.edi, r.ebp
+    );
 }
 
 /// Do system calls come back where they should, many times?
@@ -224,7 +232,8 @@ pub(crate) fn demand_paging() {
         }
         let frame = page();
         poke(frame, 1000);
-        first().set_pte(seen.cr2 & !0xFFF, frame | crate::lab::space::USER_PAGE);
+        first()
+            .set_pte(seen.cr2 & !0xFFF, frame | crate::lab::space::USER_PAGE);
         Next::GoOn
     });
     let seen = user(code!(

@@ -13,7 +13,7 @@ use crate::memory::GuestMemory;
 use lg_host::state::MAX_VIEWS;
 use lg_switcher::layout::{COMMAND_FD, MEMORY_FD, SHARED_PAGE_FD, STATE_FD};
 use lg_switcher::signals::KICK_SIGNAL;
-use lg_switcher::view::{Answer, SETUP_FAILED};
+use lg_switcher::view::{Answer, SETUP_FAILED, STEPS};
 use rustix::event::epoll;
 use rustix::fs::MemfdFlags;
 use rustix::process::{
@@ -61,14 +61,18 @@ impl Views for Processes {
 
 impl Processes {
     /// Starts the nursery.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says, or what this machine lacks.
     pub(super) fn start(
         memory: &GuestMemory,
         shared: &Shared,
         pages: &[SharedPage],
     ) -> io::Result<Self> {
+        check_processor()?;
         let (command, theirs) = UnixStream::pair()?;
-        let program =
-            rustix::fs::memfd_create("lguest-view", MemfdFlags::CLOEXEC)?;
+        let program = executable_memfd("lguest-view")?;
         std::fs::File::from(program.try_clone()?).write_all(VIEW)?;
         let mut fds = vec![
             (memory.file(), MEMORY_FD),
@@ -110,7 +114,10 @@ impl Processes {
             self.command.lock().map_err(|_| io::ErrorKind::Other)?;
         command.write_all(&slot.to_ne_bytes())?;
         let mut answer = [0; size_of::<Answer>()];
-        command.read_exact(&mut answer)?;
+        if command.read_exact(&mut answer).is_err() {
+            // It has ended instead, and its status says why.
+            return Err(io::Error::other(end_of(&self.nursery)));
+        }
         let answer = Answer::from_ne_bytes(answer);
         let pid = Pid::from_raw(answer).filter(|_| answer > 0);
         let pid = pid.ok_or_else(|| {
@@ -232,6 +239,33 @@ impl Processes {
     }
 }
 
+/// A memory file that may be executed, also where `vm.memfd_noexec` says that
+/// others may not. Kernels before 6.3 do not know the flag, nor the setting.
+fn executable_memfd(name: &str) -> io::Result<OwnedFd> {
+    let flags = MemfdFlags::CLOEXEC;
+    match rustix::fs::memfd_create(name, flags | MemfdFlags::EXEC) {
+        Err(rustix::io::Errno::INVAL) => {
+            Ok(rustix::fs::memfd_create(name, flags)?)
+        }
+        other => Ok(other?),
+    }
+}
+
+/// A Guest's thread-local segments have bases, and only the processor's own
+/// instructions set them fast enough: FSGSBASE, which the kernel has to allow
+/// (Linux 5.9, `AT_HWCAP2` bit 1).
+fn check_processor() -> io::Result<()> {
+    const FSGSBASE: usize = 1 << 1;
+    if rustix::param::linux_hwcap().1 & FSGSBASE != 0 {
+        return Ok(());
+    }
+    Err(io::Error::new(
+        io::ErrorKind::Unsupported,
+        "this processor or kernel has no FSGSBASE: it takes an x86-64 of \
+         2012 or later and Linux 5.9, without 'nofsgsbase'",
+    ))
+}
+
 /// How a process ended, for a person. Leaves it to be reaped.
 fn end_of(process: &OwnedFd) -> String {
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
@@ -260,14 +294,6 @@ fn describe_signal(signal: i32) -> String {
 }
 
 fn describe_exit(status: i32) -> String {
-    /// The steps of `lg_switcher::view::main`, from the first on.
-    const STEPS: [&str; 5] = [
-        "cannot map its memory",
-        "cannot forget its stack",
-        "cannot make segments: this kernel has no modify_ldt",
-        "cannot catch signals",
-        "cannot lock itself in",
-    ];
     let step = status.checked_sub(SETUP_FAILED + 1);
     let step = step.and_then(|step| usize::try_from(step).ok());
     match step.and_then(|step| STEPS.get(step)) {
@@ -322,6 +348,17 @@ fn become_view(program: RawFd, moves: &[(RawFd, RawFd)]) -> io::Result<()> {
         // SAFETY: a view has no standard streams; nobody writes to them
         // between here and exec.
         unsafe { libc::close(fd) };
+    }
+    // Whatever somebody has left open in us ends here, too. The program's own
+    // descriptor is still needed, so they are closed by exec, not before it.
+    let last = moves.iter().map(|&(_, to)| to).max().unwrap_or(2);
+    let first = libc::c_uint::try_from(last + 1).unwrap_or(0);
+    let flags = libc::CLOSE_RANGE_CLOEXEC;
+    // SAFETY: a system call on numbers.
+    if unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, flags) }
+        < 0
+    {
+        return Err(io::Error::last_os_error());
     }
     let name = c"lguest-view";
     let arguments = [name.as_ptr(), std::ptr::null()];

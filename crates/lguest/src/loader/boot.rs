@@ -82,17 +82,28 @@ pub(super) fn check_command_line(line: &[u8]) -> Result<(), BootError> {
     Ok(())
 }
 
-/// Loads an initrd to the top of RAM, but not below `floor`.
+/// Addresses that Linux keeps for mappings of its own, above those of its
+/// memory (`VMALLOC_RESERVE`).
+const KERNEL_MAPPINGS: u32 = 128 << 20;
+
+/// Loads an initrd behind the kernel, to the top of RAM. Where there is more
+/// RAM than a kernel can have mapped at a time, the rest is of no use for
+/// this: Linux leaves alone an initrd that it cannot reach. (The original
+/// puts it there all the same.)
 pub(super) fn load_initrd(
     memory: &GuestMemory,
     file: &File,
-    floor: u32,
+    kernel: &Kernel,
 ) -> Result<Initrd, InitrdError> {
     let size = file.metadata()?.len();
     let whole_pages = size.next_multiple_of(u64::from(PAGE_SIZE));
-    let room = u64::from(memory.ram().saturating_sub(floor));
+    let mapped = (SWITCHER_ADDR - kernel.page_offset)
+        .saturating_sub(KERNEL_MAPPINGS)
+        .max(kernel.end);
+    let top = memory.ram().min(mapped);
+    let room = u64::from(top.saturating_sub(kernel.end));
     if whole_pages > room {
-        let needed = u64::from(floor) + whole_pages;
+        let needed = u64::from(kernel.end) + whole_pages;
         return Err(InitrdError::TooLittleMemory {
             // One more: the page tables want to fit, too.
             needed_mb: needed.div_ceil(1 << 20) + 1,
@@ -101,7 +112,7 @@ pub(super) fn load_initrd(
     // Both fit in RAM, which fits in a u32.
     let size = u32::try_from(size).unwrap_or(u32::MAX);
     let whole_pages = u32::try_from(whole_pages).unwrap_or(u32::MAX);
-    let start = memory.ram() - whole_pages;
+    let start = top - whole_pages;
     let section = memory
         .section(start, size)
         .map_err(|bad| io::Error::new(io::ErrorKind::InvalidInput, bad))?;

@@ -56,7 +56,7 @@ pub fn load(
     boot::check_command_line(command_line)?;
     let kernel = kernel::load(memory, kernel)?;
     let initrd = initrd
-        .map(|file| boot::load_initrd(memory, file, kernel.end))
+        .map(|file| boot::load_initrd(memory, file, &kernel))
         .transpose()?;
     let top = initrd.map_or(memory.ram(), |initrd| initrd.start);
     let pgdir = boot::page_tables(memory, &kernel, top)?;

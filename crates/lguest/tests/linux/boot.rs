@@ -35,28 +35,32 @@ fn memory_is_what_was_asked_for() {
     let Some(given) = Given::to(test, &[VMLINUX, INITRD]) else {
         return;
     };
-    for megabytes in [16, 64, 256, 832, 892] {
-        let ended = given.run(megabytes, &[], "/tests/correct 1");
-        ended.must_have_said("CORRECTNESS PASS");
-        ended.must_have_said(&format!("{megabytes}MB LOWMEM available"));
+    for megabytes in [16, 64, 256, 892] {
+        let ended = given.run(megabytes, &[], "/tests/filetest /tmp/f 2");
+        ended.must_have_said("FILETEST PASS");
+        let end = format!(" - {:016x} (usable)", megabytes << 20);
+        ended.must_have_said(&end);
     }
     // All of it, touched.
-    let fill = "dd if=/dev/zero of=/tmp/x bs=1M count=400; md5sum /tmp/x";
+    let fill = "dd if=/dev/zero of=/tmp/x bs=1M count=400; cksum /tmp/x";
     let ended = given.run(892, &[], fill);
-    ended.must_have_said("cb8484cfb0d6a3bf9ffa7cc1fcb44e7e  /tmp/x");
+    ended.must_have_said("2435306624 419430400 /tmp/x");
 }
 
 #[test]
-fn more_memory_than_a_kernel_can_map_is_left_alone() {
-    let test = "more_memory_than_a_kernel_can_map_is_left_alone";
+fn an_initrd_is_found_even_where_there_is_more_memory_than_is_mapped() {
+    let test =
+        "an_initrd_is_found_even_where_there_is_more_memory_than_is_mapped";
     let Some(given) = Given::to(test, &[VMLINUX, INITRD]) else {
         return;
     };
-    // Whether this kernel has CONFIG_HIGHMEM decides what it does with the
-    // rest; its initial ram disk has to be where it can reach it, in any case.
     let ended = given.run(1008, &[], "free");
-    assert!(ended.shown.contains("GUEST-READY"), "{}", ended.shown);
-    assert!(ended.shown.contains("RUN-EXIT 0"), "{}", ended.shown);
+    assert_eq!(ended.code, 0, "{}", ended.shown);
+    // A kernel without CONFIG_HIGHMEM leaves the rest of the memory alone,
+    // and looks for its devices at the end of what it has taken: no console.
+    if !ended.shown.contains("Warning only 892MB will be used") {
+        ended.must_have_said("RUN-EXIT 0");
+    }
 }
 
 #[test]

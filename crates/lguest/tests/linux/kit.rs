@@ -89,6 +89,9 @@ impl Given {
         let mut machine = Machine::start(&self.words(64, options));
         machine.wait_for("GUEST-READY");
         machine.wait_for(PROMPT);
+        // Long lines are not to be broken where they are echoed.
+        machine.type_in("stty cols 500\r");
+        machine.wait_for(PROMPT);
         machine
     }
 }

@@ -24,6 +24,14 @@ fn memory_is_mapped_moved_and_shared() {
 }
 
 #[test]
+fn memory_in_more_pieces_than_a_process_may_map_is_still_right() {
+    let test = "memory_in_more_pieces_than_a_process_may_map_is_still_right";
+    if let Some(given) = Given::to(test, &[VMLINUX, INITRD]) {
+        run(&given, 400, &[], "/tests/soak scatter TIME");
+    }
+}
+
+#[test]
 fn signals_arrive_once_and_in_order() {
     soak("signals_arrive_once_and_in_order", "signals");
 }
@@ -59,24 +67,27 @@ fn files_are_what_was_written_and_the_disk_is_clean() {
     let command = "mount -t ext2 /dev/lgba /mnt; cd /mnt; \
                    /tests/soak files TIME; cd /; umount /mnt";
     let option = format!("--block={}", disk.display());
-    run(&given, &[&option], command);
+    run(&given, USUAL, &[&option], command);
     assert_eq!(is_clean(&disk), Some(true));
 }
 
 fn soak(test: &str, program: &str) {
     if let Some(given) = Given::to(test, &[VMLINUX, INITRD]) {
-        run(&given, &[], &format!("/tests/soak {program} TIME"));
+        run(&given, USUAL, &[], &format!("/tests/soak {program} TIME"));
     }
 }
+
+/// Megabytes of the machine, if it is not the memory that is tested.
+const USUAL: u32 = 96;
 
 /// How long a load lasts at least before what it uses is compared.
 const WARM_UP: Duration = Duration::from_secs(2);
 
-fn run(given: &Given, options: &[&str], command: &str) {
+fn run(given: &Given, megabytes: u32, options: &[&str], command: &str) {
     let time = load_time(Duration::from_secs(6));
     let seconds = time.as_secs().to_string();
     let command = command.replace("TIME", &seconds).replace(' ', ",");
-    let mut words = given.words(96, options);
+    let mut words = given.words(megabytes, options);
     words.push(format!("test={command}"));
     let mut machine = Machine::start(&words);
     machine.wait_for("GUEST-READY");

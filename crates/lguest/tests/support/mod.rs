@@ -13,37 +13,36 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-pub mod processes;
-pub mod pty;
+pub(crate) mod processes;
 
 /// How long anything may take before it counts as hanging. Far more than it
 /// needs, for a busy machine is no reason to fail.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The kernel that asks questions.
-pub fn questions() -> PathBuf {
+pub(crate) fn questions() -> PathBuf {
     guests().join("built/questions")
 }
 
 /// The folder of the Guests.
-pub fn guests() -> PathBuf {
+pub(crate) fn guests() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../guests")
 }
 
 /// The command under test.
-pub fn lguest() -> Command {
+pub(crate) fn lguest() -> Command {
     Command::new(env!("CARGO_BIN_EXE_lguest"))
 }
 
 /// The command with these words, separated by blanks.
-pub fn lguest_with(words: &str) -> Command {
+pub(crate) fn lguest_with(words: &str) -> Command {
     let mut command = lguest();
     command.args(words.split_whitespace());
     command
 }
 
 /// Runs `command` to its end with `input` typed.
-pub fn run(command: &mut Command, input: &[u8]) -> Finished {
+pub(crate) fn run(command: &mut Command, input: &[u8]) -> Finished {
     let mut running = Running::start(command);
     running.type_in(input);
     running.close_input();
@@ -52,28 +51,28 @@ pub fn run(command: &mut Command, input: &[u8]) -> Finished {
 
 /// How a command ended, and what it said.
 #[derive(Debug)]
-pub struct Finished {
-    pub stdout: String,
-    pub stderr: String,
-    pub status: ExitStatus,
+pub(crate) struct Finished {
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+    pub(crate) status: ExitStatus,
 }
 
 impl Finished {
     /// The exit code; fails for a command that a signal has ended.
     #[track_caller]
-    pub fn code(&self) -> i32 {
+    pub(crate) fn code(&self) -> i32 {
         let code = self.status.code();
         code.unwrap_or_else(|| panic!("killed by a signal: {self:?}"))
     }
 
     /// The signal that ended it, if one did.
-    pub fn signal(&self) -> Option<i32> {
+    pub(crate) fn signal(&self) -> Option<i32> {
         self.status.signal()
     }
 
     /// Fails unless it ended with `code` and said nothing on standard error.
     #[track_caller]
-    pub fn ends_well(self, code: i32) -> Self {
+    pub(crate) fn ends_well(self, code: i32) -> Self {
         assert_eq!(self.stderr, "", "{self:?}");
         assert_eq!(self.code(), code, "{self:?}");
         self
@@ -81,7 +80,7 @@ impl Finished {
 }
 
 /// A command that runs. Killed if it is dropped before its end.
-pub struct Running {
+pub(crate) struct Running {
     child: Child,
     input: Option<ChildStdin>,
     output: Gathered,
@@ -91,7 +90,7 @@ pub struct Running {
 impl Running {
     /// Starts `command`; input, output and errors are pipes, unless there is
     /// something else there already.
-    pub fn start(command: &mut Command) -> Self {
+    pub(crate) fn start(command: &mut Command) -> Self {
         command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -100,7 +99,7 @@ impl Running {
     }
 
     /// Starts `command`, whose streams are set up.
-    pub fn start_as_is(command: &mut Command) -> Self {
+    pub(crate) fn start_as_is(command: &mut Command) -> Self {
         let mut child = command.spawn().expect("the command starts");
         Self {
             input: child.stdin.take(),
@@ -110,40 +109,40 @@ impl Running {
         }
     }
 
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// Types. A command that has ended reads nothing, which is no failure.
-    pub fn type_in(&mut self, bytes: &[u8]) {
+    pub(crate) fn type_in(&mut self, bytes: &[u8]) {
         if let Some(input) = &mut self.input {
             let _ = input.write_all(bytes);
         }
     }
 
-    pub fn close_input(&mut self) {
+    pub(crate) fn close_input(&mut self) {
         self.input = None;
     }
 
     /// Waits until `text` has been printed, and answers all that was printed.
     #[track_caller]
-    pub fn wait_for(&self, text: &str) -> String {
+    pub(crate) fn wait_for(&self, text: &str) -> String {
         self.output.wait_for(text, 1, || self.errors.text())
     }
 
     /// Waits until `text` has been printed `times` times.
     #[track_caller]
-    pub fn wait_for_nth(&self, text: &str, times: usize) -> String {
+    pub(crate) fn wait_for_nth(&self, text: &str, times: usize) -> String {
         self.output.wait_for(text, times, || self.errors.text())
     }
 
     /// What has been printed so far.
-    pub fn printed(&self) -> String {
+    pub(crate) fn printed(&self) -> String {
         self.output.text()
     }
 
     /// Sends a signal.
-    pub fn signal(&self, signal: i32) {
+    pub(crate) fn signal(&self, signal: i32) {
         let pid = i32::try_from(self.pid()).unwrap();
         let pid = rustix::process::Pid::from_raw(pid).unwrap();
         let signal = rustix::process::Signal::from_named_raw(signal).unwrap();
@@ -151,13 +150,13 @@ impl Running {
     }
 
     /// Whether it has ended.
-    pub fn has_ended(&mut self) -> bool {
+    pub(crate) fn has_ended(&mut self) -> bool {
         self.child.try_wait().unwrap().is_some()
     }
 
     /// Waits for the end.
     #[track_caller]
-    pub fn finish(mut self) -> Finished {
+    pub(crate) fn finish(mut self) -> Finished {
         let deadline = Instant::now() + PATIENCE;
         let status = loop {
             match self.child.try_wait().unwrap() {
@@ -246,10 +245,10 @@ impl Gathered {
 }
 
 /// A folder that goes away with the test.
-pub struct Scratch(PathBuf);
+pub(crate) struct Scratch(PathBuf);
 
 impl Scratch {
-    pub fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let n = COUNT.fetch_add(1, Ordering::Relaxed);
         let pid = std::process::id();
@@ -259,12 +258,12 @@ impl Scratch {
         Self(path)
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
 
     /// Makes a file, and answers its path.
-    pub fn file(&self, name: &str, bytes: &[u8]) -> PathBuf {
+    pub(crate) fn file(&self, name: &str, bytes: &[u8]) -> PathBuf {
         let path = self.path(name);
         std::fs::write(&path, bytes).unwrap();
         path
@@ -278,7 +277,7 @@ impl Drop for Scratch {
 }
 
 /// Whether `program` is here, by the usual ways.
-pub fn is_here(program: &str) -> bool {
+pub(crate) fn is_here(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let sbin = ["/usr/sbin", "/sbin"].map(PathBuf::from);
     std::env::split_paths(&path)
@@ -287,7 +286,7 @@ pub fn is_here(program: &str) -> bool {
 }
 
 /// A command that may lie where only root looks.
-pub fn tool(program: impl AsRef<OsStr>) -> Command {
+pub(crate) fn tool(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     let path = std::env::var("PATH").unwrap_or_default();
     command.env("PATH", format!("{path}:/usr/sbin:/sbin"));
@@ -298,7 +297,7 @@ static SKIPPED: AtomicU32 = AtomicU32::new(0);
 
 /// Says that a test cannot run here. Never silent: the line goes past the test
 /// runner's ear, and the last line of the run counts them.
-pub fn skip(name: &str, reason: &str) {
+pub(crate) fn skip(name: &str, reason: &str) {
     extern "C" fn sum_up() {
         let skipped = SKIPPED.load(Ordering::Relaxed);
         let _ = writeln!(std::io::stderr(), "SKIPPED in all: {skipped}");

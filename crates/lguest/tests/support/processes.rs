@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 /// A process, as long as it lives. Its number may be given to another one, but
 /// not with the same moment of birth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Process {
-    pub pid: u32,
+pub(crate) struct Process {
+    pub(crate) pid: u32,
     born: u64,
 }
 
@@ -38,24 +38,24 @@ fn stat(pid: u32) -> Option<Stat> {
 
 impl Process {
     /// The process with this number.
-    pub fn find(pid: u32) -> Option<Self> {
+    pub(crate) fn find(pid: u32) -> Option<Self> {
         let born = stat(pid)?.born;
         Some(Self { pid, born })
     }
 
     /// Whether it still runs; a zombie does not.
-    pub fn lives(self) -> bool {
+    pub(crate) fn lives(self) -> bool {
         stat(self.pid)
             .is_some_and(|s| s.born == self.born && !"ZX".contains(s.state))
     }
 
     /// Ticks of the clock that it has used, its threads' together.
-    pub fn ticks(self) -> u64 {
+    pub(crate) fn ticks(self) -> u64 {
         stat(self.pid).map_or(0, |s| s.ticks)
     }
 
     /// How often it, or one of its threads, went to sleep or was put aside.
-    pub fn switches(self) -> u64 {
+    pub(crate) fn switches(self) -> u64 {
         let threads = fs::read_dir(format!("/proc/{}/task", self.pid));
         let threads = threads.into_iter().flatten().flatten();
         let of = |path: std::path::PathBuf| -> u64 {
@@ -72,13 +72,13 @@ impl Process {
     }
 
     /// Its name.
-    pub fn name(self) -> String {
+    pub(crate) fn name(self) -> String {
         let name = fs::read_to_string(format!("/proc/{}/comm", self.pid));
         name.unwrap_or_default().trim().to_owned()
     }
 
     /// Sends it a signal.
-    pub fn signal(self, signal: i32) {
+    pub(crate) fn signal(self, signal: i32) {
         let pid = i32::try_from(self.pid).unwrap();
         let pid = rustix::process::Pid::from_raw(pid).unwrap();
         let signal = rustix::process::Signal::from_named_raw(signal).unwrap();
@@ -87,7 +87,7 @@ impl Process {
 
     /// Waits until it has gone.
     #[track_caller]
-    pub fn wait_until_gone(self) {
+    pub(crate) fn wait_until_gone(self) {
         let deadline = Instant::now() + super::PATIENCE;
         while self.lives() {
             assert!(Instant::now() < deadline, "{self:?} does not go");
@@ -97,7 +97,7 @@ impl Process {
 }
 
 /// The children of process `pid`, the oldest first.
-pub fn children(pid: u32) -> Vec<Process> {
+pub(crate) fn children(pid: u32) -> Vec<Process> {
     let all = fs::read_dir("/proc").unwrap().flatten();
     let numbers = all.filter_map(|e| e.file_name().to_str()?.parse().ok());
     let is_child = |&child: &u32| stat(child).is_some_and(|s| s.parent == pid);

@@ -16,9 +16,8 @@ use lg_guest::command_line::CommandLine;
 use lg_guest::irq;
 
 pub(crate) use calls::{call, hypercall};
-pub(crate) use memory::{Page, page, peek, poke};
+pub(crate) use memory::page;
 pub(crate) use run::{code, kernel, user};
-pub(crate) use space::Space;
 
 /// Prepares the lab: interrupts off, gates and an address space of our own.
 pub(crate) fn open() {

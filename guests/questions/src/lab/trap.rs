@@ -139,8 +139,6 @@ pub(crate) struct Seen {
     pub(crate) trapped: Trapped,
     /// How many words were pushed.
     words: u32,
-    /// It came out of user mode.
-    from_user: bool,
     /// `irq_enabled` when the handler began.
     irq_enabled: bool,
     /// `cr2` then.
@@ -180,7 +178,6 @@ static SEEN: OneCpu<([Seen; LOG], usize)> = OneCpu::new((
             pushed: [0; 6],
         },
         words: 0,
-        from_user: false,
         irq_enabled: false,
         cr2: 0,
     }; LOG],
@@ -237,9 +234,7 @@ pub(crate) fn count() -> usize {
 
 /// The last trap, if there were more than `before`.
 pub(super) fn after(before: usize) -> Option<Seen> {
-    SEEN.with(|(log, count)| {
-        (*count > before).then(|| log[(*count - 1) % LOG])
-    })
+    SEEN.with(|(log, count)| (*count > before).then(|| log[(*count - 1) % LOG]))
 }
 
 /// Trap number `n`, the first being 0.
@@ -271,7 +266,6 @@ extern "C" fn trapped(trapped: &mut Trapped) -> u32 {
     let mut seen = Seen {
         trapped: *trapped,
         words: base.wrapping_sub(pushed) / 4,
-        from_user,
         irq_enabled: shared::irq_enabled(),
         cr2: shared::cr2(),
     };
@@ -326,11 +320,6 @@ impl Seen {
     pub(crate) fn set_eip(&mut self, eip: u32) {
         let frame = self.frame();
         self.trapped.pushed[frame] = eip;
-    }
-
-    /// Whether it came out of user mode.
-    pub(crate) fn from_user(&self) -> bool {
-        self.from_user
     }
 }
 

@@ -64,7 +64,9 @@ proptest! {
 #[test]
 fn the_parameters_say_what_the_protocol_wants() {
     let memory = GuestMemory::new(4 << 20, 1).unwrap();
-    let initrd = load_initrd(&memory, &file(&[7; 5000]), 0x10_0000).unwrap();
+    let initrd =
+        load_initrd(&memory, &file(&[7; 5000]), &kernel(BASE, 0x10_0000))
+            .unwrap();
     let start = (4 << 20) - 0x2000;
     assert_eq!(initrd, Initrd { start, size: 5000 });
     parameters(&memory, Some(initrd), b"root=/dev/lgba");
@@ -79,6 +81,18 @@ fn the_parameters_say_what_the_protocol_wants() {
     memory.read(0x1000, &mut line).unwrap();
     assert_eq!(&line, b"root=/dev/lgba\0");
     assert_eq!(memory.read_object::<u8>(start + 4999), Ok(7));
+}
+
+#[test]
+fn an_initrd_lies_where_linux_can_reach_it() {
+    let memory = GuestMemory::new(1000 << 20, 1).unwrap();
+    let start = |split| {
+        let kernel = kernel(split, 0x10_0000);
+        load_initrd(&memory, &file(b"rd"), &kernel).unwrap().start
+    };
+    // With 3 GiB for programs, 892 MB of memory are mapped; with less, all.
+    assert_eq!(start(BASE), (892 << 20) - PAGE_SIZE);
+    assert_eq!(start(0x8000_0000), (1000 << 20) - PAGE_SIZE);
 }
 
 #[test]

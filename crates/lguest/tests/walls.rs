@@ -1,0 +1,122 @@
+//! What a view has, and what it has not: seen from outside, in /proc.
+//!
+//! The filter itself has tests of its own. These look at real views of a real
+//! Guest: no descriptors but the memory file, nothing of the Launcher's in
+//! memory, confined, and gone with the Launcher.
+
+#![expect(clippy::unwrap_used, reason = "a test says what went wrong so")]
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// A Guest at its prompt.
+fn guest() -> Child {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_lguest"))
+        .env("SECRET", "of the Launcher")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let said = BufReader::new(child.stdout.take().unwrap());
+    let ready = said
+        .lines()
+        .map_while(Result::ok)
+        .any(|line| line.starts_with("lguest guest ready"));
+    assert!(ready);
+    child
+}
+
+/// The processes whose parent is `parent`.
+fn children(parent: u32) -> Vec<u32> {
+    let parent = format!("PPid:\t{parent}\n");
+    let is_child = |pid: &u32| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status"));
+        status.is_ok_and(|status| status.contains(&parent))
+    };
+    fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(is_child)
+        .collect()
+}
+
+/// The views of `guest`: all of its children but the nursery, which still has
+/// the socket on which it is asked for more.
+fn views(guest: &Child) -> Vec<u32> {
+    let confined = |pid: &u32| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status"));
+        status.is_ok_and(|status| status.contains("Seccomp:\t2"))
+    };
+    let views: Vec<u32> =
+        children(guest.id()).into_iter().filter(confined).collect();
+    assert!(!views.is_empty());
+    views
+}
+
+#[test]
+fn a_view_is_confined_and_can_gain_nothing() {
+    let mut guest = guest();
+    for view in views(&guest) {
+        let status = fs::read_to_string(format!("/proc/{view}/status"));
+        let status = status.unwrap();
+        assert!(status.contains("NoNewPrivs:\t1"), "{status}");
+        assert!(status.contains("Seccomp_filters:\t1"), "{status}");
+        assert!(status.contains("Threads:\t1"), "{status}");
+    }
+    guest.kill().unwrap();
+    guest.wait().unwrap();
+}
+
+#[test]
+fn a_view_finds_nothing_but_the_guests_own() {
+    let mut guest = guest();
+    let mut looked = 0;
+    for view in views(&guest) {
+        // Only root may look into a process that does not want it.
+        let Ok(fds) = fs::read_dir(format!("/proc/{view}/fd")) else {
+            continue;
+        };
+        let fds: Vec<String> = fds
+            .map(|fd| fs::read_link(fd.unwrap().path()).unwrap())
+            .map(|target| target.to_string_lossy().into_owned())
+            .collect();
+        assert_eq!(fds, ["/memfd:lguest-memory (deleted)"]);
+        let environ = fs::read(format!("/proc/{view}/environ"));
+        assert_eq!(environ.unwrap_or_default(), b"");
+        let maps = fs::read_to_string(format!("/proc/{view}/maps")).unwrap();
+        for foreign in ["[stack]", "[heap]", "/lguest", ".so"] {
+            assert!(!maps.contains(foreign), "{foreign} in\n{maps}");
+        }
+        looked += 1;
+    }
+    if looked == 0 {
+        println!(
+            "SKIPPED a_view_finds_nothing_but_the_guests_own: \
+             only root may look"
+        );
+    }
+    guest.kill().unwrap();
+    guest.wait().unwrap();
+}
+
+#[test]
+fn views_end_with_the_launcher_whatever_ends_it() {
+    let mut guest = guest();
+    let all = children(guest.id());
+    assert!(all.len() >= 2, "a nursery and a view");
+    guest.kill().unwrap();
+    guest.wait().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let is_there = |pid: &u32| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status"));
+        status
+            .is_ok_and(|s| s.contains("lguest-vi") && !s.contains("State:\tZ"))
+    };
+    while all.iter().any(is_there) {
+        assert!(Instant::now() < deadline, "somebody of {all:?} lives on");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
