@@ -101,7 +101,9 @@ fn no_device_of_the_machine_is_opened() {
     let fds = std::fs::read_dir(format!("/proc/{}/fd", guest.pid())).unwrap();
     for fd in fds {
         let target = std::fs::read_link(fd.unwrap().path()).unwrap();
-        assert!(!target.starts_with("/dev/"), "{target:?}");
+        // Somebody may have left us that one.
+        let harmless = target == *"/dev/null";
+        assert!(!target.starts_with("/dev/") || harmless, "{target:?}");
     }
     let binary = std::fs::read(env!("CARGO_BIN_EXE_lguest")).unwrap();
     let kvm = b"/dev/kvm";
