@@ -16,19 +16,20 @@
 
 mod lab;
 
+mod block;
+mod console;
+mod dma;
 mod early;
+mod end;
 mod hypercalls;
+mod interrupts;
+mod net;
+mod paging;
 mod ring;
+mod segments;
+mod told;
 mod traps;
 mod user;
-mod segments;
-mod paging;
-mod interrupts;
-mod dma;
-mod console;
-mod block;
-mod net;
-mod end;
 
 use lg_guest::boot::Boot;
 use lg_guest::command_line::CommandLine;
@@ -129,10 +130,12 @@ const LATE: &[Question] = questions! {
         power_down_with_255 power_down_with_256 power_down_or_not last_words;
 };
 
-/// The other one, where a question takes two.
-const PEERS: &[Question] = questions! {
+/// What is asked of more than a Launcher: of the other Guest, where a question
+/// takes two, or of a test.
+const OTHERS: &[Question] = questions! {
     net: page_shared_peer frame_peer no_buffer_peer cursor_peer too_long_peer
         bad_sender_peer bad_receiver_peer taken_back_peer bound_twice_peer;
+    told: told_of_interrupts told_of_buffers told_nothing told_of_a_send;
 };
 
 /// Before everything else: is it one of the early ones?
@@ -151,7 +154,7 @@ fn main(boot: &'static Boot) {
         power::off(0);
     }
     let found = find(LATE, boot.arguments);
-    let Some(ask) = found.or_else(|| find(PEERS, boot.arguments)) else {
+    let Some(ask) = found.or_else(|| find(OTHERS, boot.arguments)) else {
         panic!("no such question, or an early one that was answered");
     };
     lab::open();

@@ -300,7 +300,7 @@ static SKIPPED: AtomicU32 = AtomicU32::new(0);
 pub(crate) fn skip(name: &str, reason: &str) {
     extern "C" fn sum_up() {
         let skipped = SKIPPED.load(Ordering::Relaxed);
-        let _ = writeln!(std::io::stderr(), "SKIPPED in all: {skipped}");
+        say(&format!("SKIPPED in all: {skipped}\n"));
     }
     if SKIPPED.fetch_add(1, Ordering::Relaxed) == 0 {
         #[expect(unsafe_code, reason = "std has no last words")]
@@ -309,5 +309,10 @@ pub(crate) fn skip(name: &str, reason: &str) {
             libc::atexit(sum_up);
         }
     }
-    let _ = writeln!(std::io::stderr(), "SKIPPED {name}: {reason}");
+    say(&format!("SKIPPED {name}: {reason}\n"));
+}
+
+/// In one piece, so that nobody gets in between.
+fn say(line: &str) {
+    let _ = std::io::stderr().write_all(line.as_bytes());
 }

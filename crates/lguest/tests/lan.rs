@@ -1,0 +1,148 @@
+//! Guests of several Launchers on one network, as a user would have them.
+//!
+//! The devices' own tests look at what is on the wire; these at what a person
+//! sees who runs the command twice, and at what is left when one is killed.
+
+#![expect(clippy::unwrap_used, reason = "a test says what went wrong so")]
+
+mod support;
+
+use std::path::PathBuf;
+use support::{Running, Scratch, lguest};
+
+/// The file that makes a network, in a folder of its own.
+struct Network {
+    _scratch: Scratch,
+    file: PathBuf,
+}
+
+impl Network {
+    fn new(name: &str) -> Self {
+        let scratch = Scratch::new(name);
+        let file = scratch.file("lan", &[0; 4096]);
+        Self {
+            _scratch: scratch,
+            file,
+        }
+    }
+
+    /// A Guest on it, at its prompt.
+    fn guest(&self) -> Guest {
+        let mut command = lguest();
+        command.args(["run", "--append=quiet"]);
+        command.arg(format!("--net=sharenet={}", self.file.display()));
+        let mut guest = Guest(Running::start(&mut command), 0);
+        guest.0.wait_for("lguest> ");
+        guest.says("echo", "hello");
+        guest
+    }
+}
+
+/// A Guest that takes commands, and how often it has pinged.
+struct Guest(Running, usize);
+
+impl Guest {
+    /// Types a line.
+    fn types(&mut self, line: &str) {
+        self.0.type_in(format!("{line}\n").as_bytes());
+    }
+
+    /// Has it print something that nothing else prints.
+    fn says(&mut self, command: &str, word: &str) {
+        self.types(&format!("{command} {word}"));
+        self.0.wait_for(&format!("\n{word}"));
+    }
+
+    /// Pings whoever is in a slot. The first answer may be missing: the Guest's
+    /// network asks for one address a second at the most.
+    #[track_caller]
+    fn pings(&mut self, slot: u32) {
+        self.1 += 1;
+        self.types(&format!("ping 10.0.0.{} 4", slot + 1));
+        let said = self.0.wait_for_nth(" of 4 answered", self.1);
+        assert!(!said.contains(" 0 of 4 answered"), "{said}");
+    }
+
+    fn is_in_slot(&mut self, slot: u32) {
+        self.types("net");
+        self.0.wait_for(&format!("slot {slot}, "));
+    }
+
+    /// Powers it off, and looks at how it ended.
+    #[track_caller]
+    fn ends(mut self) {
+        self.types("poweroff");
+        self.0.finish().ends_well(0);
+    }
+}
+
+#[test]
+fn two_guests_talk() {
+    let network = Network::new("two");
+    let (mut a, mut b) = (network.guest(), network.guest());
+    a.is_in_slot(0);
+    b.is_in_slot(1);
+    b.pings(0);
+    a.types("tcp-serve");
+    a.0.wait_for("listening on 10.0.0.1:5001");
+    b.types("tcp-send 10.0.0.1 8");
+    b.0.wait_for("sent 8000000 bytes");
+    a.0.wait_for("received 8000000 bytes");
+    a.pings(1);
+    a.ends();
+    b.ends();
+}
+
+#[test]
+fn three_guests_talk_each_with_each() {
+    let network = Network::new("three");
+    let mut guests = [0; 3].map(|_| network.guest());
+    for (me, guest) in (0..).zip(&mut guests) {
+        guest.is_in_slot(me);
+        let others = (0..3).filter(|&slot| slot != me);
+        others.for_each(|other| guest.pings(other));
+    }
+    for guest in guests {
+        guest.ends();
+    }
+}
+
+#[test]
+fn one_is_killed_in_the_middle_and_another_takes_its_place() {
+    let network = Network::new("killed");
+    let (mut a, mut b) = (network.guest(), network.guest());
+    a.types("tcp-serve");
+    a.0.wait_for("listening");
+    b.types("tcp-send 10.0.0.1 4000");
+    a.0.wait_for("connection from 10.0.0.2");
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    b.0.signal(libc::SIGKILL);
+    assert_eq!(b.0.finish().signal(), Some(libc::SIGKILL));
+
+    // Whoever waits for the dead one can still be told to stop.
+    a.0.type_in(b"\x03");
+    a.says("echo", "alive");
+    let mut c = network.guest();
+    c.is_in_slot(1);
+    c.pings(0);
+    a.pings(1);
+    c.ends();
+    a.ends();
+}
+
+#[test]
+fn one_that_is_stopped_holds_up_nobody() {
+    let network = Network::new("stopped");
+    let (mut a, b) = (network.guest(), network.guest());
+    let mut c = network.guest();
+    b.0.signal(libc::SIGSTOP);
+    a.types("ping 10.0.0.2 1");
+    a.0.wait_for("0 of 1 answered");
+    c.pings(0);
+    b.0.signal(libc::SIGCONT);
+    c.0.wait_for("lguest> ");
+    a.pings(1);
+    a.ends();
+    b.ends();
+    c.ends();
+}
