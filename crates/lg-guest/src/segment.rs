@@ -1,4 +1,8 @@
 //! The segments: all flat, and only there because the machine wants them.
+//!
+//! A 32-bit kernel needs a table of segments, and lguest wants to be told
+//! which. They are flat, all of them; the Host puts its own in their place, and
+//! nobody notices.
 
 use crate::frame::Phys;
 use crate::hcall;

@@ -1,4 +1,7 @@
 //! The machine: which devices were found, with a driver for each.
+//!
+//! Commands and tasks share it. It is made once, at boot, when the bus has been
+//! looked at and every driver has said whether it is content.
 
 use crate::network::Stack;
 use alloc::vec::Vec;

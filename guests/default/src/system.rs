@@ -1,4 +1,7 @@
 //! Commands about the system itself.
+//!
+//! They show what the Guest knows of itself and of its machine: nothing here
+//! changes anything, but for the two that end it.
 
 use crate::Milliseconds;
 use crate::machine::Machine;

@@ -1,4 +1,7 @@
-//! The console: what is typed. ("one two\n" is, here.)
+//! The console: what is typed.
+//!
+//! The test types "one two" and a line's end. The questions bind buffers of
+//! their own making and say what arrived in them.
 
 use crate::dma::{dma, dma_at};
 use crate::lab::calls::bind;

@@ -1,4 +1,7 @@
 //! BIND_DMA and SEND_DMA: keys, arrays, sections.
+//!
+//! A key is an address, an array is a promise, and a section may lie: these
+//! questions ask what becomes of each, with lists made by hand.
 
 use crate::hypercalls::END;
 use crate::lab::calls::{bind, send};

@@ -1,4 +1,7 @@
 //! Before LGUEST_INIT: a Guest that the Host has not heard of.
+//!
+//! There is no shared page yet and no way to take a trap, so whatever goes
+//! wrong here is the end; the questions ask which end.
 
 use crate::lab::memory::{self, FIRST, poke};
 use crate::lab::run::early;

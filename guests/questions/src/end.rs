@@ -1,4 +1,7 @@
 //! The end: powering off, and what the Launcher makes of it.
+//!
+//! CRASH is the only way out, and its message decides what the Launcher says
+//! and with which code it ends.
 
 use crate::lab::memory;
 use crate::lab::{hypercall, page};

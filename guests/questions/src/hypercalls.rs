@@ -1,4 +1,7 @@
 //! Hypercalls: their arguments, at the edge and beyond it.
+//!
+//! A call that makes sense does what the spec says, one that makes none is the
+//! Guest's death; and where the one becomes the other is what is asked here.
 
 use crate::lab::memory::{self, peek, poke};
 use crate::lab::trap::{self, INTERRUPT_GATE};

@@ -1,4 +1,6 @@
-//! The network by hand. Most questions take two Guests: one asks, in slot 0,
+//! The network by hand.
+//!
+//! Most questions take two Guests: one asks, in slot 0,
 //! and its peer, in slot 1, does the rest. Words at the end of the page that
 //! both see tell each how far the other has come.
 

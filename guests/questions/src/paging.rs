@@ -1,4 +1,8 @@
 //! Page tables: what is seen through them, and what they then say.
+//!
+//! No processor ever reads these tables; the Host does, and has to set the bits
+//! that a processor would, forget what it is told to forget, and refuse what
+//! cannot be.
 
 use crate::lab::memory::{load, peek, poke, store};
 use crate::lab::run::{User, put_user};

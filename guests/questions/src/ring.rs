@@ -1,4 +1,7 @@
 //! The ring: calls that wait until the next real one.
+//!
+//! Order, wrapping round, and what happens to a call that cannot wait: the ring
+//! is read by somebody else, at times that the Guest does not choose.
 
 use crate::lab::memory::{self, peek, poke};
 use crate::lab::{call, hypercall, page};

@@ -1,4 +1,7 @@
 //! Segments: selectors that mean something, and those behind gs.
+//!
+//! What is really loaded is not what the Guest believes. These questions look
+//! for the difference where a program could see it.
 
 use crate::lab::memory::{poke, store};
 use crate::lab::run::User;

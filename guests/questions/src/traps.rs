@@ -1,4 +1,8 @@
 //! Traps: every vector that code can raise, and what the Host pushes.
+//!
+//! Each question raises one, in kernel mode or in user mode, and prints what
+//! lay on the stack: the processor's manual and the spec say what that should
+//! be.
 
 use crate::lab::memory;
 use crate::lab::run::{User, put_user};

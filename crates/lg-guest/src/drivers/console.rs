@@ -1,5 +1,6 @@
-//! The console: what somebody types. (What we print needs no driver; see
-//! [`mod@crate::print`].)
+//! The console: what somebody types.
+//!
+//! What we print needs no driver; see [`mod@crate::print`].
 //!
 //! One buffer is bound at the console's key. Bytes are taken out of it into a
 //! queue as long as that has room; else they stay where they are, and the

@@ -1,4 +1,7 @@
 //! Commands about the network: who is there, and connections to them.
+//!
+//! Each is a few lines over a socket. What they print is for a person who wants
+//! to know whether the network works, and how fast.
 
 use super::{Colons, SEND_BUFFER, Socket, Stack};
 use crate::Milliseconds;

@@ -1,4 +1,7 @@
 //! Hypercalls with any number and any arguments.
+//!
+//! The kit's own calls cannot be wrong, so they cannot ask what happens to
+//! wrong ones. These can.
 
 #![expect(unsafe_code, reason = "the hypercall instruction")]
 

@@ -1,4 +1,7 @@
 //! Physical memory by its address.
+//!
+//! Questions hand out pages in order, look into them and write to them, by
+//! physical address, as the Host does.
 
 #![expect(unsafe_code, reason = "reaches memory by its address")]
 

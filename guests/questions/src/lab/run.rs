@@ -1,4 +1,7 @@
 //! Short pieces of code, run in kernel mode or user mode until they trap.
+//!
+//! A piece of code is a few bytes, put into a page and entered with chosen
+//! registers. It comes back by trapping, which is the answer.
 
 #![expect(unsafe_code, reason = "runs code that traps")]
 

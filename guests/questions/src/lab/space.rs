@@ -1,4 +1,7 @@
 //! Address spaces, made entry by entry.
+//!
+//! The kit's address spaces are always right. A question about wrong entries
+//! has to write them itself, and tell the Host or not.
 
 use super::memory::{Page, page, peek, poke};
 use lg_abi::hypercall::Hypercall;
