@@ -1,4 +1,7 @@
 //! The segments: all flat, and only there because the machine wants them.
+//!
+//! Kernel and user have a code and a data segment each, from zero to the end;
+//! what keeps them apart is the page tables.
 
 use crate::frame::Phys;
 use crate::hcall;
