@@ -6,6 +6,7 @@
 //! whether what the documents name exists.
 
 pub mod ci;
+pub mod fuzz;
 pub mod program;
 pub mod steps;
 pub mod tally;
@@ -19,6 +20,8 @@ usage: cargo xtask COMMAND
 
   ci [--quick] [STEP...]  all that CI does, or some steps of it
   tidy                    the checks that no compiler makes
+  fuzz [TARGET... [--seconds N]]
+                          names the targets, or runs some of them
   help                    this text
 ";
 
@@ -29,6 +32,7 @@ pub fn main() -> ExitCode {
     match words[..] {
         ["ci", ref rest @ ..] => ci::main(rest),
         ["tidy"] => tidy::main(),
+        ["fuzz", ref rest @ ..] => fuzz::main(rest),
         ["help" | "--help" | "-h"] => {
             print!("{HELP}\nsteps of ci:\n{}", steps::listing());
             ExitCode::SUCCESS

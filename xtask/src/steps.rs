@@ -4,6 +4,7 @@
 //! name; what one needs of another, cargo builds by itself.
 
 use crate::ci::{Ci, Verdict};
+use crate::fuzz::{self, Engine};
 use crate::program::exists;
 use crate::tally::Tally;
 use crate::tidy;
@@ -84,6 +85,12 @@ pub const STEPS: &[Step] = &[
         },
     },
     Step {
+        name: "fuzz",
+        what: "every fuzz target for a while",
+        quick: false,
+        run: fuzz,
+    },
+    Step {
         name: "deny",
         what: "licences and sources of dependencies",
         quick: false,
@@ -102,10 +109,11 @@ pub const STEPS: &[Step] = &[
 const NO_TOOLCHAIN: Verdict = Verdict::StatusOrSkip(3);
 
 /// Every workspace in the tree.
-const WORKSPACES: [(&str, &str); 3] = [
+const WORKSPACES: [(&str, &str); 4] = [
     ("main workspace", "Cargo.toml"),
     ("view", "crates/lg-view/Cargo.toml"),
     ("guests", "guests/Cargo.toml"),
+    ("fuzz", "fuzz/Cargo.toml"),
 ];
 
 /// The steps, for a person.
@@ -148,6 +156,11 @@ fn clippy(ci: &mut Ci) {
              --all-targets --locked --target-dir target/kit {DENY}"
         ),
     );
+    let mut fuzz = Command::new("cargo");
+    fuzz.current_dir(ci.root.join("fuzz"));
+    fuzz.args(["clippy", "--workspace", "--locked"]);
+    fuzz.args(["--", "-D", "warnings"]);
+    ci.command("fuzz", fuzz, Verdict::Status);
     let mut lint = Command::new("guests/build.sh");
     lint.arg("--lint");
     ci.command("guests, by their own compiler", lint, NO_TOOLCHAIN);
@@ -172,6 +185,29 @@ fn test(ci: &mut Ci) {
     kit.args(["-p", "lg-guest", "--target-dir", "target/kit"]);
     kit.args(["--no-fail-fast", "--", "--show-output"]);
     ci.command("guest kit", kit, Verdict::Tests);
+}
+
+fn fuzz(ci: &mut Ci) {
+    let engine = Engine::best();
+    let root = ci.root.clone();
+    if !ci.command(engine.name(), engine.build(&root), Verdict::Status) {
+        return;
+    }
+    for target in fuzz::targets(&root) {
+        let command = match engine.run(&root, &target, fuzz::seconds()) {
+            Ok(command) => command,
+            Err(error) => {
+                ci.fail(&target, &error.to_string());
+                continue;
+            }
+        };
+        let Some(ended) = ci.run(&target, command, "") else {
+            continue;
+        };
+        let remark = format!("  {}", engine.summary(&ended.output));
+        let tally = Tally::one(ended.succeeded());
+        ci.count(&target, &ended, tally, &remark);
+    }
 }
 
 /// Boots the Guest that the Launcher carries, and lets it switch itself off.

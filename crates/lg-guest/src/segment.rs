@@ -1,8 +1,7 @@
 //! The segments: all flat, and only there because the machine wants them.
 //!
-//! A 32-bit kernel needs a table of segments, and lguest wants to be told
-//! which. They are flat, all of them; the Host puts its own in their place, and
-//! nobody notices.
+//! Kernel and user have a code and a data segment each, from zero to the end;
+//! what keeps them apart is the page tables.
 
 use crate::frame::Phys;
 use crate::hcall;

@@ -93,7 +93,7 @@ fn elf(input: &mut Input<'_>) -> Vec<u8> {
         let physical = input.one_of(&[0x2000, 0x3000, 0x10_0000, 0]);
         let offset = input.one_of(&[0xC000_0000, 0x8000_0000, 0]);
         for word in [
-            u32::from(input.byte() % 8 != 0),
+            u32::from(input.byte() < 0xE0),
             input.one_of(&[52, 0x100, 0]),
             physical.wrapping_add(offset),
             physical,

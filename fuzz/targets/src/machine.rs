@@ -74,7 +74,11 @@ impl Mapper for Notebook {
         access: Access,
     ) -> Result<(), MapError> {
         let bytes = u64::from(pages) * u64::from(PAGE_SIZE);
-        assert!(pages > 0 && va.page_offset() == 0 && pa.0 % PAGE_SIZE == 0);
+        assert!(
+            pages > 0
+                && va.page_offset() == 0
+                && pa.0.is_multiple_of(PAGE_SIZE)
+        );
         assert!(u64::from(pa.0) + bytes <= u64::from(LIMIT), "{pa:?}");
         assert!(
             u64::from(va.0) + bytes <= u64::from(SWITCHER_ADDR),

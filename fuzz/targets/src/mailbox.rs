@@ -42,7 +42,7 @@ pub fn target(data: &[u8]) {
         if input.is_empty() {
             return;
         }
-        if input.byte() % 4 == 0 {
+        if input.byte() < 0x40 {
             let (at, dma) = (address(&mut input), list(&mut input));
             let _ = memory.write_object(at, &dma);
             let key = address(&mut input);

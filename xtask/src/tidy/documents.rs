@@ -14,6 +14,9 @@ const MAPS: [&str; 4] = [
     "CONTRIBUTING.md",
 ];
 
+/// Folders that come and go.
+const NOT_KEPT: [&str; 2] = ["target/", "fuzz/artifacts"];
+
 /// What a name has to end in to be taken for a file's.
 const ENDINGS: [&str; 6] = [".rs", ".md", ".toml", ".sh", ".txt", ".ld"];
 
@@ -92,7 +95,7 @@ fn means_something(tree: &Tree, document: &str, name: &str) -> bool {
         || ENDINGS.iter().any(|ending| name.ends_with(ending));
     !is_path
         || name.contains(':')
-        || name.starts_with("target/")
+        || NOT_KEPT.iter().any(|folder| name.starts_with(folder))
         || there(tree, document, name)
 }
 
@@ -118,8 +121,8 @@ pub(super) fn promises(tree: &Tree) -> Vec<String> {
         };
         let cells: Vec<&str> = row.split('|').map(str::trim).collect();
         let Some(test) = column else {
-            let is_test = |cell: &&str| cell.to_lowercase().contains("test");
-            column = cells.iter().position(|cell| is_test(&cell));
+            let is_test = |cell: &str| cell.to_lowercase().contains("test");
+            column = cells.iter().position(|cell| is_test(cell));
             continue;
         };
         let cell = cells.get(test).copied().unwrap_or_default();

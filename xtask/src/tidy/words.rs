@@ -47,8 +47,9 @@ pub(super) fn forbidden(tree: &Tree) -> Vec<String> {
 /// Whether a line has this word; as a path, only from where a path begins.
 fn says(line: &str, word: &str) -> bool {
     line.match_indices(word).any(|(at, _)| {
-        let goes_on = |c: char| c.is_alphanumeric() || "_.-})\"/".contains(c);
-        !word.starts_with('/') || !line[..at].ends_with(goes_on)
+        let begins = |c: char| c.is_whitespace() || "'\"`(=<[".contains(c);
+        let before = &line[..at];
+        !word.starts_with('/') || before.is_empty() || before.ends_with(begins)
     })
 }
 

@@ -1,10 +1,9 @@
 //! The console: what somebody types.
 //!
-//! What we print needs no driver; see [`mod@crate::print`].
-//!
-//! One buffer is bound at the console's key. Bytes are taken out of it into a
-//! queue as long as that has room; else they stay where they are, and the
-//! Launcher has to wait with more.
+//! What we print needs no driver; see [`mod@crate::print`]. For input, one
+//! buffer is bound at the console's key. Bytes are taken out of it into a queue
+//! as long as that has room; else they stay where they are, and the Launcher
+//! has to wait with more.
 
 use super::buffers::Buffers;
 use crate::bus::{Device, DeviceError};

@@ -1,9 +1,7 @@
 //! The drivers: console, disk, network, and the buffers that all three bind.
 //!
-//! A driver finds its device on the bus, sets its status step by step, and
-//! speaks the device's protocol through DMA. All have the same shape: made from
-//! a device, asked to do one thing at a time, told when their interrupt has
-//! come.
+//! Each takes one descriptor of the device page and gives the rest of the
+//! Guest something to wait for.
 
 pub mod buffers;
 pub mod console;

@@ -1,0 +1,226 @@
+//! Fuzzing: the same targets under libFuzzer, or under a driver of ours.
+//!
+//! libFuzzer wants a C++ compiler and code that counts where it goes; rustc
+//! can make that without being a nightly one. Where there is no C++ compiler,
+//! the driver in `fuzz/targets` runs the same functions with random inputs. It
+//! knows nothing of coverage, but a target that breaks easily breaks there.
+
+use crate::program::exists;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+/// How the targets are run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Engine {
+    /// Guided by coverage.
+    LibFuzzer,
+    /// Any inputs.
+    Driver,
+}
+
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// Opens the doors that only fuzzing needs.
+const DOORS: &str = "--cfg fuzzing";
+
+/// As cargo-fuzz has it, but for the sanitizer, which needs a nightly compiler.
+const COVERAGE: &str = "\
+    -Cpasses=sancov-module \
+    -Cllvm-args=-sanitizer-coverage-level=4 \
+    -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
+    -Cllvm-args=-sanitizer-coverage-pc-table \
+    -Cllvm-args=-sanitizer-coverage-trace-compares \
+    -Ccodegen-units=1";
+
+/// What an input may take, in seconds and in megabytes.
+const PATIENCE: u32 = 20;
+const MEMORY_MB: u32 = 2048;
+
+/// How long CI fuzzes each target.
+const SECONDS: u32 = 30;
+
+/// How long to fuzz each target, in seconds: LGUEST_FUZZ_SECONDS, or what CI
+/// takes.
+pub fn seconds() -> u32 {
+    let said = std::env::var("LGUEST_FUZZ_SECONDS").ok();
+    said.and_then(|said| said.parse().ok()).unwrap_or(SECONDS)
+}
+
+impl Engine {
+    /// The best that this machine has.
+    pub fn best() -> Self {
+        if exists("c++") {
+            Self::LibFuzzer
+        } else {
+            Self::Driver
+        }
+    }
+
+    /// For a person.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::LibFuzzer => "libFuzzer",
+            Self::Driver => "random inputs",
+        }
+    }
+
+    /// Builds all targets.
+    pub fn build(self, root: &Path) -> Command {
+        let mut cargo = Command::new("cargo");
+        cargo.current_dir(root.join("fuzz")).args([
+            "build",
+            "--release",
+            "--locked",
+        ]);
+        match self {
+            Self::LibFuzzer => cargo
+                .args(["--package", "lg-fuzz-targets", "--target", TARGET])
+                .env("RUSTFLAGS", format!("{DOORS} {COVERAGE}")),
+            Self::Driver => cargo
+                .args(["--package", "lg-fuzz", "--target-dir"])
+                .arg("target/driver")
+                .env("RUSTFLAGS", DOORS),
+        };
+        cargo
+    }
+
+    /// Runs one target for `seconds`.
+    ///
+    /// # Errors
+    ///
+    /// Those of making a folder for what is found.
+    pub fn run(
+        self,
+        root: &Path,
+        target: &str,
+        seconds: u32,
+    ) -> io::Result<Command> {
+        let fuzz = root.join("fuzz");
+        if self == Self::Driver {
+            let driver = fuzz.join("target/driver/release/lg-fuzz");
+            let mut command = Command::new(driver);
+            command.args([target, "--seconds", &seconds.to_string()]);
+            return Ok(command);
+        }
+        // What is found new goes to a folder of its own, that of the tree is
+        // only read.
+        let found = fuzz.join("target/corpus").join(target);
+        let kept = fuzz.join("corpus").join(target);
+        let artifacts = fuzz.join("artifacts").join(target);
+        for folder in [&found, &kept, &artifacts] {
+            fs::create_dir_all(folder)?;
+        }
+        let program = fuzz.join("target").join(TARGET).join("release");
+        let mut command = Command::new(program.join(target));
+        command
+            .arg(found)
+            .arg(kept)
+            .arg(format!("-artifact_prefix={}/", artifacts.display()))
+            .arg(format!("-max_total_time={seconds}"))
+            .arg(format!("-timeout={PATIENCE}"))
+            .arg(format!("-rss_limit_mb={MEMORY_MB}"))
+            .args(["-max_len=2048", "-print_final_stats=1"]);
+        Ok(command)
+    }
+
+    /// What a run has done, in a few words.
+    pub fn summary(self, output: &str) -> String {
+        match self {
+            Self::LibFuzzer => {
+                let lines = output.lines();
+                let runs = lines.clone().find_map(|line| {
+                    line.strip_prefix("stat::number_of_executed_units: ")
+                });
+                let coverage = lines.rev().find_map(|line| {
+                    let (_, rest) = line.split_once(" cov: ")?;
+                    rest.split_whitespace().next()
+                });
+                let runs = runs.unwrap_or("?");
+                let coverage = coverage.unwrap_or("?");
+                format!("{runs} executions, coverage {coverage}")
+            }
+            Self::Driver => {
+                let last = output.lines().last().unwrap_or_default();
+                let said = last.split_once(": ").map_or(last, |(_, s)| s);
+                said.to_owned()
+            }
+        }
+    }
+}
+
+/// The names of all targets.
+pub fn targets(root: &Path) -> Vec<String> {
+    let folder = root.join("fuzz/fuzz_targets");
+    let files = fs::read_dir(folder).into_iter().flatten().flatten();
+    let stem = |path: PathBuf| Some(path.file_stem()?.to_str()?.to_owned());
+    let mut names: Vec<String> =
+        files.filter_map(|file| stem(file.path())).collect();
+    names.sort();
+    names
+}
+
+/// `cargo xtask fuzz`: names the targets, or runs some of them.
+pub fn main(words: &[&str]) -> ExitCode {
+    let root = crate::root();
+    let all = targets(&root);
+    let mut chosen = Vec::new();
+    let mut seconds = seconds();
+    let mut words = words.iter();
+    while let Some(&word) = words.next() {
+        if word == "--seconds" {
+            let said = words.next().and_then(|said| said.parse().ok());
+            seconds = said.unwrap_or(seconds);
+        } else if all.iter().any(|target| target == word) {
+            chosen.push(word);
+        } else {
+            eprintln!("xtask: there is no fuzz target `{word}`");
+            return ExitCode::from(2);
+        }
+    }
+    if chosen.is_empty() {
+        println!("{}", all.join("\n"));
+        return ExitCode::SUCCESS;
+    }
+    let engine = Engine::best();
+    let built = engine.build(&root).status();
+    let mut good = built.is_ok_and(|status| status.success());
+    for target in chosen {
+        let status = engine.run(&root, target, seconds);
+        let status = status.and_then(|mut command| command.status());
+        good &= status.is_ok_and(|status| status.success());
+    }
+    if good {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_libfuzzer_has_done_is_understood() {
+        let output = "\
+#2\tINITED cov: 20 ft: 30 corp: 1/1b exec/s: 0 rss: 40Mb
+#9\tNEW    cov: 25 ft: 37 corp: 2/3b lim: 4 exec/s: 0 rss: 40Mb
+stat::number_of_executed_units: 1234
+";
+        let summary = Engine::LibFuzzer.summary(output);
+        assert_eq!(summary, "1234 executions, coverage 25");
+    }
+
+    #[test]
+    fn every_target_has_a_body() {
+        let root = crate::root();
+        let bodies = root.join("fuzz/targets/src");
+        let names = targets(&root);
+        assert!(names.len() >= 10, "{names:?}");
+        for name in names {
+            assert!(bodies.join(format!("{name}.rs")).exists(), "{name}");
+        }
+    }
+}
