@@ -1,4 +1,7 @@
-//! The console: what is typed. ("one two\n" is, here.)
+//! The console: what is typed.
+//!
+//! The test that starts this Guest types "one two" and a line feed, and then
+//! nothing more.
 
 use crate::dma::{dma, dma_at};
 use crate::lab::calls::bind;

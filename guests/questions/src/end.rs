@@ -1,4 +1,6 @@
 //! The end: powering off, and what the Launcher makes of it.
+//!
+//! There is one way out, CRASH, and the message makes the difference.
 
 use crate::lab::memory;
 use crate::lab::{hypercall, page};
@@ -49,7 +51,7 @@ pub(crate) fn power_down_or_not() {
 /// Is output that was sent before the end all there?
 pub(crate) fn last_words() {
     for n in 0..300 {
-        lg_guest::print!("{n} ");
+        lg_guest::print!("{n},");
     }
     power::off(0);
 }

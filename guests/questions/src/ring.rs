@@ -1,4 +1,7 @@
 //! The ring: calls that wait until the next real one.
+//!
+//! The Host goes through it in order, from where it stopped, and stops at the
+//! first entry that is free.
 
 use crate::lab::memory::{self, peek, poke};
 use crate::lab::{call, hypercall, page};

@@ -1,4 +1,7 @@
 //! Hypercalls with any number and any arguments.
+//!
+//! The kit checks what it asks for; a question must be able to ask for
+//! anything.
 
 #![expect(unsafe_code, reason = "the hypercall instruction")]
 

@@ -1,4 +1,7 @@
 //! Physical memory by its address.
+//!
+//! No Rust object lies in what is reached here: it is words and bytes that the
+//! Host looks at, too.
 
 #![expect(unsafe_code, reason = "reaches memory by its address")]
 

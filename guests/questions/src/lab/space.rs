@@ -1,4 +1,7 @@
 //! Address spaces, made entry by entry.
+//!
+//! The kernel's half is the kit's, by sharing its tables. Everything else is
+//! made here, and nobody is told of it but by the question itself.
 
 use super::memory::{Page, page, peek, poke};
 use lg_abi::hypercall::Hypercall;
