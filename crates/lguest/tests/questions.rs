@@ -33,7 +33,7 @@ fn every_answer_is_as_it_was() {
             let question =
                 question.unwrap_or_else(|| panic!("{name} asks nothing"));
             let has_peer = texts.contains_key(&format!("{name}_peer"));
-            let mut answer = format!("? {}\n", question.text);
+            let mut answer = question.on_record();
             for finished in ask(&name, &question.topic, has_peer) {
                 record(&mut answer, &finished);
             }
@@ -97,6 +97,24 @@ struct Question {
     text: String,
     /// The module, which tells what it needs.
     topic: String,
+}
+
+impl Question {
+    /// How it stands on record: lines of the usual length.
+    fn on_record(&self) -> String {
+        let mut lines = String::from("?");
+        let mut length = 1;
+        for word in self.text.split_whitespace() {
+            if length + word.len() > 79 {
+                lines.push_str("\n ");
+                length = 1;
+            }
+            lines.push(' ');
+            lines.push_str(word);
+            length += word.len() + 1;
+        }
+        lines + "\n"
+    }
 }
 
 /// Every function in the Guest's sources that is a question, by name.
@@ -176,17 +194,28 @@ fn devices(name: &str, topic: &str, scratch: &Scratch) -> Vec<String> {
     }
 }
 
-/// How it looks on record.
+/// Adds how it went. Lines that are too long go on in the next one, behind a
+/// backslash.
 fn record(record: &mut String, finished: &Finished) {
-    let output = finished.stdout.replace("\r\n", "\n");
-    record.push_str(&output);
-    if !record.ends_with('\n') {
-        record.push_str("(no end of line)\n");
+    let mut text = finished.stdout.replace("\r\n", "\n");
+    if !text.is_empty() && !text.ends_with('\n') {
+        text.push_str("(no end of line)\n");
     }
-    let code = finished.code();
-    match finished.stderr.trim_end_matches('\n') {
-        "" => writeln!(record, "[exit {code}]"),
-        message => writeln!(record, "[exit {code}] {message}"),
+    let end = format!("[exit {}] {}", finished.code(), finished.stderr);
+    text.push_str(end.trim_end());
+    text.push('\n');
+    for line in text.lines() {
+        let mut rest: Vec<char> = line.chars().collect();
+        while rest.len() > LONGEST {
+            let later = rest.split_off(LONGEST - 1);
+            record.extend(rest);
+            record.push_str("\\\n");
+            rest = later;
+        }
+        record.extend(rest);
+        record.push('\n');
     }
-    .unwrap();
 }
+
+/// The longest line on record.
+const LONGEST: usize = 99;

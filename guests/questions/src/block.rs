@@ -1,7 +1,7 @@
 //! The disk by hand.
 //!
-//! It has 256 sectors here, and each byte of a sector is its number. The
-//! questions speak the protocol word by word, right and wrong.
+//! It has 256 sectors here, and each byte of a sector is the sector's number.
+//! The test that starts this Guest makes it so.
 
 use crate::dma::{dma, dma_at};
 use crate::lab::calls::{bind, send};

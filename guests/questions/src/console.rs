@@ -1,7 +1,7 @@
 //! The console: what is typed.
 //!
-//! The test types "one two" and a line's end. The questions bind buffers of
-//! their own making and say what arrived in them.
+//! The test that starts this Guest types "one two" and a line feed, and then
+//! nothing more.
 
 use crate::dma::{dma, dma_at};
 use crate::lab::calls::bind;

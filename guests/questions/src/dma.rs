@@ -1,7 +1,7 @@
 //! BIND_DMA and SEND_DMA: keys, arrays, sections.
 //!
-//! A key is an address, an array is a promise, and a section may lie: these
-//! questions ask what becomes of each, with lists made by hand.
+//! What is bound is not looked at before somebody sends; what is sent is
+//! looked at closely.
 
 use crate::hypercalls::END;
 use crate::lab::calls::{bind, send};
@@ -160,7 +160,7 @@ pub(crate) fn send_sixteen_sections() {
 /// Does a section of no bytes end the list?
 pub(crate) fn send_until_an_empty_section() {
     let text = page();
-    memory::write(text, b"one two ");
+    memory::write(text, b"one.two.");
     let dma = dma(&[(text, 4), (text, 0), (text + 4, 4)]);
     send(CONSOLE, dma);
     println!();
@@ -178,8 +178,10 @@ pub(crate) fn send_nothing() {
 /// May a section fill its page to the last byte, from the first?
 pub(crate) fn send_a_whole_page() {
     let text = page();
-    memory::write(text, &[b'.'; 4096]);
-    memory::write(text + 4094, b"\r\n");
+    for line in 0..64 {
+        memory::write(text + line * 64, &[b'.'; 62]);
+        memory::write(text + line * 64 + 62, b"\r\n");
+    }
     let dma = dma(&[(text, 4096)]);
     send(CONSOLE, dma);
     println!("used_len {}", peek(dma));

@@ -1,13 +1,15 @@
 //! Before LGUEST_INIT: a Guest that the Host has not heard of.
 //!
-//! There is no shared page yet and no way to take a trap, so whatever goes
-//! wrong here is the end; the questions ask which end.
+//! Nothing of the kit works here, printing least of all: most answers are the
+//! reason for which the Guest dies. Those who want to live make themselves
+//! known, in their own way.
 
 use crate::lab::memory::{self, FIRST, poke};
-use crate::lab::run::early;
-use crate::lab::{call, code, hypercall};
+use crate::lab::run::{early, early_until_trap};
+use crate::lab::{call, code, hypercall, trap};
 use lg_abi::hypercall::Hypercall;
 use lg_abi::shared::LguestData;
+use lg_guest::{power, println};
 
 /// Does CRASH before LGUEST_INIT end the Guest with its message?
 pub(crate) fn crash_before_init() {
@@ -90,4 +92,68 @@ pub(crate) fn init_with_a_ring_in_use() {
     poke(FIRST + hcalls + 16, 11);
     hypercall(Hypercall::Init, FIRST, 0, 0);
     hypercall(Hypercall::FlushAsync, 0, 0, 0);
+}
+
+/// A page that this Guest shares with the Host, and what it says in it about
+/// the stretch without interrupts.
+fn init(noirq_start: u32, noirq_end: u32) {
+    use lg_abi::shared::offset;
+    memory::write(DATA + offset::HCALL_STATUS, &[0xFF; 64]);
+    poke(DATA + offset::NOIRQ_START, noirq_start);
+    poke(DATA + offset::NOIRQ_END, noirq_end);
+    poke(DATA + offset::IRQ_ENABLED, lg_abi::shared::IF);
+    hypercall(Hypercall::Init, DATA, 0, 0);
+}
+
+/// Where that page is.
+const DATA: u32 = FIRST + 0x1000;
+
+/// Counts for some milliseconds, then stands still; in the meantime comes the
+/// timer. Answers how far behind the start it came.
+fn interrupted() -> u32 {
+    trap::set_gate(32, trap::INTERRUPT_GATE);
+    trap::handle(|_| trap::Next::GiveUp);
+    hypercall(Hypercall::SetClockevent, 1_000_000, 0, 0);
+    let seen = early_until_trap(code!(
+        "mov $60000000, %ecx",
+        "1: dec %ecx", // behind 5 bytes
+        "jnz 1b",
+        "2: jmp 2b" // behind 8
+    ));
+    seen.expect("the timer comes").eip() - memory::va(FIRST)
+}
+
+/// Does no interrupt come in the stretch that LGUEST_INIT has named, and one
+/// right behind it?
+pub(crate) fn noirq() {
+    init(memory::va(FIRST) + 5, memory::va(FIRST) + 8);
+    println!("behind {} bytes", interrupted());
+    power::off(0);
+}
+
+/// Does it come in the middle of the same code without that?
+pub(crate) fn without_noirq() {
+    init(0, 0);
+    println!("in the middle: {}", (5..8).contains(&interrupted()));
+    power::off(0);
+}
+
+/// Is what LGUEST_INIT writes there before it comes back, and nothing else
+/// changed?
+pub(crate) fn init_writes() {
+    use lg_abi::shared::offset;
+    poke(DATA + offset::CR2, 0x1111);
+    poke(DATA + offset::BLOCKED_INTERRUPTS, 0x2222);
+    init(0x3333, 0x4444);
+    let word = |at| memory::peek(DATA + at);
+    println!("irq_enabled {:#x}", word(offset::IRQ_ENABLED));
+    println!("blocked {:#x}", word(offset::BLOCKED_INTERRUPTS));
+    println!("cr2 {:#x}", word(offset::CR2));
+    println!("time is set: {}", word(offset::TIME_SEC) > 1_577_836_800);
+    println!("ring {:#x}", word(offset::HCALL_STATUS));
+    println!("reserve_mem {:#x}", word(offset::RESERVE_MEM));
+    println!("noirq {:#x}", word(offset::NOIRQ_START));
+    println!("noirq {:#x}", word(offset::NOIRQ_END));
+    println!("behind it {:#x}", word(size_of::<LguestData>() as u32));
+    power::off(0);
 }

@@ -1,7 +1,6 @@
 //! The end: powering off, and what the Launcher makes of it.
 //!
-//! CRASH is the only way out, and its message decides what the Launcher says
-//! and with which code it ends.
+//! There is one way out, CRASH, and the message makes the difference.
 
 use crate::lab::memory;
 use crate::lab::{hypercall, page};
@@ -52,7 +51,7 @@ pub(crate) fn power_down_or_not() {
 /// Is output that was sent before the end all there?
 pub(crate) fn last_words() {
     for n in 0..300 {
-        lg_guest::print!("{n} ");
+        lg_guest::print!("{n},");
     }
     power::off(0);
 }

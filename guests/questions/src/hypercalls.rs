@@ -1,7 +1,7 @@
 //! Hypercalls: their arguments, at the edge and beyond it.
 //!
-//! A call that makes sense does what the spec says, one that makes none is the
-//! Guest's death; and where the one becomes the other is what is asked here.
+//! A Guest never looks whether a call worked, so one that makes no sense has
+//! to be its end, for a reason that a person understands.
 
 use crate::lab::memory::{self, peek, poke};
 use crate::lab::trap::{self, INTERRUPT_GATE};

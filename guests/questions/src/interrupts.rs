@@ -1,7 +1,7 @@
 //! Interrupts and time: when they come, and when not.
 //!
-//! The Guest switches them off and on by a store that nobody sees, so what is
-//! asked is what the Host notices, and when.
+//! The timer is one source, what is typed the other. How late something is
+//! counts for little here: the machine may be busy.
 
 use crate::lab::calls::bind;
 use crate::lab::memory::{self, page, peek, poke};

@@ -51,7 +51,8 @@ const EARLY: &[Question] = questions! {
     early: crash_before_init halt_before_init ring_before_init
         number_11_before_init number_max_before_init trap_before_init
         fault_before_init ports_before_init init_outside_memory init_at_zero
-        init_at_the_end_of_memory init_with_a_ring_in_use;
+        init_at_the_end_of_memory init_with_a_ring_in_use noirq without_noirq
+        init_writes;
 };
 
 /// What is asked by a kernel that is up.

@@ -1,8 +1,8 @@
 //! The network by hand.
 //!
-//! Most questions take two Guests: one asks, in slot 0,
-//! and its peer, in slot 1, does the rest. Words at the end of the page that
-//! both see tell each how far the other has come.
+//! Most questions take two Guests: one asks, in slot 0, and its peer, in slot
+//! 1, does the rest. Words at the end of the page that both see tell each how
+//! far the other has come.
 
 use crate::block::{descriptor, device_page};
 use crate::dma::{dma, dma_at};

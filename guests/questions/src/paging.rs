@@ -1,8 +1,7 @@
 //! Page tables: what is seen through them, and what they then say.
 //!
-//! No processor ever reads these tables; the Host does, and has to set the bits
-//! that a processor would, forget what it is told to forget, and refuse what
-//! cannot be.
+//! They are the Guest's, in plain memory; the Host works on tables of its own,
+//! and is told of changes. What must never show is the difference.
 
 use crate::lab::memory::{load, peek, poke, store};
 use crate::lab::run::{User, put_user};

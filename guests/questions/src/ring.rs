@@ -1,7 +1,7 @@
 //! The ring: calls that wait until the next real one.
 //!
-//! Order, wrapping round, and what happens to a call that cannot wait: the ring
-//! is read by somebody else, at times that the Guest does not choose.
+//! The Host goes through it in order, from where it stopped, and stops at the
+//! first entry that is free.
 
 use crate::lab::memory::{self, peek, poke};
 use crate::lab::{call, hypercall, page};

@@ -1,7 +1,7 @@
 //! Segments: selectors that mean something, and those behind gs.
 //!
-//! What is really loaded is not what the Guest believes. These questions look
-//! for the difference where a program could see it.
+//! All code runs at level 3 of the real machine, on segments that are not
+//! those it believes in. Some of that can be seen.
 
 use crate::lab::memory::{poke, store};
 use crate::lab::run::User;

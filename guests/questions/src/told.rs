@@ -1,7 +1,7 @@
 //! Questions that take a Launcher who takes part.
 //!
-//! A test raises interrupts, looks for buffers, and stops the Guest. They are
-//! not on record, for the test itself knows the answers.
+//! He is a test that raises interrupts, looks for buffers, and stops the Guest.
+//! The answers are not on record, for the test itself knows them.
 
 use crate::dma::dma;
 use crate::lab::calls::bind;

@@ -1,8 +1,8 @@
 //! Traps: every vector that code can raise, and what the Host pushes.
 //!
-//! Each question raises one, in kernel mode or in user mode, and prints what
-//! lay on the stack: the processor's manual and the spec say what that should
-//! be.
+//! Each is raised in kernel mode and in user mode, where both can. The bit of
+//! the flags that is set for nearly all faults, 0x10000, is RF: a processor
+//! sets it, so that a breakpoint at the faulting instruction does not repeat.
 
 use crate::lab::memory;
 use crate::lab::run::{User, put_user};

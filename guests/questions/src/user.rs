@@ -1,7 +1,7 @@
 //! User mode as a whole: registers that nobody may touch, and the FPU.
 //!
-//! Programs compete for one set of registers, are interrupted anywhere, and
-//! move between processes that they know nothing of. None of it may show.
+//! What a program has in its registers is nobody's business, and has to be
+//! there when it comes back, whatever happened meanwhile.
 
 use crate::lab::memory::{self, poke, store};
 use crate::lab::run::{self, User, put_user};

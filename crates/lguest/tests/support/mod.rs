@@ -1,8 +1,7 @@
 //! What the tests share.
 //!
 //! Running the command without ever waiting for good, a folder that goes away,
-//! and tests that cannot run here and say so.
-
+//! and tests that cannot run here, by name.
 #![allow(dead_code, reason = "no test uses all of it")]
 #![allow(clippy::unwrap_used, reason = "a test says what went wrong so")]
 

@@ -1,7 +1,7 @@
 //! Hypercalls with any number and any arguments.
 //!
-//! The kit's own calls cannot be wrong, so they cannot ask what happens to
-//! wrong ones. These can.
+//! The kit checks what it asks for; a question must be able to ask for
+//! anything.
 
 #![expect(unsafe_code, reason = "the hypercall instruction")]
 

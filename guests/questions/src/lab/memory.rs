@@ -1,7 +1,7 @@
 //! Physical memory by its address.
 //!
-//! Questions hand out pages in order, look into them and write to them, by
-//! physical address, as the Host does.
+//! No Rust object lies in what is reached here: it is words and bytes that the
+//! Host looks at, too.
 
 #![expect(unsafe_code, reason = "reaches memory by its address")]
 

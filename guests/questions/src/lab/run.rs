@@ -1,7 +1,7 @@
 //! Short pieces of code, run in kernel mode or user mode until they trap.
 //!
-//! A piece of code is a few bytes, put into a page and entered with chosen
-//! registers. It comes back by trapping, which is the answer.
+//! Each starts with registers and flags that are known, at an address that
+//! never changes: so what a trap pushes can be on record.
 
 #![expect(unsafe_code, reason = "runs code that traps")]
 
@@ -227,10 +227,15 @@ pub(crate) fn put_user(code: &[u8]) {
 /// Runs `code` where it was written to, before the lab is open: in the linear
 /// mapping, at an address that never changes either.
 pub(crate) fn early(code: &[u8]) {
+    early_until_trap(code);
+}
+
+/// The same with gates, where somebody has made some.
+pub(crate) fn early_until_trap(code: &[u8]) -> Option<Seen> {
     memory::write(memory::FIRST, code);
     memory::write(memory::FIRST + code.len() as u32, &[0xC3]);
-    let at = memory::va(memory::FIRST) as usize;
-    // SAFETY: a function without arguments, as far as it returns.
-    let code: extern "C" fn() = unsafe { core::mem::transmute(at) };
-    code();
+    let seen = trap::count();
+    // SAFETY: as in `kernel`.
+    unsafe { lab_run_kernel(memory::va(memory::FIRST)) };
+    trap::after(seen)
 }

@@ -1,7 +1,7 @@
 //! Address spaces, made entry by entry.
 //!
-//! The kit's address spaces are always right. A question about wrong entries
-//! has to write them itself, and tell the Host or not.
+//! The kernel's half is the kit's, by sharing its tables. Everything else is
+//! made here, and nobody is told of it but by the question itself.
 
 use super::memory::{Page, page, peek, poke};
 use lg_abi::hypercall::Hypercall;

@@ -335,12 +335,14 @@ impl fmt::Display for Seen {
             words => return write!(f, " {words} words on the stack"),
         };
         for (name, word) in names.iter().zip(pushed) {
-            write!(f, " {name} {word:#x}")?;
+            write!(f, " {name} {word:x}")?;
         }
         if vector == PAGE_FAULT_VECTOR {
-            write!(f, ", cr2 {:#x}", self.cr2)?;
+            write!(f, ", cr2 {:x}", self.cr2)?;
         }
-        let interrupts = if self.irq_enabled { "on" } else { "off" };
-        write!(f, "; interrupts {interrupts}")
+        if self.irq_enabled {
+            f.write_str("; interrupts on")?;
+        }
+        Ok(())
     }
 }
