@@ -1,5 +1,7 @@
-//! Minutes of the worst: no wrong result, no complaint of the kernel's, and
-//! nothing on the machine we run on that grows.
+//! Minutes of the worst.
+//!
+//! No wrong result, no complaint of the kernel's, and nothing on the machine
+//! that we run on that grows.
 
 use crate::kit::{
     Given, INITRD, Machine, Scratch, VMLINUX, children, is_clean, load_time,
