@@ -3,8 +3,6 @@
 //! The devices' own tests look at what is on the wire; these at what a person
 //! sees who runs the command twice, and at what is left when one is killed.
 
-#![expect(clippy::unwrap_used, reason = "a test says what went wrong so")]
-
 mod support;
 
 use std::path::PathBuf;

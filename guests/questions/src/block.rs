@@ -37,7 +37,7 @@ pub(crate) fn descriptor(index: u32) -> [u32; 3] {
 pub(crate) fn device_page(index: u32) -> (u32, u32) {
     let [_, _, pfn] = descriptor(index);
     let at = WINDOW + index * 0x1000;
-    first().set_pte(at, pfn << 12 | KERNEL_PAGE);
+    first().set_pte(at, (pfn << 12) | KERNEL_PAGE);
     (pfn << 12, at)
 }
 

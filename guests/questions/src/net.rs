@@ -31,7 +31,7 @@ struct Net {
 impl Net {
     fn new() -> Self {
         let (key, at) = device_page(0);
-        let me = descriptor(0)[0] >> 16 & 0x3FFF;
+        let me = (descriptor(0)[0] >> 16) & 0x3FFF;
         Self { key, at, me }
     }
 
@@ -49,6 +49,15 @@ impl Net {
     fn wait(&self, n: u32) {
         let other = 1 - self.me;
         while load(self.at + STEPS[other as usize]) < n {
+            nap();
+        }
+    }
+
+    /// Waits until the other one is where it receives. The two Launchers may
+    /// still be getting in touch, so this one takes its time as well.
+    fn wait_to_send(&self) {
+        self.wait(1);
+        for _ in 0..500 {
             nap();
         }
     }
@@ -71,12 +80,8 @@ fn nap() {
 
 /// How often the network's interrupt has come, waiting a little for it.
 fn interrupts(expected: usize) -> usize {
-    let count = || {
-        let all = 0..trap::count().min(128);
-        all.filter(|&n| trap::nth(n).trapped.vector == 32 + u32::from(IRQ))
-            .count()
-    };
-    for _ in 0..200 {
+    let count = || trap::count_of(32 + u32::from(IRQ));
+    for _ in 0..2000 {
         if count() >= expected {
             break;
         }
@@ -170,7 +175,7 @@ pub(crate) fn frame() {
 /// Its peer.
 pub(crate) fn frame_peer() {
     let net = Net::new();
-    net.wait(1);
+    net.wait_to_send();
     data(1514);
     net.send(&[(0x5_0000, 1514)]);
     net.send(&[(0x5_0000, 14), (0x5_000E, 0x400), (0x5_040E, 476)]);
@@ -194,7 +199,7 @@ pub(crate) fn no_buffer() {
 /// Its peer.
 pub(crate) fn no_buffer_peer() {
     let net = Net::new();
-    net.wait(1);
+    net.wait_to_send();
     net.send(&[(0x5_0000, 60)]);
     net.done(1);
 }
@@ -222,6 +227,7 @@ pub(crate) fn cursor() {
 /// Its peer.
 pub(crate) fn cursor_peer() {
     let net = Net::new();
+    net.wait_to_send();
     for step in 1..=5 {
         net.wait(step);
         net.send(&[(0x5_0000, 60 + step as u16)]);
@@ -244,7 +250,7 @@ pub(crate) fn too_long() {
 /// Its peer.
 pub(crate) fn too_long_peer() {
     let net = Net::new();
-    net.wait(1);
+    net.wait_to_send();
     net.send(&[(0x5_0000, 1000)]);
     net.done(1);
 }
@@ -266,7 +272,7 @@ pub(crate) fn bad_sender() {
 /// Its peer.
 pub(crate) fn bad_sender_peer() {
     let net = Net::new();
-    net.wait(1);
+    net.wait_to_send();
     net.done(1);
     send(net.slot(0), dma(&[(0x5_0FFF, 2)]));
 }
@@ -287,7 +293,7 @@ pub(crate) fn bad_receiver() {
 /// Its peer.
 pub(crate) fn bad_receiver_peer() {
     let net = Net::new();
-    net.wait(1);
+    net.wait_to_send();
     net.send(&[(0x5_0000, 60)]);
 }
 
@@ -310,7 +316,7 @@ pub(crate) fn taken_back() {
 /// Its peer.
 pub(crate) fn taken_back_peer() {
     let net = Net::new();
-    net.wait(1);
+    net.wait_to_send();
     net.send(&[(0x5_0000, 60)]);
     net.done(1);
     net.wait(2);
@@ -335,7 +341,7 @@ pub(crate) fn bound_twice() {
 /// Its peer.
 pub(crate) fn bound_twice_peer() {
     let net = Net::new();
-    net.wait(1);
+    net.wait_to_send();
     net.send(&[(0x5_0000, 60)]);
     net.done(1);
 }

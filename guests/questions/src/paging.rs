@@ -10,7 +10,7 @@ use crate::lab::space::{
 };
 use crate::lab::{code, hypercall, kernel, page, user};
 use lg_abi::hypercall::Hypercall;
-use lg_abi::page::{PAGE_SIZE, Pte};
+use lg_abi::page::{PAGE_SIZE, Pte, table_index};
 use lg_guest::println;
 
 const P: u32 = Pte::PRESENT;
@@ -235,7 +235,8 @@ pub(crate) fn last_directory_entry() {
 /// read-only, gone, and back?
 pub(crate) fn set_pte() {
     let (one, two) = (page(), page());
-    (poke(one, 1), poke(two, 2));
+    poke(one, 1);
+    poke(two, 2);
     first().set_pte(KERNEL_DATA, one | KERNEL_PAGE);
     println!("{}", load(KERNEL_DATA));
     first().set_pte(KERNEL_DATA, two | KERNEL_PAGE);
@@ -254,7 +255,8 @@ pub(crate) fn set_pte() {
 /// Does SET_PTE for a user's address, too?
 pub(crate) fn set_pte_of_a_user() {
     let (one, two) = (page(), page());
-    (poke(one, 1), poke(two, 2));
+    poke(one, 1);
+    poke(two, 2);
     let look = code!("mov 0x804a000, %eax", "int $0x80");
     let at = USER_DATA + PAGE_SIZE;
     for entry in [one | USER_PAGE, two | USER_PAGE, 0, one | USER_PAGE] {
@@ -315,7 +317,8 @@ pub(crate) fn flush_all_of_the_kernel() {
 
 fn flush(how: u32, at: u32, look: &[u8]) {
     let (one, two) = (page(), page());
-    (poke(one, 1), poke(two, 2));
+    poke(one, 1);
+    poke(two, 2);
     for entry in [one | USER_PAGE, two | USER_PAGE, 0, one | USER_PAGE] {
         first().set(at, entry);
         hypercall(Hypercall::FlushTlb, how, 0, 0);
@@ -548,11 +551,12 @@ pub(crate) fn pde_accessed() {
 pub(crate) fn table_in_its_own_space() {
     let table = first().pte(KERNEL_DATA) & !(PAGE_SIZE - 1);
     let (one, two) = (page(), page());
-    (poke(one, 1), poke(two, 2));
+    poke(one, 1);
+    poke(two, 2);
     // The table of this 4 MiB is mapped in it, two pages above.
     let window = KERNEL_DATA + PAGE_SIZE;
     first().set_pte(window, table | KERNEL_PAGE);
-    let entry = window + (KERNEL_DATA >> 12 & 1023) * 4;
+    let entry = window + table_index(KERNEL_DATA) * 4;
     store(entry, one | KERNEL_PAGE);
     hypercall(
         Hypercall::SetPte,

@@ -137,7 +137,7 @@ pub(crate) fn ring_at_a_trap() {
 pub(crate) fn ring_results() {
     let first = next();
     let dmas = page();
-    put(first, Hypercall::BindDma as u32, 0x3_0000, dmas, 1 << 8 | 5);
+    put(first, Hypercall::BindDma as u32, 0x3_0000, dmas, 0x105);
     println!("eax {:#x}", call(0, 0, 0, 0));
     println!("unbind {}", crate::lab::calls::bind(0x3_0000, dmas, 0, 0));
     println!("again {}", crate::lab::calls::bind(0x3_0000, dmas, 0, 0));

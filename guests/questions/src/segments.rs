@@ -15,8 +15,8 @@ use lg_guest::println;
 fn tls(bases: [u32; 3]) -> u32 {
     let table = page();
     for (n, base) in (0..).zip(bases) {
-        poke(table + n * 8, base << 16 | 0xFFFF);
-        let high = 0x00CF_F200 | base >> 16 & 0xFF | base & 0xFF00_0000;
+        poke(table + n * 8, (base << 16) | 0xFFFF);
+        let high = 0x00CF_F200 | (base >> 16) & 0xFF | base & 0xFF00_0000;
         poke(table + n * 8 + 4, high);
     }
     table

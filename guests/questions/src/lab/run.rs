@@ -120,7 +120,7 @@ lab_run_user:
 /// them.
 pub(crate) fn start_with(vectors: &[u8; 512]) {
     // SAFETY: read by `lab_run_user` only, which does not run now.
-    unsafe { (&raw mut lab_start_vectors).write(*vectors) };
+    unsafe { lab_start_vectors = *vectors };
 }
 
 /// The registers as they are when nobody has used them.

@@ -184,6 +184,11 @@ static SEEN: OneCpu<([Seen; LOG], usize)> = OneCpu::new((
     0,
 ));
 
+/// As many vectors as there are.
+const VECTORS: usize = 256;
+
+static COUNTS: OneCpu<[usize; VECTORS]> = OneCpu::new([0; VECTORS]);
+
 static HANDLER: OneCpu<Handler> = OneCpu::new(standard);
 
 /// Interrupts are noted; everything else ends what was run.
@@ -211,8 +216,8 @@ pub(super) fn open() {
 
 /// Loads the gate of `vector`: our stub, and these flags.
 pub(crate) fn set_gate(vector: u32, flags: u32) {
-    let stub = &raw const lab_stubs as usize as u32 + vector * STUB_SIZE;
-    let low = u32::from(KERNEL_CS) << 16 | stub & 0xFFFF;
+    let stub = (&raw const lab_stubs as usize as u32) + vector * STUB_SIZE;
+    let low = (u32::from(KERNEL_CS) << 16) | stub & 0xFFFF;
     let high = stub & 0xFFFF_0000 | flags;
     hypercall(Hypercall::LoadIdtEntry, vector, low, high);
 }
@@ -237,7 +242,12 @@ pub(super) fn after(before: usize) -> Option<Seen> {
     SEEN.with(|(log, count)| (*count > before).then(|| log[(*count - 1) % LOG]))
 }
 
-/// Trap number `n`, the first being 0.
+/// How often `vector` was among them.
+pub(crate) fn count_of(vector: u32) -> usize {
+    COUNTS.with(|counts| counts[vector as usize % VECTORS])
+}
+
+/// Trap number `n`, the first being 0, if it is one of the last.
 pub(crate) fn nth(n: usize) -> Seen {
     SEEN.with(|(log, _)| log[n % LOG])
 }
@@ -245,7 +255,7 @@ pub(crate) fn nth(n: usize) -> Seen {
 /// The x87 and SSE registers at the last trap, as `fxsave` stores them.
 pub(crate) fn vectors() -> &'static [u8; 512] {
     // SAFETY: written by the stub only, which does not run while we look.
-    unsafe { &*(&raw const lab_vectors) }
+    unsafe { &lab_vectors }
 }
 
 /// Called by the stub. Answers how many bytes lie below what `iret` takes, from
@@ -273,6 +283,7 @@ extern "C" fn trapped(trapped: &mut Trapped) -> u32 {
         log[*count % LOG] = seen;
         *count += 1;
     });
+    COUNTS.with(|counts| counts[trapped.vector as usize % VECTORS] += 1);
     let handler = HANDLER.with(|handler| *handler);
     match handler(&mut seen) {
         Next::GiveUp => 0,
