@@ -23,8 +23,11 @@ use lg_host::paging::{View, ViewMemory};
 use lg_host::run::{Event, Host};
 use lg_host::state::Vm;
 use lg_host::world::{Access, MapError, Mapper, WallClock, World};
+use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::ops::{Deref, DerefMut};
+use std::ptr::{self, NonNull};
 use std::sync::atomic::Ordering;
 
 /// Views that the machine has processes for.
@@ -280,22 +283,62 @@ enum ViewState<'a> {
     Starting,
 }
 
-/// A value whose every field is fine when it is zero, made on the heap.
-fn zeroed<T>() -> Box<T> {
-    // SAFETY: only used for Vm and ViewMemory, which say that zero is right.
-    unsafe { Box::<T>::new_zeroed().assume_init() }
+/// A value whose every field is fine when it is zero, in pages of its own:
+/// what is not touched of it costs nothing, and a view's record is megabytes.
+///
+/// # Invariants
+///
+/// 1. It points to a zeroed mapping of its own, large enough for a `T`.
+struct Zeroed<T>(NonNull<T>);
+
+impl<T> Zeroed<T> {
+    /// Only for Vm and ViewMemory, which say that zero is right.
+    fn new() -> Self {
+        let (flags, rights) =
+            (MapFlags::PRIVATE, ProtFlags::READ | ProtFlags::WRITE);
+        // SAFETY: a fresh mapping touches nothing that exists.
+        let at = unsafe {
+            mmap_anonymous(ptr::null_mut(), size_of::<T>(), rights, flags)
+        };
+        let at = at.expect("memory can be had");
+        Self(NonNull::new(at.cast()).expect("mmap never answers null"))
+    }
+}
+
+impl<T> Deref for Zeroed<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        // SAFETY: invariant 1, and zero is a good T.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl<T> DerefMut for Zeroed<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: as above.
+        unsafe { self.0.as_mut() }
+    }
+}
+
+impl<T> Drop for Zeroed<T> {
+    fn drop(&mut self) {
+        // SAFETY: invariant 1; nobody has references any more.
+        let done = unsafe { munmap(self.0.as_ptr().cast(), size_of::<T>()) };
+        done.expect("we mapped it ourselves");
+    }
 }
 
 /// Makes a machine with a Guest that is in the middle of its kernel, and
 /// plays with it. `linear`: the kernel's memory is mapped without a hole.
 pub fn with_machine(linear: bool, play: impl FnOnce(&mut Machine<'_>)) {
     let ram = vec![0_u32; LIMIT as usize / 4];
-    let vm: Box<Vm> = zeroed();
+    let vm: Zeroed<Vm> = Zeroed::new();
     let notebooks: [RefCell<Notebook>; VIEWS] = Default::default();
     let common = Common::default();
     common.now.set(1);
-    let mut memories: [Box<ViewMemory>; VIEWS] =
-        std::array::from_fn(|_| zeroed());
+    let mut memories: [Zeroed<ViewMemory>; VIEWS] =
+        std::array::from_fn(|_| Zeroed::new());
     let mut books: [Book<'_>; VIEWS] =
         std::array::from_fn(|slot| Book(&notebooks[slot]));
     let mut worlds: [Outside<'_>; VIEWS] = std::array::from_fn(|_| Outside {

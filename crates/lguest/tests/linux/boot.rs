@@ -81,7 +81,7 @@ fn a_disk_can_be_the_root() {
         "root=/dev/lgba",
         "rw",
         "init=/init",
-        "test=/tests/filetest,/root/f,4;echo,KEPT>/root/g",
+        "test=/tests/filetest,/f,4;echo,KEPT>/g",
     ];
     let ended = Machine::start(&words.map(str::to_owned)).end();
     ended.must_have_said("FILETEST PASS");

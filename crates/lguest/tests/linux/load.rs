@@ -1,7 +1,7 @@
-//! Minutes of the worst that programs do to a kernel.
+//! Minutes of the worst.
 //!
-//! No result may be wrong, the kernel may not complain, and nothing on the
-//! machine that we run on may grow.
+//! No wrong result, no complaint of the kernel's, and nothing on the machine
+//! that we run on that grows.
 
 use crate::kit::{
     Given, INITRD, Machine, Scratch, VMLINUX, children, is_clean, load_time,
