@@ -500,6 +500,10 @@ impl Host<'_> {
             0xEE | 0xEF => (0, false),
             _ => return false,
         };
+        let length = found.length + immediate;
+        if length as usize > MAX_INSTRUCTION {
+            return false; // so many prefixes make it no instruction at all
+        }
         if input {
             regs.eax.set(match (found.opcode & 1, found.operand_16) {
                 (0, _) => regs.eax.get() | 0xFF,
@@ -507,7 +511,6 @@ impl Host<'_> {
                 (_, false) => u32::MAX,
             });
         }
-        let length = found.length + immediate;
         regs.eip.set(regs.eip.get().wrapping_add(length));
         true
     }
@@ -539,6 +542,7 @@ impl Host<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::Machine;
 
     fn touched(code: &[u8], regs: &Registers) -> [Option<(u32, bool)>; 2] {
         accesses(code, regs).map(|a| a.map(|a| (a.va.0, a.write)))
@@ -626,6 +630,20 @@ mod tests {
             assert_eq!(accesses(code, &regs), [None; 2]);
             assert!(segment_load(code, &regs).is_none());
         }
+    }
+
+    #[test]
+    fn an_instruction_that_is_too_long_is_none() {
+        let mut machine = Machine::new();
+        let mut host = machine.host();
+        let eip = host.vm.regs.eip.get();
+        let mut code = [0x66; MAX_INSTRUCTION];
+        // in $n, %eax: a byte follows the opcode
+        code[MAX_INSTRUCTION - 1] = 0xE5;
+        assert!(!host.port_io(&code));
+        assert_eq!(host.vm.regs.eip.get(), eip);
+        assert!(host.port_io(&code[1..]));
+        assert_eq!(host.vm.regs.eip.get(), eip + 15);
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! on; the Host neither panics nor loops, and maps nothing that is not there.
 
 use crate::input::Input;
-use crate::machine::{CODE, Machine, PAGE_OFFSET, with_machine};
+use crate::machine::{CODE, Machine, PAGE_OFFSET, STACK, with_machine};
 use lg_abi::hypercall::RawCall;
 use lg_host::emulate::{EFLAGS_FIXED, EFLAGS_RF, EFLAGS_USABLE};
 use lg_host::gates::GateKind;
@@ -39,11 +39,12 @@ pub fn target(data: &[u8]) {
 fn step(machine: &mut Machine<'_>, input: &mut Input<'_>) -> Result<(), Kill> {
     let vm = machine.vm;
     match input.byte() % 16 {
-        0 | 1 => {
+        0 => {
             let at = Machine::interesting(input);
             machine.set_word(at, Machine::interesting(input));
             Ok(())
         }
+        1 => iret(machine, input),
         2 => machine.step(Event::Trap {
             vector: input.byte() % 32,
             error: u32::from(input.half()),
@@ -131,6 +132,31 @@ fn step(machine: &mut Machine<'_>, input: &mut Input<'_>) -> Result<(), Kill> {
             _ => Event::SystemCall,
         }),
     }
+}
+
+/// The kernel goes back, to itself or to a program.
+fn iret(machine: &mut Machine<'_>, input: &mut Input<'_>) -> Result<(), Kill> {
+    let cs = if input.bit() { 0x73 } else { 0x61 };
+    let frame = [
+        Machine::interesting(input),
+        cs,
+        input.word(),
+        Machine::interesting(input),
+        Machine::interesting(input),
+    ];
+    let esp = STACK - 0x40;
+    for (at, word) in (esp - PAGE_OFFSET..).step_by(4).zip(frame) {
+        machine.set_word(at, word);
+    }
+    machine.write(CODE + 0x200, &[0xCF]);
+    machine.vm.user.set(0);
+    machine.vm.regs.esp.set(esp);
+    machine.vm.regs.eip.set(PAGE_OFFSET + CODE + 0x200);
+    machine.step(Event::Trap {
+        vector: 13,
+        error: 0,
+        cr2: 0,
+    })
 }
 
 /// A hypercall that may make sense.

@@ -32,14 +32,16 @@ pub fn target(data: &[u8]) {
     let port = link.port().expect("it is open");
     let noise: Vec<u8> = (0_u8..=255).cycle().take(4096).collect();
     let _ = sender.write(0x1000, &noise);
+    let (mut from, mut to) = (0x1000, 0x1000);
     for _ in 0..48 {
         if input.is_empty() {
             return;
         }
         match input.byte() % 8 {
             0 => {
-                let bindings: Vec<Binding> =
-                    (0..input.below(40)).map(|_| binding(&mut input)).collect();
+                let bindings: Vec<Binding> = (0..input.below(40))
+                    .map(|_| binding(&mut input, to))
+                    .collect();
                 link.show(&bindings);
             }
             1 => {
@@ -53,34 +55,44 @@ pub fn target(data: &[u8]) {
                 let _ = port.write_all_at(&key.to_le_bytes(), at);
             }
             3 => {
-                let (at, dma) = (address(&mut input), list(&mut input));
-                let _ = receiver.write_object(at, &dma);
+                to = address(&mut input);
+                let _ = receiver.write_object(to, &list(&mut input));
             }
             4 => {
-                let (at, dma) = (address(&mut input), list(&mut input));
-                let _ = sender.write_object(at, &dma);
+                from = address(&mut input);
+                let _ = sender.write_object(from, &list(&mut input));
             }
             5 => drop(link.arrived()),
             6 => {
                 let believed = receive(input.bytes(40), input.byte());
                 let _ = believed.expect("our own sockets work");
             }
-            _ => send(&link, &receiver, &mut input),
+            _ => send(&link, &receiver, from, &mut input),
         }
     }
 }
 
-fn binding(input: &mut Input<'_>) -> Binding {
+/// Mostly of an array that begins with the list that was written last.
+fn binding(input: &mut Input<'_>, last: u32) -> Binding {
     Binding {
         key: lguest::devices::net::fuzzing::PAGE + input.below(8) * 4,
-        dmas: address(input),
+        dmas: if input.byte() < 0xC0 {
+            last
+        } else {
+            address(input)
+        },
         num: input.below(300),
         irq: 1 + input.byte() % 31,
     }
 }
 
-fn send(link: &Link, receiver: &GuestMemory, input: &mut Input<'_>) {
-    let (dma, offset) = (address(input), input.below(8) * 4);
+fn send(link: &Link, receiver: &GuestMemory, last: u32, input: &mut Input<'_>) {
+    let dma = if input.byte() < 0xE0 {
+        last
+    } else {
+        address(input)
+    };
+    let offset = input.below(8) * 4;
     let before = image(receiver);
     let taken = link.send(dma, offset);
     let after = image(receiver);
