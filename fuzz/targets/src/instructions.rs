@@ -90,8 +90,10 @@ fn fault(machine: &mut Machine<'_>, input: &mut Input<'_>) {
     if result.is_err() {
         return;
     }
-    // An iret goes where the stack says, and a hypercall may do anything.
-    let special = code.starts_with(&[0xCF]) || code.starts_with(&[0xCD, 0x1F]);
+    // An iret goes where the stack says, a hypercall may do anything, and a
+    // debug register may be moved to esp.
+    let special =
+        code[0] == 0xCF || [[0xCD, 0x1F], [0x0F, 0x21]].contains(&code);
     let moved = regs.eip.get().wrapping_sub(eip);
     let stepped = moved <= 15 || moved == u32::MAX;
     let handled = regs.eip.get() == HANDLERS;
