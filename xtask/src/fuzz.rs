@@ -34,6 +34,9 @@ const COVERAGE: &str = "\
     -Cllvm-args=-sanitizer-coverage-trace-compares \
     -Ccodegen-units=1";
 
+/// Where libFuzzer's random numbers begin.
+const SEED: u32 = 2007;
+
 /// What an input may take, in seconds and in megabytes.
 const PATIENCE: u32 = 20;
 const MEMORY_MB: u32 = 2048;
@@ -119,6 +122,8 @@ impl Engine {
             .arg(kept)
             .arg(format!("-artifact_prefix={}/", artifacts.display()))
             .arg(format!("-max_total_time={seconds}"))
+            // The same way every time, so that what fails can be seen again.
+            .arg(format!("-seed={SEED}"))
             .arg(format!("-timeout={PATIENCE}"))
             .arg(format!("-rss_limit_mb={MEMORY_MB}"))
             .args(["-max_len=2048", "-print_final_stats=1"]);
