@@ -66,6 +66,8 @@ fn stopping_restores_it_and_going_on_makes_it_raw_again() {
     let mut session = Session::start();
     session.signal(Signal::TSTP);
     session.wait_until(|s| s.is_as_before());
+    // To go on one must have stopped, which comes a moment later.
+    session.wait_until(Session::is_stopped);
     session.signal(Signal::CONT);
     session.wait_until(|s| !s.is_as_before());
     session.type_in(b"uptime\r");
@@ -123,6 +125,12 @@ impl Session {
 
     fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.run), signal).unwrap();
+    }
+
+    fn is_stopped(&self) -> bool {
+        let status = format!("/proc/{}/status", self.run.id());
+        std::fs::read_to_string(status)
+            .is_ok_and(|status| status.contains("State:\tT"))
     }
 
     fn modes(&self) -> Termios {
