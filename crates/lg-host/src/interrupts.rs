@@ -13,8 +13,8 @@ use lg_abi::shared::{FIRST_EXTERNAL_VECTOR, IF, offset};
 
 impl Host<'_> {
     /// Whether an interrupt waits that is not blocked.
-    pub(crate) fn has_interrupt(&mut self) -> Result<bool, Kill> {
-        Ok(self.pending() != 0)
+    pub(crate) fn has_interrupt(&self) -> bool {
+        self.pending() != 0
     }
 
     /// Delivers the lowest pending interrupt, if the Guest will take one.
@@ -63,7 +63,7 @@ impl Host<'_> {
 
     /// `blocked_interrupts` of the shared page; everything is blocked before
     /// there is one.
-    pub(crate) fn blocked_interrupts(&self) -> u32 {
+    fn blocked_interrupts(&self) -> u32 {
         if !self.vm.is_initialised() {
             return u32::MAX;
         }

@@ -105,7 +105,7 @@ impl Host<'_> {
                 continue;
             }
             self.do_async_hcalls()?;
-            if self.vm.halted.get() != 0 && !self.has_interrupt()? {
+            if self.vm.halted.get() != 0 && !self.has_interrupt() {
                 self.halt();
                 continue;
             }
@@ -374,9 +374,7 @@ impl Host<'_> {
         // we sleep; as a wake-up, if it comes after.
         self.vm.asleep.store(1, Ordering::SeqCst);
         let seen = self.vm.kick.load(Ordering::SeqCst);
-        let nothing_came = self.vm.irqs.load(Ordering::SeqCst)
-            & !self.blocked_interrupts()
-            == 0
+        let nothing_came = !self.has_interrupt()
             && self.vm.break_wanted.load(Ordering::SeqCst) == 0;
         if nothing_came && !self.view.is_news(seen) {
             self.world.sleep(seen);

@@ -67,7 +67,7 @@ impl Host<'_> {
         let wanted = ShadowPte::wanted(pte);
         if self.view.shadow(va) == wanted {
             self.vm.counters.spurious_faults.count();
-            if self.view.count_spurious(va) > MAX_SPURIOUS {
+            if self.view.count_spurious() > MAX_SPURIOUS {
                 let eip = self.vm.regs.eip.get();
                 return Err(Kill::FaultLoop { va: va.0, eip });
             }

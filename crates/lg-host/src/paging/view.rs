@@ -198,7 +198,7 @@ impl<'a> View<'a> {
 
     /// One more fault at the last address that should not have been; answers
     /// how many.
-    pub(super) fn count_spurious(&mut self, _va: GuestVirt) -> u32 {
+    pub(super) fn count_spurious(&mut self) -> u32 {
         self.spurious += 1;
         self.spurious
     }

@@ -614,19 +614,15 @@ fn last_words(message: &[u8]) -> Death {
 /// shown, not sent.
 #[must_use]
 pub fn printable(text: &[u8]) -> String {
-    let text = String::from_utf8_lossy(text);
-    let text = text.trim_end();
-    text.chars()
-        .flat_map(|c| {
-            let shown = if c.is_control() {
-                Err(c.escape_default())
-            } else {
-                Ok(c)
-            };
-            let plain = shown.as_ref().ok().copied();
-            plain.into_iter().chain(shown.err().into_iter().flatten())
-        })
-        .collect()
+    let mut shown = String::new();
+    for c in String::from_utf8_lossy(text).trim_end().chars() {
+        if c.is_control() {
+            shown.extend(c.escape_default());
+        } else {
+            shown.push(c);
+        }
+    }
+    shown
 }
 
 /// Wakes whoever sleeps on `word`.
