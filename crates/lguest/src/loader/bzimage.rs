@@ -7,7 +7,7 @@
 
 use super::kernel::{KernelError, Placed};
 use super::{Image, page_offset};
-use crate::memory::{GuestMemory, MAX_RAM};
+use crate::memory::GuestMemory;
 use flate2::bufread::GzDecoder;
 use std::io::{self, Read};
 
@@ -24,11 +24,13 @@ pub(super) fn load(
     memory: &GuestMemory,
     image: &Image,
 ) -> Result<Placed, KernelError> {
-    let len = image.len()?;
-    if len > u64::from(MAX_RAM) {
-        return Err(KernelError::NoGzip);
+    // What is longer packed than there is room for unpacked is no kernel that
+    // could run here, and is not read into memory to find out.
+    let len = u32::try_from(image.len()?).unwrap_or(u32::MAX);
+    if len > memory.ram() {
+        return Err(KernelError::needs(0, len));
     }
-    let file = image.read(0, usize::try_from(len).unwrap_or(usize::MAX))?;
+    let file = image.read(0, len as usize)?;
     let room = memory.ram().saturating_sub(LOAD_AT);
     let kernel = unpack(&file, room)?;
     let len = u32::try_from(kernel.len()).unwrap_or(u32::MAX);
@@ -52,11 +54,22 @@ const GZIP_MAGIC: [u8; 3] = [0x1F, 0x8B, 0x08];
 /// ... and behind flags, time and level the system it was made on: Unix.
 const GZIP_SYSTEM: (usize, u8) = (9, 3);
 
+/// How many things that look like a stream and are none we look at, and how
+/// many bytes we unpack of all of them together: by chance there is one in
+/// 4 GiB, and it breaks off soon. A file that is made of them must not keep
+/// its user waiting.
+const MAX_TRIES: usize = 64;
+const MAX_WASTE: usize = 16 << 20;
+
 /// Unpacks the first thing that looks like a gzip stream and is one. Not more
 /// than `room` bytes come out, however small the file.
 fn unpack(file: &[u8], room: u32) -> Result<Vec<u8>, KernelError> {
     let mut verdict = KernelError::NoGzip;
+    let (mut tries, mut waste) = (0, 0);
     for at in 0..file.len() {
+        if tries == MAX_TRIES || waste > MAX_WASTE {
+            break;
+        }
         let stream = &file[at..];
         if !stream.starts_with(&GZIP_MAGIC)
             || stream.get(GZIP_SYSTEM.0) != Some(&GZIP_SYSTEM.1)
@@ -77,6 +90,8 @@ fn unpack(file: &[u8], room: u32) -> Result<Vec<u8>, KernelError> {
             // Three bytes that look like a stream come by chance, too.
             Err(_) => {}
         }
+        tries += 1;
+        waste += kernel.len();
     }
     Err(verdict)
 }
@@ -121,6 +136,45 @@ pub(super) mod tests {
         assert!(matches!(error, KernelError::Truncated), "{error}");
         let error = unpack(&file[..0x800], 6).unwrap_err();
         assert!(matches!(error, KernelError::NoGzip), "{error}");
+    }
+
+    /// A gzip stream of `len` zeroes with the wrong sum at its end.
+    fn broken(len: usize) -> Vec<u8> {
+        let mut file = wrap(&vec![0; len]);
+        let tail = b"what comes after it".len();
+        let sum = file.len() - tail - 8;
+        file[sum] ^= 1;
+        file.truncate(file.len() - tail);
+        file.split_off(0x800)
+    }
+
+    #[test]
+    fn a_file_full_of_broken_streams_is_given_up_soon() {
+        // Each of them unpacks to megabytes before it turns out to be none.
+        let mut file = broken(5 << 20).repeat(MAX_TRIES);
+        file.extend_from_slice(&wrap(b"kernel"));
+        let start = std::time::Instant::now();
+        let error = unpack(&file, 64 << 20).unwrap_err();
+        assert!(matches!(error, KernelError::NoGzip), "{error}");
+        assert!(start.elapsed().as_secs() < 20, "{:?}", start.elapsed());
+        // And so is one of very small ones; a few do no harm.
+        let small = broken(1);
+        let mut file = small.repeat(MAX_TRIES);
+        file.extend_from_slice(&wrap(b"kernel"));
+        assert!(unpack(&file, 6).is_err());
+        assert_eq!(unpack(&file[small.len()..], 6).unwrap(), b"kernel");
+    }
+
+    #[test]
+    fn a_file_that_is_larger_than_ram_is_not_read() {
+        let flags = rustix::fs::MemfdFlags::CLOEXEC;
+        let file = rustix::fs::memfd_create("test", flags).unwrap();
+        let file = std::fs::File::from(file);
+        file.set_len(3 << 30).unwrap();
+        let memory = GuestMemory::new(4 << 20, 1).unwrap();
+        let error = load(&memory, &Image::File(file)).err().unwrap();
+        let text = error.to_string();
+        assert!(text.contains("at least 3072 MB"), "{text}");
     }
 
     #[test]
