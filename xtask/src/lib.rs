@@ -5,6 +5,7 @@
 //! see: how files begin, where unsafe code may be, who may depend on whom, and
 //! whether what the documents name exists.
 
+pub mod bench;
 pub mod ci;
 pub mod fuzz;
 pub mod program;
@@ -22,6 +23,7 @@ usage: cargo xtask COMMAND
   tidy                    the checks that no compiler makes
   fuzz [TARGET... [--seconds N]]
                           names the targets, or runs some of them
+  bench [OPTION...]       what things cost, natively and in guests
   help                    this text
 ";
 
@@ -32,6 +34,7 @@ pub fn main() -> ExitCode {
     match words[..] {
         ["ci", ref rest @ ..] => ci::main(rest),
         ["tidy"] => tidy::main(),
+        ["bench", ref rest @ ..] => bench::main(rest),
         ["fuzz", ref rest @ ..] => fuzz::main(rest),
         ["help" | "--help" | "-h"] => {
             print!("{HELP}\nsteps of ci:\n{}", steps::listing());

@@ -3,6 +3,7 @@
 //! What is quick and often wrong comes first. Each step can be chosen by its
 //! name; what one needs of another, cargo builds by itself.
 
+use crate::bench;
 use crate::ci::{Ci, Verdict};
 use crate::fuzz::{self, Engine};
 use crate::program::exists;
@@ -73,6 +74,24 @@ pub const STEPS: &[Step] = &[
         what: "the first command of the README",
         quick: false,
         run: boot,
+    },
+    Step {
+        name: "bench",
+        what: "the benchmark still measures everything (no timings)",
+        quick: false,
+        run: |ci| {
+            let release = "build --release --locked -p lguest";
+            if !ci.cargo("release build", release) {
+                return;
+            }
+            let missing = bench::smoke(&ci.root);
+            match missing.first() {
+                None => ci.pass("embedded guest"),
+                Some(_) => {
+                    ci.fail("embedded guest", &missing.join("\n    "));
+                }
+            }
+        },
     },
     Step {
         name: "guests",

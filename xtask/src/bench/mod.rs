@@ -1,0 +1,94 @@
+//! What things cost: natively, under lguest, and elsewhere.
+//!
+//! Everything is measured in one run, each row on one system after the other
+//! and then again in another order, because a machine is never as quick as it
+//! was a minute ago. What counts are ratios; what could not be measured says
+//! why. The same program runs everywhere: natively it is an ordinary process.
+
+mod options;
+mod results;
+
+mod conversation;
+mod processes;
+
+mod embedded;
+mod smoke;
+
+mod archive;
+mod kit;
+mod linux;
+mod machines;
+
+mod json;
+mod plot;
+mod table;
+
+pub(crate) use smoke::smoke;
+
+use options::Options;
+use results::Results;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+/// Measures what the words choose.
+pub fn main(words: &[&str]) -> ExitCode {
+    if let ["--help" | "-h"] = words {
+        print!("{}", options::HELP);
+        return ExitCode::SUCCESS;
+    }
+    let options = match Options::parse(words) {
+        Ok(options) => options,
+        Err(error) => {
+            eprintln!("xtask: {error}\n\n{}", options::HELP);
+            return ExitCode::from(2);
+        }
+    };
+    match run(&options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<(), String> {
+    let root = crate::root();
+    let lguest = match &options.lguest {
+        Some(path) => path.clone(),
+        None => build(&root)?,
+    };
+    let folder = root.join("target/bench");
+    std::fs::create_dir_all(&folder)
+        .map_err(|error| format!("{}: {error}", folder.display()))?;
+    let mut results = Results::default();
+    embedded::measure(options, &lguest, &mut results);
+    linux::measure(options, &lguest, &folder, &mut results);
+    print!("{}", table::of(&results));
+    let files = [
+        (&options.json, "bench.json", json::of(&results)),
+        (&options.svg, "bench.svg", plot::of(&results)),
+    ];
+    for (chosen, name, text) in files {
+        let path = chosen.clone().unwrap_or_else(|| folder.join(name));
+        std::fs::write(&path, text)
+            .map_err(|error| format!("{}: {error}", path.display()))?;
+        println!("written: {}", path.display());
+    }
+    Ok(())
+}
+
+/// The Launcher as its users have it.
+fn build(root: &Path) -> Result<PathBuf, String> {
+    let status = Command::new("cargo")
+        .args(["build", "--release", "--locked", "--quiet", "-p", "lguest"])
+        .current_dir(root)
+        .status();
+    match status {
+        Ok(status) if status.success() => {
+            Ok(root.join("target/release/lguest"))
+        }
+        Ok(status) => Err(format!("cargo build: {status}")),
+        Err(error) => Err(format!("cargo build: {error}")),
+    }
+}

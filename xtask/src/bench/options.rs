@@ -1,0 +1,121 @@
+//! What is to be measured, and how long.
+//!
+//! Without options it is everything, thoroughly: whoever wants to know whether
+//! a change was worth it chooses rows, and more rounds of them.
+
+use std::path::PathBuf;
+
+pub(super) const HELP: &str = "\
+usage: cargo xtask bench [OPTION...]
+
+  --quick            a round of short pieces, and nothing that takes long
+  --rounds N         how often each row is measured (5)
+  --ms N             how long a row takes each time (80)
+  --only ROW,ROW     rows whose names begin with one of these
+  --no-peers         neither QEMU nor UML, even where they are installed
+  --lguest FILE      measure this lguest instead of building one
+  --baseline FILE    another lguest beside it, to compare with
+  --json FILE        where the figures go (target/bench/bench.json)
+  --svg FILE         where the plot goes (target/bench/bench.svg)
+
+The embedded guest needs nothing. Linux needs LGUEST_TEST_VMLINUX,
+LGUEST_TEST_INITRD and LGUEST_BENCH_PROGRAM: see docs/performance.md.
+";
+
+/// The words of a command line, understood.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Options {
+    pub(super) quick: bool,
+    pub(super) rounds: u32,
+    /// Milliseconds for each row and round.
+    pub(super) milliseconds: u32,
+    only: Vec<String>,
+    pub(super) peers: bool,
+    pub(super) lguest: Option<PathBuf>,
+    pub(super) baseline: Option<PathBuf>,
+    pub(super) json: Option<PathBuf>,
+    pub(super) svg: Option<PathBuf>,
+}
+
+impl Options {
+    /// Everything, as thoroughly as usual.
+    pub(super) fn usual() -> Self {
+        Self {
+            quick: false,
+            rounds: 5,
+            milliseconds: 80,
+            only: Vec::new(),
+            peers: true,
+            lguest: None,
+            baseline: None,
+            json: None,
+            svg: None,
+        }
+    }
+
+    pub(super) fn parse(words: &[&str]) -> Result<Self, String> {
+        let mut options = Self::usual();
+        if words.contains(&"--quick") {
+            options.quick = true;
+            options.rounds = 1;
+            options.milliseconds = 20;
+        }
+        let mut words = words.iter();
+        while let Some(&word) = words.next() {
+            let mut value = || {
+                let value = words.next();
+                value.copied().ok_or(format!("{word}: what?"))
+            };
+            match word {
+                "--quick" => {}
+                "--no-peers" => options.peers = false,
+                "--rounds" => options.rounds = number(value()?)?,
+                "--ms" => options.milliseconds = number(value()?)?,
+                "--only" => {
+                    options.only.extend(value()?.split(',').map(str::to_owned));
+                }
+                "--lguest" => options.lguest = Some(value()?.into()),
+                "--baseline" => options.baseline = Some(value()?.into()),
+                "--json" => options.json = Some(value()?.into()),
+                "--svg" => options.svg = Some(value()?.into()),
+                _ => return Err(format!("what is {word}?")),
+            }
+        }
+        Ok(options)
+    }
+
+    /// Whether this row is to be measured.
+    pub(super) fn wants(&self, row: &str) -> bool {
+        let named = |start: &String| row.starts_with(start.as_str());
+        self.only.is_empty() || self.only.iter().any(named)
+    }
+}
+
+fn number(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(number) if number > 0 => Ok(number),
+        _ => Err(format!("{text}: give a number from 1 up")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quick_is_a_start_that_others_may_change() {
+        let options = Options::parse(&["--rounds", "3", "--quick"]).unwrap();
+        assert_eq!((options.rounds, options.milliseconds), (3, 20));
+        assert!(Options::parse(&["--rounds", "0"]).is_err());
+        assert!(Options::parse(&["--rounds"]).is_err());
+        assert!(Options::parse(&["fork"]).is_err());
+    }
+
+    #[test]
+    fn rows_are_chosen_by_how_they_begin() {
+        let options = Options::parse(&["--only", "fork,pipe"]).unwrap();
+        assert!(options.wants("fork-exit") && options.wants("pipe"));
+        assert!(!options.wants("mmap"));
+        assert!(Options::usual().wants("mmap"));
+    }
+}

@@ -1,0 +1,36 @@
+//! What CI asks of the benchmark: that it still measures everything.
+//!
+//! No figure can be wrong here, for nobody knows how busy the machine is; but
+//! a row that is not there any more is a mistake.
+
+use super::options::Options;
+use super::results::Results;
+use super::{embedded, json, plot, table};
+use std::path::Path;
+
+/// Measures the embedded Guest in a hurry with the Launcher that was built.
+/// Answers what is missing.
+pub(crate) fn smoke(root: &Path) -> Vec<String> {
+    let mut options = Options::usual();
+    options.quick = true;
+    options.rounds = 1;
+    let mut results = Results::default();
+    let lguest = root.join("target/release/lguest");
+    embedded::measure(&options, &lguest, &mut results);
+    let shown = table::of(&results);
+    let mut missing = results.missing();
+    for section in &results.sections {
+        for row in &section.rows {
+            if !shown.contains(&row.name) {
+                missing.push(format!("{} is not in the table", row.name));
+            }
+        }
+    }
+    if !json::of(&results).starts_with('{') {
+        missing.push("the figures are not JSON".into());
+    }
+    if !plot::of(&results).ends_with("</svg>\n") {
+        missing.push("the plot has no end".into());
+    }
+    missing
+}
