@@ -19,7 +19,6 @@
 use crate::address::{GuestPhys, GuestVirt, as_word};
 use crate::emulate::general;
 use crate::kill::Kill;
-use crate::paging::walk::walk;
 use crate::run::Host;
 use crate::state::Gate;
 use lg_abi::page::PAGE_SIZE;
@@ -128,7 +127,11 @@ impl Host<'_> {
             }
             GateKind::EntryPage => {
                 self.vm.counters.entry_page_gates.count();
-                let back = self.pop_far_return()?;
+                let Ok(back) = self.pop_far_return() else {
+                    // Nobody who came by the far call has no stack.
+                    self.vm.regs.eip.set(0);
+                    return self.deliver_trap(12, Some(0));
+                };
                 self.vm.regs.eip.set(back.wrapping_sub(ENTRY_BACK));
                 self.system_call()
             }
@@ -395,10 +398,7 @@ impl Host<'_> {
     }
 
     fn physical(&self, va: GuestVirt) -> Option<GuestPhys> {
-        if va.is_switchers() {
-            return None;
-        }
-        let entry = walk(&self.memory, self.vm.cr3.get(), va).ok()??;
+        let entry = self.entry(va)?;
         Some(GuestPhys(entry.pte.frame()).plus(va.page_offset()))
     }
 

@@ -274,3 +274,68 @@ pub fn set_start_segments(regs: &Registers) {
     regs.fs.set(0);
     regs.gs.set(0);
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::address::GuestPhys;
+    use crate::run::Event;
+    use crate::state::Gate;
+    use crate::testing::Machine;
+    use lg_abi::page::Pte;
+    use lg_abi::shared::offset;
+
+    /// What user code gets when the processor stops it at `code`, which is all
+    /// there is on its page: where it faulted, as its kernel is told.
+    fn faults_at(
+        code: &[u8],
+        prepare: impl FnOnce(&Machine),
+    ) -> (u32, Machine) {
+        let mut m = Machine::new();
+        let frame = 0x5000;
+        m.set_user_pte(1, Pte(frame | 0x67));
+        m.ram.memory().write(GuestPhys(frame), code).unwrap();
+        let handler = Gate {
+            handler: 0xC000_7000,
+            flags: Gate::PRESENT,
+        };
+        m.vm.idt[13].set(handler);
+        m.vm.idt[14].set(handler);
+        m.vm.user.set(1);
+        m.vm.regs.eip.set(0x1000);
+        m.vm.regs.esp.set(0x1FF0);
+        prepare(&m);
+        let event = Event::Trap {
+            vector: 13,
+            error: 0,
+            cr2: 0,
+        };
+        m.host().run_guest(event).unwrap();
+        let cr2 = GuestPhys(Machine::DATA + offset::CR2);
+        (m.ram.memory().word(cr2).unwrap(), m)
+    }
+
+    /// The kernel's page 0xC0006000, and what lies there.
+    const SECRET_PLACE: u32 = 0xC000_6000;
+    const SECRET: u32 = 0xDEAD_BEE0;
+
+    #[test]
+    fn nobody_reads_the_kernels_memory_through_an_indirect_jump() {
+        // jmp *0xC0006000: the segment's limit stopped it, and the fault is
+        // at the pointer, not where it points.
+        let (cr2, _) = faults_at(&[0xFF, 0x25, 0x00, 0x60, 0x00, 0xC0], |m| {
+            m.ram.memory().set_word(GuestPhys(0x6000), SECRET).unwrap();
+        });
+        assert_eq!(cr2, SECRET_PLACE);
+    }
+
+    #[test]
+    fn nobody_writes_the_kernels_memory_through_a_call() {
+        // call 0xC0000000, with the stack in the kernel's memory.
+        let (cr2, m) = faults_at(&[0xE8, 0xFB, 0xEF, 0xFF, 0xBF], |m| {
+            m.ram.memory().set_word(GuestPhys(0x6000), SECRET).unwrap();
+            m.vm.regs.esp.set(SECRET_PLACE + 4);
+        });
+        assert_eq!(m.ram.memory().word(GuestPhys(0x6000)), Ok(SECRET));
+        assert_eq!(cr2, SECRET_PLACE);
+    }
+}

@@ -57,11 +57,13 @@ impl Host<'_> {
         if vm.in_user_mode() {
             let (old_ss, old_esp) = (vm.ss.get(), stack);
             stack = vm.esp1.get();
-            self.push(&mut stack, old_ss)?;
-            self.push(&mut stack, old_esp)?;
             vm.ss.set(vm.ss1.get());
             vm.cs.set(u32::from(KERNEL_CS));
+            // First the mode, then the kernel's stack: user code has no
+            // right to it.
             vm.user.set(0);
+            self.push(&mut stack, old_ss)?;
+            self.push(&mut stack, old_esp)?;
         }
         self.push(&mut stack, flags)?;
         self.push(&mut stack, cs)?;

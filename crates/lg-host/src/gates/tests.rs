@@ -145,3 +145,24 @@ fn paths_that_were_taken_away_are_not_taken() {
     m.host().open_hypercall_gate();
     assert_eq!(code(&m, 0, 45), hypercall());
 }
+
+#[test]
+fn a_user_at_a_gate_without_a_stack_hurts_only_himself() {
+    // Once with no stack at all, once with the kernel's.
+    for esp in [0x30_0000, 0xC000_6000] {
+        let mut m = Machine::new();
+        m.vm.user.set(1);
+        m.vm.regs.esp.set(esp);
+        let event = Event::Gate(GateKind::EntryPage);
+        let kill = m.host().run_guest(event).unwrap_err();
+        let (vector, eip, detail) = (12, 0, 0);
+        assert_eq!(
+            kill,
+            Kill::UnhandledTrap {
+                vector,
+                eip,
+                detail
+            }
+        );
+    }
+}

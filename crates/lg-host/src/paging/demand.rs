@@ -68,6 +68,11 @@ impl Host<'_> {
         if self.view.shadow(va) == wanted {
             self.vm.counters.spurious_faults.count();
             if self.view.count_spurious() > MAX_SPURIOUS {
+                if user {
+                    // User code that makes faults up, perhaps: its kernel
+                    // will know what to do with it.
+                    return Ok(Fault::Guests);
+                }
                 let eip = self.vm.regs.eip.get();
                 return Err(Kill::FaultLoop { va: va.0, eip });
             }

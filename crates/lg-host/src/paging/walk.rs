@@ -98,7 +98,9 @@ impl Host<'_> {
     }
 
     /// Copies code or data at `va` by the Guest's tables; stops where they
-    /// end, and answers how many bytes there were.
+    /// end, and answers how many bytes there were. While the Guest runs user
+    /// code, they end where user code has no right: nobody shall read or
+    /// write through us what he could not himself.
     pub(crate) fn fetch(&self, va: GuestVirt, bytes: &mut [u8]) -> usize {
         let mut done = 0;
         while done < bytes.len() {
@@ -115,7 +117,7 @@ impl Host<'_> {
         done
     }
 
-    /// The word at `va`, on the Guest kernel's behalf: its stack.
+    /// The word at `va`, on the Guest's behalf: mostly its kernel's stack.
     ///
     /// # Errors
     ///
@@ -128,7 +130,7 @@ impl Host<'_> {
         Ok(u32::from_le_bytes(bytes))
     }
 
-    /// Stores a word at `va`, on the Guest kernel's behalf: its stack.
+    /// Stores a word at `va`, on the Guest's behalf.
     ///
     /// # Errors
     ///
@@ -164,10 +166,14 @@ impl Host<'_> {
         self.memory.write(to, bytes)
     }
 
-    fn entry(&self, va: GuestVirt) -> Option<Entry> {
+    /// The entry for `va`, if there is one that the Guest may use in the mode
+    /// that it is in.
+    pub(crate) fn entry(&self, va: GuestVirt) -> Option<Entry> {
         if va.is_switchers() {
             return None;
         }
-        walk(&self.memory, self.vm.cr3.get(), va).ok().flatten()
+        let entry = walk(&self.memory, self.vm.cr3.get(), va).ok()??;
+        let allowed = !self.vm.in_user_mode() || entry.pte.has(Pte::USER);
+        allowed.then_some(entry)
     }
 }
