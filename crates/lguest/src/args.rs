@@ -7,6 +7,7 @@
 //! the words apart; this file says what they mean, or why they mean nothing.
 
 use crate::config::{Config, DeviceConfig, Kernel, Stats, TapConfig};
+use crate::confine::wall;
 use crate::memory::MAX_RAM;
 use clap::error::ErrorKind;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser};
@@ -101,7 +102,8 @@ Exit status:
   120      a file (image, initrd, disk, network, statistics) cannot be used
   121      this machine lacks something that guests need
   122      a process of the guest was lost
-  123      the launcher itself failed
+  123      the launcher itself failed, or was stopped at a system call that it
+           does not make
   128 + N  ended by signal N (130: by ^C^C^C, too)
 
 Examples:
@@ -160,6 +162,9 @@ struct Historic {
     /// Do without a short cut, to see whether it is to blame
     #[arg(long, value_name = "NAME", value_parser = fast_paths())]
     no_fast_path: Vec<String>,
+    /// Do without a wall around the launcher, to see whether it is to blame
+    #[arg(long, value_name = "NAME", value_parser = walls())]
+    no_confine: Vec<String>,
     /// Memory, in megabytes
     #[arg(value_name = "MEM")]
     mem: Option<String>,
@@ -197,6 +202,9 @@ struct Run {
     /// Do without a short cut, to see whether it is to blame
     #[arg(long, value_name = "NAME", value_parser = fast_paths())]
     no_fast_path: Vec<String>,
+    /// Do without a wall around the launcher, to see whether it is to blame
+    #[arg(long, value_name = "NAME", value_parser = walls())]
+    no_confine: Vec<String>,
     /// Tell what is being done, on standard error
     #[arg(long, short)]
     verbose: bool,
@@ -234,6 +242,7 @@ impl Historic {
             command_line: joined(&self.args),
             stats: self.stats.map(stats),
             slow_paths: slow_paths(&self.no_fast_path),
+            open_walls: open_walls(&self.no_confine),
             verbose: self.verbose,
         })
     }
@@ -252,6 +261,7 @@ impl Run {
             command_line: joined(&self.append),
             stats: self.stats.map(stats),
             slow_paths: slow_paths(&self.no_fast_path),
+            open_walls: open_walls(&self.no_confine),
             verbose: self.verbose,
         })
     }
@@ -266,6 +276,22 @@ fn fast_paths() -> clap::builder::PossibleValuesParser {
 fn slow_paths(names: &[String]) -> u32 {
     let named = |&&(name, _): &&(&str, u32)| names.iter().any(|n| n == name);
     path::ALL.iter().filter(named).map(|&(_, bit)| bit).sum()
+}
+
+/// The walls that one can do without, and a name for all of them.
+fn walls() -> clap::builder::PossibleValuesParser {
+    let names = wall::ALL.iter().map(|&(name, _)| name);
+    names.chain([EVERY_WALL]).collect::<Vec<_>>().into()
+}
+
+const EVERY_WALL: &str = "all";
+
+/// The bits of the walls with these names.
+fn open_walls(names: &[String]) -> u32 {
+    let named = |&&(name, _): &&(&str, u32)| {
+        names.iter().any(|n| n == name || n == EVERY_WALL)
+    };
+    wall::ALL.iter().filter(named).map(|&(_, bit)| bit).sum()
 }
 
 /// RAM of a Guest for which nobody named a size.

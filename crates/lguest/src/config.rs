@@ -24,6 +24,9 @@ pub struct Config {
     /// Short cuts of the Host that must not be taken: bits of
     /// [`lg_host::gates::path`].
     pub slow_paths: u32,
+    /// Walls around the Launcher that are not wanted: bits of
+    /// [`crate::confine::wall`].
+    pub open_walls: u32,
     /// Whether to tell what is being done.
     pub verbose: bool,
 }

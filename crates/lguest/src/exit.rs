@@ -21,7 +21,7 @@ pub enum Outcome {
     BadMachine,
     /// A process of the Guest was lost.
     Lost,
-    /// The Launcher itself failed.
+    /// The Launcher itself failed, or was stopped by its own walls.
     Failed,
     /// A signal ended it; ^C^C^C counts as one.
     Signal(u8),

@@ -6,6 +6,7 @@
 //! the Guest dies, and the main thread comes back with the reason.
 
 use crate::config::{Config, DeviceConfig, Kernel};
+use crate::confine::{self, Plan};
 use crate::default_guest;
 use crate::devices::block::{Block, Disk, DiskError};
 use crate::devices::bus::{Bus, BusError, pages_above_ram};
@@ -131,6 +132,10 @@ impl LaunchError {
 pub fn launch(config: &Config, started: u64) -> Result<Outcome, LaunchError> {
     let start = Instant::now();
     let opened = Opened::open(config)?;
+    // From here on nothing is opened any more: what is in the files, and who
+    // made it, is unknown.
+    let plan = plan(config);
+    let mut walls = confine::before_threads(&plan);
     let memory =
         GuestMemory::new(config.memory, pages_above_ram(&opened.devices))
             .map_err(|error| LaunchError::Memory(config.memory >> 20, error))?;
@@ -154,7 +159,6 @@ pub fn launch(config: &Config, started: u64) -> Result<Outcome, LaunchError> {
             bus.buffers_changed();
         }
     });
-    let stats = open_stats(config)?;
     let shared_pages = bus
         .shared_pages()
         .map_err(failed("keep the networks' files open"))?;
@@ -173,6 +177,12 @@ pub fn launch(config: &Config, started: u64) -> Result<Outcome, LaunchError> {
     }
     let ending = Ending::new(guest.clone());
     Signals::start(&ending).map_err(failed("catch signals"))?;
+    walls.push(confine::when_ready(&plan));
+    if config.verbose {
+        for wall in &walls {
+            eprintln!("lguest: {wall}");
+        }
+    }
     terminal::enter();
     let inputs = Inputs::start(&bus, &ending);
     let inputs = inputs.map_err(failed("watch the guest's input"));
@@ -195,7 +205,7 @@ pub fn launch(config: &Config, started: u64) -> Result<Outcome, LaunchError> {
     terminal::end_line();
     let (death, run) = ended?;
     let (outcome, words) = ending.outcome(&death);
-    if let Some(stats) = stats {
+    if let Some(stats) = opened.stats {
         let report = Report {
             ending: death.to_string(),
             exit_code: outcome.code(),
@@ -218,6 +228,7 @@ struct Opened {
     kernel: Image,
     initrd: Option<File>,
     devices: Vec<Box<dyn Device>>,
+    stats: Option<Sink>,
 }
 
 impl Opened {
@@ -244,6 +255,8 @@ impl Opened {
             kernel,
             initrd,
             devices,
+            // Last, for it may make a file.
+            stats: open_stats(config)?,
         })
     }
 }
@@ -296,6 +309,24 @@ fn open_stats(config: &Config) -> Result<Option<Sink>, LaunchError> {
         (Err(error), crate::config::Stats::Stdout) => {
             Err(LaunchError::Failed("write to standard output", error))
         }
+    }
+}
+
+/// What the Launcher still does by name once it is confined.
+fn plan(config: &Config) -> Plan {
+    let folder = |path: &Path| path.parent().map(Path::to_owned);
+    let networks = config.devices.iter().filter_map(|device| match device {
+        DeviceConfig::ShareNet(path) => folder(&path.canonicalize().ok()?),
+        DeviceConfig::Disk { .. } | DeviceConfig::Tap(_) => None,
+    });
+    let stats = match &config.stats {
+        Some(crate::config::Stats::File(path)) => folder(path),
+        Some(crate::config::Stats::Stdout) | None => None,
+    };
+    Plan {
+        open: config.open_walls,
+        networks: networks.collect(),
+        removals: stats.into_iter().collect(),
     }
 }
 

@@ -13,6 +13,8 @@ pub mod config;
 
 pub mod launch;
 
+pub mod confine;
+
 pub mod exit;
 
 pub mod memory;

@@ -59,6 +59,23 @@ pub fn leave() {
     }
 }
 
+/// [`leave`], from a signal handler: it waits for nobody, and does not do it
+/// if somebody is just about to.
+pub(crate) fn leave_at_once() {
+    if let Ok(state) = STATE.try_lock()
+        && let Some(before) = &state.before
+    {
+        let input = rustix::stdio::stdin();
+        if is_ours(input) {
+            let now = OptionalActions::Now;
+            let _ = rustix::termios::tcsetattr(input, now, before);
+        }
+    }
+    if IN_LINE.swap(false, Ordering::Relaxed) {
+        let _ = rustix::io::write(rustix::stdio::stderr(), b"\n");
+    }
+}
+
 impl State {
     fn make_raw(&mut self) {
         let input = rustix::stdio::stdin();

@@ -34,6 +34,17 @@ fn a_crash_restores_it() {
     );
 }
 
+/// SIGSYS is what the kernel sends for a system call that a Launcher does not
+/// make; who sends it from outside sees the same way out.
+#[test]
+fn a_launcher_that_is_stopped_restores_it() {
+    let mut session = Session::start();
+    session.signal(Signal::SYS);
+    assert_eq!(session.end(), 123);
+    let last = "\r\nlguest: ended by SIGSYS\r\n";
+    assert!(session.shown.ends_with(last), "{}", session.shown);
+}
+
 #[test]
 fn three_interrupts_restore_it() {
     let mut session = Session::start();

@@ -6,39 +6,54 @@
 //! times what it costs on one. So all processes of a Guest, and the thread
 //! that serves it, are kept on one processor. But a processor that was free
 //! when the Guest started need not stay so, and the kernel may not move what
-//! was pinned: so from time to time, and only while the Guest works, it is
-//! asked how long the Guest had to wait for its processor, and if that was
-//! long, it moves to the one that has idled most.
+//! was pinned: so from time to time, and only while the Guest works, we look
+//! for how long others have had its processor, and if that was long, it moves
+//! to the one that has idled most.
+//!
+//! The kernel also tells how long each process had to wait, but in a file of
+//! each process, and a confined Launcher opens no files ([`crate::confine`]).
+//! One file of the whole machine, opened before, and the processes' clocks
+//! tell as much.
 
+use super::clock;
 use rustix::process::Pid;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
-use std::fs;
-use std::time::Instant;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::time::{Duration, Instant};
 
-/// The share of the time that a Guest may spend waiting for its processor.
+/// The share of the time that others may have a Guest's processor.
 const PATIENCE: f64 = 0.2;
+
+/// A tick of the kernel's statistics, on every x86-64.
+const TICK: Duration = Duration::from_millis(10);
+
+/// Where the kernel says what its processors have done.
+pub(crate) const STATISTICS: &str = "/proc/stat";
 
 /// Where a Guest runs, and how it fared there.
 pub(super) struct Affinity {
     /// The processors that we may use.
     allowed: Vec<usize>,
     current: usize,
+    /// [`STATISTICS`], open.
+    statistics: File,
     last: Option<Sample>,
 }
 
 /// How things stood when we last looked.
 struct Sample {
     at: Instant,
-    /// Nanoseconds for which the Guest has waited, ready to run.
-    waited: u64,
-    /// Ticks for which each processor has idled.
-    idle: Vec<u64>,
+    /// For how long its processes, and we, have run.
+    used: Duration,
+    /// What each processor has done.
+    processors: Vec<Ticks>,
 }
 
 impl Affinity {
     /// Starts on the processor that we run on now. `None` where there is no
     /// choice.
-    pub(super) fn new() -> Option<Self> {
+    pub(super) fn new(statistics: File) -> Option<Self> {
         let set = sched_getaffinity(None).ok()?;
         let allowed: Vec<usize> = (0..CpuSet::MAX_CPU)
             .filter(|&cpu| set.is_set(cpu))
@@ -50,6 +65,7 @@ impl Affinity {
         Some(Self {
             allowed,
             current,
+            statistics,
             last: None,
         })
     }
@@ -59,7 +75,7 @@ impl Affinity {
         self.current
     }
 
-    /// Looks whether the Guest had to wait too long; answers the processor to
+    /// Looks whether others had the processor for too long; answers the one to
     /// move to, if there is a better one.
     pub(super) fn reconsider(
         &mut self,
@@ -67,24 +83,27 @@ impl Affinity {
     ) -> Option<usize> {
         let now = Sample {
             at: Instant::now(),
-            waited: processes.filter_map(waited).sum(),
-            idle: idle_ticks()?,
+            used: processes.filter_map(clock::used_by).sum::<Duration>()
+                + clock::used_by_us(),
+            processors: processors(&self.statistics)?,
         };
         let last = self.last.replace(now)?;
         let now = self.last.as_ref()?;
-        let nanos = (now.at - last.at).as_secs_f64() * 1e9;
-        #[allow(clippy::cast_precision_loss)] // a ratio
-        let waited = now.waited.saturating_sub(last.waited) as f64;
-        if waited < PATIENCE * nanos {
+        let since = |cpu: usize| {
+            let before = last.processors.get(cpu).copied().unwrap_or_default();
+            let after = now.processors.get(cpu).copied().unwrap_or_default();
+            after.since(before)
+        };
+        let time = now.at - last.at;
+        let here = since(self.current);
+        let ours = now.used.saturating_sub(last.used);
+        let others = time.saturating_sub(ours + here.idle + here.stolen);
+        if others < time.mul_f64(PATIENCE) {
             return None;
         }
-        let idled = |cpu: usize| {
-            let before = last.idle.get(cpu).copied().unwrap_or(0);
-            let after = now.idle.get(cpu).copied().unwrap_or(0);
-            after.saturating_sub(before)
-        };
-        let best = self.allowed.iter().copied().max_by_key(|&c| idled(c))?;
-        if idled(best) <= idled(self.current) {
+        let cpus = self.allowed.iter().copied();
+        let best = cpus.max_by_key(|&cpu| since(cpu).idle)?;
+        if since(best).idle <= here.idle {
             return None;
         }
         self.current = best;
@@ -101,48 +120,83 @@ pub(super) fn keep_on(process: Option<Pid>, cpu: usize) {
     let _ = sched_setaffinity(process, &set);
 }
 
-/// Nanoseconds for which a process has been ready and was not run: the second
-/// field of its schedstat.
-fn waited(process: Pid) -> Option<u64> {
-    let pid = process.as_raw_nonzero();
-    let stat = fs::read_to_string(format!("/proc/{pid}/schedstat")).ok()?;
-    stat.split_ascii_whitespace().nth(1)?.parse().ok()
+/// What a processor has done, in sum.
+#[derive(Clone, Copy, Default)]
+struct Ticks {
+    /// Nothing, perhaps because everybody waited for a disk.
+    idle: Duration,
+    /// Work for other virtual machines, if this is one.
+    stolen: Duration,
 }
 
-/// Ticks for which each processor has idled, by its number.
-fn idle_ticks() -> Option<Vec<u64>> {
-    let stat = fs::read_to_string("/proc/stat").ok()?;
-    let mut ticks = Vec::new();
-    for line in stat.lines().skip(1) {
+impl Ticks {
+    fn since(self, before: Self) -> Self {
+        Self {
+            idle: self.idle.saturating_sub(before.idle),
+            stolen: self.stolen.saturating_sub(before.stolen),
+        }
+    }
+}
+
+/// What each processor has done, by its number.
+fn processors(statistics: &File) -> Option<Vec<Ticks>> {
+    let mut text = vec![0; 4096];
+    let mut len = 0;
+    loop {
+        let more = statistics.read_at(&mut text[len..], len as u64).ok()?;
+        len += more;
+        // The processors come first, and what follows can be very long.
+        let line_of_another = |l: &[u8]| !l.starts_with(b"cpu");
+        let whole = text[..len].split(|&byte| byte == b'\n');
+        if more == 0 || whole.rev().skip(1).any(line_of_another) {
+            break;
+        }
+        if len == text.len() {
+            text.resize(2 * len, 0);
+        }
+    }
+    let text = String::from_utf8_lossy(&text[..len]);
+    let mut all = Vec::new();
+    // The first line is the sum of the others.
+    for line in text.lines().skip(1) {
         let Some(rest) = line.strip_prefix("cpu") else {
             break;
         };
         let mut fields = rest.split_ascii_whitespace();
         let cpu: usize = fields.next()?.parse().ok()?;
-        let idle = fields.nth(3)?.parse().ok()?;
-        if ticks.len() <= cpu {
-            ticks.resize(cpu + 1, 0);
+        let ticks: Vec<u32> = fields.map_while(|f| f.parse().ok()).collect();
+        let time = |n: usize| TICK * ticks.get(n).copied().unwrap_or(0);
+        if all.len() <= cpu {
+            all.resize(cpu + 1, Ticks::default());
         }
-        ticks[cpu] = idle;
+        all[cpu] = Ticks {
+            idle: time(3) + time(4),
+            stolen: time(7),
+        };
     }
-    Some(ticks)
+    Some(all)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn statistics() -> File {
+        File::open(STATISTICS).unwrap()
+    }
+
     #[test]
     fn the_machine_says_how_long_its_processors_idled() {
         let cpu = rustix::thread::sched_getcpu();
-        let ticks = idle_ticks().unwrap();
-        assert!(ticks.len() > cpu);
+        let all = processors(&statistics()).unwrap();
+        assert!(all.len() > cpu);
+        assert!(all[cpu].idle > Duration::ZERO);
     }
 
     #[test]
     fn nothing_moves_without_a_reason() {
         let me = || std::iter::once(rustix::process::getpid());
-        let Some(mut affinity) = Affinity::new() else {
+        let Some(mut affinity) = Affinity::new(statistics()) else {
             return; // one processor: nothing to choose
         };
         let start = affinity.current();

@@ -5,8 +5,9 @@
 //! the counter and of the monotonic clock, some milliseconds apart. The first
 //! is taken when the Launcher starts, so that nobody waits for the second.
 
-#![expect(unsafe_code, reason = "rdtsc and cpuid")]
+#![expect(unsafe_code, reason = "rdtsc, cpuid, and clocks of processes")]
 
+use rustix::process::Pid;
 use std::arch::x86_64::{__cpuid, _rdtsc};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -54,6 +55,33 @@ fn is_invariant() -> bool {
     __cpuid(EXTENDED).eax >= POWER && __cpuid(POWER).edx & 1 << 8 != 0
 }
 
+/// For how long a process has run. `None` if there is none.
+pub(super) fn used_by(process: Pid) -> Option<Duration> {
+    // The number of a process's clock is made from its own; this is
+    // clock_getcpuclockid, without a look whether it exists.
+    const SCHEDULED: libc::clockid_t = 2;
+    read_clock(!process.as_raw_nonzero().get() << 3 | SCHEDULED)
+}
+
+/// For how long all of our threads have run.
+pub(super) fn used_by_us() -> Duration {
+    read_clock(libc::CLOCK_PROCESS_CPUTIME_ID).unwrap_or_default()
+}
+
+fn read_clock(clock: libc::clockid_t) -> Option<Duration> {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the kernel writes one timespec where there is one.
+    if unsafe { libc::clock_gettime(clock, &raw mut time) } != 0 {
+        return None;
+    }
+    let seconds = u64::try_from(time.tv_sec).ok()?;
+    let nanos = u32::try_from(time.tv_nsec).ok()?;
+    Some(Duration::new(seconds, nanos))
+}
+
 /// Both clocks at nearly the same time: the closest of a few tries.
 fn read() -> Reading {
     // SAFETY: every x86-64 has it, and Linux lets processes use it.
@@ -72,4 +100,19 @@ fn read() -> Reading {
         )
     });
     tries.min_by_key(|&(took, _)| took).expect("eight tries").1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clock_of_a_process_runs_while_it_does() {
+        let me = rustix::process::getpid();
+        let before = used_by(me).unwrap();
+        while used_by(me).unwrap() <= before {}
+        assert!(used_by_us() > before);
+        let nobody = Pid::from_raw(i32::MAX >> 3).unwrap();
+        assert_eq!(used_by(nobody), None);
+    }
 }

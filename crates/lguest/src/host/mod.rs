@@ -11,6 +11,7 @@
 //! raise interrupts or look for buffers while one of them runs it.
 
 mod affinity;
+pub(crate) use affinity::STATISTICS;
 mod bindings;
 pub mod clock;
 mod processes;

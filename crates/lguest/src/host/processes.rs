@@ -20,11 +20,12 @@ use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open,
     pidfd_send_signal, waitid,
 };
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::{Mutex, OnceLock};
 
 /// The view program.
@@ -45,6 +46,8 @@ pub(super) struct Processes {
     pids: Mutex<Vec<Pid>>,
     /// `None` where there is but one processor.
     affinity: Mutex<Option<Affinity>>,
+    /// Opened early, for nothing is opened later; until it is needed.
+    statistics: Mutex<Option<File>>,
     watch: OwnedFd,
     stop: OwnedFd,
 }
@@ -73,7 +76,7 @@ impl Processes {
         check_processor()?;
         let (command, theirs) = UnixStream::pair()?;
         let program = executable_memfd("lguest-view")?;
-        std::fs::File::from(program.try_clone()?).write_all(VIEW)?;
+        File::from(program.try_clone()?).write_all(VIEW)?;
         let mut fds = vec![
             (memory.file(), MEMORY_FD),
             (shared.file.as_fd(), STATE_FD),
@@ -93,6 +96,7 @@ impl Processes {
             views: [const { OnceLock::new() }; MAX_VIEWS],
             pids: Mutex::new(vec![pid]),
             affinity: Mutex::new(None),
+            statistics: Mutex::new(File::open(affinity::STATISTICS).ok()),
             watch,
             stop,
         };
@@ -123,8 +127,13 @@ impl Processes {
         let pid = pid.ok_or_else(|| {
             io::Error::from_raw_os_error(answer.wrapping_neg())
         })?;
-        // Nobody but us reaps it, so the number is still its own.
+        // Nobody but us reaps it, so the number is still its own; if it is
+        // no child of ours, somebody lies, and it is not ours to kill.
         let view = pidfd_open(pid, PidfdFlags::empty())?;
+        let look = WaitIdOptions::EXITED
+            | WaitIdOptions::NOHANG
+            | WaitIdOptions::NOWAIT;
+        waitid(WaitId::PidFd(view.as_fd()), look)?;
         self.watch_for(&view, u64::from(slot))?;
         lock(&self.pids).push(pid);
         place
@@ -136,7 +145,7 @@ impl Processes {
     /// Views that are started later inherit it from the nursery.
     pub(super) fn settle(&self) {
         let mut affinity = lock(&self.affinity);
-        *affinity = Affinity::new();
+        *affinity = lock(&self.statistics).take().and_then(Affinity::new);
         if let Some(affinity) = affinity.as_ref() {
             self.keep_on(affinity.current());
         }
@@ -321,11 +330,9 @@ fn spawn(
         .iter()
         .map(|(fd, target)| (fd.as_raw_fd(), *target))
         .collect();
+    // Standard streams are closed below; for others, `Command` would open
+    // /dev/null, and a confined Launcher opens nothing.
     let mut command = Command::new("lg-view");
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
     // SAFETY: between fork and exec, only system calls.
     unsafe {
         command.pre_exec(move || become_view(program, &moves));

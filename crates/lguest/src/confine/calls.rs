@@ -1,0 +1,183 @@
+//! The system calls of a Launcher that runs a Guest.
+//!
+//! What is not here ends the Launcher. Most of it is harmless by nature: it
+//! moves bytes between files that are open and memory that is ours, waits, or
+//! asks the time. What could do more is allowed with arguments that do not.
+//! The list is that of all threads, by glibc and by musl; whoever adds a call
+//! to a device adds it here, with the reason why it can do no harm.
+
+use Check::{Bits, Is, OneOf};
+use lg_switcher::signals::KICK_SIGNAL;
+
+/// What an argument has to be.
+#[derive(Clone, Copy, Debug)]
+pub enum Check {
+    /// Argument `.0`, of 32 bits, has this value.
+    Is(u8, u32),
+    /// Argument `.0`, of 64 bits, is zero.
+    Null(u8),
+    /// Argument `.0`, of 32 bits, has one of these values.
+    OneOf(u8, &'static [u32]),
+    /// Of the bits `.1` of argument `.0`, these are set.
+    Bits(u8, u64, u64),
+    /// Argument `.0` is our process number.
+    Us(u8),
+}
+
+/// What happens to a call.
+#[derive(Clone, Copy, Debug)]
+pub enum Rule {
+    /// It is made.
+    Allow,
+    /// It is made if all of this is true; else it ends us.
+    If(&'static [Check]),
+    /// As [`Rule::Allow`], on a network between Guests.
+    AllowOnLan,
+    /// As [`Rule::If`], on a network between Guests.
+    IfOnLan(&'static [Check]),
+    /// It fails with this error. That is for what libraries try and can do
+    /// without: to make a way of being found out of it would end Launchers
+    /// for the curiosity of a library.
+    Refuse(i32),
+}
+
+/// A call, its name, and its rule.
+pub type Call = (libc::c_long, &'static str, Rule);
+
+macro_rules! calls {
+    ($rule:expr; $($name:ident),+ $(,)?) => {
+        &[$((libc::$name, stringify!($name), $rule)),+]
+    };
+}
+
+/// All of them, in groups.
+pub const GROUPS: &[&[Call]] = &[
+    // Between open files and our own memory.
+    calls![Rule::Allow;
+        SYS_read, SYS_write, SYS_readv, SYS_writev, SYS_pread64,
+        SYS_pwrite64, SYS_preadv, SYS_pwritev, SYS_preadv2, SYS_pwritev2,
+        SYS_recvfrom, SYS_lseek, SYS_close, SYS_ftruncate, SYS_fsync,
+        SYS_fdatasync],
+    // To an end that is connected, not to an address.
+    calls![Rule::If(&[Check::Null(4)]); SYS_sendto],
+    // What a file is. Names can be asked for, too: that they exist is all
+    // that is told.
+    calls![Rule::Allow; SYS_fstat, SYS_newfstatat, SYS_statx, SYS_fstatfs],
+    // To wait, and to be told.
+    calls![Rule::Allow;
+        SYS_poll, SYS_ppoll, SYS_epoll_ctl, SYS_epoll_wait, SYS_epoll_pwait,
+        SYS_epoll_pwait2, SYS_eventfd2, SYS_futex, SYS_nanosleep, SYS_clock_nanosleep,
+        SYS_restart_syscall, SYS_sched_yield],
+    // The time, ourselves, and chance.
+    calls![Rule::Allow;
+        SYS_clock_gettime, SYS_gettimeofday, SYS_time, SYS_getcpu,
+        SYS_getpid, SYS_gettid, SYS_getppid, SYS_getuid, SYS_geteuid,
+        SYS_getgid, SYS_getegid, SYS_getpgrp, SYS_getpgid, SYS_getrandom],
+    // Memory, but never to execute.
+    calls![Rule::If(&[Bits(2, EXECUTE, 0)]); SYS_mmap, SYS_mprotect],
+    calls![Rule::Allow; SYS_munmap, SYS_mremap, SYS_brk, SYS_madvise],
+    // Threads, but no processes. As nobody can look behind the pointer that
+    // clone3 has, it does not exist, and libraries take clone.
+    calls![Rule::If(&[Bits(0, !THREAD_MAY, THREAD_MUST)]); SYS_clone],
+    calls![Rule::Refuse(libc::ENOSYS); SYS_clone3],
+    calls![Rule::Allow;
+        SYS_set_robust_list, SYS_rseq, SYS_exit, SYS_exit_group,
+        SYS_sched_getaffinity, SYS_sched_setaffinity],
+    calls![Rule::If(&[OneOf(0, &[PR_SET_NAME, PR_SET_VMA])]); SYS_prctl],
+    // Our own signals, and those for views. Landlock sees to it that a view
+    // is meant, where it can.
+    calls![Rule::Allow;
+        SYS_rt_sigprocmask, SYS_rt_sigreturn, SYS_sigaltstack],
+    calls![Rule::If(&[Check::Us(0)]); SYS_tgkill],
+    #[cfg(target_env = "musl")]
+    calls![Rule::If(&[OneOf(1, &[SIGABRT, SIGSTOP])]); SYS_tkill],
+    calls![Rule::Allow; SYS_pidfd_open, SYS_waitid],
+    calls![Rule::If(&[OneOf(1, &[SIGKILL, KICK_SIGNAL as u32])]);
+        SYS_pidfd_send_signal],
+    // The terminal: its modes, and whose it is. Nothing is typed into it.
+    calls![Rule::If(&[OneOf(1, TERMINAL)]); SYS_ioctl],
+    // Locks, copies, and questions; not whom to signal.
+    calls![Rule::If(&[OneOf(1, FILE_CONTROL)]); SYS_fcntl],
+    // Peers on a network between Guests, by local sockets that keep the
+    // bounds of messages: hardly anybody else on a machine listens to those.
+    calls![Rule::IfOnLan(&[
+        Is(0, libc::AF_UNIX as u32),
+        Bits(1, !SOCKET_FLAGS, libc::SOCK_SEQPACKET as u64),
+    ]); SYS_socket],
+    calls![Rule::AllowOnLan;
+        SYS_connect, SYS_accept4, SYS_sendmsg, SYS_recvmsg, SYS_unlinkat],
+    calls![Rule::IfOnLan(&[
+        Is(1, libc::SOL_SOCKET as u32),
+        Is(2, libc::SO_PEERCRED as u32),
+    ]); SYS_getsockopt],
+    // Files by name: memory allocators look how many processors there are,
+    // a panic looks for the names of functions.
+    calls![Rule::Refuse(libc::EACCES);
+        SYS_open, SYS_openat, SYS_openat2, SYS_access, SYS_faccessat,
+        SYS_faccessat2, SYS_stat, SYS_lstat, SYS_readlink, SYS_readlinkat,
+        SYS_getcwd, SYS_unlink],
+];
+
+const EXECUTE: u64 = libc::PROT_EXEC as u64;
+
+/// What makes a new thread and not a new process.
+const THREAD_MUST: u64 =
+    (libc::CLONE_VM | libc::CLONE_SIGHAND | libc::CLONE_THREAD) as u64;
+
+/// What a library may add. Old libraries still say CLONE_DETACHED.
+const THREAD_MAY: u64 = (libc::CLONE_FS
+    | libc::CLONE_FILES
+    | libc::CLONE_SYSVSEM
+    | libc::CLONE_SETTLS
+    | libc::CLONE_PARENT_SETTID
+    | libc::CLONE_CHILD_CLEARTID
+    | libc::CLONE_DETACHED) as u64;
+
+const SOCKET_FLAGS: u64 = (libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK) as u64;
+
+const PR_SET_NAME: u32 = libc::PR_SET_NAME as u32;
+/// Names a piece of memory; allocators do so when told to.
+const PR_SET_VMA: u32 = libc::PR_SET_VMA as u32;
+
+const SIGKILL: u32 = libc::SIGKILL as u32;
+#[cfg(target_env = "musl")]
+const SIGABRT: u32 = libc::SIGABRT as u32;
+#[cfg(target_env = "musl")]
+const SIGSTOP: u32 = libc::SIGSTOP as u32;
+
+#[allow(
+    clippy::cast_possible_truncation,
+    reason = "requests have 32 bits, whatever type a C library gives them"
+)]
+const TERMINAL: &[u32] = &[
+    libc::TCGETS as u32,
+    libc::TCSETS as u32,
+    libc::TCSETSW as u32,
+    libc::TCSETSF as u32,
+    libc::TCGETS2 as u32,
+    libc::TCSETS2 as u32,
+    libc::TCSETSW2 as u32,
+    libc::TCSETSF2 as u32,
+    libc::TIOCGPGRP as u32,
+    libc::TIOCGWINSZ as u32,
+];
+
+const FILE_CONTROL: &[u32] = &[
+    libc::F_GETFD as u32,
+    libc::F_GETFL as u32,
+    libc::F_DUPFD_CLOEXEC as u32,
+    libc::F_OFD_GETLK as u32,
+    libc::F_OFD_SETLK as u32,
+    libc::F_GET_SEALS as u32,
+];
+
+/// All calls that are made or fail here, with what is allowed on a network
+/// between Guests only if `lan`.
+pub fn all(lan: bool) -> impl Iterator<Item = Call> {
+    let calls = GROUPS.iter().flat_map(|group| group.iter().copied());
+    calls.filter_map(move |(nr, name, rule)| match rule {
+        Rule::AllowOnLan => lan.then_some((nr, name, Rule::Allow)),
+        Rule::IfOnLan(checks) => lan.then_some((nr, name, Rule::If(checks))),
+        rule => Some((nr, name, rule)),
+    })
+}

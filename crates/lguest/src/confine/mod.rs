@@ -1,0 +1,140 @@
+//! The wall around the Launcher: what it gives up once it has what it needs.
+//!
+//! A Guest that finds a mistake in a device is in the Launcher, which has the
+//! rights of its user. So the Launcher throws them away before the Guest's
+//! first instruction. First, while it still has one thread, what threads
+//! inherit from each other: privileges, namespaces, files by name
+//! ([`before_threads`]); then, when everything has been started, every system
+//! call that a running Launcher does not make ([`when_ready`]). A machine that
+//! lacks one of these walls has the others, and is told so by `--verbose`.
+//!
+//! Nothing here happens to whoever uses the library, unless it calls these two
+//! functions as [`crate::launch::launch`] does.
+
+pub mod calls;
+
+mod filter;
+pub use filter::{instructions, verdict};
+
+mod rights;
+
+mod stopped;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// The walls, by name; each can be left open, to find out whether it is to
+/// blame for something.
+pub mod wall {
+    /// User and IPC namespaces of the Guest's own.
+    pub const NAMESPACES: u32 = 1 << 0;
+    /// No new privileges, no capabilities.
+    pub const PRIVILEGES: u32 = 1 << 1;
+    /// Nobody else of the same user may look into the Launcher.
+    pub const DUMPABLE: u32 = 1 << 2;
+    /// No file by its name, no TCP, no signals to others.
+    pub const LANDLOCK: u32 = 1 << 3;
+    /// No system calls but those of a running Launcher.
+    pub const SECCOMP: u32 = 1 << 4;
+
+    /// All of them, in the order in which they are put up.
+    pub const ALL: [(&str, u32); 5] = [
+        ("namespaces", NAMESPACES),
+        ("privileges", PRIVILEGES),
+        ("dumpable", DUMPABLE),
+        ("landlock", LANDLOCK),
+        ("seccomp", SECCOMP),
+    ];
+}
+
+/// What a Launcher still does when it is confined.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    /// Walls that are not wanted: bits of [`wall`].
+    pub open: u32,
+    /// Folders of networks between Guests, where peers come and go: sockets
+    /// there are connected to, and those of dead peers removed.
+    pub networks: Vec<PathBuf>,
+    /// Folders in which a file may have to be removed again before
+    /// [`when_ready`].
+    pub removals: Vec<PathBuf>,
+}
+
+/// A wall, and what became of it.
+#[derive(Debug)]
+pub struct Report {
+    /// Its name in [`wall::ALL`].
+    pub name: &'static str,
+    /// Whether it stands.
+    pub state: State,
+    /// What it took to put it up.
+    pub took: Duration,
+}
+
+/// Whether a wall stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It does; this is what it consists of here.
+    Up(String),
+    /// It was not wanted.
+    NotWanted,
+    /// It cannot be had, for this reason.
+    Lacking(String),
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.name;
+        match &self.state {
+            State::Up(what) => {
+                let micros = self.took.as_micros();
+                write!(f, "wall {name}: {what} ({micros} us)")
+            }
+            State::NotWanted => write!(f, "wall {name}: left open"),
+            State::Lacking(why) => write!(f, "wall {name}: none: {why}"),
+        }
+    }
+}
+
+/// Puts a wall up, if that can be done.
+type PutUp = fn(&Plan) -> State;
+
+/// Gives up what threads inherit: to be called before there are any, and when
+/// everything that has a name is open. Children inherit it, too.
+#[must_use]
+pub fn before_threads(plan: &Plan) -> Vec<Report> {
+    let walls: [(u32, PutUp); 4] = [
+        // First, for in a namespace of our own we have capabilities again.
+        (wall::NAMESPACES, rights::namespaces),
+        (wall::PRIVILEGES, rights::privileges),
+        (wall::DUMPABLE, rights::dumpable),
+        (wall::LANDLOCK, rights::landlock),
+    ];
+    walls
+        .into_iter()
+        .map(|(bit, put_up)| report(plan, bit, put_up))
+        .collect()
+}
+
+/// Gives up all system calls but those of a Launcher that runs a Guest, in
+/// all threads that there are or will be. Whoever makes another one ends the
+/// process, with the terminal as it was and a sentence that says why.
+#[must_use]
+pub fn when_ready(plan: &Plan) -> Report {
+    report(plan, wall::SECCOMP, filter::install)
+}
+
+fn report(plan: &Plan, bit: u32, put_up: PutUp) -> Report {
+    let start = Instant::now();
+    let named = wall::ALL.iter().find(|(_, other)| *other == bit);
+    let state = match plan.open & bit {
+        0 => put_up(plan),
+        _ => State::NotWanted,
+    };
+    Report {
+        name: named.map_or("?", |(name, _)| name),
+        state,
+        took: start.elapsed(),
+    }
+}

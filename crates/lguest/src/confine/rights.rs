@@ -1,0 +1,140 @@
+//! Rights that are given up for good: privileges, namespaces, files by name.
+//!
+//! All of this can be had without being root, and all of it is best effort:
+//! what a kernel does not offer, or an administrator does not allow, is
+//! reported and done without.
+
+use super::{Plan, State};
+use crate::host::STATISTICS;
+use landlock::{
+    ABI, Access, AccessFs, AccessNet, LandlockStatus, PathBeneath, PathFd,
+    Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetError,
+    RulesetStatus, Scope,
+};
+use rustix::io::Errno;
+use rustix::process::DumpableBehavior;
+use rustix::thread::{CapabilitySet, CapabilitySets, UnshareFlags};
+use std::path::Path;
+
+/// A user namespace of our own, in which we own nothing, and System V IPC that
+/// nobody else has. Views inherit them.
+///
+/// Left out is what is dear or impossible. A network namespace takes ten times
+/// as long as all of this, and without sockets it keeps nothing away; so does
+/// a mount namespace, where no file can be opened. A namespace of process
+/// numbers needs a first process that stays, and the first view's parent is
+/// us.
+pub(super) fn namespaces(plan: &Plan) -> State {
+    if !plan.networks.is_empty() {
+        return State::Lacking(
+            "a shared network tells users by their numbers, which have no \
+             meaning in there"
+                .into(),
+        );
+    }
+    let user = UnshareFlags::NEWUSER;
+    let both = user | UnshareFlags::NEWIPC;
+    for (flags, what) in [(both, "user and IPC"), (user, "user")] {
+        match unshare(flags) {
+            Ok(()) => return State::Up(format!("{what} namespace of our own")),
+            Err(Errno::INVAL) => {}
+            Err(Errno::PERM | Errno::NOSPC | Errno::USERS) => {
+                return State::Lacking("this user may not make any".into());
+            }
+            Err(error) => return State::Lacking(error.to_string()),
+        }
+    }
+    State::Lacking("this kernel was built without, or there are threads".into())
+}
+
+/// Only by those flags that leave files and memory as they are.
+fn unshare(flags: UnshareFlags) -> rustix::io::Result<()> {
+    #[expect(deprecated, reason = "what is unsafe about it is FILES alone")]
+    rustix::thread::unshare(flags)
+}
+
+/// No capabilities, and no way to get any: not by exec, and not from the
+/// bounding set.
+pub(super) fn privileges(_plan: &Plan) -> State {
+    if let Err(error) = rustix::thread::set_no_new_privs(true) {
+        return State::Lacking(error.to_string());
+    }
+    let had = rustix::thread::capabilities(None).map(|sets| sets.effective);
+    let had = had.unwrap_or(CapabilitySet::empty());
+    if had.contains(CapabilitySet::SETPCAP) {
+        for capability in CapabilitySet::all().iter() {
+            // One that this kernel does not know is not there, either.
+            let _ =
+                rustix::thread::remove_capability_from_bounding_set(capability);
+        }
+    }
+    let _ = rustix::thread::clear_ambient_capability_set();
+    let none = CapabilitySets {
+        effective: CapabilitySet::empty(),
+        permitted: CapabilitySet::empty(),
+        inheritable: CapabilitySet::empty(),
+    };
+    match rustix::thread::set_capabilities(None, none) {
+        Ok(()) => State::Up("no capabilities, and none to be gained".into()),
+        Err(error) => State::Lacking(error.to_string()),
+    }
+}
+
+/// Others of the same user may not trace us, nor read our memory; and if we
+/// fall, no picture of it is left on a disk.
+pub(super) fn dumpable(_plan: &Plan) -> State {
+    let no = DumpableBehavior::NotDumpable;
+    match rustix::process::set_dumpable_behavior(no) {
+        Ok(()) => State::Up("hidden from debuggers".into()),
+        Err(error) => State::Lacking(error.to_string()),
+    }
+}
+
+/// The newest interface that we know; older kernels do what they can.
+const NEWEST: ABI = ABI::V7;
+
+/// No files by name, no TCP ports, no abstract sockets, and no signals but to
+/// our own.
+pub(super) fn landlock(plan: &Plan) -> State {
+    match rules(plan).and_then(RulesetCreated::restrict_self) {
+        Ok(status) if status.ruleset == RulesetStatus::NotEnforced => {
+            State::Lacking("this kernel has no landlock, or not enabled".into())
+        }
+        Ok(status) => match status.landlock {
+            LandlockStatus::Available { effective_abi, .. } => {
+                State::Up(format!("interface {}", effective_abi as i32))
+            }
+            other => State::Up(format!("{other:?}")),
+        },
+        Err(error) => State::Lacking(error.to_string()),
+    }
+}
+
+fn rules(plan: &Plan) -> Result<RulesetCreated, RulesetError> {
+    let mut rules = Ruleset::default()
+        .handle_access(AccessFs::from_all(NEWEST))?
+        .handle_access(AccessNet::from_all(NEWEST))?
+        .scope(Scope::from_all(NEWEST))?
+        .create()?;
+    // Where the Guest's start still looks how busy processors are.
+    if let Ok(statistics) = PathFd::new(STATISTICS) {
+        rules =
+            rules.add_rule(PathBeneath::new(statistics, AccessFs::ReadFile))?;
+    }
+    for folder in plan.networks.iter().chain(&plan.removals) {
+        if let Ok(folder) = PathFd::new(here(folder)) {
+            rules = rules
+                .add_rule(PathBeneath::new(folder, AccessFs::RemoveFile))?;
+        }
+    }
+    Ok(rules)
+}
+
+/// The folder of a plain name is the one that we are in.
+fn here(folder: &Path) -> &Path {
+    if folder.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        folder
+    }
+}

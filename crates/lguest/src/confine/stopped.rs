@@ -1,0 +1,101 @@
+//! What happens to a Launcher that makes a call it should not make.
+//!
+//! It has been taken over, or we have forgotten a call: in both cases nothing
+//! in it can be relied on any more. The terminal is put back, a sentence says
+//! what happened, and that is the end; the Guest's processes die with it.
+//! This is a signal handler: no memory is allocated, no lock is waited for.
+
+#![expect(unsafe_code, reason = "a handler for SIGSYS")]
+
+use crate::exit::Outcome;
+use crate::terminal;
+use std::io;
+use std::mem::MaybeUninit;
+
+/// The beginning of `siginfo_t`, for a SIGSYS.
+#[repr(C)]
+struct Info {
+    signal: i32,
+    error: i32,
+    code: i32,
+    padding: i32,
+    call_address: u64,
+    call: i32,
+    arch: u32,
+}
+
+const _: () = assert!(size_of::<Info>() <= size_of::<libc::siginfo_t>());
+
+/// `SYS_SECCOMP`: a filter has sent it, and nobody else.
+const BY_FILTER: i32 = 1;
+
+/// Hears of SIGSYS from now on.
+pub(super) fn listen() -> io::Result<()> {
+    let mut action = MaybeUninit::<libc::sigaction>::zeroed();
+    let handler: extern "C" fn(i32, *const Info, *const ()) = stopped;
+    // SAFETY: all of it is plain data, and zero is a value of each field.
+    let action = unsafe { action.assume_init_mut() };
+    action.sa_sigaction = handler as libc::sighandler_t;
+    // A second one in the handler is the end without a word.
+    action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_RESETHAND;
+    // SAFETY: the handler has the signature that SA_SIGINFO promises, and
+    // does only what a handler may do.
+    let done =
+        unsafe { libc::sigaction(libc::SIGSYS, action, std::ptr::null_mut()) };
+    if done == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+extern "C" fn stopped(_signal: i32, info: *const Info, _context: *const ()) {
+    // SAFETY: the kernel hands us a siginfo_t, which is longer.
+    let info = unsafe { &*info };
+    terminal::leave_at_once();
+    if info.code == BY_FILTER {
+        say(b"lguest: stopped at system call ");
+        let mut digits = [0; 10];
+        say(decimal(info.call.unsigned_abs(), &mut digits));
+        say(
+            b", which a launcher does not make: it has been taken over, or \
+              this is a bug in lguest ('--no-confine=seccomp' tells which)\n",
+        );
+    } else {
+        say(b"lguest: ended by SIGSYS\n");
+    }
+    // SAFETY: ends the process, without the help of anything in it.
+    unsafe { libc::_exit(Outcome::Failed.code().into()) };
+}
+
+fn say(text: &[u8]) {
+    // Whoever has closed standard error does not want to know.
+    let _ = rustix::io::write(rustix::stdio::stderr(), text);
+}
+
+/// `number` in decimal digits.
+fn decimal(mut number: u32, digits: &mut [u8; 10]) -> &[u8] {
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (number % 10).to_le_bytes()[0];
+        number /= 10;
+        if number == 0 {
+            return &digits[at..];
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_written_as_people_do() {
+        for number in [0, 7, 10, 435, u32::MAX] {
+            let mut digits = [0; 10];
+            let text = decimal(number, &mut digits);
+            assert_eq!(text, number.to_string().as_bytes());
+        }
+    }
+}
