@@ -21,6 +21,8 @@ use crate::world::state;
 use core::arch::global_asm;
 use core::cell::Cell;
 use core::mem::offset_of;
+use core::sync::atomic::{AtomicBool, Ordering};
+use lg_host::emulate::EFLAGS_TF;
 use lg_host::gates::{GateKind, MAX_DISPLACED};
 use lg_host::run::Event;
 use lg_host::state::{Registers, Vm};
@@ -90,9 +92,23 @@ unsafe extern "C" {
     fn lg_gate();
 }
 
+/// The Guest was single-stepping when it came into a gate.
+static STEPPED: AtomicBool = AtomicBool::new(false);
+
+/// The step into a gate has trapped: the gate is to be left alone, and the
+/// Guest gets its flag back when it is through.
+pub(crate) fn note_step() {
+    STEPPED.store(true, Ordering::Relaxed);
+}
+
 /// The Guest has come through a gate.
 extern "C" fn entered(xmm: *mut XmmArea, kind: u32) -> ! {
-    entry::save_segments(&state().vm.regs);
+    let regs = &state().vm.regs;
+    entry::save_segments(regs);
+    if STEPPED.load(Ordering::Relaxed) {
+        STEPPED.store(false, Ordering::Relaxed);
+        regs.eflags.set(regs.eflags.get() | EFLAGS_TF);
+    }
     entry::set_xmm(xmm);
     let event = GateKind::from_number(kind).map(Event::Gate);
     // Only somebody who jumps here on purpose comes with another number.

@@ -20,6 +20,7 @@ use crate::syscall::{call, lg_restorer, nr};
 use crate::world::{ARMED, state};
 use core::arch::global_asm;
 use core::sync::atomic::Ordering;
+use lg_host::emulate::EFLAGS_TF;
 use lg_host::run::Event;
 use lg_host::segments::REAL_LONG_CS;
 
@@ -186,6 +187,14 @@ extern "C" fn handle_signal(
             context.rip = entry::note_kick(context.rip);
             return;
         }
+        let step = is_step(signal, context.vector, context.eflags);
+        if step && gates.contains(&context.rip) {
+            // Somebody steps through the Guest's code, and a gate stands where
+            // its processor had one instruction, which it steps over.
+            context.eflags &= !u64::from(EFLAGS_TF);
+            crate::gates::note_step();
+            return;
+        }
         entry::die(&HostFault {
             signal,
             vector: context.vector,
@@ -213,6 +222,14 @@ extern "C" fn handle_signal(
         },
     };
     entry::enter(event, is_kick)
+}
+
+/// Whether the signal is that of a single step.
+fn is_step(signal: i32, vector: u64, eflags: u64) -> bool {
+    const DEBUG_VECTOR: u64 = 1;
+    signal == SIGTRAP
+        && vector == DEBUG_VECTOR
+        && eflags & u64::from(EFLAGS_TF) != 0
 }
 
 /// Copies the Guest's registers into the shared state.
@@ -256,5 +273,18 @@ impl core::fmt::Display for HostFault {
             "the Host faulted: signal {}, trap {} at {:#x} (address {:#x})",
             self.signal, self.vector, self.rip, self.cr2
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_is_neither_a_breakpoint_nor_a_fault() {
+        assert!(is_step(SIGTRAP, 1, 0x302));
+        assert!(!is_step(SIGTRAP, 3, 0x302), "int3");
+        assert!(!is_step(SIGTRAP, 1, 0x202), "icebp");
+        assert!(!is_step(SIGSEGV, 13, 0x302));
     }
 }
