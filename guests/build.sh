@@ -22,7 +22,7 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 top=$(dirname "$here")
 target=i686-unknown-linux-gnu
-kept="default questions"
+kept="default questions attacks"
 
 mode=${1:-build}
 case $mode in

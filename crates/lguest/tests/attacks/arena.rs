@@ -1,0 +1,373 @@
+//! Where attacks take place, and what must be as it was afterwards.
+//!
+//! Each boot is on a pseudo-terminal of its own, in a session of its own, as a
+//! user would have it who types the command.
+
+use crate::script::Record;
+use crate::support::{Running, Scratch, guests, lguest};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, kill_process, pidfd_open, test_kill_process_group,
+};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{Termios, tcgetattr};
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::{Child, Command};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+/// The longest that a boot may take, on a busy machine.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// How long the end may take once it was asked for. The Launcher gives up
+/// waiting for its own main thread after five seconds; that is not to happen.
+const STOPPING: Duration = Duration::from_secs(4);
+
+/// How long a Guest may be silent in a boot that is stopped for it.
+const SILENCE: Duration = Duration::from_millis(700);
+
+/// What the canary says, and how much of it has been read.
+const CANARY: &[u8] = b"the canary sings";
+const HEARD: u64 = 4;
+
+/// How a boot is brought to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// Not at all: it ends by itself, or the test fails.
+    Never,
+    /// By SIGTERM, when nothing has been said for a while.
+    Signal,
+    /// By three ^C, typed then.
+    Keys,
+}
+
+/// A boot.
+pub(crate) struct Boot<'a> {
+    pub(crate) options: Vec<OsString>,
+    pub(crate) line: String,
+    pub(crate) script: &'a [Record],
+    pub(crate) stop: Stop,
+}
+
+/// How it ended.
+#[derive(Debug)]
+pub(crate) struct End {
+    /// All that was on the terminal.
+    pub(crate) shown: String,
+    pub(crate) code: i32,
+    /// It did not end by itself.
+    pub(crate) stopped: bool,
+}
+
+impl End {
+    /// How many cases the Guest has survived, if it has survived all.
+    pub(crate) fn survived(&self) -> Option<u64> {
+        let (_, rest) = self.shown.rsplit_once("\nsurvived ")?;
+        rest.split_once(' ')?.0.parse().ok()
+    }
+
+    /// The last case that was begun.
+    pub(crate) fn last(&self) -> Option<u64> {
+        let mut lines = self.shown.lines().rev();
+        lines.find_map(|line| line.strip_prefix('@')?.trim().parse().ok())
+    }
+
+    /// What the Launcher said at the end.
+    pub(crate) fn reason(&self) -> Option<&str> {
+        let mut lines = self.shown.lines().rev();
+        lines.find_map(|line| line.strip_prefix("lguest: "))
+    }
+
+    /// The results that steps have shown, by their numbers.
+    pub(crate) fn results(&self) -> impl Iterator<Item = (u64, &str)> {
+        self.shown.lines().filter_map(|line| {
+            let (n, rest) = line.strip_prefix('=')?.split_once(' ')?;
+            Some((n.parse().ok()?, rest.trim_end()))
+        })
+    }
+}
+
+/// A place for attacks: files that must not change, and a bystander.
+pub(crate) struct Arena {
+    scratch: Scratch,
+    canary: File,
+    disk: PathBuf,
+    contents: Vec<u8>,
+    boots: AtomicU64,
+}
+
+impl Arena {
+    pub(crate) fn new(name: &str) -> Self {
+        let scratch = Scratch::new(name);
+        let path = scratch.file("canary", CANARY);
+        let mut canary =
+            File::options().read(true).write(true).open(path).unwrap();
+        canary.seek(SeekFrom::Start(HEARD)).unwrap();
+        // Every child inherits it, as it would from a careless shell.
+        rustix::io::fcntl_setfd(&canary, rustix::io::FdFlags::empty()).unwrap();
+        let contents: Vec<u8> = (0..64_u32 << 10)
+            .map(|n| ((n * n) >> 7).to_le_bytes()[0])
+            .collect();
+        let disk = scratch.file("disk", &contents);
+        drop(innocent());
+        Self {
+            scratch,
+            canary,
+            disk,
+            contents,
+            boots: AtomicU64::new(0),
+        }
+    }
+
+    /// Boots the attacker and waits for its end; then looks around.
+    #[track_caller]
+    pub(crate) fn boot(&self, boot: &Boot<'_>) -> End {
+        let number = self.boots.fetch_add(1, Ordering::Relaxed);
+        let mut terminal = Terminal::new();
+        let mut command = Command::new("setsid");
+        command.arg("--ctty").arg(lguest().get_program());
+        command.args(["run", "--memory", "16", "--kernel"]);
+        command.arg(guests().join("built/attacks"));
+        let mut disk = OsString::from("--disk=");
+        disk.push(&self.disk);
+        disk.push(",ro");
+        command.arg(disk).args(&boot.options);
+        let script = self.scratch.path(&format!("script-{number}"));
+        if !boot.script.is_empty() {
+            std::fs::write(&script, Record::all_bytes(boot.script)).unwrap();
+            command.arg("--initrd").arg(&script);
+        }
+        command.arg(format!("--append={}", boot.line));
+        // A file that appears here is one that nobody should have made.
+        let home = self.scratch.path("home");
+        std::fs::create_dir_all(&home).unwrap();
+        command.current_dir(&home).env("HOME", &home);
+        let child = terminal.spawn(&mut command);
+        let end = terminal.run_to_the_end(child, boot.stop);
+        let _ = std::fs::remove_file(script);
+        self.look_around(&terminal, &end);
+        if number.is_multiple_of(64) {
+            innocent().answers();
+        }
+        end
+    }
+
+    #[track_caller]
+    fn look_around(&self, terminal: &Terminal, end: &End) {
+        assert!(terminal.is_as_before(), "the terminal is another: {end:?}");
+        let mut canary = &self.canary;
+        let heard = canary.stream_position().unwrap();
+        assert_eq!(heard, HEARD, "somebody used the canary: {end:?}");
+        let sings = std::fs::read(self.scratch.path("canary")).unwrap();
+        assert_eq!(sings, CANARY, "{end:?}");
+        let disk = std::fs::read(&self.disk).unwrap();
+        assert!(disk == self.contents, "the disk is another: {end:?}");
+        let home = std::fs::read_dir(self.scratch.path("home")).unwrap();
+        let left: Vec<_> = home.flatten().map(|e| e.file_name()).collect();
+        assert!(left.is_empty(), "{left:?} was left: {end:?}");
+    }
+}
+
+impl Drop for Arena {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            innocent().answers();
+        }
+    }
+}
+
+/// A pseudo-terminal, and how it was.
+struct Terminal {
+    keyboard: File,
+    terminal: OwnedFd,
+    before: Termios,
+    shown: Vec<u8>,
+}
+
+impl Terminal {
+    fn new() -> Self {
+        use rustix::fs::{Mode, OFlags};
+        let keyboard = openpt(
+            OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC,
+        )
+        .unwrap();
+        grantpt(&keyboard).unwrap();
+        unlockpt(&keyboard).unwrap();
+        let name = ptsname(&keyboard, Vec::new()).unwrap();
+        let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let terminal =
+            rustix::fs::open(name.as_c_str(), flags, Mode::empty()).unwrap();
+        let before = tcgetattr(&terminal).unwrap();
+        Self {
+            keyboard: keyboard.into(),
+            terminal,
+            before,
+            shown: Vec::new(),
+        }
+    }
+
+    fn spawn(&self, command: &mut Command) -> Child {
+        let end = || self.terminal.try_clone().unwrap();
+        command.stdin(end()).stdout(end()).stderr(end());
+        command.spawn().unwrap()
+    }
+
+    fn is_as_before(&self) -> bool {
+        let (now, then) = (tcgetattr(&self.terminal).unwrap(), &self.before);
+        now.local_modes == then.local_modes
+            && now.input_modes == then.input_modes
+            && now.output_modes == then.output_modes
+            && now.control_modes == then.control_modes
+    }
+
+    /// Reads what is shown until `child` ends, however that comes about.
+    #[track_caller]
+    fn run_to_the_end(&mut self, mut child: Child, stop: Stop) -> End {
+        let pid = Pid::from_child(&child);
+        let process = pidfd_open(pid, PidfdFlags::empty()).unwrap();
+        let start = Instant::now();
+        let mut last = start;
+        let mut asked = None;
+        let mut bytes = [0; 4096];
+        loop {
+            let mut fds = [
+                PollFd::new(&self.keyboard, PollFlags::IN),
+                PollFd::new(&process, PollFlags::IN),
+            ];
+            let pause = Timespec {
+                tv_sec: 0,
+                tv_nsec: 50_000_000,
+            };
+            poll(&mut fds, Some(&pause)).unwrap();
+            let [shown, ended] = fds.map(|fd| !fd.revents().is_empty());
+            if shown {
+                let len = self.keyboard.read(&mut bytes).unwrap_or(0);
+                self.shown.extend(&bytes[..len]);
+                last = Instant::now();
+                continue;
+            }
+            if ended {
+                break;
+            }
+            let late = match asked {
+                Some(asked) => Instant::now() > asked + STOPPING,
+                None => start.elapsed() > LIMIT,
+            };
+            if late {
+                let _ = kill_process(pid, Signal::KILL);
+                panic!("it does not end ({stop:?}): {}", self.text());
+            }
+            if asked.is_none()
+                && stop != Stop::Never
+                && last.elapsed() > SILENCE
+            {
+                asked = Some(Instant::now());
+                if stop == Stop::Signal {
+                    kill_process(pid, Signal::TERM).unwrap();
+                } else {
+                    self.type_interrupts();
+                }
+            }
+        }
+        let status = child.wait().unwrap();
+        let code = status.code().unwrap_or_else(|| {
+            panic!("signal {:?} ended it: {}", status.signal(), self.text())
+        });
+        if asked.is_some() {
+            let wanted = if stop == Stop::Keys { 130 } else { 143 };
+            assert_eq!(code, wanted, "{}", self.text());
+        }
+        self.wait_for_the_group(pid);
+        End {
+            shown: self.text().replace("\r\n", "\n"),
+            code,
+            stopped: asked.is_some(),
+        }
+    }
+
+    /// As somebody types who is fed up.
+    fn type_interrupts(&mut self) {
+        for _ in 0..3 {
+            self.keyboard.write_all(&[3]).unwrap();
+            std::thread::sleep(Duration::from_millis(40));
+        }
+    }
+
+    /// Nobody of its session may be left, not even a moment later.
+    #[track_caller]
+    fn wait_for_the_group(&self, leader: Pid) {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while test_kill_process_group(leader).is_ok() {
+            assert!(Instant::now() < deadline, "orphans: {}", self.text());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.shown).into_owned()
+    }
+}
+
+/// A second Guest, which has done nothing to anybody.
+pub(crate) struct Innocent {
+    guest: Running,
+    asked: usize,
+}
+
+/// The one that is beside all attacks.
+pub(crate) fn innocent() -> MutexGuard<'static, Innocent> {
+    static INNOCENT: OnceLock<Mutex<Innocent>> = OnceLock::new();
+    let innocent = INNOCENT.get_or_init(|| Mutex::new(Innocent::new(&[])));
+    innocent.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Innocent {
+    pub(crate) fn new(options: &[OsString]) -> Self {
+        let mut command = lguest();
+        command.args(["run", "--append=quiet"]).args(options);
+        let guest = Running::start(&mut command);
+        guest.wait_for("lguest> ");
+        Self { guest, asked: 0 }
+    }
+
+    /// A little work, whose result is known: so many primes are below 5000.
+    #[track_caller]
+    pub(crate) fn answers(&mut self) {
+        self.asked += 1;
+        self.guest.type_in(b"run primes 5000\n");
+        self.guest.wait_for_nth("result 669\r\n", self.asked);
+    }
+}
+
+/// Adds to the sum that is told at the end.
+pub(crate) fn count(name: &str, cases: u64, boots: u64, ends: &str) {
+    static ATTACKS: AtomicU64 = AtomicU64::new(0);
+    static CASES: AtomicU64 = AtomicU64::new(0);
+    extern "C" fn sum_up() {
+        let attacks = ATTACKS.load(Ordering::Relaxed);
+        let cases = CASES.load(Ordering::Relaxed);
+        say(&format!("attacks: {attacks} attacks, {cases} cases\n"));
+    }
+    if ATTACKS.fetch_add(1, Ordering::Relaxed) == 0 {
+        #[expect(unsafe_code, reason = "std has no last words")]
+        // SAFETY: the function takes nothing and may be called at any time.
+        unsafe {
+            libc::atexit(sum_up);
+        }
+    }
+    CASES.fetch_add(cases, Ordering::Relaxed);
+    say(&format!(
+        "attack {name}: {cases} cases, {boots} boots{ends}\n"
+    ));
+}
+
+/// In one piece, and past the test runner's ear.
+fn say(line: &str) {
+    let _ = std::io::stderr().write_all(line.as_bytes());
+}

@@ -1,0 +1,85 @@
+//! Jumps to where nobody is expected.
+
+use crate::arena::{Arena, Stop};
+use crate::script::{Long, Record};
+use crate::sweep::{Sweep, stride};
+use crate::target::view;
+use lg_switcher::gates::GatePages;
+use lg_switcher::layout::GATES;
+
+/// How many jumps into the Host's text are tried. Nearly each takes a boot.
+const INTO_TEXT: u64 = 300;
+
+/// How many into the gates, in each of the ways.
+const INTO_GATES: u64 = 150;
+
+/// Something in every register: pointers into the Guest and into the Host.
+fn registers(n: u64) -> Long {
+    let image = view().image.start;
+    Long {
+        rax: n,
+        args: [0x1000_0000_0000, 0xC010_0000, image, !0, n << 32, 4096],
+        rbx: 0x3000_0000_0000,
+        rcx: 16,
+        rbp: 0x3100_0001_0000,
+        r12: 0xC000_0000,
+        ..Long::default()
+    }
+}
+
+/// Every byte of the Host's code, by far jump.
+#[test]
+fn into_the_text_of_the_host() {
+    let text = view().text.clone();
+    let step = stride(text.end - text.start, INTO_TEXT);
+    let script: Vec<Record> = text
+        .step_by(step)
+        .map(|rip| {
+            let n = rip;
+            Record::long_of_a_user(&Long {
+                rip,
+                ..registers(n)
+            })
+        })
+        .collect();
+    Sweep {
+        name: "jump into the Host's text",
+        inside: true,
+        options: Vec::new(),
+        line: "attack=script".into(),
+        script: &script,
+        stop: Stop::Signal,
+    }
+    .run(&Arena::new("text"));
+}
+
+/// Every byte of the gates: as 64-bit code by kernel and user, as 32-bit code
+/// by the kernel.
+#[test]
+fn into_the_gates() {
+    let size = size_of::<GatePages>() as u64;
+    let gates = GATES as u64..GATES as u64 + size;
+    let mut script = Vec::new();
+    for at in gates.step_by(stride(size, INTO_GATES)) {
+        let long = Long {
+            rip: at,
+            ..registers(at)
+        };
+        script.push(Record::long_of_a_user(&long));
+        script.push(Record::long(&long));
+        let [a, b, c, d, ..] = at.to_le_bytes();
+        // A near jump, and a far jump.
+        script.push(Record::code(&[0xB8, a, b, c, d, 0xFF, 0xE0]));
+        script.push(Record::code(&[0xEA, a, b, c, d, 0x33, 0]));
+        script.push(Record::code_of_a_user(&[0xEA, a, b, c, d, 0x33, 0]));
+    }
+    Sweep {
+        name: "jump into the gates",
+        inside: true,
+        options: Vec::new(),
+        line: "attack=script".into(),
+        script: &script,
+        stop: Stop::Signal,
+    }
+    .run(&Arena::new("gates"));
+}

@@ -1,0 +1,26 @@
+//! Attacks from inside: a hostile Guest, and what it hurts.
+//!
+//! `guests/attacks` is the attacker; what it does is written down here, mostly
+//! as tables that it reads from its initial ram disk. A boot that is over is
+//! not judged by its exit code alone. The Guest must have survived or died of
+//! a reason that a person understands; and nobody else may have noticed: not
+//! the terminal, not a file or a descriptor that lay about, not a second Guest
+//! that runs beside it; and no process may be left.
+//!
+//! `LGUEST_ATTACKS=all` tries every case of the attacks that are otherwise
+//! sampled, which takes hours.
+
+#![expect(clippy::unwrap_used, reason = "a test says what went wrong so")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod arena;
+mod script;
+mod sweep;
+mod target;
+
+mod calls;
+mod code;
+mod hypercalls;
+mod jumps;

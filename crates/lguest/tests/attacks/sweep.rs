@@ -1,0 +1,161 @@
+//! An attack of many cases: boot after boot, until all have been tried.
+//!
+//! A boot ends where the Guest dies, and the next one goes on with the case
+//! behind. Whatever a Guest dies of is counted by its reason, less the
+//! numbers in it; and every reason must be one of those that belong to it.
+
+use crate::arena::{Arena, Boot, End, Stop, count};
+use crate::script::Record;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt::Write as _;
+
+/// Reasons that the Host, the Launcher or the watcher may give, without
+/// anybody having touched the Host.
+pub(crate) const REASONS: &[&str] = &[
+    "killed: bad physical address ",
+    "killed: bad virtual address ",
+    "killed: bad page table entry ",
+    "killed: bad page directory entry ",
+    "killed: unhandled trap ",
+    "killed: bad hypercall ",
+    "killed: hypercall ",
+    "killed: LGUEST_INIT a second time",
+    "killed: too many GDT entries",
+    "killed: bad IDT gate type",
+    "killed: bad stack segment",
+    "killed: bad stack pages",
+    "killed: DMA key ",
+    "killed: bad DMA key ",
+    "killed: sent a buffer at a ",
+    "killed: bound a buffer with a ",
+    "killed: bad dma: ",
+    "killed: a disk's key is its page ",
+    "killed: a second request to a disk that is busy with one",
+    "killed: touched the switcher at ",
+    "killed: kernel code ran in 64-bit mode",
+    "CRASH: ",
+    "ended by SIGTERM",
+    "ended by ^C^C^C",
+];
+
+/// Reasons of a Guest that has been inside the Host.
+pub(crate) const FROM_INSIDE: &[&str] = &[
+    "killed: the Host faulted: signal ",
+    "killed: the Host is wrong about something, in ",
+    "killed: its Host asked for ",
+    "killed: page ",
+    "killed: the machine has no room for more mappings",
+    "killed: the host cannot start another process for the guest",
+    "lost: a process of the guest tried a forbidden system call and was \
+     stopped (SIGSYS)",
+    "lost: a process of the guest lost its stack (SIGSEGV)",
+    "lost: a process of the guest was killed by signal ",
+    "lost: a process of the guest ended with status ",
+];
+
+/// An attack.
+pub(crate) struct Sweep<'a> {
+    pub(crate) name: &'static str,
+    /// Where the attacker may get to.
+    pub(crate) inside: bool,
+    pub(crate) options: Vec<OsString>,
+    /// What stands on the command line.
+    pub(crate) line: String,
+    pub(crate) script: &'a [Record],
+    /// Who stops it when it hangs.
+    pub(crate) stop: Stop,
+}
+
+impl Sweep<'_> {
+    /// Runs it all in `arena`.
+    #[track_caller]
+    pub(crate) fn run(&self, arena: &Arena) -> Vec<End> {
+        let mut next = 0;
+        let mut cases = 0;
+        let mut ends = Vec::new();
+        let mut reasons: BTreeMap<String, u64> = BTreeMap::new();
+        loop {
+            let end = arena.boot(&Boot {
+                options: self.options.clone(),
+                line: format!("{} from={next}", self.line),
+                script: self.script,
+                stop: self.stop,
+            });
+            if let Some(survived) = end.survived() {
+                assert_eq!(end.code, 0, "{end:?}");
+                cases += survived;
+                ends.push(end);
+                break;
+            }
+            let reason = end.reason().unwrap_or_else(|| {
+                panic!("{}: it ended without a reason: {end:?}", self.name)
+            });
+            assert!(
+                self.knows(reason),
+                "{}: what reason is {reason:?}? {end:?}",
+                self.name
+            );
+            assert_eq!(end.stopped, reason.starts_with("ended by "), "{end:?}");
+            *reasons.entry(without_numbers(reason)).or_default() += 1;
+            let last = end.last().unwrap_or_else(|| {
+                panic!("{}: it ended too early: {end:?}", self.name)
+            });
+            assert!(last >= next, "{end:?}");
+            cases += last + 1 - next;
+            next = last + 1;
+            ends.push(end);
+            if !self.script.is_empty() && next >= self.script.len() as u64 {
+                break;
+            }
+        }
+        let mut told = String::new();
+        for (reason, times) in &reasons {
+            let _ = write!(told, "\n    {times} × {reason}");
+        }
+        count(self.name, cases, ends.len() as u64, &told);
+        ends
+    }
+
+    fn knows(&self, reason: &str) -> bool {
+        let inside: &[&str] = if self.inside { FROM_INSIDE } else { &[] };
+        let mut known = REASONS.iter().chain(inside);
+        known.any(|known| reason.starts_with(known))
+    }
+}
+
+/// A reason without the numbers in it.
+fn without_numbers(reason: &str) -> String {
+    let mut plain = String::new();
+    for word in reason.split(' ') {
+        let number = word.trim_matches(|c| "(),:".contains(c));
+        let is_number = number.starts_with("0x")
+            || number.chars().all(|c| c.is_ascii_digit());
+        let word = if is_number && !number.is_empty() {
+            word.replace(number, "N")
+        } else {
+            word.into()
+        };
+        if !plain.is_empty() {
+            plain.push(' ');
+        }
+        plain += &word;
+    }
+    plain
+}
+
+/// Whether all cases are tried.
+pub(crate) fn all() -> bool {
+    std::env::var("LGUEST_ATTACKS").is_ok_and(|value| value == "all")
+}
+
+/// A step through `count` cases that tries about `wanted` of them, and is no
+/// divisor of anything; 1 where all are tried.
+pub(crate) fn stride(count: u64, wanted: u64) -> usize {
+    let stride = (count / wanted).max(1) | 1;
+    if all() {
+        1
+    } else {
+        usize::try_from(stride).unwrap()
+    }
+}
