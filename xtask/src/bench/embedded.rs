@@ -92,11 +92,11 @@ fn one(
     let mut add = |row: &str, value: f64, unit: &str| {
         results.add(TITLE, row, system, Ok(Figure::new(value, unit)));
     };
-    let (_, entered) = guest.wait_for("ready after ", PATIENCE)?;
-    add(FIRST, milliseconds(entered), "ms");
-    guest.wait_for("lguest guest ready: ", PATIENCE)?;
+    let (said, _) = guest.wait_for("lguest guest ready: ", PATIENCE)?;
     let (ready, _) = guest.wait_for(" ms", PATIENCE)?;
-    let ready = ready.parse().map_err(|_| format!("ready: {ready}?"))?;
+    let ready: f64 = ready.parse().map_err(|_| format!("ready: {ready}?"))?;
+    let own = stamp(&said).ok_or("its messages have no times")?;
+    add(FIRST, ready - own, "ms");
     add(READY, ready, "ms");
     let (_, shown) = guest.wait_for(PROMPT, PATIENCE)?;
     add(SHOWN, milliseconds(shown), "ms");
@@ -114,6 +114,14 @@ fn one(
         add(name, value, "ns");
     }
     guest.say("poweroff")
+}
+
+/// The time on the last message, in milliseconds since the guest's first
+/// instruction.
+fn stamp(said: &str) -> Option<f64> {
+    let (_, last) = said.rsplit_once("[ ")?;
+    let seconds: f64 = last.split_once(']')?.0.trim().parse().ok()?;
+    Some(seconds * 1e3)
 }
 
 /// A line of the guest's: what it is about, and nanoseconds.
@@ -166,5 +174,8 @@ mod tests {
         let line = "  a sleep of 1 ms is too long by             252133.0 ns";
         assert_eq!(figure(line), Some((SAID[12], 252_133.0)));
         assert_eq!(figure("bench"), None);
+        let said = "[    0.000666] one\n[    0.003012] two\n";
+        assert_eq!(stamp(said), Some(3.012));
+        assert_eq!(stamp("one"), None);
     }
 }

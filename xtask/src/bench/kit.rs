@@ -11,6 +11,7 @@ use std::process::{Command, Stdio};
 const VMLINUX: &str = "LGUEST_TEST_VMLINUX";
 const INITRD: &str = "LGUEST_TEST_INITRD";
 const PROGRAM: &str = "LGUEST_BENCH_PROGRAM";
+const UML_PROGRAM: &str = "LGUEST_BENCH_UML_PROGRAM";
 const QEMU_KERNEL: &str = "LGUEST_BENCH_QEMU_KERNEL";
 
 /// The program's name in the guest, where it is the first process.
@@ -31,6 +32,8 @@ pub(super) struct Kit {
     pub(super) busybox: Option<PathBuf>,
     /// A kernel with a serial console, for QEMU.
     pub(super) qemu_kernel: Option<PathBuf>,
+    /// Our program for User Mode Linux, which may be of another kind.
+    pub(super) uml_initrd: Option<PathBuf>,
     /// Where files may be made.
     pub(super) folder: PathBuf,
 }
@@ -51,11 +54,18 @@ impl Kit {
             small: folder.join("initrd-small"),
             busybox: None,
             qemu_kernel: given(QEMU_KERNEL),
+            uml_initrd: None,
             folder: folder.to_owned(),
         };
         let program = read(&kit.program)?;
         let ours = archive::with_program(FIRST_PROCESS, &program);
         write(&kit.small, &ours)?;
+        if let Some(program) = given(UML_PROGRAM) {
+            let path = folder.join("initrd-uml");
+            let program = read(&program)?;
+            write(&path, &archive::with_program(FIRST_PROCESS, &program))?;
+            kit.uml_initrd = Some(path);
+        }
         let mut all = Vec::new();
         if let Some(given) = &kit.given {
             all = read(given)?;
@@ -88,7 +98,8 @@ impl Kit {
             .args(["-O", "none,filetype,sparse_super"])
             .arg(&disks[1])
             .env("PATH", path_with_sbin())
-            .stderr(Stdio::null()) // it finds small inodes old-fashioned
+            .stdout(Stdio::null()) // it finds small inodes old-fashioned
+            .stderr(Stdio::null())
             .status();
         match made {
             Ok(status) if status.success() => Ok(disks),

@@ -5,9 +5,10 @@
 
 use super::conversation::Conversation;
 use super::kit::{FIRST_PROCESS, Kit};
+use super::options::Options;
 use super::results::System;
 use crate::program::exists;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -22,8 +23,17 @@ pub(super) struct Machine<'a> {
     pub(super) small: bool,
     /// An empty disk and one with a file system.
     pub(super) disks: Option<[PathBuf; 2]>,
-    /// The file of a network between guests.
-    pub(super) sharenet: Option<PathBuf>,
+    /// A network with another machine of the kind.
+    pub(super) network: Option<Network>,
+}
+
+/// One end of a network of two.
+#[derive(Clone)]
+pub(super) struct Network {
+    /// A name in the file system by which they find each other.
+    pub(super) path: PathBuf,
+    /// Whether it is the one that was there first.
+    pub(super) first: bool,
 }
 
 /// How long a machine may take to come up: an emulator is slow.
@@ -31,6 +41,22 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 const QEMU: &str = "qemu-system-i386";
 const UML: &str = "linux";
+
+/// The systems that are wanted, whether they are there or not, each with the
+/// lguest that it is about.
+pub(super) fn wanted(
+    options: &Options,
+    lguest: &Path,
+) -> Vec<(System, PathBuf)> {
+    let mut systems = vec![System::Native, System::Lguest];
+    if options.peers {
+        systems.extend([System::Qemu, System::Uml]);
+    }
+    let ours = systems.into_iter().map(|s| (s, lguest.to_owned()));
+    let other = options.baseline.iter();
+    let other = other.map(|path| (System::Baseline, path.clone()));
+    ours.chain(other).collect()
+}
 
 /// Whether there is such a system here; else, why not.
 pub(super) fn is_there(system: System, kit: &Kit) -> Result<(), String> {
@@ -40,90 +66,144 @@ pub(super) fn is_there(system: System, kit: &Kit) -> Result<(), String> {
             Err("give LGUEST_BENCH_QEMU_KERNEL".into())
         }
         System::Uml if !exists(UML) => Err(format!("no {UML}")),
+        System::Uml if kit.uml_initrd.is_none() => {
+            Err("give LGUEST_BENCH_UML_PROGRAM".into())
+        }
         _ => Ok(()),
     }
 }
 
-impl Machine<'_> {
+impl<'a> Machine<'a> {
+    /// One without anything beside its memory.
+    pub(super) fn bare(
+        system: System,
+        lguest: &Path,
+        kit: &'a Kit,
+        megabytes: u32,
+    ) -> Self {
+        Self {
+            system,
+            kit,
+            lguest: lguest.to_owned(),
+            megabytes,
+            small: true,
+            disks: None,
+            network: None,
+        }
+    }
+
     /// Starts it, up to where it listens; answers how long that took.
     pub(super) fn start(&self) -> Result<(Conversation, Duration), String> {
         let name = self.system.name();
         let log = self.kit.folder.join(format!("{name}.log"));
         let mut machine = Conversation::start(self.command(), Some(&log))?;
-        let time = if self.system == System::Native {
-            Duration::ZERO
-        } else {
-            machine.wait_for("bench ready", PATIENCE)?.1
-        };
-        // The rest of the line.
-        if self.system != System::Native {
-            machine.wait_for("\n", PATIENCE)?;
+        if self.system == System::Native {
+            return Ok((machine, Duration::ZERO));
         }
+        let (_, time) = machine.wait_for("bench ready", PATIENCE)?;
+        // The rest of the line.
+        machine.wait_for("\n", PATIENCE)?;
         Ok((machine, time))
     }
 
     fn command(&self) -> Command {
         let kit = self.kit;
         let initrd = if self.small { &kit.small } else { &kit.initrd };
-        let first = format!("rdinit=/{FIRST_PROCESS}");
+        let words = format!("quiet rdinit=/{FIRST_PROCESS}");
         match self.system {
             System::Native => self.native(),
             System::Lguest | System::Baseline => {
-                let mut command = Command::new(&self.lguest);
-                command.arg(format!("--initrd={}", initrd.display()));
-                for disk in self.disks.iter().flatten() {
-                    command.arg(format!("--block={}", disk.display()));
-                }
-                if let Some(net) = &self.sharenet {
-                    command.arg(format!("--sharenet={}", net.display()));
-                }
-                command.arg(self.megabytes.to_string()).arg(&kit.vmlinux);
-                command.args(["console=hvc0", "quiet", &first]);
+                let mut command = self.lguest(initrd);
+                command.arg(format!("console=hvc0 {words}"));
                 command
             }
             System::Qemu => {
-                let mut command = Command::new(QEMU);
-                command.args(["-accel", "tcg", "-nodefaults", "-no-reboot"]);
-                command.args(["-display", "none", "-serial", "stdio"]);
-                // The memory as a file, so that it can be told from the rest.
-                command.arg("-object").arg(format!(
-                    "memory-backend-memfd,id=ram,size={}M",
-                    self.megabytes
-                ));
-                command.args(["-machine", "pc,memory-backend=ram", "-m"]);
-                command.arg(self.megabytes.to_string());
-                command.arg("-kernel");
-                command.args(kit.qemu_kernel.as_ref());
-                command.arg("-initrd").arg(initrd);
-                for disk in self.disks.iter().flatten() {
-                    let disk = disk.display();
-                    command.arg("-drive");
-                    command.arg(format!("file={disk},format=raw,if=ide"));
-                }
+                let mut command = self.qemu(initrd);
                 command.arg("-append");
-                command.arg(format!("console=ttyS0 quiet {first}"));
+                command.arg(format!("console=ttyS0 {words}"));
                 command
             }
             System::Uml => {
-                let mut command = Command::new(UML);
-                command.arg(format!("mem={}M", self.megabytes));
-                command.arg(format!("initrd={}", initrd.display()));
-                for (letter, disk) in
-                    "ab".chars().zip(self.disks.iter().flatten())
-                {
-                    command.arg(format!("ubd{letter}={}", disk.display()));
-                }
-                command.args(["con=none", "con0=fd:0,fd:1", "quiet", &first]);
+                let mut command = self.uml();
+                command.args(words.split(' '));
                 command
             }
         }
+    }
+
+    /// An lguest that still lacks its kernel's arguments.
+    pub(super) fn lguest(&self, initrd: &Path) -> Command {
+        let mut command = Command::new(&self.lguest);
+        command.arg("--verbose");
+        command.arg(format!("--initrd={}", initrd.display()));
+        for disk in self.disks.iter().flatten() {
+            command.arg(format!("--block={}", disk.display()));
+        }
+        if let Some(net) = &self.network {
+            command.arg(format!("--sharenet={}", net.path.display()));
+        }
+        command.arg(self.megabytes.to_string());
+        command.arg(&self.kit.vmlinux);
+        command
+    }
+
+    /// A QEMU that still lacks its kernel's arguments.
+    pub(super) fn qemu(&self, initrd: &Path) -> Command {
+        let mut command = Command::new(QEMU);
+        command.args(["-accel", "tcg", "-nodefaults", "-no-reboot"]);
+        command.args(["-display", "none", "-serial", "stdio"]);
+        // The memory as a file, so that it can be told from the rest.
+        command.arg("-object").arg(format!(
+            "memory-backend-memfd,id=ram,size={}M",
+            self.megabytes
+        ));
+        command.args(["-machine", "pc,memory-backend=ram", "-m"]);
+        command.arg(self.megabytes.to_string());
+        command.arg("-kernel");
+        command.args(self.kit.qemu_kernel.as_ref());
+        command.arg("-initrd").arg(initrd);
+        for (index, disk) in self.disks.iter().flatten().enumerate() {
+            let disk = disk.display();
+            command
+                .arg("-drive")
+                .arg(format!("file={disk},format=raw,if=ide,index={index}"));
+        }
+        if let Some(net) = &self.network {
+            let server = if net.first { "on" } else { "off" };
+            let number = if net.first { 1 } else { 2 };
+            command.arg("-netdev").arg(format!(
+                "stream,id=net,server={server},addr.type=unix,addr.path={}",
+                net.path.display()
+            ));
+            command.arg("-device");
+            command.arg(format!(
+                "e1000,netdev=net,mac=52:54:00:12:34:{number:02}"
+            ));
+        }
+        command
+    }
+
+    fn uml(&self) -> Command {
+        let mut command = Command::new(UML);
+        command.arg(format!("mem={}M", self.megabytes));
+        if let Some(initrd) = &self.kit.uml_initrd {
+            command.arg(format!("initrd={}", initrd.display()));
+        }
+        for (letter, disk) in "ab".chars().zip(self.disks.iter().flatten()) {
+            command.arg(format!("ubd{letter}={}", disk.display()));
+        }
+        command.args(["con=none", "con0=fd:0,fd:1"]);
+        command
     }
 
     fn native(&self) -> Command {
         let kit = self.kit;
         let mut command = Command::new(&kit.program);
         command.arg("serve").current_dir(&kit.folder);
-        command.env("cpu", last_processor().to_string());
+        // Two that talk to each other may each have a processor, as guests do.
+        if self.network.is_none() {
+            command.env("cpu", last_processor().to_string());
+        }
         command.env("tree", &kit.folder);
         if let Some(busybox) = &kit.busybox {
             command.env("busybox", busybox);

@@ -16,8 +16,14 @@ mod smoke;
 
 mod archive;
 mod kit;
-mod linux;
 mod machines;
+mod subject;
+
+mod linux;
+
+mod growth;
+mod network;
+mod start;
 
 mod json;
 mod plot;

@@ -1,8 +1,8 @@
 //! What came out: for each row and system, a number for each round.
 //!
-//! Of each round there are two: what it cost as a rule, and what it cost in
-//! the best of some short pieces. On a machine that others use, too, the
-//! second is nearer to the truth.
+//! Of each round there are two: what it cost as a rule when nobody disturbed,
+//! and what it cost in the best of some short pieces. On a machine that others
+//! use, too, the second is nearer to the truth.
 
 use std::collections::BTreeMap;
 

@@ -1,0 +1,138 @@
+//! A system under test: asked for rows, and started again when it breaks.
+//!
+//! What it answers goes on record as it is; what it does not answer is on
+//! record, too, with the last thing that it said.
+
+use super::conversation::Conversation;
+use super::machines::{Machine, is_there};
+use super::options::Options;
+use super::results::{Figure, Results};
+use std::time::Duration;
+
+/// How long one row may take on the slowest system.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A machine, and what it has to be told when it comes up.
+pub(super) struct Subject<'a> {
+    pub(super) machine: Machine<'a>,
+    greetings: Vec<String>,
+    running: Option<Conversation>,
+    /// Why it is not tried again.
+    given_up: Option<String>,
+}
+
+impl<'a> Subject<'a> {
+    pub(super) fn new(
+        machine: Machine<'a>,
+        options: &Options,
+        greetings: &[&str],
+    ) -> Self {
+        let given_up = is_there(machine.system, machine.kit).err();
+        let mut all = vec![format!("ms {}", options.milliseconds)];
+        all.extend(greetings.iter().map(|&line| line.to_owned()));
+        Self {
+            machine,
+            greetings: all,
+            running: None,
+            given_up,
+        }
+    }
+
+    /// Asks for a row, and puts the answer on record under the row's name
+    /// with this behind it.
+    pub(super) fn ask(
+        &mut self,
+        section: &'static str,
+        row: &str,
+        suffix: &str,
+        results: &mut Results,
+    ) {
+        let system = self.machine.system;
+        let mut add = |row: &str, outcome| {
+            results.add(section, &format!("{row}{suffix}"), system, outcome);
+        };
+        match self.say(row) {
+            Ok(lines) => {
+                for line in &lines {
+                    if let Some((row, outcome)) = figure(line) {
+                        add(row, outcome);
+                    }
+                }
+                let row = format!("{row}{suffix}");
+                results.must_have(section, &row, system);
+            }
+            Err(why) => add(row, Err(why)),
+        }
+    }
+
+    /// Says something to the machine, which is started if it is not up.
+    pub(super) fn say(&mut self, line: &str) -> Result<Vec<String>, String> {
+        if let Some(why) = &self.given_up {
+            return Err(why.clone());
+        }
+        let started = self.running.is_none();
+        let answer = self.running().and_then(|m| m.ask(line, PATIENCE));
+        if let Err(why) = &answer {
+            self.running = None;
+            // It does not come up, or not far.
+            if started {
+                self.given_up = Some(why.clone());
+            }
+        }
+        answer
+    }
+
+    /// The machine's process.
+    pub(super) fn id(&mut self) -> Result<u32, String> {
+        Ok(self.running()?.id())
+    }
+
+    fn running(&mut self) -> Result<&mut Conversation, String> {
+        if let Some(why) = &self.given_up {
+            return Err(why.clone());
+        }
+        if self.running.is_none() {
+            let (mut machine, _) = self.machine.start()?;
+            for line in &self.greetings {
+                for said in machine.ask(line, PATIENCE)? {
+                    if let Some((what, Err(why))) = figure(&said) {
+                        return Err(format!("{what}: {why}"));
+                    }
+                }
+            }
+            self.running = Some(machine);
+        }
+        self.running.as_mut().ok_or_else(|| "it is gone".into())
+    }
+}
+
+/// A line of the program's: a row, and its figure or why there is none.
+fn figure(line: &str) -> Option<(&str, Result<Figure, String>)> {
+    let (row, rest) = line.split_once(' ')?;
+    if let Some(why) = rest.strip_prefix("- ") {
+        return Some((row, Err(why.into())));
+    }
+    let mut words = rest.split(' ');
+    let value = words.next()?.parse().ok()?;
+    let unit = words.next()?.to_owned();
+    let best = words.next()?.parse().ok()?;
+    let figure = Figure { value, unit, best };
+    words.next().is_none().then_some((row, Ok(figure)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_figures_or_reasons_or_nothing() {
+        let (row, found) = figure("pipe 7812.5 ns 7700.0").unwrap();
+        let found = found.unwrap();
+        assert_eq!((row, found.value, found.best), ("pipe", 7812.5, 7700.0));
+        assert_eq!(found.unit, "ns");
+        let (row, found) = figure("tar - no busybox").unwrap();
+        assert_eq!((row, found.unwrap_err().as_str()), ("tar", "no busybox"));
+        assert!(figure("hdc: lost interrupt").is_none());
+        assert!(figure("[  0.5] a b c d").is_none());
+    }
+}
