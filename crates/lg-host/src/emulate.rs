@@ -117,6 +117,69 @@ fn instruction(code: &[u8]) -> Option<Instruction<'_>> {
     }
 }
 
+/// How many bytes the instruction at the start of `code` has, as 32-bit code;
+/// `None` where it is cut off, too long, or not to be told: the 16-bit
+/// addresses that nobody uses, and what came after SSE4.
+pub(crate) fn length(code: &[u8]) -> Option<usize> {
+    let found = instruction(code)?;
+    let opcode = match (found.opcode, found.rest) {
+        (0x0F38 | 0x0F3A, [_, ..]) => found.opcode,
+        // With a register behind them these are VEX and XOP.
+        (0x62 | 0xC4 | 0xC5, [0xC0..=0xFF, ..]) => return None,
+        (0x8F, &[byte, ..]) if byte & 0x38 != 0 => return None,
+        (opcode, _) => opcode,
+    };
+    let third = matches!(opcode, 0x0F38 | 0x0F3A);
+    let mut length = found.length as usize + usize::from(third);
+    let mut reg = 0;
+    if has_mod_rm(opcode) {
+        if found.address_16 {
+            return None;
+        }
+        let rest = code.get(length..)?;
+        let mod_rm = mod_rm(rest, &Registers::default())?;
+        reg = mod_rm.reg;
+        length += mod_rm.length as usize;
+    }
+    length += immediate(opcode, reg, found.operand_16, found.address_16);
+    (length <= code.len().min(MAX_INSTRUCTION)).then_some(length)
+}
+
+/// Bytes of what follows the opcode and its ModRM, whose middle is `reg`
+/// (Intel SDM volume 2, appendix A).
+fn immediate(
+    opcode: u16,
+    reg: u8,
+    operand_16: bool,
+    address_16: bool,
+) -> usize {
+    let word = if operand_16 { 2 } else { 4 };
+    match opcode {
+        0x00..=0x3F if opcode & 7 == 4 => 1,
+        0x00..=0x3F if opcode & 7 == 5 => word,
+        0x68 | 0x69 | 0x81 | 0xA9 | 0xB8..=0xBF | 0xC7 => word,
+        0xE8 | 0xE9 | 0x0F80..=0x0F8F => word,
+        0x6A | 0x6B | 0x70..=0x7F | 0x80 | 0x82 | 0x83 | 0xA8 => 1,
+        0xB0..=0xB7 | 0xC0 | 0xC1 | 0xC6 | 0xCD | 0xD4 | 0xD5 => 1,
+        0xE0..=0xE7 | 0xEB => 1,
+        0xA0..=0xA3 => {
+            if address_16 {
+                2
+            } else {
+                4
+            }
+        }
+        0x9A | 0xEA => word + 2,
+        0xC2 | 0xCA => 2,
+        0xC8 => 3,
+        0xF6 if reg < 2 => 1,
+        0xF7 if reg < 2 => word,
+        0x0F0F | 0x0F3A | 0x0F70..=0x0F73 | 0x0FA4 | 0x0FAC => 1,
+        0x0FBA | 0x0FC2 | 0x0FC4..=0x0FC6 => 1,
+        _ => 0,
+    }
+}
+
 /// A ModRM byte and what hangs on it.
 struct ModRm {
     /// The middle three bits: a register, or more opcode.
@@ -644,6 +707,39 @@ mod tests {
         assert_eq!(host.vm.regs.eip.get(), eip);
         assert!(host.port_io(&code[1..]));
         assert_eq!(host.vm.regs.eip.get(), eip + 15);
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(20_000))]
+
+        /// An instruction is as long as another decoder says. That one refuses
+        /// what no processor carries out; ours does not mind, for it only has
+        /// to stay in step with code that runs.
+        #[test]
+        fn lengths_are_those_of_another_decoder(code: [u8; 20]) {
+            use iced_x86::{Decoder, DecoderOptions};
+            let options = DecoderOptions::NONE;
+            let other = Decoder::new(32, &code, options).decode();
+            let ours = length(&code);
+            if let (false, Some(ours)) = (other.is_invalid(), ours) {
+                proptest::prop_assert_eq!(ours, other.len(), "{:x?}", code);
+            }
+        }
+
+        /// What compilers make of 2007 is not refused.
+        #[test]
+        fn common_instructions_have_a_length(
+            opcode in proptest::sample::select(&[
+                0x01_u8, 0x29, 0x31, 0x39, 0x50, 0x58, 0x68, 0x6A, 0x74, 0x83,
+                0x81, 0x85, 0x89, 0x8B, 0x8D, 0xA1, 0xA3, 0xB8, 0xC3, 0xC7,
+                0xE8, 0xE9, 0xEB, 0xF6, 0xFF,
+            ][..]),
+            rest: [u8; 14],
+        ) {
+            let mut code = [opcode; 15];
+            code[1..].copy_from_slice(&rest);
+            proptest::prop_assert!(length(&code).is_some(), "{:x?}", code);
+        }
     }
 
     #[test]

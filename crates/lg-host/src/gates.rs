@@ -16,6 +16,8 @@
 //! which is always right. A Guest that reads its own code sees the patch; that
 //! is the price, and `slow_paths` is for whoever cannot pay it.
 
+mod jumps;
+
 use crate::address::{GuestPhys, GuestVirt, as_word};
 use crate::emulate::general;
 use crate::kill::Kill;
@@ -94,10 +96,6 @@ const NOP: u8 = 0x90;
 /// The selector of 64-bit code, as it stands in a far jump.
 #[allow(clippy::cast_possible_truncation)] // it is 0x33
 const LONG_CS: u8 = crate::segments::REAL_LONG_CS as u8;
-
-/// How far around a hypercall we look for jumps into the middle of it. A
-/// relative jump with a wider reach is a whole function away.
-const LOOK_AROUND: u32 = 2048;
 
 impl Host<'_> {
     /// The Guest came through a gate.
@@ -266,42 +264,6 @@ impl Host<'_> {
                 return length;
             }
         }
-    }
-
-    /// Whether what may be a relative jump nearby ends inside `start..end`,
-    /// its first byte not counted.
-    fn is_jumped_into(&self, start: u32, end: u32) -> bool {
-        let from = start.saturating_sub(LOOK_AROUND);
-        let mut window = [0; 256];
-        let mut at = from;
-        while at < end.saturating_add(LOOK_AROUND) {
-            let got = self.fetch(GuestVirt(at), &mut window);
-            for i in 0..got {
-                let here = at.wrapping_add(as_word(i));
-                if (start..end).contains(&here) {
-                    continue;
-                }
-                let rest = &window[i..got];
-                let target = match *rest {
-                    [0xEB | 0x70..=0x7F | 0xE0..=0xE3, by, ..] => here
-                        .wrapping_add(2)
-                        .wrapping_add_signed(i32::from(by.cast_signed())),
-                    [0xE8 | 0xE9, a, b, c, d, ..] => here
-                        .wrapping_add(5)
-                        .wrapping_add(u32::from_le_bytes([a, b, c, d])),
-                    [0x0F, 0x80..=0x8F, a, b, c, d, ..] => here
-                        .wrapping_add(6)
-                        .wrapping_add(u32::from_le_bytes([a, b, c, d])),
-                    _ => continue,
-                };
-                if start < target && target < end {
-                    return true;
-                }
-            }
-            // Windows overlap, so that no instruction is cut in two.
-            at = at.saturating_add(as_word(window.len()) - 8);
-        }
-        false
     }
 
     /// A system call has trapped; eip is behind its `int $0x80`. If that was
