@@ -59,9 +59,7 @@ impl Host<'_> {
         let ring = self.shared(offset::HCALLS);
         for _ in 0..RING_SIZE {
             let n = self.vm.next_hcall.get();
-            let mut done = [HCALL_DONE];
-            self.memory.read(status.plus(n), &mut done)?;
-            if done[0] == HCALL_DONE {
+            if self.memory.byte(status.plus(n))? == HCALL_DONE {
                 break;
             }
             self.vm.next_hcall.set((n + 1) % RING_SIZE);

@@ -51,6 +51,17 @@ impl Memory {
         }
     }
 
+    /// The byte at `addr`.
+    ///
+    /// # Errors
+    ///
+    /// [`Kill::BadAddress`].
+    pub fn byte(&self, addr: GuestPhys) -> Result<u8, Kill> {
+        let at = self.pointer(addr, 1)?;
+        // SAFETY: `pointer` has checked the range (invariant 1).
+        Ok(unsafe { at.read() })
+    }
+
     /// The word at `addr`, which may be unaligned.
     ///
     /// # Errors

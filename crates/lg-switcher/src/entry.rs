@@ -20,10 +20,10 @@ use crate::layout::{EXIT_FRAME, STACK, STATE, State};
 use crate::mailbox::Request;
 use crate::world::{Outside, state};
 use core::arch::{asm, global_asm};
-use core::cell::UnsafeCell;
+use core::cell::{Cell, UnsafeCell};
 use core::fmt::Write;
 use core::mem::offset_of;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, compiler_fence};
 use lg_host::kill::Kill;
 use lg_host::run::{Event, Host};
 use lg_host::state::{Registers, Vm};
@@ -149,7 +149,7 @@ fn host() -> &'static mut Host<'static> {
 /// put the Guest's registers where they belong. `masked`: signals are blocked
 /// and have to be let through again.
 pub(crate) fn enter(event: Event, masked: bool) -> ! {
-    KICKED.store(0, Ordering::SeqCst);
+    look_from_now_on();
     let result = host().run_guest(event);
     leave_or_die(result, masked)
 }
@@ -165,9 +165,16 @@ pub(crate) fn begin() -> ! {
 /// instruction.
 extern "C" fn recheck() -> ! {
     state().vm.counters.restarts.count();
-    KICKED.store(0, Ordering::SeqCst);
+    look_from_now_on();
     let result = host().get_ready();
     leave_or_die(result, false)
+}
+
+/// The Host is about to look around: kicks from here on are new. Only our own
+/// handler writes the word, so the compiler alone has to keep the order.
+fn look_from_now_on() {
+    KICKED.store(0, Ordering::Relaxed);
+    compiler_fence(Ordering::SeqCst);
 }
 
 fn leave_or_die(result: Result<(), Kill>, masked: bool) -> ! {
@@ -180,7 +187,7 @@ fn leave_or_die(result: Result<(), Kill>, masked: bool) -> ! {
 /// Somebody wants attention, and the Host is busy: it will look when it is
 /// done. Answers where the interrupted code has to go on.
 pub(crate) fn note_kick(rip: u64) -> u64 {
-    KICKED.store(1, Ordering::SeqCst);
+    KICKED.store(1, Ordering::Relaxed);
     state().vm.kick.fetch_add(1, Ordering::SeqCst);
     let start = &raw const lg_leave_start as u64;
     let end = &raw const lg_leave_end as u64;
@@ -314,6 +321,29 @@ fn unblock_signals() {
     };
 }
 
+/// What is in the segment registers. The Host's own code does not touch them
+/// between the Guest's leaving and its going on.
+struct Live {
+    ds: Cell<u32>,
+    es: Cell<u32>,
+    fs: Cell<u32>,
+    gs: Cell<u32>,
+    fs_base: Cell<u32>,
+    gs_base: Cell<u32>,
+}
+
+// SAFETY: there is one thread.
+unsafe impl Sync for Live {}
+
+static LIVE: Live = Live {
+    ds: Cell::new(0),
+    es: Cell::new(0),
+    fs: Cell::new(0),
+    gs: Cell::new(0),
+    fs_base: Cell::new(0),
+    gs_base: Cell::new(0),
+};
+
 /// Saves the selectors and bases that only the registers know.
 pub(crate) fn save_segments(regs: &Registers) {
     let (ds, es, fs, gs): (u32, u32, u32, u32);
@@ -330,13 +360,19 @@ pub(crate) fn save_segments(regs: &Registers) {
             options(nomem, nostack, preserves_flags),
         );
     };
-    regs.ds.set(ds);
-    regs.es.set(es);
-    regs.fs.set(fs);
-    regs.gs.set(gs);
     // A base that no 32-bit program can have is none that it has set.
-    regs.fs_base.set(fs_base as u32);
-    regs.gs_base.set(gs_base as u32);
+    let (fs_base, gs_base) = (fs_base as u32, gs_base as u32);
+    for (place, live, value) in [
+        (&regs.ds, &LIVE.ds, ds),
+        (&regs.es, &LIVE.es, es),
+        (&regs.fs, &LIVE.fs, fs),
+        (&regs.gs, &LIVE.gs, gs),
+        (&regs.fs_base, &LIVE.fs_base, fs_base),
+        (&regs.gs_base, &LIVE.gs_base, gs_base),
+    ] {
+        place.set(value);
+        live.set(value);
+    }
 }
 
 /// Loads what differs. Loading a selector changes the base, so bases come
@@ -346,26 +382,25 @@ pub(crate) fn save_segments(regs: &Registers) {
     reason = "one promise holds for all six"
 )]
 fn load_segments(regs: &Registers) {
-    let live = Registers::default();
-    save_segments(&live);
+    let live = &LIVE;
+    let changed = |live: &Cell<u32>, wanted: &Cell<u32>| {
+        live.replace(wanted.get()) != wanted.get()
+    };
     // SAFETY: data segments mean nothing to 64-bit code; a selector that
     // cannot be loaded faults, and the fault ends the Guest.
     unsafe {
-        if live.ds.get() != regs.ds.get() {
+        if changed(&live.ds, &regs.ds) {
             asm!("mov ds, {:e}", in(reg) regs.ds.get());
         }
-        if live.es.get() != regs.es.get() {
+        if changed(&live.es, &regs.es) {
             asm!("mov es, {:e}", in(reg) regs.es.get());
         }
-        if live.fs.get() != regs.fs.get()
-            || live.fs_base.get() != regs.fs_base.get()
-        {
+        // Not `||`: both have to be noted.
+        if changed(&live.fs, &regs.fs) | changed(&live.fs_base, &regs.fs_base) {
             asm!("mov fs, {:e}", in(reg) regs.fs.get());
             asm!("wrfsbase {}", in(reg) u64::from(regs.fs_base.get()));
         }
-        if live.gs.get() != regs.gs.get()
-            || live.gs_base.get() != regs.gs_base.get()
-        {
+        if changed(&live.gs, &regs.gs) | changed(&live.gs_base, &regs.gs_base) {
             asm!("mov gs, {:e}", in(reg) regs.gs.get());
             asm!("wrgsbase {}", in(reg) u64::from(regs.gs_base.get()));
         }

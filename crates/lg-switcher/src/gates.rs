@@ -44,6 +44,9 @@ pub(crate) struct XmmArea(pub(crate) [[u8; 16]; 8]);
 /// Where the general registers are kept.
 const REGS: usize = STATE + offset_of!(State, vm) + offset_of!(Vm, regs);
 
+/// Flags of the Guest's with which our code must not run: TF, DF, NT and AC.
+const UNCLEAN: u32 = 1 << 8 | 1 << 10 | 1 << 14 | 1 << 18;
+
 // In: r15 = the Guest's registers, eax saved there already; r14 = which gate.
 // The stack is the Guest's until ours is loaded.
 global_asm!(
@@ -62,8 +65,12 @@ global_asm!(
     "    pushfq",
     "    pop rax",
     "    mov [r15 + {eflags}], eax",
+    // Our code cannot live with these, and popfq takes its time.
+    "    test eax, {unclean}",
+    "    jz 2f",
     "    push 2",
     "    popfq",
+    "2:",
     "    lea rdi, [rip + LG_XMM]",
     "    movaps [rdi], xmm0",
     "    movaps [rdi + 16], xmm1",
@@ -84,6 +91,7 @@ global_asm!(
     ebp = const offset_of!(Registers, ebp),
     esp = const offset_of!(Registers, esp),
     eflags = const offset_of!(Registers, eflags),
+    unclean = const UNCLEAN,
     stack = const STACK + STACK_SIZE,
     entered = sym entered,
 );

@@ -150,6 +150,28 @@ impl<'a> View<'a> {
         self.memory.linear[index as usize] = pages as u16;
     }
 
+    /// Where `va` is in physical memory, if this view maps it and the mapping
+    /// allows the access: what a processor would find in its TLB, without a
+    /// look at the Guest's tables.
+    pub(super) fn translate(
+        &self,
+        va: GuestVirt,
+        access: Access,
+        page_offset: u32,
+    ) -> Option<GuestPhys> {
+        let index = directory_index(va.0);
+        if self.linear_pages(index) > va.page_number() % ENTRIES {
+            return Some(GuestPhys(va.0.wrapping_sub(page_offset)));
+        }
+        if self.count(index) == 0 {
+            return None;
+        }
+        let shadow = self.shadow(va);
+        let allowed = access == Access::Read || shadow.access() == access;
+        (shadow.is_mapped() && allowed)
+            .then(|| shadow.frame().plus(va.page_offset()))
+    }
+
     /// Everything between two directory indices is mapped no more.
     pub(super) fn clear_record(&mut self, from: u32, to: u32) {
         for index in from..to {

@@ -7,7 +7,8 @@ use crate::address::{GuestPhys, GuestVirt, as_word};
 use crate::kill::Kill;
 use crate::memory::Memory;
 use crate::run::Host;
-use lg_abi::page::{PAGE_SHIFT, Pte, directory_index, table_index};
+use crate::world::Access;
+use lg_abi::page::{PAGE_SHIFT, PAGE_SIZE, Pte, directory_index, table_index};
 
 /// Where a walk ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,10 +106,9 @@ impl Host<'_> {
         let mut done = 0;
         while done < bytes.len() {
             let at = va.plus(as_word(done));
-            let Some(entry) = self.entry(at) else { break };
-            let in_page = (lg_abi::page::PAGE_SIZE - at.page_offset()) as usize;
+            let Some(from) = self.locate(at) else { break };
+            let in_page = (PAGE_SIZE - at.page_offset()) as usize;
             let end = bytes.len().min(done + in_page);
-            let from = GuestPhys(entry.pte.frame()).plus(at.page_offset());
             if self.memory.read(from, &mut bytes[done..end]).is_err() {
                 break;
             }
@@ -123,9 +123,13 @@ impl Host<'_> {
     ///
     /// [`Kill::BadVirtualAddress`] if its tables do not map it.
     pub(crate) fn read_virtual(&self, va: GuestVirt) -> Result<u32, Kill> {
+        let bad = Kill::BadVirtualAddress(va.0);
+        if va.page_offset() <= PAGE_SIZE - 4 {
+            return self.memory.word(self.locate(va).ok_or(bad)?);
+        }
         let mut bytes = [0; 4];
         if self.fetch(va, &mut bytes) != bytes.len() {
-            return Err(Kill::BadVirtualAddress(va.0));
+            return Err(bad);
         }
         Ok(u32::from_le_bytes(bytes))
     }
@@ -140,17 +144,30 @@ impl Host<'_> {
         va: GuestVirt,
         word: u32,
     ) -> Result<(), Kill> {
-        let bytes = word.to_le_bytes();
-        let in_page = (lg_abi::page::PAGE_SIZE - va.page_offset()) as usize;
-        let (here, there) = bytes.split_at(in_page.min(bytes.len()));
-        self.write_in_page(va, here)?;
-        if !there.is_empty() {
-            self.write_in_page(va.plus(as_word(here.len())), there)?;
+        if va.page_offset() <= PAGE_SIZE - 4 {
+            return self.memory.set_word(self.locate_to_write(va)?, word);
         }
-        Ok(())
+        let bytes = word.to_le_bytes();
+        let in_page = (PAGE_SIZE - va.page_offset()) as usize;
+        let (here, there) = bytes.split_at(in_page.min(bytes.len()));
+        let next = va.plus(as_word(here.len()));
+        self.memory.write(self.locate_to_write(va)?, here)?;
+        self.memory.write(self.locate_to_write(next)?, there)
     }
 
-    fn write_in_page(&self, va: GuestVirt, bytes: &[u8]) -> Result<(), Kill> {
+    /// Where `va` is, by what this view maps or else by the Guest's tables.
+    fn locate(&self, va: GuestVirt) -> Option<GuestPhys> {
+        self.mapped(va, Access::Read).or_else(|| {
+            let frame = GuestPhys(self.entry(va)?.pte.frame());
+            Some(frame.plus(va.page_offset()))
+        })
+    }
+
+    /// The same for an address that the Guest's kernel may write to.
+    fn locate_to_write(&self, va: GuestVirt) -> Result<GuestPhys, Kill> {
+        if let Some(place) = self.mapped(va, Access::Write) {
+            return Ok(place);
+        }
         let bad = Kill::BadVirtualAddress(va.0);
         let entry = self.entry(va).ok_or(bad)?;
         if !entry.pte.has(Pte::WRITE) {
@@ -162,8 +179,17 @@ impl Host<'_> {
             let whole = self.memory.word(entry.at)?;
             self.memory.set_word(entry.at, whole | used)?;
         }
-        let to = GuestPhys(entry.pte.frame()).plus(va.page_offset());
-        self.memory.write(to, bytes)
+        Ok(GuestPhys(entry.pte.frame()).plus(va.page_offset()))
+    }
+
+    /// Where `va` is by what this view maps, unless the Guest has just left
+    /// for a page directory that is another view's. For its kernel only: what
+    /// user code may use, the record does not say.
+    fn mapped(&self, va: GuestVirt, access: Access) -> Option<GuestPhys> {
+        if self.vm.cr3.get() != self.view.cr3() || self.vm.in_user_mode() {
+            return None;
+        }
+        self.view.translate(va, access, self.vm.page_offset.get())
     }
 
     /// The entry for `va`, if there is one that the Guest may use in the mode
