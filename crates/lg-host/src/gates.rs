@@ -70,9 +70,14 @@ pub mod path {
     pub const LINEAR: u32 = 32;
     /// Keeping all views on one processor, which is the Launcher's doing.
     pub const ONE_PROCESSOR: u32 = 64;
+    /// Answering a disk's request while the Guest stands still for it. This
+    /// and what follows is the Launcher's doing, too.
+    pub const DISK_AT_ONCE: u32 = 1 << 24;
+    /// Raising an interrupt without a kick for a Guest that stands still.
+    pub const NO_KICK: u32 = 1 << 25;
 
     /// All of them, by name.
-    pub const ALL: [(&str, u32); 7] = [
+    pub const ALL: [(&str, u32); 9] = [
         ("iret", IRET),
         ("hypercall", HYPERCALL),
         ("entry-page", ENTRY_PAGE),
@@ -80,6 +85,8 @@ pub mod path {
         ("eager", EAGER),
         ("linear", LINEAR),
         ("one-processor", ONE_PROCESSOR),
+        ("disk-at-once", DISK_AT_ONCE),
+        ("no-kick", NO_KICK),
     ];
 }
 

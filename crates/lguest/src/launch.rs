@@ -23,6 +23,7 @@ use crate::memory::GuestMemory;
 use crate::signals::Signals;
 use crate::stats::{Counters, Report, Sink};
 use crate::terminal;
+use lg_host::gates::path;
 use rustix::fs::{FileType, Mode, OFlags};
 use std::fs::File;
 use std::io;
@@ -248,7 +249,7 @@ impl Opened {
             .map_err(|e| named(config, InitrdError::from(e).into()))?;
         let mut devices = Vec::with_capacity(config.devices.len() + 1);
         for device in &config.devices {
-            devices.push(open_device(device)?);
+            devices.push(open_device(device, config.slow_paths)?);
         }
         devices.push(open_console()?);
         Ok(Self {
@@ -261,11 +262,20 @@ impl Opened {
     }
 }
 
-fn open_device(config: &DeviceConfig) -> Result<Box<dyn Device>, LaunchError> {
+fn open_device(
+    config: &DeviceConfig,
+    slow_paths: u32,
+) -> Result<Box<dyn Device>, LaunchError> {
     match config {
         DeviceConfig::Disk { path, read_only } => {
             match Disk::open(path, *read_only) {
-                Ok(disk) => Ok(Box::new(Block::new(disk))),
+                Ok(disk) => {
+                    let mut block = Block::new(disk);
+                    if slow_paths & path::DISK_AT_ONCE != 0 {
+                        block.never_at_once();
+                    }
+                    Ok(Box::new(block))
+                }
                 Err(error) => Err(LaunchError::Disk {
                     path: path.clone(),
                     error,

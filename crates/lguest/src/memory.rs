@@ -282,6 +282,25 @@ impl GuestMemory {
         })
     }
 
+    /// [`Self::read_file`], if that need not wait for a disk: what the kernel
+    /// has in memory is there at once, and anything else is an error.
+    ///
+    /// # Errors
+    ///
+    /// EAGAIN where it would have to wait, and what else the kernel says.
+    pub fn read_file_now(
+        &self,
+        file: &File,
+        offset: u64,
+        sections: &[Section],
+    ) -> io::Result<u32> {
+        let (fd, flags) = (file.as_raw_fd(), libc::RWF_NOWAIT);
+        self.transfer(sections, offset, |iov, count, offset| {
+            // SAFETY: as in `read_file`.
+            unsafe { libc::preadv2(fd, iov, count, offset, flags) }
+        })
+    }
+
     /// Writes `sections` straight to `file` at `offset`, like pwritev.
     /// Answers the bytes moved.
     ///

@@ -1,10 +1,11 @@
 //! The disk: one page, one request at a time, and a file behind it.
 //!
-//! A request is taken during the call and carried out behind the Guest's back
-//! by a thread of the disk's own, straight between the file and the Guest's
-//! memory. The Guest runs on meanwhile, and may scribble over everything it
-//! sent: so the request is copied first, and only pages are left to it. A
-//! write is acknowledged when the file has it.
+//! A request is carried out straight between the file and the Guest's memory.
+//! What the kernel has in memory is there during the call, while the Guest
+//! stands still; what has to wait for a device is done behind the Guest's back
+//! by a thread of the disk's own. The Guest runs on meanwhile, and may
+//! scribble over everything it sent: so the request is copied first, and only
+//! pages are left to it. A write is acknowledged when the file has it.
 
 use super::{Description, Device, Place, Requests, Violation};
 use super::{sections, total};
@@ -19,9 +20,18 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// How long a write may hold the Guest up before we no longer believe that the
+/// file is quick. Files of most kinds cannot be asked beforehand, as they can
+/// for a read.
+const PATIENCE: Duration = Duration::from_millis(1);
+
+/// How many writes then go to the thread before one is tried again.
+const SULK: u32 = 1000;
 
 /// A file that can be a disk, open and locked.
 #[derive(Debug)]
@@ -129,11 +139,16 @@ pub struct Block {
     /// There is a request that the Guest has not got an answer to.
     busy: Arc<AtomicBool>,
     worker: Option<Worker>,
+    /// Whether requests may be answered during the call.
+    at_once: bool,
+    /// How many writes not to try at once: see [`SULK`].
+    sulk: AtomicU32,
     counters: Arc<Counters>,
 }
 
 #[derive(Default)]
 struct Counters {
+    at_once: AtomicU64,
     reads: AtomicU64,
     writes: AtomicU64,
     bytes_read: AtomicU64,
@@ -150,8 +165,49 @@ impl Block {
             at: None,
             busy: Arc::default(),
             worker: None,
+            at_once: true,
+            sulk: AtomicU32::new(0),
             counters: Arc::default(),
         }
+    }
+
+    /// Leaves every request to the thread: the slow twin, for comparison.
+    pub fn never_at_once(&mut self) {
+        self.at_once = false;
+    }
+
+    /// Carries `job` out now, if that takes no time. Answers whether it did;
+    /// where not, nothing is lost if it is done all over again.
+    fn try_at_once(&self, job: &Job) -> bool {
+        if !self.at_once {
+            return false;
+        }
+        let memory = job.host.memory();
+        let (file, sections) = (&self.disk.file, job.sections.as_slice());
+        let moved = match job.operation {
+            Operation::Refuse => return false,
+            Operation::Read => memory.read_file_now(file, job.offset, sections),
+            Operation::Write => {
+                let sulk = self.sulk.load(Ordering::Relaxed);
+                if sulk > 0 {
+                    self.sulk.store(sulk - 1, Ordering::Relaxed);
+                    return false;
+                }
+                let start = Instant::now();
+                let moved = memory.write_file(file, job.offset, sections);
+                if start.elapsed() > PATIENCE {
+                    self.sulk.store(SULK, Ordering::Relaxed);
+                }
+                moved
+            }
+        };
+        // Anything but all of it is for the thread to find out about.
+        let Some(all) = moved.ok().filter(|&m| m == total(sections)) else {
+            return false;
+        };
+        self.counters.at_once.fetch_add(1, Ordering::Relaxed);
+        job.finish(Some(all));
+        true
     }
 
     fn attach(&mut self, host: Arc<dyn Requests>, place: Place) {
@@ -232,6 +288,9 @@ impl Device for Block {
         match job.operation {
             Operation::Refuse => job.finish(None),
             Operation::Read | Operation::Write => {
+                if self.try_at_once(&job) {
+                    return Ok(0);
+                }
                 let spare = job.refusal();
                 if self.start(job).is_err() {
                     spare.finish(None);
@@ -253,6 +312,7 @@ impl Device for Block {
             ("writes", get(&c.writes)),
             ("bytes_read", get(&c.bytes_read)),
             ("bytes_written", get(&c.bytes_written)),
+            ("at_once", get(&c.at_once)),
             ("errors", get(&c.errors)),
         ]
     }

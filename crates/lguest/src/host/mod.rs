@@ -245,7 +245,12 @@ impl Guest {
             return Err(RequestError::NoSuchIrq(irq));
         }
         running.shared.irqs().fetch_or(1 << irq, Ordering::SeqCst);
-        running.kick();
+        // Who stands still looks at the interrupts before he goes on. If we
+        // come too late for that look, `stands` was false before it, and so
+        // it is false now.
+        if !running.stands.load(Ordering::SeqCst) {
+            running.kick();
+        }
         Ok(())
     }
 
@@ -299,6 +304,7 @@ impl Guest {
                 continue;
             }
             let mailbox = running.shared.mailbox();
+            running.stands.store(!running.kick_always, Ordering::SeqCst);
             let exit =
                 core.serve(mailbox, &running.processes, &mut conversation);
             if let Some(exit) = exit {
@@ -367,6 +373,10 @@ struct Running {
     processes: Processes,
     /// They may run on any processor.
     spread: bool,
+    /// The Host waits for an answer, and the Guest stands still: interrupts
+    /// need no kick. Never true with [`path::NO_KICK`].
+    stands: AtomicBool,
+    kick_always: bool,
 }
 
 /// What a request may want of the processes. Who fuzzes the mailbox has none.
@@ -406,6 +416,7 @@ impl Conversation {
                 wake(baton);
             }
             Self::Owed | Self::Broken => {
+                running.stands.store(false, Ordering::SeqCst);
                 mailbox.turn.store(HOSTS_TURN, Ordering::SeqCst);
                 wake(&mailbox.turn);
             }
@@ -429,11 +440,12 @@ impl Core {
         let limit = self.memory.limit();
         shared.set_up(request, limit, id, slow_paths, &pfns);
         let processes = Processes::start(&self.memory, &shared, pages)?;
-        let spread = slow_paths & path::ONE_PROCESSOR != 0;
         let running = Running {
             shared,
             processes,
-            spread,
+            spread: slow_paths & path::ONE_PROCESSOR != 0,
+            stands: AtomicBool::new(false),
+            kick_always: slow_paths & path::NO_KICK != 0,
         };
         if let Err(error) = running.processes.start_view(0) {
             running.processes.kill_all();

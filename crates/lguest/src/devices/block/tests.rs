@@ -188,6 +188,7 @@ fn the_end_of_a_disk_waits_for_what_was_begun() {
     let scratch = Scratch::new("end");
     let path = scratch.file("disk", 64 * 512);
     let (host, mut block) = block(&path, false);
+    block.never_at_once();
     host.memory().write(0x6000, &[0x55; 512]).unwrap();
     host.put_dma(SENT, &[(0x6000, 512)]);
     let page = BlockPage {
@@ -276,5 +277,55 @@ proptest! {
             expected[sector as usize * 512..][..512].fill(0xEE);
         }
         prop_assert_eq!(std::fs::read(&path).unwrap(), expected);
+    }
+}
+
+#[test]
+fn at_once_or_by_the_thread_a_request_ends_the_same() {
+    let scratch = Scratch::new("twins");
+    let run = |name: &str, at_once: bool| {
+        let path = scratch.file(name, 8 * 512);
+        let (host, mut block) = block(&path, false);
+        if !at_once {
+            block.never_at_once();
+        }
+        host.memory().write(0x6000, &[0xAA; 512]).unwrap();
+        host.put_dma(SENT, &[(0x6000, 512)]);
+        let answers = [
+            (BLOCK_WRITE, 3, 512),
+            (BLOCK_READ, 2, 1536),
+            (BLOCK_READ, 7, 1536), // past the end
+        ]
+        .map(|(kind, sector, bytes)| {
+            request(&host, &mut block, kind, sector, bytes)
+        });
+        File::options()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .set_len(600)
+            .unwrap();
+        let short = request(&host, &mut block, BLOCK_READ, 0, 1536);
+        assert!(host.is_quiet(), "one interrupt for each request");
+        let counters = block.counters();
+        let count = |name| counters.iter().find(|c| c.0 == name).unwrap().1;
+        let seen = (answers, short, host.bytes(DATA, 0x1200));
+        (seen, count("at_once"), count("reads"), count("errors"))
+    };
+    let (fast, slow) = (run("fast", true), run("slow", false));
+    assert_eq!((&fast.0, fast.2, fast.3), (&slow.0, slow.2, slow.3));
+    // A write at least needs nobody's leave to be tried.
+    assert!(fast.1 >= 1 && slow.1 == 0, "{} {}", fast.1, slow.1);
+}
+
+#[test]
+fn after_a_slow_write_the_thread_has_its_turn() {
+    let scratch = Scratch::new("sulk");
+    let (host, mut block) = block(&scratch.file("disk", 8 * 512), false);
+    host.put_dma(SENT, &[(0x6000, 512)]);
+    block.sulk.store(2, Ordering::Relaxed);
+    for at_once in [0, 0, 1] {
+        assert_eq!(request(&host, &mut block, BLOCK_WRITE, 7, 512), (1, 0));
+        assert_eq!(block.counters.at_once.load(Ordering::Relaxed), at_once);
     }
 }
