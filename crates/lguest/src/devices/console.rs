@@ -48,6 +48,7 @@ struct Counters {
     bytes_in: u64,
     bytes_out: u64,
     bytes_discarded: u64,
+    bytes_dropped: u64,
     writes: u64,
     buffers_filled: u64,
     no_buffer: u64,
@@ -64,6 +65,10 @@ const INTERRUPTS: usize = 3;
 
 /// ... within this time end the Launcher.
 const INTERRUPT_TIME: Duration = Duration::from_secs(1);
+
+/// The most that is kept for a Guest that takes nothing. On a terminal we go
+/// on reading all the same, or nobody could type ^C at such a Guest.
+const WAITING_MAX: usize = 1 << 16;
 
 impl Console {
     /// A console between these two.
@@ -115,18 +120,32 @@ impl Console {
         Ok(self.waiting.is_empty())
     }
 
-    /// Whether what has just been read is the last of three ^C in a second,
-    /// each alone in its read: nobody types that by accident, and no paste
-    /// looks like it. Only on a terminal; a file may contain what it likes.
-    fn wants_out(&mut self, now: Instant) -> bool {
-        if self.waiting != [INTERRUPT] || !self.is_terminal {
+    /// Whether `read`, which has just been read, is the last of three ^C in a
+    /// second, each alone in its read: nobody types that by accident, and no
+    /// paste looks like it. Only on a terminal; a file may contain what it
+    /// likes.
+    fn wants_out(&mut self, read: &[u8], now: Instant) -> bool {
+        // Where the Guest takes nothing we look less often, and several may
+        // have been typed since.
+        let alone = read.len() == 1 || !self.waiting.is_empty();
+        let is_interrupt = read.iter().all(|&b| b == INTERRUPT);
+        if !is_interrupt || !alone || !self.is_terminal {
             self.interrupts.clear();
             return false;
         }
         self.interrupts
             .retain(|&then| now.duration_since(then) < INTERRUPT_TIME);
-        self.interrupts.push(now);
+        self.interrupts.extend(read.iter().map(|_| now));
         self.interrupts.len() >= INTERRUPTS
+    }
+
+    /// Keeps `read` for the Guest, as far as there is room: as a terminal
+    /// does that nobody reads from.
+    fn keep(&mut self, read: &[u8]) {
+        let room = WAITING_MAX.saturating_sub(self.waiting.len());
+        let kept = read.len().min(room);
+        self.waiting.extend_from_slice(&read[..kept]);
+        self.counters.bytes_dropped += (read.len() - kept) as u64;
     }
 
     /// Whether reading would put us to sleep, or stop us: a job in the
@@ -222,24 +241,26 @@ impl Device for Console {
     }
 
     fn handle_input(&mut self) -> Result<Readiness, Violation> {
-        if !self.deliver()? {
+        let all_gone = self.deliver()?;
+        if !all_gone && !self.is_terminal {
             return Ok(Readiness::NoBuffer);
         }
         match self.may_read() {
             Ok(MayRead::Yes) => {}
-            Ok(MayRead::WouldBlock) => return Ok(Readiness::Wait),
+            Ok(MayRead::WouldBlock) if all_gone => return Ok(Readiness::Wait),
+            Ok(MayRead::WouldBlock) => return Ok(Readiness::NoBuffer),
             Ok(MayRead::InBackground) => return Ok(Readiness::NoBuffer),
             Err(_) => return Ok(Readiness::Closed),
         }
         let mut bytes = [0; READ_MAX];
         match rustix::io::read(&self.config.input, &mut bytes) {
             Ok(0) => return Ok(Readiness::Closed),
-            Ok(n) => self.waiting.extend_from_slice(&bytes[..n]),
+            Ok(n) if self.wants_out(&bytes[..n], Instant::now()) => {
+                return Ok(Readiness::Quit);
+            }
+            Ok(n) => self.keep(&bytes[..n]),
             Err(Errno::INTR | Errno::AGAIN) => return Ok(Readiness::Wait),
             Err(_) => return Ok(Readiness::Closed),
-        }
-        if self.wants_out(Instant::now()) {
-            return Ok(Readiness::Quit);
         }
         if !self.deliver()? {
             return Ok(Readiness::NoBuffer);
@@ -252,6 +273,7 @@ impl Device for Console {
             ("bytes_in", self.counters.bytes_in),
             ("bytes_out", self.counters.bytes_out),
             ("bytes_discarded", self.counters.bytes_discarded),
+            ("bytes_dropped", self.counters.bytes_dropped),
             ("writes", self.counters.writes),
             ("buffers_filled", self.counters.buffers_filled),
             ("no_buffer", self.counters.no_buffer),
@@ -414,8 +436,7 @@ mod tests {
         console.is_terminal = true;
         let start = Instant::now();
         let mut typed = |bytes: &[u8], ms: u64| {
-            console.waiting = bytes.to_vec();
-            console.wants_out(start + Duration::from_millis(ms))
+            console.wants_out(bytes, start + Duration::from_millis(ms))
         };
         assert!(!typed(b"\x03", 0));
         assert!(!typed(b"\x03", 400));
@@ -427,11 +448,25 @@ mod tests {
     }
 
     #[test]
+    fn interrupts_are_heard_though_the_guest_takes_nothing() {
+        let (_host, mut console, _typed, _shown) = console();
+        console.is_terminal = true;
+        console.keep(b"text");
+        let now = Instant::now();
+        assert!(!console.wants_out(b"\x03", now));
+        console.keep(b"\x03");
+        assert!(console.wants_out(b"\x03\x03", now));
+        assert!(!console.wants_out(b"\x03x\x03", now), "a paste");
+        console.keep(&[0; 2 * WAITING_MAX]);
+        assert_eq!(console.waiting.len(), WAITING_MAX);
+        assert_eq!(console.counters.bytes_dropped, WAITING_MAX as u64 + 5);
+    }
+
+    #[test]
     fn a_file_may_contain_interrupts() {
         let (_host, mut console, _typed, _shown) = console();
-        console.waiting = vec![INTERRUPT];
         for _ in 0..5 {
-            assert!(!console.wants_out(Instant::now()));
+            assert!(!console.wants_out(&[INTERRUPT], Instant::now()));
         }
     }
 
