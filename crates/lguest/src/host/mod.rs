@@ -29,6 +29,7 @@ use lg_abi::hypercall::{POWER_DOWN, POWER_DOWN_WITH_CODE};
 use lg_abi::request::Initialize;
 use lg_abi::shared::LGUEST_IRQS;
 use lg_host::gates::path;
+use lg_host::state::MAX_VIEWS;
 use lg_switcher::mailbox::{HOSTS_TURN, LAUNCHERS_TURN, Mailbox, Request};
 use processes::Processes;
 use rustix::thread::futex;
@@ -255,7 +256,8 @@ impl Guest {
     }
 
     /// LHREQ_BREAK: `true` makes `run` come back with [`Exit::Broken`], and
-    /// blocks until somebody says `false`; `false` lets the Guest go on.
+    /// blocks until somebody says `false`; `false` lets the Guest go on. One
+    /// that runs and does not stop, however often it is told, dies of it.
     ///
     /// # Errors
     ///
@@ -272,11 +274,26 @@ impl Guest {
             return Ok(());
         }
         running.kick();
+        let mut told = 0;
         while *broken && core.death().is_none() {
-            broken = core
+            let (guard, result) = core
                 .unbroken
-                .wait(broken)
+                .wait_timeout(broken, TELL_AGAIN)
                 .unwrap_or_else(PoisonError::into_inner);
+            broken = guard;
+            // One that stands, or waits for us, need not be told again.
+            let runs = core.waiting.load(Ordering::SeqCst);
+            if !result.timed_out() || !runs {
+                told = 0;
+                continue;
+            }
+            told += 1;
+            running.kick_everybody();
+            if told > TELL_MOST {
+                drop(broken);
+                self.kill("does not stop, however often it is told");
+                return Err(RequestError::Dead);
+            }
         }
         drop(broken);
         core.alive().map(drop)
@@ -346,6 +363,13 @@ impl Drop for Handle {
 
 /// The watcher only ever waits for a death and reports it.
 const WATCHER_STACK: usize = 64 << 10;
+
+/// How long a Guest has to come to a clean point before it is told again, as
+/// no word that it may have falsified can prevent ...
+const TELL_AGAIN: Duration = Duration::from_millis(250);
+
+/// ... and how often it is told: far longer than an honest Host is busy.
+const TELL_MOST: u32 = 40;
 
 /// How long a death may go unnoticed by a thread that is just falling asleep.
 const NUDGE_AGAIN: Duration = Duration::from_millis(5);
@@ -606,6 +630,16 @@ impl Running {
         } else {
             let current = self.shared.current().load(Ordering::SeqCst);
             self.processes.kick(current);
+        }
+    }
+
+    /// The same, without asking the Guest whom to kick.
+    fn kick_everybody(&self) {
+        let kick = self.shared.kick();
+        kick.fetch_add(1, Ordering::SeqCst);
+        wake(kick);
+        for slot in (0..).take(MAX_VIEWS) {
+            self.processes.kick(slot);
         }
     }
 }
