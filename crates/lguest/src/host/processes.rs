@@ -223,7 +223,7 @@ impl Processes {
                 slot => {
                     let slot = usize::try_from(slot).ok();
                     let view = slot.and_then(|slot| self.views.get(slot));
-                    let end = view.and_then(OnceLock::get).map(end_of);
+                    let end = view.and_then(OnceLock::get).map(end_of_view);
                     let end = end.unwrap_or_else(|| "is gone".into());
                     Some(format!("a process of the guest {end}"))
                 }
@@ -277,6 +277,19 @@ fn check_processor() -> io::Result<()> {
 
 /// How a process ended, for a person. Leaves it to be reaped.
 fn end_of(process: &OwnedFd) -> String {
+    how_it_ended(process, describe_exit)
+}
+
+/// The same for a view. Its status may be the Guest's choice, and is no word
+/// about this machine.
+fn end_of_view(process: &OwnedFd) -> String {
+    how_it_ended(process, |status| format!("ended with status {status}"))
+}
+
+fn how_it_ended(
+    process: &OwnedFd,
+    describe: impl FnOnce(i32) -> String,
+) -> String {
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
     let status = waitid(WaitId::PidFd(process.as_fd()), options);
     match status.ok().flatten() {
@@ -284,7 +297,7 @@ fn end_of(process: &OwnedFd) -> String {
             if let Some(signal) = status.terminating_signal() {
                 describe_signal(signal)
             } else {
-                describe_exit(status.exit_status().unwrap_or(0))
+                describe(status.exit_status().unwrap_or(0))
             }
         }
         None => "is gone".into(),
