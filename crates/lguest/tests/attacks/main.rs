@@ -24,3 +24,4 @@ mod calls;
 mod code;
 mod hypercalls;
 mod jumps;
+mod unstoppable;

@@ -124,6 +124,12 @@ impl Sweep<'_> {
     }
 }
 
+/// Whether a Guest that has been inside the Host may end like that.
+pub(crate) fn knows(reason: &str) -> bool {
+    let mut known = REASONS.iter().chain(FROM_INSIDE);
+    known.any(|known| reason.starts_with(known))
+}
+
 /// A reason without the numbers in it.
 fn without_numbers(reason: &str) -> String {
     let mut plain = String::new();

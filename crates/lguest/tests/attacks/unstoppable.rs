@@ -1,0 +1,248 @@
+//! Guests that do not want to stop.
+//!
+//! Whatever a Guest does to its signals, to the words by which it is kicked,
+//! or to the Host's attention: SIGTERM ends it, three ^C end it, and
+//! LHREQ_BREAK either stops it or is its death, with a reason.
+
+use crate::arena::{Arena, Boot, Stop, count};
+use crate::script::{Long, Record, routine};
+use crate::support::guests;
+use crate::sweep;
+use crate::target::view;
+use lg_host::state::Vm;
+use lg_switcher::layout::{STATE, State};
+use lguest::host::{Death, Exit, Guest};
+use lguest::loader::{self, Image};
+use lguest::memory::GuestMemory;
+use std::fs::File;
+use std::mem::offset_of;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// Memory that the attacker has left empty, and where its kernel sees it.
+const EMPTY: u32 = 0xE_0000;
+const EMPTY_VA: u64 = 0xC000_0000 + EMPTY as u64;
+
+/// The address of a field of the state that all views share.
+macro_rules! in_vm {
+    ($field:ident) => {
+        (STATE + offset_of!(State, vm) + offset_of!(Vm, $field)) as u64
+    };
+}
+
+fn call(nr: u64, args: [u64; 6]) -> Record {
+    Record::long(&Long {
+        rip: view().syscall,
+        rax: nr,
+        args,
+        ..Long::default()
+    })
+}
+
+fn jump(rip: u64, first: u64, second: u64) -> Record {
+    Record::long(&Long {
+        rip,
+        args: [first, second, 0, 0, 0, 0],
+        ..Long::default()
+    })
+}
+
+/// `rt_sigprocmask(SIG_SETMASK, everything)`.
+fn mask_everything() -> [Record; 2] {
+    [
+        Record::fill(EMPTY, 2, u32::MAX, 0),
+        call(14, [2, EMPTY_VA, 0, 8, 0, 0]),
+    ]
+}
+
+/// `timer_settime`: again and again after so many nanoseconds.
+fn storm(nanoseconds: u32) -> [Record; 3] {
+    [
+        Record::fill(EMPTY, 8, 0, 0),
+        Record::fill(EMPTY + 8, 5, nanoseconds, 0),
+        call(223, [0, 0, EMPTY_VA, 0, 0, 0]),
+    ]
+}
+
+/// Every attacker, by what it does last: never come back.
+fn attackers() -> Vec<(&'static str, Vec<Record>)> {
+    let kernel_loop = Record::code(&[0xEB, 0xFE]);
+    let user_loop = Record::code_of_a_user(&[0xEB, 0xFE]);
+    let spin = jump(routine::SPIN, 0, 0);
+    let user_spin = Record::long_of_a_user(&Long {
+        rip: routine::SPIN,
+        ..Long::default()
+    });
+    let halt = Record::hypercall(10, [0; 3]);
+    let hypercalls = Record::code(&[0xCD, 0x1F, 0x31, 0xC0, 0xEB, 0xFA]);
+    let faults = Record::code(&[0xEC, 0xEB, 0xFD]);
+    let poke = |at, word| jump(routine::POKE, at, word);
+    let mut all = vec![
+        ("computes", vec![kernel_loop]),
+        ("computes in user mode", vec![user_loop]),
+        ("sleeps", vec![halt]),
+        ("computes in 64-bit mode", vec![spin]),
+        ("computes in 64-bit user mode", vec![user_spin]),
+        ("hypercalls", vec![hypercalls]),
+        ("faults", vec![faults]),
+        (
+            "says that it sleeps",
+            vec![poke(in_vm!(asleep), 1), kernel_loop],
+        ),
+        (
+            "says that another view runs",
+            vec![poke(in_vm!(current), 31), kernel_loop],
+        ),
+        (
+            "says that there is no such view",
+            vec![poke(in_vm!(current), 1 << 31), kernel_loop],
+        ),
+        (
+            "waits for a baton that nobody has",
+            vec![
+                poke(in_vm!(cr3), 0x7000),
+                poke(in_vm!(uses), u64::from(u32::MAX)),
+                halt,
+            ],
+        ),
+    ];
+    for (name, last) in [
+        ("masks signals and computes", kernel_loop),
+        ("masks signals and computes in 64-bit mode", spin),
+        ("masks signals and sleeps", halt),
+    ] {
+        let mut script = mask_everything().to_vec();
+        script.push(last);
+        all.push((name, script));
+    }
+    for nanoseconds in [1, 1000, 100_000] {
+        for last in [kernel_loop, user_loop, halt] {
+            let mut script = storm(nanoseconds).to_vec();
+            script.push(last);
+            all.push(("has a storm of signals", script));
+        }
+    }
+    // A futex that nobody wakes, from the allowed place.
+    let futex = call(202, [in_vm!(kick), 0, 0, 0, 0, 0]);
+    all.push(("waits for nothing", vec![futex; 50]));
+    all
+}
+
+fn stopped_by(stop: Stop, name: &'static str) {
+    let arena = Arena::new("unstoppable");
+    let mut cases = 0;
+    for (what, script) in attackers() {
+        let end = arena.boot(&Boot {
+            options: Vec::new(),
+            line: "attack=script quiet".into(),
+            script: &script,
+            stop,
+        });
+        let died = [1, 122].contains(&end.code) && end.reason().is_some();
+        assert!(end.stopped || died, "{what}: {end:?}");
+        cases += 1;
+    }
+    count(name, cases, cases, "");
+}
+
+#[test]
+fn a_signal_stops_them() {
+    stopped_by(Stop::Signal, "unstoppable by SIGTERM");
+}
+
+#[test]
+fn three_interrupts_stop_them() {
+    stopped_by(Stop::Keys, "unstoppable by ^C^C^C");
+}
+
+/// How a BREAK went.
+#[derive(Debug, PartialEq, Eq)]
+enum Broken {
+    Stands,
+    Dies(String),
+}
+
+/// Runs `script` and breaks in when nothing has been heard for a while.
+fn break_into(script: &[Record], arena: &str) -> Broken {
+    let scratch = crate::support::Scratch::new(arena);
+    let file = scratch.file("script", &Record::all_bytes(script));
+    let memory = GuestMemory::new(16 << 20, 1).unwrap();
+    let kernel = File::open(guests().join("built/attacks")).unwrap();
+    let start = loader::load(
+        &memory,
+        &Image::File(kernel),
+        Some(&File::open(file).unwrap()),
+        b"attack=script quiet",
+    )
+    .unwrap();
+    let guest = Guest::new(memory);
+    guest.initialize(&start, Vec::new()).unwrap();
+    let heard = Arc::new(Mutex::new(Instant::now()));
+    let asked = Arc::new(AtomicBool::new(false));
+    let breaker = {
+        let (guest, heard) = (guest.clone(), Arc::clone(&heard));
+        let asked = Arc::clone(&asked);
+        std::thread::spawn(move || {
+            while heard.lock().unwrap().elapsed() < Duration::from_millis(500) {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            asked.store(true, Ordering::SeqCst);
+            // Comes back when the Guest is let go, or dead.
+            let _ = guest.set_break(true);
+        })
+    };
+    let outcome = loop {
+        match guest.run().unwrap() {
+            Exit::SendDma { dma, .. } => {
+                *heard.lock().unwrap() = Instant::now();
+                guest.memory().write_last(dma, 4096).unwrap();
+            }
+            Exit::Broken => break Broken::Stands,
+            Exit::Dead(Death::Killed(why) | Death::Lost(why)) => {
+                break Broken::Dies(why);
+            }
+            Exit::Dead(other) => panic!("{other:?}"),
+        }
+    };
+    assert!(asked.load(Ordering::SeqCst) || outcome != Broken::Stands);
+    let _ = guest.set_break(false);
+    guest.kill("that is enough");
+    breaker.join().unwrap();
+    outcome
+}
+
+/// All at once, for the worst of them take their time.
+#[test]
+fn a_break_stops_them_or_ends_them() {
+    let start = Instant::now();
+    let attackers = attackers();
+    let cases = attackers.len() as u64;
+    let outcomes: Vec<_> = std::thread::scope(|scope| {
+        let runs: Vec<_> = attackers
+            .iter()
+            .map(|(name, script)| {
+                let run = || break_into(script, "break");
+                (name, scope.spawn(run))
+            })
+            .collect();
+        let ended = runs.into_iter().map(|(n, run)| (n, run.join().unwrap()));
+        ended.collect()
+    });
+    let mut stand = 0;
+    for (name, outcome) in outcomes {
+        match outcome {
+            Broken::Stands => stand += 1,
+            Broken::Dies(why) => assert!(
+                why.starts_with("does not stop, however often")
+                    || sweep::knows(&format!("killed: {why}"))
+                    || sweep::knows(&format!("lost: {why}")),
+                "{name}: {why}"
+            ),
+        }
+    }
+    assert!(stand >= 5, "the honest ones stand");
+    assert!(start.elapsed() < Duration::from_secs(60));
+    let told = format!(", {stand} stood, the others died");
+    count("unstoppable by BREAK", cases, cases, &told);
+}
