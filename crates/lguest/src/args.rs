@@ -25,17 +25,32 @@ use std::path::PathBuf;
 /// [`UsageError`]; to ask for help is one, too.
 pub fn parse(
     words: impl IntoIterator<Item = OsString>,
-) -> Result<Config, UsageError> {
+) -> Result<Task, UsageError> {
     let words: Vec<OsString> = words.into_iter().collect();
     let matches = Cli::command()
         .try_get_matches_from(&words)
         .map_err(|error| misspelt_run(&words, error))?;
     let cli = Cli::from_arg_matches(&matches)?;
     let config = match (cli.command, matches.subcommand()) {
+        (Some(Command::Doctor(doctor)), _) => {
+            return Ok(Task::Doctor { json: doctor.json });
+        }
         (Some(Command::Run(run)), Some((_, matches))) => run.config(matches),
         _ => cli.historic.config(&matches),
     }?;
-    check(config)
+    check(config).map(Task::Run)
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// Run this Guest.
+    Run(Config),
+    /// Tell what this machine offers.
+    Doctor {
+        /// To a script.
+        json: bool,
+    },
 }
 
 /// A command line that describes no Guest.
@@ -96,11 +111,11 @@ this program boots. Three ^C within a second end any guest, when typed on a
 terminal.
 
 Exit status:
-  0        the guest powered itself off
+  0        the guest powered itself off; doctor: guests can run here
   1 - 119  the guest's own code; 1 also when it crashed or was killed
   2        the command line makes no sense
   120      a file (image, initrd, disk, network, statistics) cannot be used
-  121      this machine lacks something that guests need
+  121      this machine lacks something that guests need ('lguest doctor')
   122      a process of the guest was lost
   123      the launcher itself failed, or was stopped at a system call that it
            does not make
@@ -122,6 +137,7 @@ Examples:
 lguest [--verbose] [--sharenet=FILE|--tunnet=(IP|bridge:BR)|--block=FILE|\
 --initrd=FILE]... MEM IMAGE [ARGS]...
        lguest run [--memory SIZE] [--kernel IMAGE] [OPTIONS]
+       lguest doctor [--json]
        lguest"
 )]
 struct Cli {
@@ -131,10 +147,20 @@ struct Cli {
     historic: Historic,
 }
 
+#[expect(clippy::large_enum_variant, reason = "there is one, for a moment")]
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Run a guest, by today's names
     Run(Run),
+    /// Tell what this machine offers and lacks, and the cure
+    Doctor(Doctor),
+}
+
+#[derive(Debug, Args)]
+struct Doctor {
+    /// For a script
+    #[arg(long)]
+    json: bool,
 }
 
 /// The options of 2007. The order of --block, --sharenet and --tunnet is the
@@ -450,7 +476,20 @@ mod tests {
 
     fn parse_words(words: &str) -> Result<Config, UsageError> {
         let words = words.split_whitespace().map(OsString::from);
-        parse([OsString::from("lguest")].into_iter().chain(words))
+        match parse([OsString::from("lguest")].into_iter().chain(words))? {
+            Task::Run(config) => Ok(config),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_doctor_is_a_word_and_not_a_size_of_memory() {
+        for (words, json) in [("doctor", false), ("doctor --json", true)] {
+            let words = format!("lguest {words}");
+            let task = parse(words.split(' ').map(OsString::from)).unwrap();
+            assert_eq!(task, Task::Doctor { json });
+        }
+        assert!(parse_words("doctor 64").is_err());
     }
 
     fn error(words: &str) -> String {

@@ -33,4 +33,6 @@ pub mod terminal;
 
 pub mod stats;
 
+pub mod doctor;
+
 pub mod default_guest;

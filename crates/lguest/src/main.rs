@@ -4,17 +4,19 @@
 //! program may do: look at its arguments, talk on standard error, decide what
 //! a panic means, and end.
 
-use lguest::args::UsageError;
+use lguest::args::{Task, UsageError};
 use lguest::exit::Outcome;
 use lguest::host::clock;
-use lguest::{args, launch, terminal};
+use lguest::{args, doctor, launch, terminal};
+use std::io::Write;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let started = clock::start();
     end_on_panic();
     let config = match args::parse(std::env::args_os()) {
-        Ok(config) => config,
+        Ok(Task::Run(config)) => config,
+        Ok(Task::Doctor { json }) => return examine(json),
         // Help and version are errors of this kind, too, with another code.
         Err(UsageError::Words(error)) => error.exit(),
         Err(error) => {
@@ -27,6 +29,15 @@ fn main() -> ExitCode {
         error.outcome()
     });
     ExitCode::from(outcome.code())
+}
+
+/// What this machine offers, on standard output.
+fn examine(json: bool) -> ExitCode {
+    let found = doctor::examine();
+    let text = if json { found.json() } else { found.lines() };
+    // Whoever has closed it does not want to know; the code says enough.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    ExitCode::from(found.outcome().code())
 }
 
 /// A panic in any thread ends the Launcher: with half of it gone, the Guest

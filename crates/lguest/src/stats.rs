@@ -155,7 +155,7 @@ fn fields<N: AsRef<str>>(counters: &[(N, u64)], go_on: bool) -> String {
 }
 
 /// A JSON string.
-fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     let mut json = String::from('"');
     for c in text.chars() {
         match c {

@@ -4,7 +4,7 @@
 //! them is a Guest that can be, or a reason in words.
 
 use crate::input::Input;
-use lguest::args::{UsageError, parse};
+use lguest::args::{Task, UsageError, parse};
 use lguest::memory::MAX_RAM;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -64,7 +64,8 @@ pub fn target(data: &[u8]) {
         });
     }
     match parse(words) {
-        Ok(config) => {
+        Ok(Task::Doctor { .. }) => {}
+        Ok(Task::Run(config)) => {
             let ram = config.memory;
             assert!(ram % 4096 == 0 && ram <= MAX_RAM, "{ram:#x}");
             assert!(ram >= 1 << 20, "{ram:#x}");

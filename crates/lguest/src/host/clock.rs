@@ -49,7 +49,7 @@ pub(super) fn tsc_khz() -> u32 {
 
 /// Whether the counter runs at one speed, come what may (Intel SDM volume 3,
 /// "Invariant TSC": CPUID 80000007H, EDX bit 8).
-fn is_invariant() -> bool {
+pub(crate) fn is_invariant() -> bool {
     const EXTENDED: u32 = 0x8000_0000;
     const POWER: u32 = 0x8000_0007;
     __cpuid(EXTENDED).eax >= POWER && __cpuid(POWER).edx & 1 << 8 != 0

@@ -15,6 +15,7 @@ pub(crate) use affinity::STATISTICS;
 mod bindings;
 pub mod clock;
 mod processes;
+pub(crate) use processes::{check_processor, executable_memfd};
 mod state;
 pub mod wire;
 

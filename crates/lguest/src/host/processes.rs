@@ -116,9 +116,12 @@ impl Processes {
         let place = place.ok_or(io::ErrorKind::InvalidInput)?;
         let mut command =
             self.command.lock().map_err(|_| io::ErrorKind::Other)?;
-        command.write_all(&slot.to_ne_bytes())?;
         let mut answer = [0; size_of::<Answer>()];
-        if command.read_exact(&mut answer).is_err() {
+        let asked = command.write_all(&slot.to_ne_bytes());
+        if asked
+            .and_then(|()| command.read_exact(&mut answer))
+            .is_err()
+        {
             // It has ended instead, and its status says why.
             return Err(io::Error::other(end_of(&self.nursery)));
         }
@@ -250,7 +253,7 @@ impl Processes {
 
 /// A memory file that may be executed, also where `vm.memfd_noexec` says that
 /// others may not. Kernels before 6.3 do not know the flag, nor the setting.
-fn executable_memfd(name: &str) -> io::Result<OwnedFd> {
+pub(crate) fn executable_memfd(name: &str) -> io::Result<OwnedFd> {
     let flags = MemfdFlags::CLOEXEC;
     match rustix::fs::memfd_create(name, flags | MemfdFlags::EXEC) {
         Err(rustix::io::Errno::INVAL) => {
@@ -263,7 +266,7 @@ fn executable_memfd(name: &str) -> io::Result<OwnedFd> {
 /// A Guest's thread-local segments have bases, and only the processor's own
 /// instructions set them fast enough: FSGSBASE, which the kernel has to allow
 /// (Linux 5.9, `AT_HWCAP2` bit 1).
-fn check_processor() -> io::Result<()> {
+pub(crate) fn check_processor() -> io::Result<()> {
     const FSGSBASE: usize = 1 << 1;
     if rustix::param::linux_hwcap().1 & FSGSBASE != 0 {
         return Ok(());

@@ -89,20 +89,7 @@ impl Tap {
     ///
     /// [`TapError`], whose message names the cure.
     pub fn open(config: &TapConfig) -> Result<Self, TapError> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .custom_flags(libc::O_NONBLOCK)
-            .open(TUN)
-            .map_err(|e| match e.kind() {
-                io::ErrorKind::PermissionDenied => TapError::NotPermitted,
-                _ => TapError::Open(e),
-            })?;
-        let kind = flags(libc::IFF_TAP | libc::IFF_NO_PI);
-        let mut request = Request::new("tap%d", &kind);
-        request
-            .call(file.as_fd(), libc::TUNSETIFF)
-            .map_err(|e| refused("make a tap interface", e))?;
+        let (file, name) = interface()?;
         let socket = rustix::net::socket_with(
             AddressFamily::INET,
             SocketType::DGRAM,
@@ -110,7 +97,6 @@ impl Tap {
             None,
         )
         .map_err(|e| TapError::Configure("make a socket", e.into()))?;
-        let name = request.name();
         match config {
             TapConfig::Address(ip) => set_address(&socket, &name, *ip)?,
             TapConfig::Bridge(bridge) => add_to_bridge(&socket, &name, bridge)?,
@@ -124,6 +110,11 @@ impl Tap {
             running: None,
             counters: Counters::default(),
         })
+    }
+
+    /// Whether interfaces can be made here: makes one, which is gone again.
+    pub(crate) fn probe() -> Result<(), TapError> {
+        interface().map(drop)
     }
 
     /// The name of the interface.
@@ -249,6 +240,25 @@ impl Device for Tap {
             ("forgotten", c.forgotten),
         ]
     }
+}
+
+/// Makes a tap interface: its file, and its name.
+fn interface() -> Result<(File, String), TapError> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(TUN)
+        .map_err(|e| match e.kind() {
+            io::ErrorKind::PermissionDenied => TapError::NotPermitted,
+            _ => TapError::Open(e),
+        })?;
+    let kind = flags(libc::IFF_TAP | libc::IFF_NO_PI);
+    let mut request = Request::new("tap%d", &kind);
+    request
+        .call(file.as_fd(), libc::TUNSETIFF)
+        .map_err(|e| refused("make a tap interface", e))?;
+    Ok((file, request.name()))
 }
 
 /// Takes one frame from the tap and forgets it.

@@ -1,0 +1,591 @@
+//! The table of what is looked at, and how.
+//!
+//! Each probe is a function that looks and answers with a [`Finding`]: what
+//! was seen, what follows from it, and what to do. Nothing is left behind: what
+//! would change this process is done in a copy of it, and interfaces are gone
+//! again when they have been made.
+
+use super::attempt;
+use super::{Finding, Probe};
+use crate::default_guest;
+use crate::devices::net::{Tap, TapError};
+use crate::host::{Exit, Guest, clock};
+use crate::loader::{self, Image};
+use crate::memory::GuestMemory;
+use lg_abi::device::{DeviceDescriptor, LGUEST_DEVICE_T_CONSOLE};
+use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::process::{Resource, getrlimit};
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// All of them, in the order of importance: first what Guests need, then what
+/// makes them safe, fast and connected, then what developers use.
+pub(super) const ALL: &[Probe] = &[
+    needed("kernel", kernel),
+    needed("fsgsbase", fsgsbase),
+    needed("32-bit code", code_segment),
+    needed("ldt", ldt),
+    needed("memory files", memory_files),
+    needed("seccomp", seccomp),
+    needed("descriptors", descriptors),
+    needed("guest", guest),
+    useful("landlock", landlock),
+    useful("namespaces", namespaces),
+    useful("capabilities", capabilities),
+    useful("tracing", tracing),
+    useful("processes", processes),
+    useful("address space", address_space),
+    useful("mappings", mappings),
+    useful("low memory", low_memory),
+    useful("locked memory", locked_memory),
+    useful("overcommit", overcommit),
+    useful("clock", time_stamp_counter),
+    useful("processors", processors),
+    useful("huge pages", huge_pages),
+    useful("keys", protection_keys),
+    useful("io_uring", io_uring),
+    useful("tap", tap),
+    useful("net namespace", net_namespace),
+    useful("i686 compiler", compiler),
+    useful("mke2fs", || {
+        tool(
+            "mke2fs",
+            "the tests with disks are skipped",
+            "e2fsprogs has it",
+        )
+    }),
+    useful("ip", || {
+        tool("ip", "the tests with taps are skipped", "iproute2 has it")
+    }),
+    useful("qemu", || {
+        tool(
+            "qemu-system-i386",
+            "benchmarks compare with nobody else",
+            "qemu-system-x86 has it",
+        )
+    }),
+];
+
+const fn needed(name: &'static str, look: fn() -> Finding) -> Probe {
+    Probe {
+        name,
+        needed: true,
+        look,
+    }
+}
+
+const fn useful(name: &'static str, look: fn() -> Finding) -> Probe {
+    Probe {
+        name,
+        needed: false,
+        look,
+    }
+}
+
+fn words_of(error: i32) -> String {
+    io::Error::from_raw_os_error(error).to_string()
+}
+
+/// What stands in a file of the kernel's, without the end of its line.
+fn setting(path: &str) -> Option<String> {
+    let text = fs::read_to_string(path).ok()?;
+    Some(text.trim().to_owned())
+}
+
+fn number(path: &str) -> Option<u64> {
+    setting(path)?.parse().ok()
+}
+
+fn kernel() -> Finding {
+    const OLDEST: (u32, u32) = (5, 11);
+    let uname = rustix::system::uname();
+    let release = uname.release().to_string_lossy().into_owned();
+    let mut parts = release.split(|c: char| !c.is_ascii_digit());
+    let mut part = || parts.next()?.parse::<u32>().ok();
+    let seen =
+        format!("Linux {release}, {}", uname.machine().to_string_lossy());
+    match (part(), part()) {
+        (Some(major), Some(minor)) if (major, minor) >= OLDEST => {
+            Finding::ok(seen)
+        }
+        _ => Finding::lacks(
+            seen,
+            "it lacks things that views are made with",
+            "take Linux 5.11 or later",
+        ),
+    }
+}
+
+fn fsgsbase() -> Finding {
+    match crate::host::check_processor() {
+        Ok(()) => Finding::ok("segment bases are set by instructions"),
+        Err(error) => Finding::lacks(
+            error.to_string(),
+            "threads of a guest have no segments",
+            "boot without 'nofsgsbase', or take another machine",
+        ),
+    }
+}
+
+fn code_segment() -> Finding {
+    /// Of what LAR answers: present, code, and 32-bit, not 64-bit.
+    const MASK: u32 = 1 << 15 | 1 << 11 | 1 << 21 | 1 << 22;
+    const RIGHT: u32 = 1 << 15 | 1 << 11 | 1 << 22;
+    let selector = lg_host::segments::REAL_KERNEL_CS;
+    match attempt::rights_of(selector) {
+        Some(rights) if rights & MASK == RIGHT => {
+            Finding::ok(format!("selector {selector:#x}"))
+        }
+        _ => Finding::lacks(
+            "no segment for it",
+            "guests are 32-bit programs",
+            "boot with 'ia32_emulation=on'; the kernel needs IA32_EMULATION",
+        ),
+    }
+}
+
+fn ldt() -> Finding {
+    match attempt::in_a_copy(attempt::make_segment) {
+        Ok(()) => Finding::ok("segments can be made"),
+        Err(error) => Finding::lacks(
+            format!("no segment can be made ({})", words_of(error)),
+            "user programs of a guest have no segments",
+            "the kernel needs MODIFY_LDT_SYSCALL, and a container must allow \
+             modify_ldt",
+        ),
+    }
+}
+
+fn memory_files() -> Finding {
+    let cure = "set vm.memfd_noexec to 0 or 1; a container must allow \
+                memfd_create and execveat";
+    let lacks = |what: &str, error: &dyn std::fmt::Display| {
+        Finding::lacks(
+            format!("{what} ({error})"),
+            "a guest's memory and its first program are such files",
+            cure,
+        )
+    };
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let sealed = rustix::fs::memfd_create("lguest-doctor", flags)
+        .and_then(|file| rustix::fs::fcntl_add_seals(file, SealFlags::SHRINK));
+    if let Err(error) = sealed {
+        return lacks("they cannot be sealed", &error);
+    }
+    let program = crate::host::executable_memfd("lguest-doctor");
+    let program = program.and_then(|file| {
+        let mut file = fs::File::from(file);
+        file.write_all(NOTHING_BUT_AN_END)?;
+        Ok(file)
+    });
+    let program = match program {
+        Ok(program) => program,
+        Err(error) => return lacks("none can be executed", &error),
+    };
+    match attempt::in_a_copy(|| attempt::run_program(&program)) {
+        Ok(()) => Finding::ok("sealed, and executed"),
+        Err(error) => lacks("none can be executed", &words_of(error)),
+    }
+}
+
+/// A program of 64 bits that ends with status 0: headers of an ELF file, and
+/// `xor edi, edi; mov eax, 231; syscall`.
+const NOTHING_BUT_AN_END: &[u8; 129] = &{
+    let mut file = [0; 129];
+    let parts: [(usize, &[u8]); 12] = [
+        (0, b"\x7fELF\x02\x01\x01"),
+        (16, &[2, 0, 62, 0, 1]),
+        (24, &[0x78, 0, 0x40]),
+        (32, &[64]),
+        (52, &[64, 0, 56, 0, 1]),
+        (64, &[1, 0, 0, 0, 5]),
+        (80, &[0, 0, 0x40]),
+        (88, &[0, 0, 0x40]),
+        (96, &[129]),
+        (104, &[129]),
+        (112, &[0, 16]),
+        (120, &[0x31, 0xFF, 0xB8, 231, 0, 0, 0, 0x0F, 5]),
+    ];
+    let mut part = 0;
+    while part < parts.len() {
+        let (at, bytes) = parts[part];
+        let mut i = 0;
+        while i < bytes.len() {
+            file[at + i] = bytes[i];
+            i += 1;
+        }
+        part += 1;
+    }
+    file
+};
+
+fn seccomp() -> Finding {
+    const ALL_THREADS: usize = 1;
+    const ASK_SOMEBODY: usize = 8;
+    let installed = attempt::in_a_copy(|| attempt::install_filter(ALL_THREADS));
+    if let Err(error) = installed {
+        return Finding::lacks(
+            format!("no filter can be installed ({})", words_of(error)),
+            "a guest could make any system call",
+            "the kernel needs SECCOMP_FILTER, and a container must allow \
+             seccomp",
+        );
+    }
+    let asks = attempt::in_a_copy(|| attempt::install_filter(ASK_SOMEBODY));
+    let asks = if asks.is_ok() { ", and can ask" } else { "" };
+    Finding::ok(format!("filters, for all threads at once{asks}"))
+}
+
+fn descriptors() -> Finding {
+    /// Views' descriptors are moved out of the way, which takes so many.
+    const NEEDED: u64 = 80;
+    const PLENTY: u64 = 256;
+    let limit = getrlimit(Resource::Nofile).current;
+    let cure = "raise it (`ulimit -n 1024`)";
+    match limit {
+        Some(limit) if limit < NEEDED => Finding::lacks(
+            format!("{limit} descriptors"),
+            "a guest's processes cannot be started",
+            cure,
+        ),
+        Some(limit) if limit < PLENTY => Finding::degraded(
+            format!("{limit} descriptors"),
+            "a network of many guests may not find enough",
+            cure,
+        ),
+        Some(limit) => Finding::ok(format!("{limit} descriptors")),
+        None => Finding::ok("no limit"),
+    }
+}
+
+/// Runs the built-in Guest until it speaks.
+fn guest() -> Finding {
+    // In a thread of its own, for it is kept on one processor.
+    let ran = std::thread::spawn(|| run_guest().map_err(|e| e.to_string()));
+    let ran = ran.join().unwrap_or_else(|_| Err("we panicked".into()));
+    match ran {
+        Ok(()) => Finding::ok("the built-in one runs"),
+        Err(error) => Finding::lacks(
+            format!("the built-in one does not run: {error}"),
+            "none will",
+            "what is lacking above is the reason",
+        ),
+    }
+}
+
+fn run_guest() -> Result<(), Box<dyn std::error::Error>> {
+    const RAM: u32 = 16 << 20;
+    clock::start();
+    let memory = GuestMemory::new(RAM, 1)?;
+    let kernel = Image::Embedded(default_guest::IMAGE);
+    let start = loader::load(&memory, &kernel, None, b"")
+        .map_err(|_| "it cannot be loaded")?;
+    let console = DeviceDescriptor {
+        kind: LGUEST_DEVICE_T_CONSOLE,
+        ..DeviceDescriptor::default()
+    };
+    memory.write_object(RAM, &console)?;
+    let guest = Guest::new(memory);
+    guest.initialize(&start, Vec::new())?;
+    loop {
+        match guest.run()? {
+            Exit::SendDma { .. } => return Ok(()),
+            Exit::Broken => {}
+            Exit::Dead(death) => return Err(death.to_string().into()),
+        }
+    }
+}
+
+fn landlock() -> Finding {
+    /// Since this version it knows signals.
+    const SIGNALS: usize = 6;
+    match attempt::landlock_interface() {
+        Ok(version) if version >= SIGNALS => {
+            Finding::ok(format!("interface {version}"))
+        }
+        Ok(version) => Finding::degraded(
+            format!("interface {version}"),
+            "a launcher that was taken over may signal other processes",
+            "Linux 6.12 has all of it",
+        ),
+        Err(error) => Finding::lacks(
+            words_of(error),
+            "seccomp alone keeps the launcher from files, and nothing from \
+             signalling other processes of its user",
+            "the kernel needs SECURITY_LANDLOCK and 'landlock' in lsm=",
+        ),
+    }
+}
+
+fn namespaces() -> Finding {
+    let flags = libc::CLONE_NEWUSER | libc::CLONE_NEWIPC;
+    match attempt::in_a_copy(|| attempt::leave(flags)) {
+        Ok(()) => Finding::ok("user and IPC namespaces"),
+        Err(error) => Finding::lacks(
+            format!("none ({})", words_of(error)),
+            "the launcher does without one of its walls",
+            "raise user.max_user_namespaces; a container must allow unshare",
+        ),
+    }
+}
+
+fn capabilities() -> Finding {
+    let held = rustix::thread::capabilities(None);
+    match held.map(|sets| sets.effective.iter().count()) {
+        Ok(0) => Finding::ok("none"),
+        Ok(count) => Finding::degraded(
+            format!("{count} held"),
+            "none is needed but for taps; all are dropped before a guest runs",
+            "run as an ordinary user",
+        ),
+        Err(error) => Finding::degraded(
+            error.to_string(),
+            "they cannot be dropped",
+            "ask whoever runs this container",
+        ),
+    }
+}
+
+fn tracing() -> Finding {
+    match number("/proc/sys/kernel/yama/ptrace_scope") {
+        Some(1..) => Finding::ok("of children only"),
+        _ => Finding::degraded(
+            "of any process of the user",
+            "the launcher hides itself all the same, its starter need not",
+            "set kernel.yama.ptrace_scope to 1",
+        ),
+    }
+}
+
+fn processes() -> Finding {
+    /// Views, and a few threads.
+    const PLENTY: u64 = 64;
+    match getrlimit(Resource::Nproc).current {
+        Some(limit) if limit < PLENTY => Finding::degraded(
+            format!("{limit} processes for all of the user's"),
+            "a guest has one for each of its page directories, up to a \
+             bound, and is slower with fewer",
+            "raise it (`ulimit -u`)",
+        ),
+        Some(limit) => Finding::ok(format!("{limit} processes")),
+        None => Finding::ok("no limit"),
+    }
+}
+
+fn address_space() -> Finding {
+    /// The 4 GiB of a Guest, its memory once more, and ours.
+    const PLENTY: u64 = 16 << 30;
+    match getrlimit(Resource::As).current {
+        Some(limit) if limit < PLENTY => Finding::degraded(
+            format!("{} MiB for each process", limit >> 20),
+            "large guests do not fit, and small ones may stop when they grow",
+            "lift it (`ulimit -v unlimited`)",
+        ),
+        _ => Finding::ok("no limit that matters"),
+    }
+}
+
+fn mappings() -> Finding {
+    const USUAL: u64 = 65530;
+    match number("/proc/sys/vm/max_map_count") {
+        Some(count) if count >= USUAL => {
+            Finding::ok(format!("{count} for each process"))
+        }
+        seen => Finding::degraded(
+            format!("{} for each process", seen.unwrap_or(0)),
+            "memory in many pieces is dropped and mapped again",
+            "raise vm.max_map_count",
+        ),
+    }
+}
+
+fn low_memory() -> Finding {
+    /// Where Linux and others put the lowest programs.
+    const LOWEST_PROGRAM: u64 = 64 << 10;
+    match number("/proc/sys/vm/mmap_min_addr") {
+        Some(lowest) if lowest > LOWEST_PROGRAM => Finding::degraded(
+            format!("{} KiB are never mapped", lowest >> 10),
+            "a guest's programs find nothing there",
+            "lower vm.mmap_min_addr to 65536",
+        ),
+        Some(lowest) => {
+            Finding::ok(format!("{} KiB are never mapped", lowest >> 10))
+        }
+        None => Finding::ok("not told"),
+    }
+}
+
+fn locked_memory() -> Finding {
+    // Told because people ask: nothing of a Guest is locked.
+    match getrlimit(Resource::Memlock).current {
+        Some(limit) => {
+            Finding::ok(format!("{} KiB, and not used", limit >> 10))
+        }
+        None => Finding::ok("no limit, and not used"),
+    }
+}
+
+fn overcommit() -> Finding {
+    const STRICT: u64 = 2;
+    match number("/proc/sys/vm/overcommit_memory") {
+        Some(STRICT) => Finding::degraded(
+            "never",
+            "each view is counted as if it used all that it could",
+            "set vm.overcommit_memory to 0",
+        ),
+        _ => Finding::ok("memory counts when it is used"),
+    }
+}
+
+fn time_stamp_counter() -> Finding {
+    if clock::is_invariant() {
+        Finding::ok("the counter runs at one speed")
+    } else {
+        Finding::degraded(
+            "the counter changes its speed",
+            "guests ask for the time at every tick, and know no finer one",
+            "none, on this processor or virtual machine",
+        )
+    }
+}
+
+fn processors() -> Finding {
+    match std::thread::available_parallelism().map(usize::from) {
+        Ok(1) => Finding::degraded(
+            "one",
+            "guest and devices take turns",
+            "allow more (`taskset`)",
+        ),
+        Ok(count) => Finding::ok(count.to_string()),
+        Err(error) => Finding::ok(error.to_string()),
+    }
+}
+
+fn huge_pages() -> Finding {
+    let path = "/sys/kernel/mm/transparent_hugepage/shmem_enabled";
+    let choices = setting(path).unwrap_or_default();
+    let chosen = choices.split(['[', ']']).nth(1).unwrap_or("not there");
+    match chosen {
+        "always" | "within_size" | "advise" | "force" => {
+            Finding::ok(format!("for memory files: {chosen}"))
+        }
+        other => Finding::degraded(
+            format!("for memory files: {other}"),
+            "guests' memory is mapped in small pages, which takes longer when \
+             it is first touched",
+            "write 'advise' to /sys/kernel/mm/transparent_hugepage/\
+             shmem_enabled",
+        ),
+    }
+}
+
+fn protection_keys() -> Finding {
+    match attempt::in_a_copy(attempt::take_key) {
+        Ok(()) => Finding::ok("there are some"),
+        Err(error) => Finding::lacks(
+            format!("none ({})", words_of(error)),
+            "nothing: no guest needs them",
+            "none, on this processor or virtual machine",
+        ),
+    }
+}
+
+fn io_uring() -> Finding {
+    match attempt::in_a_copy(attempt::make_ring) {
+        Ok(()) => Finding::ok("there is, and is not used"),
+        Err(error) => Finding::lacks(
+            words_of(error),
+            "nothing: it is not used",
+            "set kernel.io_uring_disabled to 0",
+        ),
+    }
+}
+
+/// Makes an interface, which is gone again at once. No address is given.
+fn tap() -> Finding {
+    match Tap::probe() {
+        Ok(()) => Finding::ok("interfaces can be made"),
+        Err(error) => Finding::lacks(
+            match error {
+                TapError::NotPermitted => "no permission".into(),
+                other => other.to_string(),
+            },
+            "no network with this machine (--tunnet, --net tap=)",
+            "run as root or with CAP_NET_ADMIN, with the module tun; \
+             sharenet needs neither",
+        ),
+    }
+}
+
+fn net_namespace() -> Finding {
+    let flags = libc::CLONE_NEWUSER | libc::CLONE_NEWNET | libc::CLONE_NEWNS;
+    match attempt::in_a_copy(|| attempt::leave(flags)) {
+        Ok(()) => Finding::ok("of network and mounts, with one of users"),
+        Err(error) => Finding::lacks(
+            format!("none ({})", words_of(error)),
+            "nothing for guests; tests with taps have no network of their own",
+            "raise user.max_user_namespaces",
+        ),
+    }
+}
+
+/// As guests/toolchain.sh looks for it.
+fn compiler() -> Finding {
+    const TARGET: &str = "i686-unknown-linux-gnu";
+    const CONSEQUENCE: &str =
+        "guests cannot be built here; those that are built are in guests/built";
+    const CURE: &str = "`rustup target add i686-unknown-linux-gnu`, or \
+                        LGUEST_I686_RUSTC";
+    let named = std::env::var_os("LGUEST_I686_RUSTC").map(PathBuf::from);
+    let rustc = named.or_else(|| find("rustc"));
+    let has_target = |rustc: &Path| {
+        let libraries = Command::new(rustc)
+            .args(["--print", "target-libdir", "--target", TARGET])
+            .stderr(Stdio::null())
+            .output()
+            .ok()
+            .and_then(|out| String::from_utf8(out.stdout).ok());
+        let libraries = libraries.and_then(|l| fs::read_dir(l.trim()).ok());
+        libraries.is_some_and(|mut files| {
+            files.any(|file| {
+                let name = file.map(|file| file.file_name());
+                name.is_ok_and(|n| {
+                    n.as_encoded_bytes().starts_with(b"libcore-")
+                })
+            })
+        })
+    };
+    match rustc {
+        Some(rustc) if has_target(&rustc) => {
+            Finding::ok(rustc.display().to_string())
+        }
+        _ if find("apt-get").is_some() && find("dpkg-deb").is_some() => {
+            Finding::degraded(
+                "none, but apt",
+                "guests/toolchain.sh fetches one, where Debian 12 can be \
+                 reached",
+                CURE,
+            )
+        }
+        _ => Finding::lacks("none", CONSEQUENCE, CURE),
+    }
+}
+
+fn tool(name: &str, consequence: &'static str, cure: &'static str) -> Finding {
+    match find(name) {
+        Some(path) => Finding::ok(path.display().to_string()),
+        None => Finding::lacks("not found", consequence, cure),
+    }
+}
+
+/// A program, by the usual ways and where only root looks.
+fn find(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let sbin = ["/usr/sbin", "/sbin"].map(PathBuf::from);
+    std::env::split_paths(&path)
+        .chain(sbin)
+        .map(|folder| folder.join(name))
+        .find(|file| file.is_file())
+}

@@ -1,0 +1,129 @@
+//! `lguest doctor`: one line and one object for each probe, and the truth.
+//!
+//! What this machine has is not known to a test; that what was taken away is
+//! missed, is.
+
+#![expect(unsafe_code, reason = "a child loses something before it starts")]
+
+mod support;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
+use serde_json::Value;
+use std::io;
+use std::os::unix::process::CommandExt;
+use support::{Finished, lguest_with};
+
+/// What is said without and with `--json`.
+fn examine() -> (Finished, Value) {
+    let lines = support::run(&mut lguest_with("doctor"), b"");
+    let json = support::run(&mut lguest_with("doctor --json"), b"");
+    assert_eq!(lines.code(), json.code());
+    let value = serde_json::from_str(&json.stdout);
+    (
+        lines,
+        value.unwrap_or_else(|e| panic!("{e}: {}", json.stdout)),
+    )
+}
+
+/// Looks with something taken away by `take`, which may only make system
+/// calls.
+fn without(
+    take: impl Fn() -> io::Result<()> + Send + Sync + 'static,
+) -> Finished {
+    let mut command = lguest_with("doctor");
+    // SAFETY: between fork and exec, only system calls.
+    unsafe { command.pre_exec(take) };
+    support::run(&mut command, b"")
+}
+
+/// The line about `name`.
+fn line<'a>(found: &'a Finished, state: &str, name: &str) -> &'a str {
+    let start = format!("{state:9} {name:13} ");
+    let line = found.stdout.lines().find(|line| line.starts_with(&start));
+    line.unwrap_or_else(|| panic!("no {start:?} in\n{}", found.stdout))
+}
+
+#[test]
+fn lines_and_objects_say_the_same() {
+    let (lines, json) = examine();
+    assert_eq!(lines.stderr, "");
+    let probes = json["probes"].as_array().unwrap();
+    let text: Vec<&str> = lines.stdout.lines().collect();
+    assert_eq!(text.len(), probes.len() + 1);
+    for (line, probe) in text.iter().zip(probes) {
+        let word = |field: &str| probe[field].as_str().unwrap();
+        let (state, name) = (word("state"), word("name"));
+        assert!(["ok", "degraded", "lacks"].contains(&state), "{state}");
+        assert!(line.starts_with(&format!("{state:9} {name:13} ")), "{line}");
+        // Whoever is told of a lack is told what it means and what to do.
+        assert_eq!(word("consequence").is_empty(), state == "ok", "{name}");
+        assert_eq!(word("cure").is_empty(), state == "ok", "{name}");
+    }
+    let runs = json["guests_can_run"].as_bool().unwrap();
+    assert_eq!(lines.code(), if runs { 0 } else { 121 });
+    assert!(runs, "the other tests run guests:\n{}", lines.stdout);
+    assert_eq!(text.last(), Some(&"guests can run here"));
+}
+
+#[test]
+fn the_names_are_those_that_scripts_know() {
+    let (_, json) = examine();
+    let names: Vec<&str> = json["probes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|probe| probe["name"].as_str().unwrap())
+        .collect();
+    let known = "kernel, fsgsbase, 32-bit code, ldt, memory files, seccomp, \
+                 descriptors, guest, landlock, namespaces, capabilities, \
+                 tracing, processes, address space, mappings, low memory, \
+                 locked memory, overcommit, clock, processors, huge pages, \
+                 keys, io_uring, tap, net namespace, i686 compiler, mke2fs, \
+                 ip, qemu";
+    assert_eq!(names.join(", "), known);
+}
+
+#[test]
+fn a_machine_without_local_segments_is_found_out() {
+    let rules = [(libc::SYS_modify_ldt, Vec::new())].into();
+    let filter = SeccompFilter::new(
+        rules,
+        SeccompAction::Allow,
+        SeccompAction::Errno(libc::EPERM.cast_unsigned()),
+        TargetArch::x86_64,
+    );
+    let program = BpfProgram::try_from(filter.unwrap()).unwrap();
+    let found = without(move || {
+        seccompiler::apply_filter(&program).map_err(io::Error::other)
+    });
+    assert_eq!(found.code(), 121, "{found:?}");
+    line(&found, "lacks", "ldt");
+    let guest = line(&found, "lacks", "guest");
+    assert!(guest.contains("cannot make segments"), "{guest}");
+    let last = found.stdout.lines().last().unwrap();
+    assert_eq!(last, "no guest can run here, for want of: ldt, guest");
+}
+
+#[test]
+fn limits_are_felt() {
+    let found = without(|| {
+        let hard = getrlimit(Resource::Nofile).maximum;
+        let few = Rlimit {
+            current: Some(40),
+            maximum: hard,
+        };
+        setrlimit(Resource::Nofile, few)?;
+        let tight = Rlimit {
+            current: Some(2 << 30),
+            maximum: getrlimit(Resource::As).maximum,
+        };
+        setrlimit(Resource::As, tight)?;
+        Ok(())
+    });
+    assert_eq!(found.code(), 121, "{found:?}");
+    line(&found, "lacks", "descriptors");
+    line(&found, "lacks", "guest");
+    line(&found, "degraded", "address space");
+    line(&found, "ok", "ldt");
+}
