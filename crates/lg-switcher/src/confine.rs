@@ -152,9 +152,10 @@ fn mmap(f: &mut Filter, facts: &Facts) {
     f.load(argument(2));
     f.require_no_bit(NO_PROTECTION);
     f.require_wide(argument(3), SHARED_FIXED);
-    // Neither can be so large that their sum wraps.
+    // Neither can be so large that their sum wraps: that of the largest is
+    // one less than 4 GiB.
     f.load(argument(0));
-    f.require_at_most(SWITCHER_ADDR);
+    f.require_at_most(SWITCHER_ADDR - 1);
     f.load(argument(1));
     f.require_at_most(DIRECTORY_SPAN);
     f.set_x();

@@ -3,6 +3,8 @@
 use super::*;
 use std::prelude::rust_2024::*;
 
+mod boundaries;
+
 const FACTS: Facts = Facts {
     call_site: 0x4000_0000_1234,
     return_site: 0x4000_0000_5678,
@@ -190,6 +192,10 @@ fn every_near_miss_of_mmap_is_deadly() {
         let what = format!("argument {argument} = {value:#x}");
         assert_eq!(call.verdict(), verdict::KILL, "{what}");
     }
+    // A sum that wraps must not look small: this one would be 0.
+    let over_the_gates = [top, 0x40_0000, 7, 0x11, 3, 0];
+    let call = Call::new(nr::MMAP, over_the_gates);
+    assert_eq!(call.verdict(), verdict::KILL);
     // A shared page's file has one page for us.
     for (len, offset) in [(0x2000, 0), (0x1000, 0x1000), (0x1000, 1 << 40)] {
         let call = Call::new(nr::MMAP, [0x1000, len, 7, 0x11, 6, offset]);
