@@ -8,6 +8,7 @@
 use crate::address::GuestVirt;
 use crate::kill::Kill;
 use crate::run::Host;
+use crate::turns;
 use core::sync::atomic::Ordering;
 use lg_abi::shared::{FIRST_EXTERNAL_VECTOR, IF, offset};
 
@@ -43,7 +44,7 @@ impl Host<'_> {
             return Ok(());
         }
         let irq = pending.trailing_zeros();
-        vm.irqs.fetch_and(!(1 << irq), Ordering::SeqCst);
+        turns::lower(&vm.irqs, irq);
         vm.retry_at.set(0);
         self.write_time()?;
         let gate = vm.idt[(FIRST_EXTERNAL_VECTOR + irq) as usize].get();

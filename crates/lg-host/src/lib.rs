@@ -9,7 +9,7 @@
 //! goes through [`World`](world::World). A test gives it a scripted Guest and
 //! a pretended world, and a fuzzer gives it nonsense.
 //!
-//! The modules are in reading order. The first six are what the Host has to
+//! The modules are in reading order. The first seven are what the Host has to
 //! work with; the others are what it does, from the moment a trap arrives.
 
 #![no_std]
@@ -22,6 +22,7 @@ pub mod counters;
 pub mod kill;
 pub mod memory;
 pub mod state;
+pub mod turns;
 pub mod world;
 
 pub mod emulate;

@@ -168,6 +168,28 @@ mod tests {
     }
 
     #[test]
+    fn every_pair_of_boundaries_is_checked_as_wide_numbers_say() {
+        let limit = 0x3000;
+        let ram = Ram::new(limit);
+        let m = ram.memory();
+        let around = |at: u32| (0..9).map(move |n| at.wrapping_add(n) - 4);
+        let numbers: std::vec::Vec<u32> = [4, 0x1000, limit, 1 << 31]
+            .into_iter()
+            .flat_map(around)
+            .chain(u32::MAX - 8..=u32::MAX)
+            .collect();
+        for &addr in &numbers {
+            for &len in &numbers {
+                let fits =
+                    u128::from(addr) + u128::from(len) <= u128::from(limit);
+                let checked = m.check(GuestPhys(addr), len);
+                assert_eq!(checked.is_ok(), fits, "{addr:#x} {len:#x}");
+                assert!(fits || checked == Err(Kill::BadAddress { addr, len }));
+            }
+        }
+    }
+
+    #[test]
     fn words_may_be_unaligned() {
         let ram = Ram::new(0x1000);
         let m = ram.memory();

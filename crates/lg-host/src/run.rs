@@ -15,6 +15,7 @@ use crate::kill::Kill;
 use crate::memory::Memory;
 use crate::paging::{Fault, View};
 use crate::state::Vm;
+use crate::turns;
 use crate::world::{Mapper, World};
 use core::sync::atomic::Ordering;
 use lg_abi::hypercall::HYPERCALL_VECTOR;
@@ -370,16 +371,14 @@ impl Host<'_> {
     fn halt(&mut self) {
         self.vm.counters.halts.count();
         self.arm_timer();
-        // From here on a kick is noticed: by its value, if it comes before
-        // we sleep; as a wake-up, if it comes after.
-        self.vm.asleep.store(1, Ordering::SeqCst);
-        let seen = self.vm.kick.load(Ordering::SeqCst);
-        let nothing_came = !self.has_interrupt()
-            && self.vm.break_wanted.load(Ordering::SeqCst) == 0;
-        if nothing_came && !self.view.is_news(seen) {
-            self.world.sleep(seen);
-        }
-        self.vm.asleep.store(0, Ordering::SeqCst);
+        let vm = self.vm;
+        turns::doze(&vm.kick, &vm.asleep, |seen| {
+            let nothing_came = !self.has_interrupt()
+                && vm.break_wanted.load(Ordering::SeqCst) == 0;
+            if nothing_came && !self.view.is_news(seen) {
+                self.world.sleep(seen);
+            }
+        });
     }
 
     /// An interrupt waits that the Guest does not take now.

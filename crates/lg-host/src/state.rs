@@ -7,8 +7,9 @@
 //! right beginning for every field.
 
 use crate::counters::Counters;
+use crate::turns;
 use core::cell::Cell;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::AtomicU32;
 use lg_abi::segment::{Descriptor, GDT_ENTRIES};
 use lg_abi::shared::IDT_ENTRIES;
 
@@ -225,6 +226,6 @@ impl Vm {
 
     /// Raises interrupt `irq`; the caller sees to it that the Guest notices.
     pub fn raise(&self, irq: u32) {
-        self.irqs.fetch_or(1 << irq, Ordering::SeqCst);
+        turns::raise(&self.irqs, irq);
     }
 }

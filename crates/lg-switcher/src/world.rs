@@ -10,10 +10,11 @@ use crate::gates;
 use crate::layout::{STATE, State};
 use crate::mailbox::{HOSTS_TURN, LAUNCHERS_TURN, Mailbox, Request};
 use crate::syscall::{call, futex_wait, futex_wake, nr};
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use lg_host::address::GuestPhys;
 use lg_host::gates::GateKind;
 use lg_host::kill::Kill;
+use lg_host::turns::{self, Futex};
 use lg_host::world::{WallClock, World};
 
 const CLOCK_REALTIME: usize = 0;
@@ -47,6 +48,21 @@ pub(crate) fn state() -> &'static State {
     unsafe { &*(STATE as *const State) }
 }
 
+/// The kernel, for those who wait for their turn.
+struct Kernel;
+
+impl Futex for Kernel {
+    type Word = AtomicU32;
+
+    fn wait(word: &AtomicU32, value: u32) {
+        futex_wait(word, value);
+    }
+
+    fn wake(word: &AtomicU32) {
+        futex_wake(word);
+    }
+}
+
 /// The world of one view.
 pub struct Outside {
     /// Its slot.
@@ -64,11 +80,8 @@ impl Outside {
     fn ask(request: Request, arguments: [u32; 3]) -> u32 {
         let mailbox = Self::mailbox();
         mailbox.write(request, arguments);
-        mailbox.turn.store(LAUNCHERS_TURN, Ordering::SeqCst);
-        futex_wake(&mailbox.turn);
-        while mailbox.turn.load(Ordering::SeqCst) != HOSTS_TURN {
-            futex_wait(&mailbox.turn, LAUNCHERS_TURN);
-        }
+        turns::give::<Kernel>(&mailbox.turn, LAUNCHERS_TURN);
+        turns::wait_for::<Kernel>(&mailbox.turn, HOSTS_TURN, || true);
         mailbox.reply.load(Ordering::Relaxed)
     }
 
@@ -83,10 +96,7 @@ impl Outside {
 
     /// Blocks until this view has the baton, and takes it.
     pub fn wait_for_baton(slot: usize) {
-        let baton = &state().vm.views[slot].baton;
-        while baton.swap(0, Ordering::SeqCst) == 0 {
-            futex_wait(baton, 0);
-        }
+        turns::take::<Kernel>(&state().vm.views[slot].baton);
     }
 
     fn clock(which: usize) -> TimeSpec {
@@ -181,9 +191,7 @@ impl World for Outside {
 
     fn hand_over(&mut self, slot: usize) -> Result<(), Kill> {
         entry::put_fpu_away();
-        let baton = &state().vm.views[slot].baton;
-        baton.store(1, Ordering::SeqCst);
-        futex_wake(baton);
+        turns::pass::<Kernel>(&state().vm.views[slot].baton);
         Self::wait_for_baton(self.slot);
         entry::take_fpu();
         Ok(())

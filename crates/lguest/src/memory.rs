@@ -461,6 +461,42 @@ mod tests {
         assert!(m.write(end - 1, &[0, 0]).is_err());
     }
 
+    /// Numbers at which mistakes with `limit` and pages show.
+    fn boundaries(limit: u32) -> Vec<u32> {
+        let around = |at: u32| at - 2..=at + 2;
+        [2, PAGE_SIZE, limit - PAGE_SIZE, limit, 1 << 31]
+            .into_iter()
+            .flat_map(around)
+            .chain(u32::MAX - 4..=u32::MAX)
+            .collect()
+    }
+
+    #[test]
+    fn every_pair_of_boundaries_is_checked_as_wide_numbers_say() {
+        let m = memory();
+        let limit = u128::from(m.limit());
+        for &addr in &boundaries(m.limit()) {
+            for &len in &boundaries(m.limit()) {
+                let (at, bytes) = (u128::from(addr), u128::from(len));
+                let found = m.section(addr, len);
+                let what = format!("{addr:#x} {len:#x}");
+                assert_eq!(found.is_ok(), at + bytes <= limit, "{what}");
+                // A section of a list must lie inside one page, too.
+                let Ok(short) = u16::try_from(len) else {
+                    continue;
+                };
+                let mut dma = lg_abi::dma::Dma::default();
+                (dma.addr[0], dma.len[0]) = (addr, short);
+                m.write_object(0x100, &dma).unwrap();
+                let found = crate::devices::sections(&m, 0x100);
+                let page = u128::from(PAGE_SIZE);
+                let in_page = at % page + bytes <= page;
+                let good = len == 0 || in_page && at + bytes <= limit;
+                assert_eq!(found.is_ok(), good, "{what}");
+            }
+        }
+    }
+
     #[test]
     fn files_move_through_sections_in_order() {
         let m = memory();

@@ -9,6 +9,8 @@ use lg_abi::page::Pte;
 use proptest::prelude::*;
 use std::vec::Vec;
 
+mod rights;
+
 /// What a processor would allow: the oracle. Two levels, thirty lines, no
 /// cleverness.
 fn oracle(m: &Machine, va: u32, write: bool, user: bool) -> Option<u32> {

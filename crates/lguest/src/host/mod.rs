@@ -31,6 +31,7 @@ use lg_abi::request::Initialize;
 use lg_abi::shared::LGUEST_IRQS;
 use lg_host::gates::path;
 use lg_host::state::MAX_VIEWS;
+use lg_host::turns::{self, Futex};
 use lg_switcher::mailbox::{HOSTS_TURN, LAUNCHERS_TURN, Mailbox, Request};
 use processes::Processes;
 use rustix::thread::futex;
@@ -246,7 +247,7 @@ impl Guest {
         if irq >= LGUEST_IRQS {
             return Err(RequestError::NoSuchIrq(irq));
         }
-        running.shared.irqs().fetch_or(1 << irq, Ordering::SeqCst);
+        turns::raise(running.shared.irqs(), irq);
         // Who stands still looks at the interrupts before he goes on. If we
         // come too late for that look, `stands` was false before it, and so
         // it is false now.
@@ -436,14 +437,11 @@ impl Conversation {
                 if !running.spread {
                     running.processes.settle();
                 }
-                let baton = running.shared.first_baton();
-                baton.store(1, Ordering::SeqCst);
-                wake(baton);
+                turns::pass::<Kernel>(running.shared.first_baton());
             }
             Self::Owed | Self::Broken => {
                 running.stands.store(false, Ordering::SeqCst);
-                mailbox.turn.store(HOSTS_TURN, Ordering::SeqCst);
-                wake(&mailbox.turn);
+                turns::give::<Kernel>(&mailbox.turn, HOSTS_TURN);
             }
             Self::HostsTurn => {}
         }
@@ -500,12 +498,12 @@ impl Core {
         running.processes.kill_all();
         self.unbroken.notify_all();
         // Nobody of them is left to change the turn.
-        while self.waiting.load(Ordering::SeqCst) {
-            let turn = &running.shared.mailbox().turn;
-            turn.store(LAUNCHERS_TURN, Ordering::SeqCst);
-            wake(turn);
-            std::thread::park_timeout(NUDGE_AGAIN);
-        }
+        turns::call_off::<Kernel>(
+            &running.shared.mailbox().turn,
+            LAUNCHERS_TURN,
+            || self.waiting.load(Ordering::SeqCst),
+            || std::thread::park_timeout(NUDGE_AGAIN),
+        );
     }
 
     /// The watcher's life.
@@ -523,13 +521,10 @@ impl Core {
     fn wait_for_request(&self, running: &Running) -> bool {
         let turn = &running.shared.mailbox().turn;
         self.waiting.store(true, Ordering::SeqCst);
-        let mut alive = self.death().is_none();
-        while alive && turn.load(Ordering::SeqCst) != LAUNCHERS_TURN {
-            let _ = futex::wait(turn, futex::Flags::empty(), HOSTS_TURN, None);
-            alive = self.death().is_none();
-        }
+        let alive = || self.death().is_none();
+        let came = turns::wait_for::<Kernel>(turn, LAUNCHERS_TURN, alive);
         self.waiting.store(false, Ordering::SeqCst);
-        alive
+        came
     }
 
     /// Reads the request, once, and carries it out. Answers why `run` has to
@@ -624,21 +619,18 @@ impl Running {
     /// or says so, it is woken; else the view that runs, or says so, is sent
     /// a signal. Whoever lies about it has itself not noticed.
     fn kick(&self) {
-        let kick = self.shared.kick();
-        kick.fetch_add(1, Ordering::SeqCst);
-        if self.shared.asleep().load(Ordering::SeqCst) != 0 {
-            wake(kick);
-        } else {
-            let current = self.shared.current().load(Ordering::SeqCst);
+        let shared = &self.shared;
+        turns::kick::<Kernel>(shared.kick(), shared.asleep(), || {
+            let current = shared.current().load(Ordering::SeqCst);
             self.processes.kick(current);
-        }
+        });
     }
 
     /// The same, without asking the Guest whom to kick.
     fn kick_everybody(&self) {
         let kick = self.shared.kick();
         kick.fetch_add(1, Ordering::SeqCst);
-        wake(kick);
+        Kernel::wake(kick);
         for slot in (0..).take(MAX_VIEWS) {
             self.processes.kick(slot);
         }
@@ -673,10 +665,21 @@ pub fn printable(text: &[u8]) -> String {
     shown
 }
 
-/// Wakes whoever sleeps on `word`.
-fn wake(word: &AtomicU32) {
-    // There is no way for this to fail on memory that is mapped.
-    let _ = futex::wake(word, futex::Flags::empty(), 1);
+/// The kernel, for those who wait for their turn.
+struct Kernel;
+
+impl Futex for Kernel {
+    type Word = AtomicU32;
+
+    fn wait(word: &AtomicU32, value: u32) {
+        // Woken, interrupted, or too late to sleep: who waits looks again.
+        let _ = futex::wait(word, futex::Flags::empty(), value, None);
+    }
+
+    fn wake(word: &AtomicU32) {
+        // There is no way for this to fail on memory that is mapped.
+        let _ = futex::wake(word, futex::Flags::empty(), 1);
+    }
 }
 
 /// Locks; a thread that panicked with the lock has left nothing half done

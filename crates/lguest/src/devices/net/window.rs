@@ -379,6 +379,28 @@ mod tests {
         assert!(window.word(u32::MAX - 3).is_err());
     }
 
+    #[test]
+    fn every_pair_of_boundaries_is_checked_as_wide_numbers_say() {
+        let memory = GuestMemory::new(BYTES, 0).unwrap();
+        let window = Window::open(memory.file()).unwrap();
+        let addresses = [2, PAGE_SIZE, BYTES - PAGE_SIZE, BYTES, 1 << 31]
+            .into_iter()
+            .flat_map(|at| at - 2..=at + 2)
+            .chain(u32::MAX - 4..=u32::MAX);
+        let lengths = [3, 0x7FFF, 4096].into_iter().flat_map(|n| n - 2..=n + 2);
+        let lengths: Vec<u16> = lengths.chain([u16::MAX]).collect();
+        for addr in addresses {
+            for &len in &lengths {
+                let (at, bytes) = (u128::from(addr), u128::from(len));
+                let page = u128::from(PAGE_SIZE);
+                let good = at % page + bytes <= page
+                    && at + bytes <= u128::from(BYTES);
+                let found = window.sections(&dma(&[(addr, len)]));
+                assert_eq!(found.is_ok(), good, "{addr:#x} {len:#x}");
+            }
+        }
+    }
+
     /// Sections that may lie anywhere inside a page, also on each other.
     fn lists() -> impl Strategy<Value = Vec<(u32, u16)>> {
         let section = (0..PAGES, 0..PAGE_SIZE, 1..=PAGE_SIZE).prop_map(
