@@ -5,6 +5,7 @@
 //! was a minute ago. What counts are ratios; what could not be measured says
 //! why. The same program runs everywhere: natively it is an ordinary process.
 
+mod about;
 mod options;
 mod results;
 
@@ -31,6 +32,7 @@ mod table;
 
 pub(crate) use smoke::smoke;
 
+use about::About;
 use options::Options;
 use results::Results;
 use std::path::{Path, PathBuf};
@@ -67,7 +69,10 @@ fn run(options: &Options) -> Result<(), String> {
     let folder = root.join("target/bench");
     std::fs::create_dir_all(&folder)
         .map_err(|error| format!("{}: {error}", folder.display()))?;
-    let mut results = Results::default();
+    let mut results = Results {
+        about: About::this(&root),
+        sections: Vec::new(),
+    };
     embedded::measure(options, &lguest, &mut results);
     linux::measure(options, &lguest, &folder, &mut results);
     print!("{}", table::of(&results));

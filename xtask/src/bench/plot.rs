@@ -1,7 +1,8 @@
 //! The figures for the eye: one bar for each row and system.
 //!
 //! Bars begin at what is native and are as long as the factor is large, on a
-//! scale on which twice is always the same length. Rows that have no native
+//! scale on which twice is always the same length. A tick marks the ratio of
+//! the best pieces. Rows that have no native
 //! counterpart are left to the table.
 
 use super::results::{Results, Row, System};
@@ -53,6 +54,12 @@ pub(super) fn of(results: &Results) -> String {
             y = bars(&mut body, row, &systems, &scale, y);
         }
     }
+    y += TITLE;
+    let about = escaped(&results.about.line());
+    let _ = writeln!(
+        body,
+        "<text x=\"8\" y=\"{y}\" fill=\"#444444\">{about}</text>"
+    );
     let height = y + 12.0;
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" \
@@ -100,6 +107,14 @@ fn bars(
              <text x=\"{beside:.1}\" y=\"{text}\" font-size=\"10\" \
              fill=\"#444444\">{ratio:.2}</text>"
         );
+        if let Some(best) = row.best_ratio(*system) {
+            let at = scale.x(best);
+            let _ = writeln!(
+                body,
+                "<rect x=\"{at:.1}\" y=\"{y}\" width=\"2\" \
+                 height=\"{BAR}\" fill=\"#000000\"/>"
+            );
+        }
         y += BAR + 1.0;
     }
     y + GAP
@@ -107,9 +122,9 @@ fn bars(
 
 fn legend(systems: &[System]) -> String {
     let mut text = "<text x=\"8\" y=\"20\" font-size=\"14\">Cost against \
-                    the same program natively (1 is native)</text>\n"
+                    the same program natively (tick: the best)</text>\n"
         .to_owned();
-    let mut x = 480.0;
+    let mut x = 500.0;
     for system in systems {
         let (fill, name) = (colour(*system), system.name());
         let beside = x + 16.0;
@@ -134,12 +149,16 @@ impl Scale {
     fn of(results: &Results, systems: &[System]) -> Self {
         let rows = results.sections.iter().flat_map(|s| &s.rows);
         let ratios = rows.flat_map(|row| {
-            systems.iter().filter_map(|system| row.ratio(*system))
+            systems.iter().flat_map(|system| {
+                [row.ratio(*system), row.best_ratio(*system)]
+            })
         });
+        let ratios = ratios.flatten();
         let (mut from, mut to) = (-1.0_f64, 1.0_f64);
         for ratio in ratios.filter(|ratio| *ratio > 0.0) {
-            from = from.min(ratio.log2().floor());
-            to = to.max(ratio.log2().ceil());
+            let power = ratio.log2();
+            from = from.min(power.floor());
+            to = to.max(power.ceil());
         }
         Self { from, to }
     }

@@ -4,6 +4,7 @@
 //! and what it cost in the best of some short pieces. On a machine that others
 //! use, too, the second is nearer to the truth.
 
+use super::about::About;
 use std::collections::BTreeMap;
 
 /// What a row is measured on.
@@ -68,6 +69,7 @@ pub(super) struct Section {
 /// All of them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Results {
+    pub(super) about: About,
     pub(super) sections: Vec<Section>,
 }
 

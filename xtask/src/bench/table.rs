@@ -9,7 +9,7 @@ use std::fmt::Write;
 /// The whole table, and below it what could not be measured.
 pub(super) fn of(results: &Results) -> String {
     let systems = results.systems();
-    let mut text = String::new();
+    let mut text = format!("\n{}\n", results.about.line());
     for section in &results.sections {
         let _ = write!(text, "\n{:42}", section.title);
         for system in &systems {

@@ -1,0 +1,80 @@
+//! Where and of what: without it, nobody can tell figures apart later.
+//!
+//! The commit, the kind of processor and how many of them there are, and the
+//! kernel. Nothing here identifies a particular machine.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+/// What the figures are about.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct About {
+    pub(super) commit: String,
+    pub(super) processor: String,
+    pub(super) processors: usize,
+    pub(super) kernel: String,
+    /// How many others wanted a processor when the run began.
+    pub(super) load: String,
+}
+
+impl About {
+    pub(super) fn this(root: &Path) -> Self {
+        let read = |path| fs::read_to_string(path).unwrap_or_default();
+        let processors = read("/proc/cpuinfo");
+        let name = processors.lines().find_map(|line| {
+            let (key, value) = line.split_once(':')?;
+            (key.trim() == "model name").then(|| value.trim().to_owned())
+        });
+        let load = read("/proc/loadavg");
+        let known = std::thread::available_parallelism();
+        Self {
+            commit: commit(root).unwrap_or_else(|| "unknown".into()),
+            processor: name.unwrap_or_else(|| "unknown".into()),
+            processors: known.map_or(1, usize::from),
+            kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
+            load: load.split(' ').next().unwrap_or_default().to_owned(),
+        }
+    }
+
+    /// In a line.
+    pub(super) fn line(&self) -> String {
+        format!(
+            "lguest {}, {} x {}, Linux {}, load {}",
+            self.commit,
+            self.processors,
+            self.processor,
+            self.kernel,
+            self.load
+        )
+    }
+}
+
+fn commit(root: &Path) -> Option<String> {
+    let mut git = Command::new("git");
+    git.args(["describe", "--always", "--dirty"])
+        .current_dir(root);
+    let out = git.output().ok().filter(|out| out.status.success())?;
+    Some(String::from_utf8(out.stdout).ok()?.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_tells_all_of_it() {
+        let about = About {
+            commit: "0123456".into(),
+            processor: "Some Processor".into(),
+            processors: 2,
+            kernel: "6.18.0".into(),
+            load: "0.10".into(),
+        };
+        assert_eq!(
+            about.line(),
+            "lguest 0123456, 2 x Some Processor, Linux 6.18.0, load 0.10"
+        );
+        assert!(About::this(Path::new("/")).processors > 0);
+    }
+}
