@@ -98,23 +98,18 @@ fn bars(
         let (one, here) = (scale.x(1.0), scale.x(ratio));
         let (left, width) = (one.min(here), (here - one).abs().max(1.0));
         let fill = colour(*system);
+        let best = row.best_ratio(*system).map_or(here, |b| scale.x(b));
         let text = y + BAR - 1.0;
-        let beside = here.max(one) + 4.0;
+        let beside = here.max(one).max(best) + 5.0;
         let _ = writeln!(
             body,
             "<rect x=\"{left:.1}\" y=\"{y}\" width=\"{width:.1}\" \
              height=\"{BAR}\" fill=\"{fill}\"/>\n\
+             <rect x=\"{best:.1}\" y=\"{y}\" width=\"2\" \
+             height=\"{BAR}\" fill=\"#000000\"/>\n\
              <text x=\"{beside:.1}\" y=\"{text}\" font-size=\"10\" \
              fill=\"#444444\">{ratio:.2}</text>"
         );
-        if let Some(best) = row.best_ratio(*system) {
-            let at = scale.x(best);
-            let _ = writeln!(
-                body,
-                "<rect x=\"{at:.1}\" y=\"{y}\" width=\"2\" \
-                 height=\"{BAR}\" fill=\"#000000\"/>"
-            );
-        }
         y += BAR + 1.0;
     }
     y + GAP

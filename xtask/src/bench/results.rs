@@ -145,19 +145,26 @@ impl Results {
         }
     }
 
-    /// What could not be measured at least once, and why.
+    /// What could not be measured at least once, a line for each system and
+    /// reason.
     pub(super) fn missing(&self) -> Vec<String> {
-        let rows = self.sections.iter().flat_map(|s| &s.rows);
-        let cells = rows.flat_map(|row| {
-            row.cells
-                .iter()
-                .map(move |(system, cell)| (row, system, cell))
-        });
-        let missing = cells.filter_map(|(row, system, cell)| {
-            let why = cell.why_not.as_ref()?;
-            Some(format!("{} on {}: {why}", row.name, system.name()))
-        });
-        missing.collect()
+        let mut reasons: Vec<(String, Vec<&str>)> = Vec::new();
+        for row in self.sections.iter().flat_map(|s| &s.rows) {
+            for (system, cell) in &row.cells {
+                let Some(why) = &cell.why_not else {
+                    continue;
+                };
+                let reason = format!("{}: {why}", system.name());
+                match reasons.iter_mut().find(|(known, _)| *known == reason) {
+                    Some((_, rows)) => rows.push(&row.name),
+                    None => reasons.push((reason, vec![&row.name])),
+                }
+            }
+        }
+        let line = |(reason, rows): (String, Vec<&str>)| {
+            format!("{reason} ({})", rows.join(", "))
+        };
+        reasons.into_iter().map(line).collect()
     }
 
     /// The systems that there are figures or reasons for.
@@ -271,5 +278,7 @@ mod tests {
         let cell = &results.sections[0].rows[0].cells[&System::Qemu];
         assert_eq!(cell.median(), Some(1.0));
         assert_eq!(cell.why_not.as_deref(), Some("it stopped"));
+        results.add("a", "c", System::Qemu, Err("it stopped".into()));
+        assert_eq!(results.missing(), ["qemu-tcg: it stopped (b, c)"]);
     }
 }

@@ -148,7 +148,7 @@ fn many(
 fn memory_of(system: System) -> [&'static str; 1] {
     match system {
         System::Qemu => ["memory-backend-memfd"],
-        System::Uml => ["vm_file"],
+        System::Uml => ["/dev/shm/#"],
         _ => GUEST_MEMORY,
     }
 }

@@ -88,6 +88,6 @@ mod tests {
         let text = of(&results);
         assert!(text.contains("4000 ns"), "{text}");
         assert!(text.contains("12.0 us   3.00x (3.00x)"), "{text}");
-        assert!(text.ends_with("  pipe on uml: no linux\n"), "{text}");
+        assert!(text.ends_with("  uml: no linux (pipe)\n"), "{text}");
     }
 }
