@@ -176,7 +176,7 @@ mod tests {
 
     #[test]
     fn who_ends_has_had_a_last_word() {
-        let mut shell = shell("echo ready; echo; echo help >&2");
+        let mut shell = shell("echo ready; echo; echo help; echo");
         shell.wait_for("ready", PATIENCE).unwrap();
         let ended = shell.wait_for("more", PATIENCE);
         assert_eq!(ended.unwrap_err(), "it ended: help");

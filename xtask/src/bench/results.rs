@@ -200,6 +200,9 @@ impl Row {
         system: System,
         figure: impl Fn(&Cell) -> Option<f64>,
     ) -> Option<f64> {
+        if self.unit == "%" {
+            return None; // a part of something is no cost
+        }
         let native = figure(self.cells.get(&System::Native)?)?;
         let here = figure(self.cells.get(&system)?)?;
         let (above, below) = if self.is_rate() {

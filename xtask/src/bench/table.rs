@@ -53,10 +53,19 @@ fn cell(row: &Row, system: System) -> String {
     if let (Some(ratio), Some(best), true) =
         (ratios.0, ratios.1, system != System::Native)
     {
-        let shown = format!("{ratio:.2}x ({best:.2}x)");
-        let _ = write!(text, "{shown:>16}");
+        let shown = format!("{}x ({}x)", places(ratio), places(best));
+        let _ = write!(text, " {shown:>16}");
     }
     text
+}
+
+/// A ratio in few characters.
+fn places(ratio: f64) -> String {
+    match ratio {
+        r if r >= 100.0 => format!("{r:.0}"),
+        r if r >= 10.0 => format!("{r:.1}"),
+        r => format!("{r:.2}"),
+    }
 }
 
 /// A number in a unit in which it can be read.
@@ -87,7 +96,7 @@ mod tests {
         add(System::Uml, Err("no linux".into()));
         let text = of(&results);
         assert!(text.contains("4000 ns"), "{text}");
-        assert!(text.contains("12.0 us   3.00x (3.00x)"), "{text}");
+        assert!(text.contains("12.0 us    3.00x (3.00x)"), "{text}");
         assert!(text.ends_with("  uml: no linux (pipe)\n"), "{text}");
     }
 }
