@@ -9,6 +9,9 @@ use crate::steps::{STEPS, Step};
 use crate::tally::{self, Tally};
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
+use std::sync::Mutex;
+use std::sync::mpsc::channel;
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// No program of CI's may take longer.
@@ -118,9 +121,7 @@ impl Ci {
         if command.get_current_dir().is_none() {
             command.current_dir(&self.root);
         }
-        let name =
-            format!("{} {label}.log", self.step).replace([' ', '/'], "-");
-        let log = self.root.join("target/ci").join(name);
+        let log = self.log(label);
         match program::run(command, input, &log, PATIENCE) {
             Ok(ended) => Some(ended),
             Err(error) => {
@@ -128,6 +129,53 @@ impl Ci {
                 None
             }
         }
+    }
+
+    /// Runs commands, as many at a time as there are processors; `done` hears
+    /// of each when it has ended. What cannot even be started is counted.
+    pub fn run_together(
+        &mut self,
+        commands: Vec<(String, Command)>,
+        mut done: impl FnMut(&mut Self, &str, &Ended),
+    ) {
+        let together = thread::available_parallelism().map_or(1, usize::from);
+        let commands = commands
+            .into_iter()
+            .map(|(label, command)| (self.log(&label), label, command));
+        let commands = Mutex::new(commands.collect::<Vec<_>>().into_iter());
+        let (sender, ended) = channel();
+        thread::scope(|scope| {
+            for _ in 0..together {
+                let (commands, sender) = (&commands, sender.clone());
+                scope.spawn(move || {
+                    loop {
+                        let next =
+                            commands.lock().ok().and_then(|mut c| c.next());
+                        let Some((log, label, command)) = next else {
+                            break;
+                        };
+                        let ended = program::run(command, "", &log, PATIENCE);
+                        if sender.send((label, ended)).is_err() {
+                            break;
+                        }
+                    }
+                });
+            }
+            drop(sender);
+            for (label, ended) in ended {
+                match ended {
+                    Ok(ended) => done(self, &label, &ended),
+                    Err(error) => self.fail(&label, &error.to_string()),
+                }
+            }
+        });
+    }
+
+    /// Where the log of a command goes.
+    fn log(&self, label: &str) -> PathBuf {
+        let name =
+            format!("{} {label}.log", self.step).replace([' ', '/'], "-");
+        self.root.join("target/ci").join(name)
     }
 
     /// Puts a program's end on record, and its log where it is needed.

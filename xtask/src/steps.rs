@@ -212,21 +212,18 @@ fn fuzz(ci: &mut Ci) {
     if !ci.command(engine.name(), engine.build(&root), Verdict::Status) {
         return;
     }
+    let mut commands = Vec::new();
     for target in fuzz::targets(&root) {
-        let command = match engine.run(&root, &target, fuzz::seconds()) {
-            Ok(command) => command,
-            Err(error) => {
-                ci.fail(&target, &error.to_string());
-                continue;
-            }
-        };
-        let Some(ended) = ci.run(&target, command, "") else {
-            continue;
-        };
+        match engine.run(&root, &target, fuzz::seconds()) {
+            Ok(command) => commands.push((target, command)),
+            Err(error) => ci.fail(&target, &error.to_string()),
+        }
+    }
+    ci.run_together(commands, |ci, target, ended| {
         let remark = format!("  {}", engine.summary(&ended.output));
         let tally = Tally::one(ended.succeeded());
-        ci.count(&target, &ended, tally, &remark);
-    }
+        ci.count(target, ended, tally, &remark);
+    });
 }
 
 /// Boots the Guest that the Launcher carries, and lets it switch itself off.

@@ -46,7 +46,17 @@ const WORDS: &[&str] = &[
     "root=/dev/lgba",
     "help",
     "--slow",
+    "doctor",
+    "--json",
 ];
+
+/// An amount of memory, alone or as the value of its option.
+fn size(input: &mut Input<'_>) -> String {
+    let option = if input.bit() { "--memory=" } else { "" };
+    let number = input.one_of(&[0, 1, 1023, 1024, 1025, 4080, 4081, 4_177_920]);
+    let unit = ["", "K", "k", "KiB", "M", "G", "T"][input.below(7) as usize];
+    format!("{option}{number}{unit}")
+}
 
 /// Parses one line.
 ///
@@ -60,6 +70,7 @@ pub fn target(data: &[u8]) {
         let choice = usize::from(input.byte());
         words.push(match WORDS.get(choice) {
             Some(word) => OsString::from(word),
+            None if choice >= 0xE0 => size(&mut input).into(),
             None => OsString::from_vec(input.bytes(choice % 16).to_vec()),
         });
     }

@@ -5,10 +5,12 @@
 use crate::input::Input;
 use lg_abi::dma::Dma;
 use lg_abi::page::PAGE_SIZE;
-use lguest::devices::Requests;
-use lguest::host::{BoundDma, RequestError};
+use lguest::devices::net::NetRequests;
+use lguest::devices::{Requests, Violation};
+use lguest::host::{Binding, BoundDma, RequestError};
 use lguest::memory::GuestMemory;
 use std::fs::File;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -29,6 +31,8 @@ pub const LIMIT: u32 = (RAM_PAGES + DEVICE_PAGES) * PAGE_SIZE;
 pub struct FakeHost {
     memory: GuestMemory,
     bound: Mutex<Option<BoundDma>>,
+    bindings: Mutex<Vec<Binding>>,
+    killed: AtomicBool,
     raised: Mutex<Sender<u8>>,
     irqs: Mutex<Receiver<u8>>,
 }
@@ -46,6 +50,8 @@ impl FakeHost {
         Arc::new(Self {
             memory: memory.expect("a few pages can be had"),
             bound: Mutex::new(None),
+            bindings: Mutex::default(),
+            killed: AtomicBool::new(false),
             raised: Mutex::new(raised),
             irqs: Mutex::new(irqs),
         })
@@ -79,6 +85,24 @@ impl FakeHost {
         irq.expect("an answer without an interrupt");
     }
 
+    /// All arrays that are bound in the device's page.
+    pub fn set_bindings(&self, bindings: Vec<Binding>) {
+        *self.bindings.lock().expect("nobody panics here") = bindings;
+    }
+
+    /// Whether somebody has ended the Guest.
+    #[must_use]
+    pub fn is_killed(&self) -> bool {
+        self.killed.load(Ordering::SeqCst)
+    }
+
+    /// The interrupts that were raised since somebody asked.
+    #[must_use]
+    pub fn irqs(&self) -> Vec<u8> {
+        let irqs = self.irqs.lock().expect("nobody panics here");
+        irqs.try_iter().collect()
+    }
+
     /// All of the memory.
     #[must_use]
     pub fn image(&self) -> Vec<u8> {
@@ -102,6 +126,16 @@ impl Requests for FakeHost {
         let raised = self.raised.lock().expect("nobody panics here");
         raised.send(irq).expect("the receiver is beside it");
         Ok(())
+    }
+}
+
+impl NetRequests for FakeHost {
+    fn bindings_in(&self, _page: u32) -> Vec<Binding> {
+        self.bindings.lock().expect("nobody panics here").clone()
+    }
+
+    fn kill(&self, _reason: Violation) {
+        self.killed.store(true, Ordering::SeqCst);
     }
 }
 
@@ -133,6 +167,12 @@ pub fn list(input: &mut Input<'_>) -> Dma {
         dma.len[i] = match input.byte() {
             n @ 0..128 => u16::from(n) * 4,
             n @ 128..224 => 512 * u16::from(n % 9),
+            // To the end of its page, or a little less or more.
+            n @ 224..244 => {
+                let left = PAGE_SIZE - dma.addr[i] % PAGE_SIZE;
+                let len = left + u32::from(n - 224);
+                u16::try_from(len.saturating_sub(10)).unwrap_or(u16::MAX)
+            }
             _ => input.half(),
         };
     }

@@ -60,13 +60,19 @@ fn step(machine: &mut Machine<'_>, input: &mut Input<'_>) -> Result<(), Kill> {
             machine.call(call)
         }
         6 => {
+            let start = if input.bit() {
+                vm.next_hcall.get()
+            } else {
+                input.below(64)
+            };
+            vm.next_hcall.set(start);
             for _ in 0..=input.below(4) {
                 let next = vm.next_hcall.get();
                 machine.leave_in_ring(call(input));
                 // One after the other, as the Host will find them.
                 vm.next_hcall.set((next + 1) % 64);
             }
-            vm.next_hcall.set(input.below(64));
+            vm.next_hcall.set(start);
             machine.step(Event::Kick)
         }
         7 => {

@@ -10,6 +10,10 @@ use lg_abi::boot::GUEST_MAGIC;
 use lguest::loader::{Image, load};
 use lguest::memory::GuestMemory;
 use std::io::Write;
+use std::time::{Duration, Instant};
+
+/// Files here are small; a large one may take longer.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Loads one kernel.
 ///
@@ -28,15 +32,33 @@ pub fn target(data: &[u8]) {
         let len = usize::from(input.byte());
         file(&vec![0xEE; len * 64])
     });
-    let kernel = match input.byte() % 4 {
+    let mut mark_at = None;
+    let kernel = match input.byte() % 6 {
         0 => wrapped(input.rest(), true),
         1 => wrapped(input.rest(), false),
         2 => elf(&mut input),
+        3 => {
+            let (kernel, at) = good_elf(&mut input);
+            mark_at = Some(at);
+            kernel
+        }
+        4 => streams(&mut input),
         _ => input.rest().to_vec(),
     };
     let image = Image::File(file(&kernel));
+    let plain = initrd.is_none() && !command_line.contains(&0);
+    let begun = Instant::now();
     let loaded = load(&memory, &image, initrd.as_ref(), command_line);
+    assert!(
+        begun.elapsed() < PATIENCE,
+        "too long for a file of this size"
+    );
+    let good = mark_at.is_some() && plain;
+    assert!(!good || loaded.is_ok(), "a good kernel was refused");
     let Ok(start) = loaded else { return };
+    if let Some(at) = mark_at {
+        assert_eq!(start.start, 0xC000_0000 + at, "not at the first mark");
+    }
     assert!(start.pgdir < memory.ram() && start.pgdir % 4096 == 0);
     assert_eq!(start.pfn_limit, memory.pfn_limit());
     let word = |at: u32| {
@@ -76,18 +98,66 @@ fn wrapped(kernel: &[u8], pointers: bool) -> Vec<u8> {
     gzip.finish().expect("a Vec takes it")
 }
 
+/// A kernel that is as it should be, in one or two pieces, with a mark
+/// somewhere in it. Answers also where the first instruction is.
+fn good_elf(input: &mut Input<'_>) -> (Vec<u8>, u32) {
+    // What the loader reads at a time, and a page.
+    let far = input.one_of(&[0, 4096, 0x1_0000, 0x2_0000, 13]) % 0x3_0000;
+    let physical = 0x2000 + input.below(8) * 0x1000;
+    let front = far as usize;
+    let mut bytes = vec![0x90; front];
+    bytes.extend_from_slice(GUEST_MAGIC);
+    bytes.extend_from_slice(&[0x90; 64]);
+    let size = u32::try_from(bytes.len()).expect("it is short");
+    let more = u32::from(input.byte()) * 0x100;
+    // The rest of its memory is zero, and there may be a piece without bytes.
+    let pieces = [
+        (physical, size, size + more),
+        (physical + size + more, 0, 0x1000),
+    ];
+    let count = 1 + input.byte() % 2;
+    let mut file = header(count);
+    let offset = 52 + 32 * u32::from(count);
+    for (at, size, memory_size) in pieces.into_iter().take(count.into()) {
+        for word in [
+            1,
+            offset,
+            0xC000_0000 + at,
+            at,
+            size,
+            memory_size,
+            7,
+            0x1000,
+        ] {
+            file.extend_from_slice(&word.to_le_bytes());
+        }
+    }
+    file.extend_from_slice(&bytes);
+    let mark = u32::try_from(GUEST_MAGIC.len()).expect("it is short");
+    (file, physical + far + mark)
+}
+
+/// Many gzip streams that are none in the end, and perhaps one that is.
+fn streams(input: &mut Input<'_>) -> Vec<u8> {
+    let zeroes = [16, 4096, 1 << 16, 1 << 20][input.below(4) as usize];
+    let mut one = wrapped(&vec![0; zeroes], false).split_off(0x800);
+    let break_at = one.len() - 8 + usize::from(input.byte() % 8);
+    one[break_at] ^= 1 + input.byte() % 255;
+    let mut file = wrapped(&[], true);
+    file.truncate(0x800);
+    for _ in 0..input.byte() {
+        file.extend_from_slice(&one);
+    }
+    if input.bit() {
+        file.extend(wrapped(input.rest(), true).split_off(0x800));
+    }
+    file
+}
+
 /// An ELF file with headers that are nearly right.
 fn elf(input: &mut Input<'_>) -> Vec<u8> {
     let count = input.byte() % 6;
-    let mut file = vec![0; 52];
-    file[..7].copy_from_slice(b"\x7fELF\x01\x01\x01");
-    file[16] = 2;
-    file[18] = 3;
-    file[20] = 1;
-    file[28] = 52;
-    file[40] = 52;
-    file[42] = 32;
-    file[44] = count;
+    let mut file = header(count);
     for _ in 0..count {
         let size = input.one_of(&[0, 16, 0x100, 0x1000]);
         let physical = input.one_of(&[0x2000, 0x3000, 0x10_0000, 0]);
@@ -114,5 +184,19 @@ fn elf(input: &mut Input<'_>) -> Vec<u8> {
         file.extend_from_slice(GUEST_MAGIC);
     }
     file.extend_from_slice(input.rest());
+    file
+}
+
+/// The header of an ELF file with `count` pieces.
+fn header(count: u8) -> Vec<u8> {
+    let mut file = vec![0; 52];
+    file[..7].copy_from_slice(b"\x7fELF\x01\x01\x01");
+    file[16] = 2;
+    file[18] = 3;
+    file[20] = 1;
+    file[28] = 52;
+    file[40] = 52;
+    file[42] = 32;
+    file[44] = count;
     file
 }

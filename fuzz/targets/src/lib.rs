@@ -13,6 +13,8 @@ pub mod host;
 
 pub mod tables;
 
+pub mod descriptors;
+
 pub mod instructions;
 
 pub mod fake;
@@ -24,6 +26,8 @@ pub mod block;
 pub mod console;
 
 pub mod net;
+
+pub mod lan;
 
 pub mod image;
 
@@ -50,6 +54,10 @@ pub const TARGETS: &[Target] = &[
         run: tables::target,
     },
     Target {
+        name: "descriptors",
+        run: descriptors::target,
+    },
+    Target {
         name: "instructions",
         run: instructions::target,
     },
@@ -68,6 +76,10 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "net",
         run: net::target,
+    },
+    Target {
+        name: "lan",
+        run: lan::target,
     },
     Target {
         name: "image",

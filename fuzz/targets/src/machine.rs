@@ -511,6 +511,8 @@ impl<'a> Machine<'a> {
     /// Whatever is mapped must be on record, for nobody would ever unmap it
     /// otherwise.
     fn check(&mut self) {
+        let next = self.vm.next_hcall.get();
+        assert!(next < 64, "the ring has no entry {next}");
         let notebook = self.notebooks[self.current].borrow();
         let view = &self.host().view;
         for (&page, &(frame, access)) in &notebook.pages {

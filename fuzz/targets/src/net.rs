@@ -11,10 +11,24 @@ use lg_abi::page::PAGE_SIZE;
 use lguest::devices::net::fuzzing::{Link, receive};
 use lguest::host::Binding;
 use lguest::memory::GuestMemory;
+use std::fs::File;
 use std::os::unix::fs::FileExt;
 
-/// Words in a port's page before its bindings: lock, bits, sleeper, spare.
-const HEAD: u64 = 64;
+/// Bytes in a port's page before the keys: lock, bits, sleeper, spare.
+const HEAD: usize = 64;
+
+/// Keys in it; behind them comes what is bound, in sixteen bytes each.
+const BINDINGS: usize = 32;
+
+/// So many buffers are looked at for a free one.
+const SEARCH: u64 = 256;
+
+/// Two Guests, and what is between them.
+struct Test {
+    sender: GuestMemory,
+    link: Link,
+    port: File,
+}
 
 /// Sends, binds and lies.
 ///
@@ -30,6 +44,8 @@ pub fn target(data: &[u8]) {
     let (sender, receiver) = (memory(), memory());
     let link = Link::new(&sender, &receiver).expect("a link can be had");
     let port = link.port().expect("it is open");
+    let test = Test { sender, link, port };
+    let (sender, link, port) = (&test.sender, &test.link, &test.port);
     let noise: Vec<u8> = (0_u8..=255).cycle().take(4096).collect();
     let _ = sender.write(0x1000, &noise);
     let (mut from, mut to) = (0x1000, 0x1000);
@@ -50,7 +66,7 @@ pub fn target(data: &[u8]) {
                 let _ = port.write_all_at(input.bytes(16), at);
             }
             2 => {
-                let at = HEAD + u64::from(input.below(32)) * 4;
+                let at = HEAD as u64 + u64::from(input.below(32)) * 4;
                 let key = input.below(8) * 4;
                 let _ = port.write_all_at(&key.to_le_bytes(), at);
             }
@@ -67,7 +83,7 @@ pub fn target(data: &[u8]) {
                 let believed = receive(input.bytes(40), input.byte());
                 let _ = believed.expect("our own sockets work");
             }
-            _ => send(&link, &receiver, from, &mut input),
+            _ => send(&test, &receiver, from, &mut input),
         }
     }
 }
@@ -86,57 +102,130 @@ fn binding(input: &mut Input<'_>, last: u32) -> Binding {
     }
 }
 
-fn send(link: &Link, receiver: &GuestMemory, last: u32, input: &mut Input<'_>) {
+/// What the receiver's port says, and what has to come of a frame then.
+struct Oracle {
+    memory: Vec<u8>,
+    taken: u32,
+    /// The buffer that breaks the rules.
+    bad: Option<u32>,
+}
+
+impl Oracle {
+    /// The frame in `list`, sent to the key at `offset`; `None` if nobody has
+    /// bound that.
+    fn new(
+        port: &[u8],
+        offset: u32,
+        frame: &[u8],
+        memory: Vec<u8>,
+    ) -> Option<Self> {
+        let key = |i: &usize| word(port, HEAD + 4 * i) == offset;
+        let index = (0..BINDINGS).find(key)?;
+        let bound = HEAD + 4 * BINDINGS + 16 * index;
+        let claim = [0, 4, 8].map(|n| word(port, bound + n));
+        let [dmas, num, cursor] = claim.map(u64::from);
+        let mut oracle = Self {
+            memory,
+            taken: 0,
+            bad: None,
+        };
+        for i in 0..num.min(SEARCH) {
+            let number = (cursor + i) % (1 << 32) % num;
+            let at = dmas + number * u64::from(Dma::SIZE);
+            if oracle.offer(at, frame) {
+                break;
+            }
+        }
+        Some(oracle)
+    }
+
+    /// Whether the search ends with the buffer at `at`.
+    fn offer(&mut self, at: u64, frame: &[u8]) -> bool {
+        let place = usize::try_from(at).unwrap_or(usize::MAX);
+        let size = Dma::SIZE as usize;
+        let limit = self.memory.len();
+        if place > limit - 4 {
+            self.bad = Some(u32::try_from(at).unwrap_or(u32::MAX));
+            return true;
+        }
+        if word(&self.memory, place) != 0 {
+            return false;
+        }
+        let list = (place <= limit - size)
+            .then(|| list_at(&self.memory, place))
+            .filter(is_good);
+        let Some(list) = list else {
+            self.bad = u32::try_from(at).ok();
+            return true;
+        };
+        let mut rest = frame;
+        for (addr, len) in list.sections() {
+            let (part, more) = rest.split_at(rest.len().min(len.into()));
+            let to = addr as usize;
+            self.memory[to..to + part.len()].copy_from_slice(part);
+            rest = more;
+        }
+        let taken = frame.len() - rest.len();
+        self.taken = u32::try_from(taken).unwrap_or(u32::MAX);
+        self.memory[place..place + 4]
+            .copy_from_slice(&self.taken.to_le_bytes());
+        true
+    }
+}
+
+fn send(test: &Test, receiver: &GuestMemory, last: u32, input: &mut Input<'_>) {
     let dma = if input.byte() < 0xE0 {
         last
     } else {
         address(input)
     };
     let offset = input.below(8) * 4;
+    let mut port = vec![0; PAGE_SIZE as usize];
+    let whole = test.port.read_exact_at(&mut port, 0);
+    whole.expect("a port is a page");
     let before = image(receiver);
-    let taken = link.send(dma, offset);
+    let sent: Option<Dma> = test.sender.read_object(dma).ok();
+    let expected = sent.filter(is_good).and_then(|sent| {
+        let mut frame = Vec::new();
+        for (addr, len) in sent.sections() {
+            let at = frame.len();
+            frame.resize(at + usize::from(len), 0);
+            let read = test.sender.read(addr, &mut frame[at..]);
+            read.expect("the list is good");
+        }
+        Oracle::new(&port, offset, &frame, before.clone())
+    });
+    let taken = test.link.send(dma, offset);
     let after = image(receiver);
-    let _ = link.reported();
-    let changed: Vec<u32> = (0..LIMIT)
-        .filter(|&i| before[i as usize] != after[i as usize])
-        .collect();
-    let Some(taken) = taken else {
-        assert!(changed.is_empty(), "nobody was there, and yet");
+    let reported = test.link.reported();
+    let Some(expected) = expected else {
+        assert_eq!(taken, None, "nobody was there, and yet");
+        assert!(after == before, "nobody was there, and yet");
         return;
     };
-    assert!(changed.len() <= taken as usize + 4, "more than was taken");
-    if changed.is_empty() {
-        return;
+    assert_eq!(taken, Some(expected.taken), "as much as was taken");
+    assert_eq!(reported, expected.bad, "what breaks the rules");
+    assert!(after == expected.memory, "a frame went astray");
+}
+
+/// The word at `at`, which must be there.
+fn word(bytes: &[u8], at: usize) -> u32 {
+    let bytes = &bytes[at..at + 4];
+    u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
+}
+
+/// The list at `at`, which must be there.
+fn list_at(memory: &[u8], at: usize) -> Dma {
+    let mut list = Dma {
+        used_len: word(memory, at),
+        ..Dma::default()
+    };
+    for i in 0..16 {
+        list.addr[i] = word(memory, at + 4 + 4 * i);
+        let len = at + 68 + 2 * i;
+        list.len[i] = u16::from_le_bytes([memory[len], memory[len + 1]]);
     }
-    // Some list in its memory must allow every byte of it: find the one.
-    let fits = (0..=LIMIT - Dma::SIZE).any(|at| {
-        let bytes = &before[at as usize..][..Dma::SIZE as usize];
-        let word = |i: usize| {
-            u32::from_le_bytes([
-                bytes[i],
-                bytes[i + 1],
-                bytes[i + 2],
-                bytes[i + 3],
-            ])
-        };
-        if word(0) != 0 {
-            return false;
-        }
-        let mut list = Dma::default();
-        for i in 0..16 {
-            list.addr[i] = word(4 + 4 * i);
-            let at = 68 + 2 * i;
-            list.len[i] = u16::from_le_bytes([bytes[at], bytes[at + 1]]);
-        }
-        let inside = |i: &u32| {
-            (at..at + 4).contains(i)
-                || list.sections().any(|(addr, len)| {
-                    (addr..addr + u32::from(len)).contains(i)
-                })
-        };
-        is_good(&list) && changed.iter().all(inside)
-    });
-    assert!(fits, "{changed:x?} were nobody's to write");
+    list
 }
 
 fn image(memory: &GuestMemory) -> Vec<u8> {

@@ -61,7 +61,7 @@ fn step(machine: &mut Machine<'_>, input: &mut Input<'_>) -> Result<(), Kill> {
     vm.user.set(0);
     let directory = DIRECTORY + input.below(DIRECTORIES) * PAGE_SIZE;
     let user_table = directory - DIRECTORY + USER_TABLE;
-    match input.byte() % 8 {
+    match input.byte() % 9 {
         // The Guest changes an entry of a program's, and says which.
         0 | 1 => {
             let (page, entry) = (page(input), entry(input));
@@ -112,6 +112,21 @@ fn step(machine: &mut Machine<'_>, input: &mut Input<'_>) -> Result<(), Kill> {
             if alias { Err(Kill::NoView) } else { Ok(()) }
         }
         5 => say(machine, input, Hypercall::NewPgtable, [directory, 0, 0]),
+        // So many that nobody can take note of each.
+        8 => {
+            let (first, entry) = (page(input), entry(input));
+            for n in 0..input.below(64) * 6 {
+                let page = (first + n) % ENTRIES;
+                machine.set_word(user_table + page * 4, entry);
+                machine.call(RawCall {
+                    eax: Hypercall::SetPte as u32,
+                    edx: directory,
+                    ebx: page << PAGE_SHIFT,
+                    ecx: entry,
+                })?;
+            }
+            Ok(())
+        }
         6 => {
             let room = usize::from(input.byte());
             let current = machine.current;

@@ -1,18 +1,26 @@
-//! A door for fuzzing: one peer, whose port anybody may scribble over.
+//! Doors for fuzzing: a port that anybody scribbles over, a LAN by hand.
 //!
+//! One is a single peer, the other a device without threads, so that what it
+//! hears and when is the fuzzer's to say.
 //! Only there with `--cfg fuzzing`.
 
+use super::NetRequests;
 use super::counters::Counters;
+use super::lan::{Lan, Shared};
+use super::links::Links;
 use super::peer::Peer;
 use super::port::{Port, SharedPort};
 use super::rendezvous::{self, Hello, Report, Welcome};
 use super::window::Window;
+use crate::devices::Violation;
 use crate::host::Binding;
 use crate::memory::GuestMemory;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
 
 /// Physical address of the network's page in the receiver's memory.
 pub const PAGE: u32 = 0x3000;
@@ -84,6 +92,66 @@ impl Link {
     pub fn reported(&self) -> Option<u32> {
         let received = rendezvous::receive::<Report>(self.reports.as_fd());
         received.ok().flatten().map(|(report, _)| report.dma)
+    }
+}
+
+/// A LAN device whose threads are whoever calls it.
+pub struct Station {
+    links: Links,
+    shared: Arc<Shared>,
+    lan: Lan,
+}
+
+impl Station {
+    /// Joins the LAN of `file`, with the network's page at `page`.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says.
+    pub fn join(
+        file: &Path,
+        host: Arc<dyn NetRequests>,
+        page: u32,
+    ) -> io::Result<Self> {
+        let lan = Lan::join(file).map_err(io::Error::other)?;
+        let (shared, links) = lan.prepare(host, page)?;
+        Ok(Self { links, shared, lan })
+    }
+
+    /// Our slot in the page.
+    #[must_use]
+    pub fn slot(&self) -> u32 {
+        self.lan.slot()
+    }
+
+    /// Hears whoever has something to say.
+    pub fn hear(&mut self) {
+        let now = rustix::event::Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        self.links.serve(Some(&now));
+    }
+
+    /// The Guest's bindings are now what the Host says.
+    pub fn bindings_changed(&self) {
+        let shared = &self.shared;
+        let now = shared.host().bindings_in(shared.page());
+        shared.port().show(shared.page(), &now);
+    }
+
+    /// Raises the interrupts of what has arrived.
+    pub fn deliver(&self) {
+        self.shared.deliver();
+    }
+
+    /// The Guest sends; see [`Lan::send`].
+    ///
+    /// # Errors
+    ///
+    /// A [`Violation`] kills the Guest.
+    pub fn send(&self, dma: u32, key: u32) -> Result<u32, Violation> {
+        self.shared.send(dma, key)
     }
 }
 

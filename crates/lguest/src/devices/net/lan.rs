@@ -97,6 +97,29 @@ impl Lan {
         host: Arc<dyn NetRequests>,
         page: u32,
     ) -> io::Result<()> {
+        let (shared, links) = self.prepare(host, page)?;
+        // From here on a failure drops `self.running`, which ends what has
+        // been started.
+        let running = self.running.insert(Running {
+            shared,
+            shown: Vec::new(),
+            quit: links.quit(),
+            threads: Vec::new(),
+        });
+        running.threads.push(thread("lan", move || links.run())?);
+        let shared = Arc::clone(&running.shared);
+        running
+            .threads
+            .push(thread("lan-arrivals", move || shared.arrivals())?);
+        Ok(())
+    }
+
+    /// All but the threads.
+    pub(super) fn prepare(
+        &self,
+        host: Arc<dyn NetRequests>,
+        page: u32,
+    ) -> io::Result<(Arc<Shared>, Links)> {
         let memory = host.memory();
         memory.share_page(page >> PAGE_SHIFT, self.slots.page())?;
         let mut window =
@@ -124,20 +147,7 @@ impl Lan {
             Arc::clone(&self.meet),
             Arc::clone(&self.listener),
         )?;
-        // From here on a failure drops `self.running`, which ends what has
-        // been started.
-        let running = self.running.insert(Running {
-            shared,
-            shown: Vec::new(),
-            quit: links.quit(),
-            threads: Vec::new(),
-        });
-        running.threads.push(thread("lan", move || links.run())?);
-        let shared = Arc::clone(&running.shared);
-        running
-            .threads
-            .push(thread("lan-arrivals", move || shared.arrivals())?);
-        Ok(())
+        Ok((shared, links))
     }
 
     /// Sends the `lguest_dma` at `dma` to `key`: [`Device::handle_output`].
@@ -261,7 +271,7 @@ pub(super) struct Shared {
 impl Shared {
     /// SEND_DMA: the first peer that has bound `key` gets what is in `dma`.
     /// Answers the bytes that it took.
-    fn send(&self, dma: u32, key: u32) -> Result<u32, Violation> {
+    pub(super) fn send(&self, dma: u32, key: u32) -> Result<u32, Violation> {
         let offset = key.wrapping_sub(self.page);
         let Some((peer, index)) = self.find(offset) else {
             self.counters.to_nobody.add(1);
@@ -298,7 +308,7 @@ impl Shared {
     }
 
     /// Raises the interrupts of what has arrived.
-    fn deliver(&self) {
+    pub(super) fn deliver(&self) {
         for irq in self.port.arrived() {
             // A dead Guest needs no interrupts.
             let _ = self.host.irq(irq);

@@ -144,26 +144,31 @@ impl Links {
 
     /// Serves all connections. Blocks until it is told to quit.
     pub(super) fn run(mut self) {
-        let mut space = [MaybeUninit::uninit(); 16];
         while !self.quit.asked.load(Ordering::SeqCst) {
             let pause = match (self.reap.is_empty(), self.deaf) {
                 (false, _) => Some(&REAP_PAUSE),
                 (true, true) => Some(&DEAF_PAUSE),
                 (true, false) => None,
             };
-            let Ok((events, _)) = epoll::wait(&self.epoll, &mut space, pause)
-            else {
-                continue; // interrupted
-            };
-            for event in events {
-                match event.data.u64() {
-                    QUIT => {}
-                    LISTENER => self.let_in(),
-                    link => self.hear(link),
-                }
-            }
-            self.look_after();
+            self.serve(pause);
         }
+    }
+
+    /// Waits for something to happen, for so long at most, and serves it.
+    pub(super) fn serve(&mut self, pause: Option<&Timespec>) {
+        let mut space = [MaybeUninit::uninit(); 16];
+        let Ok((events, _)) = epoll::wait(&self.epoll, &mut space, pause)
+        else {
+            return; // interrupted
+        };
+        for event in events {
+            match event.data.u64() {
+                QUIT => {}
+                LISTENER => self.let_in(),
+                link => self.hear(link),
+            }
+        }
+        self.look_after();
     }
 
     /// Accepts everybody at the door.

@@ -1,0 +1,389 @@
+//! A Launcher on a LAN whose other members are hostile.
+//!
+//! They knock and say anything, with any files; they answer when they are
+//! called, in the place of somebody else; they write what they like into the
+//! network's page and into every port they get hold of; they go away in the
+//! middle. Our Launcher must not fall over, must leave its own Guest's memory
+//! and its own place alone, and must kill its Guest only for a buffer that is
+//! bad indeed.
+
+use crate::fake::{FakeHost, LIMIT, PAGE, address, is_good, list};
+use crate::input::Input;
+use lg_abi::dma::Dma;
+use lg_abi::page::PAGE_SIZE;
+use lguest::devices::Requests;
+use lguest::devices::net::Lan;
+use lguest::devices::net::fuzzing::Station;
+use lguest::host::Binding;
+use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags,
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
+    SocketFlags, SocketType,
+};
+use std::fs::File;
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What opens every message.
+const MAGIC: u64 = u64::from_le_bytes(*b"lguestL1");
+
+/// As many connections as a hostile member has at a time.
+const MAX_LINES: usize = 6;
+
+/// Steps that one input may take.
+const MAX_STEPS: u32 = 60;
+
+/// Meets, lies and leaves.
+///
+/// # Panics
+///
+/// When our Launcher does what it must not.
+pub fn target(data: &[u8]) {
+    let mut input = Input::new(data);
+    let scratch = Scratch::new();
+    let path = scratch.0.join("lan");
+    let page = File::create_new(&path).expect("the folder is ours");
+    page.set_len(u64::from(PAGE_SIZE))
+        .expect("a page can be had");
+    // Somebody holds the first place, and a stranger sits in it.
+    let _neighbour = Lan::join(&path).expect("nobody else is there");
+    let mut doors = [None, None];
+    if input.bit() {
+        doors[0] = door(&path, 0);
+    }
+    let host = FakeHost::new();
+    let station = Station::join(&path, host.clone(), PAGE);
+    let station = station.expect("there are places enough");
+    assert_eq!(station.slot(), 1);
+    let mut test = Test {
+        station,
+        host,
+        path,
+        page,
+        doors,
+        lines: Vec::new(),
+        files: Vec::new(),
+        killed_for: Vec::new(),
+    };
+    for _ in 0..MAX_STEPS {
+        if input.is_empty() || !test.step(&mut input) {
+            break;
+        }
+    }
+    // Our place is still ours, and so is our door.
+    let next = Lan::join(&test.path);
+    assert!(next.is_ok_and(|lan| lan.slot() > 1), "our place was lost");
+    assert!(scratch.0.join("lan.1").exists(), "our door was lost");
+}
+
+struct Test {
+    station: Station,
+    host: Arc<FakeHost>,
+    path: PathBuf,
+    page: File,
+    /// Where the hostile members listen: in these slots.
+    doors: [Option<OwnedFd>; 2],
+    /// Their connections with us.
+    lines: Vec<OwnedFd>,
+    /// What we have sent them.
+    files: Vec<File>,
+    killed_for: Vec<Binding>,
+}
+
+impl Test {
+    /// Something happens. Answers whether our Guest is alive.
+    fn step(&mut self, input: &mut Input<'_>) -> bool {
+        match input.byte() % 12 {
+            0 => {
+                let line = knock(&self.path, self.station.slot());
+                self.lines.extend(line);
+                self.lines.truncate(MAX_LINES);
+            }
+            1 | 2 => self.talk(input),
+            3 => self.listen(),
+            4 => {
+                let slot = [0, 2][input.below(2) as usize];
+                let _ = std::fs::remove_file(self.named(slot));
+                self.doors[slot as usize / 2] = door(&self.path, slot);
+            }
+            5 => {
+                for door in self.doors.iter().flatten() {
+                    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+                    let line = rustix::net::accept_with(door, flags);
+                    self.lines.extend(line);
+                }
+                self.lines.truncate(MAX_LINES);
+            }
+            6 => {
+                let at = u64::from(input.half()) % 4090;
+                let _ = self.page.write_all_at(input.bytes(6), at);
+            }
+            7 => self.scribble(input),
+            8 => self.bind(input),
+            9 => return self.send(input),
+            10 => {
+                let at = usize::from(input.byte());
+                if at < self.lines.len() {
+                    drop(self.lines.remove(at));
+                }
+            }
+            _ => {
+                let (at, dma) = (address(input), list(input));
+                let _ = self.host.memory().write_object(at, &dma);
+            }
+        }
+        let before = self.memory();
+        self.station.hear();
+        self.station.deliver();
+        assert!(self.memory() == before, "our Guest's memory was changed");
+        self.check_interrupts();
+        self.check_death()
+    }
+
+    fn named(&self, slot: u32) -> PathBuf {
+        socket_path(&self.path, slot)
+    }
+
+    /// Our Guest's memory, without the page that anybody may change.
+    fn memory(&self) -> Vec<u8> {
+        let mut image = self.host.image();
+        image[PAGE as usize..][..PAGE_SIZE as usize].fill(0);
+        image
+    }
+
+    /// A message of any kind, whole or not, with files or without.
+    fn talk(&mut self, input: &mut Input<'_>) {
+        let kind = input.byte();
+        let mut bytes = Vec::new();
+        let magic = if input.byte() == 0 { 1 } else { MAGIC };
+        bytes.extend(magic.to_le_bytes());
+        match kind % 4 {
+            0 | 1 => {
+                let meta = self.page.metadata().expect("it is open");
+                let wrong = u64::from(input.byte() == 0);
+                bytes.extend(meta.dev().to_le_bytes());
+                bytes.extend((meta.ino() + wrong).to_le_bytes());
+                let slot = input.one_of(&[0, 1, 2, 681, 682, u32::MAX]);
+                bytes.extend(slot.to_le_bytes());
+                bytes.extend(u32::from(input.byte() % 3).to_le_bytes());
+            }
+            2 => {
+                bytes.extend(input.word().to_le_bytes());
+                let page =
+                    input.one_of(&[0, PAGE, PAGE, LIMIT - PAGE_SIZE, LIMIT]);
+                bytes.extend(page.to_le_bytes());
+            }
+            _ => {
+                bytes.extend(address(input).to_le_bytes());
+                bytes.extend([0; 4]);
+            }
+        }
+        match input.byte() {
+            n @ 0..16 => bytes.truncate(n.into()),
+            n @ 16..24 => bytes.resize(bytes.len() + usize::from(n), 0),
+            _ => {}
+        }
+        let count = match input.byte() {
+            n @ 0..32 => usize::from(n % 3),
+            _ if kind % 4 == 2 => 2,
+            _ => 0,
+        };
+        let files: Vec<OwnedFd> =
+            (0..count).filter_map(|_| self.file(input)).collect();
+        let at = usize::from(input.byte());
+        if let Some(line) = self.lines.get(at % MAX_LINES) {
+            say(line, &bytes, &files);
+        }
+    }
+
+    /// A file that a Welcome may carry: what it should be, or anything.
+    fn file(&self, input: &mut Input<'_>) -> Option<OwnedFd> {
+        let seal = SealFlags::SHRINK;
+        match input.byte() % 12 {
+            0..3 => memfd(LIMIT.into(), seal),
+            3..6 => memfd(PAGE_SIZE.into(), seal),
+            6 => memfd(LIMIT.into(), SealFlags::GROW),
+            7 => memfd(0, seal),
+            8 => memfd(5000, seal),
+            9 => memfd(1 << 32, seal),
+            10 => self.host.memory().file().try_clone_to_owned().ok(),
+            _ => self.page.try_clone().ok().map(Into::into),
+        }
+    }
+
+    /// Hears what we say on all lines, and keeps the ports.
+    fn listen(&mut self) {
+        for line in &self.lines {
+            let mut bytes = [0; 64];
+            let mut space =
+                [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+            let mut control = RecvAncillaryBuffer::new(&mut space);
+            let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
+            let mut parts = [IoSliceMut::new(&mut bytes)];
+            let got =
+                rustix::net::recvmsg(line, &mut parts, &mut control, flags);
+            if got.is_err() {
+                continue;
+            }
+            for part in control.drain() {
+                if let RecvAncillaryMessage::ScmRights(files) = part {
+                    // Our memory, and behind it our port.
+                    self.files.extend(files.skip(1).map(File::from));
+                }
+            }
+        }
+        self.files.truncate(MAX_LINES);
+    }
+
+    /// Writes into a port of ours.
+    fn scribble(&mut self, input: &mut Input<'_>) {
+        let at = match input.byte() {
+            n @ 0..128 => u64::from(n),
+            _ => u64::from(input.half()) % 4080,
+        };
+        let bytes = input.bytes(16);
+        if let Some(port) = self.files.first() {
+            let size = port.metadata().expect("it is open").len();
+            assert_eq!(size, u64::from(PAGE_SIZE), "a port is a page");
+            let _ = port.write_all_at(bytes, at);
+        }
+    }
+
+    /// Our Guest binds other buffers.
+    fn bind(&mut self, input: &mut Input<'_>) {
+        let bindings: Vec<Binding> = (0..input.below(4))
+            .map(|_| Binding {
+                key: PAGE + input.below(8) * 4,
+                dmas: address(input),
+                num: input.below(300),
+                irq: 1 + input.byte() % 31,
+            })
+            .collect();
+        self.killed_for.extend(&bindings);
+        self.host.set_bindings(bindings);
+        self.station.bindings_changed();
+    }
+
+    /// Our Guest sends. Answers whether it lives.
+    fn send(&mut self, input: &mut Input<'_>) -> bool {
+        let (dma, key) = (address(input), PAGE + input.below(16) * 4);
+        let sent: Option<Dma> = self.host.memory().read_object(dma).ok();
+        let before = self.memory();
+        let result = self.station.send(dma, key);
+        assert!(self.memory() == before, "our Guest's memory was changed");
+        if result.is_err() {
+            assert!(!sent.is_some_and(|d| is_good(&d)), "killed for nothing");
+        }
+        result.is_ok()
+    }
+
+    /// Nobody can raise an interrupt that the Guest has not bound.
+    fn check_interrupts(&self) {
+        for irq in self.host.irqs() {
+            let bound = self.killed_for.iter().any(|b| b.irq == irq);
+            assert!(bound, "interrupt {irq} is nobody's");
+        }
+    }
+
+    /// Answers whether our Guest is alive; if not, it must be its own fault.
+    fn check_death(&self) -> bool {
+        if !self.host.is_killed() {
+            return true;
+        }
+        let memory = self.host.memory();
+        let is_bad = |at: Option<u32>| {
+            let dma = at.and_then(|at| memory.read_object::<Dma>(at).ok());
+            !dma.is_some_and(|dma| is_good(&dma))
+        };
+        let deserved = self.killed_for.iter().any(|b| {
+            (0..b.num).any(|n| is_bad(b.dmas.checked_add(n * Dma::SIZE)))
+        });
+        assert!(deserved, "killed for nothing");
+        false
+    }
+}
+
+fn socket_path(page: &Path, slot: u32) -> PathBuf {
+    page.with_file_name(format!("lan.{slot}"))
+}
+
+fn socket() -> Option<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let kind = SocketType::SEQPACKET;
+    rustix::net::socket_with(AddressFamily::UNIX, kind, flags, None).ok()
+}
+
+/// Connects to whoever is in `slot`.
+fn knock(page: &Path, slot: u32) -> Option<OwnedFd> {
+    let socket = socket()?;
+    let address = SocketAddrUnix::new(socket_path(page, slot)).ok()?;
+    rustix::net::connect(&socket, &address).ok()?;
+    Some(socket)
+}
+
+/// Listens in the place of `slot`, whoever that is.
+fn door(page: &Path, slot: u32) -> Option<OwnedFd> {
+    let path = socket_path(page, slot);
+    let _ = std::fs::remove_file(&path);
+    let socket = socket()?;
+    let address = SocketAddrUnix::new(path).ok()?;
+    rustix::net::bind(&socket, &address).ok()?;
+    rustix::net::listen(&socket, 8).ok()?;
+    Some(socket)
+}
+
+fn say(line: &OwnedFd, bytes: &[u8], files: &[OwnedFd]) {
+    let files: Vec<_> = files.iter().map(AsFd::as_fd).collect();
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !files.is_empty() {
+        let fits = control.push(SendAncillaryMessage::ScmRights(&files));
+        assert!(fits, "there is room for two");
+    }
+    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+    // Whoever has hung up hears nothing.
+    let parts = [IoSlice::new(bytes)];
+    let _ = rustix::net::sendmsg(line, &parts, &mut control, flags);
+}
+
+fn memfd(size: u64, seals: SealFlags) -> Option<OwnedFd> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let file = rustix::fs::memfd_create("fuzz", flags).ok()?;
+    rustix::fs::ftruncate(&file, size).ok()?;
+    rustix::fs::fcntl_add_seals(&file, seals).ok()?;
+    Some(file)
+}
+
+/// A folder of our own, gone when this is.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        // In memory, where there is such a place.
+        let memory = PathBuf::from("/dev/shm");
+        let parent = if memory.is_dir() {
+            memory
+        } else {
+            std::env::temp_dir()
+        };
+        let name = format!("lguest-fuzz-{}-{number}", std::process::id());
+        let folder = parent.join(name);
+        std::fs::create_dir(&folder).expect("nobody else has this name");
+        Self(folder)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What stays is a folder too many.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
