@@ -8,6 +8,7 @@
 
 use lg_abi::device::{DeviceDescriptor, LGUEST_DEVICE_T_CONSOLE};
 use lg_abi::dma::{Dma, LGUEST_CONSOLE_DMA_KEY};
+use lguest::confine::{self, Plan};
 use lguest::host::{Exit, Guest};
 use lguest::loader::{self, Image};
 use lguest::memory::GuestMemory;
@@ -36,8 +37,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     memory.write_object(RAM, &console)?;
 
     // LHREQ_INITIALIZE; then input has a thread, and the Guest this one.
+    // What is not needed any more is given up before and behind it.
+    let walls = Plan::default();
+    let _ = confine::before_threads(&walls);
     let guest = Guest::new(memory);
     guest.initialize(&start, Vec::new())?;
+    let _ = confine::when_ready(&walls);
     let keyboard = guest.clone();
     thread::spawn(move || type_lines(&keyboard));
 

@@ -5,8 +5,11 @@
 
 #![expect(unsafe_code, reason = "a child loses something before it starts")]
 
+#[path = "support/refusal.rs"]
+mod refusal;
 mod support;
 
+use refusal::refuse;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
 use serde_json::Value;
@@ -75,7 +78,7 @@ fn the_names_are_those_that_scripts_know() {
         .iter()
         .map(|probe| probe["name"].as_str().unwrap())
         .collect();
-    let known = "kernel, fsgsbase, 32-bit code, ldt, memory files, seccomp, \
+    let known = "kernel, fsgsbase, 32-bit code, 32-bit calls, ldt, memory files, seccomp, \
                  descriptors, guest, landlock, namespaces, capabilities, \
                  tracing, processes, address space, mappings, low memory, \
                  locked memory, overcommit, clock, processors, huge pages, \
@@ -86,23 +89,32 @@ fn the_names_are_those_that_scripts_know() {
 
 #[test]
 fn a_machine_without_local_segments_is_found_out() {
-    let rules = [(libc::SYS_modify_ldt, Vec::new())].into();
-    let filter = SeccompFilter::new(
-        rules,
-        SeccompAction::Allow,
-        SeccompAction::Errno(libc::EPERM.cast_unsigned()),
-        TargetArch::x86_64,
-    );
-    let program = BpfProgram::try_from(filter.unwrap()).unwrap();
-    let found = without(move || {
-        seccompiler::apply_filter(&program).map_err(io::Error::other)
-    });
+    let mut command = lguest_with("doctor");
+    refuse(&mut command, libc::SYS_modify_ldt, libc::EPERM);
+    let found = support::run(&mut command, b"");
     assert_eq!(found.code(), 121, "{found:?}");
     line(&found, "lacks", "ldt");
     let guest = line(&found, "lacks", "guest");
     assert!(guest.contains("cannot make segments"), "{guest}");
     let last = found.stdout.lines().last().unwrap();
     assert_eq!(last, "no guest can run here, for want of: ldt, guest");
+}
+
+/// As a container does that knows only programs of 64 bits.
+#[test]
+fn a_machine_that_kills_for_32_bit_calls_is_found_out() {
+    let everything = SeccompFilter::new(
+        [(libc::SYS_reboot, Vec::new())].into(),
+        SeccompAction::Allow,
+        SeccompAction::Errno(libc::EPERM.cast_unsigned()),
+        TargetArch::x86_64,
+    );
+    let program = BpfProgram::try_from(everything.unwrap()).unwrap();
+    let found = without(move || {
+        seccompiler::apply_filter(&program).map_err(io::Error::other)
+    });
+    assert_eq!(found.code(), 121, "{found:?}");
+    line(&found, "lacks", "32-bit calls");
 }
 
 #[test]

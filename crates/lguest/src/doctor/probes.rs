@@ -26,6 +26,7 @@ pub(super) const ALL: &[Probe] = &[
     needed("kernel", kernel),
     needed("fsgsbase", fsgsbase),
     needed("32-bit code", code_segment),
+    needed("32-bit calls", calls_of_32_bits),
     needed("ldt", ldt),
     needed("memory files", memory_files),
     needed("seccomp", seccomp),
@@ -142,6 +143,18 @@ fn code_segment() -> Finding {
             "no segment for it",
             "guests are 32-bit programs",
             "boot with 'ia32_emulation=on'; the kernel needs IA32_EMULATION",
+        ),
+    }
+}
+
+fn calls_of_32_bits() -> Finding {
+    match attempt::in_a_copy(attempt::call_by_the_32_bit_door) {
+        Ok(()) => Finding::ok("they can be caught"),
+        Err(_) => Finding::lacks(
+            "a process is killed for them",
+            "a guest's programs are, at their first system call",
+            "a container must not kill for calls of 32-bit programs; the \
+             kernel needs IA32_EMULATION",
         ),
     }
 }

@@ -10,6 +10,8 @@
 #![expect(clippy::unwrap_used, reason = "a test says what went wrong so")]
 
 mod attacker;
+#[path = "../support/refusal.rs"]
+mod refusal;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -17,6 +19,7 @@ use attacker::{Ended, attack, in_confinement};
 use lguest::confine::calls::{self, Rule};
 use lguest::confine::{Plan, State, wall};
 use libc::c_long;
+use refusal::refuse;
 use std::fmt::Write as _;
 use std::fs;
 use std::net::TcpListener;
@@ -102,6 +105,35 @@ fn every_call_that_is_not_on_the_list_is_stopped() {
         fs::write(&golden, &table).unwrap();
     }
     assert_eq!(table, fs::read_to_string(golden).unwrap());
+}
+
+/// On a network between Guests a Launcher meets others; that takes no more.
+#[test]
+fn a_network_between_guests_takes_a_few_calls_more() {
+    let name = |(_, name, _): calls::Call| name;
+    let alone: Vec<&str> = calls::all(false).map(name).collect();
+    let more = calls::all(true).map(name).filter(|n| !alone.contains(n));
+    let more: Vec<&str> = more.collect();
+    let known = "SYS_socket SYS_connect SYS_accept4 SYS_sendmsg SYS_recvmsg \
+                 SYS_unlinkat SYS_getsockopt";
+    assert_eq!(more.join(" "), known);
+    let plan = on_a_network();
+    let messages = c_long::from(libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC);
+    let stream = c_long::from(libc::SOCK_STREAM);
+    let socket = |kind| [libc::AF_UNIX.into(), kind, 0, 0, 0, 0];
+    let ended = attack(&plan, libc::SYS_socket, socket(messages));
+    assert!(matches!(ended, Ended::Returned(_)), "{ended:?}");
+    let ended = attack(&plan, libc::SYS_socket, socket(stream));
+    assert_eq!(ended, Ended::Stopped);
+    // Of the files elsewhere it can remove none.
+    let test = "a_network_between_guests_takes_a_few_calls_more";
+    if stands(test, &only(wall::LANDLOCK)) {
+        let elsewhere = text(c"/etc/passwd");
+        let here = c_long::from(libc::AT_FDCWD);
+        let arguments = [here, elsewhere, 0, 0, 0, 0];
+        let ended = attack(&plan, libc::SYS_unlinkat, arguments);
+        assert_eq!(ended, Ended::Failed(libc::EACCES));
+    }
 }
 
 /// Calls by other doors, whose numbers mean others.
@@ -679,6 +711,27 @@ fn a_wall_that_is_not_wanted_is_not_there() {
     for status in threads(running.pid()) {
         assert!(status.contains("Seccomp:\t0"), "{status}");
         assert!(status.contains("NoNewPrivs:\t0"), "{status}");
+    }
+}
+
+/// A machine that refuses what a wall is made of: the others stand, and the
+/// Guest runs.
+#[test]
+fn what_a_machine_lacks_is_done_without() {
+    for (nr, error, lacking) in [
+        (libc::SYS_unshare, libc::EPERM, "namespaces"),
+        (libc::SYS_capset, libc::EPERM, "privileges"),
+        (libc::SYS_landlock_create_ruleset, libc::ENOSYS, "landlock"),
+    ] {
+        let mut command = lguest_with("--verbose");
+        refuse(&mut command, nr, error);
+        let ended = support::run(&mut command, b"poweroff\n");
+        assert_eq!(ended.code(), 0, "{ended:?}");
+        for (name, _) in wall::ALL {
+            let none = format!("lguest: wall {name}: none: ");
+            let is_lacking = ended.stderr.contains(&none);
+            assert_eq!(is_lacking, name == lacking, "{ended:?}");
+        }
     }
 }
 

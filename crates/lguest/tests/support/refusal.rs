@@ -1,0 +1,32 @@
+//! A machine that refuses a system call.
+//!
+//! To the command under test a filter that it inherits is no different from
+//! a kernel without the call, or from a container that does not allow it.
+
+use seccompiler::sock_filter;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+/// Call `nr` fails with `error` in `command`, and nothing else does. Unlike
+/// the filters that seccompiler makes, this one lets calls by the 32-bit door
+/// pass, which Guests need.
+pub(crate) fn refuse(command: &mut Command, nr: i64, error: i32) {
+    const LOAD_NUMBER: (u16, u32) = (0x20, 0);
+    const JUMP_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    const ALLOW: u32 = 0x7FFF_0000;
+    const FAIL: u32 = 0x0005_0000;
+    let nr = u32::try_from(nr).expect("numbers are not negative");
+    let instruction = |code, jf, k| sock_filter { code, jt: 0, jf, k };
+    let program = vec![
+        instruction(LOAD_NUMBER.0, 0, LOAD_NUMBER.1),
+        instruction(JUMP_EQUAL, 1, nr),
+        instruction(RETURN, 0, FAIL | error.cast_unsigned()),
+        instruction(RETURN, 0, ALLOW),
+    ];
+    let install =
+        move || seccompiler::apply_filter(&program).map_err(io::Error::other);
+    // SAFETY: between fork and exec, only system calls.
+    unsafe { command.pre_exec(install) };
+}
