@@ -127,6 +127,9 @@ impl Host<'_> {
             }
         }
         self.settle_segments();
+        if self.vm.in_user_mode() {
+            self.settle_cell()?;
+        }
         Ok(())
     }
 

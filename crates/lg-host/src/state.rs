@@ -166,8 +166,10 @@ pub struct Vm {
     pub retry_at: Cell<u64>,
     /// The handler that the last trap or interrupt went to.
     pub last_handler: Cell<u32>,
-    /// Gates made so far.
+    /// Gates made so far for its kernel.
     pub gates: Cell<u32>,
+    /// And for its user code.
+    pub user_gates: Cell<u32>,
     /// When to ask next whether this is still the best processor.
     pub balance_at: Cell<u64>,
     /// Its descriptors.

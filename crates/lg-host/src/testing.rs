@@ -9,7 +9,7 @@ use crate::address::{GuestPhys, GuestVirt};
 use crate::gates::GateKind;
 use crate::kill::Kill;
 use crate::memory::Memory;
-use crate::paging::{View, ViewMemory};
+use crate::paging::{Cell, View, ViewMemory};
 use crate::run::Host;
 use crate::state::Vm;
 use crate::world::{Access, MapError, Mapper, WallClock, World};
@@ -166,6 +166,8 @@ pub(crate) struct Machine {
     pub(crate) vm: Box<Vm>,
     pub(crate) view: Box<ViewMemory>,
     pub(crate) notebook: Notebook,
+    /// The cell of user code, if there is to be one.
+    pub(crate) cell: Option<(Box<ViewMemory>, Notebook)>,
     pub(crate) world: Pretended,
 }
 
@@ -187,6 +189,7 @@ impl Machine {
             vm: zeroed(),
             view: zeroed(),
             notebook: Notebook::default(),
+            cell: None,
             world: Pretended::default(),
         };
         let (vm, m) = (&machine.vm, machine.ram.memory());
@@ -216,11 +219,26 @@ impl Machine {
         machine
     }
 
+    /// User code gets an address space of its own.
+    pub(crate) fn with_cell(mut self) -> Self {
+        self.cell = Some((zeroed(), Notebook::default()));
+        self
+    }
+
+    /// Where user code's pages are mapped.
+    pub(crate) fn users(&self) -> &Notebook {
+        self.cell.as_ref().map_or(&self.notebook, |(_, cell)| cell)
+    }
+
     pub(crate) fn host(&mut self) -> Host<'_> {
+        let mut view = View::new(0, Self::CR3, &mut self.view);
+        if let Some((memory, notebook)) = &mut self.cell {
+            view.put_cell(Cell::new(memory, notebook));
+        }
         Host {
             vm: &self.vm,
             memory: self.ram.memory(),
-            view: View::new(0, Self::CR3, &mut self.view),
+            view,
             mapper: &mut self.notebook,
             world: &mut self.world,
         }

@@ -50,6 +50,15 @@ pub trait Mapper {
     /// [`MapError::NoRoom`] where a mapping would have to be split; then
     /// nothing has changed.
     fn unmap(&mut self, va: GuestVirt, pages: u32) -> Result<(), MapError>;
+
+    /// Does what it has put off, if it does so at all.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError`]; then some of it is not done, and never will be.
+    fn flush(&mut self) -> Result<(), MapError> {
+        Ok(())
+    }
 }
 
 /// A point in time on the wall clock.

@@ -48,7 +48,7 @@ impl Host<'_> {
             return self.recheck_kernel(va, true);
         }
         if cr3 == self.view.cr3() {
-            return self.recheck_page(va, true);
+            return self.recheck_user(va);
         }
         self.note(cr3, va.0 & !WHOLE_DIRECTORY);
         Ok(())
@@ -124,7 +124,7 @@ impl Host<'_> {
         if self.view.cr3() != slot.cr3.get() || flush & Changes::DROP_USER != 0
         {
             self.view.set_cr3(slot.cr3.get());
-            self.forget_directories(0, self.kernel_index())?;
+            self.forget_user()?;
             // Kernels keep one table for all, but they need not.
             self.compare(self.kernel_index(), SWITCHER_INDEX)?;
         } else if flush & Changes::USER != 0 {
@@ -165,7 +165,7 @@ impl Host<'_> {
             let index = directory_index(note).min(SWITCHER_INDEX - 1);
             return self.compare(index, index + 1);
         }
-        self.recheck_page(GuestVirt(note), true)
+        self.recheck_user(GuestVirt(note))
     }
 
     /// Leaves a note for the view that maps `cr3`, if there is one.
@@ -251,10 +251,14 @@ impl Host<'_> {
 
     /// Compares one page with the tables. `eager`: map it if it is to be
     /// mapped, rather than wait for the fault.
-    fn recheck_page(&mut self, va: GuestVirt, eager: bool) -> Result<(), Kill> {
+    pub(super) fn recheck_page(
+        &mut self,
+        va: GuestVirt,
+        eager: bool,
+    ) -> Result<(), Kill> {
         let shadow = self.view.shadow(va);
         let wanted = walk(&self.memory, self.view.cr3(), va)?
-            .map_or(ShadowPte::NONE, |entry| ShadowPte::wanted(entry.pte));
+            .map_or(ShadowPte::NONE, |entry| self.view.wanted(entry.pte));
         if shadow == wanted {
             return Ok(());
         }
@@ -270,6 +274,14 @@ impl Host<'_> {
     /// Compares everything that is mapped between two directory indices with
     /// the tables, and touches only what differs.
     fn compare(&mut self, from: u32, to: u32) -> Result<(), Kill> {
+        let users = to.min(self.kernel_index());
+        self.in_cell(|host| host.compare_here(from, users))
+            .unwrap_or(Ok(()))?;
+        self.compare_here(from, to)
+    }
+
+    /// The same in the address space that is being worked on.
+    fn compare_here(&mut self, from: u32, to: u32) -> Result<(), Kill> {
         for index in from..to {
             let linear = self.view.linear_pages(index);
             if linear != 0 && self.linear_pages(index)? != linear {
@@ -305,7 +317,7 @@ impl Host<'_> {
                     if pte.has(Pte::PRESENT) {
                         check_pte(&self.memory, pte)?;
                     }
-                    ShadowPte::wanted(limit_rights(pte, pde))
+                    self.view.wanted(limit_rights(pte, pde))
                 }
                 None => ShadowPte::NONE,
             };

@@ -4,7 +4,7 @@
 //! the bits that its processor would have set, and it never hears of it.
 //! Otherwise it is the Guest's own.
 
-use super::view::{Mapped, ShadowPte};
+use super::view::Mapped;
 use super::walk::{limit_rights, page_table, walk};
 use crate::address::{GuestPhys, GuestVirt, as_word};
 use crate::gates::path;
@@ -40,7 +40,20 @@ impl Host<'_> {
         user: bool,
     ) -> Result<Fault, Kill> {
         self.view.set_last_fault(va);
-        if va.is_switchers() {
+        let demand = |host: &mut Self| host.demand_here(va, write, user);
+        let fault = if user { self.in_cell(demand) } else { None };
+        fault.unwrap_or_else(|| self.demand_here(va, write, user))
+    }
+
+    /// The same in the address space that is being worked on.
+    fn demand_here(
+        &mut self,
+        va: GuestVirt,
+        write: bool,
+        user: bool,
+    ) -> Result<Fault, Kill> {
+        let kernels = va.0 >= self.vm.page_offset.get();
+        if va.is_switchers() || kernels && self.view.in_cell() {
             return Ok(Fault::Guests);
         }
         let cr3 = self.view.cr3();
@@ -61,10 +74,10 @@ impl Host<'_> {
             let whole = self.memory.word(entry.at)?;
             self.memory.set_word(entry.at, whole | used)?;
         }
-        if va.0 >= self.vm.page_offset.get() && self.map_linear(va)? {
+        if kernels && self.map_linear(va)? {
             return Ok(Fault::Mapped);
         }
-        let wanted = ShadowPte::wanted(pte);
+        let wanted = self.view.wanted(pte);
         if self.view.shadow(va) == wanted {
             self.vm.counters.spurious_faults.count();
             if self.view.count_spurious() > MAX_SPURIOUS {

@@ -7,7 +7,8 @@
 //! the first write to it come to us, and we set the bit that a processor would
 //! have set ([`Host::demand_page`]). What is mapped is on record ([`view`]), so
 //! that a change of the tables can be compared with it and only the difference
-//! touched ([`changes`]).
+//! touched ([`changes`]). User code may have an address space of its own
+//! ([`cell`]).
 //!
 //! [`Host::demand_page`]: crate::run::Host::demand_page
 
@@ -15,9 +16,12 @@ pub mod walk;
 
 pub mod view;
 
+pub mod cell;
+
 mod changes;
 mod demand;
 
+pub use cell::Cell;
 pub use demand::Fault;
 pub use view::{ShadowPte, View, ViewMemory};
 

@@ -34,7 +34,10 @@ fn oracle(m: &Machine, va: u32, write: bool, user: bool) -> Option<u32> {
 /// Whether everything that is mapped may be mapped.
 fn everything_agrees(m: &Machine) -> bool {
     let memory = m.ram.memory();
-    m.notebook.pages.iter().all(|(&page, &(frame, access))| {
+    let own = m.notebook.pages.iter().map(|page| (page, false));
+    let cell = m.cell.iter().flat_map(|(_, cell)| &cell.pages);
+    let all = own.chain(cell.map(|page| (page, true)));
+    all.into_iter().all(|((&page, &(frame, access)), in_cell)| {
         let va = page << 12;
         let cr3 = m.vm.cr3.get();
         let pde = memory.word(GuestPhys(cr3 + (va >> 22) * 4)).unwrap();
@@ -46,6 +49,8 @@ fn everything_agrees(m: &Machine) -> bool {
             && pte.frame() == frame
             && (!writable || pte.has(Pte::WRITE | Pte::DIRTY))
             && (!writable || pde & Pte::WRITE != 0)
+            && (!in_cell || pte.0 & pde & Pte::USER != 0)
+            && (!in_cell || va < m.vm.page_offset.get())
     })
 }
 
@@ -87,9 +92,14 @@ proptest! {
     fn what_is_mapped_is_what_the_tables_allow(
         steps in proptest::collection::vec(step(), 1..80),
         room in proptest::option::of(4..12_usize),
+        with_cell in any::<bool>(),
     ) {
         let mut m = Machine::new();
         m.notebook.room = room;
+        if with_cell {
+            m = m.with_cell();
+            m.cell.as_mut().unwrap().1.room = room;
+        }
         let mut host = m.host();
         for step in steps {
             let table = GuestPhys(Machine::USER_TABLE);
@@ -125,7 +135,8 @@ proptest! {
                         expected.is_some()
                     );
                     if let Some(frame) = expected {
-                        let (mapped, access) = m.notebook.pages[&page];
+                        let book = if user { m.users() } else { &m.notebook };
+                        let (mapped, access) = book.pages[&page];
                         prop_assert_eq!(mapped, frame);
                         prop_assert!(!write || access == Access::Write);
                     }
@@ -203,4 +214,36 @@ fn pages_that_the_machine_never_maps_are_the_guests_fault() {
     m.set_user_pte(0, Pte::new(9, 0x67));
     let fault = m.host().demand_page(GuestVirt(0), false, true);
     assert_eq!(fault, Ok(Fault::Guests));
+}
+
+#[test]
+fn a_page_that_the_kernel_takes_back_leaves_the_cell() {
+    let mut m = Machine::new().with_cell();
+    m.set_user_pte(5, Pte(0x9067));
+    let va = GuestVirt(0x5000);
+    let mut host = m.host();
+    assert_eq!(host.demand_page(va, true, true), Ok(Fault::Mapped));
+    assert_eq!(m.notebook.pages.len(), 0, "the kernel has not asked for it");
+    assert_eq!(m.users().pages[&5], (0x9000, Access::Write));
+    m.set_user_pte(5, Pte(0x9063));
+    m.host().set_pte(Machine::CR3, va, 0x9063).unwrap();
+    assert_eq!(m.users().pages.get(&5), None);
+    let mut host = m.host();
+    assert_eq!(host.demand_page(va, true, true), Ok(Fault::Guests));
+    assert_eq!(host.demand_page(va, true, false), Ok(Fault::Mapped));
+    assert_eq!(m.users().pages.get(&5), None);
+}
+
+#[test]
+fn nothing_of_the_kernels_part_is_ever_in_a_cell() {
+    let mut m = Machine::new().with_cell();
+    // The entry gives it to everybody, as a careless kernel would.
+    let at = GuestPhys(Machine::KERNEL_TABLE + 6 * 4);
+    m.ram.memory().set_word(at, 0x6067).unwrap();
+    let va = GuestVirt(0xC000_6000);
+    let mut host = m.host();
+    assert_eq!(host.demand_page(va, false, true), Ok(Fault::Guests));
+    host.set_pte(Machine::CR3, va, 0x6067).unwrap();
+    host.flush_everything().unwrap();
+    assert_eq!(m.users().pages.len(), 0);
 }

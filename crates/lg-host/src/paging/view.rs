@@ -5,6 +5,7 @@
 //! 4 MiB, so that an empty stretch costs one look. Pieces of the kernel's
 //! linear range that were mapped in one go are on a record of their own.
 
+use super::cell::Cell;
 use crate::address::{GuestPhys, GuestVirt};
 use crate::kill::Kill;
 use crate::run::Host;
@@ -82,6 +83,10 @@ pub struct View<'a> {
     kick_seen: u32,
     last_fault: GuestVirt,
     spurious: u32,
+    /// The address space of user code, unless we are working on it.
+    cell: Option<Cell<'a>>,
+    /// `memory` is the cell's.
+    in_cell: bool,
 }
 
 impl<'a> View<'a> {
@@ -96,7 +101,42 @@ impl<'a> View<'a> {
             kick_seen: 0,
             last_fault: GuestVirt(0),
             spurious: 0,
+            cell: None,
+            in_cell: false,
         }
+    }
+
+    /// Gives it a cell for user code.
+    pub fn put_cell(&mut self, cell: Cell<'a>) {
+        self.cell = Some(cell);
+    }
+
+    pub(super) fn take_cell(&mut self) -> Option<Cell<'a>> {
+        self.cell.take()
+    }
+
+    pub(super) fn change_places(&mut self, cell: &mut Cell<'a>) {
+        core::mem::swap(&mut self.memory, &mut cell.memory);
+        self.in_cell = !self.in_cell;
+    }
+
+    /// Whether user code runs in an address space of its own.
+    #[must_use]
+    pub fn has_cell(&self) -> bool {
+        self.cell.is_some()
+    }
+
+    /// Whether it is the cell that is being worked on.
+    pub(super) fn in_cell(&self) -> bool {
+        self.in_cell
+    }
+
+    /// What should be mapped for the Guest's entry `pte`.
+    pub(super) fn wanted(&self, pte: Pte) -> ShadowPte {
+        if self.in_cell && !pte.has(Pte::USER) {
+            return ShadowPte::NONE;
+        }
+        ShadowPte::wanted(pte)
     }
 
     /// The number of this view.
@@ -355,7 +395,11 @@ impl Host<'_> {
     }
 
     /// Unmaps everything between two directory indices in one call.
-    fn drop_everything(&mut self, from: u32, to: u32) -> Result<(), Kill> {
+    pub(super) fn drop_everything(
+        &mut self,
+        from: u32,
+        to: u32,
+    ) -> Result<(), Kill> {
         let va = GuestVirt(from << DIRECTORY_SHIFT);
         self.view.clear_record(from, to);
         self.mapper
