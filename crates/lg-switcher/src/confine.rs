@@ -8,6 +8,7 @@
 //! are another matter: they are the Guest's own, meant for its kernel, and
 //! come back to us as a signal.
 
+use crate::keeper;
 use crate::layout;
 use crate::syscall::nr;
 use lg_abi::page::{DIRECTORY_SPAN, PAGE_SIZE, SWITCHER_ADDR};
@@ -24,16 +25,18 @@ pub struct Instruction {
 }
 
 /// The most instructions that a filter of ours has.
-const MAX: usize = 160;
+const MAX: usize = 352;
 
 /// A filter under construction.
 pub struct Filter {
     code: [Instruction; MAX],
     len: usize,
+    /// The verdict on whoever does not meet a requirement.
+    otherwise: u32,
 }
 
 /// What the filter has to know about this process.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Facts {
     /// Address behind the one `syscall`.
     pub call_site: u64,
@@ -43,7 +46,25 @@ pub struct Facts {
     pub timer: u32,
     /// How many shared pages there are.
     pub shared_pages: u32,
+    /// Of its cell, if it has one.
+    pub cell: Option<CellFacts>,
 }
+
+/// What the filter of a view has to know about its cell.
+#[derive(Clone, Copy, Debug)]
+pub struct CellFacts {
+    /// The descriptors on which cell and mapper are heard.
+    pub listeners: [u32; 2],
+    /// The cell's process number.
+    pub process: u32,
+    /// Address behind the call that waits for it.
+    pub wait_site: u64,
+}
+
+/// The arguments of `close_range` that leave a process without descriptors,
+/// and nobody else: all of them, in a table of its own.
+pub(crate) const CLOSE_ALL: [usize; 6] =
+    [0, u32::MAX as usize, 1 << 1, 0, 0, 0];
 
 /// What happens to a call.
 pub mod verdict {
@@ -53,6 +74,9 @@ pub mod verdict {
     pub const TRAP: u32 = 0x0003_0000;
     /// It is made.
     pub const ALLOW: u32 = 0x7FFF_0000;
+    /// Whoever made it stands still until its keeper answers
+    /// (`SECCOMP_RET_USER_NOTIF`).
+    pub const STAND: u32 = 0x7FC0_0000;
 }
 
 /// `AUDIT_ARCH_I386`: the 32-bit door.
@@ -80,17 +104,53 @@ const ADD_X: u16 = 0x0C;
 const TO_X: u16 = 0x07;
 const RETURN: u16 = 0x06;
 
+/// The filter of a cell: it may stand and wait, from the one place where it
+/// does so. What else user code tries is its kernel's affair.
+#[must_use]
+pub(crate) fn cell(call_site: u64) -> Filter {
+    let mut f = Filter::new();
+    f.load(ARCH);
+    f.otherwise(verdict::TRAP);
+    f.require(ARCH_X86_64);
+    f.require_wide(IP, call_site);
+    f.load(NR);
+    f.when(as_word(crate::cell::WAIT), |f| f.end(verdict::STAND));
+    f.when(as_word(nr::CLOSE_RANGE), |f| {
+        for (n, value) in (0..).zip(&CLOSE_ALL[..3]) {
+            f.require_wide(argument(n), *value as u64);
+        }
+        f.end(verdict::ALLOW);
+    });
+    f.end(verdict::TRAP);
+    f
+}
+
+/// The filter of a mapper: it maps as a view does, and waits.
+#[must_use]
+pub(crate) fn mapper(facts: &Facts) -> Filter {
+    let mut f = Filter::new();
+    f.load(ARCH);
+    f.require(ARCH_X86_64);
+    f.require_wide(IP, facts.call_site);
+    f.load(NR);
+    f.when(as_word(crate::cell::WAIT), |f| f.end(verdict::STAND));
+    f.when(as_word(nr::MMAP), |f| mmap(f, facts));
+    f.when(as_word(nr::MUNMAP), munmap);
+    f.end(verdict::KILL);
+    f
+}
+
 /// The filter of a view.
 #[must_use]
 pub fn filter(facts: &Facts) -> Filter {
-    let mut f = Filter {
-        code: [Instruction::default(); MAX],
-        len: 0,
-    };
+    let mut f = Filter::new();
     f.load(ARCH);
     f.when(ARCH_I386, |f| f.end(verdict::TRAP));
     f.require(ARCH_X86_64);
     f.load(NR);
+    if let Some(cell) = &facts.cell {
+        f.when(as_word(nr::IOCTL), |f| keep(f, facts, cell));
+    }
     f.when(as_word(nr::RT_SIGRETURN), |f| {
         f.require_wide(IP, facts.return_site);
         f.end(verdict::ALLOW);
@@ -98,18 +158,7 @@ pub fn filter(facts: &Facts) -> Filter {
     f.require_wide(IP, facts.call_site);
     f.load(NR);
     f.when(as_word(nr::MMAP), |f| mmap(f, facts));
-    f.when(as_word(nr::MUNMAP), |f| {
-        f.require_narrow(0);
-        f.require_narrow(1);
-        // addr + len must not wrap, and end below the Switcher.
-        f.load(argument(1));
-        f.set_x();
-        f.load(argument(0));
-        f.add_x();
-        f.require_at_least_x();
-        f.require_at_most(SWITCHER_ADDR);
-        f.end(verdict::ALLOW);
-    });
+    f.when(as_word(nr::MUNMAP), munmap);
     f.when(as_word(nr::FUTEX), |f| {
         let state = layout::STATE as u64;
         f.load(argument(0) + 4);
@@ -135,8 +184,49 @@ pub fn filter(facts: &Facts) -> Filter {
     });
     f.when(as_word(nr::RT_SIGPROCMASK), |f| f.end(verdict::ALLOW));
     f.when(as_word(nr::EXIT_GROUP), |f| f.end(verdict::ALLOW));
+    if let Some(cell) = &facts.cell {
+        let kick = u64::from(crate::signals::KICK_SIGNAL.cast_unsigned());
+        f.when(as_word(nr::TGKILL), |f| {
+            f.require_wide(argument(0), u64::from(cell.process));
+            f.require_wide(argument(1), u64::from(cell.process));
+            f.require_wide(argument(2), kick);
+            f.end(verdict::ALLOW);
+        });
+    }
     f.end(verdict::KILL);
     f
+}
+
+/// ioctl: to hear what its cell and the mapper say, and to answer.
+fn keep(f: &mut Filter, facts: &Facts, cell: &CellFacts) {
+    let [here, high] = halves(facts.call_site);
+    let [there, same] = halves(cell.wait_site);
+    debug_assert_eq!(high, same, "the program is small");
+    f.load(IP + 4);
+    f.require(high);
+    f.load(IP);
+    f.require_one_of([here, there]);
+    f.require_narrow(0);
+    f.load(argument(0));
+    f.require_one_of(cell.listeners);
+    f.require_narrow(1);
+    f.load(argument(1));
+    f.require_one_of([keeper::RECEIVE, keeper::SEND].map(as_word));
+    f.end(verdict::ALLOW);
+}
+
+/// munmap: in the low 4 GiB, below the Switcher.
+fn munmap(f: &mut Filter) {
+    f.require_narrow(0);
+    f.require_narrow(1);
+    // addr + len must not wrap, and end below the Switcher.
+    f.load(argument(1));
+    f.set_x();
+    f.load(argument(0));
+    f.add_x();
+    f.require_at_least_x();
+    f.require_at_most(SWITCHER_ADDR);
+    f.end(verdict::ALLOW);
 }
 
 /// mmap: shared and fixed, in the low 4 GiB below the Switcher, from the
@@ -175,6 +265,19 @@ fn mmap(f: &mut Filter, facts: &Facts) {
 }
 
 impl Filter {
+    fn new() -> Self {
+        Self {
+            code: [Instruction::default(); MAX],
+            len: 0,
+            otherwise: verdict::KILL,
+        }
+    }
+
+    /// What happens from here on to a call that does not meet a requirement.
+    fn otherwise(&mut self, verdict: u32) {
+        self.otherwise = verdict;
+    }
+
     /// The instructions.
     #[must_use]
     pub fn code(&self) -> &[Instruction] {
@@ -219,25 +322,31 @@ impl Filter {
             u8::try_from(skipped).expect("rules are short");
     }
 
-    /// Death, unless the loaded word is `value`.
+    /// Death, or what else was said, unless the loaded word is `value`.
     fn require(&mut self, value: u32) {
         self.push(JUMP_EQUAL, 1, 0, value);
-        self.end(verdict::KILL);
+        self.end(self.otherwise);
+    }
+
+    fn require_one_of(&mut self, [a, b]: [u32; 2]) {
+        self.push(JUMP_EQUAL, 2, 0, a);
+        self.push(JUMP_EQUAL, 1, 0, b);
+        self.end(self.otherwise);
     }
 
     fn require_at_most(&mut self, value: u32) {
         self.push(JUMP_GREATER, 0, 1, value);
-        self.end(verdict::KILL);
+        self.end(self.otherwise);
     }
 
     fn require_at_least_x(&mut self) {
         self.push(JUMP_NOT_LESS_THAN_X, 1, 0, 0);
-        self.end(verdict::KILL);
+        self.end(self.otherwise);
     }
 
     fn require_no_bit(&mut self, bits: u32) {
         self.push(JUMP_ANY_BIT, 0, 1, bits);
-        self.end(verdict::KILL);
+        self.end(self.otherwise);
     }
 
     /// Death, unless both words at `offset` make up `value`.

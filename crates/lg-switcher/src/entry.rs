@@ -15,10 +15,12 @@
     reason = "the Guest's registers are the low halves of ours"
 )]
 
+use crate::cell;
 use crate::gates::XmmArea;
+use crate::keeper;
 use crate::layout::{EXIT_FRAME, STACK, STATE, State};
 use crate::mailbox::Request;
-use crate::world::{Outside, state};
+use crate::world::{Outside, fpu, registers, state};
 use core::arch::{asm, global_asm};
 use core::cell::{Cell, UnsafeCell};
 use core::fmt::Write;
@@ -164,6 +166,9 @@ pub(crate) fn begin() -> ! {
 /// A signal came between the last look around and the Guest's first
 /// instruction.
 extern "C" fn recheck() -> ! {
+    if cell::are_we() {
+        cell::hand_in(Event::Kick);
+    }
     state().vm.counters.restarts.count();
     look_from_now_on();
     let result = host().get_ready();
@@ -172,15 +177,34 @@ extern "C" fn recheck() -> ! {
 
 /// The Host is about to look around: kicks from here on are new. Only our own
 /// handler writes the word, so the compiler alone has to keep the order.
-fn look_from_now_on() {
+pub(crate) fn look_from_now_on() {
     KICKED.store(0, Ordering::Relaxed);
     compiler_fence(Ordering::SeqCst);
 }
 
-fn leave_or_die(result: Result<(), Kill>, masked: bool) -> ! {
-    match result {
-        Ok(()) => leave(masked),
-        Err(kill) => die(&kill),
+fn leave_or_die(mut result: Result<(), Kill>, masked: bool) -> ! {
+    let host = host();
+    if masked {
+        unblock_signals();
+    }
+    loop {
+        if let Err(kill) = result {
+            die(&kill);
+        }
+        if !(host.vm.in_user_mode() && host.view.has_cell()) {
+            let (cs, ss) = host.real_segments();
+            leave_as(cs, ss);
+        }
+        // User code runs elsewhere, and we are here when it comes back.
+        result = if KICKED.load(Ordering::SeqCst) == 0 {
+            let event = keeper::run();
+            look_from_now_on();
+            host.run_guest(event)
+        } else {
+            look_from_now_on();
+            host.vm.counters.restarts.count();
+            host.get_ready()
+        };
     }
 }
 
@@ -188,7 +212,12 @@ fn leave_or_die(result: Result<(), Kill>, masked: bool) -> ! {
 /// done. Answers where the interrupted code has to go on.
 pub(crate) fn note_kick(rip: u64) -> u64 {
     KICKED.store(1, Ordering::Relaxed);
-    state().vm.kick.fetch_add(1, Ordering::SeqCst);
+    if !cell::are_we() {
+        state().vm.kick.fetch_add(1, Ordering::SeqCst);
+    }
+    if let Some(rip) = keeper::kicked_at(rip) {
+        return rip;
+    }
     let start = &raw const lg_leave_start as u64;
     let end = &raw const lg_leave_end as u64;
     if (start..end).contains(&rip) {
@@ -222,7 +251,7 @@ pub(crate) fn put_fpu_away() {
         return;
     }
     let area = FPU_AREA.load(Ordering::Relaxed) as *const [u8; 512];
-    let shared = state().vm.fpu.0.as_ptr();
+    let shared = fpu().0.as_ptr();
     if area != shared {
         // SAFETY: every area, whoever made it, begins with these 512 bytes.
         unsafe { shared.copy_from_nonoverlapping(area, 1) };
@@ -232,7 +261,7 @@ pub(crate) fn put_fpu_away() {
 /// Puts together what is in the processor and what was put away.
 fn save_whole_fpu() {
     let area = FPU_AREA.load(Ordering::Relaxed) as *const XmmArea;
-    let shared = state().vm.fpu.0.as_ptr();
+    let shared = fpu().0.as_ptr();
     // SAFETY: both areas are ours and aligned; the registers are named.
     unsafe {
         asm!(
@@ -253,7 +282,35 @@ fn save_whole_fpu() {
 /// The Guest goes on in this view: its floating-point registers are where the
 /// last one has put them.
 pub(crate) fn take_fpu() {
-    set_fpu(state().vm.fpu.0.as_ptr() as u64, 0);
+    set_fpu(fpu().0.as_ptr() as u64, 0);
+}
+
+/// Where the Guest's floating-point registers are, and which parts, if a
+/// signal's frame has more of them than FXSAVE knows.
+pub(crate) fn fpu_frame() -> Option<(u64, u64)> {
+    const FXSAVE_PARTS: u64 = 3;
+    let parts = FPU_PARTS.load(Ordering::Relaxed);
+    let more = parts != ONLY_XMM && parts & !FXSAVE_PARTS != 0;
+    more.then(|| (FPU_AREA.load(Ordering::Relaxed), parts))
+}
+
+/// The Guest goes on in this cell: what FXSAVE knows of its floating-point
+/// registers comes from the page, and the rest from the `frame` in which it
+/// was saved.
+pub(crate) fn take_fpu_into(frame: Option<(u64, u64)>) {
+    /// Behind this, FXSAVE leaves room for what others want to note.
+    const SAVED: usize = 464;
+    let Some((area, parts)) = frame else {
+        return take_fpu();
+    };
+    let from = fpu().0.as_ptr().cast::<u8>();
+    // SAFETY: the frame is on our stack, above all that we have put there
+    // since, and begins with an FXSAVE area.
+    unsafe { (area as *mut u8).copy_from_nonoverlapping(from, SAVED) };
+    // SAFETY: behind the area, the first word says which parts are there.
+    let there = unsafe { &mut *((area + 512) as *mut u64) };
+    *there |= 3;
+    set_fpu(area, parts);
 }
 
 /// The Guest is over.
@@ -283,10 +340,9 @@ impl Write for Text {
     }
 }
 
-fn leave(masked: bool) -> ! {
-    let host = host();
-    let regs = &host.vm.regs;
-    let (cs, ss) = host.real_segments();
+/// Loads the Guest's registers and goes, on these segments.
+pub(crate) fn leave_as(cs: u32, ss: u32) -> ! {
+    let regs = registers();
     let frame = (STACK + EXIT_FRAME) as *mut ExitFrame;
     let values = ExitFrame {
         rip: u64::from(regs.eip.get()),
@@ -298,9 +354,6 @@ fn leave(masked: bool) -> ! {
     // SAFETY: the place is set aside for this, in the middle of our stack.
     unsafe { frame.write(values) };
     load_segments(regs);
-    if masked {
-        unblock_signals();
-    }
     // SAFETY: the Guest's registers, its floating-point area and the frame
     // are complete.
     unsafe { lg_leave() }

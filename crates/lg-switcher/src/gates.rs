@@ -15,9 +15,10 @@
 
 #![expect(unsafe_code, reason = "assembly")]
 
+use crate::cell;
 use crate::entry;
 use crate::layout::{GATES, STACK, STACK_SIZE, STATE, State};
-use crate::world::state;
+use crate::world::{registers, state};
 use core::arch::global_asm;
 use core::cell::Cell;
 use core::mem::offset_of;
@@ -30,8 +31,15 @@ use lg_host::state::{Registers, Vm};
 /// Bytes of a gate.
 const GATE_SIZE: usize = 64;
 
-/// Gates that there is room for.
-const MAX_GATES: usize = 128;
+/// Gates for user code. They have a page to themselves, for a cell sees no
+/// others.
+const USER_GATES: usize = USER_GATES_SIZE / GATE_SIZE;
+
+/// Bytes of that page.
+pub const USER_GATES_SIZE: usize = 4096;
+
+/// Gates that there is room for, user code's among them.
+const MAX_GATES: usize = 3 * USER_GATES;
 
 /// The memory of the gates, which the Guest sees read-only at [`GATES`].
 #[repr(C, align(4096))]
@@ -111,7 +119,7 @@ pub(crate) fn note_step() {
 
 /// The Guest has come through a gate.
 extern "C" fn entered(xmm: *mut XmmArea, kind: u32) -> ! {
-    let regs = &state().vm.regs;
+    let regs = registers();
     entry::save_segments(regs);
     if STEPPED.load(Ordering::Relaxed) {
         STEPPED.store(false, Ordering::Relaxed);
@@ -120,14 +128,25 @@ extern "C" fn entered(xmm: *mut XmmArea, kind: u32) -> ! {
     entry::set_xmm(xmm);
     let event = GateKind::from_number(kind).map(Event::Gate);
     // Only somebody who jumps here on purpose comes with another number.
-    entry::enter(event.unwrap_or(Event::LongMode), false)
+    let event = event.unwrap_or(Event::LongMode);
+    if cell::are_we() {
+        cell::hand_in(event);
+    }
+    entry::enter(event, false)
 }
 
 /// Makes a gate; answers where the Guest finds it.
 pub(crate) fn make(kind: GateKind, displaced: &[u8]) -> Option<u32> {
     let vm = &state().vm;
-    let number = vm.gates.get() as usize;
-    let gate = state().gates.0.get(number)?;
+    let (users, kernels) = state().gates.0.split_at(USER_GATES);
+    let (made, room, first) = match kind {
+        GateKind::EntryPage => (&vm.user_gates, users, 0),
+        GateKind::Iret | GateKind::Hypercall => {
+            (&vm.gates, kernels, USER_GATES)
+        }
+    };
+    let number = made.get() as usize;
+    let gate = room.get(number)?;
     let eax = u8::try_from(offset_of!(Registers, eax)).ok()?;
     let mut code = Code { gate, len: 0 };
     code.push(displaced.get(..displaced.len().min(MAX_DISPLACED))?);
@@ -141,8 +160,8 @@ pub(crate) fn make(kind: GateKind, displaced: &[u8]) -> Option<u32> {
     code.push(&[0x49, 0xBD]);
     code.push(&(lg_gate as *const () as usize).to_le_bytes());
     code.push(&[0x41, 0xFF, 0xE5]);
-    vm.gates.set(vm.gates.get() + 1);
-    u32::try_from(GATES + number * GATE_SIZE).ok()
+    made.set(made.get() + 1);
+    u32::try_from(GATES + (first + number) * GATE_SIZE).ok()
 }
 
 /// Code that is being written.

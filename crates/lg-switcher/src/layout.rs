@@ -6,8 +6,11 @@
 
 use crate::gates::GatePages;
 use crate::mailbox::Mailbox;
+use core::cell::Cell;
+use core::mem::offset_of;
+use core::sync::atomic::AtomicU32;
 use lg_host::paging::ViewMemory;
-use lg_host::state::Vm;
+use lg_host::state::{FpuState, Registers, Vm};
 
 /// What all views and the Launcher share: a [`State`].
 pub const STATE: usize = 0x1000_0000_0000;
@@ -17,6 +20,19 @@ pub const MEMORY: usize = 0x2000_0000_0000;
 
 /// This view's own record of what it maps: a [`ViewMemory`].
 pub const RECORD: usize = 0x3000_0000_0000;
+
+/// Its record of what its cell maps, another [`ViewMemory`].
+pub const CELL_RECORD: usize = 0x3080_0000_0000;
+
+/// What a view shares with its cell, as the view sees it: [`CellPages`].
+pub const CELL: usize = 0x3200_0000_0000;
+
+/// Where the cell sees the first of these pages: where a view has its state,
+/// so that the same code finds the registers.
+pub const CELL_PAGE: usize = STATE;
+
+/// Where the mapper of a cell sees the others.
+pub const COMMANDS: usize = CELL + offset_of!(CellPages, commands);
 
 /// The stack on which signals arrive.
 pub const STACK: usize = 0x3100_0000_0000;
@@ -70,6 +86,8 @@ pub struct Setup {
     pub shared_pages: u32,
     /// Page numbers that lie in files of their own.
     pub shared_pfns: [u32; MAX_SHARED_PAGES],
+    /// 1 = user code runs in cells.
+    pub cells: u32,
 }
 
 /// What all views and the Launcher share.
@@ -85,6 +103,43 @@ pub struct State {
     pub gates: GatePages,
 }
 
+/// What a view shares with its cell and with the cell's mapper. All zero is
+/// right at the beginning.
+#[repr(C, align(4096))]
+pub struct CellPages {
+    /// Both write here.
+    pub page: CellPage,
+    /// What the mapper is to do; only the view can write it.
+    pub commands: Commands,
+}
+
+/// The page that a cell can write, and the words of its beginning. The
+/// registers are where a [`State`] has them.
+#[repr(C, align(4096))]
+pub struct CellPage {
+    unused: [Cell<u8>; offset_of!(State, vm)],
+    /// The registers of user code, while it does not run.
+    pub regs: Registers,
+    /// Its floating-point registers, likewise.
+    pub fpu: FpuState,
+    /// Minus an errno, if the cell could not be made.
+    pub failed: AtomicU32,
+    /// The process numbers of cell and mapper.
+    pub processes: [AtomicU32; 2],
+    /// Descriptors on which they are heard, plus one.
+    pub listeners: [AtomicU32; 2],
+}
+
+/// System calls for the mapper to make: number and arguments.
+pub type Command = [Cell<u64>; 7];
+
+/// How many there may be at once.
+pub const MAX_COMMANDS: usize = 2 * 4096 / size_of::<Command>();
+
+/// The mapper's orders.
+#[repr(C, align(4096))]
+pub struct Commands(pub [Command; MAX_COMMANDS]);
+
 /// Bytes of [`State`], in whole pages.
 pub const STATE_SIZE: usize = size_of::<State>().next_multiple_of(4096);
 
@@ -93,5 +148,13 @@ pub const RECORD_SIZE: usize = size_of::<ViewMemory>().next_multiple_of(4096);
 
 const _: () = {
     assert!(STATE_SIZE < 1 << 20);
+    assert!(RECORD + RECORD_SIZE <= CELL_RECORD);
+    assert!(CELL_RECORD + RECORD_SIZE <= STACK);
+    assert!(size_of::<CellPage>() == 4096);
+    // The registers of a cell are found where those of a view are.
+    let vm = offset_of!(State, vm);
+    let (regs, fpu) = (offset_of!(Vm, regs), offset_of!(Vm, fpu));
+    assert!(offset_of!(CellPage, regs) == vm + regs);
+    assert!(offset_of!(CellPage, fpu) == vm + fpu);
     assert!(EXIT_FRAME.is_multiple_of(16) && EXIT_FRAME < STACK_SIZE / 2);
 };

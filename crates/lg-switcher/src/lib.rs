@@ -7,7 +7,9 @@
 //! ([`signals`]) or when the Guest jumps through a gate ([`gates`]), to ask
 //! the Host what that means. What the Host wants of the
 //! world is done by system calls ([`mapper`], [`world`]), from one single
-//! place ([`syscall`]), so that the filter can tell it from any other.
+//! place ([`syscall`]), so that the filter can tell it from any other. User
+//! code may have a process of its own, a [`cell`], that its view keeps
+//! ([`keeper`]).
 //!
 //! [`layout`] and [`mailbox`] are what the Launcher has to know, too.
 //!
@@ -29,6 +31,9 @@ pub mod view;
 pub mod entry;
 pub mod gates;
 pub mod signals;
+
+pub mod cell;
+pub mod keeper;
 
 pub mod mapper;
 pub mod syscall;

@@ -42,6 +42,29 @@ impl Mmap {
             None => (MEMORY_FD, pa.0),
         }
     }
+
+    /// What to call mmap with.
+    pub(crate) fn arguments(
+        &self,
+        va: GuestVirt,
+        pa: GuestPhys,
+        pages: u32,
+        access: Access,
+    ) -> [usize; 6] {
+        let protection = match access {
+            Access::Read => PROT_READ_EXEC,
+            Access::Write => PROT_READ_EXEC | PROT_WRITE,
+        };
+        let (fd, offset) = self.file(pa);
+        [
+            va.0 as usize,
+            (pages * PAGE_SIZE) as usize,
+            protection,
+            MAP_SHARED_FIXED,
+            fd.cast_unsigned() as usize,
+            offset as usize,
+        ]
+    }
 }
 
 impl Mapper for Mmap {
@@ -52,19 +75,7 @@ impl Mapper for Mmap {
         pages: u32,
         access: Access,
     ) -> Result<(), MapError> {
-        let protection = match access {
-            Access::Read => PROT_READ_EXEC,
-            Access::Write => PROT_READ_EXEC | PROT_WRITE,
-        };
-        let (fd, offset) = self.file(pa);
-        let arguments = [
-            va.0 as usize,
-            (pages * PAGE_SIZE) as usize,
-            protection,
-            MAP_SHARED_FIXED,
-            fd.cast_unsigned() as usize,
-            offset as usize,
-        ];
+        let arguments = self.arguments(va, pa, pages, access);
         // SAFETY: the low 4 GiB belong to the Guest; no Rust object lies
         // there.
         match unsafe { call(nr::MMAP, arguments) } {

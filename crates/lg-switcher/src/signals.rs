@@ -13,12 +13,14 @@
     reason = "the Guest's registers are the low halves of ours"
 )]
 
+use crate::cell;
 use crate::entry;
 use crate::gates::GatePages;
 use crate::layout::{GATES, IMAGE, IMAGE_SIZE, STACK, STACK_SIZE};
 use crate::syscall::{call, lg_restorer, nr};
-use crate::world::{ARMED, state};
+use crate::world::{ARMED, registers, state};
 use core::arch::global_asm;
+use core::mem::offset_of;
 use core::sync::atomic::Ordering;
 use lg_host::emulate::EFLAGS_TF;
 use lg_host::run::Event;
@@ -57,8 +59,55 @@ global_asm!(
     handler = sym handle_signal,
 );
 
+// lg_resume: what the end of a handler does, without the kernel. rdi = the
+// context, rsi = the floating-point registers, rdx = which parts of them.
+global_asm!(
+    ".globl lg_resume",
+    "lg_resume:",
+    "    mov eax, edx",
+    "    shr rdx, 32",
+    "    xrstor64 [rsi]",
+    "    movzx eax, word ptr [rdi + {ss}]",
+    "    push rax",
+    "    push qword ptr [rdi + {rsp}]",
+    "    push qword ptr [rdi + {eflags}]",
+    "    movzx eax, word ptr [rdi + {cs}]",
+    "    push rax",
+    "    push qword ptr [rdi + {rip}]",
+    "    mov r8, [rdi + {r8}]",
+    "    mov r9, [rdi + {r8} + 8]",
+    "    mov r10, [rdi + {r8} + 16]",
+    "    mov r11, [rdi + {r8} + 24]",
+    "    mov r12, [rdi + {r8} + 32]",
+    "    mov r13, [rdi + {r8} + 40]",
+    "    mov r14, [rdi + {r8} + 48]",
+    "    mov r15, [rdi + {r8} + 56]",
+    "    mov rsi, [rdi + {rsi}]",
+    "    mov rbp, [rdi + {rbp}]",
+    "    mov rbx, [rdi + {rbx}]",
+    "    mov rdx, [rdi + {rdx}]",
+    "    mov rax, [rdi + {rax}]",
+    "    mov rcx, [rdi + {rcx}]",
+    "    mov rdi, [rdi + {rdi}]",
+    "    iretq",
+    ss = const offset_of!(SignalContext, ss),
+    rsp = const offset_of!(SignalContext, rsp),
+    eflags = const offset_of!(SignalContext, eflags),
+    cs = const offset_of!(SignalContext, cs),
+    rip = const offset_of!(SignalContext, rip),
+    r8 = const offset_of!(SignalContext, r8_to_r15),
+    rsi = const offset_of!(SignalContext, rsi),
+    rbp = const offset_of!(SignalContext, rbp),
+    rbx = const offset_of!(SignalContext, rbx),
+    rdx = const offset_of!(SignalContext, rdx),
+    rax = const offset_of!(SignalContext, rax),
+    rcx = const offset_of!(SignalContext, rcx),
+    rdi = const offset_of!(SignalContext, rdi),
+);
+
 unsafe extern "C" {
     fn lg_signal_entry();
+    fn lg_resume(context: *const SignalContext, fpu: u64, parts: u64) -> !;
 }
 
 /// `struct sigcontext` of x86-64.
@@ -118,30 +167,42 @@ struct Action {
     mask: u64,
 }
 
-/// Makes all signals arrive at [`handle_signal`], on a stack of ours.
-pub(crate) fn listen() -> Result<(), i32> {
+const SA_NODEFER: u64 = 0x4000_0000;
+
+/// Makes a signal arrive at [`handle_signal`].
+fn action(signal: i32, flags: u64, mask: u64) -> Result<usize, i32> {
     const SA_SIGINFO: u64 = 4;
     const SA_RESTORER: u64 = 0x0400_0000;
     const SA_ONSTACK: u64 = 0x0800_0000;
-    const SA_NODEFER: u64 = 0x4000_0000;
+    let action = Action {
+        handler: lg_signal_entry as *const () as usize,
+        flags: SA_SIGINFO | SA_RESTORER | SA_ONSTACK | flags,
+        restorer: lg_restorer as *const () as usize,
+        mask,
+    };
+    let signal = signal.cast_unsigned() as usize;
+    let at = &raw const action as usize;
+    // SAFETY: the handler keeps to what a handler may do.
+    unsafe { call(nr::RT_SIGACTION, [signal, at, 0, 8, 0, 0]) }
+}
+
+/// What is different in a cell: it cannot let a signal through again, so none
+/// is ever blocked. Only its keeper sends any.
+pub(crate) fn listen_in_cell() -> Result<(), i32> {
+    for signal in [SIGALRM, KICK_SIGNAL] {
+        action(signal, SA_NODEFER, 0)?;
+    }
+    Ok(())
+}
+
+/// Makes all signals arrive at [`handle_signal`], on a stack of ours.
+pub(crate) fn listen() -> Result<(), i32> {
     let kicks = 1_u64 << (SIGALRM - 1) | 1 << (KICK_SIGNAL - 1);
     // struct sigaltstack: address, flags, size.
     let stack = [STACK, 0, STACK_SIZE];
     let at = &raw const stack as usize;
     // SAFETY: the stack is mapped and nobody else's.
     unsafe { call(nr::SIGALTSTACK, [at, 0, 0, 0, 0, 0]) }?;
-    let action = |signal: i32, flags: u64, mask: u64| {
-        let action = Action {
-            handler: lg_signal_entry as *const () as usize,
-            flags: SA_SIGINFO | SA_RESTORER | SA_ONSTACK | flags,
-            restorer: lg_restorer as *const () as usize,
-            mask,
-        };
-        let signal = signal.cast_unsigned() as usize;
-        let at = &raw const action as usize;
-        // SAFETY: the handler keeps to what a handler may do.
-        unsafe { call(nr::RT_SIGACTION, [signal, at, 0, 8, 0, 0]) }
-    };
     for signal in TRAPS {
         // Nothing is blocked while a trap is handled, for the handler does
         // not return in the way that would let it through again.
@@ -185,6 +246,9 @@ extern "C" fn handle_signal(
     if long && ours {
         if is_kick {
             context.rip = entry::note_kick(context.rip);
+            if cell::are_we() {
+                resume(context);
+            }
             return;
         }
         let step = is_step(signal, context.vector, context.eflags);
@@ -193,7 +257,15 @@ extern "C" fn handle_signal(
             // its processor had one instruction, which it steps over.
             context.eflags &= !u64::from(EFLAGS_TF);
             crate::gates::note_step();
+            if cell::are_we() {
+                resume(context);
+            }
             return;
+        }
+        if cell::are_we() {
+            // Whoever wrecks our code from inside has himself gone astray.
+            take_over(context);
+            cell::hand_in(Event::LongMode);
         }
         entry::die(&HostFault {
             signal,
@@ -203,7 +275,7 @@ extern "C" fn handle_signal(
         });
     }
     take_over(context);
-    if is_kick {
+    if is_kick && !cell::are_we() {
         state().vm.kick.fetch_add(1, Ordering::SeqCst);
     }
     let event = match signal {
@@ -221,6 +293,9 @@ extern "C" fn handle_signal(
             cr2: context.cr2 as u32,
         },
     };
+    if cell::are_we() {
+        cell::hand_in(event);
+    }
     entry::enter(event, is_kick)
 }
 
@@ -232,9 +307,16 @@ fn is_step(signal: i32, vector: u64, eflags: u64) -> bool {
         && eflags & u64::from(EFLAGS_TF) != 0
 }
 
+/// Goes on where a kick has interrupted a cell's own code.
+fn resume(context: &SignalContext) -> ! {
+    let (area, parts) = fpu_of(context);
+    // SAFETY: what the kernel saved is loaded again.
+    unsafe { lg_resume(context, area, parts) }
+}
+
 /// Copies the Guest's registers into the shared state.
 fn take_over(context: &SignalContext) {
-    let regs = &state().vm.regs;
+    let regs = registers();
     entry::save_segments(regs);
     regs.eax.set(context.rax as u32);
     regs.ebx.set(context.rbx as u32);
@@ -246,6 +328,12 @@ fn take_over(context: &SignalContext) {
     regs.esp.set(context.rsp as u32);
     regs.eip.set(context.rip as u32);
     regs.eflags.set(context.eflags as u32);
+    let (area, parts) = fpu_of(context);
+    entry::set_fpu(area, parts);
+}
+
+/// Where a frame's floating-point registers are, and which parts of them.
+fn fpu_of(context: &SignalContext) -> (u64, u64) {
     // SAFETY: every frame of a 64-bit kernel has a floating-point part.
     let fpu = unsafe { &*context.fpu };
     /// x87 and SSE: what an FXSAVE area has.
@@ -255,7 +343,7 @@ fn take_over(context: &SignalContext) {
     } else {
         LEGACY_PARTS
     };
-    entry::set_fpu(context.fpu as u64, parts);
+    (context.fpu as u64, parts)
 }
 
 /// The Host itself has faulted: a bug, or a Guest that has been at it.

@@ -56,10 +56,14 @@ pub mod nr {
     pub const WRITE: usize = 1;
     pub const CLOSE: usize = 3;
     pub const MMAP: usize = 9;
+    pub const MPROTECT: usize = 10;
     pub const MUNMAP: usize = 11;
     pub const RT_SIGACTION: usize = 13;
     pub const RT_SIGPROCMASK: usize = 14;
     pub const RT_SIGRETURN: usize = 15;
+    pub const IOCTL: usize = 16;
+    pub const SCHED_YIELD: usize = 24;
+    pub const MREMAP: usize = 25;
     pub const CLONE: usize = 56;
     pub const GETPPID: usize = 110;
     pub const SIGALTSTACK: usize = 131;
@@ -70,14 +74,18 @@ pub mod nr {
     pub const TIMER_SETTIME: usize = 223;
     pub const CLOCK_GETTIME: usize = 228;
     pub const EXIT_GROUP: usize = 231;
+    pub const TGKILL: usize = 234;
     pub const SECCOMP: usize = 317;
+    pub const CLOSE_RANGE: usize = 436;
 }
 
 /// The numbers of errors that mean something to us.
 #[allow(missing_docs)]
 pub mod errno {
+    pub const ENOENT: i32 = 2;
     pub const EINTR: i32 = 4;
     pub const ENOMEM: i32 = 12;
+    pub const ETIMEDOUT: i32 = 110;
 }
 
 /// The address behind the one `syscall` instruction: what the kernel reports

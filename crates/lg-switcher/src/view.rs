@@ -9,13 +9,14 @@
 
 #![expect(unsafe_code, reason = "sets the process up by system calls")]
 
-use crate::confine::{self, Facts, Instruction};
+use crate::confine::{self, CellFacts, Facts, Filter, Instruction};
 use crate::entry;
 use crate::gates::GatePages;
+use crate::keeper::{self, CellMapper};
 use crate::layout::{
-    BEYOND, COMMAND_FD, GATES, MEMORY, MEMORY_FD, RECORD, RECORD_SIZE,
-    SHARED_PAGE_FD, STACK, STACK_SIZE, STATE, STATE_FD, STATE_SIZE, State,
-    TASK_SIZE,
+    BEYOND, CELL_RECORD, COMMAND_FD, GATES, MEMORY, MEMORY_FD, RECORD,
+    RECORD_SIZE, SHARED_PAGE_FD, STACK, STACK_SIZE, STATE, STATE_FD,
+    STATE_SIZE, State, TASK_SIZE,
 };
 use crate::mapper::Mmap;
 use crate::signals::{self, SIGALRM};
@@ -27,13 +28,15 @@ use core::mem::offset_of;
 use lg_abi::page::{PAGE_SHIFT, PAGE_SIZE};
 use lg_abi::segment::{GDT_TLS_ENTRIES, GDT_TLS_MIN, GDT_USER_CS, GDT_USER_DS};
 use lg_host::memory::Memory;
-use lg_host::paging::{View, ViewMemory};
+use lg_host::paging::{Cell, View, ViewMemory};
 use lg_host::run::Host;
 use lg_host::segments::REAL_KERNEL_CS;
 
-/// What the nursery answers to the Launcher's request for a view: a process
-/// number, or minus an errno.
-pub type Answer = i32;
+/// What the Launcher hears when it has asked for a view: the view's process
+/// number, or minus an errno, from the nursery. If user code is to have a
+/// cell, the view itself says more: 0, and then the process numbers of the
+/// cell and of its mapper, or minus an errno.
+pub type Answer = [i32; 3];
 
 const PROT_READ_WRITE: usize = 3;
 const MAP_SHARED_FIXED: usize = 0x11;
@@ -98,15 +101,21 @@ pub fn main() -> ! {
             // The Launcher has gone, or wants us gone.
             _ => exit(0),
         }
-        let answer: Answer = match fork() {
+        let view = match fork() {
             Ok(0) => live(slot as usize, launcher),
-            Ok(pid) => Answer::try_from(pid).unwrap_or(Answer::MIN),
+            Ok(pid) => i32::try_from(pid).unwrap_or(i32::MIN),
             Err(error) => -error,
         };
-        let at = &raw const answer as usize;
-        // SAFETY: the kernel reads `answer`.
-        let _ = unsafe { call(nr::WRITE, [fd, at, 4, 0, 0, 0]) };
+        tell(&[view, 0, 0]);
     }
+}
+
+/// Answers the Launcher.
+fn tell(answer: &Answer) {
+    let (at, size) = (answer.as_ptr() as usize, size_of_val(answer));
+    let fd = COMMAND_FD.cast_unsigned() as usize;
+    // SAFETY: the kernel reads `answer`.
+    let _ = unsafe { call(nr::WRITE, [fd, at, size, 0, 0, 0]) };
 }
 
 /// A child that is its grandparent's: the Launcher hears of its death.
@@ -136,6 +145,12 @@ fn map_everything() -> Result<(), i32> {
     }
     map(
         RECORD,
+        RECORD_SIZE,
+        -1,
+        MAP_PRIVATE_FIXED_ANONYMOUS_NORESERVE,
+    )?;
+    map(
+        CELL_RECORD,
         RECORD_SIZE,
         -1,
         MAP_PRIVATE_FIXED_ANONYMOUS_NORESERVE,
@@ -250,7 +265,7 @@ fn deny() -> Result<(), i32> {
     Ok(())
 }
 
-fn die_with_parent() -> Result<(), i32> {
+pub(crate) fn die_with_parent() -> Result<(), i32> {
     const PR_SET_PDEATHSIG: usize = 1;
     const SIGKILL: usize = 9;
     // SAFETY: a switch of this process.
@@ -267,6 +282,7 @@ fn close(fd: i32) {
 /// What a Host lives on; it must not move, nor end.
 struct Home {
     mapper: Mmap,
+    cell_mapper: Option<CellMapper>,
     world: Outside,
 }
 
@@ -279,7 +295,6 @@ static HOME: TheHome = TheHome(UnsafeCell::new(None));
 
 /// The life of a view, from its birth to its first instruction of the Guest's.
 fn live(slot: usize, launcher: Result<usize, i32>) -> ! {
-    close(COMMAND_FD);
     // A parent that died before we asked to die with it has left us to
     // somebody else.
     // SAFETY: asks for a number.
@@ -289,8 +304,11 @@ fn live(slot: usize, launcher: Result<usize, i32>) -> ! {
     }
     let Ok(timer) = make_timer() else { exit(2) };
     let state = state();
+    let (cell_mapper, cell) = make_cell(launcher);
+    close(COMMAND_FD);
     let home = Home {
         mapper: Mmap::new(&state.setup),
+        cell_mapper,
         world: Outside { slot, timer },
     };
     // SAFETY: the only use, and the process has one thread.
@@ -299,18 +317,49 @@ fn live(slot: usize, launcher: Result<usize, i32>) -> ! {
     let memory = unsafe { Memory::new(MEMORY as *mut u8, state.setup.limit) };
     // SAFETY: a private mapping, all zero, that nobody else uses.
     let record = unsafe { &mut *(RECORD as *mut ViewMemory) };
+    let cr3 = state.vm.views[slot].cr3.get();
+    let mut view = View::new(slot, cr3, record);
+    if let Some(mapper) = &mut home.cell_mapper {
+        // SAFETY: as above.
+        let record = unsafe { &mut *(CELL_RECORD as *mut ViewMemory) };
+        view.put_cell(Cell::new(record, mapper));
+    }
     entry::set_host(Host {
         vm: &state.vm,
         memory,
-        view: View::new(slot, state.vm.views[slot].cr3.get(), record),
+        view,
         mapper: &mut home.mapper,
         world: &mut home.world,
     });
-    if confine(timer, state.setup.shared_pages).is_err() {
+    if confine(timer, state.setup.shared_pages, cell).is_err() {
         exit(3);
     }
     Outside::wait_for_baton(slot);
     entry::begin()
+}
+
+/// Makes a cell, if there is to be one, and tells the Launcher of it.
+fn make_cell(
+    launcher: Result<usize, i32>,
+) -> (Option<CellMapper>, Option<CellFacts>) {
+    if state().setup.cells == 0 {
+        return (None, None);
+    }
+    let made = match keeper::start(launcher) {
+        Ok(made) => made,
+        Err(error) => {
+            tell(&[0, -error, 0]);
+            exit(4);
+        }
+    };
+    let [cell, mapper] = made.processes.map(u32::cast_signed);
+    tell(&[0, cell, mapper]);
+    let facts = CellFacts {
+        listeners: made.listeners,
+        process: made.processes[0],
+        wait_site: keeper::wait_site(),
+    };
+    (Some(made.mapper), Some(facts))
 }
 
 /// `struct sigevent`, up to what we fill in.
@@ -345,15 +394,31 @@ struct Program {
     code: *const Instruction,
 }
 
-/// Closes the door.
-fn confine(timer: u32, shared_pages: u32) -> Result<(), i32> {
-    const SECCOMP_SET_MODE_FILTER: usize = 1;
+/// Closes the door of a view.
+fn confine(
+    timer: u32,
+    shared_pages: u32,
+    cell: Option<CellFacts>,
+) -> Result<(), i32> {
     let filter = confine::filter(&Facts {
         call_site: call_site(),
         return_site: return_site(),
         timer,
         shared_pages,
+        cell,
     });
+    close_door(&filter, 0).map(drop)
+}
+
+/// For [`close_door`]: whoever is behind the door can be heard on a
+/// descriptor, and once he has been heard, he stands still whatever happens
+/// (`SECCOMP_FILTER_FLAG_NEW_LISTENER`, and Linux 5.19's
+/// `SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV`).
+pub(crate) const HEARD: usize = 1 << 3 | 1 << 5;
+
+/// Closes a door: from now on only what `filter` allows.
+pub(crate) fn close_door(filter: &Filter, flags: usize) -> Result<usize, i32> {
+    const SECCOMP_SET_MODE_FILTER: usize = 1;
     let code = filter.code();
     let program = Program {
         len: u16::try_from(code.len()).map_err(|_| errno::ENOMEM)?,
@@ -361,6 +426,5 @@ fn confine(timer: u32, shared_pages: u32) -> Result<(), i32> {
     };
     let at = &raw const program as usize;
     // SAFETY: the kernel copies the program.
-    unsafe { call(nr::SECCOMP, [SECCOMP_SET_MODE_FILTER, 0, at, 0, 0, 0]) }
-        .map(drop)
+    unsafe { call(nr::SECCOMP, [SECCOMP_SET_MODE_FILTER, flags, at, 0, 0, 0]) }
 }

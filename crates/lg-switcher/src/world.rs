@@ -10,10 +10,12 @@ use crate::gates;
 use crate::layout::{STATE, State};
 use crate::mailbox::{HOSTS_TURN, LAUNCHERS_TURN, Mailbox, Request};
 use crate::syscall::{call, futex_wait, futex_wake, nr};
+use core::mem::offset_of;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use lg_host::address::GuestPhys;
 use lg_host::gates::GateKind;
 use lg_host::kill::Kill;
+use lg_host::state::{FpuState, Registers, Vm};
 use lg_host::turns::{self, Futex};
 use lg_host::world::{WallClock, World};
 
@@ -61,6 +63,21 @@ impl Futex for Kernel {
     fn wake(word: &AtomicU32) {
         futex_wake(word);
     }
+}
+
+/// Where the Guest's registers are put while it does not run: the same place
+/// in a view and in a cell.
+pub(crate) fn registers() -> &'static Registers {
+    const AT: usize = STATE + offset_of!(State, vm) + offset_of!(Vm, regs);
+    // SAFETY: as in `state`, and a cell has this page, too.
+    unsafe { &*(AT as *const Registers) }
+}
+
+/// Where its floating-point registers are put while it moves.
+pub(crate) fn fpu() -> &'static FpuState {
+    const AT: usize = STATE + offset_of!(State, vm) + offset_of!(Vm, fpu);
+    // SAFETY: as in `registers`.
+    unsafe { &*(AT as *const FpuState) }
 }
 
 /// The world of one view.

@@ -10,6 +10,7 @@ const FACTS: Facts = Facts {
     return_site: 0x4000_0000_5678,
     timer: 0,
     shared_pages: 1,
+    cell: None,
 };
 
 /// A system call as the filter sees it.
@@ -42,9 +43,13 @@ impl Call {
         }
     }
 
-    /// Runs the filter, as the kernel would.
+    /// What the filter of a view says.
     fn verdict(&self) -> u32 {
-        let filter = filter(&FACTS);
+        self.verdict_of(&filter(&FACTS))
+    }
+
+    /// Runs a filter, as the kernel would.
+    fn verdict_of(&self, filter: &Filter) -> u32 {
         let code = filter.code();
         let (mut a, mut x, mut pc) = (0_u32, 0_u32, 0);
         loop {
@@ -228,4 +233,142 @@ fn munmap_and_futex_stay_in_their_own_places() {
         let call = Call::new(nr::FUTEX, args);
         assert_eq!(call.verdict(), verdict::KILL, "{args:x?}");
     }
+}
+
+const CELL: CellFacts = CellFacts {
+    listeners: [1, 0],
+    process: 4711,
+    wait_site: 0x4000_0000_2222,
+};
+
+fn keeper() -> Filter {
+    filter(&Facts {
+        cell: Some(CELL),
+        ..FACTS
+    })
+}
+
+#[test]
+fn a_view_hears_and_kicks_its_own_cell() {
+    let waits = |call: Call| Call {
+        ip: CELL.wait_site,
+        ..call
+    };
+    let (hear, answer) = (keeper::RECEIVE as u64, keeper::SEND as u64);
+    for call in [
+        waits(Call::new(nr::IOCTL, [1, hear, 0, 0, 0, 0])),
+        Call::new(nr::IOCTL, [0, hear, 0, 0, 0, 0]),
+        Call::new(nr::IOCTL, [1, answer, 0, 0, 0, 0]),
+        Call::new(nr::TGKILL, [4711, 4711, 10, 0, 0, 0]),
+        Call::new(nr::MMAP, GOOD_MMAP),
+    ] {
+        assert_eq!(call.verdict_of(&keeper()), verdict::ALLOW, "{}", call.nr);
+    }
+}
+
+#[test]
+fn a_view_hears_and_kicks_nobody_else() {
+    let hear = keeper::RECEIVE as u64;
+    for args in [
+        [2, hear, 0, 0, 0, 0],
+        [3, hear, 0, 0, 0, 0],
+        [1 << 32 | 1, hear, 0, 0, 0, 0],
+        [1, hear + 1, 0, 0, 0, 0],
+        [1, hear | 1 << 32, 0, 0, 0, 0],
+        // SECCOMP_IOCTL_NOTIF_ADDFD, which would give the cell a descriptor.
+        [1, 0x4018_2103, 0, 0, 0, 0],
+    ] {
+        let call = Call::new(nr::IOCTL, args);
+        assert_eq!(call.verdict_of(&keeper()), verdict::KILL, "{args:x?}");
+    }
+    for args in [
+        [4712, 4711, 10, 0, 0, 0],
+        [4711, 4712, 10, 0, 0, 0],
+        [4711, 4711, 9, 0, 0, 0],
+        [4711, 4711, 1 << 32 | 10, 0, 0, 0],
+        [u64::MAX, 4711, 10, 0, 0, 0],
+    ] {
+        let call = Call::new(nr::TGKILL, args);
+        assert_eq!(call.verdict_of(&keeper()), verdict::KILL, "{args:x?}");
+    }
+    // Only ioctl, and only from there.
+    let call = Call {
+        ip: CELL.wait_site,
+        ..Call::new(nr::MMAP, GOOD_MMAP)
+    };
+    assert_eq!(call.verdict_of(&keeper()), verdict::KILL);
+    let call = Call {
+        ip: 0x1000,
+        ..Call::new(nr::IOCTL, [1, hear, 0, 0, 0, 0])
+    };
+    assert_eq!(call.verdict_of(&keeper()), verdict::KILL);
+}
+
+#[test]
+fn a_cell_can_only_stand_and_wait() {
+    let cell = cell(FACTS.call_site);
+    for nr in (0..500).chain([0x4000_006E, 0xFFFF_FFFF]) {
+        for (arch, ip) in [
+            (ARCH_X86_64, FACTS.call_site),
+            (ARCH_X86_64, FACTS.return_site),
+            (ARCH_X86_64, 0x1000),
+            (ARCH_I386, FACTS.call_site),
+        ] {
+            let call = Call {
+                arch,
+                ip,
+                ..Call::new(nr, GOOD_MMAP)
+            };
+            let may_stand = nr == crate::cell::WAIT
+                && arch == ARCH_X86_64
+                && ip == FACTS.call_site;
+            let expected = if may_stand {
+                verdict::STAND
+            } else {
+                verdict::TRAP
+            };
+            assert_eq!(call.verdict_of(&cell), expected, "{nr} {ip:#x}");
+        }
+    }
+    let close = [0, u64::from(u32::MAX), 2, 0, 0, 0];
+    let call = Call::new(nr::CLOSE_RANGE, close);
+    assert_eq!(call.verdict_of(&cell), verdict::ALLOW);
+    for near_miss in [[1, close[1], 2], [0, 9, 2], [0, close[1], 0]] {
+        let [a, b, c] = near_miss;
+        let call = Call::new(nr::CLOSE_RANGE, [a, b, c, 0, 0, 0]);
+        assert_eq!(call.verdict_of(&cell), verdict::TRAP);
+    }
+}
+
+#[test]
+fn a_mapper_maps_as_a_view_does_and_nothing_else() {
+    let mapper = mapper(&FACTS);
+    for nr in 0..500 {
+        let call = Call::new(nr, GOOD_MMAP);
+        let expected = match nr {
+            crate::cell::WAIT => verdict::STAND,
+            nr::MMAP => verdict::ALLOW,
+            _ => verdict::KILL,
+        };
+        let got = call.verdict_of(&mapper);
+        assert!(got == expected || nr == nr::MUNMAP, "{nr}");
+        let elsewhere = Call {
+            ip: FACTS.return_site,
+            ..call
+        };
+        assert_eq!(elsewhere.verdict_of(&mapper), verdict::KILL);
+    }
+    let top = u64::from(SWITCHER_ADDR);
+    for (args, expected) in [
+        ([0x1000, 0x1000], verdict::ALLOW),
+        ([0, top], verdict::ALLOW),
+        ([0x1000, top], verdict::KILL),
+        ([STATE64, 0x1000], verdict::KILL),
+    ] {
+        let call = Call::new(nr::MUNMAP, [args[0], args[1], 0, 0, 0, 0]);
+        assert_eq!(call.verdict_of(&mapper), expected, "{args:x?}");
+    }
+    let high = [STATE64, 0x1000, 7, 0x11, 3, 0];
+    let call = Call::new(nr::MMAP, high);
+    assert_eq!(call.verdict_of(&mapper), verdict::KILL);
 }

@@ -1,0 +1,377 @@
+//! A cell: the process in which user code runs, and what little it can do.
+//!
+//! Under `--isolation=user` every view has one. It holds the pages of user
+//! code, this program, and one page for the registers; no state, no memory
+//! file, no descriptor. User code may reach 64-bit mode here, too, and then
+//! it owns the process: so nothing that the process says is believed, and it
+//! can do nothing but wait. It waits in a system call that never happens: the
+//! filter hands it to the view, and the cell stands still until the view
+//! answers. So the Guest's kernel runs only while the cell is known to stand,
+//! and no user code watches it at work.
+//!
+//! Pages are mapped by the *mapper*, a task that shares the cell's memory and
+//! nothing else. It lives in registers alone and runs from memory that cannot
+//! be written, reads its orders from a page that the cell cannot write, and
+//! asks for more of them by a call of the same kind: what it says, nobody can
+//! say in its place.
+
+#![expect(unsafe_code, reason = "sets a process up, and assembly")]
+
+use crate::confine::{self, Facts};
+use crate::entry;
+use crate::gates::{GatePages, USER_GATES_SIZE};
+use crate::layout::{
+    CELL, CELL_PAGE, CELL_RECORD, COMMANDS, CellPage, CellPages, Command,
+    Commands, GATES, MEMORY, RECORD, RECORD_SIZE, STACK, STATE, STATE_SIZE,
+};
+use crate::signals;
+use crate::syscall::{call, call_site, errno, exit, nr};
+use crate::view;
+use crate::world::state;
+use core::arch::global_asm;
+use core::sync::atomic::{AtomicU32, Ordering};
+use lg_host::gates::GateKind;
+use lg_host::run::Event;
+use lg_host::segments::{REAL_USER_CS, REAL_USER_DS};
+
+/// The call by which a cell or a mapper waits for its view. It has no
+/// arguments and no effect, should the kernel ever carry it out.
+pub(crate) const WAIT: usize = nr::GETPPID;
+
+/// Flags of `clone`: the Launcher is the parent, and descriptors are shared
+/// until everybody has made his own.
+pub(crate) const CLONE_PARENT: usize = 0x8000;
+pub(crate) const CLONE_FILES: usize = 0x400;
+const CLONE_VM: usize = 0x100;
+
+/// 1 in a cell.
+static ARE_WE: AtomicU32 = AtomicU32::new(0);
+
+/// Whether this process is a cell.
+pub(crate) fn are_we() -> bool {
+    ARE_WE.load(Ordering::Relaxed) != 0
+}
+
+// How an event is told: three arguments of the waiting call.
+const TRAP: u64 = 1;
+const SYSTEM_CALL: u64 = 2;
+const STRAY_SYSTEM_CALL: u64 = 3;
+const LONG_MODE: u64 = 4;
+const ENTRY_PAGE: u64 = 5;
+const KICK: u64 = 6;
+
+/// The vectors of traps that user code can cause on a real processor.
+const VECTORS: u32 = 1 << 0
+    | 1 << 1
+    | 1 << 3
+    | 1 << 4
+    | 1 << 5
+    | 1 << 6
+    | 1 << 11
+    | 1 << 12
+    | 1 << 13
+    | 1 << 14
+    | 1 << 16
+    | 1 << 17
+    | 1 << 19;
+
+fn encode(event: Event) -> [u64; 3] {
+    match event {
+        Event::Trap { vector, error, cr2 } => {
+            let kind = TRAP | u64::from(vector) << 8;
+            [kind, u64::from(error), u64::from(cr2)]
+        }
+        Event::SystemCall => [SYSTEM_CALL, 0, 0],
+        Event::StraySystemCall => [STRAY_SYSTEM_CALL, 0, 0],
+        Event::Gate(GateKind::EntryPage) => [ENTRY_PAGE, 0, 0],
+        Event::Kick => [KICK, 0, 0],
+        Event::Gate(_) | Event::LongMode => [LONG_MODE, 0, 0],
+    }
+}
+
+/// What a cell says has happened. Whatever it says, it is something that user
+/// code can bring about.
+#[expect(clippy::cast_possible_truncation, reason = "what is cut is a lie")]
+pub(crate) fn decode([kind, error, cr2]: [u64; 3]) -> Event {
+    let vector = (kind >> 8) as u8;
+    match kind & 0xFF {
+        TRAP if vector < 32 && VECTORS >> vector & 1 != 0 => Event::Trap {
+            vector,
+            error: error as u32 & 0xFFFF,
+            cr2: cr2 as u32,
+        },
+        SYSTEM_CALL => Event::SystemCall,
+        STRAY_SYSTEM_CALL => Event::StraySystemCall,
+        ENTRY_PAGE => Event::Gate(GateKind::EntryPage),
+        KICK => Event::Kick,
+        _ => Event::LongMode,
+    }
+}
+
+/// User code stopped for `event`; its registers lie in the page, but for the
+/// floating-point ones, of which the Switcher knows where they are. Goes on
+/// with it when the view says so.
+pub(crate) fn hand_in(event: Event) -> ! {
+    let frame = entry::fpu_frame();
+    entry::put_fpu_away();
+    wait(encode(event));
+    entry::take_fpu_into(frame);
+    entry::leave_as(REAL_USER_CS, REAL_USER_DS)
+}
+
+/// Stands still until the view answers.
+#[expect(clippy::cast_possible_truncation, reason = "both have 64 bits")]
+fn wait([a, b, c]: [u64; 3]) {
+    let [a, b, c] = [a as usize, b as usize, c as usize];
+    loop {
+        // A kick that came before is answered by what we say now; one that
+        // comes while we stand makes us say it again; one that comes later
+        // must not be forgotten.
+        entry::look_from_now_on();
+        // SAFETY: has no effect.
+        if unsafe { call(WAIT, [a, b, c, 0, 0, 0]) }.is_ok() {
+            break;
+        }
+    }
+}
+
+fn page_at(at: usize) -> &'static CellPage {
+    // SAFETY: it is mapped there, and all of it are cells and atomics.
+    unsafe { &*(at as *const CellPage) }
+}
+
+/// The life of a cell, in a fresh copy of the view, from its birth to the
+/// first instruction of user code.
+pub(crate) fn live(launcher: Result<usize, i32>) -> ! {
+    ARE_WE.store(1, Ordering::Relaxed);
+    if let Err(error) = settle(launcher) {
+        let page = page_at(CELL);
+        page.failed.store(error.unsigned_abs(), Ordering::SeqCst);
+        exit(1);
+    }
+    wait([LONG_MODE, 0, 0]);
+    entry::take_fpu();
+    entry::leave_as(REAL_USER_CS, REAL_USER_DS)
+}
+
+/// Throws away everything that user code is not to see, and what is left of
+/// its rights.
+fn settle(launcher: Result<usize, i32>) -> Result<(), i32> {
+    const PROT_READ: usize = 1;
+    const MAYMOVE_FIXED: usize = 3;
+    view::die_with_parent()?;
+    // SAFETY: asks for a number.
+    if unsafe { call(nr::GETPPID, [0; 6]) } != launcher {
+        exit(1);
+    }
+    let setup = &state().setup;
+    let (limit, shared_pages) = (setup.limit as usize, setup.shared_pages);
+    for (at, size) in [
+        (STATE, STATE_SIZE),
+        (MEMORY, limit),
+        (RECORD, RECORD_SIZE),
+        (CELL_RECORD, RECORD_SIZE),
+        (
+            GATES + USER_GATES_SIZE,
+            size_of::<GatePages>() - USER_GATES_SIZE,
+        ),
+    ] {
+        // SAFETY: nothing there is used in a cell.
+        unsafe { call(nr::MUNMAP, [at, size, 0, 0, 0, 0]) }?;
+    }
+    let orders = size_of::<Commands>();
+    // SAFETY: the view's copy stays as it is.
+    unsafe { call(nr::MPROTECT, [COMMANDS, orders, PROT_READ, 0, 0, 0]) }?;
+    signals::listen_in_cell()?;
+    let page = page_at(CELL);
+    let mapper = start_mapper(shared_pages)?;
+    page.processes[1].store(mapper, Ordering::SeqCst);
+    listener(page, 1)?;
+    let size = size_of::<CellPage>();
+    let arguments = [CELL, size, size, MAYMOVE_FIXED, CELL_PAGE, 0];
+    let filter = confine::cell(call_site());
+    // SAFETY: the page moves; nobody has a reference to it.
+    unsafe { call(nr::MREMAP, arguments) }?;
+    let fd = view::close_door(&filter, view::HEARD);
+    let page = page_at(CELL_PAGE);
+    match fd {
+        Ok(fd) => page.listeners[0].store(as_word(fd) + 1, Ordering::SeqCst),
+        Err(error) => {
+            page.failed.store(error.unsigned_abs(), Ordering::SeqCst);
+            exit(1);
+        }
+    }
+    // From here on without descriptors. The filter lets this pass.
+    // SAFETY: nobody in here uses any.
+    unsafe { call(nr::CLOSE_RANGE, confine::CLOSE_ALL) }.map(drop)
+}
+
+/// The descriptor on which the cell (0) or its mapper (1) is heard, once it has
+/// closed its door. That takes but a moment, and from behind it nobody can
+/// wake us.
+pub(crate) fn listener(page: &CellPage, n: usize) -> Result<u32, i32> {
+    const PATIENCE: u32 = 1_000_000;
+    for _ in 0..PATIENCE {
+        let failed = page.failed.load(Ordering::SeqCst);
+        if failed != 0 {
+            return Err(failed.cast_signed());
+        }
+        let listener = page.listeners[n].load(Ordering::SeqCst);
+        if listener != 0 {
+            return Ok(listener - 1);
+        }
+        // SAFETY: gives the processor away.
+        let _ = unsafe { call(nr::SCHED_YIELD, [0; 6]) };
+    }
+    Err(errno::ETIMEDOUT)
+}
+
+/// A descriptor or process number, which is small.
+fn as_word(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(0)
+}
+
+/// Starts the mapper of this cell.
+fn start_mapper(shared_pages: u32) -> Result<u32, i32> {
+    /// Its stack for the time that it takes to get ready: the lower end of
+    /// ours, which is far away.
+    const STACK_TOP: usize = STACK + 0x8000;
+    let flags = CLONE_PARENT | CLONE_FILES | CLONE_VM;
+    // SAFETY: the new task uses a stack of its own, and nothing else of ours.
+    let pid = unsafe { lg_start_mapper(flags, STACK_TOP, shared_pages) };
+    match usize::try_from(pid) {
+        Ok(pid) => Ok(as_word(pid)),
+        Err(_) => Err(i32::try_from(-pid).unwrap_or(i32::MAX)),
+    }
+}
+
+/// Gets the mapper ready.
+extern "C" fn mapper(shared_pages: u32) {
+    const SIG_BLOCK: usize = 0;
+    let all = u64::MAX;
+    let at = &raw const all as usize;
+    let page = page_at(CELL);
+    let ready = || {
+        view::die_with_parent()?;
+        // SAFETY: the kernel reads `all`.
+        unsafe { call(nr::RT_SIGPROCMASK, [SIG_BLOCK, at, 0, 8, 0, 0]) }?;
+        let facts = Facts {
+            call_site: &raw const lg_mapper_site as u64,
+            shared_pages,
+            ..Facts::default()
+        };
+        view::close_door(&confine::mapper(&facts), view::HEARD)
+    };
+    match ready() {
+        Ok(fd) => page.listeners[1].store(as_word(fd) + 1, Ordering::SeqCst),
+        Err(error) => {
+            page.failed.store(error.unsigned_abs(), Ordering::SeqCst);
+        }
+    }
+}
+
+// lg_start_mapper: rdi = flags, rsi = stack, rdx = shared pages.
+// lg_mapper: no stack. Live: r12 = the first order, r13 = how many there are,
+// rbx = how many are done, rbp = what the last one said if it failed,
+// r14 = 0 while it asks for orders.
+global_asm!(
+    ".globl lg_start_mapper, lg_mapper_site",
+    "lg_start_mapper:",
+    "    mov r12d, edx",
+    "    mov eax, {clone}",
+    "    xor edx, edx",
+    "    xor r10d, r10d",
+    "    xor r8d, r8d",
+    "    syscall",
+    "    test rax, rax",
+    "    jz 2f",
+    "    ret",
+    "2:  mov edi, r12d",
+    "    call {mapper}",
+    "lg_mapper:",
+    "    movabs r12, {orders}",
+    "    xor ebx, ebx",
+    "    xor ebp, ebp",
+    "2:  xor r14d, r14d",
+    "    mov eax, {wait}",
+    "    mov rdi, rbx",
+    "    mov rsi, rbp",
+    "    jmp 4f",
+    "3:  mov r14d, 1",
+    "    imul r15, rbx, {order_size}",
+    "    add r15, r12",
+    "    mov rax, [r15]",
+    "    mov rdi, [r15 + 8]",
+    "    mov rsi, [r15 + 16]",
+    "    mov rdx, [r15 + 24]",
+    "    mov r10, [r15 + 32]",
+    "    mov r8, [r15 + 40]",
+    "    mov r9, [r15 + 48]",
+    "4:  syscall",
+    "lg_mapper_site:",
+    "    test r14d, r14d",
+    "    jnz 5f",
+    "    test rax, rax",
+    "    jle 2b",
+    "    mov r13, rax",
+    "    xor ebx, ebx",
+    "    xor ebp, ebp",
+    "    jmp 3b",
+    "5:  test rax, rax",
+    "    js 6f",
+    "    inc rbx",
+    "    cmp rbx, r13",
+    "    jb 3b",
+    "    jmp 2b",
+    "6:  mov rbp, rax",
+    "    jmp 2b",
+    clone = const nr::CLONE,
+    wait = const WAIT,
+    mapper = sym mapper,
+    orders = const COMMANDS,
+    order_size = const size_of::<Command>(),
+);
+
+unsafe extern "C" {
+    fn lg_start_mapper(flags: usize, stack: usize, pages: u32) -> isize;
+    static lg_mapper_site: u8;
+}
+
+const _: () = assert!(size_of::<CellPages>() < 1 << 20);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_happens_to_user_code_arrives() {
+        let (error, cr2) = (6, 0xBFFF_FFFC);
+        for event in [
+            Event::SystemCall,
+            Event::StraySystemCall,
+            Event::LongMode,
+            Event::Kick,
+            Event::Gate(GateKind::EntryPage),
+            Event::Trap {
+                vector: 14,
+                error,
+                cr2,
+            },
+        ] {
+            assert_eq!(decode(encode(event)), event);
+        }
+    }
+
+    #[test]
+    fn a_cell_cannot_make_up_what_no_user_code_can_cause() {
+        for vector in [2, 7, 8, 9, 15, 18, 32, 255] {
+            let kind = TRAP | vector << 8;
+            assert_eq!(decode([kind, 0, 0]), Event::LongMode, "{vector}");
+        }
+        for gate in [GateKind::Iret, GateKind::Hypercall] {
+            assert_eq!(decode(encode(Event::Gate(gate))), Event::LongMode);
+        }
+        assert_eq!(decode([!0, !0, !0]), Event::LongMode);
+        assert_eq!(decode([0, 0, 0]), Event::LongMode);
+    }
+}
