@@ -6,7 +6,9 @@
 //! to the kernel. `lguest run` says the same with today's flags. Clap takes
 //! the words apart; this file says what they mean, or why they mean nothing.
 
-use crate::config::{Config, DeviceConfig, Kernel, Stats, TapConfig};
+use crate::config::{
+    Config, DeviceConfig, Isolation, Kernel, Stats, TapConfig,
+};
 use crate::confine::wall;
 use crate::memory::MAX_RAM;
 use clap::error::ErrorKind;
@@ -170,6 +172,10 @@ struct Historic {
     /// Tell what is being done, on standard error
     #[arg(long, short)]
     verbose: bool,
+    /// What keeps programs from their own kernel: 'guest' is fast and stops
+    /// accidents, 'user' stops attacks
+    #[arg(long, value_name = "WALL", default_value = "guest")]
+    isolation: Isolation,
     /// A network between guests that name the same FILE
     #[arg(long, value_name = "FILE")]
     sharenet: Vec<PathBuf>,
@@ -231,6 +237,10 @@ struct Run {
     /// Do without a wall around the launcher, to see whether it is to blame
     #[arg(long, value_name = "NAME", value_parser = walls())]
     no_confine: Vec<String>,
+    /// What keeps programs from their own kernel: 'guest' is fast and stops
+    /// accidents, 'user' stops attacks
+    #[arg(long, value_name = "WALL", default_value = "guest")]
+    isolation: Isolation,
     /// Tell what is being done, on standard error
     #[arg(long, short)]
     verbose: bool,
@@ -269,6 +279,7 @@ impl Historic {
             stats: self.stats.map(stats),
             slow_paths: slow_paths(&self.no_fast_path),
             open_walls: open_walls(&self.no_confine),
+            isolation: self.isolation,
             verbose: self.verbose,
         })
     }
@@ -288,8 +299,22 @@ impl Run {
             stats: self.stats.map(stats),
             slow_paths: slow_paths(&self.no_fast_path),
             open_walls: open_walls(&self.no_confine),
+            isolation: self.isolation,
             verbose: self.verbose,
         })
+    }
+}
+
+impl clap::ValueEnum for Isolation {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Guest, Self::User]
+    }
+
+    fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
+        Some(clap::builder::PossibleValue::new(match self {
+            Self::Guest => "guest",
+            Self::User => "user",
+        }))
     }
 }
 
@@ -553,6 +578,11 @@ mod tests {
         assert_eq!(config.command_line, b"root=x -v");
         assert_eq!(config.stats, Some(Stats::Stdout));
         assert_eq!(config.slow_paths, path::IRET | path::EAGER);
+        assert_eq!(config.isolation, Isolation::Guest);
+        let config = parse_words("run --isolation=user").unwrap();
+        assert_eq!(config.isolation, Isolation::User);
+        let config = parse_words("--isolation=user 1 v").unwrap();
+        assert_eq!(config.isolation, Isolation::User);
     }
 
     #[test]

@@ -27,8 +27,21 @@ pub struct Config {
     /// Walls around the Launcher that are not wanted: bits of
     /// [`crate::confine::wall`].
     pub open_walls: u32,
+    /// What keeps user code from its kernel.
+    pub isolation: Isolation,
     /// Whether to tell what is being done.
     pub verbose: bool,
+}
+
+/// What keeps a Guest's user code from its kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Isolation {
+    /// Segment limits, which stop accidents: the Guest is one, towards all
+    /// others.
+    #[default]
+    Guest,
+    /// Processes of its own, which stop attacks.
+    User,
 }
 
 /// Which kernel.

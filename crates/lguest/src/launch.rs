@@ -150,6 +150,7 @@ pub fn launch(config: &Config, started: u64) -> Result<Outcome, LaunchError> {
 
     let guest = Guest::new(memory);
     guest.set_slow_paths(config.slow_paths);
+    guest.set_isolation(config.isolation);
     if let Some(id) = opened.devices.iter().find_map(|d| d.guest_id()) {
         guest.set_id(id);
     }

@@ -23,7 +23,17 @@ fn records() -> PathBuf {
 
 #[test]
 fn every_answer_is_as_it_was() {
-    let update = std::env::var_os("UPDATE_EXPECT").is_some();
+    compare("guest", std::env::var_os("UPDATE_EXPECT").is_some());
+}
+
+#[test]
+fn every_answer_is_the_same_where_user_code_is_walled_in() {
+    compare("user", false);
+}
+
+/// Compares the answers under this kind of isolation with those on record, or
+/// puts them there.
+fn compare(isolation: &str, update: bool) {
     let texts = texts();
     let left = Mutex::new(names());
     let wrong = Mutex::new(Vec::new());
@@ -34,7 +44,8 @@ fn every_answer_is_as_it_was() {
                 question.unwrap_or_else(|| panic!("{name} asks nothing"));
             let has_peer = texts.contains_key(&format!("{name}_peer"));
             let mut answer = question.on_record();
-            for finished in ask(&name, &question.topic, has_peer) {
+            let asked = ask(&name, &question.topic, has_peer, isolation);
+            for finished in asked {
                 record(&mut answer, &finished);
             }
             let path = records().join(format!("{name}.txt"));
@@ -148,13 +159,19 @@ fn texts() -> BTreeMap<String, Question> {
 
 /// Runs the Guest with one question, and with what that one needs. Where it
 /// takes two Guests, both answer.
-fn ask(name: &str, topic: &str, has_peer: bool) -> Vec<Finished> {
-    let scratch = Scratch::new(name);
+fn ask(
+    name: &str,
+    topic: &str,
+    has_peer: bool,
+    isolation: &str,
+) -> Vec<Finished> {
+    let scratch = Scratch::new(&format!("{name}-{isolation}"));
     let options = devices(name, topic, &scratch);
     let command = |ask: &str| {
         let mut command = lguest();
         command.args(["run", "--memory", "16", "--kernel"]);
         command.arg(questions()).args(&options);
+        command.arg(format!("--isolation={isolation}"));
         command.arg(format!("--append=ask={ask}"));
         command
     };

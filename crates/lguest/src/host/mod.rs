@@ -22,6 +22,7 @@ pub mod wire;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 
+use crate::config::Isolation;
 use crate::memory::GuestMemory;
 pub use bindings::Binding;
 use bindings::Bindings;
@@ -143,6 +144,7 @@ impl Guest {
             running: OnceLock::new(),
             id: AtomicU32::new(std::process::id()),
             slow_paths: AtomicU32::new(0),
+            cells: AtomicBool::new(false),
             bindings: Mutex::default(),
             bindings_changed: OnceLock::new(),
             conversation: Mutex::new(Conversation::NotBegun),
@@ -172,6 +174,12 @@ impl Guest {
     /// [`lg_host::gates::path`]. Counts before LHREQ_INITIALIZE.
     pub fn set_slow_paths(&self, paths: u32) {
         self.0.core.slow_paths.store(paths, Ordering::Relaxed);
+    }
+
+    /// What keeps user code from its kernel. Counts before LHREQ_INITIALIZE.
+    pub fn set_isolation(&self, isolation: Isolation) {
+        let cells = isolation == Isolation::User;
+        self.0.core.cells.store(cells, Ordering::Relaxed);
     }
 
     /// `changed` is called after every BIND_DMA that worked, while the Guest
@@ -382,6 +390,8 @@ struct Core {
     running: OnceLock<Running>,
     id: AtomicU32,
     slow_paths: AtomicU32,
+    /// User code runs in processes of its own.
+    cells: AtomicBool,
     bindings: Mutex<Bindings>,
     bindings_changed: OnceLock<Box<dyn Fn() + Send + Sync>>,
     conversation: Mutex<Conversation>,
@@ -461,8 +471,9 @@ impl Core {
         let pfns: Vec<u32> = pages.iter().map(|page| page.pfn).collect();
         let slow_paths = self.slow_paths.load(Ordering::Relaxed);
         let limit = self.memory.limit();
-        shared.set_up(request, limit, id, slow_paths, &pfns);
-        let processes = Processes::start(&self.memory, &shared, pages)?;
+        let cells = self.cells.load(Ordering::Relaxed);
+        shared.set_up(request, limit, id, slow_paths, cells, &pfns);
+        let processes = Processes::start(&self.memory, &shared, pages, cells)?;
         let running = Running {
             shared,
             processes,

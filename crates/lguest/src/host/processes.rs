@@ -14,7 +14,7 @@ use lg_host::state::MAX_VIEWS;
 use lg_switcher::layout::{COMMAND_FD, MEMORY_FD, SHARED_PAGE_FD, STATE_FD};
 use lg_switcher::signals::KICK_SIGNAL;
 use lg_switcher::view::{Answer, SETUP_FAILED, STEPS};
-use rustix::event::epoll;
+use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use rustix::fs::MemfdFlags;
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open,
@@ -37,11 +37,22 @@ const NURSERY: u64 = MAX_VIEWS as u64;
 /// What marks the end of watching.
 const STOP: u64 = NURSERY + 1;
 
+/// What a cell and its mapper are marked with: this and the view's slot.
+const OF_CELL: u64 = STOP + 1;
+
+/// How long a view may take to make its cell: far longer than it takes.
+const CELL_PATIENCE: Timespec = Timespec {
+    tv_sec: 20,
+    tv_nsec: 0,
+};
+
 /// All processes of a Guest.
 pub(super) struct Processes {
     nursery: OwnedFd,
     command: Mutex<UnixStream>,
     views: [OnceLock<OwnedFd>; MAX_VIEWS],
+    /// Views have cells, and these are the cells' processes, by slot.
+    cells: Option<[OnceLock<[OwnedFd; 2]>; MAX_VIEWS]>,
     /// Their numbers, which belong to them until we reap them.
     pids: Mutex<Vec<Pid>>,
     /// `None` where there is but one processor.
@@ -72,6 +83,7 @@ impl Processes {
         memory: &GuestMemory,
         shared: &Shared,
         pages: &[SharedPage],
+        cells: bool,
     ) -> io::Result<Self> {
         check_processor()?;
         let (command, theirs) = UnixStream::pair()?;
@@ -94,6 +106,7 @@ impl Processes {
             nursery,
             command: Mutex::new(command),
             views: [const { OnceLock::new() }; MAX_VIEWS],
+            cells: cells.then_some([const { OnceLock::new() }; MAX_VIEWS]),
             pids: Mutex::new(vec![pid]),
             affinity: Mutex::new(None),
             statistics: Mutex::new(File::open(affinity::STATISTICS).ok()),
@@ -116,32 +129,69 @@ impl Processes {
         let place = place.ok_or(io::ErrorKind::InvalidInput)?;
         let mut command =
             self.command.lock().map_err(|_| io::ErrorKind::Other)?;
-        let mut answer = [0; size_of::<Answer>()];
         let asked = command.write_all(&slot.to_ne_bytes());
-        if asked
-            .and_then(|()| command.read_exact(&mut answer))
-            .is_err()
-        {
-            // It has ended instead, and its status says why.
-            return Err(io::Error::other(end_of(&self.nursery)));
+        asked.map_err(|_| self.end_of_nursery())?;
+        let (mut view, mut cell) = (None, None);
+        while view.is_none() || self.cells.is_some() && cell.is_none() {
+            // The nursery and the view speak in any order.
+            match self.answer(&mut command)? {
+                [0, cell_pid, mapper] => cell = Some([cell_pid, mapper]),
+                [pid, ..] => {
+                    let process = self.adopt(pid, u64::from(slot))?;
+                    view = Some(process);
+                }
+            }
         }
-        let answer = Answer::from_ne_bytes(answer);
-        let pid = Pid::from_raw(answer).filter(|_| answer > 0);
-        let pid = pid.ok_or_else(|| {
-            io::Error::from_raw_os_error(answer.wrapping_neg())
-        })?;
+        let taken = |()| io::ErrorKind::InvalidInput.into();
+        if let Some(view) = view {
+            place.set(view).map_err(drop).map_err(taken)?;
+        }
+        let Some(cells) = &self.cells else {
+            return Ok(());
+        };
+        let [cell, mapper] = cell.unwrap_or_default();
+        let mark = OF_CELL + u64::from(slot);
+        let both = [self.adopt(cell, mark)?, self.adopt(mapper, mark)?];
+        let place = &cells[slot as usize];
+        place.set(both).map_err(drop).map_err(taken)
+    }
+
+    /// Blocks until the nursery or a view has answered.
+    fn answer(&self, command: &mut UnixStream) -> io::Result<Answer> {
+        let mut ready = [PollFd::new(&*command, PollFlags::IN)];
+        while matches!(
+            poll(&mut ready, Some(&CELL_PATIENCE)),
+            Err(rustix::io::Errno::INTR)
+        ) {}
+        if ready[0].revents().is_empty() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        let mut words = [[0; 4]; size_of::<Answer>() / 4];
+        let read = command.read_exact(words.as_flattened_mut());
+        read.map_err(|_| self.end_of_nursery())?;
+        Ok(words.map(i32::from_ne_bytes))
+    }
+
+    /// The nursery has ended instead of answering, and its status says why.
+    fn end_of_nursery(&self) -> io::Error {
+        io::Error::other(end_of(&self.nursery))
+    }
+
+    /// Takes over a child of ours that another process has made: `pid` is its
+    /// number, or minus the error for which there is none.
+    fn adopt(&self, pid: i32, mark: u64) -> io::Result<OwnedFd> {
+        let error = io::Error::from_raw_os_error(pid.wrapping_neg());
+        let pid = Pid::from_raw(pid).filter(|_| pid > 0).ok_or(error)?;
         // Nobody but us reaps it, so the number is still its own; if it is
         // no child of ours, somebody lies, and it is not ours to kill.
-        let view = pidfd_open(pid, PidfdFlags::empty())?;
+        let process = pidfd_open(pid, PidfdFlags::empty())?;
         let look = WaitIdOptions::EXITED
             | WaitIdOptions::NOHANG
             | WaitIdOptions::NOWAIT;
-        waitid(WaitId::PidFd(view.as_fd()), look)?;
-        self.watch_for(&view, u64::from(slot))?;
+        waitid(WaitId::PidFd(process.as_fd()), look)?;
+        self.watch_for(&process, mark)?;
         lock(&self.pids).push(pid);
-        place
-            .set(view)
-            .map_err(|_| io::ErrorKind::InvalidInput.into())
+        Ok(process)
     }
 
     /// Keeps all of them, and this thread, on the processor that it is on.
@@ -223,6 +273,15 @@ impl Processes {
                     let end = end_of(&self.nursery);
                     Some(format!("the guest's first process {end}"))
                 }
+                mark if mark >= OF_CELL => {
+                    let slot = usize::try_from(mark - OF_CELL).ok();
+                    let cells = self.cells.as_ref().zip(slot);
+                    let cell = cells.and_then(|(all, n)| all.get(n)?.get());
+                    let ended =
+                        cell.and_then(|both| both.iter().find(has_ended));
+                    let end = ended.map_or("is gone".into(), end_of);
+                    Some(format!("a process of the guest's programs {end}"))
+                }
                 slot => {
                     let slot = usize::try_from(slot).ok();
                     let view = slot.and_then(|slot| self.views.get(slot));
@@ -241,7 +300,10 @@ impl Processes {
 
     fn all(&self) -> impl Iterator<Item = &OwnedFd> {
         let views = self.views.iter().filter_map(OnceLock::get);
-        std::iter::once(&self.nursery).chain(views)
+        let cells = self.cells.iter().flatten().filter_map(OnceLock::get);
+        std::iter::once(&self.nursery)
+            .chain(views)
+            .chain(cells.flatten())
     }
 
     fn watch_for(&self, fd: &OwnedFd, mark: u64) -> io::Result<()> {
@@ -276,6 +338,13 @@ pub(crate) fn check_processor() -> io::Result<()> {
         "this processor or kernel has no FSGSBASE: it takes an x86-64 of \
          2012 or later and Linux 5.9, without 'nofsgsbase'",
     ))
+}
+
+/// Whether a process has ended.
+fn has_ended(process: &&OwnedFd) -> bool {
+    let options =
+        WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+    !matches!(waitid(WaitId::PidFd(process.as_fd()), options), Ok(None))
 }
 
 /// How a process ended, for a person. Leaves it to be reaped.

@@ -75,11 +75,13 @@ impl Shared {
         limit: u32,
         guestid: u16,
         slow_paths: u32,
+        cells: bool,
         shared_pfns: &[u32],
     ) {
         // SAFETY: nothing else has the file yet.
         let setup = unsafe { &mut (*self.state.as_ptr()).setup };
         setup.limit = limit;
+        setup.cells = u32::from(cells);
         setup.shared_pages =
             u32::try_from(shared_pfns.len()).expect("a bus is small");
         setup.shared_pfns[..shared_pfns.len()].copy_from_slice(shared_pfns);
