@@ -126,11 +126,29 @@ impl Host<'_> {
                 self.deliver_trap(low_byte(FPU_VECTOR), None)?;
             }
         }
+        if self.vm.in_user_mode() {
+            self.stop_beyond_limit()?;
+        }
         self.settle_segments();
         if self.vm.in_user_mode() {
             self.settle_cell()?;
         }
         Ok(())
+    }
+
+    /// User code ends where its segment does, whatever the Guest's tables
+    /// allow beyond: there our way out would fault, and not the Guest. However
+    /// it has come to go on there (an `iret` is enough), the fetch faults.
+    fn stop_beyond_limit(&mut self) -> Result<(), Kill> {
+        let eip = GuestVirt(self.vm.regs.eip.get());
+        if eip.0 < self.vm.page_offset.get() {
+            return Ok(());
+        }
+        self.vm.counters.limit_faults.count();
+        self.view.set_last_fault(eip);
+        let error = u32::from(self.is_present(eip)) | 1 << 2;
+        self.set_cr2(eip)?;
+        self.deliver_trap(low_byte(PAGE_FAULT_VECTOR), Some(error))
     }
 
     /// Decides what an event is: a shadow miss, a segment to put right, an

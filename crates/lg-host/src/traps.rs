@@ -131,3 +131,33 @@ impl Host<'_> {
         Ok(word)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::kill::Kill;
+    use crate::run::Event;
+    use crate::testing::Machine;
+
+    #[test]
+    fn user_code_ends_where_its_segment_does() {
+        for eip in [0xC000_0000, 0xC000_1000, 0xFFFF_F000] {
+            let mut m = Machine::new();
+            m.vm.user.set(1);
+            m.vm.regs.eip.set(eip);
+            let kill = m.host().run_guest(Event::Kick).unwrap_err();
+            let (vector, detail) = (14, eip);
+            assert_eq!(
+                kill,
+                Kill::UnhandledTrap {
+                    vector,
+                    eip,
+                    detail
+                }
+            );
+        }
+        let mut m = Machine::new();
+        m.vm.user.set(1);
+        m.vm.regs.eip.set(0xBFFF_FFFF);
+        assert_eq!(m.host().run_guest(Event::Kick), Ok(()));
+    }
+}

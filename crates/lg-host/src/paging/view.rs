@@ -251,7 +251,7 @@ impl<'a> View<'a> {
         self.last_fault
     }
 
-    pub(super) fn set_last_fault(&mut self, va: GuestVirt) {
+    pub(crate) fn set_last_fault(&mut self, va: GuestVirt) {
         if self.last_fault != va {
             self.spurious = 0;
         }
