@@ -592,7 +592,11 @@ impl Core {
             }
             Some(Request::Killed) => {
                 let (text, len) = mailbox.read_text();
-                Some(self.killed(printable(&text[..len])))
+                let mut why = printable(&text[..len]);
+                if why.is_empty() {
+                    why.push_str("its Host did not say why");
+                }
+                Some(self.killed(why))
             }
             None => Some(self.killed(format!(
                 "its Host asked for {number}, which does not exist"
