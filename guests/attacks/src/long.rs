@@ -138,7 +138,7 @@ long_routines:
     ret
 .balign 16
     // SCRIBBLE: for ever, random words at random places of rdi .. rdi + rsi
-    // (a power of two), never more than rdx together; rbx = seed.
+    // (a power of two), rdx of them; rbx = seed. Only bits of r8 are set.
 5:  mov %rbx, %rax
     shl $13, %rax
     xor %rax, %rbx
@@ -154,7 +154,9 @@ long_routines:
     dec %rsi
     and %rsi, %rcx
     inc %rsi
-    mov %ebx, (%rdi,%rcx)
+    mov %ebx, %eax
+    and %r8d, %eax
+    mov %eax, (%rdi,%rcx)
     dec %rdx
     jnz 5b
     ret

@@ -30,6 +30,10 @@ pub(crate) struct Record {
 /// The result is shown.
 const SHOW: u32 = 1;
 
+/// It belongs to the case that was begun before: nothing is told of it, for
+/// telling is a request to the Launcher, too.
+const MORE: u32 = 2;
+
 /// Where user mode sees the block of registers for a long jump.
 const USER_BLOCK: u32 = USER_DATA + 0x1000;
 
@@ -48,21 +52,22 @@ pub(crate) fn run(boot: &'static Boot) {
     let from = crate::number(boot.arguments, "from").unwrap_or(0) as usize;
     let mut cases = 0;
     for (n, record) in records.iter().enumerate().skip(from) {
-        if !quiet {
-            println!("@{n}");
+        if record.flags & MORE == 0 {
+            cases += 1;
+            if !quiet {
+                println!("@{n}");
+            }
         }
         if record.op == REPEAT {
             let [before, times, ..] = record.words.map(|word| word as usize);
             for _ in 0..times {
                 for record in &records[n - before..n] {
                     player.play(n, record);
-                    cases += 1;
                 }
             }
             continue;
         }
         player.play(n, record);
-        cases += 1;
     }
     crate::survived(cases);
 }
@@ -86,7 +91,7 @@ const SLEEP: u32 = 8;
 /// Words into physical memory: where, how many, the first, and what is added
 /// to get the next.
 const FILL: u32 = 9;
-/// The word at a physical address, until it is another than this one.
+/// Waits while the word at a physical address is this one.
 const AWAIT: u32 = 10;
 
 struct Player {
@@ -150,7 +155,12 @@ impl Player {
                     word = word.wrapping_add(low(3));
                 }
             }
-            AWAIT => while memory::peek(low(0)) == low(1) {},
+            AWAIT => {
+                while memory::peek(low(0)) == low(1) {}
+                if show {
+                    println!("={n} {:x}", memory::peek(low(0)));
+                }
+            }
             op => panic!("no such step: {op}"),
         }
     }

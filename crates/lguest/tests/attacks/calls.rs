@@ -1,6 +1,6 @@
 //! System calls of one's own.
 
-use crate::arena::{Arena, Stop};
+use crate::arena::Arena;
 use crate::script::{Long, Record, routine};
 use crate::sweep::{Sweep, stride};
 use crate::target::view;
@@ -30,15 +30,7 @@ fn call(rip: u64, nr: u64, args: [u64; 6]) -> Record {
 }
 
 fn sweep(name: &'static str, script: &[Record]) {
-    Sweep {
-        name,
-        inside: true,
-        options: Vec::new(),
-        line: "attack=script".into(),
-        script,
-        stop: Stop::Signal,
-    }
-    .run(&Arena::new("calls"));
+    Sweep::inside(name, script).run(&Arena::new("calls"));
 }
 
 /// Every number, from the attacker's own code. Each takes a boot, for each is

@@ -7,6 +7,7 @@ fn run(name: &'static str, line: String) {
     Sweep {
         name,
         inside: false,
+        forges: false,
         options: Vec::new(),
         line,
         script: &[],

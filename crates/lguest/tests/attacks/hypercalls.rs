@@ -8,14 +8,9 @@
 use crate::arena::{Arena, Boot, Stop, count};
 use crate::script::Record;
 use crate::sweep::{REASONS, Sweep, all};
+use crate::target::{EMPTY, LIMIT};
 use lg_abi::dma::LGUEST_MAX_DMA;
 use lg_abi::hypercall::Hypercall;
-
-/// RAM, the descriptors' page, and the disk's.
-const LIMIT: u32 = (16 << 20) + 2 * 4096;
-
-/// Memory that the attacker has left empty: nobody is hurt by what is there.
-const EMPTY: u32 = 0xE_0000;
 
 /// Values on boundaries, and beside them.
 const VALUES: &[u32] = &[
@@ -278,13 +273,6 @@ fn that_depend_on_memory() {
         .map(|(nr, args)| Record::hypercall(nr, args))
         .collect();
     assert!(REASONS.contains(&"CRASH: "));
-    Sweep {
-        name: "hypercalls that depend on memory",
-        inside: false,
-        options: Vec::new(),
-        line: "attack=script".into(),
-        script: &script,
-        stop: Stop::Signal,
-    }
-    .run(&Arena::new("depends"));
+    Sweep::new("hypercalls that depend on memory", &script)
+        .run(&Arena::new("depends"));
 }

@@ -1,6 +1,6 @@
 //! Jumps to where nobody is expected.
 
-use crate::arena::{Arena, Stop};
+use crate::arena::Arena;
 use crate::script::{Long, Record};
 use crate::sweep::{Sweep, stride};
 use crate::target::view;
@@ -42,15 +42,8 @@ fn into_the_text_of_the_host() {
             })
         })
         .collect();
-    Sweep {
-        name: "jump into the Host's text",
-        inside: true,
-        options: Vec::new(),
-        line: "attack=script".into(),
-        script: &script,
-        stop: Stop::Signal,
-    }
-    .run(&Arena::new("text"));
+    Sweep::inside("jump into the Host's text", &script)
+        .run(&Arena::new("text"));
 }
 
 /// Every byte of the gates: as 64-bit code by kernel and user, as 32-bit code
@@ -73,13 +66,5 @@ fn into_the_gates() {
         script.push(Record::code(&[0xEA, a, b, c, d, 0x33, 0]));
         script.push(Record::code_of_a_user(&[0xEA, a, b, c, d, 0x33, 0]));
     }
-    Sweep {
-        name: "jump into the gates",
-        inside: true,
-        options: Vec::new(),
-        line: "attack=script".into(),
-        script: &script,
-        stop: Stop::Signal,
-    }
-    .run(&Arena::new("gates"));
+    Sweep::inside("jump into the gates", &script).run(&Arena::new("gates"));
 }

@@ -22,6 +22,10 @@ mod target;
 
 mod calls;
 mod code;
+mod frames;
 mod hypercalls;
+mod inside;
 mod jumps;
+mod maps;
+mod tables;
 mod unstoppable;

@@ -14,6 +14,9 @@ pub(crate) struct Record {
 /// The result is shown.
 const SHOW: u32 = 1;
 
+/// It belongs to the case before; nothing is told of it.
+const MORE: u32 = 2;
+
 /// Registers for a jump in 64-bit mode.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Long {
@@ -55,7 +58,8 @@ pub(crate) mod routine {
     pub(crate) const INT1F: u64 = 10;
     /// Flips the bits of esi in the word at rdi.
     pub(crate) const FLIP: u64 = 11;
-    /// rdx random words into rdi .. rdi + rsi; rbx = seed.
+    /// rdx random words, bits of r8 in them, into rdi .. rdi + rsi; rbx =
+    /// seed.
     pub(crate) const SCRIBBLE: u64 = 12;
 }
 
@@ -135,6 +139,26 @@ impl Record {
     pub(crate) fn shown(mut self) -> Self {
         self.flags |= SHOW;
         self
+    }
+
+    /// It is part of the case before.
+    pub(crate) fn more(mut self) -> Self {
+        self.flags |= MORE;
+        self
+    }
+
+    /// Whether a case begins with it.
+    pub(crate) fn begins(&self) -> bool {
+        self.flags & MORE == 0
+    }
+
+    /// All steps as one case.
+    pub(crate) fn case(steps: impl IntoIterator<Item = Self>) -> Vec<Self> {
+        let mut steps: Vec<Self> = steps.into_iter().collect();
+        for step in steps.iter_mut().skip(1) {
+            step.flags |= MORE;
+        }
+        steps
     }
 
     /// The bytes of a whole script.

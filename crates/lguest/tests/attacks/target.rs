@@ -6,6 +6,13 @@ use lg_switcher::layout::IMAGE;
 use std::ops::Range;
 use std::sync::OnceLock;
 
+/// RAM, the page of descriptors, and the disk's.
+pub(crate) const LIMIT: u32 = (16 << 20) + 2 * 4096;
+
+/// Memory that the attacker has left empty, and where its kernel sees it.
+pub(crate) const EMPTY: u32 = 0xE_0000;
+pub(crate) const EMPTY_VA: u64 = 0xC000_0000 + EMPTY as u64;
+
 /// The view program, as the Launcher carries it.
 pub(crate) struct View {
     /// Addresses of its code.

@@ -8,7 +8,7 @@ use crate::arena::{Arena, Boot, Stop, count};
 use crate::script::{Long, Record, routine};
 use crate::support::guests;
 use crate::sweep;
-use crate::target::view;
+use crate::target::{EMPTY, EMPTY_VA, view};
 use lg_host::state::Vm;
 use lg_switcher::layout::{STATE, State};
 use lguest::host::{Death, Exit, Guest};
@@ -19,10 +19,6 @@ use std::mem::offset_of;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-
-/// Memory that the attacker has left empty, and where its kernel sees it.
-const EMPTY: u32 = 0xE_0000;
-const EMPTY_VA: u64 = 0xC000_0000 + EMPTY as u64;
 
 /// The address of a field of the state that all views share.
 macro_rules! in_vm {

@@ -1,0 +1,280 @@
+//! Inside the Host: its stack, its state, its mailbox, its other doors.
+//!
+//! Whoever is in 64-bit mode can write all of it. The Host may die of that, in
+//! any way; the Launcher, which reads some of it, may not even be confused.
+
+use crate::arena::Arena;
+use crate::script::{Long, Record, routine};
+use crate::sweep::{Sweep, all, stride};
+use crate::target::{EMPTY, EMPTY_VA, view};
+use lg_host::state::Vm;
+use lg_switcher::gates::GatePages;
+use lg_switcher::layout::{
+    RECORD, RECORD_SIZE, STACK, STACK_SIZE, STATE, STATE_SIZE, State,
+};
+use lg_switcher::mailbox::Mailbox;
+use std::mem::offset_of;
+
+/// Flips the bits of `mask` in the word at `at`.
+fn flip(at: u64, mask: u64) -> Record {
+    long(routine::FLIP, at, mask)
+}
+
+fn long(rip: u64, rdi: u64, rsi: u64) -> Record {
+    Record::long(&Long {
+        rip,
+        args: [rdi, rsi, 0, 0, 0, 0],
+        ..Long::default()
+    })
+}
+
+/// Random words, but for the bits of `mask` zero, into a stretch whose size is
+/// a power of two.
+fn scribble(at: u64, size: u64, count: u64, mask: u64, seed: u64) -> Record {
+    Record::long(&Long {
+        rip: routine::SCRIBBLE,
+        args: [at, size, count, 0, mask, 0],
+        rbx: (seed + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15),
+        ..Long::default()
+    })
+}
+
+/// Has the Host do a little of everything.
+fn provoke() -> [Record; 5] {
+    [
+        Record::hypercall(5, [1, 0, 0]),
+        Record::code(&[0x0F, 0x0B]),
+        Record::code_of_a_user(&[0xA1, 0, 0, 0, 0x40]),
+        Record::hypercall(12, [0x1000, 0x2000, 0x101]),
+        Record::hypercall(13, [0x1000, EMPTY, 0]),
+    ]
+}
+
+fn sweep(name: &'static str, script: &[Record]) {
+    Sweep::inside(name, script).run(&Arena::new("inside"));
+}
+
+/// The same for attackers that write into the mailbox.
+fn sweep_forging(name: &'static str, script: &[Record]) {
+    let sweep = Sweep {
+        forges: true,
+        ..Sweep::inside(name, script)
+    };
+    sweep.run(&Arena::new("forging"));
+}
+
+/// Every word of the state, one at a time.
+#[test]
+fn every_word_of_the_state() {
+    let vm = offset_of!(State, vm) as u64;
+    // What comes first are small things, each of which means something.
+    let scalars = 0..vm + offset_of!(Vm, gdt) as u64;
+    let outside = vm + offset_of!(Vm, current) as u64;
+    let outside = outside..outside + 20;
+    let rest = stride(STATE_SIZE as u64 / 4, 120);
+    let words = scalars
+        .step_by(if all() { 4 } else { 12 })
+        .chain(outside.step_by(4))
+        .chain((0..STATE_SIZE as u64).step_by(4 * rest));
+    let mut script = Vec::new();
+    for (n, word) in words.enumerate() {
+        let masks = [1, u64::from(u32::MAX), 0x8000_1000];
+        let mask = masks[n % masks.len()];
+        let flip = flip(STATE as u64 + word, mask);
+        let mut steps = vec![flip];
+        steps.extend(provoke());
+        steps.push(flip);
+        script.extend(Record::case(steps));
+    }
+    sweep_forging("words of the state", &script);
+}
+
+/// Random words into state, mailbox, stack, record and gates.
+#[test]
+fn at_random() {
+    let mailbox = (STATE + offset_of!(State, mailbox)) as u64;
+    let gates = (STATE + offset_of!(State, gates)) as u64;
+    let places = [
+        (STATE as u64, (STATE_SIZE as u64).next_power_of_two() / 2),
+        (
+            mailbox,
+            (size_of::<Mailbox>() as u64).next_power_of_two() / 2,
+        ),
+        (gates, size_of::<GatePages>() as u64),
+        (STACK as u64, STACK_SIZE as u64),
+        (RECORD as u64, (RECORD_SIZE as u64).next_power_of_two() / 2),
+    ];
+    let seeds = if all() { 2000 } else { 25 };
+    let mut script = Vec::new();
+    for seed in 0..seeds {
+        for (at, size) in places {
+            let count = 1 << (seed % 8);
+            let mut steps = vec![scribble(at, size, count, u64::MAX, seed)];
+            steps.extend(provoke());
+            script.extend(Record::case(steps));
+        }
+    }
+    sweep_forging("random words in the Host", &script);
+}
+
+/// The same, for ever, while the Launcher reads them.
+#[test]
+fn while_the_launcher_reads() {
+    let mailbox = (STATE + offset_of!(State, mailbox)) as u64;
+    let outside =
+        (STATE + offset_of!(State, vm) + offset_of!(Vm, current)) as u64;
+    let seeds = if all() { 500 } else { 20 };
+    let mut script = Vec::new();
+    for seed in 0..seeds {
+        // Turn and request, with their arguments, and the words outside.
+        for (at, size, mask) in [
+            (mailbox, 8, 7),
+            (mailbox, 32, 0x1007),
+            (mailbox, 256, 0x100_1007),
+            (outside, 16, 0x1F),
+        ] {
+            script.push(scribble(at, size, 3_000_000, mask, seed));
+        }
+    }
+    sweep_forging("words that the Launcher reads", &script);
+}
+
+/// Every request that there is or is not, with arguments on boundaries.
+#[test]
+fn requests_of_its_own() {
+    let mailbox = (STATE + offset_of!(State, mailbox)) as u64;
+    let at = |offset: usize| mailbox + offset as u64;
+    let poke = |at, word: u32| long(routine::POKE, at, word.into());
+    let values = [0, 1, 4, 31, 32, 0x100_1000, 0x100_2000, u32::MAX];
+    let mut script = Vec::new();
+    for request in (0..=9).chain([u32::MAX]) {
+        for (n, first) in values.into_iter().enumerate() {
+            let arguments = [first, values[(n + 3) % 8], values[(n + 5) % 8]];
+            let mut steps =
+                vec![poke(at(offset_of!(Mailbox, request)), request)];
+            for (n, argument) in arguments.into_iter().enumerate() {
+                let at = at(offset_of!(Mailbox, arguments) + 4 * n);
+                steps.push(poke(at, argument));
+            }
+            steps.push(poke(at(offset_of!(Mailbox, text_len)), first));
+            steps.push(poke(at(offset_of!(Mailbox, turn)), 1));
+            // futex(FUTEX_WAKE), and on without waiting for the answer.
+            steps.push(Record::long(&Long {
+                rip: view().syscall,
+                rax: 202,
+                args: [at(offset_of!(Mailbox, turn)), 1, 9, 0, 0, 0],
+                ..Long::default()
+            }));
+            steps.push(Record::sleep(200_000));
+            script.extend(Record::case(steps));
+        }
+    }
+    sweep_forging("requests of its own", &script);
+}
+
+/// The Host's stack under the Guest's feet, and no stack at all.
+#[test]
+fn stacks() {
+    let places = [
+        0,
+        8,
+        0x1000,
+        0xFFFE_0000,
+        0xFFFF_FFFF,
+        1 << 47,
+        u64::MAX,
+        STATE as u64,
+        RECORD as u64,
+        view().image.start,
+        view().image.end - 8,
+        STACK as u64,
+        STACK as u64 + 64,
+        STACK as u64 + 0xA000,
+        STACK as u64 + 0xA020,
+        (STACK + STACK_SIZE) as u64 - 8,
+        (STACK + STACK_SIZE) as u64,
+    ];
+    let mut script = Vec::new();
+    for place in places {
+        for next in [EMPTY_VA, view().syscall, view().text.start, 0xFFFE_0000] {
+            let jump = Long {
+                rip: routine::STACK,
+                args: [place, next, 0, 0, 0, 0],
+                ..Long::default()
+            };
+            script.push(Record::long_of_a_user(&jump));
+            script.push(Record::long(&jump));
+        }
+        // And 32-bit code with the same below 4 GiB.
+        let [a, b, c, d, ..] = place.to_le_bytes();
+        for entry in [[0xCD, 0x1F], [0xCD, 0x80], [0x0F, 0x0B]] {
+            let mut code = vec![0xBC, a, b, c, d];
+            code.extend(entry);
+            script.push(Record::code(&code));
+            script.push(Record::code_of_a_user(&code));
+        }
+    }
+    sweep("stacks", &script);
+}
+
+/// Other doors to the kernel of the machine, and the addresses at which it
+/// leaves something for everybody.
+#[test]
+fn other_doors() {
+    let mut script = Vec::new();
+    for code in [
+        &[0x0F, 0x34][..],                     // sysenter
+        &[0x0F, 0x05],                         // syscall
+        &[0x0F, 0x35],                         // sysexit
+        &[0x0F, 0x07],                         // sysret
+        &[0x0F, 0x01, 0xC1],                   // vmcall
+        &[0x0F, 0x01, 0xD9],                   // vmmcall
+        &[0x0F, 0x01, 0xF8],                   // swapgs
+        &[0x0F, 0x30],                         // wrmsr
+        &[0x0F, 0x32],                         // rdmsr
+        &[0x0F, 0x22, 0xD8],                   // mov %eax, %cr3
+        &[0x0F, 0x20, 0xC0],                   // mov %cr0, %eax
+        &[0x0F, 0x01, 0x18],                   // lidt
+        &[0x0F, 0x00, 0xD0],                   // lldt
+        &[0x0F, 0x00, 0xD8],                   // ltr
+        &[0xF1],                               // icebp
+        &[0xF4],                               // hlt
+        &[0xFA],                               // cli
+        &[0xCD, 0x03],                         // int $3
+        &[0xCD, 0x20],                         // int $0x20
+        &[0xCD, 0xFF],                         // int $0xff
+        &[0x9A, 0, 0, 0, 0, 0x07, 0],          // a call gate in the LDT
+        &[0x0F, 0xAA],                         // rsm
+        &[0xF0, 0x0F, 0xC7, 0xC8],             // lock cmpxchg8b %eax
+        &[0x0F, 0xC7, 0xF8],                   // rdseed
+        &[0xF3, 0x0F, 0x1E, 0xFB],             // endbr32
+        &[0x0F, 0x01, 0xEF],                   // wrpkru
+        &[0x62, 0xF1, 0x7C, 0x48, 0x28, 0xC1], // AVX-512
+    ] {
+        let mut user = code.to_vec();
+        script.push(Record::code(code));
+        user.extend([0xCD, 0x80]);
+        script.push(Record::code_of_a_user(&user));
+    }
+    for nr in [0, 1, 2] {
+        // The vsyscall page: time, gettimeofday, getcpu.
+        let page = 0xFFFF_FFFF_FF60_0000 + nr * 0x400;
+        for rip in [page, page + 1, page + 0x300] {
+            script.push(Record::long_of_a_user(&Long {
+                rip,
+                rax: 96,
+                ..Long::default()
+            }));
+        }
+    }
+    for rip in [routine::SYSENTER, routine::INT80, routine::INT1F] {
+        for nr in [1, 20, 39, 252] {
+            script.push(Record::long_of_a_user(&Long {
+                rip,
+                rax: nr,
+                ..Long::default()
+            }));
+        }
+    }
+    sweep("other doors", &script);
+}
