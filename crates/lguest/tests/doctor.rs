@@ -79,7 +79,7 @@ fn the_names_are_those_that_scripts_know() {
         .map(|probe| probe["name"].as_str().unwrap())
         .collect();
     let known = "kernel, fsgsbase, 32-bit code, 32-bit calls, ldt, memory files, seccomp, \
-                 descriptors, guest, landlock, namespaces, capabilities, \
+                 descriptors, guest, cells, landlock, namespaces, capabilities, \
                  tracing, processes, address space, mappings, low memory, \
                  locked memory, overcommit, clock, processors, huge pages, \
                  keys, io_uring, tap, net namespace, i686 compiler, mke2fs, \

@@ -7,6 +7,7 @@
 
 use super::attempt;
 use super::{Finding, Probe};
+use crate::config::Isolation;
 use crate::default_guest;
 use crate::devices::net::{Tap, TapError};
 use crate::host::{Exit, Guest, clock};
@@ -32,6 +33,7 @@ pub(super) const ALL: &[Probe] = &[
     needed("seccomp", seccomp),
     needed("descriptors", descriptors),
     needed("guest", guest),
+    useful("cells", cells),
     useful("landlock", landlock),
     useful("namespaces", namespaces),
     useful("capabilities", capabilities),
@@ -273,12 +275,8 @@ fn descriptors() -> Finding {
     }
 }
 
-/// Runs the built-in Guest until it speaks.
 fn guest() -> Finding {
-    // In a thread of its own, for it is kept on one processor.
-    let ran = std::thread::spawn(|| run_guest().map_err(|e| e.to_string()));
-    let ran = ran.join().unwrap_or_else(|_| Err("we panicked".into()));
-    match ran {
+    match run_guest(Isolation::Guest) {
         Ok(()) => Finding::ok("the built-in one runs"),
         Err(error) => Finding::lacks(
             format!("the built-in one does not run: {error}"),
@@ -288,7 +286,27 @@ fn guest() -> Finding {
     }
 }
 
-fn run_guest() -> Result<(), Box<dyn std::error::Error>> {
+/// Runs it with its programs in processes of their own.
+fn cells() -> Finding {
+    match run_guest(Isolation::User) {
+        Ok(()) => Finding::ok("a guest's programs can have their own"),
+        Err(error) => Finding::lacks(
+            format!("the built-in guest does not run in them: {error}"),
+            "no --isolation=user",
+            "what is lacking above is the reason, or too few processes",
+        ),
+    }
+}
+
+/// Runs the built-in Guest until it speaks. In a thread of its own, for that
+/// is kept on one processor.
+fn run_guest(isolation: Isolation) -> Result<(), String> {
+    let run = move || run_here(isolation).map_err(|error| error.to_string());
+    let ran = std::thread::spawn(run).join();
+    ran.unwrap_or_else(|_| Err("we panicked".into()))
+}
+
+fn run_here(isolation: Isolation) -> Result<(), Box<dyn std::error::Error>> {
     const RAM: u32 = 16 << 20;
     clock::start();
     let memory = GuestMemory::new(RAM, 1)?;
@@ -301,6 +319,7 @@ fn run_guest() -> Result<(), Box<dyn std::error::Error>> {
     };
     memory.write_object(RAM, &console)?;
     let guest = Guest::new(memory);
+    guest.set_isolation(isolation);
     guest.initialize(&start, Vec::new())?;
     loop {
         match guest.run()? {
@@ -373,8 +392,8 @@ fn tracing() -> Finding {
 }
 
 fn processes() -> Finding {
-    /// Views, and a few threads.
-    const PLENTY: u64 = 64;
+    /// Views and their cells, and a few threads.
+    const PLENTY: u64 = 128;
     match getrlimit(Resource::Nproc).current {
         Some(limit) if limit < PLENTY => Finding::degraded(
             format!("{limit} processes for all of the user's"),
