@@ -75,9 +75,11 @@ pub mod path {
     pub const DISK_AT_ONCE: u32 = 1 << 24;
     /// Raising an interrupt without a kick for a Guest that stands still.
     pub const NO_KICK: u32 = 1 << 25;
+    /// One interrupt for several frames of a stream.
+    pub const BATCHES: u32 = 1 << 26;
 
     /// All of them, by name.
-    pub const ALL: [(&str, u32); 9] = [
+    pub const ALL: [(&str, u32); 10] = [
         ("iret", IRET),
         ("hypercall", HYPERCALL),
         ("entry-page", ENTRY_PAGE),
@@ -87,6 +89,7 @@ pub mod path {
         ("one-processor", ONE_PROCESSOR),
         ("disk-at-once", DISK_AT_ONCE),
         ("no-kick", NO_KICK),
+        ("batches", BATCHES),
     ];
 }
 

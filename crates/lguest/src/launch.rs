@@ -284,7 +284,12 @@ fn open_device(
             }
         }
         DeviceConfig::ShareNet(path) => match Lan::join(path) {
-            Ok(lan) => Ok(Box::new(lan)),
+            Ok(mut lan) => {
+                if slow_paths & path::BATCHES != 0 {
+                    lan.never_in_batches();
+                }
+                Ok(Box::new(lan))
+            }
             Err(error) => Err(LaunchError::ShareNet {
                 path: path.clone(),
                 error,

@@ -346,6 +346,15 @@ impl Guest {
         self.0.core.die(Death::Killed(reason.into()));
     }
 
+    /// Keeps the calling thread on the processor that the Guest is kept on,
+    /// for one that wakes it often: the way to another processor is long.
+    /// `at` is where the thread was kept last.
+    pub fn stay_close(&self, at: &mut Option<usize>) {
+        if let Some(running) = self.0.core.running.get() {
+            running.processes.join(at);
+        }
+    }
+
     /// All counts that are not zero, by name. After the Guest's end they are
     /// complete; before, they are where it is. A Guest that has broken into
     /// its Host may make them up.

@@ -26,6 +26,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock};
 
 /// The view program.
@@ -46,6 +47,9 @@ const CELL_PATIENCE: Timespec = Timespec {
     tv_nsec: 0,
 };
 
+/// No processor in particular.
+const NOWHERE: usize = usize::MAX;
+
 /// All processes of a Guest.
 pub(super) struct Processes {
     nursery: OwnedFd,
@@ -57,6 +61,8 @@ pub(super) struct Processes {
     pids: Mutex<Vec<Pid>>,
     /// `None` where there is but one processor.
     affinity: Mutex<Option<Affinity>>,
+    /// The processor that they are kept on, or [`NOWHERE`].
+    processor: AtomicUsize,
     /// Opened early, for nothing is opened later; until it is needed.
     statistics: Mutex<Option<File>>,
     watch: OwnedFd,
@@ -109,6 +115,7 @@ impl Processes {
             cells: cells.then_some([const { OnceLock::new() }; MAX_VIEWS]),
             pids: Mutex::new(vec![pid]),
             affinity: Mutex::new(None),
+            processor: AtomicUsize::new(NOWHERE),
             statistics: Mutex::new(File::open(affinity::STATISTICS).ok()),
             watch,
             stop,
@@ -217,7 +224,18 @@ impl Processes {
         }
     }
 
+    /// Keeps this thread where they are kept. `at` is where it is, as far as
+    /// it knows.
+    pub(super) fn join(&self, at: &mut Option<usize>) {
+        let cpu = self.processor.load(Ordering::Relaxed);
+        if cpu != NOWHERE && *at != Some(cpu) {
+            affinity::keep_on(None, cpu);
+            *at = Some(cpu);
+        }
+    }
+
     fn keep_on(&self, cpu: usize) {
+        self.processor.store(cpu, Ordering::Relaxed);
         affinity::keep_on(None, cpu);
         for &pid in lock(&self.pids).iter() {
             affinity::keep_on(Some(pid), cpu);

@@ -35,6 +35,8 @@ pub(super) struct Counters {
     pub(super) wakes: Counter,
     /// Interrupts for what has come, each for one frame or more.
     pub(super) arrivals: Counter,
+    /// How often the next interrupt was put off.
+    pub(super) naps: Counter,
     /// Others that we have met.
     pub(super) peers_met: Counter,
     /// Others that have gone.
@@ -52,6 +54,7 @@ impl Counters {
             ("waits", self.waits.get()),
             ("wakes", self.wakes.get()),
             ("arrivals", self.arrivals.get()),
+            ("naps", self.naps.get()),
             ("peers_met", self.peers_met.get()),
             ("peers_gone", self.peers_gone.get()),
         ]

@@ -44,6 +44,8 @@ pub struct Lan {
     meet: Arc<Rendezvous>,
     listener: Arc<Listener>,
     running: Option<Running>,
+    /// Whether a stream's interrupts may be put off.
+    batches: bool,
 }
 
 /// What there is once the device has its place.
@@ -71,7 +73,14 @@ impl Lan {
             meet: Arc::new(meet),
             listener: Arc::new(listener),
             running: None,
+            batches: true,
         })
+    }
+
+    /// Raises an interrupt for every frame: the slow twin, for comparison.
+    /// Counts before [`Self::start`].
+    pub fn never_in_batches(&mut self) {
+        self.batches = false;
     }
 
     /// Our slot in the page.
@@ -139,6 +148,7 @@ impl Lan {
             port: Port::create().map_err(io::Error::other)?,
             peers: Mutex::default(),
             stop: AtomicBool::new(false),
+            batches: self.batches,
             counters: Counters::default(),
         });
         let links = Links::new(
@@ -265,6 +275,7 @@ pub(super) struct Shared {
     /// Those we may send to, by slot.
     peers: Mutex<Vec<Arc<Peer>>>,
     stop: AtomicBool,
+    batches: bool,
     counters: Counters,
 }
 
@@ -297,13 +308,29 @@ impl Shared {
     }
 
     /// Raises interrupts as things arrive. Blocks until told to stop.
+    ///
+    /// A frame that comes alone is told at once. Where more than one has come
+    /// since we last looked, still more are on their way: then the interrupt
+    /// is raised, and the next one only after a moment. Without that, a
+    /// stream is an interrupt and a few wake-ups for every frame, and who
+    /// receives it gets nothing else done.
     fn arrivals(&self) {
+        let (mut seen, mut at) = (0, None);
         loop {
+            self.host.stay_close(&mut at);
             self.deliver();
             if self.stop.load(Ordering::SeqCst) {
                 return;
             }
-            self.port.sleep();
+            let transfers = self.port.transfers();
+            let came = transfers.wrapping_sub(seen);
+            seen = transfers;
+            if self.batches && came > 1 {
+                self.counters.naps.add(1);
+                self.port.nap();
+            } else {
+                self.port.sleep();
+            }
         }
     }
 

@@ -47,6 +47,9 @@ pub trait NetRequests: Requests {
 
     /// Ends the Guest for `reason`.
     fn kill(&self, reason: Violation);
+
+    /// Keeps the calling thread beside the Guest, see [`Guest::stay_close`].
+    fn stay_close(&self, _at: &mut Option<usize>) {}
 }
 
 impl NetRequests for Guest {
@@ -56,6 +59,10 @@ impl NetRequests for Guest {
 
     fn kill(&self, reason: Violation) {
         Self::kill(self, reason.to_string());
+    }
+
+    fn stay_close(&self, at: &mut Option<usize>) {
+        Self::stay_close(self, at);
     }
 }
 

@@ -269,3 +269,64 @@ fn a_bad_welcome_is_no_peer() {
     });
     assert_eq!(lan_b.peers(), 0);
 }
+
+/// Sends `frames` from one Launcher to another, as fast as they are taken,
+/// until the receiver has heard of all of them by interrupts. Answers them in
+/// the order in which they came, and how often an interrupt was put off.
+fn stream(
+    name: &str,
+    frames: &[Vec<u8>],
+    batches: bool,
+) -> (Vec<Vec<u8>>, u64) {
+    const BUFFERS: u32 = 8;
+    let dir = Scratch::new();
+    let file = dir.page(name);
+    let (sender, out) = launcher(&file, 1);
+    let host = FakeHost::new();
+    let mut lan = Lan::join(&file).unwrap();
+    if !batches {
+        lan.never_in_batches();
+    }
+    lan.start(Arc::<FakeHost>::clone(&host), PAGE).unwrap();
+    host.bind(lan.slot(), BUFFERS);
+    lan.bindings_changed();
+    eventually("they have met", || out.peers() == 1);
+    let came = std::thread::scope(|s| {
+        let receiver = s.spawn(|| {
+            let (mut came, mut next) = (Vec::new(), 0);
+            while came.len() < frames.len() {
+                assert_eq!(host.wait(), Some(IRQ), "after {}", came.len());
+                while let Some(frame) = host.take(next) {
+                    came.push(frame);
+                    next = (next + 1) % BUFFERS;
+                }
+            }
+            came
+        });
+        for frame in frames {
+            sender.prepare(frame);
+            eventually("it is taken", || {
+                out.send(SEND, key(lan.slot())) != Ok(0)
+            });
+        }
+        receiver.join().unwrap()
+    });
+    let naps = lan.counters().iter().find(|c| c.0 == "naps").unwrap().1;
+    (came, naps)
+}
+
+#[test]
+fn a_stream_arrives_the_same_in_batches_or_frame_by_frame() {
+    let frames: Vec<_> = (0..=u8::MAX).map(|i| frame(i, 1514)).collect();
+    let (came, naps) = stream("lan", &frames, false);
+    assert_eq!((came.len(), naps), (frames.len(), 0));
+    assert_eq!(came, frames);
+    // Whether two ever come at a time is not up to us: but soon they will.
+    let mut batches = 0;
+    eventually("some come in batches", || {
+        let (came, naps) = stream("lan", &frames, true);
+        assert_eq!(came, frames);
+        batches += naps;
+        batches > 0
+    });
+}
