@@ -33,6 +33,10 @@ const PATIENCE: Duration = Duration::from_millis(1);
 /// How many writes then go to the thread before one is tried again.
 const SULK: u32 = 1000;
 
+/// The same for reads, when one found nothing in memory. Trying costs little,
+/// but it is two readers to the kernel, which then stops reading ahead.
+const SULK_READING: u32 = 32;
+
 /// A file that can be a disk, open and locked.
 #[derive(Debug)]
 pub struct Disk {
@@ -143,6 +147,8 @@ pub struct Block {
     at_once: bool,
     /// How many writes not to try at once: see [`SULK`].
     sulk: AtomicU32,
+    /// How many reads not to try: see [`SULK_READING`].
+    sulk_reading: AtomicU32,
     counters: Arc<Counters>,
 }
 
@@ -167,6 +173,7 @@ impl Block {
             worker: None,
             at_once: true,
             sulk: AtomicU32::new(0),
+            sulk_reading: AtomicU32::new(0),
             counters: Arc::default(),
         }
     }
@@ -182,29 +189,29 @@ impl Block {
         if !self.at_once {
             return false;
         }
+        let (sulk, long) = match job.operation {
+            Operation::Refuse => return false,
+            Operation::Read => (&self.sulk_reading, SULK_READING),
+            Operation::Write => (&self.sulk, SULK),
+        };
+        let rest = sulk.load(Ordering::Relaxed);
+        if rest > 0 {
+            sulk.store(rest - 1, Ordering::Relaxed);
+            return false;
+        }
         let memory = job.host.memory();
         let (file, sections) = (&self.disk.file, job.sections.as_slice());
+        let start = Instant::now();
         let moved = match job.operation {
-            Operation::Refuse => return false,
-            Operation::Read => memory.read_file_now(file, job.offset, sections),
-            Operation::Write => {
-                let sulk = self.sulk.load(Ordering::Relaxed);
-                if sulk > 0 {
-                    self.sulk.store(sulk - 1, Ordering::Relaxed);
-                    return false;
-                }
-                let start = Instant::now();
-                let moved = memory.write_file(file, job.offset, sections);
-                if start.elapsed() > PATIENCE {
-                    self.sulk.store(SULK, Ordering::Relaxed);
-                }
-                moved
-            }
+            Operation::Write => memory.write_file(file, job.offset, sections),
+            _ => memory.read_file_now(file, job.offset, sections),
         };
         // Anything but all of it is for the thread to find out about.
-        let Some(all) = moved.ok().filter(|&m| m == total(sections)) else {
-            return false;
-        };
+        let all = moved.ok().filter(|&moved| moved == total(sections));
+        if all.is_none() || start.elapsed() > PATIENCE {
+            sulk.store(long, Ordering::Relaxed);
+        }
+        let Some(all) = all else { return false };
         self.counters.at_once.fetch_add(1, Ordering::Relaxed);
         job.finish(Some(all));
         true
