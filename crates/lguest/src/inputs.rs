@@ -9,8 +9,10 @@
 use crate::devices::Readiness;
 use crate::devices::bus::Bus;
 use crate::launch::Ending;
+use crate::signals;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
+use signal_hook::consts::SIGINT;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -101,8 +103,9 @@ enum State {
 impl Watcher {
     fn watch(&mut self) {
         loop {
-            let Ok((nudged, ready)) = self.wait() else {
-                return;
+            let (nudged, ready) = match self.wait() {
+                Ok(found) => found,
+                Err(error) => return self.ending.by_deafness(&error),
             };
             let now = Instant::now();
             for (i, readable) in ready.into_iter().enumerate() {
@@ -181,7 +184,7 @@ impl Watcher {
             }
             Ok(Readiness::Closed) => State::Closed,
             Ok(Readiness::Quit) => {
-                self.ending.by_signal(INTERRUPT, "by ^C^C^C");
+                signals::end(SIGINT, "by ^C^C^C", &self.ending);
                 return false;
             }
             Err(violation) => {
@@ -192,6 +195,3 @@ impl Watcher {
         true
     }
 }
-
-/// The signal that ^C sends where nobody reads keys raw: SIGINT.
-const INTERRUPT: u8 = 2;

@@ -28,6 +28,7 @@ use rustix::fs::{FileType, Mode, OFlags};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -167,15 +168,15 @@ pub fn launch(config: &Config, started: u64) -> Result<Outcome, LaunchError> {
     guest.initialize(&initialize, shared_pages)?;
 
     if config.verbose {
-        eprintln!(
-            "lguest: {} MB of memory, physical 0 at {:#x}, start at {:#x}, \
+        terminal::tell(&format!(
+            "{} MB of memory, physical 0 at {:#x}, start at {:#x}, \
              {} devices and a console; ready after {:?}",
             config.memory >> 20,
             initialize.page_offset,
             initialize.start,
             config.devices.len(),
             start.elapsed(),
-        );
+        ));
     }
     let ending = Ending::new(guest.clone());
     Signals::start(&ending).map_err(failed("catch signals"))?;
@@ -207,6 +208,9 @@ pub fn launch(config: &Config, started: u64) -> Result<Outcome, LaunchError> {
     terminal::end_line();
     let (death, run) = ended?;
     let (outcome, words) = ending.outcome(&death);
+    if let Some(words) = words {
+        ending.tell(&words);
+    }
     if let Some(stats) = opened.stats {
         let report = Report {
             ending: death.to_string(),
@@ -218,9 +222,6 @@ pub fn launch(config: &Config, started: u64) -> Result<Outcome, LaunchError> {
         stats
             .write(&report)
             .map_err(failed("write the statistics"))?;
-    }
-    if let Some(words) = words {
-        eprintln!("lguest: {words}");
     }
     Ok(outcome)
 }
@@ -457,6 +458,8 @@ const HOLD_TIME: Duration = Duration::from_millis(5);
 pub struct Ending {
     guest: Guest,
     by: Arc<Mutex<Option<(u8, String)>>>,
+    /// The last words have been said.
+    told: Arc<AtomicBool>,
 }
 
 impl Ending {
@@ -464,20 +467,30 @@ impl Ending {
         Self {
             guest,
             by: Arc::default(),
+            told: Arc::default(),
         }
     }
 
     /// Ends the Guest because signal `number` came, or something that counts
-    /// as one. Answers whether it was the first time.
-    pub fn by_signal(&self, number: u8, reason: &str) -> bool {
+    /// as one. The first one counts.
+    pub fn by_signal(&self, number: u8, reason: &str) {
         let mut by = self.by.lock().unwrap_or_else(PoisonError::into_inner);
-        if by.is_some() {
-            return false;
-        }
-        *by = Some((number, reason.into()));
+        by.get_or_insert((number, reason.into()));
         drop(by);
         self.guest.kill(reason);
-        true
+    }
+
+    /// Says why the Guest has ended, for whoever comes first.
+    pub fn tell(&self, words: &str) {
+        if !self.told.swap(true, Ordering::SeqCst) {
+            terminal::tell(words);
+        }
+    }
+
+    /// Whether somebody has ended it already.
+    pub fn has_begun(&self) -> bool {
+        let by = self.by.lock().unwrap_or_else(PoisonError::into_inner);
+        by.is_some()
     }
 
     /// Holds the Guest, so that it uses no processor while we are stopped.
@@ -503,6 +516,12 @@ impl Ending {
     /// Ends the Guest because it broke the rules of a device.
     pub fn by_violation(&self, violation: &Violation) {
         self.guest.kill(violation.to_string());
+    }
+
+    /// Ends the Guest because nobody would hear its input any more.
+    pub fn by_deafness(&self, error: &io::Error) {
+        self.guest
+            .kill(format!("its input cannot be watched: {error}"));
     }
 
     /// What became of the run, and what there is to tell a person about it.

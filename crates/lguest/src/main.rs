@@ -20,12 +20,12 @@ fn main() -> ExitCode {
         // Help and version are errors of this kind, too, with another code.
         Err(UsageError::Words(error)) => error.exit(),
         Err(error) => {
-            eprintln!("lguest: {error}");
+            terminal::tell(&error.to_string());
             return ExitCode::from(Outcome::Usage.code());
         }
     };
     let outcome = launch::launch(&config, started).unwrap_or_else(|error| {
-        eprintln!("lguest: {error}");
+        terminal::tell(&error.to_string());
         error.outcome()
     });
     ExitCode::from(outcome.code())
@@ -46,7 +46,7 @@ fn examine(json: bool) -> ExitCode {
 fn end_on_panic() {
     let print = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
-        terminal::leave();
+        terminal::leave_for_good();
         print(info);
         std::process::exit(Outcome::Failed.code().into());
     }));

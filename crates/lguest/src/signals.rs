@@ -3,12 +3,15 @@
 //! Handlers may do next to nothing, so they only tell a thread, which is
 //! asleep otherwise. What asks us to end kills the Guest, and the main thread
 //! comes back with that; if it does not, because nobody reads the output that
-//! it is writing, we end all the same.
+//! it is writing, we end all the same. A signal that we were started to ignore
+//! (nohup does that) stays ignored.
 
 use crate::exit::Outcome;
 use crate::launch::Ending;
 use crate::terminal;
-use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP};
+use signal_hook::consts::{
+    SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGXFSZ,
+};
 use signal_hook::low_level::{emulate_default_handler, signal_name};
 use std::io;
 use std::time::Duration;
@@ -23,7 +26,8 @@ impl Signals {
     ///
     /// What the kernel says when it has no descriptor or thread left.
     pub fn start(ending: &Ending) -> io::Result<()> {
-        let caught = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGCONT];
+        let ignored = ignored();
+        let caught = CAUGHT.iter().filter(|&&s| ignored & 1 << (s - 1) == 0);
         let mut signals = signal_hook::iterator::Signals::new(caught)?;
         let ending = ending.clone();
         std::thread::Builder::new()
@@ -38,6 +42,20 @@ impl Signals {
     }
 }
 
+/// What we want to hear of. SIGXFSZ is among them so that a write beyond the
+/// largest file that we may make fails, and does not end us.
+const CAUGHT: [i32; 7] =
+    [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGCONT, SIGXFSZ];
+
+/// The signals that are ignored, a bit for each; none where nobody tells.
+fn ignored() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status");
+    let status = status.unwrap_or_default();
+    let mask = status.lines().find_map(|l| l.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|m| u64::from_str_radix(m.trim(), 16).ok());
+    mask.unwrap_or(0)
+}
+
 /// How long the main thread has to come back.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -45,35 +63,52 @@ fn handle(signal: i32, ending: &Ending) {
     match signal {
         SIGTSTP => {
             ending.hold();
-            terminal::leave();
+            terminal::lend();
             // Here we stop, and go on when somebody sends SIGCONT.
             let _ = emulate_default_handler(SIGTSTP);
-            terminal::enter();
+            terminal::resume();
             ending.let_go();
         }
         // Perhaps we were stopped by what cannot be caught, and whoever had
         // the terminal meanwhile has left it in another state.
-        SIGCONT => terminal::enter(),
-        _ => end(signal, ending),
+        SIGCONT => terminal::resume(),
+        SIGXFSZ => {}
+        _ => {
+            let name = signal_name(signal).unwrap_or("a signal");
+            end(signal, &format!("by {name}"), ending);
+        }
     }
 }
 
-/// Ends the Guest; the second time, or if that takes too long, everything.
-fn end(signal: i32, ending: &Ending) {
-    let number = u8::try_from(signal).unwrap_or(u8::MAX);
-    let name = signal_name(signal).unwrap_or("a signal");
-    let leave = move || {
-        terminal::leave();
-        std::process::exit(Outcome::Signal(number).code().into());
+/// Ends the Guest, as signal `number` would, `by` whoever sent it; the second
+/// time, or if that takes too long, everything. May block for a while.
+pub fn end(number: i32, by: &str, ending: &Ending) {
+    let number = u8::try_from(number).unwrap_or(u8::MAX);
+    let (reason, ending) = (by.to_owned(), ending.clone());
+    let leave = {
+        let ending = ending.clone();
+        move || {
+            terminal::leave_for_good();
+            if terminal::may_tell() {
+                ending.tell(&format!("ended {reason}"));
+            }
+            std::process::exit(Outcome::Signal(number).code().into());
+        }
     };
-    if !ending.by_signal(number, &format!("by {name}")) {
+    if ending.has_begun() {
         leave();
     }
+    // Before anything that could hang. In a Guest that ends in time, this
+    // thread ends with the process.
     let waiter = std::thread::Builder::new().name("patience".into());
-    let waiting = waiter.spawn(move || {
-        std::thread::sleep(PATIENCE);
-        leave();
+    let waiting = waiter.spawn({
+        let leave = leave.clone();
+        move || {
+            std::thread::sleep(PATIENCE);
+            leave();
+        }
     });
+    ending.by_signal(number, by);
     if waiting.is_err() {
         leave();
     }

@@ -78,7 +78,10 @@ impl Sink {
     pub fn write(self, report: &Report) -> io::Result<()> {
         let json = report.to_json();
         match self {
-            Self::Stdout => io::stdout().write_all(json.as_bytes()),
+            Self::Stdout => {
+                let stdout = rustix::stdio::stdout();
+                crate::terminal::write_all(stdout, json.as_bytes())
+            }
             Self::File(mut open) => {
                 open.created = None;
                 if open.file.metadata()?.is_file() {

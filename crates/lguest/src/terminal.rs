@@ -3,9 +3,14 @@
 //! A Guest wants every key, ^C included, and draws its own echo; a shell that
 //! gets its terminal back in that state is useless. So the old state is kept
 //! where every way out can find it: the end of the run, an error, a panic, a
-//! signal, and being stopped with the promise to come back.
+//! signal, and being stopped with the promise to come back. What the Launcher
+//! itself has to say is said here, too, for it must not depend on whether
+//! anybody listens.
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::termios::{OptionalActions, Termios};
+use std::io;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,12 +18,18 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// What has been done to the terminal.
 static STATE: Mutex<State> = Mutex::new(State {
     wanted: false,
+    lent: false,
+    over: false,
     before: None,
 });
 
 struct State {
     /// It should be raw whenever it is ours.
     wanted: bool,
+    /// It is somebody else's, for a while.
+    lent: bool,
+    /// It must never be raw again: the process ends.
+    over: bool,
     /// It is raw, and this is the state to go back to.
     before: Option<Termios>,
 }
@@ -27,8 +38,7 @@ struct State {
 static IN_LINE: AtomicBool = AtomicBool::new(false);
 
 /// Makes the terminal on standard input raw, if there is one and it is ours
-/// to change. Doing so twice is doing it once, or again if somebody else has
-/// changed it meanwhile.
+/// to change. Doing so twice is doing it once.
 pub fn enter() {
     let mut state = state();
     state.wanted = true;
@@ -39,7 +49,25 @@ pub fn enter() {
 /// not tell a job that it has come to the foreground.
 pub fn keep() {
     let mut state = state();
-    if state.wanted && state.before.is_none() {
+    if state.wanted && !state.lent && state.before.is_none() {
+        state.make_raw();
+    }
+}
+
+/// Puts the terminal back until [`resume`]: we are about to be stopped.
+pub fn lend() {
+    let mut state = state();
+    state.lent = true;
+    state.put_back();
+}
+
+/// We go on after a stop, or may do so: if the terminal should be raw, it is
+/// made so, whatever somebody else has made of it meanwhile. After [`leave`]
+/// this does nothing: who ends a process often sends SIGCONT right behind.
+pub fn resume() {
+    let mut state = state();
+    state.lent = false;
+    if state.wanted {
         state.make_raw();
     }
 }
@@ -48,15 +76,14 @@ pub fn keep() {
 pub fn leave() {
     let mut state = state();
     state.wanted = false;
-    let Some(before) = state.before.take() else {
-        return;
-    };
-    let input = rustix::stdio::stdin();
-    // In the background it belongs to somebody else, who has seen to it.
-    if is_ours(input) {
-        let _ =
-            rustix::termios::tcsetattr(input, OptionalActions::Drain, &before);
-    }
+    state.put_back();
+}
+
+/// [`leave`], by a thread that ends the process: another one may just be on
+/// its way to [`enter`], and must not come through any more.
+pub fn leave_for_good() {
+    state().over = true;
+    leave();
 }
 
 /// [`leave`], from a signal handler: it waits for nobody, and does not do it
@@ -77,7 +104,23 @@ pub(crate) fn leave_at_once() {
 }
 
 impl State {
+    fn put_back(&mut self) {
+        let Some(before) = self.before.take() else {
+            return;
+        };
+        let input = rustix::stdio::stdin();
+        // In the background it belongs to somebody else, who has seen to it.
+        // At once, for output that nobody takes would never be drained.
+        if is_ours(input) {
+            let now = OptionalActions::Now;
+            let _ = rustix::termios::tcsetattr(input, now, &before);
+        }
+    }
+
     fn make_raw(&mut self) {
+        if self.over {
+            return;
+        }
         let input = rustix::stdio::stdin();
         if !is_ours(input) {
             return;
@@ -113,8 +156,49 @@ pub fn written(bytes: &[u8]) {
 /// comes next is not the Guest's.
 pub fn end_line() {
     if IN_LINE.swap(false, Ordering::Relaxed) {
-        eprintln!();
+        let _ = write_all(rustix::stdio::stderr(), b"\n");
     }
+}
+
+/// Tells the user something. A standard error that is full, closed or broken
+/// is no reason to end in another way than without it.
+pub fn tell(text: &str) {
+    let line = format!("lguest: {text}\n");
+    let _ = write_all(rustix::stdio::stderr(), line.as_bytes());
+}
+
+/// Whether [`tell`] would come back soon.
+pub fn may_tell() -> bool {
+    let stderr = rustix::stdio::stderr();
+    let mut fds = [PollFd::new(&stderr, PollFlags::OUT)];
+    let now = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    matches!(poll(&mut fds, Some(&now)), Ok(1))
+}
+
+/// Writes all of `bytes`. Blocks as long as whoever takes them needs, also
+/// where somebody else has made the file one that does not wait.
+///
+/// # Errors
+///
+/// What the kernel says.
+pub fn write_all(to: impl AsFd, bytes: &[u8]) -> io::Result<()> {
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        match rustix::io::write(&to, rest) {
+            Ok(n) => rest = &rest[n..],
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => {
+                let mut fds = [PollFd::new(&to, PollFlags::OUT)];
+                // If this fails, the next write tells why.
+                let _ = poll(&mut fds, None);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 /// Whether `input` is a terminal on which we stand in the foreground.
