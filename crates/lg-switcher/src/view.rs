@@ -46,6 +46,9 @@ const MAP_PRIVATE_FIXED_ANONYMOUS_NORESERVE: usize = 0x4032;
 /// the number of the step, from 1 on.
 pub const SETUP_FAILED: i32 = 100;
 
+/// The same for a view.
+pub const VIEW_FAILED: i32 = 110;
+
 /// What is wrong with the machine when a step fails, in their order.
 pub const STEPS: [&str; 6] = [
     "cannot map the guest's memory",
@@ -56,6 +59,18 @@ pub const STEPS: [&str; 6] = [
     "cannot catch signals",
     "cannot give up its rights",
 ];
+
+/// The same for a view.
+pub const VIEW_STEPS: [&str; 3] = [
+    "has lost its parent",
+    "cannot have a timer: this user has too many of them (see `ulimit -i`)",
+    "cannot confine itself: this kernel was built without SECCOMP_FILTER",
+];
+
+/// A view cannot be set up, at the `n`th step of its own.
+fn give_up(n: i32) -> ! {
+    exit(VIEW_FAILED + n);
+}
 
 /// Maps the stack on which everything else happens. The caller changes to it.
 pub fn map_stack() {
@@ -300,9 +315,9 @@ fn live(slot: usize, launcher: Result<usize, i32>) -> ! {
     // SAFETY: asks for a number.
     let parent = unsafe { call(nr::GETPPID, [0; 6]) };
     if die_with_parent().is_err() || parent != launcher {
-        exit(1);
+        give_up(1);
     }
-    let Ok(timer) = make_timer() else { exit(2) };
+    let Ok(timer) = make_timer() else { give_up(2) };
     let state = state();
     let (cell_mapper, cell) = make_cell(launcher);
     close(COMMAND_FD);
@@ -332,7 +347,7 @@ fn live(slot: usize, launcher: Result<usize, i32>) -> ! {
         world: &mut home.world,
     });
     if confine(timer, state.setup.shared_pages, cell).is_err() {
-        exit(3);
+        give_up(3);
     }
     Outside::wait_for_baton(slot);
     entry::begin()

@@ -13,7 +13,7 @@ use crate::memory::GuestMemory;
 use lg_host::state::MAX_VIEWS;
 use lg_switcher::layout::{COMMAND_FD, MEMORY_FD, SHARED_PAGE_FD, STATE_FD};
 use lg_switcher::signals::KICK_SIGNAL;
-use lg_switcher::view::{Answer, SETUP_FAILED, STEPS};
+use lg_switcher::view::{Answer, SETUP_FAILED, STEPS, VIEW_FAILED, VIEW_STEPS};
 use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use rustix::fs::MemfdFlags;
 use rustix::process::{
@@ -27,7 +27,8 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{LockResult, Mutex, MutexGuard, OnceLock, TryLockError};
+use std::time::{Duration, Instant};
 
 /// The view program.
 static VIEW: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/lg-view"));
@@ -40,6 +41,10 @@ const STOP: u64 = NURSERY + 1;
 
 /// What a cell and its mapper are marked with: this and the view's slot.
 const OF_CELL: u64 = STOP + 1;
+
+/// How long the nursery may take to answer when everybody is to be killed. A
+/// view that it forks and does not tell us of lives as long as we do.
+const NURSERY_PATIENCE: Duration = Duration::from_millis(100);
 
 /// How long a view may take to make its cell: far longer than it takes.
 const CELL_PATIENCE: Timespec = Timespec {
@@ -136,6 +141,14 @@ impl Processes {
         let place = place.ok_or(io::ErrorKind::InvalidInput)?;
         let mut command =
             self.command.lock().map_err(|_| io::ErrorKind::Other)?;
+        // What we had no descriptor left for could neither be watched nor
+        // ended: so some are set aside, one for each that is to come.
+        let nursery = lock(&self.pids)[0];
+        let coming = if self.cells.is_some() { 3 } else { 1 };
+        let room = || pidfd_open(nursery, PidfdFlags::empty());
+        let mut room = (0..coming)
+            .map(|_| room())
+            .collect::<Result<Vec<_>, _>>()?;
         let asked = command.write_all(&slot.to_ne_bytes());
         asked.map_err(|_| self.end_of_nursery())?;
         let (mut view, mut cell) = (None, None);
@@ -144,6 +157,7 @@ impl Processes {
             match self.answer(&mut command)? {
                 [0, cell_pid, mapper] => cell = Some([cell_pid, mapper]),
                 [pid, ..] => {
+                    room.pop();
                     let process = self.adopt(pid, u64::from(slot))?;
                     view = Some(process);
                 }
@@ -156,6 +170,7 @@ impl Processes {
         let Some(cells) = &self.cells else {
             return Ok(());
         };
+        room.clear();
         let [cell, mapper] = cell.unwrap_or_default();
         let mark = OF_CELL + u64::from(slot);
         let both = [self.adopt(cell, mark)?, self.adopt(mapper, mark)?];
@@ -187,8 +202,11 @@ impl Processes {
     /// Takes over a child of ours that another process has made: `pid` is its
     /// number, or minus the error for which there is none.
     fn adopt(&self, pid: i32, mark: u64) -> io::Result<OwnedFd> {
-        let error = io::Error::from_raw_os_error(pid.wrapping_neg());
-        let pid = Pid::from_raw(pid).filter(|_| pid > 0).ok_or(error)?;
+        if pid <= 0 {
+            let error = io::Error::from_raw_os_error(pid.wrapping_neg());
+            return Err(too_many(error));
+        }
+        let pid = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidData)?;
         // Nobody but us reaps it, so the number is still its own; if it is
         // no child of ours, somebody lies, and it is not ours to kill.
         let process = pidfd_open(pid, PidfdFlags::empty())?;
@@ -196,7 +214,11 @@ impl Processes {
             | WaitIdOptions::NOHANG
             | WaitIdOptions::NOWAIT;
         waitid(WaitId::PidFd(process.as_fd()), look)?;
-        self.watch_for(&process, mark)?;
+        if let Err(error) = self.watch_for(&process, mark) {
+            let _ = pidfd_send_signal(&process, Signal::KILL);
+            bury(&process);
+            return Err(error);
+        }
         lock(&self.pids).push(pid);
         Ok(process)
     }
@@ -256,18 +278,36 @@ impl Processes {
 
     /// Kills them all. Blocks until they are gone.
     pub(super) fn kill_all(&self) {
-        // The nursery last: it must not be asked for more meanwhile, and it
-        // is not, for whoever asks has the same lock.
-        let command = self.command.lock();
+        // It must not be asked for more meanwhile, and it is not, for whoever
+        // asks has the same lock.
+        let command = self.lock_command();
         for process in self.all() {
             let _ = pidfd_send_signal(process, Signal::KILL);
         }
         for process in self.all() {
-            let options = WaitIdOptions::EXITED;
-            let wait = || waitid(WaitId::PidFd(process.as_fd()), options);
-            while matches!(wait(), Err(rustix::io::Errno::INTR)) {}
+            bury(process);
         }
         drop(command);
+    }
+
+    /// The lock of whoever asks the nursery. If it does not come free, then
+    /// because the nursery does not answer (somebody may have stopped it), and
+    /// the asker hears of nothing but its death.
+    fn lock_command(&self) -> LockResult<MutexGuard<'_, UnixStream>> {
+        let deadline = Instant::now() + NURSERY_PATIENCE;
+        loop {
+            match self.command.try_lock() {
+                Ok(guard) => return Ok(guard),
+                Err(TryLockError::Poisoned(error)) => return Err(error),
+                Err(TryLockError::WouldBlock) if Instant::now() > deadline => {
+                    let _ = pidfd_send_signal(&self.nursery, Signal::KILL);
+                    return self.command.lock();
+                }
+                Err(TryLockError::WouldBlock) => {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            }
+        }
     }
 
     /// Blocks until a process dies that should not. Answers how, or `None`
@@ -365,6 +405,13 @@ fn has_ended(process: &&OwnedFd) -> bool {
     !matches!(waitid(WaitId::PidFd(process.as_fd()), options), Ok(None))
 }
 
+/// Waits until a process of ours has gone, and takes it off the books.
+fn bury(process: &OwnedFd) {
+    let options = WaitIdOptions::EXITED;
+    let wait = || waitid(WaitId::PidFd(process.as_fd()), options);
+    while matches!(wait(), Err(rustix::io::Errno::INTR)) {}
+}
+
 /// How a process ended, for a person. Leaves it to be reaped.
 fn end_of(process: &OwnedFd) -> String {
     how_it_ended(process, describe_exit)
@@ -373,7 +420,14 @@ fn end_of(process: &OwnedFd) -> String {
 /// The same for a view. Its status may be the Guest's choice, and is no word
 /// about this machine.
 fn end_of_view(process: &OwnedFd) -> String {
-    how_it_ended(process, |status| format!("ended with status {status}"))
+    how_it_ended(process, |status| {
+        let step = status.checked_sub(VIEW_FAILED + 1);
+        let step = step.and_then(|step| usize::try_from(step).ok());
+        match step.and_then(|step| VIEW_STEPS.get(step)) {
+            Some(step) => format!("says that it {step} (status {status})"),
+            None => format!("ended with status {status}"),
+        }
+    })
 }
 
 fn how_it_ended(
@@ -414,20 +468,40 @@ fn describe_exit(status: i32) -> String {
     }
 }
 
+/// What a failed fork means to a person.
+pub(crate) fn too_many(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::WouldBlock => io::Error::other(
+            "this user may not have more processes (see `ulimit -u`)",
+        ),
+        _ => error,
+    }
+}
+
+/// A copy of a descriptor, with a number from `least` up.
+fn dup_above(fd: BorrowedFd<'_>, least: RawFd) -> io::Result<OwnedFd> {
+    match rustix::io::fcntl_dupfd_cloexec(fd, least) {
+        // It says so when `least` is more than we may have.
+        Err(rustix::io::Errno::INVAL) => Err(rustix::io::Errno::MFILE.into()),
+        other => Ok(other?),
+    }
+}
+
 /// Starts `program` with exactly these descriptors, and nothing else of ours:
 /// no standard streams, no environment. Answers its process number.
 fn spawn(
     program: &OwnedFd,
     fds: &[(BorrowedFd<'_>, RawFd)],
 ) -> io::Result<u32> {
-    /// Above every descriptor that the view is to have.
-    const OUT_OF_THE_WAY: RawFd = 64;
+    // Above every descriptor that the view is to have, and not further: a user
+    // may be allowed few.
+    let out_of_the_way = fds.iter().map(|&(_, to)| to + 1).max().unwrap_or(3);
     let mut sources = Vec::with_capacity(fds.len());
     for &(fd, target) in fds {
-        let moved = rustix::io::fcntl_dupfd_cloexec(fd, OUT_OF_THE_WAY)?;
+        let moved = dup_above(fd, out_of_the_way)?;
         sources.push((moved, target));
     }
-    let program = rustix::io::fcntl_dupfd_cloexec(program, OUT_OF_THE_WAY)?;
+    let program = dup_above(program.as_fd(), out_of_the_way)?;
     let program = program.as_raw_fd();
     let moves: Vec<(RawFd, RawFd)> = sources
         .iter()
@@ -440,7 +514,7 @@ fn spawn(
     unsafe {
         command.pre_exec(move || become_view(program, &moves));
     }
-    let child = command.spawn()?;
+    let child = command.spawn().map_err(too_many)?;
     // The child is reaped by its descriptor, not by std.
     Ok(child.id())
 }
