@@ -43,6 +43,9 @@ pub fn target(data: &[u8]) {
                 let Ok(len) = console.handle_output(at, 0) else {
                     return;
                 };
+                if let Some(show) = console.slow_output() {
+                    show();
+                }
                 let mut shown = Vec::new();
                 let _ = (&mut screen).take(1 << 20).read_to_end(&mut shown);
                 assert_eq!(shown.len(), len as usize, "bytes were lost");

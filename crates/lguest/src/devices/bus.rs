@@ -92,7 +92,7 @@ impl Bus {
         Ok(pages)
     }
 
-    /// The Guest sends `dma` to `key`. Answers what belongs into `used_len`;
+    /// The Guest sends `dma` to `key`. May block. Answers what belongs into `used_len`;
     /// `None` if that key is nobody's (somebody may just have left a network),
     /// and then `used_len` stays as it is.
     ///
@@ -110,10 +110,17 @@ impl Bus {
         if slot.removed.load(Ordering::SeqCst) {
             return Ok(Some(0));
         }
-        match slot.lock().as_mut() {
-            Some(device) => device.handle_output(dma, key).map(Some),
-            None => Ok(Some(0)),
+        let mut device = slot.lock();
+        let Some(open) = device.as_mut() else {
+            return Ok(Some(0));
+        };
+        let used_len = open.handle_output(dma, key)?;
+        let slow = open.slow_output();
+        drop(device);
+        if let Some(slow) = slow {
+            slow();
         }
+        Ok(Some(used_len))
     }
 
     /// There may be input for the device at `index`.

@@ -3,8 +3,9 @@
 //! It has no page, only key 0. Going out, everything is written before the
 //! Guest goes on: what a dying Guest said last has been said. Coming in, bytes
 //! wait here until the Guest has a free buffer for them, so that nothing is
-//! lost however fast somebody pastes; while they wait nothing more is read,
-//! and the sender has to wait, too.
+//! lost however fast somebody pastes; while many wait nothing more is read,
+//! and the sender has to wait, too. The two directions have nothing to do with
+//! each other: output that nobody takes must not keep ^C^C^C from coming in.
 
 use super::{Description, Device, Place, Readiness, Requests, Violation};
 use super::{sections, total};
@@ -16,6 +17,7 @@ use rustix::io::Errno;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// What a console is connected to.
@@ -28,7 +30,10 @@ pub struct Config {
 
 /// The console of a Guest.
 pub struct Console {
-    config: Config,
+    input: OwnedFd,
+    screen: Arc<Screen>,
+    /// What the Guest has sent and nobody has shown yet.
+    to_show: Vec<u8>,
     host: Option<Arc<dyn Requests>>,
     /// Bytes that were read and not taken by the Guest yet.
     waiting: Vec<u8>,
@@ -36,18 +41,12 @@ pub struct Console {
     interrupts: Vec<Instant>,
     /// The input is one.
     is_terminal: bool,
-    /// The output is one.
-    on_terminal: bool,
-    /// Nobody reads the output any more.
-    output_closed: bool,
     counters: Counters,
 }
 
 #[derive(Default)]
 struct Counters {
     bytes_in: u64,
-    bytes_out: u64,
-    bytes_discarded: u64,
     bytes_dropped: u64,
     writes: u64,
     buffers_filled: u64,
@@ -75,15 +74,14 @@ impl Console {
     #[must_use]
     pub fn new(config: Config) -> Self {
         let is_terminal = rustix::termios::isatty(&config.input);
-        let on_terminal = rustix::termios::isatty(&config.output);
         Self {
-            config,
+            input: config.input,
+            screen: Arc::new(Screen::new(config.output)),
+            to_show: Vec::new(),
             host: None,
             waiting: Vec::new(),
             interrupts: Vec::new(),
             is_terminal,
-            on_terminal,
-            output_closed: false,
             counters: Counters::default(),
         }
     }
@@ -120,22 +118,24 @@ impl Console {
         Ok(self.waiting.is_empty())
     }
 
-    /// Whether `read`, which has just been read, is the last of three ^C in a
-    /// second, each alone in its read: nobody types that by accident, and no
-    /// paste looks like it. Only on a terminal; a file may contain what it
+    /// Whether `read`, which has just been read, ends with the last of three
+    /// ^C in a second with nothing else in between: nobody types that by
+    /// accident. On a busy machine they may come in one read, behind whatever
+    /// else waited there. Only on a terminal; a file may contain what it
     /// likes.
     fn wants_out(&mut self, read: &[u8], now: Instant) -> bool {
-        // Where the Guest takes nothing we look less often, and several may
-        // have been typed since.
-        let alone = read.len() == 1 || !self.waiting.is_empty();
-        let is_interrupt = read.iter().all(|&b| b == INTERRUPT);
-        if !is_interrupt || !alone || !self.is_terminal {
-            self.interrupts.clear();
+        if !self.is_terminal {
             return false;
+        }
+        let other = read.iter().rposition(|&byte| byte != INTERRUPT);
+        if other.is_some() {
+            self.interrupts.clear();
         }
         self.interrupts
             .retain(|&then| now.duration_since(then) < INTERRUPT_TIME);
-        self.interrupts.extend(read.iter().map(|_| now));
+        let typed = read.len() - other.map_or(0, |at| at + 1);
+        let typed = std::iter::repeat_n(now, typed);
+        self.interrupts.extend(typed);
         self.interrupts.len() >= INTERRUPTS
     }
 
@@ -150,46 +150,83 @@ impl Console {
 
     /// Whether reading would put us to sleep, or stop us: a job in the
     /// background must not touch its terminal.
-    fn may_read(&self) -> io::Result<MayRead> {
-        let mut fds = [PollFd::new(&self.config.input, PollFlags::IN)];
+    fn may_read(&self) -> MayRead {
+        let mut fds = [PollFd::new(&self.input, PollFlags::IN)];
         let now = Timespec {
             tv_sec: 0,
             tv_nsec: 0,
         };
-        if poll(&mut fds, Some(&now))? == 0 {
-            return Ok(MayRead::WouldBlock);
+        match poll(&mut fds, Some(&now)) {
+            // A signal interrupts even a look that does not wait, if it finds
+            // nothing. That is no end of the input.
+            Ok(0) | Err(Errno::INTR) => return MayRead::WouldBlock,
+            Ok(_) => {}
+            Err(_) => return MayRead::Never,
         }
-        if self.is_terminal && !crate::terminal::is_ours(&self.config.input) {
-            return Ok(MayRead::InBackground);
+        if self.is_terminal && !crate::terminal::is_ours(&self.input) {
+            return MayRead::InBackground;
         }
         if self.is_terminal {
             crate::terminal::keep();
         }
-        Ok(MayRead::Yes)
+        MayRead::Yes
+    }
+
+    /// What is to be done next about input, when there is no more for now.
+    fn readiness(&self, wait: Readiness) -> Readiness {
+        if self.waiting.is_empty() {
+            wait
+        } else {
+            Readiness::NoBuffer
+        }
+    }
+}
+
+/// Where the Guest's lines are shown.
+struct Screen {
+    output: OwnedFd,
+    /// It is a terminal.
+    is_terminal: bool,
+    /// Nobody reads it any more.
+    closed: AtomicBool,
+    bytes_out: AtomicU64,
+    bytes_discarded: AtomicU64,
+}
+
+impl Screen {
+    fn new(output: OwnedFd) -> Self {
+        Self {
+            is_terminal: rustix::termios::isatty(&output),
+            output,
+            closed: AtomicBool::new(false),
+            bytes_out: AtomicU64::new(0),
+            bytes_discarded: AtomicU64::new(0),
+        }
     }
 
     /// Writes all of `bytes`. Blocks as long as whoever reads it takes.
-    fn write_out(&mut self, bytes: &[u8]) {
-        let mut rest = bytes;
-        while !rest.is_empty() && !self.output_closed {
-            match rustix::io::write(&self.config.output, rest) {
-                Ok(n) => rest = &rest[n..],
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => wait_until_writable(&self.config.output),
-                Err(error) => {
-                    self.output_closed = true;
-                    eprintln!(
-                        "lguest: cannot write the guest's output ({error}): \
-                         the rest of it is lost"
-                    );
-                }
-            }
+    fn show(&self, bytes: &[u8]) {
+        let len = bytes.len() as u64;
+        if self.closed.load(Ordering::Relaxed) {
+            self.bytes_discarded.fetch_add(len, Ordering::Relaxed);
+            return;
         }
-        if self.on_terminal {
+        if self.is_terminal {
             crate::terminal::written(bytes);
         }
-        self.counters.bytes_out += (bytes.len() - rest.len()) as u64;
-        self.counters.bytes_discarded += rest.len() as u64;
+        match crate::terminal::write_all(&self.output, bytes) {
+            Ok(()) => {
+                self.bytes_out.fetch_add(len, Ordering::Relaxed);
+            }
+            Err(error) => {
+                self.closed.store(true, Ordering::Relaxed);
+                self.bytes_discarded.fetch_add(len, Ordering::Relaxed);
+                crate::terminal::tell(&format!(
+                    "cannot write the guest's output ({error}): the rest of \
+                     it is lost"
+                ));
+            }
+        }
     }
 }
 
@@ -197,6 +234,7 @@ enum MayRead {
     Yes,
     WouldBlock,
     InBackground,
+    Never,
 }
 
 impl Device for Console {
@@ -213,8 +251,6 @@ impl Device for Console {
         Ok(())
     }
 
-    /// Blocks while the output does: then the Guest has to wait, as it would
-    /// for a slow serial line.
     fn handle_output(&mut self, dma: u32, _key: u32) -> Result<u32, Violation> {
         let Some(host) = self.host.clone() else {
             return Ok(0);
@@ -232,47 +268,61 @@ impl Device for Console {
             rest = more;
         }
         self.counters.writes += 1;
-        self.write_out(&bytes);
+        self.to_show = bytes;
         Ok(len)
     }
 
+    /// Blocks while the output does: then the Guest has to wait, as it would
+    /// for a slow serial line.
+    fn slow_output(&mut self) -> Option<Box<dyn FnOnce() + Send>> {
+        let bytes = std::mem::take(&mut self.to_show);
+        let screen = Arc::clone(&self.screen);
+        Some(Box::new(move || screen.show(&bytes)))
+    }
+
     fn input(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.config.input.as_fd())
+        Some(self.input.as_fd())
     }
 
     fn handle_input(&mut self) -> Result<Readiness, Violation> {
-        let all_gone = self.deliver()?;
-        if !all_gone && !self.is_terminal {
+        // A terminal is read even so: a Guest that takes no input any more is
+        // the one that ^C^C^C is for.
+        if !self.deliver()? && !self.is_terminal {
             return Ok(Readiness::NoBuffer);
         }
         match self.may_read() {
-            Ok(MayRead::Yes) => {}
-            Ok(MayRead::WouldBlock) if all_gone => return Ok(Readiness::Wait),
-            Ok(MayRead::WouldBlock) => return Ok(Readiness::NoBuffer),
-            Ok(MayRead::InBackground) => return Ok(Readiness::NoBuffer),
-            Err(_) => return Ok(Readiness::Closed),
+            MayRead::Yes => {}
+            MayRead::WouldBlock => {
+                return Ok(self.readiness(Readiness::Wait));
+            }
+            MayRead::InBackground => return Ok(Readiness::NoBuffer),
+            MayRead::Never => return Ok(self.readiness(Readiness::Closed)),
         }
         let mut bytes = [0; READ_MAX];
-        match rustix::io::read(&self.config.input, &mut bytes) {
-            Ok(0) => return Ok(Readiness::Closed),
-            Ok(n) if self.wants_out(&bytes[..n], Instant::now()) => {
-                return Ok(Readiness::Quit);
+        let n = match rustix::io::read(&self.input, &mut bytes) {
+            Ok(0) => return Ok(self.readiness(Readiness::Closed)),
+            Ok(n) => n,
+            Err(Errno::INTR | Errno::AGAIN) => {
+                return Ok(self.readiness(Readiness::Wait));
             }
-            Ok(n) => self.keep(&bytes[..n]),
-            Err(Errno::INTR | Errno::AGAIN) => return Ok(Readiness::Wait),
-            Err(_) => return Ok(Readiness::Closed),
+            Err(_) => return Ok(self.readiness(Readiness::Closed)),
+        };
+        if self.wants_out(&bytes[..n], Instant::now()) {
+            return Ok(Readiness::Quit);
         }
-        if !self.deliver()? {
-            return Ok(Readiness::NoBuffer);
-        }
-        Ok(Readiness::Wait)
+        self.keep(&bytes[..n]);
+        self.deliver()?;
+        Ok(self.readiness(Readiness::Wait))
     }
 
     fn counters(&self) -> Vec<(&'static str, u64)> {
         vec![
             ("bytes_in", self.counters.bytes_in),
-            ("bytes_out", self.counters.bytes_out),
-            ("bytes_discarded", self.counters.bytes_discarded),
+            ("bytes_out", self.screen.bytes_out.load(Ordering::Relaxed)),
+            (
+                "bytes_discarded",
+                self.screen.bytes_discarded.load(Ordering::Relaxed),
+            ),
             ("bytes_dropped", self.counters.bytes_dropped),
             ("writes", self.counters.writes),
             ("buffers_filled", self.counters.buffers_filled),
@@ -308,12 +358,6 @@ fn fill(
     Ok(filled)
 }
 
-fn wait_until_writable(output: &OwnedFd) {
-    let mut fds = [PollFd::new(output, PollFlags::OUT)];
-    // If this fails, the next write tells why.
-    let _ = poll(&mut fds, None);
-}
-
 #[cfg(fuzzing)]
 impl Console {
     /// A console with somebody else for a Host.
@@ -344,6 +388,13 @@ mod tests {
         (host, console, typed, shown)
     }
 
+    /// What the bus does.
+    fn send(console: &mut Console) -> Result<u32, Violation> {
+        let used_len = console.handle_output(DMA, 0)?;
+        console.slow_output().unwrap()();
+        Ok(used_len)
+    }
+
     fn bind_sixty_four_bytes(host: &FakeHost) {
         host.put_dma(DMA, &[(BUFFER, 60), (BUFFER + 100, 4)]);
         host.bind(0, DMA, 5);
@@ -355,7 +406,7 @@ mod tests {
         host.memory().write(0x2000, b"hello ").unwrap();
         host.memory().write(0x5FFC, b"abyz").unwrap();
         host.put_dma(DMA, &[(0x2000, 6), (0x5FFC, 4)]);
-        assert_eq!(console.handle_output(DMA, 0), Ok(10));
+        assert_eq!(send(&mut console), Ok(10));
         let mut got = [0; 20];
         assert_eq!(rustix::io::read(&shown, &mut got), Ok(10));
         assert_eq!(&got[..10], b"hello abyz");
@@ -377,16 +428,16 @@ mod tests {
         let (host, mut console, _typed, shown) = console();
         drop(shown);
         host.put_dma(DMA, &[(0x2000, 6)]);
-        assert_eq!(console.handle_output(DMA, 0), Ok(6));
-        assert_eq!(console.handle_output(DMA, 0), Ok(6));
-        assert_eq!(console.counters.bytes_discarded, 12);
+        assert_eq!(send(&mut console), Ok(6));
+        assert_eq!(send(&mut console), Ok(6));
+        assert!(console.counters().contains(&("bytes_discarded", 12)));
     }
 
     #[test]
     fn a_full_pipe_that_does_not_block_is_waited_for() {
         let (host, mut console, _typed, _shown) = console();
         let (shown, output) = pipe_with(PipeFlags::NONBLOCK).unwrap();
-        console.config.output = output;
+        console.screen = Arc::new(Screen::new(output));
         let sixteen: Vec<_> = (0..16).map(|_| (0x2000, 4096)).collect();
         host.put_dma(DMA, &sixteen);
         let reader = std::thread::spawn(move || {
@@ -399,7 +450,7 @@ mod tests {
             }
         });
         for _ in 0..3 {
-            assert_eq!(console.handle_output(DMA, 0), Ok(65536));
+            assert_eq!(send(&mut console), Ok(65536));
         }
         reader.join().unwrap();
     }
@@ -441,10 +492,13 @@ mod tests {
         assert!(!typed(b"\x03", 0));
         assert!(!typed(b"\x03", 400));
         assert!(!typed(b"\x03", 1001)); // the first is too old
-        assert!(!typed(b"\x03\x03\x03", 1002)); // a paste
+        assert!(!typed(b"\x03\x03\x03x", 1002)); // a paste
         assert!(!typed(b"\x03", 1003));
         assert!(!typed(b"\x03", 1004));
         assert!(typed(b"\x03", 1005));
+        assert!(!typed(b"x", 1006));
+        assert!(!typed(b"\x03", 1007));
+        assert!(typed(b"\x03\x03", 1008)); // the machine was busy
     }
 
     #[test]

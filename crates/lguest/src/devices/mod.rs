@@ -74,13 +74,20 @@ pub trait Device: Send {
 
     /// The Guest sends the `lguest_dma` at physical address `dma` to `key`,
     /// which lies in this device's page. The Guest stands still meanwhile, so
-    /// this must not wait for anything. Answers what belongs in the sender's
+    /// this must not wait for anything: see [`Self::slow_output`]. Answers what belongs in the sender's
     /// `used_len`; the caller writes it.
     ///
     /// # Errors
     ///
     /// A [`Violation`] kills the Guest.
     fn handle_output(&mut self, dma: u32, key: u32) -> Result<u32, Violation>;
+
+    /// What [`Self::handle_output`] has left to do, if there is something that
+    /// may block: done when nobody has hold of the device any more, before the
+    /// Guest goes on.
+    fn slow_output(&mut self) -> Option<Box<dyn FnOnce() + Send>> {
+        None
+    }
 
     /// A file to watch: [`Self::handle_input`] is called when it is readable.
     fn input(&self) -> Option<BorrowedFd<'_>> {
