@@ -219,8 +219,8 @@ struct Run {
     /// An initial ram disk
     #[arg(long, short, value_name = "FILE")]
     initrd: Option<PathBuf>,
-    /// A disk; ',ro' makes it read-only
-    #[arg(long, short, value_name = "FILE[,ro]")]
+    /// A disk; ',ro' makes it read-only, ',fail=N' one request in N fail
+    #[arg(long, short, value_name = "FILE[,ro][,fail=N]")]
     disk: Vec<OsString>,
     /// A network with other guests, or with this machine
     #[arg(long, short, value_name = "sharenet=FILE|tap=IP|bridge=BR")]
@@ -251,6 +251,7 @@ impl Historic {
         let disk = |path| DeviceConfig::Disk {
             path,
             read_only: false,
+            fail: None,
         };
         let mut devices =
             placed(matches, "block", self.block, |path| Ok(disk(path)))?;
@@ -438,9 +439,10 @@ fn size(text: &str) -> Result<u32, UsageError> {
     Ok(bytes - bytes % lg_abi::page::PAGE_SIZE)
 }
 
-/// `FILE`, `FILE,ro`, or `FILE,rw` for names that end like that themselves.
+/// `FILE`, `FILE,ro`, or `FILE,rw` for names that end like that themselves;
+/// and behind all that, `,fail=N`.
 fn disk(text: &OsStr) -> DeviceConfig {
-    let bytes = text.as_bytes();
+    let (bytes, fail) = failing(text.as_bytes());
     let (path, read_only) = match bytes {
         [path @ .., b',', b'r', b'o'] => (path, true),
         [path @ .., b',', b'r', b'w'] => (path, false),
@@ -449,6 +451,19 @@ fn disk(text: &OsStr) -> DeviceConfig {
     DeviceConfig::Disk {
         path: OsStr::from_bytes(path).into(),
         read_only,
+        fail,
+    }
+}
+
+/// What stands before `,fail=N`, and that number.
+fn failing(bytes: &[u8]) -> (&[u8], Option<u32>) {
+    let comma = bytes.iter().rposition(|&byte| byte == b',');
+    let (before, last) = bytes.split_at(comma.unwrap_or(bytes.len()));
+    let number = last.strip_prefix(b",fail=");
+    let number = number.and_then(|n| std::str::from_utf8(n).ok());
+    match number.and_then(|n| n.parse().ok()) {
+        Some(one_in) if one_in > 0 => (before, Some(one_in)),
+        _ => (bytes, None),
     }
 }
 
@@ -525,6 +540,7 @@ mod tests {
         DeviceConfig::Disk {
             path: path.into(),
             read_only,
+            fail: None,
         }
     }
 
@@ -637,6 +653,19 @@ mod tests {
     fn names_may_end_like_an_option() {
         assert_eq!(super::disk("a,ro,rw".as_ref()), disk("a,ro", false));
         assert_eq!(super::disk("a,ro".as_ref()), disk("a", true));
+        for name in ["a,fail=", "a,fail=0", "a,fail=x"] {
+            assert_eq!(super::disk(name.as_ref()), disk(name, false));
+        }
+        assert_eq!(
+            super::disk("a,fail=1,rw".as_ref()),
+            disk("a,fail=1", false)
+        );
+        let failing = DeviceConfig::Disk {
+            path: "a".into(),
+            read_only: true,
+            fail: Some(20),
+        };
+        assert_eq!(super::disk("a,ro,fail=20".as_ref()), failing);
         assert_eq!(super::disk("a,b".as_ref()), disk("a,b", false));
     }
 

@@ -62,6 +62,8 @@ pub enum DeviceConfig {
         path: PathBuf,
         /// Whether the Guest may only read it.
         read_only: bool,
+        /// One request in so many is made to fail.
+        fail: Option<u32>,
     },
     /// A network between Guests that name the same file.
     ShareNet(PathBuf),

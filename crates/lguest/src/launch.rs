@@ -14,13 +14,13 @@ use crate::devices::console::{self, Console};
 use crate::devices::net::{Lan, LanError, Tap, TapError};
 use crate::devices::{Device, Violation};
 use crate::exit::{FIRST_OF_OURS, Outcome};
-use crate::host::{Death, Exit, Guest, RequestError};
+use crate::host::{Death, Exit, Guest, RequestError, too_many};
 use crate::inputs::Inputs;
 use crate::loader::{
     self, BootError, Image, InitrdError, KernelError, LoadError,
 };
 use crate::memory::GuestMemory;
-use crate::signals::Signals;
+use crate::signals::{self, Signals};
 use crate::stats::{Counters, Report, Sink};
 use crate::terminal;
 use lg_host::gates::path;
@@ -133,6 +133,8 @@ impl LaunchError {
 /// [`LaunchError`], whose message is one line and names the cure.
 pub fn launch(config: &Config, started: u64) -> Result<Outcome, LaunchError> {
     let start = Instant::now();
+    signals::survive_large_files().map_err(failed("catch signals"))?;
+    let ignored = signals::ignored();
     let opened = Opened::open(config)?;
     // From here on nothing is opened any more: what is in the files, and who
     // made it, is unknown.
@@ -179,11 +181,11 @@ pub fn launch(config: &Config, started: u64) -> Result<Outcome, LaunchError> {
         ));
     }
     let ending = Ending::new(guest.clone());
-    Signals::start(&ending).map_err(failed("catch signals"))?;
+    Signals::start(&ending, ignored).map_err(failed("catch signals"))?;
     walls.push(confine::when_ready(&plan));
     if config.verbose {
         for wall in &walls {
-            eprintln!("lguest: {wall}");
+            terminal::tell(&wall.to_string());
         }
     }
     terminal::enter();
@@ -203,6 +205,9 @@ pub fn launch(config: &Config, started: u64) -> Result<Outcome, LaunchError> {
 
     // Whoever counts as the reason: what was begun is finished, and only then
     // may the user type again.
+    if ended.is_err() {
+        ending.guest.kill("the launcher has failed");
+    }
     let devices = bus.finish();
     terminal::leave();
     terminal::end_line();
@@ -269,21 +274,26 @@ fn open_device(
     slow_paths: u32,
 ) -> Result<Box<dyn Device>, LaunchError> {
     match config {
-        DeviceConfig::Disk { path, read_only } => {
-            match Disk::open(path, *read_only) {
-                Ok(disk) => {
-                    let mut block = Block::new(disk);
-                    if slow_paths & path::DISK_AT_ONCE != 0 {
-                        block.never_at_once();
-                    }
-                    Ok(Box::new(block))
+        DeviceConfig::Disk {
+            path,
+            read_only,
+            fail,
+        } => match Disk::open(path, *read_only) {
+            Ok(disk) => {
+                let mut block = Block::new(match fail {
+                    Some(one_in) => disk.failing(*one_in),
+                    None => disk,
+                });
+                if slow_paths & path::DISK_AT_ONCE != 0 {
+                    block.never_at_once();
                 }
-                Err(error) => Err(LaunchError::Disk {
-                    path: path.clone(),
-                    error,
-                }),
+                Ok(Box::new(block))
             }
-        }
+            Err(error) => Err(LaunchError::Disk {
+                path: path.clone(),
+                error,
+            }),
+        },
         DeviceConfig::ShareNet(path) => match Lan::join(path) {
             Ok(mut lan) => {
                 if slow_paths & path::BATCHES != 0 {
@@ -390,7 +400,7 @@ fn named(config: &Config, error: LoadError) -> LaunchError {
 }
 
 fn failed(what: &'static str) -> impl Fn(io::Error) -> LaunchError {
-    move |error| LaunchError::Failed(what, error)
+    move |error| LaunchError::Failed(what, too_many(error))
 }
 
 /// A Guest that runs.

@@ -14,19 +14,21 @@ use signal_hook::consts::{
 };
 use signal_hook::low_level::{emulate_default_handler, signal_name};
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 /// The thread that hears of signals. It ends with the process.
 pub struct Signals;
 
 impl Signals {
-    /// Catches from now on what would end or stop us.
+    /// Catches from now on what would end or stop us, but for what was
+    /// [`ignored`].
     ///
     /// # Errors
     ///
     /// What the kernel says when it has no descriptor or thread left.
-    pub fn start(ending: &Ending) -> io::Result<()> {
-        let ignored = ignored();
+    pub fn start(ending: &Ending, ignored: u64) -> io::Result<()> {
         let caught = CAUGHT.iter().filter(|&&s| ignored & 1 << (s - 1) == 0);
         let mut signals = signal_hook::iterator::Signals::new(caught)?;
         let ending = ending.clone();
@@ -42,13 +44,24 @@ impl Signals {
     }
 }
 
-/// What we want to hear of. SIGXFSZ is among them so that a write beyond the
-/// largest file that we may make fails, and does not end us.
-const CAUGHT: [i32; 7] =
-    [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGCONT, SIGXFSZ];
+/// Makes a file that may not be as large as we want an error, and not the end
+/// of us without a word.
+///
+/// # Errors
+///
+/// None that could come: the signal exists.
+pub fn survive_large_files() -> io::Result<()> {
+    let nobody_looks = Arc::new(AtomicBool::new(false));
+    signal_hook::flag::register(SIGXFSZ, nobody_looks).map(drop)
+}
+
+/// What we want to hear of.
+const CAUGHT: [i32; 6] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGCONT];
 
 /// The signals that are ignored, a bit for each; none where nobody tells.
-fn ignored() -> u64 {
+/// Opens a file, so it has to be asked early.
+#[must_use]
+pub fn ignored() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status");
     let status = status.unwrap_or_default();
     let mask = status.lines().find_map(|l| l.strip_prefix("SigIgn:"));
@@ -72,7 +85,6 @@ fn handle(signal: i32, ending: &Ending) {
         // Perhaps we were stopped by what cannot be caught, and whoever had
         // the terminal meanwhile has left it in another state.
         SIGCONT => terminal::resume(),
-        SIGXFSZ => {}
         _ => {
             let name = signal_name(signal).unwrap_or("a signal");
             end(signal, &format!("by {name}"), ending);

@@ -7,10 +7,13 @@
 //! scribble over everything it sent: so the request is copied first, and only
 //! pages are left to it. A write is acknowledged when the file has it.
 
+mod faults;
+
 use super::{Description, Device, Place, Requests, Violation};
 use super::{sections, total};
 use crate::host::Guest;
 use crate::memory::Section;
+use faults::Faults;
 use lg_abi::device::{
     BLOCK_DONE, BLOCK_ERROR, BLOCK_READ, BLOCK_WRITE, BlockPage,
     LGUEST_DEVICE_F_RANDOMNESS, LGUEST_DEVICE_T_BLOCK, SECTOR_SIZE,
@@ -43,6 +46,7 @@ pub struct Disk {
     file: File,
     sectors: u32,
     read_only: bool,
+    faults: Option<Faults>,
 }
 
 /// A file cannot be a disk.
@@ -114,7 +118,15 @@ impl Disk {
             file,
             sectors,
             read_only,
+            faults: None,
         })
+    }
+
+    /// Has one request in `one_in` fail from now on.
+    #[must_use]
+    pub fn failing(mut self, one_in: u32) -> Self {
+        self.faults = Some(Faults::new(one_in));
+        self
     }
 
     /// How many sectors it has.
@@ -186,7 +198,7 @@ impl Block {
     /// Carries `job` out now, if that takes no time. Answers whether it did;
     /// where not, nothing is lost if it is done all over again.
     fn try_at_once(&self, job: &Job) -> bool {
-        if !self.at_once {
+        if !self.at_once || self.disk.faults.is_some() {
             return false;
         }
         let (sulk, long) = match job.operation {
@@ -375,7 +387,10 @@ impl Job {
     /// Moves the bytes. Blocks as long as the file does.
     fn carry_out(self) {
         let memory = self.host.memory();
-        let (file, sections) = (&self.disk.file, self.sections.as_slice());
+        let spoilt = self.disk.faults.as_ref();
+        let spoilt = spoilt.map(|f| f.spoil(memory, &self.sections));
+        let sections = spoilt.as_deref().unwrap_or(&self.sections);
+        let file = &self.disk.file;
         let moved = match self.operation {
             Operation::Read => {
                 memory.read_file(file, self.offset, sections).ok()

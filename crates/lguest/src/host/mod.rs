@@ -35,6 +35,7 @@ use lg_host::state::MAX_VIEWS;
 use lg_host::turns::{self, Futex};
 use lg_switcher::mailbox::{HOSTS_TURN, LAUNCHERS_TURN, Mailbox, Request};
 use processes::Processes;
+pub(crate) use processes::too_many;
 use rustix::thread::futex;
 use state::Shared;
 use std::fmt;
@@ -222,7 +223,7 @@ impl Guest {
             .name("watcher".into())
             .stack_size(WATCHER_STACK)
             .spawn(move || watched.watch())
-            .map_err(RequestError::Start)?;
+            .map_err(|error| RequestError::Start(too_many(error)))?;
         *watcher = Some(thread);
         Ok(())
     }
