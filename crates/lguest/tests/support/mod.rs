@@ -17,6 +17,10 @@ use std::time::{Duration, Instant};
 
 pub(crate) mod processes;
 
+pub(crate) mod pty;
+
+pub(crate) mod random;
+
 /// How long anything may take before it counts as hanging. Far more than it
 /// needs, for a busy machine is no reason to fail.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -189,13 +193,13 @@ impl Drop for Running {
 }
 
 /// A stream that is read by a thread.
-struct Gathered {
+pub(crate) struct Gathered {
     bytes: Arc<(Mutex<Vec<u8>>, Condvar)>,
     reader: Option<JoinHandle<()>>,
 }
 
 impl Gathered {
-    fn from(stream: Option<impl Read + Send + 'static>) -> Self {
+    pub(crate) fn from(stream: Option<impl Read + Send + 'static>) -> Self {
         let bytes: Arc<(Mutex<Vec<u8>>, Condvar)> = Arc::default();
         let reader = stream.map(|mut stream| {
             let into = bytes.clone();
@@ -210,11 +214,11 @@ impl Gathered {
         Self { bytes, reader }
     }
 
-    fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.bytes.0.lock().unwrap()).into_owned()
     }
 
-    fn join(&mut self) -> String {
+    pub(crate) fn join(&mut self) -> String {
         if let Some(reader) = self.reader.take() {
             reader.join().unwrap();
         }
@@ -222,7 +226,7 @@ impl Gathered {
     }
 
     #[track_caller]
-    fn wait_for(
+    pub(crate) fn wait_for(
         &self,
         text: &str,
         times: usize,

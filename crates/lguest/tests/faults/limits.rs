@@ -1,0 +1,282 @@
+//! Limits: of descriptors, memory, processes, timers.
+//!
+//! Whatever there is too little of, the Launcher starts and works, or one line
+//! says what is missing. Never does it hang, panic, or leave anybody behind.
+
+use crate::support::processes::children;
+use crate::support::{
+    Finished, Running, Scratch, guests, is_here, lguest, questions, run, skip,
+    tool,
+};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// `command` under limits, as prlimit writes them.
+fn under(limits: &[&str], command: &Command) -> Command {
+    let mut limited = tool("prlimit");
+    limited.args(limits.iter().map(|limit| format!("--{limit}")));
+    limited.arg(command.get_program()).args(command.get_args());
+    limited
+}
+
+/// Runs it: it ends well, or with a line that is worth reading. Answers that
+/// line, or nothing.
+#[track_caller]
+fn works_or_says_why(command: &mut Command, typed: &[u8]) -> String {
+    let end = run(command, typed);
+    if end.status.code() == Some(0) {
+        assert_eq!(end.stderr, "", "{command:?}");
+        return String::new();
+    }
+    // Without room even for its libraries it is not ours to speak.
+    if end.status.code() == Some(127) {
+        return "(does not start)".into();
+    }
+    let Finished { stderr, .. } = &end;
+    assert!((121..=123).contains(&end.code()), "{command:?}: {end:?}");
+    assert!(stderr.starts_with("lguest: "), "{command:?}: {end:?}");
+    assert_eq!(stderr.lines().count(), 1, "{command:?}: {end:?}");
+    stderr.trim_end().to_owned()
+}
+
+/// What is typed to see that all works, programs included.
+const LINES: &[u8] = b"run primes 100\necho it works\npoweroff\n";
+
+/// Every one of `limits` is tried; the last must be enough. Answers all that
+/// was said.
+#[track_caller]
+fn from_too_little_to_enough(limits: &[String]) -> BTreeSet<String> {
+    let mut said = BTreeSet::new();
+    for (n, limit) in limits.iter().enumerate() {
+        let mut command = under(&[limit], &lguest());
+        let words = works_or_says_why(&mut command, LINES);
+        println!("{limit}: {words}");
+        let enough = n + 1 == limits.len();
+        assert!(!enough || words.is_empty(), "{limit}: {words}");
+        said.insert(words);
+    }
+    said
+}
+
+fn is_limited(test: &str) -> bool {
+    let here = is_here("prlimit");
+    if !here {
+        skip(test, "there is no prlimit");
+    }
+    here
+}
+
+#[test]
+fn descriptors() {
+    if !is_limited("descriptors") {
+        return;
+    }
+    let limits: Vec<_> = (3..34).map(|n| format!("nofile={n}")).collect();
+    let said = from_too_little_to_enough(&limits);
+    let reason = "(os error 24)";
+    assert!(said.iter().any(|words| words.contains(reason)), "{said:?}");
+}
+
+#[test]
+fn address_space() {
+    if !is_limited("address_space") {
+        return;
+    }
+    let mb = [8, 16, 24, 32, 96, 1024];
+    let limits = mb.map(|mb| format!("as={}", mb << 20));
+    let said = from_too_little_to_enough(&limits);
+    let reason = "MB of memory for the guest: Cannot allocate memory";
+    assert!(said.iter().any(|words| words.contains(reason)), "{said:?}");
+}
+
+#[test]
+fn what_is_locked_dumped_or_private_and_how_deep_a_stack_is() {
+    let test = "what_is_locked_dumped_or_private_and_how_deep_a_stack_is";
+    if !is_limited(test) {
+        return;
+    }
+    for limits in [
+        ["memlock=0", "core=0"],
+        ["memlock=0", "core=unlimited"],
+        ["rss=1", "msgqueue=0"],
+        ["nice=0", "rtprio=0"],
+        ["stack=262144", "data=67108864"],
+    ] {
+        let mut command = under(&limits, &lguest());
+        assert_eq!(works_or_says_why(&mut command, LINES), "", "{limits:?}");
+    }
+    let limits = [256, 512, 1024, 2048, 4096, 8192, 16384, 65536];
+    let limits = limits.map(|kb| format!("data={}", kb << 10));
+    let said = from_too_little_to_enough(&limits);
+    let reason = "cannot map the guest's memory";
+    assert!(said.iter().any(|words| words.contains(reason)), "{said:?}");
+    let riddle = "Broken pipe";
+    assert!(!said.iter().any(|words| words.contains(riddle)), "{said:?}");
+}
+
+#[test]
+fn timers() {
+    if !is_limited("timers") {
+        return;
+    }
+    let mut command = under(&["sigpending=0"], &lguest());
+    let said = works_or_says_why(&mut command, LINES);
+    assert!(said.contains("cannot have a timer"), "{said}");
+}
+
+/// Somebody without any rights, and without any processes.
+const NOBODY: &str = "54321";
+
+/// A copy of `program` where anybody may use it.
+fn copy(scratch: &Scratch, program: &Path) -> PathBuf {
+    let copy = scratch.path(program.file_name().unwrap().to_str().unwrap());
+    std::fs::copy(program, &copy).unwrap();
+    copy
+}
+
+/// `command`, by somebody who may have that many processes and threads.
+fn with_processes(count: usize, command: &Command) -> Command {
+    let mut limited = tool("setpriv");
+    limited.args(["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups"]);
+    limited.args(["--bounding-set=-all", "--inh-caps=-all"]);
+    let command = under(&[&format!("nproc={count}")], command);
+    limited.arg(command.get_program()).args(command.get_args());
+    limited
+}
+
+#[test]
+fn processes() {
+    if !rustix::process::geteuid().is_root() {
+        return skip("processes", "not root: others count, too");
+    }
+    if !is_here("prlimit") || !is_here("setpriv") {
+        return skip("processes", "there is no prlimit or no setpriv");
+    }
+    let scratch = Scratch::new("processes");
+    let program = copy(&scratch, Path::new(env!("CARGO_BIN_EXE_lguest")));
+    let mut said = BTreeSet::new();
+    for count in 1..14 {
+        let mut command = with_processes(count, &Command::new(&program));
+        let words = works_or_says_why(&mut command, b"echo hello\npoweroff\n");
+        println!("{count}: {words}");
+        assert!(count < 13 || words.is_empty(), "{words}");
+        said.insert(words);
+    }
+    let reason = "more processes";
+    assert!(said.iter().any(|words| words.contains(reason)), "{said:?}");
+    // A Guest with forty page directories gets along with fewer processes.
+    let kernel = copy(&scratch, &questions());
+    let mut command = Command::new(&program);
+    command.args(["run", "--memory=16", "--kernel"]).arg(kernel);
+    command.arg("--append=ask=forty_directories");
+    let many = run(&mut with_processes(100, &command), b"").ends_well(0);
+    for count in [8, 10, 12, 20] {
+        let few = run(&mut with_processes(count, &command), b"");
+        assert_eq!(few.ends_well(0).stdout, many.stdout, "{count}");
+    }
+}
+
+#[test]
+fn descriptors_for_a_guest_with_many_page_directories() {
+    let test = "descriptors_for_a_guest_with_many_page_directories";
+    if !is_limited(test) {
+        return;
+    }
+    let mut command = lguest();
+    command
+        .args(["run", "--memory=16", "--kernel"])
+        .arg(questions());
+    command.arg("--append=ask=forty_directories");
+    let many = run(&mut command, b"").ends_well(0).stdout;
+    for count in [30, 34, 40, 50] {
+        let limit = format!("nofile={count}");
+        let mut command = under(&[&limit], &command);
+        let guest = Running::start(&mut command);
+        // Nobody who could not be watched is left beside those that are.
+        let pid = guest.pid();
+        let end = guest.finish().ends_well(0);
+        assert_eq!(end.stdout, many, "{count}");
+        assert!(children(pid).is_empty());
+    }
+}
+
+/// A group of processes with little memory; gone when dropped.
+struct Group(PathBuf);
+
+impl Group {
+    /// `None` where there cannot be one.
+    fn new(bytes: usize) -> Option<Self> {
+        let own = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+        let place = |line: &str| {
+            let mut parts = line.splitn(3, ':');
+            let controllers = parts.nth(1)?;
+            let path = parts.next()?.trim_start_matches('/');
+            let (root, limit) = match controllers {
+                "" => ("/sys/fs/cgroup", "memory.max"),
+                "memory" => ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
+                _ => return None,
+            };
+            let name = format!("lguest-test-{}", std::process::id());
+            let group = Path::new(root).join(path).join(name);
+            std::fs::create_dir(&group).ok()?;
+            let group = Self(group);
+            std::fs::write(group.0.join(limit), bytes.to_string()).ok()?;
+            Some(group)
+        };
+        own.lines().find_map(place)
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // The dead are buried a moment later.
+        for _ in 0..100 {
+            if std::fs::remove_dir(&self.0).is_ok() {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    }
+}
+
+#[test]
+fn memory_that_the_machine_does_not_have() {
+    let test = "memory_that_the_machine_does_not_have";
+    let Some(group) = Group::new(48 << 20) else {
+        return skip(test, "no group of processes can be made");
+    };
+    let scratch = Scratch::new("pressure");
+    let disk = scratch.file("disk", &[0; 64 * 512]);
+    let initrd = scratch.file("initrd", &vec![0x55; 100 << 20]);
+    // As Launcher: it fills the Guest's memory before anything runs. As
+    // view: the Guest fills it.
+    for words in [
+        format!("run --memory 256M --initrd {}", initrd.display()),
+        format!("run --memory 256M --disk {}", disk.display()),
+    ] {
+        let mut command = Command::new("sh");
+        let script = "echo $$ > \"$1/cgroup.procs\"; shift; exec \"$@\"";
+        command.args(["-c", script, "sh"]).arg(&group.0);
+        command.arg(env!("CARGO_BIN_EXE_lguest"));
+        command.args(words.split_whitespace());
+        let mut guest = Running::start(&mut command);
+        guest.type_in(b"run primes 1000\necho it works\npoweroff\n");
+        let pid = guest.pid();
+        let end = guest.finish();
+        println!("{words}: {end:?}");
+        // Who is killed is the machine's choice; the others go, too.
+        match end.status.code() {
+            None => assert_eq!(end.signal(), Some(libc::SIGKILL)),
+            Some(0) => assert!(end.stdout.contains("\nit works")),
+            Some(code) => {
+                assert_eq!(code, 122, "{end:?}");
+                assert!(end.stderr.contains("SIGKILL"), "{end:?}");
+            }
+        }
+        for child in children(pid) {
+            child.wait_until_gone();
+        }
+    }
+    assert!(guests().exists());
+}

@@ -1,0 +1,186 @@
+//! Signals at moments when nobody expects them, and processes that stand.
+
+use crate::support::processes::{Process, children};
+use crate::support::pty::Session;
+use crate::support::random::Random;
+use crate::support::{Running, lguest, lguest_with};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// What a user ends things with.
+const ENDING: [i32; 4] =
+    [libc::SIGTERM, libc::SIGINT, libc::SIGQUIT, libc::SIGHUP];
+
+/// A session at its prompt, and its processes.
+fn session() -> (Session, Vec<Process>) {
+    let session = Session::start(&lguest());
+    session.wait_for("lguest> ");
+    let children = children(session.run.id());
+    (session, children)
+}
+
+fn all_gone(children: &[Process]) {
+    children.iter().for_each(|child| child.wait_until_gone());
+}
+
+#[test]
+fn a_signal_at_any_moment_of_the_start_or_the_run() {
+    // Who is ended by SIGQUIT writes a core; not here.
+    let none = rustix::process::Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    rustix::process::setrlimit(rustix::process::Resource::Core, none).unwrap();
+    let mut random = Random::new(1);
+    for n in 0..32 {
+        let signal = random.one_of(&ENDING);
+        let session = Session::start(&lguest());
+        std::thread::sleep(random.up_to_ms(40));
+        let children = children(session.run.id());
+        session.signal(signal);
+        let end = session.finish();
+        // Before there is a Guest, a signal does what it always does.
+        let early = end.signal() == Some(signal);
+        assert!(early || end.code() == 128 + signal, "{n}: {end:?}");
+        let word = ["HUP", "INT", "QUIT"].get(signal as usize - 1);
+        let word = format!("lguest: ended by SIG{}", word.unwrap_or(&"TERM"));
+        assert!(early || end.stdout.contains(&word), "{n}: {end:?}");
+        all_gone(&children);
+    }
+}
+
+#[test]
+fn two_signals_at_once_and_sigcont_behind_leave_no_raw_terminal() {
+    // Whoever ends a job that may be stopped sends SIGCONT right behind.
+    let mut random = Random::new(2);
+    for n in 0..20 {
+        let (session, children) = session();
+        session.signal(libc::SIGTERM);
+        let second = random.one_of(&[libc::SIGCONT, libc::SIGTERM]);
+        let (start, time) = (Instant::now(), random.up_to_ms(8));
+        while start.elapsed() < time {
+            session.signal(second);
+        }
+        // `finish` looks at the terminal.
+        let end = session.finish();
+        assert_eq!(end.code(), 143, "{n}: {end:?}");
+        let said = end.stdout.matches("lguest: ended by SIGTERM").count();
+        assert_eq!(said, 1, "{n}: {end:?}");
+        all_gone(&children);
+    }
+}
+
+#[test]
+fn signals_that_were_ignored_at_the_start_stay_ignored() {
+    // As nohup does, and a shell without job control behind its `&`.
+    let mut command = Command::new("sh");
+    command
+        .arg("-c")
+        .arg("trap '' HUP INT QUIT; exec \"$0\" run");
+    command.arg(env!("CARGO_BIN_EXE_lguest"));
+    let mut guest = Running::start(&mut command);
+    guest.wait_for("lguest> ");
+    for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT] {
+        guest.signal(signal);
+    }
+    guest.type_in(b"echo still here\n");
+    guest.wait_for("\nstill here");
+    guest.signal(libc::SIGTERM);
+    assert_eq!(guest.finish().code(), 143);
+}
+
+#[test]
+fn a_guest_that_stands_can_be_ended() {
+    for n in 0..2 {
+        // A view that is stopped takes neither input nor kicks.
+        let (session, all) = session();
+        all[1].signal(libc::SIGSTOP);
+        session.signal(libc::SIGTERM);
+        session.ends(143);
+        all_gone(&all);
+
+        let (mut session, all) = self::session();
+        all[1].signal(libc::SIGSTOP);
+        if n == 1 {
+            // What it has not taken stands before the keys that count.
+            session.type_in(&b"echo nobody takes this\r".repeat(100));
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        session.type_three_interrupts();
+        session.ends(130);
+        all_gone(&all);
+    }
+}
+
+#[test]
+fn a_guest_that_stands_lets_its_launcher_be_stopped() {
+    let (session, all) = session();
+    all[1].signal(libc::SIGSTOP);
+    session.signal(libc::SIGTSTP);
+    session.wait_until(Session::is_stopped);
+    assert!(session.terminal.is_as_before());
+    session.signal(libc::SIGCONT);
+    session.wait_until(|s| !s.terminal.is_as_before());
+    session.signal(libc::SIGTERM);
+    session.ends(143);
+    all_gone(&all);
+}
+
+#[test]
+fn a_nursery_that_stands_holds_up_no_end() {
+    for by_key in [false, true] {
+        let (mut session, all) = session();
+        all[0].signal(libc::SIGSTOP);
+        // A program has a page directory of its own, and so wants a view.
+        session.type_in(b"run primes 1000\r");
+        std::thread::sleep(Duration::from_millis(100));
+        let start = Instant::now();
+        if by_key {
+            session.type_three_interrupts();
+            session.ends(130);
+        } else {
+            session.signal(libc::SIGTERM);
+            session.ends(143);
+        }
+        // Far sooner than when patience ends.
+        assert!(start.elapsed() < Duration::from_secs(4));
+        all_gone(&all);
+    }
+}
+
+#[test]
+fn a_nursery_that_stood_goes_on() {
+    let (mut session, all) = session();
+    all[0].signal(libc::SIGSTOP);
+    session.type_in(b"run primes 1000\r");
+    std::thread::sleep(Duration::from_millis(100));
+    all[0].signal(libc::SIGCONT);
+    session.wait_for("168");
+    session.type_in(b"poweroff 3\r");
+    session.ends(3);
+}
+
+#[test]
+fn a_storm_of_sigcont_costs_no_input() {
+    let mut guest = Running::start(&mut lguest_with("run"));
+    guest.wait_for("lguest> ");
+    let launcher = Process::find(guest.pid()).unwrap();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) && launcher.lives() {
+                launcher.signal(libc::SIGCONT);
+                std::thread::sleep(Duration::from_micros(20));
+            }
+        });
+        for n in 0..40 {
+            guest.type_in(&b"echo a line of some length\n".repeat(20));
+            guest.type_in(format!("echo part {n}.\n").as_bytes());
+            guest.wait_for(&format!("\npart {n}."));
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    guest.type_in(b"poweroff\n");
+    guest.finish().ends_well(0);
+}
