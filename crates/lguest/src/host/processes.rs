@@ -146,9 +146,8 @@ impl Processes {
         let nursery = lock(&self.pids)[0];
         let coming = if self.cells.is_some() { 3 } else { 1 };
         let room = || pidfd_open(nursery, PidfdFlags::empty());
-        let mut room = (0..coming)
-            .map(|_| room())
-            .collect::<Result<Vec<_>, _>>()?;
+        let mut room =
+            (0..coming).map(|_| room()).collect::<Result<Vec<_>, _>>()?;
         let asked = command.write_all(&slot.to_ne_bytes());
         asked.map_err(|_| self.end_of_nursery())?;
         let (mut view, mut cell) = (None, None);
