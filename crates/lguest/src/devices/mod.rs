@@ -74,8 +74,8 @@ pub trait Device: Send {
 
     /// The Guest sends the `lguest_dma` at physical address `dma` to `key`,
     /// which lies in this device's page. The Guest stands still meanwhile, so
-    /// this must not wait for anything: see [`Self::slow_output`]. Answers what belongs in the sender's
-    /// `used_len`; the caller writes it.
+    /// this must not wait for anything: see [`Self::slow_output`]. Answers
+    /// what belongs in the sender's `used_len`; the caller writes it.
     ///
     /// # Errors
     ///
