@@ -122,7 +122,7 @@ fn limits_are_felt() {
     let found = without(|| {
         let hard = getrlimit(Resource::Nofile).maximum;
         let few = Rlimit {
-            current: Some(40),
+            current: Some(10),
             maximum: hard,
         };
         setrlimit(Resource::Nofile, few)?;

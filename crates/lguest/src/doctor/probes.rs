@@ -254,8 +254,8 @@ fn seccomp() -> Finding {
 }
 
 fn descriptors() -> Finding {
-    /// Views' descriptors are moved out of the way, which takes so many.
-    const NEEDED: u64 = 80;
+    /// Fewer are too few for a console alone.
+    const NEEDED: u64 = 20;
     const PLENTY: u64 = 256;
     let limit = getrlimit(Resource::Nofile).current;
     let cure = "raise it (`ulimit -n 1024`)";
@@ -267,7 +267,8 @@ fn descriptors() -> Finding {
         ),
         Some(limit) if limit < PLENTY => Finding::degraded(
             format!("{limit} descriptors"),
-            "a network of many guests may not find enough",
+            "a network of many guests, or a guest with many page \
+             directories, may not find enough",
             cure,
         ),
         Some(limit) => Finding::ok(format!("{limit} descriptors")),
