@@ -720,9 +720,12 @@ static uint32_t turned(uint32_t x, int by)
 	return x >> by | x << (32 - by);
 }
 
+// Instead of moving all eight words at every step, their names move.
+#define V(k) v[((k) - i) & 7]
+
 static void sha_block(const unsigned char *bytes)
 {
-	uint32_t w[64], v[8], sum, one, e, a;
+	uint32_t w[64], v[8], a, e;
 
 	for (int i = 0; i < 16; i++, bytes += 4)
 		w[i] = (uint32_t)bytes[0] << 24 | bytes[1] << 16
@@ -736,16 +739,13 @@ static void sha_block(const unsigned char *bytes)
 	}
 	memcpy(v, sha_state, sizeof v);
 	for (int i = 0; i < 64; i++) {
-		a = v[0];
-		e = v[4];
-		one = v[7] + sha_keys[i] + w[i] + ((e & v[5]) ^ (~e & v[6]))
-		    + (turned(e, 6) ^ turned(e, 11) ^ turned(e, 25));
-		sum = ((a & v[1]) ^ (a & v[2]) ^ (v[1] & v[2]))
-		    + (turned(a, 2) ^ turned(a, 13) ^ turned(a, 22));
-		for (int j = 7; j > 0; j--)
-			v[j] = v[j - 1];
-		v[4] += one;
-		v[0] = one + sum;
+		a = V(0);
+		e = V(4);
+		V(7) += sha_keys[i] + w[i] + ((e & V(5)) ^ (~e & V(6)))
+		      + (turned(e, 6) ^ turned(e, 11) ^ turned(e, 25));
+		V(3) += V(7);
+		V(7) += ((a & V(1)) ^ (a & V(2)) ^ (V(1) & V(2)))
+		      + (turned(a, 2) ^ turned(a, 13) ^ turned(a, 22));
 	}
 	for (int i = 0; i < 8; i++)
 		sha_state[i] += v[i];
