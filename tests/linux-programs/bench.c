@@ -65,7 +65,7 @@
 // How long a row may take, and into how many pieces that is cut. Pieces are
 // short so that some of them are not interrupted by anybody.
 static double budget = 80e6;
-enum { PIECES = 32, MOST_PIECES = 64, SHORTEST = 1000000 };
+enum { PIECES = 64, MOST_PIECES = 128, SHORTEST = 1000000 };
 
 // The name of the row that is measured, for whoever has to say why not.
 static const char *row_name;
