@@ -57,8 +57,7 @@ pub(super) fn measure(
             }
             for row in ROWS {
                 for (megabytes, subject) in &mut subjects {
-                    let suffix =
-                        format!(", {megabytes} MB, {processes} processes");
+                    let suffix = format!(", {megabytes} MB, {processes} alive");
                     subject.ask(TITLE, row, &suffix, results);
                 }
             }

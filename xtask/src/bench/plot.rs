@@ -9,7 +9,7 @@ use super::results::{Results, Row, System};
 use std::fmt::Write;
 
 const WIDTH: f64 = 900.0;
-const LABELS: f64 = 190.0;
+const LABELS: f64 = 220.0;
 const NUMBERS: f64 = 70.0;
 const BAR: f64 = 11.0;
 const GAP: f64 = 7.0;
@@ -207,6 +207,6 @@ mod tests {
         assert!(picture.contains("a &amp; b") && picture.contains(">2.00<"));
         assert!(picture.contains("pipe") && !picture.contains("alone"));
         // From the middle of the scale to its end.
-        assert!(picture.contains("x=\"510.0\" y=\"86\" width=\"320.0\""));
+        assert!(picture.contains("x=\"525.0\" y=\"86\" width=\"305.0\""));
     }
 }
