@@ -161,20 +161,23 @@ pub fn list(input: &mut Input<'_>) -> Dma {
         used_len: u32::from(input.byte() == 0xFF),
         ..Dma::default()
     };
-    let count = input.below(17) as usize;
+    // Long lists are seldom right.
+    let count = match input.byte() {
+        n @ 0..192 => usize::from(n % 5),
+        n => usize::from(n % 17),
+    };
     for i in 0..count {
         dma.addr[i] = address(input);
-        dma.len[i] = match input.byte() {
-            n @ 0..128 => u16::from(n) * 4,
-            n @ 128..224 => 512 * u16::from(n % 9),
+        let left = PAGE_SIZE - dma.addr[i] % PAGE_SIZE;
+        let len = match input.byte() {
+            // Inside its page, if there is one.
+            n @ 0..160 => left.min(4 * u32::from(n)),
+            n @ 160..208 => 512 * u32::from(n % 9),
             // To the end of its page, or a little less or more.
-            n @ 224..244 => {
-                let left = PAGE_SIZE - dma.addr[i] % PAGE_SIZE;
-                let len = left + u32::from(n - 224);
-                u16::try_from(len.saturating_sub(10)).unwrap_or(u16::MAX)
-            }
-            _ => input.half(),
+            n @ 208..240 => (left + u32::from(n - 208)).saturating_sub(16),
+            _ => u32::from(input.half()),
         };
+        dma.len[i] = u16::try_from(len).unwrap_or(u16::MAX);
     }
     dma
 }

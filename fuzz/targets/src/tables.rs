@@ -115,7 +115,8 @@ fn step(machine: &mut Machine<'_>, input: &mut Input<'_>) -> Result<(), Kill> {
         // So many that nobody can take note of each.
         8 => {
             let (first, entry) = (page(input), entry(input));
-            for n in 0..input.below(64) * 6 {
+            // Downwards, so that pages in use are the last ones.
+            for n in (0..input.below(8) * 64).rev() {
                 let page = (first + n) % ENTRIES;
                 machine.set_word(user_table + page * 4, entry);
                 machine.call(RawCall {
