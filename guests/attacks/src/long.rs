@@ -187,6 +187,10 @@ unsafe extern "C" {
     static long_routines: u8;
 }
 
+/// The numbers of two routines.
+pub(crate) const POKE: u64 = 2;
+pub(crate) const SCRIBBLE: u64 = 12;
+
 /// Bytes from one small routine to the next.
 const ROUTINE_SIZE: u64 = 16;
 

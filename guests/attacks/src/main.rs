@@ -26,9 +26,14 @@ mod lab;
 
 mod flags;
 mod long;
+mod race;
 mod script;
 mod selectors;
 
+use lab::memory::{peek, va};
+use lab::space::{KERNEL_PAGE, first};
+use lg_abi::device::{DeviceDescriptor, LGUEST_MAX_DEVICES};
+use lg_abi::page::PAGE_SIZE;
 use lg_guest::boot::Boot;
 use lg_guest::command_line::CommandLine;
 use lg_guest::{power, println};
@@ -42,6 +47,7 @@ const ATTACKS: &[Attack] = &[
     ("script", script::run),
     ("selectors", selectors::run),
     ("flags", flags::run),
+    ("race", race::run),
 ];
 
 fn main(boot: &'static Boot) {
@@ -51,8 +57,26 @@ fn main(boot: &'static Boot) {
         panic!("no such attack: {name}");
     };
     lab::open();
+    map_devices(boot);
+    println!("begin");
     attack(boot);
     power::off(0);
+}
+
+/// Maps the descriptors and the devices' pages where memory would go on.
+fn map_devices(boot: &Boot) {
+    let map = |at: u32| first().set(va(at), at | KERNEL_PAGE);
+    map(boot.memory);
+    let mut end = boot.memory + PAGE_SIZE;
+    for n in 0..LGUEST_MAX_DEVICES as u32 {
+        let at = boot.memory + n * DeviceDescriptor::SIZE;
+        // Pages are in the high half of the second word.
+        let pages = peek(at + 4) >> 16;
+        for _ in 0..pages {
+            map(end);
+            end += PAGE_SIZE;
+        }
+    }
 }
 
 /// The number behind `name=` on the command line, in decimal or with `0x`.

@@ -29,8 +29,10 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// waiting for its own main thread after five seconds; that is not to happen.
 const STOPPING: Duration = Duration::from_secs(4);
 
-/// How long a Guest may be silent in a boot that is stopped for it.
+/// How long a Guest may be silent in a boot that is stopped for it, once it
+/// has begun to speak; before, it may not be there yet.
 const SILENCE: Duration = Duration::from_millis(700);
+const FIRST_SILENCE: Duration = Duration::from_secs(10);
 
 /// What the canary says, and how much of it has been read.
 const CANARY: &[u8] = b"the canary sings";
@@ -68,7 +70,7 @@ pub(crate) struct End {
 impl End {
     /// How many cases the Guest has survived, if it has survived all.
     pub(crate) fn survived(&self) -> Option<u64> {
-        let (_, rest) = self.shown.rsplit_once("\nsurvived ")?;
+        let (_, rest) = self.shown.rsplit_once("survived ")?;
         rest.split_once(' ')?.0.parse().ok()
     }
 
@@ -123,6 +125,11 @@ impl Arena {
             contents,
             boots: AtomicU64::new(0),
         }
+    }
+
+    /// A file of the test's own, which may change.
+    pub(crate) fn file(&self, name: &str, bytes: &[u8]) -> PathBuf {
+        self.scratch.file(name, bytes)
     }
 
     /// Boots the attacker and waits for its end; then looks around.
@@ -263,9 +270,14 @@ impl Terminal {
                 let _ = kill_process(pid, Signal::KILL);
                 panic!("it does not end ({stop:?}): {}", self.text());
             }
+            let patience = if self.shown.is_empty() {
+                FIRST_SILENCE
+            } else {
+                SILENCE
+            };
             if asked.is_none()
                 && stop != Stop::Never
-                && last.elapsed() > SILENCE
+                && last.elapsed() > patience
             {
                 asked = Some(Instant::now());
                 if stop == Stop::Signal {
@@ -318,6 +330,7 @@ impl Terminal {
 pub(crate) struct Innocent {
     guest: Running,
     asked: usize,
+    pinged: usize,
 }
 
 /// The one that is beside all attacks.
@@ -333,7 +346,11 @@ impl Innocent {
         command.args(["run", "--append=quiet"]).args(options);
         let guest = Running::start(&mut command);
         guest.wait_for("lguest> ");
-        Self { guest, asked: 0 }
+        Self {
+            guest,
+            asked: 0,
+            pinged: 0,
+        }
     }
 
     /// A little work, whose result is known: so many primes are below 5000.
@@ -342,6 +359,24 @@ impl Innocent {
         self.asked += 1;
         self.guest.type_in(b"run primes 5000\n");
         self.guest.wait_for_nth("result 669\r\n", self.asked);
+    }
+}
+
+impl Innocent {
+    /// Talks to 10.0.0.`host`. The first answers may be missing.
+    #[track_caller]
+    pub(crate) fn pings(&mut self, host: u32) {
+        for _ in 0..5 {
+            self.pinged += 1;
+            let ping = format!("ping 10.0.0.{host} 4\n");
+            self.guest.type_in(ping.as_bytes());
+            let said = self.guest.wait_for_nth(" of 4 answered", self.pinged);
+            let (before, _) = said.rsplit_once(" of 4 answered").unwrap();
+            if !before.ends_with('0') {
+                return;
+            }
+        }
+        panic!("nobody answers: {}", self.guest.printed());
     }
 }
 

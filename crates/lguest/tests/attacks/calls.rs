@@ -59,6 +59,19 @@ fn of_every_number_from_the_allowed_place() {
     sweep("system calls from the allowed place", &script);
 }
 
+/// From every place in the Host's code that could be taken for a system call.
+#[test]
+fn from_every_place() {
+    let places = view().sites.iter().copied();
+    let script: Vec<Record> = places
+        .flat_map(|at| {
+            let numbers = (0..NUMBERS).step_by(50).chain([9, 11, 13, 15, 157]);
+            numbers.map(move |nr| call(at, nr, hostile(nr)))
+        })
+        .collect();
+    sweep("system calls from every place", &script);
+}
+
 /// Every number by the 32-bit door, out of 64-bit code.
 #[test]
 fn by_the_32_bit_door() {

@@ -11,7 +11,7 @@ use lg_switcher::layout::GATES;
 const INTO_TEXT: u64 = 300;
 
 /// How many into the gates, in each of the ways.
-const INTO_GATES: u64 = 150;
+const INTO_GATES: u64 = 60;
 
 /// Something in every register: pointers into the Guest and into the Host.
 fn registers(n: u64) -> Long {

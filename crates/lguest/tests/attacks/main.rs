@@ -22,10 +22,13 @@ mod target;
 
 mod calls;
 mod code;
+mod devices;
 mod frames;
 mod hypercalls;
 mod inside;
 mod jumps;
+mod lan;
 mod maps;
+mod races;
 mod tables;
 mod unstoppable;

@@ -127,9 +127,16 @@ impl<'a> Sweep<'a> {
                 without_numbers(reason)
             };
             *reasons.entry(told).or_default() += 1;
-            let last = end.last().unwrap_or_else(|| {
-                panic!("{}: it ended too early: {end:?}", self.name)
-            });
+            let Some(last) = end.last() else {
+                // Whoever writes everywhere may die before the first case.
+                assert!(
+                    self.forges,
+                    "{}: it ended too early: {end:?}",
+                    self.name
+                );
+                ends.push(end);
+                break;
+            };
             assert!(last >= next, "{end:?}");
             cases += self.cases(next, last + 1);
             next = last + 1;

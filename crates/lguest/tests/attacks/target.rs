@@ -9,6 +9,9 @@ use std::sync::OnceLock;
 /// RAM, the page of descriptors, and the disk's.
 pub(crate) const LIMIT: u32 = (16 << 20) + 2 * 4096;
 
+/// The disk's page, which is its key.
+pub(crate) const DISK: u32 = LIMIT - 4096;
+
 /// Memory that the attacker has left empty, and where its kernel sees it.
 pub(crate) const EMPTY: u32 = 0xE_0000;
 pub(crate) const EMPTY_VA: u64 = 0xC000_0000 + EMPTY as u64;
@@ -21,6 +24,8 @@ pub(crate) struct View {
     pub(crate) image: Range<u64>,
     /// The `syscall` that is allowed; a `ret` follows.
     pub(crate) syscall: u64,
+    /// Every `syscall` in its code, meant as one or not.
+    pub(crate) sites: Vec<u64>,
     /// `mov $rt_sigreturn, %eax; syscall`.
     pub(crate) restorer: u64,
 }
@@ -77,12 +82,17 @@ impl View {
             found.map(|at| text.start + at as u64)
         };
         let restorer = find(&[0xB8, 15, 0, 0, 0, 0x0F, 0x05])?;
-        let syscall = find(&[0x0F, 0x05, 0xC3])?;
+        // mov 8(%rsp), %r9; syscall; ret
+        let syscall = find(&[0x4C, 0x8B, 0x4C, 0x24, 8, 0x0F, 0x05, 0xC3])? + 5;
+        let sites = code.windows(2).enumerate();
+        let sites = sites.filter(|(_, w)| *w == [0x0F, 0x05]);
+        let sites = sites.map(|(at, _)| text.start + at as u64).collect();
         Some(Self {
             text,
             image: first..last,
             syscall,
             restorer,
+            sites,
         })
     }
 }
