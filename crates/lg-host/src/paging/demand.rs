@@ -105,7 +105,9 @@ impl Host<'_> {
     /// costs.
     fn map_linear(&mut self, va: GuestVirt) -> Result<bool, Kill> {
         let index = directory_index(va.0);
-        if self.vm.slow_paths.get() & path::LINEAR != 0 {
+        if self.vm.slow_paths.get() & path::LINEAR != 0
+            || self.view.is_cramped()
+        {
             return Ok(false);
         }
         let pages = self.linear_pages(index)?;

@@ -74,6 +74,11 @@ pub struct ViewMemory {
     linear: [u16; DIRECTORIES],
 }
 
+/// Once there was no room, so many faults are answered with a page each. Where
+/// there is room for one piece of 4 MiB and not for two, code in one and data in
+/// the other would drop each other for ever.
+const CRAMPED: u32 = 1000;
+
 /// What a view maps, and for whom.
 pub struct View<'a> {
     slot: usize,
@@ -83,6 +88,8 @@ pub struct View<'a> {
     kick_seen: u32,
     last_fault: GuestVirt,
     spurious: u32,
+    /// For how many faults to come there is no room for large mappings.
+    cramped: u32,
     /// The address space of user code, unless we are working on it.
     cell: Option<Cell<'a>>,
     /// `memory` is the cell's.
@@ -101,6 +108,7 @@ impl<'a> View<'a> {
             kick_seen: 0,
             last_fault: GuestVirt(0),
             spurious: 0,
+            cramped: 0,
             cell: None,
             in_cell: false,
         }
@@ -246,6 +254,13 @@ impl<'a> View<'a> {
         self.kick_seen != kick
     }
 
+    /// Whether there has been no room lately; asked once a fault.
+    pub(super) fn is_cramped(&mut self) -> bool {
+        let cramped = self.cramped > 0;
+        self.cramped = self.cramped.saturating_sub(1);
+        cramped
+    }
+
     /// The last address that faulted.
     pub(crate) fn last_fault(&self) -> GuestVirt {
         self.last_fault
@@ -317,6 +332,7 @@ impl Host<'_> {
         for room in [(0, 0), (0, kernel), (0, SWITCHER_INDEX)] {
             if room.1 != 0 {
                 self.vm.counters.overflows.count();
+                self.view.cramped = CRAMPED;
                 self.drop_everything(room.0, room.1)?;
             }
             match self.mapper.map(va, pa, pages, access) {

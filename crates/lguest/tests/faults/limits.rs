@@ -201,6 +201,38 @@ fn descriptors_for_a_guest_with_many_page_directories() {
     }
 }
 
+#[test]
+fn room_for_mappings() {
+    let test = "room_for_mappings";
+    if !is_limited(test) {
+        return;
+    }
+    // Too little address space stands for too many mappings: for the Host,
+    // mmap fails in the same way. It drops what it has mapped and goes on.
+    let mut command = lguest();
+    command
+        .args(["run", "--memory=16", "--kernel"])
+        .arg(questions());
+    command.arg("--append=ask=forty_directories");
+    let plain = run(&mut command, b"").ends_well(0).stdout;
+    let scratch = Scratch::new("room");
+    let mut overflowed = false;
+    for mb in 24..40 {
+        let stats = scratch.path("stats");
+        let mut command = under(&[&format!("as={}", mb << 20)], &command);
+        command.arg(format!("--stats={}", stats.display()));
+        let end = run(&mut command, b"");
+        let stats = std::fs::read_to_string(&stats).unwrap_or_default();
+        if end.status.code() == Some(0) {
+            assert_eq!(end.stdout, plain, "{mb} MB");
+            overflowed |= stats.contains("\"overflows\"");
+        } else {
+            assert!(end.stderr.starts_with("lguest: "), "{mb} MB: {end:?}");
+        }
+    }
+    assert!(overflowed, "never was there too little");
+}
+
 /// A group of processes with little memory; gone when dropped.
 struct Group(PathBuf);
 
