@@ -82,7 +82,7 @@ pub fn run(
 
 /// Ends a process and everything that it has started, the oldest first, so
 /// that nobody sees a child die and starts another.
-fn end_all_of(process: u32) {
+pub(crate) fn end_all_of(process: u32) {
     let mut all = vec![process];
     let mut next = 0;
     while let Some(&parent) = all.get(next) {

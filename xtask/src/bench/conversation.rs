@@ -4,6 +4,7 @@
 //! goes in, and lines come out until one says that this was all. Everything
 //! has an end to its patience, for a guest may be stuck.
 
+use crate::program::end_all_of;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::Path;
@@ -137,7 +138,10 @@ impl Conversation {
 
 impl Drop for Conversation {
     fn drop(&mut self) {
-        let _ = self.child.kill();
+        // User Mode Linux leaves processes behind, if only the first is ended.
+        if matches!(self.child.try_wait(), Ok(None)) {
+            end_all_of(self.child.id());
+        }
         let _ = self.child.wait();
     }
 }
@@ -172,6 +176,24 @@ mod tests {
         assert_eq!(shell.ask("x", PATIENCE).unwrap(), ["x 1", "2"]);
         let stuck = shell.wait_for("3", Duration::from_millis(50));
         assert_eq!(stuck.unwrap_err(), "no \"3\" in 50ms");
+    }
+
+    #[test]
+    fn nothing_is_left_behind() {
+        let mut shell = shell("sleep 60 & echo $!; wait");
+        let (child, _) = shell.wait_for("\n", PATIENCE).unwrap();
+        drop(shell);
+        // Gone, or dead and not yet buried; a busy machine takes its time.
+        let path = format!("/proc/{child}/stat");
+        let lives = || {
+            let status = std::fs::read_to_string(&path);
+            status.is_ok_and(|status| !status.contains(") Z "))
+        };
+        let start = Instant::now();
+        while lives() && start.elapsed() < PATIENCE {
+            thread::sleep(Duration::from_millis(20));
+        }
+        assert!(!lives(), "{child}");
     }
 
     #[test]
