@@ -32,3 +32,4 @@ mod maps;
 mod races;
 mod tables;
 mod unstoppable;
+mod users;
