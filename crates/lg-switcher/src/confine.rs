@@ -10,6 +10,7 @@
 
 use crate::keeper;
 use crate::layout;
+use crate::signals;
 use crate::syscall::nr;
 use lg_abi::page::{DIRECTORY_SPAN, PAGE_SIZE, SWITCHER_ADDR};
 use lg_host::address::as_word;
@@ -175,6 +176,10 @@ pub fn filter(facts: &Facts) -> Filter {
     f.when(as_word(nr::CLOCK_GETTIME), |f| {
         f.require_narrow(0);
         f.load(argument(0));
+        if let Some(cell) = &facts.cell {
+            let clock = keeper::clock_of(cell.process);
+            f.when(clock, |f| f.end(verdict::ALLOW));
+        }
         f.require_at_most(1);
         f.end(verdict::ALLOW);
     });
@@ -185,11 +190,13 @@ pub fn filter(facts: &Facts) -> Filter {
     f.when(as_word(nr::RT_SIGPROCMASK), |f| f.end(verdict::ALLOW));
     f.when(as_word(nr::EXIT_GROUP), |f| f.end(verdict::ALLOW));
     if let Some(cell) = &facts.cell {
-        let kick = u64::from(crate::signals::KICK_SIGNAL.cast_unsigned());
+        let signals = [signals::KICK_SIGNAL, signals::FORCE_SIGNAL];
         f.when(as_word(nr::TGKILL), |f| {
             f.require_wide(argument(0), u64::from(cell.process));
             f.require_wide(argument(1), u64::from(cell.process));
-            f.require_wide(argument(2), kick);
+            f.require_narrow(2);
+            f.load(argument(2));
+            f.require_one_of(signals.map(i32::cast_unsigned));
             f.end(verdict::ALLOW);
         });
     }

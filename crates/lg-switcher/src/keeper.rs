@@ -13,14 +13,14 @@ use crate::cell::{self, CLONE_FILES, CLONE_PARENT};
 use crate::entry;
 use crate::layout::{CELL, CellPages, MAX_COMMANDS};
 use crate::mapper::Mmap;
-use crate::signals::KICK_SIGNAL;
+use crate::signals::{FORCE_SIGNAL, KICK_SIGNAL};
 use crate::syscall::{call, errno, nr};
-use crate::world::state;
+use crate::world::{CLOCK_MONOTONIC, arm, nanoseconds, state};
 use core::arch::{asm, global_asm};
 use core::cell::UnsafeCell;
 use core::sync::atomic::Ordering;
 use lg_abi::page::{PAGE_SHIFT, PAGE_SIZE};
-use lg_host::address::{GuestPhys, GuestVirt};
+use lg_host::address::{GuestPhys, GuestVirt, as_word};
 use lg_host::emulate::{EFLAGS_FIXED, EFLAGS_NT, EFLAGS_RF, EFLAGS_USABLE};
 use lg_host::run::Event;
 use lg_host::state::Registers;
@@ -175,6 +175,20 @@ struct Keeper {
     process: usize,
     /// The bits of MXCSR that there are.
     mxcsr_mask: u32,
+    /// The view's timer.
+    timer: u32,
+}
+
+/// How soon a cell is kicked again that has not answered, in nanoseconds.
+const KICK_AGAIN: u64 = 10_000_000;
+
+/// How long a cell may work and not answer. It does not take it a hundredth of
+/// that, however long it has to wait for the processor.
+const PATIENCE: u64 = 30_000_000;
+
+/// The clock that tells how long a process has worked.
+pub(crate) const fn clock_of(process: u32) -> u32 {
+    !process << 3 | 2
 }
 
 struct TheKeeper(UnsafeCell<Option<Keeper>>);
@@ -196,7 +210,10 @@ pub(crate) struct Made {
 
 /// Makes a cell for this view, which is not confined yet. Blocks until it is
 /// ready.
-pub(crate) fn start(launcher: Result<usize, i32>) -> Result<Made, i32> {
+pub(crate) fn start(
+    launcher: Result<usize, i32>,
+    timer: u32,
+) -> Result<Made, i32> {
     const PROT_READ_WRITE: usize = 3;
     const MAP_SHARED_FIXED_ANONYMOUS: usize = 0x31;
     let arguments = [
@@ -225,6 +242,7 @@ pub(crate) fn start(launcher: Result<usize, i32>) -> Result<Made, i32> {
         cell: Standing::first(listeners[0] as usize)?,
         process,
         mxcsr_mask: mxcsr_mask(),
+        timer,
     };
     // SAFETY: the only use, and nobody else has looked yet.
     unsafe { *KEEPER.0.get() = Some(keeper) };
@@ -256,13 +274,13 @@ pub(crate) fn run() -> Event {
     entry::put_fpu_away();
     page.fpu.0.set(vm.fpu.0.get());
     keeper.cell.answer(0);
-    let mut missed = 0;
+    let (mut missed, mut kicked_at) = (0, None);
     let said = loop {
         match keeper.cell.receive_or_kick() {
             Ok(said) => break said,
             Err(errno::EINTR) => {
                 entry::look_from_now_on();
-                keeper.kick();
+                keeper.kick(&mut kicked_at);
             }
             // It stood, and our kick made it call once more; or it has gone.
             Err(errno::ENOENT) if missed < MAX_MISSED => missed += 1,
@@ -279,8 +297,18 @@ pub(crate) fn run() -> Event {
 }
 
 impl Keeper {
-    fn kick(&self) {
-        let signal = KICK_SIGNAL.cast_unsigned() as usize;
+    /// Kicks the cell, and comes back to it if it does not answer. `kicked_at`
+    /// is how long it had worked when it was kicked first.
+    fn kick(&self, kicked_at: &mut Option<u64>) {
+        let worked = nanoseconds(clock_of(as_word(self.process)) as usize);
+        let since = worked.saturating_sub(*kicked_at.get_or_insert(worked));
+        let signal = if since > PATIENCE {
+            FORCE_SIGNAL
+        } else {
+            KICK_SIGNAL
+        };
+        arm(self.timer, nanoseconds(CLOCK_MONOTONIC) + KICK_AGAIN);
+        let signal = signal.cast_unsigned() as usize;
         let arguments = [self.process, self.process, signal, 0, 0, 0];
         // SAFETY: the cell's handler is made for it.
         let _ = unsafe { call(nr::TGKILL, arguments) };

@@ -46,6 +46,10 @@ pub const SIGALRM: i32 = 14;
 /// The Launcher's signal: something has changed, look around.
 pub const KICK_SIGNAL: i32 = 10;
 
+/// The keeper's signal to a cell that does not answer its kicks: whatever it
+/// does, it is to say so.
+pub const FORCE_SIGNAL: i32 = 12;
+
 // rdi = signal, rsi = siginfo, rdx = context: as the kernel leaves them. The
 // flags may still be the Guest's where the kernel does not clean them: with
 // alignment checks on, our first unaligned access would be a fault; with
@@ -189,7 +193,7 @@ fn action(signal: i32, flags: u64, mask: u64) -> Result<usize, i32> {
 /// What is different in a cell: it cannot let a signal through again, so none
 /// is ever blocked. Only its keeper sends any.
 pub(crate) fn listen_in_cell() -> Result<(), i32> {
-    for signal in [SIGALRM, KICK_SIGNAL] {
+    for signal in [SIGALRM, KICK_SIGNAL, FORCE_SIGNAL] {
         action(signal, SA_NODEFER, 0)?;
     }
     Ok(())
@@ -240,6 +244,12 @@ extern "C" fn handle_signal(
         ARMED.store(0, Ordering::Relaxed);
     }
     let long = u32::from(context.cs) == REAL_LONG_CS;
+    if signal == FORCE_SIGNAL {
+        // Our own code answers in time, so this is somebody who has jumped
+        // into it.
+        take_over(context);
+        cell::hand_in(if long { Event::LongMode } else { Event::Kick });
+    }
     let image = IMAGE as u64..(IMAGE + IMAGE_SIZE) as u64;
     let gates = GATES as u64..(GATES + size_of::<GatePages>()) as u64;
     let ours = image.contains(&context.rip) || gates.contains(&context.rip);

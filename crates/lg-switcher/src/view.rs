@@ -319,7 +319,7 @@ fn live(slot: usize, launcher: Result<usize, i32>) -> ! {
     }
     let Ok(timer) = make_timer() else { give_up(2) };
     let state = state();
-    let (cell_mapper, cell) = make_cell(launcher);
+    let (cell_mapper, cell) = make_cell(launcher, timer);
     close(COMMAND_FD);
     let home = Home {
         mapper: Mmap::new(&state.setup),
@@ -356,11 +356,12 @@ fn live(slot: usize, launcher: Result<usize, i32>) -> ! {
 /// Makes a cell, if there is to be one, and tells the Launcher of it.
 fn make_cell(
     launcher: Result<usize, i32>,
+    timer: u32,
 ) -> (Option<CellMapper>, Option<CellFacts>) {
     if state().setup.cells == 0 {
         return (None, None);
     }
-    let made = match keeper::start(launcher) {
+    let made = match keeper::start(launcher, timer) {
         Ok(made) => made,
         Err(error) => {
             tell(&[0, -error, 0]);

@@ -20,7 +20,7 @@ use lg_host::turns::{self, Futex};
 use lg_host::world::{WallClock, World};
 
 const CLOCK_REALTIME: usize = 0;
-const CLOCK_MONOTONIC: usize = 1;
+pub(crate) const CLOCK_MONOTONIC: usize = 1;
 const TIMER_ABSTIME: usize = 1;
 const NSEC_PER_SEC: u64 = 1_000_000_000;
 
@@ -80,6 +80,36 @@ pub(crate) fn fpu() -> &'static FpuState {
     unsafe { &*(AT as *const FpuState) }
 }
 
+fn clock(which: usize) -> TimeSpec {
+    let mut now = TimeSpec::default();
+    let at = &raw mut now as usize;
+    // SAFETY: the kernel writes `now`.
+    let _ = unsafe { call(nr::CLOCK_GETTIME, [which, at, 0, 0, 0, 0]) };
+    now
+}
+
+/// What a clock says, in one number.
+pub(crate) fn nanoseconds(which: usize) -> u64 {
+    let now = clock(which);
+    now.sec * NSEC_PER_SEC + now.nsec
+}
+
+/// Has `timer` go off at `deadline`.
+pub(crate) fn arm(timer: u32, deadline: u64) {
+    ARMED.store(deadline, Ordering::Relaxed);
+    let spec = TimerSpec {
+        interval: TimeSpec::default(),
+        value: TimeSpec {
+            sec: deadline / NSEC_PER_SEC,
+            nsec: deadline % NSEC_PER_SEC,
+        },
+    };
+    let at = &raw const spec as usize;
+    let arguments = [timer as usize, TIMER_ABSTIME, at, 0, 0, 0];
+    // SAFETY: the kernel reads `spec`.
+    let _ = unsafe { call(nr::TIMER_SETTIME, arguments) };
+}
+
 /// The world of one view.
 pub struct Outside {
     /// Its slot.
@@ -115,14 +145,6 @@ impl Outside {
     pub fn wait_for_baton(slot: usize) {
         turns::take::<Kernel>(&state().vm.views[slot].baton);
     }
-
-    fn clock(which: usize) -> TimeSpec {
-        let mut now = TimeSpec::default();
-        let at = &raw mut now as usize;
-        // SAFETY: the kernel writes `now`.
-        let _ = unsafe { call(nr::CLOCK_GETTIME, [which, at, 0, 0, 0, 0]) };
-        now
-    }
 }
 
 impl World for Outside {
@@ -151,12 +173,11 @@ impl World for Outside {
     }
 
     fn monotonic(&mut self) -> u64 {
-        let now = Self::clock(CLOCK_MONOTONIC);
-        now.sec * NSEC_PER_SEC + now.nsec
+        nanoseconds(CLOCK_MONOTONIC)
     }
 
     fn wall_clock(&mut self) -> WallClock {
-        let now = Self::clock(CLOCK_REALTIME);
+        let now = clock(CLOCK_REALTIME);
         // What a Guest of 2007 thinks of the year 2106 is its own affair.
         #[expect(clippy::cast_possible_truncation, reason = "see above")]
         WallClock {
@@ -167,23 +188,9 @@ impl World for Outside {
 
     fn arm(&mut self, deadline: u64) {
         // An alarm too many costs a kick; switching it off costs a call.
-        if deadline == 0 || ARMED.load(Ordering::Relaxed) == deadline {
-            return;
+        if deadline != 0 && ARMED.load(Ordering::Relaxed) != deadline {
+            arm(self.timer, deadline);
         }
-        ARMED.store(deadline, Ordering::Relaxed);
-        let spec = TimerSpec {
-            interval: TimeSpec::default(),
-            value: TimeSpec {
-                sec: deadline / NSEC_PER_SEC,
-                nsec: deadline % NSEC_PER_SEC,
-            },
-        };
-        let at = &raw const spec as usize;
-        let timer = self.timer as usize;
-        // SAFETY: the kernel reads `spec`.
-        let _ = unsafe {
-            call(nr::TIMER_SETTIME, [timer, TIMER_ABSTIME, at, 0, 0, 0])
-        };
     }
 
     fn sleep(&mut self, seen: u32) {

@@ -13,7 +13,12 @@ use std::time::{Duration, Instant};
 
 /// A Guest at its prompt.
 fn guest() -> Child {
+    guest_with("--isolation=guest")
+}
+
+fn guest_with(option: &str) -> Child {
     let mut child = Command::new(env!("CARGO_BIN_EXE_lguest"))
+        .arg(option)
         .env("SECRET", "of the Launcher")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -119,4 +124,45 @@ fn views_end_with_the_launcher_whatever_ends_it() {
         assert!(Instant::now() < deadline, "somebody of {all:?} lives on");
         std::thread::sleep(Duration::from_millis(10));
     }
+}
+
+#[test]
+fn a_cell_has_nothing_of_its_kernels() {
+    let mut guest = guest_with("--isolation=user");
+    let (mut cells, mut looked) = (0, false);
+    for process in views(&guest) {
+        let status = fs::read_to_string(format!("/proc/{process}/status"));
+        let status = status.unwrap();
+        assert!(status.contains("NoNewPrivs:\t1"), "{status}");
+        assert!(status.contains("Threads:\t1"), "{status}");
+        // Only root may look further into a process that does not want it.
+        let Ok(fds) = fs::read_dir(format!("/proc/{process}/fd")) else {
+            continue;
+        };
+        looked = true;
+        if fds.count() > 0 {
+            continue; // a view, or a mapper
+        }
+        cells += 1;
+        let maps = fs::read_to_string(format!("/proc/{process}/maps")).unwrap();
+        for line in maps.lines() {
+            let start = line.split_once('-').unwrap().0;
+            let start = u64::from_str_radix(start, 16).unwrap();
+            let is_memory = line.contains("lguest-memory");
+            assert!(!is_memory || start < 0xC000_0000, "{line}\nin {maps}");
+            // Of the state there are the gates of user code, to be run.
+            let is_state = line.contains("lguest-state");
+            let is_gate = start == 0xFFFE_0000 && line.contains(" r-xs ");
+            assert!(!is_state || is_gate, "{line}\nin {maps}");
+        }
+    }
+    if looked {
+        assert!(cells > 0, "no cell found");
+    } else {
+        println!(
+            "SKIPPED a_cell_has_nothing_of_its_kernels: only root may look"
+        );
+    }
+    guest.kill().unwrap();
+    guest.wait().unwrap();
 }

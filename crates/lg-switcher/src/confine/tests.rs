@@ -260,6 +260,12 @@ fn a_view_hears_and_kicks_its_own_cell() {
         Call::new(nr::IOCTL, [0, hear, 0, 0, 0, 0]),
         Call::new(nr::IOCTL, [1, answer, 0, 0, 0, 0]),
         Call::new(nr::TGKILL, [4711, 4711, 10, 0, 0, 0]),
+        Call::new(nr::TGKILL, [4711, 4711, 12, 0, 0, 0]),
+        Call::new(nr::CLOCK_GETTIME, [1, 0, 0, 0, 0, 0]),
+        Call::new(
+            nr::CLOCK_GETTIME,
+            [keeper::clock_of(4711).into(), 0, 0, 0, 0, 0],
+        ),
         Call::new(nr::MMAP, GOOD_MMAP),
     ] {
         assert_eq!(call.verdict_of(&keeper()), verdict::ALLOW, "{}", call.nr);

@@ -28,6 +28,8 @@ pub(crate) struct View {
     pub(crate) sites: Vec<u64>,
     /// `mov $rt_sigreturn, %eax; syscall`.
     pub(crate) restorer: u64,
+    /// Bytes that can be read as `jmp *%rax`.
+    pub(crate) jump: u64,
 }
 
 /// Finds it.
@@ -81,6 +83,7 @@ impl View {
             let found = code.windows(bytes.len()).position(|w| w == bytes);
             found.map(|at| text.start + at as u64)
         };
+        let jump = find(&[0xFF, 0xE0])?;
         let restorer = find(&[0xB8, 15, 0, 0, 0, 0x0F, 0x05])?;
         // mov 8(%rsp), %r9; syscall; ret
         let syscall = find(&[0x4C, 0x8B, 0x4C, 0x24, 8, 0x0F, 0x05, 0xC3])? + 5;
@@ -93,6 +96,7 @@ impl View {
             syscall,
             restorer,
             sites,
+            jump,
         })
     }
 }

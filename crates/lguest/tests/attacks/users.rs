@@ -198,6 +198,9 @@ fn user_code_that_owns_its_cell_is_still_only_user_code() {
         script.push(jump(routine::SYSCALL, nr, [0, 0, 0, 0, 0, 0]));
     }
     script.push(jump(view().restorer, 0, [0; 6]));
+    // For ever in our own code, where kicks are held back.
+    let spin = view().jump;
+    script.extend([alarm, jump(spin, spin, [0; 6])]);
     // The waiting call itself, with events that did not happen: a double
     // fault, a hypercall, nonsense. The kernel sees what user code can do.
     for kind in [1 | 8 << 8, 1 | 2 << 8, 5, 7, !0] {
