@@ -42,8 +42,32 @@ fn into_the_text_of_the_host() {
             })
         })
         .collect();
-    Sweep::inside("jump into the Host's text", &script)
-        .run(&Arena::new("text"));
+    // Some of these jumps say last words of their own choice.
+    let host = Sweep {
+        forges: true,
+        ..Sweep::inside("jump into the Host's text", &script)
+    };
+    host.run(&Arena::new("text"));
+}
+
+/// The same where user code has a process of its own: there is no Host in it
+/// to be taken over, and what it says is about itself.
+#[test]
+fn into_the_text_of_a_cell() {
+    let text = view().text.clone();
+    let step = stride(text.end - text.start, INTO_TEXT);
+    let script: Vec<Record> = text
+        .step_by(step)
+        .map(|rip| {
+            let registers = registers(rip);
+            Record::long_of_a_user(&Long { rip, ..registers })
+        })
+        .collect();
+    let cell = Sweep {
+        options: vec!["--isolation=user".into()],
+        ..Sweep::inside("jump into a cell's text", &script)
+    };
+    cell.run(&Arena::new("cell-text"));
 }
 
 /// Every byte of the gates: as 64-bit code by kernel and user, as 32-bit code

@@ -46,6 +46,7 @@ pub(crate) const FROM_INSIDE: &[&str] = &[
     "killed: its Host asked for ",
     "killed: its Host did not say why",
     "killed: page ",
+    "lost: a process of the guest's programs ",
     "killed: the machine has no room for more mappings",
     "killed: the host cannot start another process for the guest",
     "lost: a process of the guest tried a forbidden system call and was \
