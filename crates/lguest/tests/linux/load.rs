@@ -34,6 +34,20 @@ fn memory_in_more_pieces_than_a_process_may_map_is_still_right() {
 }
 
 #[test]
+fn all_of_it_is_right_where_programs_have_processes_of_their_own() {
+    let test = "all_of_it_is_right_where_programs_have_processes_of_their_own";
+    let Some(given) = Given::to(test, &[VMLINUX, INITRD]) else {
+        return;
+    };
+    let walled = ["--isolation=user"];
+    for program in ["fork", "fpu", "memory", "signals", "pipes", "timers"] {
+        let command = format!("/tests/soak {program} TIME");
+        run(&given, USUAL, &walled, &command);
+    }
+    run(&given, 400, &walled, "/tests/soak scatter TIME");
+}
+
+#[test]
 fn signals_arrive_once_and_in_order() {
     soak("signals_arrive_once_and_in_order", "signals");
 }

@@ -13,6 +13,21 @@ fn traps_signals_memory_and_registers_are_a_real_machines() {
 }
 
 #[test]
+fn they_are_where_programs_have_processes_of_their_own() {
+    let test = "they_are_where_programs_have_processes_of_their_own";
+    let Some(given) = Given::to(test, &[VMLINUX, INITRD]) else {
+        return;
+    };
+    let walled = ["--isolation=user"];
+    let ended = given.run(64, &walled, "/tests/correct 2 strict");
+    ended.must_have_said("CORRECTNESS PASS");
+    let tests = "/tests/filetest /tmp/f 4 1 both && /tests/nettool lo 20";
+    let ended = given.run(64, &walled, tests);
+    ended.must_have_said("FILETEST PASS");
+    ended.must_have_said("NETLO PASS");
+}
+
+#[test]
 fn files_and_the_loopback_network_keep_what_they_are_given() {
     let test = "files_and_the_loopback_network_keep_what_they_are_given";
     let Some(given) = Given::to(test, &[VMLINUX, INITRD]) else {
