@@ -9,6 +9,7 @@ use crate::script::{Long, Record, routine};
 use crate::support::guests;
 use crate::sweep;
 use crate::target::{EMPTY, EMPTY_VA, view};
+use lg_abi::dma::Dma;
 use lg_host::state::Vm;
 use lg_switcher::layout::{STATE, State};
 use lguest::host::{Death, Exit, Guest};
@@ -16,7 +17,7 @@ use lguest::loader::{self, Image};
 use lguest::memory::GuestMemory;
 use std::fs::File;
 use std::mem::offset_of;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -159,9 +160,9 @@ enum Broken {
     Dies(String),
 }
 
-/// Runs `script` and breaks in when nothing has been heard for a while.
-fn break_into(script: &[Record], arena: &str) -> Broken {
-    let scratch = crate::support::Scratch::new(arena);
+/// The attacker, without a command around it.
+fn start(script: &[Record], name: &str) -> Guest {
+    let scratch = crate::support::Scratch::new(name);
     let file = scratch.file("script", &Record::all_bytes(script));
     let memory = GuestMemory::new(16 << 20, 1).unwrap();
     let kernel = File::open(guests().join("built/attacks")).unwrap();
@@ -174,6 +175,12 @@ fn break_into(script: &[Record], arena: &str) -> Broken {
     .unwrap();
     let guest = Guest::new(memory);
     guest.initialize(&start, Vec::new()).unwrap();
+    guest
+}
+
+/// Runs `script` and breaks in when nothing has been heard for a while.
+fn break_into(script: &[Record], arena: &str) -> Broken {
+    let guest = start(script, arena);
     let heard = Arc::new(Mutex::new(Instant::now()));
     let asked = Arc::new(AtomicBool::new(false));
     let breaker = {
@@ -241,4 +248,58 @@ fn a_break_stops_them_or_ends_them() {
     assert!(start.elapsed() < Duration::from_secs(60));
     let told = format!(", {stand} stood, the others died");
     count("unstoppable by BREAK", cases, cases, &told);
+}
+
+/// Interrupts and breaks from the Launcher's side, as fast as it can ask for
+/// them: the Guest goes on all the same.
+#[test]
+fn storms_from_outside() {
+    let script = [
+        Record::code(&[0x0F, 0x0B]),
+        Record::hypercall(5, [0; 3]),
+        Record::sleep(1000),
+        Record::repeat(3, 300),
+    ];
+    let guest = start(&script, "storms");
+    let (breaks, irqs) = (AtomicU64::new(0), AtomicU64::new(0));
+    let mut said = Vec::new();
+    let death = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while (0..32).all(|irq| guest.irq(irq).is_ok()) {
+                irqs.fetch_add(32, Ordering::Relaxed);
+                std::thread::sleep(Duration::from_micros(20));
+            }
+        });
+        scope.spawn(|| while guest.set_break(true).is_ok() {});
+        scope.spawn(|| {
+            while guest.set_break(false).is_ok() {
+                breaks.fetch_add(1, Ordering::Relaxed);
+                std::thread::sleep(Duration::from_micros(50));
+            }
+        });
+        loop {
+            match guest.run().unwrap() {
+                Exit::SendDma { dma, .. } => {
+                    let list: Dma = guest.memory().read_object(dma).unwrap();
+                    for (addr, len) in list.sections() {
+                        let mut bytes = vec![0; len.into()];
+                        guest.memory().read(addr, &mut bytes).unwrap();
+                        said.extend(bytes);
+                    }
+                    guest.memory().write_last(dma, 4096).unwrap();
+                }
+                Exit::Broken => std::thread::yield_now(),
+                Exit::Dead(death) => break death,
+            }
+        }
+    });
+    let said = String::from_utf8_lossy(&said);
+    assert_eq!(death, Death::PowerOff(0), "{said}");
+    assert!(said.contains("survived 4 cases"), "{said}");
+    let told = format!(
+        ", {} breaks and {} interrupts",
+        breaks.into_inner(),
+        irqs.into_inner()
+    );
+    count("storms from outside", 2, 1, &told);
 }
