@@ -114,6 +114,10 @@ counters! {
     entry_page_gates;
     /// Places in the Guest's code that were patched.
     patches;
+    /// `int $0x80` that came as an `int3`.
+    twin_calls;
+    /// Pages whose twins were dropped.
+    twins_forgotten;
     /// System calls by `int $0x80`.
     system_calls;
     /// Data segments put right after a fault.

@@ -17,6 +17,7 @@
 //! is the price, and `slow_paths` is for whoever cannot pay it.
 
 mod jumps;
+pub mod twins;
 
 use crate::address::{GuestPhys, GuestVirt, as_word};
 use crate::emulate::general;
@@ -70,6 +71,9 @@ pub mod path {
     pub const LINEAR: u32 = 32;
     /// Keeping all views on one processor, which is the Launcher's doing.
     pub const ONE_PROCESSOR: u32 = 64;
+    /// Twins of pages with `int $0x80`.
+    pub const INT80: u32 = 128;
+
     /// Answering a disk's request while the Guest stands still for it. This
     /// and what follows is the Launcher's doing, too.
     pub const DISK_AT_ONCE: u32 = 1 << 24;
@@ -79,7 +83,7 @@ pub mod path {
     pub const BATCHES: u32 = 1 << 26;
 
     /// All of them, by name.
-    pub const ALL: [(&str, u32); 10] = [
+    pub const ALL: [(&str, u32); 11] = [
         ("iret", IRET),
         ("hypercall", HYPERCALL),
         ("entry-page", ENTRY_PAGE),
@@ -87,6 +91,7 @@ pub mod path {
         ("eager", EAGER),
         ("linear", LINEAR),
         ("one-processor", ONE_PROCESSOR),
+        ("int80", INT80),
         ("disk-at-once", DISK_AT_ONCE),
         ("no-kick", NO_KICK),
         ("batches", BATCHES),

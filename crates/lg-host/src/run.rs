@@ -69,6 +69,8 @@ pub struct Host<'a> {
     pub vm: &'a Vm,
     /// The Guest's memory.
     pub memory: Memory,
+    /// Copies of pages of the Guest's: [`crate::gates::twins`].
+    pub twins: Memory,
     /// What this view maps.
     pub view: View<'a>,
     /// Changes what it maps.
@@ -160,6 +162,7 @@ impl Host<'_> {
             Event::Gate(kind) => self.enter_gate(kind),
             Event::SystemCall => {
                 self.open_entry_page_gate();
+                self.open_twin()?;
                 self.system_call()
             }
             Event::StraySystemCall => {
@@ -193,6 +196,9 @@ impl Host<'_> {
                 vector: vector @ (3 | 4),
                 ..
             } => {
+                if vector == 3 && self.is_twins_call()? {
+                    return Ok(());
+                }
                 let gate = self.vm.idt[usize::from(vector)].get();
                 if gate.is_present() && !gate.allows(self.vm.cpl()) {
                     // `int3` and `into` ask for the gate's permission, and

@@ -7,6 +7,7 @@
 //! right beginning for every field.
 
 use crate::counters::Counters;
+use crate::gates::twins::MAX_TWINS;
 use crate::turns;
 use core::cell::Cell;
 use core::sync::atomic::AtomicU32;
@@ -170,6 +171,10 @@ pub struct Vm {
     pub gates: Cell<u32>,
     /// And for its user code.
     pub user_gates: Cell<u32>,
+    /// The pages that have twins: their physical addresses, or 0.
+    pub twins: [Cell<u32>; MAX_TWINS],
+    /// How many twins were ever made.
+    pub twin_count: Cell<u32>,
     /// When to ask next whether this is still the best processor.
     pub balance_at: Cell<u64>,
     /// Its descriptors.

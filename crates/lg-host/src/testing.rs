@@ -5,15 +5,16 @@
     reason = "gives a Vec to Memory, and makes zeroed state"
 )]
 
-use crate::address::{GuestPhys, GuestVirt};
+use crate::address::{GuestPhys, GuestVirt, as_word};
 use crate::gates::GateKind;
+use crate::gates::twins::MAX_TWINS;
 use crate::kill::Kill;
 use crate::memory::Memory;
 use crate::paging::{Cell, View, ViewMemory};
 use crate::run::Host;
 use crate::state::Vm;
 use crate::world::{Access, MapError, Mapper, WallClock, World};
-use lg_abi::page::{PAGE_SHIFT, Pte};
+use lg_abi::page::{PAGE_SHIFT, PAGE_SIZE, Pte};
 use std::boxed::Box;
 use std::collections::BTreeMap;
 use std::string::String;
@@ -163,6 +164,7 @@ impl World for Pretended {
 /// All that a Host needs, with a Guest that has said LGUEST_INIT.
 pub(crate) struct Machine {
     pub(crate) ram: Ram,
+    pub(crate) twins: Ram,
     pub(crate) vm: Box<Vm>,
     pub(crate) view: Box<ViewMemory>,
     pub(crate) notebook: Notebook,
@@ -186,6 +188,7 @@ impl Machine {
     pub(crate) fn new() -> Self {
         let machine = Self {
             ram: Ram::new(Self::RAM),
+            twins: Ram::new(as_word(MAX_TWINS) * PAGE_SIZE),
             vm: zeroed(),
             view: zeroed(),
             notebook: Notebook::default(),
@@ -238,6 +241,7 @@ impl Machine {
         Host {
             vm: &self.vm,
             memory: self.ram.memory(),
+            twins: self.twins.memory(),
             view,
             mapper: &mut self.notebook,
             world: &mut self.world,

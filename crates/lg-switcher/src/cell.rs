@@ -23,6 +23,7 @@ use crate::gates::{GatePages, USER_GATES_SIZE};
 use crate::layout::{
     CELL, CELL_PAGE, CELL_RECORD, COMMANDS, CellPage, CellPages, Command,
     Commands, GATES, MEMORY, RECORD, RECORD_SIZE, STACK, STATE, STATE_SIZE,
+    TWINS, TWINS_SIZE,
 };
 use crate::signals;
 use crate::syscall::{call, call_site, errno, exit, nr};
@@ -169,6 +170,7 @@ fn settle(launcher: Result<usize, i32>) -> Result<(), i32> {
     for (at, size) in [
         (STATE, STATE_SIZE),
         (MEMORY, limit),
+        (TWINS, TWINS_SIZE),
         (RECORD, RECORD_SIZE),
         (CELL_RECORD, RECORD_SIZE),
         (

@@ -261,6 +261,7 @@ fn mmap(f: &mut Filter, facts: &Facts) {
     f.require_at_most(SWITCHER_ADDR);
     f.load(argument(4));
     f.when(layout::MEMORY_FD.cast_unsigned(), |f| f.end(verdict::ALLOW));
+    f.when(layout::TWINS_FD.cast_unsigned(), |f| f.end(verdict::ALLOW));
     for n in 0..facts.shared_pages {
         f.when(layout::SHARED_PAGE_FD.cast_unsigned() + n, |f| {
             f.require_wide(argument(1), u64::from(PAGE_SIZE));

@@ -9,6 +9,8 @@ use crate::mailbox::Mailbox;
 use core::cell::Cell;
 use core::mem::offset_of;
 use core::sync::atomic::AtomicU32;
+use lg_abi::page::PAGE_SIZE;
+use lg_host::gates::twins::MAX_TWINS;
 use lg_host::paging::ViewMemory;
 use lg_host::state::{FpuState, Registers, Vm};
 
@@ -17,6 +19,12 @@ pub const STATE: usize = 0x1000_0000_0000;
 
 /// All of the Guest's physical memory.
 pub const MEMORY: usize = 0x2000_0000_0000;
+
+/// Copies of pages of the Guest's ([`lg_host::gates::twins`]).
+pub const TWINS: usize = 0x2800_0000_0000;
+
+/// Bytes of them.
+pub const TWINS_SIZE: usize = MAX_TWINS * PAGE_SIZE as usize;
 
 /// This view's own record of what it maps: a [`ViewMemory`].
 pub const RECORD: usize = 0x3000_0000_0000;
@@ -71,8 +79,11 @@ pub const STATE_FD: i32 = 4;
 /// The nursery's end of the socket on which the Launcher asks for views.
 pub const COMMAND_FD: i32 = 5;
 
+/// The file of [`TWINS`].
+pub const TWINS_FD: i32 = 6;
+
 /// The files of pages that are shared with other Guests, from here on.
-pub const SHARED_PAGE_FD: i32 = 6;
+pub const SHARED_PAGE_FD: i32 = 7;
 
 /// How many such pages a Guest may have: as many as devices.
 pub const MAX_SHARED_PAGES: usize = lg_abi::device::LGUEST_MAX_DEVICES;

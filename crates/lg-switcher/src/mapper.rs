@@ -2,11 +2,14 @@
 //!
 //! Guest-physical memory is a file, so mapping a page of it is one call with
 //! the physical address as the offset. Pages that are shared with other Guests
-//! lie in files of their own.
+//! lie in files of their own, and behind the end of memory lie the twins of some
+//! pages.
 
 #![expect(unsafe_code, reason = "mmap")]
 
-use crate::layout::{MAX_SHARED_PAGES, MEMORY_FD, SHARED_PAGE_FD, Setup};
+use crate::layout::{
+    MAX_SHARED_PAGES, MEMORY_FD, SHARED_PAGE_FD, Setup, TWINS_FD,
+};
 use crate::syscall::{call, errno, nr};
 use lg_abi::page::{PAGE_SHIFT, PAGE_SIZE};
 use lg_host::address::{GuestPhys, GuestVirt};
@@ -20,6 +23,7 @@ const MAP_SHARED_FIXED: usize = 0x11;
 pub struct Mmap {
     shared_pfns: [u32; MAX_SHARED_PAGES],
     shared_pages: usize,
+    limit: u32,
 }
 
 impl Mmap {
@@ -30,11 +34,15 @@ impl Mmap {
         Self {
             shared_pfns: setup.shared_pfns,
             shared_pages: shared_pages.min(MAX_SHARED_PAGES),
+            limit: setup.limit,
         }
     }
 
     /// The file and the offset in it of the page at `pa`.
     fn file(&self, pa: GuestPhys) -> (i32, u32) {
+        if let Some(at) = pa.0.checked_sub(self.limit) {
+            return (TWINS_FD, at);
+        }
         let pfn = pa.0 >> PAGE_SHIFT;
         let shared = &self.shared_pfns[..self.shared_pages];
         match (SHARED_PAGE_FD..).zip(shared).find(|&(_, &p)| p == pfn) {

@@ -16,7 +16,7 @@ use crate::keeper::{self, CellMapper};
 use crate::layout::{
     BEYOND, CELL_RECORD, COMMAND_FD, GATES, MEMORY, MEMORY_FD, RECORD,
     RECORD_SIZE, SHARED_PAGE_FD, STACK, STACK_SIZE, STATE, STATE_FD,
-    STATE_SIZE, State, TASK_SIZE,
+    STATE_SIZE, State, TASK_SIZE, TWINS, TWINS_FD, TWINS_SIZE,
 };
 use crate::mapper::Mmap;
 use crate::signals::{self, SIGALRM};
@@ -27,6 +27,7 @@ use core::cell::UnsafeCell;
 use core::mem::offset_of;
 use lg_abi::page::{PAGE_SHIFT, PAGE_SIZE};
 use lg_abi::segment::{GDT_TLS_ENTRIES, GDT_TLS_MIN, GDT_USER_CS, GDT_USER_DS};
+use lg_host::address::as_word;
 use lg_host::memory::Memory;
 use lg_host::paging::{Cell, View, ViewMemory};
 use lg_host::run::Host;
@@ -153,6 +154,7 @@ fn map_everything() -> Result<(), i32> {
     close(STATE_FD);
     let setup = &state().setup;
     map(MEMORY, setup.limit as usize, MEMORY_FD, MAP_SHARED_FIXED)?;
+    map(TWINS, TWINS_SIZE, TWINS_FD, MAP_SHARED_FIXED)?;
     let pfns = &setup.shared_pfns[..setup.shared_pages as usize];
     for (fd, &pfn) in (SHARED_PAGE_FD..).zip(pfns) {
         let at = MEMORY + ((pfn as usize) << PAGE_SHIFT);
@@ -330,6 +332,9 @@ fn live(slot: usize, launcher: Result<usize, i32>) -> ! {
     let home = unsafe { (*HOME.0.get()).insert(home) };
     // SAFETY: the memory was mapped by the nursery, for as long as we live.
     let memory = unsafe { Memory::new(MEMORY as *mut u8, state.setup.limit) };
+    let twins_size = as_word(TWINS_SIZE);
+    // SAFETY: as above.
+    let twins = unsafe { Memory::new(TWINS as *mut u8, twins_size) };
     // SAFETY: a private mapping, all zero, that nobody else uses.
     let record = unsafe { &mut *(RECORD as *mut ViewMemory) };
     let cr3 = state.vm.views[slot].cr3.get();
@@ -342,6 +347,7 @@ fn live(slot: usize, launcher: Result<usize, i32>) -> ! {
     entry::set_host(Host {
         vm: &state.vm,
         memory,
+        twins,
         view,
         mapper: &mut home.mapper,
         world: &mut home.world,

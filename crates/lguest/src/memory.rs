@@ -90,6 +90,20 @@ unsafe impl Send for Mapping {}
 // with the Guest, which no caller may rely on not to happen.
 unsafe impl Sync for Mapping {}
 
+/// A memory file of `size` bytes, for good.
+pub(crate) fn sealed_file(name: &str, size: u64) -> io::Result<OwnedFd> {
+    let file = rustix::fs::memfd_create(
+        name,
+        MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING,
+    )?;
+    rustix::fs::ftruncate(&file, size)?;
+    rustix::fs::fcntl_add_seals(
+        &file,
+        SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL,
+    )?;
+    Ok(file)
+}
+
 impl GuestMemory {
     /// Zeroed memory of `ram` bytes (a whole number of pages) and
     /// `device_pages` pages above it, the descriptor page included.
@@ -103,15 +117,7 @@ impl GuestMemory {
             .checked_mul(PAGE_SIZE)
             .and_then(|pages| ram.checked_add(pages))
             .ok_or(io::ErrorKind::InvalidInput)?;
-        let file = rustix::fs::memfd_create(
-            "lguest-memory",
-            MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING,
-        )?;
-        rustix::fs::ftruncate(&file, u64::from(limit))?;
-        rustix::fs::fcntl_add_seals(
-            &file,
-            SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL,
-        )?;
+        let file = sealed_file("lguest-memory", u64::from(limit))?;
         // SAFETY: a fresh mapping at an address of the kernel's choice
         // touches nothing that exists.
         let base = unsafe {

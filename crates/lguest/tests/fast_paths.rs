@@ -43,8 +43,10 @@ fn run_without(names: &[&str]) -> (String, String) {
 #[test]
 fn without_a_short_cut_the_guest_says_the_same() {
     let (programs, counters) = run_without(&[]);
-    for counter in ["\"iret_gates\"", "\"hypercall_gates\"", "\"eager_maps\""] {
-        assert!(counters.contains(counter), "{counter} in {counters}");
+    for counter in ["iret_gates", "hypercall_gates", "eager_maps", "twin_calls"]
+    {
+        let counter = format!("\"{counter}\"");
+        assert!(counters.contains(&counter), "{counter} in {counters}");
     }
     for (name, _) in path::ALL {
         assert_eq!(run_without(&[name]).0, programs, "without {name}");
@@ -61,6 +63,7 @@ fn without_all_short_cuts_none_is_taken() {
         "eager_maps",
         "linear_maps",
         "patches",
+        "twin_calls",
     ] {
         let counter = format!("\"{counter}\"");
         assert!(!counters.contains(&counter), "{counter} in {counters}");

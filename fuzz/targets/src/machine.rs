@@ -15,8 +15,9 @@ use lg_abi::page::{
 };
 use lg_abi::segment::{KERNEL_CS, KERNEL_DS};
 use lg_abi::shared::{HCALL_PENDING, offset};
-use lg_host::address::{GuestPhys, GuestVirt};
+use lg_host::address::{GuestPhys, GuestVirt, as_word};
 use lg_host::gates::GateKind;
+use lg_host::gates::twins::MAX_TWINS;
 use lg_host::kill::Kill;
 use lg_host::memory::Memory;
 use lg_host::paging::{View, ViewMemory};
@@ -35,6 +36,9 @@ pub const VIEWS: usize = 3;
 
 /// Bytes of physical memory.
 pub const LIMIT: u32 = 64 * PAGE_SIZE;
+
+/// Bytes of the twins of some pages, which lie behind it.
+const TWINS: u32 = as_word(MAX_TWINS) * PAGE_SIZE;
 
 /// Where the kernel maps physical memory.
 pub const PAGE_OFFSET: u32 = 0xC000_0000;
@@ -332,7 +336,7 @@ impl<T> Drop for Zeroed<T> {
 /// Makes a machine with a Guest that is in the middle of its kernel, and
 /// plays with it. `linear`: the kernel's memory is mapped without a hole.
 pub fn with_machine(linear: bool, play: impl FnOnce(&mut Machine<'_>)) {
-    let ram = vec![0_u32; LIMIT as usize / 4];
+    let ram = vec![0_u32; (LIMIT + TWINS) as usize / 4];
     let vm: Zeroed<Vm> = Zeroed::new();
     let notebooks: [RefCell<Notebook>; VIEWS] = Default::default();
     let common = Common::default();
@@ -401,6 +405,14 @@ impl<'a> Machine<'a> {
         // SAFETY: the words outlive the machine, and nobody touches them but
         // through this. LIMIT bytes of them there are.
         unsafe { Memory::new(base, LIMIT) }
+    }
+
+    /// The twins of its pages, which lie behind it.
+    #[must_use]
+    pub fn twins(&self) -> Memory {
+        let base = self.ram[LIMIT as usize / 4..].as_ptr();
+        // SAFETY: as above; there are TWINS bytes.
+        unsafe { Memory::new(base.cast_mut().cast(), TWINS) }
     }
 
     /// Reads a word of the Guest's memory that must be there.
@@ -487,7 +499,7 @@ impl<'a> Machine<'a> {
 
     /// The Host of the view whose turn it is.
     fn host(&mut self) -> &mut Host<'a> {
-        let (vm, memory) = (self.vm, self.memory());
+        let (vm, memory, twins) = (self.vm, self.memory(), self.twins());
         let slot = self.current;
         let view = &mut self.views[slot];
         *view = match std::mem::replace(view, ViewState::Starting) {
@@ -495,6 +507,7 @@ impl<'a> Machine<'a> {
                 ViewState::Started(Host {
                     vm,
                     memory,
+                    twins,
                     view: View::new(slot, vm.views[slot].cr3.get(), record),
                     mapper,
                     world,
@@ -514,13 +527,15 @@ impl<'a> Machine<'a> {
         let next = self.vm.next_hcall.get();
         assert!(next < 64, "the ring has no entry {next}");
         let notebook = self.notebooks[self.current].borrow();
+        // Pages that have or had twins are not the kernel's to write at once.
+        let twins = self.vm.twin_count.get() != 0;
         let view = &self.host().view;
         for (&page, &(frame, access)) in &notebook.pages {
             let va = GuestVirt(page << PAGE_SHIFT);
             let index = page / ENTRIES;
             let linear = view.linear_pages(index) > page % ENTRIES
                 && frame == va.0.wrapping_sub(PAGE_OFFSET)
-                && access == Access::Write;
+                && (access == Access::Write || twins);
             let shadow = view.shadow(va);
             let single = shadow.is_mapped()
                 && shadow.frame().0 == frame

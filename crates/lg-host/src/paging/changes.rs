@@ -184,7 +184,7 @@ impl Host<'_> {
         }
     }
 
-    fn note_for_everybody(&mut self, va: GuestVirt) {
+    pub(crate) fn note_for_everybody(&mut self, va: GuestVirt) {
         let count = self.vm.kernel_change_count.get();
         let at = (count % MAX_KERNEL_CHANGES) as usize;
         self.vm.kernel_changes[at].set(va.0);
@@ -223,7 +223,7 @@ impl Host<'_> {
     }
 
     /// Compares one kernel page, which may be part of a linear piece.
-    fn recheck_kernel(
+    pub(crate) fn recheck_kernel(
         &mut self,
         va: GuestVirt,
         eager: bool,
@@ -231,7 +231,8 @@ impl Host<'_> {
         let index = directory_index(va.0).min(SWITCHER_INDEX - 1);
         if self.view.linear_pages(index) > va.page_number() % ENTRIES {
             if self.is_still_linear(va)? {
-                return Ok(());
+                let frame = va.0.wrapping_sub(self.vm.page_offset.get());
+                return self.protect_twins_pages(GuestPhys(frame), 1);
             }
             return self.break_linear(index);
         }
@@ -251,7 +252,7 @@ impl Host<'_> {
 
     /// Compares one page with the tables. `eager`: map it if it is to be
     /// mapped, rather than wait for the fault.
-    pub(super) fn recheck_page(
+    pub(crate) fn recheck_page(
         &mut self,
         va: GuestVirt,
         eager: bool,
@@ -259,6 +260,7 @@ impl Host<'_> {
         let shadow = self.view.shadow(va);
         let wanted = walk(&self.memory, self.view.cr3(), va)?
             .map_or(ShadowPte::NONE, |entry| self.view.wanted(entry.pte));
+        let wanted = self.or_twin(va, wanted);
         if shadow == wanted {
             return Ok(());
         }
@@ -273,7 +275,7 @@ impl Host<'_> {
 
     /// Compares everything that is mapped between two directory indices with
     /// the tables, and touches only what differs.
-    fn compare(&mut self, from: u32, to: u32) -> Result<(), Kill> {
+    pub(crate) fn compare(&mut self, from: u32, to: u32) -> Result<(), Kill> {
         let users = to.min(self.kernel_index());
         self.in_cell(|host| host.compare_here(from, users))
             .unwrap_or(Ok(()))?;
@@ -317,7 +319,8 @@ impl Host<'_> {
                     if pte.has(Pte::PRESENT) {
                         check_pte(&self.memory, pte)?;
                     }
-                    self.view.wanted(limit_rights(pte, pde))
+                    let pte = limit_rights(pte, pde);
+                    self.or_twin(va, self.view.wanted(pte))
                 }
                 None => ShadowPte::NONE,
             };

@@ -10,6 +10,7 @@ use crate::address::{GuestPhys, GuestVirt, as_word};
 use crate::gates::path;
 use crate::kill::Kill;
 use crate::run::Host;
+use crate::world::Access;
 use lg_abi::page::{
     DIRECTORY_SHIFT, ENTRIES, PAGE_SHIFT, PAGE_SIZE, Pte, directory_index,
 };
@@ -74,10 +75,10 @@ impl Host<'_> {
             let whole = self.memory.word(entry.at)?;
             self.memory.set_word(entry.at, whole | used)?;
         }
-        if kernels && self.map_linear(va)? {
+        if kernels && (self.write_linear(va, write)? || self.map_linear(va)?) {
             return Ok(Fault::Mapped);
         }
-        let wanted = self.view.wanted(pte);
+        let wanted = self.or_twin(va, self.view.wanted(pte));
         if self.view.shadow(va) == wanted {
             self.vm.counters.spurious_faults.count();
             if self.view.count_spurious() > MAX_SPURIOUS {
@@ -127,8 +128,34 @@ impl Host<'_> {
         if mapped == Mapped::Yes {
             self.view.set_linear(index, pages);
             self.vm.counters.linear_maps.count();
+            self.protect_twins_pages(pa, pages)?;
         }
         Ok(mapped == Mapped::Yes)
+    }
+
+    /// The kernel has written to a page of a linear piece, which was made
+    /// read-only because the page has, or had, a twin. Answers whether it was
+    /// so, and put right.
+    fn write_linear(
+        &mut self,
+        va: GuestVirt,
+        write: bool,
+    ) -> Result<bool, Kill> {
+        let linear = self.view.linear_pages(directory_index(va.0));
+        if !write || linear <= va.page_number() % ENTRIES {
+            return Ok(false);
+        }
+        let offset = self.vm.page_offset.get();
+        let frame = va.0.wrapping_sub(offset) & !(PAGE_SIZE - 1);
+        if let Some(number) = self.twin_of(GuestPhys(frame)) {
+            self.forget_twin(number)?;
+        } else if self.vm.twin_count.get() == 0
+            || self.view.count_spurious() > 1
+        {
+            return Ok(false);
+        }
+        self.map_kernel_page(va, Access::Write)?;
+        Ok(true)
     }
 
     /// How many pages from the start of directory entry `index` are linear:

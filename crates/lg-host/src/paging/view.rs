@@ -43,6 +43,12 @@ impl ShadowPte {
         Self(pte.frame() | Pte::PRESENT | writable)
     }
 
+    /// The same rights to another page.
+    #[must_use]
+    pub const fn at(self, frame: GuestPhys) -> Self {
+        Self(frame.0 | self.0 & (PAGE_SIZE - 1))
+    }
+
     /// The physical address of what is mapped.
     #[must_use]
     pub const fn frame(self) -> GuestPhys {
@@ -301,12 +307,28 @@ impl Host<'_> {
         if self.view.linear_pages(index) > page.page_number() % ENTRIES {
             self.break_linear(index)?;
         }
+        if wanted.access() == Access::Write
+            && let Some(number) = self.twin_of(wanted.frame())
+        {
+            self.forget_twin(number)?;
+        }
         self.vm.counters.maps.count();
         let result = self.map(page, wanted.frame(), 1, wanted.access())?;
         if result == Mapped::Yes {
             self.view.set_shadow(va, wanted);
         }
         Ok(result)
+    }
+
+    /// Maps one page of a linear piece, with other rights than the piece.
+    pub(crate) fn map_kernel_page(
+        &mut self,
+        va: GuestVirt,
+        access: Access,
+    ) -> Result<(), Kill> {
+        let page = GuestVirt(va.0 & !(PAGE_SIZE - 1));
+        let pa = GuestPhys(page.0.wrapping_sub(self.vm.page_offset.get()));
+        self.map(page, pa, 1, access).map(drop)
     }
 
     /// Maps a run of pages, writable, without a record.
@@ -406,7 +428,7 @@ impl Host<'_> {
     }
 
     /// The directory index at which the Guest's kernel begins.
-    pub(super) fn kernel_index(&self) -> u32 {
+    pub(crate) fn kernel_index(&self) -> u32 {
         directory_index(self.vm.page_offset.get()).min(SWITCHER_INDEX)
     }
 

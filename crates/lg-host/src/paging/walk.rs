@@ -189,7 +189,9 @@ impl Host<'_> {
         if self.vm.cr3.get() != self.view.cr3() || self.vm.in_user_mode() {
             return None;
         }
-        self.view.translate(va, access, self.vm.page_offset.get())
+        let place = self.view.translate(va, access, self.vm.page_offset.get());
+        // A twin is no place to read from.
+        place.filter(|place| place.0 < self.memory.limit())
     }
 
     /// The entry for `va`, if there is one that the Guest may use in the mode

@@ -9,9 +9,11 @@
 use super::affinity::{self, Affinity};
 use super::state::Shared;
 use super::{SharedPage, Views, lock};
-use crate::memory::GuestMemory;
+use crate::memory::{GuestMemory, sealed_file};
 use lg_host::state::MAX_VIEWS;
-use lg_switcher::layout::{COMMAND_FD, MEMORY_FD, SHARED_PAGE_FD, STATE_FD};
+use lg_switcher::layout::{
+    COMMAND_FD, MEMORY_FD, SHARED_PAGE_FD, STATE_FD, TWINS_FD, TWINS_SIZE,
+};
 use lg_switcher::signals::KICK_SIGNAL;
 use lg_switcher::view::{Answer, SETUP_FAILED, STEPS, VIEW_FAILED, VIEW_STEPS};
 use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
@@ -100,10 +102,12 @@ impl Processes {
         let (command, theirs) = UnixStream::pair()?;
         let program = executable_memfd("lguest-view")?;
         File::from(program.try_clone()?).write_all(VIEW)?;
+        let twins = sealed_file("lguest-twins", TWINS_SIZE as u64)?;
         let mut fds = vec![
             (memory.file(), MEMORY_FD),
             (shared.file.as_fd(), STATE_FD),
             (theirs.as_fd(), COMMAND_FD),
+            (twins.as_fd(), TWINS_FD),
         ];
         fds.extend(pages.iter().map(|p| p.file.as_fd()).zip(SHARED_PAGE_FD..));
         let child = spawn(&program, &fds)?;

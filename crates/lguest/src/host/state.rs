@@ -7,6 +7,7 @@
 #![expect(unsafe_code, reason = "memory shared with hostile processes")]
 
 use super::clock;
+use crate::memory::sealed_file;
 use lg_abi::boot::START_EFLAGS;
 use lg_abi::request::Initialize;
 use lg_abi::segment::{
@@ -16,7 +17,6 @@ use lg_host::segments::set_start_segments;
 use lg_host::state::Vm;
 use lg_switcher::layout::{STATE_SIZE, State};
 use lg_switcher::mailbox::Mailbox;
-use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::mm::{MapFlags, ProtFlags};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -44,15 +44,7 @@ unsafe impl Sync for Shared {}
 impl Shared {
     /// Fresh state, all zero.
     pub(super) fn new() -> io::Result<Self> {
-        let file = rustix::fs::memfd_create(
-            "lguest-state",
-            MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING,
-        )?;
-        rustix::fs::ftruncate(&file, STATE_SIZE as u64)?;
-        rustix::fs::fcntl_add_seals(
-            &file,
-            SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL,
-        )?;
+        let file = sealed_file("lguest-state", STATE_SIZE as u64)?;
         // SAFETY: a fresh mapping at a place of the kernel's choice.
         let at = unsafe {
             rustix::mm::mmap(

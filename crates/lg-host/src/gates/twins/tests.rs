@@ -1,0 +1,149 @@
+//! A twin is what its page is, except for the traps in it.
+
+use super::*;
+use crate::run::Event;
+use crate::state::Gate;
+use crate::testing::Machine;
+use lg_abi::page::Pte;
+use lg_abi::shared::SYSCALL_VECTOR;
+
+/// The user page with the code, and the frame it is in.
+const PAGE: u32 = 0x100;
+const FRAME: GuestPhys = GuestPhys(0x20_0000);
+
+/// Where `int $0x80` is.
+const SITE: GuestVirt = GuestVirt(PAGE << PAGE_SHIFT | 0x10);
+
+/// Where system calls and breakpoints go.
+const SYSCALL: u32 = 0xC000_4000;
+const BREAKPOINT: u32 = 0xC000_5000;
+
+const READ_ONLY: Pte = Pte(FRAME.0 | 0x25);
+
+/// A user program behind its first `int $0x80`, with another one 16 bytes on,
+/// and an `int3` of its own 16 bytes behind that.
+fn machine() -> Machine {
+    let mut m = Machine::new();
+    let memory = m.ram.memory();
+    // With page 0, the kernel's memory is linear.
+    let first = GuestPhys(Machine::KERNEL_TABLE);
+    memory.set_word(first, 0x63).unwrap();
+    memory.write(FRAME.plus(0x10), &INT80).unwrap();
+    memory.write(FRAME.plus(0x20), &INT80).unwrap();
+    memory.write(FRAME.plus(0x30), &[INT3]).unwrap();
+    m.set_user_pte(PAGE, READ_ONLY);
+    let gate = |handler| Gate {
+        handler,
+        flags: Gate::PRESENT | 3 << Gate::DPL_SHIFT,
+    };
+    m.vm.idt[SYSCALL_VECTOR as usize].set(gate(SYSCALL));
+    m.vm.idt[3].set(gate(BREAKPOINT));
+    let mut host = m.host();
+    host.demand_page(GuestVirt(0xC000_8000), true, false)
+        .unwrap();
+    host.demand_page(SITE, false, true).unwrap();
+    m.vm.user.set(1);
+    m
+}
+
+/// The program traps `length` bytes behind `at`.
+fn trap(m: &mut Machine, at: GuestVirt, length: u32, event: Event) {
+    m.vm.user.set(1);
+    m.vm.regs.eip.set(at.0 + length);
+    m.host().run_guest(event).unwrap();
+}
+
+fn int3() -> Event {
+    Event::Trap {
+        vector: 3,
+        error: 0,
+        cr2: 0,
+    }
+}
+
+/// Where the Guest's handler was told that the program stood.
+fn told_eip(m: &Machine) -> u32 {
+    let at = GuestPhys(m.vm.regs.esp.get() - 0xC000_0000);
+    m.ram.memory().word(at).unwrap()
+}
+
+/// The frame that is mapped where the code is.
+fn mapped(m: &Machine) -> (u32, Access) {
+    m.notebook.pages[&PAGE]
+}
+
+#[test]
+fn a_system_call_comes_as_an_int3_and_is_told_as_what_it_was() {
+    let mut m = machine();
+    trap(&mut m, SITE, 2, Event::SystemCall);
+    assert_eq!(mapped(&m), (Machine::RAM, Access::Read));
+    let mut code = [0; 2];
+    m.twins.memory().read(GuestPhys(0x10), &mut code).unwrap();
+    assert_eq!(code, [INT3, 0x80]);
+    m.ram.memory().read(FRAME.plus(0x10), &mut code).unwrap();
+    assert_eq!(code, INT80, "the page itself is what it was");
+    trap(&mut m, SITE, 1, int3());
+    assert_eq!(m.vm.regs.eip.get(), SYSCALL);
+    assert_eq!(told_eip(&m), SITE.0 + 2);
+    assert_eq!(m.vm.counters.twin_calls.get(), 1);
+}
+
+#[test]
+fn a_second_call_in_the_page_goes_to_the_same_twin() {
+    let mut m = machine();
+    trap(&mut m, SITE, 2, Event::SystemCall);
+    trap(&mut m, SITE.plus(0x10), 2, Event::SystemCall);
+    let mut code = [0; 2];
+    m.twins.memory().read(GuestPhys(0x20), &mut code).unwrap();
+    assert_eq!(code, [INT3, 0x80]);
+    assert_eq!(m.vm.twin_count.get(), 1);
+}
+
+#[test]
+fn a_programs_own_int3_stays_its_own() {
+    let mut m = machine();
+    trap(&mut m, SITE, 2, Event::SystemCall);
+    trap(&mut m, SITE.plus(0x20), 1, int3());
+    assert_eq!(m.vm.regs.eip.get(), BREAKPOINT);
+    assert_eq!(told_eip(&m), SITE.0 + 0x21);
+}
+
+#[test]
+fn the_kernels_next_write_ends_the_twin() {
+    let mut m = machine();
+    trap(&mut m, SITE, 2, Event::SystemCall);
+    let kernels = GuestVirt(0xC000_0000 + FRAME.0);
+    let page = kernels.page_number();
+    assert_eq!(m.notebook.pages[&page], (FRAME.0, Access::Read));
+    let fault = Event::Trap {
+        vector: 14,
+        error: 7,
+        cr2: kernels.0,
+    };
+    m.vm.user.set(0);
+    m.host().run_guest(fault).unwrap();
+    assert_eq!(m.notebook.pages[&page], (FRAME.0, Access::Write));
+    assert_ne!(mapped_or_none(&m), Some((Machine::RAM, Access::Read)));
+}
+
+fn mapped_or_none(m: &Machine) -> Option<(u32, Access)> {
+    m.notebook.pages.get(&PAGE).copied()
+}
+
+#[test]
+fn a_page_that_a_disk_has_overwritten_is_mapped_itself() {
+    let mut m = machine();
+    trap(&mut m, SITE, 2, Event::SystemCall);
+    m.ram.memory().write(FRAME.plus(0x40), &[1]).unwrap();
+    m.host().recheck_page(SITE, true).unwrap();
+    assert_eq!(mapped(&m), (FRAME.0, Access::Read));
+}
+
+#[test]
+fn without_the_short_cut_there_is_no_twin() {
+    let mut m = machine();
+    m.vm.slow_paths.set(path::INT80);
+    trap(&mut m, SITE, 2, Event::SystemCall);
+    assert_eq!(mapped(&m), (FRAME.0, Access::Read));
+    assert_eq!(told_eip(&m), SITE.0 + 2);
+}
