@@ -132,7 +132,10 @@ pub(crate) fn length(code: &[u8]) -> Option<usize> {
     let third = matches!(opcode, 0x0F38 | 0x0F3A);
     let mut length = found.length as usize + usize::from(third);
     let mut reg = 0;
-    if has_mod_rm(opcode) {
+    if matches!(opcode, 0x0F20..=0x0F27) {
+        // Control and debug registers: always a register, whatever it says.
+        length += 1;
+    } else if has_mod_rm(opcode) {
         if found.address_16 {
             return None;
         }
