@@ -5,12 +5,13 @@
 //! Otherwise it is the Guest's own.
 
 use super::view::Mapped;
-use super::walk::{limit_rights, page_table, walk};
+use super::walk::{page_table, walk};
 use crate::address::{GuestPhys, GuestVirt, as_word};
 use crate::gates::path;
 use crate::kill::Kill;
 use crate::run::Host;
 use crate::world::Access;
+use core::ops::BitOr;
 use lg_abi::page::{
     DIRECTORY_SHIFT, ENTRIES, PAGE_SHIFT, PAGE_SIZE, Pte, directory_index,
 };
@@ -164,6 +165,9 @@ impl Host<'_> {
         /// All that has to be set in every entry.
         const LINEAR: u32 =
             Pte::PRESENT | Pte::WRITE | Pte::ACCESSED | Pte::DIRTY;
+        /// All that is looked at.
+        const CHECKED: u32 =
+            !(PAGE_SIZE - 1) | LINEAR | Pte::WRITE_THROUGH | Pte::SIZE;
         let start = index << DIRECTORY_SHIFT;
         let offset = self.vm.page_offset.get();
         let Some(pa) = start.checked_sub(offset) else {
@@ -182,24 +186,23 @@ impl Host<'_> {
         let mut table = [0_u32; ENTRIES as usize];
         let bytes = zerocopy::IntoBytes::as_mut_bytes(&mut table);
         self.memory.read(GuestPhys(pde.frame()), bytes)?;
-        let agrees = |(i, &entry): (usize, &u32)| {
-            let pte = limit_rights(Pte(entry), pde);
+        if !pde.has(Pte::WRITE) {
+            return Ok(0); // it withholds that right
+        }
+        let differs = |(i, &entry): (usize, &u32)| {
             let frame = pa.wrapping_add(as_word(i) * PAGE_SIZE);
-            pte.has(LINEAR)
-                && pte.frame() == frame
-                && pte.flags() & (Pte::WRITE_THROUGH | Pte::SIZE) == 0
+            entry & CHECKED ^ (frame | LINEAR)
         };
+        let table = table.iter().enumerate();
+        if pages == ENTRIES {
+            // Without a branch, for a flush of everything looks at all of the
+            // kernel's memory in this way.
+            let differences = table.map(differs).fold(0, BitOr::bitor);
+            return Ok(if differences == 0 { ENTRIES } else { 0 });
+        }
         // Device pages above RAM are mapped by drivers, elsewhere, so the
-        // last piece ends where the run of agreeing entries does; but a piece
-        // with a hole inside RAM is not linear.
-        let run = table
-            .iter()
-            .enumerate()
-            .take(pages as usize)
-            .take_while(|&e| agrees(e))
-            .count();
-        let run = as_word(run);
-        let ends_well = run == pages || pages < ENTRIES;
-        Ok(if ends_well { run } else { 0 })
+        // last piece ends where the run of agreeing entries does.
+        let run = table.take(pages as usize).take_while(|&e| differs(e) == 0);
+        Ok(as_word(run.count()))
     }
 }
