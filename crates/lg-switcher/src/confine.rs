@@ -243,6 +243,7 @@ fn mmap(f: &mut Filter, facts: &Facts) {
     const SHARED_FIXED: u64 = 0x11;
     /// All but `PROT_READ | PROT_WRITE | PROT_EXEC`.
     const NO_PROTECTION: u32 = !7;
+    const PROT_WRITE: u32 = 2;
     for n in [0, 1, 2, 4] {
         f.require_narrow(n);
     }
@@ -261,7 +262,12 @@ fn mmap(f: &mut Filter, facts: &Facts) {
     f.require_at_most(SWITCHER_ADDR);
     f.load(argument(4));
     f.when(layout::MEMORY_FD.cast_unsigned(), |f| f.end(verdict::ALLOW));
-    f.when(layout::TWINS_FD.cast_unsigned(), |f| f.end(verdict::ALLOW));
+    f.when(layout::TWINS_FD.cast_unsigned(), |f| {
+        // The Host writes them elsewhere.
+        f.load(argument(2));
+        f.require_no_bit(PROT_WRITE);
+        f.end(verdict::ALLOW);
+    });
     for n in 0..facts.shared_pages {
         f.when(layout::SHARED_PAGE_FD.cast_unsigned() + n, |f| {
             f.require_wide(argument(1), u64::from(PAGE_SIZE));

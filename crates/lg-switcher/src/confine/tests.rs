@@ -94,7 +94,8 @@ fn what_a_view_does_is_allowed() {
     for call in [
         Call::new(nr::MMAP, GOOD_MMAP),
         Call::new(nr::MMAP, [top - 0x40_0000, 0x40_0000, 7, 0x11, 3, 0]),
-        Call::new(nr::MMAP, [0x1000, 0x1000, 5, 0x11, 6, 0]),
+        Call::new(nr::MMAP, [0x1000, 0x1000, 5, 0x11, 7, 0]),
+        Call::new(nr::MMAP, [0x1000, 0x1000, 5, 0x11, 6, 0x3000]),
         Call::new(nr::MUNMAP, [0, top, 0, 0, 0, 0]),
         Call::new(nr::FUTEX, [STATE64 + 64, 0, 1, 0, 0, 0]),
         Call::new(nr::FUTEX, [STATE64 + 64, 1, 1, 0, 0, 0]),
@@ -187,7 +188,8 @@ fn every_near_miss_of_mmap_is_deadly() {
         (4, 0),
         (4, 4),
         (4, 5),
-        (4, 7),
+        (4, 6), // the twins, but to write
+        (4, 8),
         (4, 0xFFFF_FFFF),
         (4, 3 | 1 << 32),
     ] {
@@ -203,7 +205,7 @@ fn every_near_miss_of_mmap_is_deadly() {
     assert_eq!(call.verdict(), verdict::KILL);
     // A shared page's file has one page for us.
     for (len, offset) in [(0x2000, 0), (0x1000, 0x1000), (0x1000, 1 << 40)] {
-        let call = Call::new(nr::MMAP, [0x1000, len, 7, 0x11, 6, offset]);
+        let call = Call::new(nr::MMAP, [0x1000, len, 7, 0x11, 7, offset]);
         assert_eq!(call.verdict(), verdict::KILL);
     }
 }
