@@ -4,11 +4,20 @@ use crate::arena::{Arena, Stop};
 use crate::sweep::{Sweep, stride};
 
 fn run(name: &'static str, line: String) {
+    run_with(name, line, &[]);
+}
+
+/// The same where user code has processes of its own.
+fn run_isolated(name: &'static str, line: String) {
+    run_with(name, line, &["--isolation=user"]);
+}
+
+fn run_with(name: &'static str, line: String, options: &[&str]) {
     Sweep {
         name,
         inside: false,
         forges: false,
-        options: Vec::new(),
+        options: options.iter().map(Into::into).collect(),
         line,
         script: &[],
         stop: Stop::Never,
@@ -33,4 +42,17 @@ fn low_selectors() {
 #[test]
 fn flags() {
     run("flags", "attack=flags".into());
+}
+
+/// Both once more behind the wall between a Guest's kernel and its programs.
+#[test]
+fn flags_of_isolated_programs() {
+    run_isolated("flags, isolated", "attack=flags".into());
+}
+
+#[test]
+fn selectors_of_isolated_programs() {
+    let step = stride(0x1_0000, 2000);
+    let line = format!("attack=selectors step={step}");
+    run_isolated("selectors, isolated", line);
 }

@@ -70,6 +70,59 @@ fn into_the_text_of_a_cell() {
     cell.run(&Arena::new("cell-text"));
 }
 
+/// 64-bit code in a page of a user program's own.
+fn user_code(long: &[u8]) -> Record {
+    // ljmp $0x33, to what follows, where user code starts
+    let mut code = vec![0xEA, 0x07, 0x80, 0x04, 0x08, 0x33, 0];
+    code.extend(long);
+    code.extend([0xCD, 0x80]);
+    Record::code_of_a_user(&code)
+}
+
+/// Programs that have processes of their own: into all code that is there,
+/// and hands on all memory that is not to be there.
+#[test]
+fn by_an_isolated_program() {
+    let mut script = Vec::new();
+    // movabs ADDRESS, %rax: the kernel's memory, and what the Host keeps.
+    let kept = [
+        0xC000_0000,
+        0xC010_0000,
+        0xE000_0000,
+        lg_switcher::layout::MEMORY as u64,
+        lg_switcher::layout::MEMORY as u64 + 0x10_0000,
+    ];
+    for address in kept {
+        let mut code = vec![0x48, 0xA1];
+        code.extend(address.to_le_bytes());
+        script.push(user_code(&code).shown());
+    }
+    let text = view().text.clone();
+    let step = stride(text.end - text.start, 100);
+    for rip in text.step_by(step).chain(view().sites.iter().copied()) {
+        // movabs $rip, %rax; jmp *%rax
+        let mut code = vec![0x48, 0xB8];
+        code.extend(rip.to_le_bytes());
+        code.extend([0xFF, 0xE0]);
+        script.push(user_code(&code));
+    }
+    for nr in [0_u8, 1, 9, 11, 13, 15, 56, 57, 59, 62, 101, 105] {
+        // mov $nr, %eax; syscall
+        script.push(user_code(&[0xB8, nr, 0, 0, 0, 0x0F, 0x05]));
+    }
+    let sweep = Sweep {
+        options: vec!["--isolation=user".into()],
+        ..Sweep::inside("jumps by an isolated program", &script)
+    };
+    let ends = sweep.run(&Arena::new("isolated"));
+    let reads: Vec<_> = ends.iter().flat_map(|end| end.results()).collect();
+    assert_eq!(reads.len(), kept.len());
+    for (n, result) in reads {
+        // The fault was the read's own, not that of the way out behind it.
+        assert!(result.contains(" eip 8048007 "), "{n}: {result}");
+    }
+}
+
 /// Every byte of the gates: as 64-bit code by kernel and user, as 32-bit code
 /// by the kernel.
 #[test]
