@@ -91,7 +91,7 @@ struct Test {
     doors: [Option<OwnedFd>; 2],
     /// Their connections with us.
     lines: Vec<OwnedFd>,
-    /// What we have sent them.
+    /// Ports: ours, as far as they have them, and theirs.
     files: Vec<File>,
     killed_for: Vec<Binding>,
 }
@@ -203,11 +203,17 @@ impl Test {
     }
 
     /// A file that a Welcome may carry: what it should be, or anything.
-    fn file(&self, input: &mut Input<'_>) -> Option<OwnedFd> {
+    fn file(&mut self, input: &mut Input<'_>) -> Option<OwnedFd> {
         let seal = SealFlags::SHRINK;
         match input.byte() % 12 {
             0..3 => memfd(LIMIT.into(), seal),
-            3..6 => memfd(PAGE_SIZE.into(), seal),
+            3..6 => {
+                // A port of theirs, to be written as they like.
+                let port = memfd(PAGE_SIZE.into(), seal)?;
+                let copy = port.try_clone().ok()?;
+                self.files.insert(0, copy.into());
+                Some(port)
+            }
             6 => memfd(LIMIT.into(), SealFlags::GROW),
             7 => memfd(0, seal),
             8 => memfd(5000, seal),
@@ -241,14 +247,26 @@ impl Test {
         self.files.truncate(MAX_LINES);
     }
 
-    /// Writes into a port of ours.
+    /// Writes into a port, ours or theirs.
     fn scribble(&mut self, input: &mut Input<'_>) {
-        let at = match input.byte() {
-            n @ 0..128 => u64::from(n),
-            _ => u64::from(input.half()) % 4080,
+        let which = usize::from(input.byte()) % MAX_LINES;
+        let how = input.byte();
+        let (at, bytes) = if how < 128 {
+            // What the first binding on a key is, and that it is there.
+            let key = input.below(16) * 4;
+            let num = input.below(4);
+            let bound = [address(input), num, 0, 0].map(u32::to_le_bytes);
+            self.write_port(which, 64, &key.to_le_bytes());
+            (192, bound.concat())
+        } else {
+            let at = u64::from(input.half()) % 4080;
+            (at, input.bytes(16).to_vec())
         };
-        let bytes = input.bytes(16);
-        if let Some(port) = self.files.first() {
+        self.write_port(which, at, &bytes);
+    }
+
+    fn write_port(&self, which: usize, at: u64, bytes: &[u8]) {
+        if let Some(port) = self.files.get(which) {
             let size = port.metadata().expect("it is open").len();
             assert_eq!(size, u64::from(PAGE_SIZE), "a port is a page");
             let _ = port.write_all_at(bytes, at);
