@@ -5,7 +5,7 @@
 //! then the Host starts. From then on there is one way out, whoever wants it:
 //! the Guest dies, and the main thread comes back with the reason.
 
-use crate::config::{Config, DeviceConfig, Kernel};
+use crate::config::{Config, DeviceConfig, Isolation, Kernel};
 use crate::confine::{self, Plan};
 use crate::default_guest;
 use crate::devices::block::{Block, Disk, DiskError};
@@ -172,11 +172,15 @@ pub fn launch(config: &Config, started: u64) -> Result<Outcome, LaunchError> {
     if config.verbose {
         terminal::tell(&format!(
             "{} MB of memory, physical 0 at {:#x}, start at {:#x}, \
-             {} devices and a console; ready after {:?}",
+             {} devices and a console, a wall around {}; ready after {:?}",
             config.memory >> 20,
             initialize.page_offset,
             initialize.start,
             config.devices.len(),
+            match config.isolation {
+                Isolation::Guest => "the guest",
+                Isolation::User => "each program",
+            },
             start.elapsed(),
         ));
     }

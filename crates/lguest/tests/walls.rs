@@ -111,7 +111,15 @@ fn a_view_finds_nothing_but_the_guests_own() {
 
 #[test]
 fn views_end_with_the_launcher_whatever_ends_it() {
-    let mut guest = guest();
+    all_end_with_the_launcher(guest());
+}
+
+#[test]
+fn cells_and_their_mappers_do_so_too() {
+    all_end_with_the_launcher(guest_with("--isolation=user"));
+}
+
+fn all_end_with_the_launcher(mut guest: Child) {
     let all = children(guest.id());
     assert!(all.len() >= 2, "a nursery and a view");
     guest.kill().unwrap();

@@ -159,17 +159,22 @@ impl Processes {
             // The nursery and the view speak in any order.
             match self.answer(&mut command)? {
                 [0, cell_pid, mapper] => cell = Some([cell_pid, mapper]),
-                [pid, ..] => {
-                    room.pop();
-                    let process = self.adopt(pid, u64::from(slot))?;
-                    view = Some(process);
-                }
+                [pid, ..] if pid > 0 => view = Some(pid),
+                [error, ..] => return Err(no_process(error)),
             }
         }
         let taken = |()| io::ErrorKind::InvalidInput.into();
-        if let Some(view) = view {
-            place.set(view).map_err(drop).map_err(taken)?;
+        let pid = view.unwrap_or_default();
+        if let Some([error @ ..=0, _]) = cell {
+            // The view has ended, and the Guest makes do without it.
+            if let Some(pid) = Pid::from_raw(pid) {
+                waitid(WaitId::Pid(pid), WaitIdOptions::EXITED)?;
+            }
+            return Err(no_cell(error));
         }
+        room.pop();
+        let view = self.adopt(pid, u64::from(slot))?;
+        place.set(view).map_err(drop).map_err(taken)?;
         let Some(cells) = &self.cells else {
             return Ok(());
         };
@@ -205,11 +210,8 @@ impl Processes {
     /// Takes over a child of ours that another process has made: `pid` is its
     /// number, or minus the error for which there is none.
     fn adopt(&self, pid: i32, mark: u64) -> io::Result<OwnedFd> {
-        if pid <= 0 {
-            let error = io::Error::from_raw_os_error(pid.wrapping_neg());
-            return Err(too_many(error));
-        }
-        let pid = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidData)?;
+        let found = Pid::from_raw(pid).filter(|_| pid > 0);
+        let pid = found.ok_or_else(|| no_process(pid))?;
         // Nobody but us reaps it, so the number is still its own; if it is
         // no child of ours, somebody lies, and it is not ours to kill.
         let process = pidfd_open(pid, PidfdFlags::empty())?;
@@ -399,6 +401,24 @@ pub(crate) fn check_processor() -> io::Result<()> {
         "this processor or kernel has no FSGSBASE: it takes an x86-64 of \
          2012 or later and Linux 5.9, without 'nofsgsbase'",
     ))
+}
+
+/// What a number says that is no process's.
+fn no_process(error: i32) -> io::Error {
+    too_many(io::Error::from_raw_os_error(error.wrapping_neg()))
+}
+
+/// Why there can be no process for user code.
+fn no_cell(error: i32) -> io::Error {
+    let why = no_process(error);
+    if why.kind() != io::ErrorKind::InvalidInput {
+        return why;
+    }
+    io::Error::new(
+        io::ErrorKind::Unsupported,
+        "this kernel cannot hold user code apart: it takes Linux 5.19, or \
+         --isolation=guest",
+    )
 }
 
 /// Whether a process has ended.
