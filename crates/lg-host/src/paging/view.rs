@@ -350,6 +350,10 @@ impl Host<'_> {
         pages: u32,
         access: Access,
     ) -> Result<Mapped, Kill> {
+        if self.view.in_cell() && va.0 >= self.vm.page_offset.get() {
+            // Nobody asks for it. It is the wall itself, so it stands here.
+            return Ok(Mapped::Forbidden);
+        }
         let kernel = self.kernel_index();
         for room in [(0, 0), (0, kernel), (0, SWITCHER_INDEX)] {
             if room.1 != 0 {
