@@ -23,7 +23,7 @@ use crate::address::{GuestPhys, GuestVirt, as_word};
 use crate::emulate::general;
 use crate::kill::Kill;
 use crate::run::Host;
-use crate::state::Gate;
+use crate::state::{Gate, MAX_REFUSED};
 use lg_abi::page::PAGE_SIZE;
 use lg_abi::segment::USER_DS;
 use lg_abi::shared::offset;
@@ -202,6 +202,10 @@ impl Host<'_> {
             return;
         }
         let int = self.vm.regs.eip.get();
+        let refused = &self.vm.refused;
+        if refused.iter().any(|site| site.get() == int) {
+            return; // reading the code around it once is enough
+        }
         if int % PAGE_SIZE < as_word(MAX_DISPLACED) {
             return; // it may begin in another page
         }
@@ -217,6 +221,9 @@ impl Host<'_> {
         let first = MAX_DISPLACED - displaced;
         let start = from.plus(as_word(first));
         if self.is_jumped_into(start.0, int + 2) {
+            let count = self.vm.refused_count.get();
+            refused[count as usize % MAX_REFUSED].set(int);
+            self.vm.refused_count.set(count.wrapping_add(1));
             return;
         }
         let moved = &code[first..MAX_DISPLACED];

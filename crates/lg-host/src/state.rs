@@ -21,6 +21,9 @@ pub const MAX_VIEWS: usize = 32;
 /// says "look at everything".
 pub const MAX_CHANGES: usize = 256;
 
+/// Hypercalls without gates that are remembered as such.
+pub const MAX_REFUSED: usize = 16;
+
 /// Changed kernel pages that are remembered for all views.
 pub const MAX_KERNEL_CHANGES: u32 = 1024;
 
@@ -171,6 +174,11 @@ pub struct Vm {
     pub gates: Cell<u32>,
     /// And for its user code.
     pub user_gates: Cell<u32>,
+    /// Hypercalls that are jumped into, and so get no gate: where their `int`
+    /// is.
+    pub refused: [Cell<u32>; MAX_REFUSED],
+    /// How many were refused.
+    pub refused_count: Cell<u32>,
     /// The pages that have twins: their physical addresses, or 0.
     pub twins: [Cell<u32>; MAX_TWINS],
     /// How many twins were ever made.

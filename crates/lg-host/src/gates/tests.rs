@@ -85,6 +85,7 @@ fn a_hypercall_that_is_jumped_into_keeps_trapping() {
         m.vm.regs.eax.set(5);
         m.host().open_hypercall_gate();
         assert_eq!(code(&m, 0, 45), with_jump, "{jump:x?}");
+        assert_eq!(m.vm.refused[0].get(), CODE + 42, "it is not read again");
     }
 }
 
