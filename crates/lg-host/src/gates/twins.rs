@@ -25,7 +25,9 @@ use crate::paging::ShadowPte;
 use crate::run::Host;
 use crate::state::Changes;
 use crate::world::Access;
+use core::ops::BitOr;
 use lg_abi::page::{PAGE_SHIFT, PAGE_SIZE};
+use zerocopy::IntoBytes;
 
 /// How many pages can have a twin at the same time.
 pub const MAX_TWINS: usize = 32;
@@ -37,7 +39,7 @@ const INT80: [u8; 2] = [0xCD, 0x80];
 const INT3: u8 = 0xCC;
 
 /// A page, copied out.
-type Page = [u8; PAGE_SIZE as usize];
+type Page = [u64; PAGE_SIZE as usize / 8];
 
 impl Host<'_> {
     /// A system call has trapped; eip is behind its `int $0x80`. If that lies
@@ -195,8 +197,8 @@ impl Host<'_> {
             self.forget_twin(number)?;
         }
         let mut page: Page = [0; _];
-        self.memory.read(frame, &mut page)?;
-        self.twins.write(twin(number), &page)?;
+        self.memory.read(frame, page.as_mut_bytes())?;
+        self.twins.write(twin(number), page.as_bytes())?;
         self.vm.twins[number].set(frame.0);
         let kernels = frame.0.wrapping_add(self.vm.page_offset.get());
         self.note_for_everybody(GuestVirt(kernels));
@@ -210,19 +212,23 @@ impl Host<'_> {
         let Some(frame) = self.original(number) else {
             return false;
         };
-        if self.memory.read(frame, &mut page).is_err()
-            || self.twins.read(twin(number), &mut copy).is_err()
+        if self.memory.read(frame, page.as_mut_bytes()).is_err()
+            || self.twins.read(twin(number), copy.as_mut_bytes()).is_err()
         {
             return false;
         }
-        page == copy || {
-            for at in 0..page.len() - 1 {
-                if copy[at] == INT3 && page[at..].starts_with(&INT80) {
-                    copy[at] = INT80[0];
-                }
-            }
-            page == copy
+        // Words, and no way out in the middle: this is done at each flush.
+        let differ = |(a, b): (&u64, &u64)| a ^ b;
+        let pairs = page.iter().zip(&copy);
+        if pairs.map(differ).fold(0, BitOr::bitor) == 0 {
+            return true;
         }
+        let (page, copy) = (page.as_bytes(), copy.as_bytes());
+        let same = |at: usize| {
+            let stands_for = copy[at] == INT3 && page[at..].starts_with(&INT80);
+            page[at] == copy[at] || stands_for
+        };
+        (0..page.len()).all(same)
     }
 
     /// Where the page is whose twin that is.
