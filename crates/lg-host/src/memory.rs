@@ -136,6 +136,32 @@ impl Memory {
         self.write(addr, value.as_bytes())
     }
 
+    /// Whether `words` double words from `addr` are those from `other_addr` in
+    /// another memory. Looks at all of them, for they are nearly always equal.
+    ///
+    /// # Errors
+    ///
+    /// [`Kill::BadAddress`].
+    pub fn is_same(
+        &self,
+        addr: GuestPhys,
+        other: &Self,
+        other_addr: GuestPhys,
+        words: u32,
+    ) -> Result<bool, Kill> {
+        let a = self.pointer(addr, words * 8)?.cast::<u64>();
+        let b = other.pointer(other_addr, words * 8)?.cast::<u64>();
+        let mut differences = 0;
+        for i in 0..words as usize {
+            // SAFETY: `pointer` has checked both ranges (invariant 1).
+            let a = unsafe { a.wrapping_add(i).read_unaligned() };
+            // SAFETY: as above.
+            let b = unsafe { b.wrapping_add(i).read_unaligned() };
+            differences |= a ^ b;
+        }
+        Ok(differences == 0)
+    }
+
     fn pointer(&self, addr: GuestPhys, len: u32) -> Result<*mut u8, Kill> {
         self.check(addr, len)?;
         Ok(self.base.wrapping_add(addr.0 as usize))

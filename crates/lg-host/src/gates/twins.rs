@@ -12,7 +12,8 @@
 //! A twin must never be older than its page. Where the page is mapped for
 //! writing it has none; the kernel's own mapping of it is made read-only, so
 //! that its next write comes to us; and because a disk writes without asking,
-//! both are compared whenever the twin is about to be mapped.
+//! both are compared whenever the twin is about to be mapped, or may have been
+//! mapped for longer than the Guest's tables said so.
 //!
 //! What is left: a program that reads its own code sees the `int3`, for on this
 //! processor what can be executed can be read. That is what
@@ -25,9 +26,7 @@ use crate::paging::ShadowPte;
 use crate::run::Host;
 use crate::state::Changes;
 use crate::world::Access;
-use core::ops::BitOr;
 use lg_abi::page::{PAGE_SHIFT, PAGE_SIZE};
-use zerocopy::IntoBytes;
 
 /// How many pages can have a twin at the same time.
 pub const MAX_TWINS: usize = 32;
@@ -38,8 +37,8 @@ const INT80: [u8; 2] = [0xCD, 0x80];
 /// `int3`, which stands for its first byte.
 const INT3: u8 = 0xCC;
 
-/// A page, copied out.
-type Page = [u64; PAGE_SIZE as usize / 8];
+/// Bytes that are compared at a time.
+const PIECE: u32 = 512;
 
 impl Host<'_> {
     /// A system call has trapped; eip is behind its `int $0x80`. If that lies
@@ -138,10 +137,15 @@ impl Host<'_> {
         {
             return wanted;
         }
-        let number = self.twin_of(wanted.frame());
-        match number.filter(|&number| self.is_true(number)) {
-            Some(number) => wanted.at(self.annex(number)),
-            None => wanted,
+        let Some(number) = self.twin_of(wanted.frame()) else {
+            return wanted;
+        };
+        let twin = wanted.at(self.annex(number));
+        let mapped = self.view.shadow(va) == twin;
+        if mapped && !self.view.is_behind() || self.is_true(number) {
+            twin
+        } else {
+            wanted
         }
     }
 
@@ -196,9 +200,9 @@ impl Host<'_> {
         if self.vm.twins[number].get() != 0 {
             self.forget_twin(number)?;
         }
-        let mut page: Page = [0; _];
-        self.memory.read(frame, page.as_mut_bytes())?;
-        self.twins.write(twin(number), page.as_bytes())?;
+        let mut page = [0; PAGE_SIZE as usize];
+        self.memory.read(frame, &mut page)?;
+        self.twins.write(twin(number), &page)?;
         self.vm.twins[number].set(frame.0);
         let kernels = frame.0.wrapping_add(self.vm.page_offset.get());
         self.note_for_everybody(GuestVirt(kernels));
@@ -206,29 +210,41 @@ impl Host<'_> {
         Ok(number)
     }
 
-    /// Whether a twin still is its page, but for what was done to it.
+    /// Whether a twin still is its page, but for what was done to it. Piece by
+    /// piece, for only those with an `int3` in them take a closer look.
     fn is_true(&self, number: usize) -> bool {
-        let (mut page, mut copy): (Page, Page) = ([0; _], [0; _]);
         let Some(frame) = self.original(number) else {
             return false;
         };
-        if self.memory.read(frame, page.as_mut_bytes()).is_err()
-            || self.twins.read(twin(number), copy.as_mut_bytes()).is_err()
+        (0..PAGE_SIZE / PIECE).all(|n| {
+            let (page, copy) = (frame.plus(n * PIECE), twin(number));
+            let copy = copy.plus(n * PIECE);
+            let same = self.memory.is_same(page, &self.twins, copy, PIECE / 8);
+            same == Ok(true) || self.differs_by_traps(page, copy)
+        })
+    }
+
+    /// Whether a piece of a twin differs from the piece of its page by nothing
+    /// but traps in the place of other traps.
+    fn differs_by_traps(&self, page: GuestPhys, copy: GuestPhys) -> bool {
+        let mut pieces = [[0; PIECE as usize]; 2];
+        let [original, copied] = &mut pieces;
+        if self.memory.read(page, original).is_err()
+            || self.twins.read(copy, copied).is_err()
         {
             return false;
         }
-        // Words, and no way out in the middle: this is done at each flush.
-        let differ = |(a, b): (&u64, &u64)| a ^ b;
-        let pairs = page.iter().zip(&copy);
-        if pairs.map(differ).fold(0, BitOr::bitor) == 0 {
-            return true;
-        }
-        let (page, copy) = (page.as_bytes(), copy.as_bytes());
-        let same = |at: usize| {
-            let stands_for = copy[at] == INT3 && page[at..].starts_with(&INT80);
-            page[at] == copy[at] || stands_for
+        let mut second = [0];
+        let mut is_int80 = |at: usize| {
+            // Its second byte may lie behind the piece.
+            let next = page.plus(as_word(at) + 1);
+            original[at] == INT80[0]
+                && self.memory.read(next, &mut second).is_ok()
+                && second[0] == INT80[1]
         };
-        (0..page.len()).all(same)
+        (0..PIECE as usize).all(|at| {
+            original[at] == copied[at] || copied[at] == INT3 && is_int80(at)
+        })
     }
 
     /// Where the page is whose twin that is.

@@ -117,6 +117,13 @@ impl Host<'_> {
     ///
     /// Tables that cannot be are the Guest's death.
     pub fn catch_up(&mut self) -> Result<(), Kill> {
+        self.view.set_behind(true);
+        let caught_up = self.follow_others();
+        self.view.set_behind(false);
+        caught_up
+    }
+
+    fn follow_others(&mut self) -> Result<(), Kill> {
         let vm = self.vm;
         let slot = &vm.views[self.view.slot()];
         let flush = slot.flush.replace(0);

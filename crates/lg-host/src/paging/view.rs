@@ -94,6 +94,7 @@ pub struct View<'a> {
     kick_seen: u32,
     last_fault: GuestVirt,
     spurious: u32,
+    behind: bool,
     /// For how many faults to come there is no room for large mappings.
     cramped: u32,
     /// The address space of user code, unless we are working on it.
@@ -114,6 +115,7 @@ impl<'a> View<'a> {
             kick_seen: 0,
             last_fault: GuestVirt(0),
             spurious: 0,
+            behind: false,
             cramped: 0,
             cell: None,
             in_cell: false,
@@ -237,6 +239,16 @@ impl<'a> View<'a> {
             }
             self.memory.linear[index as usize] = 0;
         }
+    }
+
+    /// Whether the tables may have said something else meanwhile than they
+    /// did when this view last looked, and than they do now.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.behind
+    }
+
+    pub(super) fn set_behind(&mut self, behind: bool) {
+        self.behind = behind;
     }
 
     /// How many of the changed kernel pages this view has looked at.

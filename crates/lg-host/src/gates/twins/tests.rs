@@ -134,8 +134,21 @@ fn mapped_or_none(m: &Machine) -> Option<(u32, Access)> {
 fn a_page_that_a_disk_has_overwritten_is_mapped_itself() {
     let mut m = machine();
     trap(&mut m, SITE, 2, Event::SystemCall);
-    m.ram.memory().write(FRAME.plus(0x40), &[1]).unwrap();
+    m.set_user_pte(PAGE, Pte(0));
     m.host().recheck_page(SITE, true).unwrap();
+    m.ram.memory().write(FRAME.plus(0x40), &[1]).unwrap();
+    m.set_user_pte(PAGE, READ_ONLY);
+    m.host().recheck_page(SITE, true).unwrap();
+    assert_eq!(mapped(&m), (FRAME.0, Access::Read));
+}
+
+#[test]
+fn a_view_that_was_away_does_not_trust_the_twins_that_it_maps() {
+    let mut m = machine();
+    trap(&mut m, SITE, 2, Event::SystemCall);
+    m.ram.memory().write(FRAME.plus(0x40), &[1]).unwrap();
+    m.vm.views[0].flush.set(Changes::USER);
+    m.host().catch_up().unwrap();
     assert_eq!(mapped(&m), (FRAME.0, Access::Read));
 }
 
