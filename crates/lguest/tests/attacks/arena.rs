@@ -4,10 +4,12 @@
 //! user would have it who types the command.
 
 use crate::script::Record;
+use crate::support::processes::Process;
 use crate::support::{Running, Scratch, guests, lguest};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{
-    Pid, PidfdFlags, Signal, kill_process, pidfd_open, test_kill_process_group,
+    Pid, PidfdFlags, Signal, kill_process, pidfd_open,
+    set_parent_process_death_signal, test_kill_process_group,
 };
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Termios, tcgetattr};
@@ -15,11 +17,11 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 /// The longest that a boot may take, on a busy machine.
@@ -336,14 +338,35 @@ pub(crate) struct Innocent {
 /// The one that is beside all attacks.
 pub(crate) fn innocent() -> MutexGuard<'static, Innocent> {
     static INNOCENT: OnceLock<Mutex<Innocent>> = OnceLock::new();
-    let innocent = INNOCENT.get_or_init(|| Mutex::new(Innocent::new(&[])));
+    let innocent = INNOCENT.get_or_init(|| {
+        // No test owns it, and nobody drops what is static: it ends with the
+        // thread that started it, so this one stays until the process ends.
+        let (send, receive) = mpsc::channel();
+        std::thread::spawn(move || {
+            send.send(Innocent::new(&[])).unwrap();
+            loop {
+                std::thread::park();
+            }
+        });
+        Mutex::new(receive.recv().expect("an innocent Guest starts"))
+    });
     innocent.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Innocent {
+    /// It ends when it is dropped, and at the latest with the calling thread,
+    /// also where the test is killed.
     pub(crate) fn new(options: &[OsString]) -> Self {
         let mut command = lguest();
         command.args(["run", "--append=quiet"]).args(options);
+        #[expect(unsafe_code, reason = "a child wants to end with its parent")]
+        // SAFETY: between fork and exec, only a system call.
+        unsafe {
+            command.pre_exec(|| {
+                set_parent_process_death_signal(Some(Signal::KILL))
+                    .map_err(Into::into)
+            });
+        }
         let guest = Running::start(&mut command);
         guest.wait_for("lguest> ");
         Self {
@@ -405,4 +428,21 @@ pub(crate) fn count(name: &str, cases: u64, boots: u64, ends: &str) {
 /// In one piece, and past the test runner's ear.
 fn say(line: &str) {
     let _ = std::io::stderr().write_all(line.as_bytes());
+}
+
+/// Nobody is there any more to drop it.
+#[test]
+fn an_innocent_guest_ends_with_its_thread() {
+    let started = std::thread::spawn(|| {
+        let innocent = Innocent::new(&[]);
+        let process = Process::find(innocent.guest.pid()).unwrap();
+        std::mem::forget(innocent);
+        process
+    });
+    let process = started.join().unwrap();
+    let deadline = Instant::now() + STOPPING;
+    while process.lives() {
+        assert!(Instant::now() < deadline, "it lives on");
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
