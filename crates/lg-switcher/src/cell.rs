@@ -28,7 +28,6 @@ use crate::layout::{
 use crate::signals;
 use crate::syscall::{call, call_site, errno, exit, nr};
 use crate::view;
-use crate::world::state;
 use core::arch::global_asm;
 use core::sync::atomic::{AtomicU32, Ordering};
 use lg_host::gates::GateKind;
@@ -165,7 +164,7 @@ fn settle(launcher: Result<usize, i32>) -> Result<(), i32> {
     if unsafe { call(nr::GETPPID, [0; 6]) } != launcher {
         exit(1);
     }
-    let setup = &state().setup;
+    let setup = view::setup();
     let (limit, shared_pages) = (setup.limit as usize, setup.shared_pages);
     for (at, size) in [
         (STATE, STATE_SIZE),

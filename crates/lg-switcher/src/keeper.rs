@@ -15,6 +15,7 @@ use crate::layout::{CELL, CellPages, MAX_COMMANDS};
 use crate::mapper::Mmap;
 use crate::signals::{FORCE_SIGNAL, KICK_SIGNAL};
 use crate::syscall::{call, errno, nr};
+use crate::view;
 use crate::world::{CLOCK_MONOTONIC, arm, nanoseconds, state};
 use core::arch::{asm, global_asm};
 use core::cell::UnsafeCell;
@@ -248,7 +249,7 @@ pub(crate) fn start(
     unsafe { *KEEPER.0.get() = Some(keeper) };
     Ok(Made {
         mapper: CellMapper {
-            files: Mmap::new(&state().setup),
+            files: Mmap::new(view::setup()),
             task: Standing::first(listeners[1] as usize)?,
             count: 0,
             forbidden_below: 0,

@@ -89,6 +89,7 @@ pub const SHARED_PAGE_FD: i32 = 7;
 pub const MAX_SHARED_PAGES: usize = lg_abi::device::LGUEST_MAX_DEVICES;
 
 /// What the Launcher tells a view before it runs anything.
+#[derive(Clone, Copy)]
 #[repr(C)]
 pub struct Setup {
     /// Bytes of the memory file.
@@ -104,7 +105,9 @@ pub struct Setup {
 /// What all views and the Launcher share.
 #[repr(C)]
 pub struct State {
-    /// From the Launcher, before anything runs.
+    /// From the Launcher, before anything runs. The nursery keeps a copy for
+    /// all views, and nobody reads this one afterwards: whoever breaks into a
+    /// view can write it.
     pub setup: Setup,
     /// The conversation between Host and Launcher.
     pub mailbox: Mailbox,

@@ -14,9 +14,9 @@ use crate::entry;
 use crate::gates::GatePages;
 use crate::keeper::{self, CellMapper};
 use crate::layout::{
-    BEYOND, CELL_RECORD, COMMAND_FD, GATES, MEMORY, MEMORY_FD, RECORD,
-    RECORD_SIZE, SHARED_PAGE_FD, STACK, STACK_SIZE, STATE, STATE_FD,
-    STATE_SIZE, State, TASK_SIZE, TWINS, TWINS_FD, TWINS_SIZE,
+    BEYOND, CELL_RECORD, COMMAND_FD, GATES, MAX_SHARED_PAGES, MEMORY,
+    MEMORY_FD, RECORD, RECORD_SIZE, SHARED_PAGE_FD, STACK, STACK_SIZE, STATE,
+    STATE_FD, STATE_SIZE, Setup, State, TASK_SIZE, TWINS, TWINS_FD, TWINS_SIZE,
 };
 use crate::mapper::Mmap;
 use crate::signals::{self, SIGALRM};
@@ -148,11 +148,38 @@ fn map(at: usize, size: usize, fd: i32, flags: usize) -> Result<(), i32> {
         .map(drop)
 }
 
+struct TheSetup(UnsafeCell<Setup>);
+
+// SAFETY: there is one thread.
+unsafe impl Sync for TheSetup {}
+
+static SETUP: TheSetup = TheSetup(UnsafeCell::new(Setup {
+    limit: 0,
+    shared_pages: 0,
+    shared_pfns: [0; MAX_SHARED_PAGES],
+    cells: 0,
+}));
+
+/// Makes a copy of what the Launcher says while there is no view yet. Views
+/// are born with it; a hostile one can change the original, and a later one
+/// would believe that before its door is closed.
+fn keep_setup() {
+    // SAFETY: the nursery's first step, and nobody has looked yet.
+    unsafe { *SETUP.0.get() = state().setup };
+}
+
+/// What the Launcher has said of the Guest.
+pub(crate) fn setup() -> &'static Setup {
+    // SAFETY: written once, by the nursery, before it asks for this.
+    unsafe { &*SETUP.0.get() }
+}
+
 fn map_everything() -> Result<(), i32> {
     map(STATE, STATE_SIZE, STATE_FD, MAP_SHARED_FIXED)?;
     map_gates()?;
     close(STATE_FD);
-    let setup = &state().setup;
+    keep_setup();
+    let setup = setup();
     map(MEMORY, setup.limit as usize, MEMORY_FD, MAP_SHARED_FIXED)?;
     map(TWINS, TWINS_SIZE, TWINS_FD, MAP_SHARED_FIXED)?;
     let pfns = &setup.shared_pfns[..setup.shared_pages as usize];
@@ -324,14 +351,14 @@ fn live(slot: usize, launcher: Result<usize, i32>) -> ! {
     let (cell_mapper, cell) = make_cell(launcher, timer);
     close(COMMAND_FD);
     let home = Home {
-        mapper: Mmap::new(&state.setup),
+        mapper: Mmap::new(setup()),
         cell_mapper,
         world: Outside { slot, timer },
     };
     // SAFETY: the only use, and the process has one thread.
     let home = unsafe { (*HOME.0.get()).insert(home) };
     // SAFETY: the memory was mapped by the nursery, for as long as we live.
-    let memory = unsafe { Memory::new(MEMORY as *mut u8, state.setup.limit) };
+    let memory = unsafe { Memory::new(MEMORY as *mut u8, setup().limit) };
     let twins_size = as_word(TWINS_SIZE);
     // SAFETY: as above.
     let twins = unsafe { Memory::new(TWINS as *mut u8, twins_size) };
@@ -352,7 +379,7 @@ fn live(slot: usize, launcher: Result<usize, i32>) -> ! {
         mapper: &mut home.mapper,
         world: &mut home.world,
     });
-    if confine(timer, state.setup.shared_pages, cell).is_err() {
+    if confine(timer, setup().shared_pages, cell).is_err() {
         give_up(3);
     }
     Outside::wait_for_baton(slot);
@@ -364,7 +391,7 @@ fn make_cell(
     launcher: Result<usize, i32>,
     timer: u32,
 ) -> (Option<CellMapper>, Option<CellFacts>) {
-    if state().setup.cells == 0 {
+    if setup().cells == 0 {
         return (None, None);
     }
     let made = match keeper::start(launcher, timer) {

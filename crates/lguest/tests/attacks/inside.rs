@@ -10,7 +10,8 @@ use crate::target::{EMPTY, EMPTY_VA, view};
 use lg_host::state::Vm;
 use lg_switcher::gates::GatePages;
 use lg_switcher::layout::{
-    RECORD, RECORD_SIZE, STACK, STACK_SIZE, STATE, STATE_SIZE, State,
+    MEMORY, RECORD, RECORD_SIZE, STACK, STACK_SIZE, STATE, STATE_SIZE, Setup,
+    State,
 };
 use lg_switcher::mailbox::Mailbox;
 use std::mem::offset_of;
@@ -170,6 +171,34 @@ fn requests_of_its_own() {
         }
     }
     sweep_forging("requests of its own", &script);
+}
+
+/// What the Launcher has told the views, before one more of them is born: it
+/// must not have heard of that.
+#[test]
+fn lies_for_the_newborn() {
+    /// The attacker's page directory, and where there will be another.
+    const DIRECTORY: u32 = 0x2_0000;
+    let memory = |at: u32| MEMORY as u64 + u64::from(at);
+    let setup = (STATE + offset_of!(State, setup)) as u64;
+    let words = size_of::<Setup>() as u64 / 4;
+    let lie = |word| long(routine::POKE, setup + 4 * word, u32::MAX.into());
+    let mut steps: Vec<Record> = (0..words).map(lie).collect();
+    steps.extend([
+        Record::long(&Long {
+            rip: routine::COPY,
+            args: [memory(EMPTY), memory(DIRECTORY), 0, 0, 0, 0],
+            rcx: 4096,
+            ..Long::default()
+        }),
+        Record::hypercall(4, [EMPTY, 0, 0]),
+        Record::code_of_a_user(&[0xA1, 0, 0, 0, 0x40]),
+        Record::hypercall(4, [DIRECTORY, 0, 0]),
+    ]);
+    let script = Record::case(steps);
+    let arena = Arena::new("newborn");
+    let ends = Sweep::inside("lies for a new view", &script).run(&arena);
+    assert_eq!(ends[0].survived(), Some(1), "{ends:?}");
 }
 
 /// The Host's stack under the Guest's feet, and no stack at all.
