@@ -8,7 +8,8 @@
 //! has told us; its hypercalls; and the entry page that it gives its user
 //! programs for system calls. A fourth patch is no gate: the instruction with
 //! which its trap handlers load a data segment that means something else here
-//! is made to load the right one.
+//! is made to load the right one. And where a program's code is not ours to
+//! patch, it gets a copy that traps for less ([`twins`]).
 //!
 //! Everything is patched late, at a trap that came from the very place, and
 //! only if what stands there is what we think: the registers must agree with

@@ -9,8 +9,8 @@
 //! goes through [`World`](world::World). A test gives it a scripted Guest and
 //! a pretended world, and a fuzzer gives it nonsense.
 //!
-//! The modules are in reading order. The first seven are what the Host has to
-//! work with; the others are what it does, from the moment a trap arrives.
+//! The modules are in reading order: first what the Host has to work with,
+//! then what it does, from the moment a trap arrives.
 
 #![no_std]
 

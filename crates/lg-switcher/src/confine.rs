@@ -237,7 +237,8 @@ fn munmap(f: &mut Filter) {
 }
 
 /// mmap: shared and fixed, in the low 4 GiB below the Switcher, from the
-/// memory file, or one page of a shared page's file.
+/// memory file, from that of the twins but not to write, or one page of a
+/// shared page's file.
 fn mmap(f: &mut Filter, facts: &Facts) {
     /// `MAP_SHARED | MAP_FIXED`.
     const SHARED_FIXED: u64 = 0x11;

@@ -2,8 +2,8 @@
 //!
 //! Guest-physical memory is a file, so mapping a page of it is one call with
 //! the physical address as the offset. Pages that are shared with other Guests
-//! lie in files of their own, and behind the end of memory lie the twins of some
-//! pages.
+//! lie in files of their own; so do the twins of some pages, whose numbers
+//! begin where memory ends.
 
 #![expect(unsafe_code, reason = "mmap")]
 

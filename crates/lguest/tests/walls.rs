@@ -1,8 +1,8 @@
 //! What a view has, and what it has not: seen from outside, in /proc.
 //!
 //! The filter itself has tests of its own. These look at real views of a real
-//! Guest: no descriptors but memory files of the Guest, nothing of the Launcher's in
-//! memory, confined, and gone with the Launcher.
+//! Guest: no descriptors but the Guest's memory files, nothing of the
+//! Launcher's in memory, confined, and gone with the Launcher.
 
 #![expect(clippy::unwrap_used, reason = "a test says what went wrong so")]
 
