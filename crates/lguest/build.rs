@@ -26,7 +26,19 @@ fn main() {
         return;
     }
     let target_dir = out.join("view");
+    // A panic names its file. That is for whoever has these sources, wherever
+    // he has them, and not the place where this was built.
+    let root = crates.join("..").canonicalize().expect("we are in it");
+    let cargo_home =
+        env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| {
+            let home = env::var_os("HOME")?;
+            Some(Path::new(&home).join(".cargo"))
+        });
+    let cargo_home = cargo_home.unwrap_or_else(|| "/.cargo".into());
     let flags = [
+        format!("--remap-path-prefix={}=cargo", cargo_home.display()),
+        format!("--remap-path-prefix={}=", root.display()),
+        "--remap-path-prefix=src=crates/lg-view/src".to_owned(),
         "-Crelocation-model=pic".to_owned(),
         "-Ctarget-feature=+crt-static".to_owned(),
         "-Clink-args=-nostartfiles -nodefaultlibs -static -no-pie".to_owned(),

@@ -583,3 +583,21 @@ fn become_view(program: RawFd, moves: &[(RawFd, RawFd)]) -> io::Result<()> {
     };
     Err(io::Error::last_os_error())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether the view program has this text in it.
+    fn says(text: &str) -> bool {
+        VIEW.windows(text.len()).any(|w| w == text.as_bytes())
+    }
+
+    #[test]
+    fn panics_do_not_tell_where_the_view_was_built() {
+        let here = env!("CARGO_MANIFEST_DIR");
+        let root = here.strip_suffix("crates/lguest").unwrap();
+        assert!(!says(root), "{root}");
+        assert!(says("crates/lg-host/src/"));
+    }
+}
