@@ -9,7 +9,7 @@
 mod refusal;
 mod support;
 
-use refusal::refuse;
+use refusal::{refuse, refuse_flags};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
 use serde_json::Value;
@@ -98,6 +98,22 @@ fn a_machine_without_local_segments_is_found_out() {
     assert!(guest.contains("cannot make segments"), "{guest}");
     let last = found.stdout.lines().last().unwrap();
     assert_eq!(last, "no guest can run here, for want of: ldt, guest");
+}
+
+/// As Linux before 5.19 does.
+#[test]
+fn a_machine_that_cannot_hold_who_asks_is_found_out() {
+    const WAIT_KILLABLE_RECV: u32 = 1 << 5;
+    let mut command = lguest_with("doctor");
+    let flags = Some(WAIT_KILLABLE_RECV);
+    refuse_flags(&mut command, libc::SYS_seccomp, flags, libc::EINVAL);
+    let found = support::run(&mut command, b"");
+    assert_eq!(found.code(), 0, "{found:?}");
+    let seccomp = line(&found, "degraded", "seccomp");
+    assert!(seccomp.contains("no --isolation=user"), "{seccomp}");
+    assert!(seccomp.contains("take Linux 5.19"), "{seccomp}");
+    line(&found, "lacks", "cells");
+    line(&found, "ok", "guest");
 }
 
 /// As a container does that knows only programs of 64 bits.

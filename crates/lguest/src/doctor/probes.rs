@@ -239,6 +239,8 @@ const NOTHING_BUT_AN_END: &[u8; 129] = &{
 fn seccomp() -> Finding {
     const ALL_THREADS: usize = 1;
     const ASK_SOMEBODY: usize = 8;
+    // `SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV`.
+    const AND_STAND_STILL: usize = 1 << 5;
     let installed = attempt::in_a_copy(|| attempt::install_filter(ALL_THREADS));
     if let Err(error) = installed {
         return Finding::lacks(
@@ -248,9 +250,22 @@ fn seccomp() -> Finding {
              seccomp",
         );
     }
-    let asks = attempt::in_a_copy(|| attempt::install_filter(ASK_SOMEBODY));
-    let asks = if asks.is_ok() { ", and can ask" } else { "" };
-    Finding::ok(format!("filters, for all threads at once{asks}"))
+    let asks = |flags| attempt::in_a_copy(|| attempt::install_filter(flags));
+    let seen = "filters, for all threads at once";
+    if asks(ASK_SOMEBODY | AND_STAND_STILL).is_ok() {
+        return Finding::ok(format!(
+            "{seen}, and can ask while a process stands still"
+        ));
+    }
+    let limit = match asks(ASK_SOMEBODY) {
+        Ok(()) => "can ask, but a signal lets go who is asked about",
+        Err(_) => "cannot ask",
+    };
+    Finding::degraded(
+        format!("{seen}, which {limit}"),
+        "no --isolation=user",
+        "take Linux 5.19 or later; a container must allow seccomp",
+    )
 }
 
 fn descriptors() -> Finding {
