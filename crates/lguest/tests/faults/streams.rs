@@ -1,12 +1,12 @@
 //! Standard input, output and error that are full, closed, broken or odd.
 
 use crate::support::pty::{Terminal, in_session};
-use crate::support::{Finished, PATIENCE, Running, Scratch, lguest, run};
+use crate::support::{Finished, Running, Scratch, end_of, lguest, run};
 use rustix::pipe::{PipeFlags, pipe, pipe_with};
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 fn dev_full() -> Stdio {
     File::options()
@@ -210,16 +210,9 @@ fn a_reader_that_has_seen_enough_ends_nothing() {
 
 /// Waits for the end of a Launcher on `terminal`, which is as before then.
 fn end_on(terminal: &Terminal, mut child: Child) -> i32 {
-    let deadline = Instant::now() + PATIENCE;
-    let status = loop {
-        match child.try_wait().unwrap() {
-            Some(status) => break status,
-            None => std::thread::sleep(Duration::from_millis(2)),
-        }
-        if Instant::now() > deadline {
-            child.kill().unwrap();
-            panic!("it hangs");
-        }
+    let Some(status) = end_of(&mut child) else {
+        child.kill().unwrap();
+        panic!("it hangs");
     };
     assert!(terminal.is_as_before(), "{:?}", terminal.modes());
     status.code().unwrap()

@@ -55,6 +55,19 @@ pub(crate) fn run(command: &mut Command, input: &[u8]) -> Finished {
     running.finish()
 }
 
+/// Waits for the end of a process; `None` if it hangs.
+pub(crate) fn end_of(child: &mut Child) -> Option<ExitStatus> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match child.try_wait().unwrap() {
+            None if Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            ended_or_not => return ended_or_not,
+        }
+    }
+}
+
 /// How a command ended, and what it said.
 #[derive(Debug)]
 pub(crate) struct Finished {
@@ -163,20 +176,10 @@ impl Running {
     /// Waits for the end.
     #[track_caller]
     pub(crate) fn finish(mut self) -> Finished {
-        let deadline = Instant::now() + PATIENCE;
-        let status = loop {
-            match self.child.try_wait().unwrap() {
-                Some(status) => break status,
-                None if Instant::now() < deadline => {
-                    std::thread::sleep(Duration::from_millis(1));
-                }
-                None => panic!(
-                    "it hangs; said {:?} and {:?}",
-                    self.output.text(),
-                    self.errors.text()
-                ),
-            }
-        };
+        let status = end_of(&mut self.child).unwrap_or_else(|| {
+            let said = [self.output.text(), self.errors.text()];
+            panic!("it hangs; said {said:?}")
+        });
         Finished {
             stdout: self.output.join(),
             stderr: self.errors.join(),

@@ -3,7 +3,7 @@
 //! A pseudo-terminal stands in for a real one, and a session of its own makes
 //! the Launcher its foreground job, as a shell would.
 
-use super::{Finished, Gathered, PATIENCE};
+use super::{Finished, Gathered, PATIENCE, end_of};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{OutputModes, Termios, tcgetattr};
 use std::fs::File;
@@ -156,16 +156,9 @@ impl Session {
     /// killed the Launcher, who then can do nothing about it.
     #[track_caller]
     pub(crate) fn finish(mut self) -> Finished {
-        let deadline = Instant::now() + PATIENCE;
-        let status = loop {
-            match self.run.try_wait().unwrap() {
-                Some(status) => break status,
-                None if Instant::now() < deadline => {
-                    std::thread::sleep(Duration::from_millis(1));
-                }
-                None => panic!("it hangs; shown: {:?}", self.shown.text()),
-            }
-        };
+        let status = end_of(&mut self.run).unwrap_or_else(|| {
+            panic!("it hangs; shown: {:?}", self.shown.text())
+        });
         let killed = status.code().is_none();
         assert!(
             killed || self.terminal.is_as_before(),
