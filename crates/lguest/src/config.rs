@@ -21,7 +21,7 @@ pub struct Config {
     pub command_line: Vec<u8>,
     /// Where to write the counters at the end.
     pub stats: Option<Stats>,
-    /// Short cuts of the Host that must not be taken: bits of
+    /// Short cuts of Host and Launcher that must not be taken: bits of
     /// [`lg_host::gates::path`].
     pub slow_paths: u32,
     /// Walls around the Launcher that are not wanted: bits of

@@ -2,8 +2,7 @@
 //!
 //! Bars begin at what is native and are as long as the factor is large, on a
 //! scale on which twice is always the same length. A tick marks the ratio of
-//! the best pieces. Rows that have no native
-//! counterpart are left to the table.
+//! the best pieces. Rows that have no native counterpart are left to the table.
 
 use super::results::{Results, Row, System};
 use std::fmt::Write;

@@ -190,7 +190,7 @@ impl Block {
         }
     }
 
-    /// Leaves every request to the thread: the slow twin, for comparison.
+    /// Leaves every request to the thread: the slow way, for comparison.
     pub fn never_at_once(&mut self) {
         self.at_once = false;
     }

@@ -1,8 +1,9 @@
 //! `lguest doctor`: what this machine offers and lacks, and the cure.
 //!
 //! One table of probes ([`probes::ALL`]), each of which does the thing instead
-//! of asking whether it could be done; the last one runs a Guest. From the
-//! same findings come the lines for a person and the JSON for a script.
+//! of asking whether it could be done; the last of those that Guests need runs
+//! one. From the same findings come the lines for a person and the JSON for a
+//! script.
 
 mod attempt;
 

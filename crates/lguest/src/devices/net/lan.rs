@@ -77,7 +77,7 @@ impl Lan {
         })
     }
 
-    /// Raises an interrupt for every frame: the slow twin, for comparison.
+    /// Raises an interrupt for every frame: the slow way, for comparison.
     /// Counts before [`Self::start`].
     pub fn never_in_batches(&mut self) {
         self.batches = false;
