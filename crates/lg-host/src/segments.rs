@@ -151,6 +151,10 @@ impl Host<'_> {
         let Some(real) = self.real_selector(selector) else {
             return Ok(false);
         };
+        // No 32-bit code can do without a stack.
+        if load.register == SegmentRegister::Ss && is_null(selector) {
+            return Ok(false);
+        }
         let regs = &self.vm.regs;
         match load.register {
             SegmentRegister::Es => regs.es.set(real),
@@ -277,11 +281,13 @@ pub fn set_start_segments(regs: &Registers) {
 
 #[cfg(test)]
 mod tests {
+    use super::REAL_USER_DS;
     use crate::address::GuestPhys;
     use crate::run::Event;
-    use crate::state::Gate;
+    use crate::state::{Gate, Registers};
     use crate::testing::Machine;
     use lg_abi::page::Pte;
+    use lg_abi::segment::USER_DS;
     use lg_abi::shared::offset;
 
     /// What user code gets when the processor stops it at `code`, which is all
@@ -312,6 +318,72 @@ mod tests {
         m.host().run_guest(event).unwrap();
         let cr2 = GuestPhys(Machine::DATA + offset::CR2);
         (m.ram.memory().word(cr2).unwrap(), m)
+    }
+
+    /// What user code gets for loading a segment register with a selector
+    /// that the real processor refuses: the machine after it.
+    fn loads(code: &[u8], selector: u32) -> Machine {
+        let mut m = Machine::new();
+        let frame = 0x5000;
+        m.set_user_pte(1, Pte(frame | 0x67));
+        m.ram.memory().write(GuestPhys(frame), code).unwrap();
+        m.vm.idt[13].set(Gate {
+            handler: 0xC000_7000,
+            flags: Gate::PRESENT,
+        });
+        m.vm.user.set(1);
+        m.vm.ss.set(u32::from(USER_DS));
+        let regs = &m.vm.regs;
+        regs.eip.set(0x1000);
+        regs.esp.set(0x1FF0);
+        regs.eax.set(selector);
+        for register in [&regs.ds, &regs.es, &regs.fs, &regs.gs] {
+            register.set(REAL_USER_DS);
+        }
+        let event = Event::Trap {
+            vector: 13,
+            error: selector & 0xFFFC,
+            cr2: 0,
+        };
+        m.host().run_guest(event).unwrap();
+        m
+    }
+
+    #[test]
+    fn a_stack_segment_is_never_null() {
+        // And pop %ss, which finds a zero.
+        let (mov, pop): (&[u8], &[u8]) = (&[0x8E, 0xD0], &[0x17]);
+        for (code, selector) in
+            [(mov, 0), (mov, 1), (mov, 2), (mov, 3), (pop, 0)]
+        {
+            let m = loads(code, selector);
+            assert_eq!(m.vm.regs.eip.get(), 0xC000_7000, "{selector}");
+            // Error code, eip, cs, flags, esp, ss.
+            let frame = [0, 1, 2, 3, 4, 5].map(|n| {
+                let at = m.vm.regs.esp.get() - 0xC000_0000 + 4 * n;
+                m.ram.memory().word(GuestPhys(at)).unwrap()
+            });
+            assert_eq!((frame[0], frame[1]), (0, 0x1000));
+            assert_eq!((frame[4], frame[5]), (0x1FF0, USER_DS.into()));
+        }
+        // One that the Guest has goes in.
+        let m = loads(mov, USER_DS.into());
+        assert_eq!(m.vm.regs.eip.get(), 0x1002);
+    }
+
+    #[test]
+    fn all_others_may_be_null() {
+        for (n, of) in [
+            (0, |r: &Registers| r.es.get()),
+            (3, |r: &Registers| r.ds.get()),
+            (4, |r: &Registers| r.fs.get()),
+            (5, |r: &Registers| r.gs.get()),
+        ] as [(u8, fn(&Registers) -> u32); 4]
+        {
+            let m = loads(&[0x8E, 0xC0 | n << 3], 0);
+            assert_eq!(m.vm.regs.eip.get(), 0x1002, "{n}");
+            assert_eq!(of(&m.vm.regs), 0, "{n}");
+        }
     }
 
     /// The kernel's page 0xC0006000, and what lies there.

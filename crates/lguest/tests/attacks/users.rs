@@ -220,3 +220,21 @@ fn user_code_that_owns_its_cell_is_still_only_user_code() {
     let cases = script.len() as u64;
     count("user code that owns its cell", cases, 1, "");
 }
+
+/// As a processor has it.
+#[test]
+fn a_null_stack_segment_is_refused_and_null_data_is_not() {
+    // xor %eax,%eax; mov %eax,%SEGMENT; int $0x80
+    let load = |modrm| vec![0x31, 0xC0, 0x8E, modrm, 0xCD, 0x80];
+    let attacks = [0xD0, 0xC0, 0xD8, 0xE0, 0xE8].map(load);
+    for isolation in ["guest", "user"] {
+        let seen = seen(isolation, &attacks);
+        let (stack, data) = seen.split_first().unwrap();
+        let refused = "trap 13: error 0 eip 8048002 ";
+        assert!(stack.starts_with(refused), "{isolation}: {stack}");
+        for seen in data {
+            let loaded = "trap 128: eip 8048006 ";
+            assert!(seen.starts_with(loaded), "{isolation}: {seen}");
+        }
+    }
+}
