@@ -126,6 +126,45 @@ fn wants_interrupts(irq_enabled: u32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::wants_interrupts;
+    use crate::address::GuestPhys;
+    use crate::run::Event;
+    use crate::state::Gate;
+    use crate::testing::Machine;
+    use core::sync::atomic::Ordering;
+    use lg_abi::shared::{FIRST_EXTERNAL_VECTOR, IF, offset};
+
+    const TIMER: u32 = 0xC000_4000;
+
+    /// A Guest whose timer is to go off at `deadline` finds, after somebody has
+    /// set the wall clock, whether it did at `now`, and what time it is.
+    fn after_a_jump(clock_set: i32, deadline: u64, now: u64) -> (bool, u32) {
+        let mut m = Machine::new();
+        let memory = m.ram.memory();
+        let shared = |offset| GuestPhys(Machine::DATA + offset);
+        memory.set_word(shared(offset::IRQ_ENABLED), IF).unwrap();
+        m.vm.idt[FIRST_EXTERNAL_VECTOR as usize].set(Gate {
+            handler: TIMER,
+            flags: Gate::PRESENT,
+        });
+        m.vm.deadline.set(deadline);
+        m.world.clock_set = clock_set;
+        m.world.now = now;
+        m.vm.kick.fetch_add(1, Ordering::SeqCst);
+        m.host().run_guest(Event::Kick).unwrap();
+        let went_off = m.vm.regs.eip.get() == TIMER;
+        m.host().write_time().unwrap();
+        (went_off, memory.word(shared(offset::TIME_SEC)).unwrap())
+    }
+
+    #[test]
+    fn a_wall_clock_that_jumps_moves_no_timer_and_is_told() {
+        const YEAR: i32 = 31_536_000;
+        for jump in [0, 1, -1, YEAR, -YEAR] {
+            let time = 1_190_000_000_u32.wrapping_add_signed(jump);
+            assert_eq!(after_a_jump(jump, 5_000, 4_999), (false, time));
+            assert_eq!(after_a_jump(jump, 5_000, 5_000), (true, time));
+        }
+    }
 
     #[test]
     fn saved_flags_without_the_interrupt_flag_do_not_switch_it_on() {

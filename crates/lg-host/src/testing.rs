@@ -91,6 +91,8 @@ impl Mapper for Notebook {
 pub(crate) struct Pretended {
     pub(crate) now: u64,
     pub(crate) armed: u64,
+    /// By how many seconds somebody has set the wall clock forward.
+    pub(crate) clock_set: i32,
     pub(crate) slept: u32,
     pub(crate) sent: Vec<(u32, u32)>,
     pub(crate) bound: Vec<(u32, u32, u32)>,
@@ -130,7 +132,7 @@ impl World for Pretended {
 
     fn wall_clock(&mut self) -> WallClock {
         WallClock {
-            sec: 1_190_000_000,
+            sec: 1_190_000_000_u32.wrapping_add_signed(self.clock_set),
             nsec: 7,
         }
     }
