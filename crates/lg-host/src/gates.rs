@@ -74,6 +74,9 @@ pub mod path {
     pub const ONE_PROCESSOR: u32 = 64;
     /// Twins of pages with `int $0x80`.
     pub const INT80: u32 = 128;
+    /// User code without an end of its code segment: see
+    /// [`Host::decide`](crate::run::Host).
+    pub const FLAT_CODE: u32 = 256;
 
     /// Answering a disk's request while the Guest stands still for it. This
     /// and what follows is the Launcher's doing, too.
@@ -84,7 +87,7 @@ pub mod path {
     pub const BATCHES: u32 = 1 << 26;
 
     /// All of them, by name.
-    pub const ALL: [(&str, u32); 11] = [
+    pub const ALL: [(&str, u32); 12] = [
         ("iret", IRET),
         ("hypercall", HYPERCALL),
         ("entry-page", ENTRY_PAGE),
@@ -93,6 +96,7 @@ pub mod path {
         ("linear", LINEAR),
         ("one-processor", ONE_PROCESSOR),
         ("int80", INT80),
+        ("flat-code", FLAT_CODE),
         ("disk-at-once", DISK_AT_ONCE),
         ("no-kick", NO_KICK),
         ("batches", BATCHES),

@@ -157,6 +157,11 @@ impl Host<'_> {
     /// instruction to carry out or step over, a hypercall, something for the
     /// Guest, or its death.
     fn decide(&mut self, event: Event) -> Result<(), Kill> {
+        if let Some(va) = self.strayed(event) {
+            self.vm.counters.limit_faults.count();
+            self.vm.regs.eip.set(va.0);
+            return self.page_fault(va, 0);
+        }
         match event {
             Event::Kick => Ok(()),
             Event::Gate(kind) => self.enter_gate(kind),
@@ -214,6 +219,22 @@ impl Host<'_> {
                 self.deliver_trap(vector, Some(error))
             }
         }
+    }
+
+    /// Where user code stands that has jumped into its kernel, if it has. The
+    /// jump itself is not always noticed, for the code segment has no end where
+    /// that would cost time; but the kernel's code does not get it far.
+    fn strayed(&self, event: Event) -> Option<GuestVirt> {
+        let behind = match event {
+            Event::Trap { vector: 3 | 4, .. } => 1,
+            Event::Trap { .. } => 0,
+            Event::SystemCall => 2,
+            _ => return None,
+        };
+        let eip = self.vm.regs.eip.get().wrapping_sub(behind);
+        let strayed =
+            self.vm.in_user_mode() && eip >= self.vm.page_offset.get();
+        strayed.then_some(GuestVirt(eip))
     }
 
     /// A page fault at `va`; `error` has the write bit in bit 1.

@@ -28,6 +28,7 @@ use core::mem::offset_of;
 use lg_abi::page::{PAGE_SHIFT, PAGE_SIZE};
 use lg_abi::segment::{GDT_TLS_ENTRIES, GDT_TLS_MIN, GDT_USER_CS, GDT_USER_DS};
 use lg_host::address::as_word;
+use lg_host::gates::path;
 use lg_host::memory::Memory;
 use lg_host::paging::{Cell, View, ViewMemory};
 use lg_host::run::Host;
@@ -260,9 +261,10 @@ struct UserDescriptor {
 
 /// Fills the local descriptor table: thread-local segments, flat, whose bases
 /// are set as they are needed; and the segments of user code, which end where
-/// the Guest's kernel begins. A code segment with an end makes each mispredicted
-/// branch dearer on some processors, a seventh of a loop full of them; in a cell,
-/// where there is no kernel to be kept away from, it does without.
+/// the Guest's kernel begins. Only data segments do, for an end of the code
+/// segment slows every instruction down on some processors, by up to a half; a
+/// program that jumps into its kernel is caught there by its first trap
+/// ([`Host::run_guest`]). Where that is too late, the code segment ends, too.
 fn make_segments() -> Result<(), i32> {
     const SEG_32BIT: u32 = 1;
     const CONTENTS_CODE: u32 = 2 << 1;
@@ -273,8 +275,8 @@ fn make_segments() -> Result<(), i32> {
     let user_limit = (state().vm.page_offset.get() >> PAGE_SHIFT) - 1;
     let tls = (GDT_TLS_MIN..GDT_TLS_MIN + GDT_TLS_ENTRIES)
         .map(|index| (index, FLAT, 0));
-    let in_cells = setup().cells != 0;
-    let code_limit = if in_cells { FLAT } else { user_limit };
+    let flat = state().vm.slow_paths.get() & path::FLAT_CODE == 0;
+    let code_limit = if flat { FLAT } else { user_limit };
     let user = [
         (GDT_USER_CS, code_limit, CONTENTS_CODE),
         (GDT_USER_DS, user_limit, 0),
