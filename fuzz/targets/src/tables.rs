@@ -8,14 +8,17 @@
 
 use crate::input::Input;
 use crate::machine::{
-    DIRECTORY, KERNEL_TABLE, LIMIT, Machine, PAGE_OFFSET, STACK, USER_TABLE,
-    with_machine,
+    CODE, DIRECTORY, KERNEL_TABLE, LIMIT, Machine, PAGE_OFFSET, STACK,
+    USER_TABLE, with_machine,
 };
 use lg_abi::hypercall::{Hypercall, RawCall};
 use lg_abi::page::{ENTRIES, PAGE_SHIFT, PAGE_SIZE};
 use lg_host::kill::Kill;
 use lg_host::run::Event;
 use lg_host::world::Access;
+
+/// Where user code stands.
+const USER_CODE: u32 = 0x0804_8000;
 
 /// Bits of an entry, by the processor's manual.
 const PRESENT: u32 = 1;
@@ -182,6 +185,9 @@ fn touch(machine: &mut Machine<'_>, input: &mut Input<'_>) -> Result<(), Kill> {
     let write = input.bit();
     let user = input.bit() && !kernel;
     machine.vm.user.set(u32::from(user));
+    // User code that stands in its kernel is told of that, not of `va`.
+    let eip = if user { USER_CODE } else { PAGE_OFFSET + CODE };
+    machine.vm.regs.eip.set(eip);
     let allowed = walk(machine, va).is_some_and(|entry| {
         (!write || entry & WRITE != 0) && (!user || entry & USER != 0)
     });
