@@ -1,11 +1,12 @@
 //! Reading instructions: the few that we carry out, and what others touch.
 //!
 //! This is not an emulator. A Guest's instructions run on the real processor;
-//! we look at one only after it trapped. Three questions are asked. Is it one
-//! that a kernel may use and privilege level 3 may not (port I/O, debug
-//! registers)? Does it load a segment register, from where, and how long is
-//! it? Which memory does it touch, so that a segment limit that stopped it can
-//! be told to the Guest as the page fault that it would have had?
+//! we look at one only after it trapped. Is it one that a kernel may use and
+//! privilege level 3 may not (port I/O, debug registers)? Does it load a segment
+//! register, from where, and how long is it? Which memory does it touch, so that
+//! a segment limit that stopped it can be told to the Guest as the page fault
+//! that it would have had? And of its neighbours, before one is patched: how
+//! long is each, so that code can be read in step?
 
 use crate::address::GuestVirt;
 use crate::run::Host;
