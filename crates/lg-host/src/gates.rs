@@ -85,9 +85,11 @@ pub mod path {
     pub const NO_KICK: u32 = 1 << 25;
     /// One interrupt for several frames of a stream.
     pub const BATCHES: u32 = 1 << 26;
+    /// Large pages of what the Guest has used in whole.
+    pub const HUGE_PAGES: u32 = 1 << 27;
 
     /// All of them, by name.
-    pub const ALL: [(&str, u32); 12] = [
+    pub const ALL: [(&str, u32); 13] = [
         ("iret", IRET),
         ("hypercall", HYPERCALL),
         ("entry-page", ENTRY_PAGE),
@@ -100,6 +102,7 @@ pub mod path {
         ("disk-at-once", DISK_AT_ONCE),
         ("no-kick", NO_KICK),
         ("batches", BATCHES),
+        ("huge-pages", HUGE_PAGES),
     ];
 }
 

@@ -456,6 +456,7 @@ impl Run<'_> {
             ("microseconds", u64::try_from(elapsed).unwrap_or(u64::MAX)),
             ("sends", self.sends),
             ("sends_to_nobody", self.unheard),
+            ("huge_pages", self.guest.huge_pages()),
         ]
     }
 }

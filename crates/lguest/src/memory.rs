@@ -26,6 +26,9 @@ use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 /// the rest.
 pub const MAX_RAM: u32 = 0_u32.wrapping_sub(16 << 20);
 
+/// Bytes of a large page.
+pub const HUGE_PAGE: u32 = 2 << 20;
+
 /// A Guest named memory that it does not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("bad physical address {addr:#x}+{len:#x} (the limit is {limit:#x})")]
@@ -77,6 +80,8 @@ impl Section {
 pub struct GuestMemory(Arc<Mapping>);
 
 struct Mapping {
+    /// A large page more than is mapped.
+    room: NonNull<u8>,
     base: NonNull<u8>,
     ram: u32,
     limit: u32,
@@ -104,6 +109,22 @@ pub(crate) fn sealed_file(name: &str, size: u64) -> io::Result<OwnedFd> {
     Ok(file)
 }
 
+/// Room for a mapping of `limit` bytes wherever in it a large page can begin:
+/// the kernel does not think of that for a memory file.
+fn reserve(limit: u32) -> io::Result<NonNull<u8>> {
+    // SAFETY: a fresh mapping at an address of the kernel's choice touches
+    // nothing that exists.
+    let room = unsafe {
+        rustix::mm::mmap_anonymous(
+            std::ptr::null_mut(),
+            limit as usize + HUGE_PAGE as usize,
+            ProtFlags::empty(),
+            MapFlags::PRIVATE | MapFlags::NORESERVE,
+        )
+    }?;
+    Ok(NonNull::new(room.cast()).expect("mmap never answers null"))
+}
+
 impl GuestMemory {
     /// Zeroed memory of `ram` bytes (a whole number of pages) and
     /// `device_pages` pages above it, the descriptor page included.
@@ -118,25 +139,29 @@ impl GuestMemory {
             .and_then(|pages| ram.checked_add(pages))
             .ok_or(io::ErrorKind::InvalidInput)?;
         let file = sealed_file("lguest-memory", u64::from(limit))?;
-        // SAFETY: a fresh mapping at an address of the kernel's choice
-        // touches nothing that exists.
-        let base = unsafe {
-            rustix::mm::mmap(
-                std::ptr::null_mut(),
-                limit as usize,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::SHARED,
-                &file,
-                0,
-            )
-        }?;
-        let base = NonNull::new(base.cast()).expect("mmap never answers null");
-        Ok(Self(Arc::new(Mapping {
+        let room = reserve(limit)?;
+        let begin = room.align_offset(HUGE_PAGE as usize);
+        // SAFETY: `begin` is less than a large page.
+        let base = unsafe { room.byte_add(begin) };
+        let mapping = Mapping {
+            room,
             base,
             ram,
             limit,
             file,
-        })))
+        };
+        // SAFETY: it takes the place of a part of our own room (invariant 1).
+        unsafe {
+            rustix::mm::mmap(
+                mapping.base.as_ptr().cast(),
+                limit as usize,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED | MapFlags::FIXED,
+                &mapping.file,
+                0,
+            )
+        }?;
+        Ok(Self(Arc::new(mapping)))
     }
 
     /// Bytes of RAM: where the descriptor page begins.
@@ -155,6 +180,42 @@ impl GuestMemory {
     #[must_use]
     pub fn pfn_limit(&self) -> u32 {
         self.0.limit >> PAGE_SHIFT
+    }
+
+    /// How far the RAM from `addr` on has been used without a gap: the address
+    /// of the first page that nobody has touched yet, or the end of RAM.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says.
+    pub(crate) fn used_up_to(&self, addr: u32) -> io::Result<u32> {
+        let from = rustix::fs::SeekFrom::Hole(u64::from(addr));
+        let hole = rustix::fs::seek(&self.0.file, from)?;
+        Ok(u32::try_from(hole).unwrap_or(u32::MAX).min(self.0.ram))
+    }
+
+    /// Makes one large page of [`HUGE_PAGE`] bytes at `addr`, which is a
+    /// multiple of that. What is in them stays as it is; whoever touches them
+    /// meanwhile waits.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says (madvise(2), `MADV_COLLAPSE`, Linux 6.1): EINVAL
+    /// if it can never be, else that it cannot be now.
+    ///
+    /// # Panics
+    ///
+    /// If there are no such bytes, which only we can get wrong.
+    pub(crate) fn collapse(&self, addr: u32) -> io::Result<()> {
+        /// Not every C library knows it.
+        const MADV_COLLAPSE: libc::c_int = 25;
+        let bytes = HUGE_PAGE as usize;
+        let at = self.pointer(addr, bytes).expect("RAM that exists");
+        // SAFETY: the range is mapped (invariant 1) and keeps its contents.
+        match unsafe { libc::madvise(at.cast(), bytes, MADV_COLLAPSE) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
     }
 
     /// The memory file, for those who map it themselves.
@@ -419,11 +480,11 @@ impl GuestMemory {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
+        let bytes = self.limit as usize + HUGE_PAGE as usize;
         // SAFETY: this was the last handle, so nobody knows the address any
-        // more (invariant 1).
-        let unmapped = unsafe {
-            rustix::mm::munmap(self.base.as_ptr().cast(), self.limit as usize)
-        };
+        // more (invariant 1), nor does anybody use the rest of the room.
+        let unmapped =
+            unsafe { rustix::mm::munmap(self.room.as_ptr().cast(), bytes) };
         debug_assert!(unmapped.is_ok(), "we mapped it ourselves");
     }
 }

@@ -12,8 +12,9 @@ use crate::default_guest;
 use crate::devices::net::{Tap, TapError};
 use crate::host::{Exit, Guest, clock};
 use crate::loader::{self, Image};
-use crate::memory::GuestMemory;
+use crate::memory::{GuestMemory, HUGE_PAGE};
 use lg_abi::device::{DeviceDescriptor, LGUEST_DEVICE_T_CONSOLE};
+use lg_abi::page::PAGE_SIZE;
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::process::{Resource, getrlimit};
 use std::fs;
@@ -511,20 +512,22 @@ fn processors() -> Finding {
     }
 }
 
+/// Makes one of memory that is in use, as is done for Guests.
 fn huge_pages() -> Finding {
-    let path = "/sys/kernel/mm/transparent_hugepage/shmem_enabled";
-    let choices = setting(path).unwrap_or_default();
-    let chosen = choices.split(['[', ']']).nth(1).unwrap_or("not there");
-    match chosen {
-        "always" | "within_size" | "advise" | "force" => {
-            Finding::ok(format!("for memory files: {chosen}"))
+    let make = || -> io::Result<()> {
+        let memory = GuestMemory::new(HUGE_PAGE, 1)?;
+        for page in (0..HUGE_PAGE).step_by(PAGE_SIZE as usize) {
+            memory.write(page, &[1]).map_err(io::Error::other)?;
         }
-        other => Finding::degraded(
-            format!("for memory files: {other}"),
-            "guests' memory is mapped in small pages, which takes longer when \
-             it is first touched",
-            "write 'advise' to /sys/kernel/mm/transparent_hugepage/\
-             shmem_enabled",
+        memory.collapse(0)
+    };
+    match make() {
+        Ok(()) => Finding::ok("what a guest has used in whole becomes one"),
+        Err(error) => Finding::degraded(
+            format!("none can be made ({error})"),
+            "programs that go through much memory are slower",
+            "run Linux 6.1 or later, and do not write 'deny' to \
+             /sys/kernel/mm/transparent_hugepage/shmem_enabled",
         ),
     }
 }

@@ -14,6 +14,7 @@ mod affinity;
 pub(crate) use affinity::STATISTICS;
 mod bindings;
 pub mod clock;
+mod huge_pages;
 mod processes;
 pub(crate) use processes::{check_processor, executable_memfd};
 mod state;
@@ -26,6 +27,7 @@ use crate::config::Isolation;
 use crate::memory::GuestMemory;
 pub use bindings::Binding;
 use bindings::Bindings;
+use huge_pages::HugePages;
 use lg_abi::dma::{Dma, KEY_ALIGN};
 use lg_abi::hypercall::{POWER_DOWN, POWER_DOWN_WITH_CODE};
 use lg_abi::request::Initialize;
@@ -141,6 +143,7 @@ impl Guest {
     pub fn new(memory: GuestMemory) -> Self {
         clock::start();
         let core = Core {
+            huge_pages: Arc::new(HugePages::new(&memory)),
             memory,
             running: OnceLock::new(),
             id: AtomicU32::new(std::process::id()),
@@ -356,6 +359,12 @@ impl Guest {
         }
     }
 
+    /// How many pieces of its memory have become large pages.
+    #[must_use]
+    pub fn huge_pages(&self) -> u64 {
+        self.0.core.huge_pages.made()
+    }
+
     /// All counts that are not zero, by name. After the Guest's end they are
     /// complete; before, they are where it is. A Guest that has broken into
     /// its Host may make them up.
@@ -397,6 +406,7 @@ const NUDGE_AGAIN: Duration = Duration::from_millis(5);
 /// The Guest itself, known to all handles and to the watcher.
 struct Core {
     memory: GuestMemory,
+    huge_pages: Arc<HugePages>,
     running: OnceLock<Running>,
     id: AtomicU32,
     slow_paths: AtomicU32,
@@ -588,6 +598,10 @@ impl Core {
             }
             Some(Request::Balance) => {
                 views.balance();
+                let slow_paths = self.slow_paths.load(Ordering::Relaxed);
+                if slow_paths & path::HUGE_PAGES == 0 {
+                    HugePages::consider(&self.huge_pages, &self.memory);
+                }
                 None
             }
             Some(Request::Broken) => {

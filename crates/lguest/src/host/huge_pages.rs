@@ -1,0 +1,203 @@
+//! Large pages: memory that the Guest has used in whole is made of them.
+//!
+//! A Guest's memory comes page by page, when it is first touched, from
+//! wherever the kernel has one left. Programs that go through much memory
+//! then wait for the processor to find out where their pages are, twice as
+//! long in a virtual machine. So pieces of 2 MiB that have no untouched page
+//! are made one large page each, by the kernel, while the Guest runs on. That
+//! takes no memory that was not taken before, and a millisecond or two of
+//! another processor's time for each. Who maps single pages out of such a
+//! piece is helped, too, for neighbours in the Guest are neighbours in the
+//! machine.
+//!
+//! We look only when the Guest has worked for a while, and less and less often
+//! when there is nothing to do. There is no thread but while there is.
+
+use super::lock;
+use crate::memory::{GuestMemory, HUGE_PAGE};
+use rustix::io::Errno;
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// How often we look at most ...
+const SHORTEST: Duration = Duration::from_millis(500);
+
+/// ... and how often if we have found nothing for long.
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// A piece that cannot be collapsed is tried this often: somebody may have
+/// been writing it to a disk just then.
+const TRIES: u8 = 8;
+
+/// Which pieces of a Guest's memory are large pages.
+pub(super) struct HugePages {
+    /// Where the thread may run, as a Guest is kept on one processor.
+    processors: Option<CpuSet>,
+    made: AtomicU64,
+    plan: Mutex<Plan>,
+}
+
+struct Plan {
+    /// What there is to do with each piece: [`TRIES`] and less, 0 = nothing.
+    tries: Vec<u8>,
+    /// A thread is at it.
+    busy: bool,
+    next: Instant,
+    pause: Duration,
+}
+
+impl HugePages {
+    /// Nothing is large yet. Called where the thread that calls may still run
+    /// anywhere.
+    pub(super) fn new(memory: &GuestMemory) -> Self {
+        let pieces = (memory.ram() / HUGE_PAGE) as usize;
+        Self {
+            processors: sched_getaffinity(None).ok(),
+            made: AtomicU64::new(0),
+            plan: Mutex::new(Plan {
+                tries: vec![TRIES; pieces],
+                busy: false,
+                next: Instant::now(),
+                pause: SHORTEST,
+            }),
+        }
+    }
+
+    /// How many there are.
+    pub(super) fn made(&self) -> u64 {
+        self.made.load(Ordering::Relaxed)
+    }
+
+    /// The Guest has worked for a while: looks what can be made large, if it
+    /// is time for that. Does not wait for it.
+    pub(super) fn consider(this: &Arc<Self>, memory: &GuestMemory) {
+        let mut plan = lock(&this.plan);
+        if plan.busy || Instant::now() < plan.next {
+            return;
+        }
+        let (huge, memory) = (Arc::clone(this), memory.clone());
+        let thread = std::thread::Builder::new()
+            .name("huge-pages".into())
+            .stack_size(STACK)
+            .spawn(move || {
+                if let Some(processors) = &huge.processors {
+                    // If not, it takes the Guest's own time.
+                    let _ = sched_setaffinity(None, processors);
+                }
+                huge.work(&memory);
+            });
+        // A machine without room for a thread has none for large pages.
+        plan.busy = thread.is_ok();
+    }
+
+    /// Goes through all pieces once.
+    fn work(&self, memory: &GuestMemory) {
+        let mut tries = lock(&self.plan).tries.clone();
+        let made = collapse_what_is_full(memory, &mut tries);
+        self.made.fetch_add(made, Ordering::Relaxed);
+        let mut plan = lock(&self.plan);
+        plan.pause = if made == 0 {
+            (2 * plan.pause).min(LONGEST)
+        } else {
+            SHORTEST
+        };
+        plan.tries = tries;
+        plan.next = Instant::now() + plan.pause;
+        plan.busy = false;
+    }
+}
+
+/// It needs next to none.
+const STACK: usize = 64 << 10;
+
+/// Makes large pages of all pieces without a gap. Answers how many.
+fn collapse_what_is_full(memory: &GuestMemory, tries: &mut [u8]) -> u64 {
+    let (mut made, mut used) = (0, 0);
+    for (i, tries) in tries.iter_mut().enumerate() {
+        let Ok(i) = u32::try_from(i) else { break };
+        let start = i * HUGE_PAGE;
+        let end = start + HUGE_PAGE;
+        if *tries == 0 {
+            continue;
+        }
+        if used < end {
+            match memory.used_up_to(start) {
+                Ok(up_to) => used = up_to,
+                Err(_) => break,
+            }
+        }
+        if used < end {
+            continue;
+        }
+        match memory.collapse(start) {
+            Ok(()) => {
+                *tries = 0;
+                made += 1;
+            }
+            // This kernel does not know how, or is told not to.
+            Err(error) if error.raw_os_error() == Some(EINVAL) => *tries = 0,
+            Err(_) => *tries -= 1,
+        }
+    }
+    made
+}
+
+const EINVAL: i32 = Errno::INVAL.raw_os_error();
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Memory with something in each page but those of `gaps`.
+    fn memory(pieces: u32, gaps: &[u32]) -> GuestMemory {
+        let memory = GuestMemory::new(pieces * HUGE_PAGE + 0x1000, 1).unwrap();
+        for page in (0..pieces * HUGE_PAGE).step_by(0x1000) {
+            if !gaps.contains(&page) {
+                memory.write(page + 8, &page.to_le_bytes()).unwrap();
+            }
+        }
+        memory
+    }
+
+    #[test]
+    fn only_what_is_full_becomes_large_and_nothing_changes() {
+        let gap = HUGE_PAGE + 0x5000;
+        let memory = memory(3, &[gap]);
+        let mut tries = [TRIES; 3];
+        let made = collapse_what_is_full(&memory, &mut tries);
+        if made == 0 {
+            println!(
+                "SKIPPED only_what_is_full_becomes_large_and_nothing_changes: \
+                 this kernel collapses no memory files"
+            );
+            return;
+        }
+        assert_eq!((made, tries), (2, [0, TRIES, 0]));
+        assert_eq!(memory.used_up_to(HUGE_PAGE).unwrap(), gap);
+        for page in (0..3 * HUGE_PAGE).step_by(0x1000) {
+            let wanted = if page == gap { 0 } else { page };
+            assert_eq!(memory.read_object::<u32>(page + 8), Ok(wanted));
+        }
+        // The gap is filled, and then there is one more.
+        memory.write(gap, &[1]).unwrap();
+        assert_eq!(collapse_what_is_full(&memory, &mut tries), 1);
+        assert_eq!(tries, [0; 3]);
+    }
+
+    #[test]
+    fn who_finds_nothing_looks_less_often() {
+        let memory = memory(1, &[0x3000]);
+        let huge = HugePages::new(&memory);
+        huge.work(&memory);
+        huge.work(&memory);
+        assert_eq!(lock(&huge.plan).pause, 4 * SHORTEST);
+        assert!(lock(&huge.plan).next > Instant::now() + 2 * SHORTEST);
+        memory.write(0x3000, &[1]).unwrap();
+        huge.work(&memory);
+        if huge.made() == 1 {
+            assert_eq!(lock(&huge.plan).pause, SHORTEST);
+        }
+    }
+}
