@@ -110,6 +110,8 @@ counters! {
     iret_gates;
     /// Hypercalls by gates.
     hypercall_gates;
+    /// Hypercalls by gates, with a store in front of them.
+    store_gates;
     /// System calls by the entry page's gate.
     entry_page_gates;
     /// Places in the Guest's code that were patched.

@@ -17,6 +17,7 @@
 //! which is always right. A Guest that reads its own code sees the patch; that
 //! is the price, and `slow_paths` is for whoever cannot pay it.
 
+pub mod displaced;
 mod jumps;
 pub mod twins;
 
@@ -25,6 +26,7 @@ use crate::emulate::general;
 use crate::kill::Kill;
 use crate::run::Host;
 use crate::state::{Gate, MAX_REFUSED};
+use displaced::Store;
 use lg_abi::page::PAGE_SIZE;
 use lg_abi::segment::USER_DS;
 use lg_abi::shared::offset;
@@ -40,6 +42,9 @@ pub enum GateKind {
     Hypercall = 2,
     /// A system call by the entry page; the way back is on the stack.
     EntryPage = 3,
+    /// A hypercall with a store to memory in front of it, which is left to us
+    /// with all that was displaced.
+    HypercallAfterStore = 4,
 }
 
 impl GateKind {
@@ -50,6 +55,7 @@ impl GateKind {
             1 => Self::Iret,
             2 => Self::Hypercall,
             3 => Self::EntryPage,
+            4 => Self::HypercallAfterStore,
             _ => return None,
         })
     }
@@ -146,6 +152,15 @@ impl Host<'_> {
                 self.vm.regs.eip.set(back);
                 self.do_hypercall()
             }
+            GateKind::HypercallAfterStore => {
+                self.vm.counters.store_gates.count();
+                let back = self.pop_far_return()?;
+                self.vm.regs.eip.set(back);
+                if self.do_displaced(back)? {
+                    self.do_hypercall()?;
+                }
+                Ok(())
+            }
             GateKind::EntryPage => {
                 self.vm.counters.entry_page_gates.count();
                 let Ok(back) = self.pop_far_return() else {
@@ -228,14 +243,19 @@ impl Host<'_> {
         }
         let first = MAX_DISPLACED - displaced;
         let start = from.plus(as_word(first));
-        if self.is_jumped_into(start.0, int + 2) {
+        let moved = &code[first..MAX_DISPLACED];
+        let store = Store::at_the_start_of(moved).map_or(0, |s| s.length);
+        if self.is_jumped_into(start.0, int + 2, as_word(store)) {
             let count = self.vm.refused_count.get();
             refused[count as usize % MAX_REFUSED].set(int);
             self.vm.refused_count.set(count.wrapping_add(1));
             return;
         }
-        let moved = &code[first..MAX_DISPLACED];
-        let gate = self.world.make_gate(GateKind::Hypercall, moved);
+        let gate = if store == 0 {
+            self.world.make_gate(GateKind::Hypercall, moved)
+        } else {
+            self.make_gate_after_store(start.0, moved)
+        };
         if let Some(gate) = gate {
             let mut patch = [NOP; MAX_DISPLACED + 2];
             let patch = &mut patch[..displaced + 2];
@@ -247,8 +267,9 @@ impl Host<'_> {
 
     /// How many bytes at the end of `code` are instructions that can be moved
     /// elsewhere: loads of a register with a small constant or with another
-    /// register. Bytes can be read in more ways than one, so each must also
-    /// have had the effect that we see in the registers.
+    /// register, and in front of them a store. Bytes can be read in more ways
+    /// than one, so each must also have had the effect that we see in the
+    /// registers, or in memory.
     fn displaceable(&self, code: &[u8]) -> usize {
         let regs = &self.vm.regs;
         let value = |number: u8| general(regs, number).get();
@@ -256,6 +277,7 @@ impl Host<'_> {
         // What a register held before the instructions that we have taken is
         // not known, so each may be written but once, and not read before.
         let mut written = 0_u8;
+        let mut flags_written = false;
         loop {
             let rest = &code[..code.len() - length];
             let step = match *rest {
@@ -285,10 +307,20 @@ impl Host<'_> {
             };
             match step {
                 Some((register, bytes)) if written & 1 << register == 0 => {
+                    flags_written |= rest[rest.len() - 2] == 0x31;
                     written |= 1 << register;
                     length += bytes;
                 }
-                _ => return length,
+                _ => {
+                    let store = Store::at_the_end_of(rest);
+                    let done = store.filter(|store| {
+                        // Where its register holds something else by now, its
+                        // effect cannot be seen; it is read in step, too.
+                        let lost = written & 1 << store.base != 0;
+                        !flags_written && (lost || self.has_stored(store))
+                    });
+                    return length + done.map_or(0, |store| store.length);
+                }
             }
             if length + 2 >= FAR {
                 return length;

@@ -7,6 +7,7 @@
 //! right beginning for every field.
 
 use crate::counters::Counters;
+use crate::gates::displaced::Displaced;
 use crate::gates::twins::MAX_TWINS;
 use crate::turns;
 use core::cell::Cell;
@@ -23,6 +24,9 @@ pub const MAX_CHANGES: usize = 256;
 
 /// Hypercalls without gates that are remembered as such.
 pub const MAX_REFUSED: usize = 16;
+
+/// Hypercalls with a store in front of them that can have a gate.
+pub const MAX_STORES: usize = 8;
 
 /// Changed kernel pages that are remembered for all views.
 pub const MAX_KERNEL_CHANGES: u32 = 1024;
@@ -179,6 +183,8 @@ pub struct Vm {
     pub refused: [Cell<u32>; MAX_REFUSED],
     /// How many were refused.
     pub refused_count: Cell<u32>,
+    /// Hypercalls with a store in front of them.
+    pub displaced: [Displaced; MAX_STORES],
     /// The pages that have twins: their physical addresses, or 0.
     pub twins: [Cell<u32>; MAX_TWINS],
     /// How many twins were ever made.

@@ -369,7 +369,11 @@ mod tests {
             let kind = TRAP | vector << 8;
             assert_eq!(decode([kind, 0, 0]), Event::LongMode, "{vector}");
         }
-        for gate in [GateKind::Iret, GateKind::Hypercall] {
+        for gate in [
+            GateKind::Iret,
+            GateKind::Hypercall,
+            GateKind::HypercallAfterStore,
+        ] {
             assert_eq!(decode(encode(Event::Gate(gate))), Event::LongMode);
         }
         assert_eq!(decode([!0, !0, !0]), Event::LongMode);

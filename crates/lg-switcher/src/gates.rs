@@ -141,9 +141,9 @@ pub(crate) fn make(kind: GateKind, displaced: &[u8]) -> Option<u32> {
     let (users, kernels) = state().gates.0.split_at(USER_GATES);
     let (made, room, first) = match kind {
         GateKind::EntryPage => (&vm.user_gates, users, 0),
-        GateKind::Iret | GateKind::Hypercall => {
-            (&vm.gates, kernels, USER_GATES)
-        }
+        GateKind::Iret
+        | GateKind::Hypercall
+        | GateKind::HypercallAfterStore => (&vm.gates, kernels, USER_GATES),
     };
     let number = made.get() as usize;
     let gate = room.get(number)?;

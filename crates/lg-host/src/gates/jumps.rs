@@ -6,7 +6,9 @@
 //! every one of the first few bytes, which covers all ways of falling into
 //! step, and every relative jump that any of these readings meets is believed.
 //! Jumps through tables and pointers lead to where a compiler put a label, and
-//! a hypercall's arguments are not such a place.
+//! a hypercall's arguments are not such a place. And where an instruction is to
+//! be displaced whose effect cannot be seen any more, all readings must agree
+//! that it is one.
 
 use crate::address::{GuestVirt, as_word};
 use crate::emulate::{self, MAX_INSTRUCTION};
@@ -25,8 +27,14 @@ const BEGINNINGS: usize = 2 * MAX_INSTRUCTION;
 
 impl Host<'_> {
     /// Whether a relative jump nearby ends inside `start..end`, its first byte
-    /// not counted.
-    pub(super) fn is_jumped_into(&self, start: u32, end: u32) -> bool {
+    /// not counted; or whether the `first` bytes of it, if there are to
+    /// be any, may be something else than one instruction.
+    pub(super) fn is_jumped_into(
+        &self,
+        start: u32,
+        end: u32,
+        first: u32,
+    ) -> bool {
         let mut code = [0; WINDOW];
         let from = start.saturating_sub(LOOK_AROUND);
         let whole = (end - from + LOOK_AROUND) as usize;
@@ -48,7 +56,8 @@ impl Host<'_> {
             }
             at = next_page(from, at + got);
         }
-        false
+        let begins = |at: u32| seen[(at - from) as usize];
+        first > 0 && (!begins(start) || (start + 1..start + first).any(begins))
     }
 }
 
