@@ -23,6 +23,10 @@
 //        peer A.B.C.D        where the other side is
 //        end                 that was all
 //
+// Some rows are of a disk that the machine underneath has not got in memory. A
+// first process asks for that with a line "? forget", and waits for one that
+// says "forgotten"; elsewhere the program sees to it by itself.
+//
 // From the environment it takes `busybox` and `tree` (a folder for files),
 // and `disk` (a file or a device, which is overwritten), where it is not the
 // first process. Uses nothing that Linux 2.6.23 does not have; build it static
@@ -1091,6 +1095,98 @@ static void disk_cache_write(void)
 	rate_of(write_by_cache, LONG_PIECE);
 }
 
+// Before each stretch or so many pages, the machine underneath forgets the
+// disk.
+enum { STRETCH = 8 * MIB, COLD_PAGES = 64 };
+
+static void forget(void)
+{
+	char answer[64];
+
+	if (!file_system) {
+		fsync(disk_fd);
+		posix_fadvise(disk_fd, 0, 0, POSIX_FADV_DONTNEED);
+		return;
+	}
+	say("? forget\n");
+	if (!fgets(answer, sizeof answer, stdin) ||
+	    strncmp(answer, "forgotten", 9))
+		why_not("nobody makes the machine underneath forget the disk");
+}
+
+static double read_stretches(long n)
+{
+	double took = 0;
+
+	for (long i = 0; i < n; i++) {
+		forget();
+		took += read_in_order(STRETCH / LONG_PIECE);
+	}
+	return took;
+}
+
+// The same by the machine's own cache, which reads ahead for itself.
+static double read_stretches_by_cache(long n)
+{
+	double took = 0;
+
+	for (long i = 0; i < n; i++) {
+		if (file_system)
+			ioctl(disk_fd, 0x1261 /* BLKFLSBUF */, 0);
+		forget();
+		took += read_in_order(STRETCH / LONG_PIECE);
+	}
+	return took;
+}
+
+static double read_cold_pages(long n)
+{
+	double took = 0;
+
+	for (long i = 0; i < n; i += COLD_PAGES) {
+		long left = n - i;
+
+		forget();
+		took += read_anywhere(left < COLD_PAGES ? left : COLD_PAGES);
+	}
+	return took;
+}
+
+static double write_and_sync(long n)
+{
+	double start = now();
+
+	for (long i = 0; i < n; i++)
+		if (write_page(i % (disk_size / PAGE) * PAGE) != PAGE ||
+		    fsync(disk_fd))
+			why_not("%s: %s", disk, strerror(errno));
+	return now() - start;
+}
+
+static void disk_cold_read(void)
+{
+	open_disk(direct());
+	rate_of(read_stretches, STRETCH);
+}
+
+static void disk_cold_cache(void)
+{
+	open_disk(0);
+	rate_of(read_stretches_by_cache, STRETCH);
+}
+
+static void disk_cold_rand(void)
+{
+	open_disk(direct());
+	rate_of(read_cold_pages, PAGE);
+}
+
+static void disk_sync_write(void)
+{
+	open_disk(0);
+	time_of(write_and_sync);
+}
+
 // ---- Networks
 
 enum { PORT = 5001, DATAGRAM = 1400 };
@@ -1344,6 +1440,10 @@ static const struct row {
 	{ "disk-rand-write", disk_rand_write },
 	{ "disk-cache-read", disk_cache_read },
 	{ "disk-cache-write", disk_cache_write },
+	{ "disk-cold-read", disk_cold_read },
+	{ "disk-cold-cache", disk_cold_cache },
+	{ "disk-cold-rand", disk_cold_rand },
+	{ "disk-sync-write", disk_sync_write },
 	{ "net-tcp", net_tcp },
 	{ "net-tcp-ping", net_tcp_ping },
 	{ "net-udp", net_udp },

@@ -92,7 +92,10 @@ pub(crate) fn end_all_of(process: u32) {
         next += 1;
     }
     let all = all.iter().map(u32::to_string);
-    let _ = Command::new("kill").arg("-KILL").args(all).status();
+    // Who has ended by himself meanwhile is not to be complained of.
+    let mut kill = Command::new("kill");
+    kill.arg("-KILL").args(all).stderr(Stdio::null());
+    let _ = kill.status();
 }
 
 /// Whether there is a program of this name to run.

@@ -112,19 +112,26 @@ impl Conversation {
         }
     }
 
-    /// Says a line, and answers the lines up to a full stop.
+    /// Says a line, and answers the lines up to a full stop. What it asks for
+    /// meanwhile, by a line that begins with a question mark, `help` does; it
+    /// answers with a line.
     pub(super) fn ask(
         &mut self,
         line: &str,
         patience: Duration,
+        help: impl Fn(&str) -> Result<String, String>,
     ) -> Result<Vec<String>, String> {
         self.say(line)?;
         let mut answer = Vec::new();
         loop {
             let (line, _) = self.wait_for("\n", patience)?;
-            match line.trim() {
-                "." => return Ok(answer),
-                line => answer.push(line.to_owned()),
+            let line = line.trim();
+            if line == "." {
+                return Ok(answer);
+            }
+            match line.strip_prefix("? ") {
+                Some(wish) => self.say(&help(wish)?)?,
+                None => answer.push(line.to_owned()),
             }
         }
     }
@@ -172,8 +179,11 @@ mod tests {
 
     #[test]
     fn an_answer_ends_at_the_full_stop() {
-        let mut shell = shell("read a; echo $a 1; echo 2; echo .; read a");
-        assert_eq!(shell.ask("x", PATIENCE).unwrap(), ["x 1", "2"]);
+        let mut shell = shell(
+            "read a; echo $a 1; echo '? b'; read b; echo $b; echo .; read a",
+        );
+        let help = |wish: &str| Ok(format!("{wish}!"));
+        assert_eq!(shell.ask("x", PATIENCE, help).unwrap(), ["x 1", "b!"]);
         let stuck = shell.wait_for("3", Duration::from_millis(50));
         assert_eq!(stuck.unwrap_err(), "no \"3\" in 50ms");
     }

@@ -19,7 +19,7 @@ const PROGRAMS: &str = "programs";
 const DISKS: &str = "disks";
 
 /// The rows of `tests/linux-programs/bench.c` that one machine can answer.
-const ROWS: [(&str, &str); 30] = [
+const ROWS: [(&str, &str); 34] = [
     (CALLS, "syscall-int80"),
     (CALLS, "syscall-entry"),
     (CALLS, "signal"),
@@ -50,6 +50,10 @@ const ROWS: [(&str, &str); 30] = [
     (DISKS, "disk-rand-write"),
     (DISKS, "disk-cache-read"),
     (DISKS, "disk-cache-write"),
+    (DISKS, "disk-cold-read"),
+    (DISKS, "disk-cold-cache"),
+    (DISKS, "disk-cold-rand"),
+    (DISKS, "disk-sync-write"),
 ];
 
 /// Memory of the usual guest.

@@ -7,6 +7,8 @@ use super::conversation::Conversation;
 use super::machines::{Machine, is_there};
 use super::options::Options;
 use super::results::{Figure, Results};
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// How long one row may take on the slowest system.
@@ -71,7 +73,12 @@ impl<'a> Subject<'a> {
             return Err(why.clone());
         }
         let started = self.running.is_none();
-        let answer = self.running().and_then(|m| m.ask(line, PATIENCE));
+        let disk = self.machine.disks.as_ref().map(|disks| disks[0].clone());
+        let help = |wish: &str| match (wish, &disk) {
+            ("forget", Some(disk)) => forget(disk),
+            _ => Err(format!("it wants {wish:?}")),
+        };
+        let answer = self.running().and_then(|m| m.ask(line, PATIENCE, help));
         if let Err(why) = &answer {
             self.running = None;
             // It does not come up, or not far.
@@ -94,7 +101,8 @@ impl<'a> Subject<'a> {
         if self.running.is_none() {
             let (mut machine, _) = self.machine.start()?;
             for line in &self.greetings {
-                for said in machine.ask(line, PATIENCE)? {
+                let nothing = |wish: &str| Err(format!("it wants {wish:?}"));
+                for said in machine.ask(line, PATIENCE, nothing)? {
                     if let Some((what, Err(why))) = figure(&said) {
                         return Err(format!("{what}: {why}"));
                     }
@@ -103,6 +111,19 @@ impl<'a> Subject<'a> {
             self.running = Some(machine);
         }
         self.running.as_mut().ok_or_else(|| "it is gone".into())
+    }
+}
+
+/// Writes the file at `path` out and has the kernel forget what it has of it
+/// in memory.
+fn forget(path: &Path) -> Result<String, String> {
+    let mut command = Command::new("dd");
+    command.arg(format!("of={}", path.display()));
+    command.args(["oflag=nocache", "conv=notrunc,fdatasync", "count=0"]);
+    match command.stderr(Stdio::null()).status() {
+        Ok(status) if status.success() => Ok("forgotten".into()),
+        Ok(status) => Err(format!("dd: {status}")),
+        Err(error) => Err(format!("dd: {error}")),
     }
 }
 
