@@ -83,6 +83,8 @@ pub mod path {
     /// User code without an end of its code segment: see
     /// [`Host::decide`](crate::run::Host).
     pub const FLAT_CODE: u32 = 256;
+    /// Not putting off a timer that goes off too early.
+    pub const LAZY_TIMER: u32 = 512;
 
     /// Answering a disk's request while the Guest stands still for it. This
     /// and what follows is the Launcher's doing, too.
@@ -95,7 +97,7 @@ pub mod path {
     pub const HUGE_PAGES: u32 = 1 << 27;
 
     /// All of them, by name.
-    pub const ALL: [(&str, u32); 13] = [
+    pub const ALL: [(&str, u32); 14] = [
         ("iret", IRET),
         ("hypercall", HYPERCALL),
         ("entry-page", ENTRY_PAGE),
@@ -105,6 +107,7 @@ pub mod path {
         ("one-processor", ONE_PROCESSOR),
         ("int80", INT80),
         ("flat-code", FLAT_CODE),
+        ("lazy-timer", LAZY_TIMER),
         ("disk-at-once", DISK_AT_ONCE),
         ("no-kick", NO_KICK),
         ("batches", BATCHES),
@@ -182,7 +185,7 @@ impl Host<'_> {
         Ok(eip)
     }
 
-    fn may_take(&self, path: u32) -> bool {
+    pub(crate) fn may_take(&self, path: u32) -> bool {
         self.vm.slow_paths.get() & path == 0
     }
 
@@ -316,7 +319,7 @@ impl Host<'_> {
                     let done = store.filter(|store| {
                         // Where its register holds something else by now, its
                         // effect cannot be seen; it is read in step, too.
-                        let lost = written & 1 << store.base != 0;
+                        let lost = written & 1 << store.needs != 0;
                         !flags_written && (lost || self.has_stored(store))
                     });
                     return length + done.map_or(0, |store| store.length);

@@ -10,7 +10,7 @@
 
 use crate::address::{GuestVirt, as_word};
 use crate::emulate;
-use crate::gates::GateKind;
+use crate::gates::{GateKind, path};
 use crate::kill::Kill;
 use crate::memory::Memory;
 use crate::paging::{Fault, View};
@@ -113,7 +113,9 @@ impl Host<'_> {
                 continue;
             }
             self.maybe_do_interrupt()?;
-            self.arm_timer();
+            // A Guest that is busy changes its mind about the next tick all
+            // the time. A kick too many costs less than to follow it.
+            self.arm_timer(self.may_take(path::LAZY_TIMER));
             if self.vm.cr3.get() == self.view.cr3() {
                 break;
             }
@@ -418,7 +420,7 @@ impl Host<'_> {
     /// Sleeps until something comes from outside.
     fn halt(&mut self) {
         self.vm.counters.halts.count();
-        self.arm_timer();
+        self.arm_timer(false);
         let vm = self.vm;
         turns::doze(&vm.kick, &vm.asleep, |seen| {
             let nothing_came = !self.has_interrupt()
@@ -447,11 +449,11 @@ impl Host<'_> {
         }
     }
 
-    /// Sees to it that this view is kicked at the next deadline.
-    fn arm_timer(&mut self) {
+    /// Sees to it that this view is kicked at the next deadline, or `earlier`.
+    fn arm_timer(&mut self, earlier: bool) {
         let (a, b) = (self.vm.deadline.get(), self.vm.retry_at.get());
         let next = if a != 0 && b != 0 { a.min(b) } else { a | b };
-        self.world.arm(next);
+        self.world.arm(next, earlier);
     }
 
     /// The Guest's page directory has changed: the rest of its life goes on in

@@ -113,8 +113,9 @@ pub trait World {
     /// The time of day.
     fn wall_clock(&mut self) -> WallClock;
 
-    /// Kicks this view at `deadline` on the monotonic clock; 0 = never.
-    fn arm(&mut self, deadline: u64);
+    /// Kicks this view at `deadline` on the monotonic clock; 0 = never. Where
+    /// an `earlier` kick will do, one that is to come anyway is not put off.
+    fn arm(&mut self, deadline: u64, earlier: bool);
 
     /// Blocks until `Vm::kick` is not `seen` any more.
     fn sleep(&mut self, seen: u32);

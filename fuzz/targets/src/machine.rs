@@ -219,7 +219,7 @@ impl World for Outside<'_> {
         }
     }
 
-    fn arm(&mut self, deadline: u64) {
+    fn arm(&mut self, deadline: u64, _: bool) {
         self.common.armed.set(deadline);
     }
 

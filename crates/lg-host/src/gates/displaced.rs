@@ -2,10 +2,11 @@
 //!
 //! A gate is 64-bit code, and a store there that faults would be a fault that
 //! no Guest can make sense of. But in front of a hypercall a compiler likes to
-//! put just that: SEND_DMA begins with `used_len = 0`. So the gate of such a
-//! place displaces nothing, and we carry out what stood there, in order, with
-//! the rights of the Guest's kernel. A store that faults is undone by never
-//! having begun: the Guest has its page fault at the patch, and comes again.
+//! put just that: SEND_DMA begins with `used_len = 0`, and HALT saves a
+//! register. So the gate of such a place displaces nothing, and we carry out
+//! what stood there, in order, with the rights of the Guest's kernel. A store
+//! that faults is undone by never having begun: the Guest has its page fault
+//! at the patch, and comes again.
 
 use super::{FAR, MAX_DISPLACED};
 use crate::address::{GuestVirt, as_word};
@@ -13,26 +14,39 @@ use crate::emulate::general;
 use crate::gates::GateKind;
 use crate::kill::Kill;
 use crate::run::Host;
+use crate::state::Registers;
 use core::cell::Cell;
 
 /// Bits of a page fault's error code: a write, by the kernel.
 const WRITE: u32 = 2;
 
-/// `movl $value,offset(%base)`, without an index.
+/// `movl $value,offset(%base)` without an index, or `push %register`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Store {
-    /// The register's number.
-    pub(super) base: u8,
-    offset: i8,
-    value: u32,
+    /// The register that one must know to see whether it was done.
+    pub(super) needs: u8,
+    what: What,
     /// Bytes of the instruction.
     pub(super) length: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum What {
+    Constant { offset: i8, value: u32 },
+    Push,
 }
 
 impl Store {
     /// The one that `code` begins with.
     pub(super) fn at_the_start_of(code: &[u8]) -> Option<Self> {
-        let (base, offset, value, length) = match *code {
+        let (needs, offset, value, length) = match *code {
+            [op @ 0x50..=0x57, ..] if op != 0x54 => {
+                return Some(Self {
+                    needs: op & 7,
+                    what: What::Push,
+                    length: 1,
+                });
+            }
             [0xC7, byte @ 0..=7, a, b, c, d, ..] if byte != 4 && byte != 5 => {
                 (byte, 0, [a, b, c, d], 6)
             }
@@ -45,24 +59,31 @@ impl Store {
         };
         let value = u32::from_le_bytes(value);
         Some(Self {
-            base,
-            offset,
-            value,
+            needs,
+            what: What::Constant { offset, value },
             length,
         })
     }
 
     /// The one that `code` may end with.
     pub(super) fn at_the_end_of(code: &[u8]) -> Option<Self> {
-        [6, 7].into_iter().find_map(|length| {
+        [7, 6, 1].into_iter().find_map(|length| {
             let start = code.len().checked_sub(length)?;
             let store = Self::at_the_start_of(&code[start..])?;
             (store.length == length).then_some(store)
         })
     }
 
-    fn address(&self, base: u32) -> GuestVirt {
-        GuestVirt(base.wrapping_add_signed(self.offset.into()))
+    /// Where it stores what, where the stack ends at `stack` then.
+    fn effect(&self, regs: &Registers, stack: u32) -> (GuestVirt, u32) {
+        let register = general(regs, self.needs).get();
+        match self.what {
+            What::Constant { offset, value } => {
+                let to = register.wrapping_add_signed(offset.into());
+                (GuestVirt(to), value)
+            }
+            What::Push => (GuestVirt(stack), register),
+        }
     }
 }
 
@@ -96,8 +117,9 @@ impl Host<'_> {
 
     /// Whether memory is as if `store` had just been done.
     pub(super) fn has_stored(&self, store: &Store) -> bool {
-        let base = general(&self.vm.regs, store.base).get();
-        self.read_virtual(store.address(base)) == Ok(store.value)
+        let regs = &self.vm.regs;
+        let (at, value) = store.effect(regs, regs.esp.get());
+        self.read_virtual(at) == Ok(value)
     }
 
     /// Carries out what was displaced by the gate whose call comes back to
@@ -120,11 +142,15 @@ impl Host<'_> {
         let length = (place.length.get() as usize).min(MAX_DISPLACED);
         let mut rest = &code[..length];
         if let Some(store) = Store::at_the_start_of(rest) {
-            let to = store.address(general(&vm.regs, store.base).get());
-            if self.write_virtual(to, store.value).is_err() {
+            let stack = vm.regs.esp.get().wrapping_sub(4);
+            let (to, value) = store.effect(&vm.regs, stack);
+            if self.write_virtual(to, value).is_err() {
                 vm.regs.eip.set(back.wrapping_sub(as_word(FAR)));
                 self.page_fault(to, WRITE)?;
                 return Ok(false);
+            }
+            if store.what == What::Push {
+                vm.regs.esp.set(stack);
             }
             rest = &rest[store.length..];
         }
@@ -210,6 +236,33 @@ mod tests {
     }
 
     #[test]
+    fn a_register_that_was_saved_is_on_the_stack() {
+        // push %ebx; mov %edx,%ecx; mov %edx,%ebx; int $0x1f
+        let mut halt = std::vec![0x90; 36];
+        halt.extend([0x53, 0x89, 0xD1, 0x89, 0xD3, 0xCD, 0x1F, 0xC3]);
+        let mut m = standing(&halt);
+        let regs = &m.vm.regs;
+        regs.eax.set(5);
+        for register in [&regs.ebx, &regs.ecx, &regs.edx] {
+            register.set(0);
+        }
+        m.host().open_hypercall_gate();
+        assert_eq!(m.world.gates.len(), 1);
+        let memory = m.ram.memory();
+        m.vm.regs.esp.set(0xC000_7FF8);
+        m.vm.regs.ebx.set(0x1234);
+        memory.set_word(GuestPhys(0x7FF8), CODE + 43).unwrap();
+        m.host()
+            .run_guest(Event::Gate(GateKind::HypercallAfterStore))
+            .unwrap();
+        assert_eq!(m.vm.regs.eip.get(), CODE + 43);
+        assert_eq!(m.vm.regs.esp.get(), 0xC000_7FFC);
+        assert_eq!(memory.word(GuestPhys(0x7FFC)), Ok(0x1234));
+        assert_eq!(m.vm.regs.ebx.get(), 0);
+        assert_eq!(m.vm.counters.hypercalls[5].get(), 1);
+    }
+
+    #[test]
     fn a_store_that_faults_is_the_guests_fault_and_begins_again() {
         let mut m = standing(&code());
         m.host().run_guest(trapped()).unwrap();
@@ -268,17 +321,20 @@ mod tests {
     fn stores_are_read_from_both_ends() {
         let store = |code: &[u8]| {
             let store = Store::at_the_end_of(code)?;
-            Some((store.base, store.offset, store.value, store.length))
+            Some((store.needs, store.what, store.length))
         };
+        let constant = |offset, value| What::Constant { offset, value };
         let plain = [0x90, 0xC7, 2, 1, 0, 0, 0];
-        assert_eq!(store(&plain), Some((2, 0, 1, 6)));
+        assert_eq!(store(&plain), Some((2, constant(0, 1), 6)));
         let offset = [0xC7, 0x43, 0xFC, 9, 0, 0, 0];
-        assert_eq!(store(&offset), Some((3, -4, 9, 7)));
+        assert_eq!(store(&offset), Some((3, constant(-4, 9), 7)));
+        assert_eq!(store(&[0x90, 0x53]), Some((3, What::Push, 1)));
         for not_one in [
             [0xC7, 0x44, 0x24, 4, 0, 0, 0], // with an index
             [0x90, 0xC7, 5, 1, 0, 0, 0],    // an absolute address
             [0x90, 0xC7, 0xC2, 1, 0, 0, 0], // to a register
             [0x90, 0xC6, 2, 1, 0, 0, 0],    // a byte
+            [0x90, 0x90, 1, 0, 0, 0, 0x54], // the stack pointer itself
         ] {
             assert_eq!(store(&not_one), None);
         }
