@@ -176,4 +176,12 @@ counters! {
     restarts;
     /// DMA sent to the Launcher.
     sends;
+    /// Frames put into an outbox.
+    posts;
+    /// How often whoever fetches them was rung for.
+    post_rings;
+    /// Frames that found no room there.
+    posts_refused;
+    /// How often our own fetcher was rung.
+    fetch_rings;
 }

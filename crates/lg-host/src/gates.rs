@@ -85,6 +85,8 @@ pub mod path {
     pub const FLAT_CODE: u32 = 256;
     /// Not putting off a timer that goes off too early.
     pub const LAZY_TIMER: u32 = 512;
+    /// Posting frames for other Guests without asking the Launcher.
+    pub const OUTBOX: u32 = 4096;
 
     /// Answering a disk's request while the Guest stands still for it. This
     /// and what follows is the Launcher's doing, too.
@@ -97,7 +99,7 @@ pub mod path {
     pub const HUGE_PAGES: u32 = 1 << 27;
 
     /// All of them, by name.
-    pub const ALL: [(&str, u32); 14] = [
+    pub const ALL: [(&str, u32); 15] = [
         ("iret", IRET),
         ("hypercall", HYPERCALL),
         ("entry-page", ENTRY_PAGE),
@@ -108,6 +110,7 @@ pub mod path {
         ("int80", INT80),
         ("flat-code", FLAT_CODE),
         ("lazy-timer", LAZY_TIMER),
+        ("outbox", OUTBOX),
         ("disk-at-once", DISK_AT_ONCE),
         ("no-kick", NO_KICK),
         ("batches", BATCHES),

@@ -265,6 +265,9 @@ impl Host<'_> {
         }
         self.memory.check(GuestPhys(key), lg_abi::dma::KEY_ALIGN)?;
         self.memory.check(dma, lg_abi::dma::Dma::SIZE)?;
+        if self.post(key, dma)? {
+            return Ok(());
+        }
         self.world.send_dma(key, dma)
     }
 }

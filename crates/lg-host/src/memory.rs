@@ -9,6 +9,7 @@
 
 use crate::address::GuestPhys;
 use crate::kill::Kill;
+use core::sync::atomic::{AtomicU32, Ordering};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// Access to the Guest's physical memory.
@@ -160,6 +161,69 @@ impl Memory {
             differences |= a ^ b;
         }
         Ok(differences == 0)
+    }
+
+    /// Copies `len` bytes from `addr` to `other_addr` of another memory.
+    ///
+    /// # Errors
+    ///
+    /// [`Kill::BadAddress`].
+    pub fn copy_to(
+        &self,
+        addr: GuestPhys,
+        other: &Self,
+        other_addr: GuestPhys,
+        len: u32,
+    ) -> Result<(), Kill> {
+        let from = self.pointer(addr, len)?;
+        let to = other.pointer(other_addr, len)?;
+        // SAFETY: `pointer` has checked both ranges (invariant 1). Should
+        // somebody have given us one memory as two, this copies as well.
+        unsafe { from.copy_to(to, len as usize) };
+        Ok(())
+    }
+
+    /// The word at `addr`, which others write at any time, in the one order
+    /// that everybody sees.
+    ///
+    /// # Errors
+    ///
+    /// [`Kill::BadAddress`], also where it is not aligned.
+    pub fn load(&self, addr: GuestPhys) -> Result<u32, Kill> {
+        self.atomic(addr).map(|word| word.load(Ordering::SeqCst))
+    }
+
+    /// Writes such a word.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::load`].
+    pub fn store(&self, addr: GuestPhys, value: u32) -> Result<(), Kill> {
+        self.atomic(addr)
+            .map(|word| word.store(value, Ordering::SeqCst))
+    }
+
+    /// Writes such a word, and answers what it was.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::load`].
+    pub fn swap(&self, addr: GuestPhys, value: u32) -> Result<u32, Kill> {
+        self.atomic(addr)
+            .map(|word| word.swap(value, Ordering::SeqCst))
+    }
+
+    fn atomic(&self, addr: GuestPhys) -> Result<&AtomicU32, Kill> {
+        let word = self.pointer(addr, 4)?.cast::<u32>();
+        if !word.is_aligned() {
+            return Err(Kill::BadAddress {
+                addr: addr.0,
+                len: 4,
+            });
+        }
+        // SAFETY: `pointer` has checked the range (invariant 1), it is
+        // aligned, and an atomic may be shared with whoever maps the memory.
+        Ok(unsafe { AtomicU32::from_ptr(word) })
     }
 
     fn pointer(&self, addr: GuestPhys, len: u32) -> Result<*mut u8, Kill> {

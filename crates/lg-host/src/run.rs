@@ -13,6 +13,7 @@ use crate::emulate;
 use crate::gates::{GateKind, path};
 use crate::kill::Kill;
 use crate::memory::Memory;
+use crate::outbox::Outboxes;
 use crate::paging::{Fault, View};
 use crate::state::Vm;
 use crate::turns;
@@ -71,6 +72,8 @@ pub struct Host<'a> {
     pub memory: Memory,
     /// Copies of pages of the Guest's: [`crate::gates::twins`].
     pub twins: Memory,
+    /// Frames for other Guests.
+    pub outboxes: Outboxes,
     /// What this view maps.
     pub view: View<'a>,
     /// Changes what it maps.
@@ -101,6 +104,7 @@ impl Host<'_> {
     ///
     /// A [`Kill`]: the Guest must not run again.
     pub fn get_ready(&mut self) -> Result<(), Kill> {
+        self.fetch_more()?;
         loop {
             self.look_around();
             if self.vm.break_wanted.load(Ordering::SeqCst) != 0 {
@@ -109,7 +113,7 @@ impl Host<'_> {
             }
             self.do_async_hcalls()?;
             if self.vm.halted.get() != 0 && !self.has_interrupt() {
-                self.halt();
+                self.halt()?;
                 continue;
             }
             self.maybe_do_interrupt()?;
@@ -418,17 +422,20 @@ impl Host<'_> {
     }
 
     /// Sleeps until something comes from outside.
-    fn halt(&mut self) {
+    fn halt(&mut self) -> Result<(), Kill> {
         self.vm.counters.halts.count();
         self.arm_timer(false);
         let vm = self.vm;
+        let mut result = Ok(());
         turns::doze(&vm.kick, &vm.asleep, |seen| {
             let nothing_came = !self.has_interrupt()
                 && vm.break_wanted.load(Ordering::SeqCst) == 0;
             if nothing_came && !self.view.is_news(seen) {
+                result = self.let_fetch(true);
                 self.world.sleep(seen);
             }
         });
+        result
     }
 
     /// An interrupt waits that the Guest does not take now.
@@ -447,6 +454,17 @@ impl Host<'_> {
             let now = self.world.monotonic();
             self.vm.retry_at.set(now + nanoseconds);
         }
+    }
+
+    /// Has more frames fetched, if the Guest has emptied its buffers. We look
+    /// for interrupts after this, so that theirs needs no signal.
+    fn fetch_more(&mut self) -> Result<(), Kill> {
+        if !self.outboxes.are_awaited()? {
+            return Ok(());
+        }
+        let (vm, mut result) = (self.vm, Ok(()));
+        turns::doze(&vm.kick, &vm.asleep, |_| result = self.let_fetch(false));
+        result
     }
 
     /// Sees to it that this view is kicked at the next deadline, or `earlier`.

@@ -10,6 +10,7 @@ use crate::gates::GateKind;
 use crate::gates::twins::MAX_TWINS;
 use crate::kill::Kill;
 use crate::memory::Memory;
+use crate::outbox::{OUTBOX_SIZE, Outboxes};
 use crate::paging::{Cell, View, ViewMemory};
 use crate::run::Host;
 use crate::state::Vm;
@@ -95,6 +96,7 @@ pub(crate) struct Pretended {
     pub(crate) clock_set: i32,
     pub(crate) slept: u32,
     pub(crate) sent: Vec<(u32, u32)>,
+    pub(crate) rung: Vec<u32>,
     pub(crate) bound: Vec<(u32, u32, u32)>,
     pub(crate) crashed: Option<String>,
     pub(crate) handed_to: Vec<usize>,
@@ -105,6 +107,10 @@ impl World for Pretended {
     fn send_dma(&mut self, key: u32, dma: GuestPhys) -> Result<(), Kill> {
         self.sent.push((key, dma.0));
         Ok(())
+    }
+
+    fn ring(&mut self, at: u32) {
+        self.rung.push(at);
     }
 
     fn bind_dma(
@@ -170,6 +176,8 @@ impl World for Pretended {
 pub(crate) struct Machine {
     pub(crate) ram: Ram,
     pub(crate) twins: Ram,
+    /// The outbox of the network whose page is [`Self::NETWORK`], if any.
+    pub(crate) outbox: Option<Ram>,
     pub(crate) vm: Box<Vm>,
     pub(crate) view: Box<ViewMemory>,
     pub(crate) notebook: Notebook,
@@ -189,11 +197,14 @@ impl Machine {
     pub(crate) const KERNEL_TABLE: u32 = 0x3000;
     /// `lguest_data`.
     pub(crate) const DATA: u32 = 0x4000;
+    /// The page of a network.
+    pub(crate) const NETWORK: u32 = 0x3F_F000;
 
     pub(crate) fn new() -> Self {
         let machine = Self {
             ram: Ram::new(Self::RAM),
             twins: Ram::new(as_word(MAX_TWINS) * PAGE_SIZE),
+            outbox: None,
             vm: zeroed(),
             view: zeroed(),
             notebook: Notebook::default(),
@@ -227,6 +238,12 @@ impl Machine {
         machine
     }
 
+    /// There is a network.
+    pub(crate) fn with_outbox(mut self) -> Self {
+        self.outbox = Some(Ram::new(OUTBOX_SIZE));
+        self
+    }
+
     /// User code gets an address space of its own.
     pub(crate) fn with_cell(mut self) -> Self {
         self.cell = Some((zeroed(), Notebook::default()));
@@ -243,10 +260,16 @@ impl Machine {
         if let Some((memory, notebook)) = &mut self.cell {
             view.put_cell(Cell::new(memory, notebook));
         }
+        let pages = [Self::NETWORK >> PAGE_SHIFT];
+        let outboxes = match &self.outbox {
+            Some(outbox) => Outboxes::new(outbox.memory(), &pages),
+            None => Outboxes::new(Ram::new(0).memory(), &[]),
+        };
         Host {
             vm: &self.vm,
             memory: self.ram.memory(),
             twins: self.twins.memory(),
+            outboxes,
             view,
             mapper: &mut self.notebook,
             world: &mut self.world,

@@ -80,6 +80,10 @@ pub trait World {
     /// A [`Kill`] ends the Guest.
     fn send_dma(&mut self, key: u32, dma: GuestPhys) -> Result<(), Kill>;
 
+    /// Wakes whoever sleeps on the word at `at` of the
+    /// [`Outboxes`](crate::outbox::Outboxes).
+    fn ring(&mut self, at: u32);
+
     /// BIND_DMA: `count_irq` as it stood in ecx. Answers whether it worked.
     ///
     /// # Errors

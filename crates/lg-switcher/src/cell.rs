@@ -22,8 +22,8 @@ use crate::entry;
 use crate::gates::{GatePages, USER_GATES_SIZE};
 use crate::layout::{
     CELL, CELL_PAGE, CELL_RECORD, COMMANDS, CellPage, CellPages, Command,
-    Commands, GATES, MEMORY, RECORD, RECORD_SIZE, STACK, STATE, STATE_SIZE,
-    TWINS, TWINS_SIZE,
+    Commands, GATES, MEMORY, OUTBOXES, RECORD, RECORD_SIZE, STACK, STATE,
+    STATE_SIZE, TWINS, TWINS_SIZE,
 };
 use crate::signals;
 use crate::syscall::{call, call_site, errno, exit, nr};
@@ -31,6 +31,7 @@ use crate::view;
 use core::arch::global_asm;
 use core::sync::atomic::{AtomicU32, Ordering};
 use lg_host::gates::GateKind;
+use lg_host::outbox::OUTBOX_SIZE;
 use lg_host::run::Event;
 use lg_host::segments::{REAL_USER_CS, REAL_USER_DS};
 
@@ -177,8 +178,10 @@ fn settle(launcher: Result<usize, i32>) -> Result<(), i32> {
             size_of::<GatePages>() - USER_GATES_SIZE,
         ),
     ] {
-        // SAFETY: nothing there is used in a cell.
-        unsafe { call(nr::MUNMAP, [at, size, 0, 0, 0, 0]) }?;
+        forget(at, size)?;
+    }
+    if shared_pages > 0 {
+        forget(OUTBOXES, (shared_pages * OUTBOX_SIZE) as usize)?;
     }
     let orders = size_of::<Commands>();
     // SAFETY: the view's copy stays as it is.
@@ -205,6 +208,12 @@ fn settle(launcher: Result<usize, i32>) -> Result<(), i32> {
     // From here on without descriptors. The filter lets this pass.
     // SAFETY: nobody in here uses any.
     unsafe { call(nr::CLOSE_RANGE, confine::CLOSE_ALL) }.map(drop)
+}
+
+/// Unmaps what user code is not to see.
+fn forget(at: usize, size: usize) -> Result<(), i32> {
+    // SAFETY: nothing there is used in a cell.
+    unsafe { call(nr::MUNMAP, [at, size, 0, 0, 0, 0]) }.map(drop)
 }
 
 /// The descriptor on which the cell (0) or its mapper (1) is heard, once it has

@@ -14,6 +14,7 @@ use crate::signals;
 use crate::syscall::nr;
 use lg_abi::page::{DIRECTORY_SPAN, PAGE_SIZE, SWITCHER_ADDR};
 use lg_host::address::as_word;
+use lg_host::outbox::OUTBOX_SIZE;
 
 /// One instruction of the filter (`struct sock_filter`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -163,6 +164,10 @@ pub fn filter(facts: &Facts) -> Filter {
     f.when(as_word(nr::FUTEX), |f| {
         let state = layout::STATE as u64;
         f.load(argument(0) + 4);
+        if facts.shared_pages > 0 {
+            let outboxes = layout::OUTBOXES as u64;
+            f.when(halves(outboxes)[1], |f| ring(f, facts.shared_pages));
+        }
         f.require(halves(state)[1]);
         f.load(argument(0));
         f.require_at_most(as_word(layout::STATE_SIZE) - 4);
@@ -202,6 +207,15 @@ pub fn filter(facts: &Facts) -> Filter {
     }
     f.end(verdict::KILL);
     f
+}
+
+/// futex, to wake: only sleepers on words of the outboxes.
+fn ring(f: &mut Filter, outboxes: u32) {
+    const FUTEX_WAKE: u64 = 1;
+    f.load(argument(0));
+    f.require_at_most(outboxes * OUTBOX_SIZE - 4);
+    f.require_wide(argument(1), FUTEX_WAKE);
+    f.end(verdict::ALLOW);
 }
 
 /// ioctl: to hear what its cell and the mapper say, and to answer.

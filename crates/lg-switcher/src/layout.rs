@@ -11,6 +11,7 @@ use core::mem::offset_of;
 use core::sync::atomic::AtomicU32;
 use lg_abi::page::PAGE_SIZE;
 use lg_host::gates::twins::MAX_TWINS;
+use lg_host::outbox::OUTBOX_SIZE;
 use lg_host::paging::ViewMemory;
 use lg_host::state::{FpuState, Registers, Vm};
 
@@ -25,6 +26,11 @@ pub const TWINS: usize = 0x2800_0000_0000;
 
 /// Bytes of them.
 pub const TWINS_SIZE: usize = MAX_TWINS * PAGE_SIZE as usize;
+
+/// Frames for other Guests ([`lg_host::outbox`]), an outbox
+/// behind the other in the order of the pages. All of them have one high word
+/// in their addresses.
+pub const OUTBOXES: usize = 0x2A00_0000_0000;
 
 /// This view's own record of what it maps: a [`ViewMemory`].
 pub const RECORD: usize = 0x3000_0000_0000;
@@ -84,6 +90,14 @@ pub const TWINS_FD: i32 = 6;
 
 /// The files of pages that are shared with other Guests, from here on.
 pub const SHARED_PAGE_FD: i32 = 7;
+
+/// The files of their outboxes, in the same order, follow directly. Closed once
+/// they are mapped.
+#[must_use]
+pub fn outbox_fd(shared_pages: usize, index: usize) -> i32 {
+    let above = i32::try_from(shared_pages + index);
+    SHARED_PAGE_FD + above.expect("a bus is small")
+}
 
 /// How many such pages a Guest may have: as many as devices.
 pub const MAX_SHARED_PAGES: usize = lg_abi::device::LGUEST_MAX_DEVICES;
@@ -162,6 +176,8 @@ pub const RECORD_SIZE: usize = size_of::<ViewMemory>().next_multiple_of(4096);
 
 const _: () = {
     assert!(STATE_SIZE < 1 << 20);
+    let outboxes = MAX_SHARED_PAGES as u64 * OUTBOX_SIZE as u64;
+    assert!(outboxes < 1 << 32 && (OUTBOXES as u64).is_multiple_of(1 << 32));
     assert!(RECORD + RECORD_SIZE <= CELL_RECORD);
     assert!(CELL_RECORD + RECORD_SIZE <= STACK);
     assert!(size_of::<CellPage>() == 4096);

@@ -131,8 +131,12 @@ pub fn futex_wait(word: &core::sync::atomic::AtomicU32, value: u32) {
 
 /// `futex(FUTEX_WAKE)`: wakes one who sleeps on `word`.
 pub fn futex_wake(word: &core::sync::atomic::AtomicU32) {
+    futex_wake_at(word.as_ptr() as usize);
+}
+
+/// The same, by the word's address.
+pub fn futex_wake_at(at: usize) {
     const FUTEX_WAKE: usize = 1;
-    let at = word.as_ptr() as usize;
     // SAFETY: touches no memory.
     let _ = unsafe { call(nr::FUTEX, [at, FUTEX_WAKE, 1, 0, 0, 0]) };
 }

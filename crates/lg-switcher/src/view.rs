@@ -15,8 +15,9 @@ use crate::gates::GatePages;
 use crate::keeper::{self, CellMapper};
 use crate::layout::{
     BEYOND, CELL_RECORD, COMMAND_FD, GATES, MAX_SHARED_PAGES, MEMORY,
-    MEMORY_FD, RECORD, RECORD_SIZE, SHARED_PAGE_FD, STACK, STACK_SIZE, STATE,
-    STATE_FD, STATE_SIZE, Setup, State, TASK_SIZE, TWINS, TWINS_FD, TWINS_SIZE,
+    MEMORY_FD, OUTBOXES, RECORD, RECORD_SIZE, SHARED_PAGE_FD, STACK,
+    STACK_SIZE, STATE, STATE_FD, STATE_SIZE, Setup, State, TASK_SIZE, TWINS,
+    TWINS_FD, TWINS_SIZE, outbox_fd,
 };
 use crate::mapper::Mmap;
 use crate::signals::{self, SIGALRM};
@@ -30,6 +31,7 @@ use lg_abi::segment::{GDT_TLS_ENTRIES, GDT_TLS_MIN, GDT_USER_CS, GDT_USER_DS};
 use lg_host::address::as_word;
 use lg_host::gates::path;
 use lg_host::memory::Memory;
+use lg_host::outbox::{OUTBOX_SIZE, Outboxes};
 use lg_host::paging::{Cell, View, ViewMemory};
 use lg_host::run::Host;
 use lg_host::segments::REAL_KERNEL_CS;
@@ -187,6 +189,12 @@ fn map_everything() -> Result<(), i32> {
     for (fd, &pfn) in (SHARED_PAGE_FD..).zip(pfns) {
         let at = MEMORY + ((pfn as usize) << PAGE_SHIFT);
         map(at, PAGE_SIZE as usize, fd, MAP_SHARED_FIXED)?;
+    }
+    for index in 0..pfns.len() {
+        let fd = outbox_fd(pfns.len(), index);
+        let at = OUTBOXES + index * OUTBOX_SIZE as usize;
+        map(at, OUTBOX_SIZE as usize, fd, MAP_SHARED_FIXED)?;
+        close(fd);
     }
     map(
         RECORD,
@@ -368,6 +376,11 @@ fn live(slot: usize, launcher: Result<usize, i32>) -> ! {
     let twins_size = as_word(TWINS_SIZE);
     // SAFETY: as above.
     let twins = unsafe { Memory::new(TWINS as *mut u8, twins_size) };
+    let pages = setup().shared_pages;
+    let outbox_bytes = pages * OUTBOX_SIZE;
+    // SAFETY: as above.
+    let outboxes = unsafe { Memory::new(OUTBOXES as *mut u8, outbox_bytes) };
+    let pages = &setup().shared_pfns[..pages as usize];
     // SAFETY: a private mapping, all zero, that nobody else uses.
     let record = unsafe { &mut *(RECORD as *mut ViewMemory) };
     let cr3 = state.vm.views[slot].cr3.get();
@@ -381,6 +394,7 @@ fn live(slot: usize, launcher: Result<usize, i32>) -> ! {
         vm: &state.vm,
         memory,
         twins,
+        outboxes: Outboxes::new(outboxes, pages),
         view,
         mapper: &mut home.mapper,
         world: &mut home.world,

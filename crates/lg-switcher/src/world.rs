@@ -7,9 +7,9 @@
 
 use crate::entry;
 use crate::gates;
-use crate::layout::{STATE, State};
+use crate::layout::{OUTBOXES, STATE, State};
 use crate::mailbox::{HOSTS_TURN, LAUNCHERS_TURN, Mailbox, Request};
-use crate::syscall::{call, futex_wait, futex_wake, nr};
+use crate::syscall::{call, futex_wait, futex_wake, futex_wake_at, nr};
 use core::mem::offset_of;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use lg_host::address::GuestPhys;
@@ -152,6 +152,10 @@ impl World for Outside {
         state().vm.counters.sends.count();
         Self::ask(Request::SendDma, [key, dma.0, 0]);
         Ok(())
+    }
+
+    fn ring(&mut self, at: u32) {
+        futex_wake_at(OUTBOXES + at as usize);
     }
 
     fn bind_dma(

@@ -303,6 +303,9 @@ fn open_device(
                 if slow_paths & path::BATCHES != 0 {
                     lan.never_in_batches();
                 }
+                if slow_paths & path::OUTBOX != 0 {
+                    lan.never_by_outbox();
+                }
                 Ok(Box::new(lan))
             }
             Err(error) => Err(LaunchError::ShareNet {

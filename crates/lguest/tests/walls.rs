@@ -8,17 +8,40 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// A Guest at its prompt.
 fn guest() -> Child {
-    guest_with("--isolation=guest")
+    guest_with(&["--isolation=guest"])
 }
 
-fn guest_with(option: &str) -> Child {
+/// The file of a network, gone when this is.
+struct Network(PathBuf);
+
+impl Network {
+    fn new(test: &str) -> Self {
+        let name = format!("walls-of-lguest-{}-{test}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        fs::write(&path, [0; 4096]).unwrap();
+        Self(path)
+    }
+
+    fn option(&self) -> String {
+        format!("--sharenet={}", self.0.display())
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+fn guest_with(options: &[&str]) -> Child {
     let mut child = Command::new(env!("CARGO_BIN_EXE_lguest"))
-        .arg(option)
+        .args(options)
         .env("SECRET", "of the Launcher")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -77,7 +100,8 @@ fn a_view_is_confined_and_can_gain_nothing() {
 
 #[test]
 fn a_view_finds_nothing_but_the_guests_own() {
-    let mut guest = guest();
+    let network = Network::new("view");
+    let mut guest = guest_with(&["--isolation=guest", &network.option()]);
     let mut looked = 0;
     for view in views(&guest) {
         // Only root may look into a process that does not want it.
@@ -90,7 +114,9 @@ fn a_view_finds_nothing_but_the_guests_own() {
             .collect();
         let expected = ["memory", "twins"];
         let expected = expected.map(|n| format!("/memfd:lguest-{n} (deleted)"));
-        assert_eq!(fds, expected);
+        let (memory, page) = fds.split_at(2);
+        assert_eq!(memory, expected);
+        assert_eq!(page, [network.0.to_str().unwrap()]);
         let environ = fs::read(format!("/proc/{view}/environ"));
         assert_eq!(environ.unwrap_or_default(), b"");
         let maps = fs::read_to_string(format!("/proc/{view}/maps")).unwrap();
@@ -116,7 +142,7 @@ fn views_end_with_the_launcher_whatever_ends_it() {
 
 #[test]
 fn cells_and_their_mappers_do_so_too() {
-    all_end_with_the_launcher(guest_with("--isolation=user"));
+    all_end_with_the_launcher(guest_with(&["--isolation=user"]));
 }
 
 fn all_end_with_the_launcher(mut guest: Child) {
@@ -138,7 +164,8 @@ fn all_end_with_the_launcher(mut guest: Child) {
 
 #[test]
 fn a_cell_has_nothing_of_its_kernels() {
-    let mut guest = guest_with("--isolation=user");
+    let network = Network::new("cell");
+    let mut guest = guest_with(&["--isolation=user", &network.option()]);
     let (mut cells, mut looked) = (0, false);
     for process in views(&guest) {
         let status = fs::read_to_string(format!("/proc/{process}/status"));
@@ -160,6 +187,7 @@ fn a_cell_has_nothing_of_its_kernels() {
             let start = u64::from_str_radix(start, 16).unwrap();
             let is_memory = line.contains("lguest-memory");
             assert!(!is_memory || start < 0xC000_0000, "{line}\nin {maps}");
+            assert!(!line.contains("lguest-outbox"), "{line}\nin {maps}");
             // Of the state there are the gates of user code, to be run.
             let is_state = line.contains("lguest-state");
             let is_gate = start == 0xFFFE_0000 && line.contains(" r-xs ");

@@ -8,9 +8,11 @@
 use crate::input::Input;
 use crate::machine::{CODE, Machine, PAGE_OFFSET, STACK, with_machine};
 use lg_abi::hypercall::RawCall;
+use lg_host::address::GuestPhys;
 use lg_host::emulate::{EFLAGS_FIXED, EFLAGS_RF, EFLAGS_USABLE};
 use lg_host::gates::GateKind;
 use lg_host::kill::Kill;
+use lg_host::outbox::{cell, dozer, word};
 use lg_host::run::Event;
 use std::sync::atomic::Ordering;
 
@@ -132,12 +134,35 @@ fn step(machine: &mut Machine<'_>, input: &mut Input<'_>) -> Result<(), Kill> {
                 input.bit().then_some(room);
             machine.step(Event::SystemCall)
         }
-        _ => machine.step(match input.byte() % 3 {
+        _ => machine.step(match input.byte() % 4 {
             0 => Event::StraySystemCall,
             1 => Event::LongMode,
-            _ => Event::SystemCall,
+            2 => Event::SystemCall,
+            _ => {
+                scribble(machine, input);
+                Event::Kick
+            }
         }),
     }
+}
+
+/// Somebody writes a word of the outbox: he who fetches from it, or not.
+fn scribble(machine: &Machine<'_>, input: &mut Input<'_>) {
+    let cell = cell(input.below(4)).unwrap_or(0);
+    let at = input.one_of(&[
+        cell + word::ROOM,
+        cell + word::ROOM,
+        cell + word::FETCHED,
+        cell + word::POSTED,
+        cell + word::ASLEEP,
+        dozer::DOZES,
+        dozer::UNTIL,
+    ]);
+    let value = match input.byte() {
+        n @ 0..192 => 8 * u32::from(n),
+        _ => Machine::interesting(input),
+    };
+    let _ = machine.outbox().store(GuestPhys(at), value);
 }
 
 /// The kernel goes back, to itself or to a program.

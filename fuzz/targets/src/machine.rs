@@ -20,6 +20,7 @@ use lg_host::gates::GateKind;
 use lg_host::gates::twins::MAX_TWINS;
 use lg_host::kill::Kill;
 use lg_host::memory::Memory;
+use lg_host::outbox::{OUTBOX_SIZE, Outboxes};
 use lg_host::paging::{View, ViewMemory};
 use lg_host::run::{Event, Host};
 use lg_host::state::Vm;
@@ -39,6 +40,12 @@ pub const LIMIT: u32 = 64 * PAGE_SIZE;
 
 /// Bytes of the twins of some pages, which lie behind it.
 const TWINS: u32 = as_word(MAX_TWINS) * PAGE_SIZE;
+
+/// The page of a network, whose outbox the views have.
+pub const NETWORK: u32 = LIMIT - PAGE_SIZE;
+
+/// The outbox.
+type Outbox = [Cell<u32>; OUTBOX_SIZE as usize / 4];
 
 /// Where the kernel maps physical memory.
 pub const PAGE_OFFSET: u32 = 0xC000_0000;
@@ -187,6 +194,10 @@ impl World for Outside<'_> {
         Ok(())
     }
 
+    fn ring(&mut self, at: u32) {
+        assert!(at <= OUTBOX_SIZE - 4 && at.is_multiple_of(4), "{at:#x}");
+    }
+
     fn bind_dma(
         &mut self,
         key: u32,
@@ -270,6 +281,7 @@ impl World for Outside<'_> {
 /// The machine.
 pub struct Machine<'a> {
     ram: &'a [u32],
+    outbox: &'a Outbox,
     /// The state that all views share.
     pub vm: &'a Vm,
     /// What each view maps.
@@ -296,7 +308,7 @@ enum ViewState<'a> {
 struct Zeroed<T>(NonNull<T>);
 
 impl<T> Zeroed<T> {
-    /// Only for Vm and ViewMemory, which say that zero is right.
+    /// Only for Vm and ViewMemory, which say that zero is right, and numbers.
     fn new() -> Self {
         let (flags, rights) =
             (MapFlags::PRIVATE, ProtFlags::READ | ProtFlags::WRITE);
@@ -337,6 +349,7 @@ impl<T> Drop for Zeroed<T> {
 /// plays with it. `linear`: the kernel's memory is mapped without a hole.
 pub fn with_machine(linear: bool, play: impl FnOnce(&mut Machine<'_>)) {
     let ram = vec![0_u32; (LIMIT + TWINS) as usize / 4];
+    let outbox: Zeroed<Outbox> = Zeroed::new();
     let vm: Zeroed<Vm> = Zeroed::new();
     let notebooks: [RefCell<Notebook>; VIEWS] = Default::default();
     let common = Common::default();
@@ -356,6 +369,7 @@ pub fn with_machine(linear: bool, play: impl FnOnce(&mut Machine<'_>)) {
     });
     let mut machine = Machine {
         ram: &ram,
+        outbox: &outbox,
         vm: &vm,
         notebooks: &notebooks,
         current: 0,
@@ -413,6 +427,14 @@ impl<'a> Machine<'a> {
         let base = self.ram[LIMIT as usize / 4..].as_ptr();
         // SAFETY: as above; there are TWINS bytes.
         unsafe { Memory::new(base.cast_mut().cast(), TWINS) }
+    }
+
+    /// Its outbox.
+    #[must_use]
+    pub fn outbox(&self) -> Memory {
+        let base = self.outbox.as_ptr().cast_mut().cast();
+        // SAFETY: as above; there are OUTBOX_SIZE bytes.
+        unsafe { Memory::new(base, OUTBOX_SIZE) }
     }
 
     /// Reads a word of the Guest's memory that must be there.
@@ -500,6 +522,8 @@ impl<'a> Machine<'a> {
     /// The Host of the view whose turn it is.
     fn host(&mut self) -> &mut Host<'a> {
         let (vm, memory, twins) = (self.vm, self.memory(), self.twins());
+        let pages = [NETWORK >> PAGE_SHIFT];
+        let outboxes = Outboxes::new(self.outbox(), &pages);
         let slot = self.current;
         let view = &mut self.views[slot];
         *view = match std::mem::replace(view, ViewState::Starting) {
@@ -508,6 +532,7 @@ impl<'a> Machine<'a> {
                     vm,
                     memory,
                     twins,
+                    outboxes,
                     view: View::new(slot, vm.views[slot].cr3.get(), record),
                     mapper,
                     world,

@@ -87,6 +87,7 @@ impl Call {
 
 const GOOD_MMAP: [u64; 6] = [0x1000, 0x1000, 7, 0x11, 3, 0x5000];
 const STATE64: u64 = layout::STATE as u64;
+const OUTBOX64: u64 = layout::OUTBOXES as u64;
 
 #[test]
 fn what_a_view_does_is_allowed() {
@@ -99,6 +100,7 @@ fn what_a_view_does_is_allowed() {
         Call::new(nr::MUNMAP, [0, top, 0, 0, 0, 0]),
         Call::new(nr::FUTEX, [STATE64 + 64, 0, 1, 0, 0, 0]),
         Call::new(nr::FUTEX, [STATE64 + 64, 1, 1, 0, 0, 0]),
+        Call::new(nr::FUTEX, [OUTBOX64 + 128, 1, 1, 0, 0, 0]),
         Call::new(nr::CLOCK_GETTIME, [1, 0, 0, 0, 0, 0]),
         Call::new(nr::TIMER_SETTIME, [0, 1, 0, 0, 0, 0]),
         Call::new(nr::RT_SIGPROCMASK, [2, 0, 0, 8, 0, 0]),
@@ -231,6 +233,10 @@ fn munmap_and_futex_stay_in_their_own_places() {
         [STATE64, 2, 0, 0, 0, 0],
         [STATE64, 128, 0, 0, 0, 0],
         [STATE64, 0, 0, 1, 0, 0],
+        [OUTBOX64 - 4, 1, 0, 0, 0, 0],
+        [OUTBOX64 + u64::from(OUTBOX_SIZE), 1, 0, 0, 0, 0],
+        [OUTBOX64, 0, 0, 0, 0, 0],
+        [OUTBOX64, 129, 0, 0, 0, 0],
     ] {
         let call = Call::new(nr::FUTEX, args);
         assert_eq!(call.verdict(), verdict::KILL, "{args:x?}");

@@ -82,10 +82,11 @@ impl Bus {
         let mut pages = Vec::new();
         for slot in &self.slots {
             let device = slot.lock();
-            if let Some(file) = device.as_ref().and_then(|d| d.shared_page()) {
+            if let Some(files) = device.as_ref().and_then(|d| d.shared_page()) {
                 pages.push(SharedPage {
                     pfn: slot.place.page >> PAGE_SHIFT,
-                    file: file.try_clone_to_owned()?,
+                    file: files.page.try_clone_to_owned()?,
+                    outbox: files.outbox.try_clone_to_owned()?,
                 });
             }
         }

@@ -48,6 +48,15 @@ pub struct Place {
 #[error("{0}")]
 pub struct Violation(pub String);
 
+/// What the views map of a page that Guests share.
+#[derive(Clone, Copy, Debug)]
+pub struct PageFiles<'f> {
+    /// The file whose first page it is.
+    pub page: BorrowedFd<'f>,
+    /// Memory for frames that are posted ([`lg_host::outbox`]).
+    pub outbox: BorrowedFd<'f>,
+}
+
 /// A device on the bus.
 pub trait Device: Send {
     /// What to write into the descriptor. Does not change.
@@ -67,8 +76,8 @@ pub trait Device: Send {
         None
     }
 
-    /// The page that the views must take from another file, if there is one.
-    fn shared_page(&self) -> Option<BorrowedFd<'_>> {
+    /// The files that the views must map for it, if there are any.
+    fn shared_page(&self) -> Option<PageFiles<'_>> {
         None
     }
 

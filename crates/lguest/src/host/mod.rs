@@ -65,6 +65,8 @@ pub struct SharedPage {
     pub pfn: u32,
     /// The file whose first page it is. The views inherit a copy.
     pub file: std::os::fd::OwnedFd,
+    /// Where its Guest posts frames for the others ([`lg_host::outbox`]).
+    pub outbox: std::os::fd::OwnedFd,
 }
 
 /// A free buffer that the Guest has bound: the answer to LHREQ_GETDMA.

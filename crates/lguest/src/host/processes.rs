@@ -13,6 +13,7 @@ use crate::memory::{GuestMemory, sealed_file};
 use lg_host::state::MAX_VIEWS;
 use lg_switcher::layout::{
     COMMAND_FD, MEMORY_FD, SHARED_PAGE_FD, STATE_FD, TWINS_FD, TWINS_SIZE,
+    outbox_fd,
 };
 use lg_switcher::signals::KICK_SIGNAL;
 use lg_switcher::view::{Answer, SETUP_FAILED, STEPS, VIEW_FAILED, VIEW_STEPS};
@@ -110,6 +111,9 @@ impl Processes {
             (twins.as_fd(), TWINS_FD),
         ];
         fds.extend(pages.iter().map(|p| p.file.as_fd()).zip(SHARED_PAGE_FD..));
+        for (index, page) in pages.iter().enumerate() {
+            fds.push((page.outbox.as_fd(), outbox_fd(pages.len(), index)));
+        }
         let child = spawn(&program, &fds)?;
         let pid = i32::try_from(child).ok().and_then(Pid::from_raw);
         let pid = pid.expect("a child has a number");

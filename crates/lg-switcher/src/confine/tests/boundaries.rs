@@ -27,6 +27,8 @@ fn numbers() -> Vec<u64> {
         STATE64,
         STATE64 + layout::STATE_SIZE as u64,
         layout::MEMORY as u64,
+        OUTBOX64,
+        OUTBOX64 + u64::from(OUTBOX_SIZE),
         layout::IMAGE as u64,
         layout::BEYOND as u64,
         1 << 47,
@@ -117,16 +119,20 @@ fn a_mapping_is_of_the_guests_files_and_of_no_other_kind() {
 }
 
 #[test]
-fn a_view_sleeps_on_words_of_the_state_only() {
+fn a_view_sleeps_on_words_of_the_state_and_rings_only_at_outboxes() {
     let state = u128::from(STATE64);
     let words = state..=state + layout::STATE_SIZE as u128 - 4;
+    let outbox = u128::from(OUTBOX64);
+    let bells = outbox..=outbox + u128::from(OUTBOX_SIZE) - 4;
     for &addr in &numbers() {
         for operation in [0, 1, 2, 9, 128, 256, 1 << 32, 1 << 63, u64::MAX] {
             for time_out in [0, 1, 1 << 32, u64::MAX] {
                 let args = [addr, operation, 1, time_out, 0, 0];
-                let allowed = words.contains(&u128::from(addr))
+                let sleeps = words.contains(&u128::from(addr))
                     && operation < 2
                     && time_out == 0;
+                let rings = bells.contains(&u128::from(addr)) && operation == 1;
+                let allowed = sleeps || rings;
                 let call = Call::new(nr::FUTEX, args);
                 assert_eq!(call.is_allowed(), allowed, "{args:x?}");
             }

@@ -33,6 +33,8 @@ pub(super) struct Counters {
     pub(super) waits: Counter,
     /// How often its Launcher was woken.
     pub(super) wakes: Counter,
+    /// Frames that we have fetched from others' outboxes.
+    pub(super) fetched: Counter,
     /// Interrupts for what has come, each for one frame or more.
     pub(super) arrivals: Counter,
     /// How often the next interrupt was put off.
@@ -53,6 +55,7 @@ impl Counters {
             ("refused", self.refused.get()),
             ("waits", self.waits.get()),
             ("wakes", self.wakes.get()),
+            ("fetched", self.fetched.get()),
             ("arrivals", self.arrivals.get()),
             ("naps", self.naps.get()),
             ("peers_met", self.peers_met.get()),

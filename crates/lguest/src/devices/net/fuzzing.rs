@@ -137,7 +137,7 @@ impl Station {
     pub fn bindings_changed(&self) {
         let shared = &self.shared;
         let now = shared.host().bindings_in(shared.page());
-        shared.port().show(shared.page(), &now);
+        shared.show(&now);
     }
 
     /// Raises the interrupts of what has arrived.

@@ -1,13 +1,16 @@
 //! `--sharenet`: a network of Guests, each with a Launcher of its own.
 //!
 //! The Guest sends to a key in the page; we find the peer whose Guest has
-//! bound a buffer to that key, and give it the frame. What comes the other
-//! way needs nothing from us: the sender's Launcher has put it where it
-//! belongs, and rings; a thread that sleeps otherwise raises the interrupt.
-//! Another one looks after the connections to the peers.
+//! bound a buffer to that key, and give it the frame. Mostly we are not asked
+//! at all, for the Guest's Host posts frames in its outbox, where the peer
+//! fetches them. What comes the other way is the business of a thread that
+//! sleeps otherwise. Another one looks after the connections to the peers.
 
 use super::NetRequests;
+use super::arrivals::Arrivals;
+use super::bell;
 use super::counters::Counters;
+use super::inbox::{Inbox, Outbox};
 use super::links::{Links, Quit};
 use super::peer::Peer;
 use super::port::Port;
@@ -15,16 +18,16 @@ use super::rendezvous::{Listener, Rendezvous, RendezvousError};
 use super::slots::{Slots, SlotsError};
 use super::violation;
 use super::window::Window;
-use crate::devices::{Description, Device, Place, Violation};
+use crate::devices::{Description, Device, PageFiles, Place, Violation};
 use crate::host::{Binding, Guest};
 use lg_abi::device::{LGUEST_DEVICE_T_NET, LGUEST_NET_F_NOCSUM};
 use lg_abi::dma::{Dma, KEY_ALIGN};
 use lg_abi::page::PAGE_SHIFT;
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 /// A LAN that cannot be joined.
@@ -36,6 +39,9 @@ pub enum LanError {
     /// Others could not reach us.
     #[error(transparent)]
     Rendezvous(#[from] RendezvousError),
+    /// No memory, or no descriptor.
+    #[error("there is no room for its frames ({0})")]
+    Outbox(#[source] io::Error),
 }
 
 /// A Guest's place on a LAN.
@@ -43,7 +49,10 @@ pub struct Lan {
     slots: Arc<Slots>,
     meet: Arc<Rendezvous>,
     listener: Arc<Listener>,
+    outbox: Arc<Outbox>,
     running: Option<Running>,
+    /// Whether we fetch what others have posted.
+    fetches: bool,
     /// Whether a stream's interrupts may be put off.
     batches: bool,
 }
@@ -72,7 +81,9 @@ impl Lan {
             slots: Arc::new(slots),
             meet: Arc::new(meet),
             listener: Arc::new(listener),
+            outbox: Arc::new(Outbox::create().map_err(LanError::Outbox)?),
             running: None,
+            fetches: bell::is_known(),
             batches: true,
         })
     }
@@ -81,6 +92,12 @@ impl Lan {
     /// Counts before [`Self::start`].
     pub fn never_in_batches(&mut self) {
         self.batches = false;
+    }
+
+    /// Fetches nothing from outboxes, so that everything is sent the slow way,
+    /// for comparison. Counts before [`Self::start`].
+    pub fn never_by_outbox(&mut self) {
+        self.fetches = false;
     }
 
     /// Our slot in the page.
@@ -117,9 +134,9 @@ impl Lan {
         });
         running.threads.push(thread("lan", move || links.run())?);
         let shared = Arc::clone(&running.shared);
-        running
-            .threads
-            .push(thread("lan-arrivals", move || shared.arrivals())?);
+        running.threads.push(thread("lan-arrivals", move || {
+            Arrivals::new(&shared).run();
+        })?);
         Ok(())
     }
 
@@ -147,6 +164,11 @@ impl Lan {
             window,
             port: Port::create().map_err(io::Error::other)?,
             peers: Mutex::default(),
+            slot: self.slot(),
+            outbox: Arc::clone(&self.outbox),
+            fetches: self.fetches,
+            inboxes: Mutex::new(Arc::from([])),
+            room: AtomicU32::new(0),
             stop: AtomicBool::new(false),
             batches: self.batches,
             counters: Counters::default(),
@@ -179,7 +201,7 @@ impl Lan {
             let shared = &running.shared;
             let now = shared.host.bindings_in(shared.page);
             if now != running.shown {
-                shared.port.show(shared.page, &now);
+                shared.show(&now);
                 running.shown = now;
             }
         }
@@ -188,6 +210,10 @@ impl Lan {
 
 #[cfg(test)]
 impl Lan {
+    pub(super) fn outbox(&self) -> &Outbox {
+        &self.outbox
+    }
+
     /// Takes the lock of the port of whoever is in `slot`, and never gives it
     /// back: as if we were stopped in the middle of a copy. Answers whether
     /// there is somebody.
@@ -221,8 +247,11 @@ impl Device for Lan {
         u16::try_from(self.slot() + 1).ok()
     }
 
-    fn shared_page(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.slots.page())
+    fn shared_page(&self) -> Option<PageFiles<'_>> {
+        Some(PageFiles {
+            page: self.slots.page(),
+            outbox: self.outbox.file(),
+        })
     }
 
     fn handle_output(&mut self, dma: u32, key: u32) -> Result<u32, Violation> {
@@ -274,6 +303,13 @@ pub(super) struct Shared {
     port: Port,
     /// Those we may send to, by slot.
     peers: Mutex<Vec<Arc<Peer>>>,
+    slot: u32,
+    outbox: Arc<Outbox>,
+    fetches: bool,
+    /// Where others post to us.
+    inboxes: Mutex<Arc<[Arc<Inbox>]>>,
+    /// The bytes of our Guest's smallest buffer.
+    room: AtomicU32,
     stop: AtomicBool,
     batches: bool,
     counters: Counters,
@@ -290,6 +326,10 @@ impl Shared {
         };
         let list = self.window.dma(dma).map_err(violation)?;
         let from = self.window.sections(&list).map_err(violation)?;
+        let fetched = || self.outbox.is_fetched(peer.slot());
+        if !peer.let_fetch(index, fetched, &self.counters) {
+            return Ok(0);
+        }
         Ok(peer.take(index, offset, &from, &self.counters))
     }
 
@@ -305,33 +345,6 @@ impl Shared {
             let index = peer.find(offset)?;
             Some((Arc::clone(peer), index))
         })
-    }
-
-    /// Raises interrupts as things arrive. Blocks until told to stop.
-    ///
-    /// A frame that comes alone is told at once. Where more than one has come
-    /// since we last looked, still more are on their way: then the interrupt
-    /// is raised, and the next one only after a moment. Without that, a
-    /// stream is an interrupt and a few wake-ups for every frame, and who
-    /// receives it gets nothing else done.
-    fn arrivals(&self) {
-        let (mut seen, mut at) = (0, None);
-        loop {
-            self.host.stay_close(&mut at);
-            self.deliver();
-            if self.stop.load(Ordering::SeqCst) {
-                return;
-            }
-            let transfers = self.port.transfers();
-            let came = transfers.wrapping_sub(seen);
-            seen = transfers;
-            if self.batches && came > 1 {
-                self.counters.naps.add(1);
-                self.port.nap();
-            } else {
-                self.port.sleep();
-            }
-        }
     }
 
     /// Raises the interrupts of what has arrived.
@@ -363,6 +376,91 @@ impl Shared {
             self.window.sections(&list).map_err(violation)?;
         }
         Ok(())
+    }
+
+    /// Our Guest's bindings are now these.
+    pub(super) fn show(&self, bindings: &[Binding]) {
+        self.port.show(self.page, bindings);
+        let offset = KEY_ALIGN * self.slot;
+        let claim = self.port.claim(offset);
+        let room = claim.map_or(0, |claim| claim.room(&self.window));
+        self.room.store(room, Ordering::SeqCst);
+        // Somebody may be asleep who has to open or close the cells.
+        self.port.nudge();
+    }
+
+    /// The buffer at `dma` breaks the rules, or so it seemed: we see for
+    /// ourselves.
+    pub(super) fn blame(&self, dma: u32) {
+        if let Err(violation) = self.check(dma) {
+            self.host.kill(violation);
+        }
+    }
+
+    /// Somebody hands us his outbox. Answers our cell in it, if we are going
+    /// to fetch from there.
+    pub(super) fn add_inbox(&self, file: &OwnedFd) -> Option<Arc<Inbox>> {
+        let mut inboxes = self.lock_inboxes();
+        // Two connections, and one of them is about to end: this cell must not
+        // be emptied twice.
+        let known = inboxes.iter().find(|inbox| inbox.is_of(file.as_fd()));
+        if let Some(known) = known {
+            return Some(Arc::clone(known));
+        }
+        if !self.fetches || inboxes.len() >= bell::MOST {
+            return None;
+        }
+        let opened = Inbox::open(file.as_fd(), self.slot).ok().flatten()?;
+        let inbox = Arc::new(opened);
+        let more = std::iter::once(Arc::clone(&inbox));
+        *inboxes = inboxes.iter().cloned().chain(more).collect();
+        drop(inboxes);
+        self.port.nudge();
+        Some(inbox)
+    }
+
+    pub(super) fn forget_inbox(&self, inbox: &Arc<Inbox>) {
+        let mut inboxes = self.lock_inboxes();
+        let others = inboxes.iter().filter(|i| !Arc::ptr_eq(i, inbox));
+        *inboxes = others.cloned().collect();
+    }
+
+    pub(super) fn inboxes(&self) -> Arc<[Arc<Inbox>]> {
+        Arc::clone(&self.lock_inboxes())
+    }
+
+    fn lock_inboxes(&self) -> MutexGuard<'_, Arc<[Arc<Inbox>]>> {
+        // The list is whole between any two statements.
+        self.inboxes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What [`Inbox::open_for`] is to be told.
+    pub(super) fn room(&self) -> u32 {
+        self.room.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn slot(&self) -> u32 {
+        self.slot
+    }
+
+    pub(super) fn outbox(&self) -> &Outbox {
+        &self.outbox
+    }
+
+    pub(super) fn window(&self) -> &Window {
+        &self.window
+    }
+
+    pub(super) fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    pub(super) fn batches(&self) -> bool {
+        self.batches
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::SeqCst)
     }
 
     pub(super) fn host(&self) -> &dyn NetRequests {
@@ -401,7 +499,7 @@ impl Shared {
         self.peers().retain(|p| !Arc::ptr_eq(p, peer));
     }
 
-    fn peers(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Peer>>> {
+    fn peers(&self) -> MutexGuard<'_, Vec<Arc<Peer>>> {
         // The list is whole between any two statements.
         self.peers.lock().unwrap_or_else(PoisonError::into_inner)
     }

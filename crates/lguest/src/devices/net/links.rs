@@ -8,6 +8,7 @@
 //! it. A new Launcher calls everybody who holds a slot, and each calls back;
 //! who is called back does not call again, so this ends.
 
+use super::inbox::Inbox;
 use super::lan::Shared;
 use super::peer::Peer;
 use super::port::{OWNER, SharedPort, Ticket};
@@ -50,6 +51,8 @@ enum Link {
         socket: OwnedFd,
         ticket: Ticket,
         met: bool,
+        /// Where he posts to us.
+        inbox: Option<Arc<Inbox>>,
     },
     /// Somebody in this slot whom we have called, and who has not answered.
     Called { socket: OwnedFd, slot: u32 },
@@ -183,6 +186,7 @@ impl Links {
                         socket,
                         ticket,
                         met: false,
+                        inbox: None,
                     });
                 }
                 Err(_) => {
@@ -226,11 +230,13 @@ impl Links {
             socket,
             ticket,
             met,
+            inbox,
         }) = self.links.get_mut(&id)
         else {
             return Ok(());
         };
-        let Some((hello, _)) = rendezvous::receive::<Hello>(socket.as_fd())?
+        let Some((hello, given)) =
+            rendezvous::receive::<Hello>(socket.as_fd())?
         else {
             return Ok(());
         };
@@ -242,6 +248,7 @@ impl Links {
         let welcome = Welcome::new(*ticket, self.shared.page());
         rendezvous::send(socket.as_fd(), &welcome, &files)?;
         *met = true;
+        *inbox = given.first().and_then(|f| self.shared.add_inbox(f));
         if hello.call_back == 1 && hello.slot != self.slots.mine() {
             self.call(hello.slot, false);
         }
@@ -259,7 +266,8 @@ impl Links {
         else {
             return Ok(());
         };
-        let [memory, port] = files.ok_or(io::ErrorKind::InvalidData)?;
+        let files = <[OwnedFd; 2]>::try_from(files);
+        let [memory, port] = files.map_err(|_| io::ErrorKind::InvalidData)?;
         if self.shared.is_ours(&memory)? {
             // Another device of our own Guest, which never hears itself.
             return Err(io::ErrorKind::InvalidData.into());
@@ -302,11 +310,17 @@ impl Links {
     /// Link `id` has ended.
     fn part(&mut self, id: u64) {
         match self.forget(id) {
-            Some(Link::Sender { ticket, .. }) => {
+            Some(Link::Sender { ticket, inbox, .. }) => {
                 self.shared.port().revoke(ticket);
                 self.shared.deliver_all();
+                if let Some(inbox) = inbox {
+                    self.leave(&inbox);
+                }
             }
             Some(Link::Receiver(peer)) => {
+                if !self.may_send_to(peer.slot()) {
+                    self.shared.outbox().close(peer.slot());
+                }
                 self.reap.push((peer.slot(), REAP_TRIES));
             }
             Some(Link::Called { slot, .. }) => {
@@ -314,6 +328,29 @@ impl Links {
             }
             None => {}
         }
+    }
+
+    /// Nobody posts to `inbox` any more, unless by another link.
+    fn leave(&self, inbox: &Arc<Inbox>) {
+        let by = |link: &Link| match link {
+            Link::Sender {
+                inbox: Some(other), ..
+            } => Arc::ptr_eq(inbox, other),
+            _ => false,
+        };
+        if !self.links.values().any(by) {
+            inbox.leave();
+            self.shared.port().nudge();
+        }
+    }
+
+    /// Whether there is a link by which we may send to whoever is in `slot`.
+    fn may_send_to(&self, slot: u32) -> bool {
+        let to = |link: &Link| match link {
+            Link::Receiver(peer) => peer.slot() == slot,
+            _ => false,
+        };
+        self.links.values().any(to)
     }
 
     /// Clears up after the dead, and opens the door again.
@@ -344,7 +381,8 @@ impl Links {
             return;
         };
         let hello = Hello::new(file, self.slots.mine(), call_back);
-        if rendezvous::send(socket.as_fd(), &hello, &[]).is_ok() {
+        let files = [self.shared.outbox().file()];
+        if rendezvous::send(socket.as_fd(), &hello, &files).is_ok() {
             self.add(Link::Called { socket, slot });
         }
     }

@@ -11,9 +11,11 @@
 //!
 //! In reading order: [`window`] is memory that a frame is copied between,
 //! [`port`] is where a Launcher tells the others which buffers its Guest has
-//! bound, [`slots`] is who is who in the page, [`rendezvous`] is how
+//! bound, [`slots`] is who is who in the page, [`bell`] and [`inbox`] are how
+//! frames are fetched that a Guest has posted by itself, [`rendezvous`] is how
 //! Launchers meet, [`peer`] is one of them and how it gets a frame, [`links`]
-//! is the thread that keeps them in touch, and [`lan`] puts these together.
+//! is the thread that keeps them in touch, [`arrivals`] the one that fetches
+//! and raises interrupts, and [`lan`] puts these together.
 
 use super::{Requests, Violation};
 use crate::host::{Binding, Guest};
@@ -24,11 +26,17 @@ mod port;
 
 mod slots;
 
+mod bell;
+
+mod inbox;
+
 mod rendezvous;
 
 mod peer;
 
 mod links;
+
+mod arrivals;
 
 mod lan;
 pub use lan::{Lan, LanError};

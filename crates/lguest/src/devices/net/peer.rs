@@ -46,7 +46,7 @@ pub(super) struct Peer {
 }
 
 /// What became of a frame that was offered.
-enum Offer {
+pub(super) enum Offer {
     /// So many bytes were taken.
     Taken(u32),
     /// No buffer is free; at this address there may soon be one.
@@ -108,10 +108,14 @@ impl Peer {
             offer
         };
         let mut offer = try_once();
-        if let Offer::Full(watch) = offer
-            && self.let_run(watch, counters)
-        {
-            offer = try_once();
+        if let Offer::Full(watch) = offer {
+            let free = |addr| self.window.word(addr) == Ok(0);
+            let grace = watch.map_or(Duration::ZERO, |_| GRACE);
+            let free = || watch.is_some_and(free);
+            // Waited for in vain or not: one more look.
+            if self.let_run(grace, free, counters).is_some() {
+                offer = try_once();
+            }
         }
         match offer {
             Offer::Taken(bytes) => {
@@ -142,74 +146,135 @@ impl Peer {
         let Some(claim) = lock.binding(index, offset) else {
             return Offer::Gone;
         };
-        let offer = self.fill(&claim, from);
+        let offer = claim.fill(&self.window, from);
         if let Offer::Taken(_) = offer {
             lock.advance(index);
         }
         offer
     }
 
-    /// Copies `from` into the first free buffer of `claim`, which nobody has
-    /// checked yet.
-    fn fill(&self, claim: &Claim, from: &Sections<'_>) -> Offer {
-        let buffer = |i: u32| {
-            let number = claim.cursor.wrapping_add(i) % claim.num;
-            // Past the end of memory either way, if this wraps.
-            number
-                .checked_mul(Dma::SIZE)
-                .and_then(|offset| claim.dmas.checked_add(offset))
-                .unwrap_or(u32::MAX)
-        };
-        for addr in (0..claim.num.min(SEARCH)).map(buffer) {
-            match self.window.word(addr) {
-                Err(_) => return Offer::Bad(addr),
-                Ok(0) => {}
-                Ok(_) => continue,
-            }
-            let Ok(list) = self.window.dma(addr) else {
-                return Offer::Bad(addr);
-            };
-            let Ok(into) = self.window.sections(&list) else {
-                return Offer::Bad(addr);
-            };
-            let bytes = from.copy(&into);
-            // The sender's own `used_len` should come before this; but it
-            // stands still until we are done, so it cannot tell.
-            return match self.window.write_last(addr, bytes) {
-                Ok(()) => Offer::Taken(bytes),
-                Err(_) => Offer::Bad(addr),
-            };
+    /// What we have posted goes before what is sent now: lets the receiver run
+    /// until `fetched` says that it has got all of it. Answers whether it has.
+    pub(super) fn let_fetch(
+        &self,
+        index: usize,
+        fetched: impl Fn() -> bool,
+        counters: &Counters,
+    ) -> bool {
+        if fetched() {
+            return true;
         }
-        Offer::Full((claim.num > 0).then(|| buffer(0)))
+        if self.port.ring(index, true) {
+            counters.wakes.add(1);
+        }
+        let done = self.let_run(GRACE, fetched, counters) == Some(true);
+        if done {
+            self.sulk.store(0, Ordering::Relaxed);
+        } else {
+            counters.refused.add(1);
+        }
+        done
     }
 
-    /// Lets the receiver run until the buffer at `watch` is free. Blocks for
-    /// [`GRACE`] at most, and mostly not at all for one that has let us wait
-    /// in vain. Answers whether to try again.
-    fn let_run(&self, watch: Option<u32>, counters: &Counters) -> bool {
+    /// Lets the receiver run until there is `room`. Blocks for `grace` at
+    /// most, and mostly not at all for one that has let us wait in vain: then
+    /// the answer is `None`. Else it is whether there is room.
+    fn let_run(
+        &self,
+        grace: Duration,
+        room: impl Fn() -> bool,
+        counters: &Counters,
+    ) -> Option<bool> {
         let sulk = self.sulk.load(Ordering::Relaxed);
         if sulk > 0 {
             self.sulk.store(sulk - 1, Ordering::Relaxed);
-            return false;
+            return None;
         }
         counters.waits.add(1);
-        let deadline = Instant::now() + GRACE;
-        if let Some(addr) = watch {
-            while Instant::now() < deadline {
-                if self.window.word(addr) == Ok(0) {
-                    return true;
-                }
-                rustix::thread::sched_yield();
+        let deadline = Instant::now() + grace;
+        while Instant::now() < deadline {
+            if room() {
+                return Some(true);
             }
+            rustix::thread::sched_yield();
         }
         self.sulk.store(SULK, Ordering::Relaxed);
-        true
+        Some(false)
     }
 
     /// Tells the owner that its buffer at `dma` breaks the rules.
     fn report(&self, dma: u32) {
         // If it has that many reports unread, this one is not news.
         let _ = rendezvous::send(self.socket(), &Report::new(dma), &[]);
+    }
+}
+
+impl Claim {
+    /// The address of buffer `i` from the cursor on, with `num` of them.
+    fn buffer(&self, i: u32) -> u32 {
+        let number = self.cursor.wrapping_add(i) % self.num;
+        // Past the end of memory either way, if this wraps.
+        number
+            .checked_mul(Dma::SIZE)
+            .and_then(|offset| self.dmas.checked_add(offset))
+            .unwrap_or(u32::MAX)
+    }
+
+    /// Copies `from` into the first free buffer in `window`. Nobody has
+    /// checked anything yet.
+    pub(super) fn fill(&self, window: &Window, from: &Sections<'_>) -> Offer {
+        for addr in (0..self.num.min(SEARCH)).map(|i| self.buffer(i)) {
+            match window.word(addr) {
+                Err(_) => return Offer::Bad(addr),
+                Ok(0) => {}
+                Ok(_) => continue,
+            }
+            let Ok(list) = window.dma(addr) else {
+                return Offer::Bad(addr);
+            };
+            let Ok(into) = window.sections(&list) else {
+                return Offer::Bad(addr);
+            };
+            let bytes = from.copy(&into);
+            // The sender's own `used_len` should come before this; but it
+            // stands still until we are done, so it cannot tell.
+            return match window.write_last(addr, bytes) {
+                Ok(()) => Offer::Taken(bytes),
+                Err(_) => Offer::Bad(addr),
+            };
+        }
+        Offer::Full((self.num > 0).then(|| self.buffer(0)))
+    }
+
+    /// Whether the Guest has emptied the buffers up to the end of the array,
+    /// if the next one is its first. A driver looks through the array from its
+    /// beginning, so what lies there overtakes what lies at the end.
+    pub(super) fn is_in_order(&self, window: &Window) -> bool {
+        let begins = self.num > 0 && self.cursor.is_multiple_of(self.num);
+        !begins || window.word(self.buffer(self.num - 1)) == Ok(0)
+    }
+
+    /// The buffer that was filled last.
+    pub(super) fn last(&self) -> Option<u32> {
+        (self.num > 0).then(|| self.buffer(u32::MAX))
+    }
+
+    /// Whether the next buffer is free, and in order.
+    pub(super) fn is_free(&self, window: &Window) -> bool {
+        self.num > 0
+            && window.word(self.buffer(0)) == Ok(0)
+            && self.is_in_order(window)
+    }
+
+    /// The bytes that every buffer can take, as far as they are good.
+    pub(super) fn room(&self, window: &Window) -> u32 {
+        let buffers = (0..self.num.min(SEARCH)).map(|i| self.buffer(i));
+        let room = |addr| {
+            let list = window.dma(addr).ok()?;
+            let sections = window.sections(&list).ok()?;
+            Some(sections.total())
+        };
+        buffers.filter_map(room).min().unwrap_or(0)
     }
 }
 

@@ -15,14 +15,16 @@
 
 #![expect(unsafe_code, reason = "words shared with other Launchers")]
 
+use super::bell;
+use super::inbox::Inbox;
 use super::window::{Window, WindowError};
 use crate::host::Binding;
 use lg_abi::dma::LGUEST_MAX_DMA;
 use lg_abi::page::PAGE_SIZE;
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::thread::futex;
-use rustix::time::Timespec;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -35,13 +37,6 @@ pub(super) const OWNER: Ticket = 1;
 /// How long anybody waits for a lock. It is held for one copy, so this is
 /// met only when its holder has been stopped or killed there.
 const PATIENCE: Duration = Duration::from_millis(1);
-
-/// How long interrupts of a stream are put off; the kernel adds up to 50 µs.
-/// In that time no sender fills the buffers that Linux binds.
-const NAP: Timespec = Timespec {
-    tv_sec: 0,
-    tv_nsec: 20_000,
-};
 
 /// In `keys`: no binding here.
 const NO_KEY: u32 = u32::MAX;
@@ -165,24 +160,40 @@ impl Port {
         irqs.filter(|irq| *irq != 0)
     }
 
-    /// Sleeps until something has arrived. May return without.
-    pub(super) fn sleep(&self) {
+    /// Sleeps until something has arrived, here or in one of `inboxes`. May
+    /// return without.
+    pub(super) fn sleep(&self, inboxes: &[Arc<Inbox>]) {
         let words = self.shared.words();
         words.asleep.store(1, Ordering::SeqCst);
-        if words.arrived.load(Ordering::SeqCst) == 0 {
-            // Woken, interrupted, or too late to sleep: all the same.
-            let _ = futex::wait(&words.asleep, futex::Flags::empty(), 1, None);
+        for inbox in inboxes {
+            inbox.fall_asleep();
+        }
+        let nothing = words.arrived.load(Ordering::SeqCst) == 0
+            && inboxes.iter().all(|inbox| inbox.waiting() == 0);
+        let mut rung = None;
+        if nothing {
+            let bells = inboxes.iter().map(|inbox| (inbox.bell(), 1));
+            let all: Vec<_> =
+                std::iter::once((&words.asleep, 1)).chain(bells).collect();
+            // Woken, interrupted, or too late to sleep: nearly the same.
+            rung = bell::wait(&all, None).and_then(|n| n.checked_sub(1));
         }
         words.asleep.store(0, Ordering::SeqCst);
+        for (i, inbox) in inboxes.iter().enumerate() {
+            inbox.wake_up(rung == Some(i));
+        }
     }
 
     /// Waits a moment, so that more of what is on its way arrives before its
-    /// interrupt. Those who ring go on meanwhile, unless they find no room.
-    pub(super) fn nap(&self) {
+    /// interrupt. Those who ring go on meanwhile, unless they find no room, or
+    /// ring at `others`, which are 1 as long as nobody has.
+    pub(super) fn nap(&self, time: Duration, other: Option<&AtomicU32>) {
         let words = self.shared.words();
-        let flags = futex::Flags::empty();
+        let other = other.map(|word| (word, 1));
+        let all: Vec<_> =
+            std::iter::once((&words.asleep, 0)).chain(other).collect();
         // Woken, or time is up: all the same.
-        let _ = futex::wait(&words.asleep, flags, 0, Some(&NAP));
+        bell::wait(&all, Some(time));
     }
 
     /// How many transfers there have been, to all bindings; goes round.
@@ -196,6 +207,22 @@ impl Port {
     /// Ends [`Self::sleep`], also one that is about to begin.
     pub(super) fn nudge(&self) {
         self.shared.ring(LGUEST_MAX_DMA - 1, true);
+    }
+
+    /// Which binding is on the key at `offset`, and its interrupt.
+    pub(super) fn find(&self, offset: u32) -> Option<(usize, u8)> {
+        let index = self.shared.find(offset)?;
+        Some((index, self.irqs[index].load(Ordering::Relaxed)))
+    }
+
+    /// The binding on the key at `offset`.
+    pub(super) fn claim(&self, offset: u32) -> Option<Claim> {
+        self.shared.binding(self.shared.find(offset)?, offset)
+    }
+
+    /// Takes the lock, unless somebody holds it.
+    pub(super) fn try_lock(&self) -> Option<Locked<'_>> {
+        self.shared.lock(OWNER, false)
     }
 
     /// The holder of `ticket` is gone: frees the lock, should it be his.
@@ -233,6 +260,18 @@ impl SharedPort {
         let keys = &self.words().keys;
         keys.iter()
             .position(|key| key.load(Ordering::Acquire) == offset)
+    }
+
+    /// Where binding `index` has its buffers, if it is (still) on `offset`:
+    /// nothing in it has been checked.
+    fn binding(&self, index: usize, offset: u32) -> Option<Claim> {
+        let words = self.words();
+        let bound = &words.bindings[index];
+        (words.keys[index].load(Ordering::Acquire) == offset).then(|| Claim {
+            dmas: bound.dmas.load(Ordering::Relaxed),
+            num: bound.num.load(Ordering::Relaxed),
+            cursor: bound.cursor.load(Ordering::Relaxed),
+        })
     }
 
     /// Takes the lock for `ticket`. Where somebody holds it, a patient caller
@@ -309,16 +348,9 @@ pub(super) struct Locked<'p> {
 }
 
 impl Locked<'_> {
-    /// Where binding `index` has its buffers, if it is (still) on `offset`:
-    /// nothing in it has been checked.
+    /// Where binding `index` has its buffers, if it is (still) on `offset`.
     pub(super) fn binding(&self, index: usize, offset: u32) -> Option<Claim> {
-        let words = self.port.words();
-        let bound = &words.bindings[index];
-        (words.keys[index].load(Ordering::Acquire) == offset).then(|| Claim {
-            dmas: bound.dmas.load(Ordering::Relaxed),
-            num: bound.num.load(Ordering::Relaxed),
-            cursor: bound.cursor.load(Ordering::Relaxed),
-        })
+        self.port.binding(index, offset)
     }
 
     /// A buffer of binding `index` has been filled.
@@ -439,7 +471,7 @@ mod tests {
                     if let Some(irq) = port.arrived().next() {
                         return irq;
                     }
-                    port.sleep();
+                    port.sleep(&[]);
                 }
             });
             port.shared.ring(0, false);

@@ -1,7 +1,8 @@
 //! How Launchers on one LAN meet: a socket beside the file for each slot.
 //!
 //! The Launcher in slot 3 of `FILE` listens at `FILE.3`. Who connects says
-//! [`Hello`], and is answered with [`Welcome`], which carries two files: the
+//! [`Hello`], which may carry his outbox, and is answered with [`Welcome`],
+//! which carries two files: the
 //! memory of the Guest, and the port that shows where it receives. From then
 //! on the connection says two things only: its end means that the other side
 //! has gone, and a [`Report`] that a buffer there cannot be used.
@@ -47,7 +48,7 @@ pub enum RendezvousError {
     Bind(String, #[source] io::Error),
 }
 
-/// From whoever connects.
+/// From whoever connects. With it comes his outbox, if he has one.
 #[derive(
     Clone, Copy, Debug, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout,
 )]
@@ -311,12 +312,12 @@ pub(super) fn send(
     Ok(())
 }
 
-/// Receives a message and its two files, if it has that many. `None` when
+/// Receives a message and its files, two at most. `None` when
 /// nothing has come yet. The end of the connection is an error, and so is
 /// anything that is not a message of this kind.
 pub(super) fn receive<T: Message>(
     socket: BorrowedFd<'_>,
-) -> io::Result<Option<(T, Option<[OwnedFd; 2]>)>> {
+) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
     let mut message = T::new_zeroed();
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -346,7 +347,7 @@ pub(super) fn receive<T: Message>(
     if !whole || message.magic() != MAGIC {
         return Err(io::ErrorKind::InvalidData.into());
     }
-    Ok(Some((message, files.try_into().ok())))
+    Ok(Some((message, files)))
 }
 
 fn socket() -> rustix::io::Result<OwnedFd> {
@@ -406,11 +407,11 @@ mod tests {
         send(a.as_fd(), &hello, &[]).unwrap();
         let (got, files) = receive::<Hello>(b.as_fd()).unwrap().unwrap();
         assert_eq!(got, hello);
-        assert!(files.is_none());
+        assert!(files.is_empty());
         let two = [listener.socket.as_fd(), dir.fd()];
         send(b.as_fd(), &Welcome::new(7, 0x1000), &two).unwrap();
         let (_, files) = receive::<Welcome>(a.as_fd()).unwrap().unwrap();
-        assert!(files.is_some());
+        assert_eq!(files.len(), 2);
         // A message of another kind is as bad as none.
         send(a.as_fd(), &Report::new(1), &[]).unwrap();
         assert!(receive::<Hello>(b.as_fd()).is_err());

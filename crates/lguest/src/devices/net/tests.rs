@@ -220,6 +220,8 @@ const fn key(slot: u32) -> u32 {
 
 mod together;
 
+mod posts;
+
 mod processes;
 
 mod taps;

@@ -15,7 +15,7 @@ use rustix::mm::{MapFlags, ProtFlags};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::{AtomicU32, Ordering, fence};
 use zerocopy::{FromZeros, IntoBytes};
 
 use crate::memory::BadAddress;
@@ -78,6 +78,28 @@ unsafe impl Sync for Window {}
 impl Window {
     /// Maps all of `file`.
     pub(super) fn open(file: BorrowedFd<'_>) -> Result<Self, WindowError> {
+        let size = Self::size(file)?;
+        let limit = u32::try_from(size).map_err(|_| WindowError::Size(size))?;
+        Self::map(file, 0, limit)
+    }
+
+    /// Maps `len` bytes from `offset` of a `file` that has exactly `size`. All
+    /// three are whole pages of our own choice.
+    pub(super) fn open_part(
+        file: BorrowedFd<'_>,
+        size: u32,
+        offset: u32,
+        len: u32,
+    ) -> Result<Self, WindowError> {
+        assert!(offset.checked_add(len).is_some_and(|end| end <= size));
+        match Self::size(file)? {
+            right if right == u64::from(size) => Self::map(file, offset, len),
+            wrong => Err(WindowError::Size(wrong)),
+        }
+    }
+
+    /// The size of `file`, which cannot become less and is not zero.
+    fn size(file: BorrowedFd<'_>) -> Result<u64, WindowError> {
         if rustix::fs::fstatfs(file)?.f_type != libc::TMPFS_MAGIC {
             return Err(WindowError::NotMemory);
         }
@@ -87,10 +109,17 @@ impl Window {
         }
         // The size after the seal: from here on it cannot become less.
         let size = rustix::fs::fstat(file)?.st_size.unsigned_abs();
-        let limit = u32::try_from(size)
-            .ok()
-            .filter(|size| *size > 0 && size % PAGE_SIZE == 0)
-            .ok_or(WindowError::Size(size))?;
+        if size == 0 || size % u64::from(PAGE_SIZE) != 0 {
+            return Err(WindowError::Size(size));
+        }
+        Ok(size)
+    }
+
+    fn map(
+        file: BorrowedFd<'_>,
+        offset: u32,
+        limit: u32,
+    ) -> Result<Self, WindowError> {
         // SAFETY: a fresh mapping at an address of the kernel's choice
         // touches nothing that exists.
         let base = unsafe {
@@ -100,7 +129,7 @@ impl Window {
                 ProtFlags::READ | ProtFlags::WRITE,
                 MapFlags::SHARED,
                 file,
-                0,
+                offset.into(),
             )
         }?;
         let base = NonNull::new(base.cast()).expect("mmap never answers null");
@@ -175,6 +204,36 @@ impl Window {
         Ok(())
     }
 
+    /// The word at `offset`, for those who share more than frames by it.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such word: offsets are of our own choice.
+    pub(super) fn atomic(&self, offset: u32) -> &AtomicU32 {
+        let word = self.pointer(offset, 4).expect("it lies in the window");
+        let word = word.cast::<u32>();
+        assert!(word.is_aligned(), "windows begin with a page");
+        // SAFETY: it lies inside our mapping (invariant 1) for as long as
+        // `self` lives; an atomic may be written by anybody at any time.
+        unsafe { AtomicU32::from_ptr(word) }
+    }
+
+    /// One piece, anywhere in the window.
+    pub(super) fn piece(
+        &self,
+        addr: u32,
+        len: u32,
+    ) -> Result<Sections<'_>, BadAddress> {
+        self.pointer(addr, len)?;
+        let mut list = [(0, 0); LGUEST_MAX_DMA_SECTIONS];
+        list[0] = (addr, len);
+        Ok(Sections {
+            window: self,
+            list,
+            count: 1,
+        })
+    }
+
     /// Checks every section of `dma`: inside one page, below the limit.
     pub(super) fn sections(
         &self,
@@ -236,6 +295,11 @@ pub(super) struct Sections<'w> {
 }
 
 impl Sections<'_> {
+    /// Bytes in all of them.
+    pub(super) fn total(&self) -> u32 {
+        self.list[..self.count].iter().map(|(_, len)| len).sum()
+    }
+
     /// Copies these sections into those `to`, until either are exhausted.
     /// Answers the bytes.
     pub(super) fn copy(&self, to: &Sections<'_>) -> u32 {

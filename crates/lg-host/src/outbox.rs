@@ -1,0 +1,217 @@
+//! Frames for other Guests: posted here, fetched by the receiver's Launcher.
+//!
+//! To ask the Launcher for every frame costs two switches of processes, and
+//! one more to wake somebody at the other end. So a Guest on a shared network
+//! has an *outbox*, memory that its views and its Launcher map from birth: a
+//! *cell* for each of the first slots of the network, with a ring of frames.
+//! The Launcher of whoever is in that slot is given the file, and opens the
+//! cell while its Guest has buffers bound to the slot's usual key. Then a
+//! SEND_DMA to that key is a copy into the ring, and a word: whoever fetches
+//! frames looks again before he sleeps, so he is rung only while he does.
+//!
+//! Nothing is decided here that the Launcher would decide in another way.
+//! Where anything is unusual (a cell that is closed or full, a list that breaks
+//! the rules, a frame that is empty or too long) the Launcher is asked, as it
+//! always was. And nobody believes the ring: a hostile Guest may write anything
+//! there, and spoils what it sends.
+
+use crate::address::{GuestPhys, as_word};
+use crate::gates::path;
+use crate::kill::Kill;
+use crate::memory::Memory;
+use crate::run::Host;
+use lg_abi::device::LGUEST_MAX_DEVICES;
+use lg_abi::dma::{Dma, KEY_ALIGN};
+use lg_abi::page::{PAGE_SHIFT, PAGE_SIZE};
+
+/// Slots of a network that have a cell. The others are sent to as of old.
+pub const CELLS: u32 = 64;
+
+/// Frames in a ring.
+pub const FRAMES: u32 = 128;
+
+/// Bytes from one frame to the next.
+const STRIDE: u32 = 2048;
+
+/// Where a frame's bytes begin; its length is the first word before them.
+const BODY: u32 = 16;
+
+/// Bytes of the longest frame.
+pub const LONGEST: u32 = STRIDE - BODY;
+
+/// Bytes of a cell: a page of words, and the ring.
+pub const CELL_SIZE: u32 = PAGE_SIZE + FRAMES * STRIDE;
+
+/// Bytes of an outbox: a page of words, and the cells. Only what is used takes
+/// memory.
+pub const OUTBOX_SIZE: u32 = PAGE_SIZE + CELLS * CELL_SIZE;
+
+/// Where in an outbox the cell of `slot` is, if it has one.
+#[must_use]
+pub const fn cell(slot: u32) -> Option<u32> {
+    if slot < CELLS {
+        Some(PAGE_SIZE + slot * CELL_SIZE)
+    } else {
+        None
+    }
+}
+
+/// Offsets of words in the outbox' first page. Whoever fetches for *our* Guest
+/// writes them: he is our Launcher.
+pub mod dozer {
+    /// 1 while he dozes, for a while, and is to be rung when our Guest has
+    /// nothing to do. Who rings clears it. A futex.
+    pub const DOZES: u32 = 0;
+    /// Physical address of a word: he is to be rung when it is 0, for then our
+    /// Guest has emptied its buffers, and more frames wait for it. 0 = none.
+    pub const UNTIL: u32 = 64;
+}
+
+/// Offsets of a cell's words, each in a cache line of its own.
+pub mod word {
+    /// The longest frame that the receiver takes; 0 = the cell is closed. The
+    /// receiver writes it.
+    pub const ROOM: u32 = 0;
+    /// Frames fetched so far, round and round. The receiver writes it.
+    pub const FETCHED: u32 = 64;
+    /// 1 while the receiver sleeps. He sets it, who rings clears it. A futex.
+    pub const ASLEEP: u32 = 128;
+    /// Frames posted so far, round and round. The sender writes it.
+    pub const POSTED: u32 = 192;
+}
+
+/// Where in a cell the ring's frame number `n` has its length, and its bytes.
+#[must_use]
+pub const fn frame(n: u32) -> (u32, u32) {
+    let at = PAGE_SIZE + n % FRAMES * STRIDE;
+    (at, at + BODY)
+}
+
+/// The outboxes of a Guest, one for each network's page.
+pub struct Outboxes {
+    memory: Memory,
+    /// The numbers of these pages.
+    pages: [u32; LGUEST_MAX_DEVICES],
+    count: usize,
+}
+
+impl Outboxes {
+    /// The outboxes in `memory`, one behind the other in the order of `pages`.
+    ///
+    /// # Panics
+    ///
+    /// When there are not as many: we are wrong.
+    #[must_use]
+    pub fn new(memory: Memory, pages: &[u32]) -> Self {
+        assert!(as_word(pages.len()) * OUTBOX_SIZE <= memory.limit());
+        let mut all = [0; LGUEST_MAX_DEVICES];
+        all[..pages.len()].copy_from_slice(pages);
+        Self {
+            memory,
+            pages: all,
+            count: pages.len(),
+        }
+    }
+
+    /// Whether somebody dozes until our Guest has emptied its buffers.
+    pub(crate) fn are_awaited(&self) -> Result<bool, Kill> {
+        for outbox in 0..as_word(self.count) {
+            let until = outbox * OUTBOX_SIZE + dozer::UNTIL;
+            if self.memory.load(GuestPhys(until))? != 0 {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The cell of whoever has `key` for his usual one.
+    fn cell(&self, key: u32) -> Option<u32> {
+        let pages = &self.pages[..self.count];
+        let outbox = pages.iter().position(|&page| page == key >> PAGE_SHIFT);
+        let cell = cell(key % PAGE_SIZE / KEY_ALIGN)?;
+        outbox.map(|outbox| as_word(outbox) * OUTBOX_SIZE + cell)
+    }
+}
+
+impl Host<'_> {
+    /// Posts what is in `dma`, if whoever listens at `key` has a cell that
+    /// takes it. Answers whether he has.
+    pub(crate) fn post(
+        &mut self,
+        key: u32,
+        dma: GuestPhys,
+    ) -> Result<bool, Kill> {
+        let Some(cell) = self.outboxes.cell(key) else {
+            return Ok(false);
+        };
+        if self.vm.slow_paths.get() & path::OUTBOX != 0 {
+            return Ok(false);
+        }
+        let (memory, counters) = (&self.outboxes.memory, &self.vm.counters);
+        let at = |offset: u32| GuestPhys(cell + offset);
+        let room = memory.load(at(word::ROOM))?.min(LONGEST);
+        if room == 0 {
+            return Ok(false);
+        }
+        let posted = memory.load(at(word::POSTED))?;
+        let fetched = memory.load(at(word::FETCHED))?;
+        if posted.wrapping_sub(fetched) >= FRAMES {
+            counters.posts_refused.count();
+            return Ok(false);
+        }
+        let (length, body) = frame(posted);
+        let list: Dma = self.memory.object(dma)?;
+        let mut total = 0;
+        for (addr, bytes) in list.sections() {
+            let (from, bytes) = (GuestPhys(addr), u32::from(bytes));
+            let good = addr % PAGE_SIZE + bytes <= PAGE_SIZE
+                && self.memory.check(from, bytes).is_ok();
+            if !good || bytes > room - total {
+                return Ok(false);
+            }
+            let to = at(body + total);
+            self.memory.copy_to(from, memory, to, bytes)?;
+            total += bytes;
+        }
+        if total == 0 {
+            return Ok(false);
+        }
+        memory.store(at(length), total)?;
+        memory.store(at(word::POSTED), posted.wrapping_add(1))?;
+        self.memory.set_word(dma, total)?;
+        counters.posts.count();
+        // Both sides write a word and then look at the other's, in an order
+        // that everybody sees: either he sees the frame, or we see him sleep.
+        let asleep = at(word::ASLEEP);
+        if memory.load(asleep)? != 0 && memory.swap(asleep, 0)? != 0 {
+            counters.post_rings.count();
+            self.world.ring(asleep.0);
+        }
+        Ok(true)
+    }
+}
+
+impl Host<'_> {
+    /// Rings whoever fetches for us, if he dozes until now. Frames may come of
+    /// it at once, and their interrupt with them.
+    pub(crate) fn let_fetch(&mut self, idle: bool) -> Result<(), Kill> {
+        for outbox in 0..as_word(self.outboxes.count) {
+            let memory = &self.outboxes.memory;
+            let at = |offset| GuestPhys(outbox * OUTBOX_SIZE + offset);
+            let dozes = at(dozer::DOZES);
+            if memory.load(dozes)? == 0 {
+                continue;
+            }
+            let until = GuestPhys(memory.load(at(dozer::UNTIL))?);
+            let due = idle || until.0 != 0 && self.memory.word(until)? == 0;
+            if due && memory.swap(dozes, 0)? != 0 {
+                self.vm.counters.fetch_rings.count();
+                self.world.ring(dozes.0);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;
