@@ -60,7 +60,15 @@ impl Host<'_> {
             return Ok(());
         }
         if cr3 == self.view.cr3() {
-            return self.compare(index, index + 1);
+            // Who takes one table away is about to take others, and their
+            // pages are gone already: one unmapping is for all of them.
+            let gone = page_table(&self.memory, cr3, index)?.is_none();
+            let kernel = self.kernel_index();
+            return if gone && index < kernel && self.view.count(index) != 0 {
+                self.compare(0, kernel)
+            } else {
+                self.compare(index, index + 1)
+            };
         }
         self.note(cr3, index << DIRECTORY_SHIFT | WHOLE_DIRECTORY);
         Ok(())
@@ -291,19 +299,27 @@ impl Host<'_> {
 
     /// The same in the address space that is being worked on.
     fn compare_here(&mut self, from: u32, to: u32) -> Result<(), Kill> {
+        let mut gone = Gone::default();
         for index in from..to {
             let linear = self.view.linear_pages(index);
-            if linear != 0 && self.linear_pages(index)? != linear {
-                self.break_linear(index)?;
+            if linear != 0 {
+                self.unmap_gone(&mut gone)?;
+                if self.linear_pages(index)? != linear {
+                    self.break_linear(index)?;
+                }
             }
             if self.view.count(index) != 0 {
-                self.compare_directory(index)?;
+                self.compare_directory(index, &mut gone)?;
             }
         }
-        Ok(())
+        self.unmap_gone(&mut gone)
     }
 
-    fn compare_directory(&mut self, index: u32) -> Result<(), Kill> {
+    fn compare_directory(
+        &mut self,
+        index: u32,
+        gone: &mut Gone,
+    ) -> Result<(), Kill> {
         self.vm.counters.comparisons.count();
         let mut table = [0_u32; ENTRIES as usize];
         let pde = page_table(&self.memory, self.view.cr3(), index)?;
@@ -312,7 +328,6 @@ impl Host<'_> {
             self.memory.read(GuestPhys(pde.frame()), bytes)?;
         }
         let mut left = self.view.count(index);
-        let mut gone = Run::default();
         for (i, &entry) in table.iter().enumerate() {
             let page = index * ENTRIES + as_word(i);
             let va = GuestVirt(page << PAGE_SHIFT);
@@ -333,16 +348,14 @@ impl Host<'_> {
             };
             if wanted == shadow {
                 self.vm.counters.kept.count();
+                self.unmap_gone(gone)?;
             } else {
                 self.vm.counters.dropped.count();
                 if wanted.is_mapped() {
+                    self.unmap_gone(gone)?;
                     self.map_page(va, wanted)?;
-                } else if !gone.extend(page) {
-                    self.unmap_run(gone)?;
-                    gone = Run {
-                        first: page,
-                        pages: 1,
-                    };
+                } else {
+                    gone.add(page);
                 }
             }
             left = left.saturating_sub(1);
@@ -350,36 +363,34 @@ impl Host<'_> {
                 break;
             }
         }
-        self.unmap_run(gone)
+        Ok(())
     }
 
-    fn unmap_run(&mut self, run: Run) -> Result<(), Kill> {
-        if run.pages == 0 {
+    fn unmap_gone(&mut self, gone: &mut Gone) -> Result<(), Kill> {
+        let Gone { first, pages } = core::mem::take(gone);
+        if pages == 0 {
             return Ok(());
         }
-        self.unmap(GuestVirt(run.first << PAGE_SHIFT), run.pages)?;
-        for page in run.first..run.first + run.pages {
-            self.view
-                .set_shadow(GuestVirt(page << PAGE_SHIFT), ShadowPte::NONE);
-        }
+        self.unmap(GuestVirt(first << PAGE_SHIFT), pages)?;
+        self.view.forget(first, first + pages);
         Ok(())
     }
 }
 
-/// Neighbouring pages that are to be unmapped together.
+/// A stretch of pages that are to be unmapped, with nothing between them that
+/// is mapped and stays: so one call unmaps them all.
 #[derive(Clone, Copy, Default)]
-struct Run {
+struct Gone {
     first: u32,
     pages: u32,
 }
 
-impl Run {
-    /// Takes `page` in, if it is the next one.
-    fn extend(&mut self, page: u32) -> bool {
-        let next = self.pages != 0 && self.first + self.pages == page;
-        if next {
-            self.pages += 1;
+impl Gone {
+    /// One more, behind the others.
+    fn add(&mut self, page: u32) {
+        if self.pages == 0 {
+            self.first = page;
         }
-        next
+        self.pages = page + 1 - self.first;
     }
 }

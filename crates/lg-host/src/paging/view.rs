@@ -11,7 +11,8 @@ use crate::kill::Kill;
 use crate::run::Host;
 use crate::world::{Access, MapError};
 use lg_abi::page::{
-    DIRECTORY_SHIFT, ENTRIES, PAGE_SIZE, Pte, SWITCHER_INDEX, directory_index,
+    DIRECTORY_SHIFT, ENTRIES, PAGE_SHIFT, PAGE_SIZE, Pte, SWITCHER_INDEX,
+    directory_index,
 };
 
 /// Pages in the low 4 GiB.
@@ -238,6 +239,19 @@ impl<'a> View<'a> {
                 self.memory.counts[index as usize] = 0;
             }
             self.memory.linear[index as usize] = 0;
+        }
+    }
+
+    /// The pages with these numbers, up to the second, are mapped no more.
+    pub(super) fn forget(&mut self, from: u32, to: u32) {
+        let mut page = from;
+        while page < to {
+            if self.count(page / ENTRIES) == 0 {
+                page = (page / ENTRIES + 1) * ENTRIES;
+                continue;
+            }
+            self.set_shadow(GuestVirt(page << PAGE_SHIFT), ShadowPte::NONE);
+            page += 1;
         }
     }
 
