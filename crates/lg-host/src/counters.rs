@@ -140,6 +140,8 @@ counters! {
     fpu_traps;
     /// Pages mapped.
     maps;
+    /// Those among them that were mapped already, with other rights.
+    protects;
     /// Stretches unmapped.
     unmaps;
     /// 4 MiB pieces of the kernel's linear range mapped at once.

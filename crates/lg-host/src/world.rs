@@ -43,6 +43,21 @@ pub trait Mapper {
         access: Access,
     ) -> Result<(), MapError>;
 
+    /// Changes what the page at `va`, which is mapped to `pa`, may be used for.
+    /// Mapping it again does that, too; most machines know something faster.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::map`].
+    fn protect(
+        &mut self,
+        va: GuestVirt,
+        pa: GuestPhys,
+        access: Access,
+    ) -> Result<(), MapError> {
+        self.map(va, pa, 1, access)
+    }
+
     /// Maps nothing any more in `pages` pages from `va`.
     ///
     /// # Errors

@@ -161,6 +161,7 @@ pub fn filter(facts: &Facts) -> Filter {
     f.load(NR);
     f.when(as_word(nr::MMAP), |f| mmap(f, facts));
     f.when(as_word(nr::MUNMAP), munmap);
+    f.when(as_word(nr::MPROTECT), mprotect);
     f.when(as_word(nr::FUTEX), |f| {
         let state = layout::STATE as u64;
         f.load(argument(0) + 4);
@@ -236,6 +237,9 @@ fn keep(f: &mut Filter, facts: &Facts, cell: &CellFacts) {
     f.end(verdict::ALLOW);
 }
 
+/// All but `PROT_READ | PROT_WRITE | PROT_EXEC`.
+const NO_PROTECTION: u32 = !7;
+
 /// munmap: in the low 4 GiB, below the Switcher.
 fn munmap(f: &mut Filter) {
     f.require_narrow(0);
@@ -250,14 +254,21 @@ fn munmap(f: &mut Filter) {
     f.end(verdict::ALLOW);
 }
 
+/// mprotect: where munmap may reach. It could make a twin writable; whoever gets
+/// that far can write it where the Host does.
+fn mprotect(f: &mut Filter) {
+    f.load(argument(2));
+    f.require_no_bit(NO_PROTECTION);
+    f.require_narrow(2);
+    munmap(f);
+}
+
 /// mmap: shared and fixed, in the low 4 GiB below the Switcher, from the
 /// memory file, from that of the twins but not to write, or one page of a
 /// shared page's file.
 fn mmap(f: &mut Filter, facts: &Facts) {
     /// `MAP_SHARED | MAP_FIXED`.
     const SHARED_FIXED: u64 = 0x11;
-    /// All but `PROT_READ | PROT_WRITE | PROT_EXEC`.
-    const NO_PROTECTION: u32 = !7;
     const PROT_WRITE: u32 = 2;
     for n in [0, 1, 2, 4] {
         f.require_narrow(n);

@@ -1,4 +1,4 @@
-//! Mapping: mmap and munmap in the low 4 GiB.
+//! Mapping: mmap, mprotect and munmap in the low 4 GiB.
 //!
 //! Guest-physical memory is a file, so mapping a page of it is one call with
 //! the physical address as the offset. Pages that are shared with other Guests
@@ -59,19 +59,23 @@ impl Mmap {
         pages: u32,
         access: Access,
     ) -> [usize; 6] {
-        let protection = match access {
-            Access::Read => PROT_READ_EXEC,
-            Access::Write => PROT_READ_EXEC | PROT_WRITE,
-        };
         let (fd, offset) = self.file(pa);
         [
             va.0 as usize,
             (pages * PAGE_SIZE) as usize,
-            protection,
+            protection(access),
             MAP_SHARED_FIXED,
             fd.cast_unsigned() as usize,
             offset as usize,
         ]
+    }
+}
+
+/// What mmap and mprotect call it.
+const fn protection(access: Access) -> usize {
+    match access {
+        Access::Read => PROT_READ_EXEC,
+        Access::Write => PROT_READ_EXEC | PROT_WRITE,
     }
 }
 
@@ -91,6 +95,21 @@ impl Mapper for Mmap {
             Err(errno::ENOMEM) => Err(MapError::NoRoom),
             Err(_) => Err(MapError::Forbidden),
         }
+    }
+
+    fn protect(
+        &mut self,
+        va: GuestVirt,
+        pa: GuestPhys,
+        access: Access,
+    ) -> Result<(), MapError> {
+        let (at, bytes) = (va.0 as usize, PAGE_SIZE as usize);
+        let arguments = [at, bytes, protection(access), 0, 0, 0];
+        // SAFETY: as in `map`.
+        if unsafe { call(nr::MPROTECT, arguments) }.is_ok() {
+            return Ok(());
+        }
+        self.map(va, pa, 1, access)
     }
 
     fn unmap(&mut self, va: GuestVirt, pages: u32) -> Result<(), MapError> {

@@ -339,6 +339,20 @@ impl Host<'_> {
             self.forget_twin(number)?;
         }
         self.vm.counters.maps.count();
+        let shadow = self.view.shadow(page);
+        let protect = shadow.is_mapped()
+            && shadow != wanted
+            && shadow.frame() == wanted.frame();
+        if protect
+            && self
+                .mapper
+                .protect(page, wanted.frame(), wanted.access())
+                .is_ok()
+        {
+            self.vm.counters.protects.count();
+            self.view.set_shadow(page, wanted);
+            return Ok(Mapped::Yes);
+        }
         let result = self.map(page, wanted.frame(), 1, wanted.access())?;
         if result == Mapped::Yes {
             self.view.set_shadow(va, wanted);

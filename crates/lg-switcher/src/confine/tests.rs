@@ -98,6 +98,7 @@ fn what_a_view_does_is_allowed() {
         Call::new(nr::MMAP, [0x1000, 0x1000, 5, 0x11, 7, 0]),
         Call::new(nr::MMAP, [0x1000, 0x1000, 5, 0x11, 6, 0x3000]),
         Call::new(nr::MUNMAP, [0, top, 0, 0, 0, 0]),
+        Call::new(nr::MPROTECT, [0x1000, 0x1000, 5, 0, 0, 0]),
         Call::new(nr::FUTEX, [STATE64 + 64, 0, 1, 0, 0, 0]),
         Call::new(nr::FUTEX, [STATE64 + 64, 1, 1, 0, 0, 0]),
         Call::new(nr::FUTEX, [OUTBOX64 + 128, 1, 1, 0, 0, 0]),
@@ -153,6 +154,7 @@ fn only_a_handful_of_calls_is_allowed_at_all() {
     let known = [
         nr::MMAP,
         nr::MUNMAP,
+        nr::MPROTECT,
         nr::FUTEX,
         nr::CLOCK_GETTIME,
         nr::TIMER_SETTIME,

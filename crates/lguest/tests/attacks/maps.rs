@@ -7,6 +7,7 @@ use crate::target::view;
 use lg_switcher::layout::{GATES, IMAGE, MEMORY, RECORD, STACK, STATE};
 
 const MMAP: u64 = 9;
+const MPROTECT: u64 = 10;
 const MUNMAP: u64 = 11;
 
 /// Shared and fixed: the only kind that is allowed.
@@ -57,6 +58,7 @@ fn over_what_is_the_hosts() {
         script.push(call(MMAP, [place, 0x40_0000, 7, FLAGS, MEMORY_FD, 0]));
         script.push(call(MMAP, [place, 0x1000, 7, 0x32, u64::MAX, 0]));
         script.push(call(MUNMAP, [place, 0x1000, 0, 0, 0, 0]));
+        script.push(call(MPROTECT, [place, 0x1000, 7, 0, 0, 0]));
         // From below, over the edge.
         script.push(call(MUNMAP, [0x1000, place, 0, 0, 0, 0]));
     }
@@ -110,6 +112,7 @@ fn nearly_as_is_allowed() {
         [0, 1 << 32],
     ] {
         script.push(call(MUNMAP, [at, len, 0, 0, 0, 0]));
+        script.push(call(MPROTECT, [at, len, 5, 0, 0, 0]));
     }
     sweep("mappings nearly as is allowed", &script);
 }
@@ -148,6 +151,11 @@ fn as_is_allowed() {
             let args = [place, len, protection, FLAGS, MEMORY_FD, offset];
             script.push(call(MMAP, args));
             // And what the Host makes of it.
+            script.push(Record::code(&[0x0F, 0x0B]));
+        }
+        for protection in [0, 1, 3, 5, 7] {
+            let args = [place, 0x1000, protection, 0, 0, 0];
+            script.push(call(MPROTECT, args));
             script.push(Record::code(&[0x0F, 0x0B]));
         }
         script.push(call(MUNMAP, [place, 0x1000, 0, 0, 0, 0]));

@@ -72,6 +72,13 @@ fn no_mapping_reaches_outside_the_guest() {
             let call = Call::new(nr::MUNMAP, [addr, len, 0, 0, 0, 0]);
             assert_eq!(call.is_allowed(), sum <= TOP, "munmap {what}");
             assert!(sum > TOP || is_the_guests(addr, len), "munmap {what}");
+
+            for protection in [0, 5, 7, 8, 1 << 24, 7 | 1 << 32] {
+                let args = [addr, len, protection, 0, 0, 0];
+                let call = Call::new(nr::MPROTECT, args);
+                let allowed = sum <= TOP && protection < 8;
+                assert_eq!(call.is_allowed(), allowed, "mprotect {what}");
+            }
         }
     }
 }
