@@ -142,6 +142,10 @@ counters! {
     maps;
     /// Those among them that were mapped already, with other rights.
     protects;
+    /// Those among them that were hidden.
+    shown;
+    /// Pages hidden.
+    hidden;
     /// Stretches unmapped.
     unmaps;
     /// 4 MiB pieces of the kernel's linear range mapped at once.

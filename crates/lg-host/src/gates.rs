@@ -87,6 +87,8 @@ pub mod path {
     pub const LAZY_TIMER: u32 = 512;
     /// Posting frames for other Guests without asking the Launcher.
     pub const OUTBOX: u32 = 4096;
+    /// Hiding pages that are read only instead of unmapping them.
+    pub const HIDE: u32 = 1024;
 
     /// Answering a disk's request while the Guest stands still for it. This
     /// and what follows is the Launcher's doing, too.
@@ -99,7 +101,7 @@ pub mod path {
     pub const HUGE_PAGES: u32 = 1 << 27;
 
     /// All of them, by name.
-    pub const ALL: [(&str, u32); 15] = [
+    pub const ALL: [(&str, u32); 16] = [
         ("iret", IRET),
         ("hypercall", HYPERCALL),
         ("entry-page", ENTRY_PAGE),
@@ -111,6 +113,7 @@ pub mod path {
         ("flat-code", FLAT_CODE),
         ("lazy-timer", LAZY_TIMER),
         ("outbox", OUTBOX),
+        ("hide", HIDE),
         ("disk-at-once", DISK_AT_ONCE),
         ("no-kick", NO_KICK),
         ("batches", BATCHES),

@@ -48,6 +48,8 @@ fn zeroed<T>() -> Box<T> {
 #[derive(Default)]
 pub(crate) struct Notebook {
     pub(crate) pages: BTreeMap<u32, (u32, Access)>,
+    /// What is hidden: page number to frame.
+    pub(crate) hidden: BTreeMap<u32, u32>,
     /// How many more mappings may be made before there is no room.
     pub(crate) room: Option<usize>,
 }
@@ -69,6 +71,36 @@ impl Mapper for Notebook {
         for i in 0..pages {
             let frame = pa.0 + (i << PAGE_SHIFT);
             self.pages.insert(va.page_number() + i, (frame, access));
+            self.hidden.remove(&(va.page_number() + i));
+        }
+        Ok(())
+    }
+
+    fn protect(
+        &mut self,
+        va: GuestVirt,
+        pa: GuestPhys,
+        access: Access,
+    ) -> Result<(), MapError> {
+        let page = va.page_number();
+        let shown = self.pages.get(&page).map(|&(frame, _)| frame);
+        let frame = shown.or_else(|| self.hidden.remove(&page));
+        assert_eq!(frame, Some(pa.0), "another page is there");
+        self.pages.insert(page, (pa.0, access));
+        Ok(())
+    }
+
+    fn hides(&self) -> bool {
+        true
+    }
+
+    fn hide(&mut self, va: GuestVirt, pages: u32) -> Result<(), MapError> {
+        let first = va.page_number();
+        for page in first..first + pages {
+            if let Some((frame, _)) = self.pages.remove(&page) {
+                self.hidden.insert(page, frame);
+            }
+            assert!(self.hidden.contains_key(&page), "nothing is there");
         }
         Ok(())
     }
@@ -83,6 +115,7 @@ impl Mapper for Notebook {
         for page in inside {
             self.pages.remove(&page);
         }
+        self.hidden.retain(|&p, _| p < first || p >= first + pages);
         Ok(())
     }
 }

@@ -43,8 +43,9 @@ pub trait Mapper {
         access: Access,
     ) -> Result<(), MapError>;
 
-    /// Changes what the page at `va`, which is mapped to `pa`, may be used for.
-    /// Mapping it again does that, too; most machines know something faster.
+    /// Changes what the page at `va` may be used for, which is mapped to `pa`
+    /// or was when it was hidden. Mapping it again does that, too; most
+    /// machines know something faster.
     ///
     /// # Errors
     ///
@@ -56,6 +57,21 @@ pub trait Mapper {
         access: Access,
     ) -> Result<(), MapError> {
         self.map(va, pa, 1, access)
+    }
+
+    /// Whether [`Self::hide`] is worth anything.
+    fn hides(&self) -> bool {
+        false
+    }
+
+    /// Nobody can get at `pages` pages from `va` any more, each of which is
+    /// mapped or hidden, until [`Self::protect`] shows them again.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError::NoRoom`]; then nothing has changed, or some of it has.
+    fn hide(&mut self, _va: GuestVirt, _pages: u32) -> Result<(), MapError> {
+        Err(MapError::NoRoom)
     }
 
     /// Maps nothing any more in `pages` pages from `va`.

@@ -112,6 +112,20 @@ impl Mapper for Mmap {
         self.map(va, pa, 1, access)
     }
 
+    fn hides(&self) -> bool {
+        true
+    }
+
+    fn hide(&mut self, va: GuestVirt, pages: u32) -> Result<(), MapError> {
+        const PROT_NONE: usize = 0;
+        let bytes = (pages as usize) << PAGE_SHIFT;
+        let arguments = [va.0 as usize, bytes, PROT_NONE, 0, 0, 0];
+        // SAFETY: as in `map`.
+        unsafe { call(nr::MPROTECT, arguments) }
+            .map(drop)
+            .map_err(|_| MapError::NoRoom)
+    }
+
     fn unmap(&mut self, va: GuestVirt, pages: u32) -> Result<(), MapError> {
         let bytes = (pages as usize) << PAGE_SHIFT;
         // SAFETY: as in `map`.

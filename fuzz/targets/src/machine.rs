@@ -75,6 +75,8 @@ pub const CODE: u32 = 0xF000;
 pub struct Notebook {
     /// Page number to frame and access.
     pub pages: BTreeMap<u32, (u32, Access)>,
+    /// What is mapped where nobody can get at it: page number to frame.
+    pub hidden: BTreeMap<u32, u32>,
     /// How many mappings there may be.
     pub room: Option<usize>,
 }
@@ -104,11 +106,47 @@ impl Mapper for Notebook {
         if self.room.is_some_and(|room| self.pages.len() >= room) {
             // The old mapping may be gone then, and here it is.
             self.pages.remove(&va.page_number());
+            self.hidden.remove(&va.page_number());
             return Err(MapError::NoRoom);
         }
         for i in 0..pages {
             let frame = pa.0 + (i << PAGE_SHIFT);
             self.pages.insert(va.page_number() + i, (frame, access));
+            self.hidden.remove(&(va.page_number() + i));
+        }
+        Ok(())
+    }
+
+    fn protect(
+        &mut self,
+        va: GuestVirt,
+        pa: GuestPhys,
+        access: Access,
+    ) -> Result<(), MapError> {
+        assert!(va.page_offset() == 0);
+        let page = va.page_number();
+        let shown = self.pages.get(&page).map(|&(frame, _)| frame);
+        let there = shown.or_else(|| self.hidden.remove(&page));
+        assert_eq!(there, Some(pa.0), "what is at {va:?}");
+        self.pages.insert(page, (pa.0, access));
+        Ok(())
+    }
+
+    fn hides(&self) -> bool {
+        true
+    }
+
+    fn hide(&mut self, va: GuestVirt, pages: u32) -> Result<(), MapError> {
+        assert!(va.page_offset() == 0 && pages > 0);
+        if self.room.is_some_and(|room| self.pages.len() >= room) {
+            return Err(MapError::NoRoom);
+        }
+        let first = va.page_number();
+        for page in first..first + pages {
+            if let Some((frame, _)) = self.pages.remove(&page) {
+                self.hidden.insert(page, frame);
+            }
+            assert!(self.hidden.contains_key(&page), "{va:?}+{pages}");
         }
         Ok(())
     }
@@ -134,6 +172,7 @@ impl Mapper for Notebook {
         for page in inside {
             self.pages.remove(&page);
         }
+        self.hidden.retain(|&p, _| p < first || p >= first + pages);
         Ok(())
     }
 }
@@ -150,6 +189,23 @@ impl Mapper for Book<'_> {
         access: Access,
     ) -> Result<(), MapError> {
         self.0.borrow_mut().map(va, pa, pages, access)
+    }
+
+    fn protect(
+        &mut self,
+        va: GuestVirt,
+        pa: GuestPhys,
+        access: Access,
+    ) -> Result<(), MapError> {
+        self.0.borrow_mut().protect(va, pa, access)
+    }
+
+    fn hides(&self) -> bool {
+        self.0.borrow().hides()
+    }
+
+    fn hide(&mut self, va: GuestVirt, pages: u32) -> Result<(), MapError> {
+        self.0.borrow_mut().hide(va, pages)
     }
 
     fn unmap(&mut self, va: GuestVirt, pages: u32) -> Result<(), MapError> {

@@ -61,9 +61,13 @@ impl<'a> Host<'a> {
         }
     }
 
-    /// Unmaps the whole user part.
+    /// Unmaps the whole user part, but for what is hidden.
     pub(super) fn forget_user(&mut self) -> Result<(), Kill> {
         let kernel = self.kernel_index();
+        if self.view.hides_enough() {
+            // Most of it will never be shown again.
+            self.drop_everything(0, kernel)?;
+        }
         self.in_cell(|host| host.forget_directories(0, kernel))
             .unwrap_or(Ok(()))?;
         self.forget_directories(0, kernel)

@@ -311,6 +311,9 @@ impl Host<'_> {
             if self.view.count(index) != 0 {
                 self.compare_directory(index, &mut gone)?;
             }
+            if self.view.hides_some(index) {
+                self.unmap_gone(&mut gone)?;
+            }
         }
         self.unmap_gone(&mut gone)
     }
@@ -332,6 +335,9 @@ impl Host<'_> {
             let page = index * ENTRIES + as_word(i);
             let va = GuestVirt(page << PAGE_SHIFT);
             let shadow = self.view.shadow(va);
+            if shadow.is_hidden() && !gone.hide {
+                self.unmap_gone(gone)?;
+            }
             if !shadow.is_mapped() {
                 continue;
             }
@@ -355,7 +361,11 @@ impl Host<'_> {
                     self.unmap_gone(gone)?;
                     self.map_page(va, wanted)?;
                 } else {
-                    gone.add(page);
+                    let hide = self.is_to_hide(va, shadow);
+                    if !gone.takes(page, hide) {
+                        self.unmap_gone(gone)?;
+                    }
+                    gone.add(page, hide);
                 }
             }
             left = left.saturating_sub(1);
@@ -367,8 +377,8 @@ impl Host<'_> {
     }
 
     fn unmap_gone(&mut self, gone: &mut Gone) -> Result<(), Kill> {
-        let Gone { first, pages } = core::mem::take(gone);
-        if pages == 0 {
+        let Gone { first, pages, hide } = core::mem::take(gone);
+        if pages == 0 || hide && self.hide(first, first + pages) {
             return Ok(());
         }
         self.unmap(GuestVirt(first << PAGE_SHIFT), pages)?;
@@ -377,19 +387,27 @@ impl Host<'_> {
     }
 }
 
-/// A stretch of pages that are to be unmapped, with nothing between them that
-/// is mapped and stays: so one call unmaps them all.
+/// A stretch of pages that one call takes away. If they are to be unmapped,
+/// nothing lies between them that is mapped and stays; if they are to be
+/// hidden, nothing lies between them.
 #[derive(Clone, Copy, Default)]
 struct Gone {
     first: u32,
     pages: u32,
+    hide: bool,
 }
 
 impl Gone {
-    /// One more, behind the others.
-    fn add(&mut self, page: u32) {
+    /// Whether `page`, which is behind the others, can go with them.
+    fn takes(self, page: u32, hide: bool) -> bool {
+        let next = self.first + self.pages == page;
+        self.pages == 0 || self.hide == hide && (next || !hide)
+    }
+
+    /// One more, which it [takes](Self::takes).
+    fn add(&mut self, page: u32, hide: bool) {
         if self.pages == 0 {
-            self.first = page;
+            (self.first, self.hide) = (page, hide);
         }
         self.pages = page + 1 - self.first;
     }

@@ -1,6 +1,7 @@
 //! Shadow paging against an oracle, and the corners that an oracle misses.
 
 use crate::address::{GuestPhys, GuestVirt};
+use crate::gates::path;
 use crate::kill::Kill;
 use crate::paging::Fault;
 use crate::testing::Machine;
@@ -246,4 +247,92 @@ fn nothing_of_the_kernels_part_is_ever_in_a_cell() {
     host.set_pte(Machine::CR3, va, 0x6067).unwrap();
     host.flush_everything().unwrap();
     assert_eq!(m.users().pages.len(), 0);
+}
+
+/// Maps the pages `pages` for user code, `flags` being their entries' flags.
+fn map_all(m: &mut Machine, pages: &[u32], flags: u32) {
+    for &page in pages {
+        m.set_user_pte(page, Pte(page << 12 | flags));
+        let (va, write) = (GuestVirt(page << 12), flags & Pte::WRITE != 0);
+        let fault = m.host().demand_page(va, write, true);
+        assert_eq!(fault, Ok(Fault::Mapped));
+    }
+}
+
+#[test]
+fn a_page_to_read_is_hidden_and_shown_again() {
+    for slow in [false, true] {
+        let mut m = Machine::new();
+        if slow {
+            m.vm.slow_paths.set(path::HIDE);
+        }
+        map_all(&mut m, &[5, 6, 8], 0x25);
+        for page in [5, 6, 8] {
+            m.set_user_pte(page, Pte(0));
+        }
+        m.host().flush_user().unwrap();
+        assert!(m.notebook.pages.is_empty());
+        let hidden: Vec<u32> = m.notebook.hidden.keys().copied().collect();
+        assert_eq!(hidden, if slow { [].as_slice() } else { &[5, 6, 8] });
+        let fault = m.host().demand_page(GuestVirt(0x5000), false, true);
+        assert_eq!(fault, Ok(Fault::Guests), "hidden is as good as gone");
+        // The same page again, another one, and the same to write to.
+        map_all(&mut m, &[5], 0x25);
+        m.set_user_pte(6, Pte(0x9025));
+        let fault = m.host().demand_page(GuestVirt(0x6000), false, true);
+        assert_eq!(fault, Ok(Fault::Mapped));
+        map_all(&mut m, &[8], 0x67);
+        let pages: Vec<_> = m.notebook.pages.iter().collect();
+        let wanted = [
+            (&5, &(0x5000, Access::Read)),
+            (&6, &(0x9000, Access::Read)),
+            (&8, &(0x8000, Access::Write)),
+        ];
+        assert_eq!(pages, wanted);
+        assert!(m.notebook.hidden.is_empty());
+        assert_eq!(m.vm.counters.shown.get(), if slow { 0 } else { 2 });
+    }
+}
+
+#[test]
+fn one_call_unmaps_all_that_nothing_lies_between() {
+    let mut m = Machine::new();
+    map_all(&mut m, &[5, 9, 12, 14], 0x67);
+    let gone = |m: &mut Machine, pages: &[u32]| {
+        let before = m.vm.counters.unmaps.get();
+        for &page in pages {
+            m.set_user_pte(page, Pte(0));
+        }
+        m.host().flush_user().unwrap();
+        m.vm.counters.unmaps.get() - before
+    };
+    assert_eq!(gone(&mut m, &[5, 12, 14]), 2, "9 stays");
+    assert_eq!(m.notebook.pages.len(), 1);
+    // A hidden page in the middle stays, too.
+    map_all(&mut m, &[5, 12], 0x67);
+    map_all(&mut m, &[7], 0x25);
+    assert_eq!(gone(&mut m, &[7]), 0);
+    assert_eq!(gone(&mut m, &[5, 9, 12]), 2, "7 stays where it was");
+    assert!(m.notebook.pages.is_empty());
+    assert_eq!(m.notebook.hidden[&7], 0x7000);
+}
+
+#[test]
+fn not_everything_can_be_hidden() {
+    let mut m = Machine::new();
+    for pages in [1..600, 700..710] {
+        let pages: Vec<u32> = pages.collect();
+        map_all(&mut m, &pages, 0x25);
+        for &page in &pages {
+            m.set_user_pte(page, Pte(0));
+        }
+        m.host().flush_user().unwrap();
+        assert!(m.notebook.pages.is_empty());
+    }
+    assert_eq!(m.notebook.hidden.len(), 599, "enough for now");
+    // Another page directory, and all is forgotten.
+    m.host().forget_user().unwrap();
+    assert!(m.notebook.hidden.is_empty());
+    map_all(&mut m, &[5], 0x25);
+    assert_eq!(m.vm.counters.shown.get(), 0);
 }

@@ -4,9 +4,16 @@
 //! kernel provides only where something was written; and a count for each
 //! 4 MiB, so that an empty stretch costs one look. Pieces of the kernel's
 //! linear range that were mapped in one go are on a record of their own.
+//!
+//! A page that is to be read only is mostly a page of a file, and the next
+//! program in this view is likely to have the same page at the same place. So
+//! it is not unmapped but *hidden*: nobody can get at it, but the machine still
+//! knows where it was, and shows it again for a quarter of what it costs to
+//! map it and touch it once more.
 
 use super::cell::Cell;
 use crate::address::{GuestPhys, GuestVirt};
+use crate::gates::path;
 use crate::kill::Kill;
 use crate::run::Host;
 use crate::world::{Access, MapError};
@@ -20,6 +27,12 @@ pub const PAGES: usize = 1 << 20;
 
 /// Directory entries, as a length.
 const DIRECTORIES: usize = ENTRIES as usize;
+
+/// In a [`ShadowPte`], for which most of the bits of a [`Pte`] mean nothing.
+const HIDDEN: u32 = Pte::USER;
+
+/// A view that hides this many pages hides no more.
+const MAX_HIDDEN: u32 = 512;
 
 /// What is mapped at a page: nothing, or a frame, read-only or writable.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -69,7 +82,18 @@ impl ShadowPte {
     /// Whether anything is mapped.
     #[must_use]
     pub const fn is_mapped(self) -> bool {
-        self.0 != 0
+        self.0 & Pte::PRESENT != 0
+    }
+
+    /// The same page, where nobody can get at it.
+    const fn hidden(self) -> Self {
+        Self(Pte(self.0).frame() | HIDDEN)
+    }
+
+    /// Whether there is a page where nobody can get at it.
+    #[must_use]
+    pub const fn is_hidden(self) -> bool {
+        self.0 & HIDDEN != 0
     }
 }
 
@@ -79,6 +103,8 @@ pub struct ViewMemory {
     shadow: [ShadowPte; PAGES],
     counts: [u16; DIRECTORIES],
     linear: [u16; DIRECTORIES],
+    hidden: [u16; DIRECTORIES],
+    all_hidden: u32,
 }
 
 /// Once there was no room, so many faults are answered with a page each. Where
@@ -179,14 +205,38 @@ impl<'a> View<'a> {
     }
 
     pub(super) fn set_shadow(&mut self, va: GuestVirt, shadow: ShadowPte) {
-        let old = &mut self.memory.shadow[va.page_number() as usize];
-        let count = &mut self.memory.counts[directory_index(va.0) as usize];
+        let memory = &mut *self.memory;
+        let old = &mut memory.shadow[va.page_number() as usize];
+        let index = directory_index(va.0) as usize;
+        let count = &mut memory.counts[index];
         match (old.is_mapped(), shadow.is_mapped()) {
             (false, true) => *count += 1,
             (true, false) => *count -= 1,
             _ => {}
         }
+        let count = &mut memory.hidden[index];
+        match (old.is_hidden(), shadow.is_hidden()) {
+            (false, true) => {
+                *count += 1;
+                memory.all_hidden += 1;
+            }
+            (true, false) => {
+                *count -= 1;
+                memory.all_hidden -= 1;
+            }
+            _ => {}
+        }
         *old = shadow;
+    }
+
+    /// Whether pages of 4 MiB piece `index` are hidden.
+    pub(super) fn hides_some(&self, index: u32) -> bool {
+        self.memory.hidden[index as usize] != 0
+    }
+
+    /// Whether no more pages can be hidden.
+    pub(super) fn hides_enough(&self) -> bool {
+        self.memory.all_hidden >= MAX_HIDDEN
     }
 
     /// How many pages of 4 MiB piece `index` are mapped one by one.
@@ -232,11 +282,14 @@ impl<'a> View<'a> {
     /// Everything between two directory indices is mapped no more.
     pub(super) fn clear_record(&mut self, from: u32, to: u32) {
         for index in from..to {
-            if self.count(index) != 0 {
+            if self.count(index) != 0 || self.hides_some(index) {
                 let first = (index * ENTRIES) as usize;
                 self.memory.shadow[first..first + DIRECTORIES]
                     .fill(ShadowPte::NONE);
                 self.memory.counts[index as usize] = 0;
+                let hidden = &mut self.memory.hidden[index as usize];
+                self.memory.all_hidden -= u32::from(*hidden);
+                *hidden = 0;
             }
             self.memory.linear[index as usize] = 0;
         }
@@ -339,21 +392,21 @@ impl Host<'_> {
             self.forget_twin(number)?;
         }
         self.vm.counters.maps.count();
+        let frame = wanted.frame();
         let shadow = self.view.shadow(page);
-        let protect = shadow.is_mapped()
-            && shadow != wanted
-            && shadow.frame() == wanted.frame();
-        if protect
-            && self
-                .mapper
-                .protect(page, wanted.frame(), wanted.access())
-                .is_ok()
+        let there = shadow.is_mapped() || shadow.is_hidden();
+        let protect = there && shadow != wanted && shadow.frame() == frame;
+        if protect && self.mapper.protect(page, frame, wanted.access()).is_ok()
         {
-            self.vm.counters.protects.count();
+            if shadow.is_hidden() {
+                self.vm.counters.shown.count();
+            } else {
+                self.vm.counters.protects.count();
+            }
             self.view.set_shadow(page, wanted);
             return Ok(Mapped::Yes);
         }
-        let result = self.map(page, wanted.frame(), 1, wanted.access())?;
+        let result = self.map(page, frame, 1, wanted.access())?;
         if result == Mapped::Yes {
             self.view.set_shadow(va, wanted);
         }
@@ -410,12 +463,42 @@ impl Host<'_> {
         Err(Kill::OutOfMappings)
     }
 
+    /// Whether the page at `va` is to be hidden rather than unmapped.
+    pub(super) fn is_to_hide(&self, va: GuestVirt, shadow: ShadowPte) -> bool {
+        shadow.access() == Access::Read
+            && va.0 < self.vm.page_offset.get()
+            && self.vm.slow_paths.get() & path::HIDE == 0
+            && self.mapper.hides()
+            && !self.view.hides_enough()
+    }
+
+    /// Hides the pages with these numbers, up to the second, all of which are
+    /// mapped or hidden. Answers whether that could be done.
+    pub(super) fn hide(&mut self, from: u32, to: u32) -> bool {
+        let va = GuestVirt(from << PAGE_SHIFT);
+        if self.mapper.hide(va, to - from).is_err() {
+            return false;
+        }
+        for page in from..to {
+            let va = GuestVirt(page << PAGE_SHIFT);
+            let shadow = self.view.shadow(va);
+            self.vm.counters.hidden.add(shadow.is_mapped().into());
+            self.view.set_shadow(va, shadow.hidden());
+        }
+        true
+    }
+
     /// Unmaps one page.
     pub(super) fn unmap_page(&mut self, va: GuestVirt) -> Result<(), Kill> {
-        if !self.view.shadow(va).is_mapped() {
+        let shadow = self.view.shadow(va);
+        if !shadow.is_mapped() {
             return Ok(());
         }
         let page = GuestVirt(va.0 & !(PAGE_SIZE - 1));
+        let number = page.page_number();
+        if self.is_to_hide(va, shadow) && self.hide(number, number + 1) {
+            return Ok(());
+        }
         self.unmap(page, 1)?;
         self.view.set_shadow(va, ShadowPte::NONE);
         Ok(())
