@@ -324,15 +324,12 @@ impl Host<'_> {
         gone: &mut Gone,
     ) -> Result<(), Kill> {
         self.vm.counters.comparisons.count();
-        let mut table = [0_u32; ENTRIES as usize];
         let pde = page_table(&self.memory, self.view.cr3(), index)?;
-        if let Some(pde) = pde {
-            let bytes = zerocopy::IntoBytes::as_mut_bytes(&mut table);
-            self.memory.read(GuestPhys(pde.frame()), bytes)?;
-        }
         let mut left = self.view.count(index);
-        for (i, &entry) in table.iter().enumerate() {
-            let page = index * ENTRIES + as_word(i);
+        let mut from = index * ENTRIES;
+        let end = from + ENTRIES;
+        while let Some(page) = self.view.next_used(from, end) {
+            from = page + 1;
             let va = GuestVirt(page << PAGE_SHIFT);
             let shadow = self.view.shadow(va);
             if shadow.is_hidden() && !gone.hide {
@@ -343,7 +340,8 @@ impl Host<'_> {
             }
             let wanted = match pde {
                 Some(pde) => {
-                    let pte = Pte(entry);
+                    let at = GuestPhys(pde.frame()).plus(page % ENTRIES * 4);
+                    let pte = Pte(self.memory.word(at)?);
                     if pte.has(Pte::PRESENT) {
                         check_pte(&self.memory, pte)?;
                     }

@@ -12,7 +12,7 @@
 //! map it and touch it once more.
 
 use super::cell::Cell;
-use crate::address::{GuestPhys, GuestVirt};
+use crate::address::{GuestPhys, GuestVirt, as_word};
 use crate::gates::path;
 use crate::kill::Kill;
 use crate::run::Host;
@@ -297,15 +297,36 @@ impl<'a> View<'a> {
 
     /// The pages with these numbers, up to the second, are mapped no more.
     pub(super) fn forget(&mut self, from: u32, to: u32) {
-        let mut page = from;
-        while page < to {
-            if self.count(page / ENTRIES) == 0 {
-                page = (page / ENTRIES + 1) * ENTRIES;
+        for index in from / ENTRIES..to.div_ceil(ENTRIES) {
+            if self.count(index) == 0 {
                 continue;
             }
-            self.set_shadow(GuestVirt(page << PAGE_SHIFT), ShadowPte::NONE);
-            page += 1;
+            let mut page = from.max(index * ENTRIES);
+            let end = to.min((index + 1) * ENTRIES);
+            while let Some(used) = self.next_used(page, end) {
+                let va = GuestVirt(used << PAGE_SHIFT);
+                self.set_shadow(va, ShadowPte::NONE);
+                page = used + 1;
+            }
         }
+    }
+
+    /// The first page from `from` on and before `end` that is mapped or
+    /// hidden. Most are not, so sixteen are looked at together.
+    pub(super) fn next_used(&self, from: u32, end: u32) -> Option<u32> {
+        const TOGETHER: usize = 16;
+        let pages = self.memory.shadow.get(from as usize..end as usize)?;
+        let is_used = |shadow: &ShadowPte| shadow.0 != 0;
+        let (blocks, rest) = pages.as_chunks::<TOGETHER>();
+        let any = |block: &[ShadowPte; TOGETHER]| {
+            block.iter().fold(0, |all, shadow| all | shadow.0) != 0
+        };
+        let (first, among) = match blocks.iter().position(any) {
+            Some(n) => (n * TOGETHER, &blocks[n][..]),
+            None => (blocks.len() * TOGETHER, rest),
+        };
+        let page = first + among.iter().position(is_used)?;
+        Some(from + as_word(page))
     }
 
     /// Whether the tables may have said something else meanwhile than they
