@@ -28,17 +28,31 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// How long a write may hold the Guest up before we no longer believe that the
-/// file is quick. Files of most kinds cannot be asked beforehand, as they can
-/// for a read.
+/// How long a request may hold the Guest up before we no longer believe that
+/// the file is quick. Files of most kinds cannot be asked beforehand whether
+/// they would take a write at once; for a read, most can.
 const PATIENCE: Duration = Duration::from_millis(1);
 
-/// How many writes then go to the thread before one is tried again.
+/// How many requests of the kind then go to the thread before one is tried
+/// again. A read that finds nothing in memory is no reason: it has the kernel
+/// begin to read, and read ahead, and the thread has to wait the less.
 const SULK: u32 = 1000;
 
-/// The same for reads, when one found nothing in memory. Trying costs little,
-/// but it is two readers to the kernel, which then stops reading ahead.
-const SULK_READING: u32 = 32;
+/// Whether an attempt that went so is a reason to make no more for a while.
+fn is_odd(
+    operation: Operation,
+    moved: &io::Result<u32>,
+    wanted: u32,
+    took: Duration,
+) -> bool {
+    let slow = took > PATIENCE;
+    match moved {
+        // What is in memory comes at once; but in the course of it the kernel
+        // may have read ahead, and that takes its time.
+        Ok(moved) => *moved != wanted || slow && operation == Operation::Write,
+        Err(error) => error.kind() != io::ErrorKind::WouldBlock || slow,
+    }
+}
 
 /// A file that can be a disk, open and locked.
 #[derive(Debug)]
@@ -159,7 +173,7 @@ pub struct Block {
     at_once: bool,
     /// How many writes not to try at once: see [`SULK`].
     sulk: AtomicU32,
-    /// How many reads not to try: see [`SULK_READING`].
+    /// The same for reads.
     sulk_reading: AtomicU32,
     counters: Arc<Counters>,
 }
@@ -201,10 +215,10 @@ impl Block {
         if !self.at_once || self.disk.faults.is_some() {
             return false;
         }
-        let (sulk, long) = match job.operation {
+        let sulk = match job.operation {
             Operation::Refuse => return false,
-            Operation::Read => (&self.sulk_reading, SULK_READING),
-            Operation::Write => (&self.sulk, SULK),
+            Operation::Read => &self.sulk_reading,
+            Operation::Write => &self.sulk,
         };
         let rest = sulk.load(Ordering::Relaxed);
         if rest > 0 {
@@ -218,11 +232,11 @@ impl Block {
             Operation::Write => memory.write_file(file, job.offset, sections),
             _ => memory.read_file_now(file, job.offset, sections),
         };
+        if is_odd(job.operation, &moved, total(sections), start.elapsed()) {
+            sulk.store(SULK, Ordering::Relaxed);
+        }
         // Anything but all of it is for the thread to find out about.
         let all = moved.ok().filter(|&moved| moved == total(sections));
-        if all.is_none() || start.elapsed() > PATIENCE {
-            sulk.store(long, Ordering::Relaxed);
-        }
         let Some(all) = all else { return false };
         self.counters.at_once.fetch_add(1, Ordering::Relaxed);
         job.finish(Some(all));

@@ -319,6 +319,32 @@ fn at_once_or_by_the_thread_a_request_ends_the_same() {
 }
 
 #[test]
+fn a_read_that_finds_nothing_in_memory_is_no_reason_not_to_try_again() {
+    let fast = Duration::from_micros(20);
+    let slow = PATIENCE + fast;
+    let odd = |operation, moved, took| is_odd(operation, &moved, 512, took);
+    let error = |kind: io::ErrorKind| Err(kind.into());
+    let not_there = || error(io::ErrorKind::WouldBlock);
+    assert!(!odd(Operation::Read, Ok(512), fast));
+    assert!(!odd(Operation::Read, Ok(512), slow));
+    assert!(!odd(Operation::Read, not_there(), fast));
+    assert!(odd(Operation::Read, not_there(), slow));
+    assert!(odd(Operation::Read, Ok(511), fast));
+    assert!(odd(
+        Operation::Read,
+        error(io::ErrorKind::Unsupported),
+        fast
+    ));
+    assert!(!odd(Operation::Write, Ok(512), fast));
+    assert!(odd(Operation::Write, Ok(512), slow));
+    assert!(odd(
+        Operation::Write,
+        error(io::ErrorKind::StorageFull),
+        fast
+    ));
+}
+
+#[test]
 fn after_a_slow_write_the_thread_has_its_turn() {
     let scratch = Scratch::new("sulk");
     let (host, mut block) = block(&scratch.file("disk", 8 * 512), false);
