@@ -112,6 +112,8 @@ counters! {
     hypercall_gates;
     /// Hypercalls by gates, with a store in front of them.
     store_gates;
+    /// Interrupts switched on by gates.
+    enabling_gates;
     /// System calls by the entry page's gate.
     entry_page_gates;
     /// Places in the Guest's code that were patched.

@@ -18,6 +18,7 @@
 //! is the price, and `slow_paths` is for whoever cannot pay it.
 
 pub mod displaced;
+pub mod enabling;
 mod jumps;
 pub mod twins;
 
@@ -29,7 +30,7 @@ use crate::state::{Gate, MAX_REFUSED};
 use displaced::Store;
 use lg_abi::page::PAGE_SIZE;
 use lg_abi::segment::USER_DS;
-use lg_abi::shared::offset;
+use lg_abi::shared::{IF, offset};
 
 /// What a gate stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +46,8 @@ pub enum GateKind {
     /// A hypercall with a store to memory in front of it, which is left to us
     /// with all that was displaced.
     HypercallAfterStore = 4,
+    /// The kernel switches interrupts on; the way back is on the stack.
+    Enabling = 5,
 }
 
 impl GateKind {
@@ -56,6 +59,7 @@ impl GateKind {
             2 => Self::Hypercall,
             3 => Self::EntryPage,
             4 => Self::HypercallAfterStore,
+            5 => Self::Enabling,
             _ => return None,
         })
     }
@@ -89,6 +93,8 @@ pub mod path {
     pub const OUTBOX: u32 = 4096;
     /// Hiding pages that are read only instead of unmapping them.
     pub const HIDE: u32 = 1024;
+    /// The gates where a driver switches interrupts on.
+    pub const ENABLING: u32 = 2048;
 
     /// Answering a disk's request while the Guest stands still for it. This
     /// and what follows is the Launcher's doing, too.
@@ -101,7 +107,7 @@ pub mod path {
     pub const HUGE_PAGES: u32 = 1 << 27;
 
     /// All of them, by name.
-    pub const ALL: [(&str, u32); 16] = [
+    pub const ALL: [(&str, u32); 17] = [
         ("iret", IRET),
         ("hypercall", HYPERCALL),
         ("entry-page", ENTRY_PAGE),
@@ -114,6 +120,7 @@ pub mod path {
         ("lazy-timer", LAZY_TIMER),
         ("outbox", OUTBOX),
         ("hide", HIDE),
+        ("enabling", ENABLING),
         ("disk-at-once", DISK_AT_ONCE),
         ("no-kick", NO_KICK),
         ("batches", BATCHES),
@@ -169,6 +176,12 @@ impl Host<'_> {
                     self.do_hypercall()?;
                 }
                 Ok(())
+            }
+            GateKind::Enabling => {
+                self.vm.counters.enabling_gates.count();
+                let back = self.pop_far_return()?;
+                self.vm.regs.eip.set(back);
+                self.set_irq_enabled(IF)
             }
             GateKind::EntryPage => {
                 self.vm.counters.entry_page_gates.count();

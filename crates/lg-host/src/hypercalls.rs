@@ -268,6 +268,12 @@ impl Host<'_> {
         if self.post(key, dma)? {
             return Ok(());
         }
-        self.world.send_dma(key, dma)
+        self.world.send_dma(key, dma)?;
+        let answered = self.has_interrupt() && !self.takes_interrupts()?;
+        if answered && self.open_enabling_gate() {
+            // We shall hear of it, most likely, and need not look so soon.
+            self.retry_later();
+        }
+        Ok(())
     }
 }

@@ -39,7 +39,7 @@ impl Host<'_> {
             // Waiting for an interrupt means wanting one.
             vm.halted.set(0);
             self.set_irq_enabled(IF)?;
-        } else if !wants_interrupts(self.irq_enabled()?) {
+        } else if !self.takes_interrupts()? {
             self.retry_soon();
             return Ok(());
         }
@@ -71,6 +71,11 @@ impl Host<'_> {
         self.memory
             .word(self.shared(offset::BLOCKED_INTERRUPTS))
             .unwrap_or(u32::MAX)
+    }
+
+    /// Whether the Guest has interrupts switched on.
+    pub(crate) fn takes_interrupts(&self) -> Result<bool, Kill> {
+        Ok(wants_interrupts(self.irq_enabled()?))
     }
 
     /// `irq_enabled` of the shared page.

@@ -8,6 +8,7 @@
 
 use crate::counters::Counters;
 use crate::gates::displaced::Displaced;
+use crate::gates::enabling::MAX_PLACES;
 use crate::gates::twins::MAX_TWINS;
 use crate::turns;
 use core::cell::Cell;
@@ -185,6 +186,11 @@ pub struct Vm {
     pub refused_count: Cell<u32>,
     /// Hypercalls with a store in front of them.
     pub displaced: [Displaced; MAX_STORES],
+    /// Places where the kernel switches interrupts on and that have gates, or
+    /// 0: their virtual addresses.
+    pub enabling: [Cell<u32>; MAX_PLACES],
+    /// How often its stack was searched for such a place.
+    pub searches: Cell<u32>,
     /// The pages that have twins: their physical addresses, or 0.
     pub twins: [Cell<u32>; MAX_TWINS],
     /// How many twins were ever made.

@@ -382,6 +382,7 @@ mod tests {
             GateKind::Iret,
             GateKind::Hypercall,
             GateKind::HypercallAfterStore,
+            GateKind::Enabling,
         ] {
             assert_eq!(decode(encode(Event::Gate(gate))), Event::LongMode);
         }

@@ -143,7 +143,8 @@ pub(crate) fn make(kind: GateKind, displaced: &[u8]) -> Option<u32> {
         GateKind::EntryPage => (&vm.user_gates, users, 0),
         GateKind::Iret
         | GateKind::Hypercall
-        | GateKind::HypercallAfterStore => (&vm.gates, kernels, USER_GATES),
+        | GateKind::HypercallAfterStore
+        | GateKind::Enabling => (&vm.gates, kernels, USER_GATES),
     };
     let number = made.get() as usize;
     let gate = room.get(number)?;
