@@ -105,9 +105,11 @@ pub mod path {
     pub const BATCHES: u32 = 1 << 26;
     /// Large pages of what the Guest has used in whole.
     pub const HUGE_PAGES: u32 = 1 << 27;
+    /// Reading a disk ahead.
+    pub const READ_AHEAD: u32 = 1 << 28;
 
     /// All of them, by name.
-    pub const ALL: [(&str, u32); 17] = [
+    pub const ALL: [(&str, u32); 18] = [
         ("iret", IRET),
         ("hypercall", HYPERCALL),
         ("entry-page", ENTRY_PAGE),
@@ -122,6 +124,7 @@ pub mod path {
         ("hide", HIDE),
         ("enabling", ENABLING),
         ("disk-at-once", DISK_AT_ONCE),
+        ("read-ahead", READ_AHEAD),
         ("no-kick", NO_KICK),
         ("batches", BATCHES),
         ("huge-pages", HUGE_PAGES),

@@ -291,6 +291,9 @@ fn open_device(
                 if slow_paths & path::DISK_AT_ONCE != 0 {
                     block.never_at_once();
                 }
+                if slow_paths & path::READ_AHEAD != 0 {
+                    block.never_ahead();
+                }
                 Ok(Box::new(block))
             }
             Err(error) => Err(LaunchError::Disk {

@@ -7,12 +7,14 @@
 //! scribble over everything it sent: so the request is copied first, and only
 //! pages are left to it. A write is acknowledged when the file has it.
 
+mod ahead;
 mod faults;
 
 use super::{Description, Device, Place, Requests, Violation};
 use super::{sections, total};
 use crate::host::Guest;
 use crate::memory::Section;
+use ahead::Ahead;
 use faults::Faults;
 use lg_abi::device::{
     BLOCK_DONE, BLOCK_ERROR, BLOCK_READ, BLOCK_WRITE, BlockPage,
@@ -61,6 +63,8 @@ pub struct Disk {
     sectors: u32,
     read_only: bool,
     faults: Option<Faults>,
+    /// The same file once more, to read ahead by.
+    again: Option<File>,
 }
 
 /// A file cannot be a disk.
@@ -128,11 +132,15 @@ impl Disk {
             Err(rustix::io::Errno::WOULDBLOCK) => return Err(DiskError::InUse),
             Err(error) => return Err(DiskError::Open(error.into())),
         }
+        let flags = flags.difference(OFlags::RWMODE) | OFlags::RDONLY;
+        let again = rustix::fs::open(path, flags, Mode::empty());
         Ok(Self {
             file,
             sectors,
             read_only,
             faults: None,
+            // Where it cannot be had again, it is only slower.
+            again: again.ok().map(File::from),
         })
     }
 
@@ -169,6 +177,8 @@ pub struct Block {
     /// There is a request that the Guest has not got an answer to.
     busy: Arc<AtomicBool>,
     worker: Option<Worker>,
+    /// `None` where nothing is read ahead.
+    ahead: Option<Ahead>,
     /// Whether requests may be answered during the call.
     at_once: bool,
     /// How many writes not to try at once: see [`SULK`].
@@ -181,6 +191,7 @@ pub struct Block {
 #[derive(Default)]
 struct Counters {
     at_once: AtomicU64,
+    ahead: AtomicU64,
     reads: AtomicU64,
     writes: AtomicU64,
     bytes_read: AtomicU64,
@@ -191,12 +202,14 @@ struct Counters {
 impl Block {
     /// `disk` as a device.
     #[must_use]
-    pub fn new(disk: Disk) -> Self {
+    pub fn new(mut disk: Disk) -> Self {
+        let again = disk.again.take();
         Self {
             disk: Arc::new(disk),
             at: None,
             busy: Arc::default(),
             worker: None,
+            ahead: again.map(Ahead::new),
             at_once: true,
             sulk: AtomicU32::new(0),
             sulk_reading: AtomicU32::new(0),
@@ -207,6 +220,11 @@ impl Block {
     /// Leaves every request to the thread: the slow way, for comparison.
     pub fn never_at_once(&mut self) {
         self.at_once = false;
+    }
+
+    /// Reads nothing that the Guest has not asked for, for comparison, too.
+    pub fn never_ahead(&mut self) {
+        self.ahead = None;
     }
 
     /// Carries `job` out now, if that takes no time. Answers whether it did;
@@ -321,7 +339,14 @@ impl Device for Block {
         match job.operation {
             Operation::Refuse => job.finish(None),
             Operation::Read | Operation::Write => {
-                if self.try_at_once(&job) {
+                let done = self.try_at_once(&job);
+                if let (Operation::Read, Some(ahead)) =
+                    (job.operation, &mut self.ahead)
+                    && ahead.note(job.offset, page.bytes.into(), done)
+                {
+                    self.counters.ahead.fetch_add(1, Ordering::Relaxed);
+                }
+                if done {
                     return Ok(0);
                 }
                 let spare = job.refusal();
@@ -335,6 +360,7 @@ impl Device for Block {
 
     fn finish(&mut self) {
         self.worker = None;
+        self.ahead = None;
     }
 
     fn counters(&self) -> Vec<(&'static str, u64)> {
@@ -346,6 +372,7 @@ impl Device for Block {
             ("bytes_read", get(&c.bytes_read)),
             ("bytes_written", get(&c.bytes_written)),
             ("at_once", get(&c.at_once)),
+            ("ahead", get(&c.ahead)),
             ("errors", get(&c.errors)),
         ]
     }

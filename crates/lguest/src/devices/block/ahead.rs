@@ -1,0 +1,231 @@
+//! Reading ahead: who reads one piece after another will want the next.
+//!
+//! The kernel reads ahead of whoever reads a file in order, but in the course
+//! of his own read: while it finds room for some megabytes and asks the device
+//! for them, the Guest stands still, and that was half of the time. So once a
+//! Guest reads in order what was not in memory, a thread of ours reads in front
+//! of it, on another processor if there is one, and is the one for whom the
+//! kernel reads ahead. It reads by an open file of its own, for the kernel
+//! keeps in mind for each where its reader is. How far it goes begins small and
+//! doubles as long as the order holds. Nothing hangs on it: what was not read
+//! ahead is read when it is asked for.
+
+use std::fs::File;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+/// How far ahead is read at first ...
+const FIRST: u64 = 256 << 10;
+
+/// ... and at most. The kernel goes further.
+const MOST: u64 = 2 << 20;
+
+/// How much is read at a time.
+const PIECE: usize = 64 << 10;
+
+/// Readers in order that are followed at the same time.
+const STREAMS: usize = 4;
+
+/// Where a Guest reads in order, and what has been asked for.
+pub(super) struct Ahead {
+    streams: [Stream; STREAMS],
+    reads: u64,
+    reader: Reader,
+}
+
+/// One read after another.
+#[derive(Clone, Copy, Default)]
+struct Stream {
+    /// Where the next one will begin.
+    next: u64,
+    /// Up to here it is read ahead.
+    until: u64,
+    /// How far ahead to read.
+    distance: u64,
+    /// Something of it was not in memory.
+    cold: bool,
+    /// When it was last seen; 0 = there is no such stream.
+    seen: u64,
+}
+
+/// The thread, which comes to life when it is first needed.
+enum Reader {
+    /// By this file, on these processors.
+    Asleep(File, Option<CpuSet>),
+    /// What to read.
+    Awake(SyncSender<Range<u64>>),
+    /// There can be none.
+    None,
+}
+
+impl Ahead {
+    /// Reads ahead by `file`, which nobody else uses. Whoever calls this must
+    /// not be kept on one processor yet, for the thread shall not be.
+    pub(super) fn new(file: File) -> Self {
+        Self {
+            streams: [Stream::default(); STREAMS],
+            reads: 0,
+            reader: Reader::Asleep(file, sched_getaffinity(None).ok()),
+        }
+    }
+
+    /// So many `bytes` at `offset` have been asked for, and all of them were
+    /// in memory, or not. Answers whether something is read ahead for it.
+    pub(super) fn note(
+        &mut self,
+        offset: u64,
+        bytes: u64,
+        in_memory: bool,
+    ) -> bool {
+        self.reads += 1;
+        let Some(stream) = find(&mut self.streams, offset) else {
+            let oldest = self.streams.iter_mut().min_by_key(|s| s.seen);
+            if let Some(oldest) = oldest {
+                *oldest = Stream {
+                    next: offset + bytes,
+                    until: 0,
+                    distance: FIRST,
+                    cold: !in_memory,
+                    seen: self.reads,
+                };
+            }
+            return false;
+        };
+        stream.seen = self.reads;
+        let Some(wanted) = stream.go_on(bytes, in_memory) else {
+            return false;
+        };
+        let until = wanted.end;
+        // One that is busy is told again by the next read.
+        let told = self.reader.tell(wanted);
+        if told {
+            stream.until = until;
+            stream.distance = MOST.min(2 * stream.distance);
+        }
+        told
+    }
+}
+
+/// The stream that goes on at `offset`.
+fn find(streams: &mut [Stream], offset: u64) -> Option<&mut Stream> {
+    streams.iter_mut().find(|s| s.seen > 0 && s.next == offset)
+}
+
+impl Stream {
+    /// It has gone on by so many `bytes`. Answers what to read ahead now.
+    fn go_on(&mut self, bytes: u64, in_memory: bool) -> Option<Range<u64>> {
+        self.next += bytes;
+        self.cold |= !in_memory;
+        let until = self.until.max(self.next);
+        let wanted = until..self.next + self.distance;
+        let enough = until - self.next > self.distance / 2;
+        (self.cold && !enough).then_some(wanted)
+    }
+}
+
+impl Reader {
+    /// Answers whether it has time for that.
+    fn tell(&mut self, wanted: Range<u64>) -> bool {
+        if matches!(self, Self::Asleep(..))
+            && let Self::Asleep(file, processors) =
+                std::mem::replace(self, Self::None)
+        {
+            let (sender, wanted) = sync_channel(1);
+            let thread = std::thread::Builder::new()
+                .name("ahead".into())
+                .stack_size(64 << 10)
+                .spawn(move || read(&file, processors.as_ref(), &wanted));
+            if thread.is_ok() {
+                *self = Self::Awake(sender);
+            }
+        }
+        matches!(self, Self::Awake(sender) if sender.try_send(wanted).is_ok())
+    }
+}
+
+/// The thread's life. It ends when nobody can tell it anything any more.
+fn read(
+    file: &File,
+    processors: Option<&CpuSet>,
+    wanted: &Receiver<Range<u64>>,
+) {
+    if let Some(processors) = processors {
+        // Where that is not allowed, it is only slower.
+        let _ = sched_setaffinity(None, processors);
+    }
+    let mut nobody_looks = vec![0; PIECE];
+    for range in wanted {
+        for at in range.step_by(PIECE) {
+            // An error is for him to hear who asks for it himself.
+            if !matches!(file.read_at(&mut nobody_looks, at), Ok(1..)) {
+                break;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a stream from 0 asks for, read by read of 64 KiB.
+    fn asked(in_memory: bool, reads: u64) -> Vec<Range<u64>> {
+        let mut stream = Stream {
+            distance: FIRST,
+            ..Stream::default()
+        };
+        let mut all = Vec::new();
+        for _ in 0..reads {
+            if let Some(wanted) = stream.go_on(64 << 10, in_memory) {
+                stream.until = wanted.end;
+                stream.distance = MOST.min(2 * stream.distance);
+                all.push(wanted);
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn what_is_read_ahead_is_read_once_and_in_order() {
+        let all = asked(false, 1000);
+        assert!(all.len() > 10 && all.len() < 100, "{}", all.len());
+        let mut next = 64 << 10;
+        for range in all {
+            assert_eq!(range.start, next);
+            assert!(range.end - range.start <= MOST);
+            next = range.end;
+        }
+        let end = 1000 * (64 << 10);
+        assert!(next > end + MOST / 2 && next <= end + MOST, "{next}");
+    }
+
+    #[test]
+    fn what_is_in_memory_is_not_read_ahead() {
+        assert_eq!(asked(true, 100), []);
+    }
+
+    #[test]
+    fn only_reads_in_order_count() {
+        let file = tempfile();
+        let mut ahead = Ahead::new(file);
+        // Two at the same time are followed; those that jump are not.
+        for n in 1..100_u64 {
+            assert!(!ahead.note((n * 7919 % 1000) << 20, 4096, false));
+        }
+        assert!(!ahead.note(0, 4096, false));
+        assert!(!ahead.note(1 << 30, 4096, false));
+        assert!(ahead.note(4096, 4096, false));
+        assert!(ahead.streams.iter().any(|s| s.next == (1 << 30) + 4096));
+    }
+
+    fn tempfile() -> File {
+        let name = format!("lguest-ahead-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let file = File::create_new(&path).unwrap();
+        std::fs::remove_file(path).unwrap();
+        file
+    }
+}
