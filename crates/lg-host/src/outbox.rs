@@ -74,7 +74,9 @@ pub mod word {
     pub const ROOM: u32 = 0;
     /// Frames fetched so far, round and round. The receiver writes it.
     pub const FETCHED: u32 = 64;
-    /// 1 while the receiver sleeps. He sets it, who rings clears it. A futex.
+    /// While the receiver sleeps, how many frames must wait for him before he
+    /// is rung: 1, or more if he is only dozing. He sets it, who rings clears
+    /// it. A futex.
     pub const ASLEEP: u32 = 128;
     /// Frames posted so far, round and round. The sender writes it.
     pub const POSTED: u32 = 192;
@@ -124,12 +126,17 @@ impl Outboxes {
         Ok(false)
     }
 
-    /// The cell of whoever has `key` for his usual one.
-    fn cell(&self, key: u32) -> Option<u32> {
+    /// Where the outbox is of the network whose page `key` lies in.
+    fn of(&self, key: u32) -> Option<u32> {
         let pages = &self.pages[..self.count];
         let outbox = pages.iter().position(|&page| page == key >> PAGE_SHIFT);
+        outbox.map(|outbox| as_word(outbox) * OUTBOX_SIZE)
+    }
+
+    /// The cell of whoever has `key` for his usual one.
+    fn cell(&self, key: u32) -> Option<u32> {
         let cell = cell(key % PAGE_SIZE / KEY_ALIGN)?;
-        outbox.map(|outbox| as_word(outbox) * OUTBOX_SIZE + cell)
+        self.of(key).map(|outbox| outbox + cell)
     }
 }
 
@@ -183,7 +190,10 @@ impl Host<'_> {
         // Both sides write a word and then look at the other's, in an order
         // that everybody sees: either he sees the frame, or we see him sleep.
         let asleep = at(word::ASLEEP);
-        if memory.load(asleep)? != 0 && memory.swap(asleep, 0)? != 0 {
+        let enough = memory.load(asleep)?;
+        let waiting = posted.wrapping_sub(fetched).wrapping_add(1);
+        let ring = enough != 0 && waiting >= enough;
+        if ring && memory.swap(asleep, 0)? != 0 {
             counters.post_rings.count();
             self.world.ring(asleep.0);
         }

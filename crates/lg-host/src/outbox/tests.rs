@@ -171,3 +171,42 @@ fn a_send_is_posted_or_asked_for() {
     send(&mut m, KEY + KEY_ALIGN);
     assert_eq!(m.world.sent, [(KEY + KEY_ALIGN, LIST)]);
 }
+
+#[test]
+fn one_who_dozes_is_rung_when_enough_waits() {
+    let mut m = machine();
+    list(&m, &[(BYTES, 14)]);
+    set(&m, word::ASLEEP, 3);
+    for rung in [0, 0, 1, 1, 1] {
+        assert_eq!(post(&mut m), Some(14));
+        assert_eq!(m.world.rung.len(), rung);
+    }
+    assert_eq!(get(&m, word::ASLEEP), 0);
+}
+
+#[test]
+fn our_own_fetcher_is_rung_when_we_have_nothing_to_do() {
+    let mut m = machine();
+    let dozes = GuestPhys(dozer::DOZES);
+    outbox(&m).memory().store(dozes, 1).unwrap();
+    m.host().let_fetch(false).unwrap();
+    assert_eq!(m.world.rung, []);
+    m.host().let_fetch(true).unwrap();
+    m.host().let_fetch(true).unwrap();
+    assert_eq!(m.world.rung, [dozer::DOZES]);
+    assert_eq!(outbox(&m).memory().load(dozes), Ok(0));
+}
+
+#[test]
+fn our_own_fetcher_is_rung_when_the_buffers_are_empty() {
+    let mut m = machine();
+    let (outbox, ram) = (outbox(&m).memory(), m.ram.memory());
+    outbox.store(GuestPhys(dozer::DOZES), 1).unwrap();
+    outbox.store(GuestPhys(dozer::UNTIL), LIST).unwrap();
+    for (full, rung) in [(1514, 0), (60, 0), (0, 1), (0, 1)] {
+        ram.set_word(GuestPhys(LIST), full).unwrap();
+        m.host().get_ready().unwrap();
+        assert_eq!(m.world.rung.len(), rung);
+    }
+    assert_eq!(m.vm.asleep.load(core::sync::atomic::Ordering::SeqCst), 0);
+}

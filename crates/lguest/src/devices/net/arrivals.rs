@@ -3,11 +3,15 @@
 //! It lives beside its Guest, on the same processor, and sleeps unless
 //! something comes: a frame that another Launcher has put into the Guest's
 //! memory, or one in the cell of an outbox, which it puts there itself. A frame
-//! that comes alone is told at once. Where more than one has come since it
-//! last looked, still more are on their way: then it raises the interrupt,
-//! and looks again only after a moment. Without that, a stream is an interrupt
-//! and a few wake-ups for every frame, and who receives it gets nothing else
-//! done.
+//! that comes alone is told at once, and costs whoever has sent it a wake-up.
+//!
+//! Where more have come since it last looked, still more are on their way, and
+//! a wake-up for each would be dearer than all the rest. So in a stream it
+//! dozes while its Guest is at work, and the Guest's Host rings when that has
+//! nothing more to do. Then it looks out for more for a moment, as long as
+//! nobody else wants the processor: to wake it from afar takes longer than
+//! that. On a processor that is shared with the other end there is no afar,
+//! and so it sleeps at once.
 //!
 //! Frames for which the Guest has no buffer wait where they are, for a while.
 //! If it takes nothing for longer, it has other things to do: then its cells
@@ -18,14 +22,36 @@ use super::lan::Shared;
 use super::peer::Offer;
 use super::port::Locked;
 use lg_abi::dma::KEY_ALIGN;
+use lg_host::outbox::FRAMES;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long interrupts of a stream are put off; the kernel adds up to 50 µs.
-/// In that time no sender fills the buffers that Linux binds.
-const NAP: Duration = Duration::from_micros(20);
+/// A stream has ended when nothing comes for so long.
+const LULL: Duration = Duration::from_micros(200);
 
-/// How long one waits for a Guest that has work enough to empty its buffers.
+/// How long we doze in a stream while our Guest has work.
+const DOZE: Duration = Duration::from_micros(100);
+
+/// So many frames wait before we are rung meanwhile: there is room for as many.
+const MANY: u32 = FRAMES / 2;
+
+/// How long we look out for more of a stream when our Guest has none.
+const LOOK_OUT: Duration = Duration::from_micros(50);
+
+/// Once there is something, we look for more yet until it is so much ...
+const ENOUGH: u32 = 8;
+
+/// ... or for so long. Each batch costs as much as its frames.
+const GATHER: Duration = Duration::from_micros(15);
+
+/// Who gives the processor away for longer than this has given it to somebody
+/// who needs it.
+const TAKEN: Duration = Duration::from_micros(5);
+
+/// For so many looks after that, a frame that comes alone is no stream.
+const MODEST: u32 = 16;
+
+/// How long we wait for a Guest that has work enough to empty its buffers.
 const FULL: Duration = Duration::from_micros(300);
 
 /// How long at most between two looks for a free buffer.
@@ -41,10 +67,18 @@ pub(super) struct Arrivals<'s> {
     at: Option<usize>,
     /// Transfers that it has seen.
     seen: u32,
+    /// When something came last, and how much.
+    last: (Instant, u32),
+    /// There is a stream.
+    streams: bool,
+    /// For so many looks yet, one frame is no stream.
+    modest: u32,
     /// Since when frames have waited for a buffer.
     waiting: Option<Instant>,
     /// They have waited too long.
     stuck: bool,
+    /// How long to wait next.
+    pause: Duration,
     /// Whose cell comes first.
     turn: usize,
 }
@@ -55,57 +89,123 @@ impl<'s> Arrivals<'s> {
             shared,
             at: None,
             seen: 0,
+            last: (Instant::now(), 0),
+            streams: false,
+            modest: 0,
             waiting: None,
             stuck: false,
+            pause: FULL,
             turn: 0,
         }
     }
 
     /// Blocks until told to stop.
     pub(super) fn run(mut self) {
-        let mut nap = NAP;
+        let shared = self.shared;
+        // Our Guest has nothing to do.
+        let mut idle = false;
         loop {
-            let shared = self.shared;
             shared.host().stay_close(&mut self.at);
             let inboxes = shared.inboxes();
+            // The Guest may be done with what comes before we get to doze.
+            shared.outbox().listen();
             let waits = self.fetch_all(&inboxes);
             shared.deliver();
             if shared.is_stopped() {
                 return;
             }
-            let transfers = shared.port().transfers();
-            let came = transfers.wrapping_sub(self.seen);
-            self.seen = transfers;
-            if waits && came == 0 {
-                nap = (nap * 2).min(LONG_NAP);
-            } else {
-                nap = NAP;
-            }
+            let came = self.look_back();
+            idle &= came == 0;
             if waits {
-                shared.counters().naps.add(1);
-                self.doze(nap.max(FULL), true, &inboxes);
-            } else if shared.batches() && came > 1 {
-                shared.counters().naps.add(1);
-                self.doze(nap, false, &inboxes);
+                // It has to empty its buffers first.
+                let pause = if came > 0 { FULL } else { self.pause * 2 };
+                self.pause = pause.min(LONG_NAP);
+                self.doze(self.pause, 0, &inboxes);
+            } else if self.streams && !idle {
+                idle = self.doze(DOZE, MANY, &inboxes);
+            } else if self.streams {
+                self.streams = self.look_out(&inboxes);
             } else {
+                idle = false;
+                shared.outbox().stop_listening();
                 shared.port().sleep(&inboxes);
             }
         }
     }
 
-    /// Waits a moment, but not while our Guest has nothing to do. `full`: until
-    /// it has emptied its buffers.
-    fn doze(&self, time: Duration, full: bool, inboxes: &[Arc<Inbox>]) {
-        let port = self.shared.port();
-        if inboxes.is_empty() {
-            port.nap(time, None);
-            return;
+    /// How much has come since we last looked, by any way; and whether that
+    /// is a stream.
+    fn look_back(&mut self) -> u32 {
+        let transfers = self.shared.port().transfers();
+        let came = transfers.wrapping_sub(self.seen);
+        self.seen = transfers;
+        let now = Instant::now();
+        let soon = now - self.last.0 < LULL;
+        self.modest = self.modest.saturating_sub(1);
+        if came > 0 {
+            self.streams = came > 1 || soon && self.modest == 0;
+            self.last = (now, came);
         }
-        let offset = KEY_ALIGN * self.shared.slot();
-        let until = full.then(|| port.claim(offset)?.last()).flatten();
+        self.streams &= soon || came > 0;
+        self.streams &= self.shared.batches();
+        came
+    }
+
+    /// Looks for more again and again, but not for long. Answers whether there
+    /// is something.
+    fn look_out(&mut self, inboxes: &[Arc<Inbox>]) -> bool {
+        let shared = self.shared;
+        shared.counters().look_outs.add(1);
+        let (start, mut first) = (Instant::now(), None);
+        let mut now = start;
+        loop {
+            let waiting = inboxes.iter().map(|inbox| inbox.waiting());
+            let waiting: u32 = waiting.sum();
+            if shared.port().has_arrived() {
+                return true;
+            }
+            if waiting > 0 {
+                let gathered = now - *first.get_or_insert(now);
+                let alone = self.last.1 <= 1;
+                if alone || waiting >= ENOUGH || gathered > GATHER {
+                    return true;
+                }
+            } else if now - start > LOOK_OUT {
+                return false;
+            }
+            rustix::thread::sched_yield();
+            let then = std::mem::replace(&mut now, Instant::now());
+            if now - then > TAKEN {
+                shared.counters().made_way.add(1);
+                self.modest = MODEST;
+                return inboxes.iter().any(|inbox| inbox.waiting() > 0);
+            }
+        }
+    }
+
+    /// Waits a moment, until so many frames wait in a cell, or our Guest has
+    /// nothing to do. Answers whether it has not. `enough` = 0: it has no
+    /// buffer free, so neither can there be enough before it has emptied them.
+    fn doze(
+        &self,
+        time: Duration,
+        enough: u32,
+        inboxes: &[Arc<Inbox>],
+    ) -> bool {
+        self.shared.counters().naps.add(1);
+        let port = self.shared.port();
+        if !self.shared.fetches() {
+            port.nap(time, &[], 0, None);
+            return false;
+        }
         let outbox = self.shared.outbox();
-        port.nap(time, Some(outbox.doze(until)));
-        outbox.wake_up();
+        if enough == 0 {
+            let offset = KEY_ALIGN * self.shared.slot();
+            let last = port.claim(offset).and_then(|claim| claim.last());
+            outbox.listen_until(last.unwrap_or(0));
+        }
+        port.nap(time, inboxes, enough, Some(outbox.own_bell()));
+        outbox.stop_listening()
     }
 
     /// Fetches what waits in all cells. Answers whether something still does.
@@ -132,7 +232,7 @@ impl<'s> Arrivals<'s> {
                 // Should buffers be scarce, the next is somebody else's.
                 self.turn = at + 1;
             }
-            if inbox.is_leaving() && !waiting {
+            if inbox.is_leaving() && !waiting || !inbox.is_heard() {
                 self.shared.forget_inbox(inbox);
             }
         }

@@ -39,6 +39,10 @@ pub(super) struct Counters {
     pub(super) arrivals: Counter,
     /// How often the next interrupt was put off.
     pub(super) naps: Counter,
+    /// How often we have looked out for more of a stream.
+    pub(super) look_outs: Counter,
+    /// How often others have needed the processor then.
+    pub(super) made_way: Counter,
     /// Others that we have met.
     pub(super) peers_met: Counter,
     /// Others that have gone.
@@ -58,6 +62,8 @@ impl Counters {
             ("fetched", self.fetched.get()),
             ("arrivals", self.arrivals.get()),
             ("naps", self.naps.get()),
+            ("look_outs", self.look_outs.get()),
+            ("made_way", self.made_way.get()),
             ("peers_met", self.peers_met.get()),
             ("peers_gone", self.peers_gone.get()),
         ]

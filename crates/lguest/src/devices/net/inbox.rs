@@ -46,21 +46,27 @@ impl Outbox {
         word(word::POSTED) == word(word::FETCHED)
     }
 
-    /// The word on which our own Guest rings us while we doze: when it has
-    /// nothing to do, or when the word at physical address `until` is 0.
-    pub(super) fn doze(&self, until: Option<u32>) -> &AtomicU32 {
-        let word = self.window.atomic(dozer::UNTIL);
-        word.store(until.unwrap_or(0), Ordering::SeqCst);
-        let bell = self.window.atomic(dozer::DOZES);
-        bell.store(1, Ordering::SeqCst);
-        bell
+    /// From here on our own Guest rings us when it has nothing to do.
+    pub(super) fn listen(&self) {
+        self.own_bell().store(1, Ordering::SeqCst);
     }
 
-    /// We do not doze any more.
-    pub(super) fn wake_up(&self) {
-        for word in [dozer::DOZES, dozer::UNTIL] {
-            self.window.atomic(word).store(0, Ordering::SeqCst);
-        }
+    /// The word on which it does: 1 as long as it has not.
+    pub(super) fn own_bell(&self) -> &AtomicU32 {
+        self.window.atomic(dozer::DOZES)
+    }
+
+    /// It is to ring, too, when the word at physical address `until` is 0.
+    pub(super) fn listen_until(&self, until: u32) {
+        let word = self.window.atomic(dozer::UNTIL);
+        word.store(until, Ordering::SeqCst);
+    }
+
+    /// It need not ring any more. Answers whether it has.
+    pub(super) fn stop_listening(&self) -> bool {
+        let swap = |word| self.window.atomic(word).swap(0, Ordering::SeqCst);
+        swap(dozer::UNTIL);
+        swap(dozer::DOZES) == 0
     }
 
     /// Nobody is in `slot` any more who would fetch.
@@ -187,14 +193,14 @@ impl Inbox {
         self.window.atomic(word::ASLEEP)
     }
 
-    /// From here on the sender rings when he has posted something.
-    pub(super) fn fall_asleep(&self) {
-        self.bell().store(1, Ordering::SeqCst);
+    /// From here on the sender rings when so many frames wait.
+    pub(super) fn fall_asleep(&self, enough: u32) {
+        self.bell().store(enough, Ordering::SeqCst);
     }
 
     /// From here on he need not. `woken`: he is the one who has woken us.
     pub(super) fn wake_up(&self, woken: bool) {
-        let rung = self.bell().swap(0, Ordering::SeqCst) != 1;
+        let rung = self.bell().swap(0, Ordering::SeqCst) == 0;
         if (rung || woken) && self.waiting() == 0 {
             self.ring_in_vain();
         }

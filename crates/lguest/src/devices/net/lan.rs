@@ -459,6 +459,10 @@ impl Shared {
         self.batches
     }
 
+    pub(super) fn fetches(&self) -> bool {
+        self.fetches
+    }
+
     pub(super) fn is_stopped(&self) -> bool {
         self.stop.load(Ordering::SeqCst)
     }

@@ -154,6 +154,11 @@ impl Port {
             .filter(|irq| *irq != 0)
     }
 
+    /// Whether something has arrived that nobody has looked at.
+    pub(super) fn has_arrived(&self) -> bool {
+        self.shared.words().arrived.load(Ordering::SeqCst) != 0
+    }
+
     /// Every interrupt there is to raise.
     pub(super) fn all(&self) -> impl Iterator<Item = u8> + '_ {
         let irqs = self.irqs.iter().map(|irq| irq.load(Ordering::Relaxed));
@@ -166,34 +171,58 @@ impl Port {
         let words = self.shared.words();
         words.asleep.store(1, Ordering::SeqCst);
         for inbox in inboxes {
-            inbox.fall_asleep();
+            inbox.fall_asleep(1);
         }
         let nothing = words.arrived.load(Ordering::SeqCst) == 0
             && inboxes.iter().all(|inbox| inbox.waiting() == 0);
-        let mut rung = None;
-        if nothing {
-            let bells = inboxes.iter().map(|inbox| (inbox.bell(), 1));
-            let all: Vec<_> =
-                std::iter::once((&words.asleep, 1)).chain(bells).collect();
-            // Woken, interrupted, or too late to sleep: nearly the same.
-            rung = bell::wait(&all, None).and_then(|n| n.checked_sub(1));
-        }
+        let rung = nothing.then(|| self.rest(1, inboxes, 1, &[], None));
         words.asleep.store(0, Ordering::SeqCst);
+        for (i, inbox) in inboxes.iter().enumerate() {
+            inbox.wake_up(rung == Some(Some(i)));
+        }
+    }
+
+    /// Waits a moment, so that more of what is on its way arrives before its
+    /// interrupt: until time is up, `enough` frames wait in one of `inboxes`
+    /// (0 = any number may), or somebody rings at `own`, which is 1 as long as
+    /// nobody has. Who fills buffers himself goes on meanwhile, unless he
+    /// finds none.
+    pub(super) fn nap(
+        &self,
+        time: Duration,
+        inboxes: &[Arc<Inbox>],
+        enough: u32,
+        own: Option<&AtomicU32>,
+    ) {
+        let inboxes = if enough == 0 { &[] } else { inboxes };
+        for inbox in inboxes {
+            inbox.fall_asleep(enough);
+        }
+        let own = own.map(|word| (word, 1));
+        let rung = self.rest(0, inboxes, enough, own.as_slice(), Some(time));
         for (i, inbox) in inboxes.iter().enumerate() {
             inbox.wake_up(rung == Some(i));
         }
     }
 
-    /// Waits a moment, so that more of what is on its way arrives before its
-    /// interrupt. Those who ring go on meanwhile, unless they find no room, or
-    /// ring at `others`, which are 1 as long as nobody has.
-    pub(super) fn nap(&self, time: Duration, other: Option<&AtomicU32>) {
-        let words = self.shared.words();
-        let other = other.map(|word| (word, 1));
+    /// Sleeps while all these words are what they were set to. Answers which
+    /// inbox' sender has woken us, if one has.
+    fn rest(
+        &self,
+        asleep: u32,
+        inboxes: &[Arc<Inbox>],
+        enough: u32,
+        own: &[(&AtomicU32, u32)],
+        time: Option<Duration>,
+    ) -> Option<usize> {
+        let bells = inboxes.iter().map(|inbox| (inbox.bell(), enough));
+        let port = (&self.shared.words().asleep, asleep);
+        let others = own.iter().copied();
         let all: Vec<_> =
-            std::iter::once((&words.asleep, 0)).chain(other).collect();
-        // Woken, or time is up: all the same.
-        bell::wait(&all, Some(time));
+            std::iter::once(port).chain(bells).chain(others).collect();
+        // Woken, interrupted, or too late to sleep: nearly the same.
+        let woken = bell::wait(&all, time)?.checked_sub(1)?;
+        (woken < inboxes.len()).then_some(woken)
     }
 
     /// How many transfers there have been, to all bindings; goes round.

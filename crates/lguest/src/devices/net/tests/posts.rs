@@ -232,7 +232,11 @@ fn who_rings_for_nothing_is_not_heard_for_ever() {
         poster.ring();
         !poster.is_open()
     });
-    // He is thrown out of the waiting, too.
+    // He cannot wake anybody any more.
+    poster.set(word::ASLEEP, 7);
+    poster.ring();
+    std::thread::sleep(Duration::from_millis(5));
+    assert_eq!(poster.get(word::ASLEEP), 0, "somebody slept on it");
     poster.put(&frame(1, 60));
     a.0.prepare(&frame(2, 60));
     eventually("what is sent comes", || a.1.send(SEND, key(1)) == Ok(60));
