@@ -134,6 +134,7 @@ fn one_that_is_stopped_holds_up_nobody() {
     let (mut a, b) = (network.guest(), network.guest());
     let mut c = network.guest();
     b.0.signal(libc::SIGSTOP);
+    b.0.wait_until_stopped();
     a.types("ping 10.0.0.2 1");
     a.0.wait_for("0 of 1 answered");
     c.pings(0);

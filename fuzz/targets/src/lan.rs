@@ -2,15 +2,17 @@
 //!
 //! They knock and say anything, with any files; they answer when they are
 //! called, in the place of somebody else; they write what they like into the
-//! network's page and into every port they get hold of; they go away in the
-//! middle. Our Launcher must not fall over, must leave its own Guest's memory
-//! and its own place alone, and must kill its Guest only for a buffer that is
+//! network's page and into every port they get hold of, and post what they like
+//! in outboxes; they go away in the middle. Our Launcher must not fall over,
+//! must leave its own Guest's memory and its own place alone, but for frames
+//! that were posted to it, and must kill its Guest only for a buffer that is
 //! bad indeed.
 
 use crate::fake::{FakeHost, LIMIT, PAGE, address, is_good, list};
 use crate::input::Input;
-use lg_abi::dma::Dma;
+use lg_abi::dma::{Dma, KEY_ALIGN};
 use lg_abi::page::PAGE_SIZE;
+use lg_host::outbox::{FRAMES, LONGEST, OUTBOX_SIZE, cell, frame, word};
 use lguest::devices::Requests;
 use lguest::devices::net::Lan;
 use lguest::devices::net::fuzzing::Station;
@@ -69,6 +71,7 @@ pub fn target(data: &[u8]) {
         doors,
         lines: Vec::new(),
         files: Vec::new(),
+        outboxes: Vec::new(),
         killed_for: Vec::new(),
     };
     for _ in 0..MAX_STEPS {
@@ -93,13 +96,15 @@ struct Test {
     lines: Vec<OwnedFd>,
     /// Ports: ours, as far as they have them, and theirs.
     files: Vec<File>,
+    /// Outboxes that they have given us, to be written as they like.
+    outboxes: Vec<File>,
     killed_for: Vec<Binding>,
 }
 
 impl Test {
     /// Something happens. Answers whether our Guest is alive.
     fn step(&mut self, input: &mut Input<'_>) -> bool {
-        match input.byte() % 12 {
+        match input.byte() % 15 {
             0 => {
                 let line = knock(&self.path, self.station.slot());
                 self.lines.extend(line);
@@ -133,10 +138,12 @@ impl Test {
                     drop(self.lines.remove(at));
                 }
             }
-            _ => {
+            11 => {
                 let (at, dma) = (address(input), list(input));
                 let _ = self.host.memory().write_object(at, &dma);
             }
+            12 | 13 => self.post(input),
+            _ => self.fetch(),
         }
         let before = self.memory();
         self.station.hear();
@@ -192,6 +199,8 @@ impl Test {
         let count = match input.byte() {
             n @ 0..32 => usize::from(n % 3),
             _ if kind % 4 == 2 => 2,
+            // An outbox, or so.
+            _ if kind % 4 == 0 => 1,
             _ => 0,
         };
         let files: Vec<OwnedFd> =
@@ -205,7 +214,14 @@ impl Test {
     /// A file that a Welcome may carry: what it should be, or anything.
     fn file(&mut self, input: &mut Input<'_>) -> Option<OwnedFd> {
         let seal = SealFlags::SHRINK;
-        match input.byte() % 12 {
+        match input.byte() % 20 {
+            12.. => {
+                // An outbox of theirs, likewise.
+                let outbox = memfd(OUTBOX_SIZE.into(), seal)?;
+                self.outboxes.insert(0, outbox.try_clone().ok()?.into());
+                self.outboxes.truncate(MAX_LINES);
+                Some(outbox)
+            }
             0..3 => memfd(LIMIT.into(), seal),
             3..6 => {
                 // A port of theirs, to be written as they like.
@@ -219,7 +235,7 @@ impl Test {
             8 => memfd(5000, seal),
             9 => memfd(1 << 32, seal),
             10 => self.host.memory().file().try_clone_to_owned().ok(),
-            _ => self.page.try_clone().ok().map(Into::into),
+            11 => self.page.try_clone().ok().map(Into::into),
         }
     }
 
@@ -271,6 +287,57 @@ impl Test {
             assert_eq!(size, u64::from(PAGE_SIZE), "a port is a page");
             let _ = port.write_all_at(bytes, at);
         }
+    }
+
+    /// Somebody writes into the cell from which we fetch: a frame, or a lie.
+    fn post(&mut self, input: &mut Input<'_>) {
+        let which = usize::from(input.byte()) % MAX_LINES;
+        let Some(outbox) = self.outboxes.get(which) else {
+            return;
+        };
+        let cell = cell(self.station.slot()).expect("a low slot has one");
+        let put = |at: u32, value: u32| {
+            let bytes = value.to_le_bytes();
+            let at = u64::from(cell) + u64::from(at);
+            if at < u64::from(OUTBOX_SIZE) {
+                let _ = outbox.write_all_at(&bytes, at);
+            }
+        };
+        let count = match input.byte() {
+            n @ 0..224 => u32::from(n % 4),
+            _ => input.word(),
+        };
+        for n in 0..4 {
+            let length = match input.byte() {
+                n @ 0..240 => 8 * u32::from(n),
+                _ => input.word(),
+            };
+            put(frame(n).0, length);
+        }
+        let word = input.one_of(&[
+            word::POSTED,
+            word::POSTED,
+            word::POSTED,
+            word::FETCHED,
+            word::ASLEEP,
+            word::ROOM,
+        ]);
+        put(word, count);
+    }
+
+    /// What was posted is fetched. It goes where our Guest has bound buffers
+    /// to its own key, and is not more than there can be.
+    fn fetch(&mut self) {
+        let before = self.memory();
+        self.station.fetch();
+        let after = self.memory();
+        let changed = before.iter().zip(&after).filter(|(a, b)| a != b);
+        let key = PAGE + KEY_ALIGN * self.station.slot();
+        let bound = self.killed_for.iter().any(|b| b.key == key);
+        let most =
+            FRAMES * (LONGEST + 4) * u32::try_from(MAX_LINES).unwrap_or(0);
+        let most = if bound { most as usize } else { 0 };
+        assert!(changed.count() <= most, "more has come than was posted");
     }
 
     /// Our Guest binds other buffers.

@@ -168,6 +168,24 @@ impl Running {
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
+    /// Waits until a SIGSTOP has reached all of its threads: one that runs on
+    /// may do its work once more.
+    pub(crate) fn wait_until_stopped(&self) {
+        let tasks = format!("/proc/{}/task", self.pid());
+        let stopped = |task: std::fs::DirEntry| {
+            let stat = std::fs::read_to_string(task.path().join("stat"));
+            let state = stat.unwrap_or_default();
+            let state =
+                state.rsplit_once(") ").map(|(_, rest)| rest.to_owned());
+            state.is_none_or(|state| state.starts_with(['T', 't']))
+        };
+        let deadline = Instant::now() + PATIENCE;
+        while !std::fs::read_dir(&tasks).unwrap().flatten().all(stopped) {
+            assert!(Instant::now() < deadline, "it does not stop");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// Whether it has ended.
     pub(crate) fn has_ended(&mut self) -> bool {
         self.child.try_wait().unwrap().is_some()

@@ -57,8 +57,9 @@ const FULL: Duration = Duration::from_micros(300);
 /// How long at most between two looks for a free buffer.
 const LONG_NAP: Duration = Duration::from_millis(1);
 
-/// How long frames wait for one.
-const PATIENCE: Duration = Duration::from_millis(100);
+/// How long frames wait for one. On a busy machine a Guest may not get to run
+/// for quite a while, and to lose all that waits would slow it down further.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What the thread remembers from one look to the next.
 pub(super) struct Arrivals<'s> {

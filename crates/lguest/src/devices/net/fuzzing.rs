@@ -5,6 +5,7 @@
 //! Only there with `--cfg fuzzing`.
 
 use super::NetRequests;
+use super::arrivals::Arrivals;
 use super::counters::Counters;
 use super::lan::{Lan, Shared};
 use super::links::Links;
@@ -138,6 +139,12 @@ impl Station {
         let shared = &self.shared;
         let now = shared.host().bindings_in(shared.page());
         shared.show(&now);
+    }
+
+    /// Fetches what others have posted.
+    pub fn fetch(&self) {
+        let inboxes = self.shared.inboxes();
+        let _ = Arrivals::new(&self.shared).fetch_all(&inboxes);
     }
 
     /// Raises the interrupts of what has arrived.

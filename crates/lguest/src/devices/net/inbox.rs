@@ -39,11 +39,12 @@ impl Outbox {
         self.file.as_fd()
     }
 
-    /// Whether whoever is in `slot` has fetched all that was posted to him.
+    /// Whether whoever is in `slot` has fetched all that was posted to him, or
+    /// does not fetch any more.
     pub(super) fn is_fetched(&self, slot: u32) -> bool {
         let Some(cell) = cell(slot) else { return true };
         let word = |n| self.window.atomic(cell + n).load(Ordering::SeqCst);
-        word(word::POSTED) == word(word::FETCHED)
+        word(word::ROOM) == 0 || word(word::POSTED) == word(word::FETCHED)
     }
 
     /// From here on our own Guest rings us when it has nothing to do.
@@ -181,6 +182,11 @@ impl Inbox {
     /// The sender has gone: what waits is fetched, and then this is forgotten.
     pub(super) fn leave(&self) {
         self.leaving.store(true, Ordering::SeqCst);
+    }
+
+    /// He has not, for he has called again.
+    pub(super) fn stay(&self) {
+        self.leaving.store(false, Ordering::SeqCst);
     }
 
     /// Whether that has been said.

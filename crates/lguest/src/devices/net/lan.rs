@@ -210,6 +210,12 @@ impl Lan {
 
 #[cfg(test)]
 impl Lan {
+    /// How many there are from whose outboxes we fetch.
+    pub(super) fn senders(&self) -> usize {
+        let running = self.running.as_ref();
+        running.map_or(0, |r| r.shared.inboxes().len())
+    }
+
     pub(super) fn outbox(&self) -> &Outbox {
         &self.outbox
     }
@@ -405,6 +411,7 @@ impl Shared {
         // be emptied twice.
         let known = inboxes.iter().find(|inbox| inbox.is_of(file.as_fd()));
         if let Some(known) = known {
+            known.stay();
             return Some(Arc::clone(known));
         }
         if !self.fetches || inboxes.len() >= bell::MOST {
@@ -419,8 +426,12 @@ impl Shared {
         Some(inbox)
     }
 
+    /// Fetches no more from `inbox`, unless somebody has handed it to us again.
     pub(super) fn forget_inbox(&self, inbox: &Arc<Inbox>) {
         let mut inboxes = self.lock_inboxes();
+        if !inbox.is_leaving() && inbox.is_heard() {
+            return;
+        }
         let others = inboxes.iter().filter(|i| !Arc::ptr_eq(i, inbox));
         *inboxes = others.cloned().collect();
     }

@@ -223,11 +223,16 @@ impl Claim {
     /// Copies `from` into the first free buffer in `window`. Nobody has
     /// checked anything yet.
     pub(super) fn fill(&self, window: &Window, from: &Sections<'_>) -> Offer {
-        for addr in (0..self.num.min(SEARCH)).map(|i| self.buffer(i)) {
+        for mut addr in (0..self.num.min(SEARCH)).map(|i| self.buffer(i)) {
             match window.word(addr) {
                 Err(_) => return Offer::Bad(addr),
                 Ok(0) => {}
                 Ok(_) => continue,
+            }
+            // It may have been freed only after one before it that we found
+            // full; then this frame would overtake the next.
+            if window.word(self.buffer(0)) == Ok(0) {
+                addr = self.buffer(0);
             }
             let Ok(list) = window.dma(addr) else {
                 return Offer::Bad(addr);

@@ -9,14 +9,14 @@ use lg_host::outbox::{CELL_SIZE, FRAMES, LONGEST, OUTBOX_SIZE, cell, word};
 use proptest::prelude::*;
 
 /// A view of the Guest that is behind `lan`.
-struct Poster {
+pub(super) struct Poster {
     window: Window,
     cell: u32,
 }
 
 impl Poster {
     /// Who posts to `slot`.
-    fn new(lan: &Lan, slot: u32) -> Self {
+    pub(super) fn new(lan: &Lan, slot: u32) -> Self {
         let window = Window::open(lan.outbox().file()).unwrap();
         assert_eq!(window.limit(), OUTBOX_SIZE);
         let cell = cell(slot).unwrap();
@@ -35,19 +35,19 @@ impl Poster {
         self.word(offset).store(value, Ordering::SeqCst);
     }
 
-    fn is_open(&self) -> bool {
+    pub(super) fn is_open(&self) -> bool {
         self.get(word::ROOM) != 0
     }
 
     /// Frames that may be posted yet.
-    fn room(&self) -> u32 {
+    pub(super) fn room(&self) -> u32 {
         let waiting =
             self.get(word::POSTED).wrapping_sub(self.get(word::FETCHED));
         FRAMES - waiting.min(FRAMES)
     }
 
     /// Posts without looking at anything.
-    fn put(&self, bytes: &[u8]) {
+    pub(super) fn put(&self, bytes: &[u8]) {
         let posted = self.get(word::POSTED);
         let (length, body) = lg_host::outbox::frame(posted);
         let size = u32::try_from(bytes.len()).unwrap();
@@ -60,7 +60,7 @@ impl Poster {
         self.set(word::POSTED, posted.wrapping_add(1));
     }
 
-    fn ring(&self) {
+    pub(super) fn ring(&self) {
         let bell = self.word(word::ASLEEP);
         if bell.swap(0, Ordering::SeqCst) != 0 {
             let flags = rustix::thread::futex::Flags::empty();

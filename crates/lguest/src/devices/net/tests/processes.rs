@@ -2,7 +2,9 @@
 //!
 //! This test binary starts itself, with the part to play in its environment.
 
+use super::posts::Poster;
 use super::*;
+use lg_host::outbox::FRAMES;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 
@@ -49,6 +51,12 @@ impl Player {
         }
     }
 
+    fn signal(&self, signal: i32) {
+        let signal = rustix::process::Signal::from_named_raw(signal).unwrap();
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
     fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -77,6 +85,7 @@ fn play_a_part() {
     let file = PathBuf::from(std::env::var_os(FILE).unwrap());
     match part.to_str().unwrap() {
         "flood" => flood(&file),
+        "post" => post(&file),
         "hold" => hold(&file),
         "sink" => sink(&file),
         "alone" => alone(&file),
@@ -94,6 +103,23 @@ fn flood(file: &Path) {
     say(&format!("ready {}", lan.slot()));
     loop {
         lan.send(SEND, key(0)).unwrap();
+    }
+}
+
+/// Posts to slot 0 for ever, or sends where that cannot be.
+fn post(file: &Path) {
+    let (host, lan) = launcher(file, 8);
+    eventually("it has met", || lan.peers() >= 1);
+    let poster = Poster::new(&lan, 0);
+    host.prepare(&frame(9, 1514));
+    say(&format!("ready {}", lan.slot()));
+    loop {
+        if poster.is_open() && poster.room() > 0 {
+            poster.put(&frame(9, 1514));
+            poster.ring();
+        } else if !poster.is_open() {
+            lan.send(SEND, key(0)).unwrap();
+        }
     }
 }
 
@@ -180,6 +206,60 @@ fn a_launcher_that_is_killed_harms_nobody() {
             !dir.path().join("lan.2").exists()
         });
     }
+}
+
+#[test]
+fn one_that_is_killed_while_it_posts_harms_nobody() {
+    let dir = Scratch::new();
+    let file = dir.page("lan");
+    let (a, b) = (launcher(&file, 8), launcher(&file, 8));
+    for round in 0..5 {
+        let mut post = Player::start("post", &file);
+        assert_eq!(post.wait_for("ready "), "2", "in round {round}");
+        eventually("frames come", || (0..8).any(|i| a.0.take(i).is_some()));
+        eventually("all have met", || a.1.peers() + b.1.peers() == 4);
+        post.kill();
+        eventually("its end is seen", || a.1.peers() + b.1.peers() == 2);
+        assert_well(&a, &b);
+        eventually("its cell is forgotten", || {
+            (0..8).for_each(|i| a.0.release(i));
+            a.1.senders() == 1
+        });
+    }
+}
+
+#[test]
+fn one_that_is_stopped_fetches_nothing_and_holds_up_nobody() {
+    let dir = Scratch::new();
+    let file = dir.page("lan");
+    let a = launcher(&file, 8);
+    let mut sink = Player::start("sink", &file);
+    assert_eq!(sink.wait_for("ready "), "1");
+    eventually("they have met", || a.1.peers() == 1);
+    if !bell::is_known() {
+        println!("SKIPPED one_that_is_stopped: needs futex_waitv");
+        return;
+    }
+    let poster = Poster::new(&a.1, 1);
+    eventually("it is open", || poster.is_open());
+    sink.signal(libc::SIGSTOP);
+    a.0.prepare(&frame(1, 60));
+    let start = Instant::now();
+    eventually("there is no room any more", || {
+        while poster.room() > 0 {
+            poster.put(&frame(1, 60));
+            poster.ring();
+        }
+        std::thread::sleep(Duration::from_millis(5));
+        poster.room() == 0
+    });
+    for _ in 0..100 {
+        assert_eq!(a.1.send(SEND, key(1)), Ok(0), "it would overtake");
+    }
+    assert!(start.elapsed() < Duration::from_secs(5));
+    sink.signal(libc::SIGCONT);
+    eventually("all is fetched", || poster.room() == FRAMES);
+    eventually("sent, too", || a.1.send(SEND, key(1)) == Ok(60));
 }
 
 #[test]
