@@ -2,8 +2,8 @@
 //
 // Does a Linux guest still compute right after minutes of the worst?
 //
-// usage: soak fork|fpu|memory|scatter|signals|pipes|timers|files SECONDS
-//             [PROCESSES]
+// usage: soak fork|fpu|memory|scatter|signals|pipes|timers|files|calls
+//             SECONDS [PROCESSES]
 //
 // Every test knows what it must find. The first thing that is wrong is told
 // with "SOAK WRONG"; the last line is "SOAK PASS test rounds" or "SOAK FAIL".
@@ -21,10 +21,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
+#include <sys/user.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -663,6 +665,101 @@ static void timers_worker(int id, double end)
 // files: what was written is there after the cache was dropped. Works in the
 // directory it is started in.
 
+// A system call by `int $0x80`, whatever the C library prefers. Never inlined,
+// so that there is one of them, and it is made often.
+static __attribute__((noinline)) long raw(long nr, long a, long b, long c)
+{
+	__asm__ volatile("int $0x80"
+			 : "+a"(nr)
+			 : "b"(a), "c"(b), "d"(c)
+			 : "memory");
+	return nr;
+}
+
+// Steps through a child that makes such calls, and counts the steps that lead
+// nowhere, or where no program is.
+static void step_through(void)
+{
+	pid_t child = fork();
+	unsigned long last = 0;
+	int s, calls = 0;
+
+	if (child < 0)
+		return;
+	if (!child) {
+		setitimer(ITIMER_REAL, &(struct itimerval){ 0 }, 0);
+		ptrace(PTRACE_TRACEME, 0, 0, 0);
+		raise(SIGSTOP);
+		for (int i = 0; i < 40; i++)
+			if (raw(SYS_getpid, 0, 0, 0) != getpid())
+				_exit(1);
+		_exit(7);
+	}
+	waitpid(child, &s, 0);
+	while (WIFSTOPPED(s)) {
+		struct user_regs_struct regs;
+
+		if (ptrace(PTRACE_SINGLESTEP, child, 0, 0))
+			break;
+		waitpid(child, &s, 0);
+		if (!WIFSTOPPED(s) || ptrace(PTRACE_GETREGS, child, 0, &regs))
+			continue;
+		if (WSTOPSIG(s) != SIGTRAP)
+			wrong("step's signal", WSTOPSIG(s), regs.eip);
+		// A loop of one instruction would do that; there is none.
+		if ((unsigned long)regs.eip == last)
+			wrong("step that leads nowhere", regs.eip, 0);
+		if ((unsigned long)regs.eip >= 0xC0000000)
+			wrong("step into the kernel", regs.eip, 0);
+		last = regs.eip;
+		calls += regs.orig_eax == SYS_getpid;
+	}
+	if (!WIFEXITED(s) || WEXITSTATUS(s) != 7)
+		wrong("stepped child", s, calls);
+}
+
+static void calls_worker(int id, double end)
+{
+	struct sigaction alarm = { .sa_handler = on_alarm,
+				   .sa_flags = SA_RESTART };
+	struct itimerval often = { { 0, 4000 + id * 100 }, { 0, 4000 } };
+	long parent = getppid();
+	u32 round = 0;
+
+	sigaction(SIGALRM, &alarm, 0);
+	setitimer(ITIMER_REAL, &often, 0);
+	while (now() < end) {
+		int line[2];
+		char c = 0;
+		pid_t child;
+
+		for (int i = 0; i < 20000; i++)
+			if (raw(SYS_getppid, 0, 0, 0) != parent)
+				wrong("getppid", i, round);
+		// A read that waits, is interrupted, and starts again.
+		if (pipe(line))
+			continue;
+		child = fork();
+		if (!child) {
+			usleep(15000);
+			c = 'a' + round % 26;
+			_exit(raw(SYS_write, line[1], (long)&c, 1) != 1);
+		}
+		if (child > 0) {
+			long got = raw(SYS_read, line[0], (long)&c, 1);
+
+			if (got != 1 || c != (char)('a' + round % 26))
+				wrong("interrupted read", got, c);
+			waitpid(child, 0, 0);
+		}
+		close(line[0]);
+		close(line[1]);
+		if (round++ % 8 == 0)
+			step_through();
+		done();
+	}
+}
+
 static void files_worker(int id, double end)
 {
 	enum { BLOCKS = 256 };
@@ -724,7 +821,7 @@ static const struct test {
 	{ "memory", memory_worker, 8 },
 	{ "scatter", scatter_worker, 1 }, { "signals", signals_worker, 8 },
 	{ "pipes", pipes_worker, 8 },	{ "timers", timers_worker, 16 },
-	{ "files", files_worker, 4 },
+	{ "files", files_worker, 4 },	{ "calls", calls_worker, 4 },
 };
 
 int main(int argc, char **argv)

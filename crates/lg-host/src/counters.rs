@@ -120,6 +120,8 @@ counters! {
     patches;
     /// `int $0x80` that came as an `int3`.
     twin_calls;
+    /// Those that came by a gate instead.
+    direct_calls;
     /// Pages whose twins were dropped.
     twins_forgotten;
     /// System calls by `int $0x80`.

@@ -17,6 +17,7 @@
 //! which is always right. A Guest that reads its own code sees the patch; that
 //! is the price, and `slow_paths` is for whoever cannot pay it.
 
+pub mod direct;
 pub mod displaced;
 pub mod enabling;
 mod jumps;
@@ -48,6 +49,17 @@ pub enum GateKind {
     HypercallAfterStore = 4,
     /// The kernel switches interrupts on; the way back is on the stack.
     Enabling = 5,
+    /// A system call that its program makes itself ([`direct`]); the gate has
+    /// put the way back into eip.
+    DirectCall = 6,
+}
+
+impl GateKind {
+    /// Whether it is for user code.
+    #[must_use]
+    pub const fn is_users(self) -> bool {
+        matches!(self, Self::EntryPage | Self::DirectCall)
+    }
 }
 
 impl GateKind {
@@ -60,6 +72,7 @@ impl GateKind {
             3 => Self::EntryPage,
             4 => Self::HypercallAfterStore,
             5 => Self::Enabling,
+            6 => Self::DirectCall,
             _ => return None,
         })
     }
@@ -89,12 +102,15 @@ pub mod path {
     pub const FLAT_CODE: u32 = 256;
     /// Not putting off a timer that goes off too early.
     pub const LAZY_TIMER: u32 = 512;
-    /// Posting frames for other Guests without asking the Launcher.
-    pub const OUTBOX: u32 = 4096;
     /// Hiding pages that are read only instead of unmapping them.
     pub const HIDE: u32 = 1024;
     /// The gates where a driver switches interrupts on.
     pub const ENABLING: u32 = 2048;
+    /// Posting frames for other Guests without asking the Launcher.
+    pub const OUTBOX: u32 = 4096;
+    /// Going from `int $0x80` straight to a gate. Needs [`INT80`] and
+    /// [`FLAT_CODE`].
+    pub const DIRECT: u32 = 8192;
 
     /// Answering a disk's request while the Guest stands still for it. This
     /// and what follows is the Launcher's doing, too.
@@ -109,7 +125,7 @@ pub mod path {
     pub const READ_AHEAD: u32 = 1 << 28;
 
     /// All of them, by name.
-    pub const ALL: [(&str, u32); 18] = [
+    pub const ALL: [(&str, u32); 19] = [
         ("iret", IRET),
         ("hypercall", HYPERCALL),
         ("entry-page", ENTRY_PAGE),
@@ -122,6 +138,7 @@ pub mod path {
         ("lazy-timer", LAZY_TIMER),
         ("outbox", OUTBOX),
         ("hide", HIDE),
+        ("direct", DIRECT),
         ("enabling", ENABLING),
         ("disk-at-once", DISK_AT_ONCE),
         ("read-ahead", READ_AHEAD),
@@ -149,7 +166,7 @@ impl Host<'_> {
     /// The Guest came through a gate.
     pub(crate) fn enter_gate(&mut self, kind: GateKind) -> Result<(), Kill> {
         let user = self.vm.in_user_mode();
-        if user != (kind == GateKind::EntryPage) {
+        if user != kind.is_users() {
             // A jump to a gate that is not for this mode. Where it came from
             // is lost; that it was wrong is not.
             self.vm.regs.eip.set(0);
@@ -185,6 +202,10 @@ impl Host<'_> {
                 let back = self.pop_far_return()?;
                 self.vm.regs.eip.set(back);
                 self.set_irq_enabled(IF)
+            }
+            GateKind::DirectCall => {
+                self.vm.counters.direct_calls.count();
+                self.system_call()
             }
             GateKind::EntryPage => {
                 self.vm.counters.entry_page_gates.count();

@@ -92,6 +92,7 @@ impl Host<'_> {
     /// A [`Kill`]: the Guest must not run again.
     pub fn run_guest(&mut self, event: Event) -> Result<(), Kill> {
         self.vm.counters.entries.count();
+        let event = self.step_back(event);
         self.do_async_hcalls()?;
         self.decide(event)?;
         self.get_ready()

@@ -7,6 +7,7 @@
 //! right beginning for every field.
 
 use crate::counters::Counters;
+use crate::gates::direct::{DirectCall, MAX_DIRECT};
 use crate::gates::displaced::Displaced;
 use crate::gates::enabling::MAX_PLACES;
 use crate::gates::twins::MAX_TWINS;
@@ -193,6 +194,11 @@ pub struct Vm {
     pub searches: Cell<u32>,
     /// The pages that have twins: their physical addresses, or 0.
     pub twins: [Cell<u32>; MAX_TWINS],
+    /// Where each twin is mapped: its page, 0 if nowhere, `u32::MAX` if at
+    /// several places.
+    pub twin_places: [Cell<u32>; MAX_TWINS],
+    /// Direct calls in twins.
+    pub direct: [DirectCall; MAX_DIRECT],
     /// How many twins were ever made.
     pub twin_count: Cell<u32>,
     /// When to ask next whether this is still the best processor.

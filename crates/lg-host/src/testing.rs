@@ -120,6 +120,9 @@ impl Mapper for Notebook {
     }
 }
 
+/// Where the first gate of a direct call is.
+pub(crate) const CALL_GATES: u32 = 0xFFFE_0400;
+
 /// A world in which time stands still and every request is written down.
 #[derive(Default)]
 pub(crate) struct Pretended {
@@ -134,6 +137,7 @@ pub(crate) struct Pretended {
     pub(crate) crashed: Option<String>,
     pub(crate) handed_to: Vec<usize>,
     pub(crate) gates: Vec<(GateKind, Vec<u8>)>,
+    pub(crate) call_gates: Vec<u32>,
 }
 
 impl World for Pretended {
@@ -192,6 +196,11 @@ impl World for Pretended {
     }
 
     fn balance(&mut self) {}
+
+    fn make_call_gate(&mut self, slot: usize, back: u32) -> u32 {
+        self.call_gates.push(back);
+        CALL_GATES + 64 * u32::try_from(slot).unwrap()
+    }
 
     fn make_gate(&mut self, kind: GateKind, displaced: &[u8]) -> Option<u32> {
         self.gates.push((kind, displaced.to_vec()));

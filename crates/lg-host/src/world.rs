@@ -171,6 +171,12 @@ pub trait World {
     /// more.
     fn make_gate(&mut self, kind: GateKind, displaced: &[u8]) -> Option<u32>;
 
+    /// Makes a gate of [`GateKind::DirectCall`], which puts `back` into eip. It
+    /// takes the place of the one that had this `slot` (less than
+    /// [`MAX_DIRECT`](crate::gates::direct::MAX_DIRECT)), and can be jumped to
+    /// from 32-bit code. Answers its address.
+    fn make_call_gate(&mut self, slot: usize, back: u32) -> u32;
+
     /// Passes the baton to view `slot`, floating-point registers included, and
     /// blocks until it comes back to this view.
     ///

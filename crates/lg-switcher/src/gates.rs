@@ -23,9 +23,12 @@ use core::arch::global_asm;
 use core::cell::Cell;
 use core::mem::offset_of;
 use core::sync::atomic::{AtomicBool, Ordering};
+use lg_host::address::as_word;
 use lg_host::emulate::EFLAGS_TF;
+use lg_host::gates::direct::MAX_DIRECT;
 use lg_host::gates::{GateKind, MAX_DISPLACED};
 use lg_host::run::Event;
+use lg_host::segments::REAL_LONG_CS;
 use lg_host::state::{Registers, Vm};
 
 /// Bytes of a gate.
@@ -37,6 +40,9 @@ const USER_GATES: usize = USER_GATES_SIZE / GATE_SIZE;
 
 /// Bytes of that page.
 pub const USER_GATES_SIZE: usize = 4096;
+
+/// Those among them that are not for direct calls.
+const ENTRY_GATES: usize = USER_GATES - MAX_DIRECT;
 
 /// Gates that there is room for, user code's among them.
 const MAX_GATES: usize = 3 * USER_GATES;
@@ -140,7 +146,8 @@ pub(crate) fn make(kind: GateKind, displaced: &[u8]) -> Option<u32> {
     let vm = &state().vm;
     let (users, kernels) = state().gates.0.split_at(USER_GATES);
     let (made, room, first) = match kind {
-        GateKind::EntryPage => (&vm.user_gates, users, 0),
+        GateKind::EntryPage => (&vm.user_gates, &users[..ENTRY_GATES], 0),
+        GateKind::DirectCall => return None, // see `make_for_call`
         GateKind::Iret
         | GateKind::Hypercall
         | GateKind::HypercallAfterStore
@@ -148,22 +155,49 @@ pub(crate) fn make(kind: GateKind, displaced: &[u8]) -> Option<u32> {
     };
     let number = made.get() as usize;
     let gate = room.get(number)?;
-    let eax = u8::try_from(offset_of!(Registers, eax)).ok()?;
     let mut code = Code { gate, len: 0 };
     code.push(displaced.get(..displaced.len().min(MAX_DISPLACED))?);
-    // movabs $registers,%r15; mov %eax,eax(%r15)
-    code.push(&[0x49, 0xBF]);
-    code.push(&REGS.to_le_bytes());
-    code.push(&[0x41, 0x89, 0x47, eax]);
-    // mov $kind,%r14d; movabs $lg_gate,%r13; jmp *%r13
-    code.push(&[0x41, 0xBE]);
-    code.push(&(kind as u32).to_le_bytes());
-    code.push(&[0x49, 0xBD]);
-    code.push(&(lg_gate as *const () as usize).to_le_bytes());
-    code.push(&[0x41, 0xFF, 0xE5]);
+    code.save_eax();
+    code.go(kind);
     made.set(made.get() + 1);
-    u32::try_from(GATES + (first + number) * GATE_SIZE).ok()
+    Some(address(first + number))
 }
+
+/// Makes a gate for a direct call ([`lg_host::gates::direct`]); answers where
+/// the Guest finds it. Nobody stands in the gate that had this slot before: at
+/// its first instruction nobody stays, and the others are not interrupted.
+pub(crate) fn make_for_call(slot: usize, back: u32) -> u32 {
+    let number = ENTRY_GATES + slot;
+    let gate = &state().gates.0[number];
+    let [a, b, c, d] = (address(number) + as_word(FAR_JUMP)).to_le_bytes();
+    let mut code = Code { gate, len: 0 };
+    // ljmp $long_cs,$behind
+    code.push(&[0xEA, a, b, c, d]);
+    code.push(&REAL_LONG_CS.to_le_bytes()[..2]);
+    code.save_eax();
+    // movl $back,eip(%r15)
+    code.push(&[0x41, 0xC7, 0x47, EIP]);
+    code.push(&back.to_le_bytes());
+    code.go(GateKind::DirectCall);
+    address(number)
+}
+
+/// Where the Guest finds a gate.
+const fn address(number: usize) -> u32 {
+    as_word(GATES + number * GATE_SIZE)
+}
+
+/// Bytes of a far jump.
+const FAR_JUMP: usize = 7;
+
+/// Bytes of `movl $back,eip(%r15)`.
+const STORE_EIP: usize = 8;
+
+/// Where the registers are among the registers.
+#[expect(clippy::cast_possible_truncation, reason = "checked below")]
+const EAX: u8 = offset_of!(Registers, eax) as u8;
+#[expect(clippy::cast_possible_truncation, reason = "checked below")]
+const EIP: u8 = offset_of!(Registers, eip) as u8;
 
 /// Code that is being written.
 struct Code<'a> {
@@ -172,6 +206,22 @@ struct Code<'a> {
 }
 
 impl Code<'_> {
+    /// movabs $registers,%r15; mov %eax,eax(%r15)
+    fn save_eax(&mut self) {
+        self.push(&[0x49, 0xBF]);
+        self.push(&REGS.to_le_bytes());
+        self.push(&[0x41, 0x89, 0x47, EAX]);
+    }
+
+    /// mov $kind,%r14d; movabs $lg_gate,%r13; jmp *%r13
+    fn go(&mut self, kind: GateKind) {
+        self.push(&[0x41, 0xBE]);
+        self.push(&(kind as u32).to_le_bytes());
+        self.push(&[0x49, 0xBD]);
+        self.push(&(lg_gate as *const () as usize).to_le_bytes());
+        self.push(&[0x41, 0xFF, 0xE5]);
+    }
+
     fn push(&mut self, bytes: &[u8]) {
         for &byte in bytes {
             self.gate[self.len].set(byte);
@@ -183,4 +233,9 @@ impl Code<'_> {
 /// Instructions of ours in a gate, without what it has displaced.
 const OWN_SIZE: usize = 10 + 4 + 6 + 10 + 3;
 
-const _: () = assert!(OWN_SIZE + MAX_DISPLACED <= GATE_SIZE);
+const _: () = {
+    assert!(OWN_SIZE + MAX_DISPLACED <= GATE_SIZE);
+    assert!(OWN_SIZE + FAR_JUMP + STORE_EIP <= GATE_SIZE);
+    assert!(offset_of!(Registers, eax) < 0x80);
+    assert!(offset_of!(Registers, eip) < 0x80);
+};

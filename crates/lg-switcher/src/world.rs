@@ -216,6 +216,10 @@ impl World for Outside {
         Self::ask(Request::Balance, [0; 3]);
     }
 
+    fn make_call_gate(&mut self, slot: usize, back: u32) -> u32 {
+        gates::make_for_call(slot, back)
+    }
+
     fn make_gate(&mut self, kind: GateKind, displaced: &[u8]) -> Option<u32> {
         gates::make(kind, displaced)
     }

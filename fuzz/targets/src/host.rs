@@ -83,7 +83,7 @@ fn step(machine: &mut Machine<'_>, input: &mut Input<'_>) -> Result<(), Kill> {
             machine.step(Event::Kick)
         }
         8 => {
-            let kind = GateKind::from_number(1 + input.below(3));
+            let kind = GateKind::from_number(1 + input.below(6));
             machine.step(kind.map_or(Event::Kick, Event::Gate))
         }
         9 => {

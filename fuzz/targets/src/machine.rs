@@ -17,6 +17,7 @@ use lg_abi::segment::{KERNEL_CS, KERNEL_DS};
 use lg_abi::shared::{HCALL_PENDING, offset};
 use lg_host::address::{GuestPhys, GuestVirt, as_word};
 use lg_host::gates::GateKind;
+use lg_host::gates::direct::MAX_DIRECT;
 use lg_host::gates::twins::MAX_TWINS;
 use lg_host::kill::Kill;
 use lg_host::memory::Memory;
@@ -317,6 +318,11 @@ impl World for Outside<'_> {
     }
 
     fn balance(&mut self) {}
+
+    fn make_call_gate(&mut self, slot: usize, _back: u32) -> u32 {
+        assert!(slot < MAX_DIRECT);
+        0xFFFE_0400 + 64 * u32::try_from(slot).expect("it is small")
+    }
 
     fn make_gate(&mut self, kind: GateKind, displaced: &[u8]) -> Option<u32> {
         assert!(displaced.len() <= lg_host::gates::MAX_DISPLACED, "{kind:?}");

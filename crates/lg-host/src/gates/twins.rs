@@ -15,6 +15,8 @@
 //! both are compared whenever the twin is about to be mapped, or may have been
 //! mapped for longer than the Guest's tables said so.
 //!
+//! A system call that is made often may become a jump: [`direct`](super::direct).
+//!
 //! What is left: a program that reads its own code sees the `int3`, for on this
 //! processor what can be executed can be read. That is what
 //! `--no-fast-path=int80` is for.
@@ -32,10 +34,10 @@ use lg_abi::page::{PAGE_SHIFT, PAGE_SIZE};
 pub const MAX_TWINS: usize = 32;
 
 /// `int $0x80`, the trap that is too dear.
-const INT80: [u8; 2] = [0xCD, 0x80];
+pub(super) const INT80: [u8; 2] = [0xCD, 0x80];
 
 /// `int3`, which stands for its first byte.
-const INT3: u8 = 0xCC;
+pub(super) const INT3: u8 = 0xCC;
 
 /// Bytes that are compared at a time.
 const PIECE: u32 = 512;
@@ -82,8 +84,8 @@ impl Host<'_> {
         };
         let mut code = [0; INT80.len()];
         self.memory.read(page.plus(site.page_offset()), &mut code)?;
-        if code == INT80 {
-            let at = twin(number).plus(site.page_offset());
+        let at = twin(number).plus(site.page_offset());
+        if code == INT80 && self.twins.byte(at)? == INT80[0] {
             self.twins.write(at, &[INT3])?;
             self.vm.counters.patches.count();
         }
@@ -113,6 +115,7 @@ impl Host<'_> {
         }
         if code == INT80 {
             self.vm.counters.twin_calls.count();
+            self.open_direct_call(number, site);
             self.vm.regs.eip.set(eip.wrapping_add(1));
             self.system_call()?;
         } else {
@@ -143,6 +146,7 @@ impl Host<'_> {
         let twin = wanted.at(self.annex(number));
         let mapped = self.view.shadow(va) == twin;
         if mapped && !self.view.is_behind() || self.is_true(number) {
+            self.note_place(number, va);
             twin
         } else {
             wanted
@@ -161,6 +165,7 @@ impl Host<'_> {
     /// mapped nowhere any more before user code runs again.
     pub(crate) fn forget_twin(&mut self, number: usize) -> Result<(), Kill> {
         self.vm.twins[number].set(0);
+        self.forget_direct_calls(number);
         self.vm.counters.twins_forgotten.count();
         for (slot, view) in self.vm.views.iter().enumerate() {
             if slot != self.view.slot() && view.last_use.get() != 0 {
@@ -204,6 +209,7 @@ impl Host<'_> {
         self.memory.read(frame, &mut page)?;
         self.twins.write(twin(number), &page)?;
         self.vm.twins[number].set(frame.0);
+        self.vm.twin_places[number].set(0);
         let kernels = frame.0.wrapping_add(self.vm.page_offset.get());
         self.note_for_everybody(GuestVirt(kernels));
         self.recheck_kernel(GuestVirt(kernels), false)?;
@@ -220,13 +226,18 @@ impl Host<'_> {
             let (page, copy) = (frame.plus(n * PIECE), twin(number));
             let copy = copy.plus(n * PIECE);
             let same = self.memory.is_same(page, &self.twins, copy, PIECE / 8);
-            same == Ok(true) || self.differs_by_traps(page, copy)
+            same == Ok(true) || self.differs_rightly(number, page, copy)
         })
     }
 
     /// Whether a piece of a twin differs from the piece of its page by nothing
-    /// but traps in the place of other traps.
-    fn differs_by_traps(&self, page: GuestPhys, copy: GuestPhys) -> bool {
+    /// but traps in the place of other traps, and direct calls.
+    fn differs_rightly(
+        &self,
+        number: usize,
+        page: GuestPhys,
+        copy: GuestPhys,
+    ) -> bool {
         let mut pieces = [[0; PIECE as usize]; 2];
         let [original, copied] = &mut pieces;
         if self.memory.read(page, original).is_err()
@@ -243,7 +254,10 @@ impl Host<'_> {
                 && second[0] == INT80[1]
         };
         (0..PIECE as usize).all(|at| {
-            original[at] == copied[at] || copied[at] == INT3 && is_int80(at)
+            let in_page = (copy.0 + as_word(at)) % PAGE_SIZE;
+            original[at] == copied[at]
+                || copied[at] == INT3 && is_int80(at)
+                || self.is_direct(number, in_page, original[at])
         })
     }
 
@@ -259,7 +273,7 @@ impl Host<'_> {
     }
 
     /// The twin that lies there.
-    fn number(&self, frame: GuestPhys) -> Option<usize> {
+    pub(super) fn number(&self, frame: GuestPhys) -> Option<usize> {
         let at = frame.0.checked_sub(self.memory.limit())?;
         let number = (at >> PAGE_SHIFT) as usize;
         (number < MAX_TWINS).then_some(number)
@@ -267,9 +281,9 @@ impl Host<'_> {
 }
 
 /// Where a twin is among the twins.
-const fn twin(number: usize) -> GuestPhys {
+pub(super) const fn twin(number: usize) -> GuestPhys {
     GuestPhys(as_word(number) << PAGE_SHIFT)
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -53,6 +53,14 @@ fn signals_arrive_once_and_in_order() {
 }
 
 #[test]
+fn raw_system_calls_are_stepped_through_restarted_and_interrupted() {
+    soak(
+        "raw_system_calls_are_stepped_through_restarted_and_interrupted",
+        "calls",
+    );
+}
+
+#[test]
 fn pipes_lose_nothing() {
     soak("pipes_lose_nothing", "pipes");
 }

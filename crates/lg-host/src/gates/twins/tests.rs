@@ -8,21 +8,22 @@ use lg_abi::page::Pte;
 use lg_abi::shared::SYSCALL_VECTOR;
 
 /// The user page with the code, and the frame it is in.
-const PAGE: u32 = 0x100;
-const FRAME: GuestPhys = GuestPhys(0x20_0000);
+pub(in crate::gates) const PAGE: u32 = 0x100;
+pub(in crate::gates) const FRAME: GuestPhys = GuestPhys(0x20_0000);
 
 /// Where `int $0x80` is.
-const SITE: GuestVirt = GuestVirt(PAGE << PAGE_SHIFT | 0x10);
+pub(in crate::gates) const SITE: GuestVirt =
+    GuestVirt(PAGE << PAGE_SHIFT | 0x10);
 
 /// Where system calls and breakpoints go.
-const SYSCALL: u32 = 0xC000_4000;
-const BREAKPOINT: u32 = 0xC000_5000;
+pub(in crate::gates) const SYSCALL: u32 = 0xC000_4000;
+pub(in crate::gates) const BREAKPOINT: u32 = 0xC000_5000;
 
-const READ_ONLY: Pte = Pte(FRAME.0 | 0x25);
+pub(in crate::gates) const READ_ONLY: Pte = Pte(FRAME.0 | 0x25);
 
 /// A user program behind its first `int $0x80`, with another one 16 bytes on,
 /// and an `int3` of its own 16 bytes behind that.
-fn machine() -> Machine {
+pub(in crate::gates) fn machine() -> Machine {
     let mut m = Machine::new();
     let memory = m.ram.memory();
     // With page 0, the kernel's memory is linear.
@@ -47,13 +48,18 @@ fn machine() -> Machine {
 }
 
 /// The program traps `length` bytes behind `at`.
-fn trap(m: &mut Machine, at: GuestVirt, length: u32, event: Event) {
+pub(in crate::gates) fn trap(
+    m: &mut Machine,
+    at: GuestVirt,
+    length: u32,
+    event: Event,
+) {
     m.vm.user.set(1);
     m.vm.regs.eip.set(at.0 + length);
     m.host().run_guest(event).unwrap();
 }
 
-fn int3() -> Event {
+pub(in crate::gates) fn int3() -> Event {
     Event::Trap {
         vector: 3,
         error: 0,
@@ -62,13 +68,13 @@ fn int3() -> Event {
 }
 
 /// Where the Guest's handler was told that the program stood.
-fn told_eip(m: &Machine) -> u32 {
+pub(in crate::gates) fn told_eip(m: &Machine) -> u32 {
     let at = GuestPhys(m.vm.regs.esp.get() - 0xC000_0000);
     m.ram.memory().word(at).unwrap()
 }
 
 /// The frame that is mapped where the code is.
-fn mapped(m: &Machine) -> (u32, Access) {
+pub(in crate::gates) fn mapped(m: &Machine) -> (u32, Access) {
     m.notebook.pages[&PAGE]
 }
 
