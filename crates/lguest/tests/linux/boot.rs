@@ -92,6 +92,45 @@ fn a_disk_can_be_the_root() {
 }
 
 #[test]
+fn a_disk_is_the_same_without_its_short_cuts() {
+    let test = "a_disk_is_the_same_without_its_short_cuts";
+    let Some(given) = Given::to(test, &[VMLINUX, INITRD]) else {
+        return;
+    };
+    let scratch = Scratch::new("short-cuts");
+    let (from, to) = (scratch.path("from"), scratch.path("to"));
+    let words = 0..(4_u32 << 20) / 4;
+    let contents: Vec<u8> = words
+        .flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes())
+        .collect();
+    std::fs::write(&from, &contents).unwrap();
+    let copied_without = |name: &str| {
+        std::fs::write(&to, vec![0; contents.len()]).unwrap();
+        let disks = [&from, &to].map(|d| format!("--block={}", d.display()));
+        let stats = format!("--stats={}", scratch.path("stats").display());
+        let without = format!("--no-fast-path={name}");
+        let mut options = vec![disks[0].as_str(), &disks[1], &stats];
+        if !name.is_empty() {
+            options.push(&without);
+        }
+        let mut machine = given.shell(&options);
+        machine.command("dd if=/dev/lgba of=/dev/lgbb bs=64k; sync");
+        machine.type_in("poweroff -f\r");
+        assert_eq!(machine.end().code, 0, "without {name:?}");
+        assert!(std::fs::read(&to).unwrap() == contents, "without {name:?}");
+        std::fs::read_to_string(scratch.path("stats")).unwrap()
+    };
+    // Which kernels have places for gates, nobody promises; but those that
+    // were taken away are not taken.
+    assert!(!copied_without("").contains("\"at_once\": 0"));
+    assert!(!copied_without("hypercall").contains("\"store_gates\""));
+    assert!(!copied_without("enabling").contains("\"enabling_gates\""));
+    for name in ["lazy-timer", "disk-at-once", "read-ahead", "no-kick"] {
+        copied_without(name);
+    }
+}
+
+#[test]
 fn several_disks_keep_their_order_and_contents() {
     let test = "several_disks_keep_their_order_and_contents";
     let Some(given) = Given::to(test, &[VMLINUX, INITRD]) else {
