@@ -190,8 +190,8 @@ pub struct Vm {
     /// Places where the kernel switches interrupts on and that have gates, or
     /// 0: their virtual addresses.
     pub enabling: [Cell<u32>; MAX_PLACES],
-    /// How often its stack was searched for such a place.
-    pub searches: Cell<u32>,
+    /// How often an answer has come while it had interrupts off.
+    pub answers: Cell<u32>,
     /// The pages that have twins: their physical addresses, or 0.
     pub twins: [Cell<u32>; MAX_TWINS],
     /// Where each twin is mapped: its page, 0 if nowhere, `u32::MAX` if at
