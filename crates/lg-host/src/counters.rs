@@ -190,7 +190,7 @@ counters! {
     posts;
     /// How often whoever fetches them was rung for.
     post_rings;
-    /// Frames that found no room there.
+    /// How often a frame found no room there.
     posts_refused;
     /// How often our own fetcher was rung.
     fetch_rings;

@@ -7,6 +7,7 @@
 
 use crate::address::{GuestPhys, GuestVirt, as_word};
 use crate::kill::Kill;
+use crate::outbox::Post;
 use crate::run::Host;
 use crate::state::Gate;
 use lg_abi::hypercall::{CRASH_MESSAGE_MAX, Hypercall, RawCall};
@@ -265,10 +266,15 @@ impl Host<'_> {
         }
         self.memory.check(GuestPhys(key), lg_abi::dma::KEY_ALIGN)?;
         self.memory.check(dma, lg_abi::dma::Dma::SIZE)?;
-        if self.post(key, dma)? {
+        let post = self.post(key, dma)?;
+        if post == Post::Done {
             return Ok(());
         }
         self.world.send_dma(key, dma)?;
+        if post == Post::Full {
+            // If there is still no room, it is lost.
+            self.post(key, dma)?;
+        }
         let answered = self.has_interrupt() && !self.takes_interrupts()?;
         if answered && self.open_enabling_gate() {
             // We shall hear of it, most likely, and need not look so soon.

@@ -56,16 +56,10 @@ pub const fn cell(slot: u32) -> Option<u32> {
     }
 }
 
-/// Offsets of words in the outbox' first page. Whoever fetches for *our* Guest
-/// writes them: he is our Launcher.
-pub mod dozer {
-    /// 1 while he dozes, for a while, and is to be rung when our Guest has
-    /// nothing to do. Who rings clears it. A futex.
-    pub const DOZES: u32 = 0;
-    /// Physical address of a word: he is to be rung when it is 0, for then our
-    /// Guest has emptied its buffers, and more frames wait for it. 0 = none.
-    pub const UNTIL: u32 = 64;
-}
+/// Offset of a word in the outbox' first page: 1 while whoever fetches for
+/// *our* Guest dozes, and is to be rung when that has nothing to do. He sets
+/// it, who rings clears it. A futex.
+pub const DOZES: u32 = 0;
 
 /// Offsets of a cell's words, each in a cache line of its own.
 pub mod word {
@@ -115,17 +109,6 @@ impl Outboxes {
         }
     }
 
-    /// Whether somebody dozes until our Guest has emptied its buffers.
-    pub(crate) fn are_awaited(&self) -> Result<bool, Kill> {
-        for outbox in 0..as_word(self.count) {
-            let until = outbox * OUTBOX_SIZE + dozer::UNTIL;
-            if self.memory.load(GuestPhys(until))? != 0 {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
     /// Where the outbox is of the network whose page `key` lies in.
     fn of(&self, key: u32) -> Option<u32> {
         let pages = &self.pages[..self.count];
@@ -140,31 +123,42 @@ impl Outboxes {
     }
 }
 
+/// What became of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Post {
+    /// It is posted.
+    Done,
+    /// There is no room now: the Launcher waits for some, but not for long.
+    Full,
+    /// It cannot be posted.
+    Never,
+}
+
 impl Host<'_> {
     /// Posts what is in `dma`, if whoever listens at `key` has a cell that
-    /// takes it. Answers whether he has.
+    /// takes it.
     pub(crate) fn post(
         &mut self,
         key: u32,
         dma: GuestPhys,
-    ) -> Result<bool, Kill> {
+    ) -> Result<Post, Kill> {
         let Some(cell) = self.outboxes.cell(key) else {
-            return Ok(false);
+            return Ok(Post::Never);
         };
         if self.vm.slow_paths.get() & path::OUTBOX != 0 {
-            return Ok(false);
+            return Ok(Post::Never);
         }
         let (memory, counters) = (&self.outboxes.memory, &self.vm.counters);
         let at = |offset: u32| GuestPhys(cell + offset);
         let room = memory.load(at(word::ROOM))?.min(LONGEST);
         if room == 0 {
-            return Ok(false);
+            return Ok(Post::Never);
         }
         let posted = memory.load(at(word::POSTED))?;
         let fetched = memory.load(at(word::FETCHED))?;
         if posted.wrapping_sub(fetched) >= FRAMES {
             counters.posts_refused.count();
-            return Ok(false);
+            return Ok(Post::Full);
         }
         let (length, body) = frame(posted);
         let list: Dma = self.memory.object(dma)?;
@@ -174,14 +168,14 @@ impl Host<'_> {
             let good = addr % PAGE_SIZE + bytes <= PAGE_SIZE
                 && self.memory.check(from, bytes).is_ok();
             if !good || bytes > room - total {
-                return Ok(false);
+                return Ok(Post::Never);
             }
             let to = at(body + total);
             self.memory.copy_to(from, memory, to, bytes)?;
             total += bytes;
         }
         if total == 0 {
-            return Ok(false);
+            return Ok(Post::Never);
         }
         memory.store(at(length), total)?;
         memory.store(at(word::POSTED), posted.wrapping_add(1))?;
@@ -197,24 +191,18 @@ impl Host<'_> {
             counters.post_rings.count();
             self.world.ring(asleep.0);
         }
-        Ok(true)
+        Ok(Post::Done)
     }
 }
 
 impl Host<'_> {
-    /// Rings whoever fetches for us, if he dozes until now. Frames may come of
-    /// it at once, and their interrupt with them.
-    pub(crate) fn let_fetch(&mut self, idle: bool) -> Result<(), Kill> {
+    /// The Guest has nothing to do: rings whoever fetches for us, if he dozes.
+    /// Frames may come of it at once, and their interrupt with them.
+    pub(crate) fn let_fetch(&mut self) -> Result<(), Kill> {
         for outbox in 0..as_word(self.outboxes.count) {
             let memory = &self.outboxes.memory;
-            let at = |offset| GuestPhys(outbox * OUTBOX_SIZE + offset);
-            let dozes = at(dozer::DOZES);
-            if memory.load(dozes)? == 0 {
-                continue;
-            }
-            let until = GuestPhys(memory.load(at(dozer::UNTIL))?);
-            let due = idle || until.0 != 0 && self.memory.word(until)? == 0;
-            if due && memory.swap(dozes, 0)? != 0 {
+            let dozes = GuestPhys(outbox * OUTBOX_SIZE + DOZES);
+            if memory.load(dozes)? != 0 && memory.swap(dozes, 0)? != 0 {
                 self.vm.counters.fetch_rings.count();
                 self.world.ring(dozes.0);
             }

@@ -105,7 +105,6 @@ impl Host<'_> {
     ///
     /// A [`Kill`]: the Guest must not run again.
     pub fn get_ready(&mut self) -> Result<(), Kill> {
-        self.fetch_more()?;
         loop {
             self.look_around();
             if self.vm.break_wanted.load(Ordering::SeqCst) != 0 {
@@ -432,7 +431,7 @@ impl Host<'_> {
             let nothing_came = !self.has_interrupt()
                 && vm.break_wanted.load(Ordering::SeqCst) == 0;
             if nothing_came && !self.view.is_news(seen) {
-                result = self.let_fetch(true);
+                result = self.let_fetch();
                 self.world.sleep(seen);
             }
         });
@@ -455,17 +454,6 @@ impl Host<'_> {
             let now = self.world.monotonic();
             self.vm.retry_at.set(now + nanoseconds);
         }
-    }
-
-    /// Has more frames fetched, if the Guest has emptied its buffers. We look
-    /// for interrupts after this, so that theirs needs no signal.
-    fn fetch_more(&mut self) -> Result<(), Kill> {
-        if !self.outboxes.are_awaited()? {
-            return Ok(());
-        }
-        let (vm, mut result) = (self.vm, Ok(()));
-        turns::doze(&vm.kick, &vm.asleep, |_| result = self.let_fetch(false));
-        result
     }
 
     /// Sees to it that this view is kicked at the next deadline, or `earlier`.

@@ -12,7 +12,7 @@ use lg_host::address::GuestPhys;
 use lg_host::emulate::{EFLAGS_FIXED, EFLAGS_RF, EFLAGS_USABLE};
 use lg_host::gates::GateKind;
 use lg_host::kill::Kill;
-use lg_host::outbox::{cell, dozer, word};
+use lg_host::outbox::{DOZES, cell, word};
 use lg_host::run::Event;
 use std::sync::atomic::Ordering;
 
@@ -155,8 +155,7 @@ fn scribble(machine: &Machine<'_>, input: &mut Input<'_>) {
         cell + word::FETCHED,
         cell + word::POSTED,
         cell + word::ASLEEP,
-        dozer::DOZES,
-        dozer::UNTIL,
+        DOZES,
     ]);
     let value = match input.byte() {
         n @ 0..192 => 8 * u32::from(n),

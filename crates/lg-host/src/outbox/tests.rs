@@ -44,7 +44,8 @@ fn list(m: &Machine, sections: &[(u32, u16)]) {
 /// Sends the list; answers what its `used_len` is, if it was posted.
 fn post(m: &mut Machine) -> Option<u32> {
     let posted = m.host().post(KEY, GuestPhys(LIST)).unwrap();
-    posted.then(|| m.ram.memory().word(GuestPhys(LIST)).unwrap())
+    (posted == Post::Done)
+        .then(|| m.ram.memory().word(GuestPhys(LIST)).unwrap())
 }
 
 /// Frame `n` of the ring.
@@ -102,12 +103,13 @@ fn whatever_is_unusual_is_the_launchers() {
     assert_eq!(post(&mut m), None);
     m.vm.slow_paths.set(0);
     let mut to = |key| m.host().post(key, GuestPhys(LIST)).unwrap();
-    assert!(!to(KEY + KEY_ALIGN), "nobody has opened that cell");
-    assert!(
-        !to(Machine::NETWORK + KEY_ALIGN * CELLS),
-        "there is no cell"
-    );
-    assert!(!to(KEY - PAGE_SIZE), "another page");
+    for key in [
+        KEY + KEY_ALIGN, // whose cell is closed
+        Machine::NETWORK + KEY_ALIGN * CELLS,
+        KEY - PAGE_SIZE,
+    ] {
+        assert_eq!(to(key), Post::Never, "{key:#x}");
+    }
     assert_eq!(get(&m, word::POSTED), 0);
     assert_eq!(post(&mut m), Some(14), "and now as usual");
 }
@@ -187,26 +189,29 @@ fn one_who_dozes_is_rung_when_enough_waits() {
 #[test]
 fn our_own_fetcher_is_rung_when_we_have_nothing_to_do() {
     let mut m = machine();
-    let dozes = GuestPhys(dozer::DOZES);
+    let dozes = GuestPhys(DOZES);
     outbox(&m).memory().store(dozes, 1).unwrap();
-    m.host().let_fetch(false).unwrap();
+    m.host().get_ready().unwrap();
     assert_eq!(m.world.rung, []);
-    m.host().let_fetch(true).unwrap();
-    m.host().let_fetch(true).unwrap();
-    assert_eq!(m.world.rung, [dozer::DOZES]);
-    assert_eq!(outbox(&m).memory().load(dozes), Ok(0));
+    for _ in 0..2 {
+        m.host().let_fetch().unwrap();
+        assert_eq!(m.world.rung, [DOZES]);
+        assert_eq!(outbox(&m).memory().load(dozes), Ok(0));
+    }
 }
 
 #[test]
-fn our_own_fetcher_is_rung_when_the_buffers_are_empty() {
+fn the_launcher_waits_for_room_and_then_it_is_posted() {
     let mut m = machine();
-    let (outbox, ram) = (outbox(&m).memory(), m.ram.memory());
-    outbox.store(GuestPhys(dozer::DOZES), 1).unwrap();
-    outbox.store(GuestPhys(dozer::UNTIL), LIST).unwrap();
-    for (full, rung) in [(1514, 0), (60, 0), (0, 1), (0, 1)] {
-        ram.set_word(GuestPhys(LIST), full).unwrap();
-        m.host().get_ready().unwrap();
-        assert_eq!(m.world.rung.len(), rung);
-    }
-    assert_eq!(m.vm.asleep.load(core::sync::atomic::Ordering::SeqCst), 0);
+    list(&m, &[(BYTES, 14)]);
+    set(&m, word::POSTED, FRAMES);
+    // Here nobody makes room, so both looks are in vain.
+    let regs = &m.vm.regs;
+    regs.eax.set(lg_abi::hypercall::Hypercall::SendDma as u32);
+    regs.edx.set(KEY);
+    regs.ebx.set(LIST);
+    m.host().do_hypercall().unwrap();
+    assert_eq!(m.world.sent, [(KEY, LIST)]);
+    assert_eq!(m.vm.counters.posts_refused.get(), 2);
+    assert_eq!(get(&m, word::POSTED), FRAMES);
 }

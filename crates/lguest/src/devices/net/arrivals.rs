@@ -51,8 +51,9 @@ const TAKEN: Duration = Duration::from_micros(5);
 /// For so many looks after that, a frame that comes alone is no stream.
 const MODEST: u32 = 16;
 
-/// How long we wait for a Guest that has work enough to empty its buffers.
-const FULL: Duration = Duration::from_micros(300);
+/// How long we wait for a Guest to empty its buffers. If it is not idle by
+/// then, its programs have had some time to take what has come.
+const FULL: Duration = Duration::from_micros(200);
 
 /// How long at most between two looks for a free buffer.
 const LONG_NAP: Duration = Duration::from_millis(1);
@@ -107,11 +108,12 @@ impl<'s> Arrivals<'s> {
         let mut idle = false;
         loop {
             shared.host().stay_close(&mut self.at);
+            // First, for who nudges us may have changed what we look at next.
+            shared.deliver();
             let inboxes = shared.inboxes();
             // The Guest may be done with what comes before we get to doze.
             shared.outbox().listen();
             let waits = self.fetch_all(&inboxes);
-            shared.deliver();
             if shared.is_stopped() {
                 return;
             }
@@ -121,7 +123,7 @@ impl<'s> Arrivals<'s> {
                 // It has to empty its buffers first.
                 let pause = if came > 0 { FULL } else { self.pause * 2 };
                 self.pause = pause.min(LONG_NAP);
-                self.doze(self.pause, 0, &inboxes);
+                idle = self.doze(self.pause, 0, &inboxes);
             } else if self.streams && !idle {
                 idle = self.doze(DOZE, MANY, &inboxes);
             } else if self.streams {
@@ -185,8 +187,8 @@ impl<'s> Arrivals<'s> {
     }
 
     /// Waits a moment, until so many frames wait in a cell, or our Guest has
-    /// nothing to do. Answers whether it has not. `enough` = 0: it has no
-    /// buffer free, so neither can there be enough before it has emptied them.
+    /// nothing to do. Answers whether it has not. `enough` = 0: any number may
+    /// wait, for it has no buffer free.
     fn doze(
         &self,
         time: Duration,
@@ -200,11 +202,6 @@ impl<'s> Arrivals<'s> {
             return false;
         }
         let outbox = self.shared.outbox();
-        if enough == 0 {
-            let offset = KEY_ALIGN * self.shared.slot();
-            let last = port.claim(offset).and_then(|claim| claim.last());
-            outbox.listen_until(last.unwrap_or(0));
-        }
         port.nap(time, inboxes, enough, Some(outbox.own_bell()));
         outbox.stop_listening()
     }

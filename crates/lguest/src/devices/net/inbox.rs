@@ -11,11 +11,14 @@
 use super::window::{Sections, Window, WindowError};
 use crate::memory::sealed_file;
 use lg_host::outbox::{
-    CELL_SIZE, FRAMES, LONGEST, OUTBOX_SIZE, cell, dozer, frame, word,
+    CELL_SIZE, DOZES, FRAMES, LONGEST, OUTBOX_SIZE, cell, frame, word,
 };
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
+
+/// How much room a sender waits for who has found none.
+const SOME: u32 = FRAMES / 8;
 
 /// How often in a row a sender may ring without having posted anything.
 const FORGIVEN: i32 = 64;
@@ -52,22 +55,30 @@ impl Outbox {
         self.own_bell().store(1, Ordering::SeqCst);
     }
 
-    /// The word on which it does: 1 as long as it has not.
-    pub(super) fn own_bell(&self) -> &AtomicU32 {
-        self.window.atomic(dozer::DOZES)
+    /// Whether our Host could post a frame of so many bytes to whoever is in
+    /// `slot`, if only there were room.
+    pub(super) fn takes(&self, slot: u32, bytes: u32) -> bool {
+        let room = cell(slot).map(|cell| self.window.atomic(cell + word::ROOM));
+        let room = room.map_or(0, |word| word.load(Ordering::SeqCst));
+        (1..=room.min(LONGEST)).contains(&bytes)
     }
 
-    /// It is to ring, too, when the word at physical address `until` is 0.
-    pub(super) fn listen_until(&self, until: u32) {
-        let word = self.window.atomic(dozer::UNTIL);
-        word.store(until, Ordering::SeqCst);
+    /// Whether there is, for some.
+    pub(super) fn has_room(&self, slot: u32) -> bool {
+        let Some(cell) = cell(slot) else { return true };
+        let word = |n| self.window.atomic(cell + n).load(Ordering::SeqCst);
+        let waiting = word(word::POSTED).wrapping_sub(word(word::FETCHED));
+        waiting <= FRAMES - SOME
+    }
+
+    /// The word on which it does: 1 as long as it has not.
+    pub(super) fn own_bell(&self) -> &AtomicU32 {
+        self.window.atomic(DOZES)
     }
 
     /// It need not ring any more. Answers whether it has.
     pub(super) fn stop_listening(&self) -> bool {
-        let swap = |word| self.window.atomic(word).swap(0, Ordering::SeqCst);
-        swap(dozer::UNTIL);
-        swap(dozer::DOZES) == 0
+        self.own_bell().swap(0, Ordering::SeqCst) == 0
     }
 
     /// Nobody is in `slot` any more who would fetch.

@@ -332,9 +332,18 @@ impl Shared {
         };
         let list = self.window.dma(dma).map_err(violation)?;
         let from = self.window.sections(&list).map_err(violation)?;
-        let fetched = || self.outbox.is_fetched(peer.slot());
-        if !peer.let_fetch(index, fetched, &self.counters) {
-            return Ok(0);
+        let (outbox, slot) = (&self.outbox, peer.slot());
+        if !outbox.is_fetched(slot) {
+            // What was posted goes before this. If it could be posted, too,
+            // the Host tries that again, once there is room.
+            let posts = outbox.takes(slot, from.total());
+            let waits = || match posts {
+                true => !outbox.has_room(slot),
+                false => !outbox.is_fetched(slot),
+            };
+            if !peer.let_fetch(index, || !waits(), &self.counters) || posts {
+                return Ok(0);
+            }
         }
         Ok(peer.take(index, offset, &from, &self.counters))
     }

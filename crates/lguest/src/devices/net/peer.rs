@@ -21,6 +21,11 @@ use std::time::{Duration, Instant};
 const GRACE: Duration =
     Duration::from_micros(if cfg!(fuzzing) { 0 } else { 200 });
 
+/// How long it lets him run when the ring of what it has posted is full: he may
+/// have to empty all of his buffers first.
+const LONG_GRACE: Duration =
+    Duration::from_micros(if cfg!(fuzzing) { 0 } else { 4000 });
+
 /// How many sends are not waited with, once a wait was in vain. A receiver
 /// that has stopped must not slow down those who still send to it.
 const SULK: u32 = 32;
@@ -153,8 +158,8 @@ impl Peer {
         offer
     }
 
-    /// What we have posted goes before what is sent now: lets the receiver run
-    /// until `fetched` says that it has got all of it. Answers whether it has.
+    /// Lets the receiver run until `fetched` says that it has got enough of what
+    /// was posted. Answers whether it has.
     pub(super) fn let_fetch(
         &self,
         index: usize,
@@ -167,7 +172,7 @@ impl Peer {
         if self.port.ring(index, true) {
             counters.wakes.add(1);
         }
-        let done = self.let_run(GRACE, fetched, counters) == Some(true);
+        let done = self.let_run(LONG_GRACE, fetched, counters) == Some(true);
         if done {
             self.sulk.store(0, Ordering::Relaxed);
         } else {
@@ -257,11 +262,6 @@ impl Claim {
     pub(super) fn is_in_order(&self, window: &Window) -> bool {
         let begins = self.num > 0 && self.cursor.is_multiple_of(self.num);
         !begins || window.word(self.buffer(self.num - 1)) == Ok(0)
-    }
-
-    /// The buffer that was filled last.
-    pub(super) fn last(&self) -> Option<u32> {
-        (self.num > 0).then(|| self.buffer(u32::MAX))
     }
 
     /// Whether the next buffer is free, and in order.
