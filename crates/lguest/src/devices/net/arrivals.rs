@@ -32,6 +32,10 @@ const LULL: Duration = Duration::from_micros(200);
 /// How long we doze in a stream while our Guest has work.
 const DOZE: Duration = Duration::from_micros(100);
 
+/// The same where nobody can ring us, so that no sender fills all the buffers
+/// that Linux binds; the kernel adds up to 50 µs.
+const NAP: Duration = Duration::from_micros(20);
+
 /// So many frames wait before we are rung meanwhile: there is room for as many.
 const MANY: u32 = FRAMES / 2;
 
@@ -146,7 +150,9 @@ impl<'s> Arrivals<'s> {
         let soon = now - self.last.0 < LULL;
         self.modest = self.modest.saturating_sub(1);
         if came > 0 {
-            self.streams = came > 1 || soon && self.modest == 0;
+            // Who cannot be rung by his Guest would doze for too long.
+            let alone = soon && self.modest == 0 && self.shared.fetches();
+            self.streams = came > 1 || alone;
             self.last = (now, came);
         }
         self.streams &= soon || came > 0;
@@ -198,7 +204,7 @@ impl<'s> Arrivals<'s> {
         self.shared.counters().naps.add(1);
         let port = self.shared.port();
         if !self.shared.fetches() {
-            port.nap(time, &[], 0, None);
+            port.nap(NAP, &[], 0, None);
             return false;
         }
         let outbox = self.shared.outbox();
