@@ -13,6 +13,11 @@
 //! that. On a processor that is shared with the other end there is no afar,
 //! and so it sleeps at once.
 //!
+//! Cells are open only while there is much to do, and for a while afterwards.
+//! Whoever sends a frame now and then finds it in the receiver's memory when
+//! his hypercall is done, as the interface has it, or hears that there was no
+//! room; who sends a stream finds it on its way.
+//!
 //! Frames for which the Guest has no buffer wait where they are, for a while.
 //! If it takes nothing for longer, it has other things to do: then its cells
 //! are closed, and what comes is refused by the senders' Launchers.
@@ -66,6 +71,12 @@ const LONG_NAP: Duration = Duration::from_millis(1);
 /// for quite a while, and to lose all that waits would slow it down further.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// So many frames in so much time are worth opening cells for, ...
+const BUSY: (u32, Duration) = (16, Duration::from_millis(20));
+
+/// ... and if nothing comes for so long, they are closed again.
+const QUIET: Duration = Duration::from_millis(500);
+
 /// What the thread remembers from one look to the next.
 pub(super) struct Arrivals<'s> {
     shared: &'s Shared,
@@ -77,6 +88,10 @@ pub(super) struct Arrivals<'s> {
     last: (Instant, u32),
     /// There is a stream.
     streams: bool,
+    /// How much has come since then.
+    lately: (Instant, u32),
+    /// Cells are open.
+    busy: bool,
     /// For so many looks yet, one frame is no stream.
     modest: u32,
     /// Since when frames have waited for a buffer.
@@ -97,6 +112,8 @@ impl<'s> Arrivals<'s> {
             seen: 0,
             last: (Instant::now(), 0),
             streams: false,
+            lately: (Instant::now(), 0),
+            busy: shared.always_busy(),
             modest: 0,
             waiting: None,
             stuck: false,
@@ -121,7 +138,11 @@ impl<'s> Arrivals<'s> {
             if shared.is_stopped() {
                 return;
             }
+            let busy = self.busy;
             let came = self.look_back();
+            if busy != self.busy {
+                continue; // cells are to be opened, or closed
+            }
             idle &= came == 0;
             if waits {
                 // It has to empty its buffers first.
@@ -135,7 +156,8 @@ impl<'s> Arrivals<'s> {
             } else {
                 idle = false;
                 shared.outbox().stop_listening();
-                shared.port().sleep(&inboxes);
+                let time = self.busy.then_some(QUIET);
+                shared.port().sleep(&inboxes, time);
             }
         }
     }
@@ -148,6 +170,12 @@ impl<'s> Arrivals<'s> {
         self.seen = transfers;
         let now = Instant::now();
         let soon = now - self.last.0 < LULL;
+        self.busy &= came > 0 || now - self.last.0 < QUIET;
+        if now - self.lately.0 > BUSY.1 {
+            self.lately = (now, 0);
+        }
+        self.lately.1 = self.lately.1.saturating_add(came);
+        self.busy |= self.lately.1 >= BUSY.0 || self.shared.always_busy();
         self.modest = self.modest.saturating_sub(1);
         if came > 0 {
             // Who cannot be rung by his Guest would doze for too long.
@@ -226,7 +254,7 @@ impl<'s> Arrivals<'s> {
         let first = self.turn % count;
         for at in (first..first + count).map(|at| at % count) {
             let inbox = &inboxes[at];
-            inbox.open_for(room);
+            inbox.open_for(if self.busy { room } else { 0 });
             if room == 0 || !inbox.is_heard() {
                 inbox.drop_all();
             }

@@ -114,7 +114,8 @@ impl Station {
         host: Arc<dyn NetRequests>,
         page: u32,
     ) -> io::Result<Self> {
-        let lan = Lan::join(file).map_err(io::Error::other)?;
+        let mut lan = Lan::join(file).map_err(io::Error::other)?;
+        lan.always_open();
         let (shared, links) = lan.prepare(host, page)?;
         Ok(Self { links, shared, lan })
     }

@@ -55,6 +55,8 @@ pub struct Lan {
     fetches: bool,
     /// Whether a stream's interrupts may be put off.
     batches: bool,
+    /// Cells are open from the beginning.
+    open: bool,
 }
 
 /// What there is once the device has its place.
@@ -85,6 +87,7 @@ impl Lan {
             running: None,
             fetches: bell::is_known(),
             batches: true,
+            open: false,
         })
     }
 
@@ -92,6 +95,12 @@ impl Lan {
     /// Counts before [`Self::start`].
     pub fn never_in_batches(&mut self) {
         self.batches = false;
+    }
+
+    /// Opens the cells of outboxes from the beginning, and not only while there
+    /// is much to fetch. Counts before [`Self::start`].
+    pub fn always_open(&mut self) {
+        self.open = true;
     }
 
     /// Fetches nothing from outboxes, so that everything is sent the slow way,
@@ -171,6 +180,7 @@ impl Lan {
             room: AtomicU32::new(0),
             stop: AtomicBool::new(false),
             batches: self.batches,
+            open: self.open,
             counters: Counters::default(),
         });
         let links = Links::new(
@@ -318,6 +328,7 @@ pub(super) struct Shared {
     room: AtomicU32,
     stop: AtomicBool,
     batches: bool,
+    open: bool,
     counters: Counters,
 }
 
@@ -477,6 +488,11 @@ impl Shared {
 
     pub(super) fn batches(&self) -> bool {
         self.batches
+    }
+
+    /// Whether cells are open however little there is to fetch.
+    pub(super) fn always_busy(&self) -> bool {
+        self.open
     }
 
     pub(super) fn fetches(&self) -> bool {

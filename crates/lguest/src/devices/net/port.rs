@@ -165,9 +165,9 @@ impl Port {
         irqs.filter(|irq| *irq != 0)
     }
 
-    /// Sleeps until something has arrived, here or in one of `inboxes`. May
-    /// return without.
-    pub(super) fn sleep(&self, inboxes: &[Arc<Inbox>]) {
+    /// Sleeps until something has arrived, here or in one of `inboxes`, or time
+    /// is up. May return without.
+    pub(super) fn sleep(&self, inboxes: &[Arc<Inbox>], time: Option<Duration>) {
         let words = self.shared.words();
         words.asleep.store(1, Ordering::SeqCst);
         for inbox in inboxes {
@@ -175,7 +175,7 @@ impl Port {
         }
         let nothing = words.arrived.load(Ordering::SeqCst) == 0
             && inboxes.iter().all(|inbox| inbox.waiting() == 0);
-        let rung = nothing.then(|| self.rest(1, inboxes, 1, &[], None));
+        let rung = nothing.then(|| self.rest(1, inboxes, 1, &[], time));
         words.asleep.store(0, Ordering::SeqCst);
         for (i, inbox) in inboxes.iter().enumerate() {
             inbox.wake_up(rung == Some(Some(i)));
@@ -500,7 +500,7 @@ mod tests {
                     if let Some(irq) = port.arrived().next() {
                         return irq;
                     }
-                    port.sleep(&[]);
+                    port.sleep(&[], None);
                 }
             });
             port.shared.ring(0, false);

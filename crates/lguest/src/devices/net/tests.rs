@@ -189,8 +189,14 @@ impl NetRequests for FakeHost {
 /// A Launcher that has joined the LAN of `file`, and whose Guest has bound
 /// `num` buffers in its own slot.
 fn launcher(file: &Path, num: u32) -> (Arc<FakeHost>, Lan) {
-    let host = FakeHost::new();
     let mut lan = Lan::join(file).unwrap();
+    lan.always_open();
+    started(lan, num)
+}
+
+/// The same, of one that has joined.
+fn started(mut lan: Lan, num: u32) -> (Arc<FakeHost>, Lan) {
+    let host = FakeHost::new();
     lan.start(Arc::<FakeHost>::clone(&host), PAGE).unwrap();
     host.bind(lan.slot(), num);
     lan.bindings_changed();

@@ -212,6 +212,7 @@ fn without_outboxes_everything_is_sent() {
     let a = launcher(&file, 8);
     let host = FakeHost::new();
     let mut lan = Lan::join(&file).unwrap();
+    lan.always_open();
     lan.never_by_outbox();
     lan.start(Arc::<FakeHost>::clone(&host), PAGE).unwrap();
     host.bind(1, 8);
@@ -391,4 +392,41 @@ fn an_outbox_that_is_none_is_not_fetched_from() {
     let last = lg_host::outbox::CELLS - 1;
     assert!(inbox::Inbox::open(good.file(), last).unwrap().is_some());
     assert!(inbox::Inbox::open(good.file(), last + 1).unwrap().is_none());
+}
+
+#[test]
+fn cells_are_open_while_there_is_much_to_do() {
+    let test = "cells_are_open_while_there_is_much_to_do";
+    if !bell::is_known() {
+        println!("SKIPPED {test}: needs futex_waitv (Linux 5.16)");
+        return;
+    }
+    let dir = Scratch::new();
+    let file = dir.page("lan");
+    let (a, lan_a) = launcher(&file, 8);
+    let (b, lan_b) = started(Lan::join(&file).unwrap(), 8);
+    eventually("they have met", || lan_a.peers() + lan_b.peers() == 2);
+    let poster = Poster::new(&lan_a, lan_b.slot());
+    let mut next = 0;
+    a.prepare(&frame(1, 60));
+    let mut send = |count| {
+        for _ in 0..count {
+            assert_eq!(lan_a.send(SEND, key(1)), Ok(60));
+            assert_eq!(take_all(&b, &mut next, 8).len(), 1, "at once");
+            b.wait();
+        }
+    };
+    // Now and then a frame, and more of them all in all than it takes.
+    for _ in 0..24 {
+        send(1);
+        std::thread::sleep(Duration::from_millis(5));
+        assert!(!poster.is_open());
+    }
+    eventually("a stream opens them", || {
+        send(24);
+        poster.is_open()
+    });
+    eventually("and its end closes them", || !poster.is_open());
+    send(1);
+    assert!(!poster.is_open());
 }
