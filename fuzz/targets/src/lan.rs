@@ -200,7 +200,7 @@ impl Test {
             n @ 0..32 => usize::from(n % 3),
             _ if kind % 4 == 2 => 2,
             // An outbox, or so.
-            _ if kind % 4 == 0 => 1,
+            _ if kind.is_multiple_of(4) => 1,
             _ => 0,
         };
         let files: Vec<OwnedFd> =

@@ -357,7 +357,7 @@ pub struct Machine<'a> {
 /// A view: what it needs, until it starts.
 enum ViewState<'a> {
     Waiting(&'a mut ViewMemory, &'a mut Book<'a>, &'a mut Outside<'a>),
-    Started(Host<'a>),
+    Started(Box<Host<'a>>),
     Starting,
 }
 
@@ -590,7 +590,7 @@ impl<'a> Machine<'a> {
         let view = &mut self.views[slot];
         *view = match std::mem::replace(view, ViewState::Starting) {
             ViewState::Waiting(record, mapper, world) => {
-                ViewState::Started(Host {
+                ViewState::Started(Box::new(Host {
                     vm,
                     memory,
                     twins,
@@ -598,7 +598,7 @@ impl<'a> Machine<'a> {
                     view: View::new(slot, vm.views[slot].cr3.get(), record),
                     mapper,
                     world,
-                })
+                }))
             }
             started => started,
         };
