@@ -87,6 +87,18 @@ impl Views for Processes {
     }
 }
 
+/// We have used it, and shall not again: its pages need not count as ours any
+/// more. Whoever reads them all the same has them from our program's file.
+fn let_go_of_view() {
+    const PAGE: usize = lg_abi::page::PAGE_SIZE as usize;
+    let begin = VIEW.as_ptr().align_offset(PAGE).min(VIEW.len());
+    let whole = (VIEW.len() - begin) / PAGE * PAGE;
+    let at = VIEW[begin..].as_ptr().cast_mut();
+    // SAFETY: whole pages of a constant of this program, which nobody can have
+    // changed: what is read again is the same.
+    let _ = unsafe { libc::madvise(at.cast(), whole, libc::MADV_DONTNEED) };
+}
+
 impl Processes {
     /// Starts the nursery.
     ///
@@ -103,6 +115,7 @@ impl Processes {
         let (command, theirs) = UnixStream::pair()?;
         let program = executable_memfd("lguest-view")?;
         File::from(program.try_clone()?).write_all(VIEW)?;
+        let_go_of_view();
         let twins = sealed_file("lguest-twins", TWINS_SIZE as u64)?;
         let mut fds = vec![
             (memory.file(), MEMORY_FD),
