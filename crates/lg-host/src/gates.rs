@@ -232,6 +232,18 @@ impl Host<'_> {
         self.vm.slow_paths.get() & path == 0
     }
 
+    /// Whether `site` was found to be one that gets no gate.
+    fn is_refused(&self, site: u32) -> bool {
+        self.vm.refused.iter().any(|refused| refused.get() == site)
+    }
+
+    /// Remembers that `site` gets no gate; the oldest such is forgotten.
+    fn refuse(&self, site: u32) {
+        let count = self.vm.refused_count.get();
+        self.vm.refused[count as usize % MAX_REFUSED].set(site);
+        self.vm.refused_count.set(count.wrapping_add(1));
+    }
+
     /// The kernel's `iret` has trapped, at eip: puts a gate in front of it.
     pub(crate) fn open_iret_gate(&mut self) {
         let vm = self.vm;
@@ -271,8 +283,7 @@ impl Host<'_> {
             return;
         }
         let int = self.vm.regs.eip.get();
-        let refused = &self.vm.refused;
-        if refused.iter().any(|site| site.get() == int) {
+        if self.is_refused(int) {
             return; // reading the code around it once is enough
         }
         if int % PAGE_SIZE < as_word(MAX_DISPLACED) {
@@ -292,9 +303,7 @@ impl Host<'_> {
         let moved = &code[first..MAX_DISPLACED];
         let store = Store::at_the_start_of(moved).map_or(0, |s| s.length);
         if self.is_jumped_into(start.0, int + 2, as_word(store)) {
-            let count = self.vm.refused_count.get();
-            refused[count as usize % MAX_REFUSED].set(int);
-            self.vm.refused_count.set(count.wrapping_add(1));
+            self.refuse(int);
             return;
         }
         let gate = if store == 0 {

@@ -21,7 +21,6 @@ use super::twins::{INT3, INT80, twin};
 use super::{GateKind, path};
 use crate::address::{GuestPhys, GuestVirt, as_word};
 use crate::run::{Event, Host};
-use crate::state::MAX_REFUSED;
 use core::cell::Cell;
 use lg_abi::page::PAGE_SIZE;
 
@@ -99,7 +98,7 @@ impl Host<'_> {
         if !vm.counters.twin_calls.get().is_multiple_of(SAMPLE)
             || !self.may_take(path::DIRECT | path::FLAT_CODE)
             || vm.twin_places[number].get() != site.0 & !(PAGE_SIZE - 1)
-            || vm.refused.iter().any(|refused| refused.get() == site.0)
+            || self.is_refused(site.0)
         {
             return;
         }
@@ -109,9 +108,7 @@ impl Host<'_> {
             return;
         };
         let Some((stone, nothing)) = self.find_stone(number, site) else {
-            let count = vm.refused_count.get();
-            vm.refused[count as usize % MAX_REFUSED].set(site.0);
-            vm.refused_count.set(count.wrapping_add(1));
+            self.refuse(site.0);
             return;
         };
         let back = site.0.wrapping_add(SHORT);
