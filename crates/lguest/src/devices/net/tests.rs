@@ -186,6 +186,9 @@ impl NetRequests for FakeHost {
     }
 }
 
+/// A Launcher on a LAN, and the Host that it has no Guest behind.
+type Station = (Arc<FakeHost>, Lan);
+
 /// A Launcher that has joined the LAN of `file`, and whose Guest has bound
 /// `num` buffers in its own slot.
 fn launcher(file: &Path, num: u32) -> (Arc<FakeHost>, Lan) {

@@ -76,8 +76,6 @@ impl Poster {
     }
 }
 
-type Station = (Arc<FakeHost>, Lan);
-
 /// Two who have met, the second of which has `num` buffers; and who posts
 /// from the first to the second. Nothing where this kernel cannot.
 fn pair(test: &str, num: u32) -> Option<(Scratch, Station, Station, Poster)> {

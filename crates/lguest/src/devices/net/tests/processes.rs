@@ -175,7 +175,7 @@ fn sink(file: &Path) {
 }
 
 /// Whether frames still go both ways between `a` and `b`.
-fn assert_well(a: &(Arc<FakeHost>, Lan), b: &(Arc<FakeHost>, Lan)) {
+fn assert_well(a: &Station, b: &Station) {
     for (from, to) in [(a, b), (b, a)] {
         while (0..8).any(|i| to.0.take(i).is_some()) {}
         from.0.prepare(&frame(4, 300));
@@ -186,19 +186,25 @@ fn assert_well(a: &(Arc<FakeHost>, Lan), b: &(Arc<FakeHost>, Lan)) {
     }
 }
 
+/// A third one joins `a` and `b`, does `what` to them, and is killed in the
+/// middle of it; they notice, and go on.
+fn kill_a_third(what: &str, file: &Path, a: &Station, b: &Station, round: u32) {
+    let mut third = Player::start(what, file);
+    assert_eq!(third.wait_for("ready "), "2", "in round {round}");
+    eventually("frames come", || (0..8).any(|i| a.0.take(i).is_some()));
+    eventually("all have met", || a.1.peers() + b.1.peers() == 4);
+    third.kill();
+    eventually("its end is seen", || a.1.peers() + b.1.peers() == 2);
+    assert_well(a, b);
+}
+
 #[test]
 fn a_launcher_that_is_killed_harms_nobody() {
     let dir = Scratch::new();
     let file = dir.page("lan");
     let (a, b) = (launcher(&file, 8), launcher(&file, 8));
     for round in 0..5 {
-        let mut flood = Player::start("flood", &file);
-        assert_eq!(flood.wait_for("ready "), "2", "in round {round}");
-        eventually("frames come", || (0..8).any(|i| a.0.take(i).is_some()));
-        eventually("all have met", || a.1.peers() + b.1.peers() == 4);
-        flood.kill();
-        eventually("its end is seen", || a.1.peers() + b.1.peers() == 2);
-        assert_well(&a, &b);
+        kill_a_third("flood", &file, &a, &b, round);
         eventually("its address is cleared", || {
             std::fs::read(&file).unwrap()[12..18] == [0; 6]
         });
@@ -214,13 +220,7 @@ fn one_that_is_killed_while_it_posts_harms_nobody() {
     let file = dir.page("lan");
     let (a, b) = (launcher(&file, 8), launcher(&file, 8));
     for round in 0..5 {
-        let mut post = Player::start("post", &file);
-        assert_eq!(post.wait_for("ready "), "2", "in round {round}");
-        eventually("frames come", || (0..8).any(|i| a.0.take(i).is_some()));
-        eventually("all have met", || a.1.peers() + b.1.peers() == 4);
-        post.kill();
-        eventually("its end is seen", || a.1.peers() + b.1.peers() == 2);
-        assert_well(&a, &b);
+        kill_a_third("post", &file, &a, &b, round);
         eventually("its cell is forgotten", || {
             (0..8).for_each(|i| a.0.release(i));
             a.1.senders() == 1
