@@ -19,7 +19,9 @@ use super::clock;
 use rustix::process::Pid;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::fs::File;
+use std::io;
 use std::os::unix::fs::FileExt;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// The share of the time that others may have a Guest's processor.
@@ -118,6 +120,38 @@ pub(super) fn keep_on(process: Option<Pid>, cpu: usize) {
     let mut set = CpuSet::new();
     set.set(cpu);
     let _ = sched_setaffinity(process, &set);
+}
+
+/// Where threads may run that shall not stay beside the Guest: what they do is
+/// for it, and is to be done while it does something else.
+#[derive(Clone, Copy)]
+pub(crate) struct Anywhere(Option<CpuSet>);
+
+impl Anywhere {
+    /// Wherever the calling thread may run now, which must be before it is kept
+    /// on one processor.
+    pub(crate) fn we_may() -> Self {
+        Self(sched_getaffinity(None).ok())
+    }
+
+    /// Starts such a thread. One that may not leave takes the Guest's time.
+    pub(crate) fn spawn(
+        self,
+        name: &str,
+        run: impl FnOnce() + Send + 'static,
+    ) -> io::Result<JoinHandle<()>> {
+        /// They need next to none.
+        const STACK: usize = 64 << 10;
+        std::thread::Builder::new()
+            .name(name.into())
+            .stack_size(STACK)
+            .spawn(move || {
+                if let Some(processors) = self.0 {
+                    let _ = sched_setaffinity(None, &processors);
+                }
+                run();
+            })
+    }
 }
 
 /// What a processor has done, in sum.

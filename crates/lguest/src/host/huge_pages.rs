@@ -13,10 +13,10 @@
 //! We look only when the Guest has worked for a while, and less and less often
 //! when there is nothing to do. There is no thread but while there is.
 
+use super::affinity::Anywhere;
 use super::lock;
 use crate::memory::{GuestMemory, HUGE_PAGE};
 use rustix::io::Errno;
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -34,7 +34,7 @@ const TRIES: u8 = 8;
 /// Which pieces of a Guest's memory are large pages.
 pub(super) struct HugePages {
     /// Where the thread may run, as a Guest is kept on one processor.
-    processors: Option<CpuSet>,
+    anywhere: Anywhere,
     made: AtomicU64,
     plan: Mutex<Plan>,
 }
@@ -54,7 +54,7 @@ impl HugePages {
     pub(super) fn new(memory: &GuestMemory) -> Self {
         let pieces = (memory.ram() / HUGE_PAGE) as usize;
         Self {
-            processors: sched_getaffinity(None).ok(),
+            anywhere: Anywhere::we_may(),
             made: AtomicU64::new(0),
             plan: Mutex::new(Plan {
                 tries: vec![TRIES; pieces],
@@ -78,16 +78,9 @@ impl HugePages {
             return;
         }
         let (huge, memory) = (Arc::clone(this), memory.clone());
-        let thread = std::thread::Builder::new()
-            .name("huge-pages".into())
-            .stack_size(STACK)
-            .spawn(move || {
-                if let Some(processors) = &huge.processors {
-                    // If not, it takes the Guest's own time.
-                    let _ = sched_setaffinity(None, processors);
-                }
-                huge.work(&memory);
-            });
+        let thread = this
+            .anywhere
+            .spawn("huge-pages", move || huge.work(&memory));
         // A machine without room for a thread has none for large pages.
         plan.busy = thread.is_ok();
     }
@@ -108,9 +101,6 @@ impl HugePages {
         plan.busy = false;
     }
 }
-
-/// It needs next to none.
-const STACK: usize = 64 << 10;
 
 /// Makes large pages of all pieces without a gap. Answers how many.
 fn collapse_what_is_full(memory: &GuestMemory, tries: &mut [u8]) -> u64 {

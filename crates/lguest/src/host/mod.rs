@@ -11,7 +11,7 @@
 //! raise interrupts or look for buffers while one of them runs it.
 
 mod affinity;
-pub(crate) use affinity::STATISTICS;
+pub(crate) use affinity::{Anywhere, STATISTICS};
 mod bindings;
 pub mod clock;
 mod huge_pages;

@@ -10,12 +10,11 @@
 //! doubles as long as the order holds. Nothing hangs on it: what was not read
 //! ahead is read when it is asked for.
 
+use crate::host::Anywhere;
 use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 /// How far ahead is read at first ...
 const FIRST: u64 = 256 << 10;
@@ -54,7 +53,7 @@ struct Stream {
 /// The thread, which comes to life when it is first needed.
 enum Reader {
     /// By this file, on these processors.
-    Asleep(File, Option<CpuSet>),
+    Asleep(File, Anywhere),
     /// What to read.
     Awake(SyncSender<Range<u64>>),
     /// There can be none.
@@ -68,7 +67,7 @@ impl Ahead {
         Self {
             streams: [Stream::default(); STREAMS],
             reads: 0,
-            reader: Reader::Asleep(file, sched_getaffinity(None).ok()),
+            reader: Reader::Asleep(file, Anywhere::we_may()),
         }
     }
 
@@ -130,14 +129,11 @@ impl Reader {
     /// Answers whether it has time for that.
     fn tell(&mut self, wanted: Range<u64>) -> bool {
         if matches!(self, Self::Asleep(..))
-            && let Self::Asleep(file, processors) =
+            && let Self::Asleep(file, anywhere) =
                 std::mem::replace(self, Self::None)
         {
             let (sender, wanted) = sync_channel(1);
-            let thread = std::thread::Builder::new()
-                .name("ahead".into())
-                .stack_size(64 << 10)
-                .spawn(move || read(&file, processors.as_ref(), &wanted));
+            let thread = anywhere.spawn("ahead", move || read(&file, &wanted));
             if thread.is_ok() {
                 *self = Self::Awake(sender);
             }
@@ -147,15 +143,7 @@ impl Reader {
 }
 
 /// The thread's life. It ends when nobody can tell it anything any more.
-fn read(
-    file: &File,
-    processors: Option<&CpuSet>,
-    wanted: &Receiver<Range<u64>>,
-) {
-    if let Some(processors) = processors {
-        // Where that is not allowed, it is only slower.
-        let _ = sched_setaffinity(None, processors);
-    }
+fn read(file: &File, wanted: &Receiver<Range<u64>>) {
     let mut nobody_looks = vec![0; PIECE];
     for range in wanted {
         for at in range.step_by(PIECE) {
