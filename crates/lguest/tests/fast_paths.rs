@@ -7,8 +7,10 @@
 #![expect(clippy::unwrap_used, reason = "a test says what went wrong so")]
 
 use lg_host::gates::path;
+mod support;
+
 use std::io::Write;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 /// Runs the Guest; answers what it said of its user programs, less the times,
 /// and the counters.
@@ -18,7 +20,7 @@ fn run_without(names: &[&str]) -> (String, String) {
         std::process::id(),
         names.concat()
     ));
-    let mut command = Command::new(env!("CARGO_BIN_EXE_lguest"));
+    let mut command = support::lguest();
     command.arg("--stats").arg(&stats);
     for name in names {
         command.args(["--no-fast-path", name]);

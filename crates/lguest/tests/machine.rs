@@ -5,10 +5,11 @@
 mod support;
 
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::Duration;
 use support::processes::{Process, children};
-use support::{PATIENCE, Running, Scratch, is_here, lguest, run, skip};
+use support::{
+    PATIENCE, Running, Scratch, is_here, lguest, program, run, skip,
+};
 
 /// The embedded Guest at its prompt, and all processes that run it.
 fn guest() -> (Running, Vec<Process>) {
@@ -120,7 +121,7 @@ fn copy(scratch: &Scratch) -> PathBuf {
 #[test]
 fn the_command_runs_alone_wherever_it_is() {
     let scratch = Scratch::new("alone");
-    let mut command = Command::new(copy(&scratch));
+    let mut command = program(copy(&scratch));
     command.env_clear().current_dir(scratch.path(""));
     let said = run(&mut command, b"uptime\npoweroff 3\n")
         .ends_well(3)
@@ -151,7 +152,7 @@ fn an_ordinary_user_may_run_it_with_disk_and_network() {
     }
     let copy = copy(&scratch);
     let start = |disk: Option<&PathBuf>| {
-        let mut command = Command::new("setpriv");
+        let mut command = program("setpriv");
         let id = NOBODY.to_string();
         command
             .args(["--reuid", &id, "--regid", &id, "--clear-groups"])
@@ -194,7 +195,7 @@ fn the_example_of_another_launcher_runs_a_guest() {
     }
     let kernel = support::guests().join("built/default");
     let end = run(
-        Command::new(example).arg(kernel).arg("quiet"),
+        program(example).arg(kernel).arg("quiet"),
         b"echo it works\npoweroff\n",
     );
     assert_eq!(end.code(), 0);

@@ -4,8 +4,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test says what went wrong so")]
 
+mod support;
+
 use std::io::{Read, Write};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Output, Stdio};
 use std::time::{Duration, Instant};
 
 #[test]
@@ -140,7 +142,7 @@ fn a_disk_is_written_before_the_launcher_ends() {
 }
 
 fn start(words: &[&str]) -> Child {
-    Command::new(env!("CARGO_BIN_EXE_lguest"))
+    support::lguest()
         .args(words)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

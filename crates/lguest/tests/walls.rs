@@ -6,10 +6,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test says what went wrong so")]
 
+mod support;
+
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 /// A Guest at its prompt.
@@ -40,7 +42,7 @@ impl Drop for Network {
 }
 
 fn guest_with(options: &[&str]) -> Child {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_lguest"))
+    let mut child = support::lguest()
         .args(options)
         .env("SECRET", "of the Launcher")
         .stdin(Stdio::piped())

@@ -5,7 +5,7 @@
 
 use crate::script::Record;
 use crate::support::processes::Process;
-use crate::support::{Running, Scratch, guests, lguest};
+use crate::support::{Running, Scratch, guests, lguest, program};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{
     Pid, PidfdFlags, Signal, kill_process, pidfd_open,
@@ -139,7 +139,7 @@ impl Arena {
     pub(crate) fn boot(&self, boot: &Boot<'_>) -> End {
         let number = self.boots.fetch_add(1, Ordering::Relaxed);
         let mut terminal = Terminal::new();
-        let mut command = Command::new("setsid");
+        let mut command = program("setsid");
         command.arg("--ctty").arg(lguest().get_program());
         command.args(["run", "--memory", "16", "--kernel"]);
         command.arg(guests().join("built/attacks"));

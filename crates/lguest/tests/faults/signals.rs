@@ -3,8 +3,7 @@
 use crate::support::processes::{Process, children};
 use crate::support::pty::Session;
 use crate::support::random::Random;
-use crate::support::{Running, lguest, lguest_with};
-use std::process::Command;
+use crate::support::{Running, lguest, lguest_with, program};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -74,7 +73,7 @@ fn two_signals_at_once_and_sigcont_behind_leave_no_raw_terminal() {
 #[test]
 fn signals_that_were_ignored_at_the_start_stay_ignored() {
     // As nohup does, and a shell without job control behind its `&`.
-    let mut command = Command::new("sh");
+    let mut command = program("sh");
     command
         .arg("-c")
         .arg("trap '' HUP INT QUIT; exec \"$0\" run");

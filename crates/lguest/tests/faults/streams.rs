@@ -1,7 +1,9 @@
 //! Standard input, output and error that are full, closed, broken or odd.
 
 use crate::support::pty::{Terminal, in_session};
-use crate::support::{Finished, Running, Scratch, end_of, lguest, run};
+use crate::support::{
+    Finished, Running, Scratch, end_of, lguest, program, run,
+};
 use rustix::pipe::{PipeFlags, pipe, pipe_with};
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -18,7 +20,7 @@ fn dev_full() -> Stdio {
 
 /// The command by a shell that has done something to its streams.
 fn by_shell(redirections: &str) -> Command {
-    let mut command = Command::new("sh");
+    let mut command = program("sh");
     command
         .arg("-c")
         .arg(format!("exec \"$0\" run {redirections}"));
@@ -49,7 +51,7 @@ fn output_beyond_the_largest_file_is_lost_and_ends_nothing() {
     let largest = 48 << 20;
     let file = File::create(&output).unwrap();
     file.set_len(largest - 4096).unwrap();
-    let mut command = Command::new("sh");
+    let mut command = program("sh");
     let script = "ulimit -f 98304; exec \"$0\" run >> \"$1\"";
     command
         .args(["-c", script])
@@ -272,7 +274,7 @@ fn a_terminal_that_goes_away_takes_the_guest_along() {
 #[test]
 fn a_terminal_that_goes_away_ends_nothing_that_was_told_to_stay() {
     let terminal = Terminal::new();
-    let mut command = Command::new("setsid");
+    let mut command = program("setsid");
     command.args(["--ctty", "sh", "-c"]);
     command.arg("trap '' HUP; exec \"$0\" run");
     command.arg(env!("CARGO_BIN_EXE_lguest"));

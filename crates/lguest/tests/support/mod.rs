@@ -7,7 +7,7 @@
 
 use std::ffi::OsStr;
 use std::io::{Read, Write};
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -37,7 +37,33 @@ pub(crate) fn guests() -> PathBuf {
 
 /// The command under test.
 pub(crate) fn lguest() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_lguest"))
+    program(env!("CARGO_BIN_EXE_lguest"))
+}
+
+/// `program` as an interactive shell would start it, whatever started the
+/// tests: signals that end a process have their default effect (`nohup` and
+/// `&` in a script ignore some), and the loader finds no libraries of cargo's
+/// (under a limit of data it dies of their number).
+pub(crate) fn program(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
+    command.env_remove("LD_LIBRARY_PATH");
+    let default_signals = || {
+        for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM]
+        {
+            #[expect(unsafe_code, reason = "std resets only SIGPIPE")]
+            // SAFETY: signal(2) may be called between fork and exec.
+            unsafe {
+                libc::signal(signal, libc::SIG_DFL);
+            }
+        }
+        Ok(())
+    };
+    #[expect(unsafe_code, reason = "runs between fork and exec")]
+    // SAFETY: the closure makes system calls only; it allocates nothing.
+    unsafe {
+        command.pre_exec(default_signals);
+    }
+    command
 }
 
 /// The command with these words, separated by blanks.
@@ -313,8 +339,8 @@ pub(crate) fn is_here(program: &str) -> bool {
 }
 
 /// A command that may lie where only root looks.
-pub(crate) fn tool(program: impl AsRef<OsStr>) -> Command {
-    let mut command = Command::new(program);
+pub(crate) fn tool(name: impl AsRef<OsStr>) -> Command {
+    let mut command = program(name);
     let path = std::env::var("PATH").unwrap_or_default();
     command.env("PATH", format!("{path}:/usr/sbin:/sbin"));
     command

@@ -3,7 +3,7 @@
 //! A pseudo-terminal stands in for a real one, and a session of its own makes
 //! the Launcher its foreground job, as a shell would.
 
-use super::{Finished, Gathered, PATIENCE, end_of};
+use super::{Finished, Gathered, PATIENCE, end_of, program};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{OutputModes, Termios, tcgetattr};
 use std::fs::File;
@@ -72,7 +72,7 @@ impl Terminal {
 
 /// `command`, as the first of a session on the terminal of its standard input.
 pub(crate) fn in_session(command: &Command) -> Command {
-    let mut session = Command::new("setsid");
+    let mut session = program("setsid");
     session.arg("--ctty").arg(command.get_program());
     session.args(command.get_args());
     session
