@@ -5,6 +5,7 @@
 //! the driver in `fuzz/targets` runs the same functions with random inputs. It
 //! knows nothing of coverage, but a target that breaks easily breaks there.
 
+use crate::TARGET;
 use crate::program::exists;
 use std::fs;
 use std::io;
@@ -19,8 +20,6 @@ pub enum Engine {
     /// Any inputs.
     Driver,
 }
-
-const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// Opens the doors that only fuzzing needs.
 const DOORS: &str = "--cfg fuzzing";
@@ -102,8 +101,8 @@ impl Engine {
     ) -> io::Result<Command> {
         let fuzz = root.join("fuzz");
         if self == Self::Driver {
-            let driver = fuzz.join("target/driver/release/lg-fuzz");
-            let mut command = Command::new(driver);
+            let built = fuzz.join("target/driver").join(TARGET);
+            let mut command = Command::new(built.join("release/lg-fuzz"));
             command.args([target, "--seconds", &seconds.to_string()]);
             return Ok(command);
         }

@@ -47,6 +47,14 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// The target that `.cargo/config.toml` names: what cargo builds lies below it.
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// The command that `cargo build --release` makes.
+fn release(root: &Path) -> PathBuf {
+    root.join("target").join(TARGET).join("release/lguest")
+}
+
 /// The root of the tree.
 fn root() -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));

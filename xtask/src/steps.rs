@@ -226,12 +226,40 @@ fn fuzz(ci: &mut Ci) {
     });
 }
 
+/// Looks whether the command names a dynamic linker, which one that can be
+/// copied to any machine does not.
+fn needs_no_library(ci: &mut Ci) {
+    const LABEL: &str = "the command needs no library";
+    match std::fs::read(crate::release(&ci.root)) {
+        Ok(elf) if names_interpreter(&elf) == Some(false) => ci.pass(LABEL),
+        Ok(_) => {
+            ci.fail(LABEL, "it names a dynamic linker: see .cargo/config.toml");
+        }
+        Err(error) => ci.fail(LABEL, &error.to_string()),
+    }
+}
+
+/// Whether a 64-bit ELF file has a PT_INTERP header; `None` if it has no
+/// program headers where it says.
+fn names_interpreter(elf: &[u8]) -> Option<bool> {
+    const PT_INTERP: &[u8] = &[3, 0, 0, 0];
+    const HEADER: usize = 56;
+    let table = elf.get(32..40)?.try_into().ok()?;
+    let table = usize::try_from(u64::from_le_bytes(table)).ok()?;
+    let count = u16::from_le_bytes(elf.get(56..58)?.try_into().ok()?);
+    let len = usize::from(count) * HEADER;
+    let headers = elf.get(table..table.checked_add(len)?)?;
+    let interpreter = |header: &[u8]| header.starts_with(PT_INTERP);
+    Some(headers.chunks_exact(HEADER).any(interpreter))
+}
+
 /// Boots the Guest that the Launcher carries, and lets it switch itself off.
 fn boot(ci: &mut Ci) {
     const READY: &str = "lguest guest ready";
     if !ci.cargo("release build", "build --release --locked --workspace") {
         return;
     }
+    needs_no_library(ci);
     let mut run = Command::new("cargo");
     run.args(["run", "--release", "--locked"]);
     let label = "uptime, poweroff";
@@ -242,4 +270,24 @@ fn boot(ci: &mut Ci) {
     let tally = Tally::one(ended.succeeded() && ready.is_some());
     let remark = ready.map(|line| format!("  {line}")).unwrap_or_default();
     ci.count(label, &ended, tally, &remark);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_that_need_a_dynamic_linker_are_told_from_others() {
+        // This test is linked as the command is.
+        let this = std::fs::read("/proc/self/exe").unwrap_or_default();
+        let dynamic = !cfg!(target_feature = "crt-static");
+        assert_eq!(names_interpreter(&this), Some(dynamic));
+        let mut elf = vec![0; 64 + 2 * 56];
+        (elf[32], elf[56], elf[64]) = (64, 2, 1);
+        assert_eq!(names_interpreter(&elf), Some(false));
+        elf[64 + 56] = 3;
+        assert_eq!(names_interpreter(&elf), Some(true));
+        elf.pop();
+        assert_eq!(names_interpreter(&elf), None);
+    }
 }

@@ -96,9 +96,7 @@ fn build(root: &Path) -> Result<PathBuf, String> {
         .current_dir(root)
         .status();
     match status {
-        Ok(status) if status.success() => {
-            Ok(root.join("target/release/lguest"))
-        }
+        Ok(status) if status.success() => Ok(crate::release(root)),
         Ok(status) => Err(format!("cargo build: {status}")),
         Err(error) => Err(format!("cargo build: {error}")),
     }

@@ -15,7 +15,7 @@ pub(crate) fn smoke(root: &Path) -> Vec<String> {
     options.quick = true;
     options.rounds = 1;
     let mut results = Results::default();
-    let lguest = root.join("target/release/lguest");
+    let lguest = crate::release(root);
     embedded::measure(&options, &lguest, &mut results);
     let shown = table::of(&results);
     let mut missing = results.missing();

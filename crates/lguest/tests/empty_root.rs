@@ -1,0 +1,140 @@
+//! The command in a root directory that holds nothing else.
+//!
+//! No library, no `/proc`, no `/dev`; read-only, as an ordinary user, without
+//! capabilities: an image from scratch with today's hardening. The command
+//! needs nothing beside it, so it runs there as it does anywhere.
+
+#![expect(unsafe_code, reason = "namespaces of one's own, and chroot")]
+#![expect(clippy::unwrap_used, reason = "a test says what went wrong so")]
+
+mod support;
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use support::{Finished, Scratch, run, skip};
+
+/// Nobody in particular.
+const USER: u32 = 1000;
+
+#[test]
+fn the_command_runs_in_an_empty_root() {
+    let test = "the_command_runs_in_an_empty_root";
+    let Some(root) = Root::new(test) else { return };
+    let end = root.run(&["--verbose"], b"uptime\npoweroff 3\n");
+    assert_eq!(end.code(), 3, "{end:?}");
+    assert!(end.stdout.contains("lguest guest ready"), "{end:?}");
+    let end = root.run(&["--isolation=user"], b"run primes 100\npoweroff 4\n");
+    assert_eq!(end.code(), 4, "{end:?}");
+    // What it says about itself and the machine needs no file, either.
+    let end = root.run(&["--version"], b"").ends_well(0);
+    assert!(end.stdout.starts_with("lguest "), "{end:?}");
+    let end = root.run(&["doctor"], b"");
+    assert_eq!(end.code(), 0, "{end:?}");
+}
+
+#[test]
+fn it_is_an_ordinary_user_who_may_do_nothing_there() {
+    // The test above shows nothing unless this root is what it is said to be.
+    let test = "it_is_an_ordinary_user_who_may_do_nothing_there";
+    let Some(root) = Root::new(test) else { return };
+    let end = root.run(&["--stats=/log"], b"");
+    assert_eq!(end.code(), 120, "{end:?}");
+    assert!(end.stderr.contains("Read-only file system"), "{end:?}");
+    let mut command = root.command();
+    command.arg("run").stdin(Stdio::piped());
+    let mut child = command.stdout(Stdio::null()).spawn().unwrap();
+    // Its exec has succeeded, so it is in the root by now.
+    let proc = format!("/proc/{}", child.id());
+    let status = std::fs::read_to_string(format!("{proc}/status")).unwrap();
+    let files = std::fs::read_dir(format!("{proc}/root"))
+        .map(|all| all.map(|file| file.unwrap().file_name()).collect());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let files: Result<Vec<_>, _> = files;
+    // Only root may look through that door.
+    if let Ok(files) = files {
+        assert_eq!(files, ["lguest"]);
+    }
+    assert!(status.contains("CapEff:\t0000000000000000"), "{status}");
+}
+
+/// A directory with the command in it, to be the root of a process.
+struct Root(Scratch);
+
+impl Root {
+    /// `None` where it cannot be had, which is said.
+    fn new(test: &str) -> Option<Self> {
+        if !cfg!(target_feature = "crt-static") {
+            skip(test, "this build needs the machine's C library");
+            return None;
+        }
+        let scratch = Scratch::new("empty-root");
+        let command = scratch.path("lguest");
+        std::fs::copy(env!("CARGO_BIN_EXE_lguest"), &command).unwrap();
+        for path in [&scratch.path(""), &command] {
+            let all = std::fs::Permissions::from_mode(0o755);
+            std::fs::set_permissions(path, all).unwrap();
+        }
+        let root = Self(scratch);
+        if let Err(error) = root.command().arg("--version").output() {
+            skip(test, &format!("no root of one's own: {error}"));
+            return None;
+        }
+        Some(root)
+    }
+
+    /// The command, in there, as [`USER`].
+    fn command(&self) -> Command {
+        let mut command = Command::new("/lguest");
+        command.env_clear();
+        let root = path(&self.0.path(""));
+        // SAFETY: asks for a number.
+        let us = unsafe { libc::geteuid() };
+        let map = CString::new(format!("{USER} {us} 1")).unwrap();
+        // SAFETY: between fork and exec, system calls only.
+        unsafe { command.pre_exec(move || enter(&root, &map)) };
+        command
+    }
+
+    fn run(&self, words: &[&str], input: &[u8]) -> Finished {
+        run(self.command().args(words), input)
+    }
+}
+
+fn path(path: &Path) -> CString {
+    CString::new(path.as_os_str().as_bytes()).unwrap()
+}
+
+/// Makes `root` the read-only root of this process, which becomes an ordinary
+/// user: as such it loses its capabilities at exec.
+fn enter(root: &CStr, map: &CStr) -> io::Result<()> {
+    let (none, here) = (std::ptr::null::<libc::c_void>(), c".".as_ptr());
+    let (bind, root) = (libc::MS_BIND | libc::MS_REC, root.as_ptr());
+    let read_only = libc::MS_BIND | libc::MS_REMOUNT | libc::MS_RDONLY;
+    let read_only = read_only | libc::MS_NOSUID | libc::MS_NODEV;
+    // SAFETY: all calls take flags and strings that live on.
+    check(unsafe { libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNS) })?;
+    std::fs::write("/proc/self/uid_map", map.to_bytes())?;
+    // SAFETY: as above.
+    check(unsafe { libc::mount(root, root, none.cast(), bind, none) })?;
+    // SAFETY: as above.
+    check(unsafe {
+        libc::mount(none.cast(), root, none.cast(), read_only, none)
+    })?;
+    // SAFETY: as above.
+    check(unsafe { libc::chdir(root) })?;
+    // SAFETY: as above.
+    check(unsafe { libc::chroot(here) })
+}
+
+fn check(result: libc::c_int) -> io::Result<()> {
+    match result {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
