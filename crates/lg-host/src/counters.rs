@@ -194,4 +194,6 @@ counters! {
     posts_refused;
     /// How often our own fetcher was rung.
     fetch_rings;
+    /// How often the Launcher was told that a buffer may be free.
+    input_calls;
 }

@@ -15,7 +15,7 @@ use crate::kill::Kill;
 use crate::memory::Memory;
 use crate::outbox::Outboxes;
 use crate::paging::{Fault, View};
-use crate::state::Vm;
+use crate::state::{Vm, input};
 use crate::turns;
 use crate::world::{Mapper, World};
 use core::sync::atomic::Ordering;
@@ -428,6 +428,8 @@ impl Host<'_> {
         let vm = self.vm;
         let mut result = Ok(());
         turns::doze(&vm.kick, &vm.asleep, |seen| {
+            // First, because the Launcher sends no kick while it is asked.
+            self.tell_of_buffers(input::WHEN_IDLE);
             let nothing_came = !self.has_interrupt()
                 && vm.break_wanted.load(Ordering::SeqCst) == 0;
             if nothing_came && !self.view.is_news(seen) {
@@ -435,7 +437,21 @@ impl Host<'_> {
                 self.world.sleep(seen);
             }
         });
+        self.tell_of_buffers(input::WHEN_WOKEN);
         result
+    }
+
+    /// Tells the Launcher that the Guest may have freed a buffer, if some
+    /// input waits for that. A driver frees a buffer by a word in its own
+    /// memory, which nobody else sees; but it has done so before the Guest has
+    /// nothing more to do.
+    fn tell_of_buffers(&mut self, when: u32) {
+        let waits = &self.vm.input_waits;
+        if waits.load(Ordering::SeqCst) & when != 0 {
+            waits.store(0, Ordering::SeqCst);
+            self.vm.counters.input_calls.count();
+            self.world.buffers_may_be_free();
+        }
     }
 
     /// An interrupt waits that the Guest does not take now.
@@ -478,4 +494,29 @@ impl Host<'_> {
 /// A vector as the processor counts them: there are 256.
 const fn low_byte(vector: u32) -> u8 {
     vector.to_le_bytes()[0]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Machine;
+
+    /// What input waits for, and how often the Launcher is told in a sleep.
+    #[test]
+    fn input_that_waits_is_told_of_once() {
+        for (waits, told) in [
+            (0, 0),
+            (input::WHEN_IDLE, 1),
+            (input::WHEN_WOKEN, 1),
+            (input::WHEN_IDLE | input::WHEN_WOKEN, 1),
+        ] {
+            let mut m = Machine::new();
+            m.vm.input_waits.store(waits, Ordering::SeqCst);
+            for _ in 0..2 {
+                m.host().halt().unwrap();
+                assert_eq!(m.world.buffer_calls, told, "{waits}");
+            }
+            assert_eq!(m.vm.input_waits.load(Ordering::SeqCst), 0);
+        }
+    }
 }

@@ -33,6 +33,14 @@ pub const MAX_STORES: usize = 8;
 /// Changed kernel pages that are remembered for all views.
 pub const MAX_KERNEL_CHANGES: u32 = 1024;
 
+/// Bits of [`Vm::input_waits`].
+pub mod input {
+    /// Tell when the Guest has nothing to do.
+    pub const WHEN_IDLE: u32 = 1 << 0;
+    /// Tell when the Guest has slept, before it goes on.
+    pub const WHEN_WOKEN: u32 = 1 << 1;
+}
+
 /// The Guest's registers, as the processor has them: the selectors are the
 /// real ones.
 #[derive(Default)]
@@ -229,6 +237,10 @@ pub struct Vm {
     pub asleep: AtomicU32,
     /// 1 = stop at the next clean point and tell the Launcher.
     pub break_wanted: AtomicU32,
+    /// When to tell the Launcher that a buffer may be free, for input that
+    /// waits for one: bits of [`input`]. The Launcher sets them, the Host
+    /// clears them when it tells.
+    pub input_waits: AtomicU32,
 
     /// How often what has happened.
     pub counters: Counters,

@@ -133,6 +133,7 @@ pub(crate) struct Pretended {
     pub(crate) slept: u32,
     pub(crate) sent: Vec<(u32, u32)>,
     pub(crate) rung: Vec<u32>,
+    pub(crate) buffer_calls: u32,
     pub(crate) bound: Vec<(u32, u32, u32)>,
     pub(crate) crashed: Option<String>,
     pub(crate) handed_to: Vec<usize>,
@@ -196,6 +197,10 @@ impl World for Pretended {
     }
 
     fn balance(&mut self) {}
+
+    fn buffers_may_be_free(&mut self) {
+        self.buffer_calls += 1;
+    }
 
     fn make_call_gate(&mut self, slot: usize, back: u32) -> u32 {
         self.call_gates.push(back);

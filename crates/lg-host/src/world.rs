@@ -166,6 +166,10 @@ pub trait World {
     /// another processor.
     fn balance(&mut self);
 
+    /// Input waits for a buffer, and the Guest may have freed one: the
+    /// Launcher looks. Meanwhile, interrupts come without a kick.
+    fn buffers_may_be_free(&mut self);
+
     /// Makes a gate of this kind, which first does what the `displaced`
     /// instructions do. Answers its address; `None` when there can be no
     /// more.

@@ -36,6 +36,8 @@ pub enum Request {
     Killed = 6,
     /// The Guest has worked for a while: is this still the best processor?
     Balance = 7,
+    /// Input waits for a buffer, and the Guest may have freed one.
+    BuffersMayBeFree = 8,
 }
 
 impl Request {
@@ -50,6 +52,7 @@ impl Request {
             5 => Self::Crash,
             6 => Self::Killed,
             7 => Self::Balance,
+            8 => Self::BuffersMayBeFree,
             _ => return None,
         })
     }

@@ -216,6 +216,10 @@ impl World for Outside {
         Self::ask(Request::Balance, [0; 3]);
     }
 
+    fn buffers_may_be_free(&mut self) {
+        Self::ask(Request::BuffersMayBeFree, [0; 3]);
+    }
+
     fn make_call_gate(&mut self, slot: usize, back: u32) -> u32 {
         gates::make_for_call(slot, back)
     }

@@ -193,7 +193,7 @@ pub fn launch(config: &Config, started: u64) -> Result<Outcome, LaunchError> {
         }
     }
     terminal::enter();
-    let inputs = Inputs::start(&bus, &ending);
+    let inputs = Inputs::start(&bus, &guest, &ending);
     let inputs = inputs.map_err(failed("watch the guest's input"));
     let ended = inputs.and_then(|inputs| {
         let mut run = Run {
@@ -458,12 +458,14 @@ impl Run<'_> {
 
     fn counters(&self, start: Instant) -> Counters {
         let elapsed = start.elapsed().as_micros();
-        vec![
+        let mut counters = vec![
             ("microseconds", u64::try_from(elapsed).unwrap_or(u64::MAX)),
             ("sends", self.sends),
             ("sends_to_nobody", self.unheard),
             ("huge_pages", self.guest.huge_pages()),
-        ]
+        ];
+        counters.extend(self.inputs.counters());
+        counters
     }
 }
 

@@ -84,7 +84,7 @@ fn run(guest: &Guest, bus: &Bus) -> Death {
 
 fn type_in(bus: &Bus, keyboard: &OwnedFd, line: &str) {
     rustix::io::write(keyboard, line.as_bytes()).unwrap();
-    while bus.handle_input(CONSOLE).unwrap() == Readiness::NoBuffer {
+    while let Readiness::NoBuffer { .. } = bus.handle_input(CONSOLE).unwrap() {
         std::thread::sleep(Duration::from_millis(1));
     }
 }

@@ -319,6 +319,8 @@ impl World for Outside<'_> {
 
     fn balance(&mut self) {}
 
+    fn buffers_may_be_free(&mut self) {}
+
     fn make_call_gate(&mut self, slot: usize, _back: u32) -> u32 {
         assert!(slot < MAX_DIRECT);
         0xFFFE_0400 + 64 * u32::try_from(slot).expect("it is small")

@@ -7,8 +7,8 @@
 //! and the sender has to wait, too. The two directions have nothing to do with
 //! each other: output that nobody takes must not keep ^C^C^C from coming in.
 
-use super::{Description, Device, Place, Readiness, Requests, Violation};
-use super::{sections, total};
+use super::{AT_ONCE, Description, Device, Place, Readiness};
+use super::{Requests, Violation, sections, total};
 use crate::host::{BoundDma, Guest};
 use lg_abi::device::LGUEST_DEVICE_T_CONSOLE;
 use lg_abi::dma::LGUEST_CONSOLE_DMA_KEY;
@@ -41,6 +41,8 @@ pub struct Console {
     interrupts: Vec<Instant>,
     /// The input is one.
     is_terminal: bool,
+    /// There is no more input.
+    ended: bool,
     counters: Counters,
 }
 
@@ -82,6 +84,7 @@ impl Console {
             waiting: Vec::new(),
             interrupts: Vec::new(),
             is_terminal,
+            ended: false,
             counters: Counters::default(),
         }
     }
@@ -90,14 +93,15 @@ impl Console {
         self.host = Some(host);
     }
 
-    /// Gives waiting bytes to the Guest, buffer by buffer. Answers whether all
-    /// are gone; what has no buffer stays.
-    fn deliver(&mut self) -> Result<bool, Violation> {
+    /// Gives waiting bytes to the Guest, buffer by buffer, `most` at most.
+    /// What has no buffer stays. Answers how many buffers it has filled.
+    fn deliver(&mut self, most: usize) -> Result<usize, Violation> {
         let Some(host) = self.host.clone() else {
-            return Ok(self.waiting.is_empty());
+            return Ok(0);
         };
         let mut rest = self.waiting.as_slice();
-        while !rest.is_empty() {
+        let mut buffers = 0;
+        while !rest.is_empty() && buffers < most {
             let Ok(Some(buffer)) = host.get_dma(LGUEST_CONSOLE_DMA_KEY) else {
                 break;
             };
@@ -109,13 +113,14 @@ impl Console {
             rest = &rest[filled..];
             self.counters.bytes_in += filled as u64;
             self.counters.buffers_filled += 1;
+            buffers += 1;
         }
         let done = self.waiting.len() - rest.len();
         self.waiting.drain(..done);
-        if !self.waiting.is_empty() {
+        if !self.waiting.is_empty() && buffers < most {
             self.counters.no_buffer += 1;
         }
-        Ok(self.waiting.is_empty())
+        Ok(buffers)
     }
 
     /// Whether `read`, which has just been read, ends with the last of three
@@ -172,12 +177,47 @@ impl Console {
         MayRead::Yes
     }
 
-    /// What is to be done next about input, when there is no more for now.
-    fn readiness(&self, wait: Readiness) -> Readiness {
-        if self.waiting.is_empty() {
-            wait
-        } else {
-            Readiness::NoBuffer
+    /// Reads what there is, if there is something. Answers what comes next
+    /// where that is settled.
+    fn read(&mut self) -> Option<Readiness> {
+        match self.may_read() {
+            MayRead::Yes => {}
+            MayRead::WouldBlock => return None,
+            MayRead::InBackground => return Some(Readiness::Taken),
+            MayRead::Never => {
+                self.ended = true;
+                return None;
+            }
+        }
+        let mut bytes = [0; READ_MAX];
+        let n = match rustix::io::read(&self.input, &mut bytes) {
+            Err(Errno::INTR | Errno::AGAIN) => return None,
+            Ok(0) | Err(_) => {
+                self.ended = true;
+                return None;
+            }
+            Ok(n) => n,
+        };
+        if self.wants_out(&bytes[..n], Instant::now()) {
+            return Some(Readiness::Quit);
+        }
+        self.keep(&bytes[..n]);
+        None
+    }
+
+    /// What is to be done next about input, after so many buffers were
+    /// filled.
+    fn readiness(&self, buffers: usize) -> Readiness {
+        match (self.waiting.is_empty(), self.ended) {
+            (true, true) => Readiness::Closed,
+            (true, false) => Readiness::Wait,
+            (false, _) if buffers >= AT_ONCE => Readiness::More,
+            // A terminal is read even so: a Guest that takes no input any
+            // more is the one that ^C^C^C is for.
+            (false, ended) => Readiness::NoBuffer {
+                took: buffers > 0,
+                watch: self.is_terminal && !ended,
+            },
         }
     }
 }
@@ -285,34 +325,15 @@ impl Device for Console {
     }
 
     fn handle_input(&mut self) -> Result<Readiness, Violation> {
-        // A terminal is read even so: a Guest that takes no input any more is
-        // the one that ^C^C^C is for.
-        if !self.deliver()? && !self.is_terminal {
-            return Ok(Readiness::NoBuffer);
-        }
-        match self.may_read() {
-            MayRead::Yes => {}
-            MayRead::WouldBlock => {
-                return Ok(self.readiness(Readiness::Wait));
+        let mut buffers = self.deliver(AT_ONCE)?;
+        let reads = self.waiting.is_empty() || self.is_terminal;
+        if !self.ended && reads {
+            if let Some(settled) = self.read() {
+                return Ok(settled);
             }
-            MayRead::InBackground => return Ok(Readiness::NoBuffer),
-            MayRead::Never => return Ok(self.readiness(Readiness::Closed)),
+            buffers += self.deliver(AT_ONCE - buffers)?;
         }
-        let mut bytes = [0; READ_MAX];
-        let n = match rustix::io::read(&self.input, &mut bytes) {
-            Ok(0) => return Ok(self.readiness(Readiness::Closed)),
-            Ok(n) => n,
-            Err(Errno::INTR | Errno::AGAIN) => {
-                return Ok(self.readiness(Readiness::Wait));
-            }
-            Err(_) => return Ok(self.readiness(Readiness::Closed)),
-        };
-        if self.wants_out(&bytes[..n], Instant::now()) {
-            return Ok(Readiness::Quit);
-        }
-        self.keep(&bytes[..n]);
-        self.deliver()?;
-        Ok(self.readiness(Readiness::Wait))
+        Ok(self.readiness(buffers))
     }
 
     fn counters(&self) -> Vec<(&'static str, u64)> {
@@ -378,6 +399,11 @@ mod tests {
 
     const DMA: u32 = 0x3000;
     const BUFFER: u32 = 0x4000;
+
+    const NOTHING_TAKEN: Readiness = Readiness::NoBuffer {
+        took: false,
+        watch: false,
+    };
 
     fn console() -> (Arc<FakeHost>, Console, OwnedFd, OwnedFd) {
         let host = FakeHost::new();
@@ -474,7 +500,7 @@ mod tests {
     fn input_without_a_buffer_waits_and_is_not_lost() {
         let (host, mut console, typed, _shown) = console();
         rustix::io::write(&typed, b"early").unwrap();
-        assert_eq!(console.handle_input(), Ok(Readiness::NoBuffer));
+        assert_eq!(console.handle_input(), Ok(NOTHING_TAKEN));
         drop(typed);
         bind_sixty_four_bytes(&host);
         assert_eq!(console.handle_input(), Ok(Readiness::Closed));

@@ -103,7 +103,8 @@ pub trait Device: Send {
         None
     }
 
-    /// There may be input. Returns when it would have to wait.
+    /// There may be input. Returns when it would have to wait, and when it has
+    /// filled [`AT_ONCE`] buffers: other devices have input, too.
     ///
     /// # Errors
     ///
@@ -125,18 +126,47 @@ pub trait Device: Send {
     }
 }
 
+/// How many buffers one call of [`Device::handle_input`] fills.
+pub const AT_ONCE: usize = 64;
+
 /// What [`Device::handle_input`] wants next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Readiness {
     /// Call again when the file is readable.
     Wait,
-    /// There is input, but the Guest has no free buffer: call again soon,
+    /// There is more, and perhaps a buffer for it: call again when other
+    /// devices have been looked after.
+    More,
+    /// There is input, but the Guest has no free buffer: call again when it
+    /// may have one.
+    NoBuffer {
+        /// Some input has found a buffer in this call.
+        took: bool,
+        /// Call again also when the file is readable.
+        watch: bool,
+    },
+    /// The file is in use by another process: call again after a while,
     /// readable or not.
-    NoBuffer,
+    Taken,
     /// The file has ended or failed: never call again.
     Closed,
     /// The user wants out: end the Guest.
     Quit,
+}
+
+impl Readiness {
+    /// The same, after a call before this one in which some input has found a
+    /// buffer, or not.
+    #[must_use]
+    pub fn after(self, took_before: bool) -> Self {
+        match self {
+            Self::NoBuffer { took, watch } => Self::NoBuffer {
+                took: took || took_before,
+                watch,
+            },
+            other => other,
+        }
+    }
 }
 
 /// What a device asks of the Host. A [`Guest`] answers; in tests somebody

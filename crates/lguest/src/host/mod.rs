@@ -33,7 +33,7 @@ use lg_abi::hypercall::{POWER_DOWN, POWER_DOWN_WITH_CODE};
 use lg_abi::request::Initialize;
 use lg_abi::shared::LGUEST_IRQS;
 use lg_host::gates::path;
-use lg_host::state::MAX_VIEWS;
+use lg_host::state::{MAX_VIEWS, input};
 use lg_host::turns::{self, Futex};
 use lg_switcher::mailbox::{HOSTS_TURN, LAUNCHERS_TURN, Mailbox, Request};
 use processes::Processes;
@@ -153,6 +153,7 @@ impl Guest {
             cells: AtomicBool::new(false),
             bindings: Mutex::default(),
             bindings_changed: OnceLock::new(),
+            buffers_may_be_free: OnceLock::new(),
             conversation: Mutex::new(Conversation::NotBegun),
             waiting: AtomicBool::new(false),
             broken: Mutex::new(false),
@@ -195,6 +196,38 @@ impl Guest {
         changed: impl Fn() + Send + Sync + 'static,
     ) {
         let _ = self.0.core.bindings_changed.set(Box::new(changed));
+    }
+
+    /// `call` is called after [`Self::wait_for_buffers`] when the Guest may
+    /// have freed a buffer. The Guest stands still meanwhile. Only the first
+    /// one counts.
+    pub fn on_buffers_may_be_free(
+        &self,
+        call: impl Fn() + Send + Sync + 'static,
+    ) {
+        let _ = self.0.core.buffers_may_be_free.set(Box::new(call));
+    }
+
+    /// Some input waits for a buffer: from now on the Host tells once when the
+    /// Guest may have freed one. A Guest frees buffers in its own memory, so
+    /// the Host does not know it; but a Guest that has nothing more to do, has
+    /// freed what it is going to free. `woken`: the Host tells also when the
+    /// Guest wakes up.
+    ///
+    /// Answers whether the Guest sleeps. A caller that has `woken` set and
+    /// finds no buffer *after* such an answer can wait without a time limit:
+    /// no buffer is freed before the Host tells.
+    #[must_use]
+    pub fn wait_for_buffers(&self, woken: bool) -> bool {
+        let Some(running) = self.0.core.running.get() else {
+            return false;
+        };
+        let woken = if woken { input::WHEN_WOKEN } else { 0 };
+        let waits = running.shared.input_waits();
+        waits.fetch_or(input::WHEN_IDLE | woken, Ordering::SeqCst);
+        // A search that ends before all buffers were looked at proves nothing.
+        let whole = !lock(&self.0.core.bindings).some_are_long();
+        running.shared.asleep().load(Ordering::SeqCst) != 0 && whole
     }
 
     /// The arrays of buffers that are bound to keys in the page at `page`.
@@ -416,6 +449,7 @@ struct Core {
     cells: AtomicBool,
     bindings: Mutex<Bindings>,
     bindings_changed: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    buffers_may_be_free: OnceLock<Box<dyn Fn() + Send + Sync>>,
     conversation: Mutex<Conversation>,
     /// A thread sleeps on the mailbox's turn, or is about to.
     waiting: AtomicBool,
@@ -589,6 +623,7 @@ impl Core {
                 {
                     changed();
                 }
+                self.tell_of_buffers();
                 reply(ok);
                 None
             }
@@ -604,6 +639,10 @@ impl Core {
                 if slow_paths & path::HUGE_PAGES == 0 {
                     HugePages::consider(&self.huge_pages, &self.memory);
                 }
+                None
+            }
+            Some(Request::BuffersMayBeFree) => {
+                self.tell_of_buffers();
                 None
             }
             Some(Request::Broken) => {
@@ -627,6 +666,12 @@ impl Core {
             None => Some(self.killed(format!(
                 "its Host asked for {number}, which does not exist"
             ))),
+        }
+    }
+
+    fn tell_of_buffers(&self) {
+        if let Some(call) = self.buffers_may_be_free.get() {
+            call();
         }
     }
 

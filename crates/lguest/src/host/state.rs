@@ -136,6 +136,11 @@ impl Shared {
         self.atomic(|vm| &raw const vm.break_wanted)
     }
 
+    /// When the Host is to tell that a buffer may be free.
+    pub(super) fn input_waits(&self) -> &AtomicU32 {
+        self.atomic(|vm| &raw const vm.input_waits)
+    }
+
     /// The baton of the first view.
     pub(super) fn first_baton(&self) -> &AtomicU32 {
         self.atomic(|vm| &raw const vm.views[0].baton)

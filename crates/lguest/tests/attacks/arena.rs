@@ -141,8 +141,12 @@ impl Arena {
         let mut terminal = Terminal::new();
         let mut command = program("setsid");
         command.arg("--ctty").arg(lguest().get_program());
-        command.args(["run", "--memory", "16", "--kernel"]);
+        command.args(["run", "--kernel"]);
         command.arg(guests().join("built/attacks"));
+        let has_memory = |option: &OsString| option == "--memory";
+        if !boot.options.iter().any(has_memory) {
+            command.args(["--memory", "16"]);
+        }
         let mut disk = OsString::from("--disk=");
         disk.push(&self.disk);
         disk.push(",ro");

@@ -25,6 +25,7 @@ mod code;
 mod devices;
 mod frames;
 mod hypercalls;
+mod input;
 mod inside;
 mod jumps;
 mod lan;

@@ -10,6 +10,7 @@ use crate::support::guests;
 use crate::sweep;
 use crate::target::{EMPTY, EMPTY_VA, view};
 use lg_abi::dma::Dma;
+use lg_abi::hypercall::Hypercall;
 use lg_host::state::Vm;
 use lg_switcher::layout::{STATE, State};
 use lguest::host::{Death, Exit, Guest};
@@ -151,6 +152,38 @@ fn a_signal_stops_them() {
 #[test]
 fn three_interrupts_stop_them() {
     stopped_by(Stop::Keys, "unstoppable by ^C^C^C");
+}
+
+/// Binds as many full buffers to the console's key as there can be, and never
+/// frees one: whoever looks for a free one has to look at all of them.
+fn binds_without_end(megabytes: u32) -> Vec<Record> {
+    const FIRST: u32 = 2 << 20;
+    // The script itself lies at the end.
+    let bytes = ((megabytes - 4) << 20) - FIRST;
+    let mut script = vec![Record::fill(FIRST, bytes / 4, 1, 0)];
+    let count = bytes / Dma::SIZE;
+    for irq in 1..=31 {
+        let word = count << 8 | irq;
+        let bind = Hypercall::BindDma as u32;
+        script.push(Record::hypercall(bind, [0, FIRST, word]));
+    }
+    script.push(Record::code(&[0xEB, 0xFE]));
+    script
+}
+
+/// Thirty million buffers, which take seconds to look at.
+#[test]
+fn keys_are_heard_while_buffers_are_searched() {
+    let arena = Arena::new("searched");
+    for stop in [Stop::Keys, Stop::Signal] {
+        let end = arena.boot(&Boot {
+            options: vec!["--memory".into(), "100".into()],
+            line: "attack=script quiet".into(),
+            script: &binds_without_end(100),
+            stop,
+        });
+        assert!(end.stopped, "{end:?}");
+    }
 }
 
 /// How a BREAK went.

@@ -12,7 +12,8 @@ use super::NetRequests;
 use super::violation;
 use super::window::Window;
 use crate::config::TapConfig;
-use crate::devices::{Description, Device, Place, Readiness, Violation};
+use crate::devices::{AT_ONCE, Description, Device, Place};
+use crate::devices::{Readiness, Violation};
 use crate::host::Guest;
 use lg_abi::device::{
     LGUEST_DEVICE_F_RANDOMNESS, LGUEST_DEVICE_T_NET, NET_PROMISC, Net,
@@ -192,7 +193,9 @@ impl Device for Tap {
             return Ok(Readiness::Wait);
         };
         let key = running.page + net_key_offset(GUEST_SLOT.into());
-        loop {
+        // A flood must not keep the thread from other devices. What is left
+        // in the interface makes its file readable again.
+        for buffers in 0..AT_ONCE {
             let Ok(bound) = running.host.get_dma(key) else {
                 // The Guest is dead.
                 return Ok(Readiness::Closed);
@@ -200,7 +203,10 @@ impl Device for Tap {
             let Some(bound) = bound else {
                 let bindings = running.host.bindings_in(running.page);
                 if bindings.iter().any(|b| b.key == key) {
-                    return Ok(Readiness::NoBuffer);
+                    return Ok(Readiness::NoBuffer {
+                        took: buffers > 0,
+                        watch: false,
+                    });
                 }
                 // The Guest's interface is down: nobody waits for frames.
                 match discard(&self.file) {
@@ -227,6 +233,7 @@ impl Device for Tap {
             // Should it have died meanwhile, the next question tells.
             let _ = running.host.irq(bound.irq);
         }
+        Ok(Readiness::Wait)
     }
 
     fn counters(&self) -> Vec<(&'static str, u64)> {

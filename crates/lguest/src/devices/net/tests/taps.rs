@@ -102,7 +102,13 @@ fn the_machine_answers_the_guest() {
     for at in [RING, RING + Dma::SIZE] {
         host.memory().write_object(at, &1_u32).unwrap();
     }
-    assert_eq!(tap.handle_input(), Ok(Readiness::NoBuffer));
+    assert_eq!(
+        tap.handle_input(),
+        Ok(Readiness::NoBuffer {
+            took: false,
+            watch: false,
+        })
+    );
     host.bindings.lock().unwrap().clear();
     assert_eq!(tap.handle_input(), Ok(Readiness::Wait));
 }
