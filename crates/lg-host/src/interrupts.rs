@@ -52,6 +52,7 @@ impl Host<'_> {
             // An interrupt that nobody handles is dropped, as in the
             // original: devices speak before their drivers listen.
             vm.counters.interrupts[irq as usize].count();
+            self.clear_resume_flag();
             self.go_through(gate, None)?;
         }
         if self.pending() != 0 {
@@ -131,7 +132,8 @@ fn wants_interrupts(irq_enabled: u32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::wants_interrupts;
-    use crate::address::GuestPhys;
+    use crate::address::{GuestPhys, GuestVirt};
+    use crate::emulate::EFLAGS_RF;
     use crate::run::Event;
     use crate::state::Gate;
     use crate::testing::Machine;
@@ -159,6 +161,27 @@ mod tests {
         let went_off = m.vm.regs.eip.get() == TIMER;
         m.host().write_time().unwrap();
         (went_off, memory.word(shared(offset::TIME_SEC)).unwrap())
+    }
+
+    /// The processor sets RF when a page is missing in the shadow. The Guest
+    /// sees no fault then, and an interrupt that comes instead of the next
+    /// instruction pushes no RF.
+    #[test]
+    fn an_interrupt_behind_a_shadow_fault_pushes_no_resume_flag() {
+        let mut m = Machine::new();
+        let memory = m.ram.memory();
+        let shared = |offset| GuestPhys(Machine::DATA + offset);
+        memory.set_word(shared(offset::IRQ_ENABLED), IF).unwrap();
+        m.vm.idt[FIRST_EXTERNAL_VECTOR as usize].set(Gate {
+            handler: TIMER,
+            flags: Gate::PRESENT,
+        });
+        m.vm.irqs.store(1, Ordering::SeqCst);
+        m.vm.regs.eflags.set(0x202 | EFLAGS_RF);
+        m.host().run_guest(Event::Kick).unwrap();
+        assert_eq!(m.vm.regs.eip.get(), TIMER);
+        let eflags = GuestVirt(m.vm.regs.esp.get() + 8);
+        assert_eq!(m.host().read_virtual(eflags).unwrap(), 0x202);
     }
 
     #[test]

@@ -320,6 +320,13 @@ impl Host<'_> {
         self.deliver_trap(13, Some(error))
     }
 
+    /// Only faults push RF (SDM volume 3, 19.3.1.1). The processor has set it
+    /// for a trap that the Guest does not see.
+    pub(crate) fn clear_resume_flag(&self) {
+        let flags = self.vm.regs.eflags.get() & !emulate::EFLAGS_RF;
+        self.vm.regs.eflags.set(flags);
+    }
+
     /// `int $vector` by code that the real processor would not let through.
     fn software_interrupt(
         &mut self,
@@ -338,8 +345,7 @@ impl Host<'_> {
         let callable = vector < 32 && !matches!(vector, 7 | 13 | 14)
             || u32::from(vector) == SYSCALL_VECTOR;
         if callable && gate.allows(self.vm.cpl()) {
-            let flags = self.vm.regs.eflags.get() & !emulate::EFLAGS_RF;
-            self.vm.regs.eflags.set(flags);
+            self.clear_resume_flag();
             self.vm.regs.eip.set(eip.wrapping_add(2));
             // Not a fault: there is no error code, whatever the vector.
             return self.go_through(gate, None);
