@@ -6,11 +6,13 @@
 
 use lguest::confine::{self, Plan, Report};
 use libc::c_long;
+use rustix::event::{PollFd, PollFlags, Timespec};
 use std::arch::asm;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{PipeReader, Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
 
 /// How an attack ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,7 +121,7 @@ fn confine(plan: &Plan) -> Vec<Report> {
 
 /// What a fork of ours answers; it cannot do anything to us.
 fn fork(act: impl FnOnce() -> i64) -> Ended {
-    let (mut read, write) = std::io::pipe().unwrap();
+    let (read, write) = std::io::pipe().unwrap();
     // SAFETY: the child does not come back from here.
     let child = unsafe { libc::fork() };
     if child == 0 {
@@ -132,27 +134,66 @@ fn fork(act: impl FnOnce() -> i64) -> Ended {
     }
     assert!(child > 0, "no more processes");
     drop(write);
-    let mut answer = [0; 8];
-    let answered = read.read_exact(&mut answer).is_ok();
+    let answer = answer_of(child, read);
     let mut status = 0;
     // SAFETY: the kernel writes `status`.
     let waited = unsafe { libc::waitpid(child, &raw mut status, 0) };
     assert_eq!(waited, child);
     let stopped = libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 123;
-    match (answered, i64::from_ne_bytes(answer)) {
-        (true, answer @ -4095..=-1) => {
+    match answer.map(i64::from_ne_bytes) {
+        Some(answer @ -4095..=-1) => {
             Ended::Failed(i32::try_from(-answer).unwrap())
         }
-        (true, answer) => Ended::Returned(answer),
-        (false, _) if stopped => Ended::Stopped,
-        (false, _) => Ended::Gone,
+        Some(answer) => Ended::Returned(answer),
+        None if stopped => Ended::Stopped,
+        None => Ended::Gone,
     }
 }
 
-/// Microseconds until a call that waits is taken for one that was made.
-const SOON: i64 = 500_000;
+/// How long a process must sleep in one call to count as one that waits for
+/// ever. Processor time of others does not matter: a process that can run
+/// does not sleep.
+const FOR_EVER: Duration = Duration::from_millis(300);
 
-/// Standard streams that nobody minds about, and an end for whoever waits.
+/// What the child writes; `None` if it ends without an answer. A child that
+/// waits in its call for ever is killed.
+fn answer_of(child: libc::pid_t, mut read: PipeReader) -> Option<[u8; 8]> {
+    let mut since = (Instant::now(), None);
+    loop {
+        let mut fds = [PollFd::new(&read, PollFlags::IN)];
+        let pause = Timespec {
+            tv_sec: 0,
+            tv_nsec: 20_000_000,
+        };
+        if rustix::event::poll(&mut fds, Some(&pause)).unwrap() > 0 {
+            let mut answer = [0; 8];
+            return read.read_exact(&mut answer).ok().map(|()| answer);
+        }
+        let sleep = sleep_of(child);
+        if sleep.is_none() || sleep != since.1 {
+            since = (Instant::now(), sleep);
+        } else if since.0.elapsed() > FOR_EVER {
+            // SAFETY: a child of ours that has not been waited for.
+            unsafe { libc::kill(child, libc::SIGKILL) };
+        }
+    }
+}
+
+/// Names the sleep in which all threads of a process are: how often each has
+/// gone to sleep. `None` while one of them can run.
+fn sleep_of(process: libc::pid_t) -> Option<Vec<String>> {
+    let tasks = std::fs::read_dir(format!("/proc/{process}/task")).ok()?;
+    let sleep = |task: std::fs::DirEntry| {
+        let status =
+            std::fs::read_to_string(task.path().join("status")).ok()?;
+        let line = |name| status.lines().find(|l| l.starts_with(name));
+        let sleeps = line("State:")?.contains("S (sleeping)");
+        sleeps.then(|| line("voluntary_ctxt_switches:").map(str::to_owned))?
+    };
+    tasks.flatten().map(sleep).collect()
+}
+
+/// Standard streams that nobody reads.
 fn quiet() {
     let null = File::options().read(true).write(true).open("/dev/null");
     let null = null.unwrap();
@@ -160,22 +201,4 @@ fn quiet() {
         // SAFETY: standard streams are nobody's.
         unsafe { libc::dup2(null.as_raw_fd(), fd) };
     }
-    let soon = libc::itimerval {
-        it_interval: libc::timeval {
-            tv_sec: 0,
-            tv_usec: 0,
-        },
-        it_value: libc::timeval {
-            tv_sec: 0,
-            tv_usec: SOON,
-        },
-    };
-    // SAFETY: the kernel reads `soon`; SIGALRM ends us then.
-    unsafe {
-        libc::setitimer(
-            libc::ITIMER_REAL,
-            &raw const soon,
-            std::ptr::null_mut(),
-        )
-    };
 }
