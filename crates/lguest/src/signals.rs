@@ -92,6 +92,10 @@ fn handle(signal: i32, ending: &Ending) {
     }
 }
 
+/// What is told behind the reason where the main thread did not come back.
+pub const NOT_WAITED_FOR: &str =
+    ", without waiting for its devices, which took more than 5 s to stop";
+
 /// Ends the Guest, as signal `number` would, `by` whoever sent it; the second
 /// time, or if that takes too long, everything. May block for a while.
 pub fn end(number: i32, by: &str, ending: &Ending) {
@@ -99,16 +103,16 @@ pub fn end(number: i32, by: &str, ending: &Ending) {
     let (reason, ending) = (by.to_owned(), ending.clone());
     let leave = {
         let ending = ending.clone();
-        move || {
+        move |how: &str| {
             terminal::leave_for_good();
             if terminal::may_tell() {
-                ending.tell(&format!("ended {reason}"));
+                ending.tell(&format!("ended {reason}{how}"));
             }
             std::process::exit(Outcome::Signal(number).code().into());
         }
     };
     if ending.has_begun() {
-        leave();
+        leave("");
     }
     // Before anything that could hang. In a Guest that ends in time, this
     // thread ends with the process.
@@ -117,11 +121,11 @@ pub fn end(number: i32, by: &str, ending: &Ending) {
         let leave = leave.clone();
         move || {
             std::thread::sleep(PATIENCE);
-            leave();
+            leave(NOT_WAITED_FOR);
         }
     });
     ending.by_signal(number, by);
     if waiting.is_err() {
-        leave();
+        leave("");
     }
 }

@@ -53,13 +53,13 @@ fn a_driver_lets_go_of_a_removed_disk_and_the_guest_goes_on() {
     bus.remove(DISK);
     let start = Instant::now();
     while !bus.is_let_go(DISK) {
-        assert!(start.elapsed() < Duration::from_secs(10), "not let go");
+        assert!(start.elapsed() < Duration::from_secs(60), "not let go");
         std::thread::sleep(Duration::from_millis(1));
     }
     // It is anybody's again, for its lock has gone; another test's child may
     // have a copy of it for a moment.
     while let Err(DiskError::InUse) = Disk::open(&path, false) {
-        assert!(start.elapsed() < Duration::from_secs(10), "still locked");
+        assert!(start.elapsed() < Duration::from_secs(60), "still locked");
     }
     type_in(&bus, &keyboard, "dd 3 8 yes\nuptime\n");
     shown.wait_for("\nup ");

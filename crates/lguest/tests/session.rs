@@ -8,7 +8,8 @@ mod support;
 
 use std::io::{Read, Write};
 use std::process::{Child, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use support::{Running, at_rest, wait_until_full};
 
 #[test]
 fn typed_lines_are_answered_and_the_end_is_clean() {
@@ -57,22 +58,21 @@ fn a_long_paste_arrives_whole() {
 
 #[test]
 fn the_end_of_the_input_ends_nothing_and_a_signal_does() {
-    let mut run = start(&[]);
-    drop(run.stdin.take());
-    std::thread::sleep(Duration::from_millis(200));
-    assert!(run.try_wait().unwrap().is_none());
-    signal(&run, rustix::process::Signal::TERM);
-    assert_eq!(run.wait().unwrap().code(), Some(143));
-    let mut said = String::new();
-    run.stderr.unwrap().read_to_string(&mut said).unwrap();
-    assert_eq!(said, "lguest: ended by SIGTERM\n");
+    let mut guest = Running::start(&mut support::lguest());
+    guest.close_input();
+    guest.wait_for("lguest> ");
+    std::thread::sleep(Duration::from_millis(50));
+    assert!(!guest.has_ended());
+    guest.signal(libc::SIGTERM);
+    let end = guest.finish();
+    assert_eq!(end.code(), 143);
+    assert_eq!(end.stderr, "lguest: ended by SIGTERM\n");
 }
 
 #[test]
 fn an_idle_guest_lets_everybody_sleep() {
     let run = start(&[]);
-    std::thread::sleep(Duration::from_millis(300));
-    let before = times_scheduled(&run);
+    let before = at_rest(|| times_scheduled(&run));
     std::thread::sleep(Duration::from_secs(2));
     let after = times_scheduled(&run);
     signal(&run, rustix::process::Signal::TERM);
@@ -105,13 +105,14 @@ fn output_that_nobody_takes_does_not_hold_up_a_signal() {
         let _ = keyboard.write_all(lines.as_bytes());
         keyboard
     });
-    std::thread::sleep(Duration::from_millis(500));
-    let start = Instant::now();
+    wait_until_full(run.stdout.as_ref().unwrap());
     signal(&run, rustix::process::Signal::TERM);
     std::thread::sleep(Duration::from_millis(100));
     signal(&run, rustix::process::Signal::TERM);
     assert_eq!(run.wait().unwrap().code(), Some(143));
-    assert!(start.elapsed() < Duration::from_secs(4));
+    let mut said = String::new();
+    run.stderr.unwrap().read_to_string(&mut said).unwrap();
+    assert_eq!(said, "lguest: ended by SIGTERM\n");
     drop(typing.join());
 }
 

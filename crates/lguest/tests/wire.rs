@@ -220,7 +220,7 @@ fn an_interrupt_wakes_a_guest_that_sleeps() {
     let start = Instant::now();
     let (lines, _) = opened.lines_and_last_words();
     assert_eq!(lines, ["5", "6", "7", "31"]);
-    assert!(start.elapsed() < Duration::from_secs(20));
+    assert!(start.elapsed() < Duration::from_secs(60));
     raiser.join().unwrap();
 }
 

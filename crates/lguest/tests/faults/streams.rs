@@ -2,7 +2,7 @@
 
 use crate::support::pty::{Terminal, in_session};
 use crate::support::{
-    Finished, Running, Scratch, end_of, lguest, program, run,
+    Finished, Running, Scratch, end_of, lguest, program, run, wait_until_full,
 };
 use rustix::pipe::{PipeFlags, pipe, pipe_with};
 use std::fs::File;
@@ -125,6 +125,10 @@ fn streams_that_are_missing_are_no_streams_of_somebody_else() {
             guest.type_in(b"help\nhelp\npoweroff 4\n");
             assert_eq!(guest.finish().code(), 4, "{redirections}");
         } else {
+            // Its output tells that it runs, where it has one.
+            if !redirections.contains(">&- 2") {
+                guest.wait_for("lguest> ");
+            }
             std::thread::sleep(Duration::from_millis(300));
             assert!(!guest.has_ended(), "{redirections}");
             guest.signal(libc::SIGTERM);
@@ -229,11 +233,8 @@ fn keys_end_a_guest_whose_output_nobody_takes() {
     let child = command.stderr(Stdio::null()).spawn().unwrap();
     drop(command);
     terminal.type_in(&b"help\r".repeat(400));
-    std::thread::sleep(Duration::from_millis(500));
-    for _ in 0..3 {
-        terminal.type_in(b"\x03");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    wait_until_full(&shown);
+    terminal.type_in(b"\x03\x03\x03");
     assert_eq!(end_on(&terminal, child), 130);
     drop(shown);
 }
@@ -249,7 +250,7 @@ fn a_signal_ends_a_guest_on_a_terminal_that_takes_nothing() {
         .spawn()
         .unwrap();
     terminal.type_in(&b"help\r".repeat(400));
-    std::thread::sleep(Duration::from_millis(500));
+    wait_until_full(terminal.keyboard());
     let pid = rustix::process::Pid::from_child(&child);
     let term = rustix::process::Signal::TERM;
     rustix::process::kill_process(pid, term).unwrap();
@@ -266,7 +267,8 @@ fn a_terminal_that_goes_away_takes_the_guest_along() {
         .stderr(terminal.end())
         .spawn()
         .unwrap();
-    std::thread::sleep(Duration::from_millis(500));
+    // Until it is raw, signals are not caught yet.
+    terminal.wait_until_raw();
     drop((terminal, command));
     assert_eq!(child.wait().unwrap().code(), Some(129));
 }
@@ -284,7 +286,8 @@ fn a_terminal_that_goes_away_ends_nothing_that_was_told_to_stay() {
         .stderr(terminal.end())
         .spawn()
         .unwrap();
-    std::thread::sleep(Duration::from_millis(500));
+    // Until it is raw, signals are not caught yet.
+    terminal.wait_until_raw();
     drop((terminal, command));
     std::thread::sleep(Duration::from_millis(300));
     assert!(child.try_wait().unwrap().is_none());
@@ -304,7 +307,7 @@ fn an_end_that_nobody_hears_of_is_one() {
     let mut guest = Running::start_as_is(&mut command);
     drop(command);
     guest.type_in(&b"help\n".repeat(400));
-    std::thread::sleep(Duration::from_millis(500));
+    wait_until_full(&shown);
     guest.signal(libc::SIGTERM);
     let end: Finished = guest.finish();
     assert_eq!(end.code(), 143);

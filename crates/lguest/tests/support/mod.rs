@@ -7,6 +7,7 @@
 
 use std::ffi::OsStr;
 use std::io::{Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
@@ -91,6 +92,30 @@ pub(crate) fn end_of(child: &mut Child) -> Option<ExitStatus> {
             }
             ended_or_not => return ended_or_not,
         }
+    }
+}
+
+/// Waits until `count` stands still for a while, and answers it.
+pub(crate) fn at_rest<T: PartialEq>(count: impl Fn() -> T) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    let mut last = count();
+    loop {
+        std::thread::sleep(Duration::from_millis(300));
+        let now = count();
+        if now == last {
+            return now;
+        }
+        assert!(Instant::now() < deadline, "it does not come to rest");
+        last = now;
+    }
+}
+
+/// Waits until a writer has filled the pipe or terminal of which this is the
+/// other end, and so waits itself.
+pub(crate) fn wait_until_full(shown: impl AsFd) {
+    let deadline = Instant::now() + PATIENCE;
+    while at_rest(|| rustix::io::ioctl_fionread(&shown).unwrap()) < 4000 {
+        assert!(Instant::now() < deadline, "it is never full");
     }
 }
 

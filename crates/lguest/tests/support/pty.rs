@@ -55,6 +55,21 @@ impl Terminal {
         self.keyboard.write_all(bytes).unwrap();
     }
 
+    /// Its other end, where what is shown can be read.
+    pub(crate) fn keyboard(&self) -> &File {
+        &self.keyboard
+    }
+
+    /// Waits until a Launcher has taken it over.
+    #[track_caller]
+    pub(crate) fn wait_until_raw(&self) {
+        let start = Instant::now();
+        while self.is_as_before() {
+            assert!(start.elapsed() < PATIENCE, "it is never raw");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
     pub(crate) fn modes(&self) -> Termios {
         tcgetattr(&self.terminal).unwrap()
     }
@@ -107,12 +122,10 @@ impl Session {
         self.terminal.type_in(bytes);
     }
 
-    /// Types ^C three times, as a person would.
+    /// Types ^C three times. In one piece: a busy machine could put more than
+    /// a second between them, and then they would not count.
     pub(crate) fn type_three_interrupts(&mut self) {
-        for _ in 0..3 {
-            self.type_in(b"\x03");
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        self.type_in(b"\x03\x03\x03");
     }
 
     pub(crate) fn signal(&self, signal: i32) {

@@ -141,7 +141,7 @@ impl FakeHost {
     /// Waits for an interrupt.
     pub(super) fn wait(&self) -> Option<u8> {
         let irqs = self.irqs.lock().unwrap();
-        let long = Duration::from_secs(5);
+        let long = Duration::from_secs(60);
         let (mut irqs, _) = self
             .rang
             .wait_timeout_while(irqs, long, |irqs| irqs.is_empty())
@@ -208,7 +208,7 @@ fn started(mut lan: Lan, num: u32) -> (Arc<FakeHost>, Lan) {
 
 /// Waits until `done`.
 fn eventually(what: &str, mut done: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while !done() {
         assert!(Instant::now() < deadline, "never came true: {what}");
         std::thread::sleep(Duration::from_millis(1));

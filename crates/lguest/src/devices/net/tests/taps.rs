@@ -87,7 +87,7 @@ fn the_machine_answers_the_guest() {
     host.prepare(&who_has([192, 168, 19, 1]));
     assert_eq!(tap.handle_output(SEND, key(1)), Ok(0), "to itself");
     assert_eq!(tap.handle_output(SEND, key(0)), Ok(60));
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let deadline = Instant::now() + Duration::from_secs(60);
     loop {
         assert!(Instant::now() < deadline, "nobody has answered");
         let _ = tap.handle_input().unwrap();

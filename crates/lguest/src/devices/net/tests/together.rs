@@ -80,13 +80,22 @@ fn full_buffers_take_nothing_but_ring() {
     let start = Instant::now();
     assert_eq!(lan_a.send(SEND, key(1)), Ok(0));
     assert_eq!(b.wait(), Some(IRQ));
-    assert!(start.elapsed() < Duration::from_secs(1));
+    assert!(start.elapsed() < Duration::from_secs(30));
     // One that never empties its buffers is seldom waited for.
-    let start = Instant::now();
+    let waits = || {
+        let counters = lan_a.counters();
+        counters
+            .iter()
+            .find(|(name, _)| *name == "waits")
+            .unwrap()
+            .1
+    };
+    let before = waits();
     for _ in 0..1000 {
         assert_eq!(lan_a.send(SEND, key(1)), Ok(0));
     }
-    assert!(start.elapsed() < Duration::from_secs(5));
+    let waits = waits() - before;
+    assert!((1..50).contains(&waits), "{waits} waits");
     assert_eq!(b.take(0).unwrap(), frame(1, 60));
     assert_eq!(lan_a.send(SEND, key(1)), Ok(60));
 }
@@ -243,7 +252,7 @@ proptest! {
             &counters::Counters::default(),
         );
         prop_assert!(taken <= 1514);
-        prop_assert!(start.elapsed() < Duration::from_secs(1));
+        prop_assert!(start.elapsed() < Duration::from_secs(30));
     }
 }
 
