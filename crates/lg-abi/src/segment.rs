@@ -72,6 +72,15 @@ pub struct Descriptor {
 impl Descriptor {
     /// In `high`: the CPU has loaded this descriptor.
     pub const ACCESSED: u32 = 1 << 8;
+    /// In `high`: data that may be written, or code that may be read.
+    pub const WRITABLE: u32 = 1 << 9;
+    /// In `high`: code that may be called from a lesser privilege, and keeps
+    /// it.
+    pub const CONFORMING: u32 = 1 << 10;
+    /// In `high`: code, not data.
+    pub const CODE: u32 = 1 << 11;
+    /// In `high`: 32-bit code, or a stack with a 32-bit pointer.
+    pub const BIG: u32 = 1 << 22;
     /// In `high`: code or data, not a system segment.
     pub const NOT_SYSTEM: u32 = 1 << 12;
     /// In `high`: how far the privilege level is shifted.
@@ -113,6 +122,32 @@ impl Descriptor {
     #[must_use]
     pub const fn is_present(self) -> bool {
         self.high & Self::PRESENT != 0
+    }
+
+    /// Whether it is a code segment.
+    #[must_use]
+    pub const fn is_code(self) -> bool {
+        let bits = Self::NOT_SYSTEM | Self::CODE;
+        self.high & bits == bits
+    }
+
+    /// Whether it is a code segment that runs at its caller's privilege.
+    #[must_use]
+    pub const fn is_conforming(self) -> bool {
+        self.is_code() && self.high & Self::CONFORMING != 0
+    }
+
+    /// Whether it is a data segment that may be written, as a stack must be.
+    #[must_use]
+    pub const fn is_writable_data(self) -> bool {
+        let bits = Self::NOT_SYSTEM | Self::CODE | Self::WRITABLE;
+        self.high & bits == Self::NOT_SYSTEM | Self::WRITABLE
+    }
+
+    /// Whether its code, or its stack pointer, has 32 bits.
+    #[must_use]
+    pub const fn is_32_bit(self) -> bool {
+        self.high & Self::BIG != 0
     }
 }
 

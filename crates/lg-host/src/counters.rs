@@ -108,6 +108,10 @@ counters! {
     irets;
     /// `iret` by its gate.
     iret_gates;
+    /// `iret` with a frame for user level that was refused.
+    bad_irets;
+    /// `iret` into virtual-8086 mode.
+    vm86;
     /// Hypercalls by gates.
     hypercall_gates;
     /// Hypercalls by gates, with a store in front of them.

@@ -23,6 +23,8 @@ pub const EFLAGS_TF: u32 = 1 << 8;
 pub const EFLAGS_NT: u32 = 1 << 14;
 /// Resume: no debug fault for one instruction.
 pub const EFLAGS_RF: u32 = 1 << 16;
+/// Virtual-8086 mode. Never in the registers: only in frames.
+pub const EFLAGS_VM: u32 = 1 << 17;
 /// Alignment check.
 pub const EFLAGS_AC: u32 = 1 << 18;
 

@@ -180,6 +180,9 @@ impl Host<'_> {
                 let eax = self.pop(&mut stack)?;
                 self.vm.regs.eax.set(eax);
                 self.vm.regs.esp.set(stack);
+                // Where the gate's `iret` is, should it fault.
+                let iret = self.vm.noirq_end.get().wrapping_sub(1);
+                self.vm.regs.eip.set(iret);
                 self.iret()
             }
             GateKind::Hypercall => {

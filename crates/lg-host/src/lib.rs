@@ -29,6 +29,7 @@ pub mod emulate;
 pub mod gates;
 pub mod hypercalls;
 pub mod interrupts;
+pub mod iret;
 pub mod outbox;
 pub mod paging;
 pub mod run;

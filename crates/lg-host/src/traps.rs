@@ -1,4 +1,4 @@
-//! How a trap gets into the Guest, and how `iret` gets it out again.
+//! How a trap gets into the Guest. How it gets out is in [`crate::iret`].
 //!
 //! What a processor would do, done by hand: change to the kernel's stack if
 //! the trap comes from user mode, push the frame that the handler expects, and
@@ -6,9 +6,7 @@
 //! interrupt flag that the Guest believes in, not the real ones.
 
 use crate::address::GuestVirt;
-use crate::emulate::{
-    EFLAGS_AC, EFLAGS_FIXED, EFLAGS_NT, EFLAGS_RF, EFLAGS_TF, EFLAGS_USABLE,
-};
+use crate::emulate::{EFLAGS_AC, EFLAGS_NT, EFLAGS_RF, EFLAGS_TF, EFLAGS_VM};
 use crate::kill::Kill;
 use crate::run::Host;
 use crate::state::Gate;
@@ -21,6 +19,15 @@ const fn has_error_code(vector: u8) -> bool {
     matches!(vector, 8 | 10..=14 | 17)
 }
 
+/// What a trap from user level leaves on the kernel's stack, above the flags.
+pub(crate) struct OldStack {
+    pub(crate) esp: u32,
+    pub(crate) ss: u32,
+    /// es, ds, fs and gs: only out of virtual-8086 mode, which cannot keep
+    /// them in its handler.
+    pub(crate) data: Option<[u32; 4]>,
+}
+
 impl Host<'_> {
     /// Delivers trap `vector`. `error` is dropped where the vector has none,
     /// and 0 where it should have one.
@@ -29,15 +36,25 @@ impl Host<'_> {
         vector: u8,
         error: Option<u32>,
     ) -> Result<(), Kill> {
+        let gate = self.gate_for_trap(vector, error.unwrap_or(0))?;
+        let error = has_error_code(vector).then(|| error.unwrap_or(0));
+        self.go_through(gate, error)
+    }
+
+    /// The gate of trap `vector`, which is about to be delivered.
+    pub(crate) fn gate_for_trap(
+        &self,
+        vector: u8,
+        error: u32,
+    ) -> Result<Gate, Kill> {
         let gate = self.vm.idt[usize::from(vector)].get();
         if !gate.is_present() || !self.vm.is_initialised() {
-            return Err(self.unhandled(vector, error.unwrap_or(0)));
+            return Err(self.unhandled(vector, error));
         }
         if let Some(counter) = self.vm.counters.traps.get(usize::from(vector)) {
             counter.count();
         }
-        let error = has_error_code(vector).then(|| error.unwrap_or(0));
-        self.go_through(gate, error)
+        Ok(gate)
     }
 
     /// Does what a processor does at a gate.
@@ -47,6 +64,23 @@ impl Host<'_> {
         error: Option<u32>,
     ) -> Result<(), Kill> {
         let vm = self.vm;
+        let old = vm.in_user_mode().then(|| OldStack {
+            esp: vm.regs.esp.get(),
+            ss: vm.ss.get(),
+            data: None,
+        });
+        self.go_through_from(gate, error, old)
+    }
+
+    /// The same, with what the processor leaves on the kernel's stack besides
+    /// if the trap has come from user level.
+    pub(crate) fn go_through_from(
+        &mut self,
+        gate: Gate,
+        error: Option<u32>,
+        old: Option<OldStack>,
+    ) -> Result<(), Kill> {
+        let vm = self.vm;
         let regs = &vm.regs;
         let mut flags = regs.eflags.get() & !IF;
         if self.irq_enabled()? & IF != 0 {
@@ -54,16 +88,18 @@ impl Host<'_> {
         }
         let mut stack = regs.esp.get();
         let cs = vm.cs.get();
-        if vm.in_user_mode() {
-            let (old_ss, old_esp) = (vm.ss.get(), stack);
+        if let Some(OldStack { esp, ss, data }) = old {
             stack = vm.esp1.get();
             vm.ss.set(vm.ss1.get());
             vm.cs.set(u32::from(KERNEL_CS));
             // First the mode, then the kernel's stack: user code has no
             // right to it.
             vm.user.set(0);
-            self.push(&mut stack, old_ss)?;
-            self.push(&mut stack, old_esp)?;
+            for selector in data.into_iter().flatten().rev() {
+                self.push(&mut stack, selector)?;
+            }
+            self.push(&mut stack, ss)?;
+            self.push(&mut stack, esp)?;
         }
         self.push(&mut stack, flags)?;
         self.push(&mut stack, cs)?;
@@ -76,33 +112,11 @@ impl Host<'_> {
         self.note_handler(gate);
         // AC stays out of kernel mode, too: there it would bite us, for a
         // kernel runs at the level for which it is meant.
-        let cleared = EFLAGS_TF | EFLAGS_NT | EFLAGS_RF | EFLAGS_AC;
+        let cleared = EFLAGS_TF | EFLAGS_NT | EFLAGS_RF | EFLAGS_AC | EFLAGS_VM;
         regs.eflags.set(regs.eflags.get() & !cleared);
         if gate.flags & Gate::INTERRUPT != 0 {
             self.set_irq_enabled(0)?;
         }
-        Ok(())
-    }
-
-    /// Carries out the `iret` at which the Guest's kernel stands.
-    pub(crate) fn iret(&mut self) -> Result<(), Kill> {
-        let vm = self.vm;
-        let regs = &vm.regs;
-        let mut stack = regs.esp.get();
-        let eip = self.pop(&mut stack)?;
-        let cs = self.pop(&mut stack)?;
-        let flags = self.pop(&mut stack)?;
-        if cs & 3 == lg_abi::segment::USER_PL {
-            let esp = self.pop(&mut stack)?;
-            let ss = self.pop(&mut stack)?;
-            vm.ss.set(ss & 0xFFFF);
-            vm.user.set(1);
-            stack = esp;
-        }
-        vm.cs.set(cs & 0xFFFF);
-        regs.eip.set(eip);
-        regs.esp.set(stack);
-        regs.eflags.set(flags & EFLAGS_USABLE | EFLAGS_FIXED);
         Ok(())
     }
 

@@ -48,7 +48,7 @@ pub fn target(data: &[u8]) {
     with_machine(linear, |machine| {
         let vm = machine.vm;
         let mut oracle = Oracle {
-            gdt: [Descriptor::default(); ENTRIES as usize],
+            gdt: std::array::from_fn(|at| vm.gdt[at].get()),
             idt: [Gate::default(); 256],
             stack: (vm.ss1.get(), vm.esp1.get()),
         };

@@ -34,6 +34,8 @@ pub fn target(data: &[u8]) {
             }
             let flags = machine.vm.regs.eflags.get();
             assert_eq!(flags & !FLAGS, 0, "no Guest may have {flags:#x}");
+            let (cs, level) = (machine.vm.cs.get(), machine.vm.cpl());
+            assert_eq!(cs & 3, level, "code at a level that is not its own");
         }
     });
 }
@@ -166,14 +168,20 @@ fn scribble(machine: &Machine<'_>, input: &mut Input<'_>) {
 
 /// The kernel goes back, to itself or to a program.
 fn iret(machine: &mut Machine<'_>, input: &mut Input<'_>) -> Result<(), Kill> {
-    let cs = if input.bit() { 0x73 } else { 0x61 };
-    let frame = [
-        Machine::interesting(input),
-        cs,
-        input.word(),
-        Machine::interesting(input),
-        Machine::interesting(input),
-    ];
+    let cs = match input.below(4) {
+        0 => 0x73,
+        1 => 0x61,
+        _ => u32::from(input.half()),
+    };
+    let ss = if input.bit() {
+        0x7B
+    } else {
+        u32::from(input.half())
+    };
+    let flags = input.word();
+    let eip = Machine::interesting(input);
+    let esp_of_a_user = Machine::interesting(input);
+    let frame = [eip, cs, flags, esp_of_a_user, ss, cs, cs, ss, ss];
     let esp = STACK - 0x40;
     for (at, word) in (esp - PAGE_OFFSET..).step_by(4).zip(frame) {
         machine.set_word(at, word);

@@ -13,7 +13,10 @@ use lg_abi::hypercall::RawCall;
 use lg_abi::page::{
     ENTRIES, PAGE_SHIFT, PAGE_SIZE, SWITCHER_ADDR, SWITCHER_INDEX,
 };
-use lg_abi::segment::{KERNEL_CS, KERNEL_DS};
+use lg_abi::segment::{
+    Descriptor, GDT_KERNEL_CS, GDT_KERNEL_DS, GDT_USER_CS, GDT_USER_DS,
+    GUEST_PL, KERNEL_CS, KERNEL_DS, USER_PL,
+};
 use lg_abi::shared::{HCALL_PENDING, offset};
 use lg_host::address::{GuestPhys, GuestVirt, as_word};
 use lg_host::gates::GateKind;
@@ -459,6 +462,10 @@ impl<'a> Machine<'a> {
         vm.regs.esp.set(STACK);
         vm.regs.eip.set(PAGE_OFFSET + CODE);
         vm.regs.eflags.set(0x202);
+        vm.gdt[GDT_KERNEL_CS as usize].set(Descriptor::flat_code(GUEST_PL));
+        vm.gdt[GDT_KERNEL_DS as usize].set(Descriptor::flat_data(GUEST_PL));
+        vm.gdt[GDT_USER_CS as usize].set(Descriptor::flat_code(USER_PL));
+        vm.gdt[GDT_USER_DS as usize].set(Descriptor::flat_data(USER_PL));
         vm.esp1.set(STACK);
         vm.ss1.set(u32::from(KERNEL_DS));
         for n in 0..64 {

@@ -25,6 +25,7 @@
 mod lab;
 
 mod flags;
+mod frames;
 mod long;
 mod race;
 mod script;
@@ -47,6 +48,7 @@ const ATTACKS: &[Attack] = &[
     ("script", script::run),
     ("selectors", selectors::run),
     ("flags", flags::run),
+    ("frames", frames::run),
     ("race", race::run),
 ];
 

@@ -376,6 +376,66 @@ pub(crate) fn iret_of_a_user() {
     );
 }
 
+/// Does an `iret` whose code selector asks for user level, and names no code of
+/// that level, fault as if the program had, at user level?
+pub(crate) fn iret_to_odd_code() {
+    put_user(code!("int $0x80"));
+    for cs in [
+        0x73, 0x77, 0x3, 0x63, 0x6b, 0x7b, 0x33, 0x23, 0x2b, 0x7, 0xFFFF,
+    ] {
+        let mut start = User::new();
+        start.cs = cs;
+        println!("{cs:#x}: {}", start.run());
+    }
+}
+
+/// And one whose stack selector names no stack of that level?
+pub(crate) fn iret_to_odd_stacks() {
+    put_user(code!("int $0x80"));
+    for ss in [
+        0x7b, 0x7f, 0x3, 0, 0x78, 0x69, 0x6b, 0x61, 0x73, 0x2b, 0xFFFF,
+    ] {
+        let mut start = User::new();
+        start.ss = ss;
+        println!("{ss:#x}: {}", start.run());
+    }
+}
+
+/// Does an `iret` to a level that is neither the kernel's nor the user's, or to
+/// no code of the kernel's, fault in the kernel?
+pub(crate) fn iret_to_other_levels() {
+    for wanted in [0, 1, 2, 0x60, 0x62, 0x69, 0x79, 0xFFFD] {
+        memory::store(USER_DATA, wanted);
+        let code =
+            code!("push $2", "push 0x8049000", "push $0xE0000000", "iret");
+        let seen = kernel(code).expect("it traps");
+        // Its own frame lies above, so `Display` cannot count the words.
+        let [error, eip, cs, ..] = seen.trapped.pushed;
+        let vector = seen.trapped.vector;
+        println!(
+            "{cs:#x}: trap {vector}: error {error:x} eip {eip:x} cs {cs:x}"
+        );
+    }
+}
+
+/// Is virtual-8086 mode user level, whatever the selectors in its frame are,
+/// and its first instruction a fault with the frame of that mode?
+pub(crate) fn iret_to_vm86() {
+    put_user(code!("int $0x80"));
+    for cs in [0, 0x60, 0x61, 0x62, 0x63, 0x68, 0x69, 0x73, 0x7b, 0xFFFF] {
+        let mut start = User::new();
+        start.eflags = 0x2_0302;
+        start.cs = cs;
+        start.ss = 0x1234;
+        start.vm86 = [0x61, 0x69, 0xFFFF, 0x7b];
+        let seen = start.run();
+        println!("{seen}");
+        let (ds, es) = (seen.trapped.ds, seen.trapped.es);
+        println!("in the handler: ds {ds:#x}, es {es:#x}");
+        shared::set_irq_enabled(false);
+    }
+}
+
 /// Does a far jump to the kernel's code segment fault in user mode?
 pub(crate) fn far_jump_of_a_user() {
     println!("{}", user(code!("ljmp $0x61, $0xC0100000")));

@@ -44,6 +44,26 @@ fn flags() {
     run("flags", "attack=flags".into());
 }
 
+/// Every selector in the frames that lead a kernel back to its programs, and
+/// in those of virtual-8086 mode: none of them leads to the kernel's level.
+#[test]
+fn frames_for_programs() {
+    let step = stride(0x1_0000, 4000);
+    run("frames", format!("attack=frames step={step}"));
+}
+
+#[test]
+fn low_frames_for_programs() {
+    run("low frames", "attack=frames to=0x100".into());
+}
+
+#[test]
+fn frames_for_isolated_programs() {
+    let step = stride(0x1_0000, 1000);
+    let line = format!("attack=frames step={step}");
+    run_isolated("frames, isolated", line);
+}
+
 /// Both once more behind the wall between a Guest's kernel and its programs.
 #[test]
 fn flags_of_isolated_programs() {

@@ -1,6 +1,6 @@
 //! Programs in the machine that check what a kernel gives to them.
 
-use crate::kit::{Given, INITRD, VMLINUX};
+use crate::kit::{Given, INITRD, VMLINUX, skip};
 
 #[test]
 fn traps_signals_memory_and_registers_are_a_real_machines() {
@@ -44,4 +44,21 @@ fn files_and_the_loopback_network_keep_what_they_are_given() {
     let ended = given.run(64, &[], tests);
     ended.must_have_said("FILETEST PASS");
     ended.must_have_said("NETLO PASS");
+}
+
+/// What a program gives to its kernel by `vm86`, in a signal's frame and as a
+/// debugger does not change its privilege.
+#[test]
+fn no_selector_makes_a_program_its_kernel() {
+    let test = "no_selector_makes_a_program_its_kernel";
+    let Some(given) = Given::to(test, &[VMLINUX, INITRD]) else {
+        return;
+    };
+    for isolation in ["--isolation=guest", "--isolation=user"] {
+        let ended = given.run(64, &[isolation], "/tests/levels");
+        if ended.shown.contains("RUN-EXIT 127") {
+            return skip(test, "the initial ram disk has no /tests/levels");
+        }
+        ended.must_have_said("LEVELS PASS");
+    }
 }

@@ -82,8 +82,9 @@ lab_run_end:
     pop %ebp
     ret
 
-// fn(frame): its five words are what iret takes; then come eax, ebx, ecx, edx,
-// esi, edi, ebp. Comes back when a trap gives up on it.
+// fn(frame): its first five words are what iret takes; then come eax, ebx,
+// ecx, edx, esi, edi, ebp, and the four segments that iret takes besides if
+// the flags have VM. Comes back when a trap gives up on it.
 lab_run_user:
     push %ebp
     push %ebx
@@ -91,6 +92,10 @@ lab_run_user:
     push %edi
     mov %esp, lab_escape
     mov 20(%esp), %eax
+    push 60(%eax)
+    push 56(%eax)
+    push 52(%eax)
+    push 48(%eax)
     push 16(%eax)
     push 12(%eax)
     push 8(%eax)
@@ -150,6 +155,8 @@ pub(crate) struct User {
     pub(crate) esi: u32,
     pub(crate) edi: u32,
     pub(crate) ebp: u32,
+    /// es, ds, fs and gs in virtual-8086 mode.
+    pub(crate) vm86: [u32; 4],
 }
 
 impl User {
@@ -168,6 +175,7 @@ impl User {
             esi: 0,
             edi: 0,
             ebp: 0,
+            vm86: [0; 4],
         }
     }
 
@@ -188,6 +196,7 @@ impl User {
             esi: r.esi,
             edi: r.edi,
             ebp: r.ebp,
+            vm86: [0; 4],
         }
     }
 

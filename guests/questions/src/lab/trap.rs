@@ -129,7 +129,7 @@ pub(crate) struct Trapped {
     pub(crate) flags: u32,
     pub(crate) vector: u32,
     /// What the Host pushed, and what lies above it.
-    pub(crate) pushed: [u32; 6],
+    pub(crate) pushed: [u32; 10],
 }
 
 /// A trap that was seen.
@@ -175,7 +175,7 @@ static SEEN: OneCpu<([Seen; LOG], usize)> = OneCpu::new((
             eax: 0,
             flags: 0,
             vector: 0,
-            pushed: [0; 6],
+            pushed: [0; 10],
         },
         words: 0,
         irq_enabled: false,
@@ -343,6 +343,10 @@ impl fmt::Display for Seen {
             4 => &["error", "eip", "cs", "eflags"],
             5 => &["eip", "cs", "eflags", "esp", "ss"],
             6 => &["error", "eip", "cs", "eflags", "esp", "ss"],
+            10 => &[
+                "error", "eip", "cs", "eflags", "esp", "ss", "es", "ds", "fs",
+                "gs",
+            ],
             words => return write!(f, " {words} words on the stack"),
         };
         for (name, word) in names.iter().zip(pushed) {
