@@ -19,7 +19,7 @@ use crate::view;
 use crate::world::{CLOCK_MONOTONIC, arm, nanoseconds, state};
 use core::arch::{asm, global_asm};
 use core::cell::UnsafeCell;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicI32, Ordering};
 use lg_abi::page::{PAGE_SHIFT, PAGE_SIZE};
 use lg_host::address::{GuestPhys, GuestVirt, as_word};
 use lg_host::emulate::{EFLAGS_FIXED, EFLAGS_NT, EFLAGS_RF, EFLAGS_USABLE};
@@ -236,6 +236,7 @@ pub(crate) fn start(
     let page = &pages().page;
     let number = u32::try_from(process).map_err(|_| errno::ENOMEM)?;
     page.processes[0].store(number, Ordering::SeqCst);
+    HALF_MADE.store(number.cast_signed(), Ordering::Relaxed);
     let listeners = [cell::listener(page, 0)?, cell::listener(page, 1)?];
     let processes =
         [0, 1].map(|n: usize| page.processes[n].load(Ordering::SeqCst));
@@ -257,6 +258,14 @@ pub(crate) fn start(
         processes,
         listeners,
     })
+}
+
+/// The process that is to be the cell, for the case that it cannot be.
+static HALF_MADE: AtomicI32 = AtomicI32::new(0);
+
+/// The process of a cell that could not be made, or 0.
+pub(crate) fn half_made() -> i32 {
+    HALF_MADE.load(Ordering::Relaxed)
 }
 
 /// So often in a row a cell may have called, and not be there: each time it

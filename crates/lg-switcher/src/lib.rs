@@ -26,6 +26,7 @@ pub mod layout;
 pub mod mailbox;
 
 pub mod confine;
+pub mod trial;
 pub mod view;
 
 pub mod entry;

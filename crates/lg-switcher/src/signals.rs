@@ -17,7 +17,7 @@ use crate::cell;
 use crate::entry;
 use crate::gates::GatePages;
 use crate::layout::{GATES, IMAGE, IMAGE_SIZE, STACK, STACK_SIZE};
-use crate::syscall::{call, lg_restorer, nr};
+use crate::syscall::{call, lg_restorer, nr, return_site};
 use crate::world::{ARMED, registers, state};
 use core::arch::global_asm;
 use core::mem::offset_of;
@@ -277,6 +277,9 @@ extern "C" fn handle_signal(
             take_over(context);
             cell::hand_in(Event::LongMode);
         }
+        if context.rip == return_site() {
+            entry::die(&RETURN_REFUSED);
+        }
         entry::die(&HostFault {
             signal,
             vector: context.vector,
@@ -355,6 +358,9 @@ fn fpu_of(context: &SignalContext) -> (u64, u64) {
     };
     (context.fpu as u64, parts)
 }
+
+/// What a Host says that cannot return from a signal.
+pub const RETURN_REFUSED: &str = "the machine refuses rt_sigreturn";
 
 /// The Host itself has faulted: a bug, or a Guest that has been at it.
 struct HostFault {

@@ -84,7 +84,11 @@ pub mod nr {
 pub mod errno {
     pub const ENOENT: i32 = 2;
     pub const EINTR: i32 = 4;
+    pub const EBADF: i32 = 9;
+    pub const EAGAIN: i32 = 11;
     pub const ENOMEM: i32 = 12;
+    pub const EFAULT: i32 = 14;
+    pub const EINVAL: i32 = 22;
     pub const ETIMEDOUT: i32 = 110;
 }
 

@@ -22,10 +22,12 @@ use crate::layout::{
 use crate::mapper::Mmap;
 use crate::signals::{self, SIGALRM};
 use crate::syscall::{call, call_site, errno, exit, nr, return_site};
+use crate::trial::{self, Step};
 use crate::world::{Outside, state};
 use core::arch::asm;
 use core::cell::UnsafeCell;
 use core::mem::offset_of;
+use core::sync::atomic::{AtomicBool, Ordering};
 use lg_abi::page::{PAGE_SHIFT, PAGE_SIZE};
 use lg_abi::segment::{GDT_TLS_ENTRIES, GDT_TLS_MIN, GDT_USER_CS, GDT_USER_DS};
 use lg_host::address::as_word;
@@ -36,44 +38,57 @@ use lg_host::paging::{Cell, View, ViewMemory};
 use lg_host::run::Host;
 use lg_host::segments::REAL_KERNEL_CS;
 
-/// What the Launcher hears when it has asked for a view: the view's process
-/// number, or minus an errno, from the nursery. If user code is to have a
-/// cell, the view itself says more: 0, and then the process numbers of the
-/// cell and of its mapper, or minus an errno.
+/// What the Launcher hears when it has asked for a view, in any order. From
+/// the nursery: the view's process number, or minus an errno, the number of the
+/// [`Step`] that failed (0: the fork), and the index of a call in
+/// [`trial::CALLS`]. From the view, when it is ready: 0, and the process numbers
+/// of its cell and of the cell's mapper (0 without cells), or minus an errno and
+/// the number of the step. If its cell could not be made, minus the number of
+/// the process that was to be one (0: there is none) stands there instead.
 pub type Answer = [i32; 3];
 
 const PROT_READ_WRITE: usize = 3;
 const MAP_SHARED_FIXED: usize = 0x11;
 const MAP_PRIVATE_FIXED_ANONYMOUS_NORESERVE: usize = 0x4032;
 
-/// The status with which the nursery ends when it cannot be set up: this plus
-/// the number of the step, from 1 on.
+/// The status with which nursery and views end when they cannot be set up:
+/// this plus the number of the [`Step`].
 pub const SETUP_FAILED: i32 = 100;
 
-/// The same for a view.
-pub const VIEW_FAILED: i32 = 110;
+/// The nursery cannot be set up: step `step` failed with `error`.
+fn give_up(step: Step, error: i32) -> ! {
+    let (step, detail) = (step.number(), progress()[1]);
+    tell(&[-error, step, detail]);
+    exit(SETUP_FAILED + step);
+}
 
-/// What is wrong with the machine when a step fails, in their order.
-pub const STEPS: [&str; 6] = [
-    "cannot map the guest's memory",
-    "cannot forget its stack",
-    "has no 32-bit code segment: this kernel was built or booted without \
-     ia32_emulation",
-    "cannot make segments: this kernel was built without MODIFY_LDT_SYSCALL",
-    "cannot catch signals",
-    "cannot give up its rights",
-];
+/// A view cannot be set up.
+fn view_gives_up(step: Step, error: i32) -> ! {
+    tell(&[0, -error, step.number()]);
+    exit(SETUP_FAILED + step.number());
+}
 
-/// The same for a view.
-pub const VIEW_STEPS: [&str; 3] = [
-    "has lost its parent",
-    "cannot have a timer: this user has too many of them (see `ulimit -i`)",
-    "cannot confine itself: this kernel was built without SECCOMP_FILTER",
-];
+/// Notes where the nursery is: if a filter kills it, it cannot tell. The word
+/// of the mailbox is unused until the Guest runs.
+fn note_progress(step: Step, detail: u32) {
+    let word = step.number().cast_unsigned() << 8 | detail;
+    state().mailbox.reply.store(word, Ordering::SeqCst);
+}
 
-/// A view cannot be set up, at the `n`th step of its own.
-fn give_up(n: i32) -> ! {
-    exit(VIEW_FAILED + n);
+static MAPPED: AtomicBool = AtomicBool::new(false);
+
+/// The number of the nursery's step, and the index of the call that it tries.
+fn progress() -> [i32; 2] {
+    if !MAPPED.load(Ordering::Relaxed) {
+        return [Step::Map.number(), 0];
+    }
+    read_progress(state().mailbox.reply.load(Ordering::SeqCst))
+}
+
+/// What the nursery has noted in [`Mailbox::reply`](crate::mailbox::Mailbox).
+#[must_use]
+pub fn read_progress(word: u32) -> [i32; 2] {
+    [word >> 8 & 0xFF, word & 0xFF].map(u32::cast_signed)
 }
 
 /// Maps the stack on which everything else happens. The caller changes to it.
@@ -87,26 +102,35 @@ pub fn map_stack() {
         0,
     ];
     // SAFETY: nothing of ours lies there.
-    if unsafe { call(nr::MMAP, arguments) }.is_err() {
-        exit(SETUP_FAILED);
+    if let Err(error) = unsafe { call(nr::MMAP, arguments) } {
+        give_up(Step::Map, error);
     }
 }
 
 /// The nursery. The stack is the one of [`map_stack`].
 pub fn main() -> ! {
-    let steps: [fn() -> Result<(), i32>; STEPS.len()] = [
-        map_everything,
-        forget_the_rest,
-        find_segments,
-        make_segments,
-        signals::listen,
-        deny,
+    type Take = fn() -> Result<(), i32>;
+    const SETUP: [(Step, Take); 9] = [
+        (Step::Map, map_everything),
+        (Step::Forget, forget_the_rest),
+        (Step::CodeSegment, find_segments),
+        (Step::Segments, make_segments),
+        (Step::Rights, deny),
+        (Step::WriteExecute, write_and_execute),
+        (Step::Calls, try_calls),
+        (Step::Door32, trial::door_32),
+        // Last, because a filter's SIGSYS is to kill until then.
+        (Step::Signals, signals::listen),
     ];
-    for (number, step) in (1..).zip(steps) {
-        if step().is_err() {
-            exit(SETUP_FAILED + number);
+    for (step, take) in SETUP {
+        if MAPPED.load(Ordering::Relaxed) {
+            note_progress(step, 0);
+        }
+        if let Err(error) = take() {
+            give_up(step, error);
         }
     }
+    state().mailbox.reply.store(0, Ordering::SeqCst);
     // SAFETY: asks for a number.
     let launcher = unsafe { call(nr::GETPPID, [0; 6]) };
     loop {
@@ -179,6 +203,7 @@ pub(crate) fn setup() -> &'static Setup {
 
 fn map_everything() -> Result<(), i32> {
     map(STATE, STATE_SIZE, STATE_FD, MAP_SHARED_FIXED)?;
+    MAPPED.store(true, Ordering::Relaxed);
     map_gates()?;
     close(STATE_FD);
     keep_setup();
@@ -323,6 +348,26 @@ fn deny() -> Result<(), i32> {
     Ok(())
 }
 
+/// Maps a page of the Guest's memory as a Guest's pages are mapped: written and
+/// executed. Some machines forbid that (`PR_SET_MDWE`, systemd's
+/// MemoryDenyWriteExecute, SELinux's execmem).
+fn write_and_execute() -> Result<(), i32> {
+    /// Above all that is never mapped, and nothing lies there yet.
+    const SOMEWHERE: usize = 0x1000_0000;
+    const PROT_ALL: usize = 7;
+    let (size, fd) = (PAGE_SIZE as usize, MEMORY_FD.cast_unsigned() as usize);
+    let map = [SOMEWHERE, size, PROT_ALL, MAP_SHARED_FIXED, fd, 0];
+    // SAFETY: the low 4 GiB are the Guest's, and it does not run yet.
+    unsafe { call(nr::MMAP, map) }?;
+    // SAFETY: as above.
+    unsafe { call(nr::MUNMAP, [SOMEWHERE, size, 0, 0, 0, 0]) }.map(drop)
+}
+
+/// Tries the calls that views and cells live by.
+fn try_calls() -> Result<(), i32> {
+    trial::calls(setup().cells != 0, |n| note_progress(Step::Calls, n))
+}
+
 pub(crate) fn die_with_parent() -> Result<(), i32> {
     const PR_SET_PDEATHSIG: usize = 1;
     const SIGKILL: usize = 9;
@@ -357,10 +402,16 @@ fn live(slot: usize, launcher: Result<usize, i32>) -> ! {
     // somebody else.
     // SAFETY: asks for a number.
     let parent = unsafe { call(nr::GETPPID, [0; 6]) };
-    if die_with_parent().is_err() || parent != launcher {
-        give_up(1);
+    if let Err(error) = die_with_parent() {
+        view_gives_up(Step::Parent, error);
     }
-    let Ok(timer) = make_timer() else { give_up(2) };
+    if parent != launcher {
+        exit(SETUP_FAILED + Step::Parent.number());
+    }
+    let timer = match make_timer() {
+        Ok(timer) => timer,
+        Err(error) => view_gives_up(Step::Timer, error),
+    };
     let state = state();
     let (cell_mapper, cell) = make_cell(launcher, timer);
     close(COMMAND_FD);
@@ -400,25 +451,27 @@ fn live(slot: usize, launcher: Result<usize, i32>) -> ! {
         world: &mut home.world,
     });
     if confine(timer, setup().shared_pages, cell).is_err() {
-        give_up(3);
+        exit(SETUP_FAILED + Step::Filter.number());
     }
     Outside::wait_for_baton(slot);
     entry::begin()
 }
 
-/// Makes a cell, if there is to be one, and tells the Launcher of it.
+/// Makes a cell, if there is to be one, and tells the Launcher that the view is
+/// ready.
 fn make_cell(
     launcher: Result<usize, i32>,
     timer: u32,
 ) -> (Option<CellMapper>, Option<CellFacts>) {
     if setup().cells == 0 {
+        tell(&[0; 3]);
         return (None, None);
     }
     let made = match keeper::start(launcher, timer) {
         Ok(made) => made,
         Err(error) => {
-            tell(&[0, -error, 0]);
-            exit(4);
+            tell(&[0, -error, -keeper::half_made()]);
+            exit(SETUP_FAILED + Step::Cell.number());
         }
     };
     let [cell, mapper] = made.processes.map(u32::cast_signed);

@@ -54,6 +54,7 @@ impl From<&Death> for Outcome {
             Death::PowerOff(code) => Self::PoweredOff(*code),
             Death::Crash(_) | Death::Killed(_) => Self::Died,
             Death::Lost(_) => Self::Lost,
+            Death::Lacks(_) => Self::BadMachine,
         }
     }
 }

@@ -14,12 +14,13 @@ use crate::devices::console::{self, Console};
 use crate::devices::net::{Lan, LanError, Tap, TapError};
 use crate::devices::{Device, Violation};
 use crate::exit::{FIRST_OF_OURS, Outcome};
-use crate::host::{Death, Exit, Guest, RequestError, too_many};
+use crate::host::{Death, Exit, Guest, RequestError};
 use crate::inputs::Inputs;
 use crate::loader::{
     self, BootError, Image, InitrdError, KernelError, LoadError,
 };
 use crate::memory::GuestMemory;
+use crate::needs::{self, Cause, Lack};
 use crate::signals::{self, Signals};
 use crate::stats::{Counters, Report, Sink};
 use crate::terminal;
@@ -84,9 +85,9 @@ pub enum LaunchError {
     /// The bus is full.
     #[error(transparent)]
     Bus(#[from] BusError),
-    /// There is no memory for the Guest.
-    #[error("cannot have {0} MB of memory for the guest: {1}")]
-    Memory(u32, io::Error),
+    /// The machine lacks something that every run needs.
+    #[error(transparent)]
+    Lacks(#[from] Lack),
     /// The Host does not start.
     #[error(transparent)]
     Host(#[from] RequestError),
@@ -110,15 +111,24 @@ impl LaunchError {
             }
             | Self::Boot(_)
             | Self::Bus(BusError::TooManyDevices(_)) => Outcome::Usage,
+            Self::Disk {
+                error:
+                    DiskError::Lock(Lack {
+                        cause: Cause::Refused { .. },
+                        ..
+                    }),
+                ..
+            } => Outcome::BadMachine,
             Self::Kernel { .. }
             | Self::Initrd { .. }
             | Self::Disk { .. }
             | Self::ShareNet { .. }
             | Self::Tap(_)
             | Self::Stats { .. } => Outcome::BadFile,
-            Self::Host(RequestError::Start(_)) => Outcome::BadMachine,
+            Self::Lacks(_) | Self::Host(RequestError::Start(_)) => {
+                Outcome::BadMachine
+            }
             Self::Bus(BusError::Place(..))
-            | Self::Memory(..)
             | Self::Host(_)
             | Self::Failed(..) => Outcome::Failed,
         }
@@ -133,7 +143,8 @@ impl LaunchError {
 /// [`LaunchError`], whose message is one line and names the cure.
 pub fn launch(config: &Config, started: u64) -> Result<Outcome, LaunchError> {
     let start = Instant::now();
-    signals::survive_large_files().map_err(failed("catch signals"))?;
+    signals::survive_large_files().map_err(lacks("catch signals"))?;
+    meet_needs()?;
     let ignored = signals::ignored();
     let opened = Opened::open(config)?;
     // From here on nothing is opened any more: what is in the files, and who
@@ -142,7 +153,13 @@ pub fn launch(config: &Config, started: u64) -> Result<Outcome, LaunchError> {
     let mut walls = confine::before_threads(&plan);
     let memory =
         GuestMemory::new(config.memory, pages_above_ram(&opened.devices))
-            .map_err(|error| LaunchError::Memory(config.memory >> 20, error))?;
+            .map_err(|error| {
+                let mb = config.memory >> 20;
+                Lack::when(
+                    format!("have {mb} MB of memory for the guest"),
+                    error,
+                )
+            })?;
     let initialize = loader::load(
         &memory,
         &opened.kernel,
@@ -166,7 +183,7 @@ pub fn launch(config: &Config, started: u64) -> Result<Outcome, LaunchError> {
     });
     let shared_pages = bus
         .shared_pages()
-        .map_err(failed("keep the networks' files open"))?;
+        .map_err(lacks("keep the networks' files open"))?;
     guest.initialize(&initialize, shared_pages)?;
 
     if config.verbose {
@@ -185,7 +202,7 @@ pub fn launch(config: &Config, started: u64) -> Result<Outcome, LaunchError> {
         ));
     }
     let ending = Ending::new(guest.clone());
-    Signals::start(&ending, ignored).map_err(failed("catch signals"))?;
+    Signals::start(&ending, ignored).map_err(lacks("catch signals"))?;
     walls.push(confine::when_ready(&plan));
     if config.verbose {
         for wall in &walls {
@@ -194,7 +211,7 @@ pub fn launch(config: &Config, started: u64) -> Result<Outcome, LaunchError> {
     }
     terminal::enter();
     let inputs = Inputs::start(&bus, &guest, &ending);
-    let inputs = inputs.map_err(failed("watch the guest's input"));
+    let inputs = inputs.map_err(lacks("watch the guest's input"));
     let ended = inputs.and_then(|inputs| {
         let mut run = Run {
             guest,
@@ -230,7 +247,7 @@ pub fn launch(config: &Config, started: u64) -> Result<Outcome, LaunchError> {
         };
         stats
             .write(&report)
-            .map_err(failed("write the statistics"))?;
+            .map_err(|e| LaunchError::Failed("write the statistics", e))?;
     }
     Ok(outcome)
 }
@@ -321,7 +338,7 @@ fn open_device(
 }
 
 fn open_console() -> Result<Box<dyn Device>, LaunchError> {
-    let keep = failed("keep standard input and output");
+    let keep = lacks("keep standard input and output");
     let config = console::Config {
         input: rustix::io::dup(rustix::stdio::stdin())
             .map_err(|error| keep(error.into()))?,
@@ -409,8 +426,18 @@ fn named(config: &Config, error: LoadError) -> LaunchError {
     }
 }
 
-fn failed(what: &'static str) -> impl Fn(io::Error) -> LaunchError {
-    move |error| LaunchError::Failed(what, too_many(error))
+fn lacks(doing: &'static str) -> impl Fn(io::Error) -> LaunchError {
+    move |error| Lack::no_thread(doing, error).into()
+}
+
+/// Looks for what would fail in the middle of the run, and for the limits that
+/// would be the reason.
+fn meet_needs() -> Result<(), Lack> {
+    confine::hear_of_filters();
+    needs::prefer_clone();
+    needs::refused(|_| ()).map_or(Ok(()), Err)?;
+    needs::look_around();
+    Ok(())
 }
 
 /// A Guest that runs.
@@ -552,9 +579,10 @@ impl Ending {
         let by = self.by.lock().unwrap_or_else(PoisonError::into_inner);
         match (death, &*by) {
             // A signal may have gone to its processes, too.
-            (Death::Killed(_) | Death::Lost(_), Some((number, reason))) => {
-                (Outcome::Signal(*number), Some(format!("ended {reason}")))
-            }
+            (
+                Death::Killed(_) | Death::Lost(_) | Death::Lacks(_),
+                Some((number, reason)),
+            ) => (Outcome::Signal(*number), Some(format!("ended {reason}"))),
             _ => (Outcome::from(death), last_words(death)),
         }
     }
@@ -571,6 +599,7 @@ fn last_words(death: &Death) -> Option<String> {
         Death::Crash(text) => Some(format!("CRASH: {}", printable(text))),
         Death::Killed(why) => Some(format!("killed: {}", printable(why))),
         Death::Lost(why) => Some(format!("lost: {}", printable(why))),
+        Death::Lacks(lack) => Some(lack.to_string()),
     }
 }
 

@@ -23,6 +23,8 @@ pub mod loader;
 
 pub mod host;
 
+pub mod needs;
+
 pub mod devices;
 
 pub mod inputs;

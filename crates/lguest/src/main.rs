@@ -7,13 +7,21 @@
 use lguest::args::{Task, UsageError};
 use lguest::exit::Outcome;
 use lguest::host::clock;
+use lguest::needs::{self, Allocator, Lack};
 use lguest::{args, doctor, launch, terminal};
 use std::io::Write;
 use std::process::ExitCode;
 
+#[global_allocator]
+static ALLOCATOR: Allocator = Allocator;
+
 fn main() -> ExitCode {
     let started = clock::start();
     end_on_panic();
+    if let Some(cause) = needs::stack() {
+        terminal::tell(&Lack::new("run", cause).to_string());
+        return ExitCode::from(Outcome::BadMachine.code());
+    }
     let config = match args::parse(std::env::args_os()) {
         Ok(Task::Run(config)) => config,
         Ok(Task::Doctor { json }) => return examine(json),

@@ -34,6 +34,7 @@ pub(super) fn install(plan: &Plan) -> State {
     if let Err(error) = stopped::listen() {
         return State::Lacking(error.to_string());
     }
+    stopped::is_ours_now();
     match seccompiler::apply_filter_all_threads(&filter) {
         Ok(()) => State::Up(format!("{} instructions", filter.len())),
         Err(error) => State::Lacking(error.to_string()),

@@ -1,16 +1,18 @@
 //! What happens to a Launcher that makes a call it should not make.
 //!
 //! It has been taken over, or we have forgotten a call: in both cases nothing
-//! in it can be relied on any more. The terminal is put back, a sentence says
-//! what happened, and that is the end; the Guest's processes die with it.
+//! in it can be relied on any more. Or the filter is not ours, but that of a
+//! container. The terminal is put back, a sentence says what happened, and
+//! that is the end; the Guest's processes die with it.
 //! This is a signal handler: no memory is allocated, no lock is waited for.
 
 #![expect(unsafe_code, reason = "a handler for SIGSYS")]
 
 use crate::exit::Outcome;
-use crate::terminal;
+use crate::{needs, terminal};
 use std::io;
 use std::mem::MaybeUninit;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The beginning of `siginfo_t`, for a SIGSYS.
 #[repr(C)]
@@ -28,6 +30,14 @@ const _: () = assert!(size_of::<Info>() <= size_of::<libc::siginfo_t>());
 
 /// `SYS_SECCOMP`: a filter has sent it, and nobody else.
 const BY_FILTER: i32 = 1;
+
+/// The filter that stops us may be our own.
+static OURS: AtomicBool = AtomicBool::new(false);
+
+/// From now on a filter that stops us is taken for our own.
+pub(super) fn is_ours_now() {
+    OURS.store(true, Ordering::Relaxed);
+}
 
 /// Hears of SIGSYS from now on.
 pub(super) fn listen() -> io::Result<()> {
@@ -53,19 +63,32 @@ extern "C" fn stopped(_signal: i32, info: *const Info, _context: *const ()) {
     // SAFETY: the kernel hands us a siginfo_t, which is longer.
     let info = unsafe { &*info };
     terminal::leave_at_once();
-    if info.code == BY_FILTER {
+    let mut code = Outcome::Failed;
+    if info.code != BY_FILTER {
+        say(b"lguest: ended by SIGSYS\n");
+    } else if OURS.load(Ordering::Relaxed) {
         say(b"lguest: stopped at system call ");
-        let mut digits = [0; 10];
-        say(decimal(info.call.unsigned_abs(), &mut digits));
+        say_call(info.call);
         say(
             b", which a launcher does not make: it has been taken over, or \
               this is a bug in lguest ('--no-confine=seccomp' tells which)\n",
         );
     } else {
-        say(b"lguest: ended by SIGSYS\n");
+        code = Outcome::BadMachine;
+        say(b"lguest: cannot run: this system stops a process for the call ");
+        match needs::name_of(info.call.into()) {
+            Some(name) => say(name.as_bytes()),
+            None => say_call(info.call),
+        }
+        say(b"; let the filter of the container or service allow it\n");
     }
     // SAFETY: ends the process, without the help of anything in it.
-    unsafe { libc::_exit(Outcome::Failed.code().into()) };
+    unsafe { libc::_exit(code.code().into()) };
+}
+
+fn say_call(number: i32) {
+    let mut digits = [0; 10];
+    say(decimal(number.unsigned_abs(), &mut digits));
 }
 
 fn say(text: &[u8]) {

@@ -14,6 +14,7 @@ use super::{Description, Device, Place, Requests, Violation};
 use super::{sections, total};
 use crate::host::Guest;
 use crate::memory::Section;
+use crate::needs::Lack;
 use ahead::Ahead;
 use faults::Faults;
 use lg_abi::device::{
@@ -82,6 +83,9 @@ pub enum DiskError {
     /// Another Launcher writes to it, or we would and another one reads it.
     #[error("another guest uses it: end that one first, or use ',ro' for both")]
     InUse,
+    /// It cannot be locked at all.
+    #[error("{0}")]
+    Lock(Lack),
     /// Less than a sector.
     #[error("it has {0} bytes: a disk has one sector of 512 at least")]
     TooSmall(u64),
@@ -130,7 +134,7 @@ impl Disk {
         match rustix::fs::flock(&file, lock) {
             Ok(()) => {}
             Err(rustix::io::Errno::WOULDBLOCK) => return Err(DiskError::InUse),
-            Err(error) => return Err(DiskError::Open(error.into())),
+            Err(error) => return Err(DiskError::Lock(Lack::of_lock(error))),
         }
         let flags = flags.difference(OFlags::RWMODE) | OFlags::RDONLY;
         let again = rustix::fs::open(path, flags, Mode::empty());

@@ -5,36 +5,96 @@
 
 #![expect(unsafe_code, reason = "fork, and calls that no crate wraps")]
 
+use crate::needs::Lack;
+use rustix::io::Errno;
+use rustix::mm::{MapFlags, ProtFlags};
+use rustix::process::{Pid, WaitId, WaitIdOptions, WaitIdStatus, waitid};
 use std::arch::asm;
 use std::ffi::CStr;
-use std::os::fd::AsRawFd;
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
 
-/// Whether `act` succeeds in a copy of this process; else its error. A copy
-/// that was killed has the error EINTR.
-pub(super) fn in_a_copy(
-    act: impl FnOnce() -> Result<(), i32>,
-) -> Result<(), i32> {
-    // SAFETY: the copy does what the caller wants, and does not come back.
-    let child = unsafe { libc::fork() };
-    if child == 0 {
-        let error = act().err().unwrap_or(0);
-        // SAFETY: ends the copy alone. Errors are below 134, so they fit.
-        unsafe { libc::_exit(error) };
-    }
-    if child < 0 {
-        return Err(last_error());
-    }
-    let mut status = 0;
-    // SAFETY: the kernel writes `status`.
-    while unsafe { libc::waitpid(child, &raw mut status, 0) } < 0 {
-        if last_error() != libc::EINTR {
-            return Err(last_error());
+/// Why an attempt did not succeed.
+#[derive(Clone, Debug)]
+pub(super) enum Failure {
+    /// There was no copy to make it.
+    NoCopy(Lack),
+    /// The copy said so, with this error.
+    Error(i32),
+    /// The copy was killed.
+    Killed(i32),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoCopy(lack) => {
+                write!(f, "cannot {}: {}", lack.doing, lack.cause)
+            }
+            Self::Error(error) => io::Error::from_raw_os_error(*error).fmt(f),
+            Self::Killed(libc::SIGSYS) => {
+                f.write_str("a process is killed for it")
+            }
+            Self::Killed(signal) => {
+                write!(f, "it is killed by signal {signal}")
+            }
         }
     }
-    match libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status)) {
-        Some(0) => Ok(()),
-        Some(error) => Err(error),
-        None => Err(libc::EINTR),
+}
+
+/// What a copy of this process is for.
+const COPY: &str = "start a process";
+
+/// A copy of this process does `act` and ends with the status that it answers.
+/// Nothing is left of what it did.
+pub(super) fn copy(act: impl FnOnce() -> u8) -> Result<Pid, Lack> {
+    // SAFETY: this process has one thread, and the copy does not come back.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let status = act();
+        // SAFETY: ends the copy alone.
+        unsafe { libc::_exit(status.into()) };
+    }
+    let error = io::Error::last_os_error;
+    let child = (child > 0).then(|| Pid::from_raw(child)).flatten();
+    child.ok_or_else(|| Lack::when(COPY, error()))
+}
+
+/// For a copy, which never drops anything: closes what it does not need, so
+/// that a limit on descriptors is as far away as in a run.
+pub(super) fn close_in_copy<'a, F: AsRawFd + 'a>(
+    files: impl Iterator<Item = &'a F>,
+) {
+    const STANDARD: i32 = 3;
+    for file in files.map(AsRawFd::as_raw_fd).filter(|&fd| fd >= STANDARD) {
+        // SAFETY: a system call on a number that is not used any more.
+        unsafe { libc::close(file) };
+    }
+}
+
+/// Waits for the end of a copy.
+pub(super) fn end_of(child: Pid) -> Result<WaitIdStatus, Lack> {
+    loop {
+        match waitid(WaitId::Pid(child), WaitIdOptions::EXITED) {
+            Ok(Some(status)) => return Ok(status),
+            Ok(None) | Err(Errno::INTR) => {}
+            Err(error) => return Err(Lack::when(COPY, error)),
+        }
+    }
+}
+
+/// Whether `act` succeeds in a copy of this process.
+pub(super) fn in_a_copy(
+    act: impl FnOnce() -> Result<(), i32>,
+) -> Result<(), Failure> {
+    // Errors are below 134, so they fit.
+    let status = || u8::try_from(act().err().unwrap_or(0)).unwrap_or(u8::MAX);
+    let end = copy(status).and_then(end_of).map_err(Failure::NoCopy)?;
+    match (end.exit_status(), end.terminating_signal()) {
+        (Some(0), _) => Ok(()),
+        (Some(error), _) => Err(Failure::Error(error)),
+        (None, signal) => Err(Failure::Killed(signal.unwrap_or(0))),
     }
 }
 
@@ -43,12 +103,82 @@ fn last_error() -> i32 {
     error.raw_os_error().unwrap_or(libc::EIO)
 }
 
+/// A word that copies of this process share.
+pub(super) struct SharedWord(*mut libc::c_void);
+
+impl SharedWord {
+    const SIZE: usize = 4096;
+
+    pub(super) fn new() -> io::Result<Self> {
+        // SAFETY: a fresh mapping at an address of the kernel's choice.
+        let at = unsafe {
+            rustix::mm::mmap_anonymous(
+                std::ptr::null_mut(),
+                Self::SIZE,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED,
+            )
+        }?;
+        Ok(Self(at))
+    }
+
+    pub(super) fn set(&self, value: usize) {
+        // SAFETY: a mapped word of this size, aligned.
+        unsafe { self.0.cast::<usize>().write_volatile(value) };
+    }
+
+    pub(super) fn get(&self) -> usize {
+        // SAFETY: as above.
+        unsafe { self.0.cast::<usize>().read_volatile() }
+    }
+}
+
+impl Drop for SharedWord {
+    fn drop(&mut self) {
+        // SAFETY: nobody uses it any more.
+        let _ = unsafe { rustix::mm::munmap(self.0, Self::SIZE) };
+    }
+}
+
+/// Maps a page of a file as a Guest's pages are mapped: written and executed.
+pub(super) fn write_and_execute(file: impl AsFd) -> rustix::io::Result<()> {
+    const SIZE: usize = 4096;
+    // SAFETY: a fresh mapping at an address of the kernel's choice.
+    let at = unsafe {
+        rustix::mm::mmap(
+            std::ptr::null_mut(),
+            SIZE,
+            ProtFlags::READ | ProtFlags::WRITE | ProtFlags::EXEC,
+            MapFlags::SHARED,
+            file,
+            0,
+        )
+    }?;
+    // SAFETY: nobody knows of it.
+    unsafe { rustix::mm::munmap(at, SIZE) }
+}
+
 /// Makes a system call; arguments that it does not take are ignored.
 fn call(nr: libc::c_long, a: [usize; 5]) -> Result<usize, i32> {
     // SAFETY: the callers here pass addresses of what they own, of the size
     // that the call wants.
     let result = unsafe { libc::syscall(nr, a[0], a[1], a[2], a[3], a[4]) };
     usize::try_from(result).map_err(|_| last_error())
+}
+
+/// The release of the kernel and the kind of machine, unless it is refused.
+pub(super) fn kernel() -> Option<[String; 2]> {
+    let mut name = std::mem::MaybeUninit::<libc::utsname>::zeroed();
+    // SAFETY: the kernel writes `name`.
+    let told = unsafe { libc::uname(name.as_mut_ptr()) };
+    // SAFETY: all of it are bytes, and zero is one.
+    let name = unsafe { name.assume_init() };
+    let text = |bytes: &[libc::c_char]| {
+        let bytes: Vec<u8> = bytes.iter().map(|b| b.cast_unsigned()).collect();
+        let text = CStr::from_bytes_until_nul(&bytes).unwrap_or_default();
+        text.to_string_lossy().into_owned()
+    };
+    (told == 0).then(|| [text(&name.release), text(&name.machine)])
 }
 
 /// Makes a segment in the local descriptor table.

@@ -7,10 +7,15 @@
 
 mod attempt;
 
+mod guest;
+
 mod probes;
 
 use crate::exit::Outcome;
+use crate::needs::{self, Lack};
+use crate::signals;
 use crate::stats::quoted;
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 /// Something that is looked at.
@@ -55,7 +60,9 @@ pub struct Finding {
     /// What follows from that; nothing where all is well.
     pub consequence: &'static str,
     /// What to do about it; nothing where all is well.
-    pub cure: &'static str,
+    pub cure: Cow<'static, str>,
+    /// A process is killed for a call that other probes may make, too.
+    deadly: bool,
 }
 
 impl Finding {
@@ -64,32 +71,40 @@ impl Finding {
             state: State::Ok,
             seen: seen.into(),
             consequence: "",
-            cure: "",
+            cure: "".into(),
+            deadly: false,
         }
     }
 
     fn degraded(
         seen: impl Into<String>,
         consequence: &'static str,
-        cure: &'static str,
+        cure: impl Into<Cow<'static, str>>,
     ) -> Self {
         Self {
             state: State::Degraded,
             seen: seen.into(),
             consequence,
-            cure,
+            cure: cure.into(),
+            deadly: false,
         }
     }
 
     fn lacks(
         seen: impl Into<String>,
         consequence: &'static str,
-        cure: &'static str,
+        cure: impl Into<Cow<'static, str>>,
     ) -> Self {
         Self {
             state: State::Lacks,
             ..Self::degraded(seen, consequence, cure)
         }
+    }
+
+    /// Something that `run` would not do without, in its words.
+    fn of_lack(lack: &Lack, consequence: &'static str) -> Self {
+        let seen = format!("cannot {}: {}", lack.doing, lack.cause);
+        Self::lacks(seen, consequence, lack.cause.cure())
     }
 }
 
@@ -101,8 +116,25 @@ pub struct Findings(Vec<(&'static Probe, Finding)>);
 /// Guest.
 #[must_use]
 pub fn examine() -> Findings {
-    let looked = probes::ALL.iter().map(|probe| (probe, (probe.look)()));
-    Findings(looked.collect())
+    // A limit on the size of files is an error here, as it is in a run.
+    let _ = signals::survive_large_files();
+    needs::look_around();
+    let mut findings = Vec::new();
+    let mut deadly = false;
+    for probe in probes::ALL {
+        let found = if deadly {
+            Finding::lacks(
+                "not looked at: it may kill",
+                "nothing is known of it",
+                "cure what is lacking above first",
+            )
+        } else {
+            (probe.look)()
+        };
+        deadly |= found.deadly;
+        findings.push((probe, found));
+    }
+    Findings(findings)
 }
 
 impl Findings {
@@ -174,7 +206,7 @@ impl Findings {
                     quoted(found.state.word()),
                     quoted(&found.seen),
                     quoted(found.consequence),
-                    quoted(found.cure),
+                    quoted(&found.cure),
                 )
             })
             .collect();

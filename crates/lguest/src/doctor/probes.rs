@@ -5,20 +5,21 @@
 //! would change this process is done in a copy of it, and interfaces are gone
 //! again when they have been made.
 
-use super::attempt;
+use super::attempt::{self, Failure, SharedWord};
+use super::guest::{self, Refusal};
 use super::{Finding, Probe};
 use crate::config::Isolation;
-use crate::default_guest;
 use crate::devices::net::{Tap, TapError};
-use crate::host::{Exit, Guest, clock};
-use crate::loader::{self, Image};
+use crate::host::{clock, no_program};
 use crate::memory::{GuestMemory, HUGE_PAGE};
-use lg_abi::device::{DeviceDescriptor, LGUEST_DEVICE_T_CONSOLE};
+use crate::needs::{self, Cause, Lack};
 use lg_abi::page::PAGE_SIZE;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, SealFlags};
-use rustix::process::{Resource, getrlimit};
+use rustix::io::Errno;
+use rustix::process::Resource;
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -27,10 +28,12 @@ use std::process::{Command, Stdio};
 pub(super) const ALL: &[Probe] = &[
     needed("kernel", kernel),
     needed("fsgsbase", fsgsbase),
+    needed("calls", calls),
     needed("32-bit code", code_segment),
     needed("32-bit calls", calls_of_32_bits),
     needed("ldt", ldt),
     needed("memory files", memory_files),
+    needed("write+execute", write_and_execute),
     needed("seccomp", seccomp),
     needed("descriptors", descriptors),
     needed("guest", guest),
@@ -88,8 +91,12 @@ const fn useful(name: &'static str, look: fn() -> Finding) -> Probe {
     }
 }
 
-fn words_of(error: i32) -> String {
-    io::Error::from_raw_os_error(error).to_string()
+/// The cure for an attempt that failed: `usual`, if there is no other reason.
+fn cure_for(failure: &Failure, usual: &'static str) -> &'static str {
+    match failure {
+        Failure::NoCopy(lack) => lack.cause.cure(),
+        Failure::Error(_) | Failure::Killed(_) => usual,
+    }
 }
 
 /// What stands in a file of the kernel's, without the end of its line.
@@ -104,12 +111,12 @@ fn number(path: &str) -> Option<u64> {
 
 fn kernel() -> Finding {
     const OLDEST: (u32, u32) = (5, 11);
-    let uname = rustix::system::uname();
-    let release = uname.release().to_string_lossy().into_owned();
+    let Some([release, machine]) = attempt::kernel() else {
+        return Finding::ok("not told");
+    };
     let mut parts = release.split(|c: char| !c.is_ascii_digit());
     let mut part = || parts.next()?.parse::<u32>().ok();
-    let seen =
-        format!("Linux {release}, {}", uname.machine().to_string_lossy());
+    let seen = format!("Linux {release}, {machine}");
     match (part(), part()) {
         (Some(major), Some(minor)) if (major, minor) >= OLDEST => {
             Finding::ok(seen)
@@ -125,12 +132,35 @@ fn kernel() -> Finding {
 fn fsgsbase() -> Finding {
     match crate::host::check_processor() {
         Ok(()) => Finding::ok("segment bases are set by instructions"),
-        Err(error) => Finding::lacks(
-            error.to_string(),
-            "threads of a guest have no segments",
-            "boot without 'nofsgsbase', or take another machine",
-        ),
+        Err(lack) => {
+            Finding::of_lack(&lack, "threads of a guest have no segments")
+        }
     }
+}
+
+/// Tries all system calls of a start, in a copy, which may be killed for one.
+fn calls() -> Finding {
+    let ok = || Finding::ok("none of a start is refused");
+    let lacks = |lack: &Lack| Finding {
+        deadly: matches!(lack.cause, Cause::Killed { .. }),
+        ..Finding::of_lack(lack, "no guest starts")
+    };
+    let in_here = || needs::refused(|_| ());
+    let Ok(word) = SharedWord::new() else {
+        return in_here().map_or_else(ok, |lack| lacks(&lack));
+    };
+    let tried =
+        attempt::in_a_copy(|| match needs::refused(|index| word.set(index)) {
+            None => Ok(()),
+            Some(lack) => Err(lack.cause.errno()),
+        });
+    let lack = match tried {
+        Ok(()) => None,
+        Err(Failure::Error(_)) => in_here(),
+        Err(Failure::NoCopy(lack)) => in_here().or(Some(lack)),
+        Err(Failure::Killed(_)) => needs::killed_for(word.get()),
+    };
+    lack.map_or_else(ok, |lack| lacks(&lack))
 }
 
 fn code_segment() -> Finding {
@@ -145,7 +175,7 @@ fn code_segment() -> Finding {
         _ => Finding::lacks(
             "no segment for it",
             "guests are 32-bit programs",
-            "boot with 'ia32_emulation=on'; the kernel needs IA32_EMULATION",
+            Cause::No32BitCode.cure(),
         ),
     }
 }
@@ -153,11 +183,14 @@ fn code_segment() -> Finding {
 fn calls_of_32_bits() -> Finding {
     match attempt::in_a_copy(attempt::call_by_the_32_bit_door) {
         Ok(()) => Finding::ok("they can be caught"),
-        Err(_) => Finding::lacks(
-            "a process is killed for them",
-            "a guest's programs are, at their first system call",
-            "a container must not kill for calls of 32-bit programs; the \
-             kernel needs IA32_EMULATION",
+        Err(failure) => Finding::lacks(
+            format!("they cannot be caught ({failure})"),
+            "a guest's programs fail at their first system call",
+            cure_for(
+                &failure,
+                "a container must not kill for calls of 32-bit programs; the \
+                 kernel needs IA32_EMULATION",
+            ),
         ),
     }
 }
@@ -165,44 +198,61 @@ fn calls_of_32_bits() -> Finding {
 fn ldt() -> Finding {
     match attempt::in_a_copy(attempt::make_segment) {
         Ok(()) => Finding::ok("segments can be made"),
-        Err(error) => Finding::lacks(
-            format!("no segment can be made ({})", words_of(error)),
-            "user programs of a guest have no segments",
-            "the kernel needs MODIFY_LDT_SYSCALL, and a container must allow \
-             modify_ldt",
-        ),
+        Err(failure) => {
+            let call = "modify_ldt";
+            let cause = match failure {
+                Failure::Error(error) => Cause::Refused { call, error },
+                Failure::Killed(_) => Cause::Killed { call },
+                Failure::NoCopy(lack) => lack.cause,
+            };
+            let lack = Lack::new("make segments", cause);
+            Finding::of_lack(&lack, "user programs of a guest have no segments")
+        }
     }
 }
 
 fn memory_files() -> Finding {
-    let cure = "set vm.memfd_noexec to 0 or 1; a container must allow \
-                memfd_create and execveat";
-    let lacks = |what: &str, error: &dyn std::fmt::Display| {
-        Finding::lacks(
-            format!("{what} ({error})"),
-            "a guest's memory and its first program are such files",
-            cure,
-        )
-    };
+    const CONSEQUENCE: &str =
+        "a guest's memory and its first program are such files";
+    const CURE: &str = "set vm.memfd_noexec to 0 or 1; a container must allow \
+                        memfd_create and execveat";
+    let lacks = |lack: &Lack| Finding::of_lack(lack, CONSEQUENCE);
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let sealed = rustix::fs::memfd_create("lguest-doctor", flags)
         .and_then(|file| rustix::fs::fcntl_add_seals(file, SealFlags::SHRINK));
     if let Err(error) = sealed {
-        return lacks("they cannot be sealed", &error);
+        return lacks(&Lack::when("make memory files", error));
     }
-    let program = crate::host::executable_memfd("lguest-doctor");
-    let program = program.and_then(|file| {
-        let mut file = fs::File::from(file);
-        file.write_all(NOTHING_BUT_AN_END)?;
-        Ok(file)
-    });
-    let program = match program {
-        Ok(program) => program,
-        Err(error) => return lacks("none can be executed", &error),
+    let program = match crate::host::executable_memfd("lguest-doctor") {
+        Ok(file) => fs::File::from(file),
+        Err(error) => return lacks(&no_program(error)),
     };
+    if let Err(error) = (&program).write_all(NOTHING_BUT_AN_END) {
+        return lacks(&Lack::when("write memory files", error));
+    }
     match attempt::in_a_copy(|| attempt::run_program(&program)) {
         Ok(()) => Finding::ok("sealed, and executed"),
-        Err(error) => lacks("none can be executed", &words_of(error)),
+        Err(failure) => Finding::lacks(
+            format!("none can be executed ({failure})"),
+            CONSEQUENCE,
+            cure_for(&failure, CURE),
+        ),
+    }
+}
+
+fn write_and_execute() -> Finding {
+    const CONSEQUENCE: &str = "a guest's pages are both";
+    let flags = MemfdFlags::CLOEXEC;
+    let tried = rustix::fs::memfd_create("lguest-doctor", flags)
+        .and_then(attempt::write_and_execute);
+    let doing = "map memory that is written and executed";
+    match tried {
+        Ok(()) => Finding::ok("memory may be both"),
+        Err(Errno::ACCESS | Errno::PERM) => Finding::of_lack(
+            &Lack::new(doing, Cause::WriteExecute),
+            CONSEQUENCE,
+        ),
+        Err(error) => Finding::of_lack(&Lack::when(doing, error), CONSEQUENCE),
     }
 }
 
@@ -243,13 +293,15 @@ fn seccomp() -> Finding {
     // `SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV`.
     const AND_STAND_STILL: usize = 1 << 5;
     let installed = attempt::in_a_copy(|| attempt::install_filter(ALL_THREADS));
-    if let Err(error) = installed {
-        return Finding::lacks(
-            format!("no filter can be installed ({})", words_of(error)),
-            "a guest could make any system call",
-            "the kernel needs SECCOMP_FILTER, and a container must allow \
-             seccomp",
-        );
+    if let Err(failure) = installed {
+        let call = "seccomp";
+        let cause = match failure {
+            Failure::Error(error) => Cause::Refused { call, error },
+            Failure::Killed(_) => Cause::Killed { call },
+            Failure::NoCopy(lack) => lack.cause,
+        };
+        let lack = Lack::new("install a filter", cause);
+        return Finding::of_lack(&lack, "a guest could make any system call");
     }
     let asks = |flags| attempt::in_a_copy(|| attempt::install_filter(flags));
     let seen = "filters, for all threads at once";
@@ -271,9 +323,9 @@ fn seccomp() -> Finding {
 
 fn descriptors() -> Finding {
     /// Fewer are too few for a console alone.
-    const NEEDED: u64 = 20;
+    const NEEDED: u64 = 19;
     const PLENTY: u64 = 256;
-    let limit = getrlimit(Resource::Nofile).current;
+    let limit = needs::limit(Resource::Nofile);
     let cure = "raise it (`ulimit -n 1024`)";
     match limit {
         Some(limit) if limit < NEEDED => Finding::lacks(
@@ -293,57 +345,25 @@ fn descriptors() -> Finding {
 }
 
 fn guest() -> Finding {
-    match run_guest(Isolation::Guest) {
+    match guest::run(Isolation::Guest) {
         Ok(()) => Finding::ok("the built-in one runs"),
-        Err(error) => Finding::lacks(
-            format!("the built-in one does not run: {error}"),
+        Err(Refusal { said, cure }) => Finding::lacks(
+            format!("the built-in one does not run: {said}"),
             "none will",
-            "what is lacking above is the reason",
+            cure,
         ),
     }
 }
 
 /// Runs it with its programs in processes of their own.
 fn cells() -> Finding {
-    match run_guest(Isolation::User) {
+    match guest::run(Isolation::User) {
         Ok(()) => Finding::ok("a guest's programs can have their own"),
-        Err(error) => Finding::lacks(
-            format!("the built-in guest does not run in them: {error}"),
+        Err(Refusal { said, cure }) => Finding::lacks(
+            format!("the built-in guest does not run in them: {said}"),
             "no --isolation=user",
-            "what is lacking above is the reason, or too few processes",
+            cure,
         ),
-    }
-}
-
-/// Runs the built-in Guest until it speaks. In a thread of its own, for that
-/// is kept on one processor.
-fn run_guest(isolation: Isolation) -> Result<(), String> {
-    let run = move || run_here(isolation).map_err(|error| error.to_string());
-    let ran = std::thread::spawn(run).join();
-    ran.unwrap_or_else(|_| Err("we panicked".into()))
-}
-
-fn run_here(isolation: Isolation) -> Result<(), Box<dyn std::error::Error>> {
-    const RAM: u32 = 16 << 20;
-    clock::start();
-    let memory = GuestMemory::new(RAM, 1)?;
-    let kernel = Image::Embedded(default_guest::IMAGE);
-    let start = loader::load(&memory, &kernel, None, b"")
-        .map_err(|_| "it cannot be loaded")?;
-    let console = DeviceDescriptor {
-        kind: LGUEST_DEVICE_T_CONSOLE,
-        ..DeviceDescriptor::default()
-    };
-    memory.write_object(RAM, &console)?;
-    let guest = Guest::new(memory);
-    guest.set_isolation(isolation);
-    guest.initialize(&start, Vec::new())?;
-    loop {
-        match guest.run()? {
-            Exit::SendDma { .. } => return Ok(()),
-            Exit::Broken => {}
-            Exit::Dead(death) => return Err(death.to_string().into()),
-        }
     }
 }
 
@@ -360,7 +380,7 @@ fn landlock() -> Finding {
             "Linux 6.12 has all of it",
         ),
         Err(error) => Finding::lacks(
-            words_of(error),
+            io::Error::from_raw_os_error(error).to_string(),
             "seccomp alone keeps the launcher from files, and nothing from \
              signalling other processes of its user",
             "the kernel needs SECURITY_LANDLOCK and 'landlock' in lsm=",
@@ -372,10 +392,13 @@ fn namespaces() -> Finding {
     let flags = libc::CLONE_NEWUSER | libc::CLONE_NEWIPC;
     match attempt::in_a_copy(|| attempt::leave(flags)) {
         Ok(()) => Finding::ok("user and IPC namespaces"),
-        Err(error) => Finding::lacks(
-            format!("none ({})", words_of(error)),
+        Err(failure) => Finding::lacks(
+            format!("none ({failure})"),
             "the launcher does without one of its walls",
-            "raise user.max_user_namespaces; a container must allow unshare",
+            cure_for(
+                &failure,
+                "raise user.max_user_namespaces; a container must allow unshare",
+            ),
         ),
     }
 }
@@ -400,10 +423,16 @@ fn capabilities() -> Finding {
 fn tracing() -> Finding {
     match number("/proc/sys/kernel/yama/ptrace_scope") {
         Some(1..) => Finding::ok("of children only"),
-        _ => Finding::degraded(
+        None if !Path::new("/proc/sys/kernel").is_dir() => {
+            Finding::ok("not told, for want of /proc")
+        }
+        scope => Finding::degraded(
             "of any process of the user",
             "the launcher hides itself all the same, its starter need not",
-            "set kernel.yama.ptrace_scope to 1",
+            match scope {
+                Some(_) => "set kernel.yama.ptrace_scope to 1",
+                None => "take a kernel with SECURITY_YAMA and 'yama' in lsm=",
+            },
         ),
     }
 }
@@ -411,7 +440,15 @@ fn tracing() -> Finding {
 fn processes() -> Finding {
     /// Views and their cells, and a few threads.
     const PLENTY: u64 = 128;
-    match getrlimit(Resource::Nproc).current {
+    if let Some(limit) = needs::processes_of_group().filter(|&n| n < PLENTY) {
+        return Finding::degraded(
+            format!("{limit} processes and threads for this control group"),
+            "a guest has one for each of its page directories, up to a \
+             bound, and is slower with fewer",
+            Cause::ProcessesOfGroup(limit).cure(),
+        );
+    }
+    match needs::limit(Resource::Nproc) {
         Some(limit) if limit < PLENTY => Finding::degraded(
             format!("{limit} processes for all of the user's"),
             "a guest has one for each of its page directories, up to a \
@@ -426,7 +463,7 @@ fn processes() -> Finding {
 fn address_space() -> Finding {
     /// The 4 GiB of a Guest, its memory once more, and ours.
     const PLENTY: u64 = 16 << 30;
-    match getrlimit(Resource::As).current {
+    match needs::limit(Resource::As) {
         Some(limit) if limit < PLENTY => Finding::degraded(
             format!("{} MiB for each process", limit >> 20),
             "large guests do not fit, and small ones may stop when they grow",
@@ -442,8 +479,9 @@ fn mappings() -> Finding {
         Some(count) if count >= USUAL => {
             Finding::ok(format!("{count} for each process"))
         }
-        seen => Finding::degraded(
-            format!("{} for each process", seen.unwrap_or(0)),
+        None => Finding::ok("not told, for want of /proc"),
+        Some(count) => Finding::degraded(
+            format!("{count} for each process"),
             "memory in many pieces is dropped and mapped again",
             "raise vm.max_map_count",
         ),
@@ -462,13 +500,13 @@ fn low_memory() -> Finding {
         Some(lowest) => {
             Finding::ok(format!("{} KiB are never mapped", lowest >> 10))
         }
-        None => Finding::ok("not told"),
+        None => Finding::ok("not told, for want of /proc"),
     }
 }
 
 fn locked_memory() -> Finding {
     // Told because people ask: nothing of a Guest is locked.
-    match getrlimit(Resource::Memlock).current {
+    match needs::limit(Resource::Memlock) {
         Some(limit) => {
             Finding::ok(format!("{} KiB, and not used", limit >> 10))
         }
@@ -484,7 +522,8 @@ fn overcommit() -> Finding {
             "each view is counted as if it used all that it could",
             "set vm.overcommit_memory to 0",
         ),
-        _ => Finding::ok("memory counts when it is used"),
+        Some(_) => Finding::ok("memory counts when it is used"),
+        None => Finding::ok("not told, for want of /proc"),
     }
 }
 
@@ -535,10 +574,10 @@ fn huge_pages() -> Finding {
 fn protection_keys() -> Finding {
     match attempt::in_a_copy(attempt::take_key) {
         Ok(()) => Finding::ok("there are some"),
-        Err(error) => Finding::lacks(
-            format!("none ({})", words_of(error)),
+        Err(failure) => Finding::lacks(
+            format!("none ({failure})"),
             "nothing: no guest needs them",
-            "none, on this processor or virtual machine",
+            cure_for(&failure, "none, on this processor or virtual machine"),
         ),
     }
 }
@@ -546,10 +585,10 @@ fn protection_keys() -> Finding {
 fn io_uring() -> Finding {
     match attempt::in_a_copy(attempt::make_ring) {
         Ok(()) => Finding::ok("there is, and is not used"),
-        Err(error) => Finding::lacks(
-            words_of(error),
+        Err(failure) => Finding::lacks(
+            failure.to_string(),
             "nothing: it is not used",
-            "set kernel.io_uring_disabled to 0",
+            cure_for(&failure, "set kernel.io_uring_disabled to 0"),
         ),
     }
 }
@@ -574,10 +613,10 @@ fn net_namespace() -> Finding {
     let flags = libc::CLONE_NEWUSER | libc::CLONE_NEWNET | libc::CLONE_NEWNS;
     match attempt::in_a_copy(|| attempt::leave(flags)) {
         Ok(()) => Finding::ok("of network and mounts, with one of users"),
-        Err(error) => Finding::lacks(
-            format!("none ({})", words_of(error)),
+        Err(failure) => Finding::lacks(
+            format!("none ({failure})"),
             "nothing for guests; tests with taps have no network of their own",
-            "raise user.max_user_namespaces",
+            cure_for(&failure, "raise user.max_user_namespaces"),
         ),
     }
 }
@@ -592,12 +631,12 @@ fn compiler() -> Finding {
     let named = std::env::var_os("LGUEST_I686_RUSTC").map(PathBuf::from);
     let rustc = named.or_else(|| find("rustc"));
     let has_target = |rustc: &Path| {
-        let libraries = Command::new(rustc)
-            .args(["--print", "target-libdir", "--target", TARGET])
-            .stderr(Stdio::null())
-            .output()
-            .ok()
-            .and_then(|out| String::from_utf8(out.stdout).ok());
+        let libraries = printed_by(Command::new(rustc).args([
+            "--print",
+            "target-libdir",
+            "--target",
+            TARGET,
+        ]));
         let libraries = libraries.and_then(|l| fs::read_dir(l.trim()).ok());
         libraries.is_some_and(|mut files| {
             files.any(|file| {
@@ -622,6 +661,34 @@ fn compiler() -> Finding {
         }
         _ => Finding::lacks("none", CONSEQUENCE, CURE),
     }
+}
+
+/// What another program prints. One that hangs, under some limit, say, is
+/// ended.
+fn printed_by(command: &mut Command) -> Option<String> {
+    const PATIENCE: Timespec = Timespec {
+        tv_sec: 10,
+        tv_nsec: 0,
+    };
+    let command = command.stdin(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.stdout(Stdio::piped()).spawn().ok()?;
+    let mut stdout = child.stdout.take()?;
+    let (mut printed, mut part) = (Vec::new(), [0; 1024]);
+    loop {
+        let mut ready = [PollFd::new(&stdout, PollFlags::IN)];
+        match poll(&mut ready, Some(&PATIENCE)) {
+            Err(Errno::INTR) => continue,
+            Ok(1..) => {}
+            Ok(0) | Err(_) => break,
+        }
+        match stdout.read(&mut part) {
+            Ok(n @ 1..) => printed.extend(&part[..n]),
+            _ => break,
+        }
+    }
+    let _ = child.kill();
+    let _ = child.wait();
+    String::from_utf8(printed).ok()
 }
 
 fn tool(name: &str, consequence: &'static str, cure: &'static str) -> Finding {

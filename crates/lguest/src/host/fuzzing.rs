@@ -3,6 +3,7 @@
 //! Only there with `--cfg fuzzing`.
 
 use super::{BoundDma, Conversation, Exit, Guest, Views, lock};
+use crate::needs::Lack;
 use lg_switcher::mailbox::Mailbox;
 use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,14 +13,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 struct OnPaper(AtomicU32);
 
 impl Views for OnPaper {
-    fn start_view(&self, slot: u32) -> io::Result<()> {
-        let bit = 1_u32.checked_shl(slot).ok_or(io::ErrorKind::InvalidInput)?;
+    fn start_view(&self, slot: u32) -> Result<(), Lack> {
+        let wrong = || Lack::when("start a view", io::ErrorKind::InvalidInput);
+        let bit = 1_u32.checked_shl(slot).ok_or_else(wrong)?;
         let old = self.0.fetch_or(bit, Ordering::Relaxed);
-        if old & bit == 0 {
-            Ok(())
-        } else {
-            Err(io::ErrorKind::InvalidInput.into())
-        }
+        if old & bit == 0 { Ok(()) } else { Err(wrong()) }
     }
 
     fn balance(&self) {}

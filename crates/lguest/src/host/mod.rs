@@ -16,7 +16,7 @@ mod bindings;
 pub mod clock;
 mod huge_pages;
 mod processes;
-pub(crate) use processes::{check_processor, executable_memfd};
+pub(crate) use processes::{check_processor, executable_memfd, no_program};
 mod state;
 pub mod wire;
 
@@ -25,6 +25,7 @@ pub mod fuzzing;
 
 use crate::config::Isolation;
 use crate::memory::GuestMemory;
+use crate::needs::Lack;
 pub use bindings::Binding;
 use bindings::Bindings;
 use huge_pages::HugePages;
@@ -33,15 +34,15 @@ use lg_abi::hypercall::{POWER_DOWN, POWER_DOWN_WITH_CODE};
 use lg_abi::request::Initialize;
 use lg_abi::shared::LGUEST_IRQS;
 use lg_host::gates::path;
+use lg_host::kill::Kill;
 use lg_host::state::{MAX_VIEWS, input};
 use lg_host::turns::{self, Futex};
 use lg_switcher::mailbox::{HOSTS_TURN, LAUNCHERS_TURN, Mailbox, Request};
+use lg_switcher::view::read_progress;
 use processes::Processes;
-pub(crate) use processes::too_many;
 use rustix::thread::futex;
 use state::Shared;
 use std::fmt;
-use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
@@ -106,6 +107,8 @@ pub enum Death {
     Killed(String),
     /// A process that runs it has gone: killed from outside, or fallen over.
     Lost(String),
+    /// The machine refuses something without which it cannot go on.
+    Lacks(Lack),
 }
 
 impl fmt::Display for Death {
@@ -115,6 +118,7 @@ impl fmt::Display for Death {
             Self::PowerOff(code) => write!(f, "powered off with code {code}"),
             Self::Crash(message) => write!(f, "CRASH: {message}"),
             Self::Killed(why) | Self::Lost(why) => f.write_str(why),
+            Self::Lacks(lack) => lack.fmt(f),
         }
     }
 }
@@ -135,8 +139,8 @@ pub enum RequestError {
     #[error("the guest is dead")]
     Dead,
     /// The processes of the Guest could not be started.
-    #[error("cannot start the guest's process: {0}")]
-    Start(#[source] io::Error),
+    #[error(transparent)]
+    Start(#[from] Lack),
 }
 
 impl Guest {
@@ -159,6 +163,7 @@ impl Guest {
             broken: Mutex::new(false),
             unbroken: Condvar::new(),
             death: Mutex::new(None),
+            refused: Mutex::new(None),
         };
         let (core, watcher) = (Arc::new(core), Mutex::new(None));
         Self(Arc::new(Handle { core, watcher }))
@@ -252,16 +257,16 @@ impl Guest {
         if core.running.get().is_some() {
             return Err(RequestError::AlreadyInitialised);
         }
-        let running = core
-            .start(request, &shared_pages)
-            .map_err(RequestError::Start)?;
+        let running = core.start(request, &shared_pages)?;
         let _ = core.running.set(running);
         let watched = Arc::clone(core);
         let thread = std::thread::Builder::new()
             .name("watcher".into())
             .stack_size(WATCHER_STACK)
             .spawn(move || watched.watch())
-            .map_err(|error| RequestError::Start(too_many(error)))?;
+            .map_err(|error| {
+                Lack::no_thread("watch the guest's processes", error)
+            })?;
         *watcher = Some(thread);
         Ok(())
     }
@@ -457,6 +462,8 @@ struct Core {
     broken: Mutex<bool>,
     unbroken: Condvar,
     death: Mutex<Option<Death>>,
+    /// Why the last view could not be started, if it could not.
+    refused: Mutex<Option<Lack>>,
 }
 
 /// What there is once the Guest has been initialised.
@@ -474,7 +481,7 @@ struct Running {
 /// What a request may want of the processes. Who fuzzes the mailbox has none.
 trait Views {
     /// Starts the process of view `slot`.
-    fn start_view(&self, slot: u32) -> io::Result<()>;
+    fn start_view(&self, slot: u32) -> Result<(), Lack>;
 
     /// Moves the Guest to a better processor, if there is one.
     fn balance(&self);
@@ -520,8 +527,9 @@ impl Core {
         &self,
         request: &Initialize,
         pages: &[SharedPage],
-    ) -> io::Result<Running> {
-        let shared = Shared::new()?;
+    ) -> Result<Running, Lack> {
+        let shared = Shared::new()
+            .map_err(|error| Lack::when("have memory for the guest", error))?;
         let id = self.id.load(Ordering::Relaxed).to_le_bytes();
         let id = u16::from_le_bytes([id[0], id[1]]);
         let pfns: Vec<u32> = pages.iter().map(|page| page.pfn).collect();
@@ -537,9 +545,12 @@ impl Core {
             stands: AtomicBool::new(false),
             kick_always: slow_paths & path::NO_KICK != 0,
         };
-        if let Err(error) = running.processes.start_view(0) {
+        if let Err(lack) = running.processes.start_view(0) {
+            let noted = running.shared.mailbox().reply.load(Ordering::SeqCst);
+            let progress = read_progress(noted);
+            let killed = running.processes.killed_for(progress);
             running.processes.kill_all();
-            return Err(error);
+            return Err(killed.unwrap_or(lack));
         }
         Ok(running)
     }
@@ -630,7 +641,9 @@ impl Core {
             Some(Request::StartView) => {
                 // A machine without room for one more process is no reason
                 // to die: the Host then makes do with the views it has.
-                reply(views.start_view(a).is_ok());
+                let started = views.start_view(a);
+                reply(started.is_ok());
+                *lock(&self.refused) = started.err();
                 None
             }
             Some(Request::Balance) => {
@@ -676,7 +689,10 @@ impl Core {
     }
 
     fn killed(&self, reason: String) -> Exit {
-        let death = Death::Killed(reason);
+        let refused = lock(&self.refused).take();
+        let refused = refused.filter(|_| reason == Kill::NoView.to_string());
+        let lack = refused.or_else(|| Lack::of_last_words(&reason));
+        let death = lack.map_or(Death::Killed(reason), Death::Lacks);
         self.die(death.clone());
         Exit::Dead(self.death().unwrap_or(death))
     }

@@ -10,13 +10,15 @@ use super::affinity::{self, Affinity};
 use super::state::Shared;
 use super::{SharedPage, Views, lock};
 use crate::memory::{GuestMemory, sealed_file};
+use crate::needs::{self, Cause, Lack};
 use lg_host::state::MAX_VIEWS;
 use lg_switcher::layout::{
     COMMAND_FD, MEMORY_FD, SHARED_PAGE_FD, STATE_FD, TWINS_FD, TWINS_SIZE,
     outbox_fd,
 };
 use lg_switcher::signals::KICK_SIGNAL;
-use lg_switcher::view::{Answer, SETUP_FAILED, STEPS, VIEW_FAILED, VIEW_STEPS};
+use lg_switcher::trial::Step;
+use lg_switcher::view::{Answer, SETUP_FAILED};
 use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use rustix::fs::MemfdFlags;
 use rustix::process::{
@@ -49,8 +51,8 @@ const OF_CELL: u64 = STOP + 1;
 /// view that it forks and does not tell us of lives as long as we do.
 const NURSERY_PATIENCE: Duration = Duration::from_millis(100);
 
-/// How long a view may take to make its cell: far longer than it takes.
-const CELL_PATIENCE: Timespec = Timespec {
+/// How long a view may take to get ready: far longer than it takes.
+const READY_PATIENCE: Timespec = Timespec {
     tv_sec: 20,
     tv_nsec: 0,
 };
@@ -78,7 +80,7 @@ pub(super) struct Processes {
 }
 
 impl Views for Processes {
-    fn start_view(&self, slot: u32) -> io::Result<()> {
+    fn start_view(&self, slot: u32) -> Result<(), Lack> {
         Self::start_view(self, slot)
     }
 
@@ -99,150 +101,186 @@ fn let_go_of_view() {
     let _ = unsafe { libc::madvise(at.cast(), whole, libc::MADV_DONTNEED) };
 }
 
+/// What the errors below are about.
+const START: &str = "start the guest's processes";
+const WATCH: &str = "watch the guest's processes";
+
+/// For errors while something is done.
+fn lack<E: Into<io::Error>>(doing: &'static str) -> impl Fn(E) -> Lack {
+    move |error| Lack::when(doing, error)
+}
+
 impl Processes {
     /// Starts the nursery.
     ///
     /// # Errors
     ///
-    /// What the kernel says, or what this machine lacks.
+    /// What this machine lacks.
     pub(super) fn start(
         memory: &GuestMemory,
         shared: &Shared,
         pages: &[SharedPage],
         cells: bool,
-    ) -> io::Result<Self> {
+    ) -> Result<Self, Lack> {
         check_processor()?;
-        let (command, theirs) = UnixStream::pair()?;
-        let program = executable_memfd("lguest-view")?;
-        File::from(program.try_clone()?).write_all(VIEW)?;
-        let_go_of_view();
-        let twins = sealed_file("lguest-twins", TWINS_SIZE as u64)?;
-        let mut fds = vec![
-            (memory.file(), MEMORY_FD),
-            (shared.file.as_fd(), STATE_FD),
-            (theirs.as_fd(), COMMAND_FD),
-            (twins.as_fd(), TWINS_FD),
-        ];
-        fds.extend(pages.iter().map(|p| p.file.as_fd()).zip(SHARED_PAGE_FD..));
-        for (index, page) in pages.iter().enumerate() {
-            fds.push((page.outbox.as_fd(), outbox_fd(pages.len(), index)));
-        }
-        let child = spawn(&program, &fds)?;
-        let pid = i32::try_from(child).ok().and_then(Pid::from_raw);
-        let pid = pid.expect("a child has a number");
-        let nursery = pidfd_open(pid, PidfdFlags::empty())?;
-        let watch = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let stop =
-            rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC)?;
+        let (command, nursery) = start_nursery(memory, shared, pages)?;
+        let watch = epoll::create(epoll::CreateFlags::CLOEXEC);
+        let flags = rustix::event::EventfdFlags::CLOEXEC;
+        let stop = rustix::event::eventfd(0, flags);
         let processes = Self {
-            nursery,
+            nursery: nursery.descriptor,
             command: Mutex::new(command),
             views: [const { OnceLock::new() }; MAX_VIEWS],
             cells: cells.then_some([const { OnceLock::new() }; MAX_VIEWS]),
-            pids: Mutex::new(vec![pid]),
+            pids: Mutex::new(vec![nursery.pid]),
             affinity: Mutex::new(None),
             processor: AtomicUsize::new(NOWHERE),
             statistics: Mutex::new(File::open(affinity::STATISTICS).ok()),
-            watch,
-            stop,
+            watch: watch.map_err(lack(WATCH))?,
+            stop: stop.map_err(lack(WATCH))?,
         };
         processes.watch_for(&processes.nursery, NURSERY)?;
         processes.watch_for(&processes.stop, STOP)?;
         Ok(processes)
     }
 
-    /// Starts the process of view `slot`.
+    /// Starts the process of view `slot`. Blocks until it is ready.
     ///
     /// # Errors
     ///
-    /// No such slot, one that has a process already, or what the kernel says.
-    pub(super) fn start_view(&self, slot: u32) -> io::Result<()> {
+    /// No such slot, one that has a process already, or what is lacking.
+    pub(super) fn start_view(&self, slot: u32) -> Result<(), Lack> {
+        let wrong = || lack(START)(io::ErrorKind::InvalidInput);
         let place = self.views.get(slot as usize);
         let place = place.filter(|place| place.get().is_none());
-        let place = place.ok_or(io::ErrorKind::InvalidInput)?;
-        let mut command =
-            self.command.lock().map_err(|_| io::ErrorKind::Other)?;
+        let place = place.ok_or_else(wrong)?;
+        let mut command = self.command.lock().map_err(|_| wrong())?;
         // What we had no descriptor left for could neither be watched nor
         // ended: so some are set aside, one for each that is to come.
         let nursery = lock(&self.pids)[0];
         let coming = if self.cells.is_some() { 3 } else { 1 };
         let room = || pidfd_open(nursery, PidfdFlags::empty());
-        let mut room =
-            (0..coming).map(|_| room()).collect::<Result<Vec<_>, _>>()?;
-        let asked = command.write_all(&slot.to_ne_bytes());
-        asked.map_err(|_| self.end_of_nursery())?;
-        let (mut view, mut cell) = (None, None);
-        while view.is_none() || self.cells.is_some() && cell.is_none() {
-            // The nursery and the view speak in any order.
-            match self.answer(&mut command)? {
-                [0, cell_pid, mapper] => cell = Some([cell_pid, mapper]),
-                [pid, ..] if pid > 0 => view = Some(pid),
-                [error, ..] => return Err(no_process(error)),
+        let room = (0..coming).map(|_| room()).collect::<Result<Vec<_>, _>>();
+        let mut room = room.map_err(lack(WATCH))?;
+        // A nursery that has ended has told why before.
+        let _ = command.write_all(&slot.to_ne_bytes());
+        let mut view = None;
+        let ready = self.until_ready(&mut command, &mut room, &mut view);
+        let [cell, mapper] = match ready {
+            Ok(cell) => cell,
+            Err(lack) => {
+                // The Guest makes do without this view.
+                if let Some(view) = view {
+                    view.end();
+                }
+                return Err(lack);
             }
-        }
-        let taken = |()| io::ErrorKind::InvalidInput.into();
-        let pid = view.unwrap_or_default();
-        if let Some([error @ ..=0, _]) = cell {
-            // The view has ended, and the Guest makes do without it.
-            if let Some(pid) = Pid::from_raw(pid) {
-                waitid(WaitId::Pid(pid), WaitIdOptions::EXITED)?;
-            }
-            return Err(no_cell(error));
-        }
-        room.pop();
-        let view = self.adopt(pid, u64::from(slot))?;
-        place.set(view).map_err(drop).map_err(taken)?;
+        };
+        let view = view.ok_or_else(wrong)?;
+        let view = self.adopt(view, u64::from(slot))?;
+        place.set(view).map_err(|_| wrong())?;
         let Some(cells) = &self.cells else {
             return Ok(());
         };
         room.clear();
-        let [cell, mapper] = cell.unwrap_or_default();
         let mark = OF_CELL + u64::from(slot);
-        let both = [self.adopt(cell, mark)?, self.adopt(mapper, mark)?];
+        let [cell, mapper] =
+            [cell, mapper].map(|pid| self.adopt(Child::of_ours(pid)?, mark));
         let place = &cells[slot as usize];
-        place.set(both).map_err(drop).map_err(taken)
+        place.set([cell?, mapper?]).map_err(|_| wrong())
     }
 
-    /// Blocks until the nursery or a view has answered.
-    fn answer(&self, command: &mut UnixStream) -> io::Result<Answer> {
-        let mut ready = [PollFd::new(&*command, PollFlags::IN)];
+    /// Blocks until a view is ready, which is put into `view` as soon as it
+    /// exists. Answers the numbers of its cell and of the cell's mapper.
+    fn until_ready(
+        &self,
+        command: &mut UnixStream,
+        room: &mut Vec<OwnedFd>,
+        view: &mut Option<Child>,
+    ) -> Result<[i32; 2], Lack> {
+        let mut cell = None;
+        loop {
+            // The nursery and the view speak in any order.
+            match self.answer(command, view.as_ref())? {
+                [0, cell_pid, mapper] => cell = Some([cell_pid, mapper]),
+                [pid, ..] if pid > 0 => {
+                    room.pop();
+                    *view = Some(Child::of_ours(pid)?);
+                }
+                [error, step, detail] => {
+                    return Err(no_process(-error, step, detail));
+                }
+            }
+            match cell {
+                Some([error @ ..0, step]) if view.is_some() && step > 0 => {
+                    return Err(no_process(-error, step, 0));
+                }
+                Some([error @ ..0, cell]) if view.is_some() => {
+                    if let Ok(cell) = Child::of_ours(-cell) {
+                        cell.end();
+                    }
+                    return Err(Lack::of_step(Step::Cell, -error, 0));
+                }
+                Some(cell) if view.is_some() => return Ok(cell),
+                _ => {}
+            }
+        }
+    }
+
+    /// For which call the nursery was killed, if it was; `progress` is what it
+    /// has noted.
+    pub(super) fn killed_for(&self, progress: [i32; 2]) -> Option<Lack> {
+        let ended = has_ended(&&self.nursery);
+        let lack = ended.then(|| lack_of(&self.nursery, progress));
+        lack.filter(|lack| matches!(lack.cause, Cause::Killed { .. }))
+    }
+
+    /// Blocks until the nursery or a view has answered, or has ended.
+    fn answer(
+        &self,
+        command: &mut UnixStream,
+        view: Option<&Child>,
+    ) -> Result<Answer, Lack> {
+        let view = view.map(|view| &view.descriptor);
+        let mut ready = vec![
+            PollFd::new(&*command, PollFlags::IN),
+            PollFd::new(&self.nursery, PollFlags::IN),
+        ];
+        ready.extend(view.map(|view| PollFd::new(view, PollFlags::IN)));
         while matches!(
-            poll(&mut ready, Some(&CELL_PATIENCE)),
+            poll(&mut ready, Some(&READY_PATIENCE)),
             Err(rustix::io::Errno::INTR)
         ) {}
-        if ready[0].revents().is_empty() {
-            return Err(io::ErrorKind::TimedOut.into());
+        let [said, nursery, ..] = ready.as_slice() else {
+            return Err(lack(START)(io::ErrorKind::InvalidInput));
+        };
+        // An answer first, for some answer and end.
+        if said.revents().is_empty() {
+            return Err(match view {
+                _ if !nursery.revents().is_empty() => {
+                    lack_of(&self.nursery, NOT_KNOWN)
+                }
+                Some(view) if !ready[2].revents().is_empty() => {
+                    lack_of(view, [Step::Timer.number(), 0])
+                }
+                _ => lack(START)(io::ErrorKind::TimedOut),
+            });
         }
         let mut words = [[0; 4]; size_of::<Answer>() / 4];
         let read = command.read_exact(words.as_flattened_mut());
-        read.map_err(|_| self.end_of_nursery())?;
+        read.map_err(|_| lack_of(&self.nursery, NOT_KNOWN))?;
         Ok(words.map(i32::from_ne_bytes))
     }
 
-    /// The nursery has ended instead of answering, and its status says why.
-    fn end_of_nursery(&self) -> io::Error {
-        io::Error::other(end_of(&self.nursery))
-    }
-
-    /// Takes over a child of ours that another process has made: `pid` is its
-    /// number, or minus the error for which there is none.
-    fn adopt(&self, pid: i32, mark: u64) -> io::Result<OwnedFd> {
-        let found = Pid::from_raw(pid).filter(|_| pid > 0);
-        let pid = found.ok_or_else(|| no_process(pid))?;
-        // Nobody but us reaps it, so the number is still its own; if it is
-        // no child of ours, somebody lies, and it is not ours to kill.
-        let process = pidfd_open(pid, PidfdFlags::empty())?;
-        let look = WaitIdOptions::EXITED
-            | WaitIdOptions::NOHANG
-            | WaitIdOptions::NOWAIT;
-        waitid(WaitId::PidFd(process.as_fd()), look)?;
-        if let Err(error) = self.watch_for(&process, mark) {
-            let _ = pidfd_send_signal(&process, Signal::KILL);
-            bury(&process);
-            return Err(error);
+    /// Watches over a child of ours from now on.
+    fn adopt(&self, child: Child, mark: u64) -> Result<OwnedFd, Lack> {
+        let Child { pid, descriptor } = child;
+        if let Err(lack) = self.watch_for(&descriptor, mark) {
+            Child { pid, descriptor }.end();
+            return Err(lack);
         }
         lock(&self.pids).push(pid);
-        Ok(process)
+        Ok(descriptor)
     }
 
     /// Keeps all of them, and this thread, on the processor that it is on.
@@ -386,56 +424,140 @@ impl Processes {
             .chain(cells.flatten())
     }
 
-    fn watch_for(&self, fd: &OwnedFd, mark: u64) -> io::Result<()> {
+    fn watch_for(&self, fd: &OwnedFd, mark: u64) -> Result<(), Lack> {
         let data = epoll::EventData::new_u64(mark);
-        epoll::add(&self.watch, fd, data, epoll::EventFlags::IN)?;
-        Ok(())
+        epoll::add(&self.watch, fd, data, epoll::EventFlags::IN)
+            .map_err(lack(WATCH))
     }
+}
+
+/// A child of ours, which nobody but us reaps: so its number is its own.
+struct Child {
+    pid: Pid,
+    descriptor: OwnedFd,
+}
+
+impl Child {
+    /// The child with number `pid`, which somebody else may have made. One
+    /// that is not ours is not ours to watch or kill.
+    fn of_ours(pid: i32) -> Result<Self, Lack> {
+        let pid = (pid > 0).then(|| Pid::from_raw(pid)).flatten();
+        let pid = pid
+            .ok_or(io::ErrorKind::InvalidInput)
+            .map_err(lack(START))?;
+        let descriptor =
+            pidfd_open(pid, PidfdFlags::empty()).map_err(lack(WATCH))?;
+        let look = WaitIdOptions::EXITED
+            | WaitIdOptions::NOHANG
+            | WaitIdOptions::NOWAIT;
+        waitid(WaitId::PidFd(descriptor.as_fd()), look).map_err(lack(WATCH))?;
+        Ok(Self { pid, descriptor })
+    }
+
+    /// Kills it. Blocks until it is gone.
+    fn end(self) {
+        let _ = pidfd_send_signal(&self.descriptor, Signal::KILL);
+        bury(&self.descriptor);
+    }
+}
+
+/// Starts the nursery, with everything that it inherits. Answers our end of
+/// the socket, too.
+fn start_nursery(
+    memory: &GuestMemory,
+    shared: &Shared,
+    pages: &[SharedPage],
+) -> Result<(UnixStream, Child), Lack> {
+    const TALK: &str = "talk to the guest's processes";
+    let (command, theirs) = UnixStream::pair().map_err(lack(TALK))?;
+    let program = executable_memfd("lguest-view").map_err(no_program)?;
+    let copy = program.try_clone().map_err(lack(START))?;
+    File::from(copy).write_all(VIEW).map_err(lack(START))?;
+    let_go_of_view();
+    let twins = sealed_file("lguest-twins", TWINS_SIZE as u64)
+        .map_err(lack("have memory for the guest"))?;
+    let mut fds = vec![
+        (memory.file(), MEMORY_FD),
+        (shared.file.as_fd(), STATE_FD),
+        (theirs.as_fd(), COMMAND_FD),
+        (twins.as_fd(), TWINS_FD),
+    ];
+    fds.extend(pages.iter().map(|p| p.file.as_fd()).zip(SHARED_PAGE_FD..));
+    for (index, page) in pages.iter().enumerate() {
+        fds.push((page.outbox.as_fd(), outbox_fd(pages.len(), index)));
+    }
+    shared.mailbox().reply.store(0, Ordering::SeqCst);
+    let child = spawn(&program, &fds).map_err(lack(START))?;
+    let pid = i32::try_from(child).unwrap_or(0);
+    // Without a descriptor it is told to end: the socket closes.
+    Ok((command, Child::of_ours(pid)?))
 }
 
 /// A memory file that may be executed, also where `vm.memfd_noexec` says that
 /// others may not. Kernels before 6.3 do not know the flag, nor the setting.
-pub(crate) fn executable_memfd(name: &str) -> io::Result<OwnedFd> {
+pub(crate) fn executable_memfd(name: &str) -> rustix::io::Result<OwnedFd> {
     let flags = MemfdFlags::CLOEXEC;
     match rustix::fs::memfd_create(name, flags | MemfdFlags::EXEC) {
-        Err(rustix::io::Errno::INVAL) => {
-            Ok(rustix::fs::memfd_create(name, flags)?)
-        }
-        other => Ok(other?),
+        Err(rustix::io::Errno::INVAL) => rustix::fs::memfd_create(name, flags),
+        other => other,
+    }
+}
+
+/// Why there is no file for a program.
+pub(crate) fn no_program(error: rustix::io::Errno) -> Lack {
+    if error == rustix::io::Errno::ACCESS {
+        Lack::new(START, Cause::NoExecutableFiles)
+    } else {
+        Lack::when(START, error)
     }
 }
 
 /// A Guest's thread-local segments have bases, and only the processor's own
 /// instructions set them fast enough: FSGSBASE, which the kernel has to allow
 /// (Linux 5.9, `AT_HWCAP2` bit 1).
-pub(crate) fn check_processor() -> io::Result<()> {
+pub(crate) fn check_processor() -> Result<(), Lack> {
     const FSGSBASE: usize = 1 << 1;
     if rustix::param::linux_hwcap().1 & FSGSBASE != 0 {
         return Ok(());
     }
-    Err(io::Error::new(
-        io::ErrorKind::Unsupported,
-        "this processor or kernel has no FSGSBASE: it takes an x86-64 of \
-         2012 or later and Linux 5.9, without 'nofsgsbase'",
-    ))
+    Err(Lack::new(START, Cause::NoFsgsbase))
 }
 
-/// What a number says that is no process's.
-fn no_process(error: i32) -> io::Error {
-    too_many(io::Error::from_raw_os_error(error.wrapping_neg()))
-}
-
-/// Why there can be no process for user code.
-fn no_cell(error: i32) -> io::Error {
-    let why = no_process(error);
-    if why.kind() != io::ErrorKind::InvalidInput {
-        return why;
+/// What it means that the nursery, or a view, has failed with `error` at a
+/// step, or in its fork (0).
+fn no_process(error: i32, step: i32, detail: i32) -> Lack {
+    match Step::from_number(step) {
+        Some(step) => Lack::of_step(step, error, detail),
+        None => Lack::when(START, io::Error::from_raw_os_error(error)),
     }
-    io::Error::new(
-        io::ErrorKind::Unsupported,
-        "this kernel cannot hold user code apart: it takes Linux 5.19, or \
-         --isolation=guest",
-    )
+}
+
+/// A step that is not known.
+const NOT_KNOWN: [i32; 2] = [0, 0];
+
+/// Why a process has ended before it was ready. It was at this step and call,
+/// if it was killed. Blocks until it has ended.
+fn lack_of(process: &OwnedFd, [step, detail]: [i32; 2]) -> Lack {
+    let other = |why| Lack::new(START, Cause::Other(why));
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+    let Ok(Some(status)) = waitid(WaitId::PidFd(process.as_fd()), options)
+    else {
+        return other("a process of the guest is gone".into());
+    };
+    match (status.terminating_signal(), status.exit_status()) {
+        (Some(libc::SIGSYS), _) => {
+            Lack::of_filter(Step::from_number(step), detail)
+        }
+        (Some(libc::SIGKILL), _) => Lack::of_kill(START),
+        (Some(signal), _) => {
+            let end = describe_signal(signal);
+            other(format!("a process of the guest {end}"))
+        }
+        (None, status) => {
+            let status = status.unwrap_or(0);
+            other(format!("a process of the guest ended with {status}"))
+        }
+    }
 }
 
 /// Whether a process has ended.
@@ -454,19 +576,16 @@ fn bury(process: &OwnedFd) {
 
 /// How a process ended, for a person. Leaves it to be reaped.
 fn end_of(process: &OwnedFd) -> String {
-    how_it_ended(process, describe_exit)
+    how_it_ended(process, |status| format!("ended with status {status}"))
 }
 
 /// The same for a view. Its status may be the Guest's choice, and is no word
 /// about this machine.
 fn end_of_view(process: &OwnedFd) -> String {
-    how_it_ended(process, |status| {
-        let step = status.checked_sub(VIEW_FAILED + 1);
-        let step = step.and_then(|step| usize::try_from(step).ok());
-        match step.and_then(|step| VIEW_STEPS.get(step)) {
-            Some(step) => format!("says that it {step} (status {status})"),
-            None => format!("ended with status {status}"),
-        }
+    const FILTER: i32 = SETUP_FAILED + Step::Filter.number();
+    how_it_ended(process, |status| match status {
+        FILTER => format!("says that it cannot confine itself ({status})"),
+        status => format!("ended with status {status}"),
     })
 }
 
@@ -493,28 +612,20 @@ fn describe_signal(signal: i32) -> String {
         libc::SIGSYS => {
             "tried a forbidden system call and was stopped (SIGSYS)".into()
         }
-        libc::SIGKILL => "was killed from outside (SIGKILL)".into(),
+        libc::SIGKILL | libc::SIGXCPU => match needs::processor_time() {
+            Some(limit) => format!(
+                "was killed ({}): it may work for only {limit} seconds; lift \
+                 that (`ulimit -t unlimited`)",
+                if signal == libc::SIGKILL {
+                    "SIGKILL"
+                } else {
+                    "SIGXCPU"
+                },
+            ),
+            None => "was killed from outside (SIGKILL)".into(),
+        },
         libc::SIGSEGV => "lost its stack (SIGSEGV)".into(),
         other => format!("was killed by signal {other}"),
-    }
-}
-
-fn describe_exit(status: i32) -> String {
-    let step = status.checked_sub(SETUP_FAILED + 1);
-    let step = step.and_then(|step| usize::try_from(step).ok());
-    match step.and_then(|step| STEPS.get(step)) {
-        Some(step) => (*step).into(),
-        None => format!("ended with status {status}"),
-    }
-}
-
-/// What a failed fork means to a person.
-pub(crate) fn too_many(error: io::Error) -> io::Error {
-    match error.kind() {
-        io::ErrorKind::WouldBlock => io::Error::other(
-            "this user may not have more processes (see `ulimit -u`)",
-        ),
-        _ => error,
     }
 }
 
@@ -554,7 +665,7 @@ fn spawn(
     unsafe {
         command.pre_exec(move || become_view(program, &moves));
     }
-    let child = command.spawn().map_err(too_many)?;
+    let child = command.spawn()?;
     // The child is reaped by its descriptor, not by std.
     Ok(child.id())
 }

@@ -170,7 +170,7 @@ fn errno(error: RequestError) -> Errno {
         RequestError::AlreadyInitialised => Errno::BUSY,
         RequestError::Dead => Errno::NOENT,
         RequestError::Start(error) => {
-            Errno::from_io_error(&error).unwrap_or(Errno::NOMEM)
+            Errno::from_raw_os_error(error.cause.errno())
         }
     }
 }

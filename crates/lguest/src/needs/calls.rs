@@ -1,0 +1,145 @@
+//! The system calls of a start, tried with arguments that make no sense.
+//!
+//! A filter of a container or of a service refuses calls by their number, so
+//! it refuses these, too; a kernel without a filter says that the arguments
+//! make no sense, and nothing happens. Some calls are left out: those without
+//! which a process does not even begin, and those that a run does without
+//! (walls of the Launcher, processors, large pages). The calls of views are
+//! tried by the first of them ([`lg_switcher::trial`]).
+
+#![expect(unsafe_code, reason = "system calls with arguments of no sense")]
+
+use super::{Cause, Lack};
+use libc::{EBADF, EFAULT, EINVAL};
+use seccompiler::sock_filter;
+
+/// A call, what it is for, and arguments by which nothing happens.
+struct Call {
+    name: &'static str,
+    nr: libc::c_long,
+    arguments: [usize; 4],
+    doing: &'static str,
+}
+
+/// No descriptor, no clock, no process, no flags that there are.
+const NONE: usize = usize::MAX;
+/// No address where a page begins.
+const NO_PAGE: usize = 1;
+/// A thread without shared signal handlers cannot be.
+const CLONE_THREAD: usize = libc::CLONE_THREAD as usize;
+const FUTEX_WAKE_PRIVATE: usize = 0x81;
+
+macro_rules! call {
+    ($doing:expr, $name:ident, $nr:ident, $arguments:expr) => {
+        Call {
+            name: stringify!($name),
+            nr: libc::$nr,
+            arguments: $arguments,
+            doing: $doing,
+        }
+    };
+}
+
+const MEMORY: &str = "have memory for the guest";
+const START: &str = super::START;
+const WATCH: &str = "watch the guest's processes";
+const TALK: &str = "talk to the guest's processes";
+const WAIT: &str = "wait for the guest";
+const INPUT: &str = "wait for input";
+
+/// All of them, in the order of a run.
+#[rustfmt::skip]
+const CALLS: &[Call] = &[
+    call!(WAIT, futex, SYS_futex, [0, FUTEX_WAKE_PRIVATE, 0, 0]),
+    call!(WAIT, clock_gettime, SYS_clock_gettime, [NONE, 0, 0, 0]),
+    call!(WAIT, clock_nanosleep, SYS_clock_nanosleep, [NONE, 0, 0, 0]),
+    call!("keep standard input and output", close, SYS_close, [NONE, 0, 0, 0]),
+    call!("keep standard input and output", fcntl, SYS_fcntl, [NONE, 1, 0, 0]),
+    call!("keep standard input and output", dup, SYS_dup, [NONE, 0, 0, 0]),
+    call!(INPUT, ppoll, SYS_ppoll, [0, NONE, 0, 0]),
+    call!(INPUT, eventfd2, SYS_eventfd2, [0, NONE, 0, 0]),
+    call!(MEMORY, memfd_create, SYS_memfd_create, [0, NONE, 0, 0]),
+    call!(MEMORY, ftruncate, SYS_ftruncate, [NONE, 0, 0, 0]),
+    call!(MEMORY, munmap, SYS_munmap, [NO_PAGE, 1, 0, 0]),
+    call!(START, clone, SYS_clone, [CLONE_THREAD, 0, 0, 0]),
+    call!(START, dup2, SYS_dup2, [NONE, NONE, 0, 0]),
+    call!(START, close_range, SYS_close_range, [1, 0, 0, 0]),
+    call!(START, execveat, SYS_execveat, [NONE, 0, 0, 0]),
+    call!(TALK, socketpair, SYS_socketpair, [1, NONE, 0, 0]),
+    call!(TALK, read, SYS_read, [NONE, 0, 0, 0]),
+    call!(TALK, write, SYS_write, [NONE, 0, 0, 0]),
+    call!(TALK, sendto, SYS_sendto, [NONE, 0, 0, 0]),
+    call!(TALK, recvfrom, SYS_recvfrom, [NONE, 0, 0, 0]),
+    call!(WATCH, pidfd_open, SYS_pidfd_open, [NONE, NONE, 0, 0]),
+    call!(WATCH, pidfd_send_signal, SYS_pidfd_send_signal, [NONE, 0, 0, NONE]),
+    call!(WATCH, waitid, SYS_waitid, [NONE, 0, 0, 0]),
+    call!(WATCH, epoll_create1, SYS_epoll_create1, [NONE, 0, 0, 0]),
+    call!(WATCH, epoll_ctl, SYS_epoll_ctl, [NONE, 2, 0, 0]),
+    call!(WATCH, epoll_pwait, SYS_epoll_pwait, [NONE, 0, 0, 0]),
+];
+
+/// Makes call `nr`; what it says.
+fn make(nr: libc::c_long, a: [usize; 4]) -> Result<(), i32> {
+    // SAFETY: with these arguments the call changes nothing.
+    let result = unsafe { libc::syscall(nr, a[0], a[1], a[2], a[3], 0, 0) };
+    if result >= 0 {
+        return Ok(());
+    }
+    let error = std::io::Error::last_os_error();
+    Err(error.raw_os_error().unwrap_or(EINVAL))
+}
+
+/// The first call that this machine refuses. `about` hears the name of each
+/// before it is made, for those who may be killed for it.
+pub(crate) fn refused(about: impl Fn(usize)) -> Option<Lack> {
+    CALLS.iter().enumerate().find_map(|(index, call)| {
+        about(index);
+        match make(call.nr, call.arguments) {
+            Ok(()) | Err(EBADF | EFAULT | EINVAL) => None,
+            Err(error) => {
+                let name = call.name;
+                let cause = Cause::Refused { call: name, error };
+                Some(Lack::new(call.doing, cause))
+            }
+        }
+    })
+}
+
+/// What is lacking where a process is killed for the call with this index.
+pub(crate) fn killed_for(index: usize) -> Option<Lack> {
+    let call = CALLS.get(index)?;
+    let cause = Cause::Killed { call: call.name };
+    Some(Lack::new(call.doing, cause))
+}
+
+/// The name of call `nr`, if it is one of a start.
+pub(crate) fn name_of(nr: i64) -> Option<&'static str> {
+    CALLS
+        .iter()
+        .find(|call| call.nr == nr)
+        .map(|call| call.name)
+}
+
+/// Where clone3 is refused with an error that means "not you", C libraries
+/// give up; they take clone if it does not exist. So it does not, from here on.
+/// (Old filters of containers do not know it.)
+pub(crate) fn prefer_clone() {
+    const LOAD_NUMBER: u16 = 0x20;
+    const JUMP_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    use crate::confine::verdict::{ALLOW, FAIL};
+    match make(libc::SYS_clone3, [0; 4]) {
+        Ok(()) | Err(EINVAL | EFAULT | libc::ENOSYS) => return,
+        Err(_) => {}
+    }
+    let step = |code, jf, k| sock_filter { code, jt: 0, jf, k };
+    let nr = u32::try_from(libc::SYS_clone3).unwrap_or(u32::MAX);
+    let program = [
+        step(LOAD_NUMBER, 0, 0),
+        step(JUMP_EQUAL, 1, nr),
+        step(RETURN, 0, FAIL | libc::ENOSYS.cast_unsigned()),
+        step(RETURN, 0, ALLOW),
+    ];
+    // Without a filter the first thread says what is wrong.
+    let _ = seccompiler::apply_filter(&program);
+}

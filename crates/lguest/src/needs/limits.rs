@@ -1,0 +1,301 @@
+//! Which limit was the reason for an error.
+//!
+//! The kernel says "try again" or "no memory" for a limit of the user, of a
+//! control group and of the whole machine alike. The limits tell which. Files
+//! of control groups are opened before the Launcher is confined
+//! ([`look_around`]), because it opens nothing afterwards.
+
+#![expect(unsafe_code, reason = "maps and unmaps memory, to see if it can")]
+
+use super::Cause;
+use rustix::mm::{MapFlags, ProtFlags};
+use rustix::process::Resource;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+/// The limits of our control groups.
+static GROUPS: Mutex<Vec<Group>> = Mutex::new(Vec::new());
+
+struct Group {
+    kind: Kind,
+    limit: u64,
+    /// What it has now, or what became of it.
+    now: File,
+    before: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Processes,
+    Memory,
+}
+
+/// The limits of this process, as they were before it was confined: a
+/// Launcher that runs asks for none.
+static LIMITS: OnceLock<[Option<u64>; OURS.len()]> = OnceLock::new();
+
+/// Those that are ever a cause.
+const OURS: [Resource; 8] = [
+    Resource::As,
+    Resource::Cpu,
+    Resource::Data,
+    Resource::Fsize,
+    Resource::Nofile,
+    Resource::Nproc,
+    Resource::Sigpending,
+    Resource::Stack,
+];
+
+/// Looks for limits of this process and of its control groups. Opens files.
+pub(crate) fn look_around() {
+    LIMITS.get_or_init(|| OURS.map(ask));
+    let mine = std::fs::read_to_string("/proc/self/cgroup");
+    let found = mine.unwrap_or_default();
+    let found = found
+        .lines()
+        .flat_map(|line| groups(line).unwrap_or_default());
+    *lock() = found.collect();
+}
+
+fn lock() -> std::sync::MutexGuard<'static, Vec<Group>> {
+    GROUPS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The limits of one line of /proc/self/cgroup: "0::PATH", or
+/// "N:CONTROLLERS:PATH" for the interface of before.
+fn groups(line: &str) -> Option<Vec<Group>> {
+    let mut parts = line.splitn(3, ':');
+    let controllers = parts.nth(1)?;
+    let path = parts.next()?.trim_start_matches('/');
+    let old = |name| controllers.split(',').any(|one| one == name);
+    let root = Path::new("/sys/fs/cgroup");
+    let mut found = Vec::new();
+    if controllers.is_empty() {
+        let unified = root.join("unified");
+        let root = if unified.is_dir() { &unified } else { root };
+        add(&mut found, Kind::Processes, root, path, PROCESSES);
+        add(&mut found, Kind::Memory, root, path, MEMORY);
+    } else if old("pids") {
+        add(
+            &mut found,
+            Kind::Processes,
+            &root.join("pids"),
+            path,
+            PROCESSES,
+        );
+    } else if old("memory") {
+        add(
+            &mut found,
+            Kind::Memory,
+            &root.join("memory"),
+            path,
+            OLD_MEMORY,
+        );
+    }
+    Some(found)
+}
+
+/// The files with a limit, and with what has become of it.
+type Names = [&'static str; 2];
+const PROCESSES: Names = ["pids.max", "pids.current"];
+const MEMORY: Names = ["memory.max", "memory.events"];
+const OLD_MEMORY: Names = ["memory.limit_in_bytes", "memory.oom_control"];
+
+/// Adds the limits of the group at `path` and of those around it.
+fn add(
+    found: &mut Vec<Group>,
+    kind: Kind,
+    root: &Path,
+    path: &str,
+    [limit, now]: Names,
+) {
+    /// What the interface of before calls "no limit" is less than this.
+    const NO_LIMIT: u64 = 1 << 60;
+    let mut folder: PathBuf = root.join(path);
+    while folder.starts_with(root) {
+        let text = std::fs::read_to_string(folder.join(limit));
+        let limit = text.ok().and_then(|text| text.trim().parse().ok());
+        if let Some(limit) = limit.filter(|&limit| limit < NO_LIMIT)
+            && let Ok(now) = File::open(folder.join(now))
+        {
+            let before = read(kind, &now);
+            let group = Group {
+                kind,
+                limit,
+                now,
+                before,
+            };
+            found.push(group);
+        }
+        if !folder.pop() {
+            break;
+        }
+    }
+}
+
+/// How many processes there are, or how many were killed.
+fn read(kind: Kind, file: &File) -> u64 {
+    let mut text = [0; 256];
+    let len = file.read_at(&mut text, 0).unwrap_or(0);
+    let text = String::from_utf8_lossy(&text[..len]);
+    let number = match kind {
+        Kind::Processes => text.trim().parse().ok(),
+        Kind::Memory => text
+            .lines()
+            .find_map(|line| line.strip_prefix("oom_kill "))
+            .and_then(|n| n.trim().parse().ok()),
+    };
+    number.unwrap_or(0)
+}
+
+/// The limit of the group that has as many processes as it may have.
+fn full_group() -> Option<u64> {
+    let is_full = |group: &&Group| {
+        group.kind == Kind::Processes
+            && read(group.kind, &group.now) >= group.limit
+    };
+    lock().iter().find(is_full).map(|group| group.limit)
+}
+
+/// How many processes and threads the smallest of our control groups may have.
+pub(crate) fn processes_of_group() -> Option<u64> {
+    let groups = lock();
+    let of_processes = groups.iter().filter(|g| g.kind == Kind::Processes);
+    of_processes.map(|group| group.limit).min()
+}
+
+/// Why a process was killed by SIGKILL.
+pub(super) fn killed() -> Cause {
+    let has_killed = |group: &&Group| {
+        group.kind == Kind::Memory
+            && read(group.kind, &group.now) > group.before
+    };
+    let limit = lock().iter().find(has_killed).map(|group| group.limit);
+    let time = processor_time().map(Cause::ProcessorTime);
+    let group = limit.map(Cause::MemoryOfGroup);
+    group.or(time).unwrap_or(Cause::KilledFromOutside)
+}
+
+/// The limit on `resource`; `None` if there is none, or nobody tells.
+pub(crate) fn limit(resource: Resource) -> Option<u64> {
+    let known = LIMITS.get().zip(OURS.iter().position(|&r| r == resource));
+    match known {
+        Some((limits, index)) => limits[index],
+        None => ask(resource),
+    }
+}
+
+/// Asks the kernel, which may refuse to answer.
+fn ask(resource: Resource) -> Option<u64> {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    let resource = match resource {
+        Resource::As => libc::RLIMIT_AS,
+        Resource::Cpu => libc::RLIMIT_CPU,
+        Resource::Data => libc::RLIMIT_DATA,
+        Resource::Fsize => libc::RLIMIT_FSIZE,
+        Resource::Memlock => libc::RLIMIT_MEMLOCK,
+        Resource::Nofile => libc::RLIMIT_NOFILE,
+        Resource::Nproc => libc::RLIMIT_NPROC,
+        Resource::Sigpending => libc::RLIMIT_SIGPENDING,
+        Resource::Stack => libc::RLIMIT_STACK,
+        _ => return None,
+    };
+    // SAFETY: the kernel writes `limit`.
+    let asked = unsafe { libc::getrlimit(resource, &raw mut limit) };
+    let finite = asked == 0 && limit.rlim_cur != libc::RLIM_INFINITY;
+    finite.then_some(limit.rlim_cur)
+}
+
+/// Whether there is enough stack for what comes.
+pub fn stack() -> Option<Cause> {
+    /// Enough also where nothing is optimised.
+    const ENOUGH: u64 = 256 << 10;
+    let limit = limit(Resource::Stack).filter(|&bytes| bytes < ENOUGH);
+    limit.map(Cause::Stack)
+}
+
+/// The seconds that a process may work, if they are limited.
+pub(crate) fn processor_time() -> Option<u64> {
+    limit(Resource::Cpu)
+}
+
+/// Why there is no timer.
+pub(super) fn timers() -> Cause {
+    Cause::Timers(limit(Resource::Sigpending).unwrap_or(0))
+}
+
+/// Why something failed with `error`.
+pub(super) fn cause_of(error: &io::Error) -> Cause {
+    let Some(number) = error.raw_os_error() else {
+        return Cause::Other(error.to_string());
+    };
+    match number {
+        libc::EPERM | libc::EACCES | libc::ENOSYS => {
+            Cause::Forbidden { error: number }
+        }
+        libc::EMFILE => Cause::OpenFiles(limit(Resource::Nofile).unwrap_or(0)),
+        libc::ENFILE => Cause::OpenFilesOfAll,
+        libc::EAGAIN => processes(),
+        libc::ENOMEM => memory(),
+        libc::EFBIG => Cause::FileSize(limit(Resource::Fsize).unwrap_or(0)),
+        _ => Cause::Other(error.to_string()),
+    }
+}
+
+/// Why there are no more processes or threads.
+fn processes() -> Cause {
+    if let Some(limit) = full_group() {
+        return Cause::ProcessesOfGroup(limit);
+    }
+    match limit(Resource::Nproc) {
+        // The kernel does not apply it to root.
+        Some(limit) if !rustix::process::getuid().is_root() => {
+            Cause::Processes(limit)
+        }
+        _ => Cause::ProcessesOfAll,
+    }
+}
+
+/// Why there is no more memory to map.
+pub(super) fn memory() -> Cause {
+    /// More than any run of ours maps.
+    const PLENTY: u64 = 1 << 40;
+    let few = |resource| limit(resource).filter(|&bytes| bytes < PLENTY);
+    match (few(Resource::As), few(Resource::Data)) {
+        (Some(space), Some(data)) if data < space => Cause::Data(data),
+        (Some(space), _) => Cause::AddressSpace(space),
+        (None, Some(data)) => Cause::Data(data),
+        (None, None) => Cause::Memory,
+    }
+}
+
+/// Why a view cannot map more of the Guest's memory.
+pub(crate) fn mappings() -> Cause {
+    match memory() {
+        Cause::Memory => Cause::Mappings,
+        limit => limit,
+    }
+}
+
+/// Whether there is memory for the stack of a thread.
+pub(super) fn room_for_a_thread() -> io::Result<()> {
+    const STACK: usize = 256 << 10;
+    // SAFETY: a fresh mapping at an address of the kernel's choice.
+    let at = unsafe {
+        rustix::mm::mmap_anonymous(
+            std::ptr::null_mut(),
+            STACK,
+            ProtFlags::READ | ProtFlags::WRITE,
+            MapFlags::PRIVATE,
+        )
+    }?;
+    // SAFETY: nobody else knows of it.
+    unsafe { rustix::mm::munmap(at, STACK) }?;
+    Ok(())
+}

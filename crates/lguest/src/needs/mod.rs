@@ -1,0 +1,173 @@
+//! What a run needs of the machine, and what is said where it is missing.
+//!
+//! Every refusal ends up as a [`Lack`]: what could not be done, why, and what
+//! to do about it. `run` ends with it, and `doctor` prints it, because its
+//! probe of a guest is a run. What a machine can refuse is one table of causes
+//! ([`Cause`]); docs/faults.md shows all of it, and a test keeps the two equal.
+//! System calls are tried before anything else ([`calls`]), because a
+//! call that is refused in the middle of a run looks like a guest that has
+//! crashed.
+
+mod allocator;
+pub use allocator::Allocator;
+
+mod calls;
+pub(crate) use calls::{killed_for, name_of, prefer_clone, refused};
+
+mod cause;
+pub use cause::Cause;
+
+mod limits;
+pub use limits::stack;
+pub(crate) use limits::{
+    limit, look_around, processes_of_group, processor_time,
+};
+
+use lg_host::kill::Kill;
+use lg_switcher::signals::RETURN_REFUSED;
+use lg_switcher::trial::{CALLS, Step};
+use rustix::io::Errno;
+use std::borrow::Cow;
+use std::fmt;
+use std::io;
+
+/// The machine lacks something that a run needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lack {
+    /// What cannot be done: "cannot ...".
+    pub doing: Cow<'static, str>,
+    /// Why, and what to do.
+    pub cause: Cause,
+}
+
+impl fmt::Display for Lack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (doing, cause) = (&self.doing, &self.cause);
+        write!(f, "cannot {doing}: {cause}; {}", cause.cure())
+    }
+}
+
+impl std::error::Error for Lack {}
+
+/// Starting the Guest's processes, as all its steps are called.
+const START: &str = "start the guest";
+
+impl Lack {
+    /// `doing` failed for this cause.
+    #[must_use]
+    pub fn new(doing: impl Into<Cow<'static, str>>, cause: Cause) -> Self {
+        let doing = doing.into();
+        Self { doing, cause }
+    }
+
+    /// `doing` failed with `error`. Looks which limit was the reason.
+    pub(crate) fn when(
+        doing: impl Into<Cow<'static, str>>,
+        error: impl Into<io::Error>,
+    ) -> Self {
+        Self::new(doing, limits::cause_of(&error.into()))
+    }
+
+    /// What a Host that had to give up was refused, by its last words.
+    pub(crate) fn of_last_words(words: &str) -> Option<Self> {
+        let is = |kill: Kill| words == kill.to_string();
+        let (doing, cause) = if is(Kill::OutOfMappings) {
+            ("map more of the guest's memory", limits::mappings())
+        } else if words == RETURN_REFUSED {
+            let (call, error) = ("rt_sigreturn", libc::EPERM);
+            ("run the guest", Cause::Refused { call, error })
+        } else {
+            return None;
+        };
+        Some(Self::new(doing, cause))
+    }
+
+    /// A disk could not be locked.
+    pub(crate) fn of_lock(error: Errno) -> Self {
+        let number = error.raw_os_error();
+        let cause = match error {
+            Errno::PERM | Errno::ACCESS | Errno::NOSYS => Cause::Refused {
+                call: "flock",
+                error: number,
+            },
+            _ => Cause::NoLocks { error: number },
+        };
+        Self::new("lock it", cause)
+    }
+
+    /// A thread for `doing` could not be started. A C library says EAGAIN for
+    /// want of memory, too.
+    pub(crate) fn no_thread(doing: &'static str, error: io::Error) -> Self {
+        let again = error.kind() == io::ErrorKind::WouldBlock;
+        let without = limits::room_for_a_thread().err().filter(|_| again);
+        Self::when(doing, without.unwrap_or(error))
+    }
+
+    /// A step in the Guest's processes failed with `error`; `detail` is the
+    /// index of a call in [`CALLS`].
+    pub(crate) fn of_step(step: Step, error: i32, detail: i32) -> Self {
+        use libc::{EACCES, EAGAIN, EINVAL, ENOSYS, EPERM};
+        let refused = |call: &'static str| Cause::Refused { call, error };
+        let other = || limits::cause_of(&io::Error::from_raw_os_error(error));
+        let is_refusal = matches!(error, EPERM | EACCES | ENOSYS);
+        let cause = match step {
+            Step::CodeSegment => Cause::No32BitCode,
+            Step::Segments if is_refusal => refused("modify_ldt"),
+            Step::Signals if is_refusal => {
+                refused("rt_sigaction or sigaltstack")
+            }
+            Step::Rights | Step::Parent if is_refusal => refused("prctl"),
+            Step::WriteExecute if matches!(error, EPERM | EACCES) => {
+                Cause::WriteExecute
+            }
+            Step::Calls => refused(call_of_view(detail)),
+            Step::Timer if error == EAGAIN => limits::timers(),
+            Step::Timer if is_refusal => refused("timer_create"),
+            Step::Cell if error == EINVAL => Cause::NoCells,
+            _ => other(),
+        };
+        let doing = match step {
+            Step::Map => "map the guest's memory",
+            Step::Timer => "have a timer",
+            Step::Cell => "hold user code apart",
+            _ => START,
+        };
+        Self::new(doing, cause)
+    }
+
+    /// A process was killed from outside while `doing`.
+    pub(crate) fn of_kill(doing: &'static str) -> Self {
+        Self::new(doing, limits::killed())
+    }
+
+    /// A process was killed for what it did in a step, if that is known.
+    pub(crate) fn of_filter(step: Option<Step>, detail: i32) -> Self {
+        let Some(step) = step else {
+            let call = "one of its system calls";
+            return Self::new(START, Cause::Killed { call });
+        };
+        let call = match step {
+            Step::Map | Step::WriteExecute => "mmap",
+            Step::Forget => "munmap",
+            Step::CodeSegment | Step::Door32 => "int 0x80",
+            Step::Segments => "modify_ldt",
+            Step::Signals => "rt_sigaction",
+            Step::Rights | Step::Parent => "prctl",
+            Step::Calls => call_of_view(detail),
+            Step::Timer => "timer_create",
+            Step::Cell => "clone",
+            Step::Filter => "seccomp",
+        };
+        Self::new(START, Cause::Killed { call })
+    }
+}
+
+/// The name of a call that a view tries.
+fn call_of_view(index: i32) -> &'static str {
+    let index = usize::try_from(index).ok();
+    let trial = index.and_then(|index| CALLS.get(index));
+    trial.map_or("one of its system calls", |trial| trial.name)
+}
+
+#[cfg(test)]
+mod tests;
