@@ -1,0 +1,249 @@
+//! Each system call of a start, refused.
+//!
+//! The lists were made from a trace of `run` and of `doctor`; a test kills
+//! both for every call that is on none of them, so that a new call has to be
+//! put on one.
+
+use crate::filters::{allow_only, kill_for_32_bits, refuse, refuse_bits, stop};
+use crate::rows::{
+    BAD_MACHINE, ask_doctor, doctor_agrees, each, line, run_guest, says, works,
+};
+use crate::support::{Scratch, lguest, run};
+use std::process::Command;
+
+type Call = (&'static str, i64);
+
+macro_rules! calls {
+    ($($name:ident $number:ident),+ $(,)?) => {
+        &[$((stringify!($name), libc::$number)),+]
+    };
+}
+
+/// A run does without these, or in another way.
+const DONE_WITHOUT: &[Call] = calls![
+    access SYS_access, brk SYS_brk,
+    capget SYS_capget, capset SYS_capset, clone3 SYS_clone3, fork SYS_fork,
+    fstat SYS_fstat, getcwd SYS_getcwd, getdents64 SYS_getdents64,
+    getpid SYS_getpid, getppid SYS_getppid, getrandom SYS_getrandom,
+    gettid SYS_gettid, getuid SYS_getuid, ioctl SYS_ioctl,
+    io_uring_setup SYS_io_uring_setup,
+    landlock_add_rule SYS_landlock_add_rule,
+    landlock_create_ruleset SYS_landlock_create_ruleset,
+    landlock_restrict_self SYS_landlock_restrict_self, lseek SYS_lseek,
+    madvise SYS_madvise, mremap SYS_mremap, newfstatat SYS_newfstatat,
+    open SYS_open, openat SYS_openat, pipe2 SYS_pipe2,
+    pkey_alloc SYS_pkey_alloc, pread64 SYS_pread64, prlimit64 SYS_prlimit64,
+    readlink SYS_readlink, rseq SYS_rseq, rt_sigprocmask SYS_rt_sigprocmask,
+    sched_getaffinity SYS_sched_getaffinity,
+    sched_setaffinity SYS_sched_setaffinity, sched_yield SYS_sched_yield,
+    set_robust_list SYS_set_robust_list,
+    set_tid_address SYS_set_tid_address, shutdown SYS_shutdown, statx
+    SYS_statx, sysinfo SYS_sysinfo,
+    tgkill SYS_tgkill, uname SYS_uname, unshare SYS_unshare, wait4 SYS_wait4,
+];
+
+/// Without these a run says so, and the Launcher makes them.
+const OF_LAUNCHER: &[Call] = calls![
+    clock_gettime SYS_clock_gettime, clock_nanosleep SYS_clock_nanosleep,
+    clone SYS_clone, close SYS_close, close_range SYS_close_range,
+    dup SYS_dup, dup2 SYS_dup2, epoll_create1 SYS_epoll_create1,
+    epoll_ctl SYS_epoll_ctl, epoll_pwait SYS_epoll_pwait,
+    eventfd2 SYS_eventfd2, execveat SYS_execveat, fcntl SYS_fcntl,
+    ftruncate SYS_ftruncate, futex SYS_futex, memfd_create SYS_memfd_create,
+    munmap SYS_munmap, pidfd_open SYS_pidfd_open,
+    pidfd_send_signal SYS_pidfd_send_signal, ppoll SYS_ppoll, read SYS_read,
+    recvfrom SYS_recvfrom, sendto SYS_sendto, socketpair SYS_socketpair,
+    waitid SYS_waitid,
+];
+
+/// The same, and only the Guest's processes need them, or the Launcher can
+/// do without.
+const OF_VIEWS: &[Call] = calls![
+    modify_ldt SYS_modify_ldt, prctl SYS_prctl,
+    rt_sigreturn SYS_rt_sigreturn, seccomp SYS_seccomp,
+    sigaltstack SYS_sigaltstack, timer_create SYS_timer_create,
+    timer_settime SYS_timer_settime,
+];
+
+/// Without these no program begins or ends, or has a C library (which says
+/// what it likes), or can say anything. They are not refused here.
+const OF_ANY_PROGRAM: &[Call] = calls![
+    arch_prctl SYS_arch_prctl, execve SYS_execve, exit SYS_exit, exit_group
+    SYS_exit_group, mmap SYS_mmap,
+    mprotect SYS_mprotect, poll SYS_poll, restart_syscall SYS_restart_syscall,
+    rt_sigaction SYS_rt_sigaction, write SYS_write,
+];
+
+fn lists() -> [&'static [Call]; 4] {
+    [DONE_WITHOUT, OF_LAUNCHER, OF_VIEWS, OF_ANY_PROGRAM]
+}
+
+const ERRORS: [i32; 2] = [libc::EPERM, libc::ENOSYS];
+
+/// Each of `calls` with each error.
+fn rows(calls: &[Call]) -> Vec<(&'static str, i64, i32)> {
+    let with_errors =
+        |&(name, nr): &Call| ERRORS.map(|error| (name, nr, error));
+    calls.iter().flat_map(with_errors).collect()
+}
+
+#[test]
+fn the_lists_have_every_call() {
+    let mut all: Vec<i64> = lists()
+        .iter()
+        .flat_map(|list| list.iter().map(|c| c.1))
+        .collect();
+    let count = all.len();
+    all.sort_unstable();
+    all.dedup();
+    assert_eq!(all.len(), count, "a call is on two lists");
+    works("only them", &run_guest(|command| allow_only(command, &all)));
+    let found = ask_doctor(|command| allow_only(command, &all));
+    assert_eq!(found.signal(), None, "{found:?}");
+}
+
+#[test]
+fn what_a_run_does_without() {
+    each(&rows(DONE_WITHOUT), |&(name, nr, error)| {
+        let row = format!("{name} {error}");
+        works(&row, &run_guest(|command| refuse(command, nr, error)));
+        let found = ask_doctor(|command| refuse(command, nr, error));
+        assert_eq!(found.code(), 0, "{row}: {found:?}");
+    });
+}
+
+#[test]
+fn what_is_refused_is_named() {
+    let rows = [rows(OF_LAUNCHER), rows(OF_VIEWS)].concat();
+    let said = each(&rows, |&(name, nr, error)| {
+        let row = format!("{name} {error}");
+        let refuse = |command: &mut Command| refuse(command, nr, error);
+        let sentence = says(&row, &run_guest(refuse), BAD_MACHINE);
+        doctor_agrees(&row, &ask_doctor(refuse), &sentence);
+        let call = match name {
+            "sigaltstack" => "rt_sigaction or sigaltstack",
+            name => name,
+        };
+        let call = format!("this system refuses the call {call} (");
+        assert!(sentence.contains(&call), "{sentence}");
+        let cure = "; let the filter of the container or service allow it";
+        assert!(sentence.contains(cure), "{sentence}");
+        sentence
+    });
+    compare(&said);
+}
+
+/// Compares with what was written down, or writes it down.
+fn compare(said: &[String]) {
+    let text = said.join("\n") + "\n";
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/needs/messages.txt");
+    if std::env::var_os("UPDATE_EXPECT").is_some() {
+        return std::fs::write(file, text).unwrap();
+    }
+    let golden = std::fs::read_to_string(file).unwrap();
+    assert_eq!(text, golden, "if that is meant: UPDATE_EXPECT=1");
+}
+
+/// The Launcher lives on when a filter kills one of the Guest's processes.
+#[test]
+fn what_kills_a_process_of_the_guest_is_named() {
+    let views = ["modify_ldt", "seccomp", "timer_create", "timer_settime"];
+    let calls = OF_VIEWS.iter().filter(|(name, _)| views.contains(name));
+    let rows: Vec<Call> = calls.copied().collect();
+    assert_eq!(rows.len(), views.len());
+    each(&rows, |&(name, nr)| {
+        let kill = |command: &mut Command| stop(command, nr, true);
+        let sentence = says(name, &run_guest(kill), BAD_MACHINE);
+        let words = format!("kills a process for the call {name}; ");
+        assert!(sentence.contains(&words), "{sentence}");
+        doctor_agrees(name, &ask_doctor(kill), &sentence);
+    });
+}
+
+#[test]
+fn a_system_that_kills_for_32_bit_calls_is_found_out() {
+    let row = "int 0x80";
+    let sentence = says(row, &run_guest(kill_for_32_bits), BAD_MACHINE);
+    let words = "kills a process for the call int 0x80; ";
+    assert!(sentence.contains(words), "{sentence}");
+    doctor_agrees(row, &ask_doctor(kill_for_32_bits), &sentence);
+}
+
+/// A filter that stops a process by a signal lets it say a last sentence, one
+/// that kills does not; the doctor finds both out.
+#[test]
+fn what_stops_the_launcher_is_named() {
+    // With these, a copy of the doctor cannot be made, or not be awaited, or
+    // its own end begins with them.
+    let fatal = ["clone", "waitid", "close", "read", "fcntl", "munmap"];
+    let of_the_doctor = |(name, _): &&Call| !fatal.contains(name);
+    let rows: Vec<Call> =
+        OF_LAUNCHER.iter().filter(of_the_doctor).copied().collect();
+    each(&rows, |&(name, nr)| {
+        for kills in [false, true] {
+            let found = ask_doctor(|command| stop(command, nr, kills));
+            assert_eq!(found.code(), BAD_MACHINE, "{name}: {found:?}");
+            let words = format!("kills a process for the call {name}: ");
+            let calls = line(&found, "calls");
+            assert!(calls.contains(&words), "{name}: {calls}");
+        }
+        let end = run_guest(|command| stop(command, nr, false));
+        let sentence = says(name, &end, BAD_MACHINE);
+        let words = format!("stops a process for the call {name}; ");
+        assert!(sentence.contains(&words), "{sentence}");
+    });
+}
+
+/// As systemd's MemoryDenyWriteExecute= does where there is no PR_SET_MDWE.
+#[test]
+fn a_filter_against_memory_that_is_written_and_executed() {
+    const WRITE_EXECUTE: u32 = 6;
+    let row = "mmap W|X";
+    let refuse = |command: &mut Command| {
+        refuse_bits(command, libc::SYS_mmap, 2, WRITE_EXECUTE, libc::EPERM);
+    };
+    let sentence = says(row, &run_guest(refuse), BAD_MACHINE);
+    let words = "both written and executed is forbidden here; ";
+    assert!(sentence.contains(words), "{sentence}");
+    doctor_agrees(row, &ask_doctor(refuse), &sentence);
+}
+
+/// As Linux before 5.19 does: programs cannot be held apart.
+#[test]
+fn a_system_without_cells() {
+    const WAIT_KILLABLE_RECV: u32 = 1 << 5;
+    let end = run_guest(|command| {
+        let (nr, error) = (libc::SYS_seccomp, libc::EINVAL);
+        refuse_bits(command, nr, 1, WAIT_KILLABLE_RECV, error);
+        command.arg("run").arg("--isolation=user");
+    });
+    let sentence = says("cells", &end, BAD_MACHINE);
+    assert!(
+        sentence.contains("leave --isolation=user out"),
+        "{sentence}"
+    );
+}
+
+/// A disk on a file system that cannot lock, as NFS may be.
+#[test]
+fn locks() {
+    let scratch = Scratch::new("locks");
+    let disk = scratch.file("disk", &[0; 4096]);
+    let with_disk = |error| {
+        let mut command = lguest();
+        command.arg("run").arg("--disk").arg(&disk);
+        refuse(&mut command, libc::SYS_flock, error);
+        run(&mut command, b"poweroff\n")
+    };
+    for error in [libc::EIO, libc::ENOLCK, libc::EOPNOTSUPP] {
+        let sentence = says("flock", &with_disk(error), 120);
+        let words = "cannot lock it: its file system has no locks (";
+        assert!(sentence.contains(words), "{sentence}");
+        assert!(sentence.contains("; mount that with locks"), "{sentence}");
+    }
+    for error in ERRORS {
+        let sentence = says("flock", &with_disk(error), BAD_MACHINE);
+        let words = "this system refuses the call flock (";
+        assert!(sentence.contains(words), "{sentence}");
+    }
+}
