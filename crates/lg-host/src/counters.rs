@@ -142,6 +142,11 @@ counters! {
     debug_registers;
     /// Accesses beyond a user segment's limit, turned into page faults.
     limit_faults;
+    /// Instructions of user code that reached a page above PAGE_OFFSET which
+    /// the tables give to it.
+    limits_passed;
+    /// Thread-local descriptors put into the table.
+    descriptors;
     /// Guest code that was found in 64-bit mode.
     long_mode;
     /// Vector 7 delivered on the way to user mode, because TS was set.

@@ -39,10 +39,12 @@ pub const EFLAGS_FIXED: u32 = 0x202;
 /// A piece of memory that an instruction touches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Access {
-    /// Its first byte.
+    /// Its first byte, counted from the start of its segment.
     pub va: GuestVirt,
     /// Whether it is written.
     pub write: bool,
+    /// The segment.
+    pub(crate) segment: SegmentRegister,
 }
 
 impl Access {
@@ -57,7 +59,7 @@ impl Access {
 /// Where a segment register is loaded from.
 pub(crate) enum Source {
     Register(u16),
-    Memory(GuestVirt),
+    Memory(Access),
 }
 
 /// An instruction that loads a segment register.
@@ -80,9 +82,22 @@ struct Instruction<'a> {
     length: u32,
     operand_16: bool,
     address_16: bool,
-    /// fs or gs is used instead of the usual segment.
-    based: bool,
+    /// The segment that a prefix names.
+    prefix: Option<SegmentRegister>,
     repeated: bool,
+}
+
+impl Instruction<'_> {
+    /// The segment of an operand whose usual one is `usual`.
+    fn segment(&self, usual: SegmentRegister) -> SegmentRegister {
+        self.prefix.unwrap_or(usual)
+    }
+
+    /// Whether a prefix names fs or gs.
+    fn is_based(&self) -> bool {
+        use SegmentRegister::{Fs, Gs};
+        matches!(self.prefix, Some(Fs | Gs))
+    }
 }
 
 fn instruction(code: &[u8]) -> Option<Instruction<'_>> {
@@ -92,7 +107,7 @@ fn instruction(code: &[u8]) -> Option<Instruction<'_>> {
         length: 0,
         operand_16: false,
         address_16: false,
-        based: false,
+        prefix: None,
         repeated: false,
     };
     loop {
@@ -102,8 +117,13 @@ fn instruction(code: &[u8]) -> Option<Instruction<'_>> {
         match byte {
             0x66 => found.operand_16 = true,
             0x67 => found.address_16 = true,
-            0x64 | 0x65 => found.based = true,
-            0x26 | 0x2E | 0x36 | 0x3E | 0xF0 => {}
+            0x26 => found.prefix = Some(SegmentRegister::Es),
+            0x2E => found.prefix = Some(SegmentRegister::Cs),
+            0x36 => found.prefix = Some(SegmentRegister::Ss),
+            0x3E => found.prefix = Some(SegmentRegister::Ds),
+            0x64 => found.prefix = Some(SegmentRegister::Fs),
+            0x65 => found.prefix = Some(SegmentRegister::Gs),
+            0xF0 => {}
             0xF2 | 0xF3 => found.repeated = true,
             0x0F => {
                 let (&second, rest) = found.rest.split_first()?;
@@ -197,8 +217,12 @@ struct ModRm {
 
 enum Operand {
     Register(u8),
-    Memory(GuestVirt),
+    /// Where, and in which segment if no prefix names one.
+    Memory(GuestVirt, SegmentRegister),
 }
+
+/// In the place of the number of a base register: there is none.
+const NO_BASE: u8 = 8;
 
 fn mod_rm(code: &[u8], regs: &Registers) -> Option<ModRm> {
     let &byte = code.first()?;
@@ -213,11 +237,14 @@ fn mod_rm(code: &[u8], regs: &Registers) -> Option<ModRm> {
     }
     let mut length = 1;
     let mut address = 0_u32;
+    let mut base_register = rm;
     if rm == 4 {
         let &sib = code.get(1)?;
         length = 2;
         let (scale, index, base) = (sib >> 6, sib >> 3 & 7, sib & 7);
+        base_register = base;
         if base == 5 && kind == 0 {
+            base_register = NO_BASE;
             address = displacement(code, length)?;
             length += 4;
         } else {
@@ -228,6 +255,7 @@ fn mod_rm(code: &[u8], regs: &Registers) -> Option<ModRm> {
             address = address.wrapping_add(index << scale);
         }
     } else if rm == 5 && kind == 0 {
+        base_register = NO_BASE;
         address = displacement(code, length)?;
         length += 4;
     } else {
@@ -241,7 +269,12 @@ fn mod_rm(code: &[u8], regs: &Registers) -> Option<ModRm> {
         address = address.wrapping_add(displacement(code, length)?);
         length += 4;
     }
-    let operand = Operand::Memory(GuestVirt(address));
+    // What esp and ebp point to is on the stack.
+    let segment = match base_register {
+        4 | 5 => SegmentRegister::Ss,
+        _ => SegmentRegister::Ds,
+    };
+    let operand = Operand::Memory(GuestVirt(address), segment);
     Some(ModRm {
         reg,
         operand,
@@ -277,7 +310,11 @@ pub(crate) fn segment_load(
     let found = instruction(code)?;
     let popped = if found.operand_16 { 2 } else { 4 };
     let pop = |register| {
-        let source = Source::Memory(GuestVirt(regs.esp.get()));
+        let source = Source::Memory(Access {
+            va: GuestVirt(regs.esp.get()),
+            write: false,
+            segment: Ss,
+        });
         let length = found.length;
         Some(SegmentLoad {
             register,
@@ -292,7 +329,7 @@ pub(crate) fn segment_load(
         0x1F => pop(Ds),
         0x0FA1 => pop(Fs),
         0x0FA9 => pop(Gs),
-        0x8E if !found.address_16 && !found.based => {
+        0x8E if !found.address_16 => {
             let modrm = mod_rm(found.rest, regs)?;
             let register = match modrm.reg {
                 0 => Es,
@@ -307,7 +344,11 @@ pub(crate) fn segment_load(
                     let [low, high, ..] = general(regs, n).get().to_le_bytes();
                     Source::Register(u16::from_le_bytes([low, high]))
                 }
-                Operand::Memory(va) => Source::Memory(va),
+                Operand::Memory(va, usual) => Source::Memory(Access {
+                    va,
+                    write: false,
+                    segment: found.segment(usual),
+                }),
             };
             let length = found.length + modrm.length;
             Some(SegmentLoad {
@@ -322,105 +363,96 @@ pub(crate) fn segment_load(
 }
 
 /// The memory that `code` may touch beyond its own bytes: two places at the
-/// most. Instructions that reach through fs or gs are left out, for those
-/// segments have no limit here.
+/// most.
 pub(crate) fn accesses(code: &[u8], regs: &Registers) -> [Option<Access>; 2] {
-    let Some(found) = instruction(code) else {
+    use SegmentRegister::{Ds, Es, Ss};
+    let Some(mut found) = instruction(code) else {
         return [None; 2];
     };
-    let read = |va| {
-        Some(Access {
-            va: GuestVirt(va),
-            write: false,
-        })
+    let access = |va, segment, write| {
+        let va = GuestVirt(va);
+        Some(Access { va, write, segment })
     };
-    let write = |va| {
-        Some(Access {
-            va: GuestVirt(va),
-            write: true,
-        })
-    };
+    let data = found.segment(Ds);
     let (esi, edi) = (regs.esi.get(), regs.edi.get());
-    let top = regs.esp.get();
-    let below = top.wrapping_sub(4);
+    let (source, written) = (access(esi, data, false), access(edi, Es, true));
+    let compared = access(edi, Es, false);
+    let top = access(regs.esp.get(), Ss, false);
+    let below = access(regs.esp.get().wrapping_sub(4), Ss, true);
     match found.opcode {
         // movs, cmps, stos, lods, scas, ins, outs
-        0xA4 | 0xA5 => [read(esi), write(edi)],
-        0xA6 | 0xA7 => [read(esi), read(edi)],
-        0xAA | 0xAB | 0x6C | 0x6D => [write(edi), None],
-        0xAC | 0xAD | 0x6E | 0x6F => [read(esi), None],
-        0xAE | 0xAF => [read(edi), None],
+        0xA4 | 0xA5 => [source, written],
+        0xA6 | 0xA7 => [source, compared],
+        0xAA | 0xAB | 0x6C | 0x6D => [written, None],
+        0xAC | 0xAD | 0x6E | 0x6F => [source, None],
+        0xAE | 0xAF => [compared, None],
+        // maskmovq
+        0x0FF7 => [access(edi, data, true), None],
         // mov to and from an absolute address
-        0xA0..=0xA3 if !found.based => {
-            let Some(va) = displacement(found.rest, 0) else {
-                return [None; 2];
-            };
+        0xA0..=0xA3 => {
+            let va = displacement(found.rest, 0);
             let write = found.opcode >= 0xA2;
-            [
-                Some(Access {
-                    va: GuestVirt(va),
-                    write,
-                }),
-                None,
-            ]
+            [va.and_then(|va| access(va, data, write)), None]
         }
-        // push, pushf, pusha, call, enter
-        0x50..=0x57
-        | 0x68
-        | 0x6A
-        | 0x9C
-        | 0x60
-        | 0xE8
-        | 0xC8
-        | 0x06
-        | 0x0E
-        | 0x16
-        | 0x1E
-        | 0x0FA0
-        | 0x0FA8 => [write(below), None],
-        // pop, popf, popa, ret, leave
-        0x58..=0x5F
-        | 0x9D
-        | 0x61
-        | 0xC2
-        | 0xC3
-        | 0xCA
-        | 0xCB
-        | 0xCF
-        | 0x07
-        | 0x17
-        | 0x1F
-        | 0x0FA1
-        | 0x0FA9 => [read(top), None],
-        0xC9 => [read(regs.ebp.get()), None],
+        opcode if pushes(opcode) => [below, None],
+        opcode if pops(opcode) => [top, None],
+        // leave
+        0xC9 => [access(regs.ebp.get(), Ss, false), None],
         // xlat
         0xD7 => {
             let al = regs.eax.get() & 0xFF;
-            [read(regs.ebx.get().wrapping_add(al)), None]
+            [access(regs.ebx.get().wrapping_add(al), data, false), None]
         }
-        opcode if has_mod_rm(opcode) && !found.based && !found.address_16 => {
+        opcode if has_mod_rm(opcode) && !found.address_16 => {
+            if matches!(opcode, 0x0F38 | 0x0F3A) {
+                // The third byte of the opcode.
+                found.rest = found.rest.get(1..).unwrap_or(&[]);
+            }
             let Some(modrm) = mod_rm(found.rest, regs) else {
                 return [None; 2];
             };
             let stack = match (opcode, modrm.reg) {
                 // call and push, indirect; pop into memory
-                (0xFF, 2 | 3 | 6) => write(below),
-                (0x8F, _) => read(top),
+                (0xFF, 2 | 3 | 6) => below,
+                (0x8F, _) => top,
                 _ => None,
             };
             let operand = match modrm.operand {
                 Operand::Register(_) => None,
                 // lea touches nothing
-                Operand::Memory(_) if opcode == 0x8D => None,
-                Operand::Memory(va) => {
+                Operand::Memory(..) if opcode == 0x8D => None,
+                Operand::Memory(va, usual) => {
                     let write = writes(opcode, modrm.reg, found.repeated);
-                    Some(Access { va, write })
+                    access(va.0, found.segment(usual), write)
                 }
             };
             [operand, stack]
         }
         _ => [None; 2],
     }
+}
+
+/// Whether the one-byte or two-byte opcode puts something on the stack: push,
+/// pushf, pusha, call, enter.
+fn pushes(opcode: u16) -> bool {
+    let segments =
+        matches!(opcode, 0x06 | 0x0E | 0x16 | 0x1E | 0x0FA0 | 0x0FA8);
+    let calls = matches!(opcode, 0x9A | 0xC8 | 0xE8);
+    segments
+        || calls
+        || matches!(opcode, 0x50..=0x57 | 0x60 | 0x68 | 0x6A | 0x9C)
+}
+
+/// Whether it takes something from there: pop, popf, popa, ret, iret.
+fn pops(opcode: u16) -> bool {
+    let segments = matches!(opcode, 0x07 | 0x17 | 0x1F | 0x0FA1 | 0x0FA9);
+    let returns = matches!(opcode, 0xC2 | 0xC3 | 0xCA | 0xCB | 0xCF);
+    segments || returns || matches!(opcode, 0x58..=0x5F | 0x61 | 0x9D)
+}
+
+/// Whether the instruction stores or loads all flags: pushf, popf.
+pub(crate) fn moves_flags(code: &[u8]) -> bool {
+    instruction(code).is_some_and(|i| matches!(i.opcode, 0x9C | 0x9D))
 }
 
 /// A near jump, call or return.
@@ -442,7 +474,7 @@ pub(crate) fn branch(
     word: impl Fn(GuestVirt) -> Option<u32>,
 ) -> Option<Branch> {
     let found = instruction(code)?;
-    if found.operand_16 || found.address_16 || found.based {
+    if found.operand_16 || found.address_16 || found.is_based() {
         return None;
     }
     let behind = |more: u32| {
@@ -487,7 +519,7 @@ pub(crate) fn branch(
             let modrm = mod_rm(found.rest, regs)?;
             let target = match modrm.operand {
                 Operand::Register(n) => general(regs, n).get(),
-                Operand::Memory(va) => word(va)?,
+                Operand::Memory(va, _) => word(va)?,
             };
             match modrm.reg {
                 2 => Some(Branch {
@@ -638,6 +670,37 @@ mod tests {
         // lea touches nothing, nor does a register operand
         assert_eq!(touched(&[0x8D, 0x00], &regs), [None, None]);
         assert_eq!(touched(&[0x89, 0xC8], &regs), [None, None]);
+        // pshufb [eax], mm0: a third byte of opcode
+        let pshufb = [0x0F, 0x38, 0x00, 0x00];
+        assert_eq!(touched(&pshufb, &regs), [Some((0x1000, false)), None]);
+    }
+
+    #[test]
+    fn each_operand_has_its_segment() {
+        use SegmentRegister::{Cs, Ds, Es, Fs, Gs, Ss};
+        let regs = Registers::default();
+        let segments =
+            |code: &[u8]| accesses(code, &regs).map(|a| a.map(|a| a.segment));
+        for (code, first, second) in [
+            (&[0x8B, 0x00][..], Ds, None),   // mov [eax], eax
+            (&[0x26, 0x8B, 0x00], Es, None), // es:
+            (&[0x2E, 0x8B, 0x00], Cs, None), // cs:
+            (&[0x64, 0x8B, 0x00], Fs, None), // fs:
+            (&[0x65, 0xA1, 0, 0, 0, 0], Gs, None), // mov gs:0, eax
+            (&[0x8B, 0x45, 0], Ss, None),    // [ebp]
+            (&[0x3E, 0x8B, 0x45, 0], Ds, None), // ds:[ebp]
+            (&[0x8B, 0x05, 0, 0, 0, 0], Ds, None), // [disp]
+            (&[0x8B, 0x04, 0x24], Ss, None), // [esp]
+            (&[0x8B, 0x04, 0x25, 0, 0, 0, 0], Ds, None), // [disp], by a SIB
+            (&[0x8B, 0x04, 0x28], Ds, None), // [eax + ebp]
+            (&[0xA4], Ds, Some(Es)),         // movsb
+            (&[0x26, 0xA4], Es, Some(Es)),   // its source only
+            (&[0x64, 0xAA], Es, None),       // stosb has no prefix
+            (&[0xFF, 0x30], Ds, Some(Ss)),   // push [eax]
+            (&[0x50], Ss, None),             // push eax
+        ] {
+            assert_eq!(segments(code), [Some(first), second], "{code:x?}");
+        }
     }
 
     #[test]

@@ -27,6 +27,7 @@ use crate::address::{GuestPhys, GuestVirt, as_word};
 use crate::emulate::general;
 use crate::kill::Kill;
 use crate::run::Host;
+use crate::segments::SegmentRegister;
 use crate::state::{Gate, MAX_REFUSED};
 use displaced::Store;
 use lg_abi::page::PAGE_SIZE;
@@ -225,9 +226,18 @@ impl Host<'_> {
 
     /// Takes the address and the selector that a far call has pushed.
     fn pop_far_return(&mut self) -> Result<u32, Kill> {
-        let mut stack = self.vm.regs.esp.get();
+        let user = self.vm.in_user_mode();
+        let base = if user {
+            self.base(SegmentRegister::Ss)
+        } else {
+            0
+        };
+        let mut stack = self.vm.regs.esp.get().wrapping_add(base);
         let eip = self.pop(&mut stack)?;
-        self.vm.regs.esp.set(stack.wrapping_add(4));
+        self.vm
+            .regs
+            .esp
+            .set(stack.wrapping_add(4).wrapping_sub(base));
         Ok(eip)
     }
 

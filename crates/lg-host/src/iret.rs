@@ -20,7 +20,7 @@
 use crate::emulate::{EFLAGS_FIXED, EFLAGS_RF, EFLAGS_USABLE, EFLAGS_VM};
 use crate::kill::Kill;
 use crate::run::Host;
-use crate::segments::{REAL_USER_CS, REAL_USER_DS};
+use crate::segments::{REAL_USER_CS, REAL_USER_DS, REAL_WIDE_DS};
 use crate::traps::OldStack;
 use lg_abi::segment::{
     Descriptor, GDT_ENTRIES, GDT_TLS_ENTRIES, GDT_TLS_MIN, GUEST_PL, USER_CS,
@@ -89,7 +89,7 @@ impl Host<'_> {
             cs => cs,
         });
         self.vm.ss.set(match ss {
-            REAL_USER_DS => USER_DS.into(),
+            REAL_USER_DS | REAL_WIDE_DS => USER_DS.into(),
             ss => ss,
         });
         self.vm.user.set(1);
@@ -196,7 +196,7 @@ const IN_LDT: u32 = 4;
 /// has read from a register.
 fn is_ours(selector: u32) -> bool {
     let tls = GDT_TLS_MIN..GDT_TLS_MIN + GDT_TLS_ENTRIES;
-    selector == REAL_USER_DS
+    matches!(selector, REAL_USER_DS | REAL_WIDE_DS)
         || selector & IN_LDT != 0 && tls.contains(&(selector >> 3))
 }
 

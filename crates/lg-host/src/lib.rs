@@ -32,8 +32,10 @@ pub mod interrupts;
 pub mod iret;
 pub mod outbox;
 pub mod paging;
+mod reach;
 pub mod run;
 pub mod segments;
+pub mod tls;
 pub mod traps;
 
 #[cfg(test)]

@@ -92,6 +92,11 @@ impl Host<'_> {
     /// A [`Kill`]: the Guest must not run again.
     pub fn run_guest(&mut self, event: Event) -> Result<(), Kill> {
         self.vm.counters.entries.count();
+        self.note_stack_segment();
+        self.note_other_trap(event);
+        if self.end_reach(event) {
+            return self.get_ready();
+        }
         let event = self.step_back(event);
         self.do_async_hcalls()?;
         self.decide(event)?;
@@ -105,6 +110,7 @@ impl Host<'_> {
     ///
     /// A [`Kill`]: the Guest must not run again.
     pub fn get_ready(&mut self) -> Result<(), Kill> {
+        self.put_off_reach();
         loop {
             self.look_around();
             if self.vm.break_wanted.load(Ordering::SeqCst) != 0 {
@@ -144,12 +150,13 @@ impl Host<'_> {
         Ok(())
     }
 
-    /// User code ends where its segment does, whatever the Guest's tables
-    /// allow beyond: there our way out would fault, and not the Guest. However
-    /// it has come to go on there (an `iret` is enough), the fetch faults.
+    /// Where user code goes on above PAGE_OFFSET, in a page that the tables do
+    /// not give to it, the fetch faults. However it has come there (an `iret`
+    /// is enough), it is told so before it goes on, for our way out would
+    /// fault where its segment ends, and so not fault as the Guest's would.
     fn stop_beyond_limit(&mut self) -> Result<(), Kill> {
         let eip = GuestVirt(self.vm.regs.eip.get());
-        if eip.0 < self.vm.page_offset.get() {
+        if self.may_run_at(eip) {
             return Ok(());
         }
         self.vm.counters.limit_faults.count();
@@ -237,10 +244,9 @@ impl Host<'_> {
             Event::SystemCall => 2,
             _ => return None,
         };
-        let eip = self.vm.regs.eip.get().wrapping_sub(behind);
-        let strayed =
-            self.vm.in_user_mode() && eip >= self.vm.page_offset.get();
-        strayed.then_some(GuestVirt(eip))
+        let eip = GuestVirt(self.vm.regs.eip.get().wrapping_sub(behind));
+        let strayed = self.vm.in_user_mode() && !self.may_run_at(eip);
+        strayed.then_some(eip)
     }
 
     /// A page fault at `va`; `error` has the write bit in bit 1.
@@ -377,8 +383,9 @@ impl Host<'_> {
     }
 
     /// A user program's access that a segment's limit may have stopped: the
-    /// page fault that the Guest's own processor would have raised, or else a
-    /// thread-local segment to put right, or else trap `vector`.
+    /// page fault that the Guest's own processor would have raised, or no
+    /// fault at all, if its tables allow the access; or else a thread-local
+    /// segment to put right, or else trap `vector`.
     fn limit_or(&mut self, vector: u8) -> Result<(), Kill> {
         if self.fix_data_segments() {
             self.vm.counters.segment_fixes.count();
@@ -392,11 +399,20 @@ impl Host<'_> {
             self.vm.counters.limit_faults.count();
             return Ok(());
         }
-        if let Some(access) = self.beyond_limit() {
+        let mut code = [0; emulate::MAX_INSTRUCTION];
+        let fetched = self.fetch(GuestVirt(self.vm.regs.eip.get()), &mut code);
+        let code = &code[..fetched];
+        let mut beyond = self.beyond_limit(code).into_iter().flatten();
+        let Some(first) = beyond.next() else {
+            return self.deliver_trap(vector, Some(0));
+        };
+        let mut all = [first].into_iter().chain(beyond);
+        if let Some(bad) = all.find(|&access| !self.may_touch(access)) {
             self.vm.counters.limit_faults.count();
-            return self.page_fault(access.va, u32::from(access.write) << 1);
+            return self.page_fault(bad.va, u32::from(bad.write) << 1);
         }
-        self.deliver_trap(vector, Some(0))
+        self.reach_further(code);
+        Ok(())
     }
 
     /// Turns deadlines that have come into interrupts. Looks at the clock

@@ -3,22 +3,23 @@
 //! Guest code runs at privilege level 3 of a 64-bit Linux, so its code and
 //! stack segments are fixed: the flat 32-bit ones that Linux gives everybody
 //! while it is in its kernel, and two of our own in the local descriptor table
-//! while it runs user code, which end where the Guest's kernel begins. Data
-//! segments are the Guest's to load. Most of what it loads means something
-//! else here, or nothing; the first use faults, and we put it right. User
-//! programs keep thread-local data behind gs (and fs): three descriptors of
-//! the local table have the very indices that the Guest's have, for C
-//! libraries compute with them, and only their bases change.
+//! while it runs user code. Data segments are the Guest's to load. Most of what
+//! it loads means something else here, or nothing; the first use faults, and we
+//! put it right. Where user code shares its kernel's address space, its data
+//! segments end where the kernel begins ([`reach`](crate::reach) tells of what
+//! it may have beyond). User programs keep thread-local data behind three
+//! descriptors ([`tls`](crate::tls)), which have the very indices in our table
+//! that the Guest's have, for C libraries compute with them.
 
 use crate::address::GuestVirt;
-use crate::emulate;
+use crate::emulate::{self, Access};
+use crate::gates::path;
 use crate::kill::Kill;
 use crate::run::Host;
 use crate::state::Registers;
+use crate::tls::tls_number;
 use core::cell::Cell;
-use lg_abi::segment::{
-    GDT_KERNEL_DS, GDT_TLS_ENTRIES, GDT_TLS_MIN, GDT_USER_CS, GDT_USER_DS,
-};
+use lg_abi::segment::{GDT_KERNEL_DS, GDT_USER_CS, GDT_USER_DS};
 
 /// Linux's flat 32-bit code segment (`__USER32_CS`).
 pub const REAL_KERNEL_CS: u32 = 0x23;
@@ -34,6 +35,9 @@ pub const REAL_USER_CS: u32 = ldt(GDT_USER_CS);
 
 /// Our user data segment.
 pub const REAL_USER_DS: u32 = ldt(GDT_USER_DS);
+
+/// One that goes on to the Switcher's pages.
+pub const REAL_WIDE_DS: u32 = ldt(GDT_KERNEL_DS);
 
 /// The selector of entry `index` of the local descriptor table, level 3.
 #[must_use]
@@ -51,19 +55,11 @@ const fn is_null(selector: u32) -> bool {
     without_level(selector) == 0
 }
 
-/// The GDT index of a thread-local segment that `selector` means, in the
-/// Guest's GDT or in our LDT.
-fn tls_index(selector: u32) -> Option<u32> {
-    let index = selector >> 3;
-    (GDT_TLS_MIN..GDT_TLS_MIN + GDT_TLS_ENTRIES)
-        .contains(&index)
-        .then_some(index)
-}
-
 /// Segment registers by the number that instructions use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SegmentRegister {
     Es,
+    Cs,
     Ss,
     Ds,
     Fs,
@@ -74,19 +70,29 @@ impl Host<'_> {
     /// The code and stack segments to run on now.
     #[must_use]
     pub fn real_segments(&self) -> (u32, u32) {
-        if self.vm.in_user_mode() {
-            (REAL_USER_CS, REAL_USER_DS)
-        } else {
-            (REAL_KERNEL_CS, REAL_KERNEL_DS)
+        let ss = self.vm.regs.ss.get();
+        if !self.vm.in_user_mode() {
+            return (REAL_KERNEL_CS, ss);
         }
+        let beyond = self.vm.regs.eip.get() >= self.user_limit();
+        let ends = !self.may_take(path::FLAT_CODE);
+        if ends && (beyond || self.reaches_far()) {
+            return (REAL_KERNEL_CS, ss);
+        }
+        (REAL_USER_CS, ss)
     }
 
     /// The Guest goes on: its segments must fit the mode that it is in.
     pub(crate) fn settle_segments(&mut self) {
-        if self.vm.in_user_mode() {
+        let stack = if self.vm.in_user_mode() {
             self.fix_data_segments();
             self.fix_tls();
-        }
+            self.tls_stack().unwrap_or(REAL_USER_DS)
+        } else {
+            REAL_KERNEL_DS
+        };
+        self.vm.regs.ss.set(stack);
+        self.begin_reach();
     }
 
     /// Puts ds and es right; answers whether that changed anything.
@@ -95,30 +101,6 @@ impl Host<'_> {
         let regs = &self.vm.regs;
         // Not `||`: both have to be looked at.
         fix_data_segment(&regs.ds, user) | fix_data_segment(&regs.es, user)
-    }
-
-    /// Puts fs and gs right where they name thread-local segments; answers
-    /// whether that changed anything. Linux sets the selectors long before
-    /// the descriptors, and bases do not survive what it does in between.
-    pub(crate) fn fix_tls(&mut self) -> bool {
-        let regs = &self.vm.regs;
-        self.fix_tls_segment(&regs.gs, &regs.gs_base)
-            | self.fix_tls_segment(&regs.fs, &regs.fs_base)
-    }
-
-    fn fix_tls_segment(&self, selector: &Cell<u32>, base: &Cell<u32>) -> bool {
-        let Some(index) = tls_index(selector.get()) else {
-            return false;
-        };
-        let descriptor = self.vm.gdt[index as usize].get();
-        if !descriptor.is_present() {
-            return false;
-        }
-        let (right, right_base) = (ldt(index), descriptor.base());
-        let changed = selector.get() != right || base.get() != right_base;
-        selector.set(right);
-        base.set(right_base);
-        changed
     }
 
     /// Carries out an instruction that loads a segment register with what the
@@ -136,7 +118,8 @@ impl Host<'_> {
         let mut bytes = [0; 2];
         let selector = match load.source {
             emulate::Source::Register(value) => value,
-            emulate::Source::Memory(va) => {
+            emulate::Source::Memory(access) => {
+                let va = self.linear(access);
                 if self.fetch(va, &mut bytes) != bytes.len() {
                     return Ok(false);
                 }
@@ -148,52 +131,60 @@ impl Host<'_> {
         if without_level(selector) != without_level(error) {
             return Ok(false);
         }
-        let Some(real) = self.real_selector(selector) else {
-            return Ok(false);
+        let real = match self.real_selector(selector, load.register) {
+            Ok(real) => real,
+            Err(13) => return Ok(false),
+            Err(vector) => {
+                // It is there, but not present.
+                self.deliver_trap(vector, Some(error))?;
+                return Ok(true);
+            }
         };
-        // No 32-bit code can do without a stack.
-        if load.register == SegmentRegister::Ss && is_null(selector) {
-            return Ok(false);
-        }
         let regs = &self.vm.regs;
         match load.register {
             SegmentRegister::Es => regs.es.set(real),
             SegmentRegister::Ds => regs.ds.set(real),
             SegmentRegister::Fs => set_tls(&regs.fs, &regs.fs_base, real),
             SegmentRegister::Gs => set_tls(&regs.gs, &regs.gs_base, real),
-            // The real one is fixed; the Guest may believe what it likes.
+            // What is loaded for it, `settle_segments` knows.
             SegmentRegister::Ss => self.vm.ss.set(selector),
+            SegmentRegister::Cs => return Ok(false),
         }
         regs.esp.set(regs.esp.get().wrapping_add(load.popped));
         regs.eip.set(regs.eip.get().wrapping_add(load.length));
         Ok(true)
     }
 
-    /// What to load for a selector that the Guest may use.
-    fn real_selector(&self, selector: u32) -> Option<u32> {
+    /// What to load for a selector that the Guest may use, or the vector of the
+    /// fault that it is told of.
+    fn real_selector(
+        &self,
+        selector: u32,
+        register: SegmentRegister,
+    ) -> Result<u32, u8> {
+        const REFUSED: Result<u32, u8> = Err(13);
         if is_null(selector) {
-            return Some(selector);
+            // No 32-bit code can do without a stack.
+            let stack = register == SegmentRegister::Ss;
+            return if stack { REFUSED } else { Ok(selector) };
         }
-        let index = selector >> 3;
+        if let Some(number) = tls_number(selector) {
+            return self.real_tls(number, register);
+        }
         let data = if self.vm.in_user_mode() {
             REAL_USER_DS
         } else {
             REAL_KERNEL_DS
         };
         if selector & 4 != 0 {
-            // Our own LDT selectors, saved and loaded again by a Guest.
-            let ours = tls_index(selector).is_some()
-                || without_level(selector) == without_level(REAL_USER_DS);
-            return ours.then_some(selector | 3);
+            // Our own selector, saved and loaded again by a Guest.
+            let ours = without_level(selector) == without_level(REAL_USER_DS);
+            return if ours { Ok(selector | 3) } else { REFUSED };
         }
-        match index {
-            GDT_USER_DS => Some(data),
-            GDT_KERNEL_DS if !self.vm.in_user_mode() => Some(data),
-            _ => {
-                let index = tls_index(selector)?;
-                let descriptor = self.vm.gdt[index as usize].get();
-                descriptor.is_present().then(|| ldt(index))
-            }
+        match selector >> 3 {
+            GDT_USER_DS => Ok(data),
+            GDT_KERNEL_DS if !self.vm.in_user_mode() => Ok(data),
+            _ => REFUSED,
         }
     }
 
@@ -203,7 +194,10 @@ impl Host<'_> {
     pub(crate) fn branch_beyond_limit(&mut self) -> Result<bool, Kill> {
         let mut code = [0; emulate::MAX_INSTRUCTION];
         let vm = self.vm;
-        let limit = vm.page_offset.get();
+        let limit = self.user_limit();
+        if self.tls_stack().is_some() {
+            return Ok(false);
+        }
         let eip = GuestVirt(vm.regs.eip.get());
         let fetched = self.fetch(eip, &mut code);
         let word = |va| self.read_virtual(va).ok();
@@ -222,31 +216,41 @@ impl Host<'_> {
         }
         vm.regs.esp.set(stack);
         vm.regs.eip.set(branch.target);
-        self.page_fault(GuestVirt(branch.target), 0)?;
+        let target = GuestVirt(branch.target);
+        if !self.may_run_at(target) {
+            self.page_fault(target, 0)?;
+        }
         Ok(true)
     }
 
-    /// A user program's access that ends beyond its segments' limit, if that
-    /// is what the instruction at eip does.
-    pub(crate) fn beyond_limit(&mut self) -> Option<emulate::Access> {
-        let mut code = [0; emulate::MAX_INSTRUCTION];
-        let eip = GuestVirt(self.vm.regs.eip.get());
-        let limit = self.vm.page_offset.get();
-        if eip.0 >= limit {
-            return Some(emulate::Access {
-                va: eip,
-                write: false,
-            });
-        }
-        let fetched = self.fetch(eip, &mut code);
-        emulate::accesses(&code[..fetched], &self.vm.regs)
-            .into_iter()
-            .flatten()
-            .find(|access| access.last() >= limit)
-            .map(|access| emulate::Access {
-                va: GuestVirt(access.va.0.max(limit)),
-                write: access.write,
-            })
+    /// What `code`, which stands at eip, touches beyond the limit of user code's
+    /// segments: the first byte there of each operand.
+    pub(crate) fn beyond_limit(&self, code: &[u8]) -> [Option<Access>; 2] {
+        let limit = self.user_limit();
+        emulate::accesses(code, &self.vm.regs).map(|access| {
+            access
+                .filter(|&a| self.ends_at_limit(a.segment))
+                .filter(|access| access.last() >= limit)
+                .map(|access| Access {
+                    va: GuestVirt(access.va.0.max(limit)),
+                    ..access
+                })
+        })
+    }
+
+    /// Whether it is our limit that a segment of user code has, and not the
+    /// Guest's.
+    fn ends_at_limit(&self, segment: SegmentRegister) -> bool {
+        let regs = &self.vm.regs;
+        let selector = match segment {
+            SegmentRegister::Cs => return !self.may_take(path::FLAT_CODE),
+            SegmentRegister::Ss => return self.tls_stack().is_none(),
+            SegmentRegister::Ds => &regs.ds,
+            SegmentRegister::Es => &regs.es,
+            SegmentRegister::Fs => &regs.fs,
+            SegmentRegister::Gs => &regs.gs,
+        };
+        selector.get() == REAL_USER_DS
     }
 }
 
@@ -256,6 +260,7 @@ fn fix_data_segment(selector: &Cell<u32>, user: bool) -> bool {
     let current = selector.get();
     let is_data = without_level(current) == GDT_USER_DS << 3
         || current == REAL_USER_DS
+        || current == REAL_WIDE_DS
         || current == REAL_KERNEL_DS;
     if !is_data || current == right {
         return false;
@@ -277,6 +282,7 @@ pub fn set_start_segments(regs: &Registers) {
     regs.es.set(REAL_KERNEL_DS);
     regs.fs.set(0);
     regs.gs.set(0);
+    regs.ss.set(REAL_KERNEL_DS);
 }
 
 #[cfg(test)]
@@ -309,6 +315,7 @@ mod tests {
         m.vm.user.set(1);
         m.vm.regs.eip.set(0x1000);
         m.vm.regs.esp.set(0x1FF0);
+        m.vm.regs.ds.set(REAL_USER_DS);
         prepare(&m);
         let event = Event::Trap {
             vector: 13,

@@ -63,6 +63,9 @@ pub struct Registers {
     pub gs: Cell<u32>,
     pub fs_base: Cell<u32>,
     pub gs_base: Cell<u32>,
+    pub ss: Cell<u32>,
+    /// 1 = a descriptor has changed: all of them are to be loaded.
+    pub reload: Cell<u32>,
 }
 
 /// The registers of the floating-point unit, as FXSAVE leaves them.
@@ -176,6 +179,10 @@ pub struct Vm {
     pub esp1: Cell<u32>,
     /// CR0.TS.
     pub ts: Cell<u32>,
+    /// How far user code's segments go: see [`reach`](crate::reach).
+    pub reach: Cell<u32>,
+    /// Instructions in a row for which they went further.
+    pub steps: Cell<u32>,
     /// It waits for an interrupt.
     pub halted: Cell<u32>,
     /// When interrupt 0 is due, on the monotonic clock; 0 = never.

@@ -16,6 +16,7 @@ use crate::run::Host;
 use crate::state::Vm;
 use crate::world::{Access, MapError, Mapper, WallClock, World};
 use lg_abi::page::{PAGE_SHIFT, PAGE_SIZE, Pte};
+use lg_abi::segment::Descriptor;
 use std::boxed::Box;
 use std::collections::BTreeMap;
 use std::string::String;
@@ -52,6 +53,8 @@ pub(crate) struct Notebook {
     pub(crate) hidden: BTreeMap<u32, u32>,
     /// How many more mappings may be made before there is no room.
     pub(crate) room: Option<usize>,
+    /// The descriptors that were set, in their order.
+    pub(crate) segments: Vec<(u32, Descriptor)>,
 }
 
 impl Mapper for Notebook {
@@ -102,6 +105,15 @@ impl Mapper for Notebook {
             }
             assert!(self.hidden.contains_key(&page), "nothing is there");
         }
+        Ok(())
+    }
+
+    fn set_segment(
+        &mut self,
+        index: u32,
+        descriptor: Descriptor,
+    ) -> Result<(), MapError> {
+        self.segments.push((index, descriptor));
         Ok(())
     }
 

@@ -7,6 +7,7 @@
 use crate::address::{GuestPhys, GuestVirt};
 use crate::gates::GateKind;
 use crate::kill::Kill;
+use lg_abi::segment::Descriptor;
 
 /// What a mapping may be used for. Everything can be executed: a Guest of this
 /// generation knows no other way.
@@ -81,6 +82,18 @@ pub trait Mapper {
     /// [`MapError::NoRoom`] where a mapping would have to be split; then
     /// nothing has changed.
     fn unmap(&mut self, va: GuestVirt, pages: u32) -> Result<(), MapError>;
+
+    /// Sets entry `index` of the local descriptor table with which the mapped
+    /// memory is used.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError`]; then the entry is as it was.
+    fn set_segment(
+        &mut self,
+        index: u32,
+        descriptor: Descriptor,
+    ) -> Result<(), MapError>;
 
     /// Does what it has put off, if it does so at all.
     ///

@@ -25,15 +25,17 @@ use crate::layout::{
     Commands, GATES, MEMORY, OUTBOXES, RECORD, RECORD_SIZE, STACK, STATE,
     STATE_SIZE, TWINS, TWINS_SIZE,
 };
+use crate::segments;
 use crate::signals;
 use crate::syscall::{call, call_site, errno, exit, nr};
 use crate::view;
+use crate::world::registers;
 use core::arch::global_asm;
 use core::sync::atomic::{AtomicU32, Ordering};
 use lg_host::gates::GateKind;
 use lg_host::outbox::OUTBOX_SIZE;
 use lg_host::run::Event;
-use lg_host::segments::{REAL_USER_CS, REAL_USER_DS};
+use lg_host::segments::REAL_USER_CS;
 
 /// The call by which a cell or a mapper waits for its view. It has no
 /// arguments and no effect, should the kernel ever carry it out.
@@ -117,7 +119,7 @@ pub(crate) fn hand_in(event: Event) -> ! {
     entry::put_fpu_away();
     wait(encode(event));
     entry::take_fpu_into(frame);
-    entry::leave_as(REAL_USER_CS, REAL_USER_DS)
+    entry::leave_as(REAL_USER_CS, registers().ss.get())
 }
 
 /// Stands still until the view answers.
@@ -152,7 +154,7 @@ pub(crate) fn live(launcher: Result<usize, i32>) -> ! {
     }
     wait([LONG_MODE, 0, 0]);
     entry::take_fpu();
-    entry::leave_as(REAL_USER_CS, REAL_USER_DS)
+    entry::leave_as(REAL_USER_CS, registers().ss.get())
 }
 
 /// Throws away everything that user code is not to see, and what is left of
@@ -165,6 +167,7 @@ fn settle(launcher: Result<usize, i32>) -> Result<(), i32> {
     if unsafe { call(nr::GETPPID, [0; 6]) } != launcher {
         exit(1);
     }
+    segments::fill_for_cell()?;
     let setup = view::setup();
     let (limit, shared_pages) = (setup.limit as usize, setup.shared_pages);
     for (at, size) in [

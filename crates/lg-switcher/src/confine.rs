@@ -10,6 +10,7 @@
 
 use crate::keeper;
 use crate::layout;
+use crate::segments::{self, UserDescriptor};
 use crate::signals;
 use crate::syscall::nr;
 use lg_abi::page::{DIRECTORY_SPAN, PAGE_SIZE, SWITCHER_ADDR};
@@ -138,6 +139,9 @@ pub(crate) fn mapper(facts: &Facts) -> Filter {
     f.when(as_word(crate::cell::WAIT), |f| f.end(verdict::STAND));
     f.when(as_word(nr::MMAP), |f| mmap(f, facts));
     f.when(as_word(nr::MUNMAP), munmap);
+    f.when(as_word(nr::MODIFY_LDT), |f| {
+        set_segment(f, layout::COMMANDS)
+    });
     f.end(verdict::KILL);
     f
 }
@@ -162,6 +166,9 @@ pub fn filter(facts: &Facts) -> Filter {
     f.when(as_word(nr::MMAP), |f| mmap(f, facts));
     f.when(as_word(nr::MUNMAP), munmap);
     f.when(as_word(nr::MPROTECT), mprotect);
+    if facts.cell.is_none() {
+        f.when(as_word(nr::MODIFY_LDT), |f| set_segment(f, layout::STACK));
+    }
     f.when(as_word(nr::FUTEX), |f| {
         let state = layout::STATE as u64;
         f.load(argument(0) + 4);
@@ -251,6 +258,16 @@ fn munmap(f: &mut Filter) {
     f.add_x();
     f.require_at_least_x();
     f.require_at_most(SWITCHER_ADDR);
+    f.end(verdict::ALLOW);
+}
+
+/// modify_ldt: to set one entry, which is read from where `near` is. What is
+/// in it does not matter: the kernel takes code and data of level 3 only.
+fn set_segment(f: &mut Filter, near: usize) {
+    f.require_wide(argument(0), segments::WRITE as u64);
+    f.require_wide(argument(2), size_of::<UserDescriptor>() as u64);
+    f.load(argument(1) + 4);
+    f.require(halves(near as u64)[1]);
     f.end(verdict::ALLOW);
 }
 

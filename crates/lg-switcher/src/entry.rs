@@ -385,6 +385,16 @@ struct Live {
     gs_base: Cell<u32>,
 }
 
+impl Live {
+    /// Whatever is in the registers is to be loaded anew.
+    fn forget(&self) {
+        const NO_SELECTOR: u32 = u32::MAX;
+        for selector in [&self.ds, &self.es, &self.fs, &self.gs] {
+            selector.set(NO_SELECTOR);
+        }
+    }
+}
+
 // SAFETY: there is one thread.
 unsafe impl Sync for Live {}
 
@@ -397,8 +407,10 @@ static LIVE: Live = Live {
     gs_base: Cell::new(0),
 };
 
-/// Saves the selectors and bases that only the registers know.
-pub(crate) fn save_segments(regs: &Registers) {
+/// Saves the selectors and bases that only the registers know, and the stack's
+/// selector, `ss`.
+pub(crate) fn save_segments(regs: &Registers, ss: u32) {
+    regs.ss.set(ss);
     let (ds, es, fs, gs): (u32, u32, u32, u32);
     let (fs_base, gs_base): (u64, u64);
     // SAFETY: reads registers.
@@ -436,6 +448,9 @@ pub(crate) fn save_segments(regs: &Registers) {
 )]
 fn load_segments(regs: &Registers) {
     let live = &LIVE;
+    if regs.reload.replace(0) != 0 {
+        live.forget();
+    }
     let changed = |live: &Cell<u32>, wanted: &Cell<u32>| {
         live.replace(wanted.get()) != wanted.get()
     };

@@ -19,7 +19,7 @@ use crate::cell;
 use crate::entry;
 use crate::layout::{GATES, STACK, STACK_SIZE, STATE, State};
 use crate::world::{registers, state};
-use core::arch::global_asm;
+use core::arch::{asm, global_asm};
 use core::cell::Cell;
 use core::mem::offset_of;
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -126,7 +126,7 @@ pub(crate) fn note_step() {
 /// The Guest has come through a gate.
 extern "C" fn entered(xmm: *mut XmmArea, kind: u32) -> ! {
     let regs = registers();
-    entry::save_segments(regs);
+    entry::save_segments(regs, stack_segment());
     if STEPPED.load(Ordering::Relaxed) {
         STEPPED.store(false, Ordering::Relaxed);
         regs.eflags.set(regs.eflags.get() | EFLAGS_TF);
@@ -139,6 +139,20 @@ extern "C" fn entered(xmm: *mut XmmArea, kind: u32) -> ! {
         cell::hand_in(event);
     }
     entry::enter(event, false)
+}
+
+/// What is in ss: a far jump leaves it as it is.
+fn stack_segment() -> u32 {
+    let ss: u32;
+    // SAFETY: reads a register.
+    unsafe {
+        asm!(
+            "mov {ss:e}, ss",
+            ss = out(reg) ss,
+            options(nomem, nostack, preserves_flags),
+        );
+    };
+    ss
 }
 
 /// Makes a gate; answers where the Guest finds it.

@@ -11,8 +11,9 @@
 
 use crate::cell::{self, CLONE_FILES, CLONE_PARENT};
 use crate::entry;
-use crate::layout::{CELL, CellPages, MAX_COMMANDS};
+use crate::layout::{CELL, COMMANDS, CellPages, Command, MAX_COMMANDS};
 use crate::mapper::Mmap;
+use crate::segments::{self, UserDescriptor};
 use crate::signals::{FORCE_SIGNAL, KICK_SIGNAL};
 use crate::syscall::{call, errno, nr};
 use crate::view;
@@ -21,6 +22,7 @@ use core::arch::{asm, global_asm};
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicI32, Ordering};
 use lg_abi::page::{PAGE_SHIFT, PAGE_SIZE};
+use lg_abi::segment::Descriptor;
 use lg_host::address::{GuestPhys, GuestVirt, as_word};
 use lg_host::emulate::{EFLAGS_FIXED, EFLAGS_NT, EFLAGS_RF, EFLAGS_USABLE};
 use lg_host::run::Event;
@@ -343,6 +345,8 @@ fn copy_registers(from: &Registers, to: &Registers) {
     to.gs.set(from.gs.get());
     to.fs_base.set(from.fs_base.get());
     to.gs_base.set(from.gs_base.get());
+    to.ss.set(from.ss.get());
+    to.reload.set(from.reload.replace(0));
 }
 
 /// What user code cannot have in its registers is taken out of them.
@@ -403,6 +407,10 @@ fn mxcsr_mask() -> u32 {
     }
 }
 
+/// Where in an order to set a segment the entry is: behind the number and
+/// three arguments.
+const ENTRY_IN_ORDER: usize = 4 * size_of::<u64>();
+
 /// Maps in a cell: by orders to its mapper, many at a time.
 pub(crate) struct CellMapper {
     files: Mmap,
@@ -426,6 +434,12 @@ impl CellMapper {
         number.set(nr as u64);
         for (word, argument) in rest.iter().zip(arguments) {
             word.set(argument as u64);
+        }
+        if nr == nr::MODIFY_LDT {
+            // What it sets lies in the order itself, where the mapper sees it
+            // and the cell cannot write.
+            let place = self.count * size_of::<Command>();
+            rest[1].set((COMMANDS + place + ENTRY_IN_ORDER) as u64);
         }
         self.count += 1;
         Ok(())
@@ -464,6 +478,18 @@ impl Mapper for CellMapper {
         }
         let arguments = self.files.arguments(va, pa, pages, access);
         self.order(nr::MMAP, arguments)
+    }
+
+    fn set_segment(
+        &mut self,
+        index: u32,
+        descriptor: Descriptor,
+    ) -> Result<(), MapError> {
+        let [a, b] = UserDescriptor::new(index, descriptor).words();
+        let size = size_of::<UserDescriptor>();
+        // The entry lies behind the arguments that the call has, and its
+        // address follows from the order's place: see `order`.
+        self.order(nr::MODIFY_LDT, [segments::WRITE, 0, size, a, b, 0])
     }
 
     fn unmap(&mut self, va: GuestVirt, pages: u32) -> Result<(), MapError> {

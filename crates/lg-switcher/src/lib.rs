@@ -29,6 +29,8 @@ pub mod confine;
 pub mod trial;
 pub mod view;
 
+mod segments;
+
 pub mod entry;
 pub mod gates;
 pub mod signals;

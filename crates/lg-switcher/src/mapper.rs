@@ -10,8 +10,10 @@
 use crate::layout::{
     MAX_SHARED_PAGES, MEMORY_FD, SHARED_PAGE_FD, Setup, TWINS_FD,
 };
+use crate::segments::UserDescriptor;
 use crate::syscall::{call, errno, nr};
 use lg_abi::page::{PAGE_SHIFT, PAGE_SIZE};
+use lg_abi::segment::Descriptor;
 use lg_host::address::{GuestPhys, GuestVirt};
 use lg_host::world::{Access, MapError, Mapper};
 
@@ -124,6 +126,15 @@ impl Mapper for Mmap {
         unsafe { call(nr::MPROTECT, arguments) }
             .map(drop)
             .map_err(|_| MapError::NoRoom)
+    }
+
+    fn set_segment(
+        &mut self,
+        index: u32,
+        descriptor: Descriptor,
+    ) -> Result<(), MapError> {
+        let entry = UserDescriptor::new(index, descriptor);
+        entry.set().map_err(|_| MapError::NoRoom)
     }
 
     fn unmap(&mut self, va: GuestVirt, pages: u32) -> Result<(), MapError> {

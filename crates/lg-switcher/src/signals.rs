@@ -330,7 +330,7 @@ fn resume(context: &SignalContext) -> ! {
 /// Copies the Guest's registers into the shared state.
 fn take_over(context: &SignalContext) {
     let regs = registers();
-    entry::save_segments(regs);
+    entry::save_segments(regs, u32::from(context.ss));
     regs.eax.set(context.rax as u32);
     regs.ebx.set(context.rbx as u32);
     regs.ecx.set(context.rcx as u32);

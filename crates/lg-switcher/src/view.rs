@@ -20,6 +20,7 @@ use crate::layout::{
     TWINS_FD, TWINS_SIZE, outbox_fd,
 };
 use crate::mapper::Mmap;
+use crate::segments;
 use crate::signals::{self, SIGALRM};
 use crate::syscall::{call, call_site, errno, exit, nr, return_site};
 use crate::trial::{self, Step};
@@ -29,9 +30,7 @@ use core::cell::UnsafeCell;
 use core::mem::offset_of;
 use core::sync::atomic::{AtomicBool, Ordering};
 use lg_abi::page::{PAGE_SHIFT, PAGE_SIZE};
-use lg_abi::segment::{GDT_TLS_ENTRIES, GDT_TLS_MIN, GDT_USER_CS, GDT_USER_DS};
 use lg_host::address::as_word;
-use lg_host::gates::path;
 use lg_host::memory::Memory;
 use lg_host::outbox::{OUTBOX_SIZE, Outboxes};
 use lg_host::paging::{Cell, View, ViewMemory};
@@ -114,7 +113,7 @@ pub fn main() -> ! {
         (Step::Map, map_everything),
         (Step::Forget, forget_the_rest),
         (Step::CodeSegment, find_segments),
-        (Step::Segments, make_segments),
+        (Step::Segments, segments::fill),
         (Step::Rights, deny),
         (Step::WriteExecute, write_and_execute),
         (Step::Calls, try_calls),
@@ -281,59 +280,6 @@ fn find_segments() -> Result<(), i32> {
     } else {
         Err(errno::ENOMEM)
     }
-}
-
-/// `struct user_desc`.
-#[repr(C)]
-struct UserDescriptor {
-    entry_number: u32,
-    base: u32,
-    limit: u32,
-    flags: u32,
-}
-
-/// Fills the local descriptor table: thread-local segments, flat, whose bases
-/// are set as they are needed; and the segments of user code, which end where
-/// the Guest's kernel begins. Only data segments do, for an end of the code
-/// segment slows every instruction down on some processors, by up to a half; a
-/// program that jumps into its kernel is caught there by its first trap
-/// ([`Host::run_guest`]). Where that is too late, the code segment ends, too.
-fn make_segments() -> Result<(), i32> {
-    const SEG_32BIT: u32 = 1;
-    const CONTENTS_CODE: u32 = 2 << 1;
-    const LIMIT_IN_PAGES: u32 = 1 << 4;
-    const USEABLE: u32 = 1 << 6;
-    const WRITE_LDT: usize = 0x11;
-    const FLAT: u32 = 0xF_FFFF;
-    let user_limit = (state().vm.page_offset.get() >> PAGE_SHIFT) - 1;
-    let tls = (GDT_TLS_MIN..GDT_TLS_MIN + GDT_TLS_ENTRIES)
-        .map(|index| (index, FLAT, 0));
-    let flat = state().vm.slow_paths.get() & path::FLAT_CODE == 0;
-    let code_limit = if flat { FLAT } else { user_limit };
-    let user = [
-        (GDT_USER_CS, code_limit, CONTENTS_CODE),
-        (GDT_USER_DS, user_limit, 0),
-    ];
-    for (entry_number, limit, contents) in tls.chain(user) {
-        let flags = SEG_32BIT | contents | LIMIT_IN_PAGES | USEABLE;
-        let entry = UserDescriptor {
-            entry_number,
-            base: 0,
-            limit,
-            flags,
-        };
-        let (at, size) = (&raw const entry as usize, size_of_val(&entry));
-        // SAFETY: the kernel reads `entry`; nothing uses the table yet. The
-        // result is 32 bits wide in a 64-bit register.
-        let made =
-            unsafe { call(nr::MODIFY_LDT, [WRITE_LDT, at, size, 0, 0, 0]) }?;
-        #[expect(clippy::cast_possible_truncation, reason = "as was said")]
-        let made = (made as u32).cast_signed();
-        if made != 0 {
-            return Err(made.wrapping_neg());
-        }
-    }
-    Ok(())
 }
 
 /// What no descendant of ours shall ever do.

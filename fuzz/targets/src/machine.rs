@@ -14,8 +14,8 @@ use lg_abi::page::{
     ENTRIES, PAGE_SHIFT, PAGE_SIZE, SWITCHER_ADDR, SWITCHER_INDEX,
 };
 use lg_abi::segment::{
-    Descriptor, GDT_KERNEL_CS, GDT_KERNEL_DS, GDT_USER_CS, GDT_USER_DS,
-    GUEST_PL, KERNEL_CS, KERNEL_DS, USER_PL,
+    Descriptor, GDT_KERNEL_CS, GDT_KERNEL_DS, GDT_TLS_ENTRIES, GDT_TLS_MIN,
+    GDT_USER_CS, GDT_USER_DS, GUEST_PL, KERNEL_CS, KERNEL_DS, USER_PL,
 };
 use lg_abi::shared::{HCALL_PENDING, offset};
 use lg_host::address::{GuestPhys, GuestVirt, as_word};
@@ -179,6 +179,18 @@ impl Mapper for Notebook {
         self.hidden.retain(|&p, _| p < first || p >= first + pages);
         Ok(())
     }
+
+    fn set_segment(
+        &mut self,
+        index: u32,
+        descriptor: Descriptor,
+    ) -> Result<(), MapError> {
+        let tls = GDT_TLS_MIN..GDT_TLS_MIN + GDT_TLS_ENTRIES;
+        assert!(tls.contains(&index), "{index}");
+        // Whatever the Guest has for one, ours can be loaded.
+        assert!(descriptor.is_present() && descriptor.dpl() == 3);
+        Ok(())
+    }
 }
 
 /// A view's hand on its notebook.
@@ -214,6 +226,14 @@ impl Mapper for Book<'_> {
 
     fn unmap(&mut self, va: GuestVirt, pages: u32) -> Result<(), MapError> {
         self.0.borrow_mut().unmap(va, pages)
+    }
+
+    fn set_segment(
+        &mut self,
+        index: u32,
+        descriptor: Descriptor,
+    ) -> Result<(), MapError> {
+        self.0.borrow_mut().set_segment(index, descriptor)
     }
 }
 

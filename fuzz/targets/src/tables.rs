@@ -183,7 +183,7 @@ fn touch(machine: &mut Machine<'_>, input: &mut Input<'_>) -> Result<(), Kill> {
     let base = if kernel { PAGE_OFFSET } else { 0 };
     let va = base + (page(input) << PAGE_SHIFT) + 0x123;
     let write = input.bit();
-    let user = input.bit() && !kernel;
+    let user = input.bit();
     machine.vm.user.set(u32::from(user));
     // User code that stands in its kernel is told of that, not of `va`.
     let eip = if user { USER_CODE } else { PAGE_OFFSET + CODE };

@@ -25,6 +25,7 @@ mod console;
 mod dma;
 mod early;
 mod end;
+mod high;
 mod hypercalls;
 mod interrupts;
 mod net;
@@ -89,8 +90,12 @@ const LATE: &[Question] = questions! {
         many_system_calls system_call_of_the_kernel stack_overflow
         demand_paging;
     segments: tls_of_a_user tls_over_traps tls_of_two_directories tls_replaced
-        tls_not_present data_segments_of_a_user data_segments_of_the_kernel
-        selectors_seen iret_flags;
+        tls_not_present tls_behind_every_register tls_saved_and_loaded_again
+        tls_on_the_stack tls_limits tls_refused tls_of_two_threads
+        data_segments_of_a_user data_segments_of_the_kernel
+        local_descriptors selectors_seen iret_flags iopl_of_a_user;
+    high: high_page_of_a_user high_page_and_its_neighbours high_code_of_a_user
+        high_entry_page high_page_step_by_step;
     paging: accessed_and_dirty accessed_and_dirty_of_a_user
         accessed_and_dirty_by_a_write dirty_again read_only_stays_clean
         kernel_faults user_faults kernel_uses_user_pages

@@ -11,19 +11,35 @@ use crate::lab::{code, hypercall, kernel, page, user};
 use lg_abi::hypercall::Hypercall;
 use lg_guest::println;
 
-/// Thread-local segments with these bases, user mode's, for LOAD_TLS.
-fn tls(bases: [u32; 3]) -> u32 {
+/// The high word of a descriptor: all addresses, writable data, user mode's.
+const USUAL: u32 = 0x00CF_F200;
+/// A limit of 255 bytes.
+const SHORT: u32 = 0x0040_F200;
+/// It cannot be written.
+const READ_ONLY: u32 = 0x00CF_F000;
+/// It ends at its beginning, and has all addresses behind its limit.
+const DOWN: u32 = 0x0040_F600;
+/// It is not there.
+const ABSENT: u32 = 0x00CF_7200;
+/// Code that cannot be read.
+const UNREADABLE: u32 = 0x00CF_F800;
+/// A stack of 16 bits.
+const SMALL: u32 = 0x008F_F200;
+
+/// Thread-local segments with these bases and high words, for LOAD_TLS.
+fn load_kinds(segments: [(u32, u32); 3]) {
     let table = page();
-    for (n, base) in (0..).zip(bases) {
-        poke(table + n * 8, (base << 16) | 0xFFFF);
-        let high = 0x00CF_F200 | (base >> 16) & 0xFF | base & 0xFF00_0000;
+    for (n, (base, kind)) in (0..).zip(segments) {
+        let limit = if kind & 0x80_0000 == 0 { 0xFF } else { 0xFFFF };
+        poke(table + n * 8, (base << 16) | limit);
+        let high = kind | (base >> 16) & 0xFF | base & 0xFF00_0000;
         poke(table + n * 8 + 4, high);
     }
-    table
+    hypercall(Hypercall::LoadTls, table, 0, 0);
 }
 
 fn load_tls(bases: [u32; 3]) {
-    hypercall(Hypercall::LoadTls, tls(bases), 0, 0);
+    load_kinds(bases.map(|base| (base, USUAL)));
 }
 
 /// Does gs reach what LOAD_TLS says, by all three descriptors, and fs, too?
@@ -124,6 +140,254 @@ pub(crate) fn tls_not_present() {
         "int $0x80"
     );
     println!("trap {}", user(load).trapped.vector);
+}
+
+/// Is a thread-local segment behind ds and es what it is behind gs, whichever
+/// descriptor it is?
+pub(crate) fn tls_behind_every_register() {
+    for n in 0..3 {
+        store(USER_DATA + n * 256 + 64, 70 + n);
+    }
+    load_tls([0, 1, 2].map(|n| USER_DATA + n * 256));
+    for code in [
+        code!(
+            "mov $0x33, %eax",
+            "mov %eax, %es",
+            "mov %es:64, %ebx",
+            "mov $0x33, %eax",
+            "mov %eax, %ds",
+            "mov 64, %ecx",
+            "mov $0x33, %eax",
+            "mov %eax, %gs",
+            "mov %gs:64, %edx",
+            "int $0x80"
+        ),
+        code!(
+            "mov $0x3b, %eax",
+            "mov %eax, %es",
+            "mov %es:64, %ebx",
+            "mov $0x43, %eax",
+            "mov %eax, %ds",
+            "mov 64, %ecx",
+            "mov $0x3b, %eax",
+            "mov %eax, %fs",
+            "mov %fs:64, %edx",
+            "int $0x80"
+        ),
+        // By all that has an operand there without a prefix.
+        code!(
+            "mov $0x3b, %eax",
+            "mov %eax, %es",
+            "mov $65, %edi",
+            "mov $0x43, %eax",
+            "mov %eax, %ds",
+            "mov $64, %esi",
+            "movsb",
+            "mov %es:64, %ebx",
+            "incl 64",
+            "mov 64, %ecx",
+            "int $0x80"
+        ),
+    ] {
+        let seen = user(code);
+        let r = seen.trapped;
+        println!("{} {} {}, trap {}", r.ebx, r.ecx, r.edx, r.vector);
+    }
+}
+
+/// Is one that was saved and loaded again, or taken over from another
+/// register, still the same; and over traps?
+pub(crate) fn tls_saved_and_loaded_again() {
+    store(USER_DATA + 64, 70);
+    store(USER_DATA + 256 + 64, 71);
+    load_tls([USER_DATA, USER_DATA + 256, 0]);
+    trap::handle(|seen| {
+        if seen.trapped.vector == 6 {
+            seen.set_eip(seen.eip() + 2);
+            return Next::GoOn;
+        }
+        Next::GiveUp
+    });
+    let seen = user(code!(
+        "mov $0x33, %eax",
+        "mov %eax, %gs",
+        "ud2",
+        "push %gs",
+        "pop %es",
+        "mov %es:64, %ebx",
+        "mov $0x3b, %eax",
+        "mov %eax, %es",
+        "ud2",
+        "mov %es:64, %ecx",
+        "push %es",
+        "push %ds",
+        "pop %es",
+        "ud2",
+        "pop %es",
+        "mov %es:64, %edx",
+        "mov %gs:64, %esi",
+        "push %ds",
+        "pop %es",
+        "mov %es:0x8049040, %edi",
+        "int $0x80"
+    ));
+    let r = seen.trapped;
+    let (a, b, c) = (r.ebx, r.ecx, r.edx);
+    println!("{a} {b} {c} {} {}, trap {}", r.esi, r.edi, r.vector);
+}
+
+/// Does a program's stack lie in a thread-local segment when it says so, and
+/// in the usual one again when it loads that?
+pub(crate) fn tls_on_the_stack() {
+    store(USER_DATA + 64, 70);
+    load_tls([0, USER_DATA, 0]);
+    trap::handle(|seen| {
+        if seen.trapped.vector == 6 {
+            seen.set_eip(seen.eip() + 2);
+            return Next::GoOn;
+        }
+        Next::GiveUp
+    });
+    let seen = user(code!(
+        "mov %esp, %edi",
+        "mov %ss, %esi",
+        "mov $0x3b, %eax",
+        "mov %eax, %ss",
+        "mov $64, %esp",
+        "pop %ebx",
+        "ud2",
+        "push $5",
+        "mov $64, %ebp",
+        "mov (%ebp), %ecx",
+        "mov 0x8049040, %edx",
+        "mov %esi, %ss",
+        "mov %edi, %esp",
+        "ud2",
+        "push $6",
+        "pop %eax",
+        "int $0x80"
+    ));
+    let r = seen.trapped;
+    println!("{} {} {} {}, {seen}", r.ebx, r.ecx, r.edx, r.eax);
+    let seen = user(code!("mov $0x3b, %eax", "mov %eax, %ss", "int $0x80"));
+    println!("{seen}");
+}
+
+/// Are limit and type of a thread-local segment those of its descriptor, and
+/// is what they forbid a fault without an address?
+pub(crate) fn tls_limits() {
+    store(USER_DATA, 5);
+    store(USER_DATA + 252, 6);
+    let with = |kind, code: &[u8]| {
+        load_kinds([(USER_DATA, kind), (USER_DATA, kind), (0, USUAL)]);
+        let seen = user(code);
+        println!("{} {}, {seen}", seen.trapped.ebx, seen.trapped.ecx);
+    };
+    for kind in [SHORT, READ_ONLY, DOWN] {
+        println!("{kind:x}");
+        with(
+            kind,
+            code!(
+                "mov $0x33, %eax",
+                "mov %eax, %gs",
+                "mov $0x3b, %eax",
+                "mov %eax, %fs",
+                "mov $0x100, %edx",
+                "nop",
+                "mov %gs:252, %ebx",
+                "mov %fs:0, %ecx",
+                "int $0x80"
+            ),
+        );
+        with(
+            kind,
+            code!(
+                "mov $0x3b, %eax",
+                "mov %eax, %fs",
+                "mov %eax, %es",
+                "mov %es:0x800, %ebx",
+                "mov %fs:0x800, %ecx",
+                "int $0x80"
+            ),
+        );
+        with(
+            kind,
+            code!(
+                "mov $0x3b, %eax",
+                "mov %eax, %fs",
+                "mov %eax, %es",
+                "mov %es:252, %ebx",
+                "movl $6, %fs:252",
+                "int $0x80"
+            ),
+        );
+    }
+}
+
+/// Which descriptors are refused, by which registers, and as what?
+pub(crate) fn tls_refused() {
+    for kind in [ABSENT, UNREADABLE, READ_ONLY, SMALL, SHORT] {
+        load_kinds([(0, USUAL), (0, kind), (0, USUAL)]);
+        let es = user(code!("mov $0x3b, %eax", "mov %eax, %es", "int $0x80"));
+        let gs = user(code!("mov $0x3b, %eax", "mov %eax, %gs", "int $0x80"));
+        let ss = user(code!("mov $0x3b, %eax", "mov %eax, %ss", "int $0x80"));
+        println!("{kind:x}\n  es {es}\n  gs {gs}\n  ss {ss}");
+    }
+}
+
+/// Does each of two threads in one page directory find its own data behind es
+/// and gs, when the kernel loads its descriptors at each switch?
+pub(crate) fn tls_of_two_threads() {
+    let code = code!(
+        "mov $0x33, %eax",
+        "mov %eax, %gs",
+        "mov $0x3b, %eax",
+        "mov %eax, %es",
+        "incl %gs:0",
+        "addl $2, %es:0",
+        "mov %gs:0, %eax",
+        "mov %es:0, %ebx",
+        "int $0x80"
+    );
+    for turn in 0..6 {
+        let at = USER_DATA + turn % 2 * 64;
+        load_tls([at, at + 1024, 0]);
+        let seen = user(code);
+        println!("{} {}", seen.trapped.eax, seen.trapped.ebx);
+    }
+}
+
+/// Is there no local descriptor table, whatever the kernel believes: does
+/// every selector in it fault, in every register?
+pub(crate) fn local_descriptors() {
+    for code in [
+        code!("mov $0x07, %eax", "mov %eax, %es", "int $0x80"),
+        code!("mov $0x07, %eax", "mov %eax, %gs", "int $0x80"),
+        code!("mov $0x0f, %eax", "mov %eax, %fs", "int $0x80"),
+        code!("mov $0x17, %eax", "mov %eax, %ds", "int $0x80"),
+        code!("mov $0x07, %eax", "mov %eax, %ss", "int $0x80"),
+        code!("push $0x07", "push $0x8048000", "lret"),
+    ] {
+        println!("{}", user(code));
+    }
+}
+
+/// Does IOPL in the frame of an `iret` give user mode ports or the interrupt
+/// flag, and is it in the next frame?
+pub(crate) fn iopl_of_a_user() {
+    for code in [
+        code!("in %dx, %al", "int $0x80"),
+        code!("out %al, $0x80", "int $0x80"),
+        code!("cli", "int $0x80"),
+        code!("sti", "int $0x80"),
+        code!("pushf", "pop %eax", "int $0x80"),
+    ] {
+        crate::lab::run::put_user(code);
+        let mut start = User::new();
+        start.eflags = 0x3002;
+        let seen = start.run();
+        println!("{:x}, {seen}", seen.trapped.eax & 0x3000);
+    }
 }
 
 /// May user mode load the data segments that it knows, and may it not load the

@@ -3,7 +3,7 @@
 use crate::address::GuestPhys;
 use crate::emulate::{EFLAGS_RF, EFLAGS_VM};
 use crate::run::Event;
-use crate::segments::{REAL_USER_CS, REAL_USER_DS};
+use crate::segments::{REAL_USER_CS, REAL_USER_DS, REAL_WIDE_DS};
 use crate::state::Gate;
 use crate::testing::Machine;
 use lg_abi::segment::{
@@ -143,7 +143,7 @@ fn every_stack_selector_is_one_of_user_level_or_is_refused() {
     for ss in 0..=0xFFFF {
         iret(&mut m, &[EIP, USER_CS.into(), 0x202, ESP, ss]);
         let is_ours = |ss: u32| (0x37..=0x47).step_by(8).any(|s| s == ss);
-        let users = [USER_DS.into(), TLS << 3 | 3, REAL_USER_DS];
+        let users = [USER_DS.into(), TLS << 3 | 3, REAL_USER_DS, REAL_WIDE_DS];
         if users.contains(&ss) || is_ours(ss) {
             assert!(m.vm.in_user_mode(), "{ss:#x}");
             assert_eq!(m.vm.regs.eip.get(), EIP);

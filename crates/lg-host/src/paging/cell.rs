@@ -14,6 +14,7 @@ use crate::address::GuestVirt;
 use crate::kill::Kill;
 use crate::run::Host;
 use crate::world::Mapper;
+use lg_abi::page::SWITCHER_INDEX;
 
 /// The cell of a view.
 pub struct Cell<'a> {
@@ -32,7 +33,7 @@ impl<'a> Cell<'a> {
 impl<'a> Host<'a> {
     /// Does `work` on the cell instead of the view's own address space.
     /// `None` where there is no cell.
-    pub(super) fn in_cell<T>(
+    pub(crate) fn in_cell<T>(
         &mut self,
         work: impl FnOnce(&mut Self) -> T,
     ) -> Option<T> {
@@ -81,7 +82,7 @@ impl<'a> Host<'a> {
                 return Ok(());
             }
             host.vm.counters.overflows.count();
-            host.drop_everything(0, host.kernel_index())?;
+            host.drop_everything(0, SWITCHER_INDEX)?;
             host.mapper.flush().map_err(|_| Kill::OutOfMappings)
         };
         self.in_cell(settle).unwrap_or(Ok(()))

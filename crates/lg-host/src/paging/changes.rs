@@ -237,12 +237,15 @@ impl Host<'_> {
         Ok(others.unwrap_or(self.view.slot()))
     }
 
-    /// Compares one kernel page, which may be part of a linear piece.
+    /// Compares one page above PAGE_OFFSET, which may be part of a linear
+    /// piece, and which the tables may give to user code as well.
     pub(crate) fn recheck_kernel(
         &mut self,
         va: GuestVirt,
         eager: bool,
     ) -> Result<(), Kill> {
+        self.in_cell(|host| host.recheck_page(va, eager))
+            .unwrap_or(Ok(()))?;
         let index = directory_index(va.0).min(SWITCHER_INDEX - 1);
         if self.view.linear_pages(index) > va.page_number() % ENTRIES {
             if self.is_still_linear(va)? {
@@ -291,8 +294,7 @@ impl Host<'_> {
     /// Compares everything that is mapped between two directory indices with
     /// the tables, and touches only what differs.
     pub(crate) fn compare(&mut self, from: u32, to: u32) -> Result<(), Kill> {
-        let users = to.min(self.kernel_index());
-        self.in_cell(|host| host.compare_here(from, users))
+        self.in_cell(|host| host.compare_here(from, to))
             .unwrap_or(Ok(()))?;
         self.compare_here(from, to)
     }

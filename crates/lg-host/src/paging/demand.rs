@@ -54,8 +54,7 @@ impl Host<'_> {
         write: bool,
         user: bool,
     ) -> Result<Fault, Kill> {
-        let kernels = va.0 >= self.vm.page_offset.get();
-        if va.is_switchers() || kernels && self.view.in_cell() {
+        if va.is_switchers() {
             return Ok(Fault::Guests);
         }
         let cr3 = self.view.cr3();
@@ -76,7 +75,10 @@ impl Host<'_> {
             let whole = self.memory.word(entry.at)?;
             self.memory.set_word(entry.at, whole | used)?;
         }
-        if kernels && (self.write_linear(va, write)? || self.map_linear(va)?) {
+        // A cell has no pieces: it gets the pages that the tables give to user
+        // code, one by one.
+        let linear = va.0 >= self.vm.page_offset.get() && !self.view.in_cell();
+        if linear && (self.write_linear(va, write)? || self.map_linear(va)?) {
             return Ok(Fault::Mapped);
         }
         let wanted = self.or_twin(va, self.view.wanted(pte));

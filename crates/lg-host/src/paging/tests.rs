@@ -51,7 +51,6 @@ fn everything_agrees(m: &Machine) -> bool {
             && (!writable || pte.has(Pte::WRITE | Pte::DIRTY))
             && (!writable || pde & Pte::WRITE != 0)
             && (!in_cell || pte.0 & pde & Pte::USER != 0)
-            && (!in_cell || va < m.vm.page_offset.get())
     })
 }
 
@@ -65,6 +64,10 @@ enum Step {
     SetPmd { flags: u32 },
     /// The Guest touches a page.
     Touch { page: u32, write: bool, user: bool },
+    /// The Guest writes an entry above PAGE_OFFSET, and says so or flushes.
+    High { page: u32, pte: u32, flush: bool },
+    /// The Guest touches a page there.
+    TouchHigh { page: u32, write: bool, user: bool },
 }
 
 fn pte() -> impl Strategy<Value = u32> {
@@ -83,8 +86,13 @@ fn step() -> impl Strategy<Value = Step> {
         (0..4_u32).prop_map(|n| Step::SetPmd {
             flags: [0, 0x61, 0x63, 0x67][n as usize]
         }),
-        (page, any::<bool>(), any::<bool>())
+        (page.clone(), any::<bool>(), any::<bool>())
             .prop_map(|(page, write, user)| Step::Touch { page, write, user }),
+        (page.clone(), pte(), any::<bool>())
+            .prop_map(|(page, pte, flush)| Step::High { page, pte, flush }),
+        (page, any::<bool>(), any::<bool>()).prop_map(|(page, write, user)| {
+            Step::TouchHigh { page, write, user }
+        }),
     ]
 }
 
@@ -124,7 +132,20 @@ proptest! {
                     host.memory.set_word(at, pde).unwrap();
                     host.set_pmd(Machine::CR3, 0).unwrap();
                 }
-                Step::Touch { page, write, user } => {
+                Step::High { page, pte, flush } => {
+                    let table = GuestPhys(Machine::KERNEL_TABLE);
+                    host.memory.set_word(table.plus(page * 4), pte).unwrap();
+                    let va = GuestVirt(0xC000_0000 | page << 12);
+                    if flush {
+                        host.flush_everything().unwrap();
+                    } else {
+                        host.set_pte(Machine::CR3, va, pte).unwrap();
+                    }
+                }
+                Step::Touch { page, write, user }
+                | Step::TouchHigh { page, write, user } => {
+                    let high = matches!(step, Step::TouchHigh { .. });
+                    let page = page + u32::from(high) * 0xC_0000;
                     let va = page << 12 | 0x123;
                     let expected = oracle(&m, va, write, user);
                     host = m.host();
@@ -236,17 +257,50 @@ fn a_page_that_the_kernel_takes_back_leaves_the_cell() {
 }
 
 #[test]
-fn nothing_of_the_kernels_part_is_ever_in_a_cell() {
+fn a_cell_has_what_the_tables_give_to_user_code_wherever_it_lies() {
     let mut m = Machine::new().with_cell();
-    // The entry gives it to everybody, as a careless kernel would.
-    let at = GuestPhys(Machine::KERNEL_TABLE + 6 * 4);
-    m.ram.memory().set_word(at, 0x6067).unwrap();
-    let va = GuestVirt(0xC000_6000);
+    let (va, neighbour) = (GuestVirt(0xC000_6000), GuestVirt(0xC000_7000));
+    let entry = GuestPhys(Machine::KERNEL_TABLE + 6 * 4);
+    let set = |m: &mut Machine, pte| {
+        m.ram.memory().set_word(entry, pte).unwrap();
+        m.host().set_pte(Machine::CR3, va, pte).unwrap();
+    };
+    // The directory entry of the kernel gives it to user code as well.
+    set(&mut m, 0x6067);
+    assert_eq!(m.users().pages[&0xC_0006], (0x6000, Access::Write));
     let mut host = m.host();
-    assert_eq!(host.demand_page(va, false, true), Ok(Fault::Guests));
-    host.set_pte(Machine::CR3, va, 0x6067).unwrap();
-    host.flush_everything().unwrap();
+    assert_eq!(host.demand_page(va, true, true), Ok(Fault::Mapped));
+    assert_eq!(
+        host.demand_page(neighbour, false, true),
+        Ok(Fault::Guests),
+        "the kernel's own"
+    );
+    assert_eq!(host.demand_page(neighbour, true, false), Ok(Fault::Mapped));
+    assert_eq!(m.users().pages.len(), 1);
+    // Taken back by name, and by a flush.
+    set(&mut m, 0x6063);
     assert_eq!(m.users().pages.len(), 0);
+    set(&mut m, 0x6067);
+    m.ram.memory().set_word(entry, 0x6063).unwrap();
+    m.host().flush_everything().unwrap();
+    assert_eq!(m.users().pages.len(), 0);
+    assert_eq!(m.host().demand_page(va, false, true), Ok(Fault::Guests));
+}
+
+#[test]
+fn no_piece_of_the_kernel_is_ever_in_a_cell() {
+    let mut m = Machine::new().with_cell();
+    // All of the first 4 MiB are linear, and one page is user code's, too.
+    let table = GuestPhys(Machine::KERNEL_TABLE);
+    m.ram.memory().set_word(table, 0x63).unwrap();
+    m.ram.memory().set_word(table.plus(24), 0x6067).unwrap();
+    let mut host = m.host();
+    let va = GuestVirt(0xC000_6000);
+    assert_eq!(host.demand_page(va, true, false), Ok(Fault::Mapped));
+    assert_eq!(host.view.linear_pages(0x300), 1024);
+    assert_eq!(host.demand_page(va, true, true), Ok(Fault::Mapped));
+    let users: Vec<_> = m.users().pages.keys().collect();
+    assert_eq!(users, [&0xC_0006]);
 }
 
 /// Maps the pages `pages` for user code, `flags` being their entries' flags.

@@ -16,11 +16,13 @@ use crate::address::{GuestPhys, GuestVirt, as_word};
 use crate::gates::path;
 use crate::kill::Kill;
 use crate::run::Host;
+use crate::tls::{TLS_ENTRIES, USUAL};
 use crate::world::{Access, MapError};
 use lg_abi::page::{
     DIRECTORY_SHIFT, ENTRIES, PAGE_SHIFT, PAGE_SIZE, Pte, SWITCHER_INDEX,
     directory_index,
 };
+use lg_abi::segment::Descriptor;
 
 /// Pages in the low 4 GiB.
 pub const PAGES: usize = 1 << 20;
@@ -128,6 +130,8 @@ pub struct View<'a> {
     cell: Option<Cell<'a>>,
     /// `memory` is the cell's.
     in_cell: bool,
+    /// The entries of the local descriptor table that user code has.
+    table: [Descriptor; TLS_ENTRIES],
 }
 
 impl<'a> View<'a> {
@@ -146,7 +150,17 @@ impl<'a> View<'a> {
             cramped: 0,
             cell: None,
             in_cell: false,
+            table: USUAL,
         }
+    }
+
+    /// The thread-local entries of user code's local descriptor table.
+    pub(crate) fn table(&self) -> &[Descriptor; TLS_ENTRIES] {
+        &self.table
+    }
+
+    pub(crate) fn set_table(&mut self, number: usize, entry: Descriptor) {
+        self.table[number] = entry;
     }
 
     /// Gives it a cell for user code.
@@ -464,8 +478,9 @@ impl Host<'_> {
         pages: u32,
         access: Access,
     ) -> Result<Mapped, Kill> {
-        if self.view.in_cell() && va.0 >= self.vm.page_offset.get() {
-            // Nobody asks for it. It is the wall itself, so it stands here.
+        if self.view.in_cell() && pages != 1 {
+            // No caller does this. In a run of pages, the right of user code
+            // to each of them has not been looked at (see `View::wanted`).
             return Ok(Mapped::Forbidden);
         }
         let kernel = self.kernel_index();

@@ -87,6 +87,7 @@ impl Call {
 
 const GOOD_MMAP: [u64; 6] = [0x1000, 0x1000, 7, 0x11, 3, 0x5000];
 const STATE64: u64 = layout::STATE as u64;
+const STACK64: u64 = layout::STACK as u64;
 const OUTBOX64: u64 = layout::OUTBOXES as u64;
 
 #[test]
@@ -99,6 +100,7 @@ fn what_a_view_does_is_allowed() {
         Call::new(nr::MMAP, [0x1000, 0x1000, 5, 0x11, 6, 0x3000]),
         Call::new(nr::MUNMAP, [0, top, 0, 0, 0, 0]),
         Call::new(nr::MPROTECT, [0x1000, 0x1000, 5, 0, 0, 0]),
+        Call::new(nr::MODIFY_LDT, [0x11, STACK64 + 0x8000, 16, 0, 0, 0]),
         Call::new(nr::FUTEX, [STATE64 + 64, 0, 1, 0, 0, 0]),
         Call::new(nr::FUTEX, [STATE64 + 64, 1, 1, 0, 0, 0]),
         Call::new(nr::FUTEX, [OUTBOX64 + 128, 1, 1, 0, 0, 0]),
@@ -211,6 +213,31 @@ fn every_near_miss_of_mmap_is_deadly() {
     for (len, offset) in [(0x2000, 0), (0x1000, 0x1000), (0x1000, 1 << 40)] {
         let call = Call::new(nr::MMAP, [0x1000, len, 7, 0x11, 7, offset]);
         assert_eq!(call.verdict(), verdict::KILL);
+    }
+}
+
+/// Entries of the local descriptor table are set one by one, and nothing else
+/// is done with it; where a cell has the table, by the mapper alone.
+#[test]
+fn one_entry_of_the_table_is_set_at_a_time() {
+    let commands = layout::COMMANDS as u64;
+    let (mapper, keeper) = (mapper(&FACTS), keeper());
+    for (args, by_view, by_mapper) in [
+        ([0x11, STACK64, 16], true, false),
+        ([0x11, commands + 32, 16], false, true),
+        ([0x11, STATE64, 16], false, false),
+        ([0x11, STACK64 + 8, 32], false, false),
+        ([1, STACK64, 16], false, false),
+        ([0, STACK64, 16], false, false),
+        ([0x11 | 1 << 32, STACK64, 16], false, false),
+        ([0x11, commands + 32, 16 | 1 << 32], false, false),
+    ] {
+        let [function, at, size] = args;
+        let call = Call::new(nr::MODIFY_LDT, [function, at, size, 0, 0, 0]);
+        assert_eq!(call.is_allowed(), by_view, "{args:x?}");
+        let allowed = call.verdict_of(&mapper) == verdict::ALLOW;
+        assert_eq!(allowed, by_mapper, "{args:x?}");
+        assert_eq!(call.verdict_of(&keeper), verdict::KILL, "{args:x?}");
     }
 }
 
