@@ -25,7 +25,9 @@ use crate::signals::{self, Signals};
 use crate::stats::{Counters, Report, Sink};
 use crate::terminal;
 use lg_host::gates::path;
+use libc::{EMFILE, ENFILE};
 use rustix::fs::{FileType, Mode, OFlags};
+use std::error::Error;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -97,6 +99,33 @@ pub enum LaunchError {
 }
 
 impl LaunchError {
+    /// A file that cannot be opened because there are too many already is not
+    /// to blame.
+    fn or_lack(self) -> Self {
+        let mut error: &(dyn Error + 'static) = match &self {
+            Self::Kernel { error, .. } => error,
+            Self::Initrd { error, .. } => error,
+            Self::Disk { error, .. } => error,
+            Self::ShareNet { error, .. } => error,
+            Self::Tap(error) => error,
+            Self::Stats { error, .. } => error,
+            _ => return self,
+        };
+        loop {
+            let io = error.downcast_ref::<io::Error>();
+            let number = io.and_then(io::Error::raw_os_error);
+            if let Some(number @ (EMFILE | ENFILE)) = number {
+                let error = io::Error::from_raw_os_error(number);
+                return Lack::when("open what the guest is given", error)
+                    .into();
+            }
+            let Some(source) = error.source() else {
+                return self;
+            };
+            error = source;
+        }
+    }
+
     /// The code that the Launcher ends with.
     #[must_use]
     pub fn outcome(&self) -> Outcome {
@@ -146,7 +175,7 @@ pub fn launch(config: &Config, started: u64) -> Result<Outcome, LaunchError> {
     signals::survive_large_files().map_err(lacks("catch signals"))?;
     meet_needs()?;
     let ignored = signals::ignored();
-    let opened = Opened::open(config)?;
+    let opened = Opened::open(config).map_err(LaunchError::or_lack)?;
     // From here on nothing is opened any more: what is in the files, and who
     // made it, is unknown.
     let plan = plan(config);
@@ -430,14 +459,11 @@ fn lacks(doing: &'static str) -> impl Fn(io::Error) -> LaunchError {
     move |error| Lack::no_thread(doing, error).into()
 }
 
-/// Looks for what would fail in the middle of the run, and for the limits that
-/// would be the reason.
+/// Looks for what would fail in the middle of the run.
 fn meet_needs() -> Result<(), Lack> {
     confine::hear_of_filters();
     needs::prefer_clone();
-    needs::refused(|_| ()).map_or(Ok(()), Err)?;
-    needs::look_around();
-    Ok(())
+    needs::refused(|_| ()).map_or(Ok(()), Err)
 }
 
 /// A Guest that runs.

@@ -31,6 +31,7 @@ mod rights;
 
 mod stopped;
 
+use crate::needs;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -115,6 +116,8 @@ type PutUp = fn(&Plan) -> State;
 /// everything that has a name is open. Children inherit it, too.
 #[must_use]
 pub fn before_threads(plan: &Plan) -> Vec<Report> {
+    // Afterwards nobody can ask for limits, nor open a file that tells them.
+    needs::look_around();
     let walls: [(u32, PutUp); 4] = [
         // First, for in a namespace of our own we have capabilities again.
         (wall::NAMESPACES, rights::namespaces),

@@ -123,10 +123,11 @@ impl Processes {
         cells: bool,
     ) -> Result<Self, Lack> {
         check_processor()?;
-        let (command, nursery) = start_nursery(memory, shared, pages)?;
         let watch = epoll::create(epoll::CreateFlags::CLOEXEC);
+        let watch = watch.map_err(lack(WATCH))?;
         let flags = rustix::event::EventfdFlags::CLOEXEC;
-        let stop = rustix::event::eventfd(0, flags);
+        let stop = rustix::event::eventfd(0, flags).map_err(lack(WATCH))?;
+        let (command, nursery) = start_nursery(memory, shared, pages)?;
         let processes = Self {
             nursery: nursery.descriptor,
             command: Mutex::new(command),
@@ -136,11 +137,16 @@ impl Processes {
             affinity: Mutex::new(None),
             processor: AtomicUsize::new(NOWHERE),
             statistics: Mutex::new(File::open(affinity::STATISTICS).ok()),
-            watch: watch.map_err(lack(WATCH))?,
-            stop: stop.map_err(lack(WATCH))?,
+            watch,
+            stop,
         };
-        processes.watch_for(&processes.nursery, NURSERY)?;
-        processes.watch_for(&processes.stop, STOP)?;
+        let both = [(&processes.nursery, NURSERY), (&processes.stop, STOP)];
+        for (fd, mark) in both {
+            if let Err(lack) = processes.watch_for(fd, mark) {
+                processes.kill_all();
+                return Err(lack);
+            }
+        }
         Ok(processes)
     }
 
@@ -487,9 +493,11 @@ fn start_nursery(
         fds.push((page.outbox.as_fd(), outbox_fd(pages.len(), index)));
     }
     shared.mailbox().reply.store(0, Ordering::SeqCst);
+    // A child without a descriptor could not be watched.
+    let room = rustix::io::dup(&theirs).map_err(lack(WATCH))?;
     let child = spawn(&program, &fds).map_err(lack(START))?;
+    drop(room);
     let pid = i32::try_from(child).unwrap_or(0);
-    // Without a descriptor it is told to end: the socket closes.
     Ok((command, Child::of_ours(pid)?))
 }
 

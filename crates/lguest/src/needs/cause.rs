@@ -159,8 +159,8 @@ impl Cause {
                 "raise its pids.max (docker: --pids-limit, systemd: TasksMax=)"
             }
             Self::ProcessesOfAll => {
-                "raise kernel.pid_max and kernel.threads-max, or end other \
-                 programs"
+                "raise kernel.pid_max and kernel.threads-max, or the pids.max \
+                 of a container (docker: --pids-limit)"
             }
             Self::AddressSpace(_) => "lift that (`ulimit -v unlimited`)",
             Self::Data(_) => "lift that (`ulimit -d unlimited`)",
@@ -264,7 +264,8 @@ impl fmt::Display for Cause {
                  and has them"
             ),
             Self::ProcessesOfAll => f.write_str(
-                "the machine has no more numbers for processes and threads",
+                "the machine, or a container around it, allows no more \
+                 processes and threads",
             ),
             Self::AddressSpace(n) => write!(
                 f,

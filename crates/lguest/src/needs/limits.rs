@@ -14,7 +14,11 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
+
+/// We were the machine's root before we were confined.
+static ROOT: AtomicBool = AtomicBool::new(false);
 
 /// The limits of our control groups.
 static GROUPS: Mutex<Vec<Group>> = Mutex::new(Vec::new());
@@ -54,6 +58,11 @@ pub(crate) fn look_around() {
     LIMITS.get_or_init(|| OURS.map(ask));
     let mine = std::fs::read_to_string("/proc/self/cgroup");
     let found = mine.unwrap_or_default();
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let first = map.split_whitespace().nth(1).unwrap_or("0") == "0";
+    // SAFETY: asks for a number, or fails.
+    let root = first && unsafe { libc::getuid() } == 0;
+    ROOT.store(root, Ordering::Relaxed);
     let found = found
         .lines()
         .flat_map(|line| groups(line).unwrap_or_default());
@@ -254,10 +263,8 @@ fn processes() -> Cause {
         return Cause::ProcessesOfGroup(limit);
     }
     match limit(Resource::Nproc) {
-        // The kernel does not apply it to root.
-        Some(limit) if !rustix::process::getuid().is_root() => {
-            Cause::Processes(limit)
-        }
+        // The kernel does not apply it to root, and a namespace hides who is.
+        Some(limit) if !ROOT.load(Ordering::Relaxed) => Cause::Processes(limit),
         _ => Cause::ProcessesOfAll,
     }
 }

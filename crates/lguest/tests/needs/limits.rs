@@ -153,6 +153,27 @@ fn every_number_of_descriptors() {
     assert_eq!(ends.last(), Some(&true));
 }
 
+/// Files that a run is given take descriptors, too, and are not to blame.
+#[test]
+fn descriptors_for_files() {
+    let numbers: Vec<u64> = (4..19).collect();
+    each(&numbers, |&count| {
+        let row = format!("nofile={count}");
+        let scratch = Scratch::new("descriptors");
+        let disks = ["a", "b", "c"].map(|name| scratch.file(name, &[0; 4096]));
+        let end = run_guest(|command| {
+            command.arg("run");
+            for disk in &disks {
+                command.arg("--disk").arg(disk);
+            }
+            limit(command, libc::RLIMIT_NOFILE, count);
+        });
+        let sentence = says(&row, &end, BAD_MACHINE);
+        let words = format!("may open only {count} files; raise that");
+        assert!(sentence.contains(&words), "{sentence}");
+    });
+}
+
 /// Somebody without rights, and without other processes.
 const NOBODY: u32 = 54_367;
 
