@@ -62,3 +62,19 @@ fn no_selector_makes_a_program_its_kernel() {
         ended.must_have_said("LEVELS PASS");
     }
 }
+
+/// Bases, limits and types of descriptors, behind every segment register.
+#[test]
+fn behind_a_segment_is_what_its_descriptor_says() {
+    let test = "behind_a_segment_is_what_its_descriptor_says";
+    let Some(given) = Given::to(test, &[VMLINUX, INITRD]) else {
+        return;
+    };
+    for isolation in ["--isolation=guest", "--isolation=user"] {
+        let ended = given.run(64, &[isolation], "/tests/segments guest");
+        if ended.shown.contains("RUN-EXIT 127") {
+            return skip(test, "the initial ram disk has no /tests/segments");
+        }
+        ended.must_have_said("SEGMENTS PASS");
+    }
+}
