@@ -92,12 +92,6 @@ impl Instruction<'_> {
     fn segment(&self, usual: SegmentRegister) -> SegmentRegister {
         self.prefix.unwrap_or(usual)
     }
-
-    /// Whether a prefix names fs or gs.
-    fn is_based(&self) -> bool {
-        use SegmentRegister::{Fs, Gs};
-        matches!(self.prefix, Some(Fs | Gs))
-    }
 }
 
 fn instruction(code: &[u8]) -> Option<Instruction<'_>> {
@@ -467,16 +461,21 @@ pub(crate) struct Branch {
 }
 
 /// The near branch that `code`, which lies at eip, begins with. A conditional
-/// one is taken as taken. `word` reads a word of the Guest's memory.
+/// one is taken as taken. `word` reads an operand of one word.
 pub(crate) fn branch(
     code: &[u8],
     regs: &Registers,
-    word: impl Fn(GuestVirt) -> Option<u32>,
+    word: impl Fn(Access) -> Option<u32>,
 ) -> Option<Branch> {
     let found = instruction(code)?;
-    if found.operand_16 || found.address_16 || found.is_based() {
+    if found.operand_16 || found.address_16 {
         return None;
     }
+    let on_stack = Access {
+        va: GuestVirt(regs.esp.get()),
+        write: false,
+        segment: SegmentRegister::Ss,
+    };
     let behind = |more: u32| {
         regs.eip.get().wrapping_add(found.length).wrapping_add(more)
     };
@@ -498,7 +497,7 @@ pub(crate) fn branch(
             ..jump(target)
         }),
         0xC3 => {
-            let target = word(GuestVirt(regs.esp.get()))?;
+            let target = word(on_stack)?;
             Some(Branch {
                 popped: 4,
                 ..jump(target)
@@ -509,7 +508,7 @@ pub(crate) fn branch(
                 return None;
             };
             let more = u32::from(u16::from_le_bytes([low, high]));
-            let target = word(GuestVirt(regs.esp.get()))?;
+            let target = word(on_stack)?;
             Some(Branch {
                 popped: 4 + more,
                 ..jump(target)
@@ -519,7 +518,11 @@ pub(crate) fn branch(
             let modrm = mod_rm(found.rest, regs)?;
             let target = match modrm.operand {
                 Operand::Register(n) => general(regs, n).get(),
-                Operand::Memory(va, _) => word(va)?,
+                Operand::Memory(va, usual) => word(Access {
+                    va,
+                    write: false,
+                    segment: found.segment(usual),
+                })?,
             };
             match modrm.reg {
                 2 => Some(Branch {
@@ -744,6 +747,12 @@ mod tests {
         assert_eq!(to(&[0xEB, 0xFE]), Some(jump(0x1000)));
         assert_eq!(to(&[0x0F, 0x84, 0, 1, 0, 0]), Some(jump(0x1106)));
         assert_eq!(to(&[0xC3]), None, "an unreadable stack");
+        // call *%gs:16
+        let far = branch(&[0x65, 0xFF, 0x15, 16, 0, 0, 0], &regs, |operand| {
+            assert_eq!(operand.segment, SegmentRegister::Gs);
+            Some(operand.va.0)
+        });
+        assert_eq!(far.map(|branch| branch.target), Some(16));
         let ret = branch(&[0xC2, 8, 0], &regs, |_| Some(5));
         assert_eq!(
             ret,

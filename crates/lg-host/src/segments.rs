@@ -200,7 +200,7 @@ impl Host<'_> {
         }
         let eip = GuestVirt(vm.regs.eip.get());
         let fetched = self.fetch(eip, &mut code);
-        let word = |va| self.read_virtual(va).ok();
+        let word = |operand| self.read_virtual(self.linear(operand)).ok();
         let branch = emulate::branch(&code[..fetched], &vm.regs, word);
         let Some(branch) = branch.filter(|b| b.target >= limit) else {
             return Ok(false);

@@ -3,11 +3,12 @@
 //! A kernel may give them away: Linux with COMPAT_VDSO has its entry page just
 //! below the Switcher. Who may use a page is in the tables, wherever it is.
 
-use crate::lab::memory::{peek, poke, write};
+use crate::lab::memory::{peek, poke, store, write};
 use crate::lab::run::{User, put_user};
-use crate::lab::space::{KERNEL_PAGE, USER_PAGE, first};
+use crate::lab::space::{KERNEL_PAGE, USER_DATA, USER_PAGE, first};
 use crate::lab::trap::{self, Next};
 use crate::lab::{code, page, user};
+use crate::segments::load_tls;
 use lg_abi::page::Pte;
 use lg_guest::println;
 
@@ -162,6 +163,20 @@ pub(crate) fn high_entry_page() {
         "loop 1b",
         "xor %eax, %eax",
         "call *%esi"
+    ));
+    println!("{}, trap {}", seen.trapped.ebx, seen.trapped.vector);
+    // As C libraries go there.
+    store(USER_DATA + 16, ENTRY_PAGE + 0x400);
+    load_tls([USER_DATA, 0, 0]);
+    let seen = user(code!(
+        "mov $0x33, %eax",
+        "mov %eax, %gs",
+        "mov $1000, %ecx",
+        "1: mov $3, %eax",
+        "call *%gs:16",
+        "loop 1b",
+        "xor %eax, %eax",
+        "call *%gs:16"
     ));
     println!("{}, trap {}", seen.trapped.ebx, seen.trapped.vector);
 }

@@ -38,7 +38,7 @@ fn load_kinds(segments: [(u32, u32); 3]) {
     hypercall(Hypercall::LoadTls, table, 0, 0);
 }
 
-fn load_tls(bases: [u32; 3]) {
+pub(crate) fn load_tls(bases: [u32; 3]) {
     load_kinds(bases.map(|base| (base, USUAL)));
 }
 
