@@ -2,7 +2,7 @@
 //
 // Does a Linux guest still compute right after minutes of the worst?
 //
-// usage: soak fork|fpu|memory|scatter|signals|pipes|timers|files|calls
+// usage: soak fork|fpu|vectors|memory|scatter|signals|pipes|timers|files|calls
 //             SECONDS [PROCESSES]
 //
 // Every test knows what it must find. The first thing that is wrong is told
@@ -246,6 +246,118 @@ static void fpu_worker(int id, double end)
 			wrong("control words", out.mxcsr, out.control);
 		done();
 	}
+}
+
+// vectors: the same of what AVX and AVX-512 add, as far as 32-bit code has it.
+// Half of the workers are two threads each. A child of fork has what its parent
+// has, or the initial state; never anybody else's.
+
+struct vectors {
+	u32 zmm[8][16], masks[8][2];
+};
+
+#define VECTORS_EACH(what) \
+	what("0") what("1") what("2") what("3") \
+	what("4") what("5") what("6") what("7")
+#define YMM_LOAD(n) "vmovdqu 64*" n "(%%esi), %%ymm" n "\n\t"
+#define YMM_STORE(n) "vmovdqu %%ymm" n ", 64*" n "(%%edi)\n\t"
+#define ZMM_LOAD(n) "vmovdqu32 64*" n "(%%esi), %%zmm" n "\n\t"
+#define ZMM_STORE(n) "vmovdqu32 %%zmm" n ", 64*" n "(%%edi)\n\t"
+#define MASK_LOAD(n) "kmovw 512+8*" n "(%%esi), %%k" n "\n\t"
+#define MASK_STORE(n) "kmovw %%k" n ", 512+8*" n "(%%edi)\n\t"
+#define SPIN_AND_CALL \
+	"1: dec %%ecx\n\t jns 1b\n\t" \
+	"2: dec %%edx\n\t js 3f\n\t movl $158, %%eax\n\t int $0x80\n\t" \
+	"jmp 2b\n\t" \
+	"3: movl %[call], %%eax\n\t int $0x80\n\t"
+
+// Bytes of a register that this processor has: 64, 32, or 0 without AVX.
+static int vector_bytes(void)
+{
+	u32 a = 1, b = 0, c = 0, d;
+
+	__asm__("cpuid" : "+a"(a), "+b"(b), "+c"(c), "=d"(d));
+	if ((c >> 27 & 3) != 3) // OSXSAVE and AVX
+		return 0;
+	__asm__("xgetbv" : "=a"(a), "=d"(d) : "c"(0));
+	return (a & 0xE6) == 0xE6 ? 64 : (a & 6) == 6 ? 32 : 0;
+}
+
+static void vectors_loop(int id, double end)
+{
+	struct vectors in, out;
+	int bytes = vector_bytes(), i, n;
+	u32 x = 77 + id;
+
+	memset(&in, 0, sizeof in);
+	while (now() < end) {
+		u32 spin = next(&x) % 200000, yields = next(&x) % 3;
+		long pid, call = next(&x) % 64 ? 158 : 2; // sched_yield, fork
+
+		for (i = 0; i < 8; i++) {
+			for (n = 0; n < bytes / 4; n++)
+				in.zmm[i][n] = next(&x);
+			in.masks[i][0] = bytes == 64 ? next(&x) & 0xFFFF : 0;
+		}
+		memset(&out, 0, sizeof out);
+		if (bytes == 64)
+			__asm__ volatile(
+				VECTORS_EACH(ZMM_LOAD) VECTORS_EACH(MASK_LOAD)
+				SPIN_AND_CALL
+				VECTORS_EACH(ZMM_STORE) VECTORS_EACH(MASK_STORE)
+				"vzeroupper"
+				: "+c"(spin), "+d"(yields), "=&a"(pid)
+				: "S"(&in), "D"(&out), [call] "m"(call)
+				: "memory");
+		else
+			__asm__ volatile(
+				VECTORS_EACH(YMM_LOAD)
+				SPIN_AND_CALL
+				VECTORS_EACH(YMM_STORE)
+				"vzeroupper"
+				: "+c"(spin), "+d"(yields), "=&a"(pid)
+				: "S"(&in), "D"(&out), [call] "m"(call)
+				: "memory");
+		for (i = 0; i < (int)sizeof in / 4; i++) {
+			u32 had = ((u32 *)&in)[i], has = ((u32 *)&out)[i];
+			int may_be_new = call == 2 && !pid;
+
+			if (had != has && !(may_be_new && !has))
+				wrong("vector", i, has);
+		}
+		if (call == 2 && !pid)
+			_exit(0);
+		if (call == 2 && pid > 0)
+			waitpid(pid, 0, 0);
+		done();
+	}
+}
+
+static double vectors_end;
+
+static int vectors_thread(void *id)
+{
+	vectors_loop((long)id, vectors_end);
+	return 0;
+}
+
+static void vectors_worker(int id, double end)
+{
+	char *stack = malloc(65536);
+
+	if (!vector_bytes()) {
+		if (!id)
+			printf("SOAK vectors: this processor has no AVX\n");
+		done();
+		return;
+	}
+	vectors_end = end;
+	if (id & 1 && clone(vectors_thread, stack + 65536, CLONE_VM | SIGCHLD,
+			    (void *)(id + 1000L)) < 0)
+		wrong("clone", errno, id);
+	vectors_loop(id, end);
+	while (wait(0) > 0)
+		;
 }
 
 // memory: pages come, go, move, change rights and are shared by fork; a model
@@ -818,6 +930,7 @@ static const struct test {
 	int processes;
 } tests[] = {
 	{ "fork", fork_worker, 16 },   { "fpu", fpu_worker, 64 },
+	{ "vectors", vectors_worker, 16 },
 	{ "memory", memory_worker, 8 },
 	{ "scatter", scatter_worker, 1 }, { "signals", signals_worker, 8 },
 	{ "pipes", pipes_worker, 8 },	{ "timers", timers_worker, 16 },

@@ -134,6 +134,10 @@ counters! {
     segment_fixes;
     /// Thread-local segments put right after a fault.
     tls_fixes;
+    /// Extended state loaded for another thread than before.
+    extended_loads;
+    /// Page faults that protection keys caused.
+    key_faults;
     /// Segment loads carried out for the Guest.
     segment_loads;
     /// `in` and `out` stepped over.

@@ -126,7 +126,10 @@ impl Host<'_> {
             }
             Hypercall::SendDma => self.send_dma(edx, GuestPhys(ebx))?,
             Hypercall::SetPte => self.set_pte(edx, GuestVirt(ebx), ecx)?,
-            Hypercall::SetPmd => self.set_pmd(edx, ebx)?,
+            Hypercall::SetPmd => {
+                self.set_pmd(edx, ebx)?;
+                self.forget_extended(edx)?;
+            }
             Hypercall::LoadTls => self.load_tls(GuestPhys(edx))?,
         }
         Ok(None)

@@ -26,6 +26,7 @@ pub mod turns;
 pub mod world;
 
 pub mod emulate;
+pub mod extended;
 pub mod gates;
 pub mod hypercalls;
 pub mod interrupts;

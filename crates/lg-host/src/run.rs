@@ -47,6 +47,10 @@ pub enum Event {
     Kick,
 }
 
+/// The bit of a page fault's error code that says that a protection key forbade
+/// the access (Intel SDM volume 3, "Page-Fault Exceptions").
+pub const PROTECTION_KEY: u32 = 1 << 5;
+
 /// How long to wait before an interrupt that the Guest would not take is
 /// offered again, in nanoseconds. Guests of this kind do not look for pending
 /// interrupts when they switch them on.
@@ -146,6 +150,7 @@ impl Host<'_> {
         self.settle_segments();
         if self.vm.in_user_mode() {
             self.settle_cell()?;
+            self.settle_extended();
         }
         Ok(())
     }
@@ -193,6 +198,15 @@ impl Host<'_> {
             Event::Trap {
                 vector: 13, error, ..
             } => self.general_protection(error),
+            Event::Trap {
+                vector: 14, error, ..
+            } if error & PROTECTION_KEY != 0 => {
+                // The Guest's processor has no protection keys. Whatever its
+                // code has written to their register is gone by now, and the
+                // instruction is carried out again.
+                self.vm.counters.key_faults.count();
+                Ok(())
+            }
             Event::Trap {
                 vector: 14,
                 error,
@@ -507,6 +521,7 @@ impl Host<'_> {
         if let Some(slot) = self.choose_view()? {
             self.vm.counters.handovers.count();
             self.vm.current.store(as_word(slot), Ordering::SeqCst);
+            self.park_extended();
             self.world.hand_over(slot)?;
         }
         self.catch_up()

@@ -7,6 +7,7 @@
 //! right beginning for every field.
 
 use crate::counters::Counters;
+use crate::extended::Threads;
 use crate::gates::direct::{DirectCall, MAX_DIRECT};
 use crate::gates::displaced::Displaced;
 use crate::gates::enabling::MAX_PLACES;
@@ -222,6 +223,9 @@ pub struct Vm {
     pub gdt: [Cell<Descriptor>; GDT_ENTRIES as usize],
     /// Its interrupt table.
     pub idt: [Cell<Gate>; IDT_ENTRIES],
+
+    /// The extended state of its threads.
+    pub threads: Threads,
 
     // The views.
     /// Hand-overs so far.

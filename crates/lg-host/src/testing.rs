@@ -6,6 +6,7 @@
 )]
 
 use crate::address::{GuestPhys, GuestVirt, as_word};
+use crate::extended::{Extended, part};
 use crate::gates::GateKind;
 use crate::gates::twins::MAX_TWINS;
 use crate::kill::Kill;
@@ -151,6 +152,8 @@ pub(crate) struct Pretended {
     pub(crate) handed_to: Vec<usize>,
     pub(crate) gates: Vec<(GateKind, Vec<u8>)>,
     pub(crate) call_gates: Vec<u32>,
+    /// What is in the processor.
+    pub(crate) extended: Extended,
 }
 
 impl World for Pretended {
@@ -222,6 +225,21 @@ impl World for Pretended {
     fn make_gate(&mut self, kind: GateKind, displaced: &[u8]) -> Option<u32> {
         self.gates.push((kind, displaced.to_vec()));
         Some(0x1000)
+    }
+
+    fn extended_in_use(&mut self) -> bool {
+        self.extended.parts.get() != 0
+    }
+
+    fn save_extended(&mut self, to: &Extended) {
+        to.copy_from(&self.extended, part::ALL);
+    }
+
+    fn load_extended(&mut self, from: Option<&Extended>) {
+        match from {
+            Some(from) => self.extended.copy_from(from, part::ALL),
+            None => self.extended.parts.set(0),
+        }
     }
 
     fn hand_over(&mut self, slot: usize) -> Result<(), Kill> {

@@ -5,6 +5,7 @@
 //! In the Guest's process both are system calls; in a test they are a notebook.
 
 use crate::address::{GuestPhys, GuestVirt};
+use crate::extended::Extended;
 use crate::gates::GateKind;
 use crate::kill::Kill;
 use lg_abi::segment::Descriptor;
@@ -193,6 +194,16 @@ pub trait World {
     /// [`MAX_DIRECT`](crate::gates::direct::MAX_DIRECT)), and can be jumped to
     /// from 32-bit code. Answers its address.
     fn make_call_gate(&mut self, slot: usize, back: u32) -> u32;
+
+    /// Whether the thread that has run last in user mode uses extended state
+    /// ([`crate::extended`]).
+    fn extended_in_use(&mut self) -> bool;
+
+    /// Saves its extended state.
+    fn save_extended(&mut self, to: &Extended);
+
+    /// What the next thread in user mode has; with `None`, the initial state.
+    fn load_extended(&mut self, from: Option<&Extended>);
 
     /// Passes the baton to view `slot`, floating-point registers included, and
     /// blocks until it comes back to this view.

@@ -19,19 +19,23 @@
 
 use crate::confine::{self, Facts};
 use crate::entry;
+use crate::extended;
 use crate::gates::{GatePages, USER_GATES_SIZE};
 use crate::layout::{
     CELL, CELL_PAGE, CELL_RECORD, COMMANDS, CellPage, CellPages, Command,
-    Commands, GATES, MEMORY, OUTBOXES, RECORD, RECORD_SIZE, STACK, STATE,
-    STATE_SIZE, TWINS, TWINS_SIZE,
+    Commands, GATES, MEMORY, OUTBOXES, OWN, RECORD, RECORD_SIZE, STACK,
+    STACK_SIZE, STATE, STATE_SIZE, TWINS, TWINS_SIZE,
 };
+use crate::own::{Own, own};
 use crate::segments;
 use crate::signals;
 use crate::syscall::{call, call_site, errno, exit, nr};
 use crate::view;
 use crate::world::registers;
 use core::arch::global_asm;
+use core::mem::offset_of;
 use core::sync::atomic::{AtomicU32, Ordering};
+use lg_abi::page::PAGE_SIZE;
 use lg_host::gates::GateKind;
 use lg_host::outbox::OUTBOX_SIZE;
 use lg_host::run::Event;
@@ -47,7 +51,7 @@ pub(crate) const CLONE_PARENT: usize = 0x8000;
 pub(crate) const CLONE_FILES: usize = 0x400;
 const CLONE_VM: usize = 0x100;
 
-/// 1 in a cell.
+/// 1 in a cell. It cannot be written there any more.
 static ARE_WE: AtomicU32 = AtomicU32::new(0);
 
 /// Whether this process is a cell.
@@ -111,31 +115,170 @@ pub(crate) fn decode([kind, error, cr2]: [u64; 3]) -> Event {
     }
 }
 
-/// User code stopped for `event`; its registers lie in the page, but for the
-/// floating-point ones, of which the Switcher knows where they are. Goes on
-/// with it when the view says so.
+/// User code stopped for `event`; its general registers lie in the page. Puts
+/// the others there, too, and waits. What goes on when the view has answered may
+/// be another program.
 pub(crate) fn hand_in(event: Event) -> ! {
-    let frame = entry::fpu_frame();
     entry::put_fpu_away();
-    wait(encode(event));
-    entry::take_fpu_into(frame);
-    entry::leave_as(REAL_USER_CS, registers().ss.get())
+    extended::save(&page_at(CELL_PAGE).extended);
+    let [kind, error, cr2] = encode(event);
+    stand(kind, error, cr2)
 }
 
-/// Stands still until the view answers.
-#[expect(clippy::cast_possible_truncation, reason = "both have 64 bits")]
-fn wait([a, b, c]: [u64; 3]) {
-    let [a, b, c] = [a as usize, b as usize, c as usize];
-    loop {
-        // A kick that came before is answered by what we say now; one that
-        // comes while we stand makes us say it again; one that comes later
-        // must not be forgotten.
-        entry::look_from_now_on();
-        // SAFETY: has no effect.
-        if unsafe { call(WAIT, [a, b, c, 0, 0, 0]) }.is_ok() {
-            break;
-        }
+/// Tells the view what has happened, and stands until it answers.
+fn stand(kind: u64, error: u64, cr2: u64) -> ! {
+    let site = if extended::has_keys() {
+        lg_stand_with_keys
+    } else {
+        lg_stand
+    };
+    // SAFETY: does not come back; everything that counts is in the page.
+    unsafe { site(kind, error, cr2) }
+}
+
+/// The address behind the call in which this cell stands: the only one from
+/// which its filter lets it wait.
+fn stand_site() -> u64 {
+    if extended::has_keys() {
+        &raw const lg_stand_with_keys_site as u64
+    } else {
+        &raw const lg_stand_site as u64
     }
+}
+
+// lg_stand: rdi, rsi, rdx = what to tell the view.
+//
+// What stands in the call may be a program that has chosen every register, the
+// stack and all memory of the cell that can be written; what comes out of it
+// may be to run another program. So from the call to `woken`, nothing is
+// believed but the code: no register, no word of the stack, no static. Where
+// user code can have locked the pages of this program by protection keys, that
+// ends first. A signal on the way starts it again (`interrupted`), for its
+// handler may return to none of this.
+//
+// After the call: rax < 0 = it was not answered, because of a signal, and the
+// arguments still lie in the registers.
+macro_rules! stand {
+    ($name:literal, $set_keys:literal) => {
+        concat!(
+            ".globl ",
+            $name,
+            ", ",
+            $name,
+            "_site, ",
+            $name,
+            "_answered, ",
+            $name,
+            "_end\n",
+            $name,
+            ":\n",
+            "2:  movabs rsp, {stack}\n",
+            "    mov eax, {wait}\n",
+            "    syscall\n",
+            $name,
+            "_site:\n",
+            "    test rax, rax\n",
+            "    js 2b\n",
+            $name,
+            "_answered:\n",
+            "    xor r12d, r12d\n",
+            $name,
+            "_woken:\n",
+            $set_keys,
+            "    movabs rsp, {stack}\n",
+            "    push 2\n",
+            "    popfq\n",
+            "    movabs r8, {kicked}\n",
+            "    mov [r8], r12d\n",
+            $name,
+            "_end:\n",
+            "    call {woken}\n",
+            "    ud2\n",
+        )
+    };
+}
+
+global_asm!(
+    stand!("lg_stand", ""),
+    stand!(
+        "lg_stand_with_keys",
+        "    xor ecx, ecx\n    xor edx, edx\n    mov eax, {keys}\n    wrpkru\n"
+    ),
+    // rdi = 1 if there was a kick.
+    ".globl lg_wake, lg_wake_with_keys",
+    "lg_wake:",
+    "    mov r12d, edi",
+    "    jmp lg_stand_woken",
+    "lg_wake_with_keys:",
+    "    mov r12d, edi",
+    "    jmp lg_stand_with_keys_woken",
+    stack = const STACK + STACK_SIZE,
+    wait = const WAIT,
+    kicked = const OWN + offset_of!(Own, kicked),
+    keys = const KEYS_OF_LINUX,
+    woken = sym woken,
+);
+
+/// What Linux has in PKRU when a process begins: key 0, which all pages have,
+/// is free.
+const KEYS_OF_LINUX: u32 = 0x5555_5554;
+
+/// Starts again behind the call; with 1 if there was a kick.
+type Wake = unsafe extern "C" fn(u32) -> !;
+
+unsafe extern "C" {
+    fn lg_stand(kind: u64, error: u64, cr2: u64) -> !;
+    fn lg_stand_with_keys(kind: u64, error: u64, cr2: u64) -> !;
+    fn lg_wake(kicked: u32) -> !;
+    fn lg_wake_with_keys(kicked: u32) -> !;
+    static lg_stand_site: u8;
+    static lg_stand_answered: u8;
+    static lg_stand_end: u8;
+    static lg_stand_with_keys_site: u8;
+    static lg_stand_with_keys_answered: u8;
+    static lg_stand_with_keys_end: u8;
+}
+
+/// A signal has come at `rip`, with these values in rax, rdi, rsi and rdx. If
+/// that is between the waiting call and `woken`, starts it again; the
+/// interrupted code is not gone on with, whatever its registers are.
+pub(crate) fn interrupted(rip: u64, rax: u64, told: [u64; 3], kicked: bool) {
+    let at = |symbol: *const u8| symbol as u64;
+    let (site, answered, stop, wake): (_, _, _, Wake) = if extended::has_keys()
+    {
+        (
+            at(&raw const lg_stand_with_keys_site),
+            at(&raw const lg_stand_with_keys_answered),
+            at(&raw const lg_stand_with_keys_end),
+            lg_wake_with_keys,
+        )
+    } else {
+        (
+            at(&raw const lg_stand_site),
+            at(&raw const lg_stand_answered),
+            at(&raw const lg_stand_end),
+            lg_wake,
+        )
+    };
+    if !(site..stop).contains(&rip) {
+        return;
+    }
+    if rip < answered && rax.cast_signed() < 0 {
+        let [kind, error, cr2] = told;
+        // What comes now was said before the kick, and is its answer.
+        stand(kind, error, cr2);
+    }
+    // SAFETY: does not come back, and needs nothing.
+    unsafe { wake(u32::from(kicked)) }
+}
+
+/// The view has answered: user code runs, with what is in the page. All else
+/// that can be written is what the last program has left.
+extern "C" fn woken() -> ! {
+    own().reset();
+    extended::load(Some(&page_at(CELL_PAGE).extended));
+    entry::take_fpu();
+    entry::leave_as(REAL_USER_CS, registers().ss.get())
 }
 
 fn page_at(at: usize) -> &'static CellPage {
@@ -152,9 +295,7 @@ pub(crate) fn live(launcher: Result<usize, i32>) -> ! {
         page.failed.store(error.unsigned_abs(), Ordering::SeqCst);
         exit(1);
     }
-    wait([LONG_MODE, 0, 0]);
-    entry::take_fpu();
-    entry::leave_as(REAL_USER_CS, registers().ss.get())
+    stand(LONG_MODE, 0, 0)
 }
 
 /// Throws away everything that user code is not to see, and what is left of
@@ -196,9 +337,10 @@ fn settle(launcher: Result<usize, i32>) -> Result<(), i32> {
     listener(page, 1)?;
     let size = size_of::<CellPage>();
     let arguments = [CELL, size, size, MAYMOVE_FIXED, CELL_PAGE, 0];
-    let filter = confine::cell(call_site());
+    let filter = confine::cell(call_site(), stand_site());
     // SAFETY: the page moves; nobody has a reference to it.
     unsafe { call(nr::MREMAP, arguments) }?;
+    protect_statics()?;
     let fd = view::close_door(&filter, view::HEARD);
     let page = page_at(CELL_PAGE);
     match fd {
@@ -211,6 +353,23 @@ fn settle(launcher: Result<usize, i32>) -> Result<(), i32> {
     // From here on without descriptors. The filter lets this pass.
     // SAFETY: nobody in here uses any.
     unsafe { call(nr::CLOSE_RANGE, confine::CLOSE_ALL) }.map(drop)
+}
+
+/// From here on no static of this program can be written, whoever runs here.
+fn protect_statics() -> Result<(), i32> {
+    const PROT_READ: usize = 1;
+    let page = PAGE_SIZE as usize;
+    let start = (&raw const etext as usize).next_multiple_of(page);
+    let stop = (&raw const end as usize).next_multiple_of(page);
+    let arguments = [start, stop - start, PROT_READ, 0, 0, 0];
+    // SAFETY: what is left to do in a cell writes none.
+    unsafe { call(nr::MPROTECT, arguments) }.map(drop)
+}
+
+unsafe extern "C" {
+    /// Where the linker says that code ends, and where everything does.
+    static etext: u8;
+    static end: u8;
 }
 
 /// Unmaps what user code is not to see.

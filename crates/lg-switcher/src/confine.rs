@@ -107,17 +107,28 @@ const ADD_X: u16 = 0x0C;
 const TO_X: u16 = 0x07;
 const RETURN: u16 = 0x06;
 
-/// The filter of a cell: it may stand and wait, from the one place where it
-/// does so. What else user code tries is its kernel's affair.
+/// The filter of a cell: it may stand and wait, from the one place that comes
+/// back to code which believes nothing. What else user code tries is its
+/// kernel's affair.
 #[must_use]
-pub(crate) fn cell(call_site: u64) -> Filter {
+pub(crate) fn cell(call_site: u64, stand_site: u64) -> Filter {
     let mut f = Filter::new();
     f.load(ARCH);
     f.otherwise(verdict::TRAP);
     f.require(ARCH_X86_64);
-    f.require_wide(IP, call_site);
+    let [here, high] = halves(call_site);
+    let [stands, same] = halves(stand_site);
+    debug_assert_eq!(high, same, "the program is small");
+    f.load(IP + 4);
+    f.require(high);
+    f.load(IP);
+    f.when(stands, |f| {
+        f.load(NR);
+        f.require(as_word(crate::cell::WAIT));
+        f.end(verdict::STAND);
+    });
+    f.require(here);
     f.load(NR);
-    f.when(as_word(crate::cell::WAIT), |f| f.end(verdict::STAND));
     f.when(as_word(nr::CLOSE_RANGE), |f| {
         for (n, value) in (0..).zip(&CLOSE_ALL[..3]) {
             f.require_wide(argument(n), *value as u64);

@@ -5,7 +5,7 @@
 //! let one `iretq` do the rest: code and stack segment, flags, eip and esp.
 //! A signal may come at any moment before that, and then something may have to
 //! be done first (an interrupt for the Guest, say). So the stretch from the
-//! look at [`KICKED`] to the `iretq` can be started again at any point: the
+//! look at [`Own::kicked`] to the `iretq` can be started again at any point: the
 //! handler sees that it interrupted it and moves on to `lg_recheck`. Nothing
 //! is lost, for all that was loaded still lies where it was loaded from.
 
@@ -16,32 +16,21 @@
 )]
 
 use crate::cell;
+use crate::extended::{self, PKRU};
 use crate::gates::XmmArea;
 use crate::keeper;
-use crate::layout::{EXIT_FRAME, STACK, STATE, State};
+use crate::layout::{EXIT_FRAME, OWN, STACK, STATE, State};
 use crate::mailbox::Request;
+use crate::own::{Own, own};
 use crate::world::{Outside, fpu, registers, state};
 use core::arch::{asm, global_asm};
 use core::cell::{Cell, UnsafeCell};
 use core::fmt::Write;
 use core::mem::offset_of;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, compiler_fence};
+use core::sync::atomic::{Ordering, compiler_fence};
 use lg_host::kill::Kill;
 use lg_host::run::{Event, Host};
 use lg_host::state::{Registers, Vm};
-
-/// A signal has come since the Host last looked around. Read by the assembly.
-#[unsafe(no_mangle)]
-static KICKED: AtomicU32 = AtomicU32::new(0);
-
-/// Where the Guest's floating-point registers are.
-#[unsafe(no_mangle)]
-static FPU_AREA: AtomicU64 = AtomicU64::new(0);
-
-/// Which parts of them XRSTOR is to load; 0 = it is an FXSAVE area; all ones =
-/// only xmm0 to xmm7 are there, and the rest is still in the processor.
-#[unsafe(no_mangle)]
-static FPU_PARTS: AtomicU64 = AtomicU64::new(0);
 
 /// Where `iretq` finds the way into the Guest.
 #[repr(C)]
@@ -54,22 +43,21 @@ struct ExitFrame {
 }
 
 // lg_leave: rdi = nothing. Everything is in memory; the stack is kept in
-// LEAVE_STACK, so that lg_recheck has one: what lies above it (the signal's
+// Own, so that lg_recheck has one: what lies above it (the signal's
 // frame, with the Guest's floating-point registers) must stay whole.
 //
-// Live from lg_leave_start on: r15 = the Guest's registers. r8 to r14 are
-// ours to use, for 32-bit code cannot see them.
+// Live from lg_leave_start on: r14 = Own, r15 = the Guest's registers. r8 to
+// r14 are ours to use, for 32-bit code cannot see them.
 global_asm!(
     ".globl lg_leave, lg_leave_start, lg_leave_end, lg_recheck",
-    ".local LEAVE_STACK",
-    ".comm LEAVE_STACK, 8, 8",
     "lg_leave:",
-    "    mov [rip + LEAVE_STACK], rsp",
+    "    movabs r14, {own}",
+    "    mov [r14 + {leave_stack}], rsp",
     "lg_leave_start:",
-    "    cmp dword ptr [rip + KICKED], 0",
+    "    cmp dword ptr [r14 + {kicked}], 0",
     "    jne lg_recheck",
-    "    mov rdi, [rip + FPU_AREA]",
-    "    mov rax, [rip + FPU_PARTS]",
+    "    mov rdi, [r14 + {fpu_area}]",
+    "    mov rax, [r14 + {fpu_parts}]",
     "    mov rdx, rax",
     "    shr rdx, 32",
     "    test rax, rax",
@@ -101,7 +89,8 @@ global_asm!(
     "    iretq",
     "lg_leave_end:",
     "lg_recheck:",
-    "    mov rsp, [rip + LEAVE_STACK]",
+    "    movabs r14, {own}",
+    "    mov rsp, [r14 + {leave_stack}]",
     "    and rsp, -16",
     "    call {recheck}",
     "    ud2",
@@ -115,6 +104,11 @@ global_asm!(
     edi = const offset_of!(Registers, edi),
     ebp = const offset_of!(Registers, ebp),
     recheck = sym recheck,
+    own = const OWN,
+    leave_stack = const offset_of!(Own, leave_stack),
+    kicked = const offset_of!(Own, kicked),
+    fpu_area = const offset_of!(Own, fpu_area),
+    fpu_parts = const offset_of!(Own, fpu_parts),
 );
 
 unsafe extern "C" {
@@ -178,7 +172,7 @@ extern "C" fn recheck() -> ! {
 /// The Host is about to look around: kicks from here on are new. Only our own
 /// handler writes the word, so the compiler alone has to keep the order.
 pub(crate) fn look_from_now_on() {
-    KICKED.store(0, Ordering::Relaxed);
+    own().kicked.store(0, Ordering::Relaxed);
     compiler_fence(Ordering::SeqCst);
 }
 
@@ -196,7 +190,7 @@ fn leave_or_die(mut result: Result<(), Kill>, masked: bool) -> ! {
             leave_as(cs, ss);
         }
         // User code runs elsewhere, and we are here when it comes back.
-        result = if KICKED.load(Ordering::SeqCst) == 0 {
+        result = if own().kicked.load(Ordering::SeqCst) == 0 {
             let event = keeper::run();
             look_from_now_on();
             host.run_guest(event)
@@ -211,7 +205,7 @@ fn leave_or_die(mut result: Result<(), Kill>, masked: bool) -> ! {
 /// Somebody wants attention, and the Host is busy: it will look when it is
 /// done. Answers where the interrupted code has to go on.
 pub(crate) fn note_kick(rip: u64) -> u64 {
-    KICKED.store(1, Ordering::Relaxed);
+    own().kicked.store(1, Ordering::Relaxed);
     if !cell::are_we() {
         state().vm.kick.fetch_add(1, Ordering::SeqCst);
     }
@@ -228,10 +222,15 @@ pub(crate) fn note_kick(rip: u64) -> u64 {
 }
 
 /// The Guest's floating-point registers are in a signal's frame, at `area`;
-/// `parts` says which there are.
-pub(crate) fn set_fpu(area: u64, parts: u64) {
-    FPU_AREA.store(area, Ordering::Relaxed);
-    FPU_PARTS.store(parts, Ordering::Relaxed);
+/// `parts` says which there are. They are loaded from there, but for PKRU,
+/// which stays as the kernel of the machine has set it for the handler.
+pub(crate) fn set_frame(area: u64, parts: u64) {
+    set_fpu(area, parts & !PKRU);
+}
+
+fn set_fpu(area: u64, parts: u64) {
+    own().fpu_area.store(area, Ordering::Relaxed);
+    own().fpu_parts.store(parts, Ordering::Relaxed);
 }
 
 /// Of the Guest's floating-point registers, only xmm0 to xmm7 have been put
@@ -240,27 +239,30 @@ pub(crate) fn set_xmm(area: *mut XmmArea) {
     set_fpu(area as u64, ONLY_XMM);
 }
 
-/// For [`FPU_PARTS`].
+/// For [`Own::fpu_parts`].
 const ONLY_XMM: u64 = u64::MAX;
 
-/// The Guest goes on in another view: its floating-point registers go where
-/// that one will look for them.
+/// The Guest goes on in another view or cell: its floating-point registers go
+/// where that one will look for them. What FXSAVE does not know of them is in
+/// the processor afterwards.
 pub(crate) fn put_fpu_away() {
-    if FPU_PARTS.load(Ordering::Relaxed) == ONLY_XMM {
+    let parts = own().fpu_parts.load(Ordering::Relaxed);
+    if parts == ONLY_XMM {
         save_whole_fpu();
         return;
     }
-    let area = FPU_AREA.load(Ordering::Relaxed) as *const [u8; 512];
-    let shared = fpu().0.as_ptr();
+    let at = own().fpu_area.load(Ordering::Relaxed);
+    let (area, shared) = (at as *const [u8; 512], fpu().0.as_ptr());
     if area != shared {
         // SAFETY: every area, whoever made it, begins with these 512 bytes.
         unsafe { shared.copy_from_nonoverlapping(area, 1) };
+        extended::take_from_frame(at, parts);
     }
 }
 
 /// Puts together what is in the processor and what was put away.
 fn save_whole_fpu() {
-    let area = FPU_AREA.load(Ordering::Relaxed) as *const XmmArea;
+    let area = own().fpu_area.load(Ordering::Relaxed) as *const XmmArea;
     let shared = fpu().0.as_ptr();
     // SAFETY: both areas are ours and aligned; the registers are named.
     unsafe {
@@ -283,34 +285,6 @@ fn save_whole_fpu() {
 /// last one has put them.
 pub(crate) fn take_fpu() {
     set_fpu(fpu().0.as_ptr() as u64, 0);
-}
-
-/// Where the Guest's floating-point registers are, and which parts, if a
-/// signal's frame has more of them than FXSAVE knows.
-pub(crate) fn fpu_frame() -> Option<(u64, u64)> {
-    const FXSAVE_PARTS: u64 = 3;
-    let parts = FPU_PARTS.load(Ordering::Relaxed);
-    let more = parts != ONLY_XMM && parts & !FXSAVE_PARTS != 0;
-    more.then(|| (FPU_AREA.load(Ordering::Relaxed), parts))
-}
-
-/// The Guest goes on in this cell: what FXSAVE knows of its floating-point
-/// registers comes from the page, and the rest from the `frame` in which it
-/// was saved.
-pub(crate) fn take_fpu_into(frame: Option<(u64, u64)>) {
-    /// Behind this, FXSAVE leaves room for what others want to note.
-    const SAVED: usize = 464;
-    let Some((area, parts)) = frame else {
-        return take_fpu();
-    };
-    let from = fpu().0.as_ptr().cast::<u8>();
-    // SAFETY: the frame is on our stack, above all that we have put there
-    // since, and begins with an FXSAVE area.
-    unsafe { (area as *mut u8).copy_from_nonoverlapping(from, SAVED) };
-    // SAFETY: behind the area, the first word says which parts are there.
-    let there = unsafe { &mut *((area + 512) as *mut u64) };
-    *there |= 3;
-    set_fpu(area, parts);
 }
 
 /// The Guest is over.
@@ -374,39 +348,6 @@ fn unblock_signals() {
     };
 }
 
-/// What is in the segment registers. The Host's own code does not touch them
-/// between the Guest's leaving and its going on.
-struct Live {
-    ds: Cell<u32>,
-    es: Cell<u32>,
-    fs: Cell<u32>,
-    gs: Cell<u32>,
-    fs_base: Cell<u32>,
-    gs_base: Cell<u32>,
-}
-
-impl Live {
-    /// Whatever is in the registers is to be loaded anew.
-    fn forget(&self) {
-        const NO_SELECTOR: u32 = u32::MAX;
-        for selector in [&self.ds, &self.es, &self.fs, &self.gs] {
-            selector.set(NO_SELECTOR);
-        }
-    }
-}
-
-// SAFETY: there is one thread.
-unsafe impl Sync for Live {}
-
-static LIVE: Live = Live {
-    ds: Cell::new(0),
-    es: Cell::new(0),
-    fs: Cell::new(0),
-    gs: Cell::new(0),
-    fs_base: Cell::new(0),
-    gs_base: Cell::new(0),
-};
-
 /// Saves the selectors and bases that only the registers know, and the stack's
 /// selector, `ss`.
 pub(crate) fn save_segments(regs: &Registers, ss: u32) {
@@ -425,15 +366,16 @@ pub(crate) fn save_segments(regs: &Registers, ss: u32) {
             options(nomem, nostack, preserves_flags),
         );
     };
+    let live = &own().live;
     // A base that no 32-bit program can have is none that it has set.
     let (fs_base, gs_base) = (fs_base as u32, gs_base as u32);
     for (place, live, value) in [
-        (&regs.ds, &LIVE.ds, ds),
-        (&regs.es, &LIVE.es, es),
-        (&regs.fs, &LIVE.fs, fs),
-        (&regs.gs, &LIVE.gs, gs),
-        (&regs.fs_base, &LIVE.fs_base, fs_base),
-        (&regs.gs_base, &LIVE.gs_base, gs_base),
+        (&regs.ds, &live.ds, ds),
+        (&regs.es, &live.es, es),
+        (&regs.fs, &live.fs, fs),
+        (&regs.gs, &live.gs, gs),
+        (&regs.fs_base, &live.fs_base, fs_base),
+        (&regs.gs_base, &live.gs_base, gs_base),
     ] {
         place.set(value);
         live.set(value);
@@ -447,7 +389,7 @@ pub(crate) fn save_segments(regs: &Registers, ss: u32) {
     reason = "one promise holds for all six"
 )]
 fn load_segments(regs: &Registers) {
-    let live = &LIVE;
+    let live = &own().live;
     if regs.reload.replace(0) != 0 {
         live.forget();
     }

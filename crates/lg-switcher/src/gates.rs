@@ -17,12 +17,13 @@
 
 use crate::cell;
 use crate::entry;
-use crate::layout::{GATES, STACK, STACK_SIZE, STATE, State};
+use crate::layout::{GATES, OWN, STACK, STACK_SIZE, STATE, State};
+use crate::own::{Own, own};
 use crate::world::{registers, state};
 use core::arch::{asm, global_asm};
 use core::cell::Cell;
 use core::mem::offset_of;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::Ordering;
 use lg_host::address::as_word;
 use lg_host::emulate::EFLAGS_TF;
 use lg_host::gates::direct::MAX_DIRECT;
@@ -53,7 +54,7 @@ pub struct GatePages([[Cell<u8>; GATE_SIZE]; MAX_GATES]);
 
 /// The xmm registers of a 32-bit program.
 #[repr(C, align(16))]
-pub(crate) struct XmmArea(pub(crate) [[u8; 16]; 8]);
+pub struct XmmArea(pub(crate) [[u8; 16]; 8]);
 
 /// Where the general registers are kept.
 const REGS: usize = STATE + offset_of!(State, vm) + offset_of!(Vm, regs);
@@ -65,8 +66,6 @@ const UNCLEAN: u32 = 1 << 8 | 1 << 10 | 1 << 14 | 1 << 18;
 // The stack is the Guest's until ours is loaded.
 global_asm!(
     ".globl lg_gate",
-    ".local LG_XMM",
-    ".comm LG_XMM, 128, 16",
     "lg_gate:",
     "    mov [r15 + {ebx}], ebx",
     "    mov [r15 + {ecx}], ecx",
@@ -85,7 +84,7 @@ global_asm!(
     "    push 2",
     "    popfq",
     "2:",
-    "    lea rdi, [rip + LG_XMM]",
+    "    movabs rdi, {xmm}",
     "    movaps [rdi], xmm0",
     "    movaps [rdi + 16], xmm1",
     "    movaps [rdi + 32], xmm2",
@@ -106,6 +105,7 @@ global_asm!(
     esp = const offset_of!(Registers, esp),
     eflags = const offset_of!(Registers, eflags),
     unclean = const UNCLEAN,
+    xmm = const OWN + offset_of!(Own, xmm),
     stack = const STACK + STACK_SIZE,
     entered = sym entered,
 );
@@ -114,21 +114,18 @@ unsafe extern "C" {
     fn lg_gate();
 }
 
-/// The Guest was single-stepping when it came into a gate.
-static STEPPED: AtomicBool = AtomicBool::new(false);
-
 /// The step into a gate has trapped: the gate is to be left alone, and the
 /// Guest gets its flag back when it is through.
 pub(crate) fn note_step() {
-    STEPPED.store(true, Ordering::Relaxed);
+    own().stepped.store(true, Ordering::Relaxed);
 }
 
 /// The Guest has come through a gate.
 extern "C" fn entered(xmm: *mut XmmArea, kind: u32) -> ! {
     let regs = registers();
     entry::save_segments(regs, stack_segment());
-    if STEPPED.load(Ordering::Relaxed) {
-        STEPPED.store(false, Ordering::Relaxed);
+    if own().stepped.load(Ordering::Relaxed) {
+        own().stepped.store(false, Ordering::Relaxed);
         regs.eflags.set(regs.eflags.get() | EFLAGS_TF);
     }
     entry::set_xmm(xmm);

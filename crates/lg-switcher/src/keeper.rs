@@ -11,8 +11,9 @@
 
 use crate::cell::{self, CLONE_FILES, CLONE_PARENT};
 use crate::entry;
-use crate::layout::{CELL, COMMANDS, CellPages, Command, MAX_COMMANDS};
+use crate::layout::{CELL, COMMANDS, CellPages, Command, MAX_COMMANDS, OWN};
 use crate::mapper::Mmap;
+use crate::own::Own;
 use crate::segments::{self, UserDescriptor};
 use crate::signals::{FORCE_SIGNAL, KICK_SIGNAL};
 use crate::syscall::{call, errno, nr};
@@ -20,11 +21,13 @@ use crate::view;
 use crate::world::{CLOCK_MONOTONIC, arm, nanoseconds, state};
 use core::arch::{asm, global_asm};
 use core::cell::UnsafeCell;
+use core::mem::offset_of;
 use core::sync::atomic::{AtomicI32, Ordering};
 use lg_abi::page::{PAGE_SHIFT, PAGE_SIZE};
 use lg_abi::segment::Descriptor;
 use lg_host::address::{GuestPhys, GuestVirt, as_word};
 use lg_host::emulate::{EFLAGS_FIXED, EFLAGS_NT, EFLAGS_RF, EFLAGS_USABLE};
+use lg_host::extended::{Extended, part};
 use lg_host::run::Event;
 use lg_host::state::Registers;
 use lg_host::world::{Access, MapError, Mapper};
@@ -64,14 +67,15 @@ pub(crate) const SEND: usize = ioctl::<Response>(3, 1);
 
 // lg_wait: rdi = descriptor, rsi = RECEIVE, rdx = where to. Answers as a
 // system call does. A kick that comes before the call is made must not be
-// missed: from the look at KICKED to the call, the handler moves on to
+// missed: from the look at Own::kicked to the call, the handler moves on to
 // lg_wait_kicked.
 global_asm!(
     ".globl lg_wait, lg_wait_start, lg_wait_site, lg_wait_kicked",
     "lg_wait:",
     "    mov eax, {ioctl}",
+    "    movabs r8, {kicked}",
     "lg_wait_start:",
-    "    cmp dword ptr [rip + KICKED], 0",
+    "    cmp dword ptr [r8], 0",
     "    jne lg_wait_kicked",
     "    syscall",
     "lg_wait_site:",
@@ -81,6 +85,7 @@ global_asm!(
     "    ret",
     ioctl = const nr::IOCTL,
     eintr = const errno::EINTR,
+    kicked = const OWN + offset_of!(Own, kicked),
 );
 
 unsafe extern "C" {
@@ -324,6 +329,25 @@ impl Keeper {
         let arguments = [self.process, self.process, signal, 0, 0, 0];
         // SAFETY: the cell's handler is made for it.
         let _ = unsafe { call(nr::TGKILL, arguments) };
+    }
+}
+
+/// Whether the thread that ran last uses extended state.
+pub(crate) fn extended_in_use() -> bool {
+    pages().page.extended.parts.get() & part::ALL != 0
+}
+
+/// Copies what the cell has saved of it.
+pub(crate) fn save_extended(to: &Extended) {
+    to.copy_from(&pages().page.extended, part::ALL);
+}
+
+/// Has the cell load another one, when user code runs next.
+pub(crate) fn load_extended(from: Option<&Extended>) {
+    let extended = &pages().page.extended;
+    match from {
+        Some(from) => extended.copy_from(from, part::ALL),
+        None => extended.parts.set(0),
     }
 }
 

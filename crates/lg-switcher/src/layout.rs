@@ -6,10 +6,12 @@
 
 use crate::gates::GatePages;
 use crate::mailbox::Mailbox;
+use crate::own::Own;
 use core::cell::Cell;
 use core::mem::offset_of;
 use core::sync::atomic::AtomicU32;
 use lg_abi::page::PAGE_SIZE;
+use lg_host::extended::Extended;
 use lg_host::gates::twins::MAX_TWINS;
 use lg_host::outbox::OUTBOX_SIZE;
 use lg_host::paging::ViewMemory;
@@ -47,6 +49,9 @@ pub const CELL_PAGE: usize = STATE;
 
 /// Where the mapper of a cell sees the others.
 pub const COMMANDS: usize = CELL + offset_of!(CellPages, commands);
+
+/// What a process keeps for itself: an [`Own`].
+pub const OWN: usize = 0x30C0_0000_0000;
 
 /// The stack on which signals arrive.
 pub const STACK: usize = 0x3100_0000_0000;
@@ -150,6 +155,8 @@ pub struct CellPage {
     pub regs: Registers,
     /// Its floating-point registers, likewise.
     pub fpu: FpuState,
+    /// Its extended state, likewise.
+    pub extended: Extended,
     /// Minus an errno, if the cell could not be made.
     pub failed: AtomicU32,
     /// The process numbers of cell and mapper.
@@ -179,7 +186,8 @@ const _: () = {
     let outboxes = MAX_SHARED_PAGES as u64 * OUTBOX_SIZE as u64;
     assert!(outboxes < 1 << 32 && (OUTBOXES as u64).is_multiple_of(1 << 32));
     assert!(RECORD + RECORD_SIZE <= CELL_RECORD);
-    assert!(CELL_RECORD + RECORD_SIZE <= STACK);
+    assert!(CELL_RECORD + RECORD_SIZE <= OWN);
+    assert!(OWN + size_of::<Own>() <= STACK);
     assert!(size_of::<CellPage>() == 4096);
     // The registers of a cell are found where those of a view are.
     let vm = offset_of!(State, vm);

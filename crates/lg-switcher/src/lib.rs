@@ -24,6 +24,7 @@
 
 pub mod layout;
 pub mod mailbox;
+pub mod own;
 
 pub mod confine;
 pub mod trial;
@@ -32,6 +33,7 @@ pub mod view;
 mod segments;
 
 pub mod entry;
+pub mod extended;
 pub mod gates;
 pub mod signals;
 

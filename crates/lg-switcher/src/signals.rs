@@ -15,15 +15,17 @@
 
 use crate::cell;
 use crate::entry;
+use crate::extended::{LEGACY, PKRU};
 use crate::gates::GatePages;
 use crate::layout::{GATES, IMAGE, IMAGE_SIZE, STACK, STACK_SIZE};
+use crate::own::own;
 use crate::syscall::{call, lg_restorer, nr, return_site};
-use crate::world::{ARMED, registers, state};
+use crate::world::{registers, state};
 use core::arch::global_asm;
 use core::mem::offset_of;
 use core::sync::atomic::Ordering;
 use lg_host::emulate::EFLAGS_TF;
-use lg_host::run::Event;
+use lg_host::run::{Event, PROTECTION_KEY};
 use lg_host::segments::REAL_LONG_CS;
 
 /// The signals as which traps arrive.
@@ -140,6 +142,18 @@ struct SignalContext {
     reserved: [u64; 8],
 }
 
+/// `siginfo_t`, up to what we read.
+#[repr(C)]
+struct SignalInfo {
+    signal: i32,
+    error: i32,
+    code: i32,
+}
+
+/// A protection key forbade the access. The error code of the fault does not
+/// say so where the page was not there yet.
+const SEGV_PKUERR: i32 = 4;
+
 /// `struct ucontext`, up to what we read.
 #[repr(C)]
 struct UserContext {
@@ -233,17 +247,30 @@ pub(crate) fn listen() -> Result<(), i32> {
 
 extern "C" fn handle_signal(
     signal: i32,
-    _info: usize,
+    info: *const SignalInfo,
     context: *mut UserContext,
 ) {
     // SAFETY: the kernel passes its frame, which is on our stack until we
     // leave.
     let context = unsafe { &mut (*context).machine };
+    // SAFETY: it passes this, too.
+    let keys = signal == SIGSEGV && unsafe { (*info).code } == SEGV_PKUERR;
     let is_kick = matches!(signal, SIGALRM | KICK_SIGNAL);
     if signal == SIGALRM {
-        ARMED.store(0, Ordering::Relaxed);
+        own().armed.store(0, Ordering::Relaxed);
     }
     let long = u32::from(context.cs) == REAL_LONG_CS;
+    if long && cell::are_we() {
+        let told = [context.rdi, context.rsi, context.rdx];
+        let kicked = is_kick || signal == FORCE_SIGNAL;
+        cell::interrupted(context.rip, context.rax, told, kicked);
+    }
+    // Where a kick has waited long to be delivered, both come at once, and this
+    // one interrupts the handler of the other, which goes on.
+    let at_once = context.rip == lg_signal_entry as *const () as u64;
+    if signal == FORCE_SIGNAL && long && at_once {
+        resume(context);
+    }
     if signal == FORCE_SIGNAL {
         // Our own code answers in time, so this is somebody who has jumped
         // into it.
@@ -254,6 +281,11 @@ extern "C" fn handle_signal(
     let gates = GATES as u64..(GATES + size_of::<GatePages>()) as u64;
     let ours = image.contains(&context.rip) || gates.contains(&context.rip);
     if long && ours {
+        if keys {
+            // User code had locked our pages by protection keys when it came
+            // here. The kernel has unlocked them for this handler.
+            resume(context);
+        }
         if is_kick {
             context.rip = entry::note_kick(context.rip);
             if cell::are_we() {
@@ -302,7 +334,7 @@ extern "C" fn handle_signal(
         SIGSYS => Event::SystemCall,
         _ => Event::Trap {
             vector: context.vector as u8,
-            error: context.error as u32,
+            error: context.error as u32 | if keys { PROTECTION_KEY } else { 0 },
             cr2: context.cr2 as u32,
         },
     };
@@ -320,11 +352,12 @@ fn is_step(signal: i32, vector: u64, eflags: u64) -> bool {
         && eflags & u64::from(EFLAGS_TF) != 0
 }
 
-/// Goes on where a kick has interrupted a cell's own code.
+/// Goes on where a signal has interrupted our own code, but with the protection
+/// keys of this handler.
 fn resume(context: &SignalContext) -> ! {
     let (area, parts) = fpu_of(context);
     // SAFETY: what the kernel saved is loaded again.
-    unsafe { lg_resume(context, area, parts) }
+    unsafe { lg_resume(context, area, parts & !PKRU) }
 }
 
 /// Copies the Guest's registers into the shared state.
@@ -342,19 +375,17 @@ fn take_over(context: &SignalContext) {
     regs.eip.set(context.rip as u32);
     regs.eflags.set(context.eflags as u32);
     let (area, parts) = fpu_of(context);
-    entry::set_fpu(area, parts);
+    entry::set_frame(area, parts);
 }
 
 /// Where a frame's floating-point registers are, and which parts of them.
 fn fpu_of(context: &SignalContext) -> (u64, u64) {
     // SAFETY: every frame of a 64-bit kernel has a floating-point part.
     let fpu = unsafe { &*context.fpu };
-    /// x87 and SSE: what an FXSAVE area has.
-    const LEGACY_PARTS: u64 = 3;
     let parts = if fpu.magic == FPU_MAGIC {
         fpu.parts
     } else {
-        LEGACY_PARTS
+        LEGACY
     };
     (context.fpu as u64, parts)
 }

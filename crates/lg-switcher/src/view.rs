@@ -11,15 +11,17 @@
 
 use crate::confine::{self, CellFacts, Facts, Filter, Instruction};
 use crate::entry;
+use crate::extended;
 use crate::gates::GatePages;
 use crate::keeper::{self, CellMapper};
 use crate::layout::{
     BEYOND, CELL_RECORD, COMMAND_FD, GATES, MAX_SHARED_PAGES, MEMORY,
-    MEMORY_FD, OUTBOXES, RECORD, RECORD_SIZE, SHARED_PAGE_FD, STACK,
+    MEMORY_FD, OUTBOXES, OWN, RECORD, RECORD_SIZE, SHARED_PAGE_FD, STACK,
     STACK_SIZE, STATE, STATE_FD, STATE_SIZE, Setup, State, TASK_SIZE, TWINS,
     TWINS_FD, TWINS_SIZE, outbox_fd,
 };
 use crate::mapper::Mmap;
+use crate::own::Own;
 use crate::segments;
 use crate::signals::{self, SIGALRM};
 use crate::syscall::{call, call_site, errno, exit, nr, return_site};
@@ -130,6 +132,7 @@ pub fn main() -> ! {
         }
     }
     state().mailbox.reply.store(0, Ordering::SeqCst);
+    extended::find();
     // SAFETY: asks for a number.
     let launcher = unsafe { call(nr::GETPPID, [0; 6]) };
     loop {
@@ -223,6 +226,12 @@ fn map_everything() -> Result<(), i32> {
     map(
         RECORD,
         RECORD_SIZE,
+        -1,
+        MAP_PRIVATE_FIXED_ANONYMOUS_NORESERVE,
+    )?;
+    map(
+        OWN,
+        size_of::<Own>(),
         -1,
         MAP_PRIVATE_FIXED_ANONYMOUS_NORESERVE,
     )?;

@@ -6,13 +6,18 @@
 #![expect(unsafe_code, reason = "system calls")]
 
 use crate::entry;
+use crate::extended;
 use crate::gates;
+use crate::keeper;
 use crate::layout::{OUTBOXES, STATE, State};
 use crate::mailbox::{HOSTS_TURN, LAUNCHERS_TURN, Mailbox, Request};
+use crate::own::own;
 use crate::syscall::{call, futex_wait, futex_wake, futex_wake_at, nr};
+use crate::view;
 use core::mem::offset_of;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, Ordering};
 use lg_host::address::GuestPhys;
+use lg_host::extended::Extended;
 use lg_host::gates::GateKind;
 use lg_host::kill::Kill;
 use lg_host::state::{FpuState, Registers, Vm};
@@ -23,10 +28,6 @@ const CLOCK_REALTIME: usize = 0;
 pub(crate) const CLOCK_MONOTONIC: usize = 1;
 const TIMER_ABSTIME: usize = 1;
 const NSEC_PER_SEC: u64 = 1_000_000_000;
-
-/// When this view's timer will go off; 0 = it will not. The handler of its
-/// signal sets it to 0.
-pub(crate) static ARMED: AtomicU64 = AtomicU64::new(0);
 
 /// `struct timespec`.
 #[derive(Default)]
@@ -96,7 +97,7 @@ pub(crate) fn nanoseconds(which: usize) -> u64 {
 
 /// Has `timer` go off at `deadline`.
 pub(crate) fn arm(timer: u32, deadline: u64) {
-    ARMED.store(deadline, Ordering::Relaxed);
+    own().armed.store(deadline, Ordering::Relaxed);
     let spec = TimerSpec {
         interval: TimeSpec::default(),
         value: TimeSpec {
@@ -108,6 +109,11 @@ pub(crate) fn arm(timer: u32, deadline: u64) {
     let arguments = [timer as usize, TIMER_ABSTIME, at, 0, 0, 0];
     // SAFETY: the kernel reads `spec`.
     let _ = unsafe { call(nr::TIMER_SETTIME, arguments) };
+}
+
+/// Whether user code runs in a process of its own.
+fn has_cell() -> bool {
+    view::setup().cells != 0
 }
 
 /// The world of one view.
@@ -191,7 +197,7 @@ impl World for Outside {
     }
 
     fn arm(&mut self, deadline: u64, earlier: bool) {
-        let armed = ARMED.load(Ordering::Relaxed);
+        let armed = own().armed.load(Ordering::Relaxed);
         let good =
             armed == deadline || earlier && (1..deadline).contains(&armed);
         // An alarm too many costs a kick; switching it off costs a call.
@@ -226,6 +232,34 @@ impl World for Outside {
 
     fn make_gate(&mut self, kind: GateKind, displaced: &[u8]) -> Option<u32> {
         gates::make(kind, displaced)
+    }
+
+    fn extended_in_use(&mut self) -> bool {
+        if has_cell() {
+            return keeper::extended_in_use();
+        }
+        // What a signal's frame has of it goes back into the processor.
+        entry::put_fpu_away();
+        entry::take_fpu();
+        extended::in_use() != 0
+    }
+
+    fn save_extended(&mut self, to: &Extended) {
+        if has_cell() {
+            keeper::save_extended(to);
+        } else {
+            extended::save(to);
+        }
+    }
+
+    fn load_extended(&mut self, from: Option<&Extended>) {
+        if has_cell() {
+            keeper::load_extended(from);
+        } else {
+            entry::put_fpu_away();
+            entry::take_fpu();
+            extended::load(from);
+        }
     }
 
     fn hand_over(&mut self, slot: usize) -> Result<(), Kill> {

@@ -19,6 +19,7 @@ use lg_abi::segment::{
 };
 use lg_abi::shared::{HCALL_PENDING, offset};
 use lg_host::address::{GuestPhys, GuestVirt, as_word};
+use lg_host::extended::{Extended, part};
 use lg_host::gates::GateKind;
 use lg_host::gates::direct::MAX_DIRECT;
 use lg_host::gates::twins::MAX_TWINS;
@@ -343,6 +344,18 @@ impl World for Outside<'_> {
     fn balance(&mut self) {}
 
     fn buffers_may_be_free(&mut self) {}
+
+    fn extended_in_use(&mut self) -> bool {
+        self.common.now.get() & 1 != 0
+    }
+
+    fn save_extended(&mut self, to: &Extended) {
+        to.parts.set(part::ALL);
+    }
+
+    fn load_extended(&mut self, from: Option<&Extended>) {
+        assert!(from.is_none_or(|from| from.parts.get() == part::ALL));
+    }
 
     fn make_call_gate(&mut self, slot: usize, _back: u32) -> u32 {
         assert!(slot < MAX_DIRECT);

@@ -349,13 +349,17 @@ fn a_view_hears_and_kicks_nobody_else() {
 
 #[test]
 fn a_cell_can_only_stand_and_wait() {
-    let cell = cell(FACTS.call_site);
+    const STAND_SITE: u64 = 0x4000_0000_9ABC;
+    let cell = cell(FACTS.call_site, STAND_SITE);
     for nr in (0..500).chain([0x4000_006E, 0xFFFF_FFFF]) {
         for (arch, ip) in [
             (ARCH_X86_64, FACTS.call_site),
             (ARCH_X86_64, FACTS.return_site),
             (ARCH_X86_64, 0x1000),
+            (ARCH_X86_64, STAND_SITE),
+            (ARCH_X86_64, STAND_SITE & 0xFFFF_FFFF),
             (ARCH_I386, FACTS.call_site),
+            (ARCH_I386, STAND_SITE),
         ] {
             let call = Call {
                 arch,
@@ -364,7 +368,7 @@ fn a_cell_can_only_stand_and_wait() {
             };
             let may_stand = nr == crate::cell::WAIT
                 && arch == ARCH_X86_64
-                && ip == FACTS.call_site;
+                && ip == STAND_SITE;
             let expected = if may_stand {
                 verdict::STAND
             } else {
@@ -376,6 +380,11 @@ fn a_cell_can_only_stand_and_wait() {
     let close = [0, u64::from(u32::MAX), 2, 0, 0, 0];
     let call = Call::new(nr::CLOSE_RANGE, close);
     assert_eq!(call.verdict_of(&cell), verdict::ALLOW);
+    let elsewhere = Call {
+        ip: STAND_SITE,
+        ..call
+    };
+    assert_eq!(elsewhere.verdict_of(&cell), verdict::TRAP);
     for near_miss in [[1, close[1], 2], [0, 9, 2], [0, close[1], 0]] {
         let [a, b, c] = near_miss;
         let call = Call::new(nr::CLOSE_RANGE, [a, b, c, 0, 0, 0]);

@@ -24,6 +24,9 @@ pub(crate) struct View {
     pub(crate) image: Range<u64>,
     /// The `syscall` that is allowed; a `ret` follows.
     pub(crate) syscall: u64,
+    /// The `syscall`s in which a cell stands: without protection keys, and
+    /// with them. One of them is allowed.
+    pub(crate) stands: [u64; 2],
     /// Every `syscall` in its code, meant as one or not.
     pub(crate) sites: Vec<u64>,
     /// `mov $rt_sigreturn, %eax; syscall`.
@@ -87,6 +90,13 @@ impl View {
         let restorer = find(&[0xB8, 15, 0, 0, 0, 0x0F, 0x05])?;
         // mov 8(%rsp), %r9; syscall; ret
         let syscall = find(&[0x4C, 0x8B, 0x4C, 0x24, 8, 0x0F, 0x05, 0xC3])? + 5;
+        // mov $getppid, %eax; syscall; test %rax, %rax
+        let stand = [0xB8, 110, 0, 0, 0, 0x0F, 0x05, 0x48, 0x85, 0xC0];
+        let stands = code.windows(stand.len()).enumerate();
+        let stands = stands.filter(|(_, w)| *w == stand);
+        let stands: Vec<u64> =
+            stands.map(|(at, _)| text.start + at as u64 + 5).collect();
+        let stands = stands.try_into().ok()?;
         let sites = code.windows(2).enumerate();
         let sites = sites.filter(|(_, w)| *w == [0x0F, 0x05]);
         let sites = sites.map(|(at, _)| text.start + at as u64).collect();
@@ -94,6 +104,7 @@ impl View {
             text,
             image: first..last,
             syscall,
+            stands,
             restorer,
             sites,
             jump,

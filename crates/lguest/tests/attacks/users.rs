@@ -11,7 +11,10 @@ use crate::script::{Long, Record, routine};
 use crate::target::view;
 use lg_abi::hypercall::Hypercall;
 use lg_host::state::{MAX_VIEWS, ViewSlot, Vm};
-use lg_switcher::layout::{CELL, COMMANDS, GATES, MEMORY, STATE, State};
+use lg_switcher::layout::{
+    CELL, COMMANDS, GATES, MEMORY, OWN, STACK, STACK_SIZE, STATE, State,
+};
+use lg_switcher::own::Own;
 use std::mem::offset_of;
 
 /// Physical memory that nobody uses, and what the kernel puts there.
@@ -102,9 +105,18 @@ fn ways() -> [(&'static str, Vec<u8>); 4] {
 
 /// What the kernel sees of each piece of code.
 fn seen(isolation: &str, attacks: &[Vec<u8>]) -> Vec<String> {
+    let attacks = attacks.iter().map(|a| Record::code_of_a_user(a).shown());
+    seen_of(isolation, attacks)
+}
+
+/// What it sees of each record that is shown.
+fn seen_of(
+    isolation: &str,
+    attacks: impl IntoIterator<Item = Record>,
+) -> Vec<String> {
     let arena = Arena::new(&format!("users-{isolation}"));
     let mut script = vec![Record::write(PLACE, &SECRET.to_le_bytes())];
-    script.extend(attacks.iter().map(|a| Record::code_of_a_user(a).shown()));
+    script.extend(attacks);
     let end = arena.boot(&Boot {
         options: vec![format!("--isolation={isolation}").into()],
         line: "attack=script".into(),
@@ -204,7 +216,9 @@ fn user_code_that_owns_its_cell_is_still_only_user_code() {
     // The waiting call itself, with events that did not happen: a double
     // fault, a hypercall, nonsense. The kernel sees what user code can do.
     for kind in [1 | 8 << 8, 1 | 2 << 8, 5, 7, !0] {
-        script.push(jump(view().syscall, 110, [kind, 0, 0, 0, 0, 0]));
+        for stand in view().stands {
+            script.push(jump(stand, 110, [kind, 0, 0, 0, 0, 0]));
+        }
     }
     let end = arena.boot(&Boot {
         options: vec!["--isolation=user".into()],
@@ -237,4 +251,152 @@ fn a_null_stack_segment_is_refused_and_null_data_is_not() {
             assert!(seen.starts_with(loaded), "{isolation}: {seen}");
         }
     }
+}
+
+/// 64-bit code that fills all of a cell's own memory that can be written, sets
+/// the stack and the flags, and goes on at `site` with what is there for a
+/// waiting call that says "there was a system call".
+fn park(site: u64, stack: u64, flags: u32) -> Vec<u8> {
+    const SYSTEM_CALL: u32 = 2;
+    let mut code = Vec::new();
+    for (at, bytes) in [(OWN, size_of::<Own>()), (STACK, STACK_SIZE)] {
+        code.extend([0x48, 0xBF]); // movabs $at,%rdi
+        code.extend((at as u64).to_le_bytes());
+        code.push(0xB9); // mov $words,%ecx
+        code.extend(u32::try_from(bytes / 4).unwrap().to_le_bytes());
+        code.extend([0xB8, 0xAD, 0xDE, 0, 0]); // mov $0xdead,%eax
+        code.extend([0xF3, 0xAB]); // rep stos
+    }
+    code.extend([0x48, 0xBC]); // movabs $stack,%rsp
+    code.extend((STACK as u64 + 0x8000).to_le_bytes());
+    code.push(0x68); // push $flags; popfq
+    code.extend(flags.to_le_bytes());
+    code.extend([0x9D, 0x48, 0xBC]); // movabs $stack,%rsp
+    code.extend(stack.to_le_bytes());
+    code.extend([0x6A, 110, 0x58]); // push $getppid; pop %rax
+    code.push(0xBF); // mov $SYSTEM_CALL,%edi
+    code.extend(SYSTEM_CALL.to_le_bytes());
+    code.extend([0x31, 0xF6, 0x31, 0xD2]); // xor %esi,%esi; xor %edx,%edx
+    code.extend([0x49, 0xBF]); // movabs $site,%r15; jmp *%r15
+    code.extend(site.to_le_bytes());
+    code.extend([0x41, 0xFF, 0xE7]);
+    long(&code)
+}
+
+/// What was in a cell before has left nothing there by which the next program
+/// would go on elsewhere than where its kernel started it.
+#[test]
+fn user_code_leaves_nothing_behind_for_the_next_program() {
+    /// DF, NT and AC.
+    const FLAGS: u32 = 1 << 10 | 1 << 14 | 1 << 18;
+    // int $0x80
+    let innocent = vec![0xCD, 0x80];
+    let mut attacks = Vec::new();
+    let all = &view().stands;
+    for &site in all.iter().chain([&view().syscall]) {
+        for stack in [STACK as u64 + 0x2000, (STACK + STACK_SIZE) as u64] {
+            for flags in [2, FLAGS] {
+                attacks.push(park(site, stack, flags));
+                attacks.push(innocent.clone());
+            }
+        }
+    }
+    let seen = seen("user", &attacks);
+    let programs = seen.iter().skip(1).step_by(2);
+    for (n, seen) in programs.enumerate() {
+        let wanted = "trap 128: eip 8048002 ";
+        assert!(seen.starts_with(wanted), "after attack {n}: {seen}");
+    }
+    let parked = seen.iter().filter(|seen| seen.starts_with("trap 128"));
+    assert!(parked.count() > attacks.len() / 2, "no attack got so far");
+}
+
+/// 32-bit code that writes the register of protection keys.
+fn write_keys(value: u32) -> Vec<u8> {
+    let mut code = vec![0x31, 0xC9, 0x31, 0xD2, 0xB8]; // ecx, edx = 0; eax
+    code.extend(value.to_le_bytes());
+    code.extend([0x0F, 0x01, 0xEF]); // wrpkru
+    code
+}
+
+/// Whether the machine's kernel lets a signal arrive where the stack's key is
+/// locked (Linux 6.12). Where it does not, a program that locks all keys ends
+/// its process.
+fn signals_unlock_keys() -> bool {
+    let release = rustix::system::uname();
+    let release = release.release().to_str().unwrap().to_owned();
+    let mut numbers = release.split(['.', '-']).map(str::parse::<u32>);
+    let mut next = || numbers.next().unwrap().unwrap();
+    (next(), next()) >= (6, 12)
+}
+
+/// What user code writes to the register of protection keys lasts until the
+/// next trap at most: it is told of no fault, and neither the Host nor the next
+/// program has one.
+#[test]
+fn protection_keys_lock_nobody_out() {
+    const OSPKE: u32 = 1 << 4;
+    /// Key 0 for nothing, for reading only, and all keys for nothing.
+    const LOCKS: [u32; 3] = [1, 2, 0xFFFF_FFFF];
+    let test = "protection_keys_lock_nobody_out";
+    if std::arch::x86_64::__cpuid_count(7, 0).ecx & OSPKE == 0 {
+        println!("SKIPPED {test}: the processor has no protection keys");
+        return;
+    }
+    if !signals_unlock_keys() {
+        println!("SKIPPED {test}: needs Linux 6.12");
+        return;
+    }
+    // push %eax; pop %eax, so that the stack is there before
+    let stack = [0x50, 0x58];
+    // A trap; a word read; a word written; a loop for a timer to come.
+    let spin = {
+        let mut code = vec![0xB9]; // mov $n,%ecx; dec %ecx; jnz
+        code.extend(30_000_000_u32.to_le_bytes());
+        code.extend([0x49, 0x75, 0xFD]);
+        code
+    };
+    let alarm =
+        Record::hypercall(Hypercall::SetClockevent as u32, [1_000_000, 0, 0]);
+    let read = [&[0xA1][..], &CODE.to_le_bytes()].concat();
+    let ways: [&[u8]; 4] = [&[], &read, &[0x50, 0x58], &spin];
+    for isolation in ["guest", "user"] {
+        let mut attacks = Vec::new();
+        for lock in LOCKS {
+            for way in ways {
+                let code = [&stack[..], &write_keys(lock), way].concat();
+                attacks.push([&code[..], &[0xCD, 0x80]].concat());
+                attacks.push(vec![0xCD, 0x80]);
+            }
+        }
+        // And locked while it stands in the waiting call.
+        if isolation == "user" {
+            let keys = [&write_keys(1)[..], &park_at_once()].concat();
+            attacks.extend([keys, vec![0xCD, 0x80]]);
+        }
+        let records = attacks
+            .iter()
+            .flat_map(|code| [alarm, Record::code_of_a_user(code).shown()]);
+        let seen = seen_of(isolation, records);
+        for (n, (seen, code)) in seen.iter().zip(&attacks).enumerate() {
+            let end = CODE as usize + code.len();
+            let wanted = format!("trap 128: eip {end:x} ");
+            let parked = n == 24;
+            assert!(parked || seen.starts_with(&wanted), "{n}: {seen}");
+        }
+    }
+}
+
+/// 32-bit code that goes on in the waiting call, without a word of memory.
+fn park_at_once() -> Vec<u8> {
+    // ljmp 0x33, over the 12 bytes before and the 7 of its own
+    let mut code = vec![0xEA];
+    code.extend((CODE + 12 + 7).to_le_bytes());
+    code.extend([0x33, 0]);
+    // mov $getppid,%eax; mov $2,%edi
+    code.extend([0xB8, 110, 0, 0, 0, 0xBF, 2, 0, 0, 0]);
+    code.extend([0x31, 0xF6, 0x31, 0xD2, 0x49, 0xBF]);
+    code.extend(view().stands[1].to_le_bytes());
+    code.extend([0x41, 0xFF, 0xE7]);
+    code
 }

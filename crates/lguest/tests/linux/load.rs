@@ -21,6 +21,12 @@ fn floating_point_registers_of_64_processes_stay_apart() {
 }
 
 #[test]
+fn vector_registers_of_processes_and_threads_stay_apart() {
+    let test = "vector_registers_of_processes_and_threads_stay_apart";
+    soak(test, "vectors");
+}
+
+#[test]
 fn memory_is_mapped_moved_and_shared() {
     soak("memory_is_mapped_moved_and_shared", "memory");
 }
@@ -40,7 +46,9 @@ fn all_of_it_is_right_where_programs_have_processes_of_their_own() {
         return;
     };
     let walled = ["--isolation=user"];
-    for program in ["fork", "fpu", "memory", "signals", "pipes", "timers"] {
+    for program in [
+        "fork", "fpu", "vectors", "memory", "signals", "pipes", "timers",
+    ] {
         let command = format!("/tests/soak {program} TIME");
         run(&given, USUAL, &walled, &command);
     }

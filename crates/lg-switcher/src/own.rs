@@ -1,0 +1,86 @@
+//! What a process keeps for itself between two entries.
+//!
+//! Everything that the way in and the way out write lies here, in one page at
+//! a fixed address: no other static of the program is written once it is
+//! confined, and a cell can write no other one. User code can reach 64-bit mode
+//! and write this page, too. A view belongs to the Guest whatever stands here;
+//! a cell believes nothing of it when it is woken ([`Own::reset`]), for the
+//! program that was in it before may not be the one that is to run.
+
+#![expect(unsafe_code, reason = "memory at a fixed address")]
+
+use crate::extended::Image;
+use crate::gates::XmmArea;
+use crate::layout::OWN;
+use core::cell::{Cell, UnsafeCell};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+/// See above. All zero is right at the beginning.
+#[repr(C, align(4096))]
+pub struct Own {
+    /// The xmm registers, where a gate puts them.
+    pub(crate) xmm: UnsafeCell<XmmArea>,
+    /// Where XSAVE puts the extended state, and XRSTOR finds it.
+    pub(crate) image: UnsafeCell<Image>,
+    /// A signal has come since the Host last looked around.
+    pub(crate) kicked: AtomicU32,
+    /// The Guest was single-stepping when it came into a gate.
+    pub(crate) stepped: AtomicBool,
+    /// Where the Guest's floating-point registers are.
+    pub(crate) fpu_area: AtomicU64,
+    /// Which parts of them XRSTOR is to load; 0 = it is an FXSAVE area; all
+    /// ones = only xmm0 to xmm7 are there, and the rest is still in the
+    /// processor.
+    pub(crate) fpu_parts: AtomicU64,
+    /// The stack of a way out that has to be started again.
+    pub(crate) leave_stack: AtomicU64,
+    /// When this view's timer will go off; 0 = it will not. The handler of its
+    /// signal sets it to 0.
+    pub(crate) armed: AtomicU64,
+    /// What is in the segment registers.
+    pub(crate) live: Live,
+}
+
+/// What is in the segment registers. The Host's own code does not touch them
+/// between the Guest's leaving and its going on.
+#[derive(Default)]
+pub(crate) struct Live {
+    pub(crate) ds: Cell<u32>,
+    pub(crate) es: Cell<u32>,
+    pub(crate) fs: Cell<u32>,
+    pub(crate) gs: Cell<u32>,
+    pub(crate) fs_base: Cell<u32>,
+    pub(crate) gs_base: Cell<u32>,
+}
+
+impl Live {
+    /// Whatever is in the registers is to be loaded anew.
+    pub(crate) fn forget(&self) {
+        /// A selector that no segment register holds.
+        const NO_SELECTOR: u32 = u32::MAX;
+        for selector in [&self.ds, &self.es, &self.fs, &self.gs] {
+            selector.set(NO_SELECTOR);
+        }
+    }
+}
+
+impl Own {
+    /// Forgets everything but `kicked`, which the caller has set: the next way
+    /// out loads every register.
+    pub(crate) fn reset(&self) {
+        self.stepped.store(false, Ordering::Relaxed);
+        self.fpu_area.store(0, Ordering::Relaxed);
+        self.fpu_parts.store(0, Ordering::Relaxed);
+        self.leave_stack.store(0, Ordering::Relaxed);
+        self.armed.store(0, Ordering::Relaxed);
+        self.live.forget();
+    }
+}
+
+/// This process's page.
+pub(crate) fn own() -> &'static Own {
+    // SAFETY: the crate's standing assumption; all of it are cells and atomics.
+    unsafe { &*(OWN as *const Own) }
+}
+
+const _: () = assert!(size_of::<Own>() == 4096);
