@@ -28,6 +28,7 @@ mod flags;
 mod frames;
 mod long;
 mod race;
+mod random;
 mod script;
 mod selectors;
 
@@ -50,6 +51,7 @@ const ATTACKS: &[Attack] = &[
     ("flags", flags::run),
     ("frames", frames::run),
     ("race", race::run),
+    ("random", random::run),
 ];
 
 fn main(boot: &'static Boot) {

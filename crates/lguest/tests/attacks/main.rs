@@ -31,6 +31,7 @@ mod jumps;
 mod lan;
 mod maps;
 mod races;
+mod random;
 mod tables;
 mod unstoppable;
 mod users;

@@ -90,9 +90,49 @@ fn flat() -> Vec<u8> {
     code
 }
 
-/// Ways to the secret that are open where there is no wall.
-fn ways() -> [(&'static str, Vec<u8>); 4] {
+/// Reads the secret through a segment that a prefix names.
+fn through(prefix: u8) -> Vec<u8> {
+    // mov SEGMENT:PLACE, %eax
+    let mut code = vec![prefix, 0xA1];
+    code.extend((0xC000_0000 + PLACE).to_le_bytes());
+    code.extend(TELL);
+    code
+}
+
+/// The prefix of the code segment.
+const CS: u8 = 0x2E;
+
+/// An offset that has run away, behind a thread-local segment of all
+/// addresses, as C libraries have one.
+fn behind_gs() -> Vec<u8> {
+    // mov $0x33,%eax; mov %eax,%gs; mov %gs:PLACE - BASE,%eax
+    let mut code = vec![0xB8, 0x33, 0, 0, 0, 0x8E, 0xE8, 0x65, 0xA1];
+    code.extend((0xC000_0000 + PLACE - BASE).to_le_bytes());
+    code.extend(TELL);
+    code
+}
+
+/// Where the thread-local segment begins.
+const BASE: u32 = 0x0804_9000;
+
+/// What the kernel does for [`behind_gs`]: three descriptors.
+fn load_tls() -> [Record; 2] {
+    const TABLE: u32 = 0x1_E000;
+    let low = (BASE << 16 | 0xFFFF).to_le_bytes();
+    let base = BASE >> 16 & 0xFF | BASE & 0xFF00_0000;
+    let high = (0x00CF_F200 | base).to_le_bytes();
+    let descriptor = [low, high].concat();
     [
+        Record::write(TABLE, &descriptor.repeat(3)),
+        Record::hypercall(Hypercall::LoadTls as u32, [TABLE, 0, 0]),
+    ]
+}
+
+/// Ways to the secret that are open where there is no wall.
+fn ways() -> [(&'static str, Vec<u8>); 6] {
+    [
+        ("through the code segment", through(CS)),
+        ("by an offset behind gs", behind_gs()),
         ("by a flat segment", flat()),
         ("in 64-bit mode", peek(u64::from(0xC000_0000 + PLACE))),
         (
@@ -114,11 +154,20 @@ fn seen_of(
     isolation: &str,
     attacks: impl IntoIterator<Item = Record>,
 ) -> Vec<String> {
-    let arena = Arena::new(&format!("users-{isolation}"));
+    seen_with(&[&format!("--isolation={isolation}")], attacks)
+}
+
+/// The same with any options.
+fn seen_with(
+    options: &[&str],
+    attacks: impl IntoIterator<Item = Record>,
+) -> Vec<String> {
+    let arena = Arena::new("users");
     let mut script = vec![Record::write(PLACE, &SECRET.to_le_bytes())];
+    script.extend(load_tls());
     script.extend(attacks);
     let end = arena.boot(&Boot {
-        options: vec![format!("--isolation={isolation}").into()],
+        options: options.iter().map(Into::into).collect(),
         line: "attack=script".into(),
         script: &script,
         stop: Stop::Never,
@@ -150,6 +199,26 @@ fn without_the_wall_it_gets_everything() {
     let (names, attacks): (Vec<_>, Vec<_>) = ways().into_iter().unzip();
     for (name, seen) in names.iter().zip(seen("guest", &attacks)) {
         assert!(tells(&seen, SECRET), "{name}: {seen}");
+    }
+}
+
+/// The segments stop what uses them, and the code segment where it has an end.
+#[test]
+fn without_the_wall_the_usual_segments_stop_accidents() {
+    const DS: u8 = 0x3E;
+    const ES: u8 = 0x26;
+    const SS: u8 = 0x36;
+    let refused = "trap 14: error 5 ";
+    for (options, prefixes) in [
+        (&[][..], &[DS, ES, SS][..]),
+        (&["--no-fast-path=flat-code"], &[DS, ES, SS, CS]),
+    ] {
+        let attacks = prefixes
+            .iter()
+            .map(|&p| Record::code_of_a_user(&through(p)).shown());
+        for (prefix, seen) in prefixes.iter().zip(seen_with(options, attacks)) {
+            assert!(seen.starts_with(refused), "{prefix:#x}: {seen}");
+        }
     }
 }
 
