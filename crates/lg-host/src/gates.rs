@@ -167,7 +167,8 @@ impl Host<'_> {
     /// The Guest came through a gate.
     pub(crate) fn enter_gate(&mut self, kind: GateKind) -> Result<(), Kill> {
         let user = self.vm.in_user_mode();
-        if user != kind.is_users() {
+        // A kernel may execute a page of user code.
+        if kind != GateKind::DirectCall && user != kind.is_users() {
             // A jump to a gate that is not for this mode. Where it came from
             // is lost; that it was wrong is not.
             self.vm.regs.eip.set(0);
@@ -496,7 +497,7 @@ impl Host<'_> {
 
     fn patch(&mut self, place: GuestPhys, code: &[u8]) {
         // The place was just read, so it is there.
-        let _ = self.memory.write(place, code);
+        let _ = self.store_bytes(place, code);
     }
 
     /// Remembers which handler the Guest was sent to.

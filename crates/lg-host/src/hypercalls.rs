@@ -71,7 +71,7 @@ impl Host<'_> {
                 counter.count();
             }
             self.hypercall(call)?;
-            self.memory.write(status.plus(n), &[HCALL_DONE])?;
+            self.store_bytes(status.plus(n), &[HCALL_DONE])?;
         }
         Ok(())
     }
@@ -122,6 +122,7 @@ impl Host<'_> {
                     return Err(Kill::UnalignedKey(edx));
                 }
                 let ok = self.world.bind_dma(edx, GuestPhys(ebx), ecx)?;
+                self.note_devices();
                 return Ok(Some(u32::from(ok)));
             }
             Hypercall::SendDma => self.send_dma(edx, GuestPhys(ebx))?,
@@ -153,14 +154,11 @@ impl Host<'_> {
         vm.noirq_start.set(start);
         vm.noirq_end.set(end);
         let reserved = SWITCHER_ADDR.wrapping_neg();
-        self.memory
-            .set_word(self.shared(offset::RESERVE_MEM), reserved)?;
+        self.store(self.shared(offset::RESERVE_MEM), reserved)?;
         let tsc_khz = vm.tsc_khz.get();
-        self.memory
-            .set_word(self.shared(offset::TSC_KHZ), tsc_khz)?;
+        self.store(self.shared(offset::TSC_KHZ), tsc_khz)?;
         let guestid = vm.guestid.get().to_le_bytes();
-        self.memory
-            .write(self.shared(offset::GUESTID), &guestid[..2])?;
+        self.store_bytes(self.shared(offset::GUESTID), &guestid[..2])?;
         self.write_time()
     }
 
@@ -278,6 +276,7 @@ impl Host<'_> {
             // If there is still no room, it is lost.
             self.post(key, dma)?;
         }
+        self.note_devices();
         let answered = self.has_interrupt() && !self.takes_interrupts()?;
         if answered && self.open_enabling_gate() {
             // We shall hear of it, most likely, and need not look so soon.

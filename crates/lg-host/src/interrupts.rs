@@ -85,17 +85,14 @@ impl Host<'_> {
     }
 
     pub(crate) fn set_irq_enabled(&self, value: u32) -> Result<(), Kill> {
-        self.memory
-            .set_word(self.shared(offset::IRQ_ENABLED), value)
+        self.store(self.shared(offset::IRQ_ENABLED), value)
     }
 
     /// Tells the Guest the time of day.
     pub(crate) fn write_time(&mut self) -> Result<(), Kill> {
         let now = self.world.wall_clock();
-        self.memory
-            .set_word(self.shared(offset::TIME_SEC), now.sec)?;
-        self.memory
-            .set_word(self.shared(offset::TIME_NSEC), now.nsec)
+        self.store(self.shared(offset::TIME_SEC), now.sec)?;
+        self.store(self.shared(offset::TIME_NSEC), now.nsec)
     }
 
     /// Tells the Guest where it faulted.
@@ -103,7 +100,7 @@ impl Host<'_> {
         if !self.vm.is_initialised() {
             return Ok(());
         }
-        self.memory.set_word(self.shared(offset::CR2), va.0)
+        self.store(self.shared(offset::CR2), va.0)
     }
 
     fn pending(&self) -> u32 {

@@ -116,6 +116,11 @@ impl Outboxes {
         outbox.map(|outbox| as_word(outbox) * OUTBOX_SIZE)
     }
 
+    /// Whether the page at `frame` is a network's, which other Guests write to.
+    pub(crate) fn is_networks(&self, frame: GuestPhys) -> bool {
+        self.of(frame.0).is_some()
+    }
+
     /// The cell of whoever has `key` for his usual one.
     fn cell(&self, key: u32) -> Option<u32> {
         let cell = cell(key % PAGE_SIZE / KEY_ALIGN)?;
@@ -179,7 +184,7 @@ impl Host<'_> {
         }
         memory.store(at(length), total)?;
         memory.store(at(word::POSTED), posted.wrapping_add(1))?;
-        self.memory.set_word(dma, total)?;
+        self.store(dma, total)?;
         counters.posts.count();
         // Both sides write a word and then look at the other's, in an order
         // that everybody sees: either he sees the frame, or we see him sleep.

@@ -148,6 +148,7 @@ impl Host<'_> {
             self.stop_beyond_limit()?;
         }
         self.settle_segments();
+        self.settle_twins()?;
         if self.vm.in_user_mode() {
             self.settle_cell()?;
             self.settle_extended();
@@ -437,6 +438,7 @@ impl Host<'_> {
             return;
         }
         self.vm.counters.kicks.count();
+        self.note_devices();
         let deadline = self.vm.deadline.get();
         let retry_at = self.vm.retry_at.get();
         if deadline == 0 && retry_at == 0 {

@@ -11,7 +11,7 @@ use crate::extended::Threads;
 use crate::gates::direct::{DirectCall, MAX_DIRECT};
 use crate::gates::displaced::Displaced;
 use crate::gates::enabling::MAX_PLACES;
-use crate::gates::twins::MAX_TWINS;
+use crate::gates::twins::{MAX_FLIPS, MAX_TWINS, MAX_UNPATCHED};
 use crate::turns;
 use core::cell::Cell;
 use core::sync::atomic::AtomicU32;
@@ -210,6 +210,22 @@ pub struct Vm {
     pub answers: Cell<u32>,
     /// The pages that have twins: their physical addresses, or 0.
     pub twins: [Cell<u32>; MAX_TWINS],
+    /// A bit for each of them, by its number modulo 64: a page whose bit is
+    /// clear has no twin.
+    pub twin_filter: Cell<u64>,
+    /// Twins whose pages were written to: a bit each.
+    pub stale_twins: Cell<u32>,
+    /// Goes up whenever a device may have written to memory.
+    pub device_writes: Cell<u32>,
+    /// System calls so far when each twin was made.
+    pub twin_births: [Cell<u64>; MAX_TWINS],
+    /// Pages whose twins did not live long: address, and how many of them in
+    /// the low bits.
+    pub flips: [Cell<u32>; MAX_FLIPS],
+    /// Where in `flips` the next one goes.
+    pub next_flip: Cell<u32>,
+    /// `int $0x80` that must not be patched: their physical addresses.
+    pub unpatched: [Cell<u32>; MAX_UNPATCHED],
     /// Where each twin is mapped: its page, 0 if nowhere, `u32::MAX` if at
     /// several places.
     pub twin_places: [Cell<u32>; MAX_TWINS],

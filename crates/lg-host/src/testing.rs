@@ -46,6 +46,11 @@ fn zeroed<T>() -> Box<T> {
     unsafe { Box::<T>::new_zeroed().assume_init() }
 }
 
+/// A view's record, with nothing in it.
+pub(crate) fn record() -> Box<ViewMemory> {
+    zeroed()
+}
+
 /// What is mapped: page number to frame and access.
 #[derive(Default)]
 pub(crate) struct Notebook {
@@ -154,6 +159,8 @@ pub(crate) struct Pretended {
     pub(crate) call_gates: Vec<u32>,
     /// What is in the processor.
     pub(crate) extended: Extended,
+    /// How many views there can be, if not any number.
+    pub(crate) most_views: Option<usize>,
 }
 
 impl World for Pretended {
@@ -207,8 +214,11 @@ impl World for Pretended {
         self.slept += 1;
     }
 
-    fn start_view(&mut self, _slot: usize) -> Result<(), Kill> {
-        Ok(())
+    fn start_view(&mut self, slot: usize) -> Result<(), Kill> {
+        match self.most_views {
+            Some(most) if slot >= most => Err(Kill::NoView),
+            _ => Ok(()),
+        }
     }
 
     fn balance(&mut self) {}

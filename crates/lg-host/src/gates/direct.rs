@@ -212,7 +212,7 @@ impl Host<'_> {
     /// its `int $0x80`. One that goes there step by step would never get
     /// further: it has made its call now.
     pub(crate) fn step_back(&self, event: Event) -> Event {
-        if matches!(event, Event::Gate(_)) || !self.vm.in_user_mode() {
+        if matches!(event, Event::Gate(_)) {
             return event; // eip is not known yet
         }
         let eip = &self.vm.regs.eip;

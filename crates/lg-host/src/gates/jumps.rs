@@ -61,6 +61,47 @@ impl Host<'_> {
     }
 }
 
+/// Bytes around a site that are read.
+const AROUND_SITE: usize = 512;
+
+/// Whether an instruction begins at `at` in `page`, whichever way the code is
+/// read: from each of the first bytes of what is around it, and from each place
+/// in front of it that a relative jump nearby leads to. The first instruction
+/// of a page may begin in another one and end anywhere, so a site near the
+/// beginning of a page is mostly not read alike.
+pub(super) fn is_read_alike(page: &[u8], at: usize) -> bool {
+    if at < MAX_INSTRUCTION {
+        return false;
+    }
+    let from = at.saturating_sub(AROUND_SITE);
+    let end = page.len().min(at + AROUND_SITE);
+    let (code, at) = (&page[from..end], at - from);
+    let mut seen = [false; 2 * AROUND_SITE];
+    let mut begins = [false; MAX_INSTRUCTION];
+    // Addresses count from the window's first byte.
+    for target in targets(code, 0, &mut seen) {
+        let before = at.wrapping_sub(target as usize);
+        if let Some(begins) = begins.get_mut(before) {
+            *begins = true;
+        }
+    }
+    let beginnings = 0..BEGINNINGS.min(at);
+    let jumped_to = (1..MAX_INSTRUCTION).filter(|&before| begins[before]);
+    beginnings
+        .chain(jumped_to.map(|before| at - before))
+        .all(|beginning| reaches(code, beginning, at))
+}
+
+/// Whether a reading of `code` from `beginning` comes to an instruction that
+/// begins at `at`.
+fn reaches(code: &[u8], beginning: usize, at: usize) -> bool {
+    let mut here = beginning;
+    while here < at {
+        here += emulate::length(&code[here..]).unwrap_or(1);
+    }
+    here == at
+}
+
 /// The next offset from `from` that begins a page, behind `at`.
 fn next_page(from: u32, at: usize) -> usize {
     let page = lg_abi::page::PAGE_SIZE;
@@ -140,5 +181,39 @@ mod tests {
         let mut code = std::vec![0xB8, 0xEB, 4, 0x90, 0x90];
         code.extend([0x90; 16]);
         assert!(all_targets(&code).contains(&0x1007));
+    }
+
+    /// A page of nops with `code` at 0x100.
+    fn page(code: &[u8]) -> Vec<u8> {
+        let mut page = std::vec![0x90; 4096];
+        page[0x100..0x100 + code.len()].copy_from_slice(code);
+        page
+    }
+
+    #[test]
+    fn a_site_that_another_instruction_covers_is_not_read_alike() {
+        // mov $0x80cd,%eax, which is int $0x80 from its second byte on
+        assert!(!is_read_alike(&page(&[0xB8, 0xCD, 0x80, 0, 0]), 0x101));
+        // jmp over the first byte of that
+        let code = [0xEB, 1, 0xB8, 0xCD, 0x80, 0, 0];
+        assert!(!is_read_alike(&page(&code), 0x103));
+        // push $0xb8000000; int $0x80: alike, unless somebody jumps to the b8
+        let mut code = page(&[0x68, 0, 0, 0, 0xB8, 0xCD, 0x80, 0, 0]);
+        assert!(is_read_alike(&code, 0x105));
+        code[0x120..0x122].copy_from_slice(&[0xEB, 0xE2]);
+        assert!(!is_read_alike(&code, 0x105));
+    }
+
+    #[test]
+    fn a_site_after_usual_code_is_read_alike() {
+        // mov $4,%eax; int $0x80
+        let code = page(&[0xB8, 4, 0, 0, 0, 0xCD, 0x80]);
+        assert!(is_read_alike(&code, 0x105));
+        // In the first bytes of a page, another page's instruction may reach.
+        assert!(!is_read_alike(&code[0x100..], 5));
+        assert!(!is_read_alike(&code[0x105 - MAX_INSTRUCTION..], 15));
+        assert!(is_read_alike(&code[0x105 - 64..], 64));
+        // At the end of a page, too.
+        assert!(is_read_alike(&code[..0x107], 0x105));
     }
 }

@@ -1,26 +1,32 @@
-//! Twins: pages of user code in which `int $0x80` costs a third.
+//! Patched copies of pages (twins), in which `int $0x80` costs a third.
 //!
-//! `int $0x80` is the dearest of all traps, for the machine's kernel has to
+//! `int $0x80` is the slowest of all traps, because the machine's kernel has to
 //! find out whether a device meant it. Programs that do not use the entry page
-//! are full of it, in pages that belong to files: whoever reads the file must
-//! see what is in it, so it cannot be patched where it lies. Therefore the page
+//! are full of it, in pages that belong to files. A reader of the file must see
+//! what is in it, so such a page cannot be patched in place. Therefore the page
 //! gets a *twin*, a copy outside of the Guest's memory, in which the first byte
-//! of each `int $0x80` that was met is an `int3`; and that is what is mapped
+//! of each `int $0x80` that was executed is an `int3`. The twin is mapped
 //! wherever user code has the page read-only. The second byte stays, so a jump
-//! there means what it meant.
+//! there means what it meant. A site is patched only if no reading of the code
+//! around it finds an instruction that covers it
+//! ([`is_read_alike`](super::jumps::is_read_alike)).
 //!
-//! A twin must never be older than its page. Where the page is mapped for
-//! writing it has none; the kernel's own mapping of it is made read-only, so
-//! that its next write comes to us; and because a disk writes without asking,
-//! both are compared whenever the twin is about to be mapped, or may have been
-//! mapped for longer than the Guest's tables said so.
+//! A twin must never be older than its page. Every way in which a page changes
+//! is covered ([`writers`]): no view has a writable mapping of a page that has
+//! a twin, a write by this Host ends the twin, and pages are compared with
+//! their twins after a device may have written.
 //!
 //! A system call that is made often may become a jump: [`direct`](super::direct).
 //!
-//! What is left: a program that reads its own code sees the `int3`, for on this
-//! processor what can be executed can be read. That is what
-//! `--no-fast-path=int80` is for.
+//! Two differences remain visible. A program that reads its own code sees the
+//! `int3`, because on this processor executable pages are readable. A program
+//! that jumps by pointer into the middle of an instruction, and executes from
+//! there an instruction that covers a patched `int $0x80`, gets the patched
+//! byte. `--no-fast-path=int80` is for these programs.
 
+mod writers;
+
+use super::jumps::is_read_alike;
 use super::path;
 use crate::address::{GuestPhys, GuestVirt, as_word};
 use crate::kill::Kill;
@@ -28,6 +34,7 @@ use crate::paging::ShadowPte;
 use crate::run::Host;
 use crate::state::Changes;
 use crate::world::Access;
+use core::cell::Cell;
 use lg_abi::page::{PAGE_SHIFT, PAGE_SIZE};
 
 /// How many pages can have a twin at the same time.
@@ -39,14 +46,20 @@ pub(super) const INT80: [u8; 2] = [0xCD, 0x80];
 /// `int3`, which stands for its first byte.
 pub(super) const INT3: u8 = 0xCC;
 
+/// Sites that are remembered as not to be patched.
+pub const MAX_UNPATCHED: usize = 64;
+
+/// Pages whose twins did not live long that are remembered.
+pub const MAX_FLIPS: usize = 32;
+
 /// Bytes that are compared at a time.
 const PIECE: u32 = 512;
 
 impl Host<'_> {
     /// A system call has trapped; eip is behind its `int $0x80`. If that lies
-    /// in a page that user code has read-only, the page gets a twin, or the
-    /// twin that it has gets one more `int3`. Cells have no twins: what user
-    /// code could write there, the programs of others would carry out.
+    /// in a page that user code has read-only, the page gets a twin, or its
+    /// twin gets one more `int3`. Cells have no twins, because all programs
+    /// would execute what user code could write there.
     pub(crate) fn open_twin(&mut self) -> Result<(), Kill> {
         if self.vm.slow_paths.get() & path::INT80 != 0
             || !self.vm.in_user_mode()
@@ -56,40 +69,64 @@ impl Host<'_> {
         }
         let site = GuestVirt(self.vm.regs.eip.get().wrapping_sub(2));
         let shadow = self.view.shadow(site);
-        let in_page = site.page_offset() as usize;
         if site.0 >= self.vm.page_offset.get()
-            || in_page > PAGE_SIZE as usize - INT80.len()
             || !shadow.is_mapped()
             || shadow.access() == Access::Write
         {
             return Ok(());
         }
-        let number = match self.number(shadow.frame()) {
-            Some(number) => number,
-            None => {
-                // Another program may have given the page its twin.
-                match self.twin_of(shadow.frame()) {
-                    Some(number) if self.is_true(number) => number,
-                    stale => {
-                        if let Some(number) = stale {
-                            self.forget_twin(number)?;
-                        }
-                        self.make_twin(shadow.frame())?
-                    }
-                }
-            }
+        let number = self.number(shadow.frame());
+        let frame = match number {
+            Some(number) => self.original(number),
+            None => Some(shadow.frame()),
         };
-        let Some(page) = self.original(number) else {
+        let Some(frame) = frame else {
             return Ok(());
         };
-        let mut code = [0; INT80.len()];
-        self.memory.read(page.plus(site.page_offset()), &mut code)?;
+        if !self.may_patch(frame, site.page_offset())? {
+            return Ok(());
+        }
+        let number = match number {
+            Some(number) => number,
+            None => self.twin_for(frame)?,
+        };
         let at = twin(number).plus(site.page_offset());
-        if code == INT80 && self.twins.byte(at)? == INT80[0] {
+        if self.twins.byte(at)? == INT80[0] {
             self.twins.write(at, &[INT3])?;
             self.vm.counters.patches.count();
         }
         self.recheck_page(site, true)
+    }
+
+    /// The twin of the page at `frame`. Another program may have caused it.
+    fn twin_for(&mut self, frame: GuestPhys) -> Result<usize, Kill> {
+        match self.twin_of(frame) {
+            Some(number) if self.is_true(number) => Ok(number),
+            stale => {
+                if let Some(number) = stale {
+                    self.forget_twin(number)?;
+                }
+                self.make_twin(frame)
+            }
+        }
+    }
+
+    /// Whether `int $0x80` stands at `at` in the page at `frame`, and may
+    /// become an `int3` in its twin.
+    fn may_patch(&self, frame: GuestPhys, at: u32) -> Result<bool, Kill> {
+        let place = frame.plus(at);
+        let refused = &self.vm.unpatched[slot_of(place)];
+        if refused.get() == place.0 || !self.may_have_twin(frame) {
+            return Ok(false);
+        }
+        let mut page = [0; PAGE_SIZE as usize];
+        self.memory.read(frame, &mut page)?;
+        let at = at as usize;
+        let may = page[at..].starts_with(&INT80) && is_read_alike(&page, at);
+        if !may {
+            refused.set(place.0);
+        }
+        Ok(may)
     }
 
     /// An `int3` has trapped; eip is behind it. Whether it was a twin's, and
@@ -97,9 +134,6 @@ impl Host<'_> {
     pub(crate) fn is_twins_call(&mut self) -> Result<bool, Kill> {
         let eip = self.vm.regs.eip.get();
         let site = GuestVirt(eip.wrapping_sub(1));
-        if !self.vm.in_user_mode() {
-            return Ok(false);
-        }
         let Some(number) = self.number(self.view.shadow(site).frame()) else {
             return Ok(false);
         };
@@ -127,22 +161,26 @@ impl Host<'_> {
     }
 
     /// What should be mapped at `va` where the Guest's entry would have
-    /// `wanted`: the page, or its twin.
+    /// `wanted`: the page, or its twin. A page that has a twin is writable
+    /// only after somebody `writes` to it.
     pub(crate) fn or_twin(
         &self,
         va: GuestVirt,
         wanted: ShadowPte,
+        writes: bool,
     ) -> ShadowPte {
-        if self.vm.twin_count.get() == 0
-            || va.0 >= self.vm.page_offset.get()
-            || !wanted.is_mapped()
-            || wanted.access() == Access::Write
-        {
+        if !wanted.is_mapped() {
             return wanted;
         }
         let Some(number) = self.twin_of(wanted.frame()) else {
             return wanted;
         };
+        if wanted.access() == Access::Write {
+            return if writes { wanted } else { wanted.read_only() };
+        }
+        if va.0 >= self.vm.page_offset.get() {
+            return wanted;
+        }
         let twin = wanted.at(self.annex(number));
         let mapped = self.view.shadow(va) == twin;
         if mapped && !self.view.is_behind() || self.is_true(number) {
@@ -155,7 +193,7 @@ impl Host<'_> {
 
     /// The twin of the page at `frame`.
     pub(crate) fn twin_of(&self, frame: GuestPhys) -> Option<usize> {
-        if self.vm.twin_count.get() == 0 || frame.0 == 0 {
+        if self.vm.twin_filter.get() & filter_bit(frame) == 0 || frame.0 == 0 {
             return None;
         }
         self.vm.twins.iter().position(|twin| twin.get() == frame.0)
@@ -164,7 +202,8 @@ impl Host<'_> {
     /// The page of a twin is about to be written to, or has been: the twin is
     /// mapped nowhere any more before user code runs again.
     pub(crate) fn forget_twin(&mut self, number: usize) -> Result<(), Kill> {
-        self.vm.twins[number].set(0);
+        self.note_end(number);
+        self.set_twin(number, 0);
         self.forget_direct_calls(number);
         self.vm.counters.twins_forgotten.count();
         for (slot, view) in self.vm.views.iter().enumerate() {
@@ -175,44 +214,33 @@ impl Host<'_> {
         self.compare(0, self.kernel_index())
     }
 
-    /// The pages that have twins and lie in `from .. from + pages`, for whoever
-    /// has just mapped them for the kernel to write.
-    pub(crate) fn protect_twins_pages(
-        &mut self,
-        from: GuestPhys,
-        pages: u32,
-    ) -> Result<(), Kill> {
-        if self.vm.twin_count.get() == 0 {
-            return Ok(());
-        }
-        for number in 0..MAX_TWINS {
-            let frame = self.vm.twins[number].get();
-            let page = frame.wrapping_sub(from.0) >> PAGE_SHIFT;
-            if frame != 0 && page < pages {
-                let va = frame.wrapping_add(self.vm.page_offset.get());
-                self.map_kernel_page(GuestVirt(va), Access::Read)?;
-            }
-        }
-        Ok(())
+    /// Puts on record that twin `number` is the one of the page at `frame`, or
+    /// of none.
+    fn set_twin(&self, number: usize, frame: u32) {
+        self.vm.twins[number].set(frame);
+        let live = self.vm.twins.iter().map(Cell::get).filter(|&f| f != 0);
+        let filter = live.fold(0, |all, f| all | filter_bit(GuestPhys(f)));
+        self.vm.twin_filter.set(filter);
+        let stale = self.vm.stale_twins.get() & !(1 << number);
+        self.vm.stale_twins.set(stale);
     }
 
-    /// Copies the page at `frame`; the twin that was made first goes where
-    /// there is no room. Answers its number.
+    /// Copies the page at `frame`. Where there is no room, the oldest twin
+    /// goes. Answers its number. Before the Guest runs again,
+    /// [`settle_twins`](Self::settle_twins) takes from it the right to write.
     fn make_twin(&mut self, frame: GuestPhys) -> Result<usize, Kill> {
         let count = self.vm.twin_count.get();
         let number = count as usize % MAX_TWINS;
-        self.vm.twin_count.set(count.wrapping_add(1).max(1));
         if self.vm.twins[number].get() != 0 {
             self.forget_twin(number)?;
         }
+        self.vm.twin_count.set(count.wrapping_add(1).max(1));
         let mut page = [0; PAGE_SIZE as usize];
         self.memory.read(frame, &mut page)?;
         self.twins.write(twin(number), &page)?;
-        self.vm.twins[number].set(frame.0);
+        self.set_twin(number, frame.0);
         self.vm.twin_places[number].set(0);
-        let kernels = frame.0.wrapping_add(self.vm.page_offset.get());
-        self.note_for_everybody(GuestVirt(kernels));
-        self.recheck_kernel(GuestVirt(kernels), false)?;
+        self.note_beginning(number);
         Ok(number)
     }
 
@@ -273,11 +301,22 @@ impl Host<'_> {
     }
 
     /// The twin that lies there.
-    pub(super) fn number(&self, frame: GuestPhys) -> Option<usize> {
+    pub(crate) fn number(&self, frame: GuestPhys) -> Option<usize> {
         let at = frame.0.checked_sub(self.memory.limit())?;
         let number = (at >> PAGE_SHIFT) as usize;
         (number < MAX_TWINS).then_some(number)
     }
+}
+
+/// The bit of [`Vm::twin_filter`](crate::state::Vm) that stands for `frame`.
+const fn filter_bit(frame: GuestPhys) -> u64 {
+    1 << ((frame.0 >> PAGE_SHIFT) % u64::BITS)
+}
+
+/// Where in [`Vm::unpatched`](crate::state::Vm) the site at `place` is
+/// remembered.
+const fn slot_of(place: GuestPhys) -> usize {
+    (place.0 ^ place.0 >> PAGE_SHIFT) as usize % MAX_UNPATCHED
 }
 
 /// Where a twin is among the twins.
@@ -287,3 +326,6 @@ pub(super) const fn twin(number: usize) -> GuestPhys {
 
 #[cfg(test)]
 pub(super) mod tests;
+
+#[cfg(test)]
+mod oracle;

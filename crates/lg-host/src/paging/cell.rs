@@ -69,6 +69,7 @@ impl<'a> Host<'a> {
             // Most of it will never be shown again.
             self.drop_everything(0, kernel)?;
         }
+        self.view.set_mapped_twins(0);
         self.in_cell(|host| host.forget_directories(0, kernel))
             .unwrap_or(Ok(()))?;
         self.forget_directories(0, kernel)

@@ -199,7 +199,7 @@ impl Host<'_> {
         }
     }
 
-    pub(crate) fn note_for_everybody(&mut self, va: GuestVirt) {
+    fn note_for_everybody(&mut self, va: GuestVirt) {
         let count = self.vm.kernel_change_count.get();
         let at = (count % MAX_KERNEL_CHANGES) as usize;
         self.vm.kernel_changes[at].set(va.0);
@@ -239,7 +239,7 @@ impl Host<'_> {
 
     /// Compares one page above PAGE_OFFSET, which may be part of a linear
     /// piece, and which the tables may give to user code as well.
-    pub(crate) fn recheck_kernel(
+    fn recheck_kernel(
         &mut self,
         va: GuestVirt,
         eager: bool,
@@ -248,11 +248,10 @@ impl Host<'_> {
             .unwrap_or(Ok(()))?;
         let index = directory_index(va.0).min(SWITCHER_INDEX - 1);
         if self.view.linear_pages(index) > va.page_number() % ENTRIES {
-            if self.is_still_linear(va)? {
-                let frame = va.0.wrapping_sub(self.vm.page_offset.get());
-                return self.protect_twins_pages(GuestPhys(frame), 1);
-            }
-            return self.break_linear(index);
+            return match self.is_still_linear(va)? {
+                true => Ok(()),
+                false => self.break_linear(index),
+            };
         }
         self.recheck_page(va, eager)
     }
@@ -278,7 +277,7 @@ impl Host<'_> {
         let shadow = self.view.shadow(va);
         let wanted = walk(&self.memory, self.view.cr3(), va)?
             .map_or(ShadowPte::NONE, |entry| self.view.wanted(entry.pte));
-        let wanted = self.or_twin(va, wanted);
+        let wanted = self.or_twin(va, wanted, false);
         if shadow == wanted {
             return Ok(());
         }
@@ -348,7 +347,7 @@ impl Host<'_> {
                         check_pte(&self.memory, pte)?;
                     }
                     let pte = limit_rights(pte, pde);
-                    self.or_twin(va, self.view.wanted(pte))
+                    self.or_twin(va, self.view.wanted(pte), false)
                 }
                 None => ShadowPte::NONE,
             };

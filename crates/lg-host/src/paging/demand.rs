@@ -73,7 +73,7 @@ impl Host<'_> {
         if !pte.has(used) {
             pte.0 |= used;
             let whole = self.memory.word(entry.at)?;
-            self.memory.set_word(entry.at, whole | used)?;
+            self.store(entry.at, whole | used)?;
         }
         // A cell has no pieces: it gets the pages that the tables give to user
         // code, one by one.
@@ -81,7 +81,7 @@ impl Host<'_> {
         if linear && (self.write_linear(va, write)? || self.map_linear(va)?) {
             return Ok(Fault::Mapped);
         }
-        let wanted = self.or_twin(va, self.view.wanted(pte));
+        let wanted = self.or_twin(va, self.view.wanted(pte), write);
         if self.view.shadow(va) == wanted {
             self.vm.counters.spurious_faults.count();
             if self.view.count_spurious() > MAX_SPURIOUS {

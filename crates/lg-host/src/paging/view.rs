@@ -59,6 +59,15 @@ impl ShadowPte {
         Self(pte.frame() | Pte::PRESENT | writable)
     }
 
+    /// The page at `frame`, mapped for `access`.
+    const fn of(frame: GuestPhys, access: Access) -> Self {
+        let writable = match access {
+            Access::Write => Pte::WRITE,
+            Access::Read => 0,
+        };
+        Self(frame.0 | Pte::PRESENT | writable)
+    }
+
     /// The same rights to another page.
     #[must_use]
     pub const fn at(self, frame: GuestPhys) -> Self {
@@ -79,6 +88,12 @@ impl ShadowPte {
         } else {
             Access::Read
         }
+    }
+
+    /// The same page, for reading.
+    #[must_use]
+    pub const fn read_only(self) -> Self {
+        Self(self.0 & !Pte::WRITE)
     }
 
     /// Whether anything is mapped.
@@ -121,6 +136,10 @@ pub struct View<'a> {
     memory: &'a mut ViewMemory,
     kernel_seen: u32,
     kick_seen: u32,
+    twins_seen: u32,
+    device_writes_seen: u32,
+    /// Twins that may be mapped: a bit each.
+    mapped_twins: u32,
     last_fault: GuestVirt,
     spurious: u32,
     behind: bool,
@@ -144,6 +163,9 @@ impl<'a> View<'a> {
             memory,
             kernel_seen: 0,
             kick_seen: 0,
+            twins_seen: 0,
+            device_writes_seen: 0,
+            mapped_twins: 0,
             last_fault: GuestVirt(0),
             spurious: 0,
             behind: false,
@@ -327,7 +349,7 @@ impl<'a> View<'a> {
 
     /// The first page from `from` on and before `end` that is mapped or
     /// hidden. Most are not, so sixteen are looked at together.
-    pub(super) fn next_used(&self, from: u32, end: u32) -> Option<u32> {
+    pub(crate) fn next_used(&self, from: u32, end: u32) -> Option<u32> {
         const TOGETHER: usize = 16;
         let pages = self.memory.shadow.get(from as usize..end as usize)?;
         let is_used = |shadow: &ShadowPte| shadow.0 != 0;
@@ -360,6 +382,34 @@ impl<'a> View<'a> {
 
     pub(super) fn set_kernel_seen(&mut self, seen: u32) {
         self.kernel_seen = seen;
+    }
+
+    /// How many twins had been made when this view last gave up the right to
+    /// write to their pages.
+    pub(crate) fn twins_seen(&self) -> u32 {
+        self.twins_seen
+    }
+
+    pub(crate) fn set_twins_seen(&mut self, seen: u32) {
+        self.twins_seen = seen;
+    }
+
+    /// How often devices had written when twins were last compared.
+    pub(crate) fn device_writes_seen(&self) -> u32 {
+        self.device_writes_seen
+    }
+
+    pub(crate) fn set_device_writes_seen(&mut self, seen: u32) {
+        self.device_writes_seen = seen;
+    }
+
+    /// The twins that may be mapped: a bit each.
+    pub(crate) fn mapped_twins(&self) -> u32 {
+        self.mapped_twins
+    }
+
+    pub(super) fn set_mapped_twins(&mut self, twins: u32) {
+        self.mapped_twins = twins;
     }
 
     /// Remembers the count of kicks; answers whether it is a new one.
@@ -403,7 +453,7 @@ impl<'a> View<'a> {
 
 /// Whether a mapping came about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mapped {
+pub(crate) enum Mapped {
     Yes,
     /// The machine never maps anything there.
     Forbidden,
@@ -411,7 +461,7 @@ pub(super) enum Mapped {
 
 impl Host<'_> {
     /// Maps one page and puts it on record.
-    pub(super) fn map_page(
+    pub(crate) fn map_page(
         &mut self,
         va: GuestVirt,
         wanted: ShadowPte,
@@ -428,6 +478,10 @@ impl Host<'_> {
         }
         self.vm.counters.maps.count();
         let frame = wanted.frame();
+        if let Some(number) = self.number(frame) {
+            let twins = self.view.mapped_twins() | 1 << number;
+            self.view.set_mapped_twins(twins);
+        }
         let shadow = self.view.shadow(page);
         let there = shadow.is_mapped() || shadow.is_hidden();
         let protect = there && shadow != wanted && shadow.frame() == frame;
@@ -456,7 +510,14 @@ impl Host<'_> {
     ) -> Result<(), Kill> {
         let page = GuestVirt(va.0 & !(PAGE_SIZE - 1));
         let pa = GuestPhys(page.0.wrapping_sub(self.vm.page_offset.get()));
-        self.map(page, pa, 1, access).map(drop)
+        let mapped = self.map(page, pa, 1, access)?;
+        let index = directory_index(va.0);
+        let linear = self.view.linear_pages(index);
+        if mapped == Mapped::Yes && linear <= page.page_number() % ENTRIES {
+            // To make room, the piece was unmapped.
+            self.view.set_shadow(page, ShadowPte::of(pa, access));
+        }
+        Ok(())
     }
 
     /// Maps a run of pages, writable, without a record.

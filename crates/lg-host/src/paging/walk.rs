@@ -145,14 +145,14 @@ impl Host<'_> {
         word: u32,
     ) -> Result<(), Kill> {
         if va.page_offset() <= PAGE_SIZE - 4 {
-            return self.memory.set_word(self.locate_to_write(va)?, word);
+            return self.store(self.locate_to_write(va)?, word);
         }
         let bytes = word.to_le_bytes();
         let in_page = (PAGE_SIZE - va.page_offset()) as usize;
         let (here, there) = bytes.split_at(in_page.min(bytes.len()));
         let next = va.plus(as_word(here.len()));
-        self.memory.write(self.locate_to_write(va)?, here)?;
-        self.memory.write(self.locate_to_write(next)?, there)
+        self.store_bytes(self.locate_to_write(va)?, here)?;
+        self.store_bytes(self.locate_to_write(next)?, there)
     }
 
     /// Where `va` is, by what this view maps or else by the Guest's tables.
@@ -177,7 +177,7 @@ impl Host<'_> {
         let used = Pte::ACCESSED | Pte::DIRTY;
         if !entry.pte.has(used) {
             let whole = self.memory.word(entry.at)?;
-            self.memory.set_word(entry.at, whole | used)?;
+            self.store(entry.at, whole | used)?;
         }
         Ok(GuestPhys(entry.pte.frame()).plus(va.page_offset()))
     }

@@ -25,8 +25,7 @@ fn often(nothing: usize, slow_paths: u32) -> Machine {
     m
 }
 
-/// One with a system call, and no zeros around it, which can be read in more
-/// ways than one.
+/// One with a system call, and nothing else.
 fn program() -> Machine {
     let m = machine();
     write(&m, 0, &[0x90; PAGE_SIZE as usize]);

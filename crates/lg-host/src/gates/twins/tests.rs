@@ -29,6 +29,8 @@ pub(in crate::gates) fn machine() -> Machine {
     // With page 0, the kernel's memory is linear.
     let first = GuestPhys(Machine::KERNEL_TABLE);
     memory.set_word(first, 0x63).unwrap();
+    // Zeros can be read in two ways.
+    memory.write(FRAME, &[0x90; PAGE_SIZE as usize]).unwrap();
     memory.write(FRAME.plus(0x10), &INT80).unwrap();
     memory.write(FRAME.plus(0x20), &INT80).unwrap();
     memory.write(FRAME.plus(0x30), &[INT3]).unwrap();
@@ -164,5 +166,112 @@ fn without_the_short_cut_there_is_no_twin() {
     m.vm.slow_paths.set(path::INT80);
     trap(&mut m, SITE, 2, Event::SystemCall);
     assert_eq!(mapped(&m), (FRAME.0, Access::Read));
+    assert_eq!(told_eip(&m), SITE.0 + 2);
+}
+
+/// A page of the program's where it may write to the code.
+const ALIAS: u32 = PAGE + 1;
+const WRITABLE: Pte = Pte(FRAME.0 | 0x67);
+
+fn alias() -> GuestVirt {
+    GuestVirt(ALIAS << PAGE_SHIFT)
+}
+
+/// The program writes to its code.
+fn write_by_alias(m: &mut Machine) {
+    let fault = Event::Trap {
+        vector: 14,
+        error: 7,
+        cr2: alias().0,
+    };
+    m.vm.user.set(1);
+    m.vm.regs.eip.set(SITE.0);
+    m.host().run_guest(fault).unwrap();
+    assert_eq!(m.notebook.pages[&ALIAS], (FRAME.0, Access::Write));
+}
+
+#[test]
+fn a_writable_mapping_elsewhere_becomes_read_only_until_a_write_faults() {
+    let mut m = machine();
+    m.set_user_pte(ALIAS, WRITABLE);
+    m.host().demand_page(alias(), true, true).unwrap();
+    assert_eq!(m.notebook.pages[&ALIAS], (FRAME.0, Access::Write));
+    trap(&mut m, SITE, 2, Event::SystemCall);
+    assert_eq!(mapped(&m), (Machine::RAM, Access::Read));
+    assert_eq!(m.notebook.pages[&ALIAS], (FRAME.0, Access::Read));
+    write_by_alias(&mut m);
+    assert_eq!(mapped(&m), (FRAME.0, Access::Read));
+}
+
+#[test]
+fn a_flush_does_not_end_a_twin_whose_page_is_writable_elsewhere() {
+    let mut m = machine();
+    m.set_user_pte(ALIAS, WRITABLE);
+    m.host().demand_page(alias(), true, true).unwrap();
+    trap(&mut m, SITE, 2, Event::SystemCall);
+    m.host().flush_everything().unwrap();
+    assert_eq!(m.vm.counters.twins_forgotten.get(), 0);
+    assert_eq!(mapped(&m), (Machine::RAM, Access::Read));
+    assert_eq!(m.notebook.pages[&ALIAS], (FRAME.0, Access::Read));
+}
+
+#[test]
+fn a_page_that_is_written_to_again_and_again_gets_no_more_twins() {
+    let mut m = machine();
+    m.set_user_pte(ALIAS, WRITABLE);
+    for n in 0..10 {
+        trap(&mut m, SITE, 2, Event::SystemCall);
+        let has_twin =
+            mapped(&m) == (Machine::RAM + n * PAGE_SIZE, Access::Read);
+        assert_eq!(has_twin, n < 4, "{n}");
+        write_by_alias(&mut m);
+    }
+    // Twins that live for a while are worth their while, however many.
+    let mut m = machine();
+    m.set_user_pte(ALIAS, WRITABLE);
+    for n in 0..10 {
+        trap(&mut m, SITE, 2, Event::SystemCall);
+        assert_eq!(mapped(&m).0, Machine::RAM + n * PAGE_SIZE);
+        for _ in 0..64 {
+            trap(&mut m, SITE, 1, int3());
+        }
+        write_by_alias(&mut m);
+    }
+}
+
+#[test]
+fn code_that_another_instruction_covers_is_not_patched() {
+    let mut m = machine();
+    // mov $0x80cd,%eax; the program goes to its second byte.
+    let code = [0xB8, 0xCD, 0x80, 0, 0];
+    m.ram.memory().write(FRAME.plus(0x0F), &code).unwrap();
+    for _ in 0..3 {
+        trap(&mut m, SITE, 2, Event::SystemCall);
+        assert_eq!(mapped(&m), (FRAME.0, Access::Read));
+    }
+    assert_eq!(m.vm.twin_count.get(), 0);
+}
+
+#[test]
+fn a_page_of_a_network_has_no_twin() {
+    let mut m = machine().with_outbox();
+    let network = GuestPhys(Machine::NETWORK);
+    let mut page = [0; PAGE_SIZE as usize];
+    m.ram.memory().read(FRAME, &mut page).unwrap();
+    m.ram.memory().write(network, &page).unwrap();
+    m.set_user_pte(PAGE, Pte(network.0 | 0x25));
+    m.host().recheck_page(SITE, true).unwrap();
+    trap(&mut m, SITE, 2, Event::SystemCall);
+    assert_eq!(mapped(&m), (network.0, Access::Read));
+}
+
+#[test]
+fn a_kernel_that_executes_a_twin_makes_its_system_call() {
+    let mut m = machine();
+    trap(&mut m, SITE, 2, Event::SystemCall);
+    m.vm.user.set(0);
+    m.vm.regs.eip.set(SITE.0 + 1);
+    m.host().run_guest(int3()).unwrap();
+    assert_eq!(m.vm.regs.eip.get(), SYSCALL);
     assert_eq!(told_eip(&m), SITE.0 + 2);
 }
