@@ -11,6 +11,8 @@ pub mod machine;
 
 pub mod host;
 
+pub mod twins;
+
 pub mod tables;
 
 pub mod descriptors;
@@ -48,6 +50,10 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "host",
         run: host::target,
+    },
+    Target {
+        name: "twins",
+        run: twins::target,
     },
     Target {
         name: "tables",

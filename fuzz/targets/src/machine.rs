@@ -100,7 +100,10 @@ impl Mapper for Notebook {
                 && va.page_offset() == 0
                 && pa.0.is_multiple_of(PAGE_SIZE)
         );
-        assert!(u64::from(pa.0) + bytes <= u64::from(LIMIT), "{pa:?}");
+        let end = u64::from(pa.0) + bytes;
+        let twin = pa.0 >= LIMIT && access == Access::Read && pages == 1;
+        let limit = if twin { LIMIT + TWINS } else { LIMIT };
+        assert!(end <= u64::from(limit), "{pa:?}");
         assert!(
             u64::from(va.0) + bytes <= u64::from(SWITCHER_ADDR),
             "{va:?}"
@@ -547,14 +550,96 @@ impl<'a> Machine<'a> {
         self.memory().word(GuestPhys(addr)).expect("it is there")
     }
 
-    /// The Guest writes a word, if there is such a word.
+    /// Somebody writes a word, if there is such a word.
     pub fn set_word(&self, addr: u32, word: u32) {
-        let _ = self.memory().set_word(GuestPhys(addr), word);
+        self.write(addr, &word.to_le_bytes());
     }
 
-    /// The Guest writes bytes, if there is room for them.
+    /// Somebody writes bytes, if there is room for them. Nobody has asked
+    /// whether they may, so to a page that has a twin it was a device, and a
+    /// kick follows.
     pub fn write(&self, addr: u32, bytes: &[u8]) {
         let _ = self.memory().write(GuestPhys(addr), bytes);
+        let last = addr.saturating_add(as_word(bytes.len()));
+        let pages = addr >> PAGE_SHIFT..=last >> PAGE_SHIFT;
+        let frames = self.vm.twins.iter().map(|twin| twin.get());
+        let mut pages_with_twins =
+            frames.filter(|&frame| frame != 0).map(|f| f >> PAGE_SHIFT);
+        if pages_with_twins.any(|page| pages.contains(&page)) {
+            self.vm.kick.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    /// The Guest stores bytes at `va`, by what is mapped there. Answers
+    /// whether it could, with as many page faults as it takes.
+    ///
+    /// # Errors
+    ///
+    /// The Guest has to die.
+    pub fn store(
+        &mut self,
+        va: u32,
+        user: bool,
+        bytes: &[u8],
+    ) -> Result<bool, Kill> {
+        let Some(at) = self.reach(va, Access::Write, user)? else {
+            return Ok(false);
+        };
+        self.memory().write(GuestPhys(at), bytes)?;
+        Ok(true)
+    }
+
+    /// What user code that executes at `va` finds there, if anything is.
+    ///
+    /// # Errors
+    ///
+    /// The Guest has to die.
+    pub fn code(&mut self, va: u32) -> Result<Option<[u8; 2]>, Kill> {
+        let Some(at) = self.reach(va, Access::Read, true)? else {
+            return Ok(None);
+        };
+        let mut code = [0; 2];
+        match at.checked_sub(LIMIT) {
+            Some(at) => self.twins().read(GuestPhys(at), &mut code)?,
+            None => self.memory().read(GuestPhys(at), &mut code)?,
+        }
+        Ok(Some(code))
+    }
+
+    /// Where `va` is, after as many page faults as it takes; `None` if it is
+    /// nowhere, or there is no room.
+    fn reach(
+        &mut self,
+        va: u32,
+        access: Access,
+        user: bool,
+    ) -> Result<Option<u32>, Kill> {
+        const TRIES: u32 = 4;
+        for _ in 0..TRIES {
+            let book = self.notebooks[self.current].borrow();
+            let there = book.pages.get(&(va >> PAGE_SHIFT)).copied();
+            drop(book);
+            if let Some((frame, allowed)) = there
+                && (access == Access::Read || allowed == access)
+            {
+                return Ok(Some(frame + va % PAGE_SIZE));
+            }
+            self.vm.user.set(user.into());
+            self.vm
+                .regs
+                .eip
+                .set(if user { va } else { PAGE_OFFSET + CODE });
+            let write = u32::from(access == Access::Write);
+            self.step(Event::Trap {
+                vector: 14,
+                error: write << 1 | u32::from(user) << 2,
+                cr2: va,
+            })?;
+            if user && !self.vm.in_user_mode() {
+                return Ok(None);
+            }
+        }
+        Ok(None)
     }
 
     /// The Guest leaves a call in the ring.
@@ -607,6 +692,7 @@ impl<'a> Machine<'a> {
         }
         self.check();
         if result.is_ok() {
+            self.check_twins();
             let cr3 = self.vm.views[self.current].cr3.get();
             assert_eq!(self.vm.cr3.get(), cr3, "the wrong view runs");
         }
@@ -647,6 +733,50 @@ impl<'a> Machine<'a> {
         match view {
             ViewState::Started(host) => host,
             _ => unreachable!("it has just been started"),
+        }
+    }
+
+    /// What executes must be what its page says. A twin is its page but for
+    /// system calls and the stones of direct calls, and nobody can write to a
+    /// page that has one.
+    fn check_twins(&self) {
+        let book = self.notebooks[self.current].borrow();
+        for (&page, &(frame, access)) in &book.pages {
+            let is_it = |twin: &Cell<u32>| twin.get() == frame;
+            let has_twin = frame != 0 && self.vm.twins.iter().any(is_it);
+            assert!(
+                access == Access::Read || !has_twin,
+                "page {page:#x} is writable, and frame {frame:#x} has a twin"
+            );
+            if let Some(at) = frame.checked_sub(LIMIT) {
+                let original = self.vm.twins[(at >> PAGE_SHIFT) as usize].get();
+                assert!(original != 0, "page {page:#x} has nobody's twin");
+                self.compare(original, at);
+            }
+        }
+    }
+
+    fn compare(&self, original: u32, twin: u32) {
+        let mut page = [0; PAGE_SIZE as usize];
+        let mut copy = page;
+        let read = self.memory().read(GuestPhys(original), &mut page);
+        read.expect("it has a twin");
+        let read = self.twins().read(GuestPhys(twin), &mut copy);
+        read.expect("it is mapped");
+        let mut at = 0;
+        while at < page.len() {
+            let may_differ = match page[at..] {
+                [0xCD, 0x80, ..] => 2,
+                [0x8D, 0xB4, 0x26, 0, 0, 0, 0, ..]
+                | [0x8D, 0xBC, 0x27, 0, 0, 0, 0, ..]
+                | [0x0F, 0x1F, 0x80, 0, 0, 0, 0, ..] => 7,
+                _ => 0,
+            };
+            assert!(
+                may_differ > 0 || page[at] == copy[at],
+                "the twin of {original:#x} is stale at {at:#x}"
+            );
+            at += may_differ.max(1);
         }
     }
 
