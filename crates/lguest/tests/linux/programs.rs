@@ -1,6 +1,6 @@
 //! Programs in the machine that check what a kernel gives to them.
 
-use crate::kit::{Given, INITRD, VMLINUX, skip};
+use crate::kit::{Given, INITRD, Scratch, VMLINUX, skip};
 
 #[test]
 fn traps_signals_memory_and_registers_are_a_real_machines() {
@@ -76,5 +76,31 @@ fn behind_a_segment_is_what_its_descriptor_says() {
             return skip(test, "the initial ram disk has no /tests/segments");
         }
         ended.must_have_said("SEGMENTS PASS");
+    }
+}
+
+#[test]
+fn programs_execute_what_was_written_last() {
+    let test = "programs_execute_what_was_written_last";
+    let Some(given) = Given::to(test, &[VMLINUX, INITRD]) else {
+        return;
+    };
+    let scratch = Scratch::new("code");
+    let disk = scratch.path("disk");
+    std::fs::write(&disk, [0; 1 << 16]).unwrap();
+    let block = format!("--block={}", disk.display());
+    for options in [
+        &[][..],
+        &["--no-fast-path=linear"],
+        &["--no-fast-path=eager"],
+        &["--isolation=user"],
+    ] {
+        let options = [&[block.as_str()], options].concat();
+        let ended = given.run(64, &options, "/tests/code -d /dev/lgba");
+        if ended.shown.contains("RUN-EXIT 127") {
+            return skip(test, "the initial ram disk has no /tests/code");
+        }
+        ended.must_have_said("CODE disk: 0 of 100 wrong");
+        ended.must_have_said("CODE PASS");
     }
 }
