@@ -19,6 +19,11 @@ use lg_guest::executor::yield_now;
 use lg_guest::user::{Counts, End, Process, call};
 use lg_guest::{task, time};
 
+/// Bytes that do nothing at the beginning of programs that make many system
+/// calls. Each program begins a page, and a Host that gives short cuts to such
+/// calls must be sure that no instruction of the page in front covers them.
+const LEAD_IN: usize = 32;
+
 global_asm!(
     r#"
 .section .rodata.programs, "a"
@@ -75,6 +80,7 @@ program_stack:
 
 // ebx = n: n system calls that do nothing.
 program_calls:
+    .skip {lead_in}, 0x90
     mov %ebx, %esi
 1:  mov ${nothing}, %eax
     int ${syscall}
@@ -86,6 +92,7 @@ program_calls:
 
 // ebx = n: lets others run n times.
 program_yields:
+    .skip {lead_in}, 0x90
     mov %ebx, %esi
 1:  mov ${yield}, %eax
     int ${syscall}
@@ -97,6 +104,7 @@ program_yields:
 
 // ebx = n: sleeps that many microseconds.
 program_sleeper:
+    .skip {lead_in}, 0x90
     mov ${sleep}, %eax
     int ${syscall}
     xor %ebx, %ebx
@@ -122,6 +130,7 @@ program_trespasser:
     int ${syscall}
 programs_end:
 "#,
+    lead_in = const LEAD_IN,
     exit = const call::EXIT,
     write = const call::WRITE,
     yield = const call::YIELD,

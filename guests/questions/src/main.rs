@@ -87,8 +87,9 @@ const LATE: &[Question] = questions! {
         iret_to_other_levels iret_to_vm86 far_jump_of_a_user go_on;
     user: ts_of_a_user ts_without_gate ts_frame vectors_kept_by_the_host
         vectors_kept_over_traps two_programs registers_of_a_user
-        many_system_calls system_call_of_the_kernel stack_overflow
-        demand_paging;
+        many_system_calls code_written_by_another_address
+        code_written_in_another_directory code_entered_in_its_middle
+        system_call_of_the_kernel stack_overflow demand_paging;
     segments: tls_of_a_user tls_over_traps tls_of_two_directories tls_replaced
         tls_not_present tls_behind_every_register tls_saved_and_loaded_again
         tls_on_the_stack tls_limits tls_refused tls_of_two_threads

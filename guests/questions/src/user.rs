@@ -3,12 +3,15 @@
 //! What a program has in its registers is nobody's business, and has to be
 //! there when it comes back, whatever happened meanwhile.
 
-use crate::lab::memory::{self, poke, store};
+use crate::lab::memory::{self, peek, poke, store};
 use crate::lab::run::{self, User, put_user};
-use crate::lab::space::{KERNEL_DATA, KERNEL_PAGE, Space, USER_DATA, first};
+use crate::lab::space::{
+    KERNEL_DATA, KERNEL_PAGE, Space, USER_CODE, USER_DATA, USER_PAGE, first,
+};
 use crate::lab::trap::{self, Next};
 use crate::lab::{code, hypercall, kernel, page, user};
 use lg_abi::hypercall::Hypercall;
+use lg_abi::page::PAGE_SIZE;
 use lg_abi::shared::IF;
 use lg_guest::println;
 
@@ -205,6 +208,90 @@ pub(crate) fn many_system_calls() {
         "int $0x80"
     ));
     println!("{}", seen.trapped.ebx);
+}
+
+/// Where user mode may write to the page that its code is in.
+const CODE_AS_DATA: u32 = USER_DATA + PAGE_SIZE;
+
+/// Where in that page the code is that writes.
+const WRITER: u32 = 0x200;
+
+/// A program that makes forty system calls with eax = 1 and then one with
+/// eax = 3, and another one behind it that writes %bl to %ecx. Answers where
+/// the byte is that says 3.
+fn put_calls_and_writer() -> u32 {
+    let calls = code!(
+        ".skip 64, 0x90",
+        "mov $40, %ecx",
+        "1: mov $1, %eax",
+        "int $0x80",
+        "loop 1b",
+        "mov $3, %eax",
+        "int $0x80"
+    );
+    trap::handle(|seen| {
+        let goes_on = seen.trapped.vector == 0x80 && seen.trapped.eax == 1;
+        if goes_on { Next::GoOn } else { Next::GiveUp }
+    });
+    put_user(calls);
+    memory::write(code_page() + WRITER, code!("mov %bl, (%ecx)", "int $0x80"));
+    calls.len() as u32 - 6
+}
+
+/// The page of user mode's code.
+fn code_page() -> u32 {
+    peek(first().pte(USER_CODE)) & !(PAGE_SIZE - 1)
+}
+
+/// Writes `value` at `at` in the page of the code, in user mode.
+fn write_code(at: u32, value: u32) {
+    let mut writer = User::new();
+    writer.eip += WRITER;
+    (writer.ebx, writer.ecx) = (value, CODE_AS_DATA + at);
+    writer.run();
+}
+
+/// Does user mode that has written to its code by another address execute what
+/// it has written, however often it was executed before?
+pub(crate) fn code_written_by_another_address() {
+    let at = put_calls_and_writer();
+    first().set_pte(CODE_AS_DATA, code_page() | USER_PAGE);
+    for value in 5..8 {
+        println!("{}", User::new().run().trapped.eax);
+        write_code(at, value);
+    }
+    println!("{}", User::new().run().trapped.eax);
+}
+
+/// Does it where the page can only be written to in another space?
+pub(crate) fn code_written_in_another_directory() {
+    let at = put_calls_and_writer();
+    let other = Space::new();
+    other.set(CODE_AS_DATA, code_page() | USER_PAGE);
+    for value in 5..8 {
+        println!("{}", User::new().run().trapped.eax);
+        other.activate();
+        write_code(at, value);
+        first().activate();
+    }
+    println!("{}", User::new().run().trapped.eax);
+}
+
+/// Is an instruction what it is, after its middle was executed as a system
+/// call many times?
+pub(crate) fn code_entered_in_its_middle() {
+    put_user(code!(
+        ".skip 64, 0x90",
+        "mov $0x0B0F80CD, %eax", // int $0x80; ud2
+        "int $0x80"
+    ));
+    let mut start = User::new();
+    for _ in 0..20 {
+        start.eip = USER_CODE + 65;
+        start.eax = start.run().trapped.vector;
+    }
+    start.eip = USER_CODE + 64;
+    println!("{:#x} and {:#x}", start.eax, start.run().trapped.eax);
 }
 
 /// May the kernel make a system call of its own, as Linux does to start its
