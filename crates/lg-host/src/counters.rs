@@ -140,6 +140,8 @@ counters! {
     key_faults;
     /// Segment loads carried out for the Guest.
     segment_loads;
+    /// CPUID carried out for the Guest.
+    cpuids;
     /// `in` and `out` stepped over.
     port_io;
     /// Debug register accesses carried out for the Guest.

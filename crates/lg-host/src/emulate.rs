@@ -589,6 +589,14 @@ fn writes(opcode: u16, reg: u8, repeated: bool) -> bool {
     }
 }
 
+/// How long the CPUID is that `code` begins with, if it is one.
+pub(crate) fn cpuid_length(code: &[u8]) -> Option<u32> {
+    const CPUID: u16 = 0x0FA2;
+    let found = instruction(code)?;
+    let fits = found.length as usize <= MAX_INSTRUCTION;
+    (found.opcode == CPUID && fits).then_some(found.length)
+}
+
 impl Host<'_> {
     /// Steps over `in` and `out`: there are no ports, and `in` reads ones.
     /// Linux asks a few of them at boot, and lguest promised it this.

@@ -25,6 +25,7 @@ pub mod state;
 pub mod turns;
 pub mod world;
 
+pub mod cpuid;
 pub mod emulate;
 pub mod extended;
 pub mod gates;

@@ -323,6 +323,10 @@ impl Host<'_> {
             return Ok(());
         }
         if error == 0 {
+            if self.cpuid(code) {
+                self.vm.counters.cpuids.count();
+                return Ok(());
+            }
             if self.fix_data_segments() {
                 self.vm.counters.segment_fixes.count();
                 if !user {

@@ -6,6 +6,7 @@
 )]
 
 use crate::address::{GuestPhys, GuestVirt, as_word};
+use crate::cpuid::Answer;
 use crate::extended::{Extended, part};
 use crate::gates::GateKind;
 use crate::gates::twins::MAX_TWINS;
@@ -157,6 +158,8 @@ pub(crate) struct Pretended {
     pub(crate) handed_to: Vec<usize>,
     pub(crate) gates: Vec<(GateKind, Vec<u8>)>,
     pub(crate) call_gates: Vec<u32>,
+    /// What it says to CPUID, where that faults.
+    pub(crate) cpuid: Option<Answer>,
     /// What is in the processor.
     pub(crate) extended: Extended,
     /// How many views there can be, if not any number.
@@ -235,6 +238,10 @@ impl World for Pretended {
     fn make_gate(&mut self, kind: GateKind, displaced: &[u8]) -> Option<u32> {
         self.gates.push((kind, displaced.to_vec()));
         Some(0x1000)
+    }
+
+    fn cpuid(&mut self, _leaf: u32, _subleaf: u32) -> Option<Answer> {
+        self.cpuid
     }
 
     fn extended_in_use(&mut self) -> bool {

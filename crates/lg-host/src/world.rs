@@ -5,6 +5,7 @@
 //! In the Guest's process both are system calls; in a test they are a notebook.
 
 use crate::address::{GuestPhys, GuestVirt};
+use crate::cpuid::Answer;
 use crate::extended::Extended;
 use crate::gates::GateKind;
 use crate::kill::Kill;
@@ -194,6 +195,10 @@ pub trait World {
     /// [`MAX_DIRECT`](crate::gates::direct::MAX_DIRECT)), and can be jumped to
     /// from 32-bit code. Answers its address.
     fn make_call_gate(&mut self, slot: usize, back: u32) -> u32;
+
+    /// What the processor says to CPUID; `None` where it does not fault at the
+    /// Guest's ([`crate::cpuid`]).
+    fn cpuid(&mut self, leaf: u32, subleaf: u32) -> Option<Answer>;
 
     /// Whether the thread that has run last in user mode uses extended state
     /// ([`crate::extended`]).

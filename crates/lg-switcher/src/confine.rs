@@ -8,6 +8,7 @@
 //! are another matter: they are the Guest's own, meant for its kernel, and
 //! come back to us as a signal.
 
+use crate::cpuid;
 use crate::keeper;
 use crate::layout;
 use crate::segments::{self, UserDescriptor};
@@ -49,6 +50,8 @@ pub struct Facts {
     pub timer: u32,
     /// How many shared pages there are.
     pub shared_pages: u32,
+    /// CPUID faults, and the view may switch that off for itself.
+    pub cpuid_faults: bool,
     /// Of its cell, if it has one.
     pub cell: Option<CellFacts>,
 }
@@ -211,6 +214,15 @@ pub fn filter(facts: &Facts) -> Filter {
         f.require_wide(argument(0), u64::from(facts.timer));
         f.end(verdict::ALLOW);
     });
+    if facts.cpuid_faults {
+        f.when(as_word(nr::ARCH_PRCTL), |f| {
+            f.require_wide(argument(0), cpuid::ARCH_SET_CPUID as u64);
+            f.require_narrow(1);
+            f.load(argument(1));
+            f.require_at_most(1);
+            f.end(verdict::ALLOW);
+        });
+    }
     f.when(as_word(nr::RT_SIGPROCMASK), |f| f.end(verdict::ALLOW));
     f.when(as_word(nr::EXIT_GROUP), |f| f.end(verdict::ALLOW));
     if let Some(cell) = &facts.cell {

@@ -38,6 +38,7 @@ pub mod gates;
 pub mod signals;
 
 pub mod cell;
+pub mod cpuid;
 pub mod keeper;
 
 pub mod mapper;

@@ -69,6 +69,7 @@ pub mod nr {
     pub const SIGALTSTACK: usize = 131;
     pub const MODIFY_LDT: usize = 154;
     pub const PRCTL: usize = 157;
+    pub const ARCH_PRCTL: usize = 158;
     pub const FUTEX: usize = 202;
     pub const TIMER_CREATE: usize = 222;
     pub const TIMER_SETTIME: usize = 223;

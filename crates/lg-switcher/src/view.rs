@@ -10,6 +10,7 @@
 #![expect(unsafe_code, reason = "sets the process up by system calls")]
 
 use crate::confine::{self, CellFacts, Facts, Filter, Instruction};
+use crate::cpuid;
 use crate::entry;
 use crate::extended;
 use crate::gates::GatePages;
@@ -133,6 +134,7 @@ pub fn main() -> ! {
     }
     state().mailbox.reply.store(0, Ordering::SeqCst);
     extended::find();
+    cpuid::hide();
     // SAFETY: asks for a number.
     let launcher = unsafe { call(nr::GETPPID, [0; 6]) };
     loop {
@@ -479,6 +481,7 @@ fn confine(
 ) -> Result<(), i32> {
     let filter = confine::filter(&Facts {
         call_site: call_site(),
+        cpuid_faults: cpuid::faults(),
         return_site: return_site(),
         timer,
         shared_pages,

@@ -5,6 +5,7 @@
 
 #![expect(unsafe_code, reason = "system calls")]
 
+use crate::cpuid;
 use crate::entry;
 use crate::extended;
 use crate::gates;
@@ -17,6 +18,7 @@ use crate::view;
 use core::mem::offset_of;
 use core::sync::atomic::{AtomicU32, Ordering};
 use lg_host::address::GuestPhys;
+use lg_host::cpuid::Answer;
 use lg_host::extended::Extended;
 use lg_host::gates::GateKind;
 use lg_host::kill::Kill;
@@ -232,6 +234,10 @@ impl World for Outside {
 
     fn make_gate(&mut self, kind: GateKind, displaced: &[u8]) -> Option<u32> {
         gates::make(kind, displaced)
+    }
+
+    fn cpuid(&mut self, leaf: u32, subleaf: u32) -> Option<Answer> {
+        cpuid::ask(leaf, subleaf)
     }
 
     fn extended_in_use(&mut self) -> bool {

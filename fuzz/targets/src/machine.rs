@@ -19,6 +19,7 @@ use lg_abi::segment::{
 };
 use lg_abi::shared::{HCALL_PENDING, offset};
 use lg_host::address::{GuestPhys, GuestVirt, as_word};
+use lg_host::cpuid::Answer;
 use lg_host::extended::{Extended, part};
 use lg_host::gates::GateKind;
 use lg_host::gates::direct::MAX_DIRECT;
@@ -347,6 +348,10 @@ impl World for Outside<'_> {
     fn balance(&mut self) {}
 
     fn buffers_may_be_free(&mut self) {}
+
+    fn cpuid(&mut self, leaf: u32, subleaf: u32) -> Option<Answer> {
+        Some([leaf, subleaf, u32::MAX, u32::MAX])
+    }
 
     fn extended_in_use(&mut self) -> bool {
         self.common.now.get() & 1 != 0

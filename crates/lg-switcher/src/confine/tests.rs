@@ -10,6 +10,7 @@ const FACTS: Facts = Facts {
     return_site: 0x4000_0000_5678,
     timer: 0,
     shared_pages: 1,
+    cpuid_faults: false,
     cell: None,
 };
 
@@ -116,6 +117,30 @@ fn what_a_view_does_is_allowed() {
         ..Call::new(nr::RT_SIGRETURN, [0; 6])
     };
     assert!(back.is_allowed());
+}
+
+#[test]
+fn a_view_switches_faults_at_cpuid_where_there_are_some() {
+    const SET: u64 = cpuid::ARCH_SET_CPUID as u64;
+    let faulting = filter(&Facts {
+        cpuid_faults: true,
+        ..FACTS
+    });
+    for (function, works, allowed) in [
+        (SET, 0, true),
+        (SET, 1, true),
+        (SET, 2, false),
+        (SET, 1 << 32, false),
+        (SET | 1 << 32, 1, false),
+        (0x1001, 0, false),
+        (0x1022, 1, false),
+    ] {
+        let arguments = [function, works, 0, 0, 0, 0];
+        let call = Call::new(nr::ARCH_PRCTL, arguments);
+        assert!(!call.is_allowed());
+        let verdict = call.verdict_of(&faulting);
+        assert_eq!(verdict == verdict::ALLOW, allowed, "{arguments:x?}");
+    }
 }
 
 #[test]
