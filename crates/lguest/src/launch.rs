@@ -347,22 +347,30 @@ fn open_device(
                 error,
             }),
         },
-        DeviceConfig::ShareNet(path) => match Lan::join(path) {
-            Ok(mut lan) => {
-                if slow_paths & path::BATCHES != 0 {
-                    lan.never_in_batches();
-                }
-                if slow_paths & path::OUTBOX != 0 {
-                    lan.never_by_outbox();
-                }
-                Ok(Box::new(lan))
-            }
-            Err(error) => Err(LaunchError::ShareNet {
-                path: path.clone(),
-                error,
-            }),
-        },
+        DeviceConfig::ShareNet(path) => open_network(path, slow_paths),
         DeviceConfig::Tap(config) => Ok(Box::new(Tap::open(config)?)),
+    }
+}
+
+fn open_network(
+    path: &Path,
+    slow_paths: u32,
+) -> Result<Box<dyn Device>, LaunchError> {
+    needs::refused_on_a_network().map_or(Ok(()), Err)?;
+    match Lan::join(path) {
+        Ok(mut lan) => {
+            if slow_paths & path::BATCHES != 0 {
+                lan.never_in_batches();
+            }
+            if slow_paths & path::OUTBOX != 0 {
+                lan.never_by_outbox();
+            }
+            Ok(Box::new(lan))
+        }
+        Err(error) => Err(LaunchError::ShareNet {
+            path: path.to_owned(),
+            error,
+        }),
     }
 }
 

@@ -620,17 +620,13 @@ fn describe_signal(signal: i32) -> String {
         libc::SIGSYS => {
             "tried a forbidden system call and was stopped (SIGSYS)".into()
         }
-        libc::SIGKILL | libc::SIGXCPU => match needs::processor_time() {
-            Some(limit) => format!(
-                "was killed ({}): it may work for only {limit} seconds; lift \
-                 that (`ulimit -t unlimited`)",
-                if signal == libc::SIGKILL {
-                    "SIGKILL"
-                } else {
-                    "SIGXCPU"
-                },
-            ),
-            None => "was killed from outside (SIGKILL)".into(),
+        libc::SIGKILL | libc::SIGXCPU => match needs::killed() {
+            Cause::KilledFromOutside => {
+                "was killed from outside (SIGKILL)".into()
+            }
+            cause => {
+                format!("was killed (SIGKILL): {cause}; {}", cause.cure())
+            }
         },
         libc::SIGSEGV => "lost its stack (SIGSEGV)".into(),
         other => format!("was killed by signal {other}"),

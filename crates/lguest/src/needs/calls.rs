@@ -78,6 +78,24 @@ const CALLS: &[Call] = &[
     call!(WATCH, epoll_pwait, SYS_epoll_pwait, [NONE, 0, 0, 0]),
 ];
 
+const SHARE: &str = "share a network";
+
+/// The calls of a network between Guests, in the order of a run.
+#[rustfmt::skip]
+const NETWORK: &[Call] = &[
+    call!(SHARE, fstatfs, SYS_fstatfs, [NONE, 0, 0, 0]),
+    call!(SHARE, socket, SYS_socket, [1, NONE, 0, 0]),
+    call!(SHARE, bind, SYS_bind, [NONE, 0, 0, 0]),
+    call!(SHARE, fchmod, SYS_fchmod, [NONE, 0, 0, 0]),
+    call!(SHARE, listen, SYS_listen, [NONE, 0, 0, 0]),
+    call!(SHARE, accept4, SYS_accept4, [NONE, 0, 0, 0]),
+    call!(SHARE, connect, SYS_connect, [NONE, 0, 0, 0]),
+    call!(SHARE, sendmsg, SYS_sendmsg, [NONE, 0, 0, 0]),
+    call!(SHARE, recvmsg, SYS_recvmsg, [NONE, 0, 0, 0]),
+    call!(SHARE, getsockopt, SYS_getsockopt, [NONE, 0, 0, 0]),
+    call!(SHARE, unlinkat, SYS_unlinkat, [NONE, 0, 0, 0]),
+];
+
 /// Makes call `nr`; what it says.
 fn make(nr: libc::c_long, a: [usize; 4]) -> Result<(), i32> {
     // SAFETY: with these arguments the call changes nothing.
@@ -92,7 +110,16 @@ fn make(nr: libc::c_long, a: [usize; 4]) -> Result<(), i32> {
 /// The first call that this machine refuses. `about` hears the name of each
 /// before it is made, for those who may be killed for it.
 pub(crate) fn refused(about: impl Fn(usize)) -> Option<Lack> {
-    CALLS.iter().enumerate().find_map(|(index, call)| {
+    first_refused(CALLS, about)
+}
+
+/// The same for the calls of a network between Guests.
+pub(crate) fn refused_on_a_network() -> Option<Lack> {
+    first_refused(NETWORK, |_| ())
+}
+
+fn first_refused(calls: &[Call], about: impl Fn(usize)) -> Option<Lack> {
+    calls.iter().enumerate().find_map(|(index, call)| {
         about(index);
         match make(call.nr, call.arguments) {
             Ok(()) | Err(EBADF | EFAULT | EINVAL) => None,
@@ -116,6 +143,7 @@ pub(crate) fn killed_for(index: usize) -> Option<Lack> {
 pub(crate) fn name_of(nr: i64) -> Option<&'static str> {
     CALLS
         .iter()
+        .chain(NETWORK)
         .find(|call| call.nr == nr)
         .map(|call| call.name)
 }

@@ -297,7 +297,7 @@ impl fmt::Display for Cause {
             }
             Self::ProcessorTime(n) => write!(
                 f,
-                "a process may work for only {n} seconds, and one was killed"
+                "a process may work for only {n} s, and one was killed for it"
             ),
             Self::Timers(n) => write!(
                 f,

@@ -177,14 +177,14 @@ pub(crate) fn processes_of_group() -> Option<u64> {
 }
 
 /// Why a process was killed by SIGKILL.
-pub(super) fn killed() -> Cause {
+pub(crate) fn killed() -> Cause {
     let has_killed = |group: &&Group| {
         group.kind == Kind::Memory
             && read(group.kind, &group.now) > group.before
     };
-    let limit = lock().iter().find(has_killed).map(|group| group.limit);
-    let time = processor_time().map(Cause::ProcessorTime);
-    let group = limit.map(Cause::MemoryOfGroup);
+    let group = lock().iter().find(has_killed).map(|group| group.limit);
+    let time = limit(Resource::Cpu).map(Cause::ProcessorTime);
+    let group = group.map(Cause::MemoryOfGroup);
     group.or(time).unwrap_or(Cause::KilledFromOutside)
 }
 
@@ -227,11 +227,6 @@ pub fn stack() -> Option<Cause> {
     const ENOUGH: u64 = 256 << 10;
     let limit = limit(Resource::Stack).filter(|&bytes| bytes < ENOUGH);
     limit.map(Cause::Stack)
-}
-
-/// The seconds that a process may work, if they are limited.
-pub(crate) fn processor_time() -> Option<u64> {
-    limit(Resource::Cpu)
 }
 
 /// Why there is no timer.

@@ -12,16 +12,16 @@ mod allocator;
 pub use allocator::Allocator;
 
 mod calls;
-pub(crate) use calls::{killed_for, name_of, prefer_clone, refused};
+pub(crate) use calls::{
+    killed_for, name_of, prefer_clone, refused, refused_on_a_network,
+};
 
 mod cause;
 pub use cause::Cause;
 
 mod limits;
 pub use limits::stack;
-pub(crate) use limits::{
-    limit, look_around, processes_of_group, processor_time,
-};
+pub(crate) use limits::{killed, limit, look_around, processes_of_group};
 
 use lg_host::kill::Kill;
 use lg_switcher::signals::RETURN_REFUSED;

@@ -65,6 +65,18 @@ const OF_VIEWS: &[Call] = calls![
     timer_settime SYS_timer_settime,
 ];
 
+/// The same for a network between Guests.
+const OF_A_NETWORK: &[Call] = calls![
+    accept4 SYS_accept4, bind SYS_bind, connect SYS_connect,
+    fchmod SYS_fchmod, fstatfs SYS_fstatfs, getsockopt SYS_getsockopt,
+    listen SYS_listen, recvmsg SYS_recvmsg, sendmsg SYS_sendmsg,
+    socket SYS_socket, unlinkat SYS_unlinkat,
+];
+
+/// Calls of a network without which it works, but slower.
+const OF_A_NETWORK_DONE_WITHOUT: &[Call] =
+    calls![futex_waitv SYS_futex_waitv, pwrite64 SYS_pwrite64];
+
 /// Without these no program begins or ends, or has a C library (which says
 /// what it likes), or can say anything. They are not refused here.
 const OF_ANY_PROGRAM: &[Call] = calls![
@@ -142,6 +154,48 @@ fn compare(said: &[String]) {
     }
     let golden = std::fs::read_to_string(file).unwrap();
     assert_eq!(text, golden, "if that is meant: UPDATE_EXPECT=1");
+}
+
+#[test]
+fn what_a_network_needs_is_named() {
+    let scratch = Scratch::new("network");
+    let network = scratch.file("lan", &[0; 4096]);
+    let on_a_network = |command: &mut Command| {
+        let mut net = std::ffi::OsString::from("--net=sharenet=");
+        net.push(&network);
+        command.arg("run").arg(net);
+    };
+    each(&rows(OF_A_NETWORK), |&(name, nr, error)| {
+        let row = format!("{name} {error}");
+        let end = run_guest(|command| {
+            on_a_network(command);
+            refuse(command, nr, error);
+        });
+        let sentence = says(&row, &end, BAD_MACHINE);
+        let words = format!(
+            "cannot share a network: this system refuses the call {name} ("
+        );
+        assert!(sentence.contains(&words), "{sentence}");
+        // Whoever has no network does not care.
+        works(&row, &run_guest(|command| refuse(command, nr, error)));
+    });
+    each(&rows(OF_A_NETWORK_DONE_WITHOUT), |&(name, nr, error)| {
+        let end = run_guest(|command| {
+            on_a_network(command);
+            refuse(command, nr, error);
+        });
+        works(name, &end);
+    });
+    let all: Vec<i64> = lists()
+        .into_iter()
+        .chain([OF_A_NETWORK, OF_A_NETWORK_DONE_WITHOUT])
+        .flat_map(|list| list.iter().map(|call| call.1))
+        .collect();
+    let only_them = run_guest(|command| {
+        on_a_network(command);
+        allow_only(command, &all);
+    });
+    works("only them", &only_them);
 }
 
 /// The Launcher lives on when a filter kills one of the Guest's processes.

@@ -327,7 +327,7 @@ fn processor_time() {
     unsafe { hangs.pre_exec(set) };
     let end = crate::support::run(&mut hangs, b"run primes 100000000\n");
     assert_eq!(end.code(), 122, "{end:?}");
-    let words = "it may work for only 1 seconds; lift that (`ulimit -t \
-                 unlimited`)";
+    let words = "was killed (SIGKILL): a process may work for only 1 s, and \
+                 one was killed for it; lift that (`ulimit -t unlimited`)";
     assert!(end.stderr.contains(words), "{end:?}");
 }
