@@ -118,9 +118,6 @@ type PutUp = fn(&Plan) -> State;
 pub fn before_threads(plan: &Plan) -> Vec<Report> {
     // Afterwards nobody can ask for limits, nor open a file that tells them.
     needs::look_around();
-    // rustix keeps the auxiliary vector from its first use on. Before Linux 6.4
-    // it reads /proc for that, which is forbidden behind the walls.
-    let _ = rustix::param::page_size();
     let walls: [(u32, PutUp); 4] = [
         // First, for in a namespace of our own we have capabilities again.
         (wall::NAMESPACES, rights::namespaces),

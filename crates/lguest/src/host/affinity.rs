@@ -63,7 +63,7 @@ impl Affinity {
         if allowed.len() < 2 {
             return None;
         }
-        let current = rustix::thread::sched_getcpu();
+        let current = super::processes::this_processor()?;
         Some(Self {
             allowed,
             current,
@@ -221,7 +221,7 @@ mod tests {
 
     #[test]
     fn the_machine_says_how_long_its_processors_idled() {
-        let cpu = rustix::thread::sched_getcpu();
+        let cpu = crate::host::processes::this_processor().unwrap();
         let all = processors(&statistics()).unwrap();
         assert!(all.len() > cpu);
         assert!(all[cpu].idle > Duration::ZERO);

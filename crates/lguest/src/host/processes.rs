@@ -520,12 +520,19 @@ pub(crate) fn no_program(error: rustix::io::Errno) -> Lack {
     }
 }
 
+/// The processor that we are on, unless that is refused.
+pub(super) fn this_processor() -> Option<usize> {
+    // SAFETY: asks for a number, or fails.
+    usize::try_from(unsafe { libc::sched_getcpu() }).ok()
+}
+
 /// A Guest's thread-local segments have bases, and only the processor's own
 /// instructions set them fast enough: FSGSBASE, which the kernel has to allow
 /// (Linux 5.9, `AT_HWCAP2` bit 1).
 pub(crate) fn check_processor() -> Result<(), Lack> {
-    const FSGSBASE: usize = 1 << 1;
-    if rustix::param::linux_hwcap().1 & FSGSBASE != 0 {
+    const FSGSBASE: libc::c_ulong = 1 << 1;
+    // SAFETY: reads what the kernel has told at the start.
+    if unsafe { libc::getauxval(libc::AT_HWCAP2) } & FSGSBASE != 0 {
         return Ok(());
     }
     Err(Lack::new(START, Cause::NoFsgsbase))

@@ -24,7 +24,7 @@ const DONE_WITHOUT: &[Call] = calls![
     access SYS_access, brk SYS_brk,
     capget SYS_capget, capset SYS_capset, clone3 SYS_clone3, fork SYS_fork,
     fstat SYS_fstat, getcwd SYS_getcwd, getdents64 SYS_getdents64,
-    getpid SYS_getpid, getppid SYS_getppid, getrandom SYS_getrandom,
+    getcpu SYS_getcpu, getpid SYS_getpid, getppid SYS_getppid, getrandom SYS_getrandom,
     gettid SYS_gettid, getuid SYS_getuid, ioctl SYS_ioctl,
     io_uring_setup SYS_io_uring_setup,
     landlock_add_rule SYS_landlock_add_rule,

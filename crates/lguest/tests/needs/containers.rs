@@ -1,5 +1,6 @@
 //! Containers of every kind: what they lack, and what is said of it.
 
+use crate::filters::refuse_bits;
 use crate::rows::{
     BAD_MACHINE, ask_doctor, doctor_agrees, line, run_guest, says, works,
 };
@@ -47,6 +48,24 @@ fn no_proc() {
         let line = line(&found, name);
         assert!(line.contains("not told, for want of /proc"), "{line}");
     }
+}
+
+/// A library may ask the kernel for the auxiliary vector, or /proc where the
+/// kernel does not tell: Linux before 6.4.
+#[test]
+fn no_proc_and_an_old_kernel() {
+    const PR_GET_AUXV: u32 = 0x4155_5856;
+    let script = "mount -t tmpfs none /proc";
+    if !can("no_proc_and_an_old_kernel", script) {
+        return;
+    }
+    let take = |command: &mut Command| {
+        inside(command, script);
+        refuse_bits(command, libc::SYS_prctl, 0, PR_GET_AUXV, libc::EINVAL);
+    };
+    works("no auxiliary vector", &run_guest(take));
+    let found = ask_doctor(take);
+    assert_eq!(found.code(), 0, "{found:?}");
 }
 
 #[test]
