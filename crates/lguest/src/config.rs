@@ -4,7 +4,9 @@
 //! embeds the Launcher fills this in by hand.
 
 use std::net::Ipv4Addr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// A Guest that is to be run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +21,14 @@ pub struct Config {
     pub devices: Vec<DeviceConfig>,
     /// The kernel's command line.
     pub command_line: Vec<u8>,
+    /// A file to append the console's output to.
+    pub log: Option<PathBuf>,
+    /// How long the Guest may run.
+    pub timeout: Option<Duration>,
+    /// Whether the end of standard input ends the Guest.
+    pub exit_on_eof: bool,
+    /// The process whose end ends the Guest.
+    pub die_with: Option<Parent>,
     /// Where to write the counters at the end.
     pub stats: Option<Stats>,
     /// Short cuts of Host and Launcher that must not be taken: bits of
@@ -53,22 +63,65 @@ pub enum Kernel {
     File(PathBuf),
 }
 
+impl Kernel {
+    /// How many bytes the Launcher itself adds to the kernel's command line,
+    /// at most: the word that [`Self::command_line`] appends.
+    #[must_use]
+    pub fn words_of_ours(&self) -> usize {
+        match self {
+            Self::Embedded => " started_tsc=0x0123456789abcdef".len(),
+            Self::File(_) => 0,
+        }
+    }
+
+    /// The command line of a kernel that was given `words`. The one that the
+    /// Launcher carries is told when that started: `started`, by the
+    /// time-stamp counter.
+    #[must_use]
+    pub fn command_line(&self, words: &[u8], started: u64) -> Vec<u8> {
+        let mut line = words.to_vec();
+        if *self == Self::Embedded {
+            if !line.is_empty() {
+                line.push(b' ');
+            }
+            let word = format!("started_tsc={started:#x}");
+            line.extend_from_slice(word.as_bytes());
+        }
+        line
+    }
+}
+
+/// A process that must live for the Guest to live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parent {
+    /// The one whose child the Launcher is when it looks.
+    Whoever,
+    /// The one with this number: it must be the Launcher's parent.
+    Number(NonZeroU32),
+}
+
 /// A device on the bus.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DeviceConfig {
     /// A disk.
-    Disk {
-        /// The file behind it.
-        path: PathBuf,
-        /// Whether the Guest may only read it.
-        read_only: bool,
-        /// One request in so many is made to fail.
-        fail: Option<u32>,
-    },
+    Disk(DiskConfig),
     /// A network between Guests that name the same file.
     ShareNet(PathBuf),
     /// A network with the machine we run on.
     Tap(TapConfig),
+}
+
+/// The file behind a disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskConfig {
+    /// Its name.
+    pub path: PathBuf,
+    /// Whether the Guest may only read it.
+    pub read_only: bool,
+    /// Whether it is taken for a raw image whatever it begins with.
+    pub raw: bool,
+    /// One request in so many is made to fail.
+    pub fail: Option<u32>,
 }
 
 /// The machine's end of a network with it.

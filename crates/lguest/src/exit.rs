@@ -15,7 +15,7 @@ pub enum Outcome {
     Died,
     /// The command line makes no sense.
     Usage,
-    /// A file cannot be used: image, initrd, disk, network, statistics.
+    /// A file cannot be used: image, initrd, disk, network, statistics, log.
     BadFile,
     /// This machine lacks something that Guests need.
     BadMachine,
@@ -23,7 +23,12 @@ pub enum Outcome {
     Lost,
     /// The Launcher itself failed, or was stopped by its own walls.
     Failed,
-    /// A signal ended it; ^C^C^C counts as one.
+    /// It ran for as long as it was to run.
+    TimedOut,
+    /// Its input ended, and that was to be its end.
+    InputEnded,
+    /// A signal ended it, or what counts as one: ^C^C^C (SIGINT), an output
+    /// that nobody can read (SIGPIPE), a parent that has ended (SIGTERM).
     Signal(u8),
 }
 
@@ -43,6 +48,9 @@ impl Outcome {
             Self::BadMachine => 121,
             Self::Lost => 122,
             Self::Failed => 123,
+            // As the command `timeout` has it.
+            Self::TimedOut => 124,
+            Self::InputEnded => 125,
             Self::Signal(number) => 128 | (number & 127),
         }
     }

@@ -14,12 +14,12 @@
 
 use crate::devices::Readiness;
 use crate::devices::bus::Bus;
+use crate::exit::Outcome;
 use crate::host::Guest;
 use crate::launch::Ending;
 use crate::signals;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
-use signal_hook::consts::SIGINT;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -113,6 +113,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(1);
 
 /// ... up to this.
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+
+/// ^C^C^C counts as this signal.
+const INTERRUPT: u8 = 2;
 
 struct Watcher {
     bus: Arc<Bus>,
@@ -250,7 +253,8 @@ impl Watcher {
         }
         let state = match found {
             Ok(Readiness::Quit) => {
-                signals::end(SIGINT, "by ^C^C^C", &self.ending);
+                let outcome = Outcome::Signal(INTERRUPT);
+                signals::end(outcome, "by ^C^C^C", &self.ending);
                 return false;
             }
             Ok(readiness) => before.after(readiness, cause, sleeps),

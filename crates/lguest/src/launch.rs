@@ -7,10 +7,11 @@
 
 use crate::config::{Config, DeviceConfig, Isolation, Kernel};
 use crate::confine::{self, Plan};
+use crate::crash;
 use crate::default_guest;
-use crate::devices::block::{Block, Disk, DiskError};
+use crate::devices::block::DiskError;
 use crate::devices::bus::{Bus, BusError, pages_above_ram};
-use crate::devices::console::{self, Console};
+use crate::devices::console::{self, Console, Log, Screen};
 use crate::devices::net::{Lan, LanError, Tap, TapError};
 use crate::devices::{Device, Violation};
 use crate::exit::{FIRST_OF_OURS, Outcome};
@@ -21,19 +22,25 @@ use crate::loader::{
 };
 use crate::memory::GuestMemory;
 use crate::needs::{self, Cause, Lack};
+use crate::owner::{self, Owner, ParentError};
 use crate::signals::{self, Signals};
 use crate::stats::{Counters, Report, Sink};
 use crate::terminal;
 use lg_host::gates::path;
 use libc::{EMFILE, ENFILE};
+use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::Errno;
 use std::error::Error;
 use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+mod disks;
 
 /// Why there is no Guest, or no result.
 #[derive(Debug, thiserror::Error)]
@@ -84,6 +91,17 @@ pub enum LaunchError {
         /// Why not.
         error: io::Error,
     },
+    /// The file for the console's output cannot be written.
+    #[error("log {}: it cannot be written: {error}", path.display())]
+    Log {
+        /// Its name.
+        path: PathBuf,
+        /// Why not.
+        error: io::Error,
+    },
+    /// The parent has ended, or cannot be watched.
+    #[error(transparent)]
+    Parent(#[from] ParentError),
     /// The bus is full.
     #[error(transparent)]
     Bus(#[from] BusError),
@@ -98,6 +116,9 @@ pub enum LaunchError {
     Failed(&'static str, io::Error),
 }
 
+/// A parent that has ended counts as this signal.
+const TERMINATED: u8 = 15;
+
 impl LaunchError {
     /// A file that cannot be opened because there are too many already is not
     /// to blame.
@@ -108,7 +129,7 @@ impl LaunchError {
             Self::Disk { error, .. } => error,
             Self::ShareNet { error, .. } => error,
             Self::Tap(error) => error,
-            Self::Stats { error, .. } => error,
+            Self::Stats { error, .. } | Self::Log { error, .. } => error,
             _ => return self,
         };
         loop {
@@ -153,10 +174,12 @@ impl LaunchError {
             | Self::Disk { .. }
             | Self::ShareNet { .. }
             | Self::Tap(_)
-            | Self::Stats { .. } => Outcome::BadFile,
-            Self::Lacks(_) | Self::Host(RequestError::Start(_)) => {
-                Outcome::BadMachine
-            }
+            | Self::Stats { .. }
+            | Self::Log { .. } => Outcome::BadFile,
+            Self::Parent(ParentError::Gone) => Outcome::Signal(TERMINATED),
+            Self::Parent(_)
+            | Self::Lacks(_)
+            | Self::Host(RequestError::Start(_)) => Outcome::BadMachine,
             Self::Bus(BusError::Place(..))
             | Self::Host(_)
             | Self::Failed(..) => Outcome::Failed,
@@ -172,9 +195,11 @@ impl LaunchError {
 /// [`LaunchError`], whose message is one line and names the cure.
 pub fn launch(config: &Config, started: u64) -> Result<Outcome, LaunchError> {
     let start = Instant::now();
-    signals::survive_large_files().map_err(lacks("catch signals"))?;
-    meet_needs()?;
     let ignored = signals::ignored();
+    signals::survive(ignored).map_err(lacks("catch signals"))?;
+    crash::listen(ignored).map_err(lacks("catch signals"))?;
+    meet_needs()?;
+    let parent = config.die_with.map(owner::find).transpose()?;
     let opened = Opened::open(config).map_err(LaunchError::or_lack)?;
     // From here on nothing is opened any more: what is in the files, and who
     // made it, is unknown.
@@ -193,7 +218,7 @@ pub fn launch(config: &Config, started: u64) -> Result<Outcome, LaunchError> {
         &memory,
         &opened.kernel,
         opened.initrd.as_ref(),
-        &command_line(config, started),
+        &config.kernel.command_line(&config.command_line, started),
     )
     .map_err(|error| named(config, error))?;
 
@@ -232,6 +257,9 @@ pub fn launch(config: &Config, started: u64) -> Result<Outcome, LaunchError> {
     }
     let ending = Ending::new(guest.clone());
     Signals::start(&ending, ignored).map_err(lacks("catch signals"))?;
+    Owner::new(config, start, parent, opened.input_end, opened.screen)
+        .and_then(|owner| owner.watch(&ending))
+        .map_err(lacks("watch for whom the guest runs"))?;
     walls.push(confine::when_ready(&plan));
     if config.verbose {
         for wall in &walls {
@@ -286,6 +314,9 @@ struct Opened {
     kernel: Image,
     initrd: Option<File>,
     devices: Vec<Box<dyn Device>>,
+    screen: Arc<Screen>,
+    /// Raised when the Guest has all of its input, if somebody waits for that.
+    input_end: Option<OwnedFd>,
     stats: Option<Sink>,
 }
 
@@ -305,48 +336,35 @@ impl Opened {
             .transpose()
             .map_err(|e| named(config, InitrdError::from(e).into()))?;
         let mut devices = Vec::with_capacity(config.devices.len() + 1);
-        for device in &config.devices {
-            devices.push(open_device(device, config.slow_paths)?);
+        for (n, device) in config.devices.iter().enumerate() {
+            let earlier = &config.devices[..n];
+            devices.push(open_device(device, earlier, config.slow_paths)?);
         }
-        devices.push(open_console()?);
+        let (console, input_end) = open_console(config)?;
+        let screen = console.screen();
+        devices.push(Box::new(console));
         Ok(Self {
             kernel,
             initrd,
             devices,
+            screen,
+            input_end,
             // Last, for it may make a file.
             stats: open_stats(config)?,
         })
     }
 }
 
+/// Opens `config`, which stands behind `earlier` devices.
 fn open_device(
     config: &DeviceConfig,
+    earlier: &[DeviceConfig],
     slow_paths: u32,
 ) -> Result<Box<dyn Device>, LaunchError> {
     match config {
-        DeviceConfig::Disk {
-            path,
-            read_only,
-            fail,
-        } => match Disk::open(path, *read_only) {
-            Ok(disk) => {
-                let mut block = Block::new(match fail {
-                    Some(one_in) => disk.failing(*one_in),
-                    None => disk,
-                });
-                if slow_paths & path::DISK_AT_ONCE != 0 {
-                    block.never_at_once();
-                }
-                if slow_paths & path::READ_AHEAD != 0 {
-                    block.never_ahead();
-                }
-                Ok(Box::new(block))
-            }
-            Err(error) => Err(LaunchError::Disk {
-                path: path.clone(),
-                error,
-            }),
-        },
+        DeviceConfig::Disk(disk) => {
+            Ok(Box::new(disks::open(disk, earlier, slow_paths)?))
+        }
         DeviceConfig::ShareNet(path) => open_network(path, slow_paths),
         DeviceConfig::Tap(config) => Ok(Box::new(Tap::open(config)?)),
     }
@@ -374,15 +392,32 @@ fn open_network(
     }
 }
 
-fn open_console() -> Result<Box<dyn Device>, LaunchError> {
+/// The console, and the event that it raises at the end of its input.
+fn open_console(
+    config: &Config,
+) -> Result<(Console, Option<OwnedFd>), LaunchError> {
     let keep = lacks("keep standard input and output");
+    let log = config.log.as_ref().map(|path| {
+        Log::open(path).map_err(|error| LaunchError::Log {
+            path: path.clone(),
+            error,
+        })
+    });
+    let event = || {
+        let event = eventfd(0, EventfdFlags::CLOEXEC)?;
+        Ok((rustix::io::dup(&event)?, event))
+    };
+    let ends = config.exit_on_eof.then(event).transpose();
+    let (at_end, input_end) = ends.map_err(|e: Errno| keep(e.into()))?.unzip();
     let config = console::Config {
         input: rustix::io::dup(rustix::stdio::stdin())
             .map_err(|error| keep(error.into()))?,
         output: rustix::io::dup(rustix::stdio::stdout())
             .map_err(|error| keep(error.into()))?,
+        log: log.transpose()?,
+        at_end,
     };
-    Ok(Box::new(Console::new(config)))
+    Ok((Console::new(config), input_end))
 }
 
 fn open_stats(config: &Config) -> Result<Option<Sink>, LaunchError> {
@@ -408,16 +443,17 @@ fn plan(config: &Config) -> Plan {
     let folder = |path: &Path| path.parent().map(Path::to_owned);
     let networks = config.devices.iter().filter_map(|device| match device {
         DeviceConfig::ShareNet(path) => folder(&path.canonicalize().ok()?),
-        DeviceConfig::Disk { .. } | DeviceConfig::Tap(_) => None,
+        DeviceConfig::Disk(_) | DeviceConfig::Tap(_) => None,
     });
     let stats = match &config.stats {
         Some(crate::config::Stats::File(path)) => folder(path),
         Some(crate::config::Stats::Stdout) | None => None,
     };
+    let log = config.log.as_deref().and_then(folder);
     Plan {
         open: config.open_walls,
         networks: networks.collect(),
-        removals: stats.into_iter().collect(),
+        removals: stats.into_iter().chain(log).collect(),
     }
 }
 
@@ -431,18 +467,6 @@ fn open_file(path: &Path) -> io::Result<File> {
         FileType::Directory => Err(io::ErrorKind::IsADirectory.into()),
         _ => Err(io::Error::other("it is not a regular file")),
     }
-}
-
-/// The kernel's command line. Our own Guest is told when we started.
-fn command_line(config: &Config, started: u64) -> Vec<u8> {
-    let mut line = config.command_line.clone();
-    if config.kernel == Kernel::Embedded {
-        if !line.is_empty() {
-            line.push(b' ');
-        }
-        line.extend_from_slice(format!("started_tsc={started:#x}").as_bytes());
-    }
-    line
 }
 
 /// An error of the loader, with the name of the file that it is about.
@@ -541,7 +565,7 @@ const HOLD_TIME: Duration = Duration::from_millis(5);
 #[derive(Clone)]
 pub struct Ending {
     guest: Guest,
-    by: Arc<Mutex<Option<(u8, String)>>>,
+    by: Arc<Mutex<Option<(Outcome, String)>>>,
     /// The last words have been said.
     told: Arc<AtomicBool>,
 }
@@ -555,11 +579,11 @@ impl Ending {
         }
     }
 
-    /// Ends the Guest because signal `number` came, or something that counts
-    /// as one. The first one counts.
-    pub fn by_signal(&self, number: u8, reason: &str) {
+    /// Ends the Guest with `outcome`, because of something that it did not do
+    /// itself. The first reason counts.
+    pub fn begin(&self, outcome: Outcome, reason: &str) {
         let mut by = self.by.lock().unwrap_or_else(PoisonError::into_inner);
-        by.get_or_insert((number, reason.into()));
+        by.get_or_insert((outcome, reason.into()));
         drop(by);
         self.guest.kill(reason);
     }
@@ -615,8 +639,8 @@ impl Ending {
             // A signal may have gone to its processes, too.
             (
                 Death::Killed(_) | Death::Lost(_) | Death::Lacks(_),
-                Some((number, reason)),
-            ) => (Outcome::Signal(*number), Some(format!("ended {reason}"))),
+                Some((outcome, reason)),
+            ) => (*outcome, Some(format!("ended {reason}"))),
             _ => (Outcome::from(death), last_words(death)),
         }
     }

@@ -31,6 +31,10 @@ pub mod inputs;
 
 pub mod signals;
 
+pub mod crash;
+
+pub mod owner;
+
 pub mod terminal;
 
 pub mod stats;

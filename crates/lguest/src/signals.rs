@@ -10,7 +10,8 @@ use crate::exit::Outcome;
 use crate::launch::Ending;
 use crate::terminal;
 use signal_hook::consts::{
-    SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGXFSZ,
+    SIGALRM, SIGCONT, SIGHUP, SIGINT, SIGIO, SIGPROF, SIGQUIT, SIGTERM,
+    SIGTSTP, SIGUSR1, SIGUSR2, SIGVTALRM, SIGXCPU, SIGXFSZ,
 };
 use signal_hook::low_level::{emulate_default_handler, signal_name};
 use std::io;
@@ -44,19 +45,49 @@ impl Signals {
     }
 }
 
-/// Makes a file that may not be as large as we want an error, and not the end
-/// of us without a word.
+/// Makes signals that mean nothing to us do nothing: they would end us without
+/// a word. A file that may not be as large as we want is an error then.
 ///
 /// # Errors
 ///
-/// None that could come: the signal exists.
-pub fn survive_large_files() -> io::Result<()> {
+/// None that could come: the signals exist.
+pub fn survive(ignored: u64) -> io::Result<()> {
     let nobody_looks = Arc::new(AtomicBool::new(false));
-    signal_hook::flag::register(SIGXFSZ, nobody_looks).map(drop)
+    let real_time = SIGRTMIN..=SIGRTMAX;
+    for signal in MEANINGLESS.into_iter().chain(real_time) {
+        if ignored & 1 << (signal - 1) == 0 {
+            let flag = Arc::clone(&nobody_looks);
+            signal_hook::flag::register(signal, flag)?;
+        }
+    }
+    Ok(())
 }
 
-/// What we want to hear of.
-const CAUGHT: [i32; 6] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGCONT];
+/// What we want to hear of: what asks us to end, or to stop and go on.
+const CAUGHT: [i32; 8] = [
+    SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGXCPU, SIGPWR, SIGTSTP, SIGCONT,
+];
+
+/// What would end a process that does not expect it, and has no meaning here.
+/// Those of a broken process are [`crate::crash`]'s.
+const MEANINGLESS: [i32; 8] = [
+    SIGXFSZ,
+    SIGUSR1,
+    SIGUSR2,
+    SIGALRM,
+    SIGVTALRM,
+    SIGPROF,
+    SIGIO,
+    libc::SIGSTKFLT,
+];
+
+/// Power fails. The crate that knows the others by name does not know it.
+const SIGPWR: i32 = libc::SIGPWR;
+
+/// Signals that the kernel gives no meaning to. Those before are the C
+/// library's own.
+const SIGRTMIN: i32 = 34;
+const SIGRTMAX: i32 = 64;
 
 /// The signals that are ignored, a bit for each; none where nobody tells.
 /// Opens a file, so it has to be asked early.
@@ -86,8 +117,13 @@ fn handle(signal: i32, ending: &Ending) {
         // the terminal meanwhile has left it in another state.
         SIGCONT => terminal::resume(),
         _ => {
-            let name = signal_name(signal).unwrap_or("a signal");
-            end(signal, &format!("by {name}"), ending);
+            let name = match signal {
+                SIGPWR => "SIGPWR",
+                _ => signal_name(signal).unwrap_or("a signal"),
+            };
+            let number = u8::try_from(signal).unwrap_or(u8::MAX);
+            let outcome = Outcome::Signal(number);
+            end(outcome, &format!("by {name}"), ending);
         }
     }
 }
@@ -96,11 +132,12 @@ fn handle(signal: i32, ending: &Ending) {
 pub const NOT_WAITED_FOR: &str =
     ", without waiting for its devices, which took more than 5 s to stop";
 
-/// Ends the Guest, as signal `number` would, `by` whoever sent it; the second
-/// time, or if that takes too long, everything. May block for a while.
-pub fn end(number: i32, by: &str, ending: &Ending) {
-    let number = u8::try_from(number).unwrap_or(u8::MAX);
-    let (reason, ending) = (by.to_owned(), ending.clone());
+/// Ends the Guest with `outcome`, for a `reason` that goes on behind "ended";
+/// the second time, or if that takes too long, everything. May block for a
+/// while.
+pub fn end(outcome: Outcome, reason: &str, ending: &Ending) {
+    let (by, reason) = (reason, reason.to_owned());
+    let ending = ending.clone();
     let leave = {
         let ending = ending.clone();
         move |how: &str| {
@@ -108,7 +145,7 @@ pub fn end(number: i32, by: &str, ending: &Ending) {
             if terminal::may_tell() {
                 ending.tell(&format!("ended {reason}{how}"));
             }
-            std::process::exit(Outcome::Signal(number).code().into());
+            std::process::exit(outcome.code().into());
         }
     };
     if ending.has_begun() {
@@ -124,7 +161,7 @@ pub fn end(number: i32, by: &str, ending: &Ending) {
             leave(NOT_WAITED_FOR);
         }
     });
-    ending.by_signal(number, by);
+    ending.begin(outcome, by);
     if waiting.is_err() {
         leave("");
     }

@@ -153,7 +153,7 @@ fn disks() {
         "disk tiny: it has 511 bytes: a disk has one sector of 512 at least",
     );
     let in_use = "disk disk: another guest uses it: end that one first, or \
-                  use ',ro' for both";
+                  give it to both by 'lguest run --disk FILE,ro'";
     let writer = lock(&dir.path("disk"), false);
     dir.refuses("4 vmlinux --block=disk", 120, in_use);
     dir.refuses("run --kernel vmlinux --disk disk,ro", 120, in_use);
@@ -161,7 +161,85 @@ fn disks() {
     let reader = lock(&dir.path("disk"), true);
     dir.refuses("4 vmlinux --block=disk", 120, in_use);
     drop(reader);
-    dir.refuses("4 vmlinux --block=disk --block=disk", 120, in_use);
+    let twice = "disk disk: it is given twice: leave one out, or give it as \
+                 '--disk FILE,ro' both times";
+    dir.refuses("4 vmlinux --block=disk --block=disk", 120, twice);
+    dir.refuses(
+        "run --kernel vmlinux -d disk -d ./disk,ro",
+        120,
+        &twice.replace("disk disk", "disk ./disk"),
+    );
+    // What it says to do works.
+    dir.runs("run --disk disk,ro --disk disk,ro", "");
+    dir.runs("run --disk disk", "");
+    dir.refuses(
+        "run --disk disk,fail=0",
+        2,
+        "disk 'disk,fail=0': behind ',fail=' stands a number from 1 up, as in \
+         'FILE,fail=20'; a name that ends like this is written 'NAME,rw'",
+    );
+    dir.runs("run --disk disk,fail=20", "");
+}
+
+#[test]
+fn disks_of_other_formats() {
+    let dir = Scratch::new("formats");
+    let mut vdi = vec![0; 512];
+    vdi[64..68].copy_from_slice(&[0x7F, 0x10, 0xDA, 0xBE]);
+    for (head, name) in [
+        (b"QFI\xFB\0\0\0\x03".as_slice(), "qcow2"),
+        (b"KDMV", "vmdk"),
+        (b"vhdxfile", "vhdx"),
+        (&vdi, "vdi"),
+    ] {
+        dir.write("disk", &[head, &[0; 1024]].concat()[..1024]);
+        let said = format!(
+            "disk disk: it is a {name} image, and a disk is a raw one: \
+             `qemu-img convert -O raw` makes it that; if it is one all the \
+             same, give it as '--disk FILE,raw'"
+        );
+        dir.refuses("run --disk disk", 120, &said);
+        dir.write("vmlinux", &kernel(b"GenuineLguest"));
+        dir.refuses("64 vmlinux --block=disk", 120, &said);
+        dir.runs("run --disk disk,raw", "");
+    }
+    for (head, name) in [
+        (b"\x1F\x8B\x08\0".as_slice(), "gzip"),
+        (b"\xFD7zXZ\0", "xz"),
+        (b"\x28\xB5\x2F\xFD", "zstd"),
+    ] {
+        dir.write("disk", &[head, &[0; 1024]].concat()[..1024]);
+        dir.refuses(
+            "run --disk disk",
+            120,
+            &format!(
+                "disk disk: it is packed by {name}, and a disk is a raw \
+                 image: unpack it; if it is one all the same, give it as \
+                 '--disk FILE,raw'"
+            ),
+        );
+    }
+}
+
+#[test]
+fn a_disk_that_ends_within_a_sector_is_told() {
+    let dir = Scratch::new("odd");
+    dir.write("disk", &[0; 1025]);
+    let said = "lguest: disk disk: its last 1 bytes are less than a sector of \
+                512, and the guest cannot reach them: `truncate -s %512 disk` \
+                makes it whole\n";
+    dir.runs("run --disk disk", said);
+    let cure = said.split('`').nth(1).unwrap();
+    let mut sh = Command::new("sh");
+    assert!(
+        sh.args(["-c", cure])
+            .current_dir(&dir.0)
+            .status()
+            .unwrap()
+            .success()
+    );
+    dir.runs("run --disk disk", "");
+    assert_eq!(fs::read(dir.path("disk")).unwrap().len(), 1536);
 }
 
 #[test]
@@ -217,8 +295,9 @@ fn disks_that_may_not_be_used() {
         "4 vmlinux --block=disk",
         120,
         "disk disk: it cannot be written (Permission denied (os error 13)): \
-         add ',ro' to use it read-only",
+         to use it read-only, give it by 'lguest run --disk FILE,ro'",
     );
+    dir.runs("run --disk disk,ro", "");
     set_mode(&dir.path("disk"), 0);
     dir.refuses(
         "4 vmlinux --block=disk",
@@ -242,6 +321,13 @@ fn too_much() {
         2,
         "the kernel's command line has 5999 bytes: shorten it to 4095",
     );
+    let ours = format!("run --append={}", "x".repeat(4065));
+    dir.refuses(
+        &ours,
+        2,
+        "the kernel's command line has 4065 bytes: shorten it to 4064",
+    );
+    dir.runs(&ours[..ours.len() - 1], "");
 }
 
 #[test]
@@ -255,8 +341,29 @@ fn words() {
     dir.refuses(
         "rum --kernel vmlinux",
         2,
-        "memory 'rum' is not a size: did you mean 'lguest run'? \
-         ('lguest --help' shows both forms)",
+        "there is no command 'rum': did you mean 'lguest run'?",
+    );
+    dir.refuses(
+        "vmlinux root=/dev/lgba",
+        2,
+        "memory 'vmlinux' is not a size: it stands before the image ('lguest \
+         64 vmlinux'), or each has its name ('lguest run --kernel vmlinux')",
+    );
+    dir.refuses(
+        "run vmlinux",
+        2,
+        "'vmlinux' stands alone: to give a kernel, write '--kernel vmlinux'",
+    );
+    dir.refuses(
+        "run --block=disk",
+        2,
+        "'--block' is an option of the old form: with 'run' it is '--disk \
+         FILE'",
+    );
+    dir.refuses(
+        "--kernel vmlinux",
+        2,
+        "'--kernel' is an option of 'lguest run': write 'run' before it",
     );
     dir.refuses(
         "run --net lan",
@@ -366,6 +473,25 @@ impl Scratch {
         assert_eq!(run.status.code(), Some(code), "lguest {words}");
         assert!(run.stdout.is_empty(), "lguest {words}");
         assert_eq!(self.contents(), before, "lguest {words}");
+    }
+
+    /// Runs `lguest` with these words and nothing typed but `poweroff`, and
+    /// compares what it says on standard error.
+    fn runs(&self, words: &str, message: &str) {
+        let mut run = Command::new(env!("CARGO_BIN_EXE_lguest"))
+            .args(words.split_whitespace())
+            .current_dir(&self.0)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut keyboard = run.stdin.take().unwrap();
+        let _ = std::io::Write::write_all(&mut keyboard, b"poweroff\n");
+        let run = run.wait_with_output().unwrap();
+        let said = String::from_utf8(run.stderr).unwrap();
+        assert_eq!(said, message, "lguest {words}");
+        assert_eq!(run.status.code(), Some(0), "lguest {words}");
     }
 
     fn contents(&self) -> Vec<(PathBuf, Option<Vec<u8>>)> {

@@ -33,7 +33,12 @@ fn a_driver_lets_go_of_a_removed_disk_and_the_guest_goes_on() {
     let (shown, output) = rustix::pipe::pipe().unwrap();
     let devices: Vec<Box<dyn Device>> = vec![
         Box::new(Block::new(disk)),
-        Box::new(Console::new(Config { input, output })),
+        Box::new(Console::new(Config {
+            input,
+            output,
+            log: None,
+            at_end: None,
+        })),
     ];
     let memory = GuestMemory::new(RAM, pages_above_ram(&devices)).unwrap();
     let image = Image::Embedded(default_guest::IMAGE);

@@ -81,22 +81,6 @@ fn an_idle_guest_lets_everybody_sleep() {
 }
 
 #[test]
-fn output_that_nobody_reads_ends_nothing() {
-    let mut run = start(&[]);
-    drop(run.stdout.take());
-    let lines = "help\nhelp\nhelp\npoweroff 5\n";
-    run.stdin
-        .take()
-        .unwrap()
-        .write_all(lines.as_bytes())
-        .unwrap();
-    let run = run.wait_with_output().unwrap();
-    assert_eq!(run.status.code(), Some(5));
-    let said = text(&run.stderr);
-    assert_eq!(said.matches("the rest of it is lost").count(), 1, "{said}");
-}
-
-#[test]
 fn output_that_nobody_takes_does_not_hold_up_a_signal() {
     let mut run = start(&[]);
     let lines = "help\n".repeat(400);

@@ -51,11 +51,11 @@ fn guest_with(options: &[&str]) -> Child {
         .spawn()
         .unwrap();
     let said = BufReader::new(child.stdout.take().unwrap());
-    let ready = said
-        .lines()
-        .map_while(Result::ok)
-        .any(|line| line.starts_with("lguest guest ready"));
+    let mut lines = said.lines().map_while(Result::ok);
+    let ready = lines.any(|line| line.starts_with("lguest guest ready"));
     assert!(ready);
+    // A guest whose output nobody can read any more ends.
+    std::thread::spawn(move || lines.for_each(drop));
     child
 }
 

@@ -48,6 +48,15 @@ const WORDS: &[&str] = &[
     "--slow",
     "doctor",
     "--json",
+    "--disk=f,fail=0,ro",
+    "--timeout",
+    "--timeout=5m",
+    "--exit-on-eof",
+    "--die-with-parent",
+    "--die-with-parent=1",
+    "--log=f",
+    "-v",
+    "rum",
 ];
 
 /// An amount of memory, alone or as the value of its option.

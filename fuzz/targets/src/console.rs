@@ -29,6 +29,8 @@ pub fn target(data: &[u8]) {
     let config = Config {
         input: keys,
         output,
+        log: None,
+        at_end: None,
     };
     let mut console = Console::attached(config, host.clone());
     let (mut typed, mut taken) = (Vec::new(), 0);

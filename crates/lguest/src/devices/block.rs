@@ -9,6 +9,7 @@
 
 mod ahead;
 mod faults;
+mod format;
 
 use super::{Description, Device, Place, Requests, Violation};
 use super::{sections, total};
@@ -17,6 +18,7 @@ use crate::memory::Section;
 use crate::needs::Lack;
 use ahead::Ahead;
 use faults::Faults;
+pub use format::Format;
 use lg_abi::device::{
     BLOCK_DONE, BLOCK_ERROR, BLOCK_READ, BLOCK_WRITE, BlockPage,
     LGUEST_DEVICE_F_RANDOMNESS, LGUEST_DEVICE_T_BLOCK, SECTOR_SIZE,
@@ -62,6 +64,8 @@ fn is_odd(
 pub struct Disk {
     file: File,
     sectors: u32,
+    /// Bytes behind the last whole sector.
+    rest: u64,
     read_only: bool,
     faults: Option<Faults>,
     /// The same file once more, to read ahead by.
@@ -75,17 +79,32 @@ pub enum DiskError {
     #[error("it cannot be opened: {0}")]
     Open(#[source] io::Error),
     /// We may read it, but not write.
-    #[error("it cannot be written ({0}): add ',ro' to use it read-only")]
+    #[error(
+        "it cannot be written ({0}): to use it read-only, give it by 'lguest \
+         run --disk FILE,ro'"
+    )]
     ReadOnly(#[source] io::Error),
     /// A directory, a pipe, a terminal.
     #[error("it is neither a file nor a block device")]
     NotADisk,
     /// Another Launcher writes to it, or we would and another one reads it.
-    #[error("another guest uses it: end that one first, or use ',ro' for both")]
+    #[error(
+        "another guest uses it: end that one first, or give it to both by \
+         'lguest run --disk FILE,ro'"
+    )]
     InUse,
     /// It cannot be locked at all.
     #[error("{0}")]
     Lock(Lack),
+    /// It stands on the command line twice.
+    #[error(
+        "it is given twice: leave one out, or give it as '--disk FILE,ro' \
+         both times"
+    )]
+    Twice,
+    /// An image of another kind.
+    #[error("{0}; if it is one all the same, give it as '--disk FILE,raw'")]
+    NotRaw(Format),
     /// Less than a sector.
     #[error("it has {0} bytes: a disk has one sector of 512 at least")]
     TooSmall(u64),
@@ -95,6 +114,18 @@ pub enum DiskError {
 }
 
 impl Disk {
+    /// What the file seems to be, if it is not a raw image.
+    #[must_use]
+    pub fn format(&self) -> Option<Format> {
+        format::of(&self.file)
+    }
+
+    /// How many bytes behind its last whole sector are out of reach.
+    #[must_use]
+    pub fn beyond_last_sector(&self) -> u64 {
+        self.rest
+    }
+
     /// Opens and locks the file at `path`. Nothing in it is touched. What
     /// lies beyond its last whole sector is out of reach.
     ///
@@ -141,6 +172,7 @@ impl Disk {
         Ok(Self {
             file,
             sectors,
+            rest: bytes % u64::from(SECTOR_SIZE),
             read_only,
             faults: None,
             // Where it cannot be had again, it is only slower.

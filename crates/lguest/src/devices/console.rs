@@ -7,6 +7,12 @@
 //! and the sender has to wait, too. The two directions have nothing to do with
 //! each other: output that nobody takes must not keep ^C^C^C from coming in.
 
+mod log;
+pub use log::Log;
+
+mod screen;
+pub use screen::{Kind, Screen};
+
 use super::{AT_ONCE, Description, Device, Place, Readiness};
 use super::{Requests, Violation, sections, total};
 use crate::host::{BoundDma, Guest};
@@ -17,7 +23,6 @@ use rustix::io::Errno;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// What a console is connected to.
@@ -26,11 +31,16 @@ pub struct Config {
     pub input: OwnedFd,
     /// Where the Guest's lines go.
     pub output: OwnedFd,
+    /// Where they go as well.
+    pub log: Option<Log>,
+    /// An event to raise when the input has ended and the Guest has all of it.
+    pub at_end: Option<OwnedFd>,
 }
 
 /// The console of a Guest.
 pub struct Console {
     input: OwnedFd,
+    at_end: Option<OwnedFd>,
     screen: Arc<Screen>,
     /// What the Guest has sent and nobody has shown yet.
     to_show: Vec<u8>,
@@ -78,7 +88,8 @@ impl Console {
         let is_terminal = rustix::termios::isatty(&config.input);
         Self {
             input: config.input,
-            screen: Arc::new(Screen::new(config.output)),
+            at_end: config.at_end,
+            screen: Arc::new(Screen::new(config.output, config.log)),
             to_show: Vec::new(),
             host: None,
             waiting: Vec::new(),
@@ -87,6 +98,12 @@ impl Console {
             ended: false,
             counters: Counters::default(),
         }
+    }
+
+    /// What shows the Guest's output.
+    #[must_use]
+    pub fn screen(&self) -> Arc<Screen> {
+        Arc::clone(&self.screen)
     }
 
     fn attach(&mut self, host: Arc<dyn Requests>) {
@@ -220,52 +237,12 @@ impl Console {
             },
         }
     }
-}
 
-/// Where the Guest's lines are shown.
-struct Screen {
-    output: OwnedFd,
-    /// It is a terminal.
-    is_terminal: bool,
-    /// Nobody reads it any more.
-    closed: AtomicBool,
-    bytes_out: AtomicU64,
-    bytes_discarded: AtomicU64,
-}
-
-impl Screen {
-    fn new(output: OwnedFd) -> Self {
-        Self {
-            is_terminal: rustix::termios::isatty(&output),
-            output,
-            closed: AtomicBool::new(false),
-            bytes_out: AtomicU64::new(0),
-            bytes_discarded: AtomicU64::new(0),
-        }
-    }
-
-    /// Writes all of `bytes`. Blocks as long as whoever reads it takes.
-    fn show(&self, bytes: &[u8]) {
-        let len = bytes.len() as u64;
-        if self.closed.load(Ordering::Relaxed) {
-            self.bytes_discarded.fetch_add(len, Ordering::Relaxed);
-            return;
-        }
-        if self.is_terminal {
-            crate::terminal::written(bytes);
-        }
-        match crate::terminal::write_all(&self.output, bytes) {
-            Ok(()) => {
-                self.bytes_out.fetch_add(len, Ordering::Relaxed);
-            }
-            Err(error) => {
-                self.closed.store(true, Ordering::Relaxed);
-                self.bytes_discarded.fetch_add(len, Ordering::Relaxed);
-                crate::terminal::tell(&format!(
-                    "cannot write the guest's output ({error}): the rest of \
-                     it is lost"
-                ));
-            }
+    /// The input has ended, and the Guest has all of it.
+    fn tell_end(&self) {
+        if let Some(event) = &self.at_end {
+            // It cannot be full: it is raised once.
+            let _ = rustix::io::write(event, &1_u64.to_ne_bytes());
         }
     }
 }
@@ -333,17 +310,23 @@ impl Device for Console {
             }
             buffers += self.deliver(AT_ONCE - buffers)?;
         }
-        Ok(self.readiness(buffers))
+        let next = self.readiness(buffers);
+        if next == Readiness::Closed {
+            self.tell_end();
+        }
+        Ok(next)
+    }
+
+    fn finish(&mut self) {
+        self.screen.finish();
     }
 
     fn counters(&self) -> Vec<(&'static str, u64)> {
+        let [out, discarded] = self.screen.counters();
         vec![
             ("bytes_in", self.counters.bytes_in),
-            ("bytes_out", self.screen.bytes_out.load(Ordering::Relaxed)),
-            (
-                "bytes_discarded",
-                self.screen.bytes_discarded.load(Ordering::Relaxed),
-            ),
+            out,
+            discarded,
             ("bytes_dropped", self.counters.bytes_dropped),
             ("writes", self.counters.writes),
             ("buffers_filled", self.counters.buffers_filled),
@@ -409,7 +392,12 @@ mod tests {
         let host = FakeHost::new();
         let (input, typed) = pipe().unwrap();
         let (shown, output) = pipe().unwrap();
-        let mut console = Console::new(Config { input, output });
+        let mut console = Console::new(Config {
+            input,
+            output,
+            log: None,
+            at_end: None,
+        });
         console.attach(host.clone());
         (host, console, typed, shown)
     }
@@ -463,7 +451,7 @@ mod tests {
     fn a_full_pipe_that_does_not_block_is_waited_for() {
         let (host, mut console, _typed, _shown) = console();
         let (shown, output) = pipe_with(PipeFlags::NONBLOCK).unwrap();
-        console.screen = Arc::new(Screen::new(output));
+        console.screen = Arc::new(Screen::new(output, None));
         let sixteen: Vec<_> = (0..16).map(|_| (0x2000, 4096)).collect();
         host.put_dma(DMA, &sixteen);
         let reader = std::thread::spawn(move || {

@@ -20,6 +20,9 @@ pub use kernel::{Kernel, KernelError};
 
 mod elf;
 
+mod compression;
+pub use compression::Compression;
+
 mod bzimage;
 
 mod page_offset;

@@ -5,8 +5,8 @@
 
 use crate::support::processes::children;
 use crate::support::{
-    Finished, Running, Scratch, guests, is_here, lguest, program, questions,
-    run, skip, tool,
+    Finished, PATIENCE, Running, Scratch, guests, is_here, lguest, program,
+    questions, run, skip, tool,
 };
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -154,6 +154,25 @@ fn with_processes(count: usize, command: &Command) -> Command {
     limited
 }
 
+/// Waits until the processes of the one before are gone. Those that the
+/// Launcher did not wait for count until the machine's first process has.
+fn wait_until_nobody_has_processes() {
+    let user = format!("\nUid:\t{NOBODY}\t");
+    let is_nobodys = |entry: std::fs::DirEntry| {
+        let status = std::fs::read_to_string(entry.path().join("status"));
+        status.is_ok_and(|status| status.contains(&user))
+    };
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while std::fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .any(is_nobodys)
+    {
+        assert!(std::time::Instant::now() < deadline, "somebody stays");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+}
+
 #[test]
 fn processes() {
     if !rustix::process::geteuid().is_root() {
@@ -171,6 +190,7 @@ fn processes() {
         println!("{count}: {words}");
         assert!(count < 13 || words.is_empty(), "{words}");
         said.insert(words);
+        wait_until_nobody_has_processes();
     }
     let reason = "this user may have only ";
     assert!(said.iter().any(|words| words.contains(reason)), "{said:?}");

@@ -14,6 +14,7 @@ mod support;
 
 mod disks;
 mod limits;
+mod owner;
 mod signals;
 mod streams;
 mod time;

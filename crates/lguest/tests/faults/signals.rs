@@ -182,3 +182,77 @@ fn a_storm_of_sigcont_costs_no_input() {
     guest.type_in(b"poweroff\n");
     guest.finish().ends_well(0);
 }
+
+/// Sends signals that have no name to rustix, too.
+fn kill(session: &Session, signal: i32) {
+    let mut sh = crate::support::program("sh");
+    sh.arg("-c")
+        .arg(format!("kill -{signal} {}", session.run.id()));
+    assert!(sh.status().unwrap().success(), "{signal}");
+}
+
+#[test]
+fn signals_without_a_meaning_do_nothing() {
+    let mut session = Session::start(&lguest_with("run"));
+    session.wait_for("lguest> ");
+    let named = [
+        libc::SIGUSR1,
+        libc::SIGUSR2,
+        libc::SIGALRM,
+        libc::SIGVTALRM,
+        libc::SIGPROF,
+        libc::SIGIO,
+        libc::SIGSTKFLT,
+        libc::SIGXFSZ,
+        libc::SIGPIPE,
+        libc::SIGCHLD,
+        libc::SIGURG,
+        libc::SIGWINCH,
+    ];
+    let real_time = libc::SIGRTMIN()..=libc::SIGRTMAX();
+    for signal in named.into_iter().chain(real_time) {
+        kill(&session, signal);
+    }
+    session.type_in(b"echo still here\r");
+    session.wait_for("\nstill here");
+    session.type_in(b"poweroff 3\r");
+    session.ends(3);
+}
+
+#[test]
+fn limits_of_time_and_failing_power_are_told() {
+    for (signal, name) in [(libc::SIGXCPU, "SIGXCPU"), (libc::SIGPWR, "SIGPWR")]
+    {
+        let (session, children) = session();
+        kill(&session, signal);
+        let end = session.ends(128 + signal);
+        let words = format!("lguest: ended by {name}\r\n");
+        assert!(end.stdout.ends_with(&words), "{end:?}");
+        all_gone(&children);
+    }
+}
+
+#[test]
+fn signals_of_a_broken_process_are_told_and_leave_no_raw_terminal() {
+    for (signal, name) in [
+        (libc::SIGABRT, "SIGABRT"),
+        (libc::SIGBUS, "SIGBUS"),
+        (libc::SIGFPE, "SIGFPE"),
+        (libc::SIGILL, "SIGILL"),
+        (libc::SIGSEGV, "SIGSEGV"),
+        (libc::SIGTRAP, "SIGTRAP"),
+    ] {
+        let mut command = crate::support::program("sh");
+        let script = "ulimit -c 0; exec \"$0\" run";
+        command.args(["-c", script, env!("CARGO_BIN_EXE_lguest")]);
+        let session = Session::start(&command);
+        session.wait_for("lguest> ");
+        let children = children(session.run.id());
+        kill(&session, signal);
+        session.wait_for(&format!("lguest: ended by {name}\r\n"));
+        session.wait_until(|s| s.terminal.is_as_before());
+        let end = session.finish();
+        assert_eq!(end.signal(), Some(signal), "{end:?}");
+        all_gone(&children);
+    }
+}

@@ -6,7 +6,6 @@ use crate::support::{
 };
 use rustix::pipe::{PipeFlags, pipe, pipe_with};
 use std::fs::File;
-use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -193,25 +192,6 @@ fn streams_that_do_not_block_lose_nothing() {
     let numbers = all.lines().filter_map(|l| l.strip_prefix("line "));
     let number = |l: &str| l.split(':').next()?.parse::<u32>().ok();
     assert!(numbers.map(number).eq((0..1000).map(Some)));
-}
-
-#[test]
-fn a_reader_that_has_seen_enough_ends_nothing() {
-    let mut command = lguest();
-    command.stdin(Stdio::piped());
-    command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap();
-    // | head -1
-    let mut first = String::new();
-    let mut output = BufReader::new(child.stdout.take().unwrap());
-    output.read_line(&mut first).unwrap();
-    drop(output);
-    let mut keyboard = child.stdin.take().unwrap();
-    std::io::Write::write_all(&mut keyboard, b"help\npoweroff 6\n").unwrap();
-    let end = child.wait_with_output().unwrap();
-    assert_eq!(end.status.code(), Some(6));
-    let said = String::from_utf8(end.stderr).unwrap();
-    assert!(said.contains("(Broken pipe (os error 32))"), "{said}");
 }
 
 /// Waits for the end of a Launcher on `terminal`, which is as before then.

@@ -206,6 +206,12 @@ impl Running {
         self.output.wait_for(text, times, || self.errors.text())
     }
 
+    /// Waits until `text` has been said on standard error.
+    #[track_caller]
+    pub(crate) fn wait_for_error(&self, text: &str) -> String {
+        self.errors.wait_for(text, 1, || self.output.text())
+    }
+
     /// What has been printed so far.
     pub(crate) fn printed(&self) -> String {
         self.output.text()

@@ -1,0 +1,62 @@
+//! What a file is that somebody may take for a disk.
+//!
+//! A disk of a Guest is a raw image: what stands at byte N of the file stands
+//! at byte N of the disk. Images of other formats look like disks full of
+//! rubbish, and are damaged by what is written to them.
+
+use crate::loader::Compression;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+/// The formats, and what their files begin with.
+const FORMATS: [(&str, &[u8]); 6] = [
+    ("qcow2", b"QFI\xFB"),
+    ("qed", b"QED\0"),
+    ("vmdk", b"KDMV"),
+    ("vmdk", b"# Disk DescriptorFile"),
+    ("vhdx", b"vhdxfile"),
+    ("vpc", b"conectix"),
+];
+
+/// Where a VDI image has its mark, behind a text of its maker's.
+const VDI: (usize, [u8; 4]) = (64, [0x7F, 0x10, 0xDA, 0xBE]);
+
+/// What an image is that is not raw.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// An image of another machine's, by the name that `qemu-img` has for it.
+    Image(&'static str),
+    /// An image that is packed.
+    Packed(Compression),
+}
+
+/// What `file` seems to be, if it is not a raw image.
+pub(super) fn of(file: &File) -> Option<Format> {
+    let mut head = [0; VDI.0 + VDI.1.len()];
+    let len = file.read_at(&mut head, 0).unwrap_or(0);
+    let head = &head[..len];
+    if let Some((name, _)) = FORMATS.iter().find(|f| head.starts_with(f.1)) {
+        return Some(Format::Image(name));
+    }
+    if head.get(VDI.0..) == Some(VDI.1.as_slice()) {
+        return Some(Format::Image("vdi"));
+    }
+    Compression::of(head).map(Format::Packed)
+}
+
+impl std::fmt::Display for Format {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Image(name) => write!(
+                f,
+                "it is a {name} image, and a disk is a raw one: `qemu-img \
+                 convert -O raw` makes it that"
+            ),
+            Self::Packed(packed) => write!(
+                f,
+                "it is packed by {packed}, and a disk is a raw image: unpack \
+                 it"
+            ),
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! How bytes are packed, by what they begin with.
+//!
+//! Only gzip can be unpacked here. The others are known by name, so that a
+//! message can say what a file is and not only what it is not.
+
+use std::fmt;
+
+/// A way to pack bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compression {
+    /// `gzip`.
+    Gzip,
+    /// `bzip2`.
+    Bzip2,
+    /// `lzma`, the format before xz.
+    Lzma,
+    /// `xz`.
+    Xz,
+    /// `lzop`.
+    Lzo,
+    /// `lz4`, as kernels have it or as its tool makes it.
+    Lz4,
+    /// `zstd`.
+    Zstd,
+}
+
+/// What packed bytes begin with.
+const MARKS: [(Compression, &[u8]); 8] = [
+    (Compression::Gzip, b"\x1F\x8B\x08"),
+    (Compression::Bzip2, b"BZh"),
+    (Compression::Lzma, b"\x5D\0\0"),
+    (Compression::Xz, b"\xFD7zXZ\0"),
+    (Compression::Lzo, b"\x89LZO\0\r\n\x1A\n"),
+    (Compression::Lz4, b"\x02\x21\x4C\x18"),
+    (Compression::Lz4, b"\x04\x22\x4D\x18"),
+    (Compression::Zstd, b"\x28\xB5\x2F\xFD"),
+];
+
+impl Compression {
+    /// How bytes are packed that begin with `head`, if they are.
+    #[must_use]
+    pub fn of(head: &[u8]) -> Option<Self> {
+        let found = MARKS.iter().find(|(_, mark)| head.starts_with(mark));
+        found.map(|&(compression, _)| compression)
+    }
+}
+
+impl fmt::Display for Compression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Gzip => "gzip",
+            Self::Bzip2 => "bzip2",
+            Self::Lzma => "lzma",
+            Self::Xz => "xz",
+            Self::Lzo => "lzo",
+            Self::Lz4 => "lz4",
+            Self::Zstd => "zstd",
+        })
+    }
+}
