@@ -20,6 +20,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/ptrace.h>
 #include <sys/resource.h>
@@ -788,6 +789,17 @@ static __attribute__((noinline)) long raw(long nr, long a, long b, long c)
 	return nr;
 }
 
+// Whether an address belongs to the kernel. The kernel's addresses begin at the
+// first multiple of 128 MiB above the stack: CONFIG_VMSPLIT says which it is.
+// With CONFIG_COMPAT_VDSO the entry page is among them, and is a program's.
+static int is_kernel(unsigned long address)
+{
+	unsigned long last_of_program = (unsigned long)environ | 0x07FFFFFF;
+	unsigned long entry = getauxval(AT_SYSINFO);
+
+	return address > last_of_program && address / PAGE != entry / PAGE;
+}
+
 // Steps through a child that makes such calls, and counts the steps that lead
 // nowhere, or where no program is.
 static void step_through(void)
@@ -821,7 +833,7 @@ static void step_through(void)
 		// A loop of one instruction would do that; there is none.
 		if ((unsigned long)regs.eip == last)
 			wrong("step that leads nowhere", regs.eip, 0);
-		if ((unsigned long)regs.eip >= 0xC0000000)
+		if (is_kernel(regs.eip))
 			wrong("step into the kernel", regs.eip, 0);
 		last = regs.eip;
 		calls += regs.orig_eax == SYS_getpid;
