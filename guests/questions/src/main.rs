@@ -25,6 +25,7 @@ mod console;
 mod dma;
 mod early;
 mod end;
+mod extended;
 mod high;
 mod hypercalls;
 mod interrupts;
@@ -90,6 +91,7 @@ const LATE: &[Question] = questions! {
         many_system_calls code_written_by_another_address
         code_written_in_another_directory code_entered_in_its_middle
         system_call_of_the_kernel stack_overflow demand_paging;
+    extended: extended_of_threads extended_of_a_new_program;
     segments: tls_of_a_user tls_over_traps tls_of_two_directories tls_replaced
         tls_not_present tls_behind_every_register tls_saved_and_loaded_again
         tls_on_the_stack tls_limits tls_refused tls_of_two_threads
