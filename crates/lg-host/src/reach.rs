@@ -13,6 +13,7 @@
 
 use crate::address::GuestVirt;
 use crate::emulate::{self, Access, EFLAGS_TF};
+use crate::gates::path;
 use crate::run::{Event, Host};
 use crate::segments::{REAL_USER_DS, REAL_WIDE_DS};
 use lg_abi::page::{Pte, SWITCHER_ADDR};
@@ -29,6 +30,9 @@ mod how_far {
     pub(super) const STEP: u32 = 3;
     /// User code has wide segments.
     pub(super) const WIDE: u32 = 4;
+    /// User code is single-stepped, for its code segment has no end where it
+    /// is, and is to have one again when it has left.
+    pub(super) const CODE_STEP: u32 = 5;
 }
 
 /// So many instructions in a row are stepped.
@@ -79,7 +83,8 @@ impl Host<'_> {
     /// User code has trapped for `event`: its segments are short again.
     /// Answers whether there was no event but our own step.
     pub(crate) fn end_reach(&mut self, event: Event) -> bool {
-        let stepped = self.vm.reach.get() == how_far::STEP;
+        let stepped =
+            matches!(self.vm.reach.get(), how_far::STEP | how_far::CODE_STEP);
         self.put_off_reach();
         self.vm.reach.set(how_far::SHORT);
         stepped && matches!(event, Event::Trap { vector: 1, .. })
@@ -96,6 +101,11 @@ impl Host<'_> {
                 vm.reach.set(how_far::STEP_WANTED);
             }
             how_far::WIDE => vm.reach.set(how_far::WIDE_WANTED),
+            how_far::CODE_STEP => {
+                let flags = vm.regs.eflags.get();
+                vm.regs.eflags.set(flags & !EFLAGS_TF);
+                vm.reach.set(how_far::SHORT);
+            }
             _ => return,
         }
         let regs = &vm.regs;
@@ -112,7 +122,7 @@ impl Host<'_> {
         let next = match vm.reach.get() {
             how_far::STEP_WANTED => how_far::STEP,
             how_far::WIDE_WANTED => how_far::WIDE,
-            _ => return,
+            _ => return self.step_beyond_the_end(),
         };
         if !vm.in_user_mode() {
             // Something else came first, an interrupt perhaps.
@@ -129,6 +139,32 @@ impl Host<'_> {
                 selector.set(REAL_WIDE_DS);
             }
         }
+    }
+
+    /// Where user code's segment has an end and it goes on beyond that, by its
+    /// own right, it has another one until it comes back.
+    fn step_beyond_the_end(&self) {
+        let vm = self.vm;
+        if !vm.in_user_mode() || !self.is_beyond_the_end() {
+            return;
+        }
+        let steps = vm.steps.get().saturating_add(1);
+        vm.steps.set(steps);
+        let flags = vm.regs.eflags.get();
+        let mut code = [0; emulate::MAX_INSTRUCTION];
+        let fetched = self.fetch(GuestVirt(vm.regs.eip.get()), &mut code);
+        let visible = emulate::moves_flags(&code[..fetched]);
+        if steps <= MAX_STEPS && flags & EFLAGS_TF == 0 && !visible {
+            vm.reach.set(how_far::CODE_STEP);
+            vm.regs.eflags.set(flags | EFLAGS_TF);
+        }
+    }
+
+    /// Whether user code stands beyond the end of its code segment, if that
+    /// has one.
+    pub(crate) fn is_beyond_the_end(&self) -> bool {
+        !self.may_take(path::FLAT_CODE)
+            && self.vm.regs.eip.get() >= self.user_limit()
     }
 
     /// Whether user code goes on with wide segments.
@@ -339,6 +375,13 @@ mod tests {
             assert_eq!(host.vm.regs.eip.get(), HIGH);
             let flat = crate::segments::REAL_KERNEL_CS;
             assert_eq!(host.real_segments().0, flat);
+            // It comes back by one instruction, and has its own again.
+            assert_ne!(host.vm.regs.eflags.get() & EFLAGS_TF, 0);
+            host.vm.regs.eip.set(CODE + 5);
+            host.run_guest(trap(1)).unwrap();
+            assert_eq!(host.vm.regs.eip.get(), CODE + 5);
+            assert_eq!(host.vm.regs.eflags.get() & EFLAGS_TF, 0);
+            assert_ne!(host.real_segments().0, flat);
         }
     }
 

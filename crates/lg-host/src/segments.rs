@@ -74,9 +74,8 @@ impl Host<'_> {
         if !self.vm.in_user_mode() {
             return (REAL_KERNEL_CS, ss);
         }
-        let beyond = self.vm.regs.eip.get() >= self.user_limit();
         let ends = !self.may_take(path::FLAT_CODE);
-        if ends && (beyond || self.reaches_far()) {
+        if self.is_beyond_the_end() || ends && self.reaches_far() {
             return (REAL_KERNEL_CS, ss);
         }
         (REAL_USER_CS, ss)
