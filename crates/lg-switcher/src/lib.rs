@@ -30,6 +30,7 @@ pub mod confine;
 pub mod trial;
 pub mod view;
 
+mod leftovers;
 mod segments;
 
 pub mod entry;

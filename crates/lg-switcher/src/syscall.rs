@@ -83,6 +83,7 @@ pub mod nr {
 /// The numbers of errors that mean something to us.
 #[allow(missing_docs)]
 pub mod errno {
+    pub const EPERM: i32 = 1;
     pub const ENOENT: i32 = 2;
     pub const EINTR: i32 = 4;
     pub const EBADF: i32 = 9;

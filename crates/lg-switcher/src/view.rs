@@ -21,6 +21,7 @@ use crate::layout::{
     STACK_SIZE, STATE, STATE_FD, STATE_SIZE, Setup, State, TASK_SIZE, TWINS,
     TWINS_FD, TWINS_SIZE, outbox_fd,
 };
+use crate::leftovers;
 use crate::mapper::Mmap;
 use crate::own::Own;
 use crate::segments;
@@ -262,12 +263,15 @@ fn map_gates() -> Result<(), i32> {
 
 /// Unmaps the stack that the kernel gave us, with what it wrote there, and
 /// its vDSO: nothing shall be found in a view that is not the Guest's.
+///
+/// What the kernel has sealed stays: code and data that are the same for every
+/// process.
 fn forget_the_rest() -> Result<(), i32> {
-    let all = [BEYOND, TASK_SIZE - BEYOND, 0, 0, 0, 0];
-    // SAFETY: we are on a stack of our own and use nothing up there. Some
-    // kernels seal their own mappings; those stay, and tell nothing.
-    let _ = unsafe { call(nr::MUNMAP, all) };
-    Ok(())
+    leftovers::unmap_all(BEYOND, TASK_SIZE, &mut |at, length| {
+        // SAFETY: we are on a stack of our own and use nothing up there.
+        unsafe { call(nr::MUNMAP, [at, length, 0, 0, 0, 0]) }.map(drop)
+    })
+    .map(drop)
 }
 
 /// Looks whether there is a segment to run a Guest's kernel on. A processor
