@@ -24,6 +24,7 @@
 )]
 mod lab;
 
+mod code;
 mod flags;
 mod frames;
 mod long;
@@ -49,6 +50,7 @@ const ATTACKS: &[Attack] = &[
     ("script", script::run),
     ("selectors", selectors::run),
     ("flags", flags::run),
+    ("code", code::run),
     ("frames", frames::run),
     ("race", race::run),
     ("random", random::run),

@@ -102,9 +102,17 @@ fn load_tls() {
 }
 
 /// Numbers that are the same in each run (xorshift).
-struct Random(u32);
+pub(crate) struct Random(u32);
 
 impl Random {
+    pub(crate) fn new(seed: u32) -> Self {
+        Self(seed | 1)
+    }
+
+    pub(crate) fn below(&mut self, limit: u32) -> u32 {
+        (self.next() >> 8) % limit
+    }
+
     fn next(&mut self) -> u32 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 17;

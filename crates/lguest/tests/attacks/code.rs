@@ -1,4 +1,4 @@
-//! Attacks without a look into the Host: selectors and flags.
+//! Attacks without a look into the Host: selectors, flags, code that changes.
 
 use crate::arena::{Arena, Stop};
 use crate::sweep::{Sweep, stride};
@@ -75,4 +75,17 @@ fn selectors_of_isolated_programs() {
     let step = stride(0x1_0000, 2000);
     let line = format!("attack=selectors step={step}");
     run_isolated("selectors, isolated", line);
+}
+
+/// Code that is written to by every mapping, and executed: what runs is what
+/// was written last.
+#[test]
+fn code_that_changes() {
+    run("code", "attack=code steps=6000 seed=2007".into());
+}
+
+#[test]
+fn code_of_isolated_programs_that_changes() {
+    let line = "attack=code steps=3000 seed=2008";
+    run_isolated("code, isolated", line.into());
 }
