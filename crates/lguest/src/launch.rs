@@ -169,6 +169,10 @@ impl LaunchError {
                     }),
                 ..
             } => Outcome::BadMachine,
+            Self::ShareNet {
+                error: LanError::Porter(_),
+                ..
+            } => Outcome::BadMachine,
             Self::Kernel { .. }
             | Self::Initrd { .. }
             | Self::Disk { .. }

@@ -5,74 +5,7 @@
 
 mod support;
 
-use std::path::PathBuf;
-use support::{Running, Scratch, lguest};
-
-/// The file that makes a network, in a folder of its own.
-struct Network {
-    _scratch: Scratch,
-    file: PathBuf,
-}
-
-impl Network {
-    fn new(name: &str) -> Self {
-        let scratch = Scratch::new(name);
-        let file = scratch.file("lan", &[0; 4096]);
-        Self {
-            _scratch: scratch,
-            file,
-        }
-    }
-
-    /// A Guest on it, at its prompt.
-    fn guest(&self) -> Guest {
-        let mut command = lguest();
-        command.args(["run", "--append=quiet"]);
-        command.arg(format!("--net=sharenet={}", self.file.display()));
-        let mut guest = Guest(Running::start(&mut command), 0);
-        guest.0.wait_for("lguest> ");
-        guest.says("echo", "hello");
-        guest
-    }
-}
-
-/// A Guest that takes commands, and how often it has pinged.
-struct Guest(Running, usize);
-
-impl Guest {
-    /// Types a line.
-    fn types(&mut self, line: &str) {
-        self.0.type_in(format!("{line}\n").as_bytes());
-    }
-
-    /// Has it print something that nothing else prints.
-    fn says(&mut self, command: &str, word: &str) {
-        self.types(&format!("{command} {word}"));
-        self.0.wait_for(&format!("\n{word}"));
-    }
-
-    /// Pings whoever is in a slot. The first answer may be missing: the Guest's
-    /// network asks for one address a second at the most.
-    #[track_caller]
-    fn pings(&mut self, slot: u32) {
-        self.1 += 1;
-        self.types(&format!("ping 10.0.0.{} 4", slot + 1));
-        let said = self.0.wait_for_nth(" of 4 answered", self.1);
-        assert!(!said.contains(" 0 of 4 answered"), "{said}");
-    }
-
-    fn is_in_slot(&mut self, slot: u32) {
-        self.types("net");
-        self.0.wait_for(&format!("slot {slot}, "));
-    }
-
-    /// Powers it off, and looks at how it ended.
-    #[track_caller]
-    fn ends(mut self) {
-        self.types("poweroff");
-        self.0.finish().ends_well(0);
-    }
-}
+use support::network::Network;
 
 #[test]
 fn two_guests_talk() {

@@ -108,6 +108,9 @@ pub const GROUPS: &[&[Call]] = &[
     ]); SYS_socket],
     calls![Rule::AllowOnLan;
         SYS_connect, SYS_accept4, SYS_sendmsg, SYS_recvmsg, SYS_unlinkat],
+    // A pipe has both of its ends here. One end goes to the process that closes
+    // connections, and tells it when they are closed here.
+    calls![Rule::AllowOnLan; SYS_pipe2],
     calls![Rule::IfOnLan(&[
         Is(1, libc::SOL_SOCKET as u32),
         Is(2, libc::SO_PEERCRED as u32),

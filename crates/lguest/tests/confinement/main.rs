@@ -115,7 +115,7 @@ fn a_network_between_guests_takes_a_few_calls_more() {
     let more = calls::all(true).map(name).filter(|n| !alone.contains(n));
     let more: Vec<&str> = more.collect();
     let known = "SYS_futex_waitv SYS_socket SYS_connect SYS_accept4 SYS_sendmsg SYS_recvmsg \
-                 SYS_unlinkat SYS_getsockopt";
+                 SYS_unlinkat SYS_pipe2 SYS_getsockopt";
     assert_eq!(more.join(" "), known);
     let plan = on_a_network();
     let messages = c_long::from(libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC);

@@ -16,6 +16,10 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+pub(crate) mod blocking;
+
+pub(crate) mod network;
+
 pub(crate) mod processes;
 
 pub(crate) mod pty;

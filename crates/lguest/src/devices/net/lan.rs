@@ -14,12 +14,14 @@ use super::inbox::{Inbox, Outbox};
 use super::links::{Links, Quit};
 use super::peer::Peer;
 use super::port::Port;
+use super::porter::Porter;
 use super::rendezvous::{Listener, Rendezvous, RendezvousError};
 use super::slots::{Slots, SlotsError};
 use super::violation;
 use super::window::Window;
 use crate::devices::{Description, Device, PageFiles, Place, Violation};
 use crate::host::{Binding, Guest};
+use crate::needs::Lack;
 use lg_abi::device::{LGUEST_DEVICE_T_NET, LGUEST_NET_F_NOCSUM};
 use lg_abi::dma::{Dma, KEY_ALIGN};
 use lg_abi::page::PAGE_SHIFT;
@@ -29,6 +31,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 /// A LAN that cannot be joined.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +45,9 @@ pub enum LanError {
     /// No memory, or no descriptor.
     #[error("there is no room for its frames ({0})")]
     Outbox(#[source] io::Error),
+    /// No process, or no descriptor.
+    #[error(transparent)]
+    Porter(#[from] Lack),
 }
 
 /// A Guest's place on a LAN.
@@ -50,6 +56,7 @@ pub struct Lan {
     meet: Arc<Rendezvous>,
     listener: Arc<Listener>,
     outbox: Arc<Outbox>,
+    porter: Arc<Porter>,
     running: Option<Running>,
     /// Whether we fetch what others have posted.
     fetches: bool,
@@ -78,8 +85,13 @@ impl Lan {
     pub fn join(file: &Path) -> Result<Self, LanError> {
         let slots = Slots::claim(file)?;
         let meet = Rendezvous::beside(slots.path())?;
-        let listener = meet.listen(slots.mine())?;
+        let porter = Porter::start().map_err(|error| {
+            Lack::when("start the process that receives messages", error)
+        });
+        let porter = Arc::new(porter?);
+        let listener = meet.listen(slots.mine(), &porter)?;
         Ok(Self {
+            porter,
             slots: Arc::new(slots),
             meet: Arc::new(meet),
             listener: Arc::new(listener),
@@ -188,6 +200,7 @@ impl Lan {
             Arc::clone(&self.slots),
             Arc::clone(&self.meet),
             Arc::clone(&self.listener),
+            Arc::clone(&self.porter),
         )?;
         Ok((shared, links))
     }
@@ -293,14 +306,29 @@ impl Drop for Lan {
             running.shared.stop.store(true, Ordering::SeqCst);
             running.shared.port.nudge();
             running.quit.ask();
-            for thread in running.threads {
-                // A panic there has been printed already.
-                let _ = thread.join();
-            }
+            wait_for_end(running.threads);
         }
         // While we still hold the lock: afterwards both may be another's.
         self.slots.clear(self.slots.mine());
         self.meet.close(&self.listener);
+    }
+}
+
+/// How long the end of the threads is waited for. Nothing that others do should
+/// be able to hold one up; but an end that depends on that is no end.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Waits for all `threads`, for [`PATIENCE`] at most.
+fn wait_for_end(threads: Vec<JoinHandle<()>>) {
+    let deadline = Instant::now() + PATIENCE;
+    for thread in threads {
+        while !thread.is_finished() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        if thread.is_finished() {
+            // A panic there has been printed already.
+            let _ = thread.join();
+        }
     }
 }
 
@@ -379,6 +407,9 @@ impl Shared {
             // A dead Guest needs no interrupts.
             let _ = self.host.irq(irq);
             self.counters.arrivals.add(1);
+        }
+        if let Some(dma) = self.port.blamed() {
+            self.blame(dma);
         }
     }
 

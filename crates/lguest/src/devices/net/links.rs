@@ -2,17 +2,21 @@
 //!
 //! It listens beside the file, answers those who come, calls back those who
 //! have just started, and notices the end of each of them. It sleeps unless
-//! one of these happens: frames do not pass through it.
+//! one of these happens: frames do not pass through it. What others send it
+//! hears from its porter ([`super::porter`]); it watches their connections
+//! only for the first message, and then for the end.
 //!
-//! A connection works one way: whoever made it may send to whoever accepted
-//! it. A new Launcher calls everybody who holds a slot, and each calls back;
-//! who is called back does not call again, so this ends.
+//! A connection works one way: the Launcher that made it may send to the
+//! Launcher that accepted it. A new Launcher calls everybody who holds a slot,
+//! and each calls back; one that is called back does not call again, so this
+//! ends.
 
 use super::inbox::Inbox;
 use super::lan::Shared;
 use super::peer::Peer;
 use super::port::{OWNER, SharedPort, Ticket};
-use super::rendezvous::{self, Hello, Listener, Rendezvous, Report, Welcome};
+use super::porter::{Connection, Porter, Received};
+use super::rendezvous::{self, Hello, Listener, Rendezvous, Welcome};
 use super::slots::Slots;
 use super::window::Window;
 use lg_abi::device::NET_SLOTS;
@@ -39,35 +43,46 @@ const DEAF_PAUSE: Timespec = Timespec {
     tv_nsec: 0,
 };
 
-/// What an event is about: these two, or a link.
+/// What an event is about: these three, or a link.
 const QUIT: u64 = 0;
 const LISTENER: u64 = 1;
-const FIRST_LINK: u64 = 2;
+const PORTER: u64 = 2;
+const FIRST_LINK: u64 = 3;
+
+/// How many connections are accepted before other events are looked at.
+const AT_ONCE: u32 = 16;
+
+/// How many connections may be there by which nobody has said hello. One more,
+/// and the oldest of them is closed.
+const MOST_SILENT: usize = 64;
 
 /// A connection.
 enum Link {
     /// Somebody who has come, and may send to us once he has said hello.
     Sender {
-        socket: OwnedFd,
+        socket: Connection,
         ticket: Ticket,
         met: bool,
         /// Where he posts to us.
         inbox: Option<Arc<Inbox>>,
     },
     /// Somebody in this slot whom we have called, and who has not answered.
-    Called { socket: OwnedFd, slot: u32 },
+    Called { socket: Connection, slot: u32 },
     /// Somebody to whom we may send.
     Receiver(Arc<Peer>),
 }
 
 impl Link {
-    fn socket(&self) -> BorrowedFd<'_> {
+    fn socket(&self) -> &Connection {
         match self {
-            Self::Sender { socket, .. } | Self::Called { socket, .. } => {
-                socket.as_fd()
-            }
+            Self::Sender { socket, .. } | Self::Called { socket, .. } => socket,
             Self::Receiver(peer) => peer.socket(),
         }
+    }
+
+    /// Whether its first message is still to come.
+    fn is_silent(&self) -> bool {
+        matches!(self, Self::Sender { met: false, .. } | Self::Called { .. })
     }
 }
 
@@ -99,6 +114,7 @@ pub(super) struct Links {
     slots: Arc<Slots>,
     meet: Arc<Rendezvous>,
     listener: Arc<Listener>,
+    porter: Arc<Porter>,
     quit: Arc<Quit>,
     epoll: OwnedFd,
     links: BTreeMap<u64, Link>,
@@ -117,6 +133,7 @@ impl Links {
         slots: Arc<Slots>,
         meet: Arc<Rendezvous>,
         listener: Arc<Listener>,
+        porter: Arc<Porter>,
     ) -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let mut links = Self {
@@ -124,6 +141,7 @@ impl Links {
             slots,
             meet,
             listener,
+            porter,
             quit: Arc::new(Quit::new()?),
             epoll,
             links: BTreeMap::new(),
@@ -134,6 +152,7 @@ impl Links {
         };
         links.watch(links.quit.event.as_fd(), QUIT)?;
         links.watch(links.listener.socket.as_fd(), LISTENER)?;
+        links.watch(links.porter.answers(), PORTER)?;
         for slot in links.slots.held()? {
             links.call(slot, true);
         }
@@ -168,16 +187,18 @@ impl Links {
             match event.data.u64() {
                 QUIT => {}
                 LISTENER => self.let_in(),
-                link => self.hear(link),
+                PORTER => self.hear_porter(),
+                link => self.hear(link, event.flags),
             }
         }
         self.look_after();
     }
 
-    /// Accepts everybody at the door.
+    /// Accepts some of those at the door.
     fn let_in(&mut self) {
-        loop {
-            match rendezvous::accept(self.listener.socket.as_fd()) {
+        for _ in 0..AT_ONCE {
+            let listener = self.listener.socket.as_fd();
+            match rendezvous::accept(listener, &self.porter) {
                 Ok(None) => return,
                 Ok(Some(socket)) => {
                     let ticket = self.next_ticket;
@@ -188,6 +209,7 @@ impl Links {
                         met: false,
                         inbox: None,
                     });
+                    self.drop_silent();
                 }
                 Err(_) => {
                     // No descriptors, no memory: asking again at once
@@ -201,23 +223,62 @@ impl Links {
         }
     }
 
+    /// Closes the oldest connection by which nobody has said hello, if there
+    /// are too many of them.
+    fn drop_silent(&mut self) {
+        let silent = |(id, link): (&u64, &Link)| {
+            let waits = matches!(link, Link::Sender { met: false, .. });
+            waits.then_some(*id)
+        };
+        let silent: Vec<u64> = self.links.iter().filter_map(silent).collect();
+        if silent.len() > MOST_SILENT {
+            self.part(silent[0]);
+        }
+    }
+
     /// Something has come from link `id`, if only its end.
-    fn hear(&mut self, id: u64) {
-        let heard = match self.links.get(&id) {
-            None => return,
-            Some(Link::Sender { met: false, .. }) => self.greet(id),
-            Some(Link::Sender { socket, .. }) => {
-                rendezvous::receive(socket.as_fd()).map(|report| {
-                    if let Some((report, _)) = report {
-                        self.check(&report);
-                    }
-                })
+    fn hear(&mut self, id: u64, flags: epoll::EventFlags) {
+        let ended = epoll::EventFlags::HUP | epoll::EventFlags::ERR;
+        let Some(link) = self.links.get(&id) else {
+            return;
+        };
+        let goes_on = !flags.intersects(ended)
+            && link.is_silent()
+            && self.porter.ask(id, link.socket()).is_ok()
+            // Until there is an answer, only its end is news.
+            && self.listen_to(id, epoll::EventFlags::empty()).is_ok();
+        if !goes_on {
+            self.part(id);
+        }
+    }
+
+    /// Helpers of the porter have received what links have sent.
+    fn hear_porter(&mut self) {
+        for _ in 0..AT_ONCE {
+            match self.porter.answer() {
+                Ok(None) => return,
+                Ok(Some((id, received))) => self.hear_message(id, received),
+                Err(_) => {
+                    // It has been killed: nobody new is met any more.
+                    let _ = epoll::delete(&self.epoll, self.porter.answers());
+                    return;
+                }
             }
-            Some(Link::Called { .. }) => self.join(id),
-            Some(Link::Receiver(peer)) => {
-                // Receivers say nothing but that they have gone.
-                rendezvous::receive::<Report>(peer.socket()).map(drop)
+        }
+    }
+
+    /// Link `id` has sent this. It may be gone by now.
+    fn hear_message(&mut self, id: u64, received: Received) {
+        let heard = match (self.links.get(&id), received) {
+            (None, _) => return,
+            (Some(_), Received::Nothing) => {
+                self.listen_to(id, epoll::EventFlags::IN)
             }
+            (Some(Link::Sender { met: false, .. }), message) => {
+                self.greet(id, message)
+            }
+            (Some(Link::Called { .. }), message) => self.join(id, message),
+            (Some(_), _) => Err(io::ErrorKind::InvalidData.into()),
         };
         if heard.is_err() {
             self.part(id);
@@ -225,7 +286,7 @@ impl Links {
     }
 
     /// Somebody says hello: give him what he needs to send to us.
-    fn greet(&mut self, id: u64) -> io::Result<()> {
+    fn greet(&mut self, id: u64, message: Received) -> io::Result<()> {
         let Some(Link::Sender {
             socket,
             ticket,
@@ -235,11 +296,8 @@ impl Links {
         else {
             return Ok(());
         };
-        let Some((hello, given)) =
-            rendezvous::receive::<Hello>(socket.as_fd())?
-        else {
-            return Ok(());
-        };
+        let (hello, given) =
+            message.parse::<Hello>().ok_or(io::ErrorKind::InvalidData)?;
         let (dev, inode) = self.slots.identity()?;
         if hello.file != [dev, inode] || hello.slot >= NET_SLOTS {
             return Err(io::ErrorKind::InvalidData.into());
@@ -256,16 +314,13 @@ impl Links {
     }
 
     /// Somebody whom we have called answers: now we may send to him.
-    fn join(&mut self, id: u64) -> io::Result<()> {
-        let Some(Link::Called { socket, slot }) = self.links.get(&id) else {
+    fn join(&mut self, id: u64, message: Received) -> io::Result<()> {
+        let Some(&Link::Called { slot, .. }) = self.links.get(&id) else {
             return Ok(());
         };
-        let slot = *slot;
-        let Some((welcome, files)) =
-            rendezvous::receive::<Welcome>(socket.as_fd())?
-        else {
-            return Ok(());
-        };
+        let (welcome, files) = message
+            .parse::<Welcome>()
+            .ok_or(io::ErrorKind::InvalidData)?;
         let files = <[OwnedFd; 2]>::try_from(files);
         let [memory, port] = files.map_err(|_| io::ErrorKind::InvalidData)?;
         if self.shared.is_ours(&memory)? {
@@ -297,14 +352,6 @@ impl Links {
         self.shared.add_peer(Arc::clone(&peer));
         self.links.insert(id, Link::Receiver(peer));
         Ok(())
-    }
-
-    /// A sender says that a buffer of our Guest's cannot be used. He may be
-    /// wrong: we see for ourselves.
-    fn check(&self, report: &Report) {
-        if let Err(violation) = self.shared.check(report.dma) {
-            self.shared.host().kill(violation);
-        }
     }
 
     /// Link `id` has ended.
@@ -374,7 +421,7 @@ impl Links {
     /// Calls whoever is in `slot`; if nobody answers there, nobody is lost:
     /// a Launcher that is starting calls us.
     fn call(&mut self, slot: u32, call_back: bool) {
-        let Ok(socket) = self.meet.connect(slot) else {
+        let Ok(socket) = self.meet.connect(slot, &self.porter) else {
             return;
         };
         let Ok(file) = self.slots.identity() else {
@@ -390,7 +437,7 @@ impl Links {
     /// Watches a new link. One that cannot be watched is dropped.
     fn add(&mut self, link: Link) {
         let id = self.next_link;
-        if self.watch(link.socket(), id).is_ok() {
+        if self.watch(link.socket().as_fd(), id).is_ok() {
             self.next_link += 1;
             self.links.insert(id, link);
         }
@@ -404,6 +451,15 @@ impl Links {
             self.shared.remove_peer(peer);
         }
         Some(link)
+    }
+
+    /// From now on these events of link `id` are heard, and its end.
+    fn listen_to(&self, id: u64, flags: epoll::EventFlags) -> io::Result<()> {
+        if let Some(link) = self.links.get(&id) {
+            let data = epoll::EventData::new_u64(id);
+            epoll::modify(&self.epoll, link.socket(), data, flags)?;
+        }
+        Ok(())
     }
 
     fn watch(&self, file: BorrowedFd<'_>, about: u64) -> io::Result<()> {

@@ -12,7 +12,8 @@
 //! In reading order: [`window`] is memory that a frame is copied between,
 //! [`port`] is where a Launcher tells the others which buffers its Guest has
 //! bound, [`slots`] is who is who in the page, [`bell`] and [`inbox`] are how
-//! frames are fetched that a Guest has posted by itself, [`rendezvous`] is how
+//! frames are fetched that a Guest has posted by itself, [`porter`] is the
+//! process that receives what other Launchers send, [`rendezvous`] is how
 //! Launchers meet, [`peer`] is one of them and how it gets a frame, [`links`]
 //! is the thread that keeps them in touch, [`arrivals`] the one that fetches
 //! and raises interrupts, and [`lan`] puts these together.
@@ -29,6 +30,8 @@ mod slots;
 mod bell;
 
 mod inbox;
+
+mod porter;
 
 mod rendezvous;
 

@@ -8,10 +8,9 @@
 
 use super::counters::Counters;
 use super::port::{Claim, SharedPort, Ticket};
-use super::rendezvous::{self, Report};
+use super::porter::Connection;
 use super::window::{Sections, Window};
 use lg_abi::dma::Dma;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -45,7 +44,7 @@ pub(super) struct Peer {
     ticket: Ticket,
     /// Its other end sees us die, and takes the ticket out of the lock: so it
     /// must stay open until nobody here can hold that.
-    socket: OwnedFd,
+    socket: Connection,
     /// How many sends not to wait with: see [`SULK`].
     sulk: AtomicU32,
 }
@@ -68,7 +67,7 @@ impl Peer {
         window: Window,
         port: SharedPort,
         ticket: Ticket,
-        socket: OwnedFd,
+        socket: Connection,
     ) -> Self {
         Self {
             slot,
@@ -84,8 +83,8 @@ impl Peer {
         self.slot
     }
 
-    pub(super) fn socket(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+    pub(super) fn socket(&self) -> &Connection {
+        &self.socket
     }
 
     /// Which of its bindings is on the key at `offset` in the page.
@@ -135,7 +134,7 @@ impl Peer {
             }
             Offer::Gone => 0,
             Offer::Bad(dma) => {
-                self.report(dma);
+                self.port.blame(dma);
                 0
             }
         }
@@ -205,12 +204,6 @@ impl Peer {
         }
         self.sulk.store(SULK, Ordering::Relaxed);
         Some(false)
-    }
-
-    /// Tells the owner that its buffer at `dma` breaks the rules.
-    fn report(&self, dma: u32) {
-        // If it has that many reports unread, this one is not news.
-        let _ = rendezvous::send(self.socket(), &Report::new(dma), &[]);
     }
 }
 

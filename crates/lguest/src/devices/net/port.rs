@@ -50,7 +50,11 @@ struct Words {
     arrived: AtomicU32,
     /// 1 while the owner sleeps on this word.
     asleep: AtomicU32,
-    reserved: [AtomicU32; 13],
+    /// The address of a buffer that a sender could not use, ...
+    blamed: AtomicU32,
+    /// ... and 1 if the owner has not looked at it.
+    blames: AtomicU32,
+    reserved: [AtomicU32; 11],
     /// Offset of each binding's key in the LAN's page.
     keys: [AtomicU32; LGUEST_MAX_DMA],
     bindings: [Bound; LGUEST_MAX_DMA],
@@ -152,6 +156,14 @@ impl Port {
             .filter(move |(i, _)| bits & 1 << i != 0)
             .map(|(_, irq)| irq.load(Ordering::Relaxed))
             .filter(|irq| *irq != 0)
+    }
+
+    /// The buffer that a sender could not use, or so it says.
+    pub(super) fn blamed(&self) -> Option<u32> {
+        let words = self.shared.words();
+        let news = words.blames.load(Ordering::SeqCst) != 0
+            && words.blames.swap(0, Ordering::SeqCst) != 0;
+        news.then(|| words.blamed.load(Ordering::SeqCst))
     }
 
     /// Whether something has arrived that nobody has looked at.
@@ -350,6 +362,21 @@ impl SharedPort {
             let _ = futex::wake(&words.asleep, futex::Flags::empty(), 1);
         }
         wake
+    }
+
+    /// The owner's buffer at `dma` breaks the rules. The next such report may
+    /// replace this one, and says the same of the same Guest.
+    pub(super) fn blame(&self, dma: u32) {
+        let words = self.words();
+        words.blamed.store(dma, Ordering::SeqCst);
+        words.blames.store(1, Ordering::SeqCst);
+        self.ring(LGUEST_MAX_DMA - 1, true);
+    }
+
+    /// Whether the owner has not looked at the last report yet.
+    #[cfg(test)]
+    pub(super) fn blames(&self) -> bool {
+        self.words().blames.load(Ordering::SeqCst) != 0
     }
 
     /// What an owner who lies could have done himself.

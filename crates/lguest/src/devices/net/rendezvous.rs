@@ -1,28 +1,29 @@
 //! How Launchers on one LAN meet: a socket beside the file for each slot.
 //!
-//! The Launcher in slot 3 of `FILE` listens at `FILE.3`. Who connects says
-//! [`Hello`], which may carry his outbox, and is answered with [`Welcome`],
-//! which carries two files: the
-//! memory of the Guest, and the port that shows where it receives. From then
-//! on the connection says two things only: its end means that the other side
-//! has gone, and a [`Report`] that a buffer there cannot be used.
+//! The Launcher in slot 3 of `FILE` listens at `FILE.3`. A Launcher that
+//! connects sends [`Hello`], which may carry its outbox, and is answered with
+//! [`Welcome`], which carries two files: the memory of the Guest, and the port
+//! that shows where it receives. From then on nothing is sent; the end of the
+//! connection means that the other side has gone.
 //!
 //! Both sides look at whose process the other is, and hang up on other users.
+//! Neither receives a message itself: see [`super::porter`].
 
 #![expect(unsafe_code, reason = "credentials of a socket's other end")]
 
+use super::porter::{Connection, Porter};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags,
-    ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
     SocketAddrUnix, SocketFlags, SocketType,
 };
 use std::ffi::{OsStr, OsString};
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Opens every message: what this is, and which version of it.
@@ -97,28 +98,6 @@ impl Welcome {
     }
 }
 
-/// From a sender: your Guest has bound a buffer that breaks the rules.
-#[derive(
-    Clone, Copy, Debug, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
-#[repr(C)]
-pub(super) struct Report {
-    magic: u64,
-    /// Physical address of its `lguest_dma`.
-    pub(super) dma: u32,
-    reserved: u32,
-}
-
-impl Report {
-    pub(super) fn new(dma: u32) -> Self {
-        Self {
-            magic: MAGIC,
-            dma,
-            reserved: 0,
-        }
-    }
-}
-
 /// A message, which is known by its magic and its size.
 pub(super) trait Message: FromBytes + IntoBytes + Immutable {
     fn magic(&self) -> u64;
@@ -134,16 +113,20 @@ impl Message for Welcome {
         self.magic
     }
 }
-impl Message for Report {
-    fn magic(&self) -> u64 {
-        self.magic
-    }
+
+/// The longest of them.
+pub(super) const LONGEST_MESSAGE: usize = size_of::<Hello>();
+
+/// The message in these bytes, if it is one of this kind.
+pub(super) fn parse<T: Message>(bytes: &[u8]) -> Option<T> {
+    let message = T::read_from_bytes(bytes).ok()?;
+    (message.magic() == MAGIC).then_some(message)
 }
 
 /// A socket that others connect to.
 #[derive(Debug)]
 pub(super) struct Listener {
-    pub(super) socket: OwnedFd,
+    pub(super) socket: Connection,
     name: OsString,
     inode: (u64, u64),
 }
@@ -180,6 +163,7 @@ impl Rendezvous {
     pub(super) fn listen(
         &self,
         slot: u32,
+        porter: &Arc<Porter>,
     ) -> Result<Listener, RendezvousError> {
         let name = self.name(slot);
         let shown = self.file.with_file_name(&name).display().to_string();
@@ -192,7 +176,7 @@ impl Rendezvous {
             Ok(_) => return Err(RendezvousError::InTheWay(shown)),
         }
         let listen = || {
-            let socket = socket()?;
+            let socket = Connection::new(socket()?, porter);
             // The mode that the socket is going to have in the directory.
             rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
             rustix::net::bind(&socket, &address)?;
@@ -208,8 +192,12 @@ impl Rendezvous {
 
     /// Connects to the socket of `slot`. Does not wait; an error means that
     /// nobody of ours is there.
-    pub(super) fn connect(&self, slot: u32) -> io::Result<OwnedFd> {
-        let socket = socket()?;
+    pub(super) fn connect(
+        &self,
+        slot: u32,
+        porter: &Arc<Porter>,
+    ) -> io::Result<Connection> {
+        let socket = Connection::new(socket()?, porter);
         rustix::net::connect(&socket, &self.address(slot)?)?;
         same_user(&socket)?;
         Ok(socket)
@@ -275,16 +263,22 @@ impl Rendezvous {
     }
 }
 
-/// The next who has connected to `listener`; `None` when there is none.
-/// Strangers are turned away unseen.
-pub(super) fn accept(listener: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
+/// The next connection to `listener`; `None` when there is none. That of a
+/// stranger is closed.
+pub(super) fn accept(
+    listener: BorrowedFd<'_>,
+    porter: &Arc<Porter>,
+) -> io::Result<Option<Connection>> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     loop {
         match rustix::net::accept_with(listener, flags) {
-            Ok(socket) if same_user(&socket).is_ok() => {
-                return Ok(Some(socket));
+            Ok(socket) => {
+                let socket = Connection::new(socket, porter);
+                if same_user(&socket).is_ok() {
+                    return Ok(Some(socket));
+                }
             }
-            Ok(_) | Err(Errno::INTR | Errno::CONNABORTED) => {}
+            Err(Errno::INTR | Errno::CONNABORTED) => {}
             Err(Errno::AGAIN) => return Ok(None),
             Err(e) => return Err(e.into()),
         }
@@ -312,44 +306,6 @@ pub(super) fn send(
     Ok(())
 }
 
-/// Receives a message and its files, two at most. `None` when
-/// nothing has come yet. The end of the connection is an error, and so is
-/// anything that is not a message of this kind.
-pub(super) fn receive<T: Message>(
-    socket: BorrowedFd<'_>,
-) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
-    let mut message = T::new_zeroed();
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let got = rustix::net::recvmsg(
-        socket,
-        &mut [IoSliceMut::new(message.as_mut_bytes())],
-        &mut control,
-        RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT,
-    );
-    let got = match got {
-        Err(Errno::AGAIN | Errno::INTR) => return Ok(None),
-        other => other?,
-    };
-    let mut files = Vec::new();
-    for part in control.drain() {
-        if let RecvAncillaryMessage::ScmRights(more) = part {
-            files.extend(more);
-        }
-    }
-    let whole = got.bytes == size_of::<T>()
-        && !got
-            .flags
-            .intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC);
-    if got.bytes == 0 {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
-    if !whole || message.magic() != MAGIC {
-        return Err(io::ErrorKind::InvalidData.into());
-    }
-    Ok(Some((message, files)))
-}
-
 fn socket() -> rustix::io::Result<OwnedFd> {
     rustix::net::socket_with(
         AddressFamily::UNIX,
@@ -360,7 +316,7 @@ fn socket() -> rustix::io::Result<OwnedFd> {
 }
 
 /// Whether the process at the other end is of our user.
-fn same_user(socket: &OwnedFd) -> io::Result<()> {
+fn same_user(socket: impl AsFd) -> io::Result<()> {
     let mut peer = libc::ucred {
         pid: 0,
         uid: 0,
@@ -390,7 +346,8 @@ fn same_user(socket: &OwnedFd) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::Scratch;
+    use super::super::porter::receive_here;
+    use super::super::tests::{Scratch, porter};
     use super::*;
 
     #[test]
@@ -398,25 +355,33 @@ mod tests {
         let dir = Scratch::new();
         let file = dir.page("lan");
         let meet = Rendezvous::beside(&file).unwrap();
-        let listener = meet.listen(3).unwrap();
-        assert!(accept(listener.socket.as_fd()).unwrap().is_none());
-        let a = meet.connect(3).unwrap();
-        let b = accept(listener.socket.as_fd()).unwrap().unwrap();
-        assert!(receive::<Hello>(b.as_fd()).unwrap().is_none());
+        let listener = meet.listen(3, &porter()).unwrap();
+        assert!(
+            accept(listener.socket.as_fd(), &porter())
+                .unwrap()
+                .is_none()
+        );
+        let a = meet.connect(3, &porter()).unwrap();
+        let b = accept(listener.socket.as_fd(), &porter()).unwrap().unwrap();
+        assert!(receive_here::<Hello>(b.as_fd()).unwrap().is_none());
         let hello = Hello::new((1, 2), 3, true);
         send(a.as_fd(), &hello, &[]).unwrap();
-        let (got, files) = receive::<Hello>(b.as_fd()).unwrap().unwrap();
+        let (got, files) = receive_here::<Hello>(b.as_fd()).unwrap().unwrap();
         assert_eq!(got, hello);
         assert!(files.is_empty());
         let two = [listener.socket.as_fd(), dir.fd()];
         send(b.as_fd(), &Welcome::new(7, 0x1000), &two).unwrap();
-        let (_, files) = receive::<Welcome>(a.as_fd()).unwrap().unwrap();
+        let (_, files) = receive_here::<Welcome>(a.as_fd()).unwrap().unwrap();
         assert_eq!(files.len(), 2);
         // A message of another kind is as bad as none.
-        send(a.as_fd(), &Report::new(1), &[]).unwrap();
-        assert!(receive::<Hello>(b.as_fd()).is_err());
+        send(a.as_fd(), &Welcome::new(1, 1), &[]).unwrap();
+        assert!(receive_here::<Hello>(b.as_fd()).is_err());
         drop(a);
-        let end = receive::<Report>(b.as_fd()).unwrap_err();
+        // The porter closes it.
+        while matches!(receive_here::<Hello>(b.as_fd()), Ok(None)) {
+            std::thread::yield_now();
+        }
+        let end = receive_here::<Hello>(b.as_fd()).unwrap_err();
         assert_eq!(end.kind(), io::ErrorKind::UnexpectedEof);
     }
 
@@ -425,16 +390,17 @@ mod tests {
         let dir = Scratch::new();
         let file = dir.page("lan");
         let meet = Rendezvous::beside(&file).unwrap();
-        let dead = meet.listen(0).unwrap();
-        let again = meet.listen(0).unwrap();
+        let dead = meet.listen(0, &porter()).unwrap();
+        let again = meet.listen(0, &porter()).unwrap();
         // What is there now is no longer his to remove.
         meet.close(&dead);
-        assert!(meet.connect(0).is_ok());
+        assert!(meet.connect(0, &porter()).is_ok());
         drop(again);
-        assert!(meet.connect(0).is_err());
+        // The porter closes it.
+        while meet.connect(0, &porter()).is_ok() {}
         std::fs::write(dir.path().join("lan.1"), "precious").unwrap();
         assert!(matches!(
-            meet.listen(1),
+            meet.listen(1, &porter()),
             Err(RendezvousError::InTheWay(name)) if name.ends_with("/lan.1")
         ));
         assert_eq!(
@@ -453,11 +419,14 @@ mod tests {
         let deep = dir.path().join("d".repeat(120));
         std::fs::create_dir(&deep).unwrap();
         let meet = Rendezvous::beside(&deep.join("lan")).unwrap();
-        let _listener = meet.listen(681).unwrap();
+        let _listener = meet.listen(681, &porter()).unwrap();
         assert!(deep.join("lan.681").exists());
-        assert!(meet.connect(681).is_ok());
+        assert!(meet.connect(681, &porter()).is_ok());
         let long = deep.join("n".repeat(120));
         let meet = Rendezvous::beside(&long).unwrap();
-        assert!(matches!(meet.listen(0), Err(RendezvousError::Name(_))));
+        assert!(matches!(
+            meet.listen(0, &porter()),
+            Err(RendezvousError::Name(_))
+        ));
     }
 }

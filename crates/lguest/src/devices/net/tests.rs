@@ -12,7 +12,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 /// A directory that is gone when the test is.
@@ -53,6 +53,13 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.path);
     }
+}
+
+/// The porter of all tests in this process.
+pub(super) fn porter() -> Arc<porter::Porter> {
+    static PORTER: OnceLock<Arc<porter::Porter>> = OnceLock::new();
+    let start = || Arc::new(porter::Porter::start().unwrap());
+    Arc::clone(PORTER.get_or_init(start))
 }
 
 /// Where everything is in the memory of a [`FakeHost`].

@@ -100,12 +100,16 @@ impl Window {
 
     /// The size of `file`, which cannot become less and is not zero.
     fn size(file: BorrowedFd<'_>) -> Result<u64, WindowError> {
+        // In this order: only what is memory has seals, and to ask for them
+        // never blocks. `fstatfs` could, on a file of another kind.
+        match rustix::fs::fcntl_get_seals(file) {
+            Err(_) => return Err(WindowError::NotMemory),
+            Ok(seals) if seals.contains(SealFlags::SHRINK) => {}
+            Ok(_) => return Err(WindowError::NotSealed),
+        }
+        // Large pages can be lacking when they are touched.
         if rustix::fs::fstatfs(file)?.f_type != libc::TMPFS_MAGIC {
             return Err(WindowError::NotMemory);
-        }
-        match rustix::fs::fcntl_get_seals(file) {
-            Ok(seals) if seals.contains(SealFlags::SHRINK) => {}
-            _ => return Err(WindowError::NotSealed),
         }
         // The size after the seal: from here on it cannot become less.
         let size = rustix::fs::fstat(file)?.st_size.unsigned_abs();

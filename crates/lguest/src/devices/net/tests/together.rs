@@ -147,22 +147,26 @@ fn a_report_is_not_believed() {
     let (_a, lan_a) = launcher(&file, 8);
     eventually("they have met", || lan_a.peers() + lan_b.peers() == 2);
     let meet = rendezvous::Rendezvous::beside(&file).unwrap();
-    let socket = meet.connect(0).unwrap();
+    let socket = meet.connect(0, &porter()).unwrap();
     let slots = slots::Slots::claim(&file).unwrap();
     let id = slots.identity().unwrap();
     let hello = rendezvous::Hello::new(id, slots.mine(), false);
     rendezvous::send(socket.as_fd(), &hello, &[]).unwrap();
-    for dma in [RING, RING + 1, RING + 800, 0, u32::MAX] {
-        let report = rendezvous::Report::new(dma);
-        rendezvous::send(socket.as_fd(), &report, &[]).unwrap();
-    }
-    // Nonsense ends the connection, and that is all.
-    let nonsense = rendezvous::Welcome::new(1, 1);
-    rendezvous::send(socket.as_fd(), &hello, &[]).unwrap();
-    let _ = rendezvous::send(socket.as_fd(), &nonsense, &[]);
-    eventually("he is sent away", || {
-        rendezvous::send(socket.as_fd(), &hello, &[]).is_err()
+    let mut welcome = None;
+    eventually("he is welcome", || {
+        let came = porter::receive_here::<rendezvous::Welcome>(socket.as_fd());
+        welcome = came.unwrap();
+        welcome.is_some()
     });
+    let (_, files) = welcome.unwrap();
+    let port = port::SharedPort::open(files[1].as_fd()).unwrap();
+    for dma in [RING, RING + 1, RING + 800, 0, u32::MAX] {
+        port.blame(dma);
+        eventually("it is looked at", || !port.blames());
+    }
+    // Nonsense is not even received.
+    let nonsense = rendezvous::Welcome::new(1, 1);
+    rendezvous::send(socket.as_fd(), &nonsense, &[]).unwrap();
     assert_eq!(*b.killed.lock().unwrap(), None);
     b.prepare(&frame(3, 60));
     assert_eq!(lan_b.send(SEND, key(1)), Ok(60));
@@ -240,7 +244,10 @@ proptest! {
         shared.set_cursor(0, cursor);
         let window = window::Window::open(b.memory.file()).unwrap();
         let (ours, _theirs) = UnixDatagram::pair().unwrap();
-        let peer = peer::Peer::new(1, window, shared, 2, ours.into());
+        let peer = {
+            let ours = porter::Connection::new(ours.into(), &porter());
+            peer::Peer::new(1, window, shared, 2, ours)
+        };
         a.prepare(&frame(1, 1514));
         let from = window::Window::open(a.memory.file()).unwrap();
         let list = from.dma(SEND).unwrap();
@@ -263,9 +270,9 @@ fn a_bad_welcome_is_no_peer() {
     // Somebody who has a slot and a socket, but nothing to offer.
     let slots = slots::Slots::claim(&file).unwrap();
     let meet = rendezvous::Rendezvous::beside(&file).unwrap();
-    let listener = meet.listen(slots.mine()).unwrap();
+    let listener = meet.listen(slots.mine(), &porter()).unwrap();
     let (_b, lan_b) = launcher(&file, 8);
-    let call = rendezvous::accept(listener.socket.as_fd())
+    let call = rendezvous::accept(listener.socket.as_fd(), &porter())
         .unwrap()
         .unwrap();
     let plain = std::fs::File::open(&file).unwrap();

@@ -1,0 +1,111 @@
+//! Strangers that send a Launcher what blocks a process that has it.
+//!
+//! Any process of the same user can connect to the socket of a Launcher on a
+//! network and send it files. Whatever they are, the Launcher serves its Guest,
+//! meets others, and ends when it is told to.
+
+#![expect(clippy::unwrap_used, reason = "a test says what went wrong so")]
+
+mod support;
+
+use rustix::net::{
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    SocketAddrUnix, SocketType,
+};
+use std::io::IoSlice;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Mutex;
+use std::time::Instant;
+use support::blocking::{Silent, lingering};
+use support::network::{Guest, Network};
+use support::processes::children;
+use support::{PATIENCE, skip};
+
+/// No test starts a process while another one has a file that blocks: between
+/// fork and exec, a child has it, too.
+static TURN: Mutex<()> = Mutex::new(());
+
+/// Connects to the Launcher in slot 0 and sends it bytes, with these files.
+fn send(network: &Network, bytes: &[u8], files: &[BorrowedFd<'_>]) -> OwnedFd {
+    let kind = SocketType::SEQPACKET;
+    let socket = rustix::net::socket(AddressFamily::UNIX, kind, None);
+    let socket = socket.unwrap();
+    let path = format!("{}.0", network.file.display());
+    let address = SocketAddrUnix::new(path).unwrap();
+    rustix::net::connect(&socket, &address).unwrap();
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    control.push(SendAncillaryMessage::ScmRights(files));
+    let parts = [IoSlice::new(bytes)];
+    let flags = SendFlags::empty();
+    rustix::net::sendmsg(&socket, &parts, &mut control, flags).unwrap();
+    socket
+}
+
+/// Messages with `file` in them, short and long, with one and with several; by
+/// connections that end and that do not.
+fn send_all_kinds(network: &Network, file: BorrowedFd<'_>) -> Vec<OwnedFd> {
+    let mut open = Vec::new();
+    for len in [1, 32, 33] {
+        for files in [1, 2, 4] {
+            let bytes = vec![7; len];
+            let files = vec![file; files];
+            open.push(send(network, &bytes, &files));
+            drop(send(network, &bytes, &files));
+        }
+    }
+    open
+}
+
+#[test]
+fn a_socket_that_lingers_does_not_hold_up_a_launcher() {
+    let _turn = TURN.lock();
+    let network = Network::new("lingers");
+    let (a, b) = (network.guest(), network.guest());
+    let (file, other) = lingering();
+    let open = send_all_kinds(&network, file.as_fd());
+    // The last ones that have it are now those who were sent it.
+    drop(file);
+    goes_on(&network, a, b);
+    drop((open, other));
+}
+
+#[test]
+fn a_file_without_an_answer_does_not_hold_up_a_launcher() {
+    let _turn = TURN.lock();
+    let network = Network::new("silent");
+    let (a, b) = (network.guest(), network.guest());
+    let Some((silent, file)) = Silent::start(&network.scratch) else {
+        skip(
+            "a_file_without_an_answer_does_not_hold_up_a_launcher",
+            "needs root and /dev/fuse",
+        );
+        return;
+    };
+    let open = send_all_kinds(&network, file.as_fd());
+    drop(file);
+    // Processes are held up, but they are nobody's that matters.
+    let porter = children(a.0.pid()).into_iter();
+    let porter = porter.map(|child| child.pid);
+    let porters: Vec<u32> = porter.collect();
+    let deadline = Instant::now() + PATIENCE;
+    while !porters.iter().any(|&pid| !children(pid).is_empty()) {
+        assert!(Instant::now() < deadline, "no file was received");
+    }
+    goes_on(&network, a, b);
+    drop((silent, open));
+}
+
+/// Others join and are met; one ends by itself, and one by a signal.
+#[track_caller]
+fn goes_on(network: &Network, mut a: Guest, b: Guest) {
+    let mut c = network.guest();
+    c.is_in_slot(2);
+    c.pings(0);
+    a.pings(2);
+    a.ends();
+    c.ends();
+    b.0.signal(libc::SIGTERM);
+    assert_eq!(b.0.finish().code(), 143);
+}
