@@ -114,7 +114,7 @@ const FUTEX_WAKE: usize = 1;
 
 /// What a view and its cell call while the Guest runs, with arguments by
 /// which nothing happens. The exceptions are steps of their own.
-pub const CALLS: [Trial; 13] = [
+pub const CALLS: [Trial; 14] = [
     trial("munmap", nr::MUNMAP, [NO_PAGE, 1, 0]),
     trial("mprotect", nr::MPROTECT, [NO_PAGE, 1, 0]),
     trial("futex", nr::FUTEX, [0, FUTEX_WAKE, 0]),
@@ -128,6 +128,7 @@ pub const CALLS: [Trial; 13] = [
     of_cells("mremap", nr::MREMAP, [NO_PAGE, 0, 0]),
     of_cells("close_range", nr::CLOSE_RANGE, [1, 0, 0]),
     of_cells("sched_yield", nr::SCHED_YIELD, [0; 3]),
+    of_cells("rt_sigprocmask", nr::RT_SIGPROCMASK, [NONE, 0, 0]),
 ];
 
 impl Trial {

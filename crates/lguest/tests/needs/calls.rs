@@ -77,6 +77,13 @@ const OF_A_NETWORK: &[Call] = calls![
 const OF_A_NETWORK_DONE_WITHOUT: &[Call] =
     calls![futex_waitv SYS_futex_waitv, pwrite64 SYS_pwrite64];
 
+/// The same for programs in processes of their own.
+const OF_CELLS: &[Call] = calls![
+    close_range SYS_close_range, ioctl SYS_ioctl, mremap SYS_mremap,
+    rt_sigprocmask SYS_rt_sigprocmask, sched_yield SYS_sched_yield,
+    tgkill SYS_tgkill,
+];
+
 /// Without these no program begins or ends, or has a C library (which says
 /// what it likes), or can say anything. They are not refused here.
 const OF_ANY_PROGRAM: &[Call] = calls![
@@ -196,6 +203,27 @@ fn what_a_network_needs_is_named() {
         allow_only(command, &all);
     });
     works("only them", &only_them);
+}
+
+#[test]
+fn what_cells_need_is_named() {
+    each(&rows(OF_CELLS), |&(name, nr, error)| {
+        let row = format!("{name} {error}");
+        let end = run_guest(|command| {
+            command.arg("run").arg("--isolation=user");
+            refuse(command, nr, error);
+        });
+        let sentence = says(&row, &end, BAD_MACHINE);
+        let words = format!("this system refuses the call {name} (");
+        assert!(sentence.contains(&words), "{sentence}");
+    });
+    let end = run_guest(|command| {
+        command.arg("run").arg("--isolation=user");
+        let all: Vec<i64> =
+            lists().iter().flat_map(|l| l.iter().map(|c| c.1)).collect();
+        allow_only(command, &all);
+    });
+    works("only them", &end);
 }
 
 /// The Launcher lives on when a filter kills one of the Guest's processes.
