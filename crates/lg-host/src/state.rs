@@ -21,6 +21,25 @@ use lg_abi::shared::IDT_ENTRIES;
 /// Page directories that can have a view of their own at the same time.
 pub const MAX_VIEWS: usize = 32;
 
+/// How many views a Guest with `limit` bytes of memory may have. A view costs
+/// the machine page tables and mappings, so a small Guest has fewer of them.
+#[must_use]
+pub const fn max_views(limit: u32) -> usize {
+    /// Bytes of memory for which there is a view.
+    const MEMORY_FOR_A_VIEW: u32 = 2 << 20;
+    /// A kernel and the programs of a short pipe do not take views from each
+    /// other.
+    const MIN_VIEWS: usize = 4;
+    let views = (limit / MEMORY_FOR_A_VIEW) as usize;
+    if views < MIN_VIEWS {
+        MIN_VIEWS
+    } else if views > MAX_VIEWS {
+        MAX_VIEWS
+    } else {
+        views
+    }
+}
+
 /// Changed pages that a view remembers for another before it gives up and
 /// says "look at everything".
 pub const MAX_CHANGES: usize = 256;
@@ -299,5 +318,18 @@ impl Vm {
     /// Raises interrupt `irq`; the caller sees to it that the Guest notices.
     pub fn raise(&self, irq: u32) {
         turns::raise(&self.irqs, irq);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{MAX_VIEWS, max_views};
+
+    #[test]
+    fn views_follow_the_memory_within_bounds() {
+        assert_eq!(max_views(1 << 20), 4);
+        assert_eq!(max_views(16 << 20), 8);
+        assert_eq!(max_views(64 << 20), MAX_VIEWS);
+        assert_eq!(max_views(u32::MAX), MAX_VIEWS);
     }
 }

@@ -100,6 +100,65 @@ fn a_view_is_confined_and_can_gain_nothing() {
     guest.wait().unwrap();
 }
 
+/// A field of /proc/PID/stat, counted from the one behind the name.
+fn stat(pid: u32, field: usize) -> String {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let (_, fields) = stat.rsplit_once(") ").unwrap();
+    fields.split_whitespace().nth(field).unwrap().to_owned()
+}
+
+/// One session, so one autogroup: all of them together get the processor time
+/// of one process. The kernel says so where it has autogroups.
+#[test]
+fn all_views_share_one_group_of_the_scheduler() {
+    const SESSION: usize = 3;
+    let mut guest = guest();
+    let parts = children(guest.id());
+    assert!(parts.len() >= 2, "{parts:?}");
+    let spawner = parts.iter().min().unwrap();
+    for part in &parts {
+        assert_eq!(stat(*part, SESSION), spawner.to_string());
+    }
+    let enabled = "/proc/sys/kernel/sched_autogroup_enabled";
+    let enabled = fs::read_to_string(enabled).unwrap_or_default();
+    if enabled.trim() == "1" {
+        let group = |pid| fs::read_to_string(format!("/proc/{pid}/autogroup"));
+        let own = group(*spawner).unwrap();
+        assert_ne!(own, group(guest.id()).unwrap());
+        assert!(parts.iter().all(|part| group(*part).unwrap() == own));
+    } else {
+        println!(
+            "SKIPPED all_views_share_one_group_of_the_scheduler: the kernel \
+             has no autogroups"
+        );
+    }
+    guest.kill().unwrap();
+    guest.wait().unwrap();
+}
+
+/// The address space bounds the number of mappings, which cost memory of the
+/// kernel's.
+#[test]
+fn a_view_may_map_as_much_as_its_guest_needs_and_no_more() {
+    const MB: u64 = 1 << 20;
+    for memory in [16, 64] {
+        let option = format!("--memory={memory}");
+        let mut guest = guest_with(&["run", &option]);
+        for part in children(guest.id()) {
+            let limits = fs::read_to_string(format!("/proc/{part}/limits"));
+            let limits = limits.unwrap();
+            let line = |l: &&str| l.starts_with("Max address space");
+            let line = limits.lines().find(line).unwrap();
+            let bytes: u64 =
+                line.split_whitespace().nth(3).unwrap().parse().unwrap();
+            assert!(bytes > 3 * memory * MB, "{line}");
+            assert!(bytes < (3 * memory + 64) * MB, "{line}");
+        }
+        guest.kill().unwrap();
+        guest.wait().unwrap();
+    }
+}
+
 #[test]
 fn a_view_finds_nothing_but_the_guests_own() {
     let network = Network::new("view");

@@ -12,7 +12,9 @@ use crate::address::{GuestPhys, GuestVirt, as_word};
 use crate::gates::path;
 use crate::kill::Kill;
 use crate::run::Host;
-use crate::state::{Changes, MAX_CHANGES, MAX_KERNEL_CHANGES, MAX_VIEWS};
+use crate::state::{
+    Changes, MAX_CHANGES, MAX_KERNEL_CHANGES, MAX_VIEWS, max_views,
+};
 use lg_abi::page::{
     DIRECTORY_SHIFT, ENTRIES, PAGE_SHIFT, Pte, SWITCHER_INDEX, directory_index,
 };
@@ -220,7 +222,7 @@ impl Host<'_> {
 
     /// A slot for a page directory that has none.
     fn find_room(&mut self) -> Result<usize, Kill> {
-        let unused = (0..MAX_VIEWS)
+        let unused = (0..max_views(self.vm.limit.get()))
             .find(|&slot| self.vm.views[slot].last_use.get() == 0);
         if let Some(slot) = unused
             && self.world.start_view(slot).is_ok()

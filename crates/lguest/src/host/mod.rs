@@ -14,6 +14,7 @@ mod affinity;
 pub(crate) use affinity::{Anywhere, STATISTICS};
 mod bindings;
 pub mod clock;
+mod footprint;
 mod huge_pages;
 mod processes;
 pub(crate) use processes::{check_processor, executable_memfd, no_program};

@@ -8,10 +8,10 @@
 
 use super::affinity::{self, Affinity};
 use super::state::Shared;
-use super::{SharedPage, Views, lock};
+use super::{SharedPage, Views, footprint, lock};
 use crate::memory::{GuestMemory, sealed_file};
 use crate::needs::{self, Cause, Lack};
-use lg_host::state::MAX_VIEWS;
+use lg_host::state::{MAX_VIEWS, max_views};
 use lg_switcher::layout::{
     COMMAND_FD, MEMORY_FD, SHARED_PAGE_FD, STATE_FD, TWINS_FD, TWINS_SIZE,
     outbox_fd,
@@ -62,6 +62,8 @@ const NOWHERE: usize = usize::MAX;
 
 /// All processes of a Guest.
 pub(super) struct Processes {
+    /// Slots from here on get no process: the Guest makes do with fewer.
+    max_views: usize,
     nursery: OwnedFd,
     command: Mutex<UnixStream>,
     views: [OnceLock<OwnedFd>; MAX_VIEWS],
@@ -129,6 +131,7 @@ impl Processes {
         let stop = rustix::event::eventfd(0, flags).map_err(lack(WATCH))?;
         let (command, nursery) = start_nursery(memory, shared, pages)?;
         let processes = Self {
+            max_views: max_views(memory.limit()),
             nursery: nursery.descriptor,
             command: Mutex::new(command),
             views: [const { OnceLock::new() }; MAX_VIEWS],
@@ -157,7 +160,7 @@ impl Processes {
     /// No such slot, one that has a process already, or what is lacking.
     pub(super) fn start_view(&self, slot: u32) -> Result<(), Lack> {
         let wrong = || lack(START)(io::ErrorKind::InvalidInput);
-        let place = self.views.get(slot as usize);
+        let place = self.views[..self.max_views].get(slot as usize);
         let place = place.filter(|place| place.get().is_none());
         let place = place.ok_or_else(wrong)?;
         let mut command = self.command.lock().map_err(|_| wrong())?;
@@ -495,7 +498,8 @@ fn start_nursery(
     shared.mailbox().reply.store(0, Ordering::SeqCst);
     // A child without a descriptor could not be watched.
     let room = rustix::io::dup(&theirs).map_err(lack(WATCH))?;
-    let child = spawn(&program, &fds).map_err(lack(START))?;
+    let space = footprint::address_space(memory.limit(), pages.len());
+    let child = spawn(&program, &fds, space).map_err(lack(START))?;
     drop(room);
     let pid = i32::try_from(child).unwrap_or(0);
     Ok((command, Child::of_ours(pid)?))
@@ -654,6 +658,7 @@ fn dup_above(fd: BorrowedFd<'_>, least: RawFd) -> io::Result<OwnedFd> {
 fn spawn(
     program: &OwnedFd,
     fds: &[(BorrowedFd<'_>, RawFd)],
+    address_space: u64,
 ) -> io::Result<u32> {
     // Above every descriptor that the view is to have, and not further: a user
     // may be allowed few.
@@ -674,7 +679,10 @@ fn spawn(
     let mut command = Command::new("lg-view");
     // SAFETY: between fork and exec, only system calls.
     unsafe {
-        command.pre_exec(move || become_view(program, &moves));
+        command.pre_exec(move || {
+            footprint::bound(address_space);
+            become_view(program, &moves)
+        });
     }
     let child = command.spawn()?;
     // The child is reaped by its descriptor, not by std.

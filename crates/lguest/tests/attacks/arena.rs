@@ -4,12 +4,12 @@
 //! user would have it who types the command.
 
 use crate::script::Record;
-use crate::support::processes::Process;
+use crate::support::processes::{Process, children};
 use crate::support::{Running, Scratch, guests, lguest, program};
 use lguest::signals;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{
-    Pid, PidfdFlags, Signal, kill_process, pidfd_open,
+    Pid, PidfdFlags, Signal, kill_process, pidfd_open, set_child_subreaper,
     set_parent_process_death_signal, test_kill_process_group,
 };
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
@@ -106,6 +106,8 @@ pub(crate) struct Arena {
 
 impl Arena {
     pub(crate) fn new(name: &str) -> Self {
+        let me = rustix::process::getpid();
+        set_child_subreaper(Some(me)).unwrap();
         let scratch = Scratch::new(name);
         let path = scratch.file("canary", CANARY);
         let mut canary =
@@ -314,11 +316,17 @@ impl Terminal {
         self.keyboard.write_all(&[3; 3]).unwrap();
     }
 
-    /// Nobody of its session may be left, not even a moment later.
+    /// No process of the boot may be left, not even a moment later. Views are
+    /// in a session of their own: those that outlive their Launcher become
+    /// children of the test.
     #[track_caller]
     fn wait_for_the_group(&self, leader: Pid) {
-        let deadline = Instant::now() + Duration::from_secs(5);
-        while test_kill_process_group(leader).is_ok() {
+        let deadline = Instant::now() + LIMIT;
+        let is_orphan = |process: &Process| {
+            process.name().contains("lguest-vi") && process.lives()
+        };
+        let orphans = || children(std::process::id()).iter().any(is_orphan);
+        while test_kill_process_group(leader).is_ok() || orphans() {
             assert!(Instant::now() < deadline, "orphans: {}", self.text());
             std::thread::sleep(Duration::from_millis(1));
         }
