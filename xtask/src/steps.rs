@@ -111,14 +111,19 @@ pub const STEPS: &[Step] = &[
     },
     Step {
         name: "deny",
-        what: "licences and sources of dependencies",
+        what: "licences and sources of dependencies, in every workspace",
         quick: false,
         run: |ci| {
-            if exists("cargo-deny") {
-                let checks = "licenses bans sources";
-                ci.cargo("cargo deny", &format!("deny check {checks}"));
-            } else {
-                ci.skip("cargo deny", "cargo-deny is not installed");
+            for (name, manifest) in WORKSPACES {
+                if exists("cargo-deny") {
+                    let words = format!(
+                        "deny --locked --manifest-path {manifest} --config \
+                         deny.toml check licenses bans sources"
+                    );
+                    ci.cargo(name, &words);
+                } else {
+                    ci.skip(name, "cargo-deny is not installed");
+                }
             }
         },
     },
