@@ -10,7 +10,7 @@ use crate::own::Own;
 use core::cell::Cell;
 use core::mem::offset_of;
 use core::sync::atomic::AtomicU32;
-use lg_abi::page::PAGE_SIZE;
+use lg_abi::page::{PAGE_SIZE, SWITCHER_ADDR};
 use lg_host::extended::Extended;
 use lg_host::gates::twins::MAX_TWINS;
 use lg_host::outbox::OUTBOX_SIZE;
@@ -80,6 +80,17 @@ pub const TASK_SIZE: usize = 0x7FFF_FFFF_F000;
 /// space, but not at its very beginning, where a pointer that has run away
 /// would land.
 pub const GATES: usize = 0xFFFE_0000;
+
+/// Where 32-bit code goes on, in the kernel's opinion, behind a `sysenter` or
+/// `syscall` ([`crate::vdso`]): in the Switcher's part, where nothing is.
+pub const LANDING: usize = 0xFFD0_0000;
+
+/// Bytes of it: more than a vDSO has.
+pub const LANDING_SIZE: usize = 0x8000;
+
+/// Where the vDSO is for a moment, before it is unmapped. Its low half is
+/// [`LANDING`].
+pub const VDSO: usize = 0x5000_0000_0000 + LANDING;
 
 /// The Guest's memory file.
 pub const MEMORY_FD: i32 = 3;
@@ -189,6 +200,9 @@ const _: () = {
     assert!(CELL_RECORD + RECORD_SIZE <= OWN);
     assert!(OWN + size_of::<Own>() <= STACK);
     assert!(size_of::<CellPage>() == 4096);
+    assert!(BEYOND <= VDSO && VDSO + LANDING_SIZE <= TASK_SIZE);
+    assert!(LANDING >= SWITCHER_ADDR as usize);
+    assert!(LANDING + LANDING_SIZE <= GATES);
     // The registers of a cell are found where those of a view are.
     let vm = offset_of!(State, vm);
     let (regs, fpu) = (offset_of!(Vm, regs), offset_of!(Vm, fpu));

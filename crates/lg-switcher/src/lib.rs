@@ -44,4 +44,5 @@ pub mod keeper;
 
 pub mod mapper;
 pub mod syscall;
+pub mod vdso;
 pub mod world;

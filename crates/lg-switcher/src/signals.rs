@@ -20,6 +20,7 @@ use crate::gates::GatePages;
 use crate::layout::{GATES, IMAGE, IMAGE_SIZE, STACK, STACK_SIZE};
 use crate::own::own;
 use crate::syscall::{call, lg_restorer, nr, return_site};
+use crate::vdso;
 use crate::world::{registers, state};
 use core::arch::global_asm;
 use core::mem::offset_of;
@@ -328,6 +329,7 @@ extern "C" fn handle_signal(
             // A 64-bit loop must not be able to hide from its kernel.
             Event::LongMode
         }
+        _ if !long && vdso::is_landing(context.rip) => Event::StraySystemCall,
         _ if is_kick => Event::Kick,
         _ if long => Event::LongMode,
         SIGSYS if context.rip >> 32 != 0 => Event::StraySystemCall,

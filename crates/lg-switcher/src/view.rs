@@ -28,6 +28,7 @@ use crate::segments;
 use crate::signals::{self, SIGALRM};
 use crate::syscall::{call, call_site, errno, exit, nr, return_site};
 use crate::trial::{self, Step};
+use crate::vdso;
 use crate::world::{Outside, state};
 use core::arch::asm;
 use core::cell::UnsafeCell;
@@ -267,6 +268,7 @@ fn map_gates() -> Result<(), i32> {
 /// What the kernel has sealed stays: code and data that are the same for every
 /// process.
 fn forget_the_rest() -> Result<(), i32> {
+    vdso::move_away();
     leftovers::unmap_all(BEYOND, TASK_SIZE, &mut |at, length| {
         // SAFETY: we are on a stack of our own and use nothing up there.
         unsafe { call(nr::MUNMAP, [at, length, 0, 0, 0, 0]) }.map(drop)

@@ -13,6 +13,7 @@
 use core::arch::global_asm;
 use lg_switcher::layout::{STACK, STACK_SIZE};
 use lg_switcher::mailbox::Request;
+use lg_switcher::vdso;
 use lg_switcher::view;
 use lg_switcher::world::Outside;
 
@@ -21,8 +22,10 @@ global_asm!(
     ".globl _start",
     "_start:",
     "    xor ebp, ebp",
+    "    mov rbx, rsp",
     "    call {map_stack}",
     "    movabs rsp, {stack_top}",
+    "    mov rdi, rbx",
     "    call {main}",
     "    ud2",
     map_stack = sym map_stack,
@@ -34,7 +37,10 @@ extern "C" fn map_stack() {
     view::map_stack();
 }
 
-extern "C" fn main() -> ! {
+/// `stack` is the kernel's, as it was at the first instruction.
+extern "C" fn main(stack: *const u64) -> ! {
+    // SAFETY: the kernel has put there what it puts there.
+    unsafe { vdso::find(stack) };
     view::main()
 }
 

@@ -85,7 +85,8 @@ const LATE: &[Question] = questions! {
         vectors_of_the_host alignment alignment_in_the_handler
         flags_in_the_handler floating_point vector_floating_point bad_segments
         iret_of_a_user iret_to_odd_code iret_to_odd_stacks
-        iret_to_other_levels iret_to_vm86 far_jump_of_a_user go_on;
+        iret_to_other_levels iret_to_vm86 stray_system_calls
+        far_jump_of_a_user go_on;
     user: ts_of_a_user ts_without_gate ts_frame vectors_kept_by_the_host
         vectors_kept_over_traps two_programs registers_of_a_user
         many_system_calls code_written_by_another_address

@@ -436,6 +436,32 @@ pub(crate) fn iret_to_vm86() {
     }
 }
 
+/// Is a `sysenter` or `syscall` of a program's an undefined instruction, also
+/// where ebp and esp point to nothing? (Where it stood is lost on some
+/// processors.)
+pub(crate) fn stray_system_calls() {
+    for code in [
+        code!("sysenter", "int $0x80"),
+        code!("mov %esp, %ebp", "sub $8, %ebp", "sysenter", "int $0x80"),
+        code!("mov $0x1000, %ebp", "sysenter", "int $0x80"),
+        code!("mov $0xFFFFFFFE, %ebp", "sysenter", "int $0x80"),
+        code!("syscall", "int $0x80"),
+        code!("push %eax", "syscall", "int $0x80"),
+        code!("mov $0x1000, %esp", "syscall", "int $0x80"),
+        code!("mov $0xFFFFFFFE, %esp", "syscall", "int $0x80"),
+        code!(
+            "mov $0xC0100000, %esp",
+            "mov %esp, %ebp",
+            "syscall",
+            "int $0x80"
+        ),
+    ] {
+        let seen = user(code);
+        let [_, cs, ..] = seen.user_frame();
+        println!("trap {}, cs {cs:#x}", seen.trapped.vector);
+    }
+}
+
 /// Does a far jump to the kernel's code segment fault in user mode?
 pub(crate) fn far_jump_of_a_user() {
     println!("{}", user(code!("ljmp $0x61, $0xC0100000")));
