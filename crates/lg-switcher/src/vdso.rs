@@ -30,31 +30,24 @@ static FOUND: AtomicUsize = AtomicUsize::new(0);
 pub unsafe fn find(stack: *const u64) {
     const AT_NULL: u64 = 0;
     const AT_SYSINFO_EHDR: u64 = 33;
-    // SAFETY: as promised: a count comes first.
-    let count = unsafe { stack.read() };
-    let Ok(count) = usize::try_from(count) else {
+    // SAFETY: as promised; nobody looks further than its end.
+    let word = |n: usize| unsafe { *stack.wrapping_add(n) };
+    // A count comes first.
+    let Ok(count) = usize::try_from(word(0)) else {
         return;
     };
+    // Arguments and environment end with a zero each.
     let mut n = count + 2;
-    // SAFETY: the environment ends with a zero.
-    while unsafe { stack.add(n).read() } != 0 {
+    while word(n) != 0 {
         n += 1;
     }
     n += 1;
-    loop {
-        // SAFETY: the pairs end with a pair of type 0.
-        let kind = unsafe { stack.add(n).read() };
-        // SAFETY: as above.
-        let value = unsafe { stack.add(n + 1).read() };
-        match kind {
-            AT_NULL => return,
-            AT_SYSINFO_EHDR => {
-                let at = usize::try_from(value).unwrap_or(0);
-                FOUND.store(at, Ordering::Relaxed);
-                return;
-            }
-            _ => n += 2,
-        }
+    while word(n) != AT_NULL && word(n) != AT_SYSINFO_EHDR {
+        n += 2;
+    }
+    if word(n) == AT_SYSINFO_EHDR {
+        let at = usize::try_from(word(n + 1)).unwrap_or(0);
+        FOUND.store(at, Ordering::Relaxed);
     }
 }
 
