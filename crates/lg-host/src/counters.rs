@@ -146,6 +146,8 @@ counters! {
     port_io;
     /// Debug register accesses carried out for the Guest.
     debug_registers;
+    /// Instructions stepped, for a debug register was on.
+    debug_steps;
     /// Accesses beyond a user segment's limit, turned into page faults.
     limit_faults;
     /// Instructions of user code that reached a page above PAGE_OFFSET which

@@ -14,6 +14,8 @@ use crate::segments::SegmentRegister;
 use crate::state::Registers;
 use core::cell::Cell;
 
+mod sizes;
+
 /// The longest instruction (Intel SDM volume 2, "Instruction Format").
 pub const MAX_INSTRUCTION: usize = 15;
 
@@ -449,6 +451,48 @@ pub(crate) fn moves_flags(code: &[u8]) -> bool {
     instruction(code).is_some_and(|i| matches!(i.opcode, 0x9C | 0x9D))
 }
 
+/// The opcode that `code` begins with; 0x0F00 is added to those of two bytes.
+pub(crate) fn opcode(code: &[u8]) -> Option<u16> {
+    instruction(code).map(|found| found.opcode)
+}
+
+/// The memory that `code` touches beyond its own bytes, and how many bytes
+/// there.
+pub(crate) fn sized_accesses(
+    code: &[u8],
+    regs: &Registers,
+) -> [Option<(Access, u32)>; 2] {
+    let Some(found) = instruction(code) else {
+        return [None; 2];
+    };
+    let opcode = found.opcode;
+    let is_string = matches!(opcode, 0x6C..=0x6F | 0xA4..=0xA7 | 0xAA..=0xAF);
+    if found.repeated && is_string && regs.ecx.get() == 0 {
+        return [None; 2];
+    }
+    let word = if found.operand_16 { 2 } else { 4 };
+    let reg = found.rest.first().map_or(0, |byte| byte >> 3 & 7);
+    let prefixes = &code[..code.len() - found.rest.len()];
+    let size = sizes::operand_size(opcode, reg, word, prefixes);
+    let on_stack = if matches!(opcode, 0x60 | 0x61) {
+        8 * word
+    } else {
+        word
+    };
+    let [first, second] = accesses(code, regs);
+    let first = first.map(|mut access| {
+        if opcode == 0x60 {
+            // pusha goes on downwards
+            access.va = GuestVirt(access.va.0.wrapping_sub(7 * word));
+        }
+        let stack = pushes(opcode) || pops(opcode);
+        (access, if stack { on_stack } else { size })
+    });
+    let second =
+        second.map(|access| (access, if is_string { size } else { on_stack }));
+    [first, second]
+}
+
 /// A near jump, call or return.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Branch {
@@ -627,24 +671,17 @@ impl Host<'_> {
         true
     }
 
-    /// Carries out a move from or to a debug register. There are none: the
-    /// status reads as "nothing happened", the rest as zero. Without this a
-    /// Linux kernel dies of the first single step.
+    /// Carries out a move from or to a debug register.
     pub(crate) fn debug_register(&mut self, code: &[u8]) -> bool {
-        /// DR6 with no condition set (Intel SDM volume 3).
-        const DR6_NOTHING: u32 = 0xFFFF_0FF0;
-        /// DR6 with "single step" set, which is why a kernel looks.
-        const DR6_SINGLE_STEP: u32 = 1 << 14;
-        let regs = &self.vm.regs;
+        let (regs, debug) = (&self.vm.regs, &self.vm.debug);
         let &[0x0F, direction @ (0x21 | 0x23), modrm, ..] = code else {
             return false;
         };
+        let register = modrm >> 3 & 7;
         if direction == 0x21 {
-            let value = match modrm >> 3 & 7 {
-                4 | 6 => DR6_NOTHING | DR6_SINGLE_STEP,
-                _ => 0,
-            };
-            general(regs, modrm).set(value);
+            general(regs, modrm).set(debug.read(register));
+        } else {
+            debug.write(register, general(regs, modrm).get(), 0);
         }
         regs.eip.set(regs.eip.get().wrapping_add(3));
         true

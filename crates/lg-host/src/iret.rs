@@ -143,7 +143,14 @@ impl Host<'_> {
         let regs = &self.vm.regs;
         regs.eip.set(frame.eip);
         regs.esp.set(esp);
-        regs.eflags.set(frame.flags & EFLAGS_USABLE | EFLAGS_FIXED);
+        // Only breakpoints need it.
+        let resume = if self.vm.debug.is_watching() {
+            EFLAGS_RF
+        } else {
+            0
+        };
+        let flags = frame.flags & (EFLAGS_USABLE | resume);
+        regs.eflags.set(flags | EFLAGS_FIXED);
     }
 
     /// Whether `selector`, whose RPL is `level`, names code that may run at

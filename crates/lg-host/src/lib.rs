@@ -26,6 +26,7 @@ pub mod turns;
 pub mod world;
 
 pub mod cpuid;
+pub mod debug;
 pub mod emulate;
 pub mod extended;
 pub mod gates;

@@ -98,7 +98,8 @@ impl Host<'_> {
         self.vm.counters.entries.count();
         self.note_stack_segment();
         self.note_other_trap(event);
-        if self.end_reach(event) {
+        let (event, watched) = self.end_debug(event);
+        if self.end_reach(event) && !watched {
             return self.get_ready();
         }
         let event = self.step_back(event);
@@ -115,6 +116,7 @@ impl Host<'_> {
     /// A [`Kill`]: the Guest must not run again.
     pub fn get_ready(&mut self) -> Result<(), Kill> {
         self.put_off_reach();
+        self.put_off_debug();
         loop {
             self.look_around();
             if self.vm.break_wanted.load(Ordering::SeqCst) != 0 {
@@ -146,6 +148,9 @@ impl Host<'_> {
         }
         if self.vm.in_user_mode() {
             self.stop_beyond_limit()?;
+        }
+        if self.vm.in_user_mode() {
+            self.arm_debug()?;
         }
         self.settle_segments();
         self.settle_twins()?;
@@ -313,7 +318,7 @@ impl Host<'_> {
                 self.open_iret_gate();
                 return self.iret();
             }
-            if self.debug_register(code) {
+            if self.debug_register(code) || self.set_debug_register(code)? {
                 self.vm.counters.debug_registers.count();
                 return Ok(());
             }
@@ -381,6 +386,7 @@ impl Host<'_> {
     /// `int $0x80`. The kernel may do it, too: that is how it starts init.
     pub(crate) fn system_call(&mut self) -> Result<(), Kill> {
         self.vm.counters.system_calls.count();
+        self.expect_debugger();
         let gate = self.vm.idt[SYSCALL_VECTOR as usize].get();
         if gate.is_present() && !gate.allows(self.vm.cpl()) {
             let eip = self.vm.regs.eip.get();

@@ -7,6 +7,7 @@
 //! right beginning for every field.
 
 use crate::counters::Counters;
+use crate::debug::Debug;
 use crate::extended::Threads;
 use crate::gates::direct::{DirectCall, MAX_DIRECT};
 use crate::gates::displaced::Displaced;
@@ -287,6 +288,9 @@ pub struct Vm {
     /// waits for one: bits of [`input`]. The Launcher sets them, the Host
     /// clears them when it tells.
     pub input_waits: AtomicU32,
+
+    /// Its debug registers.
+    pub debug: Debug,
 
     /// How often what has happened.
     pub counters: Counters,

@@ -104,3 +104,19 @@ fn programs_execute_what_was_written_last() {
         ended.must_have_said("CODE PASS");
     }
 }
+
+/// A debugger's hardware breakpoints and watchpoints stop its program.
+#[test]
+fn debug_registers_stop_a_program() {
+    let test = "debug_registers_stop_a_program";
+    let Some(given) = Given::to(test, &[VMLINUX, INITRD]) else {
+        return;
+    };
+    for isolation in ["--isolation=guest", "--isolation=user"] {
+        let ended = given.run(64, &[isolation], "/tests/watch");
+        if ended.shown.contains("RUN-EXIT 127") {
+            return skip(test, "the initial ram disk has no /tests/watch");
+        }
+        ended.must_have_said("WATCH PASS");
+    }
+}
