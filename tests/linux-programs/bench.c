@@ -272,6 +272,25 @@ static void signal_row(void)
 	time_of(signals);
 }
 
+// ---- Sleep
+
+static double sleeps(long n)
+{
+	double start = now();
+
+	for (long i = 0; i < n; i++) {
+		struct timespec ten_ms = { .tv_nsec = 10000000 };
+
+		nanosleep(&ten_ms, 0);
+	}
+	return now() - start;
+}
+
+static void nanosleep_row(void)
+{
+	time_of(sleeps);
+}
+
 // ---- Processes in a ring, each with a pipe to the next
 
 enum { MOST_IN_A_RING = 32 };
@@ -1413,6 +1432,7 @@ static const struct row {
 	{ "syscall-int80", syscall_int80 },
 	{ "syscall-entry", syscall_entry },
 	{ "signal", signal_row },
+	{ "nanosleep", nanosleep_row },
 	{ "pipe", pipe_row },
 	{ "switch-2", switch_2 },
 	{ "switch-8", switch_8 },

@@ -10,7 +10,9 @@ use lg_host::gates::path;
 mod support;
 
 use std::io::Write;
+use std::path::Path;
 use std::process::Stdio;
+use support::{Running, Scratch};
 
 /// Runs the Guest; answers what it said of its user programs, less the times,
 /// and the counters.
@@ -70,4 +72,73 @@ fn without_all_short_cuts_none_is_taken() {
         let counter = format!("\"{counter}\"");
         assert!(!counters.contains(&counter), "{counter} in {counters}");
     }
+}
+
+/// Two Guests on a network, one with a disk: megabytes from one to the other,
+/// and sectors written and read back. Answers the counters of both.
+fn with_devices(names: &[&str]) -> (String, String) {
+    let scratch = Scratch::new("fast-devices");
+    let lan = scratch.file("lan", &[0; 4096]);
+    let disk = scratch.file("disk", &[0; 4096 * 512]);
+    let start = |name: &str, disk: Option<&Path>| {
+        let mut command = support::lguest();
+        let net = format!("--net=sharenet={}", lan.display());
+        command.args(["run", "--append=quiet", &net]);
+        command.arg("--stats").arg(scratch.path(name));
+        if let Some(disk) = disk {
+            command.arg("--disk").arg(disk);
+        }
+        for name in names {
+            command.args(["--no-fast-path", name]);
+        }
+        let guest = Running::start(&mut command);
+        guest.wait_for("lguest> ");
+        guest
+    };
+    let mut receiver = start("receiver", None);
+    receiver.type_in(b"tcp-serve\n");
+    receiver.wait_for("listening on 10.0.0.1:5001");
+    let mut sender = start("sender", Some(&disk));
+    sender.type_in(b"dd 3 64 yes\n");
+    sender.wait_for("read back the same");
+    sender.type_in(b"tcp-send 10.0.0.1 8\n");
+    sender.wait_for("sent 8000000 bytes");
+    receiver.wait_for("received 8000000 bytes");
+    for guest in [&mut receiver, &mut sender] {
+        guest.type_in(b"poweroff\n");
+    }
+    receiver.finish().ends_well(0);
+    sender.finish().ends_well(0);
+    let stats = |name| std::fs::read_to_string(scratch.path(name)).unwrap();
+    (stats("receiver"), stats("sender"))
+}
+
+/// The sum of a counter of that name, of all devices that have it.
+fn total(counters: &str, name: &str) -> u64 {
+    let name = format!("\"{name}\": ");
+    let number = |rest: &str| {
+        let digits = rest.split(|c: char| !c.is_ascii_digit()).next();
+        digits.unwrap().parse::<u64>().unwrap()
+    };
+    counters.split(&name).skip(1).map(number).sum()
+}
+
+/// A disk and a network work without their short cuts, and the counters tell
+/// that the short cuts are taken only where they may be.
+#[test]
+fn devices_work_without_their_short_cuts() {
+    let (receiver, sender) = with_devices(&[]);
+    assert!(total(&sender, "at_once") > 0, "{sender}");
+    const NO_OUTBOX: &str = "outbox: no futex_waitv (Linux 5.16)";
+    if total(&receiver, "fetched") == 0 {
+        support::skip("devices_work_without_their_short_cuts", NO_OUTBOX);
+    }
+    let (_, sender) = with_devices(&["disk-at-once"]);
+    assert_eq!(total(&sender, "at_once"), 0, "{sender}");
+    let (receiver, _) = with_devices(&["outbox"]);
+    assert_eq!(total(&receiver, "fetched"), 0, "{receiver}");
+    for name in ["read-ahead", "no-kick", "batches", "enabling", "huge-pages"] {
+        with_devices(&[name]);
+    }
+    with_devices(&path::ALL.map(|(name, _)| name));
 }

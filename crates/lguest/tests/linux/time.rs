@@ -17,8 +17,9 @@ fn clocks_are_right_under_load() {
     let mut clocks = || {
         // Lines: time.tv_sec, time.tv_usec; then the uptime.
         machine.start_command("adjtimex | grep time.tv; cat /proc/uptime");
-        let said = machine.finish_command(Duration::from_secs(20));
-        let here = (Instant::now(), SystemTime::now());
+        let asked = Instant::now();
+        let said = machine.finish_command(Duration::from_secs(60));
+        let here = (asked, Instant::now(), SystemTime::now());
         let mut words = said.split_whitespace();
         let mut next = |skipped| {
             let word = words.nth(skipped).unwrap();
@@ -30,20 +31,25 @@ fn clocks_are_right_under_load() {
     let (first, wall, monotonic) = clocks();
     std::thread::sleep(time);
     let (last, later_wall, later_monotonic) = clocks();
-    let elapsed = (last.0 - first.0).as_secs_f64();
-    // What a loaded machine takes to answer is no fault of its clock.
-    let allowed = elapsed * 0.01 + 0.05;
+    // However long a loaded machine takes to answer: as much as has passed
+    // between the answers, within 1 %.
+    let least = (last.0 - first.1).as_secs_f64() * 0.99 - 0.05;
+    let most = (last.1 - first.0).as_secs_f64() * 1.01 + 0.05;
     for (name, there) in [
         ("wall clock", later_wall - wall),
         ("uptime", later_monotonic - monotonic),
     ] {
-        let off = (there - elapsed).abs();
-        assert!(off < allowed, "{name}: {there} s in {elapsed} s");
+        let right = (least..=most).contains(&there);
+        assert!(right, "{name}: {there} s, not {least} to {most} s");
     }
-    let here = last.1.duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
+    // Linux 2.6.23 takes whole seconds from the Host when it boots: it can be
+    // up to one behind, and what the answer took.
+    let here = last.2.duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
+    let behind = here - later_wall;
+    let answer = (last.1 - last.0).as_secs_f64();
     assert!(
-        (here - later_wall).abs() < 1.0,
-        "{later_wall} is not {here}"
+        (-0.05..1.05 + answer).contains(&behind),
+        "{behind} s behind"
     );
 }
 
@@ -54,11 +60,10 @@ fn a_sleep_of_10_ms_takes_10_to_12() {
         return;
     };
     let ended = given.run(64, &[], "/tests/bench nanosleep");
-    let line = ended
-        .shown
-        .lines()
-        .find(|l| l.starts_with("BENCH nanosleep"));
-    let took = line.unwrap().split_whitespace().nth(2).unwrap();
-    let took: f64 = took.parse().unwrap();
-    assert!((10_000.0..12_000.0).contains(&took), "{took} us");
+    let line = ended.shown.lines().find(|l| l.starts_with("nanosleep "));
+    let line = line.unwrap_or_else(|| panic!("{}", ended.shown));
+    // Nanoseconds of the best one: a busy machine wakes some of them late.
+    let best = line.split_whitespace().last().unwrap();
+    let took: f64 = best.parse().unwrap();
+    assert!((10e6..12e6).contains(&took), "{line}");
 }
