@@ -17,7 +17,11 @@ const CRASHES: [(i32, &[u8]); 6] = [
     (libc::SIGILL, b"lguest: ended by SIGILL\n"),
     (libc::SIGTRAP, b"lguest: ended by SIGTRAP\n"),
     (libc::SIGABRT, b"lguest: ended by SIGABRT\n"),
-    (libc::SIGBUS, b"lguest: ended by SIGBUS\n"),
+    (
+        libc::SIGBUS,
+        b"lguest: ended by SIGBUS: a file has become shorter that was in use, \
+          as that of a network, or the machine has no memory left\n",
+    ),
     (libc::SIGFPE, b"lguest: ended by SIGFPE\n"),
     (libc::SIGSEGV, b"lguest: ended by SIGSEGV\n"),
 ];

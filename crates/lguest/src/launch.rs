@@ -290,13 +290,19 @@ pub fn launch(config: &Config, started: u64) -> Result<Outcome, LaunchError> {
     if ended.is_err() {
         ending.guest.kill("the launcher has failed");
     }
+    let damage = bus.damage();
     let devices = bus.finish();
     terminal::leave();
     terminal::end_line();
     let (death, run) = ended?;
     let (outcome, words) = ending.outcome(&death);
     if let Some(words) = words {
-        ending.tell(&words);
+        ending.tell(&match (&death, damage) {
+            (Death::Killed(_) | Death::Lost(_), Some(damage)) => {
+                format!("{words}; {damage}")
+            }
+            _ => words,
+        });
     }
     if let Some(stats) = opened.stats {
         let report = Report {

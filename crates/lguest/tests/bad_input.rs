@@ -152,8 +152,11 @@ fn disks() {
         120,
         "disk tiny: it has 511 bytes: a disk has one sector of 512 at least",
     );
-    let in_use = "disk disk: another guest uses it: end that one first, or \
-                  give it to both by 'lguest run --disk FILE,ro'";
+    let in_use = "disk disk: another guest uses it, or a program has locked \
+                  it that may only read it: end that one first (`lslocks` \
+                  names it), or give it to both guests by 'lguest run --disk \
+                  FILE,ro'; `chmod go-r FILE` keeps other users from locking \
+                  it";
     let writer = lock(&dir.path("disk"), false);
     dir.refuses("4 vmlinux --block=disk", 120, in_use);
     dir.refuses("run --kernel vmlinux --disk disk,ro", 120, in_use);

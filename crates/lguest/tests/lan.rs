@@ -25,6 +25,18 @@ fn two_guests_talk() {
 }
 
 #[test]
+fn a_file_that_becomes_shorter_is_named() {
+    let network = Network::new("cut");
+    let mut guest = network.guest();
+    std::fs::write(&network.file, b"").unwrap();
+    guest.types("net");
+    let end = guest.0.finish();
+    assert_eq!(end.code(), 1, "{end:?}");
+    let said = "has become shorter while it was in use";
+    assert!(end.stderr.contains(said), "{end:?}");
+}
+
+#[test]
 fn three_guests_talk_each_with_each() {
     let network = Network::new("three");
     let mut guests = [0; 3].map(|_| network.guest());

@@ -87,10 +87,13 @@ pub enum DiskError {
     /// A directory, a pipe, a terminal.
     #[error("it is neither a file nor a block device")]
     NotADisk,
-    /// Another Launcher writes to it, or we would and another one reads it.
+    /// Another Launcher writes to it, or we would and another one reads it. Or
+    /// another process has locked it, for which it need not be able to write.
     #[error(
-        "another guest uses it: end that one first, or give it to both by \
-         'lguest run --disk FILE,ro'"
+        "another guest uses it, or a program has locked it that may only read \
+         it: end that one first (`lslocks` names it), or give it to both \
+         guests by 'lguest run --disk FILE,ro'; `chmod go-r FILE` keeps other \
+         users from locking it"
     )]
     InUse,
     /// It cannot be locked at all.

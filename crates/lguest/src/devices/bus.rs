@@ -211,6 +211,16 @@ impl Bus {
         }
     }
 
+    /// What has been done to a device from outside, of which the Guest must
+    /// die.
+    #[must_use]
+    pub fn damage(&self) -> Option<String> {
+        self.slots.iter().find_map(|slot| {
+            let device = slot.device.try_lock().ok()?;
+            device.as_ref()?.damage()
+        })
+    }
+
     /// Ends all devices, waits until what they have begun is done, and answers
     /// what each has done, with its type. One that is at work in another
     /// thread is left alone: that is a console whose input somebody else took,

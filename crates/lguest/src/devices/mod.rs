@@ -120,6 +120,12 @@ pub trait Device: Send {
     /// The Guest is dead: finish what has been begun. May block.
     fn finish(&mut self) {}
 
+    /// What has been done to the device from outside, of which its Guest must
+    /// die.
+    fn damage(&self) -> Option<String> {
+        None
+    }
+
     /// What the device has done so far, for the statistics.
     fn counters(&self) -> Vec<(&'static str, u64)> {
         Vec::new()

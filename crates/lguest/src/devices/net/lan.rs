@@ -291,6 +291,17 @@ impl Device for Lan {
         self.bindings_changed();
     }
 
+    fn damage(&self) -> Option<String> {
+        self.slots.is_cut().then(|| {
+            let file = self.slots.path().display();
+            format!(
+                "the network's file {file} has become shorter while it was in \
+                 use: let nobody else write to it (`chmod go= FILE`), and make \
+                 it anew with `truncate -s 4096 FILE`"
+            )
+        })
+    }
+
     fn counters(&self) -> Vec<(&'static str, u64)> {
         let Some(running) = &self.running else {
             return Vec::new();

@@ -52,6 +52,13 @@ pub enum SlotsError {
          such as /tmp or $XDG_RUNTIME_DIR"
     )]
     Lock(#[source] io::Error),
+    /// Somebody who can only read it has locked it.
+    #[error(
+        "a program has locked it that is no lguest and may only read it: end \
+         that one (`lslocks` names it), and `chmod go= {0}` keeps other users \
+         from doing so again"
+    )]
+    Locked(String),
     /// Every slot is taken.
     #[error("all its {NET_SLOTS} places are taken: name another file")]
     Full,
@@ -119,7 +126,15 @@ impl Slots {
                 }
             }
         }
-        Err(SlotsError::Full)
+        // A Launcher locks to write, and a process that cannot write cannot.
+        let read_locked = |slot| {
+            let kind = conflict(&lock, slot, slot + 1).map(|lock| lock.l_type);
+            kind.is_ok_and(|kind| i32::from(kind) == libc::F_RDLCK)
+        };
+        match (0..NET_SLOTS).any(read_locked) {
+            true => Err(SlotsError::Locked(name())),
+            false => Err(SlotsError::Full),
+        }
     }
 
     /// Our slot.
@@ -188,6 +203,12 @@ impl Slots {
         read.is_ok() && mac != Net::default().mac
     }
 
+    /// Whether the file has lost the page that everybody has mapped.
+    pub(super) fn is_cut(&self) -> bool {
+        let len = self.page.metadata().map(|m| m.len());
+        len.is_ok_and(|len| len < u64::from(PAGE_SIZE))
+    }
+
     /// Zeroes the address in `slot`.
     pub(super) fn clear(&self, slot: u32) {
         let mac = Net::default().mac;
@@ -226,10 +247,17 @@ fn set(file: &File, kind: libc::c_int, slot: u32) -> io::Result<()> {
 
 /// A slot in `low..high` that somebody else holds.
 fn holder(file: &File, low: u32, high: u32) -> io::Result<Option<u32>> {
-    let mut lock = range(libc::F_WRLCK, low, high);
-    control(file, libc::F_OFD_GETLK, &mut lock)?;
+    let lock = conflict(file, low, high)?;
     let free = libc::c_int::from(lock.l_type) == libc::F_UNLCK;
     Ok((!free).then(|| u32::try_from(lock.l_start).unwrap_or(u32::MAX)))
+}
+
+/// A lock in `low..high` that keeps us from locking there; of the kind F_UNLCK
+/// if there is none.
+fn conflict(file: &File, low: u32, high: u32) -> io::Result<libc::flock> {
+    let mut lock = range(libc::F_WRLCK, low, high);
+    control(file, libc::F_OFD_GETLK, &mut lock)?;
+    Ok(lock)
 }
 
 /// What fcntl is told: a lock of `kind` on the bytes `low..high`.
@@ -280,6 +308,28 @@ mod tests {
         assert_eq!(Slots::claim(&file).unwrap().mine(), 1);
         let bytes = std::fs::read(&file).unwrap();
         assert_eq!(bytes[5..13], [0xAA, 0, 0, 0, 0, 0, 0, 0xAA]);
+    }
+
+    #[test]
+    fn a_reader_that_has_locked_all_of_it_is_told_of() {
+        let dir = Scratch::new();
+        let file = dir.page("lan");
+        let reader = File::open(&file).unwrap();
+        let mut all = range(libc::F_RDLCK, 0, NET_SLOTS);
+        control(&reader, libc::F_OFD_SETLK, &mut all).unwrap();
+        let error = Slots::claim(&file).unwrap_err().to_string();
+        let error = error.replace(dir.path().to_str().unwrap(), "DIR");
+        assert_eq!(
+            error,
+            "a program has locked it that is no lguest and may only read it: \
+             end that one (`lslocks` names it), and `chmod go= DIR/lan` keeps \
+             other users from doing so again"
+        );
+        // Some of it is no hindrance.
+        set(&reader, libc::F_UNLCK, 3).unwrap();
+        assert_eq!(Slots::claim(&file).unwrap().mine(), 3);
+        drop(reader);
+        assert_eq!(Slots::claim(&file).unwrap().mine(), 0);
     }
 
     #[test]
