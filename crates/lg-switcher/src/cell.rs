@@ -188,7 +188,14 @@ macro_rules! stand {
             "    movabs rsp, {stack}\n",
             "    push 2\n",
             "    popfq\n",
-            "    movabs r8, {kicked}\n",
+            "    movabs r8, {wipe}\n",
+            "    cmp dword ptr [r8], 0\n",
+            "    je 3f\n",
+            "    movabs rdi, {wiped}\n",
+            "    mov ecx, {wiped_bytes}\n",
+            "    xor eax, eax\n",
+            "    rep stosb\n",
+            "3:  movabs r8, {kicked}\n",
             "    mov [r8], r12d\n",
             $name,
             "_end:\n",
@@ -214,10 +221,17 @@ global_asm!(
     "    jmp lg_stand_with_keys_woken",
     stack = const STACK + STACK_SIZE,
     wait = const WAIT,
+    wipe = const CELL_PAGE + offset_of!(CellPage, wipe),
+    wiped = const STACK + STACK_SIZE - WIPED,
+    wiped_bytes = const WIPED,
     kicked = const OWN + offset_of!(Own, kicked),
     keys = const KEYS_OF_LINUX,
     woken = sym woken,
 );
+
+/// Bytes of the stack that are wiped for another thread: two frames of signals,
+/// with all registers in them, and what their handlers use.
+const WIPED: usize = 0x4000;
 
 /// What Linux has in PKRU when a process begins: key 0, which all pages have,
 /// is free.
@@ -275,8 +289,12 @@ pub(crate) fn interrupted(rip: u64, rax: u64, told: [u64; 3], kicked: bool) {
 /// The view has answered: user code runs, with what is in the page. All else
 /// that can be written is what the last program has left.
 extern "C" fn woken() -> ! {
+    let page = page_at(CELL_PAGE);
     own().reset();
-    extended::load(Some(&page_at(CELL_PAGE).extended));
+    if page.wipe.replace(0) != 0 {
+        own().wipe();
+    }
+    extended::load(Some(&page.extended));
     entry::take_fpu();
     entry::leave_as(REAL_USER_CS, registers().ss.get())
 }

@@ -342,13 +342,15 @@ pub(crate) fn save_extended(to: &Extended) {
     to.copy_from(&pages().page.extended, part::ALL);
 }
 
-/// Has the cell load another one, when user code runs next.
+/// Another thread's is to be loaded, when user code runs next. The cell wipes
+/// what the last thread has left.
 pub(crate) fn load_extended(from: Option<&Extended>) {
-    let extended = &pages().page.extended;
+    let page = &pages().page;
     match from {
-        Some(from) => extended.copy_from(from, part::ALL),
-        None => extended.parts.set(0),
+        Some(from) => page.extended.copy_from(from, part::ALL),
+        None => page.extended.copy_from(&Extended::default(), part::ALL),
     }
+    page.wipe.set(1);
 }
 
 /// Copies every register once.

@@ -168,6 +168,9 @@ pub struct CellPage {
     pub fpu: FpuState,
     /// Its extended state, likewise.
     pub extended: Extended,
+    /// 1 = it is another thread than the last: the cell wipes what that has
+    /// left in its memory.
+    pub wipe: Cell<u32>,
     /// Minus an errno, if the cell could not be made.
     pub failed: AtomicU32,
     /// The process numbers of cell and mapper.

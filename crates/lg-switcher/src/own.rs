@@ -65,6 +65,15 @@ impl Live {
 }
 
 impl Own {
+    /// Wipes what the last program has left in registers that are kept here.
+    pub(crate) fn wipe(&self) {
+        let (xmm, image) = (self.xmm.get(), self.image.get());
+        // SAFETY: bytes of this page, which nobody borrows.
+        unsafe { xmm.write_bytes(0, 1) };
+        // SAFETY: as above.
+        unsafe { image.write_bytes(0, 1) };
+    }
+
     /// Forgets everything but `kicked`, which the caller has set: the next way
     /// out loads every register.
     pub(crate) fn reset(&self) {

@@ -8,10 +8,13 @@
 #![expect(unsafe_code, reason = "records are read where they lie")]
 
 use crate::lab::memory::{self, page};
+use crate::lab::run::{User, put_user};
 use crate::lab::space::{USER_DATA, USER_PAGE, first};
 use crate::lab::{self, call, hypercall};
 use crate::long::Long;
 use lg_abi::hypercall::Hypercall;
+use lg_abi::page::PAGE_SIZE;
+use lg_abi::segment::KERNEL_DS;
 use lg_guest::boot::Boot;
 use lg_guest::println;
 
@@ -33,6 +36,9 @@ const SHOW: u32 = 1;
 /// It belongs to the case that was begun before: nothing is told of it, for
 /// telling is a request to the Launcher, too.
 const MORE: u32 = 2;
+
+/// User code is a thread of its own, by its kernel stack.
+const THREAD: u32 = 4;
 
 /// Where user mode sees the block of registers for a long jump.
 const USER_BLOCK: u32 = USER_DATA + 0x1000;
@@ -133,6 +139,12 @@ impl Player {
                 let code = bytes(&words[1..], low(0));
                 let seen = if record.op == CODE {
                     lab::kernel(code)
+                } else if record.flags & THREAD != 0 {
+                    put_user(code);
+                    let stack = memory::va(page()) + PAGE_SIZE;
+                    let ss = u32::from(KERNEL_DS);
+                    hypercall(Hypercall::SetStack, ss, stack, 1);
+                    Some(User::new().run())
                 } else {
                     Some(lab::user(code))
                 };

@@ -17,6 +17,9 @@ const SHOW: u32 = 1;
 /// It belongs to the case before; nothing is told of it.
 const MORE: u32 = 2;
 
+/// User code is a thread of its own.
+const THREAD: u32 = 4;
+
 /// Registers for a jump in 64-bit mode.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Long {
@@ -138,6 +141,12 @@ impl Record {
     /// The result is shown.
     pub(crate) fn shown(mut self) -> Self {
         self.flags |= SHOW;
+        self
+    }
+
+    /// User code runs as a thread of its own, by its kernel stack.
+    pub(crate) fn in_a_thread(mut self) -> Self {
+        self.flags |= THREAD;
         self
     }
 

@@ -380,6 +380,55 @@ fn user_code_leaves_nothing_behind_for_the_next_program() {
     assert!(parked.count() > attacks.len() / 2, "no attack got so far");
 }
 
+/// 64-bit code that counts a word in all of a cell's own memory that signals
+/// and gates write to, and tells how often it is there.
+fn search(word: u32) -> Vec<u8> {
+    let stack = STACK + STACK_SIZE;
+    let mut code = vec![0xB8]; // mov $!word,%eax; not %eax; xor %edx,%edx
+    code.extend((!word).to_le_bytes());
+    code.extend([0xF7, 0xD0, 0x31, 0xD2]);
+    for (start, end) in [
+        (stack - 0x8000, stack),
+        (OWN, OWN + 0x1000),
+        (STATE, STATE + 0x1000),
+    ] {
+        code.extend([0x48, 0xBE]); // movabs $start,%rsi
+        code.extend((start as u64).to_le_bytes());
+        code.push(0xB9); // mov $words,%ecx
+        code.extend(u32::try_from((end - start) / 4).unwrap().to_le_bytes());
+        code.extend([0x3B, 0x06, 0x75, 2]); // 1: cmp (%rsi),%eax; jne 2f
+        code.extend([0xFF, 0xC2]); // inc %edx
+        code.extend([0x48, 0x83, 0xC6, 4]); // 2: add $4,%rsi
+        code.extend([0xFF, 0xC9, 0x75, 0xF2]); // dec %ecx; jnz 1b
+    }
+    code.extend([0x89, 0xD0]); // mov %edx,%eax
+    code.extend(TELL);
+    long(&code)
+}
+
+/// What one program had in its registers, the next one does not find in the
+/// memory of its cell.
+#[test]
+fn user_code_finds_no_registers_of_the_last_program() {
+    // Where its signals would leave them, deeper than those of the next one.
+    let mut code = vec![0xB8]; // mov $SECRET,%eax
+    code.extend(SECRET.to_le_bytes());
+    for at in [STACK + STACK_SIZE - 0x3000, OWN, OWN + 0x200] {
+        code.extend([0x48, 0xBF]); // movabs $at,%rdi
+        code.extend((at as u64).to_le_bytes());
+        code.extend([0xB9, 16, 0, 0, 0, 0xF3, 0xAB]); // mov $16,%ecx; rep stos
+    }
+    code.extend([0x31, 0xC0]); // xor %eax,%eax
+    code.extend(TELL);
+    let secret = long(&code);
+    let records = [
+        Record::code_of_a_user(&secret).in_a_thread().shown(),
+        Record::code_of_a_user(&search(SECRET)).shown(),
+    ];
+    let seen = seen_of("user", records);
+    assert!(tells(&seen[1], 0), "{seen:?}");
+}
+
 /// 32-bit code that writes the register of protection keys.
 fn write_keys(value: u32) -> Vec<u8> {
     let mut code = vec![0x31, 0xC9, 0x31, 0xD2, 0xB8]; // ecx, edx = 0; eax
