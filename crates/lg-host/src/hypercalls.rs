@@ -217,6 +217,7 @@ impl Host<'_> {
             }
             self.vm.gdt[index as usize].set(entry);
         }
+        self.note_descriptors();
         Ok(())
     }
 

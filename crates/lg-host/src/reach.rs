@@ -80,9 +80,17 @@ impl Host<'_> {
         });
     }
 
+    /// Whether user code has been beyond its limit lately: if not, there is
+    /// nothing to undo.
+    pub(crate) fn has_reached_far(&self) -> bool {
+        self.vm.reach.get() | self.vm.steps.get() != 0
+    }
+
     /// User code has trapped for `event`: its segments are short again.
     /// Answers whether there was no event but our own step.
+    #[cold]
     pub(crate) fn end_reach(&mut self, event: Event) -> bool {
+        self.note_other_trap(event);
         let stepped =
             matches!(self.vm.reach.get(), how_far::STEP | how_far::CODE_STEP);
         self.put_off_reach();
@@ -92,6 +100,7 @@ impl Host<'_> {
 
     /// User code cannot go on yet: what [`Self::begin_reach`] has done is
     /// undone, and wanted still.
+    #[cold]
     pub(crate) fn put_off_reach(&mut self) {
         let vm = self.vm;
         match vm.reach.get() {
@@ -173,7 +182,7 @@ impl Host<'_> {
     }
 
     /// A trap that has nothing to do with limits: no more steps in a row.
-    pub(crate) fn note_other_trap(&self, event: Event) {
+    fn note_other_trap(&self, event: Event) {
         if !matches!(
             event,
             Event::Trap {

@@ -97,9 +97,8 @@ impl Host<'_> {
     pub fn run_guest(&mut self, event: Event) -> Result<(), Kill> {
         self.vm.counters.entries.count();
         self.note_stack_segment();
-        self.note_other_trap(event);
         let (event, watched) = self.end_debug(event);
-        if self.end_reach(event) && !watched {
+        if self.has_reached_far() && self.end_reach(event) && !watched {
             return self.get_ready();
         }
         let event = self.step_back(event);
@@ -115,7 +114,9 @@ impl Host<'_> {
     ///
     /// A [`Kill`]: the Guest must not run again.
     pub fn get_ready(&mut self) -> Result<(), Kill> {
-        self.put_off_reach();
+        if self.has_reached_far() {
+            self.put_off_reach();
+        }
         self.put_off_debug();
         loop {
             self.look_around();

@@ -83,12 +83,14 @@ impl Host<'_> {
 
     /// The Guest goes on: its segments must fit the mode that it is in.
     pub(crate) fn settle_segments(&mut self) {
-        let stack = if self.vm.in_user_mode() {
+        let stack = if !self.vm.in_user_mode() {
+            REAL_KERNEL_DS
+        } else if self.has_usual_segments() {
+            REAL_USER_DS
+        } else {
             self.fix_data_segments();
             self.fix_tls();
             self.tls_stack().unwrap_or(REAL_USER_DS)
-        } else {
-            REAL_KERNEL_DS
         };
         self.vm.regs.ss.set(stack);
         self.begin_reach();

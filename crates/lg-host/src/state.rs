@@ -200,6 +200,9 @@ pub struct Vm {
     pub esp1: Cell<u32>,
     /// CR0.TS.
     pub ts: Cell<u32>,
+    /// What is known of its thread-local descriptors: see
+    /// [`tls`](crate::tls).
+    pub tls: Cell<u32>,
     /// How far user code's segments go: see [`reach`](crate::reach).
     pub reach: Cell<u32>,
     /// Instructions in a row for which they went further.

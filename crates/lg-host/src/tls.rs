@@ -15,7 +15,7 @@
 
 use crate::emulate::Access;
 use crate::run::Host;
-use crate::segments::{SegmentRegister, ldt};
+use crate::segments::{REAL_USER_DS, SegmentRegister, ldt};
 use core::cell::Cell;
 use lg_abi::segment::{
     Descriptor, GDT_TLS_ENTRIES, GDT_TLS_MIN, USER_DS, USER_PL,
@@ -90,7 +90,47 @@ fn in_table(descriptor: Descriptor) -> Descriptor {
     }
 }
 
+/// What is known of the Guest's three descriptors, in `Vm::tls`. All zero is
+/// nothing.
+mod known {
+    /// There are none.
+    pub(super) const NONE: u32 = 1;
+    /// There is the first one, and it is of the usual kind.
+    pub(super) const FIRST: u32 = 2;
+}
+
 impl Host<'_> {
+    /// The descriptors have changed.
+    pub(crate) fn note_descriptors(&self) {
+        let known = if self.has_unusual_tls() {
+            0
+        } else if self.tls(0).is_present() {
+            known::FIRST
+        } else {
+            known::NONE
+        };
+        self.vm.tls.set(known);
+    }
+
+    /// Whether user code has what nearly all programs have, and everything is
+    /// loaded for it: this is asked at each way out to it.
+    pub(crate) fn has_usual_segments(&self) -> bool {
+        let (vm, regs) = (self.vm, &self.vm.regs);
+        let usual = regs.ds.get() == REAL_USER_DS
+            && regs.es.get() == REAL_USER_DS
+            && regs.fs.get() == 0
+            && vm.ss.get() == u32::from(USER_DS)
+            && self.view.has_usual_table();
+        usual
+            && match (vm.tls.get(), regs.gs.get()) {
+                (known::FIRST | known::NONE, 0) => true,
+                (known::FIRST, gs) if gs == real(0) => {
+                    regs.gs_base.get() == self.tls(0).base()
+                }
+                _ => false,
+            }
+    }
+
     fn tls(&self, number: usize) -> Descriptor {
         self.vm.gdt[GDT_TLS_MIN as usize + number].get()
     }
@@ -158,20 +198,27 @@ impl Host<'_> {
     /// matters; answers whether it did not.
     fn fill_table(&mut self) -> bool {
         let vm = self.vm;
-        let regs = &vm.regs;
-        let data = [&regs.ds, &regs.es, &vm.ss]
+        let [ds, es, ss] = [&vm.regs.ds, &vm.regs.es, &vm.ss]
             .map(|selector| tls_number(selector.get()));
-        let is_unusual = |number: usize| {
-            let descriptor = self.tls(number);
-            let usual = number == 0 && is_usual(descriptor);
-            descriptor.is_present() && !usual
-        };
-        if data == [None; 3]
-            && self.view.table() == &USUAL
-            && !(0..TLS_ENTRIES).any(is_unusual)
+        if (ds, es, ss) == (None, None, None)
+            && self.view.has_usual_table()
+            && !self.has_unusual_tls()
         {
             return false;
         }
+        self.fill_table_for([ds, es, ss])
+    }
+
+    /// Whether a descriptor needs a place in the table.
+    fn has_unusual_tls(&self) -> bool {
+        let [first, second, third] = [0, 1, 2].map(|number| self.tls(number));
+        let others = (second.high | third.high) & Descriptor::PRESENT != 0;
+        others || first.is_present() && !is_usual(first)
+    }
+
+    /// The same where it is not as usual; `data` is what ds, es and ss have.
+    #[cold]
+    fn fill_table_for(&mut self, data: [Option<usize>; 3]) -> bool {
         let mut changed = false;
         for number in 0..TLS_ENTRIES {
             let descriptor = self.tls(number);
@@ -210,10 +257,11 @@ impl Host<'_> {
     /// in what user code has loaded.
     pub(crate) fn note_stack_segment(&self) {
         let vm = self.vm;
-        if !vm.in_user_mode() {
+        let found = vm.regs.ss.get();
+        let usual = found == REAL_USER_DS && vm.ss.get() == u32::from(USER_DS);
+        if usual || !vm.in_user_mode() {
             return;
         }
-        let found = vm.regs.ss.get();
         let is_ours = tls_number(found).is_some_and(|n| real(n) == found);
         if is_ours {
             vm.ss.set(found & !7 | USER_PL);

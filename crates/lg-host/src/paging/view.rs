@@ -151,6 +151,7 @@ pub struct View<'a> {
     in_cell: bool,
     /// The entries of the local descriptor table that user code has.
     table: [Descriptor; TLS_ENTRIES],
+    has_unusual_table: bool,
 }
 
 impl<'a> View<'a> {
@@ -173,6 +174,7 @@ impl<'a> View<'a> {
             cell: None,
             in_cell: false,
             table: USUAL,
+            has_unusual_table: false,
         }
     }
 
@@ -183,6 +185,12 @@ impl<'a> View<'a> {
 
     pub(crate) fn set_table(&mut self, number: usize, entry: Descriptor) {
         self.table[number] = entry;
+        self.has_unusual_table = self.table != USUAL;
+    }
+
+    /// Whether they are as they were at first.
+    pub(crate) fn has_usual_table(&self) -> bool {
+        !self.has_unusual_table
     }
 
     /// Gives it a cell for user code.

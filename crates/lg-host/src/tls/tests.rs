@@ -282,3 +282,43 @@ fn descriptors_without_a_meaning_change_nothing() {
         .collect();
     assert_eq!(none, []);
 }
+
+/// The short way to user code is taken only where the long one would change
+/// nothing.
+#[test]
+fn what_is_usual_needs_nothing() {
+    let kinds = [
+        Descriptor::default(),
+        usual(BASE),
+        segment(BASE, read_only),
+        segment(BASE, absent),
+    ];
+    let selectors = [0, 0x33, 0x37, 0x3F, REAL_USER_DS];
+    let mut short = 0;
+    for (first, second) in kinds
+        .iter()
+        .flat_map(|&a| kinds.iter().map(move |&b| (a, b)))
+    {
+        let mut m = program(&[0x90], &[first, second]);
+        let host = &mut m.host();
+        host.note_descriptors();
+        for n in 0..selectors.len().pow(4) {
+            let digit = |at: u32| {
+                selectors[n / selectors.len().pow(at) % selectors.len()]
+            };
+            let regs = &host.vm.regs;
+            regs.ds.set(digit(0));
+            regs.es.set(digit(1));
+            regs.fs.set(digit(2));
+            regs.gs.set(digit(3));
+            regs.gs_base.set(if n % 2 == 0 { BASE } else { 0 });
+            if host.has_usual_segments() {
+                short += 1;
+                assert!(!host.fix_data_segments());
+                assert!(!host.fix_tls(), "{first:x?} {second:x?} {n}");
+                assert_eq!(host.tls_stack(), None);
+            }
+        }
+    }
+    assert!(short > 0);
+}
