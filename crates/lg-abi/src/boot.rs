@@ -3,7 +3,7 @@
 //! Page 0 holds the Linux boot parameters ("zero page") of the 2.6.23
 //! generation, page 1 the command line. Only the fields below mean anything;
 //! everything else is zero. The first page directory lies just under the
-//! initrd, the initrd at the very top of memory (spec section 3).
+//! initrd, the initrd at the very top of memory (docs/abi.md, section 3).
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 

@@ -2,7 +2,7 @@
 //!
 //! The descriptor page lies just above the top of memory. Each descriptor
 //! names a device's type, features, status and pages; the interrupt of the
-//! device is its index plus one (spec section 7).
+//! device is its index plus one (docs/abi.md, section 7).
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 

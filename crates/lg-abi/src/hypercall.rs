@@ -4,7 +4,7 @@
 //! and the result in `eax` where there is one. A call that makes no sense ends
 //! the Guest with a reason, so a Guest never has to check for success. The
 //! enum, its names and the numbers all come from the table at the end of this
-//! file (spec section 4).
+//! file (docs/abi.md, section 4).
 
 /// The vector of the hypercall trap.
 pub const HYPERCALL_VECTOR: u8 = 0x1F;

@@ -2,7 +2,7 @@
 //!
 //! In 2007 these were writes of a few words to `/dev/lguest`, the first word
 //! naming the request; a read ran the Guest. The words are the same today
-//! (header, `enum lguest_req`; spec section 8).
+//! (header, `enum lguest_req`; docs/abi.md, section 8).
 
 /// + pfn limit, page directory, start, page offset. Must come first.
 pub const LHREQ_INITIALIZE: u32 = 0;

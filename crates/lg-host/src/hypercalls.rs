@@ -20,7 +20,7 @@ use lg_abi::shared::{
     HCALL_DONE, IDT_ENTRIES, LGUEST_IRQS, LHCALL_RING_SIZE, LguestData, offset,
 };
 
-/// Vectors whose gates the Host keeps to itself (spec section 4).
+/// Vectors whose gates the Host keeps to itself (docs/abi.md, section 4).
 const IGNORED_VECTORS: [u32; 4] = [2, 8, 15, 31];
 
 const RING_SIZE: u32 = as_word(LHCALL_RING_SIZE);

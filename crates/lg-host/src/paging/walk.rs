@@ -25,7 +25,7 @@ pub struct Entry {
 /// # Errors
 ///
 /// [`Kill::BadPageDirectoryEntry`] and [`Kill::BadPageTableEntry`] for entries
-/// with flags or frames that cannot be (spec section 6), and
+/// with flags or frames that cannot be (docs/abi.md, section 6), and
 /// [`Kill::BadAddress`] for a directory beyond memory.
 pub fn walk(
     memory: &Memory,

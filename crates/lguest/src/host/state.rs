@@ -60,7 +60,7 @@ impl Shared {
         Ok(Self { state, file })
     }
 
-    /// Fills in what the Guest starts with (spec section 3).
+    /// Fills in what the Guest starts with (docs/abi.md, section 3).
     pub(super) fn set_up(
         &self,
         request: &Initialize,

@@ -3,7 +3,7 @@
 //! The original's Launcher spoke to its Host by writing a few 32-bit words and
 //! by reading. Whoever has such a Launcher, or wants to write one in another
 //! language over a pipe, finds the same words and the same errors here
-//! (spec section 8).
+//! (docs/abi.md, section 8).
 
 use super::{Death, Exit, Guest, RequestError, SharedPage};
 use crate::memory::GuestMemory;

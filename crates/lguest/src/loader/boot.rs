@@ -1,9 +1,9 @@
 //! What a Guest finds besides its kernel: initrd, page tables, parameters.
 //!
-//! The map is the original's (spec section 3): the boot parameters in page 0,
-//! the command line in page 1, the initrd at the very top of RAM, and right
-//! below it the first page directory with its page tables underneath. They
-//! are only a start: every kernel soon makes its own.
+//! The map is the original's (docs/abi.md, section 3): the boot parameters in
+//! page 0, the command line in page 1, the initrd at the very top of RAM, and
+//! right below it the first page directory with its page tables underneath.
+//! They are only a start: every kernel soon makes its own.
 
 use super::kernel::Kernel;
 use crate::memory::GuestMemory;

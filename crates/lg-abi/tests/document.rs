@@ -1,0 +1,144 @@
+//! The tables of `docs/abi.md` say what the types of this crate say.
+//!
+//! Every row is looked up here, and everything here has its row, so neither
+//! can be changed alone.
+
+#![expect(clippy::unwrap_used, reason = "a test says what went wrong so")]
+
+use lg_abi::device::{self, BlockPage, DeviceDescriptor, Net};
+use lg_abi::dma::{self, Dma};
+use lg_abi::hypercall::{self, Hypercall};
+use lg_abi::request;
+use lg_abi::segment;
+use lg_abi::shared::{self, IDT_ENTRIES, LguestData};
+use std::collections::BTreeSet;
+use std::mem::offset_of;
+
+const DOCUMENT: &str = include_str!("../../../docs/abi.md");
+
+/// The cells of each row whose first cell starts with a backtick or a digit.
+fn rows() -> impl Iterator<Item = Vec<&'static str>> {
+    DOCUMENT.lines().filter_map(|line| {
+        let row = line.strip_prefix("| ")?.strip_suffix(" |")?;
+        let cells: Vec<_> = row
+            .split(" | ")
+            .map(|cell| cell.trim_matches('`'))
+            .collect();
+        let first = row.chars().next()?;
+        (first == '`' || first.is_ascii_digit()).then_some(cells)
+    })
+}
+
+/// The first `columns` cells of the rows that have `cells` cells.
+fn table(cells: usize, columns: usize) -> BTreeSet<String> {
+    rows()
+        .filter(|row| row.len() == cells)
+        .map(|row| row[..columns].join(" "))
+        .collect()
+}
+
+/// "structure field offset bytes" of a field; the document may call it by
+/// another name.
+macro_rules! field {
+    ($name:literal, $type:ty, $field:ident, $called:expr) => {{
+        fn size<S, T>(_: impl Fn(&S) -> &T) -> usize {
+            size_of::<T>()
+        }
+        let at = offset_of!($type, $field);
+        let bytes = size(|it: &$type| &it.$field);
+        format!("{} {} {at} {bytes}", $name, $called)
+    }};
+    ($name:literal, $type:ty, $field:ident) => {
+        field!($name, $type, $field, stringify!($field))
+    };
+}
+
+#[test]
+fn fields_are_where_the_document_says() {
+    let fields = [
+        field!("lguest_dma", Dma, used_len),
+        field!("lguest_dma", Dma, addr),
+        field!("lguest_dma", Dma, len),
+        field!("lguest_device_desc", DeviceDescriptor, kind, "type"),
+        field!("lguest_device_desc", DeviceDescriptor, features),
+        field!("lguest_device_desc", DeviceDescriptor, status),
+        field!("lguest_device_desc", DeviceDescriptor, num_pages),
+        field!("lguest_device_desc", DeviceDescriptor, pfn),
+        field!("lguest_block_page", BlockPage, kind, "type"),
+        field!("lguest_block_page", BlockPage, sector),
+        field!("lguest_block_page", BlockPage, bytes),
+        field!("lguest_block_page", BlockPage, result),
+        field!("lguest_block_page", BlockPage, num_sectors),
+        field!("lguest_net", Net, mac),
+        field!("lguest_data", LguestData, irq_enabled),
+        field!("lguest_data", LguestData, blocked_interrupts),
+        field!("lguest_data", LguestData, cr2),
+        field!("lguest_data", LguestData, time_sec),
+        field!("lguest_data", LguestData, time_nsec),
+        field!("lguest_data", LguestData, hcall_status),
+        field!("lguest_data", LguestData, hcalls),
+        field!("lguest_data", LguestData, reserve_mem),
+        field!("lguest_data", LguestData, guestid),
+        field!("lguest_data", LguestData, tsc_khz),
+        field!("lguest_data", LguestData, noirq_start),
+        field!("lguest_data", LguestData, noirq_end),
+    ];
+    assert_eq!(table(5, 4), BTreeSet::from(fields));
+}
+
+#[test]
+fn hypercalls_have_the_numbers_of_the_document() {
+    let calls = Hypercall::ALL
+        .iter()
+        .map(|call| format!("{} {}", *call as u32, call.name()));
+    assert_eq!(table(3, 2), calls.collect());
+}
+
+/// "name value" of constants, in decimal.
+macro_rules! constants {
+    ($($path:ident :: $name:ident),* $(,)?) => {
+        [$((stringify!($name), u64::try_from($path::$name).unwrap())),*]
+    };
+}
+
+#[test]
+fn constants_have_the_values_of_the_document() {
+    let known = constants![
+        dma::LGUEST_MAX_DMA,
+        dma::LGUEST_MAX_DMA_SECTIONS,
+        device::LGUEST_MAX_DEVICES,
+        shared::LGUEST_IRQS,
+        shared::LHCALL_RING_SIZE,
+        device::NET_SLOTS,
+        device::NET_FRAME_MAX,
+        hypercall::CRASH_MESSAGE_MAX,
+        segment::GDT_ENTRIES,
+        hypercall::HYPERCALL_VECTOR,
+        shared::SYSCALL_VECTOR,
+        shared::FIRST_EXTERNAL_VECTOR,
+        device::LGUEST_DEVICE_T_CONSOLE,
+        device::LGUEST_DEVICE_T_NET,
+        device::LGUEST_DEVICE_T_BLOCK,
+        device::LGUEST_NET_F_NOCSUM,
+        device::LGUEST_DEVICE_F_RANDOMNESS,
+        device::LGUEST_DEVICE_S_ACKNOWLEDGE,
+        device::LGUEST_DEVICE_S_DRIVER,
+        device::LGUEST_DEVICE_S_DRIVER_OK,
+        device::LGUEST_DEVICE_S_REMOVED,
+        device::LGUEST_DEVICE_S_REMOVED_ACK,
+        device::LGUEST_DEVICE_S_FAILED,
+        request::LHREQ_INITIALIZE,
+        request::LHREQ_GETDMA,
+        request::LHREQ_IRQ,
+        request::LHREQ_BREAK,
+    ];
+    let mut known: BTreeSet<(&str, u64)> = known.into();
+    known.insert(("IDT_ENTRIES", IDT_ENTRIES as u64));
+    let number = |text: &str| match text.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16).unwrap(),
+        None => text.parse().unwrap(),
+    };
+    let told = rows().filter(|row| row.len() == 2);
+    let told = told.map(|row| (row[0], number(row[1])));
+    assert_eq!(told.collect::<BTreeSet<_>>(), known);
+}
