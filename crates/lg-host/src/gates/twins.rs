@@ -9,7 +9,7 @@
 //! wherever user code has the page read-only. The second byte stays, so a jump
 //! there means what it meant. A site is patched only if no reading of the code
 //! around it finds an instruction that covers it
-//! ([`is_read_alike`](super::jumps::is_read_alike)).
+//! ([`is_read_alike`]).
 //!
 //! A twin must never be older than its page. Every way in which a page changes
 //! is covered ([`writers`]): no view has a writable mapping of a page that has
