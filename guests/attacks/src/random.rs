@@ -131,7 +131,7 @@ impl Random {
     /// An address: half of them the kernel's.
     fn address(&mut self, canary: u32) -> u32 {
         let at = self.next();
-        match self.next() >> 8 & 3 {
+        match (self.next() >> 8) & 3 {
             0 | 1 => va(canary + at % CANARY),
             2 => USER_DATA + at % 0x1000,
             _ => at,
@@ -183,7 +183,7 @@ fn is_special(first: u8, second: u8) -> bool {
         0x07 | 0x17 | 0x1F | 0x8E | 0xC4 | 0xC5 => true,
         0x9A | 0xCA | 0xCB | 0xCF | 0xEA => true,
         0x0F => matches!(second, 0xA1 | 0xA9 | 0xB2 | 0xB4 | 0xB5),
-        0xFF => matches!(second >> 3 & 7, 3 | 5),
+        0xFF => matches!((second >> 3) & 7, 3 | 5),
         _ => false,
     }
 }
