@@ -495,6 +495,40 @@ mod tests {
         assert_eq!(host.bytes(BUFFER, 5), b"early");
     }
 
+    /// A Guest that frees each buffer at once.
+    struct Greedy(Arc<FakeHost>);
+
+    impl Requests for Greedy {
+        fn memory(&self) -> &crate::memory::GuestMemory {
+            self.0.memory()
+        }
+
+        fn get_dma(
+            &self,
+            key: u32,
+        ) -> Result<Option<BoundDma>, crate::host::RequestError> {
+            self.0.memory().write_object(DMA, &0_u32).unwrap();
+            self.0.get_dma(key)
+        }
+
+        fn irq(&self, irq: u8) -> Result<(), crate::host::RequestError> {
+            self.0.irq(irq)
+        }
+    }
+
+    #[test]
+    fn a_guest_that_takes_without_end_does_not_keep_us_for_ever() {
+        let (host, mut console, typed, _shown) = console();
+        host.put_dma(DMA, &[(BUFFER, 1)]);
+        host.bind(0, DMA, 5);
+        console.attach(Arc::new(Greedy(host)));
+        rustix::io::write(&typed, &[b'x'; 2 * AT_ONCE + 3]).unwrap();
+        assert_eq!(console.handle_input(), Ok(Readiness::More));
+        assert_eq!(console.waiting.len(), AT_ONCE + 3);
+        assert_eq!(console.handle_input(), Ok(Readiness::More));
+        assert_eq!(console.handle_input(), Ok(Readiness::Wait));
+    }
+
     #[test]
     fn three_interrupts_count_only_alone_and_in_a_second() {
         let (_host, mut console, _typed, _shown) = console();
