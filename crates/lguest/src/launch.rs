@@ -260,10 +260,15 @@ pub fn launch(config: &Config, started: u64) -> Result<Outcome, LaunchError> {
         ));
     }
     let ending = Ending::new(guest.clone());
-    Signals::start(&ending, ignored).map_err(lacks("catch signals"))?;
+    // Threads have the Guest, too, so it does not end with this function.
+    let give_up = |_: &_| ending.guest.kill("the launcher has failed");
+    Signals::start(&ending, ignored)
+        .map_err(lacks("catch signals"))
+        .inspect_err(give_up)?;
     Owner::new(config, start, parent, opened.input_end, opened.screen)
         .and_then(|owner| owner.watch(&ending))
-        .map_err(lacks("watch for whom the guest runs"))?;
+        .map_err(lacks("watch for whom the guest runs"))
+        .inspect_err(give_up)?;
     walls.push(confine::when_ready(&plan));
     if config.verbose {
         for wall in &walls {

@@ -56,9 +56,9 @@ const OURS: [Resource; 8] = [
 /// Looks for limits of this process and of its control groups. Opens files.
 pub(crate) fn look_around() {
     LIMITS.get_or_init(|| OURS.map(ask));
-    let mine = std::fs::read_to_string("/proc/self/cgroup");
+    let mine = small("/proc/self/cgroup");
     let found = mine.unwrap_or_default();
-    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let map = small("/proc/self/uid_map").unwrap_or_default();
     let first = map.split_whitespace().nth(1).unwrap_or("0") == "0";
     // SAFETY: asks for a number, or fails.
     let root = first && unsafe { libc::getuid() } == 0;
@@ -125,8 +125,8 @@ fn add(
     const NO_LIMIT: u64 = 1 << 60;
     let mut folder: PathBuf = root.join(path);
     while folder.starts_with(root) {
-        let text = std::fs::read_to_string(folder.join(limit));
-        let limit = text.ok().and_then(|text| text.trim().parse().ok());
+        let text = small(folder.join(limit));
+        let limit = text.and_then(|text| text.trim().parse().ok());
         if let Some(limit) = limit.filter(|&limit| limit < NO_LIMIT)
             && let Ok(now) = File::open(folder.join(now))
         {
@@ -143,6 +143,14 @@ fn add(
             break;
         }
     }
+}
+
+/// What is in a small file of the kernel's, in as few calls as can be: every
+/// start reads some.
+fn small(path: impl AsRef<Path>) -> Option<String> {
+    let mut text = [0; 4096];
+    let len = File::open(path).ok()?.read_at(&mut text, 0).ok()?;
+    Some(String::from_utf8_lossy(&text[..len]).into_owned())
 }
 
 /// How many processes there are, or how many were killed.

@@ -24,7 +24,8 @@ const DONE_WITHOUT: &[Call] = calls![
     access SYS_access, brk SYS_brk,
     capget SYS_capget, capset SYS_capset, clone3 SYS_clone3, fork SYS_fork,
     fstat SYS_fstat, getcwd SYS_getcwd, getdents64 SYS_getdents64,
-    getcpu SYS_getcpu, getpid SYS_getpid, getppid SYS_getppid, getrandom SYS_getrandom,
+    getcpu SYS_getcpu, getpid SYS_getpid, getppid SYS_getppid,
+    getrandom SYS_getrandom,
     gettid SYS_gettid, getuid SYS_getuid, ioctl SYS_ioctl,
     io_uring_setup SYS_io_uring_setup,
     landlock_add_rule SYS_landlock_add_rule,
@@ -74,8 +75,9 @@ const OF_A_NETWORK: &[Call] = calls![
 ];
 
 /// Calls of a network without which it works, but slower.
-const OF_A_NETWORK_DONE_WITHOUT: &[Call] =
-    calls![futex_waitv SYS_futex_waitv, pwrite64 SYS_pwrite64];
+const OF_A_NETWORK_DONE_WITHOUT: &[Call] = calls![
+    futex_waitv SYS_futex_waitv, pwrite64 SYS_pwrite64, setsid SYS_setsid,
+];
 
 /// The same for programs in processes of their own.
 const OF_CELLS: &[Call] = calls![
@@ -93,8 +95,17 @@ const OF_ANY_PROGRAM: &[Call] = calls![
     rt_sigaction SYS_rt_sigaction, write SYS_write,
 ];
 
-fn lists() -> [&'static [Call]; 4] {
-    [DONE_WITHOUT, OF_LAUNCHER, OF_VIEWS, OF_ANY_PROGRAM]
+/// A run without a network does without these, one with a network does not.
+const ELSEWHERE: &[Call] = calls![fstatfs SYS_fstatfs];
+
+fn lists() -> [&'static [Call]; 5] {
+    [
+        DONE_WITHOUT,
+        OF_LAUNCHER,
+        OF_VIEWS,
+        OF_ANY_PROGRAM,
+        ELSEWHERE,
+    ]
 }
 
 const ERRORS: [i32; 2] = [libc::EPERM, libc::ENOSYS];
