@@ -41,6 +41,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 mod disks;
+mod hints;
 
 /// Why there is no Guest, or no result.
 #[derive(Debug, thiserror::Error)]
@@ -205,6 +206,9 @@ pub fn launch(config: &Config, started: u64) -> Result<Outcome, LaunchError> {
     meet_needs()?;
     let parent = config.die_with.map(owner::find).transpose()?;
     let opened = Opened::open(config).map_err(LaunchError::or_lack)?;
+    for hint in hints::about(config, &opened.kernel, opened.initrd.as_ref()) {
+        terminal::tell(&hint);
+    }
     // From here on nothing is opened any more: what is in the files, and who
     // made it, is unknown.
     let plan = plan(config);

@@ -113,8 +113,230 @@ fn memory() {
         "2 vmlinux --initrd=initrd",
         2,
         "initrd initrd: it does not fit beside the kernel: kernel and initrd \
-         need at least 4 MB of memory; give more",
+         need at least 3 MB of memory; give more",
     );
+}
+
+/// Every size of an initrd is refused with a number that is enough, at once,
+/// or with the reason why none is.
+#[test]
+fn memory_that_is_asked_for_is_enough() {
+    let dir = Scratch::new("enough");
+    let mut kernel = kernel(b"GenuineLguest");
+    // Its segment ends at 30 MB.
+    kernel[72..76].copy_from_slice(&(29_u32 << 20).to_le_bytes());
+    dir.write("vmlinux", &kernel);
+    for mb in [0, 1, 300, 861, 862, 890, 900] {
+        let mut words = "vmlinux".to_owned();
+        if mb > 0 {
+            let file = fs::File::create(dir.path("initrd")).unwrap();
+            file.set_len(mb << 20).unwrap();
+            words += " --initrd=initrd";
+        }
+        let said = dir.says(&format!("1 {words}"));
+        let Some(asked) = number_behind(&said, "at least ") else {
+            let most = number_behind(&said, "no more than ").unwrap();
+            assert!(mb > most, "{mb} MB: {said}");
+            // Nor does it fit into all memory that there can be, and what
+            // does is told.
+            let said = dir.says(&format!("4080 {words}"));
+            assert_eq!(number_behind(&said, "no more than "), Some(most));
+            let file = fs::File::create(dir.path("initrd")).unwrap();
+            file.set_len(most << 20).unwrap();
+            dir.loads(&format!("4080 {words}"));
+            continue;
+        };
+        dir.loads(&format!("{asked} {words}"));
+        let said = dir.says(&format!("{} {words}", asked - 1));
+        let again = number_behind(&said, "at least ");
+        assert_eq!(again, Some(asked), "{mb} MB: {said}");
+    }
+}
+
+/// The number in `text` behind `words`.
+fn number_behind(text: &str, words: &str) -> Option<u64> {
+    let (_, rest) = text.split_once(words)?;
+    rest.split(' ').next()?.parse().ok()
+}
+
+#[test]
+fn kernels_that_are_something_else() {
+    let dir = Scratch::new("other");
+    let vmlinux = |version: &str, mark: &str| {
+        let banner = format!("Linux version {version} (a@b) \0{mark}");
+        dir.write("image", &kernel(banner.as_bytes()));
+    };
+    for version in ["2.6.24", "2.6.32-5-486", "4.9.154", "4.13.16"] {
+        vmlinux(version, "lguest");
+        dir.refuses(
+            "64 image",
+            120,
+            &format!(
+                "image image: it is Linux {version}, which has another \
+                 interface of lguest: this one runs guests of Linux 2.6.23 \
+                 only: build that with CONFIG_LGUEST_GUEST"
+            ),
+        );
+    }
+    vmlinux("6.1.0", "");
+    let said = dir.says("64 image");
+    assert!(
+        said.contains("it is Linux 6.1.0, which has no lguest"),
+        "{said}"
+    );
+    vmlinux("2.6.23.17", "");
+    let said = dir.says("64 image");
+    assert!(
+        said.contains("no GenuineLguest mark: build the kernel"),
+        "{said}"
+    );
+    vmlinux("2.6.23.17", "GenuineLguest");
+    dir.loads("64 image");
+    // An ordinary program, where ordinary programs are.
+    let mut program = kernel(b"main");
+    for at in [60, 64] {
+        program[at..at + 4].copy_from_slice(&0x0804_8000_u32.to_le_bytes());
+    }
+    dir.write("image", &program);
+    dir.refuses(
+        "64 image",
+        120,
+        "image image: it is an ordinary program and no kernel: give the \
+         vmlinux or bzImage of an lguest kernel",
+    );
+    // Higher than any memory reaches.
+    let mut high = kernel(b"GenuineLguest");
+    high[60..64].copy_from_slice(&0x0010_0000_u32.to_le_bytes());
+    high[64..68].copy_from_slice(&0xFFF0_0000_u32.to_le_bytes());
+    dir.write("image", &high);
+    let said = dir.says("64 image");
+    assert!(said.contains("it ends at 4096 MB of memory"), "{said}");
+    dir.write("empty", b"");
+    dir.write("vmlinux", &kernel(b"GenuineLguest"));
+    dir.refuses(
+        "64 vmlinux --initrd=empty",
+        120,
+        "initrd empty: it is empty: leave it out, or give another one",
+    );
+}
+
+#[test]
+fn bzimages_that_are_something_else() {
+    let dir = Scratch::new("bzimages");
+    let image = |protocol: u16, release: &str, payload: &[u8]| {
+        let mut file = vec![0; 0x600];
+        file[0x1F1] = 1; // sectors of setup code
+        file[0x202..0x206].copy_from_slice(b"HdrS");
+        file[0x206..0x208].copy_from_slice(&protocol.to_le_bytes());
+        if !release.is_empty() {
+            file[0x20E..0x210].copy_from_slice(&0x80_u16.to_le_bytes());
+            file[0x280..0x280 + release.len()]
+                .copy_from_slice(release.as_bytes());
+        }
+        // Behind two sectors of setup code.
+        file[0x248..0x24C].copy_from_slice(&0x100_u32.to_le_bytes());
+        file[0x500..0x500 + payload.len()].copy_from_slice(payload);
+        file
+    };
+    let mut amd64 = image(0x20F, "6.1.0-13-amd64 (debian)", b"\xFD7zXZ\0");
+    amd64[0x236] = 0x3F;
+    dir.write("image", &amd64);
+    dir.refuses(
+        "64 image",
+        120,
+        "image image: it is a bzImage for x86-64 (Linux 6.1.0-13-amd64): \
+         lguest runs 32-bit x86 (i386) kernels, of Linux 2.6.23 only: build \
+         that with CONFIG_LGUEST_GUEST",
+    );
+    dir.write("image", &image(0x20A, "3.6.2-1-ARCH (a@b)", b"\xFD7zXZ\0"));
+    let said = dir.says("64 image");
+    assert!(
+        said.contains("it is Linux 3.6.2-1-ARCH, which has ano"),
+        "{said}"
+    );
+    for (payload, name) in [
+        (b"BZh91AY&SY".as_slice(), "bzip2"),
+        (b"\x5D\0\0\x80", "lzma"),
+        (b"\xFD7zXZ\0", "xz"),
+        (b"\x89LZO\0\r\n\x1A\n", "lzo"),
+        (b"\x02\x21\x4C\x18", "lz4"),
+        (b"\x28\xB5\x2F\xFD", "zstd"),
+    ] {
+        dir.write("image", &image(0x20A, "", payload));
+        dir.refuses(
+            "64 image",
+            120,
+            &format!(
+                "image image: the kernel in this bzImage is packed by {name}, \
+                 and only gzip can be unpacked: give its vmlinux"
+            ),
+        );
+    }
+    // An old header does not say where its kernel begins.
+    dir.write("image", &image(0x206, "2.6.23.17", b"BZh91AY&SY"));
+    let said = dir.says("64 image");
+    assert!(said.contains("is packed by bzip2"), "{said}");
+}
+
+#[test]
+fn physical_addresses_that_are_virtual_are_cured_as_it_says() {
+    let test = "physical_addresses_that_are_virtual_are_cured_as_it_says";
+    let objcopy = Command::new("objcopy").arg("--version").output();
+    if objcopy.is_err() {
+        return println!("SKIPPED {test}: there is no objcopy");
+    }
+    let dir = Scratch::new("lma");
+    let built = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let built = built.join("../../guests/built/questions");
+    fs::copy(built, dir.path("image")).unwrap();
+    let sh = |line: &str| {
+        let mut sh = Command::new("sh");
+        sh.args(["-c", line]).current_dir(&dir.0);
+        assert!(sh.status().unwrap().success(), "{line}");
+    };
+    sh("objcopy --change-section-lma '*+0xc0000000' image");
+    let said = dir.says("64 image");
+    assert!(
+        said.contains("its physical addresses are its vir"),
+        "{said}"
+    );
+    let cure = said.split('`').nth(1).unwrap();
+    sh(&cure.replace("IMAGE", "image"));
+    let said = dir.says("64 image");
+    assert!(!said.contains("image image: "), "{said}");
+}
+
+#[test]
+fn memory_in_which_linux_stands_still_is_told() {
+    let dir = Scratch::new("little");
+    let kernel = kernel(b"Linux version 2.6.23.17 (a@b) GenuineLguest");
+    dir.write("vmlinux", &kernel);
+    dir.write("initrd", &[0; 1 << 20]);
+    let said = dir.says("4 vmlinux --initrd=initrd");
+    assert!(said.contains("4 MB of memory are little: Linux 2.6.23.17"));
+    let enough = number_behind(&said, "give it ").unwrap();
+    let said = dir.says(&format!("{enough} vmlinux --initrd=initrd"));
+    assert!(!said.contains("are little"), "{said}");
+    let said = dir.says(&format!("{} vmlinux --initrd=initrd", enough - 1));
+    assert_eq!(number_behind(&said, "give it "), Some(enough), "{said}");
+}
+
+#[test]
+fn a_command_line_that_linux_cuts_is_told() {
+    let dir = Scratch::new("cut");
+    let kernel = kernel(b"Linux version 2.6.23.17 (a@b) GenuineLguest");
+    dir.write("vmlinux", &kernel);
+    let line = "x".repeat(250) + " abcdefgh";
+    let said = dir.says(&format!("4 vmlinux {line}"));
+    assert!(
+        said.starts_with(
+            "lguest: the kernel's command line has 259 bytes, and Linux \
+             2.6.23.17 reads the first 255 of them, up to 'abcd': shorten it\n"
+        ),
+        "{said}"
+    );
+    let said = dir.says(&format!("4 vmlinux {}", &line[..255]));
+    assert!(!said.contains("shorten"), "{said}");
 }
 
 #[test]
@@ -476,6 +698,28 @@ impl Scratch {
         assert_eq!(run.status.code(), Some(code), "lguest {words}");
         assert!(run.stdout.is_empty(), "lguest {words}");
         assert_eq!(self.contents(), before, "lguest {words}");
+    }
+
+    /// What `lguest` says on standard error with these words, whatever comes
+    /// of it; the Guest gets no time to do anything.
+    fn says(&self, words: &str) -> String {
+        let run = Command::new(env!("CARGO_BIN_EXE_lguest"))
+            .args(words.split_whitespace())
+            // It begins to count when the Guest is loaded.
+            .arg("--timeout=200ms")
+            .current_dir(&self.0)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        String::from_utf8(run.stderr).unwrap()
+    }
+
+    /// These words describe a Guest that can be loaded; what its kernel does
+    /// then is another matter, for there is none.
+    fn loads(&self, words: &str) {
+        let said = self.says(words);
+        let ran = ["killed: ", "lost: ", "CRASH: ", "ended by --timeout"];
+        assert!(ran.iter().any(|end| said.contains(end)), "{words}: {said}");
     }
 
     /// Runs `lguest` with these words and nothing typed but `poweroff`, and

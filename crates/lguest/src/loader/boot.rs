@@ -5,6 +5,7 @@
 //! right below it the first page directory with its page tables underneath.
 //! They are only a start: every kernel soon makes its own.
 
+use super::fit::{self, Demand};
 use super::kernel::Kernel;
 use crate::memory::GuestMemory;
 use lg_abi::boot::{
@@ -12,8 +13,8 @@ use lg_abi::boot::{
     LOADER_UNREGISTERED, START_PTE_FLAGS, SUBARCH_LGUEST, offset,
 };
 use lg_abi::page::{
-    DIRECTORY_SHIFT, DIRECTORY_SPAN, ENTRIES, PAGE_SHIFT, PAGE_SIZE, Pte,
-    SWITCHER_ADDR, directory_index,
+    DIRECTORY_SHIFT, ENTRIES, PAGE_SHIFT, PAGE_SIZE, Pte, SWITCHER_ADDR,
+    directory_index,
 };
 use std::fs::File;
 use std::io;
@@ -40,6 +41,23 @@ pub enum InitrdError {
         /// Megabytes that would do.
         needed_mb: u64,
     },
+    /// There is nothing in it.
+    #[error("it is empty: leave it out, or give another one")]
+    Empty,
+    /// It does not fit, however much memory there is.
+    #[error(
+        "it has {mb} MB, and beside this kernel, which maps memory from \
+         {page_offset:#x} on, no more than {most_mb} MB fit, whatever the \
+         memory: make it smaller"
+    )]
+    TooLarge {
+        /// Its megabytes.
+        mb: u64,
+        /// Those that would do.
+        most_mb: u64,
+        /// The virtual address of physical address 0.
+        page_offset: u32,
+    },
     /// It cannot be read.
     #[error("it cannot be read: {0}")]
     Io(#[from] io::Error),
@@ -48,18 +66,35 @@ pub enum InitrdError {
     Shrunk,
 }
 
+impl InitrdError {
+    /// The error for an initrd that fits into no memory.
+    pub(super) fn too_large(demand: Demand) -> Self {
+        Self::TooLarge {
+            mb: demand.initrd.div_ceil(1 << 20),
+            most_mb: demand.most_initrd_mb(),
+            page_offset: demand.page_offset,
+        }
+    }
+}
+
 /// The rest does not fit around kernel and initrd.
 #[derive(Debug, thiserror::Error)]
 pub enum BootError {
     /// No room for the page tables.
     #[error(
-        "kernel, initrd and first page tables need at least {needed_mb} MB \
-         of memory: give more"
+        "kernel and first page tables need at least {needed_mb} MB of memory: \
+         give more"
     )]
     TooLittleMemory {
         /// Megabytes that would do.
         needed_mb: u64,
     },
+    /// No room for the page tables in any memory.
+    #[error(
+        "the kernel ends at {0} MB of memory, and with its page tables that \
+         does not fit into what a guest may have: link it lower"
+    )]
+    TooHigh(u64),
     /// The command line is longer than its page.
     #[error(
         "the kernel's command line has {0} bytes: at most {max} will do",
@@ -82,34 +117,43 @@ pub(super) fn check_command_line(line: &[u8]) -> Result<(), BootError> {
     Ok(())
 }
 
-/// Addresses that Linux keeps for mappings of its own, above those of its
-/// memory (`VMALLOC_RESERVE`).
-const KERNEL_MAPPINGS: u32 = 128 << 20;
+/// The bytes of an initrd.
+pub(super) fn initrd_size(file: &File) -> Result<u64, InitrdError> {
+    match file.metadata()?.len() {
+        0 => Err(InitrdError::Empty),
+        size => Ok(size),
+    }
+}
 
-/// Loads an initrd behind the kernel, to the top of RAM. Where there is more
-/// RAM than a kernel can have mapped at a time, the rest is of no use for
-/// this: Linux leaves alone an initrd that it cannot reach. (The original
-/// puts it there all the same.)
+/// Loads an initrd behind the kernel, to the top of RAM or of what can be
+/// reached of it.
 pub(super) fn load_initrd(
     memory: &GuestMemory,
     file: &File,
     kernel: &Kernel,
 ) -> Result<Initrd, InitrdError> {
-    let size = file.metadata()?.len();
+    let size = initrd_size(file)?;
     let whole_pages = size.next_multiple_of(u64::from(PAGE_SIZE));
-    let mapped = (SWITCHER_ADDR - kernel.page_offset)
-        .saturating_sub(KERNEL_MAPPINGS)
-        .max(kernel.end);
-    let top = memory.ram().min(mapped);
-    let room = u64::from(top.saturating_sub(kernel.end));
-    if whole_pages > room {
-        let needed = u64::from(kernel.end) + whole_pages;
-        return Err(InitrdError::TooLittleMemory {
-            // One more: the page tables want to fit, too.
-            needed_mb: needed.div_ceil(1 << 20) + 1,
+    let top = fit::top_for_initrd(
+        memory.ram(),
+        kernel.page_offset,
+        kernel.end.into(),
+    );
+    let tables = fit::page_table_bytes(memory.ram(), kernel.page_offset);
+    let others = u64::from(kernel.end) + u64::from(tables);
+    if others + whole_pages > top {
+        let demand = Demand {
+            kernel_end: kernel.end.into(),
+            page_offset: kernel.page_offset,
+            initrd: size,
+        };
+        return Err(match demand.least_mb() {
+            Some(needed_mb) => InitrdError::TooLittleMemory { needed_mb },
+            None => InitrdError::too_large(demand),
         });
     }
-    // Both fit in RAM, which fits in a u32.
+    // All of it fits in RAM, which fits in a u32.
+    let top = u32::try_from(top).unwrap_or(u32::MAX);
     let size = u32::try_from(size).unwrap_or(u32::MAX);
     let whole_pages = u32::try_from(whole_pages).unwrap_or(u32::MAX);
     let start = top - whole_pages;
@@ -131,13 +175,18 @@ pub(super) fn page_tables(
     top: u32,
 ) -> Result<u32, BootError> {
     let mapped = memory.ram().min(SWITCHER_ADDR - kernel.page_offset);
-    let tables = mapped.div_ceil(DIRECTORY_SPAN);
-    let needed = (tables + 1) << PAGE_SHIFT;
+    let needed = fit::page_table_bytes(memory.ram(), kernel.page_offset);
+    let tables = (needed >> PAGE_SHIFT) - 1;
     if top.saturating_sub(kernel.end) < needed {
-        let bytes =
-            u64::from(kernel.end) + u64::from(memory.ram() - top + needed);
-        return Err(BootError::TooLittleMemory {
-            needed_mb: bytes.div_ceil(1 << 20),
+        // With an initrd there was room for them, or it was refused.
+        let demand = Demand {
+            kernel_end: kernel.end.into(),
+            page_offset: kernel.page_offset,
+            initrd: 0,
+        };
+        return Err(match demand.least_mb() {
+            Some(needed_mb) => BootError::TooLittleMemory { needed_mb },
+            None => BootError::TooHigh(demand.kernel_end.div_ceil(1 << 20)),
         });
     }
     let pgdir = top - PAGE_SIZE;

@@ -5,6 +5,7 @@
 //! 1 MiB. What comes out is flat, with no headers left; where it wants to be
 //! mapped is worked out by [`super::page_offset`].
 
+use super::fit::Demand;
 use super::kernel::{KernelError, Placed};
 use super::{Image, page_offset};
 use crate::memory::GuestMemory;
@@ -23,18 +24,30 @@ pub(super) fn recognise(head: &[u8]) -> bool {
 pub(super) fn load(
     memory: &GuestMemory,
     image: &Image,
+    initrd: u64,
 ) -> Result<Placed, KernelError> {
+    let does_not_fit = |len: u64| {
+        KernelError::does_not_fit(Demand {
+            kernel_end: u64::from(LOAD_AT) + len,
+            // Where it really is to be mapped is not known yet.
+            page_offset: page_offset::CONVENTIONAL[0],
+            initrd,
+        })
+    };
     // What is longer packed than there is room for unpacked is no kernel that
     // could run here, and is not read into memory to find out.
     let len = u32::try_from(image.len()?).unwrap_or(u32::MAX);
     if len > memory.ram() {
-        return Err(KernelError::needs(0, len));
+        return Err(does_not_fit(len.into()));
     }
     let file = image.read(0, len as usize)?;
     let room = memory.ram().saturating_sub(LOAD_AT);
-    let kernel = unpack(&file, room)?;
+    let kernel = match unpack(&file, room)? {
+        Unpacked::All(kernel) => kernel,
+        Unpacked::TooMuch(len) => return Err(does_not_fit(len)),
+    };
     let len = u32::try_from(kernel.len()).unwrap_or(u32::MAX);
-    let too_big = |_| KernelError::needs(LOAD_AT, len);
+    let too_big = |_| does_not_fit(len.into());
     let part = memory.section(LOAD_AT, len).map_err(too_big)?;
     memory.write(LOAD_AT, &kernel).map_err(too_big)?;
     Ok(Placed {
@@ -61,9 +74,22 @@ const GZIP_SYSTEM: (usize, u8) = (9, 3);
 const MAX_TRIES: usize = 64;
 const MAX_WASTE: usize = 16 << 20;
 
+/// What comes out of a stream.
+#[derive(Debug, PartialEq, Eq)]
+enum Unpacked {
+    /// A kernel.
+    All(Vec<u8>),
+    /// More bytes than there is room for: so many, as far as they were
+    /// counted.
+    TooMuch(u64),
+}
+
+/// How many bytes are counted of what does not fit: no kernel is larger.
+const MAX_COUNTED: u64 = 256 << 20;
+
 /// Unpacks the first thing that looks like a gzip stream and is one. Not more
 /// than `room` bytes come out, however small the file.
-fn unpack(file: &[u8], room: u32) -> Result<Vec<u8>, KernelError> {
+fn unpack(file: &[u8], room: u32) -> Result<Unpacked, KernelError> {
     let mut verdict = KernelError::NoGzip;
     let (mut tries, mut waste) = (0, 0);
     for at in 0..file.len() {
@@ -79,11 +105,15 @@ fn unpack(file: &[u8], room: u32) -> Result<Vec<u8>, KernelError> {
         let mut kernel = Vec::new();
         // One byte more than there is room for tells "full" from "too big".
         let limit = u64::from(room) + 1;
-        match GzDecoder::new(stream).take(limit).read_to_end(&mut kernel) {
+        let mut stream = GzDecoder::new(stream);
+        match (&mut stream).take(limit).read_to_end(&mut kernel) {
             Ok(len) if len as u64 == limit => {
-                return Err(KernelError::needs(LOAD_AT, room + (1 << 20)));
+                let mut rest = stream.take(MAX_COUNTED);
+                // What cannot be unpacked to its end is told when it fits.
+                let more = io::copy(&mut rest, &mut io::sink()).unwrap_or(0);
+                return Ok(Unpacked::TooMuch(limit + more));
             }
-            Ok(_) => return Ok(kernel),
+            Ok(_) => return Ok(Unpacked::All(kernel)),
             Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
                 verdict = KernelError::Truncated;
             }
@@ -115,10 +145,14 @@ pub(super) mod tests {
         file
     }
 
+    fn whole() -> Unpacked {
+        Unpacked::All(b"kernel".to_vec())
+    }
+
     #[test]
     fn the_kernel_comes_out_of_its_wrapping() {
         assert!(recognise(&wrap(b"")));
-        assert_eq!(unpack(&wrap(b"kernel"), 6).unwrap(), b"kernel");
+        assert_eq!(unpack(&wrap(b"kernel"), 6).unwrap(), whole());
     }
 
     #[test]
@@ -126,7 +160,7 @@ pub(super) mod tests {
         let mut file = wrap(b"kernel");
         file[0x300..0x303].copy_from_slice(&GZIP_MAGIC);
         file[0x309] = 3;
-        assert_eq!(unpack(&file, 6).unwrap(), b"kernel");
+        assert_eq!(unpack(&file, 6).unwrap(), whole());
     }
 
     #[test]
@@ -162,7 +196,7 @@ pub(super) mod tests {
         let mut file = small.repeat(MAX_TRIES);
         file.extend_from_slice(&wrap(b"kernel"));
         assert!(unpack(&file, 6).is_err());
-        assert_eq!(unpack(&file[small.len()..], 6).unwrap(), b"kernel");
+        assert_eq!(unpack(&file[small.len()..], 6).unwrap(), whole());
     }
 
     #[test]
@@ -172,16 +206,16 @@ pub(super) mod tests {
         let file = std::fs::File::from(file);
         file.set_len(3 << 30).unwrap();
         let memory = GuestMemory::new(4 << 20, 1).unwrap();
-        let error = load(&memory, &Image::File(file)).err().unwrap();
+        let error = load(&memory, &Image::File(file), 0).err().unwrap();
         let text = error.to_string();
-        assert!(text.contains("at least 3072 MB"), "{text}");
+        assert!(text.contains("at least 3074 MB"), "{text}");
     }
 
     #[test]
     fn a_small_file_cannot_fill_more_than_ram() {
         let file = wrap(&vec![0; 1 << 20]);
         assert!(file.len() < 0x2000);
-        let error = unpack(&file, 0x1000).unwrap_err();
-        assert!(matches!(error, KernelError::TooLittleMemory { .. }));
+        let much = unpack(&file, 0x1000).unwrap();
+        assert_eq!(much, Unpacked::TooMuch(1 << 20));
     }
 }

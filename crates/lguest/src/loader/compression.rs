@@ -36,12 +36,32 @@ const MARKS: [(Compression, &[u8]); 8] = [
     (Compression::Zstd, b"\x28\xB5\x2F\xFD"),
 ];
 
+/// Marks that are long enough not to be found by chance in a kernel.
+const LONG: usize = 6;
+
 impl Compression {
     /// How bytes are packed that begin with `head`, if they are.
     #[must_use]
     pub fn of(head: &[u8]) -> Option<Self> {
         let found = MARKS.iter().find(|(_, mark)| head.starts_with(mark));
         found.map(|&(compression, _)| compression)
+    }
+
+    /// How the bytes are packed that begin anywhere in `file`, as far as that
+    /// can be told without knowing where.
+    pub(super) fn anywhere_in(file: &[u8]) -> Option<Self> {
+        let begins = |at: usize| {
+            let rest = &file[at..];
+            // A bzip2 stream has a mark of its own behind the file's.
+            let bzip2 = rest.get(4..10) == Some(b"1AY&SY".as_slice());
+            if bzip2 && rest.starts_with(b"BZh") {
+                return Some(Self::Bzip2);
+            }
+            let long = MARKS.iter().filter(|(_, mark)| mark.len() >= LONG);
+            let mut found = long.filter(|(_, mark)| rest.starts_with(mark));
+            found.next().map(|&(compression, _)| compression)
+        };
+        (0..file.len()).find_map(begins)
     }
 }
 

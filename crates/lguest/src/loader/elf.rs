@@ -7,9 +7,11 @@
 //! checking.
 
 use super::Image;
+use super::fit::Demand;
 use super::kernel::{KernelError, Placed};
 use crate::memory::GuestMemory;
 use lg_abi::boot::{COMMAND_LINE, COMMAND_LINE_MAX};
+use lg_abi::page::{DIRECTORY_SPAN, SWITCHER_ADDR};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Whether this is the beginning of an ELF file of any kind.
@@ -17,10 +19,28 @@ pub(super) fn recognise(head: &[u8]) -> bool {
     head.starts_with(b"\x7FELF")
 }
 
+/// The last place that physical address 0 may have.
+const LAST_OFFSET: u32 = SWITCHER_ADDR - DIRECTORY_SPAN;
+
+/// The first physical address above all pieces of an ELF file.
+pub(super) fn end(image: &Image) -> Option<u64> {
+    let pieces = pieces(image).ok()?;
+    pieces.iter().map(Piece::end).max()
+}
+
+/// Where the pieces of an ELF file begin: virtual and physical address of the
+/// lowest.
+pub(super) fn lowest(image: &Image) -> Option<(u32, u32)> {
+    let pieces = pieces(image).ok()?;
+    let lowest = pieces.iter().min_by_key(|piece| piece.virtual_)?;
+    Some((lowest.virtual_, lowest.physical))
+}
+
 /// Loads every piece. Pieces may come in any order, but not overlap.
 pub(super) fn load(
     memory: &GuestMemory,
     image: &Image,
+    initrd: u64,
 ) -> Result<Placed, KernelError> {
     let pieces = pieces(image)?;
     let length = image.len()?;
@@ -28,6 +48,13 @@ pub(super) fn load(
         page_offset: page_offset(&pieces)?,
         parts: Vec::with_capacity(pieces.len()),
         end: 0,
+    };
+    let ends = pieces.iter().map(Piece::end);
+    let demand = Demand {
+        kernel_end: ends.max().unwrap_or(0),
+        // One that nothing can be mapped at is refused later.
+        page_offset: placed.page_offset.clamp(DIRECTORY_SPAN, LAST_OFFSET),
+        initrd,
     };
     for piece in &pieces {
         let file_end = u64::from(piece.offset) + u64::from(piece.file_size);
@@ -42,7 +69,7 @@ pub(super) fn load(
         if piece.physical < COMMAND_LINE + COMMAND_LINE_MAX {
             return Err(KernelError::TooLow(piece.physical));
         }
-        let too_big = KernelError::needs(piece.physical, piece.memory_size);
+        let too_big = KernelError::does_not_fit(demand);
         match piece.physical.checked_add(piece.memory_size) {
             Some(end) if end <= memory.ram() => {
                 placed.end = placed.end.max(end);
@@ -104,6 +131,13 @@ struct Piece {
     memory_size: u32,
     flags: u32,
     align: u32,
+}
+
+impl Piece {
+    /// The first physical address above it.
+    fn end(&self) -> u64 {
+        u64::from(self.physical) + u64::from(self.memory_size)
+    }
 }
 
 const PIECE_SIZE: usize = size_of::<Piece>();
@@ -256,7 +290,7 @@ pub(super) mod tests {
     fn try_load(file: Vec<u8>) -> Result<(GuestMemory, Placed), KernelError> {
         let memory = GuestMemory::new(4 << 20, 1).unwrap();
         let image = Image::Embedded(file.leak());
-        load(&memory, &image).map(|placed| (memory, placed))
+        load(&memory, &image, 0).map(|placed| (memory, placed))
     }
 
     fn message(file: Vec<u8>) -> String {
@@ -338,7 +372,7 @@ pub(super) mod tests {
         let text = message(executable(&[(BASE, 0, 4, b"code")]));
         assert!(text.contains("loaded at 0x0"));
         let text = message(executable(&[(u32::MAX, u32::MAX, 4, b"code")]));
-        assert!(text.contains("at least 4097 MB"), "{text}");
+        assert!(text.contains("it ends at 4097 MB"), "{text}");
     }
 
     proptest! {

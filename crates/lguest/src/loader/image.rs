@@ -72,7 +72,7 @@ impl Image {
                 }
                 memory
                     .write(section.addr(), &bytes)
-                    .map_err(|bad| KernelError::needs(bad.addr, bad.len))?;
+                    .map_err(|_| KernelError::Truncated)?;
             }
         }
         Ok(())

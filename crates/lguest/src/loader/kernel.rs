@@ -4,8 +4,11 @@
 //! ELF header is the one for real hardware. The kernel carries the string
 //! `GenuineLguest`, and the code for us is right behind it.
 
-use super::{Image, bzimage, elf};
-use crate::memory::{GuestMemory, Section};
+use super::boot::InitrdError;
+use super::fit::Demand;
+use super::linux::Release;
+use super::{Compression, Image, bzimage, elf};
+use crate::memory::{GuestMemory, MAX_RAM, Section};
 use lg_abi::boot::GUEST_MAGIC;
 use lg_abi::page::{DIRECTORY_SPAN, SWITCHER_ADDR};
 use std::io;
@@ -55,6 +58,51 @@ pub enum KernelError {
          copy it again"
     )]
     Truncated,
+    /// A Linux of another generation, or without lguest at all.
+    #[error(
+        "it is {0}, which has another interface of lguest: this one runs \
+         guests of Linux 2.6.23 only: build that with CONFIG_LGUEST_GUEST"
+    )]
+    LaterGeneration(Release),
+    /// A Linux that never was a guest of lguest.
+    #[error(
+        "it is {0}, which has no lguest: this one runs guests of Linux 2.6.23 \
+         only: build that with CONFIG_LGUEST_GUEST"
+    )]
+    OtherRelease(Release),
+    /// A bzImage for another machine.
+    #[error(
+        "it is a bzImage for x86-64 ({0}): lguest runs 32-bit x86 (i386) \
+         kernels, of Linux 2.6.23 only: build that with CONFIG_LGUEST_GUEST"
+    )]
+    SixtyFourBits(String),
+    /// An ELF file that is for running in a Linux.
+    #[error(
+        "it is an ordinary program and no kernel: give the vmlinux or bzImage \
+         of an lguest kernel"
+    )]
+    Program,
+    /// A bzImage that is packed by something else.
+    #[error(
+        "the kernel in this bzImage is packed by {0}, and only gzip can be \
+         unpacked: give its vmlinux"
+    )]
+    PackedBy(Compression),
+    /// Linked without physical addresses.
+    #[error(
+        "its physical addresses are its virtual ones ({0:#x}): link it with \
+         physical addresses from 0 on (AT in the linker script), or change \
+         them: `objcopy --change-section-lma '*-{offset:#x}' IMAGE`",
+        offset = page_offset_below(*.0)
+    )]
+    PhysicalIsVirtual(u32),
+    /// It does not fit into any memory.
+    #[error(
+        "it ends at {0} MB of memory, and with its page tables that does not \
+         fit into the {max} MB that a guest may have: link it lower",
+        max = MAX_RAM >> 20
+    )]
+    TooHigh(u64),
     /// A bzImage that we cannot unpack.
     #[error(
         "no gzip stream that can be unpacked is in this bzImage: build the \
@@ -91,30 +139,49 @@ pub enum KernelError {
         /// Megabytes that would do.
         needed_mb: u64,
     },
+    /// It would fit, but for its initrd.
+    #[error(transparent)]
+    Initrd(InitrdError),
     /// The file cannot be read.
     #[error("it cannot be read: {0}")]
     Io(#[from] io::Error),
 }
 
 impl KernelError {
-    /// The error for a kernel that wants to fill `len` bytes from `addr`.
-    pub(super) fn needs(addr: u32, len: u32) -> Self {
-        Self::TooLittleMemory {
-            needed_mb: (u64::from(addr) + u64::from(len)).div_ceil(1 << 20),
+    /// The error for a kernel that does not fit into a Guest's memory.
+    pub(super) fn does_not_fit(demand: Demand) -> Self {
+        if let Some(needed_mb) = demand.least_mb() {
+            return Self::TooLittleMemory { needed_mb };
+        }
+        let alone = Demand {
+            initrd: 0,
+            ..demand
+        };
+        match alone.least_mb() {
+            Some(_) => Self::Initrd(InitrdError::too_large(demand)),
+            None => Self::TooHigh(demand.kernel_end.div_ceil(1 << 20)),
         }
     }
 }
 
-/// Loads a kernel of either format.
+/// The usual PAGE_OFFSET of a kernel whose lowest virtual address is this.
+fn page_offset_below(address: u32) -> u32 {
+    let usual = super::page_offset::CONVENTIONAL.into_iter();
+    usual.filter(|&offset| offset <= address).max().unwrap_or(0)
+}
+
+/// Loads a kernel of either format, beside which an initrd of so many bytes is
+/// to fit.
 pub(super) fn load(
     memory: &GuestMemory,
     image: &Image,
+    initrd: u64,
 ) -> Result<Kernel, KernelError> {
     let head = image.read(0, bzimage::HEAD)?;
     let placed = if elf::recognise(&head) {
-        elf::load(memory, image)?
+        elf::load(memory, image, initrd)?
     } else if bzimage::recognise(&head) {
-        bzimage::load(memory, image)?
+        bzimage::load(memory, image, initrd)?
     } else {
         return Err(KernelError::UnknownFormat);
     };
@@ -162,7 +229,7 @@ fn find_mark(memory: &GuestMemory, part: Section) -> Option<u32> {
 /// The first place of `needle` in `haystack`, by Horspool's method: looking
 /// at the last byte first, it may mostly skip as many bytes as the needle
 /// has. A debug kernel is megabytes, and we have milliseconds.
-fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
+pub(super) fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
     let last = needle.len().checked_sub(1)?;
     let mut skip = [needle.len(); 256];
     for (i, &byte) in needle[..last].iter().enumerate() {

@@ -27,6 +27,14 @@ mod bzimage;
 
 mod page_offset;
 
+mod linux;
+pub use linux::Release;
+
+mod diagnosis;
+pub use diagnosis::{kernel_end, release};
+
+mod fit;
+
 mod boot;
 pub use boot::{BootError, Initrd, InitrdError};
 
@@ -57,7 +65,13 @@ pub fn load(
     command_line: &[u8],
 ) -> Result<Initialize, LoadError> {
     boot::check_command_line(command_line)?;
-    let kernel = kernel::load(memory, kernel)?;
+    let size = initrd.map(boot::initrd_size).transpose()?.unwrap_or(0);
+    let kernel = kernel::load(memory, kernel, size).map_err(|error| {
+        match diagnosis::explain(kernel, error) {
+            KernelError::Initrd(error) => LoadError::Initrd(error),
+            error => LoadError::Kernel(error),
+        }
+    })?;
     let initrd = initrd
         .map(|file| boot::load_initrd(memory, file, &kernel))
         .transpose()?;

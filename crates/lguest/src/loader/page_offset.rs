@@ -13,7 +13,7 @@
 
 /// The splits that kernels are configured with (`CONFIG_VMSPLIT_*`), the most
 /// common first.
-const CONVENTIONAL: [u32; 5] = [
+pub(super) const CONVENTIONAL: [u32; 5] = [
     0xC000_0000,
     0x8000_0000,
     0x4000_0000,

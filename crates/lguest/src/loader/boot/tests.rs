@@ -154,14 +154,14 @@ fn every_way_not_to_fit_is_told() {
         let image = Image::Embedded(image.leak());
         load(&memory, &image, Some(&initrd), &vec![b'x'; line]).unwrap_err()
     };
-    let text = big(1 << 20, 0, 0).to_string();
-    assert!(text.contains("needs at least 2 MB"), "{text}");
+    let text = big(1 << 20, 1, 0).to_string();
+    assert!(text.contains("needs at least 3 MB"), "{text}");
     let text = big(3 << 20, 2 << 20, 0).to_string();
     assert!(text.contains("at least 5 MB"), "{text}");
     let text = big(3 << 20, 1 << 20, 0).to_string();
-    assert!(text.contains("page tables need at least 4 MB"), "{text}");
-    let text = big(2 << 20, 0, 0).to_string();
-    assert!(text.contains("page tables need at least 3 MB"), "{text}");
-    let text = big(4 << 20, 0, 4096).to_string();
+    assert!(text.contains("initrd need at least 4 MB"), "{text}");
+    let text = big(4 << 20, 0, 0).to_string();
+    assert!(text.contains("it is empty"), "{text}");
+    let text = big(4 << 20, 1, 4096).to_string();
     assert!(text.contains("4096 bytes: at most 4095"), "{text}");
 }

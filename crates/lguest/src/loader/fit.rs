@@ -1,0 +1,116 @@
+//! How much memory a Guest needs: the least that would do, and the most.
+//!
+//! Who is told to give more, gives it, and is told to give more again, has been
+//! told wrongly twice. So a number in a message is found by trying: it is the
+//! least number of megabytes with which everything fits, page tables included,
+//! or there is none, and the message says what is too large.
+
+use crate::memory::MAX_RAM;
+use lg_abi::page::{DIRECTORY_SPAN, PAGE_SHIFT, PAGE_SIZE, SWITCHER_ADDR};
+
+/// Addresses that Linux keeps for mappings of its own, above those of its
+/// memory (`VMALLOC_RESERVE`).
+const KERNEL_MAPPINGS: u32 = 128 << 20;
+
+/// What has to fit.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Demand {
+    /// The first physical address above the kernel.
+    pub(super) kernel_end: u64,
+    /// The virtual address of physical address 0.
+    pub(super) page_offset: u32,
+    /// Bytes of the initrd.
+    pub(super) initrd: u64,
+}
+
+impl Demand {
+    /// The least megabytes with which it fits, if there is such a number.
+    pub(super) fn least_mb(&self) -> Option<u64> {
+        let bytes = self.kernel_end + self.initrd;
+        (bytes.div_ceil(1 << 20).max(1)..=u64::from(MAX_RAM >> 20))
+            .find(|mb| self.fits(u32::try_from(mb << 20).unwrap_or(MAX_RAM)))
+    }
+
+    /// The most megabytes that an initrd beside this kernel may have, however
+    /// much memory there is.
+    pub(super) fn most_initrd_mb(&self) -> u64 {
+        let fits = |mb: &u64| {
+            let initrd = mb << 20;
+            Self { initrd, ..*self }.least_mb().is_some()
+        };
+        // Sizes that fit are those below some size.
+        let (mut fitting, mut above) = (0, u64::from(MAX_RAM >> 20) + 1);
+        while above - fitting > 1 {
+            let middle = fitting.midpoint(above);
+            if fits(&middle) {
+                fitting = middle;
+            } else {
+                above = middle;
+            }
+        }
+        fitting
+    }
+
+    fn fits(&self, ram: u32) -> bool {
+        let initrd = self.initrd.next_multiple_of(u64::from(PAGE_SIZE));
+        let top = top_for_initrd(ram, self.page_offset, self.kernel_end);
+        // Without an initrd the page tables are at the top of RAM.
+        let top = if initrd == 0 { u64::from(ram) } else { top };
+        let tables = u64::from(page_table_bytes(ram, self.page_offset));
+        self.kernel_end + initrd + tables <= top
+    }
+}
+
+/// The end of an initrd. Where there is more RAM than a kernel can have mapped
+/// at a time, the rest is of no use for this: Linux leaves alone an initrd
+/// that it cannot reach. (The original puts it there all the same.)
+pub(super) fn top_for_initrd(ram: u32, page_offset: u32, end: u64) -> u64 {
+    let mapped = (SWITCHER_ADDR - page_offset).saturating_sub(KERNEL_MAPPINGS);
+    u64::from(ram).min(u64::from(mapped).max(end))
+}
+
+/// Bytes of the first page tables: a directory, and tables for what of RAM has
+/// addresses below the Switcher.
+pub(super) fn page_table_bytes(ram: u32, page_offset: u32) -> u32 {
+    let mapped = ram.min(SWITCHER_ADDR - page_offset);
+    (mapped.div_ceil(DIRECTORY_SPAN) + 1) << PAGE_SHIFT
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn demand(kernel_mb: u64, initrd_mb: u64) -> Demand {
+        Demand {
+            kernel_end: kernel_mb << 20,
+            page_offset: 0xC000_0000,
+            initrd: initrd_mb << 20,
+        }
+    }
+
+    #[test]
+    fn the_least_is_enough_and_one_less_is_not() {
+        for (kernel, initrd) in [(1, 0), (2, 1), (2, 300), (30, 850), (900, 0)]
+        {
+            let demand = demand(kernel, initrd);
+            let least = demand.least_mb().unwrap();
+            let ram = |mb| u32::try_from(mb << 20).unwrap();
+            assert!(demand.fits(ram(least)), "{kernel} {initrd}: {least}");
+            assert!(!demand.fits(ram(least - 1)), "{kernel} {initrd}");
+        }
+    }
+
+    #[test]
+    fn what_can_never_fit_is_not_asked_for() {
+        // With 3 GiB for programs, 892 MB of memory are mapped.
+        for initrd in [890, 892, 900, 4000] {
+            let demand = demand(2, initrd);
+            assert_eq!(demand.least_mb(), None, "{initrd}");
+            let most = demand.most_initrd_mb();
+            assert_eq!(most, 889);
+        }
+        assert!(demand(2, 889).least_mb().is_some());
+        assert_eq!(demand(4080, 0).least_mb(), None);
+        assert_eq!(demand(4079, 0).least_mb(), Some(4080));
+    }
+}

@@ -1,0 +1,116 @@
+//! Linux, by what its images say about themselves.
+//!
+//! lguest runs every kernel that has the mark of 2007, and asks nobody for his
+//! name. But where a kernel cannot run, or will not run well, it is mostly a
+//! Linux, and then there is more to say than that a mark is missing.
+
+use std::fmt;
+
+/// A release of Linux.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Release {
+    /// As it says itself: `2.6.23.17`, `4.9.154-lguest`.
+    name: String,
+    number: (u32, u32, u32),
+}
+
+/// The release whose guests run here.
+const OURS: (u32, u32, u32) = (2, 6, 23);
+
+/// The last one that could be a guest of lguest at all.
+const LAST: (u32, u32) = (4, 13);
+
+/// What stands in front of the release in a kernel.
+const BANNER: &[u8] = b"Linux version ";
+
+impl Release {
+    /// The release of the kernel that consists of these bytes.
+    pub(super) fn of_kernel(bytes: &[u8]) -> Option<Self> {
+        let mut rest = bytes;
+        loop {
+            let at = super::kernel::find(rest, BANNER)?;
+            rest = &rest[at + BANNER.len()..];
+            if let Some(release) = Self::parse(rest) {
+                return Some(release);
+            }
+        }
+    }
+
+    /// The release that `text` begins with, up to a blank or its end.
+    pub(super) fn parse(text: &[u8]) -> Option<Self> {
+        let end = |byte: &u8| !byte.is_ascii_graphic();
+        let name = text.iter().take(64).take_while(|b| !end(b));
+        let name: String = name.map(|&byte| char::from(byte)).collect();
+        let mut numbers = name
+            .split(['.', '-', '+', '_'])
+            .map_while(|number| number.parse::<u32>().ok());
+        let (first, second) = (numbers.next()?, numbers.next()?);
+        let third = numbers.next().unwrap_or(0);
+        let number = (first, second, third);
+        Some(Self { name, number })
+    }
+
+    /// Whether it is the one whose guests run here.
+    pub(super) fn is_ours(&self) -> bool {
+        self.number == OURS
+    }
+
+    /// Whether it had lguest, but with another interface.
+    pub(super) fn is_later_generation(&self) -> bool {
+        let (first, second, _) = self.number;
+        self.number > OURS && (first, second) <= LAST
+    }
+
+    /// How many bytes of its command line it reads (`COMMAND_LINE_SIZE`), as
+    /// far as that is known.
+    #[must_use]
+    pub fn command_line_bytes(&self) -> Option<usize> {
+        // One byte of them is the end.
+        self.is_ours().then_some(256 - 1)
+    }
+}
+
+impl fmt::Display for Release {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Linux {}", self.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn release(text: &str) -> Release {
+        Release::parse(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn releases_are_read_from_their_banner() {
+        let kernel = b"Linux version %s\0Linux version 2.6.23.17 (a@b) #1";
+        let found = Release::of_kernel(kernel).unwrap();
+        assert_eq!(found.to_string(), "Linux 2.6.23.17");
+        assert!(found.is_ours() && !found.is_later_generation());
+        assert_eq!(Release::of_kernel(b"Linux version of mine"), None);
+        assert_eq!(Release::of_kernel(b"a kernel of one's own"), None);
+    }
+
+    #[test]
+    fn generations_are_told_apart() {
+        for (text, ours, later) in [
+            ("2.6.23", true, false),
+            ("2.6.23-rc9", true, false),
+            ("2.6.22.19", false, false),
+            ("2.6.24", false, true),
+            ("2.6.32-5-486", false, true),
+            ("3.19.8", false, true),
+            ("4.9.154", false, true),
+            ("4.13.16", false, true),
+            ("4.14", false, false),
+            ("6.1.0-13-amd64", false, false),
+        ] {
+            let found = release(text);
+            assert_eq!(found.is_ours(), ours, "{text}");
+            assert_eq!(found.is_later_generation(), later, "{text}");
+        }
+    }
+}
