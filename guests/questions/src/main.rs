@@ -77,7 +77,8 @@ const LATE: &[Question] = questions! {
         ring_flush_in_the_ring;
     traps: division division_overflow single_step breakpoint
         breakpoint_of_two_bytes breakpoint_denied overflow bound undefined
-        undefined_lock privileged debug_registers ports ports_of_a_user
+        undefined_lock privileged debug_registers watchpoint
+        breakpoint_by_register ports ports_of_a_user
         ports_by_string software_interrupts software_interrupt_allowed
         software_interrupt_without_error software_interrupts_of_the_host
         system_call_denied system_call_without_gate gate_types

@@ -122,6 +122,47 @@ pub(crate) fn debug_registers() {
     println!("db6 {:#x}, db0 {:#x}", registers.ebx, registers.ecx);
 }
 
+/// Sets debug register `n`.
+fn set_debug_register(n: u8, value: u32) {
+    let [a, b, c, d] = value.to_le_bytes();
+    // mov $value, %eax; mov %eax, %dbn
+    kernel(&[0xB8, a, b, c, d, 0x0F, 0x23, 0xC0 | n << 3]);
+}
+
+/// Does a watchpoint stop user mode behind the instruction that writes there,
+/// and not one beside it?
+pub(crate) fn watchpoint() {
+    set_debug_register(0, USER_DATA + 4);
+    set_debug_register(7, 1 | 0xD << 16);
+    let code = code!(
+        "movl $1, 0x8049000",
+        "movl $1, 0x8049008",
+        "mov 0x8049004, %eax",
+        "movb $1, 0x8049007",
+        "int $0x80"
+    );
+    println!("{}", user(code));
+    kernel(code!("mov %db6, %ebx", "mov %db7, %ecx", "ud2"));
+    let r = trap::nth(trap::count() - 1).trapped;
+    println!("db6 {:#x}, db7 {:#x}", r.ebx, r.ecx);
+    set_debug_register(7, 0);
+    println!("off: {}", user(code));
+}
+
+/// Does a breakpoint stop user mode at its instruction, once, if the flags that
+/// it goes on with have RF?
+pub(crate) fn breakpoint_by_register() {
+    set_debug_register(1, crate::lab::space::USER_CODE + 1);
+    set_debug_register(7, 4);
+    trap::handle(|seen| match seen.trapped.vector {
+        1 => Next::GoOn,
+        _ => Next::GiveUp,
+    });
+    println!("{}", user(code!("nop", "nop", "int $0x80")));
+    println!("before it, {}", trap::nth(trap::count() - 2));
+    set_debug_register(7, 0);
+}
+
 /// Are `in` and `out` of all widths stepped over in the kernel, and does `in`
 /// read ones as wide as it is?
 pub(crate) fn ports() {
