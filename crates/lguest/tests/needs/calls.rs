@@ -37,7 +37,7 @@ const DONE_WITHOUT: &[Call] = calls![
     readlink SYS_readlink, rseq SYS_rseq, rt_sigprocmask SYS_rt_sigprocmask,
     sched_getaffinity SYS_sched_getaffinity,
     sched_setaffinity SYS_sched_setaffinity, sched_yield SYS_sched_yield,
-    set_robust_list SYS_set_robust_list,
+    set_robust_list SYS_set_robust_list, setsid SYS_setsid,
     set_tid_address SYS_set_tid_address, shutdown SYS_shutdown, statx
     SYS_statx, sysinfo SYS_sysinfo,
     tgkill SYS_tgkill, uname SYS_uname, unshare SYS_unshare, wait4 SYS_wait4,
@@ -61,7 +61,7 @@ const OF_LAUNCHER: &[Call] = calls![
 /// do without.
 const OF_VIEWS: &[Call] = calls![
     modify_ldt SYS_modify_ldt, prctl SYS_prctl,
-    rt_sigreturn SYS_rt_sigreturn, seccomp SYS_seccomp,
+    seccomp SYS_seccomp,
     sigaltstack SYS_sigaltstack, timer_create SYS_timer_create,
     timer_settime SYS_timer_settime,
 ];
@@ -76,7 +76,7 @@ const OF_A_NETWORK: &[Call] = calls![
 
 /// Calls of a network without which it works, but slower.
 const OF_A_NETWORK_DONE_WITHOUT: &[Call] = calls![
-    futex_waitv SYS_futex_waitv, pwrite64 SYS_pwrite64, setsid SYS_setsid,
+    futex_waitv SYS_futex_waitv, pwrite64 SYS_pwrite64,
 ];
 
 /// The same for programs in processes of their own.
@@ -86,13 +86,14 @@ const OF_CELLS: &[Call] = calls![
     tgkill SYS_tgkill,
 ];
 
-/// Without these no program begins or ends, or has a C library (which says
-/// what it likes), or can say anything. They are not refused here.
+/// Without these no program begins or ends, has a C library (which says what it
+/// likes), catches signals, or can say anything. They are not refused here.
 const OF_ANY_PROGRAM: &[Call] = calls![
     arch_prctl SYS_arch_prctl, execve SYS_execve, exit SYS_exit, exit_group
     SYS_exit_group, mmap SYS_mmap,
     mprotect SYS_mprotect, poll SYS_poll, restart_syscall SYS_restart_syscall,
-    rt_sigaction SYS_rt_sigaction, write SYS_write,
+    rt_sigaction SYS_rt_sigaction, rt_sigreturn SYS_rt_sigreturn,
+    write SYS_write,
 ];
 
 /// A run without a network does without these, one with a network does not.
