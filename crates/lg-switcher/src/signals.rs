@@ -310,7 +310,7 @@ extern "C" fn handle_signal(
             take_over(context);
             cell::hand_in(Event::LongMode);
         }
-        if context.rip == return_site() {
+        if signal == SIGILL && context.rip == return_site() {
             entry::die(&RETURN_REFUSED);
         }
         entry::die(&HostFault {
