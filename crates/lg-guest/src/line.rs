@@ -3,7 +3,8 @@
 //! The console gives raw bytes and echoes nothing. This is the small part of a
 //! terminal's manners that a shell needs: echo, erasing, moving about, the
 //! lines typed before. It knows nothing of devices: each key returns what to
-//! print, so that it can be tested by typing.
+//! print, so that it can be tested by typing. Text is UTF-8: a character may be
+//! several keys, and it is erased and stepped over as one.
 
 use alloc::collections::VecDeque;
 use alloc::string::String;
@@ -48,6 +49,8 @@ pub struct Editor {
     shown: usize,
     escape: Escape,
     after_return: bool,
+    /// The beginning of a character that is not whole yet.
+    begun: Vec<u8>,
 }
 
 impl Default for Editor {
@@ -67,6 +70,7 @@ impl Editor {
             shown: 0,
             escape: Escape::None,
             after_return: false,
+            begun: Vec::new(),
         }
     }
 
@@ -91,6 +95,11 @@ impl Editor {
                 return Outcome::More;
             }
         }
+        if key >= 0x80 {
+            self.part_of_character(key, show);
+            return Outcome::More;
+        }
+        self.begun.clear();
         // A terminal sends a return, a file a line feed, some both.
         if key == b'\n' && core::mem::take(&mut self.after_return) {
             return Outcome::More;
@@ -130,9 +139,9 @@ impl Editor {
                 show.extend(b"\n");
                 return Outcome::End;
             }
-            D => self.erase(self.cursor, self.cursor + 1, show),
-            BACKSPACE | DELETE if self.cursor > 0 => {
-                self.erase(self.cursor - 1, self.cursor, show);
+            D => self.erase(self.cursor, self.after_cursor(), show),
+            BACKSPACE | DELETE => {
+                self.erase(self.before_cursor(), self.cursor, show);
             }
             A => self.move_to(0, show),
             E => self.move_to(self.line.len(), show),
@@ -144,7 +153,7 @@ impl Editor {
             U => self.erase(0, self.cursor, show),
             W => self.erase(self.word_start(), self.cursor, show),
             ESCAPE => self.escape = Escape::Begun,
-            b' '..=b'~' => self.insert(key, show),
+            b' '..=b'~' => self.insert(&[key], show),
             _ => {}
         }
         Outcome::More
@@ -154,7 +163,7 @@ impl Editor {
     /// printed. The cursor ends up where it was.
     pub fn redraw(&self, show: &mut Vec<u8>) {
         show.extend(&self.line);
-        back(self.line.len() - self.cursor, show);
+        back(columns(&self.line[self.cursor..]), show);
     }
 
     /// Ends the line: remembers it, unless it is empty or the same again.
@@ -172,16 +181,46 @@ impl Editor {
     /// A key that sends a sequence: ESC `[` digit letter.
     fn special(&mut self, digit: u8, letter: u8, show: &mut Vec<u8>) {
         let end = self.line.len();
+        let (before, after) = (self.before_cursor(), self.after_cursor());
         match (digit, letter) {
             (_, b'A') => self.recall(self.shown + 1, show),
             (_, b'B') if self.shown > 0 => self.recall(self.shown - 1, show),
-            (_, b'C') => self.move_to((self.cursor + 1).min(end), show),
-            (_, b'D') => self.move_to(self.cursor.saturating_sub(1), show),
+            (_, b'C') => self.move_to(after, show),
+            (_, b'D') => self.move_to(before, show),
             (_, b'H') | (b'1' | b'7', b'~') => self.move_to(0, show),
             (_, b'F') | (b'4' | b'8', b'~') => self.move_to(end, show),
-            (b'3', b'~') => self.erase(self.cursor, self.cursor + 1, show),
+            (b'3', b'~') => self.erase(self.cursor, after, show),
             _ => {}
         }
+    }
+
+    /// A byte of a character that is not ASCII. What cannot be one is dropped.
+    fn part_of_character(&mut self, byte: u8, show: &mut Vec<u8>) {
+        if !goes_on(byte) {
+            self.begun.clear();
+        }
+        self.begun.push(byte);
+        match core::str::from_utf8(&self.begun) {
+            Ok(_) => {
+                let whole = core::mem::take(&mut self.begun);
+                self.insert(&whole, show);
+            }
+            Err(error) if error.error_len().is_some() => self.begun.clear(),
+            Err(_) => {}
+        }
+    }
+
+    /// Where the character in front of the cursor begins.
+    fn before_cursor(&self) -> usize {
+        let before = &self.line[..self.cursor];
+        before.iter().rposition(|&byte| !goes_on(byte)).unwrap_or(0)
+    }
+
+    /// Where the character at the cursor ends.
+    fn after_cursor(&self) -> usize {
+        let mut after = self.line.iter().skip(self.cursor + 1);
+        let len = after.position(|&byte| !goes_on(byte));
+        len.map_or(self.line.len(), |len| self.cursor + 1 + len)
     }
 
     fn word_start(&self) -> usize {
@@ -193,19 +232,21 @@ impl Editor {
 
     fn move_to(&mut self, cursor: usize, show: &mut Vec<u8>) {
         if cursor < self.cursor {
-            back(self.cursor - cursor, show);
+            back(columns(&self.line[cursor..self.cursor]), show);
         } else {
             show.extend(&self.line[self.cursor..cursor]);
         }
         self.cursor = cursor;
     }
 
-    fn insert(&mut self, key: u8, show: &mut Vec<u8>) {
-        if self.line.len() < LONGEST {
-            self.line.insert(self.cursor, key);
-            show.extend(&self.line[self.cursor..]);
-            self.cursor += 1;
-            back(self.line.len() - self.cursor, show);
+    /// Inserts a character.
+    fn insert(&mut self, bytes: &[u8], show: &mut Vec<u8>) {
+        if self.line.len() + bytes.len() <= LONGEST {
+            let at = self.cursor;
+            self.line.splice(at..at, bytes.iter().copied());
+            show.extend(&self.line[at..]);
+            self.cursor += bytes.len();
+            back(columns(&self.line[self.cursor..]), show);
         }
     }
 
@@ -215,10 +256,11 @@ impl Editor {
             return;
         }
         self.move_to(from, show);
+        let gone = columns(&self.line[from..to]);
         self.line.drain(from..to);
         show.extend(&self.line[from..]);
-        show.extend(core::iter::repeat_n(b' ', to - from));
-        back(self.line.len() - from + (to - from), show);
+        show.extend(core::iter::repeat_n(b' ', gone));
+        back(columns(&self.line[from..]) + gone, show);
     }
 
     /// Shows line `shown` of the history, or an empty one for 0.
@@ -235,6 +277,35 @@ impl Editor {
         show.extend(&line);
         self.cursor = line.len();
         (self.line, self.shown) = (line, shown);
+    }
+}
+
+/// Whether this byte goes on with a character of UTF-8.
+fn goes_on(byte: u8) -> bool {
+    byte & 0xC0 == 0x80
+}
+
+/// How many columns of a terminal `text` takes.
+fn columns(text: &[u8]) -> usize {
+    let text = core::str::from_utf8(text).unwrap_or_default();
+    text.chars().map(width).sum()
+}
+
+/// How many columns `c` takes: what East Asian scripts are written with and
+/// pictures take two, accents that are put on the character before take none.
+fn width(c: char) -> usize {
+    match u32::from(c) {
+        0x300..=0x36F | 0x200B..=0x200F | 0xFE00..=0xFE0F => 0,
+        0x1100..=0x115F
+        | 0x2E80..=0xA4CF
+        | 0xAC00..=0xD7A3
+        | 0xF900..=0xFAFF
+        | 0xFE30..=0xFE6F
+        | 0xFF00..=0xFF60
+        | 0xFFE0..=0xFFE6
+        | 0x1F300..=0x1FAFF
+        | 0x2_0000..=0x3_FFFD => 2,
+        _ => 1,
     }
 }
 
@@ -260,18 +331,22 @@ mod tests {
     /// The line that a terminal would show, up to the last line feed.
     fn screen(bytes: &[u8]) -> String {
         let (mut line, mut at) = (Vec::new(), 0);
-        for &byte in bytes {
-            match byte {
-                b'\x08' => at -= 1,
-                b'\n' => {}
+        for c in core::str::from_utf8(bytes).unwrap().chars() {
+            match c {
+                '\x08' => at -= 1,
+                '\n' => {}
                 _ => {
-                    line.resize(line.len().max(at + 1), b' ');
-                    line[at] = byte;
-                    at += 1;
+                    // The second column of a wide one is empty.
+                    let end = at + width(c);
+                    line.resize(line.len().max(end), ' ');
+                    line[at..end].fill('\0');
+                    line[at] = c;
+                    at = end;
                 }
             }
         }
-        String::from_utf8(line).unwrap().trim_end().into()
+        let line: String = line.into_iter().filter(|&c| c != '\0').collect();
+        line.trim_end().into()
     }
 
     fn line(keys: &[u8]) -> String {
@@ -349,6 +424,25 @@ mod tests {
         type_in(&mut editor, &keys);
         let (outcome, _) = type_in(&mut editor, b"\r");
         assert_eq!(outcome, Outcome::Line("x".repeat(LONGEST)));
+    }
+
+    #[test]
+    fn characters_of_several_bytes_are_one() {
+        assert_eq!(line("gr\u{fc}\u{df}e\r".as_bytes()), "gr\u{fc}\u{df}e");
+        assert_eq!(line("\u{fc}\u{20ac}\x7f\x7fa\r".as_bytes()), "a");
+        assert_eq!(line("a\u{20ac}c\x1b[D\x1b[Db\r".as_bytes()), "ab\u{20ac}c");
+        assert_eq!(line("\u{e4}\u{f6}\x01\x1b[3~x\r".as_bytes()), "x\u{f6}");
+        assert_eq!(line("\u{e4} \u{f6}\u{fc}\x17z\r".as_bytes()), "\u{e4} z");
+        // Two columns each, and back over both of them.
+        let wide = "\u{6f22}\u{5b57}\x1b[D\x7fx\r";
+        assert_eq!(line(wide.as_bytes()), "x\u{5b57}");
+        assert_eq!(line("\u{1f600}\u{e9}\x01\x04\r".as_bytes()), "\u{e9}");
+    }
+
+    #[test]
+    fn half_a_character_is_none() {
+        assert_eq!(line(b"a\xe2\x82b\r"), "ab");
+        assert_eq!(line(b"\x80\xc3\xc3\xa9\xf8\xc0\xaf\r"), "\u{e9}");
     }
 
     #[test]

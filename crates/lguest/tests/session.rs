@@ -57,6 +57,16 @@ fn a_long_paste_arrives_whole() {
 }
 
 #[test]
+fn the_shell_edits_characters_and_not_bytes() {
+    // "Grüße", with the ü put in by the left arrow, and one letter erased.
+    let line = "echo Gr\u{df}\u{20ac}\x7fe\x1b[D\x1b[D\u{fc}\n";
+    let run = session(&[], &format!("{line}poweroff\n"));
+    assert_eq!(run.status.code(), Some(0));
+    let said = text(&run.stdout);
+    assert!(said.contains("\nGr\u{fc}\u{df}e\n"), "{said}");
+}
+
+#[test]
 fn the_end_of_the_input_ends_nothing_and_a_signal_does() {
     let mut guest = Running::start(&mut support::lguest());
     guest.close_input();
