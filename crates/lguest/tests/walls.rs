@@ -73,12 +73,16 @@ fn children(parent: u32) -> Vec<u32> {
         .collect()
 }
 
-/// The views of `guest`: all of its children but the nursery, which still has
-/// the socket on which it is asked for more.
+/// The views of `guest`: its confined children, without the porter of a
+/// network, which is no process of the guest's. The view spawner, which still
+/// has the socket on which it is asked for more, is not confined.
 fn views(guest: &Child) -> Vec<u32> {
     let confined = |pid: &u32| {
         let status = fs::read_to_string(format!("/proc/{pid}/status"));
-        status.is_ok_and(|status| status.contains("Seccomp:\t2"))
+        status.is_ok_and(|status| {
+            status.contains("Seccomp:\t2")
+                && !status.contains("Name:\tlguest-porter")
+        })
     };
     let views: Vec<u32> =
         children(guest.id()).into_iter().filter(confined).collect();
