@@ -126,14 +126,14 @@ pub(crate) fn debug_registers() {
 fn set_debug_register(n: u8, value: u32) {
     let [a, b, c, d] = value.to_le_bytes();
     // mov $value, %eax; mov %eax, %dbn
-    kernel(&[0xB8, a, b, c, d, 0x0F, 0x23, 0xC0 | n << 3]);
+    kernel(&[0xB8, a, b, c, d, 0x0F, 0x23, 0xC0 | (n << 3)]);
 }
 
 /// Does a watchpoint stop user mode behind the instruction that writes there,
 /// and not one beside it?
 pub(crate) fn watchpoint() {
     set_debug_register(0, USER_DATA + 4);
-    set_debug_register(7, 1 | 0xD << 16);
+    set_debug_register(7, 1 | (0xD << 16));
     let code = code!(
         "movl $1, 0x8049000",
         "movl $1, 0x8049008",

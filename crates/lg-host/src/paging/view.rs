@@ -129,8 +129,19 @@ pub struct ViewMemory {
 /// the other would drop each other for ever.
 const CRAMPED: u32 = 1000;
 
+/// With fewer pages of programs mapped than this, dropping them makes too
+/// little room: the kernel's part goes, too.
+const FEW: u32 = 16;
+
+/// So many times in a row there may be no room at one instruction. An
+/// instruction that copies memory faults once for each page.
+const STUCK: u32 = 10_000;
+
 /// What a view maps, and for whom.
 pub struct View<'a> {
+    /// The instruction at which there was no room last, and how often in a
+    /// row.
+    stuck: (u32, u32),
     slot: usize,
     cr3: u32,
     memory: &'a mut ViewMemory,
@@ -171,6 +182,7 @@ impl<'a> View<'a> {
             spurious: 0,
             behind: false,
             cramped: 0,
+            stuck: (0, 0),
             cell: None,
             in_cell: false,
             table: USUAL,
@@ -432,6 +444,19 @@ impl<'a> View<'a> {
         self.kick_seen != kick
     }
 
+    /// How many pages are mapped one by one below directory index `end`.
+    pub(super) fn mapped_below(&self, end: u32) -> u32 {
+        (0..end).map(|index| self.count(index)).sum()
+    }
+
+    /// There is no room at the instruction at `eip`. Answers whether it has
+    /// been so for too long.
+    pub(super) fn is_stuck_at(&mut self, eip: u32) -> bool {
+        let (last, times) = self.stuck;
+        self.stuck = (eip, if eip == last { times + 1 } else { 1 });
+        self.stuck.1 > STUCK
+    }
+
     /// Whether there has been no room lately; asked once a fault.
     pub(super) fn is_cramped(&mut self) -> bool {
         let cramped = self.cramped > 0;
@@ -553,11 +578,19 @@ impl Host<'_> {
             return Ok(Mapped::Forbidden);
         }
         let kernel = self.kernel_index();
-        for room in [(0, 0), (0, kernel), (0, SWITCHER_INDEX)] {
-            if room.1 != 0 {
+        for end in [0, kernel, SWITCHER_INDEX] {
+            if end == kernel && self.view.mapped_below(kernel) < FEW {
+                // An instruction that needs several pages of a program would
+                // drop one of them for the other for ever.
+                continue;
+            }
+            if end != 0 {
                 self.vm.counters.overflows.count();
                 self.view.cramped = CRAMPED;
-                self.drop_everything(room.0, room.1)?;
+                if self.view.is_stuck_at(self.vm.regs.eip.get()) {
+                    return Err(Kill::OutOfMappings);
+                }
+                self.drop_everything(0, end)?;
             }
             match self.mapper.map(va, pa, pages, access) {
                 Ok(()) => return Ok(Mapped::Yes),
