@@ -54,6 +54,12 @@ pub(crate) const FROM_INSIDE: &[&str] = &[
     "lost: a process of the guest lost its stack (SIGSEGV)",
     "lost: a process of the guest was killed by signal ",
     "lost: a process of the guest ended with status ",
+    // A status that means a step of the start, but is the attacker's choice.
+    "lost: a process of the guest says that it ",
+    // Last words that mean a refusal of the machine, likewise.
+    "cannot map more of the guest's memory: ",
+    "cannot start the guest: ",
+    "cannot run the guest: this system refuses the call rt_sigreturn ",
 ];
 
 /// An attack.
