@@ -52,7 +52,11 @@ impl Host<'_> {
             // An interrupt that nobody handles is dropped, as in the
             // original: devices speak before their drivers listen.
             vm.counters.interrupts[irq as usize].count();
-            self.clear_resume_flag();
+            // While debug registers are on, RF is the Guest's: the breakpoint
+            // at the next instruction has been told of already.
+            if !vm.debug.is_watching() {
+                self.clear_resume_flag();
+            }
             self.go_through(gate, None)?;
         }
         if self.pending() != 0 {
