@@ -188,6 +188,8 @@ fn iret(machine: &mut Machine<'_>, input: &mut Input<'_>) -> Result<(), Kill> {
     }
     machine.write(CODE + 0x200, &[0xCF]);
     machine.vm.user.set(0);
+    machine.vm.cs.set(0x61);
+    machine.vm.ss.set(0x69);
     machine.vm.regs.esp.set(esp);
     machine.vm.regs.eip.set(PAGE_OFFSET + CODE + 0x200);
     machine.step(Event::Trap {
