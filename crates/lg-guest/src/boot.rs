@@ -8,9 +8,9 @@
 
 #![expect(unsafe_code, reason = "entry point, and memory as it was found")]
 
-use crate::cell::OneCpu;
 use crate::command_line::CommandLine;
 use crate::frame::{self, Phys};
+use crate::one_cpu::OneCpu;
 use crate::{heap, irq, paging, segment, shared, task, time, trap};
 use alloc::boxed::Box;
 use core::arch::global_asm;

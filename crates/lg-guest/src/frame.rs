@@ -8,7 +8,7 @@
 
 #![expect(unsafe_code, reason = "reaches memory by its physical address")]
 
-use crate::cell::OneCpu;
+use crate::one_cpu::OneCpu;
 use lg_abi::page::{DEFAULT_PAGE_OFFSET, PAGE_SHIFT, PAGE_SIZE};
 
 /// A physical address.

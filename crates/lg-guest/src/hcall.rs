@@ -8,8 +8,8 @@
 
 #![expect(unsafe_code, reason = "the hypercall instruction")]
 
-use crate::cell::OneCpu;
 use crate::frame::Phys;
+use crate::one_cpu::OneCpu;
 use crate::ring::Cursor;
 use crate::{irq, shared};
 use core::arch::{asm, global_asm};

@@ -5,8 +5,8 @@
 
 #![expect(unsafe_code, reason = "the global allocator")]
 
-use crate::cell::OneCpu;
 use crate::frame;
+use crate::one_cpu::OneCpu;
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::NonNull;
 use lg_abi::page::{PAGE_SHIFT, PAGE_SIZE};
@@ -39,7 +39,7 @@ pub fn usage() -> (usize, usize) {
 }
 
 // SAFETY: `Heap` gives out blocks as asked for, which overlap with nothing. No
-// interrupt handler allocates; one that did would find the cell taken.
+// interrupt handler allocates; one that did would find the user process taken.
 unsafe impl GlobalAlloc for KernelHeap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let block = self.0.with(|heap| heap.allocate_first_fit(layout));

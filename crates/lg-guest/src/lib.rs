@@ -53,9 +53,9 @@ pub mod ring;
 pub mod shared;
 
 #[cfg(target_arch = "x86")]
-pub mod cell;
-#[cfg(target_arch = "x86")]
 pub mod irq;
+#[cfg(target_arch = "x86")]
+pub mod one_cpu;
 #[cfg(target_arch = "x86")]
 pub mod segment;
 #[cfg(target_arch = "x86")]

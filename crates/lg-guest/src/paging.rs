@@ -11,8 +11,8 @@
 
 #![expect(unsafe_code, reason = "page tables are plain memory")]
 
-use crate::cell::OneCpu;
 use crate::frame::{self, Frame, Phys};
+use crate::one_cpu::OneCpu;
 use crate::{hcall, walk};
 use alloc::vec::Vec;
 use lg_abi::page::{

@@ -5,8 +5,8 @@
 
 #![expect(unsafe_code, reason = "a function that the linker knows by name")]
 
-use crate::cell::OneCpu;
 use crate::frame::Phys;
+use crate::one_cpu::OneCpu;
 use crate::{hcall, irq, print};
 use core::fmt::Write;
 use lg_abi::hypercall::{CRASH_MESSAGE_MAX, POWER_DOWN, POWER_DOWN_WITH_CODE};

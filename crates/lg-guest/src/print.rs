@@ -6,8 +6,8 @@
 //! before it waits for a key. The line feed becomes the pair that a raw
 //! terminal wants, as the console of a Linux Guest has it.
 
-use crate::cell::OneCpu;
 use crate::frame::Phys;
+use crate::one_cpu::OneCpu;
 use crate::{hcall, irq};
 use core::fmt::{self, Write};
 use lg_abi::dma::{Dma, LGUEST_CONSOLE_DMA_KEY};

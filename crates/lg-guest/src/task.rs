@@ -16,7 +16,8 @@ struct Kernel(Executor);
 
 #[expect(unsafe_code, reason = "the executor is a static")]
 // SAFETY: one CPU (crate rule 1), and interrupt handlers use only `READY`,
-// which is atomic. The cells inside panic if that should ever be wrong.
+// which is atomic. The user processes inside panic if that should ever be
+// wrong.
 unsafe impl Sync for Kernel {}
 
 static EXECUTOR: Kernel = Kernel(Executor::new(&READY));

@@ -6,7 +6,7 @@
 //! tick: the alarm is set for whoever waits for the earliest moment, and when
 //! nobody waits it is off.
 
-use crate::cell::OneCpu;
+use crate::one_cpu::OneCpu;
 use crate::{hcall, shared, task};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, Ordering};

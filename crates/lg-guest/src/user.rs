@@ -9,9 +9,9 @@
 //!
 //! Not saved: `fs` and `gs`. Programs here have no thread-local storage.
 
-use crate::cell::OneCpu;
 use crate::executor::yield_now;
 use crate::frame::{self, Frame, Phys};
+use crate::one_cpu::OneCpu;
 use crate::paging::{AddressSpace, OutOfMemory, USER_READ, USER_WRITE};
 use crate::trap::{self, Registers, UserState};
 use crate::{hcall, irq, print, shared, task, time, word};

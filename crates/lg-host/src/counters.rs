@@ -106,28 +106,28 @@ counters! {
     spurious_faults;
     /// `iret` carried out for the Guest.
     irets;
-    /// `iret` by its gate.
+    /// `iret` by its trampoline.
     iret_gates;
     /// `iret` with a frame for user level that was refused.
     bad_irets;
     /// `iret` into virtual-8086 mode.
     vm86;
-    /// Hypercalls by gates.
+    /// Hypercalls by trampolines.
     hypercall_gates;
-    /// Hypercalls by gates, with a store in front of them.
+    /// Hypercalls by trampolines, with a store in front of them.
     store_gates;
-    /// Interrupts switched on by gates.
+    /// Interrupts switched on by trampolines.
     enabling_gates;
-    /// System calls by the entry page's gate.
+    /// System calls by the entry page's trampoline.
     entry_page_gates;
     /// Places in the Guest's code that were patched.
     patches;
     /// `int $0x80` that came as an `int3`.
-    twin_calls;
-    /// Those that came by a gate instead.
+    copy_calls;
+    /// Those that came by a trampoline instead.
     direct_calls;
-    /// Pages whose twins were dropped.
-    twins_forgotten;
+    /// Pages whose patched copies were dropped.
+    copies_forgotten;
     /// System calls by `int $0x80`.
     system_calls;
     /// Data segments put right after a fault.
@@ -185,7 +185,7 @@ counters! {
     overflows;
     /// Page directories switched to.
     switches;
-    /// Times that the baton was passed to another view.
+    /// Times that the run token was passed to another view.
     handovers;
     /// Views that were given to another page directory.
     views_reused;

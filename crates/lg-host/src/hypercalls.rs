@@ -279,7 +279,7 @@ impl Host<'_> {
         }
         self.note_devices();
         let answered = self.has_interrupt() && !self.takes_interrupts()?;
-        if answered && self.open_enabling_gate() {
+        if answered && self.patch_enabling() {
             // We shall hear of it, most likely, and need not look so soon.
             self.retry_later();
         }

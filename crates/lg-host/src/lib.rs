@@ -19,27 +19,19 @@ extern crate std;
 
 pub mod address;
 pub mod counters;
+pub mod fast_path;
 pub mod kill;
 pub mod memory;
 pub mod state;
 pub mod turns;
 pub mod world;
 
-pub mod cpuid;
-pub mod debug;
-pub mod emulate;
-pub mod extended;
-pub mod gates;
+pub mod cpu;
 pub mod hypercalls;
-pub mod interrupts;
-pub mod iret;
 pub mod outbox;
 pub mod paging;
-mod reach;
+pub mod patch;
 pub mod run;
-pub mod segments;
-pub mod tls;
-pub mod traps;
 
 #[cfg(test)]
 pub(crate) mod testing;

@@ -3,20 +3,20 @@
 //! To ask the Launcher for every frame costs two switches of processes, and
 //! one more to wake somebody at the other end. So a Guest on a shared network
 //! has an *outbox*, memory that its views and its Launcher map from birth: a
-//! *cell* for each of the first slots of the network, with a ring of frames.
+//! *ring* for each of the first slots of the network, with a ring of frames.
 //! The Launcher of whoever is in that slot is given the file, and opens the
-//! cell while its Guest has buffers bound to the slot's usual key. Then a
+//! ring while its Guest has buffers bound to the slot's usual key. Then a
 //! SEND_DMA to that key is a copy into the ring, and a word: whoever fetches
 //! frames looks again before he sleeps, so he is rung only while he does.
 //!
 //! Nothing is decided here that the Launcher would decide in another way.
-//! Where anything is unusual (a cell that is closed or full, a list that breaks
+//! Where anything is unusual (a ring that is closed or full, a list that breaks
 //! the rules, a frame that is empty or too long) the Launcher is asked, as it
 //! always was. And nobody believes the ring: a hostile Guest may write anything
 //! there, and spoils what it sends.
 
 use crate::address::{GuestPhys, as_word};
-use crate::gates::path;
+use crate::fast_path;
 use crate::kill::Kill;
 use crate::memory::Memory;
 use crate::run::Host;
@@ -24,8 +24,8 @@ use lg_abi::device::LGUEST_MAX_DEVICES;
 use lg_abi::dma::{Dma, KEY_ALIGN};
 use lg_abi::page::{PAGE_SHIFT, PAGE_SIZE};
 
-/// Slots of a network that have a cell. The others are sent to as of old.
-pub const CELLS: u32 = 64;
+/// Slots of a network that have a ring. The others are sent to as of old.
+pub const RINGS: u32 = 64;
 
 /// Frames in a ring.
 pub const FRAMES: u32 = 128;
@@ -39,18 +39,18 @@ const BODY: u32 = 16;
 /// Bytes of the longest frame.
 pub const LONGEST: u32 = STRIDE - BODY;
 
-/// Bytes of a cell: a page of words, and the ring.
-pub const CELL_SIZE: u32 = PAGE_SIZE + FRAMES * STRIDE;
+/// Bytes of a ring: a page of words, and the ring.
+pub const RING_SIZE: u32 = PAGE_SIZE + FRAMES * STRIDE;
 
-/// Bytes of an outbox: a page of words, and the cells. Only what is used takes
+/// Bytes of an outbox: a page of words, and the rings. Only what is used takes
 /// memory.
-pub const OUTBOX_SIZE: u32 = PAGE_SIZE + CELLS * CELL_SIZE;
+pub const OUTBOX_SIZE: u32 = PAGE_SIZE + RINGS * RING_SIZE;
 
-/// Where in an outbox the cell of `slot` is, if it has one.
+/// Where in an outbox the ring of `slot` is, if it has one.
 #[must_use]
-pub const fn cell(slot: u32) -> Option<u32> {
-    if slot < CELLS {
-        Some(PAGE_SIZE + slot * CELL_SIZE)
+pub const fn ring(slot: u32) -> Option<u32> {
+    if slot < RINGS {
+        Some(PAGE_SIZE + slot * RING_SIZE)
     } else {
         None
     }
@@ -61,9 +61,9 @@ pub const fn cell(slot: u32) -> Option<u32> {
 /// it, who rings clears it. A futex.
 pub const DOZES: u32 = 0;
 
-/// Offsets of a cell's words, each in a cache line of its own.
+/// Offsets of a ring's words, each in a cache line of its own.
 pub mod word {
-    /// The longest frame that the receiver takes; 0 = the cell is closed. The
+    /// The longest frame that the receiver takes; 0 = the ring is closed. The
     /// receiver writes it.
     pub const ROOM: u32 = 0;
     /// Frames fetched so far, round and round. The receiver writes it.
@@ -76,7 +76,7 @@ pub mod word {
     pub const POSTED: u32 = 192;
 }
 
-/// Where in a cell the ring's frame number `n` has its length, and its bytes.
+/// Where in a ring the ring's frame number `n` has its length, and its bytes.
 #[must_use]
 pub const fn frame(n: u32) -> (u32, u32) {
     let at = PAGE_SIZE + n % FRAMES * STRIDE;
@@ -121,10 +121,10 @@ impl Outboxes {
         self.of(frame.0).is_some()
     }
 
-    /// The cell of whoever has `key` for his usual one.
-    fn cell(&self, key: u32) -> Option<u32> {
-        let cell = cell(key % PAGE_SIZE / KEY_ALIGN)?;
-        self.of(key).map(|outbox| outbox + cell)
+    /// The ring of whoever has `key` for his usual one.
+    fn ring(&self, key: u32) -> Option<u32> {
+        let ring = ring(key % PAGE_SIZE / KEY_ALIGN)?;
+        self.of(key).map(|outbox| outbox + ring)
     }
 }
 
@@ -140,21 +140,21 @@ pub(crate) enum Post {
 }
 
 impl Host<'_> {
-    /// Posts what is in `dma`, if whoever listens at `key` has a cell that
+    /// Posts what is in `dma`, if whoever listens at `key` has a ring that
     /// takes it.
     pub(crate) fn post(
         &mut self,
         key: u32,
         dma: GuestPhys,
     ) -> Result<Post, Kill> {
-        let Some(cell) = self.outboxes.cell(key) else {
+        let Some(ring) = self.outboxes.ring(key) else {
             return Ok(Post::Never);
         };
-        if self.vm.slow_paths.get() & path::OUTBOX != 0 {
+        if self.vm.slow_paths.get() & fast_path::OUTBOX != 0 {
             return Ok(Post::Never);
         }
         let (memory, counters) = (&self.outboxes.memory, &self.vm.counters);
-        let at = |offset: u32| GuestPhys(cell + offset);
+        let at = |offset: u32| GuestPhys(ring + offset);
         let room = memory.load(at(word::ROOM))?.min(LONGEST);
         if room == 0 {
             return Ok(Post::Never);

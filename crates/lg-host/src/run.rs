@@ -9,12 +9,13 @@
 //! load the registers and go.
 
 use crate::address::{GuestVirt, as_word};
-use crate::emulate;
-use crate::gates::{GateKind, path};
+use crate::cpu::emulate;
+use crate::fast_path;
 use crate::kill::Kill;
 use crate::memory::Memory;
 use crate::outbox::Outboxes;
-use crate::paging::{Fault, View};
+use crate::paging::{Fault, Shadow};
+use crate::patch::TrampolineKind;
 use crate::state::{Vm, input};
 use crate::turns;
 use crate::world::{Mapper, World};
@@ -41,8 +42,8 @@ pub enum Event {
     StraySystemCall,
     /// Guest code was found running in 64-bit mode.
     LongMode,
-    /// It came through a gate.
-    Gate(GateKind),
+    /// It came through a trampoline.
+    Trampoline(TrampolineKind),
     /// A timer, another view or the Launcher wants attention.
     Kick,
 }
@@ -74,12 +75,12 @@ pub struct Host<'a> {
     pub vm: &'a Vm,
     /// The Guest's memory.
     pub memory: Memory,
-    /// Copies of pages of the Guest's: [`crate::gates::twins`].
-    pub twins: Memory,
+    /// Copies of pages of the Guest's: [`crate::patch::patched copies`].
+    pub copies: Memory,
     /// Frames for other Guests.
     pub outboxes: Outboxes,
     /// What this view maps.
-    pub view: View<'a>,
+    pub shadow: Shadow<'a>,
     /// Changes what it maps.
     pub mapper: &'a mut dyn Mapper,
     /// Everything else.
@@ -132,8 +133,8 @@ impl Host<'_> {
             self.maybe_do_interrupt()?;
             // A Guest that is busy changes its mind about the next tick all
             // the time. A kick too many costs less than to follow it.
-            self.arm_timer(self.may_take(path::LAZY_TIMER));
-            if self.vm.cr3.get() == self.view.cr3() {
+            self.arm_timer(self.may_take(fast_path::LAZY_TIMER));
+            if self.vm.cr3.get() == self.shadow.cr3() {
                 break;
             }
             self.leave_for_other_view()?;
@@ -154,9 +155,9 @@ impl Host<'_> {
             self.arm_debug()?;
         }
         self.settle_segments();
-        self.settle_twins()?;
+        self.settle_copies()?;
         if self.vm.in_user_mode() {
-            self.settle_cell()?;
+            self.settle_user_process()?;
             self.settle_extended();
         }
         Ok(())
@@ -172,7 +173,7 @@ impl Host<'_> {
             return Ok(());
         }
         self.vm.counters.limit_faults.count();
-        self.view.set_last_fault(eip);
+        self.shadow.set_last_fault(eip);
         let error = u32::from(self.is_present(eip)) | 1 << 2;
         self.set_cr2(eip)?;
         self.deliver_trap(low_byte(PAGE_FAULT_VECTOR), Some(error))
@@ -189,10 +190,10 @@ impl Host<'_> {
         }
         match event {
             Event::Kick => Ok(()),
-            Event::Gate(kind) => self.enter_gate(kind),
+            Event::Trampoline(kind) => self.enter_trampoline(kind),
             Event::SystemCall => {
-                self.open_entry_page_gate();
-                self.open_twin()?;
+                self.patch_entry_page();
+                self.make_patched_copy()?;
                 self.system_call()
             }
             Event::StraySystemCall => {
@@ -235,7 +236,7 @@ impl Host<'_> {
                 vector: vector @ (3 | 4),
                 ..
             } => {
-                if vector == 3 && self.is_twins_call()? {
+                if vector == 3 && self.is_copys_call()? {
                     return Ok(());
                 }
                 let gate = self.vm.idt[usize::from(vector)].get();
@@ -316,7 +317,7 @@ impl Host<'_> {
         if !user {
             if let [0xCF, ..] = code {
                 self.vm.counters.irets.count();
-                self.open_iret_gate();
+                self.patch_iret();
                 return self.iret();
             }
             if self.debug_register(code) || self.set_debug_register(code)? {
@@ -367,7 +368,7 @@ impl Host<'_> {
         let gate = self.vm.idt[usize::from(vector)].get();
         let eip = self.vm.regs.eip.get();
         if vector == HYPERCALL_VECTOR && !self.vm.in_user_mode() {
-            self.open_hypercall_gate();
+            self.patch_hypercall();
             self.vm.regs.eip.set(eip.wrapping_add(2));
             return self.do_hypercall();
         }
@@ -405,7 +406,7 @@ impl Host<'_> {
         if !self.vm.in_user_mode() {
             return Err(Kill::LongMode);
         }
-        self.deliver_trap(13, Some(crate::segments::REAL_LONG_CS & !3))
+        self.deliver_trap(13, Some(crate::cpu::segments::REAL_LONG_CS & !3))
     }
 
     /// A user program's access that a segment's limit may have stopped: the
@@ -445,7 +446,7 @@ impl Host<'_> {
     /// only when somebody has kicked.
     fn look_around(&mut self) {
         let kick = self.vm.kick.load(Ordering::SeqCst);
-        if !self.view.notice_kick(kick) {
+        if !self.shadow.notice_kick(kick) {
             return;
         }
         self.vm.counters.kicks.count();
@@ -481,7 +482,7 @@ impl Host<'_> {
             self.tell_of_buffers(input::WHEN_IDLE);
             let nothing_came = !self.has_interrupt()
                 && vm.break_wanted.load(Ordering::SeqCst) == 0;
-            if nothing_came && !self.view.is_news(seen) {
+            if nothing_came && !self.shadow.is_news(seen) {
                 result = self.let_fetch();
                 self.world.sleep(seen);
             }
@@ -529,7 +530,7 @@ impl Host<'_> {
     }
 
     /// The Guest's page directory has changed: the rest of its life goes on in
-    /// another process. Blocks until this view has the baton again.
+    /// another process. Blocks until this view has the run token again.
     fn leave_for_other_view(&mut self) -> Result<(), Kill> {
         if let Some(slot) = self.choose_view()? {
             self.vm.counters.handovers.count();

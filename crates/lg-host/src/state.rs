@@ -1,18 +1,18 @@
 //! All that is known about a Guest, in memory that all of its views share.
 //!
 //! Registers first, for the Switcher's assembly lives on them; then what the
-//! Guest has told us by hypercalls; then the views. Whoever holds the baton
-//! owns everything but the atomics, so plain cells will do; the atomics are
-//! written by the Launcher or by signal handlers at any time. Zero is the
-//! right beginning for every field.
+//! Guest has told us by hypercalls; then the views. Whoever holds the run token
+//! owns everything but the atomics, so plain user processes will do; the
+//! atomics are written by the Launcher or by signal handlers at any time. Zero
+//! is the right beginning for every field.
 
 use crate::counters::Counters;
-use crate::debug::Debug;
-use crate::extended::Threads;
-use crate::gates::direct::{DirectCall, MAX_DIRECT};
-use crate::gates::displaced::Displaced;
-use crate::gates::enabling::MAX_PLACES;
-use crate::gates::twins::{MAX_FLIPS, MAX_TWINS, MAX_UNPATCHED};
+use crate::cpu::debug::Debug;
+use crate::cpu::extended::Threads;
+use crate::patch::copies::{MAX_COPIES, MAX_FLIPS, MAX_UNPATCHED};
+use crate::patch::direct::{DirectCall, MAX_DIRECT};
+use crate::patch::displaced::Displaced;
+use crate::patch::enabling::MAX_PLACES;
 use crate::turns;
 use core::cell::Cell;
 use core::sync::atomic::AtomicU32;
@@ -45,10 +45,10 @@ pub const fn max_views(limit: u32) -> usize {
 /// says "look at everything".
 pub const MAX_CHANGES: usize = 256;
 
-/// Hypercalls without gates that are remembered as such.
+/// Hypercalls without trampolines that are remembered as such.
 pub const MAX_REFUSED: usize = 16;
 
-/// Hypercalls with a store in front of them that can have a gate.
+/// Hypercalls with a store in front of them that can have a trampoline.
 pub const MAX_STORES: usize = 8;
 
 /// Changed kernel pages that are remembered for all views.
@@ -130,8 +130,8 @@ impl Gate {
 pub struct ViewSlot {
     /// Its page directory; meaningless until it has `last_use`.
     pub cr3: Cell<u32>,
-    /// The count of hand-overs when it was last given the baton; 0 = there is
-    /// no such process yet.
+    /// The count of hand-overs when it was last given the run token; 0 = there
+    /// is no such process yet.
     pub last_use: Cell<u64>,
     /// What it must look at before it runs again: see [`Changes`].
     pub flush: Cell<u32>,
@@ -140,7 +140,7 @@ pub struct ViewSlot {
     /// Virtual addresses of changed pages; bit 0 set: all of its 4 MiB.
     pub changes: [Cell<u32>; MAX_CHANGES],
     /// 1 = it is this view's turn. A futex.
-    pub baton: AtomicU32,
+    pub run_token: AtomicU32,
 }
 
 /// Bits of [`ViewSlot::flush`].
@@ -201,9 +201,9 @@ pub struct Vm {
     /// CR0.TS.
     pub ts: Cell<u32>,
     /// What is known of its thread-local descriptors: see
-    /// [`tls`](crate::tls).
+    /// [`tls`](crate::cpu::tls).
     pub tls: Cell<u32>,
-    /// How far user code's segments go: see [`reach`](crate::reach).
+    /// How far user code's segments go: see [`reach`](crate::cpu::reach).
     pub reach: Cell<u32>,
     /// Instructions in a row for which they went further.
     pub steps: Cell<u32>,
@@ -215,47 +215,47 @@ pub struct Vm {
     pub retry_at: Cell<u64>,
     /// The handler that the last trap or interrupt went to.
     pub last_handler: Cell<u32>,
-    /// Gates made so far for its kernel.
-    pub gates: Cell<u32>,
+    /// Trampolines made so far for its kernel.
+    pub trampolines: Cell<u32>,
     /// And for its user code.
-    pub user_gates: Cell<u32>,
-    /// Hypercalls that are jumped into, and so get no gate: where their `int`
-    /// is.
+    pub user_trampolines: Cell<u32>,
+    /// Hypercalls that are jumped into, and so get no trampoline: where their
+    /// `int` is.
     pub refused: [Cell<u32>; MAX_REFUSED],
     /// How many were refused.
     pub refused_count: Cell<u32>,
     /// Hypercalls with a store in front of them.
     pub displaced: [Displaced; MAX_STORES],
-    /// Places where the kernel switches interrupts on and that have gates, or
-    /// 0: their virtual addresses.
+    /// Places where the kernel switches interrupts on and that have
+    /// trampolines, or 0: their virtual addresses.
     pub enabling: [Cell<u32>; MAX_PLACES],
     /// How often an answer has come while it had interrupts off.
     pub answers: Cell<u32>,
-    /// The pages that have twins: their physical addresses, or 0.
-    pub twins: [Cell<u32>; MAX_TWINS],
+    /// The pages that have patched copies: their physical addresses, or 0.
+    pub copies: [Cell<u32>; MAX_COPIES],
     /// A bit for each of them, by its number modulo 64: a page whose bit is
-    /// clear has no twin.
-    pub twin_filter: Cell<u64>,
-    /// Twins whose pages were written to: a bit each.
-    pub stale_twins: Cell<u32>,
+    /// clear has no patched copy.
+    pub copy_filter: Cell<u64>,
+    /// Copies whose pages were written to: a bit each.
+    pub stale_copies: Cell<u32>,
     /// Goes up whenever a device may have written to memory.
     pub device_writes: Cell<u32>,
-    /// System calls so far when each twin was made.
-    pub twin_births: [Cell<u64>; MAX_TWINS],
-    /// Pages whose twins did not live long: address, and how many of them in
-    /// the low bits.
+    /// System calls so far when each patched copy was made.
+    pub copy_births: [Cell<u64>; MAX_COPIES],
+    /// Pages whose patched copies did not live long: address, and how many of
+    /// them in the low bits.
     pub flips: [Cell<u32>; MAX_FLIPS],
     /// Where in `flips` the next one goes.
     pub next_flip: Cell<u32>,
     /// `int $0x80` that must not be patched: their physical addresses.
     pub unpatched: [Cell<u32>; MAX_UNPATCHED],
-    /// Where each twin is mapped: its page, 0 if nowhere, `u32::MAX` if at
-    /// several places.
-    pub twin_places: [Cell<u32>; MAX_TWINS],
-    /// Direct calls in twins.
+    /// Where each patched copy is mapped: its page, 0 if nowhere, `u32::MAX` if
+    /// at several places.
+    pub copy_places: [Cell<u32>; MAX_COPIES],
+    /// Direct calls in patched copies.
     pub direct: [DirectCall; MAX_DIRECT],
-    /// How many twins were ever made.
-    pub twin_count: Cell<u32>,
+    /// How many patched copies were ever made.
+    pub copy_count: Cell<u32>,
     /// When to ask next whether this is still the best processor.
     pub balance_at: Cell<u64>,
     /// Its descriptors.
@@ -275,7 +275,7 @@ pub struct Vm {
     pub kernel_changes: [Cell<u32>; MAX_KERNEL_CHANGES as usize],
     /// The views, by slot.
     pub views: [ViewSlot; MAX_VIEWS],
-    /// Which of them holds the baton.
+    /// Which of them holds the run token.
     pub current: AtomicU32,
 
     // What comes from outside.

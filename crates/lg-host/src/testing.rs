@@ -1,4 +1,5 @@
-//! A pretended machine for tests: memory, a notebook of mappings, a world.
+//! A pretended machine for tests: memory, a recording mapper of mappings, a
+//! world.
 
 #![expect(
     unsafe_code,
@@ -6,14 +7,14 @@
 )]
 
 use crate::address::{GuestPhys, GuestVirt, as_word};
-use crate::cpuid::Answer;
-use crate::extended::{Extended, part};
-use crate::gates::GateKind;
-use crate::gates::twins::MAX_TWINS;
+use crate::cpu::cpuid::Answer;
+use crate::cpu::extended::{Extended, part};
 use crate::kill::Kill;
 use crate::memory::Memory;
 use crate::outbox::{OUTBOX_SIZE, Outboxes};
-use crate::paging::{Cell, View, ViewMemory};
+use crate::paging::{Shadow, ShadowMemory, UserSpace};
+use crate::patch::TrampolineKind;
+use crate::patch::copies::MAX_COPIES;
 use crate::run::Host;
 use crate::state::Vm;
 use crate::world::{Access, MapError, Mapper, WallClock, World};
@@ -43,18 +44,18 @@ impl Ram {
 
 /// A value whose every field is fine when it is zero, made on the heap.
 fn zeroed<T>() -> Box<T> {
-    // SAFETY: only used for Vm and ViewMemory, which say that zero is right.
+    // SAFETY: only used for Vm and ShadowMemory, which say that zero is right.
     unsafe { Box::<T>::new_zeroed().assume_init() }
 }
 
 /// A view's record, with nothing in it.
-pub(crate) fn record() -> Box<ViewMemory> {
+pub(crate) fn record() -> Box<ShadowMemory> {
     zeroed()
 }
 
 /// What is mapped: page number to frame and access.
 #[derive(Default)]
-pub(crate) struct Notebook {
+pub(crate) struct RecordingMapper {
     pub(crate) pages: BTreeMap<u32, (u32, Access)>,
     /// What is hidden: page number to frame.
     pub(crate) hidden: BTreeMap<u32, u32>,
@@ -64,7 +65,7 @@ pub(crate) struct Notebook {
     pub(crate) segments: Vec<(u32, Descriptor)>,
 }
 
-impl Mapper for Notebook {
+impl Mapper for RecordingMapper {
     fn map(
         &mut self,
         va: GuestVirt,
@@ -139,8 +140,8 @@ impl Mapper for Notebook {
     }
 }
 
-/// Where the first gate of a direct call is.
-pub(crate) const CALL_GATES: u32 = 0xFFFE_0400;
+/// Where the first trampoline of a direct call is.
+pub(crate) const CALL_TRAMPOLINES: u32 = 0xFFFE_0400;
 
 /// A world in which time stands still and every request is written down.
 #[derive(Default)]
@@ -156,7 +157,7 @@ pub(crate) struct Pretended {
     pub(crate) bound: Vec<(u32, u32, u32)>,
     pub(crate) crashed: Option<String>,
     pub(crate) handed_to: Vec<usize>,
-    pub(crate) gates: Vec<(GateKind, Vec<u8>)>,
+    pub(crate) trampolines: Vec<(TrampolineKind, Vec<u8>)>,
     pub(crate) call_gates: Vec<u32>,
     /// What it says to CPUID, where that faults.
     pub(crate) cpuid: Option<Answer>,
@@ -230,13 +231,17 @@ impl World for Pretended {
         self.buffer_calls += 1;
     }
 
-    fn make_call_gate(&mut self, slot: usize, back: u32) -> u32 {
+    fn make_call_trampoline(&mut self, slot: usize, back: u32) -> u32 {
         self.call_gates.push(back);
-        CALL_GATES + 64 * u32::try_from(slot).unwrap()
+        CALL_TRAMPOLINES + 64 * u32::try_from(slot).unwrap()
     }
 
-    fn make_gate(&mut self, kind: GateKind, displaced: &[u8]) -> Option<u32> {
-        self.gates.push((kind, displaced.to_vec()));
+    fn make_trampoline(
+        &mut self,
+        kind: TrampolineKind,
+        displaced: &[u8],
+    ) -> Option<u32> {
+        self.trampolines.push((kind, displaced.to_vec()));
         Some(0x1000)
     }
 
@@ -269,14 +274,14 @@ impl World for Pretended {
 /// All that a Host needs, with a Guest that has said LGUEST_INIT.
 pub(crate) struct Machine {
     pub(crate) ram: Ram,
-    pub(crate) twins: Ram,
+    pub(crate) copies: Ram,
     /// The outbox of the network whose page is [`Self::NETWORK`], if any.
     pub(crate) outbox: Option<Ram>,
     pub(crate) vm: Box<Vm>,
-    pub(crate) view: Box<ViewMemory>,
-    pub(crate) notebook: Notebook,
-    /// The cell of user code, if there is to be one.
-    pub(crate) cell: Option<(Box<ViewMemory>, Notebook)>,
+    pub(crate) view: Box<ShadowMemory>,
+    pub(crate) mapper: RecordingMapper,
+    /// The user process of user code, if there is to be one.
+    pub(crate) user_process: Option<(Box<ShadowMemory>, RecordingMapper)>,
     pub(crate) world: Pretended,
 }
 
@@ -297,12 +302,12 @@ impl Machine {
     pub(crate) fn new() -> Self {
         let machine = Self {
             ram: Ram::new(Self::RAM),
-            twins: Ram::new(as_word(MAX_TWINS) * PAGE_SIZE),
+            copies: Ram::new(as_word(MAX_COPIES) * PAGE_SIZE),
             outbox: None,
             vm: zeroed(),
             view: zeroed(),
-            notebook: Notebook::default(),
-            cell: None,
+            mapper: RecordingMapper::default(),
+            user_process: None,
             world: Pretended::default(),
         };
         let (vm, m) = (&machine.vm, machine.ram.memory());
@@ -339,20 +344,22 @@ impl Machine {
     }
 
     /// User code gets an address space of its own.
-    pub(crate) fn with_cell(mut self) -> Self {
-        self.cell = Some((zeroed(), Notebook::default()));
+    pub(crate) fn with_user_process(mut self) -> Self {
+        self.user_process = Some((zeroed(), RecordingMapper::default()));
         self
     }
 
     /// Where user code's pages are mapped.
-    pub(crate) fn users(&self) -> &Notebook {
-        self.cell.as_ref().map_or(&self.notebook, |(_, cell)| cell)
+    pub(crate) fn users(&self) -> &RecordingMapper {
+        self.user_process
+            .as_ref()
+            .map_or(&self.mapper, |(_, user_process)| user_process)
     }
 
     pub(crate) fn host(&mut self) -> Host<'_> {
-        let mut view = View::new(0, Self::CR3, &mut self.view);
-        if let Some((memory, notebook)) = &mut self.cell {
-            view.put_cell(Cell::new(memory, notebook));
+        let mut view = Shadow::new(0, Self::CR3, &mut self.view);
+        if let Some((memory, mapper)) = &mut self.user_process {
+            view.put_user_process(UserSpace::new(memory, mapper));
         }
         let pages = [Self::NETWORK >> PAGE_SHIFT];
         let outboxes = match &self.outbox {
@@ -362,10 +369,10 @@ impl Machine {
         Host {
             vm: &self.vm,
             memory: self.ram.memory(),
-            twins: self.twins.memory(),
+            copies: self.copies.memory(),
             outboxes,
-            view,
-            mapper: &mut self.notebook,
+            shadow: view,
+            mapper: &mut self.mapper,
             world: &mut self.world,
         }
     }

@@ -1,12 +1,12 @@
 //! Whose turn is it? Words on which processes wait for each other.
 //!
-//! Views pass the baton, a Host waits for the Launcher's answer, a Guest that
-//! sleeps is woken, interrupts are raised and taken. Each of these is a word
-//! or two in shared memory, on which the kernel lets somebody sleep, and each
-//! mistake here is a Guest that never wakes up again. So the few steps that
-//! matter are here by themselves, without the memory and the kernel that they
-//! are made for, and a model checker takes them through every order in which
-//! they can happen (`turns/tests.rs`).
+//! Views pass the run token, a Host waits for the Launcher's answer, a Guest
+//! that sleeps is woken, interrupts are raised and taken. Each of these is a
+//! word or two in shared memory, on which the kernel lets somebody sleep, and
+//! each mistake here is a Guest that never wakes up again. So the few steps
+//! that matter are here by themselves, without the memory and the kernel that
+//! they are made for, and a model checker takes them through every order in
+//! which they can happen (`turns/tests.rs`).
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
@@ -66,16 +66,16 @@ pub trait Futex {
     fn wake(word: &Self::Word);
 }
 
-/// Passes the baton to whoever waits for this one.
-pub fn pass<F: Futex>(baton: &F::Word) {
-    baton.store(1);
-    F::wake(baton);
+/// Passes the run token to whoever waits for this one.
+pub fn pass<F: Futex>(run_token: &F::Word) {
+    run_token.store(1);
+    F::wake(run_token);
 }
 
-/// Blocks until the baton is here, and takes it.
-pub fn take<F: Futex>(baton: &F::Word) {
-    while baton.swap(0) == 0 {
-        F::wait(baton, 0);
+/// Blocks until the run token is here, and takes it.
+pub fn take<F: Futex>(run_token: &F::Word) {
+    while run_token.swap(0) == 0 {
+        F::wait(run_token, 0);
     }
 }
 

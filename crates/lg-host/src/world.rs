@@ -1,14 +1,15 @@
 //! What the Host needs of the world, as two small interfaces.
 //!
 //! A [`Mapper`] changes what the processor maps in this view's low 4 GiB; a
-//! [`World`] is everything else: the Launcher, the clocks, the other views.
-//! In the Guest's process both are system calls; in a test they are a notebook.
+//! [`World`] is everything else: the Launcher, the clocks, the other views. In
+//! the Guest's process both are system calls; in a test they are a recording
+//! mapper.
 
 use crate::address::{GuestPhys, GuestVirt};
-use crate::cpuid::Answer;
-use crate::extended::Extended;
-use crate::gates::GateKind;
+use crate::cpu::cpuid::Answer;
+use crate::cpu::extended::Extended;
 use crate::kill::Kill;
+use crate::patch::TrampolineKind;
 use lg_abi::segment::Descriptor;
 
 /// What a mapping may be used for. Everything can be executed: a Guest of this
@@ -188,20 +189,24 @@ pub trait World {
     /// Makes a gate of this kind, which first does what the `displaced`
     /// instructions do. Answers its address; `None` when there can be no
     /// more.
-    fn make_gate(&mut self, kind: GateKind, displaced: &[u8]) -> Option<u32>;
+    fn make_trampoline(
+        &mut self,
+        kind: TrampolineKind,
+        displaced: &[u8],
+    ) -> Option<u32>;
 
-    /// Makes a gate of [`GateKind::DirectCall`], which puts `back` into eip. It
-    /// takes the place of the one that had this `slot` (less than
-    /// [`MAX_DIRECT`](crate::gates::direct::MAX_DIRECT)), and can be jumped to
+    /// Makes a gate of [`TrampolineKind::DirectCall`], which puts `back` into
+    /// eip. It takes the place of the one that had this `slot` (less than
+    /// [`MAX_DIRECT`](crate::patch::direct::MAX_DIRECT)), and can be jumped to
     /// from 32-bit code. Answers its address.
-    fn make_call_gate(&mut self, slot: usize, back: u32) -> u32;
+    fn make_call_trampoline(&mut self, slot: usize, back: u32) -> u32;
 
     /// What the processor says to CPUID; `None` where it does not fault at the
-    /// Guest's ([`crate::cpuid`]).
+    /// Guest's ([`crate::cpu::cpuid`]).
     fn cpuid(&mut self, leaf: u32, subleaf: u32) -> Option<Answer>;
 
     /// Whether the thread that has run last in user mode uses extended state
-    /// ([`crate::extended`]).
+    /// ([`crate::cpu::extended`]).
     fn extended_in_use(&mut self) -> bool;
 
     /// Saves its extended state.
@@ -210,8 +215,8 @@ pub trait World {
     /// What the next thread in user mode has; with `None`, the initial state.
     fn load_extended(&mut self, from: Option<&Extended>);
 
-    /// Passes the baton to view `slot`, floating-point registers included, and
-    /// blocks until it comes back to this view.
+    /// Passes the run token to view `slot`, floating-point registers included,
+    /// and blocks until it comes back to this view.
     ///
     /// # Errors
     ///

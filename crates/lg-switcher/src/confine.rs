@@ -9,11 +9,11 @@
 //! come back to us as a signal.
 
 use crate::cpuid;
-use crate::keeper;
 use crate::layout;
 use crate::segments::{self, UserDescriptor};
 use crate::signals;
 use crate::syscall::nr;
+use crate::user_driver;
 use lg_abi::page::{DIRECTORY_SPAN, PAGE_SIZE, SWITCHER_ADDR};
 use lg_host::address::as_word;
 use lg_host::outbox::OUTBOX_SIZE;
@@ -52,16 +52,16 @@ pub struct Facts {
     pub shared_pages: u32,
     /// CPUID faults, and the view may switch that off for itself.
     pub cpuid_faults: bool,
-    /// Of its cell, if it has one.
-    pub cell: Option<CellFacts>,
+    /// Of its user process, if it has one.
+    pub user_process: Option<UserFacts>,
 }
 
-/// What the filter of a view has to know about its cell.
+/// What the filter of a view has to know about its user process.
 #[derive(Clone, Copy, Debug)]
-pub struct CellFacts {
-    /// The descriptors on which cell and mapper are heard.
+pub struct UserFacts {
+    /// The descriptors on which user process and mapper are heard.
     pub listeners: [u32; 2],
-    /// The cell's process number.
+    /// The user process's process number.
     pub process: u32,
     /// Address behind the call that waits for it.
     pub wait_site: u64,
@@ -80,7 +80,7 @@ pub mod verdict {
     pub const TRAP: u32 = 0x0003_0000;
     /// It is made.
     pub const ALLOW: u32 = 0x7FFF_0000;
-    /// Whoever made it stands still until its keeper answers
+    /// Whoever made it stands still until its driver answers
     /// (`SECCOMP_RET_USER_NOTIF`).
     pub const STAND: u32 = 0x7FC0_0000;
 }
@@ -110,11 +110,11 @@ const ADD_X: u16 = 0x0C;
 const TO_X: u16 = 0x07;
 const RETURN: u16 = 0x06;
 
-/// The filter of a cell: it may stand and wait, from the one place that comes
-/// back to code which believes nothing. What else user code tries is its
+/// The filter of a user process: it may stand and wait, from the one place that
+/// comes back to code which believes nothing. What else user code tries is its
 /// kernel's affair.
 #[must_use]
-pub(crate) fn cell(call_site: u64, stand_site: u64) -> Filter {
+pub(crate) fn user_process(call_site: u64, stand_site: u64) -> Filter {
     let mut f = Filter::new();
     f.load(ARCH);
     f.otherwise(verdict::TRAP);
@@ -127,7 +127,7 @@ pub(crate) fn cell(call_site: u64, stand_site: u64) -> Filter {
     f.load(IP);
     f.when(stands, |f| {
         f.load(NR);
-        f.require(as_word(crate::cell::WAIT));
+        f.require(as_word(crate::user::WAIT));
         f.end(verdict::STAND);
     });
     f.require(here);
@@ -150,7 +150,7 @@ pub(crate) fn mapper(facts: &Facts) -> Filter {
     f.require(ARCH_X86_64);
     f.require_wide(IP, facts.call_site);
     f.load(NR);
-    f.when(as_word(crate::cell::WAIT), |f| f.end(verdict::STAND));
+    f.when(as_word(crate::user::WAIT), |f| f.end(verdict::STAND));
     f.when(as_word(nr::MMAP), |f| mmap(f, facts));
     f.when(as_word(nr::MUNMAP), munmap);
     f.when(as_word(nr::MODIFY_LDT), |f| {
@@ -168,8 +168,8 @@ pub fn filter(facts: &Facts) -> Filter {
     f.when(ARCH_I386, |f| f.end(verdict::TRAP));
     f.require(ARCH_X86_64);
     f.load(NR);
-    if let Some(cell) = &facts.cell {
-        f.when(as_word(nr::IOCTL), |f| keep(f, facts, cell));
+    if let Some(user_process) = &facts.user_process {
+        f.when(as_word(nr::IOCTL), |f| keep(f, facts, user_process));
     }
     f.when(as_word(nr::RT_SIGRETURN), |f| {
         f.require_wide(IP, facts.return_site);
@@ -180,7 +180,7 @@ pub fn filter(facts: &Facts) -> Filter {
     f.when(as_word(nr::MMAP), |f| mmap(f, facts));
     f.when(as_word(nr::MUNMAP), munmap);
     f.when(as_word(nr::MPROTECT), mprotect);
-    if facts.cell.is_none() {
+    if facts.user_process.is_none() {
         f.when(as_word(nr::MODIFY_LDT), |f| set_segment(f, layout::STACK));
     }
     f.when(as_word(nr::FUTEX), |f| {
@@ -203,8 +203,8 @@ pub fn filter(facts: &Facts) -> Filter {
     f.when(as_word(nr::CLOCK_GETTIME), |f| {
         f.require_narrow(0);
         f.load(argument(0));
-        if let Some(cell) = &facts.cell {
-            let clock = keeper::clock_of(cell.process);
+        if let Some(user_process) = &facts.user_process {
+            let clock = user_driver::clock_of(user_process.process);
             f.when(clock, |f| f.end(verdict::ALLOW));
         }
         f.require_at_most(1);
@@ -225,11 +225,11 @@ pub fn filter(facts: &Facts) -> Filter {
     }
     f.when(as_word(nr::RT_SIGPROCMASK), |f| f.end(verdict::ALLOW));
     f.when(as_word(nr::EXIT_GROUP), |f| f.end(verdict::ALLOW));
-    if let Some(cell) = &facts.cell {
+    if let Some(user_process) = &facts.user_process {
         let signals = [signals::KICK_SIGNAL, signals::FORCE_SIGNAL];
         f.when(as_word(nr::TGKILL), |f| {
-            f.require_wide(argument(0), u64::from(cell.process));
-            f.require_wide(argument(1), u64::from(cell.process));
+            f.require_wide(argument(0), u64::from(user_process.process));
+            f.require_wide(argument(1), u64::from(user_process.process));
             f.require_narrow(2);
             f.load(argument(2));
             f.require_one_of(signals.map(i32::cast_unsigned));
@@ -249,10 +249,10 @@ fn ring(f: &mut Filter, outboxes: u32) {
     f.end(verdict::ALLOW);
 }
 
-/// ioctl: to hear what its cell and the mapper say, and to answer.
-fn keep(f: &mut Filter, facts: &Facts, cell: &CellFacts) {
+/// ioctl: to hear what its user process and the mapper say, and to answer.
+fn keep(f: &mut Filter, facts: &Facts, user_process: &UserFacts) {
     let [here, high] = halves(facts.call_site);
-    let [there, same] = halves(cell.wait_site);
+    let [there, same] = halves(user_process.wait_site);
     debug_assert_eq!(high, same, "the program is small");
     f.load(IP + 4);
     f.require(high);
@@ -260,10 +260,10 @@ fn keep(f: &mut Filter, facts: &Facts, cell: &CellFacts) {
     f.require_one_of([here, there]);
     f.require_narrow(0);
     f.load(argument(0));
-    f.require_one_of(cell.listeners);
+    f.require_one_of(user_process.listeners);
     f.require_narrow(1);
     f.load(argument(1));
-    f.require_one_of([keeper::RECEIVE, keeper::SEND].map(as_word));
+    f.require_one_of([user_driver::RECEIVE, user_driver::SEND].map(as_word));
     f.end(verdict::ALLOW);
 }
 
@@ -294,8 +294,8 @@ fn set_segment(f: &mut Filter, near: usize) {
     f.end(verdict::ALLOW);
 }
 
-/// mprotect: where munmap may reach. It could make a twin writable; whoever gets
-/// that far can write it where the Host does.
+/// mprotect: where munmap may reach. It could make a patched copy writable;
+/// whoever gets that far can write it where the Host does.
 fn mprotect(f: &mut Filter) {
     f.load(argument(2));
     f.require_no_bit(NO_PROTECTION);
@@ -303,8 +303,8 @@ fn mprotect(f: &mut Filter) {
     munmap(f);
 }
 
-/// mmap: shared and fixed, in the low 4 GiB below the Switcher, from the
-/// memory file, from that of the twins but not to write, or one page of a
+/// mmap: shared and fixed, in the low 4 GiB below the Switcher, from the memory
+/// file, from that of the patched copies but not to write, or one page of a
 /// shared page's file.
 fn mmap(f: &mut Filter, facts: &Facts) {
     /// `MAP_SHARED | MAP_FIXED`.
@@ -328,7 +328,7 @@ fn mmap(f: &mut Filter, facts: &Facts) {
     f.require_at_most(SWITCHER_ADDR);
     f.load(argument(4));
     f.when(layout::MEMORY_FD.cast_unsigned(), |f| f.end(verdict::ALLOW));
-    f.when(layout::TWINS_FD.cast_unsigned(), |f| {
+    f.when(layout::COPIES_FD.cast_unsigned(), |f| {
         // The Host writes them elsewhere.
         f.load(argument(2));
         f.require_no_bit(PROT_WRITE);

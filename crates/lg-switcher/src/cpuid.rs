@@ -1,20 +1,20 @@
 //! Faults at the Guest's CPUID, where the processor offers them.
 //!
-//! The nursery asks for them once, and its children inherit them: views and
-//! cells. A view that has to know what the processor says switches them off for
-//! that moment.
+//! The view spawner asks for them once, and its children inherit them: views
+//! and user processes. A view that has to know what the processor says switches
+//! them off for that moment.
 
 #![expect(unsafe_code, reason = "system calls")]
 
 use crate::syscall::{call, nr};
 use core::arch::x86_64::__cpuid_count;
 use core::sync::atomic::{AtomicBool, Ordering};
-use lg_host::cpuid::Answer;
+use lg_host::cpu::cpuid::Answer;
 
 /// The function of `arch_prctl` that lets CPUID work (1) or fault (0).
 pub(crate) const ARCH_SET_CPUID: usize = 0x1012;
 
-/// 1 where it faults. Only written by the nursery.
+/// 1 where it faults. Only written by the view spawner.
 static FAULTS: AtomicBool = AtomicBool::new(false);
 
 /// Whether CPUID faults in this process.

@@ -1,13 +1,13 @@
 //! Leaving into the Guest: the last instructions before its own.
 //!
 //! The Guest's registers lie in the state that the views share. To leave means
-//! to load its floating-point registers, then its general ones, and then to
-//! let one `iretq` do the rest: code and stack segment, flags, eip and esp.
-//! A signal may come at any moment before that, and then something may have to
-//! be done first (an interrupt for the Guest, say). So the stretch from the
-//! look at [`Own::kicked`] to the `iretq` can be started again at any point: the
-//! handler sees that it interrupted it and moves on to `lg_recheck`. Nothing
-//! is lost, for all that was loaded still lies where it was loaded from.
+//! to load its floating-point registers, then its general ones, and then to let
+//! one `iretq` do the rest: code and stack segment, flags, eip and esp. A
+//! signal may come at any moment before that, and then something may have to be
+//! done first (an interrupt for the Guest, say). So the stretch from the look
+//! at [`Own::kicked`] to the `iretq` can be started again at any point: the
+//! handler sees that it interrupted it and moves on to `lg_recheck`. Nothing is
+//! lost, for all that was loaded still lies where it was loaded from.
 
 #![expect(unsafe_code, reason = "assembly, and the Host's own state")]
 #![expect(
@@ -15,13 +15,13 @@
     reason = "the Guest's registers are the low halves of ours"
 )]
 
-use crate::cell;
 use crate::extended::{self, PKRU};
-use crate::gates::XmmArea;
-use crate::keeper;
 use crate::layout::{EXIT_FRAME, OWN, STACK, STATE, State};
 use crate::mailbox::Request;
 use crate::own::{Own, own};
+use crate::trampolines::XmmArea;
+use crate::user;
+use crate::user_driver;
 use crate::world::{Outside, fpu, registers, state};
 use core::arch::{asm, global_asm};
 use core::cell::{Cell, UnsafeCell};
@@ -150,7 +150,7 @@ pub(crate) fn enter(event: Event, masked: bool) -> ! {
     leave_or_die(result, masked)
 }
 
-/// The baton has come to this view for the first time.
+/// The run token has come to this view for the first time.
 pub(crate) fn begin() -> ! {
     take_fpu();
     let result = host().catch_up().and_then(|()| host().get_ready());
@@ -160,8 +160,8 @@ pub(crate) fn begin() -> ! {
 /// A signal came between the last look around and the Guest's first
 /// instruction.
 extern "C" fn recheck() -> ! {
-    if cell::are_we() {
-        cell::hand_in(Event::Kick);
+    if user::are_we() {
+        user::hand_in(Event::Kick);
     }
     state().vm.counters.restarts.count();
     look_from_now_on();
@@ -185,13 +185,13 @@ fn leave_or_die(mut result: Result<(), Kill>, masked: bool) -> ! {
         if let Err(kill) = result {
             die(&kill);
         }
-        if !(host.vm.in_user_mode() && host.view.has_cell()) {
+        if !(host.vm.in_user_mode() && host.shadow.has_user_process()) {
             let (cs, ss) = host.real_segments();
             leave_as(cs, ss);
         }
         // User code runs elsewhere, and we are here when it comes back.
         result = if own().kicked.load(Ordering::SeqCst) == 0 {
-            let event = keeper::run();
+            let event = user_driver::run();
             look_from_now_on();
             host.run_guest(event)
         } else {
@@ -206,10 +206,10 @@ fn leave_or_die(mut result: Result<(), Kill>, masked: bool) -> ! {
 /// done. Answers where the interrupted code has to go on.
 pub(crate) fn note_kick(rip: u64) -> u64 {
     own().kicked.store(1, Ordering::Relaxed);
-    if !cell::are_we() {
+    if !user::are_we() {
         state().vm.kick.fetch_add(1, Ordering::SeqCst);
     }
-    if let Some(rip) = keeper::kicked_at(rip) {
+    if let Some(rip) = user_driver::kicked_at(rip) {
         return rip;
     }
     let start = &raw const lg_leave_start as u64;
@@ -242,9 +242,9 @@ pub(crate) fn set_xmm(area: *mut XmmArea) {
 /// For [`Own::fpu_parts`].
 const ONLY_XMM: u64 = u64::MAX;
 
-/// The Guest goes on in another view or cell: its floating-point registers go
-/// where that one will look for them. What FXSAVE does not know of them is in
-/// the processor afterwards.
+/// The Guest goes on in another view or user process: its floating-point
+/// registers go where that one will look for them. What FXSAVE does not know of
+/// them is in the processor afterwards.
 pub(crate) fn put_fpu_away() {
     let parts = own().fpu_parts.load(Ordering::Relaxed);
     if parts == ONLY_XMM {

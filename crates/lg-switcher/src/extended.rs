@@ -1,10 +1,11 @@
 //! The extended state: what vector instructions have beyond xmm0 to xmm7.
 //!
 //! A kernel of 2007 knows nothing of it, so the Host keeps it apart for the
-//! kernel's threads ([`lg_host::extended`]). This module moves it between the
-//! processor and memory, and knows which parts of it the processor has. Of the
-//! sixteen or thirty-two registers, 32-bit code has eight: only those are kept.
-//! All other parts are put into their initial state when the thread changes.
+//! kernel's threads ([`lg_host::cpu::extended`]). This module moves it between
+//! the processor and memory, and knows which parts of it the processor has. Of
+//! the sixteen or thirty-two registers, 32-bit code has eight: only those are
+//! kept. All other parts are put into their initial state when the thread
+//! changes.
 //!
 //! State of the processor that user code can change without privilege, and the
 //! code that makes it right, is in a table in SECURITY.md.
@@ -15,7 +16,7 @@ use crate::own::own;
 use core::arch::asm;
 use core::arch::x86_64::__cpuid_count;
 use core::cell::{Cell, UnsafeCell};
-use lg_host::extended::{Extended, part};
+use lg_host::cpu::extended::{Extended, part};
 
 /// PKRU, among the parts that XSAVE knows: never loaded from anywhere, for with
 /// a value of user code's our own accesses could fault.
@@ -79,7 +80,7 @@ static FACTS: TheFacts = TheFacts(UnsafeCell::new(Facts {
 }));
 
 fn facts() -> &'static Facts {
-    // SAFETY: cells, in a process with one thread.
+    // SAFETY: user processes, in a process with one thread.
     unsafe { &*FACTS.0.get() }
 }
 

@@ -4,17 +4,17 @@
 //! load of a constant reaches it, from any code, in any state. That helps an
 //! attacker inside, and it does not matter: what he finds here is his own.
 
-use crate::gates::GatePages;
 use crate::mailbox::Mailbox;
 use crate::own::Own;
+use crate::trampolines::TrampolinePages;
 use core::cell::Cell;
 use core::mem::offset_of;
 use core::sync::atomic::AtomicU32;
 use lg_abi::page::{PAGE_SIZE, SWITCHER_ADDR};
-use lg_host::extended::Extended;
-use lg_host::gates::twins::MAX_TWINS;
+use lg_host::cpu::extended::Extended;
 use lg_host::outbox::OUTBOX_SIZE;
-use lg_host::paging::ViewMemory;
+use lg_host::paging::ShadowMemory;
+use lg_host::patch::copies::MAX_COPIES;
 use lg_host::state::{FpuState, Registers, Vm};
 
 /// What all views and the Launcher share: a [`State`].
@@ -23,32 +23,33 @@ pub const STATE: usize = 0x1000_0000_0000;
 /// All of the Guest's physical memory.
 pub const MEMORY: usize = 0x2000_0000_0000;
 
-/// Copies of pages of the Guest's ([`lg_host::gates::twins`]).
-pub const TWINS: usize = 0x2800_0000_0000;
+/// Copies of pages of the Guest's ([`lg_host::patch::patched copies`]).
+pub const COPIES: usize = 0x2800_0000_0000;
 
 /// Bytes of them.
-pub const TWINS_SIZE: usize = MAX_TWINS * PAGE_SIZE as usize;
+pub const COPIES_SIZE: usize = MAX_COPIES * PAGE_SIZE as usize;
 
 /// Frames for other Guests ([`lg_host::outbox`]), an outbox
 /// behind the other in the order of the pages. All of them have one high word
 /// in their addresses.
 pub const OUTBOXES: usize = 0x2A00_0000_0000;
 
-/// This view's own record of what it maps: a [`ViewMemory`].
+/// This view's own record of what it maps: a [`ShadowMemory`].
 pub const RECORD: usize = 0x3000_0000_0000;
 
-/// Its record of what its cell maps, another [`ViewMemory`].
-pub const CELL_RECORD: usize = 0x3080_0000_0000;
+/// Its record of what its user process maps, another [`ShadowMemory`].
+pub const USER_RECORD: usize = 0x3080_0000_0000;
 
-/// What a view shares with its cell, as the view sees it: [`CellPages`].
-pub const CELL: usize = 0x3200_0000_0000;
+/// What a view shares with its user process, as the view sees it:
+/// [`UserPages`].
+pub const USER: usize = 0x3200_0000_0000;
 
-/// Where the cell sees the first of these pages: where a view has its state,
-/// so that the same code finds the registers.
-pub const CELL_PAGE: usize = STATE;
+/// Where the user process sees the first of these pages: where a view has its
+/// state, so that the same code finds the registers.
+pub const USER_PAGE: usize = STATE;
 
-/// Where the mapper of a cell sees the others.
-pub const COMMANDS: usize = CELL + offset_of!(CellPages, commands);
+/// Where the mapper of a user process sees the others.
+pub const COMMANDS: usize = USER + offset_of!(UserPages, commands);
 
 /// What a process keeps for itself: an [`Own`].
 pub const OWN: usize = 0x30C0_0000_0000;
@@ -76,10 +77,10 @@ pub const BEYOND: usize = IMAGE + IMAGE_SIZE;
 /// The end of what a process may map.
 pub const TASK_SIZE: usize = 0x7FFF_FFFF_F000;
 
-/// Where the Guest sees the gates: in the Switcher's part of its address
+/// Where the Guest sees the trampolines: in the Switcher's part of its address
 /// space, but not at its very beginning, where a pointer that has run away
 /// would land.
-pub const GATES: usize = 0xFFFE_0000;
+pub const TRAMPOLINES: usize = 0xFFFE_0000;
 
 /// Where 32-bit code goes on, in the kernel's opinion, behind a `sysenter` or
 /// `syscall` ([`crate::vdso`]): in the Switcher's part, where nothing is.
@@ -98,11 +99,11 @@ pub const MEMORY_FD: i32 = 3;
 /// The file of [`State`]. Closed once it is mapped.
 pub const STATE_FD: i32 = 4;
 
-/// The nursery's end of the socket on which the Launcher asks for views.
+/// The view spawner's end of the socket on which the Launcher asks for views.
 pub const COMMAND_FD: i32 = 5;
 
-/// The file of [`TWINS`].
-pub const TWINS_FD: i32 = 6;
+/// The file of [`COPIES`].
+pub const COPIES_FD: i32 = 6;
 
 /// The files of pages that are shared with other Guests, from here on.
 pub const SHARED_PAGE_FD: i32 = 7;
@@ -128,39 +129,39 @@ pub struct Setup {
     pub shared_pages: u32,
     /// Page numbers that lie in files of their own.
     pub shared_pfns: [u32; MAX_SHARED_PAGES],
-    /// 1 = user code runs in cells.
-    pub cells: u32,
+    /// 1 = user code runs in user processes.
+    pub user_processes: u32,
 }
 
 /// What all views and the Launcher share.
 #[repr(C)]
 pub struct State {
-    /// From the Launcher, before anything runs. The nursery keeps a copy for
-    /// all views, and nobody reads this one afterwards: whoever breaks into a
-    /// view can write it.
+    /// From the Launcher, before anything runs. The view spawner keeps a copy
+    /// for all views, and nobody reads this one afterwards: whoever breaks into
+    /// a view can write it.
     pub setup: Setup,
     /// The conversation between Host and Launcher.
     pub mailbox: Mailbox,
     /// The Guest.
     pub vm: Vm,
     /// Code at which the Guest enters the Host.
-    pub gates: GatePages,
+    pub trampolines: TrampolinePages,
 }
 
-/// What a view shares with its cell and with the cell's mapper. All zero is
-/// right at the beginning.
+/// What a view shares with its user process and with the user process's mapper.
+/// All zero is right at the beginning.
 #[repr(C, align(4096))]
-pub struct CellPages {
+pub struct UserPages {
     /// Both write here.
-    pub page: CellPage,
+    pub page: UserPage,
     /// What the mapper is to do; only the view can write it.
     pub commands: Commands,
 }
 
-/// The page that a cell can write, and the words of its beginning. The
+/// The page that a user process can write, and the words of its beginning. The
 /// registers are where a [`State`] has them.
 #[repr(C, align(4096))]
-pub struct CellPage {
+pub struct UserPage {
     unused: [Cell<u8>; offset_of!(State, vm)],
     /// The registers of user code, while it does not run.
     pub regs: Registers,
@@ -168,12 +169,12 @@ pub struct CellPage {
     pub fpu: FpuState,
     /// Its extended state, likewise.
     pub extended: Extended,
-    /// 1 = it is another thread than the last: the cell wipes what that has
-    /// left in its memory.
+    /// 1 = it is another thread than the last: the user process wipes what that
+    /// has left in its memory.
     pub wipe: Cell<u32>,
-    /// Minus an errno, if the cell could not be made.
+    /// Minus an errno, if the user process could not be made.
     pub failed: AtomicU32,
-    /// The process numbers of cell and mapper.
+    /// The process numbers of user process and mapper.
     pub processes: [AtomicU32; 2],
     /// Descriptors on which they are heard, plus one.
     pub listeners: [AtomicU32; 2],
@@ -193,23 +194,23 @@ pub struct Commands(pub [Command; MAX_COMMANDS]);
 pub const STATE_SIZE: usize = size_of::<State>().next_multiple_of(4096);
 
 /// Bytes of the record, in whole pages.
-pub const RECORD_SIZE: usize = size_of::<ViewMemory>().next_multiple_of(4096);
+pub const RECORD_SIZE: usize = size_of::<ShadowMemory>().next_multiple_of(4096);
 
 const _: () = {
     assert!(STATE_SIZE < 1 << 20);
     let outboxes = MAX_SHARED_PAGES as u64 * OUTBOX_SIZE as u64;
     assert!(outboxes < 1 << 32 && (OUTBOXES as u64).is_multiple_of(1 << 32));
-    assert!(RECORD + RECORD_SIZE <= CELL_RECORD);
-    assert!(CELL_RECORD + RECORD_SIZE <= OWN);
+    assert!(RECORD + RECORD_SIZE <= USER_RECORD);
+    assert!(USER_RECORD + RECORD_SIZE <= OWN);
     assert!(OWN + size_of::<Own>() <= STACK);
-    assert!(size_of::<CellPage>() == 4096);
+    assert!(size_of::<UserPage>() == 4096);
     assert!(BEYOND <= VDSO && VDSO + LANDING_SIZE <= TASK_SIZE);
     assert!(LANDING >= SWITCHER_ADDR as usize);
-    assert!(LANDING + LANDING_SIZE <= GATES);
-    // The registers of a cell are found where those of a view are.
+    assert!(LANDING + LANDING_SIZE <= TRAMPOLINES);
+    // The registers of a user process are found where those of a view are.
     let vm = offset_of!(State, vm);
     let (regs, fpu) = (offset_of!(Vm, regs), offset_of!(Vm, fpu));
-    assert!(offset_of!(CellPage, regs) == vm + regs);
-    assert!(offset_of!(CellPage, fpu) == vm + fpu);
+    assert!(offset_of!(UserPage, regs) == vm + regs);
+    assert!(offset_of!(UserPage, fpu) == vm + fpu);
     assert!(EXIT_FRAME.is_multiple_of(16) && EXIT_FRAME < STACK_SIZE / 2);
 };

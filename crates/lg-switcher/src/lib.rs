@@ -4,12 +4,12 @@
 //! this code above them. It was started by the Launcher, locked itself in
 //! ([`confine`]), and from then on does two things: it leaves into the Guest
 //! ([`entry`]), and it comes back when a signal says that the Guest trapped
-//! ([`signals`]) or when the Guest jumps through a gate ([`gates`]), to ask
-//! the Host what that means. What the Host wants of the
-//! world is done by system calls ([`mapper`], [`world`]), from one single
+//! ([`signals`]) or when the Guest jumps through a trampoline
+//! ([`trampolines`]), to ask the Host what that means. What the Host wants of
+//! the world is done by system calls ([`mapper`], [`world`]), from one single
 //! place ([`syscall`]), so that the filter can tell it from any other. User
-//! code may have a process of its own, a [`cell`], that its view keeps
-//! ([`keeper`]).
+//! code may have a process of its own, a [`user`], that its view keeps
+//! ([`driver`]).
 //!
 //! [`layout`] and [`mailbox`] are what the Launcher has to know, too.
 //!
@@ -35,12 +35,12 @@ mod segments;
 
 pub mod entry;
 pub mod extended;
-pub mod gates;
 pub mod signals;
+pub mod trampolines;
 
-pub mod cell;
 pub mod cpuid;
-pub mod keeper;
+pub mod user;
+pub mod user_driver;
 
 pub mod mapper;
 pub mod syscall;

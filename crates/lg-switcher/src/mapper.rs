@@ -2,13 +2,13 @@
 //!
 //! Guest-physical memory is a file, so mapping a page of it is one call with
 //! the physical address as the offset. Pages that are shared with other Guests
-//! lie in files of their own; so do the twins of some pages, whose numbers
-//! begin where memory ends.
+//! lie in files of their own; so do the patched copies of some pages, whose
+//! numbers begin where memory ends.
 
 #![expect(unsafe_code, reason = "mmap")]
 
 use crate::layout::{
-    MAX_SHARED_PAGES, MEMORY_FD, SHARED_PAGE_FD, Setup, TWINS_FD,
+    COPIES_FD, MAX_SHARED_PAGES, MEMORY_FD, SHARED_PAGE_FD, Setup,
 };
 use crate::segments::UserDescriptor;
 use crate::syscall::{call, errno, nr};
@@ -43,7 +43,7 @@ impl Mmap {
     /// The file and the offset in it of the page at `pa`.
     fn file(&self, pa: GuestPhys) -> (i32, u32) {
         if let Some(at) = pa.0.checked_sub(self.limit) {
-            return (TWINS_FD, at);
+            return (COPIES_FD, at);
         }
         let pfn = pa.0 >> PAGE_SHIFT;
         let shared = &self.shared_pfns[..self.shared_pages];

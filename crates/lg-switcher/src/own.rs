@@ -1,30 +1,31 @@
 //! What a process keeps for itself between two entries.
 //!
-//! Everything that the way in and the way out write lies here, in one page at
-//! a fixed address: no other static of the program is written once it is
-//! confined, and a cell can write no other one. User code can reach 64-bit mode
-//! and write this page, too. A view belongs to the Guest whatever stands here;
-//! a cell believes nothing of it when it is woken ([`Own::reset`]), for the
-//! program that was in it before may not be the one that is to run.
+//! Everything that the way in and the way out write lies here, in one page at a
+//! fixed address: no other static of the program is written once it is
+//! confined, and a user process can write no other one. User code can reach
+//! 64-bit mode and write this page, too. A view belongs to the Guest whatever
+//! stands here; a user process believes nothing of it when it is woken
+//! ([`Own::reset`]), for the program that was in it before may not be the one
+//! that is to run.
 
 #![expect(unsafe_code, reason = "memory at a fixed address")]
 
 use crate::extended::Image;
-use crate::gates::XmmArea;
 use crate::layout::OWN;
+use crate::trampolines::XmmArea;
 use core::cell::{Cell, UnsafeCell};
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 /// See above. All zero is right at the beginning.
 #[repr(C, align(4096))]
 pub struct Own {
-    /// The xmm registers, where a gate puts them.
+    /// The xmm registers, where a trampoline puts them.
     pub(crate) xmm: UnsafeCell<XmmArea>,
     /// Where XSAVE puts the extended state, and XRSTOR finds it.
     pub(crate) image: UnsafeCell<Image>,
     /// A signal has come since the Host last looked around.
     pub(crate) kicked: AtomicU32,
-    /// The Guest was single-stepping when it came into a gate.
+    /// The Guest was single-stepping when it came into a trampoline.
     pub(crate) stepped: AtomicBool,
     /// Where the Guest's floating-point registers are.
     pub(crate) fpu_area: AtomicU64,
@@ -88,7 +89,8 @@ impl Own {
 
 /// This process's page.
 pub(crate) fn own() -> &'static Own {
-    // SAFETY: the crate's standing assumption; all of it are cells and atomics.
+    // SAFETY: the crate's standing assumption; all of it are user processes and
+    // atomics.
     unsafe { &*(OWN as *const Own) }
 }
 

@@ -1,8 +1,8 @@
 //! The local descriptor table of a process that runs the Guest.
 //!
-//! One call sets one entry. The nursery fills the table for all views, a cell
-//! fills its own anew, and later only thread-local segments change
-//! ([`lg_host::tls`]).
+//! One call sets one entry. The view spawner fills the table for all views, a
+//! user process fills its own anew, and later only thread-local segments change
+//! ([`lg_host::cpu::tls`]).
 
 #![expect(unsafe_code, reason = "system calls")]
 
@@ -10,9 +10,9 @@ use crate::syscall::{call, nr};
 use crate::world::state;
 use lg_abi::page::{PAGE_SHIFT, SWITCHER_ADDR};
 use lg_abi::segment::{Descriptor, GDT_TLS_MIN, GDT_USER_CS, GDT_USER_DS};
-use lg_host::gates::path;
-use lg_host::segments::REAL_WIDE_DS;
-use lg_host::tls;
+use lg_host::cpu::segments::REAL_WIDE_DS;
+use lg_host::cpu::tls;
+use lg_host::fast_path;
 
 /// The function of `modify_ldt` that sets an entry.
 pub(crate) const WRITE: usize = 0x11;
@@ -101,8 +101,8 @@ pub(crate) fn fill() -> Result<(), i32> {
     fill_up_to(state().vm.page_offset.get())
 }
 
-/// Fills the table of a cell, which has no kernel in it.
-pub(crate) fn fill_for_cell() -> Result<(), i32> {
+/// Fills the table of a user process, which has no kernel in it.
+pub(crate) fn fill_for_user_process() -> Result<(), i32> {
     fill_up_to(SWITCHER_ADDR)
 }
 
@@ -111,7 +111,7 @@ fn fill_up_to(user_end: u32) -> Result<(), i32> {
     for (index, usual) in (GDT_TLS_MIN..).zip(tls::USUAL) {
         UserDescriptor::new(index, usual).set()?;
     }
-    let flat = state().vm.slow_paths.get() & path::FLAT_CODE == 0;
+    let flat = state().vm.slow_paths.get() & fast_path::FLAT_CODE == 0;
     let code_end = if flat { ALL } else { user_end };
     let wide = REAL_WIDE_DS >> 3;
     for entry in [

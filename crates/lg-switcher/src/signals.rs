@@ -13,21 +13,21 @@
     reason = "the Guest's registers are the low halves of ours"
 )]
 
-use crate::cell;
 use crate::entry;
 use crate::extended::{LEGACY, PKRU};
-use crate::gates::GatePages;
-use crate::layout::{GATES, IMAGE, IMAGE_SIZE, STACK, STACK_SIZE};
+use crate::layout::{IMAGE, IMAGE_SIZE, STACK, STACK_SIZE, TRAMPOLINES};
 use crate::own::own;
 use crate::syscall::{call, lg_restorer, nr, return_site};
+use crate::trampolines::TrampolinePages;
+use crate::user;
 use crate::vdso;
 use crate::world::{registers, state};
 use core::arch::global_asm;
 use core::mem::offset_of;
 use core::sync::atomic::Ordering;
-use lg_host::emulate::EFLAGS_TF;
+use lg_host::cpu::emulate::EFLAGS_TF;
+use lg_host::cpu::segments::REAL_LONG_CS;
 use lg_host::run::{Event, PROTECTION_KEY};
-use lg_host::segments::REAL_LONG_CS;
 
 /// The signals as which traps arrive.
 const TRAPS: [i32; 6] = [SIGILL, SIGTRAP, SIGBUS, SIGFPE, SIGSEGV, SIGSYS];
@@ -49,8 +49,8 @@ pub const SIGALRM: i32 = 14;
 /// The Launcher's signal: something has changed, look around.
 pub const KICK_SIGNAL: i32 = 10;
 
-/// The keeper's signal to a cell that does not answer its kicks: whatever it
-/// does, it is to say so.
+/// The driver's signal to a user process that does not answer its kicks:
+/// whatever it does, it is to say so.
 pub const FORCE_SIGNAL: i32 = 12;
 
 // rdi = signal, rsi = siginfo, rdx = context: as the kernel leaves them. The
@@ -205,9 +205,9 @@ fn action(signal: i32, flags: u64, mask: u64) -> Result<usize, i32> {
     unsafe { call(nr::RT_SIGACTION, [signal, at, 0, 8, 0, 0]) }
 }
 
-/// What is different in a cell: it cannot let a signal through again, so none
-/// is ever blocked. Only its keeper sends any.
-pub(crate) fn listen_in_cell() -> Result<(), i32> {
+/// What is different in a user process: it cannot let a signal through again,
+/// so none is ever blocked. Only its driver sends any.
+pub(crate) fn listen_in_user_process() -> Result<(), i32> {
     for signal in [SIGALRM, KICK_SIGNAL, FORCE_SIGNAL] {
         action(signal, SA_NODEFER, 0)?;
     }
@@ -261,10 +261,10 @@ extern "C" fn handle_signal(
         own().armed.store(0, Ordering::Relaxed);
     }
     let long = u32::from(context.cs) == REAL_LONG_CS;
-    if long && cell::are_we() {
+    if long && user::are_we() {
         let told = [context.rdi, context.rsi, context.rdx];
         let kicked = is_kick || signal == FORCE_SIGNAL;
-        cell::interrupted(context.rip, context.rax, told, kicked);
+        user::interrupted(context.rip, context.rax, told, kicked);
     }
     // Where a kick has waited long to be delivered, both come at once, and this
     // one interrupts the handler of the other, which goes on.
@@ -276,11 +276,13 @@ extern "C" fn handle_signal(
         // Our own code answers in time, so this is somebody who has jumped
         // into it.
         take_over(context);
-        cell::hand_in(if long { Event::LongMode } else { Event::Kick });
+        user::hand_in(if long { Event::LongMode } else { Event::Kick });
     }
     let image = IMAGE as u64..(IMAGE + IMAGE_SIZE) as u64;
-    let gates = GATES as u64..(GATES + size_of::<GatePages>()) as u64;
-    let ours = image.contains(&context.rip) || gates.contains(&context.rip);
+    let trampolines =
+        TRAMPOLINES as u64..(TRAMPOLINES + size_of::<TrampolinePages>()) as u64;
+    let ours =
+        image.contains(&context.rip) || trampolines.contains(&context.rip);
     if long && ours {
         if keys {
             // User code had locked our pages by protection keys when it came
@@ -289,26 +291,26 @@ extern "C" fn handle_signal(
         }
         if is_kick {
             context.rip = entry::note_kick(context.rip);
-            if cell::are_we() {
+            if user::are_we() {
                 resume(context);
             }
             return;
         }
         let step = is_step(signal, context.vector, context.eflags);
-        if step && gates.contains(&context.rip) {
-            // Somebody steps through the Guest's code, and a gate stands where
-            // its processor had one instruction, which it steps over.
+        if step && trampolines.contains(&context.rip) {
+            // Somebody steps through the Guest's code, and a trampoline stands
+            // where its processor had one instruction, which it steps over.
             context.eflags &= !u64::from(EFLAGS_TF);
-            crate::gates::note_step();
-            if cell::are_we() {
+            crate::trampolines::note_step();
+            if user::are_we() {
                 resume(context);
             }
             return;
         }
-        if cell::are_we() {
+        if user::are_we() {
             // Whoever wrecks our code from inside has himself gone astray.
             take_over(context);
-            cell::hand_in(Event::LongMode);
+            user::hand_in(Event::LongMode);
         }
         if signal == SIGILL && context.rip == return_site() {
             entry::die(&RETURN_REFUSED);
@@ -321,7 +323,7 @@ extern "C" fn handle_signal(
         });
     }
     take_over(context);
-    if is_kick && !cell::are_we() {
+    if is_kick && !user::are_we() {
         state().vm.kick.fetch_add(1, Ordering::SeqCst);
     }
     let event = match signal {
@@ -340,8 +342,8 @@ extern "C" fn handle_signal(
             cr2: context.cr2 as u32,
         },
     };
-    if cell::are_we() {
-        cell::hand_in(event);
+    if user::are_we() {
+        user::hand_in(event);
     }
     entry::enter(event, is_kick)
 }

@@ -1,8 +1,8 @@
 //! The steps before a Guest runs, and the calls that a view lives by.
 //!
-//! A machine may refuse any system call: a container's filter does, and so
-//! does a service's. A view that is refused one in the middle of the Guest
-//! looks like a Guest that has crashed. So the nursery tries every call once
+//! A machine may refuse any system call: a container's filter does, and so does
+//! a service's. A view that is refused one in the middle of the Guest looks
+//! like a Guest that has crashed. So the view spawner tries every call once
 //! with arguments that make no sense, and tells the Launcher the step and the
 //! error if the answer is another than "these arguments make no sense".
 
@@ -80,8 +80,8 @@ pub struct Trial {
     pub name: &'static str,
     nr: usize,
     arguments: [usize; 3],
-    /// Only cells need it.
-    of_cells: bool,
+    /// Only user processes need it.
+    of_user_processes: bool,
 }
 
 const fn trial(name: &'static str, nr: usize, arguments: [usize; 3]) -> Trial {
@@ -89,17 +89,17 @@ const fn trial(name: &'static str, nr: usize, arguments: [usize; 3]) -> Trial {
         name,
         nr,
         arguments,
-        of_cells: false,
+        of_user_processes: false,
     }
 }
 
-const fn of_cells(
+const fn of_user_processes(
     name: &'static str,
     nr: usize,
     arguments: [usize; 3],
 ) -> Trial {
     Trial {
-        of_cells: true,
+        of_user_processes: true,
         ..trial(name, nr, arguments)
     }
 }
@@ -112,8 +112,8 @@ const NO_PAGE: usize = 1;
 const CLONE_THREAD: usize = 0x1_0000;
 const FUTEX_WAKE: usize = 1;
 
-/// What a view and its cell call while the Guest runs, with arguments by
-/// which nothing happens. The exceptions are steps of their own.
+/// What a view and its user process call while the Guest runs, with arguments
+/// by which nothing happens. The exceptions are steps of their own.
 pub const CALLS: [Trial; 14] = [
     trial("munmap", nr::MUNMAP, [NO_PAGE, 1, 0]),
     trial("mprotect", nr::MPROTECT, [NO_PAGE, 1, 0]),
@@ -123,12 +123,12 @@ pub const CALLS: [Trial; 14] = [
     trial("timer_settime", nr::TIMER_SETTIME, [NONE, 0, 0]),
     trial("clone", nr::CLONE, [CLONE_THREAD, 0, 0]),
     trial("seccomp", nr::SECCOMP, [1, 0, 0]),
-    of_cells("ioctl", nr::IOCTL, [NONE, 0, 0]),
-    of_cells("tgkill", nr::TGKILL, [NONE, NONE, 0]),
-    of_cells("mremap", nr::MREMAP, [NO_PAGE, 0, 0]),
-    of_cells("close_range", nr::CLOSE_RANGE, [1, 0, 0]),
-    of_cells("sched_yield", nr::SCHED_YIELD, [0; 3]),
-    of_cells("rt_sigprocmask", nr::RT_SIGPROCMASK, [NONE, 0, 0]),
+    of_user_processes("ioctl", nr::IOCTL, [NONE, 0, 0]),
+    of_user_processes("tgkill", nr::TGKILL, [NONE, NONE, 0]),
+    of_user_processes("mremap", nr::MREMAP, [NO_PAGE, 0, 0]),
+    of_user_processes("close_range", nr::CLOSE_RANGE, [1, 0, 0]),
+    of_user_processes("sched_yield", nr::SCHED_YIELD, [0; 3]),
+    of_user_processes("rt_sigprocmask", nr::RT_SIGPROCMASK, [NONE, 0, 0]),
 ];
 
 impl Trial {
@@ -146,11 +146,14 @@ impl Trial {
     }
 }
 
-/// Tries all of [`CALLS`], those of cells only if `cells`. `about` hears the
-/// index of each before it is made.
-pub(crate) fn calls(cells: bool, about: impl Fn(u32)) -> Result<(), i32> {
+/// Tries all of [`CALLS`], those of user processes only if `cells`. `about`
+/// hears the index of each before it is made.
+pub(crate) fn calls(
+    user_processes: bool,
+    about: impl Fn(u32),
+) -> Result<(), i32> {
     for (index, trial) in (0..).zip(&CALLS) {
-        if cells || !trial.of_cells {
+        if user_processes || !trial.of_user_processes {
             about(index);
             trial.run()?;
         }

@@ -1,25 +1,23 @@
 //! How a view comes into the world.
 //!
-//! The Launcher starts one process, the nursery, from this program: it maps
-//! what all views have in common, makes segments, listens to signals, and
+//! The Launcher starts one process, the view spawner, from this program: it
+//! maps what all views have in common, makes segments, listens to signals, and
 //! throws everything else away, the C runtime's stack and the kernel's vDSO
 //! among it. It never runs the Guest. Whenever the Launcher asks, it forks: the
 //! child is a child of the Launcher, gets a timer, closes the door behind
-//! itself, and waits for the baton.
+//! itself, and waits for the run token.
 
 #![expect(unsafe_code, reason = "sets the process up by system calls")]
 
-use crate::confine::{self, CellFacts, Facts, Filter, Instruction};
+use crate::confine::{self, Facts, Filter, Instruction, UserFacts};
 use crate::cpuid;
 use crate::entry;
 use crate::extended;
-use crate::gates::GatePages;
-use crate::keeper::{self, CellMapper};
 use crate::layout::{
-    BEYOND, CELL_RECORD, COMMAND_FD, GATES, MAX_SHARED_PAGES, MEMORY,
-    MEMORY_FD, OUTBOXES, OWN, RECORD, RECORD_SIZE, SHARED_PAGE_FD, STACK,
-    STACK_SIZE, STATE, STATE_FD, STATE_SIZE, Setup, State, TASK_SIZE, TWINS,
-    TWINS_FD, TWINS_SIZE, outbox_fd,
+    BEYOND, COMMAND_FD, COPIES, COPIES_FD, COPIES_SIZE, MAX_SHARED_PAGES,
+    MEMORY, MEMORY_FD, OUTBOXES, OWN, RECORD, RECORD_SIZE, SHARED_PAGE_FD,
+    STACK, STACK_SIZE, STATE, STATE_FD, STATE_SIZE, Setup, State, TASK_SIZE,
+    TRAMPOLINES, USER_RECORD, outbox_fd,
 };
 use crate::leftovers;
 use crate::mapper::Mmap;
@@ -27,7 +25,9 @@ use crate::own::Own;
 use crate::segments;
 use crate::signals::{self, SIGALRM};
 use crate::syscall::{call, call_site, errno, exit, nr, return_site};
+use crate::trampolines::TrampolinePages;
 use crate::trial::{self, Step};
+use crate::user_driver::{self, UserMapper};
 use crate::vdso;
 use crate::world::{Outside, state};
 use core::arch::asm;
@@ -36,30 +36,31 @@ use core::mem::offset_of;
 use core::sync::atomic::{AtomicBool, Ordering};
 use lg_abi::page::{PAGE_SHIFT, PAGE_SIZE};
 use lg_host::address::as_word;
+use lg_host::cpu::segments::REAL_KERNEL_CS;
 use lg_host::memory::Memory;
 use lg_host::outbox::{OUTBOX_SIZE, Outboxes};
-use lg_host::paging::{Cell, View, ViewMemory};
+use lg_host::paging::{Shadow, ShadowMemory, UserSpace};
 use lg_host::run::Host;
-use lg_host::segments::REAL_KERNEL_CS;
 
-/// What the Launcher hears when it has asked for a view, in any order. From
-/// the nursery: the view's process number, or minus an errno, the number of the
-/// [`Step`] that failed (0: the fork), and the index of a call in
-/// [`trial::CALLS`]. From the view, when it is ready: 0, and the process numbers
-/// of its cell and of the cell's mapper (0 without cells), or minus an errno and
-/// the number of the step. If its cell could not be made, minus the number of
-/// the process that was to be one (0: there is none) stands there instead.
+/// What the Launcher hears when it has asked for a view, in any order. From the
+/// view spawner: the view's process number, or minus an errno, the number of
+/// the [`Step`] that failed (0: the fork), and the index of a call in
+/// [`trial::CALLS`]. From the view, when it is ready: 0, and the process
+/// numbers of its user process and of the user process's mapper (0 without user
+/// processes), or minus an errno and the number of the step. If its user
+/// process could not be made, minus the number of the process that was to be
+/// one (0: there is none) stands there instead.
 pub type Answer = [i32; 3];
 
 const PROT_READ_WRITE: usize = 3;
 const MAP_SHARED_FIXED: usize = 0x11;
 const MAP_PRIVATE_FIXED_ANONYMOUS_NORESERVE: usize = 0x4032;
 
-/// The status with which nursery and views end when they cannot be set up:
+/// The status with which view spawner and views end when they cannot be set up:
 /// this plus the number of the [`Step`].
 pub const SETUP_FAILED: i32 = 100;
 
-/// The nursery cannot be set up: step `step` failed with `error`.
+/// The view spawner cannot be set up: step `step` failed with `error`.
 fn give_up(step: Step, error: i32) -> ! {
     let (step, detail) = (step.number(), progress()[1]);
     tell(&[-error, step, detail]);
@@ -72,8 +73,8 @@ fn view_gives_up(step: Step, error: i32) -> ! {
     exit(SETUP_FAILED + step.number());
 }
 
-/// Notes where the nursery is: if a filter kills it, it cannot tell. The word
-/// of the mailbox is unused until the Guest runs.
+/// Notes where the view spawner is: if a filter kills it, it cannot tell. The
+/// word of the mailbox is unused until the Guest runs.
 fn note_progress(step: Step, detail: u32) {
     let word = step.number().cast_unsigned() << 8 | detail;
     state().mailbox.reply.store(word, Ordering::SeqCst);
@@ -81,7 +82,8 @@ fn note_progress(step: Step, detail: u32) {
 
 static MAPPED: AtomicBool = AtomicBool::new(false);
 
-/// The number of the nursery's step, and the index of the call that it tries.
+/// The number of the view spawner's step, and the index of the call that it
+/// tries.
 fn progress() -> [i32; 2] {
     if !MAPPED.load(Ordering::Relaxed) {
         return [Step::Map.number(), 0];
@@ -89,7 +91,8 @@ fn progress() -> [i32; 2] {
     read_progress(state().mailbox.reply.load(Ordering::SeqCst))
 }
 
-/// What the nursery has noted in [`Mailbox::reply`](crate::mailbox::Mailbox).
+/// What the view spawner has noted in
+/// [`Mailbox::reply`](crate::mailbox::Mailbox).
 #[must_use]
 pub fn read_progress(word: u32) -> [i32; 2] {
     [word >> 8 & 0xFF, word & 0xFF].map(u32::cast_signed)
@@ -111,7 +114,7 @@ pub fn map_stack() {
     }
 }
 
-/// The nursery. The stack is the one of [`map_stack`].
+/// The view spawner. The stack is the one of [`map_stack`].
 pub fn main() -> ! {
     type Take = fn() -> Result<(), i32>;
     const SETUP: [(Step, Take); 9] = [
@@ -190,32 +193,32 @@ static SETUP: TheSetup = TheSetup(UnsafeCell::new(Setup {
     limit: 0,
     shared_pages: 0,
     shared_pfns: [0; MAX_SHARED_PAGES],
-    cells: 0,
+    user_processes: 0,
 }));
 
 /// Makes a copy of what the Launcher says while there is no view yet. Views
 /// are born with it; a hostile one can change the original, and a later one
 /// would believe that before its door is closed.
 fn keep_setup() {
-    // SAFETY: the nursery's first step, and nobody has looked yet.
+    // SAFETY: the view spawner's first step, and nobody has looked yet.
     unsafe { *SETUP.0.get() = state().setup };
 }
 
 /// What the Launcher has said of the Guest.
 pub(crate) fn setup() -> &'static Setup {
-    // SAFETY: written once, by the nursery, before it asks for this.
+    // SAFETY: written once, by the view spawner, before it asks for this.
     unsafe { &*SETUP.0.get() }
 }
 
 fn map_everything() -> Result<(), i32> {
     map(STATE, STATE_SIZE, STATE_FD, MAP_SHARED_FIXED)?;
     MAPPED.store(true, Ordering::Relaxed);
-    map_gates()?;
+    map_trampolines()?;
     close(STATE_FD);
     keep_setup();
     let setup = setup();
     map(MEMORY, setup.limit as usize, MEMORY_FD, MAP_SHARED_FIXED)?;
-    map(TWINS, TWINS_SIZE, TWINS_FD, MAP_SHARED_FIXED)?;
+    map(COPIES, COPIES_SIZE, COPIES_FD, MAP_SHARED_FIXED)?;
     let pfns = &setup.shared_pfns[..setup.shared_pages as usize];
     for (fd, &pfn) in (SHARED_PAGE_FD..).zip(pfns) {
         let at = MEMORY + ((pfn as usize) << PAGE_SHIFT);
@@ -240,23 +243,23 @@ fn map_everything() -> Result<(), i32> {
         MAP_PRIVATE_FIXED_ANONYMOUS_NORESERVE,
     )?;
     map(
-        CELL_RECORD,
+        USER_RECORD,
         RECORD_SIZE,
         -1,
         MAP_PRIVATE_FIXED_ANONYMOUS_NORESERVE,
     )
 }
 
-/// The gates, once more, where the Guest can jump to them but not write.
-fn map_gates() -> Result<(), i32> {
+/// The trampolines, once more, where the Guest can jump to them but not write.
+fn map_trampolines() -> Result<(), i32> {
     const PROT_READ_EXEC: usize = 5;
     let arguments = [
-        GATES,
-        size_of::<GatePages>(),
+        TRAMPOLINES,
+        size_of::<TrampolinePages>(),
         PROT_READ_EXEC,
         MAP_SHARED_FIXED,
         STATE_FD.cast_unsigned() as usize,
-        offset_of!(State, gates),
+        offset_of!(State, trampolines),
     ];
     // SAFETY: the top of the low 4 GiB is ours.
     unsafe { call(nr::MMAP, arguments) }.map(drop)
@@ -326,9 +329,11 @@ fn write_and_execute() -> Result<(), i32> {
     unsafe { call(nr::MUNMAP, [SOMEWHERE, size, 0, 0, 0, 0]) }.map(drop)
 }
 
-/// Tries the calls that views and cells live by.
+/// Tries the calls that views and user processes live by.
 fn try_calls() -> Result<(), i32> {
-    trial::calls(setup().cells != 0, |n| note_progress(Step::Calls, n))
+    trial::calls(setup().user_processes != 0, |n| {
+        note_progress(Step::Calls, n)
+    })
 }
 
 pub(crate) fn die_with_parent() -> Result<(), i32> {
@@ -348,7 +353,7 @@ fn close(fd: i32) {
 /// What a Host lives on; it must not move, nor end.
 struct Home {
     mapper: Mmap,
-    cell_mapper: Option<CellMapper>,
+    user_mapper: Option<UserMapper>,
     world: Outside,
 }
 
@@ -376,73 +381,74 @@ fn live(slot: usize, launcher: Result<usize, i32>) -> ! {
         Err(error) => view_gives_up(Step::Timer, error),
     };
     let state = state();
-    let (cell_mapper, cell) = make_cell(launcher, timer);
+    let (user_mapper, user_process) = make_user_process(launcher, timer);
     close(COMMAND_FD);
     let home = Home {
         mapper: Mmap::new(setup()),
-        cell_mapper,
+        user_mapper,
         world: Outside { slot, timer },
     };
     // SAFETY: the only use, and the process has one thread.
     let home = unsafe { (*HOME.0.get()).insert(home) };
-    // SAFETY: the memory was mapped by the nursery, for as long as we live.
+    // SAFETY: the memory was mapped by the view spawner, for as long as we
+    // live.
     let memory = unsafe { Memory::new(MEMORY as *mut u8, setup().limit) };
-    let twins_size = as_word(TWINS_SIZE);
+    let copies_size = as_word(COPIES_SIZE);
     // SAFETY: as above.
-    let twins = unsafe { Memory::new(TWINS as *mut u8, twins_size) };
+    let copies = unsafe { Memory::new(COPIES as *mut u8, copies_size) };
     let pages = setup().shared_pages;
     let outbox_bytes = pages * OUTBOX_SIZE;
     // SAFETY: as above.
     let outboxes = unsafe { Memory::new(OUTBOXES as *mut u8, outbox_bytes) };
     let pages = &setup().shared_pfns[..pages as usize];
     // SAFETY: a private mapping, all zero, that nobody else uses.
-    let record = unsafe { &mut *(RECORD as *mut ViewMemory) };
+    let record = unsafe { &mut *(RECORD as *mut ShadowMemory) };
     let cr3 = state.vm.views[slot].cr3.get();
-    let mut view = View::new(slot, cr3, record);
-    if let Some(mapper) = &mut home.cell_mapper {
+    let mut shadow = Shadow::new(slot, cr3, record);
+    if let Some(mapper) = &mut home.user_mapper {
         // SAFETY: as above.
-        let record = unsafe { &mut *(CELL_RECORD as *mut ViewMemory) };
-        view.put_cell(Cell::new(record, mapper));
+        let record = unsafe { &mut *(USER_RECORD as *mut ShadowMemory) };
+        shadow.put_user_process(UserSpace::new(record, mapper));
     }
     entry::set_host(Host {
         vm: &state.vm,
         memory,
-        twins,
+        copies,
         outboxes: Outboxes::new(outboxes, pages),
-        view,
+        shadow,
         mapper: &mut home.mapper,
         world: &mut home.world,
     });
-    if confine(timer, setup().shared_pages, cell).is_err() {
+    if confine(timer, setup().shared_pages, user_process).is_err() {
         exit(SETUP_FAILED + Step::Filter.number());
     }
-    Outside::wait_for_baton(slot);
+    Outside::wait_for_run_token(slot);
     entry::begin()
 }
 
-/// Makes a cell, if there is to be one, and tells the Launcher that the view is
-/// ready.
-fn make_cell(
+/// Makes a user process, if there is to be one, and tells the Launcher that the
+/// view is ready.
+fn make_user_process(
     launcher: Result<usize, i32>,
     timer: u32,
-) -> (Option<CellMapper>, Option<CellFacts>) {
-    if setup().cells == 0 {
+) -> (Option<UserMapper>, Option<UserFacts>) {
+    if setup().user_processes == 0 {
         tell(&[0; 3]);
         return (None, None);
     }
-    let made = match keeper::start(launcher, timer) {
+    let made = match user_driver::start(launcher, timer) {
         Ok(made) => made,
         Err(error) => {
-            tell(&[0, -error, -keeper::half_made()]);
+            tell(&[0, -error, -user_driver::half_made()]);
             exit(SETUP_FAILED + Step::Cell.number());
         }
     };
-    let [cell, mapper] = made.processes.map(u32::cast_signed);
-    tell(&[0, cell, mapper]);
-    let facts = CellFacts {
+    let [user_process, mapper] = made.processes.map(u32::cast_signed);
+    tell(&[0, user_process, mapper]);
+    let facts = UserFacts {
         listeners: made.listeners,
         process: made.processes[0],
-        wait_site: keeper::wait_site(),
+        wait_site: user_driver::wait_site(),
     };
     (Some(made.mapper), Some(facts))
 }
@@ -483,7 +489,7 @@ struct Program {
 fn confine(
     timer: u32,
     shared_pages: u32,
-    cell: Option<CellFacts>,
+    user_process: Option<UserFacts>,
 ) -> Result<(), i32> {
     let filter = confine::filter(&Facts {
         call_site: call_site(),
@@ -491,7 +497,7 @@ fn confine(
         return_site: return_site(),
         timer,
         shared_pages,
-        cell,
+        user_process,
     });
     close_door(&filter, 0).map(drop)
 }

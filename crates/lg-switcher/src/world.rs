@@ -8,20 +8,20 @@
 use crate::cpuid;
 use crate::entry;
 use crate::extended;
-use crate::gates;
-use crate::keeper;
 use crate::layout::{OUTBOXES, STATE, State};
 use crate::mailbox::{HOSTS_TURN, LAUNCHERS_TURN, Mailbox, Request};
 use crate::own::own;
 use crate::syscall::{call, futex_wait, futex_wake, futex_wake_at, nr};
+use crate::trampolines;
+use crate::user_driver;
 use crate::view;
 use core::mem::offset_of;
 use core::sync::atomic::{AtomicU32, Ordering};
 use lg_host::address::GuestPhys;
-use lg_host::cpuid::Answer;
-use lg_host::extended::Extended;
-use lg_host::gates::GateKind;
+use lg_host::cpu::cpuid::Answer;
+use lg_host::cpu::extended::Extended;
 use lg_host::kill::Kill;
+use lg_host::patch::TrampolineKind;
 use lg_host::state::{FpuState, Registers, Vm};
 use lg_host::turns::{self, Futex};
 use lg_host::world::{WallClock, World};
@@ -48,8 +48,8 @@ struct TimerSpec {
 
 /// The state that all views share.
 pub(crate) fn state() -> &'static State {
-    // SAFETY: the crate's standing assumption; everything in it is a cell or
-    // an atomic, or is never written after the start.
+    // SAFETY: the crate's standing assumption; everything in it is a user
+    // process or an atomic, or is never written after the start.
     unsafe { &*(STATE as *const State) }
 }
 
@@ -69,10 +69,10 @@ impl Futex for Kernel {
 }
 
 /// Where the Guest's registers are put while it does not run: the same place
-/// in a view and in a cell.
+/// in a view and in a user process.
 pub(crate) fn registers() -> &'static Registers {
     const AT: usize = STATE + offset_of!(State, vm) + offset_of!(Vm, regs);
-    // SAFETY: as in `state`, and a cell has this page, too.
+    // SAFETY: as in `state`, and a user process has this page, too.
     unsafe { &*(AT as *const Registers) }
 }
 
@@ -114,8 +114,8 @@ pub(crate) fn arm(timer: u32, deadline: u64) {
 }
 
 /// Whether user code runs in a process of its own.
-fn has_cell() -> bool {
-    view::setup().cells != 0
+fn has_user_process() -> bool {
+    view::setup().user_processes != 0
 }
 
 /// The world of one view.
@@ -149,9 +149,9 @@ impl Outside {
         }
     }
 
-    /// Blocks until this view has the baton, and takes it.
-    pub fn wait_for_baton(slot: usize) {
-        turns::take::<Kernel>(&state().vm.views[slot].baton);
+    /// Blocks until this view has the run token, and takes it.
+    pub fn wait_for_run_token(slot: usize) {
+        turns::take::<Kernel>(&state().vm.views[slot].run_token);
     }
 }
 
@@ -228,12 +228,16 @@ impl World for Outside {
         Self::ask(Request::BuffersMayBeFree, [0; 3]);
     }
 
-    fn make_call_gate(&mut self, slot: usize, back: u32) -> u32 {
-        gates::make_for_call(slot, back)
+    fn make_call_trampoline(&mut self, slot: usize, back: u32) -> u32 {
+        trampolines::make_for_call(slot, back)
     }
 
-    fn make_gate(&mut self, kind: GateKind, displaced: &[u8]) -> Option<u32> {
-        gates::make(kind, displaced)
+    fn make_trampoline(
+        &mut self,
+        kind: TrampolineKind,
+        displaced: &[u8],
+    ) -> Option<u32> {
+        trampolines::make(kind, displaced)
     }
 
     fn cpuid(&mut self, leaf: u32, subleaf: u32) -> Option<Answer> {
@@ -241,8 +245,8 @@ impl World for Outside {
     }
 
     fn extended_in_use(&mut self) -> bool {
-        if has_cell() {
-            return keeper::extended_in_use();
+        if has_user_process() {
+            return user_driver::extended_in_use();
         }
         // What a signal's frame has of it goes back into the processor.
         entry::put_fpu_away();
@@ -251,16 +255,16 @@ impl World for Outside {
     }
 
     fn save_extended(&mut self, to: &Extended) {
-        if has_cell() {
-            keeper::save_extended(to);
+        if has_user_process() {
+            user_driver::save_extended(to);
         } else {
             extended::save(to);
         }
     }
 
     fn load_extended(&mut self, from: Option<&Extended>) {
-        if has_cell() {
-            keeper::load_extended(from);
+        if has_user_process() {
+            user_driver::load_extended(from);
         } else {
             entry::put_fpu_away();
             entry::take_fpu();
@@ -270,8 +274,8 @@ impl World for Outside {
 
     fn hand_over(&mut self, slot: usize) -> Result<(), Kill> {
         entry::put_fpu_away();
-        turns::pass::<Kernel>(&state().vm.views[slot].baton);
-        Self::wait_for_baton(self.slot);
+        turns::pass::<Kernel>(&state().vm.views[slot].run_token);
+        Self::wait_for_run_token(self.slot);
         entry::take_fpu();
         Ok(())
     }

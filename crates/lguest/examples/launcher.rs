@@ -9,7 +9,7 @@
 use lg_abi::device::{DeviceDescriptor, LGUEST_DEVICE_T_CONSOLE};
 use lg_abi::dma::{Dma, LGUEST_CONSOLE_DMA_KEY};
 use lguest::confine::{self, Plan};
-use lguest::host::{Exit, Guest};
+use lguest::engine::{Exit, Guest};
 use lguest::loader::{self, Image};
 use lguest::memory::GuestMemory;
 use std::error::Error;

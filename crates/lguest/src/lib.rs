@@ -1,44 +1,21 @@
 //! The Launcher: the trusted part of a virtual machine, as a library.
 //!
-//! `main.rs` turns a command line into calls of this library. Somebody who
-//! wants another Launcher (a test rig, a cloud of small machines) uses the
-//! same pieces: [`memory`] for the Guest's memory, [`loader`] to put a kernel
-//! into it, [`devices`] for what hangs on its bus, and [`host`] for the four
-//! requests that make it run. The rest is what the command needs: what its
-//! words mean, a run from beginning to end, and a terminal that survives it.
+//! `main.rs` turns a command line into calls of this library. Another Launcher
+//! (a test rig, a service that runs many small machines) uses the same parts:
+//! [`memory`] for the Guest's memory, [`loader`] to put a kernel into it,
+//! [`devices`] and the [`transport`] by which the Guest reaches them, and
+//! [`engine`] for the requests that make it run. The rest is what the command
+//! needs: [`cli`] for its words, [`machine`] for a run from beginning to end,
+//! [`needs`] and [`doctor`] for what the host offers, [`confine`] for what the
+//! Launcher gives up before a Guest runs.
 
-pub mod args;
-
-pub mod config;
-
-pub mod launch;
-
+pub mod cli;
 pub mod confine;
-
-pub mod exit;
-
-pub mod memory;
-
-pub mod loader;
-
-pub mod host;
-
-pub mod needs;
-
 pub mod devices;
-
-pub mod inputs;
-
-pub mod signals;
-
-pub mod crash;
-
-pub mod owner;
-
-pub mod terminal;
-
-pub mod stats;
-
 pub mod doctor;
-
-pub mod default_guest;
+pub mod engine;
+pub mod loader;
+pub mod machine;
+pub mod memory;
+pub mod needs;
+pub mod transport;

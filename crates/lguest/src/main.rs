@@ -4,11 +4,12 @@
 //! program may do: look at its arguments, talk on standard error, decide what
 //! a panic means, and end.
 
-use lguest::args::{Task, UsageError};
-use lguest::exit::Outcome;
-use lguest::host::clock;
+use lguest::cli::exit::Outcome;
+use lguest::cli::{Task, UsageError};
+use lguest::engine::clock;
+use lguest::machine::terminal;
 use lguest::needs::{self, Allocator, Lack};
-use lguest::{args, doctor, launch, terminal};
+use lguest::{cli, doctor, machine};
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -22,7 +23,7 @@ fn main() -> ExitCode {
         terminal::tell(&Lack::new("run", cause).to_string());
         return ExitCode::from(Outcome::BadMachine.code());
     }
-    let config = match args::parse(std::env::args_os()) {
+    let config = match cli::parse(std::env::args_os()) {
         Ok(Task::Run(config)) => config,
         Ok(Task::Doctor { json }) => return examine(json),
         // Help and version are errors of this kind, too, with another code.
@@ -32,7 +33,7 @@ fn main() -> ExitCode {
             return ExitCode::from(Outcome::Usage.code());
         }
     };
-    let outcome = launch::launch(&config, started).unwrap_or_else(|error| {
+    let outcome = machine::launch(&config, started).unwrap_or_else(|error| {
         terminal::tell(&error.to_string());
         error.outcome()
     });

@@ -80,7 +80,7 @@ fn the_names_are_those_that_scripts_know() {
         .collect();
     let known = "kernel, fsgsbase, calls, 32-bit code, 32-bit calls, ldt, memory files, \
                  write+execute, seccomp, \
-                 descriptors, guest, cells, landlock, namespaces, capabilities, \
+                 descriptors, guest, user_processes, landlock, namespaces, capabilities, \
                  tracing, processes, address space, mappings, low memory, \
                  locked memory, overcommit, clock, processors, huge pages, \
                  keys, io_uring, tap, net namespace, i686 compiler, mke2fs, \
@@ -113,7 +113,7 @@ fn a_machine_that_cannot_hold_who_asks_is_found_out() {
     let seccomp = line(&found, "degraded", "seccomp");
     assert!(seccomp.contains("no --isolation=user"), "{seccomp}");
     assert!(seccomp.contains("take Linux 5.19"), "{seccomp}");
-    line(&found, "lacks", "cells");
+    line(&found, "lacks", "user isolation");
     line(&found, "ok", "guest");
 }
 

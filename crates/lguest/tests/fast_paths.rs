@@ -6,7 +6,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test says what went wrong so")]
 
-use lg_host::gates::path;
+use lg_host::fast_path;
 mod support;
 
 use std::io::Write;
@@ -47,19 +47,19 @@ fn run_without(names: &[&str]) -> (String, String) {
 #[test]
 fn without_a_short_cut_the_guest_says_the_same() {
     let (programs, counters) = run_without(&[]);
-    for counter in ["iret_gates", "hypercall_gates", "eager_maps", "twin_calls"]
+    for counter in ["iret_gates", "hypercall_gates", "eager_maps", "copy_calls"]
     {
         let counter = format!("\"{counter}\"");
         assert!(counters.contains(&counter), "{counter} in {counters}");
     }
-    for (name, _) in path::ALL {
+    for (name, _) in fast_path::ALL {
         assert_eq!(run_without(&[name]).0, programs, "without {name}");
     }
 }
 
 #[test]
 fn without_all_short_cuts_none_is_taken() {
-    let names = path::ALL.map(|(name, _)| name);
+    let names = fast_path::ALL.map(|(name, _)| name);
     let (_, counters) = run_without(&names);
     for counter in [
         "iret_gates",
@@ -67,7 +67,7 @@ fn without_all_short_cuts_none_is_taken() {
         "eager_maps",
         "linear_maps",
         "patches",
-        "twin_calls",
+        "copy_calls",
     ] {
         let counter = format!("\"{counter}\"");
         assert!(!counters.contains(&counter), "{counter} in {counters}");
@@ -140,5 +140,5 @@ fn devices_work_without_their_short_cuts() {
     for name in ["read-ahead", "no-kick", "batches", "enabling", "huge-pages"] {
         with_devices(&[name]);
     }
-    with_devices(&path::ALL.map(|(name, _)| name));
+    with_devices(&fast_path::ALL.map(|(name, _)| name));
 }

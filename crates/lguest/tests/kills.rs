@@ -36,7 +36,7 @@ enum Scene {
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Victim {
     Launcher,
-    Nursery,
+    Spawner,
     /// The first view, or another one if there is.
     View,
 }
@@ -103,7 +103,7 @@ fn whoever_is_killed_or_stopped_and_whenever() {
         ]);
         let victim = random.one_of(&[
             Victim::Launcher,
-            Victim::Nursery,
+            Victim::Spawner,
             Victim::View,
             Victim::View,
         ]);
@@ -157,7 +157,7 @@ fn hit(
     parts.retain(is_part);
     let pick = match victim {
         Victim::Launcher => Process::find(session.run.id()),
-        Victim::Nursery => parts.first().copied(),
+        Victim::Spawner => parts.first().copied(),
         Victim::View if parts.len() > 1 => {
             Some(parts.remove(1 + random.below(parts.len() - 1)))
         }

@@ -14,7 +14,7 @@ fn guest() -> (Running, Vec<Process>) {
     let guest = Running::start(&mut lguest());
     guest.wait_for("lguest> ");
     let children = children(guest.pid());
-    assert!(children.len() >= 2, "a nursery and a view: {children:?}");
+    assert!(children.len() >= 2, "a spawner and a view: {children:?}");
     (guest, children)
 }
 

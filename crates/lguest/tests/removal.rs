@@ -5,14 +5,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test says what went wrong so")]
 
-use lguest::default_guest;
 use lguest::devices::block::{Block, Disk, DiskError};
-use lguest::devices::bus::{Bus, pages_above_ram};
 use lguest::devices::console::{Config, Console};
 use lguest::devices::{Device, Readiness};
-use lguest::host::{Death, Exit, Guest};
+use lguest::engine::{Death, Exit, Guest};
 use lguest::loader::{self, Image};
+use lguest::machine::default_guest;
 use lguest::memory::GuestMemory;
+use lguest::transport::{Bus, pages_above_ram};
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;

@@ -177,7 +177,7 @@ fn a_view_finds_nothing_but_the_guests_own() {
             .map(|fd| fs::read_link(fd.unwrap().path()).unwrap())
             .map(|target| target.to_string_lossy().into_owned())
             .collect();
-        let expected = ["memory", "twins"];
+        let expected = ["memory", "copies"];
         let expected = expected.map(|n| format!("/memfd:lguest-{n} (deleted)"));
         let (memory, page) = fds.split_at(2);
         assert_eq!(memory, expected);
@@ -206,13 +206,13 @@ fn views_end_with_the_launcher_whatever_ends_it() {
 }
 
 #[test]
-fn cells_and_their_mappers_do_so_too() {
+fn user_processes_and_their_mappers_do_so_too() {
     all_end_with_the_launcher(guest_with(&["--isolation=user"]));
 }
 
 fn all_end_with_the_launcher(mut guest: Child) {
     let all = children(guest.id());
-    assert!(all.len() >= 2, "a nursery and a view");
+    assert!(all.len() >= 2, "a spawner and a view");
     guest.kill().unwrap();
     guest.wait().unwrap();
     let deadline = Instant::now() + Duration::from_secs(60);
@@ -228,10 +228,10 @@ fn all_end_with_the_launcher(mut guest: Child) {
 }
 
 #[test]
-fn a_cell_has_nothing_of_its_kernels() {
-    let network = Network::new("cell");
+fn a_user_process_has_nothing_of_its_kernels() {
+    let network = Network::new("user_process");
     let mut guest = guest_with(&["--isolation=user", &network.option()]);
-    let (mut cells, mut looked) = (0, false);
+    let (mut user_processes, mut looked) = (0, false);
     for process in views(&guest) {
         let status = fs::read_to_string(format!("/proc/{process}/status"));
         let status = status.unwrap();
@@ -245,7 +245,7 @@ fn a_cell_has_nothing_of_its_kernels() {
         if fds.count() > 0 {
             continue; // a view, or a mapper
         }
-        cells += 1;
+        user_processes += 1;
         let maps = fs::read_to_string(format!("/proc/{process}/maps")).unwrap();
         for line in maps.lines() {
             let start = line.split_once('-').unwrap().0;
@@ -253,17 +253,17 @@ fn a_cell_has_nothing_of_its_kernels() {
             let is_memory = line.contains("lguest-memory");
             assert!(!is_memory || start < 0xC000_0000, "{line}\nin {maps}");
             assert!(!line.contains("lguest-outbox"), "{line}\nin {maps}");
-            // Of the state there are the gates of user code, to be run.
+            // Of the state there are the trampolines of user code, to be run.
             let is_state = line.contains("lguest-state");
             let is_gate = start == 0xFFFE_0000 && line.contains(" r-xs ");
             assert!(!is_state || is_gate, "{line}\nin {maps}");
         }
     }
     if looked {
-        assert!(cells > 0, "no cell found");
+        assert!(user_processes > 0, "no user_process found");
     } else {
         println!(
-            "SKIPPED a_cell_has_nothing_of_its_kernels: only root may look"
+            "SKIPPED a_user_process_has_nothing_of_its_kernels: only root may look"
         );
     }
     guest.kill().unwrap();

@@ -4,7 +4,7 @@
 //! them is a Guest that can be, or a reason in words.
 
 use crate::input::Input;
-use lguest::args::{Task, UsageError, parse};
+use lguest::cli::{Task, UsageError, parse};
 use lguest::memory::MAX_RAM;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;

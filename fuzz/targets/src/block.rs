@@ -13,7 +13,7 @@ use lg_abi::device::{
 use lg_abi::dma::Dma;
 use lguest::devices::block::{Block, Disk};
 use lguest::devices::{Device, Place, Requests};
-use lguest::host::BoundDma;
+use lguest::engine::BoundDma;
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;

@@ -9,7 +9,7 @@ use crate::input::Input;
 use lg_abi::dma::Dma;
 use lguest::devices::console::{Config, Console};
 use lguest::devices::{Device, Requests};
-use lguest::host::BoundDma;
+use lguest::engine::BoundDma;
 use rustix::pipe::{PipeFlags, pipe_with};
 use std::fs::File;
 use std::io::{Read, Write};

@@ -87,7 +87,7 @@ impl Oracle {
                 self.copy(machine, at, 6, 3);
                 say(machine, input, Hypercall::LoadTls, [at, 0, 0], good)
             }
-            3 | 4 => self.load_gate(machine, input),
+            3 | 4 => self.load_trampoline(machine, input),
             5 => self.set_stack(machine, input),
             6 => self.trap(machine, input),
             _ => self.interrupt(machine, input),
@@ -134,7 +134,7 @@ impl Oracle {
     }
 
     /// LOAD_IDT_ENTRY.
-    fn load_gate(
+    fn load_trampoline(
         &mut self,
         machine: &mut Machine<'_>,
         input: &mut Input<'_>,

@@ -7,7 +7,7 @@ use lg_abi::dma::Dma;
 use lg_abi::page::PAGE_SIZE;
 use lguest::devices::net::NetRequests;
 use lguest::devices::{Requests, Violation};
-use lguest::host::{Binding, BoundDma, RequestError};
+use lguest::engine::{Binding, BoundDma, RequestError};
 use lguest::memory::GuestMemory;
 use std::fs::File;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,18 +1,19 @@
 //! The Host, with any sequence of events, hypercalls and interrupts.
 //!
 //! The Guest scribbles over its own memory, tables and shared page included,
-//! says what it likes by trap, by ring and by gate, and is kicked, broken out
-//! of and interrupted meanwhile. Whatever it does, it dies of a `Kill` or goes
-//! on; the Host neither panics nor loops, and maps nothing that is not there.
+//! says what it likes by trap, by ring and by trampoline, and is kicked, broken
+//! out of and interrupted meanwhile. Whatever it does, it dies of a `Kill` or
+//! goes on; the Host neither panics nor loops, and maps nothing that is not
+//! there.
 
 use crate::input::Input;
 use crate::machine::{CODE, Machine, PAGE_OFFSET, STACK, with_machine};
 use lg_abi::hypercall::RawCall;
 use lg_host::address::GuestPhys;
-use lg_host::emulate::{EFLAGS_FIXED, EFLAGS_RF, EFLAGS_USABLE};
-use lg_host::gates::GateKind;
+use lg_host::cpu::emulate::{EFLAGS_FIXED, EFLAGS_RF, EFLAGS_USABLE};
 use lg_host::kill::Kill;
-use lg_host::outbox::{DOZES, cell, word};
+use lg_host::outbox::{DOZES, ring, word};
+use lg_host::patch::TrampolineKind;
 use lg_host::run::Event;
 use std::sync::atomic::Ordering;
 
@@ -85,8 +86,8 @@ fn step(machine: &mut Machine<'_>, input: &mut Input<'_>) -> Result<(), Kill> {
             machine.step(Event::Kick)
         }
         8 => {
-            let kind = GateKind::from_number(1 + input.below(6));
-            machine.step(kind.map_or(Event::Kick, Event::Gate))
+            let kind = TrampolineKind::from_number(1 + input.below(6));
+            machine.step(kind.map_or(Event::Kick, Event::Trampoline))
         }
         9 => {
             let at = input.below(0xF0);
@@ -132,7 +133,7 @@ fn step(machine: &mut Machine<'_>, input: &mut Input<'_>) -> Result<(), Kill> {
         14 => {
             let room = usize::from(input.byte());
             let current = machine.current;
-            machine.notebooks[current].borrow_mut().room =
+            machine.mappers[current].borrow_mut().room =
                 input.bit().then_some(room);
             machine.step(Event::SystemCall)
         }
@@ -150,13 +151,13 @@ fn step(machine: &mut Machine<'_>, input: &mut Input<'_>) -> Result<(), Kill> {
 
 /// Somebody writes a word of the outbox: he who fetches from it, or not.
 fn scribble(machine: &Machine<'_>, input: &mut Input<'_>) {
-    let cell = cell(input.below(4)).unwrap_or(0);
+    let ring = ring(input.below(4)).unwrap_or(0);
     let at = input.one_of(&[
-        cell + word::ROOM,
-        cell + word::ROOM,
-        cell + word::FETCHED,
-        cell + word::POSTED,
-        cell + word::ASLEEP,
+        ring + word::ROOM,
+        ring + word::ROOM,
+        ring + word::FETCHED,
+        ring + word::POSTED,
+        ring + word::ASLEEP,
         DOZES,
     ]);
     let value = match input.byte() {

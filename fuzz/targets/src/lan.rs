@@ -12,11 +12,11 @@ use crate::fake::{FakeHost, LIMIT, PAGE, address, is_good, list};
 use crate::input::Input;
 use lg_abi::dma::{Dma, KEY_ALIGN};
 use lg_abi::page::PAGE_SIZE;
-use lg_host::outbox::{FRAMES, LONGEST, OUTBOX_SIZE, cell, frame, word};
+use lg_host::outbox::{FRAMES, LONGEST, OUTBOX_SIZE, frame, ring, word};
 use lguest::devices::Requests;
 use lguest::devices::net::Lan;
 use lguest::devices::net::fuzzing::Station;
-use lguest::host::Binding;
+use lguest::engine::Binding;
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags,
@@ -289,16 +289,16 @@ impl Test {
         }
     }
 
-    /// Somebody writes into the cell from which we fetch: a frame, or a lie.
+    /// Somebody writes into the ring from which we fetch: a frame, or a lie.
     fn post(&mut self, input: &mut Input<'_>) {
         let which = usize::from(input.byte()) % MAX_LINES;
         let Some(outbox) = self.outboxes.get(which) else {
             return;
         };
-        let cell = cell(self.station.slot()).expect("a low slot has one");
+        let ring = ring(self.station.slot()).expect("a low slot has one");
         let put = |at: u32, value: u32| {
             let bytes = value.to_le_bytes();
-            let at = u64::from(cell) + u64::from(at);
+            let at = u64::from(ring) + u64::from(at);
             if at < u64::from(OUTBOX_SIZE) {
                 let _ = outbox.write_all_at(&bytes, at);
             }

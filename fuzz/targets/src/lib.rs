@@ -11,7 +11,7 @@ pub mod machine;
 
 pub mod host;
 
-pub mod twins;
+pub mod copies;
 
 pub mod tables;
 
@@ -52,8 +52,8 @@ pub const TARGETS: &[Target] = &[
         run: host::target,
     },
     Target {
-        name: "twins",
-        run: twins::target,
+        name: "copies",
+        run: copies::target,
     },
     Target {
         name: "tables",

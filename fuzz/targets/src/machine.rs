@@ -1,10 +1,10 @@
 //! A machine without a processor: memory, views, and a world that goes on.
 //!
 //! Who drives it plays the Guest: it writes memory, sets registers, and says
-//! what trapped. What the Host maps goes into a notebook for each view, and
-//! what may never be mapped is refused there by panic. Handing over to another
-//! view happens as in the real machine: the Host of the other one catches up,
-//! and goes on.
+//! what trapped. What the Host maps goes into a recording mapper for each view,
+//! and what may never be mapped is refused there by panic. Handing over to
+//! another view happens as in the real machine: the Host of the other one
+//! catches up, and goes on.
 
 #![expect(unsafe_code, reason = "zeroed state, and a Vec as Guest memory")]
 
@@ -19,15 +19,15 @@ use lg_abi::segment::{
 };
 use lg_abi::shared::{HCALL_PENDING, offset};
 use lg_host::address::{GuestPhys, GuestVirt, as_word};
-use lg_host::cpuid::Answer;
-use lg_host::extended::{Extended, part};
-use lg_host::gates::GateKind;
-use lg_host::gates::direct::MAX_DIRECT;
-use lg_host::gates::twins::MAX_TWINS;
+use lg_host::cpu::cpuid::Answer;
+use lg_host::cpu::extended::{Extended, part};
 use lg_host::kill::Kill;
 use lg_host::memory::Memory;
 use lg_host::outbox::{OUTBOX_SIZE, Outboxes};
-use lg_host::paging::{View, ViewMemory};
+use lg_host::paging::{Shadow, ShadowMemory};
+use lg_host::patch::TrampolineKind;
+use lg_host::patch::copies::MAX_COPIES;
+use lg_host::patch::direct::MAX_DIRECT;
 use lg_host::run::{Event, Host};
 use lg_host::state::Vm;
 use lg_host::world::{Access, MapError, Mapper, WallClock, World};
@@ -44,8 +44,8 @@ pub const VIEWS: usize = 3;
 /// Bytes of physical memory.
 pub const LIMIT: u32 = 64 * PAGE_SIZE;
 
-/// Bytes of the twins of some pages, which lie behind it.
-const TWINS: u32 = as_word(MAX_TWINS) * PAGE_SIZE;
+/// Bytes of the patched copies of some pages, which lie behind it.
+const COPIES: u32 = as_word(MAX_COPIES) * PAGE_SIZE;
 
 /// The page of a network, whose outbox the views have.
 pub const NETWORK: u32 = LIMIT - PAGE_SIZE;
@@ -78,7 +78,7 @@ pub const CODE: u32 = 0xF000;
 
 /// What is mapped in one view.
 #[derive(Default)]
-pub struct Notebook {
+pub struct RecordingMapper {
     /// Page number to frame and access.
     pub pages: BTreeMap<u32, (u32, Access)>,
     /// What is mapped where nobody can get at it: page number to frame.
@@ -87,7 +87,7 @@ pub struct Notebook {
     pub room: Option<usize>,
 }
 
-impl Mapper for Notebook {
+impl Mapper for RecordingMapper {
     fn map(
         &mut self,
         va: GuestVirt,
@@ -102,8 +102,8 @@ impl Mapper for Notebook {
                 && pa.0.is_multiple_of(PAGE_SIZE)
         );
         let end = u64::from(pa.0) + bytes;
-        let twin = pa.0 >= LIMIT && access == Access::Read && pages == 1;
-        let limit = if twin { LIMIT + TWINS } else { LIMIT };
+        let copy = pa.0 >= LIMIT && access == Access::Read && pages == 1;
+        let limit = if copy { LIMIT + COPIES } else { LIMIT };
         assert!(end <= u64::from(limit), "{pa:?}");
         assert!(
             u64::from(va.0) + bytes <= u64::from(SWITCHER_ADDR),
@@ -198,8 +198,8 @@ impl Mapper for Notebook {
     }
 }
 
-/// A view's hand on its notebook.
-struct Book<'a>(&'a RefCell<Notebook>);
+/// A view's hand on its recording mapper.
+struct Book<'a>(&'a RefCell<RecordingMapper>);
 
 impl Mapper for Book<'_> {
     fn map(
@@ -247,8 +247,8 @@ impl Mapper for Book<'_> {
 struct Common {
     now: Cell<u64>,
     armed: Cell<u64>,
-    gates: Cell<u32>,
-    /// To whom the baton went.
+    trampolines: Cell<u32>,
+    /// To whom the run token went.
     handed_to: Cell<Option<usize>>,
     /// How often the Host has waited in this step.
     waits: Cell<u32>,
@@ -365,16 +365,20 @@ impl World for Outside<'_> {
         assert!(from.is_none_or(|from| from.parts.get() == part::ALL));
     }
 
-    fn make_call_gate(&mut self, slot: usize, _back: u32) -> u32 {
+    fn make_call_trampoline(&mut self, slot: usize, _back: u32) -> u32 {
         assert!(slot < MAX_DIRECT);
         0xFFFE_0400 + 64 * u32::try_from(slot).expect("it is small")
     }
 
-    fn make_gate(&mut self, kind: GateKind, displaced: &[u8]) -> Option<u32> {
-        assert!(displaced.len() <= lg_host::gates::MAX_DISPLACED, "{kind:?}");
-        let gates = self.common.gates.get() + 1;
-        self.common.gates.set(gates);
-        (gates < 40).then_some(SWITCHER_ADDR + 0x20 * gates)
+    fn make_trampoline(
+        &mut self,
+        kind: TrampolineKind,
+        displaced: &[u8],
+    ) -> Option<u32> {
+        assert!(displaced.len() <= lg_host::patch::MAX_DISPLACED, "{kind:?}");
+        let trampolines = self.common.trampolines.get() + 1;
+        self.common.trampolines.set(trampolines);
+        (trampolines < 40).then_some(SWITCHER_ADDR + 0x20 * trampolines)
     }
 
     fn hand_over(&mut self, slot: usize) -> Result<(), Kill> {
@@ -393,7 +397,7 @@ pub struct Machine<'a> {
     /// The state that all views share.
     pub vm: &'a Vm,
     /// What each view maps.
-    pub notebooks: &'a [RefCell<Notebook>; VIEWS],
+    pub mappers: &'a [RefCell<RecordingMapper>; VIEWS],
     /// Whose turn it is.
     pub current: usize,
     common: &'a Common,
@@ -402,7 +406,7 @@ pub struct Machine<'a> {
 
 /// A view: what it needs, until it starts.
 enum ViewState<'a> {
-    Waiting(&'a mut ViewMemory, &'a mut Book<'a>, &'a mut Outside<'a>),
+    Waiting(&'a mut ShadowMemory, &'a mut Book<'a>, &'a mut Outside<'a>),
     Started(Box<Host<'a>>),
     Starting,
 }
@@ -416,7 +420,7 @@ enum ViewState<'a> {
 struct Zeroed<T>(NonNull<T>);
 
 impl<T> Zeroed<T> {
-    /// Only for Vm and ViewMemory, which say that zero is right, and numbers.
+    /// Only for Vm and ShadowMemory, which say that zero is right, and numbers.
     fn new() -> Self {
         let (flags, rights) =
             (MapFlags::PRIVATE, ProtFlags::READ | ProtFlags::WRITE);
@@ -456,16 +460,16 @@ impl<T> Drop for Zeroed<T> {
 /// Makes a machine with a Guest that is in the middle of its kernel, and
 /// plays with it. `linear`: the kernel's memory is mapped without a hole.
 pub fn with_machine(linear: bool, play: impl FnOnce(&mut Machine<'_>)) {
-    let ram = vec![0_u32; (LIMIT + TWINS) as usize / 4];
+    let ram = vec![0_u32; (LIMIT + COPIES) as usize / 4];
     let outbox: Zeroed<Outbox> = Zeroed::new();
     let vm: Zeroed<Vm> = Zeroed::new();
-    let notebooks: [RefCell<Notebook>; VIEWS] = Default::default();
+    let mappers: [RefCell<RecordingMapper>; VIEWS] = Default::default();
     let common = Common::default();
     common.now.set(1);
-    let mut memories: [Zeroed<ViewMemory>; VIEWS] =
+    let mut memories: [Zeroed<ShadowMemory>; VIEWS] =
         std::array::from_fn(|_| Zeroed::new());
     let mut books: [Book<'_>; VIEWS] =
-        std::array::from_fn(|slot| Book(&notebooks[slot]));
+        std::array::from_fn(|slot| Book(&mappers[slot]));
     let mut worlds: [Outside<'_>; VIEWS] = std::array::from_fn(|_| Outside {
         vm: &vm,
         common: &common,
@@ -479,7 +483,7 @@ pub fn with_machine(linear: bool, play: impl FnOnce(&mut Machine<'_>)) {
         ram: &ram,
         outbox: &outbox,
         vm: &vm,
-        notebooks: &notebooks,
+        mappers: &mappers,
         current: 0,
         common: &common,
         views,
@@ -533,12 +537,12 @@ impl<'a> Machine<'a> {
         unsafe { Memory::new(base, LIMIT) }
     }
 
-    /// The twins of its pages, which lie behind it.
+    /// The patched copies of its pages, which lie behind it.
     #[must_use]
-    pub fn twins(&self) -> Memory {
+    pub fn copies(&self) -> Memory {
         let base = self.ram[LIMIT as usize / 4..].as_ptr();
-        // SAFETY: as above; there are TWINS bytes.
-        unsafe { Memory::new(base.cast_mut().cast(), TWINS) }
+        // SAFETY: as above; there are COPIES bytes.
+        unsafe { Memory::new(base.cast_mut().cast(), COPIES) }
     }
 
     /// Its outbox.
@@ -561,16 +565,16 @@ impl<'a> Machine<'a> {
     }
 
     /// Somebody writes bytes, if there is room for them. Nobody has asked
-    /// whether they may, so to a page that has a twin it was a device, and a
-    /// kick follows.
+    /// whether they may, so to a page that has a patched copy it was a device,
+    /// and a kick follows.
     pub fn write(&self, addr: u32, bytes: &[u8]) {
         let _ = self.memory().write(GuestPhys(addr), bytes);
         let last = addr.saturating_add(as_word(bytes.len()));
         let pages = addr >> PAGE_SHIFT..=last >> PAGE_SHIFT;
-        let frames = self.vm.twins.iter().map(|twin| twin.get());
-        let mut pages_with_twins =
+        let frames = self.vm.copies.iter().map(|copy| copy.get());
+        let mut pages_with_copies =
             frames.filter(|&frame| frame != 0).map(|f| f >> PAGE_SHIFT);
-        if pages_with_twins.any(|page| pages.contains(&page)) {
+        if pages_with_copies.any(|page| pages.contains(&page)) {
             self.vm.kick.fetch_add(1, Ordering::SeqCst);
         }
     }
@@ -605,7 +609,7 @@ impl<'a> Machine<'a> {
         };
         let mut code = [0; 2];
         match at.checked_sub(LIMIT) {
-            Some(at) => self.twins().read(GuestPhys(at), &mut code)?,
+            Some(at) => self.copies().read(GuestPhys(at), &mut code)?,
             None => self.memory().read(GuestPhys(at), &mut code)?,
         }
         Ok(Some(code))
@@ -621,7 +625,7 @@ impl<'a> Machine<'a> {
     ) -> Result<Option<u32>, Kill> {
         const TRIES: u32 = 4;
         for _ in 0..TRIES {
-            let book = self.notebooks[self.current].borrow();
+            let book = self.mappers[self.current].borrow();
             let there = book.pages.get(&(va >> PAGE_SHIFT)).copied();
             drop(book);
             if let Some((frame, allowed)) = there
@@ -697,7 +701,7 @@ impl<'a> Machine<'a> {
         }
         self.check();
         if result.is_ok() {
-            self.check_twins();
+            self.check_copies();
             let cr3 = self.vm.views[self.current].cr3.get();
             assert_eq!(self.vm.cr3.get(), cr3, "the wrong view runs");
         }
@@ -716,7 +720,7 @@ impl<'a> Machine<'a> {
 
     /// The Host of the view whose turn it is.
     fn host(&mut self) -> &mut Host<'a> {
-        let (vm, memory, twins) = (self.vm, self.memory(), self.twins());
+        let (vm, memory, copies) = (self.vm, self.memory(), self.copies());
         let pages = [NETWORK >> PAGE_SHIFT];
         let outboxes = Outboxes::new(self.outbox(), &pages);
         let slot = self.current;
@@ -726,9 +730,9 @@ impl<'a> Machine<'a> {
                 ViewState::Started(Box::new(Host {
                     vm,
                     memory,
-                    twins,
+                    copies,
                     outboxes,
-                    view: View::new(slot, vm.views[slot].cr3.get(), record),
+                    shadow: Shadow::new(slot, vm.views[slot].cr3.get(), record),
                     mapper,
                     world,
                 }))
@@ -741,32 +745,33 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// What executes must be what its page says. A twin is its page but for
-    /// system calls and the stones of direct calls, and nobody can write to a
-    /// page that has one.
-    fn check_twins(&self) {
-        let book = self.notebooks[self.current].borrow();
+    /// What executes must be what its page says. A patched copy is its page but
+    /// for system calls and the trampoline slots of direct calls, and nobody
+    /// can write to a page that has one.
+    fn check_copies(&self) {
+        let book = self.mappers[self.current].borrow();
         for (&page, &(frame, access)) in &book.pages {
-            let is_it = |twin: &Cell<u32>| twin.get() == frame;
-            let has_twin = frame != 0 && self.vm.twins.iter().any(is_it);
+            let is_it = |copy: &Cell<u32>| copy.get() == frame;
+            let has_copy = frame != 0 && self.vm.copies.iter().any(is_it);
             assert!(
-                access == Access::Read || !has_twin,
-                "page {page:#x} is writable, and frame {frame:#x} has a twin"
+                access == Access::Read || !has_copy,
+                "page {page:#x} is writable, and frame {frame:#x} has a copy"
             );
             if let Some(at) = frame.checked_sub(LIMIT) {
-                let original = self.vm.twins[(at >> PAGE_SHIFT) as usize].get();
-                assert!(original != 0, "page {page:#x} has nobody's twin");
+                let original =
+                    self.vm.copies[(at >> PAGE_SHIFT) as usize].get();
+                assert!(original != 0, "page {page:#x} has nobody's copy");
                 self.compare(original, at);
             }
         }
     }
 
-    fn compare(&self, original: u32, twin: u32) {
+    fn compare(&self, original: u32, patched: u32) {
         let mut page = [0; PAGE_SIZE as usize];
         let mut copy = page;
         let read = self.memory().read(GuestPhys(original), &mut page);
-        read.expect("it has a twin");
-        let read = self.twins().read(GuestPhys(twin), &mut copy);
+        read.expect("it has a copy");
+        let read = self.copies().read(GuestPhys(patched), &mut copy);
         read.expect("it is mapped");
         let mut at = 0;
         while at < page.len() {
@@ -779,7 +784,7 @@ impl<'a> Machine<'a> {
             };
             assert!(
                 may_differ > 0 || page[at] == copy[at],
-                "the twin of {original:#x} is stale at {at:#x}"
+                "the copy of {original:#x} is stale at {at:#x}"
             );
             at += may_differ.max(1);
         }
@@ -790,16 +795,17 @@ impl<'a> Machine<'a> {
     fn check(&mut self) {
         let next = self.vm.next_hcall.get();
         assert!(next < 64, "the ring has no entry {next}");
-        let notebook = self.notebooks[self.current].borrow();
-        // Pages that have or had twins are not the kernel's to write at once.
-        let twins = self.vm.twin_count.get() != 0;
-        let view = &self.host().view;
-        for (&page, &(frame, access)) in &notebook.pages {
+        let mapper = self.mappers[self.current].borrow();
+        // Pages that have or had patched copies are not the kernel's to write
+        // at once.
+        let copies = self.vm.copy_count.get() != 0;
+        let view = &self.host().shadow;
+        for (&page, &(frame, access)) in &mapper.pages {
             let va = GuestVirt(page << PAGE_SHIFT);
             let index = page / ENTRIES;
             let linear = view.linear_pages(index) > page % ENTRIES
                 && frame == va.0.wrapping_sub(PAGE_OFFSET)
-                && (access == Access::Write || twins);
+                && (access == Access::Write || copies);
             let shadow = view.shadow(va);
             let single = shadow.is_mapped()
                 && shadow.frame().0 == frame

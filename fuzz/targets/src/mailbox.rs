@@ -9,8 +9,8 @@ use crate::input::Input;
 use lg_abi::dma::{Dma, LGUEST_MAX_DMA};
 use lg_abi::page::PAGE_SIZE;
 use lg_switcher::mailbox::Mailbox;
-use lguest::host::fuzzing::Asked;
-use lguest::host::{Death, Exit, Guest};
+use lguest::engine::fuzzing::Asked;
+use lguest::engine::{Death, Exit, Guest};
 use lguest::memory::GuestMemory;
 use std::sync::atomic::Ordering;
 

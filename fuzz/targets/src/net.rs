@@ -9,7 +9,7 @@ use crate::input::Input;
 use lg_abi::dma::Dma;
 use lg_abi::page::PAGE_SIZE;
 use lguest::devices::net::fuzzing::{Link, receive};
-use lguest::host::Binding;
+use lguest::engine::Binding;
 use lguest::memory::GuestMemory;
 use std::fs::File;
 use std::os::unix::fs::FileExt;

@@ -134,7 +134,7 @@ fn step(machine: &mut Machine<'_>, input: &mut Input<'_>) -> Result<(), Kill> {
         6 => {
             let room = usize::from(input.byte());
             let current = machine.current;
-            machine.notebooks[current].borrow_mut().room =
+            machine.mappers[current].borrow_mut().room =
                 input.bit().then_some(room);
             Ok(())
         }
@@ -203,9 +203,9 @@ fn touch(machine: &mut Machine<'_>, input: &mut Input<'_>) -> Result<(), Kill> {
     let told = counters.guest_faults.get() != before;
     assert_eq!(told, !(allowed && mappable), "{va:#x} {write} {user}");
     if !told {
-        let notebook = machine.notebooks[machine.current].borrow();
+        let mapper = machine.mappers[machine.current].borrow();
         let &(_, access) =
-            notebook.pages.get(&(va >> PAGE_SHIFT)).expect("mapped");
+            mapper.pages.get(&(va >> PAGE_SHIFT)).expect("mapped");
         assert!(!write || access == Access::Write, "{va:#x}");
     }
     Ok(())
@@ -224,8 +224,8 @@ fn walk(machine: &Machine<'_>, va: u32) -> Option<u32> {
 
 /// Whether everything that is mapped is what the tables allow.
 fn check(machine: &Machine<'_>) {
-    let notebook = machine.notebooks[machine.current].borrow();
-    for (&page, &(frame, access)) in &notebook.pages {
+    let mapper = machine.mappers[machine.current].borrow();
+    for (&page, &(frame, access)) in &mapper.pages {
         let va = page << PAGE_SHIFT;
         let entry = walk(machine, va).expect("mapped, but not present");
         assert_eq!(entry & !0xFFF, frame, "{va:#x} is something else");

@@ -4,7 +4,7 @@
 //! processor into the Host, or keep it from coming back. Whether they went on
 //! is all that is asked here.
 
-#![expect(unsafe_code, reason = "code that becomes gates")]
+#![expect(unsafe_code, reason = "code that becomes trampolines")]
 
 use crate::lab::memory::{self, va};
 use crate::lab::run::User;
@@ -48,8 +48,8 @@ const ENTRIES: [&[u8]; 11] = [
 global_asm!(
     r#"
 .text
-// Hypercalls that stay where they are, so that the Host can put a gate there;
-// and an iret, which has its gate from the first trap on.
+// Hypercalls that stay where they are, so that the Host can put a trampoline
+// there; and an iret, which has its trampoline from the first trap on.
 .globl flags_hypercall, flags_iret
 .balign 64
     .skip 32, 0x90
@@ -96,7 +96,7 @@ const fn call(address: u32) -> [u8; 7] {
     [0xB8, a, b, c, d, 0xFF, 0xD0]
 }
 
-/// How often each is done, so that gates get made.
+/// How often each is done, so that trampolines get made.
 const ROUNDS: u32 = 3;
 
 /// Steps through what it is told to, but not for ever.
@@ -111,7 +111,7 @@ fn stepping(seen: &mut Seen) -> Next {
 
 pub(crate) fn run(boot: &'static Boot) {
     let from = crate::number(boot.arguments, "from").unwrap_or(0);
-    let gates = [
+    let trampolines = [
         call(&raw const flags_hypercall as usize as u32),
         call(&raw const flags_iret as usize as u32),
     ];
@@ -127,8 +127,8 @@ pub(crate) fn run(boot: &'static Boot) {
             }
         }
         let [a, b, c, d] = flags.to_le_bytes();
-        let gates = gates.iter().chain(&entry_page).map(|g| &g[..]);
-        for entry in ENTRIES.into_iter().chain(gates) {
+        let trampolines = trampolines.iter().chain(&entry_page).map(|g| &g[..]);
+        for entry in ENTRIES.into_iter().chain(trampolines) {
             let mut code = [0x90; 24];
             code[..6].copy_from_slice(&[0x68, a, b, c, d, 0x9D]); // push; popf
             code[6..6 + entry.len()].copy_from_slice(entry);

@@ -1,9 +1,9 @@
 //! Two views at once: one works, the other writes where it should not.
 //!
-//! A Guest has one processor, for one view has the baton. But nothing keeps a
-//! hostile view from giving the baton away and going on in 64-bit mode, where
-//! no Host is needed. What the first one now asks of Host and Launcher changes
-//! while they read it.
+//! A Guest has one processor, for one view has the run token. But nothing keeps
+//! a hostile view from giving the run token away and going on in 64-bit mode,
+//! where no Host is needed. What the first one now asks of Host and Launcher
+//! changes while they read it.
 
 #![expect(unsafe_code, reason = "another life begins on another stack")]
 
@@ -80,11 +80,11 @@ pub(crate) fn run(boot: &'static Boot) {
     poke("current", 0);
     poke("eip", &raw const race_second_life as usize as u32);
     poke("esp", &raw const race_stack_top as usize as u32);
-    poke("baton", 1);
+    poke("run_token", 1);
     Long {
         rip: IMAGE + number("syscall"),
         rax: FUTEX,
-        rdi: STATE + number("baton"),
+        rdi: STATE + number("run_token"),
         rsi: WAKE,
         rdx: 1,
         flags: 2,

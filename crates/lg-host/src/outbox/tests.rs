@@ -1,6 +1,7 @@
 //! What is posted, what is not, and who is rung for.
 
 use super::*;
+use crate::fast_path;
 use crate::testing::{Machine, Ram};
 use std::vec;
 use std::vec::Vec;
@@ -22,7 +23,7 @@ fn outbox(m: &Machine) -> &Ram {
 }
 
 const fn at(offset: u32) -> GuestPhys {
-    GuestPhys(PAGE_SIZE + SLOT * CELL_SIZE + offset)
+    GuestPhys(PAGE_SIZE + SLOT * RING_SIZE + offset)
 }
 
 fn set(m: &Machine, word: u32, value: u32) {
@@ -99,13 +100,13 @@ fn whatever_is_unusual_is_the_launchers() {
     list(&m, &[(BYTES - 0xFF0, 2033)]);
     assert_eq!(post(&mut m), None, "longer than the ring's");
     list(&m, &good);
-    m.vm.slow_paths.set(path::OUTBOX);
+    m.vm.slow_paths.set(fast_path::OUTBOX);
     assert_eq!(post(&mut m), None);
     m.vm.slow_paths.set(0);
     let mut to = |key| m.host().post(key, GuestPhys(LIST)).unwrap();
     for key in [
-        KEY + KEY_ALIGN, // whose cell is closed
-        Machine::NETWORK + KEY_ALIGN * CELLS,
+        KEY + KEY_ALIGN, // whose ring is closed
+        Machine::NETWORK + KEY_ALIGN * RINGS,
         KEY - PAGE_SIZE,
     ] {
         assert_eq!(to(key), Post::Never, "{key:#x}");
@@ -145,10 +146,10 @@ fn nonsense_in_the_words_stays_in_the_cell() {
         set(&m, word::POSTED, posted);
         set(&m, word::FETCHED, fetched);
         let _ = post(&mut m);
-        for other in (0..CELLS).filter(|&slot| slot != SLOT) {
+        for other in (0..RINGS).filter(|&slot| slot != SLOT) {
             let memory = outbox(&m).memory();
-            for offset in (0..CELL_SIZE).step_by(STRIDE as usize) {
-                let at = PAGE_SIZE + other * CELL_SIZE + offset;
+            for offset in (0..RING_SIZE).step_by(STRIDE as usize) {
+                let at = PAGE_SIZE + other * RING_SIZE + offset;
                 let at = GuestPhys(at);
                 assert_eq!(memory.word(at), Ok(0));
             }

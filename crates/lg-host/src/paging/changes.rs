@@ -4,12 +4,12 @@
 //! is mapped is compared with what the tables say now, and only the difference
 //! is touched: most flushes change next to nothing. Changes for a page
 //! directory that another view maps are left as a note in that view's slot,
-//! and it reads its notes when it gets the baton ([`Host::catch_up`]).
+//! and it reads its notes when it gets the run token ([`Host::catch_up`]).
 
-use super::view::ShadowPte;
+use super::shadow::ShadowPte;
 use super::walk::{check_pte, limit_rights, page_table, walk};
 use crate::address::{GuestPhys, GuestVirt, as_word};
-use crate::gates::path;
+use crate::fast_path;
 use crate::kill::Kill;
 use crate::run::Host;
 use crate::state::{
@@ -49,7 +49,7 @@ impl Host<'_> {
             self.note_for_everybody(va);
             return self.recheck_kernel(va, true);
         }
-        if cr3 == self.view.cr3() {
+        if cr3 == self.shadow.cr3() {
             return self.recheck_user(va);
         }
         self.note(cr3, va.0 & !WHOLE_DIRECTORY);
@@ -61,12 +61,12 @@ impl Host<'_> {
         if index >= SWITCHER_INDEX {
             return Ok(());
         }
-        if cr3 == self.view.cr3() {
+        if cr3 == self.shadow.cr3() {
             // Who takes one table away is about to take others, and their
             // pages are gone already: one unmapping is for all of them.
             let gone = page_table(&self.memory, cr3, index)?.is_none();
             let kernel = self.kernel_index();
-            return if gone && index < kernel && self.view.count(index) != 0 {
+            return if gone && index < kernel && self.shadow.count(index) != 0 {
                 self.compare(0, kernel)
             } else {
                 self.compare(index, index + 1)
@@ -79,7 +79,7 @@ impl Host<'_> {
     /// FLUSH_TLB(0): the user part of the Guest's page directory.
     pub(crate) fn flush_user(&mut self) -> Result<(), Kill> {
         let cr3 = self.vm.cr3.get();
-        if cr3 == self.view.cr3() {
+        if cr3 == self.shadow.cr3() {
             return self.compare(0, self.kernel_index());
         }
         if let Some(slot) = self.view_of(cr3) {
@@ -92,7 +92,7 @@ impl Host<'_> {
     /// FLUSH_TLB(1): everything, everywhere.
     pub(crate) fn flush_everything(&mut self) -> Result<(), Kill> {
         for (slot, view) in self.vm.views.iter().enumerate() {
-            if slot != self.view.slot() && view.last_use.get() != 0 {
+            if slot != self.shadow.slot() && view.last_use.get() != 0 {
                 view.flush.set(view.flush.get() | Changes::EVERYTHING);
             }
         }
@@ -117,30 +117,31 @@ impl Host<'_> {
             view.flush.set(view.flush.get() | Changes::DROP_USER);
         }
         view.last_use.set(uses);
-        Ok((slot != self.view.slot()).then_some(slot))
+        Ok((slot != self.shadow.slot()).then_some(slot))
     }
 
-    /// This view has the baton again, or for the first time: what the others
-    /// have changed meanwhile is looked at now.
+    /// This view has the run token again, or for the first time: what the
+    /// others have changed meanwhile is looked at now.
     ///
     /// # Errors
     ///
     /// Tables that cannot be are the Guest's death.
     pub fn catch_up(&mut self) -> Result<(), Kill> {
-        self.view.set_behind(true);
+        self.shadow.set_behind(true);
         let caught_up = self.follow_others();
-        self.view.set_behind(false);
+        self.shadow.set_behind(false);
         caught_up
     }
 
     fn follow_others(&mut self) -> Result<(), Kill> {
         let vm = self.vm;
-        let slot = &vm.views[self.view.slot()];
+        let slot = &vm.views[self.shadow.slot()];
         let flush = slot.flush.replace(0);
         let notes = slot.change_count.replace(0).min(as_word(MAX_CHANGES));
-        if self.view.cr3() != slot.cr3.get() || flush & Changes::DROP_USER != 0
+        if self.shadow.cr3() != slot.cr3.get()
+            || flush & Changes::DROP_USER != 0
         {
-            self.view.set_cr3(slot.cr3.get());
+            self.shadow.set_cr3(slot.cr3.get());
             self.forget_user()?;
             // Kernels keep one table for all, but they need not.
             self.compare(self.kernel_index(), SWITCHER_INDEX)?;
@@ -154,7 +155,7 @@ impl Host<'_> {
         }
         if flush & Changes::EVERYTHING != 0 {
             self.compare(0, SWITCHER_INDEX)?;
-            self.view.set_kernel_seen(vm.kernel_change_count.get());
+            self.shadow.set_kernel_seen(vm.kernel_change_count.get());
         }
         self.catch_up_kernel()
     }
@@ -162,18 +163,18 @@ impl Host<'_> {
     fn catch_up_kernel(&mut self) -> Result<(), Kill> {
         let vm = self.vm;
         let count = vm.kernel_change_count.get();
-        let missed = count.wrapping_sub(self.view.kernel_seen());
+        let missed = count.wrapping_sub(self.shadow.kernel_seen());
         if missed > MAX_KERNEL_CHANGES {
             self.compare(self.kernel_index(), SWITCHER_INDEX)?;
         } else {
             for n in 0..missed {
-                let n = self.view.kernel_seen().wrapping_add(n);
+                let n = self.shadow.kernel_seen().wrapping_add(n);
                 let at = n % MAX_KERNEL_CHANGES;
                 let va = GuestVirt(vm.kernel_changes[at as usize].get());
                 self.recheck_kernel(va, false)?;
             }
         }
-        self.view.set_kernel_seen(count);
+        self.shadow.set_kernel_seen(count);
         Ok(())
     }
 
@@ -207,8 +208,8 @@ impl Host<'_> {
         self.vm.kernel_changes[at].set(va.0);
         self.vm.kernel_change_count.set(count.wrapping_add(1));
         // This view looks at once, unless it has older changes to look at.
-        if self.view.kernel_seen() == count {
-            self.view.set_kernel_seen(count.wrapping_add(1));
+        if self.shadow.kernel_seen() == count {
+            self.shadow.set_kernel_seen(count.wrapping_add(1));
         }
     }
 
@@ -233,10 +234,10 @@ impl Host<'_> {
         // The oldest of the others; if the machine gives us no second
         // process, there is still this one.
         let others = (0..MAX_VIEWS)
-            .filter(|&slot| slot != self.view.slot())
+            .filter(|&slot| slot != self.shadow.slot())
             .filter(|&slot| self.vm.views[slot].last_use.get() != 0)
             .min_by_key(|&slot| self.vm.views[slot].last_use.get());
-        Ok(others.unwrap_or(self.view.slot()))
+        Ok(others.unwrap_or(self.shadow.slot()))
     }
 
     /// Compares one page above PAGE_OFFSET, which may be part of a linear
@@ -246,10 +247,10 @@ impl Host<'_> {
         va: GuestVirt,
         eager: bool,
     ) -> Result<(), Kill> {
-        self.in_cell(|host| host.recheck_page(va, eager))
+        self.in_user_process(|host| host.recheck_page(va, eager))
             .unwrap_or(Ok(()))?;
         let index = directory_index(va.0).min(SWITCHER_INDEX - 1);
-        if self.view.linear_pages(index) > va.page_number() % ENTRIES {
+        if self.shadow.linear_pages(index) > va.page_number() % ENTRIES {
             return match self.is_still_linear(va)? {
                 true => Ok(()),
                 false => self.break_linear(index),
@@ -260,7 +261,7 @@ impl Host<'_> {
 
     fn is_still_linear(&self, va: GuestVirt) -> Result<bool, Kill> {
         let expected = va.0.wrapping_sub(self.vm.page_offset.get());
-        let entry = walk(&self.memory, self.view.cr3(), va)?;
+        let entry = walk(&self.memory, self.shadow.cr3(), va)?;
         Ok(entry.is_some_and(|entry| {
             entry.pte.pfn() == expected >> PAGE_SHIFT
                 && ShadowPte::wanted(entry.pte).access()
@@ -276,14 +277,14 @@ impl Host<'_> {
         va: GuestVirt,
         eager: bool,
     ) -> Result<(), Kill> {
-        let shadow = self.view.shadow(va);
-        let wanted = walk(&self.memory, self.view.cr3(), va)?
-            .map_or(ShadowPte::NONE, |entry| self.view.wanted(entry.pte));
-        let wanted = self.or_twin(va, wanted, false);
+        let shadow = self.shadow.shadow(va);
+        let wanted = walk(&self.memory, self.shadow.cr3(), va)?
+            .map_or(ShadowPte::NONE, |entry| self.shadow.wanted(entry.pte));
+        let wanted = self.or_copy(va, wanted, false);
         if shadow == wanted {
             return Ok(());
         }
-        let eager = eager && self.vm.slow_paths.get() & path::EAGER == 0;
+        let eager = eager && self.vm.slow_paths.get() & fast_path::EAGER == 0;
         if wanted.is_mapped() && eager {
             self.vm.counters.eager_maps.count();
             self.map_page(va, wanted)?;
@@ -295,7 +296,7 @@ impl Host<'_> {
     /// Compares everything that is mapped between two directory indices with
     /// the tables, and touches only what differs.
     pub(crate) fn compare(&mut self, from: u32, to: u32) -> Result<(), Kill> {
-        self.in_cell(|host| host.compare_here(from, to))
+        self.in_user_process(|host| host.compare_here(from, to))
             .unwrap_or(Ok(()))?;
         self.compare_here(from, to)
     }
@@ -304,17 +305,17 @@ impl Host<'_> {
     fn compare_here(&mut self, from: u32, to: u32) -> Result<(), Kill> {
         let mut gone = Gone::default();
         for index in from..to {
-            let linear = self.view.linear_pages(index);
+            let linear = self.shadow.linear_pages(index);
             if linear != 0 {
                 self.unmap_gone(&mut gone)?;
                 if self.linear_pages(index)? != linear {
                     self.break_linear(index)?;
                 }
             }
-            if self.view.count(index) != 0 {
+            if self.shadow.count(index) != 0 {
                 self.compare_directory(index, &mut gone)?;
             }
-            if self.view.hides_some(index) {
+            if self.shadow.hides_some(index) {
                 self.unmap_gone(&mut gone)?;
             }
         }
@@ -327,14 +328,14 @@ impl Host<'_> {
         gone: &mut Gone,
     ) -> Result<(), Kill> {
         self.vm.counters.comparisons.count();
-        let pde = page_table(&self.memory, self.view.cr3(), index)?;
-        let mut left = self.view.count(index);
+        let pde = page_table(&self.memory, self.shadow.cr3(), index)?;
+        let mut left = self.shadow.count(index);
         let mut from = index * ENTRIES;
         let end = from + ENTRIES;
-        while let Some(page) = self.view.next_used(from, end) {
+        while let Some(page) = self.shadow.next_used(from, end) {
             from = page + 1;
             let va = GuestVirt(page << PAGE_SHIFT);
-            let shadow = self.view.shadow(va);
+            let shadow = self.shadow.shadow(va);
             if shadow.is_hidden() && !gone.hide {
                 self.unmap_gone(gone)?;
             }
@@ -349,7 +350,7 @@ impl Host<'_> {
                         check_pte(&self.memory, pte)?;
                     }
                     let pte = limit_rights(pte, pde);
-                    self.or_twin(va, self.view.wanted(pte), false)
+                    self.or_copy(va, self.shadow.wanted(pte), false)
                 }
                 None => ShadowPte::NONE,
             };
@@ -383,7 +384,7 @@ impl Host<'_> {
             return Ok(());
         }
         self.unmap(GuestVirt(first << PAGE_SHIFT), pages)?;
-        self.view.forget(first, first + pages);
+        self.shadow.forget(first, first + pages);
         Ok(())
     }
 }

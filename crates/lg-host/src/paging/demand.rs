@@ -4,10 +4,10 @@
 //! the bits that its processor would have set, and it never hears of it.
 //! Otherwise it is the Guest's own.
 
-use super::view::Mapped;
+use super::shadow::Mapped;
 use super::walk::{page_table, walk};
 use crate::address::{GuestPhys, GuestVirt, as_word};
-use crate::gates::path;
+use crate::fast_path;
 use crate::kill::Kill;
 use crate::run::Host;
 use crate::world::Access;
@@ -41,9 +41,13 @@ impl Host<'_> {
         write: bool,
         user: bool,
     ) -> Result<Fault, Kill> {
-        self.view.set_last_fault(va);
+        self.shadow.set_last_fault(va);
         let demand = |host: &mut Self| host.demand_here(va, write, user);
-        let fault = if user { self.in_cell(demand) } else { None };
+        let fault = if user {
+            self.in_user_process(demand)
+        } else {
+            None
+        };
         fault.unwrap_or_else(|| self.demand_here(va, write, user))
     }
 
@@ -57,7 +61,7 @@ impl Host<'_> {
         if va.is_switchers() {
             return Ok(Fault::Guests);
         }
-        let cr3 = self.view.cr3();
+        let cr3 = self.shadow.cr3();
         let Some(entry) = walk(&self.memory, cr3, va)? else {
             return Ok(Fault::Guests);
         };
@@ -75,16 +79,17 @@ impl Host<'_> {
             let whole = self.memory.word(entry.at)?;
             self.store(entry.at, whole | used)?;
         }
-        // A cell has no pieces: it gets the pages that the tables give to user
-        // code, one by one.
-        let linear = va.0 >= self.vm.page_offset.get() && !self.view.in_cell();
+        // A user process has no pieces: it gets the pages that the tables give
+        // to user code, one by one.
+        let linear =
+            va.0 >= self.vm.page_offset.get() && !self.shadow.in_user_process();
         if linear && (self.write_linear(va, write)? || self.map_linear(va)?) {
             return Ok(Fault::Mapped);
         }
-        let wanted = self.or_twin(va, self.view.wanted(pte), write);
-        if self.view.shadow(va) == wanted {
+        let wanted = self.or_copy(va, self.shadow.wanted(pte), write);
+        if self.shadow.shadow(va) == wanted {
             self.vm.counters.spurious_faults.count();
-            if self.view.count_spurious() > MAX_SPURIOUS {
+            if self.shadow.count_spurious() > MAX_SPURIOUS {
                 if user {
                     // User code that makes faults up, perhaps: its kernel
                     // will know what to do with it.
@@ -109,8 +114,8 @@ impl Host<'_> {
     /// costs.
     fn map_linear(&mut self, va: GuestVirt) -> Result<bool, Kill> {
         let index = directory_index(va.0);
-        if self.vm.slow_paths.get() & path::LINEAR != 0
-            || self.view.is_cramped()
+        if self.vm.slow_paths.get() & fast_path::LINEAR != 0
+            || self.shadow.is_cramped()
         {
             return Ok(false);
         }
@@ -118,7 +123,7 @@ impl Host<'_> {
         if pages == 0 || va.page_number() % ENTRIES >= pages {
             return Ok(false);
         }
-        if self.view.linear_pages(index) == pages {
+        if self.shadow.linear_pages(index) == pages {
             // It is mapped already, so this fault is a strange one. Let the
             // single page decide.
             return Ok(false);
@@ -129,31 +134,31 @@ impl Host<'_> {
         let pa = GuestPhys(start.0.wrapping_sub(offset));
         let mapped = self.map_run(start, pa, pages)?;
         if mapped == Mapped::Yes {
-            self.view.set_linear(index, pages);
+            self.shadow.set_linear(index, pages);
             self.vm.counters.linear_maps.count();
-            self.protect_twins_pages(pa, pages)?;
+            self.protect_copied_pages(pa, pages)?;
         }
         Ok(mapped == Mapped::Yes)
     }
 
     /// The kernel has written to a page of a linear piece, which was made
-    /// read-only because the page has, or had, a twin. Answers whether it was
-    /// so, and put right.
+    /// read-only because the page has, or had, a patched copy. Answers whether
+    /// it was so, and put right.
     fn write_linear(
         &mut self,
         va: GuestVirt,
         write: bool,
     ) -> Result<bool, Kill> {
-        let linear = self.view.linear_pages(directory_index(va.0));
+        let linear = self.shadow.linear_pages(directory_index(va.0));
         if !write || linear <= va.page_number() % ENTRIES {
             return Ok(false);
         }
         let offset = self.vm.page_offset.get();
         let frame = va.0.wrapping_sub(offset) & !(PAGE_SIZE - 1);
-        if let Some(number) = self.twin_of(GuestPhys(frame)) {
-            self.forget_twin(number)?;
-        } else if self.vm.twin_count.get() == 0
-            || self.view.count_spurious() > 1
+        if let Some(number) = self.copy_of(GuestPhys(frame)) {
+            self.forget_copy(number)?;
+        } else if self.vm.copy_count.get() == 0
+            || self.shadow.count_spurious() > 1
         {
             return Ok(false);
         }
@@ -180,7 +185,7 @@ impl Host<'_> {
         if pages == 0 || index >= lg_abi::page::SWITCHER_INDEX {
             return Ok(0);
         }
-        let Some(pde) = page_table(&self.memory, self.view.cr3(), index)?
+        let Some(pde) = page_table(&self.memory, self.shadow.cr3(), index)?
         else {
             return Ok(0);
         };

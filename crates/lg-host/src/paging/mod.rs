@@ -8,22 +8,22 @@
 //! have set ([`Host::demand_page`]). What is mapped is on record ([`view`]), so
 //! that a change of the tables can be compared with it and only the difference
 //! touched ([`changes`]). User code may have an address space of its own
-//! ([`cell`]).
+//! ([`user`]).
 //!
 //! [`Host::demand_page`]: crate::run::Host::demand_page
 
 pub mod walk;
 
-pub mod view;
+pub mod shadow;
 
-pub mod cell;
+pub mod user;
 
 mod changes;
 mod demand;
 
-pub use cell::Cell;
 pub use demand::Fault;
-pub use view::{ShadowPte, View, ViewMemory};
+pub use shadow::{Shadow, ShadowMemory, ShadowPte};
+pub use user::UserSpace;
 
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,7 @@
 //! Shadow paging against an oracle, and the corners that an oracle misses.
 
 use crate::address::{GuestPhys, GuestVirt};
-use crate::gates::path;
+use crate::fast_path;
 use crate::kill::Kill;
 use crate::paging::Fault;
 use crate::testing::Machine;
@@ -35,23 +35,27 @@ fn oracle(m: &Machine, va: u32, write: bool, user: bool) -> Option<u32> {
 /// Whether everything that is mapped may be mapped.
 fn everything_agrees(m: &Machine) -> bool {
     let memory = m.ram.memory();
-    let own = m.notebook.pages.iter().map(|page| (page, false));
-    let cell = m.cell.iter().flat_map(|(_, cell)| &cell.pages);
-    let all = own.chain(cell.map(|page| (page, true)));
-    all.into_iter().all(|((&page, &(frame, access)), in_cell)| {
-        let va = page << 12;
-        let cr3 = m.vm.cr3.get();
-        let pde = memory.word(GuestPhys(cr3 + (va >> 22) * 4)).unwrap();
-        let at = (pde & !0xFFF) + (va >> 12 & 1023) * 4;
-        let pte = Pte(memory.word(GuestPhys(at)).unwrap());
-        let writable = access == Access::Write;
-        pde & 1 != 0
-            && pte.has(Pte::PRESENT | Pte::ACCESSED)
-            && pte.frame() == frame
-            && (!writable || pte.has(Pte::WRITE | Pte::DIRTY))
-            && (!writable || pde & Pte::WRITE != 0)
-            && (!in_cell || pte.0 & pde & Pte::USER != 0)
-    })
+    let own = m.mapper.pages.iter().map(|page| (page, false));
+    let user_process = m
+        .user_process
+        .iter()
+        .flat_map(|(_, user_process)| &user_process.pages);
+    let all = own.chain(user_process.map(|page| (page, true)));
+    all.into_iter()
+        .all(|((&page, &(frame, access)), in_user_process)| {
+            let va = page << 12;
+            let cr3 = m.vm.cr3.get();
+            let pde = memory.word(GuestPhys(cr3 + (va >> 22) * 4)).unwrap();
+            let at = (pde & !0xFFF) + (va >> 12 & 1023) * 4;
+            let pte = Pte(memory.word(GuestPhys(at)).unwrap());
+            let writable = access == Access::Write;
+            pde & 1 != 0
+                && pte.has(Pte::PRESENT | Pte::ACCESSED)
+                && pte.frame() == frame
+                && (!writable || pte.has(Pte::WRITE | Pte::DIRTY))
+                && (!writable || pde & Pte::WRITE != 0)
+                && (!in_user_process || pte.0 & pde & Pte::USER != 0)
+        })
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -101,13 +105,13 @@ proptest! {
     fn what_is_mapped_is_what_the_tables_allow(
         steps in proptest::collection::vec(step(), 1..80),
         room in proptest::option::of(4..12_usize),
-        with_cell in any::<bool>(),
+        with_user_process in any::<bool>(),
     ) {
         let mut m = Machine::new();
-        m.notebook.room = room;
-        if with_cell {
-            m = m.with_cell();
-            m.cell.as_mut().unwrap().1.room = room;
+        m.mapper.room = room;
+        if with_user_process {
+            m = m.with_user_process();
+            m.user_process.as_mut().unwrap().1.room = room;
         }
         let mut host = m.host();
         for step in steps {
@@ -157,7 +161,7 @@ proptest! {
                         expected.is_some()
                     );
                     if let Some(frame) = expected {
-                        let book = if user { m.users() } else { &m.notebook };
+                        let book = if user { m.users() } else { &m.mapper };
                         let (mapped, access) = book.pages[&page];
                         prop_assert_eq!(mapped, frame);
                         prop_assert!(!write || access == Access::Write);
@@ -179,11 +183,11 @@ fn the_first_use_and_the_first_write_leave_their_marks() {
     let mut host = m.host();
     assert_eq!(host.demand_page(va, false, true), Ok(Fault::Mapped));
     assert_eq!(host.memory.word(entry), Ok(0x9027));
-    assert_eq!(m.notebook.pages[&5], (0x9000, Access::Read));
+    assert_eq!(m.mapper.pages[&5], (0x9000, Access::Read));
     let mut host = m.host();
     assert_eq!(host.demand_page(va, true, true), Ok(Fault::Mapped));
     assert_eq!(host.memory.word(entry), Ok(0x9067));
-    assert_eq!(m.notebook.pages[&5], (0x9000, Access::Write));
+    assert_eq!(m.mapper.pages[&5], (0x9000, Access::Write));
 }
 
 #[test]
@@ -195,14 +199,14 @@ fn a_linear_kernel_is_mapped_in_one_piece_until_it_changes() {
     let va = GuestVirt(0xC000_5000);
     let mut host = m.host();
     assert_eq!(host.demand_page(va, true, false), Ok(Fault::Mapped));
-    assert_eq!(host.view.linear_pages(0x300), 1024);
+    assert_eq!(host.shadow.linear_pages(0x300), 1024);
     assert_eq!(host.vm.counters.maps.get(), 0);
     // One page elsewhere, and the piece falls apart.
     memory.set_word(first.plus(20), 0x9063).unwrap();
     host.set_pte(Machine::CR3, va, 0x9063).unwrap();
-    assert_eq!(host.view.linear_pages(0x300), 0);
+    assert_eq!(host.shadow.linear_pages(0x300), 0);
     assert_eq!(host.demand_page(va, true, false), Ok(Fault::Mapped));
-    let pages: Vec<_> = m.notebook.pages.iter().collect();
+    let pages: Vec<_> = m.mapper.pages.iter().collect();
     assert_eq!(pages, [(&0xC_0005, &(0x9000, Access::Write))]);
 }
 
@@ -240,12 +244,12 @@ fn pages_that_the_machine_never_maps_are_the_guests_fault() {
 
 #[test]
 fn a_page_that_the_kernel_takes_back_leaves_the_cell() {
-    let mut m = Machine::new().with_cell();
+    let mut m = Machine::new().with_user_process();
     m.set_user_pte(5, Pte(0x9067));
     let va = GuestVirt(0x5000);
     let mut host = m.host();
     assert_eq!(host.demand_page(va, true, true), Ok(Fault::Mapped));
-    assert_eq!(m.notebook.pages.len(), 0, "the kernel has not asked for it");
+    assert_eq!(m.mapper.pages.len(), 0, "the kernel has not asked for it");
     assert_eq!(m.users().pages[&5], (0x9000, Access::Write));
     m.set_user_pte(5, Pte(0x9063));
     m.host().set_pte(Machine::CR3, va, 0x9063).unwrap();
@@ -257,8 +261,8 @@ fn a_page_that_the_kernel_takes_back_leaves_the_cell() {
 }
 
 #[test]
-fn a_cell_has_what_the_tables_give_to_user_code_wherever_it_lies() {
-    let mut m = Machine::new().with_cell();
+fn a_user_process_has_what_the_tables_give_to_user_code_wherever_it_lies() {
+    let mut m = Machine::new().with_user_process();
     let (va, neighbour) = (GuestVirt(0xC000_6000), GuestVirt(0xC000_7000));
     let entry = GuestPhys(Machine::KERNEL_TABLE + 6 * 4);
     let set = |m: &mut Machine, pte| {
@@ -289,7 +293,7 @@ fn a_cell_has_what_the_tables_give_to_user_code_wherever_it_lies() {
 
 #[test]
 fn no_piece_of_the_kernel_is_ever_in_a_cell() {
-    let mut m = Machine::new().with_cell();
+    let mut m = Machine::new().with_user_process();
     // All of the first 4 MiB are linear, and one page is user code's, too.
     let table = GuestPhys(Machine::KERNEL_TABLE);
     m.ram.memory().set_word(table, 0x63).unwrap();
@@ -297,7 +301,7 @@ fn no_piece_of_the_kernel_is_ever_in_a_cell() {
     let mut host = m.host();
     let va = GuestVirt(0xC000_6000);
     assert_eq!(host.demand_page(va, true, false), Ok(Fault::Mapped));
-    assert_eq!(host.view.linear_pages(0x300), 1024);
+    assert_eq!(host.shadow.linear_pages(0x300), 1024);
     assert_eq!(host.demand_page(va, true, true), Ok(Fault::Mapped));
     let users: Vec<_> = m.users().pages.keys().collect();
     assert_eq!(users, [&0xC_0006]);
@@ -318,15 +322,15 @@ fn a_page_to_read_is_hidden_and_shown_again() {
     for slow in [false, true] {
         let mut m = Machine::new();
         if slow {
-            m.vm.slow_paths.set(path::HIDE);
+            m.vm.slow_paths.set(fast_path::HIDE);
         }
         map_all(&mut m, &[5, 6, 8], 0x25);
         for page in [5, 6, 8] {
             m.set_user_pte(page, Pte(0));
         }
         m.host().flush_user().unwrap();
-        assert!(m.notebook.pages.is_empty());
-        let hidden: Vec<u32> = m.notebook.hidden.keys().copied().collect();
+        assert!(m.mapper.pages.is_empty());
+        let hidden: Vec<u32> = m.mapper.hidden.keys().copied().collect();
         assert_eq!(hidden, if slow { [].as_slice() } else { &[5, 6, 8] });
         let fault = m.host().demand_page(GuestVirt(0x5000), false, true);
         assert_eq!(fault, Ok(Fault::Guests), "hidden is as good as gone");
@@ -336,14 +340,14 @@ fn a_page_to_read_is_hidden_and_shown_again() {
         let fault = m.host().demand_page(GuestVirt(0x6000), false, true);
         assert_eq!(fault, Ok(Fault::Mapped));
         map_all(&mut m, &[8], 0x67);
-        let pages: Vec<_> = m.notebook.pages.iter().collect();
+        let pages: Vec<_> = m.mapper.pages.iter().collect();
         let wanted = [
             (&5, &(0x5000, Access::Read)),
             (&6, &(0x9000, Access::Read)),
             (&8, &(0x8000, Access::Write)),
         ];
         assert_eq!(pages, wanted);
-        assert!(m.notebook.hidden.is_empty());
+        assert!(m.mapper.hidden.is_empty());
         assert_eq!(m.vm.counters.shown.get(), if slow { 0 } else { 2 });
     }
 }
@@ -361,14 +365,14 @@ fn one_call_unmaps_all_that_nothing_lies_between() {
         m.vm.counters.unmaps.get() - before
     };
     assert_eq!(gone(&mut m, &[5, 12, 14]), 2, "9 stays");
-    assert_eq!(m.notebook.pages.len(), 1);
+    assert_eq!(m.mapper.pages.len(), 1);
     // A hidden page in the middle stays, too.
     map_all(&mut m, &[5, 12], 0x67);
     map_all(&mut m, &[7], 0x25);
     assert_eq!(gone(&mut m, &[7]), 0);
     assert_eq!(gone(&mut m, &[5, 9, 12]), 2, "7 stays where it was");
-    assert!(m.notebook.pages.is_empty());
-    assert_eq!(m.notebook.hidden[&7], 0x7000);
+    assert!(m.mapper.pages.is_empty());
+    assert_eq!(m.mapper.hidden[&7], 0x7000);
 }
 
 #[test]
@@ -381,12 +385,12 @@ fn not_everything_can_be_hidden() {
             m.set_user_pte(page, Pte(0));
         }
         m.host().flush_user().unwrap();
-        assert!(m.notebook.pages.is_empty());
+        assert!(m.mapper.pages.is_empty());
     }
-    assert_eq!(m.notebook.hidden.len(), 599, "enough for now");
+    assert_eq!(m.mapper.hidden.len(), 599, "enough for now");
     // Another page directory, and all is forgotten.
     m.host().forget_user().unwrap();
-    assert!(m.notebook.hidden.is_empty());
+    assert!(m.mapper.hidden.is_empty());
     map_all(&mut m, &[5], 0x25);
     assert_eq!(m.vm.counters.shown.get(), 0);
 }

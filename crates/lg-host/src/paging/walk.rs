@@ -186,11 +186,12 @@ impl Host<'_> {
     /// for a page directory that is another view's. For its kernel only: what
     /// user code may use, the record does not say.
     fn mapped(&self, va: GuestVirt, access: Access) -> Option<GuestPhys> {
-        if self.vm.cr3.get() != self.view.cr3() || self.vm.in_user_mode() {
+        if self.vm.cr3.get() != self.shadow.cr3() || self.vm.in_user_mode() {
             return None;
         }
-        let place = self.view.translate(va, access, self.vm.page_offset.get());
-        // A twin is no place to read from.
+        let place =
+            self.shadow.translate(va, access, self.vm.page_offset.get());
+        // A patched copy is no place to read from.
         place.filter(|place| place.0 < self.memory.limit())
     }
 

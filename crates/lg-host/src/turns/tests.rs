@@ -25,7 +25,7 @@ use std::string::String;
 struct Watched {
     word: LoomU32,
     queue: Mutex<()>,
-    bell: Condvar,
+    doorbell: Condvar,
 }
 
 impl Watched {
@@ -33,7 +33,7 @@ impl Watched {
         Self {
             word: LoomU32::new(value),
             queue: Mutex::new(()),
-            bell: Condvar::new(),
+            doorbell: Condvar::new(),
         }
     }
 }
@@ -82,13 +82,13 @@ impl Futex for Kernel {
     fn wait(word: &Watched, value: u32) {
         let queue = word.queue.lock().unwrap();
         if word.load() == value {
-            drop(word.bell.wait(queue).unwrap());
+            drop(word.doorbell.wait(queue).unwrap());
         }
     }
 
     fn wake(word: &Watched) {
         let _queue = word.queue.lock().unwrap();
-        word.bell.notify_one();
+        word.doorbell.notify_one();
     }
 }
 
@@ -141,28 +141,28 @@ impl Owned {
     }
 }
 
-mod baton {
+mod run_token {
     use super::*;
 
     struct Views {
-        batons: [Watched; 3],
+        run_tokens: [Watched; 3],
         state: Owned,
     }
 
     type Take = fn(&Watched);
     type Pass = fn(&Watched);
 
-    /// Three views, and the baton goes round twice.
+    /// Three views, and the run token goes round twice.
     fn model(take: Take, pass: Pass) {
         let views = Arc::new(Views {
-            batons: [1, 0, 0].map(Watched::new),
+            run_tokens: [1, 0, 0].map(Watched::new),
             state: Owned::new(),
         });
         let life = move |views: &Views, me: usize| {
             for _ in 0..2 {
-                take(&views.batons[me]);
+                take(&views.run_tokens[me]);
                 views.state.touch();
-                pass(&views.batons[(me + 1) % 3]);
+                pass(&views.run_tokens[(me + 1) % 3]);
             }
         };
         let others = [1, 2].map(|me| {
@@ -176,32 +176,32 @@ mod baton {
     }
 
     #[test]
-    fn there_is_one_baton_and_it_is_never_lost() {
+    fn there_is_one_run_token_and_it_is_never_lost() {
         all_orders(3, || model(take::<Kernel>, pass::<Kernel>));
     }
 
     #[test]
-    fn a_view_that_waits_without_taking_keeps_a_baton() {
-        fn look(baton: &Watched) {
-            while baton.load() == 0 {
-                Kernel::wait(baton, 0);
+    fn a_view_that_waits_without_taking_keeps_a_run_token() {
+        fn look(run_token: &Watched) {
+            while run_token.load() == 0 {
+                Kernel::wait(run_token, 0);
             }
         }
         assert!(is_found(
-            "baton::a_view_that_waits_without_taking_keeps_a_baton",
+            "run_token::a_view_that_waits_without_taking_keeps_a_run_token",
             "two at a time",
             || model(look, pass::<Kernel>)
         ));
     }
 
     #[test]
-    fn who_is_woken_before_the_baton_is_there_sleeps_on() {
-        fn too_late(baton: &Watched) {
-            Kernel::wake(baton);
-            baton.store(1);
+    fn who_is_woken_before_the_run_token_is_there_sleeps_on() {
+        fn too_late(run_token: &Watched) {
+            Kernel::wake(run_token);
+            run_token.store(1);
         }
         assert!(is_found(
-            "baton::who_is_woken_before_the_baton_is_there_sleeps_on",
+            "run_token::who_is_woken_before_the_run_token_is_there_sleeps_on",
             "deadlock",
             || model(take::<Kernel>, too_late)
         ));
@@ -209,14 +209,14 @@ mod baton {
 
     #[test]
     fn a_kernel_that_sleeps_without_looking_loses_a_wake_up() {
-        fn blind(baton: &Watched) {
-            while baton.swap(0) == 0 {
-                let queue = baton.queue.lock().unwrap();
-                drop(baton.bell.wait(queue).unwrap());
+        fn blind(run_token: &Watched) {
+            while run_token.swap(0) == 0 {
+                let queue = run_token.queue.lock().unwrap();
+                drop(run_token.doorbell.wait(queue).unwrap());
             }
         }
         assert!(is_found(
-            "baton::a_kernel_that_sleeps_without_looking_loses_a_wake_up",
+            "run_token::a_kernel_that_sleeps_without_looking_loses_a_wake_up",
             "deadlock",
             || model(blind, pass::<Kernel>)
         ));
@@ -562,7 +562,7 @@ mod running {
         kicks: Watched,
         asleep: Watched,
         current: Watched,
-        batons: [Watched; 2],
+        run_tokens: [Watched; 2],
         /// A signal for each view: it waits until the view can be stopped.
         signals: [Watched; 2],
     }
@@ -574,7 +574,7 @@ mod running {
                 kicks: Watched::new(0),
                 asleep: Watched::new(0),
                 current: Watched::new(0),
-                batons: [0, 0].map(Watched::new),
+                run_tokens: [0, 0].map(Watched::new),
                 signals: [0, 0].map(Watched::new),
             })
         }
@@ -612,7 +612,7 @@ mod running {
         let second = {
             let guest = guest.clone();
             thread::spawn(move || {
-                take::<Kernel>(&guest.batons[1]);
+                take::<Kernel>(&guest.run_tokens[1]);
                 guest.run(1);
             })
         };
@@ -626,19 +626,19 @@ mod running {
         all_orders(3, || {
             model(|guest| {
                 guest.current.store(1);
-                pass::<Kernel>(&guest.batons[1]);
+                pass::<Kernel>(&guest.run_tokens[1]);
             });
         });
     }
 
     #[test]
-    fn to_tell_who_runs_after_passing_the_baton_is_too_late() {
+    fn to_tell_who_runs_after_passing_the_run_token_is_too_late() {
         assert!(is_found(
-            "running::to_tell_who_runs_after_passing_the_baton_is_too_late",
+            "running::to_tell_who_runs_after_passing_the_run_token_is_too_late",
             "deadlock",
             || {
                 model(|guest| {
-                    pass::<Kernel>(&guest.batons[1]);
+                    pass::<Kernel>(&guest.run_tokens[1]);
                     guest.current.store(1);
                 });
             }

@@ -11,7 +11,7 @@ const FACTS: Facts = Facts {
     timer: 0,
     shared_pages: 1,
     cpuid_faults: false,
-    cell: None,
+    user_process: None,
 };
 
 /// A system call as the filter sees it.
@@ -219,7 +219,7 @@ fn every_near_miss_of_mmap_is_deadly() {
         (4, 0),
         (4, 4),
         (4, 5),
-        (4, 6), // the twins, but to write
+        (4, 6), // the patched copies, but to write
         (4, 8),
         (4, 0xFFFF_FFFF),
         (4, 3 | 1 << 32),
@@ -231,8 +231,8 @@ fn every_near_miss_of_mmap_is_deadly() {
         assert_eq!(call.verdict(), verdict::KILL, "{what}");
     }
     // A sum that wraps must not look small: this one would be 0.
-    let over_the_gates = [top, 0x40_0000, 7, 0x11, 3, 0];
-    let call = Call::new(nr::MMAP, over_the_gates);
+    let over_the_trampolines = [top, 0x40_0000, 7, 0x11, 3, 0];
+    let call = Call::new(nr::MMAP, over_the_trampolines);
     assert_eq!(call.verdict(), verdict::KILL);
     // A shared page's file has one page for us.
     for (len, offset) in [(0x2000, 0), (0x1000, 0x1000), (0x1000, 1 << 40)] {
@@ -242,11 +242,11 @@ fn every_near_miss_of_mmap_is_deadly() {
 }
 
 /// Entries of the local descriptor table are set one by one, and nothing else
-/// is done with it; where a cell has the table, by the mapper alone.
+/// is done with it; where a user process has the table, by the mapper alone.
 #[test]
 fn one_entry_of_the_table_is_set_at_a_time() {
     let commands = layout::COMMANDS as u64;
-    let (mapper, keeper) = (mapper(&FACTS), keeper());
+    let (mapper, driver) = (mapper(&FACTS), driver());
     for (args, by_view, by_mapper) in [
         ([0x11, STACK64, 16], true, false),
         ([0x11, commands + 32, 16], false, true),
@@ -262,7 +262,7 @@ fn one_entry_of_the_table_is_set_at_a_time() {
         assert_eq!(call.is_allowed(), by_view, "{args:x?}");
         let allowed = call.verdict_of(&mapper) == verdict::ALLOW;
         assert_eq!(allowed, by_mapper, "{args:x?}");
-        assert_eq!(call.verdict_of(&keeper), verdict::KILL, "{args:x?}");
+        assert_eq!(call.verdict_of(&driver), verdict::KILL, "{args:x?}");
     }
 }
 
@@ -297,15 +297,15 @@ fn munmap_and_futex_stay_in_their_own_places() {
     }
 }
 
-const CELL: CellFacts = CellFacts {
+const USER: UserFacts = UserFacts {
     listeners: [1, 0],
     process: 4711,
     wait_site: 0x4000_0000_2222,
 };
 
-fn keeper() -> Filter {
+fn driver() -> Filter {
     filter(&Facts {
-        cell: Some(CELL),
+        user_process: Some(USER),
         ..FACTS
     })
 }
@@ -313,10 +313,11 @@ fn keeper() -> Filter {
 #[test]
 fn a_view_hears_and_kicks_its_own_cell() {
     let waits = |call: Call| Call {
-        ip: CELL.wait_site,
+        ip: USER.wait_site,
         ..call
     };
-    let (hear, answer) = (keeper::RECEIVE as u64, keeper::SEND as u64);
+    let (hear, answer) =
+        (user_driver::RECEIVE as u64, user_driver::SEND as u64);
     for call in [
         waits(Call::new(nr::IOCTL, [1, hear, 0, 0, 0, 0])),
         Call::new(nr::IOCTL, [0, hear, 0, 0, 0, 0]),
@@ -326,28 +327,29 @@ fn a_view_hears_and_kicks_its_own_cell() {
         Call::new(nr::CLOCK_GETTIME, [1, 0, 0, 0, 0, 0]),
         Call::new(
             nr::CLOCK_GETTIME,
-            [keeper::clock_of(4711).into(), 0, 0, 0, 0, 0],
+            [user_driver::clock_of(4711).into(), 0, 0, 0, 0, 0],
         ),
         Call::new(nr::MMAP, GOOD_MMAP),
     ] {
-        assert_eq!(call.verdict_of(&keeper()), verdict::ALLOW, "{}", call.nr);
+        assert_eq!(call.verdict_of(&driver()), verdict::ALLOW, "{}", call.nr);
     }
 }
 
 #[test]
 fn a_view_hears_and_kicks_nobody_else() {
-    let hear = keeper::RECEIVE as u64;
+    let hear = user_driver::RECEIVE as u64;
     for args in [
         [2, hear, 0, 0, 0, 0],
         [3, hear, 0, 0, 0, 0],
         [1 << 32 | 1, hear, 0, 0, 0, 0],
         [1, hear + 1, 0, 0, 0, 0],
         [1, hear | 1 << 32, 0, 0, 0, 0],
-        // SECCOMP_IOCTL_NOTIF_ADDFD, which would give the cell a descriptor.
+        // SECCOMP_IOCTL_NOTIF_ADDFD, which would give the user process a
+        // descriptor.
         [1, 0x4018_2103, 0, 0, 0, 0],
     ] {
         let call = Call::new(nr::IOCTL, args);
-        assert_eq!(call.verdict_of(&keeper()), verdict::KILL, "{args:x?}");
+        assert_eq!(call.verdict_of(&driver()), verdict::KILL, "{args:x?}");
     }
     for args in [
         [4712, 4711, 10, 0, 0, 0],
@@ -357,25 +359,25 @@ fn a_view_hears_and_kicks_nobody_else() {
         [u64::MAX, 4711, 10, 0, 0, 0],
     ] {
         let call = Call::new(nr::TGKILL, args);
-        assert_eq!(call.verdict_of(&keeper()), verdict::KILL, "{args:x?}");
+        assert_eq!(call.verdict_of(&driver()), verdict::KILL, "{args:x?}");
     }
     // Only ioctl, and only from there.
     let call = Call {
-        ip: CELL.wait_site,
+        ip: USER.wait_site,
         ..Call::new(nr::MMAP, GOOD_MMAP)
     };
-    assert_eq!(call.verdict_of(&keeper()), verdict::KILL);
+    assert_eq!(call.verdict_of(&driver()), verdict::KILL);
     let call = Call {
         ip: 0x1000,
         ..Call::new(nr::IOCTL, [1, hear, 0, 0, 0, 0])
     };
-    assert_eq!(call.verdict_of(&keeper()), verdict::KILL);
+    assert_eq!(call.verdict_of(&driver()), verdict::KILL);
 }
 
 #[test]
-fn a_cell_can_only_stand_and_wait() {
+fn a_user_process_can_only_stand_and_wait() {
     const STAND_SITE: u64 = 0x4000_0000_9ABC;
-    let cell = cell(FACTS.call_site, STAND_SITE);
+    let user_process = user_process(FACTS.call_site, STAND_SITE);
     for nr in (0..500).chain([0x4000_006E, 0xFFFF_FFFF]) {
         for (arch, ip) in [
             (ARCH_X86_64, FACTS.call_site),
@@ -391,7 +393,7 @@ fn a_cell_can_only_stand_and_wait() {
                 ip,
                 ..Call::new(nr, GOOD_MMAP)
             };
-            let may_stand = nr == crate::cell::WAIT
+            let may_stand = nr == crate::user::WAIT
                 && arch == ARCH_X86_64
                 && ip == STAND_SITE;
             let expected = if may_stand {
@@ -399,21 +401,25 @@ fn a_cell_can_only_stand_and_wait() {
             } else {
                 verdict::TRAP
             };
-            assert_eq!(call.verdict_of(&cell), expected, "{nr} {ip:#x}");
+            assert_eq!(
+                call.verdict_of(&user_process),
+                expected,
+                "{nr} {ip:#x}"
+            );
         }
     }
     let close = [0, u64::from(u32::MAX), 2, 0, 0, 0];
     let call = Call::new(nr::CLOSE_RANGE, close);
-    assert_eq!(call.verdict_of(&cell), verdict::ALLOW);
+    assert_eq!(call.verdict_of(&user_process), verdict::ALLOW);
     let elsewhere = Call {
         ip: STAND_SITE,
         ..call
     };
-    assert_eq!(elsewhere.verdict_of(&cell), verdict::TRAP);
+    assert_eq!(elsewhere.verdict_of(&user_process), verdict::TRAP);
     for near_miss in [[1, close[1], 2], [0, 9, 2], [0, close[1], 0]] {
         let [a, b, c] = near_miss;
         let call = Call::new(nr::CLOSE_RANGE, [a, b, c, 0, 0, 0]);
-        assert_eq!(call.verdict_of(&cell), verdict::TRAP);
+        assert_eq!(call.verdict_of(&user_process), verdict::TRAP);
     }
 }
 
@@ -423,7 +429,7 @@ fn a_mapper_maps_as_a_view_does_and_nothing_else() {
     for nr in 0..500 {
         let call = Call::new(nr, GOOD_MMAP);
         let expected = match nr {
-            crate::cell::WAIT => verdict::STAND,
+            crate::user::WAIT => verdict::STAND,
             nr::MMAP => verdict::ALLOW,
             _ => verdict::KILL,
         };

@@ -9,17 +9,17 @@
 //! lacks one of these walls has the others, and is told so by `--verbose`.
 //!
 //! Nothing here happens to whoever uses the library, unless it calls these two
-//! functions as [`crate::launch::launch`] does:
+//! functions as [`crate::machine::launch`] does:
 //!
 //! ```no_run
-//! # let (guest, start): (lguest::host::Guest, lg_abi::request::Initialize) =
+//! # let (guest, start): (lguest::engine::Guest, lg_abi::request::Initialize) =
 //! #     unimplemented!();
 //! use lguest::confine::{self, Plan};
 //! let plan = Plan::default();
 //! let mut walls = confine::before_threads(&plan);
 //! guest.initialize(&start, Vec::new())?;
 //! walls.push(confine::when_ready(&plan));
-//! # Ok::<(), lguest::host::RequestError>(())
+//! # Ok::<(), lguest::engine::RequestError>(())
 //! ```
 
 pub mod calls;

@@ -5,7 +5,7 @@
 //! reported and done without.
 
 use super::{Plan, State};
-use crate::host::STATISTICS;
+use crate::engine::STATISTICS;
 use landlock::{
     ABI, Access, AccessFs, AccessNet, LandlockStatus, PathBeneath, PathFd,
     Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetError,

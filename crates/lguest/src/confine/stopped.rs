@@ -8,8 +8,9 @@
 
 #![expect(unsafe_code, reason = "a handler for SIGSYS")]
 
-use crate::exit::Outcome;
-use crate::{needs, terminal};
+use crate::cli::exit::Outcome;
+use crate::machine::terminal;
+use crate::needs;
 use std::io;
 use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicBool, Ordering};

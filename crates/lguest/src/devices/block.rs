@@ -13,7 +13,7 @@ mod format;
 
 use super::{Description, Device, Place, Requests, Violation};
 use super::{sections, total};
-use crate::host::Guest;
+use crate::engine::Guest;
 use crate::memory::Section;
 use crate::needs::Lack;
 use ahead::Ahead;
@@ -41,7 +41,7 @@ const PATIENCE: Duration = Duration::from_millis(1);
 /// How many requests of the kind then go to the thread before one is tried
 /// again. A read that finds nothing in memory is no reason: it has the kernel
 /// begin to read, and read ahead, and the thread has to wait the less.
-const SULK: u32 = 1000;
+const BACK_OFF: u32 = 1000;
 
 /// Whether an attempt that went so is a reason to make no more for a while.
 fn is_odd(
@@ -220,10 +220,10 @@ pub struct Block {
     ahead: Option<Ahead>,
     /// Whether requests may be answered during the call.
     at_once: bool,
-    /// How many writes not to try at once: see [`SULK`].
-    sulk: AtomicU32,
+    /// How many writes not to try at once: see [`BACK_OFF`].
+    back_off: AtomicU32,
     /// The same for reads.
-    sulk_reading: AtomicU32,
+    back_off_reading: AtomicU32,
     counters: Arc<Counters>,
 }
 
@@ -250,8 +250,8 @@ impl Block {
             worker: None,
             ahead: again.map(Ahead::new),
             at_once: true,
-            sulk: AtomicU32::new(0),
-            sulk_reading: AtomicU32::new(0),
+            back_off: AtomicU32::new(0),
+            back_off_reading: AtomicU32::new(0),
             counters: Arc::default(),
         }
     }
@@ -272,14 +272,14 @@ impl Block {
         if !self.at_once || self.disk.faults.is_some() {
             return false;
         }
-        let sulk = match job.operation {
+        let back_off = match job.operation {
             Operation::Refuse => return false,
-            Operation::Read => &self.sulk_reading,
-            Operation::Write => &self.sulk,
+            Operation::Read => &self.back_off_reading,
+            Operation::Write => &self.back_off,
         };
-        let rest = sulk.load(Ordering::Relaxed);
+        let rest = back_off.load(Ordering::Relaxed);
         if rest > 0 {
-            sulk.store(rest - 1, Ordering::Relaxed);
+            back_off.store(rest - 1, Ordering::Relaxed);
             return false;
         }
         let memory = job.host.memory();
@@ -290,7 +290,7 @@ impl Block {
             _ => memory.read_file_now(file, job.offset, sections),
         };
         if is_odd(job.operation, &moved, total(sections), start.elapsed()) {
-            sulk.store(SULK, Ordering::Relaxed);
+            back_off.store(BACK_OFF, Ordering::Relaxed);
         }
         // Anything but all of it is for the thread to find out about.
         let all = moved.ok().filter(|&moved| moved == total(sections));

@@ -15,7 +15,7 @@ pub use screen::{Kind, Screen};
 
 use super::{AT_ONCE, Description, Device, Place, Readiness};
 use super::{Requests, Violation, sections, total};
-use crate::host::{BoundDma, Guest};
+use crate::engine::{BoundDma, Guest};
 use lg_abi::device::LGUEST_DEVICE_T_CONSOLE;
 use lg_abi::dma::LGUEST_CONSOLE_DMA_KEY;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -185,11 +185,11 @@ impl Console {
             Ok(_) => {}
             Err(_) => return MayRead::Never,
         }
-        if self.is_terminal && !crate::terminal::is_ours(&self.input) {
+        if self.is_terminal && !crate::machine::terminal::is_ours(&self.input) {
             return MayRead::InBackground;
         }
         if self.is_terminal {
-            crate::terminal::keep();
+            crate::machine::terminal::keep();
         }
         MayRead::Yes
     }
@@ -506,12 +506,12 @@ mod tests {
         fn get_dma(
             &self,
             key: u32,
-        ) -> Result<Option<BoundDma>, crate::host::RequestError> {
+        ) -> Result<Option<BoundDma>, crate::engine::RequestError> {
             self.0.memory().write_object(DMA, &0_u32).unwrap();
             self.0.get_dma(key)
         }
 
-        fn irq(&self, irq: u8) -> Result<(), crate::host::RequestError> {
+        fn irq(&self, irq: u8) -> Result<(), crate::engine::RequestError> {
             self.0.irq(irq)
         }
     }

@@ -1,7 +1,7 @@
 //! A Host for tests of devices: it runs nothing and remembers what was asked.
 
 use super::Requests;
-use crate::host::{BoundDma, RequestError};
+use crate::engine::{BoundDma, RequestError};
 use crate::memory::GuestMemory;
 use lg_abi::dma::Dma;
 use std::collections::HashMap;

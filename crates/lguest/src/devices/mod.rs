@@ -7,13 +7,11 @@
 //! page in the order of the command line, the console last, and sends each
 //! output to the device whose page holds the key.
 
-use crate::host::{BoundDma, Guest, RequestError};
+use crate::engine::{BoundDma, Guest, RequestError};
 use crate::memory::{GuestMemory, Section};
 use lg_abi::dma::Dma;
 use lg_abi::page::PAGE_SIZE;
 use std::os::fd::BorrowedFd;
-
-pub mod bus;
 
 pub mod console;
 

@@ -5,12 +5,12 @@
 //! and what may happen to it (a filter that kills) is the copy's alone.
 
 use super::attempt;
-use crate::args::{self, Task};
-use crate::config::{Config, Isolation};
-use crate::host::clock;
-use crate::launch;
+use crate::cli::{self, Task};
+use crate::engine::clock;
+use crate::machine;
+use crate::machine::config::{Config, Isolation};
+use crate::machine::terminal;
 use crate::needs::{self, Lack};
-use crate::terminal;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process};
 use std::borrow::Cow;
@@ -93,7 +93,7 @@ fn config(isolation: Isolation) -> Option<Config> {
         Isolation::User => "--isolation=user",
     };
     let words = ["lguest", "run", "--memory=16M", isolation];
-    match args::parse(words.map(OsString::from)) {
+    match cli::parse(words.map(OsString::from)) {
         Ok(Task::Run(config)) => Some(config),
         _ => None,
     }
@@ -101,7 +101,7 @@ fn config(isolation: Isolation) -> Option<Config> {
 
 /// What `main` does.
 fn start(config: &Config) -> u8 {
-    let ended = launch::launch(config, clock::start());
+    let ended = machine::launch(config, clock::start());
     let outcome = ended.unwrap_or_else(|error| {
         terminal::tell(&error.to_string());
         error.outcome()

@@ -11,10 +11,10 @@ mod guest;
 
 mod probes;
 
-use crate::exit::Outcome;
+use crate::cli::exit::Outcome;
+use crate::machine::signals;
+use crate::machine::stats::quoted;
 use crate::needs::{self, Lack};
-use crate::signals;
-use crate::stats::quoted;
 use std::borrow::Cow;
 use std::fmt::Write as _;
 

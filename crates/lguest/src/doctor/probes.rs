@@ -8,9 +8,9 @@
 use super::attempt::{self, Failure, SharedWord};
 use super::guest::{self, Refusal};
 use super::{Finding, Probe};
-use crate::config::Isolation;
 use crate::devices::net::{Tap, TapError};
-use crate::host::{clock, no_program};
+use crate::engine::{clock, no_program};
+use crate::machine::config::Isolation;
 use crate::memory::{GuestMemory, HUGE_PAGE};
 use crate::needs::{self, Cause, Lack};
 use lg_abi::page::PAGE_SIZE;
@@ -37,7 +37,7 @@ pub(super) const ALL: &[Probe] = &[
     needed("seccomp", seccomp),
     needed("descriptors", descriptors),
     needed("guest", guest),
-    useful("cells", cells),
+    useful("user isolation", user_processes),
     useful("landlock", landlock),
     useful("namespaces", namespaces),
     useful("capabilities", capabilities),
@@ -130,7 +130,7 @@ fn kernel() -> Finding {
 }
 
 fn fsgsbase() -> Finding {
-    match crate::host::check_processor() {
+    match crate::engine::check_processor() {
         Ok(()) => Finding::ok("segment bases are set by instructions"),
         Err(lack) => {
             Finding::of_lack(&lack, "threads of a guest have no segments")
@@ -167,7 +167,7 @@ fn code_segment() -> Finding {
     /// Of what LAR answers: present, code, and 32-bit, not 64-bit.
     const MASK: u32 = 1 << 15 | 1 << 11 | 1 << 21 | 1 << 22;
     const RIGHT: u32 = 1 << 15 | 1 << 11 | 1 << 22;
-    let selector = lg_host::segments::REAL_KERNEL_CS;
+    let selector = lg_host::cpu::segments::REAL_KERNEL_CS;
     match attempt::rights_of(selector) {
         Some(rights) if rights & MASK == RIGHT => {
             Finding::ok(format!("selector {selector:#x}"))
@@ -223,7 +223,7 @@ fn memory_files() -> Finding {
     if let Err(error) = sealed {
         return lacks(&Lack::when("make memory files", error));
     }
-    let program = match crate::host::executable_memfd("lguest-doctor") {
+    let program = match crate::engine::executable_memfd("lguest-doctor") {
         Ok(file) => fs::File::from(file),
         Err(error) => return lacks(&no_program(error)),
     };
@@ -356,7 +356,7 @@ fn guest() -> Finding {
 }
 
 /// Runs it with its programs in processes of their own.
-fn cells() -> Finding {
+fn user_processes() -> Finding {
     match guest::run(Isolation::User) {
         Ok(()) => Finding::ok("a guest's programs can have their own"),
         Err(Refusal { said, cure }) => Finding::lacks(
@@ -438,7 +438,7 @@ fn tracing() -> Finding {
 }
 
 fn processes() -> Finding {
-    /// Views and their cells, and a few threads.
+    /// Views and their user processes, and a few threads.
     const PLENTY: u64 = 128;
     if let Some(limit) = needs::processes_of_group().filter(|&n| n < PLENTY) {
         return Finding::degraded(

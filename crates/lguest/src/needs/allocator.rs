@@ -7,8 +7,8 @@
 #![expect(unsafe_code, reason = "the global allocator")]
 
 use super::limits;
-use crate::exit::Outcome;
-use crate::terminal;
+use crate::cli::exit::Outcome;
+use crate::machine::terminal;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::fmt::{self, Write as _};
 

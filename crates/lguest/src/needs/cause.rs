@@ -36,7 +36,7 @@ pub enum Cause {
     /// There are no instructions for the bases of segments.
     NoFsgsbase,
     /// The kernel cannot hold a process that asks.
-    NoCells,
+    NoUserProcesses,
     /// A process may open no more files than this.
     OpenFiles(u64),
     /// The machine has no more open files.
@@ -147,7 +147,7 @@ impl Cause {
                 "boot without 'nofsgsbase', and take Linux 5.9 or later on an \
                  x86-64 of 2012 or later"
             }
-            Self::NoCells => {
+            Self::NoUserProcesses => {
                 "take Linux 5.19 or later, or leave --isolation=user out"
             }
             Self::OpenFiles(_) => "raise that (`ulimit -n 1024`)",
@@ -244,8 +244,8 @@ impl fmt::Display for Cause {
             Self::NoFsgsbase => {
                 f.write_str("this processor or kernel has no FSGSBASE")
             }
-            Self::NoCells => f.write_str(
-                "this kernel does not hold a process that asks its keeper",
+            Self::NoUserProcesses => f.write_str(
+                "this kernel does not hold a process that asks its driver",
             ),
             Self::OpenFiles(n) => {
                 write!(f, "this process may open only {n} files")

@@ -123,7 +123,7 @@ impl Lack {
             Step::Calls => refused(call_of_view(detail)),
             Step::Timer if error == EAGAIN => limits::timers(),
             Step::Timer if is_refusal => refused("timer_create"),
-            Step::Cell if error == EINVAL => Cause::NoCells,
+            Step::Cell if error == EINVAL => Cause::NoUserProcesses,
             _ => other(),
         };
         let doing = match step {

@@ -6,7 +6,7 @@
 use crate::script::Record;
 use crate::support::processes::{Process, children};
 use crate::support::{Running, Scratch, guests, lguest, program};
-use lguest::signals;
+use lguest::machine::signals;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{
     Pid, PidfdFlags, Signal, kill_process, pidfd_open, set_child_subreaper,

@@ -8,12 +8,12 @@ use crate::script::{Long, Record, routine};
 use crate::sweep::{Sweep, all, stride};
 use crate::target::{EMPTY, EMPTY_VA, view};
 use lg_host::state::Vm;
-use lg_switcher::gates::GatePages;
 use lg_switcher::layout::{
     MEMORY, RECORD, RECORD_SIZE, STACK, STACK_SIZE, STATE, STATE_SIZE, Setup,
     State,
 };
 use lg_switcher::mailbox::Mailbox;
+use lg_switcher::trampolines::TrampolinePages;
 use std::mem::offset_of;
 
 /// Flips the bits of `mask` in the word at `at`.
@@ -90,18 +90,18 @@ fn every_word_of_the_state() {
     sweep_forging("words of the state", &script);
 }
 
-/// Random words into state, mailbox, stack, record and gates.
+/// Random words into state, mailbox, stack, record and trampolines.
 #[test]
 fn at_random() {
     let mailbox = (STATE + offset_of!(State, mailbox)) as u64;
-    let gates = (STATE + offset_of!(State, gates)) as u64;
+    let trampolines = (STATE + offset_of!(State, trampolines)) as u64;
     let places = [
         (STATE as u64, (STATE_SIZE as u64).next_power_of_two() / 2),
         (
             mailbox,
             (size_of::<Mailbox>() as u64).next_power_of_two() / 2,
         ),
-        (gates, size_of::<GatePages>() as u64),
+        (trampolines, size_of::<TrampolinePages>() as u64),
         (STACK as u64, STACK_SIZE as u64),
         (RECORD as u64, (RECORD_SIZE as u64).next_power_of_two() / 2),
     ];
@@ -272,7 +272,7 @@ fn other_doors() {
         &[0xCD, 0x03],                         // int $3
         &[0xCD, 0x20],                         // int $0x20
         &[0xCD, 0xFF],                         // int $0xff
-        &[0x9A, 0, 0, 0, 0, 0x07, 0],          // a call gate in the LDT
+        &[0x9A, 0, 0, 0, 0, 0x07, 0],          // a call trampoline in the LDT
         &[0x0F, 0xAA],                         // rsm
         &[0xF0, 0x0F, 0xC7, 0xC8],             // lock cmpxchg8b %eax
         &[0x0F, 0xC7, 0xF8],                   // rdseed

@@ -4,14 +4,14 @@ use crate::arena::Arena;
 use crate::script::{Long, Record};
 use crate::sweep::{Sweep, stride};
 use crate::target::view;
-use lg_switcher::gates::GatePages;
-use lg_switcher::layout::GATES;
+use lg_switcher::layout::TRAMPOLINES;
+use lg_switcher::trampolines::TrampolinePages;
 
 /// How many jumps into the Host's text are tried. Nearly each takes a boot.
 const INTO_TEXT: u64 = 300;
 
-/// How many into the gates, in each of the ways.
-const INTO_GATES: u64 = 60;
+/// How many into the trampolines, in each of the ways.
+const INTO_TRAMPOLINES: u64 = 60;
 
 /// Something in every register: pointers into the Guest and into the Host.
 fn registers(n: u64) -> Long {
@@ -63,11 +63,11 @@ fn into_the_text_of_a_cell() {
             Record::long_of_a_user(&Long { rip, ..registers })
         })
         .collect();
-    let cell = Sweep {
+    let user_process = Sweep {
         options: vec!["--isolation=user".into()],
-        ..Sweep::inside("jump into a cell's text", &script)
+        ..Sweep::inside("jump into a user_process's text", &script)
     };
-    cell.run(&Arena::new("cell-text"));
+    user_process.run(&Arena::new("user-process-text"));
 }
 
 /// 64-bit code in a page of a user program's own.
@@ -123,14 +123,14 @@ fn by_an_isolated_program() {
     }
 }
 
-/// Every byte of the gates: as 64-bit code by kernel and user, as 32-bit code
-/// by the kernel.
+/// Every byte of the trampolines: as 64-bit code by kernel and user, as 32-bit
+/// code by the kernel.
 #[test]
-fn into_the_gates() {
-    let size = size_of::<GatePages>() as u64;
-    let gates = GATES as u64..GATES as u64 + size;
+fn into_the_trampolines() {
+    let size = size_of::<TrampolinePages>() as u64;
+    let trampolines = TRAMPOLINES as u64..TRAMPOLINES as u64 + size;
     let mut script = Vec::new();
-    for at in gates.step_by(stride(size, INTO_GATES)) {
+    for at in trampolines.step_by(stride(size, INTO_TRAMPOLINES)) {
         let long = Long {
             rip: at,
             ..registers(at)
@@ -143,5 +143,6 @@ fn into_the_gates() {
         script.push(Record::code(&[0xEA, a, b, c, d, 0x33, 0]));
         script.push(Record::code_of_a_user(&[0xEA, a, b, c, d, 0x33, 0]));
     }
-    Sweep::inside("jump into the gates", &script).run(&Arena::new("gates"));
+    Sweep::inside("jump into the trampolines", &script)
+        .run(&Arena::new("trampolines"));
 }

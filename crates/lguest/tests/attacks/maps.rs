@@ -4,7 +4,7 @@ use crate::arena::Arena;
 use crate::script::{Long, Record};
 use crate::sweep::Sweep;
 use crate::target::view;
-use lg_switcher::layout::{GATES, IMAGE, MEMORY, RECORD, STACK, STATE};
+use lg_switcher::layout::{IMAGE, MEMORY, RECORD, STACK, STATE, TRAMPOLINES};
 
 const MMAP: u64 = 9;
 const MPROTECT: u64 = 10;
@@ -24,8 +24,8 @@ const HOSTS: [u64; 12] = [
     STACK as u64,
     STACK as u64 + 0xA000,
     IMAGE as u64,
-    GATES as u64,
-    GATES as u64 - 0x1000,
+    TRAMPOLINES as u64,
+    TRAMPOLINES as u64 - 0x1000,
     0xFFC0_0000,
     0xFFFF_F000,
     0x7FFF_FFFF_E000,
@@ -45,8 +45,8 @@ fn sweep(name: &'static str, script: &[Record]) {
     Sweep::inside(name, script).run(&Arena::new("maps"));
 }
 
-/// Over the Host, the gates, the Switcher, the stack and the state: with every
-/// protection, and in every way that is nearly allowed.
+/// Over the Host, the trampolines, the Switcher, the stack and the state: with
+/// every protection, and in every way that is nearly allowed.
 #[test]
 fn over_what_is_the_hosts() {
     let mut script = Vec::new();

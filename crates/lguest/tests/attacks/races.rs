@@ -20,12 +20,12 @@ fn line(region: &str, mask: u32, seed: u64) -> String {
     let syscall = view().syscall - IMAGE as u64;
     format!(
         "attack=race syscall={syscall:#x} cr3={:#x} current={:#x} eip={:#x} \
-         esp={:#x} baton={:#x} {region} mask={mask:#x} seed={seed}",
+         esp={:#x} run_token={:#x} {region} mask={mask:#x} seed={seed}",
         vm + offset_of!(Vm, cr3),
         vm + offset_of!(Vm, current),
         regs + offset_of!(Registers, eip),
         regs + offset_of!(Registers, esp),
-        vm + offset_of!(Vm, views) + offset_of!(ViewSlot, baton),
+        vm + offset_of!(Vm, views) + offset_of!(ViewSlot, run_token),
     )
 }
 

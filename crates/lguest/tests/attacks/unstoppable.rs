@@ -13,7 +13,7 @@ use lg_abi::dma::Dma;
 use lg_abi::hypercall::Hypercall;
 use lg_host::state::Vm;
 use lg_switcher::layout::{STATE, State};
-use lguest::host::{Death, Exit, Guest};
+use lguest::engine::{Death, Exit, Guest};
 use lguest::loader::{self, Image};
 use lguest::memory::GuestMemory;
 use std::fs::File;
@@ -97,7 +97,7 @@ fn attackers() -> Vec<(&'static str, Vec<Record>)> {
             vec![poke(in_vm!(current), 1 << 31), kernel_loop],
         ),
         (
-            "waits for a baton that nobody has",
+            "waits for a run_token that nobody has",
             vec![
                 poke(in_vm!(cr3), 0x7000),
                 poke(in_vm!(uses), u64::from(u32::MAX)),

@@ -12,7 +12,7 @@ use crate::target::view;
 use lg_abi::hypercall::Hypercall;
 use lg_host::state::{MAX_VIEWS, ViewSlot, Vm};
 use lg_switcher::layout::{
-    CELL, COMMANDS, GATES, MEMORY, OWN, STACK, STACK_SIZE, STATE, State,
+    COMMANDS, MEMORY, OWN, STACK, STACK_SIZE, STATE, State, TRAMPOLINES, USER,
 };
 use lg_switcher::own::Own;
 use std::mem::offset_of;
@@ -222,8 +222,8 @@ fn without_the_wall_the_usual_segments_stop_accidents() {
     }
 }
 
-/// Nothing of what views share is in a cell, and nothing of what there is can
-/// be turned against the mapper or the gates.
+/// Nothing of what views share is in a user process, and nothing of what there
+/// is can be turned against the mapper or the trampolines.
 #[test]
 fn user_code_finds_nothing_worth_having() {
     let views = offset_of!(State, vm) + offset_of!(Vm, views);
@@ -231,14 +231,14 @@ fn user_code_finds_nothing_worth_having() {
     let attacks = [
         peek((STATE + views) as u64),
         peek((STATE + last) as u64),
-        peek((STATE + offset_of!(State, gates)) as u64),
-        peek(CELL as u64),
-        // The gates of the kernel, whose code is in them.
-        peek((GATES + 0x1000) as u64),
+        peek((STATE + offset_of!(State, trampolines)) as u64),
+        peek(USER as u64),
+        // The trampolines of the kernel, whose code is in them.
+        peek((TRAMPOLINES + 0x1000) as u64),
         poke(COMMANDS),
         poke(COMMANDS + 0x1000),
-        poke(GATES),
-        poke(GATES + 0x1000),
+        poke(TRAMPOLINES),
+        poke(TRAMPOLINES + 0x1000),
         poke(usize::try_from(view().syscall).unwrap()),
     ];
     for (n, seen) in seen("user", &attacks).iter().enumerate() {
@@ -247,10 +247,10 @@ fn user_code_finds_nothing_worth_having() {
     }
 }
 
-/// Whatever user code does to its cell, its kernel gets the processor back;
-/// system calls of any number are no more than a fault.
+/// Whatever user code does to its user process, its kernel gets the processor
+/// back; system calls of any number are no more than a fault.
 #[test]
-fn user_code_that_owns_its_cell_is_still_only_user_code() {
+fn user_code_that_owns_its_user_process_is_still_only_user_code() {
     let arena = Arena::new("users-own");
     let alarm =
         Record::hypercall(Hypercall::SetClockevent as u32, [3_000_000, 0, 0]);
@@ -301,7 +301,7 @@ fn user_code_that_owns_its_cell_is_still_only_user_code() {
         assert!(known, "step {n}: trap {seen}");
     }
     let cases = script.len() as u64;
-    count("user code that owns its cell", cases, 1, "");
+    count("user code that owns its user_process", cases, 1, "");
 }
 
 /// As a processor has it.
@@ -322,9 +322,9 @@ fn a_null_stack_segment_is_refused_and_null_data_is_not() {
     }
 }
 
-/// 64-bit code that fills all of a cell's own memory that can be written, sets
-/// the stack and the flags, and goes on at `site` with what is there for a
-/// waiting call that says "there was a system call".
+/// 64-bit code that fills all of a user process's own memory that can be
+/// written, sets the stack and the flags, and goes on at `site` with what is
+/// there for a waiting call that says "there was a system call".
 fn park(site: u64, stack: u64, flags: u32) -> Vec<u8> {
     const SYSTEM_CALL: u32 = 2;
     let mut code = Vec::new();
@@ -352,8 +352,8 @@ fn park(site: u64, stack: u64, flags: u32) -> Vec<u8> {
     long(&code)
 }
 
-/// What was in a cell before has left nothing there by which the next program
-/// would go on elsewhere than where its kernel started it.
+/// What was in a user process before has left nothing there by which the next
+/// program would go on elsewhere than where its kernel started it.
 #[test]
 fn user_code_leaves_nothing_behind_for_the_next_program() {
     /// DF, NT and AC.
@@ -380,8 +380,8 @@ fn user_code_leaves_nothing_behind_for_the_next_program() {
     assert!(parked.count() > attacks.len() / 2, "no attack got so far");
 }
 
-/// 64-bit code that counts a word in all of a cell's own memory that signals
-/// and gates write to, and tells how often it is there.
+/// 64-bit code that counts a word in all of a user process's own memory that
+/// signals and trampolines write to, and tells how often it is there.
 fn search(word: u32) -> Vec<u8> {
     let stack = STACK + STACK_SIZE;
     let mut code = vec![0xB8]; // mov $!word,%eax; not %eax; xor %edx,%edx
@@ -407,7 +407,7 @@ fn search(word: u32) -> Vec<u8> {
 }
 
 /// What one program had in its registers, the next one does not find in the
-/// memory of its cell.
+/// memory of its user process.
 #[test]
 fn user_code_finds_no_registers_of_the_last_program() {
     // Where its signals would leave them, deeper than those of the next one.

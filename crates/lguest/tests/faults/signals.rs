@@ -4,7 +4,7 @@ use crate::support::processes::{Process, children};
 use crate::support::pty::Session;
 use crate::support::random::Random;
 use crate::support::{Running, lguest, lguest_with, program};
-use lguest::signals::NOT_WAITED_FOR;
+use lguest::machine::signals::NOT_WAITED_FOR;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -128,7 +128,7 @@ fn a_guest_that_stands_lets_its_launcher_be_stopped() {
 }
 
 #[test]
-fn a_nursery_that_stands_holds_up_no_end() {
+fn a_spawner_that_stands_holds_up_no_end() {
     for by_key in [false, true] {
         let (mut session, all) = session();
         all[0].signal(libc::SIGSTOP);
@@ -148,7 +148,7 @@ fn a_nursery_that_stands_holds_up_no_end() {
 }
 
 #[test]
-fn a_nursery_that_stood_goes_on() {
+fn a_spawner_that_stood_goes_on() {
     let (mut session, all) = session();
     all[0].signal(libc::SIGSTOP);
     session.type_in(b"run primes 1000\r");

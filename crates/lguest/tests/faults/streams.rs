@@ -175,7 +175,7 @@ fn streams_that_do_not_block_lose_nothing() {
             lines += &format!("echo line {n}: {}\n", "y".repeat(80));
         }
         lines += "poweroff\n";
-        lguest::terminal::write_all(&typed, lines.as_bytes()).unwrap();
+        lguest::machine::terminal::write_all(&typed, lines.as_bytes()).unwrap();
     });
     let (mut all, mut part) = (Vec::new(), [0; 512]);
     loop {

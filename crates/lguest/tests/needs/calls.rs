@@ -80,7 +80,7 @@ const OF_A_NETWORK_DONE_WITHOUT: &[Call] = calls![
 ];
 
 /// The same for programs in processes of their own.
-const OF_CELLS: &[Call] = calls![
+const OF_USER_PROCESSES: &[Call] = calls![
     close_range SYS_close_range, ioctl SYS_ioctl, mremap SYS_mremap,
     rt_sigprocmask SYS_rt_sigprocmask, sched_yield SYS_sched_yield,
     tgkill SYS_tgkill,
@@ -218,8 +218,8 @@ fn what_a_network_needs_is_named() {
 }
 
 #[test]
-fn what_cells_need_is_named() {
-    each(&rows(OF_CELLS), |&(name, nr, error)| {
+fn what_user_process_need_is_named() {
+    each(&rows(OF_USER_PROCESSES), |&(name, nr, error)| {
         let row = format!("{name} {error}");
         let end = run_guest(|command| {
             command.arg("run").arg("--isolation=user");
@@ -311,7 +311,7 @@ fn a_system_without_cells() {
         refuse_bits(command, nr, 1, WAIT_KILLABLE_RECV, error);
         command.arg("run").arg("--isolation=user");
     });
-    let sentence = says("cells", &end, BAD_MACHINE);
+    let sentence = says("user isolation", &end, BAD_MACHINE);
     assert!(
         sentence.contains("leave --isolation=user out"),
         "{sentence}"

@@ -1,6 +1,6 @@
 //! The processes of a virtual machine, as /proc has them.
 //!
-//! The views are children of the Launcher, like the nursery, and carry its
+//! The views are children of the Launcher, like the view spawner, and carry its
 //! name; so whoever is a child of a Launcher is a part of its machine.
 
 use std::fs;

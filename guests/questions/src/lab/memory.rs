@@ -6,8 +6,8 @@
 #![expect(unsafe_code, reason = "reaches memory by its address")]
 
 use lg_abi::page::{DEFAULT_PAGE_OFFSET, PAGE_SIZE};
-use lg_guest::cell::OneCpu;
 use lg_guest::frame::Phys;
+use lg_guest::one_cpu::OneCpu;
 
 /// The first page that [`page`] gives out. Below are the boot parameters and
 /// the command line, and some room that nobody uses.

@@ -8,7 +8,7 @@ use lg_abi::hypercall::Hypercall;
 use lg_abi::page::{
     DEFAULT_PAGE_OFFSET, ENTRIES, PAGE_SIZE, Pte, directory_index, table_index,
 };
-use lg_guest::cell::OneCpu;
+use lg_guest::one_cpu::OneCpu;
 use lg_guest::paging::AddressSpace;
 
 /// Flags of a page that was used, for the kernel and for everybody.

@@ -13,7 +13,7 @@ use lg_abi::segment::KERNEL_CS;
 use lg_abi::shared::{
     FIRST_EXTERNAL_VECTOR, LGUEST_IRQS, PAGE_FAULT_VECTOR, SYSCALL_VECTOR,
 };
-use lg_guest::cell::OneCpu;
+use lg_guest::one_cpu::OneCpu;
 use lg_guest::shared;
 
 /// In the high word of a gate: an interrupt gate for the kernel's `int` only,

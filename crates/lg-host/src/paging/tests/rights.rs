@@ -5,7 +5,7 @@
 //! do not allow, and nothing with more rights than they leave.
 
 use super::*;
-use crate::paging::view::ShadowPte;
+use crate::paging::shadow::ShadowPte;
 use crate::paging::walk::walk;
 
 const VA: u32 = 0x5123;
@@ -86,7 +86,7 @@ fn every_fault_ends_as_the_oracle_says() {
                 assert!(fault.is_err(), "{what}");
             } else if allowed.is_some() {
                 assert_eq!(fault, Ok(Fault::Mapped), "{what}");
-                let (frame, access) = m.notebook.pages[&(VA >> 12)];
+                let (frame, access) = m.mapper.pages[&(VA >> 12)];
                 assert_eq!(frame, FRAME, "{what}");
                 assert!(!write || access == Access::Write, "{what}");
             } else {
@@ -96,7 +96,7 @@ fn every_fault_ends_as_the_oracle_says() {
             // And away with it.
             set(&m, 0x67, 0);
             m.host().set_pte(Machine::CR3, GuestVirt(VA), 0).unwrap();
-            assert!(m.notebook.pages.is_empty(), "{what}");
+            assert!(m.mapper.pages.is_empty(), "{what}");
         }
     }
 }

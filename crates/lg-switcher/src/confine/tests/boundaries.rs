@@ -23,7 +23,7 @@ fn numbers() -> Vec<u64> {
         top,
         1 << 32,
         (1 << 32) + top,
-        layout::GATES as u64,
+        layout::TRAMPOLINES as u64,
         STATE64,
         STATE64 + layout::STATE_SIZE as u64,
         layout::MEMORY as u64,
@@ -95,7 +95,7 @@ fn a_mapping_is_of_the_guests_files_and_of_no_other_kind() {
     let offsets = [0, 1, 0x1000, 1 << 32, 1 << 63];
     let places = [(0x1000, 0x1000), (0x1000, 0x2000), (0, 0x40_0000)];
     let memory = layout::MEMORY_FD.cast_unsigned();
-    let twins = u64::from(layout::TWINS_FD.cast_unsigned());
+    let copies = u64::from(layout::COPIES_FD.cast_unsigned());
     let shared = layout::SHARED_PAGE_FD.cast_unsigned();
     let shared = shared..shared + FACTS.shared_pages;
     for (addr, len) in places {
@@ -105,18 +105,18 @@ fn a_mapping_is_of_the_guests_files_and_of_no_other_kind() {
                 let good_file = u32::try_from(file).is_ok_and(|file| {
                     file == memory || shared.contains(&file) && is_page
                 });
-                let is_twins = file == twins;
+                let is_copys = file == copies;
                 for &protection in &protections {
                     let args = [addr, len, protection, 0x11, file, offset];
                     let written = protection & 2 != 0;
                     let allowed =
-                        protection < 8 && (good_file || is_twins && !written);
+                        protection < 8 && (good_file || is_copys && !written);
                     let call = Call::new(nr::MMAP, args);
                     assert_eq!(call.is_allowed(), allowed, "{args:x?}");
                 }
                 for &flags in &flags {
                     let args = [addr, len, 5, flags, file, offset];
-                    let allowed = (good_file || is_twins) && flags == 0x11;
+                    let allowed = (good_file || is_copys) && flags == 0x11;
                     let call = Call::new(nr::MMAP, args);
                     assert_eq!(call.is_allowed(), allowed, "{args:x?}");
                 }
@@ -130,7 +130,7 @@ fn a_view_sleeps_on_words_of_the_state_and_rings_only_at_outboxes() {
     let state = u128::from(STATE64);
     let words = state..=state + layout::STATE_SIZE as u128 - 4;
     let outbox = u128::from(OUTBOX64);
-    let bells = outbox..=outbox + u128::from(OUTBOX_SIZE) - 4;
+    let doorbells = outbox..=outbox + u128::from(OUTBOX_SIZE) - 4;
     for &addr in &numbers() {
         for operation in [0, 1, 2, 9, 128, 256, 1 << 32, 1 << 63, u64::MAX] {
             for time_out in [0, 1, 1 << 32, u64::MAX] {
@@ -138,7 +138,8 @@ fn a_view_sleeps_on_words_of_the_state_and_rings_only_at_outboxes() {
                 let sleeps = words.contains(&u128::from(addr))
                     && operation < 2
                     && time_out == 0;
-                let rings = bells.contains(&u128::from(addr)) && operation == 1;
+                let rings =
+                    doorbells.contains(&u128::from(addr)) && operation == 1;
                 let allowed = sleeps || rings;
                 let call = Call::new(nr::FUTEX, args);
                 assert_eq!(call.is_allowed(), allowed, "{args:x?}");

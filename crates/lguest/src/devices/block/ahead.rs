@@ -10,7 +10,7 @@
 //! doubles as long as the order holds. Nothing hangs on it: what was not read
 //! ahead is read when it is asked for.
 
-use crate::host::Anywhere;
+use crate::engine::Anywhere;
 use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;

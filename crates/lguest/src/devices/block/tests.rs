@@ -282,7 +282,7 @@ proptest! {
 
 #[test]
 fn at_once_or_by_the_thread_a_request_ends_the_same() {
-    let scratch = Scratch::new("twins");
+    let scratch = Scratch::new("copies");
     let run = |name: &str, at_once: bool| {
         let path = scratch.file(name, 8 * 512);
         let (host, mut block) = block(&path, false);
@@ -346,10 +346,10 @@ fn a_read_that_finds_nothing_in_memory_is_no_reason_not_to_try_again() {
 
 #[test]
 fn after_a_slow_write_the_thread_has_its_turn() {
-    let scratch = Scratch::new("sulk");
+    let scratch = Scratch::new("back_off");
     let (host, mut block) = block(&scratch.file("disk", 8 * 512), false);
     host.put_dma(SENT, &[(0x6000, 512)]);
-    block.sulk.store(2, Ordering::Relaxed);
+    block.back_off.store(2, Ordering::Relaxed);
     for at_once in [0, 0, 1] {
         assert_eq!(request(&host, &mut block, BLOCK_WRITE, 7, 512), (1, 0));
         assert_eq!(block.counters.at_once.load(Ordering::Relaxed), at_once);

@@ -66,11 +66,12 @@ impl Log {
             .copied()
             .filter(|&byte| byte != b'\r')
             .collect();
-        let Err(error) = crate::terminal::write_all(&self.file, &text) else {
+        let Err(error) = crate::machine::terminal::write_all(&self.file, &text)
+        else {
             return;
         };
         if !self.told.swap(true, Ordering::Relaxed) {
-            crate::terminal::tell(&format!(
+            crate::machine::terminal::tell(&format!(
                 "cannot write the log {} ({error}): output will be missing \
                  in it; the guest goes on",
                 self.path.display(),

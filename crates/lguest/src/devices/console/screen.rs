@@ -92,19 +92,21 @@ impl Screen {
             return;
         }
         if self.kind == Kind::Terminal {
-            crate::terminal::written(bytes);
+            crate::machine::terminal::written(bytes);
         }
-        let error = match crate::terminal::write_all(&self.output, bytes) {
-            Ok(()) => {
-                self.bytes_out.fetch_add(len, Ordering::Relaxed);
-                return;
-            }
-            Err(error) => error,
-        };
+        let error =
+            match crate::machine::terminal::write_all(&self.output, bytes) {
+                Ok(()) => {
+                    self.bytes_out.fetch_add(len, Ordering::Relaxed);
+                    return;
+                }
+                Err(error) => error,
+            };
         self.bytes_discarded.fetch_add(len, Ordering::Relaxed);
         let unread = error.raw_os_error() == Some(Errno::PIPE.raw_os_error());
         let rest = match self.kind {
-            // The run ends for it, and that is told: see `crate::owner`.
+            // The run ends for it, and that is told: see
+            // `crate::machine::owner`.
             Kind::Connection if unread => {
                 return self.closed.store(true, Ordering::Relaxed);
             }
@@ -115,7 +117,7 @@ impl Screen {
             }
         };
         if !self.told.swap(true, Ordering::Relaxed) {
-            crate::terminal::tell(&format!(
+            crate::machine::terminal::tell(&format!(
                 "cannot write the guest's output ({error}): {rest}"
             ));
         }

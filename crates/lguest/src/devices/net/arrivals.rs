@@ -2,7 +2,7 @@
 //!
 //! It lives beside its Guest, on the same processor, and sleeps unless
 //! something comes: a frame that another Launcher has put into the Guest's
-//! memory, or one in the cell of an outbox, which it puts there itself. A frame
+//! memory, or one in the ring of an outbox, which it puts there itself. A frame
 //! that comes alone is told at once, and costs whoever has sent it a wake-up.
 //!
 //! Where more have come since it last looked, still more are on their way, and
@@ -13,13 +13,13 @@
 //! that. On a processor that is shared with the other end there is no afar,
 //! and so it sleeps at once.
 //!
-//! Cells are open only while there is much to do, and for a while afterwards.
+//! Rings are open only while there is much to do, and for a while afterwards.
 //! Whoever sends a frame now and then finds it in the receiver's memory when
 //! his hypercall is done, as the interface has it, or hears that there was no
 //! room; who sends a stream finds it on its way.
 //!
 //! Frames for which the Guest has no buffer wait where they are, for a while.
-//! If it takes nothing for longer, it has other things to do: then its cells
+//! If it takes nothing for longer, it has other things to do: then its rings
 //! are closed, and what comes is refused by the senders' Launchers.
 
 use super::inbox::Inbox;
@@ -71,7 +71,7 @@ const LONG_NAP: Duration = Duration::from_millis(1);
 /// for quite a while, and to lose all that waits would slow it down further.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// So many frames in so much time are worth opening cells for, ...
+/// So many frames in so much time are worth opening rings for, ...
 const BUSY: (u32, Duration) = (16, Duration::from_millis(20));
 
 /// ... and if nothing comes for so long, they are closed again.
@@ -90,7 +90,7 @@ pub(super) struct Arrivals<'s> {
     streams: bool,
     /// How much has come since then.
     lately: (Instant, u32),
-    /// Cells are open.
+    /// Rings are open.
     busy: bool,
     /// For so many looks yet, one frame is no stream.
     modest: u32,
@@ -100,7 +100,7 @@ pub(super) struct Arrivals<'s> {
     stuck: bool,
     /// How long to wait next.
     pause: Duration,
-    /// Whose cell comes first.
+    /// Whose ring comes first.
     turn: usize,
 }
 
@@ -141,7 +141,7 @@ impl<'s> Arrivals<'s> {
             let busy = self.busy;
             let came = self.look_back();
             if busy != self.busy {
-                continue; // cells are to be opened, or closed
+                continue; // rings are to be opened, or closed
             }
             idle &= came == 0;
             if waits {
@@ -220,7 +220,7 @@ impl<'s> Arrivals<'s> {
         }
     }
 
-    /// Waits a moment, until so many frames wait in a cell, or our Guest has
+    /// Waits a moment, until so many frames wait in a ring, or our Guest has
     /// nothing to do. Answers whether it has not. `enough` = 0: any number may
     /// wait, for it has no buffer free.
     fn doze(
@@ -236,11 +236,11 @@ impl<'s> Arrivals<'s> {
             return false;
         }
         let outbox = self.shared.outbox();
-        port.nap(time, inboxes, enough, Some(outbox.own_bell()));
+        port.nap(time, inboxes, enough, Some(outbox.own_doorbell()));
         outbox.stop_listening()
     }
 
-    /// Fetches what waits in all cells. Answers whether something still does.
+    /// Fetches what waits in all rings. Answers whether something still does.
     pub(super) fn fetch_all(&mut self, inboxes: &[Arc<Inbox>]) -> bool {
         if inboxes.is_empty() {
             return false;
@@ -277,7 +277,7 @@ impl<'s> Arrivals<'s> {
         waits && !self.stuck
     }
 
-    /// Fetches what waits in a cell, if the Guest has buffers for it. Answers
+    /// Fetches what waits in a ring, if the Guest has buffers for it. Answers
     /// how many frames that were, and whether there are more.
     fn fetch(&self, inbox: &Inbox) -> (u64, bool) {
         let shared = self.shared;

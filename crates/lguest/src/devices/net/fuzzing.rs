@@ -15,7 +15,7 @@ use super::porter::{Connection, Porter, receive_here};
 use super::rendezvous::{Hello, Welcome};
 use super::window::Window;
 use crate::devices::Violation;
-use crate::host::Binding;
+use crate::engine::Binding;
 use crate::memory::GuestMemory;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use std::fs::File;

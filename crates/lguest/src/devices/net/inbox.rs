@@ -1,4 +1,4 @@
-//! A cell of somebody's outbox, as the Launcher sees it that fetches from it.
+//! A ring of somebody's outbox, as the Launcher sees it that fetches from it.
 //!
 //! The sender's views own the memory as much as we do, and they may be hostile.
 //! So what is ours to know (how much we have fetched) we know without looking
@@ -11,7 +11,7 @@
 use super::window::{Sections, Window, WindowError};
 use crate::memory::sealed_file;
 use lg_host::outbox::{
-    CELL_SIZE, DOZES, FRAMES, LONGEST, OUTBOX_SIZE, cell, frame, word,
+    DOZES, FRAMES, LONGEST, OUTBOX_SIZE, RING_SIZE, frame, ring, word,
 };
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -30,7 +30,7 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
-    /// An empty one, all of whose cells are closed.
+    /// An empty one, all of whose rings are closed.
     pub(super) fn create() -> io::Result<Self> {
         let file = sealed_file("lguest-outbox", OUTBOX_SIZE.into())?;
         let window = Window::open(file.as_fd()).map_err(io::Error::other)?;
@@ -45,52 +45,52 @@ impl Outbox {
     /// Whether whoever is in `slot` has fetched all that was posted to him, or
     /// does not fetch any more.
     pub(super) fn is_fetched(&self, slot: u32) -> bool {
-        let Some(cell) = cell(slot) else { return true };
-        let word = |n| self.window.atomic(cell + n).load(Ordering::SeqCst);
+        let Some(ring) = ring(slot) else { return true };
+        let word = |n| self.window.atomic(ring + n).load(Ordering::SeqCst);
         word(word::ROOM) == 0 || word(word::POSTED) == word(word::FETCHED)
     }
 
     /// From here on our own Guest rings us when it has nothing to do.
     pub(super) fn listen(&self) {
-        self.own_bell().store(1, Ordering::SeqCst);
+        self.own_doorbell().store(1, Ordering::SeqCst);
     }
 
     /// Whether our Host could post a frame of so many bytes to whoever is in
     /// `slot`, if only there were room.
     pub(super) fn takes(&self, slot: u32, bytes: u32) -> bool {
-        let room = cell(slot).map(|cell| self.window.atomic(cell + word::ROOM));
+        let room = ring(slot).map(|ring| self.window.atomic(ring + word::ROOM));
         let room = room.map_or(0, |word| word.load(Ordering::SeqCst));
         (1..=room.min(LONGEST)).contains(&bytes)
     }
 
     /// Whether there is, for some.
     pub(super) fn has_room(&self, slot: u32) -> bool {
-        let Some(cell) = cell(slot) else { return true };
-        let word = |n| self.window.atomic(cell + n).load(Ordering::SeqCst);
+        let Some(ring) = ring(slot) else { return true };
+        let word = |n| self.window.atomic(ring + n).load(Ordering::SeqCst);
         let waiting = word(word::POSTED).wrapping_sub(word(word::FETCHED));
         waiting <= FRAMES - SOME
     }
 
     /// The word on which it does: 1 as long as it has not.
-    pub(super) fn own_bell(&self) -> &AtomicU32 {
+    pub(super) fn own_doorbell(&self) -> &AtomicU32 {
         self.window.atomic(DOZES)
     }
 
     /// It need not ring any more. Answers whether it has.
     pub(super) fn stop_listening(&self) -> bool {
-        self.own_bell().swap(0, Ordering::SeqCst) == 0
+        self.own_doorbell().swap(0, Ordering::SeqCst) == 0
     }
 
     /// Nobody is in `slot` any more who would fetch.
     pub(super) fn close(&self, slot: u32) {
-        if let Some(cell) = cell(slot) {
-            let room = self.window.atomic(cell + word::ROOM);
+        if let Some(ring) = ring(slot) {
+            let room = self.window.atomic(ring + word::ROOM);
             room.store(0, Ordering::SeqCst);
         }
     }
 }
 
-/// Our cell of another's outbox.
+/// Our ring of another's outbox.
 pub(super) struct Inbox {
     window: Window,
     /// Which file it is in: device and inode.
@@ -103,16 +103,16 @@ pub(super) struct Inbox {
 }
 
 impl Inbox {
-    /// The cell of `slot` in the outbox `file`, or `None` if that slot has
+    /// The ring of `slot` in the outbox `file`, or `None` if that slot has
     /// none. What has been posted before this is lost.
     pub(super) fn open(
         file: BorrowedFd<'_>,
         slot: u32,
     ) -> Result<Option<Self>, WindowError> {
-        let Some(cell) = cell(slot) else {
+        let Some(ring) = ring(slot) else {
             return Ok(None);
         };
-        let window = Window::open_part(file, OUTBOX_SIZE, cell, CELL_SIZE)?;
+        let window = Window::open_part(file, OUTBOX_SIZE, ring, RING_SIZE)?;
         let inbox = Self {
             window,
             identity: identity(file)?,
@@ -124,7 +124,7 @@ impl Inbox {
         Ok(Some(inbox))
     }
 
-    /// Whether this is a cell of the outbox `file`.
+    /// Whether this is a ring of the outbox `file`.
     pub(super) fn is_of(&self, file: BorrowedFd<'_>) -> bool {
         identity(file).is_ok_and(|identity| identity == self.identity)
     }
@@ -206,18 +206,18 @@ impl Inbox {
     }
 
     /// The word on which we sleep.
-    pub(super) fn bell(&self) -> &AtomicU32 {
+    pub(super) fn doorbell(&self) -> &AtomicU32 {
         self.window.atomic(word::ASLEEP)
     }
 
     /// From here on the sender rings when so many frames wait.
     pub(super) fn fall_asleep(&self, enough: u32) {
-        self.bell().store(enough, Ordering::SeqCst);
+        self.doorbell().store(enough, Ordering::SeqCst);
     }
 
     /// From here on he need not. `woken`: he is the one who has woken us.
     pub(super) fn wake_up(&self, woken: bool) {
-        let rung = self.bell().swap(0, Ordering::SeqCst) == 0;
+        let rung = self.doorbell().swap(0, Ordering::SeqCst) == 0;
         if (rung || woken) && self.waiting() == 0 {
             self.ring_in_vain();
         }

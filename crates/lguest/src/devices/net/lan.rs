@@ -8,8 +8,8 @@
 
 use super::NetRequests;
 use super::arrivals::Arrivals;
-use super::bell;
 use super::counters::Counters;
+use super::doorbell;
 use super::inbox::{Inbox, Outbox};
 use super::links::{Links, Quit};
 use super::peer::Peer;
@@ -20,7 +20,7 @@ use super::slots::{Slots, SlotsError};
 use super::violation;
 use super::window::Window;
 use crate::devices::{Description, Device, PageFiles, Place, Violation};
-use crate::host::{Binding, Guest};
+use crate::engine::{Binding, Guest};
 use crate::needs::Lack;
 use lg_abi::device::{LGUEST_DEVICE_T_NET, LGUEST_NET_F_NOCSUM};
 use lg_abi::dma::{Dma, KEY_ALIGN};
@@ -62,7 +62,7 @@ pub struct Lan {
     fetches: bool,
     /// Whether a stream's interrupts may be put off.
     batches: bool,
-    /// Cells are open from the beginning.
+    /// Rings are open from the beginning.
     open: bool,
 }
 
@@ -97,7 +97,7 @@ impl Lan {
             listener: Arc::new(listener),
             outbox: Arc::new(Outbox::create().map_err(LanError::Outbox)?),
             running: None,
-            fetches: bell::is_known(),
+            fetches: doorbell::is_known(),
             batches: true,
             open: false,
         })
@@ -109,7 +109,7 @@ impl Lan {
         self.batches = false;
     }
 
-    /// Opens the cells of outboxes from the beginning, and not only while there
+    /// Opens the rings of outboxes from the beginning, and not only while there
     /// is much to fetch. Counts before [`Self::start`].
     pub fn always_open(&mut self) {
         self.open = true;
@@ -453,7 +453,7 @@ impl Shared {
         let claim = self.port.claim(offset);
         let room = claim.map_or(0, |claim| claim.room(&self.window));
         self.room.store(room, Ordering::SeqCst);
-        // Somebody may be asleep who has to open or close the cells.
+        // Somebody may be asleep who has to open or close the rings.
         self.port.nudge();
     }
 
@@ -465,18 +465,18 @@ impl Shared {
         }
     }
 
-    /// Somebody hands us his outbox. Answers our cell in it, if we are going
+    /// Somebody hands us his outbox. Answers our ring in it, if we are going
     /// to fetch from there.
     pub(super) fn add_inbox(&self, file: &OwnedFd) -> Option<Arc<Inbox>> {
         let mut inboxes = self.lock_inboxes();
-        // Two connections, and one of them is about to end: this cell must not
+        // Two connections, and one of them is about to end: this ring must not
         // be emptied twice.
         let known = inboxes.iter().find(|inbox| inbox.is_of(file.as_fd()));
         if let Some(known) = known {
             known.stay();
             return Some(Arc::clone(known));
         }
-        if !self.fetches || inboxes.len() >= bell::MOST {
+        if !self.fetches || inboxes.len() >= doorbell::MOST {
             return None;
         }
         let opened = Inbox::open(file.as_fd(), self.slot).ok().flatten()?;
@@ -532,7 +532,7 @@ impl Shared {
         self.batches
     }
 
-    /// Whether cells are open however little there is to fetch.
+    /// Whether rings are open however little there is to fetch.
     pub(super) fn always_busy(&self) -> bool {
         self.open
     }

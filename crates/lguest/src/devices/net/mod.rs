@@ -11,15 +11,15 @@
 //!
 //! In reading order: [`window`] is memory that a frame is copied between,
 //! [`port`] is where a Launcher tells the others which buffers its Guest has
-//! bound, [`slots`] is who is who in the page, [`bell`] and [`inbox`] are how
-//! frames are fetched that a Guest has posted by itself, [`porter`] is the
+//! bound, [`slots`] is who is who in the page, [`doorbell`] and [`inbox`] are
+//! how frames are fetched that a Guest has posted by itself, [`porter`] is the
 //! process that receives what other Launchers send, [`rendezvous`] is how
 //! Launchers meet, [`peer`] is one of them and how it gets a frame, [`links`]
 //! is the thread that keeps them in touch, [`arrivals`] the one that fetches
 //! and raises interrupts, and [`lan`] puts these together.
 
 use super::{Requests, Violation};
-use crate::host::{Binding, Guest};
+use crate::engine::{Binding, Guest};
 
 mod window;
 
@@ -27,7 +27,7 @@ mod port;
 
 mod slots;
 
-mod bell;
+mod doorbell;
 
 mod inbox;
 

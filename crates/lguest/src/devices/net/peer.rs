@@ -27,7 +27,7 @@ const LONG_GRACE: Duration =
 
 /// How many sends are not waited with, once a wait was in vain. A receiver
 /// that has stopped must not slow down those who still send to it.
-const SULK: u32 = 32;
+const BACK_OFF: u32 = 32;
 
 /// How many buffers of one array are looked at for a free one. Guests empty
 /// them in order, so the first look nearly always decides.
@@ -45,8 +45,8 @@ pub(super) struct Peer {
     /// Its other end sees us die, and takes the ticket out of the lock: so it
     /// must stay open until nobody here can hold that.
     socket: Connection,
-    /// How many sends not to wait with: see [`SULK`].
-    sulk: AtomicU32,
+    /// How many sends not to wait with: see [`BACK_OFF`].
+    back_off: AtomicU32,
 }
 
 /// What became of a frame that was offered.
@@ -75,7 +75,7 @@ impl Peer {
             port,
             ticket,
             socket,
-            sulk: AtomicU32::new(0),
+            back_off: AtomicU32::new(0),
         }
     }
 
@@ -123,7 +123,7 @@ impl Peer {
         }
         match offer {
             Offer::Taken(bytes) => {
-                self.sulk.store(0, Ordering::Relaxed);
+                self.back_off.store(0, Ordering::Relaxed);
                 counters.frames_sent.add(1);
                 counters.bytes_sent.add(bytes.into());
                 bytes
@@ -143,7 +143,7 @@ impl Peer {
     /// Fills the next free buffer of binding `index`. Waits for other
     /// senders, but not for long.
     fn offer(&self, index: usize, offset: u32, from: &Sections<'_>) -> Offer {
-        let patient = self.sulk.load(Ordering::Relaxed) == 0;
+        let patient = self.back_off.load(Ordering::Relaxed) == 0;
         let Some(lock) = self.port.lock(self.ticket, patient) else {
             return Offer::Full(None);
         };
@@ -157,8 +157,8 @@ impl Peer {
         offer
     }
 
-    /// Lets the receiver run until `fetched` says that it has got enough of what
-    /// was posted. Answers whether it has.
+    /// Lets the receiver run until `fetched` says that it has got enough of
+    /// what was posted. Answers whether it has.
     pub(super) fn let_fetch(
         &self,
         index: usize,
@@ -173,7 +173,7 @@ impl Peer {
         }
         let done = self.let_run(LONG_GRACE, fetched, counters) == Some(true);
         if done {
-            self.sulk.store(0, Ordering::Relaxed);
+            self.back_off.store(0, Ordering::Relaxed);
         } else {
             counters.refused.add(1);
         }
@@ -189,9 +189,9 @@ impl Peer {
         room: impl Fn() -> bool,
         counters: &Counters,
     ) -> Option<bool> {
-        let sulk = self.sulk.load(Ordering::Relaxed);
-        if sulk > 0 {
-            self.sulk.store(sulk - 1, Ordering::Relaxed);
+        let back_off = self.back_off.load(Ordering::Relaxed);
+        if back_off > 0 {
+            self.back_off.store(back_off - 1, Ordering::Relaxed);
             return None;
         }
         counters.waits.add(1);
@@ -202,7 +202,7 @@ impl Peer {
             }
             rustix::thread::sched_yield();
         }
-        self.sulk.store(SULK, Ordering::Relaxed);
+        self.back_off.store(BACK_OFF, Ordering::Relaxed);
         Some(false)
     }
 }

@@ -15,10 +15,10 @@
 
 #![expect(unsafe_code, reason = "words shared with other Launchers")]
 
-use super::bell;
+use super::doorbell;
 use super::inbox::Inbox;
 use super::window::{Window, WindowError};
-use crate::host::Binding;
+use crate::engine::Binding;
 use lg_abi::dma::LGUEST_MAX_DMA;
 use lg_abi::page::PAGE_SIZE;
 use rustix::fs::{MemfdFlags, SealFlags};
@@ -227,13 +227,15 @@ impl Port {
         own: &[(&AtomicU32, u32)],
         time: Option<Duration>,
     ) -> Option<usize> {
-        let bells = inboxes.iter().map(|inbox| (inbox.bell(), enough));
+        let doorbells = inboxes.iter().map(|inbox| (inbox.doorbell(), enough));
         let port = (&self.shared.words().asleep, asleep);
         let others = own.iter().copied();
-        let all: Vec<_> =
-            std::iter::once(port).chain(bells).chain(others).collect();
+        let all: Vec<_> = std::iter::once(port)
+            .chain(doorbells)
+            .chain(others)
+            .collect();
         // Woken, interrupted, or too late to sleep: nearly the same.
-        let woken = bell::wait(&all, time)?.checked_sub(1)?;
+        let woken = doorbell::wait(&all, time)?.checked_sub(1)?;
         (woken < inboxes.len()).then_some(woken)
     }
 

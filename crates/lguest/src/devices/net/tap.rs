@@ -11,10 +11,10 @@
 use super::NetRequests;
 use super::violation;
 use super::window::Window;
-use crate::config::TapConfig;
 use crate::devices::{AT_ONCE, Description, Device, Place};
 use crate::devices::{Readiness, Violation};
-use crate::host::Guest;
+use crate::engine::Guest;
+use crate::machine::config::TapConfig;
 use lg_abi::device::{
     LGUEST_DEVICE_F_RANDOMNESS, LGUEST_DEVICE_T_NET, NET_PROMISC, Net,
     net_key_offset,

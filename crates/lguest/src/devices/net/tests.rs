@@ -4,7 +4,7 @@
 
 use super::*;
 use crate::devices::Device;
-use crate::host::{BoundDma, RequestError};
+use crate::engine::{BoundDma, RequestError};
 use crate::memory::GuestMemory;
 use lg_abi::dma::Dma;
 use lg_abi::page::PAGE_SIZE;

@@ -5,13 +5,13 @@
 
 use super::*;
 use crate::devices::net::window::Window;
-use lg_host::outbox::{CELL_SIZE, FRAMES, LONGEST, OUTBOX_SIZE, cell, word};
+use lg_host::outbox::{FRAMES, LONGEST, OUTBOX_SIZE, RING_SIZE, ring, word};
 use proptest::prelude::*;
 
 /// A view of the Guest that is behind `lan`.
 pub(super) struct Poster {
     window: Window,
-    cell: u32,
+    ring: u32,
 }
 
 impl Poster {
@@ -19,12 +19,12 @@ impl Poster {
     pub(super) fn new(lan: &Lan, slot: u32) -> Self {
         let window = Window::open(lan.outbox().file()).unwrap();
         assert_eq!(window.limit(), OUTBOX_SIZE);
-        let cell = cell(slot).unwrap();
-        Self { window, cell }
+        let ring = ring(slot).unwrap();
+        Self { window, ring }
     }
 
     fn word(&self, offset: u32) -> &AtomicU32 {
-        self.window.atomic(self.cell + offset)
+        self.window.atomic(self.ring + offset)
     }
 
     fn get(&self, offset: u32) -> u32 {
@@ -54,17 +54,17 @@ impl Poster {
         let from = GuestMemory::new(PAGE_SIZE, 0).unwrap();
         from.write(0, bytes).unwrap();
         let from = Window::open(from.file()).unwrap();
-        let to = self.window.piece(self.cell + body, size).unwrap();
+        let to = self.window.piece(self.ring + body, size).unwrap();
         from.piece(0, size).unwrap().copy(&to);
         self.set(length, size);
         self.set(word::POSTED, posted.wrapping_add(1));
     }
 
     pub(super) fn ring(&self) {
-        let bell = self.word(word::ASLEEP);
-        if bell.swap(0, Ordering::SeqCst) != 0 {
+        let doorbell = self.word(word::ASLEEP);
+        if doorbell.swap(0, Ordering::SeqCst) != 0 {
             let flags = rustix::thread::futex::Flags::empty();
-            rustix::thread::futex::wake(bell, flags, 1).unwrap();
+            rustix::thread::futex::wake(doorbell, flags, 1).unwrap();
         }
     }
 
@@ -84,7 +84,7 @@ fn pair(test: &str, num: u32) -> Option<(Scratch, Station, Station, Poster)> {
     let (a, b) = (launcher(&file, 8), launcher(&file, num));
     eventually("they have met", || a.1.peers() + b.1.peers() == 2);
     let poster = Poster::new(&a.1, b.1.slot());
-    if !bell::is_known() {
+    if !doorbell::is_known() {
         println!("SKIPPED {test}: needs futex_waitv (Linux 5.16)");
         return None;
     }
@@ -178,8 +178,8 @@ fn frames_wait_for_buffers_but_not_for_ever() {
 }
 
 #[test]
-fn a_cell_is_open_while_its_key_is_bound() {
-    let test = "a_cell_is_open_while_its_key_is_bound";
+fn a_ring_is_open_while_its_key_is_bound() {
+    let test = "a_ring_is_open_while_its_key_is_bound";
     let Some((_dir, a, mut b, poster)) = pair(test, 8) else {
         return;
     };
@@ -250,7 +250,7 @@ fn a_flood_does_not_drown_the_others() {
     let all = [8, 8, 8].map(|num| launcher(&file, num));
     let peers = || all.iter().map(|l| l.1.peers()).sum::<usize>();
     eventually("all have met", || peers() == 6);
-    if !bell::is_known() {
+    if !doorbell::is_known() {
         println!("SKIPPED {test}: needs futex_waitv (Linux 5.16)");
         return;
     }
@@ -286,7 +286,7 @@ fn a_flood_does_not_drown_the_others() {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
-    /// Whatever stands in a cell, what comes of it are frames in buffers.
+    /// Whatever stands in a ring, what comes of it are frames in buffers.
     #[test]
     fn a_cell_full_of_lies_harms_nobody(
         lies in prop::collection::vec((
@@ -295,7 +295,7 @@ proptest! {
                 Just(word::FETCHED),
                 Just(word::ASLEEP),
                 Just(word::ROOM),
-                (0..CELL_SIZE / 4).prop_map(|n| n * 4),
+                (0..RING_SIZE / 4).prop_map(|n| n * 4),
                 (0..FRAMES).prop_map(|n| lg_host::outbox::frame(n).0),
             ],
             prop_oneof![any::<u32>(), 0..300_u32, Just(LONGEST + 1)],
@@ -387,15 +387,15 @@ fn an_outbox_that_is_none_is_not_fetched_from() {
     let memory = GuestMemory::new(PAGE_SIZE, 0).unwrap();
     assert!(inbox::Inbox::open(memory.file(), 0).is_err());
     let good = inbox::Outbox::create().unwrap();
-    let last = lg_host::outbox::CELLS - 1;
+    let last = lg_host::outbox::RINGS - 1;
     assert!(inbox::Inbox::open(good.file(), last).unwrap().is_some());
     assert!(inbox::Inbox::open(good.file(), last + 1).unwrap().is_none());
 }
 
 #[test]
-fn cells_are_open_while_there_is_much_to_do() {
-    let test = "cells_are_open_while_there_is_much_to_do";
-    if !bell::is_known() {
+fn rings_are_open_while_there_is_much_to_do() {
+    let test = "rings_are_open_while_there_is_much_to_do";
+    if !doorbell::is_known() {
         println!("SKIPPED {test}: needs futex_waitv (Linux 5.16)");
         return;
     }

@@ -221,7 +221,7 @@ fn one_that_is_killed_while_it_posts_harms_nobody() {
     let (a, b) = (launcher(&file, 8), launcher(&file, 8));
     for round in 0..5 {
         kill_a_third("post", &file, &a, &b, round);
-        eventually("its cell is forgotten", || {
+        eventually("its ring is forgotten", || {
             (0..8).for_each(|i| a.0.release(i));
             a.1.senders() == 1
         });
@@ -236,7 +236,7 @@ fn one_that_is_stopped_fetches_nothing_and_holds_up_nobody() {
     let mut sink = Player::start("sink", &file);
     assert_eq!(sink.wait_for("ready "), "1");
     eventually("they have met", || a.1.peers() == 1);
-    if !bell::is_known() {
+    if !doorbell::is_known() {
         println!("SKIPPED one_that_is_stopped: needs futex_waitv");
         return;
     }

@@ -7,8 +7,8 @@
 #![expect(unsafe_code, reason = "a network namespace of one's own")]
 
 use super::*;
-use crate::config::TapConfig;
 use crate::devices::Readiness;
+use crate::machine::config::TapConfig;
 use rustix::thread::UnshareFlags;
 use std::net::Ipv4Addr;
 use std::process::Command;

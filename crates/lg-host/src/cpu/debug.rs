@@ -1,0 +1,322 @@
+//! Debug registers: breakpoints and watchpoints of a Guest's programs.
+//!
+//! The real ones are the machine's. So while one of the Guest's is on, user
+//! code is single-stepped: before each instruction its address and the memory
+//! that it will touch are compared with the registers, and behind it there is
+//! the Guest's trap 1, or the next step. That costs a trap for each
+//! instruction, and nothing while all of them are off. What a kernel touches is
+//! not watched.
+//!
+//! Linux sets them for a debugger (`PTRACE_POKEUSER`), and loads them when it
+//! switches to the program. But as a guest of lguest it does so by a function
+//! that is empty: the Host was to be told one day. So that function is found
+//! and made to trap, when a program asks for the first time: among the kernel's
+//! operations its address is behind that of the one that reads the registers
+//! ([`Host::look_for_setter`]).
+
+use crate::address::{GuestPhys, GuestVirt};
+use crate::cpu::emulate::{self, EFLAGS_RF, EFLAGS_TF};
+use crate::kill::Kill;
+use crate::run::{Event, Host};
+use core::cell::Cell;
+
+/// DR6 with no condition set (Intel SDM volume 3, "Debug Registers").
+const NOTHING: u32 = 0xFFFF_0FF0;
+
+/// In DR6: a single step.
+const SINGLE_STEP: u32 = 1 << 14;
+
+/// The vector of debug exceptions.
+const DEBUG_VECTOR: u8 = 1;
+
+/// `hlt`: one byte that traps.
+const HLT: u8 = 0xF4;
+
+/// What is known of the debug registers. All zero is right at the beginning.
+#[derive(Default)]
+#[repr(C)]
+pub struct Debug {
+    /// DR0 to DR3.
+    addresses: [Cell<u32>; 4],
+    /// DR6, less what it has without any condition.
+    status: Cell<u32>,
+    /// DR7.
+    control: Cell<u32>,
+    /// The page directory for which Linux has set them, or 0: Linux leaves them
+    /// on for the next program, and ignores what comes of it.
+    cr3: Cell<u32>,
+    /// Where Linux sets them, or [`NO_SETTER`]; 0 = nobody has looked.
+    setter: Cell<u32>,
+    /// 1 while user code is stepped.
+    stepping: Cell<u32>,
+    /// The single-step flag that the Guest believes in, while it is.
+    own_step: Cell<u32>,
+    /// What the instruction that is stepped will have for DR6.
+    earned: Cell<u32>,
+    /// What that instruction does with the flags: [`FlagUse`].
+    flag_use: Cell<u32>,
+}
+
+/// For [`Debug::setter`]: there is none.
+const NO_SETTER: u32 = u32::MAX;
+
+/// What an instruction does with the flags.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+enum FlagUse {
+    None = 0,
+    Pushes = 1,
+    Pops = 2,
+}
+
+impl Debug {
+    /// Whether any register is on.
+    pub(crate) fn is_watching(&self) -> bool {
+        self.control.get() & 0xFF != 0
+    }
+
+    fn is_on(&self, n: usize) -> bool {
+        self.control.get() >> (2 * n) & 3 != 0
+    }
+
+    /// What register `n` waits for: 0 = execution, 1 = writes, 3 = reads and
+    /// writes; and its first and last byte.
+    fn watched(&self, n: usize) -> (u32, u32, u32) {
+        let field = self.control.get() >> (16 + 4 * n);
+        let mask = [0, 1, 7, 3][(field >> 2 & 3) as usize];
+        let first = self.addresses[n].get() & !mask;
+        (field & 3, first, first | mask)
+    }
+
+    /// The registers that `matches` what they wait for, a bit each.
+    fn matching(&self, matches: impl Fn(u32, u32, u32) -> bool) -> u32 {
+        (0..4)
+            .filter(|&n| {
+                let (kind, first, last) = self.watched(n);
+                self.is_on(n) && matches(kind, first, last)
+            })
+            .map(|n| 1 << n)
+            .sum()
+    }
+
+    /// Reads a register, as a kernel does.
+    pub(crate) fn read(&self, register: u8) -> u32 {
+        match register & 7 {
+            n @ 0..=3 => self.addresses[usize::from(n)].get(),
+            4 | 6 => NOTHING | self.status.get(),
+            _ => self.control.get() | 1 << 10,
+        }
+    }
+
+    /// Writes one; 0 for `cr3` means all page directories.
+    pub(crate) fn write(&self, register: u8, value: u32, cr3: u32) {
+        match register & 7 {
+            n @ 0..=3 => self.addresses[usize::from(n)].set(value),
+            4 | 6 => self.status.set(value & !NOTHING),
+            _ => self.control.set(value),
+        }
+        self.cr3.set(cr3);
+    }
+}
+
+impl Host<'_> {
+    /// User code is about to go on: it is stepped if a register is on, or has
+    /// its breakpoint.
+    pub(crate) fn arm_debug(&mut self) -> Result<(), Kill> {
+        let (vm, debug) = (self.vm, &self.vm.debug);
+        if !debug.is_watching() || ![0, vm.cr3.get()].contains(&debug.cr3.get())
+        {
+            return Ok(());
+        }
+        let regs = &vm.regs;
+        let (eip, flags) = (regs.eip.get(), regs.eflags.get());
+        let breakpoints =
+            debug.matching(|kind, first, _| kind == 0 && first == eip);
+        if breakpoints != 0 && flags & EFLAGS_RF == 0 {
+            regs.eflags.set(flags | EFLAGS_RF);
+            debug.status.set(breakpoints);
+            return self.deliver_trap(DEBUG_VECTOR, None);
+        }
+        let mut code = [0; emulate::MAX_INSTRUCTION];
+        let fetched = self.fetch(GuestVirt(eip), &mut code);
+        let code = &code[..fetched];
+        debug.earned.set(self.set_off_by(code));
+        debug.flag_use.set(emulate::opcode(code).map_or(
+            FlagUse::None as u32,
+            |opcode| match opcode {
+                0x9C => FlagUse::Pushes as u32,
+                0x9D | 0xCF => FlagUse::Pops as u32,
+                _ => FlagUse::None as u32,
+            },
+        ));
+        debug.own_step.set(flags & EFLAGS_TF);
+        debug.stepping.set(1);
+        regs.eflags.set(flags | EFLAGS_TF);
+        vm.counters.debug_steps.count();
+        Ok(())
+    }
+
+    /// The registers that the instruction `code` sets off.
+    fn set_off_by(&self, code: &[u8]) -> u32 {
+        let accesses = emulate::sized_accesses(code, &self.vm.regs);
+        self.vm.debug.matching(|kind, first, last| {
+            accesses.iter().flatten().any(|&(access, size)| {
+                let from = self.linear(access).0;
+                let to = from.saturating_add(size - 1);
+                let counts = kind == 3 || kind == 1 && access.write;
+                counts && from <= last && first <= to
+            })
+        })
+    }
+
+    /// User code cannot go on yet: it has its own flags again.
+    pub(crate) fn put_off_debug(&self) {
+        let debug = &self.vm.debug;
+        if debug.stepping.replace(0) != 0 {
+            let flags = &self.vm.regs.eflags;
+            flags.set(flags.get() & !EFLAGS_TF | debug.own_step.get());
+        }
+    }
+
+    /// User code has trapped for `event`. Answers the event that is left for
+    /// the Guest, and whether a register has been set off.
+    pub(crate) fn end_debug(&mut self, event: Event) -> (Event, bool) {
+        let (vm, debug) = (self.vm, &self.vm.debug);
+        let is_debug = matches!(
+            event,
+            Event::Trap {
+                vector: DEBUG_VECTOR,
+                ..
+            }
+        );
+        if debug.stepping.get() == 0 {
+            if is_debug {
+                debug.status.set(SINGLE_STEP);
+            }
+            return (event, false);
+        }
+        let own = debug.own_step.get();
+        let flag_use = debug.flag_use.get();
+        if is_debug && flag_use == FlagUse::Pops as u32 {
+            // It has brought its own.
+            debug.own_step.set(vm.regs.eflags.get() & EFLAGS_TF);
+        }
+        self.put_off_debug();
+        if !is_debug {
+            return (event, false);
+        }
+        if flag_use == FlagUse::Pushes as u32 {
+            let top = GuestVirt(vm.regs.esp.get());
+            if let Ok(pushed) = self.read_virtual(top) {
+                // It was just written, so it can be.
+                let _ = self.write_virtual(top, pushed & !EFLAGS_TF | own);
+            }
+        }
+        let step = if own == 0 { 0 } else { SINGLE_STEP };
+        let earned = debug.earned.get() | step;
+        debug.status.set(earned);
+        if earned == 0 {
+            (Event::Kick, false)
+        } else {
+            (event, true)
+        }
+    }
+
+    /// The kernel stands at the function that sets debug registers: eax says
+    /// which, edx to what. Answers whether it does.
+    pub(crate) fn set_debug_register(
+        &mut self,
+        code: &[u8],
+    ) -> Result<bool, Kill> {
+        let vm = self.vm;
+        let regs = &vm.regs;
+        if code.first() != Some(&HLT) || regs.eip.get() != vm.debug.setter.get()
+        {
+            return Ok(false);
+        }
+        let [register, ..] = regs.eax.get().to_le_bytes();
+        vm.debug.write(register, regs.edx.get(), vm.cr3.get());
+        let mut stack = regs.esp.get();
+        regs.eip.set(self.pop(&mut stack)?);
+        regs.esp.set(stack);
+        Ok(true)
+    }
+
+    /// A program makes a system call. If it is one by which a debugger sets a
+    /// debug register, its kernel is going to; nothing else is seen of that.
+    pub(crate) fn expect_debugger(&mut self) {
+        /// `ptrace` of Linux for i386, and its request PTRACE_POKEUSER.
+        const PTRACE: u32 = 26;
+        const POKE_USER: u32 = 6;
+        /// Where `struct user` has the debug registers.
+        const REGISTERS: core::ops::RangeInclusive<u32> = 252..=280;
+        let regs = &self.vm.regs;
+        if regs.eax.get() == PTRACE
+            && regs.ebx.get() == POKE_USER
+            && REGISTERS.contains(&regs.edx.get())
+            && self.vm.debug.setter.get() == 0
+        {
+            self.look_for_setter();
+        }
+    }
+
+    /// Finds the empty function that sets debug registers, and makes it trap. A
+    /// kernel's operations stand in a table: the one that reads debug
+    /// registers, which has real moves from them, and behind it the one that
+    /// sets them.
+    fn look_for_setter(&mut self) {
+        /// A kernel's data end below this.
+        const MOST: u32 = 16 << 20;
+        let vm = self.vm;
+        let end = vm.limit.get().min(MOST);
+        let base = vm.page_offset.get();
+        let place = |word: u32| {
+            let place = word.wrapping_sub(base);
+            (place < end).then_some(GuestPhys(place))
+        };
+        vm.debug.setter.set(NO_SETTER);
+        let mut before = 0;
+        for at in (0..end).step_by(4) {
+            let word = self.memory.word(GuestPhys(at)).unwrap_or(0);
+            let pair = place(before).zip(place(word));
+            before = word;
+            let Some((reader, setter)) = pair else {
+                continue;
+            };
+            if self.is_empty(setter) && self.reads_debug_registers(reader) {
+                vm.debug.setter.set(word);
+                // It was just read, so it is there.
+                let _ = self.memory.write(setter, &[HLT]);
+                vm.counters.patches.count();
+                return;
+            }
+        }
+    }
+
+    /// Whether a function does nothing.
+    fn is_empty(&self, at: GuestPhys) -> bool {
+        const EMPTY: [&[u8]; 3] =
+            [&[0xC3], &[0xF3, 0xC3], &[0x55, 0x89, 0xE5, 0x5D, 0xC3]];
+        let mut code = [0; 5];
+        self.memory.read(at, &mut code).is_ok()
+            && EMPTY.iter().any(|empty| code.starts_with(empty))
+    }
+
+    /// Whether a function has moves from debug registers: from DR0 and DR7, at
+    /// the least.
+    fn reads_debug_registers(&self, at: GuestPhys) -> bool {
+        const LENGTH: usize = 96;
+        let mut code = [0; LENGTH];
+        let has = |code: &[u8], register: u8| {
+            code.windows(3).any(|bytes| {
+                matches!(bytes, &[0x0F, 0x21, modrm] if modrm >> 3 & 7 == register)
+            })
+        };
+        self.memory.read(at, &mut code).is_ok()
+            && has(&code, 0)
+            && has(&code, 7)
+    }
+}
+
+#[cfg(test)]
+mod tests;

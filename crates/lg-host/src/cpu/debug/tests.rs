@@ -1,0 +1,205 @@
+//! Breakpoints and watchpoints, without a processor.
+
+use super::{HLT, NO_SETTER};
+use crate::address::GuestPhys;
+use crate::cpu::emulate::{EFLAGS_RF, EFLAGS_TF};
+use crate::run::Event;
+use crate::state::Gate;
+use crate::testing::Machine;
+use lg_abi::page::Pte;
+use lg_abi::segment::{USER_CS, USER_DS};
+
+const CODE: u32 = 0x1000;
+const HANDLER: u32 = 0xC000_7000;
+/// What the code writes to.
+const DATA: u32 = 0x2000;
+const STEP: Event = Event::Trap {
+    vector: 1,
+    error: 0,
+    cr2: 0,
+};
+
+/// A program that stands before `code`, with DR0 and DR7 set.
+fn machine(code: &[u8], address: u32, control: u32) -> Machine {
+    let mut m = Machine::new();
+    m.set_user_pte(1, Pte(0x5067));
+    m.set_user_pte(2, Pte(0x6067));
+    m.ram.memory().write(GuestPhys(0x5000), code).unwrap();
+    for vector in [1, 13, 14] {
+        m.vm.idt[vector].set(Gate {
+            handler: HANDLER,
+            flags: Gate::PRESENT | 3 << Gate::DPL_SHIFT,
+        });
+    }
+    m.vm.user.set(1);
+    m.vm.cs.set(USER_CS.into());
+    m.vm.ss.set(USER_DS.into());
+    m.vm.regs.eip.set(CODE);
+    m.vm.regs.esp.set(DATA + 0x800);
+    m.vm.regs.eflags.set(0x202);
+    m.vm.debug.write(0, address, 0);
+    m.vm.debug.write(7, control, 0);
+    m.host().run_guest(Event::Kick).unwrap();
+    m
+}
+
+/// The instruction that is stepped has been carried out.
+fn step(m: &mut Machine, length: u32) {
+    assert_ne!(m.vm.regs.eflags.get() & EFLAGS_TF, 0, "it is stepped");
+    m.vm.regs.eip.set(m.vm.regs.eip.get() + length);
+    m.host().run_guest(STEP).unwrap();
+}
+
+/// movl $0,DATA; movb $0,DATA+4.
+const STORES: [u8; 17] = [
+    0xC7, 0x05, 0, 0x20, 0, 0, 0, 0, 0, 0, 0xC6, 0x05, 4, 0x20, 0, 0, 0,
+];
+
+/// DR7: register 0 for writes of a word, and for execution.
+const WORD_WRITTEN: u32 = 1 | 0xD << 16;
+const EXECUTED: u32 = 1;
+
+#[test]
+fn nothing_is_stepped_while_all_registers_are_off() {
+    for control in [0, 0xFFFF_FC00] {
+        let m = machine(&STORES, DATA, control);
+        assert_eq!(m.vm.regs.eflags.get(), 0x202);
+    }
+}
+
+#[test]
+fn a_write_of_what_is_watched_is_told_behind_it() {
+    let mut m = machine(&STORES, DATA, WORD_WRITTEN);
+    step(&mut m, 10);
+    assert_eq!(m.vm.regs.eip.get(), HANDLER);
+    assert_eq!(m.vm.debug.read(6), 0xFFFF_0FF1);
+    // eip and flags, without the single step.
+    let at = GuestPhys(m.vm.regs.esp.get() - 0xC000_0000);
+    assert_eq!(m.ram.memory().word(at).unwrap(), CODE + 10);
+    assert_eq!(m.ram.memory().word(at.plus(8)).unwrap() & EFLAGS_TF, 0);
+}
+
+#[test]
+fn what_lies_beside_it_is_not() {
+    let mut m = machine(&STORES, DATA + 4, WORD_WRITTEN);
+    step(&mut m, 10);
+    assert_eq!(m.vm.regs.eip.get(), CODE + 10, "the word before");
+    step(&mut m, 7);
+    assert_eq!(m.vm.regs.eip.get(), HANDLER, "the first byte");
+}
+
+#[test]
+fn a_breakpoint_is_told_before_its_instruction_and_passed_with_rf() {
+    let mut m = machine(&[0x90, 0x90], CODE, EXECUTED);
+    assert_eq!(m.vm.regs.eip.get(), HANDLER);
+    let at = GuestPhys(m.vm.regs.esp.get() - 0xC000_0000);
+    let flags = m.ram.memory().word(at.plus(8)).unwrap();
+    assert_ne!(flags & EFLAGS_RF, 0);
+    // As its handler goes back.
+    m.vm.user.set(1);
+    m.vm.regs.eip.set(CODE);
+    m.vm.regs.eflags.set(0x202 | EFLAGS_RF);
+    m.host().run_guest(Event::Kick).unwrap();
+    assert_eq!(m.vm.regs.eip.get(), CODE);
+    step(&mut m, 1);
+    assert_eq!(m.vm.regs.eip.get(), CODE + 1);
+}
+
+/// A Guest that steps itself has its own trap, with its own status.
+#[test]
+fn the_guests_own_steps_are_its_own() {
+    let mut m = machine(&[0x90; 4], DATA, WORD_WRITTEN);
+    m.vm.regs.eflags.set(0x202 | EFLAGS_TF);
+    m.host().run_guest(Event::Kick).unwrap();
+    m.vm.debug.own_step.set(EFLAGS_TF);
+    step(&mut m, 1);
+    assert_eq!(m.vm.regs.eip.get(), HANDLER);
+    assert_eq!(m.vm.debug.read(6), 0xFFFF_4FF0);
+}
+
+/// Nothing but the flag that is ours goes away when something else traps.
+#[test]
+fn other_traps_find_the_flags_as_they_were() {
+    let mut m = machine(&STORES, DATA, WORD_WRITTEN);
+    let event = Event::Trap {
+        vector: 13,
+        error: 0,
+        cr2: 0,
+    };
+    m.host().run_guest(event).unwrap();
+    assert_eq!(m.vm.regs.eip.get(), HANDLER);
+    assert_eq!(m.vm.regs.eflags.get() & EFLAGS_TF, 0);
+    let at = GuestPhys(m.vm.regs.esp.get() - 0xC000_0000);
+    assert_eq!(m.ram.memory().word(at.plus(12)).unwrap() & EFLAGS_TF, 0);
+}
+
+/// What Linux has set for one program does not slow the next one down.
+#[test]
+fn registers_are_those_of_one_page_directory() {
+    let mut m = machine(&STORES, DATA, 0);
+    m.vm.debug.write(7, WORD_WRITTEN, Machine::CR3 + 0x1000);
+    m.host().run_guest(Event::Kick).unwrap();
+    assert_eq!(m.vm.regs.eflags.get(), 0x202);
+}
+
+/// A kernel's table of operations, with a function that reads debug registers
+/// and behind it an empty one.
+#[test]
+fn the_function_that_sets_them_is_found_and_works() {
+    const READER: u32 = 0x10_0000;
+    const SETTER: u32 = 0x10_0100;
+    let mut m = machine(&STORES, DATA, 0);
+    let memory = m.ram.memory();
+    let code = [0x0F, 0x21, 0xC0, 0xC3, 0x0F, 0x21, 0xF8, 0xC3];
+    memory.write(GuestPhys(READER), &code).unwrap();
+    memory.write(GuestPhys(SETTER), &[0xC3]).unwrap();
+    let base = 0xC000_0000;
+    for (at, word) in [(0x20_0000, READER), (0x20_0004, SETTER)] {
+        memory.set_word(GuestPhys(at), base + word).unwrap();
+    }
+    // ptrace(PTRACE_POKEUSER, 1, DR7, 0)
+    let regs = &m.vm.regs;
+    for (register, value) in [
+        (&regs.eax, 26),
+        (&regs.ebx, 6),
+        (&regs.ecx, 1),
+        (&regs.edx, 280),
+    ] {
+        register.set(value);
+    }
+    m.vm.idt[0x80].set(Gate {
+        handler: HANDLER,
+        flags: Gate::PRESENT | 3 << Gate::DPL_SHIFT,
+    });
+    m.host().run_guest(Event::SystemCall).unwrap();
+    let mut byte = [0];
+    m.ram.memory().read(GuestPhys(SETTER), &mut byte).unwrap();
+    assert_eq!(byte, [HLT]);
+    // The kernel calls it.
+    let regs = &m.vm.regs;
+    regs.eip.set(base + SETTER);
+    regs.eax.set(7);
+    regs.edx.set(WORD_WRITTEN);
+    regs.esp.set(base + 0x8000);
+    m.ram
+        .memory()
+        .set_word(GuestPhys(0x8000), base + 0x123)
+        .unwrap();
+    let event = Event::Trap {
+        vector: 13,
+        error: 0,
+        cr2: 0,
+    };
+    m.host().run_guest(event).unwrap();
+    assert_eq!(m.vm.regs.eip.get(), base + 0x123);
+    assert_eq!(m.vm.regs.esp.get(), base + 0x8004);
+    assert_eq!(m.vm.debug.read(7), WORD_WRITTEN | 1 << 10);
+    assert_eq!(m.vm.debug.cr3.get(), Machine::CR3);
+}
+
+#[test]
+fn a_kernel_without_such_a_table_is_left_alone() {
+    let mut m = machine(&STORES, DATA, 0);
+    m.host().look_for_setter();
+    assert_eq!(m.vm.debug.setter.get(), NO_SETTER);
+}

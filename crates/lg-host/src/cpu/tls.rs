@@ -1,0 +1,302 @@
+//! Thread-local segments: what is behind the three descriptors of a thread.
+//!
+//! Programs keep a pointer to their thread behind gs, in a segment of 4 GiB
+//! that begins at some address. For these the local descriptor table has one
+//! flat entry, and the base goes straight into its register, which costs a few
+//! nanoseconds at a switch of threads. What is unusual needs the descriptor
+//! itself in the table, and that is a system call: a limit, a segment that
+//! cannot be written, and any use of ds, es or ss, whose bases nobody can set.
+//! It is made when a thread goes on that has such a descriptor, and only if
+//! another one is there.
+//!
+//! One entry has a selector that the machine's kernel has, too: 0x33, its
+//! 64-bit code. A program that loads it is not stopped by that, and has a base
+//! of 0 until its first fault or other trap.
+
+use crate::cpu::emulate::Access;
+use crate::cpu::segments::{REAL_USER_DS, SegmentRegister, ldt};
+use crate::run::Host;
+use core::cell::Cell;
+use lg_abi::segment::{
+    Descriptor, GDT_TLS_ENTRIES, GDT_TLS_MIN, USER_DS, USER_PL,
+};
+
+/// How many there are.
+pub const TLS_ENTRIES: usize = GDT_TLS_ENTRIES as usize;
+
+/// The entries of the local descriptor table, as they are at first.
+pub const USUAL: [Descriptor; TLS_ENTRIES] =
+    [Descriptor::flat_data(USER_PL); TLS_ENTRIES];
+
+/// What is looked at to tell the usual kind: everything but the base.
+const KIND_LOW: u32 = 0xFFFF;
+const KIND_HIGH: u32 = 0x00CF_FE00;
+
+/// Which of the three `selector` means, in the Guest's GDT or in our LDT.
+pub(crate) fn tls_number(selector: u32) -> Option<usize> {
+    let number = (selector >> 3).checked_sub(GDT_TLS_MIN)?;
+    (number < GDT_TLS_ENTRIES).then_some(number as usize)
+}
+
+/// Our selector for one of them.
+fn real(number: usize) -> u32 {
+    ldt(GDT_TLS_MIN + crate::address::as_word(number))
+}
+
+/// Whether a segment register takes this descriptor of the Guest's, or the
+/// vector of the fault that it is told of instead.
+pub(crate) fn check(
+    descriptor: Descriptor,
+    register: SegmentRegister,
+) -> Result<(), u8> {
+    let has = |bits| descriptor.high & bits == bits;
+    let stack = register == SegmentRegister::Ss;
+    let kind = if stack {
+        descriptor.is_writable_data() && descriptor.is_32_bit()
+    } else {
+        has(Descriptor::NOT_SYSTEM)
+            && (!descriptor.is_code() || has(Descriptor::WRITABLE))
+    };
+    if !kind || descriptor.dpl() != USER_PL {
+        return Err(13);
+    }
+    match (descriptor.is_present(), stack) {
+        (true, _) => Ok(()),
+        (false, true) => Err(12),
+        (false, false) => Err(11),
+    }
+}
+
+/// Writable data in all of the address space, wherever it begins.
+fn is_usual(descriptor: Descriptor) -> bool {
+    let usual = USUAL[0];
+    (descriptor.low ^ usual.low) & KIND_LOW == 0
+        && (descriptor.high ^ usual.high) & KIND_HIGH == 0
+}
+
+/// What the table gets for a descriptor: the same, as the machine's kernel
+/// takes it. Code can be read through it and not executed, for no far jump
+/// leads there.
+fn in_table(descriptor: Descriptor) -> Descriptor {
+    const KEPT: u32 = 0xFFDF_FFFF & !(1 << 20);
+    let dropped = if descriptor.is_conforming() {
+        Descriptor::CONFORMING
+    } else {
+        0
+    };
+    Descriptor {
+        low: descriptor.low,
+        high: descriptor.high & KEPT & !dropped | Descriptor::ACCESSED,
+    }
+}
+
+/// What is known of the Guest's three descriptors, in `Vm::tls`. All zero is
+/// nothing.
+mod known {
+    /// There are none.
+    pub(super) const NONE: u32 = 1;
+    /// There is the first one, and it is of the usual kind.
+    pub(super) const FIRST: u32 = 2;
+}
+
+impl Host<'_> {
+    /// The descriptors have changed.
+    pub(crate) fn note_descriptors(&self) {
+        let known = if self.has_unusual_tls() {
+            0
+        } else if self.tls(0).is_present() {
+            known::FIRST
+        } else {
+            known::NONE
+        };
+        self.vm.tls.set(known);
+    }
+
+    /// Whether user code has what nearly all programs have, and everything is
+    /// loaded for it: this is asked at each way out to it.
+    pub(crate) fn has_usual_segments(&self) -> bool {
+        let (vm, regs) = (self.vm, &self.vm.regs);
+        let usual = regs.ds.get() == REAL_USER_DS
+            && regs.es.get() == REAL_USER_DS
+            && regs.fs.get() == 0
+            && vm.ss.get() == u32::from(USER_DS)
+            && self.shadow.has_usual_table();
+        usual
+            && match (vm.tls.get(), regs.gs.get()) {
+                (known::FIRST | known::NONE, 0) => true,
+                (known::FIRST, gs) if gs == real(0) => {
+                    regs.gs_base.get() == self.tls(0).base()
+                }
+                _ => false,
+            }
+    }
+
+    fn tls(&self, number: usize) -> Descriptor {
+        self.vm.gdt[GDT_TLS_MIN as usize + number].get()
+    }
+
+    /// The descriptor of the Guest's that `selector` means for `register`.
+    fn tls_of(
+        &self,
+        selector: u32,
+        register: SegmentRegister,
+    ) -> Option<(usize, Descriptor)> {
+        let number = tls_number(selector)?;
+        let descriptor = self.tls(number);
+        check(descriptor, register).ok()?;
+        Some((number, descriptor))
+    }
+
+    /// What to load for a thread-local selector; or the vector of the fault
+    /// that the Guest is told of.
+    pub(crate) fn real_tls(
+        &self,
+        number: usize,
+        register: SegmentRegister,
+    ) -> Result<u32, u8> {
+        check(self.tls(number), register).map(|()| real(number))
+    }
+
+    /// Puts all segment registers right that name thread-local segments, and
+    /// the table that they are loaded from; answers whether that changed
+    /// anything. Linux sets the selectors long before the descriptors, and
+    /// bases do not survive what it does in between.
+    pub(crate) fn fix_tls(&mut self) -> bool {
+        use SegmentRegister::{Ds, Es};
+        let regs = &self.vm.regs;
+        // Not `||`: all have to be looked at.
+        let fixed = self.fix_tls_segment(&regs.gs, &regs.gs_base)
+            | self.fix_tls_segment(&regs.fs, &regs.fs_base)
+            | self.fix_tls_data(&regs.ds, Ds)
+            | self.fix_tls_data(&regs.es, Es);
+        self.fill_table() | fixed
+    }
+
+    fn fix_tls_segment(&self, selector: &Cell<u32>, base: &Cell<u32>) -> bool {
+        let found = self.tls_of(selector.get(), SegmentRegister::Gs);
+        let Some((number, descriptor)) = found else {
+            return false;
+        };
+        let (right, right_base) = (real(number), descriptor.base());
+        let changed = selector.get() != right || base.get() != right_base;
+        selector.set(right);
+        base.set(right_base);
+        changed
+    }
+
+    fn fix_tls_data(
+        &self,
+        selector: &Cell<u32>,
+        register: SegmentRegister,
+    ) -> bool {
+        let found = self.tls_of(selector.get(), register);
+        let right = found.map(|(number, _)| real(number));
+        right.is_some_and(|right| selector.replace(right) != right)
+    }
+
+    /// Has the table say what the Guest's descriptors say, as far as it
+    /// matters; answers whether it did not.
+    fn fill_table(&mut self) -> bool {
+        let vm = self.vm;
+        let [ds, es, ss] = [&vm.regs.ds, &vm.regs.es, &vm.ss]
+            .map(|selector| tls_number(selector.get()));
+        if (ds, es, ss) == (None, None, None)
+            && self.shadow.has_usual_table()
+            && !self.has_unusual_tls()
+        {
+            return false;
+        }
+        self.fill_table_for([ds, es, ss])
+    }
+
+    /// Whether a descriptor needs a place in the table.
+    fn has_unusual_tls(&self) -> bool {
+        let [first, second, third] = [0, 1, 2].map(|number| self.tls(number));
+        let others = (second.high | third.high) & Descriptor::PRESENT != 0;
+        others || first.is_present() && !is_usual(first)
+    }
+
+    /// The same where it is not as usual; `data` is what ds, es and ss have.
+    #[cold]
+    fn fill_table_for(&mut self, data: [Option<usize>; 3]) -> bool {
+        let mut changed = false;
+        for number in 0..TLS_ENTRIES {
+            let descriptor = self.tls(number);
+            if check(descriptor, SegmentRegister::Gs).is_err() {
+                continue; // what is there is as good as anything
+            }
+            // The first one is what C libraries use, so that it stays flat
+            // while nothing but fs and gs is loaded with it.
+            let flat = number == 0
+                && is_usual(descriptor)
+                && !data.contains(&Some(number));
+            let wanted = if flat { USUAL[0] } else { in_table(descriptor) };
+            if self.shadow.table()[number] != wanted {
+                changed |= self.load_descriptor(number, wanted);
+            }
+        }
+        changed
+    }
+
+    fn load_descriptor(&mut self, number: usize, wanted: Descriptor) -> bool {
+        let index = GDT_TLS_MIN + crate::address::as_word(number);
+        let load = |host: &mut Self| host.mapper.set_segment(index, wanted);
+        let done = match self.in_user_process(load) {
+            Some(done) => done,
+            None => load(self),
+        };
+        if done.is_ok() {
+            self.vm.counters.descriptors.count();
+            self.shadow.set_table(number, wanted);
+            self.vm.regs.reload.set(1);
+        }
+        done.is_ok()
+    }
+
+    /// The stack segment is loaded without anybody's help: the Guest believes
+    /// in what user code has loaded.
+    pub(crate) fn note_stack_segment(&self) {
+        let vm = self.vm;
+        let found = vm.regs.ss.get();
+        let usual = found == REAL_USER_DS && vm.ss.get() == u32::from(USER_DS);
+        if usual || !vm.in_user_mode() {
+            return;
+        }
+        let is_ours = tls_number(found).is_some_and(|n| real(n) == found);
+        if is_ours {
+            vm.ss.set(found & !7 | USER_PL);
+        } else if found != 0 && tls_number(vm.ss.get()).is_some() {
+            vm.ss.set(u32::from(USER_DS));
+        }
+    }
+
+    /// The stack segment that user code goes on with, if it is thread-local.
+    pub(crate) fn tls_stack(&self) -> Option<u32> {
+        let found = self.tls_of(self.vm.ss.get(), SegmentRegister::Ss);
+        found.map(|(number, _)| real(number))
+    }
+
+    /// Where the segment begins that user code has an operand in.
+    pub(crate) fn base(&self, segment: SegmentRegister) -> u32 {
+        use SegmentRegister::{Cs, Ds, Es, Fs, Gs, Ss};
+        let regs = &self.vm.regs;
+        let selector = match segment {
+            Cs => 0,
+            Ss => self.vm.ss.get(),
+            Ds => regs.ds.get(),
+            Es => regs.es.get(),
+            Fs => return regs.fs_base.get(),
+            Gs => return regs.gs_base.get(),
+        };
+        let found = self.tls_of(selector, segment);
+        found.map_or(0, |(_, descriptor)| descriptor.base())
+    }
+
+    /// The linear address of an operand of user code.
+    pub(crate) fn linear(&self, access: Access) -> crate::address::GuestVirt {
+        access.va.plus(self.base(access.segment))
+    }
+}
+
+#[cfg(test)]
+mod tests;

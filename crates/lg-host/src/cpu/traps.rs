@@ -1,0 +1,179 @@
+//! How a trap gets into the Guest. How it gets out is in [`crate::cpu::iret`].
+//!
+//! What a processor would do, done by hand: change to the kernel's stack if
+//! the trap comes from user mode, push the frame that the handler expects, and
+//! go on at the gate's address. The frame carries the selectors and the
+//! interrupt flag that the Guest believes in, not the real ones.
+
+use crate::address::GuestVirt;
+use crate::cpu::emulate::{
+    EFLAGS_AC, EFLAGS_NT, EFLAGS_RF, EFLAGS_TF, EFLAGS_VM,
+};
+use crate::kill::Kill;
+use crate::run::Host;
+use crate::state::Gate;
+use lg_abi::segment::KERNEL_CS;
+use lg_abi::shared::IF;
+
+/// Vectors at which the processor pushes an error code (Intel SDM volume 3,
+/// "Exception and Interrupt Reference").
+const fn has_error_code(vector: u8) -> bool {
+    matches!(vector, 8 | 10..=14 | 17)
+}
+
+/// What a trap from user level leaves on the kernel's stack, above the flags.
+pub(crate) struct OldStack {
+    pub(crate) esp: u32,
+    pub(crate) ss: u32,
+    /// es, ds, fs and gs: only out of virtual-8086 mode, which cannot keep
+    /// them in its handler.
+    pub(crate) data: Option<[u32; 4]>,
+}
+
+impl Host<'_> {
+    /// Delivers trap `vector`. `error` is dropped where the vector has none,
+    /// and 0 where it should have one.
+    pub(crate) fn deliver_trap(
+        &mut self,
+        vector: u8,
+        error: Option<u32>,
+    ) -> Result<(), Kill> {
+        let gate = self.gate_for_trap(vector, error.unwrap_or(0))?;
+        let error = has_error_code(vector).then(|| error.unwrap_or(0));
+        self.go_through(gate, error)
+    }
+
+    /// The gate of trap `vector`, which is about to be delivered.
+    pub(crate) fn gate_for_trap(
+        &self,
+        vector: u8,
+        error: u32,
+    ) -> Result<Gate, Kill> {
+        let gate = self.vm.idt[usize::from(vector)].get();
+        if !gate.is_present() || !self.vm.is_initialised() {
+            return Err(self.unhandled(vector, error));
+        }
+        if let Some(counter) = self.vm.counters.traps.get(usize::from(vector)) {
+            counter.count();
+        }
+        Ok(gate)
+    }
+
+    /// Does what a processor does at a gate.
+    pub(crate) fn go_through(
+        &mut self,
+        gate: Gate,
+        error: Option<u32>,
+    ) -> Result<(), Kill> {
+        let vm = self.vm;
+        let old = vm.in_user_mode().then(|| OldStack {
+            esp: vm.regs.esp.get(),
+            ss: vm.ss.get(),
+            data: None,
+        });
+        self.go_through_from(gate, error, old)
+    }
+
+    /// The same, with what the processor leaves on the kernel's stack besides
+    /// if the trap has come from user level.
+    pub(crate) fn go_through_from(
+        &mut self,
+        gate: Gate,
+        error: Option<u32>,
+        old: Option<OldStack>,
+    ) -> Result<(), Kill> {
+        let vm = self.vm;
+        let regs = &vm.regs;
+        let mut flags = regs.eflags.get() & !IF;
+        if self.irq_enabled()? & IF != 0 {
+            flags |= IF;
+        }
+        let mut stack = regs.esp.get();
+        let cs = vm.cs.get();
+        if let Some(OldStack { esp, ss, data }) = old {
+            stack = vm.esp1.get();
+            vm.ss.set(vm.ss1.get());
+            vm.cs.set(u32::from(KERNEL_CS));
+            // First the mode, then the kernel's stack: user code has no
+            // right to it.
+            vm.user.set(0);
+            for selector in data.into_iter().flatten().rev() {
+                self.push(&mut stack, selector)?;
+            }
+            self.push(&mut stack, ss)?;
+            self.push(&mut stack, esp)?;
+        }
+        self.push(&mut stack, flags)?;
+        self.push(&mut stack, cs)?;
+        self.push(&mut stack, regs.eip.get())?;
+        if let Some(error) = error {
+            self.push(&mut stack, error)?;
+        }
+        regs.esp.set(stack);
+        regs.eip.set(gate.handler);
+        self.note_handler(gate);
+        // AC stays out of kernel mode, too: there it would bite us, for a
+        // kernel runs at the level for which it is meant.
+        let cleared = EFLAGS_TF | EFLAGS_NT | EFLAGS_RF | EFLAGS_AC | EFLAGS_VM;
+        regs.eflags.set(regs.eflags.get() & !cleared);
+        if gate.flags & Gate::INTERRUPT != 0 {
+            self.set_irq_enabled(0)?;
+        }
+        Ok(())
+    }
+
+    fn unhandled(&self, vector: u8, error: u32) -> Kill {
+        let detail = if u32::from(vector) == lg_abi::shared::PAGE_FAULT_VECTOR {
+            self.shadow.last_fault().0
+        } else {
+            error
+        };
+        let eip = self.vm.regs.eip.get();
+        Kill::UnhandledTrap {
+            vector,
+            eip,
+            detail,
+        }
+    }
+
+    fn push(&mut self, stack: &mut u32, word: u32) -> Result<(), Kill> {
+        *stack = stack.wrapping_sub(4);
+        self.write_virtual(GuestVirt(*stack), word)
+    }
+
+    pub(crate) fn pop(&mut self, stack: &mut u32) -> Result<u32, Kill> {
+        let word = self.read_virtual(GuestVirt(*stack))?;
+        *stack = stack.wrapping_add(4);
+        Ok(word)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::kill::Kill;
+    use crate::run::Event;
+    use crate::testing::Machine;
+
+    #[test]
+    fn user_code_ends_where_its_segment_does() {
+        for eip in [0xC000_0000, 0xC000_1000, 0xFFFF_F000] {
+            let mut m = Machine::new();
+            m.vm.user.set(1);
+            m.vm.regs.eip.set(eip);
+            let kill = m.host().run_guest(Event::Kick).unwrap_err();
+            let (vector, detail) = (14, eip);
+            assert_eq!(
+                kill,
+                Kill::UnhandledTrap {
+                    vector,
+                    eip,
+                    detail
+                }
+            );
+        }
+        let mut m = Machine::new();
+        m.vm.user.set(1);
+        m.vm.regs.eip.set(0xBFFF_FFFF);
+        assert_eq!(m.host().run_guest(Event::Kick), Ok(()));
+    }
+}

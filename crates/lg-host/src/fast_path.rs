@@ -1,0 +1,71 @@
+//! Fast paths, and the bits that take them away.
+//!
+//! A fast path has a slow one beside it that does the same. The bits of
+//! `Vm::slow_paths` and `--no-fast-path=NAME` choose the slow one, for tests
+//! and to find faults.
+
+/// The trampoline at the kernel's `iret`.
+pub const IRET: u32 = 1;
+/// The trampolines at hypercalls.
+pub const HYPERCALL: u32 = 2;
+/// The trampoline in the entry page.
+pub const ENTRY_PAGE: u32 = 4;
+/// The segment that trap handlers load.
+pub const SEGMENTS: u32 = 8;
+/// Mapping what SET_PTE names at once.
+pub const EAGER: u32 = 16;
+/// Mapping the kernel's memory in pieces of 4 MiB.
+pub const LINEAR: u32 = 32;
+/// Keeping all views on one processor, which is the Launcher's doing.
+pub const ONE_PROCESSOR: u32 = 64;
+/// Copies of pages with `int $0x80`.
+pub const INT80: u32 = 128;
+/// User code without an end of its code segment: see
+/// [`Host::decide`](crate::run::Host).
+pub const FLAT_CODE: u32 = 256;
+/// Not putting off a timer that goes off too early.
+pub const LAZY_TIMER: u32 = 512;
+/// Hiding pages that are read only instead of unmapping them.
+pub const HIDE: u32 = 1024;
+/// The trampolines where a driver switches interrupts on.
+pub const ENABLING: u32 = 2048;
+/// Posting frames for other Guests without asking the Launcher.
+pub const OUTBOX: u32 = 4096;
+/// Going from `int $0x80` straight to a trampoline. Needs [`INT80`] and
+/// [`FLAT_CODE`].
+pub const DIRECT: u32 = 8192;
+
+/// Answering a disk's request while the Guest stands still for it. This
+/// and what follows is the Launcher's doing, too.
+pub const DISK_AT_ONCE: u32 = 1 << 24;
+/// Raising an interrupt without a kick for a Guest that stands still.
+pub const NO_KICK: u32 = 1 << 25;
+/// One interrupt for several frames of a stream.
+pub const BATCHES: u32 = 1 << 26;
+/// Large pages of what the Guest has used in whole.
+pub const HUGE_PAGES: u32 = 1 << 27;
+/// Reading a disk ahead.
+pub const READ_AHEAD: u32 = 1 << 28;
+
+/// All of them, by name.
+pub const ALL: [(&str, u32); 19] = [
+    ("iret", IRET),
+    ("hypercall", HYPERCALL),
+    ("entry-page", ENTRY_PAGE),
+    ("segments", SEGMENTS),
+    ("eager", EAGER),
+    ("linear", LINEAR),
+    ("one-processor", ONE_PROCESSOR),
+    ("int80", INT80),
+    ("flat-code", FLAT_CODE),
+    ("lazy-timer", LAZY_TIMER),
+    ("outbox", OUTBOX),
+    ("hide", HIDE),
+    ("direct", DIRECT),
+    ("enabling", ENABLING),
+    ("disk-at-once", DISK_AT_ONCE),
+    ("read-ahead", READ_AHEAD),
+    ("no-kick", NO_KICK),
+    ("batches", BATCHES),
+    ("huge-pages", HUGE_PAGES),
+];

@@ -1,0 +1,95 @@
+//! The address space that user code has to itself.
+//!
+//! Where user code is to be kept from its kernel, a view has a second address
+//! space, the *user process*, and user code runs there: only pages that the
+//! tables give to user code are ever mapped in it. It follows the tables as the
+//! view's own does, by the same code: what works on a view works on the user
+//! process while the two have changed places ([`Host::in_user_process`]). The
+//! user process's pages need not be gone at once when the Guest takes them
+//! back, for no user code runs before the Host lets it; so changes are
+//! collected, and carried out when the Guest goes to user mode
+//! ([`Host::settle_user_process`]).
+
+use super::shadow::ShadowMemory;
+use crate::address::GuestVirt;
+use crate::kill::Kill;
+use crate::run::Host;
+use crate::world::Mapper;
+use lg_abi::page::SWITCHER_INDEX;
+
+/// The user process of a view.
+pub struct UserSpace<'a> {
+    pub(super) memory: &'a mut ShadowMemory,
+    mapper: &'a mut dyn Mapper,
+}
+
+impl<'a> UserSpace<'a> {
+    /// A user process that maps nothing.
+    #[must_use]
+    pub fn new(
+        memory: &'a mut ShadowMemory,
+        mapper: &'a mut dyn Mapper,
+    ) -> Self {
+        Self { memory, mapper }
+    }
+}
+
+impl<'a> Host<'a> {
+    /// Does `work` on the user process instead of the view's own address space.
+    /// `None` where there is no user process.
+    pub(crate) fn in_user_process<T>(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> T,
+    ) -> Option<T> {
+        let mut user_process = self.shadow.take_user_process()?;
+        self.change_places(&mut user_process);
+        let result = work(self);
+        self.change_places(&mut user_process);
+        self.shadow.put_user_process(user_process);
+        Some(result)
+    }
+
+    fn change_places(&mut self, user_process: &mut UserSpace<'a>) {
+        self.shadow.change_places(user_process);
+        core::mem::swap(&mut self.mapper, &mut user_process.mapper);
+    }
+
+    /// Compares one user page with the tables, wherever it is mapped. It is
+    /// mapped at once where user code will look for it.
+    pub(super) fn recheck_user(&mut self, va: GuestVirt) -> Result<(), Kill> {
+        match self.in_user_process(|host| host.recheck_page(va, true)) {
+            Some(done) => {
+                done?;
+                self.recheck_page(va, false)
+            }
+            None => self.recheck_page(va, true),
+        }
+    }
+
+    /// Unmaps the whole user part, but for what is hidden.
+    pub(super) fn forget_user(&mut self) -> Result<(), Kill> {
+        let kernel = self.kernel_index();
+        if self.shadow.hides_enough() {
+            // Most of it will never be shown again.
+            self.drop_everything(0, kernel)?;
+        }
+        self.shadow.set_mapped_copies(0);
+        self.in_user_process(|host| host.forget_directories(0, kernel))
+            .unwrap_or(Ok(()))?;
+        self.forget_directories(0, kernel)
+    }
+
+    /// User code is about to run: what was put off is done now. If the
+    /// machine cannot, the user process is emptied, and fills again by faults.
+    pub(crate) fn settle_user_process(&mut self) -> Result<(), Kill> {
+        let settle = |host: &mut Self| {
+            if host.mapper.flush().is_ok() {
+                return Ok(());
+            }
+            host.vm.counters.overflows.count();
+            host.drop_everything(0, SWITCHER_INDEX)?;
+            host.mapper.flush().map_err(|_| Kill::OutOfMappings)
+        };
+        self.in_user_process(settle).unwrap_or(Ok(()))
+    }
+}

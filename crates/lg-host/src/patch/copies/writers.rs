@@ -1,0 +1,201 @@
+//! Writes to a page that has a patched copy, and how they end the copy.
+//!
+//! The Guest writes by a mapping. After a patched copy was made, each view
+//! makes its writable mappings of the page read-only before the Guest runs in
+//! it again ([`Host::settle_copies`]). A later mapping of the page is
+//! read-only, too, until a write faults; that write ends the patched copy.
+//!
+//! This Host writes by the window on the Guest's memory: page-table bits, trap
+//! frames, the shared page, patches. All of that goes by [`Host::store`], which
+//! marks the patched copy as stale.
+//!
+//! Devices write at any time. A kick or an answer to SEND_DMA follows what they
+//! wrote, and then the patched copies that a view maps are compared with their
+//! pages. Pages that other Guests write to, those of networks, have no patched
+//! copies.
+//!
+//! A page whose patched copies end soon after they were made, time and again,
+//! gets no more of them: a write to it would always cost a page fault.
+
+use super::{MAX_COPIES, MAX_FLIPS, filter_bit};
+use crate::address::{GuestPhys, GuestVirt, as_word};
+use crate::kill::Kill;
+use crate::run::Host;
+use crate::world::Access;
+use lg_abi::page::{
+    ENTRIES, PAGE_SHIFT, PAGE_SIZE, SWITCHER_INDEX, directory_index,
+};
+
+/// System calls after which a patched copy has paid for itself.
+const WORTH_IT: u64 = 64;
+
+/// Copies of one page that may end before that.
+const MAX_SHORT_LIVES: u32 = 4;
+
+impl Host<'_> {
+    /// Stores a word in the Guest's memory.
+    pub(crate) fn store(&self, at: GuestPhys, word: u32) -> Result<(), Kill> {
+        self.memory.set_word(at, word)?;
+        self.note_write(at, 4);
+        Ok(())
+    }
+
+    /// Stores bytes in the Guest's memory.
+    pub(crate) fn store_bytes(
+        &self,
+        at: GuestPhys,
+        bytes: &[u8],
+    ) -> Result<(), Kill> {
+        self.memory.write(at, bytes)?;
+        self.note_write(at, as_word(bytes.len()));
+        Ok(())
+    }
+
+    /// Memory was written to: the patched copies of its pages are stale.
+    fn note_write(&self, at: GuestPhys, length: u32) {
+        let vm = self.vm;
+        let first = GuestPhys(at.0 & !(PAGE_SIZE - 1));
+        let last = at.0.saturating_add(length.saturating_sub(1));
+        let last = GuestPhys(last & !(PAGE_SIZE - 1));
+        let bits = filter_bit(first) | filter_bit(last);
+        if vm.copy_filter.get() & bits == 0 {
+            return;
+        }
+        for number in [first, last].into_iter().filter_map(|f| self.copy_of(f))
+        {
+            vm.stale_copies.set(vm.stale_copies.get() | 1 << number);
+        }
+    }
+
+    /// A device may have written since patched copies were last compared.
+    pub(crate) fn note_devices(&self) {
+        let writes = &self.vm.device_writes;
+        writes.set(writes.get().wrapping_add(1));
+    }
+
+    /// The Guest is about to run in this view: it writes to no page that has a
+    /// patched copy, and the patched copies that it executes are what their
+    /// pages are.
+    pub(crate) fn settle_copies(&mut self) -> Result<(), Kill> {
+        let vm = self.vm;
+        if self.shadow.copies_seen() != vm.copy_count.get() {
+            self.protect_new_copies()?;
+        }
+        let writes = vm.device_writes.get();
+        if self.shadow.device_writes_seen() != writes {
+            self.shadow.set_device_writes_seen(writes);
+            let mapped = self.shadow.mapped_copies();
+            for number in bits(mapped) {
+                if vm.copies[number].get() != 0 && !self.is_true(number) {
+                    vm.stale_copies.set(vm.stale_copies.get() | 1 << number);
+                }
+            }
+        }
+        for number in bits(vm.stale_copies.get()) {
+            self.forget_copy(number)?;
+        }
+        Ok(())
+    }
+
+    /// Takes from this view the right to write to pages that have patched
+    /// copies.
+    fn protect_new_copies(&mut self) -> Result<(), Kill> {
+        self.shadow.set_copies_seen(self.vm.copy_count.get());
+        for index in 0..SWITCHER_INDEX {
+            if self.shadow.count(index) == 0 {
+                continue;
+            }
+            let mut from = index * ENTRIES;
+            let end = from + ENTRIES;
+            while let Some(page) = self.shadow.next_used(from, end) {
+                from = page + 1;
+                let va = GuestVirt(page << PAGE_SHIFT);
+                let shadow = self.shadow.shadow(va);
+                if shadow.is_mapped()
+                    && shadow.access() == Access::Write
+                    && self.copy_of(shadow.frame()).is_some()
+                {
+                    self.map_page(va, shadow.read_only())?;
+                }
+            }
+        }
+        self.protect_copied_pages(
+            GuestPhys(0),
+            self.memory.limit() >> PAGE_SHIFT,
+        )
+    }
+
+    /// The same for the pages in `from .. from + pages`, where they are part of
+    /// a linear piece of the kernel.
+    pub(crate) fn protect_copied_pages(
+        &mut self,
+        from: GuestPhys,
+        pages: u32,
+    ) -> Result<(), Kill> {
+        if self.vm.copy_filter.get() == 0 {
+            return Ok(());
+        }
+        for number in 0..MAX_COPIES {
+            let frame = self.vm.copies[number].get();
+            let page = frame.wrapping_sub(from.0) >> PAGE_SHIFT;
+            let va = frame.wrapping_add(self.vm.page_offset.get());
+            let linear = self.shadow.linear_pages(directory_index(va));
+            if frame != 0
+                && page < pages
+                && linear > GuestVirt(va).page_number() % ENTRIES
+            {
+                self.map_kernel_page(GuestVirt(va), Access::Read)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the page at `frame` may have a patched copy at all.
+    pub(super) fn may_have_copy(&self, frame: GuestPhys) -> bool {
+        let flips = self.vm.flips.iter().map(core::cell::Cell::get);
+        let known = |flip: &u32| flip & !(PAGE_SIZE - 1) == frame.0;
+        let short_lives = flips.filter(known).map(|flip| flip % PAGE_SIZE);
+        frame.0 != 0
+            && short_lives.max().unwrap_or(0) < MAX_SHORT_LIVES
+            && !self.outboxes.is_networks(frame)
+    }
+
+    /// A patched copy has been made.
+    pub(super) fn note_beginning(&self, number: usize) {
+        let calls = self.vm.counters.system_calls.get();
+        self.vm.copy_births[number].set(calls);
+    }
+
+    /// A patched copy ends. Counts it, if it did not live long.
+    pub(super) fn note_end(&self, number: usize) {
+        let vm = self.vm;
+        let frame = vm.copies[number].get();
+        let calls = vm.counters.system_calls.get();
+        let lived = calls.wrapping_sub(vm.copy_births[number].get());
+        let known = |flip: &&core::cell::Cell<u32>| {
+            flip.get() & !(PAGE_SIZE - 1) == frame
+        };
+        let flip = vm.flips.iter().find(known);
+        match flip {
+            Some(flip) if lived >= WORTH_IT => flip.set(0),
+            Some(flip) => flip.set(flip.get() + 1),
+            None if lived >= WORTH_IT => {}
+            None => {
+                let next = vm.next_flip.get();
+                vm.flips[next as usize % MAX_FLIPS].set(frame | 1);
+                vm.next_flip.set(next.wrapping_add(1));
+            }
+        }
+    }
+}
+
+/// The numbers of the bits that are set.
+fn bits(mut mask: u32) -> impl Iterator<Item = usize> {
+    core::iter::from_fn(move || {
+        let lowest = mask.trailing_zeros();
+        mask &= mask.wrapping_sub(1);
+        (lowest < u32::BITS).then_some(lowest as usize)
+    })
+}
+
+const _: () = assert!(MAX_COPIES <= u32::BITS as usize);

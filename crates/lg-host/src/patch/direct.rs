@@ -1,0 +1,259 @@
+//! Direct calls: `int $0x80` without any trap.
+//!
+//! In a patched copy ([`patched copies`](super::patched copies)) a system call
+//! is an `int3`, and that is still a signal. A jump to a trampoline would do
+//! without, but `int $0x80` has room for a short one only, which does not get
+//! far. So it goes to a *stepping trampoline slot*: compilers fill the space in
+//! front of loops and functions with instructions of seven bytes that do
+//! nothing, and in seven bytes there is room for a jump to the trampoline, and
+//! for another one over it for those who walk through. Nothing else is
+//! displaced, and whoever goes to the `int $0x80` again, as a kernel does that
+//! restarts a call, finds the same way.
+//!
+//! A near jump says how far away it goes, and the trampoline where to go on. So
+//! a patched copy with direct calls can be at one place only; where a second
+//! program has it elsewhere, they become `int3` again.
+//!
+//! On the trampoline slot, and at the trampoline's first instruction, the
+//! program is not where it believes to be. If it is stopped there, it is put
+//! back to where it came from ([`Host::step_back`]).
+
+use super::TrampolineKind;
+use super::copies::{INT3, INT80, copy};
+use crate::address::{GuestPhys, GuestVirt, as_word};
+use crate::fast_path;
+use crate::run::{Event, Host};
+use core::cell::Cell;
+use lg_abi::page::PAGE_SIZE;
+
+/// How many direct calls there can be.
+pub const MAX_DIRECT: usize = 48;
+
+/// What does nothing, in seven bytes: `lea 0(%esi,1),%esi`, the same with edi,
+/// and `nopl 0(%eax)`, with a displacement of 32 bits each.
+const NOTHING: [[u8; TRAMPOLINE_SLOT]; 3] = [
+    [0x8D, 0xB4, 0x26, 0, 0, 0, 0],
+    [0x8D, 0xBC, 0x27, 0, 0, 0, 0],
+    [0x0F, 0x1F, 0x80, 0, 0, 0, 0],
+];
+
+/// Bytes of it: of a short jump and a near one.
+const TRAMPOLINE_SLOT: usize = 7;
+
+const SHORT_JUMP: u8 = 0xEB;
+const NEAR_JUMP: u8 = 0xE9;
+
+/// Bytes of a short jump, and of `int $0x80`.
+const SHORT: u32 = 2;
+
+/// Bytes of a near jump.
+const NEAR: u8 = 5;
+
+/// How far it goes, to both sides.
+const REACH: u32 = 120;
+
+/// One call in so many is looked at, so that those that are made often come
+/// first.
+const SAMPLE: u64 = 16;
+
+/// In [`crate::state::Vm::copy_places`]: mapped at more than one place.
+const SEVERAL: u32 = u32::MAX;
+
+/// A direct call. All zero is none.
+#[repr(C)]
+pub struct DirectCall {
+    /// The patched copy that it is in, plus one.
+    copy: Cell<u32>,
+    /// Where its `int $0x80` is.
+    site: Cell<u32>,
+    /// Where its trampoline slot is, ...
+    slot: Cell<u32>,
+    /// ... and which [`NOTHING`] that was.
+    nothing: Cell<u32>,
+    /// Where its trampoline is.
+    trampoline: Cell<u32>,
+}
+
+impl DirectCall {
+    fn is_in(&self, copy: usize) -> bool {
+        self.copy.get() == as_word(copy) + 1
+    }
+
+    fn site(&self) -> GuestVirt {
+        GuestVirt(self.site.get())
+    }
+
+    fn slot(&self) -> GuestVirt {
+        GuestVirt(self.slot.get())
+    }
+
+    fn nothing(&self) -> &'static [u8; TRAMPOLINE_SLOT] {
+        &NOTHING[self.nothing.get() as usize % NOTHING.len()]
+    }
+}
+
+impl Host<'_> {
+    /// The `int3` at `site` in patched copy `number` has trapped: makes it a
+    /// direct call, if its turn has come and there is a trampoline slot near
+    /// it.
+    pub(super) fn open_direct_call(&mut self, number: usize, site: GuestVirt) {
+        let vm = self.vm;
+        if !vm.counters.copy_calls.get().is_multiple_of(SAMPLE)
+            || !self.may_take(fast_path::DIRECT | fast_path::FLAT_CODE)
+            || vm.copy_places[number].get() != site.0 & !(PAGE_SIZE - 1)
+            || self.is_refused(site.0)
+        {
+            return;
+        }
+        let mut free = vm.direct.iter().zip(0..);
+        let free = free.find(|(call, _)| call.copy.get() == 0);
+        let Some((call, slot)) = free else {
+            return;
+        };
+        let Some((pad, nothing)) = self.find_slot(number, site) else {
+            self.refuse(site.0);
+            return;
+        };
+        let back = site.0.wrapping_add(SHORT);
+        let trampoline = self.world.make_call_trampoline(slot, back);
+        call.site.set(site.0);
+        call.slot.set(pad.0);
+        call.nothing.set(as_word(nothing));
+        call.trampoline.set(trampoline);
+        call.copy.set(as_word(number) + 1);
+        let by = trampoline
+            .wrapping_sub(pad.0 + as_word(TRAMPOLINE_SLOT))
+            .to_le_bytes();
+        let both = [SHORT_JUMP, NEAR, NEAR_JUMP, by[0], by[1], by[2], by[3]];
+        self.write_copy(number, pad, &both);
+        // Both count from their end, and the near jump is behind a short one.
+        let [by, ..] = pad.0.wrapping_sub(site.0).to_le_bytes();
+        self.write_copy(number, site, &[SHORT_JUMP, by]);
+        vm.counters.patches.count();
+    }
+
+    /// A trampoline slot for `site` in patched copy `number`, and which
+    /// [`NOTHING`] it is.
+    fn find_slot(
+        &self,
+        number: usize,
+        site: GuestVirt,
+    ) -> Option<(GuestVirt, usize)> {
+        let page = site.0 & !(PAGE_SIZE - 1);
+        let at = site.page_offset();
+        let from = at.saturating_sub(REACH);
+        let end = (at + REACH).min(PAGE_SIZE);
+        let mut bytes = [0; 2 * REACH as usize];
+        let bytes = &mut bytes[..(end - from) as usize];
+        // In the patched copy, for there trampoline slots that are in use look
+        // different.
+        self.copies.read(copy(number).plus(from), bytes).ok()?;
+        let is_second_byte_jumped_to =
+            self.is_jumped_into(site.0, site.0 + SHORT, 0);
+        if is_second_byte_jumped_to {
+            return None;
+        }
+        bytes
+            .windows(TRAMPOLINE_SLOT)
+            .enumerate()
+            .find_map(|(i, window)| {
+                let nothing = NOTHING.iter().position(|n| n == window)?;
+                let slot = GuestVirt(page + from + as_word(i));
+                let end = slot.0 + as_word(TRAMPOLINE_SLOT);
+                let whole = as_word(TRAMPOLINE_SLOT);
+                (!self.is_jumped_into(slot.0, end, whole))
+                    .then_some((slot, nothing))
+            })
+    }
+
+    /// The patched copy is about to be mapped at `va`: direct calls in it do
+    /// not survive a second place.
+    pub(super) fn note_place(&self, number: usize, va: GuestVirt) {
+        let place = &self.vm.copy_places[number];
+        let page = va.0 & !(PAGE_SIZE - 1);
+        match place.get() {
+            0 => place.set(page),
+            SEVERAL => {}
+            known if known == page => {}
+            _ => {
+                for call in self.direct_calls(number) {
+                    self.write_copy(number, call.slot(), call.nothing());
+                    let int3 = [INT3, INT80[1]];
+                    self.write_copy(number, call.site(), &int3);
+                }
+                self.forget_direct_calls(number);
+                place.set(SEVERAL);
+            }
+        }
+    }
+
+    fn write_copy(&self, number: usize, at: GuestVirt, bytes: &[u8]) {
+        let at: GuestPhys = copy(number).plus(at.page_offset());
+        // Copies are whole pages, and none of these places crosses one.
+        let _ = self.copies.write(at, bytes);
+    }
+
+    /// The patched copy is no more, or is what it was: nobody comes by its
+    /// trampolines.
+    pub(super) fn forget_direct_calls(&self, number: usize) {
+        for call in self.direct_calls(number) {
+            call.copy.set(0);
+        }
+    }
+
+    /// Whether a page that has `original` at `at` may differ there from its
+    /// patched copy for the sake of a direct call.
+    pub(super) fn is_direct(
+        &self,
+        number: usize,
+        at: u32,
+        original: u8,
+    ) -> bool {
+        let holds = |bytes: &[u8], from: GuestVirt| {
+            let byte = at.checked_sub(from.page_offset());
+            let byte = byte.and_then(|byte| bytes.get(byte as usize));
+            byte == Some(&original)
+        };
+        self.direct_calls(number).any(|call| {
+            holds(&INT80, call.site()) || holds(call.nothing(), call.slot())
+        })
+    }
+
+    /// A program that stands on a trampoline slot, or at the trampoline behind
+    /// it, goes back to its `int $0x80`. One that goes there step by step would
+    /// never get further: it has made its call now.
+    pub(crate) fn step_back(&self, event: Event) -> Event {
+        if matches!(event, Event::Trampoline(_)) {
+            return event; // eip is not known yet
+        }
+        let eip = &self.vm.regs.eip;
+        let at = eip.get();
+        let call = self.vm.direct.iter().find(|call| {
+            let in_slot = call.slot.get().wrapping_add(SHORT) == at;
+            (in_slot || call.trampoline.get() == at) && self.is_here(call)
+        });
+        let Some(call) = call else {
+            return event;
+        };
+        eip.set(call.site.get());
+        if matches!(event, Event::Trap { vector: 1, .. }) {
+            eip.set(call.site.get().wrapping_add(SHORT));
+            return Event::Trampoline(TrampolineKind::DirectCall);
+        }
+        event
+    }
+
+    /// Whether this program has `call`, and not another one.
+    fn is_here(&self, call: &DirectCall) -> bool {
+        let shadow = self.shadow.shadow(call.site());
+        let copy = self.number(shadow.frame());
+        shadow.is_mapped() && copy.is_some_and(|copy| call.is_in(copy))
+    }
+
+    fn direct_calls(&self, number: usize) -> impl Iterator<Item = &DirectCall> {
+        self.vm.direct.iter().filter(move |call| call.is_in(number))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,270 @@
+//! A patch where a driver switches interrupts on again.
+//!
+//! A kernel sends a request with interrupts off, and a disk may have answered
+//! before SEND_DMA returns. The interrupt then waits, for a Guest does not say
+//! when it switches interrupts on: its kernel goes to sleep over a request that
+//! is done, finds out there, and wakes up again, which takes longer than all
+//! the rest. But that store to `irq_enabled` is an instruction like any other,
+//! of ten bytes, and who will execute it stands on the stack: it is behind one
+//! of the calls that have led to this SEND_DMA. So the stack is searched, at
+//! first each time and then now and again, and the store has a trampoline put
+//! in its place. A wrong guess costs a visit each time somebody comes by there,
+//! and changes nothing else.
+//!
+//! Not every such store is wanted. While a Guest still hands in requests, an
+//! answer to the first keeps the others from being merged: a disk that was read
+//! by the kernel's cache took five times as long. Who wants to wait calls the
+//! driver's function by its pointer and does nothing else, so only what stands
+//! right behind a call by pointer counts.
+
+use super::{FAR, FAR_CALL, NOP, TrampolineKind, far};
+use crate::address::{GuestVirt, as_word};
+use crate::cpu::emulate::{self, MAX_INSTRUCTION};
+use crate::fast_path;
+use crate::run::Host;
+use lg_abi::shared::{IF, offset};
+
+/// Places that can have such a trampoline: a kernel has a few ways to its
+/// disks.
+pub const MAX_PLACES: usize = 8;
+
+/// How often the stack is searched each time. After that it is searched once
+/// in so many times: a kernel may go another way to its disks later.
+const SEARCHES: u32 = 64;
+
+/// How much of it.
+const WORDS: usize = 64;
+
+/// How many instructions behind a call are read.
+const STEPS: usize = 2;
+
+/// `movl $IF,irq_enabled`.
+const STORE: usize = 10;
+
+impl Host<'_> {
+    /// A request was answered by an interrupt that its sender does not want
+    /// yet. Answers whether we shall probably hear when it does.
+    pub(crate) fn patch_enabling(&mut self) -> bool {
+        if !self.may_take(fast_path::ENABLING) || self.vm.in_user_mode() {
+            return false;
+        }
+        let answers = self.vm.answers.get();
+        self.vm.answers.set(answers.wrapping_add(1));
+        if answers >= SEARCHES && !answers.is_multiple_of(SEARCHES) {
+            return self.vm.enabling[0].get() != 0;
+        }
+        let mut stack = [0; 4 * WORDS];
+        let got = self.fetch(GuestVirt(self.vm.regs.esp.get()), &mut stack);
+        for word in stack[..got].chunks_exact(4) {
+            let &[a, b, c, d] = word else { break };
+            let back = GuestVirt(u32::from_le_bytes([a, b, c, d]));
+            if !self.is_behind_a_call_by_pointer(back) {
+                continue;
+            }
+            if let Some(store) = self.find_enabling(back) {
+                return self.has_enabling_patch(store)
+                    || self.make_enabling_trampoline(store);
+            }
+        }
+        false
+    }
+
+    /// Whether `at` may be where a call by a pointer comes back to.
+    fn is_behind_a_call_by_pointer(&self, at: GuestVirt) -> bool {
+        const LONGEST: u32 = 6;
+        let first = self.vm.page_offset.get().saturating_add(LONGEST);
+        if at.0 < first || at.is_switchers() {
+            return false;
+        }
+        let mut code = [0; LONGEST as usize];
+        if self.fetch(GuestVirt(at.0 - LONGEST), &mut code) < code.len() {
+            return false;
+        }
+        let indirect = |op: u8, byte: u8| op == 0xFF && byte >> 3 & 7 == 2;
+        indirect(code[0], code[1])
+            || indirect(code[3], code[4])
+            || indirect(code[4], code[5])
+    }
+
+    /// Where interrupts are switched on behind `at`, if that is soon.
+    fn find_enabling(&self, mut at: GuestVirt) -> Option<GuestVirt> {
+        for _ in 0..STEPS {
+            let mut code = [0; MAX_INSTRUCTION];
+            let got = self.fetch(at, &mut code);
+            let code = &code[..got];
+            if self.is_enabling(code) || self.has_enabling_patch(at) {
+                return Some(at);
+            }
+            if matches!(code, [0xC2 | 0xC3 | 0xCF | 0xE9 | 0xEB, ..]) {
+                return None;
+            }
+            at = at.plus(as_word(emulate::length(code)?));
+        }
+        None
+    }
+
+    /// Whether `code` begins with the store.
+    fn is_enabling(&self, code: &[u8]) -> bool {
+        let &[0xC7, 0x05, a, b, c, d, e, f, g, h, ..] = code else {
+            return false;
+        };
+        let variable = GuestVirt(u32::from_le_bytes([a, b, c, d]));
+        let value = u32::from_le_bytes([e, f, g, h]);
+        let irq_enabled = self.shared(offset::IRQ_ENABLED);
+        value == IF && self.physical(variable) == Some(irq_enabled)
+    }
+
+    fn has_enabling_patch(&self, at: GuestVirt) -> bool {
+        self.vm.enabling.iter().any(|place| place.get() == at.0)
+    }
+
+    fn make_enabling_trampoline(&mut self, at: GuestVirt) -> bool {
+        let vm = self.vm;
+        let mut places = vm.enabling.iter();
+        let Some(free) = places.find(|place| place.get() == 0) else {
+            return false;
+        };
+        let mut code = [0; STORE];
+        let Some(place) = self.code(at, &mut code) else {
+            return false; // it may end in another page
+        };
+        let end = at.0.wrapping_add(as_word(STORE));
+        if self.is_jumped_into(at.0, end, as_word(STORE)) {
+            return false;
+        }
+        let Some(trampoline) =
+            self.world.make_trampoline(TrampolineKind::Enabling, &[])
+        else {
+            return false;
+        };
+        let mut patch = [NOP; STORE];
+        patch[..FAR].copy_from_slice(&far(FAR_CALL, trampoline));
+        self.patch(place, &patch);
+        vm.counters.patches.count();
+        free.set(at.0);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::address::GuestPhys;
+    use crate::run::Event;
+    use crate::state::Gate;
+    use crate::testing::Machine;
+    use std::vec::Vec;
+
+    const CODE: u32 = 0xC001_0000;
+    const STACK: u32 = 0xC000_7F00;
+    const HANDLER: u32 = 0xC000_4000;
+
+    fn store(value: u32) -> Vec<u8> {
+        let irq_enabled = 0xC000_0000 + Machine::DATA + offset::IRQ_ENABLED;
+        let mut code = std::vec![0xC7, 0x05];
+        code.extend(irq_enabled.to_le_bytes());
+        code.extend(value.to_le_bytes());
+        code
+    }
+
+    /// A kernel of which `tail` stands behind a call, and the stack says so.
+    fn called_before(tail: &[u8]) -> Machine {
+        let m = Machine::new();
+        let memory = m.ram.memory();
+        let mut code = std::vec![NOP; 64];
+        // call *0x38(%ebx)
+        code.extend([0xFF, 0x53, 0x38]);
+        code.extend(tail);
+        let place = GuestPhys(CODE - 0xC000_0000);
+        memory.write(place, &code).unwrap();
+        let stack = GuestPhys(STACK - 0xC000_0000);
+        memory.set_word(stack, 7).unwrap();
+        memory.set_word(stack.plus(4), STACK).unwrap();
+        memory.set_word(stack.plus(8), CODE + 67).unwrap();
+        m.vm.regs.esp.set(STACK);
+        m
+    }
+
+    fn code(m: &Machine, at: u32, len: usize) -> Vec<u8> {
+        let mut bytes = std::vec![0; len];
+        let place = GuestPhys(CODE - 0xC000_0000 + at);
+        m.ram.memory().read(place, &mut bytes).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn behind_the_call_that_led_here_interrupts_go_on() {
+        // mov %esi,%eax; the store; ret
+        let mut tail = std::vec![0x89, 0xF0];
+        tail.extend(store(IF));
+        tail.push(0xC3);
+        let mut m = called_before(&tail);
+        assert!(m.host().patch_enabling());
+        let trampoline = [FAR_CALL, 0, 0x10, 0, 0, 0x33, 0, NOP, NOP, NOP];
+        assert_eq!(code(&m, 69, STORE), trampoline);
+        assert_eq!(
+            m.world.trampolines,
+            [(TrampolineKind::Enabling, std::vec![])]
+        );
+        // It is found again, and is not made again.
+        assert!(m.host().patch_enabling());
+        assert_eq!(m.world.trampolines.len(), 1);
+    }
+
+    #[test]
+    fn through_the_gate_comes_the_interrupt_that_waits() {
+        let mut m = called_before(&[]);
+        m.vm.idt[33].set(Gate {
+            handler: HANDLER,
+            flags: Gate::PRESENT,
+        });
+        m.vm.raise(1);
+        m.host().run_guest(Event::Kick).unwrap();
+        assert_ne!(m.vm.regs.eip.get(), HANDLER, "they are off");
+        let memory = m.ram.memory();
+        let stack = GuestPhys(STACK - 0xC000_0000);
+        memory.set_word(stack, CODE + 10).unwrap();
+        m.host()
+            .run_guest(Event::Trampoline(TrampolineKind::Enabling))
+            .unwrap();
+        assert_eq!(m.vm.regs.eip.get(), HANDLER);
+        // Eip, cs and flags, where the far return was: it goes on behind.
+        assert_eq!(m.vm.regs.esp.get(), STACK + 8 - 12);
+        let frame = GuestPhys(stack.0 + 8 - 12);
+        assert_eq!(memory.word(frame), Ok(CODE + 10));
+    }
+
+    #[test]
+    fn what_does_not_come_next_or_is_no_such_store_has_no_gate() {
+        let off = store(0);
+        let mut after_return = std::vec![0xC3];
+        after_return.extend(store(IF));
+        let mut after_jump = std::vec![0xEB, 0];
+        after_jump.extend(store(IF));
+        let mut elsewhere = store(IF);
+        elsewhere[2] += 8;
+        // je into the middle of the store.
+        let mut jumped_into = std::vec![0x74, 4];
+        jumped_into.extend(store(IF));
+        for tail in [off, after_return, after_jump, elsewhere, jumped_into] {
+            let mut m = called_before(&tail);
+            assert!(!m.host().patch_enabling());
+            assert_eq!(code(&m, 67, tail.len()), tail);
+        }
+    }
+
+    #[test]
+    fn the_stack_is_not_searched_each_time_for_ever() {
+        let mut tail = store(IF);
+        tail.push(0xC3);
+        let mut m = called_before(&tail);
+        m.vm.answers.set(SEARCHES + 1);
+        assert!(!m.host().patch_enabling());
+        m.vm.answers.set(2 * SEARCHES);
+        assert!(m.host().patch_enabling());
+        let mut m = called_before(&tail);
+        m.vm.slow_paths.set(fast_path::ENABLING);
+        assert!(!m.host().patch_enabling());
+        assert_eq!(code(&m, 67, tail.len()), tail);
+    }
+}

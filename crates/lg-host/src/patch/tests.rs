@@ -1,0 +1,170 @@
+//! Patches go where they belong, and nowhere else.
+
+use super::*;
+use crate::fast_path;
+use crate::run::Event;
+use crate::testing::Machine;
+
+const CODE: u32 = 0xC001_0000;
+
+/// A machine whose kernel has `code` at [`CODE`], and stands `at` bytes in.
+fn standing_at(code: &[u8], at: u32) -> Machine {
+    let m = Machine::new();
+    m.ram
+        .memory()
+        .write(GuestPhys(CODE - 0xC000_0000), code)
+        .unwrap();
+    m.vm.regs.eip.set(CODE + at);
+    m
+}
+
+fn code(m: &Machine, at: u32, len: usize) -> std::vec::Vec<u8> {
+    let mut bytes = std::vec![0; len];
+    let place = GuestPhys(CODE - 0xC000_0000 + at);
+    m.ram.memory().read(place, &mut bytes).unwrap();
+    bytes
+}
+
+/// 32 nops, mov $5,%eax; mov $0,%edx; int $0x1f; ret.
+fn hypercall() -> std::vec::Vec<u8> {
+    let mut code = std::vec![NOP; 32];
+    code.extend([0xB8, 5, 0, 0, 0, 0xBA, 0, 0, 0, 0, 0xCD, 0x1F, 0xC3]);
+    code
+}
+
+#[test]
+fn a_hypercall_gets_a_gate_that_carries_its_arguments() {
+    let mut m = standing_at(&hypercall(), 42);
+    m.vm.regs.eax.set(5);
+    let event = Event::Trap {
+        vector: 13,
+        error: 0xFA,
+        cr2: 0,
+    };
+    m.host().run_guest(event).unwrap();
+    assert_eq!(m.vm.regs.eip.get(), CODE + 44);
+    let call = [FAR_CALL, 0, 0x10, 0, 0, 0x33, 0];
+    assert_eq!(code(&m, 37, 7), call);
+    assert_eq!(
+        m.world.trampolines,
+        [(TrampolineKind::Hypercall, hypercall()[37..42].to_vec())]
+    );
+    // Through the trampoline it does the same, and goes on behind the call.
+    let memory = m.ram.memory();
+    m.vm.regs.esp.set(0xC000_7FF8);
+    memory.set_word(GuestPhys(0x7FF8), CODE + 44).unwrap();
+    m.host()
+        .run_guest(Event::Trampoline(TrampolineKind::Hypercall))
+        .unwrap();
+    assert_eq!(m.vm.regs.eip.get(), CODE + 44);
+    assert_eq!(m.vm.regs.esp.get(), 0xC000_8000);
+    assert_eq!(m.vm.counters.hypercalls[5].get(), 2);
+}
+
+#[test]
+fn a_hypercall_whose_registers_disagree_keeps_trapping() {
+    // The bytes look like "mov $5,%eax; mov $0,%edx", but edx is not 0: they
+    // are something else.
+    let mut m = standing_at(&hypercall(), 42);
+    m.vm.regs.eax.set(5);
+    m.vm.regs.edx.set(1);
+    m.host().patch_hypercall();
+    assert_eq!(code(&m, 0, 45), hypercall());
+}
+
+#[test]
+fn a_hypercall_that_is_jumped_into_keeps_trapping() {
+    for jump in [
+        std::vec![0xEB_u8, 40],
+        std::vec![0x74, 40],
+        std::vec![0xE9, 37, 0, 0, 0],
+        std::vec![0x0F, 0x85, 36, 0, 0, 0],
+    ] {
+        let mut with_jump = hypercall();
+        with_jump[..jump.len()].copy_from_slice(&jump);
+        let mut m = standing_at(&with_jump, 42);
+        m.vm.regs.eax.set(5);
+        m.host().patch_hypercall();
+        assert_eq!(code(&m, 0, 45), with_jump, "{jump:x?}");
+        assert_eq!(m.vm.refused[0].get(), CODE + 42, "it is not read again");
+    }
+}
+
+#[test]
+fn the_way_back_gets_a_gate_only_if_it_is_the_real_one() {
+    let irq_enabled = 0xC000_0000 + Machine::DATA;
+    let [a, b, c, d] = irq_enabled.to_le_bytes();
+    let way_back = [0x36, 0xA3, a, b, c, d, 0x58, 0xCF];
+    let mut m = standing_at(&way_back, 7);
+    m.vm.noirq_start.set(CODE);
+    m.vm.noirq_end.set(CODE + 8);
+    m.host().patch_iret();
+    assert_eq!(code(&m, 0, 8), [FAR_JUMP, 0, 0x10, 0, 0, 0x33, 0, 0xCF]);
+    // The same with another variable is something else.
+    let other = [0x36, 0xA3, a + 8, b, c, d, 0x58, 0xCF];
+    let mut m = standing_at(&other, 7);
+    m.vm.noirq_start.set(CODE);
+    m.vm.noirq_end.set(CODE + 8);
+    m.host().patch_iret();
+    assert_eq!(code(&m, 0, 8), other);
+}
+
+#[test]
+fn a_gate_for_the_other_mode_is_a_protection_fault() {
+    let mut m = Machine::new();
+    m.vm.user.set(1);
+    let event = Event::Trampoline(TrampolineKind::Iret);
+    let kill = m.host().run_guest(event).unwrap_err();
+    let eip = 0;
+    assert_eq!(
+        kill,
+        Kill::UnhandledTrap {
+            vector: 13,
+            eip,
+            detail: 0
+        }
+    );
+}
+
+#[test]
+fn a_handlers_segment_is_found_behind_a_jump() {
+    // push $7; jmp +3; ...; mov $0x7b,%ecx; mov %ecx,%ds; mov %ecx,%es
+    let handler = [
+        0x6A, 7, 0xEB, 3, 0, 0, 0, 0x50, 0xB9, 0x7B, 0, 0, 0, 0x8E, 0xD9, 0x8E,
+        0xC1,
+    ];
+    let mut m = standing_at(&handler, 0);
+    m.vm.last_handler.set(CODE);
+    m.host().patch_segment_load();
+    assert_eq!(code(&m, 9, 1), [0x2B]);
+}
+
+#[test]
+fn paths_that_were_taken_away_are_not_taken() {
+    let mut m = standing_at(&hypercall(), 42);
+    m.vm.regs.eax.set(5);
+    m.vm.slow_paths.set(fast_path::HYPERCALL);
+    m.host().patch_hypercall();
+    assert_eq!(code(&m, 0, 45), hypercall());
+}
+
+#[test]
+fn a_user_at_a_gate_without_a_stack_hurts_only_himself() {
+    // Once with no stack at all, once with the kernel's.
+    for esp in [0x30_0000, 0xC000_6000] {
+        let mut m = Machine::new();
+        m.vm.user.set(1);
+        m.vm.regs.esp.set(esp);
+        let event = Event::Trampoline(TrampolineKind::EntryPage);
+        let kill = m.host().run_guest(event).unwrap_err();
+        let (vector, eip, detail) = (12, 0, 0);
+        assert_eq!(
+            kill,
+            Kill::UnhandledTrap {
+                vector,
+                eip,
+                detail
+            }
+        );
+    }
+}

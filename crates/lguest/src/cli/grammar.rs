@@ -1,0 +1,221 @@
+//! The words of both command lines, as clap takes them apart.
+//!
+//! What either form may say is a struct here, and what `--help` says about it
+//! stands beside each field. Options that both forms have are in [`Common`].
+
+use super::values;
+use crate::confine::wall;
+use crate::machine::config::{Isolation, Parent};
+use clap::builder::{PossibleValue, PossibleValuesParser};
+use clap::{Args, Parser};
+use lg_host::fast_path;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+const EXIT_CODES: &str = "\
+Exit status:
+  0        the guest powered itself off; doctor: guests can run here
+  1 - 119  the guest's own code; 1 also when it crashed or was killed
+  2        the command line makes no sense
+  120      a file (image, initrd, disk, network, statistics, log) cannot be used
+  121      this machine lacks something that guests need ('lguest doctor')
+  122      a process of the guest was lost
+  123      the launcher itself failed, or was stopped at a system call that it
+           does not make
+  124      ended by --timeout
+  125      ended by --exit-on-eof
+  128 + N  ended by signal N (130: by ^C^C^C, too; 141: nobody can read the
+           guest's output any more; 143: by --die-with-parent, too)";
+
+const EXAMPLES: &str = "\
+Examples:
+  lguest
+  lguest 64 vmlinux --block=rootfile root=/dev/lgba
+  lguest run --memory 64M --kernel bzImage --disk root.img --append root=/dev/lgba";
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  lguest run -m 64M -k bzImage -i initrd.gz -a 'console=hvc0 quiet'
+  lguest run -k vmlinux -d root.img -d data.img,ro -a root=/dev/lgba
+  lguest run --net sharenet=lan --log console.log
+  lguest run --timeout 30s --append 'quiet run=\"uptime;poweroff\"'";
+
+const EMBEDDED: &str = "\
+The guest that is part of this program takes these words by --append:
+  run=\"COMMAND;COMMAND\"  commands to carry out before the first prompt
+  ip=A.B.C.D/N           its address on the network
+  gw=A.B.C.D             the way to other networks
+  quiet                  no messages while it boots";
+
+const KERNELS: &str = "\
+Without MEM and IMAGE, or with 'lguest run' alone, the guest that is part of
+this program boots. Three ^C within a second end any guest, when typed on a
+terminal.";
+
+/// Virtual machines inside an ordinary process.
+#[derive(Debug, Parser)]
+#[command(
+    name = "lguest",
+    version,
+    after_help = format!("{KERNELS}\n\n{EXIT_CODES}\n\n{EXAMPLES}"),
+    args_conflicts_with_subcommands = true,
+    override_usage = "\
+lguest [--verbose] [--sharenet=FILE|--tunnet=(IP|bridge:BR)|--block=FILE|\
+--initrd=FILE]... MEM IMAGE [ARGS]...
+       lguest run [--memory SIZE] [--kernel IMAGE] [OPTIONS]
+       lguest doctor [--json]
+       lguest"
+)]
+pub(super) struct Cli {
+    #[command(subcommand)]
+    pub(super) command: Option<Command>,
+    #[command(flatten)]
+    pub(super) historic: Historic,
+}
+
+#[expect(clippy::large_enum_variant, reason = "there is one, for a moment")]
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Command {
+    /// Run a guest, by today's names
+    #[command(
+        after_help = format!("{EMBEDDED}\n\n{EXIT_CODES}\n\n{RUN_EXAMPLES}")
+    )]
+    Run(Run),
+    /// Tell what this machine offers and lacks, and the cure
+    #[command(after_help = "\
+Exit status:
+  0    guests can run here
+  121  they cannot: the lines say what is lacking, and the cure")]
+    Doctor(Doctor),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Doctor {
+    /// For a script
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// What both forms have.
+#[derive(Debug, Args)]
+pub(super) struct Common {
+    /// Tell what is being done, on standard error
+    #[arg(long, short)]
+    pub(super) verbose: bool,
+    /// What keeps programs from their own kernel: 'guest' is fast and stops
+    /// accidents, 'user' stops attacks
+    #[arg(long, value_name = "WALL", default_value = "guest")]
+    pub(super) isolation: Isolation,
+    /// Append the guest's console output to FILE, without carriage returns
+    #[arg(long, value_name = "FILE")]
+    pub(super) log: Option<PathBuf>,
+    /// End the guest after this time: 90, 90s, 500ms, 5m or 2h
+    #[arg(long, value_name = "DURATION", value_parser = values::duration)]
+    pub(super) timeout: Option<Duration>,
+    /// End the guest when standard input ends and the guest has taken it all:
+    /// after a second without output, and after ten in any case
+    #[arg(long)]
+    pub(super) exit_on_eof: bool,
+    /// End the guest when the process that started lguest ends; with PID, also
+    /// if that is not the parent any more when lguest starts
+    #[arg(
+        long,
+        value_name = "PID",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "whoever",
+        value_parser = values::parent,
+    )]
+    pub(super) die_with_parent: Option<Parent>,
+    /// At the end, write counters as JSON to FILE, or standard output (-)
+    #[arg(long, value_name = "FILE|-")]
+    pub(super) stats: Option<PathBuf>,
+    /// Do without a short cut, to see whether it is to blame
+    #[arg(long, value_name = "NAME", value_parser = fast_paths())]
+    pub(super) no_fast_path: Vec<String>,
+    /// Do without a wall around the launcher, to see whether it is to blame
+    #[arg(long, value_name = "NAME", value_parser = walls())]
+    pub(super) no_confine: Vec<String>,
+}
+
+/// The options of 2007. The order of --block, --sharenet and --tunnet is the
+/// order of the devices.
+#[derive(Debug, Args)]
+pub(super) struct Historic {
+    #[command(flatten)]
+    pub(super) common: Common,
+    /// A network between guests that name the same FILE
+    #[arg(long, value_name = "FILE")]
+    pub(super) sharenet: Vec<PathBuf>,
+    /// A network with this machine, at IP or on bridge BR
+    #[arg(long, value_name = "IP|bridge:BR")]
+    pub(super) tunnet: Vec<String>,
+    /// A disk
+    #[arg(long, value_name = "FILE")]
+    pub(super) block: Vec<PathBuf>,
+    /// An initial ram disk
+    #[arg(long, value_name = "FILE")]
+    pub(super) initrd: Option<PathBuf>,
+    /// Memory, in megabytes
+    #[arg(value_name = "MEM")]
+    pub(super) mem: Option<String>,
+    /// The kernel: an i386 ELF file (vmlinux) or a bzImage
+    #[arg(value_name = "IMAGE")]
+    pub(super) image: Option<PathBuf>,
+    /// Arguments for the kernel
+    #[arg(value_name = "ARGS")]
+    pub(super) args: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Run {
+    /// Memory: 64M, 65536K, or a number of megabytes
+    #[arg(long, short, value_name = "SIZE", default_value = "32M")]
+    pub(super) memory: String,
+    /// The kernel: an i386 ELF file (vmlinux) or a bzImage
+    #[arg(long, short, value_name = "IMAGE")]
+    pub(super) kernel: Option<PathBuf>,
+    /// An initial ram disk
+    #[arg(long, short, value_name = "FILE")]
+    pub(super) initrd: Option<PathBuf>,
+    /// A disk; ',ro' makes it read-only, ',fail=N' makes one request in N
+    /// fail, ',raw' takes it as it is though it begins like a qcow2 image
+    #[arg(long, short, value_name = "FILE[,ro][,raw][,fail=N]")]
+    pub(super) disk: Vec<OsString>,
+    /// A network with other guests, or with this machine
+    #[arg(long, short, value_name = "sharenet=FILE|tap=IP|bridge=BR")]
+    pub(super) net: Vec<OsString>,
+    /// Arguments for the kernel
+    #[arg(long, short, value_name = "ARGS", allow_hyphen_values = true)]
+    pub(super) append: Vec<OsString>,
+    #[command(flatten)]
+    pub(super) common: Common,
+    /// Words that belong behind an option: for a message that says which.
+    #[arg(hide = true)]
+    pub(super) stray: Vec<OsString>,
+}
+
+impl clap::ValueEnum for Isolation {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Guest, Self::User]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(match self {
+            Self::Guest => "guest",
+            Self::User => "user",
+        }))
+    }
+}
+
+/// The short cuts that one can do without.
+fn fast_paths() -> PossibleValuesParser {
+    fast_path::ALL.map(|(name, _)| name).into()
+}
+
+/// The walls that one can do without, and a name for all of them.
+fn walls() -> PossibleValuesParser {
+    let names = wall::ALL.iter().map(|&(name, _)| name);
+    names.chain([values::EVERY_WALL]).collect::<Vec<_>>().into()
+}

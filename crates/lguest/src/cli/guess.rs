@@ -1,0 +1,147 @@
+//! What was meant by words that mean nothing.
+//!
+//! The form of 2007 takes any first word for a size of memory, and clap blames
+//! the word after the one that is wrong. Here the line is looked at once more:
+//! options may stand before a command, a misspelt command is recognised, and
+//! an option of one form in the other is called by its name there.
+
+use super::UsageError;
+use super::grammar::Cli;
+use clap::CommandFactory;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+
+/// The commands.
+const COMMANDS: [&str; 2] = ["run", "doctor"];
+
+/// One letter in so many may be wrong, missing or too many, for a word to be
+/// taken for a command.
+const MISSPELT: usize = 3;
+
+/// The words with the command in front of the options: `lguest -v run` is
+/// `lguest run -v`.
+pub(super) fn command_first(mut words: Vec<OsString>) -> Vec<OsString> {
+    let is_command = |word: &OsString| COMMANDS.iter().any(|c| word == c);
+    if let Some(at) = first_word(&words)
+        && is_command(&words[at])
+    {
+        words[1..=at].rotate_right(1);
+    }
+    words
+}
+
+/// Where the first word stands that is neither an option nor the value of one.
+fn first_word(words: &[OsString]) -> Option<usize> {
+    let cli = Cli::command();
+    let run = cli.find_subcommand("run");
+    let options = run.into_iter().chain([&cli]);
+    let options: Vec<_> = options.flat_map(|c| c.get_arguments()).collect();
+    let takes_value = |option: &[u8]| {
+        let mut named = options.iter().filter(|arg| match option {
+            [b'-', b'-', long @ ..] => {
+                arg.get_long().is_some_and(|name| name.as_bytes() == long)
+            }
+            [b'-', short] => arg.get_short() == Some(char::from(*short)),
+            _ => false,
+        });
+        named.any(|arg| {
+            arg.get_action().takes_values() && !arg.is_require_equals_set()
+        })
+    };
+    let mut at = 1;
+    loop {
+        match words.get(at)?.as_bytes() {
+            b"--" => return None,
+            option @ [b'-', _, ..] if takes_value(option) => at += 2,
+            [b'-', _, ..] => at += 1,
+            _ => return Some(at),
+        }
+    }
+}
+
+/// The command that was meant by `word`, if it is much like one.
+fn command_like(word: &str) -> Option<&'static str> {
+    let word = word.to_lowercase();
+    COMMANDS.into_iter().find(|command| {
+        strsim::osa_distance(&word, command) <= command.len() / MISSPELT
+    })
+}
+
+/// What is wrong with `words`, of which clap says `error`.
+pub(super) fn explain(words: &[OsString], error: clap::Error) -> UsageError {
+    if error.kind() != ErrorKind::UnknownArgument {
+        return error.into();
+    }
+    let Some(ContextValue::String(option)) = error.get(ContextKind::InvalidArg)
+    else {
+        return error.into();
+    };
+    let first = first_word(words).map(|at| words[at].to_string_lossy());
+    let first = first.filter(|word| super::values::size(word).is_err());
+    if first.as_deref() == Some("run") {
+        return match in_run(option) {
+            Some(there) => UsageError::OptionOf2007(option.clone(), there),
+            None => error.into(),
+        };
+    }
+    if first.as_deref() == Some("doctor") {
+        return error.into();
+    }
+    let meant = first.and_then(|word| Some((command_like(&word)?, word)));
+    match meant {
+        Some((command, word)) => UsageError::NoCommand(word.into(), command),
+        None if belongs_to_run(option) => {
+            UsageError::OptionOfRun(option.clone())
+        }
+        None => error.into(),
+    }
+}
+
+/// What an option of 2007 is called today.
+fn in_run(option: &str) -> Option<&'static str> {
+    match option {
+        "--block" => Some("--disk FILE"),
+        "--sharenet" => Some("--net sharenet=FILE"),
+        "--tunnet" => Some("--net tap=IP' or '--net bridge=BR"),
+        _ => None,
+    }
+}
+
+/// Whether `lguest run` has this option.
+fn belongs_to_run(option: &str) -> bool {
+    let cli = Cli::command();
+    let run = cli.find_subcommand("run");
+    let mut options = run.into_iter().flat_map(|run| run.get_arguments());
+    options.any(|arg| {
+        let long = arg.get_long().map(|long| format!("--{long}"));
+        let short = arg.get_short().map(|short| format!("-{short}"));
+        [long, short]
+            .into_iter()
+            .flatten()
+            .any(|name| name == option)
+    })
+}
+
+/// A first word of the form of 2007 that is no size of memory.
+pub(super) fn not_a_size(text: &str) -> UsageError {
+    if let Some(command) = command_like(text) {
+        return UsageError::NoCommand(text.into(), command);
+    }
+    if text.starts_with(|c: char| c.is_ascii_digit()) || text.is_empty() {
+        return UsageError::NotASize(text.into());
+    }
+    UsageError::SizeMissing(text.into())
+}
+
+/// Words that stand alone behind `lguest run`.
+pub(super) fn stray(words: &[OsString], has_kernel: bool) -> UsageError {
+    let word = words[0].to_string_lossy().into_owned();
+    if super::values::size(&word).is_ok() {
+        return UsageError::StrayWord(word, "memory", "--memory");
+    }
+    if !has_kernel && !word.contains('=') {
+        return UsageError::StrayWord(word, "a kernel", "--kernel");
+    }
+    UsageError::StrayWord(word, "an argument of the kernel", "--append")
+}

@@ -1,0 +1,258 @@
+//! The command line, old and new.
+//!
+//! `lguest 64 vmlinux --block=rootfile root=/dev/lgba` has to work as it did
+//! in 2007: options anywhere, devices in the order of their options, and
+//! everything that is neither an option nor one of the first two words goes
+//! to the kernel. `lguest run` says the same with today's flags. Clap takes
+//! the words apart; this file says what they mean, or why they mean nothing.
+
+use crate::machine::config::{Config, DeviceConfig, Kernel};
+use crate::memory::MAX_RAM;
+use clap::{ArgMatches, CommandFactory, FromArgMatches};
+use lg_abi::boot::COMMAND_LINE_MAX;
+use lg_abi::device::LGUEST_MAX_DEVICES;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStringExt;
+
+mod grammar;
+use grammar::{Cli, Command, Common, Historic, Run};
+
+pub mod exit;
+
+mod values;
+
+mod guess;
+
+/// What the words of a command line mean.
+///
+/// # Errors
+///
+/// [`UsageError`]; to ask for help is one, too.
+pub fn parse(
+    words: impl IntoIterator<Item = OsString>,
+) -> Result<Task, UsageError> {
+    let words = guess::command_first(words.into_iter().collect());
+    let matches = Cli::command()
+        .try_get_matches_from(&words)
+        .map_err(|error| guess::explain(&words, error))?;
+    let cli = Cli::from_arg_matches(&matches)?;
+    let config = match (cli.command, matches.subcommand()) {
+        (Some(Command::Doctor(doctor)), _) => {
+            return Ok(Task::Doctor { json: doctor.json });
+        }
+        (Some(Command::Run(run)), Some((_, matches))) => run.config(matches),
+        _ => cli.historic.config(&matches),
+    }?;
+    check(config).map(Task::Run)
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// Run this Guest.
+    Run(Config),
+    /// Tell what this machine offers.
+    Doctor {
+        /// To a script.
+        json: bool,
+    },
+}
+
+/// A command line that describes no Guest.
+#[derive(Debug, thiserror::Error)]
+pub enum UsageError {
+    /// Words that are not well-formed, or `--help` and the like. Clap has the
+    /// text, the place for it and the exit code.
+    #[error(transparent)]
+    Words(#[from] clap::Error),
+    /// No size of memory.
+    #[error("memory '{0}' is not a size: give megabytes (64) or a unit (64M)")]
+    NotASize(String),
+    /// Less memory than any Guest needs.
+    #[error("memory '{0}': a guest needs at least 1 MB")]
+    TooLittleMemory(String),
+    /// More memory than can be mapped.
+    #[error(
+        "memory '{0}': a guest has at most {max} MB",
+        max = MAX_RAM >> 20
+    )]
+    TooMuchMemory(String),
+    /// A misspelt command.
+    #[error("there is no command '{0}': did you mean 'lguest {1}'?")]
+    NoCommand(String, &'static str),
+    /// A word where the size of memory belongs.
+    #[error(
+        "memory '{0}' is not a size: it stands before the image ('lguest 64 \
+         {0}'), or each has its name ('lguest run --kernel {0}')"
+    )]
+    SizeMissing(String),
+    /// A size of memory and nothing to put there.
+    #[error(
+        "no image: give a kernel behind the memory size ('lguest {0} vmlinux')"
+    )]
+    NoImage(String),
+    /// An option that only `lguest run` has.
+    #[error("'{0}' is an option of 'lguest run': write 'run' before it")]
+    OptionOfRun(String),
+    /// An option that `lguest run` calls by another name.
+    #[error("'{0}' is an option of the old form: with 'run' it is '{1}'")]
+    OptionOf2007(String, &'static str),
+    /// A word behind `lguest run` that belongs to no option.
+    #[error("'{0}' stands alone: to give {1}, write '{2} {0}'")]
+    StrayWord(String, &'static str, &'static str),
+    /// No rate of failures.
+    #[error(
+        "disk '{0}': behind ',fail=' stands a number from 1 up, as in \
+         'FILE,fail=20'; a name that ends like this is written 'NAME,rw'"
+    )]
+    NotARate(String),
+    /// No kind of network.
+    #[error(
+        "network '{0}' is not sharenet=FILE, tap=IP or bridge=BR: give one"
+    )]
+    NotANetwork(String),
+    /// Not the other end of a tunnel.
+    #[error("tunnet '{0}' is neither an IP address nor bridge:BR: give one")]
+    NotATunnel(String),
+    /// More devices than descriptors.
+    #[error(
+        "{0} devices are too many: a guest has {LGUEST_MAX_DEVICES}, its \
+         console among them; leave some out"
+    )]
+    TooManyDevices(usize),
+    /// More for the kernel than there is room for.
+    #[error("the kernel's command line has {len} bytes: shorten it to {most}")]
+    CommandLineTooLong {
+        /// Bytes that were given.
+        len: usize,
+        /// Bytes that there is room for.
+        most: usize,
+    },
+}
+
+impl Historic {
+    fn config(self, matches: &ArgMatches) -> Result<Config, UsageError> {
+        let mut devices = placed(matches, "block", self.block, |path| {
+            Ok(values::block(path))
+        })?;
+        devices.extend(placed(matches, "sharenet", self.sharenet, |path| {
+            Ok(DeviceConfig::ShareNet(path))
+        })?);
+        devices.extend(placed(matches, "tunnet", self.tunnet, |text| {
+            values::tunnet(&text).map(DeviceConfig::Tap)
+        })?);
+        let (memory, kernel) = match (self.mem, self.image) {
+            (None, _) => (DEFAULT_MEMORY, Kernel::Embedded),
+            (Some(mem), Some(image)) => {
+                (historic_size(&mem)?, Kernel::File(image))
+            }
+            (Some(mem), None) => {
+                historic_size(&mem)?;
+                return Err(UsageError::NoImage(mem));
+            }
+        };
+        Ok(Config {
+            memory,
+            kernel,
+            initrd: self.initrd,
+            devices: in_order(devices),
+            command_line: joined(&self.args),
+            ..self.common.config()
+        })
+    }
+}
+
+impl Run {
+    fn config(self, matches: &ArgMatches) -> Result<Config, UsageError> {
+        if !self.stray.is_empty() {
+            return Err(guess::stray(&self.stray, self.kernel.is_some()));
+        }
+        let mut devices =
+            placed(matches, "disk", self.disk, |text| values::disk(&text))?;
+        devices.extend(placed(matches, "net", self.net, |text| {
+            values::net(&text)
+        })?);
+        Ok(Config {
+            memory: values::size(&self.memory)?,
+            kernel: self.kernel.map_or(Kernel::Embedded, Kernel::File),
+            initrd: self.initrd,
+            devices: in_order(devices),
+            command_line: joined(&self.append),
+            ..self.common.config()
+        })
+    }
+}
+
+impl Common {
+    /// What both forms say in the same words, about a Guest without devices.
+    fn config(self) -> Config {
+        Config {
+            memory: DEFAULT_MEMORY,
+            kernel: Kernel::Embedded,
+            initrd: None,
+            devices: Vec::new(),
+            command_line: Vec::new(),
+            log: self.log,
+            timeout: self.timeout,
+            exit_on_eof: self.exit_on_eof,
+            die_with: self.die_with_parent,
+            stats: self.stats.map(values::stats),
+            slow_paths: values::slow_paths(&self.no_fast_path),
+            open_walls: values::open_walls(&self.no_confine),
+            isolation: self.isolation,
+            verbose: self.verbose,
+        }
+    }
+}
+
+/// RAM of a Guest for which nobody named a size.
+const DEFAULT_MEMORY: u32 = 32 << 20;
+
+/// What is wrong with a Guest whatever form it was asked for in.
+fn check(config: Config) -> Result<Config, UsageError> {
+    let devices = config.devices.len() + 1;
+    if devices > LGUEST_MAX_DEVICES {
+        return Err(UsageError::TooManyDevices(devices));
+    }
+    let len = config.command_line.len();
+    let most = COMMAND_LINE_MAX as usize - 1 - config.kernel.words_of_ours();
+    if len > most {
+        return Err(UsageError::CommandLineTooLong { len, most });
+    }
+    Ok(config)
+}
+
+/// The meaning of each value of option `name`, with its place among the words.
+fn placed<T>(
+    matches: &ArgMatches,
+    name: &str,
+    values: Vec<T>,
+    meaning: impl Fn(T) -> Result<DeviceConfig, UsageError>,
+) -> Result<Vec<(usize, DeviceConfig)>, UsageError> {
+    let places = matches.indices_of(name).into_iter().flatten();
+    places
+        .zip(values)
+        .map(|(place, value)| Ok((place, meaning(value)?)))
+        .collect()
+}
+
+fn in_order(mut devices: Vec<(usize, DeviceConfig)>) -> Vec<DeviceConfig> {
+    devices.sort_by_key(|&(place, _)| place);
+    devices.into_iter().map(|(_, device)| device).collect()
+}
+
+/// A size of memory where the form of 2007 has it: perhaps something else was
+/// meant.
+fn historic_size(text: &str) -> Result<u32, UsageError> {
+    values::size(text).map_err(|error| match error {
+        UsageError::NotASize(text) => guess::not_a_size(&text),
+        other => other,
+    })
+}
+
+fn joined(words: &[OsString]) -> Vec<u8> {
+    words.join(OsStr::new(" ")).into_vec()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,337 @@
+//! Command lines, good and bad.
+
+use super::*;
+use crate::machine::config::{DiskConfig, Isolation, Parent, Stats, TapConfig};
+use lg_host::fast_path;
+use std::num::NonZeroU32;
+use std::time::Duration;
+use values::size;
+
+fn parse_words(words: &str) -> Result<Config, UsageError> {
+    let words = words.split_whitespace().map(OsString::from);
+    match parse([OsString::from("lguest")].into_iter().chain(words))? {
+        Task::Run(config) => Ok(config),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_doctor_is_a_word_and_not_a_size_of_memory() {
+    for (words, json) in [("doctor", false), ("doctor --json", true)] {
+        let words = format!("lguest {words}");
+        let task = parse(words.split(' ').map(OsString::from)).unwrap();
+        assert_eq!(task, Task::Doctor { json });
+    }
+    assert!(parse_words("doctor 64").is_err());
+}
+
+fn error(words: &str) -> String {
+    parse_words(words).unwrap_err().to_string()
+}
+
+fn disk(path: &str, read_only: bool) -> DeviceConfig {
+    DeviceConfig::Disk(DiskConfig {
+        path: path.into(),
+        read_only,
+        raw: false,
+        fail: None,
+    })
+}
+
+#[test]
+fn the_command_is_well_formed() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn the_old_form_takes_options_anywhere_and_devices_in_order() {
+    let config = parse_words(
+        "--block=a --sharenet=lan 64 vmlinux --tunnet=192.168.19.1 \
+         root=/dev/lgba --tunnet=bridge:br0 --block=b quiet --initrd=rd",
+    )
+    .unwrap();
+    assert_eq!(config.memory, 64 << 20);
+    assert_eq!(config.kernel, Kernel::File("vmlinux".into()));
+    assert_eq!(config.initrd, Some("rd".into()));
+    assert_eq!(config.command_line, b"root=/dev/lgba quiet");
+    let address = TapConfig::Address([192, 168, 19, 1].into());
+    let expected = [
+        disk("a", false),
+        DeviceConfig::ShareNet("lan".into()),
+        DeviceConfig::Tap(address),
+        DeviceConfig::Tap(TapConfig::Bridge("br0".into())),
+        disk("b", false),
+    ];
+    assert_eq!(config.devices, expected);
+    assert!(!config.verbose);
+}
+
+#[test]
+fn the_new_form_means_the_same() {
+    let config = parse_words(
+        "run --disk a,ro --net sharenet=lan --memory 4080 --kernel bz \
+         --disk b --net tap=10.0.0.1 --net bridge=br0 --append root=x \
+         --append -v --stats - --no-fast-path iret \
+         --no-fast-path eager",
+    )
+    .unwrap();
+    let address = TapConfig::Address([10, 0, 0, 1].into());
+    let expected = [
+        disk("a", true),
+        DeviceConfig::ShareNet("lan".into()),
+        disk("b", false),
+        DeviceConfig::Tap(address),
+        DeviceConfig::Tap(TapConfig::Bridge("br0".into())),
+    ];
+    assert_eq!(config.devices, expected);
+    assert_eq!(config.memory, MAX_RAM);
+    assert_eq!(config.command_line, b"root=x -v");
+    assert_eq!(config.stats, Some(Stats::Stdout));
+    assert_eq!(config.slow_paths, fast_path::IRET | fast_path::EAGER);
+    assert_eq!(config.isolation, Isolation::Guest);
+    let config = parse_words("run --isolation=user").unwrap();
+    assert_eq!(config.isolation, Isolation::User);
+    let config = parse_words("--isolation=user 1 v").unwrap();
+    assert_eq!(config.isolation, Isolation::User);
+}
+
+#[test]
+fn without_a_kernel_it_is_our_own() {
+    for words in ["", "run", "--stats=s", "run --disk d"] {
+        let config = parse_words(words).unwrap();
+        assert_eq!(config.kernel, Kernel::Embedded, "{words}");
+        assert_eq!(config.memory, 32 << 20, "{words}");
+    }
+}
+
+#[test]
+fn sizes_have_units_and_limits() {
+    assert_eq!(size("1").unwrap(), 1 << 20);
+    assert_eq!(size("64M").unwrap(), 64 << 20);
+    assert_eq!(size("64MiB").unwrap(), 64 << 20);
+    assert_eq!(size("2049k").unwrap(), 2 << 20);
+    let refused = |text| size(text).unwrap_err().to_string();
+    for too_much in ["4G", "5000", "4097g", "99999999999999999999"] {
+        let error = UsageError::TooMuchMemory(too_much.into());
+        assert_eq!(refused(too_much), error.to_string());
+    }
+    for too_little in ["0", "0G", "1023K"] {
+        let error = UsageError::TooLittleMemory(too_little.into());
+        assert_eq!(refused(too_little), error.to_string());
+    }
+    for nothing in ["", "M", "64X", "-1", "6 4", "1.5G"] {
+        let error = UsageError::NotASize(nothing.into());
+        assert_eq!(refused(nothing), error.to_string());
+    }
+}
+
+#[test]
+fn nonsense_is_refused_with_the_cure() {
+    assert!(error("64").contains("'lguest 64 vmlinux'"));
+    assert!(error("run --net lan").contains("'lan' is not sharenet="));
+    assert!(error("run --net tap=x").contains("'tap=x' is not"));
+    assert!(error("run --net sharenet=").contains("is not sharenet="));
+    assert!(error("--tunnet=x 1 v").contains("neither an IP address"));
+    assert!(error("--blok=x 1 v").contains("--block"));
+    assert!(error("run --memroy 1").contains("--memory"));
+    assert!(error("doctor --jsn").contains("'--json'"));
+    let many = "--block=x ".repeat(16);
+    assert!(error(&many).contains("17 devices are too many"));
+    assert!(parse_words(&"--block=x ".repeat(15)).is_ok());
+}
+
+#[test]
+fn a_misspelt_command_is_recognised() {
+    for (words, meant) in [
+        ("rum --memory 5", "run"),
+        ("rum vmlinux", "run"),
+        ("rnu", "run"),
+        ("-v ru -k vmlinux", "run"),
+        ("doctr", "doctor"),
+        ("docter --json", "doctor"),
+        ("Doctor", "doctor"),
+    ] {
+        let said = error(words);
+        let cure = format!("did you mean 'lguest {meant}'?");
+        assert!(said.contains(&cure), "{words}: {said}");
+    }
+}
+
+#[test]
+fn an_image_without_a_size_is_told_both_ways_to_give_it() {
+    for words in ["vmlinux", "vmlinux root=/dev/lgba", "--block=x bzImage"] {
+        let said = error(words);
+        let image = words.split(' ').find(|w| !w.starts_with('-')).unwrap();
+        let cures: Vec<_> = said
+            .split('\'')
+            .filter(|part| part.starts_with("lguest "))
+            .collect();
+        assert_eq!(cures.len(), 2, "{said}");
+        for cure in cures {
+            let config = parse_words(cure.strip_prefix("lguest ").unwrap());
+            let kernel = Kernel::File(image.into());
+            assert_eq!(config.unwrap().kernel, kernel, "{cure}");
+        }
+    }
+    assert!(error("64x vmlinux").contains("'64x' is not a size: give mega"));
+}
+
+#[test]
+fn options_may_stand_before_the_command() {
+    for (words, same) in [
+        ("--isolation=user run", "run --isolation=user"),
+        ("-v run -k v", "run -v -k v"),
+        (
+            "--isolation user --log l run -d d",
+            "run --isolation user --log l -d d",
+        ),
+        (
+            "--exit-on-eof --die-with-parent run",
+            "run --exit-on-eof --die-with-parent",
+        ),
+        ("-m 5 run", "run -m 5"),
+    ] {
+        let config = parse_words(words).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(config, parse_words(same).unwrap(), "{words}");
+    }
+    // What is no first word is no command.
+    let config = parse_words("64 run doctor run").unwrap();
+    assert_eq!(config.kernel, Kernel::File("run".into()));
+    assert_eq!(config.command_line, b"doctor run");
+    let config = parse_words("--block run 64 vmlinux").unwrap();
+    assert_eq!(config.devices, [disk("run", false)]);
+    assert!(parse_words("-- run").is_err());
+}
+
+#[test]
+fn an_option_of_the_other_form_is_called_by_its_name() {
+    let said = error("--kernel vmlinux --memory 5");
+    assert_eq!(
+        said,
+        "'--kernel' is an option of 'lguest run': write 'run' before it"
+    );
+    assert!(error("-d disk").contains("'-d' is an option of 'lguest run'"));
+    for (old, new) in [
+        ("--block", "--disk a"),
+        ("--sharenet", "--net sharenet=a"),
+        ("--tunnet", "--net bridge=a"),
+    ] {
+        let said = error(&format!("run {old}=a"));
+        let cure = new.split_once(['=', 'a']).unwrap().0.trim_end();
+        assert!(said.contains(&format!("'{cure}")), "{said}");
+        assert!(parse_words(&format!("run {new}")).is_ok());
+    }
+}
+
+#[test]
+fn a_word_that_stands_alone_is_told_its_option() {
+    for (words, cure) in [
+        ("run vmlinux", "--kernel vmlinux"),
+        ("run 64 vmlinux", "--memory 64"),
+        ("run -k vmlinux root=/dev/lgba", "--append root=/dev/lgba"),
+        ("run -k vmlinux quiet", "--append quiet"),
+        ("run root=/dev/lgba", "--append root=/dev/lgba"),
+    ] {
+        let said = error(words);
+        assert!(said.ends_with(&format!("write '{cure}'")), "{said}");
+        let word = cure.rsplit(' ').next().unwrap();
+        let done = words.replacen(&format!(" {word}"), &format!(" {cure}"), 1);
+        let again = parse_words(&done).map(drop).map_err(|e| e.to_string());
+        assert_ne!(again, Err(said), "{done}");
+    }
+}
+
+#[test]
+fn times_have_units_and_limits() {
+    let time = |text| values::duration(text).map(|time| time.as_millis());
+    for (text, ms) in [
+        ("90", 90_000),
+        ("90s", 90_000),
+        ("500ms", 500),
+        ("5m", 300_000),
+        ("2h", 7_200_000),
+        ("365d", 31_536_000_000),
+    ] {
+        assert_eq!(time(text), Ok(ms), "{text}");
+    }
+    for text in ["", "s", "0", "0ms", "366d", "1.5s", "-1", "5 m", "5w"] {
+        assert!(time(text).unwrap_err().starts_with("give "), "{text}");
+    }
+    let longest = "99999999999999999999h";
+    assert!(time(longest).unwrap_err().contains("a year (365d)"));
+    let config = parse_words("run --timeout 2m --exit-on-eof").unwrap();
+    assert_eq!(config.timeout, Some(Duration::from_secs(120)));
+    assert!(config.exit_on_eof);
+    assert!(error("run --timeout soon").contains("give seconds (90)"));
+}
+
+#[test]
+fn a_parent_may_have_a_number() {
+    let parent = |words| parse_words(words).unwrap().die_with;
+    assert_eq!(parent("run"), None);
+    assert_eq!(parent("run --die-with-parent"), Some(Parent::Whoever));
+    let number = NonZeroU32::new(77).unwrap();
+    let words = "--die-with-parent=77 64 vmlinux";
+    assert_eq!(parent(words), Some(Parent::Number(number)));
+    for words in ["0", "x", "-1", "4294967295", ""] {
+        let words = format!("run --die-with-parent={words}");
+        assert!(parse_words(&words).is_err(), "{words}");
+    }
+    let config = parse_words("--die-with-parent 64 vmlinux").unwrap();
+    assert_eq!(config.kernel, Kernel::File("vmlinux".into()));
+}
+
+#[test]
+fn the_kernels_line_is_as_long_as_its_page_and_no_longer() {
+    let line = |n: usize| "x".repeat(n);
+    let file = |n| parse_words(&format!("run -k v -a {}", line(n)));
+    let ours = |n| parse_words(&format!("run -a {}", line(n)));
+    for (form, most) in
+        [(&file as &dyn Fn(usize) -> _, 4095), (&ours, 4095 - 31)]
+    {
+        let config: Config = form(most).unwrap();
+        let whole = config.kernel.command_line(&config.command_line, u64::MAX);
+        assert_eq!(whole.len(), 4095);
+        let error = form(most + 1).unwrap_err().to_string();
+        let said = format!("has {} bytes: shorten it to {most}", most + 1);
+        assert!(error.contains(&said), "{error}");
+    }
+}
+
+#[test]
+fn what_stands_behind_a_disks_name_may_come_in_any_order() {
+    let value = |text: &str| values::disk(text.as_ref()).unwrap();
+    assert_eq!(value("a,ro"), disk("a", true));
+    assert_eq!(value("a,b"), disk("a,b", false));
+    for words in ["a,ro,raw,fail=20", "a,fail=20,raw,ro"] {
+        let all = DiskConfig {
+            path: "a".into(),
+            read_only: true,
+            raw: true,
+            fail: Some(20),
+        };
+        assert_eq!(value(words), DeviceConfig::Disk(all), "{words}");
+    }
+}
+
+#[test]
+fn names_may_end_like_an_option() {
+    let value = |text: &str| values::disk(text.as_ref());
+    assert_eq!(value("a,ro,rw").unwrap(), disk("a,ro", false));
+    assert_eq!(value("a,raw,rw,ro").unwrap(), disk("a,raw", true));
+    for name in ["a,fail=", "a,fail=0", "a,fail=x", "a,fail=-1,ro"] {
+        let error = value(name).unwrap_err().to_string();
+        assert!(error.contains("stands a number from 1 up"), "{error}");
+        // What it says to do works.
+        let name = name.trim_end_matches(",ro");
+        let written = format!("{name},rw");
+        assert_eq!(value(&written).unwrap(), disk(name, false));
+    }
+}
+
+#[test]
+fn behind_two_dashes_everything_is_the_kernels() {
+    let config = parse_words("1 v -- --block=x").unwrap();
+    assert_eq!(config.command_line, b"--block=x");
+    assert!(config.devices.is_empty());
+}

@@ -1,0 +1,189 @@
+//! What the values of options mean: sizes, times, disks, networks.
+//!
+//! Each function takes the text of one value and answers what it stands for,
+//! or why it stands for nothing and what to write instead.
+
+use super::UsageError;
+use crate::confine::wall;
+use crate::machine::config::{
+    DeviceConfig, DiskConfig, Parent, Stats, TapConfig,
+};
+use crate::memory::MAX_RAM;
+use lg_host::fast_path;
+use std::ffi::OsStr;
+use std::num::NonZeroU32;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The bits of the paths with these names.
+pub(super) fn slow_paths(names: &[String]) -> u32 {
+    let named = |&&(name, _): &&(&str, u32)| names.iter().any(|n| n == name);
+    fast_path::ALL
+        .iter()
+        .filter(named)
+        .map(|&(_, bit)| bit)
+        .sum()
+}
+
+/// What `--no-confine` calls all walls.
+pub(super) const EVERY_WALL: &str = "all";
+
+/// The bits of the walls with these names.
+pub(super) fn open_walls(names: &[String]) -> u32 {
+    let named = |&&(name, _): &&(&str, u32)| {
+        names.iter().any(|n| n == name || n == EVERY_WALL)
+    };
+    wall::ALL.iter().filter(named).map(|&(_, bit)| bit).sum()
+}
+
+/// `64`, `64M`, `64MB`, `64MiB`, `65536K`, `1G`; a plain number is megabytes.
+pub(super) fn size(text: &str) -> Result<u32, UsageError> {
+    let not_a_size = || UsageError::NotASize(text.into());
+    let (number, unit) = number_and_unit(text).ok_or_else(not_a_size)?;
+    let shift = match unit.to_ascii_lowercase().as_str() {
+        "k" | "kb" | "kib" => 10,
+        "" | "m" | "mb" | "mib" => 20,
+        "g" | "gb" | "gib" => 30,
+        _ => return Err(not_a_size()),
+    };
+    let bytes = number.saturating_mul(1 << shift);
+    if bytes > u64::from(MAX_RAM) {
+        return Err(UsageError::TooMuchMemory(text.into()));
+    }
+    let bytes = u32::try_from(bytes).unwrap_or(MAX_RAM);
+    if bytes < 1 << 20 {
+        return Err(UsageError::TooLittleMemory(text.into()));
+    }
+    Ok(bytes - bytes % lg_abi::page::PAGE_SIZE)
+}
+
+/// The digits that `text` begins with, and what follows. More digits than fit
+/// are the largest number.
+fn number_and_unit(text: &str) -> Option<(u64, &str)> {
+    let digits = text.find(|c: char| !c.is_ascii_digit());
+    let (number, unit) = text.split_at(digits.unwrap_or(text.len()));
+    let too_many = |_| u64::MAX;
+    (!number.is_empty())
+        .then(|| (number.parse().unwrap_or_else(too_many), unit))
+}
+
+/// The longest time that can be asked for. Behind it, clocks would overflow.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// `90`, `90s`, `500ms`, `5m`, `2h`, `1d`; a plain number is seconds.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    let not_a_time = "give seconds (90), or a unit (500ms, 90s, 5m, 2h, 1d)";
+    let (number, unit) = number_and_unit(text).ok_or(not_a_time)?;
+    let ms = match unit {
+        "ms" => 1,
+        "" | "s" => 1000,
+        "m" | "min" => 60 * 1000,
+        "h" => 60 * 60 * 1000,
+        "d" => 24 * 60 * 60 * 1000,
+        _ => return Err(not_a_time.into()),
+    };
+    let time = Duration::from_millis(number.saturating_mul(ms));
+    match time {
+        Duration::ZERO => Err("give a millisecond (1ms) or more".into()),
+        time if time > LONGEST => Err("give a year (365d) or less".into()),
+        time => Ok(time),
+    }
+}
+
+/// The value of `--die-with-parent`: a process number, or the word that
+/// stands for none.
+pub(super) fn parent(text: &str) -> Result<Parent, String> {
+    if text == "whoever" {
+        return Ok(Parent::Whoever);
+    }
+    let number = text.parse::<NonZeroU32>().ok();
+    let number = number.filter(|n| i32::try_from(n.get()).is_ok());
+    number
+        .map(Parent::Number)
+        .ok_or_else(|| "give the number of a process, or nothing".into())
+}
+
+/// `FILE` and, in any order behind it, `,ro`, `,raw` and `,fail=N`. A name that
+/// ends like one of these itself is followed by `,rw`.
+pub(super) fn disk(text: &OsStr) -> Result<DeviceConfig, UsageError> {
+    let (mut path, mut read_only, mut raw) = (text.as_bytes(), false, false);
+    let mut fail = None;
+    while let Some(comma) = path.iter().rposition(|&byte| byte == b',') {
+        match &path[comma..] {
+            b",ro" => read_only = true,
+            b",raw" => raw = true,
+            b",rw" => {
+                path = &path[..comma];
+                break;
+            }
+            [b',', b'f', b'a', b'i', b'l', b'=', number @ ..] => {
+                let number = std::str::from_utf8(number).ok();
+                let number = number.and_then(|n| n.parse::<NonZeroU32>().ok());
+                let bad =
+                    || UsageError::NotARate(text.to_string_lossy().into());
+                fail = Some(number.ok_or_else(bad)?.get());
+            }
+            _ => break,
+        }
+        path = &path[..comma];
+    }
+    Ok(DeviceConfig::Disk(DiskConfig {
+        path: OsStr::from_bytes(path).into(),
+        read_only,
+        raw,
+        fail,
+    }))
+}
+
+/// A disk of the form of 2007: all of `path` is its name.
+pub(super) fn block(path: PathBuf) -> DeviceConfig {
+    DeviceConfig::Disk(DiskConfig {
+        path,
+        read_only: false,
+        raw: false,
+        fail: None,
+    })
+}
+
+/// The value of `--net`.
+pub(super) fn net(text: &OsStr) -> Result<DeviceConfig, UsageError> {
+    let unknown = || UsageError::NotANetwork(text.to_string_lossy().into());
+    let bytes = text.as_bytes();
+    if let Some(file) = bytes.strip_prefix(b"sharenet=") {
+        if file.is_empty() {
+            return Err(unknown());
+        }
+        return Ok(DeviceConfig::ShareNet(OsStr::from_bytes(file).into()));
+    }
+    let text = text.to_str().ok_or_else(unknown)?;
+    if let Some(address) = text.strip_prefix("tap=") {
+        let address = address.parse().map_err(|_| unknown())?;
+        return Ok(DeviceConfig::Tap(TapConfig::Address(address)));
+    }
+    match text.strip_prefix("bridge=") {
+        Some(name) if !name.is_empty() => {
+            Ok(DeviceConfig::Tap(TapConfig::Bridge(name.into())))
+        }
+        _ => Err(unknown()),
+    }
+}
+
+/// The value of `--tunnet`.
+pub(super) fn tunnet(text: &str) -> Result<TapConfig, UsageError> {
+    match text.strip_prefix("bridge:") {
+        Some(name) if !name.is_empty() => Ok(TapConfig::Bridge(name.into())),
+        _ => text
+            .parse()
+            .map(TapConfig::Address)
+            .map_err(|_| UsageError::NotATunnel(text.into())),
+    }
+}
+
+/// The value of `--stats`.
+pub(super) fn stats(path: PathBuf) -> Stats {
+    match path.as_os_str().as_bytes() {
+        b"-" => Stats::Stdout,
+        _ => Stats::File(path),
+    }
+}

@@ -1,0 +1,241 @@
+//! Which processor a Guest runs on: one, but not for ever.
+//!
+//! A Guest has one processor, and its views pass the run token to each other
+//! thousands of times a second. Left alone, the kernel wakes each of them
+//! wherever there is room, and a hand-over between processors costs several
+//! times what it costs on one. So all processes of a Guest, and the thread
+//! that serves it, are kept on one processor. But a processor that was free
+//! when the Guest started need not stay so, and the kernel may not move what
+//! was pinned: so from time to time, and only while the Guest works, we look
+//! for how long others have had its processor, and if that was long, it moves
+//! to the one that has idled most.
+//!
+//! The kernel also tells how long each process had to wait, but in a file of
+//! each process, and a confined Launcher opens no files ([`crate::confine`]).
+//! One file of the whole machine, opened before, and the processes' clocks
+//! tell as much.
+
+use super::clock;
+use rustix::process::Pid;
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// The share of the time that others may have a Guest's processor.
+const PATIENCE: f64 = 0.2;
+
+/// A tick of the kernel's statistics, on every x86-64.
+const TICK: Duration = Duration::from_millis(10);
+
+/// Where the kernel says what its processors have done.
+pub(crate) const STATISTICS: &str = "/proc/stat";
+
+/// Where a Guest runs, and how it fared there.
+pub(super) struct Affinity {
+    /// The processors that we may use.
+    allowed: Vec<usize>,
+    current: usize,
+    /// [`STATISTICS`], open.
+    statistics: File,
+    last: Option<Sample>,
+}
+
+/// How things stood when we last looked.
+struct Sample {
+    at: Instant,
+    /// For how long its processes, and we, have run.
+    used: Duration,
+    /// What each processor has done.
+    processors: Vec<Ticks>,
+}
+
+impl Affinity {
+    /// Starts on the processor that we run on now. `None` where there is no
+    /// choice.
+    pub(super) fn new(statistics: File) -> Option<Self> {
+        let set = sched_getaffinity(None).ok()?;
+        let allowed: Vec<usize> = (0..CpuSet::MAX_CPU)
+            .filter(|&cpu| set.is_set(cpu))
+            .collect();
+        if allowed.len() < 2 {
+            return None;
+        }
+        let current = super::processes::this_processor()?;
+        Some(Self {
+            allowed,
+            current,
+            statistics,
+            last: None,
+        })
+    }
+
+    /// The processor to run on.
+    pub(super) fn current(&self) -> usize {
+        self.current
+    }
+
+    /// Looks whether others had the processor for too long; answers the one to
+    /// move to, if there is a better one.
+    pub(super) fn reconsider(
+        &mut self,
+        processes: impl Iterator<Item = Pid>,
+    ) -> Option<usize> {
+        let now = Sample {
+            at: Instant::now(),
+            used: processes.filter_map(clock::used_by).sum::<Duration>()
+                + clock::used_by_us(),
+            processors: processors(&self.statistics)?,
+        };
+        let last = self.last.replace(now)?;
+        let now = self.last.as_ref()?;
+        let since = |cpu: usize| {
+            let before = last.processors.get(cpu).copied().unwrap_or_default();
+            let after = now.processors.get(cpu).copied().unwrap_or_default();
+            after.since(before)
+        };
+        let time = now.at - last.at;
+        let here = since(self.current);
+        let ours = now.used.saturating_sub(last.used);
+        let others = time.saturating_sub(ours + here.idle + here.stolen);
+        if others < time.mul_f64(PATIENCE) {
+            return None;
+        }
+        let cpus = self.allowed.iter().copied();
+        let best = cpus.max_by_key(|&cpu| since(cpu).idle)?;
+        if since(best).idle <= here.idle {
+            return None;
+        }
+        self.current = best;
+        self.last = None;
+        Some(best)
+    }
+}
+
+/// Keeps a process, or with `None` this thread, on processor `cpu`. Where that
+/// is not allowed, it runs where it may; it is only slower.
+pub(super) fn keep_on(process: Option<Pid>, cpu: usize) {
+    let mut set = CpuSet::new();
+    set.set(cpu);
+    let _ = sched_setaffinity(process, &set);
+}
+
+/// Where threads may run that shall not stay beside the Guest: what they do is
+/// for it, and is to be done while it does something else.
+#[derive(Clone, Copy)]
+pub(crate) struct Anywhere(Option<CpuSet>);
+
+impl Anywhere {
+    /// Wherever the calling thread may run now, which must be before it is kept
+    /// on one processor.
+    pub(crate) fn we_may() -> Self {
+        Self(sched_getaffinity(None).ok())
+    }
+
+    /// Starts such a thread. One that may not leave takes the Guest's time.
+    pub(crate) fn spawn(
+        self,
+        name: &str,
+        run: impl FnOnce() + Send + 'static,
+    ) -> io::Result<JoinHandle<()>> {
+        /// They need next to none.
+        const STACK: usize = 64 << 10;
+        std::thread::Builder::new()
+            .name(name.into())
+            .stack_size(STACK)
+            .spawn(move || {
+                if let Some(processors) = self.0 {
+                    let _ = sched_setaffinity(None, &processors);
+                }
+                run();
+            })
+    }
+}
+
+/// What a processor has done, in sum.
+#[derive(Clone, Copy, Default)]
+struct Ticks {
+    /// Nothing, perhaps because everybody waited for a disk.
+    idle: Duration,
+    /// Work for other virtual machines, if this is one.
+    stolen: Duration,
+}
+
+impl Ticks {
+    fn since(self, before: Self) -> Self {
+        Self {
+            idle: self.idle.saturating_sub(before.idle),
+            stolen: self.stolen.saturating_sub(before.stolen),
+        }
+    }
+}
+
+/// What each processor has done, by its number.
+fn processors(statistics: &File) -> Option<Vec<Ticks>> {
+    let mut text = vec![0; 4096];
+    let mut len = 0;
+    loop {
+        let more = statistics.read_at(&mut text[len..], len as u64).ok()?;
+        len += more;
+        // The processors come first, and what follows can be very long.
+        let line_of_another = |l: &[u8]| !l.starts_with(b"cpu");
+        let whole = text[..len].split(|&byte| byte == b'\n');
+        if more == 0 || whole.rev().skip(1).any(line_of_another) {
+            break;
+        }
+        if len == text.len() {
+            text.resize(2 * len, 0);
+        }
+    }
+    let text = String::from_utf8_lossy(&text[..len]);
+    let mut all = Vec::new();
+    // The first line is the sum of the others.
+    for line in text.lines().skip(1) {
+        let Some(rest) = line.strip_prefix("cpu") else {
+            break;
+        };
+        let mut fields = rest.split_ascii_whitespace();
+        let cpu: usize = fields.next()?.parse().ok()?;
+        let ticks: Vec<u32> = fields.map_while(|f| f.parse().ok()).collect();
+        let time = |n: usize| TICK * ticks.get(n).copied().unwrap_or(0);
+        if all.len() <= cpu {
+            all.resize(cpu + 1, Ticks::default());
+        }
+        all[cpu] = Ticks {
+            idle: time(3) + time(4),
+            stolen: time(7),
+        };
+    }
+    Some(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn statistics() -> File {
+        File::open(STATISTICS).unwrap()
+    }
+
+    #[test]
+    fn the_machine_says_how_long_its_processors_idled() {
+        let cpu = crate::engine::processes::this_processor().unwrap();
+        let all = processors(&statistics()).unwrap();
+        assert!(all.len() > cpu);
+        assert!(all[cpu].idle > Duration::ZERO);
+    }
+
+    #[test]
+    fn nothing_moves_without_a_reason() {
+        let me = || std::iter::once(rustix::process::getpid());
+        let Some(mut affinity) = Affinity::new(statistics()) else {
+            return; // one processor: nothing to choose
+        };
+        let start = affinity.current();
+        assert_eq!(affinity.reconsider(me()), None, "nothing to compare");
+        let moved = affinity.reconsider(me());
+        assert!(moved.is_none_or(|cpu| cpu != start));
+    }
+}

@@ -1,0 +1,70 @@
+//! What a Guest may cost the machine beyond its memory.
+//!
+//! Only one view of an honest Guest runs at a time, but a hostile Guest can
+//! make all of them run, and each can map pages until the kernel refuses. So
+//! views are bounded from outside: they are a session of their own, which the
+//! kernel's autogroups give one share of a processor; their address space is
+//! limited, and with it the number of mappings; and a small Guest has fewer
+//! of them ([`lg_host::state::max_views`]). SECURITY.md has the figures.
+
+#![expect(unsafe_code, reason = "makes calls between fork and exec")]
+
+use lg_host::outbox::OUTBOX_SIZE;
+use lg_switcher::layout::{
+    COPIES_SIZE, IMAGE_SIZE, RECORD_SIZE, STACK_SIZE, STATE_SIZE,
+};
+
+/// Bytes for which a view may map more than all memory twice, once for the
+/// kernel's linear mapping and once for a program: pages that are shared.
+const SHARED_MAPPINGS: u64 = 16 << 20;
+
+/// Bytes for what the kernel maps into a new process.
+const AT_EXEC: u64 = 1 << 20;
+
+/// Bytes of address space that a view may have, for a Guest with `limit` bytes
+/// of memory and `pages` pages that it shares with others. When the Host meets
+/// the limit, it drops its mappings and makes them again as they are needed.
+pub(super) fn address_space(limit: u32, pages: usize) -> u64 {
+    let outboxes = pages * OUTBOX_SIZE as usize;
+    let fixed = STATE_SIZE
+        + COPIES_SIZE
+        + outboxes
+        + 2 * RECORD_SIZE
+        + STACK_SIZE
+        + IMAGE_SIZE;
+    let memory = u64::from(limit);
+    fixed as u64 + AT_EXEC + memory + 2 * memory + SHARED_MAPPINGS
+}
+
+/// In the child, between fork and exec: this process and all that it forks is
+/// bounded, as far as the machine lets us.
+pub(super) fn bound(address_space: u64) {
+    // A child that was just forked leads no group, so this cannot fail. The
+    // session has no terminal, whose signals are for the Launcher alone.
+    // SAFETY: a system call without arguments.
+    unsafe { libc::setsid() };
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the kernel writes `limit`.
+    if unsafe { libc::getrlimit(libc::RLIMIT_AS, &raw mut limit) } < 0 {
+        return;
+    }
+    limit.rlim_max = limit.rlim_max.min(address_space);
+    limit.rlim_cur = limit.rlim_cur.min(address_space);
+    // SAFETY: the kernel reads `limit`.
+    unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::address_space;
+
+    #[test]
+    fn a_view_can_map_all_memory_three_times() {
+        for limit in [1 << 20, 16 << 20, u32::MAX] {
+            assert!(address_space(limit, 0) > 3 * u64::from(limit));
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! What a command line means, once nothing is left to be misunderstood.
+//!
+//! Two kinds of command line end here: the one of 2007 and today's. Whoever
+//! embeds the Launcher fills this in by hand.
+
+use std::net::Ipv4Addr;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A Guest that is to be run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Bytes of RAM, a whole number of pages.
+    pub memory: u32,
+    /// The kernel.
+    pub kernel: Kernel,
+    /// A file to put at the top of RAM.
+    pub initrd: Option<PathBuf>,
+    /// What hangs on the bus, in this order. The console comes after them.
+    pub devices: Vec<DeviceConfig>,
+    /// The kernel's command line.
+    pub command_line: Vec<u8>,
+    /// A file to append the console's output to.
+    pub log: Option<PathBuf>,
+    /// How long the Guest may run.
+    pub timeout: Option<Duration>,
+    /// Whether the end of standard input ends the Guest.
+    pub exit_on_eof: bool,
+    /// The process whose end ends the Guest.
+    pub die_with: Option<Parent>,
+    /// Where to write the counters at the end.
+    pub stats: Option<Stats>,
+    /// Short cuts of Host and Launcher that must not be taken: bits of
+    /// [`lg_host::fast_path`].
+    pub slow_paths: u32,
+    /// Walls around the Launcher that are not wanted: bits of
+    /// [`crate::confine::wall`].
+    pub open_walls: u32,
+    /// What keeps user code from its kernel.
+    pub isolation: Isolation,
+    /// Whether to tell what is being done.
+    pub verbose: bool,
+}
+
+/// What keeps a Guest's user code from its kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Isolation {
+    /// Segment limits, which stop accidents: the Guest is one, towards all
+    /// others.
+    #[default]
+    Guest,
+    /// Processes of its own, which stop attacks.
+    User,
+}
+
+/// Which kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kernel {
+    /// The one that the Launcher carries.
+    Embedded,
+    /// A file: `vmlinux` or `bzImage`.
+    File(PathBuf),
+}
+
+impl Kernel {
+    /// How many bytes the Launcher itself adds to the kernel's command line,
+    /// at most: the word that [`Self::command_line`] appends.
+    #[must_use]
+    pub fn words_of_ours(&self) -> usize {
+        match self {
+            Self::Embedded => " started_tsc=0x0123456789abcdef".len(),
+            Self::File(_) => 0,
+        }
+    }
+
+    /// The command line of a kernel that was given `words`. The one that the
+    /// Launcher carries is told when that started: `started`, by the
+    /// time-stamp counter.
+    #[must_use]
+    pub fn command_line(&self, words: &[u8], started: u64) -> Vec<u8> {
+        let mut line = words.to_vec();
+        if *self == Self::Embedded {
+            if !line.is_empty() {
+                line.push(b' ');
+            }
+            let word = format!("started_tsc={started:#x}");
+            line.extend_from_slice(word.as_bytes());
+        }
+        line
+    }
+}
+
+/// A process that must live for the Guest to live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parent {
+    /// The one whose child the Launcher is when it looks.
+    Whoever,
+    /// The one with this number: it must be the Launcher's parent.
+    Number(NonZeroU32),
+}
+
+/// A device on the bus.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DeviceConfig {
+    /// A disk.
+    Disk(DiskConfig),
+    /// A network between Guests that name the same file.
+    ShareNet(PathBuf),
+    /// A network with the machine we run on.
+    Tap(TapConfig),
+}
+
+/// The file behind a disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskConfig {
+    /// Its name.
+    pub path: PathBuf,
+    /// Whether the Guest may only read it.
+    pub read_only: bool,
+    /// Whether it is taken for a raw image whatever it begins with.
+    pub raw: bool,
+    /// One request in so many is made to fail.
+    pub fail: Option<u32>,
+}
+
+/// The machine's end of a network with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TapConfig {
+    /// It has this address.
+    Address(Ipv4Addr),
+    /// It is a port of this bridge.
+    Bridge(String),
+}
+
+/// Where the counters go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stats {
+    /// To standard output, behind what the Guest wrote.
+    Stdout,
+    /// To a file.
+    File(PathBuf),
+}

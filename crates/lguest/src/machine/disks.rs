@@ -1,0 +1,75 @@
+//! The file behind a disk, from its name to a device.
+//!
+//! What is wrong with such a file is mostly not that it cannot be opened, but
+//! that it is another kind of file than its user believes, or that it is used
+//! already.
+
+use super::LaunchError;
+use crate::devices::block::{Block, Disk, DiskError};
+use crate::machine::config::{DeviceConfig, DiskConfig};
+use crate::machine::terminal;
+use lg_host::fast_path;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+/// Opens `disk`, which stands behind `earlier` devices on the command line.
+pub(super) fn open(
+    disk: &DiskConfig,
+    earlier: &[DeviceConfig],
+    slow_paths: u32,
+) -> Result<Block, LaunchError> {
+    let path = &disk.path;
+    let failed = |error| LaunchError::Disk {
+        path: path.clone(),
+        error,
+    };
+    let opened = match Disk::open(path, disk.read_only) {
+        Err(DiskError::InUse) if is_there(path, earlier) => {
+            return Err(failed(DiskError::Twice));
+        }
+        opened => opened.map_err(failed)?,
+    };
+    if let Some(format) = opened.format()
+        && !disk.raw
+    {
+        return Err(failed(DiskError::NotRaw(format)));
+    }
+    warn_of_rest(path, opened.beyond_last_sector());
+    let mut block = Block::new(match disk.fail {
+        Some(one_in) => opened.failing(one_in),
+        None => opened,
+    });
+    if slow_paths & fast_path::DISK_AT_ONCE != 0 {
+        block.never_at_once();
+    }
+    if slow_paths & fast_path::READ_AHEAD != 0 {
+        block.never_ahead();
+    }
+    Ok(block)
+}
+
+/// Whether one of the `devices` is a disk with the file at `path`.
+fn is_there(path: &Path, devices: &[DeviceConfig]) -> bool {
+    let file = |path: &Path| {
+        let metadata = std::fs::metadata(path).ok()?;
+        Some((metadata.dev(), metadata.ino()))
+    };
+    devices.iter().any(|device| match device {
+        DeviceConfig::Disk(DiskConfig { path: other, .. }) => {
+            file(other).is_some() && file(other) == file(path)
+        }
+        DeviceConfig::ShareNet(_) | DeviceConfig::Tap(_) => false,
+    })
+}
+
+/// Tells that the last `rest` bytes of a file are not part of the disk.
+fn warn_of_rest(path: &Path, rest: u64) {
+    if rest > 0 {
+        let name = path.display();
+        terminal::tell(&format!(
+            "disk {name}: its last {rest} bytes are less than a sector of 512, \
+             and the guest cannot reach them: `truncate -s %512 {name}` makes \
+             it whole"
+        ));
+    }
+}

@@ -1,0 +1,93 @@
+//! What Linux will do that its user may not expect.
+//!
+//! A kernel may be loaded, start, and then cut its command line or run out of
+//! memory without a word. Where that can be seen beforehand it is told, and
+//! the Guest starts all the same: it is its user who knows best.
+
+use crate::loader::{self, Image, Release};
+use crate::machine::config::{Config, Kernel};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+/// What Linux needs beside its kernel and an initrd, packed and unpacked.
+const LINUX_ITSELF: u64 = 2 << 20;
+
+/// With more memory than this, nobody needs to look.
+const PLENTY: u64 = 256 << 20;
+
+/// The longest line that every release reads.
+const SHORT_LINE: usize = 255;
+
+/// What there is to tell before the Guest starts.
+pub(super) fn about(
+    config: &Config,
+    kernel: &Image,
+    initrd: Option<&File>,
+) -> Vec<String> {
+    if config.kernel == Kernel::Embedded {
+        return Vec::new();
+    }
+    let long = config.command_line.len() > SHORT_LINE;
+    let small = initrd.is_some() && u64::from(config.memory) < PLENTY;
+    if !long && !small {
+        return Vec::new();
+    }
+    let Some(release) = loader::release(kernel) else {
+        return Vec::new();
+    };
+    let line = cut(&release, &config.command_line);
+    let memory = initrd
+        .and_then(|initrd| unpacking(&release, config.memory, kernel, initrd));
+    line.into_iter().chain(memory).collect()
+}
+
+/// What becomes of a command line that `release` does not read to its end.
+fn cut(release: &Release, line: &[u8]) -> Option<String> {
+    let most = release.command_line_bytes()?;
+    let read = line.get(..most).filter(|read| read.len() < line.len())?;
+    let last = read.rsplit(|&byte| byte == b' ').next().unwrap_or(read);
+    let last = String::from_utf8_lossy(last).escape_debug().to_string();
+    let len = line.len();
+    Some(format!(
+        "the kernel's command line has {len} bytes, and {release} reads the \
+         first {most} of them, up to '{last}': shorten it"
+    ))
+}
+
+/// Whether Linux has room to unpack its initrd: if not, it stands still
+/// without a word.
+fn unpacking(
+    release: &Release,
+    memory: u32,
+    kernel: &Image,
+    initrd: &File,
+) -> Option<String> {
+    let packed = initrd.metadata().ok()?.len();
+    let needed = loader::kernel_end(kernel)?
+        + packed
+        + unpacked(initrd, packed)
+        + LINUX_ITSELF;
+    let needed_mb = needed.div_ceil(1 << 20);
+    (u64::from(memory) < needed_mb << 20).then(|| {
+        let mb = memory >> 20;
+        format!(
+            "{mb} MB of memory are little: {release} may stand still without \
+             a word when it unpacks this initrd; give it {needed_mb} MB"
+        )
+    })
+}
+
+/// The bytes of an initrd when it is unpacked, as far as it tells.
+fn unpacked(initrd: &File, packed: u64) -> u64 {
+    let (mut magic, mut size) = ([0; 2], [0; 4]);
+    let gzip = initrd.read_exact_at(&mut magic, 0).is_ok()
+        && magic == [0x1F, 0x8B]
+        && initrd
+            .read_exact_at(&mut size, packed.saturating_sub(4))
+            .is_ok();
+    if gzip {
+        u64::from(u32::from_le_bytes(size))
+    } else {
+        packed
+    }
+}

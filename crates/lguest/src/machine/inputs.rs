@@ -1,0 +1,416 @@
+//! The thread that waits for input: asleep whenever there is none.
+//!
+//! It watches what devices want watched, and carries what comes into the
+//! Guest while that runs. Input for which the Guest has no buffer is the
+//! difficult case. A driver frees a buffer by a word in its own memory, which
+//! is no event for anybody. But a Guest that has nothing more to do has freed
+//! what it is going to free, and its Host tells us then. So:
+//!
+//! - after a buffer was found we wait for the Host, and look after
+//!   [`FIRST_PAUSE`] if it has not told by then, because a Guest that goes on
+//!   working frees buffers, too;
+//! - after a look in vain we wait longer each time, up to [`LONGEST_PAUSE`];
+//! - while the Guest sleeps we only wait for the Host, without a time limit.
+
+use crate::cli::exit::Outcome;
+use crate::devices::Readiness;
+use crate::engine::Guest;
+use crate::machine::Ending;
+use crate::machine::signals;
+use crate::transport::Bus;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::io::Errno;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// The thread, for those who have news for it. It ends with the process.
+pub struct Inputs {
+    nudged: Arc<Nudge>,
+}
+
+impl Inputs {
+    /// Starts watching the inputs of all devices on `bus`.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says when it has no descriptor or thread left.
+    pub fn start(
+        bus: &Arc<Bus>,
+        guest: &Guest,
+        ending: &Ending,
+    ) -> io::Result<Self> {
+        let nudged = Arc::new(Nudge {
+            event: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+            wanted: AtomicBool::new(false),
+            looks: AtomicU64::new(0),
+            pauses: AtomicU64::new(0),
+        });
+        let told = Arc::clone(&nudged);
+        guest.on_buffers_may_be_free(move || told.nudge());
+        let mut watcher = Watcher {
+            bus: bus.clone(),
+            guest: guest.clone(),
+            ending: ending.clone(),
+            nudged: nudged.clone(),
+            inputs: bus
+                .inputs()?
+                .into_iter()
+                .map(|(device, file)| Input {
+                    device,
+                    file,
+                    state: State::Watched,
+                })
+                .collect(),
+        };
+        std::thread::Builder::new()
+            .name("inputs".into())
+            .stack_size(128 << 10)
+            .spawn(move || watcher.watch())?;
+        Ok(Self { nudged })
+    }
+
+    /// The Guest has done something: it may have a free buffer now.
+    pub fn nudge(&self) {
+        self.nudged.nudge();
+    }
+
+    /// For the statistics.
+    #[must_use]
+    pub fn counters(&self) -> [(&'static str, u64); 2] {
+        let get = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        [
+            ("input_looks", get(&self.nudged.looks)),
+            ("input_pauses", get(&self.nudged.pauses)),
+        ]
+    }
+}
+
+struct Nudge {
+    event: OwnedFd,
+    /// Some input waits for a buffer.
+    wanted: AtomicBool,
+    /// How often a device was asked for its input.
+    looks: AtomicU64,
+    /// How often a pause has ended before anybody told of a buffer.
+    pauses: AtomicU64,
+}
+
+impl Nudge {
+    fn nudge(&self) {
+        if self.wanted.swap(false, Ordering::SeqCst) {
+            // Full means that the thread has been told often enough.
+            let _ = rustix::io::write(&self.event, &1_u64.to_ne_bytes());
+        }
+    }
+}
+
+/// How long we wait for a buffer after one was found, doubled by every look
+/// in vain ...
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+
+/// ... up to this.
+const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+
+/// ^C^C^C counts as this signal.
+const INTERRUPT: u8 = 2;
+
+struct Watcher {
+    bus: Arc<Bus>,
+    guest: Guest,
+    ending: Ending,
+    nudged: Arc<Nudge>,
+    inputs: Vec<Input>,
+}
+
+struct Input {
+    device: usize,
+    file: OwnedFd,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Until it is readable.
+    Watched,
+    /// Until the others have been looked after.
+    More,
+    /// Until a buffer may be free.
+    Waiting(Waiting),
+    /// Nothing will come any more.
+    Closed,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Waiting {
+    /// When to look even if nobody tells of a buffer.
+    until: Option<Instant>,
+    /// The pause before that.
+    pause: Duration,
+    /// Or until it is readable.
+    watch: bool,
+    /// A buffer is no reason to look earlier.
+    deaf: bool,
+}
+
+/// Why an input is looked at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    Readable,
+    /// Something was done that may have freed a buffer.
+    Told,
+    /// The pause is over.
+    Time,
+}
+
+/// How long an input waits that has not found a buffer for all it has.
+///
+/// `took`: it has found some. `sleeps`: the Guest slept before the last look,
+/// and the Host tells when it wakes up. `before` is the pause before this.
+fn pause_after(
+    took: bool,
+    sleeps: bool,
+    before: Duration,
+) -> (Option<Duration>, Duration) {
+    if took {
+        return (Some(FIRST_PAUSE), FIRST_PAUSE);
+    }
+    let pause = LONGEST_PAUSE.min(before * 2);
+    ((!sleeps).then_some(pause), pause)
+}
+
+impl Watcher {
+    fn watch(&mut self) {
+        loop {
+            let (nudged, ready) = match self.wait() {
+                Ok(found) => found,
+                Err(error) => return self.ending.by_deafness(&error),
+            };
+            let now = Instant::now();
+            for (i, readable) in ready.into_iter().enumerate() {
+                let cause = self.inputs[i].state.cause(now, readable, nudged);
+                if cause.is_some_and(|cause| !self.serve(i, cause)) {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Sleeps until there is something to do. Answers whether somebody nudged
+    /// us, and which files are readable.
+    fn wait(&self) -> io::Result<(bool, Vec<bool>)> {
+        let states = || self.inputs.iter().map(|input| input.state);
+        let until = states().filter_map(State::until).min();
+        let timeout = until.map(|until| {
+            let pause = until.saturating_duration_since(Instant::now());
+            Timespec {
+                tv_sec: 0, // no pause is that long
+                tv_nsec: pause.subsec_nanos().into(),
+            }
+        });
+        let wanted = states().any(|s| matches!(s, State::Waiting(_)));
+        self.nudged.wanted.store(wanted, Ordering::SeqCst);
+        let mut fds = vec![PollFd::new(&self.nudged.event, PollFlags::IN)];
+        let watched = self.inputs.iter().filter(|i| i.state.is_watched());
+        // Of the others not even an end is news.
+        fds.extend(watched.map(|i| PollFd::new(&i.file, PollFlags::IN)));
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let mut ready = fds.iter().map(|fd| !fd.revents().is_empty());
+        let nudged = ready.next().unwrap_or(false);
+        let mut readable =
+            |state: State| state.is_watched() && ready.next().unwrap_or(false);
+        let readable = states().map(&mut readable).collect();
+        if nudged {
+            let _ = rustix::io::read(&self.nudged.event, &mut [0; 8]);
+        }
+        Ok((nudged, readable))
+    }
+
+    /// Lets a device look at its input. Answers whether to go on.
+    fn serve(&mut self, i: usize, cause: Cause) -> bool {
+        let (device, before) = (self.inputs[i].device, self.inputs[i].state);
+        if cause == Cause::Time {
+            self.nudged.pauses.fetch_add(1, Ordering::Relaxed);
+        }
+        let look = || {
+            self.nudged.looks.fetch_add(1, Ordering::Relaxed);
+            self.bus.handle_input(device)
+        };
+        let mut found = look();
+        let mut sleeps = false;
+        if let Ok(Readiness::NoBuffer { took, .. }) = found
+            && (took || cause != Cause::Told)
+        {
+            // The Guest may free a buffer, and fall asleep, before the Host
+            // knows that it is to tell: so one more look.
+            sleeps = self.guest.wait_for_buffers(!took);
+            found = look().map(|readiness| readiness.after(took));
+        }
+        let state = match found {
+            Ok(Readiness::Quit) => {
+                let outcome = Outcome::Signal(INTERRUPT);
+                signals::end(outcome, "by ^C^C^C", &self.ending);
+                return false;
+            }
+            Ok(readiness) => before.after(readiness, cause, sleeps),
+            Err(violation) => {
+                self.ending.by_violation(&violation);
+                return false;
+            }
+        };
+        self.inputs[i].state = state;
+        true
+    }
+}
+
+impl State {
+    /// Why to look now, if there is a reason.
+    fn cause(self, now: Instant, readable: bool, told: bool) -> Option<Cause> {
+        let waiting = match self {
+            Self::Watched => return readable.then_some(Cause::Readable),
+            Self::More => return Some(Cause::Readable),
+            Self::Closed => return None,
+            Self::Waiting(waiting) => waiting,
+        };
+        if readable {
+            Some(Cause::Readable)
+        } else if told && !waiting.deaf {
+            Some(Cause::Told)
+        } else {
+            let over = waiting.until.is_some_and(|until| until <= now);
+            over.then_some(Cause::Time)
+        }
+    }
+
+    /// When to look whatever happens.
+    fn until(self) -> Option<Instant> {
+        match self {
+            Self::Waiting(waiting) => waiting.until,
+            Self::More => Some(Instant::now()),
+            Self::Watched | Self::Closed => None,
+        }
+    }
+
+    /// Whether its file is watched.
+    fn is_watched(self) -> bool {
+        match self {
+            Self::Watched => true,
+            Self::Waiting(waiting) => waiting.watch,
+            Self::More | Self::Closed => false,
+        }
+    }
+
+    /// What comes after a look.
+    fn after(self, found: Readiness, cause: Cause, sleeps: bool) -> Self {
+        let before = match self {
+            Self::Waiting(waiting) => waiting.pause,
+            Self::Watched | Self::More | Self::Closed => FIRST_PAUSE / 2,
+        };
+        let wait = |pause: Option<Duration>, next, watch, deaf| {
+            let until = pause.map(|pause| Instant::now() + pause);
+            Self::Waiting(Waiting {
+                until,
+                pause: next,
+                watch,
+                deaf,
+            })
+        };
+        match found {
+            Readiness::Wait => Self::Watched,
+            Readiness::More => Self::More,
+            Readiness::NoBuffer { took, watch } => {
+                let (pause, next) = pause_after(took, sleeps, before);
+                // Told in vain: it is told again after the pause at the
+                // earliest, however often the Guest falls asleep.
+                let deaf = !took && cause == Cause::Told;
+                wait(pause, next, watch, deaf)
+            }
+            Readiness::Taken => {
+                wait(Some(LONGEST_PAUSE), LONGEST_PAUSE, false, true)
+            }
+            Readiness::Closed | Readiness::Quit => Self::Closed,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOTHING: Readiness = Readiness::NoBuffer {
+        took: false,
+        watch: false,
+    };
+    const SOME: Readiness = Readiness::NoBuffer {
+        took: true,
+        watch: false,
+    };
+
+    fn waiting(state: State) -> Waiting {
+        let State::Waiting(waiting) = state else {
+            panic!("{state:?}");
+        };
+        waiting
+    }
+
+    #[test]
+    fn a_delivery_ends_the_doubling() {
+        let mut state = State::Watched;
+        let mut pauses = Vec::new();
+        for found in [NOTHING, NOTHING, NOTHING, SOME, SOME, NOTHING] {
+            state = state.after(found, Cause::Time, false);
+            pauses.push(waiting(state).pause.as_millis());
+        }
+        assert_eq!(pauses, [1, 2, 4, 1, 1, 2]);
+        for _ in 0..10 {
+            state = state.after(NOTHING, Cause::Time, false);
+        }
+        assert_eq!(waiting(state).pause, LONGEST_PAUSE);
+    }
+
+    #[test]
+    fn a_buffer_is_looked_for_at_once_after_a_delivery() {
+        let now = Instant::now();
+        let state = State::Watched.after(SOME, Cause::Readable, false);
+        let told = state.cause(now, false, true);
+        assert!(told == Some(Cause::Told), "no pause is waited for");
+        // Told in vain, it waits for the end of the pause.
+        let state = state.after(NOTHING, Cause::Told, false);
+        assert!(state.cause(now, false, true).is_none());
+        let later = now + LONGEST_PAUSE;
+        assert!(state.cause(later, false, true) == Some(Cause::Time));
+    }
+
+    #[test]
+    fn a_guest_that_sleeps_is_not_polled() {
+        let state = State::Watched.after(NOTHING, Cause::Readable, true);
+        assert_eq!(state.until(), None);
+        let never = Instant::now() + Duration::from_secs(1 << 20);
+        assert!(state.cause(never, false, false).is_none());
+        assert!(state.cause(never, false, true) == Some(Cause::Told));
+    }
+
+    #[test]
+    fn keys_are_read_while_input_waits() {
+        let keys = Readiness::NoBuffer {
+            took: false,
+            watch: true,
+        };
+        let state = State::Watched.after(keys, Cause::Readable, true);
+        assert!(state.is_watched());
+        let cause = state.cause(Instant::now(), true, false);
+        assert!(cause == Some(Cause::Readable));
+    }
+
+    #[test]
+    fn who_has_more_lets_the_others_go_first() {
+        let state = State::Watched.after(Readiness::More, Cause::Told, false);
+        assert!(state.until().is_some_and(|at| at <= Instant::now()));
+        assert!(!state.is_watched());
+    }
+}

@@ -1,0 +1,224 @@
+//! Counters of everything, as JSON for scripts.
+//!
+//! `--stats` writes them once, when all is over. The file is opened before
+//! the Guest starts, so that an hour of work does not end with a name that
+//! cannot be written; what stood in it before is replaced only at the end.
+
+use crate::machine::config::Stats;
+use lg_abi::device::{
+    LGUEST_DEVICE_T_BLOCK, LGUEST_DEVICE_T_CONSOLE, LGUEST_DEVICE_T_NET,
+};
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+/// Where the counters will be written.
+#[derive(Debug)]
+pub enum Sink {
+    /// Standard output.
+    Stdout,
+    /// A file, open.
+    File(OpenFile),
+}
+
+/// A file that waits for the end. If that never comes, it goes away again,
+/// unless it was there before.
+#[derive(Debug)]
+pub struct OpenFile {
+    file: File,
+    /// Its name, if it is ours to remove.
+    created: Option<PathBuf>,
+}
+
+impl Drop for OpenFile {
+    fn drop(&mut self) {
+        if let Some(path) = &self.created {
+            // Somebody may have been faster.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// A group of counters, each with its name.
+pub type Counters = Vec<(&'static str, u64)>;
+
+/// All that is written.
+pub struct Report {
+    /// How the Guest ended, for a person.
+    pub ending: String,
+    /// The Launcher's exit code.
+    pub exit_code: u8,
+    /// The Launcher's own counters.
+    pub launcher: Counters,
+    /// The Host's.
+    pub host: Vec<(String, u64)>,
+    /// Each device's, with its type.
+    pub devices: Vec<(u16, Counters)>,
+}
+
+impl Sink {
+    /// Opens the file, but changes nothing in it.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says.
+    pub fn open(stats: &Stats) -> io::Result<Self> {
+        match stats {
+            Stats::Stdout => Ok(Self::Stdout),
+            Stats::File(path) => open(path).map(Self::File),
+        }
+    }
+
+    /// Writes the report, in place of what was there.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says.
+    pub fn write(self, report: &Report) -> io::Result<()> {
+        let json = report.to_json();
+        match self {
+            Self::Stdout => {
+                let stdout = rustix::stdio::stdout();
+                crate::machine::terminal::write_all(stdout, json.as_bytes())
+            }
+            Self::File(mut open) => {
+                open.created = None;
+                if open.file.metadata()?.is_file() {
+                    open.file.set_len(0)?;
+                }
+                open.file.write_all(json.as_bytes())
+            }
+        }
+    }
+}
+
+fn open(path: &Path) -> io::Result<OpenFile> {
+    let new = File::options().write(true).create_new(true).open(path);
+    if let Ok(file) = new {
+        let created = Some(path.to_owned());
+        return Ok(OpenFile { file, created });
+    }
+    // It is there already, or the second attempt tells why not.
+    let file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)?;
+    let created = None;
+    Ok(OpenFile { file, created })
+}
+
+impl Report {
+    /// As JSON: only words of our own and numbers, but for the ending.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        let devices: Vec<String> = self
+            .devices
+            .iter()
+            .map(|(kind, counters)| {
+                let kind = quoted(device_name(*kind));
+                format!("    {{\"type\": {kind}{}}}", fields(counters, true))
+            })
+            .collect();
+        format!(
+            "{{\n  \"version\": {},\n  \"ending\": {},\n  \
+             \"exit_code\": {},\n  \"launcher\": {{{}}},\n  \
+             \"host\": {{{}}},\n  \"devices\": [\n{}\n  ]\n}}\n",
+            quoted(env!("CARGO_PKG_VERSION")),
+            quoted(&self.ending),
+            self.exit_code,
+            fields(&self.launcher, false),
+            fields(&self.host, false),
+            devices.join(",\n"),
+        )
+    }
+}
+
+fn device_name(kind: u16) -> &'static str {
+    match kind {
+        LGUEST_DEVICE_T_CONSOLE => "console",
+        LGUEST_DEVICE_T_NET => "net",
+        LGUEST_DEVICE_T_BLOCK => "block",
+        _ => "unknown",
+    }
+}
+
+/// Counters as members of an object, perhaps behind others.
+fn fields<N: AsRef<str>>(counters: &[(N, u64)], go_on: bool) -> String {
+    let mut text = String::new();
+    for (name, value) in counters {
+        if go_on || !text.is_empty() {
+            text.push_str(", ");
+        }
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{}: {value}", quoted(name.as_ref()));
+    }
+    text
+}
+
+/// A JSON string.
+pub(crate) fn quoted(text: &str) -> String {
+    let mut json = String::from('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => json.extend(['\\', c]),
+            c if c.is_control() => {
+                let _ = write!(json, "\\u{:04x}", u32::from(c));
+            }
+            c => json.push(c),
+        }
+    }
+    json.push('"');
+    json
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_at_the_end_and_not_before() {
+        let name = format!("lguest-stats-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let stats = Stats::File(path.clone());
+        drop(Sink::open(&stats).unwrap());
+        assert!(!path.exists());
+        Sink::open(&stats).unwrap().write(&report()).unwrap();
+        std::fs::write(&path, "x".repeat(1000)).unwrap();
+        drop(Sink::open(&stats).unwrap());
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), 1000);
+        Sink::open(&stats).unwrap().write(&report()).unwrap();
+        let written = std::fs::read_to_string(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(written, report().to_json());
+    }
+
+    fn report() -> Report {
+        Report {
+            ending: "CRASH: \"x\\\u{7}\"".into(),
+            exit_code: 1,
+            launcher: vec![("sends", 3), ("milliseconds", 17)],
+            host: vec![],
+            devices: vec![(3, vec![("reads", 5)]), (1, vec![]), (9, vec![])],
+        }
+    }
+
+    #[test]
+    fn the_report_is_json() {
+        let expected = r#"{
+  "version": "0.1.0",
+  "ending": "CRASH: \"x\\\u0007\"",
+  "exit_code": 1,
+  "launcher": {"sends": 3, "milliseconds": 17},
+  "host": {},
+  "devices": [
+    {"type": "block", "reads": 5},
+    {"type": "console"},
+    {"type": "unknown"}
+  ]
+}
+"#;
+        assert_eq!(report().to_json(), expected);
+    }
+}
