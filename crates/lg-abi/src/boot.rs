@@ -74,5 +74,5 @@ const _: () = assert!(size_of::<E820Entry>() == 20);
 /// The flags at the start: bit 1 is always set, bit 9 is the interrupt flag.
 pub const START_EFLAGS: u32 = 0x202;
 
-/// The flags of the entries in the first page tables: Present, Write, User.
+/// The flags of the entries in the first page tables: Present, Writable, User.
 pub const START_PTE_FLAGS: u32 = 0x7;

@@ -209,7 +209,7 @@ lguest_trap_in_kernel:
     add ${vector_end} - {ds}, %esp // the segments were ours before
     jmp lguest_return
 
-// fn(&mut UserState), interrupts off. esp: return address, argument
+// `fn(&mut UserState)`, interrupts off. esp: return address, argument
 lguest_enter_user:
     mov 4(%esp), %eax
     push %ebp

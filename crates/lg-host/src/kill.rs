@@ -1,4 +1,4 @@
-//! Sudden Death: every reason for which the Host ends a Guest.
+//! Every reason for which the Host ends a Guest.
 //!
 //! A Guest never checks whether a hypercall worked, so a call that makes no
 //! sense is not answered: the Guest dies, and a person reads why. A [`Kill`]

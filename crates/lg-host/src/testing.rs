@@ -36,15 +36,16 @@ impl Ram {
     pub(crate) fn memory(&self) -> Memory {
         let bytes = u32::try_from(self.0.len() * 4).unwrap();
         let base = self.0.as_ptr().cast_mut().cast();
-        // SAFETY: tests keep the Ram as long as the Memory, and touch it only
-        // through the Memory.
+        // SAFETY: tests keep the `Ram` as long as the `Memory`, and touch it
+        // only through the `Memory`.
         unsafe { Memory::new(base, bytes) }
     }
 }
 
 /// A value whose every field is fine when it is zero, made on the heap.
 fn zeroed<T>() -> Box<T> {
-    // SAFETY: only used for Vm and ShadowMemory, which say that zero is right.
+    // SAFETY: only used for `Vm` and `ShadowMemory`, for which zero is a
+    // valid value.
     unsafe { Box::<T>::new_zeroed().assume_init() }
 }
 

@@ -43,7 +43,7 @@ struct ExitFrame {
 }
 
 // lg_leave: rdi = nothing. Everything is in memory; the stack is kept in
-// Own, so that lg_recheck has one: what lies above it (the signal's
+// `Own`, so that lg_recheck has one: what lies above it (the signal's
 // frame, with the Guest's floating-point registers) must stay whole.
 //
 // Live from lg_leave_start on: r14 = Own, r15 = the Guest's registers. r8 to

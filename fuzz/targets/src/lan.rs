@@ -211,7 +211,7 @@ impl Test {
         }
     }
 
-    /// A file that a Welcome may carry: what it should be, or anything.
+    /// A file that a `Welcome` may carry: what it should be, or anything.
     fn file(&mut self, input: &mut Input<'_>) -> Option<OwnedFd> {
         let seal = SealFlags::SHRINK;
         match input.byte() % 20 {

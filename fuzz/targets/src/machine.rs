@@ -420,7 +420,7 @@ enum ViewState<'a> {
 struct Zeroed<T>(NonNull<T>);
 
 impl<T> Zeroed<T> {
-    /// Only for Vm and ShadowMemory, which say that zero is right, and numbers.
+    /// Only for `Vm` and `ShadowMemory`, for which zero is valid, and numbers.
     fn new() -> Self {
         let (flags, rights) =
             (MapFlags::PRIVATE, ProtFlags::READ | ProtFlags::WRITE);

@@ -40,7 +40,7 @@ pub(crate) struct Long {
 global_asm!(
     r#"
 .text
-// fn(&mut Long): comes back if what is jumped to returns.
+// `fn(&mut Long)`: comes back if what is jumped to returns.
 .globl long_call, long_entry
 long_call:
     push %ebp

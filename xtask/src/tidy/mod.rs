@@ -4,10 +4,12 @@
 //! found, in words that say what to do. They run as a step of CI, as tests of
 //! this crate, and alone as `cargo xtask tidy`.
 
+mod prose;
 mod tree;
 
 mod crates;
 mod documents;
+mod glossary;
 mod ledger;
 mod sources;
 mod words;
@@ -62,6 +64,14 @@ const CHECKS: &[Check] = &[
     Check {
         name: "every promise names its test",
         find: documents::promises,
+    },
+    Check {
+        name: "every term has its line in the glossary",
+        find: glossary::terms,
+    },
+    Check {
+        name: "words of the earlier vocabulary stay away",
+        find: glossary::former,
     },
     Check {
         name: "nothing names somebody's machine",

@@ -75,7 +75,7 @@ enum Step {
 }
 
 fn pte() -> impl Strategy<Value = u32> {
-    // Frames in RAM; Present, Write, User, Accessed, Dirty as they come.
+    // Frames in RAM; Present, Writable, User, Accessed, Dirty as they come.
     (0..1024_u32, 0..32_u32)
         .prop_map(|(frame, bits)| frame << 12 | bits & 7 | (bits & 0x18) << 2)
 }

@@ -9,9 +9,9 @@
 //! a wake-up for each would be dearer than all the rest. So in a stream it
 //! dozes while its Guest is at work, and the Guest's Host rings when that has
 //! nothing more to do. Then it looks out for more for a moment, as long as
-//! nobody else wants the processor: to wake it from afar takes longer than
-//! that. On a processor that is shared with the other end there is no afar,
-//! and so it sleeps at once.
+//! nobody else wants the processor: to wake it from another processor takes
+//! longer than that. On a processor that is shared with the other end, it sleeps
+//! at once.
 //!
 //! Rings are open only while there is much to do, and for a while afterwards.
 //! Whoever sends a frame now and then finds it in the receiver's memory when
