@@ -113,7 +113,7 @@ fn a_machine_that_cannot_hold_who_asks_is_found_out() {
     let seccomp = line(&found, "degraded", "seccomp");
     assert!(seccomp.contains("no --isolation=user"), "{seccomp}");
     assert!(seccomp.contains("take Linux 5.19"), "{seccomp}");
-    line(&found, "lacks", "user isolation");
+    line(&found, "lacks", "isolation");
     line(&found, "ok", "guest");
 }
 

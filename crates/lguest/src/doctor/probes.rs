@@ -37,7 +37,7 @@ pub(super) const ALL: &[Probe] = &[
     needed("seccomp", seccomp),
     needed("descriptors", descriptors),
     needed("guest", guest),
-    useful("user isolation", user_processes),
+    useful("isolation", user_processes),
     useful("landlock", landlock),
     useful("namespaces", namespaces),
     useful("capabilities", capabilities),

@@ -311,7 +311,7 @@ fn a_system_without_cells() {
         refuse_bits(command, nr, 1, WAIT_KILLABLE_RECV, error);
         command.arg("run").arg("--isolation=user");
     });
-    let sentence = says("user isolation", &end, BAD_MACHINE);
+    let sentence = says("isolation", &end, BAD_MACHINE);
     assert!(
         sentence.contains("leave --isolation=user out"),
         "{sentence}"
