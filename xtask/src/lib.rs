@@ -21,6 +21,7 @@ usage: cargo xtask COMMAND
 
   ci [--quick] [STEP...]  all that CI does, or some steps of it
   tidy                    the checks that no compiler makes
+  circles                 files of a crate that import each other
   fuzz [TARGET... [--seconds N]]
                           names the targets, or runs some of them
   bench [OPTION...]       what things cost, natively and in guests
@@ -34,6 +35,7 @@ pub fn main() -> ExitCode {
     match words[..] {
         ["ci", ref rest @ ..] => ci::main(rest),
         ["tidy"] => tidy::main(),
+        ["circles"] => tidy::circles(),
         ["bench", ref rest @ ..] => bench::main(rest),
         ["fuzz", ref rest @ ..] => fuzz::main(rest),
         ["help" | "--help" | "-h"] => {

@@ -7,9 +7,11 @@
 mod prose;
 mod tree;
 
+mod circles;
 mod crates;
 mod documents;
 mod glossary;
+mod imports;
 mod ledger;
 mod sources;
 mod words;
@@ -88,6 +90,17 @@ pub fn check_all(root: &Path) -> Vec<(&'static str, Vec<String>)> {
     let tree = Tree::read(root);
     let results = CHECKS.iter().map(|c| (c.name, (c.find)(&tree)));
     results.collect()
+}
+
+/// Prints the import circles, with the imports that close them.
+pub fn circles() -> ExitCode {
+    for circle in circles::circles(&Tree::read(&crate::root())) {
+        println!("a circle of {} files:", circle.files.len());
+        for line in circle.imports {
+            println!("  {line}");
+        }
+    }
+    ExitCode::SUCCESS
 }
 
 /// Runs all checks for a person.

@@ -1,0 +1,194 @@
+//! Import circles: files of one crate that cannot be read one after the other.
+//!
+//! A file imports another where it names a path into it. Files that import each
+//! other, directly or by way of others, are a circle, and a reader has to know
+//! all of them to know one. A circle that is right is opened by an
+//! excuse: a comment `// circle: why` above one of its `use` lines.
+
+use super::imports;
+use super::tree::Tree;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Folders of the crates that are looked at.
+const SOURCES: [&str; 6] = [
+    "crates/lg-abi/src/",
+    "crates/lg-host/src/",
+    "crates/lg-switcher/src/",
+    "crates/lg-wire/src/",
+    "crates/lguest/src/",
+    "xtask/src/",
+];
+
+/// Files by what they import: importer, imported, and what of it.
+type Graph<'a> = BTreeMap<&'a str, BTreeMap<&'a str, BTreeSet<String>>>;
+
+/// A circle: its files, and the imports that close it.
+pub(super) struct Circle {
+    pub(super) files: BTreeSet<String>,
+    pub(super) imports: Vec<String>,
+}
+
+/// The circles of all crates.
+pub(super) fn circles(tree: &Tree) -> Vec<Circle> {
+    let graphs = SOURCES.iter().map(|folder| graph(tree, folder));
+    graphs.flat_map(|graph| closed(&graph)).collect()
+}
+
+/// The files of one crate, and what they import.
+fn graph<'a>(tree: &'a Tree, folder: &str) -> Graph<'a> {
+    let files = tree.texts(".rs").filter_map(|(path, text)| {
+        let module = module(path.strip_prefix(folder)?)?;
+        Some((module, (path, text)))
+    });
+    let modules: BTreeMap<Vec<String>, (&str, &str)> = files.collect();
+    let mut graph = Graph::new();
+    for (module, (path, text)) in &modules {
+        let imports = graph.entry(path).or_default();
+        for found in imports::paths(text) {
+            let Some(target) = absolute(module, &found, &modules) else {
+                continue;
+            };
+            let known = (0..=target.len()).rev().find_map(|len| {
+                let (path, _) = modules.get(&target[..len])?;
+                Some((*path, target[len..].join("::")))
+            });
+            match known {
+                Some((other, item)) if other != *path => {
+                    imports.entry(other).or_default().insert(item);
+                }
+                _ => {}
+            }
+        }
+    }
+    graph
+}
+
+/// The module that a file is, unless it is a test or a program of its own.
+fn module(path: &str) -> Option<Vec<String>> {
+    let name = path.strip_suffix(".rs")?;
+    let mut parts: Vec<String> = name.split('/').map(String::from).collect();
+    if parts.iter().any(|part| part == "tests" || part == "oracle") {
+        return None;
+    }
+    match parts.last()?.as_str() {
+        "main" => return None,
+        "mod" | "lib" => drop(parts.pop()),
+        _ => {}
+    }
+    Some(parts)
+}
+
+/// A path from the crate's root; nothing if it leads out of the crate.
+fn absolute(
+    module: &[String],
+    path: &[String],
+    modules: &BTreeMap<Vec<String>, (&str, &str)>,
+) -> Option<Vec<String>> {
+    let supers = path.iter().take_while(|word| *word == "super").count();
+    let (base, rest) = match path.first()?.as_str() {
+        "crate" => (0, 1),
+        "self" => (module.len(), 1),
+        "super" => (module.len().checked_sub(supers)?, supers),
+        _ => (module.len(), 0),
+    };
+    let target = [&module[..base], &path[rest..]].concat();
+    let child = || modules.contains_key(&target[..=module.len()]);
+    (rest != 0 || child()).then_some(target)
+}
+
+/// The groups of files that reach each other.
+fn closed(graph: &Graph<'_>) -> Vec<Circle> {
+    let reach: BTreeMap<&str, BTreeSet<&str>> = graph
+        .keys()
+        .map(|file| (*file, reached(graph, file)))
+        .collect();
+    let mut circles = Vec::new();
+    let mut done = BTreeSet::new();
+    for (file, others) in &reach {
+        if !others.contains(file) || !done.insert(*file) {
+            continue;
+        }
+        let back = |other: &&&str| reach[**other].contains(file);
+        let files: BTreeSet<&str> =
+            others.iter().filter(back).copied().collect();
+        done.extend(&files);
+        circles.push(Circle {
+            imports: within(graph, &files),
+            files: files.iter().map(|file| (*file).to_owned()).collect(),
+        });
+    }
+    circles
+}
+
+/// What a file imports, directly or by way of others.
+fn reached<'a>(graph: &Graph<'a>, file: &str) -> BTreeSet<&'a str> {
+    let mut found = BTreeSet::new();
+    let mut next = vec![file];
+    while let Some(file) = next.pop() {
+        for other in graph.get(file).into_iter().flat_map(BTreeMap::keys) {
+            if found.insert(*other) {
+                next.push(other);
+            }
+        }
+    }
+    found
+}
+
+/// Imports among these files, for a person.
+fn within(graph: &Graph<'_>, files: &BTreeSet<&str>) -> Vec<String> {
+    let mut lines = Vec::new();
+    for file in files {
+        for (other, items) in &graph[file] {
+            if files.contains(other) {
+                let name = |item| match item {
+                    "" => "the module",
+                    item => item,
+                };
+                let items: Vec<&str> = items.iter().map(|i| name(i)).collect();
+                let items = items.join(", ");
+                lines.push(format!("{file} -> {other}: {items}"));
+            }
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tree(c: &str) -> Tree {
+        Tree::of(&[
+            ("xtask/src/lib.rs", "mod a;\nmod b;\n"),
+            ("xtask/src/a.rs", "use crate::b::{self, Thing};\n"),
+            ("xtask/src/b/mod.rs", "mod c;\nuse c::Other;\n"),
+            ("xtask/src/b/c.rs", c),
+            ("xtask/src/b/tests.rs", "use crate::a::X;\n"),
+            ("xtask/src/main.rs", "use crate::b::c;\n"),
+        ])
+    }
+
+    #[test]
+    fn a_circle_is_found_by_way_of_others() {
+        let found = circles(&tree("fn f() { crate::a::g() }\n"));
+        assert_eq!(found.len(), 1);
+        let expected = [
+            "xtask/src/a.rs -> xtask/src/b/mod.rs: the module, Thing",
+            "xtask/src/b/c.rs -> xtask/src/a.rs: g",
+            "xtask/src/b/mod.rs -> xtask/src/b/c.rs: Other",
+        ];
+        assert_eq!(found[0].imports, expected);
+    }
+
+    #[test]
+    fn files_that_lead_nowhere_back_are_no_circle() {
+        assert!(circles(&tree("use std::fs;\n")).is_empty());
+    }
+
+    #[test]
+    fn an_excuse_opens_a_circle() {
+        let excused = "// circle: it is right\nuse super::Thing;\n";
+        assert!(circles(&tree(excused)).is_empty());
+        assert_eq!(circles(&tree("use super::Thing;\n")).len(), 1);
+    }
+}

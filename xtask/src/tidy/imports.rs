@@ -1,0 +1,204 @@
+//! What a source file imports: every path in it, as a list of its segments.
+//!
+//! It is no compiler: comments, strings and the tests at a file's foot are
+//! left out, `use` trees are taken apart, and every other `a::b` is a path.
+
+use std::iter::Peekable;
+use std::vec::IntoIter;
+
+/// What stands above a `use` that is left out, with the reason behind it.
+pub(super) const MARK: &str = "// circle: ";
+
+/// Where a file's tests begin.
+const TESTS: &str = "#[cfg(test)]\nmod ";
+
+#[derive(Clone, Debug, PartialEq)]
+enum Token {
+    Word(String),
+    /// `::`
+    Path,
+    /// A comment that begins with [`MARK`].
+    Excuse,
+    Other(char),
+}
+
+/// The paths of a file that is not a test.
+pub(super) fn paths(text: &str) -> Vec<Vec<String>> {
+    let end = text.find(TESTS).unwrap_or(text.len());
+    let mut tokens = tokens(&text[..end]).into_iter().peekable();
+    let mut found = Vec::new();
+    let mut excused = false;
+    while let Some(token) = tokens.next() {
+        match token {
+            Token::Excuse => excused = true,
+            Token::Word(word) if word == "use" => {
+                let mut tree = Vec::new();
+                use_tree(&mut tokens, &[], &mut tree);
+                if !std::mem::take(&mut excused) {
+                    found.append(&mut tree);
+                }
+            }
+            Token::Word(word) => {
+                let mut path = vec![word];
+                extend(&mut tokens, &mut path);
+                if path.len() > 1 {
+                    found.push(path);
+                }
+            }
+            Token::Path | Token::Other(_) => {}
+        }
+    }
+    found
+}
+
+/// Adds the segments that follow.
+fn extend(tokens: &mut Peekable<IntoIter<Token>>, path: &mut Vec<String>) {
+    while tokens.next_if_eq(&Token::Path).is_some() {
+        match tokens.peek() {
+            Some(Token::Word(word)) => path.push(word.clone()),
+            _ => return,
+        }
+        tokens.next();
+    }
+}
+
+/// Takes one branch of a `use` apart, up to the comma or semicolon behind it.
+fn use_tree(
+    tokens: &mut Peekable<IntoIter<Token>>,
+    before: &[String],
+    found: &mut Vec<Vec<String>>,
+) {
+    let mut path = before.to_vec();
+    if let Some(Token::Word(word)) = tokens.peek() {
+        path.push(word.clone());
+        tokens.next();
+        extend(tokens, &mut path);
+    }
+    if tokens.next_if_eq(&Token::Other('{')).is_some() {
+        while tokens.next_if_eq(&Token::Other('}')).is_none() {
+            use_tree(tokens, &path, found);
+            tokens.next_if_eq(&Token::Other(','));
+            if tokens.peek().is_none() {
+                return;
+            }
+        }
+        return;
+    }
+    if path.last().is_some_and(|last| last == "self") {
+        path.pop();
+    }
+    found.push(path);
+    let ends = [',', ';', '}'].map(Token::Other);
+    while tokens.peek().is_some_and(|token| !ends.contains(token)) {
+        tokens.next(); // `*`, `as name`
+    }
+}
+
+/// The text as words and signs.
+fn tokens(text: &str) -> Vec<Token> {
+    let mut all = Vec::new();
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        let len = if rest.starts_with("//") {
+            if rest.starts_with(MARK) {
+                all.push(Token::Excuse);
+            }
+            rest.find('\n').unwrap_or(rest.len())
+        } else if rest.starts_with("::") {
+            all.push(Token::Path);
+            2
+        } else if let Some(len) = raw_string(rest) {
+            len
+        } else if first == '"' {
+            quoted(rest, '"')
+        } else if first == '\'' {
+            character(rest)
+        } else if is_part(first) {
+            let end = rest.find(|c| !is_part(c)).unwrap_or(rest.len());
+            all.push(Token::Word(rest[..end].to_owned()));
+            end
+        } else {
+            if !first.is_whitespace() {
+                all.push(Token::Other(first));
+            }
+            first.len_utf8()
+        };
+        rest = &rest[len..];
+    }
+    all
+}
+
+fn is_part(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
+}
+
+/// The length of a raw string, if one begins here.
+fn raw_string(text: &str) -> Option<usize> {
+    let marks = text.strip_prefix('r')?;
+    let count = marks.len() - marks.trim_start_matches('#').len();
+    let inside = marks[count..].strip_prefix('"')?;
+    let end = format!("\"{}", "#".repeat(count));
+    let head = 2 + count;
+    Some(
+        inside
+            .find(&end)
+            .map_or(text.len(), |at| head + at + end.len()),
+    )
+}
+
+/// The length of what stands between two such signs, with both of them.
+fn quoted(text: &str, sign: char) -> usize {
+    let mut escaped = true; // the first one opens
+    for (at, c) in text.char_indices() {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            c if c == sign => return at + 1,
+            _ => {}
+        }
+    }
+    text.len()
+}
+
+/// The length of a character, or of the sign of a lifetime.
+fn character(text: &str) -> usize {
+    let mut chars = text.chars().skip(1);
+    match (chars.next(), chars.next()) {
+        (Some('\\'), _) | (_, Some('\'')) => quoted(text, '\''),
+        _ => 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Vec<String> {
+        paths(text).iter().map(|path| path.join("::")).collect()
+    }
+
+    #[test]
+    fn use_trees_are_taken_apart() {
+        let text = "use crate::{a, b::{self, C as D}, e::*};\nuse f;\n\
+                    pub(super) use super::g::H;\n";
+        let expected = ["crate::a", "crate::b", "crate::b::C", "crate::e", "f"];
+        let found = read(text);
+        assert_eq!(found[..5], expected);
+        assert_eq!(found[5..], ["super::g::H"]);
+    }
+
+    #[test]
+    fn comments_strings_and_tests_have_no_paths() {
+        let text = "// crate::a\nlet x = \"crate::b \\\" crate::c\";\n\
+                    let y = r#\"crate::d\"#; let z = ('\"', '\\'', 'e');\n\
+                    fn f<'a>() { crate::g::h(); i::<u8>(j::K) }\n\
+                    #[cfg(test)]\nmod tests { use super::*; }\n";
+        assert_eq!(read(text), ["crate::g::h", "j::K"]);
+    }
+
+    #[test]
+    fn a_use_with_an_excuse_is_left_out() {
+        let text = "// circle: a reason\nuse super::a;\nuse super::b;\n";
+        assert_eq!(read(text), ["super::b"]);
+    }
+}
