@@ -1,11 +1,9 @@
-//! CI from beginning to end: steps, one after the other, and a sum.
+//! A run of CI: commands, how each of them went, and a sum.
 //!
-//! A step that fails does not stop the next one: a person wants to know all
-//! that is wrong. What is printed is a line for each thing that was done, the
-//! end of the log of what went wrong, and at last the counts.
+//! It prints a line for each command. If a command fails, it prints the end of
+//! the command's log, too. The counts come last.
 
 use crate::program::{self, Ended};
-use crate::steps::{STEPS, Step};
 use crate::tally::{self, Tally};
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
@@ -26,6 +24,7 @@ pub struct Ci {
     pub root: PathBuf,
     /// `--quick`: leave out what takes long.
     pub quick: bool,
+    start: Instant,
     step: &'static str,
     tally: Tally,
     not_done: Vec<String>,
@@ -43,37 +42,26 @@ pub enum Verdict {
     StatusOrSkip(i32),
 }
 
-/// Runs CI, or what the words choose of it.
-pub fn main(words: &[&str]) -> ExitCode {
-    let quick = words.contains(&"--quick");
-    let names: Vec<_> = words.iter().filter(|w| **w != "--quick").collect();
-    let known = |name: &str| STEPS.iter().any(|step| step.name == name);
-    if let Some(name) = names.iter().find(|name| !known(name)) {
-        eprintln!("xtask: there is no step `{name}`: see cargo xtask help");
-        return ExitCode::from(2);
-    }
-    let chosen = |step: &&Step| {
-        let named = names.iter().any(|name| **name == step.name);
-        named || names.is_empty() && (step.quick || !quick)
-    };
-    let mut ci = Ci {
-        root: crate::root(),
-        quick,
-        step: "",
-        tally: Tally::default(),
-        not_done: Vec::new(),
-        wrong: Vec::new(),
-    };
-    let start = Instant::now();
-    for step in STEPS.iter().filter(chosen) {
-        println!("{}: {}", step.name, step.what);
-        ci.step = step.name;
-        (step.run)(&mut ci);
-    }
-    ci.sum_up(start.elapsed())
-}
-
 impl Ci {
+    /// A run that has done nothing yet.
+    pub fn new(root: PathBuf, quick: bool) -> Self {
+        Self {
+            root,
+            quick,
+            start: Instant::now(),
+            step: "",
+            tally: Tally::default(),
+            not_done: Vec::new(),
+            wrong: Vec::new(),
+        }
+    }
+
+    /// Begins a step: what follows belongs to it.
+    pub fn begin(&mut self, step: &'static str, what: &str) {
+        println!("{step}: {what}");
+        self.step = step;
+    }
+
     /// Runs a cargo command in the root; the label names it to a person.
     pub fn cargo(&mut self, label: &str, words: &str) -> bool {
         let mut command = Command::new("cargo");
@@ -224,7 +212,9 @@ impl Ci {
             .push(format!("SKIPPED {}: {label}: {why}", self.step));
     }
 
-    fn sum_up(&self, time: Duration) -> ExitCode {
+    /// Prints what went wrong, what was skipped, and the counts.
+    pub fn sum_up(&self) -> ExitCode {
+        let time = self.start.elapsed();
         println!();
         for line in &self.not_done {
             println!("{line}");

@@ -5,7 +5,7 @@
 //! the driver in `fuzz/targets` runs the same functions with random inputs. It
 //! knows nothing of coverage, but a target that breaks easily breaks there.
 
-use crate::TARGET;
+use crate::place::{self, TARGET};
 use crate::program::exists;
 use std::fs;
 use std::io;
@@ -167,7 +167,7 @@ pub fn targets(root: &Path) -> Vec<String> {
 
 /// `cargo xtask fuzz`: names the targets, or runs some of them.
 pub fn main(words: &[&str]) -> ExitCode {
-    let root = crate::root();
+    let root = place::root();
     let all = targets(&root);
     let mut chosen = Vec::new();
     let mut seconds = seconds();
@@ -219,7 +219,7 @@ stat::number_of_executed_units: 1234
 
     #[test]
     fn every_target_has_a_body() {
-        let root = crate::root();
+        let root = place::root();
         let bodies = root.join("fuzz/targets/src");
         let names = targets(&root);
         assert!(names.len() >= 10, "{names:?}");

@@ -1,19 +1,20 @@
 //! The project's own tools: what CI does, and what no compiler checks.
 //!
-//! `cargo xtask ci` is CI, whole: what it cannot reproduce on a developer's
-//! machine is a bug. `cargo xtask tidy` looks at what the compiler does not
-//! see: how files begin, where unsafe code may be, who may depend on whom, and
-//! whether what the documents name exists.
+//! `cargo xtask ci` is all of CI: a failure of CI that it cannot reproduce on a
+//! developer's machine is a bug. `cargo xtask tidy` checks what no compiler
+//! checks: how files begin, which files may hold unsafe code, which crate may
+//! use which, and whether everything that the documents name exists.
 
 pub mod bench;
 pub mod ci;
+mod family;
 pub mod fuzz;
+mod place;
 pub mod program;
 pub mod steps;
 pub mod tally;
 pub mod tidy;
 
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 const HELP: &str = "\
@@ -33,7 +34,7 @@ pub fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words[..] {
-        ["ci", ref rest @ ..] => ci::main(rest),
+        ["ci", ref rest @ ..] => steps::main(rest),
         ["tidy"] => tidy::main(),
         ["circles"] => tidy::circles(),
         ["bench", ref rest @ ..] => bench::main(rest),
@@ -47,18 +48,4 @@ pub fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
-}
-
-/// The target that `.cargo/config.toml` names: what cargo builds lies below it.
-const TARGET: &str = "x86_64-unknown-linux-gnu";
-
-/// The command that `cargo build --release` makes.
-fn release(root: &Path) -> PathBuf {
-    root.join("target").join(TARGET).join("release/lguest")
-}
-
-/// The root of the tree.
-fn root() -> PathBuf {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    here.parent().expect("xtask lies in the root").to_path_buf()
 }

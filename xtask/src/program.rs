@@ -1,9 +1,10 @@
-//! Running a program: its output in a file, and an end to its patience.
+//! Running a program: its output in a file, and a limit of time.
 //!
 //! Both streams go to one log below `target/ci`, so that they stay in order
 //! and a person finds them afterwards. A program that takes too long is ended
-//! with all that it has started, for a CI that hangs says nothing to anybody.
+//! with all that it has started, so that CI ends and says which one it was.
 
+use crate::family::family;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -24,7 +25,7 @@ pub struct Ended {
 }
 
 impl Ended {
-    /// Whether it is content.
+    /// Whether its exit status is 0.
     pub fn succeeded(&self) -> bool {
         self.code == Some(0)
     }
@@ -51,12 +52,12 @@ pub fn run(
     } else {
         command.stdin(Stdio::piped());
     }
-    // Nothing here ever lets rustup fetch a toolchain.
+    // No command here may let rustup fetch a toolchain.
     command.env("RUSTUP_AUTO_INSTALL", "0");
     let start = Instant::now();
     let mut child = command.spawn()?;
     if let Some(mut stdin) = child.stdin.take() {
-        // One that does not want to hear it has other things to tell.
+        // A program that does not read its input may still succeed.
         let _ = stdin.write_all(input.as_bytes());
     }
     let status = loop {
@@ -80,19 +81,12 @@ pub fn run(
     })
 }
 
-/// Ends a process and everything that it has started, the oldest first, so
-/// that nobody sees a child die and starts another.
+/// Ends a process and everything that it has started. Parents come first, so
+/// that none of them sees a child end and starts another.
 pub(crate) fn end_all_of(process: u32) {
-    let mut all = vec![process];
-    let mut next = 0;
-    while let Some(&parent) = all.get(next) {
-        let task = format!("/proc/{parent}/task/{parent}/children");
-        let children = fs::read_to_string(task).unwrap_or_default();
-        all.extend(children.split_whitespace().flat_map(str::parse::<u32>));
-        next += 1;
-    }
+    let all = family(process);
     let all = all.iter().map(u32::to_string);
-    // Who has ended by himself meanwhile is not to be complained of.
+    // A process that has ended meanwhile is an error of `kill`, and no matter.
     let mut kill = Command::new("kill");
     kill.arg("-KILL").args(all).stderr(Stdio::null());
     let _ = kill.status();

@@ -1,16 +1,18 @@
 //! The steps of CI, in the order in which they are done.
 //!
-//! What is quick and often wrong comes first. Each step can be chosen by its
-//! name; what one needs of another, cargo builds by itself.
+//! Steps that are quick and fail often come first. A step that fails does not
+//! stop the next one, so that one run tells all that is wrong. Each step can be
+//! chosen by its name; what one needs of another, cargo builds by itself.
 
 use crate::bench;
 use crate::ci::{Ci, Verdict};
 use crate::fuzz::{self, Engine};
+use crate::place::{self, WORKSPACES};
 use crate::program::exists;
 use crate::tally::Tally;
 use crate::tidy;
 use std::fmt::Write;
-use std::process::Command;
+use std::process::{Command, ExitCode};
 
 /// One step.
 pub struct Step {
@@ -132,13 +134,26 @@ pub const STEPS: &[Step] = &[
 /// guests/build.sh says with this status that there is no i686 compiler.
 const NO_TOOLCHAIN: Verdict = Verdict::StatusOrSkip(3);
 
-/// Every workspace in the tree.
-const WORKSPACES: [(&str, &str); 4] = [
-    ("main workspace", "Cargo.toml"),
-    ("view", "crates/lg-view/Cargo.toml"),
-    ("guests", "guests/Cargo.toml"),
-    ("fuzz", "fuzz/Cargo.toml"),
-];
+/// Runs CI, or what the words choose of it.
+pub fn main(words: &[&str]) -> ExitCode {
+    let quick = words.contains(&"--quick");
+    let names: Vec<_> = words.iter().filter(|w| **w != "--quick").collect();
+    let known = |name: &str| STEPS.iter().any(|step| step.name == name);
+    if let Some(name) = names.iter().find(|name| !known(name)) {
+        eprintln!("xtask: there is no step `{name}`: see cargo xtask help");
+        return ExitCode::from(2);
+    }
+    let chosen = |step: &&Step| {
+        let named = names.iter().any(|name| **name == step.name);
+        named || names.is_empty() && (step.quick || !quick)
+    };
+    let mut ci = Ci::new(place::root(), quick);
+    for step in STEPS.iter().filter(chosen) {
+        ci.begin(step.name, step.what);
+        (step.run)(&mut ci);
+    }
+    ci.sum_up()
+}
 
 /// The steps, for a person.
 pub fn listing() -> String {
@@ -201,14 +216,10 @@ fn docs(ci: &mut Ci) {
 fn test(ci: &mut Ci) {
     let mut tests = Command::new("cargo");
     tests.args(["test", "--workspace", "--locked", "--no-fail-fast"]);
-    // What a test prints is kept, for it says whether it could run at all.
+    // A test prints SKIPPED if it could not run, and that of the guest kit
+    // prints the results of the kit's own tests: both are counted.
     tests.args(["--", "--show-output"]);
     ci.command("cargo test --workspace", tests, Verdict::Tests);
-    let mut kit = Command::new("cargo");
-    kit.args(["test", "--manifest-path", "guests/Cargo.toml", "--locked"]);
-    kit.args(["-p", "lg-guest", "--target-dir", "target/kit"]);
-    kit.args(["--no-fail-fast", "--", "--show-output"]);
-    ci.command("guest kit", kit, Verdict::Tests);
 }
 
 fn fuzz(ci: &mut Ci) {
@@ -235,7 +246,7 @@ fn fuzz(ci: &mut Ci) {
 /// copied to any machine does not.
 fn needs_no_library(ci: &mut Ci) {
     const LABEL: &str = "the command needs no library";
-    match std::fs::read(crate::release(&ci.root)) {
+    match std::fs::read(place::release(&ci.root)) {
         Ok(elf) if names_interpreter(&elf) == Some(false) => ci.pass(LABEL),
         Ok(_) => {
             ci.fail(LABEL, "it names a dynamic linker: see .cargo/config.toml");

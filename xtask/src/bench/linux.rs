@@ -125,7 +125,7 @@ mod tests {
 
     #[test]
     fn the_rows_are_those_of_the_program() {
-        let path = crate::root().join("tests/linux-programs/bench.c");
+        let path = crate::place::root().join("tests/linux-programs/bench.c");
         let source = std::fs::read_to_string(path).unwrap();
         let known = |row: &str| source.contains(&format!("{{ \"{row}\","));
         for (section, row) in all() {

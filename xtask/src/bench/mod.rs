@@ -32,6 +32,7 @@ mod table;
 
 pub(crate) use smoke::smoke;
 
+use crate::place;
 use about::About;
 use options::Options;
 use results::Results;
@@ -61,7 +62,7 @@ pub fn main(words: &[&str]) -> ExitCode {
 }
 
 fn run(options: &Options) -> Result<(), String> {
-    let root = crate::root();
+    let root = place::root();
     let lguest = match &options.lguest {
         Some(path) => path.clone(),
         None => build(&root)?,
@@ -96,7 +97,7 @@ fn build(root: &Path) -> Result<PathBuf, String> {
         .current_dir(root)
         .status();
     match status {
-        Ok(status) if status.success() => Ok(crate::release(root)),
+        Ok(status) if status.success() => Ok(place::release(root)),
         Ok(status) => Err(format!("cargo build: {status}")),
         Err(error) => Err(format!("cargo build: {error}")),
     }

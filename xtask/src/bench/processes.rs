@@ -1,24 +1,11 @@
 //! What processes use: memory and processor time.
 //!
-//! A system is a process and all that it has started, so what its helpers use
-//! counts, too.
+//! A system is a process and all that it has started: what its helpers use is
+//! part of the figures.
 
+use crate::family::{family, tasks};
 use std::fs;
 use std::time::{Duration, Instant};
-
-/// A process, its children, and theirs.
-pub(super) fn family(process: u32) -> Vec<u32> {
-    let mut all = vec![process];
-    let mut next = 0;
-    while let Some(&parent) = all.get(next) {
-        for task in tasks(parent) {
-            let children = read(&format!("{task}/children"));
-            all.extend(children.split_whitespace().flat_map(str::parse::<u32>));
-        }
-        next += 1;
-    }
-    all
-}
 
 /// Memory of a system in KiB, each page divided among its users: without the
 /// files of these names, and the page tables beside it.
@@ -75,7 +62,7 @@ pub(super) fn load(processes: &[u32], time: Duration) -> f64 {
     100.0 * used.as_secs_f64() / start.elapsed().as_secs_f64()
 }
 
-/// What all threads of a process have had of the processor.
+/// The processor time of all threads of a process.
 fn run_time(process: u32) -> Duration {
     let tasks = tasks(process);
     let times = tasks.iter().map(|task| {
@@ -86,13 +73,7 @@ fn run_time(process: u32) -> Duration {
     Duration::from_nanos(times.sum())
 }
 
-fn tasks(process: u32) -> Vec<String> {
-    let tasks = fs::read_dir(format!("/proc/{process}/task"));
-    let tasks = tasks.into_iter().flatten().flatten();
-    tasks.map(|t| t.path().display().to_string()).collect()
-}
-
-/// A file that may have gone.
+/// A file in /proc; empty if the process has ended.
 fn read(path: &str) -> String {
     fs::read_to_string(path).unwrap_or_default()
 }
@@ -118,7 +99,7 @@ Pss:                   1 kB
     }
 
     #[test]
-    fn who_sleeps_uses_nothing_and_still_has_memory() {
+    fn a_process_that_sleeps_uses_no_time_but_memory() {
         let mut sleeper = std::process::Command::new("sleep")
             .arg("60")
             .spawn()
@@ -129,7 +110,5 @@ Pss:                   1 kB
         sleeper.wait().unwrap();
         assert!(used < 50.0, "{used}");
         assert!(memory.own > 0.0 && memory.page_tables > 0.0);
-        let own = std::process::id();
-        assert!(family(own).contains(&own));
     }
 }

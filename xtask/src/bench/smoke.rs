@@ -6,6 +6,7 @@
 use super::options::Options;
 use super::results::Results;
 use super::{embedded, json, plot, table};
+use crate::place;
 use std::path::Path;
 
 /// Measures the embedded Guest in a hurry with the Launcher that was built.
@@ -15,7 +16,7 @@ pub(crate) fn smoke(root: &Path) -> Vec<String> {
     options.quick = true;
     options.rounds = 1;
     let mut results = Results::default();
-    let lguest = crate::release(root);
+    let lguest = place::release(root);
     embedded::measure(&options, &lguest, &mut results);
     let shown = table::of(&results);
     let mut missing = results.missing();

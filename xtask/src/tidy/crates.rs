@@ -5,6 +5,7 @@
 //! know, so those are read from the manifests.
 
 use super::tree::Tree;
+use crate::place::WORKSPACES;
 use serde_json::Value;
 use std::process::Command;
 
@@ -26,14 +27,6 @@ const GUESTS: &str = "/guests/";
 const GUESTS_MAY: &[&str] = &["lg-abi", "lg-guest"];
 
 const LICENCE: &str = "MIT OR Apache-2.0";
-
-/// Manifests of all workspaces.
-const WORKSPACES: [&str; 4] = [
-    "Cargo.toml",
-    "crates/lg-view/Cargo.toml",
-    "guests/Cargo.toml",
-    "fuzz/Cargo.toml",
-];
 
 /// Uses among our crates that the architecture does not know.
 pub(super) fn arrows(tree: &Tree) -> Vec<String> {
@@ -127,7 +120,8 @@ fn without_reason(manifest: &str) -> impl Iterator<Item = &str> {
 
 /// What cargo knows about the packages of every workspace.
 fn all_packages(tree: &Tree) -> Vec<Value> {
-    let manifests = WORKSPACES.iter().filter(|path| tree.has(path));
+    let manifests = WORKSPACES.map(|(_, path)| path);
+    let manifests = manifests.into_iter().filter(|path| tree.has(path));
     let all = manifests.map(|path| {
         let out = Command::new("cargo")
             .args(["metadata", "--format-version=1", "--no-deps", "--offline"])

@@ -16,6 +16,7 @@ mod ledger;
 mod sources;
 mod words;
 
+use crate::place;
 use std::path::Path;
 use std::process::ExitCode;
 use tree::Tree;
@@ -94,7 +95,7 @@ pub fn check_all(root: &Path) -> Vec<(&'static str, Vec<String>)> {
 
 /// Prints the import circles, with the imports that close them.
 pub fn circles() -> ExitCode {
-    for circle in circles::circles(&Tree::read(&crate::root())) {
+    for circle in circles::circles(&Tree::read(&place::root())) {
         println!("a circle of {} files:", circle.files.len());
         for line in circle.imports {
             println!("  {line}");
@@ -106,7 +107,7 @@ pub fn circles() -> ExitCode {
 /// Runs all checks for a person.
 pub fn main() -> ExitCode {
     let mut wrong = 0;
-    for (name, found) in check_all(&crate::root()) {
+    for (name, found) in check_all(&place::root()) {
         for line in &found {
             println!("{name}: {line}");
         }
@@ -119,7 +120,7 @@ pub fn main() -> ExitCode {
 mod tests {
     #[test]
     fn the_tree_is_tidy() {
-        let all = super::check_all(&crate::root());
+        let all = super::check_all(&crate::place::root());
         let found: Vec<_> = all.iter().filter(|(_, f)| !f.is_empty()).collect();
         assert!(found.is_empty(), "{found:#?}");
     }

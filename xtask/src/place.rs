@@ -1,0 +1,27 @@
+//! Places in the tree: its root, its workspaces, and what cargo builds.
+//!
+//! Everything here is found from the folder in which this crate lies.
+
+use std::path::{Path, PathBuf};
+
+/// The target that `.cargo/config.toml` names: what cargo builds lies below it.
+pub(crate) const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// Every workspace in the tree: what it is called, and its manifest.
+pub(crate) const WORKSPACES: [(&str, &str); 4] = [
+    ("main workspace", "Cargo.toml"),
+    ("view", "crates/lg-view/Cargo.toml"),
+    ("guests", "guests/Cargo.toml"),
+    ("fuzz", "fuzz/Cargo.toml"),
+];
+
+/// The command that `cargo build --release` makes.
+pub(crate) fn release(root: &Path) -> PathBuf {
+    root.join("target").join(TARGET).join("release/lguest")
+}
+
+/// The root of the tree.
+pub(crate) fn root() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().expect("xtask lies in the root").to_path_buf()
+}

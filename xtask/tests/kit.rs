@@ -1,0 +1,25 @@
+//! The guest kit's own tests, so that `cargo test --workspace` runs them, too.
+//!
+//! The kit is in the workspace of the guests, which are built for another
+//! processor. Its tests run on this one. What they print is printed here, and
+//! CI counts each of them.
+
+use std::path::Path;
+use std::process::Command;
+
+#[test]
+fn the_tests_of_the_guest_kit_pass() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut tests = Command::new("cargo");
+    tests
+        .args(["test", "--manifest-path", "guests/Cargo.toml", "--locked"])
+        .args(["-p", "lg-guest", "--target-dir", "target/kit"])
+        .args(["--no-fail-fast", "--", "--show-output"])
+        .current_dir(root);
+    let ended = tests.output().expect("cargo can be started");
+    let output = String::from_utf8_lossy(&ended.stdout);
+    let errors = String::from_utf8_lossy(&ended.stderr);
+    println!("{output}");
+    assert!(ended.status.success(), "{errors}");
+    assert!(output.contains("test result: ok. "), "no tests: {errors}");
+}
