@@ -14,7 +14,7 @@
 
 #![no_std]
 
-#[cfg(test)]
+#[cfg(any(test, feature = "testing"))]
 extern crate std;
 
 pub mod address;
@@ -33,5 +33,5 @@ pub mod paging;
 pub mod patch;
 pub mod run;
 
-#[cfg(test)]
-pub(crate) mod testing;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;

@@ -90,7 +90,7 @@ fn load(modrm: u8, second: Descriptor) -> Machine {
     let m = &mut program(&[0x8E, modrm], &[usual(0), second]);
     m.vm.regs.eax.set(0x3B);
     m.host().run_guest(general_protection(0x38)).unwrap();
-    core::mem::replace(m, Machine::new())
+    core::mem::take(m)
 }
 
 const ES: u8 = 0xC0;

@@ -12,14 +12,10 @@ use crate::outbox::Outboxes;
 use crate::paging::{Fault, Shadow};
 use crate::patch::TrampolineKind;
 use crate::run::Event;
-use crate::testing::{Machine, Pretended, Ram, RecordingMapper, record};
-use crate::world::{MapError, Mapper};
+use crate::testing::{Machine, Pretended, Ram, SharedMapper, record};
 use core::sync::atomic::Ordering;
 use lg_abi::page::Pte;
-use lg_abi::segment::Descriptor;
 use proptest::prelude::*;
-use std::cell::RefCell;
-use std::rc::Rc;
 use std::vec::Vec;
 
 const VIEWS: usize = 3;
@@ -43,50 +39,6 @@ const PLACES: [u32; 2] = [0x100, 0x300];
 
 /// What may stand there: a system call, nothing, a breakpoint.
 const CODES: [[u8; 2]; 3] = [INT80, [0x90; 2], [INT3, 0x90]];
-
-/// The recording mapper of a view, which the test reads, too.
-struct Book(Rc<RefCell<RecordingMapper>>);
-
-impl Mapper for Book {
-    fn map(
-        &mut self,
-        va: GuestVirt,
-        pa: GuestPhys,
-        pages: u32,
-        access: Access,
-    ) -> Result<(), MapError> {
-        self.0.borrow_mut().map(va, pa, pages, access)
-    }
-
-    fn protect(
-        &mut self,
-        va: GuestVirt,
-        pa: GuestPhys,
-        access: Access,
-    ) -> Result<(), MapError> {
-        self.0.borrow_mut().protect(va, pa, access)
-    }
-
-    fn hides(&self) -> bool {
-        true
-    }
-
-    fn hide(&mut self, va: GuestVirt, pages: u32) -> Result<(), MapError> {
-        self.0.borrow_mut().hide(va, pages)
-    }
-
-    fn unmap(&mut self, va: GuestVirt, pages: u32) -> Result<(), MapError> {
-        self.0.borrow_mut().unmap(va, pages)
-    }
-
-    fn set_segment(
-        &mut self,
-        index: u32,
-        descriptor: Descriptor,
-    ) -> Result<(), MapError> {
-        self.0.borrow_mut().set_segment(index, descriptor)
-    }
-}
 
 /// One step. Numbers are taken modulo what there is.
 #[derive(Clone, Copy, Debug)]
@@ -161,7 +113,7 @@ fn page_of(n: u8) -> GuestVirt {
 struct Several<'a> {
     machine: &'a Machine,
     hosts: Vec<Host<'a>>,
-    books: Vec<Rc<RefCell<RecordingMapper>>>,
+    mappers: Vec<SharedMapper>,
     current: usize,
 }
 
@@ -171,15 +123,15 @@ fn play(linear: bool, slow_paths: u32, steps: &[Step]) -> Counted {
     set_up(&machine, linear);
     machine.vm.slow_paths.set(slow_paths);
     let mut records: Vec<_> = (0..VIEWS).map(|_| record()).collect();
-    let books: Vec<Rc<RefCell<RecordingMapper>>> =
-        (0..VIEWS).map(|_| Rc::default()).collect();
-    let mut mappers: Vec<_> = books.iter().cloned().map(Book).collect();
+    let mapper = |_| SharedMapper::new(Machine::recording_mapper());
+    let mappers: Vec<SharedMapper> = (0..VIEWS).map(mapper).collect();
+    let mut views_mappers = mappers.clone();
     let world = || Pretended {
         most_views: Some(VIEWS),
         ..Pretended::default()
     };
     let mut worlds: Vec<_> = (0..VIEWS).map(|_| world()).collect();
-    let parts = records.iter_mut().zip(&mut mappers).zip(&mut worlds);
+    let parts = records.iter_mut().zip(&mut views_mappers).zip(&mut worlds);
     let hosts = parts.enumerate().map(|(slot, ((record, mapper), world))| {
         let cr3 = machine.vm.views[slot].cr3.get();
         Host {
@@ -195,7 +147,7 @@ fn play(linear: bool, slow_paths: u32, steps: &[Step]) -> Counted {
     let mut several = Several {
         machine: &machine,
         hosts: hosts.collect(),
-        books,
+        mappers,
         current: 0,
     };
     for &step in steps {
@@ -338,7 +290,7 @@ impl Several<'_> {
     fn check(&self) {
         let host = &self.hosts[self.current];
         for (&page, &(frame, access)) in
-            &self.books[self.current].borrow().pages
+            &self.mappers[self.current].borrow().pages
         {
             let va = GuestVirt(page << PAGE_SHIFT);
             let frame = GuestPhys(frame);
@@ -370,9 +322,9 @@ impl Several<'_> {
             self.machine.vm.regs.eip.set(va.0);
         }
         for _ in 0..4 {
-            let book = self.books[self.current].borrow();
-            let there = book.pages.get(&va.page_number()).copied();
-            drop(book);
+            let mapper = self.mappers[self.current].borrow();
+            let there = mapper.pages.get(&va.page_number()).copied();
+            drop(mapper);
             match there {
                 Some((frame, access)) if !write || access == Access::Write => {
                     return Some(GuestPhys(frame).plus(va.page_offset()));

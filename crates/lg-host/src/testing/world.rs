@@ -1,0 +1,155 @@
+//! A world in which time stands still and every request is recorded.
+//!
+//! It answers every request at once. Where a real one would block until another
+//! process has done something, it ends the Guest.
+
+use crate::address::{GuestPhys, as_word};
+use crate::cpu::cpuid::Answer;
+use crate::cpu::extended::{Extended, part};
+use crate::kill::Kill;
+use crate::patch::TrampolineKind;
+use crate::world::{WallClock, World};
+use std::string::String;
+use std::vec::Vec;
+
+/// Where the first trampoline of a direct call is.
+pub const CALL_TRAMPOLINES: u32 = 0xFFFE_0400;
+
+/// A world in which time stands still and every request is recorded.
+#[derive(Default)]
+pub struct Pretended {
+    /// The time on the monotonic clock.
+    pub now: u64,
+    /// The deadline of the timer, 0 if it is off.
+    pub armed: u64,
+    /// By how many seconds the wall clock was set forward.
+    pub clock_set: i32,
+    /// How often the Host slept.
+    pub slept: u32,
+    /// The key and the address of each SEND_DMA.
+    pub sent: Vec<(u32, u32)>,
+    /// The words of outboxes that were rung.
+    pub rung: Vec<u32>,
+    /// How often the Launcher was told that a buffer may be free.
+    pub buffer_calls: u32,
+    /// The three arguments of each BIND_DMA.
+    pub bound: Vec<(u32, u32, u32)>,
+    /// The message of the last CRASH.
+    pub crashed: Option<String>,
+    /// The views to which the run token was passed.
+    pub handed_to: Vec<usize>,
+    /// The trampolines, and what each displaces.
+    pub trampolines: Vec<(TrampolineKind, Vec<u8>)>,
+    /// Where the trampolines of direct calls go on.
+    pub call_gates: Vec<u32>,
+    /// What it says to CPUID, where that faults.
+    pub cpuid: Option<Answer>,
+    /// What is in the processor.
+    pub extended: Extended,
+    /// How many views there can be, if not any number.
+    pub most_views: Option<usize>,
+}
+
+impl World for Pretended {
+    fn send_dma(&mut self, key: u32, dma: GuestPhys) -> Result<(), Kill> {
+        self.sent.push((key, dma.0));
+        Ok(())
+    }
+
+    fn ring(&mut self, at: u32) {
+        self.rung.push(at);
+    }
+
+    fn bind_dma(
+        &mut self,
+        key: u32,
+        dmas: GuestPhys,
+        count_irq: u32,
+    ) -> Result<bool, Kill> {
+        self.bound.push((key, dmas.0, count_irq));
+        Ok(true)
+    }
+
+    fn crash(&mut self, message: &[u8]) -> Result<(), Kill> {
+        self.crashed = Some(String::from_utf8_lossy(message).into());
+        Ok(())
+    }
+
+    fn broken_out(&mut self) -> Result<(), Kill> {
+        Ok(())
+    }
+
+    fn monotonic(&mut self) -> u64 {
+        self.now
+    }
+
+    fn wall_clock(&mut self) -> WallClock {
+        WallClock {
+            sec: 1_190_000_000_u32.wrapping_add_signed(self.clock_set),
+            nsec: 7,
+        }
+    }
+
+    fn arm(&mut self, deadline: u64, earlier: bool) {
+        if earlier && (1..deadline).contains(&self.armed) {
+            return;
+        }
+        self.armed = deadline;
+    }
+
+    fn sleep(&mut self, _seen: u32) {
+        self.slept += 1;
+    }
+
+    fn start_view(&mut self, slot: usize) -> Result<(), Kill> {
+        match self.most_views {
+            Some(most) if slot >= most => Err(Kill::NoView),
+            _ => Ok(()),
+        }
+    }
+
+    fn balance(&mut self) {}
+
+    fn buffers_may_be_free(&mut self) {
+        self.buffer_calls += 1;
+    }
+
+    fn make_call_trampoline(&mut self, slot: usize, back: u32) -> u32 {
+        self.call_gates.push(back);
+        CALL_TRAMPOLINES + 64 * as_word(slot)
+    }
+
+    fn make_trampoline(
+        &mut self,
+        kind: TrampolineKind,
+        displaced: &[u8],
+    ) -> Option<u32> {
+        self.trampolines.push((kind, displaced.to_vec()));
+        Some(0x1000)
+    }
+
+    fn cpuid(&mut self, _leaf: u32, _subleaf: u32) -> Option<Answer> {
+        self.cpuid
+    }
+
+    fn extended_in_use(&mut self) -> bool {
+        self.extended.parts.get() != 0
+    }
+
+    fn save_extended(&mut self, to: &Extended) {
+        to.copy_from(&self.extended, part::ALL);
+    }
+
+    fn load_extended(&mut self, from: Option<&Extended>) {
+        match from {
+            Some(from) => self.extended.copy_from(from, part::ALL),
+            None => self.extended.parts.set(0),
+        }
+    }
+
+    fn hand_over(&mut self, slot: usize) -> Result<(), Kill> {
+        self.handed_to.push(slot);
+        // There is no other view to hand it back.
+        Err(Kill::NoView)
+    }
+}

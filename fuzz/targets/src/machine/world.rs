@@ -1,0 +1,175 @@
+//! The world of the fuzzed Host: one for each view, with a clock for all.
+//!
+//! What the Host asks for must make sense, which is asserted. What it waits for
+//! comes, so a step ends.
+
+use super::{LIMIT, VIEWS};
+use lg_abi::dma::{Dma, KEY_ALIGN};
+use lg_abi::hypercall::CRASH_MESSAGE_MAX;
+use lg_abi::page::SWITCHER_ADDR;
+use lg_host::address::{GuestPhys, as_word};
+use lg_host::cpu::cpuid::Answer;
+use lg_host::cpu::extended::{Extended, part};
+use lg_host::kill::Kill;
+use lg_host::outbox::OUTBOX_SIZE;
+use lg_host::patch::direct::MAX_DIRECT;
+use lg_host::patch::{MAX_DISPLACED, TrampolineKind};
+use lg_host::state::Vm;
+use lg_host::testing::CALL_TRAMPOLINES;
+use lg_host::world::{WallClock, World};
+use std::cell::Cell;
+use std::sync::atomic::Ordering;
+
+/// What all views know of the world.
+#[derive(Default)]
+pub(super) struct Common {
+    pub(super) now: Cell<u64>,
+    pub(super) armed: Cell<u64>,
+    pub(super) trampolines: Cell<u32>,
+    /// The view to which the run token went.
+    pub(super) handed_to: Cell<Option<usize>>,
+    /// How often the Host has waited in this step.
+    pub(super) waits: Cell<u32>,
+}
+
+/// What one view sees of the world.
+pub(super) struct Outside<'a> {
+    pub(super) vm: &'a Vm,
+    pub(super) common: &'a Common,
+}
+
+/// A Host that waits more often than this in one step waits for ever.
+const MAX_WAITS: u32 = 64;
+
+impl Outside<'_> {
+    fn wait(&self) -> u32 {
+        let waits = self.common.waits.get() + 1;
+        self.common.waits.set(waits);
+        assert!(waits < MAX_WAITS, "the Host waits for ever");
+        waits
+    }
+}
+
+impl World for Outside<'_> {
+    fn send_dma(&mut self, key: u32, dma: GuestPhys) -> Result<(), Kill> {
+        assert!(
+            key <= LIMIT - KEY_ALIGN && key.is_multiple_of(KEY_ALIGN),
+            "{key:#x}"
+        );
+        assert!(dma.0 <= LIMIT - Dma::SIZE, "{dma:?}");
+        Ok(())
+    }
+
+    fn ring(&mut self, at: u32) {
+        assert!(at <= OUTBOX_SIZE - 4 && at.is_multiple_of(4), "{at:#x}");
+    }
+
+    fn bind_dma(
+        &mut self,
+        key: u32,
+        _dmas: GuestPhys,
+        count_irq: u32,
+    ) -> Result<bool, Kill> {
+        assert!(key.is_multiple_of(KEY_ALIGN), "{key:#x}");
+        Ok(count_irq & 0xFF < 32)
+    }
+
+    fn crash(&mut self, message: &[u8]) -> Result<(), Kill> {
+        assert!(
+            message.len() <= CRASH_MESSAGE_MAX as usize
+                && !message.contains(&0)
+        );
+        Err(Kill::LauncherGone)
+    }
+
+    fn broken_out(&mut self) -> Result<(), Kill> {
+        self.wait();
+        self.vm.break_wanted.store(0, Ordering::SeqCst);
+        Ok(())
+    }
+
+    fn monotonic(&mut self) -> u64 {
+        self.common.now.get()
+    }
+
+    fn wall_clock(&mut self) -> WallClock {
+        WallClock {
+            sec: 1_190_000_000,
+            nsec: 999_999_999,
+        }
+    }
+
+    fn arm(&mut self, deadline: u64, _: bool) {
+        self.common.armed.set(deadline);
+    }
+
+    fn sleep(&mut self, seen: u32) {
+        let waits = self.wait();
+        if self.vm.kick.load(Ordering::SeqCst) != seen {
+            return;
+        }
+        let (now, armed) = (self.common.now.get(), self.common.armed.get());
+        if armed != 0 {
+            self.common.now.set(now.max(armed));
+        } else if waits < MAX_WAITS / 2 {
+            self.vm.irqs.fetch_or(0x8000_0001, Ordering::SeqCst);
+        } else {
+            // A Guest that blocks all its interrupts sleeps for ever, but not
+            // here.
+            self.vm.halted.set(0);
+        }
+        self.vm.kick.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn start_view(&mut self, slot: usize) -> Result<(), Kill> {
+        if slot < VIEWS {
+            Ok(())
+        } else {
+            Err(Kill::NoView)
+        }
+    }
+
+    fn balance(&mut self) {}
+
+    fn buffers_may_be_free(&mut self) {}
+
+    fn cpuid(&mut self, leaf: u32, subleaf: u32) -> Option<Answer> {
+        Some([leaf, subleaf, u32::MAX, u32::MAX])
+    }
+
+    fn extended_in_use(&mut self) -> bool {
+        self.common.now.get() & 1 != 0
+    }
+
+    fn save_extended(&mut self, to: &Extended) {
+        to.parts.set(part::ALL);
+    }
+
+    fn load_extended(&mut self, from: Option<&Extended>) {
+        assert!(from.is_none_or(|from| from.parts.get() == part::ALL));
+    }
+
+    fn make_call_trampoline(&mut self, slot: usize, _back: u32) -> u32 {
+        assert!(slot < MAX_DIRECT);
+        CALL_TRAMPOLINES + 64 * as_word(slot)
+    }
+
+    fn make_trampoline(
+        &mut self,
+        kind: TrampolineKind,
+        displaced: &[u8],
+    ) -> Option<u32> {
+        assert!(displaced.len() <= MAX_DISPLACED, "{kind:?}");
+        let trampolines = self.common.trampolines.get() + 1;
+        self.common.trampolines.set(trampolines);
+        (trampolines < 40).then_some(SWITCHER_ADDR + 0x20 * trampolines)
+    }
+
+    fn hand_over(&mut self, slot: usize) -> Result<(), Kill> {
+        self.wait();
+        assert!(slot < VIEWS, "there is no view {slot}");
+        self.common.handed_to.set(Some(slot));
+        // The driver goes on with the other view.
+        Err(Kill::NoView)
+    }
+}
