@@ -248,7 +248,7 @@ fn killed(victim: Victim, end: &support::Finished) {
     // Before the Guest runs, it is a machine on which it does not start.
     let code = end.code();
     let reason = match code {
-        121 => "lguest: cannot start the guest's process: ",
+        121 => "lguest: cannot start the guest's processes: ",
         122 => "lguest: lost: ",
         _ => panic!("{end:?}"),
     };

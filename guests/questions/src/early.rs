@@ -95,30 +95,39 @@ pub(crate) fn init_with_a_ring_in_use() {
 }
 
 /// A page that this Guest shares with the Host, and what it says in it about
-/// the stretch without interrupts.
-fn init(noirq_start: u32, noirq_end: u32) {
+/// the stretch without interrupts, and about interrupts.
+fn init(noirq_start: u32, noirq_end: u32, irq_enabled: u32) {
     use lg_abi::shared::offset;
     memory::write(DATA + offset::HCALL_STATUS, &[0xFF; 64]);
     poke(DATA + offset::NOIRQ_START, noirq_start);
     poke(DATA + offset::NOIRQ_END, noirq_end);
-    poke(DATA + offset::IRQ_ENABLED, lg_abi::shared::IF);
+    poke(DATA + offset::IRQ_ENABLED, irq_enabled);
     hypercall(Hypercall::Init, DATA, 0, 0);
 }
 
 /// Where that page is.
 const DATA: u32 = FIRST + 0x1000;
 
-/// Counts for some milliseconds, then stands still; in the meantime comes the
-/// timer. Answers how far behind the start it came.
+/// Switches interrupts on, counts for some milliseconds, then stands still; in
+/// the meantime comes the timer. Before this code nothing may be delivered,
+/// however long the machine takes to get here. Returns how far behind the
+/// start it came.
 fn interrupted() -> u32 {
+    const {
+        use lg_abi::shared::{IF, offset};
+        // The numbers in the code below.
+        assert!(memory::va(DATA + offset::IRQ_ENABLED) == 0xC002_1000);
+        assert!(IF == 0x200);
+    }
     trap::set_gate(32, trap::INTERRUPT_GATE);
     trap::handle(|_| trap::Next::GiveUp);
     hypercall(Hypercall::SetClockevent, 1_000_000, 0, 0);
     let seen = early_until_trap(code!(
-        "mov $60000000, %ecx",
-        "1: dec %ecx", // behind 5 bytes
+        "movl $0x200, 0xC0021000",
+        "mov $60000000, %ecx", // behind 10 bytes
+        "1: dec %ecx",         // behind 15
         "jnz 1b",
-        "2: jmp 2b" // behind 8
+        "2: jmp 2b" // behind 18
     ));
     seen.expect("the timer comes").eip() - memory::va(FIRST)
 }
@@ -126,15 +135,15 @@ fn interrupted() -> u32 {
 /// Does no interrupt come in the stretch that LGUEST_INIT has named, and one
 /// right behind it?
 pub(crate) fn noirq() {
-    init(memory::va(FIRST) + 5, memory::va(FIRST) + 8);
+    init(memory::va(FIRST), memory::va(FIRST) + 18, 0);
     println!("behind {} bytes", interrupted());
     power::off(0);
 }
 
 /// Does it come in the middle of the same code without that?
 pub(crate) fn without_noirq() {
-    init(0, 0);
-    println!("in the middle: {}", (5..8).contains(&interrupted()));
+    init(0, 0, 0);
+    println!("in the middle: {}", (10..18).contains(&interrupted()));
     power::off(0);
 }
 
@@ -144,7 +153,7 @@ pub(crate) fn init_writes() {
     use lg_abi::shared::offset;
     poke(DATA + offset::CR2, 0x1111);
     poke(DATA + offset::BLOCKED_INTERRUPTS, 0x2222);
-    init(0x3333, 0x4444);
+    init(0x3333, 0x4444, lg_abi::shared::IF);
     let word = |at| memory::peek(DATA + at);
     println!("irq_enabled {:#x}", word(offset::IRQ_ENABLED));
     println!("blocked {:#x}", word(offset::BLOCKED_INTERRUPTS));

@@ -31,8 +31,16 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// How long the end may take once it was asked for, on a busy machine.
 const STOPPING: Duration = LIMIT;
 
-/// How long a Guest may be silent in a boot that is stopped for it.
+/// How long a Guest may be silent in a boot that is stopped for it: at least
+/// this ...
 const SILENCE: Duration = Duration::from_millis(700);
+
+/// ... and so many times as long as it took to its first words. On a busy
+/// machine a Guest is silent because it does not get the processor.
+const STARTS: u32 = 5;
+
+/// The first words of every attacker.
+const FIRST_WORDS: &[u8] = b"begin";
 
 /// What the canary says, and how much of it has been read.
 const CANARY: &[u8] = b"the canary sings";
@@ -246,6 +254,7 @@ impl Terminal {
         let process = pidfd_open(pid, PidfdFlags::empty()).unwrap();
         let start = Instant::now();
         let mut last = start;
+        let mut silence = None;
         let mut asked = None;
         let mut bytes = [0; 4096];
         loop {
@@ -263,6 +272,10 @@ impl Terminal {
                 let len = self.keyboard.read(&mut bytes).unwrap_or(0);
                 self.shown.extend(&bytes[..len]);
                 last = Instant::now();
+                if silence.is_none() && self.has_begun() {
+                    let slow = STARTS * start.elapsed();
+                    silence = Some(slow.clamp(SILENCE, LIMIT / 4));
+                }
                 continue;
             }
             if ended {
@@ -276,14 +289,11 @@ impl Terminal {
                 let _ = kill_process(pid, Signal::KILL);
                 panic!("it does not end ({stop:?}): {}", self.text());
             }
-            // A Launcher that has not yet made the terminal raw does not
-            // catch signals either: SIGTERM would end it without a word.
-            if self.is_as_before() && self.shown.is_empty() {
-                last = Instant::now();
-            }
+            // Before the first words there is no silence. The Launcher may not
+            // even catch signals yet: SIGTERM would end it without a word.
             if asked.is_none()
                 && stop != Stop::Never
-                && last.elapsed() > SILENCE
+                && silence.is_some_and(|silence| last.elapsed() > silence)
             {
                 asked = Some(Instant::now());
                 if stop == Stop::Signal {
@@ -309,6 +319,13 @@ impl Terminal {
             code,
             stopped: asked.is_some(),
         }
+    }
+
+    /// Whether the attacker has said its first words.
+    fn has_begun(&self) -> bool {
+        self.shown
+            .windows(FIRST_WORDS.len())
+            .any(|w| w == FIRST_WORDS)
     }
 
     /// As somebody types who is fed up.
