@@ -11,6 +11,7 @@ use lguest::machine::terminal;
 use lguest::needs::{self, Allocator, Lack};
 use lguest::{cli, doctor, machine};
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 
 #[global_allocator]
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
     let config = match cli::parse(std::env::args_os()) {
         Ok(Task::Run(config)) => config,
         Ok(Task::Doctor { json }) => return examine(json),
+        Ok(Task::Image { file, json }) => return describe(&file, json),
         // Help and version are errors of this kind, too, with another code.
         Err(UsageError::Words(error)) => error.exit(),
         Err(error) => {
@@ -47,6 +49,30 @@ fn examine(json: bool) -> ExitCode {
     // Whoever has closed it does not want to know; the code says enough.
     let _ = std::io::stdout().write_all(text.as_bytes());
     ExitCode::from(found.outcome().code())
+}
+
+/// What a kernel's file is, on standard output.
+fn describe(file: &Path, json: bool) -> ExitCode {
+    let found = match machine::describe(file) {
+        Ok(found) => found,
+        Err(error) => {
+            terminal::tell(&error.to_string());
+            return ExitCode::from(error.outcome().code());
+        }
+    };
+    let text = if json {
+        found.json()
+    } else {
+        found.to_string()
+    };
+    // A reader that has closed the pipe wants no more. The code says enough.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    let outcome = if found.runs {
+        Outcome::PoweredOff(0)
+    } else {
+        Outcome::BadFile
+    };
+    ExitCode::from(outcome.code())
 }
 
 /// A panic in any thread ends the Launcher: with half of it gone, the Guest

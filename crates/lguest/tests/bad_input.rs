@@ -235,6 +235,8 @@ fn bzimages_that_are_something_else() {
         }
         // Behind two sectors of setup code.
         file[0x248..0x24C].copy_from_slice(&0x100_u32.to_le_bytes());
+        file[0x24C..0x250].copy_from_slice(&0x100_u32.to_le_bytes());
+        file[0x500..].fill(0x7F);
         file[0x500..0x500 + payload.len()].copy_from_slice(payload);
         file
     };
@@ -263,15 +265,18 @@ fn bzimages_that_are_something_else() {
         (b"\x28\xB5\x2F\xFD", "zstd"),
     ] {
         dir.write("image", &image(0x20A, "", payload));
-        dir.refuses(
-            "64 image",
-            120,
-            &format!(
-                "image image: the kernel in this bzImage is packed by {name}, \
-                 and only gzip can be unpacked: give its vmlinux"
-            ),
-        );
+        let said = dir.says("64 image");
+        // Some formats are found damaged, and others end too early.
+        let damaged = said.contains(&format!("is packed by {name}, and the"));
+        assert!(damaged || said.contains("it is cut short"), "{said}");
     }
+    dir.write("image", &image(0x20A, "", b"PACK"));
+    dir.refuses(
+        "64 image",
+        120,
+        "image image: the kernel in this bzImage is packed in a way that is \
+         not known here: give its vmlinux",
+    );
     // An old header does not say where its kernel begins.
     dir.write("image", &image(0x206, "2.6.23.17", b"BZh91AY&SY"));
     let said = dir.says("64 image");

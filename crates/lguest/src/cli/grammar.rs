@@ -64,6 +64,7 @@ terminal.";
 lguest [--verbose] [--sharenet=FILE|--tunnet=(IP|bridge:BR)|--block=FILE|\
 --initrd=FILE]... MEM IMAGE [ARGS]...
        lguest run [--memory SIZE] [--kernel IMAGE] [OPTIONS]
+       lguest image [--json] FILE
        lguest doctor [--json]
        lguest"
 )]
@@ -88,6 +89,22 @@ Exit status:
   0    guests can run here
   121  they cannot: the lines say what is lacking, and the cure")]
     Doctor(Doctor),
+    /// Tell what a kernel's file is, and whether it runs here
+    #[command(after_help = "\
+Exit status:
+  0    it runs here
+  120  it does not, or cannot be read: the last line says why")]
+    Image(ImageFile),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ImageFile {
+    /// A vmlinux or bzImage
+    #[arg(value_name = "FILE")]
+    pub(super) file: PathBuf,
+    /// For a script
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 #[derive(Debug, Args)]

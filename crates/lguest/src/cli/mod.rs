@@ -13,9 +13,10 @@ use lg_abi::boot::COMMAND_LINE_MAX;
 use lg_abi::device::LGUEST_MAX_DEVICES;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
 
 mod grammar;
-use grammar::{Cli, Command, Common, Historic, Run};
+use grammar::{Cli, Command, Common, Historic, ImageFile, Run};
 
 pub mod exit;
 
@@ -40,6 +41,9 @@ pub fn parse(
         (Some(Command::Doctor(doctor)), _) => {
             return Ok(Task::Doctor { json: doctor.json });
         }
+        (Some(Command::Image(ImageFile { file, json })), _) => {
+            return Ok(Task::Image { file, json });
+        }
         (Some(Command::Run(run)), Some((_, matches))) => run.config(matches),
         _ => cli.historic.config(&matches),
     }?;
@@ -51,6 +55,13 @@ pub fn parse(
 pub enum Task {
     /// Run this Guest.
     Run(Config),
+    /// Tell what a kernel's file is.
+    Image {
+        /// The file.
+        file: PathBuf,
+        /// To a script.
+        json: bool,
+    },
     /// Tell what this machine offers.
     Doctor {
         /// To a script.

@@ -16,6 +16,22 @@ fn parse_words(words: &str) -> Result<Config, UsageError> {
 }
 
 #[test]
+fn a_file_is_described_for_a_person_or_a_script() {
+    for (words, json) in [
+        ("image a", false),
+        ("image a --json", true),
+        ("image --json a", true),
+    ] {
+        let all = format!("lguest {words}");
+        let task = parse(all.split(' ').map(OsString::from)).unwrap();
+        let file = "a".into();
+        assert_eq!(task, Task::Image { file, json }, "{words}");
+    }
+    assert!(parse_words("image").is_err());
+    assert!(error("imag a").contains("'lguest image'"));
+}
+
+#[test]
 fn the_doctor_is_a_word_and_not_a_size_of_memory() {
     for (words, json) in [("doctor", false), ("doctor --json", true)] {
         let words = format!("lguest {words}");

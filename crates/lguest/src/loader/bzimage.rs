@@ -1,24 +1,17 @@
 //! The bzImage: a kernel wrapped in a loader for real hardware.
 //!
-//! We skip everything in it that knows about disks and real mode, find the
-//! gzip stream in the middle and unpack that to where the wrapper would have:
-//! 1 MiB. What comes out is flat, with no headers left; where it wants to be
-//! mapped is worked out by [`super::page_offset`].
+//! The code for disks and real mode is left out. The packed kernel in the
+//! middle is unpacked to where the wrapper would have put it. Up to Linux
+//! 2.6.25 that is a flat image for address 1 MiB, with no headers left:
+//! [`super::page_offset`] finds out where it is to be mapped. Later it is an ELF
+//! file.
 
 use super::fit::Demand;
 use super::kernel::{KernelError, Placed};
-use super::{Image, page_offset};
+use super::payload::{self, UnpackError, Unpacked};
+use super::setup::Setup;
+use super::{Compression, Image, elf, page_offset};
 use crate::memory::GuestMemory;
-use flate2::bufread::GzDecoder;
-use std::io::{self, Read};
-
-/// As much of a file's beginning as is needed to recognise it.
-pub(super) const HEAD: usize = 0x210;
-
-/// Whether this is the beginning of a bzImage: its setup header has a mark.
-pub(super) fn recognise(head: &[u8]) -> bool {
-    head.get(0x202..0x206) == Some(b"HdrS".as_slice())
-}
 
 /// Unpacks the kernel in the middle.
 pub(super) fn load(
@@ -46,6 +39,9 @@ pub(super) fn load(
         Unpacked::All(kernel) => kernel,
         Unpacked::TooMuch(len) => return Err(does_not_fit(len)),
     };
+    if elf::recognise(&kernel) {
+        return elf::load(memory, &Image::Unpacked(kernel), initrd);
+    }
     let len = u32::try_from(kernel.len()).unwrap_or(u32::MAX);
     let too_big = |_| does_not_fit(len.into());
     let part = memory.section(LOAD_AT, len).map_err(too_big)?;
@@ -59,7 +55,7 @@ pub(super) fn load(
 }
 
 /// Where the kernel inside a bzImage expects to be.
-const LOAD_AT: u32 = 0x10_0000;
+pub(super) const LOAD_AT: u32 = 0x10_0000;
 
 /// What a gzip stream made for a kernel begins with: magic, "deflate" ...
 const GZIP_MAGIC: [u8; 3] = [0x1F, 0x8B, 0x08];
@@ -74,22 +70,23 @@ const GZIP_SYSTEM: (usize, u8) = (9, 3);
 const MAX_TRIES: usize = 64;
 const MAX_WASTE: usize = 16 << 20;
 
-/// What comes out of a stream.
-#[derive(Debug, PartialEq, Eq)]
-enum Unpacked {
-    /// A kernel.
-    All(Vec<u8>),
-    /// More bytes than there is room for: so many, as far as they were
-    /// counted.
-    TooMuch(u64),
+/// Unpacks the kernel in `file`. Not more than `room` bytes come out, however
+/// small the file.
+pub(super) fn unpack(file: &[u8], room: u32) -> Result<Unpacked, KernelError> {
+    let Some(payload) = Setup::of(file).payload else {
+        return find_stream(file, room);
+    };
+    let packed = &file[payload];
+    let by = Compression::of(packed).ok_or(KernelError::UnknownPacking)?;
+    payload::unpack(by, packed, room.into()).map_err(|error| match error {
+        UnpackError::Truncated => KernelError::Truncated,
+        UnpackError::Broken => KernelError::Damaged(by),
+    })
 }
 
-/// How many bytes are counted of what does not fit: no kernel is larger.
-const MAX_COUNTED: u64 = 256 << 20;
-
-/// Unpacks the first thing that looks like a gzip stream and is one. Not more
-/// than `room` bytes come out, however small the file.
-fn unpack(file: &[u8], room: u32) -> Result<Unpacked, KernelError> {
+/// Unpacks the first thing that looks like a gzip stream and is one: headers
+/// before protocol 2.08 do not tell where it is.
+fn find_stream(file: &[u8], room: u32) -> Result<Unpacked, KernelError> {
     let mut verdict = KernelError::NoGzip;
     let (mut tries, mut waste) = (0, 0);
     for at in 0..file.len() {
@@ -103,22 +100,12 @@ fn unpack(file: &[u8], room: u32) -> Result<Unpacked, KernelError> {
             continue;
         }
         let mut kernel = Vec::new();
-        // One byte more than there is room for tells "full" from "too big".
-        let limit = u64::from(room) + 1;
-        let mut stream = GzDecoder::new(stream);
-        match (&mut stream).take(limit).read_to_end(&mut kernel) {
-            Ok(len) if len as u64 == limit => {
-                let mut rest = stream.take(MAX_COUNTED);
-                // What cannot be unpacked to its end is told when it fits.
-                let more = io::copy(&mut rest, &mut io::sink()).unwrap_or(0);
-                return Ok(Unpacked::TooMuch(limit + more));
-            }
-            Ok(_) => return Ok(Unpacked::All(kernel)),
-            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
-                verdict = KernelError::Truncated;
-            }
+        match payload::gunzip(stream, room.into(), &mut kernel) {
+            Ok(None) => return Ok(Unpacked::All(kernel)),
+            Ok(Some(len)) => return Ok(Unpacked::TooMuch(len)),
+            Err(UnpackError::Truncated) => verdict = KernelError::Truncated,
             // Three bytes that look like a stream come by chance, too.
-            Err(_) => {}
+            Err(UnpackError::Broken) => {}
         }
         tries += 1;
         waste += kernel.len();
@@ -129,6 +116,7 @@ fn unpack(file: &[u8], room: u32) -> Result<Unpacked, KernelError> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::loader::setup::recognise;
     use flate2::{Compression, GzBuilder};
     use std::io::Write;
 

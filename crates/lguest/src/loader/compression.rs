@@ -1,12 +1,13 @@
 //! How bytes are packed, by what they begin with.
 //!
-//! Only gzip can be unpacked here. The others are known by name, so that a
-//! message can say what a file is and not only what it is not.
+//! Messages name the format of a file, and a bzImage is unpacked by it.
 
+use serde::Serialize;
 use std::fmt;
 
 /// A way to pack bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Compression {
     /// `gzip`.
     Gzip,

@@ -19,6 +19,15 @@ pub(super) fn recognise(head: &[u8]) -> bool {
     head.starts_with(b"\x7FELF")
 }
 
+/// 32 or 64, if this is the beginning of an ELF file.
+pub(super) fn bits(head: &[u8]) -> Option<u8> {
+    match head.get(4) {
+        Some(&CLASS_32) if recognise(head) => Some(32),
+        Some(&CLASS_64) if recognise(head) => Some(64),
+        _ => None,
+    }
+}
+
 /// The last place that physical address 0 may have.
 const LAST_OFFSET: u32 = SWITCHER_ADDR - DIRECTORY_SPAN;
 

@@ -16,6 +16,8 @@ pub enum Image {
     File(File),
     /// Bytes that the Launcher carries.
     Embedded(&'static [u8]),
+    /// Bytes that were unpacked from a file.
+    Unpacked(Vec<u8>),
 }
 
 impl Image {
@@ -24,6 +26,7 @@ impl Image {
         match self {
             Self::File(file) => Ok(file.metadata()?.len()),
             Self::Embedded(bytes) => Ok(bytes.len() as u64),
+            Self::Unpacked(bytes) => Ok(bytes.len() as u64),
         }
     }
 
@@ -42,11 +45,10 @@ impl Image {
                 Ok(Cow::Owned(bytes))
             }
             Self::Embedded(bytes) => {
-                let bytes: &'static [u8] = bytes;
-                let from = usize::try_from(offset)
-                    .map_or(bytes.len(), |from| from.min(bytes.len()));
-                let to = from.saturating_add(len).min(bytes.len());
-                Ok(Cow::Borrowed(&bytes[from..to]))
+                Ok(Cow::Borrowed(part(bytes, offset, len)))
+            }
+            Self::Unpacked(bytes) => {
+                Ok(Cow::Owned(part(bytes, offset, len).to_vec()))
             }
         }
     }
@@ -65,7 +67,7 @@ impl Image {
                     return Err(KernelError::Truncated);
                 }
             }
-            Self::Embedded(_) => {
+            Self::Embedded(_) | Self::Unpacked(_) => {
                 let bytes = self.read(offset, section.len() as usize)?;
                 if bytes.len() < section.len() as usize {
                     return Err(KernelError::Truncated);
@@ -77,4 +79,12 @@ impl Image {
         }
         Ok(())
     }
+}
+
+/// Up to `len` bytes from `offset`.
+fn part(bytes: &[u8], offset: u64, len: usize) -> &[u8] {
+    let from = usize::try_from(offset)
+        .map_or(bytes.len(), |from| from.min(bytes.len()));
+    let to = from.saturating_add(len).min(bytes.len());
+    &bytes[from..to]
 }

@@ -7,7 +7,7 @@
 use super::boot::InitrdError;
 use super::fit::Demand;
 use super::linux::Release;
-use super::{Compression, Image, bzimage, elf};
+use super::{Compression, Image, bzimage, elf, setup};
 use crate::memory::{GuestMemory, MAX_RAM, Section};
 use lg_abi::boot::GUEST_MAGIC;
 use lg_abi::page::{DIRECTORY_SPAN, SWITCHER_ADDR};
@@ -103,6 +103,18 @@ pub enum KernelError {
         max = MAX_RAM >> 20
     )]
     TooHigh(u64),
+    /// A bzImage whose payload begins with no known mark.
+    #[error(
+        "the kernel in this bzImage is packed in a way that is not known \
+         here: give its vmlinux"
+    )]
+    UnknownPacking,
+    /// A bzImage whose payload cannot be unpacked.
+    #[error(
+        "the kernel in this bzImage is packed by {0}, and the packed bytes \
+         are damaged: copy the file again"
+    )]
+    Damaged(Compression),
     /// A bzImage that we cannot unpack.
     #[error(
         "no gzip stream that can be unpacked is in this bzImage: build the \
@@ -177,10 +189,10 @@ pub(super) fn load(
     image: &Image,
     initrd: u64,
 ) -> Result<Kernel, KernelError> {
-    let head = image.read(0, bzimage::HEAD)?;
+    let head = image.read(0, setup::HEAD)?;
     let placed = if elf::recognise(&head) {
         elf::load(memory, image, initrd)?
-    } else if bzimage::recognise(&head) {
+    } else if setup::recognise(&head) {
         bzimage::load(memory, image, initrd)?
     } else {
         return Err(KernelError::UnknownFormat);

@@ -4,6 +4,7 @@
 //! name. But where a kernel cannot run, or will not run well, it is mostly a
 //! Linux, and then there is more to say than that a mark is missing.
 
+use serde::{Serialize, Serializer};
 use std::fmt;
 
 /// A release of Linux.
@@ -61,12 +62,47 @@ impl Release {
         self.number > OURS && (first, second) <= LAST
     }
 
+    /// The generation of lguest's interface that this release has, if it has
+    /// one.
+    pub(super) fn generation(&self) -> Option<u8> {
+        let (first, ..) = self.number;
+        if self.is_ours() {
+            Some(1)
+        } else if self.is_later_generation() {
+            Some(if first < 4 { 2 } else { 3 })
+        } else {
+            None
+        }
+    }
+
+    /// Whether `kernel` of this release was built for several processors: its
+    /// banner says so behind the number of the build.
+    pub(super) fn is_smp_in(&self, kernel: &[u8]) -> Option<bool> {
+        let banner = [BANNER, self.name.as_bytes(), b" "].concat();
+        let at = super::kernel::find(kernel, &banner)?;
+        let line = kernel[at..].iter().take(256);
+        let line: Vec<u8> = line
+            .take_while(|&&byte| byte != b'\n' && byte != 0)
+            .copied()
+            .collect();
+        let build = super::kernel::find(&line, b" #")?;
+        let mut words = line[build + 1..].split(|&byte| byte == b' ');
+        words.next()?;
+        Some(words.next() == Some(b"SMP"))
+    }
+
     /// How many bytes of its command line it reads (`COMMAND_LINE_SIZE`), as
     /// far as that is known.
     #[must_use]
     pub fn command_line_bytes(&self) -> Option<usize> {
         // One byte of them is the end.
         self.is_ours().then_some(256 - 1)
+    }
+}
+
+impl Serialize for Release {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&self.name)
     }
 }
 

@@ -25,10 +25,17 @@ pub use compression::Compression;
 
 mod bzimage;
 
+mod payload;
+
+mod setup;
+
 mod page_offset;
 
 mod linux;
 pub use linux::Release;
+
+mod describe;
+pub use describe::{Container, DescribeError, Description};
 
 mod diagnosis;
 pub use diagnosis::{kernel_end, release};

@@ -40,6 +40,8 @@ use std::time::{Duration, Instant};
 pub mod config;
 pub mod crash;
 pub mod default_guest;
+mod describe;
+pub use describe::describe;
 mod disks;
 mod hints;
 pub mod inputs;
