@@ -9,7 +9,7 @@
 use lg_abi::device::{DeviceDescriptor, LGUEST_DEVICE_T_CONSOLE};
 use lg_abi::dma::{Dma, LGUEST_CONSOLE_DMA_KEY};
 use lguest::confine::{self, Plan};
-use lguest::engine::{Exit, Guest};
+use lguest::engine::{Engine, Exit, Native, Requests, Setup};
 use lguest::loader::{self, Image};
 use lguest::memory::GuestMemory;
 use std::error::Error;
@@ -40,8 +40,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     // What is not needed any more is given up before and behind it.
     let walls = Plan::default();
     let _ = confine::before_threads(&walls);
-    let guest = Guest::new(memory);
-    guest.initialize(&start, Vec::new())?;
+    let guest = Native::new(memory);
+    guest.initialize(Setup::from(start))?;
     let _ = confine::when_ready(&walls);
     let keyboard = guest.clone();
     thread::spawn(move || type_lines(&keyboard));
@@ -55,7 +55,8 @@ fn main() -> Result<(), Box<dyn Error>> {
                 };
                 guest.memory().write_last(dma, taken)?;
             }
-            Exit::Broken => {}
+            Exit::BindingsChanged | Exit::BuffersMayBeFree => {}
+            Exit::Held => guest.wait_until_let_go(),
             Exit::Dead(death) => {
                 eprintln!("the guest has ended: {death}");
                 return Ok(());
@@ -65,7 +66,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// Writes all sections of what the Guest sends. Answers their bytes.
-fn show(guest: &Guest, dma: u32) -> Result<u32, Box<dyn Error>> {
+fn show(guest: &Native, dma: u32) -> Result<u32, Box<dyn Error>> {
     let mut taken = 0;
     let dma: Dma = guest.memory().read_object(dma)?;
     for (addr, len) in dma.sections() {
@@ -79,7 +80,7 @@ fn show(guest: &Guest, dma: u32) -> Result<u32, Box<dyn Error>> {
 }
 
 /// Gives the Guest what is typed, a byte at a time, until there is no more.
-fn type_lines(guest: &Guest) {
+fn type_lines(guest: &Native) {
     for byte in io::stdin().lock().bytes().map_while(Result::ok) {
         // LHREQ_GETDMA, until the Guest has a buffer to spare ...
         let buffer = loop {
@@ -97,7 +98,7 @@ fn type_lines(guest: &Guest) {
         let filled = memory
             .write(dma.addr[0], &[byte])
             .and_then(|()| memory.write_last(buffer.addr, 1));
-        if filled.is_err() || guest.irq(buffer.irq.into()).is_err() {
+        if filled.is_err() || guest.irq(buffer.irq).is_err() {
             return;
         }
     }

@@ -15,6 +15,7 @@ pub mod devices;
 pub mod doctor;
 pub mod engine;
 pub mod loader;
+mod lock;
 pub mod machine;
 pub mod memory;
 pub mod needs;

@@ -8,7 +8,7 @@
 use lguest::devices::block::{Block, Disk, DiskError};
 use lguest::devices::console::{Config, Console};
 use lguest::devices::{Device, Readiness};
-use lguest::engine::{Death, Exit, Guest};
+use lguest::engine::{Death, Engine, Exit, Native, Requests, Setup};
 use lguest::loader::{self, Image};
 use lguest::machine::default_guest;
 use lguest::memory::GuestMemory;
@@ -43,9 +43,9 @@ fn a_driver_lets_go_of_a_removed_disk_and_the_guest_goes_on() {
     let memory = GuestMemory::new(RAM, pages_above_ram(&devices)).unwrap();
     let image = Image::Embedded(default_guest::IMAGE);
     let initialize = loader::load(&memory, &image, None, b"").unwrap();
-    let guest = Guest::new(memory);
-    let bus = Arc::new(Bus::new(&guest, devices).unwrap());
-    guest.initialize(&initialize, Vec::new()).unwrap();
+    let guest = Native::new(memory);
+    let bus = Arc::new(Bus::new(guest.clone(), devices).unwrap());
+    guest.initialize(Setup::from(initialize)).unwrap();
     let running = {
         let (guest, bus) = (guest.clone(), bus.clone());
         std::thread::spawn(move || run(&guest, &bus))
@@ -73,7 +73,7 @@ fn a_driver_lets_go_of_a_removed_disk_and_the_guest_goes_on() {
     std::fs::remove_file(&path).unwrap();
 }
 
-fn run(guest: &Guest, bus: &Bus) -> Death {
+fn run(guest: &Native, bus: &Bus) -> Death {
     loop {
         match guest.run().unwrap() {
             Exit::SendDma { dma, key } => {
@@ -81,7 +81,9 @@ fn run(guest: &Guest, bus: &Bus) -> Death {
                     guest.memory().write_last(dma, taken).unwrap();
                 }
             }
-            Exit::Broken => {}
+            Exit::BindingsChanged => bus.buffers_changed(),
+            Exit::BuffersMayBeFree => {}
+            Exit::Held => guest.wait_until_let_go(),
             Exit::Dead(death) => return death,
         }
     }

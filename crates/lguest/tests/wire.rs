@@ -10,6 +10,7 @@ mod support;
 
 use lg_abi::dma::Dma;
 use lg_abi::request::{LHREQ_BREAK, LHREQ_GETDMA, LHREQ_INITIALIZE, LHREQ_IRQ};
+use lguest::engine::Requests;
 use lguest::engine::wire::Wire;
 use lguest::loader::{self, Image};
 use lguest::memory::GuestMemory;

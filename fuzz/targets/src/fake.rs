@@ -5,9 +5,7 @@
 use crate::input::Input;
 use lg_abi::dma::Dma;
 use lg_abi::page::PAGE_SIZE;
-use lguest::devices::net::NetRequests;
-use lguest::devices::{Requests, Violation};
-use lguest::engine::{Binding, BoundDma, RequestError};
+use lguest::engine::{Binding, BoundDma, RequestError, Requests};
 use lguest::memory::GuestMemory;
 use std::fs::File;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -127,14 +125,12 @@ impl Requests for FakeHost {
         raised.send(irq).expect("the receiver is beside it");
         Ok(())
     }
-}
 
-impl NetRequests for FakeHost {
     fn bindings_in(&self, _page: u32) -> Vec<Binding> {
         self.bindings.lock().expect("nobody panics here").clone()
     }
 
-    fn kill(&self, _reason: Violation) {
+    fn kill(&self, _reason: String) {
         self.killed.store(true, Ordering::SeqCst);
     }
 }

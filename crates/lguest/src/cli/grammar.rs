@@ -5,7 +5,8 @@
 
 use super::values;
 use crate::confine::wall;
-use crate::machine::config::{Isolation, Parent};
+use crate::engine::Isolation;
+use crate::machine::config::Parent;
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Args, Parser};
 use lg_host::fast_path;

@@ -1,7 +1,8 @@
 //! Command lines, good and bad.
 
 use super::*;
-use crate::machine::config::{DiskConfig, Isolation, Parent, Stats, TapConfig};
+use crate::engine::Isolation;
+use crate::machine::config::{DiskConfig, Parent, Stats, TapConfig};
 use lg_host::fast_path;
 use std::num::NonZeroU32;
 use std::time::Duration;

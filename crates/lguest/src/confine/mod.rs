@@ -12,12 +12,16 @@
 //! functions as [`crate::machine::launch`] does:
 //!
 //! ```no_run
-//! # let (guest, start): (lguest::engine::Guest, lg_abi::request::Initialize) =
-//! #     unimplemented!();
+//! # let (memory, start): (
+//! #     lguest::memory::GuestMemory,
+//! #     lg_abi::request::Initialize,
+//! # ) = unimplemented!();
 //! use lguest::confine::{self, Plan};
+//! use lguest::engine::{Engine, Native, Setup};
+//! let guest = Native::new(memory);
 //! let plan = Plan::default();
 //! let mut walls = confine::before_threads(&plan);
-//! guest.initialize(&start, Vec::new())?;
+//! guest.initialize(Setup::from(start))?;
 //! walls.push(confine::when_ready(&plan));
 //! # Ok::<(), lguest::engine::RequestError>(())
 //! ```

@@ -13,7 +13,6 @@ mod format;
 
 use super::{Description, Device, Place, Requests, Violation};
 use super::{sections, total};
-use crate::engine::Guest;
 use crate::memory::Section;
 use crate::needs::Lack;
 use ahead::Ahead;
@@ -282,7 +281,7 @@ impl Block {
             back_off.store(rest - 1, Ordering::Relaxed);
             return false;
         }
-        let memory = job.host.memory();
+        let memory = job.guest.memory();
         let (file, sections) = (&self.disk.file, job.sections.as_slice());
         let start = Instant::now();
         let moved = match job.operation {
@@ -300,14 +299,14 @@ impl Block {
         true
     }
 
-    fn attach(&mut self, host: Arc<dyn Requests>, place: Place) {
+    fn attach(&mut self, guest: Arc<dyn Requests>, place: Place) {
         let page = BlockPage {
             num_sectors: self.disk.sectors,
             ..BlockPage::default()
         };
-        let written = host.memory().write_object(place.page, &page);
+        let written = guest.memory().write_object(place.page, &page);
         written.expect("a device's page exists");
-        self.at = Some((host, place));
+        self.at = Some((guest, place));
     }
 
     /// Hands a request to the thread, which comes to life with the first one.
@@ -331,13 +330,17 @@ impl Device for Block {
         }
     }
 
-    fn place(&mut self, guest: &Guest, place: Place) -> io::Result<()> {
-        self.attach(Arc::new(guest.clone()), place);
+    fn place(
+        &mut self,
+        guest: Arc<dyn Requests>,
+        place: Place,
+    ) -> io::Result<()> {
+        self.attach(guest, place);
         Ok(())
     }
 
     fn handle_output(&mut self, dma: u32, key: u32) -> Result<u32, Violation> {
-        let Some((host, place)) = self.at.clone() else {
+        let Some((guest, place)) = self.at.clone() else {
             return Ok(0);
         };
         if key != place.page {
@@ -351,11 +354,11 @@ impl Device for Block {
                 "a second request to a disk that is busy with one".into(),
             ));
         }
-        let memory = host.memory();
+        let memory = guest.memory();
         let page: BlockPage = memory
             .read_object(place.page)
             .map_err(|bad| Violation(bad.to_string()))?;
-        let bound = host.get_dma(place.page).ok().flatten();
+        let bound = guest.get_dma(place.page).ok().flatten();
         let sections = match (page.kind, bound) {
             (BLOCK_WRITE, _) => sections(memory, dma)?,
             (BLOCK_READ, Some(bound)) => sections(memory, bound.addr)?,
@@ -365,7 +368,7 @@ impl Device for Block {
         let operation = self.disk.check(&page, &sections);
         let job = Job {
             disk: self.disk.clone(),
-            host,
+            guest,
             page: place.page,
             used_len: bound.map(|bound| bound.addr),
             irq: bound.map_or(place.irq, |bound| bound.irq),
@@ -450,7 +453,7 @@ impl Disk {
 /// A request on its way: everything in it is a copy.
 struct Job {
     disk: Arc<Disk>,
-    host: Arc<dyn Requests>,
+    guest: Arc<dyn Requests>,
     /// Physical address of the disk's page.
     page: u32,
     /// Physical address of the bound buffer.
@@ -466,7 +469,7 @@ struct Job {
 impl Job {
     /// Moves the bytes. Blocks as long as the file does.
     fn carry_out(self) {
-        let memory = self.host.memory();
+        let memory = self.guest.memory();
         let spoilt = self.disk.faults.as_ref();
         let spoilt = spoilt.map(|f| f.spoil(memory, &self.sections));
         let sections = spoilt.as_deref().unwrap_or(&self.sections);
@@ -491,7 +494,7 @@ impl Job {
         let result = if done { BLOCK_DONE } else { BLOCK_ERROR };
         // Once the Guest sees the result it may send the next request.
         self.busy.store(false, Ordering::SeqCst);
-        let memory = self.host.memory();
+        let memory = self.guest.memory();
         let at = self.page + BlockPage::RESULT_OFFSET;
         let written = memory.write_last(at, result);
         written.expect("a device's page exists");
@@ -504,14 +507,14 @@ impl Job {
             let _ = memory.write_last(at, read);
         }
         // A dead Guest has nobody left to tell.
-        let _ = self.host.irq(self.irq);
+        let _ = self.guest.irq(self.irq);
     }
 
     /// This request again, to be refused.
     fn refusal(&self) -> Self {
         Self {
             disk: self.disk.clone(),
-            host: self.host.clone(),
+            guest: self.guest.clone(),
             operation: Operation::Refuse,
             sections: Vec::new(),
             busy: self.busy.clone(),
@@ -577,9 +580,13 @@ impl Drop for Worker {
 impl Block {
     /// `disk` as a device with somebody else for a Host.
     #[must_use]
-    pub fn attached(disk: Disk, host: Arc<dyn Requests>, place: Place) -> Self {
+    pub fn attached(
+        disk: Disk,
+        guest: Arc<dyn Requests>,
+        place: Place,
+    ) -> Self {
         let mut block = Self::new(disk);
-        block.attach(host, place);
+        block.attach(guest, place);
         block
     }
 }

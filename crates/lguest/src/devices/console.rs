@@ -15,7 +15,7 @@ pub use screen::{Kind, Screen};
 
 use super::{AT_ONCE, Description, Device, Place, Readiness};
 use super::{Requests, Violation, sections, total};
-use crate::engine::{BoundDma, Guest};
+use crate::engine::BoundDma;
 use lg_abi::device::LGUEST_DEVICE_T_CONSOLE;
 use lg_abi::dma::LGUEST_CONSOLE_DMA_KEY;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -44,7 +44,7 @@ pub struct Console {
     screen: Arc<Screen>,
     /// What the Guest has sent and nobody has shown yet.
     to_show: Vec<u8>,
-    host: Option<Arc<dyn Requests>>,
+    guest: Option<Arc<dyn Requests>>,
     /// Bytes that were read and not taken by the Guest yet.
     waiting: Vec<u8>,
     /// When the last ^Cs came; see [`Console::wants_out`].
@@ -91,7 +91,7 @@ impl Console {
             at_end: config.at_end,
             screen: Arc::new(Screen::new(config.output, config.log)),
             to_show: Vec::new(),
-            host: None,
+            guest: None,
             waiting: Vec::new(),
             interrupts: Vec::new(),
             is_terminal,
@@ -106,23 +106,23 @@ impl Console {
         Arc::clone(&self.screen)
     }
 
-    fn attach(&mut self, host: Arc<dyn Requests>) {
-        self.host = Some(host);
+    fn attach(&mut self, guest: Arc<dyn Requests>) {
+        self.guest = Some(guest);
     }
 
     /// Gives waiting bytes to the Guest, buffer by buffer, `most` at most.
     /// What has no buffer stays. Answers how many buffers it has filled.
     fn deliver(&mut self, most: usize) -> Result<usize, Violation> {
-        let Some(host) = self.host.clone() else {
+        let Some(guest) = self.guest.clone() else {
             return Ok(0);
         };
         let mut rest = self.waiting.as_slice();
         let mut buffers = 0;
         while !rest.is_empty() && buffers < most {
-            let Ok(Some(buffer)) = host.get_dma(LGUEST_CONSOLE_DMA_KEY) else {
+            let Ok(Some(buffer)) = guest.get_dma(LGUEST_CONSOLE_DMA_KEY) else {
                 break;
             };
-            let filled = fill(host.as_ref(), buffer, rest)?;
+            let filled = fill(guest.as_ref(), buffer, rest)?;
             if filled == 0 {
                 // A buffer for nothing at all: it stays free for ever.
                 break;
@@ -263,16 +263,20 @@ impl Device for Console {
         }
     }
 
-    fn place(&mut self, guest: &Guest, _place: Place) -> io::Result<()> {
-        self.attach(Arc::new(guest.clone()));
+    fn place(
+        &mut self,
+        guest: Arc<dyn Requests>,
+        _place: Place,
+    ) -> io::Result<()> {
+        self.attach(guest);
         Ok(())
     }
 
     fn handle_output(&mut self, dma: u32, _key: u32) -> Result<u32, Violation> {
-        let Some(host) = self.host.clone() else {
+        let Some(guest) = self.guest.clone() else {
             return Ok(0);
         };
-        let memory = host.memory();
+        let memory = guest.memory();
         let sections = sections(memory, dma)?;
         let len = total(&sections);
         let mut bytes = vec![0; len as usize];
@@ -338,11 +342,11 @@ impl Device for Console {
 /// Fills one buffer with as much of `bytes` as it takes, and raises its
 /// interrupt. Answers how much that was.
 fn fill(
-    host: &dyn Requests,
+    guest: &dyn Requests,
     buffer: BoundDma,
     bytes: &[u8],
 ) -> Result<usize, Violation> {
-    let memory = host.memory();
+    let memory = guest.memory();
     let bad = |bad: crate::memory::BadAddress| Violation(bad.to_string());
     let mut rest = bytes;
     for section in sections(memory, buffer.addr)? {
@@ -357,7 +361,7 @@ fn fill(
         let used_len = u32::try_from(filled).unwrap_or(u32::MAX);
         memory.write_last(buffer.addr, used_len).map_err(bad)?;
         // A dead Guest has nobody left to tell.
-        let _ = host.irq(buffer.irq);
+        let _ = guest.irq(buffer.irq);
     }
     Ok(filled)
 }
@@ -366,9 +370,9 @@ fn fill(
 impl Console {
     /// A console with somebody else for a Host.
     #[must_use]
-    pub fn attached(config: Config, host: Arc<dyn Requests>) -> Self {
+    pub fn attached(config: Config, guest: Arc<dyn Requests>) -> Self {
         let mut console = Self::new(config);
-        console.attach(host);
+        console.attach(guest);
         console
     }
 }
@@ -389,7 +393,7 @@ mod tests {
     };
 
     fn console() -> (Arc<FakeHost>, Console, OwnedFd, OwnedFd) {
-        let host = FakeHost::new();
+        let guest = FakeHost::new();
         let (input, typed) = pipe().unwrap();
         let (shown, output) = pipe().unwrap();
         let mut console = Console::new(Config {
@@ -398,8 +402,8 @@ mod tests {
             log: None,
             at_end: None,
         });
-        console.attach(host.clone());
-        (host, console, typed, shown)
+        console.attach(guest.clone());
+        (guest, console, typed, shown)
     }
 
     /// What the bus does.
@@ -409,17 +413,17 @@ mod tests {
         Ok(used_len)
     }
 
-    fn bind_sixty_four_bytes(host: &FakeHost) {
-        host.put_dma(DMA, &[(BUFFER, 60), (BUFFER + 100, 4)]);
-        host.bind(0, DMA, 5);
+    fn bind_sixty_four_bytes(guest: &FakeHost) {
+        guest.put_dma(DMA, &[(BUFFER, 60), (BUFFER + 100, 4)]);
+        guest.bind(0, DMA, 5);
     }
 
     #[test]
     fn output_is_every_section_in_order() {
-        let (host, mut console, _typed, shown) = console();
-        host.memory().write(0x2000, b"hello ").unwrap();
-        host.memory().write(0x5FFC, b"abyz").unwrap();
-        host.put_dma(DMA, &[(0x2000, 6), (0x5FFC, 4)]);
+        let (guest, mut console, _typed, shown) = console();
+        guest.memory().write(0x2000, b"hello ").unwrap();
+        guest.memory().write(0x5FFC, b"abyz").unwrap();
+        guest.put_dma(DMA, &[(0x2000, 6), (0x5FFC, 4)]);
         assert_eq!(send(&mut console), Ok(10));
         let mut got = [0; 20];
         assert_eq!(rustix::io::read(&shown, &mut got), Ok(10));
@@ -428,20 +432,20 @@ mod tests {
 
     #[test]
     fn output_from_nowhere_or_across_pages_is_a_violation() {
-        let (host, mut console, _typed, _shown) = console();
-        host.put_dma(DMA, &[(0x1_2FFC, 5)]);
+        let (guest, mut console, _typed, _shown) = console();
+        guest.put_dma(DMA, &[(0x1_2FFC, 5)]);
         let error = console.handle_output(DMA, 0).unwrap_err().to_string();
         assert_eq!(error, "bad dma: 0x12ffc+0x5 crosses a page");
-        host.put_dma(DMA, &[(0x1_3000, 1)]);
+        guest.put_dma(DMA, &[(0x1_3000, 1)]);
         let error = console.handle_output(DMA, 0).unwrap_err().to_string();
         assert!(error.starts_with("bad dma: bad physical address 0x13000"));
     }
 
     #[test]
     fn output_that_nobody_reads_is_taken_and_lost() {
-        let (host, mut console, _typed, shown) = console();
+        let (guest, mut console, _typed, shown) = console();
         drop(shown);
-        host.put_dma(DMA, &[(0x2000, 6)]);
+        guest.put_dma(DMA, &[(0x2000, 6)]);
         assert_eq!(send(&mut console), Ok(6));
         assert_eq!(send(&mut console), Ok(6));
         assert!(console.counters().contains(&("bytes_discarded", 12)));
@@ -449,11 +453,11 @@ mod tests {
 
     #[test]
     fn a_full_pipe_that_does_not_block_is_waited_for() {
-        let (host, mut console, _typed, _shown) = console();
+        let (guest, mut console, _typed, _shown) = console();
         let (shown, output) = pipe_with(PipeFlags::NONBLOCK).unwrap();
         console.screen = Arc::new(Screen::new(output, None));
         let sixteen: Vec<_> = (0..16).map(|_| (0x2000, 4096)).collect();
-        host.put_dma(DMA, &sixteen);
+        guest.put_dma(DMA, &sixteen);
         let reader = std::thread::spawn(move || {
             let (mut all, mut part) = (0, [0; 4096]);
             while all < 3 * 65536 {
@@ -471,28 +475,28 @@ mod tests {
 
     #[test]
     fn input_goes_into_the_bound_buffer_and_raises_its_interrupt() {
-        let (host, mut console, typed, _shown) = console();
-        bind_sixty_four_bytes(&host);
+        let (guest, mut console, typed, _shown) = console();
+        bind_sixty_four_bytes(&guest);
         let line = [b'x'; 62];
         rustix::io::write(&typed, &line).unwrap();
         assert_eq!(console.handle_input(), Ok(Readiness::Wait));
-        assert_eq!(host.wait_irq(), 5);
-        assert_eq!(host.word(DMA), 62);
-        assert_eq!(host.bytes(BUFFER, 61)[59..], [b'x', 0]);
-        assert_eq!(host.bytes(BUFFER + 100, 3), [b'x', b'x', 0]);
+        assert_eq!(guest.wait_irq(), 5);
+        assert_eq!(guest.word(DMA), 62);
+        assert_eq!(guest.bytes(BUFFER, 61)[59..], [b'x', 0]);
+        assert_eq!(guest.bytes(BUFFER + 100, 3), [b'x', b'x', 0]);
         assert_eq!(console.handle_input(), Ok(Readiness::Wait));
-        assert!(host.is_quiet());
+        assert!(guest.is_quiet());
     }
 
     #[test]
     fn input_without_a_buffer_waits_and_is_not_lost() {
-        let (host, mut console, typed, _shown) = console();
+        let (guest, mut console, typed, _shown) = console();
         rustix::io::write(&typed, b"early").unwrap();
         assert_eq!(console.handle_input(), Ok(NOTHING_TAKEN));
         drop(typed);
-        bind_sixty_four_bytes(&host);
+        bind_sixty_four_bytes(&guest);
         assert_eq!(console.handle_input(), Ok(Readiness::Closed));
-        assert_eq!(host.bytes(BUFFER, 5), b"early");
+        assert_eq!(guest.bytes(BUFFER, 5), b"early");
     }
 
     /// A Guest that frees each buffer at once.
@@ -514,14 +518,22 @@ mod tests {
         fn irq(&self, irq: u8) -> Result<(), crate::engine::RequestError> {
             self.0.irq(irq)
         }
+
+        fn bindings_in(&self, page: u32) -> Vec<crate::engine::Binding> {
+            self.0.bindings_in(page)
+        }
+
+        fn kill(&self, reason: String) {
+            self.0.kill(reason);
+        }
     }
 
     #[test]
     fn a_guest_that_takes_without_end_does_not_keep_us_for_ever() {
-        let (host, mut console, typed, _shown) = console();
-        host.put_dma(DMA, &[(BUFFER, 1)]);
-        host.bind(0, DMA, 5);
-        console.attach(Arc::new(Greedy(host)));
+        let (guest, mut console, typed, _shown) = console();
+        guest.put_dma(DMA, &[(BUFFER, 1)]);
+        guest.bind(0, DMA, 5);
+        console.attach(Arc::new(Greedy(guest)));
         rustix::io::write(&typed, &[b'x'; 2 * AT_ONCE + 3]).unwrap();
         assert_eq!(console.handle_input(), Ok(Readiness::More));
         assert_eq!(console.waiting.len(), AT_ONCE + 3);
@@ -582,23 +594,23 @@ mod tests {
             ),
             lens in proptest::collection::vec(1_u16..90, 1..5),
         ) {
-            let (host, mut console, keyboard, _shown) = console();
+            let (guest, mut console, keyboard, _shown) = console();
             let mut got = Vec::new();
             let mut lens = lens.iter().cycle();
-            let mut take = |host: &FakeHost, console: &mut Console| {
-                let used = host.word(DMA) as usize;
-                got.extend(host.bytes(BUFFER, used));
-                host.put_dma(DMA, &[(BUFFER, *lens.next().unwrap())]);
-                host.bind(0, DMA, 1);
+            let mut take = |guest: &FakeHost, console: &mut Console| {
+                let used = guest.word(DMA) as usize;
+                got.extend(guest.bytes(BUFFER, used));
+                guest.put_dma(DMA, &[(BUFFER, *lens.next().unwrap())]);
+                guest.bind(0, DMA, 1);
                 console.handle_input().unwrap()
             };
             for bytes in &typed {
                 rustix::io::write(&keyboard, bytes).unwrap();
-                take(&host, &mut console);
+                take(&guest, &mut console);
             }
             drop(keyboard);
-            while take(&host, &mut console) != Readiness::Closed {}
-            take(&host, &mut console);
+            while take(&guest, &mut console) != Readiness::Closed {}
+            take(&guest, &mut console);
             prop_assert_eq!(got, typed.concat());
         }
     }

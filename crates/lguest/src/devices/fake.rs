@@ -1,7 +1,6 @@
 //! A Host for tests of devices: it runs nothing and remembers what was asked.
 
-use super::Requests;
-use crate::engine::{BoundDma, RequestError};
+use crate::engine::{Binding, BoundDma, RequestError, Requests};
 use crate::memory::GuestMemory;
 use lg_abi::dma::Dma;
 use std::collections::HashMap;
@@ -78,5 +77,13 @@ impl Requests for FakeHost {
     fn irq(&self, irq: u8) -> Result<(), RequestError> {
         self.raised.lock().unwrap().send(irq).unwrap();
         Ok(())
+    }
+
+    fn bindings_in(&self, _page: u32) -> Vec<Binding> {
+        Vec::new()
+    }
+
+    fn kill(&self, reason: String) {
+        panic!("killed: {reason}");
     }
 }

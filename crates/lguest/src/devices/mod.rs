@@ -7,11 +7,12 @@
 //! page in the order of the command line, the console last, and sends each
 //! output to the device whose page holds the key.
 
-use crate::engine::{BoundDma, Guest, RequestError};
+pub use crate::engine::Requests;
 use crate::memory::{GuestMemory, Section};
 use lg_abi::dma::Dma;
 use lg_abi::page::PAGE_SIZE;
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 
 pub mod console;
 
@@ -66,7 +67,11 @@ pub trait Device: Send {
     /// # Errors
     ///
     /// What the kernel says, where the page is in a file.
-    fn place(&mut self, guest: &Guest, place: Place) -> std::io::Result<()>;
+    fn place(
+        &mut self,
+        guest: Arc<dyn Requests>,
+        place: Place,
+    ) -> std::io::Result<()>;
 
     /// The number that the Guest should have among its like, where the device
     /// knows better than chance what is unique.
@@ -170,41 +175,6 @@ impl Readiness {
             },
             other => other,
         }
-    }
-}
-
-/// What a device asks of the Host. A [`Guest`] answers; in tests somebody
-/// does who runs no Guest.
-pub trait Requests: Send + Sync {
-    /// The Guest's memory.
-    fn memory(&self) -> &GuestMemory;
-
-    /// LHREQ_GETDMA, see [`Guest::get_dma`].
-    ///
-    /// # Errors
-    ///
-    /// As there.
-    fn get_dma(&self, key: u32) -> Result<Option<BoundDma>, RequestError>;
-
-    /// LHREQ_IRQ, see [`Guest::irq`].
-    ///
-    /// # Errors
-    ///
-    /// As there.
-    fn irq(&self, irq: u8) -> Result<(), RequestError>;
-}
-
-impl Requests for Guest {
-    fn memory(&self) -> &GuestMemory {
-        Self::memory(self)
-    }
-
-    fn get_dma(&self, key: u32) -> Result<Option<BoundDma>, RequestError> {
-        Self::get_dma(self, key)
-    }
-
-    fn irq(&self, irq: u8) -> Result<(), RequestError> {
-        Self::irq(self, u32::from(irq))
     }
 }
 

@@ -6,9 +6,9 @@
 
 use super::attempt;
 use crate::cli::{self, Task};
-use crate::engine::clock;
+use crate::engine::{Isolation, clock};
 use crate::machine;
-use crate::machine::config::{Config, Isolation};
+use crate::machine::config::Config;
 use crate::machine::terminal;
 use crate::needs::{self, Lack};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};

@@ -9,7 +9,6 @@
 //! search looks at [`SEARCH`] of them at most, because the thread that
 //! searches also listens for ^C^C^C; the next search goes on from there.
 
-use super::BoundDma;
 use crate::memory::{BadAddress, GuestMemory};
 use lg_abi::dma::{BindCount, Dma, LGUEST_MAX_DMA};
 use lg_abi::shared::LGUEST_IRQS;
@@ -27,6 +26,15 @@ pub struct Binding {
     /// `lguest_dma`s in it.
     pub num: u32,
     /// The interrupt to raise; never 0.
+    pub irq: u8,
+}
+
+/// A free buffer that the Guest has bound: the answer to LHREQ_GETDMA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BoundDma {
+    /// Physical address of the `lguest_dma`.
+    pub addr: u32,
+    /// The interrupt to raise when it is filled.
     pub irq: u8,
 }
 

@@ -5,18 +5,23 @@
 //! language over a pipe, finds the same words and the same errors here
 //! (docs/abi.md, section 8).
 
-use super::{Death, Exit, Guest, RequestError, SharedPage};
+use super::death::Death;
+use super::error::RequestError;
+use super::hold::Hold;
+use super::interface::{Engine, Exit, Requests, Setup, SharedPage};
+use super::native::Native;
+use crate::lock::lock;
 use crate::memory::GuestMemory;
 use lg_abi::request::{
     Initialize, LHREQ_BREAK, LHREQ_GETDMA, LHREQ_INITIALIZE, LHREQ_IRQ,
 };
 use rustix::io::Errno;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::thread::ThreadId;
 
 /// An open `/dev/lguest`.
 pub struct Wire {
-    guest: Guest,
+    guest: Arc<Native>,
     inner: Mutex<Inner>,
 }
 
@@ -27,6 +32,8 @@ struct Inner {
     shared_pages: Vec<SharedPage>,
     /// How the Guest died, until it has been read.
     last_words: Option<String>,
+    /// LHREQ_BREAK is on.
+    hold: Option<Hold>,
 }
 
 impl Wire {
@@ -38,16 +45,17 @@ impl Wire {
             owner: None,
             shared_pages,
             last_words: None,
+            hold: None,
         };
         Self {
-            guest: Guest::new(memory),
+            guest: Native::new(memory),
             inner: Mutex::new(inner),
         }
     }
 
     /// The Guest behind it.
     #[must_use]
-    pub fn guest(&self) -> &Guest {
+    pub fn guest(&self) -> &Arc<Native> {
         &self.guest
     }
 
@@ -67,7 +75,7 @@ impl Wire {
             return self.initialize(words);
         }
         let me = std::thread::current().id();
-        match super::lock(&self.inner).owner {
+        match lock(&self.inner).owner {
             None => return Err(Errno::INVAL),
             Some(owner) if owner != me && request != LHREQ_BREAK => {
                 return Err(Errno::PERM);
@@ -87,11 +95,12 @@ impl Wire {
                     .map_err(|_| Errno::FAULT)?;
                 Ok(found.addr)
             }
-            LHREQ_IRQ => self.guest.irq(word).map(|()| 0).map_err(errno),
-            LHREQ_BREAK => {
-                let on = word != 0;
-                self.guest.set_break(on).map(|()| 0).map_err(errno)
+            LHREQ_IRQ => {
+                // Whatever does not fit is no interrupt either.
+                let irq = u8::try_from(word).unwrap_or(u8::MAX);
+                self.guest.irq(irq).map(|()| 0).map_err(errno)
             }
+            LHREQ_BREAK => self.set_break(word != 0).map(|()| 0).map_err(errno),
             _ => Err(Errno::INVAL),
         }
     }
@@ -107,7 +116,7 @@ impl Wire {
     pub fn read(&self) -> Result<Vec<u8>, Errno> {
         let me = std::thread::current().id();
         {
-            let mut inner = super::lock(&self.inner);
+            let mut inner = lock(&self.inner);
             match inner.owner {
                 None => return Err(Errno::INVAL),
                 Some(owner) if owner != me => return Err(Errno::PERM),
@@ -117,16 +126,34 @@ impl Wire {
                 return Ok(words.into_bytes());
             }
         }
-        match self.guest.run().map_err(errno)? {
-            Exit::SendDma { dma, key } => {
-                Ok([dma.to_le_bytes(), key.to_le_bytes()].concat())
+        loop {
+            match self.guest.run().map_err(errno)? {
+                Exit::SendDma { dma, key } => {
+                    return Ok([dma.to_le_bytes(), key.to_le_bytes()].concat());
+                }
+                Exit::BindingsChanged | Exit::BuffersMayBeFree => {}
+                Exit::Held => return Err(Errno::AGAIN),
+                Exit::Dead(death) => {
+                    let mut inner = lock(&self.inner);
+                    inner.last_words = Some(in_the_originals_words(&death));
+                    return Err(Errno::NOENT);
+                }
             }
-            Exit::Broken => Err(Errno::AGAIN),
-            Exit::Dead(death) => {
-                let mut inner = super::lock(&self.inner);
-                inner.last_words = Some(in_the_originals_words(&death));
-                Err(Errno::NOENT)
-            }
+        }
+    }
+
+    /// LHREQ_BREAK. To switch it on blocks until it is switched off again.
+    fn set_break(&self, on: bool) -> Result<(), RequestError> {
+        if on {
+            let hold = self.guest.hold()?;
+            lock(&self.inner).hold.get_or_insert(hold);
+            self.guest.wait_until_let_go();
+        } else {
+            lock(&self.inner).hold = None;
+        }
+        match self.guest.death() {
+            Some(_) => Err(RequestError::Dead),
+            None => Ok(()),
         }
     }
 
@@ -140,7 +167,7 @@ impl Wire {
             start,
             page_offset,
         };
-        let mut inner = super::lock(&self.inner);
+        let mut inner = lock(&self.inner);
         if inner.owner.is_some() {
             return Err(Errno::BUSY);
         }
@@ -148,7 +175,11 @@ impl Wire {
             return Err(Errno::INVAL);
         }
         let pages = std::mem::take(&mut inner.shared_pages);
-        self.guest.initialize(&request, pages).map_err(errno)?;
+        let setup = Setup {
+            shared_pages: pages,
+            ..Setup::from(request)
+        };
+        self.guest.initialize(setup).map_err(errno)?;
         inner.owner = Some(std::thread::current().id());
         Ok(0)
     }

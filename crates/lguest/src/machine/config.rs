@@ -3,6 +3,7 @@
 //! Two kinds of command line end here: the one of 2007 and today's. Whoever
 //! embeds the Launcher fills this in by hand.
 
+use crate::engine::Isolation;
 use std::net::Ipv4Addr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
@@ -41,17 +42,6 @@ pub struct Config {
     pub isolation: Isolation,
     /// Whether to tell what is being done.
     pub verbose: bool,
-}
-
-/// What keeps a Guest's user code from its kernel.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Isolation {
-    /// Segment limits, which stop accidents: the Guest is one, towards all
-    /// others.
-    #[default]
-    Guest,
-    /// Processes of its own, which stop attacks.
-    User,
 }
 
 /// Which kernel.

@@ -14,7 +14,7 @@
 
 use crate::cli::exit::Outcome;
 use crate::devices::Readiness;
-use crate::engine::Guest;
+use crate::engine::Engine;
 use crate::machine::Ending;
 use crate::machine::signals;
 use crate::transport::Bus;
@@ -39,7 +39,7 @@ impl Inputs {
     /// What the kernel says when it has no descriptor or thread left.
     pub fn start(
         bus: &Arc<Bus>,
-        guest: &Guest,
+        guest: &Arc<dyn Engine>,
         ending: &Ending,
     ) -> io::Result<Self> {
         let nudged = Arc::new(Nudge {
@@ -48,8 +48,6 @@ impl Inputs {
             looks: AtomicU64::new(0),
             pauses: AtomicU64::new(0),
         });
-        let told = Arc::clone(&nudged);
-        guest.on_buffers_may_be_free(move || told.nudge());
         let mut watcher = Watcher {
             bus: bus.clone(),
             guest: guest.clone(),
@@ -119,7 +117,7 @@ const INTERRUPT: u8 = 2;
 
 struct Watcher {
     bus: Arc<Bus>,
-    guest: Guest,
+    guest: Arc<dyn Engine>,
     ending: Ending,
     nudged: Arc<Nudge>,
     inputs: Vec<Input>,

@@ -11,11 +11,14 @@ use crate::devices::block::DiskError;
 use crate::devices::console::{self, Console, Log, Screen};
 use crate::devices::net::{Lan, LanError, Tap, TapError};
 use crate::devices::{Device, Violation};
-use crate::engine::{Death, Exit, Guest, RequestError};
+use crate::engine::{
+    Death, Engine, Exit, Hold, Isolation, Native, RequestError, Setup,
+    printable,
+};
 use crate::loader::{
     self, BootError, Image, InitrdError, KernelError, LoadError,
 };
-use crate::machine::config::{Config, DeviceConfig, Isolation, Kernel};
+use crate::machine::config::{Config, DeviceConfig, Kernel};
 use crate::machine::inputs::Inputs;
 use crate::machine::owner::{Owner, ParentError};
 use crate::machine::signals::Signals;
@@ -237,23 +240,19 @@ pub fn launch(config: &Config, started: u64) -> Result<Outcome, LaunchError> {
     )
     .map_err(|error| named(config, error))?;
 
-    let guest = Guest::new(memory);
-    guest.set_slow_paths(config.slow_paths);
-    guest.set_isolation(config.isolation);
-    if let Some(id) = opened.devices.iter().find_map(|d| d.guest_id()) {
-        guest.set_id(id);
-    }
-    let bus = Arc::new(Bus::new(&guest, opened.devices)?);
-    let told = Arc::downgrade(&bus);
-    guest.on_bindings_changed(move || {
-        if let Some(bus) = told.upgrade() {
-            bus.buffers_changed();
-        }
-    });
+    let guest: Arc<dyn Engine> = Native::new(memory);
+    let guest_id = opened.devices.iter().find_map(|d| d.guest_id());
+    let bus = Arc::new(Bus::new(guest.clone(), opened.devices)?);
     let shared_pages = bus
         .shared_pages()
         .map_err(lacks("keep the networks' files open"))?;
-    guest.initialize(&initialize, shared_pages)?;
+    guest.initialize(Setup {
+        guest_id,
+        slow_paths: config.slow_paths,
+        isolation: config.isolation,
+        shared_pages,
+        ..Setup::from(initialize)
+    })?;
 
     if config.verbose {
         terminal::tell(&format!(
@@ -272,7 +271,7 @@ pub fn launch(config: &Config, started: u64) -> Result<Outcome, LaunchError> {
     }
     let ending = Ending::new(guest.clone());
     // Threads have the Guest, too, so it does not end with this function.
-    let give_up = |_: &_| ending.guest.kill("the launcher has failed");
+    let give_up = |_: &_| ending.guest.kill("the launcher has failed".into());
     Signals::start(&ending, ignored)
         .map_err(lacks("catch signals"))
         .inspect_err(give_up)?;
@@ -304,7 +303,7 @@ pub fn launch(config: &Config, started: u64) -> Result<Outcome, LaunchError> {
     // Whoever counts as the reason: what was begun is finished, and only then
     // may the user type again.
     if ended.is_err() {
-        ending.guest.kill("the launcher has failed");
+        ending.guest.kill("the launcher has failed".into());
     }
     let damage = bus.damage();
     let devices = bus.finish();
@@ -325,7 +324,7 @@ pub fn launch(config: &Config, started: u64) -> Result<Outcome, LaunchError> {
             ending: death.to_string(),
             exit_code: outcome.code(),
             launcher: run.counters(start),
-            host: run.guest.counters(),
+            host: run.guest.counters().host,
             devices,
         };
         stats
@@ -526,7 +525,7 @@ fn meet_needs() -> Result<(), Lack> {
 
 /// A Guest that runs.
 struct Run<'a> {
-    guest: Guest,
+    guest: Arc<dyn Engine>,
     bus: &'a Bus,
     inputs: Inputs,
     sends: u64,
@@ -544,8 +543,9 @@ impl Run<'_> {
                         self.guest.kill(violation.to_string());
                     }
                 }
-                // Somebody holds the Guest, and will let go of it.
-                Exit::Broken => std::thread::sleep(HOLD_CHECK),
+                Exit::BindingsChanged => self.bus.buffers_changed(),
+                Exit::BuffersMayBeFree => {}
+                Exit::Held => self.guest.wait_until_let_go(),
                 Exit::Dead(death) => return Ok(death),
             }
             self.inputs.nudge();
@@ -573,15 +573,12 @@ impl Run<'_> {
             ("microseconds", u64::try_from(elapsed).unwrap_or(u64::MAX)),
             ("sends", self.sends),
             ("sends_to_nobody", self.unheard),
-            ("huge_pages", self.guest.huge_pages()),
+            ("huge_pages", self.guest.counters().huge_pages),
         ];
         counters.extend(self.inputs.counters());
         counters
     }
 }
-
-/// How often a main thread that has nothing to run looks whether it has.
-const HOLD_CHECK: Duration = Duration::from_millis(1);
 
 /// How long a Guest has to come to a clean point before it is stopped anyway.
 const HOLD_TIME: Duration = Duration::from_millis(5);
@@ -590,14 +587,14 @@ const HOLD_TIME: Duration = Duration::from_millis(5);
 /// counts.
 #[derive(Clone)]
 pub struct Ending {
-    guest: Guest,
+    guest: Arc<dyn Engine>,
     by: Arc<Mutex<Option<(Outcome, String)>>>,
     /// The last words have been said.
     told: Arc<AtomicBool>,
 }
 
 impl Ending {
-    fn new(guest: Guest) -> Self {
+    fn new(guest: Arc<dyn Engine>) -> Self {
         Self {
             guest,
             by: Arc::default(),
@@ -611,7 +608,7 @@ impl Ending {
         let mut by = self.by.lock().unwrap_or_else(PoisonError::into_inner);
         by.get_or_insert((outcome, reason.into()));
         drop(by);
-        self.guest.kill(reason);
+        self.guest.kill(reason.into());
     }
 
     /// Says why the Guest has ended, for whoever comes first.
@@ -628,23 +625,12 @@ impl Ending {
     }
 
     /// Holds the Guest, so that it uses no processor while we are stopped.
-    /// Waits a moment for it to stand.
-    pub fn hold(&self) {
-        let guest = self.guest.clone();
-        // The request comes back when somebody lets go, and is not needed
-        // where it cannot be carried out.
-        let asked = std::thread::Builder::new()
-            .name("hold".into())
-            .spawn(move || guest.set_break(true));
-        if asked.is_ok() {
-            std::thread::sleep(HOLD_TIME);
-        }
-    }
-
-    /// Lets the Guest go on.
-    pub fn let_go(&self) {
-        // A dead one does not mind.
-        let _ = self.guest.set_break(false);
+    /// Waits a moment for it to stand. A dead Guest cannot be held, and need
+    /// not be.
+    pub fn hold(&self) -> Option<Hold> {
+        let hold = self.guest.hold().ok()?;
+        hold.wait_for(HOLD_TIME).ok()?;
+        Some(hold)
     }
 
     /// Ends the Guest because it broke the rules of a device.
@@ -680,36 +666,15 @@ fn last_words(death: &Death) -> Option<String> {
             "the guest powered off with code {code}: codes from \
              {FIRST_OF_OURS} up are the launcher's own, so this counts as 1"
         )),
-        Death::Crash(text) => Some(format!("CRASH: {}", printable(text))),
-        Death::Killed(why) => Some(format!("killed: {}", printable(why))),
-        Death::Lost(why) => Some(format!("lost: {}", printable(why))),
-        Death::Lacks(lack) => Some(lack.to_string()),
-    }
-}
-
-/// `text` without anything that a terminal would obey: a Guest's last words
-/// are read by a person.
-fn printable(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '"' | '\'' | '\\' => safe.push(c),
-            c => safe.extend(c.escape_debug()),
+        Death::Crash(text) => {
+            Some(format!("CRASH: {}", printable(text.as_bytes())))
         }
-    }
-    safe
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn last_words_cannot_move_the_cursor() {
-        let text = "it's \"bad\"\u{1b}[2J\r\n\u{202e}\u{9b}ok\\";
-        assert_eq!(
-            printable(text),
-            "it's \"bad\"\\u{1b}[2J\\r\\n\\u{202e}\\u{9b}ok\\"
-        );
+        Death::Killed(why) => {
+            Some(format!("killed: {}", printable(why.as_bytes())))
+        }
+        Death::Lost(why) => {
+            Some(format!("lost: {}", printable(why.as_bytes())))
+        }
+        Death::Lacks(lack) => Some(lack.to_string()),
     }
 }

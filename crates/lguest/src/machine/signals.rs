@@ -106,12 +106,12 @@ const PATIENCE: Duration = Duration::from_secs(5);
 fn handle(signal: i32, ending: &Ending) {
     match signal {
         SIGTSTP => {
-            ending.hold();
+            let hold = ending.hold();
             terminal::lend();
             // Here we stop, and go on when somebody sends SIGCONT.
             let _ = emulate_default_handler(SIGTSTP);
             terminal::resume();
-            ending.let_go();
+            drop(hold);
         }
         // Perhaps we were stopped by what cannot be caught, and whoever had
         // the terminal meanwhile has left it in another state.

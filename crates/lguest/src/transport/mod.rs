@@ -6,7 +6,7 @@
 //! thing: a device can be taken away again ([`Bus::remove`]).
 
 use crate::devices::{Device, Place, Readiness, Requests, Violation};
-use crate::engine::{Guest, SharedPage};
+use crate::engine::SharedPage;
 use crate::memory::GuestMemory;
 use lg_abi::device::{
     DeviceDescriptor, LGUEST_DEVICE_S_REMOVED, LGUEST_DEVICE_S_REMOVED_ACK,
@@ -23,7 +23,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// All devices of a Guest. Any thread may use it; a lock for each device sees
 /// to it that only one does at a time.
 pub struct Bus {
-    host: Arc<dyn Requests>,
+    guest: Arc<dyn Requests>,
     slots: Vec<Slot>,
 }
 
@@ -66,10 +66,47 @@ impl Bus {
     ///
     /// [`BusError`] says which device is one too many.
     pub fn new(
-        guest: &Guest,
+        guest: Arc<dyn Requests>,
         devices: Vec<Box<dyn Device>>,
     ) -> Result<Self, BusError> {
-        Self::with_host(guest, Arc::new(guest.clone()), devices)
+        if devices.len() > LGUEST_MAX_DEVICES {
+            return Err(BusError::TooManyDevices(devices.len()));
+        }
+        let memory = guest.memory();
+        let mut next_page = memory.ram() + PAGE_SIZE;
+        let mut slots = Vec::with_capacity(devices.len());
+        for (index, mut device) in (0_u8..).zip(devices) {
+            let description = device.description();
+            let pages = u32::from(description.num_pages);
+            let place = Place {
+                index,
+                page: if pages == 0 { 0 } else { next_page },
+                irq: device_irq(index),
+            };
+            next_page += pages << PAGE_SHIFT;
+            let written = memory.write_object(
+                descriptor(memory, index),
+                &DeviceDescriptor {
+                    kind: description.kind,
+                    features: description.features,
+                    status: 0,
+                    num_pages: description.num_pages,
+                    pfn: place.page >> PAGE_SHIFT,
+                },
+            );
+            written.expect("every Guest has a descriptor page");
+            device
+                .place(Arc::clone(&guest), place)
+                .map_err(|error| BusError::Place(index.into(), error))?;
+            slots.push(Slot {
+                device: Mutex::new(Some(device)),
+                kind: description.kind,
+                place,
+                pages,
+                removed: AtomicBool::new(false),
+            });
+        }
+        Ok(Self { guest, slots })
     }
 
     /// Pages of devices that lie in other files than the Guest's memory, for
@@ -171,7 +208,7 @@ impl Bus {
         let set = self.memory().set_bits(status, LGUEST_DEVICE_S_REMOVED);
         set.expect("every Guest has a descriptor page");
         // A dead Guest has nobody left to tell.
-        let _ = self.host.irq(slot.place.irq);
+        let _ = self.guest.irq(slot.place.irq);
     }
 
     /// Whether the driver of a removed device has let go of it. Then what
@@ -239,53 +276,7 @@ impl Bus {
     }
 
     fn memory(&self) -> &GuestMemory {
-        self.host.memory()
-    }
-
-    /// [`Self::new`], with somebody else to hear about interrupts.
-    fn with_host(
-        guest: &Guest,
-        host: Arc<dyn Requests>,
-        devices: Vec<Box<dyn Device>>,
-    ) -> Result<Self, BusError> {
-        if devices.len() > LGUEST_MAX_DEVICES {
-            return Err(BusError::TooManyDevices(devices.len()));
-        }
-        let memory = guest.memory();
-        let mut next_page = memory.ram() + PAGE_SIZE;
-        let mut slots = Vec::with_capacity(devices.len());
-        for (index, mut device) in (0_u8..).zip(devices) {
-            let description = device.description();
-            let pages = u32::from(description.num_pages);
-            let place = Place {
-                index,
-                page: if pages == 0 { 0 } else { next_page },
-                irq: device_irq(index),
-            };
-            next_page += pages << PAGE_SHIFT;
-            let written = memory.write_object(
-                descriptor(memory, index),
-                &DeviceDescriptor {
-                    kind: description.kind,
-                    features: description.features,
-                    status: 0,
-                    num_pages: description.num_pages,
-                    pfn: place.page >> PAGE_SHIFT,
-                },
-            );
-            written.expect("every Guest has a descriptor page");
-            device
-                .place(guest, place)
-                .map_err(|error| BusError::Place(index.into(), error))?;
-            slots.push(Slot {
-                device: Mutex::new(Some(device)),
-                kind: description.kind,
-                place,
-                pages,
-                removed: AtomicBool::new(false),
-            });
-        }
-        Ok(Self { host, slots })
+        self.guest.memory()
     }
 }
 
@@ -316,6 +307,7 @@ mod tests {
     use super::*;
     use crate::devices::fake::FakeHost;
     use crate::devices::{Description, Device};
+    use crate::engine::Native;
     use std::sync::mpsc::{Receiver, Sender, channel};
 
     /// Tells where it was placed and what was sent to it.
@@ -330,7 +322,11 @@ mod tests {
             }
         }
 
-        fn place(&mut self, _: &Guest, place: Place) -> io::Result<()> {
+        fn place(
+            &mut self,
+            _: Arc<dyn Requests>,
+            place: Place,
+        ) -> io::Result<()> {
             self.3 = Some(place);
             Ok(())
         }
@@ -356,8 +352,7 @@ mod tests {
                 Box::new(Probe(kind, pages, sent.clone(), None))
             })
             .collect::<Vec<_>>();
-        let guest = Guest::new(host.memory().clone());
-        let bus = Bus::with_host(&guest, host.clone(), devices).unwrap();
+        let bus = Bus::new(host.clone(), devices).unwrap();
         (host, bus, got)
     }
 
@@ -409,14 +404,14 @@ mod tests {
 
     #[test]
     fn the_descriptor_page_takes_sixteen() {
-        let guest = Guest::new(GuestMemory::new(0x1_0000, 20).unwrap());
+        let guest = Native::new(GuestMemory::new(0x1_0000, 20).unwrap());
         let (sent, _got) = channel();
         let devices = |n: usize| -> Vec<Box<dyn Device>> {
             let probe = |_| Probe(3, 1, sent.clone(), None);
             (0..n).map(probe).map(|p| Box::new(p) as _).collect()
         };
         assert_eq!(pages_above_ram(&devices(16)), 17);
-        assert!(Bus::new(&guest, devices(16)).is_ok());
-        assert!(Bus::new(&guest, devices(17)).is_err());
+        assert!(Bus::new(guest.clone(), devices(16)).is_ok());
+        assert!(Bus::new(guest, devices(17)).is_err());
     }
 }

@@ -13,7 +13,7 @@ use lg_abi::dma::Dma;
 use lg_abi::hypercall::Hypercall;
 use lg_host::state::Vm;
 use lg_switcher::layout::{STATE, State};
-use lguest::engine::{Death, Exit, Guest};
+use lguest::engine::{Death, Engine, Exit, Native, Requests, Setup};
 use lguest::loader::{self, Image};
 use lguest::memory::GuestMemory;
 use std::fs::File;
@@ -194,7 +194,7 @@ enum Broken {
 }
 
 /// The attacker, without a command around it.
-fn start(script: &[Record], name: &str) -> Guest {
+fn start(script: &[Record], name: &str) -> Arc<Native> {
     let scratch = crate::support::Scratch::new(name);
     let file = scratch.file("script", &Record::all_bytes(script));
     let memory = GuestMemory::new(16 << 20, 1).unwrap();
@@ -206,8 +206,8 @@ fn start(script: &[Record], name: &str) -> Guest {
         b"attack=script quiet",
     )
     .unwrap();
-    let guest = Guest::new(memory);
-    guest.initialize(&start, Vec::new()).unwrap();
+    let guest = Native::new(memory);
+    guest.initialize(Setup::from(start)).unwrap();
     guest
 }
 
@@ -224,8 +224,9 @@ fn break_into(script: &[Record], arena: &str) -> Broken {
                 std::thread::sleep(Duration::from_millis(20));
             }
             asked.store(true, Ordering::SeqCst);
-            // Comes back when the Guest is let go, or dead.
-            let _ = guest.set_break(true);
+            // Comes back when the Guest stands, or is dead.
+            let hold = guest.hold();
+            let _ = hold.map(|hold| hold.wait());
         })
     };
     let outcome = loop {
@@ -234,7 +235,8 @@ fn break_into(script: &[Record], arena: &str) -> Broken {
                 *heard.lock().unwrap() = Instant::now();
                 guest.memory().write_last(dma, 4096).unwrap();
             }
-            Exit::Broken => break Broken::Stands,
+            Exit::BindingsChanged | Exit::BuffersMayBeFree => {}
+            Exit::Held => break Broken::Stands,
             Exit::Dead(Death::Killed(why) | Death::Lost(why)) => {
                 break Broken::Dies(why);
             }
@@ -242,8 +244,7 @@ fn break_into(script: &[Record], arena: &str) -> Broken {
         }
     };
     assert!(asked.load(Ordering::SeqCst) || outcome != Broken::Stands);
-    let _ = guest.set_break(false);
-    guest.kill("that is enough");
+    guest.kill("that is enough".into());
     breaker.join().unwrap();
     outcome
 }
@@ -303,13 +304,19 @@ fn storms_from_outside() {
                 std::thread::sleep(Duration::from_micros(20));
             }
         });
-        scope.spawn(|| while guest.set_break(true).is_ok() {});
-        scope.spawn(|| {
-            while guest.set_break(false).is_ok() {
-                breaks.fetch_add(1, Ordering::Relaxed);
-                std::thread::sleep(Duration::from_micros(50));
-            }
-        });
+        // Two parties, so that some holds find the Guest held already.
+        for pause in [50, 70] {
+            let (guest, breaks) = (&guest, &breaks);
+            scope.spawn(move || {
+                while let Ok(hold) = guest.hold()
+                    && hold.wait().is_ok()
+                {
+                    breaks.fetch_add(1, Ordering::Relaxed);
+                    drop(hold);
+                    std::thread::sleep(Duration::from_micros(pause));
+                }
+            });
+        }
         loop {
             match guest.run().unwrap() {
                 Exit::SendDma { dma, .. } => {
@@ -321,7 +328,8 @@ fn storms_from_outside() {
                     }
                     guest.memory().write_last(dma, 4096).unwrap();
                 }
-                Exit::Broken => std::thread::yield_now(),
+                Exit::BindingsChanged | Exit::BuffersMayBeFree => {}
+                Exit::Held => guest.wait_until_let_go(),
                 Exit::Dead(death) => break death,
             }
         }

@@ -128,7 +128,7 @@ impl<'s> Arrivals<'s> {
         // Our Guest has nothing to do.
         let mut idle = false;
         loop {
-            shared.host().stay_close(&mut self.at);
+            shared.guest().stay_close(&mut self.at);
             // First, for who nudges us may have changed what we look at next.
             shared.deliver();
             let inboxes = shared.inboxes();
@@ -303,7 +303,7 @@ impl<'s> Arrivals<'s> {
             shared.counters().fetched.add(came);
             shared.counters().arrivals.add(1);
             // A dead Guest needs no interrupts.
-            let _ = shared.host().irq(irq);
+            let _ = shared.guest().irq(irq);
         }
         (came, rest > 0)
     }

@@ -4,7 +4,7 @@
 //! hears and when is the fuzzer's to say.
 //! Only there with `--cfg fuzzing`.
 
-use super::NetRequests;
+use super::Requests;
 use super::arrivals::Arrivals;
 use super::counters::Counters;
 use super::lan::{Lan, Shared};
@@ -109,12 +109,12 @@ impl Station {
     /// What the kernel says.
     pub fn join(
         file: &Path,
-        host: Arc<dyn NetRequests>,
+        guest: Arc<dyn Requests>,
         page: u32,
     ) -> io::Result<Self> {
         let mut lan = Lan::join(file).map_err(io::Error::other)?;
         lan.always_open();
-        let (shared, links) = lan.prepare(host, page)?;
+        let (shared, links) = lan.prepare(guest, page)?;
         Ok(Self { links, shared, lan })
     }
 
@@ -138,7 +138,7 @@ impl Station {
     /// The Guest's bindings are now what the Host says.
     pub fn bindings_changed(&self) {
         let shared = &self.shared;
-        let now = shared.host().bindings_in(shared.page());
+        let now = shared.guest().bindings_in(shared.page());
         shared.show(&now);
     }
 

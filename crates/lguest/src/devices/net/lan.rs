@@ -6,7 +6,7 @@
 //! fetches them. What comes the other way is the business of a thread that
 //! sleeps otherwise. Another one looks after the connections to the peers.
 
-use super::NetRequests;
+use super::Requests;
 use super::arrivals::Arrivals;
 use super::counters::Counters;
 use super::doorbell;
@@ -20,7 +20,7 @@ use super::slots::{Slots, SlotsError};
 use super::violation;
 use super::window::Window;
 use crate::devices::{Description, Device, PageFiles, Place, Violation};
-use crate::engine::{Binding, Guest};
+use crate::engine::Binding;
 use crate::needs::Lack;
 use lg_abi::device::{LGUEST_DEVICE_T_NET, LGUEST_NET_F_NOCSUM};
 use lg_abi::dma::{Dma, KEY_ALIGN};
@@ -141,10 +141,10 @@ impl Lan {
     /// What the kernel says.
     pub fn start(
         &mut self,
-        host: Arc<dyn NetRequests>,
+        guest: Arc<dyn Requests>,
         page: u32,
     ) -> io::Result<()> {
-        let (shared, links) = self.prepare(host, page)?;
+        let (shared, links) = self.prepare(guest, page)?;
         // From here on a failure drops `self.running`, which ends what has
         // been started.
         let running = self.running.insert(Running {
@@ -164,10 +164,10 @@ impl Lan {
     /// All but the threads.
     pub(super) fn prepare(
         &self,
-        host: Arc<dyn NetRequests>,
+        guest: Arc<dyn Requests>,
         page: u32,
     ) -> io::Result<(Arc<Shared>, Links)> {
-        let memory = host.memory();
+        let memory = guest.memory();
         memory.share_page(page >> PAGE_SHIFT, self.slots.page())?;
         let mut window =
             Window::open(memory.file()).map_err(io::Error::other)?;
@@ -180,7 +180,7 @@ impl Lan {
         // frame in the page of a second network of the same Guest is looked
         // for in the Guest's own memory below.
         let shared = Arc::new(Shared {
-            host,
+            guest,
             page,
             window,
             port: Port::create().map_err(io::Error::other)?,
@@ -222,7 +222,7 @@ impl Lan {
     pub fn bindings_changed(&mut self) {
         if let Some(running) = &mut self.running {
             let shared = &running.shared;
-            let now = shared.host.bindings_in(shared.page);
+            let now = shared.guest.bindings_in(shared.page);
             if now != running.shown {
                 shared.show(&now);
                 running.shown = now;
@@ -266,8 +266,12 @@ impl Device for Lan {
         }
     }
 
-    fn place(&mut self, guest: &Guest, place: Place) -> io::Result<()> {
-        self.start(Arc::new(guest.clone()), place.page)
+    fn place(
+        &mut self,
+        guest: Arc<dyn Requests>,
+        place: Place,
+    ) -> io::Result<()> {
+        self.start(guest, place.page)
     }
 
     /// Unique on this network, as an Ethernet address has to be. Not 0, for
@@ -352,7 +356,7 @@ fn thread(
 
 /// What the threads of one LAN device share.
 pub(super) struct Shared {
-    host: Arc<dyn NetRequests>,
+    guest: Arc<dyn Requests>,
     page: u32,
     window: Window,
     port: Port,
@@ -416,7 +420,7 @@ impl Shared {
     pub(super) fn deliver(&self) {
         for irq in self.port.arrived() {
             // A dead Guest needs no interrupts.
-            let _ = self.host.irq(irq);
+            let _ = self.guest.irq(irq);
             self.counters.arrivals.add(1);
         }
         if let Some(dma) = self.port.blamed() {
@@ -428,14 +432,14 @@ impl Shared {
     /// a buffer and before it rang. One too many does no harm.
     pub(super) fn deliver_all(&self) {
         for irq in self.port.all() {
-            let _ = self.host.irq(irq);
+            let _ = self.guest.irq(irq);
         }
     }
 
     /// Whether the buffer at `dma`, if our Guest has bound it, is one that a
     /// sender can use.
     pub(super) fn check(&self, dma: u32) -> Result<(), Violation> {
-        let bound = self.host.bindings_in(self.page).iter().any(|b| {
+        let bound = self.guest.bindings_in(self.page).iter().any(|b| {
             let offset = dma.wrapping_sub(b.dmas);
             offset % Dma::SIZE == 0 && offset / Dma::SIZE < b.num
         });
@@ -461,7 +465,7 @@ impl Shared {
     /// ourselves.
     pub(super) fn blame(&self, dma: u32) {
         if let Err(violation) = self.check(dma) {
-            self.host.kill(violation);
+            self.guest.kill(violation.to_string());
         }
     }
 
@@ -545,8 +549,8 @@ impl Shared {
         self.stop.load(Ordering::SeqCst)
     }
 
-    pub(super) fn host(&self) -> &dyn NetRequests {
-        &*self.host
+    pub(super) fn guest(&self) -> &dyn Requests {
+        &*self.guest
     }
 
     pub(super) fn page(&self) -> u32 {
@@ -559,7 +563,7 @@ impl Shared {
 
     /// The Guest's memory file.
     pub(super) fn memory(&self) -> BorrowedFd<'_> {
-        self.host.memory().file()
+        self.guest.memory().file()
     }
 
     /// Whether `memory` is our own Guest's.

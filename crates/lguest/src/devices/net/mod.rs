@@ -19,7 +19,6 @@
 //! and raises interrupts, and [`lan`] puts these together.
 
 use super::{Requests, Violation};
-use crate::engine::{Binding, Guest};
 
 mod window;
 
@@ -50,32 +49,6 @@ mod counters;
 
 mod tap;
 pub use tap::{Tap, TapError};
-
-/// What a network asks of the Host besides what every device asks.
-pub trait NetRequests: Requests {
-    /// What the Guest has bound to keys inside the page at `page`.
-    fn bindings_in(&self, page: u32) -> Vec<Binding>;
-
-    /// Ends the Guest for `reason`.
-    fn kill(&self, reason: Violation);
-
-    /// Keeps the calling thread beside the Guest, see [`Guest::stay_close`].
-    fn stay_close(&self, _at: &mut Option<usize>) {}
-}
-
-impl NetRequests for Guest {
-    fn bindings_in(&self, page: u32) -> Vec<Binding> {
-        Self::bindings_in(self, page)
-    }
-
-    fn kill(&self, reason: Violation) {
-        Self::kill(self, reason.to_string());
-    }
-
-    fn stay_close(&self, at: &mut Option<usize>) {
-        Self::stay_close(self, at);
-    }
-}
 
 /// What breaks the rules, as the reason of its owner's death.
 fn violation(error: impl std::fmt::Display) -> Violation {

@@ -8,12 +8,11 @@
 
 #![expect(unsafe_code, reason = "ioctls of network interfaces")]
 
-use super::NetRequests;
+use super::Requests;
 use super::violation;
 use super::window::Window;
 use crate::devices::{AT_ONCE, Description, Device, Place};
 use crate::devices::{Readiness, Violation};
-use crate::engine::Guest;
 use crate::machine::config::TapConfig;
 use lg_abi::device::{
     LGUEST_DEVICE_F_RANDOMNESS, LGUEST_DEVICE_T_NET, NET_PROMISC, Net,
@@ -78,7 +77,7 @@ struct Counters {
 }
 
 struct Running {
-    host: Arc<dyn NetRequests>,
+    guest: Arc<dyn Requests>,
     window: Window,
     page: u32,
 }
@@ -132,17 +131,21 @@ impl Tap {
     /// What the kernel says.
     pub fn start(
         &mut self,
-        host: Arc<dyn NetRequests>,
+        guest: Arc<dyn Requests>,
         page: u32,
     ) -> io::Result<()> {
         let mut mac = self.mac;
         mac[0] |= NET_PROMISC;
-        let memory = host.memory();
+        let memory = guest.memory();
         memory
             .write_object(page + HOST_SLOT * size_of_net(), &Net { mac })
             .map_err(io::Error::other)?;
         let window = Window::open(memory.file()).map_err(io::Error::other)?;
-        self.running = Some(Running { host, window, page });
+        self.running = Some(Running {
+            guest,
+            window,
+            page,
+        });
         Ok(())
     }
 }
@@ -156,8 +159,12 @@ impl Device for Tap {
         }
     }
 
-    fn place(&mut self, guest: &Guest, place: Place) -> io::Result<()> {
-        self.start(Arc::new(guest.clone()), place.page)
+    fn place(
+        &mut self,
+        guest: Arc<dyn Requests>,
+        place: Place,
+    ) -> io::Result<()> {
+        self.start(guest, place.page)
     }
 
     fn handle_output(&mut self, dma: u32, key: u32) -> Result<u32, Violation> {
@@ -196,12 +203,12 @@ impl Device for Tap {
         // A flood must not keep the thread from other devices. What is left
         // in the interface makes its file readable again.
         for buffers in 0..AT_ONCE {
-            let Ok(bound) = running.host.get_dma(key) else {
+            let Ok(bound) = running.guest.get_dma(key) else {
                 // The Guest is dead.
                 return Ok(Readiness::Closed);
             };
             let Some(bound) = bound else {
-                let bindings = running.host.bindings_in(running.page);
+                let bindings = running.guest.bindings_in(running.page);
                 if bindings.iter().any(|b| b.key == key) {
                     return Ok(Readiness::NoBuffer {
                         took: buffers > 0,
@@ -231,7 +238,7 @@ impl Device for Tap {
                 Err(e) => return Ok(readiness(&e)),
             }
             // Should it have died meanwhile, the next question tells.
-            let _ = running.host.irq(bound.irq);
+            let _ = running.guest.irq(bound.irq);
         }
         Ok(Readiness::Wait)
     }

@@ -4,7 +4,7 @@
 
 use super::*;
 use crate::devices::Device;
-use crate::engine::{BoundDma, RequestError};
+use crate::engine::{Binding, BoundDma, RequestError, Requests};
 use crate::memory::GuestMemory;
 use lg_abi::dma::Dma;
 use lg_abi::page::PAGE_SIZE;
@@ -181,15 +181,13 @@ impl Requests for FakeHost {
         self.rang.notify_all();
         Ok(())
     }
-}
 
-impl NetRequests for FakeHost {
     fn bindings_in(&self, _page: u32) -> Vec<Binding> {
         self.bindings.lock().unwrap().clone()
     }
 
-    fn kill(&self, reason: Violation) {
-        *self.killed.lock().unwrap() = Some(reason.to_string());
+    fn kill(&self, reason: String) {
+        *self.killed.lock().unwrap() = Some(reason);
     }
 }
 

@@ -15,7 +15,7 @@
 //! One file of the whole machine, opened before, and the processes' clocks
 //! tell as much.
 
-use super::clock;
+use crate::engine::clock;
 use rustix::process::Pid;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::fs::File;
@@ -221,7 +221,7 @@ mod tests {
 
     #[test]
     fn the_machine_says_how_long_its_processors_idled() {
-        let cpu = crate::engine::processes::this_processor().unwrap();
+        let cpu = crate::engine::native::processes::this_processor().unwrap();
         let all = processors(&statistics()).unwrap();
         assert!(all.len() > cpu);
         assert!(all[cpu].idle > Duration::ZERO);

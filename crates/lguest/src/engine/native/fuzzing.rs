@@ -2,10 +2,15 @@
 //!
 //! Only there with `--cfg fuzzing`.
 
-use super::{BoundDma, Conversation, Exit, Guest, Views, lock};
+use super::Native;
+use super::conversation::{Conversation, Views};
+use crate::engine::bindings::BoundDma;
+use crate::engine::interface::Exit;
+use crate::lock::lock;
 use crate::needs::Lack;
 use lg_switcher::mailbox::Mailbox;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Views that start on paper, as many as there may be.
@@ -25,14 +30,14 @@ impl Views for OnPaper {
 
 /// A Launcher that is asked by somebody who is not its Host.
 pub struct Asked {
-    guest: Guest,
+    guest: Arc<Native>,
     views: OnPaper,
 }
 
 impl Asked {
     /// With this Guest's memory; it must not have been initialised.
     #[must_use]
-    pub fn new(guest: Guest) -> Self {
+    pub fn new(guest: Arc<Native>) -> Self {
         Self {
             guest,
             views: OnPaper::default(),
@@ -42,7 +47,7 @@ impl Asked {
     /// What is in the mailbox is a request. Answers what `run` would.
     #[must_use]
     pub fn serve(&self, mailbox: &Mailbox) -> Option<Exit> {
-        let core = &self.guest.0.core;
+        let core = &self.guest.core;
         let mut conversation = Conversation::HostsTurn;
         core.serve(mailbox, &self.views, &mut conversation)
     }
@@ -50,7 +55,7 @@ impl Asked {
     /// LHREQ_GETDMA; `None` also for what the Guest dies of.
     #[must_use]
     pub fn free_buffer(&self, key: u32) -> Option<BoundDma> {
-        let core = &self.guest.0.core;
+        let core = &self.guest.core;
         let found = lock(&core.bindings).free_buffer(&core.memory, key);
         found.ok().flatten()
     }

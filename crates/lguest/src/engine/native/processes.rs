@@ -7,8 +7,10 @@
 #![expect(unsafe_code, reason = "what a child does between fork and exec")]
 
 use super::affinity::{self, Affinity};
+use super::footprint;
 use super::state::Shared;
-use super::{SharedPage, Views, footprint, lock};
+use crate::engine::interface::SharedPage;
+use crate::lock::lock;
 use crate::memory::{GuestMemory, sealed_file};
 use crate::needs::{self, Cause, Lack};
 use lg_host::state::{MAX_VIEWS, max_views};
@@ -81,16 +83,6 @@ pub(super) struct Processes {
     statistics: Mutex<Option<File>>,
     watch: OwnedFd,
     stop: OwnedFd,
-}
-
-impl Views for Processes {
-    fn start_view(&self, slot: u32) -> Result<(), Lack> {
-        Self::start_view(self, slot)
-    }
-
-    fn balance(&self) {
-        Self::balance(self);
-    }
 }
 
 /// We have used it, and shall not again: its pages need not count as ours any

@@ -6,10 +6,10 @@
 
 #![expect(unsafe_code, reason = "memory shared with hostile processes")]
 
-use super::clock;
+use crate::engine::clock;
+use crate::engine::interface::{Isolation, Setup};
 use crate::memory::sealed_file;
 use lg_abi::boot::START_EFLAGS;
-use lg_abi::request::Initialize;
 use lg_abi::segment::{
     Descriptor, GDT_KERNEL_CS, GDT_KERNEL_DS, GUEST_PL, KERNEL_CS, KERNEL_DS,
 };
@@ -61,28 +61,24 @@ impl Shared {
     }
 
     /// Fills in what the Guest starts with (docs/abi.md, section 3).
-    pub(super) fn set_up(
-        &self,
-        request: &Initialize,
-        limit: u32,
-        guestid: u16,
-        slow_paths: u32,
-        user_processes: bool,
-        shared_pfns: &[u32],
-    ) {
+    pub(super) fn set_up(&self, guest: &Setup, limit: u32) {
+        let request = &guest.request;
+        let pages = &guest.shared_pages;
         // SAFETY: nothing else has the file yet.
         let setup = unsafe { &mut (*self.state.as_ptr()).setup };
         setup.limit = limit;
-        setup.user_processes = u32::from(user_processes);
+        setup.user_processes = u32::from(guest.isolation == Isolation::User);
         setup.shared_pages =
-            u32::try_from(shared_pfns.len()).expect("a bus is small");
-        setup.shared_pfns[..shared_pfns.len()].copy_from_slice(shared_pfns);
+            u32::try_from(pages.len()).expect("a bus is small");
+        for (pfn, page) in setup.shared_pfns.iter_mut().zip(pages) {
+            *pfn = page.pfn;
+        }
         // SAFETY: as above.
         let vm = unsafe { &(*self.state.as_ptr()).vm };
         vm.limit.set(limit);
         vm.page_offset.set(request.page_offset);
-        vm.guestid.set(u32::from(guestid));
-        vm.slow_paths.set(slow_paths);
+        vm.guestid.set(guest_id(guest));
+        vm.slow_paths.set(guest.slow_paths);
         vm.cr3.set(request.pgdir);
         vm.cs.set(u32::from(KERNEL_CS));
         vm.ss.set(u32::from(KERNEL_DS));
@@ -179,6 +175,13 @@ impl Drop for Shared {
             rustix::mm::munmap(self.state.as_ptr().cast(), STATE_SIZE)
         };
     }
+}
+
+/// The number that the Guest is told to have.
+fn guest_id(guest: &Setup) -> u32 {
+    guest
+        .guest_id
+        .map_or_else(|| std::process::id() & 0xFFFF, u32::from)
 }
 
 /// The floating-point unit after FNINIT (Intel SDM volume 1, "x87 FPU State"

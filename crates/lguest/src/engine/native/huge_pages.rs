@@ -14,7 +14,7 @@
 //! when there is nothing to do. There is no thread but while there is.
 
 use super::affinity::Anywhere;
-use super::lock;
+use crate::lock::lock;
 use crate::memory::{GuestMemory, HUGE_PAGE};
 use rustix::io::Errno;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,0 +1,191 @@
+//! The conversation with the Host: the turn, and what the Host asks.
+//!
+//! Host and Launcher take turns at the mailbox. The Host writes a request and
+//! gives the turn; the Launcher reads each word of it once, checks it, carries
+//! it out, and gives the turn back. A request that is not the engine's own
+//! business makes `run` come back.
+
+use super::core::Core;
+use super::kernel::Kernel;
+use super::running::Running;
+use crate::engine::death::{Death, printable};
+use crate::engine::error::RequestError;
+use crate::engine::interface::Exit;
+use crate::lock::lock;
+use crate::needs::Lack;
+use lg_abi::dma::{Dma, KEY_ALIGN};
+use lg_host::turns;
+use lg_switcher::mailbox::{HOSTS_TURN, LAUNCHERS_TURN, Mailbox, Request};
+use std::sync::atomic::Ordering;
+
+/// Where we stand in the conversation with the Host.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Conversation {
+    /// The first view still waits for the run token.
+    NotBegun,
+    /// The Guest runs.
+    HostsTurn,
+    /// The Host waits for the answer to a request.
+    Owed,
+    /// The Host waits at a clean point, because it was told to stop.
+    Stopped,
+}
+
+/// What a request may want of the processes. A fuzzer of the mailbox has none.
+pub(super) trait Views {
+    /// Starts the process of view `slot`.
+    fn start_view(&self, slot: u32) -> Result<(), Lack>;
+
+    /// The Guest has worked for a while: looks whether another processor, or
+    /// other pages, would be better for it.
+    fn balance(&self);
+}
+
+impl Conversation {
+    /// Whether the Guest stands where it may be held.
+    fn is_clean(self) -> bool {
+        matches!(self, Self::NotBegun | Self::Stopped)
+    }
+
+    /// Gives the turn to the Host, if it is not its turn already.
+    fn go_on(&mut self, running: &Running) {
+        match *self {
+            Self::NotBegun => running.begin(),
+            Self::Owed | Self::Stopped => {
+                running.stands.store(false, Ordering::SeqCst);
+                let turn = &running.shared.mailbox().turn;
+                turns::give::<Kernel>(turn, HOSTS_TURN);
+            }
+            Self::HostsTurn => {}
+        }
+        *self = Self::HostsTurn;
+    }
+}
+
+impl Core {
+    /// Runs the Guest until something has to be done for it. Blocks.
+    pub(super) fn run(&self) -> Result<Exit, RequestError> {
+        let running = self.running.get().ok_or(RequestError::NotInitialised)?;
+        let mut conversation = lock(&self.conversation);
+        loop {
+            if let Some(death) = self.death() {
+                return Ok(Exit::Dead(death));
+            }
+            if conversation.is_clean() && self.holds.stands() {
+                return Ok(Exit::Held);
+            }
+            conversation.go_on(running);
+            if !self.wait_for_request(running) {
+                continue;
+            }
+            let mailbox = running.shared.mailbox();
+            running.stands.store(!running.kick_always, Ordering::SeqCst);
+            let exit = self.serve(mailbox, running, &mut conversation);
+            if let Some(exit) = exit {
+                return Ok(exit);
+            }
+        }
+    }
+
+    /// Sleeps until it is our turn. Answers whether there is a request: not
+    /// if the Guest has died meanwhile.
+    fn wait_for_request(&self, running: &Running) -> bool {
+        let turn = &running.shared.mailbox().turn;
+        self.waiting.store(true, Ordering::SeqCst);
+        let alive = || self.death().is_none();
+        let came = turns::wait_for::<Kernel>(turn, LAUNCHERS_TURN, alive);
+        self.waiting.store(false, Ordering::SeqCst);
+        came
+    }
+
+    /// Reads the request, once, and carries it out. Answers why `run` has to
+    /// come back, if it has to.
+    pub(super) fn serve(
+        &self,
+        mailbox: &Mailbox,
+        views: &dyn Views,
+        conversation: &mut Conversation,
+    ) -> Option<Exit> {
+        *conversation = Conversation::Owed;
+        let number = mailbox.request.load(Ordering::SeqCst);
+        let arguments =
+            [0, 1, 2].map(|n| mailbox.arguments[n].load(Ordering::SeqCst));
+        let [a, b, _] = arguments;
+        match Request::from_number(number) {
+            Some(Request::SendDma) => match self.check_send(a, b) {
+                Ok(()) => Some(Exit::SendDma { key: a, dma: b }),
+                Err(why) => Some(self.killed(why)),
+            },
+            Some(Request::BindDma) => Some(self.bind(mailbox, arguments)),
+            Some(Request::StartView) => {
+                // A machine without room for one more process is no reason
+                // to die: the Host then makes do with the views it has.
+                let started = views.start_view(a);
+                reply(mailbox, started.is_ok());
+                *lock(&self.refused) = started.err();
+                None
+            }
+            Some(Request::Balance) => {
+                views.balance();
+                None
+            }
+            Some(Request::BuffersMayBeFree) => Some(Exit::BuffersMayBeFree),
+            Some(Request::Broken) => {
+                *conversation = Conversation::Stopped;
+                None
+            }
+            Some(Request::Crash) => {
+                let (text, len) = mailbox.read_text();
+                Some(self.ended(Death::of_crash(&text[..len])))
+            }
+            Some(Request::Killed) => {
+                let (text, len) = mailbox.read_text();
+                let mut why = printable(&text[..len]);
+                if why.is_empty() {
+                    why.push_str("its Host did not say why");
+                }
+                Some(self.killed(why))
+            }
+            None => Some(self.killed(format!(
+                "its Host asked for {number}, which does not exist"
+            ))),
+        }
+    }
+
+    /// BIND_DMA. A Guest that has tried to bind may also have freed a buffer.
+    fn bind(&self, mailbox: &Mailbox, [key, dmas, word]: [u32; 3]) -> Exit {
+        if let Err(why) = self.check_key(key) {
+            return self.killed(why);
+        }
+        let bound = lock(&self.bindings).bind(key, dmas, word);
+        reply(mailbox, bound);
+        if bound {
+            Exit::BindingsChanged
+        } else {
+            Exit::BuffersMayBeFree
+        }
+    }
+
+    fn check_key(&self, key: u32) -> Result<(), String> {
+        if !key.is_multiple_of(KEY_ALIGN) {
+            return Err(format!("DMA key {key:#x} is not a multiple of 4"));
+        }
+        self.memory
+            .section(key, KEY_ALIGN)
+            .map(drop)
+            .map_err(|_| format!("bad DMA key {key:#x}"))
+    }
+
+    fn check_send(&self, key: u32, dma: u32) -> Result<(), String> {
+        self.check_key(key)?;
+        self.memory
+            .section(dma, Dma::SIZE)
+            .map(drop)
+            .map_err(|bad| format!("sent a buffer at a {bad}"))
+    }
+}
+
+/// Writes the answer to a request.
+fn reply(mailbox: &Mailbox, ok: bool) {
+    mailbox.reply.store(u32::from(ok), Ordering::SeqCst);
+}

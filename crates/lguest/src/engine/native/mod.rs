@@ -1,0 +1,191 @@
+//! The engine that runs a Guest's instructions on the processor.
+//!
+//! Behind the requests stand the processes that run the Guest, and nothing
+//! that they write is believed. In reading order: [`core`] is what is known of
+//! a Guest, [`conversation`] is what its Host asks of the Launcher, [`death`]
+//! ends it, [`holds`] stops it for a while; [`running`] is what there is once
+//! it has been initialised: the shared [`state`] and the [`processes`].
+
+use self::core::Core;
+use self::running::Running;
+use super::bindings::{Binding, BoundDma};
+use super::clock;
+use super::death::Death;
+use super::error::RequestError;
+use super::hold::Hold;
+use super::interface::{Engine, EngineCounters, Exit, Requests, Setup};
+use crate::lock::lock;
+use crate::memory::GuestMemory;
+use crate::needs::Lack;
+use lg_abi::shared::LGUEST_IRQS;
+use lg_host::state::input;
+use lg_host::turns;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+mod core;
+
+mod conversation;
+
+mod death;
+
+mod holds;
+
+mod running;
+
+mod state;
+
+mod processes;
+pub(crate) use processes::{check_processor, executable_memfd, no_program};
+
+mod affinity;
+pub(crate) use affinity::{Anywhere, STATISTICS};
+
+mod footprint;
+
+mod huge_pages;
+
+mod kernel;
+
+#[cfg(fuzzing)]
+pub mod fuzzing;
+
+/// A running Guest, or one that is about to run or has died. Its processes
+/// end with it.
+pub struct Native {
+    core: Arc<Core>,
+    /// The thread that waits for the end of the Guest's processes.
+    watcher: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// The watcher waits for a death and reports it, and does nothing else.
+const WATCHER_STACK: usize = 64 << 10;
+
+impl Native {
+    /// A Guest with this memory. Nothing runs yet.
+    #[must_use]
+    pub fn new(memory: GuestMemory) -> Arc<Self> {
+        clock::start();
+        Arc::new(Self {
+            core: Arc::new(Core::new(memory)),
+            watcher: Mutex::new(None),
+        })
+    }
+}
+
+impl Requests for Native {
+    fn memory(&self) -> &GuestMemory {
+        &self.core.memory
+    }
+
+    fn get_dma(&self, key: u32) -> Result<Option<BoundDma>, RequestError> {
+        let core = &self.core;
+        core.alive()?;
+        let found = lock(&core.bindings).free_buffer(&core.memory, key);
+        found.map_err(|bad| {
+            self.kill(format!("bound a buffer with a {bad}"));
+            RequestError::Dead
+        })
+    }
+
+    fn irq(&self, irq: u8) -> Result<(), RequestError> {
+        let running = self.core.alive()?;
+        if u32::from(irq) >= LGUEST_IRQS {
+            return Err(RequestError::NoSuchIrq(irq));
+        }
+        turns::raise(running.shared.irqs(), irq.into());
+        // A Host that stands still looks at the interrupts before it goes on.
+        // If we come too late for that look, `stands` was false before it,
+        // and so it is false now.
+        if !running.stands.load(Ordering::SeqCst) {
+            running.kick();
+        }
+        Ok(())
+    }
+
+    fn bindings_in(&self, page: u32) -> Vec<Binding> {
+        lock(&self.core.bindings).in_page(page)
+    }
+
+    fn kill(&self, reason: String) {
+        self.core.die(Death::Killed(reason));
+    }
+
+    fn stay_close(&self, at: &mut Option<usize>) {
+        if let Some(running) = self.core.running.get() {
+            running.processes.join(at);
+        }
+    }
+}
+
+impl Engine for Native {
+    fn initialize(&self, setup: Setup) -> Result<(), RequestError> {
+        let core = &self.core;
+        // A second call waits here and finds that it is the second.
+        let mut watcher = lock(&self.watcher);
+        if core.running.get().is_some() {
+            return Err(RequestError::AlreadyInitialised);
+        }
+        let running = Running::start(&core.memory, &setup)?;
+        let _ = core.running.set(running);
+        let watched = Arc::clone(core);
+        let thread = std::thread::Builder::new()
+            .name("watcher".into())
+            .stack_size(WATCHER_STACK)
+            .spawn(move || watched.watch())
+            .map_err(|error| {
+                Lack::no_thread("watch the guest's processes", error)
+            })?;
+        *watcher = Some(thread);
+        Ok(())
+    }
+
+    fn run(&self) -> Result<Exit, RequestError> {
+        self.core.run()
+    }
+
+    fn hold(&self) -> Result<Hold, RequestError> {
+        let running = self.core.alive()?;
+        self.core.holds.add(|| running.ask_to_stop());
+        Ok(Hold::new(Arc::<Core>::clone(&self.core)))
+    }
+
+    fn wait_until_let_go(&self) {
+        self.core.wait_until_let_go();
+    }
+
+    fn wait_for_buffers(&self, woken: bool) -> bool {
+        let Some(running) = self.core.running.get() else {
+            return false;
+        };
+        let woken = if woken { input::WHEN_WOKEN } else { 0 };
+        let waits = running.shared.input_waits();
+        waits.fetch_or(input::WHEN_IDLE | woken, Ordering::SeqCst);
+        // A search that ends before all buffers were looked at proves nothing.
+        let whole = !lock(&self.core.bindings).some_are_long();
+        running.shared.asleep().load(Ordering::SeqCst) != 0 && whole
+    }
+
+    fn death(&self) -> Option<Death> {
+        self.core.death()
+    }
+
+    fn counters(&self) -> EngineCounters {
+        let running = self.core.running.get();
+        running.map(Running::counters).unwrap_or_default()
+    }
+}
+
+impl Drop for Native {
+    fn drop(&mut self) {
+        if let Some(running) = self.core.running.get() {
+            running.processes.stop_watching();
+            running.processes.kill_all();
+        }
+        if let Some(watcher) = lock(&self.watcher).take() {
+            // A watcher that panicked has nothing left to tell us.
+            let _ = watcher.join();
+        }
+    }
+}

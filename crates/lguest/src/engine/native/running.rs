@@ -1,0 +1,130 @@
+//! What there is once a Guest has been initialised.
+//!
+//! That is the state that the Launcher shares with the views, the processes,
+//! and the large pages that its memory gets while it works.
+
+use super::conversation::Views;
+use super::huge_pages::HugePages;
+use super::kernel::Kernel;
+use super::processes::Processes;
+use super::state::Shared;
+use crate::engine::interface::{EngineCounters, Isolation, Setup};
+use crate::memory::GuestMemory;
+use crate::needs::Lack;
+use lg_host::fast_path;
+use lg_host::state::MAX_VIEWS;
+use lg_host::turns::{self, Futex};
+use lg_switcher::view::read_progress;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// A Guest that has been initialised.
+pub(super) struct Running {
+    pub(super) shared: Shared,
+    pub(super) processes: Processes,
+    /// They may run on any processor.
+    spread: bool,
+    /// The Host waits for an answer, and the Guest stands still: interrupts
+    /// need no kick. Never true with [`fast_path::NO_KICK`].
+    pub(super) stands: AtomicBool,
+    pub(super) kick_always: bool,
+    memory: GuestMemory,
+    huge_pages: Arc<HugePages>,
+    /// Pieces of memory may become large pages.
+    makes_huge_pages: bool,
+}
+
+impl Running {
+    /// Starts the processes of a Guest. Blocks until the first view waits for
+    /// the run token.
+    pub(super) fn start(
+        memory: &GuestMemory,
+        setup: &Setup,
+    ) -> Result<Self, Lack> {
+        let huge_pages = Arc::new(HugePages::new(memory));
+        let shared = Shared::new()
+            .map_err(|error| Lack::when("have memory for the guest", error))?;
+        shared.set_up(setup, memory.limit());
+        let user_processes = setup.isolation == Isolation::User;
+        let pages = &setup.shared_pages;
+        let processes =
+            Processes::start(memory, &shared, pages, user_processes)?;
+        let without = |path| setup.slow_paths & path != 0;
+        let running = Self {
+            shared,
+            processes,
+            spread: without(fast_path::ONE_PROCESSOR),
+            stands: AtomicBool::new(false),
+            kick_always: without(fast_path::NO_KICK),
+            memory: memory.clone(),
+            huge_pages,
+            makes_huge_pages: !without(fast_path::HUGE_PAGES),
+        };
+        if let Err(lack) = running.processes.start_view(0) {
+            let noted = running.shared.mailbox().reply.load(Ordering::SeqCst);
+            let progress = read_progress(noted);
+            let killed = running.processes.killed_for(progress);
+            running.processes.kill_all();
+            return Err(killed.unwrap_or(lack));
+        }
+        Ok(running)
+    }
+
+    /// Gives the run token to the first view. May sleep, until the clock has
+    /// been measured.
+    pub(super) fn begin(&self) {
+        self.shared.set_tsc_khz();
+        if !self.spread {
+            self.processes.settle();
+        }
+        turns::pass::<Kernel>(self.shared.first_run_token());
+    }
+
+    /// Something has come from outside: the Guest must notice. If it sleeps,
+    /// or says so, it is woken; else the view that runs, or says so, is sent
+    /// a signal. A Guest that lies about it misses what has come for it.
+    pub(super) fn kick(&self) {
+        let shared = &self.shared;
+        turns::kick::<Kernel>(shared.kick(), shared.asleep(), || {
+            let current = shared.current().load(Ordering::SeqCst);
+            self.processes.kick(current);
+        });
+    }
+
+    /// The same, without asking the Guest which view runs.
+    pub(super) fn kick_every_view(&self) {
+        let kick = self.shared.kick();
+        kick.fetch_add(1, Ordering::SeqCst);
+        Kernel::wake(kick);
+        for slot in (0..).take(MAX_VIEWS) {
+            self.processes.kick(slot);
+        }
+    }
+
+    /// Tells the Host to stop at the next clean point.
+    pub(super) fn ask_to_stop(&self) {
+        self.shared.break_wanted().store(1, Ordering::SeqCst);
+        self.kick();
+    }
+
+    /// For the statistics.
+    pub(super) fn counters(&self) -> EngineCounters {
+        EngineCounters {
+            host: self.shared.counters(),
+            huge_pages: self.huge_pages.made(),
+        }
+    }
+}
+
+impl Views for Running {
+    fn start_view(&self, slot: u32) -> Result<(), Lack> {
+        self.processes.start_view(slot)
+    }
+
+    fn balance(&self) {
+        self.processes.balance();
+        if self.makes_huge_pages {
+            HugePages::consider(&self.huge_pages, &self.memory);
+        }
+    }
+}

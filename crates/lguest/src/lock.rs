@@ -1,0 +1,11 @@
+//! A lock whose last holder may have panicked.
+//!
+//! A panic in any thread ends the Launcher, so a poisoned lock is met only on
+//! the way out, and what it guards is good enough for that.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Locks, poisoned or not. Blocks.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
