@@ -80,7 +80,7 @@ fn the_names_are_those_that_scripts_know() {
         .collect();
     let known = "kernel, fsgsbase, calls, 32-bit code, 32-bit calls, ldt, memory files, \
                  write+execute, seccomp, \
-                 descriptors, guest, user_processes, landlock, namespaces, capabilities, \
+                 descriptors, guest, isolation, landlock, namespaces, capabilities, \
                  tracing, processes, address space, mappings, low memory, \
                  locked memory, overcommit, clock, processors, huge pages, \
                  keys, io_uring, tap, net namespace, i686 compiler, mke2fs, \
