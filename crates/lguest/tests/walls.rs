@@ -200,6 +200,41 @@ fn a_view_finds_nothing_but_the_guests_own() {
     guest.wait().unwrap();
 }
 
+/// With user processes, a view has two more descriptors: one listener for its
+/// user process and one for the mapper. The mapper has the same descriptors,
+/// the user process has none.
+#[test]
+fn a_view_with_a_user_process_has_two_listeners_more() {
+    const LISTENER: &str = "anon_inode:seccomp notify";
+    let memory = ["copies", "memory"];
+    let memory = memory.map(|n| format!("/memfd:lguest-{n} (deleted)"));
+    let listeners = [LISTENER, LISTENER].map(String::from);
+    let expected = [memory, listeners].concat();
+    let mut guest = guest_with(&["--isolation=user"]);
+    let mut looked = 0;
+    for process in views(&guest) {
+        // Only root may look into a process that does not want it.
+        let Ok(fds) = fs::read_dir(format!("/proc/{process}/fd")) else {
+            continue;
+        };
+        let mut fds: Vec<String> = fds
+            .map(|fd| fs::read_link(fd.unwrap().path()).unwrap())
+            .map(|target| target.to_string_lossy().into_owned())
+            .collect();
+        fds.sort();
+        assert!(fds.is_empty() || fds == expected, "{fds:?}");
+        looked += usize::from(!fds.is_empty());
+    }
+    if looked == 0 {
+        println!(
+            "SKIPPED a_view_with_a_user_process_has_two_listeners_more: \
+             only root may look"
+        );
+    }
+    guest.kill().unwrap();
+    guest.wait().unwrap();
+}
+
 #[test]
 fn views_end_with_the_launcher_whatever_ends_it() {
     all_end_with_the_launcher(guest());
@@ -255,8 +290,9 @@ fn a_user_process_has_nothing_of_its_kernels() {
             assert!(!line.contains("lguest-outbox"), "{line}\nin {maps}");
             // Of the state there are the trampolines of user code, to be run.
             let is_state = line.contains("lguest-state");
-            let is_gate = start == 0xFFFE_0000 && line.contains(" r-xs ");
-            assert!(!is_state || is_gate, "{line}\nin {maps}");
+            let is_trampolines =
+                start == 0xFFFE_0000 && line.contains(" r-xs ");
+            assert!(!is_state || is_trampolines, "{line}\nin {maps}");
         }
     }
     if looked {

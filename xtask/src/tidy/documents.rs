@@ -6,19 +6,24 @@
 
 use super::tree::Tree;
 
-/// The documents that name places in the tree.
+/// The documents that name places in the tree, besides those in `docs`.
 const MAPS: [&str; 4] = [
     "README.md",
     "ARCHITECTURE.md",
     "SECURITY.md",
     "CONTRIBUTING.md",
 ];
+const DOCS: &str = "docs/";
 
-/// Folders that come and go.
-const NOT_KEPT: [&str; 2] = ["target/", "fuzz/artifacts"];
+/// Folders that come and go, and two of Linux's sources.
+const NOT_KEPT: [&str; 4] =
+    ["target/", "fuzz/artifacts", "arch/i386", "drivers/lguest"];
 
 /// What a name has to end in to be taken for a file's.
 const ENDINGS: [&str; 6] = [".rs", ".md", ".toml", ".sh", ".txt", ".ld"];
+
+/// What labels in our assembly begin with.
+const LABEL: &str = "lg_";
 
 /// Relative links that lead nowhere.
 pub(super) fn links(tree: &Tree) -> Vec<String> {
@@ -62,8 +67,11 @@ fn there(tree: &Tree, document: &str, path: &str) -> bool {
 /// Paths and items between backticks that name nothing.
 pub(super) fn names(tree: &Tree) -> Vec<String> {
     let mut found = Vec::new();
-    for document in MAPS {
-        let text = tree.text(document).unwrap_or_default();
+    let is_map = |path: &str| MAPS.contains(&path) || path.starts_with(DOCS);
+    for (document, text) in tree.texts(".md") {
+        if !is_map(document) {
+            continue;
+        }
         for name in backticked(text) {
             if !means_something(tree, document, name) {
                 found.push(format!("{document}: nothing is called `{name}`"));
@@ -90,6 +98,9 @@ fn means_something(tree: &Tree, document: &str, name: &str) -> bool {
             return tree.text(path).is_some_and(|text| says(text, item));
         }
         return tree.texts(".rs").any(|(_, text)| says(text, item));
+    }
+    if name.starts_with(LABEL) && name.chars().all(|c| plain(c) && c != '/') {
+        return tree.texts(".rs").any(|(_, text)| says(text, name));
     }
     let is_path = name.contains('/')
         || ENDINGS.iter().any(|ending| name.ends_with(ending));
