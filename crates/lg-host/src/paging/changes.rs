@@ -366,6 +366,11 @@ impl Host<'_> {
                     let hide = self.is_to_hide(va, shadow);
                     if !gone.takes(page, hide) {
                         self.unmap_gone(gone)?;
+                        if !self.shadow.shadow(va).is_mapped() {
+                            // Where there was no room to unmap these,
+                            // everything went, and this page with it.
+                            continue;
+                        }
                     }
                     gone.add(page, hide);
                 }

@@ -376,6 +376,22 @@ fn one_call_unmaps_all_that_nothing_lies_between() {
 }
 
 #[test]
+fn a_page_that_went_for_want_of_room_is_not_hidden_afterwards() {
+    let mut m = Machine::new();
+    map_all(&mut m, &[1, 2, 15], 0x25);
+    for page in [1, 2, 15] {
+        m.set_user_pte(page, Pte(0));
+    }
+    // Neither to hide the first two nor to unmap them is there room.
+    m.mapper.room = Some(3);
+    m.host().flush_user().unwrap();
+    assert!(m.mapper.pages.is_empty());
+    assert!(m.mapper.hidden.is_empty());
+    assert!(!m.host().shadow.shadow(GuestVirt(15 << 12)).is_hidden());
+    assert_eq!(m.vm.counters.overflows.get(), 1);
+}
+
+#[test]
 fn not_everything_can_be_hidden() {
     let mut m = Machine::new();
     for pages in [1..600, 700..710] {
