@@ -98,8 +98,8 @@ impl Ci {
         }
     }
 
-    /// Runs a command in the root; who calls decides how it went, and counts
-    /// it. What cannot even be started is counted here.
+    /// Runs a command in the root. The caller judges and counts the result; a
+    /// command that cannot be started is counted here.
     pub fn run(
         &mut self,
         label: &str,
@@ -119,8 +119,8 @@ impl Ci {
         }
     }
 
-    /// Runs commands, as many at a time as there are processors; `done` hears
-    /// of each when it has ended. What cannot even be started is counted.
+    /// Runs commands, as many at a time as there are processors, and calls
+    /// `done` for each that has ended. One that cannot be started is counted.
     pub fn run_together(
         &mut self,
         commands: Vec<(String, Command)>,

@@ -1,9 +1,9 @@
 //! Fuzzing: the same targets under libFuzzer, or under a driver of ours.
 //!
-//! libFuzzer wants a C++ compiler and code that counts where it goes; rustc
-//! can make that without being a nightly one. Where there is no C++ compiler,
-//! the driver in `fuzz/targets` runs the same functions with random inputs. It
-//! knows nothing of coverage, but a target that breaks easily breaks there.
+//! libFuzzer needs a C++ compiler and code with coverage counters, which a
+//! stable rustc can make. Where there is no C++ compiler, the driver in
+//! `fuzz/targets` runs the same functions with random inputs. It has no
+//! coverage, but a target that breaks easily breaks there, too.
 
 use crate::place::{self, TARGET};
 use crate::program::exists;
@@ -36,7 +36,7 @@ const COVERAGE: &str = "\
 /// Where libFuzzer's random numbers begin.
 const SEED: u32 = 2007;
 
-/// What an input may take, in seconds and in megabytes.
+/// The limits of an input, in seconds and in megabytes.
 const PATIENCE: u32 = 20;
 const MEMORY_MB: u32 = 2048;
 
@@ -106,8 +106,8 @@ impl Engine {
             command.args([target, "--seconds", &seconds.to_string()]);
             return Ok(command);
         }
-        // What is found new goes to a folder of its own, that of the tree is
-        // only read.
+        // New inputs go to a folder of their own; that of the tree is only
+        // read.
         let found = fuzz.join("target/corpus").join(target);
         let kept = fuzz.join("corpus").join(target);
         let artifacts = fuzz.join("artifacts").join(target);
@@ -129,7 +129,7 @@ impl Engine {
         Ok(command)
     }
 
-    /// What a run has done, in a few words.
+    /// A summary of a run, in a few words.
     pub fn summary(self, output: &str) -> String {
         match self {
             Self::LibFuzzer => {

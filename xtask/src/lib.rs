@@ -1,4 +1,4 @@
-//! The project's own tools: what CI does, and what no compiler checks.
+//! The project's own tools: CI, the benchmark, and checks of the tree.
 //!
 //! `cargo xtask ci` is all of CI: a failure of CI that it cannot reproduce on a
 //! developer's machine is a bug. `cargo xtask tidy` checks what no compiler

@@ -16,9 +16,9 @@ use std::process::{Command, ExitCode};
 
 /// One step.
 pub struct Step {
-    /// What it is called by.
+    /// Its name on the command line.
     pub name: &'static str,
-    /// What it finds out.
+    /// What it checks.
     pub what: &'static str,
     /// Part of `--quick`.
     pub quick: bool,

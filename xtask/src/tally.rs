@@ -1,9 +1,9 @@
-//! Counting: what passed, what failed, what was skipped.
+//! Counting: passed, failed, skipped.
 //!
 //! Everything that CI does is counted the same way, a test like a check, and
 //! the last line is the sum. A test that cannot run on this machine prints
-//! `SKIPPED`, its name and the reason, and then passes; here it is taken for
-//! what it is.
+//! `SKIPPED`, its name and the reason, and then passes; here it counts as
+//! skipped.
 
 use std::fmt;
 use std::ops::AddAssign;
@@ -38,8 +38,8 @@ impl Tally {
         skipped: 1,
     };
 
-    /// What the tests in the output of `cargo test` did. A run that failed
-    /// without a test to blame counts as a failure of its own.
+    /// The results of the tests in the output of `cargo test`. A run that failed
+    /// although none of its tests did counts as a failure of its own.
     pub fn of_tests(output: &str, succeeded: bool) -> Self {
         let mut all = Self::default();
         for line in output.lines() {
@@ -55,8 +55,8 @@ impl Tally {
     }
 }
 
-/// The tests that said that they could not run, and why. They say it past the
-/// test runner, so it may stand behind something that the runner has begun.
+/// The tests that said that they could not run, and why. They print it
+/// past the test runner, so it may follow a line that the runner has begun.
 pub fn skipped(output: &str) -> impl Iterator<Item = &str> {
     let said = output
         .lines()
@@ -123,7 +123,7 @@ test result: FAILED. 2 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out
     }
 
     #[test]
-    fn what_does_not_even_compile_has_failed() {
+    fn a_run_that_does_not_compile_has_failed() {
         let all = Tally::of_tests("error: no such thing", false);
         assert_eq!(all, Tally::one(false));
     }

@@ -1,8 +1,8 @@
 //! The guest kit's own tests, so that `cargo test --workspace` runs them, too.
 //!
 //! The kit is in the workspace of the guests, which are built for another
-//! processor. Its tests run on this one. What they print is printed here, and
-//! CI counts each of them.
+//! processor. Its tests run on this one. Their output is printed here, and CI
+//! counts each of them.
 
 use std::path::Path;
 use std::process::Command;

@@ -37,7 +37,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     memory.write_object(RAM, &console)?;
 
     // LHREQ_INITIALIZE; then input has a thread, and the Guest this one.
-    // What is not needed any more is given up before and behind it.
+    // Rights that are not needed any more are given up before and after it.
     let walls = Plan::default();
     let _ = confine::before_threads(&walls);
     let guest = Native::new(memory);

@@ -1,7 +1,7 @@
 //! The command line.
 //!
-//! Words of every kind, old form and new, valid text or not. What comes of
-//! them is a Guest that can be, or a reason in words.
+//! Words of every kind, old form and new, valid text or not. The
+//! result is a Guest that can be built, or a reason in words.
 
 use crate::input::Input;
 use lguest::cli::{Task, UsageError, parse};

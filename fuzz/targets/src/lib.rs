@@ -1,4 +1,4 @@
-//! What is fuzzed: functions of bytes.
+//! The fuzz targets: functions of bytes.
 //!
 //! Each target takes any bytes at all, makes of them what a hostile Guest, a
 //! hostile Launcher or a confused person could do, and panics if something
@@ -39,9 +39,9 @@ pub mod arguments;
 
 /// A target by name.
 pub struct Target {
-    /// What it is called, here and in `fuzz_targets`.
+    /// Its name, here and in `fuzz_targets`.
     pub name: &'static str,
-    /// What is called with the input.
+    /// The function that is called with the input.
     pub run: fn(&[u8]),
 }
 

@@ -27,7 +27,7 @@ const PATIENCE: u64 = 20;
 /// The longest input that is made up.
 const MAX_LEN: usize = 1024;
 
-/// The input that is being run, for whoever wants to keep it.
+/// The input that is being run, so that it can be kept if it fails.
 static CURRENT: Mutex<Vec<u8>> = Mutex::new(Vec::new());
 
 /// Inputs begun so far.

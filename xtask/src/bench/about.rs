@@ -1,4 +1,4 @@
-//! Where and of what: without it, nobody can tell figures apart later.
+//! What was measured and where: without it, figures cannot be told apart later.
 //!
 //! The commit, the kind of processor and how many of them there are, and the
 //! kernel. Nothing here identifies a particular machine.
@@ -7,14 +7,14 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-/// What the figures are about.
+/// The commit and the machine that the figures are about.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct About {
     pub(super) commit: String,
     pub(super) processor: String,
     pub(super) processors: usize,
     pub(super) kernel: String,
-    /// How many others wanted a processor when the run began.
+    /// The load of the machine when the run began.
     pub(super) load: String,
 }
 

@@ -34,7 +34,7 @@ fn entry(
 ) {
     bytes.extend_from_slice(MAGIC);
     // inode, mode, owner, group, links, time, size, where it lies, which
-    // device it is, the length of its name, and a sum that nobody checks.
+    // device it is, the length of its name, and a sum that is not checked.
     let inode = bytes.len();
     let name_len = name.len() + 1;
     let (major, minor) = device;

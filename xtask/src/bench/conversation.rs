@@ -1,8 +1,8 @@
 //! Talking to a program by its standard input and output.
 //!
 //! Guests and native programs are asked for their rows in the same way: a line
-//! goes in, and lines come out until one says that this was all. Everything
-//! has an end to its patience, for a guest may be stuck.
+//! goes in, and lines come out until one says that this was all. Every wait has
+//! a time limit, because a guest may hang.
 
 use crate::program::end_all_of;
 use std::fs::File;
@@ -13,14 +13,14 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// A program that runs, and what it has said.
+/// A program that runs, and its output so far.
 pub(super) struct Conversation {
     child: Child,
     stdin: ChildStdin,
     output: Receiver<Piece>,
-    /// Kept so that standard error can be listened to, or not at all.
+    /// Its output so far.
     heard: Vec<u8>,
-    /// Up to here, somebody has waited for it.
+    /// How much of it has been waited for.
     seen: usize,
     started: Instant,
     latest: Instant,
@@ -30,8 +30,8 @@ pub(super) struct Conversation {
 type Piece = (Instant, Vec<u8>);
 
 impl Conversation {
-    /// Starts a program. What it says on standard error goes to a log or, if
-    /// there is none, is heard like everything else.
+    /// Starts a program. Its standard error goes to a log or, if there is none,
+    /// is read like its standard output.
     pub(super) fn start(
         mut command: Command,
         log: Option<&Path>,
@@ -73,7 +73,7 @@ impl Conversation {
     pub(super) fn say(&mut self, line: &str) -> Result<(), String> {
         self.stdin
             .write_all(format!("{line}\n").as_bytes())
-            .map_err(|error| format!("it does not listen: {error}"))
+            .map_err(|error| format!("it does not read its input: {error}"))
     }
 
     /// Waits until `text` is said, after what was waited for before; answers
@@ -112,9 +112,9 @@ impl Conversation {
         }
     }
 
-    /// Says a line, and answers the lines up to a full stop. What it asks for
-    /// meanwhile, by a line that begins with a question mark, `help` does; it
-    /// answers with a line.
+    /// Says a line, and answers the lines up to a full stop. A line that begins
+    /// with a question mark is a request of the program; `help` answers it with
+    /// a line.
     pub(super) fn ask(
         &mut self,
         line: &str,
@@ -153,7 +153,7 @@ impl Drop for Conversation {
     }
 }
 
-/// Sends everything that can be read to whoever wants it.
+/// Sends everything that can be read to a channel.
 fn listen(mut from: impl Read + Send + 'static, to: Sender<Piece>) {
     thread::spawn(move || {
         let mut bytes = [0; 4096];
@@ -193,7 +193,7 @@ mod tests {
         let mut shell = shell("sleep 60 & echo $!; wait");
         let (child, _) = shell.wait_for("\n", PATIENCE).unwrap();
         drop(shell);
-        // Gone, or dead and not yet buried; a busy machine takes its time.
+        // Gone, or a zombie; a busy machine needs time for it.
         let path = format!("/proc/{child}/stat");
         let lives = || {
             let status = std::fs::read_to_string(&path);
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn who_ends_has_had_a_last_word() {
+    fn the_last_line_of_a_program_that_ended_is_in_the_error() {
         let mut shell = shell("echo ready; echo; echo help; echo");
         shell.wait_for("ready", PATIENCE).unwrap();
         let ended = shell.wait_for("more", PATIENCE);

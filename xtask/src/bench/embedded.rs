@@ -1,7 +1,7 @@
-//! The Guest that is part of lguest: its start, what it uses, its own figures.
+//! The built-in guest: its start, what it uses, its own figures.
 //!
-//! It runs nowhere else, so there is nothing here to compare with but another
-//! lguest. It needs no files from outside, which is why CI measures it.
+//! It runs only under lguest, so it is compared only with another lguest. It
+//! needs no files from outside, so CI can measure it.
 
 use super::conversation::Conversation;
 use super::options::Options;
@@ -18,7 +18,7 @@ const PROMPT: &str = "lguest> ";
 /// Where the memory of a guest is.
 pub(super) const GUEST_MEMORY: [&str; 1] = ["lguest-memory"];
 
-/// What is measured from outside.
+/// Rows that are measured from outside.
 const FIRST: &str = "start to first instruction";
 const READY: &str = "start to ready, as the guest sees it";
 const SHOWN: &str = "start to prompt";
@@ -26,7 +26,7 @@ const MEMORY: &str = "memory beyond the guest's";
 const TABLES: &str = "page tables of its processes";
 const IDLE: &str = "processor of an idle guest";
 
-/// What the guest's own `bench` says.
+/// Rows of the guest's own `bench`.
 const SAID: [&str; 14] = [
     "one step of a xorshift generator",
     "filling 1 MiB of memory",
@@ -44,7 +44,7 @@ const SAID: [&str; 14] = [
     "a turn of a kernel task",
 ];
 
-/// Rounds of everything that one guest tells, then many guests at once.
+/// Rounds of the rows of one guest, then many guests at once.
 pub(super) fn measure(options: &Options, lguest: &Path, results: &mut Results) {
     if !options.wants("embedded") {
         return;

@@ -21,7 +21,7 @@ pub(super) const ROWS: [&str; 3] = ["fault-anon", "fork-exit", "switch-2"];
 const SIZES: [u32; 3] = [16, 256, 800];
 const PROCESSES: [u32; 3] = [1, 16, 128];
 
-/// What the rows are called by an option: they are others' rows, too.
+/// The name of these rows for an option: each is also a row elsewhere.
 const OPTION: &str = "growth";
 
 pub(super) fn measure(

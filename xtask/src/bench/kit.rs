@@ -1,4 +1,4 @@
-//! What Linux rows need: a kernel, a program, and what is made of them.
+//! Files for the rows of Linux: a kernel, a program, and ram disks of them.
 //!
 //! The environment names the files. Ours is put behind the ram disk that was
 //! given, and the busybox in there is taken out, so that programs are the same
@@ -42,7 +42,7 @@ pub(super) struct Kit {
 const DISK: u64 = 64 << 20;
 
 impl Kit {
-    /// What the environment names.
+    /// The files that the environment names.
     pub(super) fn from_environment(folder: &Path) -> Result<Self, String> {
         let given = |name| std::env::var_os(name).map(PathBuf::from);
         let needed = |name| given(name).ok_or(format!("give {name}"));
@@ -98,7 +98,7 @@ impl Kit {
             .args(["-O", "none,filetype,sparse_super"])
             .arg(&disks[1])
             .env("PATH", path_with_sbin())
-            .stdout(Stdio::null()) // it finds small inodes old-fashioned
+            .stdout(Stdio::null()) // it warns of small inodes
             .stderr(Stdio::null())
             .status();
         match made {

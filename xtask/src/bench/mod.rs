@@ -1,9 +1,9 @@
 //! What things cost: natively, under lguest, and elsewhere.
 //!
 //! Everything is measured in one run, each row on one system after the other
-//! and then again in another order, because a machine is never as quick as it
-//! was a minute ago. What counts are ratios; what could not be measured says
-//! why. The same program runs everywhere: natively it is an ordinary process.
+//! and then again in another order, because the speed of a machine changes from
+//! minute to minute. The results are ratios, or the reason why there is none.
+//! The same program runs everywhere: natively it is an ordinary process.
 
 mod about;
 mod options;

@@ -1,7 +1,7 @@
-//! What is to be measured, and how long.
+//! The options: what is to be measured, and how long.
 //!
-//! Without options it is everything, thoroughly: whoever wants to know whether
-//! a change was worth it chooses rows, and more rounds of them.
+//! Without options it is everything. To judge a change, choose its rows, and
+//! more rounds of them.
 
 use std::path::PathBuf;
 

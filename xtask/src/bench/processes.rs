@@ -1,4 +1,4 @@
-//! What processes use: memory and processor time.
+//! The memory and processor time that processes use.
 //!
 //! A system is a process and all that it has started: what its helpers use is
 //! part of the figures.

@@ -1,13 +1,13 @@
-//! What came out: for each row and system, a number for each round.
+//! The results: for each row and system, a number for each round.
 //!
-//! Of each round there are two: what it cost as a rule when nobody disturbed,
-//! and what it cost in the best of some short pieces. On a machine that others
-//! use, too, the second is nearer to the truth.
+//! Each round has two numbers: the usual cost, and the cost in the best of some
+//! short pieces. On a machine that others use, too, the second is nearer to the
+//! truth.
 
 use super::about::About;
 use std::collections::BTreeMap;
 
-/// What a row is measured on.
+/// The systems on which a row is measured.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) enum System {
     /// An ordinary process.
@@ -132,7 +132,7 @@ impl Results {
         &mut rows[at]
     }
 
-    /// Puts it on record if nothing was measured, and nobody said why.
+    /// Puts it on record if nothing was measured and there is no reason.
     pub(super) fn must_have(
         &mut self,
         section: &'static str,
@@ -145,8 +145,8 @@ impl Results {
         }
     }
 
-    /// What could not be measured at least once, a line for each system and
-    /// reason.
+    /// Rows that could not be measured at least once, a line for each system
+    /// and reason.
     pub(super) fn missing(&self) -> Vec<String> {
         let mut reasons: Vec<(String, Vec<&str>)> = Vec::new();
         for row in self.sections.iter().flat_map(|s| &s.rows) {
@@ -183,8 +183,8 @@ impl Row {
         self.unit.ends_with("/s")
     }
 
-    /// What this system takes for what the native one does in one unit of
-    /// time: 1 is native, 2 is twice as dear.
+    /// The cost on this system divided by the native one: 2 is twice the
+    /// native cost.
     pub(super) fn ratio(&self, system: System) -> Option<f64> {
         self.compare(system, Cell::median)
     }
@@ -201,7 +201,7 @@ impl Row {
         figure: impl Fn(&Cell) -> Option<f64>,
     ) -> Option<f64> {
         if self.unit == "%" {
-            return None; // a part of something is no cost
+            return None; // a share of a processor is no cost
         }
         let native = figure(self.cells.get(&System::Native)?)?;
         let here = figure(self.cells.get(&system)?)?;
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn two_is_twice_as_dear_for_times_and_for_rates() {
+    fn two_is_twice_the_cost_for_times_and_for_rates() {
         let mut results = Results::default();
         let mut add = |row, system, value, unit| {
             results.add("a", row, system, Ok(Figure::new(value, unit)));

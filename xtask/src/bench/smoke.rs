@@ -1,7 +1,7 @@
-//! What CI asks of the benchmark: that it still measures everything.
+//! The check of CI: the benchmark still measures everything.
 //!
-//! No figure can be wrong here, for nobody knows how busy the machine is; but
-//! a row that is not there any more is a mistake.
+//! Figures are not checked, because the load of the machine is unknown. A row
+//! that is missing is a mistake.
 
 use super::options::Options;
 use super::results::Results;

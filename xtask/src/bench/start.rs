@@ -30,7 +30,7 @@ pub(super) const ROWS: [&str; 8] =
 const MEGABYTES: u32 = 64;
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What the shell of the ram disk ends its prompt with.
+/// The end of the prompt of the ram disk's shell.
 const PROMPT: &str = "# ";
 
 pub(super) fn measure(

@@ -1,7 +1,7 @@
 //! A system under test: asked for rows, and started again when it breaks.
 //!
-//! What it answers goes on record as it is; what it does not answer is on
-//! record, too, with the last thing that it said.
+//! Its answers are recorded as they are. If there is no answer, the last line of
+//! its output is recorded as the reason.
 
 use super::conversation::Conversation;
 use super::machines::{Machine, is_there};

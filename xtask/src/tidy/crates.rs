@@ -1,8 +1,8 @@
-//! Packages: who depends on whom, and why on strangers.
+//! Packages: which depends on which, and why on foreign ones.
 //!
-//! The folders tell the architecture, and here it is held to its word. What
-//! packages there are and what they depend on, cargo says; reasons it does not
-//! know, so those are read from the manifests.
+//! The folders show the architecture; here it is checked. The packages and their
+//! dependencies come from `cargo metadata`, the reasons for foreign ones from the
+//! comments in the manifests.
 
 use super::tree::Tree;
 use crate::place::WORKSPACES;
@@ -28,7 +28,7 @@ const GUESTS_MAY: &[&str] = &["lg-abi", "lg-guest"];
 
 const LICENCE: &str = "MIT OR Apache-2.0";
 
-/// Uses among our crates that the architecture does not know.
+/// Uses among our crates that the architecture does not allow.
 pub(super) fn arrows(tree: &Tree) -> Vec<String> {
     let mut found = Vec::new();
     for package in all_packages(tree) {
@@ -40,7 +40,9 @@ pub(super) fn arrows(tree: &Tree) -> Vec<String> {
                 GUESTS_MAY
             }
             None => {
-                found.push(format!("{name}: whom may it use? Say so in xtask"));
+                found.push(format!(
+                    "{name}: say in xtask which crates it may use"
+                ));
                 continue;
             }
         };
@@ -87,7 +89,7 @@ pub(super) fn packages(tree: &Tree) -> Vec<String> {
     found
 }
 
-/// Dependencies on strangers without a comment above or beside them.
+/// Dependencies on foreign packages without a comment above or beside them.
 pub(super) fn reasons(tree: &Tree) -> Vec<String> {
     let mut found = Vec::new();
     for (path, text) in tree.texts("Cargo.toml") {
@@ -113,12 +115,12 @@ fn without_reason(manifest: &str) -> impl Iterator<Item = &str> {
         let (name, _) = line.split_once(['.', ' ', '='])?;
         let ours = line.contains("path = ") || line.contains(".workspace");
         let told = last.starts_with('#') || line.contains(" # ");
-        let strange = inside && !within && !ours && !told;
-        (strange && !line.starts_with('#')).then_some(name)
+        let foreign = inside && !within && !ours && !told;
+        (foreign && !line.starts_with('#')).then_some(name)
     })
 }
 
-/// What cargo knows about the packages of every workspace.
+/// The packages of every workspace, as cargo describes them.
 fn all_packages(tree: &Tree) -> Vec<Value> {
     let manifests = WORKSPACES.map(|(_, path)| path);
     let manifests = manifests.into_iter().filter(|path| tree.has(path));
@@ -149,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stranger_needs_a_reason_above_or_beside() {
+    fn a_foreign_package_needs_a_reason_above_or_beside() {
         let manifest = "\
 [dependencies]
 lg-abi.workspace = true

@@ -1,9 +1,8 @@
-//! What documents point at has to be there.
+//! Documents name only things that exist.
 //!
-//! Maps that nobody checks rot, even in the best of trees. So every relative
-//! link, every path and item between backticks, and every test that a promise
-//! relies on is looked up.
-
+//! A map that is not checked becomes wrong with time. So every relative link,
+//! every path and item between backticks, and every test that a promise relies
+//! on is looked up.
 use super::tree::Tree;
 
 /// The documents that name places in the tree, besides those in `docs`.
@@ -19,10 +18,10 @@ const DOCS: &str = "docs/";
 const NOT_KEPT: [&str; 4] =
     ["target/", "fuzz/artifacts", "arch/i386", "drivers/lguest"];
 
-/// What a name has to end in to be taken for a file's.
+/// The endings by which a name is taken for that of a file.
 const ENDINGS: [&str; 6] = [".rs", ".md", ".toml", ".sh", ".txt", ".ld"];
 
-/// What labels in our assembly begin with.
+/// The beginning of labels in our assembly.
 const LABEL: &str = "lg_";
 
 /// Relative links that lead nowhere.
@@ -41,7 +40,7 @@ pub(super) fn links(tree: &Tree) -> Vec<String> {
     found
 }
 
-/// What stands in the round brackets of `[text](target)`.
+/// The text in the round brackets of `[text](target)`.
 fn targets(text: &str) -> impl Iterator<Item = &str> {
     text.split("](").skip(1).filter_map(|rest| {
         let end = rest.find(')')?;
@@ -81,7 +80,7 @@ pub(super) fn names(tree: &Tree) -> Vec<String> {
     found
 }
 
-/// What stands between single backticks, outside of blocks of code.
+/// The text between single backticks, outside of blocks of code.
 fn backticked(text: &str) -> impl Iterator<Item = &str> {
     let prose = text.split("```").step_by(2);
     prose.flat_map(|part| part.split('`').skip(1).step_by(2))
@@ -180,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_promise_without_a_test_is_none() {
+    fn a_promise_without_a_test_is_found() {
         let security = "\
 | actor | promise | test |
 | --- | --- | --- |

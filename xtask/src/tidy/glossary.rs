@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 const GLOSSARY: &str = "docs/glossary.md";
 
-/// What the list of names begins with.
+/// The beginning of the list of names.
 const NAMES: &str = "\n## Names\n";
 
 /// Words of the earlier vocabulary, and what is said now. They are put together

@@ -1,4 +1,4 @@
-//! What a source file imports: every path in it, as a list of its segments.
+//! The imports of a source file: every path in it, as a list of its segments.
 //!
 //! It is no compiler: comments, strings and the tests at a file's foot are
 //! left out, `use` trees are taken apart, and every other `a::b` is a path.
@@ -6,7 +6,8 @@
 use std::iter::Peekable;
 use std::vec::IntoIter;
 
-/// What stands above a `use` that is left out, with the reason behind it.
+/// The beginning of the comment above a `use` that is left out; the reason
+/// follows.
 pub(super) const MARK: &str = "// circle: ";
 
 /// Where a file's tests begin.

@@ -1,8 +1,8 @@
 //! The ledger of files that may contain unsafe code.
 //!
 //! Everywhere else the compiler forbids it. A file opts in at its top, with a
-//! reason; the ledger repeats file and reason, so that a new one is seen by
-//! whoever reads the change.
+//! reason. The ledger repeats file and reason, so that a reviewer sees each new
+//! one.
 
 use super::tree::Tree;
 use std::collections::BTreeMap;

@@ -1,8 +1,8 @@
-//! What no compiler checks: how the tree is kept.
+//! Checks that no compiler makes: how the tree is kept.
 //!
-//! Each check looks at the whole tree and answers with a list of what it
-//! found, in words that say what to do. They run as a step of CI, as tests of
-//! this crate, and alone as `cargo xtask tidy`.
+//! Each check reads the whole tree and answers with a list of faults, in words
+//! that say what to do. They run as a step of CI, as tests of this crate, and
+//! alone as `cargo xtask tidy`.
 
 mod prose;
 mod tree;
@@ -45,7 +45,7 @@ const CHECKS: &[Check] = &[
         find: ledger::unsafe_code,
     },
     Check {
-        name: "crates depend on whom they may",
+        name: "crates use only those that they may",
         find: crates::arrows,
     },
     Check {
@@ -61,7 +61,7 @@ const CHECKS: &[Check] = &[
         find: documents::links,
     },
     Check {
-        name: "what documents name exists",
+        name: "documents name only things that exist",
         find: documents::names,
     },
     Check {
@@ -77,7 +77,7 @@ const CHECKS: &[Check] = &[
         find: glossary::former,
     },
     Check {
-        name: "nothing names somebody's machine",
+        name: "no path of one machine is named",
         find: words::forbidden,
     },
     Check {

@@ -1,7 +1,7 @@
 //! Text that people read: comments of sources, and documents.
 //!
-//! A paragraph is a run of lines that belong together, with what is no prose
-//! blanked out: code between backticks, and quotations.
+//! A paragraph is a run of lines that belong together. Code between backticks and
+//! quotations are blanked out.
 
 /// A paragraph, and the number of its first line.
 pub(super) struct Paragraph {
@@ -35,7 +35,7 @@ pub(super) fn paragraphs(path: &str, text: &str) -> Vec<Paragraph> {
     all.done
 }
 
-/// What a line that holds nothing but a comment says.
+/// The text of a line that holds only a comment.
 fn comment(line: &str) -> Option<&str> {
     let rest = line.trim_start().strip_prefix("//")?;
     Some(rest.trim_start_matches(['/', '!']).trim_start())

@@ -1,7 +1,7 @@
 //! The tree as the checks see it: paths and texts.
 //!
-//! It is read once. What is built, fetched or found by fuzzing is not part of
-//! it; nor is the text of what is not text.
+//! It is read once. Files that are built, fetched or found by fuzzing are not part
+//! of it. Binary files have no text here.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,7 +17,7 @@ pub(super) struct Tree {
 
 struct Kept {
     size: u64,
-    /// None for what is not text.
+    /// None of a binary file.
     text: Option<String>,
 }
 

@@ -1,7 +1,7 @@
-//! What must not be in the tree: somebody's machine, and large things.
+//! Not in the tree: paths of one machine, and large files.
 //!
-//! A path that only exists where it was written helps nobody else. The words
-//! are put together here so that this file does not contain them itself.
+//! A path that exists on one machine only is of no use elsewhere. The words are
+//! put together here so that this file does not contain them itself.
 
 use super::tree::Tree;
 
@@ -21,11 +21,11 @@ const FORBIDDEN: [&str; 8] = [
 const WRITTEN_BY_CARGO: &str = "Cargo.lock";
 
 /// The folder of images that are kept, so that the first command of a new
-/// user needs no cross compiler; and what one may weigh.
+/// user needs no cross compiler; and their largest size.
 const IMAGES: &str = "guests/built/";
 const IMAGE_LIMIT: u64 = 256 << 10;
 
-/// What anything else may weigh.
+/// The largest size of any other file.
 const FILE_LIMIT: u64 = 512 << 10;
 
 /// Where such a word is.
@@ -53,7 +53,7 @@ fn says(line: &str, word: &str) -> bool {
     })
 }
 
-/// What weighs too much.
+/// Files that are too large.
 pub(super) fn images(tree: &Tree) -> Vec<String> {
     let limit = |path: &str| {
         if path.starts_with(IMAGES) {
