@@ -288,11 +288,18 @@ impl Host<'_> {
                 self.vm.counters.shadow_faults.count();
                 return Ok(());
             }
-            Fault::Guests if user && self.fix_tls() => {
+            Fault::Guests | Fault::Unmappable if user && self.fix_tls() => {
                 self.vm.counters.tls_fixes.count();
                 return Ok(());
             }
             Fault::Guests => {}
+            Fault::Unmappable => {
+                // As a page fault it would come back for ever: the Guest's
+                // kernel finds nothing to put right. This trap is SIGSEGV for
+                // a program, and EFAULT for a kernel that copies.
+                self.vm.counters.guest_faults.count();
+                return self.deliver_trap(13, Some(0));
+            }
         }
         self.vm.counters.guest_faults.count();
         let present = u32::from(self.is_present(va));

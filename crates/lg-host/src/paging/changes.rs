@@ -372,7 +372,10 @@ impl Host<'_> {
                             continue;
                         }
                     }
-                    gone.add(page, hide);
+                    // Without room, that has unmapped this page, too.
+                    if self.shadow.shadow(va).is_mapped() {
+                        gone.add(page, hide);
+                    }
                 }
             }
             left = left.saturating_sub(1);

@@ -23,6 +23,9 @@ pub enum Fault {
     Mapped,
     /// The Guest's.
     Guests,
+    /// The Guest's tables allow it, but this machine maps nothing there: page 0
+    /// (`vm.mmap_min_addr`).
+    Unmappable,
 }
 
 /// The same page may fault this often in a row, though it is mapped as it
@@ -103,7 +106,7 @@ impl Host<'_> {
         }
         match self.map_page(va, wanted)? {
             Mapped::Yes => Ok(Fault::Mapped),
-            Mapped::Forbidden => Ok(Fault::Guests),
+            Mapped::Forbidden => Ok(Fault::Unmappable),
         }
     }
 

@@ -4,6 +4,7 @@ use crate::address::{GuestPhys, GuestVirt};
 use crate::fast_path;
 use crate::kill::Kill;
 use crate::paging::Fault;
+use crate::state::Gate;
 use crate::testing::Machine;
 use crate::world::Access;
 use lg_abi::page::Pte;
@@ -234,12 +235,55 @@ fn entries_that_cannot_be_are_fatal() {
     }
 }
 
+/// The Guest's kernel would find nothing wrong with a page that its tables
+/// allow, go back, and fault again for ever: it is told of a trap that it does
+/// not put right.
 #[test]
-fn pages_that_the_machine_never_maps_are_the_guests_fault() {
+fn pages_that_the_machine_never_maps_are_no_page_faults() {
+    const HANDLER: u32 = 0xC000_5000;
+    for user in [false, true] {
+        let mut m = Machine::new();
+        m.set_user_pte(0, Pte::new(9, 0x67));
+        m.vm.idt[13].set(Gate {
+            handler: HANDLER,
+            flags: Gate::PRESENT,
+        });
+        m.vm.user.set(user.into());
+        m.vm.regs.eip.set(0x0804_8000);
+        let mut host = m.host();
+        let fault = host.demand_page(GuestVirt(8), false, user);
+        assert_eq!(fault, Ok(Fault::Unmappable));
+        host.page_fault(GuestVirt(8), 0).unwrap();
+        assert_eq!(m.vm.regs.eip.get(), HANDLER, "{user}");
+        let error = GuestVirt(m.vm.regs.esp.get());
+        assert_eq!(m.host().read_virtual(error).unwrap(), 0);
+    }
+}
+
+/// Faults in turn at two pages, where there is room for one, as an instruction
+/// does that needs both. After so many pages, how does it end?
+fn two_pages_in_turn(eips: &[u32], pages: usize) -> Result<(), Kill> {
     let mut m = Machine::new();
-    m.set_user_pte(0, Pte::new(9, 0x67));
-    let fault = m.host().demand_page(GuestVirt(0), false, true);
-    assert_eq!(fault, Ok(Fault::Guests));
+    for page in [5, 6] {
+        m.set_user_pte(page, Pte(page << 12 | 0x67));
+    }
+    m.mapper.room = Some(1);
+    let mut host = m.host();
+    let va = [0x5000, 0x6000].map(GuestVirt);
+    let mut turns = va.into_iter().cycle().zip(eips.iter().cycle());
+    turns.by_ref().take(pages).try_for_each(|(va, &eip)| {
+        host.vm.regs.eip.set(eip);
+        host.demand_page(va, true, true).map(drop)
+    })
+}
+
+#[test]
+fn an_instruction_for_which_there_is_never_room_ends_the_guest() {
+    let end = Err(Kill::OutOfMappings);
+    // The first page finds room, and each of the others none.
+    assert_eq!(two_pages_in_turn(&[1], 10_001), Ok(()));
+    assert_eq!(two_pages_in_turn(&[1], 10_002), end);
+    assert_eq!(two_pages_in_turn(&[1, 2], 30_000), Ok(()), "it goes on");
 }
 
 #[test]
@@ -315,6 +359,21 @@ fn map_all(m: &mut Machine, pages: &[u32], flags: u32) {
         let fault = m.host().demand_page(va, write, true);
         assert_eq!(fault, Ok(Fault::Mapped));
     }
+}
+
+#[test]
+fn a_page_that_was_unmapped_for_lack_of_room_is_not_hidden() {
+    let mut m = Machine::new();
+    map_all(&mut m, &[5, 7], 0x25);
+    for page in [5, 7] {
+        m.set_user_pte(page, Pte(0));
+    }
+    // To hide the first page would split a mapping, and so would to unmap it:
+    // everything goes, and the other page with it.
+    m.mapper.room = Some(2);
+    m.host().flush_user().unwrap();
+    assert!(m.mapper.pages.is_empty() && m.mapper.hidden.is_empty());
+    assert_eq!(m.vm.counters.overflows.get(), 1);
 }
 
 #[test]
