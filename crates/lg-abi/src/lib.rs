@@ -1,30 +1,33 @@
-//! The interface between a Guest, the Host and the Launcher, byte for byte.
+//! The interface between a Guest, the Host and the Launcher: its wire formats.
 //!
-//! This crate is `lguest_launcher.h` of Linux 2.6.23 and its companions,
-//! written as Rust types: what the header says, what the Guest's hypercalls
-//! look like, and where the boot parameters lie. Both sides of the virtual
-//! machine are compiled from it, one for a 32-bit machine and one for a
-//! 64-bit one, so a struct here holds integers of at most 32 bits, spells out
-//! its padding, and asserts its size and offsets at compile time. Nothing in
-//! here does anything: no I/O, no allocation, no unsafe code.
+//! Guests of three generations exist. What a generation has of its own is in a
+//! folder for it ([`gen1`]: 2007); what all of them share is beside these. The
+//! Host sees a Guest through an [`Interface`](interface::Interface), which turns
+//! numbers and registers into a [`Call`](call::Call) and names the places of the
+//! fields that both sides write.
 //!
-//! The modules are in the order in which a reader meets the things they
-//! describe: pages first, then how a Guest starts, what it may ask for, the
-//! page it shares with the Host, how it moves data, and which devices it finds.
+//! Both sides of the virtual machine are compiled from this crate, one for a
+//! 32-bit machine and one for a 64-bit one. So a struct here holds integers of
+//! at most 32 bits, spells out its padding, and asserts its size and offsets at
+//! compile time. There is no I/O here, no allocation and no unsafe code.
+//!
+//! In reading order: pages and segments, hypercalls and shared fields as the
+//! Host sees them, then the formats of each generation, and last what a Launcher
+//! asks of its Host.
 
 #![no_std]
 #![forbid(unsafe_code)]
 
 pub mod page;
-
-pub mod boot;
 pub mod segment;
 
-pub mod hypercall;
-pub mod shared;
+pub mod call;
+pub mod interface;
+pub mod layout;
 
-pub mod dma;
-
-pub mod device;
+pub mod gen1;
 
 pub mod request;
+
+// Only one generation is in use, and most code works with its formats.
+pub use gen1::{boot, device, dma, hypercall, shared};

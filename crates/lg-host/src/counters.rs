@@ -5,7 +5,7 @@
 //! share; the Launcher prints them and believes nothing in them.
 
 use core::cell::Cell;
-use lg_abi::hypercall::{HYPERCALL_LIMIT, Hypercall};
+use lg_abi::call::CallName;
 use lg_abi::shared::LGUEST_IRQS;
 
 /// One count.
@@ -38,10 +38,10 @@ macro_rules! counters {
         #[repr(C)]
         pub struct Counters {
             $($(#[doc = $doc])* pub $name: Counter,)*
-            /// Direct hypercalls, by number.
-            pub hypercalls: [Counter; HYPERCALL_LIMIT],
-            /// Hypercalls from the ring, by number.
-            pub ring: [Counter; HYPERCALL_LIMIT],
+            /// Direct hypercalls, by [`CallName`].
+            pub hypercalls: [Counter; CallName::COUNT],
+            /// Hypercalls from the ring, by [`CallName`].
+            pub ring: [Counter; CallName::COUNT],
             /// Traps delivered to the Guest, by vector.
             pub traps: [Counter; 32],
             /// Interrupts delivered to the Guest, by number.
@@ -58,10 +58,10 @@ macro_rules! counters {
                     }
                 };
                 $(tell(Name::One(stringify!($name)), &self.$name);)*
-                for call in Hypercall::ALL {
-                    let i = *call as usize;
-                    tell(Name::Of("hypercall", call.name()), &self.hypercalls[i]);
-                    tell(Name::Of("ring", call.name()), &self.ring[i]);
+                for &call in CallName::ALL {
+                    let (i, text) = (call as usize, call.text());
+                    tell(Name::Of("hypercall", text), &self.hypercalls[i]);
+                    tell(Name::Of("ring", text), &self.ring[i]);
                 }
                 for (i, counter) in self.traps.iter().enumerate() {
                     tell(Name::Nth("trap", i), counter);

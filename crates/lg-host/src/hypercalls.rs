@@ -1,137 +1,163 @@
 //! Just as a Guest's user programs ask its kernel, its kernel asks us.
 //!
-//! One `match` over the one table of calls. Arguments are checked where they
-//! are used, and a call that makes no sense is the Guest's death, not an error
-//! code. The ring is emptied first at every entry: the Guest batches calls
-//! there and relies on their order.
+//! The [`Interface`] of the Guest's generation decodes a call, and one `match`
+//! carries it out. Arguments are checked where they are used. A call that makes
+//! no sense ends the Guest: there are no error codes. The ring is emptied first
+//! at every entry, because the Guest batches calls there and relies on their
+//! order.
 
 use crate::address::{GuestPhys, GuestVirt, as_word};
 use crate::kill::Kill;
 use crate::outbox::Post;
 use crate::run::Host;
 use crate::state::Gate;
-use lg_abi::hypercall::{CRASH_MESSAGE_MAX, Hypercall, RawCall};
+use lg_abi::call::{Call, CallName};
+use lg_abi::gen1;
+use lg_abi::hypercall::CRASH_MESSAGE_MAX;
+use lg_abi::interface::{CallRegisters, Interface, MAX_RING_WORDS};
+use lg_abi::layout::{Field, Layout, NoIrq};
 use lg_abi::page::{PAGE_SIZE, SWITCHER_ADDR};
 use lg_abi::segment::{
     Descriptor, GDT_ENTRIES, GDT_IGNORED, GDT_TLS_ENTRIES, GDT_TLS_MIN,
     GUEST_PL,
 };
 use lg_abi::shared::{
-    HCALL_DONE, IDT_ENTRIES, LGUEST_IRQS, LHCALL_RING_SIZE, LguestData, offset,
+    FIRST_EXTERNAL_VECTOR, HCALL_DONE, IDT_ENTRIES, LGUEST_IRQS,
+    LHCALL_RING_SIZE, SYSCALL_VECTOR,
 };
+use zerocopy::IntoBytes;
 
 /// Vectors whose gates the Host keeps to itself (docs/abi.md, section 4).
 const IGNORED_VECTORS: [u32; 4] = [2, 8, 15, 31];
 
 const RING_SIZE: u32 = as_word(LHCALL_RING_SIZE);
-const CALL_SIZE: u32 = as_word(size_of::<RawCall>());
 const DESCRIPTOR_SIZE: u32 = as_word(size_of::<Descriptor>());
 
 impl Host<'_> {
-    /// The call whose number and arguments are in the registers; its result,
-    /// where it has one, goes to eax.
+    /// How this Guest makes calls, and how its `lguest_data` is laid out.
+    /// There is one generation so far; later ones are told apart here.
+    #[inline]
+    pub(crate) const fn interface(&self) -> &'static Interface {
+        const { &gen1::INTERFACE }
+    }
+
+    /// The fields of the Guest's `lguest_data`.
+    #[inline]
+    pub(crate) const fn layout(&self) -> &'static Layout {
+        &self.interface().layout
+    }
+
+    /// Physical address of a field of the Guest's `lguest_data`.
+    #[inline]
+    pub(crate) fn shared(&self, field: Field) -> GuestPhys {
+        GuestPhys(self.vm.lguest_data.get()).plus(field.offset())
+    }
+
+    /// The call that the registers make; its result, if it has one, goes to
+    /// eax.
     pub(crate) fn do_hypercall(&mut self) -> Result<(), Kill> {
         let regs = &self.vm.regs;
-        let call = RawCall {
+        let registers = CallRegisters {
             eax: regs.eax.get(),
-            edx: regs.edx.get(),
             ebx: regs.ebx.get(),
             ecx: regs.ecx.get(),
+            edx: regs.edx.get(),
+            esi: regs.esi.get(),
         };
-        if let Some(counter) =
-            self.vm.counters.hypercalls.get(call.eax as usize)
-        {
-            counter.count();
+        let call = self.interface().decode(&registers);
+        if let Some(call) = call {
+            self.vm.counters.hypercalls[call.name() as usize].count();
         }
-        if let Some(result) = self.hypercall(call)? {
+        if let Some(result) = self.hypercall(registers.eax, call)? {
             self.vm.regs.eax.set(result);
         }
         Ok(())
     }
 
     /// Carries out what waits in the ring, in order, from where we stopped.
-    /// Once round at most: a Guest that fills it while we empty it would keep
-    /// us here for ever.
+    /// Once round at most: otherwise a Guest that fills it while we empty it
+    /// would keep us here for ever.
     pub(crate) fn do_async_hcalls(&mut self) -> Result<(), Kill> {
         if !self.vm.is_initialised() {
             return Ok(());
         }
-        let status = self.shared(offset::HCALL_STATUS);
-        let ring = self.shared(offset::HCALLS);
+        let interface = self.interface();
+        let entry_size = interface.ring_entry_size();
+        let status = self.shared(interface.layout.hcall_status);
+        let ring = self.shared(interface.layout.hcalls);
         for _ in 0..RING_SIZE {
             let n = self.vm.next_hcall.get();
             if self.memory.byte(status.plus(n))? == HCALL_DONE {
                 break;
             }
             self.vm.next_hcall.set((n + 1) % RING_SIZE);
-            let at = ring.plus(n * CALL_SIZE);
-            let call: RawCall = self.memory.object(at)?;
-            if let Some(counter) = self.vm.counters.ring.get(call.eax as usize)
-            {
-                counter.count();
+            let mut words = [0; MAX_RING_WORDS];
+            let entry = &mut words.as_mut_bytes()[..entry_size as usize];
+            self.memory.read(ring.plus(n * entry_size), entry)?;
+            let registers = interface.from_ring(&words);
+            let call = interface.decode(&registers);
+            if let Some(call) = call {
+                self.vm.counters.ring[call.name() as usize].count();
             }
-            self.hypercall(call)?;
+            self.hypercall(registers.eax, call)?;
             self.store_bytes(status.plus(n), &[HCALL_DONE])?;
         }
         Ok(())
     }
 
-    /// Physical address of the field at `offset` of the shared page.
-    pub(crate) fn shared(&self, offset: u32) -> GuestPhys {
-        GuestPhys(self.vm.lguest_data.get()).plus(offset)
-    }
-
-    fn hypercall(&mut self, call: RawCall) -> Result<Option<u32>, Kill> {
-        let RawCall { eax, edx, ebx, ecx } = call;
+    /// Carries out `call`, whose number was `number`.
+    fn hypercall(
+        &mut self,
+        number: u32,
+        call: Option<Call>,
+    ) -> Result<Option<u32>, Kill> {
         let vm = self.vm;
-        let known = Hypercall::from_number(eax);
-        if !vm.is_initialised() && known != Some(Hypercall::Init) {
-            return Err(Kill::HypercallTooEarly(eax));
+        let is_init = call.is_some_and(|call| call.name() == CallName::Init);
+        if !vm.is_initialised() && !is_init {
+            return Err(Kill::HypercallTooEarly(number));
         }
-        match known.ok_or(Kill::BadHypercall(eax))? {
+        match call.ok_or(Kill::BadHypercall(number))? {
             // Being here at all has emptied the ring.
-            Hypercall::FlushAsync => {}
-            Hypercall::Init => self.initialise(GuestPhys(edx))?,
-            Hypercall::Crash => self.crash(GuestPhys(edx))?,
-            Hypercall::LoadGdt => self.load_gdt(GuestPhys(edx), ebx)?,
-            Hypercall::NewPgtable => {
-                self.memory.check(GuestPhys(edx), PAGE_SIZE)?;
-                if vm.cr3.get() != edx {
-                    vm.counters.switches.count();
-                    vm.cr3.set(edx);
-                }
+            Call::FlushAsync {} => {}
+            Call::Init { data } => self.initialise(GuestPhys(data))?,
+            Call::Crash { message } => self.crash(GuestPhys(message))?,
+            Call::LoadGdt { table, count } => {
+                self.load_gdt(GuestPhys(table), count)?;
             }
-            Hypercall::FlushTlb if edx == 0 => self.flush_user()?,
-            Hypercall::FlushTlb => self.flush_everything()?,
-            Hypercall::LoadIdtEntry => self.load_idt_entry(edx, ebx, ecx)?,
-            Hypercall::SetStack => {
-                if edx & 3 != GUEST_PL {
-                    return Err(Kill::BadStackSegment(edx));
-                }
-                if ecx > 2 {
-                    return Err(Kill::BadStackPages(ecx));
-                }
-                vm.ss1.set(edx);
-                vm.esp1.set(ebx);
+            Call::LoadTls { table } => self.load_tls(GuestPhys(table))?,
+            Call::LoadIdtEntry { vector, low, high } => {
+                self.load_idt_entry(vector, low, high)?;
             }
-            Hypercall::Ts => vm.ts.set(edx),
-            Hypercall::SetClockevent => self.set_clockevent(edx),
-            Hypercall::Halt => vm.halted.set(1),
-            Hypercall::BindDma => {
-                if !edx.is_multiple_of(lg_abi::dma::KEY_ALIGN) {
-                    return Err(Kill::UnalignedKey(edx));
-                }
-                let ok = self.world.bind_dma(edx, GuestPhys(ebx), ecx)?;
-                self.note_devices();
+            Call::SetStack { ss, esp, pages } => {
+                self.set_stack(ss, esp, pages)?;
+            }
+            Call::NewPgtable { directory } => self.new_pgtable(directory)?,
+            Call::FlushTlb { everything: 0 } => self.flush_user()?,
+            Call::FlushTlb { .. } => self.flush_everything()?,
+            Call::SetPte {
+                directory,
+                va,
+                entry,
+                ..
+            } => self.set_pte(directory, GuestVirt(va), entry)?,
+            Call::SetPmd { directory, index } => {
+                self.set_pmd(directory, index)?;
+                self.forget_extended(directory)?;
+            }
+            Call::Ts { on } => vm.ts.set(on),
+            Call::SetClockevent { delta } => self.set_clockevent(delta),
+            Call::Halt {} => vm.halted.set(1),
+            Call::BindDma {
+                key,
+                dmas,
+                count_irq,
+            } => {
+                let ok = self.bind_dma(key, GuestPhys(dmas), count_irq)?;
                 return Ok(Some(u32::from(ok)));
             }
-            Hypercall::SendDma => self.send_dma(edx, GuestPhys(ebx))?,
-            Hypercall::SetPte => self.set_pte(edx, GuestVirt(ebx), ecx)?,
-            Hypercall::SetPmd => {
-                self.set_pmd(edx, ebx)?;
-                self.forget_extended(edx)?;
+            Call::SendDma { key, dma } => {
+                self.send_dma(key, GuestPhys(dma))?;
             }
-            Hypercall::LoadTls => self.load_tls(GuestPhys(edx))?,
         }
         Ok(None)
     }
@@ -142,35 +168,46 @@ impl Host<'_> {
         if vm.is_initialised() {
             return Err(Kill::InitialisedTwice);
         }
-        self.memory.check(data, as_word(size_of::<LguestData>()))?;
+        let layout = self.layout();
+        self.memory.check(data, layout.size)?;
         if data.0 == 0 {
             // It would mean "not initialised"; and the boot parameters lie
             // there.
             return Err(Kill::BadAddress { addr: 0, len: 0 });
         }
         vm.lguest_data.set(data.0);
-        let start = self.memory.word(self.shared(offset::NOIRQ_START))?;
-        let end = self.memory.word(self.shared(offset::NOIRQ_END))?;
+        let (start, end) = match layout.noirq {
+            NoIrq::Range(start, end) => (
+                self.memory.word(self.shared(start))?,
+                self.memory.word(self.shared(end))?,
+            ),
+            NoIrq::Iret(at) => {
+                let iret = self.memory.word(self.shared(at))?;
+                (iret, iret.saturating_add(1))
+            }
+        };
         vm.noirq_start.set(start);
         vm.noirq_end.set(end);
         let reserved = SWITCHER_ADDR.wrapping_neg();
-        self.store(self.shared(offset::RESERVE_MEM), reserved)?;
+        self.store(self.shared(layout.reserve_mem), reserved)?;
         let tsc_khz = vm.tsc_khz.get();
-        self.store(self.shared(offset::TSC_KHZ), tsc_khz)?;
-        let guestid = vm.guestid.get().to_le_bytes();
-        self.store_bytes(self.shared(offset::GUESTID), &guestid[..2])?;
+        self.store(self.shared(layout.tsc_khz), tsc_khz)?;
+        if let Some(field) = layout.guestid {
+            let guestid = vm.guestid.get().to_le_bytes();
+            self.store_bytes(self.shared(field), &guestid[..2])?;
+        }
         self.write_time()
     }
 
-    /// CRASH: the message ends at its NUL, or where a page of it would.
+    /// CRASH: the message ends at its NUL, or after its longest length.
     fn crash(&mut self, message: GuestPhys) -> Result<(), Kill> {
         let mut text = [0; CRASH_MESSAGE_MAX as usize];
         let mut len = 0;
         for byte in &mut text {
             let mut one = [0];
             let at = message.plus(as_word(len));
-            // A message that runs into the end of memory just ends there; but
-            // it has to begin somewhere.
+            // A message that runs into the end of memory ends there, but its
+            // first byte has to exist.
             match self.memory.read(at, &mut one) {
                 Err(kill) if len == 0 => return Err(kill),
                 Err(_) => break,
@@ -180,6 +217,46 @@ impl Host<'_> {
             len += 1;
         }
         self.world.crash(&text[..len])
+    }
+
+    /// NEW_PGTABLE.
+    fn new_pgtable(&mut self, directory: u32) -> Result<(), Kill> {
+        self.memory.check(GuestPhys(directory), PAGE_SIZE)?;
+        if self.vm.cr3.get() != directory {
+            self.vm.counters.switches.count();
+            self.vm.cr3.set(directory);
+        }
+        Ok(())
+    }
+
+    /// SET_STACK.
+    fn set_stack(&mut self, ss: u32, esp: u32, pages: u32) -> Result<(), Kill> {
+        /// The most pages that a kernel's stack may have.
+        const MAX_STACK_PAGES: u32 = 2;
+        if ss & 3 != GUEST_PL {
+            return Err(Kill::BadStackSegment(ss));
+        }
+        if pages > MAX_STACK_PAGES {
+            return Err(Kill::BadStackPages(pages));
+        }
+        self.vm.ss1.set(ss);
+        self.vm.esp1.set(esp);
+        Ok(())
+    }
+
+    /// BIND_DMA. Answers whether it worked.
+    fn bind_dma(
+        &mut self,
+        key: u32,
+        dmas: GuestPhys,
+        count_irq: u32,
+    ) -> Result<bool, Kill> {
+        if !key.is_multiple_of(lg_abi::dma::KEY_ALIGN) {
+            return Err(Kill::UnalignedKey(key));
+        }
+        let ok = self.world.bind_dma(key, dmas, count_irq)?;
+        self.note_devices();
+        Ok(ok)
     }
 
     fn load_gdt(&mut self, table: GuestPhys, count: u32) -> Result<(), Kill> {
@@ -193,8 +270,8 @@ impl Host<'_> {
         self.copy_descriptors(table, GDT_TLS_MIN, GDT_TLS_ENTRIES)
     }
 
-    /// Copies and fixes up: privilege 0 becomes 1, and the accessed bit is
-    /// set, for our copy is never written by a processor.
+    /// Copies and fixes up: privilege 0 becomes 1. The accessed bit is set,
+    /// because no processor writes to our copy.
     fn copy_descriptors(
         &mut self,
         table: GuestPhys,
@@ -227,10 +304,10 @@ impl Host<'_> {
         low: u32,
         high: u32,
     ) -> Result<(), Kill> {
-        let interrupts = 32..32 + LGUEST_IRQS;
-        let known = vector < 32 && !IGNORED_VECTORS.contains(&vector)
-            || interrupts.contains(&vector)
-            || vector == lg_abi::shared::SYSCALL_VECTOR;
+        let first = FIRST_EXTERNAL_VECTOR;
+        let known = vector < first && !IGNORED_VECTORS.contains(&vector)
+            || (first..first + LGUEST_IRQS).contains(&vector)
+            || vector == SYSCALL_VECTOR;
         if !known {
             return Ok(());
         }
@@ -280,7 +357,7 @@ impl Host<'_> {
         self.note_devices();
         let answered = self.has_interrupt() && !self.takes_interrupts()?;
         if answered && self.patch_enabling() {
-            // We shall hear of it, most likely, and need not look so soon.
+            // The trampoline will most likely tell us, so a look can wait.
             self.retry_later();
         }
         Ok(())

@@ -6,7 +6,7 @@
 //! Guest after it. The texts are golden: a test lists them all.
 
 use core::fmt;
-use lg_abi::hypercall::Hypercall;
+use lg_abi::gen1;
 
 /// Why a Guest has to die.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,8 +98,8 @@ impl fmt::Display for Kill {
             }
             Self::BadHypercall(nr) => write!(f, "bad hypercall {nr}"),
             Self::HypercallTooEarly(nr) => {
-                match Hypercall::from_number(nr) {
-                    Some(call) => write!(f, "hypercall {call}")?,
+                match gen1::INTERFACE.name(nr) {
+                    Some(call) => write!(f, "hypercall {}", call.text())?,
                     None => write!(f, "hypercall {nr}")?,
                 }
                 f.write_str(" before LGUEST_INIT")

@@ -10,7 +10,7 @@ use crate::kill::Kill;
 use crate::run::Host;
 use crate::turns;
 use core::sync::atomic::Ordering;
-use lg_abi::shared::{FIRST_EXTERNAL_VECTOR, IF, offset};
+use lg_abi::shared::{FIRST_EXTERNAL_VECTOR, IF};
 
 impl Host<'_> {
     /// Whether an interrupt waits that is not blocked.
@@ -74,7 +74,7 @@ impl Host<'_> {
             return u32::MAX;
         }
         self.memory
-            .word(self.shared(offset::BLOCKED_INTERRUPTS))
+            .word(self.shared(self.layout().blocked_interrupts))
             .unwrap_or(u32::MAX)
     }
 
@@ -85,18 +85,18 @@ impl Host<'_> {
 
     /// `irq_enabled` of the shared page.
     pub(crate) fn irq_enabled(&self) -> Result<u32, Kill> {
-        self.memory.word(self.shared(offset::IRQ_ENABLED))
+        self.memory.word(self.shared(self.layout().irq_enabled))
     }
 
     pub(crate) fn set_irq_enabled(&self, value: u32) -> Result<(), Kill> {
-        self.store(self.shared(offset::IRQ_ENABLED), value)
+        self.store(self.shared(self.layout().irq_enabled), value)
     }
 
     /// Tells the Guest the time of day.
     pub(crate) fn write_time(&mut self) -> Result<(), Kill> {
         let now = self.world.wall_clock();
-        self.store(self.shared(offset::TIME_SEC), now.sec)?;
-        self.store(self.shared(offset::TIME_NSEC), now.nsec)
+        self.store(self.shared(self.layout().time_sec), now.sec)?;
+        self.store(self.shared(self.layout().time_nsec), now.nsec)
     }
 
     /// Tells the Guest where it faulted.
@@ -104,7 +104,7 @@ impl Host<'_> {
         if !self.vm.is_initialised() {
             return Ok(());
         }
-        self.store(self.shared(offset::CR2), va.0)
+        self.store(self.shared(self.layout().cr2), va.0)
     }
 
     fn pending(&self) -> u32 {

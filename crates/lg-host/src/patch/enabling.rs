@@ -22,7 +22,7 @@ use crate::address::{GuestVirt, as_word};
 use crate::cpu::emulate::{self, MAX_INSTRUCTION};
 use crate::fast_path;
 use crate::run::Host;
-use lg_abi::shared::{IF, offset};
+use lg_abi::shared::IF;
 
 /// Places that can have such a trampoline: a kernel has a few ways to its
 /// disks.
@@ -110,7 +110,7 @@ impl Host<'_> {
         };
         let variable = GuestVirt(u32::from_le_bytes([a, b, c, d]));
         let value = u32::from_le_bytes([e, f, g, h]);
-        let irq_enabled = self.shared(offset::IRQ_ENABLED);
+        let irq_enabled = self.shared(self.layout().irq_enabled);
         value == IF && self.physical(variable) == Some(irq_enabled)
     }
 
@@ -153,6 +153,7 @@ mod tests {
     use crate::run::Event;
     use crate::state::Gate;
     use crate::testing::Machine;
+    use lg_abi::shared::offset;
     use std::vec::Vec;
 
     const CODE: u32 = 0xC001_0000;

@@ -33,7 +33,7 @@ use crate::state::{Gate, MAX_REFUSED};
 use displaced::Store;
 use lg_abi::page::PAGE_SIZE;
 use lg_abi::segment::USER_DS;
-use lg_abi::shared::{IF, offset};
+use lg_abi::shared::IF;
 
 /// What a trampoline stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -213,8 +213,8 @@ impl Host<'_> {
             return;
         };
         let variable = GuestVirt(u32::from_le_bytes([a, b, c, d]));
-        let same =
-            self.physical(variable) == Some(self.shared(offset::IRQ_ENABLED));
+        let same = self.physical(variable)
+            == Some(self.shared(self.layout().irq_enabled));
         if !same {
             return;
         }

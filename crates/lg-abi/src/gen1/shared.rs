@@ -1,12 +1,11 @@
 //! The page that the Guest's kernel shares with the Host.
 //!
-//! The Guest names it once, with LGUEST_INIT. From then on each side writes
-//! some fields and reads the others, without asking: interrupts are switched
-//! off and on by a store, and most hypercalls are left in a ring until the
-//! next real one.
+//! The Guest names it once, with LGUEST_INIT. From then on each side writes some
+//! fields and reads the others without a call: a store switches interrupts off
+//! and on, and most hypercalls are left in a ring until the next trap.
 
-use crate::hypercall::RawCall;
-use crate::segment::GDT_ENTRIES;
+use super::hypercall::RawCall;
+use crate::layout::{Field, Layout, NoIrq};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Entries in the ring of asynchronous hypercalls.
@@ -18,7 +17,7 @@ pub const HCALL_DONE: u8 = 0xFF;
 /// In `hcall_status`: this entry waits for the Host.
 pub const HCALL_PENDING: u8 = 0;
 
-/// In `irq_enabled`: the bit of eflags that means "interrupts are welcome".
+/// In `irq_enabled`: the bit of eflags that means "interrupts are on".
 pub const IF: u32 = 0x200;
 
 /// `struct lguest_data`: all that both sides write without a call.
@@ -44,7 +43,7 @@ pub struct LguestData {
     pub reserve_mem: u32,
     /// Host: number of this Guest among its like.
     pub guestid: u16,
-    /// Nobody's.
+    /// Not used.
     pub padding: u16,
     /// Host: how fast the time-stamp counter runs; 0 = do not use it.
     pub tsc_khz: u32,
@@ -54,7 +53,7 @@ pub struct LguestData {
     pub noirq_end: u32,
 }
 
-/// Offsets of the fields, for those who read one at a time.
+/// Offsets of the fields, for code that reads one at a time.
 pub mod offset {
     use super::LguestData;
     use core::mem::offset_of;
@@ -83,6 +82,34 @@ pub mod offset {
     }
 }
 
+/// The fields as the Host finds them.
+#[allow(clippy::cast_possible_truncation)] // a page at the most
+pub const LAYOUT: Layout = {
+    macro_rules! field {
+        ($name:ident) => {
+            Field::at(core::mem::offset_of!(LguestData, $name) as u16)
+        };
+    }
+    Layout {
+        irq_enabled: field!(irq_enabled),
+        blocked_interrupts: field!(blocked_interrupts),
+        cr2: field!(cr2),
+        time_sec: field!(time_sec),
+        time_nsec: field!(time_nsec),
+        irq_pending: None,
+        hcall_status: field!(hcall_status),
+        hcalls: field!(hcalls),
+        reserve_mem: field!(reserve_mem),
+        guestid: Some(field!(guestid)),
+        tsc_khz: field!(tsc_khz),
+        pgdir: None,
+        noirq: NoIrq::Range(field!(noirq_start), field!(noirq_end)),
+        kernel_address: None,
+        syscall_vec: None,
+        size: size_of::<LguestData>() as u32,
+    }
+};
+
 /// Interrupts that a Guest has: one each, and 0 is the timer.
 pub const LGUEST_IRQS: u32 = 32;
 
@@ -110,5 +137,4 @@ const _: () = {
     assert!(offset::TSC_KHZ == 1116);
     assert!(offset::NOIRQ_START == 1120);
     assert!(offset::NOIRQ_END == 1124);
-    assert!(GDT_ENTRIES == 32);
 };

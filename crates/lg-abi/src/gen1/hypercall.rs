@@ -1,10 +1,12 @@
-//! What a Guest may ask of the Host: the one table of hypercalls.
+//! How a Guest of 2007 makes hypercalls: numbers and registers.
 //!
 //! `int $0x1f` with the number in `eax`, arguments in `edx`, `ebx` and `ecx`,
-//! and the result in `eax` where there is one. A call that makes no sense ends
-//! the Guest with a reason, so a Guest never has to check for success. The
-//! enum, its names and the numbers all come from the table at the end of this
-//! file (docs/abi.md, section 4).
+//! and the result in `eax` where there is one: BIND_DMA alone has one. A call
+//! that makes no sense ends the Guest with a reason. The enum and the Host's
+//! table of numbers come from one list in this file (docs/abi.md, section 4).
+
+use crate::call::CallName;
+use crate::interface::{NUMBERS, by_number};
 
 /// The vector of the hypercall trap.
 pub const HYPERCALL_VECTOR: u8 = 0x1F;
@@ -15,9 +17,8 @@ pub const CRASH_MESSAGE_MAX: u32 = 128;
 /// The message with which a Guest that powers off cleanly calls CRASH.
 pub const POWER_DOWN: &[u8] = b"Power down";
 
-/// With this and a decimal number behind it, it names its exit status, too.
-/// Ours, not the original's: to a Launcher that does not know it, it is a
-/// CRASH like any other.
+/// The same with an exit status: a decimal number follows. The original does not
+/// know it and treats it as any other CRASH.
 pub const POWER_DOWN_WITH_CODE: &[u8] = b"Power down with code ";
 
 /// One call with its arguments, as it stands in the ring: 16 bytes.
@@ -35,7 +36,7 @@ pub const POWER_DOWN_WITH_CODE: &[u8] = b"Power down with code ";
 )]
 #[repr(C)]
 pub struct RawCall {
-    /// The number: a [`Hypercall`], or nonsense.
+    /// The number: a [`Hypercall`], or one that has no meaning.
     pub eax: u32,
     /// First argument.
     pub edx: u32,
@@ -48,7 +49,7 @@ pub struct RawCall {
 const _: () = assert!(size_of::<RawCall>() == 16);
 
 macro_rules! hypercalls {
-    ($($(#[doc = $doc:literal])* $name:ident = $nr:literal $text:literal;)*) => {
+    ($($(#[doc = $doc:literal])* $name:ident = $nr:literal;)*) => {
         /// The number of a hypercall.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[repr(u32)]
@@ -56,12 +57,16 @@ macro_rules! hypercalls {
             $($(#[doc = $doc])* $name = $nr,)*
         }
 
+        /// The call with each number.
+        pub const CALLS: [Option<CallName>; NUMBERS] =
+            by_number(&[$(($nr, CallName::$name),)*]);
+
         impl Hypercall {
             /// Every call there is, in the order of their numbers.
             pub const ALL: &'static [Self] = &[$(Self::$name),*];
 
-            /// The call with number `nr`, or `None` for a number that means
-            /// nothing (11 never existed).
+            /// The call with number `nr`, or `None` for a number that has no
+            /// meaning (11 never existed).
             #[must_use]
             pub const fn from_number(nr: u32) -> Option<Self> {
                 match nr {
@@ -74,7 +79,7 @@ macro_rules! hypercalls {
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self {
-                    $(Self::$name => $text,)*
+                    $(Self::$name => CallName::$name.text(),)*
                 }
             }
         }
@@ -83,43 +88,40 @@ macro_rules! hypercalls {
 
 hypercalls! {
     /// Nothing beyond running the ring.
-    FlushAsync = 0 "FLUSH_ASYNC";
-    /// edx = physical address of [`LguestData`](crate::shared::LguestData).
+    FlushAsync = 0;
+    /// edx = physical address of [`LguestData`](super::shared::LguestData).
     /// Must come first, and only once.
-    Init = 1 "LGUEST_INIT";
+    Init = 1;
     /// edx = physical address of a message: the Guest ends.
-    Crash = 2 "CRASH";
+    Crash = 2;
     /// edx = physical address, ebx = entries.
-    LoadGdt = 3 "LOAD_GDT";
+    LoadGdt = 3;
     /// edx = physical address of the page directory: switch to it.
-    NewPgtable = 4 "NEW_PGTABLE";
+    NewPgtable = 4;
     /// edx = 0: forget the user part of this page directory; 1: everything.
-    FlushTlb = 5 "FLUSH_TLB";
+    FlushTlb = 5;
     /// edx = vector, ebx = low word, ecx = high word of the gate.
-    LoadIdtEntry = 6 "LOAD_IDT_ENTRY";
+    LoadIdtEntry = 6;
     /// edx = ss, ebx = esp, ecx = pages: the stack for traps from user mode.
-    SetStack = 7 "SET_STACK";
+    SetStack = 7;
     /// edx = 0 or 8: clear or set CR0.TS.
-    Ts = 8 "TS";
+    Ts = 8;
     /// edx = nanoseconds from now, 0 = off: one-shot timer, interrupt 0.
-    SetClockevent = 9 "SET_CLOCKEVENT";
+    SetClockevent = 9;
     /// Stop until an interrupt is pending.
-    Halt = 10 "HALT";
+    Halt = 10;
     /// edx = key, ebx = physical address of the array, ecx = count << 8 | irq;
     /// result 1 or 0.
-    BindDma = 12 "BIND_DMA";
-    /// edx = key, ebx = physical address of the [`Dma`](crate::dma::Dma).
-    SendDma = 13 "SEND_DMA";
+    BindDma = 12;
+    /// edx = key, ebx = physical address of the [`Dma`](super::dma::Dma).
+    SendDma = 13;
     /// edx = page directory, ebx = virtual address, ecx = new entry.
-    SetPte = 14 "SET_PTE";
+    SetPte = 14;
     /// edx = page directory, ebx = index.
-    SetPmd = 15 "SET_PMD";
+    SetPmd = 15;
     /// edx = physical address of three descriptors.
-    LoadTls = 16 "LOAD_TLS";
+    LoadTls = 16;
 }
-
-/// One more than the highest number: the size of a table indexed by number.
-pub const HYPERCALL_LIMIT: usize = 17;
 
 impl core::fmt::Display for Hypercall {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
@@ -135,7 +137,6 @@ mod tests {
     fn every_call_is_found_by_its_number_and_eleven_is_none() {
         for &call in Hypercall::ALL {
             assert_eq!(Hypercall::from_number(call as u32), Some(call));
-            assert!((call as usize) < HYPERCALL_LIMIT);
         }
         assert_eq!(Hypercall::ALL.len(), 16);
         assert_eq!(Hypercall::from_number(11), None);

@@ -7,7 +7,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Descriptors in the descriptor page.
-pub const LGUEST_MAX_DEVICES: usize = crate::dma::LGUEST_MAX_DMA / 2;
+pub const LGUEST_MAX_DEVICES: usize = super::dma::LGUEST_MAX_DMA / 2;
 
 /// The type of an empty descriptor.
 pub const LGUEST_DEVICE_T_NONE: u16 = 0;
@@ -167,7 +167,7 @@ pub const NET_PROMISC: u8 = 1;
 /// The key of slot `slot`, as an offset into the network's page.
 #[must_use]
 pub const fn net_key_offset(slot: u32) -> u32 {
-    slot * crate::dma::KEY_ALIGN
+    slot * super::dma::KEY_ALIGN
 }
 
 /// The longest Ethernet frame, without its checksum.
