@@ -9,13 +9,12 @@ use super::attempt::{self, Failure, SharedWord};
 use super::guest::{self, Refusal};
 use super::{Finding, Probe};
 use crate::devices::net::{Tap, TapError};
-use crate::engine::Isolation;
-use crate::engine::{clock, no_program};
-use crate::memory::{GuestMemory, HUGE_PAGE};
+use crate::engine::{Isolation, clock, no_program};
+use crate::memory::{GuestMemory, HUGE_PAGE, executable_file, sealed_file};
 use crate::needs::{self, Cause, Lack};
 use lg_abi::page::PAGE_SIZE;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::fs::MemfdFlags;
 use rustix::io::Errno;
 use rustix::process::Resource;
 use std::fs;
@@ -217,13 +216,10 @@ fn memory_files() -> Finding {
     const CURE: &str = "set vm.memfd_noexec to 0 or 1; a container must allow \
                         memfd_create and execveat";
     let lacks = |lack: &Lack| Finding::of_lack(lack, CONSEQUENCE);
-    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    let sealed = rustix::fs::memfd_create("lguest-doctor", flags)
-        .and_then(|file| rustix::fs::fcntl_add_seals(file, SealFlags::SHRINK));
-    if let Err(error) = sealed {
+    if let Err(error) = sealed_file("lguest-doctor", PAGE_SIZE.into()) {
         return lacks(&Lack::when("make memory files", error));
     }
-    let program = match crate::engine::executable_memfd("lguest-doctor") {
+    let program = match executable_file("lguest-doctor") {
         Ok(file) => fs::File::from(file),
         Err(error) => return lacks(&no_program(error)),
     };

@@ -33,8 +33,6 @@ mod native;
 pub use native::Native;
 #[cfg(fuzzing)]
 pub use native::fuzzing;
-pub(crate) use native::{
-    Anywhere, STATISTICS, check_processor, executable_memfd, no_program,
-};
+pub(crate) use native::{Anywhere, STATISTICS, check_processor, no_program};
 
 pub mod wire;

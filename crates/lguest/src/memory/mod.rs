@@ -10,7 +10,6 @@
 #![expect(unsafe_code, reason = "memory shared with a hostile process")]
 
 use lg_abi::page::{PAGE_SHIFT, PAGE_SIZE};
-use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::mm::{MapFlags, ProtFlags};
 use std::fs::File;
 use std::io;
@@ -19,6 +18,9 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering, fence};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
+
+mod file;
+pub(crate) use file::{executable_file, sealed_file};
 
 /// The most bytes of RAM that a Guest may have: all 32-bit physical addresses,
 /// less room for the devices' pages. A kernel with the usual 3 GiB of user
@@ -94,20 +96,6 @@ unsafe impl Send for Mapping {}
 // SAFETY: as above; two threads that copy at a time race as they would race
 // with the Guest, which no caller may rely on not to happen.
 unsafe impl Sync for Mapping {}
-
-/// A memory file of `size` bytes, for good.
-pub(crate) fn sealed_file(name: &str, size: u64) -> io::Result<OwnedFd> {
-    let file = rustix::fs::memfd_create(
-        name,
-        MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING,
-    )?;
-    rustix::fs::ftruncate(&file, size)?;
-    rustix::fs::fcntl_add_seals(
-        &file,
-        SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL,
-    )?;
-    Ok(file)
-}
 
 /// Room for a mapping of `limit` bytes wherever in it a large page can begin:
 /// the kernel does not think of that for a memory file.
@@ -592,7 +580,9 @@ mod tests {
     }
 
     fn tempfile() -> File {
-        let fd = rustix::fs::memfd_create("test", MemfdFlags::CLOEXEC).unwrap();
+        let fd =
+            rustix::fs::memfd_create("test", rustix::fs::MemfdFlags::CLOEXEC)
+                .unwrap();
         File::from(fd)
     }
 }

@@ -19,9 +19,9 @@ use super::doorbell;
 use super::inbox::Inbox;
 use super::window::{Window, WindowError};
 use crate::engine::Binding;
+use crate::memory::sealed_file;
 use lg_abi::dma::LGUEST_MAX_DMA;
 use lg_abi::page::PAGE_SIZE;
-use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::thread::futex;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -82,15 +82,7 @@ pub(super) struct Port {
 impl Port {
     /// A port without bindings.
     pub(super) fn create() -> Result<Self, WindowError> {
-        let file = rustix::fs::memfd_create(
-            "lguest-port",
-            MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING,
-        )?;
-        rustix::fs::ftruncate(&file, u64::from(PAGE_SIZE))?;
-        rustix::fs::fcntl_add_seals(
-            &file,
-            SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL,
-        )?;
+        let file = sealed_file("lguest-port", PAGE_SIZE.into())?;
         let shared = SharedPort::open(file.as_fd())?;
         for key in &shared.words().keys {
             key.store(NO_KEY, Ordering::Relaxed);

@@ -15,6 +15,8 @@
 //! One file of the whole machine, opened before, and the processes' clocks
 //! tell as much.
 
+#![expect(unsafe_code, reason = "asks for this processor's number")]
+
 use crate::engine::clock;
 use rustix::process::Pid;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -63,7 +65,7 @@ impl Affinity {
         if allowed.len() < 2 {
             return None;
         }
-        let current = super::processes::this_processor()?;
+        let current = this_processor()?;
         Some(Self {
             allowed,
             current,
@@ -112,6 +114,13 @@ impl Affinity {
         self.last = None;
         Some(best)
     }
+}
+
+/// The processor that we are on. `None` where the call is refused: the wrapper
+/// of a safe crate panics then.
+fn this_processor() -> Option<usize> {
+    // SAFETY: asks for a number, or fails.
+    usize::try_from(unsafe { libc::sched_getcpu() }).ok()
 }
 
 /// Keeps a process, or with `None` this thread, on processor `cpu`. Where that
@@ -221,7 +230,7 @@ mod tests {
 
     #[test]
     fn the_machine_says_how_long_its_processors_idled() {
-        let cpu = crate::engine::native::processes::this_processor().unwrap();
+        let cpu = this_processor().unwrap();
         let all = processors(&statistics()).unwrap();
         assert!(all.len() > cpu);
         assert!(all[cpu].idle > Duration::ZERO);

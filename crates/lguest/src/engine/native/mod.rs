@@ -4,7 +4,9 @@
 //! that they write is believed. In reading order: [`core`] is what is known of
 //! a Guest, [`conversation`] is what its Host asks of the Launcher, [`death`]
 //! ends it, [`holds`] stops it for a while; [`running`] is what there is once
-//! it has been initialised: the shared [`state`] and the [`processes`].
+//! it has been initialised: the shared [`state`], and the [`processes`], which
+//! [`spawn`] starts and [`watch`] watches; [`describe`] says how one ended,
+//! and [`placement`] keeps them on one processor.
 
 use self::core::Core;
 use self::running::Running;
@@ -37,7 +39,17 @@ mod running;
 mod state;
 
 mod processes;
-pub(crate) use processes::{check_processor, executable_memfd, no_program};
+
+mod spawn;
+pub(crate) use spawn::{check_processor, no_program};
+
+mod child;
+
+mod watch;
+
+mod describe;
+
+mod placement;
 
 mod affinity;
 pub(crate) use affinity::{Anywhere, STATISTICS};
