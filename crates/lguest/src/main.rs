@@ -4,6 +4,8 @@
 //! program may do: look at its arguments, talk on standard error, decide what
 //! a panic means, and end.
 
+use clap_complete::Shell;
+use lguest::cli::documents;
 use lguest::cli::exit::Outcome;
 use lguest::cli::{Task, UsageError};
 use lguest::engine::clock;
@@ -28,6 +30,8 @@ fn main() -> ExitCode {
         Ok(Task::Run(config)) => config,
         Ok(Task::Doctor { json }) => return examine(json),
         Ok(Task::Image { file, json }) => return describe(&file, json),
+        Ok(Task::Completion(shell)) => return complete(shell),
+        Ok(Task::Manual(dir)) => return manual(&dir),
         // Help and version are errors of this kind, too, with another code.
         Err(UsageError::Words(error)) => error.exit(),
         Err(error) => {
@@ -73,6 +77,25 @@ fn describe(file: &Path, json: bool) -> ExitCode {
         Outcome::BadFile
     };
     ExitCode::from(outcome.code())
+}
+
+/// A script for a shell, on standard output.
+fn complete(shell: Shell) -> ExitCode {
+    let script = documents::completion(shell);
+    // A reader that has closed the pipe wants no more.
+    let _ = std::io::stdout().write_all(&script);
+    ExitCode::SUCCESS
+}
+
+/// The manual pages, in a folder.
+fn manual(dir: &Path) -> ExitCode {
+    match documents::write_manual(dir) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            terminal::tell(&error.to_string());
+            ExitCode::from(Outcome::BadFile.code())
+        }
+    }
 }
 
 /// A panic in any thread ends the Launcher: with half of it gone, the Guest

@@ -9,6 +9,7 @@ use crate::engine::Isolation;
 use crate::machine::config::Parent;
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Args, Parser};
+use clap_complete::Shell;
 use lg_host::fast_path;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -67,6 +68,8 @@ lguest [--verbose] [--sharenet=FILE|--tunnet=(IP|bridge:BR)|--block=FILE|\
        lguest run [--memory SIZE] [--kernel IMAGE] [OPTIONS]
        lguest image [--json] FILE
        lguest doctor [--json]
+       lguest completion SHELL
+       lguest man DIR
        lguest"
 )]
 pub(super) struct Cli {
@@ -96,6 +99,26 @@ Exit status:
   0    it runs here
   120  it does not, or cannot be read: the last line says why")]
     Image(ImageFile),
+    /// Print a script that completes the words of lguest in a shell
+    #[command(after_help = "\
+Examples:
+  lguest completion bash > /etc/bash_completion.d/lguest
+  lguest completion zsh > ~/.zfunc/_lguest
+  lguest completion fish > ~/.config/fish/completions/lguest.fish")]
+    Completion {
+        /// The shell
+        #[arg(value_name = "SHELL")]
+        shell: Shell,
+    },
+    /// Write the manual pages to a folder
+    #[command(after_help = "\
+Example:
+  lguest man /usr/local/share/man/man1")]
+    Man {
+        /// The folder
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+    },
 }
 
 #[derive(Debug, Args)]

@@ -13,7 +13,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 
 /// The commands.
-const COMMANDS: [&str; 3] = ["run", "image", "doctor"];
+const COMMANDS: [&str; 5] = ["run", "image", "doctor", "completion", "man"];
 
 /// One letter in so many may be wrong, missing or too many, for a word to be
 /// taken for a command.
@@ -85,7 +85,7 @@ pub(super) fn explain(words: &[OsString], error: clap::Error) -> UsageError {
             None => error.into(),
         };
     }
-    if let Some("doctor" | "image") = first.as_deref() {
+    if let Some("doctor" | "image" | "completion" | "man") = first.as_deref() {
         return error.into();
     }
     let meant = first.and_then(|word| Some((command_like(&word)?, word)));

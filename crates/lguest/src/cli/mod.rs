@@ -9,6 +9,7 @@
 use crate::machine::config::{Config, DeviceConfig, Kernel};
 use crate::memory::MAX_RAM;
 use clap::{ArgMatches, CommandFactory, FromArgMatches};
+use clap_complete::Shell;
 use lg_abi::boot::COMMAND_LINE_MAX;
 use lg_abi::device::LGUEST_MAX_DEVICES;
 use std::ffi::{OsStr, OsString};
@@ -17,6 +18,8 @@ use std::path::PathBuf;
 
 mod grammar;
 use grammar::{Cli, Command, Common, Historic, ImageFile, Run};
+
+pub mod documents;
 
 pub mod exit;
 
@@ -44,6 +47,10 @@ pub fn parse(
         (Some(Command::Image(ImageFile { file, json })), _) => {
             return Ok(Task::Image { file, json });
         }
+        (Some(Command::Completion { shell }), _) => {
+            return Ok(Task::Completion(shell));
+        }
+        (Some(Command::Man { dir }), _) => return Ok(Task::Manual(dir)),
         (Some(Command::Run(run)), Some((_, matches))) => run.config(matches),
         _ => cli.historic.config(&matches),
     }?;
@@ -62,6 +69,10 @@ pub enum Task {
         /// To a script.
         json: bool,
     },
+    /// Print a script that completes words in this shell.
+    Completion(Shell),
+    /// Write the manual pages to this folder.
+    Manual(PathBuf),
     /// Tell what this machine offers.
     Doctor {
         /// To a script.

@@ -33,6 +33,16 @@ fn a_file_is_described_for_a_person_or_a_script() {
 }
 
 #[test]
+fn completions_and_manual_pages_are_asked_for_by_name() {
+    let task =
+        |words: &str| parse(words.split(' ').map(OsString::from)).unwrap();
+    assert_eq!(task("lguest completion zsh"), Task::Completion(Shell::Zsh));
+    assert_eq!(task("lguest man a"), Task::Manual("a".into()));
+    assert!(error("completion").contains("SHELL"));
+    assert!(error("completion tcsh").contains("bash"));
+}
+
+#[test]
 fn the_doctor_is_a_word_and_not_a_size_of_memory() {
     for (words, json) in [("doctor", false), ("doctor --json", true)] {
         let words = format!("lguest {words}");
