@@ -109,3 +109,25 @@ fn goes_on(network: &Network, mut a: Guest, b: Guest) {
     b.0.signal(libc::SIGTERM);
     assert_eq!(b.0.finish().code(), 143);
 }
+
+#[test]
+fn the_end_of_a_porter_is_told_and_harms_no_link() {
+    let _turn = TURN.lock();
+    let network = Network::new("porter");
+    let (mut a, mut b) = (network.guest(), network.guest());
+    a.pings(1);
+    let of_a = children(a.0.pid());
+    let porter = of_a.iter().find(|child| child.name() == "lguest-porter");
+    porter.unwrap().signal(libc::SIGKILL);
+    let file = network.file.display();
+    a.0.wait_for_error(&format!("network {file}: the process lguest-porter"));
+    a.pings(1);
+    b.pings(0);
+    // It is told that a new start helps, and it does.
+    a.types("poweroff");
+    assert_eq!(a.0.finish().code(), 0);
+    let mut a = network.guest();
+    a.is_in_slot(0);
+    b.pings(0);
+    a.pings(1);
+}

@@ -372,10 +372,7 @@ impl Host<'_> {
                             continue;
                         }
                     }
-                    // Without room, that has unmapped this page, too.
-                    if self.shadow.shadow(va).is_mapped() {
-                        gone.add(page, hide);
-                    }
+                    gone.add(page, hide);
                 }
             }
             left = left.saturating_sub(1);

@@ -362,21 +362,6 @@ fn map_all(m: &mut Machine, pages: &[u32], flags: u32) {
 }
 
 #[test]
-fn a_page_that_was_unmapped_for_lack_of_room_is_not_hidden() {
-    let mut m = Machine::new();
-    map_all(&mut m, &[5, 7], 0x25);
-    for page in [5, 7] {
-        m.set_user_pte(page, Pte(0));
-    }
-    // To hide the first page would split a mapping, and so would to unmap it:
-    // everything goes, and the other page with it.
-    m.mapper.room = Some(2);
-    m.host().flush_user().unwrap();
-    assert!(m.mapper.pages.is_empty() && m.mapper.hidden.is_empty());
-    assert_eq!(m.vm.counters.overflows.get(), 1);
-}
-
-#[test]
 fn a_page_to_read_is_hidden_and_shown_again() {
     for slow in [false, true] {
         let mut m = Machine::new();

@@ -16,7 +16,7 @@ use signal_hook::consts::{
 use signal_hook::low_level::{emulate_default_handler, signal_name};
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// The thread that hears of signals. It ends with the process.
@@ -100,8 +100,14 @@ pub fn ignored() -> u64 {
     mask.unwrap_or(0)
 }
 
-/// How long the main thread has to come back.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the Guest's processes may take to end, and how long the main thread
+/// may take after that: so many pauses ...
+const PAUSES: u32 = 100;
+
+/// ... of this length, and not one long pause. Where the whole machine stands
+/// still, or is very busy, a pause takes longer than it should, and then all
+/// that is waited for has more time.
+const PAUSE: Duration = Duration::from_millis(50);
 
 fn handle(signal: i32, ending: &Ending) {
     match signal {
@@ -128,9 +134,23 @@ fn handle(signal: i32, ending: &Ending) {
     }
 }
 
-/// What is told behind the reason where the main thread did not come back.
-pub const NOT_WAITED_FOR: &str =
-    ", without waiting for its devices, which took more than 5 s to stop";
+/// What is told behind the reason where something took too long.
+pub const NOT_WAITED_FOR: &str = ", without waiting for its ";
+
+/// Waits longer than the end of a Guest takes: pauses of `pause` until its
+/// processes are `gone`, then until its devices have stopped. Returns what has
+/// not ended; when all has, this thread ends with the process.
+fn wait_for_the_rest(gone: &AtomicBool, pause: Duration) -> &'static str {
+    let mut pauses = 0..PAUSES;
+    while !gone.load(Ordering::SeqCst) {
+        if pauses.next().is_none() {
+            return "processes, which took more than 5 s to end";
+        }
+        std::thread::sleep(pause);
+    }
+    (0..PAUSES).for_each(|_| std::thread::sleep(pause));
+    "devices, which took more than 5 s to stop"
+}
 
 /// Ends the Guest with `outcome`, for a `reason` that goes on behind "ended";
 /// the second time, or if that takes too long, everything. May block for a
@@ -151,18 +171,34 @@ pub fn end(outcome: Outcome, reason: &str, ending: &Ending) {
     if ending.has_begun() {
         leave("");
     }
-    // Before anything that could hang. In a Guest that ends in time, this
-    // thread ends with the process.
+    // Before anything that could hang.
+    let gone = Arc::new(AtomicBool::new(false));
     let waiter = std::thread::Builder::new().name("patience".into());
     let waiting = waiter.spawn({
-        let leave = leave.clone();
+        let (leave, gone) = (leave.clone(), Arc::clone(&gone));
         move || {
-            std::thread::sleep(PATIENCE);
-            leave(NOT_WAITED_FOR);
+            let what = wait_for_the_rest(&gone, PAUSE);
+            leave(&format!("{NOT_WAITED_FOR}{what}"));
         }
     });
     ending.begin(outcome, by);
+    gone.store(true, Ordering::SeqCst);
     if waiting.is_err() {
         leave("");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_waited_for_is_named() {
+        let named = |gone| {
+            let gone = AtomicBool::new(gone);
+            wait_for_the_rest(&gone, Duration::ZERO)
+        };
+        assert!(named(false).starts_with("processes"));
+        assert!(named(true).starts_with("devices"));
     }
 }

@@ -19,6 +19,7 @@ use super::porter::{Connection, Porter, Received};
 use super::rendezvous::{self, Hello, Listener, Rendezvous, Welcome};
 use super::slots::Slots;
 use super::window::Window;
+use crate::machine::terminal;
 use lg_abi::device::NET_SLOTS;
 use rustix::event::{EventfdFlags, Timespec, epoll};
 use std::collections::BTreeMap;
@@ -259,12 +260,23 @@ impl Links {
                 Ok(None) => return,
                 Ok(Some((id, received))) => self.hear_message(id, received),
                 Err(_) => {
-                    // It has been killed: nobody new is met any more.
                     let _ = epoll::delete(&self.epoll, self.porter.answers());
+                    self.tell_of_the_porters_end();
                     return;
                 }
             }
         }
+    }
+
+    /// The porter has been killed: nobody new is met any more.
+    fn tell_of_the_porters_end(&self) {
+        terminal::tell(&format!(
+            "network {}: the process lguest-porter was killed from outside, \
+             or because the machine had too little memory: this guest stays \
+             in touch with those that it has met, and meets no others; to \
+             meet others, end it and start it again",
+            self.slots.path().display()
+        ));
     }
 
     /// Link `id` has sent this. It may be gone by now.
