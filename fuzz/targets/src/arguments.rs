@@ -84,7 +84,7 @@ pub fn target(data: &[u8]) {
         });
     }
     match parse(words) {
-        Ok(Task::Doctor { .. }) => {}
+        Ok(Task::Doctor { .. } | Task::Image { .. }) => {}
         Ok(Task::Run(config)) => {
             let ram = config.memory;
             assert!(ram % 4096 == 0 && ram <= MAX_RAM, "{ram:#x}");
