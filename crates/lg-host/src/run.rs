@@ -9,7 +9,8 @@
 //! load the registers and go.
 
 use crate::address::{GuestVirt, as_word};
-use crate::cpu::emulate;
+use crate::cpu::instruction::MAX_INSTRUCTION;
+use crate::cpu::registers::{EFLAGS_AC, EFLAGS_RF};
 use crate::fast_path;
 use crate::kill::Kill;
 use crate::memory::Memory;
@@ -228,7 +229,7 @@ impl Host<'_> {
             Event::Trap { vector: 17, .. } if !self.vm.in_user_mode() => {
                 // Alignment checks are for privilege level 3; that a kernel
                 // runs there is our doing.
-                let flags = self.vm.regs.eflags.get() & !emulate::EFLAGS_AC;
+                let flags = self.vm.regs.eflags.get() & !EFLAGS_AC;
                 self.vm.regs.eflags.set(flags);
                 Ok(())
             }
@@ -311,7 +312,7 @@ impl Host<'_> {
     /// A general protection fault: nearly everything that a kernel does and
     /// that privilege level 3 may not do arrives here.
     fn general_protection(&mut self, error: u32) -> Result<(), Kill> {
-        let mut code = [0; emulate::MAX_INSTRUCTION];
+        let mut code = [0; MAX_INSTRUCTION];
         let fetched = self.fetch(GuestVirt(self.vm.regs.eip.get()), &mut code);
         let code = &code[..fetched];
         let user = self.vm.in_user_mode();
@@ -362,7 +363,7 @@ impl Host<'_> {
     /// Only faults push RF (SDM volume 3, 19.3.1.1). The processor has set it
     /// for a trap that the Guest does not see.
     pub(crate) fn clear_resume_flag(&self) {
-        let flags = self.vm.regs.eflags.get() & !emulate::EFLAGS_RF;
+        let flags = self.vm.regs.eflags.get() & !EFLAGS_RF;
         self.vm.regs.eflags.set(flags);
     }
 
@@ -433,7 +434,7 @@ impl Host<'_> {
             self.vm.counters.limit_faults.count();
             return Ok(());
         }
-        let mut code = [0; emulate::MAX_INSTRUCTION];
+        let mut code = [0; MAX_INSTRUCTION];
         let fetched = self.fetch(GuestVirt(self.vm.regs.eip.get()), &mut code);
         let code = &code[..fetched];
         let mut beyond = self.beyond_limit(code).into_iter().flatten();

@@ -25,7 +25,7 @@ use crate::world::{registers, state};
 use core::arch::global_asm;
 use core::mem::offset_of;
 use core::sync::atomic::Ordering;
-use lg_host::cpu::emulate::EFLAGS_TF;
+use lg_host::cpu::registers::EFLAGS_TF;
 use lg_host::cpu::segments::REAL_LONG_CS;
 use lg_host::run::{Event, PROTECTION_KEY};
 

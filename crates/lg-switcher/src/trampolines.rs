@@ -25,7 +25,7 @@ use core::cell::Cell;
 use core::mem::offset_of;
 use core::sync::atomic::Ordering;
 use lg_host::address::as_word;
-use lg_host::cpu::emulate::EFLAGS_TF;
+use lg_host::cpu::registers::EFLAGS_TF;
 use lg_host::cpu::segments::REAL_LONG_CS;
 use lg_host::patch::direct::MAX_DIRECT;
 use lg_host::patch::{MAX_DISPLACED, TrampolineKind};

@@ -26,10 +26,10 @@ use core::sync::atomic::{AtomicI32, Ordering};
 use lg_abi::page::{PAGE_SHIFT, PAGE_SIZE};
 use lg_abi::segment::Descriptor;
 use lg_host::address::{GuestPhys, GuestVirt, as_word};
-use lg_host::cpu::emulate::{
+use lg_host::cpu::extended::{Extended, part};
+use lg_host::cpu::registers::{
     EFLAGS_FIXED, EFLAGS_NT, EFLAGS_RF, EFLAGS_USABLE,
 };
-use lg_host::cpu::extended::{Extended, part};
 use lg_host::run::Event;
 use lg_host::state::Registers;
 use lg_host::world::{Access, MapError, Mapper};

@@ -10,7 +10,7 @@ use crate::input::Input;
 use crate::machine::{CODE, Machine, PAGE_OFFSET, STACK, with_machine};
 use lg_abi::hypercall::RawCall;
 use lg_host::address::GuestPhys;
-use lg_host::cpu::emulate::{EFLAGS_FIXED, EFLAGS_RF, EFLAGS_USABLE};
+use lg_host::cpu::registers::{EFLAGS_FIXED, EFLAGS_RF, EFLAGS_USABLE};
 use lg_host::kill::Kill;
 use lg_host::outbox::{DOZES, ring, word};
 use lg_host::patch::TrampolineKind;

@@ -12,7 +12,7 @@ use crate::machine::{
 use lg_abi::hypercall::{Hypercall, RawCall};
 use lg_abi::segment::Descriptor;
 use lg_host::address::GuestPhys;
-use lg_host::cpu::emulate::MAX_INSTRUCTION;
+use lg_host::cpu::instruction::MAX_INSTRUCTION;
 use lg_host::run::Event;
 
 /// Where the handlers of all traps are.

@@ -10,7 +10,7 @@
 //! Programs could use it all the same, for nothing can switch it off, and the
 //! Host keeps it apart all the same ([`crate::cpu::extended`]).
 
-use crate::cpu::emulate;
+use crate::cpu::instruction::{MAX_INSTRUCTION, instruction};
 use crate::run::Host;
 
 /// What CPUID answers: eax, ebx, ecx, edx.
@@ -83,11 +83,19 @@ pub fn shown(leaf: u32, subleaf: u32, real: Answer) -> Answer {
     }
 }
 
+/// How long the CPUID is that `code` begins with, if it is one.
+fn cpuid_length(code: &[u8]) -> Option<u32> {
+    const CPUID: u16 = 0x0FA2;
+    let found = instruction(code)?;
+    let fits = found.length as usize <= MAX_INSTRUCTION;
+    (found.opcode == CPUID && fits).then_some(found.length)
+}
+
 impl Host<'_> {
     /// Carries out the CPUID at which the Guest has faulted, if `code` is one
     /// and the processor faults at it here.
     pub(crate) fn cpuid(&mut self, code: &[u8]) -> bool {
-        let Some(length) = emulate::cpuid_length(code) else {
+        let Some(length) = cpuid_length(code) else {
             return false;
         };
         let regs = &self.vm.regs;

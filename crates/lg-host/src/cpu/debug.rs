@@ -15,7 +15,9 @@
 //! ([`Host::look_for_setter`]).
 
 use crate::address::{GuestPhys, GuestVirt};
-use crate::cpu::emulate::{self, EFLAGS_RF, EFLAGS_TF};
+use crate::cpu::accesses::sized_accesses;
+use crate::cpu::instruction::{MAX_INSTRUCTION, opcode};
+use crate::cpu::registers::{EFLAGS_RF, EFLAGS_TF, general};
 use crate::kill::Kill;
 use crate::run::{Event, Host};
 use core::cell::Cell;
@@ -137,11 +139,11 @@ impl Host<'_> {
             debug.status.set(breakpoints);
             return self.deliver_trap(DEBUG_VECTOR, None);
         }
-        let mut code = [0; emulate::MAX_INSTRUCTION];
+        let mut code = [0; MAX_INSTRUCTION];
         let fetched = self.fetch(GuestVirt(eip), &mut code);
         let code = &code[..fetched];
         debug.earned.set(self.set_off_by(code));
-        debug.flag_use.set(emulate::opcode(code).map_or(
+        debug.flag_use.set(opcode(code).map_or(
             FlagUse::None as u32,
             |opcode| match opcode {
                 0x9C => FlagUse::Pushes as u32,
@@ -158,7 +160,7 @@ impl Host<'_> {
 
     /// The registers that the instruction `code` sets off.
     fn set_off_by(&self, code: &[u8]) -> u32 {
-        let accesses = emulate::sized_accesses(code, &self.vm.regs);
+        let accesses = sized_accesses(code, &self.vm.regs);
         self.vm.debug.matching(|kind, first, last| {
             accesses.iter().flatten().any(|&(access, size)| {
                 let from = self.linear(access).0;
@@ -240,6 +242,22 @@ impl Host<'_> {
         regs.eip.set(self.pop(&mut stack)?);
         regs.esp.set(stack);
         Ok(true)
+    }
+
+    /// Carries out a move from or to a debug register.
+    pub(crate) fn debug_register(&mut self, code: &[u8]) -> bool {
+        let (regs, debug) = (&self.vm.regs, &self.vm.debug);
+        let &[0x0F, direction @ (0x21 | 0x23), modrm, ..] = code else {
+            return false;
+        };
+        let register = modrm >> 3 & 7;
+        if direction == 0x21 {
+            general(regs, modrm).set(debug.read(register));
+        } else {
+            debug.write(register, general(regs, modrm).get(), 0);
+        }
+        regs.eip.set(regs.eip.get().wrapping_add(3));
+        true
     }
 
     /// A program makes a system call. If it is one by which a debugger sets a

@@ -134,7 +134,7 @@ fn wants_interrupts(irq_enabled: u32) -> bool {
 mod tests {
     use super::wants_interrupts;
     use crate::address::{GuestPhys, GuestVirt};
-    use crate::cpu::emulate::EFLAGS_RF;
+    use crate::cpu::registers::EFLAGS_RF;
     use crate::run::Event;
     use crate::state::Gate;
     use crate::testing::Machine;

@@ -17,7 +17,9 @@
 //! `popf`, `cli`, `sti`), and ends the call for all others: `vm86` returns
 //! `VM86_UNKNOWN`.
 
-use crate::cpu::emulate::{EFLAGS_FIXED, EFLAGS_RF, EFLAGS_USABLE, EFLAGS_VM};
+use crate::cpu::registers::{
+    EFLAGS_FIXED, EFLAGS_RF, EFLAGS_USABLE, EFLAGS_VM,
+};
 use crate::cpu::segments::{REAL_USER_CS, REAL_USER_DS, REAL_WIDE_DS};
 use crate::cpu::traps::OldStack;
 use crate::kill::Kill;

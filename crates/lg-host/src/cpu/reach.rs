@@ -12,7 +12,9 @@
 //! until its next trap.
 
 use crate::address::GuestVirt;
-use crate::cpu::emulate::{self, Access, EFLAGS_TF};
+use crate::cpu::accesses::Access;
+use crate::cpu::instruction::{MAX_INSTRUCTION, moves_flags};
+use crate::cpu::registers::EFLAGS_TF;
 use crate::cpu::segments::{REAL_USER_DS, REAL_WIDE_DS};
 use crate::fast_path;
 use crate::run::{Event, Host};
@@ -71,8 +73,7 @@ impl Host<'_> {
         // What stores the flags would store our single-step flag, and where
         // the Guest steps itself, the trap is its own.
         let steps_anyway = vm.regs.eflags.get() & EFLAGS_TF != 0;
-        let step =
-            steps <= MAX_STEPS && !steps_anyway && !emulate::moves_flags(code);
+        let step = steps <= MAX_STEPS && !steps_anyway && !moves_flags(code);
         vm.reach.set(if step {
             how_far::STEP_WANTED
         } else {
@@ -160,9 +161,9 @@ impl Host<'_> {
         let steps = vm.steps.get().saturating_add(1);
         vm.steps.set(steps);
         let flags = vm.regs.eflags.get();
-        let mut code = [0; emulate::MAX_INSTRUCTION];
+        let mut code = [0; MAX_INSTRUCTION];
         let fetched = self.fetch(GuestVirt(vm.regs.eip.get()), &mut code);
-        let visible = emulate::moves_flags(&code[..fetched]);
+        let visible = moves_flags(&code[..fetched]);
         if steps <= MAX_STEPS && flags & EFLAGS_TF == 0 && !visible {
             vm.reach.set(how_far::CODE_STEP);
             vm.regs.eflags.set(flags | EFLAGS_TF);

@@ -12,7 +12,11 @@
 //! table that the Guest's have, for C libraries compute with them.
 
 use crate::address::GuestVirt;
-use crate::cpu::emulate::{self, Access};
+use crate::cpu::accesses::{Access, accesses};
+use crate::cpu::branch::branch;
+use crate::cpu::instruction::MAX_INSTRUCTION;
+use crate::cpu::registers::SegmentRegister;
+use crate::cpu::segment_load::{Source, segment_load};
 use crate::cpu::tls::tls_number;
 use crate::fast_path;
 use crate::kill::Kill;
@@ -53,17 +57,6 @@ const fn without_level(selector: u32) -> u32 {
 /// Whether the selector loads nothing.
 const fn is_null(selector: u32) -> bool {
     without_level(selector) == 0
-}
-
-/// Segment registers by the number that instructions use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum SegmentRegister {
-    Es,
-    Cs,
-    Ss,
-    Ds,
-    Fs,
-    Gs,
 }
 
 impl Host<'_> {
@@ -113,13 +106,13 @@ impl Host<'_> {
         error: u32,
     ) -> Result<bool, Kill> {
         let regs = &self.vm.regs;
-        let Some(load) = emulate::segment_load(code, regs) else {
+        let Some(load) = segment_load(code, regs) else {
             return Ok(false);
         };
         let mut bytes = [0; 2];
         let selector = match load.source {
-            emulate::Source::Register(value) => value,
-            emulate::Source::Memory(access) => {
+            Source::Register(value) => value,
+            Source::Memory(access) => {
                 let va = self.linear(access);
                 if self.fetch(va, &mut bytes) != bytes.len() {
                     return Ok(false);
@@ -193,7 +186,7 @@ impl Host<'_> {
     /// which stopped it before it was gone. With a flat segment it would be
     /// there, and the fetch would fault. Answers whether it did.
     pub(crate) fn branch_beyond_limit(&mut self) -> Result<bool, Kill> {
-        let mut code = [0; emulate::MAX_INSTRUCTION];
+        let mut code = [0; MAX_INSTRUCTION];
         let vm = self.vm;
         let limit = self.user_limit();
         if self.tls_stack().is_some() {
@@ -202,7 +195,7 @@ impl Host<'_> {
         let eip = GuestVirt(vm.regs.eip.get());
         let fetched = self.fetch(eip, &mut code);
         let word = |operand| self.read_virtual(self.linear(operand)).ok();
-        let branch = emulate::branch(&code[..fetched], &vm.regs, word);
+        let branch = branch(&code[..fetched], &vm.regs, word);
         let Some(branch) = branch.filter(|b| b.target >= limit) else {
             return Ok(false);
         };
@@ -228,7 +221,7 @@ impl Host<'_> {
     /// code's segments: the first byte there of each operand.
     pub(crate) fn beyond_limit(&self, code: &[u8]) -> [Option<Access>; 2] {
         let limit = self.user_limit();
-        emulate::accesses(code, &self.vm.regs).map(|access| {
+        accesses(code, &self.vm.regs).map(|access| {
             access
                 .filter(|&a| self.ends_at_limit(a.segment))
                 .filter(|access| access.last() >= limit)

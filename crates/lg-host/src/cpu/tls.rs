@@ -13,8 +13,9 @@
 //! 64-bit code. A program that loads it is not stopped by that, and has a base
 //! of 0 until its first fault or other trap.
 
-use crate::cpu::emulate::Access;
-use crate::cpu::segments::{REAL_USER_DS, SegmentRegister, ldt};
+use crate::cpu::accesses::Access;
+use crate::cpu::registers::SegmentRegister;
+use crate::cpu::segments::{REAL_USER_DS, ldt};
 use crate::run::Host;
 use core::cell::Cell;
 use lg_abi::segment::{

@@ -6,7 +6,7 @@
 //! interrupt flag that the Guest believes in, not the real ones.
 
 use crate::address::GuestVirt;
-use crate::cpu::emulate::{
+use crate::cpu::registers::{
     EFLAGS_AC, EFLAGS_NT, EFLAGS_RF, EFLAGS_TF, EFLAGS_VM,
 };
 use crate::kill::Kill;

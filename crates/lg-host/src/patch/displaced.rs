@@ -10,7 +10,7 @@
 
 use super::{FAR, MAX_DISPLACED};
 use crate::address::{GuestVirt, as_word};
-use crate::cpu::emulate::general;
+use crate::cpu::registers::general;
 use crate::kill::Kill;
 use crate::patch::TrampolineKind;
 use crate::run::Host;

@@ -19,7 +19,7 @@
 
 use super::{FAR, FAR_CALL, NOP, TrampolineKind, far};
 use crate::address::{GuestVirt, as_word};
-use crate::cpu::emulate::{self, MAX_INSTRUCTION};
+use crate::cpu::instruction::{self, MAX_INSTRUCTION};
 use crate::fast_path;
 use crate::run::Host;
 use lg_abi::shared::IF;
@@ -98,7 +98,7 @@ impl Host<'_> {
             if matches!(code, [0xC2 | 0xC3 | 0xCF | 0xE9 | 0xEB, ..]) {
                 return None;
             }
-            at = at.plus(as_word(emulate::length(code)?));
+            at = at.plus(as_word(instruction::length(code)?));
         }
         None
     }

@@ -11,7 +11,7 @@
 //! that it is one.
 
 use crate::address::{GuestVirt, as_word};
-use crate::cpu::emulate::{self, MAX_INSTRUCTION};
+use crate::cpu::instruction::{self, MAX_INSTRUCTION};
 use crate::run::Host;
 
 /// How far around a patch we look. A relative jump with a wider reach is a
@@ -97,7 +97,7 @@ pub(super) fn is_read_alike(page: &[u8], at: usize) -> bool {
 fn reaches(code: &[u8], beginning: usize, at: usize) -> bool {
     let mut here = beginning;
     while here < at {
-        here += emulate::length(&code[here..]).unwrap_or(1);
+        here += instruction::length(&code[here..]).unwrap_or(1);
     }
     here == at
 }
@@ -128,7 +128,7 @@ fn targets<'a>(
             let rest = &code[at..];
             let here = base.wrapping_add(as_word(at));
             let target = target(rest, here);
-            at += emulate::length(rest).unwrap_or(1);
+            at += instruction::length(rest).unwrap_or(1);
             if target.is_some() {
                 return target;
             }

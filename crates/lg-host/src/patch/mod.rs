@@ -24,8 +24,7 @@ pub mod enabling;
 mod jumps;
 
 use crate::address::{GuestPhys, GuestVirt, as_word};
-use crate::cpu::emulate::general;
-use crate::cpu::segments::SegmentRegister;
+use crate::cpu::registers::{SegmentRegister, general};
 use crate::fast_path;
 use crate::kill::Kill;
 use crate::run::Host;

@@ -2,7 +2,7 @@
 
 use super::{HLT, NO_SETTER};
 use crate::address::GuestPhys;
-use crate::cpu::emulate::{EFLAGS_RF, EFLAGS_TF};
+use crate::cpu::registers::{EFLAGS_RF, EFLAGS_TF};
 use crate::run::Event;
 use crate::state::Gate;
 use crate::testing::Machine;

@@ -1,7 +1,7 @@
 //! Every selector in a frame, and what level it leads to.
 
 use crate::address::GuestPhys;
-use crate::cpu::emulate::{EFLAGS_RF, EFLAGS_VM};
+use crate::cpu::registers::{EFLAGS_RF, EFLAGS_VM};
 use crate::cpu::segments::{REAL_USER_CS, REAL_USER_DS, REAL_WIDE_DS};
 use crate::run::Event;
 use crate::state::Gate;

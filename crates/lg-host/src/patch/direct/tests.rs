@@ -192,7 +192,7 @@ fn the_end_of_a_copy_frees_its_direct_calls() {
 fn nothing_is_one_instruction() {
     for nothing in NOTHING {
         assert_eq!(
-            crate::cpu::emulate::length(&nothing),
+            crate::cpu::instruction::length(&nothing),
             Some(TRAMPOLINE_SLOT),
             "{nothing:x?}"
         );

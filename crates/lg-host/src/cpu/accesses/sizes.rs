@@ -1,7 +1,7 @@
 //! How many bytes of memory an instruction's operand has.
 //!
-//! A watchpoint has to know: a store may end before what is watched. What is
-//! not in the table is a word.
+//! A watchpoint needs the size: a store may end before what is watched. What is
+//! not in the table has a word.
 
 /// Bytes of the memory operand of an instruction (Intel SDM volume 2, appendix
 /// A); `word` is the size of its words, `prefixes` is what lies before its
