@@ -11,6 +11,7 @@ use crate::kill::Kill;
 use crate::outbox::Post;
 use crate::run::Host;
 use crate::state::Gate;
+use core::sync::atomic::Ordering;
 use lg_abi::call::{Call, CallName};
 use lg_abi::gen1;
 use lg_abi::hypercall::CRASH_MESSAGE_MAX;
@@ -190,7 +191,7 @@ impl Host<'_> {
         vm.noirq_end.set(end);
         let reserved = SWITCHER_ADDR.wrapping_neg();
         self.store(self.shared(layout.reserve_mem), reserved)?;
-        let tsc_khz = vm.tsc_khz.get();
+        let tsc_khz = vm.wire.tsc_khz.load(Ordering::Relaxed);
         self.store(self.shared(layout.tsc_khz), tsc_khz)?;
         if let Some(field) = layout.guestid {
             let guestid = vm.guestid.get().to_le_bytes();

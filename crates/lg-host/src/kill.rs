@@ -7,6 +7,7 @@
 
 use core::fmt;
 use lg_abi::gen1;
+use lg_wire::mailbox::reason;
 
 /// Why a Guest has to die.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,13 +124,8 @@ impl fmt::Display for Kill {
             Self::FaultLoop { va, eip } => {
                 write!(f, "page {va:#x} keeps faulting at {eip:#x}")
             }
-            Self::OutOfMappings => f.write_str(
-                "the machine has no room for more mappings: \
-                 raise vm.max_map_count, or give it memory",
-            ),
-            Self::NoView => f.write_str(
-                "the host cannot start another process for the guest",
-            ),
+            Self::OutOfMappings => f.write_str(reason::OUT_OF_MAPPINGS),
+            Self::NoView => f.write_str(reason::NO_VIEW),
             Self::LauncherGone => f.write_str("the launcher has gone"),
         }
     }

@@ -17,13 +17,12 @@
 #[cfg(any(test, feature = "testing"))]
 extern crate std;
 
+pub(crate) use lg_wire::{fast_path, turns};
+
 pub mod address;
-pub mod counters;
-pub mod fast_path;
 pub mod kill;
 pub mod memory;
 pub mod state;
-pub mod turns;
 pub mod world;
 
 pub mod cpu;

@@ -1,19 +1,13 @@
-//! Frames for other Guests: posted here, fetched by the receiver's Launcher.
+//! Posting frames for other Guests, without a request to the Launcher.
 //!
-//! To ask the Launcher for every frame costs two switches of processes, and
-//! one more to wake somebody at the other end. So a Guest on a shared network
-//! has an *outbox*, memory that its views and its Launcher map from birth: a
-//! *ring* for each of the first slots of the network, with a ring of frames.
-//! The Launcher of whoever is in that slot is given the file, and opens the
-//! ring while its Guest has buffers bound to the slot's usual key. Then a
-//! SEND_DMA to that key is a copy into the ring, and a word: whoever fetches
-//! frames looks again before he sleeps, so he is rung only while he does.
+//! To ask the Launcher for every frame costs two switches of processes, and one
+//! more to wake the receiver. So the Host copies a frame into the receiver's
+//! ring ([`lg_wire::outbox`]) and writes a word. The receiver looks at that word
+//! again before it sleeps, so it must be woken only while it sleeps.
 //!
 //! Nothing is decided here that the Launcher would decide in another way.
 //! Where anything is unusual (a ring that is closed or full, a list that breaks
-//! the rules, a frame that is empty or too long) the Launcher is asked, as it
-//! always was. And nobody believes the ring: a hostile Guest may write anything
-//! there, and spoils what it sends.
+//! the rules, a frame that is empty or too long) the Host asks the Launcher.
 
 use crate::address::{GuestPhys, as_word};
 use crate::fast_path;
@@ -23,65 +17,7 @@ use crate::run::Host;
 use lg_abi::device::LGUEST_MAX_DEVICES;
 use lg_abi::dma::{Dma, KEY_ALIGN};
 use lg_abi::page::{PAGE_SHIFT, PAGE_SIZE};
-
-/// Slots of a network that have a ring. The others are sent to as of old.
-pub const RINGS: u32 = 64;
-
-/// Frames in a ring.
-pub const FRAMES: u32 = 128;
-
-/// Bytes from one frame to the next.
-const STRIDE: u32 = 2048;
-
-/// Where a frame's bytes begin; its length is the first word before them.
-const BODY: u32 = 16;
-
-/// Bytes of the longest frame.
-pub const LONGEST: u32 = STRIDE - BODY;
-
-/// Bytes of a ring: a page of words, and the ring.
-pub const RING_SIZE: u32 = PAGE_SIZE + FRAMES * STRIDE;
-
-/// Bytes of an outbox: a page of words, and the rings. Only what is used takes
-/// memory.
-pub const OUTBOX_SIZE: u32 = PAGE_SIZE + RINGS * RING_SIZE;
-
-/// Where in an outbox the ring of `slot` is, if it has one.
-#[must_use]
-pub const fn ring(slot: u32) -> Option<u32> {
-    if slot < RINGS {
-        Some(PAGE_SIZE + slot * RING_SIZE)
-    } else {
-        None
-    }
-}
-
-/// Offset of a word in the outbox' first page: 1 while whoever fetches for
-/// *our* Guest dozes, and is to be rung when that has nothing to do. He sets
-/// it, who rings clears it. A futex.
-pub const DOZES: u32 = 0;
-
-/// Offsets of a ring's words, each in a cache line of its own.
-pub mod word {
-    /// The longest frame that the receiver takes; 0 = the ring is closed. The
-    /// receiver writes it.
-    pub const ROOM: u32 = 0;
-    /// Frames fetched so far, round and round. The receiver writes it.
-    pub const FETCHED: u32 = 64;
-    /// While the receiver sleeps, how many frames must wait for him before he
-    /// is rung: 1, or more if he is only dozing. He sets it, who rings clears
-    /// it. A futex.
-    pub const ASLEEP: u32 = 128;
-    /// Frames posted so far, round and round. The sender writes it.
-    pub const POSTED: u32 = 192;
-}
-
-/// Where in a ring the ring's frame number `n` has its length, and its bytes.
-#[must_use]
-pub const fn frame(n: u32) -> (u32, u32) {
-    let at = PAGE_SIZE + n % FRAMES * STRIDE;
-    (at, at + BODY)
-}
+use lg_wire::outbox::{DOZES, FRAMES, LONGEST, OUTBOX_SIZE, frame, ring, word};
 
 /// The outboxes of a Guest, one for each network's page.
 pub struct Outboxes {

@@ -17,12 +17,13 @@ use crate::memory::Memory;
 use crate::outbox::Outboxes;
 use crate::paging::{Fault, Shadow};
 use crate::patch::TrampolineKind;
-use crate::state::{Vm, input};
+use crate::state::Vm;
 use crate::turns;
 use crate::world::{Mapper, World};
 use core::sync::atomic::Ordering;
 use lg_abi::hypercall::HYPERCALL_VECTOR;
 use lg_abi::shared::{FPU_VECTOR, PAGE_FAULT_VECTOR, SYSCALL_VECTOR};
+use lg_wire::state::input;
 
 /// Why the Host was entered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,7 +123,7 @@ impl Host<'_> {
         self.put_off_debug();
         loop {
             self.look_around();
-            if self.vm.break_wanted.load(Ordering::SeqCst) != 0 {
+            if self.vm.wire.break_wanted.load(Ordering::SeqCst) != 0 {
                 self.world.broken_out()?;
                 continue;
             }
@@ -453,7 +454,7 @@ impl Host<'_> {
     /// Turns deadlines that have come into interrupts. Looks at the clock
     /// only when somebody has kicked.
     fn look_around(&mut self) {
-        let kick = self.vm.kick.load(Ordering::SeqCst);
+        let kick = self.vm.wire.kick.load(Ordering::SeqCst);
         if !self.shadow.notice_kick(kick) {
             return;
         }
@@ -485,11 +486,11 @@ impl Host<'_> {
         self.arm_timer(false);
         let vm = self.vm;
         let mut result = Ok(());
-        turns::doze(&vm.kick, &vm.asleep, |seen| {
+        turns::doze(&vm.wire.kick, &vm.wire.asleep, |seen| {
             // First, because the Launcher sends no kick while it is asked.
             self.tell_of_buffers(input::WHEN_IDLE);
             let nothing_came = !self.has_interrupt()
-                && vm.break_wanted.load(Ordering::SeqCst) == 0;
+                && vm.wire.break_wanted.load(Ordering::SeqCst) == 0;
             if nothing_came && !self.shadow.is_news(seen) {
                 result = self.let_fetch();
                 self.world.sleep(seen);
@@ -504,7 +505,7 @@ impl Host<'_> {
     /// memory, which nobody else sees; but it has done so before the Guest has
     /// nothing more to do.
     fn tell_of_buffers(&mut self, when: u32) {
-        let waits = &self.vm.input_waits;
+        let waits = &self.vm.wire.input_waits;
         if waits.load(Ordering::SeqCst) & when != 0 {
             waits.store(0, Ordering::SeqCst);
             self.vm.counters.input_calls.count();
@@ -542,7 +543,7 @@ impl Host<'_> {
     fn leave_for_other_view(&mut self) -> Result<(), Kill> {
         if let Some(slot) = self.choose_view()? {
             self.vm.counters.handovers.count();
-            self.vm.current.store(as_word(slot), Ordering::SeqCst);
+            self.vm.wire.current.store(as_word(slot), Ordering::SeqCst);
             self.park_extended();
             self.world.hand_over(slot)?;
         }
@@ -570,12 +571,12 @@ mod tests {
             (input::WHEN_IDLE | input::WHEN_WOKEN, 1),
         ] {
             let mut m = Machine::new();
-            m.vm.input_waits.store(waits, Ordering::SeqCst);
+            m.vm.wire.input_waits.store(waits, Ordering::SeqCst);
             for _ in 0..2 {
                 m.host().halt().unwrap();
                 assert_eq!(m.world.buffer_calls, told, "{waits}");
             }
-            assert_eq!(m.vm.input_waits.load(Ordering::SeqCst), 0);
+            assert_eq!(m.vm.wire.input_waits.load(Ordering::SeqCst), 0);
         }
     }
 }

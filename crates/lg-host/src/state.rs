@@ -1,45 +1,30 @@
 //! All that is known about a Guest, in memory that all of its views share.
 //!
-//! Registers first, for the Switcher's assembly lives on them; then what the
-//! Guest has told us by hypercalls; then the views. Whoever holds the run token
-//! owns everything but the atomics, so plain user processes will do; the
-//! atomics are written by the Launcher or by signal handlers at any time. Zero
-//! is the right beginning for every field.
+//! The head comes first, which is all that the Launcher maps ([`lg_wire::state`]);
+//! then the registers, on which the Switcher's assembly works; then what the
+//! Guest has told the Host by hypercalls; then the views. The view that holds the
+//! run token is the only one that touches any of it, so plain cells will do for
+//! everything but the head: the Launcher and signal handlers write the atomics
+//! there at any time. Zero is the right beginning for every field.
 
-use crate::counters::Counters;
 use crate::cpu::debug::Debug;
 use crate::cpu::extended::Threads;
-use crate::patch::copies::{MAX_COPIES, MAX_FLIPS, MAX_UNPATCHED};
+use crate::cpu::segments::set_start_segments;
+use crate::patch::copies::{MAX_FLIPS, MAX_UNPATCHED};
 use crate::patch::direct::{DirectCall, MAX_DIRECT};
 use crate::patch::displaced::Displaced;
 use crate::patch::enabling::MAX_PLACES;
-use crate::turns;
 use core::cell::Cell;
-use core::sync::atomic::AtomicU32;
-use lg_abi::segment::{Descriptor, GDT_ENTRIES};
+use core::mem::offset_of;
+use lg_abi::boot::START_EFLAGS;
+use lg_abi::segment::{
+    Descriptor, GDT_ENTRIES, GDT_KERNEL_CS, GDT_KERNEL_DS, GUEST_PL, KERNEL_CS,
+    KERNEL_DS,
+};
 use lg_abi::shared::IDT_ENTRIES;
-
-/// Page directories that can have a view of their own at the same time.
-pub const MAX_VIEWS: usize = 32;
-
-/// How many views a Guest with `limit` bytes of memory may have. A view costs
-/// the machine page tables and mappings, so a small Guest has fewer of them.
-#[must_use]
-pub const fn max_views(limit: u32) -> usize {
-    /// Bytes of memory for which there is a view.
-    const MEMORY_FOR_A_VIEW: u32 = 2 << 20;
-    /// A kernel and the programs of a short pipe do not take views from each
-    /// other.
-    const MIN_VIEWS: usize = 4;
-    let views = (limit / MEMORY_FOR_A_VIEW) as usize;
-    if views < MIN_VIEWS {
-        MIN_VIEWS
-    } else if views > MAX_VIEWS {
-        MAX_VIEWS
-    } else {
-        views
-    }
-}
+use lg_wire::counters::Counters;
+use lg_wire::state::{Head, MAX_COPIES, MAX_VIEWS, ViewSetup, Wire};
+use lg_wire::turns;
 
 /// Changed pages that a view remembers for another before it gives up and
 /// says "look at everything".
@@ -53,14 +38,6 @@ pub const MAX_STORES: usize = 8;
 
 /// Changed kernel pages that are remembered for all views.
 pub const MAX_KERNEL_CHANGES: u32 = 1024;
-
-/// Bits of [`Vm::input_waits`].
-pub mod input {
-    /// Tell when the Guest has nothing to do.
-    pub const WHEN_IDLE: u32 = 1 << 0;
-    /// Tell when the Guest has slept, before it goes on.
-    pub const WHEN_WOKEN: u32 = 1 << 1;
-}
 
 /// The Guest's registers, as the processor has them: the selectors are the
 /// real ones.
@@ -139,8 +116,6 @@ pub struct ViewSlot {
     pub change_count: Cell<u32>,
     /// Virtual addresses of changed pages; bit 0 set: all of its 4 MiB.
     pub changes: [Cell<u32>; MAX_CHANGES],
-    /// 1 = it is this view's turn. A futex.
-    pub run_token: AtomicU32,
 }
 
 /// Bits of [`ViewSlot::flush`].
@@ -158,6 +133,13 @@ impl Changes {
 /// `struct lguest`: the Guest.
 #[repr(C)]
 pub struct Vm {
+    // The head of the state, which is all that the Launcher maps. These two are
+    // a `Head`, written out here because the Host counts in so many places.
+    /// The words that the Launcher reads and writes.
+    pub wire: Wire,
+    /// How often what has happened.
+    pub counters: Counters,
+
     /// The registers, while the Guest is not running.
     pub regs: Registers,
     /// Its floating-point registers, while it moves between views.
@@ -168,8 +150,6 @@ pub struct Vm {
     pub limit: Cell<u32>,
     /// Where the kernel maps physical address 0.
     pub page_offset: Cell<u32>,
-    /// What to say in `tsc_khz`.
-    pub tsc_khz: Cell<u32>,
     /// What to say in `guestid`.
     pub guestid: Cell<u32>,
     /// Paths that must not be taken: for tests, and to find faults.
@@ -275,31 +255,35 @@ pub struct Vm {
     pub kernel_changes: [Cell<u32>; MAX_KERNEL_CHANGES as usize],
     /// The views, by slot.
     pub views: [ViewSlot; MAX_VIEWS],
-    /// Which of them holds the run token.
-    pub current: AtomicU32,
-
-    // What comes from outside.
-    /// Interrupts that wait to be delivered, a bit each.
-    pub irqs: AtomicU32,
-    /// Goes up whenever something has come from outside. A futex.
-    pub kick: AtomicU32,
-    /// 1 while the current view sleeps on `kick`.
-    pub asleep: AtomicU32,
-    /// 1 = stop at the next clean point and tell the Launcher.
-    pub break_wanted: AtomicU32,
-    /// When to tell the Launcher that a buffer may be free, for input that
-    /// waits for one: bits of [`input`]. The Launcher sets them, the Host
-    /// clears them when it tells.
-    pub input_waits: AtomicU32,
 
     /// Its debug registers.
     pub debug: Debug,
-
-    /// How often what has happened.
-    pub counters: Counters,
 }
 
 impl Vm {
+    /// Fills in what the Guest starts with (docs/abi.md, section 3). All of it
+    /// is zero before.
+    pub fn begin(&self, setup: &ViewSetup) {
+        self.limit.set(setup.limit);
+        self.page_offset.set(setup.page_offset);
+        self.guestid.set(setup.guestid);
+        self.slow_paths.set(setup.slow_paths);
+        self.cr3.set(setup.pgdir);
+        self.cs.set(u32::from(KERNEL_CS));
+        self.ss.set(u32::from(KERNEL_DS));
+        let gdt = |index: u32| &self.gdt[index as usize];
+        gdt(GDT_KERNEL_CS).set(Descriptor::flat_code(GUEST_PL));
+        gdt(GDT_KERNEL_DS).set(Descriptor::flat_data(GUEST_PL));
+        self.regs.eip.set(setup.start);
+        self.regs.eflags.set(START_EFLAGS);
+        set_start_segments(&self.regs);
+        self.fpu.0.set(initial_fpu());
+        let first = &self.views[0];
+        first.cr3.set(setup.pgdir);
+        first.last_use.set(1);
+        self.uses.set(1);
+    }
+
     /// Whether the Guest runs user code.
     #[must_use]
     pub fn in_user_mode(&self) -> bool {
@@ -324,19 +308,22 @@ impl Vm {
 
     /// Raises interrupt `irq`; the caller sees to it that the Guest notices.
     pub fn raise(&self, irq: u32) {
-        turns::raise(&self.irqs, irq);
+        turns::raise(&self.wire.irqs, irq);
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::{MAX_VIEWS, max_views};
-
-    #[test]
-    fn views_follow_the_memory_within_bounds() {
-        assert_eq!(max_views(1 << 20), 4);
-        assert_eq!(max_views(16 << 20), 8);
-        assert_eq!(max_views(64 << 20), MAX_VIEWS);
-        assert_eq!(max_views(u32::MAX), MAX_VIEWS);
-    }
+/// The floating-point unit after FNINIT (Intel SDM volume 1, "x87 FPU State"
+/// and "MXCSR"), as FXSAVE would leave it.
+fn initial_fpu() -> [u8; 512] {
+    const FCW: u16 = 0x037F;
+    const MXCSR: u32 = 0x1F80;
+    let mut area = [0; 512];
+    area[..2].copy_from_slice(&FCW.to_le_bytes());
+    area[24..28].copy_from_slice(&MXCSR.to_le_bytes());
+    area
 }
+
+const _: () = {
+    assert!(offset_of!(Vm, wire) == offset_of!(Head, wire));
+    assert!(offset_of!(Vm, counters) == offset_of!(Head, counters));
+};

@@ -16,7 +16,9 @@ use crate::syscall::nr;
 use crate::user_driver;
 use lg_abi::page::{DIRECTORY_SPAN, PAGE_SIZE, SWITCHER_ADDR};
 use lg_host::address::as_word;
-use lg_host::outbox::OUTBOX_SIZE;
+use lg_wire::outbox::OUTBOX_SIZE;
+use lg_wire::spawn::{COPIES_FD, KICK_SIGNAL, MEMORY_FD, SHARED_PAGE_FD};
+use lg_wire::state::STATE_SIZE;
 
 /// One instruction of the filter (`struct sock_filter`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -192,7 +194,7 @@ pub fn filter(facts: &Facts) -> Filter {
         }
         f.require(halves(state)[1]);
         f.load(argument(0));
-        f.require_at_most(as_word(layout::STATE_SIZE) - 4);
+        f.require_at_most(as_word(STATE_SIZE) - 4);
         // FUTEX_WAIT or FUTEX_WAKE, not private, no time-out.
         f.require_narrow(1);
         f.load(argument(1));
@@ -226,7 +228,7 @@ pub fn filter(facts: &Facts) -> Filter {
     f.when(as_word(nr::RT_SIGPROCMASK), |f| f.end(verdict::ALLOW));
     f.when(as_word(nr::EXIT_GROUP), |f| f.end(verdict::ALLOW));
     if let Some(user_process) = &facts.user_process {
-        let signals = [signals::KICK_SIGNAL, signals::FORCE_SIGNAL];
+        let signals = [KICK_SIGNAL, signals::FORCE_SIGNAL];
         f.when(as_word(nr::TGKILL), |f| {
             f.require_wide(argument(0), u64::from(user_process.process));
             f.require_wide(argument(1), u64::from(user_process.process));
@@ -327,15 +329,15 @@ fn mmap(f: &mut Filter, facts: &Facts) {
     f.add_x();
     f.require_at_most(SWITCHER_ADDR);
     f.load(argument(4));
-    f.when(layout::MEMORY_FD.cast_unsigned(), |f| f.end(verdict::ALLOW));
-    f.when(layout::COPIES_FD.cast_unsigned(), |f| {
+    f.when(MEMORY_FD.cast_unsigned(), |f| f.end(verdict::ALLOW));
+    f.when(COPIES_FD.cast_unsigned(), |f| {
         // The Host writes them elsewhere.
         f.load(argument(2));
         f.require_no_bit(PROT_WRITE);
         f.end(verdict::ALLOW);
     });
     for n in 0..facts.shared_pages {
-        f.when(layout::SHARED_PAGE_FD.cast_unsigned() + n, |f| {
+        f.when(SHARED_PAGE_FD.cast_unsigned() + n, |f| {
             f.require_wide(argument(1), u64::from(PAGE_SIZE));
             f.require_wide(argument(5), 0);
             f.end(verdict::ALLOW);

@@ -17,7 +17,6 @@
 
 use crate::extended::{self, PKRU};
 use crate::layout::{EXIT_FRAME, OWN, STACK, STATE, State};
-use crate::mailbox::Request;
 use crate::own::{Own, own};
 use crate::trampolines::XmmArea;
 use crate::user;
@@ -30,7 +29,8 @@ use core::mem::offset_of;
 use core::sync::atomic::{Ordering, compiler_fence};
 use lg_host::kill::Kill;
 use lg_host::run::{Event, Host};
-use lg_host::state::{Registers, Vm};
+use lg_host::state::Registers;
+use lg_wire::mailbox::Request;
 
 /// Where `iretq` finds the way into the Guest.
 #[repr(C)]
@@ -94,7 +94,7 @@ global_asm!(
     "    and rsp, -16",
     "    call {recheck}",
     "    ud2",
-    regs = const STATE + offset_of!(State, vm) + offset_of!(Vm, regs),
+    regs = const STATE + offset_of!(State, vm.regs),
     frame = const STACK + EXIT_FRAME,
     eax = const offset_of!(Registers, eax),
     ebx = const offset_of!(Registers, ebx),
@@ -207,7 +207,7 @@ fn leave_or_die(mut result: Result<(), Kill>, masked: bool) -> ! {
 pub(crate) fn note_kick(rip: u64) -> u64 {
     own().kicked.store(1, Ordering::Relaxed);
     if !user::are_we() {
-        state().vm.kick.fetch_add(1, Ordering::SeqCst);
+        state().vm.wire.kick.fetch_add(1, Ordering::SeqCst);
     }
     if let Some(rip) = user_driver::kicked_at(rip) {
         return rip;

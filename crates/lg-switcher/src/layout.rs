@@ -1,21 +1,21 @@
-//! Where everything lies in a view, and which descriptors it is born with.
+//! Where everything lies in a view.
 //!
 //! Everything is at a fixed place, above the 4 GiB that are the Guest's: one
 //! load of a constant reaches it, from any code, in any state. That helps an
 //! attacker inside, and it does not matter: what he finds here is his own.
 
-use crate::mailbox::Mailbox;
 use crate::own::Own;
 use crate::trampolines::TrampolinePages;
 use core::cell::Cell;
 use core::mem::offset_of;
 use core::sync::atomic::AtomicU32;
-use lg_abi::page::{PAGE_SIZE, SWITCHER_ADDR};
+use lg_abi::page::SWITCHER_ADDR;
 use lg_host::cpu::extended::Extended;
-use lg_host::outbox::OUTBOX_SIZE;
 use lg_host::paging::ShadowMemory;
-use lg_host::patch::copies::MAX_COPIES;
 use lg_host::state::{FpuState, Registers, Vm};
+use lg_wire::outbox::OUTBOX_SIZE;
+use lg_wire::spawn::MAX_SHARED_PAGES;
+use lg_wire::state::{Head, PROCESS_SIZE, STATE_SIZE};
 
 /// What all views and the Launcher share: a [`State`].
 pub const STATE: usize = 0x1000_0000_0000;
@@ -25,9 +25,6 @@ pub const MEMORY: usize = 0x2000_0000_0000;
 
 /// Copies of pages of the Guest's ([`lg_host::patch::patched copies`]).
 pub const COPIES: usize = 0x2800_0000_0000;
-
-/// Bytes of them.
-pub const COPIES_SIZE: usize = MAX_COPIES * PAGE_SIZE as usize;
 
 /// Frames for other Guests ([`lg_host::outbox`]), an outbox
 /// behind the other in the order of the pages. All of them have one high word
@@ -44,8 +41,8 @@ pub const USER_RECORD: usize = 0x3080_0000_0000;
 /// [`UserPages`].
 pub const USER: usize = 0x3200_0000_0000;
 
-/// Where the user process sees the first of these pages: where a view has its
-/// state, so that the same code finds the registers.
+/// Where the user process sees the first of these pages: where a view has the
+/// first page of its state, so that the same code finds the registers.
 pub const USER_PAGE: usize = STATE;
 
 /// Where the mapper of a user process sees the others.
@@ -93,55 +90,10 @@ pub const LANDING_SIZE: usize = 0x8000;
 /// [`LANDING`].
 pub const VDSO: usize = 0x5000_0000_0000 + LANDING;
 
-/// The Guest's memory file.
-pub const MEMORY_FD: i32 = 3;
-
-/// The file of [`State`]. Closed once it is mapped.
-pub const STATE_FD: i32 = 4;
-
-/// The view spawner's end of the socket on which the Launcher asks for views.
-pub const COMMAND_FD: i32 = 5;
-
-/// The file of [`COPIES`].
-pub const COPIES_FD: i32 = 6;
-
-/// The files of pages that are shared with other Guests, from here on.
-pub const SHARED_PAGE_FD: i32 = 7;
-
-/// The files of their outboxes, in the same order, follow directly. Closed once
-/// they are mapped.
-#[must_use]
-pub fn outbox_fd(shared_pages: usize, index: usize) -> i32 {
-    let above = i32::try_from(shared_pages + index);
-    SHARED_PAGE_FD + above.expect("a bus is small")
-}
-
-/// How many such pages a Guest may have: as many as devices.
-pub const MAX_SHARED_PAGES: usize = lg_abi::device::LGUEST_MAX_DEVICES;
-
-/// What the Launcher tells a view before it runs anything.
-#[derive(Clone, Copy)]
-#[repr(C)]
-pub struct Setup {
-    /// Bytes of the memory file.
-    pub limit: u32,
-    /// How many of `shared_pfns` are in use.
-    pub shared_pages: u32,
-    /// Page numbers that lie in files of their own.
-    pub shared_pfns: [u32; MAX_SHARED_PAGES],
-    /// 1 = user code runs in user processes.
-    pub user_processes: u32,
-}
-
-/// What all views and the Launcher share.
+/// What all views share. The Launcher maps the head of it, which is that of
+/// [`Vm`].
 #[repr(C)]
 pub struct State {
-    /// From the Launcher, before anything runs. The view spawner keeps a copy
-    /// for all views, and nobody reads this one afterwards: whoever breaks into
-    /// a view can write it.
-    pub setup: Setup,
-    /// The conversation between Host and Launcher.
-    pub mailbox: Mailbox,
     /// The Guest.
     pub vm: Vm,
     /// Code at which the Guest enters the Host.
@@ -162,7 +114,7 @@ pub struct UserPages {
 /// registers are where a [`State`] has them.
 #[repr(C, align(4096))]
 pub struct UserPage {
-    unused: [Cell<u8>; offset_of!(State, vm)],
+    unused: [Cell<u8>; offset_of!(State, vm.regs)],
     /// The registers of user code, while it does not run.
     pub regs: Registers,
     /// Its floating-point registers, likewise.
@@ -190,14 +142,14 @@ pub const MAX_COMMANDS: usize = 2 * 4096 / size_of::<Command>();
 #[repr(C, align(4096))]
 pub struct Commands(pub [Command; MAX_COMMANDS]);
 
-/// Bytes of [`State`], in whole pages.
-pub const STATE_SIZE: usize = size_of::<State>().next_multiple_of(4096);
-
 /// Bytes of the record, in whole pages.
 pub const RECORD_SIZE: usize = size_of::<ShadowMemory>().next_multiple_of(4096);
 
 const _: () = {
-    assert!(STATE_SIZE < 1 << 20);
+    assert!(size_of::<State>() <= STATE_SIZE);
+    assert!(offset_of!(State, vm) == 0 && size_of::<Head>() <= size_of::<Vm>());
+    let own = 2 * RECORD_SIZE + STACK_SIZE + IMAGE_SIZE + size_of::<Own>();
+    assert!(own <= PROCESS_SIZE);
     let outboxes = MAX_SHARED_PAGES as u64 * OUTBOX_SIZE as u64;
     assert!(outboxes < 1 << 32 && (OUTBOXES as u64).is_multiple_of(1 << 32));
     assert!(RECORD + RECORD_SIZE <= USER_RECORD);
@@ -208,9 +160,7 @@ const _: () = {
     assert!(LANDING >= SWITCHER_ADDR as usize);
     assert!(LANDING + LANDING_SIZE <= TRAMPOLINES);
     // The registers of a user process are found where those of a view are.
-    let vm = offset_of!(State, vm);
-    let (regs, fpu) = (offset_of!(Vm, regs), offset_of!(Vm, fpu));
-    assert!(offset_of!(UserPage, regs) == vm + regs);
-    assert!(offset_of!(UserPage, fpu) == vm + fpu);
+    assert!(offset_of!(UserPage, regs) == offset_of!(State, vm.regs));
+    assert!(offset_of!(UserPage, fpu) == offset_of!(State, vm.fpu));
     assert!(EXIT_FRAME.is_multiple_of(16) && EXIT_FRAME < STACK_SIZE / 2);
 };

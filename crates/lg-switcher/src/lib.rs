@@ -11,7 +11,7 @@
 //! code may have a process of its own, a [`user`], that its view keeps
 //! ([`driver`]).
 //!
-//! [`layout`] and [`mailbox`] are what the Launcher has to know, too.
+//! What the Launcher has to know, too, is in [`lg_wire`].
 //!
 //! # Safety
 //!
@@ -23,7 +23,6 @@
 #![cfg_attr(not(test), no_std)]
 
 pub mod layout;
-pub mod mailbox;
 pub mod own;
 
 pub mod confine;

@@ -7,15 +7,14 @@
 
 #![expect(unsafe_code, reason = "mmap")]
 
-use crate::layout::{
-    COPIES_FD, MAX_SHARED_PAGES, MEMORY_FD, SHARED_PAGE_FD, Setup,
-};
 use crate::segments::UserDescriptor;
 use crate::syscall::{call, errno, nr};
 use lg_abi::page::{PAGE_SHIFT, PAGE_SIZE};
 use lg_abi::segment::Descriptor;
 use lg_host::address::{GuestPhys, GuestVirt};
 use lg_host::world::{Access, MapError, Mapper};
+use lg_wire::spawn::{COPIES_FD, MAX_SHARED_PAGES, MEMORY_FD, SHARED_PAGE_FD};
+use lg_wire::state::ViewSetup;
 
 const PROT_READ_EXEC: usize = 1 | 4;
 const PROT_WRITE: usize = 2;
@@ -31,7 +30,7 @@ pub struct Mmap {
 impl Mmap {
     /// Knows the shared pages that the Launcher told of.
     #[must_use]
-    pub fn new(setup: &Setup) -> Self {
+    pub fn new(setup: &ViewSetup) -> Self {
         let shared_pages = setup.shared_pages as usize;
         Self {
             shared_pfns: setup.shared_pfns,

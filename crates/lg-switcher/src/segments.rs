@@ -12,7 +12,7 @@ use lg_abi::page::{PAGE_SHIFT, SWITCHER_ADDR};
 use lg_abi::segment::{Descriptor, GDT_TLS_MIN, GDT_USER_CS, GDT_USER_DS};
 use lg_host::cpu::segments::REAL_WIDE_DS;
 use lg_host::cpu::tls;
-use lg_host::fast_path;
+use lg_wire::fast_path;
 
 /// The function of `modify_ldt` that sets an entry.
 pub(crate) const WRITE: usize = 0x11;

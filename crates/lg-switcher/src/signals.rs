@@ -28,6 +28,8 @@ use core::sync::atomic::Ordering;
 use lg_host::cpu::registers::EFLAGS_TF;
 use lg_host::cpu::segments::REAL_LONG_CS;
 use lg_host::run::{Event, PROTECTION_KEY};
+use lg_wire::mailbox::reason;
+use lg_wire::spawn::KICK_SIGNAL;
 
 /// The signals as which traps arrive.
 const TRAPS: [i32; 6] = [SIGILL, SIGTRAP, SIGBUS, SIGFPE, SIGSEGV, SIGSYS];
@@ -45,9 +47,6 @@ const SIGSYS: i32 = 31;
 
 /// The timer's signal.
 pub const SIGALRM: i32 = 14;
-
-/// The Launcher's signal: something has changed, look around.
-pub const KICK_SIGNAL: i32 = 10;
 
 /// The driver's signal to a user process that does not answer its kicks:
 /// whatever it does, it is to say so.
@@ -313,7 +312,7 @@ extern "C" fn handle_signal(
             user::hand_in(Event::LongMode);
         }
         if signal == SIGILL && context.rip == return_site() {
-            entry::die(&RETURN_REFUSED);
+            entry::die(&reason::RETURN_REFUSED);
         }
         entry::die(&HostFault {
             signal,
@@ -324,7 +323,7 @@ extern "C" fn handle_signal(
     }
     take_over(context);
     if is_kick && !user::are_we() {
-        state().vm.kick.fetch_add(1, Ordering::SeqCst);
+        state().vm.wire.kick.fetch_add(1, Ordering::SeqCst);
     }
     let event = match signal {
         _ if is_kick && long => {
@@ -393,9 +392,6 @@ fn fpu_of(context: &SignalContext) -> (u64, u64) {
     };
     (context.fpu as u64, parts)
 }
-
-/// What a Host says that cannot return from a signal.
-pub const RETURN_REFUSED: &str = "the machine refuses rt_sigreturn";
 
 /// The Host itself has faulted: a bug, or a Guest that has been at it.
 struct HostFault {

@@ -30,7 +30,7 @@ use lg_host::cpu::segments::REAL_LONG_CS;
 use lg_host::patch::direct::MAX_DIRECT;
 use lg_host::patch::{MAX_DISPLACED, TrampolineKind};
 use lg_host::run::Event;
-use lg_host::state::{Registers, Vm};
+use lg_host::state::Registers;
 
 /// Bytes of a trampoline.
 const TRAMPOLINE_SIZE: usize = 64;
@@ -58,7 +58,7 @@ pub struct TrampolinePages([[Cell<u8>; TRAMPOLINE_SIZE]; MAX_TRAMPOLINES]);
 pub struct XmmArea(pub(crate) [[u8; 16]; 8]);
 
 /// Where the general registers are kept.
-const REGS: usize = STATE + offset_of!(State, vm) + offset_of!(Vm, regs);
+const REGS: usize = STATE + offset_of!(State, vm.regs);
 
 /// Flags of the Guest's with which our code must not run: TF, DF, NT and AC.
 const UNCLEAN: u32 = 1 << 8 | 1 << 10 | 1 << 14 | 1 << 18;

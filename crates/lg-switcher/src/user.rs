@@ -21,9 +21,9 @@ use crate::confine::{self, Facts};
 use crate::entry;
 use crate::extended;
 use crate::layout::{
-    COMMANDS, COPIES, COPIES_SIZE, Command, Commands, MEMORY, OUTBOXES, OWN,
-    RECORD, RECORD_SIZE, STACK, STACK_SIZE, STATE, STATE_SIZE, TRAMPOLINES,
-    USER, USER_PAGE, USER_RECORD, UserPage, UserPages,
+    COMMANDS, COPIES, Command, Commands, MEMORY, OUTBOXES, OWN, RECORD,
+    RECORD_SIZE, STACK, STACK_SIZE, STATE, TRAMPOLINES, USER, USER_PAGE,
+    USER_RECORD, UserPage, UserPages,
 };
 use crate::own::{Own, own};
 use crate::segments;
@@ -37,9 +37,10 @@ use core::mem::offset_of;
 use core::sync::atomic::{AtomicU32, Ordering};
 use lg_abi::page::PAGE_SIZE;
 use lg_host::cpu::segments::REAL_USER_CS;
-use lg_host::outbox::OUTBOX_SIZE;
 use lg_host::patch::TrampolineKind;
 use lg_host::run::Event;
+use lg_wire::outbox::OUTBOX_SIZE;
+use lg_wire::state::{COPIES_SIZE, STATE_SIZE};
 
 /// The call by which a user process or a mapper waits for its view. It has no
 /// arguments and no effect, should the kernel ever carry it out.

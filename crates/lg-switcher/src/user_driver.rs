@@ -14,7 +14,7 @@ use crate::layout::{COMMANDS, Command, MAX_COMMANDS, OWN, USER, UserPages};
 use crate::mapper::Mmap;
 use crate::own::Own;
 use crate::segments::{self, UserDescriptor};
-use crate::signals::{FORCE_SIGNAL, KICK_SIGNAL};
+use crate::signals::FORCE_SIGNAL;
 use crate::syscall::{call, errno, nr};
 use crate::user::{self, CLONE_FILES, CLONE_PARENT};
 use crate::view;
@@ -33,6 +33,7 @@ use lg_host::cpu::registers::{
 use lg_host::run::Event;
 use lg_host::state::Registers;
 use lg_host::world::{Access, MapError, Mapper};
+use lg_wire::spawn::KICK_SIGNAL;
 
 /// `struct seccomp_notif`.
 #[derive(Default)]

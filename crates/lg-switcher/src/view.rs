@@ -14,10 +14,8 @@ use crate::cpuid;
 use crate::entry;
 use crate::extended;
 use crate::layout::{
-    BEYOND, COMMAND_FD, COPIES, COPIES_FD, COPIES_SIZE, MAX_SHARED_PAGES,
-    MEMORY, MEMORY_FD, OUTBOXES, OWN, RECORD, RECORD_SIZE, SHARED_PAGE_FD,
-    STACK, STACK_SIZE, STATE, STATE_FD, STATE_SIZE, Setup, State, TASK_SIZE,
-    TRAMPOLINES, USER_RECORD, outbox_fd,
+    BEYOND, COPIES, MEMORY, OUTBOXES, OWN, RECORD, RECORD_SIZE, STACK,
+    STACK_SIZE, STATE, State, TASK_SIZE, TRAMPOLINES, USER_RECORD,
 };
 use crate::leftovers;
 use crate::mapper::Mmap;
@@ -26,7 +24,7 @@ use crate::segments;
 use crate::signals::{self, SIGALRM};
 use crate::syscall::{call, call_site, errno, exit, nr, return_site};
 use crate::trampolines::TrampolinePages;
-use crate::trial::{self, Step};
+use crate::trial;
 use crate::user_driver::{self, UserMapper};
 use crate::vdso;
 use crate::world::{Outside, state};
@@ -36,29 +34,21 @@ use core::mem::offset_of;
 use core::sync::atomic::{AtomicBool, Ordering};
 use lg_abi::page::{PAGE_SHIFT, PAGE_SIZE};
 use lg_host::address::as_word;
-use lg_host::cpu::segments::REAL_KERNEL_CS;
 use lg_host::memory::Memory;
-use lg_host::outbox::{OUTBOX_SIZE, Outboxes};
+use lg_host::outbox::Outboxes;
 use lg_host::paging::{Shadow, ShadowMemory, UserSpace};
 use lg_host::run::Host;
-
-/// What the Launcher hears when it has asked for a view, in any order. From the
-/// view spawner: the view's process number, or minus an errno, the number of
-/// the [`Step`] that failed (0: the fork), and the index of a call in
-/// [`trial::CALLS`]. From the view, when it is ready: 0, and the process
-/// numbers of its user process and of the user process's mapper (0 without user
-/// processes), or minus an errno and the number of the step. If its user
-/// process could not be made, minus the number of the process that was to be
-/// one (0: there is none) stands there instead.
-pub type Answer = [i32; 3];
+use lg_wire::outbox::OUTBOX_SIZE;
+use lg_wire::processor;
+use lg_wire::spawn::{
+    self, Answer, COMMAND_FD, COPIES_FD, MAX_SHARED_PAGES, MEMORY_FD,
+    SETUP_FAILED, SHARED_PAGE_FD, STATE_FD, Step, outbox_fd, read_progress,
+};
+use lg_wire::state::{COPIES_SIZE, STATE_SIZE, VERSION, ViewSetup};
 
 const PROT_READ_WRITE: usize = 3;
 const MAP_SHARED_FIXED: usize = 0x11;
 const MAP_PRIVATE_FIXED_ANONYMOUS_NORESERVE: usize = 0x4032;
-
-/// The status with which view spawner and views end when they cannot be set up:
-/// this plus the number of the [`Step`].
-pub const SETUP_FAILED: i32 = 100;
 
 /// The view spawner cannot be set up: step `step` failed with `error`.
 fn give_up(step: Step, error: i32) -> ! {
@@ -76,8 +66,8 @@ fn view_gives_up(step: Step, error: i32) -> ! {
 /// Notes where the view spawner is: if a filter kills it, it cannot tell. The
 /// word of the mailbox is unused until the Guest runs.
 fn note_progress(step: Step, detail: u32) {
-    let word = step.number().cast_unsigned() << 8 | detail;
-    state().mailbox.reply.store(word, Ordering::SeqCst);
+    let word = spawn::progress(step, detail);
+    state().vm.wire.mailbox.reply.store(word, Ordering::SeqCst);
 }
 
 static MAPPED: AtomicBool = AtomicBool::new(false);
@@ -88,14 +78,7 @@ fn progress() -> [i32; 2] {
     if !MAPPED.load(Ordering::Relaxed) {
         return [Step::Map.number(), 0];
     }
-    read_progress(state().mailbox.reply.load(Ordering::SeqCst))
-}
-
-/// What the view spawner has noted in
-/// [`Mailbox::reply`](crate::mailbox::Mailbox).
-#[must_use]
-pub fn read_progress(word: u32) -> [i32; 2] {
-    [word >> 8 & 0xFF, word & 0xFF].map(u32::cast_signed)
+    read_progress(state().vm.wire.mailbox.reply.load(Ordering::SeqCst))
 }
 
 /// Maps the stack on which everything else happens. The caller changes to it.
@@ -137,7 +120,7 @@ pub fn main() -> ! {
             give_up(step, error);
         }
     }
-    state().mailbox.reply.store(0, Ordering::SeqCst);
+    state().vm.wire.mailbox.reply.store(0, Ordering::SeqCst);
     extended::find();
     cpuid::hide();
     // SAFETY: asks for a number.
@@ -184,16 +167,21 @@ fn map(at: usize, size: usize, fd: i32, flags: usize) -> Result<(), i32> {
         .map(drop)
 }
 
-struct TheSetup(UnsafeCell<Setup>);
+struct TheSetup(UnsafeCell<ViewSetup>);
 
 // SAFETY: there is one thread.
 unsafe impl Sync for TheSetup {}
 
-static SETUP: TheSetup = TheSetup(UnsafeCell::new(Setup {
+static SETUP: TheSetup = TheSetup(UnsafeCell::new(ViewSetup {
     limit: 0,
     shared_pages: 0,
     shared_pfns: [0; MAX_SHARED_PAGES],
     user_processes: 0,
+    slow_paths: 0,
+    guestid: 0,
+    page_offset: 0,
+    pgdir: 0,
+    start: 0,
 }));
 
 /// Makes a copy of what the Launcher says while there is no view yet. Views
@@ -201,11 +189,11 @@ static SETUP: TheSetup = TheSetup(UnsafeCell::new(Setup {
 /// would believe that before its door is closed.
 fn keep_setup() {
     // SAFETY: the view spawner's first step, and nobody has looked yet.
-    unsafe { *SETUP.0.get() = state().setup };
+    unsafe { *SETUP.0.get() = state().vm.wire.setup.get() };
 }
 
 /// What the Launcher has said of the Guest.
-pub(crate) fn setup() -> &'static Setup {
+pub(crate) fn setup() -> &'static ViewSetup {
     // SAFETY: written once, by the view spawner, before it asks for this.
     unsafe { &*SETUP.0.get() }
 }
@@ -217,6 +205,9 @@ fn map_everything() -> Result<(), i32> {
     close(STATE_FD);
     keep_setup();
     let setup = setup();
+    let vm = &state().vm;
+    vm.begin(setup);
+    vm.wire.version.store(VERSION, Ordering::SeqCst);
     map(MEMORY, setup.limit as usize, MEMORY_FD, MAP_SHARED_FIXED)?;
     map(COPIES, COPIES_SIZE, COPIES_FD, MAP_SHARED_FIXED)?;
     let pfns = &setup.shared_pfns[..setup.shared_pages as usize];
@@ -280,22 +271,19 @@ fn forget_the_rest() -> Result<(), i32> {
 }
 
 /// Looks whether there is a segment to run a Guest's kernel on. A processor
-/// tells by LAR, which fails for what may not be loaded (Intel SDM volume 2).
+/// answers by LAR, which fails for what may not be loaded.
 fn find_segments() -> Result<(), i32> {
-    /// Of what LAR answers: present, code, and not 64-bit but 32-bit.
-    const MASK: u32 = 1 << 15 | 1 << 11 | 1 << 21 | 1 << 22;
-    const RIGHT: u32 = 1 << 15 | 1 << 11 | 1 << 22;
     let mut rights = 0_u32;
     // SAFETY: reads a descriptor; where there is none, nothing is written.
     unsafe {
         asm!(
             "lar {rights:e}, {selector:e}",
             rights = inout(reg) rights,
-            selector = in(reg) REAL_KERNEL_CS,
+            selector = in(reg) processor::KERNEL_CODE,
             options(nomem, nostack),
         );
     };
-    if rights & MASK == RIGHT {
+    if processor::is_32_bit_code(rights) {
         Ok(())
     } else {
         Err(errno::ENOMEM)
@@ -440,7 +428,7 @@ fn make_user_process(
         Ok(made) => made,
         Err(error) => {
             tell(&[0, -error, -user_driver::half_made()]);
-            exit(SETUP_FAILED + Step::Cell.number());
+            exit(SETUP_FAILED + Step::UserProcess.number());
         }
     };
     let [user_process, mapper] = made.processes.map(u32::cast_signed);

@@ -9,7 +9,6 @@ use crate::cpuid;
 use crate::entry;
 use crate::extended;
 use crate::layout::{OUTBOXES, STATE, State};
-use crate::mailbox::{HOSTS_TURN, LAUNCHERS_TURN, Mailbox, Request};
 use crate::own::own;
 use crate::syscall::{call, futex_wait, futex_wake, futex_wake_at, nr};
 use crate::trampolines;
@@ -22,9 +21,10 @@ use lg_host::cpu::cpuid::Answer;
 use lg_host::cpu::extended::Extended;
 use lg_host::kill::Kill;
 use lg_host::patch::TrampolineKind;
-use lg_host::state::{FpuState, Registers, Vm};
-use lg_host::turns::{self, Futex};
+use lg_host::state::{FpuState, Registers};
 use lg_host::world::{WallClock, World};
+use lg_wire::mailbox::{HOSTS_TURN, LAUNCHERS_TURN, Mailbox, Request};
+use lg_wire::turns::{self, Futex};
 
 const CLOCK_REALTIME: usize = 0;
 pub(crate) const CLOCK_MONOTONIC: usize = 1;
@@ -71,14 +71,14 @@ impl Futex for Kernel {
 /// Where the Guest's registers are put while it does not run: the same place
 /// in a view and in a user process.
 pub(crate) fn registers() -> &'static Registers {
-    const AT: usize = STATE + offset_of!(State, vm) + offset_of!(Vm, regs);
+    const AT: usize = STATE + offset_of!(State, vm.regs);
     // SAFETY: as in `state`, and a user process has this page, too.
     unsafe { &*(AT as *const Registers) }
 }
 
 /// Where its floating-point registers are put while it moves.
 pub(crate) fn fpu() -> &'static FpuState {
-    const AT: usize = STATE + offset_of!(State, vm) + offset_of!(Vm, fpu);
+    const AT: usize = STATE + offset_of!(State, vm.fpu);
     // SAFETY: as in `registers`.
     unsafe { &*(AT as *const FpuState) }
 }
@@ -128,7 +128,7 @@ pub struct Outside {
 
 impl Outside {
     fn mailbox() -> &'static Mailbox {
-        &state().mailbox
+        &state().vm.wire.mailbox
     }
 
     /// Blocks until the Launcher has answered.
@@ -151,7 +151,7 @@ impl Outside {
 
     /// Blocks until this view has the run token, and takes it.
     pub fn wait_for_run_token(slot: usize) {
-        turns::take::<Kernel>(&state().vm.views[slot].run_token);
+        turns::take::<Kernel>(&state().vm.wire.run_tokens[slot]);
     }
 }
 
@@ -209,7 +209,7 @@ impl World for Outside {
     }
 
     fn sleep(&mut self, seen: u32) {
-        futex_wait(&state().vm.kick, seen);
+        futex_wait(&state().vm.wire.kick, seen);
     }
 
     fn start_view(&mut self, slot: usize) -> Result<(), Kill> {
@@ -274,7 +274,7 @@ impl World for Outside {
 
     fn hand_over(&mut self, slot: usize) -> Result<(), Kill> {
         entry::put_fpu_away();
-        turns::pass::<Kernel>(&state().vm.views[slot].run_token);
+        turns::pass::<Kernel>(&state().vm.wire.run_tokens[slot]);
         Self::wait_for_run_token(self.slot);
         entry::take_fpu();
         Ok(())

@@ -12,10 +12,10 @@
 
 use core::arch::global_asm;
 use lg_switcher::layout::{STACK, STACK_SIZE};
-use lg_switcher::mailbox::Request;
 use lg_switcher::vdso;
 use lg_switcher::view;
 use lg_switcher::world::Outside;
+use lg_wire::mailbox::Request;
 
 // The kernel's stack is aligned and ours to use until we have our own.
 global_asm!(

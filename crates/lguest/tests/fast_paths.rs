@@ -6,7 +6,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test says what went wrong so")]
 
-use lg_host::fast_path;
+use lg_wire::fast_path;
 mod support;
 
 use std::io::Write;

@@ -235,13 +235,13 @@ impl Oracle {
         let in_noirq =
             vm.user.get() == 0 && (start..vm.noirq_end.get()).contains(&eip);
         let more = 1 << input.below(32) | 1 << input.below(32);
-        let raised = vm.irqs.fetch_or(more, Ordering::SeqCst) | more;
+        let raised = vm.wire.irqs.fetch_or(more, Ordering::SeqCst) | more;
         let before = Before {
             flags: enabled,
             ..before
         };
         let result = machine.step(Event::Kick);
-        let left = vm.irqs.load(Ordering::SeqCst);
+        let left = vm.wire.irqs.load(Ordering::SeqCst);
         // Any value means "on", but flags say it by their bit.
         let wanted = match enabled & 2 {
             0 => enabled != 0,

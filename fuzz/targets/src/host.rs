@@ -12,9 +12,9 @@ use lg_abi::hypercall::RawCall;
 use lg_host::address::GuestPhys;
 use lg_host::cpu::registers::{EFLAGS_FIXED, EFLAGS_RF, EFLAGS_USABLE};
 use lg_host::kill::Kill;
-use lg_host::outbox::{DOZES, ring, word};
 use lg_host::patch::TrampolineKind;
 use lg_host::run::Event;
+use lg_wire::outbox::{DOZES, ring, word};
 use std::sync::atomic::Ordering;
 
 /// The flags that Guest code can have when it traps.
@@ -81,8 +81,8 @@ fn step(machine: &mut Machine<'_>, input: &mut Input<'_>) -> Result<(), Kill> {
             machine.step(Event::Kick)
         }
         7 => {
-            vm.irqs.fetch_or(input.word(), Ordering::SeqCst);
-            vm.kick.fetch_add(1, Ordering::SeqCst);
+            vm.wire.irqs.fetch_or(input.word(), Ordering::SeqCst);
+            vm.wire.kick.fetch_add(1, Ordering::SeqCst);
             machine.step(Event::Kick)
         }
         8 => {
@@ -127,7 +127,7 @@ fn step(machine: &mut Machine<'_>, input: &mut Input<'_>) -> Result<(), Kill> {
             Ok(())
         }
         13 => {
-            vm.break_wanted.store(1, Ordering::SeqCst);
+            vm.wire.break_wanted.store(1, Ordering::SeqCst);
             machine.step(Event::Kick)
         }
         14 => {

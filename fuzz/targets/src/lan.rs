@@ -12,7 +12,7 @@ use crate::fake::{FakeHost, LIMIT, PAGE, address, is_good, list};
 use crate::input::Input;
 use lg_abi::dma::{Dma, KEY_ALIGN};
 use lg_abi::page::PAGE_SIZE;
-use lg_host::outbox::{FRAMES, LONGEST, OUTBOX_SIZE, frame, ring, word};
+use lg_wire::outbox::{FRAMES, LONGEST, OUTBOX_SIZE, frame, ring, word};
 use lguest::devices::Requests;
 use lguest::devices::net::Lan;
 use lguest::devices::net::fuzzing::Station;

@@ -20,12 +20,13 @@ use lg_abi::shared::{HCALL_DONE, LHCALL_RING_SIZE, offset};
 use lg_host::address::as_word;
 use lg_host::kill::Kill;
 use lg_host::memory::Memory;
-use lg_host::outbox::{OUTBOX_SIZE, Outboxes};
+use lg_host::outbox::Outboxes;
 use lg_host::paging::{Shadow, ShadowMemory};
-use lg_host::patch::copies::MAX_COPIES;
 use lg_host::run::{Event, Host};
 use lg_host::state::Vm;
 use lg_host::testing::{Ram, RecordingMapper, SharedMapper};
+use lg_wire::outbox::OUTBOX_SIZE;
+use lg_wire::state::MAX_COPIES;
 use std::cell::Cell;
 use std::sync::atomic::Ordering;
 use world::{Common, Outside};
@@ -215,7 +216,7 @@ impl<'a> Machine<'a> {
         self.common.now.set(now);
         let armed = self.common.armed.get();
         if armed != 0 && now >= armed {
-            self.vm.kick.fetch_add(1, Ordering::SeqCst);
+            self.vm.wire.kick.fetch_add(1, Ordering::SeqCst);
         }
     }
 

@@ -8,7 +8,7 @@ use crate::fake::{DEVICE_PAGES, LIMIT, RAM_PAGES, address, list};
 use crate::input::Input;
 use lg_abi::dma::{Dma, LGUEST_MAX_DMA};
 use lg_abi::page::PAGE_SIZE;
-use lg_switcher::mailbox::Mailbox;
+use lg_wire::mailbox::Mailbox;
 use lguest::engine::fuzzing::Asked;
 use lguest::engine::{Death, Exit, Native, Requests};
 use lguest::memory::GuestMemory;

@@ -23,7 +23,7 @@ impl Host<'_> {
         let vm = self.vm;
         let pending = self.pending();
         if pending == 0 {
-            if vm.irqs.load(Ordering::SeqCst) != 0 {
+            if vm.wire.irqs.load(Ordering::SeqCst) != 0 {
                 self.retry_later();
             }
             return Ok(());
@@ -44,7 +44,7 @@ impl Host<'_> {
             return Ok(());
         }
         let irq = pending.trailing_zeros();
-        turns::lower(&vm.irqs, irq);
+        turns::lower(&vm.wire.irqs, irq);
         vm.retry_at.set(0);
         self.write_time()?;
         let gate = vm.idt[(FIRST_EXTERNAL_VECTOR + irq) as usize].get();
@@ -61,7 +61,7 @@ impl Host<'_> {
         }
         if self.pending() != 0 {
             self.retry_soon();
-        } else if vm.irqs.load(Ordering::SeqCst) != 0 {
+        } else if vm.wire.irqs.load(Ordering::SeqCst) != 0 {
             self.retry_later();
         }
         Ok(())
@@ -108,7 +108,7 @@ impl Host<'_> {
     }
 
     fn pending(&self) -> u32 {
-        let irqs = self.vm.irqs.load(Ordering::SeqCst);
+        let irqs = self.vm.wire.irqs.load(Ordering::SeqCst);
         if irqs == 0 {
             return 0;
         }
@@ -157,7 +157,7 @@ mod tests {
         m.vm.deadline.set(deadline);
         m.world.clock_set = clock_set;
         m.world.now = now;
-        m.vm.kick.fetch_add(1, Ordering::SeqCst);
+        m.vm.wire.kick.fetch_add(1, Ordering::SeqCst);
         m.host().run_guest(Event::Kick).unwrap();
         let went_off = m.vm.regs.eip.get() == TIMER;
         m.host().write_time().unwrap();
@@ -177,7 +177,7 @@ mod tests {
             handler: TIMER,
             flags: Gate::PRESENT,
         });
-        m.vm.irqs.store(1, Ordering::SeqCst);
+        m.vm.wire.irqs.store(1, Ordering::SeqCst);
         m.vm.regs.eflags.set(0x202 | EFLAGS_RF);
         m.host().run_guest(Event::Kick).unwrap();
         assert_eq!(m.vm.regs.eip.get(), TIMER);

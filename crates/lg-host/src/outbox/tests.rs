@@ -3,6 +3,7 @@
 use super::*;
 use crate::fast_path;
 use crate::testing::{Machine, Ram};
+use lg_wire::outbox::{RING_SIZE, RINGS, STRIDE};
 use std::vec;
 use std::vec::Vec;
 
@@ -139,7 +140,7 @@ fn a_ring_takes_what_there_is_room_for_wherever_it_begins() {
 }
 
 #[test]
-fn nonsense_in_the_words_stays_in_the_cell() {
+fn nonsense_in_the_words_stays_in_the_ring() {
     let mut m = machine();
     list(&m, &[(BYTES, 14)]);
     for (posted, fetched) in [(0, 1), (7, u32::MAX), (u32::MAX, 7), (9, 9)] {

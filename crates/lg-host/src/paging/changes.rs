@@ -12,12 +12,11 @@ use crate::address::{GuestPhys, GuestVirt, as_word};
 use crate::fast_path;
 use crate::kill::Kill;
 use crate::run::Host;
-use crate::state::{
-    Changes, MAX_CHANGES, MAX_KERNEL_CHANGES, MAX_VIEWS, max_views,
-};
+use crate::state::{Changes, MAX_CHANGES, MAX_KERNEL_CHANGES};
 use lg_abi::page::{
     DIRECTORY_SHIFT, ENTRIES, PAGE_SHIFT, Pte, SWITCHER_INDEX, directory_index,
 };
+use lg_wire::state::{MAX_VIEWS, max_views};
 
 /// In a note: not one page, but the 4 MiB around it.
 const WHOLE_DIRECTORY: u32 = 1;

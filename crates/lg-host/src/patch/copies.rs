@@ -38,9 +38,7 @@ use crate::state::Changes;
 use crate::world::Access;
 use core::cell::Cell;
 use lg_abi::page::{PAGE_SHIFT, PAGE_SIZE};
-
-/// How many pages can have a patched copy at the same time.
-pub const MAX_COPIES: usize = 32;
+use lg_wire::state::MAX_COPIES;
 
 /// `int $0x80`, the trap that is too dear.
 pub(super) const INT80: [u8; 2] = [0xCD, 0x80];

@@ -5,14 +5,15 @@
 
 use super::{Pretended, Ram, RecordingMapper, record, state};
 use crate::address::{GuestPhys, as_word};
-use crate::outbox::{OUTBOX_SIZE, Outboxes};
+use crate::outbox::Outboxes;
 use crate::paging::{Shadow, ShadowMemory, UserSpace};
-use crate::patch::copies::MAX_COPIES;
 use crate::run::Host;
 use crate::state::Vm;
 use lg_abi::page::{PAGE_SHIFT, PAGE_SIZE, Pte};
 use lg_abi::segment::{KERNEL_CS, KERNEL_DS};
 use lg_abi::shared::{HCALL_DONE, LHCALL_RING_SIZE, offset};
+use lg_wire::outbox::OUTBOX_SIZE;
+use lg_wire::state::MAX_COPIES;
 use std::boxed::Box;
 
 /// All that a Host needs, with a Guest that has said LGUEST_INIT.

@@ -282,7 +282,7 @@ fn munmap_and_futex_stay_in_their_own_places() {
     }
     for args in [
         [STATE64 - 4, 0, 0, 0, 0, 0],
-        [STATE64 + layout::STATE_SIZE as u64, 0, 0, 0, 0, 0],
+        [STATE64 + STATE_SIZE as u64, 0, 0, 0, 0, 0],
         [0x1000, 1, 0, 0, 0, 0],
         [STATE64, 2, 0, 0, 0, 0],
         [STATE64, 128, 0, 0, 0, 0],

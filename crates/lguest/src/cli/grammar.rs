@@ -10,7 +10,7 @@ use crate::machine::config::Parent;
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Args, Parser};
 use clap_complete::Shell;
-use lg_host::fast_path;
+use lg_wire::fast_path;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;

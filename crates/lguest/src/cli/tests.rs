@@ -3,7 +3,7 @@
 use super::*;
 use crate::engine::Isolation;
 use crate::machine::config::{DiskConfig, Parent, Stats, TapConfig};
-use lg_host::fast_path;
+use lg_wire::fast_path;
 use std::num::NonZeroU32;
 use std::time::Duration;
 use values::size;

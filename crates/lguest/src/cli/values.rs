@@ -9,7 +9,7 @@ use crate::machine::config::{
     DeviceConfig, DiskConfig, Parent, Stats, TapConfig,
 };
 use crate::memory::MAX_RAM;
-use lg_host::fast_path;
+use lg_wire::fast_path;
 use std::ffi::OsStr;
 use std::num::NonZeroU32;
 use std::os::unix::ffi::OsStrExt;

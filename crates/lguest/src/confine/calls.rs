@@ -7,7 +7,7 @@
 //! to a device adds it here, with the reason why it can do no harm.
 
 use Check::{Bits, Is, OneOf};
-use lg_switcher::signals::KICK_SIGNAL;
+use lg_wire::spawn::KICK_SIGNAL;
 
 /// What an argument has to be.
 #[derive(Clone, Copy, Debug)]

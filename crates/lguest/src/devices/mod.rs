@@ -52,7 +52,7 @@ pub struct Violation(pub String);
 pub struct PageFiles<'f> {
     /// The file whose first page it is.
     pub page: BorrowedFd<'f>,
-    /// Memory for frames that are posted ([`lg_host::outbox`]).
+    /// Memory for frames that are posted ([`lg_wire::outbox`]).
     pub outbox: BorrowedFd<'f>,
 }
 

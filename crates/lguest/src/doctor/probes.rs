@@ -13,6 +13,7 @@ use crate::engine::{Isolation, clock, no_program};
 use crate::memory::{GuestMemory, HUGE_PAGE, executable_file, sealed_file};
 use crate::needs::{self, Cause, Lack};
 use lg_abi::page::PAGE_SIZE;
+use lg_wire::processor;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::MemfdFlags;
 use rustix::io::Errno;
@@ -163,12 +164,9 @@ fn calls() -> Finding {
 }
 
 fn code_segment() -> Finding {
-    /// Of what LAR answers: present, code, and 32-bit, not 64-bit.
-    const MASK: u32 = 1 << 15 | 1 << 11 | 1 << 21 | 1 << 22;
-    const RIGHT: u32 = 1 << 15 | 1 << 11 | 1 << 22;
-    let selector = lg_host::cpu::segments::REAL_KERNEL_CS;
+    let selector = processor::KERNEL_CODE;
     match attempt::rights_of(selector) {
-        Some(rights) if rights & MASK == RIGHT => {
+        Some(rights) if processor::is_32_bit_code(rights) => {
             Finding::ok(format!("selector {selector:#x}"))
         }
         _ => Finding::lacks(

@@ -103,7 +103,7 @@ pub struct Setup {
     /// none.
     pub guest_id: Option<u16>,
     /// Fast paths that the Host must not take: bits of
-    /// [`lg_host::fast_path`].
+    /// [`lg_wire::fast_path`].
     pub slow_paths: u32,
     /// What keeps user code from its kernel.
     pub isolation: Isolation,
@@ -142,7 +142,7 @@ pub struct SharedPage {
     pub pfn: u32,
     /// The file whose first page it is. The views inherit a copy.
     pub file: OwnedFd,
-    /// Where its Guest posts frames for the others ([`lg_host::outbox`]).
+    /// Where its Guest posts frames for the others ([`lg_wire::outbox`]).
     pub outbox: OwnedFd,
 }
 

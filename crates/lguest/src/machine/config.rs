@@ -33,7 +33,7 @@ pub struct Config {
     /// Where to write the counters at the end.
     pub stats: Option<Stats>,
     /// Short cuts of Host and Launcher that must not be taken: bits of
-    /// [`lg_host::fast_path`].
+    /// [`lg_wire::fast_path`].
     pub slow_paths: u32,
     /// Walls around the Launcher that are not wanted: bits of
     /// [`crate::confine::wall`].

@@ -8,7 +8,7 @@ use super::LaunchError;
 use crate::devices::block::{Block, Disk, DiskError};
 use crate::machine::config::{DeviceConfig, DiskConfig};
 use crate::machine::terminal;
-use lg_host::fast_path;
+use lg_wire::fast_path;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 

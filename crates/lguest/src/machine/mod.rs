@@ -26,7 +26,7 @@ use crate::machine::stats::{Counters, Report, Sink};
 use crate::memory::GuestMemory;
 use crate::needs::{self, Cause, Lack};
 use crate::transport::{Bus, BusError, pages_above_ram};
-use lg_host::fast_path;
+use lg_wire::fast_path;
 use libc::{EMFILE, ENFILE};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{FileType, Mode, OFlags};

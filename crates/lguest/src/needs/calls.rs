@@ -5,7 +5,7 @@
 //! make no sense, and nothing happens. Some calls are left out: those without
 //! which a process does not even begin, and those that a run does without
 //! (walls of the Launcher, processors, large pages). The calls of views are
-//! tried by the first of them ([`lg_switcher::trial`]).
+//! tried by the first of them ([`lg_wire::spawn::CALLS`]).
 
 #![expect(unsafe_code, reason = "system calls with arguments of no sense")]
 

@@ -72,6 +72,8 @@ pub enum Cause {
         /// What it says.
         error: i32,
     },
+    /// The program inside the Launcher that runs a Guest is of another build.
+    OtherVersion,
     /// What the kernel says, which tells nothing of the machine.
     Other(String),
 }
@@ -187,6 +189,9 @@ impl Cause {
             Self::NoLocks { .. } => {
                 "mount that with locks (NFS: 'local_lock=flock', or a server \
                  with lockd), or copy the disk to another"
+            }
+            Self::OtherVersion => {
+                "delete the folder 'target' and build it anew"
             }
             Self::Other(_) => "'lguest doctor' looks at more",
         }
@@ -306,6 +311,10 @@ impl fmt::Display for Cause {
             Self::NoLocks { error } => {
                 write!(f, "its file system has no locks ({})", words(*error))
             }
+            Self::OtherVersion => f.write_str(
+                "lguest and the program in it that runs a guest are of \
+                 different versions",
+            ),
             Self::Other(why) => f.write_str(why),
         }
     }

@@ -23,9 +23,8 @@ mod limits;
 pub use limits::stack;
 pub(crate) use limits::{killed, limit, look_around, processes_of_group};
 
-use lg_host::kill::Kill;
-use lg_switcher::signals::RETURN_REFUSED;
-use lg_switcher::trial::{CALLS, Step};
+use lg_wire::mailbox::reason::{OUT_OF_MAPPINGS, RETURN_REFUSED};
+use lg_wire::spawn::{CALLS, Step};
 use rustix::io::Errno;
 use std::borrow::Cow;
 use std::fmt;
@@ -70,8 +69,7 @@ impl Lack {
 
     /// What a Host that had to give up was refused, by its last words.
     pub(crate) fn of_last_words(words: &str) -> Option<Self> {
-        let is = |kill: Kill| words == kill.to_string();
-        let (doing, cause) = if is(Kill::OutOfMappings) {
+        let (doing, cause) = if words == OUT_OF_MAPPINGS {
             ("map more of the guest's memory", limits::mappings())
         } else if words == RETURN_REFUSED {
             let (call, error) = ("rt_sigreturn", libc::EPERM);
@@ -123,16 +121,21 @@ impl Lack {
             Step::Calls => refused(call_of_view(detail)),
             Step::Timer if error == EAGAIN => limits::timers(),
             Step::Timer if is_refusal => refused("timer_create"),
-            Step::Cell if error == EINVAL => Cause::NoUserProcesses,
+            Step::UserProcess if error == EINVAL => Cause::NoUserProcesses,
             _ => other(),
         };
         let doing = match step {
             Step::Map => "map the guest's memory",
             Step::Timer => "have a timer",
-            Step::Cell => "hold user code apart",
+            Step::UserProcess => "hold user code apart",
             _ => START,
         };
         Self::new(doing, cause)
+    }
+
+    /// The view program that was embedded in the build is not of this build.
+    pub(crate) fn of_another_version() -> Self {
+        Self::new(START, Cause::OtherVersion)
     }
 
     /// A process was killed from outside while `doing`.
@@ -155,7 +158,7 @@ impl Lack {
             Step::Rights | Step::Parent => "prctl",
             Step::Calls => call_of_view(detail),
             Step::Timer => "timer_create",
-            Step::Cell => "clone",
+            Step::UserProcess => "clone",
             Step::Filter => "seccomp",
         };
         Self::new(START, Cause::Killed { call })
@@ -165,8 +168,8 @@ impl Lack {
 /// The name of a call that a view tries.
 fn call_of_view(index: i32) -> &'static str {
     let index = usize::try_from(index).ok();
-    let trial = index.and_then(|index| CALLS.get(index));
-    trial.map_or("one of its system calls", |trial| trial.name)
+    let name = index.and_then(|index| CALLS.get(index));
+    name.unwrap_or(&"one of its system calls")
 }
 
 #[cfg(test)]

@@ -41,7 +41,8 @@ fn after(cause: &Cause) -> Option<Cause> {
         Cause::Stack(_) => Cause::ProcessorTime(1),
         Cause::ProcessorTime(_) => Cause::Timers(0),
         Cause::Timers(_) => Cause::NoLocks { error: libc::EIO },
-        Cause::NoLocks { .. } => Cause::Other("timed out".into()),
+        Cause::NoLocks { .. } => Cause::OtherVersion,
+        Cause::OtherVersion => Cause::Other("timed out".into()),
         Cause::Other(_) => return None,
     })
 }

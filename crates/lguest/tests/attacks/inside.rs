@@ -7,13 +7,12 @@ use crate::arena::Arena;
 use crate::script::{Long, Record, routine};
 use crate::sweep::{Sweep, all, stride};
 use crate::target::{EMPTY, EMPTY_VA, view};
-use lg_host::state::Vm;
 use lg_switcher::layout::{
-    MEMORY, RECORD, RECORD_SIZE, STACK, STACK_SIZE, STATE, STATE_SIZE, Setup,
-    State,
+    MEMORY, RECORD, RECORD_SIZE, STACK, STACK_SIZE, STATE, State,
 };
-use lg_switcher::mailbox::Mailbox;
 use lg_switcher::trampolines::TrampolinePages;
+use lg_wire::mailbox::Mailbox;
+use lg_wire::state::{STATE_SIZE, ViewSetup};
 use std::mem::offset_of;
 
 /// Flips the bits of `mask` in the word at `at`.
@@ -67,10 +66,9 @@ fn sweep_forging(name: &'static str, script: &[Record]) {
 /// Every word of the state, one at a time.
 #[test]
 fn every_word_of_the_state() {
-    let vm = offset_of!(State, vm) as u64;
     // What comes first are small things, each of which means something.
-    let scalars = 0..vm + offset_of!(Vm, gdt) as u64;
-    let outside = vm + offset_of!(Vm, current) as u64;
+    let scalars = 0..offset_of!(State, vm.gdt) as u64;
+    let outside = offset_of!(State, vm.wire.current) as u64;
     let outside = outside..outside + 20;
     let rest = stride(STATE_SIZE as u64 / 4, 120);
     let words = scalars
@@ -93,7 +91,7 @@ fn every_word_of_the_state() {
 /// Random words into state, mailbox, stack, record and trampolines.
 #[test]
 fn at_random() {
-    let mailbox = (STATE + offset_of!(State, mailbox)) as u64;
+    let mailbox = (STATE + offset_of!(State, vm.wire.mailbox)) as u64;
     let trampolines = (STATE + offset_of!(State, trampolines)) as u64;
     let places = [
         (STATE as u64, (STATE_SIZE as u64).next_power_of_two() / 2),
@@ -121,9 +119,8 @@ fn at_random() {
 /// The same, for ever, while the Launcher reads them.
 #[test]
 fn while_the_launcher_reads() {
-    let mailbox = (STATE + offset_of!(State, mailbox)) as u64;
-    let outside =
-        (STATE + offset_of!(State, vm) + offset_of!(Vm, current)) as u64;
+    let mailbox = (STATE + offset_of!(State, vm.wire.mailbox)) as u64;
+    let outside = (STATE + offset_of!(State, vm.wire.current)) as u64;
     let seeds = if all() { 500 } else { 20 };
     let mut script = Vec::new();
     for seed in 0..seeds {
@@ -143,7 +140,7 @@ fn while_the_launcher_reads() {
 /// Every request that there is or is not, with arguments on boundaries.
 #[test]
 fn requests_of_its_own() {
-    let mailbox = (STATE + offset_of!(State, mailbox)) as u64;
+    let mailbox = (STATE + offset_of!(State, vm.wire.mailbox)) as u64;
     let at = |offset: usize| mailbox + offset as u64;
     let poke = |at, word: u32| long(routine::POKE, at, word.into());
     let values = [0, 1, 4, 31, 32, 0x100_1000, 0x100_2000, u32::MAX];
@@ -180,8 +177,8 @@ fn lies_for_the_newborn() {
     /// The attacker's page directory, and where there will be another.
     const DIRECTORY: u32 = 0x2_0000;
     let memory = |at: u32| MEMORY as u64 + u64::from(at);
-    let setup = (STATE + offset_of!(State, setup)) as u64;
-    let words = size_of::<Setup>() as u64 / 4;
+    let setup = (STATE + offset_of!(State, vm.wire.setup)) as u64;
+    let words = size_of::<ViewSetup>() as u64 / 4;
     let lie = |word| long(routine::POKE, setup + 4 * word, u32::MAX.into());
     let mut steps: Vec<Record> = (0..words).map(lie).collect();
     steps.extend([

@@ -9,23 +9,20 @@ use crate::script::Record;
 use crate::sweep::{Sweep, all};
 use crate::target::{DISK, EMPTY, LIMIT, view};
 use lg_abi::hypercall::Hypercall;
-use lg_host::state::{Registers, ViewSlot, Vm};
 use lg_switcher::layout::{IMAGE, State};
 use std::mem::offset_of;
 
 /// The command line: where in the state the attacker finds what it needs.
 fn line(region: &str, mask: u32, seed: u64) -> String {
-    let vm = offset_of!(State, vm);
-    let regs = vm + offset_of!(Vm, regs);
     let syscall = view().syscall - IMAGE as u64;
     format!(
         "attack=race syscall={syscall:#x} cr3={:#x} current={:#x} eip={:#x} \
          esp={:#x} run_token={:#x} {region} mask={mask:#x} seed={seed}",
-        vm + offset_of!(Vm, cr3),
-        vm + offset_of!(Vm, current),
-        regs + offset_of!(Registers, eip),
-        regs + offset_of!(Registers, esp),
-        vm + offset_of!(Vm, views) + offset_of!(ViewSlot, run_token),
+        offset_of!(State, vm.cr3),
+        offset_of!(State, vm.wire.current),
+        offset_of!(State, vm.regs.eip),
+        offset_of!(State, vm.regs.esp),
+        offset_of!(State, vm.wire.run_tokens),
     )
 }
 

@@ -11,7 +11,6 @@ use crate::sweep;
 use crate::target::{EMPTY, EMPTY_VA, view};
 use lg_abi::dma::Dma;
 use lg_abi::hypercall::Hypercall;
-use lg_host::state::Vm;
 use lg_switcher::layout::{STATE, State};
 use lguest::engine::{Death, Engine, Exit, Native, Requests, Setup};
 use lguest::loader::{self, Image};
@@ -24,8 +23,8 @@ use std::time::{Duration, Instant};
 
 /// The address of a field of the state that all views share.
 macro_rules! in_vm {
-    ($field:ident) => {
-        (STATE + offset_of!(State, vm) + offset_of!(Vm, $field)) as u64
+    ($($field:ident).+) => {
+        (STATE + offset_of!(State, vm.$($field).+)) as u64
     };
 }
 
@@ -86,15 +85,15 @@ fn attackers() -> Vec<(&'static str, Vec<Record>)> {
         ("faults", vec![faults]),
         (
             "says that it sleeps",
-            vec![poke(in_vm!(asleep), 1), kernel_loop],
+            vec![poke(in_vm!(wire.asleep), 1), kernel_loop],
         ),
         (
             "says that another view runs",
-            vec![poke(in_vm!(current), 31), kernel_loop],
+            vec![poke(in_vm!(wire.current), 31), kernel_loop],
         ),
         (
             "says that there is no such view",
-            vec![poke(in_vm!(current), 1 << 31), kernel_loop],
+            vec![poke(in_vm!(wire.current), 1 << 31), kernel_loop],
         ),
         (
             "waits for a run_token that nobody has",
@@ -122,7 +121,7 @@ fn attackers() -> Vec<(&'static str, Vec<Record>)> {
         }
     }
     // A futex that nobody wakes, from the allowed place.
-    let futex = call(202, [in_vm!(kick), 0, 0, 0, 0, 0]);
+    let futex = call(202, [in_vm!(wire.kick), 0, 0, 0, 0, 0]);
     all.push(("waits for nothing", vec![futex; 50]));
     all
 }

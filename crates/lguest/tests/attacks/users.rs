@@ -10,11 +10,12 @@ use crate::arena::{Arena, Boot, Stop, count};
 use crate::script::{Long, Record, routine};
 use crate::target::view;
 use lg_abi::hypercall::Hypercall;
-use lg_host::state::{MAX_VIEWS, ViewSlot, Vm};
+use lg_host::state::ViewSlot;
 use lg_switcher::layout::{
     COMMANDS, MEMORY, OWN, STACK, STACK_SIZE, STATE, State, TRAMPOLINES, USER,
 };
 use lg_switcher::own::Own;
+use lg_wire::state::MAX_VIEWS;
 use std::mem::offset_of;
 
 /// Physical memory that nobody uses, and what the kernel puts there.
@@ -226,7 +227,7 @@ fn without_the_wall_the_usual_segments_stop_accidents() {
 /// is can be turned against the mapper or the trampolines.
 #[test]
 fn user_code_finds_nothing_worth_having() {
-    let views = offset_of!(State, vm) + offset_of!(Vm, views);
+    let views = offset_of!(State, vm.views);
     let last = views + (MAX_VIEWS - 1) * size_of::<ViewSlot>();
     let attacks = [
         peek((STATE + views) as u64),
@@ -265,7 +266,8 @@ fn user_code_that_owns_its_user_process_is_still_only_user_code() {
     };
     let mut script = vec![alarm, jump(routine::SPIN, 0, [0; 6])];
     // Its page, and its stack with all that lies on it.
-    for place in [STATE as u64, STATE as u64 + 0x180] {
+    let regs = (STATE + offset_of!(State, vm.regs)) as u64;
+    for place in [STATE as u64, regs, regs + 0x180] {
         let words = 0x100;
         script.push(jump(
             routine::FILL,

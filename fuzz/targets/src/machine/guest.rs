@@ -36,7 +36,7 @@ impl Machine<'_> {
         let mut pages_with_copies =
             frames.filter(|&frame| frame != 0).map(|f| f >> PAGE_SHIFT);
         if pages_with_copies.any(|page| pages.contains(&page)) {
-            self.vm.kick.fetch_add(1, Ordering::SeqCst);
+            self.vm.wire.kick.fetch_add(1, Ordering::SeqCst);
         }
     }
 

@@ -11,12 +11,12 @@ use lg_host::address::{GuestPhys, as_word};
 use lg_host::cpu::cpuid::Answer;
 use lg_host::cpu::extended::{Extended, part};
 use lg_host::kill::Kill;
-use lg_host::outbox::OUTBOX_SIZE;
 use lg_host::patch::direct::MAX_DIRECT;
 use lg_host::patch::{MAX_DISPLACED, TrampolineKind};
 use lg_host::state::Vm;
 use lg_host::testing::CALL_TRAMPOLINES;
 use lg_host::world::{WallClock, World};
+use lg_wire::outbox::OUTBOX_SIZE;
 use std::cell::Cell;
 use std::sync::atomic::Ordering;
 
@@ -84,7 +84,7 @@ impl World for Outside<'_> {
 
     fn broken_out(&mut self) -> Result<(), Kill> {
         self.wait();
-        self.vm.break_wanted.store(0, Ordering::SeqCst);
+        self.vm.wire.break_wanted.store(0, Ordering::SeqCst);
         Ok(())
     }
 
@@ -105,20 +105,20 @@ impl World for Outside<'_> {
 
     fn sleep(&mut self, seen: u32) {
         let waits = self.wait();
-        if self.vm.kick.load(Ordering::SeqCst) != seen {
+        if self.vm.wire.kick.load(Ordering::SeqCst) != seen {
             return;
         }
         let (now, armed) = (self.common.now.get(), self.common.armed.get());
         if armed != 0 {
             self.common.now.set(now.max(armed));
         } else if waits < MAX_WAITS / 2 {
-            self.vm.irqs.fetch_or(0x8000_0001, Ordering::SeqCst);
+            self.vm.wire.irqs.fetch_or(0x8000_0001, Ordering::SeqCst);
         } else {
             // A Guest that blocks all its interrupts sleeps for ever, but not
             // here.
             self.vm.halted.set(0);
         }
-        self.vm.kick.fetch_add(1, Ordering::SeqCst);
+        self.vm.wire.kick.fetch_add(1, Ordering::SeqCst);
     }
 
     fn start_view(&mut self, slot: usize) -> Result<(), Kill> {

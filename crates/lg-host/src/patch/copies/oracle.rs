@@ -208,7 +208,7 @@ impl Several<'_> {
             Step::DeviceStores { frame, place, code } => {
                 let at = one(&FRAMES, frame) + one(&PLACES, place);
                 memory.write(GuestPhys(at), &one(&CODES, code)).unwrap();
-                self.machine.vm.kick.fetch_add(1, Ordering::SeqCst);
+                self.machine.vm.wire.kick.fetch_add(1, Ordering::SeqCst);
             }
             Step::HostStores { frame, place, code } => {
                 let at = one(&FRAMES, frame) + one(&PLACES, place);
@@ -270,7 +270,7 @@ impl Several<'_> {
     fn get_ready(&mut self) {
         let mut result = self.hosts[self.current].get_ready();
         while result == Err(Kill::NoView) {
-            let current = self.machine.vm.current.load(Ordering::SeqCst);
+            let current = self.machine.vm.wire.current.load(Ordering::SeqCst);
             self.current = current as usize;
             let host = &mut self.hosts[self.current];
             result = host.catch_up().and_then(|()| host.get_ready());

@@ -25,7 +25,7 @@ fn numbers() -> Vec<u64> {
         (1 << 32) + top,
         layout::TRAMPOLINES as u64,
         STATE64,
-        STATE64 + layout::STATE_SIZE as u64,
+        STATE64 + STATE_SIZE as u64,
         layout::MEMORY as u64,
         OUTBOX64,
         OUTBOX64 + u64::from(OUTBOX_SIZE),
@@ -94,9 +94,9 @@ fn a_mapping_is_of_the_guests_files_and_of_no_other_kind() {
         .collect();
     let offsets = [0, 1, 0x1000, 1 << 32, 1 << 63];
     let places = [(0x1000, 0x1000), (0x1000, 0x2000), (0, 0x40_0000)];
-    let memory = layout::MEMORY_FD.cast_unsigned();
-    let copies = u64::from(layout::COPIES_FD.cast_unsigned());
-    let shared = layout::SHARED_PAGE_FD.cast_unsigned();
+    let memory = MEMORY_FD.cast_unsigned();
+    let copies = u64::from(COPIES_FD.cast_unsigned());
+    let shared = SHARED_PAGE_FD.cast_unsigned();
     let shared = shared..shared + FACTS.shared_pages;
     for (addr, len) in places {
         for &file in &files {
@@ -128,7 +128,7 @@ fn a_mapping_is_of_the_guests_files_and_of_no_other_kind() {
 #[test]
 fn a_view_sleeps_on_words_of_the_state_and_rings_only_at_outboxes() {
     let state = u128::from(STATE64);
-    let words = state..=state + layout::STATE_SIZE as u128 - 4;
+    let words = state..=state + STATE_SIZE as u128 - 4;
     let outbox = u128::from(OUTBOX64);
     let doorbells = outbox..=outbox + u128::from(OUTBOX_SIZE) - 4;
     for &addr in &numbers() {

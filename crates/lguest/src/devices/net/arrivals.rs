@@ -27,7 +27,7 @@ use super::lan::Shared;
 use super::peer::Offer;
 use super::port::Locked;
 use lg_abi::dma::KEY_ALIGN;
-use lg_host::outbox::FRAMES;
+use lg_wire::outbox::FRAMES;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

@@ -10,7 +10,7 @@
 
 use super::window::{Sections, Window, WindowError};
 use crate::memory::sealed_file;
-use lg_host::outbox::{
+use lg_wire::outbox::{
     DOZES, FRAMES, LONGEST, OUTBOX_SIZE, RING_SIZE, frame, ring, word,
 };
 use std::io;

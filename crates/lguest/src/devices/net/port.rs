@@ -22,6 +22,7 @@ use crate::engine::Binding;
 use crate::memory::sealed_file;
 use lg_abi::dma::LGUEST_MAX_DMA;
 use lg_abi::page::PAGE_SIZE;
+use lg_wire::port::{NO_KEY, PortPage};
 use rustix::thread::futex;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -37,39 +38,6 @@ pub(super) const OWNER: Ticket = 1;
 /// How long anybody waits for a lock. It is held for one copy, so this is
 /// met only when its holder has been stopped or killed there.
 const PATIENCE: Duration = Duration::from_millis(1);
-
-/// In `keys`: no binding here.
-const NO_KEY: u32 = u32::MAX;
-
-/// What the page holds. All of it is written by other processes.
-#[repr(C)]
-struct Words {
-    /// The ticket of whoever fills a buffer.
-    lock: AtomicU32,
-    /// A bit for each binding that something has arrived for.
-    arrived: AtomicU32,
-    /// 1 while the owner sleeps on this word.
-    asleep: AtomicU32,
-    /// The address of a buffer that a sender could not use, ...
-    blamed: AtomicU32,
-    /// ... and 1 if the owner has not looked at it.
-    blames: AtomicU32,
-    reserved: [AtomicU32; 11],
-    /// Offset of each binding's key in the LAN's page.
-    keys: [AtomicU32; LGUEST_MAX_DMA],
-    bindings: [Bound; LGUEST_MAX_DMA],
-}
-
-/// The rest of a binding.
-#[repr(C)]
-struct Bound {
-    dmas: AtomicU32,
-    num: AtomicU32,
-    cursor: AtomicU32,
-    reserved: AtomicU32,
-}
-
-const _: () = assert!(size_of::<Words>() <= PAGE_SIZE as usize);
 
 /// A port that we own.
 pub(super) struct Port {
@@ -276,7 +244,7 @@ impl Port {
 ///
 /// # Invariants
 ///
-/// 1. The window is at least a page, so it holds all of [`Words`].
+/// 1. The window is at least a page, so it holds all of [`PortPage`].
 pub(super) struct SharedPort {
     window: Window,
 }
@@ -383,11 +351,11 @@ impl SharedPort {
     }
 
     /// The words in the page.
-    fn words(&self) -> &Words {
+    fn words(&self) -> &PortPage {
         // SAFETY: the window holds a page (invariant 1), aligned as pages
         // are, mapped for as long as `self` lives; atomics may be written by
         // anybody at any time.
-        unsafe { self.window.base().cast::<Words>().as_ref() }
+        unsafe { self.window.base().cast::<PortPage>().as_ref() }
     }
 }
 

@@ -14,8 +14,8 @@ use crate::engine::interface::Exit;
 use crate::lock::lock;
 use crate::needs::Lack;
 use lg_abi::dma::{Dma, KEY_ALIGN};
-use lg_host::turns;
-use lg_switcher::mailbox::{HOSTS_TURN, LAUNCHERS_TURN, Mailbox, Request};
+use lg_wire::mailbox::{HOSTS_TURN, LAUNCHERS_TURN, Mailbox, Request};
+use lg_wire::turns;
 use std::sync::atomic::Ordering;
 
 /// Where we stand in the conversation with the Host.

@@ -8,9 +8,8 @@ use crate::engine::death::Death;
 use crate::engine::interface::Exit;
 use crate::lock::lock;
 use crate::needs::Lack;
-use lg_host::kill::Kill;
-use lg_host::turns;
-use lg_switcher::mailbox::LAUNCHERS_TURN;
+use lg_wire::mailbox::{LAUNCHERS_TURN, reason as known};
+use lg_wire::turns;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -39,7 +38,7 @@ impl Core {
     /// that the Launcher knows better than the Host is put in its place.
     pub(super) fn killed(&self, reason: String) -> Exit {
         let refused = lock(&self.refused).take();
-        let refused = refused.filter(|_| reason == Kill::NoView.to_string());
+        let refused = refused.filter(|_| reason == known::NO_VIEW);
         let lack = refused.or_else(|| Lack::of_last_words(&reason));
         self.ended(lack.map_or(Death::Killed(reason), Death::Lacks))
     }

@@ -4,8 +4,8 @@
 
 use super::child::START;
 use crate::needs::{self, Cause, Lack};
-use lg_switcher::trial::Step;
-use lg_switcher::view::SETUP_FAILED;
+use lg_wire::spawn::SETUP_FAILED;
+use lg_wire::spawn::Step;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};

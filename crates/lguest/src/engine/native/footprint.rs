@@ -5,14 +5,12 @@
 //! views are bounded from outside: they are a session of their own, which the
 //! kernel's autogroups give one share of a processor; their address space is
 //! limited, and with it the number of mappings; and a small Guest has fewer
-//! of them ([`lg_host::state::max_views`]). SECURITY.md has the figures.
+//! of them ([`lg_wire::state::max_views`]). SECURITY.md has the figures.
 
 #![expect(unsafe_code, reason = "makes calls between fork and exec")]
 
-use lg_host::outbox::OUTBOX_SIZE;
-use lg_switcher::layout::{
-    COPIES_SIZE, IMAGE_SIZE, RECORD_SIZE, STACK_SIZE, STATE_SIZE,
-};
+use lg_wire::outbox::OUTBOX_SIZE;
+use lg_wire::state::{COPIES_SIZE, PROCESS_SIZE, STATE_SIZE};
 
 /// Bytes for which a view may map more than all memory twice, once for the
 /// kernel's linear mapping and once for a program: pages that are shared.
@@ -26,12 +24,7 @@ const AT_EXEC: u64 = 1 << 20;
 /// the limit, it drops its mappings and makes them again as they are needed.
 pub(super) fn address_space(limit: u32, pages: usize) -> u64 {
     let outboxes = pages * OUTBOX_SIZE as usize;
-    let fixed = STATE_SIZE
-        + COPIES_SIZE
-        + outboxes
-        + 2 * RECORD_SIZE
-        + STACK_SIZE
-        + IMAGE_SIZE;
+    let fixed = STATE_SIZE + COPIES_SIZE + outboxes + PROCESS_SIZE;
     let memory = u64::from(limit);
     fixed as u64 + AT_EXEC + memory + 2 * memory + SHARED_MAPPINGS
 }

@@ -8,7 +8,7 @@ use crate::engine::bindings::BoundDma;
 use crate::engine::interface::Exit;
 use crate::lock::lock;
 use crate::needs::Lack;
-use lg_switcher::mailbox::Mailbox;
+use lg_wire::mailbox::Mailbox;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};

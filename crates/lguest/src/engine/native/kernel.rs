@@ -1,9 +1,9 @@
 //! The futex calls of the kernel.
 //!
-//! [`lg_host::turns`] has the steps by which processes wait for each other, and
+//! [`lg_wire::turns`] has the steps by which processes wait for each other, and
 //! waits and wakes by these.
 
-use lg_host::turns::Futex;
+use lg_wire::turns::Futex;
 use rustix::thread::futex;
 use std::sync::atomic::AtomicU32;
 

@@ -14,10 +14,10 @@ use crate::engine::interface::SharedPage;
 use crate::lock::lock;
 use crate::memory::GuestMemory;
 use crate::needs::{Cause, Lack};
-use lg_host::state::{MAX_VIEWS, max_views};
-use lg_switcher::signals::KICK_SIGNAL;
-use lg_switcher::trial::Step;
-use lg_switcher::view::Answer;
+use lg_wire::spawn::Answer;
+use lg_wire::spawn::KICK_SIGNAL;
+use lg_wire::spawn::Step;
+use lg_wire::state::{MAX_VIEWS, max_views};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::io::{self, Read, Write};
@@ -164,7 +164,7 @@ impl Processes {
                     if let Ok(user_process) = Child::of_ours(-user_process) {
                         user_process.end();
                     }
-                    return Err(Lack::of_step(Step::Cell, -error, 0));
+                    return Err(Lack::of_step(Step::UserProcess, -error, 0));
                 }
                 Some(user_process) if view.is_some() => {
                     return Ok(user_process);

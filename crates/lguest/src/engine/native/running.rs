@@ -11,10 +11,10 @@ use super::state::Shared;
 use crate::engine::interface::{EngineCounters, Isolation, Setup};
 use crate::memory::GuestMemory;
 use crate::needs::Lack;
-use lg_host::fast_path;
-use lg_host::state::MAX_VIEWS;
-use lg_host::turns::{self, Futex};
-use lg_switcher::view::read_progress;
+use lg_wire::fast_path;
+use lg_wire::spawn::read_progress;
+use lg_wire::state::MAX_VIEWS;
+use lg_wire::turns::{self, Futex};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -66,6 +66,10 @@ impl Running {
             let killed = running.processes.killed_for(progress);
             running.processes.kill_all();
             return Err(killed.unwrap_or(lack));
+        }
+        if !running.shared.has_our_version() {
+            running.processes.kill_all();
+            return Err(Lack::of_another_version());
         }
         Ok(running)
     }

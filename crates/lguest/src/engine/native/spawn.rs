@@ -11,10 +11,10 @@ use super::state::Shared;
 use crate::engine::interface::SharedPage;
 use crate::memory::{GuestMemory, executable_file, sealed_file};
 use crate::needs::{Cause, Lack};
-use lg_switcher::layout::{
-    COMMAND_FD, COPIES_FD, COPIES_SIZE, MEMORY_FD, SHARED_PAGE_FD, STATE_FD,
-    outbox_fd,
+use lg_wire::spawn::{
+    COMMAND_FD, COPIES_FD, MEMORY_FD, SHARED_PAGE_FD, STATE_FD, outbox_fd,
 };
+use lg_wire::state::COPIES_SIZE;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};

@@ -1,38 +1,33 @@
-//! The state that the views share, as the Launcher sees it.
+//! The head of the state that the views share, as the Launcher sees it.
 //!
-//! The Launcher fills it in before anything runs. From then on it is the
-//! Guest's: we add interrupts and kicks to it, read the mailbox word by word,
-//! and believe nothing.
+//! The Launcher writes the set-up before anything runs. From then on the Guest
+//! may write any of it: the Launcher adds interrupts and kicks, reads the mailbox
+//! word by word, and believes nothing.
 
 #![expect(unsafe_code, reason = "memory shared with hostile processes")]
 
 use crate::engine::clock;
 use crate::engine::interface::{Isolation, Setup};
 use crate::memory::sealed_file;
-use lg_abi::boot::START_EFLAGS;
-use lg_abi::segment::{
-    Descriptor, GDT_KERNEL_CS, GDT_KERNEL_DS, GUEST_PL, KERNEL_CS, KERNEL_DS,
-};
-use lg_host::cpu::segments::set_start_segments;
-use lg_host::state::Vm;
-use lg_switcher::layout::{STATE_SIZE, State};
-use lg_switcher::mailbox::Mailbox;
+use lg_wire::mailbox::Mailbox;
+use lg_wire::spawn::MAX_SHARED_PAGES;
+use lg_wire::state::{HEAD_SIZE, Head, STATE_SIZE, VERSION, ViewSetup, Wire};
 use rustix::mm::{MapFlags, ProtFlags};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, Ordering};
 
-/// The shared state, mapped.
+/// The head of the state, mapped. The rest is the Host's own.
 ///
 /// # Invariants
 ///
-/// 1. `state` points to [`STATE_SIZE`] bytes, mapped shared until drop, of a
-///    file sealed against shrinking.
+/// 1. `head` points to [`HEAD_SIZE`] bytes, mapped shared until drop, of a file
+///    sealed against shrinking.
 /// 2. After [`Shared::set_up`], only atomics in it are used through
 ///    references; everything else is copied out by volatile reads.
 pub(super) struct Shared {
-    state: NonNull<State>,
+    head: NonNull<Head>,
     pub(super) file: OwnedFd,
 }
 
@@ -49,104 +44,94 @@ impl Shared {
         let at = unsafe {
             rustix::mm::mmap(
                 std::ptr::null_mut(),
-                STATE_SIZE,
+                HEAD_SIZE,
                 ProtFlags::READ | ProtFlags::WRITE,
                 MapFlags::SHARED,
                 &file,
                 0,
             )
         }?;
-        let state = NonNull::new(at.cast()).expect("mmap never answers null");
-        Ok(Self { state, file })
+        let head = NonNull::new(at.cast()).expect("mmap never answers null");
+        Ok(Self { head, file })
     }
 
-    /// Fills in what the Guest starts with (docs/abi.md, section 3).
+    /// Writes what the view spawner is told before anything runs.
     pub(super) fn set_up(&self, guest: &Setup, limit: u32) {
-        let request = &guest.request;
         let pages = &guest.shared_pages;
-        // SAFETY: nothing else has the file yet.
-        let setup = unsafe { &mut (*self.state.as_ptr()).setup };
-        setup.limit = limit;
-        setup.user_processes = u32::from(guest.isolation == Isolation::User);
-        setup.shared_pages =
-            u32::try_from(pages.len()).expect("a bus is small");
-        for (pfn, page) in setup.shared_pfns.iter_mut().zip(pages) {
+        let mut shared_pfns = [0; MAX_SHARED_PAGES];
+        for (pfn, page) in shared_pfns.iter_mut().zip(pages) {
             *pfn = page.pfn;
         }
-        // SAFETY: as above.
-        let vm = unsafe { &(*self.state.as_ptr()).vm };
-        vm.limit.set(limit);
-        vm.page_offset.set(request.page_offset);
-        vm.guestid.set(guest_id(guest));
-        vm.slow_paths.set(guest.slow_paths);
-        vm.cr3.set(request.pgdir);
-        vm.cs.set(u32::from(KERNEL_CS));
-        vm.ss.set(u32::from(KERNEL_DS));
-        vm.gdt[GDT_KERNEL_CS as usize].set(Descriptor::flat_code(GUEST_PL));
-        vm.gdt[GDT_KERNEL_DS as usize].set(Descriptor::flat_data(GUEST_PL));
-        vm.regs.eip.set(request.start);
-        vm.regs.eflags.set(START_EFLAGS);
-        set_start_segments(&vm.regs);
-        vm.fpu.0.set(initial_fpu());
-        let first = &vm.views[0];
-        first.cr3.set(request.pgdir);
-        first.last_use.set(1);
-        vm.uses.set(1);
+        // Nothing else has the file yet.
+        self.wire().setup.set(ViewSetup {
+            limit,
+            shared_pages: u32::try_from(pages.len()).expect("a bus is small"),
+            shared_pfns,
+            user_processes: u32::from(guest.isolation == Isolation::User),
+            slow_paths: guest.slow_paths,
+            guestid: guest_id(guest),
+            page_offset: guest.request.page_offset,
+            pgdir: guest.request.pgdir,
+            start: guest.request.start,
+        });
     }
 
-    /// The last thing that is filled in, for it takes time to measure.
+    /// Whether the view program was built for the layout that we know.
+    pub(super) fn has_our_version(&self) -> bool {
+        self.wire().version.load(Ordering::SeqCst) == VERSION
+    }
+
+    /// The last thing that is filled in, because it takes time to measure.
     pub(super) fn set_tsc_khz(&self) {
-        // SAFETY: the first view has not got the run token yet.
-        let vm = unsafe { &(*self.state.as_ptr()).vm };
-        vm.tsc_khz.set(clock::tsc_khz());
+        let tsc_khz = &self.wire().tsc_khz;
+        tsc_khz.store(clock::tsc_khz(), Ordering::SeqCst);
     }
 
     /// The mailbox: all atomics.
     pub(super) fn mailbox(&self) -> &Mailbox {
-        // SAFETY: invariant 1; everything in a mailbox is an atomic.
-        unsafe { &(*self.state.as_ptr()).mailbox }
+        &self.wire().mailbox
     }
 
     /// Interrupts that wait.
     pub(super) fn irqs(&self) -> &AtomicU32 {
-        self.atomic(|vm| &raw const vm.irqs)
+        &self.wire().irqs
     }
 
     /// Counts what has come from outside; a futex.
     pub(super) fn kick(&self) -> &AtomicU32 {
-        self.atomic(|vm| &raw const vm.kick)
+        &self.wire().kick
     }
 
-    /// Whether the current view sleeps, or so it says.
+    /// Whether the current view sleeps, as its Host says.
     pub(super) fn asleep(&self) -> &AtomicU32 {
-        self.atomic(|vm| &raw const vm.asleep)
+        &self.wire().asleep
     }
 
-    /// Which view runs, or so it says.
+    /// Which view runs, as its Host says.
     pub(super) fn current(&self) -> &AtomicU32 {
-        self.atomic(|vm| &raw const vm.current)
+        &self.wire().current
     }
 
     /// "Stop at the next clean point".
     pub(super) fn break_wanted(&self) -> &AtomicU32 {
-        self.atomic(|vm| &raw const vm.break_wanted)
+        &self.wire().break_wanted
     }
 
     /// When the Host is to tell that a buffer may be free.
     pub(super) fn input_waits(&self) -> &AtomicU32 {
-        self.atomic(|vm| &raw const vm.input_waits)
+        &self.wire().input_waits
     }
 
     /// The run token of the first view.
     pub(super) fn first_run_token(&self) -> &AtomicU32 {
-        self.atomic(|vm| &raw const vm.views[0].run_token)
+        &self.wire().run_tokens[0]
     }
 
     /// All counts that are not zero, by name.
     pub(super) fn counters(&self) -> Vec<(String, u64)> {
         let mut all = Vec::new();
-        // SAFETY: only an address is computed, inside the state.
-        let counters = unsafe { &raw const (*self.state.as_ptr()).vm.counters };
+        // SAFETY: only an address is computed, inside the head.
+        let counters = unsafe { &raw const (*self.head.as_ptr()).counters };
         // SAFETY: counters are plain numbers, right or wrong; a copy of all
         // of them is made before any is looked at.
         let counters = unsafe { counters.read_volatile() };
@@ -154,16 +139,11 @@ impl Shared {
         all
     }
 
-    fn atomic(
-        &self,
-        field: impl FnOnce(&Vm) -> *const AtomicU32,
-    ) -> &AtomicU32 {
-        // SAFETY: invariant 1. The reference to the whole is used to find a
-        // field's address and nothing else; every field is made of user
-        // processes.
-        let vm = unsafe { &(*self.state.as_ptr()).vm };
-        // SAFETY: an atomic inside the mapping.
-        unsafe { &*field(vm) }
+    /// The words that are shared.
+    fn wire(&self) -> &Wire {
+        // SAFETY: invariant 1. Every field is an atomic or a `Cell`, and the
+        // one `Cell` is written before another process has the file.
+        unsafe { &(*self.head.as_ptr()).wire }
     }
 }
 
@@ -171,9 +151,8 @@ impl Drop for Shared {
     fn drop(&mut self) {
         // SAFETY: invariant 1; nobody has references any more.
         // A filter may refuse it; then the memory stays until we end.
-        let _ = unsafe {
-            rustix::mm::munmap(self.state.as_ptr().cast(), STATE_SIZE)
-        };
+        let _ =
+            unsafe { rustix::mm::munmap(self.head.as_ptr().cast(), HEAD_SIZE) };
     }
 }
 
@@ -182,15 +161,4 @@ fn guest_id(guest: &Setup) -> u32 {
     guest
         .guest_id
         .map_or_else(|| std::process::id() & 0xFFFF, u32::from)
-}
-
-/// The floating-point unit after FNINIT (Intel SDM volume 1, "x87 FPU State"
-/// and "MXCSR"), as FXSAVE would leave it.
-fn initial_fpu() -> [u8; 512] {
-    const FCW: u16 = 0x037F;
-    const MXCSR: u32 = 0x1F80;
-    let mut area = [0; 512];
-    area[..2].copy_from_slice(&FCW.to_le_bytes());
-    area[24..28].copy_from_slice(&MXCSR.to_le_bytes());
-    area
 }

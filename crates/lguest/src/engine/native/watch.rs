@@ -5,7 +5,7 @@
 
 use super::child::{WATCH, lack};
 use crate::needs::Lack;
-use lg_host::state::MAX_VIEWS;
+use lg_wire::state::MAX_VIEWS;
 use rustix::event::{EventfdFlags, epoll, eventfd};
 use std::io;
 use std::os::fd::OwnedFd;

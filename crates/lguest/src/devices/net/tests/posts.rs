@@ -5,7 +5,7 @@
 
 use super::*;
 use crate::devices::net::window::Window;
-use lg_host::outbox::{FRAMES, LONGEST, OUTBOX_SIZE, RING_SIZE, ring, word};
+use lg_wire::outbox::{FRAMES, LONGEST, OUTBOX_SIZE, RING_SIZE, ring, word};
 use proptest::prelude::*;
 
 /// A view of the Guest that is behind `lan`.
@@ -49,7 +49,7 @@ impl Poster {
     /// Posts without looking at anything.
     pub(super) fn put(&self, bytes: &[u8]) {
         let posted = self.get(word::POSTED);
-        let (length, body) = lg_host::outbox::frame(posted);
+        let (length, body) = lg_wire::outbox::frame(posted);
         let size = u32::try_from(bytes.len()).unwrap();
         let from = GuestMemory::new(PAGE_SIZE, 0).unwrap();
         from.write(0, bytes).unwrap();
@@ -296,7 +296,7 @@ proptest! {
                 Just(word::ASLEEP),
                 Just(word::ROOM),
                 (0..RING_SIZE / 4).prop_map(|n| n * 4),
-                (0..FRAMES).prop_map(|n| lg_host::outbox::frame(n).0),
+                (0..FRAMES).prop_map(|n| lg_wire::outbox::frame(n).0),
             ],
             prop_oneof![any::<u32>(), 0..300_u32, Just(LONGEST + 1)],
         ), 1..60),
@@ -387,7 +387,7 @@ fn an_outbox_that_is_none_is_not_fetched_from() {
     let memory = GuestMemory::new(PAGE_SIZE, 0).unwrap();
     assert!(inbox::Inbox::open(memory.file(), 0).is_err());
     let good = inbox::Outbox::create().unwrap();
-    let last = lg_host::outbox::RINGS - 1;
+    let last = lg_wire::outbox::RINGS - 1;
     assert!(inbox::Inbox::open(good.file(), last).unwrap().is_some());
     assert!(inbox::Inbox::open(good.file(), last + 1).unwrap().is_none());
 }

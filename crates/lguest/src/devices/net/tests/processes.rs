@@ -4,7 +4,7 @@
 
 use super::posts::Poster;
 use super::*;
-use lg_host::outbox::FRAMES;
+use lg_wire::outbox::FRAMES;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 

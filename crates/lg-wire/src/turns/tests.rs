@@ -107,7 +107,7 @@ fn is_found(
     how: &str,
     model: impl Fn() + Sync + Send + 'static,
 ) -> bool {
-    const ASKED: &str = "LG_HOST_TURNS_BROKEN";
+    const ASKED: &str = "LG_WIRE_TURNS_BROKEN";
     if std::env::var(ASKED).is_ok_and(|asked| asked == name) {
         all_orders(2, model);
         return false;

@@ -1,8 +1,8 @@
 //! Fast paths, and the bits that take them away.
 //!
 //! A fast path has a slow one beside it that does the same. The bits of
-//! `Vm::slow_paths` and `--no-fast-path=NAME` choose the slow one, for tests
-//! and to find faults.
+//! [`ViewSetup::slow_paths`](crate::state::ViewSetup) and `--no-fast-path=NAME` choose the
+//! slow one, for tests and to find faults.
 
 /// The trampoline at the kernel's `iret`.
 pub const IRET: u32 = 1;
@@ -20,8 +20,7 @@ pub const LINEAR: u32 = 32;
 pub const ONE_PROCESSOR: u32 = 64;
 /// Copies of pages with `int $0x80`.
 pub const INT80: u32 = 128;
-/// User code without an end of its code segment: see
-/// [`Host::decide`](crate::run::Host).
+/// User code without an end of its code segment.
 pub const FLAT_CODE: u32 = 256;
 /// Not putting off a timer that goes off too early.
 pub const LAZY_TIMER: u32 = 512;

@@ -1,10 +1,10 @@
 //! The mailbox: how the Host asks the Launcher for something, and waits.
 //!
-//! One request at a time, for one view runs at a time. The Host writes it and
-//! gives the turn to the Launcher; the Launcher answers and gives the turn
-//! back. The turn is a futex, so whoever has nothing to do sleeps. Every word
-//! is an atomic that the Launcher reads once and then checks its copy: the
-//! other side may be a Guest that has broken into its Host.
+//! There is one request at a time, because one view runs at a time. The Host
+//! writes it and gives the turn to the Launcher; the Launcher answers and gives
+//! the turn back. The turn is a futex, so the side that waits sleeps. Every word
+//! is an atomic. The Launcher reads a word once and checks its copy: the other
+//! side may be a Guest that has broken into its Host.
 
 use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
@@ -58,6 +58,20 @@ impl Request {
     }
 }
 
+/// Texts of [`Request::Killed`] that the Launcher recognises. It then explains
+/// what this machine lacks.
+pub mod reason {
+    /// A page cannot be mapped, although the view has dropped all mappings that
+    /// it can do without.
+    pub const OUT_OF_MAPPINGS: &str = "the machine has no room for more mappings: \
+         raise vm.max_map_count, or give it memory";
+    /// The Launcher could not start a view, and the Host cannot do without.
+    pub const NO_VIEW: &str =
+        "the host cannot start another process for the guest";
+    /// The Host cannot return from a signal handler.
+    pub const RETURN_REFUSED: &str = "the machine refuses rt_sigreturn";
+}
+
 /// The words of the conversation. All zero is the beginning.
 #[repr(C)]
 pub struct Mailbox {
@@ -76,7 +90,7 @@ pub struct Mailbox {
 }
 
 impl Mailbox {
-    /// Writes a request, for the Host. The turn is the caller's to give.
+    /// Writes a request, for the Host. The caller then gives the turn.
     pub fn write(&self, request: Request, arguments: [u32; 3]) {
         self.request.store(request as u32, Ordering::Relaxed);
         for (word, argument) in self.arguments.iter().zip(arguments) {

@@ -1,0 +1,36 @@
+//! The wire: memory and numbers that the Launcher shares with other processes.
+//!
+//! A Guest runs in processes of its own, the *views*. The Launcher starts them,
+//! answers their requests and interrupts them, and it does all of that through
+//! what is defined here. The other side may be a Guest that has taken over its
+//! Host, so every word is read once and checked, and no reference into shared
+//! memory is kept but to atomics.
+//!
+//! - [`spawn`]: how views are started, and what they inherit;
+//! - [`state`]: the beginning of the state that all views and the Launcher map;
+//! - [`mailbox`]: one request of the Host, and its answer;
+//! - [`turns`]: the steps by which a process waits for another;
+//! - [`outbox`] and [`port`]: frames between the Guests of one network;
+//! - [`counters`], [`fast_path`], [`processor`]: names and numbers that both
+//!   sides use.
+//!
+//! There is no I/O in this crate, and no system call. It depends on nothing but
+//! the Guest's interface, so that the Launcher needs nothing of the Host.
+
+#![no_std]
+
+#[cfg(test)]
+extern crate std;
+
+pub mod spawn;
+pub mod state;
+
+pub mod mailbox;
+pub mod turns;
+
+pub mod outbox;
+pub mod port;
+
+pub mod counters;
+pub mod fast_path;
+pub mod processor;

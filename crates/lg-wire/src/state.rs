@@ -1,0 +1,189 @@
+//! The head of the state: what the Launcher shares with the views.
+//!
+//! All views map one file, the *state*. Most of it is the Host's own and is laid
+//! out in `lg_host::state`. Its beginning is the [`Head`], and that is all that
+//! the Launcher maps. Before anything runs, the Launcher writes the [`ViewSetup`];
+//! the view spawner keeps a copy of it and fills in the rest. From then on the
+//! Guest may write any of these words, so the Launcher believes none of them.
+//!
+//! Zero is the right beginning for every field.
+
+use crate::counters::Counters;
+use crate::mailbox::Mailbox;
+use crate::spawn::MAX_SHARED_PAGES;
+use core::cell::Cell;
+use core::sync::atomic::AtomicU32;
+use lg_abi::page::PAGE_SIZE;
+
+/// Which layout this crate describes. It changes with every field that is
+/// added, moved or given another meaning; a test holds the layout against it.
+pub const VERSION: u32 = 1;
+
+/// Page directories that can have a view of their own at the same time.
+pub const MAX_VIEWS: usize = 32;
+
+/// How many views a Guest with `limit` bytes of memory may have. A view costs
+/// the machine page tables and mappings, so a small Guest has fewer of them.
+#[must_use]
+pub const fn max_views(limit: u32) -> usize {
+    /// Bytes of memory for which there is a view.
+    const MEMORY_FOR_A_VIEW: u32 = 2 << 20;
+    /// A kernel and the programs of a short pipe do not take views from each
+    /// other.
+    const MIN_VIEWS: usize = 4;
+    let views = (limit / MEMORY_FOR_A_VIEW) as usize;
+    if views < MIN_VIEWS {
+        MIN_VIEWS
+    } else if views > MAX_VIEWS {
+        MAX_VIEWS
+    } else {
+        views
+    }
+}
+
+/// Pages that can have a patched copy at the same time.
+pub const MAX_COPIES: usize = 32;
+
+/// Bytes of the patched copies.
+pub const COPIES_SIZE: usize = MAX_COPIES * PAGE_SIZE as usize;
+
+/// Bytes of the state's file, which is sparse. The Switcher asserts that its
+/// state fits.
+pub const STATE_SIZE: usize = 0x3_0000;
+
+/// Bytes of address space that a view has beside the Guest's memory, its patched
+/// copies, its outboxes and the state: records, stack and program. The Switcher
+/// asserts that these are enough.
+pub const PROCESS_SIZE: usize = 0xC4_0000;
+
+/// Bits of [`Wire::input_waits`].
+pub mod input {
+    /// Tell when the Guest has nothing to do.
+    pub const WHEN_IDLE: u32 = 1 << 0;
+    /// Tell when the Guest has slept, before it goes on.
+    pub const WHEN_WOKEN: u32 = 1 << 1;
+}
+
+/// What the Launcher tells the view spawner.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct ViewSetup {
+    /// Bytes of the memory file: the Guest's memory, devices' pages included.
+    pub limit: u32,
+    /// How many of `shared_pfns` are in use.
+    pub shared_pages: u32,
+    /// Page numbers that lie in files of their own.
+    pub shared_pfns: [u32; MAX_SHARED_PAGES],
+    /// 1 = user code runs in user processes.
+    pub user_processes: u32,
+    /// Paths that must not be taken: bits of [`fast_path`](crate::fast_path).
+    pub slow_paths: u32,
+    /// What the Host says in `guestid`.
+    pub guestid: u32,
+    /// Where the kernel maps physical address 0.
+    pub page_offset: u32,
+    /// The first page directory.
+    pub pgdir: u32,
+    /// The address of the Guest's first instruction.
+    pub start: u32,
+}
+
+/// The words that the Launcher shares with the views.
+#[repr(C)]
+pub struct Wire {
+    /// The [`VERSION`] with which the view program was built. The view spawner
+    /// writes it, and the Launcher compares.
+    pub version: AtomicU32,
+    /// Written by the Launcher before anything runs. The view spawner keeps a
+    /// copy for all views. Nothing reads this one afterwards: a Guest that has
+    /// broken into a view can write it.
+    pub setup: Cell<ViewSetup>,
+    /// What the Host says in `tsc_khz`. The Launcher writes it last, for it
+    /// takes time to measure.
+    pub tsc_khz: AtomicU32,
+    /// The conversation between Host and Launcher.
+    pub mailbox: Mailbox,
+    /// The slot of the view that holds the run token.
+    pub current: AtomicU32,
+    /// Interrupts that wait to be delivered, a bit each.
+    pub irqs: AtomicU32,
+    /// Goes up whenever something has come from outside. A futex.
+    pub kick: AtomicU32,
+    /// 1 while the current view sleeps on `kick`.
+    pub asleep: AtomicU32,
+    /// 1 = stop at the next clean point and tell the Launcher.
+    pub break_wanted: AtomicU32,
+    /// When to tell the Launcher that a buffer may be free, for input that
+    /// waits for one: bits of [`input`]. The Launcher sets them, the Host
+    /// clears them when it tells.
+    pub input_waits: AtomicU32,
+    /// For each view: 1 = the run token is passed to it. Futexes.
+    pub run_tokens: [AtomicU32; MAX_VIEWS],
+}
+
+/// The beginning of the state: all that the Launcher maps.
+#[repr(C)]
+pub struct Head {
+    /// The words.
+    pub wire: Wire,
+    /// How often what has happened.
+    pub counters: Counters,
+}
+
+/// Bytes that the Launcher maps.
+pub const HEAD_SIZE: usize =
+    size_of::<Head>().next_multiple_of(PAGE_SIZE as usize);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mailbox::Mailbox;
+    use core::mem::offset_of;
+
+    #[test]
+    fn views_follow_the_memory_within_bounds() {
+        assert_eq!(max_views(1 << 20), 4);
+        assert_eq!(max_views(16 << 20), 8);
+        assert_eq!(max_views(64 << 20), MAX_VIEWS);
+        assert_eq!(max_views(u32::MAX), MAX_VIEWS);
+    }
+
+    /// Where everything lies in version 1. Another layout is another version.
+    #[test]
+    fn the_layout_is_that_of_the_version() {
+        let layout = [
+            ("version", offset_of!(Wire, version)),
+            ("setup", offset_of!(Wire, setup)),
+            (
+                "setup: user_processes",
+                offset_of!(ViewSetup, user_processes),
+            ),
+            ("setup: start", offset_of!(ViewSetup, start)),
+            ("tsc_khz", offset_of!(Wire, tsc_khz)),
+            ("mailbox", offset_of!(Wire, mailbox)),
+            ("mailbox.text", offset_of!(Wire, mailbox.text)),
+            ("current", offset_of!(Wire, current)),
+            ("irqs", offset_of!(Wire, irqs)),
+            ("kick", offset_of!(Wire, kick)),
+            ("asleep", offset_of!(Wire, asleep)),
+            ("break_wanted", offset_of!(Wire, break_wanted)),
+            ("input_waits", offset_of!(Wire, input_waits)),
+            ("run_tokens", offset_of!(Wire, run_tokens)),
+            ("counters", offset_of!(Head, counters)),
+            ("the mailbox's size", size_of::<Mailbox>()),
+            ("the head's size", size_of::<Head>()),
+        ];
+        let written = std::format!("version {VERSION}\n{layout:#?}\n");
+        let golden = include_str!("state/layout.txt");
+        if std::env::var_os("UPDATE_EXPECT").is_some() {
+            let file =
+                concat!(env!("CARGO_MANIFEST_DIR"), "/src/state/layout.txt");
+            std::fs::write(file, &written).unwrap();
+            return;
+        }
+        assert_eq!(
+            written, golden,
+            "a new layout needs a new VERSION; then UPDATE_EXPECT=1"
+        );
+    }
+}
