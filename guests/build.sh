@@ -80,7 +80,7 @@ encoded=$(printf '%s\x1f' "${flags[@]}")
 export CARGO_ENCODED_RUSTFLAGS=${encoded%?}
 export RUSTC=$rustc RUSTC_WRAPPER=$wrapper CARGO_TARGET_DIR=$here/target
 export LGUEST_TOP=$top
-# No toolchain is to be fetched behind anybody's back.
+# Never let rustup fetch a toolchain.
 export RUSTUP_AUTO_INSTALL=0
 
 cd "$here"

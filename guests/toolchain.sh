@@ -3,7 +3,7 @@
 #
 # The Guests are i686 programs. Where rustup has that target nothing is needed;
 # but the images that are kept in the tree have to come out the same, byte for
-# byte, on anybody's machine, so there is one reference: Debian 12's rustc-web
+# byte, on every machine, so there is one reference: Debian 12's rustc-web
 # and lld-19, pinned below by version and by hash. Debian has them for amd64,
 # and the i386 half of the standard library cannot be installed beside it; so
 # nothing is installed at all. Everything is unpacked below target/, apt keeps
@@ -24,7 +24,7 @@ target=i686-unknown-linux-gnu
 
 rust=1.85.0+dfsg3-1~deb12u3
 llvm=1:19.1.7-3~deb12u1
-# What is fetched, and the hash that it must have.
+# The packages that are fetched, and the hashes that they must have.
 packages="
 rustc-web:amd64=$rust ef797a56697a0b6a82c1d704119ccaa85ab3486ccf805472de46c31971346702
 libstd-rust-web-1.85:amd64=$rust c8b03bff73b2990b2a3e56b0cfb100eb4c70a9331f4232dc9783c9e50b1038be
@@ -76,8 +76,8 @@ fetch_reference() {
     trap 'rm -rf "$work"' EXIT
     mkdir -p "$work"/{state/lists/partial,cache/archives/partial,debs,root}
     say "fetching the reference compiler (130 MB) into target/"
-    # A mirror in the middle of an update fails in part; what counts is
-    # whether the packages can be had.
+    # A mirror in the middle of an update fails in part; that does not matter
+    # if the packages are there.
     private_apt update >"$work/log" 2>&1 || true
     # shellcheck disable=SC2046
     if ! (cd "$work/debs" &&

@@ -1,10 +1,10 @@
 //! The first instructions of a Guest, and what it finds in memory.
 //!
-//! The Launcher has loaded the image, laid page tables that map all memory
-//! at `PAGE_OFFSET`, written down the memory map and the command line, and
-//! jumps to the byte after the mark below, with interrupts off and no stack.
-//! From there it is the usual order of a kernel: make yourself known to the
-//! Host, memory, traps, time; then the Guest's own `main`, and its tasks.
+//! The Launcher has loaded the image, made page tables that map all memory at
+//! `PAGE_OFFSET`, and written the memory map and the command line. It jumps to
+//! the byte after the mark below, with interrupts off and no stack. Then comes
+//! the usual order of a kernel: INITIALIZE, memory, traps, time, and at last
+//! the Guest's own `main` and its tasks.
 
 #![expect(unsafe_code, reason = "entry point, and memory as it was found")]
 
@@ -50,11 +50,11 @@ unsafe extern "C" {
     /// The Guest's own, made by [`entry!`](crate::entry).
     safe fn lguest_main();
 
-    /// As above: before the Host has heard of us.
+    /// As above, before the Host knows this Guest (INITIALIZE).
     safe fn lguest_early();
 }
 
-/// What the Launcher has left for the Guest.
+/// What the Launcher has put into the Guest's memory.
 #[derive(Clone, Copy, Debug)]
 pub struct Boot {
     /// Bytes of memory.
@@ -89,11 +89,11 @@ impl Boot {
 }
 
 /// Names the function that a Guest starts with: `fn(&'static Boot)`. When it
-/// returns, the tasks that it has spawned go on; the machine runs until
-/// somebody calls [`power::off`](crate::power::off).
+/// returns, the tasks that it has spawned go on. The machine runs until
+/// [`power::off`](crate::power::off) is called.
 ///
-/// With `early: f` behind it, `f` is called before anything else: nothing of
-/// the kit works there, for the Host has not been told of us.
+/// With `early: f` behind it, `f` is called before anything else. Nothing of
+/// the kit works there, because the Host does not know this Guest yet.
 #[macro_export]
 macro_rules! entry {
     ($main:path) => {
@@ -118,7 +118,7 @@ macro_rules! entry {
     };
 }
 
-/// What most Guests do before the Host has heard of them.
+/// The early function of most Guests: it does nothing.
 #[doc(hidden)]
 pub const fn nothing() {}
 
@@ -147,18 +147,18 @@ extern "C" fn lguest_start(parameters: Phys) -> ! {
 
 static BOOT: OneCpu<Option<&'static Boot>> = OneCpu::new(None);
 
-/// What the Launcher has left.
+/// What the Launcher has put into memory.
 ///
 /// # Panics
 ///
-/// Before [`entry!`](crate::entry)'s `main` was called, which nobody can.
+/// Before [`entry!`](crate::entry)'s `main` was called. The kit does not.
 #[must_use]
 pub fn boot() -> &'static Boot {
     BOOT.with(|boot| boot.expect("the kit reads it first"))
 }
 
-/// Reads what the Launcher has written. Nobody else writes there, now or
-/// later: the pages below the image are not given to anyone.
+/// Reads what the Launcher has written. Nothing else writes there, now or
+/// later: the pages below the image are never allocated.
 fn read(parameters: Phys) -> Boot {
     let word = |at| peek::<u32>(parameters, at);
     let byte = |at| peek::<u8>(parameters, at);
@@ -199,12 +199,12 @@ fn peek<T: zerocopy::FromBytes>(base: Phys, at: u32) -> T {
 }
 
 fn command_line(at: Phys) -> &'static str {
-    // SAFETY: a page of its own that nobody writes to any more.
+    // SAFETY: a page of its own that is not written to any more.
     let page = unsafe {
         core::slice::from_raw_parts(at.ptr::<u8>(), COMMAND_LINE_MAX as usize)
     };
     let end = page.iter().position(|&b| b == 0).unwrap_or(page.len());
-    // Half a command line is better than none.
+    // A part of the command line is better than none.
     match core::str::from_utf8(&page[..end]) {
         Ok(text) => text,
         Err(bad) => {

@@ -1,14 +1,14 @@
-//! The bus: finding the devices, and telling the Host how they fare.
+//! The bus: finding the devices, and reporting their status to the Host.
 //!
 //! Just above the memory lies a page with sixteen descriptors. Each device's
 //! status is a word in its descriptor into which we set bits, never clearing
-//! one: seen, driver found, driver content or failed.
+//! one: seen, driver found, driver ready or failed.
 //!
-//! The Host may take a device away, by setting REMOVED there. Nobody polls for
-//! that: a Guest with nothing to do sleeps. It is noticed when the device's
-//! interrupt comes, which is what a Host in a hurry should raise, and before
-//! each new request. Either way the answer REMOVED_ACK is set at once, requests
-//! fail from then on, and those who wait for the device are woken to find out.
+//! The Host may take a device away, by setting REMOVED there. The Guest does not
+//! poll for that, because a Guest with nothing to do sleeps. It looks when the
+//! device's interrupt comes, which the Host should raise if it is urgent, and
+//! before each new request. Then it sets REMOVED_ACK at once, requests fail from
+//! then on, and tasks that wait for the device are woken.
 
 #![expect(unsafe_code, reason = "the descriptor page is the Host's, too")]
 
@@ -175,7 +175,7 @@ impl Device {
         self.pfn
     }
 
-    /// Where its pages begin: the key of whoever lives there.
+    /// Where its pages begin: the first of its keys.
     #[must_use]
     pub const fn phys(&self) -> Phys {
         Phys(self.pfn << PAGE_SHIFT)
@@ -204,7 +204,7 @@ impl Device {
     ///
     /// # Errors
     ///
-    /// What `probe` says, or the device has been taken away already.
+    /// Those of `probe`, or that the device has been taken away already.
     pub fn start<D>(
         &self,
         probe: impl FnOnce(Self) -> Result<D, DeviceError>,

@@ -15,7 +15,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use core::task::{Context, Poll, Waker};
 
 /// Tasks that can exist at a time: the bits of the ready word.
-// MASTERY: 32 are plenty for what runs here. More would want a second word,
+// MASTERY: 32 are enough for the guests here. More would need a second word,
 // and an order in which tasks get their turn.
 pub const MAX_TASKS: usize = u32::BITS as usize;
 
@@ -23,7 +23,7 @@ pub const MAX_TASKS: usize = u32::BITS as usize;
 pub struct Ready(AtomicU32);
 
 impl Ready {
-    /// Nobody may.
+    /// No task may.
     #[must_use]
     pub const fn new() -> Self {
         Self(AtomicU32::new(0))
@@ -34,7 +34,7 @@ impl Ready {
         self.0.fetch_or(mask, Ordering::Release);
     }
 
-    /// Whether all tasks sleep. Only with interrupts off does the answer keep.
+    /// Whether all tasks sleep. The answer stays true only with interrupts off.
     pub fn is_empty(&self) -> bool {
         self.0.load(Ordering::Acquire) == 0
     }
@@ -46,7 +46,7 @@ impl Default for Ready {
     }
 }
 
-/// What a waker points to: whom to wake, and where.
+/// What a waker points to: which task to wake, and where.
 struct WakeBit {
     ready: &'static Ready,
     mask: u32,
@@ -62,7 +62,7 @@ impl alloc::task::Wake for WakeBit {
     }
 }
 
-/// One task, while nobody runs it.
+/// One task, while it does not run.
 struct Task {
     name: &'static str,
     polls: u32,
@@ -70,7 +70,7 @@ struct Task {
     future: Option<Pin<Box<dyn Future<Output = ()>>>>,
 }
 
-/// What `tasks` shows of one task.
+/// What [`Executor::tasks`] shows of one task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TaskInfo {
     /// The name it was spawned with.
@@ -79,7 +79,7 @@ pub struct TaskInfo {
     pub polls: u32,
 }
 
-/// All tasks, and who is next.
+/// All tasks, and which may go on.
 pub struct Executor {
     ready: &'static Ready,
     tasks: RefCell<Vec<Option<Task>>>,
@@ -99,8 +99,7 @@ impl Executor {
         }
     }
 
-    /// Adds a task, which gets its first turn soon. Gives it back if there are
-    /// too many.
+    /// Adds a task, which gets its first turn soon.
     ///
     /// # Errors
     ///
@@ -169,7 +168,7 @@ impl Executor {
             (Poll::Pending, Some(task)) => task.future = Some(future),
             (_, slot) => *slot = None,
         }
-        // A future's end may wake, or drop what wakes: not under the borrow.
+        // The end of a future may wake tasks or drop wakers: not under the borrow.
         drop(tasks);
     }
 
@@ -194,7 +193,7 @@ impl Executor {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooManyTasks;
 
-/// Lets all others that are ready have their turn first.
+/// Lets all other tasks that are ready have their turn first.
 pub async fn yield_now() {
     let mut yielded = false;
     core::future::poll_fn(|context| {

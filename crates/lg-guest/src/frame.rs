@@ -32,7 +32,7 @@ impl Phys {
     }
 }
 
-/// A page of physical memory that belongs to whoever holds this.
+/// A page of physical memory that belongs to the holder of this.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Frame(u32);
 
@@ -62,7 +62,7 @@ impl Frame {
     }
 }
 
-/// The frames that nobody holds.
+/// The frames that are free.
 struct Free {
     /// Never used and still zero: from here ...
     next: u32,
@@ -92,7 +92,7 @@ pub fn alloc() -> Option<Frame> {
         if free.list != 0 {
             let frame = Frame(free.list);
             // SAFETY: a frame in the list holds the number of the next one,
-            // written by `release`, and nobody has had it since.
+            // written by `release`, and it was free since.
             free.list = unsafe { frame.phys().ptr::<u32>().read() };
             free.listed -= 1;
             return Some(frame);
@@ -136,7 +136,7 @@ pub fn release(frame: Frame) {
     });
 }
 
-/// How many frames nobody holds.
+/// How many frames are free.
 pub fn available() -> u32 {
     FREE.with(|free| free.end - free.next + free.listed)
 }

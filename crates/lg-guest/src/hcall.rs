@@ -39,8 +39,8 @@ global_asm!(
 /// Makes a call at once. The Host runs what is in the ring first.
 fn direct(call: RawCall) -> u32 {
     let result;
-    // SAFETY: the Host keeps all registers but eax; what it may write to in
-    // memory was handed over by whoever made the call (crate rule 3), and asm
+    // SAFETY: the Host keeps all registers but eax; memory that it may
+    // write to was handed over by the caller (crate rule 3), and asm
     // without `nomem` counts as touching all of it.
     unsafe {
         asm!(

@@ -1,4 +1,4 @@
-//! The heap: what `Box`, `Vec` and the like are made of.
+//! The heap: the memory of `Box`, `Vec` and the like.
 //!
 //! A row of frames, taken at the start, given out by a list of holes. The row
 //! is never touched before it is used, so its size costs nothing.

@@ -3,8 +3,8 @@
 //! A Guest has no interrupt flag. It has a word that the Host reads before it
 //! delivers anything, so switching interrupts off is a store, and so is
 //! switching them on: the Host does not notice that, and looks again a little
-//! later. A handler here does next to nothing. It counts, lets the bus look at
-//! its device, and wakes the tasks that wait for it.
+//! later. A handler here does little: it counts, lets the bus check its
+//! device, and wakes the tasks that wait for it.
 
 use crate::{bus, shared, task, time};
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -41,7 +41,7 @@ pub fn disable() {
     shared::set_irq_enabled(false);
 }
 
-/// Keeps interrupt `irq` away, whatever [`enable`] says; it stays pending.
+/// Blocks interrupt `irq`, also while interrupts are enabled; it stays pending.
 pub fn block(irq: u8) {
     without(|| shared::set_blocked(shared::blocked() | (1 << irq)));
 }

@@ -1,10 +1,10 @@
-//! The Guest kit: what a kernel in Rust needs to live under lguest.
+//! The Guest kit: what a kernel in Rust needs to run under lguest.
 //!
 //! A Guest of this kind is an ordinary 32-bit kernel that knows it is a Guest.
-//! Wherever a kernel would touch the machine it asks the Host: it switches
-//! interrupts off by a store instead of `cli`, changes its page tables in
-//! plain memory and then says so, and its devices are pages of shared memory.
-//! This crate is that knowledge, once, so that a Guest can be a `fn main`:
+//! Where another kernel would touch the machine, it asks the Host: it switches
+//! interrupts off by a store instead of `cli`, changes its page tables in plain
+//! memory and then reports it, and its devices are pages of shared memory. This
+//! crate does all of that, so that a Guest can be a `fn main`:
 //!
 //! ```text
 //! #![no_std]
@@ -16,21 +16,21 @@
 //! }
 //! ```
 //!
-//! The modules are in reading order: how a Guest starts, how it asks, how it is
-//! interrupted, its memory, its time, its tasks, its devices. Those without a
-//! line of assembly are compiled on every machine, where their tests run.
+//! The modules are in reading order: how a Guest starts, how it makes hypercalls,
+//! how it is interrupted, its memory, its time, its tasks, its devices. Modules
+//! without assembly are compiled on every machine, where their tests run.
 //!
 //! # Safety
 //!
-//! All unsafe code here rests on these:
+//! All unsafe code here relies on these rules:
 //!
-//! 1. There is one CPU, and what interrupts it (a trap handler) runs to its
-//!    end before the interrupted code goes on.
+//! 1. There is one CPU, and a trap handler that interrupts it runs to its end
+//!    before the interrupted code goes on.
 //! 2. Physical memory is mapped linearly at `PAGE_OFFSET`: by the Launcher
 //!    at the start, by [`paging`] afterwards. The image, its stack, the heap
 //!    and every frame lie there.
-//! 3. The Host writes to memory that it was told of (a `Dma` that is bound or
-//!    being sent, the shared page, a device's page), and to nothing else.
+//! 3. The Host writes only to memory that was handed to it (a `Dma` that is bound or
+//!    being sent, the shared page, a device's page).
 
 #![cfg_attr(not(test), no_std)]
 

@@ -16,14 +16,14 @@ const HISTORY: usize = 32;
 /// The longest line; more keys are ignored.
 const LONGEST: usize = 1024;
 
-/// What a key has led to.
+/// The result of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// Go on typing.
     More,
     /// A line is complete.
     Line(String),
-    /// ^C: what was typed is forgotten.
+    /// ^C: the line is dropped.
     Interrupt,
     /// ^D on an empty line.
     End,
@@ -74,7 +74,7 @@ impl Editor {
         }
     }
 
-    /// One key. What is to be shown is appended to `show`.
+    /// Takes one key. Output for the terminal is appended to `show`.
     pub fn key(&mut self, key: u8, show: &mut Vec<u8>) -> Outcome {
         match self.escape {
             Escape::None => {}
@@ -159,8 +159,8 @@ impl Editor {
         Outcome::More
     }
 
-    /// The line as it is, for showing it again after something else has been
-    /// printed. The cursor ends up where it was.
+    /// The line as it is, to be shown again after other output. The cursor ends
+    /// up where it was.
     pub fn redraw(&self, show: &mut Vec<u8>) {
         show.extend(&self.line);
         back(columns(&self.line[self.cursor..]), show);
@@ -194,7 +194,7 @@ impl Editor {
         }
     }
 
-    /// A byte of a character that is not ASCII. What cannot be one is dropped.
+    /// A byte of a character that is not ASCII. Invalid bytes are dropped.
     fn part_of_character(&mut self, byte: u8, show: &mut Vec<u8>) {
         if !goes_on(byte) {
             self.begun.clear();
@@ -291,8 +291,8 @@ fn columns(text: &[u8]) -> usize {
     text.chars().map(width).sum()
 }
 
-/// How many columns `c` takes: what East Asian scripts are written with and
-/// pictures take two, accents that are put on the character before take none.
+/// How many columns `c` takes: characters of East Asian scripts and pictures
+/// take two, accents that combine with the character before take none.
 fn width(c: char) -> usize {
     match u32::from(c) {
         0x300..=0x36F | 0x200B..=0x200F | 0xFE00..=0xFE0F => 0,
@@ -318,7 +318,8 @@ fn back(columns: usize, show: &mut Vec<u8>) {
 mod tests {
     use super::*;
 
-    /// Types `keys`; what came of the last one, and what the screen shows.
+    /// Types `keys`. Answers the result of the last one, and what the screen
+    /// shows.
     fn type_in(editor: &mut Editor, keys: &[u8]) -> (Outcome, String) {
         let mut show = Vec::new();
         let mut last = Outcome::More;

@@ -207,7 +207,7 @@ impl AddressSpace {
         let pde = Pte(read_entry(walk::directory_entry(directory.0, va)));
         write_entry(walk::table_entry(pde, va), Pte(0));
         hcall::set_pte(directory, va, Pte(0));
-        // The frame may go to somebody else now, so this one cannot wait.
+        // The frame may be used again at once, so this flush cannot wait.
         hcall::flush_async();
         frame::release(self.pages.swap_remove(at));
     }
@@ -253,8 +253,8 @@ impl AddressSpace {
 pub struct BadAddress;
 
 impl Drop for AddressSpace {
-    /// The Host may know this directory, and would take the next one at the
-    /// same place for it: so it is emptied first, and the Host told.
+    /// The Host may know this directory, and would mistake the next one at the
+    /// same place for it. So it is emptied first, and that is reported.
     fn drop(&mut self) {
         let directory = self.directory();
         let kernel = KERNEL.with(|kernel| kernel.directory);

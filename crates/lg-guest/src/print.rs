@@ -1,9 +1,9 @@
 //! `print!` and `println!`: to the console, a line at a time.
 //!
-//! Output needs no driver: whatever is sent to the console's key arrives, from
-//! the first moment on. Every transfer costs an entry into the Host, so text
-//! is gathered until a line ends, or until somebody flushes: the shell does,
-//! before it waits for a key. The line feed becomes the pair that a raw
+//! Output needs no driver: a SEND_DMA to the console's key works from the first
+//! moment on. Every transfer costs an entry into the Host, so text is gathered
+//! until a line ends, or until it is flushed: the shell flushes before it waits
+//! for a key. The line feed becomes the pair that a raw
 //! terminal wants, as the console of a Linux Guest has it.
 
 use crate::frame::Phys;
@@ -41,7 +41,7 @@ impl Gathered {
         while !rest.is_empty() {
             let taken = send(rest).min(rest.len());
             if taken == 0 {
-                break; // nobody listens, and never will
+                break; // the console takes nothing, and never will
             }
             rest = &rest[taken..];
         }
@@ -105,8 +105,8 @@ pub fn flush() {
     irq::without(|| OUT.with(Gathered::send));
 }
 
-/// Prints to the console; what ends in the middle of a line may stay unseen
-/// until [`flush`].
+/// Prints to the console. An incomplete line may be shown only at the next
+/// [`flush`].
 #[macro_export]
 macro_rules! print {
     ($($argument:tt)*) => {

@@ -1,7 +1,7 @@
 //! The asynchronous ring: hypercalls that can wait until the next real one.
 //!
-//! Entering the Host costs far more than the average thing a kernel asks for.
-//! What needs no answer and no haste (a page-table entry, the stack for the
+//! Entering the Host costs far more than the average hypercall does. A hypercall
+//! that needs no answer and is not urgent (a page-table entry, the stack for the
 //! next trap) is therefore only written down, and the Host carries it out,
 //! in order, before the next direct call. This module is the bookkeeping: which
 //! entry is next, and whether the Host is done with it; [`crate::hcall`] uses

@@ -3,8 +3,8 @@
 //! The clock is the CPU's time-stamp counter, where the Host says that it is
 //! steady; else it is the wall-clock time that the Host leaves in the shared
 //! page at each interrupt, which moves in steps. There is one alarm, and no
-//! tick: the alarm is set for whoever waits for the earliest moment, and when
-//! nobody waits it is off.
+//! tick: the alarm is set for the earliest moment that a task waits for. When no
+//! task waits, it is off.
 
 use crate::one_cpu::OneCpu;
 use crate::{hcall, shared, task};
@@ -55,7 +55,7 @@ static ALARM: OneCpu<Alarm> = OneCpu::new(Alarm {
     set: None,
 });
 
-/// The alarm has gone off, and nobody has looked yet.
+/// The alarm has gone off, and the tasks were not woken yet.
 static FIRED: AtomicBool = AtomicBool::new(false);
 
 /// The time-stamp counter.
@@ -173,7 +173,7 @@ fn set_alarm(alarm: &mut Alarm, now: u64, moment: u64) {
     hcall::set_clockevent(u32::try_from(delay).unwrap_or(u32::MAX));
 }
 
-/// Nothing is to be run any more: an alarm that nobody waits for is off.
+/// No task is ready. Switches the alarm off if no task waits for it.
 pub(crate) fn prepare_sleep() {
     ALARM.with(|alarm| {
         if alarm.set.is_some() && alarm.waiting.is_empty() {
@@ -217,8 +217,8 @@ pub async fn until(moment: u64) {
     .await;
 }
 
-/// Takes back, when it is dropped, that somebody waits: he may have been given
-/// up before his moment came, and nobody shall be woken for him.
+/// Takes the wait of a task back when it is dropped: the wait may have been given
+/// up before its moment came, and then nothing should be woken for it.
 struct Wait {
     moment: u64,
     task: u32,

@@ -25,8 +25,8 @@ use lg_abi::shared::{
     offset,
 };
 
-/// What a trap leaves, lowest address first: below `vector` what the stub has
-/// pushed, above it what the Host has.
+/// The frame of a trap, lowest address first: the stub has pushed the words
+/// below `vector`, the Host those above it.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub struct Registers {
@@ -36,7 +36,7 @@ pub struct Registers {
     pub esi: u32,
     #[expect(missing_docs)]
     pub ebp: u32,
-    /// What `pusha` takes for esp; `popa` passes over it.
+    /// What `pusha` pushes for esp; `popa` skips it.
     pub unused: u32,
     #[expect(missing_docs)]
     pub ebx: u32,
@@ -66,7 +66,7 @@ pub struct Registers {
     pub ss: u32,
 }
 
-/// Room for what `fxsave` stores.
+/// Room for the state that `fxsave` stores.
 #[derive(Clone)]
 #[repr(C, align(16))]
 pub struct VectorState(pub [u8; 512]);

@@ -3,7 +3,7 @@
 //! A program has an address space, a page of code, and a stack that is made of
 //! zeroed pages as it grows. It is one more future of the kernel: each step
 //! enters user mode and comes back with the next trap, which is a system call,
-//! a page fault, or an interrupt that was meant for somebody else. So a system
+//! a page fault, or an interrupt that belongs to a device. So a system
 //! call that has to wait simply `await`s, and a program that does nothing but
 //! compute is interrupted by the alarm, and yields to the others.
 //!
@@ -43,7 +43,7 @@ pub mod call {
     pub const SLEEP: u32 = 3;
     /// Does nothing.
     pub const NOTHING: u32 = 4;
-    /// What a call returns that makes no sense.
+    /// The result of an invalid call.
     pub const FAILED: u32 = u32::MAX;
 }
 
@@ -55,7 +55,7 @@ pub struct Process {
     counts: Counts,
 }
 
-/// What a program has done.
+/// Counts of what a program has done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// System calls.
@@ -202,7 +202,7 @@ impl Process {
 
     /// A page fault: inside the stack it is how the stack grows.
     fn demand_zero(&mut self, address: u32) -> Option<End> {
-        /// In the error code: the page is there, but not for this.
+        /// In the error code: the page is present, and its rights forbid the access.
         const PROTECTION: u32 = 1;
         let in_stack = (STACK_TOP - STACK_MAX..STACK_TOP).contains(&address);
         if !in_stack || self.registers().error & PROTECTION != 0 {

@@ -3,8 +3,8 @@
 //! Two levels, as the CPU does it: the upper ten bits of an address choose an
 //! entry of the directory, which names a table, in which the next ten bits
 //! choose the entry that names the page (Intel SDM volume 3, "32-bit paging").
-//! Here memory is whatever function reads a word, so that the walk can be
-//! tested without any.
+//! Here memory is a function that reads a word, so that the walk can be
+//! tested without memory.
 
 use lg_abi::page::{Pte, directory_index, table_index};
 

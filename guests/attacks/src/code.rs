@@ -31,7 +31,7 @@ struct Program {
 /// One of the two pages.
 struct Code {
     frame: u32,
-    /// What it was told to say last.
+    /// Its last orders.
     says: u32,
 }
 

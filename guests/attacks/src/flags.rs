@@ -29,8 +29,8 @@ const FLAGS: [u32; 8] = [
     1 << 21,
 ];
 
-/// Ways to stop being Guest code. Each is followed by more code, for whoever
-/// goes on.
+/// Ways to stop being Guest code. Each is followed by more code, in case the
+/// processor goes on.
 const ENTRIES: [&[u8]; 11] = [
     &[0x90],                   // none but a single step
     &[0xCC],                   // int3

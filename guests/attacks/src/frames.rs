@@ -3,7 +3,7 @@
 //! A signal's frame, a debugger and `vm86` choose selectors and flags; a kernel
 //! makes sure that they say "user level", and no more. Whatever they are, the
 //! code that they lead to runs at user level, or does not run: then its kernel
-//! hears of a fault, as from there.
+//! gets a fault, as if from there.
 
 use crate::lab::run::{User, put_user};
 use lg_guest::boot::Boot;

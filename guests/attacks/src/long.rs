@@ -1,7 +1,7 @@
 //! Into 64-bit mode, with any registers, to any address.
 //!
-//! The kernel of the real machine keeps a 64-bit code segment for everybody,
-//! and nothing stops a far jump to it. Behind that jump the whole process can
+//! The kernel of the real machine has a 64-bit code segment for all processes,
+//! and nothing stops a far jump to it. After that jump the whole process can
 //! be reached: the Host, its stack, the state that all views share, the one
 //! `syscall` that the filter lets through.
 
@@ -16,7 +16,7 @@ use core::mem::offset_of;
 const LONG_CS: u32 = 0x33;
 const FLAT_CS: u32 = 0x23;
 
-/// All that is loaded before the jump. What comes back is in `rax` and `rdx`.
+/// All that is loaded before the jump. The results are in `rax` and `rdx`.
 #[derive(Clone, Copy, Default)]
 #[repr(C)]
 pub(crate) struct Long {
@@ -207,7 +207,7 @@ impl Long {
         self
     }
 
-    /// Jumps, in kernel mode. What is in rax and rdx when it comes back.
+    /// Jumps, in kernel mode. Answers rax and rdx when it comes back.
     pub(crate) fn call(self) -> (u64, u64) {
         let mut block = self.resolved();
         block.user = 0;

@@ -4,9 +4,9 @@
 //! says what it does; most of what it does it reads from its initial ram disk,
 //! a script of small steps (see [`script`]), so that a test can write down a
 //! thousand attacks as a table. What needs a loop of its own is a module here.
-//! It tells how far it has come, for whoever attacks may die of it, and the
-//! next boot goes on behind that. `crates/lguest/tests/attacks` runs it all
-//! and looks whether anybody else was hurt.
+//! It prints how far it has come, because an attack may end the Guest; the next
+//! boot goes on after that step. `crates/lguest/tests/attacks` runs it all and
+//! checks that nothing outside the Guest was harmed.
 
 #![no_std]
 #![no_main]

@@ -1,9 +1,9 @@
 //! Two views at once: one works, the other writes where it should not.
 //!
-//! A Guest has one processor, for one view has the run token. But nothing keeps
-//! a hostile view from giving the run token away and going on in 64-bit mode,
-//! where no Host is needed. What the first one now asks of Host and Launcher
-//! changes while they read it.
+//! A Guest has one processor, because one view has the run token. But a hostile
+//! view can give the run token away and go on in 64-bit mode, without a Host.
+//! Then it changes the requests of the other view while Host and Launcher read
+//! them.
 
 #![expect(unsafe_code, reason = "another life begins on another stack")]
 

@@ -1,7 +1,7 @@
 //! Random pieces of code in user mode, and memory that only the kernel has.
 //!
 //! Half of all pointers in registers and in the code lead to a piece of the
-//! kernel's memory that nobody uses: so code that can write there soon does.
+//! kernel's memory that is not used: so code that can write there soon does.
 //! `seed` and `count` say which pieces; `kind=plain` leaves out what the
 //! default isolation does not promise to stop: other segments than ds, es and
 //! ss as the kernel set them, loads of these, and far transfers.
@@ -22,7 +22,7 @@ use lg_guest::println;
 /// Bytes of a piece.
 const PIECE: usize = 24;
 
-/// What is in the memory that nobody uses. As code, `int3`.
+/// The contents of the unused memory. As code, `int3`.
 const UNTOUCHED: u32 = 0xCCCC_CCCC;
 
 /// Bytes of it.
@@ -91,7 +91,7 @@ fn check(canary: u32, n: u32) {
 /// that they still lead to the kernel's memory.
 const BASE: u32 = 0x8000;
 
-/// Gives user mode what a C library has behind gs, for all of its size.
+/// Gives user mode the segment that C libraries have behind gs, of full size.
 fn load_tls() {
     let table = page();
     for n in 0..3 {

@@ -1,8 +1,8 @@
 //! Attacks as data: a script of small steps in the initial ram disk.
 //!
 //! Each step has a record of fixed size: a number that says what it is, flags,
-//! and words. Before each one its number is told, unless the command line has
-//! `quiet`; so whoever reads it knows what it was that ended the Guest. Steps
+//! and words. Before each one its number is printed, unless the command line has
+//! `quiet`; so a reader knows which step ended the Guest. Steps
 //! whose results matter show them.
 
 #![expect(unsafe_code, reason = "records are read where they lie")]
@@ -49,7 +49,7 @@ pub(crate) fn run(boot: &'static Boot) {
     };
     let count = bytes.len() / size_of::<Record>();
     // SAFETY: the initial ram disk lies on a page boundary, any bytes make
-    // records, and nobody writes there.
+    // records, and nothing writes there.
     let records = unsafe {
         core::slice::from_raw_parts(bytes.as_ptr().cast::<Record>(), count)
     };

@@ -13,7 +13,7 @@ const LOADS: [u8; 5] = [0xC0, 0xD0, 0xD8, 0xE0, 0xE8];
 /// A byte through the segment, as a prefix that says which one.
 const PREFIXES: [u8; 5] = [0x26, 0x36, 0x3E, 0x64, 0x65];
 
-/// The selectors of 64-bit code, which nobody comes back from in this way.
+/// The selectors of 64-bit code, from which there is no way back here.
 const LONG: core::ops::RangeInclusive<u32> = 0x30..=0x33;
 
 pub(crate) fn run(boot: &'static Boot) {

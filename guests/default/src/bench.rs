@@ -1,4 +1,4 @@
-//! `bench`: what things cost here, measured by doing them often.
+//! `bench`: the cost of things on this machine, measured by doing them often.
 //!
 //! Each line is one thing, and nothing else in it: compare the lines with each
 //! other and with the same lines on another Host, not with other machines.
@@ -35,7 +35,7 @@ pub(crate) async fn run() {
     waiting().await;
 }
 
-/// What the CPU does by itself.
+/// Work of the CPU alone.
 fn machine() {
     const ROUNDS: u32 = 10_000_000;
     let mut x = 0x2545_F491_u32;
@@ -66,7 +66,7 @@ fn machine() {
     );
 }
 
-/// What asking the Host costs.
+/// Hypercalls.
 fn host() {
     report(
         "hypercall (FLUSH_ASYNC)",
@@ -90,7 +90,7 @@ fn host() {
     );
 }
 
-/// What user programs cost.
+/// User programs.
 async fn user() {
     const CALLS: u32 = 20_000;
     const PAGES: u32 = 512;
@@ -117,7 +117,7 @@ async fn user() {
     report("program: start, one call, end", each);
 }
 
-/// What waiting costs: how late a sleeper wakes.
+/// Waiting: how late a task wakes.
 async fn waiting() {
     const SLEEPS: u32 = 50;
     let start = time::now();

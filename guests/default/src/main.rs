@@ -1,11 +1,10 @@
-//! The default Guest: what the Launcher boots when it is given no kernel.
+//! The built-in Guest: the Launcher boots it when no kernel is given.
 //!
 //! A small system that uses everything once: it finds its devices, runs user
-//! programs in address spaces of their own, talks to a network if there is
-//! one, and then waits for somebody to type. `help` at its prompt says the
-//! rest.
+//! programs in address spaces of their own, uses a network if there is one,
+//! and then waits for commands. `help` at its prompt lists them.
 //!
-//! What it takes from the command line:
+//! Words on its command line:
 //!
 //! | word | meaning |
 //! |---|---|
@@ -41,7 +40,7 @@ use machine::Machine;
 
 lg_guest::entry!(main);
 
-/// What the ready line begins with: the Launcher's tests wait for it.
+/// The beginning of the ready line: the Launcher's tests wait for it.
 const READY: &str = "lguest guest ready";
 
 /// Finds out what there is, and leaves the rest to tasks.

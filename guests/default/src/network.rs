@@ -62,7 +62,7 @@ impl phy::Device for Phy {
         capabilities.max_transmission_unit = NET_FRAME_MAX as usize;
         if !self.0.needs_checksums() {
             capabilities.checksum = ChecksumCapabilities::ignored();
-            // What pings is not only Guests that do not care.
+            // A machine that pings may check them, unlike a Guest.
             capabilities.checksum.icmpv4 = Checksum::Tx;
         }
         capabilities
@@ -114,7 +114,7 @@ impl core::fmt::Display for Stack {
     }
 }
 
-/// An Ethernet address, shown as everybody but smoltcp does.
+/// An Ethernet address with colons, unlike smoltcp's.
 struct Colons(Mac);
 
 impl core::fmt::Display for Colons {
@@ -180,7 +180,7 @@ impl Stack {
         self.net.device().index() == device.index()
     }
 
-    /// Moves frames, for ever.
+    /// Moves frames; never ends.
     async fn move_frames(&'static self) {
         self.mover.set(task::current());
         loop {

@@ -206,7 +206,7 @@ impl Program {
     }
 }
 
-/// What came of a program.
+/// The result of a program.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Result {
     pub(crate) end: End,
@@ -219,7 +219,7 @@ pub(crate) struct Result {
 #[derive(Clone)]
 pub(crate) struct Running(Rc<RefCell<(Option<Result>, u32)>>);
 
-/// Runs a program as part of whoever calls this: if that is dropped, so is it.
+/// Runs a program as part of the calling task: if that is dropped, so is it.
 pub(crate) async fn run(program: Program, argument: u32) -> Result {
     let started = time::now();
     let (end, counts) = match Process::new(program.code(), argument) {

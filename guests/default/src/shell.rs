@@ -13,7 +13,7 @@ use lg_guest::{print, println};
 
 const PROMPT: &str = "lguest> ";
 
-/// What a command may fail with: a sentence for whoever typed it.
+/// Why a command has failed: a sentence for the user.
 pub(crate) type Failure = String;
 
 /// Every command: name, arguments, what it does.
@@ -31,7 +31,11 @@ pub(crate) const COMMANDS: &[(&str, &str, &str)] = &[
         "write sectors of the first disk, read them back",
     ),
     ("net", "", "addresses on the network"),
-    ("ping", "A.B.C.D [COUNT]", "is somebody there?"),
+    (
+        "ping",
+        "A.B.C.D [COUNT]",
+        "send pings, and count the answers",
+    ),
     ("listen", "PORT", "wait for a TCP connection, then talk"),
     (
         "connect",
@@ -59,7 +63,7 @@ pub(crate) const COMMANDS: &[(&str, &str, &str)] = &[
 /// Reads and runs commands until the power is off.
 pub(crate) async fn run(machine: &'static Machine) {
     let Some(console) = &machine.console else {
-        return; // nobody will ever type anything
+        return; // there will never be input
     };
     let mut editor = Editor::new();
     prompt();
@@ -154,7 +158,7 @@ async fn dispatch(
     Ok(())
 }
 
-/// What to say to a command that makes no sense.
+/// The message for a command that makes no sense.
 fn usage(name: &str) -> Failure {
     match COMMANDS.iter().find(|command| command.0 == name) {
         Some((name, arguments, _)) => {
@@ -164,7 +168,7 @@ fn usage(name: &str) -> Failure {
     }
 }
 
-/// A number that somebody has typed.
+/// A number on the command line.
 pub(crate) fn number<T: TryFrom<u64>>(text: &str) -> Result<T, Failure> {
     lg_guest::command_line::number(text)
         .and_then(|number| T::try_from(number).ok())

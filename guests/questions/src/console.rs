@@ -1,4 +1,4 @@
-//! The console: what is typed.
+//! The console: input.
 //!
 //! The test that starts this Guest types "one two" and a line feed, and then
 //! nothing more.

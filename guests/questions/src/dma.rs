@@ -1,7 +1,6 @@
 //! BIND_DMA and SEND_DMA: keys, arrays, sections.
 //!
-//! What is bound is not looked at before somebody sends; what is sent is
-//! looked at closely.
+//! The Host checks bound buffers only at a send; it checks what is sent at once.
 
 use crate::hypercalls::END;
 use crate::lab::calls::{bind, send};

@@ -1,8 +1,7 @@
-//! Before LGUEST_INIT: a Guest that the Host has not heard of.
+//! Before LGUEST_INIT: a Guest that the Host does not know yet.
 //!
-//! Nothing of the kit works here, printing least of all: most answers are the
-//! reason for which the Guest dies. Those who want to live make themselves
-//! known, in their own way.
+//! Nothing of the kit works here, not even printing: most answers are the reason
+//! for which the Guest ends. The other questions call LGUEST_INIT themselves.
 
 use crate::lab::memory::{self, FIRST, poke};
 use crate::lab::run::{early, early_until_trap};
@@ -108,8 +107,8 @@ fn init(noirq_start: u32, noirq_end: u32, irq_enabled: u32) {
 /// Where that page is.
 const DATA: u32 = FIRST + 0x1000;
 
-/// Switches interrupts on, counts for some milliseconds, then stands still; in
-/// the meantime comes the timer. Before this code nothing may be delivered,
+/// Switches interrupts on, counts for some milliseconds, then stops; the timer
+/// comes in the meantime. Before this code nothing may be delivered,
 /// however long the machine takes to get here. Returns how far behind the
 /// start it came.
 fn interrupted() -> u32 {

@@ -15,8 +15,8 @@ use lg_guest::println;
 const FROM: u32 = USER_DATA + 16;
 const TO: u32 = USER_DATA + 0x50;
 
-/// Whether the processor has AVX, and its kernel has switched it on: whatever
-/// CPUID shows.
+/// Whether the processor has AVX, and its kernel has switched it on. CPUID may
+/// not show it.
 fn has_avx() -> bool {
     const SSE_AND_AVX: u32 = 6;
     let seen = user(code!("xor %ecx, %ecx", "xgetbv", "int $0x80"));

@@ -58,7 +58,7 @@ pub(crate) fn high_page_of_a_user() {
             "mov $0xE0400100, %esp",
             "pushf",
             "pop %eax",
-            "and $0x100, %eax", // nobody steps
+            "and $0x100, %eax", // TF is clear
             "int $0x80"
         ),
         code!(
@@ -126,7 +126,7 @@ pub(crate) fn high_code_of_a_user() {
         "int $0x80"
     ));
     println!("{}, {seen}", seen.trapped.eax);
-    // What traps there, traps there.
+    // A trap there is reported as one there.
     give(HIGH, code!("int3"));
     start.eip = HIGH;
     println!("{}", start.run());

@@ -97,7 +97,7 @@ pub(crate) fn crash_without_end() {
 
 /// May a CRASH message end where memory does?
 pub(crate) fn crash_at_the_end_of_memory() {
-    // The descriptor page is the last one; most of it is nobody's.
+    // The descriptor page is the last one; most of it is unused.
     let at = END - 4;
     memory::write(map_end() + 4092, b"last");
     hypercall(Hypercall::Crash, at, 0, 0);

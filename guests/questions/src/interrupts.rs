@@ -111,7 +111,7 @@ pub(crate) fn alarm_of_1_ns() {
 /// Does the shortest time that a Guest of this kind asks for?
 pub(crate) fn alarm_of_100_ns() {
     for _ in 0..3 {
-        // Else it could come before the HALT, which then waits for no one.
+        // Else it could come before the HALT, which then never ends.
         shared::set_irq_enabled(false);
         alarm(100);
         halt();
@@ -293,8 +293,7 @@ pub(crate) fn handler_not_interrupted() {
     came(0);
 }
 
-/// Waits for what is typed, and a little longer: its interrupt comes behind
-/// it.
+/// Waits for input, and a little longer: its interrupt comes after it.
 fn wait_for_typing(dma: u32) {
     while peek(dma) == 0 {
         core::hint::spin_loop();
@@ -302,7 +301,7 @@ fn wait_for_typing(dma: u32) {
     spin(200);
 }
 
-/// Has what is typed raise `irq`: a buffer for it, bound.
+/// Binds a buffer for input, whose interrupt is `irq`.
 fn bind_console(irq: u8) -> u32 {
     let dma = page();
     poke(dma + 4, page());

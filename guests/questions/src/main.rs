@@ -1,7 +1,7 @@
 //! The Guest that asks: one question, one answer, and off.
 //!
-//! What the Host promises is best checked by whoever it was promised to. Each
-//! function below a topic is a question, its doc comment says which, and what
+//! The Host's promises are made to a Guest, so a Guest checks them. Each function
+//! below a topic is a question, its doc comment says which, and what
 //! it prints is the answer. `ask=NAME` on the command line picks one,
 //! `ask=list` names them all. The answers on record are in
 //! `crates/lguest/tests/questions`, where a test compares; so a question
@@ -52,7 +52,7 @@ macro_rules! questions {
     };
 }
 
-/// What is asked before the Host has heard of us.
+/// Questions before LGUEST_INIT.
 const EARLY: &[Question] = questions! {
     early: crash_before_init halt_before_init ring_before_init
         number_11_before_init number_max_before_init trap_before_init
@@ -61,7 +61,7 @@ const EARLY: &[Question] = questions! {
         init_writes;
 };
 
-/// What is asked by a kernel that is up.
+/// Questions of a kernel that is up.
 const LATE: &[Question] = questions! {
     hypercalls: number_11 number_17 number_max number_256 init_twice
         init_answers registers_kept user_hypercall crash crash_without_end
@@ -146,8 +146,7 @@ const LATE: &[Question] = questions! {
         power_down_with_255 power_down_with_256 power_down_or_not last_words;
 };
 
-/// What is asked of more than a Launcher: of the other Guest, where a question
-/// takes two, or of a test.
+/// Questions that need more than a Launcher: another Guest, or a test.
 const OTHERS: &[Question] = questions! {
     net: page_shared_peer frame_peer no_buffer_peer cursor_peer too_long_peer
         bad_sender_peer bad_receiver_peer taken_back_peer bound_twice_peer;

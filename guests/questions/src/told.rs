@@ -1,7 +1,7 @@
-//! Questions that take a Launcher who takes part.
+//! Questions for which the Launcher takes part.
 //!
-//! He is a test that raises interrupts, looks for buffers, and stops the Guest.
-//! The answers are not on record, for the test itself knows them.
+//! The Launcher is a test that raises interrupts, looks for buffers, and stops the
+//! Guest. The answers are in the test itself.
 
 use crate::dma::dma;
 use crate::lab::calls::bind;

@@ -237,7 +237,7 @@ pub(crate) fn software_interrupt_without_error() {
     trap::set_gate(12, USER_INTERRUPT_GATE);
     for seen in [kernel(code!("int $12")), Some(user(code!("int $12")))] {
         let seen = seen.expect("it traps");
-        // `Display` counts on one for this vector, so these are its words.
+        // `Display` expects an error code for this vector; there is none here.
         let [a, b, c, ..] = seen.trapped.pushed;
         println!("{} words: {a:#x} {b:#x} {c:#x}", seen.words());
     }

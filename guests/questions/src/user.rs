@@ -1,7 +1,7 @@
-//! User mode as a whole: registers that nobody may touch, and the FPU.
+//! User mode as a whole: registers that must be kept, and the FPU.
 //!
-//! What a program has in its registers is nobody's business, and has to be
-//! there when it comes back, whatever happened meanwhile.
+//! The registers of a program must be the same when it goes on, regardless of what
+//! happened meanwhile.
 
 use crate::lab::memory::{self, peek, poke, store};
 use crate::lab::run::{self, User, put_user};
@@ -49,7 +49,7 @@ pub(crate) fn ts_frame() {
     println!("{}", user(code!("fld1")));
 }
 
-/// A state for fxrstor that nobody has by chance.
+/// A state for fxrstor that does not occur by chance.
 fn pattern(seed: u8) -> [u8; 512] {
     let mut image = [0; 512];
     (image[0], image[1]) = (0x7F, 0x03); // all masked
@@ -69,7 +69,7 @@ fn pattern(seed: u8) -> [u8; 512] {
     image
 }
 
-/// What of a state must be kept: control words, tags, and all registers.
+/// The parts of a state that must be kept: control words, tags, all registers.
 fn same(a: &[u8], b: &[u8]) -> bool {
     a[..5] == b[..5] && a[24..28] == b[24..28] && a[32..288] == b[32..288]
 }
@@ -84,7 +84,7 @@ pub(crate) fn vectors_kept_by_the_host() {
     memory::write(memory::linear(0xC000_0000) + 0x6_0000, &image);
     kernel(code!(
         "fxrstor 0xC0060000",
-        "movl $1, 0xE0001000", // a page that nobody has used
+        "movl $1, 0xE0001000", // a page that was not used yet
         "in $0x60, %al",
         "mov $0, %eax",
         "int $0x1f",

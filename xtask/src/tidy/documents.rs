@@ -3,6 +3,7 @@
 //! A map that is not checked becomes wrong with time. So every relative link,
 //! every path and item between backticks, and every test that a promise relies
 //! on is looked up.
+
 use super::tree::Tree;
 
 /// The documents that name places in the tree, besides those in `docs`.

@@ -91,8 +91,8 @@ impl Buffers {
         self.used_len(index).store(0, Ordering::Release);
     }
 
-    /// What is in buffer `index`, its first `length` bytes. Its sections lie in
-    /// a row, so this is all of it if they are whole pages.
+    /// The first `length` bytes of buffer `index`. Its sections are adjacent, so
+    /// this is all of it if they are whole pages.
     pub(crate) fn data(&self, index: u32, length: usize) -> &[u8] {
         let at = Phys(self.data.0 + index * self.pages * PAGE_SIZE);
         assert!(length <= (self.pages * PAGE_SIZE) as usize);
@@ -101,7 +101,7 @@ impl Buffers {
         unsafe { core::slice::from_raw_parts(at.ptr(), length) }
     }
 
-    /// The memory of buffer `index`, for data on its way out.
+    /// The memory of buffer `index`, for data to be sent.
     pub(crate) fn data_mut(&mut self, index: u32, length: usize) -> &mut [u8] {
         let at = Phys(self.data.0 + index * self.pages * PAGE_SIZE);
         assert!(length <= (self.pages * PAGE_SIZE) as usize);
@@ -110,7 +110,7 @@ impl Buffers {
     }
 
     /// Makes buffer `index` one of `length` bytes, and gives it to the Host.
-    /// For a device that fills all of what it is given, whatever was asked.
+    /// This is for a device that always fills the whole buffer.
     pub(crate) fn give_only(&mut self, index: u32, length: usize) {
         let dma = self.sections(index, length);
         // SAFETY: the array is ours and mapped; the Host looks at it only when

@@ -1,4 +1,4 @@
-//! The console: what somebody types.
+//! The console: input from the keyboard.
 //!
 //! What we print needs no driver; see [`mod@crate::print`]. For input, one
 //! buffer is bound at the console's key. Bytes are taken out of it into a queue
@@ -16,10 +16,10 @@ use lg_abi::dma::LGUEST_CONSOLE_DMA_KEY;
 /// Bytes that may come at a time.
 const CHUNK: u16 = 4096;
 
-/// Bytes that are kept while nobody reads.
+/// Bytes that are kept until they are read.
 const TYPE_AHEAD: usize = 16 << 10;
 
-/// What ^C sends.
+/// The byte of ^C.
 pub const INTERRUPT: u8 = 3;
 
 /// A console.
@@ -45,7 +45,7 @@ impl Console {
         })
     }
 
-    /// Takes what has come, if there is room for it.
+    /// Takes the bytes that have come, if there is room for them.
     fn collect(&self) {
         let mut typed = self.typed.borrow_mut();
         if let Some(length) = self.buffer.filled(0) {

@@ -6,7 +6,7 @@
 //! done, and the page says how it went.
 //!
 //! Data pass through pages of the driver's own: the Host reads and writes them
-//! long after the call, when whoever has asked may have given up.
+//! long after the call, when the caller may have given up.
 
 #![expect(unsafe_code, reason = "the request page is the Host's, too")]
 
@@ -39,7 +39,7 @@ pub struct Disk {
     under_way: Cell<bool>,
 }
 
-/// What can go wrong with a request.
+/// Why a request has failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DiskError {
     /// Not whole sectors.
@@ -171,7 +171,7 @@ impl Disk {
         Ok(())
     }
 
-    /// Reads whole sectors, and lets the whole Guest wait for it. For code
+    /// Reads whole sectors, and the whole Guest waits for it. This is for code
     /// that cannot `await`.
     ///
     /// # Errors
@@ -212,7 +212,7 @@ impl Disk {
     /// Waits until the disk is ours.
     async fn turn(&self) -> Result<Turn<'_>, DiskError> {
         while self.taken.get() {
-            // Rare, and short: whoever has it gets on by an interrupt.
+            // Rare, and short: the request that has it ends by an interrupt.
             crate::executor::yield_now().await;
         }
         self.taken.set(true);

@@ -17,7 +17,7 @@ use lg_abi::device::{
     NET_PROMISC, NET_SLOTS, Net as Slot, net_key_offset,
 };
 
-/// Buffers for what comes in.
+/// Buffers for frames that come in.
 const INCOMING: u32 = 8;
 
 /// An Ethernet address.
@@ -41,14 +41,14 @@ pub struct Net {
     counts: Cell<Counts>,
 }
 
-/// What has passed.
+/// How many frames have passed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Frames that came.
     pub received: u32,
-    /// Frames that somebody took.
+    /// Frames that a receiver took.
     pub sent: u32,
-    /// Frames of which nobody took all.
+    /// Frames that no receiver took completely.
     pub lost: u32,
 }
 
@@ -83,8 +83,8 @@ impl Net {
         Ok(Self { mac, ..net })
     }
 
-    /// Our address: made from the number that the Host gave this Guest. If
-    /// somebody is here with the same, because two Hosts count for themselves,
+    /// Our address, made from the number that the Host gave this Guest. If
+    /// another Guest has the same number, because two Hosts count separately,
     /// the slot makes the difference.
     fn choose_mac(&self) -> Mac {
         let [high, low] = shared::guest_id().to_be_bytes();
@@ -117,7 +117,7 @@ impl Net {
         unsafe { at.write_volatile(Slot { mac }) };
     }
 
-    /// Leaves the network: nobody sends here any more.
+    /// Leaves the network: other Guests send nothing here any more.
     pub fn down(&self) {
         self.write_slot([0; 6]);
         self.incoming.unbind(self.key(self.me));
@@ -141,7 +141,7 @@ impl Net {
         &self.device
     }
 
-    /// Whether somebody on the way may want checksums.
+    /// Whether another machine on the way may need checksums.
     #[must_use]
     pub const fn needs_checksums(&self) -> bool {
         self.device.features() & LGUEST_NET_F_NOCSUM == 0
@@ -155,7 +155,7 @@ impl Net {
             .filter(|&(_, mac)| mac != [0; 6])
     }
 
-    /// What has passed.
+    /// How many frames have passed.
     #[must_use]
     pub fn counts(&self) -> Counts {
         self.counts.get()
@@ -191,7 +191,7 @@ impl Net {
         Some(result)
     }
 
-    /// Sends a frame of `length` bytes, which `fill` writes, to all who want
+    /// Sends a frame of `length` bytes, which `fill` writes, to all that accept
     /// it.
     pub fn send<R>(
         &self,

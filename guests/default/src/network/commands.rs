@@ -1,7 +1,7 @@
-//! Commands about the network: who is there, and connections to them.
+//! Commands about the network: addresses, pings, connections.
 //!
-//! Each is a few lines over a socket. What they print is for a person who wants
-//! to know whether the network works, and how fast.
+//! Each is a few lines over a socket. Their output shows a person whether the
+//! network works, and how fast.
 
 use super::{Colons, SEND_BUFFER, Socket, Stack};
 use crate::Milliseconds;
@@ -50,7 +50,7 @@ pub(crate) fn show(machine: &'static Machine) -> Result<(), Failure> {
     }
     let counts = stack.net.counts();
     println!(
-        "  {} frames received, {} sent, {} of which nobody took all",
+        "  {} frames received, {} sent, {} not taken completely",
         counts.received, counts.sent, counts.lost
     );
     Ok(())
@@ -117,7 +117,7 @@ pub(crate) async fn ping(
     }
     println!("  {answers} of {count} answered");
     match answers {
-        0 => Err("nobody there".into()),
+        0 => Err("no answer".into()),
         _ => Ok(()),
     }
 }
@@ -227,7 +227,7 @@ async fn talk(
     Ok(())
 }
 
-/// What has come next, or `None` at the end.
+/// The next bytes, or `None` at the end.
 async fn receive(socket: &Socket) -> Option<alloc::vec::Vec<u8>> {
     socket
         .tcp(|s, _| match s.can_recv() {

@@ -12,8 +12,8 @@ use lg_abi::hypercall::Hypercall;
 /// Any call. Returns what is in eax afterwards.
 pub(crate) fn call(eax: u32, edx: u32, ebx: u32, ecx: u32) -> u32 {
     let result;
-    // SAFETY: whatever the Host does, it does to this Guest, whose author
-    // wants to know. Memory that may be written is reached by address only.
+    // SAFETY: the Host can only affect this Guest, and that is the question.
+    // Memory that may be written is reached by address only.
     unsafe {
         asm!(
             "int $0x1F",

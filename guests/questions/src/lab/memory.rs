@@ -10,7 +10,7 @@ use lg_guest::frame::Phys;
 use lg_guest::one_cpu::OneCpu;
 
 /// The first page that [`page`] gives out. Below are the boot parameters and
-/// the command line, and some room that nobody uses.
+/// the command line, and some unused room.
 pub(crate) const FIRST: u32 = 0x2_0000;
 
 /// Where the image begins.
@@ -73,8 +73,8 @@ pub(crate) fn write(at: u32, bytes: &[u8]) {
 
 /// The bytes at physical address `at`, as they are now.
 pub(crate) fn bytes(at: u32, len: usize) -> &'static [u8] {
-    // SAFETY: as in `peek`. The Host may write there later; whoever looks
-    // again asks again.
+    // SAFETY: as in `peek`. The Host may write there later; read it again to
+    // see that.
     unsafe { core::slice::from_raw_parts(Phys(at).ptr::<u8>(), len) }
 }
 

@@ -1,7 +1,7 @@
-//! The lab: what a question needs to ask by hand.
+//! The lab: tools for questions, without the kit.
 //!
-//! Nothing here is clever, and little goes through the kit: a question about
-//! the Host should not be answered by somebody's driver. Memory from
+//! The code here is simple and uses little of the kit: a question about the Host
+//! should not be answered by a driver. Memory from
 //! [`memory::FIRST`] up to the image is ours, and handed out in order, so that
 //! addresses are the same in every build.
 

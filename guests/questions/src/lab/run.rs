@@ -128,7 +128,7 @@ pub(crate) fn start_with(vectors: &[u8; 512]) {
     unsafe { lab_start_vectors = *vectors };
 }
 
-/// The registers as they are when nobody has used them.
+/// The registers as they are before their first use.
 pub(super) fn open() {
     start_with(&VectorState::new().0);
 }
@@ -139,7 +139,7 @@ unsafe extern "C" {
     fn lab_run_user(start: *const User);
 }
 
-/// What user mode starts with.
+/// The registers that user mode starts with.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub(crate) struct User {
@@ -239,7 +239,7 @@ pub(crate) fn early(code: &[u8]) {
     early_until_trap(code);
 }
 
-/// The same with gates, where somebody has made some.
+/// The same with gates, where there are some.
 pub(crate) fn early_until_trap(code: &[u8]) -> Option<Seen> {
     memory::write(memory::FIRST, code);
     memory::write(memory::FIRST + code.len() as u32, &[0xC3]);

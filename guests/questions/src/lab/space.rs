@@ -1,7 +1,7 @@
 //! Address spaces, made entry by entry.
 //!
 //! The kernel's half is the kit's, by sharing its tables. Everything else is
-//! made here, and nobody is told of it but by the question itself.
+//! made here, and only the question itself reports it to the Host.
 
 use super::memory::{Page, page, peek, poke};
 use lg_abi::hypercall::Hypercall;
@@ -11,14 +11,14 @@ use lg_abi::page::{
 use lg_guest::one_cpu::OneCpu;
 use lg_guest::paging::AddressSpace;
 
-/// Flags of a page that was used, for the kernel and for everybody.
+/// Flags of a page that was used, for the kernel and for all levels.
 pub(crate) const KERNEL_PAGE: u32 =
     Pte::PRESENT | Pte::WRITE | Pte::ACCESSED | Pte::DIRTY;
 pub(crate) const USER_PAGE: u32 = KERNEL_PAGE | Pte::USER;
 
 /// Where the kernel's short pieces of code run: far above its memory.
 pub(crate) const KERNEL_CODE: u32 = 0xE000_0000;
-/// A page beside it, for what a question wants to map in the kernel.
+/// A page beside it, which a question may map in the kernel.
 pub(crate) const KERNEL_DATA: u32 = 0xE000_1000;
 /// Where those of user mode run.
 pub(crate) const USER_CODE: u32 = 0x0804_8000;
@@ -34,7 +34,7 @@ pub(crate) struct Space {
     pub(crate) directory: Page,
 }
 
-/// What the lab itself runs on.
+/// The space in which the lab itself runs.
 static FIRST: OneCpu<Option<Space>> = OneCpu::new(None);
 
 /// The pages of code, one for each mode.
@@ -107,7 +107,7 @@ impl Space {
         Pte(peek(pde)).frame() + table_index(at) * 4
     }
 
-    /// Writes the entry for `at`, and tells nobody.
+    /// Writes the entry for `at`, and does not report it.
     pub(crate) fn set(self, at: u32, entry: u32) {
         poke(self.pte(at), entry);
     }

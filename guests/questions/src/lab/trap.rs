@@ -1,6 +1,6 @@
-//! What the Host does at a trap, written down word for word.
+//! The Host's work at a trap, recorded word by word.
 //!
-//! Every vector has a gate to a stub here. What was pushed is counted by the
+//! Every vector has a gate to a stub here. The pushed words are counted by the
 //! stack pointer, not taken from a manual.
 
 #![expect(unsafe_code, reason = "trap stubs")]
@@ -17,7 +17,7 @@ use lg_guest::one_cpu::OneCpu;
 use lg_guest::shared;
 
 /// In the high word of a gate: an interrupt gate for the kernel's `int` only,
-/// one for everybody's, and the same as trap gates.
+/// one for all levels, and the same as trap gates.
 pub(crate) const INTERRUPT_GATE: u32 = 0xAE00;
 pub(crate) const USER_INTERRUPT_GATE: u32 = 0xEE00;
 pub(crate) const TRAP_GATE: u32 = 0xAF00;
@@ -128,7 +128,7 @@ pub(crate) struct Trapped {
     /// The flags with which the handler began.
     pub(crate) flags: u32,
     pub(crate) vector: u32,
-    /// What the Host pushed, and what lies above it.
+    /// The words that the Host pushed, and those above them.
     pub(crate) pushed: [u32; 10],
 }
 
@@ -299,7 +299,7 @@ const fn has_error_code(vector: u32) -> bool {
 }
 
 impl Seen {
-    /// What `iret` would take: eip, cs, eflags, and perhaps esp and ss.
+    /// The words that `iret` would take: eip, cs, eflags, and perhaps esp and ss.
     fn frame(&self) -> usize {
         usize::from(has_error_code(self.trapped.vector))
     }
