@@ -38,8 +38,8 @@ impl Tally {
         skipped: 1,
     };
 
-    /// The results of the tests in the output of `cargo test`. A run that failed
-    /// although none of its tests did counts as a failure of its own.
+    /// The results of the tests in the output of `cargo test`. A run that
+    /// failed although none of its tests did counts as a failure of its own.
     pub fn of_tests(output: &str, succeeded: bool) -> Self {
         let mut all = Self::default();
         for line in output.lines() {

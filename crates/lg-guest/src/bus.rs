@@ -4,11 +4,11 @@
 //! status is a word in its descriptor into which we set bits, never clearing
 //! one: seen, driver found, driver ready or failed.
 //!
-//! The Host may take a device away, by setting REMOVED there. The Guest does not
-//! poll for that, because a Guest with nothing to do sleeps. It looks when the
-//! device's interrupt comes, which the Host should raise if it is urgent, and
-//! before each new request. Then it sets REMOVED_ACK at once, requests fail from
-//! then on, and tasks that wait for the device are woken.
+//! The Host may take a device away, by setting REMOVED there. The Guest does
+//! not poll for that, because a Guest with nothing to do sleeps. It looks when
+//! the device's interrupt comes, which the Host should raise if it is urgent,
+//! and before each new request. Then it sets REMOVED_ACK at once, requests fail
+//! from then on, and tasks that wait for the device are woken.
 
 #![expect(unsafe_code, reason = "the descriptor page is the Host's, too")]
 

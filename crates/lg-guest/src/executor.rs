@@ -168,7 +168,8 @@ impl Executor {
             (Poll::Pending, Some(task)) => task.future = Some(future),
             (_, slot) => *slot = None,
         }
-        // The end of a future may wake tasks or drop wakers: not under the borrow.
+        // The end of a future may wake tasks or drop wakers: not under the
+        // borrow.
         drop(tasks);
     }
 

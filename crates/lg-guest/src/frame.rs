@@ -126,7 +126,7 @@ fn take_fresh(free: &mut Free, count: u32) -> Option<Frame> {
     Some(frame)
 }
 
-/// Gives a frame back. Whatever maps it must have been told.
+/// Gives a frame back. All mappings of it must be gone.
 pub fn release(frame: Frame) {
     FREE.with(|free| {
         // SAFETY: the frame is ours and mapped; it ends here.

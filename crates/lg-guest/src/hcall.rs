@@ -66,7 +66,7 @@ const fn raw(call: Hypercall, edx: u32, ebx: u32, ecx: u32) -> RawCall {
 static CURSOR: OneCpu<Cursor> = OneCpu::new(Cursor::new());
 
 /// Leaves a call in the ring; makes it at once if the ring is full. It needs
-/// interrupts off, since a handler may want to leave one, too.
+/// interrupts off, because a handler may leave one, too.
 fn defer(call: RawCall) {
     irq::without(|| {
         let entry = CURSOR.with(|cursor| cursor.claim(shared::ring_status));
@@ -118,7 +118,7 @@ pub(crate) fn new_pgtable(directory: Phys) {
     direct(raw(Hypercall::NewPgtable, directory.0, 0, 0));
 }
 
-/// Has the Host forget what it knows of the user half of the current address
+/// Makes the Host drop its mappings of the user half of the current address
 /// space, or of everything.
 pub fn flush_tlb(everything: bool) {
     direct(raw(Hypercall::FlushTlb, u32::from(everything), 0, 0));

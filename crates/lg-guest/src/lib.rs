@@ -16,9 +16,10 @@
 //! }
 //! ```
 //!
-//! The modules are in reading order: how a Guest starts, how it makes hypercalls,
-//! how it is interrupted, its memory, its time, its tasks, its devices. Modules
-//! without assembly are compiled on every machine, where their tests run.
+//! The modules are in reading order: how a Guest starts, how it makes
+//! hypercalls, how it is interrupted, its memory, its time, its tasks, its
+//! devices. Modules without assembly are compiled on every machine, where their
+//! tests run.
 //!
 //! # Safety
 //!
@@ -29,8 +30,8 @@
 //! 2. Physical memory is mapped linearly at `PAGE_OFFSET`: by the Launcher
 //!    at the start, by [`paging`] afterwards. The image, its stack, the heap
 //!    and every frame lie there.
-//! 3. The Host writes only to memory that was handed to it (a `Dma` that is bound or
-//!    being sent, the shared page, a device's page).
+//! 3. The Host writes only to memory that was handed to it (a `Dma` that is
+//!    bound or being sent, the shared page, a device's page).
 
 #![cfg_attr(not(test), no_std)]
 

@@ -1,4 +1,4 @@
-//! `memcpy` and its kin, which the compiler calls wherever it likes.
+//! `memcpy` and the like, which the compiler may call anywhere.
 //!
 //! On Linux they come from the C library, and the ready-made `core` for that
 //! target relies on it. The string instructions of the CPU do as well here:

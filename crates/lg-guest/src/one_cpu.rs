@@ -3,7 +3,7 @@
 //! With one CPU a `RefCell` would do for every static of the kernel, but for
 //! the compiler, which cannot know that there is only one. An interrupt that
 //! comes in between and wants the same cell finds it taken and panics: that is
-//! a mistake of ours, and such a cell wants [`crate::irq::without`] around it.
+//! a mistake of ours, and such a cell needs [`crate::irq::without`] around it.
 
 #![expect(unsafe_code, reason = "tells the compiler that there is one CPU")]
 

@@ -43,8 +43,8 @@ impl Write for Message {
     }
 }
 
-/// Powers the Guest off. A `code` of 0 is a clean end; any other is told to the
-/// Launcher, which makes it its own if it knows how.
+/// Powers the Guest off. A `code` of 0 is a clean end; any other is given to
+/// the Launcher, which ends with it if it can.
 pub fn off(code: u8) -> ! {
     let mut message = Message::new();
     if code == 0 {

@@ -4,7 +4,7 @@
 //! moment on. Every transfer costs an entry into the Host, so text is gathered
 //! until a line ends, or until it is flushed: the shell flushes before it waits
 //! for a key. The line feed becomes the pair that a raw
-//! terminal wants, as the console of a Linux Guest has it.
+//! terminal needs, as the console of a Linux Guest has it.
 
 use crate::frame::Phys;
 use crate::one_cpu::OneCpu;

@@ -1,4 +1,4 @@
-//! The segments: all flat, and only there because the machine wants them.
+//! The segments: all flat, and only there because the processor needs them.
 //!
 //! Kernel and user have a code and a data segment each, from zero to the end;
 //! what keeps them apart is the page tables.

@@ -3,8 +3,8 @@
 //! The clock is the CPU's time-stamp counter, where the Host says that it is
 //! steady; else it is the wall-clock time that the Host leaves in the shared
 //! page at each interrupt, which moves in steps. There is one alarm, and no
-//! tick: the alarm is set for the earliest moment that a task waits for. When no
-//! task waits, it is off.
+//! tick: the alarm is set for the earliest moment that a task waits for. When
+//! no task waits, it is off.
 
 use crate::one_cpu::OneCpu;
 use crate::{hcall, shared, task};
@@ -217,8 +217,8 @@ pub async fn until(moment: u64) {
     .await;
 }
 
-/// Takes the wait of a task back when it is dropped: the wait may have been given
-/// up before its moment came, and then nothing should be woken for it.
+/// Takes the wait of a task back when it is dropped: the wait may have been
+/// given up before its moment came, and then nothing should be woken for it.
 struct Wait {
     moment: u64,
     task: u32,

@@ -202,7 +202,8 @@ impl Process {
 
     /// A page fault: inside the stack it is how the stack grows.
     fn demand_zero(&mut self, address: u32) -> Option<End> {
-        /// In the error code: the page is present, and its rights forbid the access.
+        /// In the error code: the page is present, and its rights forbid the
+        /// access.
         const PROTECTION: u32 = 1;
         let in_stack = (STACK_TOP - STACK_MAX..STACK_TOP).contains(&address);
         if !in_stack || self.registers().error & PROTECTION != 0 {

@@ -399,7 +399,7 @@ fn disks() {
         120,
         &twice.replace("disk disk", "disk ./disk"),
     );
-    // What it says to do works.
+    // The cure in the message works.
     dir.runs("run --disk disk,ro --disk disk,ro", "");
     dir.runs("run --disk disk", "");
     dir.refuses(
@@ -496,7 +496,7 @@ fn networks() {
         "network folder: it is not a regular file: name one that `truncate -s \
          4096` has made",
     );
-    // What was joined is left again when something else goes wrong.
+    // A network that was joined is left again when something else goes wrong.
     dir.write("lan", &[0; 4096]);
     dir.refuses(
         "4 vmlinux --sharenet=lan --stats=.",
@@ -507,7 +507,8 @@ fn networks() {
 
 #[test]
 fn disks_that_may_not_be_used() {
-    // Permissions are nothing to root, so it needs a file nobody can write.
+    // Root ignores permissions, so it needs a file that cannot be written at
+    // all.
     let dir = Scratch::new("forbidden");
     dir.write("vmlinux", &kernel(b"GenuineLguest"));
     if rustix::process::geteuid().is_root() {
@@ -705,8 +706,8 @@ impl Scratch {
         assert_eq!(self.contents(), before, "lguest {words}");
     }
 
-    /// What `lguest` says on standard error with these words, whatever comes
-    /// of it; the Guest gets no time to do anything.
+    /// The standard error of `lguest` with these words, whatever the exit code;
+    /// the Guest gets no time to do anything.
     fn says(&self, words: &str) -> String {
         let run = Command::new(env!("CARGO_BIN_EXE_lguest"))
             .args(words.split_whitespace())
@@ -719,8 +720,8 @@ impl Scratch {
         String::from_utf8(run.stderr).unwrap()
     }
 
-    /// These words describe a Guest that can be loaded; what its kernel does
-    /// then is another matter, for there is none.
+    /// These words describe a Guest that can be loaded. It has no real kernel,
+    /// so how it ends does not matter.
     fn loads(&self, words: &str) {
         let said = self.says(words);
         let ran = ["killed: ", "lost: ", "CRASH: ", "ended by --timeout"];

@@ -1,4 +1,4 @@
-//! A disk with a file system that somebody else has made.
+//! A disk with a file system that mke2fs has made.
 
 #![expect(clippy::unwrap_used, reason = "a test says what went wrong so")]
 

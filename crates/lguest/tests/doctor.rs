@@ -1,7 +1,7 @@
 //! `lguest doctor`: one line and one object for each probe, and the truth.
 //!
-//! What this machine has is not known to a test; that what was taken away is
-//! missed, is.
+//! A test does not know what this machine has. It takes something away, and
+//! checks that the doctor reports it.
 
 #![expect(unsafe_code, reason = "a child loses something before it starts")]
 
@@ -17,7 +17,7 @@ use std::io;
 use std::os::unix::process::CommandExt;
 use support::{Finished, lguest_with};
 
-/// What is said without and with `--json`.
+/// The report without and with `--json`.
 fn examine() -> (Finished, Value) {
     let lines = support::run(&mut lguest_with("doctor"), b"");
     let json = support::run(&mut lguest_with("doctor --json"), b"");
@@ -103,7 +103,7 @@ fn a_machine_without_local_segments_is_found_out() {
 
 /// As Linux before 5.19 does.
 #[test]
-fn a_machine_that_cannot_hold_who_asks_is_found_out() {
+fn a_machine_that_cannot_hold_a_process_that_asks_is_found_out() {
     const WAIT_KILLABLE_RECV: u32 = 1 << 5;
     let mut command = lguest_with("doctor");
     let flags = Some(WAIT_KILLABLE_RECV);

@@ -32,7 +32,7 @@ fn the_command_runs_in_an_empty_root_as_an_ordinary_user() {
     assert!(end.stdout.contains("lguest guest ready"), "{end:?}");
     let end = root.run(&["--isolation=user"], b"run primes 100\npoweroff 4\n");
     assert_eq!(end.code(), 4, "{end:?}");
-    // What it says about itself and the machine needs no file, either.
+    // Its version and the doctor's report need no file, either.
     let end = root.run(&["--version"], b"").ends_well(0);
     assert!(end.stdout.starts_with("lguest "), "{end:?}");
     let end = root.run(&["doctor"], b"");

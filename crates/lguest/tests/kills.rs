@@ -1,10 +1,11 @@
 //! SIGKILL and SIGSTOP for any process of a machine, at any moment.
 //!
-//! Whoever is hit, and whatever the Guest is doing: the Launcher says why it
-//! ends, with the exit code that belongs to it, or is dead itself; nobody is
-//! left behind; the terminal is as it was; the disk has what the Guest was
-//! told that it has; and the next one starts on the same files. What is hit
-//! and when is random, but the same every time: a run that fails names itself.
+//! For each process that is hit, and for each work of the Guest: the Launcher
+//! says why it ends, with the right exit code, or was killed itself; no process
+//! is left behind; the terminal is as it was; the disk has every acknowledged
+//! write; and the next Launcher starts on the same files. The target and the
+//! moment are random, but the same every time: a run that fails prints its
+//! number.
 //!
 //! `LGUEST_TEST_FAULT_RUNS` makes it longer, or with `N..M` does a few of them.
 
@@ -21,7 +22,7 @@ use support::pty::Session;
 use support::random::Random;
 use support::{PATIENCE, Running, Scratch, lguest};
 
-/// What the Guest is doing.
+/// The Guest's work.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Scene {
     Boot,
@@ -52,7 +53,7 @@ enum Fault {
     StopAndType,
 }
 
-/// The runs to do: a few, unless somebody has more time.
+/// The runs to do: a few, or as many as the environment says.
 fn runs() -> Range<usize> {
     let Ok(wanted) = std::env::var("LGUEST_TEST_FAULT_RUNS") else {
         return 0..40;
@@ -71,13 +72,13 @@ const SECTOR: usize = 512;
 const WRITES: usize = 100;
 
 #[test]
-fn whoever_is_killed_or_stopped_and_whenever() {
-    // What the dead leave behind becomes ours, and so is seen.
+fn each_process_may_be_killed_or_stopped_at_any_moment() {
+    // Processes that a killed parent leaves behind become ours, so we see them.
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .unwrap();
     let scratch = Scratch::new("kills");
     let (disk, lan) = (scratch.path("disk"), scratch.file("lan", &[0; 4096]));
-    // A neighbour to talk to, who is hit by nothing.
+    // A neighbour to talk to, which is never hit.
     let mut neighbour = Running::start(&mut machine(None, &lan));
     neighbour.wait_for("lguest> ");
     let neighbours = children(neighbour.pid());
@@ -109,7 +110,7 @@ fn whoever_is_killed_or_stopped_and_whenever() {
         ]);
         println!("run {run}: {scene:?}, {victim:?}, {fault:?}");
         if scene == Scene::Network {
-            // It may still wait for more from somebody who is dead.
+            // It may still wait for more from a Guest that was killed.
             neighbour.type_in(b"\x03\ntcp-serve\n");
         }
         std::fs::write(&disk, vec![0; WRITES * SECTORS * SECTOR]).unwrap();
@@ -222,7 +223,7 @@ fn hit(
     }
 }
 
-/// What is typed so that there is a scene.
+/// The input that starts a scene.
 fn lines(scene: Scene) -> Vec<u8> {
     let text = match scene {
         Scene::Boot | Scene::Idle => String::new(),
@@ -234,7 +235,7 @@ fn lines(scene: Scene) -> Vec<u8> {
         Scene::Network => "tcp-send 10.0.0.1 4000\r".into(),
         Scene::Programs => "run primes 300\r".repeat(100),
     };
-    // No more than a terminal keeps for whoever reads it.
+    // No more than a terminal keeps for its reader.
     let end = text.len().min(2000);
     text.as_bytes()[..end].to_vec()
 }
@@ -286,7 +287,7 @@ fn acknowledged_is_written(shown: &str, disk: &Path) {
     assert!(pieces.all(|piece| piece.iter().all(|&byte| byte == 0)));
 }
 
-/// Nobody is left but us and the neighbour, for longer than it takes.
+/// Waits until only we and the neighbour are left.
 fn nobody_is_left(neighbour: u32) {
     let deadline = Instant::now() + PATIENCE;
     let me = std::process::id();

@@ -1,7 +1,7 @@
 //! Guests of several Launchers on one network, as a user would have them.
 //!
-//! The devices' own tests look at what is on the wire; these at what a person
-//! sees who runs the command twice, and at what is left when one is killed.
+//! The devices' own tests check what is on the wire. These check what a user
+//! sees who runs the command twice, and what is left when one is killed.
 
 mod support;
 
@@ -74,7 +74,7 @@ fn one_is_killed_in_the_middle_and_another_takes_its_place() {
 }
 
 #[test]
-fn one_that_is_stopped_holds_up_nobody() {
+fn a_launcher_that_is_stopped_does_not_block_others() {
     let network = Network::new("stopped");
     let (mut a, b) = (network.guest(), network.guest());
     let mut c = network.guest();

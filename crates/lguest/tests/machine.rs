@@ -1,4 +1,4 @@
-//! The machine as a whole: its processes, who may run it, and where.
+//! The machine as a whole: its processes, which users may run it, and where.
 
 #![expect(clippy::unwrap_used, reason = "a test says what went wrong so")]
 
@@ -42,7 +42,7 @@ fn a_process_that_is_killed_takes_the_others_along_and_leaves_a_reason() {
 }
 
 #[test]
-fn the_launcher_that_is_killed_leaves_nobody_behind() {
+fn the_launcher_that_is_killed_leaves_no_process_behind() {
     let (guest, children) = guest();
     guest.signal(libc::SIGKILL);
     assert_eq!(guest.finish().signal(), Some(libc::SIGKILL));
@@ -70,7 +70,7 @@ fn an_idle_guest_uses_no_processor() {
     let (mut guest, mut all) = guest();
     all.extend(Process::find(guest.pid()));
     let count = |f: fn(Process) -> u64| all.iter().map(|&p| f(p)).sum();
-    // What comes after the prompt has to come to rest first.
+    // The work after the prompt has to end first.
     let switches: u64 = at_rest(|| count(Process::switches));
     let ticks: u64 = count(Process::ticks);
     std::thread::sleep(Duration::from_secs(3));
@@ -125,7 +125,7 @@ fn no_device_of_the_machine_is_opened() {
     assert!(!binary.windows(kvm.len()).any(|bytes| bytes == kvm));
 }
 
-/// A copy of the command where anybody may run it.
+/// A copy of the command that every user may run.
 fn copy(scratch: &Scratch) -> PathBuf {
     let copy = scratch.path("elsewhere");
     std::fs::copy(env!("CARGO_BIN_EXE_lguest"), &copy).unwrap();
@@ -251,7 +251,7 @@ fn the_counters_are_json_and_tell_what_has_happened() {
     }
 }
 
-/// Passes over one JSON value; what follows it, or `None` if it is none.
+/// Skips one JSON value; answers the text after it, or `None` if it is none.
 fn json(text: &str) -> Option<&str> {
     let text = text.trim_start();
     let mut members = match text.as_bytes().first()? {

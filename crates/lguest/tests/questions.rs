@@ -27,7 +27,7 @@ struct Way {
     name: &'static str,
     /// The Launcher's options.
     options: &'static [&'static str],
-    /// What of a line has to be as it is on record.
+    /// The part of a line that is compared with the record.
     look_at: fn(&str) -> &str,
 }
 
@@ -129,7 +129,10 @@ fn every_record_has_its_question() {
     for entry in fs::read_dir(records()).unwrap() {
         let file = entry.unwrap().file_name().into_string().unwrap();
         let name = file.strip_suffix(".txt").unwrap();
-        assert!(names.iter().any(|n| n == name), "nobody asks {name}");
+        assert!(
+            names.iter().any(|n| n == name),
+            "no question is called {name}"
+        );
     }
 }
 

@@ -61,8 +61,8 @@ fn a_driver_lets_go_of_a_removed_disk_and_the_guest_goes_on() {
         assert!(start.elapsed() < Duration::from_secs(60), "not let go");
         std::thread::sleep(Duration::from_millis(1));
     }
-    // It is anybody's again, for its lock has gone; another test's child may
-    // have a copy of it for a moment.
+    // It can be used again, because its lock has gone; another test's child
+    // may have a copy of it for a moment.
     while let Err(DiskError::InUse) = Disk::open(&path, false) {
         assert!(start.elapsed() < Duration::from_secs(60), "still locked");
     }
@@ -96,7 +96,7 @@ fn type_in(bus: &Bus, keyboard: &OwnedFd, line: &str) {
     }
 }
 
-/// What the Guest has said.
+/// The output of the Guest.
 struct Shown(File, String);
 
 impl Shown {

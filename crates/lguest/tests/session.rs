@@ -1,6 +1,6 @@
 //! Sessions with the Guest that is part of the Launcher, through pipes.
 //!
-//! What a script sees: lines in, lines out, an exit code, and the counters.
+//! The view of a script: lines in, lines out, an exit code, and the counters.
 
 #![expect(clippy::unwrap_used, reason = "a test says what went wrong so")]
 
@@ -80,7 +80,7 @@ fn the_end_of_the_input_ends_nothing_and_a_signal_does() {
 }
 
 #[test]
-fn an_idle_guest_lets_everybody_sleep() {
+fn an_idle_guest_lets_all_processes_sleep() {
     let run = start(&[]);
     let before = at_rest(|| times_scheduled(&run));
     std::thread::sleep(Duration::from_secs(2));
@@ -91,7 +91,7 @@ fn an_idle_guest_lets_everybody_sleep() {
 }
 
 #[test]
-fn output_that_nobody_takes_does_not_hold_up_a_signal() {
+fn output_that_is_not_read_does_not_delay_a_signal() {
     let mut run = start(&[]);
     let lines = "help\n".repeat(400);
     let mut keyboard = run.stdin.take().unwrap();

@@ -65,7 +65,7 @@ fn a_socket_that_lingers_does_not_hold_up_a_launcher() {
     let (a, b) = (network.guest(), network.guest());
     let (file, other) = lingering();
     let open = send_all_kinds(&network, file.as_fd());
-    // The last ones that have it are now those who were sent it.
+    // The last holders are now the processes to which it was sent.
     drop(file);
     goes_on(&network, a, b);
     drop((open, other));
@@ -85,7 +85,7 @@ fn a_file_without_an_answer_does_not_hold_up_a_launcher() {
     };
     let open = send_all_kinds(&network, file.as_fd());
     drop(file);
-    // Processes are held up, but they are nobody's that matters.
+    // Processes are blocked, but only helpers of the porter.
     let porter = children(a.0.pid()).into_iter();
     let porter = porter.map(|child| child.pid);
     let porters: Vec<u32> = porter.collect();

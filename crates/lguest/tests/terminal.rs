@@ -32,8 +32,8 @@ fn a_crash_restores_it() {
     assert!(end.stdout.contains("lguest: CRASH: "), "{end:?}");
 }
 
-/// SIGSYS is what the kernel sends for a system call that a Launcher does not
-/// make; who sends it from outside sees the same way out.
+/// The kernel sends SIGSYS for a system call that a Launcher does not make.
+/// Sent from outside, it has the same effect.
 #[test]
 fn a_launcher_that_is_stopped_restores_it() {
     let session = start();

@@ -1,4 +1,4 @@
-//! What a view has, and what it has not: seen from outside, in /proc.
+//! What a view has and what it lacks, seen from outside, in /proc.
 //!
 //! The filter itself has tests of its own. These look at real views of a real
 //! Guest: no descriptors but the Guest's memory files, nothing of the
@@ -54,7 +54,7 @@ fn guest_with(options: &[&str]) -> Child {
     let mut lines = said.lines().map_while(Result::ok);
     let ready = lines.any(|line| line.starts_with("lguest guest ready"));
     assert!(ready);
-    // A guest whose output nobody can read any more ends.
+    // A guest whose output cannot be read any more ends.
     std::thread::spawn(move || lines.for_each(drop));
     child
 }
@@ -257,7 +257,7 @@ fn all_end_with_the_launcher(mut guest: Child) {
             .is_ok_and(|s| s.contains("lguest-vi") && !s.contains("State:\tZ"))
     };
     while all.iter().any(is_there) {
-        assert!(Instant::now() < deadline, "somebody of {all:?} lives on");
+        assert!(Instant::now() < deadline, "one of {all:?} lives on");
         std::thread::sleep(Duration::from_millis(10));
     }
 }

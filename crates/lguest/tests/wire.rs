@@ -85,7 +85,7 @@ impl Opened {
         words(&self.wire.read().unwrap())
     }
 
-    /// What lies in the sections of a `Dma`, taken whole.
+    /// The bytes in the sections of a `Dma`, taken whole.
     fn take(&self, dma: u32) -> String {
         let memory = self.wire.guest().memory();
         let sections: Dma = memory.read_object(dma).unwrap();
@@ -150,7 +150,7 @@ fn requests_that_make_no_sense_are_invalid_afterwards_too() {
 }
 
 #[test]
-fn nobody_but_the_one_who_initialised_may_do_more_than_break() {
+fn only_the_thread_that_initialised_may_do_more_than_break() {
     let opened = Opened::start("told_nothing");
     assert_eq!(opened.line(), "ready");
     let wire = &opened.wire;

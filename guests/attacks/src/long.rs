@@ -211,8 +211,8 @@ impl Long {
     pub(crate) fn call(self) -> (u64, u64) {
         let mut block = self.resolved();
         block.user = 0;
-        // SAFETY: for the Guest anything may come of it, and that is what its
-        // author wants to know.
+        // SAFETY: any result is allowed for the Guest; the attack is the
+        // purpose.
         unsafe { long_call(&mut block) };
         (block.rax, block.rdx)
     }

@@ -1,9 +1,9 @@
 //! Attacks as data: a script of small steps in the initial ram disk.
 //!
 //! Each step has a record of fixed size: a number that says what it is, flags,
-//! and words. Before each one its number is printed, unless the command line has
-//! `quiet`; so a reader knows which step ended the Guest. Steps
-//! whose results matter show them.
+//! and words. Before each one its number is printed, unless the command line
+//! has `quiet`; so a reader knows which step ended the Guest. Steps whose
+//! results matter show them.
 
 #![expect(unsafe_code, reason = "records are read where they lie")]
 
@@ -33,8 +33,8 @@ pub(crate) struct Record {
 /// The result is shown.
 const SHOW: u32 = 1;
 
-/// It belongs to the case that was begun before: nothing is told of it, for
-/// telling is a request to the Launcher, too.
+/// It belongs to the last case: nothing is printed for it, because printing is a
+/// request to the Launcher, too.
 const MORE: u32 = 2;
 
 /// User code is a thread of its own, by its kernel stack.

@@ -1,7 +1,7 @@
 //! Commands about disks: files of an ext2, and raw sectors.
 //!
-//! The first disk is read as ext2 by a library. This file gives it bytes from our
-//! driver, and shows files and folders to a person.
+//! The first disk is read as ext2 by a library. This file gives it bytes from
+//! our driver, and shows files and folders to a person.
 
 use crate::machine::Machine;
 use crate::shell::{Failure, number};

@@ -1,7 +1,7 @@
 //! The machine: which devices were found, with a driver for each.
 //!
-//! Commands and tasks share it. It is made once, at boot, after the bus was read
-//! and every driver has started or failed.
+//! Commands and tasks share it. It is made once, at boot, after the bus was
+//! read and every driver has started or failed.
 
 use crate::network::Stack;
 use alloc::vec::Vec;

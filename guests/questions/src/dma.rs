@@ -1,6 +1,7 @@
 //! BIND_DMA and SEND_DMA: keys, arrays, sections.
 //!
-//! The Host checks bound buffers only at a send; it checks what is sent at once.
+//! The Host checks bound buffers only at a send; it checks what is sent at
+//! once.
 
 use crate::hypercalls::END;
 use crate::lab::calls::{bind, send};

@@ -1,7 +1,8 @@
 //! Before LGUEST_INIT: a Guest that the Host does not know yet.
 //!
-//! Nothing of the kit works here, not even printing: most answers are the reason
-//! for which the Guest ends. The other questions call LGUEST_INIT themselves.
+//! Nothing of the kit works here, not even printing: most answers are the
+//! reason for which the Guest ends. The other questions call LGUEST_INIT
+//! themselves.
 
 use crate::lab::memory::{self, FIRST, poke};
 use crate::lab::run::{early, early_until_trap};

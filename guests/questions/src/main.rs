@@ -1,11 +1,11 @@
 //! The Guest that asks: one question, one answer, and off.
 //!
-//! The Host's promises are made to a Guest, so a Guest checks them. Each function
-//! below a topic is a question, its doc comment says which, and what
+//! The Host's promises are made to a Guest, so a Guest checks them. Each
+//! function below a topic is a question, its doc comment says which, and what
 //! it prints is the answer. `ask=NAME` on the command line picks one,
 //! `ask=list` names them all. The answers on record are in
-//! `crates/lguest/tests/questions`, where a test compares; so a question
-//! prints nothing that changes from run to run or from build to build.
+//! `crates/lguest/tests/questions`, where a test compares; so a question prints
+//! nothing that changes from run to run or from build to build.
 //!
 //! The lab has what many questions need: hypercalls with any number, code of a
 //! few bytes in either mode, at an address that never changes, and a look at

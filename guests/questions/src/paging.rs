@@ -1,7 +1,7 @@
 //! Page tables: what a Guest sees through them, and what it finds in them.
 //!
-//! They are the Guest's, in plain memory. The Host maps by a record of its own and
-//! gets reports of changes. The Guest must never see a difference.
+//! They are the Guest's, in plain memory. The Host maps by a record of its own
+//! and gets reports of changes. The Guest must never see a difference.
 
 use crate::lab::memory::{load, peek, poke, store};
 use crate::lab::run::{User, put_user};

@@ -1,7 +1,7 @@
 //! Questions for which the Launcher takes part.
 //!
-//! The Launcher is a test that raises interrupts, looks for buffers, and stops the
-//! Guest. The answers are in the test itself.
+//! The Launcher is a test that raises interrupts, looks for buffers, and stops
+//! the Guest. The answers are in the test itself.
 
 use crate::dma::dma;
 use crate::lab::calls::bind;

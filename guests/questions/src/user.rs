@@ -1,7 +1,7 @@
 //! User mode as a whole: registers that must be kept, and the FPU.
 //!
-//! The registers of a program must be the same when it goes on, regardless of what
-//! happened meanwhile.
+//! The registers of a program must be the same when it goes on, regardless of
+//! what happened meanwhile.
 
 use crate::lab::memory::{self, peek, poke, store};
 use crate::lab::run::{self, User, put_user};

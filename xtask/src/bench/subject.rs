@@ -1,7 +1,7 @@
 //! A system under test: asked for rows, and started again when it breaks.
 //!
-//! Its answers are recorded as they are. If there is no answer, the last line of
-//! its output is recorded as the reason.
+//! Its answers are recorded as they are. If there is no answer, the last line
+//! of its output is recorded as the reason.
 
 use super::conversation::Conversation;
 use super::machines::{Machine, is_there};

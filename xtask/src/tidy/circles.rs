@@ -67,7 +67,8 @@ fn graph<'a>(tree: &'a Tree, folder: &str) -> Graph<'a> {
 fn module(path: &str) -> Option<Vec<String>> {
     let name = path.strip_suffix(".rs")?;
     let mut parts: Vec<String> = name.split('/').map(String::from).collect();
-    if parts.iter().any(|part| part == "tests" || part == "oracle") {
+    let tests = ["tests", "testing", "oracle"];
+    if parts.iter().any(|part| tests.contains(&part.as_str())) {
         return None;
     }
     match parts.last()?.as_str() {

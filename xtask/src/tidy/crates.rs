@@ -1,8 +1,8 @@
 //! Packages: which depends on which, and why on foreign ones.
 //!
-//! The folders show the architecture; here it is checked. The packages and their
-//! dependencies come from `cargo metadata`, the reasons for foreign ones from the
-//! comments in the manifests.
+//! The folders show the architecture; here it is checked. The packages and
+//! their dependencies come from `cargo metadata`, the reasons for foreign ones
+//! from the comments in the manifests.
 
 use super::tree::Tree;
 use crate::place::WORKSPACES;

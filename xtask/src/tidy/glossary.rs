@@ -1,7 +1,7 @@
 //! The glossary: a line for each term, and each term in use.
 //!
-//! Terms are words with a capital in the middle of a sentence. Each has its line
-//! in the glossary, or stands in the list of names at its end. What a line
+//! Terms are words with a capital in the middle of a sentence. Each has its
+//! line in the glossary, or stands in the list of names at its end. What a line
 //! names between backticks exists. Words that an earlier vocabulary had for
 //! these things do not come back.
 

@@ -1,7 +1,7 @@
 //! Text that people read: comments of sources, and documents.
 //!
-//! A paragraph is a run of lines that belong together. Code between backticks and
-//! quotations are blanked out.
+//! A paragraph is a run of lines that belong together. Code between backticks
+//! and quotations are blanked out.
 
 /// A paragraph, and the number of its first line.
 pub(super) struct Paragraph {

@@ -1,7 +1,7 @@
 //! The tree as the checks see it: paths and texts.
 //!
-//! It is read once. Files that are built, fetched or found by fuzzing are not part
-//! of it. Binary files have no text here.
+//! It is read once. Files that are built, fetched or found by fuzzing are not
+//! part of it. Binary files have no text here.
 
 use std::collections::BTreeMap;
 use std::fs;

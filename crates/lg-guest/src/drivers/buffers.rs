@@ -91,8 +91,8 @@ impl Buffers {
         self.used_len(index).store(0, Ordering::Release);
     }
 
-    /// The first `length` bytes of buffer `index`. Its sections are adjacent, so
-    /// this is all of it if they are whole pages.
+    /// The first `length` bytes of buffer `index`. Its sections are adjacent,
+    /// so this is all of it if they are whole pages.
     pub(crate) fn data(&self, index: u32, length: usize) -> &[u8] {
         let at = Phys(self.data.0 + index * self.pages * PAGE_SIZE);
         assert!(length <= (self.pages * PAGE_SIZE) as usize);

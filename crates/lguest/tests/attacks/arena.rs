@@ -1,7 +1,7 @@
 //! Where attacks take place, and what must be as it was afterwards.
 //!
-//! Each boot is on a pseudo-terminal of its own, in a session of its own, as a
-//! user would have it who types the command.
+//! Each boot is on a pseudo-terminal and in a session of its own, as when a
+//! user types the command.
 
 use crate::script::Record;
 use crate::support::processes::{Process, children};
@@ -42,7 +42,7 @@ const STARTS: u32 = 5;
 /// The first words of every attacker.
 const FIRST_WORDS: &[u8] = b"begin";
 
-/// What the canary says, and how much of it has been read.
+/// The contents of the canary, and how much of it has been read.
 const CANARY: &[u8] = b"the canary sings";
 const HEARD: u64 = 4;
 
@@ -88,7 +88,7 @@ impl End {
         lines.find_map(|line| line.strip_prefix('@')?.trim().parse().ok())
     }
 
-    /// What the Launcher said at the end.
+    /// The Launcher's message at the end.
     pub(crate) fn reason(&self) -> Option<&str> {
         let mut lines = self.shown.lines().rev();
         lines.find_map(|line| line.strip_prefix("lguest: "))
@@ -165,7 +165,7 @@ impl Arena {
             command.arg("--initrd").arg(&script);
         }
         command.arg(format!("--append={}", boot.line));
-        // A file that appears here is one that nobody should have made.
+        // No file should appear here.
         let home = self.scratch.path("home");
         std::fs::create_dir_all(&home).unwrap();
         command.current_dir(&home).env("HOME", &home);
@@ -184,7 +184,7 @@ impl Arena {
         assert!(terminal.is_as_before(), "the terminal is another: {end:?}");
         let mut canary = &self.canary;
         let heard = canary.stream_position().unwrap();
-        assert_eq!(heard, HEARD, "somebody used the canary: {end:?}");
+        assert_eq!(heard, HEARD, "the canary was used: {end:?}");
         let sings = std::fs::read(self.scratch.path("canary")).unwrap();
         assert_eq!(sings, CANARY, "{end:?}");
         let disk = std::fs::read(&self.disk).unwrap();
@@ -328,7 +328,7 @@ impl Terminal {
             .any(|w| w == FIRST_WORDS)
     }
 
-    /// As somebody types who is fed up.
+    /// Types ^C many times, as an impatient user would.
     fn type_interrupts(&mut self) {
         self.keyboard.write_all(&[3; 3]).unwrap();
     }
@@ -354,7 +354,7 @@ impl Terminal {
     }
 }
 
-/// A second Guest, which has done nothing to anybody.
+/// A second Guest, which takes no part in the attack.
 pub(crate) struct Innocent {
     guest: Running,
     asked: usize,
@@ -365,7 +365,7 @@ pub(crate) struct Innocent {
 pub(crate) fn innocent() -> MutexGuard<'static, Innocent> {
     static INNOCENT: OnceLock<Mutex<Innocent>> = OnceLock::new();
     let innocent = INNOCENT.get_or_init(|| {
-        // No test owns it, and nobody drops what is static: it ends with the
+        // No test owns it, and a static is never dropped: it ends with the
         // thread that started it, so this one stays until the process ends.
         let (send, receive) = mpsc::channel();
         std::thread::spawn(move || {
@@ -425,7 +425,7 @@ impl Innocent {
                 return;
             }
         }
-        panic!("nobody answers: {}", self.guest.printed());
+        panic!("no answer: {}", self.guest.printed());
     }
 }
 

@@ -11,7 +11,7 @@ const NUMBERS: u64 = 601;
 /// The bit of the calls with 32-bit pointers.
 const X32: u64 = 0x4000_0000;
 
-/// Arguments that would hurt, if anybody were to take them.
+/// Arguments that would do harm if they were accepted.
 fn hostile(nr: u64) -> [u64; 6] {
     match nr % 3 {
         0 => [1, 0x1000_0000_0000, 4096, 0, 0, 0],
@@ -82,8 +82,8 @@ fn by_the_32_bit_door() {
     sweep("system calls by the 32-bit door", &script);
 }
 
-/// The return from a signal that never came: whatever lies on the stack is the
-/// frame.
+/// The return from a signal that never came: the words on the stack are taken
+/// for the frame.
 #[test]
 fn return_from_no_signal() {
     let stacks = [

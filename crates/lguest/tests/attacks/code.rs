@@ -77,8 +77,8 @@ fn selectors_of_isolated_programs() {
     run_isolated("selectors, isolated", line);
 }
 
-/// Code that is written to by every mapping, and executed: what runs is what
-/// was written last.
+/// Code that is written to by every mapping, and executed: the last written
+/// code runs.
 #[test]
 fn code_that_changes() {
     run("code", "attack=code steps=6000 seed=2007".into());

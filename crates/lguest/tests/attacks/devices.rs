@@ -1,6 +1,6 @@
 //! DMA lists and disk requests that make no sense.
 //!
-//! What comes of each is known beforehand. A list of sections is good up to
+//! The result of each is known beforehand. A list of sections is good up to
 //! its first empty one; the first bad one decides, and the reason names it.
 
 use crate::arena::{Arena, Boot, Stop, count};
@@ -65,7 +65,7 @@ fn lists() -> Vec<Sections> {
     lists
 }
 
-/// What is said of a list, if it is bad.
+/// The reason for which a list is bad, if it is.
 fn judge(sections: &[(u32, u16)]) -> Option<String> {
     let used = sections.iter().take_while(|(_, len)| *len != 0);
     for &(addr, len) in used {

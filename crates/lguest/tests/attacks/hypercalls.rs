@@ -1,6 +1,6 @@
 //! Hypercalls with every argument that lies on a boundary.
 //!
-//! What comes of each is known beforehand, from what the interface promises.
+//! The result of each is known beforehand, from the promises of the interface.
 //! Those that the Guest survives are made in one boot, one after the other;
 //! each of the others takes a boot of its own, and its reason must be the one
 //! that was promised, to the letter.
@@ -53,18 +53,18 @@ const VALUES: &[u32] = &[
 /// Numbers that mean nothing.
 const NUMBERS: &[u32] = &[11, 17, 18, 63, 64, 255, 256, 1 << 31, u32::MAX];
 
-/// What is promised for a call.
+/// The promise for a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Fate {
     /// It goes on, and eax is this, where there is a result.
     Lives(Option<u32>),
     /// It dies, and this is said.
     Dies(String),
-    /// What lies in memory decides.
+    /// The contents of memory decide.
     Depends,
 }
 
-/// What the interface knows of what came before.
+/// The state after the calls so far, as far as it matters.
 #[derive(Default)]
 struct Known {
     bound: Vec<(u32, u32)>,
@@ -263,7 +263,7 @@ fn that_it_dies_of() {
     count("hypercalls that it dies of", cases, cases, "");
 }
 
-/// What memory decides: the messages of CRASH, page directories, sends.
+/// Calls that depend on memory: messages of CRASH, page directories, sends.
 #[test]
 fn that_depend_on_memory() {
     let mut known = Known::default();

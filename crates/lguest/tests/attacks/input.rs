@@ -1,8 +1,8 @@
 //! Guests that leave their input waiting.
 //!
-//! A Guest may bind buffers and never free one. What was typed waits then, and
-//! that costs nothing as long as the Guest sleeps: the Launcher does not look
-//! for a buffer before the Host tells it that there may be one.
+//! A Guest may bind buffers and never free one. Then input waits, and that
+//! costs nothing as long as the Guest sleeps: the Launcher does not look for a
+//! buffer before the Host tells it that there may be one.
 
 use crate::script::Record;
 use crate::support::{Running, Scratch, guests, lguest};
@@ -10,8 +10,8 @@ use crate::target::EMPTY;
 use lg_abi::hypercall::Hypercall;
 use std::time::Duration;
 
-/// More looks than it takes until the Guest sleeps, and fewer than there were
-/// when somebody looked every 50 ms.
+/// More looks than it takes until the Guest sleeps, and fewer than a look every
+/// 50 ms would be.
 const FEW: u64 = 15;
 
 /// Sleeps `repeat` times for so long, then until the end, with a full buffer

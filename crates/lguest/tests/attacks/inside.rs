@@ -66,7 +66,7 @@ fn sweep_forging(name: &'static str, script: &[Record]) {
 /// Every word of the state, one at a time.
 #[test]
 fn every_word_of_the_state() {
-    // What comes first are small things, each of which means something.
+    // First come single words, each of which has a meaning.
     let scalars = 0..offset_of!(State, vm.gdt) as u64;
     let outside = offset_of!(State, vm.wire.current) as u64;
     let outside = outside..outside + 20;
@@ -116,7 +116,7 @@ fn at_random() {
     sweep_forging("random words in the Host", &script);
 }
 
-/// The same, for ever, while the Launcher reads them.
+/// The same, without end, while the Launcher reads them.
 #[test]
 fn while_the_launcher_reads() {
     let mailbox = (STATE + offset_of!(State, vm.wire.mailbox)) as u64;
@@ -170,8 +170,8 @@ fn requests_of_its_own() {
     sweep_forging("requests of its own", &script);
 }
 
-/// What the Launcher has told the views, before one more of them is born: it
-/// must not have heard of that.
+/// Changes the Launcher's words for the views, before one more view is started:
+/// it must not believe the changes.
 #[test]
 fn lies_for_the_newborn() {
     /// The attacker's page directory, and where there will be another.
@@ -243,8 +243,8 @@ fn stacks() {
     sweep("stacks", &script);
 }
 
-/// Other doors to the kernel of the machine, and the addresses at which it
-/// leaves something for everybody.
+/// Other ways into the kernel of the machine, and the addresses at which it
+/// maps something into each process.
 #[test]
 fn other_doors() {
     let mut script = Vec::new();

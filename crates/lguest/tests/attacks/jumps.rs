@@ -1,4 +1,4 @@
-//! Jumps to where nobody is expected.
+//! Jumps into the Host, the trampolines and other code that is not the Guest's.
 
 use crate::arena::Arena;
 use crate::script::{Long, Record};

@@ -62,7 +62,7 @@ fn attacks() -> Vec<Vec<Record>> {
         steps.push(Record::repeat(2, 3000));
         cases.push(steps);
     }
-    // Another's address, another's promiscuous bit, and everybody's.
+    // Another's address, another's promiscuous bit, and the broadcast address.
     let mac = |slot: u32, mac: [u8; 6]| Record::write(PAGE + SLOT * slot, &mac);
     for slot in 0..4 {
         cases.push(vec![mac(slot, [2, 0, 0, 1, 0, 0])]);

@@ -1,11 +1,11 @@
 //! Attacks from inside: a hostile Guest, and what it hurts.
 //!
-//! `guests/attacks` is the attacker; what it does is written down here, mostly
-//! as tables that it reads from its initial ram disk. A boot that is over is
-//! not judged by its exit code alone. The Guest must have survived or died of
-//! a reason that a person understands; and nobody else may have noticed: not
-//! the terminal, not a file or a descriptor that lay about, not a second Guest
-//! that runs beside it; and no process may be left.
+//! `guests/attacks` is the attacker. Its attacks are written down here, mostly
+//! as tables that it reads from its initial ram disk. A boot is not judged by
+//! its exit code alone. The Guest must have survived, or ended with a reason
+//! that a person understands; and nothing else may be affected: not the
+//! terminal, not a file or a descriptor that lay about, not a second Guest that
+//! runs beside it; and no process may be left.
 //!
 //! `LGUEST_ATTACKS=all` tries every case of the attacks that are otherwise
 //! sampled, which takes hours.

@@ -16,7 +16,7 @@ const FLAGS: u64 = 0x11;
 /// The Guest's memory.
 const MEMORY_FD: u64 = 3;
 
-/// Places that nobody but the Host may map.
+/// Places that only the Host may map.
 const HOSTS: [u64; 12] = [
     STATE as u64,
     MEMORY as u64,
@@ -117,8 +117,8 @@ fn nearly_as_is_allowed() {
     sweep("mappings nearly as is allowed", &script);
 }
 
-/// What the filter lets through: the Guest's memory anywhere in its own four
-/// gigabytes, also where it pulls the rug from under itself.
+/// The filter allows to map the Guest's memory anywhere in its own four
+/// gigabytes, also where that breaks the view itself.
 #[test]
 fn as_is_allowed() {
     let mut script = Vec::new();

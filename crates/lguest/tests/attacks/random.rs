@@ -44,7 +44,7 @@ fn of_any_kind_does_not_reach_an_isolated_kernel() {
     leaves_the_kernel_alone(&["--isolation=user"], "any");
 }
 
-/// Not promised, and so the default is not for programs that nobody trusts.
+/// Not promised: the default is not for untrusted programs.
 #[test]
 fn of_any_kind_reaches_the_kernel_by_default() {
     let (_, end) = pieces(&[], "any", 1);

@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt::Write as _;
 
-/// Reasons that the Host, the Launcher or the watcher may give, without
-/// anybody having touched the Host.
+/// Reasons that the Host, the Launcher or the watcher may give while the Host
+/// is intact.
 pub(crate) const REASONS: &[&str] = &[
     "killed: bad physical address ",
     "killed: bad virtual address ",
@@ -70,7 +70,7 @@ pub(crate) struct Sweep<'a> {
     /// It may say anything in the Host's name.
     pub(crate) forges: bool,
     pub(crate) options: Vec<OsString>,
-    /// What stands on the command line.
+    /// The command line.
     pub(crate) line: String,
     pub(crate) script: &'a [Record],
     /// Who stops it when it hangs.
@@ -78,7 +78,7 @@ pub(crate) struct Sweep<'a> {
 }
 
 impl<'a> Sweep<'a> {
-    /// A script for whoever stays in 32-bit mode.
+    /// A script for an attacker that stays in 32-bit mode.
     pub(crate) fn new(name: &'static str, script: &'a [Record]) -> Self {
         Self {
             name,
@@ -91,7 +91,7 @@ impl<'a> Sweep<'a> {
         }
     }
 
-    /// A script for whoever goes into the Host.
+    /// A script for an attacker that goes into the Host.
     pub(crate) fn inside(name: &'static str, script: &'a [Record]) -> Self {
         Self {
             inside: true,

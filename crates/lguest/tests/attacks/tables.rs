@@ -20,7 +20,7 @@ const TABLE: u32 = EMPTY + 0x2000;
 /// before the Switcher.
 const PLACES: [u32; 3] = [0x4000_0000, 0xF000_0000, 0xFF80_0000];
 
-/// Present, writable, everybody's, used and written to.
+/// Present, Writable, User, Accessed and Dirty.
 const USED: u32 = 0x67;
 
 /// The first entry of a table, and what is added for the next.
@@ -57,7 +57,7 @@ fn entries() -> Vec<u32> {
     entries
 }
 
-/// What is done with a place.
+/// The steps that use a place.
 fn uses(place: u32) -> Vec<Record> {
     let [a, b, c, d] = place.to_le_bytes();
     let call = |call: Hypercall, args| Record::hypercall(call as u32, args);

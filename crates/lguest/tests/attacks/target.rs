@@ -1,6 +1,6 @@
-//! What is attacked, and where it lies.
+//! The targets of attacks, and their addresses.
 //!
-//! Whoever attacks has the same program as everybody else, and can look.
+//! An attacker has the same program as every user, and can read the addresses.
 
 use lg_switcher::layout::IMAGE;
 use std::ops::Range;

@@ -96,7 +96,7 @@ fn attackers() -> Vec<(&'static str, Vec<Record>)> {
             vec![poke(in_vm!(wire.current), 1 << 31), kernel_loop],
         ),
         (
-            "waits for a run_token that nobody has",
+            "waits for a run token that no view has",
             vec![
                 poke(in_vm!(cr3), 0x7000),
                 poke(in_vm!(uses), u64::from(u32::MAX)),
@@ -120,7 +120,7 @@ fn attackers() -> Vec<(&'static str, Vec<Record>)> {
             all.push(("has a storm of signals", script));
         }
     }
-    // A futex that nobody wakes, from the allowed place.
+    // A futex that is never woken, from the allowed place.
     let futex = call(202, [in_vm!(wire.kick), 0, 0, 0, 0, 0]);
     all.push(("waits for nothing", vec![futex; 50]));
     all
@@ -154,7 +154,7 @@ fn three_interrupts_stop_them() {
 }
 
 /// Binds as many full buffers to the console's key as there can be, and never
-/// frees one: whoever looks for a free one has to look at all of them.
+/// frees one: a search for a free one has to look at all of them.
 fn binds_without_end(megabytes: u32) -> Vec<Record> {
     const FIRST: u32 = 2 << 20;
     // The script itself lies at the end.
@@ -172,7 +172,7 @@ fn binds_without_end(megabytes: u32) -> Vec<Record> {
 
 /// Thirty million buffers, which take seconds to look at.
 #[test]
-fn keys_are_heard_while_buffers_are_searched() {
+fn keys_work_while_buffers_are_searched() {
     let arena = Arena::new("searched");
     for stop in [Stop::Keys, Stop::Signal] {
         let end = arena.boot(&Boot {
@@ -210,7 +210,7 @@ fn start(script: &[Record], name: &str) -> Arc<Native> {
     guest
 }
 
-/// Runs `script` and breaks in when nothing has been heard for a while.
+/// Runs `script` and types ^C^C^C when it has printed nothing for a while.
 fn break_into(script: &[Record], arena: &str) -> Broken {
     let guest = start(script, arena);
     let heard = Arc::new(Mutex::new(Instant::now()));
@@ -248,7 +248,7 @@ fn break_into(script: &[Record], arena: &str) -> Broken {
     outcome
 }
 
-/// All at once, for the worst of them take their time.
+/// All at once, because the slowest of them take long.
 #[test]
 fn a_break_stops_them_or_ends_them() {
     let start = Instant::now();

@@ -1,10 +1,9 @@
 //! Attacks by user code on its own kernel, with the wall and without.
 //!
 //! Each piece of code goes for a word in the kernel's memory, puts it into
-//! esp, and makes a system call; so what it got stands in what the kernel saw.
-//! Under `--isolation=user` nobody may get it. Under `--isolation=guest`
-//! everybody does: that is the difference, and it shows that the attacks are
-//! some.
+//! esp, and makes a system call; so the kernel sees what the program got.
+//! Under `--isolation=user` no program may get it. Under `--isolation=guest`
+//! each does: that shows that the attacks work.
 
 use crate::arena::{Arena, Boot, Stop, count};
 use crate::script::{Long, Record, routine};
@@ -18,7 +17,7 @@ use lg_switcher::own::Own;
 use lg_wire::state::MAX_VIEWS;
 use std::mem::offset_of;
 
-/// Physical memory that nobody uses, and what the kernel puts there.
+/// Physical memory that is not used, and the word that the kernel puts there.
 const PLACE: u32 = 0x1_F000;
 const SECRET: u32 = 0x05EC_2E70;
 
@@ -82,7 +81,7 @@ fn map() -> Vec<u8> {
     long(&code)
 }
 
-/// A flat data segment, which Linux has for everybody.
+/// A flat data segment, which Linux has for all processes.
 fn flat() -> Vec<u8> {
     // mov $0x2b,%eax; mov %eax,%ds; mov PLACE,%eax
     let mut code = vec![0xB8, 0x2B, 0, 0, 0, 0x8E, 0xD8, 0xA1];
@@ -116,7 +115,7 @@ fn behind_gs() -> Vec<u8> {
 /// Where the thread-local segment begins.
 const BASE: u32 = 0x0804_9000;
 
-/// What the kernel does for [`behind_gs`]: three descriptors.
+/// The kernel's part of [`behind_gs`]: three descriptors.
 fn load_tls() -> [Record; 2] {
     const TABLE: u32 = 0x1_E000;
     let low = (BASE << 16 | 0xFFFF).to_le_bytes();
@@ -144,13 +143,13 @@ fn ways() -> [(&'static str, Vec<u8>); 6] {
     ]
 }
 
-/// What the kernel sees of each piece of code.
+/// The kernel's records of each piece of code.
 fn seen(isolation: &str, attacks: &[Vec<u8>]) -> Vec<String> {
     let attacks = attacks.iter().map(|a| Record::code_of_a_user(a).shown());
     seen_of(isolation, attacks)
 }
 
-/// What it sees of each record that is shown.
+/// The words of each record that is shown.
 fn seen_of(
     isolation: &str,
     attacks: impl IntoIterator<Item = Record>,
@@ -354,7 +353,7 @@ fn park(site: u64, stack: u64, flags: u32) -> Vec<u8> {
     long(&code)
 }
 
-/// What was in a user process before has left nothing there by which the next
+/// Earlier programs in a user process have left nothing there by which the next
 /// program would go on elsewhere than where its kernel started it.
 #[test]
 fn user_code_leaves_nothing_behind_for_the_next_program() {
@@ -408,8 +407,8 @@ fn search(word: u32) -> Vec<u8> {
     long(&code)
 }
 
-/// What one program had in its registers, the next one does not find in the
-/// memory of its user process.
+/// The next program does not find the registers of the last one in the memory
+/// of its user process.
 #[test]
 fn user_code_finds_no_registers_of_the_last_program() {
     // Where its signals would leave them, deeper than those of the next one.
@@ -450,8 +449,8 @@ fn signals_unlock_keys() -> bool {
     (next(), next()) >= (6, 12)
 }
 
-/// What user code writes to the register of protection keys lasts until the
-/// next trap at most: it is told of no fault, and neither the Host nor the next
+/// User code's value in the register of protection keys lasts until the next
+/// trap at most: it gets no fault by a key, and neither the Host nor the next
 /// program has one.
 #[test]
 fn protection_keys_lock_nobody_out() {

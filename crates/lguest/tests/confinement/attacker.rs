@@ -1,7 +1,7 @@
 //! A process that is confined as a Launcher is, and then does harm.
 //!
-//! It is a fork of the test: one thread, which is what the walls want. What a
-//! call answered comes back through a pipe; a process that was stopped has
+//! It is a fork of the test: one thread, because the walls need that. The
+//! result of a call comes back through a pipe; a process that was stopped has
 //! nothing to say but its status.
 
 use lguest::confine::{self, Plan, Report};
@@ -23,14 +23,14 @@ pub(crate) enum Ended {
     Failed(i32),
     /// It was made, and did not come back: it ended the process, or waits.
     Gone,
-    /// The process was ended for it, with the Launcher's own code.
+    /// The process was ended because of it, with the Launcher's own code.
     Stopped,
 }
 
 /// Makes a call. Answers what it answers, or minus an error.
 pub(crate) fn call(nr: c_long, a: [c_long; 6]) -> i64 {
-    // SAFETY: it is made by a process that exists for it. Those that would
-    // change our memory are given none.
+    // SAFETY: this process exists only for this call. Calls that would change
+    // our memory get no address of it.
     let result =
         unsafe { libc::syscall(nr, a[0], a[1], a[2], a[3], a[4], a[5]) };
     match result {
@@ -66,7 +66,7 @@ pub(crate) fn attack(plan: &Plan, nr: c_long, arguments: [c_long; 6]) -> Ended {
     in_confinement(plan, |_| call(nr, arguments))
 }
 
-/// [`attack`], and what was said on standard error.
+/// [`attack`], and its standard error.
 pub(crate) fn heard(
     plan: &Plan,
     nr: c_long,
@@ -85,7 +85,7 @@ pub(crate) fn heard(
     (ended, said)
 }
 
-/// What `act` answers in a process that `plan` confines.
+/// The answer of `act` in a process that `plan` confines.
 pub(crate) fn in_confinement(
     plan: &Plan,
     act: impl FnOnce(&[Report]) -> i64,
@@ -119,7 +119,7 @@ fn confine(plan: &Plan) -> Vec<Report> {
     reports
 }
 
-/// What a fork of ours answers; it cannot do anything to us.
+/// The answer of a fork; it cannot harm this process.
 fn fork(act: impl FnOnce() -> i64) -> Ended {
     let (read, write) = std::io::pipe().unwrap();
     // SAFETY: the child does not come back from here.
@@ -155,8 +155,8 @@ fn fork(act: impl FnOnce() -> i64) -> Ended {
 /// does not sleep.
 const FOR_EVER: Duration = Duration::from_millis(300);
 
-/// What the child writes; `None` if it ends without an answer. A child that
-/// waits in its call for ever is killed.
+/// What the child writes; `None` if it ends without an answer. A child whose
+/// call never returns is killed.
 fn answer_of(child: libc::pid_t, mut read: PipeReader) -> Option<[u8; 8]> {
     let mut since = (Instant::now(), None);
     loop {
@@ -193,12 +193,12 @@ fn sleep_of(process: libc::pid_t) -> Option<Vec<String>> {
     tasks.flatten().map(sleep).collect()
 }
 
-/// Standard streams that nobody reads.
+/// Standard streams that are not read.
 fn quiet() {
     let null = File::options().read(true).write(true).open("/dev/null");
     let null = null.unwrap();
     for fd in 0..3 as RawFd {
-        // SAFETY: standard streams are nobody's.
+        // SAFETY: no code owns the standard streams.
         unsafe { libc::dup2(null.as_raw_fd(), fd) };
     }
 }

@@ -1,10 +1,10 @@
-//! Attacks from inside a Launcher: what one that was taken over can still do.
+//! Attacks from inside a Launcher that was taken over.
 //!
 //! Each attack is a process that confines itself with the two calls that
 //! `launch` makes, and then does what an attacker would. Every call that there
 //! is, is tried, too; the list of those that are made is a golden file, so
-//! that one more is seen by whoever reads the change. Last, the real command
-//! is looked at from outside.
+//! that a reviewer sees each new one. Last, the real command is looked at from
+//! outside.
 
 #![expect(unsafe_code, reason = "forks, and makes forbidden calls")]
 #![expect(clippy::unwrap_used, reason = "a test says what went wrong so")]
@@ -64,16 +64,17 @@ const ARGUMENTS: [[c_long; 6]; 2] = [[0; 6], [-1; 6]];
 fn every_call_that_is_not_on_the_list_is_stopped() {
     const LAST: c_long = 500;
     // uretprobe and uprobe: no filter of any process sees them. They are for
-    // code that the kernel puts into a process that is looked at, and kill
-    // whoever calls from elsewhere.
+    // code that the kernel puts into a traced process, and end a process that
+    // makes them from elsewhere.
     const THE_KERNELS_OWN: [c_long; 2] = [335, 336];
     let mut table = String::from(
         "# Calls that a confined Launcher can make: number, and what became\n\
-         # of it with arguments of zeros, and of ones. All others are stopped.\n",
+         # of it with arguments of zeros, and of ones. All others are
+         # stopped.\n",
     );
     for nr in 0..=LAST {
-        // A return from no signal takes all registers from a stack on which
-        // nobody has put them, and does anything.
+        // A return without a signal takes all registers from words on the
+        // stack that are no registers, and then does anything.
         let ended = match nr {
             libc::SYS_rt_sigreturn => [Ended::Gone; 2],
             nr => ARGUMENTS.map(|a| attack(&Plan::default(), nr, a)),
@@ -154,7 +155,7 @@ fn every_other_door_is_shut() {
     }
 }
 
-/// What the attacks need to be able to succeed.
+/// What the attacks need in order to succeed.
 struct Prey {
     victim: std::process::Child,
     port: u16,
@@ -616,7 +617,7 @@ fn threads_that_were_there_before_are_confined_too() {
 }
 
 #[test]
-fn who_is_stopped_says_why() {
+fn a_process_that_is_stopped_says_why() {
     let (ended, said) =
         attacker::heard(&Plan::default(), libc::SYS_socket, [2, 1, 0, 0, 0, 0]);
     assert_eq!(ended, Ended::Stopped);
@@ -626,8 +627,8 @@ fn who_is_stopped_says_why() {
     assert_eq!(said, expected);
 }
 
-/// What `/proc` says about each thread of a process. A thread that ends
-/// meanwhile has no say.
+/// The `/proc` status of each thread of a process. A thread that ends meanwhile
+/// is left out.
 fn threads(pid: u32) -> Vec<String> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
     let statuses: Vec<String> = tasks
@@ -662,8 +663,9 @@ fn all_threads_of_the_real_one_are_confined() {
     }
 }
 
-/// Files of a process that is not dumpable belong to root, and only who may
-/// trace it reads its memory: a thread without capabilities asks.
+/// Files of a process that is not dumpable belong to root, and its memory can
+/// be read only with the right to trace it: a thread without capabilities
+/// tries.
 #[test]
 fn nobody_may_look_into_the_real_one() {
     let running = launcher("");
@@ -691,7 +693,7 @@ fn nobody_may_look_into_the_real_one() {
     }
 }
 
-/// What a Launcher looks at from time to time has to be open by then.
+/// Files that a Launcher reads from time to time have to be open by then.
 #[test]
 fn a_confined_launcher_keeps_its_guest_on_one_processor() {
     let test = "a_confined_launcher_keeps_its_guest_on_one_processor";

@@ -1,7 +1,7 @@
 //! Disks whose files do not take what is written.
 //!
-//! The Guest hears of it (result 2 for that request), goes on, and whatever it
-//! was told is written is in the file.
+//! The Guest gets an error (result 2 for that request) and goes on. Every write
+//! that was acknowledged is in the file.
 
 use crate::support::{Running, Scratch, is_here, lguest, run, skip, tool};
 use std::path::Path;

@@ -1,7 +1,7 @@
 //! Limits: of descriptors, memory, processes, timers.
 //!
-//! Whatever there is too little of, the Launcher starts and works, or one line
-//! says what is missing. Never does it hang, panic, or leave anybody behind.
+//! Under each limit, the Launcher starts and works, or one line says what is
+//! missing. It never hangs, panics, or leaves a process behind.
 
 use crate::support::processes::children;
 use crate::support::{
@@ -20,7 +20,7 @@ fn under(limits: &[&str], command: &Command) -> Command {
     limited
 }
 
-/// What is told of a program that the machine cannot start at all.
+/// The result of a program that the machine cannot start at all.
 const NOT_STARTED: &str = "(does not start)";
 
 /// Whether the machine loads the program under these limits: `--version` needs
@@ -46,7 +46,7 @@ fn works_or_says_why(command: &mut Command, typed: &[u8]) -> String {
     stderr.trim_end().to_owned()
 }
 
-/// What is typed to see that all works, programs included.
+/// Input that shows that all works, programs included.
 const LINES: &[u8] = b"run primes 100\necho it works\npoweroff\n";
 
 /// Every one of `limits` is tried; the last must be enough. Answers all that
@@ -137,14 +137,14 @@ fn timers() {
 /// Somebody without any rights, and without any processes.
 const NOBODY: &str = "54321";
 
-/// A copy of `file` where anybody may use it.
+/// A copy of `file` that every user may use.
 fn copy(scratch: &Scratch, file: &Path) -> PathBuf {
     let copy = scratch.path(file.file_name().unwrap().to_str().unwrap());
     std::fs::copy(file, &copy).unwrap();
     copy
 }
 
-/// `command`, by somebody who may have that many processes and threads.
+/// `command`, by a user who may have that many processes and threads.
 fn with_processes(count: usize, command: &Command) -> Command {
     let mut limited = tool("setpriv");
     limited.args(["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups"]);
@@ -168,7 +168,7 @@ fn wait_until_nobody_has_processes() {
         .flatten()
         .any(is_nobodys)
     {
-        assert!(std::time::Instant::now() < deadline, "somebody stays");
+        assert!(std::time::Instant::now() < deadline, "a process stays");
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
 }
@@ -222,7 +222,7 @@ fn descriptors_for_a_guest_with_many_page_directories() {
         let limit = format!("nofile={count}");
         let mut command = under(&[&limit], &command);
         let guest = Running::start(&mut command);
-        // Nobody who could not be watched is left beside those that are.
+        // No process that could not be watched is left beside those that are.
         let pid = guest.pid();
         let end = guest.finish().ends_well(0);
         assert_eq!(end.stdout, many, "{count}");

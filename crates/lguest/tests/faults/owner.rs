@@ -107,7 +107,7 @@ fn a_parent_that_is_gone_before_the_start_is_noticed() {
     assert!(end.stderr.contains("its parent has ended"), "{end:?}");
 }
 
-/// What is said when the output has lost its reader.
+/// The message when the output has lost its reader.
 const UNREAD: &str =
     "lguest: ended because nobody can read its output any more\n";
 

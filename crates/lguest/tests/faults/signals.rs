@@ -1,4 +1,4 @@
-//! Signals at moments when nobody expects them, and processes that stand.
+//! Signals at any moment, and processes that are stopped.
 
 use crate::support::processes::{Process, children};
 use crate::support::pty::Session;
@@ -8,7 +8,7 @@ use lguest::machine::signals::NOT_WAITED_FOR;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// What a user ends things with.
+/// The signals by which a user ends a program.
 const ENDING: [i32; 4] =
     [libc::SIGTERM, libc::SIGINT, libc::SIGQUIT, libc::SIGHUP];
 
@@ -103,7 +103,7 @@ fn a_guest_that_stands_can_be_ended() {
         let (mut session, all) = self::session();
         all[1].signal(libc::SIGSTOP);
         if n == 1 {
-            // What it has not taken stands before the keys that count.
+            // Input that it has not taken stands before the keys that count.
             session.type_in(&b"echo nobody takes this\r".repeat(100));
             std::thread::sleep(Duration::from_millis(100));
         }

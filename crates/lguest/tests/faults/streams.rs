@@ -27,7 +27,7 @@ fn by_shell(redirections: &str) -> Command {
     command
 }
 
-/// What it says about output that cannot be written.
+/// The message about output that cannot be written.
 const LOST: &str = "the rest of it is lost";
 
 #[test]
@@ -111,7 +111,7 @@ fn statistics_that_cannot_be_written_do_not_hide_how_it_ended() {
 }
 
 #[test]
-fn streams_that_are_missing_are_no_streams_of_somebody_else() {
+fn missing_streams_are_not_replaced_by_other_files() {
     // Nothing that we open may become standard output: the Guest writes there.
     let scratch = Scratch::new("missing");
     let disk = scratch.file("disk", &[0x55; 64 * 512]);
@@ -162,7 +162,7 @@ fn an_input_that_cannot_be_read_is_the_end_of_the_input() {
 
 #[test]
 fn streams_that_do_not_block_lose_nothing() {
-    // Somebody who shares them has made them so.
+    // Another process that shares them has made them so.
     let (input, typed) = pipe_with(PipeFlags::NONBLOCK).unwrap();
     let (shown, output) = pipe_with(PipeFlags::NONBLOCK).unwrap();
     let mut command = lguest();
@@ -182,7 +182,7 @@ fn streams_that_do_not_block_lose_nothing() {
         match rustix::io::read(&shown, &mut part) {
             Ok(0) => break,
             Ok(n) => all.extend_from_slice(&part[..n]),
-            // A reader who is slow: the pipe is full most of the time.
+            // A slow reader: the pipe is full most of the time.
             Err(_) => std::thread::sleep(Duration::from_micros(100)),
         }
     }
@@ -205,7 +205,7 @@ fn end_on(terminal: &Terminal, mut child: Child) -> i32 {
 }
 
 #[test]
-fn keys_end_a_guest_whose_output_nobody_takes() {
+fn keys_end_a_guest_whose_output_is_not_read() {
     let mut terminal = Terminal::new();
     let (shown, output) = pipe().unwrap();
     let mut command = in_session(&lguest());
@@ -278,7 +278,7 @@ fn a_terminal_that_goes_away_ends_nothing_that_was_told_to_stay() {
 }
 
 #[test]
-fn an_end_that_nobody_hears_of_is_one() {
+fn an_end_that_cannot_be_reported_is_an_end() {
     // The output is full, and so is standard error, which is the same pipe.
     let (shown, output) = pipe().unwrap();
     let mut command = lguest();

@@ -4,7 +4,7 @@ use crate::support::processes::{Process, children};
 use crate::support::{Running, Scratch, lguest};
 use std::time::{Duration, Instant};
 
-/// A Guest with a network, on which nobody answers.
+/// A Guest with a network, on which no other Guest is.
 fn guest(scratch: &Scratch) -> (Running, Vec<Process>) {
     let lan = scratch.file("lan", &[0; 4096]);
     let mut command = lguest();

@@ -120,8 +120,8 @@ fn a_disk_is_the_same_without_its_short_cuts() {
         assert!(std::fs::read(&to).unwrap() == contents, "without {name:?}");
         std::fs::read_to_string(scratch.path("stats")).unwrap()
     };
-    // Which kernels have places for trampolines, nobody promises; but those
-    // that were taken away are not taken.
+    // It is not promised which kernels have places for trampolines. But a
+    // trampoline that was switched off is not used.
     assert!(!copied_without("").contains("\"at_once\": 0"));
     assert!(!copied_without("hypercall").contains("\"store_gates\""));
     assert!(!copied_without("enabling").contains("\"enabling_gates\""));

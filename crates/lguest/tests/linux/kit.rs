@@ -1,4 +1,4 @@
-//! Machines to test: what they need, how they are started and talked to.
+//! Machines to test: their files, their start, and their console.
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
@@ -17,7 +17,7 @@ pub(crate) const BZIMAGE: &str = "LGUEST_TEST_BZIMAGE";
 pub(crate) const INITRD: &str = "LGUEST_TEST_INITRD";
 pub(crate) const ROOTFS: &str = "LGUEST_TEST_ROOTFS";
 
-/// Tests that could not run, for want of something.
+/// Tests that could not run, because something is missing.
 static SKIPPED: AtomicUsize = AtomicUsize::new(0);
 
 /// Says that `test` is skipped, in spite of what cargo does to the output of
@@ -34,7 +34,8 @@ pub(crate) struct Given {
 }
 
 impl Given {
-    /// What `test` needs, when its turn has come; `None` if it is skipped.
+    /// The files that `test` needs, when its turn has come; `None` if it is
+    /// skipped.
     pub(crate) fn to(test: &str, needs: &[&'static str]) -> Option<Self> {
         static TURN: Mutex<()> = Mutex::new(());
         let mut files = Vec::new();
@@ -96,7 +97,7 @@ impl Given {
     }
 }
 
-/// What the shell in the machine says when it waits.
+/// The end of the shell's prompt.
 const PROMPT: &str = ":~# ";
 
 /// How long a load is to last.
@@ -111,7 +112,7 @@ pub(crate) struct Machine {
     run: Child,
     keyboard: File,
     shown: Vec<u8>,
-    /// Up to here, somebody has waited for it.
+    /// How much of it has been waited for.
     seen: usize,
 }
 
@@ -202,8 +203,8 @@ impl Machine {
         self.finish_command(Duration::from_secs(120))
     }
 
-    /// Types a command, in a way that makes its end known. Not even its echo
-    /// is mistaken for that.
+    /// Types a command in a way that shows its end. Its echo is not mistaken
+    /// for that.
     pub(crate) fn start_command(&mut self, command: &str) {
         self.type_in(&format!("{command}; echo EN''D\r"));
         self.wait_for("EN''D\r\n");
@@ -308,7 +309,7 @@ impl Drop for Scratch {
     }
 }
 
-/// Whether the ext2 file system in `image` is clean; `None` if nobody can say.
+/// Whether the ext2 file system in `image` is clean; `None` without e2fsck.
 pub(crate) fn is_clean(image: &Path) -> Option<bool> {
     let check = Command::new("e2fsck").arg("-fn").arg(image).output();
     check.ok().map(|check| check.status.success())

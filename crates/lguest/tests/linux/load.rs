@@ -136,7 +136,7 @@ fn run(given: &Given, megabytes: u32, options: &[&str], command: &str) {
     for complaint in ["Oops", "BUG", "Bad page", "WRONG", "soft lockup"] {
         assert!(!ended.shown.contains(complaint), "{}", ended.shown);
     }
-    // The least of each part of the time: what grows has grown there, too.
+    // The least of each part of the time: real growth shows there, too.
     let third = usages.len() / 3;
     let least = |usages: &[Usage]| {
         usages
@@ -158,7 +158,7 @@ fn run(given: &Given, megabytes: u32, options: &[&str], command: &str) {
     assert!(late.descriptors <= early.descriptors, "{early:?} {late:?}");
 }
 
-/// What a machine uses.
+/// The resources that a machine uses.
 #[derive(Clone, Copy, Debug)]
 struct Usage {
     /// KiB of the Launcher's own memory.

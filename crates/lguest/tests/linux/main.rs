@@ -1,4 +1,4 @@
-//! What an unmodified Linux 2.6.23 does on this Host.
+//! An unmodified Linux 2.6.23 on this Host.
 //!
 //! These tests need a kernel and an initial ram disk that are no part of the
 //! project: `docs/compatibility.md` says how to come by them. Their paths come

@@ -66,7 +66,7 @@ fn three_machines_share_a_network_and_one_dies() {
     }
 }
 
-/// What a stream's two ends say about it: bytes and a checksum.
+/// The report of an end of a stream: bytes and a checksum.
 fn told(said: &str) -> String {
     let line = said.lines().find(|line| line.contains(" bytes adler "));
     let line = line.unwrap_or_else(|| panic!("no stream: {said}"));

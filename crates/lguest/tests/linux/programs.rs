@@ -46,8 +46,8 @@ fn files_and_the_loopback_network_keep_what_they_are_given() {
     ended.must_have_said("NETLO PASS");
 }
 
-/// What a program gives to its kernel by `vm86`, in a signal's frame and as a
-/// debugger does not change its privilege.
+/// Registers that a program gives to its kernel by `vm86`, in a signal's frame
+/// or as a debugger do not change its privilege.
 #[test]
 fn no_selector_makes_a_program_its_kernel() {
     let test = "no_selector_makes_a_program_its_kernel";

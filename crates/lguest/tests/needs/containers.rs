@@ -1,4 +1,4 @@
-//! Containers of every kind: what they lack, and what is said of it.
+//! Containers of every kind: what they lack, and the message about it.
 
 use crate::filters::refuse_bits;
 use crate::rows::{

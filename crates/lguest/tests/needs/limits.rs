@@ -110,7 +110,7 @@ fn limits_of_a_process() {
         let sentence = says(&row, &run_guest(take), BAD_MACHINE);
         assert!(sentence.contains(words), "{row}: {sentence}");
         let found = ask_doctor(take);
-        // Without a stack the doctor says the same before he begins.
+        // Without a stack the doctor says the same before it begins.
         if name == "stack" {
             assert_eq!(says(&row, &found, BAD_MACHINE), sentence);
         } else {
@@ -177,7 +177,7 @@ fn descriptors_for_files() {
 /// Somebody without rights, and without other processes.
 const NOBODY: u32 = 54_367;
 
-/// `command` as [`NOBODY`], with a copy of the program that he may run.
+/// `command` as [`NOBODY`], with a copy of the program that this user may run.
 fn as_nobody(command: &mut Command, program: &Path, count: u64) {
     let mut other = Command::new(program);
     other.args(command.get_args());

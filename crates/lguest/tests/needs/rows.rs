@@ -1,4 +1,4 @@
-//! What the rows of all tables here have in common.
+//! The common part of the rows of all tables here.
 
 use crate::support::{Finished, lguest, lguest_with, run};
 use std::process::Command;
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// The exit code for a machine that lacks something.
 pub(crate) const BAD_MACHINE: i32 = 121;
 
-/// What is typed to see that all works, programs included.
+/// Input that shows that all works, programs included.
 const LINES: &[u8] = b"run primes 100\necho it works\npoweroff\n";
 
 /// Runs a Guest.
@@ -18,7 +18,7 @@ pub(crate) fn run_guest(take: impl Fn(&mut Command)) -> Finished {
     run(&mut command, LINES)
 }
 
-/// Asks the doctor, who is to look for no other program than this one.
+/// Runs the doctor, with no other program than this one in its way.
 pub(crate) fn ask_doctor(take: impl Fn(&mut Command)) -> Finished {
     let mut command = lguest_with("doctor");
     command.env("PATH", "/nonexistent");
@@ -50,8 +50,8 @@ pub(crate) fn says(row: &str, end: &Finished, code: i32) -> String {
     line.to_owned()
 }
 
-/// The doctor says that no guest runs, and gives the same reason as `run`
-/// did: what stands between the colon and the cure.
+/// The doctor says that no guest runs, and gives the same reason as `run` did:
+/// the text between the colon and the cure.
 #[track_caller]
 pub(crate) fn doctor_agrees(row: &str, found: &Finished, sentence: &str) {
     assert_eq!(found.code(), BAD_MACHINE, "{row}: {found:?}");

@@ -31,7 +31,7 @@ pub(crate) fn lingering() -> (TcpStream, TcpStream) {
     (ours, theirs)
 }
 
-/// A FUSE server that answers one thread, and nobody else. A process that has
+/// A FUSE server that answers one thread only. A process that has
 /// received its file cannot end as long as the server lives, so that thread
 /// must have closed the file before its process starts others.
 pub(crate) struct Silent {
@@ -123,7 +123,7 @@ fn answer(mut device: &File, friend: i32) {
         body[20..24].copy_from_slice(&4096_u32.to_ne_bytes());
     }
     if opcode == GETATTR {
-        // The inode, and that it is a file that everybody may read.
+        // The inode, and that it is a file that every user may read.
         body[16..24].copy_from_slice(&1_u64.to_ne_bytes());
         body[76..80].copy_from_slice(&0o100_644_u32.to_ne_bytes());
         body[80..84].copy_from_slice(&1_u32.to_ne_bytes());

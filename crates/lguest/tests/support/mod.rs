@@ -1,4 +1,4 @@
-//! What the tests share.
+//! Code that the tests share.
 //!
 //! Running the command without ever waiting for good, a folder that goes away,
 //! and tests that cannot run here, by name.
@@ -45,8 +45,8 @@ pub(crate) fn lguest() -> Command {
     program(env!("CARGO_BIN_EXE_lguest"))
 }
 
-/// `program` as an interactive shell would start it, whatever started the
-/// tests: signals that end a process have their default effect (`nohup` and
+/// `program` as an interactive shell would start it, however the tests were
+/// started: signals that end a process have their default effect (`nohup` and
 /// `&` in a script ignore some), and the loader finds no libraries of cargo's
 /// (under a limit of data it dies of their number).
 pub(crate) fn program(program: impl AsRef<OsStr>) -> Command {
@@ -216,7 +216,7 @@ impl Running {
         self.errors.wait_for(text, 1, || self.output.text())
     }
 
-    /// What has been printed so far.
+    /// The output so far.
     pub(crate) fn printed(&self) -> String {
         self.output.text()
     }
@@ -400,7 +400,7 @@ pub(crate) fn skip(name: &str, reason: &str) {
     say(&format!("SKIPPED {name}: {reason}\n"));
 }
 
-/// In one piece, so that nobody gets in between.
+/// In one piece, so that no other output comes in between.
 fn say(line: &str) {
     let _ = std::io::stderr().write_all(line.as_bytes());
 }

@@ -43,7 +43,7 @@ impl Guest {
         self.0.wait_for(&format!("\n{word}"));
     }
 
-    /// Pings whoever is in a slot. The first answer may be missing: the Guest's
+    /// Pings the Guest in a slot. The first answer may be missing: the Guest's
     /// network asks for one address a second at the most.
     #[track_caller]
     pub(crate) fn pings(&mut self, slot: u32) {

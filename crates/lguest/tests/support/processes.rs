@@ -1,7 +1,7 @@
 //! The processes of a virtual machine, as /proc has them.
 //!
 //! The views are children of the Launcher, like the view spawner, and carry its
-//! name; so whoever is a child of a Launcher is a part of its machine.
+//! name; so every child of a Launcher is a part of its machine.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ pub(crate) struct Process {
     born: u64,
 }
 
-/// What /proc/PID/stat says.
+/// The contents of /proc/PID/stat.
 struct Stat {
     parent: u32,
     state: char,
@@ -24,7 +24,7 @@ struct Stat {
 
 fn stat(pid: u32) -> Option<Stat> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name may contain anything; what follows its parenthesis does not.
+    // The name may contain anything; the text after its parenthesis does not.
     let rest = text.rsplit_once(')')?.1;
     let fields: Vec<&str> = rest.split_whitespace().collect();
     let number = |n: usize| fields.get(n)?.parse::<u64>().ok();

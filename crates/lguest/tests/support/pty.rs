@@ -46,7 +46,7 @@ impl Terminal {
         self.terminal.try_clone().unwrap().into()
     }
 
-    /// What is shown on it, read by a thread.
+    /// Its output, read by a thread.
     fn gather(&self) -> Gathered {
         Gathered::from(Some(self.keyboard.try_clone().unwrap()))
     }
@@ -165,8 +165,8 @@ impl Session {
         self.shown.text()
     }
 
-    /// Waits for the end. The terminal is as it was then, unless somebody has
-    /// killed the Launcher, who then can do nothing about it.
+    /// Waits for the end. The terminal is as it was then, unless the Launcher
+    /// was killed, which cannot put it back then.
     #[track_caller]
     pub(crate) fn finish(mut self) -> Finished {
         let status = end_of(&mut self.run).unwrap_or_else(|| {

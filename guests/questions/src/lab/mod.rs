@@ -1,9 +1,9 @@
 //! The lab: tools for questions, without the kit.
 //!
-//! The code here is simple and uses little of the kit: a question about the Host
-//! should not be answered by a driver. Memory from
-//! [`memory::FIRST`] up to the image is ours, and handed out in order, so that
-//! addresses are the same in every build.
+//! The code here is simple and uses little of the kit: a question about the
+//! Host should not be answered by a driver. Memory from [`memory::FIRST`] up to
+//! the image is ours, and handed out in order, so that addresses are the same
+//! in every build.
 
 pub(crate) mod calls;
 pub(crate) mod memory;

@@ -299,7 +299,8 @@ const fn has_error_code(vector: u32) -> bool {
 }
 
 impl Seen {
-    /// The words that `iret` would take: eip, cs, eflags, and perhaps esp and ss.
+    /// The words that `iret` would take: eip, cs, eflags, and perhaps esp and
+    /// ss.
     fn frame(&self) -> usize {
         usize::from(has_error_code(self.trapped.vector))
     }
