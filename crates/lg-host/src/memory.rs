@@ -7,7 +7,7 @@
 
 #![expect(unsafe_code, reason = "the one place that touches Guest memory")]
 
-use crate::address::GuestPhys;
+use crate::address::{GuestPhys, as_word};
 use crate::kill::Kill;
 use core::sync::atomic::{AtomicU32, Ordering};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -84,6 +84,39 @@ impl Memory {
         let at = self.pointer(addr, 4)?.cast::<u32>();
         // SAFETY: as in `word`.
         unsafe { at.write_unaligned(word) };
+        Ok(())
+    }
+
+    /// The `N` words from `addr` on, which may be unaligned.
+    ///
+    /// # Errors
+    ///
+    /// [`Kill::BadAddress`].
+    pub fn words<const N: usize>(
+        &self,
+        addr: GuestPhys,
+    ) -> Result<[u32; N], Kill> {
+        let at = self.pointer(addr, length_of::<N>())?.cast::<u32>();
+        // SAFETY: as in `word`.
+        let read = |n| unsafe { at.wrapping_add(n).read_unaligned() };
+        Ok(core::array::from_fn(read))
+    }
+
+    /// Stores `N` words from `addr` on.
+    ///
+    /// # Errors
+    ///
+    /// [`Kill::BadAddress`].
+    pub fn set_words<const N: usize>(
+        &self,
+        addr: GuestPhys,
+        words: [u32; N],
+    ) -> Result<(), Kill> {
+        let at = self.pointer(addr, length_of::<N>())?.cast::<u32>();
+        for (n, word) in words.into_iter().enumerate() {
+            // SAFETY: as in `word`.
+            unsafe { at.wrapping_add(n).write_unaligned(word) };
+        }
         Ok(())
     }
 
@@ -230,6 +263,11 @@ impl Memory {
         self.check(addr, len)?;
         Ok(self.base.wrapping_add(addr.0 as usize))
     }
+}
+
+/// Bytes of `N` words.
+const fn length_of<const N: usize>() -> u32 {
+    as_word(N) * 4
 }
 
 /// The length of a slice; one that is too long for a Guest fails any check.

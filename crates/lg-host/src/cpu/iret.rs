@@ -21,7 +21,6 @@ use crate::cpu::registers::{
     EFLAGS_FIXED, EFLAGS_RF, EFLAGS_USABLE, EFLAGS_VM,
 };
 use crate::cpu::segments::{REAL_USER_CS, REAL_USER_DS, REAL_WIDE_DS};
-use crate::cpu::traps::OldStack;
 use crate::kill::Kill;
 use crate::run::Host;
 use lg_abi::segment::{
@@ -48,11 +47,9 @@ impl Host<'_> {
     /// Carries out the `iret` at which the Guest's kernel stands.
     pub(crate) fn iret(&mut self) -> Result<(), Kill> {
         let mut stack = self.vm.regs.esp.get();
-        let frame = Frame {
-            eip: self.pop(&mut stack)?,
-            cs: self.pop(&mut stack)? & 0xFFFF,
-            flags: self.pop(&mut stack)?,
-        };
+        let [eip, cs, flags] = self.pop_all(&mut stack)?;
+        let cs = cs & 0xFFFF;
+        let frame = Frame { eip, cs, flags };
         if frame.flags & EFLAGS_VM != 0 {
             return self.iret_to_vm86(&frame, stack);
         }
@@ -76,8 +73,8 @@ impl Host<'_> {
         frame: &Frame,
         mut stack: u32,
     ) -> Result<(), Kill> {
-        let esp = self.pop(&mut stack)?;
-        let ss = self.pop(&mut stack)? & 0xFFFF;
+        let [esp, ss] = self.pop_all(&mut stack)?;
+        let ss = ss & 0xFFFF;
         let refused = if !self.is_code(frame.cs, USER_PL) {
             Some(frame.cs)
         } else if !self.is_stack(ss) {
@@ -110,12 +107,8 @@ impl Host<'_> {
         frame: &Frame,
         mut stack: u32,
     ) -> Result<(), Kill> {
-        let esp = self.pop(&mut stack)?;
-        let ss = self.pop(&mut stack)? & 0xFFFF;
-        let mut data = [0; 4];
-        for selector in &mut data {
-            *selector = self.pop(&mut stack)? & 0xFFFF;
-        }
+        let [esp, ss, es, ds, fs, gs] = self.pop_all(&mut stack)?;
+        let [ss, es, ds, fs, gs] = [ss, es, ds, fs, gs].map(|s| s & 0xFFFF);
         let gate = self.gate_for_trap(PROTECTION_VECTOR, 0)?;
         self.vm.counters.vm86.count();
         let regs = &self.vm.regs;
@@ -133,12 +126,13 @@ impl Host<'_> {
         ] {
             register.set(0);
         }
-        let old = OldStack {
-            esp,
-            ss,
-            data: Some(data),
-        };
-        self.go_through_from(gate, Some(0), Some(old))
+        // A processor pushes the data segments, too: its handler cannot have
+        // those of virtual-8086 mode.
+        let [eip, cs, flags] = self.interrupted()?;
+        let mut stack = self.enter_kernel_level();
+        self.push_all(&mut stack, [esp, ss, es, ds, fs, gs])?;
+        self.push_all(&mut stack, [0, eip, cs, flags])?;
+        self.go_on_at_gate(gate, stack)
     }
 
     fn go_on_at(&self, frame: &Frame, esp: u32) {

@@ -5,7 +5,7 @@
 //! go on at the gate's address. The frame carries the selectors and the
 //! interrupt flag that the Guest believes in, not the real ones.
 
-use crate::address::GuestVirt;
+use crate::address::{GuestVirt, as_word};
 use crate::cpu::registers::{
     EFLAGS_AC, EFLAGS_NT, EFLAGS_RF, EFLAGS_TF, EFLAGS_VM,
 };
@@ -19,15 +19,6 @@ use lg_abi::shared::IF;
 /// "Exception and Interrupt Reference").
 const fn has_error_code(vector: u8) -> bool {
     matches!(vector, 8 | 10..=14 | 17)
-}
-
-/// What a trap from user level leaves on the kernel's stack, above the flags.
-pub(crate) struct OldStack {
-    pub(crate) esp: u32,
-    pub(crate) ss: u32,
-    /// es, ds, fs and gs: only out of virtual-8086 mode, which cannot keep
-    /// them in its handler.
-    pub(crate) data: Option<[u32; 4]>,
 }
 
 impl Host<'_> {
@@ -65,50 +56,55 @@ impl Host<'_> {
         gate: Gate,
         error: Option<u32>,
     ) -> Result<(), Kill> {
-        let vm = self.vm;
-        let old = vm.in_user_mode().then(|| OldStack {
-            esp: vm.regs.esp.get(),
-            ss: vm.ss.get(),
-            data: None,
-        });
-        self.go_through_from(gate, error, old)
+        let [eip, cs, flags] = self.interrupted()?;
+        let mut stack = self.vm.regs.esp.get();
+        if self.vm.in_user_mode() {
+            let (esp, ss) = (stack, self.vm.ss.get());
+            stack = self.enter_kernel_level();
+            match error {
+                Some(error) => {
+                    self.push_all(&mut stack, [error, eip, cs, flags, esp, ss])
+                }
+                None => self.push_all(&mut stack, [eip, cs, flags, esp, ss]),
+            }?;
+        } else {
+            match error {
+                Some(error) => {
+                    self.push_all(&mut stack, [error, eip, cs, flags])
+                }
+                None => self.push_all(&mut stack, [eip, cs, flags]),
+            }?;
+        }
+        self.go_on_at_gate(gate, stack)
     }
 
-    /// The same, with what the processor leaves on the kernel's stack besides
-    /// if the trap has come from user level.
-    pub(crate) fn go_through_from(
-        &mut self,
-        gate: Gate,
-        error: Option<u32>,
-        old: Option<OldStack>,
-    ) -> Result<(), Kill> {
-        let vm = self.vm;
-        let regs = &vm.regs;
+    /// eip, cs and flags as a trap pushes them.
+    pub(crate) fn interrupted(&self) -> Result<[u32; 3], Kill> {
+        let regs = &self.vm.regs;
         let mut flags = regs.eflags.get() & !IF;
         if self.irq_enabled()? & IF != 0 {
             flags |= IF;
         }
-        let mut stack = regs.esp.get();
-        let cs = vm.cs.get();
-        if let Some(OldStack { esp, ss, data }) = old {
-            stack = vm.esp1.get();
-            vm.ss.set(vm.ss1.get());
-            vm.cs.set(u32::from(KERNEL_CS));
-            // First the mode, then the kernel's stack: user code has no
-            // right to it.
-            vm.user.set(0);
-            for selector in data.into_iter().flatten().rev() {
-                self.push(&mut stack, selector)?;
-            }
-            self.push(&mut stack, ss)?;
-            self.push(&mut stack, esp)?;
-        }
-        self.push(&mut stack, flags)?;
-        self.push(&mut stack, cs)?;
-        self.push(&mut stack, regs.eip.get())?;
-        if let Some(error) = error {
-            self.push(&mut stack, error)?;
-        }
+        Ok([regs.eip.get(), self.vm.cs.get(), flags])
+    }
+
+    /// Leaves user level, and answers where the kernel's stack is. User code
+    /// has no right to that stack, so this comes before anything is pushed.
+    pub(crate) fn enter_kernel_level(&self) -> u32 {
+        let vm = self.vm;
+        vm.ss.set(vm.ss1.get());
+        vm.cs.set(u32::from(KERNEL_CS));
+        vm.user.set(0);
+        vm.esp1.get()
+    }
+
+    /// The frame is on the stack: goes on at the gate's handler.
+    pub(crate) fn go_on_at_gate(
+        &mut self,
+        gate: Gate,
+        stack: u32,
+    ) -> Result<(), Kill> {
+        let regs = &self.vm.regs;
         regs.esp.set(stack);
         regs.eip.set(gate.handler);
         self.note_handler(gate);
@@ -136,9 +132,25 @@ impl Host<'_> {
         }
     }
 
-    fn push(&mut self, stack: &mut u32, word: u32) -> Result<(), Kill> {
-        *stack = stack.wrapping_sub(4);
-        self.write_virtual(GuestVirt(*stack), word)
+    /// Pushes `words` so that they lie in memory in this order.
+    pub(crate) fn push_all<const N: usize>(
+        &mut self,
+        stack: &mut u32,
+        words: [u32; N],
+    ) -> Result<(), Kill> {
+        self.write_words_below(GuestVirt(*stack), words)?;
+        *stack = stack.wrapping_sub(as_word(N) * 4);
+        Ok(())
+    }
+
+    /// Pops `N` words, in the order in which they lie in memory.
+    pub(crate) fn pop_all<const N: usize>(
+        &mut self,
+        stack: &mut u32,
+    ) -> Result<[u32; N], Kill> {
+        let words = self.read_words(GuestVirt(*stack))?;
+        *stack = stack.wrapping_add(as_word(N) * 4);
+        Ok(words)
     }
 
     pub(crate) fn pop(&mut self, stack: &mut u32) -> Result<u32, Kill> {

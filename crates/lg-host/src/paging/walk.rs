@@ -155,6 +155,57 @@ impl Host<'_> {
         self.store_bytes(self.locate_to_write(next)?, there)
     }
 
+    /// The `N` words from `va` on, on the Guest's behalf. They are in one page
+    /// nearly always, and then the page is looked up once.
+    ///
+    /// # Errors
+    ///
+    /// [`Kill::BadVirtualAddress`] with the first that its tables do not map.
+    pub(crate) fn read_words<const N: usize>(
+        &self,
+        va: GuestVirt,
+    ) -> Result<[u32; N], Kill> {
+        let length = as_word(N) * 4;
+        if va.page_offset() <= PAGE_SIZE - length
+            && let Some(place) = self.locate(va)
+        {
+            return self.memory.words(place);
+        }
+        let mut words = [0; N];
+        for (n, word) in words.iter_mut().enumerate() {
+            let at = va.0.wrapping_add(as_word(n) * 4);
+            *word = self.read_virtual(GuestVirt(at))?;
+        }
+        Ok(words)
+    }
+
+    /// Stores `N` words that end before `end`, the last one first, as a
+    /// processor pushes them.
+    ///
+    /// # Errors
+    ///
+    /// [`Kill::BadVirtualAddress`] with the first that its tables do not map
+    /// writable.
+    pub(crate) fn write_words_below<const N: usize>(
+        &self,
+        end: GuestVirt,
+        words: [u32; N],
+    ) -> Result<(), Kill> {
+        let length = as_word(N) * 4;
+        let start = GuestVirt(end.0.wrapping_sub(length));
+        if start.page_offset() <= PAGE_SIZE - length
+            && let Ok(place) = self.locate_to_write(start)
+        {
+            return self.store_words(place, words);
+        }
+        let mut at = end.0;
+        for word in words.into_iter().rev() {
+            at = at.wrapping_sub(4);
+            self.write_virtual(GuestVirt(at), word)?;
+        }
+        Ok(())
+    }
+
     /// Where `va` is, by what this view maps or else by the Guest's tables.
     fn locate(&self, va: GuestVirt) -> Option<GuestPhys> {
         self.mapped(va, Access::Read).or_else(|| {

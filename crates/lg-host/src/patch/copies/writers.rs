@@ -40,6 +40,17 @@ impl Host<'_> {
         Ok(())
     }
 
+    /// Stores words in the Guest's memory.
+    pub(crate) fn store_words<const N: usize>(
+        &self,
+        at: GuestPhys,
+        words: [u32; N],
+    ) -> Result<(), Kill> {
+        self.memory.set_words(at, words)?;
+        self.note_write(at, as_word(N) * 4);
+        Ok(())
+    }
+
     /// Stores bytes in the Guest's memory.
     pub(crate) fn store_bytes(
         &self,
@@ -52,15 +63,20 @@ impl Host<'_> {
     }
 
     /// Memory was written to: the patched copies of its pages are stale.
+    #[inline]
     fn note_write(&self, at: GuestPhys, length: u32) {
-        let vm = self.vm;
         let first = GuestPhys(at.0 & !(PAGE_SIZE - 1));
         let last = at.0.saturating_add(length.saturating_sub(1));
         let last = GuestPhys(last & !(PAGE_SIZE - 1));
         let bits = filter_bit(first) | filter_bit(last);
-        if vm.copy_filter.get() & bits == 0 {
-            return;
+        if self.vm.copy_filter.get() & bits != 0 {
+            self.note_stale(first, last);
         }
+    }
+
+    #[cold]
+    fn note_stale(&self, first: GuestPhys, last: GuestPhys) {
+        let vm = self.vm;
         for number in [first, last].into_iter().filter_map(|f| self.copy_of(f))
         {
             vm.stale_copies.set(vm.stale_copies.get() | 1 << number);
