@@ -11,7 +11,7 @@ use crate::world::state;
 use lg_abi::page::{PAGE_SHIFT, SWITCHER_ADDR};
 use lg_abi::segment::{Descriptor, GDT_TLS_MIN, GDT_USER_CS, GDT_USER_DS};
 use lg_host::cpu::segments::REAL_WIDE_DS;
-use lg_host::cpu::tls;
+use lg_host::paging::shadow::USUAL;
 use lg_wire::fast_path;
 
 /// The function of `modify_ldt` that sets an entry.
@@ -108,7 +108,7 @@ pub(crate) fn fill_for_user_process() -> Result<(), i32> {
 
 fn fill_up_to(user_end: u32) -> Result<(), i32> {
     const ALL: u32 = 0;
-    for (index, usual) in (GDT_TLS_MIN..).zip(tls::USUAL) {
+    for (index, usual) in (GDT_TLS_MIN..).zip(USUAL) {
         UserDescriptor::new(index, usual).set()?;
     }
     let flat = state().vm.slow_paths.get() & fast_path::FLAT_CODE == 0;

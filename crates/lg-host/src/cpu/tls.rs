@@ -16,18 +16,12 @@
 use crate::cpu::accesses::Access;
 use crate::cpu::registers::SegmentRegister;
 use crate::cpu::segments::{REAL_USER_DS, ldt};
+use crate::paging::shadow::{TLS_ENTRIES, USUAL};
 use crate::run::Host;
 use core::cell::Cell;
 use lg_abi::segment::{
     Descriptor, GDT_TLS_ENTRIES, GDT_TLS_MIN, USER_DS, USER_PL,
 };
-
-/// How many there are.
-pub const TLS_ENTRIES: usize = GDT_TLS_ENTRIES as usize;
-
-/// The entries of the local descriptor table, as they are at first.
-pub const USUAL: [Descriptor; TLS_ENTRIES] =
-    [Descriptor::flat_data(USER_PL); TLS_ENTRIES];
 
 /// What is looked at to tell the usual kind: everything but the base.
 const KIND_LOW: u32 = 0xFFFF;

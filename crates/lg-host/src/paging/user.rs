@@ -10,29 +10,11 @@
 //! collected, and carried out when the Guest goes to user mode
 //! ([`Host::settle_user_process`]).
 
-use super::shadow::ShadowMemory;
+use super::shadow::UserSpace;
 use crate::address::GuestVirt;
 use crate::kill::Kill;
 use crate::run::Host;
-use crate::world::Mapper;
 use lg_abi::page::SWITCHER_INDEX;
-
-/// The user process of a view.
-pub struct UserSpace<'a> {
-    pub(super) memory: &'a mut ShadowMemory,
-    mapper: &'a mut dyn Mapper,
-}
-
-impl<'a> UserSpace<'a> {
-    /// A user process that maps nothing.
-    #[must_use]
-    pub fn new(
-        memory: &'a mut ShadowMemory,
-        mapper: &'a mut dyn Mapper,
-    ) -> Self {
-        Self { memory, mapper }
-    }
-}
 
 impl<'a> Host<'a> {
     /// Does `work` on the user process instead of the view's own address space.

@@ -5,7 +5,7 @@
 //! do not allow, and nothing with more rights than they leave.
 
 use super::*;
-use crate::paging::shadow::ShadowPte;
+use crate::paging::ShadowPte;
 use crate::paging::walk::walk;
 
 const VA: u32 = 0x5123;

@@ -1,0 +1,203 @@
+//! Comparing what is mapped with what the Guest's tables say now.
+//!
+//! Only the difference is touched: most flushes change next to nothing.
+
+use super::pte::ShadowPte;
+use super::walk::{check_pte, limit_rights, page_table, walk};
+use crate::address::{GuestPhys, GuestVirt};
+use crate::fast_path;
+use crate::kill::Kill;
+use crate::run::Host;
+use lg_abi::page::{
+    ENTRIES, PAGE_SHIFT, Pte, SWITCHER_INDEX, directory_index, table_index,
+};
+
+impl Host<'_> {
+    /// Compares one page above PAGE_OFFSET, which may be part of a linear
+    /// piece, and which the tables may give to user code as well.
+    pub(super) fn recheck_kernel(
+        &mut self,
+        va: GuestVirt,
+        eager: bool,
+    ) -> Result<(), Kill> {
+        self.in_user_process(|host| host.recheck_page(va, eager))
+            .unwrap_or(Ok(()))?;
+        let index = directory_index(va.0).min(SWITCHER_INDEX - 1);
+        if self.shadow.linear_pages(index) > va.page_number() % ENTRIES {
+            return match self.is_still_linear(va)? {
+                true => Ok(()),
+                false => self.break_linear(index),
+            };
+        }
+        self.recheck_page(va, eager)
+    }
+
+    /// Compares one page with the tables. `eager`: map it if it is to be
+    /// mapped, rather than wait for the fault.
+    pub(crate) fn recheck_page(
+        &mut self,
+        va: GuestVirt,
+        eager: bool,
+    ) -> Result<(), Kill> {
+        let shadow = self.shadow.shadow(va);
+        let wanted = walk(&self.memory, self.shadow.cr3(), va)?
+            .map_or(ShadowPte::NONE, |entry| self.shadow.wanted(entry.pte));
+        let wanted = self.or_copy(va, wanted, false);
+        if shadow == wanted {
+            return Ok(());
+        }
+        let eager = eager && self.vm.slow_paths.get() & fast_path::EAGER == 0;
+        if wanted.is_mapped() && eager {
+            self.vm.counters.eager_maps.count();
+            self.map_page(va, wanted)?;
+            return Ok(());
+        }
+        self.unmap_page(va)
+    }
+
+    /// Compares everything that is mapped between two directory indices with
+    /// the tables, and touches only what differs.
+    pub(crate) fn compare(&mut self, from: u32, to: u32) -> Result<(), Kill> {
+        self.in_user_process(|host| host.compare_here(from, to))
+            .unwrap_or(Ok(()))?;
+        self.compare_here(from, to)
+    }
+
+    /// The same in the address space that is being worked on.
+    fn compare_here(&mut self, from: u32, to: u32) -> Result<(), Kill> {
+        let mut gone = Gone::default();
+        for index in from..to {
+            let linear = self.shadow.linear_pages(index);
+            if linear != 0 {
+                self.unmap_gone(&mut gone)?;
+                if self.linear_pages(index)? != linear {
+                    self.break_linear(index)?;
+                }
+            }
+            if self.shadow.count(index) != 0 {
+                self.compare_directory(index, &mut gone)?;
+            }
+            if self.shadow.hides_some(index) {
+                self.unmap_gone(&mut gone)?;
+            }
+        }
+        self.unmap_gone(&mut gone)
+    }
+
+    fn compare_directory(
+        &mut self,
+        index: u32,
+        gone: &mut Gone,
+    ) -> Result<(), Kill> {
+        self.vm.counters.comparisons.count();
+        let pde = page_table(&self.memory, self.shadow.cr3(), index)?;
+        let mut left = self.shadow.count(index);
+        let mut from = index * ENTRIES;
+        let end = from + ENTRIES;
+        while let Some(page) = self.shadow.next_used(from, end) {
+            from = page + 1;
+            let va = GuestVirt(page << PAGE_SHIFT);
+            let shadow = self.shadow.shadow(va);
+            if shadow.is_hidden() && !gone.hide {
+                self.unmap_gone(gone)?;
+            }
+            if !shadow.is_mapped() {
+                continue;
+            }
+            let wanted = self.wanted_under(pde, va)?;
+            if wanted == shadow {
+                self.vm.counters.kept.count();
+                self.unmap_gone(gone)?;
+            } else {
+                self.vm.counters.dropped.count();
+                self.replace(va, wanted, gone)?;
+            }
+            left = left.saturating_sub(1);
+            if left == 0 {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// What is to be mapped at `va`, whose directory entry is `pde`.
+    #[inline]
+    fn wanted_under(
+        &self,
+        pde: Option<Pte>,
+        va: GuestVirt,
+    ) -> Result<ShadowPte, Kill> {
+        let Some(pde) = pde else {
+            return Ok(ShadowPte::NONE);
+        };
+        let at = GuestPhys(pde.frame()).plus(table_index(va.0) * 4);
+        let pte = Pte(self.memory.word(at)?);
+        if pte.has(Pte::PRESENT) {
+            check_pte(&self.memory, pte)?;
+        }
+        let pte = limit_rights(pte, pde);
+        Ok(self.or_copy(va, self.shadow.wanted(pte), false))
+    }
+
+    /// Maps what is wanted at `va` instead of what is there, or adds the page
+    /// to those that go.
+    fn replace(
+        &mut self,
+        va: GuestVirt,
+        wanted: ShadowPte,
+        gone: &mut Gone,
+    ) -> Result<(), Kill> {
+        if wanted.is_mapped() {
+            self.unmap_gone(gone)?;
+            self.map_page(va, wanted)?;
+            return Ok(());
+        }
+        let hide = self.is_to_hide(va, self.shadow.shadow(va));
+        if !gone.takes(va.page_number(), hide) {
+            self.unmap_gone(gone)?;
+            if !self.shadow.shadow(va).is_mapped() {
+                // Where there was no room to unmap these, everything went, and
+                // this page with it.
+                return Ok(());
+            }
+        }
+        gone.add(va.page_number(), hide);
+        Ok(())
+    }
+
+    fn unmap_gone(&mut self, gone: &mut Gone) -> Result<(), Kill> {
+        let Gone { first, pages, hide } = core::mem::take(gone);
+        if pages == 0 || hide && self.hide(first, first + pages) {
+            return Ok(());
+        }
+        self.unmap(GuestVirt(first << PAGE_SHIFT), pages)?;
+        self.shadow.forget(first, first + pages);
+        Ok(())
+    }
+}
+
+/// A stretch of pages that one call takes away. If they are to be unmapped,
+/// nothing lies between them that is mapped and stays; if they are to be
+/// hidden, nothing lies between them.
+#[derive(Clone, Copy, Default)]
+struct Gone {
+    first: u32,
+    pages: u32,
+    hide: bool,
+}
+
+impl Gone {
+    /// Whether `page`, which is behind the others, can go with them.
+    fn takes(self, page: u32, hide: bool) -> bool {
+        let next = self.first + self.pages == page;
+        self.pages == 0 || self.hide == hide && (next || !hide)
+    }
+
+    /// One more, which it [takes](Self::takes).
+    fn add(&mut self, page: u32, hide: bool) {
+        if self.pages == 0 {
+            (self.first, self.hide) = (page, hide);
+        }
+        self.pages = page + 1 - self.first;
+    }
+}

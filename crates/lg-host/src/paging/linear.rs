@@ -1,0 +1,143 @@
+//! Pieces of 4 MiB of the kernel's linear range, each mapped in one go.
+//!
+//! A kernel maps physical memory at PAGE_OFFSET. Nearly all of its tables there
+//! say the same, and one mapping of 4 MiB costs what a page costs.
+
+use super::mapping::Mapped;
+use super::pte::ShadowPte;
+use super::walk::{page_table, walk};
+use crate::address::{GuestPhys, GuestVirt, as_word};
+use crate::fast_path;
+use crate::kill::Kill;
+use crate::run::Host;
+use crate::world::Access;
+use core::ops::BitOr;
+use lg_abi::page::{
+    DIRECTORY_SHIFT, ENTRIES, PAGE_SHIFT, PAGE_SIZE, Pte, directory_index,
+};
+
+impl Host<'_> {
+    /// Maps the 4 MiB piece of the kernel's linear range around `va` in one
+    /// go, if all of the Guest's entries for it say the same: physical =
+    /// virtual − page offset, Writable, Accessed and Dirty. A kernel's own
+    /// memory is nearly always like that, and one mapping costs what a page
+    /// costs.
+    pub(super) fn map_linear(&mut self, va: GuestVirt) -> Result<bool, Kill> {
+        let index = directory_index(va.0);
+        if self.vm.slow_paths.get() & fast_path::LINEAR != 0
+            || self.shadow.is_cramped()
+        {
+            return Ok(false);
+        }
+        let pages = self.linear_pages(index)?;
+        if pages == 0 || va.page_number() % ENTRIES >= pages {
+            return Ok(false);
+        }
+        if self.shadow.linear_pages(index) == pages {
+            // It is mapped already, so this fault is a strange one. Let the
+            // single page decide.
+            return Ok(false);
+        }
+        self.forget_directories(index, index + 1)?;
+        let start = GuestVirt(index << DIRECTORY_SHIFT);
+        let offset = self.vm.page_offset.get();
+        let pa = GuestPhys(start.0.wrapping_sub(offset));
+        let mapped = self.map_run(start, pa, pages)?;
+        if mapped == Mapped::Yes {
+            self.shadow.set_linear(index, pages);
+            self.vm.counters.linear_maps.count();
+            self.protect_copied_pages(pa, pages)?;
+        }
+        Ok(mapped == Mapped::Yes)
+    }
+
+    /// The kernel has written to a page of a linear piece, which was made
+    /// read-only because the page has, or had, a patched copy. Answers whether
+    /// it was so, and put right.
+    pub(super) fn write_linear(
+        &mut self,
+        va: GuestVirt,
+        write: bool,
+    ) -> Result<bool, Kill> {
+        let linear = self.shadow.linear_pages(directory_index(va.0));
+        if !write || linear <= va.page_number() % ENTRIES {
+            return Ok(false);
+        }
+        let offset = self.vm.page_offset.get();
+        let frame = va.0.wrapping_sub(offset) & !(PAGE_SIZE - 1);
+        if let Some(number) = self.copy_of(GuestPhys(frame)) {
+            self.forget_copy(number)?;
+        } else if self.vm.copy_count.get() == 0
+            || self.shadow.count_spurious() > 1
+        {
+            return Ok(false);
+        }
+        self.map_kernel_page(va, Access::Write)?;
+        Ok(true)
+    }
+
+    /// How many pages from the start of directory entry `index` are linear:
+    /// all of those that exist in physical memory, or none.
+    pub(super) fn linear_pages(&self, index: u32) -> Result<u32, Kill> {
+        /// All that has to be set in every entry.
+        const LINEAR: u32 =
+            Pte::PRESENT | Pte::WRITE | Pte::ACCESSED | Pte::DIRTY;
+        /// All that is looked at.
+        const CHECKED: u32 =
+            !(PAGE_SIZE - 1) | LINEAR | Pte::WRITE_THROUGH | Pte::SIZE;
+        let start = index << DIRECTORY_SHIFT;
+        let offset = self.vm.page_offset.get();
+        let Some(pa) = start.checked_sub(offset) else {
+            return Ok(0);
+        };
+        let exist = self.memory.limit().saturating_sub(pa) >> PAGE_SHIFT;
+        let pages = exist.min(ENTRIES);
+        if pages == 0 || index >= lg_abi::page::SWITCHER_INDEX {
+            return Ok(0);
+        }
+        let Some(pde) = page_table(&self.memory, self.shadow.cr3(), index)?
+        else {
+            return Ok(0);
+        };
+        // One copy of the table, then no more looks at shared memory.
+        let mut table = [0_u32; ENTRIES as usize];
+        let bytes = zerocopy::IntoBytes::as_mut_bytes(&mut table);
+        self.memory.read(GuestPhys(pde.frame()), bytes)?;
+        if !pde.has(Pte::WRITE) {
+            return Ok(0); // it withholds that right
+        }
+        let differs = |(i, &entry): (usize, &u32)| {
+            let frame = pa.wrapping_add(as_word(i) * PAGE_SIZE);
+            entry & CHECKED ^ (frame | LINEAR)
+        };
+        let table = table.iter().enumerate();
+        if pages == ENTRIES {
+            // Without a branch, for a flush of everything looks at all of the
+            // kernel's memory in this way.
+            let differences = table.map(differs).fold(0, BitOr::bitor);
+            return Ok(if differences == 0 { ENTRIES } else { 0 });
+        }
+        // Device pages above RAM are mapped by drivers, elsewhere, so the
+        // last piece ends where the run of agreeing entries does.
+        let run = table.take(pages as usize).take_while(|&e| differs(e) == 0);
+        Ok(as_word(run.count()))
+    }
+
+    /// Whether the entry for `va` still agrees with the piece around it.
+    pub(super) fn is_still_linear(&self, va: GuestVirt) -> Result<bool, Kill> {
+        let expected = va.0.wrapping_sub(self.vm.page_offset.get());
+        let entry = walk(&self.memory, self.shadow.cr3(), va)?;
+        Ok(entry.is_some_and(|entry| {
+            entry.pte.pfn() == expected >> PAGE_SHIFT
+                && ShadowPte::wanted(entry.pte).access()
+                    == crate::world::Access::Write
+                && ShadowPte::wanted(entry.pte).is_mapped()
+        }))
+    }
+
+    /// A linear piece is linear no more: all of it goes.
+    pub(super) fn break_linear(&mut self, index: u32) -> Result<(), Kill> {
+        self.vm.counters.linear_breaks.count();
+        self.forget_directories(index, index + 1)
+    }
+}
