@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //
-// What do the operations of a system cost?
+// The cost of a system's operations.
 //
 // usage: bench ROW...        measures some rows, and ends
 //        bench serve         reads commands from standard input, until its end
@@ -10,8 +10,8 @@
 // the disks /dev/disk0, /dev/disk1..., and serves on the console.
 //
 // A row is answered by lines "NAME VALUE UNIT BEST". The work is done in short
-// pieces, of which some are disturbed by whoever else wants the processor; the
-// value is that of a piece that three of four do not beat, the best is the
+// pieces, of which some are disturbed by other processes. The value is that of
+// the piece at the first quartile, the best is the
 // best. A row that cannot be measured says "NAME - WHY". Every
 // command is followed by a line with a full stop alone. Besides the rows there
 // are these commands:
@@ -25,7 +25,7 @@
 //
 // Some rows are of a disk that the machine underneath has not got in memory. A
 // first process asks for that with a line "? forget", and waits for one that
-// says "forgotten"; elsewhere the program sees to it by itself.
+// says "forgotten"; elsewhere the program does it itself.
 //
 // From the environment it takes `busybox` and `tree` (a folder for files),
 // and `disk` (a file or a device, which is overwritten), where it is not the
@@ -67,11 +67,11 @@
 #define MIB (1024 * KIB)
 
 // How long a row may take, and into how many pieces that is cut. Pieces are
-// short so that some of them are not interrupted by anybody.
+// short so that some of them are not interrupted.
 static double budget = 80e6;
 enum { PIECES = 64, MOST_PIECES = 128, SHORTEST = 1000000 };
 
-// The name of the row that is measured, for whoever has to say why not.
+// The name of the row that is measured, for the message why there is none.
 static const char *row_name;
 
 static double now(void)
@@ -140,7 +140,7 @@ static int ascending(const void *a, const void *b)
 typedef double body(long n);
 
 // The clock of an emulated machine may stand still for a piece and catch up in
-// the next: what took next to nothing is dropped from the front.
+// the next: pieces that took next to nothing are dropped from the front.
 static int without_steps(double *each, int n)
 {
 	int bad = 0;
@@ -334,7 +334,7 @@ static double ring(long n)
 		close(pipes[i][0]);
 		close(pipes[i][1]);
 	}
-	// Once around for everybody to wake up.
+	// Once around, so that all processes are awake.
 	if (write(out, &token, 1) != 1 || read(in, &token, 1) != 1)
 		why_not("the ring is broken");
 	start = now();
@@ -892,7 +892,7 @@ static void mount_tree(void)
 		why_not("cannot mount %s: %s", file_system, strerror(errno));
 }
 
-// What was written is on the disk after that, and not in memory any more.
+// After that, all writes are on the disk, and not in memory any more.
 static void unmount_tree(void)
 {
 	if (file_system && umount(tree))
@@ -1423,7 +1423,7 @@ static void net_udp_ping(void)
 	time_of(echoes);
 }
 
-// ---- The rows, and who asks for them
+// ---- The rows, and the orders for them
 
 static const struct row {
 	const char *name;
@@ -1472,8 +1472,8 @@ static const struct row {
 
 enum { ROWS = sizeof rows / sizeof *rows };
 
-// Each row has a process of its own: what one leaves behind, or dies of, is
-// nothing to the next.
+// Each row has a process of its own, so that its end and its leftovers do not
+// affect the next.
 static void run_row(const char *name)
 {
 	const struct row *row;

@@ -33,12 +33,12 @@ typedef uint16_t u16;
 // Where a kernel is, unless it is built in another way.
 #define KERNEL 0xC0100000u
 
-// What vm86 returns (<asm/vm86.h>).
+// Results of vm86 (<asm/vm86.h>).
 #define VM86_SIGNAL 0
 #define VM86_UNKNOWN 1
 #define VM86_INT(n) (2 | (n) << 8)
 
-// What children leave for their parent.
+// Results of children, for their parent.
 static volatile struct shared {
 	u32 read_kernel, cs;
 } *shared;
@@ -51,8 +51,7 @@ static void fail(const char *what, u32 a, u32 b, u32 c)
 	wrong++;
 }
 
-// Tries to read the kernel's memory with whatever segments there are, and
-// ends. Uses no stack.
+// Tries to read the kernel's memory with the segments that it has, and ends. Uses no stack.
 extern char attempt[];
 asm(".text\n"
     ".globl attempt\n"

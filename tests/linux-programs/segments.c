@@ -8,8 +8,8 @@
 // own, loads a segment register, and uses it: by name, by an instruction that
 // means it anyway, after a system call, a signal or another process, beyond
 // its limit, and against its type. A check tells what it found, or by which
-// signal it ended. With "guest" it also looks for what a guest of lguest does
-// without: local descriptors and ports. The last line is "SEGMENTS PASS
+// signal it ended. With "guest" it also checks for things that a guest of lguest does
+// not have: local descriptors and ports. The last line is "SEGMENTS PASS
 // checks" or "SEGMENTS FAIL". Uses nothing that Linux 2.6.23 does not have;
 // build it static for i386.
 
@@ -34,7 +34,7 @@ struct descriptor {
 		useable : 1;
 };
 
-// What is behind the segments, and what children leave for their parent.
+// The memory behind the segments, and results of children for their parent.
 static volatile u32 data[1024];
 static volatile u32 *found;
 
@@ -42,7 +42,7 @@ static int wrong, checks;
 
 // How a check ends that a signal ends: SIGSEGV, at no address.
 #define REFUSED 0xdead0000u
-// A value that nobody finds by chance.
+// A value that is not found by chance.
 #define RIGHT 77
 
 // Asks for a descriptor; answers its selector.
@@ -82,7 +82,7 @@ static u32 here(void)
 	return (u32)(uintptr_t)data;
 }
 
-// Back to the usual segments, for what the compiler and libc do next.
+// Back to the usual segments, which the compiler and libc need next.
 #define USUAL "push %%ss; pop %%ds; push %%ss; pop %%es;"
 
 static u32 es(void)

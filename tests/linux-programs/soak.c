@@ -35,7 +35,7 @@
 typedef uint32_t u32;
 #define PAGE 4096
 
-// What all processes of a test share: rounds done, and what was wrong.
+// Shared by all processes of a test: rounds done, and errors.
 static struct shared {
 	volatile u32 rounds, wrong;
 } *shared;
@@ -251,7 +251,7 @@ static void fpu_worker(int id, double end)
 
 // vectors: the same of what AVX and AVX-512 add, as far as 32-bit code has it.
 // Half of the workers are two threads each. A child of fork has what its parent
-// has, or the initial state; never anybody else's.
+// has, or the initial state; never that of another process.
 
 struct vectors {
 	u32 zmm[8][16], masks[8][2];
@@ -632,7 +632,7 @@ static void signals_worker(int id, double end)
 		wrong("no alarm", 0, 0);
 }
 
-// pipes: what goes through a chain of processes comes out as it went in.
+// pipes: bytes come out of a chain of processes as they went in.
 
 static void pipes_worker(int id, double end)
 {
@@ -775,10 +775,10 @@ static void timers_worker(int id, double end)
 	}
 }
 
-// files: what was written is there after the cache was dropped. Works in the
-// directory it is started in.
+// files: all writes are there after the cache was dropped. Works in the
+// directory in which it is started.
 
-// A system call by `int $0x80`, whatever the C library prefers. Never inlined,
+// A system call by `int $0x80`, which the C library may not use. Never inlined,
 // so that there is one of them, and it is made often.
 static __attribute__((noinline)) long raw(long nr, long a, long b, long c)
 {

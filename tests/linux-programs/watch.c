@@ -27,7 +27,7 @@ typedef uint32_t u32;
 
 enum { RUN = 0, WRITE = 1, READ = 3 };
 
-// What is watched, and its neighbours.
+// The watched words, and their neighbours.
 static volatile union {
 	u32 words[4];
 	unsigned char bytes[16];
