@@ -5,7 +5,7 @@
 //! all of them to know one. A circle that is right is opened by an
 //! excuse: a comment `// circle: why` above one of its `use` lines.
 
-use super::imports;
+use super::imports::{self, Uses};
 use super::tree::Tree;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,6 +18,15 @@ const SOURCES: [&str; 6] = [
     "crates/lguest/src/",
     "xtask/src/",
 ];
+
+/// A module's file, and what it imports and re-exports.
+struct Module<'a> {
+    path: &'a str,
+    uses: Uses,
+}
+
+/// The modules of a crate by their paths.
+type Modules<'a> = BTreeMap<Vec<String>, Module<'a>>;
 
 /// Files by what they import: importer, imported, and what of it.
 type Graph<'a> = BTreeMap<&'a str, BTreeMap<&'a str, BTreeSet<String>>>;
@@ -37,23 +46,20 @@ pub(super) fn circles(tree: &Tree) -> Vec<Circle> {
 /// The files of one crate, and what they import.
 fn graph<'a>(tree: &'a Tree, folder: &str) -> Graph<'a> {
     let files = tree.texts(".rs").filter_map(|(path, text)| {
-        let module = module(path.strip_prefix(folder)?)?;
-        Some((module, (path, text)))
+        let name = module(path.strip_prefix(folder)?)?;
+        let uses = imports::uses(text);
+        Some((name, Module { path, uses }))
     });
-    let modules: BTreeMap<Vec<String>, (&str, &str)> = files.collect();
+    let modules: Modules<'_> = files.collect();
     let mut graph = Graph::new();
-    for (module, (path, text)) in &modules {
-        let imports = graph.entry(path).or_default();
-        for found in imports::paths(text) {
-            let Some(target) = absolute(module, &found, &modules) else {
+    for (name, module) in &modules {
+        let imports = graph.entry(module.path).or_default();
+        for found in &module.uses.imports {
+            let Some(target) = absolute(name, found, &modules) else {
                 continue;
             };
-            let known = (0..=target.len()).rev().find_map(|len| {
-                let (path, _) = modules.get(&target[..len])?;
-                Some((*path, target[len..].join("::")))
-            });
-            match known {
-                Some((other, item)) if other != *path => {
+            match file_of(&target, &modules, MAX_EXPORTS) {
+                Some((other, item)) if other != module.path => {
                     imports.entry(other).or_default().insert(item);
                 }
                 _ => {}
@@ -61,6 +67,33 @@ fn graph<'a>(tree: &'a Tree, folder: &str) -> Graph<'a> {
         }
     }
     graph
+}
+
+/// The most re-exports by which a name may be reached.
+const MAX_EXPORTS: u32 = 8;
+
+/// The file in which a path's item is, and what of it follows the module.
+/// Re-exports lead on to where the item is made.
+fn file_of<'a>(
+    target: &[String],
+    modules: &Modules<'a>,
+    exports: u32,
+) -> Option<(&'a str, String)> {
+    let (len, module) = (0..=target.len())
+        .rev()
+        .find_map(|len| Some((len, modules.get(&target[..len])?)))?;
+    let here = (module.path, target[len..].join("::"));
+    let (Some(item), true) = (target.get(len), exports > 0) else {
+        return Some(here);
+    };
+    for (name, path) in &module.uses.exports {
+        if name == item {
+            let mut path = absolute(&target[..len], path, modules)?;
+            path.extend_from_slice(&target[len + 1..]);
+            return file_of(&path, modules, exports - 1);
+        }
+    }
+    Some(here)
 }
 
 /// The module that a file is, unless it is a test or a program of its own.
@@ -83,7 +116,7 @@ fn module(path: &str) -> Option<Vec<String>> {
 fn absolute(
     module: &[String],
     path: &[String],
-    modules: &BTreeMap<Vec<String>, (&str, &str)>,
+    modules: &Modules<'_>,
 ) -> Option<Vec<String>> {
     let supers = path.iter().take_while(|word| *word == "super").count();
     let (base, rest) = match path.first()?.as_str() {
@@ -178,6 +211,27 @@ mod tests {
             "xtask/src/b/c.rs -> xtask/src/a.rs: g",
             "xtask/src/b/mod.rs -> xtask/src/b/c.rs: Other",
         ];
+        assert_eq!(found[0].imports, expected);
+    }
+
+    #[test]
+    fn a_re_export_leads_to_where_the_item_is() {
+        let tree = Tree::of(&[
+            ("xtask/src/lib.rs", "mod a;\nmod b;\n"),
+            (
+                "xtask/src/a/mod.rs",
+                "mod c;\nmod d;\npub use d::{D, E as F};",
+            ),
+            ("xtask/src/a/c.rs", "use super::D;\nuse crate::a::F;\n"),
+            ("xtask/src/a/d.rs", "use crate::b::B;\n"),
+            ("xtask/src/b.rs", "use crate::a::D;\n"),
+        ]);
+        let found = circles(&tree);
+        let expected = [
+            "xtask/src/a/d.rs -> xtask/src/b.rs: B",
+            "xtask/src/b.rs -> xtask/src/a/d.rs: D",
+        ];
+        assert_eq!(found.len(), 1);
         assert_eq!(found[0].imports, expected);
     }
 

@@ -30,12 +30,18 @@ pub(super) fn links(tree: &Tree) -> Vec<String> {
     let mut found = Vec::new();
     for (path, text) in tree.texts(".md") {
         for target in targets(text) {
-            let file = target.split('#').next().unwrap_or_default();
+            let (file, heading) =
+                target.split_once('#').unwrap_or((target, ""));
             let elsewhere = target.contains("://");
-            if elsewhere || file.is_empty() || there(tree, path, file) {
-                continue;
+            let good = elsewhere
+                || if file.is_empty() {
+                    has_heading(text, heading)
+                } else {
+                    leads_somewhere(tree, path, file, heading)
+                };
+            if !good {
+                found.push(format!("{path}: nothing at `{target}`"));
             }
-            found.push(format!("{path}: nothing at `{target}`"));
         }
     }
     found
@@ -50,8 +56,35 @@ fn targets(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
+/// Whether there is a file and, if one is named, a heading in it.
+fn leads_somewhere(
+    tree: &Tree,
+    document: &str,
+    file: &str,
+    heading: &str,
+) -> bool {
+    let text = tree.text(&resolved(document, file)).or(tree.text(file));
+    let has = |text: &str| heading.is_empty() || has_heading(text, heading);
+    there(tree, document, file) && text.is_none_or(has)
+}
+
+/// Whether a document has a heading that is linked to by this name.
+fn has_heading(text: &str, name: &str) -> bool {
+    let kept = |c: char| c.is_alphanumeric() || c == ' ' || c == '-';
+    text.lines()
+        .filter_map(|line| line.strip_prefix('#'))
+        .map(|line| line.trim_start_matches('#').trim().to_lowercase())
+        .map(|title| title.replace(|c| !kept(c), "").replace(' ', "-"))
+        .any(|title| title == name)
+}
+
 /// Whether a path exists, from the document's folder or from the root.
 fn there(tree: &Tree, document: &str, path: &str) -> bool {
+    tree.has(&resolved(document, path)) || tree.has(path)
+}
+
+/// A path in a document, from the root.
+fn resolved(document: &str, path: &str) -> String {
     let mut folder: Vec<&str> = document.split('/').collect();
     folder.pop();
     for part in path.split('/') {
@@ -61,7 +94,7 @@ fn there(tree: &Tree, document: &str, path: &str) -> bool {
             part => folder.push(part),
         }
     }
-    tree.has(&folder.join("/")) || tree.has(path)
+    folder.join("/")
 }
 
 /// Paths and items between backticks that name nothing.
@@ -152,11 +185,19 @@ mod tests {
     #[test]
     fn links_are_looked_up_from_the_document_and_from_the_root() {
         let tree = Tree::of(&[
-            ("README.md", "[a](crates/a.rs) [b](https://x) [c](#here)"),
-            ("doc/one.md", "[up](../README.md#top) [gone](two.md)"),
+            (
+                "README.md",
+                "# Top\n[a](crates/a.rs) [b](https://x) [c](#top)",
+            ),
+            (
+                "doc/one.md",
+                "[up](../README.md#top) [gone](two.md) [h](../README.md#x)",
+            ),
             ("crates/a.rs", ""),
         ]);
-        assert_eq!(links(&tree), ["doc/one.md: nothing at `two.md`"]);
+        let gone = ["two.md", "../README.md#x"];
+        let gone = gone.map(|t| format!("doc/one.md: nothing at `{t}`"));
+        assert_eq!(links(&tree), gone);
     }
 
     #[test]

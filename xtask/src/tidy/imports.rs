@@ -1,8 +1,9 @@
-//! The imports of a source file: every path in it, as a list of its segments.
+//! The imports and re-exports of a source file, as lists of path segments.
 //!
 //! It is no compiler: comments, strings and the tests at a file's foot are
 //! left out, `use` trees are taken apart, and every other `a::b` is a path.
 
+use std::collections::BTreeSet;
 use std::iter::Peekable;
 use std::vec::IntoIter;
 
@@ -23,33 +24,68 @@ enum Token {
     Other(char),
 }
 
-/// The paths of a file that is not a test.
-pub(super) fn paths(text: &str) -> Vec<Vec<String>> {
+/// What a file imports and re-exports.
+#[derive(Default)]
+pub(super) struct Uses {
+    /// Paths to things that the file needs.
+    pub(super) imports: Vec<Vec<String>>,
+    /// Names that it re-exports (`*` for all of a module), and their paths.
+    pub(super) exports: Vec<(String, Vec<String>)>,
+}
+
+/// The imports and re-exports of a file that is not a test.
+///
+/// A re-export is not an import, unless the file itself has the name elsewhere.
+pub(super) fn uses(text: &str) -> Uses {
     let end = text.find(TESTS).unwrap_or(text.len());
     let mut tokens = tokens(&text[..end]).into_iter().peekable();
-    let mut found = Vec::new();
-    let mut excused = false;
+    let mut uses = Uses::default();
+    let mut words = BTreeSet::new();
+    let (mut excused, mut public) = (false, false);
     while let Some(token) = tokens.next() {
         match token {
             Token::Excuse => excused = true,
+            Token::Word(word) if word == "pub" => {
+                public = true;
+                visibility(&mut tokens);
+                continue;
+            }
             Token::Word(word) if word == "use" => {
                 let mut tree = Vec::new();
                 use_tree(&mut tokens, &[], &mut tree);
-                if !std::mem::take(&mut excused) {
-                    found.append(&mut tree);
+                if std::mem::take(&mut excused) {
+                } else if public {
+                    uses.exports.append(&mut tree);
+                } else {
+                    uses.imports.extend(tree.into_iter().map(|(_, p)| p));
                 }
             }
             Token::Word(word) => {
                 let mut path = vec![word];
                 extend(&mut tokens, &mut path);
+                words.extend(path.iter().cloned());
                 if path.len() > 1 {
-                    found.push(path);
+                    uses.imports.push(path);
                 }
             }
             Token::Path | Token::Other(_) => {}
         }
+        public = false;
     }
-    found
+    let needed = uses.exports.iter().filter(|(name, _)| words.contains(name));
+    uses.imports.extend(needed.map(|(_, path)| path.clone()));
+    uses
+}
+
+/// Passes over what stands in brackets behind `pub`.
+fn visibility(tokens: &mut Peekable<IntoIter<Token>>) {
+    if tokens.next_if_eq(&Token::Other('(')).is_some() {
+        for token in tokens.by_ref() {
+            if token == Token::Other(')') {
+                return;
+            }
+        }
+    }
 }
 
 /// Adds the segments that follow.
@@ -67,7 +103,7 @@ fn extend(tokens: &mut Peekable<IntoIter<Token>>, path: &mut Vec<String>) {
 fn use_tree(
     tokens: &mut Peekable<IntoIter<Token>>,
     before: &[String],
-    found: &mut Vec<Vec<String>>,
+    found: &mut Vec<(String, Vec<String>)>,
 ) {
     let mut path = before.to_vec();
     if let Some(Token::Word(word)) = tokens.peek() {
@@ -88,11 +124,16 @@ fn use_tree(
     if path.last().is_some_and(|last| last == "self") {
         path.pop();
     }
-    found.push(path);
+    let mut name = path.last().cloned().unwrap_or_default();
     let ends = [',', ';', '}'].map(Token::Other);
     while tokens.peek().is_some_and(|token| !ends.contains(token)) {
-        tokens.next(); // `*`, `as name`
+        match tokens.next() {
+            Some(Token::Other('*')) => name = "*".into(),
+            Some(Token::Word(word)) if word != "as" => name = word,
+            _ => {}
+        }
     }
+    found.push((name, path));
 }
 
 /// The text as words and signs.
@@ -175,13 +216,14 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Vec<String> {
-        paths(text).iter().map(|path| path.join("::")).collect()
+        let imports = uses(text).imports;
+        imports.iter().map(|path| path.join("::")).collect()
     }
 
     #[test]
     fn use_trees_are_taken_apart() {
         let text = "use crate::{a, b::{self, C as D}, e::*};\nuse f;\n\
-                    pub(super) use super::g::H;\n";
+                    use super::g::H;\n";
         let expected = ["crate::a", "crate::b", "crate::b::C", "crate::e", "f"];
         let found = read(text);
         assert_eq!(found[..5], expected);
