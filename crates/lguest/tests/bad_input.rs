@@ -137,8 +137,8 @@ fn memory_that_is_asked_for_is_enough() {
         let Some(asked) = number_behind(&said, "at least ") else {
             let most = number_behind(&said, "no more than ").unwrap();
             assert!(mb > most, "{mb} MB: {said}");
-            // Nor does it fit into all memory that there can be, and what
-            // does is told.
+            // It does not fit into the largest memory either, and the
+            // message says how much would fit.
             let said = dir.says(&format!("4080 {words}"));
             assert_eq!(number_behind(&said, "no more than "), Some(most));
             let file = fs::File::create(dir.path("initrd")).unwrap();

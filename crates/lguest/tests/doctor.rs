@@ -59,7 +59,7 @@ fn lines_and_objects_say_the_same() {
         let (state, name) = (word("state"), word("name"));
         assert!(["ok", "degraded", "lacks"].contains(&state), "{state}");
         assert!(line.starts_with(&format!("{state:9} {name:13} ")), "{line}");
-        // Whoever is told of a lack is told what it means and what to do.
+        // A report of a lack says what it means and what to do.
         assert_eq!(word("consequence").is_empty(), state == "ok", "{name}");
         assert_eq!(word("cure").is_empty(), state == "ok", "{name}");
     }
@@ -117,7 +117,7 @@ fn a_machine_that_cannot_hold_a_process_that_asks_is_found_out() {
     line(&found, "ok", "guest");
 }
 
-/// As a container does that knows only programs of 64 bits.
+/// As in a container that allows only programs of 64 bits.
 #[test]
 fn a_machine_that_kills_for_32_bit_calls_is_found_out() {
     let everything = SeccompFilter::new(

@@ -48,7 +48,7 @@ enum Fault {
     Kill,
     /// Stopped for a while: then all goes on as if nothing had been.
     Pause,
-    /// Stopped for good: then the user wants to end it.
+    /// Stopped for good: then the user ends it.
     StopAndSignal,
     StopAndType,
 }
@@ -165,7 +165,7 @@ fn hit(
         Victim::View => None,
     };
     let Some(process) = pick else {
-        // It is not born yet: a signal for the Launcher, then.
+        // It does not exist yet: then the Launcher gets the signal.
         session.signal(libc::SIGTERM);
         let end = session.finish();
         let early = end.signal() == Some(libc::SIGTERM);
@@ -240,7 +240,7 @@ fn lines(scene: Scene) -> Vec<u8> {
     text.as_bytes()[..end].to_vec()
 }
 
-/// A process was killed: the Launcher knows and says so, or it was the one.
+/// A process was killed: the Launcher says so, or it was the Launcher.
 fn killed(victim: Victim, end: &support::Finished) {
     if victim == Victim::Launcher {
         assert_eq!(end.signal(), Some(libc::SIGKILL), "{end:?}");

@@ -62,7 +62,7 @@ fn one_is_killed_in_the_middle_and_another_takes_its_place() {
     b.0.signal(libc::SIGKILL);
     assert_eq!(b.0.finish().signal(), Some(libc::SIGKILL));
 
-    // Whoever waits for the dead one can still be told to stop.
+    // A Guest that waits for the killed one can still be stopped by ^C.
     a.0.type_in(b"\x03");
     a.says("echo", "alive");
     let mut c = network.guest();

@@ -41,8 +41,8 @@ fn every_answer_is_as_it_was() {
     compare(&exact, std::env::var_os("UPDATE_EXPECT").is_some());
 }
 
-/// Where the code segment has no end, a program that jumps into its kernel is
-/// told of the fault at the first instruction there that traps.
+/// Where the code segment has no end, a program that jumps into its kernel gets
+/// its fault at the first instruction there that traps.
 #[test]
 fn every_answer_is_the_same_by_default_but_how_far_a_stray_jump_led() {
     const STRAYED: &str = "trap 14: error 5 eip c010000";
@@ -152,7 +152,7 @@ struct Question {
 }
 
 impl Question {
-    /// How it stands on record: lines of the usual length.
+    /// Its form in the golden file: lines of the usual length.
     fn on_record(&self) -> String {
         let mut lines = String::from("?");
         let mut length = 1;

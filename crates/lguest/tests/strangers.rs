@@ -1,8 +1,8 @@
 //! Strangers that send a Launcher what blocks a process that has it.
 //!
 //! Any process of the same user can connect to the socket of a Launcher on a
-//! network and send it files. Whatever they are, the Launcher serves its Guest,
-//! meets others, and ends when it is told to.
+//! network and send it files. With files of any kind, the Launcher serves its
+//! Guest, connects to others, and ends on request.
 
 #![expect(clippy::unwrap_used, reason = "a test says what went wrong so")]
 
@@ -123,7 +123,7 @@ fn the_end_of_a_porter_is_told_and_harms_no_link() {
     a.0.wait_for_error(&format!("network {file}: the process lguest-porter"));
     a.pings(1);
     b.pings(0);
-    // It is told that a new start helps, and it does.
+    // The message says that a new start helps, and it does.
     a.types("poweroff");
     assert_eq!(a.0.finish().code(), 0);
     let mut a = network.guest();

@@ -169,7 +169,7 @@ fn a_view_finds_nothing_but_the_guests_own() {
     let mut guest = guest_with(&["--isolation=guest", &network.option()]);
     let mut looked = 0;
     for view in views(&guest) {
-        // Only root may look into a process that does not want it.
+        // Only root may look into a process that is not dumpable.
         let Ok(fds) = fs::read_dir(format!("/proc/{view}/fd")) else {
             continue;
         };
@@ -213,7 +213,7 @@ fn a_view_with_a_user_process_has_two_listeners_more() {
     let mut guest = guest_with(&["--isolation=user"]);
     let mut looked = 0;
     for process in views(&guest) {
-        // Only root may look into a process that does not want it.
+        // Only root may look into a process that is not dumpable.
         let Ok(fds) = fs::read_dir(format!("/proc/{process}/fd")) else {
             continue;
         };
@@ -272,7 +272,7 @@ fn a_user_process_has_nothing_of_its_kernels() {
         let status = status.unwrap();
         assert!(status.contains("NoNewPrivs:\t1"), "{status}");
         assert!(status.contains("Threads:\t1"), "{status}");
-        // Only root may look further into a process that does not want it.
+        // Only root may look further into a process that is not dumpable.
         let Ok(fds) = fs::read_dir(format!("/proc/{process}/fd")) else {
             continue;
         };

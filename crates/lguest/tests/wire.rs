@@ -67,7 +67,7 @@ impl Opened {
         text.trim_end().to_owned()
     }
 
-    /// Reads lines until the Guest dies; then its last words, too.
+    /// Reads lines until the Guest ends; then its last message, too.
     fn lines_and_last_words(&self) -> (Vec<String>, String) {
         let mut text = String::new();
         loop {

@@ -1,9 +1,9 @@
 //! The fuzz targets: functions of bytes.
 //!
-//! Each target takes any bytes at all, makes of them what a hostile Guest, a
-//! hostile Launcher or a confused person could do, and panics if something
-//! happens that must not. libFuzzer calls them, and so does the driver in
-//! `main.rs`, which needs no more than a stable compiler.
+//! Each target takes any bytes, turns them into actions of a hostile Guest, a
+//! hostile Launcher or a user, and panics if a promise is broken. libFuzzer
+//! calls them, and so does the driver in `main.rs`, which needs only a stable
+//! compiler.
 
 pub mod input;
 

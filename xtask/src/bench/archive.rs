@@ -1,7 +1,7 @@
 //! Initial ram disks: reading one, and adding to it.
 //!
 //! The kernel unpacks as many archives as lie one after the other, packed or
-//! not, so what we add to one is simply put behind it, at a multiple of four.
+//! not, so our archive is simply appended to it, at a multiple of four.
 
 use std::io::Write;
 use std::path::Path;

@@ -3,8 +3,8 @@
 //! The same costs in guests of several sizes, with few and with many processes
 //! alive.
 //!
-//! A Host whose work depends on how large a guest is, or how many page
-//! directories it has, shows it here. Natively the number of processes is the
+//! If the Host's work depends on the size of a guest or on the number of its
+//! page directories, it shows here. Natively the number of processes is the
 //! same, and the size of the machine is what it is.
 
 use super::kit::Kit;

@@ -1,7 +1,7 @@
-//! The figures for programs: every round, and what came of it.
+//! The figures for programs: every round, and the results.
 //!
-//! A ratio that is not there is null, and a reason stands beside it. Whoever
-//! wants another kind of average finds all that was measured.
+//! A missing ratio is null, with a reason beside it. All single figures are
+//! there, so that other averages can be computed.
 
 use super::results::{Results, Row};
 use serde_json::{Map, Value, json};

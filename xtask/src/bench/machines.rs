@@ -152,7 +152,7 @@ impl<'a> Machine<'a> {
         let mut command = Command::new(QEMU);
         command.args(["-accel", "tcg", "-nodefaults", "-no-reboot"]);
         command.args(["-display", "none", "-serial", "stdio"]);
-        // The memory as a file, so that it can be told from the rest.
+        // The memory as a file, so that it can be distinguished from the rest.
         command.arg("-object").arg(format!(
             "memory-backend-memfd,id=ram,size={}M",
             self.megabytes

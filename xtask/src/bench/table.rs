@@ -1,7 +1,7 @@
 //! The figures for a terminal.
 //!
-//! A number of its own for each system, and beside it how many times as dear
-//! that is as natively: of the median, and in brackets of the best pieces.
+//! For each system there is its cost, and beside it the ratio to the native
+//! cost: of the medians, and in brackets of the best pieces.
 
 use super::results::{Cell, Results, Row, System};
 use std::fmt::Write;

@@ -60,7 +60,7 @@ impl<'a> Glossary<'a> {
     }
 }
 
-/// Terms without a line, lines without a term, and what lines name in vain.
+/// Terms without a line, lines without a term, and names of nothing.
 pub(super) fn terms(tree: &Tree) -> Vec<String> {
     let glossary = Glossary::read(tree);
     let mut found = unknown(tree, &glossary);

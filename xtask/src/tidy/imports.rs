@@ -77,7 +77,7 @@ pub(super) fn uses(text: &str) -> Uses {
     uses
 }
 
-/// Passes over what stands in brackets behind `pub`.
+/// Skips the brackets behind `pub`.
 fn visibility(tokens: &mut Peekable<IntoIter<Token>>) {
     if tokens.next_if_eq(&Token::Other('(')).is_some() {
         for token in tokens.by_ref() {
@@ -188,7 +188,7 @@ fn raw_string(text: &str) -> Option<usize> {
     )
 }
 
-/// The length of what stands between two such signs, with both of them.
+/// The length of a text between two such signs, both included.
 fn quoted(text: &str, sign: char) -> usize {
     let mut escaped = true; // the first one opens
     for (at, c) in text.char_indices() {

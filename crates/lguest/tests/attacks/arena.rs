@@ -429,7 +429,7 @@ impl Innocent {
     }
 }
 
-/// Adds to the sum that is told at the end.
+/// Adds to the sum that is printed at the end.
 pub(crate) fn count(name: &str, cases: u64, boots: u64, ends: &str) {
     static ATTACKS: AtomicU64 = AtomicU64::new(0);
     static CASES: AtomicU64 = AtomicU64::new(0);

@@ -1,4 +1,4 @@
-//! System calls of one's own.
+//! System calls that a view makes by itself.
 
 use crate::arena::Arena;
 use crate::script::{Long, Record, routine};

@@ -58,7 +58,7 @@ const NUMBERS: &[u32] = &[11, 17, 18, 63, 64, 255, 256, 1 << 31, u32::MAX];
 enum Fate {
     /// It goes on, and eax is this, where there is a result.
     Lives(Option<u32>),
-    /// It dies, and this is said.
+    /// The Guest ends with this message.
     Dies(String),
     /// The contents of memory decide.
     Depends,

@@ -1,7 +1,7 @@
 //! Inside the Host: its stack, its state, its mailbox, its other doors.
 //!
-//! Whoever is in 64-bit mode can write all of it. The Host may die of that, in
-//! any way; the Launcher, which reads some of it, may not even be confused.
+//! Code in 64-bit mode can write all of it. The Host may fail in any way. The
+//! Launcher, which reads some of it, must not be affected.
 
 use crate::arena::Arena;
 use crate::script::{Long, Record, routine};
@@ -198,7 +198,7 @@ fn lies_for_the_newborn() {
     assert_eq!(ends[0].survived(), Some(1), "{ends:?}");
 }
 
-/// The Host's stack under the Guest's feet, and no stack at all.
+/// A stack that is changed or taken away while the Host uses it.
 #[test]
 fn stacks() {
     let places = [

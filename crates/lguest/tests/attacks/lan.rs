@@ -1,7 +1,7 @@
 //! A hostile Guest on a network with two others.
 //!
-//! They talk to each other before, during and after. While it is there it may
-//! keep them from talking; it may not hurt them.
+//! They exchange frames before, during and after. While it is there it may
+//! block their frames; it may not do any other harm.
 
 use crate::arena::{Arena, Boot, Innocent, Stop, count};
 use crate::script::Record;
@@ -73,7 +73,7 @@ fn attacks() -> Vec<Vec<Record>> {
     cases.push(vec![Record::fill(PAGE, 1024, 0x1234_5678, 0x0102_0304)]);
     cases.push(vec![Record::fill(PAGE, 1024, u32::MAX, 0)]);
     cases.push(vec![Record::fill(PAGE, 1024, 0, 0)]);
-    // Others' keys, bound as one's own.
+    // Keys of other Guests, bound here.
     for slot in 0..4 {
         for array in [LIST, LIMIT - 8, 0xFFFF_FF00] {
             let key = PAGE + 4 * slot;
@@ -133,7 +133,7 @@ fn with_innocent_guests() {
     });
     cases += end.survived().unwrap_or_else(|| panic!("{end:?}"));
     boots += 1;
-    // They live, and once their addresses are back they talk.
+    // They still run, and with their addresses back they exchange frames.
     one.answers();
     other.answers();
     let mut page = std::fs::read(&file).unwrap();

@@ -1,4 +1,4 @@
-//! Attacks from inside: a hostile Guest, and what it hurts.
+//! Attacks from inside: a hostile Guest, and what it can harm.
 //!
 //! `guests/attacks` is the attacker. Its attacks are written down here, mostly
 //! as tables that it reads from its initial ram disk. A boot is not judged by

@@ -1,4 +1,4 @@
-//! Mappings of one's own: the memory file, at places of the attacker's choice.
+//! The memory file, mapped at places of the attacker's choice.
 
 use crate::arena::Arena;
 use crate::script::{Long, Record};

@@ -1,8 +1,8 @@
 //! Words that change while Host and Launcher read them.
 //!
-//! The attacker splits in two: one view asks, the other scribbles. Nothing but
-//! its own memory is between them, so this is also what a device sees whose
-//! Guest goes on while it works.
+//! The attacker uses two views: one makes requests, the other writes random
+//! words. They share only their own memory. A device whose Guest goes on while
+//! the device works has the same problem.
 
 use crate::arena::Arena;
 use crate::script::Record;

@@ -14,7 +14,7 @@ pub(crate) struct Record {
 /// The result is shown.
 const SHOW: u32 = 1;
 
-/// It belongs to the case before; nothing is told of it.
+/// It belongs to the case before; nothing is printed for it.
 const MORE: u32 = 2;
 
 /// User code is a thread of its own.
@@ -53,7 +53,7 @@ pub(crate) mod routine {
     pub(crate) const SYSENTER: u64 = 6;
     /// For ever.
     pub(crate) const SPIN: u64 = 7;
-    /// A word, and then for ever.
+    /// A word, and then without end.
     pub(crate) const POKE_AND_SPIN: u64 = 8;
     /// rsi words of eax from rdi on.
     pub(crate) const FILL: u64 = 9;

@@ -1,8 +1,8 @@
 //! An attack of many cases: boot after boot, until all have been tried.
 //!
-//! A boot ends where the Guest dies, and the next one goes on with the case
-//! behind. Whatever a Guest dies of is counted by its reason, less the
-//! numbers in it; and every reason must be one of those that belong to it.
+//! A boot ends where the Guest ends, and the next one goes on with the next
+//! case. Ends are counted by their reason, without the numbers in it. Every
+//! reason must be one of those that are allowed for the case.
 
 use crate::arena::{Arena, Boot, End, Stop, count};
 use crate::script::Record;
@@ -135,7 +135,7 @@ impl<'a> Sweep<'a> {
             };
             *reasons.entry(told).or_default() += 1;
             let Some(last) = end.last() else {
-                // Whoever writes everywhere may die before the first case.
+                // A Guest that writes everywhere may end before the first case.
                 assert!(
                     self.forges,
                     "{}: it ended too early: {end:?}",

@@ -1,4 +1,4 @@
-//! Page tables that loop, alias, and point where nothing is.
+//! Page tables that loop, alias, and point outside memory.
 //!
 //! Each case is an entry of a page directory, a table of entries below it, and
 //! uses of what they map: reads, writes and jumps, in both modes, and all

@@ -24,7 +24,7 @@ pub(crate) struct View {
     pub(crate) image: Range<u64>,
     /// The `syscall` that is allowed; a `ret` follows.
     pub(crate) syscall: u64,
-    /// The `syscall`s in which a user process stands: without protection keys,
+    /// The `syscall`s in which a user process waits: without protection keys,
     /// and with them. One of them is allowed.
     pub(crate) stands: [u64; 2],
     /// Every `syscall` in its code, meant as one or not.

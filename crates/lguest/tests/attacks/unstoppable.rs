@@ -1,8 +1,8 @@
-//! Guests that do not want to stop.
+//! Guests that try not to be stopped.
 //!
-//! Whatever a Guest does to its signals, to the words by which it is kicked,
-//! or to the Host's attention: SIGTERM ends it, three ^C end it, and
-//! LHREQ_BREAK either stops it or is its death, with a reason.
+//! A Guest may change its signals, the words by which it is kicked, and the
+//! state of the Host. Still SIGTERM ends it, three ^C end it, and LHREQ_BREAK
+//! stops it or ends it with a reason.
 
 use crate::arena::{Arena, Boot, Stop, count};
 use crate::script::{Long, Record, routine};
@@ -223,7 +223,7 @@ fn break_into(script: &[Record], arena: &str) -> Broken {
                 std::thread::sleep(Duration::from_millis(20));
             }
             asked.store(true, Ordering::SeqCst);
-            // Comes back when the Guest stands, or is dead.
+            // Comes back when the Guest is stopped, or has ended.
             let hold = guest.hold();
             let _ = hold.map(|hold| hold.wait());
         })

@@ -27,8 +27,8 @@ const CODE: u32 = 0x0804_8000;
 /// mov %eax,%esp; int $0x80: tells what it got.
 const TELL: [u8; 4] = [0x89, 0xC4, 0xCD, 0x80];
 
-/// 32-bit code that goes on as 64-bit code. The stack is there by then, for
-/// 64-bit code gets no page on demand.
+/// 32-bit code that goes on as 64-bit code. The stack is mapped before,
+/// because 64-bit code gets no page on demand.
 fn long(code: &[u8]) -> Vec<u8> {
     let mut all = vec![0x50, 0x58, 0xEA]; // push %eax; pop %eax; ljmp
     all.extend((CODE + 9).to_le_bytes());
@@ -488,7 +488,7 @@ fn protection_keys_lock_nobody_out() {
                 attacks.push(vec![0xCD, 0x80]);
             }
         }
-        // And locked while it stands in the waiting call.
+        // And locked while it waits in its call.
         if isolation == "user" {
             let keys = [&write_keys(1)[..], &park_at_once()].concat();
             attacks.extend([keys, vec![0xCD, 0x80]]);

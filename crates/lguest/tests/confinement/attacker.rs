@@ -45,7 +45,7 @@ pub(crate) fn call(nr: c_long, a: [c_long; 6]) -> i64 {
 /// Makes a call without arguments by the door of 32-bit programs.
 pub(crate) fn by_the_32_bit_door(nr: i64) -> i64 {
     let mut result = nr;
-    // SAFETY: as `call`; LLVM wants rbx for itself.
+    // SAFETY: as `call`; LLVM reserves rbx.
     unsafe {
         asm!(
             "push rbx",

@@ -137,7 +137,7 @@ fn a_network_between_guests_takes_a_few_calls_more() {
     }
 }
 
-/// Calls by other doors, whose numbers mean others.
+/// Calls by the other ways into the kernel, where numbers mean other calls.
 #[test]
 fn every_other_door_is_shut() {
     /// Calls of the x32 interface.
@@ -639,7 +639,7 @@ fn threads(pid: u32) -> Vec<String> {
     statuses
 }
 
-/// A Launcher whose Guest stands at its prompt.
+/// A Launcher whose Guest is at its prompt.
 fn launcher(words: &str) -> Running {
     let running = Running::start(&mut lguest_with(words));
     running.wait_for("lguest guest ready");
@@ -719,8 +719,7 @@ fn a_wall_that_is_not_wanted_is_not_there() {
     }
 }
 
-/// A machine that refuses what a wall is made of: the others stand, and the
-/// Guest runs.
+/// If a machine refuses a wall, the others stand and the Guest runs.
 #[test]
 fn what_a_machine_lacks_is_done_without() {
     for (nr, error, lacking) in [

@@ -1,4 +1,4 @@
-//! Disks whose files do not take what is written.
+//! Disks whose files cannot take a write.
 //!
 //! The Guest gets an error (result 2 for that request) and goes on. Every write
 //! that was acknowledged is in the file.
@@ -28,8 +28,8 @@ fn answers(said: &str) -> impl Iterator<Item = bool> {
     })
 }
 
-/// Which of them the Guest was told are written. The others were refused, and
-/// what was acknowledged is in `file`.
+/// Which writes were acknowledged to the Guest. The others were refused, and
+/// all acknowledged ones are in `file`.
 fn acknowledged(said: &str, file: &[u8], count: usize) -> Vec<bool> {
     let answers: Vec<bool> = answers(said).collect();
     assert_eq!(answers.len(), count, "{said}");

@@ -236,8 +236,8 @@ fn room_for_mappings() {
     if !is_limited(test) {
         return;
     }
-    // Too little address space stands for too many mappings: for the Host,
-    // mmap fails in the same way. It drops what it has mapped and goes on.
+    // Too little address space has the same effect as too many mappings: mmap
+    // fails. The Host drops its mappings and goes on.
     let mut command = lguest();
     command
         .args(["run", "--memory=16", "--kernel"])
@@ -297,7 +297,7 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        // The dead are buried a moment later.
+        // Zombies are gone a moment later.
         for _ in 0..100 {
             if std::fs::remove_dir(&self.0).is_ok() {
                 return;

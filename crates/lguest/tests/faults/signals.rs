@@ -132,7 +132,7 @@ fn a_spawner_that_stands_holds_up_no_end() {
     for by_key in [false, true] {
         let (mut session, all) = session();
         all[0].signal(libc::SIGSTOP);
-        // A program has a page directory of its own, and so wants a view.
+        // A program has a page directory of its own, and so needs a view.
         session.type_in(b"run primes 1000\r");
         std::thread::sleep(Duration::from_millis(100));
         let end = if by_key {

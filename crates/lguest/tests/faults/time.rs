@@ -17,7 +17,7 @@ fn guest(scratch: &Scratch) -> (Running, Vec<Process>) {
     (guest, all)
 }
 
-/// A time that the Guest has told, and the moments between which it did.
+/// A time that the Guest has printed, and the moments between which it did.
 struct Told {
     seconds: f64,
     asked: Instant,

@@ -45,7 +45,7 @@ fn three_machines_share_a_network_and_one_dies() {
     assert!(said.contains(" 0 bad checksum"), "{said}");
     let got: u32 = said.split_whitespace().nth(1).unwrap().parse().unwrap();
     assert!(got >= 1000, "{said}");
-    // One dies in the middle of everything; the others hardly notice.
+    // One is killed in the middle of a stream; the others go on.
     b.start_command("/tests/nettool tcprecv 7801");
     c.start_command("/tests/nettool tcpsend 10.1.0.2 7801 2000");
     std::thread::sleep(Duration::from_millis(1500));
@@ -56,7 +56,7 @@ fn three_machines_share_a_network_and_one_dies() {
     b.wait_for("# ");
     one_stream(&mut a, &mut b, "10.1.0.2", 50);
     one_stream(&mut b, &mut a, "10.1.0.1", 50);
-    // A new one takes the dead one's place.
+    // A new one takes the place of the killed one.
     let mut c = given.shell(&[&net]);
     c.command("ifconfig eth0 10.1.0.3 up");
     one_stream(&mut c, &mut a, "10.1.0.1", 20);

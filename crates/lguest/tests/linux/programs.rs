@@ -11,7 +11,7 @@ fn traps_signals_memory_and_registers_are_a_real_machines() {
     let exact = ["--no-fast-path=flat-code"];
     let ended = given.run(64, &exact, "/tests/correct 2 strict");
     ended.must_have_said("CORRECTNESS PASS");
-    // By default a jump into the kernel is told of where it first trapped.
+    // By default a jump into the kernel is reported at its first trap.
     let ended = given.run(64, &[], "/tests/correct 2 strict");
     ended.must_have_said("CORRECTNESS ");
     let wrong = ended.shown.lines().filter(|l| l.starts_with("CHECK FAIL"));

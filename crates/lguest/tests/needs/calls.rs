@@ -86,8 +86,8 @@ const OF_USER_PROCESSES: &[Call] = calls![
     tgkill SYS_tgkill,
 ];
 
-/// Without these no program begins or ends, has a C library (which says what it
-/// likes), catches signals, or can say anything. They are not refused here.
+/// Without these no program begins or ends, has a C library (with messages of
+/// its own), catches signals, or prints. They are not refused here.
 const OF_ANY_PROGRAM: &[Call] = calls![
     arch_prctl SYS_arch_prctl, execve SYS_execve, exit SYS_exit, exit_group
     SYS_exit_group, mmap SYS_mmap,
@@ -238,7 +238,7 @@ fn what_user_process_need_is_named() {
     works("only them", &end);
 }
 
-/// The Launcher lives on when a filter kills one of the Guest's processes.
+/// The Launcher goes on when a filter kills one of the Guest's processes.
 #[test]
 fn what_kills_a_process_of_the_guest_is_named() {
     let views = ["modify_ldt", "seccomp", "timer_create", "timer_settime"];

@@ -1,8 +1,8 @@
 //! Each limit at its edge, and its cure carried out.
 //!
-//! The limits are soft ones, so that the cure can lift them. It is what stands
-//! between backticks in the sentence, and a shell carries it out under the same
-//! limit before it starts the command again.
+//! The limits are soft ones, so that the cure can lift them. The cure is
+//! the text between backticks in the sentence, and a shell carries it out under
+//! the same limit before it starts the command again.
 
 use crate::rows::{
     BAD_MACHINE, ask_doctor, doctor_agrees, each, run_guest, says, works,
@@ -267,7 +267,7 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        // The dead are buried a moment later.
+        // Zombies are gone a moment later.
         for _ in 0..100 {
             if std::fs::remove_dir(&self.0).is_ok() {
                 return;

@@ -115,7 +115,7 @@ pub(crate) fn at_rest<T: PartialEq>(count: impl Fn() -> T) -> T {
 }
 
 /// Waits until a writer has filled the pipe or terminal of which this is the
-/// other end, and so waits itself.
+/// other end, so that the writer waits.
 pub(crate) fn wait_until_full(shown: impl AsFd) {
     let deadline = Instant::now() + PATIENCE;
     while at_rest(|| rustix::io::ioctl_fionread(&shown).unwrap()) < 4000 {

@@ -6,8 +6,8 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-/// A process, as long as it lives. Its number may be given to another one, but
-/// not with the same moment of birth.
+/// A process, as long as it runs. Its number may be given to another one, but
+/// not with the same start time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Process {
     pub(crate) pid: u32,
