@@ -8,12 +8,14 @@
 //! are another matter: they are the Guest's own, meant for its kernel, and
 //! come back to us as a signal.
 
+#![expect(unsafe_code, reason = "a system call")]
+
+use crate::clock;
 use crate::cpuid;
 use crate::layout;
+use crate::notify;
 use crate::segments::{self, UserDescriptor};
-use crate::signals;
-use crate::syscall::nr;
-use crate::user_driver;
+use crate::syscall::{FORCE_SIGNAL, call, errno, nr};
 use lg_abi::page::{DIRECTORY_SPAN, PAGE_SIZE, SWITCHER_ADDR};
 use lg_host::address::as_word;
 use lg_wire::outbox::OUTBOX_SIZE;
@@ -129,7 +131,7 @@ pub(crate) fn user_process(call_site: u64, stand_site: u64) -> Filter {
     f.load(IP);
     f.when(stands, |f| {
         f.load(NR);
-        f.require(as_word(crate::user::WAIT));
+        f.require(as_word(notify::WAIT));
         f.end(verdict::STAND);
     });
     f.require(here);
@@ -152,7 +154,7 @@ pub(crate) fn mapper(facts: &Facts) -> Filter {
     f.require(ARCH_X86_64);
     f.require_wide(IP, facts.call_site);
     f.load(NR);
-    f.when(as_word(crate::user::WAIT), |f| f.end(verdict::STAND));
+    f.when(as_word(notify::WAIT), |f| f.end(verdict::STAND));
     f.when(as_word(nr::MMAP), |f| mmap(f, facts));
     f.when(as_word(nr::MUNMAP), munmap);
     f.when(as_word(nr::MODIFY_LDT), |f| {
@@ -206,7 +208,7 @@ pub fn filter(facts: &Facts) -> Filter {
         f.require_narrow(0);
         f.load(argument(0));
         if let Some(user_process) = &facts.user_process {
-            let clock = user_driver::clock_of(user_process.process);
+            let clock = clock::clock_of(user_process.process);
             f.when(clock, |f| f.end(verdict::ALLOW));
         }
         f.require_at_most(1);
@@ -228,7 +230,7 @@ pub fn filter(facts: &Facts) -> Filter {
     f.when(as_word(nr::RT_SIGPROCMASK), |f| f.end(verdict::ALLOW));
     f.when(as_word(nr::EXIT_GROUP), |f| f.end(verdict::ALLOW));
     if let Some(user_process) = &facts.user_process {
-        let signals = [KICK_SIGNAL, signals::FORCE_SIGNAL];
+        let signals = [KICK_SIGNAL, FORCE_SIGNAL];
         f.when(as_word(nr::TGKILL), |f| {
             f.require_wide(argument(0), u64::from(user_process.process));
             f.require_wide(argument(1), u64::from(user_process.process));
@@ -265,7 +267,7 @@ fn keep(f: &mut Filter, facts: &Facts, user_process: &UserFacts) {
     f.require_one_of(user_process.listeners);
     f.require_narrow(1);
     f.load(argument(1));
-    f.require_one_of([user_driver::RECEIVE, user_driver::SEND].map(as_word));
+    f.require_one_of([notify::RECEIVE, notify::SEND].map(as_word));
     f.end(verdict::ALLOW);
 }
 
@@ -344,6 +346,32 @@ fn mmap(f: &mut Filter, facts: &Facts) {
         });
     }
     f.end(verdict::KILL);
+}
+
+/// `struct sock_fprog`.
+#[repr(C)]
+struct Program {
+    len: u16,
+    code: *const Instruction,
+}
+
+/// For [`close_door`]: a task behind the door can be received on a descriptor,
+/// and once it is received, it stands still whatever happens
+/// (`SECCOMP_FILTER_FLAG_NEW_LISTENER`, and Linux 5.19's
+/// `SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV`).
+pub(crate) const HEARD: usize = 1 << 3 | 1 << 5;
+
+/// Closes a door: from now on only what `filter` allows.
+pub(crate) fn close_door(filter: &Filter, flags: usize) -> Result<usize, i32> {
+    const SECCOMP_SET_MODE_FILTER: usize = 1;
+    let code = filter.code();
+    let program = Program {
+        len: u16::try_from(code.len()).map_err(|_| errno::ENOMEM)?,
+        code: code.as_ptr(),
+    };
+    let at = &raw const program as usize;
+    // SAFETY: the kernel copies the program.
+    unsafe { call(nr::SECCOMP, [SECCOMP_SET_MODE_FILTER, flags, at, 0, 0, 0]) }
 }
 
 impl Filter {

@@ -12,7 +12,7 @@
 
 #![expect(unsafe_code, reason = "instructions of the processor")]
 
-use crate::own::own;
+use crate::own::{IMAGE_SIZE, own};
 use core::arch::asm;
 use core::arch::x86_64::__cpuid_count;
 use core::cell::{Cell, UnsafeCell};
@@ -40,14 +40,6 @@ const MXCSR: usize = 24;
 const YMM_SIZE: usize = 256;
 const MASKS_SIZE: usize = 64;
 const ZMM_SIZE: usize = 512;
-
-/// Bytes of an image: enough for the parts that are kept, wherever today's
-/// processors put them.
-const IMAGE_SIZE: usize = 1664;
-
-/// An area for XSAVE and XRSTOR.
-#[repr(C, align(64))]
-pub struct Image([u8; IMAGE_SIZE]);
 
 /// What there is on this processor. Found out before the process is confined.
 struct Facts {

@@ -4,14 +4,13 @@
 //! load of a constant reaches it, from any code, in any state. That helps an
 //! attacker inside, and it does not matter: what he finds here is his own.
 
-use crate::own::Own;
-use crate::trampolines::TrampolinePages;
 use core::cell::Cell;
 use core::mem::offset_of;
 use core::sync::atomic::AtomicU32;
-use lg_abi::page::SWITCHER_ADDR;
+use lg_abi::page::{PAGE_SIZE, SWITCHER_ADDR};
 use lg_host::cpu::extended::Extended;
 use lg_host::paging::ShadowMemory;
+use lg_host::patch::direct::MAX_DIRECT;
 use lg_host::state::{FpuState, Registers, Vm};
 use lg_wire::outbox::OUTBOX_SIZE;
 use lg_wire::spawn::MAX_SHARED_PAGES;
@@ -90,6 +89,30 @@ pub const LANDING_SIZE: usize = 0x8000;
 /// [`LANDING`].
 pub const VDSO: usize = 0x5000_0000_0000 + LANDING;
 
+/// Bytes of a trampoline.
+pub(crate) const TRAMPOLINE_SIZE: usize = 64;
+
+/// Trampolines for user code. They have a page to themselves, because a user
+/// process sees no others.
+pub(crate) const USER_TRAMPOLINES: usize =
+    USER_TRAMPOLINES_SIZE / TRAMPOLINE_SIZE;
+
+/// Bytes of that page.
+pub const USER_TRAMPOLINES_SIZE: usize = 4096;
+
+/// Those among them that are not for direct calls.
+pub(crate) const ENTRY_TRAMPOLINES: usize = USER_TRAMPOLINES - MAX_DIRECT;
+
+/// Trampolines that there is room for, user code's among them.
+const MAX_TRAMPOLINES: usize = 3 * USER_TRAMPOLINES;
+
+/// The memory of the trampolines, which the Guest sees read-only at
+/// [`TRAMPOLINES`].
+#[repr(C, align(4096))]
+pub struct TrampolinePages(
+    pub(crate) [[Cell<u8>; TRAMPOLINE_SIZE]; MAX_TRAMPOLINES],
+);
+
 /// What all views share. The Launcher maps the head of it, which is that of
 /// [`Vm`].
 #[repr(C)]
@@ -148,13 +171,13 @@ pub const RECORD_SIZE: usize = size_of::<ShadowMemory>().next_multiple_of(4096);
 const _: () = {
     assert!(size_of::<State>() <= STATE_SIZE);
     assert!(offset_of!(State, vm) == 0 && size_of::<Head>() <= size_of::<Vm>());
-    let own = 2 * RECORD_SIZE + STACK_SIZE + IMAGE_SIZE + size_of::<Own>();
+    let own = 2 * RECORD_SIZE + STACK_SIZE + IMAGE_SIZE + PAGE_SIZE as usize;
     assert!(own <= PROCESS_SIZE);
     let outboxes = MAX_SHARED_PAGES as u64 * OUTBOX_SIZE as u64;
     assert!(outboxes < 1 << 32 && (OUTBOXES as u64).is_multiple_of(1 << 32));
     assert!(RECORD + RECORD_SIZE <= USER_RECORD);
     assert!(USER_RECORD + RECORD_SIZE <= OWN);
-    assert!(OWN + size_of::<Own>() <= STACK);
+    assert!(OWN + PAGE_SIZE as usize <= STACK);
     assert!(size_of::<UserPage>() == 4096);
     assert!(BEYOND <= VDSO && VDSO + LANDING_SIZE <= TASK_SIZE);
     assert!(LANDING >= SWITCHER_ADDR as usize);

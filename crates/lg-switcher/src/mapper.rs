@@ -21,7 +21,7 @@ const PROT_WRITE: usize = 2;
 const MAP_SHARED_FIXED: usize = 0x11;
 
 /// Maps for one view.
-pub struct Mmap {
+pub(crate) struct Mmap {
     shared_pfns: [u32; MAX_SHARED_PAGES],
     shared_pages: usize,
     limit: u32,
@@ -30,7 +30,7 @@ pub struct Mmap {
 impl Mmap {
     /// Knows the shared pages that the Launcher told of.
     #[must_use]
-    pub fn new(setup: &ViewSetup) -> Self {
+    pub(crate) fn new(setup: &ViewSetup) -> Self {
         let shared_pages = setup.shared_pages as usize;
         Self {
             shared_pfns: setup.shared_pfns,

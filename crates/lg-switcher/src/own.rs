@@ -10,11 +10,21 @@
 
 #![expect(unsafe_code, reason = "memory at a fixed address")]
 
-use crate::extended::Image;
 use crate::layout::OWN;
-use crate::trampolines::XmmArea;
 use core::cell::{Cell, UnsafeCell};
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+/// The xmm registers of a 32-bit program.
+#[repr(C, align(16))]
+pub struct XmmArea(pub(crate) [[u8; 16]; 8]);
+
+/// Bytes of an image: enough for the parts that are kept, wherever today's
+/// processors put them.
+pub(crate) const IMAGE_SIZE: usize = 1664;
+
+/// An area for XSAVE and XRSTOR.
+#[repr(C, align(64))]
+pub struct Image([u8; IMAGE_SIZE]);
 
 /// See above. All zero is right at the beginning.
 #[repr(C, align(4096))]
@@ -66,6 +76,12 @@ impl Live {
 }
 
 impl Own {
+    /// The step into a trampoline has trapped: the trampoline runs without the
+    /// trap flag, and the Guest gets its flag back afterwards.
+    pub(crate) fn note_step(&self) {
+        self.stepped.store(true, Ordering::Relaxed);
+    }
+
     /// Wipes what the last program has left in registers that are kept here.
     pub(crate) fn wipe(&self) {
         let (xmm, image) = (self.xmm.get(), self.image.get());

@@ -6,8 +6,8 @@
 
 #![expect(unsafe_code, reason = "system calls")]
 
+use crate::shared::state;
 use crate::syscall::{call, nr};
-use crate::world::state;
 use lg_abi::page::{PAGE_SHIFT, SWITCHER_ADDR};
 use lg_abi::segment::{Descriptor, GDT_TLS_MIN, GDT_USER_CS, GDT_USER_DS};
 use lg_host::cpu::segments::REAL_WIDE_DS;

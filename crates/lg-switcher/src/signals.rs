@@ -13,15 +13,21 @@
     reason = "the Guest's registers are the low halves of ours"
 )]
 
-use crate::entry;
 use crate::extended::{LEGACY, PKRU};
-use crate::layout::{IMAGE, IMAGE_SIZE, STACK, STACK_SIZE, TRAMPOLINES};
+use crate::fpu;
+use crate::layout::{
+    IMAGE, IMAGE_SIZE, STACK, STACK_SIZE, TRAMPOLINES, TrampolinePages,
+};
+use crate::leave;
+use crate::notify;
 use crate::own::own;
-use crate::syscall::{call, lg_restorer, nr, return_site};
-use crate::trampolines::TrampolinePages;
-use crate::user;
+use crate::role::role;
+use crate::shared::registers;
+use crate::syscall::{
+    FORCE_SIGNAL, SIGALRM, SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGSYS, SIGTRAP,
+    call, lg_restorer, nr, return_site,
+};
 use crate::vdso;
-use crate::world::{registers, state};
 use core::arch::global_asm;
 use core::mem::offset_of;
 use core::sync::atomic::Ordering;
@@ -37,20 +43,6 @@ const TRAPS: [i32; 6] = [SIGILL, SIGTRAP, SIGBUS, SIGFPE, SIGSEGV, SIGSYS];
 /// Signals that a terminal or a shell sends to the whole group of processes
 /// and that are the Launcher's to answer: HUP, INT, QUIT and TERM.
 const LAUNCHERS: [i32; 4] = [1, 2, 3, 15];
-
-const SIGILL: i32 = 4;
-const SIGTRAP: i32 = 5;
-const SIGBUS: i32 = 7;
-const SIGFPE: i32 = 8;
-const SIGSEGV: i32 = 11;
-const SIGSYS: i32 = 31;
-
-/// The timer's signal.
-pub const SIGALRM: i32 = 14;
-
-/// The driver's signal to a user process that does not answer its kicks:
-/// whatever it does, it is to say so.
-pub const FORCE_SIGNAL: i32 = 12;
 
 // rdi = signal, rsi = siginfo, rdx = context: as the kernel leaves them. The
 // flags may still be the Guest's where the kernel does not clean them: with
@@ -245,6 +237,21 @@ pub(crate) fn listen() -> Result<(), i32> {
     Ok(())
 }
 
+/// A signal that has come.
+struct Came {
+    signal: i32,
+    /// It is a page fault that a protection key caused.
+    keys: bool,
+    /// It has interrupted 64-bit code.
+    long: bool,
+}
+
+impl Came {
+    fn is_kick(&self) -> bool {
+        matches!(self.signal, SIGALRM | KICK_SIGNAL)
+    }
+}
+
 extern "C" fn handle_signal(
     signal: i32,
     info: *const SignalInfo,
@@ -255,83 +262,109 @@ extern "C" fn handle_signal(
     let context = unsafe { &mut (*context).machine };
     // SAFETY: it passes this, too.
     let keys = signal == SIGSEGV && unsafe { (*info).code } == SEGV_PKUERR;
-    let is_kick = matches!(signal, SIGALRM | KICK_SIGNAL);
+    let long = u32::from(context.cs) == REAL_LONG_CS;
+    let came = Came { signal, keys, long };
     if signal == SIGALRM {
         own().armed.store(0, Ordering::Relaxed);
     }
-    let long = u32::from(context.cs) == REAL_LONG_CS;
-    if long && user::are_we() {
+    if long {
         let told = [context.rdi, context.rsi, context.rdx];
-        let kicked = is_kick || signal == FORCE_SIGNAL;
-        user::interrupted(context.rip, context.rax, told, kicked);
-    }
-    // Where a kick has waited long to be delivered, both come at once, and this
-    // one interrupts the handler of the other, which goes on.
-    let at_once = context.rip == lg_signal_entry as *const () as u64;
-    if signal == FORCE_SIGNAL && long && at_once {
-        resume(context);
+        let kicked = came.is_kick() || signal == FORCE_SIGNAL;
+        role().interrupted(context.rip, context.rax, told, kicked);
     }
     if signal == FORCE_SIGNAL {
-        // Our own code answers in time, so this is somebody who has jumped
-        // into it.
-        take_over(context);
-        user::hand_in(if long { Event::LongMode } else { Event::Kick });
+        forced(long, context);
     }
-    let image = IMAGE as u64..(IMAGE + IMAGE_SIZE) as u64;
-    let trampolines =
-        TRAMPOLINES as u64..(TRAMPOLINES + size_of::<TrampolinePages>()) as u64;
-    let ours =
-        image.contains(&context.rip) || trampolines.contains(&context.rip);
-    if long && ours {
-        if keys {
-            // User code had locked our pages by protection keys when it came
-            // here. The kernel has unlocked them for this handler.
-            resume(context);
-        }
-        if is_kick {
-            context.rip = entry::note_kick(context.rip);
-            if user::are_we() {
-                resume(context);
-            }
-            return;
-        }
-        let step = is_step(signal, context.vector, context.eflags);
-        if step && trampolines.contains(&context.rip) {
-            // Somebody steps through the Guest's code, and a trampoline stands
-            // where its processor had one instruction, which it steps over.
-            context.eflags &= !u64::from(EFLAGS_TF);
-            crate::trampolines::note_step();
-            if user::are_we() {
-                resume(context);
-            }
-            return;
-        }
-        if user::are_we() {
-            // Whoever wrecks our code from inside has himself gone astray.
-            take_over(context);
-            user::hand_in(Event::LongMode);
-        }
-        if signal == SIGILL && context.rip == return_site() {
-            entry::die(&reason::RETURN_REFUSED);
-        }
-        entry::die(&HostFault {
-            signal,
-            vector: context.vector,
-            rip: context.rip,
-            cr2: context.cr2,
-        });
+    if long && is_ours(context.rip) {
+        return in_our_code(&came, context);
     }
     take_over(context);
-    if is_kick && !user::are_we() {
-        state().vm.wire.kick.fetch_add(1, Ordering::SeqCst);
+    role().stopped(event_of(&came, context), came.is_kick())
+}
+
+/// The driver of this user process makes it report where it is.
+fn forced(long: bool, context: &SignalContext) -> ! {
+    // Where a kick has waited long to be delivered, both come at once, and this
+    // one interrupts the handler of the other, which goes on.
+    if long && context.rip == lg_signal_entry as *const () as u64 {
+        resume(context);
     }
-    let event = match signal {
-        _ if is_kick && long => {
-            // A 64-bit loop must not be able to hide from its kernel.
-            Event::LongMode
-        }
+    // Our own code answers in time, so this is user code that has jumped into
+    // it.
+    take_over(context);
+    let event = if long { Event::LongMode } else { Event::Kick };
+    role().stopped(event, false)
+}
+
+/// Whether `rip` is in a trampoline.
+fn in_trampoline(rip: u64) -> bool {
+    let size = size_of::<TrampolinePages>();
+    (TRAMPOLINES as u64..(TRAMPOLINES + size) as u64).contains(&rip)
+}
+
+/// Whether `rip` is in this program or in a trampoline.
+fn is_ours(rip: u64) -> bool {
+    (IMAGE as u64..(IMAGE + IMAGE_SIZE) as u64).contains(&rip)
+        || in_trampoline(rip)
+}
+
+/// A signal has interrupted our own code. If it has faulted, this does not
+/// return.
+fn in_our_code(came: &Came, context: &mut SignalContext) {
+    if came.keys {
+        // User code had locked our pages by protection keys when it came here.
+        // The kernel has unlocked them for this handler.
+        resume(context);
+    }
+    if came.is_kick() {
+        context.rip = note_kick(context.rip);
+        return finish(context);
+    }
+    let step = is_step(came.signal, context.vector, context.eflags);
+    if step && in_trampoline(context.rip) {
+        // The Guest's kernel single-steps the Guest's code, and a trampoline
+        // stands where its processor had one instruction. The trampoline is
+        // stepped over.
+        context.eflags &= !u64::from(EFLAGS_TF);
+        own().note_step();
+        return finish(context);
+    }
+    if came.signal == SIGILL && context.rip == return_site() {
+        role().faulted(&reason::RETURN_REFUSED);
+    }
+    role().faulted(&HostFault {
+        signal: came.signal,
+        vector: context.vector,
+        rip: context.rip,
+        cr2: context.cr2,
+    });
+    take_over(context);
+    role().stopped(Event::LongMode, false)
+}
+
+/// A kick has interrupted our own code, at `rip`: it is looked at when that code
+/// is done. Answers where the code has to go on.
+fn note_kick(rip: u64) -> u64 {
+    own().kicked.store(1, Ordering::Relaxed);
+    role().count_kick();
+    notify::kicked_at(rip).unwrap_or_else(|| leave::after_kick(rip))
+}
+
+/// Ends a handler whose interrupted code goes on.
+fn finish(context: &SignalContext) {
+    if !role().may_return() {
+        resume(context);
+    }
+}
+
+/// What a signal in the Guest's code means.
+fn event_of(came: &Came, context: &SignalContext) -> Event {
+    let Came { signal, keys, long } = *came;
+    match signal {
+        // A 64-bit loop must not be able to hide from its kernel.
+        _ if came.is_kick() && long => Event::LongMode,
         _ if !long && vdso::is_landing(context.rip) => Event::StraySystemCall,
-        _ if is_kick => Event::Kick,
+        _ if came.is_kick() => Event::Kick,
         _ if long => Event::LongMode,
         SIGSYS if context.rip >> 32 != 0 => Event::StraySystemCall,
         SIGSYS => Event::SystemCall,
@@ -340,11 +373,7 @@ extern "C" fn handle_signal(
             error: context.error as u32 | if keys { PROTECTION_KEY } else { 0 },
             cr2: context.cr2 as u32,
         },
-    };
-    if user::are_we() {
-        user::hand_in(event);
     }
-    entry::enter(event, is_kick)
 }
 
 /// Whether the signal is that of a single step.
@@ -366,7 +395,7 @@ fn resume(context: &SignalContext) -> ! {
 /// Copies the Guest's registers into the shared state.
 fn take_over(context: &SignalContext) {
     let regs = registers();
-    entry::save_segments(regs, u32::from(context.ss));
+    leave::save_segments(regs, u32::from(context.ss));
     regs.eax.set(context.rax as u32);
     regs.ebx.set(context.rbx as u32);
     regs.ecx.set(context.rcx as u32);
@@ -378,7 +407,7 @@ fn take_over(context: &SignalContext) {
     regs.eip.set(context.rip as u32);
     regs.eflags.set(context.eflags as u32);
     let (area, parts) = fpu_of(context);
-    entry::set_frame(area, parts);
+    fpu::set_frame(area, parts);
 }
 
 /// Where a frame's floating-point registers are, and which parts of them.

@@ -51,59 +51,74 @@ unsafe extern "C" {
 
 /// Numbers of system calls on x86-64.
 #[allow(missing_docs)] // section 2 of the manual has them all
-pub mod nr {
-    pub const READ: usize = 0;
-    pub const WRITE: usize = 1;
-    pub const CLOSE: usize = 3;
-    pub const MMAP: usize = 9;
-    pub const MPROTECT: usize = 10;
-    pub const MUNMAP: usize = 11;
-    pub const RT_SIGACTION: usize = 13;
-    pub const RT_SIGPROCMASK: usize = 14;
-    pub const RT_SIGRETURN: usize = 15;
-    pub const IOCTL: usize = 16;
-    pub const SCHED_YIELD: usize = 24;
-    pub const MREMAP: usize = 25;
-    pub const CLONE: usize = 56;
-    pub const GETPPID: usize = 110;
-    pub const SIGALTSTACK: usize = 131;
-    pub const MODIFY_LDT: usize = 154;
-    pub const PRCTL: usize = 157;
-    pub const ARCH_PRCTL: usize = 158;
-    pub const FUTEX: usize = 202;
-    pub const TIMER_CREATE: usize = 222;
-    pub const TIMER_SETTIME: usize = 223;
-    pub const CLOCK_GETTIME: usize = 228;
-    pub const EXIT_GROUP: usize = 231;
-    pub const TGKILL: usize = 234;
-    pub const SECCOMP: usize = 317;
-    pub const CLOSE_RANGE: usize = 436;
+pub(crate) mod nr {
+    pub(crate) const READ: usize = 0;
+    pub(crate) const WRITE: usize = 1;
+    pub(crate) const CLOSE: usize = 3;
+    pub(crate) const MMAP: usize = 9;
+    pub(crate) const MPROTECT: usize = 10;
+    pub(crate) const MUNMAP: usize = 11;
+    pub(crate) const RT_SIGACTION: usize = 13;
+    pub(crate) const RT_SIGPROCMASK: usize = 14;
+    pub(crate) const RT_SIGRETURN: usize = 15;
+    pub(crate) const IOCTL: usize = 16;
+    pub(crate) const SCHED_YIELD: usize = 24;
+    pub(crate) const MREMAP: usize = 25;
+    pub(crate) const CLONE: usize = 56;
+    pub(crate) const GETPPID: usize = 110;
+    pub(crate) const SIGALTSTACK: usize = 131;
+    pub(crate) const MODIFY_LDT: usize = 154;
+    pub(crate) const PRCTL: usize = 157;
+    pub(crate) const ARCH_PRCTL: usize = 158;
+    pub(crate) const FUTEX: usize = 202;
+    pub(crate) const TIMER_CREATE: usize = 222;
+    pub(crate) const TIMER_SETTIME: usize = 223;
+    pub(crate) const CLOCK_GETTIME: usize = 228;
+    pub(crate) const EXIT_GROUP: usize = 231;
+    pub(crate) const TGKILL: usize = 234;
+    pub(crate) const SECCOMP: usize = 317;
+    pub(crate) const CLOSE_RANGE: usize = 436;
 }
 
 /// The numbers of errors that mean something to us.
 #[allow(missing_docs)]
-pub mod errno {
-    pub const EPERM: i32 = 1;
-    pub const ENOENT: i32 = 2;
-    pub const EINTR: i32 = 4;
-    pub const EBADF: i32 = 9;
-    pub const EAGAIN: i32 = 11;
-    pub const ENOMEM: i32 = 12;
-    pub const EFAULT: i32 = 14;
-    pub const EINVAL: i32 = 22;
-    pub const ETIMEDOUT: i32 = 110;
+pub(crate) mod errno {
+    pub(crate) const EPERM: i32 = 1;
+    pub(crate) const ENOENT: i32 = 2;
+    pub(crate) const EINTR: i32 = 4;
+    pub(crate) const EBADF: i32 = 9;
+    pub(crate) const EAGAIN: i32 = 11;
+    pub(crate) const ENOMEM: i32 = 12;
+    pub(crate) const EFAULT: i32 = 14;
+    pub(crate) const EINVAL: i32 = 22;
+    pub(crate) const ETIMEDOUT: i32 = 110;
 }
+
+// Numbers of signals.
+pub(crate) const SIGILL: i32 = 4;
+pub(crate) const SIGTRAP: i32 = 5;
+pub(crate) const SIGBUS: i32 = 7;
+pub(crate) const SIGFPE: i32 = 8;
+pub(crate) const SIGSEGV: i32 = 11;
+pub(crate) const SIGSYS: i32 = 31;
+
+/// The timer's signal.
+pub(crate) const SIGALRM: i32 = 14;
+
+/// The driver's signal to a user process that does not answer its kicks:
+/// whatever it does, it is to say so.
+pub(crate) const FORCE_SIGNAL: i32 = 12;
 
 /// The address behind the one `syscall` instruction: what the kernel reports
 /// as the caller.
 #[must_use]
-pub fn call_site() -> u64 {
+pub(crate) fn call_site() -> u64 {
     &raw const lg_syscall_site as u64
 }
 
 /// The address behind the `syscall` of a signal's return.
 #[must_use]
-pub fn return_site() -> u64 {
+pub(crate) fn return_site() -> u64 {
     &raw const lg_restorer_site as u64
 }
 
@@ -116,7 +131,7 @@ pub fn return_site() -> u64 {
 /// # Safety
 ///
 /// What the call does to memory must be fine with whoever uses that memory.
-pub unsafe fn call(nr: usize, a: [usize; 6]) -> Result<usize, i32> {
+pub(crate) unsafe fn call(nr: usize, a: [usize; 6]) -> Result<usize, i32> {
     // SAFETY: the caller's.
     let result = unsafe { lg_syscall(nr, a[0], a[1], a[2], a[3], a[4], a[5]) };
     usize::try_from(result).map_err(|_| {
@@ -127,7 +142,7 @@ pub unsafe fn call(nr: usize, a: [usize; 6]) -> Result<usize, i32> {
 
 /// `futex(FUTEX_WAIT)`: sleeps while `word` is `value`; wakes up too early
 /// now and then.
-pub fn futex_wait(word: &core::sync::atomic::AtomicU32, value: u32) {
+pub(crate) fn futex_wait(word: &core::sync::atomic::AtomicU32, value: u32) {
     const FUTEX_WAIT: usize = 0;
     let at = word.as_ptr() as usize;
     // SAFETY: only reads the word.
@@ -136,19 +151,19 @@ pub fn futex_wait(word: &core::sync::atomic::AtomicU32, value: u32) {
 }
 
 /// `futex(FUTEX_WAKE)`: wakes one who sleeps on `word`.
-pub fn futex_wake(word: &core::sync::atomic::AtomicU32) {
+pub(crate) fn futex_wake(word: &core::sync::atomic::AtomicU32) {
     futex_wake_at(word.as_ptr() as usize);
 }
 
 /// The same, by the word's address.
-pub fn futex_wake_at(at: usize) {
+pub(crate) fn futex_wake_at(at: usize) {
     const FUTEX_WAKE: usize = 1;
     // SAFETY: touches no memory.
     let _ = unsafe { call(nr::FUTEX, [at, FUTEX_WAKE, 1, 0, 0, 0]) };
 }
 
 /// Ends the process.
-pub fn exit(status: i32) -> ! {
+pub(crate) fn exit(status: i32) -> ! {
     loop {
         // SAFETY: nobody is left to use any memory.
         let _ = unsafe {

@@ -15,11 +15,15 @@
 
 #![expect(unsafe_code, reason = "assembly")]
 
-use crate::entry;
-use crate::layout::{OWN, STACK, STACK_SIZE, STATE, State, TRAMPOLINES};
-use crate::own::{Own, own};
-use crate::user;
-use crate::world::{registers, state};
+use crate::fpu;
+use crate::layout::{
+    ENTRY_TRAMPOLINES, OWN, STACK, STACK_SIZE, STATE, State, TRAMPOLINE_SIZE,
+    TRAMPOLINES, USER_TRAMPOLINES,
+};
+use crate::leave;
+use crate::own::{Own, XmmArea, own};
+use crate::role::role;
+use crate::shared::{registers, state};
 use core::arch::{asm, global_asm};
 use core::cell::Cell;
 use core::mem::offset_of;
@@ -27,35 +31,9 @@ use core::sync::atomic::Ordering;
 use lg_host::address::as_word;
 use lg_host::cpu::registers::EFLAGS_TF;
 use lg_host::cpu::segments::REAL_LONG_CS;
-use lg_host::patch::direct::MAX_DIRECT;
 use lg_host::patch::{MAX_DISPLACED, TrampolineKind};
 use lg_host::run::Event;
 use lg_host::state::Registers;
-
-/// Bytes of a trampoline.
-const TRAMPOLINE_SIZE: usize = 64;
-
-/// Trampolines for user code. They have a page to themselves, for a user
-/// process sees no others.
-const USER_TRAMPOLINES: usize = USER_TRAMPOLINES_SIZE / TRAMPOLINE_SIZE;
-
-/// Bytes of that page.
-pub const USER_TRAMPOLINES_SIZE: usize = 4096;
-
-/// Those among them that are not for direct calls.
-const ENTRY_TRAMPOLINES: usize = USER_TRAMPOLINES - MAX_DIRECT;
-
-/// Trampolines that there is room for, user code's among them.
-const MAX_TRAMPOLINES: usize = 3 * USER_TRAMPOLINES;
-
-/// The memory of the trampolines, which the Guest sees read-only at
-/// [`TRAMPOLINES`].
-#[repr(C, align(4096))]
-pub struct TrampolinePages([[Cell<u8>; TRAMPOLINE_SIZE]; MAX_TRAMPOLINES]);
-
-/// The xmm registers of a 32-bit program.
-#[repr(C, align(16))]
-pub struct XmmArea(pub(crate) [[u8; 16]; 8]);
 
 /// Where the general registers are kept.
 const REGS: usize = STATE + offset_of!(State, vm.regs);
@@ -115,28 +93,19 @@ unsafe extern "C" {
     fn lg_trampoline();
 }
 
-/// The step into a trampoline has trapped: the trampoline is to be left alone,
-/// and the Guest gets its flag back when it is through.
-pub(crate) fn note_step() {
-    own().stepped.store(true, Ordering::Relaxed);
-}
-
 /// The Guest has come through a trampoline.
 extern "C" fn entered(xmm: *mut XmmArea, kind: u32) -> ! {
     let regs = registers();
-    entry::save_segments(regs, stack_segment());
+    leave::save_segments(regs, stack_segment());
     if own().stepped.load(Ordering::Relaxed) {
         own().stepped.store(false, Ordering::Relaxed);
         regs.eflags.set(regs.eflags.get() | EFLAGS_TF);
     }
-    entry::set_xmm(xmm);
+    fpu::set_xmm(xmm);
     let event = TrampolineKind::from_number(kind).map(Event::Trampoline);
     // Only somebody who jumps here on purpose comes with another number.
     let event = event.unwrap_or(Event::LongMode);
-    if user::are_we() {
-        user::hand_in(event);
-    }
-    entry::enter(event, false)
+    role().stopped(event, false)
 }
 
 /// What is in ss: a far jump leaves it as it is.

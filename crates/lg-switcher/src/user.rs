@@ -17,48 +17,35 @@
 
 #![expect(unsafe_code, reason = "sets a process up, and assembly")]
 
-use crate::confine::{self, Facts};
-use crate::entry;
+use crate::confine::{self, Facts, close_door};
 use crate::extended;
+use crate::fpu;
 use crate::layout::{
     COMMANDS, COPIES, Command, Commands, MEMORY, OUTBOXES, OWN, RECORD,
-    RECORD_SIZE, STACK, STACK_SIZE, STATE, TRAMPOLINES, USER, USER_PAGE,
-    USER_RECORD, UserPage, UserPages,
+    RECORD_SIZE, STACK, STACK_SIZE, STATE, TRAMPOLINES, TrampolinePages, USER,
+    USER_PAGE, USER_RECORD, USER_TRAMPOLINES_SIZE, UserPage, UserPages,
 };
+use crate::leave::leave_as;
+use crate::notify::WAIT;
 use crate::own::{Own, own};
+use crate::process::{
+    self, CLONE_FILES, CLONE_PARENT, die_with_parent, forget,
+};
+use crate::role::{self, Role};
 use crate::segments;
+use crate::shared::{registers, setup};
 use crate::signals;
 use crate::syscall::{call, call_site, errno, exit, nr};
-use crate::trampolines::{TrampolinePages, USER_TRAMPOLINES_SIZE};
-use crate::view;
-use crate::world::registers;
 use core::arch::global_asm;
+use core::fmt::Display;
 use core::mem::offset_of;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::Ordering;
 use lg_abi::page::PAGE_SIZE;
 use lg_host::cpu::segments::REAL_USER_CS;
 use lg_host::patch::TrampolineKind;
 use lg_host::run::Event;
 use lg_wire::outbox::OUTBOX_SIZE;
 use lg_wire::state::{COPIES_SIZE, STATE_SIZE};
-
-/// The call by which a user process or a mapper waits for its view. It has no
-/// arguments and no effect, should the kernel ever carry it out.
-pub(crate) const WAIT: usize = nr::GETPPID;
-
-/// Flags of `clone`: the Launcher is the parent, and descriptors are shared
-/// until everybody has made his own.
-pub(crate) const CLONE_PARENT: usize = 0x8000;
-pub(crate) const CLONE_FILES: usize = 0x400;
-const CLONE_VM: usize = 0x100;
-
-/// 1 in a user process. It cannot be written there any more.
-static ARE_WE: AtomicU32 = AtomicU32::new(0);
-
-/// Whether this process is a user process.
-pub(crate) fn are_we() -> bool {
-    ARE_WE.load(Ordering::Relaxed) != 0
-}
 
 // How an event is told: three arguments of the waiting call.
 const TRAP: u64 = 1;
@@ -116,11 +103,39 @@ pub(crate) fn decode([kind, error, cr2]: [u64; 3]) -> Event {
     }
 }
 
+/// The role of a user process.
+struct UserProcess;
+
+/// See [`UserProcess`].
+static USER_PROCESS: UserProcess = UserProcess;
+
+impl Role for UserProcess {
+    fn stopped(&self, event: Event, _kicked: bool) -> ! {
+        hand_in(event)
+    }
+
+    fn look_again(&self) -> ! {
+        hand_in(Event::Kick)
+    }
+
+    fn count_kick(&self) {}
+
+    fn interrupted(&self, rip: u64, rax: u64, told: [u64; 3], kicked: bool) {
+        interrupted(rip, rax, told, kicked);
+    }
+
+    fn may_return(&self) -> bool {
+        false
+    }
+
+    fn faulted(&self, _fault: &dyn Display) {}
+}
+
 /// User code stopped for `event`; its general registers lie in the page. Puts
 /// the others there, too, and waits. What goes on when the view has answered
 /// may be another program.
-pub(crate) fn hand_in(event: Event) -> ! {
-    entry::put_fpu_away();
+fn hand_in(event: Event) -> ! {
+    fpu::put_fpu_away();
     extended::save(&page_at(USER_PAGE).extended);
     let [kind, error, cr2] = encode(event);
     stand(kind, error, cr2)
@@ -257,7 +272,7 @@ unsafe extern "C" {
 /// A signal has come at `rip`, with these values in rax, rdi, rsi and rdx. If
 /// that is between the waiting call and `woken`, starts it again; the
 /// interrupted code is not gone on with, whatever its registers are.
-pub(crate) fn interrupted(rip: u64, rax: u64, told: [u64; 3], kicked: bool) {
+fn interrupted(rip: u64, rax: u64, told: [u64; 3], kicked: bool) {
     let at = |symbol: *const u8| symbol as u64;
     let (site, answered, stop, wake): (_, _, _, Wake) = if extended::has_keys()
     {
@@ -296,8 +311,8 @@ extern "C" fn woken() -> ! {
         own().wipe();
     }
     extended::load(Some(&page.extended));
-    entry::take_fpu();
-    entry::leave_as(REAL_USER_CS, registers().ss.get())
+    fpu::take_fpu();
+    leave_as(REAL_USER_CS, registers().ss.get())
 }
 
 fn page_at(at: usize) -> &'static UserPage {
@@ -308,7 +323,7 @@ fn page_at(at: usize) -> &'static UserPage {
 /// The life of a user process, in a fresh copy of the view, from its birth to
 /// the first instruction of user code.
 pub(crate) fn live(launcher: Result<usize, i32>) -> ! {
-    ARE_WE.store(1, Ordering::Relaxed);
+    role::choose(&USER_PROCESS);
     if let Err(error) = settle(launcher) {
         let page = page_at(USER);
         page.failed.store(error.unsigned_abs(), Ordering::SeqCst);
@@ -322,13 +337,12 @@ pub(crate) fn live(launcher: Result<usize, i32>) -> ! {
 fn settle(launcher: Result<usize, i32>) -> Result<(), i32> {
     const PROT_READ: usize = 1;
     const MAYMOVE_FIXED: usize = 3;
-    view::die_with_parent()?;
-    // SAFETY: asks for a number.
-    if unsafe { call(nr::GETPPID, [0; 6]) } != launcher {
+    die_with_parent()?;
+    if process::parent() != launcher {
         exit(1);
     }
     segments::fill_for_user_process()?;
-    let setup = view::setup();
+    let setup = setup();
     let (limit, shared_pages) = (setup.limit as usize, setup.shared_pages);
     for (at, size) in [
         (STATE, STATE_SIZE),
@@ -360,7 +374,7 @@ fn settle(launcher: Result<usize, i32>) -> Result<(), i32> {
     // SAFETY: the page moves; nobody has a reference to it.
     unsafe { call(nr::MREMAP, arguments) }?;
     protect_statics()?;
-    let fd = view::close_door(&filter, view::HEARD);
+    let fd = close_door(&filter, confine::HEARD);
     let page = page_at(USER_PAGE);
     match fd {
         Ok(fd) => page.listeners[0].store(as_word(fd) + 1, Ordering::SeqCst),
@@ -389,12 +403,6 @@ unsafe extern "C" {
     /// Where the linker says that code ends, and where everything does.
     static etext: u8;
     static end: u8;
-}
-
-/// Unmaps what user code is not to see.
-fn forget(at: usize, size: usize) -> Result<(), i32> {
-    // SAFETY: nothing there is used in a user process.
-    unsafe { call(nr::MUNMAP, [at, size, 0, 0, 0, 0]) }.map(drop)
 }
 
 /// The descriptor on which the user process (0) or its mapper (1) is heard,
@@ -427,6 +435,7 @@ fn start_mapper(shared_pages: u32) -> Result<u32, i32> {
     /// Its stack for the time that it takes to get ready: the lower end of
     /// ours, which is far away.
     const STACK_TOP: usize = STACK + 0x8000;
+    const CLONE_VM: usize = 0x100;
     let flags = CLONE_PARENT | CLONE_FILES | CLONE_VM;
     // SAFETY: the new task uses a stack of its own, and nothing else of ours.
     let pid = unsafe { lg_start_mapper(flags, STACK_TOP, shared_pages) };
@@ -443,7 +452,7 @@ extern "C" fn mapper(shared_pages: u32) {
     let at = &raw const all as usize;
     let page = page_at(USER);
     let ready = || {
-        view::die_with_parent()?;
+        die_with_parent()?;
         // SAFETY: the kernel reads `all`.
         unsafe { call(nr::RT_SIGPROCMASK, [SIG_BLOCK, at, 0, 8, 0, 0]) }?;
         let facts = Facts {
@@ -451,7 +460,7 @@ extern "C" fn mapper(shared_pages: u32) {
             shared_pages,
             ..Facts::default()
         };
-        view::close_door(&confine::mapper(&facts), view::HEARD)
+        close_door(&confine::mapper(&facts), confine::HEARD)
     };
     match ready() {
         Ok(fd) => page.listeners[1].store(as_word(fd) + 1, Ordering::SeqCst),

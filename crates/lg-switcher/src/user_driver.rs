@@ -9,19 +9,22 @@
 
 #![expect(unsafe_code, reason = "system calls, and assembly")]
 
-use crate::entry;
-use crate::layout::{COMMANDS, Command, MAX_COMMANDS, OWN, USER, UserPages};
+use crate::ask::die;
+use crate::clock::{CLOCK_MONOTONIC, arm, clock_of, nanoseconds};
+use crate::fpu;
+use crate::layout::{COMMANDS, Command, MAX_COMMANDS, USER, UserPages};
+use crate::leave::look_from_now_on;
 use crate::mapper::Mmap;
-use crate::own::Own;
+use crate::notify::Standing;
+use crate::process::{
+    self, CLONE_FILES, CLONE_PARENT, MAP_SHARED_FIXED_ANONYMOUS,
+};
 use crate::segments::{self, UserDescriptor};
-use crate::signals::FORCE_SIGNAL;
-use crate::syscall::{call, errno, nr};
-use crate::user::{self, CLONE_FILES, CLONE_PARENT};
-use crate::view;
-use crate::world::{CLOCK_MONOTONIC, arm, nanoseconds, state};
-use core::arch::{asm, global_asm};
+use crate::shared::{setup, state};
+use crate::syscall::{FORCE_SIGNAL, call, errno, nr};
+use crate::user;
+use core::arch::asm;
 use core::cell::UnsafeCell;
-use core::mem::offset_of;
 use core::sync::atomic::{AtomicI32, Ordering};
 use lg_abi::page::{PAGE_SHIFT, PAGE_SIZE};
 use lg_abi::segment::Descriptor;
@@ -35,148 +38,10 @@ use lg_host::state::Registers;
 use lg_host::world::{Access, MapError, Mapper};
 use lg_wire::spawn::KICK_SIGNAL;
 
-/// `struct seccomp_notif`.
-#[derive(Default)]
-#[repr(C)]
-struct Notification {
-    id: u64,
-    pid: u32,
-    flags: u32,
-    nr: u32,
-    arch: u32,
-    ip: u64,
-    arguments: [u64; 6],
-}
-
-/// `struct seccomp_notif_resp`.
-#[repr(C)]
-struct Response {
-    id: u64,
-    value: i64,
-    error: i32,
-    flags: u32,
-}
-
-/// The number of an `ioctl` of seccomp's listeners that moves a `T`.
-const fn ioctl<T>(direction: usize, number: usize) -> usize {
-    direction << 30 | size_of::<T>() << 16 | (b'!' as usize) << 8 | number
-}
-
-/// `SECCOMP_IOCTL_NOTIF_RECV`.
-pub(crate) const RECEIVE: usize = ioctl::<Notification>(3, 0);
-
-/// `SECCOMP_IOCTL_NOTIF_SEND`.
-pub(crate) const SEND: usize = ioctl::<Response>(3, 1);
-
-// lg_wait: rdi = descriptor, rsi = RECEIVE, rdx = where to. Answers as a
-// system call does. A kick that comes before the call is made must not be
-// missed: from the look at Own::kicked to the call, the handler moves on to
-// lg_wait_kicked.
-global_asm!(
-    ".globl lg_wait, lg_wait_start, lg_wait_site, lg_wait_kicked",
-    "lg_wait:",
-    "    mov eax, {ioctl}",
-    "    movabs r8, {kicked}",
-    "lg_wait_start:",
-    "    cmp dword ptr [r8], 0",
-    "    jne lg_wait_kicked",
-    "    syscall",
-    "lg_wait_site:",
-    "    ret",
-    "lg_wait_kicked:",
-    "    mov rax, -{eintr}",
-    "    ret",
-    ioctl = const nr::IOCTL,
-    eintr = const errno::EINTR,
-    kicked = const OWN + offset_of!(Own, kicked),
-);
-
-unsafe extern "C" {
-    fn lg_wait(fd: usize, request: usize, at: usize) -> isize;
-    static lg_wait_start: u8;
-    static lg_wait_site: u8;
-    fn lg_wait_kicked();
-}
-
-/// The address behind the call in which a view waits for its user process.
-#[must_use]
-pub(crate) fn wait_site() -> u64 {
-    &raw const lg_wait_site as u64
-}
-
-/// Where a wait goes on that a kick has interrupted at `rip`.
-pub(crate) fn kicked_at(rip: u64) -> Option<u64> {
-    let start = &raw const lg_wait_start as u64;
-    (start..wait_site())
-        .contains(&rip)
-        .then_some(lg_wait_kicked as *const () as u64)
-}
-
 /// What a view and its user process share, as the view sees it.
 fn pages() -> &'static UserPages {
     // SAFETY: mapped by `start`; all of it are user processes and atomics.
     unsafe { &*(USER as *const UserPages) }
-}
-
-/// A task that stands in a waiting call.
-struct Standing {
-    listener: usize,
-    /// The number of its call.
-    id: u64,
-}
-
-impl Standing {
-    /// Blocks until the task behind `listener` stands for the first time.
-    fn first(listener: usize) -> Result<Self, i32> {
-        let mut standing = Self { listener, id: 0 };
-        standing.receive().map(|_| standing)
-    }
-
-    /// Lets it go on with `value`.
-    fn answer(&self, value: i64) {
-        let response = Response {
-            id: self.id,
-            value,
-            error: 0,
-            flags: 0,
-        };
-        let at = &raw const response as usize;
-        // SAFETY: the kernel reads `response`. If nobody stands there any
-        // more, the Launcher has heard of it.
-        let _ = unsafe { call(nr::IOCTL, [self.listener, SEND, at, 0, 0, 0]) };
-    }
-
-    /// Blocks until it stands again; answers what it says.
-    fn receive(&mut self) -> Result<[u64; 6], i32> {
-        loop {
-            let mut heard = Notification::default();
-            let at = &raw mut heard as usize;
-            let arguments = [self.listener, RECEIVE, at, 0, 0, 0];
-            // SAFETY: the kernel writes `heard`.
-            match unsafe { call(nr::IOCTL, arguments) } {
-                Ok(_) => {
-                    self.id = heard.id;
-                    return Ok(heard.arguments);
-                }
-                Err(errno::EINTR) => {}
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    /// The same, but a kick makes it come back with `EINTR`, also one that
-    /// has come already.
-    fn receive_or_kick(&mut self) -> Result<[u64; 6], i32> {
-        let mut heard = Notification::default();
-        let at = &raw mut heard as usize;
-        // SAFETY: the kernel writes `heard`.
-        let result = unsafe { lg_wait(self.listener, RECEIVE, at) };
-        if result < 0 {
-            return Err(i32::try_from(-result).unwrap_or(i32::MAX));
-        }
-        self.id = heard.id;
-        Ok(heard.arguments)
-    }
 }
 
 /// The driver of this view's user process.
@@ -197,11 +62,6 @@ const KICK_AGAIN: u64 = 10_000_000;
 /// How long a user process may work and not answer. It does not take it a
 /// hundredth of that, however long it has to wait for the processor.
 const PATIENCE: u64 = 30_000_000;
-
-/// The clock that tells how long a process has worked.
-pub(crate) const fn clock_of(process: u32) -> u32 {
-    !process << 3 | 2
-}
 
 struct TheDriver(UnsafeCell<Option<UserDriver>>);
 
@@ -226,21 +86,9 @@ pub(crate) fn start(
     launcher: Result<usize, i32>,
     timer: u32,
 ) -> Result<Made, i32> {
-    const PROT_READ_WRITE: usize = 3;
-    const MAP_SHARED_FIXED_ANONYMOUS: usize = 0x31;
-    let arguments = [
-        USER,
-        size_of::<UserPages>(),
-        PROT_READ_WRITE,
-        MAP_SHARED_FIXED_ANONYMOUS,
-        usize::MAX,
-        0,
-    ];
-    // SAFETY: the place is set aside for this.
-    unsafe { call(nr::MMAP, arguments) }?;
-    let flags = CLONE_PARENT | CLONE_FILES;
-    // SAFETY: a copy of this process, on a copy of this stack.
-    let process = unsafe { call(nr::CLONE, [flags, 0, 0, 0, 0, 0]) }?;
+    let size = size_of::<UserPages>();
+    process::map(USER, size, -1, MAP_SHARED_FIXED_ANONYMOUS)?;
+    let process = process::fork(CLONE_PARENT | CLONE_FILES)?;
     if process == 0 {
         user::live(launcher);
     }
@@ -261,7 +109,7 @@ pub(crate) fn start(
     unsafe { *USER_DRIVER.0.get() = Some(driver) };
     Ok(Made {
         mapper: UserMapper {
-            files: Mmap::new(view::setup()),
+            files: Mmap::new(setup()),
             task: Standing::first(listeners[1] as usize)?,
             count: 0,
             forbidden_below: 0,
@@ -292,7 +140,7 @@ pub(crate) fn run() -> Event {
     let driver = driver.as_mut().expect("only a view with a user_process");
     let (vm, page) = (&state().vm, &pages().page);
     copy_registers(&vm.regs, &page.regs);
-    entry::put_fpu_away();
+    fpu::put_fpu_away();
     page.fpu.0.set(vm.fpu.0.get());
     driver.user_process.answer(0);
     let (mut missed, mut kicked_at) = (0, None);
@@ -300,12 +148,12 @@ pub(crate) fn run() -> Event {
         match driver.user_process.receive_or_kick() {
             Ok(said) => break said,
             Err(errno::EINTR) => {
-                entry::look_from_now_on();
+                look_from_now_on();
                 driver.kick(&mut kicked_at);
             }
             // It stood, and our kick made it call once more; or it has gone.
             Err(errno::ENOENT) if missed < MAX_MISSED => missed += 1,
-            Err(_) => entry::die(&"the process of its user code is gone"),
+            Err(_) => die(&"the process of its user code is gone"),
         }
     };
     copy_registers(&page.regs, &vm.regs);
@@ -313,7 +161,7 @@ pub(crate) fn run() -> Event {
     let mut fpu = page.fpu.0.get();
     make_fpu_loadable(&mut fpu, driver.mxcsr_mask);
     vm.fpu.0.set(fpu);
-    entry::take_fpu();
+    fpu::take_fpu();
     user::decode([said[0], said[1], said[2]])
 }
 
@@ -539,10 +387,7 @@ impl Mapper for UserMapper {
             Ok([done, error, ..]) => {
                 Err(self.failure(done, error.cast_signed()))
             }
-            Err(_) => entry::die(&"the mapper of its user code is gone"),
+            Err(_) => die(&"the mapper of its user code is gone"),
         }
     }
 }
-
-const _: () = assert!(size_of::<Notification>() == 80);
-const _: () = assert!(size_of::<Response>() == 24);

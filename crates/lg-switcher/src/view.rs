@@ -9,25 +9,34 @@
 
 #![expect(unsafe_code, reason = "sets the process up by system calls")]
 
-use crate::confine::{self, Facts, Filter, Instruction, UserFacts};
+use crate::ask;
+use crate::clock::make_timer;
+use crate::confine::{self, Facts, UserFacts, close_door};
 use crate::cpuid;
 use crate::entry;
 use crate::extended;
 use crate::layout::{
     BEYOND, COPIES, MEMORY, OUTBOXES, OWN, RECORD, RECORD_SIZE, STACK,
-    STACK_SIZE, STATE, State, TASK_SIZE, TRAMPOLINES, USER_RECORD,
+    STACK_SIZE, STATE, State, TASK_SIZE, TRAMPOLINES, TrampolinePages,
+    USER_RECORD,
 };
 use crate::leftovers;
 use crate::mapper::Mmap;
+use crate::notify;
 use crate::own::Own;
+use crate::process::{
+    self, CLONE_PARENT, MAP_PRIVATE_FIXED_ANONYMOUS_NORESERVE,
+    MAP_SHARED_FIXED, close, die_with_parent, map,
+};
+use crate::role;
 use crate::segments;
-use crate::signals::{self, SIGALRM};
+use crate::shared::{keep_setup, setup, state};
+use crate::signals;
 use crate::syscall::{call, call_site, errno, exit, nr, return_site};
-use crate::trampolines::TrampolinePages;
 use crate::trial;
 use crate::user_driver::{self, UserMapper};
 use crate::vdso;
-use crate::world::{Outside, state};
+use crate::world::Outside;
 use core::arch::asm;
 use core::cell::UnsafeCell;
 use core::mem::offset_of;
@@ -41,14 +50,10 @@ use lg_host::run::Host;
 use lg_wire::outbox::OUTBOX_SIZE;
 use lg_wire::processor;
 use lg_wire::spawn::{
-    self, Answer, COMMAND_FD, COPIES_FD, MAX_SHARED_PAGES, MEMORY_FD,
-    SETUP_FAILED, SHARED_PAGE_FD, STATE_FD, Step, outbox_fd, read_progress,
+    self, Answer, COMMAND_FD, COPIES_FD, MEMORY_FD, SETUP_FAILED,
+    SHARED_PAGE_FD, STATE_FD, Step, outbox_fd, read_progress,
 };
-use lg_wire::state::{COPIES_SIZE, STATE_SIZE, VERSION, ViewSetup};
-
-const PROT_READ_WRITE: usize = 3;
-const MAP_SHARED_FIXED: usize = 0x11;
-const MAP_PRIVATE_FIXED_ANONYMOUS_NORESERVE: usize = 0x4032;
+use lg_wire::state::{COPIES_SIZE, STATE_SIZE, VERSION};
 
 /// The view spawner cannot be set up: step `step` failed with `error`.
 fn give_up(step: Step, error: i32) -> ! {
@@ -83,16 +88,8 @@ fn progress() -> [i32; 2] {
 
 /// Maps the stack on which everything else happens. The caller changes to it.
 pub fn map_stack() {
-    let arguments = [
-        STACK,
-        STACK_SIZE,
-        PROT_READ_WRITE,
-        MAP_PRIVATE_FIXED_ANONYMOUS_NORESERVE,
-        usize::MAX,
-        0,
-    ];
-    // SAFETY: nothing of ours lies there.
-    if let Err(error) = unsafe { call(nr::MMAP, arguments) } {
+    let flags = MAP_PRIVATE_FIXED_ANONYMOUS_NORESERVE;
+    if let Err(error) = map(STACK, STACK_SIZE, -1, flags) {
         give_up(Step::Map, error);
     }
 }
@@ -112,6 +109,7 @@ pub fn main() -> ! {
         // Last, because a filter's SIGSYS is to kill until then.
         (Step::Signals, signals::listen),
     ];
+    role::choose(&entry::VIEW);
     for (step, take) in SETUP {
         if MAPPED.load(Ordering::Relaxed) {
             note_progress(step, 0);
@@ -123,8 +121,7 @@ pub fn main() -> ! {
     state().vm.wire.mailbox.reply.store(0, Ordering::SeqCst);
     extended::find();
     cpuid::hide();
-    // SAFETY: asks for a number.
-    let launcher = unsafe { call(nr::GETPPID, [0; 6]) };
+    let launcher = process::parent();
     loop {
         let mut slot = 0_u32;
         let at = &raw mut slot as usize;
@@ -136,7 +133,7 @@ pub fn main() -> ! {
             // The Launcher has gone, or wants us gone.
             _ => exit(0),
         }
-        let view = match fork() {
+        let view = match process::fork(CLONE_PARENT) {
             Ok(0) => live(slot as usize, launcher),
             Ok(pid) => i32::try_from(pid).unwrap_or(i32::MIN),
             Err(error) => -error,
@@ -151,51 +148,6 @@ fn tell(answer: &Answer) {
     let fd = COMMAND_FD.cast_unsigned() as usize;
     // SAFETY: the kernel reads `answer`.
     let _ = unsafe { call(nr::WRITE, [fd, at, size, 0, 0, 0]) };
-}
-
-/// A child that is its grandparent's: the Launcher hears of its death.
-fn fork() -> Result<usize, i32> {
-    const CLONE_PARENT: usize = 0x8000;
-    // SAFETY: a copy of this process, on a copy of this stack.
-    unsafe { call(nr::CLONE, [CLONE_PARENT, 0, 0, 0, 0, 0]) }
-}
-
-fn map(at: usize, size: usize, fd: i32, flags: usize) -> Result<(), i32> {
-    let fd = fd as isize as usize;
-    // SAFETY: the layout gives each mapping a place of its own.
-    unsafe { call(nr::MMAP, [at, size, PROT_READ_WRITE, flags, fd, 0]) }
-        .map(drop)
-}
-
-struct TheSetup(UnsafeCell<ViewSetup>);
-
-// SAFETY: there is one thread.
-unsafe impl Sync for TheSetup {}
-
-static SETUP: TheSetup = TheSetup(UnsafeCell::new(ViewSetup {
-    limit: 0,
-    shared_pages: 0,
-    shared_pfns: [0; MAX_SHARED_PAGES],
-    user_processes: 0,
-    slow_paths: 0,
-    guestid: 0,
-    page_offset: 0,
-    pgdir: 0,
-    start: 0,
-}));
-
-/// Makes a copy of what the Launcher says while there is no view yet. Views
-/// are born with it; a hostile one can change the original, and a later one
-/// would believe that before its door is closed.
-fn keep_setup() {
-    // SAFETY: the view spawner's first step, and nobody has looked yet.
-    unsafe { *SETUP.0.get() = state().vm.wire.setup.get() };
-}
-
-/// What the Launcher has said of the Guest.
-pub(crate) fn setup() -> &'static ViewSetup {
-    // SAFETY: written once, by the view spawner, before it asks for this.
-    unsafe { &*SETUP.0.get() }
 }
 
 fn map_everything() -> Result<(), i32> {
@@ -324,20 +276,6 @@ fn try_calls() -> Result<(), i32> {
     })
 }
 
-pub(crate) fn die_with_parent() -> Result<(), i32> {
-    const PR_SET_PDEATHSIG: usize = 1;
-    const SIGKILL: usize = 9;
-    // SAFETY: a switch of this process.
-    unsafe { call(nr::PRCTL, [PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0, 0]) }
-        .map(drop)
-}
-
-fn close(fd: i32) {
-    let fd = fd.cast_unsigned() as usize;
-    // SAFETY: nobody uses it any more.
-    let _ = unsafe { call(nr::CLOSE, [fd, 0, 0, 0, 0, 0]) };
-}
-
 /// What a Host lives on; it must not move, nor end.
 struct Home {
     mapper: Mmap,
@@ -356,8 +294,7 @@ static HOME: TheHome = TheHome(UnsafeCell::new(None));
 fn live(slot: usize, launcher: Result<usize, i32>) -> ! {
     // A parent that died before we asked to die with it has left us to
     // somebody else.
-    // SAFETY: asks for a number.
-    let parent = unsafe { call(nr::GETPPID, [0; 6]) };
+    let parent = process::parent();
     if let Err(error) = die_with_parent() {
         view_gives_up(Step::Parent, error);
     }
@@ -410,7 +347,7 @@ fn live(slot: usize, launcher: Result<usize, i32>) -> ! {
     if confine(timer, setup().shared_pages, user_process).is_err() {
         exit(SETUP_FAILED + Step::Filter.number());
     }
-    Outside::wait_for_run_token(slot);
+    ask::wait_for_run_token(slot);
     entry::begin()
 }
 
@@ -436,41 +373,9 @@ fn make_user_process(
     let facts = UserFacts {
         listeners: made.listeners,
         process: made.processes[0],
-        wait_site: user_driver::wait_site(),
+        wait_site: notify::wait_site(),
     };
     (Some(made.mapper), Some(facts))
-}
-
-/// `struct sigevent`, up to what we fill in.
-#[repr(C)]
-struct SignalEvent {
-    value: u64,
-    signal: i32,
-    notify: i32,
-    padding: [u64; 6],
-}
-
-fn make_timer() -> Result<u32, i32> {
-    const CLOCK_MONOTONIC: usize = 1;
-    const SIGEV_SIGNAL: i32 = 0;
-    let event = SignalEvent {
-        value: 0,
-        signal: SIGALRM,
-        notify: SIGEV_SIGNAL,
-        padding: [0; 6],
-    };
-    let mut timer = 0_u32;
-    let (event, at) = (&raw const event as usize, &raw mut timer as usize);
-    // SAFETY: the kernel reads `event` and writes `timer`.
-    unsafe { call(nr::TIMER_CREATE, [CLOCK_MONOTONIC, event, at, 0, 0, 0]) }?;
-    Ok(timer)
-}
-
-/// `struct sock_fprog`.
-#[repr(C)]
-struct Program {
-    len: u16,
-    code: *const Instruction,
 }
 
 /// Closes the door of a view.
@@ -488,23 +393,4 @@ fn confine(
         user_process,
     });
     close_door(&filter, 0).map(drop)
-}
-
-/// For [`close_door`]: whoever is behind the door can be heard on a
-/// descriptor, and once he has been heard, he stands still whatever happens
-/// (`SECCOMP_FILTER_FLAG_NEW_LISTENER`, and Linux 5.19's
-/// `SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV`).
-pub(crate) const HEARD: usize = 1 << 3 | 1 << 5;
-
-/// Closes a door: from now on only what `filter` allows.
-pub(crate) fn close_door(filter: &Filter, flags: usize) -> Result<usize, i32> {
-    const SECCOMP_SET_MODE_FILTER: usize = 1;
-    let code = filter.code();
-    let program = Program {
-        len: u16::try_from(code.len()).map_err(|_| errno::ENOMEM)?,
-        code: code.as_ptr(),
-    };
-    let at = &raw const program as usize;
-    // SAFETY: the kernel copies the program.
-    unsafe { call(nr::SECCOMP, [SECCOMP_SET_MODE_FILTER, flags, at, 0, 0, 0]) }
 }

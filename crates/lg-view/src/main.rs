@@ -11,10 +11,10 @@
 #![expect(unsafe_code, reason = "the first instructions are assembly")]
 
 use core::arch::global_asm;
+use lg_switcher::die_of;
 use lg_switcher::layout::{STACK, STACK_SIZE};
 use lg_switcher::vdso;
 use lg_switcher::view;
-use lg_switcher::world::Outside;
 use lg_wire::mailbox::Request;
 
 // The kernel's stack is aligned and ours to use until we have our own.
@@ -114,5 +114,5 @@ fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
             len += 1;
         }
     }
-    Outside::die(Request::Killed, &text[..len])
+    die_of(Request::Killed, &text[..len])
 }

@@ -311,13 +311,12 @@ fn driver() -> Filter {
 }
 
 #[test]
-fn a_view_hears_and_kicks_its_own_cell() {
+fn a_view_hears_and_kicks_its_own_user_process() {
     let waits = |call: Call| Call {
         ip: USER.wait_site,
         ..call
     };
-    let (hear, answer) =
-        (user_driver::RECEIVE as u64, user_driver::SEND as u64);
+    let (hear, answer) = (notify::RECEIVE as u64, notify::SEND as u64);
     for call in [
         waits(Call::new(nr::IOCTL, [1, hear, 0, 0, 0, 0])),
         Call::new(nr::IOCTL, [0, hear, 0, 0, 0, 0]),
@@ -327,7 +326,7 @@ fn a_view_hears_and_kicks_its_own_cell() {
         Call::new(nr::CLOCK_GETTIME, [1, 0, 0, 0, 0, 0]),
         Call::new(
             nr::CLOCK_GETTIME,
-            [user_driver::clock_of(4711).into(), 0, 0, 0, 0, 0],
+            [clock::clock_of(4711).into(), 0, 0, 0, 0, 0],
         ),
         Call::new(nr::MMAP, GOOD_MMAP),
     ] {
@@ -337,7 +336,7 @@ fn a_view_hears_and_kicks_its_own_cell() {
 
 #[test]
 fn a_view_hears_and_kicks_nobody_else() {
-    let hear = user_driver::RECEIVE as u64;
+    let hear = notify::RECEIVE as u64;
     for args in [
         [2, hear, 0, 0, 0, 0],
         [3, hear, 0, 0, 0, 0],
@@ -393,9 +392,8 @@ fn a_user_process_can_only_stand_and_wait() {
                 ip,
                 ..Call::new(nr, GOOD_MMAP)
             };
-            let may_stand = nr == crate::user::WAIT
-                && arch == ARCH_X86_64
-                && ip == STAND_SITE;
+            let may_stand =
+                nr == notify::WAIT && arch == ARCH_X86_64 && ip == STAND_SITE;
             let expected = if may_stand {
                 verdict::STAND
             } else {
@@ -429,7 +427,7 @@ fn a_mapper_maps_as_a_view_does_and_nothing_else() {
     for nr in 0..500 {
         let call = Call::new(nr, GOOD_MMAP);
         let expected = match nr {
-            crate::user::WAIT => verdict::STAND,
+            notify::WAIT => verdict::STAND,
             nr::MMAP => verdict::ALLOW,
             _ => verdict::KILL,
         };

@@ -7,10 +7,10 @@ use crate::arena::Arena;
 use crate::script::{Long, Record, routine};
 use crate::sweep::{Sweep, all, stride};
 use crate::target::{EMPTY, EMPTY_VA, view};
+use lg_switcher::layout::TrampolinePages;
 use lg_switcher::layout::{
     MEMORY, RECORD, RECORD_SIZE, STACK, STACK_SIZE, STATE, State,
 };
-use lg_switcher::trampolines::TrampolinePages;
 use lg_wire::mailbox::Mailbox;
 use lg_wire::state::{STATE_SIZE, ViewSetup};
 use std::mem::offset_of;

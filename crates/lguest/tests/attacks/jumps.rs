@@ -5,7 +5,7 @@ use crate::script::{Long, Record};
 use crate::sweep::{Sweep, stride};
 use crate::target::view;
 use lg_switcher::layout::TRAMPOLINES;
-use lg_switcher::trampolines::TrampolinePages;
+use lg_switcher::layout::TrampolinePages;
 
 /// How many jumps into the Host's text are tried. Nearly each takes a boot.
 const INTO_TEXT: u64 = 300;

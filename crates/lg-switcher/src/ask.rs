@@ -1,0 +1,85 @@
+//! The mailbox and the run token, as a view uses them.
+//!
+//! A view makes a request and sleeps until the Launcher has answered. It passes
+//! the run token to another view and sleeps until the token comes back.
+
+use crate::shared::state;
+use crate::syscall::{futex_wait, futex_wake};
+use core::fmt::{self, Write};
+use core::sync::atomic::{AtomicU32, Ordering};
+use lg_wire::mailbox::{HOSTS_TURN, LAUNCHERS_TURN, Mailbox, Request};
+use lg_wire::turns::{self, Futex};
+
+/// The kernel's futexes.
+struct Kernel;
+
+impl Futex for Kernel {
+    type Word = AtomicU32;
+
+    fn wait(word: &AtomicU32, value: u32) {
+        futex_wait(word, value);
+    }
+
+    fn wake(word: &AtomicU32) {
+        futex_wake(word);
+    }
+}
+
+fn mailbox() -> &'static Mailbox {
+    &state().vm.wire.mailbox
+}
+
+/// Makes a request, and blocks until the Launcher has answered.
+pub(crate) fn ask(request: Request, arguments: [u32; 3]) -> u32 {
+    let mailbox = mailbox();
+    mailbox.write(request, arguments);
+    turns::give::<Kernel>(&mailbox.turn, LAUNCHERS_TURN);
+    turns::wait_for::<Kernel>(&mailbox.turn, HOSTS_TURN, || true);
+    mailbox.reply.load(Ordering::Relaxed)
+}
+
+/// Says why the Guest is over, and waits to be killed.
+pub fn die_of(request: Request, reason: &[u8]) -> ! {
+    mailbox().write_text(reason);
+    loop {
+        ask(request, [0; 3]);
+    }
+}
+
+/// Passes the run token to the view in `slot`.
+pub(crate) fn pass_run_token(slot: usize) {
+    turns::pass::<Kernel>(&state().vm.wire.run_tokens[slot]);
+}
+
+/// Blocks until the view in `slot`, which is this one, has the run token, and
+/// takes it.
+pub(crate) fn wait_for_run_token(slot: usize) {
+    turns::take::<Kernel>(&state().vm.wire.run_tokens[slot]);
+}
+
+/// The Guest is over, because the Host says so. Waits to be killed.
+pub(crate) fn die(reason: &dyn fmt::Display) -> ! {
+    let mut text = Text {
+        bytes: [0; 200],
+        len: 0,
+    };
+    // A text that is too long is cut, which is no error here.
+    let _ = write!(text, "{reason}");
+    die_of(Request::Killed, &text.bytes[..text.len])
+}
+
+struct Text {
+    bytes: [u8; 200],
+    len: usize,
+}
+
+impl Write for Text {
+    fn write_str(&mut self, s: &str) -> fmt::Result {
+        for &byte in s.as_bytes() {
+            let free = self.bytes.get_mut(self.len).ok_or(fmt::Error)?;
+            *free = byte;
+            self.len += 1;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,66 @@
+//! The state that all views share, and the setup, at their fixed places.
+//!
+//! A user process has no state, but the page of registers lies where a view has
+//! the first page of it.
+
+#![expect(unsafe_code, reason = "memory at a fixed address")]
+
+use crate::layout::{STATE, State};
+use core::cell::UnsafeCell;
+use core::mem::offset_of;
+use lg_host::state::{FpuState, Registers};
+use lg_wire::spawn::MAX_SHARED_PAGES;
+use lg_wire::state::ViewSetup;
+
+/// The state that all views share.
+pub(crate) fn state() -> &'static State {
+    // SAFETY: the crate's standing assumption; everything in it is a user
+    // process or an atomic, or is never written after the start.
+    unsafe { &*(STATE as *const State) }
+}
+
+/// Where the Guest's registers are put while it does not run: the same place
+/// in a view and in a user process.
+pub(crate) fn registers() -> &'static Registers {
+    const AT: usize = STATE + offset_of!(State, vm.regs);
+    // SAFETY: as in `state`, and a user process has this page, too.
+    unsafe { &*(AT as *const Registers) }
+}
+
+/// Where its floating-point registers are put while it moves.
+pub(crate) fn fpu() -> &'static FpuState {
+    const AT: usize = STATE + offset_of!(State, vm.fpu);
+    // SAFETY: as in `registers`.
+    unsafe { &*(AT as *const FpuState) }
+}
+
+struct TheSetup(UnsafeCell<ViewSetup>);
+
+// SAFETY: there is one thread.
+unsafe impl Sync for TheSetup {}
+
+static SETUP: TheSetup = TheSetup(UnsafeCell::new(ViewSetup {
+    limit: 0,
+    shared_pages: 0,
+    shared_pfns: [0; MAX_SHARED_PAGES],
+    user_processes: 0,
+    slow_paths: 0,
+    guestid: 0,
+    page_offset: 0,
+    pgdir: 0,
+    start: 0,
+}));
+
+/// Makes a copy of what the Launcher says while there is no view yet. Views
+/// are born with it; a hostile one can change the original, and a later one
+/// would believe that before its door is closed.
+pub(crate) fn keep_setup() {
+    // SAFETY: the view spawner's first step, and nobody has looked yet.
+    unsafe { *SETUP.0.get() = state().vm.wire.setup.get() };
+}
+
+/// What the Launcher has said of the Guest.
+pub(crate) fn setup() -> &'static ViewSetup {
+    // SAFETY: written once, by the view spawner, before it asks for this.
+    unsafe { &*SETUP.0.get() }
+}
