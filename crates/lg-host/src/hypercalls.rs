@@ -7,9 +7,9 @@
 //! order.
 
 use crate::address::{GuestPhys, GuestVirt, as_word};
+use crate::host::Host;
 use crate::kill::Kill;
 use crate::outbox::Post;
-use crate::run::Host;
 use crate::state::Gate;
 use core::sync::atomic::Ordering;
 use lg_abi::call::{Call, CallName};

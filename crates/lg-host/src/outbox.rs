@@ -11,9 +11,9 @@
 
 use crate::address::{GuestPhys, as_word};
 use crate::fast_path;
+use crate::host::Host;
 use crate::kill::Kill;
 use crate::memory::Memory;
-use crate::run::Host;
 use lg_abi::device::LGUEST_MAX_DEVICES;
 use lg_abi::dma::{Dma, KEY_ALIGN};
 use lg_abi::page::{PAGE_SHIFT, PAGE_SIZE};

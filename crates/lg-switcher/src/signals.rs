@@ -31,9 +31,10 @@ use crate::vdso;
 use core::arch::global_asm;
 use core::mem::offset_of;
 use core::sync::atomic::Ordering;
+use lg_host::cpu::faults::PROTECTION_KEY;
 use lg_host::cpu::registers::EFLAGS_TF;
 use lg_host::cpu::segments::REAL_LONG_CS;
-use lg_host::run::{Event, PROTECTION_KEY};
+use lg_host::run::Event;
 use lg_wire::mailbox::reason;
 use lg_wire::spawn::KICK_SIGNAL;
 

@@ -11,7 +11,7 @@
 //! Host keeps it apart all the same ([`crate::cpu::extended`]).
 
 use crate::cpu::instruction::{MAX_INSTRUCTION, instruction};
-use crate::run::Host;
+use crate::host::Host;
 
 /// What CPUID answers: eax, ebx, ecx, edx.
 pub type Answer = [u32; 4];
@@ -117,7 +117,7 @@ impl Host<'_> {
 mod tests {
     use super::shown;
     use crate::address::GuestPhys;
-    use crate::run::Event;
+    use crate::host::Event;
     use crate::testing::Machine;
     use lg_abi::page::Pte;
 

@@ -18,8 +18,8 @@ use crate::address::{GuestPhys, GuestVirt};
 use crate::cpu::accesses::sized_accesses;
 use crate::cpu::instruction::{MAX_INSTRUCTION, opcode};
 use crate::cpu::registers::{EFLAGS_RF, EFLAGS_TF, general};
+use crate::host::{Event, Host};
 use crate::kill::Kill;
-use crate::run::{Event, Host};
 use core::cell::Cell;
 
 /// DR6 with no condition set (Intel SDM volume 3, "Debug Registers").

@@ -16,8 +16,8 @@
 //! directory, so a child and a new program start with the initial state, too.
 
 use crate::address::{GuestPhys, as_word};
+use crate::host::Host;
 use crate::kill::Kill;
-use crate::run::Host;
 use core::cell::Cell;
 
 /// The parts, as XSAVE numbers them (Intel SDM volume 1, "XSAVE-Managed
@@ -208,7 +208,7 @@ impl Host<'_> {
 mod tests {
     use super::{MAX_THREADS, part};
     use crate::address::GuestPhys;
-    use crate::run::Event;
+    use crate::host::Event;
     use crate::testing::Machine;
     use lg_abi::hypercall::Hypercall;
 

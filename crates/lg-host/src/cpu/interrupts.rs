@@ -6,8 +6,8 @@
 //! that belongs to it: that stretch of code it has told us, at LGUEST_INIT.
 
 use crate::address::GuestVirt;
+use crate::host::Host;
 use crate::kill::Kill;
-use crate::run::Host;
 use crate::turns;
 use core::sync::atomic::Ordering;
 use lg_abi::shared::{FIRST_EXTERNAL_VECTOR, IF};
@@ -135,7 +135,7 @@ mod tests {
     use super::wants_interrupts;
     use crate::address::{GuestPhys, GuestVirt};
     use crate::cpu::registers::EFLAGS_RF;
-    use crate::run::Event;
+    use crate::host::Event;
     use crate::state::Gate;
     use crate::testing::Machine;
     use core::sync::atomic::Ordering;

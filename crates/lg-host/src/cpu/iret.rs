@@ -21,8 +21,8 @@ use crate::cpu::registers::{
     EFLAGS_FIXED, EFLAGS_RF, EFLAGS_USABLE, EFLAGS_VM,
 };
 use crate::cpu::segments::{REAL_USER_CS, REAL_USER_DS, REAL_WIDE_DS};
+use crate::host::Host;
 use crate::kill::Kill;
-use crate::run::Host;
 use lg_abi::segment::{
     Descriptor, GDT_ENTRIES, GDT_TLS_ENTRIES, GDT_TLS_MIN, GUEST_PL, USER_CS,
     USER_DS, USER_PL,

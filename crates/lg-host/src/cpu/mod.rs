@@ -24,6 +24,7 @@ pub mod segments;
 pub mod tls;
 
 pub mod extended;
+pub mod faults;
 pub mod interrupts;
 pub mod iret;
 pub mod traps;

@@ -4,7 +4,7 @@
 //! `out` has no effect.
 
 use crate::cpu::instruction::{MAX_INSTRUCTION, instruction};
-use crate::run::Host;
+use crate::host::Host;
 
 impl Host<'_> {
     /// Steps over the `in` or `out` that `code` begins with. Answers whether

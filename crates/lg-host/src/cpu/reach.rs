@@ -17,7 +17,7 @@ use crate::cpu::instruction::{MAX_INSTRUCTION, moves_flags};
 use crate::cpu::registers::EFLAGS_TF;
 use crate::cpu::segments::{REAL_USER_DS, REAL_WIDE_DS};
 use crate::fast_path;
-use crate::run::{Event, Host};
+use crate::host::{Event, Host};
 use lg_abi::page::{Pte, SWITCHER_ADDR};
 
 /// How far the data segments of user code go, in `Vm::reach`.

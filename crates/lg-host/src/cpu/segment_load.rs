@@ -1,7 +1,7 @@
 //! Which instruction loads a segment register, and from where.
 //!
 //! The Guest's descriptors are not the real ones, so most of what it loads
-//! faults. [`Host::load_segment`](crate::run::Host) carries it out.
+//! faults. [`Host::load_segment`](crate::host::Host) carries it out.
 
 use crate::address::GuestVirt;
 use crate::cpu::accesses::Access;

@@ -19,8 +19,8 @@ use crate::cpu::registers::SegmentRegister;
 use crate::cpu::segment_load::{Source, segment_load};
 use crate::cpu::tls::tls_number;
 use crate::fast_path;
+use crate::host::Host;
 use crate::kill::Kill;
-use crate::run::Host;
 use crate::state::Registers;
 use core::cell::Cell;
 use lg_abi::segment::{GDT_KERNEL_DS, GDT_USER_CS, GDT_USER_DS};
@@ -283,7 +283,7 @@ pub fn set_start_segments(regs: &Registers) {
 mod tests {
     use super::REAL_USER_DS;
     use crate::address::GuestPhys;
-    use crate::run::Event;
+    use crate::host::Event;
     use crate::state::{Gate, Registers};
     use crate::testing::Machine;
     use lg_abi::page::Pte;

@@ -16,8 +16,8 @@
 use crate::cpu::accesses::Access;
 use crate::cpu::registers::SegmentRegister;
 use crate::cpu::segments::{REAL_USER_DS, ldt};
+use crate::host::Host;
 use crate::paging::shadow::{TLS_ENTRIES, USUAL};
-use crate::run::Host;
 use core::cell::Cell;
 use lg_abi::segment::{
     Descriptor, GDT_TLS_ENTRIES, GDT_TLS_MIN, USER_DS, USER_PL,

@@ -9,8 +9,8 @@ use crate::address::{GuestVirt, as_word};
 use crate::cpu::registers::{
     EFLAGS_AC, EFLAGS_NT, EFLAGS_RF, EFLAGS_TF, EFLAGS_VM,
 };
+use crate::host::Host;
 use crate::kill::Kill;
-use crate::run::Host;
 use crate::state::Gate;
 use lg_abi::segment::KERNEL_CS;
 use lg_abi::shared::IF;
@@ -19,6 +19,11 @@ use lg_abi::shared::IF;
 /// "Exception and Interrupt Reference").
 const fn has_error_code(vector: u8) -> bool {
     matches!(vector, 8 | 10..=14 | 17)
+}
+
+/// A vector as the processor counts them: there are 256.
+pub(crate) const fn low_byte(vector: u32) -> u8 {
+    vector.to_le_bytes()[0]
 }
 
 impl Host<'_> {
@@ -162,8 +167,8 @@ impl Host<'_> {
 
 #[cfg(test)]
 mod tests {
+    use crate::host::Event;
     use crate::kill::Kill;
-    use crate::run::Event;
     use crate::testing::Machine;
 
     #[test]

@@ -8,8 +8,8 @@
 
 use super::walk::{check_pte, page_table};
 use crate::address::{GuestVirt, as_word};
+use crate::host::Host;
 use crate::kill::Kill;
-use crate::run::Host;
 use crate::state::{Changes, MAX_CHANGES, MAX_KERNEL_CHANGES};
 use lg_abi::page::{DIRECTORY_SHIFT, Pte, SWITCHER_INDEX, directory_index};
 use lg_wire::state::{MAX_VIEWS, max_views};

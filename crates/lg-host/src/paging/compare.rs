@@ -6,8 +6,8 @@ use super::pte::ShadowPte;
 use super::walk::{check_pte, limit_rights, page_table, walk};
 use crate::address::{GuestPhys, GuestVirt};
 use crate::fast_path;
+use crate::host::Host;
 use crate::kill::Kill;
-use crate::run::Host;
 use lg_abi::page::{
     ENTRIES, PAGE_SHIFT, Pte, SWITCHER_INDEX, directory_index, table_index,
 };

@@ -7,8 +7,8 @@
 use super::mapping::Mapped;
 use super::walk::walk;
 use crate::address::GuestVirt;
+use crate::host::Host;
 use crate::kill::Kill;
-use crate::run::Host;
 use lg_abi::page::Pte;
 
 /// Whose a page fault is.

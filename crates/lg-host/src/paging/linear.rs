@@ -8,8 +8,8 @@ use super::pte::ShadowPte;
 use super::walk::{page_table, walk};
 use crate::address::{GuestPhys, GuestVirt, as_word};
 use crate::fast_path;
+use crate::host::Host;
 use crate::kill::Kill;
-use crate::run::Host;
 use crate::world::Access;
 use core::ops::BitOr;
 use lg_abi::page::{

@@ -5,8 +5,8 @@
 use super::pte::ShadowPte;
 use crate::address::{GuestPhys, GuestVirt};
 use crate::fast_path;
+use crate::host::Host;
 use crate::kill::Kill;
-use crate::run::Host;
 use crate::world::{Access, MapError};
 use lg_abi::page::{
     DIRECTORY_SHIFT, ENTRIES, PAGE_SHIFT, PAGE_SIZE, SWITCHER_INDEX,

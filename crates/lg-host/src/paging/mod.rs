@@ -13,7 +13,7 @@
 //! In reading order: the Guest's tables, the record of what is mapped, mapping,
 //! and then page faults and changes of the tables.
 //!
-//! [`Host::demand_page`]: crate::run::Host::demand_page
+//! [`Host::demand_page`]: crate::host::Host::demand_page
 
 pub mod walk;
 

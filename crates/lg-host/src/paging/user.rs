@@ -12,8 +12,8 @@
 
 use super::shadow::UserSpace;
 use crate::address::GuestVirt;
+use crate::host::Host;
 use crate::kill::Kill;
-use crate::run::Host;
 use lg_abi::page::SWITCHER_INDEX;
 
 impl<'a> Host<'a> {

@@ -4,9 +4,9 @@
 //! the directory leaves to it.
 
 use crate::address::{GuestPhys, GuestVirt, as_word};
+use crate::host::Host;
 use crate::kill::Kill;
 use crate::memory::Memory;
-use crate::run::Host;
 use crate::world::Access;
 use lg_abi::page::{PAGE_SHIFT, PAGE_SIZE, Pte, directory_index, table_index};
 

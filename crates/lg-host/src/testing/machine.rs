@@ -5,9 +5,9 @@
 
 use super::{Pretended, Ram, RecordingMapper, record, state};
 use crate::address::{GuestPhys, as_word};
+use crate::host::Host;
 use crate::outbox::Outboxes;
 use crate::paging::{Shadow, ShadowMemory, UserSpace};
-use crate::run::Host;
 use crate::state::Vm;
 use lg_abi::page::{PAGE_SHIFT, PAGE_SIZE, Pte};
 use lg_abi::segment::{KERNEL_CS, KERNEL_DS};

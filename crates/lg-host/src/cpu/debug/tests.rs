@@ -3,7 +3,7 @@
 use super::{HLT, NO_SETTER};
 use crate::address::GuestPhys;
 use crate::cpu::registers::{EFLAGS_RF, EFLAGS_TF};
-use crate::run::Event;
+use crate::host::Event;
 use crate::state::Gate;
 use crate::testing::Machine;
 use lg_abi::page::Pte;

@@ -3,7 +3,7 @@
 use super::*;
 use crate::address::GuestPhys;
 use crate::cpu::segments::{REAL_USER_DS, REAL_WIDE_DS};
-use crate::run::Event;
+use crate::host::Event;
 use crate::state::{Gate, Registers};
 use crate::testing::Machine;
 use lg_abi::page::Pte;
