@@ -2,9 +2,9 @@
 //!
 //! All memory is mapped at `PAGE_OFFSET`, so an address in the kernel and its
 //! physical one differ by a constant; [`Phys`] keeps the two from being mixed
-//! up. Memory starts out zeroed, and it may be large: frames are therefore cut
-//! from one end as they are needed, without ever touching the rest, and only
-//! those that come back are kept in a list, each holding the next one's number.
+//! up. Memory starts out zeroed, and it may be large: frames are therefore
+//! taken from one end as they are needed, without touching the rest. Only freed
+//! frames are kept in a list, each holding the number of the next.
 
 #![expect(unsafe_code, reason = "reaches memory by its physical address")]
 

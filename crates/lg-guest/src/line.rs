@@ -1,7 +1,7 @@
 //! The line editor: keys in, a line out, and what the terminal has to show.
 //!
 //! The console gives raw bytes and echoes nothing. This is the small part of a
-//! terminal's manners that a shell needs: echo, erasing, moving about, the
+//! terminal's work that a shell needs: echo, erasing, moving about, the
 //! lines typed before. It knows nothing of devices: each key returns what to
 //! print, so that it can be tested by typing. Text is UTF-8: a character may be
 //! several keys, and it is erased and stepped over as one.

@@ -1,9 +1,9 @@
 //! A cell for statics: one CPU, one user at a time.
 //!
-//! With one CPU a `RefCell` would do for every static of the kernel, but for
-//! the compiler, which cannot know that there is only one. An interrupt that
-//! comes in between and wants the same cell finds it taken and panics: that is
-//! a mistake of ours, and such a cell needs [`crate::irq::without`] around it.
+//! With one CPU a `RefCell` would do for every static of the kernel, but the
+//! compiler cannot know that there is only one. An interrupt that comes in
+//! between and uses the same cell finds it taken and panics: that is a mistake
+//! of ours, and such a cell needs [`crate::irq::without`] around it.
 
 #![expect(unsafe_code, reason = "tells the compiler that there is one CPU")]
 

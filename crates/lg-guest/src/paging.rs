@@ -1,13 +1,13 @@
 //! Page tables: the kernel's, and one address space for each user program.
 //!
-//! The tables are ours, in plain memory, and we write them as we like. The Host
-//! runs us on tables of its own making, so after each change it has to be told
-//! which entry it was. The kernel's part is the same in every directory: it is
+//! The tables are ours, in plain memory, and we write them directly. The Host
+//! maps pages by a record of its own, so after each change a hypercall has to
+//! name the entry. The kernel's part is the same in every directory: it is
 //! made once, before there are any others, and its tables are shared.
 //!
-//! An entry is made with Accessed and Dirty set already. Nobody here pages
-//! anything out, and without them the Host would have to wait for the first
-//! use of a page to set them.
+//! An entry is made with Accessed and Dirty set already. Nothing is paged out
+//! here, and without these bits the Host would have to wait for the first use
+//! of a page to set them.
 
 #![expect(unsafe_code, reason = "page tables are plain memory")]
 

@@ -1,10 +1,10 @@
 //! The page that this Guest shares with the Host.
 //!
-//! It is an ordinary static of ours. The Host is told where it lies with
-//! LGUEST_INIT, the very first hypercall, and from then on both sides write to
-//! it without asking, so every access here is a volatile one. It has a page to
-//! itself: a Host may want to watch our writes to `irq_enabled` by protecting
-//! that page, and nothing else should get into the way.
+//! It is an ordinary static of ours. LGUEST_INIT, the very first hypercall,
+//! tells the Host its address. From then on both sides write to it at any time,
+//! so every access here is a volatile one. It has a page to itself: a Host may
+//! watch our writes to `irq_enabled` by protecting that page, and other words
+//! there would cause faults without need.
 
 #![expect(unsafe_code, reason = "memory that the Host writes to")]
 

@@ -1,4 +1,4 @@
-//! The kernel's tasks, and what it does when none can go on: nothing.
+//! The kernel's tasks, and its wait when none can go on.
 //!
 //! One [`Executor`] for the whole kernel. When no task is ready the CPU is
 //! given back to the Host until something happens; there is no tick, and a

@@ -1,8 +1,8 @@
 //! A driver for the targets that needs no more than a stable compiler.
 //!
 //! Inputs come from the corpus, changed at random, and from nothing; the seed
-//! is printed, and the same seed makes the same inputs. It knows nothing of
-//! coverage: libFuzzer digs deeper where there is one. An input that panics,
+//! is printed, and the same seed makes the same inputs. It does not measure
+//! coverage; where there is libFuzzer, that finds more. An input that panics,
 //! or does not end, is kept in `artifacts`.
 
 use lg_fuzz::{TARGETS, Target};

@@ -1,8 +1,7 @@
 //! Every combination of flags at every kind of entry, and so at every exit.
 //!
-//! Nothing that a kernel or its programs have in their flags may follow the
-//! processor into the Host, or keep it from coming back. Whether they went on
-//! is all that is asked here.
+//! Flags of a kernel or its programs may neither stay set in the Host nor keep
+//! it from coming back. The only check here is that the code went on.
 
 #![expect(unsafe_code, reason = "code that becomes trampolines")]
 

@@ -1,7 +1,7 @@
 //! Pages of user mode above the kernel's first address.
 //!
 //! A kernel may give them away: Linux with COMPAT_VDSO has its entry page just
-//! below the Switcher. Who may use a page is in the tables, wherever it is.
+//! below the Switcher. The tables say who may use a page, at any address.
 
 use crate::lab::memory::{peek, poke, store, write};
 use crate::lab::run::{User, put_user};

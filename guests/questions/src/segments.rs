@@ -1,7 +1,7 @@
 //! Segments: selectors that mean something, and those behind gs.
 //!
-//! All code runs at level 3 of the real machine, on segments that are not
-//! those it believes in. Some of that can be seen.
+//! All code runs at level 3 of the real machine, on other segments than those
+//! that the Guest has loaded. Some of that can be seen.
 
 use crate::lab::memory::{poke, store};
 use crate::lab::run::User;

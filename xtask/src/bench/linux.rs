@@ -1,8 +1,7 @@
 //! Linux: the same program natively and as the first process of machines.
 //!
-//! All systems are up all the time, and asleep unless they are asked. Each row
-//! is asked of one after the other, and in every round the order is turned
-//! around.
+//! All systems run all the time, and sleep between rows. Each row is measured
+//! on one after the other, and in every round the order is reversed.
 
 use super::kit::Kit;
 use super::machines::{self, Machine};

@@ -1,4 +1,4 @@
-//! The figures for the eye: one bar for each row and system.
+//! The figures as a picture: one bar for each row and system.
 //!
 //! Bars begin at what is native and are as long as the factor is large, on a
 //! scale on which twice is always the same length. A tick marks the ratio of

@@ -1,9 +1,10 @@
 //! A network: a page of addresses, and a key for each.
 //!
-//! Everybody on a network sees the same page, and has one slot in it. Writing
-//! one's address there is coming up; each slot's key, the place of its number
-//! in that page, is where its frames are sent to. There is no switch: a sender
-//! looks for the slots that want a frame, and sends it to each of them.
+//! All Guests on a network see the same page, and each has one slot in it. A
+//! Guest comes up by writing its address there. Frames for a slot are sent to
+//! the slot's key, which is its place in that page. There is no switch: a
+//! sender looks for the slots that accept a frame, and sends it to each of
+//! them.
 
 #![expect(unsafe_code, reason = "the page is shared with other Guests")]
 
