@@ -256,7 +256,6 @@ impl Host<'_> {
             return Err(Kill::UnalignedKey(key));
         }
         let ok = self.world.bind_dma(key, dmas, count_irq)?;
-        self.note_devices();
         Ok(ok)
     }
 
@@ -355,7 +354,6 @@ impl Host<'_> {
             // If there is still no room, it is lost.
             self.post(key, dma)?;
         }
-        self.note_devices();
         let answered = self.has_interrupt() && !self.takes_interrupts()?;
         if answered && self.patch_enabling() {
             // The trampoline will most likely tell us, so a look can wait.

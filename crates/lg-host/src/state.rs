@@ -218,8 +218,6 @@ pub struct Vm {
     pub copy_filter: Cell<u64>,
     /// Copies whose pages were written to: a bit each.
     pub stale_copies: Cell<u32>,
-    /// Goes up whenever a device may have written to memory.
-    pub device_writes: Cell<u32>,
     /// System calls so far when each patched copy was made.
     pub copy_births: [Cell<u64>; MAX_COPIES],
     /// Pages whose patched copies did not live long: address, and how many of

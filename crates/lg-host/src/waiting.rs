@@ -35,7 +35,6 @@ impl Host<'_> {
             return;
         }
         self.vm.counters.kicks.count();
-        self.note_devices();
         let deadline = self.vm.deadline.get();
         let retry_at = self.vm.retry_at.get();
         if deadline == 0 && retry_at == 0 {

@@ -12,12 +12,12 @@ use crate::counters::Counters;
 use crate::mailbox::Mailbox;
 use crate::spawn::MAX_SHARED_PAGES;
 use core::cell::Cell;
-use core::sync::atomic::AtomicU32;
-use lg_abi::page::PAGE_SIZE;
+use core::sync::atomic::{AtomicU32, AtomicU64};
+use lg_abi::page::{PAGE_SHIFT, PAGE_SIZE};
 
 /// Which layout this crate describes. It changes with every field that is
 /// added, moved or given another meaning; a test holds the layout against it.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Page directories that can have a view of their own at the same time.
 pub const MAX_VIEWS: usize = 32;
@@ -55,6 +55,29 @@ pub const STATE_SIZE: usize = 0x3_0000;
 /// copies, its outboxes and the state: records, stack and program. The Switcher
 /// asserts that these are enough.
 pub const PROCESS_SIZE: usize = 0xC4_0000;
+
+/// The bit that stands for the page at `addr` in a filter of pages: its number
+/// modulo 64.
+#[must_use]
+pub const fn page_bit(addr: u32) -> u64 {
+    1 << ((addr >> PAGE_SHIFT) % u64::BITS)
+}
+
+/// The same for all pages of `len` bytes from `addr`.
+#[must_use]
+pub fn page_bits(addr: u32, len: u32) -> u64 {
+    let offset = addr % PAGE_SIZE;
+    let pages =
+        (u64::from(offset) + u64::from(len)).div_ceil(u64::from(PAGE_SIZE));
+    match u32::try_from(pages) {
+        _ if len == 0 => 0,
+        Ok(pages @ 0..u64::BITS) => {
+            let first = (1_u64 << pages) - 1;
+            first.rotate_left(addr >> PAGE_SHIFT)
+        }
+        _ => u64::MAX,
+    }
+}
 
 /// Bits of [`Wire::input_waits`].
 pub mod input {
@@ -117,6 +140,10 @@ pub struct Wire {
     /// waits for one: bits of [`input`]. The Launcher sets them, the Host
     /// clears them when it tells.
     pub input_waits: AtomicU32,
+    /// Pages that the Launcher has written to since the Host last looked: bits
+    /// as [`page_bit`] has them. The Launcher sets them once the bytes are
+    /// there, and before it kicks or answers.
+    pub written_pages: AtomicU64,
     /// For each view: 1 = the run token is passed to it. Futexes.
     pub run_tokens: [AtomicU32; MAX_VIEWS],
 }
@@ -148,7 +175,27 @@ mod tests {
         assert_eq!(max_views(u32::MAX), MAX_VIEWS);
     }
 
-    /// Where everything lies in version 1. Another layout is another version.
+    #[test]
+    fn a_filter_has_the_pages_of_a_piece_and_no_others() {
+        for first in [0, 1, 62, 63, 64, 1000, 0xF_FFFF - 200] {
+            for pages in [1, 2, 3, 63, 64, 65, 130] {
+                for (offset, less) in [(0, 0), (1, 1), (4095, 4095), (7, 2000)]
+                {
+                    let addr = first << 12 | offset;
+                    let len = (pages << 12) - less;
+                    let last = u64::from(addr) + u64::from(len) - 1;
+                    let last = u32::try_from(last >> 12).unwrap();
+                    let each = (first..=last).map(|page| page_bit(page << 12));
+                    let all = each.fold(0, |all, bit| all | bit);
+                    assert_eq!(page_bits(addr, len), all, "{addr:x} {len:x}");
+                }
+            }
+        }
+        assert_eq!(page_bits(0x1004, 0), 0);
+        assert_eq!(page_bits(0xFFFF_F000, u32::MAX), u64::MAX);
+    }
+
+    /// Where everything lies in this version. Another layout is another version.
     #[test]
     fn the_layout_is_that_of_the_version() {
         let layout = [
@@ -168,6 +215,7 @@ mod tests {
             ("asleep", offset_of!(Wire, asleep)),
             ("break_wanted", offset_of!(Wire, break_wanted)),
             ("input_waits", offset_of!(Wire, input_waits)),
+            ("written_pages", offset_of!(Wire, written_pages)),
             ("run_tokens", offset_of!(Wire, run_tokens)),
             ("counters", offset_of!(Head, counters)),
             ("the mailbox's size", size_of::<Mailbox>()),

@@ -9,6 +9,7 @@ use crate::input::Input;
 use crate::machine::{
     DIRECTORY, Machine, PAGE_OFFSET, USER_TABLE, VIEWS, with_machine,
 };
+use core::sync::atomic::Ordering;
 use lg_abi::hypercall::{Hypercall, RawCall};
 use lg_abi::page::{PAGE_SHIFT, PAGE_SIZE};
 use lg_abi::shared::SYSCALL_VECTOR;
@@ -16,6 +17,7 @@ use lg_host::kill::Kill;
 use lg_host::patch::TrampolineKind;
 use lg_host::run::Event;
 use lg_host::state::Gate;
+use lg_wire::state::page_bit;
 
 /// Steps that one input may take.
 const MAX_STEPS: u32 = 300;
@@ -103,6 +105,8 @@ fn step(machine: &mut Machine<'_>, input: &mut Input<'_>) -> Result<(), Kill> {
         6 => {
             let at = frame(input);
             machine.write(at, &one(&CODES, input));
+            let written = &machine.vm.wire.written_pages;
+            written.fetch_or(page_bit(at), Ordering::SeqCst);
             machine.step(Event::Kick)
         }
         7 => {

@@ -44,10 +44,6 @@ impl Host<'_> {
         }
         self.vm.counters.maps.count();
         let frame = wanted.frame();
-        if let Some(number) = self.number(frame) {
-            let copies = self.shadow.mapped_copies() | 1 << number;
-            self.shadow.set_mapped_copies(copies);
-        }
         let shadow = self.shadow.shadow(page);
         let there = shadow.is_mapped() || shadow.is_hidden();
         let protect = there && shadow != wanted && shadow.frame() == frame;

@@ -38,9 +38,6 @@ pub struct Shadow<'a> {
     kernel_seen: u32,
     kick_seen: u32,
     copies_seen: u32,
-    device_writes_seen: u32,
-    /// Copies that may be mapped: a bit each.
-    mapped_copies: u32,
     last_fault: GuestVirt,
     spurious: u32,
     behind: bool,
@@ -81,8 +78,6 @@ impl<'a> Shadow<'a> {
             kernel_seen: 0,
             kick_seen: 0,
             copies_seen: 0,
-            device_writes_seen: 0,
-            mapped_copies: 0,
             last_fault: GuestVirt(0),
             spurious: 0,
             behind: false,
@@ -186,24 +181,6 @@ impl<'a> Shadow<'a> {
 
     pub(crate) fn set_copies_seen(&mut self, seen: u32) {
         self.copies_seen = seen;
-    }
-
-    /// How often devices had written when patched copies were last compared.
-    pub(crate) fn device_writes_seen(&self) -> u32 {
-        self.device_writes_seen
-    }
-
-    pub(crate) fn set_device_writes_seen(&mut self, seen: u32) {
-        self.device_writes_seen = seen;
-    }
-
-    /// The patched copies that may be mapped: a bit each.
-    pub(crate) fn mapped_copies(&self) -> u32 {
-        self.mapped_copies
-    }
-
-    pub(super) fn set_mapped_copies(&mut self, copies: u32) {
-        self.mapped_copies = copies;
     }
 
     /// Remembers the count of kicks; answers whether it is a new one.

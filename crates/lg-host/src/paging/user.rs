@@ -55,7 +55,6 @@ impl<'a> Host<'a> {
             // Most of it will never be shown again.
             self.drop_everything(0, kernel)?;
         }
-        self.shadow.set_mapped_copies(0);
         self.in_user_process(|host| host.forget_directories(0, kernel))
             .unwrap_or(Ok(()))?;
         self.forget_directories(0, kernel)

@@ -14,8 +14,8 @@
 //! A patched copy must never be older than its page. Every way in which a page
 //! changes is covered ([`writers`]): no view has a writable mapping of a page
 //! that has a patched copy, a write by this Host ends the patched copy, and
-//! pages are compared with their patched copies after a device may have
-//! written.
+//! after the Launcher has written to a page, its patched copy is compared with
+//! it.
 //!
 //! A system call that is made often may become a jump:
 //! [`direct`](super::direct).
@@ -38,7 +38,7 @@ use crate::state::Changes;
 use crate::world::Access;
 use core::cell::Cell;
 use lg_abi::page::{PAGE_SHIFT, PAGE_SIZE};
-use lg_wire::state::MAX_COPIES;
+use lg_wire::state::{MAX_COPIES, page_bit};
 
 /// `int $0x80`, the trap that is too dear.
 pub(super) const INT80: [u8; 2] = [0xCD, 0x80];
@@ -195,7 +195,7 @@ impl Host<'_> {
 
     /// The patched copy of the page at `frame`.
     pub(crate) fn copy_of(&self, frame: GuestPhys) -> Option<usize> {
-        if self.vm.copy_filter.get() & filter_bit(frame) == 0 || frame.0 == 0 {
+        if self.vm.copy_filter.get() & page_bit(frame.0) == 0 || frame.0 == 0 {
             return None;
         }
         self.vm.copies.iter().position(|copy| copy.get() == frame.0)
@@ -221,7 +221,7 @@ impl Host<'_> {
     fn set_copy(&self, number: usize, frame: u32) {
         self.vm.copies[number].set(frame);
         let live = self.vm.copies.iter().map(Cell::get).filter(|&f| f != 0);
-        let filter = live.fold(0, |all, f| all | filter_bit(GuestPhys(f)));
+        let filter = live.fold(0, |all, f| all | page_bit(f));
         self.vm.copy_filter.set(filter);
         let stale = self.vm.stale_copies.get() & !(1 << number);
         self.vm.stale_copies.set(stale);
@@ -310,11 +310,6 @@ impl Host<'_> {
         let number = (at >> PAGE_SHIFT) as usize;
         (number < MAX_COPIES).then_some(number)
     }
-}
-
-/// The bit of [`Vm::copy_filter`](crate::state::Vm) that stands for `frame`.
-const fn filter_bit(frame: GuestPhys) -> u64 {
-    1 << ((frame.0 >> PAGE_SHIFT) % u64::BITS)
 }
 
 /// Where in [`Vm::unpatched`](crate::state::Vm) the site at `place` is

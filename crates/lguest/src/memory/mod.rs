@@ -15,8 +15,8 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering, fence};
+use std::sync::{Arc, OnceLock};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
 mod file;
@@ -88,7 +88,12 @@ struct Mapping {
     ram: u32,
     limit: u32,
     file: OwnedFd,
+    /// Is told of what was written.
+    note: OnceLock<Box<Note>>,
 }
+
+/// Takes note of what was written to.
+type Note = dyn Fn(Section) + Send + Sync;
 
 // SAFETY: the mapping is plain memory that belongs to no thread (invariant 1),
 // and every access to it is a copy by raw pointer.
@@ -137,6 +142,7 @@ impl GuestMemory {
             ram,
             limit,
             file,
+            note: OnceLock::new(),
         };
         // SAFETY: it takes the place of a part of our own room (invariant 1).
         unsafe {
@@ -150,6 +156,22 @@ impl GuestMemory {
             )
         }?;
         Ok(Self(Arc::new(mapping)))
+    }
+
+    /// From now on `note` is told of every piece that is written to by a
+    /// handle, once it is written. Only the first call counts.
+    pub(crate) fn note_writes(
+        &self,
+        note: impl Fn(Section) + Send + Sync + 'static,
+    ) {
+        // One that is there already stays.
+        let _ = self.0.note.set(Box::new(note));
+    }
+
+    fn note(&self, sections: &[Section]) {
+        if let Some(note) = self.0.note.get() {
+            sections.iter().copied().for_each(note);
+        }
     }
 
     /// Bytes of RAM: where the descriptor page begins.
@@ -252,6 +274,9 @@ impl GuestMemory {
         let to = self.pointer(addr, bytes.len())?;
         // SAFETY: as in `read`.
         unsafe { to.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+        // `pointer` has checked it.
+        let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        self.note(&[Section { addr, len }]);
         Ok(())
     }
 
@@ -315,6 +340,7 @@ impl GuestMemory {
         // aligned, and atomics may be shared with whoever maps the memory.
         let word = unsafe { AtomicU16::from_ptr(word) };
         word.fetch_or(bits, Ordering::SeqCst);
+        self.note(&[Section { addr, len: 2 }]);
         Ok(())
     }
 
@@ -330,11 +356,13 @@ impl GuestMemory {
         offset: u64,
         sections: &[Section],
     ) -> io::Result<u32> {
-        self.transfer(sections, offset, |iov, count, offset| {
+        let moved = self.transfer(sections, offset, |iov, count, offset| {
             // SAFETY: every vector lies inside the mapping (`transfer`), and
             // the kernel may write there while the Guest looks on.
             unsafe { libc::preadv(file.as_raw_fd(), iov, count, offset) }
-        })
+        });
+        self.note(sections);
+        moved
     }
 
     /// [`Self::read_file`], if that need not wait for a disk: what the kernel
@@ -350,10 +378,12 @@ impl GuestMemory {
         sections: &[Section],
     ) -> io::Result<u32> {
         let (fd, flags) = (file.as_raw_fd(), libc::RWF_NOWAIT);
-        self.transfer(sections, offset, |iov, count, offset| {
+        let moved = self.transfer(sections, offset, |iov, count, offset| {
             // SAFETY: as in `read_file`.
             unsafe { libc::preadv2(fd, iov, count, offset, flags) }
-        })
+        });
+        self.note(sections);
+        moved
     }
 
     /// Writes `sections` straight to `file` at `offset`, like pwritev.
@@ -483,6 +513,32 @@ mod tests {
 
     fn memory() -> GuestMemory {
         GuestMemory::new(0x10000, 2).unwrap()
+    }
+
+    #[test]
+    fn each_write_is_noted_once_it_is_there() {
+        let m = memory();
+        let (sender, noted) = std::sync::mpsc::channel();
+        m.write(0x100, b"before").unwrap();
+        m.note_writes(move |piece| sender.send(piece).unwrap());
+        let mut file = tempfile();
+        file.write_all(&[7; 0x3000]).unwrap();
+        let pieces = [m.section(0x1000, 8).unwrap(), m.section(0, 4).unwrap()];
+        let piece = |addr, len| Section { addr, len };
+        m.write(0xFFE, b"abcd").unwrap();
+        assert_eq!(noted.try_iter().collect::<Vec<_>>(), [piece(0xFFE, 4)]);
+        m.write_last(0x20, 1).unwrap();
+        assert_eq!(noted.try_iter().collect::<Vec<_>>(), [piece(0x20, 4)]);
+        m.set_bits(0x40, 1).unwrap();
+        assert_eq!(noted.try_iter().collect::<Vec<_>>(), [piece(0x40, 2)]);
+        m.read_file(&file, 0, &pieces).unwrap();
+        assert_eq!(noted.try_iter().collect::<Vec<_>>(), pieces);
+        // A file in memory may refuse it, and may have moved a part.
+        let _ = m.read_file_now(&file, 0, &pieces);
+        assert_eq!(noted.try_iter().collect::<Vec<_>>(), pieces);
+        m.write_file(&file, 0, &pieces).unwrap();
+        m.write(0xFFFF_0000, b"beyond").unwrap_err();
+        assert_eq!(noted.try_iter().count(), 0);
     }
 
     #[test]

@@ -208,7 +208,8 @@ impl Several<'_> {
             Step::DeviceStores { frame, place, code } => {
                 let at = one(&FRAMES, frame) + one(&PLACES, place);
                 memory.write(GuestPhys(at), &one(&CODES, code)).unwrap();
-                self.machine.vm.wire.kick.fetch_add(1, Ordering::SeqCst);
+                let written = &self.machine.vm.wire.written_pages;
+                written.fetch_or(page_bit(at), Ordering::SeqCst);
             }
             Step::HostStores { frame, place, code } => {
                 let at = one(&FRAMES, frame) + one(&PLACES, place);

@@ -9,22 +9,25 @@
 //! frames, the shared page, patches. All of that goes by [`Host::store`], which
 //! marks the patched copy as stale.
 //!
-//! Devices write at any time. A kick or an answer to SEND_DMA follows what they
-//! wrote, and then the patched copies that a view maps are compared with their
-//! pages. Pages that other Guests write to, those of networks, have no patched
-//! copies.
+//! Devices write at any time. The Launcher, which does it for them, notes the
+//! pages in a filter ([`Wire::written_pages`](lg_wire::state::Wire)) before it kicks
+//! or answers. At the next way out, the patched copies of such pages are
+//! compared with their pages. Pages that other Guests write to, those of
+//! networks, have no patched copies.
 //!
 //! A page whose patched copies end soon after they were made, time and again,
 //! gets no more of them: a write to it would always cost a page fault.
 
-use super::{MAX_COPIES, MAX_FLIPS, filter_bit};
+use super::{MAX_COPIES, MAX_FLIPS};
 use crate::address::{GuestPhys, GuestVirt, as_word};
 use crate::kill::Kill;
 use crate::run::Host;
 use crate::world::Access;
+use core::sync::atomic::Ordering;
 use lg_abi::page::{
     ENTRIES, PAGE_SHIFT, PAGE_SIZE, SWITCHER_INDEX, directory_index,
 };
+use lg_wire::state::page_bit;
 
 /// System calls after which a patched copy has paid for itself.
 const WORTH_IT: u64 = 64;
@@ -68,7 +71,7 @@ impl Host<'_> {
         let first = GuestPhys(at.0 & !(PAGE_SIZE - 1));
         let last = at.0.saturating_add(length.saturating_sub(1));
         let last = GuestPhys(last & !(PAGE_SIZE - 1));
-        let bits = filter_bit(first) | filter_bit(last);
+        let bits = page_bit(first.0) | page_bit(last.0);
         if self.vm.copy_filter.get() & bits != 0 {
             self.note_stale(first, last);
         }
@@ -83,12 +86,6 @@ impl Host<'_> {
         }
     }
 
-    /// A device may have written since patched copies were last compared.
-    pub(crate) fn note_devices(&self) {
-        let writes = &self.vm.device_writes;
-        writes.set(writes.get().wrapping_add(1));
-    }
-
     /// The Guest is about to run in this view: it writes to no page that has a
     /// patched copy, and the patched copies that it executes are what their
     /// pages are.
@@ -97,20 +94,29 @@ impl Host<'_> {
         if self.shadow.copies_seen() != vm.copy_count.get() {
             self.protect_new_copies()?;
         }
-        let writes = vm.device_writes.get();
-        if self.shadow.device_writes_seen() != writes {
-            self.shadow.set_device_writes_seen(writes);
-            let mapped = self.shadow.mapped_copies();
-            for number in bits(mapped) {
-                if vm.copies[number].get() != 0 && !self.is_true(number) {
-                    vm.stale_copies.set(vm.stale_copies.get() | 1 << number);
-                }
-            }
+        let written = vm.wire.written_pages.load(Ordering::Relaxed);
+        if written & vm.copy_filter.get() != 0 {
+            self.compare_written_copies();
         }
         for number in bits(vm.stale_copies.get()) {
             self.forget_copy(number)?;
         }
         Ok(())
+    }
+
+    /// The Launcher has written to pages that may have patched copies: compares
+    /// these copies with their pages.
+    #[cold]
+    fn compare_written_copies(&self) {
+        let vm = self.vm;
+        let written = vm.wire.written_pages.swap(0, Ordering::SeqCst);
+        for number in 0..MAX_COPIES {
+            let frame = vm.copies[number].get();
+            let is_written = written & page_bit(frame) != 0;
+            if frame != 0 && is_written && !self.is_true(number) {
+                vm.stale_copies.set(vm.stale_copies.get() | 1 << number);
+            }
+        }
     }
 
     /// Takes from this view the right to write to pages that have patched

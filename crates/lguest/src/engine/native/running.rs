@@ -13,14 +13,14 @@ use crate::memory::GuestMemory;
 use crate::needs::Lack;
 use lg_wire::fast_path;
 use lg_wire::spawn::read_progress;
-use lg_wire::state::MAX_VIEWS;
+use lg_wire::state::{MAX_VIEWS, page_bits};
 use lg_wire::turns::{self, Futex};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A Guest that has been initialised.
 pub(super) struct Running {
-    pub(super) shared: Shared,
+    pub(super) shared: Arc<Shared>,
     pub(super) processes: Processes,
     /// They may run on any processor.
     spread: bool,
@@ -51,7 +51,7 @@ impl Running {
             Processes::start(memory, &shared, pages, user_processes)?;
         let without = |path| setup.slow_paths & path != 0;
         let running = Self {
-            shared,
+            shared: Arc::new(shared),
             processes,
             spread: without(fast_path::ONE_PROCESSOR),
             stands: AtomicBool::new(false),
@@ -71,6 +71,11 @@ impl Running {
             running.processes.kill_all();
             return Err(Lack::of_another_version());
         }
+        let shared = Arc::clone(&running.shared);
+        memory.note_writes(move |piece| {
+            let pages = page_bits(piece.addr(), piece.len());
+            shared.written_pages().fetch_or(pages, Ordering::SeqCst);
+        });
         Ok(running)
     }
 

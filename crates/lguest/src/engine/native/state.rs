@@ -16,7 +16,7 @@ use rustix::mm::{MapFlags, ProtFlags};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// The head of the state, mapped. The rest is the Host's own.
 ///
@@ -120,6 +120,11 @@ impl Shared {
     /// When the Host is to tell that a buffer may be free.
     pub(super) fn input_waits(&self) -> &AtomicU32 {
         &self.wire().input_waits
+    }
+
+    /// Pages that were written to, for the Host to look at.
+    pub(super) fn written_pages(&self) -> &AtomicU64 {
+        &self.wire().written_pages
     }
 
     /// The run token of the first view.
