@@ -52,6 +52,7 @@ impl Host<'_> {
         loop {
             self.look_around();
             if self.vm.wire.break_wanted.load(Ordering::SeqCst) != 0 {
+                self.write_extended_down();
                 self.world.broken_out()?;
                 continue;
             }

@@ -70,6 +70,14 @@ impl Extended {
         ]
     }
 
+    /// The upper half of ymm `register`, of the first eight.
+    #[must_use]
+    pub fn upper_half(&self, register: usize) -> u128 {
+        let all = self.ymm.get();
+        let half = all.as_chunks().0.get(register).copied();
+        u128::from_le_bytes(half.unwrap_or_default())
+    }
+
     /// Takes over another one's parts, as far as they are among `kept`.
     pub fn copy_from(&self, other: &Self, kept: u64) {
         self.parts.set(other.parts.get() & kept);
@@ -82,6 +90,10 @@ impl Extended {
 /// How many threads can have extended state at the same time. When there are
 /// more, the one that has not run for the longest time loses its own.
 pub const MAX_THREADS: usize = 256;
+
+/// Entries of the table: one more, so that no thread loses its state because
+/// the Guest is held, and the one in the processor has to be written down.
+const PLACES: usize = MAX_THREADS + 1;
 
 /// A thread: its page directory and its kernel stack. Zero is none.
 type Thread = u64;
@@ -96,11 +108,11 @@ pub struct Threads {
     /// How many entries are in use.
     count: Cell<u32>,
     /// The threads of the entries.
-    threads: [Cell<Thread>; MAX_THREADS],
+    threads: [Cell<Thread>; PLACES],
     /// When each was saved, in a count of savings.
-    saved: [Cell<u64>; MAX_THREADS],
+    saved: [Cell<u64>; PLACES],
     savings: Cell<u64>,
-    states: [Extended; MAX_THREADS],
+    states: [Extended; PLACES],
 }
 
 impl Threads {
@@ -111,26 +123,41 @@ impl Threads {
         self.threads.iter().position(|entry| entry.get() == thread)
     }
 
-    /// An entry for a thread that has none: a free one, or the oldest.
-    fn make_entry(&self, thread: Thread) -> usize {
-        let free = self.threads.iter().position(|entry| entry.get() == NONE);
-        let entry = free.unwrap_or_else(|| {
-            let oldest = (0..MAX_THREADS).min_by_key(|&n| self.saved[n].get());
-            oldest.unwrap_or(0)
-        });
-        if free.is_some() {
-            self.count.set(self.count.get() + 1);
+    /// An entry for a thread that has none. There are `most` at most then: the
+    /// oldest have to go.
+    fn make_entry(&self, thread: Thread, most: usize) -> usize {
+        while self.count.get() as usize >= most {
+            let used = |&n: &usize| self.threads[n].get() != NONE;
+            let oldest = (0..PLACES)
+                .filter(used)
+                .min_by_key(|&n| self.saved[n].get());
+            self.free(oldest.unwrap_or(0));
         }
+        let free = self.threads.iter().position(|entry| entry.get() == NONE);
+        let entry = free.unwrap_or(0);
+        self.count.set(self.count.get() + 1);
         self.threads[entry].set(thread);
         self.savings.set(self.savings.get() + 1);
         self.saved[entry].set(self.savings.get());
         entry
     }
 
+    /// The state of the thread with this page directory and kernel stack,
+    /// where it is in the table.
+    #[must_use]
+    pub fn of(&self, directory: u32, stack: u32) -> Option<&Extended> {
+        self.find(thread(directory, stack)).map(|n| &self.states[n])
+    }
+
     fn free(&self, entry: usize) {
         self.threads[entry].set(NONE);
         self.count.set(self.count.get().saturating_sub(1));
     }
+}
+
+/// The thread with this page directory and this kernel stack.
+fn thread(directory: u32, stack: u32) -> Thread {
+    Thread::from(directory) << 32 | Thread::from(stack)
 }
 
 /// Whether it is a thread of page directory `directory`.
@@ -143,8 +170,7 @@ impl Host<'_> {
     pub(crate) fn settle_extended(&mut self) {
         let vm = self.vm;
         let threads = &vm.threads;
-        let (directory, stack) = (vm.cr3.get(), vm.esp1.get());
-        let thread = Thread::from(directory) << 32 | Thread::from(stack);
+        let thread = thread(vm.cr3.get(), vm.esp1.get());
         if threads.owner.get() == thread {
             return;
         }
@@ -163,10 +189,21 @@ impl Host<'_> {
     /// The processor is about to be another thread's, or the Guest another
     /// view's: saves what is in use.
     pub(crate) fn park_extended(&mut self) {
+        self.save_owner(MAX_THREADS);
+    }
+
+    /// The Guest is held: all of its extended state is in the table.
+    pub(crate) fn write_extended_down(&mut self) {
+        self.save_owner(PLACES);
+    }
+
+    /// Saves what the last thread has in the processor. The table has `most`
+    /// entries at most then.
+    fn save_owner(&mut self, most: usize) {
         let threads = &self.vm.threads;
         let owner = threads.owner.replace(NONE);
         if owner != NONE && self.world.extended_in_use() {
-            let entry = threads.make_entry(owner);
+            let entry = threads.make_entry(owner, most);
             self.world.save_extended(&threads.states[entry]);
         }
     }
@@ -195,7 +232,7 @@ impl Host<'_> {
         if owns {
             threads.owner.set(NONE);
         }
-        for entry in 0..MAX_THREADS {
+        for entry in 0..PLACES {
             if is_of(threads.threads[entry].get(), directory) {
                 threads.free(entry);
             }
@@ -284,6 +321,27 @@ mod tests {
             let last = if runs_last == OTHER { 0 } else { part::MASKS };
             assert_eq!(run(&mut m, runs_last, 0xC010_6000), last);
         }
+    }
+
+    #[test]
+    fn a_hold_costs_no_thread_its_state() {
+        let mut m = machine();
+        let stack = |n: usize| 0xC010_0000 + 0x2000 * u32::try_from(n).unwrap();
+        for n in 0..=MAX_THREADS {
+            run(&mut m, OTHER, stack(n));
+            m.world.extended.parts.set(part::YMM);
+            if n % 64 == 0 {
+                m.host().write_extended_down();
+                let last = m.vm.threads.of(OTHER, stack(n)).unwrap();
+                assert_eq!(last.parts.get(), part::YMM, "{n}");
+            }
+        }
+        // All are there, and the last one goes on in the processor.
+        assert!(m.vm.threads.of(OTHER, stack(0)).is_some());
+        assert_eq!(run(&mut m, OTHER, stack(MAX_THREADS)), part::YMM);
+        // The next switch costs the oldest its own, as without a hold.
+        assert_eq!(run(&mut m, OTHER, stack(1)), part::YMM);
+        assert_eq!(run(&mut m, OTHER, stack(0)), 0);
     }
 
     #[test]

@@ -201,3 +201,6 @@ impl Drop for Native {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
