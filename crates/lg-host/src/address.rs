@@ -1,8 +1,8 @@
 //! Two kinds of address that must never be mixed.
 //!
-//! Both are 32-bit numbers, and adding one where the other belongs is the
-//! oldest mistake in this trade. So they are two types, and the only way from
-//! one to the other is to walk the Guest's page tables (`paging::walk`).
+//! Both are 32-bit numbers, and to use one for the other is an old mistake. So
+//! they are two types, and the only way from one to the other is to walk the
+//! Guest's page tables (`paging::walk`).
 
 use core::fmt;
 use lg_abi::page;
@@ -44,8 +44,8 @@ impl GuestVirt {
 }
 
 impl GuestPhys {
-    /// The address `bytes` further on, round the end if need be: whoever uses
-    /// it is told whether it exists.
+    /// The address `bytes` further on, round the end if need be. Whether it
+    /// exists is checked when it is used.
     #[must_use]
     pub const fn plus(self, bytes: u32) -> Self {
         Self(self.0.wrapping_add(bytes))
@@ -57,7 +57,7 @@ impl GuestPhys {
 ///
 /// # Panics
 ///
-/// When it is: we are wrong.
+/// If it is too large, which is a mistake of ours.
 #[must_use]
 #[expect(clippy::cast_possible_truncation, reason = "asserted before")]
 pub const fn as_word(n: usize) -> u32 {

@@ -1,9 +1,9 @@
 //! Every reason for which the Host ends a Guest.
 //!
-//! A Guest never checks whether a hypercall worked, so a call that makes no
-//! sense is not answered: the Guest dies, and a person reads why. A [`Kill`]
-//! travels up by `?` to whoever runs the Guest; nothing is done on behalf of a
-//! Guest after it. The texts are golden: a test lists them all.
+//! A Guest never checks whether a hypercall worked. So a call that makes no
+//! sense ends the Guest, and the Launcher prints why. A [`Kill`] goes up by `?`
+//! to the run loop, and nothing is done on behalf of the Guest after it. A golden
+//! file lists all texts.
 
 use core::fmt;
 use lg_abi::gen1;

@@ -1,9 +1,9 @@
 //! The Guest's memory as the Host sees it: a window, checked at every look.
 //!
 //! The Launcher maps all of the Guest's physical memory at one place in every
-//! view. The Guest changes it whenever it likes, other views and the Launcher
-//! do, too; so a value is copied out once and then used, and nothing here ever
-//! lends a reference.
+//! view. The Guest changes it at any time, and so do other views and the
+//! Launcher. So a value is copied out once and then used, and nothing here hands
+//! out a reference.
 
 #![expect(unsafe_code, reason = "the one place that touches Guest memory")]
 
@@ -171,7 +171,7 @@ impl Memory {
     }
 
     /// Whether `words` double words from `addr` are those from `other_addr` in
-    /// another memory. Looks at all of them, for they are nearly always equal.
+    /// another memory. Looks at all of them: they are nearly always equal.
     ///
     /// # Errors
     ///
@@ -216,8 +216,8 @@ impl Memory {
         Ok(())
     }
 
-    /// The word at `addr`, which others write at any time, in the one order
-    /// that everybody sees.
+    /// The word at `addr`, which others write at any time, in one order for all
+    /// processes.
     ///
     /// # Errors
     ///

@@ -2,13 +2,13 @@
 //!
 //! Some processors can be told to fault at a CPUID of user code ("CPUID
 //! faulting", Intel SDM volume 3, "CPUID Faulting"; AMD calls it
-//! `CpuidUserDis`), and Linux lets a process ask for that. There the Guest is
-//! not shown what its kernel cannot keep for a program: state that FXSAVE does
-//! not know, and the instructions that work on it. Elsewhere it sees all that
-//! there is.
+//! `CpuidUserDis`), and Linux lets a process ask for that. There the Host hides
+//! from the Guest what its kernel cannot keep for a program: state that FXSAVE
+//! does not know, and the instructions that work on it. Elsewhere the Guest sees
+//! all that there is.
 //!
-//! Programs could use it all the same, for nothing can switch it off, and the
-//! Host keeps it apart all the same ([`crate::cpu::extended`]).
+//! The instructions themselves cannot be switched off. So the Host keeps their
+//! state apart for each thread in both cases ([`crate::cpu::extended`]).
 
 use crate::cpu::instruction::{MAX_INSTRUCTION, instruction};
 use crate::host::Host;

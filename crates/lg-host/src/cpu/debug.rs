@@ -1,17 +1,16 @@
 //! Debug registers: breakpoints and watchpoints of a Guest's programs.
 //!
-//! The real ones are the machine's. So while one of the Guest's is on, user
-//! code is single-stepped: before each instruction its address and the memory
-//! that it will touch are compared with the registers, and behind it there is
-//! the Guest's trap 1, or the next step. That costs a trap for each
-//! instruction, and nothing while all of them are off. What a kernel touches is
-//! not watched.
+//! The real ones belong to the machine. So while one of the Guest's is on, user
+//! code is single-stepped. Before each instruction its address and the memory
+//! that it will touch are compared with the registers; after it comes the Guest's
+//! trap 1, or the next step. That costs a trap for each instruction, and nothing
+//! while all registers are off. Accesses of the kernel are not watched.
 //!
-//! Linux sets them for a debugger (`PTRACE_POKEUSER`), and loads them when it
-//! switches to the program. But as a guest of lguest it does so by a function
-//! that is empty: the Host was to be told one day. So that function is found
-//! and made to trap, when a program asks for the first time: among the kernel's
-//! operations its address is behind that of the one that reads the registers
+//! Linux sets the registers for a debugger (`PTRACE_POKEUSER`), and loads them
+//! when it switches to the program. As a guest of lguest it does so by a function
+//! that is empty. When a program asks for the first time, the Host finds that
+//! function and makes it trap: in the kernel's table of operations its address
+//! follows that of the function that reads the registers
 //! ([`Host::look_for_setter`]).
 
 use crate::address::{GuestPhys, GuestVirt};
@@ -47,7 +46,7 @@ pub struct Debug {
     /// The page directory for which Linux has set them, or 0: Linux leaves them
     /// on for the next program, and ignores what comes of it.
     cr3: Cell<u32>,
-    /// Where Linux sets them, or [`NO_SETTER`]; 0 = nobody has looked.
+    /// Where Linux sets them, or [`NO_SETTER`]; 0 = not looked for yet.
     setter: Cell<u32>,
     /// 1 while user code is stepped.
     stepping: Cell<u32>,
@@ -122,8 +121,8 @@ impl Debug {
 }
 
 impl Host<'_> {
-    /// User code is about to go on: it is stepped if a register is on, or has
-    /// its breakpoint.
+    /// User code is about to go on: steps it if a register is on, or delivers
+    /// the trap of a breakpoint at eip.
     pub(crate) fn arm_debug(&mut self) -> Result<(), Kill> {
         let (vm, debug) = (self.vm, &self.vm.debug);
         if !debug.is_watching() || ![0, vm.cr3.get()].contains(&debug.cr3.get())
@@ -200,7 +199,7 @@ impl Host<'_> {
         let own = debug.own_step.get();
         let flag_use = debug.flag_use.get();
         if is_debug && flag_use == FlagUse::Pops as u32 {
-            // It has brought its own.
+            // The instruction has loaded its own.
             debug.own_step.set(vm.regs.eflags.get() & EFLAGS_TF);
         }
         self.put_off_debug();
@@ -224,8 +223,8 @@ impl Host<'_> {
         }
     }
 
-    /// The kernel stands at the function that sets debug registers: eax says
-    /// which, edx to what. Answers whether it does.
+    /// Sets a debug register, if the kernel is at the function that does so: eax
+    /// says which, edx to what. Answers whether it was.
     pub(crate) fn set_debug_register(
         &mut self,
         code: &[u8],
@@ -260,8 +259,8 @@ impl Host<'_> {
         true
     }
 
-    /// A program makes a system call. If it is one by which a debugger sets a
-    /// debug register, its kernel is going to; nothing else is seen of that.
+    /// A program makes a system call. If a debugger sets a debug register by it,
+    /// looks for the function by which the kernel will do so.
     pub(crate) fn expect_debugger(&mut self) {
         /// `ptrace` of Linux for i386, and its request PTRACE_POKEUSER.
         const PTRACE: u32 = 26;
@@ -278,10 +277,9 @@ impl Host<'_> {
         }
     }
 
-    /// Finds the empty function that sets debug registers, and makes it trap. A
-    /// kernel's operations stand in a table: the one that reads debug
-    /// registers, which has real moves from them, and behind it the one that
-    /// sets them.
+    /// Finds the empty function that sets debug registers, and makes it trap. The
+    /// kernel's operations are in a table. The function that reads debug registers
+    /// has real moves from them, and the next entry is the one that sets them.
     fn look_for_setter(&mut self) {
         /// A kernel's data end below this.
         const MOST: u32 = 16 << 20;

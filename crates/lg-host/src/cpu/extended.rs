@@ -1,4 +1,4 @@
-//! Whose extended state is where: AVX and AVX-512 for a kernel that knows none.
+//! Extended state (AVX, AVX-512) of the threads of a kernel that knows none.
 //!
 //! A Guest's kernel of 2007 saves the x87 and SSE registers of its threads and
 //! nothing else, while its programs can use all that the processor has. So the
@@ -100,7 +100,8 @@ type Thread = u64;
 
 const NONE: Thread = 0;
 
-/// All threads with extended state, and the one whose is in the processor.
+/// All threads with extended state, and the one whose state is in the
+/// processor.
 #[repr(C)]
 pub struct Threads {
     /// Whose state is in the processor.
@@ -166,7 +167,7 @@ fn is_of(thread: Thread, directory: u32) -> bool {
 }
 
 impl Host<'_> {
-    /// The Guest goes on in user mode: its thread's state must be there.
+    /// The Guest goes on in user mode: loads its thread's state.
     pub(crate) fn settle_extended(&mut self) {
         let vm = self.vm;
         let threads = &vm.threads;
@@ -186,8 +187,7 @@ impl Host<'_> {
         threads.owner.set(thread);
     }
 
-    /// The processor is about to be another thread's, or the Guest another
-    /// view's: saves what is in use.
+    /// Another thread is about to run, or another view: saves what is in use.
     pub(crate) fn park_extended(&mut self) {
         self.save_owner(MAX_THREADS);
     }

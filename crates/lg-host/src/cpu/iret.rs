@@ -4,10 +4,9 @@
 //! program: by a signal's frame, by a debugger, by `vm86`. The code selector
 //! decides the privilege, so it is checked as a processor checks it: against
 //! the Guest's descriptors. A frame that is refused is a general protection
-//! fault. Where the frame asks for user level, the fault is delivered *from*
-//! user level: a kernel then blames the program, and not itself. (Linux has a
-//! fixup for the fault of its own `iret`, but not for the one in lguest's
-//! part of it.)
+//! fault. Where the frame asks for user level, the fault is delivered *from* user
+//! level, so that a kernel ends the program and not itself. (Linux has a fixup
+//! for a fault of its own `iret`, but not for the one in lguest's part of it.)
 //!
 //! A frame with VM set asks for virtual-8086 mode, which is user level
 //! whatever its selectors are. No processor has that mode beneath a 64-bit
@@ -44,7 +43,7 @@ struct Frame {
 }
 
 impl Host<'_> {
-    /// Carries out the `iret` at which the Guest's kernel stands.
+    /// Carries out the `iret` at eip, for the Guest's kernel.
     pub(crate) fn iret(&mut self) -> Result<(), Kill> {
         let mut stack = self.vm.regs.esp.get();
         let [eip, cs, flags] = self.pop_all(&mut stack)?;
@@ -82,7 +81,7 @@ impl Host<'_> {
         } else {
             None
         };
-        // A program that has looked has seen the real ones.
+        // A program that reads its selectors sees the real ones.
         self.vm.cs.set(match frame.cs {
             REAL_USER_CS => USER_CS.into(),
             cs => cs,

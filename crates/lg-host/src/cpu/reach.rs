@@ -1,15 +1,14 @@
-//! What user code may reach is what the Guest's tables say, not where it is.
+//! Pages of user code above PAGE_OFFSET: the Guest's tables decide, not a limit.
 //!
 //! Where user code and its kernel share an address space, the segments of user
-//! code end where the kernel begins: that stops accidents, and costs nothing.
-//! But a kernel may have pages for its programs above that address, and Linux
-//! has one (the entry page, with COMPAT_VDSO). The code segment does not end
-//! there, so such a page can be executed. An instruction that reads or writes
-//! it is stopped by a limit. Then the tables are asked, and if they allow it,
-//! that one instruction is carried out with segments that go on to the
-//! Switcher's pages: it is single-stepped, and the next one has the short
-//! segments again. Code that does this all the time keeps the wide segments
-//! until its next trap.
+//! code end where the kernel begins. That stops accidents, and costs nothing. But
+//! a kernel may have pages for its programs above that address, and Linux has one
+//! (the entry page, with COMPAT_VDSO). The code segment does not end there, so
+//! such a page can be executed. A limit stops an instruction that reads or writes
+//! it. If the tables allow the access, that one instruction is carried out with
+//! segments that end where the Switcher's pages begin: it is single-stepped, and
+//! the next one has the short segments again. Code that does this all the time
+//! keeps the wide segments until its next trap.
 
 use crate::address::GuestVirt;
 use crate::cpu::accesses::Access;
@@ -32,12 +31,12 @@ mod how_far {
     pub(super) const STEP: u32 = 3;
     /// User code has wide segments.
     pub(super) const WIDE: u32 = 4;
-    /// User code is single-stepped, for its code segment has no end where it
-    /// is, and is to have one again when it has left.
+    /// User code is single-stepped: its code segment has no end while it is
+    /// beyond that end, and gets one again when it has left.
     pub(super) const CODE_STEP: u32 = 5;
 }
 
-/// So many instructions in a row are stepped.
+/// The most instructions in a row that are stepped.
 const MAX_STEPS: u32 = 64;
 
 impl Host<'_> {
@@ -51,9 +50,8 @@ impl Host<'_> {
         }
     }
 
-    /// Whether user code may execute what is at `va`, and so be stopped there
-    /// by something else than a page fault. Below the kernel, the processor
-    /// finds out.
+    /// Whether user code may execute what is at `va`, so that a trap there need
+    /// not be a page fault. Below the kernel, the processor finds out.
     pub(crate) fn may_run_at(&self, va: GuestVirt) -> bool {
         va.0 < self.vm.page_offset.get() || self.entry(va).is_some()
     }
@@ -64,14 +62,14 @@ impl Host<'_> {
         entry.is_some_and(|e| !access.write || e.pte.has(Pte::WRITE))
     }
 
-    /// The instruction at eip may have what a limit has kept from it.
+    /// Lets the instruction at eip have what a limit has kept from it.
     pub(crate) fn reach_further(&mut self, code: &[u8]) {
         let vm = self.vm;
         vm.counters.limits_passed.count();
         let steps = vm.steps.get().saturating_add(1);
         vm.steps.set(steps);
-        // What stores the flags would store our single-step flag, and where
-        // the Guest steps itself, the trap is its own.
+        // An instruction that stores the flags would store our single-step
+        // flag. Where the Guest steps itself, the trap is its own.
         let steps_anyway = vm.regs.eflags.get() & EFLAGS_TF != 0;
         let step = steps <= MAX_STEPS && !steps_anyway && !moves_flags(code);
         vm.reach.set(if step {
@@ -99,8 +97,8 @@ impl Host<'_> {
         stepped && matches!(event, Event::Trap { vector: 1, .. })
     }
 
-    /// User code cannot go on yet: what [`Self::begin_reach`] has done is
-    /// undone, and wanted still.
+    /// User code cannot go on yet: undoes what [`Self::begin_reach`] has done,
+    /// which is done again later.
     #[cold]
     pub(crate) fn put_off_reach(&mut self) {
         let vm = self.vm;
@@ -135,7 +133,7 @@ impl Host<'_> {
             _ => return self.step_beyond_the_end(),
         };
         if !vm.in_user_mode() {
-            // Something else came first, an interrupt perhaps.
+            // Something else came first, perhaps an interrupt.
             vm.reach.set(how_far::SHORT);
             return;
         }
@@ -151,8 +149,8 @@ impl Host<'_> {
         }
     }
 
-    /// Where user code's segment has an end and it goes on beyond that, by its
-    /// own right, it has another one until it comes back.
+    /// If user code goes on beyond the end of its code segment, and may do so,
+    /// it gets another segment until it comes back.
     fn step_beyond_the_end(&self) {
         let vm = self.vm;
         if !vm.in_user_mode() || !self.is_beyond_the_end() {
@@ -170,8 +168,8 @@ impl Host<'_> {
         }
     }
 
-    /// Whether user code stands beyond the end of its code segment, if that
-    /// has one.
+    /// Whether user code is beyond the end of its code segment, if that has
+    /// one.
     pub(crate) fn is_beyond_the_end(&self) -> bool {
         !self.may_take(fast_path::FLAT_CODE)
             && self.vm.regs.eip.get() >= self.user_limit()

@@ -1,15 +1,15 @@
 //! Segments: what is really loaded while the Guest believes something else.
 //!
-//! Guest code runs at privilege level 3 of a 64-bit Linux, so its code and
-//! stack segments are fixed: the flat 32-bit ones that Linux gives everybody
-//! while it is in its kernel, and two of our own in the local descriptor table
-//! while it runs user code. Data segments are the Guest's to load. Most of what
-//! it loads means something else here, or nothing; the first use faults, and we
-//! put it right. Where user code shares its kernel's address space, its data
-//! segments end where the kernel begins ([`reach`](crate::cpu::reach) tells of
-//! what it may have beyond). User programs keep thread-local data behind three
-//! descriptors ([`tls`](crate::cpu::tls)), which have the very indices in our
-//! table that the Guest's have, for C libraries compute with them.
+//! Guest code runs at privilege level 3 of a 64-bit Linux, so its code and stack
+//! segments are fixed. In the Guest's kernel they are the flat 32-bit ones that
+//! Linux has for every process. For user code they are two of our own in the
+//! local descriptor table. The Guest loads data segments itself. Most selectors
+//! that it loads have another meaning here, or none: the first use faults, and
+//! the Host puts them right. Where user code shares its kernel's address space,
+//! its data segments end where the kernel begins; [`reach`](crate::cpu::reach)
+//! says what it may have beyond. User programs keep thread-local data behind three
+//! descriptors ([`tls`](crate::cpu::tls)). They have the same indices in our table
+//! as in the Guest's, because C libraries compute with them.
 
 use crate::address::GuestVirt;
 use crate::cpu::accesses::{Access, accesses};
@@ -34,13 +34,13 @@ pub const REAL_KERNEL_DS: u32 = 0x2B;
 /// Linux's 64-bit code segment (`__USER_CS`).
 pub const REAL_LONG_CS: u32 = 0x33;
 
-/// Our user code segment: LDT, the index of the Guest's own.
+/// Our user code segment: in the LDT, with the index that the Guest's has.
 pub const REAL_USER_CS: u32 = ldt(GDT_USER_CS);
 
 /// Our user data segment.
 pub const REAL_USER_DS: u32 = ldt(GDT_USER_DS);
 
-/// One that goes on to the Switcher's pages.
+/// A data segment that ends where the Switcher's pages begin.
 pub const REAL_WIDE_DS: u32 = ldt(GDT_KERNEL_DS);
 
 /// The selector of entry `index` of the local descriptor table, level 3.
@@ -129,7 +129,7 @@ impl Host<'_> {
             Ok(real) => real,
             Err(13) => return Ok(false),
             Err(vector) => {
-                // It is there, but not present.
+                // The descriptor exists, but is not Present.
                 self.deliver_trap(vector, Some(error))?;
                 return Ok(true);
             }
@@ -140,7 +140,7 @@ impl Host<'_> {
             SegmentRegister::Ds => regs.ds.set(real),
             SegmentRegister::Fs => set_tls(&regs.fs, &regs.fs_base, real),
             SegmentRegister::Gs => set_tls(&regs.gs, &regs.gs_base, real),
-            // What is loaded for it, `settle_segments` knows.
+            // `settle_segments` chooses what is loaded for it.
             SegmentRegister::Ss => self.vm.ss.set(selector),
             SegmentRegister::Cs => return Ok(false),
         }
@@ -158,7 +158,7 @@ impl Host<'_> {
     ) -> Result<u32, u8> {
         const REFUSED: Result<u32, u8> = Err(13);
         if is_null(selector) {
-            // No 32-bit code can do without a stack.
+            // A null selector is refused for the stack only.
             let stack = register == SegmentRegister::Ss;
             return if stack { REFUSED } else { Ok(selector) };
         }
@@ -171,7 +171,7 @@ impl Host<'_> {
             REAL_KERNEL_DS
         };
         if selector & 4 != 0 {
-            // Our own selector, saved and loaded again by a Guest.
+            // Our own selector, which the Guest has saved and loads again.
             let ours = without_level(selector) == without_level(REAL_USER_DS);
             return if ours { Ok(selector | 3) } else { REFUSED };
         }
@@ -182,9 +182,9 @@ impl Host<'_> {
         }
     }
 
-    /// Carries out the branch at eip if it leads beyond its segment's limit,
-    /// which stopped it before it was gone. With a flat segment it would be
-    /// there, and the fetch would fault. Answers whether it did.
+    /// Carries out the branch at eip if it leads beyond its segment's limit. The
+    /// limit stopped it before it branched; with a flat segment the fetch at the
+    /// target would fault. Answers whether there was such a branch.
     pub(crate) fn branch_beyond_limit(&mut self) -> Result<bool, Kill> {
         let mut code = [0; MAX_INSTRUCTION];
         let vm = self.vm;
@@ -232,8 +232,7 @@ impl Host<'_> {
         })
     }
 
-    /// Whether it is our limit that a segment of user code has, and not the
-    /// Guest's.
+    /// Whether the limit of a segment of user code is ours, not the Guest's.
     fn ends_at_limit(&self, segment: SegmentRegister) -> bool {
         let regs = &self.vm.regs;
         let selector = match segment {
@@ -263,7 +262,7 @@ fn fix_data_segment(selector: &Cell<u32>, user: bool) -> bool {
     true
 }
 
-/// Loading a selector loads a base, and those of our descriptors are zero.
+/// Loads a selector, and with it the base of our descriptor, which is zero.
 fn set_tls(selector: &Cell<u32>, base: &Cell<u32>, real: u32) {
     selector.set(real);
     base.set(0);

@@ -1,17 +1,17 @@
 //! Thread-local segments: what is behind the three descriptors of a thread.
 //!
-//! Programs keep a pointer to their thread behind gs, in a segment of 4 GiB
-//! that begins at some address. For these the local descriptor table has one
-//! flat entry, and the base goes straight into its register, which costs a few
-//! nanoseconds at a switch of threads. What is unusual needs the descriptor
-//! itself in the table, and that is a system call: a limit, a segment that
-//! cannot be written, and any use of ds, es or ss, whose bases nobody can set.
-//! It is made when a thread goes on that has such a descriptor, and only if
-//! another one is there.
+//! Programs keep a pointer to their thread behind gs, in a segment of 4 GiB that
+//! begins at some address. For these the local descriptor table has one flat
+//! entry, and the base goes straight into its register, which costs a few
+//! nanoseconds at a switch of threads. Anything unusual needs the descriptor
+//! itself in the table, and that is a system call: a limit, a segment that cannot
+//! be written, and any use of ds, es or ss, whose bases cannot be set. The call is
+//! made when a thread with such a descriptor goes on, and only if the table has
+//! another one.
 //!
-//! One entry has a selector that the machine's kernel has, too: 0x33, its
-//! 64-bit code. A program that loads it is not stopped by that, and has a base
-//! of 0 until its first fault or other trap.
+//! One entry has a selector that the machine's kernel has, too: 0x33, its 64-bit
+//! code. A program that loads it does not fault, and has a base of 0 until its
+//! next trap.
 
 use crate::cpu::accesses::Access;
 use crate::cpu::registers::SegmentRegister;
@@ -23,7 +23,7 @@ use lg_abi::segment::{
     Descriptor, GDT_TLS_ENTRIES, GDT_TLS_MIN, USER_DS, USER_PL,
 };
 
-/// What is looked at to tell the usual kind: everything but the base.
+/// The bits that make the usual kind: everything but the base.
 const KIND_LOW: u32 = 0xFFFF;
 const KIND_HIGH: u32 = 0x00CF_FE00;
 
@@ -38,8 +38,8 @@ fn real(number: usize) -> u32 {
     ldt(GDT_TLS_MIN + crate::address::as_word(number))
 }
 
-/// Whether a segment register takes this descriptor of the Guest's, or the
-/// vector of the fault that it is told of instead.
+/// Whether a segment register takes this descriptor of the Guest's; if not, the
+/// vector of the fault that it gets instead.
 pub(crate) fn check(
     descriptor: Descriptor,
     register: SegmentRegister,
@@ -70,8 +70,8 @@ fn is_usual(descriptor: Descriptor) -> bool {
 }
 
 /// What the table gets for a descriptor: the same, as the machine's kernel
-/// takes it. Code can be read through it and not executed, for no far jump
-/// leads there.
+/// takes it. Code can be read through it, but no far jump leads there, so it is
+/// not executed.
 fn in_table(descriptor: Descriptor) -> Descriptor {
     const KEPT: u32 = 0xFFDF_FFFF & !(1 << 20);
     let dropped = if descriptor.is_conforming() {
@@ -107,8 +107,8 @@ impl Host<'_> {
         self.vm.tls.set(known);
     }
 
-    /// Whether user code has what nearly all programs have, and everything is
-    /// loaded for it: this is asked at each way out to it.
+    /// Whether user code has the segments that nearly all programs have, and all
+    /// of them are loaded. It is asked at each way out to user code.
     pub(crate) fn has_usual_segments(&self) -> bool {
         let (vm, regs) = (self.vm, &self.vm.regs);
         let usual = regs.ds.get() == REAL_USER_DS
@@ -142,8 +142,8 @@ impl Host<'_> {
         Some((number, descriptor))
     }
 
-    /// What to load for a thread-local selector; or the vector of the fault
-    /// that the Guest is told of.
+    /// What to load for a thread-local selector, or the vector of the fault that
+    /// the Guest gets.
     pub(crate) fn real_tls(
         &self,
         number: usize,
@@ -152,10 +152,10 @@ impl Host<'_> {
         check(self.tls(number), register).map(|()| real(number))
     }
 
-    /// Puts all segment registers right that name thread-local segments, and
-    /// the table that they are loaded from; answers whether that changed
-    /// anything. Linux sets the selectors long before the descriptors, and
-    /// bases do not survive what it does in between.
+    /// Puts all segment registers right that name thread-local segments, and the
+    /// table that they are loaded from. Answers whether that changed anything.
+    /// Linux sets the selectors long before the descriptors, and loads other
+    /// bases in between.
     pub(crate) fn fix_tls(&mut self) -> bool {
         use SegmentRegister::{Ds, Es};
         let regs = &self.vm.regs;
@@ -189,8 +189,8 @@ impl Host<'_> {
         right.is_some_and(|right| selector.replace(right) != right)
     }
 
-    /// Has the table say what the Guest's descriptors say, as far as it
-    /// matters; answers whether it did not.
+    /// Puts the Guest's descriptors into the table, as far as they matter.
+    /// Answers whether the table changed.
     fn fill_table(&mut self) -> bool {
         let vm = self.vm;
         let [ds, es, ss] = [&vm.regs.ds, &vm.regs.es, &vm.ss]
@@ -218,10 +218,10 @@ impl Host<'_> {
         for number in 0..TLS_ENTRIES {
             let descriptor = self.tls(number);
             if check(descriptor, SegmentRegister::Gs).is_err() {
-                continue; // what is there is as good as anything
+                continue; // it cannot be loaded, so the entry does not matter
             }
-            // The first one is what C libraries use, so that it stays flat
-            // while nothing but fs and gs is loaded with it.
+            // C libraries use the first one. It stays flat while only fs and
+            // gs are loaded with it.
             let flat = number == 0
                 && is_usual(descriptor)
                 && !data.contains(&Some(number));
@@ -248,8 +248,8 @@ impl Host<'_> {
         done.is_ok()
     }
 
-    /// The stack segment is loaded without anybody's help: the Guest believes
-    /// in what user code has loaded.
+    /// User code loads its stack segment without a trap. What it has loaded is
+    /// noted here as what the Guest believes in.
     pub(crate) fn note_stack_segment(&self) {
         let vm = self.vm;
         let found = vm.regs.ss.get();

@@ -21,7 +21,7 @@ const fn has_error_code(vector: u8) -> bool {
     matches!(vector, 8 | 10..=14 | 17)
 }
 
-/// A vector as the processor counts them: there are 256.
+/// A vector as a byte: there are 256.
 pub(crate) const fn low_byte(vector: u32) -> u8 {
     vector.to_le_bytes()[0]
 }
@@ -113,8 +113,8 @@ impl Host<'_> {
         regs.esp.set(stack);
         regs.eip.set(gate.handler);
         self.note_handler(gate);
-        // AC stays out of kernel mode, too: there it would bite us, for a
-        // kernel runs at the level for which it is meant.
+        // AC is cleared, too. It counts at privilege level 3, where the Guest's
+        // kernel runs here and its own processor would not.
         let cleared = EFLAGS_TF | EFLAGS_NT | EFLAGS_RF | EFLAGS_AC | EFLAGS_VM;
         regs.eflags.set(regs.eflags.get() & !cleared);
         if gate.flags & Gate::INTERRUPT != 0 {
