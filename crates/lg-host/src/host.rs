@@ -5,7 +5,7 @@
 
 use crate::memory::Memory;
 use crate::outbox::Outboxes;
-use crate::paging::Shadow;
+use crate::paging::shadow::Shadow;
 use crate::patch::TrampolineKind;
 use crate::state::Vm;
 use crate::world::{Mapper, World};

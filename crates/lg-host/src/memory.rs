@@ -210,8 +210,8 @@ impl Memory {
     ) -> Result<(), Kill> {
         let from = self.pointer(addr, len)?;
         let to = other.pointer(other_addr, len)?;
-        // SAFETY: `pointer` has checked both ranges (invariant 1). Should
-        // somebody have given us one memory as two, this copies as well.
+        // SAFETY: `pointer` has checked both ranges (invariant 1), and this
+        // copies overlapping ranges, too.
         unsafe { from.copy_to(to, len as usize) };
         Ok(())
     }
@@ -255,7 +255,7 @@ impl Memory {
             });
         }
         // SAFETY: `pointer` has checked the range (invariant 1), it is
-        // aligned, and an atomic may be shared with whoever maps the memory.
+        // aligned, and an atomic may be shared with other processes.
         Ok(unsafe { AtomicU32::from_ptr(word) })
     }
 

@@ -57,7 +57,7 @@ impl Outboxes {
         self.of(frame.0).is_some()
     }
 
-    /// The ring of whoever has `key` for his usual one.
+    /// The ring of the receiver whose usual key is `key`.
     fn ring(&self, key: u32) -> Option<u32> {
         let ring = ring(key % PAGE_SIZE / KEY_ALIGN)?;
         self.of(key).map(|outbox| outbox + ring)
@@ -76,8 +76,7 @@ pub(crate) enum Post {
 }
 
 impl Host<'_> {
-    /// Posts what is in `dma`, if whoever listens at `key` has a ring that
-    /// takes it.
+    /// Posts what is in `dma`, if the receiver at `key` has a ring that takes it.
     pub(crate) fn post(
         &mut self,
         key: u32,
@@ -122,8 +121,8 @@ impl Host<'_> {
         memory.store(at(word::POSTED), posted.wrapping_add(1))?;
         self.store(dma, total)?;
         counters.posts.count();
-        // Both sides write a word and then look at the other's, in an order
-        // that everybody sees: either he sees the frame, or we see him sleep.
+        // Both sides write a word and then read the other's, in one order for
+        // all. So the receiver sees the frame, or we see that it sleeps.
         let asleep = at(word::ASLEEP);
         let enough = memory.load(asleep)?;
         let waiting = posted.wrapping_sub(fetched).wrapping_add(1);
@@ -137,8 +136,8 @@ impl Host<'_> {
 }
 
 impl Host<'_> {
-    /// The Guest has nothing to do: rings whoever fetches for us, if he dozes.
-    /// Frames may come of it at once, and their interrupt with them.
+    /// The Guest has nothing to do: wakes the thread that fetches its frames, if
+    /// that sleeps. Frames may come at once, and their interrupt with them.
     pub(crate) fn let_fetch(&mut self) -> Result<(), Kill> {
         for outbox in 0..as_word(self.outboxes.count) {
             let memory = &self.outboxes.memory;

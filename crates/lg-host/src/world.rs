@@ -1,19 +1,18 @@
-//! What the Host needs of the world, as two small interfaces.
+//! What the Host needs of the world, as two interfaces.
 //!
-//! A [`Mapper`] changes what the processor maps in this view's low 4 GiB; a
-//! [`World`] is everything else: the Launcher, the clocks, the other views. In
-//! the Guest's process both are system calls; in a test they are a recording
-//! mapper.
+//! A [`Mapper`] changes what the processor maps in this view's low 4 GiB. A
+//! [`World`] is everything else: the Launcher, the clocks, the other views, and
+//! the trampolines. In a view both make system calls; a test records what they
+//! are asked.
 
 use crate::address::{GuestPhys, GuestVirt};
-use crate::cpu::cpuid::Answer;
 use crate::cpu::extended::Extended;
 use crate::kill::Kill;
 use crate::patch::TrampolineKind;
 use lg_abi::segment::Descriptor;
 
-/// What a mapping may be used for. Everything can be executed: a Guest of this
-/// generation knows no other way.
+/// What a mapping may be used for. Everything can be executed: page tables of
+/// this generation cannot forbid it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     /// Reading only.
@@ -63,13 +62,13 @@ pub trait Mapper {
         self.map(va, pa, 1, access)
     }
 
-    /// Whether [`Self::hide`] is worth anything.
+    /// Whether [`Self::hide`] costs less than to unmap and map again.
     fn hides(&self) -> bool {
         false
     }
 
-    /// Nobody can get at `pages` pages from `va` any more, each of which is
-    /// mapped or hidden, until [`Self::protect`] shows them again.
+    /// Takes all rights from `pages` pages from `va`, each of which is mapped or
+    /// hidden, until [`Self::protect`] shows them again.
     ///
     /// # Errors
     ///
@@ -108,6 +107,9 @@ pub trait Mapper {
     }
 }
 
+/// What CPUID answers: eax, ebx, ecx, edx.
+pub type CpuidAnswer = [u32; 4];
+
 /// A point in time on the wall clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WallClock {
@@ -127,7 +129,7 @@ pub trait World {
     /// A [`Kill`] ends the Guest.
     fn send_dma(&mut self, key: u32, dma: GuestPhys) -> Result<(), Kill>;
 
-    /// Wakes whoever sleeps on the word at `at` of the
+    /// Wakes the process that sleeps on the word at `at` of the
     /// [`Outboxes`](crate::outbox::Outboxes).
     fn ring(&mut self, at: u32);
 
@@ -203,7 +205,7 @@ pub trait World {
 
     /// What the processor says to CPUID; `None` where it does not fault at the
     /// Guest's ([`crate::cpu::cpuid`]).
-    fn cpuid(&mut self, leaf: u32, subleaf: u32) -> Option<Answer>;
+    fn cpuid(&mut self, leaf: u32, subleaf: u32) -> Option<CpuidAnswer>;
 
     /// Whether the thread that has run last in user mode uses extended state
     /// ([`crate::cpu::extended`]).

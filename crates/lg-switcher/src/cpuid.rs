@@ -9,7 +9,7 @@
 use crate::syscall::{call, nr};
 use core::arch::x86_64::__cpuid_count;
 use core::sync::atomic::{AtomicBool, Ordering};
-use lg_host::cpu::cpuid::Answer;
+use lg_host::world::CpuidAnswer;
 
 /// The function of `arch_prctl` that lets CPUID work (1) or fault (0).
 pub(crate) const ARCH_SET_CPUID: usize = 0x1012;
@@ -35,7 +35,7 @@ fn set(works: bool) -> bool {
 }
 
 /// What the processor says; `None` where the Guest is told without us.
-pub(crate) fn ask(leaf: u32, subleaf: u32) -> Option<Answer> {
+pub(crate) fn ask(leaf: u32, subleaf: u32) -> Option<CpuidAnswer> {
     if !faults() || !set(true) {
         return None;
     }

@@ -16,11 +16,10 @@ use crate::trampolines;
 use crate::user_driver;
 use core::sync::atomic::Ordering;
 use lg_host::address::GuestPhys;
-use lg_host::cpu::cpuid::Answer;
 use lg_host::cpu::extended::Extended;
 use lg_host::kill::Kill;
 use lg_host::patch::TrampolineKind;
-use lg_host::world::{WallClock, World};
+use lg_host::world::{CpuidAnswer, WallClock, World};
 use lg_wire::mailbox::Request;
 
 /// Whether user code runs in a process of its own.
@@ -118,7 +117,7 @@ impl World for Outside {
         trampolines::make(kind, displaced)
     }
 
-    fn cpuid(&mut self, leaf: u32, subleaf: u32) -> Option<Answer> {
+    fn cpuid(&mut self, leaf: u32, subleaf: u32) -> Option<CpuidAnswer> {
         cpuid::ask(leaf, subleaf)
     }
 

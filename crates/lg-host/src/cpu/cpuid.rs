@@ -12,9 +12,7 @@
 
 use crate::cpu::instruction::{MAX_INSTRUCTION, instruction};
 use crate::host::Host;
-
-/// What CPUID answers: eax, ebx, ecx, edx.
-pub type Answer = [u32; 4];
+use crate::world::CpuidAnswer;
 
 /// Leaf 1, ecx: FMA, XSAVE, OSXSAVE, AVX, F16C.
 const BASIC_HIDDEN: u32 = 1 << 12 | 1 << 26 | 1 << 27 | 1 << 28 | 1 << 29;
@@ -63,7 +61,7 @@ const AMD_HIDDEN: u32 = 1 << 11 | 1 << 15 | 1 << 16;
 
 /// What the Guest is shown of the `real` answer to a leaf.
 #[must_use]
-pub fn shown(leaf: u32, subleaf: u32, real: Answer) -> Answer {
+pub fn shown(leaf: u32, subleaf: u32, real: CpuidAnswer) -> CpuidAnswer {
     let [eax, ebx, ecx, edx] = real;
     match (leaf, subleaf) {
         (1, _) => [eax, ebx, ecx & !BASIC_HIDDEN, edx],

@@ -1,9 +1,9 @@
 //! Interrupts: a bit each, delivered when the Guest is ready for one.
 //!
-//! The Guest switches interrupts on and off by writing `irq_enabled` in the
-//! shared page, and blocks single ones in a bitmap beside it. We may not
-//! deliver between the moment it writes the one and carries out the `iret`
-//! that belongs to it: that stretch of code it has told us, at LGUEST_INIT.
+//! The Guest switches interrupts on and off by writing `irq_enabled` in the shared
+//! page, and blocks single ones in a bitmap beside it. None may be delivered
+//! between a store to `irq_enabled` and the `iret` that belongs to it. The Guest
+//! has named that stretch of code at LGUEST_INIT.
 
 use crate::address::GuestVirt;
 use crate::host::Host;
@@ -49,11 +49,11 @@ impl Host<'_> {
         self.write_time()?;
         let gate = vm.idt[(FIRST_EXTERNAL_VECTOR + irq) as usize].get();
         if gate.is_present() {
-            // An interrupt that nobody handles is dropped, as in the
-            // original: devices speak before their drivers listen.
+            // An interrupt without a handler is dropped, as in the original:
+            // a device may raise one before its driver is there.
             vm.counters.interrupts[irq as usize].count();
-            // While debug registers are on, RF is the Guest's: the breakpoint
-            // at the next instruction has been told of already.
+            // While debug registers are on, RF is the Guest's: it has had the
+            // trap of the breakpoint at the next instruction already.
             if !vm.debug.is_watching() {
                 self.clear_resume_flag();
             }
@@ -143,8 +143,8 @@ mod tests {
 
     const TIMER: u32 = 0xC000_4000;
 
-    /// A Guest whose timer is to go off at `deadline` finds, after somebody has
-    /// set the wall clock, whether it did at `now`, and what time it is.
+    /// For a Guest whose timer is to go off at `deadline`, after the wall clock
+    /// was set: whether it has gone off at `now`, and what time the Guest sees.
     fn after_a_jump(clock_set: i32, deadline: u64, now: u64) -> (bool, u32) {
         let mut m = Machine::new();
         let memory = m.ram.memory();

@@ -1,4 +1,4 @@
-//! Pages of user code above PAGE_OFFSET: the Guest's tables decide, not a limit.
+//! Pages of user code above PAGE_OFFSET: tables decide, not a limit.
 //!
 //! Where user code and its kernel share an address space, the segments of user
 //! code end where the kernel begins. That stops accidents, and costs nothing. But

@@ -391,7 +391,7 @@ mod tests {
     const SECRET: u32 = 0xDEAD_BEE0;
 
     #[test]
-    fn nobody_reads_the_kernels_memory_through_an_indirect_jump() {
+    fn an_indirect_jump_reads_none_of_the_kernels_memory() {
         // jmp *0xC0006000: the segment's limit stopped it, and the fault is
         // at the pointer, not where it points.
         let (cr2, _) = faults_at(&[0xFF, 0x25, 0x00, 0x60, 0x00, 0xC0], |m| {
@@ -401,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_writes_the_kernels_memory_through_a_call() {
+    fn a_call_writes_none_of_the_kernels_memory() {
         // call 0xC0000000, with the stack in the kernel's memory.
         let (cr2, m) = faults_at(&[0xE8, 0xFB, 0xEF, 0xFF, 0xBF], |m| {
             m.ram.memory().set_word(GuestPhys(0x6000), SECRET).unwrap();

@@ -207,7 +207,7 @@ fn the_launcher_waits_for_room_and_then_it_is_posted() {
     let mut m = machine();
     list(&m, &[(BYTES, 14)]);
     set(&m, word::POSTED, FRAMES);
-    // Here nobody makes room, so both looks are in vain.
+    // Nothing makes room here, so both attempts fail.
     let regs = &m.vm.regs;
     regs.eax.set(lg_abi::hypercall::Hypercall::SendDma as u32);
     regs.edx.set(KEY);

@@ -1,10 +1,9 @@
-//! The Guest changes its tables, and says so: what has to follow?
+//! The Guest changes its tables, and says so.
 //!
-//! SET_PTE and SET_PMD name what changed, FLUSH_TLB says "something did". What
-//! is mapped is compared with what the tables say now, and only the difference
-//! is touched: most flushes change next to nothing. Changes for a page
-//! directory that another view maps are left as a note in that view's slot,
-//! and it reads its notes when it gets the run token ([`Host::catch_up`]).
+//! SET_PTE and SET_PMD name what changed; FLUSH_TLB says that something did. What
+//! is mapped is then compared with the tables ([`super::compare`]). Changes for a
+//! page directory that another view maps are left as a note in that view's slot.
+//! It reads its notes when it gets the run token ([`Host::catch_up`]).
 
 use super::walk::{check_pte, page_table};
 use crate::address::{GuestVirt, as_word};
@@ -57,8 +56,8 @@ impl Host<'_> {
             return Ok(());
         }
         if cr3 == self.shadow.cr3() {
-            // Who takes one table away is about to take others, and their
-            // pages are gone already: one unmapping is for all of them.
+            // A kernel that takes one table away takes others next, and their
+            // pages are gone already. One comparison unmaps all of them.
             let gone = page_table(&self.memory, cr3, index)?.is_none();
             let kernel = self.kernel_index();
             return if gone && index < kernel && self.shadow.count(index) != 0 {
@@ -115,12 +114,12 @@ impl Host<'_> {
         Ok((slot != self.shadow.slot()).then_some(slot))
     }
 
-    /// This view has the run token again, or for the first time: what the
-    /// others have changed meanwhile is looked at now.
+    /// This view has the run token again, or for the first time: looks at what
+    /// the others have changed meanwhile.
     ///
     /// # Errors
     ///
-    /// Tables that cannot be are the Guest's death.
+    /// A [`Kill`] for tables with impossible entries.
     pub fn catch_up(&mut self) -> Result<(), Kill> {
         self.shadow.set_behind(true);
         let caught_up = self.follow_others();
@@ -138,7 +137,7 @@ impl Host<'_> {
         {
             self.shadow.set_cr3(slot.cr3.get());
             self.forget_user()?;
-            // Kernels keep one table for all, but they need not.
+            // Kernels share one table among all directories, but need not.
             self.compare(self.kernel_index(), SWITCHER_INDEX)?;
         } else if flush & Changes::USER != 0 {
             self.compare(0, self.kernel_index())?;

@@ -1,7 +1,7 @@
 //! A page fault: whose is it?
 //!
-//! Ours, if the Guest's tables allow what it did: then we map the page, set
-//! the bits that its processor would have set, and it never hears of it.
+//! It is ours if the Guest's tables allow the access. Then we map the page and set
+//! the bits that a processor would have set, and the Guest does not see the fault.
 //! Otherwise it is the Guest's own.
 
 use super::mapping::Mapped;
@@ -23,8 +23,8 @@ pub enum Fault {
     Unmappable,
 }
 
-/// The same page may fault this often in a row, though it is mapped as it
-/// should be, before we stop believing that it helps to go on.
+/// The most faults in a row at a page that is mapped as it should be. After that
+/// the Host gives up.
 const MAX_SPURIOUS: u32 = 16;
 
 impl Host<'_> {
@@ -32,7 +32,7 @@ impl Host<'_> {
     ///
     /// # Errors
     ///
-    /// Tables that cannot be are the Guest's death.
+    /// A [`Kill`] for tables with impossible entries.
     pub(crate) fn demand_page(
         &mut self,
         va: GuestVirt,
@@ -89,15 +89,15 @@ impl Host<'_> {
             self.vm.counters.spurious_faults.count();
             if self.shadow.count_spurious() > MAX_SPURIOUS {
                 if user {
-                    // User code that makes faults up, perhaps: its kernel
-                    // will know what to do with it.
+                    // User code may have made these faults up: its kernel
+                    // deals with it.
                     return Ok(Fault::Guests);
                 }
                 let eip = self.vm.regs.eip.get();
                 return Err(Kill::FaultLoop { va: va.0, eip });
             }
-            // Our record may be wrong where it cost nothing to be wrong:
-            // mapping the page once more puts both right.
+            // The record may be wrong. To map the page once more puts both
+            // right.
         }
         match self.map_page(va, wanted)? {
             Mapped::Yes => Ok(Fault::Mapped),

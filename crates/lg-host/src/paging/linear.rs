@@ -17,11 +17,9 @@ use lg_abi::page::{
 };
 
 impl Host<'_> {
-    /// Maps the 4 MiB piece of the kernel's linear range around `va` in one
-    /// go, if all of the Guest's entries for it say the same: physical =
-    /// virtual − page offset, Writable, Accessed and Dirty. A kernel's own
-    /// memory is nearly always like that, and one mapping costs what a page
-    /// costs.
+    /// Maps the 4 MiB piece of the kernel's linear range around `va` in one go, if
+    /// all of the Guest's entries for it say the same: physical = virtual − page
+    /// offset, Writable, Accessed and Dirty.
     pub(super) fn map_linear(&mut self, va: GuestVirt) -> Result<bool, Kill> {
         let index = directory_index(va.0);
         if self.vm.slow_paths.get() & fast_path::LINEAR != 0
@@ -34,8 +32,8 @@ impl Host<'_> {
             return Ok(false);
         }
         if self.shadow.linear_pages(index) == pages {
-            // It is mapped already, so this fault is a strange one. Let the
-            // single page decide.
+            // The piece is mapped already, so the fault has another reason.
+            // The single page decides.
             return Ok(false);
         }
         self.forget_directories(index, index + 1)?;
@@ -51,9 +49,9 @@ impl Host<'_> {
         Ok(mapped == Mapped::Yes)
     }
 
-    /// The kernel has written to a page of a linear piece, which was made
-    /// read-only because the page has, or had, a patched copy. Answers whether
-    /// it was so, and put right.
+    /// If the kernel has written to a page of a linear piece that is read-only
+    /// because the page has, or had, a patched copy, makes the page writable.
+    /// Answers whether it did.
     pub(super) fn write_linear(
         &mut self,
         va: GuestVirt,
@@ -112,13 +110,13 @@ impl Host<'_> {
         };
         let table = table.iter().enumerate();
         if pages == ENTRIES {
-            // Without a branch, for a flush of everything looks at all of the
+            // Without a branch: a flush of everything looks at all of the
             // kernel's memory in this way.
             let differences = table.map(differs).fold(0, BitOr::bitor);
             return Ok(if differences == 0 { ENTRIES } else { 0 });
         }
-        // Device pages above RAM are mapped by drivers, elsewhere, so the
-        // last piece ends where the run of agreeing entries does.
+        // Drivers map the device pages above RAM, and elsewhere. So the last
+        // piece ends where the run of agreeing entries does.
         let run = table.take(pages as usize).take_while(|&e| differs(e) == 0);
         Ok(as_word(run.count()))
     }
@@ -135,7 +133,7 @@ impl Host<'_> {
         }))
     }
 
-    /// A linear piece is linear no more: all of it goes.
+    /// A piece is no longer linear: unmaps all of it.
     pub(super) fn break_linear(&mut self, index: u32) -> Result<(), Kill> {
         self.vm.counters.linear_breaks.count();
         self.forget_directories(index, index + 1)

@@ -13,13 +13,14 @@ use lg_abi::page::{
     directory_index,
 };
 
-/// With fewer pages of programs mapped than this, dropping them makes too
-/// little room: the kernel's part goes, too.
+/// With fewer pages of programs mapped than this, to drop them makes too little
+/// room: the kernel's part goes, too.
 const FEW: u32 = 16;
 
-/// Whether a mapping came about.
+/// Whether something was mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mapped {
+    /// It is mapped.
     Yes,
     /// The machine never maps anything there.
     Forbidden,
@@ -92,8 +93,8 @@ impl Host<'_> {
         self.map(va, pa, pages, Access::Write)
     }
 
-    /// Maps, and where there is no room makes some: first the user part goes,
-    /// then everything. What is needed of it comes back by page faults.
+    /// Maps. Where there is no room, unmaps the user part and tries again, then
+    /// everything. Page faults bring back what is needed of it.
     fn map(
         &mut self,
         va: GuestVirt,
@@ -102,8 +103,8 @@ impl Host<'_> {
         access: Access,
     ) -> Result<Mapped, Kill> {
         if self.shadow.in_user_process() && pages != 1 {
-            // No caller does this. In a run of pages, the right of user code
-            // to each of them has not been looked at (see `Shadow::wanted`).
+            // No caller does this. In a run of pages, nothing has checked the
+            // right of user code to each of them (see `Shadow::wanted`).
             return Ok(Mapped::Forbidden);
         }
         let kernel = self.kernel_index();
@@ -171,9 +172,9 @@ impl Host<'_> {
         Ok(())
     }
 
-    /// Unmaps a stretch whose record the caller clears. A stretch out of the
-    /// middle of a larger mapping may need room of its own; where there is
-    /// none, all around it goes, which never needs any.
+    /// Unmaps a stretch whose record the caller clears. To unmap the middle of a
+    /// larger mapping may need room; where there is none, everything is unmapped,
+    /// which never needs any.
     pub(super) fn unmap(
         &mut self,
         va: GuestVirt,
@@ -189,8 +190,8 @@ impl Host<'_> {
         }
     }
 
-    /// Unmaps whatever is mapped between two directory indices, and forgets
-    /// it. Runs of pieces go at once.
+    /// Unmaps what is mapped between two directory indices, and clears its
+    /// record. A run of pieces takes one call.
     pub(super) fn forget_directories(
         &mut self,
         from: u32,

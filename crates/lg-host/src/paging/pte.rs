@@ -10,7 +10,7 @@ use crate::address::GuestPhys;
 use crate::world::Access;
 use lg_abi::page::{PAGE_SIZE, Pte};
 
-/// In a [`ShadowPte`], for which most of the bits of a [`Pte`] mean nothing.
+/// In a [`ShadowPte`]. Most of the bits of a [`Pte`] have no meaning there.
 const HIDDEN: u32 = Pte::USER;
 
 /// What is mapped at a page: nothing, or a frame, read-only or writable.

@@ -16,10 +16,10 @@ pub const PAGES: usize = 1 << 20;
 /// Directory entries, as a length.
 const DIRECTORIES: usize = ENTRIES as usize;
 
-/// A view that hides this many pages hides no more.
+/// The most pages that are hidden in one address space.
 const MAX_HIDDEN: u32 = 512;
 
-/// The memory that a view's record needs. All zero is "nothing mapped".
+/// The record of one address space. All zero is "nothing is mapped".
 #[repr(C)]
 pub struct ShadowMemory {
     shadow: [ShadowPte; PAGES],
@@ -88,9 +88,9 @@ impl ShadowMemory {
         self.linear[index as usize] = pages as u16;
     }
 
-    /// Where `va` is in physical memory, if this view maps it and the mapping
-    /// allows the access: what a processor would find in its TLB, without a
-    /// look at the Guest's tables.
+    /// Where `va` is in physical memory, if it is mapped and the mapping allows
+    /// the access. A processor would find this in its TLB, without a look at the
+    /// Guest's tables.
     pub(super) fn translate(
         &self,
         va: GuestVirt,
@@ -110,7 +110,7 @@ impl ShadowMemory {
             .then(|| shadow.frame().plus(va.page_offset()))
     }
 
-    /// Everything between two directory indices is mapped no more.
+    /// Records that nothing is mapped between two directory indices.
     pub(super) fn clear_record(&mut self, from: u32, to: u32) {
         for index in from..to {
             if self.count(index) != 0 || self.hides_some(index) {
@@ -125,7 +125,8 @@ impl ShadowMemory {
         }
     }
 
-    /// The pages with these numbers, up to the second, are mapped no more.
+    /// Records that nothing is mapped from the first page number up to the
+    /// second.
     pub(super) fn forget(&mut self, from: u32, to: u32) {
         for index in from / ENTRIES..to.div_ceil(ENTRIES) {
             if self.count(index) == 0 {

@@ -18,16 +18,16 @@ pub const TLS_ENTRIES: usize = GDT_TLS_ENTRIES as usize;
 pub const USUAL: [Descriptor; TLS_ENTRIES] =
     [Descriptor::flat_data(USER_PL); TLS_ENTRIES];
 
-/// Once there was no room, so many faults are answered with a page each. Where
-/// there is room for one piece of 4 MiB and not for two, code in one and data
-/// in the other would drop each other for ever.
+/// After there was no room, the number of faults that are answered with one page
+/// each. Where there is room for one piece of 4 MiB and not for two, code in one
+/// and data in the other would drop each other for ever.
 const CRAMPED: u32 = 1000;
 
-/// So many times in a row there may be no room at one instruction. An
-/// instruction that copies memory faults once for each page.
+/// How often in a row there may be no room at one instruction. An instruction
+/// that copies memory faults once for each page.
 const STUCK: u32 = 10_000;
 
-/// What a view maps, and for whom.
+/// What a view maps, for which page directory, and what it has seen of changes.
 pub struct Shadow<'a> {
     /// The instruction at which there was no room last, and how often in a
     /// row.
@@ -41,9 +41,9 @@ pub struct Shadow<'a> {
     last_fault: GuestVirt,
     spurious: u32,
     behind: bool,
-    /// For how many faults to come there is no room for large mappings.
+    /// The number of faults to come that get no large mapping.
     cramped: u32,
-    /// The address space of user code, unless we are working on it.
+    /// The address space of user code, while the Host does not work on it.
     user_process: Option<UserSpace<'a>>,
     /// `memory` is the user process's.
     in_user_process: bool,
@@ -125,7 +125,7 @@ impl<'a> Shadow<'a> {
         self.user_process.is_some()
     }
 
-    /// Whether it is the user process that is being worked on.
+    /// Whether the Host works on the user process.
     pub(super) fn in_user_process(&self) -> bool {
         self.in_user_process
     }
@@ -154,8 +154,9 @@ impl<'a> Shadow<'a> {
         self.cr3 = cr3;
     }
 
-    /// Whether the tables may have said something else meanwhile than they
-    /// did when this view last looked, and than they do now.
+    /// Whether the tables may have changed more than once since this view last
+    /// looked: what is on record may be neither what they said then nor what they
+    /// say now.
     pub(crate) fn is_behind(&self) -> bool {
         self.behind
     }
@@ -195,8 +196,8 @@ impl<'a> Shadow<'a> {
         self.kick_seen != kick
     }
 
-    /// There is no room at the instruction at `eip`. Answers whether it has
-    /// been so for too long.
+    /// There is no room at the instruction at `eip`. Answers whether that has
+    /// happened too often in a row.
     pub(super) fn is_stuck_at(&mut self, eip: u32) -> bool {
         let (last, times) = self.stuck;
         self.stuck = (eip, if eip == last { times + 1 } else { 1 });
@@ -208,7 +209,7 @@ impl<'a> Shadow<'a> {
         self.cramped = CRAMPED;
     }
 
-    /// Whether there has been no room lately; asked once a fault.
+    /// Whether there has been no room lately. It is asked once at each fault.
     pub(super) fn is_cramped(&mut self) -> bool {
         let cramped = self.cramped > 0;
         self.cramped = self.cramped.saturating_sub(1);
@@ -227,8 +228,8 @@ impl<'a> Shadow<'a> {
         self.last_fault = va;
     }
 
-    /// One more fault at the last address that should not have been; answers
-    /// how many.
+    /// One more fault at the last address, where the page was mapped as it should
+    /// be. Answers how many there were.
     pub(super) fn count_spurious(&mut self) -> u32 {
         self.spurious += 1;
         self.spurious

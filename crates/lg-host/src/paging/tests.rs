@@ -287,7 +287,7 @@ fn an_instruction_for_which_there_is_never_room_ends_the_guest() {
 }
 
 #[test]
-fn a_page_that_the_kernel_takes_back_leaves_the_cell() {
+fn a_page_that_the_kernel_takes_back_leaves_the_user_process() {
     let mut m = Machine::new().with_user_process();
     m.set_user_pte(5, Pte(0x9067));
     let va = GuestVirt(0x5000);
@@ -336,7 +336,7 @@ fn a_user_process_has_what_the_tables_give_to_user_code_wherever_it_lies() {
 }
 
 #[test]
-fn no_piece_of_the_kernel_is_ever_in_a_cell() {
+fn no_piece_of_the_kernel_is_ever_in_a_user_process() {
     let mut m = Machine::new().with_user_process();
     // All of the first 4 MiB are linear, and one page is user code's, too.
     let table = GuestPhys(Machine::KERNEL_TABLE);

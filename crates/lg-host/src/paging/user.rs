@@ -1,13 +1,12 @@
 //! The address space that user code has to itself.
 //!
-//! Where user code is to be kept from its kernel, a view has a second address
-//! space, the *user process*, and user code runs there: only pages that the
-//! tables give to user code are ever mapped in it. It follows the tables as the
-//! view's own does, by the same code: what works on a view works on the user
-//! process while the two have changed places ([`Host::in_user_process`]). The
-//! user process's pages need not be gone at once when the Guest takes them
-//! back, for no user code runs before the Host lets it; so changes are
-//! collected, and carried out when the Guest goes to user mode
+//! With `--isolation=user` a view has a second address space, that of the user
+//! process, and user code runs there. Only pages that the tables give to user code
+//! are ever mapped in it. It follows the tables as the view's own does, by the
+//! same code: the two change places while the Host works on the user process
+//! ([`Host::in_user_process`]). When the Guest takes pages back, they need not be
+//! unmapped at once, because user code runs only when the Host lets it. So changes
+//! are collected, and carried out when the Guest goes to user mode
 //! ([`Host::settle_user_process`]).
 
 use super::shadow::UserSpace;
@@ -36,8 +35,8 @@ impl<'a> Host<'a> {
         core::mem::swap(&mut self.mapper, &mut user_process.mapper);
     }
 
-    /// Compares one user page with the tables, wherever it is mapped. It is
-    /// mapped at once where user code will look for it.
+    /// Compares one user page with the tables, in both address spaces. It is
+    /// mapped at once in the one where user code runs.
     pub(super) fn recheck_user(&mut self, va: GuestVirt) -> Result<(), Kill> {
         match self.in_user_process(|host| host.recheck_page(va, true)) {
             Some(done) => {
@@ -48,7 +47,7 @@ impl<'a> Host<'a> {
         }
     }
 
-    /// Unmaps the whole user part, but for what is hidden.
+    /// Unmaps the whole user part, except what is hidden.
     pub(super) fn forget_user(&mut self) -> Result<(), Kill> {
         let kernel = self.kernel_index();
         if self.shadow.hides_enough() {
@@ -60,8 +59,8 @@ impl<'a> Host<'a> {
         self.forget_directories(0, kernel)
     }
 
-    /// User code is about to run: what was put off is done now. If the
-    /// machine cannot, the user process is emptied, and fills again by faults.
+    /// User code is about to run: carries out the collected changes. If there is
+    /// no room for them, the user process is emptied, and fills again by faults.
     pub(crate) fn settle_user_process(&mut self) -> Result<(), Kill> {
         let settle = |host: &mut Self| {
             if host.mapper.flush().is_ok() {

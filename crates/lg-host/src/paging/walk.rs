@@ -1,7 +1,7 @@
 //! Walking the Guest's page tables, as its processor would.
 //!
-//! Two levels, nothing cached. The entry that comes out has the rights that
-//! the directory leaves to it.
+//! There are two levels, and nothing is cached. The entry that a walk finds has
+//! the rights that the directory leaves to it.
 
 use crate::address::{GuestPhys, GuestVirt, as_word};
 use crate::host::Host;
@@ -91,8 +91,8 @@ pub fn limit_rights(pte: Pte, pde: Pte) -> Pte {
 
 impl Host<'_> {
     /// Whether the Guest's tables map `va` at all: bit 0 of the error code of
-    /// a page fault. Tables that cannot be count as not mapping it; whoever
-    /// uses them dies of it.
+    /// a page fault. A table with an impossible entry counts as not mapping it;
+    /// an access by it ends the Guest.
     pub(crate) fn is_present(&self, va: GuestVirt) -> bool {
         !va.is_switchers()
             && matches!(walk(&self.memory, self.vm.cr3.get(), va), Ok(Some(_)))
@@ -100,8 +100,8 @@ impl Host<'_> {
 
     /// Copies code or data at `va` by the Guest's tables; stops where they
     /// end, and answers how many bytes there were. While the Guest runs user
-    /// code, they end where user code has no right: nobody shall read or
-    /// write through us what he could not himself.
+    /// code, they end where user code has no right: it must not read or write
+    /// through the Host what it could not by itself.
     pub(crate) fn fetch(&self, va: GuestVirt, bytes: &mut [u8]) -> usize {
         let mut done = 0;
         while done < bytes.len() {

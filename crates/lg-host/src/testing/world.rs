@@ -4,11 +4,10 @@
 //! process has done something, it ends the Guest.
 
 use crate::address::{GuestPhys, as_word};
-use crate::cpu::cpuid::Answer;
 use crate::cpu::extended::{Extended, part};
 use crate::kill::Kill;
 use crate::patch::TrampolineKind;
-use crate::world::{WallClock, World};
+use crate::world::{CpuidAnswer, WallClock, World};
 use std::string::String;
 use std::vec::Vec;
 
@@ -43,7 +42,7 @@ pub struct Pretended {
     /// Where the trampolines of direct calls go on.
     pub call_gates: Vec<u32>,
     /// What it says to CPUID, where that faults.
-    pub cpuid: Option<Answer>,
+    pub cpuid: Option<CpuidAnswer>,
     /// What is in the processor.
     pub extended: Extended,
     /// How many views there can be, if not any number.
@@ -128,7 +127,7 @@ impl World for Pretended {
         Some(0x1000)
     }
 
-    fn cpuid(&mut self, _leaf: u32, _subleaf: u32) -> Option<Answer> {
+    fn cpuid(&mut self, _leaf: u32, _subleaf: u32) -> Option<CpuidAnswer> {
         self.cpuid
     }
 

@@ -8,14 +8,13 @@ use lg_abi::dma::{Dma, KEY_ALIGN};
 use lg_abi::hypercall::CRASH_MESSAGE_MAX;
 use lg_abi::page::SWITCHER_ADDR;
 use lg_host::address::{GuestPhys, as_word};
-use lg_host::cpu::cpuid::Answer;
 use lg_host::cpu::extended::{Extended, part};
 use lg_host::kill::Kill;
 use lg_host::patch::direct::MAX_DIRECT;
 use lg_host::patch::{MAX_DISPLACED, TrampolineKind};
 use lg_host::state::Vm;
 use lg_host::testing::CALL_TRAMPOLINES;
-use lg_host::world::{WallClock, World};
+use lg_host::world::{CpuidAnswer, WallClock, World};
 use lg_wire::outbox::OUTBOX_SIZE;
 use std::cell::Cell;
 use std::sync::atomic::Ordering;
@@ -133,7 +132,7 @@ impl World for Outside<'_> {
 
     fn buffers_may_be_free(&mut self) {}
 
-    fn cpuid(&mut self, leaf: u32, subleaf: u32) -> Option<Answer> {
+    fn cpuid(&mut self, leaf: u32, subleaf: u32) -> Option<CpuidAnswer> {
         Some([leaf, subleaf, u32::MAX, u32::MAX])
     }
 

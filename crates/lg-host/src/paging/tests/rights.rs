@@ -11,7 +11,7 @@ use crate::paging::walk::walk;
 const VA: u32 = 0x5123;
 const FRAME: u32 = 0x7000;
 
-/// Flags of a table entry that nobody may set.
+/// Flags that a table entry must not have.
 const BAD: u32 = Pte::WRITE_THROUGH | Pte::SIZE;
 
 fn set(m: &Machine, pde: u32, pte: u32) {
