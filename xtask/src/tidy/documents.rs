@@ -128,7 +128,7 @@ fn means_something(tree: &Tree, document: &str, name: &str) -> bool {
     if let Some((path, item)) = name.split_once("::") {
         let item = item.rsplit("::").next().unwrap_or(item);
         if path.ends_with(".rs") {
-            return tree.text(path).is_some_and(|text| says(text, item));
+            return tree.text(path).is_some_and(|text| makes(text, item));
         }
         return tree.texts(".rs").any(|(_, text)| says(text, item));
     }
@@ -141,6 +141,21 @@ fn means_something(tree: &Tree, document: &str, name: &str) -> bool {
         || name.contains(':')
         || NOT_KEPT.iter().any(|folder| name.starts_with(folder))
         || there(tree, document, name)
+}
+
+/// Whether a source file makes this item, and does not only use it.
+fn makes(text: &str, item: &str) -> bool {
+    const KEYWORDS: [&str; 7] =
+        ["fn", "struct", "enum", "trait", "mod", "const", "static"];
+    let makes = |keyword| {
+        let start = format!("{keyword} {item}");
+        text.match_indices(&start).any(|(at, _)| {
+            let part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+            !text[..at].ends_with(part)
+                && !text[at + start.len()..].starts_with(part)
+        })
+    };
+    KEYWORDS.iter().any(makes)
 }
 
 /// Whether a text has this word.
@@ -205,14 +220,14 @@ mod tests {
         let readme = "`crates/a.rs` `crates/` `a.rs::run` `a::run` `/dev/kvm` \
                       `cargo run` `--stats` `target/x` `lguest`\n\
                       ```\n`no/such/thing`\n```\n\
-                      `crates/b.rs` `crates/a.rs::walk` `a::walk`";
+                      `crates/b.rs` `crates/a.rs::step` `a::walk`";
         let tree = Tree::of(&[
             ("README.md", readme),
-            ("crates/a.rs", "fn run() {}"),
+            ("crates/a.rs", "fn run() {}\nfn walker() { step() }"),
             ("a.rs", "fn run() {}"),
         ]);
         let found: Vec<_> =
-            ["crates/b.rs", "crates/a.rs::walk", "a::walk"].into();
+            ["crates/b.rs", "crates/a.rs::step", "a::walk"].into();
         let found: Vec<_> = found
             .iter()
             .map(|name| format!("README.md: nothing is called `{name}`"))
