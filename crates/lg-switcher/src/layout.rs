@@ -179,6 +179,7 @@ const _: () = {
     assert!(USER_RECORD + RECORD_SIZE <= OWN);
     assert!(OWN + PAGE_SIZE as usize <= STACK);
     assert!(size_of::<UserPage>() == 4096);
+    assert!(USER + size_of::<UserPages>() <= IMAGE);
     assert!(BEYOND <= VDSO && VDSO + LANDING_SIZE <= TASK_SIZE);
     assert!(LANDING >= SWITCHER_ADDR as usize);
     assert!(LANDING + LANDING_SIZE <= TRAMPOLINES);

@@ -5,7 +5,7 @@
 
 #![expect(unsafe_code, reason = "memory at a fixed address")]
 
-use crate::layout::{STATE, State};
+use crate::layout::{STATE, State, USER, USER_PAGE, UserPage, UserPages};
 use core::cell::UnsafeCell;
 use core::mem::offset_of;
 use lg_host::state::{FpuState, Registers};
@@ -63,4 +63,19 @@ pub(crate) fn keep_setup() {
 pub(crate) fn setup() -> &'static ViewSetup {
     // SAFETY: written once, by the view spawner, before it asks for this.
     unsafe { &*SETUP.0.get() }
+}
+
+/// What a view shares with its user process, as the view sees it, and as the user
+/// process sees it until it has moved the first page.
+pub(crate) fn user_pages() -> &'static UserPages {
+    // SAFETY: mapped before a user process is made; all of it are cells and
+    // atomics.
+    unsafe { &*(USER as *const UserPages) }
+}
+
+/// The first of these pages, as the user process sees it.
+pub(crate) fn user_page() -> &'static UserPage {
+    // SAFETY: a user process moves the page here before it runs user code; all of
+    // it are cells and atomics.
+    unsafe { &*(USER_PAGE as *const UserPage) }
 }
