@@ -18,30 +18,13 @@ use crate::segments::{self, UserDescriptor};
 use crate::syscall::{FORCE_SIGNAL, call, errno, nr};
 use lg_abi::page::{DIRECTORY_SPAN, PAGE_SIZE, SWITCHER_ADDR};
 use lg_host::address::as_word;
+use lg_seccomp::{
+    ARCH, ARCH_I386, ARCH_X86_64, Filter, IP, Instruction, NR, argument,
+    halves, verdict,
+};
 use lg_wire::outbox::OUTBOX_SIZE;
 use lg_wire::spawn::{COPIES_FD, KICK_SIGNAL, MEMORY_FD, SHARED_PAGE_FD};
 use lg_wire::state::STATE_SIZE;
-
-/// One instruction of the filter (`struct sock_filter`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
-pub struct Instruction {
-    code: u16,
-    jump_true: u8,
-    jump_false: u8,
-    value: u32,
-}
-
-/// The most instructions that a filter of ours has.
-const MAX: usize = 352;
-
-/// A filter under construction.
-pub struct Filter {
-    code: [Instruction; MAX],
-    len: usize,
-    /// The verdict on whoever does not meet a requirement.
-    otherwise: u32,
-}
 
 /// What the filter has to know about this process.
 #[derive(Clone, Copy, Debug, Default)]
@@ -75,44 +58,6 @@ pub struct UserFacts {
 /// and nobody else: all of them, in a table of its own.
 pub(crate) const CLOSE_ALL: [usize; 6] =
     [0, u32::MAX as usize, 1 << 1, 0, 0, 0];
-
-/// What happens to a call.
-pub mod verdict {
-    /// The process dies (`SECCOMP_RET_KILL_PROCESS`).
-    pub const KILL: u32 = 0x8000_0000;
-    /// SIGSYS (`SECCOMP_RET_TRAP`).
-    pub const TRAP: u32 = 0x0003_0000;
-    /// It is made.
-    pub const ALLOW: u32 = 0x7FFF_0000;
-    /// Whoever made it stands still until its driver answers
-    /// (`SECCOMP_RET_USER_NOTIF`).
-    pub const STAND: u32 = 0x7FC0_0000;
-}
-
-/// `AUDIT_ARCH_I386`: the 32-bit door.
-pub const ARCH_I386: u32 = 0x4000_0003;
-/// `AUDIT_ARCH_X86_64`.
-pub const ARCH_X86_64: u32 = 0xC000_003E;
-
-// Offsets into `struct seccomp_data`.
-const NR: u32 = 0;
-const ARCH: u32 = 4;
-const IP: u32 = 8;
-
-/// Offset of the low word of argument `n`; the high word follows.
-const fn argument(n: u32) -> u32 {
-    16 + 8 * n
-}
-
-// Classes and modes of the filter's instructions (linux/bpf_common.h).
-const LOAD_WORD: u16 = 0x20;
-const JUMP_EQUAL: u16 = 0x15;
-const JUMP_GREATER: u16 = 0x25;
-const JUMP_NOT_LESS_THAN_X: u16 = 0x3D;
-const JUMP_ANY_BIT: u16 = 0x45;
-const ADD_X: u16 = 0x0C;
-const TO_X: u16 = 0x07;
-const RETURN: u16 = 0x06;
 
 /// The filter of a user process: it may stand and wait, from the one place that
 /// comes back to code which believes nothing. What else user code tries is its
@@ -372,113 +317,6 @@ pub(crate) fn close_door(filter: &Filter, flags: usize) -> Result<usize, i32> {
     let at = &raw const program as usize;
     // SAFETY: the kernel copies the program.
     unsafe { call(nr::SECCOMP, [SECCOMP_SET_MODE_FILTER, flags, at, 0, 0, 0]) }
-}
-
-impl Filter {
-    fn new() -> Self {
-        Self {
-            code: [Instruction::default(); MAX],
-            len: 0,
-            otherwise: verdict::KILL,
-        }
-    }
-
-    /// What happens from here on to a call that does not meet a requirement.
-    fn otherwise(&mut self, verdict: u32) {
-        self.otherwise = verdict;
-    }
-
-    /// The instructions.
-    #[must_use]
-    pub fn code(&self) -> &[Instruction] {
-        &self.code[..self.len]
-    }
-
-    fn push(&mut self, code: u16, jump_true: u8, jump_false: u8, value: u32) {
-        self.code[self.len] = Instruction {
-            code,
-            jump_true,
-            jump_false,
-            value,
-        };
-        self.len += 1;
-    }
-
-    fn load(&mut self, offset: u32) {
-        self.push(LOAD_WORD, 0, 0, offset);
-    }
-
-    fn set_x(&mut self) {
-        self.push(TO_X, 0, 0, 0);
-    }
-
-    fn add_x(&mut self) {
-        self.push(ADD_X, 0, 0, 0);
-    }
-
-    fn end(&mut self, verdict: u32) {
-        self.push(RETURN, 0, 0, verdict);
-    }
-
-    /// Does `then`, which must end in a verdict, when the loaded word is
-    /// `value`. The word must be loaded again if `then` is not taken and has
-    /// loaded another: it has not, for it was not taken.
-    fn when(&mut self, value: u32, then: impl FnOnce(&mut Self)) {
-        let jump = self.len;
-        self.push(JUMP_EQUAL, 0, 0, value);
-        then(self);
-        let skipped = self.len - jump - 1;
-        self.code[jump].jump_false =
-            u8::try_from(skipped).expect("rules are short");
-    }
-
-    /// Death, or what else was said, unless the loaded word is `value`.
-    fn require(&mut self, value: u32) {
-        self.push(JUMP_EQUAL, 1, 0, value);
-        self.end(self.otherwise);
-    }
-
-    fn require_one_of(&mut self, [a, b]: [u32; 2]) {
-        self.push(JUMP_EQUAL, 2, 0, a);
-        self.push(JUMP_EQUAL, 1, 0, b);
-        self.end(self.otherwise);
-    }
-
-    fn require_at_most(&mut self, value: u32) {
-        self.push(JUMP_GREATER, 0, 1, value);
-        self.end(self.otherwise);
-    }
-
-    fn require_at_least_x(&mut self) {
-        self.push(JUMP_NOT_LESS_THAN_X, 1, 0, 0);
-        self.end(self.otherwise);
-    }
-
-    fn require_no_bit(&mut self, bits: u32) {
-        self.push(JUMP_ANY_BIT, 0, 1, bits);
-        self.end(self.otherwise);
-    }
-
-    /// Death, unless both words at `offset` make up `value`.
-    fn require_wide(&mut self, offset: u32, value: u64) {
-        let [low, high] = halves(value);
-        self.load(offset);
-        self.require(low);
-        self.load(offset + 4);
-        self.require(high);
-    }
-
-    /// Death, unless the high word of argument `n` is zero.
-    fn require_narrow(&mut self, n: u32) {
-        self.load(argument(n) + 4);
-        self.require(0);
-    }
-}
-
-/// The two words that a filter sees of a wide one: the low, the high.
-#[expect(clippy::cast_possible_truncation, reason = "that is what halves are")]
-const fn halves(wide: u64) -> [u32; 2] {
-    [wide as u32, (wide >> 32) as u32]
 }
 
 #[cfg(test)]

@@ -34,51 +34,20 @@ impl Call {
         }
     }
 
-    fn word(&self, offset: u32) -> u32 {
-        let wide = |value| halves(value)[offset as usize % 8 / 4];
-        match offset {
-            NR => self.nr,
-            ARCH => self.arch,
-            8 | 12 => wide(self.ip),
-            _ => wide(self.args[(offset as usize - 16) / 8]),
-        }
-    }
-
     /// What the filter of a view says.
     fn verdict(&self) -> u32 {
         self.verdict_of(&filter(&FACTS))
     }
 
-    /// Runs a filter, as the kernel would.
+    /// What `filter` says.
     fn verdict_of(&self, filter: &Filter) -> u32 {
-        let code = filter.code();
-        let (mut a, mut x, mut pc) = (0_u32, 0_u32, 0);
-        loop {
-            let i = code[pc];
-            pc += 1;
-            let condition = match i.code {
-                LOAD_WORD => {
-                    a = self.word(i.value);
-                    continue;
-                }
-                TO_X => {
-                    x = a;
-                    continue;
-                }
-                ADD_X => {
-                    a = a.wrapping_add(x);
-                    continue;
-                }
-                RETURN => return i.value,
-                JUMP_EQUAL => a == i.value,
-                JUMP_GREATER => a > i.value,
-                JUMP_NOT_LESS_THAN_X => a >= x,
-                JUMP_ANY_BIT => a & i.value != 0,
-                other => panic!("no such instruction: {other:#x}"),
-            };
-            let skip = if condition { i.jump_true } else { i.jump_false };
-            pc += usize::from(skip);
-        }
+        let call = lg_seccomp::Call {
+            nr: self.nr,
+            arch: self.arch,
+            ip: self.ip,
+            arguments: self.args,
+        };
+        call.verdict_of(filter.code())
     }
 
     fn is_allowed(&self) -> bool {

@@ -9,21 +9,12 @@
 
 use super::calls::{self, Check, Rule};
 use super::{Plan, State, stopped};
+use lg_seccomp::{ARCH, ARCH_X86_64, Filter, Instruction, NR, verdict};
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp,
     SeccompCondition, SeccompFilter, SeccompRule, TargetArch, sock_filter,
 };
 use std::collections::BTreeMap;
-
-/// What happens to a call: the numbers of linux/seccomp.h.
-pub mod verdict {
-    /// It fails with the error in the low half.
-    pub const FAIL: u32 = 0x0005_0000;
-    /// SIGSYS.
-    pub const TRAP: u32 = 0x0003_0000;
-    /// It is made.
-    pub const ALLOW: u32 = 0x7FFF_0000;
-}
 
 /// Installs the filter in all threads, and the handler for whoever breaks it.
 pub(super) fn install(plan: &Plan) -> State {
@@ -50,10 +41,10 @@ pub fn instructions(
     lan: bool,
 ) -> Result<BpfProgram, seccompiler::BackendError> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
-    let mut program = door();
+    let mut first = door();
     for (nr, _, rule) in calls::all(lan) {
         match rule {
-            Rule::Refuse(error) => refuse(&mut program, nr, error),
+            Rule::Refuse(error) => refuse(&mut first, nr, error),
             Rule::If(checks) => {
                 rules.insert(nr, any_of(checks)?);
             }
@@ -62,6 +53,7 @@ pub fn instructions(
             }
         }
     }
+    let mut all = program(&first);
     while !rules.is_empty() {
         let after = rules.keys().nth(PIECE).copied();
         let rest = after.map(|first| rules.split_off(&first));
@@ -73,12 +65,12 @@ pub fn instructions(
         )?;
         let piece = BpfProgram::try_from(filter)?;
         if let Some(first) = after {
-            skip(&mut program, first, piece.len());
+            all.extend(skip(first, piece.len()));
         }
-        program.extend(piece);
+        all.extend(piece);
         rules = rest.unwrap_or_default();
     }
-    Ok(program)
+    Ok(all)
 }
 
 /// Calls in a piece of the filter.
@@ -123,47 +115,40 @@ fn any_of(
     ways.into_iter().map(SeccompRule::new).collect()
 }
 
-// Classes and modes of instructions (linux/bpf_common.h), and where in
-// `struct seccomp_data` the number and the architecture of a call are.
-const LOAD_WORD: u16 = 0x20;
-const JUMP: u16 = 0x05;
-const JUMP_EQUAL: u16 = 0x15;
-const JUMP_NOT_LESS: u16 = 0x35;
-const RETURN: u16 = 0x06;
-const NR: u32 = 0;
-const ARCH: u32 = 4;
+/// The instructions of a filter that was assembled, as seccompiler has them.
+pub fn program(filter: &Filter) -> BpfProgram {
+    let instruction = |i: &Instruction| sock_filter {
+        code: i.code,
+        jt: i.jump_true,
+        jf: i.jump_false,
+        k: i.value,
+    };
+    filter.code().iter().map(instruction).collect()
+}
 
-/// `AUDIT_ARCH_X86_64`.
-const X86_64: u32 = 0xC000_003E;
-
-/// Calls come by the 64-bit door; and then their number is loaded.
-fn door() -> BpfProgram {
-    vec![
-        instruction(LOAD_WORD, 0, 0, ARCH),
-        instruction(JUMP_EQUAL, 1, 0, X86_64),
-        instruction(RETURN, 0, 0, verdict::TRAP),
-        instruction(LOAD_WORD, 0, 0, NR),
-    ]
+/// Calls are made as 64-bit programs make them. Then their number is loaded.
+fn door() -> Filter {
+    let mut f = Filter::new();
+    f.load(ARCH);
+    f.otherwise(verdict::TRAP);
+    f.require(ARCH_X86_64);
+    f.load(NR);
+    f
 }
 
 /// Call `nr` fails with `error`.
-fn refuse(program: &mut BpfProgram, nr: i64, error: i32) {
+fn refuse(f: &mut Filter, nr: i64, error: i32) {
     // Neither numbers nor errors are ever negative or large.
     let nr = u32::try_from(nr).unwrap_or(u32::MAX);
     let error = u32::try_from(error).unwrap_or(0);
-    program.push(instruction(JUMP_EQUAL, 0, 1, nr));
-    program.push(instruction(RETURN, 0, 0, verdict::FAIL | error));
+    f.when(nr, |f| f.end(verdict::FAIL | error));
 }
 
 /// Calls from number `first` on are not in the next `len` instructions.
-fn skip(program: &mut BpfProgram, first: i64, len: usize) {
+fn skip(first: i64, len: usize) -> BpfProgram {
+    let mut f = Filter::new();
     let first = u32::try_from(first).unwrap_or(u32::MAX);
     // The kernel takes no program of more than a few thousand.
-    let len = u32::try_from(len).unwrap_or(u32::MAX);
-    program.push(instruction(JUMP_NOT_LESS, 0, 1, first));
-    program.push(instruction(JUMP, 0, 0, len));
-}
-
-fn instruction(code: u16, jt: u8, jf: u8, k: u32) -> sock_filter {
-    sock_filter { code, jt, jf, k }
+    f.skip_from(first, u32::try_from(len).unwrap_or(u32::MAX));
+    program(&f)
 }

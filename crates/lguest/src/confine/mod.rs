@@ -29,7 +29,8 @@
 pub mod calls;
 
 mod filter;
-pub use filter::{instructions, verdict};
+pub use filter::{instructions, program};
+pub use lg_seccomp::verdict;
 
 mod rights;
 

@@ -10,8 +10,9 @@
 #![expect(unsafe_code, reason = "system calls with arguments of no sense")]
 
 use super::{Cause, Lack};
+use crate::confine;
+use lg_seccomp::{Filter, NR, verdict};
 use libc::{EBADF, EFAULT, EINVAL};
-use seccompiler::sock_filter;
 
 /// A call, what it is for, and arguments by which nothing happens.
 struct Call {
@@ -152,22 +153,15 @@ pub(crate) fn name_of(nr: i64) -> Option<&'static str> {
 /// give up; they take clone if it does not exist. So it does not, from here on.
 /// (Old filters of containers do not know it.)
 pub(crate) fn prefer_clone() {
-    const LOAD_NUMBER: u16 = 0x20;
-    const JUMP_EQUAL: u16 = 0x15;
-    const RETURN: u16 = 0x06;
-    use crate::confine::verdict::{ALLOW, FAIL};
     match make(libc::SYS_clone3, [0; 4]) {
         Ok(()) | Err(EINVAL | EFAULT | libc::ENOSYS) => return,
         Err(_) => {}
     }
-    let step = |code, jf, k| sock_filter { code, jt: 0, jf, k };
     let nr = u32::try_from(libc::SYS_clone3).unwrap_or(u32::MAX);
-    let program = [
-        step(LOAD_NUMBER, 0, 0),
-        step(JUMP_EQUAL, 1, nr),
-        step(RETURN, 0, FAIL | libc::ENOSYS.cast_unsigned()),
-        step(RETURN, 0, ALLOW),
-    ];
+    let mut filter = Filter::new();
+    filter.load(NR);
+    filter.when(nr, |f| f.end(verdict::FAIL | libc::ENOSYS.cast_unsigned()));
+    filter.end(verdict::ALLOW);
     // Without a filter the first thread says what is wrong.
-    let _ = seccompiler::apply_filter(&program);
+    let _ = seccompiler::apply_filter(&confine::program(&filter));
 }

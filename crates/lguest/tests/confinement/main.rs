@@ -69,8 +69,8 @@ fn every_call_that_is_not_on_the_list_is_stopped() {
     const THE_KERNELS_OWN: [c_long; 2] = [335, 336];
     let mut table = String::from(
         "# Calls that a confined Launcher can make: number, and what became\n\
-         # of it with arguments of zeros, and of ones. All others are
-         # stopped.\n",
+         # of it with arguments of zeros, and of ones. All others are \
+         stopped.\n",
     );
     for nr in 0..=LAST {
         // A return without a signal takes all registers from words on the
