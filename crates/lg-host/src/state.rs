@@ -236,26 +236,27 @@ pub struct Vm {
     pub copy_count: Cell<u32>,
     /// When to ask next whether this is still the best processor.
     pub balance_at: Cell<u64>,
+    /// Its debug registers.
+    pub debug: Debug,
+    /// Hand-overs so far.
+    pub uses: Cell<u64>,
+    /// Kernel pages changed so far.
+    pub kernel_change_count: Cell<u32>,
     /// Its descriptors.
     pub gdt: [Cell<Descriptor>; GDT_ENTRIES as usize],
     /// Its interrupt table.
     pub idt: [Cell<Gate>; IDT_ENTRIES],
 
+    // What is large stands behind what each entry needs: the Host is in few
+    // pages then, which counts after a change of process.
     /// The extended state of its threads.
     pub threads: Threads,
 
     // The views.
-    /// Hand-overs so far.
-    pub uses: Cell<u64>,
-    /// Kernel pages changed so far.
-    pub kernel_change_count: Cell<u32>,
-    /// The last of them: virtual addresses.
+    /// The last changed kernel pages: virtual addresses.
     pub kernel_changes: [Cell<u32>; MAX_KERNEL_CHANGES as usize],
     /// The views, by slot.
     pub views: [ViewSlot; MAX_VIEWS],
-
-    /// Its debug registers.
-    pub debug: Debug,
 }
 
 impl Vm {

@@ -61,6 +61,8 @@ impl Host<'_> {
     /// its patched copy gets one more `int3`. User processes have no patched
     /// copies, because all programs would execute what user code could write
     /// there.
+    // Inlined, its copy of a page would be in the frame of every entry.
+    #[inline(never)]
     pub(crate) fn make_patched_copy(&mut self) -> Result<(), Kill> {
         if self.vm.slow_paths.get() & fast_path::INT80 != 0
             || !self.vm.in_user_mode()
