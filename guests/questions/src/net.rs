@@ -18,6 +18,9 @@ use lg_guest::{print, println, shared};
 /// that are used here.
 const STEPS: [u32; 2] = [4000, 4004];
 
+/// Where in the page a part of the address is that belongs to slot 1.
+const ADDRESS_OF_1: u32 = 8;
+
 /// The interrupt that the bindings here ask for.
 const IRQ: u8 = 9;
 
@@ -264,7 +267,8 @@ pub(crate) fn bad_sender() {
     println!("bind {}", bind(net.slot(0), array, 1, IRQ));
     net.done(1);
     net.wait(1);
-    for _ in 0..50 {
+    // Until the sender's Launcher ends, and clears its slot.
+    while load(net.at + ADDRESS_OF_1) != 0 {
         nap();
     }
     println!("used_len {}", peek(array));
@@ -273,9 +277,15 @@ pub(crate) fn bad_sender() {
 /// Its peer.
 pub(crate) fn bad_sender_peer() {
     let net = Net::new();
+    store(net.at + ADDRESS_OF_1, 1);
     net.wait_to_send();
     net.done(1);
-    send(net.slot(0), dma(&[(0x5_0FFF, 2)]));
+    // As long as the Launchers are not in touch, the slot is nobody's.
+    let bad = dma(&[(0x5_0FFF, 2)]);
+    for _ in 0..5000 {
+        send(net.slot(0), bad);
+        nap();
+    }
 }
 
 /// Does the sender live on when the receiver's buffer is a bad one?
@@ -285,6 +295,7 @@ pub(crate) fn bad_receiver() {
     dma_at(array, &[(0x5_0FFF, 2)]);
     println!("bind {}", bind(net.slot(0), array, 1, IRQ));
     net.done(1);
+    net.wait(1);
     // It is its death, whenever that comes.
     for _ in 0..2000 {
         nap();
@@ -296,6 +307,7 @@ pub(crate) fn bad_receiver_peer() {
     let net = Net::new();
     net.wait_to_send();
     net.send(&[(0x5_0000, 60)]);
+    net.done(1);
 }
 
 /// Does a buffer that was taken back get no more frames?
