@@ -28,11 +28,12 @@ impl Host<'_> {
     pub fn run_guest(&mut self, event: Event) -> Result<(), Kill> {
         self.vm.counters.entries.count();
         self.note_stack_segment();
+        let is_step = matches!(event, Event::Trap { vector: 1, .. });
         let (event, watched) = self.end_debug(event);
         if self.has_reached_far() && self.end_reach(event) && !watched {
             return self.get_ready();
         }
-        let event = self.step_back(event);
+        let event = self.step_back(event, is_step);
         self.do_async_hcalls()?;
         self.decide(event)?;
         self.get_ready()

@@ -10,10 +10,7 @@
 use crate::cpu::debug::Debug;
 use crate::cpu::extended::Threads;
 use crate::cpu::segments::set_start_segments;
-use crate::patch::copies::{MAX_FLIPS, MAX_UNPATCHED};
-use crate::patch::direct::{DirectCall, MAX_DIRECT};
-use crate::patch::displaced::Displaced;
-use crate::patch::enabling::MAX_PLACES;
+use crate::patch::tables::Patches;
 use core::cell::Cell;
 use core::mem::offset_of;
 use lg_abi::boot::START_EFLAGS;
@@ -23,18 +20,12 @@ use lg_abi::segment::{
 };
 use lg_abi::shared::IDT_ENTRIES;
 use lg_wire::counters::Counters;
-use lg_wire::state::{Head, MAX_COPIES, MAX_VIEWS, ViewSetup, Wire};
+use lg_wire::state::{Head, MAX_VIEWS, ViewSetup, Wire};
 use lg_wire::turns;
 
 /// Changed pages that a view remembers for another before it gives up and
 /// says "look at everything".
 pub const MAX_CHANGES: usize = 256;
-
-/// Hypercalls without trampolines that are remembered as such.
-pub const MAX_REFUSED: usize = 16;
-
-/// Hypercalls with a store in front of them that can have a trampoline.
-pub const MAX_STORES: usize = 8;
 
 /// Changed kernel pages that are remembered for all views.
 pub const MAX_KERNEL_CHANGES: u32 = 1024;
@@ -195,45 +186,8 @@ pub struct Vm {
     pub retry_at: Cell<u64>,
     /// The handler that the last trap or interrupt went to.
     pub last_handler: Cell<u32>,
-    /// Trampolines made so far for its kernel.
-    pub trampolines: Cell<u32>,
-    /// And for its user code.
-    pub user_trampolines: Cell<u32>,
-    /// Hypercalls that are jumped into, and so get no trampoline: where their
-    /// `int` is.
-    pub refused: [Cell<u32>; MAX_REFUSED],
-    /// How many were refused.
-    pub refused_count: Cell<u32>,
-    /// Hypercalls with a store in front of them.
-    pub displaced: [Displaced; MAX_STORES],
-    /// Places where the kernel switches interrupts on and that have
-    /// trampolines, or 0: their virtual addresses.
-    pub enabling: [Cell<u32>; MAX_PLACES],
-    /// How often an answer has come while it had interrupts off.
-    pub answers: Cell<u32>,
-    /// The pages that have patched copies: their physical addresses, or 0.
-    pub copies: [Cell<u32>; MAX_COPIES],
-    /// A bit for each of them, by its number modulo 64: a page whose bit is
-    /// clear has no patched copy.
-    pub copy_filter: Cell<u64>,
-    /// Copies whose pages were written to: a bit each.
-    pub stale_copies: Cell<u32>,
-    /// System calls so far when each patched copy was made.
-    pub copy_births: [Cell<u64>; MAX_COPIES],
-    /// Pages whose patched copies did not live long: address, and how many of
-    /// them in the low bits.
-    pub flips: [Cell<u32>; MAX_FLIPS],
-    /// Where in `flips` the next one goes.
-    pub next_flip: Cell<u32>,
-    /// `int $0x80` that must not be patched: their physical addresses.
-    pub unpatched: [Cell<u32>; MAX_UNPATCHED],
-    /// Where each patched copy is mapped: its page, 0 if nowhere, `u32::MAX` if
-    /// at several places.
-    pub copy_places: [Cell<u32>; MAX_COPIES],
-    /// Direct calls in patched copies.
-    pub direct: [DirectCall; MAX_DIRECT],
-    /// How many patched copies were ever made.
-    pub copy_count: Cell<u32>,
+    /// What is known of patches.
+    pub patches: Patches,
     /// When to ask next whether this is still the best processor.
     pub balance_at: Cell<u64>,
     /// Its debug registers.

@@ -188,18 +188,20 @@ pub trait World {
     /// Launcher looks. Meanwhile, interrupts come without a kick.
     fn buffers_may_be_free(&mut self);
 
-    /// Makes a gate of this kind, which first does what the `displaced`
-    /// instructions do. Answers its address; `None` when there can be no
-    /// more.
+    /// Makes a trampoline of this kind, which first does what the `displaced`
+    /// instructions do. One of [`TrampolineKind::Hypercall`] puts into eip how
+    /// many bytes of `padding` lie behind the far call. Answers its address;
+    /// `None` when there can be no more.
     fn make_trampoline(
         &mut self,
         kind: TrampolineKind,
         displaced: &[u8],
+        padding: u32,
     ) -> Option<u32>;
 
-    /// Makes a gate of [`TrampolineKind::DirectCall`], which puts `back` into
+    /// Makes a trampoline of [`TrampolineKind::DirectCall`], which puts `back` into
     /// eip. It takes the place of the one that had this `slot` (less than
-    /// [`MAX_DIRECT`](crate::patch::direct::MAX_DIRECT)), and can be jumped to
+    /// [`MAX_DIRECT`](crate::patch::limits::MAX_DIRECT)), and can be jumped to
     /// from 32-bit code. Answers its address.
     fn make_call_trampoline(&mut self, slot: usize, back: u32) -> u32;
 

@@ -10,7 +10,7 @@ use core::sync::atomic::AtomicU32;
 use lg_abi::page::{PAGE_SIZE, SWITCHER_ADDR};
 use lg_host::cpu::extended::Extended;
 use lg_host::paging::ShadowMemory;
-use lg_host::patch::direct::MAX_DIRECT;
+use lg_host::patch::limits::MAX_DIRECT;
 use lg_host::state::{FpuState, Registers, Vm};
 use lg_wire::outbox::OUTBOX_SIZE;
 use lg_wire::spawn::MAX_SHARED_PAGES;
@@ -92,26 +92,40 @@ pub const VDSO: usize = 0x5000_0000_0000 + LANDING;
 /// Bytes of a trampoline.
 pub(crate) const TRAMPOLINE_SIZE: usize = 64;
 
-/// Trampolines for user code. They have a page to themselves, because a user
-/// process sees no others.
+/// Trampolines for user code, with the table. They have a page to themselves
+/// because a user process sees no others.
 pub(crate) const USER_TRAMPOLINES: usize =
     USER_TRAMPOLINES_SIZE / TRAMPOLINE_SIZE;
 
 /// Bytes of that page.
 pub const USER_TRAMPOLINES_SIZE: usize = 4096;
 
-/// Those among them that are not for direct calls.
-pub(crate) const ENTRY_TRAMPOLINES: usize = USER_TRAMPOLINES - MAX_DIRECT;
+/// The number of the first trampoline. The table is in the place of number 0.
+pub(crate) const FIRST_TRAMPOLINE: usize = 1;
 
-/// Trampolines that there is room for, user code's among them.
-const MAX_TRAMPOLINES: usize = 3 * USER_TRAMPOLINES;
+/// The number of the first trampoline for a direct call.
+pub(crate) const FIRST_DIRECT: usize = USER_TRAMPOLINES - MAX_DIRECT;
+
+/// Trampolines that there is room for, user code's and the table among them.
+pub(crate) const MAX_TRAMPOLINES: usize = 3 * USER_TRAMPOLINES;
 
 /// The memory of the trampolines, which the Guest sees read-only at
 /// [`TRAMPOLINES`].
 #[repr(C, align(4096))]
-pub struct TrampolinePages(
-    pub(crate) [[Cell<u8>; TRAMPOLINE_SIZE]; MAX_TRAMPOLINES],
-);
+pub struct TrampolinePages {
+    pub(crate) table: TrampolineTable,
+    pub(crate) trampolines:
+        [[Cell<u8>; TRAMPOLINE_SIZE]; MAX_TRAMPOLINES - FIRST_TRAMPOLINE],
+}
+
+/// Where trampolines find this program.
+#[repr(C, align(64))]
+pub(crate) struct TrampolineTable {
+    /// Where they go on.
+    pub(crate) common: Cell<u64>,
+    /// Where they save registers.
+    pub(crate) registers: Cell<u64>,
+}
 
 /// What all views share. The Launcher maps the head of it, which is that of
 /// [`Vm`].
@@ -170,6 +184,8 @@ pub const RECORD_SIZE: usize = size_of::<ShadowMemory>().next_multiple_of(4096);
 
 const _: () = {
     assert!(size_of::<State>() <= STATE_SIZE);
+    let trampolines = MAX_TRAMPOLINES * TRAMPOLINE_SIZE;
+    assert!(size_of::<TrampolinePages>() == trampolines);
     assert!(offset_of!(State, vm) == 0 && size_of::<Head>() <= size_of::<Vm>());
     let own = 2 * RECORD_SIZE + STACK_SIZE + IMAGE_SIZE + PAGE_SIZE as usize;
     assert!(own <= PROCESS_SIZE);

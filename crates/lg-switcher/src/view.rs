@@ -33,6 +33,7 @@ use crate::segments;
 use crate::shared::{keep_setup, setup, state};
 use crate::signals;
 use crate::syscall::{call, call_site, errno, exit, nr, return_site};
+use crate::trampolines;
 use crate::trial;
 use crate::user_driver::{self, UserMapper};
 use crate::vdso;
@@ -154,6 +155,7 @@ fn map_everything() -> Result<(), i32> {
     map(STATE, STATE_SIZE, STATE_FD, MAP_SHARED_FIXED)?;
     MAPPED.store(true, Ordering::Relaxed);
     map_trampolines()?;
+    trampolines::set_up();
     close(STATE_FD);
     keep_setup();
     let setup = setup();

@@ -113,8 +113,9 @@ impl World for Outside {
         &mut self,
         kind: TrampolineKind,
         displaced: &[u8],
+        padding: u32,
     ) -> Option<u32> {
-        trampolines::make(kind, displaced)
+        trampolines::make(kind, displaced, padding)
     }
 
     fn cpuid(&mut self, leaf: u32, subleaf: u32) -> Option<CpuidAnswer> {

@@ -49,7 +49,7 @@ pub const COPIES_SIZE: usize = MAX_COPIES * PAGE_SIZE as usize;
 
 /// Bytes of the state's file, which is sparse. The Switcher asserts that its
 /// state fits.
-pub const STATE_SIZE: usize = 0x3_0000;
+pub const STATE_SIZE: usize = 0x5_0000;
 
 /// Bytes of address space that a view has beside the Guest's memory, its patched
 /// copies, its outboxes and the state: records, stack and program. The Switcher

@@ -4,6 +4,7 @@
 //! few pages of code, which are mapped in any way and executed in between. The
 //! machine compares each copy that is mapped with its page after every step
 //! ([`crate::machine`]), and a program meets the code that was written last.
+//! Patches are taken back and made again, one or all.
 
 use crate::input::Input;
 use crate::machine::{
@@ -82,7 +83,7 @@ fn step(machine: &mut Machine<'_>, input: &mut Input<'_>) -> Result<(), Kill> {
     let frame = |input: &mut Input<'_>| {
         FRAME + input.below(FRAMES) * PAGE_SIZE + one(&PLACES, input)
     };
-    match input.byte() % 10 {
+    match input.byte() % 12 {
         0 | 1 => map(machine, input),
         2 => {
             let directory = input.below(1 + as_number(VIEWS));
@@ -113,6 +114,17 @@ fn step(machine: &mut Machine<'_>, input: &mut Input<'_>) -> Result<(), Kill> {
             let room = input.bit().then(|| input.byte().into());
             let current = machine.current;
             machine.mappers[current].borrow_mut().room = room;
+            Ok(())
+        }
+        10 => {
+            machine.toggle_patch(input.byte().into());
+            Ok(())
+        }
+        11 => {
+            machine.take_back_patches();
+            if input.bit() {
+                machine.make_patches_again();
+            }
             Ok(())
         }
         _ => {

@@ -65,7 +65,7 @@ impl Host<'_> {
         let frame = va.0.wrapping_sub(offset) & !(PAGE_SIZE - 1);
         if let Some(number) = self.copy_of(GuestPhys(frame)) {
             self.forget_copy(number)?;
-        } else if self.vm.copy_count.get() == 0
+        } else if self.vm.patches.copy_count.get() == 0
             || self.shadow.count_spurious() > 1
         {
             return Ok(false);

@@ -29,11 +29,13 @@
 mod writers;
 
 use super::jumps::is_read_alike;
+use super::ledger::table::{PatchKind, Place};
+use super::limits::MAX_UNPATCHED;
 use crate::address::{GuestPhys, GuestVirt, as_word};
 use crate::fast_path;
+use crate::host::Host;
 use crate::kill::Kill;
 use crate::paging::ShadowPte;
-use crate::run::Host;
 use crate::state::Changes;
 use crate::world::Access;
 use core::cell::Cell;
@@ -45,12 +47,6 @@ pub(super) const INT80: [u8; 2] = [0xCD, 0x80];
 
 /// `int3`, which stands for its first byte.
 pub(super) const INT3: u8 = 0xCC;
-
-/// Sites that are remembered as not to be patched.
-pub const MAX_UNPATCHED: usize = 64;
-
-/// Pages whose patched copies did not live long that are remembered.
-pub const MAX_FLIPS: usize = 32;
 
 /// Bytes that are compared at a time.
 const PIECE: u32 = 512;
@@ -93,12 +89,25 @@ impl Host<'_> {
             Some(number) => number,
             None => self.copy_for(frame)?,
         };
+        let place = Place::Copy(number, site.page_offset());
         let at = copy(number).plus(site.page_offset());
-        if self.copies.byte(at)? == INT80[0] {
-            self.copies.write(at, &[INT3])?;
-            self.vm.counters.patches.count();
+        let is_new = self.copies.byte(at)? == INT80[0];
+        if is_new && !self.write_int3(place, site) {
+            // The page has more sites than there is room for.
+            let place = frame.plus(site.page_offset());
+            self.vm.patches.unpatched[slot_of(place)].set(place.0);
         }
         self.recheck_page(site, true)
+    }
+
+    /// Puts an `int3` at `place` in a patched copy. Answers whether it could.
+    pub(super) fn write_int3(&self, place: Place, site: GuestVirt) -> bool {
+        let room = self.room_for(PatchKind::Int3, place, site, 1);
+        let could = room.is_some();
+        if let Some(room) = room {
+            self.write_patch(room, &[INT3]);
+        }
+        could
     }
 
     /// The patched copy of the page at `frame`. Another program may have caused
@@ -119,7 +128,7 @@ impl Host<'_> {
     /// become an `int3` in its patched copy.
     fn may_patch(&self, frame: GuestPhys, at: u32) -> Result<bool, Kill> {
         let place = frame.plus(at);
-        let refused = &self.vm.unpatched[slot_of(place)];
+        let refused = &self.vm.patches.unpatched[slot_of(place)];
         if refused.get() == place.0 || !self.may_have_copy(frame) {
             return Ok(false);
         }
@@ -197,10 +206,16 @@ impl Host<'_> {
 
     /// The patched copy of the page at `frame`.
     pub(crate) fn copy_of(&self, frame: GuestPhys) -> Option<usize> {
-        if self.vm.copy_filter.get() & page_bit(frame.0) == 0 || frame.0 == 0 {
+        if self.vm.patches.copy_filter.get() & page_bit(frame.0) == 0
+            || frame.0 == 0
+        {
             return None;
         }
-        self.vm.copies.iter().position(|copy| copy.get() == frame.0)
+        self.vm
+            .patches
+            .copies
+            .iter()
+            .position(|copy| copy.get() == frame.0)
     }
 
     /// The page of a patched copy is about to be written to, or has been: the
@@ -208,6 +223,7 @@ impl Host<'_> {
     pub(crate) fn forget_copy(&mut self, number: usize) -> Result<(), Kill> {
         self.note_end(number);
         self.set_copy(number, 0);
+        self.vm.patches.ledger.forget_copy(number);
         self.forget_direct_calls(number);
         self.vm.counters.copies_forgotten.count();
         for (slot, view) in self.vm.views.iter().enumerate() {
@@ -221,82 +237,75 @@ impl Host<'_> {
     /// Puts on record that patched copy `number` is the one of the page at
     /// `frame`, or of none.
     fn set_copy(&self, number: usize, frame: u32) {
-        self.vm.copies[number].set(frame);
-        let live = self.vm.copies.iter().map(Cell::get).filter(|&f| f != 0);
+        self.vm.patches.copies[number].set(frame);
+        let live = self
+            .vm
+            .patches
+            .copies
+            .iter()
+            .map(Cell::get)
+            .filter(|&f| f != 0);
         let filter = live.fold(0, |all, f| all | page_bit(f));
-        self.vm.copy_filter.set(filter);
-        let stale = self.vm.stale_copies.get() & !(1 << number);
-        self.vm.stale_copies.set(stale);
+        self.vm.patches.copy_filter.set(filter);
+        let stale = self.vm.patches.stale_copies.get() & !(1 << number);
+        self.vm.patches.stale_copies.set(stale);
     }
 
     /// Copies the page at `frame`. Where there is no room, the oldest patched
     /// copy goes. Answers its number. Before the Guest runs again,
     /// [`settle_copies`](Self::settle_copies) takes from it the right to write.
     fn make_copy(&mut self, frame: GuestPhys) -> Result<usize, Kill> {
-        let count = self.vm.copy_count.get();
+        let count = self.vm.patches.copy_count.get();
         let number = count as usize % MAX_COPIES;
-        if self.vm.copies[number].get() != 0 {
+        if self.vm.patches.copies[number].get() != 0 {
             self.forget_copy(number)?;
         }
-        self.vm.copy_count.set(count.wrapping_add(1).max(1));
+        self.vm.patches.copy_count.set(count.wrapping_add(1).max(1));
         let mut page = [0; PAGE_SIZE as usize];
         self.memory.read(frame, &mut page)?;
         self.copies.write(copy(number), &page)?;
         self.set_copy(number, frame.0);
-        self.vm.copy_places[number].set(0);
+        self.vm.patches.copy_places[number].set(0);
         self.note_beginning(number);
         Ok(number)
     }
 
-    /// Whether a patched copy still is its page, but for what was done to it.
-    /// Piece by piece, for only those with an `int3` in them take a closer
-    /// look.
+    /// Whether a patched copy still is its page, but for the patches in it.
+    /// Only pieces with a patch are read twice.
     fn is_true(&self, number: usize) -> bool {
         let Some(frame) = self.original(number) else {
             return false;
         };
-        (0..PAGE_SIZE / PIECE).all(|n| {
-            let (page, copy) = (frame.plus(n * PIECE), copy(number));
-            let copy = copy.plus(n * PIECE);
-            let same = self.memory.is_same(page, &self.copies, copy, PIECE / 8);
-            same == Ok(true) || self.differs_rightly(number, page, copy)
+        (0..PAGE_SIZE).step_by(PIECE as usize).all(|at| {
+            let (page, place) = (frame.plus(at), copy(number).plus(at));
+            let same =
+                self.memory.is_same(page, &self.copies, place, PIECE / 8);
+            same == Ok(true) || self.is_same_unpatched(page, number, at)
         })
     }
 
-    /// Whether a piece of a patched copy differs from the piece of its page by
-    /// nothing but traps in the place of other traps, and direct calls.
-    fn differs_rightly(
+    /// Whether the piece of the Guest's memory at `page` is what the piece at
+    /// `at` of patched copy `number` was before it was patched.
+    fn is_same_unpatched(
         &self,
-        number: usize,
         page: GuestPhys,
-        copy: GuestPhys,
+        number: usize,
+        at: u32,
     ) -> bool {
         let mut pieces = [[0; PIECE as usize]; 2];
         let [original, copied] = &mut pieces;
         if self.memory.read(page, original).is_err()
-            || self.copies.read(copy, copied).is_err()
+            || self.copies.read(copy(number).plus(at), copied).is_err()
         {
             return false;
         }
-        let mut second = [0];
-        let mut is_int80 = |at: usize| {
-            // Its second byte may lie behind the piece.
-            let next = page.plus(as_word(at) + 1);
-            original[at] == INT80[0]
-                && self.memory.read(next, &mut second).is_ok()
-                && second[0] == INT80[1]
-        };
-        (0..PIECE as usize).all(|at| {
-            let in_page = (copy.0 + as_word(at)) % PAGE_SIZE;
-            original[at] == copied[at]
-                || copied[at] == INT3 && is_int80(at)
-                || self.is_direct(number, in_page, original[at])
-        })
+        self.vm.patches.ledger.undo(Place::Copy(number, at), copied);
+        original == copied
     }
 
     /// Where the page is whose patched copy that is.
     fn original(&self, number: usize) -> Option<GuestPhys> {
-        let frame = self.vm.copies[number].get();
+        let frame = self.vm.patches.copies[number].get();
         (frame != 0).then_some(GuestPhys(frame))
     }
 

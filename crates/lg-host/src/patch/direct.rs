@@ -18,16 +18,15 @@
 //! program is not where it believes to be. If it is stopped there, it is put
 //! back to where it came from ([`Host::step_back`]).
 
-use super::TrampolineKind;
-use super::copies::{INT3, INT80, copy};
-use crate::address::{GuestPhys, GuestVirt, as_word};
+use super::copies::copy;
+use super::ledger::Room;
+use super::ledger::table::{PatchKind, Place};
+use super::tables::DirectCall;
+use super::trampoline::TrampolineKind;
+use crate::address::{GuestVirt, as_word};
 use crate::fast_path;
-use crate::run::{Event, Host};
-use core::cell::Cell;
+use crate::host::{Event, Host};
 use lg_abi::page::PAGE_SIZE;
-
-/// How many direct calls there can be.
-pub const MAX_DIRECT: usize = 48;
 
 /// What does nothing, in seven bytes: `lea 0(%esi,1),%esi`, the same with edi,
 /// and `nopl 0(%eax)`, with a displacement of 32 bits each.
@@ -59,21 +58,6 @@ const SAMPLE: u64 = 16;
 /// In [`crate::state::Vm::copy_places`]: mapped at more than one place.
 const SEVERAL: u32 = u32::MAX;
 
-/// A direct call. All zero is none.
-#[repr(C)]
-pub struct DirectCall {
-    /// The patched copy that it is in, plus one.
-    copy: Cell<u32>,
-    /// Where its `int $0x80` is.
-    site: Cell<u32>,
-    /// Where its trampoline slot is, ...
-    slot: Cell<u32>,
-    /// ... and which [`NOTHING`] that was.
-    nothing: Cell<u32>,
-    /// Where its trampoline is.
-    trampoline: Cell<u32>,
-}
-
 impl DirectCall {
     fn is_in(&self, copy: usize) -> bool {
         self.copy.get() == as_word(copy) + 1
@@ -82,14 +66,6 @@ impl DirectCall {
     fn site(&self) -> GuestVirt {
         GuestVirt(self.site.get())
     }
-
-    fn slot(&self) -> GuestVirt {
-        GuestVirt(self.slot.get())
-    }
-
-    fn nothing(&self) -> &'static [u8; TRAMPOLINE_SLOT] {
-        &NOTHING[self.nothing.get() as usize % NOTHING.len()]
-    }
 }
 
 impl Host<'_> {
@@ -97,20 +73,20 @@ impl Host<'_> {
     /// direct call, if its turn has come and there is a trampoline slot near
     /// it.
     pub(super) fn open_direct_call(&mut self, number: usize, site: GuestVirt) {
-        let vm = self.vm;
-        if !vm.counters.copy_calls.get().is_multiple_of(SAMPLE)
+        let patches = &self.vm.patches;
+        if !self.vm.counters.copy_calls.get().is_multiple_of(SAMPLE)
             || !self.may_take(fast_path::DIRECT | fast_path::FLAT_CODE)
-            || vm.copy_places[number].get() != site.0 & !(PAGE_SIZE - 1)
+            || patches.copy_places[number].get() != site.0 & !(PAGE_SIZE - 1)
             || self.is_refused(site.0)
         {
             return;
         }
-        let mut free = vm.direct.iter().zip(0..);
+        let mut free = patches.direct.iter().zip(0..);
         let free = free.find(|(call, _)| call.copy.get() == 0);
         let Some((call, slot)) = free else {
             return;
         };
-        let Some((pad, nothing)) = self.find_slot(number, site) else {
+        let Some((pad, room)) = self.find_slot(number, site) else {
             self.refuse(site.0);
             return;
         };
@@ -118,34 +94,44 @@ impl Host<'_> {
         let trampoline = self.world.make_call_trampoline(slot, back);
         call.site.set(site.0);
         call.slot.set(pad.0);
-        call.nothing.set(as_word(nothing));
         call.trampoline.set(trampoline);
         call.copy.set(as_word(number) + 1);
         let by = trampoline
             .wrapping_sub(pad.0 + as_word(TRAMPOLINE_SLOT))
             .to_le_bytes();
         let both = [SHORT_JUMP, NEAR, NEAR_JUMP, by[0], by[1], by[2], by[3]];
-        self.write_copy(number, pad, &both);
+        self.write_patch(room, &both);
         // Both count from their end, and the near jump is behind a short one.
         let [by, ..] = pad.0.wrapping_sub(site.0).to_le_bytes();
-        self.write_copy(number, site, &[SHORT_JUMP, by]);
-        vm.counters.patches.count();
+        self.replace_int3(number, site, &[SHORT_JUMP, by]);
     }
 
-    /// A trampoline slot for `site` in patched copy `number`, and which
-    /// [`NOTHING`] it is.
+    /// Patches with `bytes` where an `int3` was in patched copy `number`.
+    fn replace_int3(&self, number: usize, site: GuestVirt, bytes: &[u8]) {
+        let place = Place::Copy(number, site.page_offset());
+        for int3 in self.vm.patches.ledger.overlapping(place, bytes.len()) {
+            self.end_patch(&int3);
+        }
+        let kind = PatchKind::DirectCall;
+        if let Some(room) = self.room_for(kind, place, site, bytes.len()) {
+            self.write_patch(room, bytes);
+        }
+    }
+
+    /// A trampoline slot for `site` in patched copy `number`, and room for its
+    /// patch.
     fn find_slot(
         &self,
         number: usize,
         site: GuestVirt,
-    ) -> Option<(GuestVirt, usize)> {
+    ) -> Option<(GuestVirt, Room)> {
         let page = site.0 & !(PAGE_SIZE - 1);
         let at = site.page_offset();
         let from = at.saturating_sub(REACH);
         let end = (at + REACH).min(PAGE_SIZE);
         let mut bytes = [0; 2 * REACH as usize];
         let bytes = &mut bytes[..(end - from) as usize];
-        // In the patched copy, for there trampoline slots that are in use look
+        // Read from the patched copy, where slots that are in use look
         // different.
         self.copies.read(copy(number).plus(from), bytes).ok()?;
         let is_second_byte_jumped_to =
@@ -153,44 +139,51 @@ impl Host<'_> {
         if is_second_byte_jumped_to {
             return None;
         }
-        bytes
-            .windows(TRAMPOLINE_SLOT)
-            .enumerate()
-            .find_map(|(i, window)| {
-                let nothing = NOTHING.iter().position(|n| n == window)?;
-                let slot = GuestVirt(page + from + as_word(i));
-                let end = slot.0 + as_word(TRAMPOLINE_SLOT);
-                let whole = as_word(TRAMPOLINE_SLOT);
-                (!self.is_jumped_into(slot.0, end, whole))
-                    .then_some((slot, nothing))
-            })
+        let length = TRAMPOLINE_SLOT;
+        let mut windows = (from..).zip(bytes.windows(length));
+        let (at, _) = windows.find(|&(at, window)| {
+            let slot = page + at;
+            NOTHING.iter().any(|nothing| nothing == window)
+                && !self.is_jumped_into(
+                    slot,
+                    slot + as_word(length),
+                    as_word(length),
+                )
+        })?;
+        let (place, slot) = (Place::Copy(number, at), GuestVirt(page + at));
+        let room = self.room_for(PatchKind::DirectSlot, place, slot, length)?;
+        Some((slot, room))
     }
 
     /// The patched copy is about to be mapped at `va`: direct calls in it do
     /// not survive a second place.
     pub(super) fn note_place(&self, number: usize, va: GuestVirt) {
-        let place = &self.vm.copy_places[number];
+        let place = &self.vm.patches.copy_places[number];
         let page = va.0 & !(PAGE_SIZE - 1);
         match place.get() {
             0 => place.set(page),
             SEVERAL => {}
             known if known == page => {}
             _ => {
-                for call in self.direct_calls(number) {
-                    self.write_copy(number, call.slot(), call.nothing());
-                    let int3 = [INT3, INT80[1]];
-                    self.write_copy(number, call.site(), &int3);
-                }
-                self.forget_direct_calls(number);
+                self.end_direct_calls(number);
                 place.set(SEVERAL);
             }
         }
     }
 
-    fn write_copy(&self, number: usize, at: GuestVirt, bytes: &[u8]) {
-        let at: GuestPhys = copy(number).plus(at.page_offset());
-        // Copies are whole pages, and none of these places crosses one.
-        let _ = self.copies.write(at, bytes);
+    /// Direct calls in patched copy `number` become `int3` again.
+    fn end_direct_calls(&self, number: usize) {
+        let copy = Place::Copy(number, 0);
+        for patch in self.vm.patches.ledger.beside(copy) {
+            if patch.kind == PatchKind::Int3 {
+                continue;
+            }
+            let was_there = self.end_patch(&patch);
+            if was_there && patch.kind == PatchKind::DirectCall {
+                self.write_int3(patch.place, patch.site);
+            }
+        }
+        self.forget_direct_calls(number);
     }
 
     /// The patched copy is no more, or is what it was: nobody comes by its
@@ -201,43 +194,30 @@ impl Host<'_> {
         }
     }
 
-    /// Whether a page that has `original` at `at` may differ there from its
-    /// patched copy for the sake of a direct call.
-    pub(super) fn is_direct(
-        &self,
-        number: usize,
-        at: u32,
-        original: u8,
-    ) -> bool {
-        let holds = |bytes: &[u8], from: GuestVirt| {
-            let byte = at.checked_sub(from.page_offset());
-            let byte = byte.and_then(|byte| bytes.get(byte as usize));
-            byte == Some(&original)
-        };
-        self.direct_calls(number).any(|call| {
-            holds(&INT80, call.site()) || holds(call.nothing(), call.slot())
-        })
-    }
-
     /// A program that stands on a trampoline slot, or at the trampoline behind
-    /// it, goes back to its `int $0x80`. One that goes there step by step would
-    /// never get further: it has made its call now.
-    pub(crate) fn step_back(&self, event: Event) -> Event {
+    /// it, goes back to its `int $0x80`; and so does one in the middle of the
+    /// patched entry page. If it came there by a single step (`is_step`), it
+    /// would never get further: it makes its call now.
+    pub(crate) fn step_back(&self, event: Event, is_step: bool) -> Event {
         if matches!(event, Event::Trampoline(_)) {
             return event; // eip is not known yet
         }
         let eip = &self.vm.regs.eip;
         let at = eip.get();
-        let call = self.vm.direct.iter().find(|call| {
+        let call = self.vm.patches.direct.iter().find(|call| {
             let in_slot = call.slot.get().wrapping_add(SHORT) == at;
             (in_slot || call.trampoline.get() == at) && self.is_here(call)
         });
-        let Some(call) = call else {
-            return event;
+        let site = match call {
+            Some(call) => call.site(),
+            None => match self.entry_before(GuestVirt(at)) {
+                Some(site) => site,
+                None => return event,
+            },
         };
-        eip.set(call.site.get());
-        if matches!(event, Event::Trap { vector: 1, .. }) {
-            eip.set(call.site.get().wrapping_add(SHORT));
+        eip.set(site.0);
+        if is_step {
+            eip.set(site.0.wrapping_add(SHORT));
             return Event::Trampoline(TrampolineKind::DirectCall);
         }
         event
@@ -251,7 +231,11 @@ impl Host<'_> {
     }
 
     fn direct_calls(&self, number: usize) -> impl Iterator<Item = &DirectCall> {
-        self.vm.direct.iter().filter(move |call| call.is_in(number))
+        self.vm
+            .patches
+            .direct
+            .iter()
+            .filter(move |call| call.is_in(number))
     }
 }
 

@@ -8,14 +8,13 @@
 //! A store that faults is undone by never having begun: the Guest has its page
 //! fault at the patch, and comes again.
 
-use super::{FAR, MAX_DISPLACED};
+use super::far::{FAR, INT};
+use super::ledger::table::PatchKind;
 use crate::address::{GuestVirt, as_word};
 use crate::cpu::registers::general;
+use crate::host::Host;
 use crate::kill::Kill;
-use crate::patch::TrampolineKind;
-use crate::run::Host;
 use crate::state::Registers;
-use core::cell::Cell;
 
 /// Bits of a page fault's error code: a write, by the kernel.
 const WRITE: u32 = 2;
@@ -87,36 +86,7 @@ impl Store {
     }
 }
 
-/// A place whose trampoline leaves to us what it has displaced.
-#[repr(C)]
-pub struct Displaced {
-    /// Where the trampoline's call comes back to; 0 = there is no such place.
-    back: Cell<u32>,
-    /// How many bytes of `code` there are.
-    length: Cell<u32>,
-    code: [Cell<u8>; MAX_DISPLACED],
-}
-
 impl Host<'_> {
-    /// Makes a trampoline for the code at `start`, which begins with a store.
-    pub(super) fn make_trampoline_after_store(
-        &mut self,
-        start: u32,
-        code: &[u8],
-    ) -> Option<u32> {
-        let vm = self.vm;
-        let free = vm.displaced.iter().find(|place| place.back.get() == 0)?;
-        let trampoline = self
-            .world
-            .make_trampoline(TrampolineKind::HypercallAfterStore, &[])?;
-        for (to, &byte) in free.code.iter().zip(code) {
-            to.set(byte);
-        }
-        free.length.set(as_word(code.len()));
-        free.back.set(start.wrapping_add(as_word(FAR)));
-        Some(trampoline)
-    }
-
     /// Whether memory is as if `store` had just been done.
     pub(super) fn has_stored(&self, store: &Store) -> bool {
         let regs = &self.vm.regs;
@@ -124,30 +94,27 @@ impl Host<'_> {
         self.read_virtual(at) == Ok(value)
     }
 
-    /// Carries out what was displaced by the trampoline whose call comes back
-    /// to `back`. Answers whether the Guest may go on there; else it has a
-    /// fault, and all that was displaced is still to be done.
+    /// Carries out what was displaced by the patch whose far call comes back
+    /// to `back`. Answers whether the Guest is behind the patch now; else it
+    /// has a fault, and all that was displaced is still to be done.
     pub(super) fn do_displaced(&mut self, back: u32) -> Result<bool, Kill> {
         let vm = self.vm;
-        let known = vm.displaced.iter();
-        let mut known = known.filter(|place| place.back.get() == back);
-        let Some(place) = known.next().filter(|_| back != 0) else {
-            // Nobody was sent to the trampoline from here.
+        let start = GuestVirt(back.wrapping_sub(as_word(FAR)));
+        let kind = PatchKind::HypercallAfterStore;
+        let Some(patch) = vm.patches.ledger.find(kind, start) else {
+            // It came here from a place that is not patched.
             vm.regs.eip.set(0);
             self.deliver_trap(13, Some(0))?;
             return Ok(false);
         };
-        let mut code = [0; MAX_DISPLACED];
-        for (to, byte) in code.iter_mut().zip(&place.code) {
-            *to = byte.get();
-        }
-        let length = (place.length.get() as usize).min(MAX_DISPLACED);
-        let mut rest = &code[..length];
+        let code = patch.original();
+        let displaced = code.len().saturating_sub(INT);
+        let mut rest = &code[..displaced];
         if let Some(store) = Store::at_the_start_of(rest) {
             let stack = vm.regs.esp.get().wrapping_sub(4);
             let (to, value) = store.effect(&vm.regs, stack);
             if self.write_virtual(to, value).is_err() {
-                vm.regs.eip.set(back.wrapping_sub(as_word(FAR)));
+                vm.regs.eip.set(start.0);
                 self.page_fault(to, WRITE)?;
                 return Ok(false);
             }
@@ -156,20 +123,27 @@ impl Host<'_> {
             }
             rest = &rest[store.length..];
         }
-        loop {
-            rest = match *rest {
-                [0x89, byte @ 0xC0..=0xFF, ref rest @ ..] => {
-                    let from = general(&vm.regs, byte >> 3).get();
-                    general(&vm.regs, byte).set(from);
-                    rest
-                }
-                [op @ 0xB8..=0xBF, a, b, c, d, ref rest @ ..] => {
-                    let value = u32::from_le_bytes([a, b, c, d]);
-                    general(&vm.regs, op).set(value);
-                    rest
-                }
-                _ => return Ok(true),
+        load_registers(&vm.regs, rest);
+        vm.regs.eip.set(start.plus(as_word(code.len())).0);
+        Ok(true)
+    }
+}
+
+/// Does what the loads of registers in `code` do.
+fn load_registers(regs: &Registers, mut code: &[u8]) {
+    loop {
+        code = match *code {
+            [0x89, byte @ 0xC0..=0xFF, ref rest @ ..] => {
+                let from = general(regs, byte >> 3).get();
+                general(regs, byte).set(from);
+                rest
             }
+            [op @ 0xB8..=0xBF, a, b, c, d, ref rest @ ..] => {
+                let value = u32::from_le_bytes([a, b, c, d]);
+                general(regs, op).set(value);
+                rest
+            }
+            _ => return,
         }
     }
 }
@@ -178,7 +152,8 @@ impl Host<'_> {
 mod tests {
     use super::*;
     use crate::address::GuestPhys;
-    use crate::run::Event;
+    use crate::host::Event;
+    use crate::patch::TrampolineKind;
     use crate::testing::Machine;
 
     const CODE: u32 = 0xC001_0000;
@@ -232,7 +207,8 @@ mod tests {
         come(&mut m, 0xC000_9000);
         assert_eq!(m.ram.memory().word(GuestPhys(0x9004)), Ok(7));
         assert_eq!(m.vm.regs.edx.get(), 0x69);
-        assert_eq!(m.vm.regs.eip.get(), CODE + 39);
+        let behind = CODE + 43;
+        assert_eq!(m.vm.regs.eip.get(), behind, "not in the padding");
         assert_eq!(m.vm.regs.esp.get(), 0xC000_8000);
         assert_eq!(m.vm.counters.hypercalls[7].get(), 2);
     }

@@ -17,16 +17,14 @@
 //! driver's function by its pointer and does nothing else, so only what stands
 //! right behind a call by pointer counts.
 
-use super::{FAR, FAR_CALL, NOP, TrampolineKind, far};
+use super::far::{FAR, FAR_CALL, NOP, far};
+use super::ledger::table::{PatchKind, Place};
+use super::trampoline::TrampolineKind;
 use crate::address::{GuestVirt, as_word};
 use crate::cpu::instruction::{self, MAX_INSTRUCTION};
 use crate::fast_path;
-use crate::run::Host;
+use crate::host::Host;
 use lg_abi::shared::IF;
-
-/// Places that can have such a trampoline: a kernel has a few ways to its
-/// disks.
-pub const MAX_PLACES: usize = 8;
 
 /// How often the stack is searched each time. After that it is searched once
 /// in so many times: a kernel may go another way to its disks later.
@@ -41,6 +39,9 @@ const STEPS: usize = 2;
 /// `movl $IF,irq_enabled`.
 const STORE: usize = 10;
 
+/// Bytes of it behind the far call.
+pub(super) const ENABLING_PADDING: u32 = as_word(STORE - FAR);
+
 impl Host<'_> {
     /// A request was answered by an interrupt that its sender does not want
     /// yet. Answers whether we shall probably hear when it does.
@@ -48,10 +49,10 @@ impl Host<'_> {
         if !self.may_take(fast_path::ENABLING) || self.vm.in_user_mode() {
             return false;
         }
-        let answers = self.vm.answers.get();
-        self.vm.answers.set(answers.wrapping_add(1));
+        let answers = self.vm.patches.answers.get();
+        self.vm.patches.answers.set(answers.wrapping_add(1));
         if answers >= SEARCHES && !answers.is_multiple_of(SEARCHES) {
-            return self.vm.enabling[0].get() != 0;
+            return self.vm.patches.ledger.has(PatchKind::Enabling);
         }
         let mut stack = [0; 4 * WORDS];
         let got = self.fetch(GuestVirt(self.vm.regs.esp.get()), &mut stack);
@@ -115,15 +116,12 @@ impl Host<'_> {
     }
 
     fn has_enabling_patch(&self, at: GuestVirt) -> bool {
-        self.vm.enabling.iter().any(|place| place.get() == at.0)
+        let ledger = &self.vm.patches.ledger;
+        let patch = ledger.find(PatchKind::Enabling, at);
+        patch.is_some_and(|patch| patch.is_in_place())
     }
 
     fn make_enabling_trampoline(&mut self, at: GuestVirt) -> bool {
-        let vm = self.vm;
-        let mut places = vm.enabling.iter();
-        let Some(free) = places.find(|place| place.get() == 0) else {
-            return false;
-        };
         let mut code = [0; STORE];
         let Some(place) = self.code(at, &mut code) else {
             return false; // it may end in another page
@@ -132,16 +130,19 @@ impl Host<'_> {
         if self.is_jumped_into(at.0, end, as_word(STORE)) {
             return false;
         }
+        let (kind, place) = (PatchKind::Enabling, Place::Memory(place));
+        let Some(room) = self.room_for(kind, place, at, STORE) else {
+            return false;
+        };
+        let kind = TrampolineKind::Enabling;
         let Some(trampoline) =
-            self.world.make_trampoline(TrampolineKind::Enabling, &[])
+            self.world.make_trampoline(kind, &[], ENABLING_PADDING)
         else {
             return false;
         };
         let mut patch = [NOP; STORE];
         patch[..FAR].copy_from_slice(&far(FAR_CALL, trampoline));
-        self.patch(place, &patch);
-        vm.counters.patches.count();
-        free.set(at.0);
+        self.write_patch(room, &patch);
         true
     }
 }
@@ -150,7 +151,7 @@ impl Host<'_> {
 mod tests {
     use super::*;
     use crate::address::GuestPhys;
-    use crate::run::Event;
+    use crate::host::Event;
     use crate::state::Gate;
     use crate::testing::Machine;
     use lg_abi::shared::offset;
@@ -229,10 +230,11 @@ mod tests {
             .run_guest(Event::Trampoline(TrampolineKind::Enabling))
             .unwrap();
         assert_eq!(m.vm.regs.eip.get(), HANDLER);
-        // Eip, cs and flags, where the far return was: it goes on behind.
+        // Eip, cs and flags, where the far return was: it goes on behind the
+        // padding.
         assert_eq!(m.vm.regs.esp.get(), STACK + 8 - 12);
         let frame = GuestPhys(stack.0 + 8 - 12);
-        assert_eq!(memory.word(frame), Ok(CODE + 10));
+        assert_eq!(memory.word(frame), Ok(CODE + 13));
     }
 
     #[test]
@@ -259,9 +261,9 @@ mod tests {
         let mut tail = store(IF);
         tail.push(0xC3);
         let mut m = called_before(&tail);
-        m.vm.answers.set(SEARCHES + 1);
+        m.vm.patches.answers.set(SEARCHES + 1);
         assert!(!m.host().patch_enabling());
-        m.vm.answers.set(2 * SEARCHES);
+        m.vm.patches.answers.set(2 * SEARCHES);
         assert!(m.host().patch_enabling());
         let mut m = called_before(&tail);
         m.vm.slow_paths.set(fast_path::ENABLING);

@@ -12,7 +12,7 @@
 
 use crate::address::{GuestVirt, as_word};
 use crate::cpu::instruction::{self, MAX_INSTRUCTION};
-use crate::run::Host;
+use crate::host::Host;
 
 /// How far around a patch we look. A relative jump with a wider reach is a
 /// whole function away.

@@ -1,8 +1,11 @@
 //! Patches go where they belong, and nowhere else.
 
-use super::*;
+use super::TrampolineKind;
+use super::far::{FAR_CALL, FAR_JUMP, NOP};
+use crate::address::GuestPhys;
 use crate::fast_path;
-use crate::run::Event;
+use crate::host::Event;
+use crate::kill::Kill;
 use crate::testing::Machine;
 
 const CODE: u32 = 0xC001_0000;
@@ -53,6 +56,7 @@ fn a_hypercall_gets_a_gate_that_carries_its_arguments() {
     let memory = m.ram.memory();
     m.vm.regs.esp.set(0xC000_7FF8);
     memory.set_word(GuestPhys(0x7FF8), CODE + 44).unwrap();
+    m.vm.regs.eip.set(0); // there is no padding
     m.host()
         .run_guest(Event::Trampoline(TrampolineKind::Hypercall))
         .unwrap();
@@ -86,7 +90,11 @@ fn a_hypercall_that_is_jumped_into_keeps_trapping() {
         m.vm.regs.eax.set(5);
         m.host().patch_hypercall();
         assert_eq!(code(&m, 0, 45), with_jump, "{jump:x?}");
-        assert_eq!(m.vm.refused[0].get(), CODE + 42, "it is not read again");
+        assert_eq!(
+            m.vm.patches.refused[0].get(),
+            CODE + 42,
+            "it is not read again"
+        );
     }
 }
 

@@ -41,6 +41,8 @@ pub struct Pretended {
     pub trampolines: Vec<(TrampolineKind, Vec<u8>)>,
     /// Where the trampolines of direct calls go on.
     pub call_gates: Vec<u32>,
+    /// How much padding is behind the far call of each trampoline.
+    pub paddings: Vec<u32>,
     /// What it says to CPUID, where that faults.
     pub cpuid: Option<CpuidAnswer>,
     /// What is in the processor.
@@ -122,7 +124,9 @@ impl World for Pretended {
         &mut self,
         kind: TrampolineKind,
         displaced: &[u8],
+        padding: u32,
     ) -> Option<u32> {
+        self.paddings.push(padding);
         self.trampolines.push((kind, displaced.to_vec()));
         Some(0x1000)
     }

@@ -6,6 +6,8 @@ use super::{LIMIT, Machine, PAGE_OFFSET};
 use lg_abi::page::{ENTRIES, PAGE_SHIFT, PAGE_SIZE, SWITCHER_INDEX};
 use lg_abi::shared::LHCALL_RING_SIZE;
 use lg_host::address::{GuestPhys, GuestVirt};
+use lg_host::memory::Memory;
+use lg_host::patch::ledger::table::Place;
 use lg_host::world::Access;
 use std::cell::Cell;
 
@@ -21,7 +23,7 @@ impl Machine<'_> {
         let mapper = self.mappers[self.current].borrow();
         // Pages that have or had patched copies are not the kernel's to write
         // at once.
-        let copies = self.vm.copy_count.get() != 0;
+        let copies = self.vm.patches.copy_count.get() != 0;
         let view = &self.host().shadow;
         for (&page, &(frame, access)) in &mapper.pages {
             let va = GuestVirt(page << PAGE_SHIFT);
@@ -39,20 +41,21 @@ impl Machine<'_> {
     }
 
     /// What executes must be what its page says. A patched copy differs from its
-    /// page only in system calls and in the trampoline slots of direct calls,
-    /// and a page that has one is not mapped for writing.
+    /// page only by the patches that the ledger has, and a page that has a copy
+    /// is not mapped for writing.
     pub(super) fn check_copies(&self) {
         let mapper = self.mappers[self.current].borrow();
         for (&page, &(frame, access)) in &mapper.pages {
             let is_it = |copy: &Cell<u32>| copy.get() == frame;
-            let has_copy = frame != 0 && self.vm.copies.iter().any(is_it);
+            let has_copy =
+                frame != 0 && self.vm.patches.copies.iter().any(is_it);
             assert!(
                 access == Access::Read || !has_copy,
                 "page {page:#x} is writable, and frame {frame:#x} has a copy"
             );
             if let Some(at) = frame.checked_sub(LIMIT) {
                 let original =
-                    self.vm.copies[(at >> PAGE_SHIFT) as usize].get();
+                    self.vm.patches.copies[(at >> PAGE_SHIFT) as usize].get();
                 assert!(
                     original != 0,
                     "page {page:#x} has the copy of no page"
@@ -69,20 +72,51 @@ impl Machine<'_> {
         read.expect("it has a copy");
         let read = self.copies().read(GuestPhys(patched), &mut copy);
         read.expect("it is mapped");
-        let mut at = 0;
-        while at < page.len() {
-            let may_differ = match page[at..] {
-                [0xCD, 0x80, ..] => 2,
-                [0x8D, 0xB4, 0x26, 0, 0, 0, 0, ..]
-                | [0x8D, 0xBC, 0x27, 0, 0, 0, 0, ..]
-                | [0x0F, 0x1F, 0x80, 0, 0, 0, 0, ..] => 7,
-                _ => 0,
-            };
-            assert!(
-                may_differ > 0 || page[at] == copy[at],
-                "the copy of {original:#x} is stale at {at:#x}"
-            );
-            at += may_differ.max(1);
+        let number = (patched >> PAGE_SHIFT) as usize;
+        let ledger = &self.vm.patches.ledger;
+        ledger.undo(Place::Copy(number, 0), &mut copy);
+        let differs = |at: &usize| page[*at] != copy[*at];
+        if let Some(at) = (0..page.len()).find(differs) {
+            panic!("the copy of {original:#x} is stale at {at:#x}");
+        }
+    }
+
+    /// All patches are taken back. Then the Guest's memory and its patched
+    /// copies are what the ledger says that they were.
+    pub fn take_back_patches(&mut self) {
+        let all = |memory: Memory| {
+            let mut bytes = vec![0; memory.limit() as usize];
+            let read = memory.read(GuestPhys(0), &mut bytes);
+            read.map(|()| bytes).expect("that is its size")
+        };
+        let ledger = &self.vm.patches.ledger;
+        let (mut memory, mut copies) = (all(self.memory()), all(self.copies()));
+        ledger.undo(Place::Memory(GuestPhys(0)), &mut memory);
+        let pages = copies.chunks_exact_mut(PAGE_SIZE as usize);
+        for (number, copy) in pages.enumerate() {
+            ledger.undo(Place::Copy(number, 0), copy);
+        }
+        self.host().take_back_all();
+        assert!(all(self.memory()) == memory, "the Guest's memory");
+        assert!(all(self.copies()) == copies, "its patched copies");
+    }
+
+    /// The patches are made again.
+    pub fn make_patches_again(&mut self) {
+        self.host().make_all_again();
+    }
+
+    /// One patch is taken back, or made again.
+    pub fn toggle_patch(&mut self, which: usize) {
+        let patches: Vec<_> = self.vm.patches.ledger.patches().collect();
+        let Some(which) = which.checked_rem(patches.len()) else {
+            return;
+        };
+        let patch = patches[which];
+        if patch.is_in_place() {
+            self.host().take_back(patch.id);
+        } else {
+            self.host().make_again(patch.id);
         }
     }
 }

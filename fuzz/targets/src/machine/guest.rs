@@ -32,7 +32,7 @@ impl Machine<'_> {
         let _ = self.memory().write(GuestPhys(addr), bytes);
         let last = addr.saturating_add(as_word(bytes.len()));
         let pages = addr >> PAGE_SHIFT..=last >> PAGE_SHIFT;
-        let frames = self.vm.copies.iter().map(|copy| copy.get());
+        let frames = self.vm.patches.copies.iter().map(|copy| copy.get());
         let mut pages_with_copies =
             frames.filter(|&frame| frame != 0).map(|f| f >> PAGE_SHIFT);
         if pages_with_copies.any(|page| pages.contains(&page)) {

@@ -10,8 +10,8 @@ use lg_abi::page::SWITCHER_ADDR;
 use lg_host::address::{GuestPhys, as_word};
 use lg_host::cpu::extended::{Extended, part};
 use lg_host::kill::Kill;
-use lg_host::patch::direct::MAX_DIRECT;
-use lg_host::patch::{MAX_DISPLACED, TrampolineKind};
+use lg_host::patch::TrampolineKind;
+use lg_host::patch::limits::{MAX_DIRECT, MAX_DISPLACED};
 use lg_host::state::Vm;
 use lg_host::testing::CALL_TRAMPOLINES;
 use lg_host::world::{CpuidAnswer, WallClock, World};
@@ -157,6 +157,7 @@ impl World for Outside<'_> {
         &mut self,
         kind: TrampolineKind,
         displaced: &[u8],
+        _padding: u32,
     ) -> Option<u32> {
         assert!(displaced.len() <= MAX_DISPLACED, "{kind:?}");
         let trampolines = self.common.trampolines.get() + 1;

@@ -8,10 +8,10 @@
 use super::tests::{BREAKPOINT, SYSCALL, int3, machine, told_eip};
 use super::*;
 use crate::fast_path;
+use crate::host::Event;
 use crate::outbox::Outboxes;
 use crate::paging::{Fault, Shadow};
 use crate::patch::TrampolineKind;
-use crate::run::Event;
 use crate::testing::{Machine, Pretended, Ram, SharedMapper, record};
 use core::sync::atomic::Ordering;
 use lg_abi::page::Pte;
@@ -155,7 +155,7 @@ fn play(linear: bool, slow_paths: u32, steps: &[Step]) -> Counted {
     }
     let counters = &machine.vm.counters;
     Counted {
-        made: machine.vm.copy_count.get(),
+        made: machine.vm.patches.copy_count.get(),
         calls: counters.copy_calls.get() + counters.direct_calls.get(),
     }
 }

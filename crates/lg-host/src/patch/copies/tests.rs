@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::fast_path;
-use crate::run::Event;
+use crate::host::Event;
 use crate::state::Gate;
 use crate::testing::Machine;
 use lg_abi::page::Pte;
@@ -105,7 +105,7 @@ fn a_second_call_in_the_page_goes_to_the_same_copy() {
     let mut code = [0; 2];
     m.copies.memory().read(GuestPhys(0x20), &mut code).unwrap();
     assert_eq!(code, [INT3, 0x80]);
-    assert_eq!(m.vm.copy_count.get(), 1);
+    assert_eq!(m.vm.patches.copy_count.get(), 1);
 }
 
 #[test]
@@ -250,7 +250,7 @@ fn code_that_another_instruction_covers_is_not_patched() {
         trap(&mut m, SITE, 2, Event::SystemCall);
         assert_eq!(mapped(&m), (FRAME.0, Access::Read));
     }
-    assert_eq!(m.vm.copy_count.get(), 0);
+    assert_eq!(m.vm.patches.copy_count.get(), 0);
 }
 
 #[test]

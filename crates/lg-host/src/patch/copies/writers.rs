@@ -18,16 +18,16 @@
 //! A page whose patched copies end soon after they were made, time and again,
 //! gets no more of them: a write to it would always cost a page fault.
 
-use super::{MAX_COPIES, MAX_FLIPS};
 use crate::address::{GuestPhys, GuestVirt, as_word};
+use crate::host::Host;
 use crate::kill::Kill;
-use crate::run::Host;
+use crate::patch::limits::MAX_FLIPS;
 use crate::world::Access;
 use core::sync::atomic::Ordering;
 use lg_abi::page::{
     ENTRIES, PAGE_SHIFT, PAGE_SIZE, SWITCHER_INDEX, directory_index,
 };
-use lg_wire::state::page_bit;
+use lg_wire::state::{MAX_COPIES, page_bit};
 
 /// System calls after which a patched copy has paid for itself.
 const WORTH_IT: u64 = 64;
@@ -72,7 +72,7 @@ impl Host<'_> {
         let last = at.0.saturating_add(length.saturating_sub(1));
         let last = GuestPhys(last & !(PAGE_SIZE - 1));
         let bits = page_bit(first.0) | page_bit(last.0);
-        if self.vm.copy_filter.get() & bits != 0 {
+        if self.vm.patches.copy_filter.get() & bits != 0 {
             self.note_stale(first, last);
         }
     }
@@ -82,7 +82,9 @@ impl Host<'_> {
         let vm = self.vm;
         for number in [first, last].into_iter().filter_map(|f| self.copy_of(f))
         {
-            vm.stale_copies.set(vm.stale_copies.get() | 1 << number);
+            vm.patches
+                .stale_copies
+                .set(vm.patches.stale_copies.get() | 1 << number);
         }
     }
 
@@ -91,14 +93,14 @@ impl Host<'_> {
     /// pages are.
     pub(crate) fn settle_copies(&mut self) -> Result<(), Kill> {
         let vm = self.vm;
-        if self.shadow.copies_seen() != vm.copy_count.get() {
+        if self.shadow.copies_seen() != vm.patches.copy_count.get() {
             self.protect_new_copies()?;
         }
         let written = vm.wire.written_pages.load(Ordering::Relaxed);
-        if written & vm.copy_filter.get() != 0 {
+        if written & vm.patches.copy_filter.get() != 0 {
             self.compare_written_copies();
         }
-        for number in bits(vm.stale_copies.get()) {
+        for number in bits(vm.patches.stale_copies.get()) {
             self.forget_copy(number)?;
         }
         Ok(())
@@ -111,10 +113,12 @@ impl Host<'_> {
         let vm = self.vm;
         let written = vm.wire.written_pages.swap(0, Ordering::SeqCst);
         for number in 0..MAX_COPIES {
-            let frame = vm.copies[number].get();
+            let frame = vm.patches.copies[number].get();
             let is_written = written & page_bit(frame) != 0;
             if frame != 0 && is_written && !self.is_true(number) {
-                vm.stale_copies.set(vm.stale_copies.get() | 1 << number);
+                vm.patches
+                    .stale_copies
+                    .set(vm.patches.stale_copies.get() | 1 << number);
             }
         }
     }
@@ -122,7 +126,8 @@ impl Host<'_> {
     /// Takes from this view the right to write to pages that have patched
     /// copies.
     fn protect_new_copies(&mut self) -> Result<(), Kill> {
-        self.shadow.set_copies_seen(self.vm.copy_count.get());
+        self.shadow
+            .set_copies_seen(self.vm.patches.copy_count.get());
         for index in 0..SWITCHER_INDEX {
             if self.shadow.count(index) == 0 {
                 continue;
@@ -154,11 +159,11 @@ impl Host<'_> {
         from: GuestPhys,
         pages: u32,
     ) -> Result<(), Kill> {
-        if self.vm.copy_filter.get() == 0 {
+        if self.vm.patches.copy_filter.get() == 0 {
             return Ok(());
         }
         for number in 0..MAX_COPIES {
-            let frame = self.vm.copies[number].get();
+            let frame = self.vm.patches.copies[number].get();
             let page = frame.wrapping_sub(from.0) >> PAGE_SHIFT;
             let va = frame.wrapping_add(self.vm.page_offset.get());
             let linear = self.shadow.linear_pages(directory_index(va));
@@ -174,7 +179,7 @@ impl Host<'_> {
 
     /// Whether the page at `frame` may have a patched copy at all.
     pub(super) fn may_have_copy(&self, frame: GuestPhys) -> bool {
-        let flips = self.vm.flips.iter().map(core::cell::Cell::get);
+        let flips = self.vm.patches.flips.iter().map(core::cell::Cell::get);
         let known = |flip: &u32| flip & !(PAGE_SIZE - 1) == frame.0;
         let short_lives = flips.filter(known).map(|flip| flip % PAGE_SIZE);
         frame.0 != 0
@@ -185,27 +190,27 @@ impl Host<'_> {
     /// A patched copy has been made.
     pub(super) fn note_beginning(&self, number: usize) {
         let calls = self.vm.counters.system_calls.get();
-        self.vm.copy_births[number].set(calls);
+        self.vm.patches.copy_births[number].set(calls);
     }
 
     /// A patched copy ends. Counts it, if it did not live long.
     pub(super) fn note_end(&self, number: usize) {
         let vm = self.vm;
-        let frame = vm.copies[number].get();
+        let frame = vm.patches.copies[number].get();
         let calls = vm.counters.system_calls.get();
-        let lived = calls.wrapping_sub(vm.copy_births[number].get());
+        let lived = calls.wrapping_sub(vm.patches.copy_births[number].get());
         let known = |flip: &&core::cell::Cell<u32>| {
             flip.get() & !(PAGE_SIZE - 1) == frame
         };
-        let flip = vm.flips.iter().find(known);
+        let flip = vm.patches.flips.iter().find(known);
         match flip {
             Some(flip) if lived >= WORTH_IT => flip.set(0),
             Some(flip) => flip.set(flip.get() + 1),
             None if lived >= WORTH_IT => {}
             None => {
-                let next = vm.next_flip.get();
-                vm.flips[next as usize % MAX_FLIPS].set(frame | 1);
-                vm.next_flip.set(next.wrapping_add(1));
+                let next = vm.patches.next_flip.get();
+                vm.patches.flips[next as usize % MAX_FLIPS].set(frame | 1);
+                vm.patches.next_flip.set(next.wrapping_add(1));
             }
         }
     }

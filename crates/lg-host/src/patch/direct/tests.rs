@@ -2,12 +2,14 @@
 //! is stopped on the way.
 
 use super::*;
+use crate::address::GuestPhys;
 use crate::fast_path;
 use crate::paging::Fault;
 use crate::patch::copies::tests::{
     FRAME, PAGE, READ_ONLY, SITE, SYSCALL, int3, machine, mapped, told_eip,
     trap,
 };
+use crate::patch::copies::{INT3, INT80};
 use crate::testing::{CALL_TRAMPOLINES, Machine};
 use crate::world::Access;
 use lg_abi::page::{PAGE_SHIFT, Pte};
@@ -119,6 +121,19 @@ fn who_is_stopped_on_the_way_is_put_back() {
 }
 
 #[test]
+fn a_step_that_the_program_knows_nothing_of_makes_the_call() {
+    // While the Guest's debug registers are on, each instruction is stepped,
+    // and a step that hits nothing is no event for the Guest.
+    for at in [SLOT_VA + 2, CALL_TRAMPOLINES] {
+        let mut m = often(0, 0);
+        m.vm.regs.eip.set(at);
+        let call = Event::Trampoline(TrampolineKind::DirectCall);
+        assert_eq!(m.host().step_back(Event::Kick, true), call);
+        assert_eq!(m.vm.regs.eip.get(), SITE.0 + 2);
+    }
+}
+
+#[test]
 fn no_slot_that_somebody_jumps_into() {
     // jmp into the middle of a trampoline slot, from 16 bytes behind its
     // beginning.
@@ -178,9 +193,9 @@ fn a_copy_with_direct_calls_is_still_true() {
 fn the_end_of_a_copy_frees_its_direct_calls() {
     let mut m = often(0, 0);
     m.host().forget_copy(0).unwrap();
-    assert!(m.vm.direct.iter().all(|call| call.copy.get() == 0));
+    assert!(m.vm.patches.direct.iter().all(|call| call.copy.get() == 0));
     m.vm.regs.eip.set(CALL_TRAMPOLINES);
-    m.host().step_back(Event::Kick);
+    m.host().step_back(Event::Kick, false);
     assert_eq!(
         m.vm.regs.eip.get(),
         CALL_TRAMPOLINES,
