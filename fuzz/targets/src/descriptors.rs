@@ -1,10 +1,10 @@
 //! Descriptor tables and gates, and what comes of them.
 //!
-//! The Guest loads its GDT, its thread-local segments and its interrupt table
-//! from anywhere, names any stack, and then traps and is interrupted. An
-//! oracle keeps both tables as the specification has them: every entry must be
-//! what it says, every trap must arrive at the handler that it says with the
-//! frame that a processor pushes, and no interrupt may come that is blocked.
+//! The Guest loads its GDT, its thread-local segments and its interrupt table from
+//! anywhere, names any stack, and then traps and is interrupted. An oracle keeps
+//! both tables as the specification has them. Every entry must be what the oracle
+//! has, every trap must arrive at its handler with the frame that a processor
+//! pushes, and no blocked interrupt may come.
 
 use crate::input::Input;
 use crate::machine::{
@@ -87,7 +87,7 @@ impl Oracle {
                 self.copy(machine, at, 6, 3);
                 say(machine, input, Hypercall::LoadTls, [at, 0, 0], good)
             }
-            3 | 4 => self.load_trampoline(machine, input),
+            3 | 4 => self.load_gate(machine, input),
             5 => self.set_stack(machine, input),
             6 => self.trap(machine, input),
             _ => self.interrupt(machine, input),
@@ -134,7 +134,7 @@ impl Oracle {
     }
 
     /// LOAD_IDT_ENTRY.
-    fn load_trampoline(
+    fn load_gate(
         &mut self,
         machine: &mut Machine<'_>,
         input: &mut Input<'_>,
@@ -382,7 +382,7 @@ fn say(
 ) -> Result<(), Kill> {
     let eax = call as u32;
     let call = RawCall { eax, edx, ebx, ecx };
-    // No interrupt shall come between.
+    // No interrupt may come in between.
     machine.set_word(DATA + offset::BLOCKED_INTERRUPTS, u32::MAX);
     let result = if input.bit() {
         machine.call(call)

@@ -1,15 +1,15 @@
 //! The Host, with any sequence of events, hypercalls and interrupts.
 //!
-//! The Guest scribbles over its own memory, tables and shared page included,
-//! says what it likes by trap, by ring and by trampoline, and is kicked, broken
-//! out of and interrupted meanwhile. Whatever it does, it dies of a `Kill` or
-//! goes on; the Host neither panics nor loops, and maps nothing that is not
-//! there.
+//! The Guest writes anything to its own memory, tables and shared page included.
+//! It makes any call by trap, by ring and by trampoline, and is kicked, stopped
+//! and interrupted meanwhile. It goes on, or a `Kill` ends it. The Host neither
+//! panics nor loops, and maps nothing that does not exist.
 
 use crate::input::Input;
 use crate::machine::{CODE, Machine, PAGE_OFFSET, STACK, with_machine};
 use lg_abi::hypercall::RawCall;
-use lg_host::address::GuestPhys;
+use lg_abi::shared::LHCALL_RING_SIZE;
+use lg_host::address::{GuestPhys, as_word};
 use lg_host::cpu::registers::{EFLAGS_FIXED, EFLAGS_RF, EFLAGS_USABLE};
 use lg_host::kill::Kill;
 use lg_host::patch::TrampolineKind;
@@ -64,22 +64,7 @@ fn step(machine: &mut Machine<'_>, input: &mut Input<'_>) -> Result<(), Kill> {
             let call = call(input);
             machine.call(call)
         }
-        6 => {
-            let start = if input.bit() {
-                vm.next_hcall.get()
-            } else {
-                input.below(64)
-            };
-            vm.next_hcall.set(start);
-            for _ in 0..=input.below(4) {
-                let next = vm.next_hcall.get();
-                machine.leave_in_ring(call(input));
-                // One after the other, as the Host will find them.
-                vm.next_hcall.set((next + 1) % 64);
-            }
-            vm.next_hcall.set(start);
-            machine.step(Event::Kick)
-        }
+        6 => ring_calls(machine, input),
         7 => {
             vm.wire.irqs.fetch_or(input.word(), Ordering::SeqCst);
             vm.wire.kick.fetch_add(1, Ordering::SeqCst);
@@ -89,29 +74,9 @@ fn step(machine: &mut Machine<'_>, input: &mut Input<'_>) -> Result<(), Kill> {
             let kind = TrampolineKind::from_number(1 + input.below(6));
             machine.step(kind.map_or(Event::Kick, Event::Trampoline))
         }
-        9 => {
-            let at = input.below(0xF0);
-            let code = input.bytes(16);
-            machine.write(CODE + at, code);
-            vm.regs.eip.set(PAGE_OFFSET + CODE + at);
-            machine.step(Event::Trap {
-                vector: 13,
-                error: u32::from(input.half()),
-                cr2: 0,
-            })
-        }
+        9 => protection_fault(machine, input),
         10 => {
-            let regs = &vm.regs;
-            for register in [
-                &regs.eax, &regs.ebx, &regs.ecx, &regs.edx, &regs.esi,
-                &regs.edi, &regs.ebp, &regs.esp, &regs.eip, &regs.ds, &regs.es,
-                &regs.fs, &regs.gs,
-            ] {
-                if input.bit() {
-                    register.set(Machine::interesting(input));
-                }
-            }
-            regs.eflags.set(input.word() & FLAGS | 2);
+            set_registers(machine, input);
             Ok(())
         }
         11 => {
@@ -149,7 +114,61 @@ fn step(machine: &mut Machine<'_>, input: &mut Input<'_>) -> Result<(), Kill> {
     }
 }
 
-/// Somebody writes a word of the outbox: he who fetches from it, or not.
+/// The Guest leaves some calls in the ring, where the Host looks or elsewhere.
+fn ring_calls(
+    machine: &mut Machine<'_>,
+    input: &mut Input<'_>,
+) -> Result<(), Kill> {
+    let vm = machine.vm;
+    let size = as_word(LHCALL_RING_SIZE);
+    let start = if input.bit() {
+        vm.next_hcall.get()
+    } else {
+        input.below(size)
+    };
+    vm.next_hcall.set(start);
+    for _ in 0..=input.below(4) {
+        let next = vm.next_hcall.get();
+        machine.leave_in_ring(call(input));
+        // One after the other, as the Host will find them.
+        vm.next_hcall.set((next + 1) % size);
+    }
+    vm.next_hcall.set(start);
+    machine.step(Event::Kick)
+}
+
+/// The kernel's code faults at any instruction.
+fn protection_fault(
+    machine: &mut Machine<'_>,
+    input: &mut Input<'_>,
+) -> Result<(), Kill> {
+    let at = input.below(0xF0);
+    let code = input.bytes(16);
+    machine.write(CODE + at, code);
+    machine.vm.regs.eip.set(PAGE_OFFSET + CODE + at);
+    machine.step(Event::Trap {
+        vector: 13,
+        error: u32::from(input.half()),
+        cr2: 0,
+    })
+}
+
+/// The Guest's code sets some registers and all flags.
+fn set_registers(machine: &Machine<'_>, input: &mut Input<'_>) {
+    let regs = &machine.vm.regs;
+    for register in [
+        &regs.eax, &regs.ebx, &regs.ecx, &regs.edx, &regs.esi, &regs.edi,
+        &regs.ebp, &regs.esp, &regs.eip, &regs.ds, &regs.es, &regs.fs,
+        &regs.gs,
+    ] {
+        if input.bit() {
+            register.set(Machine::interesting(input));
+        }
+    }
+    regs.eflags.set(input.word() & FLAGS | 2);
+}
+
+/// A word of the outbox is written, by its reader or by something else.
 fn scribble(machine: &Machine<'_>, input: &mut Input<'_>) {
     let ring = ring(input.below(4)).unwrap_or(0);
     let at = input.one_of(&[

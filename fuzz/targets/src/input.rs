@@ -65,8 +65,8 @@ impl<'a> Input<'a> {
         wide % limit
     }
 
-    /// One of `choices`, as it is or a little off, or else any word: numbers
-    /// that mean something are where mistakes are.
+    /// One of `choices`, as it is or a little off, or else any word. Mistakes are
+    /// near numbers that have a meaning.
     pub fn one_of(&mut self, choices: &[u32]) -> u32 {
         let at = usize::from(self.byte());
         let Some(&choice) = choices.get(at % (choices.len() + 1)) else {

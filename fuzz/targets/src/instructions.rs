@@ -1,8 +1,8 @@
 //! What the Host does at an instruction that faulted.
 //!
-//! Any code bytes, any registers and any descriptors: the few instructions
-//! that the Host carries out or steps over, the segments that it puts right,
-//! the accesses that it computes. It must come to an end, and go on at that
+//! Any code bytes, any registers and any descriptors reach the instructions that
+//! the Host carries out or steps over, the segments that it puts right, and the
+//! accesses that it computes. It must come to an end, and the Guest goes on at that
 //! instruction, behind it, or in a handler.
 
 use crate::input::Input;

@@ -1,10 +1,10 @@
 //! Shadow paging, against an oracle that walks the tables naively.
 //!
-//! The Guest changes its tables in every way that it may, and says so each
-//! time; it touches pages, and goes from one page directory to the next. At
-//! every moment whatever is mapped has to be what the tables of the current
-//! directory allow, with the rights that they give, and a fault that they
-//! allow has to end in a mapping.
+//! The Guest changes its tables in every way that it may, and says so each time.
+//! It touches pages, and goes from one page directory to the next. After each
+//! step, what is mapped has to be what the tables of the current directory allow,
+//! with the rights that they give. A fault that they allow has to end in a
+//! mapping.
 
 use crate::input::Input;
 use crate::machine::{
@@ -17,7 +17,7 @@ use lg_host::kill::Kill;
 use lg_host::run::Event;
 use lg_host::world::Access;
 
-/// Where user code stands.
+/// Where user code is.
 const USER_CODE: u32 = 0x0804_8000;
 
 /// Bits of an entry, by the processor's manual.
@@ -65,7 +65,7 @@ fn step(machine: &mut Machine<'_>, input: &mut Input<'_>) -> Result<(), Kill> {
     let directory = DIRECTORY + input.below(DIRECTORIES) * PAGE_SIZE;
     let user_table = directory - DIRECTORY + USER_TABLE;
     match input.byte() % 9 {
-        // The Guest changes an entry of a program's, and says which.
+        // An entry of a program's page changes, and the Guest says which.
         0 | 1 => {
             let (page, entry) = (page(input), entry(input));
             machine.set_word(user_table + page * 4, entry);
@@ -77,17 +77,8 @@ fn step(machine: &mut Machine<'_>, input: &mut Input<'_>) -> Result<(), Kill> {
             )
         }
         // One of the kernel's.
-        2 => {
-            let (page, mut entry) = (page(input), entry(input));
-            if page == 0xB || page == 0xD || page == 0xF {
-                // Without these it could not go on.
-                entry = page << PAGE_SHIFT | 0x63;
-            }
-            machine.set_word(KERNEL_TABLE + page * 4, entry);
-            let va = PAGE_OFFSET + (page << PAGE_SHIFT);
-            say(machine, input, Hypercall::SetPte, [directory, va, entry])
-        }
-        // Several at once, and only that something has changed.
+        2 => change_kernel_page(machine, input, directory),
+        // Several at once; the Guest says only that something has changed.
         3 => {
             let directory = vm.cr3.get();
             let user_table = directory - DIRECTORY + USER_TABLE;
@@ -98,39 +89,9 @@ fn step(machine: &mut Machine<'_>, input: &mut Input<'_>) -> Result<(), Kill> {
             let all = u32::from(input.bit());
             say(machine, input, Hypercall::FlushTlb, [all, 0, 0])
         }
-        // An entry of the directory: gone, there, there with fewer rights,
-        // or the table seen once more at another place.
-        4 => {
-            let index = [0, 1, 2, 0x2FF][input.below(4) as usize];
-            let flags = [0, 0x61, 0x63, 0x65, 0x67][input.below(5) as usize];
-            let entry = if flags == 0 { 0 } else { user_table | flags };
-            machine.set_word(directory + index * 4, entry);
-            say(machine, input, Hypercall::SetPmd, [directory, index, 0])?;
-            // What the table holds may be seen at two places from now on, and
-            // the Guest has to say so whenever it changes it. It does not.
-            let alias = [1, 2, 0x2FF].iter().any(|i| {
-                let seen = machine.word(directory + i * 4);
-                seen & PRESENT != 0
-            });
-            if alias { Err(Kill::NoView) } else { Ok(()) }
-        }
+        4 => change_directory(machine, input, directory),
         5 => say(machine, input, Hypercall::NewPgtable, [directory, 0, 0]),
-        // So many that nobody can take note of each.
-        8 => {
-            let (first, entry) = (page(input), entry(input));
-            // Downwards, so that pages in use are the last ones.
-            for n in (0..input.below(8) * 64).rev() {
-                let page = (first + n) % ENTRIES;
-                machine.set_word(user_table + page * 4, entry);
-                machine.call(RawCall {
-                    eax: Hypercall::SetPte as u32,
-                    edx: directory,
-                    ebx: page << PAGE_SHIFT,
-                    ecx: entry,
-                })?;
-            }
-            Ok(())
-        }
+        8 => change_many(machine, input, directory),
         6 => {
             let room = usize::from(input.byte());
             let current = machine.current;
@@ -140,6 +101,66 @@ fn step(machine: &mut Machine<'_>, input: &mut Input<'_>) -> Result<(), Kill> {
         }
         _ => touch(machine, input),
     }
+}
+
+/// An entry of the kernel's table changes, and the Guest says which.
+fn change_kernel_page(
+    machine: &mut Machine<'_>,
+    input: &mut Input<'_>,
+    directory: u32,
+) -> Result<(), Kill> {
+    let (page, mut entry) = (page(input), entry(input));
+    if page == 0xB || page == 0xD || page == 0xF {
+        // Without these it could not go on.
+        entry = page << PAGE_SHIFT | 0x63;
+    }
+    machine.set_word(KERNEL_TABLE + page * 4, entry);
+    let va = PAGE_OFFSET + (page << PAGE_SHIFT);
+    say(machine, input, Hypercall::SetPte, [directory, va, entry])
+}
+
+/// An entry of the directory changes: gone, there, there with fewer rights, or
+/// the same table at another place, too.
+fn change_directory(
+    machine: &mut Machine<'_>,
+    input: &mut Input<'_>,
+    directory: u32,
+) -> Result<(), Kill> {
+    let user_table = directory - DIRECTORY + USER_TABLE;
+    let index = [0, 1, 2, 0x2FF][input.below(4) as usize];
+    let flags = [0, 0x61, 0x63, 0x65, 0x67][input.below(5) as usize];
+    let entry = if flags == 0 { 0 } else { user_table | flags };
+    machine.set_word(directory + index * 4, entry);
+    say(machine, input, Hypercall::SetPmd, [directory, index, 0])?;
+    // A table may be at two places of the directory now. The Guest would have
+    // to name both whenever it changes an entry, and does not.
+    let alias = [1, 2, 0x2FF].iter().any(|i| {
+        let seen = machine.word(directory + i * 4);
+        seen & PRESENT != 0
+    });
+    if alias { Err(Kill::NoView) } else { Ok(()) }
+}
+
+/// More entries change than there is room to note one by one.
+fn change_many(
+    machine: &mut Machine<'_>,
+    input: &mut Input<'_>,
+    directory: u32,
+) -> Result<(), Kill> {
+    let user_table = directory - DIRECTORY + USER_TABLE;
+    let (first, entry) = (page(input), entry(input));
+    // Downwards, so that pages in use are the last ones.
+    for n in (0..input.below(8) * 64).rev() {
+        let page = (first + n) % ENTRIES;
+        machine.set_word(user_table + page * 4, entry);
+        machine.call(RawCall {
+            eax: Hypercall::SetPte as u32,
+            edx: directory,
+            ebx: page << PAGE_SHIFT,
+            ecx: entry,
+        })?;
+    }
+    Ok(())
 }
 
 /// A page below 4 MiB: mostly one of a few.
@@ -177,7 +198,7 @@ fn say(
     }
 }
 
-/// A page fault, which must be answered as the tables say.
+/// A page fault, which must end as the tables say.
 fn touch(machine: &mut Machine<'_>, input: &mut Input<'_>) -> Result<(), Kill> {
     let kernel = input.bit();
     let base = if kernel { PAGE_OFFSET } else { 0 };
@@ -185,7 +206,7 @@ fn touch(machine: &mut Machine<'_>, input: &mut Input<'_>) -> Result<(), Kill> {
     let write = input.bit();
     let user = input.bit();
     machine.vm.user.set(u32::from(user));
-    // User code that stands in its kernel is told of that, not of `va`.
+    // User code in its kernel would fault there, not at `va`.
     let eip = if user { USER_CODE } else { PAGE_OFFSET + CODE };
     machine.vm.regs.eip.set(eip);
     let allowed = walk(machine, va).is_some_and(|entry| {
