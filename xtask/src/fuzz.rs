@@ -207,7 +207,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_libfuzzer_has_done_is_understood() {
+    fn the_summary_of_libfuzzer_is_understood() {
         let output = "\
 #2\tINITED cov: 20 ft: 30 corp: 1/1b exec/s: 0 rss: 40Mb
 #9\tNEW    cov: 25 ft: 37 corp: 2/3b lim: 4 exec/s: 0 rss: 40Mb

@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn what_takes_too_long_is_ended_with_its_children() {
+    fn a_program_that_takes_too_long_is_ended_with_its_children() {
         let limit = Duration::from_millis(300);
         let ended = shell("sleep 50 & sleep 50; echo no", "", limit);
         assert_eq!(ended.code, None);

@@ -293,7 +293,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn programs_that_need_a_dynamic_linker_are_told_from_others() {
+    fn programs_that_need_a_dynamic_linker_are_recognised() {
         // This test is linked as the command is.
         let this = std::fs::read("/proc/self/exe").unwrap_or_default();
         let dynamic = !cfg!(target_feature = "crt-static");

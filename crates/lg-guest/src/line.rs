@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_typed_is_shown_and_returned() {
+    fn keys_are_shown_and_returned() {
         assert_eq!(line(b"help\r"), "help");
         assert_eq!(line(b"help\n"), "help");
     }

@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_tables_do_not_allow_is_not_found() {
+    fn accesses_that_the_tables_forbid_find_nothing() {
         let find = |va, access| user_address(memory, 0x1000, va, access);
         assert_eq!(find(0x0040_3123, Pte::WRITE), None); // read-only
         assert_eq!(find(0x0040_4000, 0), None); // the kernel's

@@ -312,7 +312,7 @@ fn physical_addresses_that_are_virtual_are_cured_as_it_says() {
 }
 
 #[test]
-fn memory_in_which_linux_stands_still_is_told() {
+fn a_warning_names_memory_in_which_linux_hangs() {
     let dir = Scratch::new("little");
     let kernel = kernel(b"Linux version 2.6.23.17 (a@b) GenuineLguest");
     dir.write("vmlinux", &kernel);
@@ -327,7 +327,7 @@ fn memory_in_which_linux_stands_still_is_told() {
 }
 
 #[test]
-fn a_command_line_that_linux_cuts_is_told() {
+fn a_warning_names_a_command_line_that_linux_cuts() {
     let dir = Scratch::new("cut");
     let kernel = kernel(b"Linux version 2.6.23.17 (a@b) GenuineLguest");
     dir.write("vmlinux", &kernel);
@@ -452,7 +452,7 @@ fn disks_of_other_formats() {
 }
 
 #[test]
-fn a_disk_that_ends_within_a_sector_is_told() {
+fn a_warning_names_a_disk_that_ends_within_a_sector() {
     let dir = Scratch::new("odd");
     dir.write("disk", &[0; 1025]);
     let said = "lguest: disk disk: its last 1 bytes are less than a sector of \

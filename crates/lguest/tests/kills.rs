@@ -116,7 +116,7 @@ fn each_process_may_be_killed_or_stopped_at_any_moment() {
         std::fs::write(&disk, vec![0; WRITES * SECTORS * SECTOR]).unwrap();
         let hit = hit(scene, victim, fault, &mut random, &disk, &lan);
         told.push(format!("{scene:?} {victim:?} {fault:?}: {hit}"));
-        nobody_is_left(neighbour.pid());
+        no_other_process_is_left(neighbour.pid());
         println!("    {hit} after {:?}", start.elapsed());
     }
     assert!(neighbours.iter().all(|process| process.lives()));
@@ -288,7 +288,7 @@ fn acknowledged_is_written(shown: &str, disk: &Path) {
 }
 
 /// Waits until only we and the neighbour are left.
-fn nobody_is_left(neighbour: u32) {
+fn no_other_process_is_left(neighbour: u32) {
     let deadline = Instant::now() + PATIENCE;
     let me = std::process::id();
     loop {

@@ -32,7 +32,7 @@ fn the_guests_own_code_is_ours_unless_it_pretends_to_be_us() {
 }
 
 #[test]
-fn a_crash_is_told_to_a_person() {
+fn a_crash_is_reported_in_a_sentence() {
     let run = session(&[], "panic out of \u{1b}[31mpaint\n");
     assert_eq!(run.status.code(), Some(1));
     let said = text(&run.stderr);

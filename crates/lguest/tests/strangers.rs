@@ -111,7 +111,7 @@ fn goes_on(network: &Network, mut a: Guest, b: Guest) {
 }
 
 #[test]
-fn the_end_of_a_porter_is_told_and_harms_no_link() {
+fn the_end_of_a_porter_is_reported_and_harms_no_link() {
     let _turn = TURN.lock();
     let network = Network::new("porter");
     let (mut a, mut b) = (network.guest(), network.guest());

@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_put_in_is_found() {
+    fn a_file_that_was_put_in_is_found() {
         let archive = with_program("tool", b"contents");
         assert_eq!(archive.len() % 4, 0);
         assert_eq!(find(&archive, "tool"), Some(&b"contents"[..]));

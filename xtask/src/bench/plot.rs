@@ -194,7 +194,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_twice_as_dear_has_a_bar_to_the_second_line() {
+    fn twice_the_cost_has_a_bar_to_the_second_line() {
         let mut results = Results::default();
         let mut add = |row, system, value| {
             results.add("a & b", row, system, Ok(Figure::new(value, "ns")));

@@ -234,7 +234,7 @@ fn that_it_survives() {
 }
 
 #[test]
-fn that_it_dies_of() {
+fn that_end_the_guest() {
     let arena = Arena::new("died");
     let mut known = Known::default();
     let deadly: Vec<_> = every_call()

@@ -453,11 +453,11 @@ fn signals_unlock_keys() -> bool {
 /// trap at most: it gets no fault by a key, and neither the Host nor the next
 /// program has one.
 #[test]
-fn protection_keys_lock_nobody_out() {
+fn protection_keys_lock_no_code_out() {
     const OSPKE: u32 = 1 << 4;
     /// Key 0 for nothing, for reading only, and all keys for nothing.
     const LOCKS: [u32; 3] = [1, 2, 0xFFFF_FFFF];
-    let test = "protection_keys_lock_nobody_out";
+    let test = "protection_keys_lock_no_code_out";
     if std::arch::x86_64::__cpuid_count(7, 0).ecx & OSPKE == 0 {
         println!("SKIPPED {test}: the processor has no protection keys");
         return;

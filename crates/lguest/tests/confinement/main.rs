@@ -667,7 +667,7 @@ fn all_threads_of_the_real_one_are_confined() {
 /// be read only with the right to trace it: a thread without capabilities
 /// tries.
 #[test]
-fn nobody_may_look_into_the_real_one() {
+fn no_other_process_may_look_into_the_real_one() {
     let running = launcher("");
     let open = launcher("--no-confine=dumpable --no-confine=namespaces");
     let looks = |pid: u32| {
@@ -687,7 +687,7 @@ fn nobody_may_look_into_the_real_one() {
     // The negative control, where nothing else is in the way.
     if !looks(open.pid()) {
         println!(
-            "SKIPPED nobody_may_look_into_the_real_one: this machine lets \
+            "SKIPPED no_other_process_may_look_into_the_real_one: this machine lets \
              nobody look into anybody"
         );
     }
@@ -721,7 +721,7 @@ fn a_wall_that_is_not_wanted_is_not_there() {
 
 /// If a machine refuses a wall, the others stand and the Guest runs.
 #[test]
-fn what_a_machine_lacks_is_done_without() {
+fn a_wall_that_the_machine_lacks_is_left_out() {
     for (nr, error, lacking) in [
         (libc::SYS_unshare, libc::EPERM, "namespaces"),
         (libc::SYS_capset, libc::EPERM, "privileges"),

@@ -100,8 +100,8 @@ fn address_space() {
 }
 
 #[test]
-fn what_is_locked_dumped_or_private_and_how_deep_a_stack_is() {
-    let test = "what_is_locked_dumped_or_private_and_how_deep_a_stack_is";
+fn limits_on_locks_core_files_private_memory_and_stacks() {
+    let test = "limits_on_locks_core_files_private_memory_and_stacks";
     if !is_limited(test) {
         return;
     }
@@ -156,7 +156,7 @@ fn with_processes(count: usize, command: &Command) -> Command {
 
 /// Waits until the processes of the one before are gone. Those that the
 /// Launcher did not wait for count until the machine's first process has.
-fn wait_until_nobody_has_processes() {
+fn wait_until_the_user_has_no_processes() {
     let user = format!("\nUid:\t{NOBODY}\t");
     let is_nobodys = |entry: std::fs::DirEntry| {
         let status = std::fs::read_to_string(entry.path().join("status"));
@@ -190,7 +190,7 @@ fn processes() {
         println!("{count}: {words}");
         assert!(count < 13 || words.is_empty(), "{words}");
         said.insert(words);
-        wait_until_nobody_has_processes();
+        wait_until_the_user_has_no_processes();
     }
     let reason = "this user may have only ";
     assert!(said.iter().any(|words| words.contains(reason)), "{said:?}");

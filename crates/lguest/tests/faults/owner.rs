@@ -50,7 +50,7 @@ fn a_guest_is_given_time_for_what_was_piped_in() {
 }
 
 #[test]
-fn without_being_told_so_the_end_of_the_input_ends_nothing() {
+fn without_the_option_the_end_of_the_input_ends_nothing() {
     let mut guest = Running::start(&mut lguest_with("run"));
     guest.wait_for("lguest> ");
     guest.close_input();
@@ -112,7 +112,7 @@ const UNREAD: &str =
     "lguest: ended because nobody can read its output any more\n";
 
 #[test]
-fn an_output_that_nobody_can_read_any_more_ends_the_guest() {
+fn an_output_without_a_reader_ends_the_guest() {
     // | head -1: the guest is at its prompt by then, and writes nothing.
     let mut command = program("sh");
     let script = "{ \"$0\" run; echo \"ended $?\" >&2; } | head -1";
@@ -195,7 +195,7 @@ fn a_log_has_the_output_as_text_and_is_appended_to() {
 }
 
 #[test]
-fn a_log_that_cannot_be_written_is_told_once_and_costs_nothing_else() {
+fn a_log_that_cannot_be_written_is_reported_once() {
     let mut command = lguest_with("run --log /dev/full");
     let end = run(&mut command, b"help\necho hello\nhelp\npoweroff 6\n");
     assert_eq!(end.code(), 6, "{end:?}");

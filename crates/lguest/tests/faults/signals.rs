@@ -220,7 +220,7 @@ fn signals_without_a_meaning_do_nothing() {
 }
 
 #[test]
-fn limits_of_time_and_failing_power_are_told() {
+fn limits_of_time_and_failing_power_are_reported() {
     for (signal, name) in [(libc::SIGXCPU, "SIGXCPU"), (libc::SIGPWR, "SIGPWR")]
     {
         let (session, children) = session();
@@ -233,7 +233,7 @@ fn limits_of_time_and_failing_power_are_told() {
 }
 
 #[test]
-fn signals_of_a_broken_process_are_told_and_leave_no_raw_terminal() {
+fn signals_of_a_broken_process_are_reported_and_leave_no_raw_terminal() {
     for (signal, name) in [
         (libc::SIGABRT, "SIGABRT"),
         (libc::SIGBUS, "SIGBUS: a file has become shorter"),

@@ -254,7 +254,7 @@ fn a_terminal_that_goes_away_takes_the_guest_along() {
 }
 
 #[test]
-fn a_terminal_that_goes_away_ends_nothing_that_was_told_to_stay() {
+fn a_terminal_that_goes_away_ends_nothing_that_ignores_it() {
     let terminal = Terminal::new();
     let mut command = program("setsid");
     command.args(["--ctty", "sh", "-c"]);

@@ -11,8 +11,8 @@ use std::process::Command;
 use std::time::Duration;
 
 #[test]
-fn three_machines_share_a_network_and_one_dies() {
-    let test = "three_machines_share_a_network_and_one_dies";
+fn three_machines_share_a_network_and_one_is_killed() {
+    let test = "three_machines_share_a_network_and_one_is_killed";
     let Some(given) = Given::to(test, &[VMLINUX, INITRD]) else {
         return;
     };

@@ -134,7 +134,7 @@ fn the_lists_have_every_call() {
 }
 
 #[test]
-fn what_a_run_does_without() {
+fn a_run_works_without_these_calls() {
     each(&rows(DONE_WITHOUT), |&(name, nr, error)| {
         let row = format!("{name} {error}");
         works(&row, &run_guest(|command| refuse(command, nr, error)));
@@ -144,7 +144,7 @@ fn what_a_run_does_without() {
 }
 
 #[test]
-fn what_is_refused_is_named() {
+fn a_refused_call_is_named() {
     let rows = [rows(OF_LAUNCHER), rows(OF_VIEWS)].concat();
     let said = each(&rows, |&(name, nr, error)| {
         let row = format!("{name} {error}");
@@ -176,7 +176,7 @@ fn compare(said: &[String]) {
 }
 
 #[test]
-fn what_a_network_needs_is_named() {
+fn a_call_that_a_network_needs_is_named() {
     let scratch = Scratch::new("network");
     let network = scratch.file("lan", &[0; 4096]);
     let on_a_network = |command: &mut Command| {
@@ -218,7 +218,7 @@ fn what_a_network_needs_is_named() {
 }
 
 #[test]
-fn what_user_process_need_is_named() {
+fn a_call_that_user_processes_need_is_named() {
     each(&rows(OF_USER_PROCESSES), |&(name, nr, error)| {
         let row = format!("{name} {error}");
         let end = run_guest(|command| {
@@ -240,7 +240,7 @@ fn what_user_process_need_is_named() {
 
 /// The Launcher goes on when a filter kills one of the Guest's processes.
 #[test]
-fn what_kills_a_process_of_the_guest_is_named() {
+fn a_call_that_kills_a_process_of_the_guest_is_named() {
     let views = ["modify_ldt", "seccomp", "timer_create", "timer_settime"];
     let calls = OF_VIEWS.iter().filter(|(name, _)| views.contains(name));
     let rows: Vec<Call> = calls.copied().collect();
@@ -266,7 +266,7 @@ fn a_system_that_kills_for_32_bit_calls_is_found_out() {
 /// A filter that stops a process by a signal lets it say a last sentence, one
 /// that kills does not; the doctor finds both out.
 #[test]
-fn what_stops_the_launcher_is_named() {
+fn a_call_that_stops_the_launcher_is_named() {
     // With these, a copy of the doctor cannot be made, or not be awaited, or
     // its own end begins with them.
     let fatal = ["clone", "waitid", "close", "read", "fcntl", "munmap"];
