@@ -4,8 +4,6 @@
 //! a Guest has those below [`FIRST_OF_OURS`]. They follow what shells do: 2
 //! for a command line that makes no sense, 128 and up for signals.
 
-use crate::engine::Death;
-
 /// What became of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -52,17 +50,6 @@ impl Outcome {
             Self::TimedOut => 124,
             Self::InputEnded => 125,
             Self::Signal(number) => 128 | (number & 127),
-        }
-    }
-}
-
-impl From<&Death> for Outcome {
-    fn from(death: &Death) -> Self {
-        match death {
-            Death::PowerOff(code) => Self::PoweredOff(*code),
-            Death::Crash(_) | Death::Killed(_) => Self::Died,
-            Death::Lost(_) => Self::Lost,
-            Death::Lacks(_) => Self::BadMachine,
         }
     }
 }

@@ -7,7 +7,8 @@
 //! and interrupts (LHREQ_IRQ). [`Engine::hold`] is LHREQ_BREAK.
 //!
 //! [`Native`] runs the Guest's instructions on the processor, in processes of
-//! its own. Nothing outside of this folder depends on which engine it has.
+//! its own. [`Scripted`] runs nothing: a test says what its Guest does. Nothing
+//! outside of this folder depends on which of them it has.
 
 mod bindings;
 pub use bindings::{Binding, BoundDma};
@@ -34,5 +35,8 @@ pub use native::Native;
 #[cfg(fuzzing)]
 pub use native::fuzzing;
 pub(crate) use native::{Anywhere, STATISTICS, check_processor, no_program};
+
+mod scripted;
+pub use scripted::Scripted;
 
 pub mod wire;

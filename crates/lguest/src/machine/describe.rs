@@ -3,7 +3,8 @@
 //! The file is opened as `lguest run` opens it, so it is refused in the same
 //! words.
 
-use super::{LaunchError, open_file};
+use super::error::LaunchError;
+use super::open::open_file;
 use crate::loader::{DescribeError, Description, Image, KernelError};
 use std::path::Path;
 

@@ -4,7 +4,7 @@
 //! that it is another kind of file than its user believes, or that it is used
 //! already.
 
-use super::LaunchError;
+use super::error::LaunchError;
 use crate::devices::block::{Block, Disk, DiskError};
 use crate::machine::config::{DeviceConfig, DiskConfig};
 use crate::machine::terminal;

@@ -15,7 +15,7 @@
 use crate::cli::exit::Outcome;
 use crate::devices::Readiness;
 use crate::engine::Engine;
-use crate::machine::Ending;
+use crate::machine::ending::Ending;
 use crate::machine::signals;
 use crate::transport::Bus;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};

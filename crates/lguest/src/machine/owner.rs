@@ -8,8 +8,8 @@
 
 use crate::cli::exit::Outcome;
 use crate::devices::console::{Kind, Screen};
-use crate::machine::Ending;
 use crate::machine::config::{Config, Parent};
+use crate::machine::ending::Ending;
 use crate::machine::signals;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;

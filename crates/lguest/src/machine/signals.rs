@@ -7,7 +7,7 @@
 //! (nohup does that) stays ignored.
 
 use crate::cli::exit::Outcome;
-use crate::machine::Ending;
+use crate::machine::ending::Ending;
 use crate::machine::terminal;
 use signal_hook::consts::{
     SIGALRM, SIGCONT, SIGHUP, SIGINT, SIGIO, SIGPROF, SIGQUIT, SIGTERM,

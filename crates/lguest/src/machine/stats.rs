@@ -41,20 +41,20 @@ impl Drop for OpenFile {
 }
 
 /// A group of counters, each with its name.
-pub type Counters = Vec<(&'static str, u64)>;
+pub type NamedCounts = Vec<(&'static str, u64)>;
 
 /// All that is written.
-pub struct Report {
+pub struct RunReport {
     /// How the Guest ended, for a person.
     pub ending: String,
     /// The Launcher's exit code.
     pub exit_code: u8,
     /// The Launcher's own counters.
-    pub launcher: Counters,
+    pub launcher: NamedCounts,
     /// The Host's.
     pub host: Vec<(String, u64)>,
     /// Each device's, with its type.
-    pub devices: Vec<(u16, Counters)>,
+    pub devices: Vec<(u16, NamedCounts)>,
 }
 
 impl Sink {
@@ -75,7 +75,7 @@ impl Sink {
     /// # Errors
     ///
     /// What the kernel says.
-    pub fn write(self, report: &Report) -> io::Result<()> {
+    pub fn write(self, report: &RunReport) -> io::Result<()> {
         let json = report.to_json();
         match self {
             Self::Stdout => {
@@ -109,7 +109,7 @@ fn open(path: &Path) -> io::Result<OpenFile> {
     Ok(OpenFile { file, created })
 }
 
-impl Report {
+impl RunReport {
     /// As JSON: only words of our own and numbers, but for the ending.
     #[must_use]
     pub fn to_json(&self) -> String {
@@ -194,8 +194,8 @@ mod tests {
         assert_eq!(written, report().to_json());
     }
 
-    fn report() -> Report {
-        Report {
+    fn report() -> RunReport {
+        RunReport {
             ending: "CRASH: \"x\\\u{7}\"".into(),
             exit_code: 1,
             launcher: vec![("sends", 3), ("milliseconds", 17)],

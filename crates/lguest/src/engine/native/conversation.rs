@@ -7,60 +7,16 @@
 
 use super::core::Core;
 use super::kernel::Kernel;
-use super::running::Running;
+use super::running::{Running, Views};
+use super::turn::Conversation;
 use crate::engine::death::{Death, printable};
 use crate::engine::error::RequestError;
 use crate::engine::interface::Exit;
 use crate::lock::lock;
-use crate::needs::Lack;
 use lg_abi::dma::{Dma, KEY_ALIGN};
-use lg_wire::mailbox::{HOSTS_TURN, LAUNCHERS_TURN, Mailbox, Request};
+use lg_wire::mailbox::{LAUNCHERS_TURN, Mailbox, Request};
 use lg_wire::turns;
 use std::sync::atomic::Ordering;
-
-/// Where we stand in the conversation with the Host.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Conversation {
-    /// The first view still waits for the run token.
-    NotBegun,
-    /// The Guest runs.
-    HostsTurn,
-    /// The Host waits for the answer to a request.
-    Owed,
-    /// The Host waits at a clean point, because it was told to stop.
-    Stopped,
-}
-
-/// What a request may want of the processes. A fuzzer of the mailbox has none.
-pub(super) trait Views {
-    /// Starts the process of view `slot`.
-    fn start_view(&self, slot: u32) -> Result<(), Lack>;
-
-    /// The Guest has worked for a while: looks whether another processor, or
-    /// other pages, would be better for it.
-    fn balance(&self);
-}
-
-impl Conversation {
-    /// Whether the Guest stands where it may be held.
-    fn is_clean(self) -> bool {
-        matches!(self, Self::NotBegun | Self::Stopped)
-    }
-
-    /// Gives the turn to the Host, if it is not its turn already.
-    fn go_on(&mut self, running: &Running) {
-        match *self {
-            Self::NotBegun => running.begin(),
-            Self::Owed | Self::Stopped => {
-                running.stands.store(false, Ordering::SeqCst);
-                let turn = &running.shared.mailbox().turn;
-                turns::give::<Kernel>(turn, HOSTS_TURN);
-            }
-            Self::HostsTurn => {}
-        }
-        *self = Self::HostsTurn;
-    }
-}
 
 impl Core {
     /// Runs the Guest until something has to be done for it. Blocks.

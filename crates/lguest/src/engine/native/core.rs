@@ -3,9 +3,9 @@
 //! Where locks nest: `conversation` is taken first, and `holds`, `death` and
 //! `bindings` are held for a moment only, with no other lock taken inside.
 
-use super::conversation::Conversation;
 use super::holds::Holds;
 use super::running::Running;
+use super::turn::Conversation;
 use crate::engine::bindings::Bindings;
 use crate::engine::death::Death;
 use crate::engine::error::RequestError;

@@ -3,7 +3,8 @@
 //! Only there with `--cfg fuzzing`.
 
 use super::Native;
-use super::conversation::{Conversation, Views};
+use super::running::Views;
+use super::turn::Conversation;
 use crate::engine::bindings::BoundDma;
 use crate::engine::interface::Exit;
 use crate::lock::lock;

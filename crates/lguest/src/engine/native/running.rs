@@ -3,7 +3,6 @@
 //! That is the state that the Launcher shares with the views, the processes,
 //! and the large pages that its memory gets while it works.
 
-use super::conversation::Views;
 use super::huge_pages::HugePages;
 use super::kernel::Kernel;
 use super::processes::Processes;
@@ -123,6 +122,16 @@ impl Running {
             huge_pages: self.huge_pages.made(),
         }
     }
+}
+
+/// What a request may want of the processes. A fuzzer of the mailbox has none.
+pub(super) trait Views {
+    /// Starts the process of view `slot`.
+    fn start_view(&self, slot: u32) -> Result<(), Lack>;
+
+    /// The Guest has worked for a while: looks whether another processor, or
+    /// other pages, would be better for it.
+    fn balance(&self);
 }
 
 impl Views for Running {

@@ -1,0 +1,313 @@
+//! An engine that runs nothing: a test says what its Guest does.
+//!
+//! Devices and the machine run against it without a process. Bindings and
+//! memory are real, so that a device finds buffers as it would find those of a
+//! Guest; interrupts, and the reason of an end, are kept for the test to look
+//! at.
+
+use super::bindings::{Binding, Bindings, BoundDma};
+use super::death::Death;
+use super::error::RequestError;
+use super::hold::{Hold, Holder};
+use super::interface::{Engine, EngineCounters, Exit, Requests, Setup};
+use crate::lock::lock;
+use crate::memory::GuestMemory;
+use lg_abi::dma::{BindCount, Dma};
+use lg_abi::shared::LGUEST_IRQS;
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+/// How long a test waits for what has to come.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A Guest that does what it is told.
+pub struct Scripted {
+    memory: GuestMemory,
+    inner: Mutex<Inner>,
+    changed: Condvar,
+    this: Weak<Self>,
+}
+
+#[derive(Default)]
+struct Inner {
+    bindings: Bindings,
+    /// What is bound, by key, so that it can be bound anew.
+    bound: Vec<(u32, u32)>,
+    /// Interrupts that were raised and not taken.
+    irqs: VecDeque<u8>,
+    /// What it does next.
+    script: VecDeque<Exit>,
+    death: Option<Death>,
+    holds: u32,
+    initialised: bool,
+    /// It sleeps, for [`Engine::wait_for_buffers`].
+    sleeps: bool,
+}
+
+impl Scripted {
+    /// A Guest with this memory, which does nothing yet.
+    #[must_use]
+    pub fn new(memory: GuestMemory) -> Arc<Self> {
+        Arc::new_cyclic(|this| Self {
+            memory,
+            inner: Mutex::default(),
+            changed: Condvar::new(),
+            this: this.clone(),
+        })
+    }
+
+    /// What [`Engine::run`] comes back with next, behind what it was told
+    /// before. Behind the last of them it blocks.
+    pub fn then(&self, exit: Exit) {
+        lock(&self.inner).script.push_back(exit);
+        self.changed.notify_all();
+    }
+
+    /// BIND_DMA of one buffer, in place of what was bound to `key`.
+    pub fn bind(&self, key: u32, addr: u32, irq: u8) {
+        self.bind_array(key, addr, 1, irq);
+    }
+
+    /// BIND_DMA of an array of buffers, in place of what was bound to `key`.
+    pub fn bind_array(&self, key: u32, dmas: u32, num: u32, irq: u8) {
+        self.unbind(key);
+        let mut inner = lock(&self.inner);
+        let word = BindCount { count: num, irq }.word();
+        if inner.bindings.bind(key, dmas, word) {
+            inner.bound.push((key, dmas));
+        }
+    }
+
+    /// Nothing is bound to `key` any more.
+    pub fn unbind(&self, key: u32) {
+        let mut inner = lock(&self.inner);
+        let Inner {
+            bindings, bound, ..
+        } = &mut *inner;
+        bound.retain(|&(other, dmas)| {
+            other != key || !bindings.bind(key, dmas, 0)
+        });
+    }
+
+    /// Whether the Guest sleeps, as far as the engine knows.
+    pub fn set_asleep(&self, sleeps: bool) {
+        lock(&self.inner).sleeps = sleeps;
+    }
+
+    /// Takes the interrupt that was raised first, and waits for one. `None` if
+    /// none comes within a minute.
+    #[must_use]
+    pub fn wait_irq(&self) -> Option<u8> {
+        let until = Instant::now() + PATIENCE;
+        let mut inner = lock(&self.inner);
+        loop {
+            if let Some(irq) = inner.irqs.pop_front() {
+                return Some(irq);
+            }
+            let left = until.checked_duration_since(Instant::now())?;
+            let waited = self.changed.wait_timeout(inner, left);
+            inner = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Takes all interrupts that were raised.
+    #[must_use]
+    pub fn irqs(&self) -> Vec<u8> {
+        lock(&self.inner).irqs.drain(..).collect()
+    }
+
+    /// Writes an `lguest_dma` with these sections to `addr`; answers whether
+    /// there is memory for it.
+    pub fn put_dma(&self, addr: u32, sections: &[(u32, u16)]) -> bool {
+        let mut dma = Dma::default();
+        let places = dma.addr.iter_mut().zip(&mut dma.len);
+        for ((addr, len), section) in places.zip(sections) {
+            (*addr, *len) = *section;
+        }
+        self.memory.write_object(addr, &dma).is_ok()
+    }
+
+    /// The word at `addr`; all ones where there is none.
+    #[must_use]
+    pub fn word(&self, addr: u32) -> u32 {
+        self.memory.read_object(addr).unwrap_or(u32::MAX)
+    }
+
+    /// `len` bytes from `addr` on; none where they are not there.
+    #[must_use]
+    pub fn bytes(&self, addr: u32, len: usize) -> Vec<u8> {
+        let mut bytes = vec![0; len];
+        match self.memory.read(addr, &mut bytes) {
+            Ok(()) => bytes,
+            Err(_) => Vec::new(),
+        }
+    }
+}
+
+impl Requests for Scripted {
+    fn memory(&self) -> &GuestMemory {
+        &self.memory
+    }
+
+    fn get_dma(&self, key: u32) -> Result<Option<BoundDma>, RequestError> {
+        let found = {
+            let mut inner = lock(&self.inner);
+            if inner.death.is_some() {
+                return Err(RequestError::Dead);
+            }
+            inner.bindings.free_buffer(&self.memory, key)
+        };
+        found.map_err(|bad| {
+            self.kill(format!("bound a buffer with a {bad}"));
+            RequestError::Dead
+        })
+    }
+
+    fn irq(&self, irq: u8) -> Result<(), RequestError> {
+        let mut inner = lock(&self.inner);
+        if inner.death.is_some() {
+            return Err(RequestError::Dead);
+        }
+        if u32::from(irq) >= LGUEST_IRQS {
+            return Err(RequestError::NoSuchIrq(irq));
+        }
+        inner.irqs.push_back(irq);
+        self.changed.notify_all();
+        Ok(())
+    }
+
+    fn bindings_in(&self, page: u32) -> Vec<Binding> {
+        lock(&self.inner).bindings.in_page(page)
+    }
+
+    fn kill(&self, reason: String) {
+        let mut inner = lock(&self.inner);
+        inner.death.get_or_insert(Death::Killed(reason));
+        self.changed.notify_all();
+    }
+}
+
+impl Engine for Scripted {
+    fn initialize(&self, _setup: Setup) -> Result<(), RequestError> {
+        let mut inner = lock(&self.inner);
+        if std::mem::replace(&mut inner.initialised, true) {
+            return Err(RequestError::AlreadyInitialised);
+        }
+        Ok(())
+    }
+
+    fn run(&self) -> Result<Exit, RequestError> {
+        let mut inner = lock(&self.inner);
+        if !inner.initialised {
+            return Err(RequestError::NotInitialised);
+        }
+        loop {
+            if let Some(death) = &inner.death {
+                return Ok(Exit::Dead(death.clone()));
+            }
+            if inner.holds > 0 {
+                return Ok(Exit::Held);
+            }
+            match inner.script.pop_front() {
+                Some(Exit::Dead(death)) => inner.death = Some(death),
+                Some(exit) => return Ok(exit),
+                None => {
+                    let woken = self.changed.wait(inner);
+                    inner = woken.unwrap_or_else(PoisonError::into_inner);
+                }
+            }
+        }
+    }
+
+    fn hold(&self) -> Result<Hold, RequestError> {
+        let this = self.this.upgrade().ok_or(RequestError::Dead)?;
+        let mut inner = lock(&self.inner);
+        if inner.death.is_some() {
+            return Err(RequestError::Dead);
+        }
+        inner.holds += 1;
+        self.changed.notify_all();
+        Ok(Hold::new(this))
+    }
+
+    fn wait_until_let_go(&self) {
+        let inner = lock(&self.inner);
+        let held = |inner: &mut Inner| inner.holds > 0 && inner.death.is_none();
+        let free = self.changed.wait_while(inner, held);
+        drop(free.unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn wait_for_buffers(&self, _woken: bool) -> bool {
+        lock(&self.inner).sleeps
+    }
+
+    fn death(&self) -> Option<Death> {
+        lock(&self.inner).death.clone()
+    }
+
+    fn counters(&self) -> EngineCounters {
+        EngineCounters::default()
+    }
+}
+
+/// A Guest that runs nothing stands at any time.
+impl Holder for Scripted {
+    fn wait_until_still(
+        &self,
+        _patience: Option<Duration>,
+    ) -> Result<bool, RequestError> {
+        match self.death() {
+            Some(_) => Err(RequestError::Dead),
+            None => Ok(true),
+        }
+    }
+
+    fn let_go(&self) {
+        lock(&self.inner).holds -= 1;
+        self.changed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_does_what_it_is_told_and_stands_while_it_is_held() {
+        let guest = Scripted::new(GuestMemory::new(0x4000, 1).unwrap());
+        assert_eq!(guest.run(), Err(RequestError::NotInitialised));
+        let setup = Setup::from(lg_abi::request::Initialize {
+            pfn_limit: 5,
+            pgdir: 0,
+            start: 0,
+            page_offset: 0xC000_0000,
+        });
+        guest.initialize(setup).unwrap();
+        guest.then(Exit::BindingsChanged);
+        let holds = [guest.hold().unwrap(), guest.hold().unwrap()];
+        for hold in holds {
+            assert_eq!(guest.run(), Ok(Exit::Held));
+            drop(hold);
+        }
+        assert_eq!(guest.run(), Ok(Exit::BindingsChanged));
+        guest.kill("enough".into());
+        let death = Death::Killed("enough".into());
+        assert_eq!(guest.run(), Ok(Exit::Dead(death)));
+        assert!(guest.hold().is_err());
+    }
+
+    #[test]
+    fn a_key_has_what_was_bound_last() {
+        let guest = Scripted::new(GuestMemory::new(0x4000, 1).unwrap());
+        guest.bind(4, 0x1000, 1);
+        guest.bind(4, 0x2000, 2);
+        guest.bind(8, 0x3000, 3);
+        let bound = |addr, irq| Ok(Some(BoundDma { addr, irq }));
+        assert_eq!(guest.get_dma(4), bound(0x2000, 2));
+        assert_eq!(guest.get_dma(8), bound(0x3000, 3));
+        guest.unbind(4);
+        assert_eq!(guest.get_dma(4), Ok(None));
+        assert_eq!(guest.bindings_in(0).len(), 1);
+    }
+}

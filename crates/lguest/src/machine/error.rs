@@ -1,0 +1,189 @@
+//! Why there is no Guest, or no result: a message and an exit code each.
+//!
+//! The messages are one line, and name the cure; docs/faults.md lists them.
+
+use super::config::{Config, Kernel};
+use super::owner::ParentError;
+use crate::cli::exit::Outcome;
+use crate::devices::block::DiskError;
+use crate::devices::net::{LanError, TapError};
+use crate::engine::RequestError;
+use crate::loader::{BootError, InitrdError, KernelError, LoadError};
+use crate::needs::{Cause, Lack};
+use crate::transport::BusError;
+use libc::{EMFILE, ENFILE};
+use std::error::Error;
+use std::io;
+use std::path::PathBuf;
+
+/// Why there is no Guest, or no result.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    /// The kernel's file cannot be used.
+    #[error("image {}: {error}", path.display())]
+    Kernel {
+        /// Its name.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: KernelError,
+    },
+    /// The initrd's file cannot be used.
+    #[error("initrd {}: {error}", path.display())]
+    Initrd {
+        /// Its name.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: InitrdError,
+    },
+    /// Kernel and the like do not fit.
+    #[error(transparent)]
+    Boot(BootError),
+    /// A disk's file cannot be used.
+    #[error("disk {}: {error}", path.display())]
+    Disk {
+        /// Its name.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: DiskError,
+    },
+    /// A network between Guests cannot be joined.
+    #[error("network {}: {error}", path.display())]
+    ShareNet {
+        /// The file that they share.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: LanError,
+    },
+    /// There can be no network with this machine.
+    #[error("network: {0}")]
+    Tap(#[from] TapError),
+    /// The file for the counters cannot be written.
+    #[error("statistics {}: it cannot be written: {error}", path.display())]
+    Stats {
+        /// Its name.
+        path: PathBuf,
+        /// Why not.
+        error: io::Error,
+    },
+    /// The file for the console's output cannot be written.
+    #[error("log {}: it cannot be written: {error}", path.display())]
+    Log {
+        /// Its name.
+        path: PathBuf,
+        /// Why not.
+        error: io::Error,
+    },
+    /// The parent has ended, or cannot be watched.
+    #[error(transparent)]
+    Parent(#[from] ParentError),
+    /// The bus is full.
+    #[error(transparent)]
+    Bus(#[from] BusError),
+    /// The machine lacks something that every run needs.
+    #[error(transparent)]
+    Lacks(#[from] Lack),
+    /// The engine does not start the Guest.
+    #[error(transparent)]
+    Engine(#[from] RequestError),
+    /// A system call that should not fail did.
+    #[error("cannot {0}: {1}")]
+    Failed(&'static str, io::Error),
+}
+
+/// A parent that has ended counts as this signal.
+const TERMINATED: u8 = 15;
+
+impl LaunchError {
+    /// Not the file is to blame if it cannot be opened because too many are
+    /// open already.
+    pub(super) fn or_lack(self) -> Self {
+        let mut error: &(dyn Error + 'static) = match &self {
+            Self::Kernel { error, .. } => error,
+            Self::Initrd { error, .. } => error,
+            Self::Disk { error, .. } => error,
+            Self::ShareNet { error, .. } => error,
+            Self::Tap(error) => error,
+            Self::Stats { error, .. } | Self::Log { error, .. } => error,
+            _ => return self,
+        };
+        loop {
+            let io = error.downcast_ref::<io::Error>();
+            let number = io.and_then(io::Error::raw_os_error);
+            if let Some(number @ (EMFILE | ENFILE)) = number {
+                let error = io::Error::from_raw_os_error(number);
+                return Lack::when("open what the guest is given", error)
+                    .into();
+            }
+            let Some(source) = error.source() else {
+                return self;
+            };
+            error = source;
+        }
+    }
+
+    /// The code that the Launcher ends with.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            Self::Kernel {
+                error: KernelError::TooLittleMemory { .. },
+                ..
+            }
+            | Self::Initrd {
+                error: InitrdError::TooLittleMemory { .. },
+                ..
+            }
+            | Self::Boot(_)
+            | Self::Bus(BusError::TooManyDevices(_)) => Outcome::Usage,
+            Self::Disk {
+                error:
+                    DiskError::Lock(Lack {
+                        cause: Cause::Refused { .. },
+                        ..
+                    }),
+                ..
+            } => Outcome::BadMachine,
+            Self::ShareNet {
+                error: LanError::Porter(_),
+                ..
+            } => Outcome::BadMachine,
+            Self::Kernel { .. }
+            | Self::Initrd { .. }
+            | Self::Disk { .. }
+            | Self::ShareNet { .. }
+            | Self::Tap(_)
+            | Self::Stats { .. }
+            | Self::Log { .. } => Outcome::BadFile,
+            Self::Parent(ParentError::Gone) => Outcome::Signal(TERMINATED),
+            Self::Parent(_)
+            | Self::Lacks(_)
+            | Self::Engine(RequestError::Start(_)) => Outcome::BadMachine,
+            Self::Bus(BusError::Place(..))
+            | Self::Engine(_)
+            | Self::Failed(..) => Outcome::Failed,
+        }
+    }
+}
+
+/// An error of the loader, with the name of the file that it is about.
+pub(super) fn named(config: &Config, error: LoadError) -> LaunchError {
+    match error {
+        LoadError::Kernel(error) => LaunchError::Kernel {
+            path: match &config.kernel {
+                Kernel::Embedded => "(built in)".into(),
+                Kernel::File(path) => path.clone(),
+            },
+            error,
+        },
+        LoadError::Initrd(error) => LaunchError::Initrd {
+            path: config.initrd.clone().unwrap_or_default(),
+            error,
+        },
+        LoadError::Boot(error) => LaunchError::Boot(error),
+    }
+}
+
+/// For errors while something is `doing` that every run does.
+pub(super) fn lacks(doing: &'static str) -> impl Fn(io::Error) -> LaunchError {
+    move |error| Lack::no_thread(doing, error).into()
+}

@@ -1,0 +1,154 @@
+//! A run from beginning to end: open, load, run, and leave nothing behind.
+//!
+//! The order is that of what can go wrong. Everything that has a name is
+//! opened first, while nothing has happened yet; then the memory is filled;
+//! then the engine starts. From then on there is one way out: the Guest dies,
+//! and the main thread comes back with the reason.
+
+use super::build::{Built, Parts, build, plan};
+use super::config::Config;
+use super::ending::Ending;
+use super::error::{LaunchError, lacks};
+use super::inputs::Inputs;
+use super::open::Opened;
+use super::owner::{self, Owner};
+use super::run::Run;
+use super::signals::Signals;
+use super::stats::{RunReport, Sink};
+use super::{crash, hints, signals, terminal};
+use crate::cli::exit::Outcome;
+use crate::confine;
+use crate::engine::{Death, Isolation};
+use crate::needs::{self, Lack};
+use std::time::Instant;
+
+/// Runs a Guest on the terminal, from its first instruction to its end.
+/// `started` is the time-stamp counter of the Launcher's own beginning.
+///
+/// # Errors
+///
+/// [`LaunchError`], whose message is one line and names the cure.
+pub fn launch(config: &Config, started: u64) -> Result<Outcome, LaunchError> {
+    let start = Instant::now();
+    let ignored = signals::ignored();
+    signals::survive(ignored).map_err(lacks("catch signals"))?;
+    crash::listen(ignored).map_err(lacks("catch signals"))?;
+    meet_needs()?;
+    let parent = config.die_with.map(owner::find).transpose()?;
+    let opened = Opened::open(config).map_err(LaunchError::or_lack)?;
+    for hint in hints::about(config, &opened.kernel, opened.initrd.as_ref()) {
+        terminal::tell(&hint);
+    }
+    // From here on nothing is opened any more: what is in the files, and who
+    // made it, is unknown.
+    let plan = plan(config);
+    let mut walls = confine::before_threads(&plan);
+    let parts = Parts {
+        kernel: &opened.kernel,
+        initrd: opened.initrd.as_ref(),
+        devices: opened.devices,
+        started,
+    };
+    let built = build(config, parts)?;
+    if config.verbose {
+        terminal::tell(&ready(config, &built, start));
+    }
+    let ending = Ending::new(built.guest.clone());
+    // Threads have the Guest, too, so it does not end with this function.
+    let give_up = |_: &_| ending.by_failure();
+    Signals::start(&ending, ignored)
+        .map_err(lacks("catch signals"))
+        .inspect_err(give_up)?;
+    Owner::new(config, start, parent, opened.input_end, opened.screen)
+        .and_then(|owner| owner.watch(&ending))
+        .map_err(lacks("watch for whom the guest runs"))
+        .inspect_err(give_up)?;
+    walls.push(confine::when_ready(&plan));
+    if config.verbose {
+        for wall in &walls {
+            terminal::tell(&wall.to_string());
+        }
+    }
+    run(&built, &ending, opened.stats, start)
+}
+
+/// Runs the Guest until it dies, says why, and writes the statistics.
+fn run(
+    built: &Built,
+    ending: &Ending,
+    stats: Option<Sink>,
+    start: Instant,
+) -> Result<Outcome, LaunchError> {
+    let Built { guest, bus, .. } = built;
+    terminal::enter();
+    let inputs = Inputs::start(bus, guest, ending);
+    let inputs = inputs.map_err(lacks("watch the guest's input"));
+    let ended = inputs.and_then(|inputs| {
+        let mut run = Run::new(guest.clone(), bus, inputs);
+        let death = run.until_death()?;
+        Ok((death, run.counters(start)))
+    });
+    // Whatever counts as the reason: what was begun is finished, and only then
+    // may the user type again.
+    if ended.is_err() {
+        ending.by_failure();
+    }
+    let damage = bus.damage();
+    let devices = bus.finish();
+    terminal::leave();
+    terminal::end_line();
+    let (death, launcher) = ended?;
+    let outcome = tell(ending, &death, damage);
+    if let Some(stats) = stats {
+        let report = RunReport {
+            ending: death.to_string(),
+            exit_code: outcome.code(),
+            launcher,
+            host: guest.counters().host,
+            devices,
+        };
+        stats
+            .write(&report)
+            .map_err(|e| LaunchError::Failed("write the statistics", e))?;
+    }
+    Ok(outcome)
+}
+
+/// Tells a person how the Guest has ended, if there is something to tell;
+/// `damage` is what was done to a device from outside.
+fn tell(ending: &Ending, death: &Death, damage: Option<String>) -> Outcome {
+    let (outcome, words) = ending.outcome(death);
+    if let Some(words) = words {
+        ending.tell(&match (death, damage) {
+            (Death::Killed(_) | Death::Lost(_), Some(damage)) => {
+                format!("{words}; {damage}")
+            }
+            _ => words,
+        });
+    }
+    outcome
+}
+
+/// What `--verbose` tells of a Guest that is ready to run.
+fn ready(config: &Config, built: &Built, start: Instant) -> String {
+    format!(
+        "{} MB of memory, physical 0 at {:#x}, start at {:#x}, \
+         {} devices and a console, a wall around {}; ready after {:?}",
+        config.memory >> 20,
+        built.start.page_offset,
+        built.start.start,
+        config.devices.len(),
+        match config.isolation {
+            Isolation::Guest => "the guest",
+            Isolation::User => "each program",
+        },
+        start.elapsed(),
+    )
+}
+
+/// Looks for what would fail in the middle of the run.
+fn meet_needs() -> Result<(), Lack> {
+    confine::hear_of_filters();
+    needs::prefer_clone();
+    needs::refused(|_| ()).map_or(Ok(()), Err)
+}

@@ -1,0 +1,162 @@
+//! Everything that has a name, opened before anything happens.
+//!
+//! Behind this the Launcher opens nothing any more, and looks into the files
+//! only once it is confined.
+
+use super::config::{Config, DeviceConfig, Kernel, Stats};
+use super::error::{LaunchError, lacks, named};
+use super::stats::Sink;
+use super::{default_guest, disks};
+use crate::devices::Device;
+use crate::devices::console::{self, Console, Log, Screen};
+use crate::devices::net::{Lan, Tap};
+use crate::loader::{Image, InitrdError, KernelError};
+use crate::needs;
+use lg_wire::fast_path;
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::Errno;
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Everything that has a name, open.
+pub(super) struct Opened {
+    pub(super) kernel: Image,
+    pub(super) initrd: Option<File>,
+    pub(super) devices: Vec<Box<dyn Device>>,
+    pub(super) screen: Arc<Screen>,
+    /// Raised when the Guest has all of its input, if `--exit-on-eof` waits for that.
+    pub(super) input_end: Option<OwnedFd>,
+    pub(super) stats: Option<Sink>,
+}
+
+impl Opened {
+    pub(super) fn open(config: &Config) -> Result<Self, LaunchError> {
+        let kernel = match &config.kernel {
+            Kernel::Embedded => Image::Embedded(default_guest::IMAGE),
+            Kernel::File(path) => {
+                let file = open_file(path).map_err(|error| {
+                    named(config, KernelError::from(error).into())
+                })?;
+                Image::File(file)
+            }
+        };
+        let initrd = config.initrd.as_ref().map(|path| open_file(path));
+        let initrd = initrd
+            .transpose()
+            .map_err(|e| named(config, InitrdError::from(e).into()))?;
+        let mut devices = Vec::with_capacity(config.devices.len() + 1);
+        for (n, device) in config.devices.iter().enumerate() {
+            let earlier = &config.devices[..n];
+            devices.push(open_device(device, earlier, config.slow_paths)?);
+        }
+        let (console, input_end) = open_console(config)?;
+        let screen = console.screen();
+        devices.push(Box::new(console));
+        Ok(Self {
+            kernel,
+            initrd,
+            devices,
+            screen,
+            input_end,
+            // Last, for it may make a file.
+            stats: open_stats(config)?,
+        })
+    }
+}
+
+/// Opens `config`, which stands behind `earlier` devices.
+fn open_device(
+    config: &DeviceConfig,
+    earlier: &[DeviceConfig],
+    slow_paths: u32,
+) -> Result<Box<dyn Device>, LaunchError> {
+    match config {
+        DeviceConfig::Disk(disk) => {
+            Ok(Box::new(disks::open(disk, earlier, slow_paths)?))
+        }
+        DeviceConfig::ShareNet(path) => open_network(path, slow_paths),
+        DeviceConfig::Tap(config) => Ok(Box::new(Tap::open(config)?)),
+    }
+}
+
+fn open_network(
+    path: &Path,
+    slow_paths: u32,
+) -> Result<Box<dyn Device>, LaunchError> {
+    needs::refused_on_a_network().map_or(Ok(()), Err)?;
+    match Lan::join(path) {
+        Ok(mut lan) => {
+            if slow_paths & fast_path::BATCHES != 0 {
+                lan.never_in_batches();
+            }
+            if slow_paths & fast_path::OUTBOX != 0 {
+                lan.never_by_outbox();
+            }
+            Ok(Box::new(lan))
+        }
+        Err(error) => Err(LaunchError::ShareNet {
+            path: path.to_owned(),
+            error,
+        }),
+    }
+}
+
+/// The console, and the event that it raises at the end of its input.
+fn open_console(
+    config: &Config,
+) -> Result<(Console, Option<OwnedFd>), LaunchError> {
+    let keep = lacks("keep standard input and output");
+    let log = config.log.as_ref().map(|path| {
+        Log::open(path).map_err(|error| LaunchError::Log {
+            path: path.clone(),
+            error,
+        })
+    });
+    let event = || {
+        let event = eventfd(0, EventfdFlags::CLOEXEC)?;
+        Ok((rustix::io::dup(&event)?, event))
+    };
+    let ends = config.exit_on_eof.then(event).transpose();
+    let (at_end, input_end) = ends.map_err(|e: Errno| keep(e.into()))?.unzip();
+    let config = console::Config {
+        input: rustix::io::dup(rustix::stdio::stdin())
+            .map_err(|error| keep(error.into()))?,
+        output: rustix::io::dup(rustix::stdio::stdout())
+            .map_err(|error| keep(error.into()))?,
+        log: log.transpose()?,
+        at_end,
+    };
+    Ok((Console::new(config), input_end))
+}
+
+fn open_stats(config: &Config) -> Result<Option<Sink>, LaunchError> {
+    let Some(stats) = &config.stats else {
+        return Ok(None);
+    };
+    match (Sink::open(stats), stats) {
+        (Ok(sink), _) => Ok(Some(sink)),
+        (Err(error), Stats::File(path)) => Err(LaunchError::Stats {
+            path: path.clone(),
+            error,
+        }),
+        (Err(error), Stats::Stdout) => {
+            Err(LaunchError::Failed("write to standard output", error))
+        }
+    }
+}
+
+/// Opens a regular file, and nothing that one would have to wait for.
+pub(super) fn open_file(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let file = rustix::fs::open(path, flags, Mode::empty())?;
+    let stat = rustix::fs::fstat(&file)?;
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => Ok(file.into()),
+        FileType::Directory => Err(io::ErrorKind::IsADirectory.into()),
+        _ => Err(io::Error::other("it is not a regular file")),
+    }
+}

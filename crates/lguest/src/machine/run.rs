@@ -1,0 +1,206 @@
+//! The heart of every Launcher: what a Guest sends goes to a device.
+//!
+//! The main thread runs the Guest here until it dies.
+
+use super::error::LaunchError;
+use super::inputs::Inputs;
+use super::stats::NamedCounts;
+use crate::devices::Violation;
+use crate::engine::{Death, Engine, Exit};
+use crate::transport::Bus;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// A Guest that runs.
+pub(super) struct Run<'a> {
+    guest: Arc<dyn Engine>,
+    bus: &'a Bus,
+    inputs: Inputs,
+    sends: u64,
+    unheard: u64,
+}
+
+impl<'a> Run<'a> {
+    /// Nothing has been sent yet.
+    pub(super) fn new(
+        guest: Arc<dyn Engine>,
+        bus: &'a Bus,
+        inputs: Inputs,
+    ) -> Self {
+        Self {
+            guest,
+            bus,
+            inputs,
+            sends: 0,
+            unheard: 0,
+        }
+    }
+
+    /// Serves the Guest until it dies. Blocks.
+    pub(super) fn until_death(&mut self) -> Result<Death, LaunchError> {
+        loop {
+            match self.guest.run()? {
+                Exit::SendDma { dma, key } => {
+                    if let Err(violation) = self.send(dma, key) {
+                        self.guest.kill(violation.to_string());
+                    }
+                }
+                Exit::BindingsChanged => self.bus.buffers_changed(),
+                Exit::BuffersMayBeFree => {}
+                Exit::Held => self.guest.wait_until_let_go(),
+                Exit::Dead(death) => return Ok(death),
+            }
+            self.inputs.nudge();
+        }
+    }
+
+    fn send(&mut self, dma: u32, key: u32) -> Result<(), Violation> {
+        self.sends += 1;
+        match self.bus.handle_output(dma, key)? {
+            Some(used_len) => self
+                .guest
+                .memory()
+                .write_last(dma, used_len)
+                .map_err(|bad| Violation(bad.to_string())),
+            None => {
+                self.unheard += 1;
+                Ok(())
+            }
+        }
+    }
+
+    /// For the statistics of a run that began at `start`.
+    pub(super) fn counters(&self, start: Instant) -> NamedCounts {
+        let elapsed = start.elapsed().as_micros();
+        let mut counters = vec![
+            ("microseconds", u64::try_from(elapsed).unwrap_or(u64::MAX)),
+            ("sends", self.sends),
+            ("sends_to_nobody", self.unheard),
+            ("huge_pages", self.guest.counters().huge_pages),
+        ];
+        counters.extend(self.inputs.counters());
+        counters
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::exit::Outcome;
+    use crate::devices::Device;
+    use crate::devices::console::{Config, Console};
+    use crate::engine::{Requests, Scripted, Setup};
+    use crate::machine::ending::Ending;
+    use crate::memory::GuestMemory;
+    use lg_abi::request::Initialize;
+    use std::fs::File;
+    use std::io::Read;
+    use std::os::fd::OwnedFd;
+
+    const LIST: u32 = 0x1000;
+    const TEXT: u32 = 0x2000;
+    const BUFFER: u32 = 0x3000;
+    const IRQ: u8 = 5;
+
+    /// A machine without a process: the Guest, its bus, and the other ends of
+    /// its console.
+    fn machine() -> (Arc<Scripted>, Arc<Bus>, OwnedFd, File) {
+        let guest = Scripted::new(GuestMemory::new(0x1_0000, 1).unwrap());
+        let (input, keyboard) = rustix::pipe::pipe().unwrap();
+        let (shown, output) = rustix::pipe::pipe().unwrap();
+        let console: Box<dyn Device> = Box::new(Console::new(Config {
+            input,
+            output,
+            log: None,
+            at_end: None,
+        }));
+        let bus = Bus::new(guest.clone(), vec![console]).unwrap();
+        let start = Initialize {
+            pfn_limit: 17,
+            pgdir: 0,
+            start: 0,
+            page_offset: 0xC000_0000,
+        };
+        guest.initialize(Setup::from(start)).unwrap();
+        (guest, Arc::new(bus), keyboard, shown.into())
+    }
+
+    /// Runs the machine as [`crate::machine::launch`] does. Answers how many
+    /// sends there were, and how many to no device.
+    fn run(guest: &Arc<Scripted>, bus: &Arc<Bus>) -> (Death, u64, u64) {
+        let engine: Arc<dyn Engine> = guest.clone();
+        let ending = Ending::new(engine.clone());
+        let inputs = Inputs::start(bus, &engine, &ending).unwrap();
+        let mut run = Run::new(engine, bus, inputs);
+        let death = run.until_death().unwrap();
+        let (outcome, _) = ending.outcome(&death);
+        assert_eq!(outcome, Outcome::from(&death));
+        (death, run.sends, run.unheard)
+    }
+
+    #[test]
+    fn what_the_guest_sends_goes_to_a_device_and_it_runs_on() {
+        let (guest, bus, _keyboard, mut shown) = machine();
+        guest.memory().write(TEXT, b"hello").unwrap();
+        assert!(guest.put_dma(LIST, &[(TEXT, 5)]));
+        guest.then(Exit::SendDma { dma: LIST, key: 0 });
+        let key = 0x1_0000;
+        guest.then(Exit::SendDma { dma: LIST, key });
+        guest.then(Exit::Dead(Death::PowerOff(7)));
+        assert_eq!(run(&guest, &bus), (Death::PowerOff(7), 2, 1));
+        let _ = bus.finish();
+        drop(bus);
+        let mut text = [0; 5];
+        shown.read_exact(&mut text).unwrap();
+        assert_eq!(&text, b"hello");
+        assert_eq!(guest.word(LIST), 5, "the sender is told how much");
+    }
+
+    #[test]
+    fn a_send_against_the_rules_ends_the_guest() {
+        let (guest, bus, _keyboard, _shown) = machine();
+        assert!(guest.put_dma(LIST, &[(0xF_0000, 5)]));
+        guest.then(Exit::SendDma { dma: LIST, key: 0 });
+        let (death, ..) = run(&guest, &bus);
+        assert!(
+            matches!(&death, Death::Killed(why) if why.contains("bad dma"))
+        );
+    }
+
+    #[test]
+    fn input_waits_until_the_guest_may_have_a_buffer() {
+        let (guest, bus, keyboard, _shown) = machine();
+        guest.set_asleep(true);
+        rustix::io::write(&keyboard, b"x").unwrap();
+        std::thread::scope(|scope| {
+            let ran = scope.spawn(|| run(&guest, &bus));
+            assert!(guest.put_dma(LIST, &[(BUFFER, 8)]));
+            guest.bind(0, LIST, IRQ);
+            // The thread may have looked before this: it is told, as a Host
+            // tells it.
+            while guest.word(LIST) == 0 {
+                guest.then(Exit::BuffersMayBeFree);
+                std::thread::yield_now();
+            }
+            assert_eq!(guest.wait_irq(), Some(IRQ));
+            assert_eq!(guest.bytes(BUFFER, 1), b"x");
+            guest.then(Exit::Dead(Death::PowerOff(0)));
+            assert_eq!(ran.join().unwrap().0, Death::PowerOff(0));
+        });
+    }
+
+    #[test]
+    fn a_held_guest_does_nothing_until_it_is_let_go() {
+        let (guest, bus, ..) = machine();
+        guest.then(Exit::Dead(Death::PowerOff(0)));
+        let ending = Ending::new(guest.clone());
+        let hold = ending.hold().unwrap();
+        std::thread::scope(|scope| {
+            let ran = scope.spawn(|| run(&guest, &bus));
+            std::thread::yield_now();
+            assert_eq!(guest.death(), None);
+            drop(hold);
+            assert_eq!(ran.join().unwrap().0, Death::PowerOff(0));
+        });
+    }
+}
