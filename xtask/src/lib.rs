@@ -22,7 +22,8 @@ usage: cargo xtask COMMAND
 
   ci [--quick] [STEP...]  all that CI does, or some steps of it
   tidy                    the checks that no compiler makes
-  circles                 files of a crate that import each other
+  circles [--write]       files of a crate that import each other; with
+                          --write, into the list that may only shrink
   fuzz [TARGET... [--seconds N]]
                           names the targets, or runs some of them
   bench [OPTION...]       what things cost, natively and in guests
@@ -36,7 +37,7 @@ pub fn main() -> ExitCode {
     match words[..] {
         ["ci", ref rest @ ..] => steps::main(rest),
         ["tidy"] => tidy::main(),
-        ["circles"] => tidy::circles(),
+        ["circles", ref rest @ ..] => tidy::circles(rest),
         ["bench", ref rest @ ..] => bench::main(rest),
         ["fuzz", ref rest @ ..] => fuzz::main(rest),
         ["help" | "--help" | "-h"] => {

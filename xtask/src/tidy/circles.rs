@@ -19,6 +19,16 @@ const SOURCES: [&str; 6] = [
     "xtask/src/",
 ];
 
+/// The circles that are left, a line each: its files. It may only shrink.
+const LEDGER: &str = "xtask/circles.txt";
+
+/// How the ledger begins.
+const HEAD: &str = "\
+# Files of a crate that import each other, a circle a line. A new circle is an
+# error. UPDATE_EXPECT=1 cargo xtask tidy makes lines smaller; cargo xtask
+# circles --write writes all of them, for files that got other names.
+";
+
 /// A module's file, and what it imports and re-exports.
 struct Module<'a> {
     path: &'a str,
@@ -41,6 +51,63 @@ pub(super) struct Circle {
 pub(super) fn circles(tree: &Tree) -> Vec<Circle> {
     let graphs = SOURCES.iter().map(|folder| graph(tree, folder));
     graphs.flat_map(|graph| closed(&graph)).collect()
+}
+
+/// Where circles and ledger disagree, if there is a ledger.
+pub(super) fn ledger(tree: &Tree) -> Vec<String> {
+    let Some(text) = tree.text(LEDGER) else {
+        return Vec::new();
+    };
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    let listed: Vec<BTreeSet<String>> = lines
+        .map(|line| line.split(' ').map(String::from).collect())
+        .collect();
+    let circles = circles(tree);
+    let (old, new): (Vec<_>, Vec<_>) = circles
+        .iter()
+        .partition(|circle| listed.iter().any(|l| circle.files.is_subset(l)));
+    let mut found: Vec<String> = new
+        .iter()
+        .map(|circle| {
+            let files: Vec<_> = circle.files.iter().map(|f| &**f).collect();
+            format!(
+                "{} import each other: see cargo xtask circles",
+                files.join(" ")
+            )
+        })
+        .collect();
+    if std::env::var_os("UPDATE_EXPECT").is_some()
+        && !tree.root.as_os_str().is_empty()
+    {
+        write(tree, &old);
+        return found;
+    }
+    for line in listed {
+        if !old.iter().any(|circle| circle.files == line) {
+            let first = line.first().map_or("", |file| file);
+            found.push(format!(
+                "{LEDGER}: the circle of {first} is smaller now: \
+                 UPDATE_EXPECT=1 cargo xtask tidy writes that"
+            ));
+        }
+    }
+    found
+}
+
+/// Writes the ledger with all circles that there are.
+pub(super) fn write_ledger(tree: &Tree) {
+    let circles = circles(tree);
+    write(tree, &circles.iter().collect::<Vec<_>>());
+}
+
+fn write(tree: &Tree, circles: &[&Circle]) {
+    let mut text = String::from(HEAD);
+    for circle in circles {
+        let files: Vec<_> = circle.files.iter().map(|file| &**file).collect();
+        text += &files.join(" ");
+        text.push('\n');
+    }
+    std::fs::write(tree.root.join(LEDGER), text).expect("it can be written");
 }
 
 /// The files of one crate, and what they import.
@@ -238,6 +305,25 @@ mod tests {
     #[test]
     fn files_that_lead_nowhere_back_are_no_circle() {
         assert!(circles(&tree("use std::fs;\n")).is_empty());
+    }
+
+    #[test]
+    fn the_ledger_may_only_shrink() {
+        let found = |ledger: &str| {
+            super::ledger(&Tree::of(&[
+                (LEDGER, ledger),
+                ("xtask/src/lib.rs", "mod a;\nmod b;\nmod c;\n"),
+                ("xtask/src/a.rs", "use crate::b::X;\n"),
+                ("xtask/src/b.rs", "use crate::a::X;\n"),
+                ("xtask/src/c.rs", "use crate::a::X;\n"),
+            ]))
+        };
+        let (a, b, c) = ("xtask/src/a.rs", "xtask/src/b.rs", "xtask/src/c.rs");
+        assert!(found(&format!("# comment\n{a} {b}\n")).is_empty());
+        let smaller = found(&format!("{a} {b} {c}\n"));
+        assert!(smaller[0].contains("is smaller now"), "{smaller:?}");
+        let new = found("");
+        assert!(new[0].starts_with(&format!("{a} {b} import")), "{new:?}");
     }
 
     #[test]

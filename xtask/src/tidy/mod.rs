@@ -49,6 +49,10 @@ const CHECKS: &[Check] = &[
         find: crates::arrows,
     },
     Check {
+        name: "files of a crate import each other in no new circle",
+        find: circles::ledger,
+    },
+    Check {
         name: "every package has its licence, lints and versions",
         find: crates::packages,
     },
@@ -93,9 +97,15 @@ pub fn check_all(root: &Path) -> Vec<(&'static str, Vec<String>)> {
     results.collect()
 }
 
-/// Prints the import circles, with the imports that close them.
-pub fn circles() -> ExitCode {
-    for circle in circles::circles(&Tree::read(&place::root())) {
+/// Prints the import circles, with the imports that close them, or writes them
+/// to their ledger.
+pub fn circles(words: &[&str]) -> ExitCode {
+    let tree = Tree::read(&place::root());
+    if words == ["--write"] {
+        circles::write_ledger(&tree);
+        return ExitCode::SUCCESS;
+    }
+    for circle in circles::circles(&tree) {
         println!("a circle of {} files:", circle.files.len());
         for line in circle.imports {
             println!("  {line}");
