@@ -38,7 +38,7 @@ pub(crate) fn ask(request: Request, arguments: [u32; 3]) -> u32 {
     mailbox.reply.load(Ordering::Relaxed)
 }
 
-/// Says why the Guest is over, and waits to be killed.
+/// Reports why the Guest is over, and waits to be killed.
 pub fn die_of(request: Request, reason: &[u8]) -> ! {
     mailbox().write_text(reason);
     loop {
@@ -57,7 +57,7 @@ pub(crate) fn wait_for_run_token(slot: usize) {
     turns::take::<Kernel>(&state().vm.wire.run_tokens[slot]);
 }
 
-/// The Guest is over, because the Host says so. Waits to be killed.
+/// The Host ends the Guest. Waits to be killed.
 pub(crate) fn die(reason: &dyn fmt::Display) -> ! {
     let mut text = Text {
         bytes: [0; 200],

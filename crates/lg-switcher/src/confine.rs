@@ -300,14 +300,14 @@ struct Program {
     code: *const Instruction,
 }
 
-/// For [`close_door`]: a task behind the door can be received on a descriptor,
+/// For [`install`]: a task behind the door can be received on a descriptor,
 /// and once it is received, it stands still whatever happens
 /// (`SECCOMP_FILTER_FLAG_NEW_LISTENER`, and Linux 5.19's
 /// `SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV`).
-pub(crate) const HEARD: usize = 1 << 3 | 1 << 5;
+pub(crate) const WITH_LISTENER: usize = 1 << 3 | 1 << 5;
 
 /// Closes a door: from now on only what `filter` allows.
-pub(crate) fn close_door(filter: &Filter, flags: usize) -> Result<usize, i32> {
+pub(crate) fn install(filter: &Filter, flags: usize) -> Result<usize, i32> {
     const SECCOMP_SET_MODE_FILTER: usize = 1;
     let code = filter.code();
     let program = Program {

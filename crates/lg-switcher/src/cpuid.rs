@@ -1,8 +1,8 @@
 //! Faults at the Guest's CPUID, where the processor offers them.
 //!
-//! The view spawner asks for them once, and its children inherit them: views
-//! and user processes. A view that has to know what the processor says switches
-//! them off for that moment.
+//! The view spawner switches them on once, and its children inherit that: views
+//! and user processes. A view that needs the processor's answer switches them off
+//! for a moment.
 
 #![expect(unsafe_code, reason = "system calls")]
 
@@ -22,8 +22,8 @@ pub(crate) fn faults() -> bool {
     FAULTS.load(Ordering::Relaxed)
 }
 
-/// Has it fault from now on, in this process and its children. A machine that
-/// refuses shows the Guest the whole processor.
+/// Makes CPUID fault from now on, in this process and its children. If the machine
+/// refuses, the Guest sees the whole processor.
 pub(crate) fn hide() {
     FAULTS.store(set(false), Ordering::Relaxed);
 }
@@ -34,12 +34,12 @@ fn set(works: bool) -> bool {
     unsafe { call(nr::ARCH_PRCTL, arguments) }.is_ok()
 }
 
-/// What the processor says; `None` where the Guest is told without us.
+/// What the processor answers; `None` where the Guest's CPUID does not fault.
 pub(crate) fn ask(leaf: u32, subleaf: u32) -> Option<CpuidAnswer> {
     if !faults() || !set(true) {
         return None;
     }
-    let said = __cpuid_count(leaf, subleaf);
+    let answer = __cpuid_count(leaf, subleaf);
     set(false);
-    Some([said.eax, said.ebx, said.ecx, said.edx])
+    Some([answer.eax, answer.ebx, answer.ecx, answer.edx])
 }

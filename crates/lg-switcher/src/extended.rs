@@ -1,6 +1,6 @@
 //! The extended state: what vector instructions have beyond xmm0 to xmm7.
 //!
-//! A kernel of 2007 knows nothing of it, so the Host keeps it apart for the
+//! A kernel of 2007 does not know it, so the Host keeps it apart for each of the
 //! kernel's threads ([`lg_host::cpu::extended`]). This module moves it between
 //! the processor and memory, and knows which parts of it the processor has. Of
 //! the sixteen or thirty-two registers, 32-bit code has eight: only those are
@@ -18,15 +18,15 @@ use core::arch::x86_64::__cpuid_count;
 use core::cell::{Cell, UnsafeCell};
 use lg_host::cpu::extended::{Extended, part};
 
-/// PKRU, among the parts that XSAVE knows: never loaded from anywhere, for with
-/// a value of user code's our own accesses could fault.
+/// PKRU, among the parts that XSAVE knows. It is never loaded from memory: with a
+/// value that user code has chosen, our own accesses could fault.
 pub(crate) const PKRU: u64 = 1 << 9;
 
 /// What FXSAVE knows: x87 and SSE.
 pub(crate) const LEGACY: u64 = 3;
 
-/// Where the header of an XSAVE area is, whose first word says which parts are
-/// there.
+/// Where the header of an XSAVE area is. Its first word has a bit for each part
+/// that is there.
 pub(crate) const HEADER: usize = 512;
 
 /// Bytes of it.
@@ -41,7 +41,7 @@ const YMM_SIZE: usize = 256;
 const MASKS_SIZE: usize = 64;
 const ZMM_SIZE: usize = 512;
 
-/// What there is on this processor. Found out before the process is confined.
+/// What this processor has. It is asked before the process is confined.
 struct Facts {
     /// XCR0: the parts that the kernel of the machine has switched on.
     parts: Cell<u64>,
@@ -49,7 +49,7 @@ struct Facts {
     kept: Cell<u64>,
     /// XSAVEC can be used, whose format does not depend on the processor.
     compact: Cell<bool>,
-    /// XGETBV tells which parts are in use.
+    /// XGETBV reports which parts are in use.
     tells: Cell<bool>,
     /// Where the ymm registers, the masks and the zmm registers are.
     at: [Cell<usize>; 3],
@@ -72,7 +72,7 @@ static FACTS: TheFacts = TheFacts(UnsafeCell::new(Facts {
 }));
 
 fn facts() -> &'static Facts {
-    // SAFETY: user processes, in a process with one thread.
+    // SAFETY: cells, in a process with one thread.
     unsafe { &*FACTS.0.get() }
 }
 
@@ -126,7 +126,7 @@ pub(crate) fn find() {
 
 fn xgetbv(which: u32) -> u64 {
     let (low, high): (u32, u32);
-    // SAFETY: reads a register that there is: the callers have asked.
+    // SAFETY: reads a register that exists: the callers have checked.
     unsafe {
         asm!(
             "xgetbv",
@@ -251,8 +251,8 @@ pub(crate) fn load(from: Option<&Extended>) {
     restore(image, managed);
 }
 
-/// The kernel of the machine has saved the extended state in a signal's frame,
-/// and put the processor's into its initial state: gets it back from there.
+/// Loads the extended state from a signal's frame. The kernel of the machine has
+/// saved it there, and has put the processor's into its initial state.
 pub(crate) fn take_from_frame(area: u64, parts: u64) {
     let managed = facts().parts.get() & parts & !(LEGACY | PKRU);
     let area = area as *const u8;

@@ -12,9 +12,9 @@ use crate::shared::fpu;
 use core::arch::asm;
 use core::sync::atomic::Ordering;
 
-/// The Guest's floating-point registers are in a signal's frame, at `area`;
-/// `parts` says which there are. They are loaded from there, but for PKRU,
-/// which stays as the kernel of the machine has set it for the handler.
+/// The Guest's floating-point registers are in a signal's frame, at `area`, with a
+/// bit in `parts` for each part. They will be loaded from there. Only PKRU stays as
+/// the kernel of the machine has set it for the handler.
 pub(crate) fn set_frame(area: u64, parts: u64) {
     set_fpu(area, parts & !PKRU);
 }
@@ -33,9 +33,9 @@ pub(crate) fn set_xmm(area: *mut XmmArea) {
 /// For [`Own::fpu_parts`].
 const ONLY_XMM: u64 = u64::MAX;
 
-/// The Guest goes on in another view or user process: its floating-point
-/// registers go where that one will look for them. What FXSAVE does not know of
-/// them is in the processor afterwards.
+/// The Guest goes on in another view or user process: copies its floating-point
+/// registers to where they are looked for there. The parts that FXSAVE does not
+/// know are in the processor afterwards.
 pub(crate) fn put_fpu_away() {
     let parts = own().fpu_parts.load(Ordering::Relaxed);
     if parts == ONLY_XMM {
@@ -45,7 +45,7 @@ pub(crate) fn put_fpu_away() {
     let at = own().fpu_area.load(Ordering::Relaxed);
     let (area, shared) = (at as *const [u8; 512], fpu().0.as_ptr());
     if area != shared {
-        // SAFETY: every area, whoever made it, begins with these 512 bytes.
+        // SAFETY: areas of XSAVE and of FXSAVE begin with these 512 bytes.
         unsafe { shared.copy_from_nonoverlapping(area, 1) };
         extended::take_from_frame(at, parts);
     }

@@ -1,8 +1,9 @@
-//! Where everything lies in a view.
+//! Where everything is in a view.
 //!
-//! Everything is at a fixed place, above the 4 GiB that are the Guest's: one
-//! load of a constant reaches it, from any code, in any state. That helps an
-//! attacker inside, and it does not matter: what he finds here is his own.
+//! Everything is at a fixed place, above the 4 GiB that are the Guest's. One load
+//! of a constant reaches it, from any code, in any state. Fixed places help an
+//! attacker who is inside the view, but a view holds nothing except the Guest
+//! itself.
 
 use core::cell::Cell;
 use core::mem::offset_of;
@@ -22,12 +23,11 @@ pub const STATE: usize = 0x1000_0000_0000;
 /// All of the Guest's physical memory.
 pub const MEMORY: usize = 0x2000_0000_0000;
 
-/// Copies of pages of the Guest's ([`lg_host::patch::patched copies`]).
+/// Patched copies of pages of the Guest's ([`lg_host::patch::copies`]).
 pub const COPIES: usize = 0x2800_0000_0000;
 
-/// Frames for other Guests ([`lg_host::outbox`]), an outbox
-/// behind the other in the order of the pages. All of them have one high word
-/// in their addresses.
+/// The outboxes ([`lg_wire::outbox`]), one behind the other in the order of the
+/// networks' pages. The high word of all their addresses is the same.
 pub const OUTBOXES: usize = 0x2A00_0000_0000;
 
 /// This view's own record of what it maps: a [`ShadowMemory`].
@@ -44,7 +44,7 @@ pub const USER: usize = 0x3200_0000_0000;
 /// first page of its state, so that the same code finds the registers.
 pub const USER_PAGE: usize = STATE;
 
-/// Where the mapper of a user process sees the others.
+/// The pages of orders, which view and mapper see at the same address.
 pub const COMMANDS: usize = USER + offset_of!(UserPages, commands);
 
 /// What a process keeps for itself: an [`Own`].
@@ -56,30 +56,30 @@ pub const STACK: usize = 0x3100_0000_0000;
 /// Bytes of it.
 pub const STACK_SIZE: usize = 0x2_0000;
 
-/// How far above the lower end of the stack the frame lies from which the
-/// processor leaves into the Guest. A signal that comes at the last moment
-/// finds its stack below this frame, and what lies above stays whole.
+/// How far above the lower end of the stack the frame is from which the processor
+/// leaves into the Guest. A signal at the last moment uses the stack below this
+/// frame, and what is above stays whole.
 pub const EXIT_FRAME: usize = 0xA000;
 
 /// Where this program itself was linked to.
 pub const IMAGE: usize = 0x4000_0000_0000;
 
-/// More than it has bytes.
+/// More bytes than it has.
 pub const IMAGE_SIZE: usize = 0x40_0000;
 
-/// From here up there is nothing that we want to keep.
+/// From here up, a view needs nothing.
 pub const BEYOND: usize = IMAGE + IMAGE_SIZE;
 
 /// The end of what a process may map.
 pub const TASK_SIZE: usize = 0x7FFF_FFFF_F000;
 
 /// Where the Guest sees the trampolines: in the Switcher's part of its address
-/// space, but not at its very beginning, where a pointer that has run away
-/// would land.
+/// space, but not at its very beginning, where accesses behind the end of the
+/// Guest's kernel would hit them.
 pub const TRAMPOLINES: usize = 0xFFFE_0000;
 
-/// Where 32-bit code goes on, in the kernel's opinion, behind a `sysenter` or
-/// `syscall` ([`crate::vdso`]): in the Switcher's part, where nothing is.
+/// Where the kernel lets 32-bit code go on behind a `sysenter` or `syscall`
+/// ([`crate::vdso`]): in the Switcher's part, where nothing is mapped.
 pub const LANDING: usize = 0xFFD0_0000;
 
 /// Bytes of it: more than a vDSO has.
@@ -141,14 +141,14 @@ pub struct State {
 /// All zero is right at the beginning.
 #[repr(C, align(4096))]
 pub struct UserPages {
-    /// Both write here.
+    /// Both sides write here.
     pub page: UserPage,
-    /// What the mapper is to do; only the view can write it.
+    /// The mapper's orders; only the view can write them.
     pub commands: Commands,
 }
 
-/// The page that a user process can write, and the words of its beginning. The
-/// registers are where a [`State`] has them.
+/// The page that a user process can write: registers, and the words by which it
+/// starts. The registers are where a [`State`] has them.
 #[repr(C, align(4096))]
 pub struct UserPage {
     unused: [Cell<u8>; offset_of!(State, vm.regs)],
@@ -158,21 +158,21 @@ pub struct UserPage {
     pub fpu: FpuState,
     /// Its extended state, likewise.
     pub extended: Extended,
-    /// 1 = it is another thread than the last: the user process wipes what that
-    /// has left in its memory.
+    /// 1 = another thread runs than before: the user process wipes what the last
+    /// one has left in its memory.
     pub wipe: Cell<u32>,
-    /// Minus an errno, if the user process could not be made.
+    /// An errno, if the user process could not be made.
     pub failed: AtomicU32,
     /// The process numbers of user process and mapper.
     pub processes: [AtomicU32; 2],
-    /// Descriptors on which they are heard, plus one.
+    /// Their listeners ([`crate::notify`]), plus one; 0 = not there yet.
     pub listeners: [AtomicU32; 2],
 }
 
-/// System calls for the mapper to make: number and arguments.
+/// A system call that the mapper is to make: number and arguments.
 pub type Command = [Cell<u64>; 7];
 
-/// How many there may be at once.
+/// How many there may be at the same time.
 pub const MAX_COMMANDS: usize = 2 * 4096 / size_of::<Command>();
 
 /// The mapper's orders.

@@ -41,7 +41,7 @@ struct ExitFrame {
 // frame, with the Guest's floating-point registers) must stay whole.
 //
 // Live from lg_leave_start on: r14 = Own, r15 = the Guest's registers. r8 to
-// r14 are ours to use, for 32-bit code cannot see them.
+// r14 are ours to use, because 32-bit code cannot see them.
 global_asm!(
     ".globl lg_leave, lg_leave_start, lg_leave_end, lg_recheck",
     "lg_leave:",
@@ -79,7 +79,6 @@ global_asm!(
     "    mov edi, [r15 + {edi}]",
     "    mov ebp, [r15 + {ebp}]",
     "    movabs rsp, {frame}",
-    // The Host fades; the Guest takes up the pen.
     "    iretq",
     "lg_leave_end:",
     "lg_recheck:",
@@ -130,8 +129,8 @@ pub(crate) fn after_kick(rip: u64) -> u64 {
     }
 }
 
-/// The Host is about to look around: kicks from here on are new. Only our own
-/// handler writes the word, so the compiler alone has to keep the order.
+/// The Host is about to look around: only kicks from here on count. Our own handler
+/// writes the word, so only the compiler has to keep the order.
 pub(crate) fn look_from_now_on() {
     own().kicked.store(0, Ordering::Relaxed);
     compiler_fence(Ordering::SeqCst);
@@ -175,7 +174,7 @@ pub(crate) fn save_segments(regs: &Registers, ss: u32) {
         );
     };
     let live = &own().live;
-    // A base that no 32-bit program can have is none that it has set.
+    // A 32-bit program can have set only the low half of a base.
     let (fs_base, gs_base) = (fs_base as u32, gs_base as u32);
     for (place, live, value) in [
         (&regs.ds, &live.ds, ds),

@@ -2,10 +2,10 @@
 //!
 //! One munmap would do, but since Linux 6.16 a kernel may seal its own mappings
 //! (the vDSO and its data). Then a munmap of any stretch that holds one fails
-//! with EPERM and unmaps nothing, not the stack with its auxiliary vector
-//! either. Nobody can say where the mappings are, for there may be no `/proc`.
-//! So a stretch that cannot be unmapped is halved until single pages are left,
-//! and those are counted.
+//! with EPERM and unmaps nothing, not even the stack with its auxiliary vector.
+//! Where the mappings are is not known, because there may be no `/proc`. So a
+//! stretch that cannot be unmapped is halved until single pages are left, and
+//! those are counted.
 
 use crate::syscall::errno;
 use lg_abi::page::PAGE_SIZE;
@@ -20,8 +20,8 @@ const MOST: usize = 64 * PAGE;
 ///
 /// # Errors
 ///
-/// What `unmap`, which is given a start and a length, says for any other
-/// reason; and EPERM if more is sealed than a kernel has reason to seal.
+/// Any other error of `unmap`, which is given a start and a length; and EPERM if
+/// more is sealed than a kernel has reason to seal.
 pub(crate) fn unmap_all(
     from: usize,
     to: usize,

@@ -1,9 +1,9 @@
 //! Mapping: mmap, mprotect and munmap in the low 4 GiB.
 //!
-//! Guest-physical memory is a file, so mapping a page of it is one call with
+//! Guest-physical memory is a file, so a page of it is mapped by one call with
 //! the physical address as the offset. Pages that are shared with other Guests
-//! lie in files of their own; so do the patched copies of some pages, whose
-//! numbers begin where memory ends.
+//! are in files of their own. So are the patched copies, whose physical addresses
+//! begin where memory ends.
 
 #![expect(unsafe_code, reason = "mmap")]
 
@@ -28,7 +28,7 @@ pub(crate) struct Mmap {
 }
 
 impl Mmap {
-    /// Knows the shared pages that the Launcher told of.
+    /// A mapper for a Guest with this setup.
     #[must_use]
     pub(crate) fn new(setup: &ViewSetup) -> Self {
         let shared_pages = setup.shared_pages as usize;
@@ -72,7 +72,7 @@ impl Mmap {
     }
 }
 
-/// What mmap and mprotect call it.
+/// The bits of mmap and mprotect for it.
 const fn protection(access: Access) -> usize {
     match access {
         Access::Read => PROT_READ_EXEC,
@@ -89,7 +89,7 @@ impl Mapper for Mmap {
         access: Access,
     ) -> Result<(), MapError> {
         let arguments = self.arguments(va, pa, pages, access);
-        // SAFETY: the low 4 GiB belong to the Guest; no Rust object lies
+        // SAFETY: the low 4 GiB belong to the Guest; no Rust object is
         // there.
         match unsafe { call(nr::MMAP, arguments) } {
             Ok(_) => Ok(()),

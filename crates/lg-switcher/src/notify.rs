@@ -49,9 +49,9 @@ pub(crate) const RECEIVE: usize = ioctl::<Notification>(3, 0);
 /// `SECCOMP_IOCTL_NOTIF_SEND`.
 pub(crate) const SEND: usize = ioctl::<Response>(3, 1);
 
-// lg_wait: rdi = descriptor, rsi = RECEIVE, rdx = where to. Answers as a
-// system call does. A kick that comes before the call is made must not be
-// missed: from the look at Own::kicked to the call, the handler moves on to
+// lg_wait: rdi = descriptor, rsi = RECEIVE, rdx = where to. The result is that
+// of the system call. A kick that comes before the call is made must not be
+// missed: from the check of Own::kicked to the call, the handler moves on to
 // lg_wait_kicked.
 global_asm!(
     ".globl lg_wait, lg_wait_start, lg_wait_site, lg_wait_kicked",
@@ -85,7 +85,7 @@ pub(crate) fn wait_site() -> u64 {
     &raw const lg_wait_site as u64
 }
 
-/// Where a wait goes on that a kick has interrupted at `rip`.
+/// Where to go on after a kick at `rip`, if that is in the wait.
 pub(crate) fn kicked_at(rip: u64) -> Option<u64> {
     let start = &raw const lg_wait_start as u64;
     (start..wait_site())
@@ -116,22 +116,22 @@ impl Standing {
             flags: 0,
         };
         let at = &raw const response as usize;
-        // SAFETY: the kernel reads `response`. If nobody stands there any
-        // more, the Launcher has heard of it.
+        // SAFETY: the kernel reads `response`. If the task has ended, the Launcher
+        // knows.
         let _ = unsafe { call(nr::IOCTL, [self.listener, SEND, at, 0, 0, 0]) };
     }
 
-    /// Blocks until it stands again; answers what it says.
+    /// Blocks until it stands again; answers the arguments of its call.
     pub(crate) fn receive(&mut self) -> Result<[u64; 6], i32> {
         loop {
-            let mut heard = Notification::default();
-            let at = &raw mut heard as usize;
+            let mut received = Notification::default();
+            let at = &raw mut received as usize;
             let arguments = [self.listener, RECEIVE, at, 0, 0, 0];
-            // SAFETY: the kernel writes `heard`.
+            // SAFETY: the kernel writes `received`.
             match unsafe { call(nr::IOCTL, arguments) } {
                 Ok(_) => {
-                    self.id = heard.id;
-                    return Ok(heard.arguments);
+                    self.id = received.id;
+                    return Ok(received.arguments);
                 }
                 Err(errno::EINTR) => {}
                 Err(error) => return Err(error),
@@ -139,18 +139,18 @@ impl Standing {
         }
     }
 
-    /// The same, but a kick makes it come back with `EINTR`, also one that
-    /// has come already.
+    /// The same, but a kick makes it come back with `EINTR`, even if the kick
+    /// came before.
     pub(crate) fn receive_or_kick(&mut self) -> Result<[u64; 6], i32> {
-        let mut heard = Notification::default();
-        let at = &raw mut heard as usize;
-        // SAFETY: the kernel writes `heard`.
+        let mut received = Notification::default();
+        let at = &raw mut received as usize;
+        // SAFETY: the kernel writes `received`.
         let result = unsafe { lg_wait(self.listener, RECEIVE, at) };
         if result < 0 {
             return Err(i32::try_from(-result).unwrap_or(i32::MAX));
         }
-        self.id = heard.id;
-        Ok(heard.arguments)
+        self.id = received.id;
+        Ok(received.arguments)
     }
 }
 

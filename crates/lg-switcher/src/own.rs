@@ -1,12 +1,11 @@
 //! What a process keeps for itself between two entries.
 //!
-//! Everything that the way in and the way out write lies here, in one page at a
-//! fixed address: no other static of the program is written once it is
-//! confined, and a user process can write no other one. User code can reach
-//! 64-bit mode and write this page, too. A view belongs to the Guest whatever
-//! stands here; a user process believes nothing of it when it is woken
-//! ([`Own::reset`]), for the program that was in it before may not be the one
-//! that is to run.
+//! All that the way in and the way out write is here, in one page at a fixed
+//! address. No other static of the program is written once it is confined, and a
+//! user process can write no other one. User code can reach 64-bit mode and write
+//! this page, too. In a view that changes nothing, because a view belongs to the
+//! Guest anyway. A user process believes nothing of this page when it is woken
+//! ([`Own::reset`]), because the next program may not be the one that ran before.
 
 #![expect(unsafe_code, reason = "memory at a fixed address")]
 
@@ -26,14 +25,14 @@ pub(crate) const IMAGE_SIZE: usize = 1664;
 #[repr(C, align(64))]
 pub struct Image([u8; IMAGE_SIZE]);
 
-/// See above. All zero is right at the beginning.
+/// The page. All zero is right at the beginning.
 #[repr(C, align(4096))]
 pub struct Own {
     /// The xmm registers, where a trampoline puts them.
     pub(crate) xmm: UnsafeCell<XmmArea>,
     /// Where XSAVE puts the extended state, and XRSTOR finds it.
     pub(crate) image: UnsafeCell<Image>,
-    /// A signal has come since the Host last looked around.
+    /// 1 = a kick has come since the Host last looked around.
     pub(crate) kicked: AtomicU32,
     /// The Guest was single-stepping when it came into a trampoline.
     pub(crate) stepped: AtomicBool,
@@ -65,7 +64,7 @@ pub(crate) struct Live {
 }
 
 impl Live {
-    /// Whatever is in the registers is to be loaded anew.
+    /// From now on, all selectors count as changed.
     pub(crate) fn forget(&self) {
         /// A selector that no segment register holds.
         const NO_SELECTOR: u32 = u32::MAX;
@@ -85,7 +84,7 @@ impl Own {
     /// Wipes what the last program has left in registers that are kept here.
     pub(crate) fn wipe(&self) {
         let (xmm, image) = (self.xmm.get(), self.image.get());
-        // SAFETY: bytes of this page, which nobody borrows.
+        // SAFETY: bytes of this page, to which there are no references.
         unsafe { xmm.write_bytes(0, 1) };
         // SAFETY: as above.
         unsafe { image.write_bytes(0, 1) };
@@ -105,8 +104,7 @@ impl Own {
 
 /// This process's page.
 pub(crate) fn own() -> &'static Own {
-    // SAFETY: the crate's standing assumption; all of it are user processes and
-    // atomics.
+    // SAFETY: the crate's standing assumption; all of it are cells and atomics.
     unsafe { &*(OWN as *const Own) }
 }
 

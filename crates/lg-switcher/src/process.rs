@@ -37,7 +37,7 @@ pub(crate) fn die_with_parent() -> Result<(), i32> {
 /// Closes a descriptor.
 pub(crate) fn close(fd: i32) {
     let fd = fd.cast_unsigned() as usize;
-    // SAFETY: nobody uses it any more.
+    // SAFETY: the caller's: it is not used any more.
     let _ = unsafe { call(nr::CLOSE, [fd, 0, 0, 0, 0, 0]) };
 }
 

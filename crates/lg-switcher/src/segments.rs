@@ -35,7 +35,7 @@ const SEG_NOT_PRESENT: u32 = 1 << 5;
 const USEABLE: u32 = 1 << 6;
 
 impl UserDescriptor {
-    /// What to say for entry `index` to become `descriptor`.
+    /// What the kernel must be given, so that entry `index` becomes `descriptor`.
     pub(crate) fn new(index: u32, descriptor: Descriptor) -> Self {
         let high = descriptor.high;
         let flag = |bit: u32, flag| if high >> bit & 1 != 0 { flag } else { 0 };
@@ -81,7 +81,7 @@ impl UserDescriptor {
         // SAFETY: the kernel reads `self`. No segment of ours is in the table.
         // The result is 32 bits wide in a 64-bit register.
         let made = unsafe { call(nr::MODIFY_LDT, arguments) }?;
-        #[expect(clippy::cast_possible_truncation, reason = "as was said")]
+        #[expect(clippy::cast_possible_truncation, reason = "32 bits wide")]
         let made = (made as u32).cast_signed();
         if made == 0 {
             return Ok(());
@@ -91,12 +91,11 @@ impl UserDescriptor {
 }
 
 /// Fills the table of a view: thread-local segments, flat, whose bases are set
-/// as they are needed; and the segments of user code, which end where the
-/// Guest's kernel begins. Only data segments do, for an end of the code
-/// segment slows every instruction down on some processors, by up to a half; a
-/// program that jumps into its kernel is caught there by its first trap
-/// ([`lg_host::run::Host::run_guest`]). Where that is too late, the code
-/// segment ends, too.
+/// as they are needed; and the segments of user code. Data segments end where the
+/// Guest's kernel begins. The code segment usually has no end, because one slows
+/// every instruction down on some processors, by up to a half. A program that
+/// jumps into its kernel is then caught by its first trap there
+/// ([`lg_host::run::Host::run_guest`]).
 pub(crate) fn fill() -> Result<(), i32> {
     fill_up_to(state().vm.page_offset.get())
 }
@@ -134,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_descriptor_is_told_as_the_kernel_wants_to_hear_it() {
+    fn a_descriptor_is_written_in_the_kernels_format() {
         let flat = SEG_32BIT | LIMIT_IN_PAGES | USEABLE;
         let d = Descriptor::flat_data(3);
         assert_eq!(words(d), [6, 0, 0xF_FFFF, flat]);

@@ -14,8 +14,8 @@ use lg_wire::state::ViewSetup;
 
 /// The state that all views share.
 pub(crate) fn state() -> &'static State {
-    // SAFETY: the crate's standing assumption; everything in it is a user
-    // process or an atomic, or is never written after the start.
+    // SAFETY: the crate's standing assumption; everything in it is a cell or
+    // an atomic.
     unsafe { &*(STATE as *const State) }
 }
 
@@ -51,15 +51,15 @@ static SETUP: TheSetup = TheSetup(UnsafeCell::new(ViewSetup {
     start: 0,
 }));
 
-/// Makes a copy of what the Launcher says while there is no view yet. Views
-/// are born with it; a hostile one can change the original, and a later one
-/// would believe that before its door is closed.
+/// Copies the setup while there is no view yet. Views inherit the copy. A hostile
+/// view can change the original, and a later view would use that before it is
+/// confined.
 pub(crate) fn keep_setup() {
-    // SAFETY: the view spawner's first step, and nobody has looked yet.
+    // SAFETY: the view spawner's first step; there are no references yet.
     unsafe { *SETUP.0.get() = state().vm.wire.setup.get() };
 }
 
-/// What the Launcher has said of the Guest.
+/// What the Launcher has written about the Guest.
 pub(crate) fn setup() -> &'static ViewSetup {
     // SAFETY: written once, by the view spawner, before it asks for this.
     unsafe { &*SETUP.0.get() }

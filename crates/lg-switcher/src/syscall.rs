@@ -1,9 +1,11 @@
-//! System calls: one instruction, in one place.
+//! System calls: the instruction by which almost all of them are made.
 //!
-//! A view has no C library. All of its system calls are made by the one
-//! `syscall` below, and the filter ([`crate::confine`]) allows them from no
-//! other address. The exception is the return from a signal, which has an
-//! address of its own.
+//! A view has no C library. Its system calls are made by the `syscall` of
+//! `lg_syscall`, and the filter ([`crate::confine`]) allows them from no other
+//! address. There are four exceptions, each a `syscall` of its own that the filter
+//! knows: the return from a signal (`lg_restorer`, below), the wait of a view for
+//! its user process (`lg_wait`), the wait of a user process (`lg_stand`), and the
+//! calls of a mapper (`lg_mapper`).
 
 #![expect(unsafe_code, reason = "system calls are assembly")]
 
@@ -80,7 +82,7 @@ pub(crate) mod nr {
     pub(crate) const CLOSE_RANGE: usize = 436;
 }
 
-/// The numbers of errors that mean something to us.
+/// Numbers of errors.
 #[allow(missing_docs)]
 pub(crate) mod errno {
     pub(crate) const EPERM: i32 = 1;
@@ -105,8 +107,8 @@ pub(crate) const SIGSYS: i32 = 31;
 /// The timer's signal.
 pub(crate) const SIGALRM: i32 = 14;
 
-/// The driver's signal to a user process that does not answer its kicks:
-/// whatever it does, it is to say so.
+/// The driver's signal to a user process that does not answer its kicks. The
+/// handler reports where the user process is.
 pub(crate) const FORCE_SIGNAL: i32 = 12;
 
 /// The address behind the one `syscall` instruction: what the kernel reports
@@ -130,7 +132,7 @@ pub(crate) fn return_site() -> u64 {
 ///
 /// # Safety
 ///
-/// What the call does to memory must be fine with whoever uses that memory.
+/// No memory that the call changes is used in another way.
 pub(crate) unsafe fn call(nr: usize, a: [usize; 6]) -> Result<usize, i32> {
     // SAFETY: the caller's.
     let result = unsafe { lg_syscall(nr, a[0], a[1], a[2], a[3], a[4], a[5]) };
@@ -140,8 +142,7 @@ pub(crate) unsafe fn call(nr: usize, a: [usize; 6]) -> Result<usize, i32> {
     })
 }
 
-/// `futex(FUTEX_WAIT)`: sleeps while `word` is `value`; wakes up too early
-/// now and then.
+/// `futex(FUTEX_WAIT)`: sleeps while `word` is `value`. May return early.
 pub(crate) fn futex_wait(word: &core::sync::atomic::AtomicU32, value: u32) {
     const FUTEX_WAIT: usize = 0;
     let at = word.as_ptr() as usize;
@@ -150,7 +151,7 @@ pub(crate) fn futex_wait(word: &core::sync::atomic::AtomicU32, value: u32) {
         unsafe { call(nr::FUTEX, [at, FUTEX_WAIT, value as usize, 0, 0, 0]) };
 }
 
-/// `futex(FUTEX_WAKE)`: wakes one who sleeps on `word`.
+/// `futex(FUTEX_WAKE)`: wakes one task that sleeps on `word`.
 pub(crate) fn futex_wake(word: &core::sync::atomic::AtomicU32) {
     futex_wake_at(word.as_ptr() as usize);
 }
@@ -165,7 +166,7 @@ pub(crate) fn futex_wake_at(at: usize) {
 /// Ends the process.
 pub(crate) fn exit(status: i32) -> ! {
     loop {
-        // SAFETY: nobody is left to use any memory.
+        // SAFETY: the process ends, and uses no memory afterwards.
         let _ = unsafe {
             call(
                 nr::EXIT_GROUP,

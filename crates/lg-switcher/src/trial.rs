@@ -1,12 +1,12 @@
-//! The calls that a view lives by, tried before a Guest runs.
+//! The calls that a view needs, tried before a Guest runs.
 //!
-//! A machine may refuse any system call: a container's filter does, and so does
-//! a service's. A view that is refused one in the middle of the Guest looks
-//! like a Guest that has crashed. So the view spawner tries every call once
-//! with arguments that make no sense, and tells the Launcher the step and the
-//! error if the answer is another than "these arguments make no sense".
+//! A machine may refuse any system call; the filters of containers and services
+//! do. A view to which a call is refused while the Guest runs looks like a Guest
+//! that has crashed. So the view spawner tries every call once, with arguments
+//! that make no sense. If the error is another than "these arguments make no
+//! sense", the view spawner reports it to the Launcher.
 
-#![expect(unsafe_code, reason = "system calls, and the 32-bit door")]
+#![expect(unsafe_code, reason = "system calls, also of 32 bits")]
 
 use crate::syscall::{call, errno, nr};
 use core::arch::asm;
@@ -70,7 +70,7 @@ impl Trial {
         // SAFETY: with these arguments the call changes nothing.
         match unsafe { call(self.nr, [a, b, c, 0, 0, 0]) } {
             Ok(_)
-            // A limit on timers, which is told of when there is to be one.
+            // A limit on timers is reported when a timer is made.
             | Err(errno::EAGAIN)
             | Err(errno::EBADF | errno::EFAULT | errno::EINVAL) => Ok(()),
             Err(error) => Err(error),
@@ -93,10 +93,10 @@ pub(crate) fn calls(
     Ok(())
 }
 
-/// Makes a system call of a 32-bit program. It may fail, but a filter that
-/// kills for it would kill at the first system call of a Guest's program.
+/// Makes a system call as a 32-bit program does. It may fail. A filter that kills
+/// for it would also kill at the first system call of a Guest's program.
 #[expect(clippy::unnecessary_wraps, reason = "a step like others")]
-pub(crate) fn door_32() -> Result<(), i32> {
+pub(crate) fn call_of_32_bits() -> Result<(), i32> {
     const GETPID_32: u64 = 20;
     // SAFETY: asks for a number, or fails. The kernel keeps the registers of
     // 64-bit code, but not the upper ones.

@@ -23,7 +23,7 @@ pub(crate) use event::decode;
 mod mapper_task;
 mod stand;
 
-use crate::confine::{self, close_door};
+use crate::confine::{self, install};
 use crate::extended;
 use crate::fpu;
 use crate::layout::{
@@ -138,7 +138,7 @@ fn settle(launcher: Result<usize, i32>) -> Result<(), i32> {
     // SAFETY: the page moves; nobody has a reference to it.
     unsafe { call(nr::MREMAP, arguments) }?;
     protect_statics()?;
-    let fd = close_door(&filter, confine::HEARD);
+    let fd = install(&filter, confine::WITH_LISTENER);
     let page = user_page();
     match fd {
         Ok(fd) => page.listeners[0].store(as_word(fd) + 1, Ordering::SeqCst),

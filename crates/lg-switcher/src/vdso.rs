@@ -1,14 +1,14 @@
-//! The kernel's vDSO: of no use in a view, but its address is.
+//! The kernel's vDSO: a view does not need it, but its address matters.
 //!
-//! A view unmaps it. But a kernel remembers where it was, and a `sysenter` or
-//! `syscall` of 32-bit code goes on at a place in it, for the processor does not
-//! save where it came from. The seccomp filter stops most of these calls. One
-//! comes before it: where the kernel cannot read the word to which ebp (of
-//! `sysenter`) or esp (of `syscall`) points, it goes on with -EFAULT in eax,
-//! at the low half of that address. So the vDSO is moved before it is
-//! unmapped. The low half of its new address lies in the Switcher's part of
-//! the Guest's address space, where no Guest can have code: the first
-//! instruction faults, and its address tells what has happened.
+//! A view unmaps the vDSO. The kernel still remembers where it was: a `sysenter`
+//! or `syscall` of 32-bit code goes on at a place in it, because the processor
+//! does not save where the call came from. The seccomp filter stops most of these
+//! calls. One case comes before the filter: if the kernel cannot read the word to
+//! which ebp (of `sysenter`) or esp (of `syscall`) points, the code goes on with
+//! -EFAULT in eax, at the low half of that address. So the vDSO is moved before it
+//! is unmapped. The low half of its new address is in the Switcher's part of the
+//! Guest's address space, where no Guest can have code. The first instruction
+//! there faults, and the address of the fault shows what has happened.
 
 #![expect(unsafe_code, reason = "moves a mapping of the kernel's")]
 
@@ -30,7 +30,7 @@ static FOUND: AtomicUsize = AtomicUsize::new(0);
 pub unsafe fn find(stack: *const u64) {
     const AT_NULL: u64 = 0;
     const AT_SYSINFO_EHDR: u64 = 33;
-    // SAFETY: as promised; nobody looks further than its end.
+    // SAFETY: as promised; the loops below stop at its end.
     let word = |n: usize| unsafe { *stack.wrapping_add(n) };
     // A count comes first.
     let Ok(count) = usize::try_from(word(0)) else {
@@ -51,16 +51,16 @@ pub unsafe fn find(stack: *const u64) {
     }
 }
 
-/// Moves it to [`VDSO`], from where it will be unmapped with everything else.
-/// Where a kernel does not let its own mappings be moved, a stray system call
-/// goes on wherever they are.
+/// Moves it to [`VDSO`], where it will be unmapped with everything else. If the
+/// kernel does not let its own mappings be moved, stray system calls go on where
+/// they are.
 pub(crate) fn move_away() {
     const MAYMOVE_FIXED: usize = 3;
     let from = FOUND.load(Ordering::Relaxed);
     if from == 0 {
         return;
     }
-    // It can be moved as a whole only, and does not say how large it is.
+    // It can be moved as a whole only, and its size is not known.
     for size in (PAGE_SIZE as usize..=LANDING_SIZE).step_by(PAGE_SIZE as usize)
     {
         let arguments = [from, size, size, MAYMOVE_FIXED, VDSO, 0];

@@ -11,7 +11,7 @@
 
 use crate::ask;
 use crate::clock::make_timer;
-use crate::confine::{self, Facts, UserFacts, close_door};
+use crate::confine::{self, Facts, UserFacts, install};
 use crate::cpuid;
 use crate::entry;
 use crate::extended;
@@ -106,7 +106,7 @@ pub fn main() -> ! {
         (Step::Rights, deny),
         (Step::WriteExecute, write_and_execute),
         (Step::Calls, try_calls),
-        (Step::Door32, trial::door_32),
+        (Step::Calls32, trial::call_of_32_bits),
         // Last, because a filter's SIGSYS is to kill until then.
         (Step::Signals, signals::listen),
     ];
@@ -394,5 +394,5 @@ fn confine(
         shared_pages,
         user_process,
     });
-    close_door(&filter, 0).map(drop)
+    install(&filter, 0).map(drop)
 }

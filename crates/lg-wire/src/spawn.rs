@@ -75,7 +75,7 @@ pub enum Step {
     /// Tries [`CALLS`].
     Calls = 7,
     /// Makes a system call as 32-bit programs do.
-    Door32 = 8,
+    Calls32 = 8,
     /// Installs the signal handlers.
     Signals = 9,
     /// Checks that the Launcher is still the parent (a view).
@@ -99,7 +99,7 @@ impl Step {
         Self::Rights,
         Self::WriteExecute,
         Self::Calls,
-        Self::Door32,
+        Self::Calls32,
         Self::Signals,
         Self::Parent,
         Self::Timer,

@@ -7,7 +7,7 @@
 
 #![expect(unsafe_code, reason = "starts a task, and assembly")]
 
-use crate::confine::{self, Facts, close_door};
+use crate::confine::{self, Facts, install};
 use crate::layout::{COMMANDS, Command, STACK};
 use crate::notify::WAIT;
 use crate::process::{CLONE_FILES, CLONE_PARENT, die_with_parent};
@@ -47,7 +47,7 @@ extern "C" fn mapper(shared_pages: u32) {
             shared_pages,
             ..Facts::default()
         };
-        close_door(&confine::mapper(&facts), confine::HEARD)
+        install(&confine::mapper(&facts), confine::WITH_LISTENER)
     };
     match ready() {
         Ok(fd) => page.listeners[1].store(as_word(fd) + 1, Ordering::SeqCst),

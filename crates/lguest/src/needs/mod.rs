@@ -152,7 +152,7 @@ impl Lack {
         let call = match step {
             Step::Map | Step::WriteExecute => "mmap",
             Step::Forget => "munmap",
-            Step::CodeSegment | Step::Door32 => "int 0x80",
+            Step::CodeSegment | Step::Calls32 => "int 0x80",
             Step::Segments => "modify_ldt",
             Step::Signals => "rt_sigaction",
             Step::Rights | Step::Parent => "prctl",
