@@ -3,8 +3,8 @@
 //! A filter is a program for the kernel's packet filter machine. It sees the
 //! number of a system call, the instruction that made it and its arguments, and
 //! ends in a verdict. The Switcher assembles its filters in memory that it has,
-//! without an allocator. The Launcher's filter is mostly made by seccompiler; what
-//! that crate cannot say, and the filters of tests, are assembled here.
+//! without an allocator. The Launcher's filter is mostly made by seccompiler;
+//! what that crate cannot say, and the filters of tests, are assembled here.
 
 #![no_std]
 
@@ -138,7 +138,8 @@ impl Filter {
         self.push(LOAD_WORD, 0, 0, offset);
     }
 
-    /// Keeps the loaded word for [`Self::add_x`] and [`Self::require_at_least_x`].
+    /// Keeps the loaded word for [`Self::add_x`] and
+    /// [`Self::require_at_least_x`].
     pub fn set_x(&mut self) {
         self.push(TO_X, 0, 0, 0);
     }
@@ -173,8 +174,8 @@ impl Filter {
         self.jump(JUMP_ANY_BIT, bits, then);
     }
 
-    /// Does `then`, which must end in a verdict, when all of `bits` are set in the
-    /// loaded word. Other bits of that word are lost.
+    /// Does `then`, which must end in a verdict, when all of `bits` are set in
+    /// the loaded word. Other bits of that word are lost.
     ///
     /// # Panics
     ///

@@ -1,12 +1,11 @@
-//! The wall around a view: which system calls it may still make.
+//! The wall around a view: the system calls that it may still make.
 //!
-//! Guest code can reach 64-bit mode and jump anywhere in its process; assume
-//! that it has. So the filter does not trust the code that calls: it allows a
-//! handful of calls, with arguments that touch only the Guest's own things,
-//! and only from the one place where this program makes them. Everything else
-//! ends the process, and the Launcher tells. System calls by the 32-bit door
-//! are another matter: they are the Guest's own, meant for its kernel, and
-//! come back to us as a signal.
+//! Guest code can reach 64-bit mode and jump anywhere in its process, so the
+//! filter does not trust the code that makes a call. It allows a handful of
+//! calls, with arguments that reach only what is the Guest's own, and only from
+//! the places where this program makes them. Every other call ends the process,
+//! and the Launcher reports it. System calls of 32 bits are the Guest's own,
+//! meant for its kernel: they come back as a signal.
 
 #![expect(unsafe_code, reason = "a system call")]
 
@@ -39,14 +38,14 @@ pub struct Facts {
     pub shared_pages: u32,
     /// CPUID faults, and the view may switch that off for itself.
     pub cpuid_faults: bool,
-    /// Of its user process, if it has one.
+    /// What it has to know about the view's user process, if there is one.
     pub user_process: Option<UserFacts>,
 }
 
 /// What the filter of a view has to know about its user process.
 #[derive(Clone, Copy, Debug)]
 pub struct UserFacts {
-    /// The descriptors on which user process and mapper are heard.
+    /// The listeners of user process and mapper.
     pub listeners: [u32; 2],
     /// The user process's process number.
     pub process: u32,
@@ -54,14 +53,15 @@ pub struct UserFacts {
     pub wait_site: u64,
 }
 
-/// The arguments of `close_range` that leave a process without descriptors,
-/// and nobody else: all of them, in a table of its own.
+/// The arguments of `close_range` that close all descriptors of this process.
+/// It gets a table of its own first, so that the processes with which it shared
+/// one keep theirs.
 pub(crate) const CLOSE_ALL: [usize; 6] =
     [0, u32::MAX as usize, 1 << 1, 0, 0, 0];
 
-/// The filter of a user process: it may stand and wait, from the one place that
-/// comes back to code which believes nothing. What else user code tries is its
-/// kernel's affair.
+/// The filter of a user process: it may wait, from the one place behind which
+/// the code believes nothing that user code may have written. All other calls
+/// come back as a signal, for the Guest's kernel.
 #[must_use]
 pub(crate) fn user_process(call_site: u64, stand_site: u64) -> Filter {
     let mut f = Filter::new();
@@ -198,7 +198,7 @@ fn ring(f: &mut Filter, outboxes: u32) {
     f.end(verdict::ALLOW);
 }
 
-/// ioctl: to hear what its user process and the mapper say, and to answer.
+/// ioctl: to receive from the user process and its mapper, and to answer them.
 fn keep(f: &mut Filter, facts: &Facts, user_process: &UserFacts) {
     let [here, high] = halves(facts.call_site);
     let [there, same] = halves(user_process.wait_site);
@@ -233,8 +233,8 @@ fn munmap(f: &mut Filter) {
     f.end(verdict::ALLOW);
 }
 
-/// modify_ldt: to set one entry, which is read from where `near` is. What is
-/// in it does not matter: the kernel takes code and data of level 3 only.
+/// modify_ldt: to set one entry, which is read from the mapping of `near`. Its
+/// contents do not matter: the kernel takes code and data of level 3 only.
 fn set_segment(f: &mut Filter, near: usize) {
     f.require_wide(argument(0), segments::WRITE as u64);
     f.require_wide(argument(2), size_of::<UserDescriptor>() as u64);
@@ -243,8 +243,9 @@ fn set_segment(f: &mut Filter, near: usize) {
     f.end(verdict::ALLOW);
 }
 
-/// mprotect: where munmap may reach. It could make a patched copy writable;
-/// whoever gets that far can write it where the Host does.
+/// mprotect: where munmap may reach. It could make a patched copy writable.
+/// That gives an attacker in the view nothing: the Host's mapping of it is
+/// writable anyway.
 fn mprotect(f: &mut Filter) {
     f.load(argument(2));
     f.require_no_bit(NO_PROTECTION);
@@ -253,8 +254,8 @@ fn mprotect(f: &mut Filter) {
 }
 
 /// mmap: shared and fixed, in the low 4 GiB below the Switcher, from the memory
-/// file, from that of the patched copies but not to write, or one page of a
-/// shared page's file.
+/// file, from that of the patched copies without the right to write, or one
+/// page of a shared page's file.
 fn mmap(f: &mut Filter, facts: &Facts) {
     /// `MAP_SHARED | MAP_FIXED`.
     const SHARED_FIXED: u64 = 0x11;
@@ -300,13 +301,14 @@ struct Program {
     code: *const Instruction,
 }
 
-/// For [`install`]: a task behind the door can be received on a descriptor,
-/// and once it is received, it stands still whatever happens
+/// For [`install`]: makes a listener for the filter, and a task that was
+/// received there stands still until it is answered or killed
 /// (`SECCOMP_FILTER_FLAG_NEW_LISTENER`, and Linux 5.19's
 /// `SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV`).
 pub(crate) const WITH_LISTENER: usize = 1 << 3 | 1 << 5;
 
-/// Closes a door: from now on only what `filter` allows.
+/// Installs a filter: from now on this process can make only the calls that it
+/// allows.
 pub(crate) fn install(filter: &Filter, flags: usize) -> Result<usize, i32> {
     const SECCOMP_SET_MODE_FILTER: usize = 1;
     let code = filter.code();

@@ -1,8 +1,8 @@
 //! Faults at the Guest's CPUID, where the processor offers them.
 //!
 //! The view spawner switches them on once, and its children inherit that: views
-//! and user processes. A view that needs the processor's answer switches them off
-//! for a moment.
+//! and user processes. A view that needs the processor's answer switches them
+//! off for a moment.
 
 #![expect(unsafe_code, reason = "system calls")]
 
@@ -22,8 +22,8 @@ pub(crate) fn faults() -> bool {
     FAULTS.load(Ordering::Relaxed)
 }
 
-/// Makes CPUID fault from now on, in this process and its children. If the machine
-/// refuses, the Guest sees the whole processor.
+/// Makes CPUID fault from now on, in this process and its children. If the
+/// machine refuses, the Guest sees the whole processor.
 pub(crate) fn hide() {
     FAULTS.store(set(false), Ordering::Relaxed);
 }

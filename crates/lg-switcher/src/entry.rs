@@ -1,9 +1,9 @@
-//! The Host's visits: it is entered when the Guest stops, and leaves into it.
+//! Entering the Host when the Guest stops, and leaving into the Guest again.
 //!
 //! This is the role of a view. Every way in ends in [`View::stopped`]: the Host
 //! decides what the event means and what has to be done before the Guest goes
 //! on. Then its registers are loaded ([`crate::leave`]), or, if user code has a
-//! process of its own, that process is told to go on.
+//! process of its own, that process goes on.
 
 #![expect(unsafe_code, reason = "the Host's own state")]
 
@@ -21,8 +21,8 @@ use core::sync::atomic::Ordering;
 use lg_host::kill::Kill;
 use lg_host::run::{Event, Host};
 
-/// The Host of this view. One thread, and the handlers that may interrupt the
-/// Host do not touch it.
+/// The Host of this view. There is one thread, and the handlers that may
+/// interrupt the Host do not touch it.
 struct TheHost(UnsafeCell<Option<Host<'static>>>);
 
 // SAFETY: there is one thread.
@@ -89,8 +89,8 @@ pub(crate) fn begin() -> ! {
     leave_or_die(result, false)
 }
 
-/// Leaves into the Guest after a visit to the Host, or ends the Guest. `masked`:
-/// kicks are blocked, and have to be let through again.
+/// Leaves into the Guest after a visit to the Host, or ends the Guest.
+/// `masked`: kicks are blocked, and have to be let through again.
 fn leave_or_die(mut result: Result<(), Kill>, masked: bool) -> ! {
     let host = host();
     if masked {
@@ -104,7 +104,7 @@ fn leave_or_die(mut result: Result<(), Kill>, masked: bool) -> ! {
             let (cs, ss) = host.real_segments();
             leave_as(cs, ss);
         }
-        // User code runs elsewhere, and we are here when it comes back.
+        // User code runs in its own process, and this comes back when it stops.
         result = if own().kicked.load(Ordering::SeqCst) == 0 {
             let event = user_driver::run();
             look_from_now_on();

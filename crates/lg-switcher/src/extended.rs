@@ -1,11 +1,11 @@
 //! The extended state: what vector instructions have beyond xmm0 to xmm7.
 //!
-//! A kernel of 2007 does not know it, so the Host keeps it apart for each of the
-//! kernel's threads ([`lg_host::cpu::extended`]). This module moves it between
-//! the processor and memory, and knows which parts of it the processor has. Of
-//! the sixteen or thirty-two registers, 32-bit code has eight: only those are
-//! kept. All other parts are put into their initial state when the thread
-//! changes.
+//! A kernel of 2007 does not know it, so the Host keeps it apart for each of
+//! the kernel's threads ([`lg_host::cpu::extended`]). This module moves it
+//! between the processor and memory, and knows which parts of it the processor
+//! has. Of the sixteen or thirty-two registers, 32-bit code has eight: only
+//! those are kept. All other parts are put into their initial state when the
+//! thread changes.
 //!
 //! State of the processor that user code can change without privilege, and the
 //! code that makes it right, is in a table in SECURITY.md.
@@ -18,8 +18,8 @@ use core::arch::x86_64::__cpuid_count;
 use core::cell::{Cell, UnsafeCell};
 use lg_host::cpu::extended::{Extended, part};
 
-/// PKRU, among the parts that XSAVE knows. It is never loaded from memory: with a
-/// value that user code has chosen, our own accesses could fault.
+/// PKRU, among the parts that XSAVE knows. It is never loaded from memory: with
+/// a value that user code has chosen, our own accesses could fault.
 pub(crate) const PKRU: u64 = 1 << 9;
 
 /// What FXSAVE knows: x87 and SSE.
@@ -251,8 +251,8 @@ pub(crate) fn load(from: Option<&Extended>) {
     restore(image, managed);
 }
 
-/// Loads the extended state from a signal's frame. The kernel of the machine has
-/// saved it there, and has put the processor's into its initial state.
+/// Loads the extended state from a signal's frame. The kernel of the machine
+/// has saved it there, and has put the processor's into its initial state.
 pub(crate) fn take_from_frame(area: u64, parts: u64) {
     let managed = facts().parts.get() & parts & !(LEGACY | PKRU);
     let area = area as *const u8;

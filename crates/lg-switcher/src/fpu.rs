@@ -1,8 +1,8 @@
 //! Where the Guest's floating-point registers are while it does not run.
 //!
-//! They are in a signal's frame, or xmm0 to xmm7 are in [`Own`](crate::own::Own)
-//! and the rest is still in the processor, or all of them are in the state. The
-//! way out ([`crate::leave`]) loads them from there.
+//! They are in a signal's frame, or xmm0 to xmm7 are in
+//! [`Own`](crate::own::Own) and the rest is still in the processor, or all of
+//! them are in the state. The way out ([`crate::leave`]) loads them from there.
 
 #![expect(unsafe_code, reason = "copies registers")]
 
@@ -12,9 +12,9 @@ use crate::shared::fpu;
 use core::arch::asm;
 use core::sync::atomic::Ordering;
 
-/// The Guest's floating-point registers are in a signal's frame, at `area`, with a
-/// bit in `parts` for each part. They will be loaded from there. Only PKRU stays as
-/// the kernel of the machine has set it for the handler.
+/// The Guest's floating-point registers are in a signal's frame, at `area`,
+/// with a bit in `parts` for each part. They will be loaded from there. Only
+/// PKRU stays as the kernel of the machine has set it for the handler.
 pub(crate) fn set_frame(area: u64, parts: u64) {
     set_fpu(area, parts & !PKRU);
 }

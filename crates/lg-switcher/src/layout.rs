@@ -1,9 +1,9 @@
 //! Where everything is in a view.
 //!
-//! Everything is at a fixed place, above the 4 GiB that are the Guest's. One load
-//! of a constant reaches it, from any code, in any state. Fixed places help an
-//! attacker who is inside the view, but a view holds nothing except the Guest
-//! itself.
+//! Everything is at a fixed place, above the 4 GiB that are the Guest's. One
+//! load of a constant reaches it, from any code, in any state. Fixed places
+//! help an attacker who is inside the view, but a view holds nothing except the
+//! Guest itself.
 
 use core::cell::Cell;
 use core::mem::offset_of;
@@ -56,9 +56,9 @@ pub const STACK: usize = 0x3100_0000_0000;
 /// Bytes of it.
 pub const STACK_SIZE: usize = 0x2_0000;
 
-/// How far above the lower end of the stack the frame is from which the processor
-/// leaves into the Guest. A signal at the last moment uses the stack below this
-/// frame, and what is above stays whole.
+/// How far above the lower end of the stack the frame is from which the
+/// processor leaves into the Guest. A signal at the last moment uses the stack
+/// below this frame, and what is above stays whole.
 pub const EXIT_FRAME: usize = 0xA000;
 
 /// Where this program itself was linked to.
@@ -158,8 +158,8 @@ pub struct UserPage {
     pub fpu: FpuState,
     /// Its extended state, likewise.
     pub extended: Extended,
-    /// 1 = another thread runs than before: the user process wipes what the last
-    /// one has left in its memory.
+    /// 1 = another thread runs than before: the user process wipes what the
+    /// last one has left in its memory.
     pub wipe: Cell<u32>,
     /// An errno, if the user process could not be made.
     pub failed: AtomicU32,

@@ -4,11 +4,11 @@
 //! to load its floating-point registers, then its general ones, and then to let
 //! one `iretq` do the rest: code and stack segment, flags, eip and esp. A
 //! signal may come at any moment before that, and then something may have to be
-//! done first (an interrupt for the Guest, for instance). So the stretch from the
-//! check of [`Own::kicked`] to the `iretq` can be started again at any point: the
-//! handler sees that it interrupted this stretch and moves on to `lg_recheck`.
-//! Nothing is lost, because all that was loaded still lies where it was loaded
-//! from.
+//! done first (an interrupt for the Guest, for instance). So the stretch from
+//! the check of [`Own::kicked`] to the `iretq` can be started again at any
+//! point: the handler sees that it interrupted this stretch and moves on to
+//! `lg_recheck`. Nothing is lost, because all that was loaded still lies where
+//! it was loaded from.
 
 #![expect(unsafe_code, reason = "assembly")]
 #![expect(
@@ -36,9 +36,9 @@ struct ExitFrame {
     ss: u64,
 }
 
-// lg_leave: rdi = nothing. Everything is in memory; the stack is kept in
-// `Own`, so that lg_recheck has one: what lies above it (the signal's
-// frame, with the Guest's floating-point registers) must stay whole.
+// lg_leave has no arguments: everything is in memory. The stack pointer is kept
+// in `Own`, so that lg_recheck has one. What is above it (the signal's frame,
+// with the Guest's floating-point registers) must stay whole.
 //
 // Live from lg_leave_start on: r14 = Own, r15 = the Guest's registers. r8 to
 // r14 are ours to use, because 32-bit code cannot see them.
@@ -117,8 +117,8 @@ extern "C" fn recheck() -> ! {
     role().look_again()
 }
 
-/// Where to go on after a signal at `rip`: if the way out was interrupted, it is
-/// started again.
+/// Where to go on after a signal at `rip`: if the way out was interrupted, it
+/// is started again.
 pub(crate) fn after_kick(rip: u64) -> u64 {
     let start = &raw const lg_leave_start as u64;
     let end = &raw const lg_leave_end as u64;
@@ -129,8 +129,8 @@ pub(crate) fn after_kick(rip: u64) -> u64 {
     }
 }
 
-/// The Host is about to look around: only kicks from here on count. Our own handler
-/// writes the word, so only the compiler has to keep the order.
+/// The Host is about to look around: only kicks from here on count. Our own
+/// handler writes the word, so only the compiler has to keep the order.
 pub(crate) fn look_from_now_on() {
     own().kicked.store(0, Ordering::Relaxed);
     compiler_fence(Ordering::SeqCst);

@@ -20,8 +20,8 @@ const MOST: usize = 64 * PAGE;
 ///
 /// # Errors
 ///
-/// Any other error of `unmap`, which is given a start and a length; and EPERM if
-/// more is sealed than a kernel has reason to seal.
+/// Any other error of `unmap`, which is given a start and a length; and EPERM
+/// if more is sealed than a kernel has reason to seal.
 pub(crate) fn unmap_all(
     from: usize,
     to: usize,

@@ -4,16 +4,16 @@
 //! this code above them. The Launcher starts it, and it locks itself in
 //! ([`confine`]). From then on it does two things: it leaves into the Guest
 //! (`leave`), and it comes back when a signal says that the Guest trapped
-//! (`signals`), or when the Guest jumps through a trampoline (`trampolines`), to
-//! ask the Host what that means. User code may have a process of its own, a
+//! (`signals`), or when the Guest jumps through a trampoline (`trampolines`),
+//! to ask the Host what that means. User code may have a process of its own, a
 //! `user` process, which its view drives (`user_driver`).
 //!
 //! What the Launcher has to know, too, is in [`lg_wire`].
 //!
 //! The modules below are in layers. A module uses modules above it in the list,
-//! and none below it. Where something at the bottom has to call upwards, it calls
-//! the process's role (`role`): a view asks its Host, a user process tells its
-//! view.
+//! and none below it. Where something at the bottom has to call upwards, it
+//! calls the process's role (`role`): a view asks its Host, a user process
+//! tells its view.
 //!
 //! # Safety
 //!

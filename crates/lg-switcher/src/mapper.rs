@@ -2,8 +2,8 @@
 //!
 //! Guest-physical memory is a file, so a page of it is mapped by one call with
 //! the physical address as the offset. Pages that are shared with other Guests
-//! are in files of their own. So are the patched copies, whose physical addresses
-//! begin where memory ends.
+//! are in files of their own. So are the patched copies, whose physical
+//! addresses begin where memory ends.
 
 #![expect(unsafe_code, reason = "mmap")]
 

@@ -116,8 +116,8 @@ impl Standing {
             flags: 0,
         };
         let at = &raw const response as usize;
-        // SAFETY: the kernel reads `response`. If the task has ended, the Launcher
-        // knows.
+        // SAFETY: the kernel reads `response`. If the task has ended, the
+        // Launcher knows.
         let _ = unsafe { call(nr::IOCTL, [self.listener, SEND, at, 0, 0, 0]) };
     }
 

@@ -1,11 +1,12 @@
 //! What a process keeps for itself between two entries.
 //!
 //! All that the way in and the way out write is here, in one page at a fixed
-//! address. No other static of the program is written once it is confined, and a
-//! user process can write no other one. User code can reach 64-bit mode and write
-//! this page, too. In a view that changes nothing, because a view belongs to the
-//! Guest anyway. A user process believes nothing of this page when it is woken
-//! ([`Own::reset`]), because the next program may not be the one that ran before.
+//! address. No other static of the program is written once it is confined, and
+//! a user process can write no other one. User code can reach 64-bit mode and
+//! write this page, too. In a view that changes nothing, because a view belongs
+//! to the Guest anyway. A user process believes nothing of this page when it is
+//! woken ([`Own::reset`]), because the next program may not be the one that ran
+//! before.
 
 #![expect(unsafe_code, reason = "memory at a fixed address")]
 

@@ -2,9 +2,9 @@
 //!
 //! The same program is a view and a user process. Signals and trampolines lead
 //! to the same code in both, but a view then asks its Host, and a user process
-//! tells its view. So the way in is written once, on top of this trait, and each
-//! process chooses its role before the first signal can arrive. The choice is in
-//! a static, which a user process cannot write once it is confined.
+//! tells its view. So the way in is written once, on top of this trait, and
+//! each process chooses its role before the first signal can arrive. The choice
+//! is in a static, which a user process cannot write once it is confined.
 
 #![expect(unsafe_code, reason = "a static that is written once")]
 
@@ -14,9 +14,9 @@ use lg_host::run::Event;
 
 /// What differs between a view and a user process.
 pub(crate) trait Role {
-    /// The Guest's code has stopped for `event`, and its registers are where they
-    /// belong. `kicked`: this is the handler of a kick, and in a view other kicks
-    /// are blocked until it lets them through again.
+    /// The Guest's code has stopped for `event`, and its registers are where
+    /// they belong. `kicked`: this is the handler of a kick, and in a view
+    /// other kicks are blocked until it lets them through again.
     fn stopped(&self, event: Event, kicked: bool) -> !;
 
     /// A kick came after the last look around and before the Guest's first
@@ -29,13 +29,20 @@ pub(crate) trait Role {
     /// A signal has come at `rip`, in 64-bit code, with these values in rax and
     /// in rdi, rsi and rdx. A user process that waits for its view waits again
     /// and does not return.
-    fn interrupted(&self, rip: u64, rax: u64, told: [u64; 3], kicked: bool);
+    fn interrupted(
+        &self,
+        rip: u64,
+        rax: u64,
+        event_words: [u64; 3],
+        kicked: bool,
+    );
 
     /// Whether the filter lets a signal handler return by `rt_sigreturn`.
     fn may_return(&self) -> bool;
 
-    /// Our own code has faulted. In a view that ends the Guest. In a user process
-    /// only user code that has jumped here can be the reason, and this returns.
+    /// Our own code has faulted. In a view that ends the Guest. In a user
+    /// process only user code that has jumped here can be the reason, and this
+    /// returns.
     fn faulted(&self, fault: &dyn Display);
 }
 

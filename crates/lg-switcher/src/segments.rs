@@ -35,7 +35,8 @@ const SEG_NOT_PRESENT: u32 = 1 << 5;
 const USEABLE: u32 = 1 << 6;
 
 impl UserDescriptor {
-    /// What the kernel must be given, so that entry `index` becomes `descriptor`.
+    /// What the kernel must be given, so that entry `index` becomes
+    /// `descriptor`.
     pub(crate) fn new(index: u32, descriptor: Descriptor) -> Self {
         let high = descriptor.high;
         let flag = |bit: u32, flag| if high >> bit & 1 != 0 { flag } else { 0 };
@@ -91,10 +92,10 @@ impl UserDescriptor {
 }
 
 /// Fills the table of a view: thread-local segments, flat, whose bases are set
-/// as they are needed; and the segments of user code. Data segments end where the
-/// Guest's kernel begins. The code segment usually has no end, because one slows
-/// every instruction down on some processors, by up to a half. A program that
-/// jumps into its kernel is then caught by its first trap there
+/// as they are needed; and the segments of user code. Data segments end where
+/// the Guest's kernel begins. The code segment usually has no end, because one
+/// slows every instruction down on some processors, by up to a half. A program
+/// that jumps into its kernel is then caught by its first trap there
 /// ([`lg_host::run::Host::run_guest`]).
 pub(crate) fn fill() -> Result<(), i32> {
     fill_up_to(state().vm.page_offset.get())

@@ -51,9 +51,9 @@ static SETUP: TheSetup = TheSetup(UnsafeCell::new(ViewSetup {
     start: 0,
 }));
 
-/// Copies the setup while there is no view yet. Views inherit the copy. A hostile
-/// view can change the original, and a later view would use that before it is
-/// confined.
+/// Copies the setup while there is no view yet. Views inherit the copy. A
+/// hostile view can change the original, and a later view would use that before
+/// it is confined.
 pub(crate) fn keep_setup() {
     // SAFETY: the view spawner's first step; there are no references yet.
     unsafe { *SETUP.0.get() = state().vm.wire.setup.get() };
@@ -65,8 +65,8 @@ pub(crate) fn setup() -> &'static ViewSetup {
     unsafe { &*SETUP.0.get() }
 }
 
-/// What a view shares with its user process, as the view sees it, and as the user
-/// process sees it until it has moved the first page.
+/// What a view shares with its user process, as the view sees it, and as the
+/// user process sees it until it has moved the first page.
 pub(crate) fn user_pages() -> &'static UserPages {
     // SAFETY: mapped before a user process is made; all of it are cells and
     // atomics.
@@ -75,7 +75,7 @@ pub(crate) fn user_pages() -> &'static UserPages {
 
 /// The first of these pages, as the user process sees it.
 pub(crate) fn user_page() -> &'static UserPage {
-    // SAFETY: a user process moves the page here before it runs user code; all of
-    // it are cells and atomics.
+    // SAFETY: a user process moves the page here before it runs user code; all
+    // of it are cells and atomics.
     unsafe { &*(USER_PAGE as *const UserPage) }
 }

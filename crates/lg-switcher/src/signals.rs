@@ -1,11 +1,11 @@
 //! Coming back: every trap of the Guest's arrives here as a signal.
 //!
-//! The kernel saves the Guest's registers on our stack and calls
-//! `lg_signal_entry`. If it was the Guest that was interrupted, its registers
-//! are taken over into the shared state, the signal is turned into an
-//! [`Event`], and the handler never returns: the Host leaves into the Guest by
-//! its own way. If it was the Host, then either somebody wants attention, and
-//! it will be given soon; or the Host has faulted, and that is the end.
+//! The kernel saves the interrupted registers on our stack and calls
+//! `lg_signal_entry`. If the Guest was interrupted, its registers are copied
+//! into the shared state, the signal becomes an [`Event`], and the handler
+//! never returns: the Host leaves into the Guest by its own way. If our own
+//! code was interrupted, the signal is either a kick, which is noted, or a
+//! fault, which ends the Guest.
 
 #![expect(unsafe_code, reason = "signal frames are the kernel's memory")]
 #![expect(
@@ -41,14 +41,13 @@ use lg_wire::spawn::KICK_SIGNAL;
 /// The signals as which traps arrive.
 const TRAPS: [i32; 6] = [SIGILL, SIGTRAP, SIGBUS, SIGFPE, SIGSEGV, SIGSYS];
 
-/// Signals that a terminal or a shell sends to the whole group of processes
-/// and that are the Launcher's to answer: HUP, INT, QUIT and TERM.
+/// Signals that a terminal or a shell sends to the whole group of processes,
+/// and that only the Launcher handles: HUP, INT, QUIT and TERM.
 const LAUNCHERS: [i32; 4] = [1, 2, 3, 15];
 
 // rdi = signal, rsi = siginfo, rdx = context: as the kernel leaves them. The
-// flags may still be the Guest's where the kernel does not clean them: with
-// alignment checks on, our first unaligned access would be a fault; with
-// "nested task", our way out.
+// kernel may leave some of the Guest's flags set. With alignment checks on, our
+// first unaligned access would fault; with "nested task", our iretq would.
 global_asm!(
     ".globl lg_signal_entry",
     "lg_signal_entry:",
@@ -144,7 +143,7 @@ struct SignalInfo {
 }
 
 /// A protection key forbade the access. The error code of the fault does not
-/// say so where the page was not there yet.
+/// show that if the page was not there yet.
 const SEGV_PKUERR: i32 = 4;
 
 /// `struct ucontext`, up to what we read.
@@ -156,8 +155,8 @@ struct UserContext {
     machine: SignalContext,
 }
 
-/// The floating-point part of a frame: an FXSAVE area, in whose unused end the
-/// kernel tells what follows (`struct _fpx_sw_bytes`).
+/// The floating-point part of a frame: an FXSAVE area. In its unused end the
+/// kernel describes what follows (`struct _fpx_sw_bytes`).
 #[repr(C)]
 struct FpuFrame {
     fxsave: [u8; 464],
@@ -197,8 +196,8 @@ fn action(signal: i32, flags: u64, mask: u64) -> Result<usize, i32> {
     unsafe { call(nr::RT_SIGACTION, [signal, at, 0, 8, 0, 0]) }
 }
 
-/// What is different in a user process: it cannot let a signal through again,
-/// so none is ever blocked. Only its driver sends any.
+/// What is different in a user process: it may not make the call that unblocks
+/// signals, so none is ever blocked. Only its driver sends it signals.
 pub(crate) fn listen_in_user_process() -> Result<(), i32> {
     for signal in [SIGALRM, KICK_SIGNAL, FORCE_SIGNAL] {
         action(signal, SA_NODEFER, 0)?;
@@ -212,11 +211,11 @@ pub(crate) fn listen() -> Result<(), i32> {
     // struct sigaltstack: address, flags, size.
     let stack = [STACK, 0, STACK_SIZE];
     let at = &raw const stack as usize;
-    // SAFETY: the stack is mapped and nobody else's.
+    // SAFETY: the stack is mapped, and used for this only.
     unsafe { call(nr::SIGALTSTACK, [at, 0, 0, 0, 0, 0]) }?;
     for signal in TRAPS {
-        // Nothing is blocked while a trap is handled, for the handler does
-        // not return in the way that would let it through again.
+        // Nothing is blocked while a trap is handled, because the handler does
+        // not return in the way that would unblock it.
         action(signal, SA_NODEFER, 0)?;
     }
     for signal in LAUNCHERS {
@@ -269,9 +268,9 @@ extern "C" fn handle_signal(
         own().armed.store(0, Ordering::Relaxed);
     }
     if long {
-        let told = [context.rdi, context.rsi, context.rdx];
+        let event_words = [context.rdi, context.rsi, context.rdx];
         let kicked = came.is_kick() || signal == FORCE_SIGNAL;
-        role().interrupted(context.rip, context.rax, told, kicked);
+        role().interrupted(context.rip, context.rax, event_words, kicked);
     }
     if signal == FORCE_SIGNAL {
         forced(long, context);
@@ -285,8 +284,9 @@ extern "C" fn handle_signal(
 
 /// The driver of this user process makes it report where it is.
 fn forced(long: bool, context: &SignalContext) -> ! {
-    // Where a kick has waited long to be delivered, both come at once, and this
-    // one interrupts the handler of the other, which goes on.
+    // A kick that was delivered late comes together with this signal, which
+    // then interrupts the kick's handler at its first instruction. That handler
+    // goes on.
     if long && context.rip == lg_signal_entry as *const () as u64 {
         resume(context);
     }
@@ -343,15 +343,15 @@ fn in_our_code(came: &Came, context: &mut SignalContext) {
     role().stopped(Event::LongMode, false)
 }
 
-/// A kick has interrupted our own code, at `rip`: it is looked at when that code
-/// is done. Answers where the code has to go on.
+/// A kick has interrupted our own code, at `rip`: it is looked at when that
+/// code is done. Answers where the code has to go on.
 fn note_kick(rip: u64) -> u64 {
     own().kicked.store(1, Ordering::Relaxed);
     role().count_kick();
     notify::kicked_at(rip).unwrap_or_else(|| leave::after_kick(rip))
 }
 
-/// Ends a handler whose interrupted code goes on.
+/// Lets the interrupted code go on: returns if the handler may return.
 fn finish(context: &SignalContext) {
     if !role().may_return() {
         resume(context);
@@ -385,7 +385,7 @@ fn is_step(signal: i32, vector: u64, eflags: u64) -> bool {
         && eflags & u64::from(EFLAGS_TF) != 0
 }
 
-/// Goes on where a signal has interrupted our own code, but with the protection
+/// Goes on where a signal has interrupted our own code, with the protection
 /// keys of this handler.
 fn resume(context: &SignalContext) -> ! {
     let (area, parts) = fpu_of(context);
@@ -423,7 +423,7 @@ fn fpu_of(context: &SignalContext) -> (u64, u64) {
     (context.fpu as u64, parts)
 }
 
-/// The Host itself has faulted: a bug, or a Guest that has been at it.
+/// The Host itself has faulted: by a bug, or because the Guest has changed it.
 struct HostFault {
     signal: i32,
     vector: u64,

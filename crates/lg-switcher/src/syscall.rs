@@ -2,10 +2,10 @@
 //!
 //! A view has no C library. Its system calls are made by the `syscall` of
 //! `lg_syscall`, and the filter ([`crate::confine`]) allows them from no other
-//! address. There are four exceptions, each a `syscall` of its own that the filter
-//! knows: the return from a signal (`lg_restorer`, below), the wait of a view for
-//! its user process (`lg_wait`), the wait of a user process (`lg_stand`), and the
-//! calls of a mapper (`lg_mapper`).
+//! address. There are four exceptions, each a `syscall` of its own that the
+//! filter knows: the return from a signal (`lg_restorer`, below), the wait of a
+//! view for its user process (`lg_wait`), the wait of a user process
+//! (`lg_stand`), and the calls of a mapper (`lg_mapper`).
 
 #![expect(unsafe_code, reason = "system calls are assembly")]
 

@@ -1,11 +1,11 @@
 //! Trampolines: a few instructions of 64-bit code where the Guest can jump to.
 //!
 //! The Guest's code far-jumps to a trampoline in the Switcher's part of its
-//! address space, and the far jump makes the processor a 64-bit one. The
-//! trampoline does what the instructions did that it has displaced, saves eax,
-//! says which kind it is, and goes on in the common code below. That code saves
-//! the other registers and calls the Host. All of that costs less than the
-//! kernel needs to find out which signal to send.
+//! address space, and the far jump switches the processor to 64-bit mode. The
+//! trampoline executes the instructions that the patch has displaced, saves
+//! eax, loads its own kind, and goes on in the common code below. That code
+//! saves the other registers and calls the Host. All of that costs less than
+//! the kernel needs to find out which signal to send.
 //!
 //! A 32-bit program cannot see r8 to r15, so they are free from the first
 //! instruction on. Everything else is the Guest's, xmm0 to xmm7 among it. The
@@ -15,8 +15,8 @@
 //!
 //! Trampolines are part of a Guest's state: its memory has jumps to them. So
 //! they contain no address of this program, which another build has elsewhere.
-//! Such addresses are in a [`TrampolineTable`] at the beginning of the pages, which the
-//! view spawner writes when it starts.
+//! Such addresses are in a [`TrampolineTable`] at the beginning of the pages,
+//! which the view spawner writes when it starts.
 
 #![expect(unsafe_code, reason = "assembly")]
 
@@ -63,7 +63,8 @@ global_asm!(
     "    pushfq",
     "    pop rax",
     "    mov [r15 + {eflags}], eax",
-    // Our code cannot live with these, and popfq takes its time.
+    // Our code must not run with these flags. popfq is slow, so it is skipped
+    // when none of them is set.
     "    test eax, {unclean}",
     "    jz 2f",
     "    push 2",

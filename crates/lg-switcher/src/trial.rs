@@ -1,10 +1,10 @@
 //! The calls that a view needs, tried before a Guest runs.
 //!
 //! A machine may refuse any system call; the filters of containers and services
-//! do. A view to which a call is refused while the Guest runs looks like a Guest
-//! that has crashed. So the view spawner tries every call once, with arguments
-//! that make no sense. If the error is another than "these arguments make no
-//! sense", the view spawner reports it to the Launcher.
+//! do. A view to which a call is refused while the Guest runs looks like a
+//! Guest that has crashed. So the view spawner tries every call once, with
+//! arguments that make no sense. If the error is another than "these arguments
+//! make no sense", the view spawner reports it to the Launcher.
 
 #![expect(unsafe_code, reason = "system calls, also of 32 bits")]
 
@@ -93,8 +93,8 @@ pub(crate) fn calls(
     Ok(())
 }
 
-/// Makes a system call as a 32-bit program does. It may fail. A filter that kills
-/// for it would also kill at the first system call of a Guest's program.
+/// Makes a system call as a 32-bit program does. It may fail. A filter that
+/// kills for it would also kill at the first system call of a Guest's program.
 #[expect(clippy::unnecessary_wraps, reason = "a step like others")]
 pub(crate) fn call_of_32_bits() -> Result<(), i32> {
     const GETPID_32: u64 = 20;

@@ -1,19 +1,18 @@
 //! A user process: user code runs in it, and it can do little.
 //!
 //! Under `--isolation=user` every view has one. It holds the pages of user
-//! code, this program, and one page for the registers; no state, no memory
-//! file, no descriptor. User code may reach 64-bit mode here, too, and then it
-//! owns the process: so nothing that the process says is believed, and it can
-//! do nothing but wait. It waits in a system call that never happens: the
-//! filter hands it to the view, and the user process stands still until the
-//! view answers. So the Guest's kernel runs only while the user process is
-//! known to stand, and no user code watches it at work.
+//! code, this program, and one page for the registers. It has no state, no
+//! memory file and no descriptor. User code may reach 64-bit mode here, too,
+//! and then it controls the process. So nothing that the process reports is
+//! believed, and the process can do nothing but wait. It waits in a system call
+//! that is never carried out: the filter hands it to the view, and the user
+//! process stands still until the view answers. So the Guest's kernel runs only
+//! while the user process is known to stand, and no user code can watch it at
+//! work.
 //!
 //! Pages are mapped by the *mapper*, a task that shares the user process's
-//! memory and nothing else. It lives in registers alone and runs from memory
-//! that cannot be written, reads its orders from pages that the user process
-//! cannot write, and asks for more of them by a call of the same kind: what it
-//! says, nobody can say in its place.
+//! memory and nothing else with it (`mapper_task`). User code cannot speak in
+//! its place: the mapper has a listener of its own.
 
 #![expect(unsafe_code, reason = "sets a process up")]
 
@@ -64,8 +63,14 @@ impl Role for UserProcess {
 
     fn count_kick(&self) {}
 
-    fn interrupted(&self, rip: u64, rax: u64, told: [u64; 3], kicked: bool) {
-        interrupted(rip, rax, told, kicked);
+    fn interrupted(
+        &self,
+        rip: u64,
+        rax: u64,
+        event_words: [u64; 3],
+        kicked: bool,
+    ) {
+        interrupted(rip, rax, event_words, kicked);
     }
 
     fn may_return(&self) -> bool {
@@ -75,18 +80,17 @@ impl Role for UserProcess {
     fn faulted(&self, _fault: &dyn Display) {}
 }
 
-/// User code stopped for `event`; its general registers lie in the page. Puts
-/// the others there, too, and waits. What goes on when the view has answered
-/// may be another program.
+/// User code stopped for `event`, and its general registers are in the page.
+/// Copies the others there, too, and waits. When the view answers, another
+/// program may go on.
 fn hand_in(event: Event) -> ! {
     fpu::put_fpu_away();
     extended::save(&user_page().extended);
     stand_for(event)
 }
 
-/// The life of a user process, in a fresh copy of the view, from its birth to
-/// the first instruction of user code.
-pub(crate) fn live(launcher: Result<usize, i32>) -> ! {
+/// Turns a fresh copy of the view into a user process, and runs it.
+pub(crate) fn become_one(launcher: Result<usize, i32>) -> ! {
     role::choose(&USER_PROCESS);
     if let Err(error) = settle(launcher) {
         let page = &user_pages().page;
@@ -96,8 +100,7 @@ pub(crate) fn live(launcher: Result<usize, i32>) -> ! {
     stand_for(Event::LongMode)
 }
 
-/// Throws away everything that user code is not to see, and what is left of
-/// its rights.
+/// Unmaps everything that user code is not to see, and gives up all rights.
 fn settle(launcher: Result<usize, i32>) -> Result<(), i32> {
     const PROT_READ: usize = 1;
     const MAYMOVE_FIXED: usize = 3;
@@ -135,7 +138,7 @@ fn settle(launcher: Result<usize, i32>) -> Result<(), i32> {
     let size = size_of::<UserPage>();
     let arguments = [USER, size, size, MAYMOVE_FIXED, USER_PAGE, 0];
     let filter = confine::user_process(call_site(), stand_site());
-    // SAFETY: the page moves; nobody has a reference to it.
+    // SAFETY: the page moves, and there are no references into it.
     unsafe { call(nr::MREMAP, arguments) }?;
     protect_statics()?;
     let fd = install(&filter, confine::WITH_LISTENER);
@@ -147,12 +150,12 @@ fn settle(launcher: Result<usize, i32>) -> Result<(), i32> {
             exit(1);
         }
     }
-    // From here on without descriptors. The filter lets this pass.
-    // SAFETY: nobody in here uses any.
+    // From here on there are no descriptors. The filter allows this one call.
+    // SAFETY: a user process uses no descriptor.
     unsafe { call(nr::CLOSE_RANGE, confine::CLOSE_ALL) }.map(drop)
 }
 
-/// From here on no static of this program can be written, whoever runs here.
+/// From here on no code in this process can write a static of this program.
 fn protect_statics() -> Result<(), i32> {
     const PROT_READ: usize = 1;
     let page = PAGE_SIZE as usize;
@@ -164,14 +167,14 @@ fn protect_statics() -> Result<(), i32> {
 }
 
 unsafe extern "C" {
-    /// Where the linker says that code ends, and where everything does.
+    /// Where, by the linker, the code ends, and where everything does.
     static etext: u8;
     static end: u8;
 }
 
-/// The descriptor on which the user process (0) or its mapper (1) is heard,
-/// once it has closed its door. That takes but a moment, and from behind it
-/// nobody can wake us.
+/// The listener of the user process (0) or its mapper (1). Waits until its
+/// filter is installed. That takes a moment only, and a confined task cannot
+/// wake the view, so this polls.
 pub(crate) fn listener(page: &UserPage, n: usize) -> Result<u32, i32> {
     const PATIENCE: u32 = 1_000_000;
     for _ in 0..PATIENCE {

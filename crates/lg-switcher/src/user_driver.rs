@@ -1,11 +1,12 @@
 //! The user-process driver: the view lets user code run, and maps for it.
 //!
 //! The view answers the call in which its user process stands, and waits for
-//! the next one. What comes back are a few words and a page of registers, and
-//! all of it may be made up: the words are decoded into what user code could
-//! have caused anyway, and the registers are made such that loading them cannot
-//! fault. While the user process stands, its page does not change; its mapper
-//! can be given orders, and has carried them out when it asks for more.
+//! the next one. It receives a few words and a page of registers, and all of
+//! that may be made up. The words are decoded into an event that user code
+//! could have caused anyway. The registers are changed so that loading them
+//! cannot fault. While the user process stands, its page does not change. The
+//! view can then give orders to the mapper, which has carried them out when it
+//! waits for more.
 
 #![expect(unsafe_code, reason = "system calls")]
 
@@ -49,8 +50,9 @@ struct UserDriver {
 /// nanoseconds.
 const KICK_AGAIN: u64 = 10_000_000;
 
-/// How long a user process may work and not answer. It does not take it a
-/// hundredth of that, however long it has to wait for the processor.
+/// How long a user process may work without an answer to a kick, in nanoseconds
+/// of its own processor time. An honest one needs less than a hundredth of
+/// that.
 const PATIENCE: u64 = 30_000_000;
 
 struct TheDriver(UnsafeCell<Option<UserDriver>>);
@@ -60,13 +62,13 @@ unsafe impl Sync for TheDriver {}
 
 static USER_DRIVER: TheDriver = TheDriver(UnsafeCell::new(None));
 
-/// A user process that has been made: what others have to know of it.
+/// A user process that has been made.
 pub(crate) struct Made {
     /// Maps in it.
     pub(crate) mapper: UserMapper,
     /// Its process number and its mapper's.
     pub(crate) processes: [u32; 2],
-    /// The descriptors on which the two are heard.
+    /// The listeners of the two.
     pub(crate) listeners: [u32; 2],
 }
 
@@ -80,7 +82,7 @@ pub(crate) fn start(
     process::map(USER, size, -1, MAP_SHARED_FIXED_ANONYMOUS)?;
     let process = process::fork(CLONE_PARENT | CLONE_FILES)?;
     if process == 0 {
-        user::live(launcher);
+        user::become_one(launcher);
     }
     let page = &user_pages().page;
     let number = u32::try_from(process).map_err(|_| errno::ENOMEM)?;
@@ -95,7 +97,7 @@ pub(crate) fn start(
         mxcsr_mask: mxcsr_mask(),
         timer,
     };
-    // SAFETY: the only use, and nobody else has looked yet.
+    // SAFETY: the first use; there are no references yet.
     unsafe { *USER_DRIVER.0.get() = Some(driver) };
     Ok(Made {
         mapper: UserMapper::new(Standing::first(listeners[1] as usize)?),
@@ -104,7 +106,8 @@ pub(crate) fn start(
     })
 }
 
-/// The process that is to be the user process, for the case that it cannot be.
+/// The process that is to become the user process. If that fails, the Launcher
+/// is given its number.
 static HALF_MADE: AtomicI32 = AtomicI32::new(0);
 
 /// The process of a user process that could not be made, or 0.
@@ -112,8 +115,8 @@ pub(crate) fn half_made() -> i32 {
     HALF_MADE.load(Ordering::Relaxed)
 }
 
-/// So often in a row a user process may have called, and not be there: each
-/// time it takes a kick of ours.
+/// How many times in a row a user process may have left its call before the
+/// view received it. Each time that takes a kick.
 const MAX_MISSED: u32 = 10_000;
 
 /// Lets user code run, with the registers in the state, until something
@@ -129,14 +132,14 @@ pub(crate) fn run() -> Event {
     page.fpu.0.set(vm.fpu.0.get());
     driver.user_process.answer(0);
     let (mut missed, mut kicked_at) = (0, None);
-    let said = loop {
+    let event = loop {
         match driver.user_process.receive_or_kick() {
-            Ok(said) => break said,
+            Ok(event) => break event,
             Err(errno::EINTR) => {
                 look_from_now_on();
                 driver.kick(&mut kicked_at);
             }
-            // It stood, and our kick made it call once more; or it has gone.
+            // It stood, and our kick made it call again; or it has ended.
             Err(errno::ENOENT) if missed < MAX_MISSED => missed += 1,
             Err(_) => die(&"the process of its user code is gone"),
         }
@@ -147,12 +150,12 @@ pub(crate) fn run() -> Event {
     make_fpu_loadable(&mut fpu, driver.mxcsr_mask);
     vm.fpu.0.set(fpu);
     fpu::take_fpu();
-    user::decode([said[0], said[1], said[2]])
+    user::decode([event[0], event[1], event[2]])
 }
 
 impl UserDriver {
-    /// Kicks the user process, and comes back to it if it does not answer.
-    /// `kicked_at` is how long it had worked when it was kicked first.
+    /// Kicks the user process, and arranges another kick in case that it does
+    /// not answer. `kicked_at` is how long it had worked at the first kick.
     fn kick(&self, kicked_at: &mut Option<u64>) {
         let worked = nanoseconds(clock_of(as_word(self.process)) as usize);
         let since = worked.saturating_sub(*kicked_at.get_or_insert(worked));

@@ -1,14 +1,15 @@
 //! The kernel's vDSO: a view does not need it, but its address matters.
 //!
-//! A view unmaps the vDSO. The kernel still remembers where it was: a `sysenter`
-//! or `syscall` of 32-bit code goes on at a place in it, because the processor
-//! does not save where the call came from. The seccomp filter stops most of these
-//! calls. One case comes before the filter: if the kernel cannot read the word to
-//! which ebp (of `sysenter`) or esp (of `syscall`) points, the code goes on with
-//! -EFAULT in eax, at the low half of that address. So the vDSO is moved before it
-//! is unmapped. The low half of its new address is in the Switcher's part of the
-//! Guest's address space, where no Guest can have code. The first instruction
-//! there faults, and the address of the fault shows what has happened.
+//! A view unmaps the vDSO. The kernel still remembers where it was: a
+//! `sysenter` or `syscall` of 32-bit code goes on at a place in it, because the
+//! processor does not save where the call came from. The seccomp filter stops
+//! most of these calls. One case comes before the filter: if the kernel cannot
+//! read the word to which ebp (of `sysenter`) or esp (of `syscall`) points, the
+//! code goes on with -EFAULT in eax, at the low half of that address. So the
+//! vDSO is moved before it is unmapped. The low half of its new address is in
+//! the Switcher's part of the Guest's address space, where no Guest can have
+//! code. The first instruction there faults, and the address of the fault shows
+//! what has happened.
 
 #![expect(unsafe_code, reason = "moves a mapping of the kernel's")]
 
@@ -52,8 +53,8 @@ pub unsafe fn find(stack: *const u64) {
 }
 
 /// Moves it to [`VDSO`], where it will be unmapped with everything else. If the
-/// kernel does not let its own mappings be moved, stray system calls go on where
-/// they are.
+/// kernel does not let its own mappings be moved, stray system calls go on
+/// where they are.
 pub(crate) fn move_away() {
     const MAYMOVE_FIXED: usize = 3;
     let from = FOUND.load(Ordering::Relaxed);

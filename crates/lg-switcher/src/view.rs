@@ -1,11 +1,11 @@
-//! How a view comes into the world.
+//! How a view begins.
 //!
-//! The Launcher starts one process, the view spawner, from this program: it
-//! maps what all views have in common, makes segments, listens to signals, and
-//! throws everything else away, the C runtime's stack and the kernel's vDSO
-//! among it. It never runs the Guest. Whenever the Launcher asks, it forks: the
-//! child is a child of the Launcher, gets a timer, closes the door behind
-//! itself, and waits for the run token.
+//! The Launcher starts one process, the view spawner, from this program. It
+//! maps what all views have in common, makes segments, installs signal
+//! handlers, and unmaps everything else, such as the kernel's stack and vDSO.
+//! It never runs the Guest. Whenever the Launcher asks, it forks. The child is
+//! a child of the Launcher; it makes a timer, installs its filter, and waits
+//! for the run token.
 
 #![expect(unsafe_code, reason = "sets the process up by system calls")]
 
@@ -59,18 +59,17 @@ use lg_wire::state::{COPIES_SIZE, STATE_SIZE, VERSION};
 /// The view spawner cannot be set up: step `step` failed with `error`.
 fn give_up(step: Step, error: i32) -> ! {
     let (step, detail) = (step.number(), progress()[1]);
-    tell(&[-error, step, detail]);
+    answer(&[-error, step, detail]);
     exit(SETUP_FAILED + step);
 }
 
 /// A view cannot be set up.
 fn view_gives_up(step: Step, error: i32) -> ! {
-    tell(&[0, -error, step.number()]);
+    answer(&[0, -error, step.number()]);
     exit(SETUP_FAILED + step.number());
 }
 
-/// Notes where the view spawner is: if a filter kills it, it cannot tell. The
-/// word of the mailbox is unused until the Guest runs.
+/// Writes down where the view spawner is, for the case that a filter kills it.
 fn note_progress(step: Step, detail: u32) {
     let word = spawn::progress(step, detail);
     state().vm.wire.mailbox.reply.store(word, Ordering::SeqCst);
@@ -107,7 +106,7 @@ pub fn main() -> ! {
         (Step::WriteExecute, write_and_execute),
         (Step::Calls, try_calls),
         (Step::Calls32, trial::call_of_32_bits),
-        // Last, because a filter's SIGSYS is to kill until then.
+        // Last, because until then a filter's SIGSYS has to kill.
         (Step::Signals, signals::listen),
     ];
     role::choose(&entry::VIEW);
@@ -131,23 +130,23 @@ pub fn main() -> ! {
         match unsafe { call(nr::READ, [fd, at, 4, 0, 0, 0]) } {
             Ok(4) => {}
             Err(errno::EINTR) => continue,
-            // The Launcher has gone, or wants us gone.
+            // The Launcher has ended, or has closed its end.
             _ => exit(0),
         }
         let view = match process::fork(CLONE_PARENT) {
-            Ok(0) => live(slot as usize, launcher),
+            Ok(0) => become_view(slot as usize, launcher),
             Ok(pid) => i32::try_from(pid).unwrap_or(i32::MIN),
             Err(error) => -error,
         };
-        tell(&[view, 0, 0]);
+        answer(&[view, 0, 0]);
     }
 }
 
 /// Answers the Launcher.
-fn tell(answer: &Answer) {
-    let (at, size) = (answer.as_ptr() as usize, size_of_val(answer));
+fn answer(words: &Answer) {
+    let (at, size) = (words.as_ptr() as usize, size_of_val(words));
     let fd = COMMAND_FD.cast_unsigned() as usize;
-    // SAFETY: the kernel reads `answer`.
+    // SAFETY: the kernel reads `words`.
     let _ = unsafe { call(nr::WRITE, [fd, at, size, 0, 0, 0]) };
 }
 
@@ -210,8 +209,8 @@ fn map_trampolines() -> Result<(), i32> {
     unsafe { call(nr::MMAP, arguments) }.map(drop)
 }
 
-/// Unmaps the stack that the kernel gave us, with what it wrote there, and
-/// its vDSO: nothing shall be found in a view that is not the Guest's.
+/// Unmaps the stack that the kernel made, with what it wrote there, and
+/// its vDSO: a view is to hold nothing but the Guest.
 ///
 /// What the kernel has sealed stays: code and data that are the same for every
 /// process.
@@ -244,7 +243,7 @@ fn find_segments() -> Result<(), i32> {
     }
 }
 
-/// What no descendant of ours shall ever do.
+/// Gives up what no descendant of this process needs.
 fn deny() -> Result<(), i32> {
     const PR_SET_DUMPABLE: usize = 4;
     const PR_SET_NO_NEW_PRIVS: usize = 38;
@@ -271,31 +270,30 @@ fn write_and_execute() -> Result<(), i32> {
     unsafe { call(nr::MUNMAP, [SOMEWHERE, size, 0, 0, 0, 0]) }.map(drop)
 }
 
-/// Tries the calls that views and user processes live by.
+/// Tries the calls that views and user processes need.
 fn try_calls() -> Result<(), i32> {
     trial::calls(setup().user_processes != 0, |n| {
         note_progress(Step::Calls, n)
     })
 }
 
-/// What a Host lives on; it must not move, nor end.
-struct Home {
+/// What the Host refers to. It does not move, and stays until the process ends.
+struct Parts {
     mapper: Mmap,
     user_mapper: Option<UserMapper>,
     world: Outside,
 }
 
-struct TheHome(UnsafeCell<Option<Home>>);
+struct TheParts(UnsafeCell<Option<Parts>>);
 
 // SAFETY: there is one thread.
-unsafe impl Sync for TheHome {}
+unsafe impl Sync for TheParts {}
 
-static HOME: TheHome = TheHome(UnsafeCell::new(None));
+static PARTS: TheParts = TheParts(UnsafeCell::new(None));
 
-/// The life of a view, from its birth to its first instruction of the Guest's.
-fn live(slot: usize, launcher: Result<usize, i32>) -> ! {
-    // A parent that died before we asked to die with it has left us to
-    // somebody else.
+/// Turns a fresh copy of the view spawner into a view, and runs it.
+fn become_view(slot: usize, launcher: Result<usize, i32>) -> ! {
+    // If the Launcher ended before this, another process is the parent now.
     let parent = process::parent();
     if let Err(error) = die_with_parent() {
         view_gives_up(Step::Parent, error);
@@ -310,15 +308,14 @@ fn live(slot: usize, launcher: Result<usize, i32>) -> ! {
     let state = state();
     let (user_mapper, user_process) = make_user_process(launcher, timer);
     close(COMMAND_FD);
-    let home = Home {
+    let parts = Parts {
         mapper: Mmap::new(setup()),
         user_mapper,
         world: Outside { slot, timer },
     };
     // SAFETY: the only use, and the process has one thread.
-    let home = unsafe { (*HOME.0.get()).insert(home) };
-    // SAFETY: the memory was mapped by the view spawner, for as long as we
-    // live.
+    let parts = unsafe { (*PARTS.0.get()).insert(parts) };
+    // SAFETY: the view spawner has mapped the memory, and it stays mapped.
     let memory = unsafe { Memory::new(MEMORY as *mut u8, setup().limit) };
     let copies_size = as_word(COPIES_SIZE);
     // SAFETY: as above.
@@ -328,11 +325,11 @@ fn live(slot: usize, launcher: Result<usize, i32>) -> ! {
     // SAFETY: as above.
     let outboxes = unsafe { Memory::new(OUTBOXES as *mut u8, outbox_bytes) };
     let pages = &setup().shared_pfns[..pages as usize];
-    // SAFETY: a private mapping, all zero, that nobody else uses.
+    // SAFETY: a private mapping, all zero, with no other use.
     let record = unsafe { &mut *(RECORD as *mut ShadowMemory) };
     let cr3 = state.vm.views[slot].cr3.get();
     let mut shadow = Shadow::new(slot, cr3, record);
-    if let Some(mapper) = &mut home.user_mapper {
+    if let Some(mapper) = &mut parts.user_mapper {
         // SAFETY: as above.
         let record = unsafe { &mut *(USER_RECORD as *mut ShadowMemory) };
         shadow.put_user_process(UserSpace::new(record, mapper));
@@ -343,8 +340,8 @@ fn live(slot: usize, launcher: Result<usize, i32>) -> ! {
         copies,
         outboxes: Outboxes::new(outboxes, pages),
         shadow,
-        mapper: &mut home.mapper,
-        world: &mut home.world,
+        mapper: &mut parts.mapper,
+        world: &mut parts.world,
     });
     if confine(timer, setup().shared_pages, user_process).is_err() {
         exit(SETUP_FAILED + Step::Filter.number());
@@ -353,25 +350,25 @@ fn live(slot: usize, launcher: Result<usize, i32>) -> ! {
     entry::begin()
 }
 
-/// Makes a user process, if there is to be one, and tells the Launcher that the
-/// view is ready.
+/// Makes a user process, if there is to be one. Reports to the Launcher that
+/// the view is ready.
 fn make_user_process(
     launcher: Result<usize, i32>,
     timer: u32,
 ) -> (Option<UserMapper>, Option<UserFacts>) {
     if setup().user_processes == 0 {
-        tell(&[0; 3]);
+        answer(&[0; 3]);
         return (None, None);
     }
     let made = match user_driver::start(launcher, timer) {
         Ok(made) => made,
         Err(error) => {
-            tell(&[0, -error, -user_driver::half_made()]);
+            answer(&[0, -error, -user_driver::half_made()]);
             exit(SETUP_FAILED + Step::UserProcess.number());
         }
     };
     let [user_process, mapper] = made.processes.map(u32::cast_signed);
-    tell(&[0, user_process, mapper]);
+    answer(&[0, user_process, mapper]);
     let facts = UserFacts {
         listeners: made.listeners,
         process: made.processes[0],
@@ -380,7 +377,7 @@ fn make_user_process(
     (Some(made.mapper), Some(facts))
 }
 
-/// Closes the door of a view.
+/// Installs the filter of a view.
 fn confine(
     timer: u32,
     shared_pages: u32,

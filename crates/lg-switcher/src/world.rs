@@ -1,7 +1,7 @@
 //! The world as a view sees it: the mailbox, the clocks, the other views.
 //!
 //! What the Host asks of the world becomes a system call here, or a word in
-//! memory that others watch. Nothing of it is decided here.
+//! shared memory. Nothing is decided here.
 
 use crate::ask;
 use crate::clock::{self, CLOCK_MONOTONIC, arm, nanoseconds};
@@ -79,7 +79,8 @@ impl World for Outside {
         let armed = own().armed.load(Ordering::Relaxed);
         let good =
             armed == deadline || earlier && (1..deadline).contains(&armed);
-        // An alarm too many costs a kick; switching it off costs a call.
+        // An alarm that is not needed costs a kick; switching it off costs a
+        // call.
         if deadline != 0 && !good {
             arm(self.timer, deadline);
         }
@@ -126,7 +127,7 @@ impl World for Outside {
         if has_user_process() {
             return user_driver::extended_in_use();
         }
-        // What a signal's frame has of it goes back into the processor.
+        // The parts that are in a signal's frame go back into the processor.
         fpu::put_fpu_away();
         fpu::take_fpu();
         extended::in_use() != 0

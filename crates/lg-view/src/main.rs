@@ -1,10 +1,10 @@
 //! The program that runs a Guest: the Switcher and the Host, alone.
 //!
-//! There is no C library here, and nothing runs before `_start`: so there is
-//! no thread-local storage to go wrong while the Guest's segments are loaded,
-//! nothing is bound late, and nothing of the Launcher's is in memory. What is
-//! in this file is what a C library would have brought: the first
-//! instructions, four memory functions, and what to do in a panic.
+//! There is no C library here, and nothing runs before `_start`. So there is no
+//! thread-local storage, which could not be used while the Guest's segments are
+//! loaded; nothing is linked at run time; and nothing of the Launcher's is in
+//! memory. This file has what a C library would have brought: the first
+//! instructions, the memory functions, and a panic handler.
 
 #![no_std]
 #![no_main]
@@ -17,7 +17,7 @@ use lg_switcher::vdso;
 use lg_switcher::view;
 use lg_wire::mailbox::Request;
 
-// The kernel's stack is aligned and ours to use until we have our own.
+// The kernel's stack is aligned, and is used until ours is mapped.
 global_asm!(
     ".globl _start",
     "_start:",
@@ -39,7 +39,7 @@ extern "C" fn map_stack() {
 
 /// `stack` is the kernel's, as it was at the first instruction.
 extern "C" fn main(stack: *const u64) -> ! {
-    // SAFETY: the kernel has put there what it puts there.
+    // SAFETY: nothing has been changed on the kernel's stack yet.
     unsafe { vdso::find(stack) };
     view::main()
 }
@@ -89,7 +89,7 @@ global_asm!(
     "    sub ecx, eax",
     "    mov eax, ecx",
     "2:  ret",
-    // The precompiled core mentions it; nobody unwinds.
+    // The precompiled core refers to it; nothing unwinds.
     "rust_eh_personality:",
     "    ud2",
 );

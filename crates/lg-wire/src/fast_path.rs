@@ -1,8 +1,8 @@
 //! Fast paths, and the bits that take them away.
 //!
 //! A fast path has a slow one beside it that does the same. The bits of
-//! [`ViewSetup::slow_paths`](crate::state::ViewSetup) and `--no-fast-path=NAME` choose the
-//! slow one, for tests and to find faults.
+//! [`ViewSetup::slow_paths`](crate::state::ViewSetup) and `--no-fast-path=NAME`
+//! choose the slow one, for tests and to find faults.
 
 /// The trampoline at the kernel's `iret`.
 pub const IRET: u32 = 1;

@@ -2,9 +2,9 @@
 //!
 //! There is one request at a time, because one view runs at a time. The Host
 //! writes it and gives the turn to the Launcher; the Launcher answers and gives
-//! the turn back. The turn is a futex, so the side that waits sleeps. Every word
-//! is an atomic. The Launcher reads a word once and checks its copy: the other
-//! side may be a Guest that has broken into its Host.
+//! the turn back. The turn is a futex, so the side that waits sleeps. Every
+//! word is an atomic. The Launcher reads a word once and checks its copy: the
+//! other side may be a Guest that has broken into its Host.
 
 use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 

@@ -8,9 +8,9 @@
 //! request to the Launcher is needed.
 //!
 //! This module has the layout only. The sender's code is in the Host
-//! (`lg_host::outbox`), the receiver's in the Launcher (`devices/net/inbox.rs`).
-//! Neither side believes what it reads here: a hostile Guest may write anything,
-//! and damages only what it sends itself.
+//! (`lg_host::outbox`), the receiver's in the Launcher
+//! (`devices/net/inbox.rs`). Neither side believes what it reads here: a
+//! hostile Guest may write anything, and damages only what it sends itself.
 
 use lg_abi::page::PAGE_SIZE;
 

@@ -120,8 +120,8 @@ impl Step {
     }
 }
 
-/// The names of the system calls that the view spawner tries in [`Step::Calls`],
-/// in the order in which it tries them.
+/// The names of the system calls that the view spawner tries in
+/// [`Step::Calls`], in the order in which it tries them.
 pub const CALLS: [&str; 14] = [
     "munmap",
     "mprotect",

@@ -1,10 +1,11 @@
 //! The head of the state: what the Launcher shares with the views.
 //!
-//! All views map one file, the *state*. Most of it is the Host's own and is laid
-//! out in `lg_host::state`. Its beginning is the [`Head`], and that is all that
-//! the Launcher maps. Before anything runs, the Launcher writes the [`ViewSetup`];
-//! the view spawner keeps a copy of it and fills in the rest. From then on the
-//! Guest may write any of these words, so the Launcher believes none of them.
+//! All views map one file, the *state*. Most of it is the Host's own and is
+//! laid out in `lg_host::state`. Its beginning is the [`Head`], and that is all
+//! that the Launcher maps. Before anything runs, the Launcher writes the
+//! [`ViewSetup`]; the view spawner keeps a copy of it and fills in the rest.
+//! From then on the Guest may write any of these words, so the Launcher
+//! believes none of them.
 //!
 //! Zero is the right beginning for every field.
 
@@ -51,9 +52,9 @@ pub const COPIES_SIZE: usize = MAX_COPIES * PAGE_SIZE as usize;
 /// state fits.
 pub const STATE_SIZE: usize = 0x5_0000;
 
-/// Bytes of address space that a view has beside the Guest's memory, its patched
-/// copies, its outboxes and the state: records, stack and program. The Switcher
-/// asserts that these are enough.
+/// Bytes of address space that a view has beside the Guest's memory, its
+/// patched copies, its outboxes and the state: records, stack and program. The
+/// Switcher asserts that these are enough.
 pub const PROCESS_SIZE: usize = 0xC4_0000;
 
 /// The bit that stands for the page at `addr` in a filter of pages: its number
@@ -195,7 +196,8 @@ mod tests {
         assert_eq!(page_bits(0xFFFF_F000, u32::MAX), u64::MAX);
     }
 
-    /// Where everything lies in this version. Another layout is another version.
+    /// Where everything lies in this version. Another layout is another
+    /// version.
     #[test]
     fn the_layout_is_that_of_the_version() {
         let layout = [

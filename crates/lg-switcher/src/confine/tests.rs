@@ -1,4 +1,4 @@
-//! The filter, run by an interpreter: what is allowed, and every near miss.
+//! The filters, run by an interpreter: allowed calls, and every near miss.
 
 use super::*;
 use std::prelude::rust_2024::*;
@@ -34,12 +34,12 @@ impl Call {
         }
     }
 
-    /// What the filter of a view says.
+    /// The verdict of a view's filter.
     fn verdict(&self) -> u32 {
         self.verdict_of(&filter(&FACTS))
     }
 
-    /// What `filter` says.
+    /// The verdict of `filter`.
     fn verdict_of(&self, filter: &Filter) -> u32 {
         let call = lg_seccomp::Call {
             nr: self.nr,
@@ -113,7 +113,7 @@ fn a_view_switches_faults_at_cpuid_where_there_are_some() {
 }
 
 #[test]
-fn the_32_bit_door_leads_to_the_guests_kernel() {
+fn calls_of_32_bits_go_to_the_guests_kernel() {
     for nr in 0..500 {
         let call = Call {
             arch: ARCH_I386,
@@ -167,7 +167,7 @@ fn only_a_handful_of_calls_is_allowed_at_all() {
 }
 
 #[test]
-fn every_near_miss_of_mmap_is_deadly() {
+fn every_near_miss_of_mmap_kills() {
     let top = u64::from(SWITCHER_ADDR);
     for (argument, value) in [
         (0, 1 << 32),
@@ -304,7 +304,7 @@ fn a_view_hears_and_kicks_its_own_user_process() {
 }
 
 #[test]
-fn a_view_hears_and_kicks_nobody_else() {
+fn a_view_hears_and_kicks_no_other_process() {
     let hear = notify::RECEIVE as u64;
     for args in [
         [2, hear, 0, 0, 0, 0],

@@ -1,4 +1,4 @@
-//! How a user process tells its view what has happened to user code.
+//! Events of user code, as arguments of the call in which a user process waits.
 //!
 //! An event is three arguments of the waiting call. User code that has reached
 //! 64-bit mode can make that call itself, with any arguments. So whatever the
@@ -8,7 +8,7 @@
 use lg_host::patch::TrampolineKind;
 use lg_host::run::Event;
 
-// How an event is told: three arguments of the waiting call.
+// The kind of an event: the first argument.
 const TRAP: u64 = 1;
 const SYSTEM_CALL: u64 = 2;
 const STRAY_SYSTEM_CALL: u64 = 3;
@@ -48,7 +48,7 @@ pub(crate) fn encode(event: Event) -> [u64; 3] {
 
 /// The event that a user process reports. Whatever it reports, the event is one
 /// that user code can cause.
-#[expect(clippy::cast_possible_truncation, reason = "what is cut is a lie")]
+#[expect(clippy::cast_possible_truncation, reason = "what is cut was made up")]
 pub(crate) fn decode([kind, error, cr2]: [u64; 3]) -> Event {
     let vector = (kind >> 8) as u8;
     match kind & 0xFF {

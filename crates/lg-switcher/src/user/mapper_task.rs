@@ -1,9 +1,9 @@
 //! The mapper's task: it makes the system calls that the view orders.
 //!
 //! The mapper shares the memory of a user process and nothing else with it. It
-//! lives in registers alone and runs from memory that cannot be written. It reads
-//! its orders from pages that the user process cannot write, and waits for more
-//! of them as a user process waits for its view.
+//! keeps everything in registers and runs from memory that cannot be written.
+//! It reads its orders from pages that the user process cannot write, and waits
+//! for more of them as a user process waits for its view.
 
 #![expect(unsafe_code, reason = "starts a task, and assembly")]
 
@@ -19,8 +19,7 @@ use lg_host::address::as_word;
 
 /// Starts the mapper of this user process.
 pub(super) fn start_mapper(shared_pages: u32) -> Result<u32, i32> {
-    /// Its stack for the time that it takes to get ready: the lower end of
-    /// ours, which is far away.
+    /// Its stack until it is ready: the lower end of ours, which is not in use.
     const STACK_TOP: usize = STACK + 0x8000;
     const CLONE_VM: usize = 0x100;
     let flags = CLONE_PARENT | CLONE_FILES | CLONE_VM;
@@ -32,7 +31,7 @@ pub(super) fn start_mapper(shared_pages: u32) -> Result<u32, i32> {
     }
 }
 
-/// Gets the mapper ready.
+/// Confines the mapper, in its own task.
 extern "C" fn mapper(shared_pages: u32) {
     const SIG_BLOCK: usize = 0;
     let all = u64::MAX;
@@ -59,7 +58,7 @@ extern "C" fn mapper(shared_pages: u32) {
 
 // lg_start_mapper: rdi = flags, rsi = stack, rdx = shared pages.
 // lg_mapper: no stack. Live: r12 = the first order, r13 = how many there are,
-// rbx = how many are done, rbp = what the last one said if it failed,
+// rbx = how many are done, rbp = the error of the last one if it failed,
 // r14 = 0 while it asks for orders.
 global_asm!(
     ".globl lg_start_mapper, lg_mapper_site",

@@ -1,8 +1,9 @@
 //! The call in which a user process waits, and what follows it.
 //!
-//! The code here is written in assembly because it must believe nothing: the
-//! program that called may have chosen every register and every byte that this
-//! process can write, and the program that goes on may be another one.
+//! The code here is written in assembly because it must not depend on anything
+//! that user code can change. The program that called may have chosen every
+//! register and every byte that this process can write, and the next program
+//! may be another one.
 
 #![expect(unsafe_code, reason = "assembly")]
 
@@ -47,18 +48,18 @@ pub(super) fn stand_site() -> u64 {
     }
 }
 
-// lg_stand: rdi, rsi, rdx = what to tell the view.
+// lg_stand: rdi, rsi, rdx = the event, for the view.
 //
-// What stands in the call may be a program that has chosen every register, the
-// stack and all memory of the user process that can be written; what comes out
-// of it may be to run another program. So from the call to `woken`, nothing is
-// believed but the code: no register, no word of the stack, no static. Where
-// user code can have locked the pages of this program by protection keys, that
-// ends first. A signal on the way starts it again (`interrupted`), for its
-// handler may return to none of this.
+// The program that makes the call may have chosen every register, the stack and
+// all memory that this process can write. The view may then let another program
+// run. So from the call to `woken`, no register, no word of the stack and no
+// writable memory is used. Where user code can have locked the pages of this
+// program by protection keys, they are unlocked first. A signal on the way
+// starts this code again (`interrupted`), because its handler must not return
+// into the middle of it.
 //
 // After the call: rax < 0 = it was not answered, because of a signal, and the
-// arguments still lie in the registers.
+// arguments are still in the registers.
 macro_rules! stand {
     ($name:literal, $set_keys:literal) => {
         concat!(
@@ -155,9 +156,9 @@ unsafe extern "C" {
 }
 
 /// A signal has come at `rip`, with these values in rax, rdi, rsi and rdx. If
-/// that is between the waiting call and `woken`, starts it again; the
-/// interrupted code is not gone on with, whatever its registers are.
-pub(super) fn interrupted(rip: u64, rax: u64, told: [u64; 3], kicked: bool) {
+/// that is between the waiting call and `woken`, starts this stretch again. The
+/// interrupted code does not go on, whatever its registers are.
+pub(super) fn interrupted(rip: u64, rax: u64, event: [u64; 3], kicked: bool) {
     let at = |symbol: *const u8| symbol as u64;
     let (site, answered, stop, wake): (_, _, _, Wake) = if extended::has_keys()
     {
@@ -179,16 +180,16 @@ pub(super) fn interrupted(rip: u64, rax: u64, told: [u64; 3], kicked: bool) {
         return;
     }
     if rip < answered && rax.cast_signed() < 0 {
-        let [kind, error, cr2] = told;
-        // What comes now was said before the kick, and is its answer.
+        let [kind, error, cr2] = event;
+        // The event that the call reports is an answer to the kick, too.
         stand(kind, error, cr2);
     }
     // SAFETY: does not come back, and needs nothing.
     unsafe { wake(u32::from(kicked)) }
 }
 
-/// The view has answered: user code runs, with what is in the page. All else
-/// that can be written is what the last program has left.
+/// The view has answered: loads the registers in the page and runs user code.
+/// All other memory that can be written is what the last program has left.
 extern "C" fn woken() -> ! {
     let page = user_page();
     own().reset();

@@ -46,7 +46,7 @@ impl UserMapper {
         arguments: [usize; 6],
     ) -> Result<(), MapError> {
         if self.count == MAX_COMMANDS {
-            // Whatever went wrong, it was with another page than this.
+            // An error here is that of an earlier page, not of this one.
             self.flush().map_err(|_| MapError::NoRoom)?;
         }
         let [number, rest @ ..] = &user_pages().commands.0[self.count];
@@ -55,8 +55,8 @@ impl UserMapper {
             word.set(argument as u64);
         }
         if nr == nr::MODIFY_LDT {
-            // What it sets lies in the order itself, where the mapper sees it
-            // and the user process cannot write.
+            // The entry is in the order itself, where the mapper sees it and
+            // the user process cannot write.
             let place = self.count * size_of::<Command>();
             rest[1].set((COMMANDS + place + ENTRY_IN_ORDER) as u64);
         }
@@ -64,12 +64,13 @@ impl UserMapper {
         Ok(())
     }
 
-    /// Order number `done` has failed: why, and what to learn from it.
+    /// Order number `done` has failed. Answers why, and remembers where the
+    /// machine maps nothing.
     fn failure(&mut self, done: u64, error: i64) -> MapError {
         if error == -i64::from(errno::ENOMEM) {
             return MapError::NoRoom;
         }
-        /// No machine forbids more than this.
+        /// No machine forbids mappings above this.
         const MOST: u64 = 0x10_0000;
         let done = usize::try_from(done).ok();
         let order = done.and_then(|done| user_pages().commands.0.get(done));
@@ -106,8 +107,8 @@ impl Mapper for UserMapper {
     ) -> Result<(), MapError> {
         let [a, b] = UserDescriptor::new(index, descriptor).words();
         let size = size_of::<UserDescriptor>();
-        // The entry lies behind the arguments that the call has, and its
-        // address follows from the order's place: see `order`.
+        // The entry is behind the arguments of the call. Its address depends on
+        // the place of the order: see `order`.
         self.order(nr::MODIFY_LDT, [segments::WRITE, 0, size, a, b, 0])
     }
 

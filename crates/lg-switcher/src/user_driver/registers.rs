@@ -1,8 +1,8 @@
 //! The registers of user code, made such that loading them cannot fault.
 //!
 //! They come from a page that user code can write. The processor refuses some
-//! values of flags, selectors and MXCSR with a fault, and that fault would be in
-//! our own code.
+//! values of flags, selectors and MXCSR with a fault, and that fault would be
+//! in our own code.
 
 #![expect(unsafe_code, reason = "asks the processor")]
 
@@ -34,9 +34,9 @@ pub(super) fn copy_registers(from: &Registers, to: &Registers) {
     to.reload.set(from.reload.replace(0));
 }
 
-/// What user code cannot have in its registers is taken out of them.
+/// Removes what user code cannot have in its registers.
 pub(super) fn make_loadable(regs: &Registers) {
-    /// What a program can set, and what the processor does.
+    /// Flags that a program or the processor can set.
     const FLAGS: u32 = EFLAGS_USABLE | EFLAGS_NT | EFLAGS_RF;
     regs.eflags.set(regs.eflags.get() & FLAGS | EFLAGS_FIXED);
     for selector in [&regs.ds, &regs.es, &regs.fs, &regs.gs] {
@@ -62,7 +62,7 @@ fn is_loadable(selector: u32) -> bool {
     selector <= 3 || selector <= 0xFFFF && readable != 0
 }
 
-/// FXRSTOR faults if MXCSR has bits that there are not.
+/// Clears bits of MXCSR that the processor does not have: FXRSTOR would fault.
 pub(super) fn make_fpu_loadable(image: &mut [u8; 512], mask: u32) {
     let [a, b, c, d] = mask.to_le_bytes();
     for (byte, mask) in image[24..28].iter_mut().zip([a, b, c, d]) {
