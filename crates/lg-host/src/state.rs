@@ -10,6 +10,7 @@
 use crate::cpu::debug::Debug;
 use crate::cpu::extended::Threads;
 use crate::cpu::segments::set_start_segments;
+use crate::patch::ledger::table::Ledger;
 use crate::patch::tables::Patches;
 use core::cell::Cell;
 use core::mem::offset_of;
@@ -186,7 +187,7 @@ pub struct Vm {
     pub retry_at: Cell<u64>,
     /// The handler that the last trap or interrupt went to.
     pub last_handler: Cell<u32>,
-    /// What is known of patches.
+    /// What is known of patches, beside the ledger.
     pub patches: Patches,
     /// When to ask next whether this is still the best processor.
     pub balance_at: Cell<u64>,
@@ -203,6 +204,8 @@ pub struct Vm {
 
     // What is large stands behind what each entry needs: the Host is in few
     // pages then, which counts after a change of process.
+    /// All patches, with what stood there.
+    pub ledger: Ledger,
     /// The extended state of its threads.
     pub threads: Threads,
 

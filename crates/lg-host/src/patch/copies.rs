@@ -42,10 +42,10 @@ use core::cell::Cell;
 use lg_abi::page::{PAGE_SHIFT, PAGE_SIZE};
 use lg_wire::state::{MAX_COPIES, page_bit};
 
-/// `int $0x80`, the trap that is too dear.
+/// `int $0x80`, the slowest trap.
 pub(super) const INT80: [u8; 2] = [0xCD, 0x80];
 
-/// `int3`, which stands for its first byte.
+/// `int3`, which replaces its first byte.
 pub(super) const INT3: u8 = 0xCC;
 
 /// Bytes that are compared at a time.
@@ -166,7 +166,7 @@ impl Host<'_> {
             self.vm.regs.eip.set(eip.wrapping_add(1));
             self.system_call()?;
         } else {
-            // Somebody has changed the page behind our back.
+            // The page has changed.
             self.forget_copy(number)?;
             self.vm.regs.eip.set(site.0);
         }
@@ -175,7 +175,7 @@ impl Host<'_> {
 
     /// What should be mapped at `va` where the Guest's entry would have
     /// `wanted`: the page, or its patched copy. A page that has a patched copy
-    /// is writable only after somebody `writes` to it.
+    /// is mapped writable only when a write to it (`writes`) has faulted.
     pub(crate) fn or_copy(
         &self,
         va: GuestVirt,
@@ -223,7 +223,7 @@ impl Host<'_> {
     pub(crate) fn forget_copy(&mut self, number: usize) -> Result<(), Kill> {
         self.note_end(number);
         self.set_copy(number, 0);
-        self.vm.patches.ledger.forget_copy(number);
+        self.vm.ledger.forget_copy(number);
         self.forget_direct_calls(number);
         self.vm.counters.copies_forgotten.count();
         for (slot, view) in self.vm.views.iter().enumerate() {
@@ -238,17 +238,12 @@ impl Host<'_> {
     /// `frame`, or of none.
     fn set_copy(&self, number: usize, frame: u32) {
         self.vm.patches.copies[number].set(frame);
-        let live = self
-            .vm
-            .patches
-            .copies
-            .iter()
-            .map(Cell::get)
-            .filter(|&f| f != 0);
+        let patches = &self.vm.patches;
+        let live = patches.copies.iter().map(Cell::get).filter(|&f| f != 0);
         let filter = live.fold(0, |all, f| all | page_bit(f));
-        self.vm.patches.copy_filter.set(filter);
-        let stale = self.vm.patches.stale_copies.get() & !(1 << number);
-        self.vm.patches.stale_copies.set(stale);
+        patches.copy_filter.set(filter);
+        let stale = patches.stale_copies.get() & !(1 << number);
+        patches.stale_copies.set(stale);
     }
 
     /// Copies the page at `frame`. Where there is no room, the oldest patched
@@ -299,7 +294,7 @@ impl Host<'_> {
         {
             return false;
         }
-        self.vm.patches.ledger.undo(Place::Copy(number, at), copied);
+        self.vm.ledger.undo(Place::Copy(number, at), copied);
         original == copied
     }
 
@@ -309,8 +304,7 @@ impl Host<'_> {
         (frame != 0).then_some(GuestPhys(frame))
     }
 
-    /// Where the patched copy is for whoever maps: behind all of the Guest's
-    /// memory.
+    /// Where a mapper finds the patched copy: behind all of the Guest's memory.
     fn annex(&self, number: usize) -> GuestPhys {
         GuestPhys(self.memory.limit()).plus(copy(number).0)
     }
@@ -323,7 +317,7 @@ impl Host<'_> {
     }
 }
 
-/// Where in [`Vm::unpatched`](crate::state::Vm) the site at `place` is
+/// Where in [`Patches::unpatched`](super::tables::Patches) the site at `place` is
 /// remembered.
 const fn slot_of(place: GuestPhys) -> usize {
     (place.0 ^ place.0 >> PAGE_SHIFT) as usize % MAX_UNPATCHED

@@ -1,22 +1,23 @@
 //! Direct calls: `int $0x80` without any trap.
 //!
-//! In a patched copy ([`patched copies`](super::patched copies)) a system call
-//! is an `int3`, and that is still a signal. A jump to a trampoline would do
-//! without, but `int $0x80` has room for a short one only, which does not get
-//! far. So it goes to a *stepping trampoline slot*: compilers fill the space in
-//! front of loops and functions with instructions of seven bytes that do
-//! nothing, and in seven bytes there is room for a jump to the trampoline, and
-//! for another one over it for those who walk through. Nothing else is
-//! displaced, and whoever goes to the `int $0x80` again, as a kernel does that
-//! restarts a call, finds the same way.
+//! In a patched copy ([`copies`](super::copies)) a system call is an `int3`,
+//! which still costs a signal. A jump to a trampoline costs none, but
+//! `int $0x80` has room only for a short jump, which does not reach that far.
+//! So it goes to a *trampoline slot*. Compilers fill the space in front of
+//! loops and functions with instructions of seven bytes that do nothing. Seven
+//! bytes have room for a jump to the trampoline, and for a short jump over it
+//! for code that comes from above. Nothing else is displaced. A kernel that
+//! restarts a system call goes to the `int $0x80` again, and that leads the same
+//! way.
 //!
-//! A near jump says how far away it goes, and the trampoline where to go on. So
-//! a patched copy with direct calls can be at one place only; where a second
-//! program has it elsewhere, they become `int3` again.
+//! A near jump contains a distance, and the trampoline contains the address
+//! where the program goes on. So a patched copy with direct calls can be mapped
+//! at one place only. When a second program maps it elsewhere, its direct calls
+//! become `int3` again.
 //!
-//! On the trampoline slot, and at the trampoline's first instruction, the
-//! program is not where it believes to be. If it is stopped there, it is put
-//! back to where it came from ([`Host::step_back`]).
+//! A program that is stopped on the trampoline slot, or at the trampoline's
+//! first instruction, has an eip that its kernel must not see. It is put back
+//! to its `int $0x80` ([`Host::step_back`]).
 
 use super::copies::copy;
 use super::ledger::Room;
@@ -28,15 +29,15 @@ use crate::fast_path;
 use crate::host::{Event, Host};
 use lg_abi::page::PAGE_SIZE;
 
-/// What does nothing, in seven bytes: `lea 0(%esi,1),%esi`, the same with edi,
-/// and `nopl 0(%eax)`, with a displacement of 32 bits each.
+/// Instructions of seven bytes that do nothing: `lea 0(%esi,1),%esi`, the same
+/// with edi, and `nopl 0(%eax)`, with a displacement of 32 bits each.
 const NOTHING: [[u8; TRAMPOLINE_SLOT]; 3] = [
     [0x8D, 0xB4, 0x26, 0, 0, 0, 0],
     [0x8D, 0xBC, 0x27, 0, 0, 0, 0],
     [0x0F, 0x1F, 0x80, 0, 0, 0, 0],
 ];
 
-/// Bytes of it: of a short jump and a near one.
+/// Bytes of a trampoline slot: a short jump and a near one.
 const TRAMPOLINE_SLOT: usize = 7;
 
 const SHORT_JUMP: u8 = 0xEB;
@@ -48,14 +49,14 @@ const SHORT: u32 = 2;
 /// Bytes of a near jump.
 const NEAR: u8 = 5;
 
-/// How far it goes, to both sides.
+/// How far a short jump goes, to both sides.
 const REACH: u32 = 120;
 
-/// One call in so many is looked at, so that those that are made often come
-/// first.
+/// One call in so many is looked at, so that frequent calls come first.
 const SAMPLE: u64 = 16;
 
-/// In [`crate::state::Vm::copy_places`]: mapped at more than one place.
+/// In [`Patches::copy_places`](super::tables::Patches): mapped at more than one
+/// place.
 const SEVERAL: u32 = u32::MAX;
 
 impl DirectCall {
@@ -70,8 +71,8 @@ impl DirectCall {
 
 impl Host<'_> {
     /// The `int3` at `site` in patched copy `number` has trapped: makes it a
-    /// direct call, if its turn has come and there is a trampoline slot near
-    /// it.
+    /// direct call, if it is the one in [`SAMPLE`] and there is a trampoline
+    /// slot near it.
     pub(super) fn open_direct_call(&mut self, number: usize, site: GuestVirt) {
         let patches = &self.vm.patches;
         if !self.vm.counters.copy_calls.get().is_multiple_of(SAMPLE)
@@ -109,7 +110,7 @@ impl Host<'_> {
     /// Patches with `bytes` where an `int3` was in patched copy `number`.
     fn replace_int3(&self, number: usize, site: GuestVirt, bytes: &[u8]) {
         let place = Place::Copy(number, site.page_offset());
-        for int3 in self.vm.patches.ledger.overlapping(place, bytes.len()) {
+        for int3 in self.vm.ledger.overlapping(place, bytes.len()) {
             self.end_patch(&int3);
         }
         let kind = PatchKind::DirectCall;
@@ -174,7 +175,7 @@ impl Host<'_> {
     /// Direct calls in patched copy `number` become `int3` again.
     fn end_direct_calls(&self, number: usize) {
         let copy = Place::Copy(number, 0);
-        for patch in self.vm.patches.ledger.beside(copy) {
+        for patch in self.vm.ledger.beside(copy) {
             if patch.kind == PatchKind::Int3 {
                 continue;
             }
@@ -186,8 +187,8 @@ impl Host<'_> {
         self.forget_direct_calls(number);
     }
 
-    /// The patched copy is no more, or is what it was: nobody comes by its
-    /// trampolines.
+    /// Patched copy `number` has ended, or has no direct calls any more: its
+    /// trampolines are free.
     pub(super) fn forget_direct_calls(&self, number: usize) {
         for call in self.direct_calls(number) {
             call.copy.set(0);

@@ -1,12 +1,12 @@
-//! What a trampoline has displaced and cannot do by itself: a store to memory.
+//! A store to memory that a trampoline has displaced, and that it cannot do.
 //!
-//! A trampoline is 64-bit code, and a store there that faults would be a fault
-//! that no Guest can make sense of. But in front of a hypercall a compiler
-//! likes to put just that: SEND_DMA begins with `used_len = 0`, and HALT saves
-//! a register. So the trampoline of such a place displaces nothing, and we
-//! carry out what stood there, in order, with the rights of the Guest's kernel.
-//! A store that faults is undone by never having begun: the Guest has its page
-//! fault at the patch, and comes again.
+//! A trampoline is 64-bit code. A store that faults there would be a fault that
+//! a Guest cannot understand. But compilers like to put a store in front of a
+//! hypercall: SEND_DMA begins with `used_len = 0`, and HALT saves a register. So
+//! the trampoline of such a place does nothing of what it has displaced. The
+//! Host does it, in order, with the rights of the Guest's kernel. If the store
+//! faults, nothing was done yet: the Guest has its page fault at the patch, and
+//! comes again.
 
 use super::far::{FAR, INT};
 use super::ledger::table::PatchKind;
@@ -22,7 +22,7 @@ const WRITE: u32 = 2;
 /// `movl $value,offset(%base)` without an index, or `push %register`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Store {
-    /// The register that one must know to see whether it was done.
+    /// The register whose value shows whether it was done.
     pub(super) needs: u8,
     what: What,
     /// Bytes of the instruction.
@@ -36,7 +36,7 @@ enum What {
 }
 
 impl Store {
-    /// The one that `code` begins with.
+    /// The store that `code` begins with.
     pub(super) fn at_the_start_of(code: &[u8]) -> Option<Self> {
         let (needs, offset, value, length) = match *code {
             [op @ 0x50..=0x57, ..] if op != 0x54 => {
@@ -64,7 +64,7 @@ impl Store {
         })
     }
 
-    /// The one that `code` may end with.
+    /// The store that `code` may end with.
     pub(super) fn at_the_end_of(code: &[u8]) -> Option<Self> {
         [7, 6, 1].into_iter().find_map(|length| {
             let start = code.len().checked_sub(length)?;
@@ -73,7 +73,7 @@ impl Store {
         })
     }
 
-    /// Where it stores what, where the stack ends at `stack` then.
+    /// Where it stores what, if the stack ends at `stack` afterwards.
     fn effect(&self, regs: &Registers, stack: u32) -> (GuestVirt, u32) {
         let register = general(regs, self.needs).get();
         match self.what {
@@ -101,7 +101,7 @@ impl Host<'_> {
         let vm = self.vm;
         let start = GuestVirt(back.wrapping_sub(as_word(FAR)));
         let kind = PatchKind::HypercallAfterStore;
-        let Some(patch) = vm.patches.ledger.find(kind, start) else {
+        let Some(patch) = vm.ledger.find(kind, start) else {
             // It came here from a place that is not patched.
             vm.regs.eip.set(0);
             self.deliver_trap(13, Some(0))?;
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_store_in_front_of_a_hypercall_is_done_for_it() {
+    fn the_host_does_the_store_in_front_of_a_hypercall() {
         let mut m = standing(&code());
         m.host().run_guest(trapped()).unwrap();
         let trampolines = [(TrampolineKind::HypercallAfterStore, std::vec![])];
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn who_comes_from_elsewhere_has_a_protection_fault() {
+    fn a_jump_to_its_trampoline_from_elsewhere_is_a_protection_fault() {
         let mut m = standing(&code());
         m.vm.regs.esp.set(0xC000_7FF8);
         let event = Event::Trampoline(TrampolineKind::HypercallAfterStore);
@@ -283,7 +283,7 @@ mod tests {
         // The end of a longer instruction: mov $0x42c79090,%eax.
         let mut longer = code();
         longer[29] = 0xB8;
-        // One that had another effect: nobody has overwritten edx.
+        // One that had another effect: edx was not overwritten.
         let mut other = code();
         other[39..41].copy_from_slice(&[0x89, 0xF6]);
         for code in [longer, other] {

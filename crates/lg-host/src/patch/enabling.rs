@@ -1,21 +1,21 @@
 //! A patch where a driver switches interrupts on again.
 //!
 //! A kernel sends a request with interrupts off, and a disk may have answered
-//! before SEND_DMA returns. The interrupt then waits, for a Guest does not say
-//! when it switches interrupts on: its kernel goes to sleep over a request that
-//! is done, finds out there, and wakes up again, which takes longer than all
-//! the rest. But that store to `irq_enabled` is an instruction like any other,
-//! of ten bytes, and who will execute it stands on the stack: it is behind one
-//! of the calls that have led to this SEND_DMA. So the stack is searched, at
-//! first each time and then now and again, and the store has a trampoline put
-//! in its place. A wrong guess costs a visit each time somebody comes by there,
-//! and changes nothing else.
+//! before SEND_DMA returns. The interrupt then waits, because a Guest does not
+//! say when it switches interrupts on. Its kernel goes to sleep over a request
+//! that is done, notices it there, and wakes up again. That takes longer than
+//! all the rest. But the store to `irq_enabled` is an instruction of ten bytes,
+//! so it can be patched. It stands behind one of the calls that have led to
+//! this SEND_DMA, and their return addresses are on the stack. So the stack is
+//! searched, at first each time and then now and again, and the store becomes a
+//! call of a trampoline. A wrong guess costs a visit to the Host each time that
+//! the kernel comes by there, and changes nothing else.
 //!
 //! Not every such store is wanted. While a Guest still hands in requests, an
 //! answer to the first keeps the others from being merged: a disk that was read
-//! by the kernel's cache took five times as long. Who wants to wait calls the
-//! driver's function by its pointer and does nothing else, so only what stands
-//! right behind a call by pointer counts.
+//! by the kernel's cache took five times as long. A kernel that waits for the
+//! answer calls the driver's function by a pointer and does nothing else. So
+//! only a store right behind a call by a pointer counts.
 
 use super::far::{FAR, FAR_CALL, NOP, far};
 use super::ledger::table::{PatchKind, Place};
@@ -26,8 +26,8 @@ use crate::fast_path;
 use crate::host::Host;
 use lg_abi::shared::IF;
 
-/// How often the stack is searched each time. After that it is searched once
-/// in so many times: a kernel may go another way to its disks later.
+/// How many times the stack is searched at first. After that it is searched
+/// once in so many times: a kernel may go another way to its disks later.
 const SEARCHES: u32 = 64;
 
 /// How much of it.
@@ -43,8 +43,8 @@ const STORE: usize = 10;
 pub(super) const ENABLING_PADDING: u32 = as_word(STORE - FAR);
 
 impl Host<'_> {
-    /// A request was answered by an interrupt that its sender does not want
-    /// yet. Answers whether we shall probably hear when it does.
+    /// A request was answered by an interrupt that its sender does not take
+    /// yet. Answers whether the Host will probably be told when it does.
     pub(crate) fn patch_enabling(&mut self) -> bool {
         if !self.may_take(fast_path::ENABLING) || self.vm.in_user_mode() {
             return false;
@@ -52,7 +52,7 @@ impl Host<'_> {
         let answers = self.vm.patches.answers.get();
         self.vm.patches.answers.set(answers.wrapping_add(1));
         if answers >= SEARCHES && !answers.is_multiple_of(SEARCHES) {
-            return self.vm.patches.ledger.has(PatchKind::Enabling);
+            return self.vm.ledger.has(PatchKind::Enabling);
         }
         let mut stack = [0; 4 * WORDS];
         let got = self.fetch(GuestVirt(self.vm.regs.esp.get()), &mut stack);
@@ -116,7 +116,7 @@ impl Host<'_> {
     }
 
     fn has_enabling_patch(&self, at: GuestVirt) -> bool {
-        let ledger = &self.vm.patches.ledger;
+        let ledger = &self.vm.ledger;
         let patch = ledger.find(PatchKind::Enabling, at);
         patch.is_some_and(|patch| patch.is_in_place())
     }
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn behind_the_call_that_led_here_interrupts_go_on() {
+    fn a_store_behind_the_call_that_led_here_is_patched() {
         // mov %esi,%eax; the store; ret
         let mut tail = std::vec![0x89, 0xF0];
         tail.extend(store(IF));
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn through_the_gate_comes_the_interrupt_that_waits() {
+    fn the_interrupt_that_waits_comes_through_the_trampoline() {
         let mut m = called_before(&[]);
         m.vm.idt[33].set(Gate {
             handler: HANDLER,
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_come_next_or_is_no_such_store_has_no_gate() {
+    fn a_store_that_does_not_come_next_or_is_another_has_no_trampoline() {
         let off = store(0);
         let mut after_return = std::vec![0xC3];
         after_return.extend(store(IF));
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn the_stack_is_not_searched_each_time_for_ever() {
+    fn the_stack_is_searched_less_often_after_a_while() {
         let mut tail = store(IF);
         tail.push(0xC3);
         let mut m = called_before(&tail);

@@ -93,7 +93,7 @@ impl Host<'_> {
             return None;
         }
         let place = self.physical(at)?;
-        let ledger = &self.vm.patches.ledger;
+        let ledger = &self.vm.ledger;
         let mut patches = ledger.overlapping(Place::Memory(place), 1);
         let is_entry = |patch: Patch| {
             patch.kind == PatchKind::EntryPage

@@ -1,21 +1,21 @@
-//! Who jumps where: reading code around a place that is to be patched.
+//! Reading code around a place that is to be patched: what jumps into it?
 //!
-//! A patch replaces several instructions by one, so nobody may jump into the
-//! middle of it. Code has no marks where instructions begin, but reading it
-//! from anywhere soon falls into step with the processor. So it is read from
-//! every one of the first few bytes, which covers all ways of falling into
-//! step, and every relative jump that any of these readings meets is believed.
-//! Jumps through tables and pointers lead to where a compiler put a label, and
-//! a hypercall's arguments are not such a place. And where an instruction is to
-//! be displaced whose effect cannot be seen any more, all readings must agree
-//! that it is one.
+//! A patch replaces several instructions by one, so no jump may lead into the
+//! middle of it. Code has no marks where instructions begin, but a reading that
+//! begins anywhere soon falls into step with the processor. So the code is read
+//! from every one of the first few bytes, which covers all ways of falling into
+//! step, and every relative jump that one of these readings meets is taken for
+//! real. Jumps through tables and pointers lead to where a compiler put a label,
+//! and that is not among a hypercall's arguments. Where an instruction is to be
+//! displaced whose effect cannot be seen any more, all readings must agree that
+//! it is one.
 
 use crate::address::{GuestVirt, as_word};
 use crate::cpu::instruction::{self, MAX_INSTRUCTION};
 use crate::host::Host;
 
-/// How far around a patch we look. A relative jump with a wider reach is a
-/// whole function away.
+/// How far around a patch the code is read. A relative jump with a wider reach
+/// is a whole function away.
 const LOOK_AROUND: u32 = 2048;
 
 /// Bytes that are read: on both sides, and a patch.
@@ -26,9 +26,9 @@ const WINDOW: usize = 2 * LOOK_AROUND as usize + 64;
 const BEGINNINGS: usize = 2 * MAX_INSTRUCTION;
 
 impl Host<'_> {
-    /// Whether a relative jump nearby ends inside `start..end`, its first byte
-    /// not counted; or whether the `first` bytes of it, if there are to
-    /// be any, may be something else than one instruction.
+    /// Whether a relative jump nearby leads into `start..end`, behind its first
+    /// byte; or whether its `first` bytes, if that is not 0, may be something
+    /// else than one instruction.
     pub(super) fn is_jumped_into(
         &self,
         start: u32,
@@ -197,7 +197,7 @@ mod tests {
         // jmp over the first byte of that
         let code = [0xEB, 1, 0xB8, 0xCD, 0x80, 0, 0];
         assert!(!is_read_alike(&page(&code), 0x103));
-        // push $0xb8000000; int $0x80: alike, unless somebody jumps to the b8
+        // push $0xb8000000; int $0x80: alike, unless a jump leads to the b8
         let mut code = page(&[0x68, 0, 0, 0, 0xB8, 0xCD, 0x80, 0, 0]);
         assert!(is_read_alike(&code, 0x105));
         code[0x120..0x122].copy_from_slice(&[0xEB, 0xE2]);

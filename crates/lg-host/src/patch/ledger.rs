@@ -33,6 +33,8 @@ pub(super) struct Room(Patch);
 impl Host<'_> {
     /// Room for a patch of `length` bytes at `place`, which the Guest's code
     /// sees at `site`.
+    // Patches are rare, and this must not be in the frame of every entry.
+    #[inline(never)]
     pub(super) fn room_for(
         &self,
         kind: PatchKind,
@@ -40,7 +42,7 @@ impl Host<'_> {
         site: GuestVirt,
         length: usize,
     ) -> Option<Room> {
-        let ledger = &self.vm.patches.ledger;
+        let ledger = &self.vm.ledger;
         for other in ledger.overlapping(place, length) {
             if !self.drop_if_stale(&other) {
                 return None;
@@ -73,7 +75,7 @@ impl Host<'_> {
         for (to, &byte) in patch.ours.iter_mut().zip(ours) {
             *to = byte;
         }
-        self.vm.patches.ledger.record(&patch);
+        self.vm.ledger.record(&patch);
         self.write_place(patch.place, patch.ours());
         if patch.kind != PatchKind::DirectSlot {
             self.vm.counters.patches.count(); // a slot is part of its call
@@ -83,7 +85,7 @@ impl Host<'_> {
     /// Takes a patch back until [`make_again`](Self::make_again). Answers
     /// whether it is known; a stale one is dropped.
     pub fn take_back(&self, id: PatchId) -> bool {
-        let patch = self.vm.patches.ledger.patch(id);
+        let patch = self.vm.ledger.patch(id);
         patch.is_some_and(|patch| self.take_back_for(patch, TAKEN_BACK))
     }
 
@@ -91,7 +93,7 @@ impl Host<'_> {
     /// After that, memory is what the Guest wrote, and patched copies are what
     /// their pages are.
     pub fn take_back_all(&self) {
-        for patch in self.vm.patches.ledger.patches() {
+        for patch in self.vm.ledger.patches() {
             self.take_back_for(patch, ALL_TAKEN_BACK);
         }
     }
@@ -99,14 +101,14 @@ impl Host<'_> {
     /// Makes a patch again that [`take_back`](Self::take_back) has taken back.
     /// Answers whether it is known; a stale one is dropped.
     pub fn make_again(&self, id: PatchId) -> bool {
-        let patch = self.vm.patches.ledger.patch(id);
+        let patch = self.vm.ledger.patch(id);
         patch.is_some_and(|patch| self.make_again_for(patch, TAKEN_BACK))
     }
 
     /// Makes the patches again that [`take_back_all`](Self::take_back_all) has
     /// taken back. One that was taken back on its own, too, stays so.
     pub fn make_all_again(&self) {
-        for patch in self.vm.patches.ledger.patches() {
+        for patch in self.vm.ledger.patches() {
             self.make_again_for(patch, ALL_TAKEN_BACK);
         }
     }
@@ -120,7 +122,7 @@ impl Host<'_> {
             self.write_place(patch.place, patch.original());
         }
         patch.taken_back |= reason;
-        self.vm.patches.ledger.record(&patch);
+        self.vm.ledger.record(&patch);
         true
     }
 
@@ -131,7 +133,7 @@ impl Host<'_> {
         }
         let was_in_place = patch.is_in_place();
         patch.taken_back &= !reason;
-        self.vm.patches.ledger.record(&patch);
+        self.vm.ledger.record(&patch);
         if patch.is_in_place() && !was_in_place {
             self.write_place(patch.place, patch.ours());
         }
@@ -146,7 +148,7 @@ impl Host<'_> {
         if patch.is_in_place() {
             self.write_place(patch.place, patch.original());
         }
-        self.vm.patches.ledger.forget(patch.id);
+        self.vm.ledger.forget(patch.id);
         patch.is_in_place()
     }
 
@@ -158,7 +160,7 @@ impl Host<'_> {
         let read = self.read_place(patch.place, there);
         let is_stale = read.is_none() || there != patch.expected();
         if is_stale {
-            self.vm.patches.ledger.forget(patch.id);
+            self.vm.ledger.forget(patch.id);
         }
         is_stale
     }

@@ -1,21 +1,22 @@
-//! Gates: the places where a Guest may come to us without a trap.
+//! Patches: where the Guest comes to the Host without a trap.
 //!
-//! A trap costs two microseconds, a far jump into 64-bit code costs a fiftieth
-//! of that. So where the Guest's code is about to trap anyway, and where we are
-//! sure what it does there, the trapping instruction is replaced by a far jump
-//! to a *trampoline* in the Switcher's pages, which comes straight here. There
-//! are three such places: the `iret` of the Guest's kernel, whose stretch it
-//! has told us; its hypercalls; and the entry page that it gives its user
-//! programs for system calls. A fourth patch is no trampoline: the instruction
-//! with which its trap handlers load a data segment that means something else
-//! here is made to load the right one. And where a program's code is not ours
-//! to patch, it gets a copy that traps for less ([`patched copies`]).
+//! A trap costs two microseconds. A far jump into 64-bit code costs a fiftieth
+//! of that. So a trapping instruction is replaced by a far jump to a
+//! *trampoline* in the Switcher's pages, which enters the Host. The places are:
+//! the `iret` of the Guest's kernel, its hypercalls, the stores by which it
+//! switches interrupts on, and the entry page that it gives to programs for
+//! system calls. Another patch needs no trampoline: where a trap handler loads
+//! a data segment, the constant becomes the selector that is really meant. A
+//! page of a program's code belongs to a file and is not patched. Programs
+//! execute a patched copy of it instead ([`copies`]).
 //!
-//! Everything is patched late, at a trap that came from the very place, and
-//! only if what stands there is what we think: the registers must agree with
-//! the instructions in front of it. A place that is refused goes on trapping,
-//! which is always right. A Guest that reads its own code sees the patch; that
-//! is the price, and `slow_paths` is for whoever cannot pay it.
+//! Every patch is made late, at a trap that came from its very place, and only
+//! if the code there is what it should be: the registers must agree with the
+//! instructions in front of it. A place that is refused goes on trapping, which
+//! is always right. A Guest that reads its own code sees the patch. For a Guest
+//! that must not see it, there are slow paths ([`fast_path`](lg_wire::fast_path)).
+//!
+//! All patches are in a ledger, and can be taken back ([`ledger`]).
 
 mod arrivals;
 pub mod copies;

@@ -1,10 +1,9 @@
-//! What is known of patches, in the state that all views share.
+//! What is known of patches beside the ledger, in the state that views share.
 //!
-//! The ledger holds the patches themselves. The rest says which sites get none,
-//! which pages have patched copies, and which trampolines are in use. All of it
-//! is plain cells, and zero is the right beginning for each of them.
+//! It says which sites get no patch, which pages have patched copies, and which
+//! trampolines are in use. All of it is plain cells, and zero is the right
+//! beginning for each of them. What each entry of the Host reads comes first.
 
-use super::ledger::table::Ledger;
 use super::limits::{MAX_DIRECT, MAX_FLIPS, MAX_REFUSED, MAX_UNPATCHED};
 use core::cell::Cell;
 use lg_wire::state::MAX_COPIES;
@@ -12,28 +11,24 @@ use lg_wire::state::MAX_COPIES;
 /// What is known of patches.
 #[repr(C)]
 pub struct Patches {
-    /// All patches, with what stood there.
-    pub ledger: Ledger,
-    /// Trampolines made so far for the Guest's kernel.
-    pub trampolines: Cell<u32>,
-    /// And for its user code.
-    pub user_trampolines: Cell<u32>,
-    /// Where in its page the entry page's far call is; 0 = there is none.
-    pub entry_call: Cell<u32>,
-    /// Sites that are jumped into, and so get no trampoline: where their `int`
-    /// is.
-    pub refused: [Cell<u32>; MAX_REFUSED],
-    /// How many were refused.
-    pub refused_count: Cell<u32>,
-    /// How often an answer has come while the Guest had interrupts off.
-    pub answers: Cell<u32>,
-    /// The pages that have patched copies: their physical addresses, or 0.
-    pub copies: [Cell<u32>; MAX_COPIES],
-    /// A bit for each of them, by its number modulo 64: a page whose bit is
-    /// clear has no patched copy.
+    /// A bit for each page that has a patched copy, by its number modulo 64: a
+    /// page whose bit is clear has none.
     pub copy_filter: Cell<u64>,
     /// Copies whose pages were written to: a bit each.
     pub stale_copies: Cell<u32>,
+    /// How many patched copies were ever made.
+    pub copy_count: Cell<u32>,
+    /// Where in its page the entry page's far call is; 0 = there is none.
+    pub entry_call: Cell<u32>,
+    /// How often an answer has come while the Guest had interrupts off.
+    pub answers: Cell<u32>,
+    /// Direct calls in patched copies.
+    pub direct: [DirectCall; MAX_DIRECT],
+    /// The pages that have patched copies: their physical addresses, or 0.
+    pub copies: [Cell<u32>; MAX_COPIES],
+    /// Where each patched copy is mapped: its page, 0 if nowhere, `u32::MAX` if
+    /// at several places.
+    pub copy_places: [Cell<u32>; MAX_COPIES],
     /// System calls so far when each patched copy was made.
     pub copy_births: [Cell<u64>; MAX_COPIES],
     /// Pages whose patched copies did not live long: address, and how many of
@@ -41,15 +36,16 @@ pub struct Patches {
     pub flips: [Cell<u32>; MAX_FLIPS],
     /// Where in `flips` the next one goes.
     pub next_flip: Cell<u32>,
+    /// How many sites were refused.
+    pub refused_count: Cell<u32>,
+    /// Sites that are jumped into, or that have no room: where their `int` is.
+    pub refused: [Cell<u32>; MAX_REFUSED],
     /// `int $0x80` that must not be patched: their physical addresses.
     pub unpatched: [Cell<u32>; MAX_UNPATCHED],
-    /// Where each patched copy is mapped: its page, 0 if nowhere, `u32::MAX` if
-    /// at several places.
-    pub copy_places: [Cell<u32>; MAX_COPIES],
-    /// How many patched copies were ever made.
-    pub copy_count: Cell<u32>,
-    /// Direct calls in patched copies.
-    pub direct: [DirectCall; MAX_DIRECT],
+    /// Trampolines made so far for the Guest's kernel.
+    pub trampolines: Cell<u32>,
+    /// And for its user code.
+    pub user_trampolines: Cell<u32>,
 }
 
 /// A direct call ([`direct`](super::direct)). All zero is none.

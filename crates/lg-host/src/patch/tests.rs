@@ -36,7 +36,7 @@ fn hypercall() -> std::vec::Vec<u8> {
 }
 
 #[test]
-fn a_hypercall_gets_a_gate_that_carries_its_arguments() {
+fn a_hypercall_gets_a_trampoline_that_loads_its_arguments() {
     let mut m = standing_at(&hypercall(), 42);
     m.vm.regs.eax.set(5);
     let event = Event::Trap {
@@ -99,7 +99,7 @@ fn a_hypercall_that_is_jumped_into_keeps_trapping() {
 }
 
 #[test]
-fn the_way_back_gets_a_gate_only_if_it_is_the_real_one() {
+fn the_way_back_gets_a_trampoline_only_if_it_is_the_real_one() {
     let irq_enabled = 0xC000_0000 + Machine::DATA;
     let [a, b, c, d] = irq_enabled.to_le_bytes();
     let way_back = [0x36, 0xA3, a, b, c, d, 0x58, 0xCF];
@@ -118,7 +118,7 @@ fn the_way_back_gets_a_gate_only_if_it_is_the_real_one() {
 }
 
 #[test]
-fn a_gate_for_the_other_mode_is_a_protection_fault() {
+fn a_trampoline_for_the_other_mode_is_a_protection_fault() {
     let mut m = Machine::new();
     m.vm.user.set(1);
     let event = Event::Trampoline(TrampolineKind::Iret);
@@ -157,7 +157,7 @@ fn paths_that_were_taken_away_are_not_taken() {
 }
 
 #[test]
-fn a_user_at_a_gate_without_a_stack_hurts_only_himself() {
+fn a_program_at_a_trampoline_without_a_stack_has_a_stack_fault() {
     // Once with no stack at all, once with the kernel's.
     for esp in [0x30_0000, 0xC000_6000] {
         let mut m = Machine::new();

@@ -73,7 +73,7 @@ impl Machine<'_> {
         let read = self.copies().read(GuestPhys(patched), &mut copy);
         read.expect("it is mapped");
         let number = (patched >> PAGE_SHIFT) as usize;
-        let ledger = &self.vm.patches.ledger;
+        let ledger = &self.vm.ledger;
         ledger.undo(Place::Copy(number, 0), &mut copy);
         let differs = |at: &usize| page[*at] != copy[*at];
         if let Some(at) = (0..page.len()).find(differs) {
@@ -89,7 +89,7 @@ impl Machine<'_> {
             let read = memory.read(GuestPhys(0), &mut bytes);
             read.map(|()| bytes).expect("that is its size")
         };
-        let ledger = &self.vm.patches.ledger;
+        let ledger = &self.vm.ledger;
         let (mut memory, mut copies) = (all(self.memory()), all(self.copies()));
         ledger.undo(Place::Memory(GuestPhys(0)), &mut memory);
         let pages = copies.chunks_exact_mut(PAGE_SIZE as usize);
@@ -108,7 +108,7 @@ impl Machine<'_> {
 
     /// One patch is taken back, or made again.
     pub fn toggle_patch(&mut self, which: usize) {
-        let patches: Vec<_> = self.vm.patches.ledger.patches().collect();
+        let patches: Vec<_> = self.vm.ledger.patches().collect();
         let Some(which) = which.checked_rem(patches.len()) else {
             return;
         };

@@ -36,12 +36,12 @@ pub(in crate::patch) fn machine() -> Machine {
     memory.write(FRAME.plus(0x20), &INT80).unwrap();
     memory.write(FRAME.plus(0x30), &[INT3]).unwrap();
     m.set_user_pte(PAGE, READ_ONLY);
-    let trampoline = |handler| Gate {
+    let gate = |handler| Gate {
         handler,
         flags: Gate::PRESENT | 3 << Gate::DPL_SHIFT,
     };
-    m.vm.idt[SYSCALL_VECTOR as usize].set(trampoline(SYSCALL));
-    m.vm.idt[3].set(trampoline(BREAKPOINT));
+    m.vm.idt[SYSCALL_VECTOR as usize].set(gate(SYSCALL));
+    m.vm.idt[3].set(gate(BREAKPOINT));
     let mut host = m.host();
     host.demand_page(GuestVirt(0xC000_8000), true, false)
         .unwrap();
@@ -152,7 +152,7 @@ fn a_page_that_a_disk_has_overwritten_is_mapped_itself() {
 }
 
 #[test]
-fn a_view_that_was_away_does_not_trust_the_copies_that_it_maps() {
+fn a_view_that_was_away_compares_the_copies_that_it_maps() {
     let mut m = machine();
     trap(&mut m, SITE, 2, Event::SystemCall);
     m.ram.memory().write(FRAME.plus(0x40), &[1]).unwrap();
@@ -162,7 +162,7 @@ fn a_view_that_was_away_does_not_trust_the_copies_that_it_maps() {
 }
 
 #[test]
-fn without_the_short_cut_there_is_no_copy() {
+fn without_the_fast_path_there_is_no_copy() {
     let mut m = machine();
     m.vm.slow_paths.set(fast_path::INT80);
     trap(&mut m, SITE, 2, Event::SystemCall);
@@ -227,7 +227,7 @@ fn a_page_that_is_written_to_again_and_again_gets_no_more_copies() {
         assert_eq!(has_copy, n < 4, "{n}");
         write_by_alias(&mut m);
     }
-    // Copies that live for a while are worth their while, however many.
+    // Copies that live longer are worth their cost, however many.
     let mut m = machine();
     m.set_user_pte(ALIAS, WRITABLE);
     for n in 0..10 {

@@ -29,7 +29,7 @@ use lg_abi::page::{
 };
 use lg_wire::state::{MAX_COPIES, page_bit};
 
-/// System calls after which a patched copy has paid for itself.
+/// System calls after which a patched copy was worth its cost.
 const WORTH_IT: u64 = 64;
 
 /// Copies of one page that may end before that.

@@ -1,5 +1,5 @@
-//! A direct call is the system call that it stands for, wherever its program
-//! is stopped on the way.
+//! A direct call is the system call that it replaces, wherever its program is
+//! stopped on the way.
 
 use super::*;
 use crate::address::GuestPhys;
@@ -60,7 +60,7 @@ fn is_direct(m: &Machine) -> bool {
 }
 
 #[test]
-fn a_call_that_is_made_often_goes_over_a_slot_to_a_gate() {
+fn a_call_that_is_made_often_goes_over_a_slot_to_a_trampoline() {
     for (nothing, bytes) in NOTHING.iter().enumerate() {
         let mut m = often(nothing, 0);
         assert!(is_direct(&m), "{nothing}");
@@ -94,12 +94,12 @@ fn without_the_path_it_stays_an_int3() {
 }
 
 #[test]
-fn who_is_stopped_on_the_way_is_put_back() {
+fn a_program_that_is_stopped_on_the_way_is_put_back() {
     for at in [SLOT_VA + 2, CALL_TRAMPOLINES] {
         let mut m = often(0, 0);
         trap(&mut m, GuestVirt(at), 0, Event::Kick);
         assert_eq!(m.vm.regs.eip.get(), SITE.0, "{at:#x}");
-        // Who goes step by step makes his call.
+        // A program that is stepped makes its call.
         let step = Event::Trap {
             vector: 1,
             error: 0,
@@ -134,7 +134,7 @@ fn a_step_that_the_program_knows_nothing_of_makes_the_call() {
 }
 
 #[test]
-fn no_slot_that_somebody_jumps_into() {
+fn a_slot_that_a_jump_leads_into_is_not_used() {
     // jmp into the middle of a trampoline slot, from 16 bytes behind its
     // beginning.
     let jump = [SHORT_JUMP, 0_u8.wrapping_sub(16 + 2 - 3)];
@@ -173,14 +173,14 @@ fn a_second_place_ends_direct_calls() {
 #[test]
 fn a_copy_with_direct_calls_is_still_true() {
     let mut m = often(0, 0);
-    // Whoever maps the page again compares it with its patched copy.
+    // When the page is mapped again, it is compared with its patched copy.
     m.set_user_pte(PAGE, Pte(0));
     m.host().flush_user().unwrap();
     m.set_user_pte(PAGE, READ_ONLY);
     let fault = m.host().demand_page(SITE, false, true);
     assert_eq!(fault, Ok(Fault::Mapped));
     assert_eq!(mapped(&m), (Machine::RAM, Access::Read));
-    // A disk writes to the trampoline slot behind our back.
+    // A disk writes to the trampoline slot.
     m.set_user_pte(PAGE, Pte(0));
     m.host().flush_user().unwrap();
     m.ram.memory().write(FRAME.plus(SLOT_AT), &[0x90]).unwrap();
@@ -199,7 +199,7 @@ fn the_end_of_a_copy_frees_its_direct_calls() {
     assert_eq!(
         m.vm.regs.eip.get(),
         CALL_TRAMPOLINES,
-        "nobody's trampoline now"
+        "the trampoline belongs to no call"
     );
 }
 

@@ -106,7 +106,7 @@ impl Play {
     }
 
     fn one(&mut self, n: u8) -> Option<super::table::PatchId> {
-        let patches: Vec<_> = self.m.vm.patches.ledger.patches().collect();
+        let patches: Vec<_> = self.m.vm.ledger.patches().collect();
         let n = usize::from(n).checked_rem(patches.len())?;
         Some(patches[n].id)
     }
@@ -138,7 +138,7 @@ impl Play {
         self.m.ram.memory().write(place, &bytes).unwrap();
         let now = self.memory();
         self.written[at..end].copy_from_slice(&now[at..end]);
-        for patch in self.m.vm.patches.ledger.patches() {
+        for patch in self.m.vm.ledger.patches() {
             let Place::Memory(from) = patch.place else {
                 continue;
             };

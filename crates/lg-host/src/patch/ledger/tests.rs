@@ -26,7 +26,7 @@ fn bytes(m: &Machine) -> (Vec<u8>, Vec<u8>) {
 }
 
 fn patches(m: &Machine) -> Vec<Patch> {
-    m.vm.patches.ledger.patches().collect()
+    m.vm.ledger.patches().collect()
 }
 
 fn kinds(m: &Machine) -> Vec<PatchKind> {
@@ -374,7 +374,7 @@ fn the_end_of_a_copy_is_the_end_of_its_patches() {
 #[test]
 fn a_debugger_sees_what_stood_there() {
     let (m, _) = patched();
-    let ledger = &m.vm.patches.ledger;
+    let ledger = &m.vm.ledger;
     for from in 0..16 {
         for to in from..16 {
             let mut seen = at_9000(&m);
