@@ -164,6 +164,45 @@ calls! {
         /// Physical address of three descriptors.
         table = 0,
     }
+    /// The Guest ends, or starts again. Since 2.6.25, instead of CRASH.
+    Shutdown "SHUTDOWN" {
+        /// Physical address of a text.
+        message = 0,
+        /// 1 = the end, 2 = a restart.
+        reason = 1,
+    }
+    /// A virtqueue has buffers, or a device's status has changed. Generation 2.
+    Notify "NOTIFY" {
+        /// Physical address of the ring or the descriptor.
+        address = 0,
+    }
+    /// A descriptor of the table has changed. Since 2.6.30, instead of LOAD_GDT.
+    LoadGdtEntry "LOAD_GDT_ENTRY" {
+        /// Its index.
+        index = 0,
+        /// Its low word.
+        low = 1,
+        /// Its high word.
+        high = 2,
+    }
+    /// An entry of the top page table has changed. Since 2.6.31, with the number
+    /// that SET_PMD had.
+    SetPgd "SET_PGD" {
+        /// Physical address of the table.
+        directory = 0,
+        /// Index of the entry.
+        index = 1,
+    }
+    /// An entry of a middle page table has changed, which only PAE has. Since
+    /// 2.6.31.
+    SetPaePmd "SET_PMD" {
+        /// Physical address of the table.
+        table = 0,
+        /// Index of the entry.
+        index = 1,
+    }
+    /// Pending interrupts may come now. Since 2.6.31.
+    SendInterrupts "SEND_INTERRUPTS" {}
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! The interface between a Guest, the Host and the Launcher: its wire formats.
 //!
-//! Guests of three generations exist. What a generation has of its own is in a
-//! folder for it ([`gen1`]: 2007); what all of them share is beside these. The
-//! Host sees a Guest through an [`Interface`](interface::Interface), which turns
+//! Guests of three generations exist. What a generation has of its own is beside
+//! what all of them share ([`gen1`]: 2007, [`gen2`]: up to Linux 3.19). The Host
+//! sees a Guest through an [`Interface`](interface::Interface), which turns
 //! numbers and registers into a [`Call`](call::Call) and names the places of the
 //! fields that both sides write.
 //!
@@ -26,6 +26,7 @@ pub mod interface;
 pub mod layout;
 
 pub mod gen1;
+pub mod gen2;
 
 pub mod request;
 

@@ -7,7 +7,9 @@
 
 use lg_abi::device::{self, BlockPage, DeviceDescriptor, Net};
 use lg_abi::dma::{self, Dma};
+use lg_abi::gen2;
 use lg_abi::hypercall::{self, Hypercall};
+use lg_abi::layout::{Field, Layout, NoIrq};
 use lg_abi::request;
 use lg_abi::segment;
 use lg_abi::shared::{self, IDT_ENTRIES, LguestData};
@@ -92,6 +94,63 @@ fn hypercalls_have_the_numbers_of_the_document() {
         .iter()
         .map(|call| format!("{} {}", *call as u32, call.name()));
     assert_eq!(table(3, 2), calls.collect());
+}
+
+#[test]
+fn later_hypercalls_have_the_numbers_and_releases_of_the_document() {
+    let mut told = BTreeSet::new();
+    for number in 0..gen2::SPANS[0].interface.calls.len() {
+        let names = gen2::SPANS.map(|span| span.interface.calls[number]);
+        let mut at = 0;
+        while at < names.len() {
+            let first = at;
+            while at < names.len() && names[at] == names[first] {
+                at += 1;
+            }
+            let Some(name) = names[first] else { continue };
+            let (first, last) = (&gen2::SPANS[first], &gen2::SPANS[at - 1]);
+            let (text, first, last) = (name.text(), first.first, last.last);
+            told.insert(format!("{number} {text} {first} {last}"));
+        }
+    }
+    assert_eq!(table(4, 4), told);
+}
+
+#[test]
+fn later_fields_are_where_the_document_says() {
+    let [old, _, _, with_pgdir, last] =
+        gen2::SPANS.map(|span| span.interface.layout);
+    let row = |name: &str, field: &dyn Fn(&Layout) -> Option<Field>| {
+        let at = |layout| match field(layout) {
+            Some(field) => field.offset().to_string(),
+            None => "-".to_string(),
+        };
+        let (old, with, last) = (at(&old), at(&with_pgdir), at(&last));
+        format!("lguest_data {name} {old} {with} {last}")
+    };
+    let noirq = |layout: &Layout| match layout.noirq {
+        NoIrq::Range(start, end) => (start, end),
+        NoIrq::Iret(_) => panic!("generation 3 has this"),
+    };
+    let told = [
+        row("irq_enabled", &|l| Some(l.irq_enabled)),
+        row("blocked_interrupts", &|l| Some(l.blocked_interrupts)),
+        row("cr2", &|l| Some(l.cr2)),
+        row("time_sec", &|l| Some(l.time_sec)),
+        row("time_nsec", &|l| Some(l.time_nsec)),
+        row("irq_pending", &|l| l.irq_pending),
+        row("hcall_status", &|l| Some(l.hcall_status)),
+        row("hcalls", &|l| Some(l.hcalls)),
+        row("reserve_mem", &|l| Some(l.reserve_mem)),
+        row("tsc_khz", &|l| Some(l.tsc_khz)),
+        row("pgdir", &|l| l.pgdir),
+        row("noirq_start", &|l| Some(noirq(l).0)),
+        row("noirq_end", &|l| Some(noirq(l).1)),
+        row("kernel_address", &|l| l.kernel_address),
+        row("syscall_vec", &|l| l.syscall_vec),
+    ];
+    assert_eq!(table(6, 5), BTreeSet::from(told));
+    assert_eq!([old.size, with_pgdir.size, last.size], [1136, 1396, 1392]);
 }
 
 /// "name value" of constants, in decimal.
