@@ -10,8 +10,7 @@ use crate::devices::Violation;
 use crate::engine::{Death, Engine, Hold, printable};
 use crate::lock::lock;
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Once};
 use std::time::Duration;
 
 /// How long a Guest has to come to a clean point before it is stopped anyway.
@@ -23,8 +22,8 @@ const HOLD_TIME: Duration = Duration::from_millis(5);
 pub struct Ending {
     guest: Arc<dyn Engine>,
     by: Arc<Mutex<Option<(Outcome, String)>>>,
-    /// The reason has been told.
-    told: Arc<AtomicBool>,
+    /// Tells the reason.
+    told: Arc<Once>,
 }
 
 impl Ending {
@@ -33,7 +32,7 @@ impl Ending {
         Self {
             guest,
             by: Arc::default(),
-            told: Arc::default(),
+            told: Arc::new(Once::new()),
         }
     }
 
@@ -46,11 +45,10 @@ impl Ending {
         self.guest.kill(reason.into());
     }
 
-    /// Says why the Guest has ended. Of several threads that do, one is heard.
+    /// Says why the Guest has ended. Of several threads that do, one is heard;
+    /// the others wait until it is, because they end the process next.
     pub fn tell(&self, words: &str) {
-        if !self.told.swap(true, Ordering::SeqCst) {
-            terminal::tell(words);
-        }
+        self.told.call_once(|| terminal::tell(words));
     }
 
     /// Whether it has been ended from outside already.

@@ -174,7 +174,7 @@ pub fn end(outcome: Outcome, reason: &str, ending: &Ending) {
     // Before anything that could hang.
     let gone = Arc::new(AtomicBool::new(false));
     let waiter = std::thread::Builder::new().name("patience".into());
-    let waiting = waiter.spawn({
+    let waiting = waiter.stack_size(128 << 10).spawn({
         let (leave, gone) = (leave.clone(), Arc::clone(&gone));
         move || {
             let what = wait_for_the_rest(&gone, PAUSE);

@@ -11,6 +11,7 @@ use crate::cli::exit::Outcome;
 use crate::machine::terminal;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::fmt::{self, Write as _};
+use std::io;
 
 /// The system's allocator; the process ends where it has nothing to give.
 pub struct Allocator;
@@ -60,6 +61,22 @@ impl fmt::Write for Plain {
         rustix::io::write(stderr, text.as_bytes()).map_err(|_| fmt::Error)?;
         Ok(())
     }
+}
+
+/// Address space for the stacks of the Launcher's threads, twice over.
+const THREADS: usize = 1 << 20;
+
+/// Looks whether there is room for the Launcher's threads. The standard library
+/// panics in a new thread that finds none for its signal stack.
+///
+/// # Errors
+///
+/// There is none. With [`Allocator`] the process has ended by then.
+pub(crate) fn room_for_threads() -> io::Result<()> {
+    let mut room: Vec<u8> = Vec::new();
+    let reserved = room.try_reserve_exact(THREADS);
+    std::hint::black_box(&room);
+    reserved.map_err(|_| io::ErrorKind::OutOfMemory.into())
 }
 
 #[cold]

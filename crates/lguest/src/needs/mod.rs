@@ -10,6 +10,7 @@
 
 mod allocator;
 pub use allocator::Allocator;
+pub(crate) use allocator::room_for_threads;
 
 mod calls;
 pub(crate) use calls::{

@@ -268,6 +268,28 @@ fn room_for_mappings() {
     assert!(overflowed, "never was there too little");
 }
 
+/// Where the Launcher's threads are started, there is room for them, or a
+/// sentence says that there is not. The standard library panics in a thread
+/// that finds no room for its signal stack, and that is a matter of some pages.
+#[test]
+fn room_for_threads() {
+    if !is_limited("room_for_threads") {
+        return;
+    }
+    let mut too_little = false;
+    for kib in (26 << 10..28 << 10).step_by(16) {
+        let limit = format!("as={}", kib << 10);
+        let mut command = lguest();
+        command.args(["run", "--memory=16", "--append=quiet"]);
+        let end = run(&mut under(&[&limit], &command), b"poweroff\n");
+        if end.status.code() != Some(0) {
+            assert!(end.stderr.starts_with("lguest: "), "{limit}: {end:?}");
+            too_little = true;
+        }
+    }
+    assert!(too_little, "there was room for everything");
+}
+
 /// A group of processes with little memory; gone when dropped.
 struct Group(PathBuf);
 
