@@ -1,17 +1,17 @@
 //! Whose turn is it? Words on which processes wait for each other.
 //!
 //! Views pass the run token, a Host waits for the Launcher's answer, a Guest
-//! that sleeps is woken, interrupts are raised and taken. Each of these is a
-//! word or two in shared memory, on which the kernel lets somebody sleep, and
-//! each mistake here is a Guest that never wakes up again. So the few steps
-//! that matter are here by themselves, without the memory and the kernel that
-//! they are made for, and a model checker takes them through every order in
-//! which they can happen (`turns/tests.rs`).
+//! that sleeps is woken, interrupts are raised and taken. For each of these
+//! there are one or two words in shared memory, on which a process can sleep by
+//! a futex. A mistake here is a Guest that never wakes up again. So these steps
+//! stand here alone, without the memory and the kernel that they use elsewhere,
+//! and a model checker takes them through every order in which they can happen
+//! (`turns/tests.rs`).
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
-/// A word that several processes share. All accesses have one order, which
-/// everybody sees.
+/// A word that several processes share. All accesses have one order, which is
+/// the same for all processes.
 pub trait Word {
     /// Reads it.
     fn load(&self) -> u32;
@@ -58,15 +58,15 @@ pub trait Futex {
     /// The words it knows.
     type Word: Word;
 
-    /// Sleeps, if `word` is `value`, until somebody wakes sleepers on `word`.
-    /// May come back too early.
+    /// Sleeps, if `word` is `value`, until `word` is woken. May come back too
+    /// early.
     fn wait(word: &Self::Word, value: u32);
 
-    /// Wakes one who sleeps on `word`.
+    /// Wakes one process that sleeps on `word`.
     fn wake(word: &Self::Word);
 }
 
-/// Passes the run token to whoever waits for this one.
+/// Passes the run token to the view that waits for this word.
 pub fn pass<F: Futex>(run_token: &F::Word) {
     run_token.store(1);
     F::wake(run_token);
@@ -86,8 +86,8 @@ pub fn give<F: Futex>(turn: &F::Word, whom: u32) {
 }
 
 /// Blocks until it is the turn of `whom`, or `alive` says no; answers which.
-/// The word is somebody else's to write: whatever he writes that is not
-/// `whom` is slept on.
+/// The other side may write any value: with every value other than `whom`, this
+/// goes on waiting.
 pub fn wait_for<F: Futex>(
     turn: &F::Word,
     whom: u32,
@@ -105,8 +105,8 @@ pub fn wait_for<F: Futex>(
     }
 }
 
-/// Ends [`wait_for`] after its `alive` has become false, though the other
-/// side may still write `turn`. `waits` says whether somebody is in there;
+/// Ends [`wait_for`] after its `alive` has become false, although the other
+/// side may still write `turn`. `waits` says whether a thread is in there;
 /// `pause` lets some time pass.
 pub fn call_off<F: Futex>(
     turn: &F::Word,
@@ -120,10 +120,10 @@ pub fn call_off<F: Futex>(
     }
 }
 
-/// The Guest's sleep: from the first line on, a [`kick`] is noticed. By its
-/// count, if it comes before the sleep; as a wake-up, if it comes after.
-/// `rest` is told the count, looks once more whether there is nothing to do,
-/// and then sleeps as long as that is the count.
+/// The Guest's sleep. From the first line on, no [`kick`] is lost: before the
+/// sleep it changes the count, afterwards it is a wake-up. `rest` gets the
+/// count, checks once more that there is nothing to do, and then sleeps while
+/// the count is the same.
 pub fn doze<W: Word>(kicks: &W, asleep: &W, rest: impl FnOnce(u32)) {
     asleep.store(1);
     rest(kicks.load());
@@ -131,7 +131,8 @@ pub fn doze<W: Word>(kicks: &W, asleep: &W, rest: impl FnOnce(u32)) {
 }
 
 /// Something has come from outside, and has been written where the Guest will
-/// look: if it sleeps, it is woken, else `interrupt` stops whoever runs it.
+/// look. If the Guest sleeps, it is woken; else `interrupt` stops the view that
+/// runs it.
 pub fn kick<F: Futex>(
     kicks: &F::Word,
     asleep: &F::Word,
@@ -150,8 +151,8 @@ pub fn raise<W: Word>(irqs: &W, irq: u32) {
     irqs.set(1 << irq);
 }
 
-/// Interrupt `irq` is delivered, or dropped: it is raised no more. What is
-/// raised meanwhile stays.
+/// Interrupt `irq` is delivered or dropped: it is no longer raised. Interrupts
+/// that are raised meanwhile stay.
 pub fn lower<W: Word>(irqs: &W, irq: u32) {
     irqs.clear(1 << irq);
 }

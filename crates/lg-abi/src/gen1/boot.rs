@@ -40,7 +40,7 @@ pub mod offset {
 /// "This machine is an lguest one", for [`offset::SUBARCH`].
 pub const SUBARCH_LGUEST: u32 = 1;
 
-/// A boot loader that nobody has registered, for [`offset::LOADER_TYPE`].
+/// A boot loader without a registered number, for [`offset::LOADER_TYPE`].
 pub const LOADER_UNREGISTERED: u8 = 0xFF;
 
 /// Usable memory, for [`E820Entry::kind`].

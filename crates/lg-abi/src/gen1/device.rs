@@ -18,7 +18,7 @@ pub const LGUEST_DEVICE_T_NET: u16 = 2;
 /// A disk; its page is a [`BlockPage`].
 pub const LGUEST_DEVICE_T_BLOCK: u16 = 3;
 
-/// Net feature: nobody on this network needs checksums.
+/// Net feature: frames on this network need no checksums.
 pub const LGUEST_NET_F_NOCSUM: u16 = 0x4000;
 /// Any device: its interrupt comes at fairly random times.
 pub const LGUEST_DEVICE_F_RANDOMNESS: u16 = 0x8000;
@@ -27,7 +27,7 @@ pub const LGUEST_DEVICE_F_RANDOMNESS: u16 = 0x8000;
 pub const LGUEST_DEVICE_S_ACKNOWLEDGE: u16 = 1;
 /// Guest: there is a driver for it.
 pub const LGUEST_DEVICE_S_DRIVER: u16 = 2;
-/// Guest: the driver is content.
+/// Guest: the driver works.
 pub const LGUEST_DEVICE_S_DRIVER_OK: u16 = 4;
 /// Host: the device has gone away.
 pub const LGUEST_DEVICE_S_REMOVED: u16 = 8;

@@ -1,14 +1,14 @@
 //! Every order in which the steps can happen, by a model checker.
 //!
-//! What runs here is the code of [`super`], on words that the checker watches
-//! and a kernel that is a mutex and a condition variable for each word: to
-//! look and fall asleep is one step, as in the kernel. Loom then tries all
-//! orders (where the comment says so, all with a limited number of
-//! involuntary switches), and fails if one of them ends in a panic, in two
-//! owners of one thing, or with everybody asleep. Each model comes with a
-//! mistake that was or could be made, in which the checker must find that.
+//! The code of [`super`] runs here, on words that the checker watches. The
+//! kernel is a mutex and a condition variable for each word: looking and
+//! falling asleep is one step, as in the real kernel. Loom then tries all
+//! orders (where the comment says so, all with a limited number of involuntary
+//! switches). It fails if one of them ends in a panic, in two owners of one
+//! thing, or with all threads asleep. Each model comes with a mistake that was
+//! or could be made, and the checker must find it.
 //!
-//! Around the steps stands what their callers do, in their order:
+//! The callers' work around the steps is here, too, in the same order:
 //! `leave_for_other_view` and `halt` of the Host, `ask` of the Switcher's
 //! world, `wait_for_request`, `die` and `kick` of the Launcher.
 
@@ -21,7 +21,7 @@ use std::format;
 use std::process::Command;
 use std::string::String;
 
-/// A word, and those who sleep on it.
+/// A word, and the threads that sleep on it.
 struct Watched {
     word: LoomU32,
     queue: Mutex<()>,
@@ -73,7 +73,7 @@ impl Word for Watched {
     }
 }
 
-/// The kernel, as far as it is asked.
+/// The kernel, as far as it is needed.
 struct Kernel;
 
 impl Futex for Kernel {
@@ -126,7 +126,7 @@ fn lowest(irqs: &Watched) -> Option<u32> {
     (pending != 0).then(|| pending.trailing_zeros())
 }
 
-/// What only one may touch at a time: a mistake lets two in.
+/// A thing that only one thread may touch at a time: a mistake lets two in.
 struct Owned(LoomU32);
 
 impl Owned {
@@ -195,13 +195,13 @@ mod run_token {
     }
 
     #[test]
-    fn who_is_woken_before_the_run_token_is_there_sleeps_on() {
+    fn a_wake_up_before_the_run_token_is_lost() {
         fn too_late(run_token: &Watched) {
             Kernel::wake(run_token);
             run_token.store(1);
         }
         assert!(is_found(
-            "run_token::who_is_woken_before_the_run_token_is_there_sleeps_on",
+            "run_token::a_wake_up_before_the_run_token_is_lost",
             "deadlock",
             || model(take::<Kernel>, too_late)
         ));
@@ -232,7 +232,7 @@ mod mailbox {
     struct Conversation {
         turn: Watched,
         letter: Owned,
-        /// The Guest has died.
+        /// The Guest has ended.
         dead: Watched,
         /// The Launcher's thread is in its sleep, or about to be.
         waiting: Watched,
@@ -265,7 +265,7 @@ mod mailbox {
             came
         }
 
-        /// `Core::die`, once nobody is left to change the turn.
+        /// `Core::die`, when no process is left that could change the turn.
         fn die(&self, times: Option<u32>) {
             self.dead.store(1);
             let waits = || self.waiting.load() != 0;
@@ -285,7 +285,7 @@ mod mailbox {
     }
 
     #[test]
-    fn every_request_is_heard_and_answered_once() {
+    fn every_request_is_taken_and_answered_once() {
         all_orders(3, || {
             let talk = Conversation::new();
             let host = {
@@ -320,8 +320,8 @@ mod mailbox {
         ));
     }
 
-    /// The Host asks once and is killed, before or after; the watcher hears
-    /// of it; and the Launcher's thread has to come back from its sleep.
+    /// The Host asks once and is killed, before or after. The watcher is
+    /// notified, and the Launcher's thread has to come back from its sleep.
     fn death(times: Option<u32>) {
         let talk = Conversation::new();
         let host = {
@@ -346,14 +346,14 @@ mod mailbox {
     }
 
     #[test]
-    fn the_launcher_hears_of_a_death_whatever_it_is_doing() {
+    fn the_launcher_notices_an_end_at_any_moment() {
         all_orders(3, || death(None));
     }
 
     #[test]
-    fn a_death_that_is_not_told_is_found() {
+    fn an_end_that_is_not_reported_is_found() {
         assert!(is_found(
-            "mailbox::a_death_that_is_not_told_is_found",
+            "mailbox::an_end_that_is_not_reported_is_found",
             "deadlock",
             || death(Some(0))
         ));
@@ -361,7 +361,7 @@ mod mailbox {
 
     #[test]
     fn to_wake_the_launcher_once_is_not_enough() {
-        // It may be between its look at the death and its sleep.
+        // It may be between its check for the end and its sleep.
         assert!(is_found(
             "mailbox::to_wake_the_launcher_once_is_not_enough",
             "deadlock",
@@ -370,7 +370,7 @@ mod mailbox {
     }
 
     #[test]
-    fn whatever_stands_in_the_turn_is_slept_on() {
+    fn any_other_value_in_the_turn_makes_it_wait() {
         all_orders(3, || {
             let talk = Conversation::new();
             let liar = {
@@ -416,7 +416,7 @@ mod sleep {
             }
         }
 
-        /// `Guest::irq`. Nobody runs the Guest, so there is nobody to
+        /// `Native::irq`. No view runs the Guest, so there is none to
         /// interrupt.
         fn irq(&self, irq: u32, kick: Kick) {
             raise(&self.irqs, irq);
@@ -632,9 +632,9 @@ mod running {
     }
 
     #[test]
-    fn to_tell_who_runs_after_passing_the_run_token_is_too_late() {
+    fn to_say_which_view_runs_after_passing_the_run_token_is_too_late() {
         assert!(is_found(
-            "running::to_tell_who_runs_after_passing_the_run_token_is_too_late",
+            "running::to_say_which_view_runs_after_passing_the_run_token_is_too_late",
             "deadlock",
             || {
                 model(|guest| {
