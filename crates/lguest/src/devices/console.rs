@@ -379,8 +379,9 @@ impl Console {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fake::FakeHost;
+    use super::super::scripted;
     use super::*;
+    use crate::engine::Scripted;
     use proptest::prelude::*;
     use rustix::pipe::{PipeFlags, pipe, pipe_with};
 
@@ -392,8 +393,8 @@ mod tests {
         watch: false,
     };
 
-    fn console() -> (Arc<FakeHost>, Console, OwnedFd, OwnedFd) {
-        let guest = FakeHost::new();
+    fn console() -> (Arc<Scripted>, Console, OwnedFd, OwnedFd) {
+        let guest = scripted();
         let (input, typed) = pipe().unwrap();
         let (shown, output) = pipe().unwrap();
         let mut console = Console::new(Config {
@@ -413,7 +414,7 @@ mod tests {
         Ok(used_len)
     }
 
-    fn bind_sixty_four_bytes(guest: &FakeHost) {
+    fn bind_sixty_four_bytes(guest: &Scripted) {
         guest.put_dma(DMA, &[(BUFFER, 60), (BUFFER + 100, 4)]);
         guest.bind(0, DMA, 5);
     }
@@ -480,12 +481,12 @@ mod tests {
         let line = [b'x'; 62];
         rustix::io::write(&typed, &line).unwrap();
         assert_eq!(console.handle_input(), Ok(Readiness::Wait));
-        assert_eq!(guest.wait_irq(), 5);
+        assert_eq!(guest.wait_irq(), Some(5));
         assert_eq!(guest.word(DMA), 62);
         assert_eq!(guest.bytes(BUFFER, 61)[59..], [b'x', 0]);
         assert_eq!(guest.bytes(BUFFER + 100, 3), [b'x', b'x', 0]);
         assert_eq!(console.handle_input(), Ok(Readiness::Wait));
-        assert!(guest.is_quiet());
+        assert!(guest.irqs().is_empty());
     }
 
     #[test]
@@ -500,7 +501,7 @@ mod tests {
     }
 
     /// A Guest that frees each buffer at once.
-    struct Greedy(Arc<FakeHost>);
+    struct Greedy(Arc<Scripted>);
 
     impl Requests for Greedy {
         fn memory(&self) -> &crate::memory::GuestMemory {
@@ -543,7 +544,7 @@ mod tests {
 
     #[test]
     fn three_interrupts_count_only_alone_and_in_a_second() {
-        let (_host, mut console, _typed, _shown) = console();
+        let (_guest, mut console, _typed, _shown) = console();
         console.is_terminal = true;
         let start = Instant::now();
         let mut typed = |bytes: &[u8], ms: u64| {
@@ -563,7 +564,7 @@ mod tests {
 
     #[test]
     fn interrupts_are_heard_though_the_guest_takes_nothing() {
-        let (_host, mut console, _typed, _shown) = console();
+        let (_guest, mut console, _typed, _shown) = console();
         console.is_terminal = true;
         console.keep(b"text");
         let now = Instant::now();
@@ -578,7 +579,7 @@ mod tests {
 
     #[test]
     fn a_file_may_contain_interrupts() {
-        let (_host, mut console, _typed, _shown) = console();
+        let (_guest, mut console, _typed, _shown) = console();
         for _ in 0..5 {
             assert!(!console.wants_out(&[INTERRUPT], Instant::now()));
         }
@@ -597,7 +598,7 @@ mod tests {
             let (guest, mut console, keyboard, _shown) = console();
             let mut got = Vec::new();
             let mut lens = lens.iter().cycle();
-            let mut take = |guest: &FakeHost, console: &mut Console| {
+            let mut take = |guest: &Scripted, console: &mut Console| {
                 let used = guest.word(DMA) as usize;
                 got.extend(guest.bytes(BUFFER, used));
                 guest.put_dma(DMA, &[(BUFFER, *lens.next().unwrap())]);

@@ -212,5 +212,8 @@ pub fn total(sections: &[Section]) -> u32 {
     sections.iter().map(|section| section.len()).sum()
 }
 
+/// A Guest of 16 pages, and 3 of devices, that runs nothing.
 #[cfg(test)]
-pub(crate) mod fake;
+pub(crate) fn scripted() -> Arc<crate::engine::Scripted> {
+    crate::engine::Scripted::new(GuestMemory::new(0x1_0000, 3).unwrap())
+}

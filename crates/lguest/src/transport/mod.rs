@@ -305,9 +305,9 @@ fn descriptor(memory: &GuestMemory, index: u8) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::devices::fake::FakeHost;
+    use crate::devices::scripted;
     use crate::devices::{Description, Device};
-    use crate::engine::Native;
+    use crate::engine::{Native, Scripted};
     use std::sync::mpsc::{Receiver, Sender, channel};
 
     /// Tells where it was placed and what was sent to it.
@@ -343,8 +343,8 @@ mod tests {
 
     fn bus(
         kinds: &[(u16, u16)],
-    ) -> (Arc<FakeHost>, Bus, Receiver<(Place, u32)>) {
-        let host = FakeHost::new();
+    ) -> (Arc<Scripted>, Bus, Receiver<(Place, u32)>) {
+        let guest = scripted();
         let (sent, got) = channel();
         let devices = kinds
             .iter()
@@ -352,25 +352,25 @@ mod tests {
                 Box::new(Probe(kind, pages, sent.clone(), None))
             })
             .collect::<Vec<_>>();
-        let bus = Bus::new(host.clone(), devices).unwrap();
-        (host, bus, got)
+        let bus = Bus::new(guest.clone(), devices).unwrap();
+        (guest, bus, got)
     }
 
     #[test]
     fn devices_stand_in_order_each_with_its_page() {
-        let (host, bus, _) = bus(&[(3, 1), (2, 1), (1, 0)]);
+        let (guest, bus, _) = bus(&[(3, 1), (2, 1), (1, 0)]);
         let found: Vec<_> =
             (0..3).map(|i| bus.descriptor(i).unwrap()).collect();
         let kinds: Vec<_> = found.iter().map(|d| (d.kind, d.pfn)).collect();
         assert_eq!(kinds, [(3, 17), (2, 18), (1, 0)]);
         assert_eq!(found[0].features, 0x8001);
         // Behind the last one there is none.
-        assert_eq!(host.word(0x1_0000 + 3 * 12), 0);
+        assert_eq!(guest.word(0x1_0000 + 3 * 12), 0);
     }
 
     #[test]
     fn output_goes_to_whose_page_holds_the_key() {
-        let (_host, bus, got) = bus(&[(3, 1), (2, 1), (1, 0)]);
+        let (_guest, bus, got) = bus(&[(3, 1), (2, 1), (1, 0)]);
         assert_eq!(bus.handle_output(0, 0x1_2FFC), Ok(Some(7)));
         assert_eq!(got.recv().unwrap().0.index, 1);
         assert_eq!(bus.handle_output(0, 0x1_1000), Ok(Some(7)));
@@ -385,19 +385,19 @@ mod tests {
 
     #[test]
     fn a_removed_device_says_so_and_hears_nothing_more() {
-        let (host, bus, got) = bus(&[(3, 1), (2, 1)]);
+        let (guest, bus, got) = bus(&[(3, 1), (2, 1)]);
         bus.remove(1);
-        assert_eq!(host.wait_irq(), 2);
+        assert_eq!(guest.wait_irq(), Some(2));
         let status = 0x1_0000 + 12 + DeviceDescriptor::STATUS_OFFSET;
-        assert_eq!(host.memory().read_object::<u16>(status), Ok(8));
+        assert_eq!(guest.memory().read_object::<u16>(status), Ok(8));
         assert_eq!(bus.handle_output(0, 0x1_2000), Ok(Some(0)));
         assert_eq!(bus.handle_input(1), Ok(Readiness::Closed));
         assert!(got.try_recv().is_err());
         assert!(!bus.is_let_go(1));
-        host.memory().set_bits(status, 16).unwrap();
+        guest.memory().set_bits(status, 16).unwrap();
         assert!(bus.is_let_go(1));
         // A device that is there cannot be let go of.
-        host.memory().set_bits(0x1_0004, 16).unwrap();
+        guest.memory().set_bits(0x1_0004, 16).unwrap();
         assert!(!bus.is_let_go(0));
         assert_eq!(bus.handle_output(0, 0x1_1000), Ok(Some(7)));
     }

@@ -1,7 +1,8 @@
 //! What a disk does with requests, good and bad, and with files.
 
-use super::super::fake::FakeHost;
+use super::super::scripted;
 use super::*;
+use crate::engine::Scripted;
 use proptest::prelude::*;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
@@ -37,23 +38,23 @@ impl Drop for Scratch {
     }
 }
 
-fn block(path: &Path, read_only: bool) -> (Arc<FakeHost>, Block) {
-    let host = FakeHost::new();
+fn block(path: &Path, read_only: bool) -> (Arc<Scripted>, Block) {
+    let guest = scripted();
     let mut block = Block::new(Disk::open(path, read_only).unwrap());
     let place = Place {
         index: 0,
         page: PAGE,
         irq: 1,
     };
-    block.attach(host.clone(), place);
-    host.put_dma(BOUND, &[(DATA, 1024), (DATA + 0x1000, 512)]);
-    host.bind(PAGE, BOUND, 1);
-    (host, block)
+    block.attach(guest.clone(), place);
+    guest.put_dma(BOUND, &[(DATA, 1024), (DATA + 0x1000, 512)]);
+    guest.bind(PAGE, BOUND, 1);
+    (guest, block)
 }
 
 /// Sends a request and answers what it has become: (result, `used_len`).
 fn request(
-    host: &FakeHost,
+    guest: &Scripted,
     block: &mut Block,
     kind: u32,
     sector: u32,
@@ -66,38 +67,38 @@ fn request(
         result: 0,
         num_sectors: 0xFFFF_FFFF, // it may say what it likes
     };
-    host.memory().write_object(PAGE, &page).unwrap();
-    host.memory().write(BOUND, &[0; 4]).unwrap();
+    guest.memory().write_object(PAGE, &page).unwrap();
+    guest.memory().write(BOUND, &[0; 4]).unwrap();
     assert_eq!(block.handle_output(SENT, PAGE), Ok(0));
-    assert_eq!(host.wait_irq(), 1);
-    (host.word(PAGE + 12), host.word(BOUND))
+    assert_eq!(guest.wait_irq(), Some(1));
+    (guest.word(PAGE + 12), guest.word(BOUND))
 }
 
 #[test]
 fn the_page_tells_how_many_whole_sectors_there_are() {
     let scratch = Scratch::new("sectors");
-    let (host, _block) = block(&scratch.file("disk", 5 * 512 + 100), true);
-    assert_eq!(host.word(PAGE + 16), 5);
+    let (guest, _block) = block(&scratch.file("disk", 5 * 512 + 100), true);
+    assert_eq!(guest.word(PAGE + 16), 5);
 }
 
 #[test]
 fn a_read_fills_the_bound_buffer() {
     let scratch = Scratch::new("read");
-    let (host, mut block) = block(&scratch.file("disk", 8 * 512), false);
-    assert_eq!(request(&host, &mut block, BLOCK_READ, 2, 1536), (1, 1536));
-    assert_eq!(host.bytes(DATA, 1)[0], 2);
-    assert_eq!(host.bytes(DATA + 1023, 2), [3, 0]);
-    assert_eq!(host.bytes(DATA + 0x1000, 1)[0], 4);
+    let (guest, mut block) = block(&scratch.file("disk", 8 * 512), false);
+    assert_eq!(request(&guest, &mut block, BLOCK_READ, 2, 1536), (1, 1536));
+    assert_eq!(guest.bytes(DATA, 1)[0], 2);
+    assert_eq!(guest.bytes(DATA + 1023, 2), [3, 0]);
+    assert_eq!(guest.bytes(DATA + 0x1000, 1)[0], 4);
 }
 
 #[test]
 fn a_write_is_in_the_file_when_it_is_acknowledged() {
     let scratch = Scratch::new("write");
     let path = scratch.file("disk", 8 * 512);
-    let (host, mut block) = block(&path, false);
-    host.memory().write(0x6000, &[0xAA; 512]).unwrap();
-    host.put_dma(SENT, &[(0x6000, 512)]);
-    assert_eq!(request(&host, &mut block, BLOCK_WRITE, 7, 512), (1, 0));
+    let (guest, mut block) = block(&path, false);
+    guest.memory().write(0x6000, &[0xAA; 512]).unwrap();
+    guest.put_dma(SENT, &[(0x6000, 512)]);
+    assert_eq!(request(&guest, &mut block, BLOCK_WRITE, 7, 512), (1, 0));
     let file = std::fs::read(&path).unwrap();
     assert_eq!(file.len(), 8 * 512);
     assert_eq!(file[7 * 512 - 1..][..2], [6, 0xAA]);
@@ -108,8 +109,8 @@ fn what_cannot_be_done_is_an_error_and_touches_nothing() {
     let scratch = Scratch::new("bad");
     let path = scratch.file("disk", 8 * 512);
     let before = std::fs::read(&path).unwrap();
-    let (host, mut block) = block(&path, false);
-    host.put_dma(SENT, &[(0x6000, 512)]);
+    let (guest, mut block) = block(&path, false);
+    guest.put_dma(SENT, &[(0x6000, 512)]);
     for (kind, sector, bytes) in [
         (BLOCK_READ, 6, 1536),           // past the end
         (BLOCK_READ, 0xFFFF_FFFF, 1536), // far past it
@@ -120,11 +121,11 @@ fn what_cannot_be_done_is_an_error_and_touches_nothing() {
         (2, 0, 1536),
         (0xFFFF_FFFF, 0, 0xFFFF_FFFF),
     ] {
-        let answer = request(&host, &mut block, kind, sector, bytes);
+        let answer = request(&guest, &mut block, kind, sector, bytes);
         assert_eq!(answer, (2, 0), "{kind} {sector} {bytes}");
     }
     // After all that it works as before.
-    assert_eq!(request(&host, &mut block, BLOCK_READ, 5, 1536), (1, 1536));
+    assert_eq!(request(&guest, &mut block, BLOCK_READ, 5, 1536), (1, 1536));
     assert_eq!(std::fs::read(&path).unwrap(), before);
     assert_eq!(block.counters().last(), Some(&("errors", 8)));
 }
@@ -132,10 +133,10 @@ fn what_cannot_be_done_is_an_error_and_touches_nothing() {
 #[test]
 fn a_read_without_a_bound_buffer_is_an_error() {
     let scratch = Scratch::new("unbound");
-    let (host, mut block) = block(&scratch.file("disk", 8 * 512), false);
-    host.bind(PAGE, SENT, 1);
-    host.memory().write(SENT, &[1]).unwrap(); // not free
-    assert_eq!(request(&host, &mut block, BLOCK_READ, 0, 1536), (2, 0));
+    let (guest, mut block) = block(&scratch.file("disk", 8 * 512), false);
+    guest.bind(PAGE, SENT, 1);
+    guest.memory().write(SENT, &[1]).unwrap(); // not free
+    assert_eq!(request(&guest, &mut block, BLOCK_READ, 0, 1536), (2, 0));
 }
 
 #[test]
@@ -143,10 +144,10 @@ fn a_read_only_disk_refuses_writes() {
     let scratch = Scratch::new("ro");
     let path = scratch.file("disk", 8 * 512);
     let before = std::fs::read(&path).unwrap();
-    let (host, mut block) = block(&path, true);
-    host.put_dma(SENT, &[(0x6000, 512)]);
-    assert_eq!(request(&host, &mut block, BLOCK_WRITE, 0, 512), (2, 0));
-    assert_eq!(request(&host, &mut block, BLOCK_READ, 0, 1536), (1, 1536));
+    let (guest, mut block) = block(&path, true);
+    guest.put_dma(SENT, &[(0x6000, 512)]);
+    assert_eq!(request(&guest, &mut block, BLOCK_WRITE, 0, 512), (2, 0));
+    assert_eq!(request(&guest, &mut block, BLOCK_READ, 0, 1536), (1, 1536));
     assert_eq!(std::fs::read(&path).unwrap(), before);
 }
 
@@ -154,14 +155,14 @@ fn a_read_only_disk_refuses_writes() {
 fn a_file_that_became_shorter_is_an_error() {
     let scratch = Scratch::new("shrunk");
     let path = scratch.file("disk", 8 * 512);
-    let (host, mut block) = block(&path, false);
+    let (guest, mut block) = block(&path, false);
     File::options()
         .write(true)
         .open(&path)
         .unwrap()
         .set_len(600)
         .unwrap();
-    let answer = request(&host, &mut block, BLOCK_READ, 0, 1536);
+    let answer = request(&guest, &mut block, BLOCK_READ, 0, 1536);
     assert_eq!(answer, (2, 600));
 }
 
@@ -169,17 +170,19 @@ fn a_file_that_became_shorter_is_an_error() {
 fn rules_that_are_broken_end_the_guest() {
     let scratch = Scratch::new("rules");
     let path = scratch.file("disk", 8 * 512);
-    let send = |prepare: &dyn Fn(&FakeHost, &mut Block), key: u32| {
-        let (host, mut block) = block(&path, true);
-        prepare(&host, &mut block);
+    let send = |prepare: &dyn Fn(&Scripted, &mut Block), key: u32| {
+        let (guest, mut block) = block(&path, true);
+        prepare(&guest, &mut block);
         block.handle_output(SENT, key).unwrap_err().to_string()
     };
     let text = send(&|_, _| {}, PAGE + 4);
     assert_eq!(text, "a disk's key is its page 0x11000, not 0x11004");
     let text = send(&|_, block| block.busy = Arc::new(true.into()), PAGE);
     assert_eq!(text, "a second request to a disk that is busy with one");
-    let text =
-        send(&|host, _| host.put_dma(BOUND, &[(DATA + 0xE01, 512)]), PAGE);
+    let text = send(
+        &|guest, _| assert!(guest.put_dma(BOUND, &[(DATA + 0xE01, 512)])),
+        PAGE,
+    );
     assert_eq!(text, "bad dma: 0x4e01+0x200 crosses a page");
 }
 
@@ -187,20 +190,20 @@ fn rules_that_are_broken_end_the_guest() {
 fn the_end_of_a_disk_waits_for_what_was_begun() {
     let scratch = Scratch::new("end");
     let path = scratch.file("disk", 64 * 512);
-    let (host, mut block) = block(&path, false);
+    let (guest, mut block) = block(&path, false);
     block.never_at_once();
-    host.memory().write(0x6000, &[0x55; 512]).unwrap();
-    host.put_dma(SENT, &[(0x6000, 512)]);
+    guest.memory().write(0x6000, &[0x55; 512]).unwrap();
+    guest.put_dma(SENT, &[(0x6000, 512)]);
     let page = BlockPage {
         kind: BLOCK_WRITE,
         sector: 9,
         bytes: 512,
         ..BlockPage::default()
     };
-    host.memory().write_object(PAGE, &page).unwrap();
+    guest.memory().write_object(PAGE, &page).unwrap();
     block.handle_output(SENT, PAGE).unwrap();
     drop(block);
-    assert_eq!(host.word(PAGE + 12), BLOCK_DONE);
+    assert_eq!(guest.word(PAGE + 12), BLOCK_DONE);
     let mut byte = [0];
     let file = File::open(&path).unwrap();
     file.read_at(&mut byte, 9 * 512).unwrap();
@@ -265,10 +268,10 @@ proptest! {
         let scratch = Scratch::new("any");
         let path = scratch.file("disk", 8 * 512);
         let mut expected = std::fs::read(&path).unwrap();
-        let (host, mut block) = block(&path, false);
-        host.memory().write(0x6000, &[0xEE; 512]).unwrap();
-        host.put_dma(SENT, &[(0x6000, 512)]);
-        let (result, used) = request(&host, &mut block, kind, sector, bytes);
+        let (guest, mut block) = block(&path, false);
+        guest.memory().write(0x6000, &[0xEE; 512]).unwrap();
+        guest.put_dma(SENT, &[(0x6000, 512)]);
+        let (result, used) = request(&guest, &mut block, kind, sector, bytes);
         let reads = kind == 0 && bytes == 1536 && sector <= 5;
         let writes = kind == 1 && bytes == 512 && sector < 8;
         prop_assert_eq!(result, if reads || writes { 1 } else { 2 });
@@ -285,19 +288,19 @@ fn at_once_or_by_the_thread_a_request_ends_the_same() {
     let scratch = Scratch::new("copies");
     let run = |name: &str, at_once: bool| {
         let path = scratch.file(name, 8 * 512);
-        let (host, mut block) = block(&path, false);
+        let (guest, mut block) = block(&path, false);
         if !at_once {
             block.never_at_once();
         }
-        host.memory().write(0x6000, &[0xAA; 512]).unwrap();
-        host.put_dma(SENT, &[(0x6000, 512)]);
+        guest.memory().write(0x6000, &[0xAA; 512]).unwrap();
+        guest.put_dma(SENT, &[(0x6000, 512)]);
         let answers = [
             (BLOCK_WRITE, 3, 512),
             (BLOCK_READ, 2, 1536),
             (BLOCK_READ, 7, 1536), // past the end
         ]
         .map(|(kind, sector, bytes)| {
-            request(&host, &mut block, kind, sector, bytes)
+            request(&guest, &mut block, kind, sector, bytes)
         });
         File::options()
             .write(true)
@@ -305,11 +308,11 @@ fn at_once_or_by_the_thread_a_request_ends_the_same() {
             .unwrap()
             .set_len(600)
             .unwrap();
-        let short = request(&host, &mut block, BLOCK_READ, 0, 1536);
-        assert!(host.is_quiet(), "one interrupt for each request");
+        let short = request(&guest, &mut block, BLOCK_READ, 0, 1536);
+        assert!(guest.irqs().is_empty(), "one interrupt for each request");
         let counters = block.counters();
         let count = |name| counters.iter().find(|c| c.0 == name).unwrap().1;
-        let seen = (answers, short, host.bytes(DATA, 0x1200));
+        let seen = (answers, short, guest.bytes(DATA, 0x1200));
         (seen, count("at_once"), count("reads"), count("errors"))
     };
     let (fast, slow) = (run("fast", true), run("slow", false));
@@ -347,11 +350,11 @@ fn a_read_that_finds_nothing_in_memory_is_no_reason_not_to_try_again() {
 #[test]
 fn after_a_slow_write_the_thread_has_its_turn() {
     let scratch = Scratch::new("back_off");
-    let (host, mut block) = block(&scratch.file("disk", 8 * 512), false);
-    host.put_dma(SENT, &[(0x6000, 512)]);
+    let (guest, mut block) = block(&scratch.file("disk", 8 * 512), false);
+    guest.put_dma(SENT, &[(0x6000, 512)]);
     block.back_off.store(2, Ordering::Relaxed);
     for at_once in [0, 0, 1] {
-        assert_eq!(request(&host, &mut block, BLOCK_WRITE, 7, 512), (1, 0));
+        assert_eq!(request(&guest, &mut block, BLOCK_WRITE, 7, 512), (1, 0));
         assert_eq!(block.counters.at_once.load(Ordering::Relaxed), at_once);
     }
 }
