@@ -15,14 +15,16 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 fn main() {
     let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    for part in [
+    let parts = [
         "lg-abi",
+        "lg-memory",
         "lg-seccomp",
         "lg-wire",
         "lg-host",
         "lg-switcher",
         "lg-view",
-    ] {
+    ];
+    for part in parts {
         println!("cargo:rerun-if-changed={}", crates.join(part).display());
     }
     println!("cargo:rerun-if-changed=build.rs");

@@ -1,43 +1,31 @@
-//! The Guest's memory as the Host sees it: a window, checked at every look.
+//! The Guest's memory as the Host sees it: by physical address.
 //!
 //! The Launcher maps all of the Guest's physical memory at one place in every
-//! view. The Guest changes it at any time, and so do other views and the
-//! Launcher. So a value is copied out once and then used, and nothing here hands
-//! out a reference.
+//! view. The Guest, other views and the Launcher change it at any time. So a
+//! value is copied out once and then used ([`Region`]), and an address that
+//! does not exist ends the Guest.
 
-#![expect(unsafe_code, reason = "the one place that touches Guest memory")]
-
-use crate::address::{GuestPhys, as_word};
+use crate::address::GuestPhys;
 use crate::kill::Kill;
 use core::sync::atomic::{AtomicU32, Ordering};
+use lg_memory::BadAddress;
+pub use lg_memory::Region;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// Access to the Guest's physical memory.
-///
-/// # Invariants
-///
-/// 1. `base .. base + limit` is readable and writable for as long as the
-///    value exists, and nothing in it is borrowed by Rust code.
-pub struct Memory {
-    base: *mut u8,
-    limit: u32,
-}
+pub struct Memory(Region);
 
 impl Memory {
-    /// Memory of `limit` bytes that begins at `base`.
-    ///
-    /// # Safety
-    ///
-    /// The caller vouches for invariant 1.
+    /// The memory in `region`, from physical address 0 on.
     #[must_use]
-    pub const unsafe fn new(base: *mut u8, limit: u32) -> Self {
-        Self { base, limit }
+    pub const fn new(region: Region) -> Self {
+        Self(region)
     }
 
     /// One more than the last physical address.
     #[must_use]
     pub fn limit(&self) -> u32 {
-        self.limit
+        self.0.limit()
     }
 
     /// Checks that `len` bytes from `addr` exist.
@@ -46,10 +34,7 @@ impl Memory {
     ///
     /// [`Kill::BadAddress`] if they do not.
     pub fn check(&self, addr: GuestPhys, len: u32) -> Result<(), Kill> {
-        match addr.0.checked_add(len) {
-            Some(end) if end <= self.limit => Ok(()),
-            _ => Err(Kill::BadAddress { addr: addr.0, len }),
-        }
+        self.0.check(addr.0, len).map_err(kill)
     }
 
     /// The byte at `addr`.
@@ -58,9 +43,7 @@ impl Memory {
     ///
     /// [`Kill::BadAddress`].
     pub fn byte(&self, addr: GuestPhys) -> Result<u8, Kill> {
-        let at = self.pointer(addr, 1)?;
-        // SAFETY: `pointer` has checked the range (invariant 1).
-        Ok(unsafe { at.read() })
+        self.0.byte(addr.0).map_err(kill)
     }
 
     /// The word at `addr`, which may be unaligned.
@@ -69,10 +52,7 @@ impl Memory {
     ///
     /// [`Kill::BadAddress`].
     pub fn word(&self, addr: GuestPhys) -> Result<u32, Kill> {
-        let at = self.pointer(addr, 4)?.cast::<u32>();
-        // SAFETY: `pointer` has checked the range (invariant 1). On x86 a
-        // read of 4 bytes is one access, aligned or not.
-        Ok(unsafe { at.read_unaligned() })
+        self.0.word(addr.0).map_err(kill)
     }
 
     /// Stores a word at `addr`.
@@ -81,10 +61,7 @@ impl Memory {
     ///
     /// [`Kill::BadAddress`].
     pub fn set_word(&self, addr: GuestPhys, word: u32) -> Result<(), Kill> {
-        let at = self.pointer(addr, 4)?.cast::<u32>();
-        // SAFETY: as in `word`.
-        unsafe { at.write_unaligned(word) };
-        Ok(())
+        self.0.set_word(addr.0, word).map_err(kill)
     }
 
     /// The `N` words from `addr` on, which may be unaligned.
@@ -96,10 +73,7 @@ impl Memory {
         &self,
         addr: GuestPhys,
     ) -> Result<[u32; N], Kill> {
-        let at = self.pointer(addr, length_of::<N>())?.cast::<u32>();
-        // SAFETY: as in `word`.
-        let read = |n| unsafe { at.wrapping_add(n).read_unaligned() };
-        Ok(core::array::from_fn(read))
+        self.0.words(addr.0).map_err(kill)
     }
 
     /// Stores `N` words from `addr` on.
@@ -112,12 +86,7 @@ impl Memory {
         addr: GuestPhys,
         words: [u32; N],
     ) -> Result<(), Kill> {
-        let at = self.pointer(addr, length_of::<N>())?.cast::<u32>();
-        for (n, word) in words.into_iter().enumerate() {
-            // SAFETY: as in `word`.
-            unsafe { at.wrapping_add(n).write_unaligned(word) };
-        }
-        Ok(())
+        self.0.set_words(addr.0, words).map_err(kill)
     }
 
     /// Copies `bytes.len()` bytes out.
@@ -126,10 +95,7 @@ impl Memory {
     ///
     /// [`Kill::BadAddress`].
     pub fn read(&self, addr: GuestPhys, bytes: &mut [u8]) -> Result<(), Kill> {
-        let from = self.pointer(addr, length(bytes))?;
-        // SAFETY: the range is checked, and the slice is not Guest memory.
-        unsafe { from.copy_to_nonoverlapping(bytes.as_mut_ptr(), bytes.len()) };
-        Ok(())
+        self.0.read(addr.0, bytes).map_err(kill)
     }
 
     /// Copies `bytes` in.
@@ -138,10 +104,7 @@ impl Memory {
     ///
     /// [`Kill::BadAddress`].
     pub fn write(&self, addr: GuestPhys, bytes: &[u8]) -> Result<(), Kill> {
-        let to = self.pointer(addr, length(bytes))?;
-        // SAFETY: as in `read`.
-        unsafe { to.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
-        Ok(())
+        self.0.write(addr.0, bytes).map_err(kill)
     }
 
     /// Copies a value out.
@@ -153,9 +116,7 @@ impl Memory {
     where
         T: FromBytes + IntoBytes,
     {
-        let mut value = T::new_zeroed();
-        self.read(addr, value.as_mut_bytes())?;
-        Ok(value)
+        self.0.object(addr.0).map_err(kill)
     }
 
     /// Copies a value in.
@@ -167,11 +128,11 @@ impl Memory {
     where
         T: IntoBytes + Immutable,
     {
-        self.write(addr, value.as_bytes())
+        self.0.set_object(addr.0, value).map_err(kill)
     }
 
-    /// Whether `words` double words from `addr` are those from `other_addr` in
-    /// another memory. Looks at all of them: they are nearly always equal.
+    /// Whether `len` bytes from `addr`, a multiple of [`Region::COMPARED`],
+    /// are those from `other_addr` in another memory.
     ///
     /// # Errors
     ///
@@ -181,19 +142,10 @@ impl Memory {
         addr: GuestPhys,
         other: &Self,
         other_addr: GuestPhys,
-        words: u32,
+        len: u32,
     ) -> Result<bool, Kill> {
-        let a = self.pointer(addr, words * 8)?.cast::<u64>();
-        let b = other.pointer(other_addr, words * 8)?.cast::<u64>();
-        let mut differences = 0;
-        for i in 0..words as usize {
-            // SAFETY: `pointer` has checked both ranges (invariant 1).
-            let a = unsafe { a.wrapping_add(i).read_unaligned() };
-            // SAFETY: as above.
-            let b = unsafe { b.wrapping_add(i).read_unaligned() };
-            differences |= a ^ b;
-        }
-        Ok(differences == 0)
+        let same = self.0.is_same(addr.0, &other.0, other_addr.0, len);
+        same.map_err(kill)
     }
 
     /// Copies `len` bytes from `addr` to `other_addr` of another memory.
@@ -208,16 +160,12 @@ impl Memory {
         other_addr: GuestPhys,
         len: u32,
     ) -> Result<(), Kill> {
-        let from = self.pointer(addr, len)?;
-        let to = other.pointer(other_addr, len)?;
-        // SAFETY: `pointer` has checked both ranges (invariant 1), and this
-        // copies overlapping ranges, too.
-        unsafe { from.copy_to(to, len as usize) };
-        Ok(())
+        let copied = self.0.copy_to(addr.0, &other.0, other_addr.0, len);
+        copied.map_err(kill)
     }
 
-    /// The word at `addr`, which others write at any time, in one order for all
-    /// processes.
+    /// The word at `addr`, as an atomic integer: every process sees such reads
+    /// and writes in one order.
     ///
     /// # Errors
     ///
@@ -236,7 +184,7 @@ impl Memory {
             .map(|word| word.store(value, Ordering::SeqCst))
     }
 
-    /// Writes such a word, and answers what it was.
+    /// Writes such a word, and answers its former value.
     ///
     /// # Errors
     ///
@@ -247,32 +195,16 @@ impl Memory {
     }
 
     fn atomic(&self, addr: GuestPhys) -> Result<&AtomicU32, Kill> {
-        let word = self.pointer(addr, 4)?.cast::<u32>();
-        if !word.is_aligned() {
-            return Err(Kill::BadAddress {
-                addr: addr.0,
-                len: 4,
-            });
-        }
-        // SAFETY: `pointer` has checked the range (invariant 1), it is
-        // aligned, and an atomic may be shared with other processes.
-        Ok(unsafe { AtomicU32::from_ptr(word) })
-    }
-
-    fn pointer(&self, addr: GuestPhys, len: u32) -> Result<*mut u8, Kill> {
-        self.check(addr, len)?;
-        Ok(self.base.wrapping_add(addr.0 as usize))
+        self.0.atomic(addr.0).map_err(kill)
     }
 }
 
-/// Bytes of `N` words.
-const fn length_of<const N: usize>() -> u32 {
-    as_word(N) * 4
-}
-
-/// The length of a slice; one that is too long for a Guest fails any check.
-fn length(bytes: &[u8]) -> u32 {
-    u32::try_from(bytes.len()).unwrap_or(u32::MAX)
+/// A Guest that names memory which it does not have ends.
+fn kill(bad: BadAddress) -> Kill {
+    Kill::BadAddress {
+        addr: bad.addr,
+        len: bad.len,
+    }
 }
 
 #[cfg(test)]
@@ -292,28 +224,6 @@ mod tests {
                 m.word(GuestPhys(addr)),
                 Err(Kill::BadAddress { addr, len: 4 })
             );
-        }
-    }
-
-    #[test]
-    fn every_pair_of_boundaries_is_checked_as_wide_numbers_say() {
-        let limit = 0x3000;
-        let ram = Ram::new(limit);
-        let m = ram.memory();
-        let around = |at: u32| (0..9).map(move |n| at.wrapping_add(n) - 4);
-        let numbers: std::vec::Vec<u32> = [4, 0x1000, limit, 1 << 31]
-            .into_iter()
-            .flat_map(around)
-            .chain(u32::MAX - 8..=u32::MAX)
-            .collect();
-        for &addr in &numbers {
-            for &len in &numbers {
-                let fits =
-                    u128::from(addr) + u128::from(len) <= u128::from(limit);
-                let checked = m.check(GuestPhys(addr), len);
-                assert_eq!(checked.is_ok(), fits, "{addr:#x} {len:#x}");
-                assert!(fits || checked == Err(Kill::BadAddress { addr, len }));
-            }
         }
     }
 

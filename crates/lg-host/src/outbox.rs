@@ -103,14 +103,14 @@ impl Host<'_> {
         let (length, body) = frame(posted);
         let list: Dma = self.memory.object(dma)?;
         let mut total = 0;
-        for (addr, bytes) in list.sections() {
-            let (from, bytes) = (GuestPhys(addr), u32::from(bytes));
-            let good = addr % PAGE_SIZE + bytes <= PAGE_SIZE
-                && self.memory.check(from, bytes).is_ok();
-            if !good || bytes > room - total {
+        for section in list.checked(self.memory.limit()) {
+            let Ok((from, bytes)) = section else {
+                return Ok(Post::Never);
+            };
+            if bytes > room - total {
                 return Ok(Post::Never);
             }
-            let to = at(body + total);
+            let (from, to) = (GuestPhys(from), at(body + total));
             self.memory.copy_to(from, memory, to, bytes)?;
             total += bytes;
         }

@@ -41,10 +41,11 @@ use crate::world::Outside;
 use core::arch::asm;
 use core::cell::UnsafeCell;
 use core::mem::offset_of;
+use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, Ordering};
 use lg_abi::page::{PAGE_SHIFT, PAGE_SIZE};
 use lg_host::address::as_word;
-use lg_host::memory::Memory;
+use lg_host::memory::{Memory, Region};
 use lg_host::outbox::Outboxes;
 use lg_host::paging::{Shadow, ShadowMemory, UserSpace};
 use lg_host::run::Host;
@@ -316,14 +317,12 @@ fn become_view(slot: usize, launcher: Result<usize, i32>) -> ! {
     // SAFETY: the only use, and the process has one thread.
     let parts = unsafe { (*PARTS.0.get()).insert(parts) };
     // SAFETY: the view spawner has mapped the memory, and it stays mapped.
-    let memory = unsafe { Memory::new(MEMORY as *mut u8, setup().limit) };
-    let copies_size = as_word(COPIES_SIZE);
+    let memory = unsafe { memory_at(MEMORY, setup().limit) };
     // SAFETY: as above.
-    let copies = unsafe { Memory::new(COPIES as *mut u8, copies_size) };
+    let copies = unsafe { memory_at(COPIES, as_word(COPIES_SIZE)) };
     let pages = setup().shared_pages;
-    let outbox_bytes = pages * OUTBOX_SIZE;
     // SAFETY: as above.
-    let outboxes = unsafe { Memory::new(OUTBOXES as *mut u8, outbox_bytes) };
+    let outboxes = unsafe { memory_at(OUTBOXES, pages * OUTBOX_SIZE) };
     let pages = &setup().shared_pfns[..pages as usize];
     // SAFETY: a private mapping, all zero, with no other use.
     let record = unsafe { &mut *(RECORD as *mut ShadowMemory) };
@@ -348,6 +347,17 @@ fn become_view(slot: usize, launcher: Result<usize, i32>) -> ! {
     }
     ask::wait_for_run_token(slot);
     entry::begin()
+}
+
+/// The `size` bytes that are mapped at `address`, which is not 0.
+///
+/// # Safety
+///
+/// They are mapped, readable and writable, for as long as this process lives.
+unsafe fn memory_at(address: usize, size: u32) -> Memory {
+    let base = NonNull::new(address as *mut u8).expect("it is not 0");
+    // SAFETY: the caller vouches for the mapping.
+    Memory::new(unsafe { Region::new(base, size) })
 }
 
 /// Makes a user process, if there is to be one. Reports to the Launcher that

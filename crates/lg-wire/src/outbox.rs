@@ -9,7 +9,7 @@
 //!
 //! This module has the layout only. The sender's code is in the Host
 //! (`lg_host::outbox`), the receiver's in the Launcher
-//! (`devices/net/inbox.rs`). Neither side believes what it reads here: a
+//! (`transport/keys/lan/inbox.rs`). Neither side believes what it reads here: a
 //! hostile Guest may write anything, and damages only what it sends itself.
 
 use lg_abi::page::PAGE_SIZE;

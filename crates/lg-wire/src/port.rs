@@ -4,7 +4,7 @@
 //! Guest's bindings that lie in the network's page, a lock so that two senders
 //! do not fill one buffer, and a word with a bit for each binding for which
 //! something has arrived. This module has the layout only; the Launcher's code
-//! is in `devices/net/port.rs`.
+//! is in `transport/keys/lan/port.rs`.
 
 use core::sync::atomic::AtomicU32;
 use lg_abi::dma::LGUEST_MAX_DMA;

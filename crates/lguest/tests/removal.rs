@@ -5,14 +5,16 @@
 
 #![expect(clippy::unwrap_used, reason = "a test says what went wrong so")]
 
+use lguest::devices::Readiness;
 use lguest::devices::block::{Block, Disk, DiskError};
 use lguest::devices::console::{Config, Console};
-use lguest::devices::{Device, Readiness};
-use lguest::engine::{Death, Engine, Exit, Native, Requests, Setup};
+use lguest::engine::{Death, Engine, Exit, Native, Setup};
 use lguest::loader::{self, Image};
 use lguest::machine::default_guest;
 use lguest::memory::GuestMemory;
-use lguest::transport::{Bus, pages_above_ram};
+use lguest::transport::keys::{
+    Bus, KeyedConsole, KeyedDevice, KeyedDisk, pages_above_ram,
+};
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;
@@ -31,14 +33,14 @@ fn a_driver_lets_go_of_a_removed_disk_and_the_guest_goes_on() {
     let disk = Disk::open(&path, false).unwrap();
     let (input, keyboard) = rustix::pipe::pipe().unwrap();
     let (shown, output) = rustix::pipe::pipe().unwrap();
-    let devices: Vec<Box<dyn Device>> = vec![
-        Box::new(Block::new(disk)),
-        Box::new(Console::new(Config {
+    let devices: Vec<Box<dyn KeyedDevice>> = vec![
+        Box::new(KeyedDisk::new(Block::new(disk))),
+        Box::new(KeyedConsole::new(Console::new(Config {
             input,
             output,
             log: None,
             at_end: None,
-        })),
+        }))),
     ];
     let memory = GuestMemory::new(RAM, pages_above_ram(&devices)).unwrap();
     let image = Image::Embedded(default_guest::IMAGE);
@@ -77,9 +79,7 @@ fn run(guest: &Native, bus: &Bus) -> Death {
     loop {
         match guest.run().unwrap() {
             Exit::SendDma { dma, key } => {
-                if let Some(taken) = bus.handle_output(dma, key).unwrap() {
-                    guest.memory().write_last(dma, taken).unwrap();
-                }
+                bus.send(dma, key).unwrap();
             }
             Exit::BindingsChanged => bus.buffers_changed(),
             Exit::BuffersMayBeFree => {}

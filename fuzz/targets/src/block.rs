@@ -12,8 +12,8 @@ use lg_abi::device::{
 };
 use lg_abi::dma::Dma;
 use lguest::devices::block::{Block, Disk};
-use lguest::devices::{Device, Place, Requests};
-use lguest::engine::BoundDma;
+use lguest::engine::{BoundDma, Requests};
+use lguest::transport::keys::{KeyedDevice, KeyedDisk, Place};
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
@@ -41,8 +41,11 @@ pub fn target(data: &[u8]) {
         irq: 1,
     };
     let host = FakeHost::new();
+    let mut block = KeyedDisk::new(Block::new(disk));
+    let placed = block.place(host.clone(), place);
+    placed.expect("the disk's page is there");
     let mut test = Test {
-        block: Block::attached(disk, host.clone(), place),
+        block,
         host,
         backing,
         content,
@@ -56,7 +59,7 @@ pub fn target(data: &[u8]) {
 }
 
 struct Test {
-    block: Block,
+    block: KeyedDisk,
     host: std::sync::Arc<FakeHost>,
     backing: File,
     content: Vec<u8>,
@@ -112,7 +115,7 @@ impl Test {
             bound.and_then(|b| memory.read_object(b.addr).ok());
         let page: BlockPage = memory.read_object(PAGE).expect("it is there");
         let before = self.host.image();
-        if self.block.handle_output(send, key).is_err() {
+        if self.block.send(send, key).is_err() {
             let good = |dma: Option<Dma>| dma.is_some_and(|d| is_good(&d));
             let bad = match page.kind {
                 BLOCK_WRITE => !good(sent),

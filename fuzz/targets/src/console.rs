@@ -8,8 +8,8 @@ use crate::fake::{FakeHost, address, is_good, list};
 use crate::input::Input;
 use lg_abi::dma::Dma;
 use lguest::devices::console::{Config, Console};
-use lguest::devices::{Device, Requests};
-use lguest::engine::BoundDma;
+use lguest::engine::{BoundDma, Requests};
+use lguest::transport::keys::{KeyedConsole, KeyedDevice, Place};
 use rustix::pipe::{PipeFlags, pipe_with};
 use std::fs::File;
 use std::io::{Read, Write};
@@ -32,7 +32,14 @@ pub fn target(data: &[u8]) {
         log: None,
         at_end: None,
     };
-    let mut console = Console::attached(config, host.clone());
+    let mut console = KeyedConsole::new(Console::new(config));
+    let place = Place {
+        index: 0,
+        page: 0,
+        irq: 1,
+    };
+    let placed = console.place(host.clone(), place);
+    placed.expect("a console has no page");
     let (mut typed, mut taken) = (Vec::new(), 0);
     for _ in 0..64 {
         if input.is_empty() {
@@ -42,15 +49,15 @@ pub fn target(data: &[u8]) {
             0 => {
                 let (at, dma) = (address(&mut input), list(&mut input));
                 let _ = host.memory().write_object(at, &dma);
-                let Ok(len) = console.handle_output(at, 0) else {
+                let Ok(sent) = console.send(at, 0) else {
                     return;
                 };
-                if let Some(show) = console.slow_output() {
+                if let Some(show) = sent.rest {
                     show();
                 }
                 let mut shown = Vec::new();
                 let _ = (&mut screen).take(1 << 20).read_to_end(&mut shown);
-                assert_eq!(shown.len(), len as usize, "bytes were lost");
+                assert_eq!(shown.len(), sent.bytes as usize, "bytes were lost");
             }
             1 => {
                 let keys = input.bytes(40);

@@ -6,8 +6,9 @@
 use crate::fake::{FakeHost, LIMIT, address, file, is_good, list};
 use crate::input::Input;
 use lg_abi::dma::Dma;
-use lguest::devices::{Requests, sections, total};
-use lguest::memory::Section;
+use lguest::engine::Requests;
+use lguest::memory::{Section, total};
+use lguest::transport::keys::dma::DmaSections;
 use std::os::unix::fs::FileExt;
 
 /// Copies in and out by one list.
@@ -24,14 +25,14 @@ pub fn target(data: &[u8]) {
         let placed = memory.write_object(at, &dma).is_ok();
         let fits = u64::from(at) + u64::from(Dma::SIZE) <= u64::from(LIMIT);
         assert_eq!(placed, fits, "{at:#x}");
-        let found = sections(memory, at);
+        let found = DmaSections::read(memory.region(), at);
         assert_eq!(found.is_ok(), fits && is_good(&dma), "{at:#x} {dma:?}");
         let Ok(found) = found else { continue };
         let offset = u64::from(input.byte());
         if input.bit() {
-            read(&host, &found, offset, &mut dma, input.bytes(300));
+            read(&host, found.list(), offset, &mut dma, input.bytes(300));
         } else {
-            write(&host, &found, offset);
+            write(&host, found.list(), offset);
         }
     }
 }

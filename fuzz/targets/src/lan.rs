@@ -13,10 +13,9 @@ use crate::input::Input;
 use lg_abi::dma::{Dma, KEY_ALIGN};
 use lg_abi::page::PAGE_SIZE;
 use lg_wire::outbox::{FRAMES, LONGEST, OUTBOX_SIZE, frame, ring, word};
-use lguest::devices::Requests;
-use lguest::devices::net::Lan;
-use lguest::devices::net::fuzzing::Station;
-use lguest::engine::Binding;
+use lguest::engine::{Binding, Requests};
+use lguest::transport::keys::lan::Lan;
+use lguest::transport::keys::lan::fuzzing::Station;
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags,

@@ -8,9 +8,9 @@ use crate::fake::{DEVICE_PAGES, LIMIT, RAM_PAGES, address, is_good, list};
 use crate::input::Input;
 use lg_abi::dma::Dma;
 use lg_abi::page::PAGE_SIZE;
-use lguest::devices::net::fuzzing::{Link, receive};
 use lguest::engine::Binding;
 use lguest::memory::GuestMemory;
+use lguest::transport::keys::lan::fuzzing::{Link, PAGE, receive};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
@@ -91,7 +91,7 @@ pub fn target(data: &[u8]) {
 /// Mostly of an array that begins with the list that was written last.
 fn binding(input: &mut Input<'_>, last: u32) -> Binding {
     Binding {
-        key: lguest::devices::net::fuzzing::PAGE + input.below(8) * 4,
+        key: PAGE + input.below(8) * 4,
         dmas: if input.byte() < 0xC0 {
             last
         } else {

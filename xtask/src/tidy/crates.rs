@@ -12,15 +12,16 @@ use std::process::Command;
 /// Which of our crates each of our crates may use.
 const ARROWS: &[(&str, &[&str])] = &[
     ("lg-abi", &[]),
+    ("lg-memory", &[]),
     ("lg-seccomp", &[]),
     ("lg-wire", &["lg-abi"]),
-    ("lg-host", &["lg-abi", "lg-wire"]),
+    ("lg-host", &["lg-abi", "lg-memory", "lg-wire"]),
     (
         "lg-switcher",
         &["lg-abi", "lg-seccomp", "lg-wire", "lg-host"],
     ),
     ("lg-view", &["lg-wire", "lg-switcher"]),
-    ("lguest", &["lg-abi", "lg-seccomp", "lg-wire"]),
+    ("lguest", &["lg-abi", "lg-memory", "lg-seccomp", "lg-wire"]),
     ("lg-guest", &["lg-abi"]),
     ("lg-fuzz", &["lg-abi", "lg-wire", "lg-host", "lguest"]),
     ("lg-fuzz-targets", &["lg-fuzz"]),

@@ -6,6 +6,8 @@
 //! *memory* at that address that is compared: two Guests that share a page
 //! share its keys (header, "I/O is organized by keys").
 
+use crate::page::PAGE_SIZE;
+use core::fmt;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Arrays of [`Dma`] that a Guest may have bound at a time.
@@ -55,7 +57,46 @@ impl Dma {
             .zip(self.len.iter().copied())
             .take_while(|&(_, len)| len != 0)
     }
+
+    /// The sections that are in use, each checked: it must lie inside one page
+    /// of a memory of `limit` bytes. (Physical address, bytes).
+    pub fn checked(
+        &self,
+        limit: u32,
+    ) -> impl Iterator<Item = Result<(u32, u32), BadSection>> + '_ {
+        self.sections().map(move |(addr, len)| {
+            let bytes = u32::from(len);
+            let in_page = addr % PAGE_SIZE + bytes <= PAGE_SIZE;
+            match addr.checked_add(bytes) {
+                Some(end) if in_page && end <= limit => Ok((addr, bytes)),
+                _ => Err(BadSection { addr, len, limit }),
+            }
+        })
+    }
 }
+
+/// A section that is not inside one page of memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BadSection {
+    /// Its physical address.
+    pub addr: u32,
+    /// Its bytes.
+    pub len: u16,
+    /// Bytes of the memory.
+    pub limit: u32,
+}
+
+impl fmt::Display for BadSection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { addr, len, limit } = self;
+        write!(
+            f,
+            "{addr:#x}+{len:#x}: it must lie inside one page below {limit:#x}"
+        )
+    }
+}
+
+impl core::error::Error for BadSection {}
 
 const _: () = {
     assert!(size_of::<Dma>() == Dma::SIZE as usize);
@@ -114,6 +155,32 @@ mod tests {
             ..Dma::default()
         };
         assert_eq!(dma.sections().count(), LGUEST_MAX_DMA_SECTIONS);
+    }
+
+    #[test]
+    fn a_section_may_end_with_its_page_but_not_cross_it() {
+        let limit = 8 * PAGE_SIZE;
+        let addresses = [2, PAGE_SIZE, limit - PAGE_SIZE, limit, 1 << 31]
+            .into_iter()
+            .flat_map(|at| at - 2..=at + 2)
+            .chain(u32::MAX - 4..=u32::MAX);
+        let lengths = [3, 0x7FFF, 4096].into_iter().flat_map(|n| n - 2..=n + 2);
+        for addr in addresses {
+            for len in lengths.clone().chain([u16::MAX]) {
+                let mut dma = Dma::default();
+                (dma.addr[0], dma.len[0]) = (addr, len);
+                let (at, bytes) = (u64::from(addr), u64::from(len));
+                let page = u64::from(PAGE_SIZE);
+                let good =
+                    at % page + bytes <= page && at + bytes <= u64::from(limit);
+                let found = dma.checked(limit).next().unwrap();
+                let expected = match good {
+                    true => Ok((addr, u32::from(len))),
+                    false => Err(BadSection { addr, len, limit }),
+                };
+                assert_eq!(found, expected);
+            }
+        }
     }
 
     #[test]

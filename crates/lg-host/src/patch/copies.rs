@@ -273,8 +273,7 @@ impl Host<'_> {
         };
         (0..PAGE_SIZE).step_by(PIECE as usize).all(|at| {
             let (page, place) = (frame.plus(at), copy(number).plus(at));
-            let same =
-                self.memory.is_same(page, &self.copies, place, PIECE / 8);
+            let same = self.memory.is_same(page, &self.copies, place, PIECE);
             same == Ok(true) || self.is_same_unpatched(page, number, at)
         })
     }

@@ -16,7 +16,7 @@ pub use machine::Machine;
 pub use mapper::{RecordingMapper, SharedMapper};
 pub use world::{CALL_TRAMPOLINES, Pretended};
 
-use crate::memory::Memory;
+use crate::memory::{Memory, Region};
 use crate::paging::ShadowMemory;
 use crate::state::Vm;
 use std::alloc::{Layout, alloc_zeroed, handle_alloc_error};
@@ -36,10 +36,10 @@ impl Ram {
     #[must_use]
     pub fn memory(&self) -> Memory {
         let bytes = u32::try_from(self.0.len() * 4).expect("it was a word");
-        let base = self.0.as_ptr().cast_mut().cast();
+        let base = core::ptr::NonNull::from(&*self.0).cast();
         // SAFETY: tests keep the `Ram` as long as the `Memory`, and touch it
         // only through the `Memory`.
-        unsafe { Memory::new(base, bytes) }
+        Memory::new(unsafe { Region::new(base, bytes) })
     }
 }
 

@@ -1,18 +1,19 @@
-//! The bus and what hangs on it: every device has the same shape.
+//! Devices: what a Guest's requests do in the world.
 //!
-//! A device is made from its configuration, holds its state, answers output
-//! (a SEND_DMA of the Guest's) in [`Device::handle_output`], and watches a
-//! file for input, which it carries into the Guest in
-//! [`Device::handle_input`]. The bus places the devices in the descriptor
-//! page in the order of the command line, the console last, and sends each
-//! output to the device whose page holds the key.
+//! A console, a disk and a network interface each have a core, something
+//! behind it (a terminal, a file, a tap), and a state. None of them knows how
+//! the Guest reaches it. A [`transport`](crate::transport) turns what the
+//! Guest asks for into the calls of a device:
+//!
+//! - bytes for a console's output;
+//! - a [`DiskRequest`](block::DiskRequest), with the memory that it is about
+//!   and a completion that tells the Guest how it ended;
+//! - a frame for a network, as sections of memory;
+//! - and for everything that comes in, [`ReceiveBuffers`], from which the
+//!   device takes memory of the Guest's and fills it.
 
-pub use crate::engine::Requests;
-use crate::memory::{GuestMemory, Section};
-use lg_abi::dma::Dma;
-use lg_abi::page::PAGE_SIZE;
-use std::os::fd::BorrowedFd;
-use std::sync::Arc;
+use crate::memory::SectionsIn;
+use std::io;
 
 pub mod console;
 
@@ -20,131 +21,70 @@ pub mod block;
 
 pub mod net;
 
-/// What stands in a device's descriptor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Description {
-    /// `LGUEST_DEVICE_T_*`.
-    pub kind: u16,
-    /// `LGUEST_DEVICE_F_*` and bits of the type's own.
-    pub features: u16,
-    /// Pages that the device needs.
-    pub num_pages: u16,
-}
+mod counter;
+pub use counter::Counter;
 
-/// Where a device has been placed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
-    /// Its index in the descriptor page.
-    pub index: u8,
-    /// Physical address of its first page; 0 if it has none.
-    pub page: u32,
-    /// Its interrupt.
-    pub irq: u8,
-}
+mod state;
+pub use state::{RestoreError, Saved, Versioned};
 
-/// The Guest broke the rules of a device: it dies for this reason.
+/// The Guest broke the rules of a device or of its transport: it dies for this
+/// reason.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Violation(pub String);
 
-/// What the views map of a page that Guests share.
-#[derive(Clone, Copy, Debug)]
-pub struct PageFiles<'f> {
-    /// The file whose first page it is.
-    pub page: BorrowedFd<'f>,
-    /// Memory for frames that are posted ([`lg_wire::outbox`]).
-    pub outbox: BorrowedFd<'f>,
-}
-
-/// A device on the bus.
-pub trait Device: Send {
-    /// What to write into the descriptor. Does not change.
-    fn description(&self) -> Description;
-
-    /// The device has a place: fill its page, remember its interrupt. Called
-    /// once, before the Guest runs.
-    ///
-    /// # Errors
-    ///
-    /// What the kernel says, where the page is in a file.
-    fn place(
-        &mut self,
-        guest: Arc<dyn Requests>,
-        place: Place,
-    ) -> std::io::Result<()>;
-
-    /// The number that the Guest should have among its like, where the device
-    /// knows better than chance what is unique.
-    fn guest_id(&self) -> Option<u16> {
-        None
-    }
-
-    /// The files that the views must map for it, if there are any.
-    fn shared_page(&self) -> Option<PageFiles<'_>> {
-        None
-    }
-
-    /// The Guest sends the `lguest_dma` at physical address `dma` to `key`,
-    /// which lies in this device's page. The Guest stands still meanwhile, so
-    /// this must not wait for anything: see [`Self::slow_output`]. Answers
-    /// what belongs in the sender's `used_len`; the caller writes it.
-    ///
-    /// # Errors
-    ///
-    /// A [`Violation`] kills the Guest.
-    fn handle_output(&mut self, dma: u32, key: u32) -> Result<u32, Violation>;
-
-    /// What [`Self::handle_output`] has left to do, if there is something that
-    /// may block: done when nobody has hold of the device any more, before the
-    /// Guest goes on.
-    fn slow_output(&mut self) -> Option<Box<dyn FnOnce() + Send>> {
-        None
-    }
-
-    /// A file to watch: [`Self::handle_input`] is called when it is readable.
-    fn input(&self) -> Option<BorrowedFd<'_>> {
-        None
-    }
-
-    /// There may be input. Returns when it would have to wait, and when it has
-    /// filled [`AT_ONCE`] buffers: other devices have input, too.
-    ///
-    /// # Errors
-    ///
-    /// A [`Violation`] kills the Guest.
-    fn handle_input(&mut self) -> Result<Readiness, Violation> {
-        Ok(Readiness::Wait)
-    }
-
-    /// The Guest has bound or unbound a buffer, or run: input that found no
-    /// buffer may find one now.
-    fn buffers_changed(&mut self) {}
-
-    /// The Guest is dead: finish what has been begun. May block.
-    fn finish(&mut self) {}
-
-    /// What has been done to the device from outside, of which its Guest must
-    /// die.
-    fn damage(&self) -> Option<String> {
-        None
-    }
-
-    /// What the device has done so far, for the statistics.
-    fn counters(&self) -> Vec<(&'static str, u64)> {
-        Vec::new()
+impl Violation {
+    /// A violation with the words of `error`.
+    pub fn of(error: impl std::fmt::Display) -> Self {
+        Self(error.to_string())
     }
 }
 
-/// How many buffers one call of [`Device::handle_input`] fills.
+/// Counters of a device, each with its name.
+pub type NamedCounts = Vec<(&'static str, u64)>;
+
+/// How many buffers one call of a device's `handle_input` fills.
 pub const AT_ONCE: usize = 64;
 
-/// What [`Device::handle_input`] wants next.
+/// Memory that the Guest offers for what comes in, buffer by buffer.
+pub trait ReceiveBuffers {
+    /// Takes the next free buffer and has `fill` write into it; `fill` answers
+    /// how many bytes. Then the buffer is the Guest's again, and an interrupt
+    /// says so. Where `fill` fails or writes nothing, the buffer stays free.
+    ///
+    /// # Errors
+    ///
+    /// A [`Violation`], where the buffer breaks the rules.
+    fn fill(
+        &mut self,
+        fill: &mut dyn FnMut(SectionsIn<'_>) -> io::Result<u32>,
+    ) -> Result<Filled, Violation>;
+
+    /// Whether the Guest has any buffers, free or not: an interface that is
+    /// switched off has none.
+    fn are_any(&self) -> bool;
+}
+
+/// What has become of a buffer.
+#[derive(Debug)]
+pub enum Filled {
+    /// So many bytes were written into it.
+    Bytes(u32),
+    /// There is no free buffer.
+    NoneFree,
+    /// The Guest is dead and takes nothing any more.
+    Ended,
+    /// There was nothing to write.
+    Failed(io::Error),
+}
+
+/// What a device's `handle_input` wants next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Readiness {
     /// Call again when the file is readable.
     Wait,
-    /// There is more, and perhaps a buffer for it: call again when other
-    /// devices have been looked after.
+    /// There is more, and perhaps a buffer for it: call again after the other
+    /// devices.
     More,
     /// There is input, but the Guest has no free buffer: call again when it
     /// may have one.
@@ -159,12 +99,12 @@ pub enum Readiness {
     Taken,
     /// The file has ended or failed: never call again.
     Closed,
-    /// The user wants out: end the Guest.
+    /// The user wants to end the Guest.
     Quit,
 }
 
 impl Readiness {
-    /// The same, after a call before this one in which some input has found a
+    /// This answer, after an earlier call in which some input has found a
     /// buffer, or not.
     #[must_use]
     pub fn after(self, took_before: bool) -> Self {
@@ -178,42 +118,5 @@ impl Readiness {
     }
 }
 
-/// Copies the `lguest_dma` at `addr` out of the Guest and checks its sections:
-/// each must lie inside one page that exists.
-///
-/// # Errors
-///
-/// A [`Violation`] that names the section.
-pub fn sections(
-    memory: &GuestMemory,
-    addr: u32,
-) -> Result<Vec<Section>, Violation> {
-    let dma: Dma = memory
-        .read_object(addr)
-        .map_err(|bad| Violation(format!("bad dma: {bad}")))?;
-    dma.sections()
-        .map(|(addr, len)| {
-            let len = u32::from(len);
-            if addr % PAGE_SIZE + len > PAGE_SIZE {
-                return Err(Violation(format!(
-                    "bad dma: {addr:#x}+{len:#x} crosses a page"
-                )));
-            }
-            memory
-                .section(addr, len)
-                .map_err(|bad| Violation(format!("bad dma: {bad}")))
-        })
-        .collect()
-}
-
-/// Bytes in all of `sections`.
-#[must_use]
-pub fn total(sections: &[Section]) -> u32 {
-    sections.iter().map(|section| section.len()).sum()
-}
-
-/// A Guest of 16 pages, and 3 of devices, that runs nothing.
 #[cfg(test)]
-pub(crate) fn scripted() -> Arc<crate::engine::Scripted> {
-    crate::engine::Scripted::new(GuestMemory::new(0x1_0000, 3).unwrap())
-}
+pub(crate) mod fake;

@@ -5,12 +5,11 @@
 use super::config::{Config, DeviceConfig, Stats};
 use super::error::{LaunchError, lacks, named};
 use crate::confine::Plan;
-use crate::devices::Device;
 use crate::engine::{Engine, Native, Setup};
 use crate::loader::{self, Image};
 use crate::memory::GuestMemory;
 use crate::needs::Lack;
-use crate::transport::{Bus, pages_above_ram};
+use crate::transport::keys::{Bus, KeyedDevice, pages_above_ram};
 use lg_abi::request::Initialize;
 use std::fs::File;
 use std::path::Path;
@@ -28,7 +27,7 @@ pub(super) struct Built {
 pub(super) struct Parts<'a> {
     pub(super) kernel: &'a Image,
     pub(super) initrd: Option<&'a File>,
-    pub(super) devices: Vec<Box<dyn Device>>,
+    pub(super) devices: Vec<Box<dyn KeyedDevice>>,
     /// The time-stamp counter when the Launcher started.
     pub(super) started: u64,
 }
@@ -66,7 +65,7 @@ pub(super) fn build(
 
 fn memory(
     config: &Config,
-    devices: &[Box<dyn Device>],
+    devices: &[Box<dyn KeyedDevice>],
 ) -> Result<GuestMemory, Lack> {
     let pages = pages_above_ram(devices);
     GuestMemory::new(config.memory, pages).map_err(|error| {

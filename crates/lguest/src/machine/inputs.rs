@@ -17,7 +17,7 @@ use crate::devices::Readiness;
 use crate::engine::Engine;
 use crate::machine::ending::Ending;
 use crate::machine::signals;
-use crate::transport::Bus;
+use crate::transport::keys::Bus;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 use std::io;

@@ -7,11 +7,12 @@ use super::config::{Config, DeviceConfig, Kernel, Stats};
 use super::error::{LaunchError, lacks, named};
 use super::stats::Sink;
 use super::{default_guest, disks};
-use crate::devices::Device;
 use crate::devices::console::{self, Console, Log, Screen};
-use crate::devices::net::{Lan, Tap};
+use crate::devices::net::Tap;
 use crate::loader::{Image, InitrdError, KernelError};
 use crate::needs;
+use crate::transport::keys::lan::Lan;
+use crate::transport::keys::{KeyedConsole, KeyedDevice, KeyedDisk, KeyedTap};
 use lg_wire::fast_path;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{FileType, Mode, OFlags};
@@ -26,7 +27,7 @@ use std::sync::Arc;
 pub(super) struct Opened {
     pub(super) kernel: Image,
     pub(super) initrd: Option<File>,
-    pub(super) devices: Vec<Box<dyn Device>>,
+    pub(super) devices: Vec<Box<dyn KeyedDevice>>,
     pub(super) screen: Arc<Screen>,
     /// Raised when the Guest has all of its input, if `--exit-on-eof` waits for that.
     pub(super) input_end: Option<OwnedFd>,
@@ -55,7 +56,7 @@ impl Opened {
         }
         let (console, input_end) = open_console(config)?;
         let screen = console.screen();
-        devices.push(Box::new(console));
+        devices.push(Box::new(KeyedConsole::new(console)));
         Ok(Self {
             kernel,
             initrd,
@@ -73,20 +74,23 @@ fn open_device(
     config: &DeviceConfig,
     earlier: &[DeviceConfig],
     slow_paths: u32,
-) -> Result<Box<dyn Device>, LaunchError> {
+) -> Result<Box<dyn KeyedDevice>, LaunchError> {
     match config {
         DeviceConfig::Disk(disk) => {
-            Ok(Box::new(disks::open(disk, earlier, slow_paths)?))
+            let block = disks::open(disk, earlier, slow_paths)?;
+            Ok(Box::new(KeyedDisk::new(block)))
         }
         DeviceConfig::ShareNet(path) => open_network(path, slow_paths),
-        DeviceConfig::Tap(config) => Ok(Box::new(Tap::open(config)?)),
+        DeviceConfig::Tap(config) => {
+            Ok(Box::new(KeyedTap::new(Tap::open(config)?)))
+        }
     }
 }
 
 fn open_network(
     path: &Path,
     slow_paths: u32,
-) -> Result<Box<dyn Device>, LaunchError> {
+) -> Result<Box<dyn KeyedDevice>, LaunchError> {
     needs::refused_on_a_network().map_or(Ok(()), Err)?;
     match Lan::join(path) {
         Ok(mut lan) => {

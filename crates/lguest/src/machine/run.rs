@@ -7,7 +7,7 @@ use super::inputs::Inputs;
 use super::stats::NamedCounts;
 use crate::devices::Violation;
 use crate::engine::{Death, Engine, Exit};
-use crate::transport::Bus;
+use crate::transport::keys::Bus;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -56,17 +56,10 @@ impl<'a> Run<'a> {
 
     fn send(&mut self, dma: u32, key: u32) -> Result<(), Violation> {
         self.sends += 1;
-        match self.bus.handle_output(dma, key)? {
-            Some(used_len) => self
-                .guest
-                .memory()
-                .write_last(dma, used_len)
-                .map_err(|bad| Violation(bad.to_string())),
-            None => {
-                self.unheard += 1;
-                Ok(())
-            }
+        if !self.bus.send(dma, key)? {
+            self.unheard += 1;
         }
+        Ok(())
     }
 
     /// For the statistics of a run that began at `start`.
@@ -87,11 +80,11 @@ impl<'a> Run<'a> {
 mod tests {
     use super::*;
     use crate::cli::exit::Outcome;
-    use crate::devices::Device;
     use crate::devices::console::{Config, Console};
     use crate::engine::{Requests, Scripted, Setup};
     use crate::machine::ending::Ending;
     use crate::memory::GuestMemory;
+    use crate::transport::keys::{KeyedConsole, KeyedDevice};
     use lg_abi::request::Initialize;
     use std::fs::File;
     use std::io::Read;
@@ -108,12 +101,14 @@ mod tests {
         let guest = Scripted::new(GuestMemory::new(0x1_0000, 1).unwrap());
         let (input, keyboard) = rustix::pipe::pipe().unwrap();
         let (shown, output) = rustix::pipe::pipe().unwrap();
-        let console: Box<dyn Device> = Box::new(Console::new(Config {
+        let console = Console::new(Config {
             input,
             output,
             log: None,
             at_end: None,
-        }));
+        });
+        let console: Box<dyn KeyedDevice> =
+            Box::new(KeyedConsole::new(console));
         let bus = Bus::new(guest.clone(), vec![console]).unwrap();
         let start = Initialize {
             pfn_limit: 17,

@@ -1,7 +1,7 @@
 //! Files that exist only in memory, made in one place.
 //!
-//! What a hostile process may map must not shrink under our feet, so such a
-//! file is sealed: its size is final, and no seal can be added.
+//! A file that a hostile process may map must not become shorter while we use
+//! it. So it is sealed: its size is final, and no seal can be added.
 
 use rustix::fs::{
     MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create,
@@ -9,7 +9,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 use std::os::fd::OwnedFd;
 
-/// A memory file of `size` bytes, which stay as many.
+/// A memory file of `size` bytes. The size is final.
 pub(crate) fn sealed_file(
     name: &str,
     size: u64,
@@ -22,8 +22,8 @@ pub(crate) fn sealed_file(
     Ok(file)
 }
 
-/// A memory file that may be executed, also where `vm.memfd_noexec` says that
-/// others may not. Kernels before 6.3 know neither the flag nor the setting.
+/// A memory file that may be executed, even where `vm.memfd_noexec` forbids it
+/// for others. Kernels before 6.3 know neither the flag nor the setting.
 pub(crate) fn executable_file(name: &str) -> rustix::io::Result<OwnedFd> {
     let flags = MemfdFlags::CLOEXEC;
     match memfd_create(name, flags | MemfdFlags::EXEC) {

@@ -68,18 +68,19 @@ fn lists() -> Vec<Sections> {
 /// The reason for which a list is bad, if it is.
 fn judge(sections: &[(u32, u16)]) -> Option<String> {
     let used = sections.iter().take_while(|(_, len)| *len != 0);
-    for &(addr, len) in used {
+    let is_bad = |&&(addr, len): &&(u32, u16)| {
         let len = u32::from(len);
-        if addr % 4096 + len > 4096 {
-            return Some(format!("bad dma: {addr:#x}+{len:#x} crosses a page"));
-        }
-        if addr.checked_add(len).is_none_or(|end| end > LIMIT) {
-            return Some(format!(
-                "bad dma: bad physical address {addr:#x}+{len:#x}"
-            ));
-        }
-    }
-    None
+        addr % 4096 + len > 4096
+            || addr.checked_add(len).is_none_or(|end| end > LIMIT)
+    };
+    used.filter(is_bad).map(bad_section).next()
+}
+
+fn bad_section(&(addr, len): &(u32, u16)) -> String {
+    format!(
+        "bad dma section {addr:#x}+{len:#x}: it must lie inside one page below \
+         {LIMIT:#x}"
+    )
 }
 
 fn send(key: u32) -> Record {

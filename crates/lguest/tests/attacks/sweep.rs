@@ -30,6 +30,7 @@ pub(crate) const REASONS: &[&str] = &[
     "killed: sent a buffer at a ",
     "killed: bound a buffer with a ",
     "killed: bad dma: ",
+    "killed: bad dma section ",
     "killed: a disk's key is its page ",
     "killed: a second request to a disk that is busy with one",
     "killed: touched the switcher at ",

@@ -164,7 +164,7 @@ fn a_pipe_with_a_name_may_find_a_new_reader() {
     }
     drop(reader);
     guest.type_in(b"echo nobody reads this\n");
-    guest.wait_for_error("it is lost until somebody reads again");
+    guest.wait_for_error("it is lost until it is read again");
     assert!(!guest.has_ended());
     let reader = open();
     guest.type_in(b"echo somebody reads this\n");

@@ -6,7 +6,7 @@
 #![expect(unsafe_code, reason = "a zeroed mapping is a value")]
 
 use lg_host::address::as_word;
-use lg_host::memory::Memory;
+use lg_host::memory::{Memory, Region};
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 use std::cell::Cell;
 use std::ops::{Deref, DerefMut};
@@ -40,7 +40,7 @@ impl<const WORDS: usize> Zeroed<[Cell<u32>; WORDS]> {
         let bytes = as_word(WORDS) * 4;
         // SAFETY: the words are there (invariant 1), and are touched only
         // through a `Memory`.
-        unsafe { Memory::new(self.0.as_ptr().cast(), bytes) }
+        Memory::new(unsafe { Region::new(self.0.cast(), bytes) })
     }
 }
 

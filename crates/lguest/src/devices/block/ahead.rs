@@ -1,14 +1,14 @@
-//! Reading ahead: who reads one piece after another will want the next.
+//! Reading ahead of a Guest that reads its disk in order.
 //!
-//! The kernel reads ahead of whoever reads a file in order, but in the course
-//! of his own read: while it finds room for some megabytes and asks the device
-//! for them, the Guest stands still, and that was half of the time. So once a
-//! Guest reads in order what was not in memory, a thread of ours reads in front
-//! of it, on another processor if there is one, and is the one for whom the
-//! kernel reads ahead. It reads by an open file of its own, for the kernel
-//! keeps in mind for each where its reader is. How far it goes begins small and
-//! doubles as long as the order holds. Nothing hangs on it: what was not read
-//! ahead is read when it is asked for.
+//! The kernel reads ahead of a process that reads a file in order, but during
+//! that process's own read: while it finds room for some megabytes and asks the
+//! device for them, the Guest stands still. That was half of the time. So once
+//! a Guest reads in order, and the data is not in memory, a thread reads in
+//! front of it, on another processor if there is one, and the kernel reads
+//! ahead of that thread. The thread has an opening of the file of its own,
+//! because the kernel keeps a position for each opening. It begins with a
+//! short distance and doubles it as long as the order holds. Nothing depends on
+//! it: data that was not read ahead is read when it is asked for.
 
 use crate::engine::Anywhere;
 use std::fs::File;
@@ -25,10 +25,10 @@ const MOST: u64 = 2 << 20;
 /// How much is read at a time.
 const PIECE: usize = 64 << 10;
 
-/// Readers in order that are followed at the same time.
+/// Streams that are followed at the same time.
 const STREAMS: usize = 4;
 
-/// Where a Guest reads in order, and what has been asked for.
+/// The places where a Guest reads in order, and the thread.
 pub(super) struct Ahead {
     streams: [Stream; STREAMS],
     reads: u64,
@@ -40,39 +40,40 @@ pub(super) struct Ahead {
 struct Stream {
     /// Where the next one will begin.
     next: u64,
-    /// Up to here it is read ahead.
+    /// Data up to here has been asked for.
     until: u64,
     /// How far ahead to read.
     distance: u64,
-    /// Something of it was not in memory.
+    /// Some of its data was not in memory.
     cold: bool,
-    /// When it was last seen; 0 = there is no such stream.
+    /// The number of its last read; 0 = there is no such stream.
     seen: u64,
 }
 
-/// The thread, which comes to life when it is first needed.
+/// The thread, which starts when it is first needed.
 enum Reader {
-    /// By this file, on these processors.
-    Asleep(File, Anywhere),
-    /// What to read.
-    Awake(SyncSender<Range<u64>>),
-    /// There can be none.
+    /// It will use this file, on these processors.
+    Unstarted(File, Anywhere),
+    /// Takes what to read.
+    Running(SyncSender<Range<u64>>),
+    /// It cannot be started.
     None,
 }
 
 impl Ahead {
-    /// Reads ahead by `file`, which nobody else uses. Whoever calls this must
-    /// not be kept on one processor yet, for the thread shall not be.
+    /// Reads ahead by `file`, which is used for nothing else. The calling thread
+    /// must not be bound to one processor yet: the thread will run on the same
+    /// processors.
     pub(super) fn new(file: File) -> Self {
         Self {
             streams: [Stream::default(); STREAMS],
             reads: 0,
-            reader: Reader::Asleep(file, Anywhere::we_may()),
+            reader: Reader::Unstarted(file, Anywhere::we_may()),
         }
     }
 
-    /// So many `bytes` at `offset` have been asked for, and all of them were
-    /// in memory, or not. Answers whether something is read ahead for it.
+    /// The Guest has read `bytes` at `offset`, and all of them were in memory,
+    /// or not. Answers whether that makes the thread read ahead.
     pub(super) fn note(
         &mut self,
         offset: u64,
@@ -98,7 +99,7 @@ impl Ahead {
             return false;
         };
         let until = wanted.end;
-        // One that is busy is told again by the next read.
+        // A busy thread is asked again by the next read.
         let told = self.reader.tell(wanted);
         if told {
             stream.until = until;
@@ -114,7 +115,7 @@ fn find(streams: &mut [Stream], offset: u64) -> Option<&mut Stream> {
 }
 
 impl Stream {
-    /// It has gone on by so many `bytes`. Answers what to read ahead now.
+    /// The stream has gone on by `bytes`. Answers what to read ahead now.
     fn go_on(&mut self, bytes: u64, in_memory: bool) -> Option<Range<u64>> {
         self.next += bytes;
         self.cold |= !in_memory;
@@ -126,29 +127,29 @@ impl Stream {
 }
 
 impl Reader {
-    /// Answers whether it has time for that.
+    /// Asks it to read `wanted`. Answers whether it has time for that.
     fn tell(&mut self, wanted: Range<u64>) -> bool {
-        if matches!(self, Self::Asleep(..))
-            && let Self::Asleep(file, anywhere) =
+        if matches!(self, Self::Unstarted(..))
+            && let Self::Unstarted(file, anywhere) =
                 std::mem::replace(self, Self::None)
         {
             let (sender, wanted) = sync_channel(1);
             let thread = anywhere.spawn("ahead", move || read(&file, &wanted));
             if thread.is_ok() {
-                *self = Self::Awake(sender);
+                *self = Self::Running(sender);
             }
         }
-        matches!(self, Self::Awake(sender) if sender.try_send(wanted).is_ok())
+        matches!(self, Self::Running(sender) if sender.try_send(wanted).is_ok())
     }
 }
 
-/// The thread's life. It ends when nobody can tell it anything any more.
+/// What the thread does. It ends with the sender of `wanted`.
 fn read(file: &File, wanted: &Receiver<Range<u64>>) {
-    let mut nobody_looks = vec![0; PIECE];
+    let mut ignored = vec![0; PIECE];
     for range in wanted {
         for at in range.step_by(PIECE) {
-            // An error is for him to hear who asks for it himself.
-            if !matches!(file.read_at(&mut nobody_looks, at), Ok(1..)) {
+            // If the Guest asks for it itself, it gets the error.
+            if !matches!(file.read_at(&mut ignored, at), Ok(1..)) {
                 break;
             }
         }
@@ -199,7 +200,7 @@ mod tests {
     fn only_reads_in_order_count() {
         let file = tempfile();
         let mut ahead = Ahead::new(file);
-        // Two at the same time are followed; those that jump are not.
+        // Two streams at the same time are followed; reads that jump are not.
         for n in 1..100_u64 {
             assert!(!ahead.note((n * 7919 % 1000) << 20, 4096, false));
         }

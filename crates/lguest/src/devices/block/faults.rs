@@ -1,11 +1,11 @@
-//! A disk that fails now and then, for whoever writes a driver.
+//! A disk that fails now and then, for the author of a driver.
 //!
-//! `--disk FILE,fail=N` has one request in N fail, on average: at once, as on a
-//! sector that cannot be read; or halfway, as on a disk that is full, with part
-//! of the data moved. What fails is random, but the same in every run, so that
-//! a driver that gets it wrong can be watched while it does.
+//! `--disk FILE,fail=N` makes one request in N fail, on average: at once, as on
+//! a sector that cannot be read; or halfway, as on a disk that is full, with
+//! part of the data moved. Which ones fail is random, but the same in every
+//! run, so that a driver's mistake can be seen again.
 
-use crate::memory::{GuestMemory, Section};
+use crate::memory::{Section, total, truncated};
 use lg_abi::device::SECTOR_SIZE;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -35,18 +35,23 @@ impl Faults {
         }
     }
 
-    /// What is left of a request for `sections` when we have had our way with
-    /// it.
-    pub(super) fn spoil(
-        &self,
-        memory: &GuestMemory,
-        sections: &[Section],
-    ) -> Vec<Section> {
+    /// The part of a request for `sections` that is carried out.
+    pub(super) fn spoil(&self, sections: &[Section]) -> Vec<Section> {
         match self.next() {
             Fate::Whole => sections.to_vec(),
             Fate::Nothing => Vec::new(),
-            Fate::Half => half(memory, sections),
+            Fate::Half => half(sections),
         }
+    }
+
+    /// Where the random numbers are: see [`Self::go_on_at`].
+    pub(super) fn position(&self) -> u64 {
+        self.random.load(Ordering::Relaxed)
+    }
+
+    /// Goes on with the random numbers from `position` on.
+    pub(super) fn go_on_at(&self, position: u64) {
+        self.random.store(position, Ordering::Relaxed);
     }
 
     fn next(&self) -> Fate {
@@ -67,22 +72,15 @@ impl Faults {
 }
 
 /// The first half of `sections`, in whole sectors.
-fn half(memory: &GuestMemory, sections: &[Section]) -> Vec<Section> {
-    let mut rest = super::total(sections) / 2;
-    rest -= rest % SECTOR_SIZE;
-    let mut kept = Vec::new();
-    for section in sections {
-        let len = section.len().min(rest);
-        // A piece of what exists exists.
-        kept.extend(memory.section(section.addr(), len));
-        rest -= len;
-    }
-    kept
+fn half(sections: &[Section]) -> Vec<Section> {
+    let half = total(sections) / 2;
+    truncated(sections, half - half % SECTOR_SIZE)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memory::GuestMemory;
 
     #[test]
     fn one_in_so_many_fails_and_every_run_is_the_same() {
@@ -104,8 +102,8 @@ mod tests {
         let section = |addr, len| memory.section(addr, len).unwrap();
         let all = [section(0x1000, 1024), section(0x3000, 2048)];
         let kept = [section(0x1000, 1024), section(0x3000, 512)];
-        assert_eq!(half(&memory, &all), kept);
+        assert_eq!(half(&all), kept);
         let one = [section(0x1000, 512)];
-        assert_eq!(super::super::total(&half(&memory, &one)), 0);
+        assert_eq!(total(&half(&one)), 0);
     }
 }

@@ -1,14 +1,14 @@
-//! What a file is that somebody may take for a disk.
+//! Files that a user may take for a disk.
 //!
-//! A disk of a Guest is a raw image: what stands at byte N of the file stands
-//! at byte N of the disk. Images of other formats look like disks full of
-//! rubbish, and are damaged by what is written to them.
+//! A disk of a Guest is a raw image: byte N of the file is byte N of the disk.
+//! An image of another format looks like a disk full of random bytes, and
+//! writes to it damage it.
 
 use crate::loader::Compression;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
-/// The formats, and what their files begin with.
+/// The formats, and the first bytes of their files.
 const FORMATS: [(&str, &[u8]); 6] = [
     ("qcow2", b"QFI\xFB"),
     ("qed", b"QED\0"),
@@ -18,19 +18,20 @@ const FORMATS: [(&str, &[u8]); 6] = [
     ("vpc", b"conectix"),
 ];
 
-/// Where a VDI image has its mark, behind a text of its maker's.
+/// Where a VDI image has its mark, behind a text of the program that made it.
 const VDI: (usize, [u8; 4]) = (64, [0x7F, 0x10, 0xDA, 0xBE]);
 
-/// What an image is that is not raw.
+/// The format of an image that is not raw.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// An image of another machine's, by the name that `qemu-img` has for it.
+    /// An image of another virtual machine, by the name that `qemu-img` has for
+    /// its format.
     Image(&'static str),
     /// An image that is packed.
     Packed(Compression),
 }
 
-/// What `file` seems to be, if it is not a raw image.
+/// The format that `file` seems to have, if it is not a raw image.
 pub(super) fn of(file: &File) -> Option<Format> {
     let mut head = [0; VDI.0 + VDI.1.len()];
     let len = file.read_at(&mut head, 0).unwrap_or(0);

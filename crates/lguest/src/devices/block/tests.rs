@@ -1,325 +1,7 @@
-//! What a disk does with requests, good and bad, and with files.
+//! When a disk tries a request at once.
 
-use super::super::scripted;
 use super::*;
-use crate::engine::Scripted;
-use proptest::prelude::*;
-use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
-
-const PAGE: u32 = 0x1_1000;
-const BOUND: u32 = 0x2000;
-const SENT: u32 = 0x2100;
-const DATA: u32 = 0x4000;
-
-/// A directory that goes away with the test.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(name: &str) -> Self {
-        let name = format!("lguest-block-{}-{name}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        std::fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    fn file(&self, name: &str, bytes: usize) -> PathBuf {
-        let path = self.0.join(name);
-        let pattern = |i: usize| u8::try_from(i / 512 % 251).unwrap();
-        let bytes: Vec<u8> = (0..bytes).map(pattern).collect();
-        std::fs::write(&path, bytes).unwrap();
-        path
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-fn block(path: &Path, read_only: bool) -> (Arc<Scripted>, Block) {
-    let guest = scripted();
-    let mut block = Block::new(Disk::open(path, read_only).unwrap());
-    let place = Place {
-        index: 0,
-        page: PAGE,
-        irq: 1,
-    };
-    block.attach(guest.clone(), place);
-    guest.put_dma(BOUND, &[(DATA, 1024), (DATA + 0x1000, 512)]);
-    guest.bind(PAGE, BOUND, 1);
-    (guest, block)
-}
-
-/// Sends a request and answers what it has become: (result, `used_len`).
-fn request(
-    guest: &Scripted,
-    block: &mut Block,
-    kind: u32,
-    sector: u32,
-    bytes: u32,
-) -> (u32, u32) {
-    let page = BlockPage {
-        kind,
-        sector,
-        bytes,
-        result: 0,
-        num_sectors: 0xFFFF_FFFF, // it may say what it likes
-    };
-    guest.memory().write_object(PAGE, &page).unwrap();
-    guest.memory().write(BOUND, &[0; 4]).unwrap();
-    assert_eq!(block.handle_output(SENT, PAGE), Ok(0));
-    assert_eq!(guest.wait_irq(), Some(1));
-    (guest.word(PAGE + 12), guest.word(BOUND))
-}
-
-#[test]
-fn the_page_tells_how_many_whole_sectors_there_are() {
-    let scratch = Scratch::new("sectors");
-    let (guest, _block) = block(&scratch.file("disk", 5 * 512 + 100), true);
-    assert_eq!(guest.word(PAGE + 16), 5);
-}
-
-#[test]
-fn a_read_fills_the_bound_buffer() {
-    let scratch = Scratch::new("read");
-    let (guest, mut block) = block(&scratch.file("disk", 8 * 512), false);
-    assert_eq!(request(&guest, &mut block, BLOCK_READ, 2, 1536), (1, 1536));
-    assert_eq!(guest.bytes(DATA, 1)[0], 2);
-    assert_eq!(guest.bytes(DATA + 1023, 2), [3, 0]);
-    assert_eq!(guest.bytes(DATA + 0x1000, 1)[0], 4);
-}
-
-#[test]
-fn a_write_is_in_the_file_when_it_is_acknowledged() {
-    let scratch = Scratch::new("write");
-    let path = scratch.file("disk", 8 * 512);
-    let (guest, mut block) = block(&path, false);
-    guest.memory().write(0x6000, &[0xAA; 512]).unwrap();
-    guest.put_dma(SENT, &[(0x6000, 512)]);
-    assert_eq!(request(&guest, &mut block, BLOCK_WRITE, 7, 512), (1, 0));
-    let file = std::fs::read(&path).unwrap();
-    assert_eq!(file.len(), 8 * 512);
-    assert_eq!(file[7 * 512 - 1..][..2], [6, 0xAA]);
-}
-
-#[test]
-fn what_cannot_be_done_is_an_error_and_touches_nothing() {
-    let scratch = Scratch::new("bad");
-    let path = scratch.file("disk", 8 * 512);
-    let before = std::fs::read(&path).unwrap();
-    let (guest, mut block) = block(&path, false);
-    guest.put_dma(SENT, &[(0x6000, 512)]);
-    for (kind, sector, bytes) in [
-        (BLOCK_READ, 6, 1536),           // past the end
-        (BLOCK_READ, 0xFFFF_FFFF, 1536), // far past it
-        (BLOCK_READ, 0, 1535),           // not what the buffer holds
-        (BLOCK_READ, 0, 0),
-        (BLOCK_WRITE, 8, 512),
-        (BLOCK_WRITE, 0, 513),
-        (2, 0, 1536),
-        (0xFFFF_FFFF, 0, 0xFFFF_FFFF),
-    ] {
-        let answer = request(&guest, &mut block, kind, sector, bytes);
-        assert_eq!(answer, (2, 0), "{kind} {sector} {bytes}");
-    }
-    // After all that it works as before.
-    assert_eq!(request(&guest, &mut block, BLOCK_READ, 5, 1536), (1, 1536));
-    assert_eq!(std::fs::read(&path).unwrap(), before);
-    assert_eq!(block.counters().last(), Some(&("errors", 8)));
-}
-
-#[test]
-fn a_read_without_a_bound_buffer_is_an_error() {
-    let scratch = Scratch::new("unbound");
-    let (guest, mut block) = block(&scratch.file("disk", 8 * 512), false);
-    guest.bind(PAGE, SENT, 1);
-    guest.memory().write(SENT, &[1]).unwrap(); // not free
-    assert_eq!(request(&guest, &mut block, BLOCK_READ, 0, 1536), (2, 0));
-}
-
-#[test]
-fn a_read_only_disk_refuses_writes() {
-    let scratch = Scratch::new("ro");
-    let path = scratch.file("disk", 8 * 512);
-    let before = std::fs::read(&path).unwrap();
-    let (guest, mut block) = block(&path, true);
-    guest.put_dma(SENT, &[(0x6000, 512)]);
-    assert_eq!(request(&guest, &mut block, BLOCK_WRITE, 0, 512), (2, 0));
-    assert_eq!(request(&guest, &mut block, BLOCK_READ, 0, 1536), (1, 1536));
-    assert_eq!(std::fs::read(&path).unwrap(), before);
-}
-
-#[test]
-fn a_file_that_became_shorter_is_an_error() {
-    let scratch = Scratch::new("shrunk");
-    let path = scratch.file("disk", 8 * 512);
-    let (guest, mut block) = block(&path, false);
-    File::options()
-        .write(true)
-        .open(&path)
-        .unwrap()
-        .set_len(600)
-        .unwrap();
-    let answer = request(&guest, &mut block, BLOCK_READ, 0, 1536);
-    assert_eq!(answer, (2, 600));
-}
-
-#[test]
-fn rules_that_are_broken_end_the_guest() {
-    let scratch = Scratch::new("rules");
-    let path = scratch.file("disk", 8 * 512);
-    let send = |prepare: &dyn Fn(&Scripted, &mut Block), key: u32| {
-        let (guest, mut block) = block(&path, true);
-        prepare(&guest, &mut block);
-        block.handle_output(SENT, key).unwrap_err().to_string()
-    };
-    let text = send(&|_, _| {}, PAGE + 4);
-    assert_eq!(text, "a disk's key is its page 0x11000, not 0x11004");
-    let text = send(&|_, block| block.busy = Arc::new(true.into()), PAGE);
-    assert_eq!(text, "a second request to a disk that is busy with one");
-    let text = send(
-        &|guest, _| assert!(guest.put_dma(BOUND, &[(DATA + 0xE01, 512)])),
-        PAGE,
-    );
-    assert_eq!(text, "bad dma: 0x4e01+0x200 crosses a page");
-}
-
-#[test]
-fn the_end_of_a_disk_waits_for_what_was_begun() {
-    let scratch = Scratch::new("end");
-    let path = scratch.file("disk", 64 * 512);
-    let (guest, mut block) = block(&path, false);
-    block.never_at_once();
-    guest.memory().write(0x6000, &[0x55; 512]).unwrap();
-    guest.put_dma(SENT, &[(0x6000, 512)]);
-    let page = BlockPage {
-        kind: BLOCK_WRITE,
-        sector: 9,
-        bytes: 512,
-        ..BlockPage::default()
-    };
-    guest.memory().write_object(PAGE, &page).unwrap();
-    block.handle_output(SENT, PAGE).unwrap();
-    drop(block);
-    assert_eq!(guest.word(PAGE + 12), BLOCK_DONE);
-    let mut byte = [0];
-    let file = File::open(&path).unwrap();
-    file.read_at(&mut byte, 9 * 512).unwrap();
-    assert_eq!(byte, [0x55]);
-}
-
-#[test]
-fn one_writer_or_many_readers() {
-    let scratch = Scratch::new("lock");
-    let path = scratch.file("disk", 512);
-    let in_use = |read_only| match Disk::open(&path, read_only) {
-        Ok(_) => false,
-        Err(DiskError::InUse) => true,
-        Err(other) => panic!("{other}"),
-    };
-    let writer = Disk::open(&path, false).unwrap();
-    assert!(in_use(false) && in_use(true));
-    drop(writer);
-    // Another test may just be starting a process, which has a copy of the
-    // descriptor until it becomes a program.
-    let _reader = loop {
-        match Disk::open(&path, true) {
-            Ok(reader) => break reader,
-            Err(DiskError::InUse) => std::thread::yield_now(),
-            Err(other) => panic!("{other}"),
-        }
-    };
-    assert!(!in_use(true) && in_use(false));
-}
-
-#[test]
-fn what_is_no_disk_is_refused_by_name() {
-    let scratch = Scratch::new("kinds");
-    let open = |path: &Path| Disk::open(path, false).unwrap_err();
-    assert!(matches!(open(&scratch.0), DiskError::NotADisk));
-    let read_only = Disk::open(&scratch.0, true);
-    assert!(matches!(read_only, Err(DiskError::NotADisk)));
-    assert!(matches!(open(Path::new("/dev/null")), DiskError::NotADisk));
-    let small = scratch.file("small", 511);
-    assert!(matches!(open(&small), DiskError::TooSmall(511)));
-    let big = scratch.file("big", 0);
-    let file = File::options().write(true).open(&big).unwrap();
-    if file.set_len(1 << 41).is_ok() {
-        assert!(matches!(open(&big), DiskError::TooBig(_)));
-    }
-    let absent = open(&scratch.0.join("absent"));
-    assert!(absent.to_string().contains("No such file"));
-    rustix::fs::mkfifoat(rustix::fs::CWD, scratch.0.join("pipe"), Mode::RWXU)
-        .unwrap();
-    assert!(matches!(open(&scratch.0.join("pipe")), DiskError::NotADisk));
-}
-
-proptest! {
-    // Whatever stands in the page, the file outside of what was asked for
-    // stays as it was, and there is an answer.
-    #[test]
-    fn any_request_is_answered(
-        kind in 0_u32..3,
-        sector in prop_oneof![0_u32..10, any::<u32>()],
-        bytes in prop_oneof![Just(512_u32), 0_u32..2048, any::<u32>()],
-    ) {
-        let scratch = Scratch::new("any");
-        let path = scratch.file("disk", 8 * 512);
-        let mut expected = std::fs::read(&path).unwrap();
-        let (guest, mut block) = block(&path, false);
-        guest.memory().write(0x6000, &[0xEE; 512]).unwrap();
-        guest.put_dma(SENT, &[(0x6000, 512)]);
-        let (result, used) = request(&guest, &mut block, kind, sector, bytes);
-        let reads = kind == 0 && bytes == 1536 && sector <= 5;
-        let writes = kind == 1 && bytes == 512 && sector < 8;
-        prop_assert_eq!(result, if reads || writes { 1 } else { 2 });
-        prop_assert_eq!(used, if reads { 1536 } else { 0 });
-        if writes {
-            expected[sector as usize * 512..][..512].fill(0xEE);
-        }
-        prop_assert_eq!(std::fs::read(&path).unwrap(), expected);
-    }
-}
-
-#[test]
-fn at_once_or_by_the_thread_a_request_ends_the_same() {
-    let scratch = Scratch::new("copies");
-    let run = |name: &str, at_once: bool| {
-        let path = scratch.file(name, 8 * 512);
-        let (guest, mut block) = block(&path, false);
-        if !at_once {
-            block.never_at_once();
-        }
-        guest.memory().write(0x6000, &[0xAA; 512]).unwrap();
-        guest.put_dma(SENT, &[(0x6000, 512)]);
-        let answers = [
-            (BLOCK_WRITE, 3, 512),
-            (BLOCK_READ, 2, 1536),
-            (BLOCK_READ, 7, 1536), // past the end
-        ]
-        .map(|(kind, sector, bytes)| {
-            request(&guest, &mut block, kind, sector, bytes)
-        });
-        File::options()
-            .write(true)
-            .open(&path)
-            .unwrap()
-            .set_len(600)
-            .unwrap();
-        let short = request(&guest, &mut block, BLOCK_READ, 0, 1536);
-        assert!(guest.irqs().is_empty(), "one interrupt for each request");
-        let counters = block.counters();
-        let count = |name| counters.iter().find(|c| c.0 == name).unwrap().1;
-        let seen = (answers, short, guest.bytes(DATA, 0x1200));
-        (seen, count("at_once"), count("reads"), count("errors"))
-    };
-    let (fast, slow) = (run("fast", true), run("slow", false));
-    assert_eq!((&fast.0, fast.2, fast.3), (&slow.0, slow.2, slow.3));
-    // A write at least needs nobody's leave to be tried.
-    assert!(fast.1 >= 1 && slow.1 == 0, "{} {}", fast.1, slow.1);
-}
+use crate::memory::GuestMemory;
 
 #[test]
 fn a_read_that_finds_nothing_in_memory_is_no_reason_not_to_try_again() {
@@ -328,33 +10,56 @@ fn a_read_that_finds_nothing_in_memory_is_no_reason_not_to_try_again() {
     let odd = |operation, moved, took| is_odd(operation, &moved, 512, took);
     let error = |kind: io::ErrorKind| Err(kind.into());
     let not_there = || error(io::ErrorKind::WouldBlock);
-    assert!(!odd(Operation::Read, Ok(512), fast));
-    assert!(!odd(Operation::Read, Ok(512), slow));
-    assert!(!odd(Operation::Read, not_there(), fast));
-    assert!(odd(Operation::Read, not_there(), slow));
-    assert!(odd(Operation::Read, Ok(511), fast));
+    assert!(!odd(DiskOperation::Read, Ok(512), fast));
+    assert!(!odd(DiskOperation::Read, Ok(512), slow));
+    assert!(!odd(DiskOperation::Read, not_there(), fast));
+    assert!(odd(DiskOperation::Read, not_there(), slow));
+    assert!(odd(DiskOperation::Read, Ok(511), fast));
     assert!(odd(
-        Operation::Read,
+        DiskOperation::Read,
         error(io::ErrorKind::Unsupported),
         fast
     ));
-    assert!(!odd(Operation::Write, Ok(512), fast));
-    assert!(odd(Operation::Write, Ok(512), slow));
+    assert!(!odd(DiskOperation::Write, Ok(512), fast));
+    assert!(odd(DiskOperation::Write, Ok(512), slow));
     assert!(odd(
-        Operation::Write,
+        DiskOperation::Write,
         error(io::ErrorKind::StorageFull),
         fast
     ));
 }
 
+/// Counts answers.
+struct Answers(Arc<AtomicU32>);
+
+impl Completion for Answers {
+    fn complete(self: Box<Self>, outcome: DiskOutcome) {
+        assert!(outcome.is_done);
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
 #[test]
 fn after_a_slow_write_the_thread_has_its_turn() {
-    let scratch = Scratch::new("back_off");
-    let (guest, mut block) = block(&scratch.file("disk", 8 * 512), false);
-    guest.put_dma(SENT, &[(0x6000, 512)]);
+    let name = format!("lguest-back-off-{}", std::process::id());
+    let path = std::env::temp_dir().join(name);
+    std::fs::write(&path, vec![0; 8 * 512]).unwrap();
+    let mut block = Block::new(Disk::open(&path, false).unwrap());
+    std::fs::remove_file(&path).unwrap();
+    let memory = GuestMemory::new(0x1_0000, 1).unwrap();
+    let answers = Arc::new(AtomicU32::new(0));
     block.back_off.store(2, Ordering::Relaxed);
     for at_once in [0, 0, 1] {
-        assert_eq!(request(&guest, &mut block, BLOCK_WRITE, 7, 512), (1, 0));
-        assert_eq!(block.counters.at_once.load(Ordering::Relaxed), at_once);
+        block.submit(DiskRequest {
+            operation: DiskOperation::Write,
+            sector: 7,
+            memory: memory.clone(),
+            sections: vec![memory.section(0x6000, 512).unwrap()],
+            done: Box::new(Answers(answers.clone())),
+        });
+        // This waits for the thread.
+        let _ = block.state();
+        assert_eq!(block.counters.at_once.get(), at_once);
     }
+    assert_eq!(answers.load(Ordering::SeqCst), 3);
 }

@@ -1,4 +1,4 @@
-//! `--log FILE`: what the Guest prints, once more, for a file.
+//! `--log FILE`: a copy of what the Guest prints, in a file.
 //!
 //! Lines end with a line feed, as in any text file: the carriage returns that
 //! a Guest sends to its terminal are left out. What was in the file stays
@@ -20,7 +20,7 @@ pub struct Log {
     created: bool,
     /// A Guest runs.
     begun: AtomicBool,
-    /// Somebody was told that something is missing in it.
+    /// The message that output is missing in it has been printed.
     told: AtomicBool,
 }
 
@@ -33,7 +33,7 @@ impl Log {
     /// What the kernel says.
     pub fn open(path: &Path) -> io::Result<Self> {
         let mut options = File::options();
-        // A pipe that nobody reads should be refused, not waited for.
+        // Without O_NONBLOCK the open of a pipe would wait for a reader.
         let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
         options
             .append(true)
@@ -41,7 +41,7 @@ impl Log {
         let (file, created) = match options.clone().create_new(true).open(path)
         {
             Ok(file) => (file, true),
-            // It is there, or the second attempt tells why not.
+            // It exists, or the second attempt says why it cannot be made.
             Err(_) => (options.create(true).open(path)?, false),
         };
         Ok(Self {
@@ -58,8 +58,8 @@ impl Log {
         self.begun.store(true, Ordering::Relaxed);
     }
 
-    /// Appends `bytes`. What cannot be written is missing there, which is told
-    /// once; later output is tried again.
+    /// Appends `bytes`. Output that cannot be written is missing there, and one
+    /// message says so; later output is tried again.
     pub(super) fn write(&self, bytes: &[u8]) {
         let text: Vec<u8> = bytes
             .iter()
@@ -83,7 +83,7 @@ impl Log {
 impl Drop for Log {
     fn drop(&mut self) {
         if self.created && !self.begun.load(Ordering::Relaxed) {
-            // Somebody may have been faster.
+            // Another process may have removed it already.
             let _ = std::fs::remove_file(&self.path);
         }
     }

@@ -1,8 +1,8 @@
 //! Where the Guest's lines are shown: standard output, and a log beside it.
 //!
-//! Output that cannot be written is lost; a sentence says so once, and the
-//! Guest goes on. The two are independent: a full disk under the log does not
-//! cost the output, and a closed output does not cost the log.
+//! Output that cannot be written is lost; one message says so, and the Guest
+//! goes on. The two are independent: a full disk under the log does not affect
+//! the output, and a closed output does not affect the log.
 
 use super::log::Log;
 use rustix::fs::{FileType, fstat, fstatfs};
@@ -17,17 +17,17 @@ pub struct Screen {
     log: Option<Log>,
     /// Nothing can be written to the output any more.
     closed: AtomicBool,
-    /// Somebody was told that output is lost.
+    /// The message that output is lost has been printed.
     told: AtomicBool,
     bytes_out: AtomicU64,
     bytes_discarded: AtomicU64,
 }
 
-/// What an output is, as far as it matters who may read it.
+/// What an output is, as far as that says which processes may read it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Without a reader it is of no use to anybody, and nobody can become
-    /// one: a pipe without a name, or a socket.
+    /// It has a reader, and can get no other: a pipe without a name, or a
+    /// socket.
     Connection,
     /// A pipe with a name, which a new reader may open.
     Fifo,
@@ -80,7 +80,8 @@ impl Screen {
         }
     }
 
-    /// Writes all of `bytes`. Blocks as long as whoever reads it takes.
+    /// Writes all of `bytes`. Blocks as long as the reader of the output does
+    /// not read.
     pub(super) fn show(&self, bytes: &[u8]) {
         if let Some(log) = &self.log {
             log.begin();
@@ -105,12 +106,11 @@ impl Screen {
         self.bytes_discarded.fetch_add(len, Ordering::Relaxed);
         let unread = error.raw_os_error() == Some(Errno::PIPE.raw_os_error());
         let rest = match self.kind {
-            // The run ends for it, and that is told: see
-            // `crate::machine::owner`.
+            // It ends the run, with a message: see `crate::machine::owner`.
             Kind::Connection if unread => {
                 return self.closed.store(true, Ordering::Relaxed);
             }
-            Kind::Fifo if unread => "it is lost until somebody reads again",
+            Kind::Fifo if unread => "it is lost until it is read again",
             _ => {
                 self.closed.store(true, Ordering::Relaxed);
                 "the rest of it is lost"
@@ -123,7 +123,7 @@ impl Screen {
         }
     }
 
-    /// How many bytes the Guest has printed, seen by anybody or not.
+    /// How many bytes the Guest has printed, written or lost.
     #[must_use]
     pub fn printed(&self) -> u64 {
         let out = self.bytes_out.load(Ordering::Relaxed);

@@ -1,0 +1,297 @@
+//! The disk: requests, and a file behind it.
+//!
+//! A request is carried out directly between the file and the Guest's memory.
+//! Bytes that the kernel has in memory are moved during the call, while the
+//! Guest stands still. What has to wait for a device is done by a thread of
+//! the disk while the Guest runs on. A write is acknowledged when the file has
+//! it.
+
+mod ahead;
+mod disk;
+mod faults;
+mod format;
+mod request;
+mod worker;
+
+pub use disk::{Disk, DiskError};
+pub use format::Format;
+pub use request::{Completion, DiskOperation, DiskOutcome, DiskRequest};
+
+use super::{Counter, NamedCounts, RestoreError, Saved, Versioned};
+use crate::memory::{Section, total};
+use ahead::Ahead;
+use lg_abi::device::SECTOR_SIZE;
+use serde::{Deserialize, Serialize};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+use worker::{Job, Worker};
+
+/// How long a request may hold the Guest up before the file no longer counts
+/// as quick. Files of most kinds cannot be asked beforehand whether they would
+/// take a write at once; for a read, most can.
+const PATIENCE: Duration = Duration::from_millis(1);
+
+/// How many requests of the kind then go to the thread before one is tried
+/// again. A read that finds nothing in memory is no reason: it has the kernel
+/// begin to read, and read ahead, and the thread has to wait the less.
+const BACK_OFF: u32 = 1000;
+
+/// Whether an attempt that went so is a reason to make no more for a while.
+fn is_odd(
+    operation: DiskOperation,
+    moved: &io::Result<u32>,
+    wanted: u32,
+    took: Duration,
+) -> bool {
+    let slow = took > PATIENCE;
+    match moved {
+        // Bytes in memory are moved at once; but in the course of it the
+        // kernel may have read ahead, and that takes its time.
+        Ok(moved) => {
+            *moved != wanted || slow && operation == DiskOperation::Write
+        }
+        Err(error) => error.kind() != io::ErrorKind::WouldBlock || slow,
+    }
+}
+
+/// A disk that a Guest uses.
+pub struct Block {
+    disk: Arc<Disk>,
+    worker: Option<Worker>,
+    /// `None` where nothing is read ahead.
+    ahead: Option<Ahead>,
+    /// Whether requests may be answered during the call.
+    at_once: bool,
+    /// How many writes not to try at once: see [`BACK_OFF`].
+    back_off: AtomicU32,
+    /// The same for reads.
+    back_off_reading: AtomicU32,
+    counters: Arc<DiskCounters>,
+}
+
+/// What a disk has done so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct DiskCounters {
+    at_once: Counter,
+    ahead: Counter,
+    reads: Counter,
+    writes: Counter,
+    bytes_read: Counter,
+    bytes_written: Counter,
+    errors: Counter,
+}
+
+/// The state of a disk. Its bytes are in the file, and requests are ended
+/// before it is taken: see [`Block::state`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskState {
+    /// How many sectors it has: a Guest has read that once.
+    sectors: u32,
+    read_only: bool,
+    /// Where the random numbers of a disk that fails are.
+    faults: Option<u64>,
+    counters: DiskCounters,
+}
+
+impl Saved for DiskState {
+    const DEVICE: &'static str = "disk";
+    const VERSION: u32 = 1;
+}
+
+impl Block {
+    /// `disk` as a device.
+    #[must_use]
+    pub fn new(mut disk: Disk) -> Self {
+        let again = disk.again.take();
+        Self {
+            disk: Arc::new(disk),
+            worker: None,
+            ahead: again.map(Ahead::new),
+            at_once: true,
+            back_off: AtomicU32::new(0),
+            back_off_reading: AtomicU32::new(0),
+            counters: Arc::default(),
+        }
+    }
+
+    /// Leaves every request to the thread: the slow way, for comparison.
+    pub fn never_at_once(&mut self) {
+        self.at_once = false;
+    }
+
+    /// Reads nothing that the Guest has not asked for, for comparison, too.
+    pub fn never_ahead(&mut self) {
+        self.ahead = None;
+    }
+
+    /// How many sectors it has.
+    #[must_use]
+    pub fn sectors(&self) -> u32 {
+        self.disk.sectors
+    }
+
+    /// Carries out `request`, now or by the thread. Does not block.
+    pub fn submit(&mut self, request: DiskRequest) {
+        let bytes = total(&request.sections);
+        let Some(offset) = self.offset(&request, bytes) else {
+            return self.refuse(request.done);
+        };
+        let DiskRequest {
+            operation,
+            memory,
+            sections,
+            done,
+            ..
+        } = request;
+        let job = Job {
+            disk: self.disk.clone(),
+            memory,
+            operation,
+            offset,
+            sections,
+            done,
+            counters: self.counters.clone(),
+        };
+        let moved = self.try_at_once(&job);
+        if let (DiskOperation::Read, Some(ahead)) = (operation, &mut self.ahead)
+            && ahead.note(offset, bytes.into(), moved.is_some())
+        {
+            self.counters.ahead.add(1);
+        }
+        if moved.is_some() {
+            self.counters.at_once.add(1);
+            return job.finish(moved);
+        }
+        match self.worker() {
+            Ok(worker) => worker.send(job),
+            Err(_) => self.refuse(job.done),
+        }
+    }
+
+    /// Answers a request that makes no sense.
+    pub fn refuse(&self, done: Box<dyn Completion>) {
+        self.counters.errors.add(1);
+        done.complete(DiskOutcome::REFUSED);
+    }
+
+    /// Where in the file `request` begins, if it makes sense for this disk.
+    fn offset(&self, request: &DiskRequest, bytes: u32) -> Option<u64> {
+        let sector_size = u64::from(SECTOR_SIZE);
+        let offset = request.sector.checked_mul(sector_size)?;
+        let end = offset.checked_add(bytes.into())?;
+        let reads = request.operation == DiskOperation::Read;
+        let fits = end <= u64::from(self.disk.sectors) * sector_size
+            && (reads || !self.disk.read_only);
+        fits.then_some(offset)
+    }
+
+    /// Carries `job` out now, if that takes no time. Answers the bytes if all
+    /// of them were moved; else it can be done all over again.
+    fn try_at_once(&self, job: &Job) -> Option<u32> {
+        if !self.at_once || self.disk.faults.is_some() {
+            return None;
+        }
+        let back_off = match job.operation {
+            DiskOperation::Read => &self.back_off_reading,
+            DiskOperation::Write => &self.back_off,
+        };
+        let rest = back_off.load(Ordering::Relaxed);
+        if rest > 0 {
+            back_off.store(rest - 1, Ordering::Relaxed);
+            return None;
+        }
+        let (file, memory) = (&self.disk.file, &job.memory);
+        let (offset, sections): (_, &[Section]) = (job.offset, &job.sections);
+        let start = Instant::now();
+        let moved = match job.operation {
+            DiskOperation::Read => memory.read_file_now(file, offset, sections),
+            DiskOperation::Write => memory.write_file(file, offset, sections),
+        };
+        let wanted = total(sections);
+        if is_odd(job.operation, &moved, wanted, start.elapsed()) {
+            back_off.store(BACK_OFF, Ordering::Relaxed);
+        }
+        // The thread finds out about anything but success.
+        moved.ok().filter(|&moved| moved == wanted)
+    }
+
+    /// The thread, which starts with the first request for it.
+    fn worker(&mut self) -> io::Result<&Worker> {
+        match &mut self.worker {
+            Some(worker) => Ok(worker),
+            none => Ok(none.insert(Worker::new()?)),
+        }
+    }
+
+    /// The Guest is dead: ends every request. May block.
+    pub fn finish(&mut self) {
+        self.worker = None;
+        self.ahead = None;
+    }
+
+    /// The state. Ends every request that is being worked on first, so that
+    /// the Guest's memory holds their answers; may block as long as the file
+    /// does.
+    pub fn state(&mut self) -> Versioned<DiskState> {
+        // Dropping the thread waits for it. The next request starts another.
+        self.worker = None;
+        let faults = self.disk.faults.as_ref();
+        DiskState {
+            sectors: self.disk.sectors,
+            read_only: self.disk.read_only,
+            faults: faults.map(faults::Faults::position),
+            counters: DiskCounters::clone(&self.counters),
+        }
+        .versioned()
+    }
+
+    /// Goes on with `state`, which was taken of a disk with this file or with
+    /// a copy of it. Counts before the first request.
+    ///
+    /// # Errors
+    ///
+    /// [`RestoreError`]; then nothing has changed.
+    pub fn restore(
+        &mut self,
+        state: &Versioned<DiskState>,
+    ) -> Result<(), RestoreError> {
+        let state = state.known()?;
+        let is = |sectors: u32, read_only: bool| {
+            let access = if read_only { "read-only" } else { "writable" };
+            format!("a {access} disk of {sectors} sectors")
+        };
+        let ours = is(self.disk.sectors, self.disk.read_only);
+        let theirs = is(state.sectors, state.read_only);
+        if ours != theirs {
+            let text = format!("it is of {theirs}, and this is {ours}");
+            return Err(RestoreError::Other(text));
+        }
+        if let (Some(faults), Some(position)) =
+            (&self.disk.faults, state.faults)
+        {
+            faults.go_on_at(position);
+        }
+        self.counters = Arc::new(state.counters.clone());
+        Ok(())
+    }
+
+    /// What the disk has done so far, for the statistics.
+    #[must_use]
+    pub fn counters(&self) -> NamedCounts {
+        let c = &self.counters;
+        vec![
+            ("reads", c.reads.get()),
+            ("writes", c.writes.get()),
+            ("bytes_read", c.bytes_read.get()),
+            ("bytes_written", c.bytes_written.get()),
+            ("at_once", c.at_once.get()),
+            ("ahead", c.ahead.get()),
+            ("errors", c.errors.get()),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests;

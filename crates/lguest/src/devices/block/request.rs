@@ -1,0 +1,57 @@
+//! A request to a disk, and how its end is told.
+//!
+//! A transport makes a [`DiskRequest`] of what a Guest asks for: from a page
+//! of registers and a list of buffers, or from a chain of descriptors. It has
+//! checked the list, and every field is a copy. The disk does not know how the
+//! request came; it calls the request's [`Completion`] exactly once, perhaps
+//! on another thread.
+
+use crate::memory::{GuestMemory, Section};
+
+/// What is to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DiskOperation {
+    /// From the disk into the sections.
+    Read,
+    /// From the sections to the disk.
+    Write,
+}
+
+/// One request.
+pub struct DiskRequest {
+    /// What is to be done.
+    pub operation: DiskOperation,
+    /// The first sector.
+    pub sector: u64,
+    /// The Guest's memory.
+    pub memory: GuestMemory,
+    /// Where in it the data goes to or comes from: as many bytes as are to be
+    /// moved.
+    pub sections: Vec<Section>,
+    /// Tells the Guest that it is done.
+    pub done: Box<dyn Completion>,
+}
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskOutcome {
+    /// All bytes were moved.
+    pub is_done: bool,
+    /// Bytes that were written into the Guest's memory, from the beginning of
+    /// the sections on.
+    pub written: u32,
+}
+
+impl DiskOutcome {
+    /// Nothing was moved.
+    pub const REFUSED: Self = Self {
+        is_done: false,
+        written: 0,
+    };
+}
+
+/// The end of a request, as its Guest has to be told.
+pub trait Completion: Send {
+    /// Tells the Guest.
+    fn complete(self: Box<Self>, outcome: DiskOutcome);
+}

@@ -1,0 +1,329 @@
+//! The console: lines go to standard output, and typed bytes come in.
+//!
+//! Going out, everything is written before the Guest goes on, so that the last
+//! words of a dying Guest have been written when it is dead. Coming in, bytes
+//! wait here until the Guest has a free buffer for them, so that none is lost
+//! however fast they come. While many wait, no more are read, and their sender
+//! has to wait, too. The two directions are independent: output that blocks
+//! must not keep ^C^C^C from coming in.
+
+mod log;
+pub use log::Log;
+
+mod screen;
+pub use screen::{Kind, Screen};
+
+mod exit_keys;
+use exit_keys::ExitKeys;
+
+use super::{AT_ONCE, Counter, Filled, NamedCounts, Readiness};
+use super::{ReceiveBuffers, RestoreError, Saved, Versioned, Violation};
+use crate::memory::scatter;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// What a console is connected to.
+pub struct Config {
+    /// Where typed bytes come from.
+    pub input: OwnedFd,
+    /// Where the Guest's lines go.
+    pub output: OwnedFd,
+    /// A file that they are copied to.
+    pub log: Option<Log>,
+    /// An event to raise when the input has ended and the Guest has all of it.
+    pub at_end: Option<OwnedFd>,
+}
+
+/// The console of a Guest.
+pub struct Console {
+    input: OwnedFd,
+    at_end: Option<OwnedFd>,
+    screen: Arc<Screen>,
+    /// Bytes that were read and that the Guest has not taken yet.
+    waiting: Vec<u8>,
+    /// Looks for ^C^C^C, where the input is a terminal.
+    exit_keys: Option<ExitKeys>,
+    /// There is no more input.
+    ended: bool,
+    counters: ConsoleCounters,
+}
+
+/// What a console has done so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct ConsoleCounters {
+    bytes_in: Counter,
+    bytes_dropped: Counter,
+    writes: Counter,
+    buffers_filled: Counter,
+    no_buffer: Counter,
+}
+
+/// The state of a console. Output has been shown before the Guest goes on, so
+/// none waits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConsoleState {
+    /// Bytes that were read and that the Guest has not taken yet.
+    waiting: Vec<u8>,
+    counters: ConsoleCounters,
+}
+
+impl Saved for ConsoleState {
+    const DEVICE: &'static str = "console";
+    const VERSION: u32 = 1;
+}
+
+/// The most that is read at a time: as much as a terminal keeps.
+const READ_MAX: usize = 4096;
+
+/// The most that is kept for a Guest that takes nothing. A terminal is read
+/// all the same: ^C^C^C must come through to end such a Guest.
+const WAITING_MAX: usize = 1 << 16;
+
+impl Console {
+    /// A console between these two.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        let is_terminal = rustix::termios::isatty(&config.input);
+        Self {
+            input: config.input,
+            at_end: config.at_end,
+            screen: Arc::new(Screen::new(config.output, config.log)),
+            waiting: Vec::new(),
+            exit_keys: is_terminal.then(ExitKeys::default),
+            ended: false,
+            counters: ConsoleCounters::default(),
+        }
+    }
+
+    /// What shows the Guest's output.
+    #[must_use]
+    pub fn screen(&self) -> Arc<Screen> {
+        Arc::clone(&self.screen)
+    }
+
+    /// The Guest prints `bytes`. The answer shows them. It blocks while the
+    /// output does, and must be called before the Guest goes on: it waits, as
+    /// it would for a slow serial line. The console can be used meanwhile.
+    pub fn print(&mut self, bytes: Vec<u8>) -> impl FnOnce() + Send + 'static {
+        self.counters.writes.add(1);
+        let screen = Arc::clone(&self.screen);
+        move || screen.show(&bytes)
+    }
+
+    /// The file to watch for input.
+    #[must_use]
+    pub fn input(&self) -> BorrowedFd<'_> {
+        self.input.as_fd()
+    }
+
+    /// There may be input. Returns when it would have to wait, and when it has
+    /// filled [`AT_ONCE`] buffers.
+    ///
+    /// # Errors
+    ///
+    /// A [`Violation`] kills the Guest.
+    pub fn handle_input(
+        &mut self,
+        buffers: &mut dyn ReceiveBuffers,
+    ) -> Result<Readiness, Violation> {
+        let mut filled = self.deliver(buffers, AT_ONCE)?;
+        let reads = self.waiting.is_empty() || self.is_terminal();
+        if !self.ended && reads {
+            if let Some(settled) = self.read() {
+                return Ok(settled);
+            }
+            filled += self.deliver(buffers, AT_ONCE - filled)?;
+        }
+        let next = self.readiness(filled);
+        if next == Readiness::Closed {
+            self.tell_end();
+        }
+        Ok(next)
+    }
+
+    /// Gives waiting bytes to the Guest, buffer by buffer, `most` at most.
+    /// Bytes without a buffer stay. Answers how many buffers it has filled.
+    fn deliver(
+        &mut self,
+        buffers: &mut dyn ReceiveBuffers,
+        most: usize,
+    ) -> Result<usize, Violation> {
+        let mut rest = self.waiting.as_slice();
+        let mut filled = 0;
+        while !rest.is_empty() && filled < most {
+            let mut put = |into: crate::memory::SectionsIn<'_>| {
+                let taken = scatter(into.region, into.list, rest);
+                let taken = taken.map_err(io::Error::other)?;
+                u32::try_from(taken).map_err(io::Error::other)
+            };
+            // A buffer of no bytes stays free for ever.
+            let Filled::Bytes(taken @ 1..) = buffers.fill(&mut put)? else {
+                break;
+            };
+            rest = &rest[taken as usize..];
+            self.counters.bytes_in.add(taken.into());
+            self.counters.buffers_filled.add(1);
+            filled += 1;
+        }
+        let done = self.waiting.len() - rest.len();
+        self.waiting.drain(..done);
+        if !self.waiting.is_empty() && filled < most {
+            self.counters.no_buffer.add(1);
+        }
+        Ok(filled)
+    }
+
+    fn is_terminal(&self) -> bool {
+        self.exit_keys.is_some()
+    }
+
+    /// Keeps `read` for the Guest, as far as there is room: as a terminal
+    /// does that no program reads from.
+    fn keep(&mut self, read: &[u8]) {
+        let room = WAITING_MAX.saturating_sub(self.waiting.len());
+        let kept = read.len().min(room);
+        self.waiting.extend_from_slice(&read[..kept]);
+        self.counters.bytes_dropped.add((read.len() - kept) as u64);
+    }
+
+    /// Whether a read would block, or stop this process: a job in the
+    /// background must not touch its terminal.
+    fn may_read(&self) -> MayRead {
+        let mut fds = [PollFd::new(&self.input, PollFlags::IN)];
+        let now = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        match poll(&mut fds, Some(&now)) {
+            // A signal interrupts even a poll without a timeout, if it finds
+            // nothing. The input goes on.
+            Ok(0) | Err(Errno::INTR) => return MayRead::WouldBlock,
+            Ok(_) => {}
+            Err(_) => return MayRead::Never,
+        }
+        if self.is_terminal() && !crate::machine::terminal::is_ours(&self.input)
+        {
+            return MayRead::InBackground;
+        }
+        if self.is_terminal() {
+            crate::machine::terminal::keep();
+        }
+        MayRead::Yes
+    }
+
+    /// Reads what there is. Answers what comes next where that is settled.
+    fn read(&mut self) -> Option<Readiness> {
+        match self.may_read() {
+            MayRead::Yes => {}
+            MayRead::WouldBlock => return None,
+            MayRead::InBackground => return Some(Readiness::Taken),
+            MayRead::Never => {
+                self.ended = true;
+                return None;
+            }
+        }
+        let mut bytes = [0; READ_MAX];
+        let n = match rustix::io::read(&self.input, &mut bytes) {
+            Err(Errno::INTR | Errno::AGAIN) => return None,
+            Ok(0) | Err(_) => {
+                self.ended = true;
+                return None;
+            }
+            Ok(n) => n,
+        };
+        let read = &bytes[..n];
+        if let Some(keys) = &mut self.exit_keys
+            && keys.are_typed(read, Instant::now())
+        {
+            return Some(Readiness::Quit);
+        }
+        self.keep(read);
+        None
+    }
+
+    /// What to do next about input, after so many buffers were filled.
+    fn readiness(&self, buffers: usize) -> Readiness {
+        match (self.waiting.is_empty(), self.ended) {
+            (true, true) => Readiness::Closed,
+            (true, false) => Readiness::Wait,
+            (false, _) if buffers >= AT_ONCE => Readiness::More,
+            // A terminal is read even so: ^C^C^C is for a Guest that takes no
+            // input any more.
+            (false, ended) => Readiness::NoBuffer {
+                took: buffers > 0,
+                watch: self.is_terminal() && !ended,
+            },
+        }
+    }
+
+    /// The input has ended, and the Guest has all of it.
+    fn tell_end(&self) {
+        if let Some(event) = &self.at_end {
+            // It is raised once, so it cannot be full.
+            let _ = rustix::io::write(event, &1_u64.to_ne_bytes());
+        }
+    }
+
+    /// The Guest is dead: its log stays, though it may be empty.
+    pub fn finish(&self) {
+        self.screen.finish();
+    }
+
+    /// The state.
+    #[must_use]
+    pub fn state(&self) -> Versioned<ConsoleState> {
+        ConsoleState {
+            waiting: self.waiting.clone(),
+            counters: self.counters.clone(),
+        }
+        .versioned()
+    }
+
+    /// Goes on with `state`: what waited there comes before what is read here.
+    ///
+    /// # Errors
+    ///
+    /// [`RestoreError`]; then nothing has changed.
+    pub fn restore(
+        &mut self,
+        state: &Versioned<ConsoleState>,
+    ) -> Result<(), RestoreError> {
+        let state = state.known()?;
+        self.waiting.clone_from(&state.waiting);
+        self.waiting.truncate(WAITING_MAX);
+        self.counters = state.counters.clone();
+        Ok(())
+    }
+
+    /// What the console has done so far, for the statistics.
+    #[must_use]
+    pub fn counters(&self) -> NamedCounts {
+        let [out, discarded] = self.screen.counters();
+        let c = &self.counters;
+        vec![
+            ("bytes_in", c.bytes_in.get()),
+            out,
+            discarded,
+            ("bytes_dropped", c.bytes_dropped.get()),
+            ("writes", c.writes.get()),
+            ("buffers_filled", c.buffers_filled.get()),
+            ("no_buffer", c.no_buffer.get()),
+        ]
+    }
+}
+
+/// Whether the input may be read.
+enum MayRead {
+    Yes,
+    WouldBlock,
+    InBackground,
+    Never,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,218 @@
+//! A tap interface of the machine: made, and set up by ioctl.
+//!
+//! A tap interface has a file. A write to it is a frame that arrives at the
+//! machine by the interface; a read takes one frame that the machine has sent
+//! by it. The interface goes away when the file is closed.
+
+#![expect(unsafe_code, reason = "ioctls of network interfaces")]
+
+use crate::machine::config::TapConfig;
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use std::ffi::CStr;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+
+const TUN: &str = "/dev/net/tun";
+
+/// A tap that cannot be made. Each message names the cure.
+#[derive(Debug, thiserror::Error)]
+pub enum TapError {
+    /// No tap driver.
+    #[error("cannot open {TUN} ({0}): load the module with `modprobe tun`")]
+    Open(#[source] io::Error),
+    /// The user may not make one.
+    #[error(
+        "no permission to make a tap interface: run as root or with \
+         CAP_NET_ADMIN, or use --sharenet between guests, which needs neither"
+    )]
+    NotPermitted,
+    /// There is no such bridge.
+    #[error("there is no bridge {0}: `ip link add {0} type bridge` makes one")]
+    NoBridge(String),
+    /// Something else.
+    #[error("cannot {0}: {1}")]
+    Configure(&'static str, #[source] io::Error),
+}
+
+/// A tap interface.
+pub(super) struct Interface {
+    /// Its file.
+    pub(super) file: File,
+    /// Its name.
+    pub(super) name: String,
+    /// Its Ethernet address.
+    pub(super) mac: [u8; 6],
+}
+
+impl Interface {
+    /// Makes one and sets it up.
+    ///
+    /// # Errors
+    ///
+    /// [`TapError`].
+    pub(super) fn open(config: &TapConfig) -> Result<Self, TapError> {
+        let (file, name) = interface()?;
+        let socket = rustix::net::socket_with(
+            AddressFamily::INET,
+            SocketType::DGRAM,
+            SocketFlags::CLOEXEC,
+            None,
+        )
+        .map_err(|e| TapError::Configure("make a socket", e.into()))?;
+        match config {
+            TapConfig::Address(ip) => set_address(&socket, &name, *ip)?,
+            TapConfig::Bridge(bridge) => add_to_bridge(&socket, &name, bridge)?,
+        }
+        set_up(&socket, &name)?;
+        let mac = hardware_address(&socket, &name)?;
+        Ok(Self { file, name, mac })
+    }
+
+    /// Whether interfaces can be made here: makes one, which goes away again.
+    ///
+    /// # Errors
+    ///
+    /// [`TapError`].
+    pub(super) fn probe() -> Result<(), TapError> {
+        interface().map(drop)
+    }
+}
+
+/// Makes a tap interface: its file, and its name.
+fn interface() -> Result<(File, String), TapError> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(TUN)
+        .map_err(|e| match e.kind() {
+            io::ErrorKind::PermissionDenied => TapError::NotPermitted,
+            _ => TapError::Open(e),
+        })?;
+    let kind = flags(libc::IFF_TAP | libc::IFF_NO_PI);
+    let mut request = Request::new("tap%d", &kind);
+    request
+        .call(file.as_fd(), libc::TUNSETIFF)
+        .map_err(|e| refused("make a tap interface", e))?;
+    Ok((file, request.name()))
+}
+
+/// Gives interface `name` an address.
+fn set_address(
+    socket: &OwnedFd,
+    name: &str,
+    ip: Ipv4Addr,
+) -> Result<(), TapError> {
+    // A `sockaddr_in`: family, port, address.
+    let mut address = [0; 8];
+    address[..2].copy_from_slice(&libc::AF_INET.to_ne_bytes()[..2]);
+    address[4..].copy_from_slice(&ip.octets());
+    Request::new(name, &address)
+        .call(socket.as_fd(), libc::SIOCSIFADDR)
+        .map_err(|e| refused("give the tap interface its address", e))
+}
+
+/// Makes interface `name` a port of `bridge`.
+fn add_to_bridge(
+    socket: &OwnedFd,
+    name: &str,
+    bridge: &str,
+) -> Result<(), TapError> {
+    let none = || TapError::NoBridge(bridge.to_owned());
+    if bridge.is_empty() || bridge.len() >= libc::IFNAMSIZ {
+        return Err(none());
+    }
+    let mut port = Request::new(name, &[]);
+    port.call(socket.as_fd(), libc::SIOCGIFINDEX)
+        .map_err(|e| refused("find the tap interface", e))?;
+    let [a, b, c, d, ..] = port.value;
+    Request::new(bridge, &[a, b, c, d])
+        .call(socket.as_fd(), SIOCBRADDIF)
+        .map_err(|e| match e.raw_os_error() {
+            Some(libc::ENODEV | libc::EOPNOTSUPP | libc::ENOTTY) => none(),
+            _ => refused("add the tap interface to the bridge", e),
+        })
+}
+
+/// Switches interface `name` on.
+fn set_up(socket: &OwnedFd, name: &str) -> Result<(), TapError> {
+    Request::new(name, &flags(libc::IFF_UP))
+        .call(socket.as_fd(), libc::SIOCSIFFLAGS)
+        .map_err(|e| refused("switch the tap interface on", e))
+}
+
+/// The Ethernet address of interface `name`.
+fn hardware_address(socket: &OwnedFd, name: &str) -> Result<[u8; 6], TapError> {
+    let mut request = Request::new(name, &[]);
+    request
+        .call(socket.as_fd(), libc::SIOCGIFHWADDR)
+        .map_err(|e| refused("ask for the tap interface's address", e))?;
+    // A `sockaddr`: family, address.
+    let [_, _, mac @ ..] = request.value;
+    let [a, b, c, d, e, f, ..] = mac;
+    Ok([a, b, c, d, e, f])
+}
+
+fn refused(what: &'static str, error: io::Error) -> TapError {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => TapError::NotPermitted,
+        _ => TapError::Configure(what, error),
+    }
+}
+
+/// Adds a port to a bridge: `linux/sockios.h`.
+const SIOCBRADDIF: libc::Ioctl = 0x89a2;
+
+/// The flags of an interface: a `short`.
+fn flags(flags: libc::c_int) -> [u8; 2] {
+    let [low, high, ..] = flags.to_ne_bytes();
+    [low, high]
+}
+
+/// `struct ifreq`, without its union: a question to the kernel about the
+/// interface that it names.
+#[repr(C, align(8))]
+struct Request {
+    name: [u8; libc::IFNAMSIZ],
+    value: [u8; 24],
+}
+
+const _: () = assert!(size_of::<Request>() == size_of::<libc::ifreq>());
+
+impl Request {
+    fn new(interface: &str, about: &[u8]) -> Self {
+        let mut name = [0; libc::IFNAMSIZ];
+        // The last byte stays zero.
+        let room = name[..libc::IFNAMSIZ - 1].iter_mut();
+        room.zip(interface.bytes())
+            .for_each(|(to, from)| *to = from);
+        let mut value = [0; 24];
+        value[..about.len()].copy_from_slice(about);
+        Self { name, value }
+    }
+
+    fn name(&self) -> String {
+        CStr::from_bytes_until_nul(&self.name)
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_default()
+    }
+
+    fn call(
+        &mut self,
+        file: BorrowedFd<'_>,
+        what: libc::Ioctl,
+    ) -> io::Result<()> {
+        // SAFETY: all of these requests read and write one `ifreq`, at the
+        // address of what has its size and alignment.
+        let done = unsafe {
+            libc::ioctl(file.as_raw_fd(), what, std::ptr::from_mut(self))
+        };
+        if done == -1 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(())
+    }
+}

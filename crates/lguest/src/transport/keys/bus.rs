@@ -1,0 +1,366 @@
+//! The bus: sixteen descriptors above RAM, and the device of each.
+//!
+//! What real machines spread over PCI, ACPI and hot-plug controllers is one
+//! page here. A Guest reads it once, at boot, and then reaches the devices by
+//! their keys. The devices are placed in the order of the command line, the
+//! console last. All of it is settled before the Guest runs, but for one thing:
+//! a device can be taken away again ([`Bus::remove`]).
+
+use super::dma::answer;
+use super::{DeviceState, KeyedDevice, Place};
+use crate::devices::{
+    NamedCounts, Readiness, RestoreError, Saved, Versioned, Violation,
+};
+use crate::engine::{Requests, SharedPage};
+use crate::memory::GuestMemory;
+use lg_abi::device::{
+    DeviceDescriptor, LGUEST_DEVICE_S_REMOVED, LGUEST_DEVICE_S_REMOVED_ACK,
+    LGUEST_DEVICE_T_CONSOLE, LGUEST_DEVICE_T_NET, LGUEST_MAX_DEVICES,
+    device_irq,
+};
+use lg_abi::dma::LGUEST_CONSOLE_DMA_KEY;
+use lg_abi::page::{PAGE_SHIFT, PAGE_SIZE};
+use serde::{Deserialize, Serialize};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// All devices of a Guest. Any thread may use it; each device has a lock.
+pub struct Bus {
+    guest: Arc<dyn Requests>,
+    slots: Vec<Slot>,
+}
+
+struct Slot {
+    /// `None` once the device has gone for good.
+    device: Mutex<Option<Box<dyn KeyedDevice>>>,
+    kind: u16,
+    place: Place,
+    pages: u32,
+    removed: AtomicBool,
+}
+
+/// The devices cannot be put on a bus.
+#[derive(Debug, thiserror::Error)]
+pub enum BusError {
+    /// The descriptor page is too short.
+    #[error(
+        "{0} devices are too many: a guest has at most \
+         {LGUEST_MAX_DEVICES}, its console among them"
+    )]
+    TooManyDevices(usize),
+    /// A device cannot prepare its page.
+    #[error("device {0} cannot be placed: {1}")]
+    Place(usize, #[source] io::Error),
+}
+
+/// How many pages a Guest with these devices has above its RAM, the
+/// descriptor page among them.
+#[must_use]
+pub fn pages_above_ram(devices: &[Box<dyn KeyedDevice>]) -> u32 {
+    let described = devices.iter().map(|device| device.description());
+    1 + described.map(|d| u32::from(d.num_pages)).sum::<u32>()
+}
+
+impl Bus {
+    /// Puts `devices` on a bus, in this order. `guest` must not have run yet, and
+    /// have [`pages_above_ram`].
+    ///
+    /// # Errors
+    ///
+    /// [`BusError`] says which device is one too many.
+    pub fn new(
+        guest: Arc<dyn Requests>,
+        devices: Vec<Box<dyn KeyedDevice>>,
+    ) -> Result<Self, BusError> {
+        if devices.len() > LGUEST_MAX_DEVICES {
+            return Err(BusError::TooManyDevices(devices.len()));
+        }
+        let memory = guest.memory();
+        let mut next_page = memory.ram() + PAGE_SIZE;
+        let mut slots = Vec::with_capacity(devices.len());
+        for (index, mut device) in (0_u8..).zip(devices) {
+            let description = device.description();
+            let pages = u32::from(description.num_pages);
+            let place = Place {
+                index,
+                page: if pages == 0 { 0 } else { next_page },
+                irq: device_irq(index),
+            };
+            next_page += pages << PAGE_SHIFT;
+            let written = memory.write_object(
+                descriptor(memory, index),
+                &DeviceDescriptor {
+                    kind: description.kind,
+                    features: description.features,
+                    status: 0,
+                    num_pages: description.num_pages,
+                    pfn: place.page >> PAGE_SHIFT,
+                },
+            );
+            written.expect("every Guest has a descriptor page");
+            device
+                .place(Arc::clone(&guest), place)
+                .map_err(|error| BusError::Place(index.into(), error))?;
+            slots.push(Slot {
+                device: Mutex::new(Some(device)),
+                kind: description.kind,
+                place,
+                pages,
+                removed: AtomicBool::new(false),
+            });
+        }
+        Ok(Self { guest, slots })
+    }
+
+    /// Pages of devices that lie in other files than the Guest's memory, for
+    /// LHREQ_INITIALIZE.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says when there is no descriptor left.
+    pub fn shared_pages(&self) -> io::Result<Vec<SharedPage>> {
+        let mut pages = Vec::new();
+        for slot in &self.slots {
+            let device = slot.lock();
+            if let Some(files) = device.as_ref().and_then(|d| d.shared_page()) {
+                pages.push(SharedPage {
+                    pfn: slot.place.page >> PAGE_SHIFT,
+                    file: files.page.try_clone_to_owned()?,
+                    outbox: files.outbox.try_clone_to_owned()?,
+                });
+            }
+        }
+        Ok(pages)
+    }
+
+    /// The Guest sends the list at `dma` to `key`: a device answers, and what
+    /// it has taken is written into the list. May block. Answers whether there
+    /// is a device with that key. A key without one is no mistake (its owner
+    /// may have left a network), and then the list stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// A [`Violation`] kills the Guest.
+    pub fn send(&self, dma: u32, key: u32) -> Result<bool, Violation> {
+        let Some(slot) = self.slots.iter().find(|slot| slot.has(key)) else {
+            return Ok(false);
+        };
+        let mut sent = super::Sent::default();
+        if !slot.removed.load(Ordering::SeqCst)
+            && let Some(device) = slot.lock().as_mut()
+        {
+            sent = device.send(dma, key)?;
+        }
+        if let Some(rest) = sent.rest {
+            rest();
+        }
+        answer(self.memory(), dma, sent.bytes).map_err(Violation::of)?;
+        Ok(true)
+    }
+
+    /// There may be input for the device at `index`.
+    ///
+    /// # Errors
+    ///
+    /// A [`Violation`] kills the Guest.
+    pub fn handle_input(&self, index: usize) -> Result<Readiness, Violation> {
+        let Some(slot) = self.slots.get(index) else {
+            return Ok(Readiness::Closed);
+        };
+        if slot.removed.load(Ordering::SeqCst) {
+            return Ok(Readiness::Closed);
+        }
+        match slot.lock().as_mut() {
+            Some(device) => device.handle_input(),
+            None => Ok(Readiness::Closed),
+        }
+    }
+
+    /// The files to watch, each with the index of its device.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says when there is no descriptor left.
+    pub fn inputs(&self) -> io::Result<Vec<(usize, OwnedFd)>> {
+        let mut inputs = Vec::new();
+        for (index, slot) in self.slots.iter().enumerate() {
+            let device = slot.lock();
+            if let Some(input) = device.as_ref().and_then(|d| d.input()) {
+                inputs.push((index, input.try_clone_to_owned()?));
+            }
+        }
+        Ok(inputs)
+    }
+
+    /// Takes a device away from the running Guest: the descriptor says so, an
+    /// interrupt makes the driver look, and output to it is lost from now on.
+    /// The driver answers when it likes: [`Self::is_let_go`].
+    pub fn remove(&self, index: usize) {
+        let Some(slot) = self.slots.get(index) else {
+            return;
+        };
+        slot.removed.store(true, Ordering::SeqCst);
+        let status = descriptor(self.memory(), slot.place.index)
+            + DeviceDescriptor::STATUS_OFFSET;
+        let set = self.memory().set_bits(status, LGUEST_DEVICE_S_REMOVED);
+        set.expect("every Guest has a descriptor page");
+        // A dead Guest needs no interrupt.
+        let _ = self.guest.irq(slot.place.irq);
+    }
+
+    /// Whether the driver of a removed device has let go of it. Then the device
+    /// has gone, with its file and the file's lock; until then a disk may still
+    /// be busy for a Guest that relies on it.
+    #[must_use]
+    pub fn is_let_go(&self, index: usize) -> bool {
+        let Some(slot) = self.slots.get(index) else {
+            return false;
+        };
+        let status = self.descriptor(index).map_or(0, |d| d.status);
+        let let_go = slot.removed.load(Ordering::SeqCst)
+            && status & LGUEST_DEVICE_S_REMOVED_ACK != 0;
+        if let_go {
+            slot.lock().take();
+        }
+        let_go
+    }
+
+    /// The descriptor at `index` as it stands now.
+    #[must_use]
+    pub fn descriptor(&self, index: usize) -> Option<DeviceDescriptor> {
+        let place = self.slots.get(index)?.place;
+        let memory = self.memory();
+        memory.read_object(descriptor(memory, place.index)).ok()
+    }
+
+    /// The Guest has done something: it may have bound buffers.
+    pub fn buffers_changed(&self) {
+        for slot in &self.slots {
+            // No other device cares, and this happens often.
+            if slot.kind == LGUEST_DEVICE_T_NET
+                && let Some(device) = slot.lock().as_mut()
+            {
+                device.buffers_changed();
+            }
+        }
+    }
+
+    /// What has been done to a device from outside that is a reason for the
+    /// Guest to die.
+    #[must_use]
+    pub fn damage(&self) -> Option<String> {
+        self.slots.iter().find_map(|slot| {
+            let device = slot.device.try_lock().ok()?;
+            device.as_ref()?.damage()
+        })
+    }
+
+    /// Ends all devices, waits until they have finished, and answers what each
+    /// has done, with its type. A device that another thread is using is left
+    /// alone: that is a console whose input another process took, and it has
+    /// nothing to finish.
+    #[must_use]
+    pub fn finish(&self) -> Vec<(u16, NamedCounts)> {
+        let end = |slot: &Slot| {
+            let device = slot.device.try_lock().ok().and_then(|mut d| d.take());
+            let counters = device.map(|mut device| {
+                device.finish();
+                device.counters()
+            });
+            (slot.kind, counters.unwrap_or_default())
+        };
+        self.slots.iter().map(end).collect()
+    }
+
+    /// The state of the bus and of all devices. The Guest must stand still;
+    /// its memory and its interrupts are saved afterwards, because requests
+    /// that disks are working on are ended first. May block.
+    #[must_use]
+    pub fn state(&self) -> Versioned<BusState> {
+        let state = |slot: &Slot| SlotState {
+            removed: slot.removed.load(Ordering::SeqCst),
+            device: slot.lock().as_mut().map(|device| device.state()),
+        };
+        let slots = self.slots.iter().map(state).collect();
+        BusState { slots }.versioned()
+    }
+
+    /// Goes on with `state`, which was taken of a bus with the same devices.
+    /// Counts once, before the Guest runs.
+    ///
+    /// # Errors
+    ///
+    /// [`RestoreError`]; then the bus cannot be used any more.
+    pub fn restore(
+        &self,
+        state: &Versioned<BusState>,
+    ) -> Result<(), RestoreError> {
+        let BusState { slots } = state.known()?;
+        if slots.len() != self.slots.len() {
+            let (theirs, ours) = (slots.len(), self.slots.len());
+            let text = format!("it has {theirs} devices, and this has {ours}");
+            return Err(RestoreError::Other(text));
+        }
+        for (slot, saved) in self.slots.iter().zip(slots) {
+            let mut device = slot.lock();
+            match (device.as_mut(), &saved.device) {
+                (Some(device), Some(state)) => device.restore(state)?,
+                (_, None) => *device = None,
+                (None, Some(_)) => {}
+            }
+            slot.removed.store(saved.removed, Ordering::SeqCst);
+        }
+        Ok(())
+    }
+
+    fn memory(&self) -> &GuestMemory {
+        self.guest.memory()
+    }
+}
+
+/// The state of a bus. The descriptors are in the Guest's memory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BusState {
+    slots: Vec<SlotState>,
+}
+
+impl Saved for BusState {
+    const DEVICE: &'static str = "bus";
+    const VERSION: u32 = 1;
+}
+
+/// The state of one device on it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct SlotState {
+    /// It has been taken away from the Guest.
+    removed: bool,
+    /// `None` once its driver has let go of it.
+    device: Option<DeviceState>,
+}
+
+impl Slot {
+    /// Whether output to `key` is for this device.
+    fn has(&self, key: u32) -> bool {
+        if self.pages == 0 {
+            return self.kind == LGUEST_DEVICE_T_CONSOLE
+                && key == LGUEST_CONSOLE_DMA_KEY;
+        }
+        let page = key.wrapping_sub(self.place.page) >> PAGE_SHIFT;
+        key >= self.place.page && page < self.pages
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Box<dyn KeyedDevice>>> {
+        // A thread that panicked with the lock has ended the Launcher already.
+        self.device.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The physical address of descriptor `index`.
+fn descriptor(memory: &GuestMemory, index: u8) -> u32 {
+    memory.ram() + u32::from(index) * DeviceDescriptor::SIZE
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,432 @@
+//! `--sharenet`: a network of Guests, each with a Launcher of its own.
+//!
+//! The network is the first page of a file, which all of its Launchers map. It
+//! is an array of slots, one for each Guest. A Guest writes its Ethernet
+//! address into its slot and binds receive buffers to the key of the slot; to
+//! send a frame, another Guest looks the address up and sends to that key.
+//! Then its Launcher finds the peer whose Guest has bound a buffer to the key,
+//! and copies the frame once, from one Guest's memory into the other's. Most
+//! frames do not need the sending Launcher: its Guest's Host posts them in an
+//! *outbox*, and the peer fetches them from there.
+//!
+//! In reading order: [`port`] is where a Launcher shows the others which
+//! buffers its Guest has bound, [`slots`] holds the slots in the page,
+//! [`doorbell`] and [`inbox`] are how posted frames are fetched, [`porter`] is
+//! the process that receives [`messages`] of other Launchers, [`rendezvous`]
+//! is how Launchers meet, [`peer`] is one of them and how it gets a frame,
+//! [`shared`] is what the threads of this device share, [`links`] is the
+//! thread that keeps connections, [`arrivals`] the one that fetches frames and
+//! raises interrupts. This file puts them together.
+
+mod port;
+
+mod slots;
+pub use slots::SlotsError;
+
+mod doorbell;
+
+mod inbox;
+
+mod messages;
+
+mod porter;
+
+mod rendezvous;
+pub use rendezvous::RendezvousError;
+
+mod peer;
+
+mod counters;
+
+mod shared;
+
+mod links;
+
+mod arrivals;
+
+use super::Sent;
+use super::{Description, DeviceState, KeyedDevice, PageFiles, Place};
+use crate::devices::{NamedCounts, RestoreError, Saved, Violation};
+use crate::engine::{Binding, Requests};
+use crate::needs::Lack;
+use arrivals::Arrivals;
+use counters::LanCounters;
+use inbox::Outbox;
+use lg_abi::device::{LGUEST_DEVICE_T_NET, LGUEST_NET_F_NOCSUM};
+use lg_abi::page::PAGE_SHIFT;
+use links::{Links, Quit};
+use port::Port;
+use porter::Porter;
+use rendezvous::{Listener, Rendezvous};
+use serde::{Deserialize, Serialize};
+use shared::Shared;
+use slots::Slots;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU32};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// A LAN that cannot be joined.
+#[derive(Debug, thiserror::Error)]
+pub enum LanError {
+    /// The file cannot be a network's.
+    #[error(transparent)]
+    Slots(#[from] SlotsError),
+    /// Other Launchers could not reach this one.
+    #[error(transparent)]
+    Rendezvous(#[from] RendezvousError),
+    /// No memory, or no descriptor.
+    #[error("there is no room for its frames ({0})")]
+    Outbox(#[source] io::Error),
+    /// No process, or no descriptor.
+    #[error(transparent)]
+    Porter(#[from] Lack),
+}
+
+/// A Guest's place on a LAN.
+pub struct Lan {
+    slots: Arc<Slots>,
+    meet: Arc<Rendezvous>,
+    listener: Arc<Listener>,
+    outbox: Arc<Outbox>,
+    porter: Arc<Porter>,
+    joined: Option<Joined>,
+    /// Whether we fetch frames that others have posted.
+    fetches: bool,
+    /// Whether a stream's interrupts may be put off.
+    batches: bool,
+    /// Rings are open from the beginning.
+    open: bool,
+}
+
+/// What there is once the device has its place.
+struct Joined {
+    shared: Arc<Shared>,
+    /// The bindings that our port shows.
+    shown: Vec<Binding>,
+    quit: Arc<Quit>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Lan {
+    /// Joins the LAN of `file`: takes a slot, and listens. Nothing is made or
+    /// changed if that fails.
+    ///
+    /// # Errors
+    ///
+    /// [`LanError`], whose message names the cure.
+    pub fn join(file: &Path) -> Result<Self, LanError> {
+        let slots = Slots::claim(file)?;
+        let meet = Rendezvous::beside(slots.path())?;
+        let porter = Porter::start().map_err(|error| {
+            Lack::when("start the process that receives messages", error)
+        });
+        let porter = Arc::new(porter?);
+        let listener = meet.listen(slots.mine(), &porter)?;
+        Ok(Self {
+            porter,
+            slots: Arc::new(slots),
+            meet: Arc::new(meet),
+            listener: Arc::new(listener),
+            outbox: Arc::new(Outbox::create().map_err(LanError::Outbox)?),
+            joined: None,
+            fetches: doorbell::is_known(),
+            batches: true,
+            open: false,
+        })
+    }
+
+    /// Raises an interrupt for every frame: the slow way, for comparison.
+    /// Counts before [`Self::start`].
+    pub fn never_in_batches(&mut self) {
+        self.batches = false;
+    }
+
+    /// Opens the rings of outboxes from the beginning, and not only while there
+    /// is much to fetch. Counts before [`Self::start`].
+    pub fn always_open(&mut self) {
+        self.open = true;
+    }
+
+    /// Fetches nothing from outboxes, so that everything is sent the slow way,
+    /// for comparison. Counts before [`Self::start`].
+    pub fn never_by_outbox(&mut self) {
+        self.fetches = false;
+    }
+
+    /// Our slot in the page.
+    #[must_use]
+    pub fn slot(&self) -> u32 {
+        self.slots.mine()
+    }
+
+    /// How many others we can send to now.
+    #[must_use]
+    pub fn peers(&self) -> usize {
+        self.joined.as_ref().map_or(0, |r| r.shared.peers().len())
+    }
+
+    /// Puts the shared page at physical address `page` and gets in touch with
+    /// every Launcher on the LAN.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says.
+    pub fn start(
+        &mut self,
+        guest: Arc<dyn Requests>,
+        page: u32,
+    ) -> io::Result<()> {
+        let (shared, links) = self.prepare(guest, page)?;
+        // From here on a failure drops `self.joined`, which ends what has
+        // been started.
+        let joined = self.joined.insert(Joined {
+            shared,
+            shown: Vec::new(),
+            quit: links.quit(),
+            threads: Vec::new(),
+        });
+        joined.threads.push(thread("lan", move || links.run())?);
+        let shared = Arc::clone(&joined.shared);
+        joined.threads.push(thread("lan-arrivals", move || {
+            Arrivals::new(&shared).run();
+        })?);
+        Ok(())
+    }
+
+    /// Does all of [`Self::start`] but for the threads.
+    fn prepare(
+        &self,
+        guest: Arc<dyn Requests>,
+        page: u32,
+    ) -> io::Result<(Arc<Shared>, Links)> {
+        let memory = guest.memory();
+        memory.share_page(page >> PAGE_SHIFT, self.slots.page())?;
+        // MASTERY: a process that makes the file shorter takes that page away
+        // from every process that has mapped it, and a Launcher that copies a
+        // frame from there or to there then dies of SIGBUS. Frames seldom lie
+        // there. And where a peer's buffer lies in the page of a second
+        // network, the frame goes into the peer's memory under that page.
+        let shared = Arc::new(Shared {
+            guest,
+            page,
+            port: Port::create().map_err(io::Error::other)?,
+            peers: Mutex::default(),
+            slot: self.slot(),
+            outbox: Arc::clone(&self.outbox),
+            fetches: self.fetches,
+            inboxes: Mutex::new(Arc::from([])),
+            room: AtomicU32::new(0),
+            stop: AtomicBool::new(false),
+            batches: self.batches,
+            open: self.open,
+            counters: LanCounters::default(),
+        });
+        let links = Links::new(
+            Arc::clone(&shared),
+            Arc::clone(&self.slots),
+            Arc::clone(&self.meet),
+            Arc::clone(&self.listener),
+            Arc::clone(&self.porter),
+        )?;
+        Ok((shared, links))
+    }
+
+    /// Sends the list at `dma` to `key`. Answers the bytes that were taken.
+    ///
+    /// # Errors
+    ///
+    /// [`Violation`], if the list breaks the rules.
+    pub fn send_frame(&self, dma: u32, key: u32) -> Result<u32, Violation> {
+        match &self.joined {
+            Some(joined) => joined.shared.send(dma, key),
+            None => Ok(0),
+        }
+    }
+
+    /// The Guest has bound or unbound a buffer.
+    pub fn bindings_changed(&mut self) {
+        if let Some(joined) = &mut self.joined {
+            let shared = &joined.shared;
+            let now = shared.guest().bindings_in(shared.page());
+            if now != joined.shown {
+                shared.show(&now);
+                joined.shown = now;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+impl Lan {
+    /// From how many outboxes we fetch.
+    fn senders(&self) -> usize {
+        let joined = self.joined.as_ref();
+        joined.map_or(0, |r| r.shared.inboxes().len())
+    }
+
+    fn outbox(&self) -> &Outbox {
+        &self.outbox
+    }
+
+    /// Takes the lock of the port of the peer in `slot`, and never gives it
+    /// back: as if we were stopped in the middle of a copy. Answers whether
+    /// there is such a peer.
+    fn hold(&self, slot: u32) -> bool {
+        let Some(joined) = &self.joined else {
+            return false;
+        };
+        let peers = joined.shared.peers();
+        let peer = peers.iter().find(|peer| peer.slot() == slot);
+        peer.is_some_and(|peer| peer.hold())
+    }
+}
+
+impl KeyedDevice for Lan {
+    fn description(&self) -> Description {
+        let slot = u16::try_from(self.slot()).expect("fewer than NET_SLOTS");
+        Description {
+            kind: LGUEST_DEVICE_T_NET,
+            features: LGUEST_NET_F_NOCSUM | slot,
+            num_pages: 1,
+        }
+    }
+
+    fn place(
+        &mut self,
+        guest: Arc<dyn Requests>,
+        place: Place,
+    ) -> io::Result<()> {
+        self.start(guest, place.page)
+    }
+
+    /// Unique on this network, as an Ethernet address has to be. Not 0, for
+    /// an address must not be all zero behind its first byte.
+    fn guest_id(&self) -> Option<u16> {
+        u16::try_from(self.slot() + 1).ok()
+    }
+
+    fn shared_page(&self) -> Option<PageFiles<'_>> {
+        Some(PageFiles {
+            page: self.slots.page(),
+            outbox: self.outbox.file(),
+        })
+    }
+
+    fn send(&mut self, dma: u32, key: u32) -> Result<Sent, Violation> {
+        let bytes = self.send_frame(dma, key)?;
+        Ok(Sent { bytes, rest: None })
+    }
+
+    fn buffers_changed(&mut self) {
+        self.bindings_changed();
+    }
+
+    fn damage(&self) -> Option<String> {
+        self.slots.is_cut().then(|| {
+            let file = self.slots.path().display();
+            format!(
+                "the network's file {file} has become shorter while it was in \
+                 use: keep other users from writing to it (`chmod go= FILE`), \
+                 and make it anew with `truncate -s 4096 FILE`"
+            )
+        })
+    }
+
+    fn counters(&self) -> NamedCounts {
+        let Some(joined) = &self.joined else {
+            return NamedCounts::new();
+        };
+        joined.shared.counters().list()
+    }
+
+    /// What others have posted and we have not fetched is lost, as on a wire.
+    fn state(&mut self) -> DeviceState {
+        let joined = self.joined.as_ref();
+        let counters = joined.map(|joined| joined.shared.counters().clone());
+        let state = LanState {
+            slot: self.slot(),
+            counters: counters.unwrap_or_default(),
+        };
+        DeviceState::Lan(state.versioned())
+    }
+
+    /// The Guest knows its slot from the descriptor, so it has to be the same
+    /// one. The peers find the bindings in our port as soon as they are made.
+    fn restore(&mut self, state: &DeviceState) -> Result<(), RestoreError> {
+        let DeviceState::Lan(state) = state else {
+            return Err(state.is_not_of("LAN"));
+        };
+        let state = state.known()?;
+        let (theirs, ours) = (state.slot, self.slot());
+        if theirs != ours {
+            let text = format!("it is of place {theirs}, and this is {ours}");
+            return Err(RestoreError::Other(text));
+        }
+        if let Some(joined) = &self.joined {
+            joined.shared.counters().go_on_from(&state.counters);
+        }
+        Ok(())
+    }
+}
+
+/// The state of a Guest's place on a LAN.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LanState {
+    /// Its slot.
+    slot: u32,
+    counters: LanCounters,
+}
+
+impl Saved for LanState {
+    const DEVICE: &'static str = "LAN";
+    const VERSION: u32 = 1;
+}
+
+impl Drop for Lan {
+    /// Leaves nothing behind: no socket, no address, no thread.
+    fn drop(&mut self) {
+        if let Some(joined) = self.joined.take() {
+            joined.shared.stop();
+            joined.quit.ask();
+            wait_for_end(joined.threads);
+        }
+        // While we still hold the lock: afterwards both may be another's.
+        self.slots.clear(self.slots.mine());
+        self.meet.close(&self.listener);
+    }
+}
+
+/// How long the end of the threads is waited for. Nothing that others do should
+/// be able to hold one up; but an end that depends on that is no end.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Waits for all `threads`, for [`PATIENCE`] at most.
+fn wait_for_end(threads: Vec<JoinHandle<()>>) {
+    let deadline = Instant::now() + PATIENCE;
+    for thread in threads {
+        while !thread.is_finished() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        if thread.is_finished() {
+            // A panic there has been printed already.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn thread(
+    name: &str,
+    run: impl FnOnce() + Send + 'static,
+) -> io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(run)
+}
+
+#[cfg(fuzzing)]
+pub mod fuzzing;
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,107 @@
+//! A tap on the bus: its page is a network of two, the machine and the Guest.
+//!
+//! The page is an array of Ethernet addresses, one for each member of a
+//! network, and each has a key. The machine is member 0. It is promiscuous, so
+//! the Guest sends it everything. The Guest is member 1.
+
+use super::Sent;
+use super::dma::DmaSections;
+use super::{BoundBuffers, Description, DeviceState, KeyedDevice, Place};
+use crate::devices::net::Tap;
+use crate::devices::{NamedCounts, Readiness, RestoreError, Violation};
+use crate::engine::Requests;
+use lg_abi::device::{
+    LGUEST_DEVICE_F_RANDOMNESS, LGUEST_DEVICE_T_NET, NET_PROMISC, Net,
+    net_key_offset,
+};
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+
+/// The slot of the machine that the Guest runs on, at the beginning of the
+/// page.
+const HOST_SLOT: u32 = 0;
+
+/// The slot of the Guest.
+const GUEST_SLOT: u16 = 1;
+
+/// A tap on the bus.
+pub struct KeyedTap {
+    tap: Tap,
+    at: Option<(Arc<dyn Requests>, u32)>,
+}
+
+impl KeyedTap {
+    /// `tap`, to be put on a bus.
+    #[must_use]
+    pub fn new(tap: Tap) -> Self {
+        Self { tap, at: None }
+    }
+}
+
+impl KeyedDevice for KeyedTap {
+    fn description(&self) -> Description {
+        Description {
+            kind: LGUEST_DEVICE_T_NET,
+            features: LGUEST_DEVICE_F_RANDOMNESS | GUEST_SLOT,
+            num_pages: 1,
+        }
+    }
+
+    fn place(
+        &mut self,
+        guest: Arc<dyn Requests>,
+        place: Place,
+    ) -> io::Result<()> {
+        let mut mac = self.tap.mac();
+        mac[0] |= NET_PROMISC;
+        let written = guest.memory().write_object(place.page, &Net { mac });
+        written.map_err(io::Error::other)?;
+        self.at = Some((guest, place.page));
+        Ok(())
+    }
+
+    fn send(&mut self, dma: u32, key: u32) -> Result<Sent, Violation> {
+        let Some((guest, page)) = &self.at else {
+            return Ok(Sent::default());
+        };
+        if key != page + net_key_offset(HOST_SLOT) {
+            return Ok(Sent::default());
+        }
+        let from = DmaSections::read(guest.memory().region(), dma);
+        let bytes = self.tap.send(from.map_err(Violation::of)?.sections());
+        Ok(Sent { bytes, rest: None })
+    }
+
+    fn input(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.tap.input())
+    }
+
+    fn handle_input(&mut self) -> Result<Readiness, Violation> {
+        let Some((guest, page)) = &self.at else {
+            return Ok(Readiness::Wait);
+        };
+        self.tap.handle_input(&mut BoundBuffers {
+            guest: &**guest,
+            key: page + net_key_offset(GUEST_SLOT.into()),
+        })
+    }
+
+    fn counters(&self) -> NamedCounts {
+        self.tap.counters()
+    }
+
+    fn state(&mut self) -> DeviceState {
+        DeviceState::Tap(self.tap.state())
+    }
+
+    fn restore(&mut self, state: &DeviceState) -> Result<(), RestoreError> {
+        match state {
+            DeviceState::Tap(state) => self.tap.restore(state),
+            other => Err(other.is_not_of("tap")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

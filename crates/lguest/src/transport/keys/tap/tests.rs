@@ -1,0 +1,171 @@
+//! A tap in a network namespace of the test's own.
+//!
+//! With another process's packet socket at the machine's end, nothing else
+//! talks there. A namespace belongs to a thread, and each test has one to
+//! itself.
+
+#![expect(unsafe_code, reason = "a network namespace of one's own")]
+
+use super::super::lan::tests::*;
+use super::*;
+use crate::machine::config::TapConfig;
+use lg_abi::dma::Dma;
+use rustix::thread::UnshareFlags;
+use std::fs::File;
+use std::net::Ipv4Addr;
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+/// Tests that could not run, for want of privilege.
+static SKIPPED: AtomicUsize = AtomicUsize::new(0);
+
+/// Moves this thread into a network of its own. Where that is not allowed,
+/// says so by name and answers false.
+fn own_network(test: &str) -> bool {
+    let tun = File::options().read(true).write(true).open("/dev/net/tun");
+    let unshare = || {
+        // SAFETY: a network namespace takes nothing from this thread that
+        // any code relies on; descriptors stay what they are.
+        unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }
+    };
+    let done = tun.is_ok() && unshare().is_ok();
+    if !done {
+        let n = SKIPPED.fetch_add(1, Ordering::Relaxed) + 1;
+        println!("SKIPPED ({n}) {test}: needs root and /dev/net/tun");
+    }
+    done
+}
+
+fn ip(arguments: &str) -> String {
+    let out = Command::new("ip")
+        .args(arguments.split(' '))
+        .output()
+        .expect("iproute2 is installed where root runs tests");
+    assert!(out.status.success(), "ip {arguments}: {out:?}");
+    String::from_utf8(out.stdout).unwrap()
+}
+
+fn tap(config: &TapConfig) -> (Arc<FakeHost>, KeyedTap) {
+    let host = FakeHost::new();
+    let mut tap = KeyedTap::new(Tap::open(config).unwrap());
+    let place = Place {
+        index: 0,
+        page: PAGE,
+        irq: IRQ,
+    };
+    tap.place(Arc::<FakeHost>::clone(&host), place).unwrap();
+    (host, tap)
+}
+
+/// An ARP request for `ip` from 192.168.19.2.
+fn who_has(ip: [u8; 4]) -> Vec<u8> {
+    let guest = [2, 0, 0, 1, 0, 0];
+    let mut frame = vec![0xFF; 6];
+    frame.extend(guest);
+    frame.extend([8, 6, 0, 1, 8, 0, 6, 4, 0, 1]);
+    frame.extend(guest);
+    frame.extend([192, 168, 19, 2]);
+    frame.extend([0; 6]);
+    frame.extend(ip);
+    frame.resize(60, 0);
+    frame
+}
+
+#[test]
+fn the_machine_answers_the_guest() {
+    if !own_network("the_machine_answers_the_guest") {
+        return;
+    }
+    let (host, mut tap) =
+        tap(&TapConfig::Address(Ipv4Addr::new(192, 168, 19, 1)));
+    assert!(ip("-4 addr show").contains("192.168.19.1"));
+    let link = ip(&format!("-o link show {}", tap.tap.name()));
+    assert!(link.contains("UP"), "{link}");
+    // Slot 0 is the machine's address, promiscuous.
+    let mut mac = [0; 6];
+    host.memory().read(PAGE, &mut mac).unwrap();
+    mac[0] &= !1;
+    let shown = mac.map(|b| format!("{b:02x}")).join(":");
+    assert!(link.contains(&shown), "{link} has not {shown}");
+    assert_eq!(tap.description().features, 0x8001);
+    // Before the Guest has bound anything, frames to it are forgotten.
+    assert_eq!(tap.handle_input(), Ok(Readiness::Wait));
+    host.bind(1, 2);
+    host.prepare(&who_has([192, 168, 19, 1]));
+    assert_eq!(tap.send(SEND, key(1)).unwrap().bytes, 0, "to itself");
+    assert_eq!(tap.send(SEND, key(0)).unwrap().bytes, 60);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        assert!(Instant::now() < deadline, "nobody has answered");
+        let _ = tap.handle_input().unwrap();
+        let answer = (0..2).find_map(|i| host.take(i));
+        if answer.is_some_and(|a| a[12..14] == [8, 6] && a[21] == 2) {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(host.wait(), Some(IRQ));
+    // With every buffer full, what comes stays where it is.
+    for at in [RING, RING + Dma::SIZE] {
+        host.memory().write_object(at, &1_u32).unwrap();
+    }
+    assert_eq!(
+        tap.handle_input(),
+        Ok(Readiness::NoBuffer {
+            took: false,
+            watch: false,
+        })
+    );
+    host.bindings.lock().unwrap().clear();
+    assert_eq!(tap.handle_input(), Ok(Readiness::Wait));
+}
+
+#[test]
+fn a_tap_can_be_a_port_of_a_bridge() {
+    if !own_network("a_tap_can_be_a_port_of_a_bridge") {
+        return;
+    }
+    let config = TapConfig::Bridge("lgbr".to_owned());
+    let missing = Tap::open(&config).err().unwrap();
+    assert_eq!(
+        missing.to_string(),
+        "there is no bridge lgbr: `ip link add lgbr type bridge` makes one"
+    );
+    ip("link add lgbr type bridge");
+    let (_host, tap) = tap(&config);
+    let link = ip(&format!("-o link show {}", tap.tap.name()));
+    assert!(link.contains("master lgbr"), "{link}");
+}
+
+#[test]
+fn a_bad_list_of_either_direction_is_a_violation() {
+    if !own_network("a_bad_list_of_either_direction_is_a_violation") {
+        return;
+    }
+    let (host, mut tap) =
+        tap(&TapConfig::Address(Ipv4Addr::new(192, 168, 19, 1)));
+    host.bind(1, 1);
+    host.prepare(&who_has([192, 168, 19, 1]));
+    host.memory().write_object(SEND + 4, &0xFFF_u32).unwrap();
+    assert!(tap.send(SEND, key(0)).is_err());
+    host.memory().write_object(RING + 4, &0xFFF_u32).unwrap();
+    assert!(tap.handle_input().is_err());
+}
+
+#[test]
+fn the_state_of_a_tap_is_what_it_has_counted() {
+    if !own_network("the_state_of_a_tap_is_what_it_has_counted") {
+        return;
+    }
+    let config = TapConfig::Address(Ipv4Addr::new(192, 168, 19, 1));
+    let (host, mut before) = tap(&config);
+    host.prepare(&who_has([192, 168, 19, 1]));
+    assert_eq!(before.send(SEND, key(0)).unwrap().bytes, 60);
+    let text = serde_json::to_string(&before.state()).unwrap();
+    let state: DeviceState = serde_json::from_str(&text).unwrap();
+    let (_host, mut after) = tap(&TapConfig::Address([192, 168, 20, 1].into()));
+    after.restore(&state).unwrap();
+    assert_eq!(after.state(), before.state());
+    assert!(after.counters().contains(&("bytes_sent", 60)));
+}
