@@ -4,6 +4,7 @@
 //! `impl Host` with a topic of its own.
 
 use crate::memory::Memory;
+// circle: the Host holds its outboxes, and posting is the Host's work.
 use crate::outbox::Outboxes;
 use crate::paging::shadow::Shadow;
 use crate::patch::TrampolineKind;

@@ -7,8 +7,11 @@
 //! everything but the head: the Launcher and signal handlers write the atomics
 //! there at any time. Zero is the right beginning for every field.
 
+// circle: the state holds the table of each topic, and the topic works on it.
 use crate::cpu::debug::Debug;
+// circle: as above.
 use crate::cpu::extended::Threads;
+// circle: the first registers have the segments that `segments` loads.
 use crate::cpu::segments::set_start_segments;
 use crate::patch::ledger::table::Ledger;
 use crate::patch::tables::Patches;

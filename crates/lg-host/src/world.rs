@@ -6,6 +6,7 @@
 //! are asked.
 
 use crate::address::{GuestPhys, GuestVirt};
+// circle: a view saves this state for the Host, which decides whose it is.
 use crate::cpu::extended::Extended;
 use crate::kill::Kill;
 use crate::patch::TrampolineKind;
