@@ -118,5 +118,9 @@ impl Readiness {
     }
 }
 
+/// A Guest of 16 pages, and 3 of devices, that runs nothing.
 #[cfg(test)]
-pub(crate) mod fake;
+pub(crate) fn scripted() -> std::sync::Arc<crate::engine::Scripted> {
+    let memory = crate::memory::GuestMemory::new(0x1_0000, 3);
+    crate::engine::Scripted::new(memory.unwrap())
+}

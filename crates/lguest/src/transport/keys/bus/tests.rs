@@ -1,7 +1,8 @@
 //! Which device answers to what.
 
 use super::*;
-use crate::devices::fake::FakeHost;
+use crate::devices::scripted;
+use crate::engine::Scripted;
 use crate::transport::keys::{Description, Sent};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
@@ -39,8 +40,8 @@ impl KeyedDevice for Probe {
     }
 }
 
-fn bus(kinds: &[(u16, u16)]) -> (Arc<FakeHost>, Bus, Receiver<(Place, u32)>) {
-    let host = FakeHost::new();
+fn bus(kinds: &[(u16, u16)]) -> (Arc<Scripted>, Bus, Receiver<(Place, u32)>) {
+    let host = scripted();
     let (sent, got) = channel();
     let devices = kinds
         .iter()
@@ -86,7 +87,7 @@ fn output_goes_to_the_device_whose_page_holds_the_key() {
 fn a_removed_device_says_so_and_hears_nothing_more() {
     let (host, bus, got) = bus(&[(3, 1), (2, 1)]);
     bus.remove(1);
-    assert_eq!(host.wait_irq(), 2);
+    assert_eq!(host.wait_irq(), Some(2));
     let status = 0x1_0000 + 12 + DeviceDescriptor::STATUS_OFFSET;
     assert_eq!(host.memory().read_object::<u16>(status), Ok(8));
     assert_eq!(bus.send(0, 0x1_2000), Ok(true));
