@@ -8,11 +8,10 @@
 //! changed its page directory, segments. After that the Switcher loads the
 //! registers.
 
-pub use crate::host::{Event, Host};
-
 use crate::address::as_word;
 use crate::cpu::traps::low_byte;
 use crate::fast_path;
+use crate::host::{Event, Host};
 use crate::kill::Kill;
 use core::sync::atomic::Ordering;
 use lg_abi::shared::FPU_VECTOR;

@@ -18,8 +18,8 @@ use crate::user_driver;
 use core::cell::UnsafeCell;
 use core::fmt::Display;
 use core::sync::atomic::Ordering;
+use lg_host::host::{Event, Host};
 use lg_host::kill::Kill;
-use lg_host::run::{Event, Host};
 
 /// The Host of this view. There is one thread, and the handlers that may
 /// interrupt the Host do not touch it.

@@ -10,7 +10,7 @@
 
 use core::cell::UnsafeCell;
 use core::fmt::Display;
-use lg_host::run::Event;
+use lg_host::host::Event;
 
 /// What differs between a view and a user process.
 pub(crate) trait Role {

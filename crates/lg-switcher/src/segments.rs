@@ -96,7 +96,7 @@ impl UserDescriptor {
 /// the Guest's kernel begins. The code segment usually has no end, because one
 /// slows every instruction down on some processors, by up to a half. A program
 /// that jumps into its kernel is then caught by its first trap there
-/// ([`lg_host::run::Host::run_guest`]).
+/// ([`lg_host::host::Host::run_guest`]).
 pub(crate) fn fill() -> Result<(), i32> {
     fill_up_to(state().vm.page_offset.get())
 }

@@ -36,9 +36,9 @@ use core::sync::atomic::Ordering;
 use lg_host::address::as_word;
 use lg_host::cpu::registers::EFLAGS_TF;
 use lg_host::cpu::segments::REAL_LONG_CS;
+use lg_host::host::Event;
 use lg_host::patch::TrampolineKind;
 use lg_host::patch::limits::MAX_DISPLACED;
-use lg_host::run::Event;
 use lg_host::state::Registers;
 
 /// Where the general registers are kept.

@@ -40,7 +40,7 @@ use core::fmt::Display;
 use core::sync::atomic::Ordering;
 use lg_abi::page::PAGE_SIZE;
 use lg_host::address::as_word;
-use lg_host::run::Event;
+use lg_host::host::Event;
 use lg_wire::outbox::OUTBOX_SIZE;
 use lg_wire::state::{COPIES_SIZE, STATE_SIZE};
 use mapper_task::start_mapper;

@@ -31,7 +31,7 @@ use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicI32, Ordering};
 use lg_host::address::as_word;
 use lg_host::cpu::extended::{Extended, part};
-use lg_host::run::Event;
+use lg_host::host::Event;
 use lg_wire::spawn::KICK_SIGNAL;
 use registers::{copy_registers, make_fpu_loadable, make_loadable, mxcsr_mask};
 

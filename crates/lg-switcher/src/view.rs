@@ -45,10 +45,10 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, Ordering};
 use lg_abi::page::{PAGE_SHIFT, PAGE_SIZE};
 use lg_host::address::as_word;
+use lg_host::host::Host;
 use lg_host::memory::{Memory, Region};
 use lg_host::outbox::Outboxes;
 use lg_host::paging::{Shadow, ShadowMemory, UserSpace};
-use lg_host::run::Host;
 use lg_wire::outbox::OUTBOX_SIZE;
 use lg_wire::processor;
 use lg_wire::spawn::{

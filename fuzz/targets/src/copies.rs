@@ -14,9 +14,9 @@ use core::sync::atomic::Ordering;
 use lg_abi::hypercall::{Hypercall, RawCall};
 use lg_abi::page::{PAGE_SHIFT, PAGE_SIZE};
 use lg_abi::shared::SYSCALL_VECTOR;
+use lg_host::host::Event;
 use lg_host::kill::Kill;
 use lg_host::patch::TrampolineKind;
-use lg_host::run::Event;
 use lg_host::state::Gate;
 use lg_wire::state::page_bit;
 

@@ -13,8 +13,8 @@ use crate::machine::{
 use lg_abi::hypercall::{Hypercall, RawCall};
 use lg_abi::segment::Descriptor;
 use lg_abi::shared::offset;
+use lg_host::host::Event;
 use lg_host::kill::Kill;
-use lg_host::run::Event;
 use lg_host::state::Gate;
 use std::sync::atomic::Ordering;
 

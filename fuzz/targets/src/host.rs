@@ -11,9 +11,9 @@ use lg_abi::hypercall::RawCall;
 use lg_abi::shared::LHCALL_RING_SIZE;
 use lg_host::address::{GuestPhys, as_word};
 use lg_host::cpu::registers::{EFLAGS_FIXED, EFLAGS_RF, EFLAGS_USABLE};
+use lg_host::host::Event;
 use lg_host::kill::Kill;
 use lg_host::patch::TrampolineKind;
-use lg_host::run::Event;
 use lg_wire::outbox::{DOZES, ring, word};
 use std::sync::atomic::Ordering;
 

@@ -13,7 +13,7 @@ use lg_abi::hypercall::{Hypercall, RawCall};
 use lg_abi::segment::Descriptor;
 use lg_host::address::GuestPhys;
 use lg_host::cpu::instruction::MAX_INSTRUCTION;
-use lg_host::run::Event;
+use lg_host::host::Event;
 
 /// Where the handlers of all traps are.
 const HANDLERS: u32 = 0xC000_8000;

@@ -18,11 +18,11 @@ use lg_abi::segment::{
 };
 use lg_abi::shared::{HCALL_DONE, LHCALL_RING_SIZE, offset};
 use lg_host::address::as_word;
+use lg_host::host::{Event, Host};
 use lg_host::kill::Kill;
 use lg_host::memory::Memory;
 use lg_host::outbox::Outboxes;
 use lg_host::paging::{Shadow, ShadowMemory};
-use lg_host::run::{Event, Host};
 use lg_host::state::Vm;
 use lg_host::testing::{Ram, RecordingMapper, SharedMapper};
 use lg_wire::outbox::OUTBOX_SIZE;

@@ -13,8 +13,8 @@ use crate::machine::{
 };
 use lg_abi::hypercall::{Hypercall, RawCall};
 use lg_abi::page::{ENTRIES, PAGE_SHIFT, PAGE_SIZE};
+use lg_host::host::Event;
 use lg_host::kill::Kill;
-use lg_host::run::Event;
 use lg_host::world::Access;
 
 /// Where user code is.

@@ -5,8 +5,8 @@
 //! arguments are, they are decoded into an event that user code could have
 //! caused anyway.
 
+use lg_host::host::Event;
 use lg_host::patch::TrampolineKind;
-use lg_host::run::Event;
 
 // The kind of an event: the first argument.
 const TRAP: u64 = 1;

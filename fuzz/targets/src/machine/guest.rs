@@ -8,8 +8,8 @@ use lg_abi::hypercall::{HYPERCALL_VECTOR, RawCall};
 use lg_abi::page::{PAGE_SHIFT, PAGE_SIZE};
 use lg_abi::shared::{HCALL_PENDING, offset};
 use lg_host::address::{GuestPhys, as_word};
+use lg_host::host::Event;
 use lg_host::kill::Kill;
-use lg_host::run::Event;
 use lg_host::world::Access;
 use std::sync::atomic::Ordering;
 
