@@ -15,8 +15,9 @@
 //! - A patch whose bytes are not what we left there is *stale*: the Guest has
 //!   written there. Its entry is dropped, and nothing is written.
 //! - A Guest that stands at a patch stands in front of it or behind it. So it
-//!   goes on rightly after the bytes were put back. The reverse is true as
-//!   long as the Guest has not run in between.
+//!   goes on rightly after the bytes were put back. The reverse is not true. So
+//!   a patch is made again only if the Guest has not run in between. Otherwise
+//!   its entry is dropped, and the site is patched anew when it traps.
 
 pub mod table;
 
@@ -62,6 +63,7 @@ impl Host<'_> {
             place,
             site,
             taken_back: 0,
+            since: 0,
             length,
             original,
             ours: [0; MAX_PATCH],
@@ -82,11 +84,11 @@ impl Host<'_> {
         }
     }
 
-    /// Takes a patch back until [`make_again`](Self::make_again). Answers
-    /// whether it is known; a stale one is dropped.
+    /// Takes a patch back until [`make_again`](Self::make_again); of a direct
+    /// call, all of its copy, because a jump and its slot depend on each other.
+    /// Answers whether it is known; a stale one is dropped.
     pub fn take_back(&self, id: PatchId) -> bool {
-        let patch = self.vm.ledger.patch(id);
-        patch.is_some_and(|patch| self.take_back_for(patch, TAKEN_BACK))
+        self.with_its_others(id, |patch| self.take_back_for(patch, TAKEN_BACK))
     }
 
     /// Takes all patches back until [`make_all_again`](Self::make_all_again).
@@ -99,10 +101,10 @@ impl Host<'_> {
     }
 
     /// Makes a patch again that [`take_back`](Self::take_back) has taken back.
-    /// Answers whether it is known; a stale one is dropped.
+    /// Answers whether it is known. A stale one, or one without which the Guest
+    /// has run, is dropped.
     pub fn make_again(&self, id: PatchId) -> bool {
-        let patch = self.vm.ledger.patch(id);
-        patch.is_some_and(|patch| self.make_again_for(patch, TAKEN_BACK))
+        self.with_its_others(id, |patch| self.make_again_for(patch, TAKEN_BACK))
     }
 
     /// Makes the patches again that [`take_back_all`](Self::take_back_all) has
@@ -113,6 +115,28 @@ impl Host<'_> {
         }
     }
 
+    /// Does something with a patch, and with those that depend on it. Answers
+    /// whether it could with all of them.
+    fn with_its_others(
+        &self,
+        id: PatchId,
+        mut act: impl FnMut(Patch) -> bool,
+    ) -> bool {
+        let ledger = &self.vm.ledger;
+        let Some(patch) = ledger.patch(id) else {
+            return false;
+        };
+        if !patch.kind.is_direct() {
+            return act(patch);
+        }
+        let direct = ledger.beside(patch.place).filter(|p| p.kind.is_direct());
+        let mut all = true;
+        for patch in direct {
+            all &= act(patch);
+        }
+        all
+    }
+
     /// Takes a patch back, for `reason`.
     fn take_back_for(&self, mut patch: Patch, reason: u8) -> bool {
         if self.drop_if_stale(&patch) {
@@ -120,6 +144,7 @@ impl Host<'_> {
         }
         if patch.is_in_place() {
             self.write_place(patch.place, patch.original());
+            patch.since = self.entries();
         }
         patch.taken_back |= reason;
         self.vm.ledger.record(&patch);
@@ -133,11 +158,23 @@ impl Host<'_> {
         }
         let was_in_place = patch.is_in_place();
         patch.taken_back &= !reason;
-        self.vm.ledger.record(&patch);
         if patch.is_in_place() && !was_in_place {
+            if patch.since != self.entries() {
+                // The Guest may stand at an instruction in the middle.
+                self.vm.ledger.forget(patch.id);
+                return false;
+            }
             self.write_place(patch.place, patch.ours());
+            patch.since = 0;
         }
+        self.vm.ledger.record(&patch);
         true
+    }
+
+    /// How often the Guest has stopped, in few bits.
+    fn entries(&self) -> u32 {
+        let [a, b, c, d, ..] = self.vm.counters.entries.get().to_le_bytes();
+        u32::from_le_bytes([a, b, c, d])
     }
 
     /// Ends a patch. Answers whether it was in its place.

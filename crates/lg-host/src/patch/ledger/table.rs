@@ -77,6 +77,11 @@ impl PatchKind {
         Self::DirectSlot,
     ];
 
+    /// Whether it is a part of a direct call.
+    pub(super) fn is_direct(self) -> bool {
+        matches!(self, Self::DirectCall | Self::DirectSlot)
+    }
+
     /// The entries for patches of this kind in the Guest's memory.
     fn share(self) -> Range<usize> {
         match self {
@@ -134,6 +139,9 @@ pub struct Patch {
     /// Why it is not in its place at the moment: [`TAKEN_BACK`] and
     /// [`ALL_TAKEN_BACK`]. 0 = it is.
     pub taken_back: u8,
+    /// The count of the Host's entries when it was first taken back; 0 while it
+    /// is in its place.
+    pub(super) since: u32,
     pub(super) length: usize,
     pub(super) original: [u8; MAX_PATCH],
     pub(super) ours: [u8; MAX_PATCH],
@@ -180,6 +188,7 @@ impl Patch {
 struct Head {
     at: Cell<u32>,
     site: Cell<u32>,
+    since: Cell<u32>,
     kind: Cell<u8>,
     taken_back: Cell<u8>,
     length: Cell<u8>,
@@ -247,6 +256,7 @@ impl Ledger {
             place,
             site: GuestVirt(entry.head.site.get()),
             taken_back: entry.head.taken_back.get(),
+            since: entry.head.since.get(),
             length: usize::from(entry.head.length.get())
                 .min(entry.original.len()),
             original: [0; MAX_PATCH],
@@ -369,6 +379,7 @@ impl Ledger {
         }
         entry.head.at.set(patch.place.offset());
         entry.head.site.set(patch.site.0);
+        entry.head.since.set(patch.since);
         // A patch is at most MAX_PATCH bytes long.
         entry.head.length.set(patch.length.to_le_bytes()[0]);
         entry.head.taken_back.set(patch.taken_back);

@@ -240,6 +240,11 @@ fn a_direct_call_and_its_slot_are_in_the_ledger() {
                 copies::trap(m, copies::SITE, 1, copies::int3());
             }
         });
+        // A jump to a slot without its jump would skip the system call.
+        let part = patches(&m).iter().find(|p| p.kind == kind).unwrap().id;
+        m.host().take_back(part);
+        assert_eq!(bytes(&m).1[0x10..0x12], [0xCD, 0x80]);
+        assert_eq!(bytes(&m).1[0x40..0x43], [0x8D, 0xB4, 0x26]);
         let both = [PatchKind::DirectSlot, PatchKind::DirectCall];
         assert_eq!(kinds(&m).len(), 2);
         assert!(both.iter().all(|kind| kinds(&m).contains(kind)));
@@ -287,6 +292,23 @@ fn what_the_guest_has_overwritten_stays() {
     assert_eq!(at_9000(&m), there);
     assert!(!m.host().make_again(patch.id));
     assert!(patches(&m).is_empty());
+}
+
+#[test]
+fn a_patch_without_which_the_guest_has_run_is_not_made_again() {
+    let (mut m, patch) = patched();
+    m.host().take_back(patch.id);
+    m.vm.counters.entries.count();
+    m.host().make_all_again();
+    assert!(!m.host().make_again(patch.id));
+    assert_eq!(at_9000(&m), [1; 16]);
+    assert!(patches(&m).is_empty(), "the site may be patched anew");
+    let (mut m, patch) = patched();
+    m.host().take_back_all();
+    m.vm.counters.entries.count();
+    m.host().make_all_again();
+    assert_eq!(at_9000(&m), [1; 16]);
+    assert!(!m.host().make_again(patch.id));
 }
 
 #[test]
