@@ -11,8 +11,8 @@
 //! - [`mailbox`]: one request of the Host, and its answer;
 //! - [`turns`]: the steps by which a process waits for another;
 //! - [`outbox`] and [`port`]: frames between the Guests of one network;
-//! - [`counters`], [`fast_path`], [`processor`]: names and numbers that both
-//!   sides use.
+//! - [`clock`], [`counters`], [`fast_path`], [`processor`]: names and numbers
+//!   that both sides use.
 //!
 //! There is no I/O in this crate, and no system call. It depends on nothing but
 //! the Guest's interface, so that the Launcher needs nothing of the Host.
@@ -31,6 +31,7 @@ pub mod turns;
 pub mod outbox;
 pub mod port;
 
+pub mod clock;
 pub mod counters;
 pub mod fast_path;
 pub mod processor;

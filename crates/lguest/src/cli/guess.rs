@@ -5,7 +5,7 @@
 //! options may stand before a command, a misspelt command is recognised, and
 //! an option of one form in the other is called by its name there.
 
-use super::UsageError;
+use super::error::UsageError;
 use super::grammar::Cli;
 use clap::CommandFactory;
 use clap::error::{ContextKind, ContextValue, ErrorKind};

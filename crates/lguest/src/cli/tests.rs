@@ -3,6 +3,7 @@
 use super::*;
 use crate::engine::Isolation;
 use crate::machine::config::{DiskConfig, Parent, Stats, TapConfig};
+use crate::memory::MAX_RAM;
 use lg_wire::fast_path;
 use std::num::NonZeroU32;
 use std::time::Duration;

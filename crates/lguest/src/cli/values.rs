@@ -3,7 +3,7 @@
 //! Each function takes the text of one value and answers what it stands for,
 //! or why it stands for nothing and what to write instead.
 
-use super::UsageError;
+use super::error::UsageError;
 use crate::confine::wall;
 use crate::machine::config::{
     DeviceConfig, DiskConfig, Parent, Stats, TapConfig,

@@ -7,6 +7,9 @@
 
 mod attempt;
 
+mod finding;
+pub use finding::{Finding, Probe, Verdict};
+
 mod guest;
 
 mod probes;
@@ -14,99 +17,8 @@ mod probes;
 use crate::cli::exit::Outcome;
 use crate::machine::signals;
 use crate::machine::stats::quoted;
-use crate::needs::{self, Lack};
-use std::borrow::Cow;
+use crate::needs;
 use std::fmt::Write as _;
-
-/// Something that is looked at.
-pub struct Probe {
-    /// What it is called.
-    pub name: &'static str,
-    /// Whether no Guest runs without it.
-    pub needed: bool,
-    /// Looks at it.
-    look: fn() -> Finding,
-}
-
-/// What there is of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    /// All that can be used.
-    Ok,
-    /// Less than that.
-    Degraded,
-    /// Nothing.
-    Lacks,
-}
-
-impl State {
-    /// As it is written.
-    #[must_use]
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Degraded => "degraded",
-            Self::Lacks => "lacks",
-        }
-    }
-}
-
-/// What a probe has found.
-pub struct Finding {
-    /// What there is of it.
-    pub state: State,
-    /// What was seen.
-    pub seen: String,
-    /// What follows from that; nothing where all is well.
-    pub consequence: &'static str,
-    /// What to do about it; nothing where all is well.
-    pub cure: Cow<'static, str>,
-    /// A process is killed for a call that other probes may make, too.
-    deadly: bool,
-}
-
-impl Finding {
-    fn ok(seen: impl Into<String>) -> Self {
-        Self {
-            state: State::Ok,
-            seen: seen.into(),
-            consequence: "",
-            cure: "".into(),
-            deadly: false,
-        }
-    }
-
-    fn degraded(
-        seen: impl Into<String>,
-        consequence: &'static str,
-        cure: impl Into<Cow<'static, str>>,
-    ) -> Self {
-        Self {
-            state: State::Degraded,
-            seen: seen.into(),
-            consequence,
-            cure: cure.into(),
-            deadly: false,
-        }
-    }
-
-    fn lacks(
-        seen: impl Into<String>,
-        consequence: &'static str,
-        cure: impl Into<Cow<'static, str>>,
-    ) -> Self {
-        Self {
-            state: State::Lacks,
-            ..Self::degraded(seen, consequence, cure)
-        }
-    }
-
-    /// Something that `run` would not do without, in its words.
-    fn of_lack(lack: &Lack, consequence: &'static str) -> Self {
-        let seen = format!("cannot {}: {}", lack.doing, lack.cause);
-        Self::lacks(seen, consequence, lack.cause.cure())
-    }
-}
 
 /// All that was found.
 pub struct Findings(Vec<(&'static Probe, Finding)>);
@@ -150,7 +62,7 @@ impl Findings {
 
     /// What is needed and not there.
     fn missing(&self) -> impl Iterator<Item = &'static str> + '_ {
-        let lacks = |found: &Finding| found.state == State::Lacks;
+        let lacks = |found: &Finding| found.state == Verdict::Lacks;
         self.0
             .iter()
             .filter(move |(probe, found)| probe.needed && lacks(found))

@@ -6,8 +6,8 @@
 //! again when they have been made.
 
 use super::attempt::{self, Failure, SharedWord};
+use super::finding::{Finding, Probe};
 use super::guest::{self, Refusal};
-use super::{Finding, Probe};
 use crate::devices::net::{Tap, TapError};
 use crate::engine::{Isolation, clock, no_program};
 use crate::memory::{GuestMemory, HUGE_PAGE, executable_file, sealed_file};

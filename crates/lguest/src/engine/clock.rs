@@ -57,10 +57,7 @@ pub(crate) fn is_invariant() -> bool {
 
 /// For how long a process has run. `None` if there is none.
 pub(super) fn used_by(process: Pid) -> Option<Duration> {
-    // The number of a process's clock is made from its own; this is
-    // clock_getcpuclockid, without a look whether it exists.
-    const SCHEDULED: libc::clockid_t = 2;
-    read_clock(!process.as_raw_nonzero().get() << 3 | SCHEDULED)
+    read_clock(lg_wire::clock::clock_of(process.as_raw_pid()))
 }
 
 /// For how long all of our threads have run.
