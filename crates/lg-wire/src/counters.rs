@@ -1,8 +1,8 @@
 //! How often each kind of thing has happened.
 //!
-//! The statistics, the trace and the explanation of every benchmark: where the
-//! time goes is where the counts are. They live in the state that the views
-//! share; the Launcher prints them and believes nothing in them.
+//! Statistics print the counts, and they explain benchmarks: time is spent
+//! where counts are high. The Host writes them in the head of the state. The
+//! Launcher prints them and relies on none of them.
 
 use core::cell::Cell;
 use lg_abi::call::CallName;
@@ -146,7 +146,7 @@ counters! {
     port_io;
     /// Debug register accesses carried out for the Guest.
     debug_registers;
-    /// Instructions stepped, for a debug register was on.
+    /// Instructions stepped, because a debug register was on.
     debug_steps;
     /// Accesses beyond a user segment's limit, turned into page faults.
     limit_faults;
@@ -199,18 +199,18 @@ counters! {
     retries;
     /// Kicks by a timer or by the Launcher.
     kicks;
-    /// Exits that had to be restarted, for a kick came in between.
+    /// Exits that had to be restarted, because a kick came in between.
     restarts;
     /// DMA sent to the Launcher.
     sends;
     /// Frames put into an outbox.
     posts;
-    /// How often whoever fetches them was rung for.
+    /// How often the receiver of frames was woken.
     post_rings;
     /// How often a frame found no room there.
     posts_refused;
-    /// How often our own fetcher was rung.
+    /// How often the thread that fetches this Guest's frames was woken.
     fetch_rings;
-    /// How often the Launcher was told that a buffer may be free.
+    /// Requests that told the Launcher that a buffer may be free.
     input_calls;
 }

@@ -7,6 +7,9 @@
 //! stand here alone, without the memory and the kernel that they use elsewhere,
 //! and a model checker takes them through every order in which they can happen
 //! (`turns/tests.rs`).
+//!
+//! Outboxes and ports have waits of their own, which no model checks: the
+//! Host's in `lg_host::outbox`, the Launcher's in its folder `devices/net`.
 
 use core::sync::atomic::{AtomicU32, Ordering};
 

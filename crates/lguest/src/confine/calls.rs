@@ -1,10 +1,10 @@
 //! The system calls of a Launcher that runs a Guest.
 //!
-//! What is not here ends the Launcher. Most of it is harmless by nature: it
-//! moves bytes between files that are open and memory that is ours, waits, or
-//! asks the time. What could do more is allowed with arguments that do not.
-//! The list is that of all threads, by glibc and by musl; whoever adds a call
-//! to a device adds it here, with the reason why it can do no harm.
+//! Any other call ends the Launcher. Most of these are harmless: they move
+//! bytes between open files and our own memory, wait, or ask for the time.
+//! Calls that could do more are allowed only with harmless arguments. The list
+//! holds for all threads, with glibc and with musl. If a device needs a new
+//! call, it is added here, with the reason why it can do no harm.
 
 use Check::{Bits, Is, OneOf};
 use lg_wire::spawn::KICK_SIGNAL;
@@ -35,9 +35,8 @@ pub enum Rule {
     AllowOnLan,
     /// As [`Rule::If`], on a network between Guests.
     IfOnLan(&'static [Check]),
-    /// It fails with this error. That is for what libraries try and can do
-    /// without: to make a way of being found out of it would end Launchers
-    /// for the curiosity of a library.
+    /// It fails with this error. Libraries try such calls and can do without
+    /// them, so they must not end the Launcher.
     Refuse(i32),
 }
 
@@ -60,10 +59,10 @@ pub const GROUPS: &[&[Call]] = &[
         SYS_fdatasync],
     // To an end that is connected, not to an address.
     calls![Rule::If(&[Check::Null(4)]); SYS_sendto],
-    // What a file is. Names can be asked for, too: that they exist is all
-    // that is told.
+    // Facts about files. Names are allowed, too: a caller learns that they
+    // exist, and no more.
     calls![Rule::Allow; SYS_fstat, SYS_newfstatat, SYS_statx, SYS_fstatfs],
-    // To wait, and to be told.
+    // To wait, and to be notified.
     calls![Rule::Allow;
         SYS_poll, SYS_ppoll, SYS_epoll_ctl, SYS_epoll_wait, SYS_epoll_pwait,
         SYS_epoll_pwait2, SYS_eventfd2, SYS_futex, SYS_nanosleep, SYS_clock_nanosleep,
@@ -78,16 +77,17 @@ pub const GROUPS: &[&[Call]] = &[
     // Memory, but never to execute.
     calls![Rule::If(&[Bits(2, EXECUTE, 0)]); SYS_mmap, SYS_mprotect],
     calls![Rule::Allow; SYS_munmap, SYS_mremap, SYS_brk, SYS_madvise],
-    // Threads, but no processes. As nobody can look behind the pointer that
-    // clone3 has, it does not exist, and libraries take clone.
+    // Threads, but no processes. A filter cannot read the arguments of clone3,
+    // which are behind a pointer. So clone3 does not exist here, and libraries
+    // take clone.
     calls![Rule::If(&[Bits(0, !THREAD_MAY, THREAD_MUST)]); SYS_clone],
     calls![Rule::Refuse(libc::ENOSYS); SYS_clone3],
     calls![Rule::Allow;
         SYS_set_robust_list, SYS_rseq, SYS_exit, SYS_exit_group,
         SYS_sched_getaffinity, SYS_sched_setaffinity],
     calls![Rule::If(&[OneOf(0, &[PR_SET_NAME, PR_SET_VMA])]); SYS_prctl],
-    // Our own signals, and those for views. Landlock sees to it that a view
-    // is meant, where it can.
+    // Our own signals, and those for views. Where landlock can, it refuses
+    // signals to other processes than views.
     calls![Rule::Allow;
         SYS_rt_sigprocmask, SYS_rt_sigreturn, SYS_sigaltstack],
     calls![Rule::If(&[Check::Us(0)]); SYS_tgkill],
@@ -96,12 +96,13 @@ pub const GROUPS: &[&[Call]] = &[
     calls![Rule::Allow; SYS_pidfd_open, SYS_waitid],
     calls![Rule::If(&[OneOf(1, &[SIGKILL, KICK_SIGNAL as u32])]);
         SYS_pidfd_send_signal],
-    // The terminal: its modes, and whose it is. Nothing is typed into it.
+    // The terminal: its modes, and its foreground group. No input is put into
+    // it.
     calls![Rule::If(&[OneOf(1, TERMINAL)]); SYS_ioctl],
-    // Locks, copies, and questions; not whom to signal.
+    // Locks, copies, and questions. Not the process to which signals go.
     calls![Rule::If(&[OneOf(1, FILE_CONTROL)]); SYS_fcntl],
-    // Peers on a network between Guests, by local sockets that keep the
-    // bounds of messages: hardly anybody else on a machine listens to those.
+    // Peers on a network between Guests, by local sockets that keep the bounds
+    // of messages. Few other programs of a machine listen on such sockets.
     calls![Rule::IfOnLan(&[
         Is(0, libc::AF_UNIX as u32),
         Bits(1, !SOCKET_FLAGS, libc::SOCK_SEQPACKET as u64),

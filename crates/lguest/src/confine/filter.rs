@@ -1,14 +1,14 @@
 //! The list of calls as a program for the kernel.
 //!
-//! seccompiler makes the program. It knows two verdicts; we put a third in
-//! front, for calls that fail, and see to it that calls by the 32-bit door
-//! end as loudly as others. And it compares a call's number with all others in
-//! turn. When a filter is installed the kernel runs it for every number, to
-//! know those that it need not ask about later; so it is made of pieces, which
-//! are skipped as a whole.
+//! seccompiler makes most of the program. It has two verdicts; the rules for
+//! calls that fail, a third one, are put in front. There is also a rule that
+//! stops calls of 32 bits like others. And seccompiler compares a call's number
+//! with all others in turn. When a filter is installed, the kernel runs it once
+//! for every number, to know the calls that are always allowed. That takes
+//! time, so the program is made of pieces, which are skipped as a whole.
 
 use super::calls::{self, Check, Rule};
-use super::{Plan, State, stopped};
+use super::{Plan, WallState, stopped};
 use lg_seccomp::{ARCH, ARCH_X86_64, Filter, Instruction, NR, verdict};
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp,
@@ -16,19 +16,19 @@ use seccompiler::{
 };
 use std::collections::BTreeMap;
 
-/// Installs the filter in all threads, and the handler for whoever breaks it.
-pub(super) fn install(plan: &Plan) -> State {
+/// Installs the filter in all threads, and the handler for calls that it stops.
+pub(super) fn install(plan: &Plan) -> WallState {
     let filter = match instructions(!plan.networks.is_empty()) {
         Ok(filter) => filter,
-        Err(error) => return State::Lacking(error.to_string()),
+        Err(error) => return WallState::Lacking(error.to_string()),
     };
     if let Err(error) = stopped::listen() {
-        return State::Lacking(error.to_string());
+        return WallState::Lacking(error.to_string());
     }
     stopped::is_ours_now();
     match seccompiler::apply_filter_all_threads(&filter) {
-        Ok(()) => State::Up(format!("{} instructions", filter.len())),
-        Err(error) => State::Lacking(error.to_string()),
+        Ok(()) => WallState::Up(format!("{} instructions", filter.len())),
+        Err(error) => WallState::Lacking(error.to_string()),
     }
 }
 
@@ -41,7 +41,7 @@ pub fn instructions(
     lan: bool,
 ) -> Result<BpfProgram, seccompiler::BackendError> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
-    let mut first = door();
+    let mut first = of_64_bits();
     for (nr, _, rule) in calls::all(lan) {
         match rule {
             Rule::Refuse(error) => refuse(&mut first, nr, error),
@@ -127,7 +127,7 @@ pub fn program(filter: &Filter) -> BpfProgram {
 }
 
 /// Calls are made as 64-bit programs make them. Then their number is loaded.
-fn door() -> Filter {
+fn of_64_bits() -> Filter {
     let mut f = Filter::new();
     f.load(ARCH);
     f.otherwise(verdict::TRAP);

@@ -1,15 +1,16 @@
 //! The wall around the Launcher: what it gives up once it has what it needs.
 //!
-//! A Guest that finds a mistake in a device is in the Launcher, which has the
-//! rights of its user. So the Launcher throws them away before the Guest's
-//! first instruction. First, while it still has one thread, what threads
+//! A Guest that exploits a mistake in a device controls the Launcher, which has
+//! the rights of its user. So the Launcher gives them up before the Guest's
+//! first instruction. While it still has one thread, it gives up what threads
 //! inherit from each other: privileges, namespaces, files by name
-//! ([`before_threads`]); then, when everything has been started, every system
-//! call that a running Launcher does not make ([`when_ready`]). A machine that
-//! lacks one of these walls has the others, and is told so by `--verbose`.
+//! ([`before_threads`]). When everything has been started, it gives up every
+//! system call that a running Launcher does not make ([`when_ready`]). If a
+//! machine lacks one of these walls, the others are still built, and
+//! `--verbose` reports it.
 //!
-//! Nothing here happens to whoever uses the library, unless it calls these two
-//! functions as [`crate::machine::launch`] does:
+//! A program that uses the library has none of these walls unless it calls
+//! these two functions as [`crate::machine::launch`] does:
 //!
 //! ```no_run
 //! # let (memory, start): (
@@ -41,14 +42,14 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// The walls, by name; each can be left open, to find out whether it is to
-/// blame for something.
+/// The walls, by name. Each can be left out, to find out whether it is the
+/// reason for a failure.
 pub mod wall {
     /// User and IPC namespaces of the Guest's own.
     pub const NAMESPACES: u32 = 1 << 0;
     /// No new privileges, no capabilities.
     pub const PRIVILEGES: u32 = 1 << 1;
-    /// Nobody else of the same user may look into the Launcher.
+    /// Other processes of the same user may not look into the Launcher.
     pub const DUMPABLE: u32 = 1 << 2;
     /// No file by its name, no TCP, no signals to others.
     pub const LANDLOCK: u32 = 1 << 3;
@@ -80,51 +81,51 @@ pub struct Plan {
 
 /// A wall, and what became of it.
 #[derive(Debug)]
-pub struct Report {
+pub struct WallReport {
     /// Its name in [`wall::ALL`].
     pub name: &'static str,
     /// Whether it stands.
-    pub state: State,
+    pub state: WallState,
     /// What it took to put it up.
     pub took: Duration,
 }
 
 /// Whether a wall stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum State {
-    /// It does; this is what it consists of here.
+pub enum WallState {
+    /// It does, and consists of this here.
     Up(String),
     /// It was not wanted.
     NotWanted,
-    /// It cannot be had, for this reason.
+    /// This machine does not have it, for this reason.
     Lacking(String),
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for WallReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = self.name;
         match &self.state {
-            State::Up(what) => {
+            WallState::Up(what) => {
                 let micros = self.took.as_micros();
                 write!(f, "wall {name}: {what} ({micros} us)")
             }
-            State::NotWanted => write!(f, "wall {name}: left open"),
-            State::Lacking(why) => write!(f, "wall {name}: none: {why}"),
+            WallState::NotWanted => write!(f, "wall {name}: left open"),
+            WallState::Lacking(why) => write!(f, "wall {name}: none: {why}"),
         }
     }
 }
 
-/// Puts a wall up, if that can be done.
-type PutUp = fn(&Plan) -> State;
+/// Builds a wall, if this machine has it.
+type PutUp = fn(&Plan) -> WallState;
 
 /// Gives up what threads inherit: to be called before there are any, and when
 /// everything that has a name is open. Children inherit it, too.
 #[must_use]
-pub fn before_threads(plan: &Plan) -> Vec<Report> {
-    // Afterwards nobody can ask for limits, nor open a file that tells them.
+pub fn before_threads(plan: &Plan) -> Vec<WallReport> {
+    // Afterwards the Launcher cannot ask for limits, nor open a file with them.
     needs::look_around();
     let walls: [(u32, PutUp); 4] = [
-        // First, for in a namespace of our own we have capabilities again.
+        // First, because in a namespace of our own we have capabilities again.
         (wall::NAMESPACES, rights::namespaces),
         (wall::PRIVILEGES, rights::privileges),
         (wall::DUMPABLE, rights::dumpable),
@@ -136,29 +137,30 @@ pub fn before_threads(plan: &Plan) -> Vec<Report> {
         .collect()
 }
 
-/// Gives up all system calls but those of a Launcher that runs a Guest, in
-/// all threads that there are or will be. Whoever makes another one ends the
-/// process, with the terminal as it was and a sentence that says why.
+/// Gives up all system calls but those of a Launcher that runs a Guest, in all
+/// threads that there are or will be. Another call ends the process, with the
+/// terminal as it was and a sentence that says why.
 #[must_use]
-pub fn when_ready(plan: &Plan) -> Report {
+pub fn when_ready(plan: &Plan) -> WallReport {
     report(plan, wall::SECCOMP, filter::install)
 }
 
-/// Makes a call at which somebody else's filter stops us end with a sentence
-/// that names it. A filter that kills at once leaves no time for one.
-pub(crate) fn hear_of_filters() {
-    // Without a handler the sentence is missing, and nothing else.
+/// From now on, a call at which the filter of a container or service stops us
+/// ends with a sentence that names the call. A filter that kills leaves no time
+/// for one.
+pub(crate) fn report_filters() {
+    // Without a handler, only the sentence is missing.
     let _ = stopped::listen();
 }
 
-fn report(plan: &Plan, bit: u32, put_up: PutUp) -> Report {
+fn report(plan: &Plan, bit: u32, put_up: PutUp) -> WallReport {
     let start = Instant::now();
     let named = wall::ALL.iter().find(|(_, other)| *other == bit);
     let state = match plan.open & bit {
         0 => put_up(plan),
-        _ => State::NotWanted,
+        _ => WallState::NotWanted,
     };
-    Report {
+    WallReport {
         name: named.map_or("?", |(name, _)| name),
         state,
         took: start.elapsed(),

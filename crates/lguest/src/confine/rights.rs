@@ -1,10 +1,10 @@
 //! Rights that are given up for good: privileges, namespaces, files by name.
 //!
-//! All of this can be had without being root, and all of it is best effort:
-//! what a kernel does not offer, or an administrator does not allow, is
-//! reported and done without.
+//! None of this needs root, and all of it is best effort: what a kernel does
+//! not offer, or an administrator does not allow, is reported, and the run goes
+//! on without it.
 
-use super::{Plan, State};
+use super::{Plan, WallState};
 use crate::engine::STATISTICS;
 use landlock::{
     ABI, Access, AccessFs, AccessNet, LandlockStatus, PathBeneath, PathFd,
@@ -16,17 +16,17 @@ use rustix::process::DumpableBehavior;
 use rustix::thread::{CapabilitySet, CapabilitySets, UnshareFlags};
 use std::path::Path;
 
-/// A user namespace of our own, in which we own nothing, and System V IPC that
-/// nobody else has. Views inherit them.
+/// A user namespace of our own, in which we own nothing, and System V IPC of
+/// our own. Views inherit them.
 ///
-/// Left out is what is dear or impossible. A network namespace takes ten times
-/// as long as all of this, and without sockets it keeps nothing away; so does
-/// a mount namespace, where no file can be opened. A namespace of process
-/// numbers needs a first process that stays, and the first view's parent is
-/// us.
-pub(super) fn namespaces(plan: &Plan) -> State {
+/// Other namespaces are left out. A network namespace takes ten times as long
+/// as all of this, and protects nothing where no socket can be made; the same
+/// holds for a mount namespace where no file can be opened. A namespace of
+/// process numbers needs a first process that stays, and the views are our
+/// children.
+pub(super) fn namespaces(plan: &Plan) -> WallState {
     if !plan.networks.is_empty() {
-        return State::Lacking(
+        return WallState::Lacking(
             "a shared network tells users by their numbers, which have no \
              meaning in there"
                 .into(),
@@ -36,15 +36,19 @@ pub(super) fn namespaces(plan: &Plan) -> State {
     let both = user | UnshareFlags::NEWIPC;
     for (flags, what) in [(both, "user and IPC"), (user, "user")] {
         match unshare(flags) {
-            Ok(()) => return State::Up(format!("{what} namespace of our own")),
+            Ok(()) => {
+                return WallState::Up(format!("{what} namespace of our own"));
+            }
             Err(Errno::INVAL) => {}
             Err(Errno::PERM | Errno::NOSPC | Errno::USERS) => {
-                return State::Lacking("this user may not make any".into());
+                return WallState::Lacking("this user may not make any".into());
             }
-            Err(error) => return State::Lacking(error.to_string()),
+            Err(error) => return WallState::Lacking(error.to_string()),
         }
     }
-    State::Lacking("this kernel was built without, or there are threads".into())
+    WallState::Lacking(
+        "this kernel was built without, or there are threads".into(),
+    )
 }
 
 /// Only by those flags that leave files and memory as they are.
@@ -55,15 +59,15 @@ fn unshare(flags: UnshareFlags) -> rustix::io::Result<()> {
 
 /// No capabilities, and no way to get any: not by exec, and not from the
 /// bounding set.
-pub(super) fn privileges(_plan: &Plan) -> State {
+pub(super) fn privileges(_plan: &Plan) -> WallState {
     if let Err(error) = rustix::thread::set_no_new_privs(true) {
-        return State::Lacking(error.to_string());
+        return WallState::Lacking(error.to_string());
     }
     let had = rustix::thread::capabilities(None).map(|sets| sets.effective);
     let had = had.unwrap_or(CapabilitySet::empty());
     if had.contains(CapabilitySet::SETPCAP) {
         for capability in CapabilitySet::all().iter() {
-            // One that this kernel does not know is not there, either.
+            // The kernel has no capability that it does not know.
             let _ =
                 rustix::thread::remove_capability_from_bounding_set(capability);
         }
@@ -75,38 +79,42 @@ pub(super) fn privileges(_plan: &Plan) -> State {
         inheritable: CapabilitySet::empty(),
     };
     match rustix::thread::set_capabilities(None, none) {
-        Ok(()) => State::Up("no capabilities, and none to be gained".into()),
-        Err(error) => State::Lacking(error.to_string()),
+        Ok(()) => {
+            WallState::Up("no capabilities, and none to be gained".into())
+        }
+        Err(error) => WallState::Lacking(error.to_string()),
     }
 }
 
-/// Others of the same user may not trace us, nor read our memory; and if we
-/// fall, no picture of it is left on a disk.
-pub(super) fn dumpable(_plan: &Plan) -> State {
+/// Other processes of the same user may not trace us, nor read our memory, and
+/// a crash leaves no core file.
+pub(super) fn dumpable(_plan: &Plan) -> WallState {
     let no = DumpableBehavior::NotDumpable;
     match rustix::process::set_dumpable_behavior(no) {
-        Ok(()) => State::Up("hidden from debuggers".into()),
-        Err(error) => State::Lacking(error.to_string()),
+        Ok(()) => WallState::Up("hidden from debuggers".into()),
+        Err(error) => WallState::Lacking(error.to_string()),
     }
 }
 
-/// The newest interface that we know; older kernels do what they can.
+/// The newest interface that we know. Older kernels do the part that they know.
 const NEWEST: ABI = ABI::V7;
 
 /// No files by name, no TCP ports, no abstract sockets, and no signals but to
 /// our own.
-pub(super) fn landlock(plan: &Plan) -> State {
+pub(super) fn landlock(plan: &Plan) -> WallState {
     match rules(plan).and_then(RulesetCreated::restrict_self) {
         Ok(status) if status.ruleset == RulesetStatus::NotEnforced => {
-            State::Lacking("this kernel has no landlock, or not enabled".into())
+            WallState::Lacking(
+                "this kernel has no landlock, or not enabled".into(),
+            )
         }
         Ok(status) => match status.landlock {
             LandlockStatus::Available { effective_abi, .. } => {
-                State::Up(format!("interface {}", effective_abi as i32))
+                WallState::Up(format!("interface {}", effective_abi as i32))
             }
-            other => State::Up(format!("{other:?}")),
+            other => WallState::Up(format!("{other:?}")),
         },
-        Err(error) => State::Lacking(error.to_string()),
+        Err(error) => WallState::Lacking(error.to_string()),
     }
 }
 
@@ -116,7 +124,7 @@ fn rules(plan: &Plan) -> Result<RulesetCreated, RulesetError> {
         .handle_access(AccessNet::from_all(NEWEST))?
         .scope(Scope::from_all(NEWEST))?
         .create()?;
-    // Where the Guest's start still looks how busy processors are.
+    // The start of the Guest still reads how busy the processors are.
     if let Ok(statistics) = PathFd::new(STATISTICS) {
         rules =
             rules.add_rule(PathBeneath::new(statistics, AccessFs::ReadFile))?;

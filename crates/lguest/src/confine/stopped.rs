@@ -1,10 +1,10 @@
 //! What happens to a Launcher that makes a call it should not make.
 //!
-//! It has been taken over, or we have forgotten a call: in both cases nothing
-//! in it can be relied on any more. Or the filter is not ours, but that of a
-//! container. The terminal is put back, a sentence says what happened, and
-//! that is the end; the Guest's processes die with it.
-//! This is a signal handler: no memory is allocated, no lock is waited for.
+//! The Launcher has been taken over, or a call is missing on our list: in both
+//! cases nothing in it can be relied on any more. Or the filter is not ours,
+//! but that of a container. The handler restores the terminal, prints a
+//! sentence, and ends the process; the Guest's processes end with it. It is a
+//! signal handler: it allocates no memory and waits for no lock.
 
 #![expect(unsafe_code, reason = "a handler for SIGSYS")]
 
@@ -29,7 +29,7 @@ struct Info {
 
 const _: () = assert!(size_of::<Info>() <= size_of::<libc::siginfo_t>());
 
-/// `SYS_SECCOMP`: a filter has sent it, and nobody else.
+/// `SYS_SECCOMP`: a filter has sent the signal.
 const BY_FILTER: i32 = 1;
 
 /// The filter that stops us may be our own.
@@ -40,14 +40,14 @@ pub(super) fn is_ours_now() {
     OURS.store(true, Ordering::Relaxed);
 }
 
-/// Hears of SIGSYS from now on.
+/// Handles SIGSYS from now on.
 pub(super) fn listen() -> io::Result<()> {
     let mut action = MaybeUninit::<libc::sigaction>::zeroed();
     let handler: extern "C" fn(i32, *const Info, *const ()) = stopped;
     // SAFETY: all of it is plain data, and zero is a value of each field.
     let action = unsafe { action.assume_init_mut() };
     action.sa_sigaction = handler as libc::sighandler_t;
-    // A second one in the handler is the end without a word.
+    // A second one in the handler ends the process without a sentence.
     action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_RESETHAND;
     // SAFETY: the handler has the signature that SA_SIGINFO promises, and
     // does only what a handler may do.
@@ -93,7 +93,7 @@ fn say_call(number: i32) {
 }
 
 fn say(text: &[u8]) {
-    // Whoever has closed standard error does not want to know.
+    // If standard error is closed, the text is lost.
     let _ = rustix::io::write(rustix::stdio::stderr(), text);
 }
 
@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_written_as_people_do() {
+    fn numbers_are_written_in_decimal() {
         for number in [0, 7, 10, 435, u32::MAX] {
             let mut digits = [0; 10];
             let text = decimal(number, &mut digits);

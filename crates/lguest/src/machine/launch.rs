@@ -149,7 +149,7 @@ fn ready(config: &Config, built: &Built, start: Instant) -> String {
 
 /// Looks for what would fail in the middle of the run.
 fn meet_needs() -> Result<(), Lack> {
-    confine::hear_of_filters();
+    confine::report_filters();
     needs::prefer_clone();
     needs::refused(|_| ()).map_or(Ok(()), Err)
 }

@@ -4,7 +4,7 @@
 //! result of a call comes back through a pipe; a process that was stopped has
 //! nothing to say but its status.
 
-use lguest::confine::{self, Plan, Report};
+use lguest::confine::{self, Plan, WallReport};
 use libc::c_long;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use std::arch::asm;
@@ -88,7 +88,7 @@ pub(crate) fn heard(
 /// The answer of `act` in a process that `plan` confines.
 pub(crate) fn in_confinement(
     plan: &Plan,
-    act: impl FnOnce(&[Report]) -> i64,
+    act: impl FnOnce(&[WallReport]) -> i64,
 ) -> Ended {
     fork(|| act(&confine(plan)))
 }
@@ -113,7 +113,7 @@ pub(crate) fn landlock_interface() -> i64 {
     call(libc::SYS_landlock_create_ruleset, [0, 0, VERSION, 0, 0, 0]).max(0)
 }
 
-fn confine(plan: &Plan) -> Vec<Report> {
+fn confine(plan: &Plan) -> Vec<WallReport> {
     let mut reports = confine::before_threads(plan);
     reports.push(confine::when_ready(plan));
     reports
@@ -187,7 +187,7 @@ fn sleep_of(process: libc::pid_t) -> Option<Vec<String>> {
         let status =
             std::fs::read_to_string(task.path().join("status")).ok()?;
         let line = |name| status.lines().find(|l| l.starts_with(name));
-        let sleeps = line("State:")?.contains("S (sleeping)");
+        let sleeps = line("WallState:")?.contains("S (sleeping)");
         sleeps.then(|| line("voluntary_ctxt_switches:").map(str::to_owned))?
     };
     tasks.flatten().map(sleep).collect()

@@ -17,7 +17,7 @@ mod support;
 
 use attacker::{Ended, attack, in_confinement};
 use lguest::confine::calls::{self, Rule};
-use lguest::confine::{Plan, State, wall};
+use lguest::confine::{Plan, WallState, wall};
 use libc::c_long;
 use refusal::refuse;
 use std::fmt::Write as _;
@@ -47,7 +47,8 @@ fn on_a_network() -> Plan {
 /// Whether this machine can put up the walls of `plan`, or else why not.
 fn stands(test: &str, plan: &Plan) -> bool {
     let ended = in_confinement(plan, |reports| {
-        let lacking = |state: &State| matches!(state, State::Lacking(_));
+        let lacking =
+            |state: &WallState| matches!(state, WallState::Lacking(_));
         i64::from(reports.iter().any(|report| lacking(&report.state)))
     });
     let stands = ended == Ended::Returned(0);
