@@ -171,9 +171,10 @@ calls! {
         /// 1 = the end, 2 = a restart.
         reason = 1,
     }
-    /// A virtqueue has buffers, or a device's status has changed. Generation 2.
+    /// A virtqueue has buffers, a device's status has changed, or the early
+    /// console has a text. Generation 2.
     Notify "NOTIFY" {
-        /// Physical address of the ring or the descriptor.
+        /// Physical address of the ring, the descriptor or the text.
         address = 0,
     }
     /// A descriptor of the table has changed. Since 2.6.30, instead of LOAD_GDT.

@@ -1,8 +1,11 @@
-//! Generation 2: Linux 2.6.24 to 3.19, as data. The Host does not use it yet.
+//! Generation 2: Linux 2.6.24 to 3.19. Guests run here since Linux 3.1.
 //!
 //! Virtio has replaced the DMA by keys, and the call NOTIFY belongs to it. Five
 //! spans of releases differ in numbers, registers or the layout of `lguest_data`
 //! (docs/abi.md, section 9).
+
+pub mod boot;
+pub mod device;
 
 use crate::call::CallName;
 use crate::interface::{Interface, Register, by_number};
@@ -105,6 +108,9 @@ pub const SPANS: [Span; 5] = [
         },
     },
 ];
+
+/// The last span: Linux 3.1 to 3.19.
+pub const LINUX_3_1: &Interface = &SPANS[4].interface;
 
 /// The calls up to 2.6.29, where number 2 is `end`.
 const fn old_calls(

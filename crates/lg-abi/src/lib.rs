@@ -27,6 +27,7 @@ pub mod layout;
 
 pub mod gen1;
 pub mod gen2;
+pub mod known;
 
 pub mod request;
 

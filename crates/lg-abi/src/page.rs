@@ -112,6 +112,11 @@ pub const fn pages(bytes: u32) -> u32 {
     bytes.div_ceil(PAGE_SIZE)
 }
 
+/// In the place of a page directory's address: there is none yet, and virtual
+/// addresses are physical ones. Kernels since Linux 3.1 start like this. No
+/// directory lies at an address that is no multiple of 32.
+pub const LINEAR: u32 = 1;
+
 #[cfg(test)]
 mod tests {
     use super::*;

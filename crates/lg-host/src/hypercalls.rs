@@ -13,9 +13,9 @@ use crate::outbox::Post;
 use crate::state::Gate;
 use core::sync::atomic::Ordering;
 use lg_abi::call::{Call, CallName};
-use lg_abi::gen1;
 use lg_abi::hypercall::CRASH_MESSAGE_MAX;
 use lg_abi::interface::{CallRegisters, Interface, MAX_RING_WORDS};
+use lg_abi::known::Known;
 use lg_abi::layout::{Field, Layout, NoIrq};
 use lg_abi::page::{PAGE_SIZE, SWITCHER_ADDR};
 use lg_abi::segment::{
@@ -36,15 +36,14 @@ const DESCRIPTOR_SIZE: u32 = as_word(size_of::<Descriptor>());
 
 impl Host<'_> {
     /// How this Guest makes calls, and how its `lguest_data` is laid out.
-    /// There is one generation so far; later ones are told apart here.
     #[inline]
-    pub(crate) const fn interface(&self) -> &'static Interface {
-        const { &gen1::INTERFACE }
+    pub(crate) fn interface(&self) -> &'static Interface {
+        Known::by_number(self.vm.interface.get())
     }
 
     /// The fields of the Guest's `lguest_data`.
     #[inline]
-    pub(crate) const fn layout(&self) -> &'static Layout {
+    pub(crate) fn layout(&self) -> &'static Layout {
         &self.interface().layout
     }
 
@@ -121,9 +120,17 @@ impl Host<'_> {
             // Being here at all has emptied the ring.
             Call::FlushAsync {} => {}
             Call::Init { data } => self.initialise(GuestPhys(data))?,
-            Call::Crash { message } => self.crash(GuestPhys(message))?,
+            Call::Crash { message } | Call::Shutdown { message, .. } => {
+                self.crash(GuestPhys(message))?;
+            }
+            Call::Notify { address } => self.notify(GuestPhys(address))?,
+            // Being here lets interrupts in.
+            Call::SendInterrupts {} => {}
             Call::LoadGdt { table, count } => {
                 self.load_gdt(GuestPhys(table), count)?;
+            }
+            Call::LoadGdtEntry { index, low, high } => {
+                self.load_gdt_entry(index, Descriptor { low, high })?;
             }
             Call::LoadTls { table } => self.load_tls(GuestPhys(table))?,
             Call::LoadIdtEntry { vector, low, high } => {
@@ -141,7 +148,8 @@ impl Host<'_> {
                 entry,
                 ..
             } => self.set_pte(directory, GuestVirt(va), entry)?,
-            Call::SetPmd { directory, index } => {
+            Call::SetPmd { directory, index }
+            | Call::SetPgd { directory, index } => {
                 self.set_pmd(directory, index)?;
                 self.forget_extended(directory)?;
             }
@@ -159,15 +167,8 @@ impl Host<'_> {
             Call::SendDma { key, dma } => {
                 self.send_dma(key, GuestPhys(dma))?;
             }
-            // Later generations have these. No table in use names them.
-            Call::Shutdown { .. }
-            | Call::Notify { .. }
-            | Call::LoadGdtEntry { .. }
-            | Call::SetPgd { .. }
-            | Call::SetPaePmd { .. }
-            | Call::SendInterrupts {} => {
-                return Err(Kill::BadHypercall(number));
-            }
+            // Guests with PAE do not run here.
+            Call::SetPaePmd { .. } => return Err(Kill::BadHypercall(number)),
         }
         Ok(None)
     }
@@ -196,6 +197,18 @@ impl Host<'_> {
                 (iret, iret.saturating_add(1))
             }
         };
+        if let Some(field) = layout.kernel_address {
+            let said = self.memory.word(self.shared(field))?;
+            if said != vm.page_offset.get() {
+                return Err(Kill::BadKernelAddress(said));
+            }
+        }
+        if let Some(field) = layout.syscall_vec {
+            let vector = self.memory.word(self.shared(field))?;
+            if vector != SYSCALL_VECTOR {
+                return Err(Kill::BadSystemCallVector(vector));
+            }
+        }
         vm.noirq_start.set(start);
         vm.noirq_end.set(end);
         let reserved = SWITCHER_ADDR.wrapping_neg();
@@ -279,6 +292,22 @@ impl Host<'_> {
         self.copy_descriptors(table, GDT_TLS_MIN, GDT_TLS_ENTRIES)
     }
 
+    /// LOAD_GDT_ENTRY. What the Host keeps to itself is left as it is.
+    fn load_gdt_entry(
+        &mut self,
+        index: u32,
+        entry: Descriptor,
+    ) -> Result<(), Kill> {
+        if index >= GDT_ENTRIES {
+            return Err(Kill::TooManyGdtEntries(index.saturating_add(1)));
+        }
+        if !GDT_IGNORED.contains(&index) {
+            self.vm.gdt[index as usize].set(fixed_up(entry));
+            self.note_descriptors();
+        }
+        Ok(())
+    }
+
     /// Copies and fixes up: privilege 0 becomes 1. The accessed bit is set,
     /// because no processor writes to our copy.
     fn copy_descriptors(
@@ -294,14 +323,8 @@ impl Host<'_> {
                 continue;
             }
             let at = table.plus(i * DESCRIPTOR_SIZE);
-            let mut entry: Descriptor = self.memory.object(at)?;
-            if entry.is_present() {
-                if entry.dpl() == 0 {
-                    entry.high |= GUEST_PL << Descriptor::DPL_SHIFT;
-                }
-                entry.high |= Descriptor::ACCESSED;
-            }
-            self.vm.gdt[index as usize].set(entry);
+            let entry: Descriptor = self.memory.object(at)?;
+            self.vm.gdt[index as usize].set(fixed_up(entry));
         }
         self.note_descriptors();
         Ok(())
@@ -348,6 +371,13 @@ impl Host<'_> {
         self.vm.deadline.set(deadline);
     }
 
+    /// NOTIFY: the Launcher looks at what is there.
+    fn notify(&mut self, address: GuestPhys) -> Result<(), Kill> {
+        self.memory.check(address, 1)?;
+        self.world.notify(address)?;
+        Ok(())
+    }
+
     fn send_dma(&mut self, key: u32, dma: GuestPhys) -> Result<(), Kill> {
         if !key.is_multiple_of(lg_abi::dma::KEY_ALIGN) {
             return Err(Kill::UnalignedKey(key));
@@ -371,3 +401,18 @@ impl Host<'_> {
         Ok(())
     }
 }
+
+/// A descriptor as the processor may use it: the kernel's privilege level 0
+/// becomes 1.
+fn fixed_up(mut entry: Descriptor) -> Descriptor {
+    if entry.is_present() {
+        if entry.dpl() == 0 {
+            entry.high |= GUEST_PL << Descriptor::DPL_SHIFT;
+        }
+        entry.high |= Descriptor::ACCESSED;
+    }
+    entry
+}
+
+#[cfg(test)]
+mod tests;

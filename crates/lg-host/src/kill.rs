@@ -49,6 +49,11 @@ pub enum Kill {
     BadStackSegment(u32),
     /// SET_STACK with too many pages.
     BadStackPages(u32),
+    /// LGUEST_INIT of a kernel that maps physical address 0 elsewhere than its
+    /// image says.
+    BadKernelAddress(u32),
+    /// LGUEST_INIT with a vector for system calls that is not 0x80.
+    BadSystemCallVector(u32),
     /// A DMA key that is not a multiple of 4.
     UnalignedKey(u32),
     /// It touched the Switcher's part of the address space.
@@ -114,6 +119,13 @@ impl fmt::Display for Kill {
                 write!(f, "bad stack segment {ss:#x}")
             }
             Self::BadStackPages(n) => write!(f, "bad stack pages {n}"),
+            Self::BadKernelAddress(va) => write!(
+                f,
+                "kernel address {va:#x} is not the one in the kernel's image"
+            ),
+            Self::BadSystemCallVector(vector) => {
+                write!(f, "vector {vector:#x} for system calls is not 0x80")
+            }
             Self::UnalignedKey(key) => {
                 write!(f, "DMA key {key:#x} is not a multiple of 4")
             }
@@ -162,7 +174,9 @@ mod tests {
             Kill::TooManyGdtEntries(_) => Kill::BadGateType(0x5),
             Kill::BadGateType(_) => Kill::BadStackSegment(0x68),
             Kill::BadStackSegment(_) => Kill::BadStackPages(3),
-            Kill::BadStackPages(_) => Kill::UnalignedKey(0x1002),
+            Kill::BadStackPages(_) => Kill::BadKernelAddress(0x8000_0000),
+            Kill::BadKernelAddress(_) => Kill::BadSystemCallVector(0x40),
+            Kill::BadSystemCallVector(_) => Kill::UnalignedKey(0x1002),
             Kill::UnalignedKey(_) => Kill::TouchedSwitcher {
                 va: 0xFFC0_0000,
                 eip,

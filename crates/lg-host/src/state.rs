@@ -145,6 +145,8 @@ pub struct Vm {
     pub limit: Cell<u32>,
     /// Where the kernel maps physical address 0.
     pub page_offset: Cell<u32>,
+    /// The number of its interface ([`Known`](lg_abi::known::Known)).
+    pub interface: Cell<u32>,
     /// What to say in `guestid`.
     pub guestid: Cell<u32>,
     /// Paths that must not be taken: for tests, and to find faults.
@@ -227,6 +229,7 @@ impl Vm {
         self.page_offset.set(setup.page_offset);
         self.guestid.set(setup.guestid);
         self.slow_paths.set(setup.slow_paths);
+        self.interface.set(setup.interface);
         self.cr3.set(setup.pgdir);
         self.cs.set(u32::from(KERNEL_CS));
         self.ss.set(u32::from(KERNEL_DS));
@@ -234,6 +237,7 @@ impl Vm {
         gdt(GDT_KERNEL_CS).set(Descriptor::flat_code(GUEST_PL));
         gdt(GDT_KERNEL_DS).set(Descriptor::flat_data(GUEST_PL));
         self.regs.eip.set(setup.start);
+        self.regs.esi.set(setup.boot_parameters);
         self.regs.eflags.set(START_EFLAGS);
         set_start_segments(&self.regs);
         self.fpu.0.set(initial_fpu());

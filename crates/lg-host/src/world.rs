@@ -146,6 +146,14 @@ pub trait World {
         count_irq: u32,
     ) -> Result<bool, Kill>;
 
+    /// NOTIFY: the Launcher looks at what is at `address`. Blocks until it
+    /// has.
+    ///
+    /// # Errors
+    ///
+    /// A [`Kill`] ends the Guest.
+    fn notify(&mut self, address: GuestPhys) -> Result<(), Kill>;
+
     /// CRASH: `message` has no NUL. Does not come back in the real world.
     ///
     /// # Errors

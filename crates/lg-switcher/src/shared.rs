@@ -48,6 +48,8 @@ static SETUP: TheSetup = TheSetup(UnsafeCell::new(ViewSetup {
     guestid: 0,
     page_offset: 0,
     pgdir: 0,
+    interface: 0,
+    boot_parameters: 0,
     start: 0,
 }));
 

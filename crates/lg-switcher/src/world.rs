@@ -55,6 +55,11 @@ impl World for Outside {
         Ok(ask::ask(Request::BindDma, [key, dmas.0, count_irq]) == 1)
     }
 
+    fn notify(&mut self, address: GuestPhys) -> Result<(), Kill> {
+        ask::ask(Request::Notify, [address.0, 0, 0]);
+        Ok(())
+    }
+
     fn crash(&mut self, message: &[u8]) -> Result<(), Kill> {
         ask::die_of(Request::Crash, message)
     }

@@ -38,6 +38,8 @@ pub enum Request {
     Balance = 7,
     /// Input waits for a buffer, and the Guest may have freed one.
     BuffersMayBeFree = 8,
+    /// NOTIFY. Argument: a physical address.
+    Notify = 9,
 }
 
 impl Request {
@@ -53,6 +55,7 @@ impl Request {
             6 => Self::Killed,
             7 => Self::Balance,
             8 => Self::BuffersMayBeFree,
+            9 => Self::Notify,
             _ => return None,
         })
     }

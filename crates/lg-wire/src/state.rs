@@ -18,7 +18,7 @@ use lg_abi::page::{PAGE_SHIFT, PAGE_SIZE};
 
 /// Which layout this crate describes. It changes with every field that is
 /// added, moved or given another meaning; a test holds the layout against it.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// Page directories that can have a view of their own at the same time.
 pub const MAX_VIEWS: usize = 32;
@@ -106,8 +106,14 @@ pub struct ViewSetup {
     pub guestid: u32,
     /// Where the kernel maps physical address 0.
     pub page_offset: u32,
-    /// The first page directory.
+    /// The first page directory, or [`LINEAR`](lg_abi::page::LINEAR).
     pub pgdir: u32,
+    /// The number of the Guest's interface
+    /// ([`Known`](lg_abi::known::Known)).
+    pub interface: u32,
+    /// What the Guest starts with in esi: where its boot parameters are, for
+    /// generations that look there.
+    pub boot_parameters: u32,
     /// The address of the Guest's first instruction.
     pub start: u32,
 }

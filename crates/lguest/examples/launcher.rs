@@ -55,7 +55,9 @@ fn main() -> Result<(), Box<dyn Error>> {
                 };
                 guest.memory().write_last(dma, taken)?;
             }
-            Exit::BindingsChanged | Exit::BuffersMayBeFree => {}
+            Exit::BindingsChanged
+            | Exit::BuffersMayBeFree
+            | Exit::Notify { .. } => {}
             Exit::Held => guest.wait_until_let_go(),
             Exit::Dead(death) => {
                 eprintln!("the guest has ended: {death}");

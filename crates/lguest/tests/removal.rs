@@ -82,7 +82,7 @@ fn run(guest: &Native, bus: &Bus) -> Death {
                 bus.send(dma, key).unwrap();
             }
             Exit::BindingsChanged => bus.buffers_changed(),
-            Exit::BuffersMayBeFree => {}
+            Exit::BuffersMayBeFree | Exit::Notify { .. } => {}
             Exit::Held => guest.wait_until_let_go(),
             Exit::Dead(death) => return death,
         }

@@ -41,10 +41,10 @@ impl Opened {
         let start = start.unwrap();
         let words = [
             LHREQ_INITIALIZE,
-            start.pfn_limit,
-            start.pgdir,
-            start.start,
-            start.page_offset,
+            start.request.pfn_limit,
+            start.request.pgdir,
+            start.request.start,
+            start.request.page_offset,
         ];
         let wire = Wire::open(memory, Vec::new());
         Self { wire, words }

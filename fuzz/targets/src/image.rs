@@ -7,6 +7,7 @@
 use crate::fake::file;
 use crate::input::Input;
 use lg_abi::boot::GUEST_MAGIC;
+use lg_abi::known::Known;
 use lguest::loader::{Image, load};
 use lguest::memory::GuestMemory;
 use rustix::time::{ClockId, clock_gettime};
@@ -54,7 +55,13 @@ pub fn target(data: &[u8]) {
     assert!(worked < PATIENCE, "{worked} s for a file of this size");
     let good = mark_at.is_some() && plain;
     assert!(!good || loaded.is_ok(), "a good kernel was refused");
-    let Ok(start) = loaded else { return };
+    let Ok(loaded) = loaded else { return };
+    let start = loaded.request;
+    if loaded.interface != Known::Linux2_6_23 {
+        assert!(mark_at.is_none(), "the mark was not found");
+        assert!(loaded.boot_parameters < memory.ram());
+        return;
+    }
     if let Some(at) = mark_at {
         assert_eq!(start.start, 0xC000_0000 + at, "not at the first mark");
     }

@@ -31,6 +31,8 @@ pub mod net;
 
 pub mod lan;
 
+pub mod virtio;
+
 pub mod image;
 
 pub mod mailbox;
@@ -86,6 +88,10 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "lan",
         run: lan::target,
+    },
+    Target {
+        name: "virtio",
+        run: virtio::target,
     },
     Target {
         name: "image",

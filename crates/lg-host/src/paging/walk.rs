@@ -8,7 +8,9 @@ use crate::host::Host;
 use crate::kill::Kill;
 use crate::memory::Memory;
 use crate::world::Access;
-use lg_abi::page::{PAGE_SHIFT, PAGE_SIZE, Pte, directory_index, table_index};
+use lg_abi::page::{
+    LINEAR, PAGE_SHIFT, PAGE_SIZE, Pte, directory_index, table_index,
+};
 
 /// Where a walk ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +34,9 @@ pub fn walk(
     cr3: u32,
     va: GuestVirt,
 ) -> Result<Option<Entry>, Kill> {
+    if cr3 == LINEAR {
+        return Ok(linear(memory, va));
+    }
     let Some(table) = page_table(memory, cr3, directory_index(va.0))? else {
         return Ok(None);
     };
@@ -47,6 +52,18 @@ pub fn walk(
     }))
 }
 
+/// What maps `va` while there are no tables: the page at the same physical
+/// address, for the kernel.
+fn linear(memory: &Memory, va: GuestVirt) -> Option<Entry> {
+    const RIGHTS: u32 = Pte::PRESENT | Pte::WRITE | Pte::ACCESSED | Pte::DIRTY;
+    let exists = va.page_number() < memory.limit() >> PAGE_SHIFT;
+    exists.then(|| Entry {
+        // No bit of it is to be set, so nothing is written there.
+        at: GuestPhys(0),
+        pte: Pte::new(va.page_number(), RIGHTS),
+    })
+}
+
 /// The directory entry with number `index`, checked, or `None` where it is not
 /// present.
 ///
@@ -58,6 +75,9 @@ pub fn page_table(
     cr3: u32,
     index: u32,
 ) -> Result<Option<Pte>, Kill> {
+    if cr3 == LINEAR {
+        return Ok(None);
+    }
     let pde = Pte(memory.word(GuestPhys(cr3).plus(index * 4))?);
     if !pde.has(Pte::PRESENT) {
         return Ok(None);

@@ -33,6 +33,8 @@ pub struct Pretended {
     pub buffer_calls: u32,
     /// The three arguments of each BIND_DMA.
     pub bound: Vec<(u32, u32, u32)>,
+    /// The address of each NOTIFY.
+    pub notified: Vec<u32>,
     /// The message of the last CRASH.
     pub crashed: Option<String>,
     /// The views to which the run token was passed.
@@ -69,6 +71,11 @@ impl World for Pretended {
     ) -> Result<bool, Kill> {
         self.bound.push((key, dmas.0, count_irq));
         Ok(true)
+    }
+
+    fn notify(&mut self, address: GuestPhys) -> Result<(), Kill> {
+        self.notified.push(address.0);
+        Ok(())
     }
 
     fn crash(&mut self, message: &[u8]) -> Result<(), Kill> {

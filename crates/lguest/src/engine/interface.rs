@@ -8,6 +8,7 @@ use super::death::Death;
 use super::error::RequestError;
 use super::hold::Hold;
 use crate::memory::GuestMemory;
+use lg_abi::known::Known;
 use lg_abi::request::Initialize;
 use std::os::fd::OwnedFd;
 
@@ -98,6 +99,11 @@ pub trait Engine: Requests {
 pub struct Setup {
     /// The four words of LHREQ_INITIALIZE.
     pub request: Initialize,
+    /// Which interface the Guest has.
+    pub interface: Known,
+    /// What the Guest starts with in esi: the physical address of its boot
+    /// parameters, for generations that look there.
+    pub boot_parameters: u32,
     /// The number that the Guest is told to have among its like; it makes its
     /// Ethernet address of it. The Launcher's process number, if there is
     /// none.
@@ -115,6 +121,8 @@ impl From<Initialize> for Setup {
     fn from(request: Initialize) -> Self {
         Self {
             request,
+            interface: Known::default(),
+            boot_parameters: 0,
             guest_id: None,
             slow_paths: 0,
             isolation: Isolation::default(),
@@ -155,6 +163,12 @@ pub enum Exit {
         dma: u32,
         /// The key, checked to be a multiple of 4 below the limit.
         key: u32,
+    },
+    /// NOTIFY: the Guest points a device, or the early console, to what is at
+    /// this address.
+    Notify {
+        /// A physical address, checked to be there.
+        address: u32,
     },
     /// The Guest has bound or unbound an array of buffers.
     BindingsChanged,

@@ -131,7 +131,9 @@ impl Wire {
                 Exit::SendDma { dma, key } => {
                     return Ok([dma.to_le_bytes(), key.to_le_bytes()].concat());
                 }
-                Exit::BindingsChanged | Exit::BuffersMayBeFree => {}
+                Exit::BindingsChanged
+                | Exit::BuffersMayBeFree
+                | Exit::Notify { .. } => {}
                 Exit::Held => return Err(Errno::AGAIN),
                 Exit::Dead(death) => {
                     let mut inner = lock(&self.inner);

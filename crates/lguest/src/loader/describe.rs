@@ -151,8 +151,7 @@ impl Description {
             self.smp = release.is_smp_in(kernel);
             self.set_release(release);
         }
-        // The name that its interrupt controller and clocks have.
-        self.guest_code = Some(has(GUEST_MAGIC) || has(b"\0lguest\0"));
+        self.guest_code = Some(has(GUEST_MAGIC) || has(kernel::GUEST_NAME));
         // Both report at boot whether pages can be kept from execution; only
         // one of them can.
         self.pae = if has(b"cannot be enabled: non-PAE kernel") {

@@ -41,7 +41,10 @@ pub fn kernel_end(image: &Image) -> Option<u64> {
 
 /// The `error` for which `image` was refused, or what explains it better.
 pub(super) fn explain(image: &Image, error: KernelError) -> KernelError {
-    if let KernelError::Io(_) | KernelError::WrongMachine(_) = error {
+    if let KernelError::Io(_)
+    | KernelError::WrongMachine(_)
+    | KernelError::TooLow(_) = error
+    {
         return error;
     }
     let Ok(bytes) = image.read(0, LOOKED_AT) else {
@@ -75,6 +78,8 @@ fn of_elf(image: &Image, bytes: &[u8]) -> Option<KernelError> {
 fn of_release(release: Release) -> Option<KernelError> {
     if release.is_ours() {
         None
+    } else if release.interface().is_some() {
+        Some(KernelError::NoGuestSupport(release))
     } else if release.is_later_generation() {
         Some(KernelError::LaterGeneration(release))
     } else {

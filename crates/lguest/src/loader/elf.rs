@@ -57,6 +57,7 @@ pub(super) fn load(
         page_offset: page_offset(&pieces)?,
         parts: Vec::with_capacity(pieces.len()),
         end: 0,
+        entry: Some(entry(image)?),
     };
     let ends = pieces.iter().map(Piece::end);
     let demand = Demand {
@@ -97,6 +98,13 @@ pub(super) fn load(
         image.load(u64::from(piece.offset), memory, part)?;
     }
     Ok(placed)
+}
+
+/// The entry point in the header.
+fn entry(image: &Image) -> Result<u32, KernelError> {
+    let head = image.read(0, size_of::<FileHeader>())?;
+    let header = FileHeader::read_from_bytes(&head);
+    header.map(|h| h.entry).map_err(|_| KernelError::Truncated)
 }
 
 /// The header of the file (`Elf32_Ehdr`).

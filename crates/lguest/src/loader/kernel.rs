@@ -10,6 +10,7 @@ use super::linux::Release;
 use super::{Compression, Image, bzimage, elf, setup};
 use crate::memory::{GuestMemory, MAX_RAM, Section};
 use lg_abi::boot::GUEST_MAGIC;
+use lg_abi::known::Known;
 use lg_abi::page::{DIRECTORY_SPAN, SWITCHER_ADDR};
 use std::io;
 
@@ -18,10 +19,19 @@ use std::io;
 pub struct Kernel {
     /// The virtual address of physical address 0.
     pub page_offset: u32,
-    /// The virtual address of the first instruction.
-    pub start: u32,
+    /// Where it begins.
+    pub start: Start,
     /// The first physical address above the kernel.
     pub end: u32,
+}
+
+/// Where a kernel begins, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// With paging on, at a virtual address: Linux 2.6.23.
+    Paged(u32),
+    /// Before there are page tables, at a physical address: Linux since 3.1.
+    Linear(u32, Known),
 }
 
 /// What a format finds out about a kernel while it loads it.
@@ -32,6 +42,8 @@ pub(super) struct Placed {
     pub(super) parts: Vec<Section>,
     /// As in [`Kernel`].
     pub(super) end: u32,
+    /// The entry point in its header, if it has one.
+    pub(super) entry: Option<u32>,
 }
 
 /// A kernel cannot be loaded.
@@ -61,19 +73,27 @@ pub enum KernelError {
     /// A Linux of another generation, or without lguest at all.
     #[error(
         "it is {0}, which has another interface of lguest: this one runs \
-         guests of Linux 2.6.23 only: build that with CONFIG_LGUEST_GUEST"
+         guests of Linux 2.6.23 and 3.1 to 3.19: build one of these with \
+         CONFIG_LGUEST_GUEST"
     )]
     LaterGeneration(Release),
+    /// A Linux whose guests run here, built without that.
+    #[error(
+        "it is {0}, and it was built without lguest guest support: build it \
+         with CONFIG_LGUEST_GUEST"
+    )]
+    NoGuestSupport(Release),
     /// A Linux that never was a guest of lguest.
     #[error(
         "it is {0}, which has no lguest: this one runs guests of Linux 2.6.23 \
-         only: build that with CONFIG_LGUEST_GUEST"
+         and 3.1 to 3.19: build one of these with CONFIG_LGUEST_GUEST"
     )]
     OtherRelease(Release),
     /// A bzImage for another machine.
     #[error(
         "it is a bzImage for x86-64 ({0}): lguest runs 32-bit x86 (i386) \
-         kernels, of Linux 2.6.23 only: build that with CONFIG_LGUEST_GUEST"
+         kernels, of Linux 2.6.23 and 3.1 to 3.19: build one of these with \
+         CONFIG_LGUEST_GUEST"
     )]
     SixtyFourBits(String),
     /// An ELF file that is for running in a Linux.
@@ -141,8 +161,8 @@ pub enum KernelError {
     NoMagic,
     /// Part of it belongs where the boot parameters go.
     #[error(
-        "it wants to be loaded at {0:#x}: below 0x2000 are the boot \
-         parameters"
+        "it wants to be loaded at {0:#x}: below 0x2000, and for Linux 3.1 and \
+         later below 0x100000, are the boot parameters"
     )]
     TooLow(u32),
     /// It does not fit.
@@ -201,19 +221,58 @@ pub(super) fn load(
     if offset == 0 || offset % DIRECTORY_SPAN != 0 || offset >= SWITCHER_ADDR {
         return Err(KernelError::BadPageOffset(offset));
     }
-    let entry = placed
+    let mark = placed
         .parts
         .iter()
-        .find_map(|&part| find_mark(memory, part))
-        .ok_or(KernelError::NoMagic)?;
+        .find_map(|&part| find_mark(memory, part));
+    let start = match (mark, placed.entry) {
+        (Some(after_mark), _) => after_mark
+            .checked_add(offset)
+            .map(Start::Paged)
+            .ok_or(KernelError::BadPageOffset(offset))?,
+        (None, Some(entry)) => linear_start(memory, &placed, entry)?,
+        (None, None) => return Err(KernelError::NoMagic),
+    };
     Ok(Kernel {
         page_offset: offset,
-        start: entry
-            .checked_add(offset)
-            .ok_or(KernelError::BadPageOffset(offset))?,
+        start,
         end: placed.end,
     })
 }
+
+/// How a kernel without the mark of 2007 starts, if it is a guest of lguest.
+fn linear_start(
+    memory: &GuestMemory,
+    placed: &Placed,
+    entry: u32,
+) -> Result<Start, KernelError> {
+    let lowest = placed.parts.iter().map(|part| part.addr()).min();
+    if let Some(lowest) = lowest.filter(|&lowest| lowest < LOWEST_LINEAR) {
+        return Err(KernelError::TooLow(lowest));
+    }
+    let mut bytes = Vec::new();
+    for part in &placed.parts {
+        let at = bytes.len();
+        bytes.resize(at + part.len() as usize, 0);
+        memory
+            .read(part.addr(), &mut bytes[at..])
+            .map_err(|_| KernelError::Truncated)?;
+    }
+    let release = Release::of_kernel(&bytes);
+    let known = release.and_then(|release| release.interface());
+    match known {
+        Some(known) if find(&bytes, GUEST_NAME).is_some() => {
+            Ok(Start::Linear(entry, known))
+        }
+        _ => Err(KernelError::NoMagic),
+    }
+}
+
+/// Below are the boot parameters of a kernel that starts without page tables.
+const LOWEST_LINEAR: u32 = 0x10_0000;
+
+/// The name that the clock of a Guest has, in every Linux that may be one.
+pub(super) const GUEST_NAME: &[u8] = b"\0lguest\0";
 
 /// How much of the Guest's memory is searched at a time.
 const CHUNK: usize = 64 << 10;

@@ -4,6 +4,7 @@
 //! name. But where a kernel cannot run, or will not run well, it is mostly a
 //! Linux, and then there is more to say than that a mark is missing.
 
+use lg_abi::known::Known;
 use serde::{Serialize, Serializer};
 use std::fmt;
 
@@ -72,6 +73,18 @@ impl Release {
             Some(if first < 4 { 2 } else { 3 })
         } else {
             None
+        }
+    }
+
+    /// The interface with which its guests run here, if they do.
+    pub(super) fn interface(&self) -> Option<Known> {
+        let (first, second, _) = self.number;
+        if self.is_ours() {
+            Some(Known::Linux2_6_23)
+        } else {
+            ((3, 1)..=(3, 19))
+                .contains(&(first, second))
+                .then_some(Known::Linux3_1)
         }
     }
 

@@ -7,7 +7,10 @@
 //! of the map: the kernel low, and from the top of RAM downwards the initrd
 //! and the page tables, until the two halves meet or there is room between.
 
+use crate::engine::Setup;
 use crate::memory::GuestMemory;
+use lg_abi::known::Known;
+use lg_abi::page::LINEAR;
 use lg_abi::request::Initialize;
 use std::fs::File;
 use std::io;
@@ -16,7 +19,7 @@ mod image;
 pub use image::Image;
 
 mod kernel;
-pub use kernel::{Kernel, KernelError};
+pub use kernel::{Kernel, KernelError, Start};
 
 mod elf;
 
@@ -41,6 +44,8 @@ mod diagnosis;
 pub use diagnosis::{kernel_end, release};
 
 mod fit;
+
+mod linear;
 
 mod boot;
 pub use boot::{BootError, Initrd, InitrdError};
@@ -70,7 +75,7 @@ pub fn load(
     kernel: &Image,
     initrd: Option<&File>,
     command_line: &[u8],
-) -> Result<Initialize, LoadError> {
+) -> Result<Loaded, LoadError> {
     boot::check_command_line(command_line)?;
     let size = initrd.map(boot::initrd_size).transpose()?.unwrap_or(0);
     let kernel = kernel::load(memory, kernel, size).map_err(|error| {
@@ -83,14 +88,49 @@ pub fn load(
         .map(|file| boot::load_initrd(memory, file, &kernel))
         .transpose()?;
     let top = initrd.map_or(memory.ram(), |initrd| initrd.start);
-    let pgdir = boot::page_tables(memory, &kernel, top)?;
-    boot::parameters(memory, initrd, command_line);
-    Ok(Initialize {
-        pfn_limit: memory.pfn_limit(),
-        pgdir,
-        start: kernel.start,
-        page_offset: kernel.page_offset,
+    let (start, pgdir, interface, boot_parameters) = match kernel.start {
+        Start::Paged(start) => {
+            let pgdir = boot::page_tables(memory, &kernel, top)?;
+            boot::parameters(memory, initrd, command_line);
+            (start, pgdir, Known::Linux2_6_23, 0)
+        }
+        Start::Linear(start, interface) => {
+            let at = linear::parameters(memory, initrd, command_line);
+            (start, LINEAR, interface, at)
+        }
+    };
+    Ok(Loaded {
+        request: Initialize {
+            pfn_limit: memory.pfn_limit(),
+            pgdir,
+            start,
+            page_offset: kernel.page_offset,
+        },
+        interface,
+        boot_parameters,
     })
+}
+
+/// What the engine wants to know of a Guest that has been loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Loaded {
+    /// The words of LHREQ_INITIALIZE.
+    pub request: Initialize,
+    /// Which interface the Guest has.
+    pub interface: Known,
+    /// The physical address of its boot parameters, for generations that are
+    /// told it.
+    pub boot_parameters: u32,
+}
+
+impl From<Loaded> for Setup {
+    fn from(loaded: Loaded) -> Self {
+        Self {
+            interface: loaded.interface,
+            boot_parameters: loaded.boot_parameters,
+            ..Self::from(loaded.request)
+        }
+    }
 }
 
 /// Reads a file from its beginning until `bytes` is full or it ends. Answers

@@ -2,14 +2,16 @@
 //!
 //! Memory, the kernel in it, devices on a bus, and an engine behind them.
 
+use super::attach::{Attached, OpenDevice};
 use super::config::{Config, DeviceConfig, Stats};
 use super::error::{LaunchError, lacks, named};
 use crate::confine::Plan;
+use crate::devices::console::Screen;
 use crate::engine::{Engine, Native, Setup};
 use crate::loader::{self, Image};
 use crate::memory::GuestMemory;
 use crate::needs::Lack;
-use crate::transport::keys::{Bus, KeyedDevice, pages_above_ram};
+use crate::transport::Transport;
 use lg_abi::request::Initialize;
 use std::fs::File;
 use std::path::Path;
@@ -18,7 +20,7 @@ use std::sync::Arc;
 /// A Guest that is ready to run.
 pub(super) struct Built {
     pub(super) guest: Arc<dyn Engine>,
-    pub(super) bus: Arc<Bus>,
+    pub(super) bus: Arc<dyn Transport>,
     /// Where it starts.
     pub(super) start: Initialize,
 }
@@ -27,7 +29,9 @@ pub(super) struct Built {
 pub(super) struct Parts<'a> {
     pub(super) kernel: &'a Image,
     pub(super) initrd: Option<&'a File>,
-    pub(super) devices: Vec<Box<dyn KeyedDevice>>,
+    pub(super) devices: Vec<OpenDevice>,
+    /// What shows the console's output.
+    pub(super) screen: Arc<Screen>,
     /// The time-stamp counter when the Launcher started.
     pub(super) started: u64,
 }
@@ -37,19 +41,31 @@ pub(super) fn build(
     config: &Config,
     parts: Parts<'_>,
 ) -> Result<Built, LaunchError> {
-    let memory = memory(config, &parts.devices)?;
-    let start = loader::load(
-        &memory,
-        parts.kernel,
-        parts.initrd,
-        &config
-            .kernel
-            .command_line(&config.command_line, parts.started),
-    )
-    .map_err(|error| named(config, error))?;
+    let Parts {
+        kernel,
+        initrd,
+        devices,
+        screen,
+        started,
+    } = parts;
+    let line = config.kernel.command_line(&config.command_line, started);
+    let load = |pages| {
+        let memory = memory(config, pages)?;
+        let loaded = loader::load(&memory, kernel, initrd, &line)
+            .map_err(|error| named(config, error))?;
+        Ok::<_, LaunchError>((memory, loaded))
+    };
+    // Most kernels are of 2007, and their devices have a page each, but for
+    // the console. Another kernel is loaded once more, beside its rings.
+    let usual = u32::try_from(devices.len()).unwrap_or(u32::MAX);
+    let (mut memory, mut loaded) = load(usual)?;
+    let devices = Attached::to(loaded.interface, devices)?;
+    if devices.pages_above_ram() != usual {
+        (memory, loaded) = load(devices.pages_above_ram())?;
+    }
     let guest: Arc<dyn Engine> = Native::new(memory);
-    let guest_id = parts.devices.iter().find_map(|d| d.guest_id());
-    let bus = Arc::new(Bus::new(guest.clone(), parts.devices)?);
+    let guest_id = devices.guest_id();
+    let bus = devices.on_bus(&guest, screen)?;
     let shared_pages = bus
         .shared_pages()
         .map_err(lacks("keep the networks' files open"))?;
@@ -58,16 +74,14 @@ pub(super) fn build(
         slow_paths: config.slow_paths,
         isolation: config.isolation,
         shared_pages,
-        ..Setup::from(start)
+        ..Setup::from(loaded)
     })?;
+    let start = loaded.request;
     Ok(Built { guest, bus, start })
 }
 
-fn memory(
-    config: &Config,
-    devices: &[Box<dyn KeyedDevice>],
-) -> Result<GuestMemory, Lack> {
-    let pages = pages_above_ram(devices);
+/// Memory with so many pages above RAM.
+fn memory(config: &Config, pages: u32) -> Result<GuestMemory, Lack> {
     GuestMemory::new(config.memory, pages).map_err(|error| {
         let mb = config.memory >> 20;
         Lack::when(format!("have {mb} MB of memory for the guest"), error)

@@ -12,6 +12,7 @@ use crate::loader::{BootError, InitrdError, KernelError, LoadError};
 use crate::needs::{Cause, Lack};
 use crate::transport::keys::BusError;
 use crate::transport::keys::lan::LanError;
+use crate::transport::virtio::VirtioBusError;
 use libc::{EMFILE, ENFILE};
 use std::error::Error;
 use std::io;
@@ -80,6 +81,15 @@ pub enum LaunchError {
     /// The bus is full.
     #[error(transparent)]
     Bus(#[from] BusError),
+    /// The bus of virtio is full.
+    #[error(transparent)]
+    VirtioBus(#[from] VirtioBusError),
+    /// A network of several Guests, and a kernel that has virtio devices.
+    #[error(
+        "a guest with this kernel cannot join a sharenet yet: leave it out, \
+         or use a tap"
+    )]
+    NoLan,
     /// The machine lacks something that every run needs.
     #[error(transparent)]
     Lacks(#[from] Lack),
@@ -135,7 +145,9 @@ impl LaunchError {
                 ..
             }
             | Self::Boot(_)
-            | Self::Bus(BusError::TooManyDevices(_)) => Outcome::Usage,
+            | Self::Bus(BusError::TooManyDevices(_))
+            | Self::VirtioBus(_)
+            | Self::NoLan => Outcome::Usage,
             Self::Disk {
                 error:
                     DiskError::Lock(Lack {

@@ -17,7 +17,7 @@ use crate::devices::Readiness;
 use crate::engine::Engine;
 use crate::machine::ending::Ending;
 use crate::machine::signals;
-use crate::transport::keys::Bus;
+use crate::transport::Transport;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 use std::io;
@@ -38,7 +38,7 @@ impl Inputs {
     ///
     /// What the kernel says when it has no descriptor or thread left.
     pub fn start(
-        bus: &Arc<Bus>,
+        bus: &Arc<dyn Transport>,
         guest: &Arc<dyn Engine>,
         ending: &Ending,
     ) -> io::Result<Self> {
@@ -116,7 +116,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 const INTERRUPT: u8 = 2;
 
 struct Watcher {
-    bus: Arc<Bus>,
+    bus: Arc<dyn Transport>,
     guest: Arc<dyn Engine>,
     ending: Ending,
     nudged: Arc<Nudge>,

@@ -47,6 +47,7 @@ pub fn launch(config: &Config, started: u64) -> Result<Outcome, LaunchError> {
         kernel: &opened.kernel,
         initrd: opened.initrd.as_ref(),
         devices: opened.devices,
+        screen: opened.screen.clone(),
         started,
     };
     let built = build(config, parts)?;
@@ -85,7 +86,7 @@ fn run(
     let inputs = Inputs::start(bus, guest, ending);
     let inputs = inputs.map_err(lacks("watch the guest's input"));
     let ended = inputs.and_then(|inputs| {
-        let mut run = Run::new(guest.clone(), bus, inputs);
+        let mut run = Run::new(guest.clone(), &**bus, inputs);
         let death = run.until_death()?;
         Ok((death, run.counters(start)))
     });

@@ -22,6 +22,8 @@ mod disks;
 
 mod hints;
 
+mod attach;
+
 mod build;
 
 mod run;

@@ -3,6 +3,7 @@
 //! Behind this the Launcher opens nothing any more, and looks into the files
 //! only once it is confined.
 
+use super::attach::OpenDevice;
 use super::config::{Config, DeviceConfig, Kernel, Stats};
 use super::error::{LaunchError, lacks, named};
 use super::stats::Sink;
@@ -12,7 +13,6 @@ use crate::devices::net::Tap;
 use crate::loader::{Image, InitrdError, KernelError};
 use crate::needs;
 use crate::transport::keys::lan::Lan;
-use crate::transport::keys::{KeyedConsole, KeyedDevice, KeyedDisk, KeyedTap};
 use lg_wire::fast_path;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{FileType, Mode, OFlags};
@@ -27,7 +27,7 @@ use std::sync::Arc;
 pub(super) struct Opened {
     pub(super) kernel: Image,
     pub(super) initrd: Option<File>,
-    pub(super) devices: Vec<Box<dyn KeyedDevice>>,
+    pub(super) devices: Vec<OpenDevice>,
     pub(super) screen: Arc<Screen>,
     /// Raised when the Guest has all of its input, if `--exit-on-eof` waits for that.
     pub(super) input_end: Option<OwnedFd>,
@@ -56,7 +56,7 @@ impl Opened {
         }
         let (console, input_end) = open_console(config)?;
         let screen = console.screen();
-        devices.push(Box::new(KeyedConsole::new(console)));
+        devices.push(OpenDevice::Console(console));
         Ok(Self {
             kernel,
             initrd,
@@ -74,23 +74,21 @@ fn open_device(
     config: &DeviceConfig,
     earlier: &[DeviceConfig],
     slow_paths: u32,
-) -> Result<Box<dyn KeyedDevice>, LaunchError> {
+) -> Result<OpenDevice, LaunchError> {
     match config {
         DeviceConfig::Disk(disk) => {
             let block = disks::open(disk, earlier, slow_paths)?;
-            Ok(Box::new(KeyedDisk::new(block)))
+            Ok(OpenDevice::Disk(block))
         }
         DeviceConfig::ShareNet(path) => open_network(path, slow_paths),
-        DeviceConfig::Tap(config) => {
-            Ok(Box::new(KeyedTap::new(Tap::open(config)?)))
-        }
+        DeviceConfig::Tap(config) => Ok(OpenDevice::Tap(Tap::open(config)?)),
     }
 }
 
 fn open_network(
     path: &Path,
     slow_paths: u32,
-) -> Result<Box<dyn KeyedDevice>, LaunchError> {
+) -> Result<OpenDevice, LaunchError> {
     needs::refused_on_a_network().map_or(Ok(()), Err)?;
     match Lan::join(path) {
         Ok(mut lan) => {
@@ -100,7 +98,7 @@ fn open_network(
             if slow_paths & fast_path::OUTBOX != 0 {
                 lan.never_by_outbox();
             }
-            Ok(Box::new(lan))
+            Ok(OpenDevice::Lan(lan))
         }
         Err(error) => Err(LaunchError::ShareNet {
             path: path.to_owned(),

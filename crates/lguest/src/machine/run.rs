@@ -7,14 +7,14 @@ use super::inputs::Inputs;
 use super::stats::NamedCounts;
 use crate::devices::Violation;
 use crate::engine::{Death, Engine, Exit};
-use crate::transport::keys::Bus;
+use crate::transport::Transport;
 use std::sync::Arc;
 use std::time::Instant;
 
 /// A Guest that runs.
 pub(super) struct Run<'a> {
     guest: Arc<dyn Engine>,
-    bus: &'a Bus,
+    bus: &'a dyn Transport,
     inputs: Inputs,
     sends: u64,
     unheard: u64,
@@ -24,7 +24,7 @@ impl<'a> Run<'a> {
     /// Nothing has been sent yet.
     pub(super) fn new(
         guest: Arc<dyn Engine>,
-        bus: &'a Bus,
+        bus: &'a dyn Transport,
         inputs: Inputs,
     ) -> Self {
         Self {
@@ -42,6 +42,11 @@ impl<'a> Run<'a> {
             match self.guest.run()? {
                 Exit::SendDma { dma, key } => {
                     if let Err(violation) = self.send(dma, key) {
+                        self.guest.kill(violation.to_string());
+                    }
+                }
+                Exit::Notify { address } => {
+                    if let Err(violation) = self.bus.notify(address) {
                         self.guest.kill(violation.to_string());
                     }
                 }
@@ -84,7 +89,7 @@ mod tests {
     use crate::engine::{Requests, Scripted, Setup};
     use crate::machine::ending::Ending;
     use crate::memory::GuestMemory;
-    use crate::transport::keys::{KeyedConsole, KeyedDevice};
+    use crate::transport::keys::{Bus, KeyedConsole, KeyedDevice};
     use lg_abi::request::Initialize;
     use std::fs::File;
     use std::io::Read;
@@ -97,7 +102,7 @@ mod tests {
 
     /// A machine without a process: the Guest, its bus, and the other ends of
     /// its console.
-    fn machine() -> (Arc<Scripted>, Arc<Bus>, OwnedFd, File) {
+    fn machine() -> (Arc<Scripted>, Arc<dyn Transport>, OwnedFd, File) {
         let guest = Scripted::new(GuestMemory::new(0x1_0000, 1).unwrap());
         let (input, keyboard) = rustix::pipe::pipe().unwrap();
         let (shown, output) = rustix::pipe::pipe().unwrap();
@@ -122,11 +127,14 @@ mod tests {
 
     /// Runs the machine as [`crate::machine::launch`] does. Answers how many
     /// sends there were, and how many to no device.
-    fn run(guest: &Arc<Scripted>, bus: &Arc<Bus>) -> (Death, u64, u64) {
+    fn run(
+        guest: &Arc<Scripted>,
+        bus: &Arc<dyn Transport>,
+    ) -> (Death, u64, u64) {
         let engine: Arc<dyn Engine> = guest.clone();
         let ending = Ending::new(engine.clone());
         let inputs = Inputs::start(bus, &engine, &ending).unwrap();
-        let mut run = Run::new(engine, bus, inputs);
+        let mut run = Run::new(engine, &**bus, inputs);
         let death = run.until_death().unwrap();
         let (outcome, _) = ending.outcome(&death);
         assert_eq!(outcome, Outcome::from(&death));

@@ -18,7 +18,9 @@ mod transfers;
 pub(crate) use file::{executable_file, sealed_file};
 pub use lg_memory::{BadAddress, Region};
 pub(crate) use sealed::{SealedMemory, SealedMemoryError};
-pub use sections::{Section, SectionsIn, gather, scatter, total, truncated};
+pub use sections::{
+    Section, SectionsIn, behind, gather, scatter, total, truncated,
+};
 
 use lg_abi::page::{PAGE_SHIFT, PAGE_SIZE};
 use mapping::Mapping;

@@ -70,6 +70,22 @@ pub fn truncated(sections: &[Section], bytes: u32) -> Vec<Section> {
     sections.iter().map(first).collect()
 }
 
+/// What is behind the first `bytes` of `sections`.
+#[must_use]
+pub fn behind(sections: &[Section], bytes: u32) -> Vec<Section> {
+    let mut rest = bytes;
+    let tail = |section: &Section| {
+        let skipped = section.len.min(rest);
+        rest -= skipped;
+        Section {
+            addr: section.addr + skipped,
+            len: section.len - skipped,
+        }
+    };
+    let tails = sections.iter().map(tail);
+    tails.filter(|section| !section.is_empty()).collect()
+}
+
 /// Copies what is in `sections` of `region`, in order.
 ///
 /// # Errors

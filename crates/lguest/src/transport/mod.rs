@@ -3,6 +3,71 @@
 //! A transport says what devices there are, takes the Guest's requests in the
 //! form that its kernel knows, and gives each device what it needs of them:
 //! see [`devices`](crate::devices). It alone writes answers into the Guest's
-//! memory and raises interrupts. Kernels of 2007 know one transport, [`keys`].
+//! memory and raises interrupts. Kernels of 2007 know [`keys`], later ones
+//! [`virtio`].
 
 pub mod keys;
+pub mod virtio;
+
+use crate::devices::{NamedCounts, Readiness, Violation};
+use crate::engine::SharedPage;
+use std::io;
+use std::os::fd::OwnedFd;
+
+/// The rest of an output, which may block. It is done before the Guest goes
+/// on, and other threads can use the device meanwhile.
+pub type SlowOutput = Box<dyn FnOnce() + Send>;
+
+/// All devices of a Guest, as the rest of the Launcher sees them. Any thread
+/// may use it.
+pub trait Transport: Send + Sync {
+    /// SEND_DMA: the Guest sends the list at `dma` to `key`. May block.
+    /// Answers whether there is a device with that key.
+    ///
+    /// # Errors
+    ///
+    /// A [`Violation`] kills the Guest.
+    fn send(&self, dma: u32, key: u32) -> Result<bool, Violation>;
+
+    /// NOTIFY: the Guest points to what is at `address`. May block.
+    ///
+    /// # Errors
+    ///
+    /// A [`Violation`] kills the Guest.
+    fn notify(&self, address: u32) -> Result<(), Violation>;
+
+    /// There may be input for the device at `index`.
+    ///
+    /// # Errors
+    ///
+    /// A [`Violation`] kills the Guest.
+    fn handle_input(&self, index: usize) -> Result<Readiness, Violation>;
+
+    /// The files to watch, each with the index of its device.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says when there is no descriptor left.
+    fn inputs(&self) -> io::Result<Vec<(usize, OwnedFd)>>;
+
+    /// Pages of devices that lie in other files than the Guest's memory, for
+    /// LHREQ_INITIALIZE.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says when there is no descriptor left.
+    fn shared_pages(&self) -> io::Result<Vec<SharedPage>>;
+
+    /// The Guest has bound or unbound a buffer.
+    fn buffers_changed(&self);
+
+    /// What has been done to a device from outside that is a reason for the
+    /// Guest to die.
+    fn damage(&self) -> Option<String>;
+
+    /// Ends all devices, waits until they have finished, and answers what each
+    /// has done, with its type. A device that another thread is using is left
+    /// alone: that is a console whose input another process took, and it has
+    /// nothing to finish.
+    fn finish(&self) -> Vec<(u16, NamedCounts)>;
+}

@@ -234,7 +234,9 @@ fn break_into(script: &[Record], arena: &str) -> Broken {
                 *heard.lock().unwrap() = Instant::now();
                 guest.memory().write_last(dma, 4096).unwrap();
             }
-            Exit::BindingsChanged | Exit::BuffersMayBeFree => {}
+            Exit::BindingsChanged
+            | Exit::BuffersMayBeFree
+            | Exit::Notify { .. } => {}
             Exit::Held => break Broken::Stands,
             Exit::Dead(Death::Killed(why) | Death::Lost(why)) => {
                 break Broken::Dies(why);
@@ -327,7 +329,9 @@ fn storms_from_outside() {
                     }
                     guest.memory().write_last(dma, 4096).unwrap();
                 }
-                Exit::BindingsChanged | Exit::BuffersMayBeFree => {}
+                Exit::BindingsChanged
+                | Exit::BuffersMayBeFree
+                | Exit::Notify { .. } => {}
                 Exit::Held => guest.wait_until_let_go(),
                 Exit::Dead(death) => break death,
             }

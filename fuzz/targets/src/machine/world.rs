@@ -73,6 +73,10 @@ impl World for Outside<'_> {
         Ok(count_irq & 0xFF < 32)
     }
 
+    fn notify(&mut self, _: GuestPhys) -> Result<(), Kill> {
+        Ok(())
+    }
+
     fn crash(&mut self, message: &[u8]) -> Result<(), Kill> {
         assert!(
             message.len() <= CRASH_MESSAGE_MAX as usize

@@ -132,6 +132,12 @@ impl Block {
         self.disk.sectors
     }
 
+    /// Whether its Guest may only read.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        self.disk.read_only
+    }
+
     /// Carries out `request`, now or by the thread. Does not block.
     pub fn submit(&mut self, request: DiskRequest) {
         let bytes = total(&request.sections);

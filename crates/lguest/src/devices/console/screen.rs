@@ -82,7 +82,7 @@ impl Screen {
 
     /// Writes all of `bytes`. Blocks as long as the reader of the output does
     /// not read.
-    pub(super) fn show(&self, bytes: &[u8]) {
+    pub(crate) fn show(&self, bytes: &[u8]) {
         if let Some(log) = &self.log {
             log.begin();
             log.write(bytes);

@@ -72,6 +72,12 @@ impl Core {
                 Ok(()) => Some(Exit::SendDma { key: a, dma: b }),
                 Err(why) => Some(self.killed(why)),
             },
+            Some(Request::Notify) => match self.memory.section(a, 1) {
+                Ok(_) => Some(Exit::Notify { address: a }),
+                Err(bad) => {
+                    Some(self.killed(format!("notified about a {bad}")))
+                }
+            },
             Some(Request::BindDma) => Some(self.bind(mailbox, arguments)),
             Some(Request::StartView) => {
                 // A machine without room for one more process is no reason

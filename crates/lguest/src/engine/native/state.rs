@@ -72,6 +72,8 @@ impl Shared {
             guestid: guest_id(guest),
             page_offset: guest.request.page_offset,
             pgdir: guest.request.pgdir,
+            interface: guest.interface as u32,
+            boot_parameters: guest.boot_parameters,
             start: guest.request.start,
         });
     }

@@ -106,7 +106,9 @@ fn run(guest: &Native) -> Death {
             Exit::SendDma { dma, .. } => {
                 guest.memory().write_last(dma, 4096).unwrap();
             }
-            Exit::BindingsChanged | Exit::BuffersMayBeFree => {}
+            Exit::BindingsChanged
+            | Exit::BuffersMayBeFree
+            | Exit::Notify { .. } => {}
             Exit::Held => guest.wait_until_let_go(),
             Exit::Dead(death) => return death,
         }

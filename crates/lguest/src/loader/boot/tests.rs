@@ -6,7 +6,10 @@
 
 use super::super::{Image, LoadError, bzimage, elf, load};
 use super::*;
+use crate::loader::Start;
 use lg_abi::boot::GUEST_MAGIC;
+use lg_abi::known::Known;
+use lg_abi::page::LINEAR;
 use proptest::prelude::*;
 use std::io::Write;
 
@@ -15,7 +18,7 @@ const BASE: u32 = 0xC000_0000;
 fn kernel(page_offset: u32, end: u32) -> Kernel {
     Kernel {
         page_offset,
-        start: 0,
+        start: Start::Paged(0),
         end,
     }
 }
@@ -116,6 +119,7 @@ fn a_whole_guest_is_loaded_from_an_elf_file() {
     ] {
         let request =
             load(&memory, &image, Some(&file(b"rd")), b"quiet").unwrap();
+        let request = request.request;
         assert_eq!(request.pfn_limit, 1026);
         assert_eq!(request.pgdir, (4 << 20) - 0x2000);
         assert_eq!(request.page_offset, BASE);
@@ -135,9 +139,56 @@ fn a_whole_guest_is_loaded_from_a_bzimage() {
     }
     let memory = GuestMemory::new(4 << 20, 1).unwrap();
     let image = Image::File(file(&bzimage::tests::wrap(&flat)));
-    let request = load(&memory, &image, None, b"").unwrap();
+    let request = load(&memory, &image, None, b"").unwrap().request;
     assert_eq!(request.page_offset, 0x8000_0000);
     assert_eq!(request.start, 0x8010_000D);
+}
+
+#[test]
+fn a_kernel_without_page_tables_is_told_where_its_parameters_are() {
+    let mut code = b"Linux version 3.11.10 (a@b) #1\n\0lguest\0".to_vec();
+    code.resize(0x1000, 0x90);
+    let mut image = elf::tests::executable(&[(
+        BASE + 0x100_0000,
+        0x100_0000,
+        0x8000,
+        &code,
+    )]);
+    image[24..28].copy_from_slice(&0x100_0800_u32.to_le_bytes());
+    let memory = GuestMemory::new(32 << 20, 2).unwrap();
+    let image = Image::Unpacked(image);
+    let initrd = file(&[7; 5000]);
+    let loaded = load(&memory, &image, Some(&initrd), b"quiet").unwrap();
+    assert_eq!(loaded.interface, Known::Linux3_1);
+    assert_eq!(loaded.request.pgdir, LINEAR);
+    assert_eq!(loaded.request.start, 0x100_0800);
+    assert_eq!(loaded.request.page_offset, BASE);
+    let at = loaded.boot_parameters;
+    assert_eq!(at, 0x9_0000);
+    let word = |offset| memory.read_object::<u32>(at + offset).unwrap();
+    assert_eq!(word(0x1E8) & 0xFF, 1);
+    assert_eq!(word(0x204) >> 16, 0x207);
+    assert_eq!(word(0x210) & 0xFFFF, 0x40FF);
+    assert_eq!((word(0x218), word(0x21C)), ((32 << 20) - 0x2000, 5000));
+    assert_eq!((word(0x228), word(0x23C)), (0x9_1000, 1));
+    let e820 = [word(0x2D0), word(0x2D4), word(0x2D8), word(0x2DC)];
+    assert_eq!((e820, word(0x2E0)), ([0, 0, 32 << 20, 0], 1));
+    let mut line = [1; 6];
+    memory.read(0x9_1000, &mut line).unwrap();
+    assert_eq!(&line, b"quiet\0");
+}
+
+#[test]
+fn a_kernel_below_its_parameters_is_refused() {
+    let code = b"Linux version 3.11.10 (a@b) #1\n\0lguest\0";
+    let image =
+        elf::tests::executable(&[(BASE + 0x8_0000, 0x8_0000, 0x8000, code)]);
+    let memory = GuestMemory::new(32 << 20, 2).unwrap();
+    let error = load(&memory, &Image::Unpacked(image), None, b"").unwrap_err();
+    assert!(
+        error.to_string().contains("be loaded at 0x80000"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -56,8 +56,22 @@ fn a_later_kernel_is_known_in_every_packing() {
         assert_eq!((found.bits, found.generation), (Some(32), Some(2)), "{by}");
         assert_eq!(found.guest_code, Some(true), "{by}");
         assert_eq!((found.pae, found.smp), (Some(true), Some(true)), "{by}");
-        let why = found.why_not.expect("another generation");
-        assert!(why.contains("it is Linux 3.11.10"), "{why}");
+        assert!(found.runs, "{found}");
+    }
+}
+
+#[test]
+fn a_kernel_that_does_not_run_is_told_why() {
+    let guest = b"\0lguest\0".as_slice();
+    for (release, texts_of_guest, words) in [
+        ("2.6.32", guest, "another interface of lguest"),
+        ("3.11.10", b"", "built without lguest guest support"),
+        ("4.9.154", guest, "another interface of lguest"),
+        ("4.14.1", b"", "which has no lguest"),
+    ] {
+        let kernel = vmlinux(&texts(release, "Mon", texts_of_guest));
+        let why = describe(&kernel).why_not.expect(release);
+        assert!(why.contains(words), "{why}");
     }
 }
 

@@ -13,6 +13,7 @@ use crate::devices::{
 };
 use crate::engine::{Requests, SharedPage};
 use crate::memory::GuestMemory;
+use crate::transport::Transport;
 use lg_abi::device::{
     DeviceDescriptor, LGUEST_DEVICE_S_REMOVED, LGUEST_DEVICE_S_REMOVED_ACK,
     LGUEST_DEVICE_T_CONSOLE, LGUEST_DEVICE_T_NET, LGUEST_MAX_DEVICES,
@@ -317,6 +318,41 @@ impl Bus {
 
     fn memory(&self) -> &GuestMemory {
         self.guest.memory()
+    }
+}
+
+impl Transport for Bus {
+    fn send(&self, dma: u32, key: u32) -> Result<bool, Violation> {
+        Self::send(self, dma, key)
+    }
+
+    fn notify(&self, address: u32) -> Result<(), Violation> {
+        let text = format!("NOTIFY of {address:#x}, which its interface lacks");
+        Err(Violation(text))
+    }
+
+    fn handle_input(&self, index: usize) -> Result<Readiness, Violation> {
+        Self::handle_input(self, index)
+    }
+
+    fn inputs(&self) -> io::Result<Vec<(usize, OwnedFd)>> {
+        Self::inputs(self)
+    }
+
+    fn shared_pages(&self) -> io::Result<Vec<SharedPage>> {
+        Self::shared_pages(self)
+    }
+
+    fn buffers_changed(&self) {
+        Self::buffers_changed(self);
+    }
+
+    fn damage(&self) -> Option<String> {
+        Self::damage(self)
+    }
+
+    fn finish(&self) -> Vec<(u16, NamedCounts)> {
+        Self::finish(self)
     }
 }
 

@@ -12,6 +12,7 @@ use crate::devices::{
     NamedCounts, Readiness, RestoreError, Versioned, Violation,
 };
 use crate::engine::Requests;
+use crate::transport::SlowOutput;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -47,10 +48,6 @@ pub struct PageFiles<'f> {
     /// Memory for frames that are posted ([`lg_wire::outbox`]).
     pub outbox: BorrowedFd<'f>,
 }
-
-/// The rest of an output, which may block. It is done before the Guest goes
-/// on, and other threads can use the device meanwhile.
-pub type SlowOutput = Box<dyn FnOnce() + Send>;
 
 /// What has become of an output.
 #[derive(Default)]

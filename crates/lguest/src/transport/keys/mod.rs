@@ -19,8 +19,8 @@ mod buffers;
 pub use buffers::BoundBuffers;
 
 mod device;
+pub use device::Sent;
 pub use device::{Description, DeviceState, KeyedDevice, PageFiles, Place};
-pub use device::{Sent, SlowOutput};
 
 mod bus;
 pub use bus::{Bus, BusError, BusState, pages_above_ram};

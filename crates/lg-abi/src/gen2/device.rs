@@ -1,0 +1,136 @@
+//! Devices since Linux 2.6.25: descriptors on lguest's bus, and virtqueues.
+//!
+//! One page above RAM holds descriptors of different lengths, one behind the
+//! other; a type of 0 ends them. The rings lie in the pages behind it. Each
+//! virtqueue has its own interrupt (docs/abi.md, section 9).
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// Descriptors in a virtqueue. Kernels take what the descriptor says.
+pub const RING_SIZE: u16 = 256;
+
+/// How the used ring is aligned (`LGUEST_VRING_ALIGN`).
+pub const RING_ALIGN: u32 = 4096;
+
+/// Types of devices, as virtio numbers them.
+pub const TYPE_NET: u8 = 1;
+/// A disk.
+pub const TYPE_BLOCK: u8 = 2;
+/// A console.
+pub const TYPE_CONSOLE: u8 = 3;
+/// A source of random numbers.
+pub const TYPE_RANDOM: u8 = 4;
+
+/// The beginning of a descriptor. Behind it come `num_vq` [`Queue`]s, twice
+/// `feature_len` bytes (offered, then accepted), and `config_len` bytes.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+)]
+#[repr(C)]
+pub struct Descriptor {
+    /// The type of the device.
+    pub kind: u8,
+    /// Virtqueues.
+    pub num_vq: u8,
+    /// Bytes of each set of feature bits.
+    pub feature_len: u8,
+    /// Bytes of configuration.
+    pub config_len: u8,
+    /// Guest: how far its driver is.
+    pub status: u8,
+}
+
+/// Bytes of a [`Descriptor`].
+pub const DESCRIPTOR_SIZE: u32 = 5;
+
+/// Offset of `status`.
+pub const STATUS: u32 = 4;
+
+/// In `status`: the driver is ready.
+pub const STATUS_DRIVER_OK: u8 = 4;
+
+/// In `status`: the driver has given up.
+pub const STATUS_FAILED: u8 = 0x80;
+
+/// A virtqueue in a descriptor.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+)]
+#[repr(C)]
+pub struct Queue {
+    /// How many descriptors the ring has.
+    pub num: u16,
+    /// Its interrupt.
+    pub irq: u16,
+    /// The page number of the ring, low and high half.
+    pub pfn: [u16; 2],
+}
+
+const _: () = {
+    assert!(size_of::<Descriptor>() == DESCRIPTOR_SIZE as usize);
+    assert!(size_of::<Queue>() == 8);
+};
+
+/// Features of a disk: its configuration has the most sections of a request.
+pub const BLOCK_SEG_MAX: u32 = 2;
+/// It is read-only.
+pub const BLOCK_READ_ONLY: u32 = 5;
+
+/// Requests to a disk: read, write, and the name of the disk.
+pub const BLOCK_IN: u32 = 0;
+/// Write.
+pub const BLOCK_OUT: u32 = 1;
+/// A name of up to 20 bytes.
+pub const BLOCK_GET_ID: u32 = 8;
+
+/// Answers of a disk.
+pub const BLOCK_OK: u8 = 0;
+/// It did not work.
+pub const BLOCK_IO_ERROR: u8 = 1;
+/// There is no such request.
+pub const BLOCK_UNSUPPORTED: u8 = 2;
+
+/// What stands in front of a disk's data.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+)]
+#[repr(C)]
+pub struct BlockHeader {
+    /// `BLOCK_*`.
+    pub kind: u32,
+    /// Not used.
+    pub priority: u32,
+    /// The first sector, low and high word.
+    pub sector: [u32; 2],
+}
+
+const _: () = assert!(size_of::<BlockHeader>() == 16);
+
+/// Bytes in front of a frame: flags, kind of segmentation, four lengths.
+pub const NET_HEADER: u32 = 10;

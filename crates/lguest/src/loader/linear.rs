@@ -1,0 +1,44 @@
+//! What a kernel that starts without page tables finds in memory.
+//!
+//! Since Linux 3.1 a Guest starts at the entry point of its header, with
+//! physical addresses. esi holds the address of the boot parameters of Linux's
+//! boot protocol 2.07 (docs/abi.md, section 9). They are not in page 0, because
+//! most machines let no ordinary process map it.
+
+use super::boot::Initrd;
+use crate::memory::GuestMemory;
+use lg_abi::boot::{E820_RAM, E820Entry, LOADER_UNREGISTERED, offset};
+use lg_abi::gen2::boot;
+use zerocopy::IntoBytes;
+
+/// Fills the boot parameters and the command line. Answers where the former
+/// are.
+pub(super) fn parameters(
+    memory: &GuestMemory,
+    initrd: Option<Initrd>,
+    command_line: &[u8],
+) -> u32 {
+    let put = |offset: u32, bytes: &[u8]| {
+        let written = memory.write(boot::PARAMETERS + offset, bytes);
+        written.expect("a kernel lies above 1 MiB, so there is memory below");
+    };
+    let all_ram = E820Entry {
+        addr: [0, 0],
+        size: [memory.ram(), 0],
+        kind: E820_RAM,
+    };
+    put(offset::E820_ENTRIES, &[1]);
+    put(offset::E820_MAP, all_ram.as_bytes());
+    put(boot::offset::VERSION, boot::PROTOCOL.as_bytes());
+    put(boot::offset::LOAD_FLAGS, &[boot::KEEP_SEGMENTS]);
+    put(offset::COMMAND_LINE, boot::COMMAND_LINE.as_bytes());
+    put(boot::offset::ALIGNMENT, boot::ALIGNMENT.as_bytes());
+    put(offset::SUBARCH, lg_abi::boot::SUBARCH_LGUEST.as_bytes());
+    if let Some(initrd) = initrd {
+        put(offset::LOADER_TYPE, &[LOADER_UNREGISTERED]);
+        put(offset::INITRD_START, initrd.start.as_bytes());
+        put(offset::INITRD_SIZE, initrd.size.as_bytes());
+    }
+    put(boot::COMMAND_LINE - boot::PARAMETERS, command_line);
+    boot::PARAMETERS
+}

@@ -1,0 +1,111 @@
+//! Devices that are open, and how they are put within the Guest's reach.
+//!
+//! Files are opened before the kernel is known, and the kernel decides by which
+//! transport it reaches its devices.
+
+use super::error::LaunchError;
+use crate::devices::block::Block;
+use crate::devices::console::{Console, Screen};
+use crate::devices::net::Tap;
+use crate::engine::Engine;
+use crate::transport::Transport;
+use crate::transport::keys::lan::Lan;
+use crate::transport::keys::{
+    self, Bus, KeyedConsole, KeyedDevice, KeyedDisk, KeyedTap,
+};
+use crate::transport::virtio::{
+    self, VirtioBus, VirtioConsole, VirtioDevice, VirtioDisk, VirtioRandom,
+    VirtioTap,
+};
+use lg_abi::known::Known;
+use std::sync::Arc;
+
+/// A device that is open.
+#[expect(clippy::large_enum_variant, reason = "there are few, for a moment")]
+pub(super) enum OpenDevice {
+    /// A disk.
+    Disk(Block),
+    /// A network with the machine.
+    Tap(Tap),
+    /// A network of several Guests.
+    Lan(Lan),
+    /// The console.
+    Console(Console),
+}
+
+/// Devices in the form that a transport wants.
+pub(super) enum Attached {
+    /// For kernels of 2007.
+    Keys(Vec<Box<dyn KeyedDevice>>),
+    /// For later ones.
+    Virtio(Vec<Box<dyn VirtioDevice>>),
+}
+
+impl Attached {
+    /// `devices` for a kernel with this interface.
+    pub(super) fn to(
+        interface: Known,
+        devices: Vec<OpenDevice>,
+    ) -> Result<Self, LaunchError> {
+        match interface {
+            Known::Linux2_6_23 => {
+                Ok(Self::Keys(devices.into_iter().map(keyed).collect()))
+            }
+            Known::Linux3_1 => {
+                let random: Box<dyn VirtioDevice> =
+                    Box::<VirtioRandom>::default();
+                let devices = devices.into_iter().map(on_virtio);
+                let all = std::iter::once(Ok(random)).chain(devices);
+                Ok(Self::Virtio(all.collect::<Result<_, _>>()?))
+            }
+        }
+    }
+
+    /// Pages that the Guest has for them above its RAM.
+    pub(super) fn pages_above_ram(&self) -> u32 {
+        match self {
+            Self::Keys(devices) => keys::pages_above_ram(devices),
+            Self::Virtio(devices) => virtio::pages_above_ram(devices),
+        }
+    }
+
+    /// The number that the Guest should have among its like.
+    pub(super) fn guest_id(&self) -> Option<u16> {
+        match self {
+            Self::Keys(devices) => devices.iter().find_map(|d| d.guest_id()),
+            Self::Virtio(_) => None,
+        }
+    }
+
+    /// Puts the devices on the bus of `guest`.
+    pub(super) fn on_bus(
+        self,
+        guest: &Arc<dyn Engine>,
+        screen: Arc<Screen>,
+    ) -> Result<Arc<dyn Transport>, LaunchError> {
+        Ok(match self {
+            Self::Keys(devices) => Arc::new(Bus::new(guest.clone(), devices)?),
+            Self::Virtio(devices) => {
+                Arc::new(VirtioBus::new(guest.clone(), devices, screen)?)
+            }
+        })
+    }
+}
+
+fn keyed(device: OpenDevice) -> Box<dyn KeyedDevice> {
+    match device {
+        OpenDevice::Disk(block) => Box::new(KeyedDisk::new(block)),
+        OpenDevice::Tap(tap) => Box::new(KeyedTap::new(tap)),
+        OpenDevice::Lan(lan) => Box::new(lan),
+        OpenDevice::Console(console) => Box::new(KeyedConsole::new(console)),
+    }
+}
+
+fn on_virtio(device: OpenDevice) -> Result<Box<dyn VirtioDevice>, LaunchError> {
+    Ok(match device {
+        OpenDevice::Disk(block) => Box::new(VirtioDisk::new(block)),
+        OpenDevice::Tap(tap) => Box::new(VirtioTap::new(tap)),
+        OpenDevice::Lan(_) => return Err(LaunchError::NoLan),
+        OpenDevice::Console(console) => Box::new(VirtioConsole::new(console)),
+    })
+}

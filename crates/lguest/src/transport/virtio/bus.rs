@@ -1,0 +1,269 @@
+//! The bus: descriptors of different lengths above RAM, and rings behind them.
+//!
+//! The Guest reads the descriptors once, at boot. What it writes there later
+//! (status, accepted features) it tells by NOTIFY with the descriptor's address.
+
+use super::device::VirtioDevice;
+use super::queue::Queue;
+use super::ring::RING_BYTES;
+use crate::devices::console::Screen;
+use crate::devices::{NamedCounts, Readiness, Violation};
+use crate::engine::{Requests, SharedPage};
+use crate::lock::lock;
+use crate::memory::GuestMemory;
+use crate::transport::Transport;
+use lg_abi::gen2::device::{
+    DESCRIPTOR_SIZE, Descriptor, Queue as QueueDescriptor, RING_SIZE, STATUS,
+    STATUS_DRIVER_OK, STATUS_FAILED,
+};
+use lg_abi::page::{PAGE_SHIFT, PAGE_SIZE};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex};
+use zerocopy::IntoBytes;
+
+/// The last interrupt that a kernel without an I/O APIC knows.
+const LAST_IRQ: u8 = 15;
+
+/// Bytes of each set of feature bits.
+const FEATURE_BYTES: u8 = 4;
+
+/// The longest text that the early console is given at once.
+const LONGEST_TEXT: u32 = 4096;
+
+/// All devices of a Guest. Any thread may use it; each device has a lock.
+pub struct VirtioBus {
+    guest: Arc<dyn Requests>,
+    slots: Vec<Slot>,
+    screen: Arc<Screen>,
+}
+
+struct Slot {
+    device: Mutex<Option<Box<dyn VirtioDevice>>>,
+    kind: u8,
+    /// Where its descriptor is.
+    at: u32,
+    queues: Vec<Queue>,
+}
+
+/// The devices cannot be put on a bus.
+#[derive(Debug, thiserror::Error)]
+pub enum VirtioBusError {
+    /// There are not enough interrupts.
+    #[error(
+        "the devices need {0} interrupts, one for each of their queues, and \
+         this kernel has {LAST_IRQ}: leave some out"
+    )]
+    TooManyQueues(usize),
+}
+
+/// How many pages a Guest with these devices has above its RAM, the page of
+/// the descriptors among them.
+#[must_use]
+pub fn pages_above_ram(devices: &[Box<dyn VirtioDevice>]) -> u32 {
+    let queues = devices.iter().map(|device| u32::from(device.queues()));
+    1 + queues.sum::<u32>() * (RING_BYTES >> PAGE_SHIFT)
+}
+
+impl VirtioBus {
+    /// Puts `devices` on a bus, in this order. `guest` must not have run yet,
+    /// and have [`pages_above_ram`]. `screen` shows what the early console
+    /// prints.
+    ///
+    /// # Errors
+    ///
+    /// [`VirtioBusError`] if there are too many.
+    pub fn new(
+        guest: Arc<dyn Requests>,
+        devices: Vec<Box<dyn VirtioDevice>>,
+        screen: Arc<Screen>,
+    ) -> Result<Self, VirtioBusError> {
+        let queues = devices.iter().map(|device| usize::from(device.queues()));
+        let queues: usize = queues.sum();
+        if queues > usize::from(LAST_IRQ) {
+            return Err(VirtioBusError::TooManyQueues(queues));
+        }
+        let mut next = Next {
+            descriptor: guest.memory().ram(),
+            ring: guest.memory().ram() + PAGE_SIZE,
+            irq: 1,
+        };
+        let slots = devices.into_iter();
+        let slots = slots.map(|device| next.place(&guest, device)).collect();
+        Ok(Self {
+            guest,
+            slots,
+            screen,
+        })
+    }
+
+    fn memory(&self) -> &GuestMemory {
+        self.guest.memory()
+    }
+
+    /// The driver of a device has written another status.
+    fn status_changed(&self, slot: &Slot) -> Result<(), Violation> {
+        let status: u8 = self
+            .memory()
+            .read_object(slot.at + STATUS)
+            .map_err(Violation::of)?;
+        for queue in &slot.queues {
+            match status {
+                0 => queue.reset(),
+                _ if status & STATUS_FAILED != 0 => queue.stop(),
+                _ if status & STATUS_DRIVER_OK != 0 => queue.start(),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Shows the text at `address`, up to its NUL.
+    fn print(&self, address: u32) {
+        let mut text = Vec::new();
+        for at in (address..).take(LONGEST_TEXT as usize) {
+            match self.memory().read_object::<u8>(at) {
+                Ok(byte) if byte != 0 => text.push(byte),
+                _ => break,
+            }
+        }
+        self.screen.show(&text);
+    }
+}
+
+/// Where the next device goes.
+struct Next {
+    descriptor: u32,
+    ring: u32,
+    irq: u8,
+}
+
+impl Next {
+    fn place(
+        &mut self,
+        guest: &Arc<dyn Requests>,
+        mut device: Box<dyn VirtioDevice>,
+    ) -> Slot {
+        let config = device.config();
+        let config_len = u8::try_from(config.len());
+        let header = Descriptor {
+            kind: device.kind(),
+            num_vq: device.queues(),
+            feature_len: FEATURE_BYTES,
+            config_len: config_len.expect("a configuration is short"),
+            status: 0,
+        };
+        let mut bytes = header.as_bytes().to_vec();
+        let mut queues = Vec::new();
+        for _ in 0..device.queues() {
+            let pfn = self.ring >> PAGE_SHIFT;
+            #[expect(clippy::cast_possible_truncation, reason = "two halves")]
+            let described = QueueDescriptor {
+                num: RING_SIZE,
+                irq: self.irq.into(),
+                pfn: [pfn as u16, (pfn >> 16) as u16],
+            };
+            bytes.extend(described.as_bytes());
+            queues.push(Queue::new(guest.clone(), self.ring, self.irq));
+            self.ring += RING_BYTES;
+            self.irq += 1;
+        }
+        bytes.extend(device.features().to_le_bytes());
+        bytes.extend([0; FEATURE_BYTES as usize]);
+        bytes.extend(config);
+        let at = self.descriptor;
+        let written = guest.memory().write(at, &bytes);
+        written.expect("every Guest has a page of descriptors");
+        self.descriptor += u32::try_from(bytes.len()).unwrap_or(PAGE_SIZE);
+        device.place(queues.clone());
+        Slot {
+            kind: header.kind,
+            device: Mutex::new(Some(device)),
+            at,
+            queues,
+        }
+    }
+}
+
+const _: () = assert!(DESCRIPTOR_SIZE == 5);
+
+impl Transport for VirtioBus {
+    fn send(&self, _dma: u32, key: u32) -> Result<bool, Violation> {
+        let text = format!("SEND_DMA to {key:#x}, which its interface lacks");
+        Err(Violation(text))
+    }
+
+    fn notify(&self, address: u32) -> Result<(), Violation> {
+        for slot in &self.slots {
+            if slot.at == address {
+                return self.status_changed(slot);
+            }
+            let queues = &mut slot.queues.iter();
+            let queue = queues.position(|queue| queue.address() == address);
+            let Some(index) = queue else { continue };
+            // Drivers use queues before they say that they are ready: a disk
+            // is read for partitions while it is set up.
+            slot.queues[index].start();
+            let rest = match lock(&slot.device).as_mut() {
+                Some(device) => device.notify(index)?,
+                None => None,
+            };
+            if let Some(rest) = rest {
+                rest();
+            }
+            return Ok(());
+        }
+        if address >= self.memory().ram() {
+            let text = format!("NOTIFY of {address:#x}, where no ring is");
+            return Err(Violation(text));
+        }
+        self.print(address);
+        Ok(())
+    }
+
+    fn handle_input(&self, index: usize) -> Result<Readiness, Violation> {
+        let Some(slot) = self.slots.get(index) else {
+            return Ok(Readiness::Closed);
+        };
+        match lock(&slot.device).as_mut() {
+            Some(device) => device.handle_input(),
+            None => Ok(Readiness::Closed),
+        }
+    }
+
+    fn inputs(&self) -> io::Result<Vec<(usize, OwnedFd)>> {
+        let mut inputs = Vec::new();
+        for (index, slot) in self.slots.iter().enumerate() {
+            let device = lock(&slot.device);
+            if let Some(input) = device.as_ref().and_then(|d| d.input()) {
+                inputs.push((index, input.try_clone_to_owned()?));
+            }
+        }
+        Ok(inputs)
+    }
+
+    fn shared_pages(&self) -> io::Result<Vec<SharedPage>> {
+        Ok(Vec::new())
+    }
+
+    fn buffers_changed(&self) {}
+
+    fn damage(&self) -> Option<String> {
+        None
+    }
+
+    fn finish(&self) -> Vec<(u16, NamedCounts)> {
+        let end = |slot: &Slot| {
+            let device = slot.device.try_lock().ok().and_then(|mut d| d.take());
+            let counters = device.map(|mut device| {
+                device.finish();
+                device.counters()
+            });
+            (slot.kind.into(), counters.unwrap_or_default())
+        };
+        self.slots.iter().map(end).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

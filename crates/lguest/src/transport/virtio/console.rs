@@ -1,0 +1,88 @@
+//! A console on the bus of virtio: one queue to the Guest, one from it.
+//!
+//! What is printed is copied and answered at once, and shown before the Guest
+//! goes on.
+
+use super::device::VirtioDevice;
+use super::queue::{Queue, ReceiveChains};
+use crate::devices::console::Console;
+use crate::devices::{NamedCounts, Readiness, Violation};
+use crate::memory::gather;
+use crate::transport::SlowOutput;
+use lg_abi::gen2::device::TYPE_CONSOLE;
+use std::os::fd::BorrowedFd;
+
+const TO_GUEST: usize = 0;
+const FROM_GUEST: usize = 1;
+
+/// A console on the bus.
+pub struct VirtioConsole {
+    console: Console,
+    queues: Vec<Queue>,
+}
+
+impl VirtioConsole {
+    /// `console`, to be put on a bus.
+    #[must_use]
+    pub fn new(console: Console) -> Self {
+        Self {
+            console,
+            queues: Vec::new(),
+        }
+    }
+}
+
+impl VirtioDevice for VirtioConsole {
+    fn kind(&self) -> u8 {
+        TYPE_CONSOLE
+    }
+
+    fn queues(&self) -> u8 {
+        2
+    }
+
+    fn place(&mut self, queues: Vec<Queue>) {
+        self.queues = queues;
+    }
+
+    fn notify(
+        &mut self,
+        index: usize,
+    ) -> Result<Option<SlowOutput>, Violation> {
+        if index != FROM_GUEST {
+            return Ok(None);
+        }
+        let Some(queue) = self.queues.get(FROM_GUEST) else {
+            return Ok(None);
+        };
+        let mut bytes = Vec::new();
+        let region = queue.guest().memory().region();
+        while let Some(taken) = queue.take()? {
+            let text = gather(region, &taken.chain.readable);
+            bytes.extend(text.map_err(Violation::of)?);
+            queue.answer(&taken, 0)?;
+        }
+        let print = (!bytes.is_empty()).then(|| self.console.print(bytes));
+        Ok(print.map(|print| -> SlowOutput { Box::new(print) }))
+    }
+
+    fn input(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.console.input())
+    }
+
+    fn handle_input(&mut self) -> Result<Readiness, Violation> {
+        let Some(queue) = self.queues.get(TO_GUEST) else {
+            return Ok(Readiness::Wait);
+        };
+        let mut buffers = ReceiveChains { queue, header: 0 };
+        self.console.handle_input(&mut buffers)
+    }
+
+    fn finish(&mut self) {
+        self.console.finish();
+    }
+
+    fn counters(&self) -> NamedCounts {
+        self.console.counters()
+    }
+}

@@ -1,0 +1,67 @@
+//! What every virtio device on the bus answers to.
+//!
+//! A device says what is in its descriptor and gets its queues. It is told when
+//! a queue has something for it, and watches a file for input.
+
+use super::queue::Queue;
+use crate::devices::{NamedCounts, Readiness, Violation};
+use crate::transport::SlowOutput;
+use std::os::fd::BorrowedFd;
+
+/// Feature bits that a device offers.
+pub type Features = u32;
+
+/// A device on the bus.
+pub trait VirtioDevice: Send {
+    /// Its type, as virtio numbers them.
+    fn kind(&self) -> u8;
+
+    /// How many virtqueues it has.
+    fn queues(&self) -> u8;
+
+    /// What it offers.
+    fn features(&self) -> Features {
+        0
+    }
+
+    /// What is in its configuration.
+    fn config(&self) -> Vec<u8> {
+        Vec::new()
+    }
+
+    /// Its queues, once, before the Guest runs.
+    fn place(&mut self, queues: Vec<Queue>);
+
+    /// The Guest has put something into queue `index`. It stands still
+    /// meanwhile, so this must not block. What may block is in the answer: it
+    /// is done before the Guest goes on, while other threads may use the
+    /// device.
+    ///
+    /// # Errors
+    ///
+    /// A [`Violation`] kills the Guest.
+    fn notify(&mut self, index: usize)
+    -> Result<Option<SlowOutput>, Violation>;
+
+    /// A file to watch: [`Self::handle_input`] is called when it is readable.
+    fn input(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    /// There may be input.
+    ///
+    /// # Errors
+    ///
+    /// A [`Violation`] kills the Guest.
+    fn handle_input(&mut self) -> Result<Readiness, Violation> {
+        Ok(Readiness::Wait)
+    }
+
+    /// The Guest is dead: finishes what has been begun. May block.
+    fn finish(&mut self) {}
+
+    /// What the device has done so far, for the statistics.
+    fn counters(&self) -> NamedCounts {
+        NamedCounts::new()
+    }
+}

@@ -1,0 +1,166 @@
+//! A disk on the bus of virtio: one queue of requests.
+//!
+//! A request is a chain: a header, the data, and a byte for the answer.
+
+use super::device::{Features, VirtioDevice};
+use super::queue::{Queue, Taken};
+use crate::devices::block::{
+    Block, Completion, DiskOperation, DiskOutcome, DiskRequest,
+};
+use crate::devices::{NamedCounts, Violation};
+use crate::memory::{Section, behind, gather, scatter, total, truncated};
+use crate::transport::SlowOutput;
+use lg_abi::gen2::device::{
+    BLOCK_GET_ID, BLOCK_IN, BLOCK_IO_ERROR, BLOCK_OK, BLOCK_OUT,
+    BLOCK_READ_ONLY, BLOCK_SEG_MAX, BLOCK_UNSUPPORTED, BlockHeader, RING_SIZE,
+    TYPE_BLOCK,
+};
+use zerocopy::FromBytes;
+
+/// The most sections of data in a request: the ring, less header and answer.
+const SEG_MAX: u32 = RING_SIZE as u32 - 2;
+
+/// A disk on the bus.
+pub struct VirtioDisk {
+    block: Block,
+    queue: Option<Queue>,
+}
+
+impl VirtioDisk {
+    /// `block`, to be put on a bus.
+    #[must_use]
+    pub fn new(block: Block) -> Self {
+        Self { block, queue: None }
+    }
+
+    fn submit(&mut self, queue: &Queue, taken: Taken) -> Result<(), Violation> {
+        let memory = queue.guest().memory().clone();
+        let region = memory.region();
+        let chain = &taken.chain;
+        let header = truncated(&chain.readable, HEADER);
+        let header = gather(region, &header).map_err(Violation::of)?;
+        let answer = last_byte(&chain.writable);
+        let (Ok(header), Some(answer)) =
+            (BlockHeader::read_from_bytes(&header), answer)
+        else {
+            let text = "a disk request without a header or without room for \
+                        its answer";
+            return Err(Violation(text.into()));
+        };
+        let [low, high] = header.sector.map(u64::from);
+        let into = total(&chain.writable) - 1;
+        let (operation, sections) = match header.kind {
+            BLOCK_IN => (DiskOperation::Read, truncated(&chain.writable, into)),
+            BLOCK_OUT => {
+                (DiskOperation::Write, behind(&chain.readable, HEADER))
+            }
+            kind => {
+                let (status, written) = match kind {
+                    BLOCK_GET_ID => {
+                        let name = truncated(&chain.writable, into.min(20));
+                        let text = b"lguest disk\0\0\0\0\0\0\0\0\0";
+                        let put = scatter(region, &name, text);
+                        put.map_err(Violation::of)?;
+                        (BLOCK_OK, into.min(20) + 1)
+                    }
+                    _ => (BLOCK_UNSUPPORTED, 1),
+                };
+                memory.write(answer, &[status]).map_err(Violation::of)?;
+                return queue.answer(&taken, written);
+            }
+        };
+        let done = Box::new(Answer {
+            queue: queue.clone(),
+            taken,
+            answer,
+        });
+        self.block.submit(DiskRequest {
+            operation,
+            sector: high << 32 | low,
+            memory,
+            sections,
+            done,
+        });
+        Ok(())
+    }
+}
+
+/// Bytes of a header.
+#[expect(clippy::cast_possible_truncation, reason = "16")]
+const HEADER: u32 = size_of::<BlockHeader>() as u32;
+
+/// Where the last byte of `sections` is.
+fn last_byte(sections: &[Section]) -> Option<u32> {
+    let last = sections.iter().rfind(|section| !section.is_empty())?;
+    Some(last.addr() + last.len() - 1)
+}
+
+impl VirtioDevice for VirtioDisk {
+    fn kind(&self) -> u8 {
+        TYPE_BLOCK
+    }
+
+    fn queues(&self) -> u8 {
+        1
+    }
+
+    fn features(&self) -> Features {
+        let read_only = u32::from(self.block.is_read_only());
+        1 << BLOCK_SEG_MAX | read_only << BLOCK_READ_ONLY
+    }
+
+    /// Capacity in sectors (8 bytes), the largest section (4, not offered),
+    /// and the most sections (4).
+    fn config(&self) -> Vec<u8> {
+        let capacity = u64::from(self.block.sectors()).to_le_bytes();
+        [&capacity[..], &[0; 4], &SEG_MAX.to_le_bytes()].concat()
+    }
+
+    fn place(&mut self, queues: Vec<Queue>) {
+        self.queue = queues.into_iter().next();
+    }
+
+    fn notify(&mut self, _: usize) -> Result<Option<SlowOutput>, Violation> {
+        if let Some(queue) = self.queue.clone() {
+            while let Some(taken) = queue.take()? {
+                self.submit(&queue, taken)?;
+            }
+        }
+        Ok(None)
+    }
+
+    fn finish(&mut self) {
+        self.block.finish();
+    }
+
+    fn counters(&self) -> NamedCounts {
+        self.block.counters()
+    }
+}
+
+/// Tells the Guest how its request ended.
+struct Answer {
+    queue: Queue,
+    taken: Taken,
+    /// Where the answer goes.
+    answer: u32,
+}
+
+impl Completion for Answer {
+    fn complete(self: Box<Self>, outcome: DiskOutcome) {
+        let guest = self.queue.guest();
+        let status = if outcome.is_done {
+            BLOCK_OK
+        } else {
+            BLOCK_IO_ERROR
+        };
+        let done = guest
+            .memory()
+            .write(self.answer, &[status])
+            .map_err(Violation::of)
+            .and_then(|()| self.queue.answer(&self.taken, outcome.written + 1));
+        if let Err(violation) = done {
+            guest.kill(violation.to_string());
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! The transport of Linux 2.6.25 to 3.19: virtio devices on lguest's bus.
+//!
+//! A page above RAM describes the devices, and each has virtqueues in the pages
+//! behind it. NOTIFY names a ring that has something for the device, a
+//! descriptor whose status has changed, or a text for the early console. The
+//! device answers in the ring and raises the queue's interrupt
+//! (docs/abi.md, section 9).
+//!
+//! In reading order: [`ring`] is a virtqueue, [`queue`] one with its interrupt,
+//! [`device`] what every device answers to, and [`bus`] the descriptors and the
+//! way from a notification to a device. [`console`], [`disk`], [`tap`] and
+//! [`random`] put devices on the bus.
+
+mod ring;
+
+pub use ring::RING_BYTES;
+
+mod queue;
+pub use queue::Queue;
+
+mod device;
+pub use device::{Features, VirtioDevice};
+
+mod bus;
+pub use bus::{VirtioBus, VirtioBusError, pages_above_ram};
+
+mod console;
+pub use console::VirtioConsole;
+
+mod disk;
+pub use disk::VirtioDisk;
+
+mod tap;
+pub use tap::VirtioTap;
+
+mod random;
+pub use random::VirtioRandom;
+
+#[cfg(test)]
+mod testing;

@@ -1,0 +1,183 @@
+//! A virtqueue with its interrupt, which any thread may answer.
+//!
+//! A disk's thread answers chains that the thread of the Guest has taken, so a
+//! ring has a lock. A reset of the device makes what was taken before it stale:
+//! such a chain is not answered any more.
+
+use super::ring::{Chain, Ring};
+use crate::devices::{Filled, ReceiveBuffers, Violation};
+use crate::engine::Requests;
+use crate::lock::lock;
+use crate::memory::{SectionsIn, total};
+use std::io;
+use std::sync::{Arc, Mutex};
+
+/// A virtqueue. Clones are handles to the same one.
+#[derive(Clone)]
+pub struct Queue {
+    guest: Arc<dyn Requests>,
+    irq: u8,
+    state: Arc<Mutex<State>>,
+}
+
+struct State {
+    ring: Ring,
+    /// Goes up with every reset.
+    life: u64,
+    /// Whether the driver uses it.
+    ready: bool,
+}
+
+/// A chain that was taken from a queue, to be answered once.
+pub(super) struct Taken {
+    /// What it describes.
+    pub(super) chain: Chain,
+    life: u64,
+}
+
+impl Queue {
+    /// The queue whose ring is at `at`.
+    pub(super) fn new(guest: Arc<dyn Requests>, at: u32, irq: u8) -> Self {
+        let ring = Ring::new(guest.memory().clone(), at);
+        let state = State {
+            ring,
+            life: 0,
+            ready: false,
+        };
+        let state = Arc::new(Mutex::new(state));
+        Self { guest, irq, state }
+    }
+
+    /// Physical address of the ring.
+    pub(super) fn address(&self) -> u32 {
+        lock(&self.state).ring.address()
+    }
+
+    /// The driver uses the queue.
+    pub(super) fn start(&self) {
+        lock(&self.state).ready = true;
+    }
+
+    /// The driver has given up.
+    pub(super) fn stop(&self) {
+        lock(&self.state).ready = false;
+    }
+
+    /// The driver has reset the device: the ring is empty, and chains that
+    /// were taken are forgotten.
+    pub(super) fn reset(&self) {
+        let mut state = lock(&self.state);
+        state.ring.reset();
+        state.life += 1;
+        state.ready = false;
+    }
+
+    /// The Guest.
+    pub(super) fn guest(&self) -> &Arc<dyn Requests> {
+        &self.guest
+    }
+
+    /// Takes the next chain, if the driver is ready and there is one.
+    ///
+    /// # Errors
+    ///
+    /// A [`Violation`] kills the Guest.
+    pub(super) fn take(&self) -> Result<Option<Taken>, Violation> {
+        let mut state = lock(&self.state);
+        if !state.ready {
+            return Ok(None);
+        }
+        let life = state.life;
+        let chain = state.ring.take()?;
+        Ok(chain.map(|chain| Taken { chain, life }))
+    }
+
+    /// Answers a chain, into which `written` bytes went, and raises the
+    /// interrupt if the Guest wants one.
+    ///
+    /// # Errors
+    ///
+    /// A [`Violation`] kills the Guest.
+    pub(super) fn answer(
+        &self,
+        taken: &Taken,
+        written: u32,
+    ) -> Result<(), Violation> {
+        let mut state = lock(&self.state);
+        if state.life != taken.life {
+            return Ok(());
+        }
+        let wanted = state.ring.answer(taken.chain.head(), written)?;
+        drop(state);
+        if wanted {
+            // A dead Guest needs no interrupt.
+            let _ = self.guest.irq(self.irq);
+        }
+        Ok(())
+    }
+
+    /// Gives back the chain that was taken last.
+    fn put_back(&self, taken: &Taken) {
+        let mut state = lock(&self.state);
+        if state.life == taken.life {
+            state.ring.put_back();
+        }
+    }
+
+    fn is_ready(&self) -> bool {
+        lock(&self.state).ready
+    }
+}
+
+/// The chains of a queue as buffers for what comes in, each with room in front
+/// for a header.
+pub(super) struct ReceiveChains<'q> {
+    pub(super) queue: &'q Queue,
+    /// Bytes of the header, which is all zero.
+    pub(super) header: u32,
+}
+
+impl ReceiveBuffers for ReceiveChains<'_> {
+    fn fill(
+        &mut self,
+        fill: &mut dyn FnMut(SectionsIn<'_>) -> io::Result<u32>,
+    ) -> Result<Filled, Violation> {
+        let Some(taken) = self.queue.take()? else {
+            return Ok(Filled::NoneFree);
+        };
+        let memory = self.queue.guest.memory();
+        let sections = &taken.chain.writable;
+        if total(sections) < self.header {
+            let text = "a buffer that is too short for its header";
+            return Err(Violation(text.into()));
+        }
+        let list = crate::memory::behind(sections, self.header);
+        let into = SectionsIn {
+            region: memory.region(),
+            list: &list,
+        };
+        match fill(into) {
+            Ok(0) => {
+                self.queue.put_back(&taken);
+                Ok(Filled::Bytes(0))
+            }
+            Ok(bytes) => {
+                let zeroes = vec![0; self.header as usize];
+                let region = memory.region();
+                crate::memory::scatter(region, sections, &zeroes)
+                    .map_err(Violation::of)?;
+                let written = self.header.saturating_add(bytes);
+                self.queue.answer(&taken, written)?;
+                Ok(Filled::Bytes(bytes))
+            }
+            Err(error) => {
+                self.queue.put_back(&taken);
+                Ok(Filled::Failed(error))
+            }
+        }
+    }
+
+    fn are_any(&self) -> bool {
+        self.queue.is_ready()
+    }
+}

@@ -1,0 +1,198 @@
+//! A virtqueue as the device sees it: the split ring in the Guest's memory.
+//!
+//! The Guest writes descriptors and makes chains of them available. The device
+//! takes a chain, copies what it describes, and answers with a used element.
+//! Every word is read once and checked. A chain cannot have more descriptors
+//! than the queue, so a loop ends. A Guest that breaks the rules of a ring dies
+//! of it (virtio 0.9.5, section 2.3; docs/abi.md, section 9).
+
+use crate::devices::Violation;
+use crate::memory::{GuestMemory, Section};
+use lg_abi::gen2::device::{RING_ALIGN, RING_SIZE};
+use std::sync::atomic::{Ordering, fence};
+
+/// Bytes of a descriptor: address (8), length (4), flags (2), next (2).
+const DESCRIPTOR: u32 = 16;
+
+/// Bytes of a used element: index of the chain (4), bytes written (4).
+const USED_ELEMENT: u32 = 8;
+
+/// Flags of a descriptor: there is a next one; the device writes to it.
+const NEXT: u16 = 1;
+const WRITE: u16 = 2;
+
+/// In the flags of the available ring: the Guest wants no interrupt.
+const NO_INTERRUPT: u16 = 1;
+
+/// Where the parts of a ring are, from its beginning.
+const AVAILABLE: u32 = DESCRIPTOR * RING_SIZE as u32;
+const USED: u32 =
+    (AVAILABLE + 4 + 2 * RING_SIZE as u32 + 2).next_multiple_of(RING_ALIGN);
+
+/// Bytes of a ring.
+pub const RING_BYTES: u32 = (USED + 4 + USED_ELEMENT * RING_SIZE as u32 + 2)
+    .next_multiple_of(RING_ALIGN);
+
+/// The device's side of a virtqueue.
+pub(super) struct Ring {
+    memory: GuestMemory,
+    /// Physical address of the ring.
+    at: u32,
+    /// How many chains were taken so far.
+    taken: u16,
+    /// How many were answered.
+    used: u16,
+}
+
+/// A chain of descriptors that was taken from a ring.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Chain {
+    /// Its first descriptor: its name in the ring.
+    head: u16,
+    /// What the Guest has written there.
+    pub(super) readable: Vec<Section>,
+    /// What the device may write.
+    pub(super) writable: Vec<Section>,
+}
+
+impl Ring {
+    /// The ring at `at`, of which nothing has been used.
+    pub(super) fn new(memory: GuestMemory, at: u32) -> Self {
+        Self {
+            memory,
+            at,
+            taken: 0,
+            used: 0,
+        }
+    }
+
+    /// Physical address of the ring: what a Guest notifies about.
+    pub(super) fn address(&self) -> u32 {
+        self.at
+    }
+
+    /// The Guest has reset its device: everything starts anew.
+    pub(super) fn reset(&mut self) {
+        (self.taken, self.used) = (0, 0);
+    }
+
+    /// Takes the next chain, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// A [`Violation`] for a ring or a chain that cannot be.
+    pub(super) fn take(&mut self) -> Result<Option<Chain>, Violation> {
+        if self.available()? == 0 {
+            return Ok(None);
+        }
+        // The Guest has written the chain before it wrote the index.
+        fence(Ordering::SeqCst);
+        let slot = u32::from(self.taken % RING_SIZE);
+        let head = self.half(AVAILABLE + 4 + 2 * slot)?;
+        let chain = self.chain(head)?;
+        self.taken = self.taken.wrapping_add(1);
+        Ok(Some(chain))
+    }
+
+    /// Puts the chain that was taken last back: it is taken again.
+    pub(super) fn put_back(&mut self) {
+        self.taken = self.taken.wrapping_sub(1);
+    }
+
+    /// Answers `chain`, into which `written` bytes went. Tells whether the
+    /// Guest wants an interrupt.
+    ///
+    /// # Errors
+    ///
+    /// A [`Violation`], where the ring is not in memory.
+    pub(super) fn answer(
+        &mut self,
+        chain: u16,
+        written: u32,
+    ) -> Result<bool, Violation> {
+        let slot = u32::from(self.used % RING_SIZE);
+        let element = [u32::from(chain), written];
+        let at = self.at + USED + 4 + USED_ELEMENT * slot;
+        let put = |at, bytes: &[u8]| {
+            self.memory.write(at, bytes).map_err(Violation::of)
+        };
+        put(at, zerocopy::IntoBytes::as_bytes(&element))?;
+        self.used = self.used.wrapping_add(1);
+        // The element is there before the index says so, and the index before
+        // we look whether an interrupt is wanted.
+        fence(Ordering::SeqCst);
+        put(self.at + USED + 2, &self.used.to_le_bytes())?;
+        fence(Ordering::SeqCst);
+        Ok(self.half(AVAILABLE)? & NO_INTERRUPT == 0)
+    }
+
+    /// How many chains wait.
+    fn available(&self) -> Result<u16, Violation> {
+        let waiting = self.half(AVAILABLE + 2)?.wrapping_sub(self.taken);
+        if waiting > RING_SIZE {
+            return Err(Violation(format!(
+                "its ring at {:#x} says that {waiting} chains wait, and it has \
+                 room for {RING_SIZE}",
+                self.at
+            )));
+        }
+        Ok(waiting)
+    }
+
+    fn chain(&self, head: u16) -> Result<Chain, Violation> {
+        let mut chain = Chain {
+            head,
+            readable: Vec::new(),
+            writable: Vec::new(),
+        };
+        let mut index = head;
+        for _ in 0..RING_SIZE {
+            if index >= RING_SIZE {
+                return Err(self.bad("a descriptor that does not exist"));
+            }
+            let at = self.at + DESCRIPTOR * u32::from(index);
+            let mut words = [0_u32; 4];
+            let bytes = zerocopy::IntoBytes::as_mut_bytes(&mut words);
+            self.memory.read(at, bytes).map_err(Violation::of)?;
+            let [low, high, len, rest] = words;
+            #[expect(clippy::cast_possible_truncation, reason = "two halves")]
+            let (flags, next) = (rest as u16, (rest >> 16) as u16);
+            if high != 0 {
+                return Err(self.bad("memory above 4 GiB"));
+            }
+            let section =
+                self.memory.section(low, len).map_err(Violation::of)?;
+            if flags & WRITE != 0 {
+                chain.writable.push(section);
+            } else if chain.writable.is_empty() {
+                chain.readable.push(section);
+            } else {
+                return Err(self.bad("data for the device behind its answer"));
+            }
+            if flags & NEXT == 0 {
+                return Ok(chain);
+            }
+            index = next;
+        }
+        Err(self.bad("a chain with a loop"))
+    }
+
+    fn bad(&self, what: &str) -> Violation {
+        Violation(format!("its ring at {:#x} has {what}", self.at))
+    }
+
+    fn half(&self, offset: u32) -> Result<u16, Violation> {
+        let read = self.memory.read_object(self.at + offset);
+        read.map_err(Violation::of)
+    }
+}
+
+impl Chain {
+    /// Its name, for [`Ring::answer`].
+    pub(super) fn head(&self) -> u16 {
+        self.head
+    }
+}
+
+#[cfg(test)]
+mod tests;

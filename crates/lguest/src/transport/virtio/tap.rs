@@ -1,0 +1,89 @@
+//! A tap on the bus of virtio: one queue to the Guest, one from it.
+//!
+//! A header of ten bytes stands in front of every frame. Nothing is offered
+//! that it could say, so it is all zero.
+
+use super::device::VirtioDevice;
+use super::queue::{Queue, ReceiveChains};
+use crate::devices::net::Tap;
+use crate::devices::{NamedCounts, Readiness, Violation};
+use crate::memory::{SectionsIn, behind};
+use crate::transport::SlowOutput;
+use lg_abi::gen2::device::{NET_HEADER, TYPE_NET};
+use std::os::fd::BorrowedFd;
+
+const TO_GUEST: usize = 0;
+const FROM_GUEST: usize = 1;
+
+/// A tap on the bus.
+pub struct VirtioTap {
+    tap: Tap,
+    queues: Vec<Queue>,
+}
+
+impl VirtioTap {
+    /// `tap`, to be put on a bus.
+    #[must_use]
+    pub fn new(tap: Tap) -> Self {
+        Self {
+            tap,
+            queues: Vec::new(),
+        }
+    }
+}
+
+impl VirtioDevice for VirtioTap {
+    fn kind(&self) -> u8 {
+        TYPE_NET
+    }
+
+    fn queues(&self) -> u8 {
+        2
+    }
+
+    fn place(&mut self, queues: Vec<Queue>) {
+        self.queues = queues;
+    }
+
+    fn notify(
+        &mut self,
+        index: usize,
+    ) -> Result<Option<SlowOutput>, Violation> {
+        if index != FROM_GUEST {
+            return Ok(None);
+        }
+        let Some(queue) = self.queues.get(FROM_GUEST) else {
+            return Ok(None);
+        };
+        let region = queue.guest().memory().region();
+        while let Some(taken) = queue.take()? {
+            let list = behind(&taken.chain.readable, NET_HEADER);
+            let frame = SectionsIn {
+                region,
+                list: &list,
+            };
+            self.tap.send(frame);
+            queue.answer(&taken, 0)?;
+        }
+        Ok(None)
+    }
+
+    fn input(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.tap.input())
+    }
+
+    fn handle_input(&mut self) -> Result<Readiness, Violation> {
+        let Some(queue) = self.queues.get(TO_GUEST) else {
+            return Ok(Readiness::Wait);
+        };
+        let mut buffers = ReceiveChains {
+            queue,
+            header: NET_HEADER,
+        };
+        self.tap.handle_input(&mut buffers)
+    }
+
+    fn counters(&self) -> NamedCounts {
+        self.tap.counters()
+    }
+}
