@@ -30,7 +30,7 @@ pub(crate) fn set_xmm(area: *mut XmmArea) {
     set_fpu(area as u64, ONLY_XMM);
 }
 
-/// For [`Own::fpu_parts`].
+/// For [`Own::fpu_parts`](crate::own::Own::fpu_parts).
 const ONLY_XMM: u64 = u64::MAX;
 
 /// The Guest goes on in another view or user process: copies its floating-point

@@ -47,7 +47,7 @@ pub const USER_PAGE: usize = STATE;
 /// The pages of orders, which view and mapper see at the same address.
 pub const COMMANDS: usize = USER + offset_of!(UserPages, commands);
 
-/// What a process keeps for itself: an [`Own`].
+/// What a process keeps for itself: an [`Own`](crate::own::Own).
 pub const OWN: usize = 0x30C0_0000_0000;
 
 /// The stack on which signals arrive.

@@ -53,7 +53,7 @@ pub fn target(data: &[u8]) {
             continue;
         }
         let request = match input.byte() {
-            n @ 0..250 => u32::from(n % 9),
+            n @ 0..250 => u32::from(n % 10),
             _ => input.word(),
         };
         mailbox.request.store(request, Ordering::Relaxed);
@@ -79,6 +79,9 @@ pub fn target(data: &[u8]) {
             Some(Exit::SendDma { dma, key }) => {
                 assert!(dma <= LIMIT - Dma::SIZE, "{dma:#x}");
                 assert!(key <= LIMIT - 4 && key % 4 == 0, "{key:#x}");
+            }
+            Some(Exit::Notify { address }) => {
+                assert!(address < LIMIT, "{address:#x}");
             }
             Some(Exit::Held) => panic!("nothing holds the Guest"),
             Some(Exit::Dead(death)) => {

@@ -1,6 +1,6 @@
 //! A run of a Guest, as the command does it.
 //!
-//! In the order of a run: [`launch`] does all of it; [`open`] opens what has a
+//! In the order of a run: [`launch()`] does all of it; [`open`] opens what has a
 //! name, [`build`] makes a Guest of it, [`run`] serves the Guest until it dies,
 //! and [`ending`] knows why it died. Beside the main thread there are three
 //! more, which sleep until something happens: [`inputs`] (the devices' files),

@@ -7,7 +7,7 @@
 //! address was checked ([`Region`]), and files are read and written by the
 //! kernel directly, by lists of checked pieces ([`Section`]). The memory of
 //! another Launcher's Guest is used in the same way
-//! ([`SealedMemory`](sealed::SealedMemory)).
+//! ([`SealedMemory`]).
 
 mod file;
 mod mapping;
