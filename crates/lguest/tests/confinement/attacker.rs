@@ -187,7 +187,7 @@ fn sleep_of(process: libc::pid_t) -> Option<Vec<String>> {
         let status =
             std::fs::read_to_string(task.path().join("status")).ok()?;
         let line = |name| status.lines().find(|l| l.starts_with(name));
-        let sleeps = line("WallState:")?.contains("S (sleeping)");
+        let sleeps = line("State:")?.contains("S (sleeping)");
         sleeps.then(|| line("voluntary_ctxt_switches:").map(str::to_owned))?
     };
     tasks.flatten().map(sleep).collect()
