@@ -13,6 +13,7 @@ use crate::outbox::Post;
 use crate::state::Gate;
 use core::sync::atomic::Ordering;
 use lg_abi::call::{Call, CallName};
+use lg_abi::gen1;
 use lg_abi::hypercall::CRASH_MESSAGE_MAX;
 use lg_abi::interface::{CallRegisters, Interface, MAX_RING_WORDS};
 use lg_abi::known::Known;
@@ -41,6 +42,12 @@ impl Host<'_> {
         Known::by_number(self.vm.interface.get())
     }
 
+    /// Whether it is that of Linux 2.6.23.
+    #[inline]
+    fn is_of_2007(&self) -> bool {
+        self.vm.interface.get() == Known::Linux2_6_23 as u32
+    }
+
     /// The fields of the Guest's `lguest_data`.
     #[inline]
     pub(crate) fn layout(&self) -> &'static Layout {
@@ -64,7 +71,11 @@ impl Host<'_> {
             edx: regs.edx.get(),
             esi: regs.esi.get(),
         };
-        let call = self.interface().decode(&registers);
+        // A constant table makes a decoder without loops.
+        let call = match self.is_of_2007() {
+            true => const { &gen1::INTERFACE }.decode(&registers),
+            false => self.interface().decode(&registers),
+        };
         if let Some(call) = call {
             self.vm.counters.hypercalls[call.name() as usize].count();
         }
@@ -81,7 +92,15 @@ impl Host<'_> {
         if !self.vm.is_initialised() {
             return Ok(());
         }
-        let interface = self.interface();
+        if self.is_of_2007() {
+            // The same code with a constant table.
+            return self.empty_ring(const { &gen1::INTERFACE });
+        }
+        self.empty_ring(self.interface())
+    }
+
+    #[inline(always)]
+    fn empty_ring(&mut self, interface: &Interface) -> Result<(), Kill> {
         let entry_size = interface.ring_entry_size();
         let status = self.shared(interface.layout.hcall_status);
         let ring = self.shared(interface.layout.hcalls);
