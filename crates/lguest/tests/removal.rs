@@ -12,6 +12,7 @@ use lguest::engine::{Death, Engine, Exit, Native, Setup};
 use lguest::loader::{self, Image};
 use lguest::machine::default_guest;
 use lguest::memory::GuestMemory;
+use lguest::transport::Transport;
 use lguest::transport::keys::{
     Bus, KeyedConsole, KeyedDevice, KeyedDisk, pages_above_ram,
 };

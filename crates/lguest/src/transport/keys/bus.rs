@@ -115,86 +115,6 @@ impl Bus {
         Ok(Self { guest, slots })
     }
 
-    /// Pages of devices that lie in other files than the Guest's memory, for
-    /// LHREQ_INITIALIZE.
-    ///
-    /// # Errors
-    ///
-    /// What the kernel says when there is no descriptor left.
-    pub fn shared_pages(&self) -> io::Result<Vec<SharedPage>> {
-        let mut pages = Vec::new();
-        for slot in &self.slots {
-            let device = slot.lock();
-            if let Some(files) = device.as_ref().and_then(|d| d.shared_page()) {
-                pages.push(SharedPage {
-                    pfn: slot.place.page >> PAGE_SHIFT,
-                    file: files.page.try_clone_to_owned()?,
-                    outbox: files.outbox.try_clone_to_owned()?,
-                });
-            }
-        }
-        Ok(pages)
-    }
-
-    /// The Guest sends the list at `dma` to `key`: a device answers, and what
-    /// it has taken is written into the list. May block. Answers whether there
-    /// is a device with that key. A key without one is no mistake (its owner
-    /// may have left a network), and then the list stays as it is.
-    ///
-    /// # Errors
-    ///
-    /// A [`Violation`] kills the Guest.
-    pub fn send(&self, dma: u32, key: u32) -> Result<bool, Violation> {
-        let Some(slot) = self.slots.iter().find(|slot| slot.has(key)) else {
-            return Ok(false);
-        };
-        let mut sent = super::Sent::default();
-        if !slot.removed.load(Ordering::SeqCst)
-            && let Some(device) = slot.lock().as_mut()
-        {
-            sent = device.send(dma, key)?;
-        }
-        if let Some(rest) = sent.rest {
-            rest();
-        }
-        answer(self.memory(), dma, sent.bytes).map_err(Violation::of)?;
-        Ok(true)
-    }
-
-    /// There may be input for the device at `index`.
-    ///
-    /// # Errors
-    ///
-    /// A [`Violation`] kills the Guest.
-    pub fn handle_input(&self, index: usize) -> Result<Readiness, Violation> {
-        let Some(slot) = self.slots.get(index) else {
-            return Ok(Readiness::Closed);
-        };
-        if slot.removed.load(Ordering::SeqCst) {
-            return Ok(Readiness::Closed);
-        }
-        match slot.lock().as_mut() {
-            Some(device) => device.handle_input(),
-            None => Ok(Readiness::Closed),
-        }
-    }
-
-    /// The files to watch, each with the index of its device.
-    ///
-    /// # Errors
-    ///
-    /// What the kernel says when there is no descriptor left.
-    pub fn inputs(&self) -> io::Result<Vec<(usize, OwnedFd)>> {
-        let mut inputs = Vec::new();
-        for (index, slot) in self.slots.iter().enumerate() {
-            let device = slot.lock();
-            if let Some(input) = device.as_ref().and_then(|d| d.input()) {
-                inputs.push((index, input.try_clone_to_owned()?));
-            }
-        }
-        Ok(inputs)
-    }
-
     /// Takes a device away from the running Guest: the descriptor says so, an
     /// interrupt makes the driver look, and output to it is lost from now on.
     /// The driver answers when it likes: [`Self::is_let_go`].
@@ -234,45 +154,6 @@ impl Bus {
         let place = self.slots.get(index)?.place;
         let memory = self.memory();
         memory.read_object(descriptor(memory, place.index)).ok()
-    }
-
-    /// The Guest has done something: it may have bound buffers.
-    pub fn buffers_changed(&self) {
-        for slot in &self.slots {
-            // No other device cares, and this happens often.
-            if slot.kind == LGUEST_DEVICE_T_NET
-                && let Some(device) = slot.lock().as_mut()
-            {
-                device.buffers_changed();
-            }
-        }
-    }
-
-    /// What has been done to a device from outside that is a reason for the
-    /// Guest to die.
-    #[must_use]
-    pub fn damage(&self) -> Option<String> {
-        self.slots.iter().find_map(|slot| {
-            let device = slot.device.try_lock().ok()?;
-            device.as_ref()?.damage()
-        })
-    }
-
-    /// Ends all devices, waits until they have finished, and answers what each
-    /// has done, with its type. A device that another thread is using is left
-    /// alone: that is a console whose input another process took, and it has
-    /// nothing to finish.
-    #[must_use]
-    pub fn finish(&self) -> Vec<(u16, NamedCounts)> {
-        let end = |slot: &Slot| {
-            let device = slot.device.try_lock().ok().and_then(|mut d| d.take());
-            let counters = device.map(|mut device| {
-                device.finish();
-                device.counters()
-            });
-            (slot.kind, counters.unwrap_or_default())
-        };
-        self.slots.iter().map(end).collect()
     }
 
     /// The state of the bus and of all devices. The Guest must stand still;
@@ -322,8 +203,23 @@ impl Bus {
 }
 
 impl Transport for Bus {
+    /// A key without a device is no mistake (its owner may have left a
+    /// network), and then the list stays as it is.
     fn send(&self, dma: u32, key: u32) -> Result<bool, Violation> {
-        Self::send(self, dma, key)
+        let Some(slot) = self.slots.iter().find(|slot| slot.has(key)) else {
+            return Ok(false);
+        };
+        let mut sent = super::Sent::default();
+        if !slot.removed.load(Ordering::SeqCst)
+            && let Some(device) = slot.lock().as_mut()
+        {
+            sent = device.send(dma, key)?;
+        }
+        if let Some(rest) = sent.rest {
+            rest();
+        }
+        answer(self.memory(), dma, sent.bytes).map_err(Violation::of)?;
+        Ok(true)
     }
 
     fn notify(&self, address: u32) -> Result<(), Violation> {
@@ -332,27 +228,72 @@ impl Transport for Bus {
     }
 
     fn handle_input(&self, index: usize) -> Result<Readiness, Violation> {
-        Self::handle_input(self, index)
+        let Some(slot) = self.slots.get(index) else {
+            return Ok(Readiness::Closed);
+        };
+        if slot.removed.load(Ordering::SeqCst) {
+            return Ok(Readiness::Closed);
+        }
+        match slot.lock().as_mut() {
+            Some(device) => device.handle_input(),
+            None => Ok(Readiness::Closed),
+        }
     }
 
     fn inputs(&self) -> io::Result<Vec<(usize, OwnedFd)>> {
-        Self::inputs(self)
+        let mut inputs = Vec::new();
+        for (index, slot) in self.slots.iter().enumerate() {
+            let device = slot.lock();
+            if let Some(input) = device.as_ref().and_then(|d| d.input()) {
+                inputs.push((index, input.try_clone_to_owned()?));
+            }
+        }
+        Ok(inputs)
     }
 
     fn shared_pages(&self) -> io::Result<Vec<SharedPage>> {
-        Self::shared_pages(self)
+        let mut pages = Vec::new();
+        for slot in &self.slots {
+            let device = slot.lock();
+            if let Some(files) = device.as_ref().and_then(|d| d.shared_page()) {
+                pages.push(SharedPage {
+                    pfn: slot.place.page >> PAGE_SHIFT,
+                    file: files.page.try_clone_to_owned()?,
+                    outbox: files.outbox.try_clone_to_owned()?,
+                });
+            }
+        }
+        Ok(pages)
     }
 
     fn buffers_changed(&self) {
-        Self::buffers_changed(self);
+        for slot in &self.slots {
+            // No other device cares, and this happens often.
+            if slot.kind == LGUEST_DEVICE_T_NET
+                && let Some(device) = slot.lock().as_mut()
+            {
+                device.buffers_changed();
+            }
+        }
     }
 
     fn damage(&self) -> Option<String> {
-        Self::damage(self)
+        self.slots.iter().find_map(|slot| {
+            let device = slot.device.try_lock().ok()?;
+            device.as_ref()?.damage()
+        })
     }
 
     fn finish(&self) -> Vec<(u16, NamedCounts)> {
-        Self::finish(self)
+        let end = |slot: &Slot| {
+            let device = slot.device.try_lock().ok().and_then(|mut d| d.take());
+            let counters = device.map(|mut device| {
+                device.finish();
+                device.counters()
+            });
+            (slot.kind, counters.unwrap_or_default())
+        };
+        self.slots.iter().map(end).collect()
     }
 }
 
