@@ -8,7 +8,7 @@ pub mod boot;
 pub mod device;
 
 use crate::call::CallName;
-use crate::interface::{Interface, Register, by_number};
+use crate::interface::{Interface, NUMBERS, Register, by_number, with};
 use crate::layout::{Field, Layout, NoIrq};
 
 /// A span of releases of Linux with one interface.
@@ -65,23 +65,14 @@ pub const SPANS: [Span; 5] = [
         first: "2.6.30",
         last: "2.6.30",
         interface: Interface {
-            calls: by_number(&[
-                (0, CallName::FlushAsync),
-                (1, CallName::Init),
-                (2, CallName::Shutdown),
-                (4, CallName::NewPgtable),
-                (5, CallName::FlushTlb),
-                (6, CallName::LoadIdtEntry),
-                (7, CallName::SetStack),
-                (8, CallName::Ts),
-                (9, CallName::SetClockevent),
-                (10, CallName::Halt),
-                (14, CallName::SetPte),
-                (15, CallName::SetPmd),
-                (16, CallName::LoadTls),
-                (17, CallName::Notify),
-                (18, CallName::LoadGdtEntry),
-            ]),
+            calls: with(
+                SHARED,
+                &[
+                    (2, CallName::Shutdown),
+                    (15, CallName::SetPmd),
+                    (18, CallName::LoadGdtEntry),
+                ],
+            ),
             arguments: ARGUMENTS.split_at(3).0,
             ring: RING.split_at(4).0,
             layout: OLD_LAYOUT,
@@ -112,34 +103,10 @@ pub const SPANS: [Span; 5] = [
 /// The last span: Linux 3.1 to 3.19.
 pub const LINUX_3_1: &Interface = &SPANS[4].interface;
 
-/// The calls up to 2.6.29, where number 2 is `end`.
-const fn old_calls(
-    end: CallName,
-) -> [Option<CallName>; crate::interface::NUMBERS] {
-    by_number(&[
-        (0, CallName::FlushAsync),
-        (1, CallName::Init),
-        (2, end),
-        (3, CallName::LoadGdt),
-        (4, CallName::NewPgtable),
-        (5, CallName::FlushTlb),
-        (6, CallName::LoadIdtEntry),
-        (7, CallName::SetStack),
-        (8, CallName::Ts),
-        (9, CallName::SetClockevent),
-        (10, CallName::Halt),
-        (14, CallName::SetPte),
-        (15, CallName::SetPmd),
-        (16, CallName::LoadTls),
-        (17, CallName::Notify),
-    ])
-}
-
-/// The calls since 2.6.31.
-const CALLS: [Option<CallName>; crate::interface::NUMBERS] = by_number(&[
+/// The calls of all these releases.
+const SHARED: [Option<CallName>; NUMBERS] = by_number(&[
     (0, CallName::FlushAsync),
     (1, CallName::Init),
-    (2, CallName::Shutdown),
     (4, CallName::NewPgtable),
     (5, CallName::FlushTlb),
     (6, CallName::LoadIdtEntry),
@@ -147,14 +114,30 @@ const CALLS: [Option<CallName>; crate::interface::NUMBERS] = by_number(&[
     (8, CallName::Ts),
     (9, CallName::SetClockevent),
     (10, CallName::Halt),
-    (13, CallName::SetPaePmd),
     (14, CallName::SetPte),
-    (15, CallName::SetPgd),
     (16, CallName::LoadTls),
     (17, CallName::Notify),
-    (18, CallName::LoadGdtEntry),
-    (19, CallName::SendInterrupts),
 ]);
+
+/// The calls up to 2.6.29, where number 2 is `end`.
+const fn old_calls(end: CallName) -> [Option<CallName>; NUMBERS] {
+    with(
+        SHARED,
+        &[(2, end), (3, CallName::LoadGdt), (15, CallName::SetPmd)],
+    )
+}
+
+/// The calls since 2.6.31.
+const CALLS: [Option<CallName>; NUMBERS] = with(
+    SHARED,
+    &[
+        (2, CallName::Shutdown),
+        (13, CallName::SetPaePmd),
+        (15, CallName::SetPgd),
+        (18, CallName::LoadGdtEntry),
+        (19, CallName::SendInterrupts),
+    ],
+);
 
 /// Up to 2.6.30.
 const OLD_LAYOUT: Layout = Layout {

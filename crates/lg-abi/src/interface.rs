@@ -143,7 +143,15 @@ impl Interface {
 pub const fn by_number(
     pairs: &[(usize, CallName)],
 ) -> [Option<CallName>; NUMBERS] {
-    let mut calls = [None; NUMBERS];
+    with([None; NUMBERS], pairs)
+}
+
+/// The table `calls` with more pairs of number and call.
+#[must_use]
+pub const fn with(
+    mut calls: [Option<CallName>; NUMBERS],
+    pairs: &[(usize, CallName)],
+) -> [Option<CallName>; NUMBERS] {
     let mut n = 0;
     while n < pairs.len() {
         let (number, name) = pairs[n];
