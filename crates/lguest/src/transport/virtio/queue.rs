@@ -103,6 +103,7 @@ impl Queue {
         taken: &Taken,
         written: u32,
     ) -> Result<(), Violation> {
+        self.guest.memory().note(&taken.chain.writable);
         let mut state = lock(&self.state);
         if state.life != taken.life {
             return Ok(());
@@ -118,6 +119,8 @@ impl Queue {
 
     /// Gives back the chain that was taken last.
     fn put_back(&self, taken: &Taken) {
+        // A device that failed may have written something all the same.
+        self.guest.memory().note(&taken.chain.writable);
         let mut state = lock(&self.state);
         if state.life == taken.life {
             state.ring.put_back();

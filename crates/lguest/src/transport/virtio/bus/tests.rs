@@ -3,6 +3,7 @@
 use super::*;
 use crate::devices::block::{Block, Disk};
 use crate::devices::console::{Config, Console};
+use crate::memory::Section;
 use crate::transport::virtio::testing::{Driver, Guest, RAM, RING};
 use crate::transport::virtio::{VirtioConsole, VirtioDisk, VirtioRandom};
 use rustix::fs::{MemfdFlags, memfd_create};
@@ -247,4 +248,29 @@ fn more_queues_than_interrupts_are_refused() {
     let console = machine(false).bus.screen.clone();
     let error = VirtioBus::new(guest, devices, console).err().unwrap();
     assert!(error.to_string().contains("need 16 interrupts"), "{error}");
+}
+
+#[test]
+fn the_host_learns_which_pages_devices_were_given() {
+    let mut machine = machine(false);
+    let (sender, noted) = std::sync::mpsc::channel();
+    let note = move |piece| sender.send(piece).unwrap();
+    machine.guest.memory().note_writes(note);
+    let was_noted =
+        |addr| noted.try_iter().any(|piece: Section| piece.addr() == addr);
+    let mut random = machine.driver(0);
+    random.offer(&[], &[(0x4000, 64)]);
+    machine.bus.notify(random.at).unwrap();
+    assert!(was_noted(0x4000), "random numbers");
+    let mut disk = machine.driver(1);
+    let name = 8;
+    machine.ask(&mut disk, name, 0, (0x5000, 20), true);
+    assert!(was_noted(0x5000), "the name of a disk");
+    let mut keys = machine.driver(2);
+    keys.offer(&[], &[(0x6000, 64)]);
+    machine.bus.notify(keys.at).unwrap();
+    let typed = machine.input.take().unwrap();
+    rustix::io::write(&typed, b"typed").unwrap();
+    let _ = machine.bus.handle_input(2).unwrap();
+    assert!(was_noted(0x6000), "what was typed");
 }
