@@ -44,9 +44,9 @@ impl Pte {
     pub const WRITE_THROUGH: u32 = 1 << 3;
     /// No caching.
     pub const CACHE_DISABLE: u32 = 1 << 4;
-    /// Somebody has used the page.
+    /// The page was used.
     pub const ACCESSED: u32 = 1 << 5;
-    /// Somebody has written to the page.
+    /// The page was written to.
     pub const DIRTY: u32 = 1 << 6;
     /// A page of 4 MiB (in a directory), or PAT (in a table): refused here.
     pub const SIZE: u32 = 1 << 7;

@@ -17,7 +17,9 @@ use crate::memory::Memory;
 use lg_abi::device::LGUEST_MAX_DEVICES;
 use lg_abi::dma::{Dma, KEY_ALIGN};
 use lg_abi::page::{PAGE_SHIFT, PAGE_SIZE};
-use lg_wire::outbox::{DOZES, FRAMES, LONGEST, OUTBOX_SIZE, frame, ring, word};
+use lg_wire::outbox::{
+    FRAMES, LONGEST, OUTBOX_SIZE, WAKE_WHEN_IDLE, frame, ring, word,
+};
 
 /// The outboxes of a Guest, one for each network's page.
 pub struct Outboxes {
@@ -141,10 +143,10 @@ impl Host<'_> {
     pub(crate) fn let_fetch(&mut self) -> Result<(), Kill> {
         for outbox in 0..as_word(self.outboxes.count) {
             let memory = &self.outboxes.memory;
-            let dozes = GuestPhys(outbox * OUTBOX_SIZE + DOZES);
-            if memory.load(dozes)? != 0 && memory.swap(dozes, 0)? != 0 {
+            let wake = GuestPhys(outbox * OUTBOX_SIZE + WAKE_WHEN_IDLE);
+            if memory.load(wake)? != 0 && memory.swap(wake, 0)? != 0 {
                 self.vm.counters.fetch_rings.count();
-                self.world.ring(dozes.0);
+                self.world.ring(wake.0);
             }
         }
         Ok(())

@@ -61,7 +61,7 @@ impl Host<'_> {
         self.arm_timer(false);
         let vm = self.vm;
         let mut result = Ok(());
-        turns::doze(&vm.wire.kick, &vm.wire.asleep, |seen| {
+        turns::sleep_until_kick(&vm.wire.kick, &vm.wire.asleep, |seen| {
             // This comes first: the Launcher sends no kick while it is asked.
             self.tell_of_buffers(input::WHEN_IDLE);
             let nothing_came = !self.has_interrupt()

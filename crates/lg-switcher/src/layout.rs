@@ -2,8 +2,8 @@
 //!
 //! Everything is at a fixed place, above the 4 GiB that are the Guest's. One
 //! load of a constant reaches it, from any code, in any state. Fixed places
-//! help an attacker who is inside the view, but a view holds nothing except the
-//! Guest itself.
+//! make an attack from inside the view easier. Such an attack gains nothing: a
+//! view holds nothing except the Guest itself.
 
 use core::cell::Cell;
 use core::mem::offset_of;

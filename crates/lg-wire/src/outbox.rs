@@ -47,11 +47,11 @@ pub const fn ring(slot: u32) -> Option<u32> {
     }
 }
 
-/// Offset of a word in the outbox' first page: 1 while the thread that fetches
-/// frames for *this* Guest dozes, and wants to be woken when the Guest has
-/// nothing to do. That thread sets it, the Host clears it and wakes the thread.
-/// A futex.
-pub const DOZES: u32 = 0;
+/// Offset of a word in the first page of an outbox: 1 while the thread that
+/// fetches frames for *this* Guest sleeps and is to be woken when the Guest has
+/// nothing to do. That thread sets it, and the Host clears it and wakes the
+/// thread. A futex.
+pub const WAKE_WHEN_IDLE: u32 = 0;
 
 /// Offsets of a ring's words, each in a cache line of its own.
 pub mod word {
@@ -62,7 +62,7 @@ pub mod word {
     /// it.
     pub const FETCHED: u32 = 64;
     /// 0 while the receiver is awake. Otherwise, how many frames must wait
-    /// before the sender wakes it: 1 if it sleeps, more if it dozes. The
+    /// before the sender wakes it: 1, or more while a stream goes on. The
     /// receiver sets it, the sender clears it. A futex.
     pub const ASLEEP: u32 = 128;
     /// How many frames were posted so far, modulo 2^32. The sender writes it.

@@ -127,7 +127,11 @@ pub fn call_off<F: Futex>(
 /// sleep it changes the count, afterwards it is a wake-up. `rest` gets the
 /// count, checks once more that there is nothing to do, and then sleeps while
 /// the count is the same.
-pub fn doze<W: Word>(kicks: &W, asleep: &W, rest: impl FnOnce(u32)) {
+pub fn sleep_until_kick<W: Word>(
+    kicks: &W,
+    asleep: &W,
+    rest: impl FnOnce(u32),
+) {
     asleep.store(1);
     rest(kicks.load());
     asleep.store(0);

@@ -50,7 +50,7 @@ fn main() -> ExitCode {
 fn examine(json: bool) -> ExitCode {
     let found = doctor::examine();
     let text = if json { found.json() } else { found.lines() };
-    // Whoever has closed it does not want to know; the code says enough.
+    // A reader that has closed the pipe wants no more. The code says enough.
     let _ = std::io::stdout().write_all(text.as_bytes());
     ExitCode::from(found.outcome().code())
 }

@@ -88,13 +88,13 @@ impl FakeHost {
         *self.bindings.lock().expect("nobody panics here") = bindings;
     }
 
-    /// Whether somebody has ended the Guest.
+    /// Whether the Guest was ended.
     #[must_use]
     pub fn is_killed(&self) -> bool {
         self.killed.load(Ordering::SeqCst)
     }
 
-    /// The interrupts that were raised since somebody asked.
+    /// The interrupts that were raised since the last question.
     #[must_use]
     pub fn irqs(&self) -> Vec<u8> {
         let irqs = self.irqs.lock().expect("nobody panics here");

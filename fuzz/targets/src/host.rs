@@ -14,7 +14,7 @@ use lg_host::cpu::registers::{EFLAGS_FIXED, EFLAGS_RF, EFLAGS_USABLE};
 use lg_host::host::Event;
 use lg_host::kill::Kill;
 use lg_host::patch::TrampolineKind;
-use lg_wire::outbox::{DOZES, ring, word};
+use lg_wire::outbox::{WAKE_WHEN_IDLE, ring, word};
 use std::sync::atomic::Ordering;
 
 /// The flags that Guest code can have when it traps.
@@ -177,7 +177,7 @@ fn scribble(machine: &Machine<'_>, input: &mut Input<'_>) {
         ring + word::FETCHED,
         ring + word::POSTED,
         ring + word::ASLEEP,
-        DOZES,
+        WAKE_WHEN_IDLE,
     ]);
     let value = match input.byte() {
         n @ 0..192 => 8 * u32::from(n),

@@ -191,14 +191,14 @@ fn one_who_dozes_is_rung_when_enough_waits() {
 #[test]
 fn our_own_fetcher_is_rung_when_we_have_nothing_to_do() {
     let mut m = machine();
-    let dozes = GuestPhys(DOZES);
-    outbox(&m).memory().store(dozes, 1).unwrap();
+    let wake = GuestPhys(WAKE_WHEN_IDLE);
+    outbox(&m).memory().store(wake, 1).unwrap();
     m.host().get_ready().unwrap();
     assert_eq!(m.world.rung, []);
     for _ in 0..2 {
         m.host().let_fetch().unwrap();
-        assert_eq!(m.world.rung, [DOZES]);
-        assert_eq!(outbox(&m).memory().load(dozes), Ok(0));
+        assert_eq!(m.world.rung, [WAKE_WHEN_IDLE]);
+        assert_eq!(outbox(&m).memory().load(wake), Ok(0));
     }
 }
 

@@ -406,13 +406,13 @@ mod sleep {
 
         /// `get_ready` of a Guest that has halted: takes one interrupt, and
         /// sleeps until there is one.
-        fn next_interrupt(&self, doze: Doze) -> u32 {
+        fn next_interrupt(&self, sleep: Sleep) -> u32 {
             loop {
                 if let Some(irq) = lowest(&self.irqs) {
                     lower(&self.irqs, irq);
                     return irq;
                 }
-                doze(self);
+                sleep(self);
             }
         }
 
@@ -424,11 +424,11 @@ mod sleep {
         }
     }
 
-    type Doze = fn(&Guest);
+    type Sleep = fn(&Guest);
     type Kick = fn(&Guest);
 
-    fn right_doze(guest: &Guest) {
-        doze(&guest.kicks, &guest.asleep, |seen| {
+    fn right_sleep(guest: &Guest) {
+        sleep_until_kick(&guest.kicks, &guest.asleep, |seen| {
             if lowest(&guest.irqs).is_none() {
                 Kernel::wait(&guest.kicks, seen);
             }
@@ -440,13 +440,13 @@ mod sleep {
     }
 
     /// Two interrupts from two threads, and a Guest that sleeps for each.
-    fn model(doze: Doze, kick: Kick) {
+    fn model(sleep: Sleep, kick: Kick) {
         let guest = Guest::new();
         let devices = [3, 5].map(|irq| {
             let guest = guest.clone();
             thread::spawn(move || guest.irq(irq, kick))
         });
-        let got = [0; 2].map(|_| guest.next_interrupt(doze));
+        let got = [0; 2].map(|_| guest.next_interrupt(sleep));
         assert_eq!(got[0] + got[1], 8, "{got:?}");
         for device in devices {
             device.join().unwrap();
@@ -456,14 +456,14 @@ mod sleep {
 
     #[test]
     fn no_wake_up_is_lost_and_no_interrupt() {
-        all_orders(3, || model(right_doze, right_kick));
+        all_orders(3, || model(right_sleep, right_kick));
     }
 
     #[test]
     fn to_look_before_counting_kicks_loses_one() {
         fn hasty(guest: &Guest) {
             let idle = lowest(&guest.irqs).is_none();
-            doze(&guest.kicks, &guest.asleep, |seen| {
+            sleep_until_kick(&guest.kicks, &guest.asleep, |seen| {
                 if idle {
                     Kernel::wait(&guest.kicks, seen);
                 }
@@ -487,7 +487,7 @@ mod sleep {
             "sleep::to_wake_without_counting_loses_one",
             "deadlock",
             || {
-                model(right_doze, uncounted);
+                model(right_sleep, uncounted);
             }
         ));
     }
@@ -506,7 +506,7 @@ mod sleep {
                         raise(&guest.irqs, 3);
                     })
                 };
-                assert_eq!(guest.next_interrupt(right_doze), 3);
+                assert_eq!(guest.next_interrupt(right_sleep), 3);
                 device.join().unwrap();
             }
         ));

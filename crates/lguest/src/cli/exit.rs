@@ -26,7 +26,7 @@ pub enum Outcome {
     /// Its input ended, and that was to be its end.
     InputEnded,
     /// A signal ended it, or what counts as one: ^C^C^C (SIGINT), an output
-    /// that nobody can read (SIGPIPE), a parent that has ended (SIGTERM).
+    /// that has no reader (SIGPIPE), a parent that has ended (SIGTERM).
     Signal(u8),
 }
 

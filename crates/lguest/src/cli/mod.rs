@@ -157,7 +157,7 @@ impl Common {
     }
 }
 
-/// RAM of a Guest for which nobody named a size.
+/// RAM of a Guest where no size is given.
 const DEFAULT_MEMORY: u32 = 32 << 20;
 
 /// What is wrong with a Guest whatever form it was asked for in.

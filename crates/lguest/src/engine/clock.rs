@@ -1,9 +1,9 @@
 //! How fast the time-stamp counter runs.
 //!
 //! A Guest keeps time by the processor's own counter and has to know its
-//! frequency. Nobody tells an ordinary process, so we measure: two readings of
+//! frequency. An ordinary process is not told, so we measure: two readings of
 //! the counter and of the monotonic clock, some milliseconds apart. The first
-//! is taken when the Launcher starts, so that nobody waits for the second.
+//! is taken when the Launcher starts, so that nothing waits for the second.
 
 #![expect(unsafe_code, reason = "rdtsc, cpuid, and clocks of processes")]
 

@@ -174,7 +174,7 @@ pub enum Exit {
     BindingsChanged,
     /// The Guest may have freed a buffer: see [`Engine::wait_for_buffers`].
     BuffersMayBeFree,
-    /// Somebody has a [`Hold`], and the Guest stands at a clean point. `run`
+    /// There is a [`Hold`], and the Guest stands at a clean point. `run`
     /// comes back with this as long as it is held.
     Held,
     /// The Guest has ended, and will not run again.

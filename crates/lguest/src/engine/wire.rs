@@ -1,9 +1,8 @@
 //! The four requests as words: `/dev/lguest`, without the device.
 //!
 //! The original's Launcher spoke to its Host by writing a few 32-bit words and
-//! by reading. Whoever has such a Launcher, or wants to write one in another
-//! language over a pipe, finds the same words and the same errors here
-//! (docs/abi.md, section 8).
+//! by reading. The same words and the same errors are here, for such a Launcher
+//! or for one in another language at the end of a pipe (docs/abi.md, section 8).
 
 use super::death::Death;
 use super::error::RequestError;
@@ -26,7 +25,7 @@ pub struct Wire {
 }
 
 struct Inner {
-    /// Who may make requests: the thread that initialised.
+    /// The thread that initialised: no other may make requests.
     owner: Option<ThreadId>,
     /// Given away at INITIALIZE.
     shared_pages: Vec<SharedPage>,

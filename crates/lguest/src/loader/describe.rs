@@ -1,7 +1,7 @@
 //! `lguest image`: what a file is, and whether it runs here.
 //!
 //! The verdict is that of `lguest run`, in the same words: the file is loaded
-//! into memory that nobody runs. The other facts come from the headers and from
+//! into memory that is not run. The other facts come from the headers and from
 //! texts that every Linux of these years carries.
 
 use super::fit::Demand;

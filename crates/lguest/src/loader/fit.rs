@@ -1,9 +1,9 @@
 //! How much memory a Guest needs: the least that would do, and the most.
 //!
-//! Who is told to give more, gives it, and is told to give more again, has been
-//! told wrongly twice. So a number in a message is found by trying: it is the
-//! least number of megabytes with which everything fits, page tables included,
-//! or there is none, and the message says what is too large.
+//! A message that asks for more memory must name an amount that is enough. So
+//! the number is found by trying: it is the least number of megabytes with which
+//! everything fits, page tables included. If there is none, the message says
+//! what is too large.
 
 use crate::memory::MAX_RAM;
 use lg_abi::page::{DIRECTORY_SPAN, PAGE_SHIFT, PAGE_SIZE, SWITCHER_ADDR};

@@ -2,7 +2,7 @@
 //!
 //! Most of a kernel is copied once, from the page cache into the Guest, and
 //! never passes through a buffer of ours. This type is what makes the embedded
-//! Guest and a file look alike to those who do the copying.
+//! Guest and a file look alike to the code that copies.
 
 use super::KernelError;
 use crate::memory::{GuestMemory, Section};

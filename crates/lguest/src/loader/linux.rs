@@ -1,8 +1,8 @@
 //! Linux, by what its images say about themselves.
 //!
-//! lguest runs every kernel that has the mark of 2007, and asks nobody for his
-//! name. But where a kernel cannot run, or will not run well, it is mostly a
-//! Linux, and then there is more to say than that a mark is missing.
+//! A kernel with the mark of 2007 runs whatever its release is. A later kernel
+//! has no such mark, and its release tells which interface it has. Where a kernel
+//! cannot run, its release explains why.
 
 use lg_abi::known::Known;
 use serde::{Serialize, Serializer};

@@ -69,7 +69,7 @@ pub enum LoadError {
 ///
 /// # Errors
 ///
-/// [`LoadError`] names who is at fault and the cure.
+/// [`LoadError`] names the file at fault and the cure.
 pub fn load(
     memory: &GuestMemory,
     kernel: &Image,

@@ -21,8 +21,7 @@ pub(super) const CONVENTIONAL: [u32; 5] = [
     0x7800_0000,
 ];
 
-/// An address that nobody votes for more often than this is nobody's: the
-/// original's threshold.
+/// So many votes for an address come by chance: the original's threshold.
 const CHANCE: usize = 3;
 
 /// A vote for a conventional address counts this many times.

@@ -1,7 +1,7 @@
 //! What a command line means, once nothing is left to be misunderstood.
 //!
-//! Two kinds of command line end here: the one of 2007 and today's. Whoever
-//! embeds the Launcher fills this in by hand.
+//! Two kinds of command line end here: the one of 2007 and today's. A program
+//! that embeds the Launcher fills this in itself.
 
 use crate::engine::Isolation;
 use std::net::Ipv4Addr;

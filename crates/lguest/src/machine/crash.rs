@@ -1,4 +1,4 @@
-//! Signals that a broken process gets, or that somebody sends to one.
+//! Signals that a broken process gets, or that another process sends to it.
 //!
 //! A bug in the Launcher, a file that became shorter under a mapping, or
 //! `kill -ABRT`: the process ends as it would without us, with a core file
@@ -62,7 +62,7 @@ extern "C" fn ended(signal: i32) {
     terminal::leave_at_once();
     let known = CRASHES.iter().find(|(number, _)| *number == signal);
     if let Some((_, words)) = known {
-        // Whoever has closed standard error does not want to know.
+        // Standard error may be closed. Then there is no reader.
         let _ = rustix::io::write(rustix::stdio::stderr(), words);
     }
     // SAFETY: ends the process, without the help of anything in it.

@@ -1,4 +1,4 @@
-//! How a run ends: who ended it, and what a person is told.
+//! How a run ends: what ended it, and what a person is told.
 //!
 //! Whatever ends a Guest kills it, and the main thread comes back from
 //! `Engine::run` with the death. A reason that came from outside (a signal,

@@ -12,7 +12,7 @@ use std::os::unix::fs::FileExt;
 /// What Linux needs beside its kernel and an initrd, packed and unpacked.
 const LINUX_ITSELF: u64 = 2 << 20;
 
-/// With more memory than this, nobody needs to look.
+/// With more memory than this, there is nothing to say.
 const PLENTY: u64 = 256 << 20;
 
 /// The longest line that every release reads.

@@ -3,7 +3,7 @@
 //! It watches what devices want watched, and carries what comes into the
 //! Guest while that runs. Input for which the Guest has no buffer is the
 //! difficult case. A driver frees a buffer by a word in its own memory, which
-//! is no event for anybody. But a Guest that has nothing more to do has freed
+//! is no event. But a Guest that has nothing more to do has freed
 //! what it is going to free, and its Host tells us then. So:
 //!
 //! - after a buffer was found we wait for the Host, and look after
@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// The thread, for those who have news for it. It ends with the process.
+/// A handle to the thread, which ends with the process.
 pub struct Inputs {
     nudged: Arc<Nudge>,
 }
@@ -92,7 +92,7 @@ struct Nudge {
     wanted: AtomicBool,
     /// How often a device was asked for its input.
     looks: AtomicU64,
-    /// How often a pause has ended before anybody told of a buffer.
+    /// How often a pause has ended before a buffer was reported.
     pauses: AtomicU64,
 }
 
@@ -143,7 +143,7 @@ enum State {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Waiting {
-    /// When to look even if nobody tells of a buffer.
+    /// When to look even if no buffer is reported.
     until: Option<Instant>,
     /// The pause before that.
     pause: Duration,
@@ -196,7 +196,7 @@ impl Watcher {
         }
     }
 
-    /// Sleeps until there is something to do. Answers whether somebody nudged
+    /// Sleeps until there is something to do. Answers whether it was nudged
     /// us, and which files are readable.
     fn wait(&self) -> io::Result<(bool, Vec<bool>)> {
         let states = || self.inputs.iter().map(|input| input.state);

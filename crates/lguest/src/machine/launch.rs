@@ -39,8 +39,8 @@ pub fn launch(config: &Config, started: u64) -> Result<Outcome, LaunchError> {
     for hint in hints::about(config, &opened.kernel, opened.initrd.as_ref()) {
         terminal::tell(&hint);
     }
-    // From here on nothing is opened any more: what is in the files, and who
-    // made it, is unknown.
+    // From here on nothing is opened any more: the contents of the files may
+    // come from strangers.
     let plan = plan(config);
     let mut walls = confine::before_threads(&plan);
     let parts = Parts {

@@ -63,7 +63,7 @@ impl Opened {
             devices,
             screen,
             input_end,
-            // Last, for it may make a file.
+            // Last, because it may make a file.
             stats: open_stats(config)?,
         })
     }

@@ -1,6 +1,6 @@
 //! For whom a Guest runs: when they are gone, or the time is up, it ends.
 //!
-//! A Guest waits for input without end, so one that nobody can reach any more
+//! A Guest waits for input without end, so one that cannot be reached any more
 //! would run for ever. A thread watches what tells: the other end of standard
 //! output, the process that started us, the end of the input, and the clock.
 //! It sleeps until one of them says something; where there is nothing to
@@ -81,7 +81,7 @@ const LOOK: Duration = Duration::from_millis(100);
 pub struct Owner {
     timeout: Option<(Instant, Duration)>,
     parent: Option<OwnedFd>,
-    /// Standard output, where nobody can read it any more once its reader is
+    /// Standard output, where nothing can read it any more once its reader is
     /// gone.
     output: Option<OwnedFd>,
     /// An event: the Guest has all of its input, and there is no more.
@@ -159,7 +159,7 @@ impl Owner {
             .stack_size(128 << 10)
             .spawn(move || {
                 let (outcome, reason) = self.wait();
-                // Whoever else has begun to end it goes on with that.
+                // If its end has begun already, that goes on.
                 if !ending.has_begun() {
                     signals::end(outcome, &reason, &ending);
                 }

@@ -2,7 +2,7 @@
 //!
 //! Handlers may do next to nothing, so they only tell a thread, which is
 //! asleep otherwise. What asks us to end kills the Guest, and the main thread
-//! comes back with that; if it does not, because nobody reads the output that
+//! comes back with that; if it does not, because nothing reads the output that
 //! it is writing, we end all the same. A signal that we were started to ignore
 //! (nohup does that) stays ignored.
 
@@ -89,7 +89,8 @@ const SIGPWR: i32 = libc::SIGPWR;
 const SIGRTMIN: i32 = 34;
 const SIGRTMAX: i32 = 64;
 
-/// The signals that are ignored, a bit for each; none where nobody tells.
+/// The signals that are ignored, a bit for each; none where the kernel does not
+/// say.
 /// Opens a file, so it has to be asked early.
 #[must_use]
 pub fn ignored() -> u64 {
@@ -114,13 +115,13 @@ fn handle(signal: i32, ending: &Ending) {
         SIGTSTP => {
             let hold = ending.hold();
             terminal::lend();
-            // Here we stop, and go on when somebody sends SIGCONT.
+            // The process stops here, and goes on at SIGCONT.
             let _ = emulate_default_handler(SIGTSTP);
             terminal::resume();
             drop(hold);
         }
-        // Perhaps we were stopped by what cannot be caught, and whoever had
-        // the terminal meanwhile has left it in another state.
+        // The process may have been stopped by SIGSTOP, and another process may
+        // have changed the terminal meanwhile.
         SIGCONT => terminal::resume(),
         _ => {
             let name = match signal {

@@ -34,7 +34,7 @@ pub struct OpenFile {
 impl Drop for OpenFile {
     fn drop(&mut self) {
         if let Some(path) = &self.created {
-            // Somebody may have been faster.
+            // Another process may have been faster.
             let _ = std::fs::remove_file(path);
         }
     }

@@ -4,8 +4,7 @@
 //! gets its terminal back in that state is useless. So the old state is kept
 //! where every way out can find it: the end of the run, an error, a panic, a
 //! signal, and being stopped with the promise to come back. What the Launcher
-//! itself has to say is said here, too, for it must not depend on whether
-//! anybody listens.
+//! itself has to say is said here, too, because it must not depend on a reader.
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -26,7 +25,7 @@ static STATE: Mutex<State> = Mutex::new(State {
 struct State {
     /// It should be raw whenever it is ours.
     wanted: bool,
-    /// It is somebody else's, for a while.
+    /// Another process has it for a while.
     lent: bool,
     /// It must never be raw again: the process ends.
     over: bool,
@@ -62,8 +61,8 @@ pub fn lend() {
 }
 
 /// We go on after a stop, or may do so: if the terminal should be raw, it is
-/// made so, whatever somebody else has made of it meanwhile. After [`leave`]
-/// this does nothing: who ends a process often sends SIGCONT right behind.
+/// made so, whatever another process has made of it meanwhile. After [`leave`]
+/// this does nothing: a process is often ended by SIGTERM and then SIGCONT.
 pub fn resume() {
     let mut state = state();
     state.lent = false;
@@ -86,8 +85,8 @@ pub fn leave_for_good() {
     leave();
 }
 
-/// [`leave`], from a signal handler: it waits for nobody, and does not do it
-/// if somebody is just about to.
+/// [`leave`], from a signal handler: it does not wait, and does nothing
+/// if another thread is just about to.
 pub(crate) fn leave_at_once() {
     if let Ok(state) = STATE.try_lock()
         && let Some(before) = &state.before
@@ -109,8 +108,8 @@ impl State {
             return;
         };
         let input = rustix::stdio::stdin();
-        // In the background it belongs to somebody else, who has seen to it.
-        // At once, for output that nobody takes would never be drained.
+        // In the background it belongs to another process, which restores it.
+        // At once, because output without a reader would never be drained.
         if is_ours(input) {
             let now = OptionalActions::Now;
             let _ = rustix::termios::tcsetattr(input, now, &before);
@@ -178,8 +177,8 @@ pub fn may_tell() -> bool {
     matches!(poll(&mut fds, Some(&now)), Ok(1))
 }
 
-/// Writes all of `bytes`. Blocks as long as whoever takes them needs, also
-/// where somebody else has made the file one that does not wait.
+/// Writes all of `bytes`. Blocks as long as the reader needs, also where
+/// another process has made the file one that does not wait.
 ///
 /// # Errors
 ///

@@ -109,7 +109,7 @@ fn make(nr: libc::c_long, a: [usize; 4]) -> Result<(), i32> {
 }
 
 /// The first call that this machine refuses. `about` hears the name of each
-/// before it is made, for those who may be killed for it.
+/// before it is made, for processes that may be killed for it.
 pub(crate) fn refused(about: impl Fn(usize)) -> Option<Lack> {
     first_refused(CALLS, about)
 }

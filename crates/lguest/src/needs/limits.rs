@@ -196,7 +196,7 @@ pub(crate) fn killed() -> Cause {
     group.or(time).unwrap_or(Cause::KilledFromOutside)
 }
 
-/// The limit on `resource`; `None` if there is none, or nobody tells.
+/// The limit on `resource`; `None` if there is none, or the kernel does not say.
 pub(crate) fn limit(resource: Resource) -> Option<u64> {
     let known = LIMITS.get().zip(OURS.iter().position(|&r| r == resource));
     match known {

@@ -6,12 +6,12 @@
 //! long in a virtual machine. So pieces of 2 MiB that have no untouched page
 //! are made one large page each, by the kernel, while the Guest runs on. That
 //! takes no memory that was not taken before, and a millisecond or two of
-//! another processor's time for each. Who maps single pages out of such a
-//! piece is helped, too, for neighbours in the Guest are neighbours in the
-//! machine.
+//! another processor's time for each. Single pages that a view maps out of such
+//! a piece gain, too: neighbours in the Guest are neighbours in the machine.
 //!
-//! We look only when the Guest has worked for a while, and less and less often
-//! when there is nothing to do. There is no thread but while there is.
+//! The Launcher looks for such pieces only when the Guest has worked for a
+//! while, and less often each time it finds nothing. The thread exists only
+//! while there is something to do.
 
 use super::affinity::Anywhere;
 use crate::lock::lock;
@@ -27,8 +27,8 @@ const SHORTEST: Duration = Duration::from_millis(500);
 /// ... and how often if we have found nothing for long.
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// A piece that cannot be collapsed is tried this often: somebody may have
-/// been writing it to a disk just then.
+/// A piece that cannot be collapsed is tried this often: it may have
+/// been on its way to a disk just then.
 const TRIES: u8 = 8;
 
 /// Which pieces of a Guest's memory are large pages.

@@ -156,7 +156,7 @@ impl Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        // SAFETY: invariant 1; nobody has references any more.
+        // SAFETY: invariant 1, and there are no references any more.
         // A filter may refuse it; then the memory stays until we end.
         let _ =
             unsafe { rustix::mm::munmap(self.head.as_ptr().cast(), HEAD_SIZE) };

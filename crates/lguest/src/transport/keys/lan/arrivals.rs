@@ -36,7 +36,7 @@ use std::time::{Duration, Instant};
 const LULL: Duration = Duration::from_micros(200);
 
 /// How long the thread sleeps in a stream while its Guest has work.
-const DOZE: Duration = Duration::from_micros(100);
+const STREAM_SLEEP: Duration = Duration::from_micros(100);
 
 /// The same where the Guest's Host cannot ring, so that no sender fills all the
 /// buffers that Linux binds. The kernel adds up to 50 µs.
@@ -150,9 +150,9 @@ impl<'s> Arrivals<'s> {
                 // The Guest has to empty its buffers first.
                 let pause = if came > 0 { FULL } else { self.pause * 2 };
                 self.pause = pause.min(LONG_NAP);
-                idle = self.doze(self.pause, 0, &inboxes);
+                idle = self.sleep_in_stream(self.pause, 0, &inboxes);
             } else if self.streams && !idle {
-                idle = self.doze(DOZE, MANY, &inboxes);
+                idle = self.sleep_in_stream(STREAM_SLEEP, MANY, &inboxes);
             } else if self.streams {
                 self.streams = self.look_out(&inboxes);
             } else {
@@ -224,7 +224,7 @@ impl<'s> Arrivals<'s> {
     /// Sleeps for `time`, or until `enough` frames wait in a ring, or until the
     /// Guest has nothing to do. Answers whether the Guest has nothing to do.
     /// `enough` = 0: any number may wait, because the Guest has no free buffer.
-    fn doze(
+    fn sleep_in_stream(
         &self,
         time: Duration,
         enough: u32,

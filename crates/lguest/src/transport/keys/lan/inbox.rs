@@ -11,7 +11,7 @@ use crate::memory::{
     Region, SealedMemory, SealedMemoryError, Section, sealed_file,
 };
 use lg_wire::outbox::{
-    DOZES, FRAMES, LONGEST, OUTBOX_SIZE, RING_SIZE, frame, ring, word,
+    FRAMES, LONGEST, OUTBOX_SIZE, RING_SIZE, WAKE_WHEN_IDLE, frame, ring, word,
 };
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -75,7 +75,7 @@ impl Outbox {
     /// The word that [`Self::listen`] sets to 1. The Host rings by setting it to
     /// 0.
     pub(super) fn own_doorbell(&self) -> &AtomicU32 {
-        self.memory.atomic(DOZES)
+        self.memory.atomic(WAKE_WHEN_IDLE)
     }
 
     /// From now on the Host need not ring. Answers whether it has.
