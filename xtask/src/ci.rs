@@ -29,6 +29,7 @@ pub struct Ci {
     tally: Tally,
     not_done: Vec<String>,
     wrong: Vec<String>,
+    failures: Vec<String>,
 }
 
 /// How to tell from a program's end how it went.
@@ -53,6 +54,7 @@ impl Ci {
             tally: Tally::default(),
             not_done: Vec::new(),
             wrong: Vec::new(),
+            failures: Vec::new(),
         }
     }
 
@@ -89,6 +91,7 @@ impl Ci {
                 let tally = Tally::of_tests(&ended.output, ended.succeeded());
                 let skipped = tally::skipped(&ended.output);
                 self.not_done.extend(skipped.map(str::to_owned));
+                self.failures.extend(tally::failures(&ended.output));
                 self.count(label, &ended, tally, &format!("  {tally}"))
             }
             _ => {
@@ -212,12 +215,17 @@ impl Ci {
             .push(format!("SKIPPED {}: {label}: {why}", self.step));
     }
 
-    /// Prints what went wrong, what was skipped, and the counts.
+    /// Prints what was skipped, what went wrong, and the counts. The tests that
+    /// failed come late, so that they are in the part of a long log that is
+    /// kept.
     pub fn sum_up(&self) -> ExitCode {
         let time = self.start.elapsed();
         println!();
         for line in &self.not_done {
             println!("{line}");
+        }
+        for test in &self.failures {
+            println!("{test}");
         }
         for line in &self.wrong {
             println!("FAILED {line}");

@@ -64,6 +64,43 @@ pub fn skipped(output: &str) -> impl Iterator<Item = &str> {
     said.filter(|line| !line.starts_with("SKIPPED in all: "))
 }
 
+/// How much of what a failed test printed is repeated.
+const LINES: usize = 12;
+
+/// The tests that failed, each with the first lines of what it printed. Below
+/// `failures:` the test runner prints `---- NAME stdout ----` and the output.
+pub fn failures(output: &str) -> Vec<String> {
+    let mut found: Vec<Vec<&str>> = Vec::new();
+    let mut in_failures = false;
+    let mut in_test = false;
+    for line in output.lines() {
+        match line {
+            "failures:" => (in_failures, in_test) = (true, false),
+            "successes:" => (in_failures, in_test) = (false, false),
+            _ if line.starts_with("test result: ") => {
+                (in_failures, in_test) = (false, false);
+            }
+            "stack backtrace:" => in_test = false,
+            _ if !in_failures => {}
+            _ if line.starts_with("---- ") && line.ends_with(" ----") => {
+                in_test = true;
+                found.push(vec![line]);
+            }
+            _ => {
+                let test = found.last_mut().filter(|_| in_test);
+                let room = |test: &&mut Vec<&str>| test.len() <= LINES;
+                if let Some(test) = test.filter(room) {
+                    test.push(line);
+                }
+            }
+        }
+    }
+    found
+        .iter()
+        .map(|test| test.join("\n").trim_end().to_owned())
+        .collect()
+}
+
 /// `test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; ...`
 fn of_binary(line: &str) -> Option<Tally> {
     let (_, counts) = line.strip_prefix("test result: ")?.split_once(". ")?;
@@ -120,6 +157,42 @@ test result: FAILED. 2 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out
     fn binaries_are_added_up_and_skipped_tests_have_not_passed() {
         let all = Tally::of_tests(OUTPUT, false);
         assert_eq!(all.to_string(), "4 passed, 1 failed, 2 skipped");
+    }
+
+    #[test]
+    fn a_failed_test_is_named_with_what_it_printed() {
+        let output = "
+successes:
+
+---- a stdout ----
+fine
+
+failures:
+
+---- b::c stdout ----
+before
+
+thread 'b::c' panicked at b.rs:1:2:
+not so
+stack backtrace:
+   0: one
+
+---- d stdout ----
+other
+
+failures:
+    b::c
+    d
+
+test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured
+";
+        let expected = [
+            "---- b::c stdout ----\nbefore\n\n\
+             thread 'b::c' panicked at b.rs:1:2:\nnot so",
+            "---- d stdout ----\nother",
+        ];
+        assert_eq!(failures(output), expected);
+        assert!(failures(OUTPUT).is_empty());
     }
 
     #[test]

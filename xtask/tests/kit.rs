@@ -6,10 +6,21 @@
 
 use std::path::Path;
 use std::process::Command;
+use xtask::program;
 
 #[test]
 fn the_tests_of_the_guest_kit_pass() {
+    const TEST: &str = "the_tests_of_the_guest_kit_pass";
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    if !program::cargo_runs() {
+        return program::skip(TEST, "this user has no cargo that runs");
+    }
+    let built = root.join("target/kit");
+    let writable = std::fs::create_dir_all(&built)
+        .and_then(|()| std::fs::write(built.join("writable"), ""));
+    if writable.is_err() {
+        return program::skip(TEST, "this user may not write to target/kit");
+    }
     let mut tests = Command::new("cargo");
     tests
         .args(["test", "--manifest-path", "guests/Cargo.toml", "--locked"])
