@@ -10,7 +10,7 @@ use crate::shared::state;
 use crate::syscall::{call, nr};
 use lg_abi::page::{PAGE_SHIFT, SWITCHER_ADDR};
 use lg_abi::segment::{Descriptor, GDT_TLS_MIN, GDT_USER_CS, GDT_USER_DS};
-use lg_host::cpu::segments::REAL_WIDE_DS;
+use lg_host::cpu::selectors::REAL_WIDE_DS;
 use lg_host::paging::shadow::USUAL;
 use lg_wire::fast_path;
 

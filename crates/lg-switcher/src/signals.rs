@@ -33,7 +33,7 @@ use core::mem::offset_of;
 use core::sync::atomic::Ordering;
 use lg_host::cpu::faults::PROTECTION_KEY;
 use lg_host::cpu::registers::EFLAGS_TF;
-use lg_host::cpu::segments::REAL_LONG_CS;
+use lg_host::cpu::selectors::REAL_LONG_CS;
 use lg_host::host::Event;
 use lg_wire::mailbox::reason;
 use lg_wire::spawn::KICK_SIGNAL;

@@ -35,7 +35,7 @@ use core::mem::offset_of;
 use core::sync::atomic::Ordering;
 use lg_host::address::as_word;
 use lg_host::cpu::registers::EFLAGS_TF;
-use lg_host::cpu::segments::REAL_LONG_CS;
+use lg_host::cpu::selectors::REAL_LONG_CS;
 use lg_host::host::Event;
 use lg_host::patch::TrampolineKind;
 use lg_host::patch::limits::MAX_DISPLACED;

@@ -11,8 +11,8 @@ use std::vec::IntoIter;
 /// follows.
 pub(super) const MARK: &str = "// circle: ";
 
-/// Where a file's tests begin.
-const TESTS: &str = "#[cfg(test)]\nmod ";
+/// The line above a file's tests.
+const TESTS: &str = "#[cfg(test)]\n";
 
 #[derive(Clone, Debug, PartialEq)]
 enum Token {
@@ -37,11 +37,11 @@ pub(super) struct Uses {
 ///
 /// A re-export is not an import, unless the file itself has the name elsewhere.
 pub(super) fn uses(text: &str) -> Uses {
-    let end = text.find(TESTS).unwrap_or(text.len());
-    let mut tokens = tokens(&text[..end]).into_iter().peekable();
+    let mut tokens = tokens(without_tests(text)).into_iter().peekable();
     let mut uses = Uses::default();
     let mut words = BTreeSet::new();
     let (mut excused, mut public) = (false, false);
+    let mut inline = Inline::default();
     while let Some(token) = tokens.next() {
         match token {
             Token::Excuse => excused = true,
@@ -53,6 +53,9 @@ pub(super) fn uses(text: &str) -> Uses {
             Token::Word(word) if word == "use" => {
                 let mut tree = Vec::new();
                 use_tree(&mut tokens, &[], &mut tree);
+                for (_, path) in &mut tree {
+                    inline.leave(path);
+                }
                 if std::mem::take(&mut excused) {
                 } else if public {
                     uses.exports.append(&mut tree);
@@ -64,17 +67,78 @@ pub(super) fn uses(text: &str) -> Uses {
                 let mut path = vec![word];
                 extend(&mut tokens, &mut path);
                 words.extend(path.iter().cloned());
-                if path.len() > 1 {
+                if path == ["mod"] {
+                    inline.enter(&mut tokens);
+                } else if path.len() > 1 {
+                    inline.leave(&mut path);
                     uses.imports.push(path);
                 }
             }
-            Token::Path | Token::Other(_) => {}
+            Token::Other(sign) => inline.count(sign),
+            Token::Path => {}
         }
         public = false;
     }
     let needed = uses.exports.iter().filter(|(name, _)| words.contains(name));
     uses.imports.extend(needed.map(|(_, path)| path.clone()));
     uses
+}
+
+/// The text up to the tests at the file's foot, whatever their visibility.
+fn without_tests(text: &str) -> &str {
+    let mut from = 0;
+    while let Some(at) = text[from..].find(TESTS) {
+        let line = &text[from + at + TESTS.len()..];
+        let line = line.lines().next().unwrap_or_default();
+        if line.starts_with("mod ")
+            || line.starts_with("pub") && line.contains(" mod ")
+        {
+            return &text[..from + at];
+        }
+        from += at + TESTS.len();
+    }
+    text
+}
+
+/// The modules within the file around the current token. There, `super` is the
+/// file or another module in it.
+#[derive(Default)]
+struct Inline {
+    braces: usize,
+    /// How many braces were open when each of them began.
+    modules: Vec<usize>,
+}
+
+impl Inline {
+    /// Behind the word `mod`.
+    fn enter(&mut self, tokens: &mut Peekable<IntoIter<Token>>) {
+        tokens.next();
+        if tokens.next_if_eq(&Token::Other('{')).is_some() {
+            self.modules.push(self.braces);
+            self.braces += 1;
+        }
+    }
+
+    fn count(&mut self, sign: char) {
+        match sign {
+            '{' => self.braces += 1,
+            '}' => {
+                self.braces = self.braces.saturating_sub(1);
+                self.modules.pop_if(|braces| *braces == self.braces);
+            }
+            _ => {}
+        }
+    }
+
+    /// Takes a path as one that begins in the file's own module.
+    fn leave(&self, path: &mut Vec<String>) {
+        let supers = path.iter().take_while(|word| *word == "super").count();
+        let inside = supers.min(self.modules.len());
+        path.drain(..inside);
+        if inside > 0 && inside == supers {
+            path.insert(0, "self".into());
+        }
+    }
 }
 
 /// Skips the brackets behind `pub`.
@@ -237,6 +301,22 @@ mod tests {
                     fn f<'a>() { crate::g::h(); i::<u8>(j::K) }\n\
                     #[cfg(test)]\nmod tests { use super::*; }\n";
         assert_eq!(read(text), ["crate::g::h", "j::K"]);
+    }
+
+    #[test]
+    fn tests_of_any_visibility_are_left_out() {
+        let text = "#[cfg(test)]\nuse a::b;\nuse c::d;\n\
+                    #[cfg(test)]\npub(super) mod tests { use e::f; }\n";
+        assert_eq!(read(text), ["a::b", "c::d"]);
+    }
+
+    #[test]
+    fn modules_within_the_file_are_the_file() {
+        let text = "mod a { use super::B; mod c { use super::super::super::D; }\n\
+                    fn f() { if x {} } use super::super::E; }\nuse super::F;\n";
+        let found = read(text);
+        assert_eq!(found[..2], ["self::B", "super::D"]);
+        assert_eq!(found[2..], ["super::E", "super::F"]);
     }
 
     #[test]

@@ -7,7 +7,7 @@
 use crate::address::GuestVirt;
 use crate::cpu::instruction::MAX_INSTRUCTION;
 use crate::cpu::registers::{EFLAGS_AC, EFLAGS_RF};
-use crate::cpu::segments::REAL_LONG_CS;
+use crate::cpu::selectors::REAL_LONG_CS;
 use crate::cpu::traps::low_byte;
 use crate::host::{Event, Host};
 use crate::kill::Kill;

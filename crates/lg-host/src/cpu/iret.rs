@@ -19,7 +19,7 @@
 use crate::cpu::registers::{
     EFLAGS_FIXED, EFLAGS_RF, EFLAGS_USABLE, EFLAGS_VM,
 };
-use crate::cpu::segments::{REAL_USER_CS, REAL_USER_DS, REAL_WIDE_DS};
+use crate::cpu::selectors::{REAL_USER_CS, REAL_USER_DS, REAL_WIDE_DS};
 use crate::host::Host;
 use crate::kill::Kill;
 use lg_abi::segment::{

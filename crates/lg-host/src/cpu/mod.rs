@@ -21,6 +21,7 @@ mod port_io;
 
 pub(crate) mod reach;
 pub mod segments;
+pub mod selectors;
 pub mod tls;
 
 pub mod extended;

@@ -14,7 +14,7 @@ use crate::address::GuestVirt;
 use crate::cpu::accesses::Access;
 use crate::cpu::instruction::{MAX_INSTRUCTION, moves_flags};
 use crate::cpu::registers::EFLAGS_TF;
-use crate::cpu::segments::{REAL_USER_DS, REAL_WIDE_DS};
+use crate::cpu::selectors::{REAL_USER_DS, REAL_WIDE_DS};
 use crate::fast_path;
 use crate::host::{Event, Host};
 use lg_abi::page::{Pte, SWITCHER_ADDR};
@@ -381,7 +381,7 @@ mod tests {
             let mut host = m.host();
             host.run_guest(trap(13)).unwrap();
             assert_eq!(host.vm.regs.eip.get(), HIGH);
-            let flat = crate::cpu::segments::REAL_KERNEL_CS;
+            let flat = crate::cpu::selectors::REAL_KERNEL_CS;
             assert_eq!(host.real_segments().0, flat);
             // It comes back by one instruction, and has its own again.
             assert_ne!(host.vm.regs.eflags.get() & EFLAGS_TF, 0);

@@ -17,47 +17,17 @@ use crate::cpu::branch::branch;
 use crate::cpu::instruction::MAX_INSTRUCTION;
 use crate::cpu::registers::SegmentRegister;
 use crate::cpu::segment_load::{Source, segment_load};
+use crate::cpu::selectors::{
+    REAL_KERNEL_CS, REAL_KERNEL_DS, REAL_USER_CS, REAL_USER_DS, REAL_WIDE_DS,
+    is_null, without_level,
+};
 use crate::cpu::tls::tls_number;
 use crate::fast_path;
 use crate::host::Host;
 use crate::kill::Kill;
 use crate::state::Registers;
 use core::cell::Cell;
-use lg_abi::segment::{GDT_KERNEL_DS, GDT_USER_CS, GDT_USER_DS};
-
-/// Linux's flat 32-bit code segment (`__USER32_CS`).
-pub const REAL_KERNEL_CS: u32 = 0x23;
-
-/// Linux's flat data segment (`__USER_DS`).
-pub const REAL_KERNEL_DS: u32 = 0x2B;
-
-/// Linux's 64-bit code segment (`__USER_CS`).
-pub const REAL_LONG_CS: u32 = 0x33;
-
-/// Our user code segment: in the LDT, with the index that the Guest's has.
-pub const REAL_USER_CS: u32 = ldt(GDT_USER_CS);
-
-/// Our user data segment.
-pub const REAL_USER_DS: u32 = ldt(GDT_USER_DS);
-
-/// A data segment that ends where the Switcher's pages begin.
-pub const REAL_WIDE_DS: u32 = ldt(GDT_KERNEL_DS);
-
-/// The selector of entry `index` of the local descriptor table, level 3.
-#[must_use]
-pub const fn ldt(index: u32) -> u32 {
-    index << 3 | 7
-}
-
-/// A selector without its privilege bits.
-const fn without_level(selector: u32) -> u32 {
-    selector & 0xFFFC
-}
-
-/// Whether the selector loads nothing.
-const fn is_null(selector: u32) -> bool {
-    without_level(selector) == 0
-}
+use lg_abi::segment::{GDT_KERNEL_DS, GDT_USER_DS};
 
 impl Host<'_> {
     /// The code and stack segments to run on now.
@@ -280,8 +250,8 @@ pub fn set_start_segments(regs: &Registers) {
 
 #[cfg(test)]
 mod tests {
-    use super::REAL_USER_DS;
     use crate::address::GuestPhys;
+    use crate::cpu::selectors::REAL_USER_DS;
     use crate::host::Event;
     use crate::state::{Gate, Registers};
     use crate::testing::Machine;

@@ -15,7 +15,7 @@
 
 use crate::cpu::accesses::Access;
 use crate::cpu::registers::SegmentRegister;
-use crate::cpu::segments::{REAL_USER_DS, ldt};
+use crate::cpu::selectors::{REAL_USER_DS, ldt};
 use crate::host::Host;
 use crate::paging::shadow::{TLS_ENTRIES, USUAL};
 use core::cell::Cell;

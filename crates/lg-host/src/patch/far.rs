@@ -15,7 +15,7 @@ pub(super) const NOP: u8 = 0x90;
 
 /// The selector of 64-bit code, as it stands in a far jump.
 #[allow(clippy::cast_possible_truncation)] // it is 0x33
-const LONG_CS: u8 = crate::cpu::segments::REAL_LONG_CS as u8;
+const LONG_CS: u8 = crate::cpu::selectors::REAL_LONG_CS as u8;
 
 /// A far jump or call to `trampoline`.
 pub(super) fn far(opcode: u8, trampoline: u32) -> [u8; FAR] {

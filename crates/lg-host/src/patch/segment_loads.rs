@@ -5,7 +5,7 @@
 
 use super::ledger::table::{PatchKind, Place};
 use crate::address::{GuestVirt, as_word};
-use crate::cpu::segments::REAL_KERNEL_DS;
+use crate::cpu::selectors::REAL_KERNEL_DS;
 use crate::fast_path;
 use crate::host::Host;
 use crate::state::Gate;

@@ -17,7 +17,7 @@ use crate::own::{Own, own};
 use crate::shared::{registers, user_page};
 use core::arch::global_asm;
 use core::mem::offset_of;
-use lg_host::cpu::segments::REAL_USER_CS;
+use lg_host::cpu::selectors::REAL_USER_CS;
 use lg_host::host::Event;
 
 /// Tells the view that user code has stopped for `event`, and stands until it

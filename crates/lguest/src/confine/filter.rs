@@ -8,11 +8,13 @@
 //! time, so the program is made of pieces, which are skipped as a whole.
 
 use super::calls::{self, Check, Rule};
-use super::{Plan, WallState, stopped};
-use lg_seccomp::{ARCH, ARCH_X86_64, Filter, Instruction, NR, verdict};
+use super::program::program;
+use super::stopped;
+use super::walls::{Plan, WallState};
+use lg_seccomp::{ARCH, ARCH_X86_64, Filter, NR, verdict};
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp,
-    SeccompCondition, SeccompFilter, SeccompRule, TargetArch, sock_filter,
+    SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
 };
 use std::collections::BTreeMap;
 
@@ -113,17 +115,6 @@ fn any_of(
         ways = longer;
     }
     ways.into_iter().map(SeccompRule::new).collect()
-}
-
-/// The instructions of a filter that was assembled, as seccompiler has them.
-pub fn program(filter: &Filter) -> BpfProgram {
-    let instruction = |i: &Instruction| sock_filter {
-        code: i.code,
-        jt: i.jump_true,
-        jf: i.jump_false,
-        k: i.value,
-    };
-    filter.code().iter().map(instruction).collect()
 }
 
 /// Calls are made as 64-bit programs make them. Then their number is loaded.

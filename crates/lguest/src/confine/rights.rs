@@ -4,7 +4,7 @@
 //! not offer, or an administrator does not allow, is reported, and the run goes
 //! on without it.
 
-use super::{Plan, WallState};
+use super::walls::{Plan, WallState};
 use crate::engine::STATISTICS;
 use landlock::{
     ABI, Access, AccessFs, AccessNet, LandlockStatus, PathBeneath, PathFd,

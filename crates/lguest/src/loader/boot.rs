@@ -5,8 +5,9 @@
 //! right below it the first page directory with its page tables underneath.
 //! They are only a start: every kernel soon makes its own.
 
+use super::error::{BootError, InitrdError};
 use super::fit::{self, Demand};
-use super::kernel::Kernel;
+use super::placed::{Initrd, Kernel};
 use crate::memory::GuestMemory;
 use lg_abi::boot::{
     BOOT_PARAMETERS, COMMAND_LINE, COMMAND_LINE_MAX, E820_RAM, E820Entry,
@@ -19,92 +20,6 @@ use lg_abi::page::{
 use std::fs::File;
 use std::io;
 use zerocopy::IntoBytes;
-
-/// An initrd that has been loaded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Initrd {
-    /// Its physical address.
-    pub start: u32,
-    /// Its bytes.
-    pub size: u32,
-}
-
-/// An initrd cannot be loaded.
-#[derive(Debug, thiserror::Error)]
-pub enum InitrdError {
-    /// It does not fit between the kernel and the top of RAM.
-    #[error(
-        "it does not fit beside the kernel: kernel and initrd need at least \
-         {needed_mb} MB of memory; give more"
-    )]
-    TooLittleMemory {
-        /// Megabytes that would do.
-        needed_mb: u64,
-    },
-    /// There is nothing in it.
-    #[error("it is empty: leave it out, or give another one")]
-    Empty,
-    /// It does not fit, however much memory there is.
-    #[error(
-        "it has {mb} MB, and beside this kernel, which maps memory from \
-         {page_offset:#x} on, no more than {most_mb} MB fit, whatever the \
-         memory: make it smaller"
-    )]
-    TooLarge {
-        /// Its megabytes.
-        mb: u64,
-        /// Those that would do.
-        most_mb: u64,
-        /// The virtual address of physical address 0.
-        page_offset: u32,
-    },
-    /// It cannot be read.
-    #[error("it cannot be read: {0}")]
-    Io(#[from] io::Error),
-    /// It became shorter while it was read.
-    #[error("it became shorter while it was read")]
-    Shrunk,
-}
-
-impl InitrdError {
-    /// The error for an initrd that fits into no memory.
-    pub(super) fn too_large(demand: Demand) -> Self {
-        Self::TooLarge {
-            mb: demand.initrd.div_ceil(1 << 20),
-            most_mb: demand.most_initrd_mb(),
-            page_offset: demand.page_offset,
-        }
-    }
-}
-
-/// The rest does not fit around kernel and initrd.
-#[derive(Debug, thiserror::Error)]
-pub enum BootError {
-    /// No room for the page tables.
-    #[error(
-        "kernel and first page tables need at least {needed_mb} MB of memory: \
-         give more"
-    )]
-    TooLittleMemory {
-        /// Megabytes that would do.
-        needed_mb: u64,
-    },
-    /// No room for the page tables in any memory.
-    #[error(
-        "the kernel ends at {0} MB of memory, and with its page tables that \
-         does not fit into what a guest may have: link it lower"
-    )]
-    TooHigh(u64),
-    /// The command line is longer than its page.
-    #[error(
-        "the kernel's command line has {0} bytes: at most {max} will do",
-        max = COMMAND_LINE_MAX - 1
-    )]
-    CommandLineTooLong(usize),
-    /// A NUL would end the command line early.
-    #[error("the kernel's command line contains a NUL byte")]
-    CommandLineNul,
-}
 
 /// Refuses a command line that its page cannot hold.
 pub(super) fn check_command_line(line: &[u8]) -> Result<(), BootError> {

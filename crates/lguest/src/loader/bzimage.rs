@@ -6,9 +6,10 @@
 //! [`super::page_offset`] finds out where it is to be mapped. Later it is an ELF
 //! file.
 
+use super::error::KernelError;
 use super::fit::Demand;
-use super::kernel::{KernelError, Placed};
 use super::payload::{self, UnpackError, Unpacked};
+use super::placed::Placed;
 use super::setup::Setup;
 use super::{Compression, Image, elf, page_offset};
 use crate::memory::GuestMemory;

@@ -4,9 +4,11 @@
 //! into memory that is not run. The other facts come from the headers and from
 //! texts that every Linux of these years carries.
 
+use super::error::KernelError;
 use super::fit::Demand;
-use super::kernel::{self, KernelError, find};
+use super::kernel;
 use super::payload::Unpacked;
+use super::search::find;
 use super::setup::{self, Setup};
 use super::{Compression, Image, Release, bzimage, elf, page_offset};
 use crate::memory::{GuestMemory, MAX_RAM};

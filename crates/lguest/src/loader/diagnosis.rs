@@ -5,8 +5,9 @@
 //! to move them would not help. So what was refused is looked at once more as a
 //! whole, and what can be said by its name is.
 
-use super::kernel::{KernelError, find};
+use super::error::KernelError;
 use super::linux::Release;
+use super::search::find;
 use super::setup::{self, Setup};
 use super::{Compression, Image, elf};
 use lg_abi::boot::GUEST_MAGIC;

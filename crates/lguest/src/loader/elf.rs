@@ -7,8 +7,9 @@
 //! checking.
 
 use super::Image;
+use super::error::KernelError;
 use super::fit::Demand;
-use super::kernel::{KernelError, Placed};
+use super::placed::Placed;
 use crate::memory::GuestMemory;
 use lg_abi::boot::{COMMAND_LINE, COMMAND_LINE_MAX};
 use lg_abi::page::{DIRECTORY_SPAN, SWITCHER_ADDR};

@@ -4,10 +4,11 @@
 //! never passes through a buffer of ours. This type is what makes the embedded
 //! Guest and a file look alike to the code that copies.
 
-use super::KernelError;
+use super::error::KernelError;
 use crate::memory::{GuestMemory, Section};
 use std::borrow::Cow;
 use std::fs::File;
+use std::io;
 
 /// Where a kernel comes from.
 #[derive(Debug)]
@@ -40,7 +41,7 @@ impl Image {
         match self {
             Self::File(file) => {
                 let mut bytes = vec![0; len];
-                let got = super::read_up_to(file, offset, &mut bytes)?;
+                let got = read_up_to(file, offset, &mut bytes)?;
                 bytes.truncate(got);
                 Ok(Cow::Owned(bytes))
             }
@@ -87,4 +88,21 @@ fn part(bytes: &[u8], offset: u64, len: usize) -> &[u8] {
         .map_or(bytes.len(), |from| from.min(bytes.len()));
     let to = from.saturating_add(len).min(bytes.len());
     &bytes[from..to]
+}
+
+/// Reads a file from its beginning until `bytes` is full or it ends. Answers
+/// the bytes read.
+fn read_up_to(file: &File, offset: u64, bytes: &mut [u8]) -> io::Result<usize> {
+    use std::os::unix::fs::FileExt;
+    let mut done = 0;
+    while done < bytes.len() {
+        let at = offset.saturating_add(done as u64);
+        match file.read_at(&mut bytes[done..], at) {
+            Ok(0) => break,
+            Ok(n) => done += n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(done)
 }

@@ -5,7 +5,7 @@
 //! boot protocol 2.07 (docs/abi.md, section 9). They are not in page 0, because
 //! most machines let no ordinary process map it.
 
-use super::boot::Initrd;
+use super::placed::Initrd;
 use crate::memory::GuestMemory;
 use lg_abi::boot::{E820_RAM, E820Entry, LOADER_UNREGISTERED, offset};
 use lg_abi::gen2::boot;

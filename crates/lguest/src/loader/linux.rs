@@ -4,6 +4,7 @@
 //! has no such mark, and its release tells which interface it has. Where a kernel
 //! cannot run, its release explains why.
 
+use super::search::find;
 use lg_abi::known::Known;
 use serde::{Serialize, Serializer};
 use std::fmt;
@@ -30,7 +31,7 @@ impl Release {
     pub(super) fn of_kernel(bytes: &[u8]) -> Option<Self> {
         let mut rest = bytes;
         loop {
-            let at = super::kernel::find(rest, BANNER)?;
+            let at = find(rest, BANNER)?;
             rest = &rest[at + BANNER.len()..];
             if let Some(release) = Self::parse(rest) {
                 return Some(release);
@@ -92,13 +93,13 @@ impl Release {
     /// banner says so behind the number of the build.
     pub(super) fn is_smp_in(&self, kernel: &[u8]) -> Option<bool> {
         let banner = [BANNER, self.name.as_bytes(), b" "].concat();
-        let at = super::kernel::find(kernel, &banner)?;
+        let at = find(kernel, &banner)?;
         let line = kernel[at..].iter().take(256);
         let line: Vec<u8> = line
             .take_while(|&&byte| byte != b'\n' && byte != 0)
             .copied()
             .collect();
-        let build = super::kernel::find(&line, b" #")?;
+        let build = find(&line, b" #")?;
         let mut words = line[build + 1..].split(|&byte| byte == b' ');
         words.next()?;
         Some(words.next() == Some(b"SMP"))

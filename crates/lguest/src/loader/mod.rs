@@ -13,13 +13,19 @@ use lg_abi::known::Known;
 use lg_abi::page::LINEAR;
 use lg_abi::request::Initialize;
 use std::fs::File;
-use std::io;
+
+mod error;
+pub use error::{BootError, InitrdError, KernelError, LoadError};
 
 mod image;
 pub use image::Image;
 
+mod placed;
+pub use placed::{Initrd, Kernel, Start};
+
+mod search;
+
 mod kernel;
-pub use kernel::{Kernel, KernelError, Start};
 
 mod elf;
 
@@ -48,21 +54,6 @@ mod fit;
 mod linear;
 
 mod boot;
-pub use boot::{BootError, Initrd, InitrdError};
-
-/// A Guest cannot be loaded.
-#[derive(Debug, thiserror::Error)]
-pub enum LoadError {
-    /// The kernel is at fault.
-    #[error(transparent)]
-    Kernel(#[from] KernelError),
-    /// The initrd is at fault.
-    #[error(transparent)]
-    Initrd(#[from] InitrdError),
-    /// What has to fit around them does not.
-    #[error(transparent)]
-    Boot(#[from] BootError),
-}
 
 /// Loads everything and answers what LHREQ_INITIALIZE wants to know. The
 /// memory must be fresh: what no file fills is expected to be zero.
@@ -131,21 +122,4 @@ impl From<Loaded> for Setup {
             ..Self::from(loaded.request)
         }
     }
-}
-
-/// Reads a file from its beginning until `bytes` is full or it ends. Answers
-/// the bytes read.
-fn read_up_to(file: &File, offset: u64, bytes: &mut [u8]) -> io::Result<usize> {
-    use std::os::unix::fs::FileExt;
-    let mut done = 0;
-    while done < bytes.len() {
-        let at = offset.saturating_add(done as u64);
-        match file.read_at(&mut bytes[done..], at) {
-            Ok(0) => break,
-            Ok(n) => done += n,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(done)
 }

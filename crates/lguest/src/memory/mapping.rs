@@ -6,12 +6,15 @@
 
 #![expect(unsafe_code, reason = "maps and unmaps memory")]
 
-use super::{HUGE_PAGE, Region};
 use lg_abi::page::PAGE_SIZE;
+use lg_memory::Region;
 use rustix::mm::{MapFlags, ProtFlags};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::ptr::NonNull;
+
+/// Bytes of a large page.
+pub const HUGE_PAGE: u32 = 2 << 20;
 
 /// A mapping of a memory file.
 ///

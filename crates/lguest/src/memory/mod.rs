@@ -17,6 +17,7 @@ mod transfers;
 
 pub(crate) use file::{executable_file, sealed_file};
 pub use lg_memory::{BadAddress, Region};
+pub use mapping::HUGE_PAGE;
 pub(crate) use sealed::{SealedMemory, SealedMemoryError};
 pub use sections::{
     Section, SectionsIn, behind, gather, scatter, total, truncated,
@@ -36,9 +37,6 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 /// space maps less than 1 GiB of it at a time, and needs CONFIG_HIGHMEM for
 /// the rest.
 pub const MAX_RAM: u32 = 0_u32.wrapping_sub(16 << 20);
-
-/// Bytes of a large page.
-pub const HUGE_PAGE: u32 = 2 << 20;
 
 /// The Guest's physical memory. Clones are handles to the same memory.
 #[derive(Clone)]

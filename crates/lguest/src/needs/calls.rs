@@ -9,8 +9,9 @@
 
 #![expect(unsafe_code, reason = "system calls with arguments of no sense")]
 
-use super::{Cause, Lack};
-use crate::confine;
+use super::cause::Cause;
+use super::lack::{self, Lack};
+use crate::confine::program;
 use lg_seccomp::{Filter, NR, verdict};
 use libc::{EBADF, EFAULT, EINVAL};
 
@@ -42,7 +43,7 @@ macro_rules! call {
 }
 
 const MEMORY: &str = "have memory for the guest";
-const START: &str = super::START;
+const START: &str = lack::START;
 const WATCH: &str = "watch the guest's processes";
 const TALK: &str = "talk to the guest's processes";
 const WAIT: &str = "wait for the guest";
@@ -163,5 +164,5 @@ pub(crate) fn prefer_clone() {
     filter.when(nr, |f| f.end(verdict::FAIL | libc::ENOSYS.cast_unsigned()));
     filter.end(verdict::ALLOW);
     // Without a filter the first thread says what is wrong.
-    let _ = seccompiler::apply_filter(&confine::program(&filter));
+    let _ = seccompiler::apply_filter(&program(&filter));
 }

@@ -3,6 +3,7 @@
 //! Every cause has a sample here, and the manual shows all samples.
 
 use super::*;
+use lg_wire::spawn::Step;
 
 /// Another cause after each, so that the compiler misses a new one here.
 fn after(cause: &Cause) -> Option<Cause> {

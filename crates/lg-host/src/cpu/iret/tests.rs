@@ -2,7 +2,7 @@
 
 use crate::address::GuestPhys;
 use crate::cpu::registers::{EFLAGS_RF, EFLAGS_VM};
-use crate::cpu::segments::{REAL_USER_CS, REAL_USER_DS, REAL_WIDE_DS};
+use crate::cpu::selectors::{REAL_USER_CS, REAL_USER_DS, REAL_WIDE_DS};
 use crate::host::Event;
 use crate::state::Gate;
 use crate::testing::Machine;

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::address::GuestPhys;
-use crate::cpu::segments::{REAL_USER_DS, REAL_WIDE_DS};
+use crate::cpu::selectors::{REAL_USER_DS, REAL_WIDE_DS};
 use crate::host::Event;
 use crate::state::{Gate, Registers};
 use crate::testing::Machine;

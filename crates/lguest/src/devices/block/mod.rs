@@ -7,6 +7,7 @@
 //! it.
 
 mod ahead;
+mod counters;
 mod disk;
 mod faults;
 mod format;
@@ -17,9 +18,10 @@ pub use disk::{Disk, DiskError};
 pub use format::Format;
 pub use request::{Completion, DiskOperation, DiskOutcome, DiskRequest};
 
-use super::{Counter, NamedCounts, RestoreError, Saved, Versioned};
+use super::{NamedCounts, RestoreError, Saved, Versioned};
 use crate::memory::{Section, total};
 use ahead::Ahead;
+use counters::DiskCounters;
 use lg_abi::device::SECTOR_SIZE;
 use serde::{Deserialize, Serialize};
 use std::io;
@@ -69,18 +71,6 @@ pub struct Block {
     /// The same for reads.
     back_off_reading: AtomicU32,
     counters: Arc<DiskCounters>,
-}
-
-/// What a disk has done so far.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct DiskCounters {
-    at_once: Counter,
-    ahead: Counter,
-    reads: Counter,
-    writes: Counter,
-    bytes_read: Counter,
-    bytes_written: Counter,
-    errors: Counter,
 }
 
 /// The state of a disk. Its bytes are in the file, and requests are ended
@@ -286,16 +276,7 @@ impl Block {
     /// What the disk has done so far, for the statistics.
     #[must_use]
     pub fn counters(&self) -> NamedCounts {
-        let c = &self.counters;
-        vec![
-            ("reads", c.reads.get()),
-            ("writes", c.writes.get()),
-            ("bytes_read", c.bytes_read.get()),
-            ("bytes_written", c.bytes_written.get()),
-            ("at_once", c.at_once.get()),
-            ("ahead", c.ahead.get()),
-            ("errors", c.errors.get()),
-        ]
+        self.counters.list()
     }
 }
 

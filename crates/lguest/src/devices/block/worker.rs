@@ -4,7 +4,7 @@
 //! meanwhile and may change the memory that a request is about; the request
 //! itself is a copy.
 
-use super::DiskCounters;
+use super::counters::DiskCounters;
 use super::disk::Disk;
 use super::request::{Completion, DiskOperation, DiskOutcome};
 use crate::memory::{GuestMemory, Section, total};

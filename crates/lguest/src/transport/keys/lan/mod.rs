@@ -38,6 +38,9 @@ mod peer;
 
 mod counters;
 
+mod state;
+pub use state::LanState;
+
 mod shared;
 
 mod links;
@@ -58,7 +61,6 @@ use links::{Links, Quit};
 use port::Port;
 use porter::Porter;
 use rendezvous::{Listener, Rendezvous};
-use serde::{Deserialize, Serialize};
 use shared::Shared;
 use slots::Slots;
 use std::io;
@@ -343,7 +345,6 @@ impl KeyedDevice for Lan {
         joined.shared.counters().list()
     }
 
-    /// What others have posted and we have not fetched is lost, as on a wire.
     fn state(&mut self) -> DeviceState {
         let joined = self.joined.as_ref();
         let counters = joined.map(|joined| joined.shared.counters().clone());
@@ -371,19 +372,6 @@ impl KeyedDevice for Lan {
         }
         Ok(())
     }
-}
-
-/// The state of a Guest's place on a LAN.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LanState {
-    /// Its slot.
-    slot: u32,
-    counters: LanCounters,
-}
-
-impl Saved for LanState {
-    const DEVICE: &'static str = "LAN";
-    const VERSION: u32 = 1;
 }
 
 impl Drop for Lan {

@@ -1,0 +1,48 @@
+//! What is in a Guest's memory once a file has been loaded.
+//!
+//! A format says where it has put a kernel. What is put beside the kernel later
+//! (initrd, page tables, boot parameters) depends on that.
+
+use crate::memory::Section;
+use lg_abi::known::Known;
+
+/// A kernel that has been loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kernel {
+    /// The virtual address of physical address 0.
+    pub page_offset: u32,
+    /// Where it begins.
+    pub start: Start,
+    /// The first physical address above the kernel.
+    pub end: u32,
+}
+
+/// Where a kernel begins, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// With paging on, at a virtual address: Linux 2.6.23.
+    Paged(u32),
+    /// Before there are page tables, at a physical address: Linux since 3.1.
+    Linear(u32, Known),
+}
+
+/// What a format finds out about a kernel while it loads it.
+pub(super) struct Placed {
+    /// As in [`Kernel`].
+    pub(super) page_offset: u32,
+    /// Where bytes of the file are now, in the file's order.
+    pub(super) parts: Vec<Section>,
+    /// As in [`Kernel`].
+    pub(super) end: u32,
+    /// The entry point in its header, if it has one.
+    pub(super) entry: Option<u32>,
+}
+
+/// An initrd that has been loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Initrd {
+    /// Its physical address.
+    pub start: u32,
+    /// Its bytes.
+    pub size: u32,
+}
