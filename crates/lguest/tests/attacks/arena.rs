@@ -335,15 +335,24 @@ impl Terminal {
 
     /// No process of the boot may be left, not even a moment later. Views are
     /// in a session of their own: those that outlive their Launcher become
-    /// children of the test.
+    /// children of the test, which reaps them. Thousands of boots would leave
+    /// as many zombies otherwise.
     #[track_caller]
     fn wait_for_the_group(&self, leader: Pid) {
         let deadline = Instant::now() + LIMIT;
-        let is_orphan = |process: &Process| {
-            process.name().contains("lguest-vi") && process.lives()
+        let lives = |orphan: Process| {
+            let lives = orphan.lives();
+            if !lives {
+                orphan.reap();
+            }
+            lives
         };
-        let orphans = || children(std::process::id()).iter().any(is_orphan);
-        while test_kill_process_group(leader).is_ok() || orphans() {
+        let orphans = || {
+            let children = children(std::process::id()).into_iter();
+            let views = children.filter(|p| p.name().contains("lguest-vi"));
+            views.filter(|&view| lives(view)).count()
+        };
+        while test_kill_process_group(leader).is_ok() || orphans() != 0 {
             assert!(Instant::now() < deadline, "orphans: {}", self.text());
             std::thread::sleep(Duration::from_millis(1));
         }

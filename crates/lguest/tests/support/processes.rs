@@ -85,6 +85,17 @@ impl Process {
         let _ = rustix::process::kill_process(pid, signal);
     }
 
+    /// Reaps it if it is a child of this process that has ended.
+    pub(crate) fn reap(self) {
+        use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+        let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+        if let Some(pid) = pid {
+            // Another thread may have reaped it.
+            let _ = waitid(WaitId::Pid(pid), options);
+        }
+    }
+
     /// Waits until it has gone.
     #[track_caller]
     pub(crate) fn wait_until_gone(self) {
