@@ -93,11 +93,15 @@ const _: () = {
 pub const BLOCK_SEG_MAX: u32 = 2;
 /// It is read-only.
 pub const BLOCK_READ_ONLY: u32 = 5;
+/// It knows [`BLOCK_FLUSH`].
+pub const BLOCK_HAS_FLUSH: u32 = 9;
 
-/// Requests to a disk: read, write, and the name of the disk.
+/// Requests to a disk: read.
 pub const BLOCK_IN: u32 = 0;
 /// Write.
 pub const BLOCK_OUT: u32 = 1;
+/// What was written before is to outlast a loss of power.
+pub const BLOCK_FLUSH: u32 = 4;
 /// A name of up to 20 bytes.
 pub const BLOCK_GET_ID: u32 = 8;
 

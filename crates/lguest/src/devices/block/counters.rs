@@ -13,6 +13,7 @@ pub(super) struct DiskCounters {
     pub(super) ahead: Counter,
     pub(super) reads: Counter,
     pub(super) writes: Counter,
+    pub(super) flushes: Counter,
     pub(super) bytes_read: Counter,
     pub(super) bytes_written: Counter,
     pub(super) errors: Counter,
@@ -24,6 +25,7 @@ impl DiskCounters {
         vec![
             ("reads", self.reads.get()),
             ("writes", self.writes.get()),
+            ("flushes", self.flushes.get()),
             ("bytes_read", self.bytes_read.get()),
             ("bytes_written", self.bytes_written.get()),
             ("at_once", self.at_once.get()),

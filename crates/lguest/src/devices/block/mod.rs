@@ -4,7 +4,7 @@
 //! Bytes that the kernel has in memory are moved during the call, while the
 //! Guest stands still. What has to wait for a device is done by a thread of
 //! the disk while the Guest runs on. A write is acknowledged when the file has
-//! it.
+//! it, and a flush when the disk under the file has all that was written before.
 
 mod ahead;
 mod counters;
@@ -87,7 +87,7 @@ pub struct DiskState {
 
 impl Saved for DiskState {
     const DEVICE: &'static str = "disk";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
 }
 
 impl Block {
@@ -177,9 +177,9 @@ impl Block {
         let sector_size = u64::from(SECTOR_SIZE);
         let offset = request.sector.checked_mul(sector_size)?;
         let end = offset.checked_add(bytes.into())?;
-        let reads = request.operation == DiskOperation::Read;
+        let writes = request.operation == DiskOperation::Write;
         let fits = end <= u64::from(self.disk.sectors) * sector_size
-            && (reads || !self.disk.read_only);
+            && !(writes && self.disk.read_only);
         fits.then_some(offset)
     }
 
@@ -189,9 +189,16 @@ impl Block {
         if !self.at_once || self.disk.faults.is_some() {
             return None;
         }
-        let back_off = match job.operation {
-            DiskOperation::Read => &self.back_off_reading,
-            DiskOperation::Write => &self.back_off,
+        let reads = match job.operation {
+            DiskOperation::Read => true,
+            DiskOperation::Write => false,
+            // The disk under the file takes its time.
+            DiskOperation::Flush => return None,
+        };
+        let back_off = if reads {
+            &self.back_off_reading
+        } else {
+            &self.back_off
         };
         let rest = back_off.load(Ordering::Relaxed);
         if rest > 0 {
@@ -201,9 +208,10 @@ impl Block {
         let (file, memory) = (&self.disk.file, &job.memory);
         let (offset, sections): (_, &[Section]) = (job.offset, &job.sections);
         let start = Instant::now();
-        let moved = match job.operation {
-            DiskOperation::Read => memory.read_file_now(file, offset, sections),
-            DiskOperation::Write => memory.write_file(file, offset, sections),
+        let moved = if reads {
+            memory.read_file_now(file, offset, sections)
+        } else {
+            memory.write_file(file, offset, sections)
         };
         let wanted = total(sections);
         if is_odd(job.operation, &moved, wanted, start.elapsed()) {

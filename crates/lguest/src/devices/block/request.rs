@@ -15,13 +15,16 @@ pub enum DiskOperation {
     Read,
     /// From the sections to the disk.
     Write,
+    /// What was written before is to outlast a loss of power. There are no
+    /// sections.
+    Flush,
 }
 
 /// One request.
 pub struct DiskRequest {
     /// What is to be done.
     pub operation: DiskOperation,
-    /// The first sector.
+    /// The first sector; 0 for a flush.
     pub sector: u64,
     /// The Guest's memory.
     pub memory: GuestMemory,

@@ -36,6 +36,7 @@ impl Job {
         let moved = match self.operation {
             DiskOperation::Read => memory.read_file(file, offset, sections),
             DiskOperation::Write => memory.write_file(file, offset, sections),
+            DiskOperation::Flush => file.sync_data().map(|()| 0),
         };
         self.finish(moved.ok());
     }
@@ -48,6 +49,7 @@ impl Job {
         let (requests, bytes, written) = match self.operation {
             DiskOperation::Read => (&c.reads, &c.bytes_read, moved),
             DiskOperation::Write => (&c.writes, &c.bytes_written, 0),
+            DiskOperation::Flush => (&c.flushes, &c.bytes_written, 0),
         };
         requests.add(1);
         bytes.add(moved.into());

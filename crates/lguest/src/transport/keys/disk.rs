@@ -92,7 +92,7 @@ impl KeyedDevice for KeyedDisk {
         let data = match operation {
             Some(DiskOperation::Write) => Some(dma),
             Some(DiskOperation::Read) => bound.map(|bound| bound.addr),
-            None => None,
+            Some(DiskOperation::Flush) | None => None,
         };
         let sections = match data {
             Some(data) => sections(&*guest, data)?,

@@ -8,12 +8,14 @@ use crate::devices::block::{
     Block, Completion, DiskOperation, DiskOutcome, DiskRequest,
 };
 use crate::devices::{NamedCounts, Violation};
-use crate::memory::{Section, behind, gather, scatter, total, truncated};
+use crate::memory::{
+    Region, Section, behind, gather, scatter, total, truncated,
+};
 use crate::transport::SlowOutput;
 use lg_abi::gen2::device::{
-    BLOCK_GET_ID, BLOCK_IN, BLOCK_IO_ERROR, BLOCK_OK, BLOCK_OUT,
-    BLOCK_READ_ONLY, BLOCK_SEG_MAX, BLOCK_UNSUPPORTED, BlockHeader, RING_SIZE,
-    TYPE_BLOCK,
+    BLOCK_FLUSH, BLOCK_GET_ID, BLOCK_HAS_FLUSH, BLOCK_IN, BLOCK_IO_ERROR,
+    BLOCK_OK, BLOCK_OUT, BLOCK_READ_ONLY, BLOCK_SEG_MAX, BLOCK_UNSUPPORTED,
+    BlockHeader, RING_SIZE, TYPE_BLOCK,
 };
 use zerocopy::FromBytes;
 
@@ -49,24 +51,25 @@ impl VirtioDisk {
         };
         let [low, high] = header.sector.map(u64::from);
         let into = total(&chain.writable) - 1;
-        let (operation, sections) = match header.kind {
-            BLOCK_IN => (DiskOperation::Read, truncated(&chain.writable, into)),
-            BLOCK_OUT => {
-                (DiskOperation::Write, behind(&chain.readable, HEADER))
+        let (operation, sector, sections) = match header.kind {
+            BLOCK_IN => {
+                let into = truncated(&chain.writable, into);
+                (DiskOperation::Read, high << 32 | low, into)
             }
+            BLOCK_OUT => {
+                let from = behind(&chain.readable, HEADER);
+                (DiskOperation::Write, high << 32 | low, from)
+            }
+            BLOCK_FLUSH => (DiskOperation::Flush, 0, Vec::new()),
             kind => {
-                let (status, written) = match kind {
-                    BLOCK_GET_ID => {
-                        let name = truncated(&chain.writable, into.min(20));
-                        let text = b"lguest disk\0\0\0\0\0\0\0\0\0";
-                        let put = scatter(region, &name, text);
-                        put.map_err(Violation::of)?;
-                        (BLOCK_OK, into.min(20) + 1)
-                    }
-                    _ => (BLOCK_UNSUPPORTED, 1),
+                let named = kind == BLOCK_GET_ID;
+                let room = truncated(&chain.writable, into.min(NAME));
+                let (status, written) = match named {
+                    true => (BLOCK_OK, put_name(region, &room)?),
+                    false => (BLOCK_UNSUPPORTED, 0),
                 };
                 memory.write(answer, &[status]).map_err(Violation::of)?;
-                return queue.answer(&taken, written);
+                return queue.answer(&taken, written + 1);
             }
         };
         let done = Box::new(Answer {
@@ -76,7 +79,7 @@ impl VirtioDisk {
         });
         self.block.submit(DiskRequest {
             operation,
-            sector: high << 32 | low,
+            sector,
             memory,
             sections,
             done,
@@ -88,6 +91,16 @@ impl VirtioDisk {
 /// Bytes of a header.
 #[expect(clippy::cast_possible_truncation, reason = "16")]
 const HEADER: u32 = size_of::<BlockHeader>() as u32;
+
+/// Bytes of a disk's name.
+const NAME: u32 = 20;
+
+/// Puts the name that every disk has into `room`. Answers its bytes.
+fn put_name(region: &Region, room: &[Section]) -> Result<u32, Violation> {
+    let name = b"lguest disk\0\0\0\0\0\0\0\0\0";
+    scatter(region, room, name).map_err(Violation::of)?;
+    Ok(total(room))
+}
 
 /// Where the last byte of `sections` is.
 fn last_byte(sections: &[Section]) -> Option<u32> {
@@ -106,7 +119,7 @@ impl VirtioDevice for VirtioDisk {
 
     fn features(&self) -> Features {
         let read_only = u32::from(self.block.is_read_only());
-        1 << BLOCK_SEG_MAX | read_only << BLOCK_READ_ONLY
+        1 << BLOCK_SEG_MAX | 1 << BLOCK_HAS_FLUSH | read_only << BLOCK_READ_ONLY
     }
 
     /// Capacity in sectors (8 bytes), the largest section (4, not offered),

@@ -116,11 +116,11 @@ fn descriptors_say_what_there_is() {
     // page of descriptors.
     assert_eq!(bytes[..5], [4, 1, 4, 0, 0]);
     assert_eq!(bytes[5..13], [0, 1, 1, 0, 0x01, 0x01, 0, 0]);
-    // The disk: SEG_MAX and read-only, 16 sectors, 254 sections.
+    // The disk: SEG_MAX, read-only and FLUSH, 16 sectors, 254 sections.
     let disk = &bytes[21..];
     assert_eq!(disk[..5], [2, 1, 4, 16, 0]);
     assert_eq!(disk[5..9], [0, 1, 2, 0]);
-    assert_eq!(disk[13..21], [1 << 2 | 1 << 5, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(disk[13..21], [1 << 2 | 1 << 5, 1 << 1, 0, 0, 0, 0, 0, 0]);
     assert_eq!(
         disk[21..37],
         [16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 254, 0, 0, 0]
@@ -154,6 +154,33 @@ fn a_disk_reads_and_writes() {
         irqs.len() == 5 && irqs.iter().all(|&irq| irq == 2),
         "{irqs:?}"
     );
+}
+
+/// What the disk counted under `name`.
+fn counted(machine: Machine, name: &str) -> u64 {
+    let counts = machine.bus.finish();
+    let (_, counts) = counts.iter().find(|(kind, _)| *kind == 2).unwrap();
+    counts.iter().find(|(n, _)| *n == name).unwrap().1
+}
+
+#[test]
+fn a_flush_is_answered_behind_the_writes_before_it() {
+    let machine = machine(false);
+    let mut driver = machine.driver(1);
+    // FLUSH, whatever the sector, with no data but room for the answer.
+    let none = (0x4000, 0);
+    assert_eq!(machine.ask(&mut driver, 1, 7, (0x4000, 512), false), (0, 1));
+    assert_eq!(machine.ask(&mut driver, 4, 0, none, true), (0, 1));
+    assert_eq!(machine.ask(&mut driver, 4, u64::MAX, none, false), (0, 1));
+    assert_eq!(counted(machine, "flushes"), 2);
+}
+
+#[test]
+fn a_read_only_disk_has_nothing_to_flush() {
+    let machine = machine(true);
+    let mut driver = machine.driver(1);
+    assert_eq!(machine.ask(&mut driver, 4, 0, (0x4000, 0), true), (0, 1));
+    assert_eq!(counted(machine, "errors"), 0);
 }
 
 #[test]
