@@ -5,14 +5,16 @@
 //! well is in the file, a read that is answered well is in memory, and
 //! everything else has left both alone.
 
-use crate::fake::{FakeHost, LIMIT, PAGE, address, file, is_good, list};
+use crate::guest::{
+    LIMIT, PAGE, address, file, guest, image, is_beyond, is_good, list,
+};
 use crate::input::Input;
 use lg_abi::device::{
     BLOCK_DONE, BLOCK_ERROR, BLOCK_READ, BLOCK_WRITE, BlockPage,
 };
 use lg_abi::dma::Dma;
 use lguest::devices::block::{Block, Disk};
-use lguest::engine::{BoundDma, Requests};
+use lguest::engine::{Requests, Scripted};
 use lguest::transport::keys::{KeyedDevice, KeyedDisk, Place};
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -40,13 +42,14 @@ pub fn target(data: &[u8]) {
         page: PAGE,
         irq: 1,
     };
-    let host = FakeHost::new();
+    let guest = guest();
     let mut block = KeyedDisk::new(Block::new(disk));
-    let placed = block.place(host.clone(), place);
+    let placed = block.place(guest.clone(), place);
     placed.expect("the disk's page is there");
     let mut test = Test {
         block,
-        host,
+        guest,
+        bound: None,
         backing,
         content,
         read_only,
@@ -60,7 +63,9 @@ pub fn target(data: &[u8]) {
 
 struct Test {
     block: KeyedDisk,
-    host: std::sync::Arc<FakeHost>,
+    guest: std::sync::Arc<Scripted>,
+    /// The list that the Guest has bound to the disk's page last.
+    bound: Option<u32>,
     backing: File,
     content: Vec<u8>,
     read_only: bool,
@@ -69,21 +74,21 @@ struct Test {
 impl Test {
     /// One request. Answers whether the Guest is alive.
     fn request(&mut self, input: &mut Input<'_>) -> bool {
-        let memory = self.host.memory().clone();
+        let memory = self.guest.memory().clone();
         let (send, sent) = (address(input), list(input));
-        let bound = input.bit().then(|| BoundDma {
-            addr: address(input),
-            irq: 1 + input.byte() % 31,
-        });
+        let bound =
+            input.bit().then(|| (address(input), 1 + input.byte() % 31));
         let free = Dma {
             used_len: 0,
             ..list(input)
         };
-        if let Some(bound) = bound {
-            let _ = memory.write_object(bound.addr, &free);
+        self.guest.unbind(PAGE);
+        if let Some((addr, irq)) = bound {
+            let _ = memory.write_object(addr, &free);
+            self.guest.bind(PAGE, addr, irq);
         }
         let _ = memory.write_object(send, &sent);
-        self.host.bind(bound);
+        self.bound = bound.map(|(addr, _)| addr);
         let kind = input.below(3);
         let bytes = if input.bit() {
             let list = if kind == BLOCK_READ { &free } else { &sent };
@@ -110,11 +115,12 @@ impl Test {
         };
         // What the Host finds, for buffers may lie upon each other.
         let sent: Option<Dma> = memory.read_object(send).ok();
-        let bound = self.host.bound();
+        let is_free = |at: &u32| memory.read_object::<u32>(*at) == Ok(0);
+        let bound = self.bound.filter(is_free);
         let into: Option<Dma> =
-            bound.and_then(|b| memory.read_object(b.addr).ok());
+            bound.and_then(|addr| memory.read_object(addr).ok());
         let page: BlockPage = memory.read_object(PAGE).expect("it is there");
-        let before = self.host.image();
+        let before = image(&self.guest);
         if self.block.send(send, key).is_err() {
             let good = |dma: Option<Dma>| dma.is_some_and(|d| is_good(&d));
             let bad = match page.kind {
@@ -127,9 +133,18 @@ impl Test {
             return false;
         }
         assert_eq!(key, PAGE, "the wrong key was heard");
+        if self.guest.killed().is_some() {
+            assert!(self.bound.is_some_and(is_beyond), "killed for nothing");
+            self.block.finish();
+            if page.kind != BLOCK_WRITE {
+                self.check_file();
+            }
+            return false;
+        }
         // The Guest runs on, and changes what it has asked for.
         let _ = memory.write(PAGE, &[0xA5; 12]);
-        self.host.wait_irq();
+        let irq = self.guest.wait_irq();
+        assert!(irq.is_some(), "an answer without an interrupt");
         let result: u32 = memory
             .read_object(PAGE + BlockPage::RESULT_OFFSET)
             .expect("it is there");
@@ -143,7 +158,7 @@ impl Test {
             }
             (BLOCK_ERROR, _) => {}
             // Its own `used_len` lies where the answer was.
-            _ if bound.is_some_and(|b| touches_page(b.addr, 4)) => {}
+            _ if bound.is_some_and(|addr| touches_page(addr, 4)) => {}
             other => panic!("an answer that is none: {other:?}"),
         }
         self.check_file();
@@ -176,7 +191,7 @@ impl Test {
     }
 
     fn expect_read(&self, page: &BlockPage, into: &Dma) {
-        let image = self.host.image();
+        let image = image(&self.guest);
         let mut rest = &self.content[self.place(page)];
         let list: Vec<(u32, u16)> = into.sections().collect();
         let apart = list.iter().enumerate().all(|(i, a)| {
@@ -187,15 +202,11 @@ impl Test {
             let (part, more) = rest.split_at(usize::from(len));
             let there = &image[addr as usize..][..part.len()];
             // The answer itself may have gone over it: into `used_len`.
-            let bound = self.host_bound_word();
+            let bound = self.bound;
             let own = bound.is_some_and(|b| overlap((b, 4), (addr, len)));
             assert!(!apart || own || there == part, "not what is on the disk");
             rest = more;
         }
-    }
-
-    fn host_bound_word(&self) -> Option<u32> {
-        self.host.last_bound().map(|bound| bound.addr)
     }
 
     fn check_file(&self) {

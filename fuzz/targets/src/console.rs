@@ -4,11 +4,11 @@
 //! reaches the Guest in order, each byte once, however strange the buffers are
 //! that it binds.
 
-use crate::fake::{FakeHost, address, is_good, list};
+use crate::guest::{address, guest, image, is_beyond, is_good, list};
 use crate::input::Input;
-use lg_abi::dma::Dma;
+use lg_abi::dma::{Dma, LGUEST_CONSOLE_DMA_KEY};
 use lguest::devices::console::{Config, Console};
-use lguest::engine::{BoundDma, Requests};
+use lguest::engine::{Requests, Scripted};
 use lguest::transport::keys::{KeyedConsole, KeyedDevice, Place};
 use rustix::pipe::{PipeFlags, pipe_with};
 use std::fs::File;
@@ -25,7 +25,7 @@ pub fn target(data: &[u8]) {
     let (keys, keyboard) = pipe_with(flags).expect("pipes can be had");
     let (screen, output) = pipe_with(flags).expect("pipes can be had");
     let (mut keyboard, mut screen) = (File::from(keyboard), File::from(screen));
-    let host = FakeHost::new();
+    let guest = guest();
     let config = Config {
         input: keys,
         output,
@@ -38,7 +38,7 @@ pub fn target(data: &[u8]) {
         page: 0,
         irq: 1,
     };
-    let placed = console.place(host.clone(), place);
+    let placed = console.place(guest.clone(), place);
     placed.expect("a console has no page");
     let (mut typed, mut taken) = (Vec::new(), 0);
     for _ in 0..64 {
@@ -48,7 +48,7 @@ pub fn target(data: &[u8]) {
         match input.byte() % 3 {
             0 => {
                 let (at, dma) = (address(&mut input), list(&mut input));
-                let _ = host.memory().write_object(at, &dma);
+                let _ = guest.memory().write_object(at, &dma);
                 let Ok(sent) = console.send(at, 0) else {
                     return;
                 };
@@ -67,31 +67,31 @@ pub fn target(data: &[u8]) {
             }
             _ => {
                 let (at, dma) = (address(&mut input), list(&mut input));
-                let _ = host.memory().write_object(at, &dma);
-                host.bind(Some(BoundDma { addr: at, irq: 2 }));
-                let bound = host.bound();
-                if console.handle_input().is_err() {
-                    let dma = host.memory().read_object::<Dma>(at);
+                let _ = guest.memory().write_object(at, &dma);
+                guest.bind(LGUEST_CONSOLE_DMA_KEY, at, 2);
+                let word = guest.memory().read_object::<u32>(at);
+                let free = !is_beyond(at) && word == Ok(0);
+                let done = console.handle_input();
+                if done.is_err() || guest.killed().is_some() {
+                    let dma = guest.memory().read_object::<Dma>(at);
                     let good = dma.is_ok_and(|dma| is_good(&dma));
-                    assert!(bound.is_some() && !good, "killed for nothing");
+                    let bad = is_beyond(at) || free && !good;
+                    assert!(bad, "killed for nothing");
                     return;
                 }
-                taken += check(&host, bound, &dma, &typed[taken..]);
+                if free {
+                    taken += check(&guest, at, &dma, &typed[taken..]);
+                }
             }
         }
     }
 }
 
-/// What has arrived must be what was typed next. Answers how much that was.
-fn check(
-    host: &FakeHost,
-    bound: Option<BoundDma>,
-    dma: &Dma,
-    typed: &[u8],
-) -> usize {
-    let Some(bound) = bound else { return 0 };
-    let image = host.image();
-    let at = bound.addr as usize;
+/// What has arrived in the list at `at` must be what was typed next. Answers how
+/// much that was.
+fn check(guest: &Scripted, at: u32, dma: &Dma, typed: &[u8]) -> usize {
+    let image = image(guest);
+    let at = at as usize;
     let used = &image[at..at + 4];
     let used = u32::from_le_bytes([used[0], used[1], used[2], used[3]]);
     let lists: Vec<(u32, u16)> = dma.sections().collect();

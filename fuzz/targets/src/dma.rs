@@ -3,10 +3,10 @@
 //! The oracle is a vector of bytes: what is read from a file must be where the
 //! list says and nowhere else, and what is written must be what was there.
 
-use crate::fake::{FakeHost, LIMIT, address, file, is_good, list};
+use crate::guest::{LIMIT, address, file, guest, image, is_good, list};
 use crate::input::Input;
 use lg_abi::dma::Dma;
-use lguest::engine::Requests;
+use lguest::engine::{Requests, Scripted};
 use lguest::memory::{Section, total};
 use lguest::transport::keys::dma::DmaSections;
 use std::os::unix::fs::FileExt;
@@ -18,8 +18,8 @@ use std::os::unix::fs::FileExt;
 /// When a copy is not what it should be.
 pub fn target(data: &[u8]) {
     let mut input = Input::new(data);
-    let host = FakeHost::new();
-    let memory = host.memory();
+    let guest = guest();
+    let memory = guest.memory();
     while !input.is_empty() {
         let (at, mut dma) = (address(&mut input), list(&mut input));
         let placed = memory.write_object(at, &dma).is_ok();
@@ -30,22 +30,22 @@ pub fn target(data: &[u8]) {
         let Ok(found) = found else { continue };
         let offset = u64::from(input.byte());
         if input.bit() {
-            read(&host, found.list(), offset, &mut dma, input.bytes(300));
+            read(&guest, found.list(), offset, &mut dma, input.bytes(300));
         } else {
-            write(&host, found.list(), offset);
+            write(&guest, found.list(), offset);
         }
     }
 }
 
 /// From a file into the Guest.
 fn read(
-    host: &FakeHost,
+    guest: &Scripted,
     found: &[Section],
     offset: u64,
     dma: &mut Dma,
     content: &[u8],
 ) {
-    let mut expected = host.image();
+    let mut expected = image(guest);
     let skipped = content.len().min(usize::try_from(offset).unwrap_or(0));
     let mut rest = &content[skipped..];
     let mut moved = 0;
@@ -56,16 +56,16 @@ fn read(
         rest = more;
     }
     let file = file(content);
-    let got = host.memory().read_file(&file, offset, found);
+    let got = guest.memory().read_file(&file, offset, found);
     assert_eq!(got.ok().map(|n| n as usize), Some(moved));
-    assert!(host.image() == expected, "a copy went astray");
+    assert!(image(guest) == expected, "a copy went astray");
 }
 
 /// From the Guest into a file.
-fn write(host: &FakeHost, found: &[Section], offset: u64) {
-    let image = host.image();
+fn write(guest: &Scripted, found: &[Section], offset: u64) {
+    let image = image(guest);
     let file = file(&[]);
-    let got = host.memory().write_file(&file, offset, found);
+    let got = guest.memory().write_file(&file, offset, found);
     assert_eq!(got.ok(), Some(total(found)));
     let mut written = vec![0; total(found) as usize];
     let whole = file.read_exact_at(&mut written, offset);

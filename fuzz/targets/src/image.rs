@@ -4,7 +4,7 @@
 //! lie in RAM, and its first page tables must lead from the first instruction
 //! to the mark in front of it.
 
-use crate::fake::file;
+use crate::guest::file;
 use crate::input::Input;
 use lg_abi::boot::GUEST_MAGIC;
 use lg_abi::known::Known;

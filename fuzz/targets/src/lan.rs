@@ -8,12 +8,12 @@
 //! that were posted to it, and must kill its Guest only for a buffer that is
 //! bad indeed.
 
-use crate::fake::{FakeHost, LIMIT, PAGE, address, is_good, list};
+use crate::guest::{LIMIT, PAGE, address, guest, image, is_good, list};
 use crate::input::Input;
 use lg_abi::dma::{Dma, KEY_ALIGN};
 use lg_abi::page::PAGE_SIZE;
 use lg_wire::outbox::{FRAMES, LONGEST, OUTBOX_SIZE, frame, ring, word};
-use lguest::engine::{Binding, Requests};
+use lguest::engine::{Binding, Requests, Scripted};
 use lguest::transport::keys::lan::Lan;
 use lguest::transport::keys::lan::fuzzing::Station;
 use rustix::fs::{MemfdFlags, SealFlags};
@@ -58,13 +58,13 @@ pub fn target(data: &[u8]) {
     if input.bit() {
         doors[0] = door(&path, 0);
     }
-    let host = FakeHost::new();
-    let station = Station::join(&path, host.clone(), PAGE);
+    let guest = guest();
+    let station = Station::join(&path, guest.clone(), PAGE);
     let station = station.expect("there are places enough");
     assert_eq!(station.slot(), 1);
     let mut test = Test {
         station,
-        host,
+        guest,
         path,
         page,
         doors,
@@ -86,7 +86,7 @@ pub fn target(data: &[u8]) {
 
 struct Test {
     station: Station,
-    host: Arc<FakeHost>,
+    guest: Arc<Scripted>,
     path: PathBuf,
     page: File,
     /// Where the hostile members listen: in these slots.
@@ -139,7 +139,7 @@ impl Test {
             }
             11 => {
                 let (at, dma) = (address(input), list(input));
-                let _ = self.host.memory().write_object(at, &dma);
+                let _ = self.guest.memory().write_object(at, &dma);
             }
             12 | 13 => self.post(input),
             _ => self.fetch(),
@@ -158,7 +158,7 @@ impl Test {
 
     /// Our Guest's memory, without the page that anybody may change.
     fn memory(&self) -> Vec<u8> {
-        let mut image = self.host.image();
+        let mut image = image(&self.guest);
         image[PAGE as usize..][..PAGE_SIZE as usize].fill(0);
         image
     }
@@ -233,7 +233,7 @@ impl Test {
             7 => memfd(0, seal),
             8 => memfd(5000, seal),
             9 => memfd(1 << 32, seal),
-            10 => self.host.memory().file().try_clone_to_owned().ok(),
+            10 => self.guest.memory().file().try_clone_to_owned().ok(),
             11 => self.page.try_clone().ok().map(Into::into),
         }
     }
@@ -350,14 +350,14 @@ impl Test {
             })
             .collect();
         self.killed_for.extend(&bindings);
-        self.host.set_bindings(bindings);
+        self.guest.change_bindings(|all| *all = bindings);
         self.station.bindings_changed();
     }
 
     /// Our Guest sends. Answers whether it lives.
     fn send(&mut self, input: &mut Input<'_>) -> bool {
         let (dma, key) = (address(input), PAGE + input.below(16) * 4);
-        let sent: Option<Dma> = self.host.memory().read_object(dma).ok();
+        let sent: Option<Dma> = self.guest.memory().read_object(dma).ok();
         let before = self.memory();
         let result = self.station.send(dma, key);
         assert!(self.memory() == before, "our Guest's memory was changed");
@@ -369,7 +369,7 @@ impl Test {
 
     /// Nobody can raise an interrupt that the Guest has not bound.
     fn check_interrupts(&self) {
-        for irq in self.host.irqs() {
+        for irq in self.guest.irqs() {
             let bound = self.killed_for.iter().any(|b| b.irq == irq);
             assert!(bound, "interrupt {irq} is nobody's");
         }
@@ -377,10 +377,10 @@ impl Test {
 
     /// Answers whether our Guest is alive; if not, it must be its own fault.
     fn check_death(&self) -> bool {
-        if !self.host.is_killed() {
+        if self.guest.killed().is_none() {
             return true;
         }
-        let memory = self.host.memory();
+        let memory = self.guest.memory();
         let is_bad = |at: Option<u32>| {
             let dma = at.and_then(|at| memory.read_object::<Dma>(at).ok());
             !dma.is_some_and(|dma| is_good(&dma))

@@ -19,7 +19,7 @@ pub mod descriptors;
 
 pub mod instructions;
 
-pub mod fake;
+pub mod guest;
 
 pub mod dma;
 

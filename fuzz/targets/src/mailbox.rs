@@ -4,7 +4,7 @@
 //! What comes out of it for the rest of the Launcher must have been checked:
 //! keys and buffers that exist, texts that a terminal can bear.
 
-use crate::fake::{DEVICE_PAGES, LIMIT, RAM_PAGES, address, list};
+use crate::guest::{DEVICE_PAGES, LIMIT, RAM_PAGES, address, list};
 use crate::input::Input;
 use lg_abi::dma::{Dma, LGUEST_MAX_DMA};
 use lg_abi::page::PAGE_SIZE;

@@ -4,7 +4,7 @@
 //! be anything, at any time. A sender may write into the receiver's memory,
 //! where the lists there say, and nowhere else; and only once for each send.
 
-use crate::fake::{DEVICE_PAGES, LIMIT, RAM_PAGES, address, is_good, list};
+use crate::guest::{DEVICE_PAGES, LIMIT, RAM_PAGES, address, is_good, list};
 use crate::input::Input;
 use lg_abi::dma::Dma;
 use lg_abi::page::PAGE_SIZE;

@@ -8,7 +8,7 @@
 use crate::input::Input;
 use lguest::devices::block::{Block, Disk};
 use lguest::devices::console::{Config, Console};
-use lguest::engine::{Binding, BoundDma, RequestError, Requests};
+use lguest::engine::{Requests, Scripted};
 use lguest::memory::GuestMemory;
 use lguest::transport::Transport;
 use lguest::transport::virtio::{
@@ -19,43 +19,11 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::pipe::{PipeFlags, pipe_with};
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 const RAM: u32 = 0x1_0000;
 const RINGS: u32 = RAM + 0x1000;
 const QUEUES: u32 = 4;
-
-/// A Guest that never runs.
-struct Guest {
-    memory: GuestMemory,
-    killed: Mutex<bool>,
-}
-
-impl Requests for Guest {
-    fn memory(&self) -> &GuestMemory {
-        &self.memory
-    }
-
-    fn get_dma(&self, _: u32) -> Result<Option<BoundDma>, RequestError> {
-        Ok(None)
-    }
-
-    fn irq(&self, irq: u8) -> Result<(), RequestError> {
-        assert!((1..=4).contains(&irq), "interrupt {irq} is of no queue");
-        Ok(())
-    }
-
-    fn bindings_in(&self, _: u32) -> Vec<Binding> {
-        Vec::new()
-    }
-
-    fn kill(&self, reason: String) {
-        assert!(!reason.is_empty(), "a reason is a sentence");
-        if let Ok(mut killed) = self.killed.lock() {
-            *killed = true;
-        }
-    }
-}
 
 /// Plays a hostile driver.
 ///
@@ -77,11 +45,19 @@ pub fn target(data: &[u8]) {
         }
     }
     drop(bus.finish());
+    for irq in guest.irqs() {
+        assert!((1..=4).contains(&irq), "interrupt {irq} is of no queue");
+    }
+    let killed = guest.killed();
+    assert!(
+        killed.is_none_or(|r| !r.is_empty()),
+        "a reason is a sentence"
+    );
     let len = disk.metadata().map_or(0, |file| file.len());
     assert_eq!(len, 0x2000, "the disk has another size");
 }
 
-fn bus(disk: &File) -> (VirtioBus, Arc<Guest>) {
+fn bus(disk: &File) -> (VirtioBus, Arc<Scripted>) {
     let flags = PipeFlags::CLOEXEC | PipeFlags::NONBLOCK;
     let (input, keyboard) = pipe_with(flags).expect("pipes can be had");
     let _ = rustix::io::write(&keyboard, b"some keys that were typed");
@@ -106,10 +82,7 @@ fn bus(disk: &File) -> (VirtioBus, Arc<Guest>) {
     let pages = pages_above_ram(&devices);
     assert_eq!(pages, 1 + QUEUES * RING_BYTES / 0x1000);
     let memory = GuestMemory::new(RAM, pages).expect("memory can be had");
-    let guest = Arc::new(Guest {
-        memory,
-        killed: Mutex::new(false),
-    });
+    let guest = Scripted::new(memory);
     let bus = VirtioBus::new(guest.clone(), devices, screen);
     (bus.expect("four queues are few"), guest)
 }
@@ -118,7 +91,7 @@ fn bus(disk: &File) -> (VirtioBus, Arc<Guest>) {
 fn step(
     input: &mut Input<'_>,
     bus: &VirtioBus,
-    guest: &Guest,
+    guest: &Scripted,
 ) -> Result<(), ()> {
     let ring = RINGS + input.below(QUEUES) * RING_BYTES;
     let done = match input.byte() % 6 {
@@ -133,12 +106,12 @@ fn step(
         2 => {
             let at = ring + input.below(RING_BYTES);
             let bytes = input.bytes(32);
-            let _ = guest.memory.write(at, bytes);
+            let _ = guest.memory().write(at, bytes);
             Ok(())
         }
         3 => {
             let at = RAM + input.below(0x60);
-            let _ = guest.memory.write(at, &[input.byte()]);
+            let _ = guest.memory().write(at, &[input.byte()]);
             bus.notify(RAM + input.below(0x60))
         }
         4 => bus.handle_input(2).map(drop),
@@ -151,7 +124,7 @@ fn step(
 }
 
 /// Writes a descriptor that mostly makes sense.
-fn describe(input: &mut Input<'_>, guest: &Guest, ring: u32) {
+fn describe(input: &mut Input<'_>, guest: &Scripted, ring: u32) {
     let index = input.below(8);
     let addr = input.below(RAM + 0x2_0000);
     let len = match input.byte() % 4 {
@@ -164,20 +137,23 @@ fn describe(input: &mut Input<'_>, guest: &Guest, ring: u32) {
     let next = input.below(9);
     let words = [addr, input.below(20) / 19, len, next << 16 | flags];
     let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
-    let _ = guest.memory.write(ring + 16 * index, &bytes);
+    let _ = guest.memory().write(ring + 16 * index, &bytes);
 }
 
 /// Makes some chains available.
-fn offer(input: &mut Input<'_>, guest: &Guest, ring: u32) {
+fn offer(input: &mut Input<'_>, guest: &Scripted, ring: u32) {
     const AVAILABLE: u32 = 16 * 256;
-    let old: u16 = guest.memory.read_object(ring + AVAILABLE + 2).unwrap_or(0);
+    let old: u16 = guest
+        .memory()
+        .read_object(ring + AVAILABLE + 2)
+        .unwrap_or(0);
     let count = input.below(5);
     for n in 0..count {
         let slot = (u32::from(old) + n) % 256;
         let head = u16::from(input.byte() % 10).to_le_bytes();
-        let _ = guest.memory.write(ring + AVAILABLE + 4 + 2 * slot, &head);
+        let _ = guest.memory().write(ring + AVAILABLE + 4 + 2 * slot, &head);
     }
     let count = u16::try_from(count).unwrap_or(0);
     let new = old.wrapping_add(count).to_le_bytes();
-    let _ = guest.memory.write(ring + AVAILABLE + 2, &new);
+    let _ = guest.memory().write(ring + AVAILABLE + 2, &new);
 }

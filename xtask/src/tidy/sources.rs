@@ -31,7 +31,7 @@ pub(super) fn introductions(tree: &Tree) -> Vec<String> {
 }
 
 fn is_informal(path: &str) -> bool {
-    let names = ["/tests.rs", "/testing.rs", "/fake.rs"];
+    let names = ["/tests.rs", "/testing.rs"];
     names.iter().any(|name| path.ends_with(name))
         || path.contains("/tests/")
         || path.starts_with("guests/")

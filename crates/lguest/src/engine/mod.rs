@@ -7,7 +7,7 @@
 //! and interrupts (LHREQ_IRQ). [`Engine::hold`] is LHREQ_BREAK.
 //!
 //! [`Native`] runs the Guest's instructions on the processor, in processes of
-//! its own. [`Scripted`] runs nothing: a test says what its Guest does. Nothing
+//! its own. `Scripted` runs nothing: a test says what its Guest does. Nothing
 //! outside of this folder depends on which of them it has.
 
 mod bindings;
@@ -36,7 +36,9 @@ pub use native::Native;
 pub use native::fuzzing;
 pub(crate) use native::{Anywhere, STATISTICS, check_processor, no_program};
 
+#[cfg(any(test, fuzzing))]
 mod scripted;
+#[cfg(any(test, fuzzing))]
 pub use scripted::Scripted;
 
 pub mod wire;

@@ -1,6 +1,7 @@
 //! An engine that runs nothing: a test says what its Guest does.
 //!
-//! Devices and the machine run against it without a process. Bindings and
+//! Devices, transports and the machine run against it without a process, in unit
+//! tests and in fuzz targets, and only there. Bindings and
 //! memory are real, so that a device finds buffers as it would find those of a
 //! Guest; interrupts, and the reason of an end, are kept for the test to look
 //! at.
@@ -31,10 +32,11 @@ pub struct Scripted {
 
 #[derive(Default)]
 struct Inner {
+    /// What is bound.
+    all: Vec<Binding>,
+    /// The same, as a device searches it.
     bindings: Bindings,
-    /// What is bound, by key, so that it can be bound anew.
-    bound: Vec<(u32, u32)>,
-    /// Interrupts that were raised and not taken.
+    /// Interrupts that were raised and not taken, each of them once.
     irqs: VecDeque<u8>,
     /// What it does next.
     script: VecDeque<Exit>,
@@ -71,22 +73,39 @@ impl Scripted {
 
     /// BIND_DMA of an array of buffers, in place of what was bound to `key`.
     pub fn bind_array(&self, key: u32, dmas: u32, num: u32, irq: u8) {
-        self.unbind(key);
-        let mut inner = lock(&self.inner);
-        let word = BindCount { count: num, irq }.word();
-        if inner.bindings.bind(key, dmas, word) {
-            inner.bound.push((key, dmas));
-        }
+        let binding = Binding {
+            key,
+            dmas,
+            num,
+            irq,
+        };
+        self.change_bindings(|all| {
+            all.retain(|other| other.key != key);
+            all.push(binding);
+        });
     }
 
     /// Nothing is bound to `key` any more.
     pub fn unbind(&self, key: u32) {
+        self.change_bindings(|all| all.retain(|other| other.key != key));
+    }
+
+    /// Whatever `change` leaves is bound. A binding that BIND_DMA would refuse
+    /// is left out.
+    pub fn change_bindings(&self, change: impl FnOnce(&mut Vec<Binding>)) {
         let mut inner = lock(&self.inner);
-        let Inner {
-            bindings, bound, ..
-        } = &mut *inner;
-        bound.retain(|&(other, dmas)| {
-            other != key || !bindings.bind(key, dmas, 0)
+        let Inner { all, bindings, .. } = &mut *inner;
+        change(all);
+        *bindings = Bindings::default();
+        all.retain(|binding| {
+            let &Binding {
+                key,
+                dmas,
+                num,
+                irq,
+            } = binding;
+            let word = BindCount { count: num, irq }.word();
+            irq != 0 && bindings.bind(key, dmas, word)
         });
     }
 
@@ -108,6 +127,15 @@ impl Scripted {
             let left = until.checked_duration_since(Instant::now())?;
             let waited = self.changed.wait_timeout(inner, left);
             inner = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Why it was killed, if it was.
+    #[must_use]
+    pub fn killed(&self) -> Option<String> {
+        match self.death() {
+            Some(Death::Killed(reason)) => Some(reason),
+            _ => None,
         }
     }
 
@@ -172,7 +200,10 @@ impl Requests for Scripted {
         if u32::from(irq) >= LGUEST_IRQS {
             return Err(RequestError::NoSuchIrq(irq));
         }
-        inner.irqs.push_back(irq);
+        // As in the state, where each interrupt is a bit.
+        if !inner.irqs.contains(&irq) {
+            inner.irqs.push_back(irq);
+        }
         self.changed.notify_all();
         Ok(())
     }
@@ -306,6 +337,9 @@ mod tests {
         let bound = |addr, irq| Ok(Some(BoundDma { addr, irq }));
         assert_eq!(guest.get_dma(4), bound(0x2000, 2));
         assert_eq!(guest.get_dma(8), bound(0x3000, 3));
+        guest.change_bindings(|all| all[1].irq = 40);
+        assert_eq!(guest.get_dma(8), Ok(None), "no such interrupt");
+        guest.bind(8, 0x3000, 3);
         guest.unbind(4);
         assert_eq!(guest.get_dma(4), Ok(None));
         assert_eq!(guest.bindings_in(0).len(), 1);

@@ -1,10 +1,10 @@
-//! A Guest for tests of virtio: memory, a driver's side of rings, interrupts.
+//! A Guest for tests of virtio, and its driver's side of rings.
 
 use super::ring::RING_BYTES;
-use crate::engine::{Binding, BoundDma, RequestError, Requests};
+use crate::engine::{Requests, Scripted};
 use crate::memory::GuestMemory;
 use lg_abi::gen2::device::{RING_ALIGN, RING_SIZE};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 /// Bytes of RAM.
 pub(super) const RAM: u32 = 0x10_0000;
@@ -12,71 +12,21 @@ pub(super) const RAM: u32 = 0x10_0000;
 /// Where the first ring is.
 pub(super) const RING: u32 = RAM + 0x1000;
 
-/// A Guest that never runs.
-pub(super) struct Guest {
-    memory: GuestMemory,
-    irqs: Mutex<Vec<u8>>,
-    killed: Mutex<Option<String>>,
+/// A Guest that runs nothing, with room for `rings` rings.
+pub(super) fn guest(rings: u32) -> Arc<Scripted> {
+    let pages = 1 + rings * RING_BYTES / 0x1000;
+    Scripted::new(GuestMemory::new(RAM, pages).unwrap())
 }
 
-impl Guest {
-    /// With room for `rings` rings.
-    pub(super) fn new(rings: u32) -> Arc<Self> {
-        let pages = 1 + rings * RING_BYTES / 0x1000;
-        Arc::new(Self {
-            memory: GuestMemory::new(RAM, pages).unwrap(),
-            irqs: Mutex::default(),
-            killed: Mutex::default(),
-        })
-    }
-
-    /// The interrupts that were raised since the last call.
-    pub(super) fn irqs(&self) -> Vec<u8> {
-        std::mem::take(&mut self.irqs.lock().unwrap())
-    }
-
-    /// Why it was killed, if it was.
-    pub(super) fn killed(&self) -> Option<String> {
-        self.killed.lock().unwrap().clone()
-    }
-
-    pub(super) fn bytes(&self, addr: u32, len: usize) -> Vec<u8> {
-        let mut bytes = vec![0; len];
-        self.memory.read(addr, &mut bytes).unwrap();
-        bytes
-    }
-
+impl Scripted {
     pub(super) fn put(&self, addr: u32, bytes: &[u8]) {
-        self.memory.write(addr, bytes).unwrap();
-    }
-}
-
-impl Requests for Guest {
-    fn memory(&self) -> &GuestMemory {
-        &self.memory
-    }
-
-    fn get_dma(&self, _: u32) -> Result<Option<BoundDma>, RequestError> {
-        Ok(None)
-    }
-
-    fn irq(&self, irq: u8) -> Result<(), RequestError> {
-        self.irqs.lock().unwrap().push(irq);
-        Ok(())
-    }
-
-    fn bindings_in(&self, _: u32) -> Vec<Binding> {
-        Vec::new()
-    }
-
-    fn kill(&self, reason: String) {
-        self.killed.lock().unwrap().get_or_insert(reason);
+        self.memory().write(addr, bytes).unwrap();
     }
 }
 
 /// A driver's side of a ring.
 pub(super) struct Driver {
-    guest: Arc<Guest>,
+    guest: Arc<Scripted>,
     /// Where the ring is.
     pub(super) at: u32,
     next: u16,
@@ -88,7 +38,7 @@ const AVAILABLE: u32 = 16 * RING_SIZE as u32;
 const USED: u32 = 2 * RING_ALIGN;
 
 impl Driver {
-    pub(super) fn new(guest: &Arc<Guest>, at: u32) -> Self {
+    pub(super) fn new(guest: &Arc<Scripted>, at: u32) -> Self {
         Self {
             guest: guest.clone(),
             at,
@@ -162,7 +112,7 @@ impl Driver {
         let element = |n: u32| {
             let slot = n % u32::from(RING_SIZE);
             let at = self.at + USED + 4 + 8 * slot;
-            let word = |at| self.guest.memory.read_object(at).unwrap();
+            let word = |at| self.guest.memory().read_object(at).unwrap();
             (word(at), word(at + 4))
         };
         (0..count).map(element).collect()

@@ -1,10 +1,9 @@
-//! Networks without Guests: the engine behind a Launcher only remembers what
-//! was asked of it.
+//! Networks of Guests that run nothing.
 //!
 //! Whole processes take part, too, and are killed in the middle.
 
 use super::*;
-use crate::engine::{Binding, BoundDma, RequestError, Requests};
+use crate::engine::{Requests, Scripted};
 use crate::memory::GuestMemory;
 use crate::transport::keys::KeyedDevice;
 use lg_abi::dma::Dma;
@@ -13,7 +12,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Condvar, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 /// A directory that is gone when the test is.
@@ -63,7 +62,7 @@ pub(super) fn porter() -> Arc<porter::Porter> {
     Arc::clone(PORTER.get_or_init(start))
 }
 
-/// Where everything is in the memory of a [`FakeHost`].
+/// Where everything is in the memory of a Guest.
 pub(crate) const SEND: u32 = 0x1000;
 const FRAME: u32 = 0x2000;
 pub(crate) const RING: u32 = 0x3000;
@@ -72,43 +71,24 @@ pub(crate) const RAM: u32 = 0x2_0000;
 pub(crate) const PAGE: u32 = RAM + PAGE_SIZE;
 pub(crate) const IRQ: u8 = 5;
 
-/// A Host without a Guest: it remembers what it was told.
-pub(crate) struct FakeHost {
-    memory: GuestMemory,
-    pub(crate) bindings: Mutex<Vec<Binding>>,
-    irqs: Mutex<Vec<u8>>,
-    rang: Condvar,
-    pub(crate) killed: Mutex<Option<String>>,
+/// A Guest that does nothing.
+pub(crate) fn scripted() -> Arc<Scripted> {
+    Scripted::new(GuestMemory::new(RAM, 2).unwrap())
 }
 
-impl FakeHost {
-    pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self {
-            memory: GuestMemory::new(RAM, 2).unwrap(),
-            bindings: Mutex::default(),
-            irqs: Mutex::default(),
-            rang: Condvar::new(),
-            killed: Mutex::default(),
-        })
-    }
-
+impl Scripted {
     /// Binds `num` empty buffers of two sections each to `slot`'s key.
-    pub(crate) fn bind(&self, slot: u32, num: u32) {
+    pub(crate) fn bind_buffers(&self, slot: u32, num: u32) {
         for i in 0..num {
             let mut dma = Dma::default();
             let at = BUFFERS + i * PAGE_SIZE;
             (dma.addr[0], dma.len[0]) = (at, 14);
             (dma.addr[1], dma.len[1]) = (at + 0x100, 1500);
-            self.memory
+            self.memory()
                 .write_object(RING + i * Dma::SIZE, &dma)
                 .unwrap();
         }
-        self.bindings.lock().unwrap().push(Binding {
-            key: PAGE + 4 * slot,
-            dmas: RING,
-            num,
-            irq: IRQ,
-        });
+        self.bind_array(key(slot), RING, num, IRQ);
     }
 
     /// Puts `frame` where [`SEND`] names it.
@@ -116,98 +96,53 @@ impl FakeHost {
         let mut dma = Dma::default();
         dma.addr[0] = FRAME;
         dma.len[0] = u16::try_from(frame.len()).unwrap();
-        self.memory.write(FRAME, frame).unwrap();
-        self.memory.write_object(SEND, &dma).unwrap();
+        self.memory().write(FRAME, frame).unwrap();
+        self.memory().write_object(SEND, &dma).unwrap();
     }
 
     /// What is in buffer `i`, which is then free again.
     pub(crate) fn take(&self, i: u32) -> Option<Vec<u8>> {
         let at = RING + i * Dma::SIZE;
-        let len = self.memory.read_object::<u32>(at).unwrap() as usize;
+        let len = self.memory().read_object::<u32>(at).unwrap() as usize;
         if len == 0 {
             return None;
         }
         let mut frame = vec![0; len];
         let (head, body) = frame.split_at_mut(len.min(14));
-        self.memory.read(BUFFERS + i * PAGE_SIZE, head).unwrap();
+        self.memory().read(BUFFERS + i * PAGE_SIZE, head).unwrap();
         let at_body = BUFFERS + i * PAGE_SIZE + 0x100;
-        self.memory.read(at_body, body).unwrap();
-        self.memory.write_last(at, 0).unwrap();
+        self.memory().read(at_body, body).unwrap();
+        self.memory().write_last(at, 0).unwrap();
         Some(frame)
     }
 
     /// Whether there is something in buffer `i`.
     pub(crate) fn full(&self, i: u32) -> bool {
-        self.memory.read_object::<u32>(RING + i * Dma::SIZE) != Ok(0)
+        self.memory().read_object::<u32>(RING + i * Dma::SIZE) != Ok(0)
     }
 
     /// Frees buffer `i`, whatever is in it.
     pub(crate) fn release(&self, i: u32) {
-        self.memory.write_last(RING + i * Dma::SIZE, 0).unwrap();
-    }
-
-    /// Waits for an interrupt.
-    pub(crate) fn wait(&self) -> Option<u8> {
-        let irqs = self.irqs.lock().unwrap();
-        let long = Duration::from_secs(60);
-        let (mut irqs, _) = self
-            .rang
-            .wait_timeout_while(irqs, long, |irqs| irqs.is_empty())
-            .unwrap();
-        irqs.pop()
+        self.memory().write_last(RING + i * Dma::SIZE, 0).unwrap();
     }
 }
 
-impl Requests for FakeHost {
-    fn memory(&self) -> &GuestMemory {
-        &self.memory
-    }
-
-    fn get_dma(&self, key: u32) -> Result<Option<BoundDma>, RequestError> {
-        let bindings = self.bindings.lock().unwrap();
-        let bound = bindings.iter().find(|b| b.key == key).and_then(|b| {
-            (0..b.num)
-                .map(|i| b.dmas + i * Dma::SIZE)
-                .find(|at| self.memory.read_object::<u32>(*at) == Ok(0))
-                .map(|addr| BoundDma { addr, irq: b.irq })
-        });
-        Ok(bound)
-    }
-
-    fn irq(&self, irq: u8) -> Result<(), RequestError> {
-        let mut irqs = self.irqs.lock().unwrap();
-        if !irqs.contains(&irq) {
-            irqs.push(irq);
-        }
-        self.rang.notify_all();
-        Ok(())
-    }
-
-    fn bindings_in(&self, _page: u32) -> Vec<Binding> {
-        self.bindings.lock().unwrap().clone()
-    }
-
-    fn kill(&self, reason: String) {
-        *self.killed.lock().unwrap() = Some(reason);
-    }
-}
-
-/// A Launcher on a LAN, and the Host that it has no Guest behind.
-type Station = (Arc<FakeHost>, Lan);
+/// A Launcher on a LAN, and its Guest.
+type Station = (Arc<Scripted>, Lan);
 
 /// A Launcher that has joined the LAN of `file`, and whose Guest has bound
 /// `num` buffers in its own slot.
-fn launcher(file: &Path, num: u32) -> (Arc<FakeHost>, Lan) {
+fn launcher(file: &Path, num: u32) -> (Arc<Scripted>, Lan) {
     let mut lan = Lan::join(file).unwrap();
     lan.always_open();
     started(lan, num)
 }
 
 /// The same, of one that has joined.
-fn started(mut lan: Lan, num: u32) -> (Arc<FakeHost>, Lan) {
-    let host = FakeHost::new();
-    lan.start(Arc::<FakeHost>::clone(&host), PAGE).unwrap();
-    host.bind(lan.slot(), num);
+fn started(mut lan: Lan, num: u32) -> (Arc<Scripted>, Lan) {
+    let host = scripted();
+    lan.start(host.clone(), PAGE).unwrap();
+    host.bind_buffers(lan.slot(), num);
     lan.bindings_changed();
     (host, lan)
 }

@@ -8,6 +8,7 @@
 
 use super::super::lan::tests::*;
 use super::*;
+use crate::engine::Scripted;
 use crate::machine::config::TapConfig;
 use lg_abi::dma::Dma;
 use rustix::thread::UnshareFlags;
@@ -46,15 +47,15 @@ fn ip(arguments: &str) -> String {
     String::from_utf8(out.stdout).unwrap()
 }
 
-fn tap(config: &TapConfig) -> (Arc<FakeHost>, KeyedTap) {
-    let host = FakeHost::new();
+fn tap(config: &TapConfig) -> (Arc<Scripted>, KeyedTap) {
+    let host = scripted();
     let mut tap = KeyedTap::new(Tap::open(config).unwrap());
     let place = Place {
         index: 0,
         page: PAGE,
         irq: IRQ,
     };
-    tap.place(Arc::<FakeHost>::clone(&host), place).unwrap();
+    tap.place(host.clone(), place).unwrap();
     (host, tap)
 }
 
@@ -91,7 +92,7 @@ fn the_machine_answers_the_guest() {
     assert_eq!(tap.description().features, 0x8001);
     // Before the Guest has bound anything, frames to it are forgotten.
     assert_eq!(tap.handle_input(), Ok(Readiness::Wait));
-    host.bind(1, 2);
+    host.bind_buffers(1, 2);
     host.prepare(&who_has([192, 168, 19, 1]));
     assert_eq!(tap.send(SEND, key(1)).unwrap().bytes, 0, "to itself");
     assert_eq!(tap.send(SEND, key(0)).unwrap().bytes, 60);
@@ -105,7 +106,7 @@ fn the_machine_answers_the_guest() {
         }
         std::thread::sleep(Duration::from_millis(1));
     }
-    assert_eq!(host.wait(), Some(IRQ));
+    assert_eq!(host.wait_irq(), Some(IRQ));
     // With every buffer full, what comes stays where it is.
     for at in [RING, RING + Dma::SIZE] {
         host.memory().write_object(at, &1_u32).unwrap();
@@ -117,7 +118,7 @@ fn the_machine_answers_the_guest() {
             watch: false,
         })
     );
-    host.bindings.lock().unwrap().clear();
+    host.change_bindings(Vec::clear);
     assert_eq!(tap.handle_input(), Ok(Readiness::Wait));
 }
 
@@ -145,7 +146,7 @@ fn a_bad_list_of_either_direction_is_a_violation() {
     }
     let (host, mut tap) =
         tap(&TapConfig::Address(Ipv4Addr::new(192, 168, 19, 1)));
-    host.bind(1, 1);
+    host.bind_buffers(1, 1);
     host.prepare(&who_has([192, 168, 19, 1]));
     host.memory().write_object(SEND + 4, &0xFFF_u32).unwrap();
     assert!(tap.send(SEND, key(0)).is_err());

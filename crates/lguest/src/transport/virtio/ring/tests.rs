@@ -1,13 +1,13 @@
 //! Rings of honest drivers, and of hostile ones.
 
 use super::*;
-use crate::engine::Requests;
-use crate::transport::virtio::testing::{Driver, Guest, RAM, RING};
+use crate::engine::{Requests, Scripted};
+use crate::transport::virtio::testing::{Driver, RAM, RING, guest};
 use proptest::prelude::*;
 use std::sync::Arc;
 
-fn ring() -> (Arc<Guest>, Driver, Ring) {
-    let guest = Guest::new(1);
+fn ring() -> (Arc<Scripted>, Driver, Ring) {
+    let guest = guest(1);
     let driver = Driver::new(&guest, RING);
     let ring = Ring::new(guest.memory().clone(), RING);
     (guest, driver, ring)

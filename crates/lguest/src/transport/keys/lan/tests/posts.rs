@@ -90,7 +90,7 @@ fn pair(test: &str, num: u32) -> Option<(Scratch, Station, Station, Poster)> {
 }
 
 /// What has come into buffer `next` and those behind it.
-fn take_all(host: &FakeHost, next: &mut u32, num: u32) -> Vec<Vec<u8>> {
+fn take_all(host: &Scripted, next: &mut u32, num: u32) -> Vec<Vec<u8>> {
     let mut came = Vec::new();
     while let Some(frame) = host.take(*next) {
         came.push(frame);
@@ -111,7 +111,7 @@ fn posted_frames_arrive_in_order_and_ring() {
         s.spawn(|| frames.iter().for_each(|frame| poster.post(frame)));
         let (mut came, mut next) = (Vec::new(), 0);
         while came.len() < frames.len() {
-            assert_eq!(b.0.wait(), Some(IRQ), "after {}", came.len());
+            assert_eq!(b.0.wait_irq(), Some(IRQ), "after {}", came.len());
             came.extend(take_all(&b.0, &mut next, 8));
         }
         came
@@ -183,11 +183,11 @@ fn a_ring_is_open_while_its_key_is_bound() {
         return;
     };
     let other = Poster::new(&a.1, 2);
-    let bound = std::mem::take(&mut *b.0.bindings.lock().unwrap());
+    b.0.change_bindings(Vec::clear);
     b.1.bindings_changed();
     eventually("it is closed", || !poster.is_open());
     // Another slot's key is nobody's usual one.
-    b.0.bind(2, 8);
+    b.0.bind_buffers(2, 8);
     b.1.bindings_changed();
     poster.put(&frame(1, 60));
     eventually("it is thrown away", || {
@@ -195,7 +195,8 @@ fn a_ring_is_open_while_its_key_is_bound() {
         poster.room() == FRAMES
     });
     assert!(!poster.is_open() && !other.is_open());
-    *b.0.bindings.lock().unwrap() = bound;
+    b.0.change_bindings(Vec::clear);
+    b.0.bind_buffers(1, 8);
     b.1.bindings_changed();
     eventually("it is open", || poster.is_open());
     poster.post(&frame(2, 60));
@@ -207,12 +208,12 @@ fn without_outboxes_everything_is_sent() {
     let dir = Scratch::new();
     let file = dir.page("lan");
     let a = launcher(&file, 8);
-    let host = FakeHost::new();
+    let host = scripted();
     let mut lan = Lan::join(&file).unwrap();
     lan.always_open();
     lan.never_by_outbox();
-    lan.start(Arc::<FakeHost>::clone(&host), PAGE).unwrap();
-    host.bind(1, 8);
+    lan.start(host.clone(), PAGE).unwrap();
+    host.bind_buffers(1, 8);
     lan.bindings_changed();
     eventually("they have met", || a.1.peers() + lan.peers() == 2);
     a.0.prepare(&frame(1, 60));
@@ -306,8 +307,8 @@ proptest! {
         let Some((_dir, a, b, poster)) = pair(test, 8) else {
             return Ok(());
         };
-        let mut before = vec![0; b.0.memory.limit() as usize];
-        b.0.memory.read(0, &mut before).unwrap();
+        let mut before = vec![0; b.0.memory().limit() as usize];
+        b.0.memory().read(0, &mut before).unwrap();
         for (offset, value) in lies {
             poster.set(offset, value);
             poster.ring();
@@ -324,7 +325,7 @@ proptest! {
         });
         // ... and nothing but the buffers has changed.
         let mut after = vec![0; before.len()];
-        b.0.memory.read(0, &mut after).unwrap();
+        b.0.memory().read(0, &mut after).unwrap();
         for memory in [&mut before, &mut after] {
             for i in 0..8_u32 {
                 let list = (RING + i * Dma::SIZE) as usize;
@@ -335,7 +336,7 @@ proptest! {
             }
         }
         prop_assert!(before == after, "something else was written");
-        let killed = b.0.killed.lock().unwrap().clone();
+        let killed = b.0.killed();
         prop_assert_eq!(killed, None);
     }
 }
@@ -347,17 +348,17 @@ fn a_bad_buffer_is_found_when_it_is_to_be_filled() {
         return;
     };
     let beyond = RAM + 2 * PAGE_SIZE;
-    b.0.memory.write_object(RING + 4, &beyond).unwrap();
+    b.0.memory().write_object(RING + 4, &beyond).unwrap();
     poster.post(&frame(1, 60));
-    eventually("its owner dies", || b.0.killed.lock().unwrap().is_some());
+    eventually("its owner dies", || b.0.killed().is_some());
     assert_eq!(
-        b.0.killed.lock().unwrap().as_deref(),
+        b.0.killed().as_deref(),
         Some(
             "bad dma section 0x22000+0xe: it must lie inside one page below \
              0x22000"
         )
     );
-    assert_eq!(*a.0.killed.lock().unwrap(), None);
+    assert_eq!(a.0.killed(), None);
 }
 
 #[test]
@@ -412,7 +413,7 @@ fn rings_are_open_while_there_is_much_to_do() {
         for _ in 0..count {
             assert_eq!(lan_a.send_frame(SEND, key(1)), Ok(60));
             assert_eq!(take_all(&b, &mut next, 8).len(), 1, "at once");
-            b.wait();
+            let _ = b.wait_irq();
         }
     };
     // Now and then a frame, and more of them all in all than it takes.
@@ -444,7 +445,7 @@ fn the_host_learns_which_pages_a_frame_was_written_to() {
     // Fetched: by the buffer's two sections, and by the word of its list.
     poster.post(&frame(1, 60));
     eventually("it comes", || b.0.full(0));
-    assert_eq!(b.0.wait(), Some(IRQ));
+    assert_eq!(b.0.wait_irq(), Some(IRQ));
     let pieces: Vec<_> = noted
         .try_iter()
         .map(|piece| (piece.addr(), piece.len()))
@@ -454,7 +455,7 @@ fn the_host_learns_which_pages_a_frame_was_written_to() {
     // By another Launcher: anywhere.
     a.0.prepare(&frame(2, 60));
     eventually("it is taken", || a.1.send_frame(SEND, key(1)) == Ok(60));
-    assert_eq!(b.0.wait(), Some(IRQ));
+    assert_eq!(b.0.wait_irq(), Some(IRQ));
     let all = (0, b.0.memory().limit());
     assert!(noted.try_iter().any(|p| (p.addr(), p.len()) == all));
 }

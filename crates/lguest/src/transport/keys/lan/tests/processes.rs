@@ -97,7 +97,7 @@ fn play_a_part() {
 /// Sends to slot 0 for ever.
 fn flood(file: &Path) {
     let (host, lan) = launcher(file, 8);
-    host.memory.write(PAGE + 6 * lan.slot(), &[2; 6]).unwrap();
+    host.memory().write(PAGE + 6 * lan.slot(), &[2; 6]).unwrap();
     eventually("it has met", || lan.peers() >= 1);
     host.prepare(&frame(9, 1514));
     say(&format!("ready {}", lan.slot()));
@@ -126,7 +126,7 @@ fn post(file: &Path) {
 /// Takes the lock of slot 0's port, and keeps it.
 fn hold(file: &Path) {
     let (host, lan) = launcher(file, 8);
-    host.memory.write(PAGE + 6 * lan.slot(), &[2; 6]).unwrap();
+    host.memory().write(PAGE + 6 * lan.slot(), &[2; 6]).unwrap();
     eventually("it has met", || lan.hold(0));
     say(&format!("ready {}", lan.slot()));
     std::thread::sleep(Duration::from_secs(60));
@@ -140,7 +140,7 @@ fn echo(file: &Path) {
     say(&format!("ready {}", lan.slot()));
     let mut next = 0;
     loop {
-        let _ = host.wait();
+        let _ = host.wait_irq();
         while host.full(next) {
             host.release(next);
             next = (next + 1) % 8;
@@ -165,7 +165,7 @@ fn sink(file: &Path) {
     say(&format!("ready {}", lan.slot()));
     let mut next = 0;
     loop {
-        let _ = host.wait();
+        let _ = host.wait_irq();
         while let Some(at) = (0..8).find(|i| host.full((next + i) % 8)) {
             next = (next + at) % 8;
             host.release(next);
@@ -276,9 +276,9 @@ fn a_lock_dies_with_its_holder() {
     assert_eq!(b.1.send_frame(SEND, key(0)), Ok(0));
     assert!(start.elapsed() < Duration::from_secs(30));
     // Nor does its own Guest, which binds and unbinds.
-    a.0.bindings.lock().unwrap()[0].irq = 6;
+    a.0.change_bindings(|all| all[0].irq = 6);
     a.1.bindings_changed();
-    a.0.bindings.lock().unwrap()[0].irq = 5;
+    a.0.change_bindings(|all| all[0].irq = 5);
     a.1.bindings_changed();
     assert!(start.elapsed() < Duration::from_secs(30));
     hold.kill();
@@ -406,7 +406,7 @@ fn what_a_frame_costs() {
     let start = Instant::now();
     for _ in 0..rounds {
         while !a.0.full(next) {
-            let _ = a.0.wait();
+            let _ = a.0.wait_irq();
         }
         a.0.release(next);
         next = (next + 1) % 8;

@@ -18,7 +18,7 @@ fn a_frame_arrives_whole_and_rings() {
         let sent = frame(1, len.into());
         a.prepare(&sent);
         assert_eq!(lan_a.send_frame(SEND, key(1)), Ok(len.into()));
-        assert_eq!(b.wait(), Some(IRQ));
+        assert_eq!(b.wait_irq(), Some(IRQ));
         // The cursor moves on with every frame.
         let got = (0..8).find_map(|i| b.take(i)).unwrap();
         assert!(got == sent, "of {len} bytes");
@@ -40,7 +40,7 @@ fn only_a_bound_key_of_somebody_elses_takes_anything() {
     eventually("they have met", || lan_a.peers() == 1);
     assert_eq!(lan_a.send_frame(SEND, key(2)), Ok(0), "nobody has bound it");
     // Anybody may bind any key.
-    b.bindings.lock().unwrap()[0].key = key(77);
+    b.change_bindings(|all| all[0].key = key(77));
     lan_b.bindings_changed();
     assert_eq!(lan_a.send_frame(SEND, key(1)), Ok(0), "not bound any more");
     assert_eq!(lan_a.send_frame(SEND, key(77)), Ok(60));
@@ -50,16 +50,16 @@ fn only_a_bound_key_of_somebody_elses_takes_anything() {
 fn two_devices_of_one_guest_do_not_hear_each_other() {
     let dir = Scratch::new();
     let file = dir.page("lan");
-    let host = FakeHost::new();
+    let host = scripted();
     let mut one = Lan::join(&file).unwrap();
-    one.start(Arc::<FakeHost>::clone(&host), PAGE).unwrap();
+    one.start(host.clone(), PAGE).unwrap();
     let (b, lan_b) = launcher(&file, 8);
     let mut two = Lan::join(&file).unwrap();
     assert_eq!(two.slot(), 2);
-    two.start(Arc::<FakeHost>::clone(&host), PAGE).unwrap();
+    two.start(host.clone(), PAGE).unwrap();
     eventually("all have met", || lan_b.peers() == 2);
     eventually("and back", || one.peers() + two.peers() == 2);
-    host.bind(2, 8);
+    host.bind_buffers(2, 8);
     two.bindings_changed();
     host.prepare(&frame(1, 60));
     assert_eq!(one.send_frame(SEND, key(2)), Ok(0));
@@ -77,11 +77,11 @@ fn full_buffers_take_nothing_but_ring() {
     a.prepare(&frame(1, 60));
     assert_eq!(lan_a.send_frame(SEND, key(1)), Ok(60));
     assert_eq!(lan_a.send_frame(SEND, key(1)), Ok(60));
-    assert_eq!(b.wait(), Some(IRQ));
-    while b.irqs.lock().unwrap().pop().is_some() {}
+    assert_eq!(b.wait_irq(), Some(IRQ));
+    let _ = b.irqs();
     let start = Instant::now();
     assert_eq!(lan_a.send_frame(SEND, key(1)), Ok(0));
-    assert_eq!(b.wait(), Some(IRQ));
+    assert_eq!(b.wait_irq(), Some(IRQ));
     assert!(start.elapsed() < Duration::from_secs(30));
     // One that never empties its buffers is seldom waited for.
     let waits = || {
@@ -107,38 +107,39 @@ fn a_list_that_breaks_the_rules_kills_whoever_owns_it() {
     let dir = Scratch::new();
     let file = dir.page("lan");
     let (a, lan_a) = launcher(&file, 8);
-    let (b, mut lan_b) = launcher(&file, 8);
+    let (b, lan_b) = launcher(&file, 8);
     eventually("they have met", || lan_a.peers() + lan_b.peers() == 2);
     // The sender's own, across the end of a page.
     a.prepare(&frame(1, 60));
-    a.memory.write_object(SEND + 4, &(FRAME + 4090)).unwrap();
+    a.memory().write_object(SEND + 4, &(FRAME + 4090)).unwrap();
     let died = lan_a.send_frame(SEND, key(1)).unwrap_err();
     assert_eq!(
         died.to_string(),
         "bad dma section 0x2ffa+0x3c: it must lie inside one page below \
          0x22000"
     );
-    assert_eq!(*b.killed.lock().unwrap(), None);
+    assert_eq!(b.killed(), None);
     // The receiver's, beyond the end of its memory.
     a.prepare(&frame(1, 60));
     let beyond = RAM + 2 * PAGE_SIZE;
-    b.memory.write_object(RING + 4, &beyond).unwrap();
+    b.memory().write_object(RING + 4, &beyond).unwrap();
     assert_eq!(lan_a.send_frame(SEND, key(1)), Ok(0));
-    eventually("its owner is told", || b.killed.lock().unwrap().is_some());
+    eventually("its owner is told", || b.killed().is_some());
     assert_eq!(
-        b.killed.lock().unwrap().as_deref(),
+        b.killed().as_deref(),
         Some(
             "bad dma section 0x22000+0xe: it must lie inside one page below \
              0x22000"
         )
     );
-    assert_eq!(*a.killed.lock().unwrap(), None);
+    assert_eq!(a.killed(), None);
     // The receiver's array itself.
-    *b.killed.lock().unwrap() = None;
-    b.bindings.lock().unwrap()[0].dmas = beyond - 50;
-    lan_b.bindings_changed();
-    assert_eq!(lan_a.send_frame(SEND, key(1)), Ok(0));
-    eventually("its owner is told", || b.killed.lock().unwrap().is_some());
+    let (c, mut lan_c) = launcher(&file, 8);
+    eventually("they have met", || lan_a.peers() == 2);
+    c.change_bindings(|all| all[0].dmas = beyond - 50);
+    lan_c.bindings_changed();
+    assert_eq!(lan_a.send_frame(SEND, key(2)), Ok(0));
+    eventually("its owner is told", || c.killed().is_some());
 }
 
 #[test]
@@ -169,7 +170,7 @@ fn a_report_is_not_believed() {
     // Nonsense is not even received.
     let nonsense = messages::Welcome::new(1, 1);
     rendezvous::send(socket.as_fd(), &nonsense, &[]).unwrap();
-    assert_eq!(*b.killed.lock().unwrap(), None);
+    assert_eq!(b.killed(), None);
     b.prepare(&frame(3, 60));
     assert_eq!(lan_b.send_frame(SEND, key(1)), Ok(60));
 }
@@ -232,26 +233,26 @@ proptest! {
         words in prop::collection::vec(any::<u32>(), 25),
         free in any::<bool>(),
     ) {
-        let (a, b) = (FakeHost::new(), FakeHost::new());
+        let (a, b) = (scripted(), scripted());
         let mut dma: Vec<u8> =
             words.iter().flat_map(|w| w.to_le_bytes()).collect();
         if free {
             dma[..4].fill(0);
         }
-        let _ = b.memory.write(dmas, &dma);
+        let _ = b.memory().write(dmas, &dma);
         let port = port::Port::create().unwrap();
         let lie = Binding { key: 4, dmas, num, irq: 1 };
         port.show(0, &[lie]);
         let shared = port::SharedPort::open(port.file()).unwrap();
         shared.set_cursor(0, cursor);
-        let memory = SealedMemory::open(b.memory.file()).unwrap();
+        let memory = SealedMemory::open(b.memory().file()).unwrap();
         let (ours, _theirs) = UnixDatagram::pair().unwrap();
         let peer = {
             let ours = porter::Connection::new(ours.into(), &porter());
             peer::Peer::new(1, memory, shared, 2, ours)
         };
         a.prepare(&frame(1, 1514));
-        let from = DmaSections::read(a.memory.region(), SEND).unwrap();
+        let from = DmaSections::read(a.memory().region(), SEND).unwrap();
         let start = Instant::now();
         let taken = peer.take(
             0,
@@ -299,20 +300,20 @@ fn stream(
     let dir = Scratch::new();
     let file = dir.page(name);
     let (sender, out) = launcher(&file, 1);
-    let host = FakeHost::new();
+    let host = scripted();
     let mut lan = Lan::join(&file).unwrap();
     if !batches {
         lan.never_in_batches();
     }
-    lan.start(Arc::<FakeHost>::clone(&host), PAGE).unwrap();
-    host.bind(lan.slot(), BUFFERS);
+    lan.start(host.clone(), PAGE).unwrap();
+    host.bind_buffers(lan.slot(), BUFFERS);
     lan.bindings_changed();
     eventually("they have met", || out.peers() == 1);
     let came = std::thread::scope(|s| {
         let receiver = s.spawn(|| {
             let (mut came, mut next) = (Vec::new(), 0);
             while came.len() < frames.len() {
-                assert_eq!(host.wait(), Some(IRQ), "after {}", came.len());
+                assert_eq!(host.wait_irq(), Some(IRQ), "after {}", came.len());
                 while let Some(frame) = host.take(next) {
                     came.push(frame);
                     next = (next + 1) % BUFFERS;
