@@ -26,7 +26,7 @@ pub enum UsageError {
     TooMuchMemory(String),
     /// A misspelt command.
     #[error("there is no command '{0}': did you mean 'lguest {1}'?")]
-    NoCommand(String, &'static str),
+    NoCommand(String, String),
     /// A word where the size of memory belongs.
     #[error(
         "memory '{0}' is not a size: it stands before the image ('lguest 64 \

@@ -92,7 +92,7 @@ pub(super) enum Command {
 Exit status:
   0    guests can run here
   121  they cannot: the lines say what is lacking, and the cure")]
-    Doctor(Doctor),
+    Doctor(Form),
     /// Tell what a kernel's file is, and whether it runs here
     #[command(after_help = "\
 Exit status:
@@ -126,13 +126,13 @@ pub(super) struct ImageFile {
     /// A vmlinux or bzImage
     #[arg(value_name = "FILE")]
     pub(super) file: PathBuf,
-    /// For a script
-    #[arg(long)]
-    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) form: Form,
 }
 
+/// The form in which a command prints what it found.
 #[derive(Debug, Args)]
-pub(super) struct Doctor {
+pub(super) struct Form {
     /// For a script
     #[arg(long)]
     pub(super) json: bool,

@@ -12,8 +12,12 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 
-/// The commands.
-const COMMANDS: [&str; 5] = ["run", "image", "doctor", "completion", "man"];
+/// The names of the commands.
+fn commands() -> Vec<String> {
+    let cli = Cli::command();
+    let names = cli.get_subcommands().map(clap::Command::get_name);
+    names.map(str::to_owned).collect()
+}
 
 /// One letter in so many may be wrong, missing or too many, for a word to be
 /// taken for a command.
@@ -22,7 +26,8 @@ const MISSPELT: usize = 3;
 /// The words with the command in front of the options: `lguest -v run` is
 /// `lguest run -v`.
 pub(super) fn command_first(mut words: Vec<OsString>) -> Vec<OsString> {
-    let is_command = |word: &OsString| COMMANDS.iter().any(|c| word == c);
+    let commands = commands();
+    let is_command = |word: &OsString| commands.iter().any(|c| word == &**c);
     if let Some(at) = first_word(&words)
         && is_command(&words[at])
     {
@@ -61,9 +66,9 @@ fn first_word(words: &[OsString]) -> Option<usize> {
 }
 
 /// The command that was meant by `word`, if it is much like one.
-fn command_like(word: &str) -> Option<&'static str> {
+fn command_like(word: &str) -> Option<String> {
     let word = word.to_lowercase();
-    COMMANDS.into_iter().find(|command| {
+    commands().into_iter().find(|command| {
         strsim::osa_distance(&word, command) <= command.len() / MISSPELT
     })
 }
@@ -85,7 +90,10 @@ pub(super) fn explain(words: &[OsString], error: clap::Error) -> UsageError {
             None => error.into(),
         };
     }
-    if let Some("doctor" | "image" | "completion" | "man") = first.as_deref() {
+    if first
+        .as_ref()
+        .is_some_and(|word| commands().iter().any(|c| c == word))
+    {
         return error.into();
     }
     let meant = first.and_then(|word| Some((command_like(&word)?, word)));

@@ -19,7 +19,7 @@ mod error;
 pub use error::UsageError;
 
 mod grammar;
-use grammar::{Cli, Command, Common, Historic, ImageFile, Run};
+use grammar::{Cli, Command, Common, Form, Historic, ImageFile, Run};
 
 pub mod documents;
 
@@ -43,10 +43,11 @@ pub fn parse(
         .map_err(|error| guess::explain(&words, error))?;
     let cli = Cli::from_arg_matches(&matches)?;
     let config = match (cli.command, matches.subcommand()) {
-        (Some(Command::Doctor(doctor)), _) => {
-            return Ok(Task::Doctor { json: doctor.json });
+        (Some(Command::Doctor(Form { json })), _) => {
+            return Ok(Task::Doctor { json });
         }
-        (Some(Command::Image(ImageFile { file, json })), _) => {
+        (Some(Command::Image(ImageFile { file, form })), _) => {
+            let json = form.json;
             return Ok(Task::Image { file, json });
         }
         (Some(Command::Completion { shell }), _) => {

@@ -26,6 +26,16 @@ pub(super) enum Failure {
     Killed(i32),
 }
 
+impl Failure {
+    /// What to do: `usual`, unless the reason is that there was no copy.
+    pub(super) fn cure(&self, usual: &'static str) -> &'static str {
+        match self {
+            Self::NoCopy(lack) => lack.cause.cure(),
+            Self::Error(_) | Self::Killed(_) => usual,
+        }
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
