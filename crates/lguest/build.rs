@@ -1,8 +1,8 @@
 //! Builds the view program, which the Launcher carries inside itself.
 //!
-//! The view is a program of its own, without std, linked to a fixed address
-//! far above the Guest's 4 GiB. Cargo builds it in a folder of its own, from
-//! sources only; nothing is downloaded that the Launcher does not need anyway.
+//! The view is a program of its own, without std, linked to a fixed address far
+//! above the Guest's 4 GiB. Cargo builds it in a folder of its own, from
+//! sources only. It downloads nothing that the Launcher does not need, too.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -30,13 +30,13 @@ fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it"));
     if env::var_os("CARGO_CFG_FUZZING").is_some() {
-        // Who fuzzes starts no processes, and need not wait for the program.
+        // A fuzzer starts no processes, so it does not need the program.
         std::fs::write(out.join("lg-view"), []).expect("OUT_DIR is there");
         return;
     }
     let target_dir = out.join("view");
-    // A panic names its file. That is for whoever has these sources, wherever
-    // he has them, and not the place where this was built.
+    // A panic names its file. The name must be relative to the sources, and not
+    // hold the folder in which this was built.
     let root = crates.join("..").canonicalize().expect("we are in it");
     let cargo_home =
         env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| {
@@ -53,8 +53,8 @@ fn main() {
         "-Clink-args=-nostartfiles -nodefaultlibs -static -no-pie".to_owned(),
         format!("-Clink-args=-Wl,--image-base={IMAGE:#x}"),
         "-Clink-args=-Wl,--build-id=none -Wl,--gc-sections".to_owned(),
-        // Position-independent code that is linked to one place, for that
-        // place is too far away for the usual kind.
+        // Position-independent code, linked to one address. That address is too
+        // high for code of the usual kind.
         "-Cstrip=symbols".to_owned(),
     ];
     let cargo = env::var_os("CARGO").expect("cargo sets it");
@@ -65,7 +65,7 @@ fn main() {
         .arg("--target-dir")
         .arg(&target_dir)
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
-    // What cargo says to this build is not meant for that one.
+    // Variables that cargo sets for this build must not reach the other.
     for name in ["RUSTFLAGS", "CARGO_BUILD_TARGET", "CARGO_TARGET_DIR"] {
         command.env_remove(name);
     }

@@ -1,8 +1,7 @@
-//! Another Launcher, to show what one is made of.
+//! A small Launcher, to show how the library is used.
 //!
-//! It boots a kernel with nothing but a console, on standard output and input.
-//! No bus, no command line to speak of: memory, a loader, and the requests of
-//! the Host.
+//! It boots a kernel with a console on standard output and input, and no other
+//! device. It uses memory, a loader, and the requests of the engine.
 //!
 //!     cargo run --example launcher -- vmlinux console=hvc0
 
@@ -36,8 +35,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     memory.write_object(RAM, &console)?;
 
-    // LHREQ_INITIALIZE; then input has a thread, and the Guest this one.
-    // Rights that are not needed any more are given up before and after it.
+    // LHREQ_INITIALIZE. Then one thread reads the input, and this one runs the
+    // Guest. Rights that are not needed any more are given up before and after
+    // this request.
     let walls = Plan::default();
     let _ = confine::before_threads(&walls);
     let guest = Native::new(memory);
@@ -67,7 +67,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
 }
 
-/// Writes all sections of what the Guest sends. Answers their bytes.
+/// Writes all sections of what the Guest sends. Returns the number of bytes.
 fn show(guest: &Native, dma: u32) -> Result<u32, Box<dyn Error>> {
     let mut taken = 0;
     let dma: Dma = guest.memory().read_object(dma)?;
@@ -81,7 +81,7 @@ fn show(guest: &Native, dma: u32) -> Result<u32, Box<dyn Error>> {
     Ok(taken)
 }
 
-/// Gives the Guest what is typed, a byte at a time, until there is no more.
+/// Gives the Guest what is typed, a byte at a time, until the input ends.
 fn type_lines(guest: &Native) {
     for byte in io::stdin().lock().bytes().map_while(Result::ok) {
         // LHREQ_GETDMA, until the Guest has a buffer to spare ...
@@ -92,7 +92,7 @@ fn type_lines(guest: &Native) {
                 Err(_) => return,
             }
         };
-        // ... then the data, its length behind it, and LHREQ_IRQ.
+        // ... then the data, its length, and LHREQ_IRQ.
         let memory = guest.memory();
         let Ok(dma) = memory.read_object::<Dma>(buffer.addr) else {
             return;

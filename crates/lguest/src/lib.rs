@@ -4,10 +4,10 @@
 //! (a test rig, a service that runs many small machines) uses the same parts:
 //! [`memory`] for the Guest's memory, [`loader`] to put a kernel into it,
 //! [`devices`] and the [`transport`] by which the Guest reaches them, and
-//! [`engine`] for the requests that make it run. The rest is what the command
-//! needs: [`cli`] for its words, [`machine`] for a run from beginning to end,
-//! [`needs`] and [`doctor`] for what the host offers, [`confine`] for what the
-//! Launcher gives up before a Guest runs.
+//! [`engine`] for the requests that make it run. The rest is for the command:
+//! [`cli`] for its command line, [`machine`] for a run from beginning to end,
+//! [`needs`] and [`doctor`] for what the machine offers, [`confine`] for the
+//! rights that the Launcher gives up before a Guest runs.
 
 pub mod cli;
 pub mod confine;

@@ -1,7 +1,7 @@
 //! A lock whose last holder may have panicked.
 //!
-//! A panic in any thread ends the Launcher, so a poisoned lock is met only on
-//! the way out, and what it guards is good enough for that.
+//! A panic in any thread ends the Launcher. So a poisoned lock is found only
+//! while the process ends, and the data behind it is good enough for that.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

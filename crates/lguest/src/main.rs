@@ -1,8 +1,7 @@
-//! The `lguest` command: words in, a Guest, an exit code out.
+//! The `lguest` command: from the command line to an exit code.
 //!
-//! Everything it does is a call of the library; what is here is what only a
-//! program may do: look at its arguments, talk on standard error, decide what
-//! a panic means, and end.
+//! All work is done by the library. This file does what only a program may do:
+//! read its arguments, write to standard error, handle panics, and end.
 
 use clap_complete::Shell;
 use lguest::cli::documents;
@@ -32,7 +31,7 @@ fn main() -> ExitCode {
         Ok(Task::Image { file, json }) => return describe(&file, json),
         Ok(Task::Completion(shell)) => return complete(shell),
         Ok(Task::Manual(dir)) => return manual(&dir),
-        // Help and version are errors of this kind, too, with another code.
+        // Help and version are such errors, too, with another exit code.
         Err(UsageError::Words(error)) => error.exit(),
         Err(error) => {
             terminal::tell(&error.to_string());
@@ -46,16 +45,16 @@ fn main() -> ExitCode {
     ExitCode::from(outcome.code())
 }
 
-/// What this machine offers, on standard output.
+/// Examines the machine, and prints the result to standard output.
 fn examine(json: bool) -> ExitCode {
     let found = doctor::examine();
     let text = if json { found.json() } else { found.lines() };
-    // A reader that has closed the pipe wants no more. The code says enough.
+    // If the reader has closed the pipe, the exit code is enough.
     let _ = std::io::stdout().write_all(text.as_bytes());
     ExitCode::from(found.outcome().code())
 }
 
-/// What a kernel's file is, on standard output.
+/// Describes a kernel's file on standard output.
 fn describe(file: &Path, json: bool) -> ExitCode {
     let found = match machine::describe(file) {
         Ok(found) => found,
@@ -69,7 +68,7 @@ fn describe(file: &Path, json: bool) -> ExitCode {
     } else {
         found.to_string()
     };
-    // A reader that has closed the pipe wants no more. The code says enough.
+    // If the reader has closed the pipe, the exit code is enough.
     let _ = std::io::stdout().write_all(text.as_bytes());
     let outcome = if found.runs {
         Outcome::PoweredOff(0)
@@ -79,15 +78,15 @@ fn describe(file: &Path, json: bool) -> ExitCode {
     ExitCode::from(outcome.code())
 }
 
-/// A script for a shell, on standard output.
+/// Prints a script for a shell to standard output.
 fn complete(shell: Shell) -> ExitCode {
     let script = documents::completion(shell);
-    // A reader that has closed the pipe wants no more.
+    // The reader may have closed the pipe.
     let _ = std::io::stdout().write_all(&script);
     ExitCode::SUCCESS
 }
 
-/// The manual pages, in a folder.
+/// Writes the manual pages into a folder.
 fn manual(dir: &Path) -> ExitCode {
     match documents::write_manual(dir) {
         Ok(()) => ExitCode::SUCCESS,
@@ -98,9 +97,9 @@ fn manual(dir: &Path) -> ExitCode {
     }
 }
 
-/// A panic in any thread ends the Launcher: with half of it gone, the Guest
-/// would wait for ever. The terminal comes first, so that the message can be
-/// read.
+/// Makes a panic in any thread end the Launcher: without one of its threads,
+/// the Guest would wait for ever. The terminal is put back first, so that the
+/// message can be read.
 fn end_on_panic() {
     let print = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {

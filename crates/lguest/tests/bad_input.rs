@@ -405,8 +405,8 @@ fn disks() {
     dir.refuses(
         "run --disk disk,fail=0",
         2,
-        "disk 'disk,fail=0': behind ',fail=' stands a number from 1 up, as in \
-         'FILE,fail=20'; a name that ends like this is written 'NAME,rw'",
+        "disk 'disk,fail=0': give a number from 1 up after ',fail=', as in \
+         'FILE,fail=20'; if the file's name ends like this, write 'NAME,rw'",
     );
     dir.runs("run --disk disk,fail=20", "");
 }
@@ -583,7 +583,8 @@ fn words() {
     dir.refuses(
         "run vmlinux",
         2,
-        "'vmlinux' stands alone: to give a kernel, write '--kernel vmlinux'",
+        "'vmlinux' belongs to no option: to give a kernel, write '--kernel \
+         vmlinux'",
     );
     dir.refuses(
         "run --block=disk",

@@ -1,9 +1,9 @@
-//! `lguest doctor`: one line and one object for each probe, and the truth.
+//! `lguest doctor`: one line and one object for each probe, and both true.
 //!
-//! A test does not know what this machine has. It takes something away, and
+//! A test does not know what this machine offers. It takes something away, and
 //! checks that the doctor reports it.
 
-#![expect(unsafe_code, reason = "a child loses something before it starts")]
+#![expect(unsafe_code, reason = "a child loses a right before it starts")]
 
 #[path = "support/refusal.rs"]
 mod refusal;
@@ -29,8 +29,8 @@ fn examine() -> (Finished, Value) {
     )
 }
 
-/// Looks with something taken away by `take`, which may only make system
-/// calls.
+/// Runs the doctor after `take`, which takes something away. It may only make
+/// system calls.
 fn without(
     take: impl Fn() -> io::Result<()> + Send + Sync + 'static,
 ) -> Finished {
@@ -48,7 +48,7 @@ fn line<'a>(found: &'a Finished, state: &str, name: &str) -> &'a str {
 }
 
 #[test]
-fn lines_and_objects_say_the_same() {
+fn lines_and_json_say_the_same() {
     let (lines, json) = examine();
     assert_eq!(lines.stderr, "");
     let probes = json["probes"].as_array().unwrap();
@@ -70,7 +70,7 @@ fn lines_and_objects_say_the_same() {
 }
 
 #[test]
-fn the_names_are_those_that_scripts_know() {
+fn the_names_stay_the_same_for_scripts() {
     let (_, json) = examine();
     let names: Vec<&str> = json["probes"]
         .as_array()
@@ -89,7 +89,7 @@ fn the_names_are_those_that_scripts_know() {
 }
 
 #[test]
-fn a_machine_without_local_segments_is_found_out() {
+fn a_machine_without_local_segments_is_reported() {
     let mut command = lguest_with("doctor");
     refuse(&mut command, libc::SYS_modify_ldt, libc::EPERM);
     let found = support::run(&mut command, b"");
@@ -98,12 +98,12 @@ fn a_machine_without_local_segments_is_found_out() {
     let guest = line(&found, "lacks", "guest");
     assert!(guest.contains("refuses the call modify_ldt"), "{guest}");
     let last = found.stdout.lines().last().unwrap();
-    assert_eq!(last, "no guest can run here, for want of: ldt, guest");
+    assert_eq!(last, "no guest can run here; lacking: ldt, guest");
 }
 
 /// As Linux before 5.19 does.
 #[test]
-fn a_machine_that_cannot_hold_a_process_that_asks_is_found_out() {
+fn a_machine_that_cannot_hold_a_waiting_process_is_reported() {
     const WAIT_KILLABLE_RECV: u32 = 1 << 5;
     let mut command = lguest_with("doctor");
     let flags = Some(WAIT_KILLABLE_RECV);
@@ -119,7 +119,7 @@ fn a_machine_that_cannot_hold_a_process_that_asks_is_found_out() {
 
 /// As in a container that allows only programs of 64 bits.
 #[test]
-fn a_machine_that_kills_for_32_bit_calls_is_found_out() {
+fn a_machine_that_kills_for_32_bit_calls_is_reported() {
     let everything = SeccompFilter::new(
         [(libc::SYS_reboot, Vec::new())].into(),
         SeccompAction::Allow,
@@ -135,7 +135,7 @@ fn a_machine_that_kills_for_32_bit_calls_is_found_out() {
 }
 
 #[test]
-fn limits_are_felt() {
+fn limits_are_reported() {
     let found = without(|| {
         let hard = getrlimit(Resource::Nofile).maximum;
         let few = Rlimit {

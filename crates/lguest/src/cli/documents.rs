@@ -1,6 +1,7 @@
 //! Completions and manual pages, from the definition of the command line.
 //!
-//! They say what `--help` says, because they are made of the same words.
+//! They say the same as `--help`, because they are generated from the same
+//! texts.
 
 use super::grammar::Cli;
 use clap::{Command, CommandFactory};
@@ -10,11 +11,11 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// A manual page that cannot be written.
+/// A manual page cannot be written.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "manual page {}: it cannot be written: {error}: give a folder that is \
-     there and that you may write to",
+    "manual page {}: it cannot be written: {error}: give a folder that exists \
+     and that you may write to",
     path.display()
 )]
 pub struct ManualError {
@@ -47,11 +48,11 @@ fn manual() -> Vec<(String, Vec<u8>)> {
 fn page(file: String, command: Command) -> (String, Vec<u8>) {
     let mut text = Vec::new();
     let written = Man::new(command).render(&mut text);
-    written.expect("memory takes what is written to it");
+    written.expect("writing to memory does not fail");
     (file, text)
 }
 
-/// Writes the manual pages into `dir`, over those of another version.
+/// Writes the manual pages into `dir`. Replaces those of another version.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! Why the words of a command line mean nothing.
+//! What can be wrong with a command line.
 //!
 //! Each message says what is wrong with which word, and what to write instead.
 
@@ -8,11 +8,11 @@ use lg_abi::device::LGUEST_MAX_DEVICES;
 /// A command line that describes no Guest.
 #[derive(Debug, thiserror::Error)]
 pub enum UsageError {
-    /// Words that are not well-formed, or `--help` and the like. Clap has the
-    /// text, the place for it and the exit code.
+    /// An error of clap, or a request such as `--help`. Clap knows the text,
+    /// the stream to print it to and the exit code.
     #[error(transparent)]
     Words(#[from] clap::Error),
-    /// No size of memory.
+    /// A text that is no size of memory.
     #[error("memory '{0}' is not a size: give megabytes (64) or a unit (64M)")]
     NotASize(String),
     /// Less memory than any Guest needs.
@@ -29,13 +29,13 @@ pub enum UsageError {
     NoCommand(String, String),
     /// A word where the size of memory belongs.
     #[error(
-        "memory '{0}' is not a size: it stands before the image ('lguest 64 \
-         {0}'), or each has its name ('lguest run --kernel {0}')"
+        "memory '{0}' is not a size: give the size before the image ('lguest \
+         64 {0}'), or use named options ('lguest run --kernel {0}')"
     )]
     SizeMissing(String),
-    /// A size of memory and nothing to put there.
+    /// A size of memory and no kernel.
     #[error(
-        "no image: give a kernel behind the memory size ('lguest {0} vmlinux')"
+        "no image: give a kernel after the memory size ('lguest {0} vmlinux')"
     )]
     NoImage(String),
     /// An option that only `lguest run` has.
@@ -44,30 +44,30 @@ pub enum UsageError {
     /// An option that `lguest run` calls by another name.
     #[error("'{0}' is an option of the old form: with 'run' it is '{1}'")]
     OptionOf2007(String, &'static str),
-    /// A word behind `lguest run` that belongs to no option.
-    #[error("'{0}' stands alone: to give {1}, write '{2} {0}'")]
+    /// A word after `lguest run` that belongs to no option.
+    #[error("'{0}' belongs to no option: to give {1}, write '{2} {0}'")]
     StrayWord(String, &'static str, &'static str),
-    /// No rate of failures.
+    /// A text that is no rate of failures.
     #[error(
-        "disk '{0}': behind ',fail=' stands a number from 1 up, as in \
-         'FILE,fail=20'; a name that ends like this is written 'NAME,rw'"
+        "disk '{0}': give a number from 1 up after ',fail=', as in \
+         'FILE,fail=20'; if the file's name ends like this, write 'NAME,rw'"
     )]
     NotARate(String),
-    /// No kind of network.
+    /// A text that names no kind of network.
     #[error(
         "network '{0}' is not sharenet=FILE, tap=IP or bridge=BR: give one"
     )]
     NotANetwork(String),
-    /// Not the other end of a tunnel.
+    /// A text that is no value of `--tunnet`.
     #[error("tunnet '{0}' is neither an IP address nor bridge:BR: give one")]
     NotATunnel(String),
-    /// More devices than descriptors.
+    /// More devices than a bus has descriptors.
     #[error(
         "{0} devices are too many: a guest has {LGUEST_MAX_DEVICES}, its \
          console among them; leave some out"
     )]
     TooManyDevices(usize),
-    /// More for the kernel than there is room for.
+    /// A command line for the kernel that is too long.
     #[error("the kernel's command line has {len} bytes: shorten it to {most}")]
     CommandLineTooLong {
         /// Bytes that were given.

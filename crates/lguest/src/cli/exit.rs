@@ -1,17 +1,17 @@
 //! How the Launcher ends: the one list of exit codes.
 //!
-//! Scripts look at the code, so a Guest's own codes and ours must not collide:
-//! a Guest has those below [`FIRST_OF_OURS`]. They follow what shells do: 2
-//! for a command line that makes no sense, 128 and up for signals.
+//! Scripts look at the code, so a Guest's own codes must differ from the
+//! Launcher's: a Guest has those below [`FIRST_OF_OURS`]. The codes follow the
+//! habits of shells: 2 for a wrong command line, 128 and up for signals.
 
-/// What became of a run.
+/// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The Guest powered itself off with this code; 0 where it named none.
+    /// The Guest powered itself off with this code; 0 if it gave none.
     PoweredOff(u8),
     /// The Guest crashed, or was killed for what it did.
     Died,
-    /// The command line makes no sense.
+    /// The command line is wrong.
     Usage,
     /// A file cannot be used: image, initrd, disk, network, statistics, log.
     BadFile,
@@ -19,23 +19,23 @@ pub enum Outcome {
     BadMachine,
     /// A process of the Guest was lost.
     Lost,
-    /// The Launcher itself failed, or was stopped by its own walls.
+    /// The Launcher itself failed, or one of its own walls ended it.
     Failed,
-    /// It ran for as long as it was to run.
+    /// The time of `--timeout` is over.
     TimedOut,
-    /// Its input ended, and that was to be its end.
+    /// Its input ended, with `--exit-on-eof`.
     InputEnded,
     /// A signal ended it, or what counts as one: ^C^C^C (SIGINT), an output
     /// that has no reader (SIGPIPE), a parent that has ended (SIGTERM).
     Signal(u8),
 }
 
-/// The first code that a Guest cannot name: such a one counts as
-/// [`Outcome::Died`].
+/// The first code that a Guest cannot have: if it gives such a code, it counts
+/// as [`Outcome::Died`].
 pub const FIRST_OF_OURS: u8 = 120;
 
 impl Outcome {
-    /// As the shell sees it.
+    /// The exit code.
     #[must_use]
     pub fn code(self) -> u8 {
         match self {
@@ -46,7 +46,7 @@ impl Outcome {
             Self::BadMachine => 121,
             Self::Lost => 122,
             Self::Failed => 123,
-            // As the command `timeout` has it.
+            // As with the command `timeout`.
             Self::TimedOut => 124,
             Self::InputEnded => 125,
             Self::Signal(number) => 128 | (number & 127),

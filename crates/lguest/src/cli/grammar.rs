@@ -1,7 +1,7 @@
-//! The words of both command lines, as clap takes them apart.
+//! The grammar of both command lines, for clap.
 //!
-//! What either form may say is a struct here, and what `--help` says about it
-//! stands beside each field. Options that both forms have are in [`Common`].
+//! Each form is a struct here. The comment of a field is its text in `--help`.
+//! Options that both forms have are in [`Common`].
 
 use super::values;
 use crate::confine::wall;
@@ -17,18 +17,26 @@ use std::time::Duration;
 
 const EXIT_CODES: &str = "\
 Exit status:
-  0        the guest powered itself off; doctor: guests can run here
+  0        the guest powered itself off; doctor: guests can run \
+here
   1 - 119  the guest's own code; 1 also when it crashed or was killed
-  2        the command line makes no sense
-  120      a file (image, initrd, disk, network, statistics, log) cannot be used
-  121      this machine lacks something that guests need ('lguest doctor')
+  2        \
+the command line is wrong
+  120      a file (image, initrd, disk, network, \
+statistics, log) cannot be used
+  121      this machine lacks something that \
+guests need ('lguest doctor')
   122      a process of the guest was lost
-  123      the launcher itself failed, or was stopped at a system call that it
-           does not make
+  123      \
+the launcher itself failed, or was stopped at a system call that it
+           \
+does not make
   124      ended by --timeout
   125      ended by --exit-on-eof
-  128 + N  ended by signal N (130: by ^C^C^C, too; 141: nobody can read the
-           guest's output any more; 143: by --die-with-parent, too)";
+  \
+128 + N  ended by signal N (130: also ^C^C^C; 141: the reader of the
+           \
+guest's output is gone; 143: also --die-with-parent)";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -79,21 +87,22 @@ pub(super) struct Cli {
     pub(super) historic: Historic,
 }
 
-#[expect(clippy::large_enum_variant, reason = "there is one, for a moment")]
+#[expect(clippy::large_enum_variant, reason = "there is one, and not for long")]
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
-    /// Run a guest, by today's names
+    /// Run a guest, with today's option names
     #[command(
         after_help = format!("{EMBEDDED}\n\n{EXIT_CODES}\n\n{RUN_EXAMPLES}")
     )]
     Run(Run),
-    /// Tell what this machine offers and lacks, and the cure
+    /// Examine this machine: what guests need, what is lacking, and the cure
     #[command(after_help = "\
 Exit status:
   0    guests can run here
-  121  they cannot: the lines say what is lacking, and the cure")]
+  121  they cannot: the output says \
+what is lacking, and the cure")]
     Doctor(Form),
-    /// Tell what a kernel's file is, and whether it runs here
+    /// Describe a kernel's file, and say whether it runs here
     #[command(after_help = "\
 Exit status:
   0    it runs here
@@ -133,19 +142,19 @@ pub(super) struct ImageFile {
 /// The form in which a command prints what it found.
 #[derive(Debug, Args)]
 pub(super) struct Form {
-    /// For a script
+    /// Print JSON, for scripts
     #[arg(long)]
     pub(super) json: bool,
 }
 
-/// What both forms have.
+/// Options that both forms have.
 #[derive(Debug, Args)]
 pub(super) struct Common {
-    /// Tell what is being done, on standard error
+    /// Report each step on standard error
     #[arg(long, short)]
     pub(super) verbose: bool,
-    /// What keeps programs from their own kernel: 'guest' is fast and stops
-    /// accidents, 'user' stops attacks
+    /// What protects the guest's kernel from its programs: 'guest' is fast and
+    /// stops accidents, 'user' stops attacks
     #[arg(long, value_name = "WALL", default_value = "guest")]
     pub(super) isolation: Isolation,
     /// Append the guest's console output to FILE, without carriage returns
@@ -154,12 +163,12 @@ pub(super) struct Common {
     /// End the guest after this time: 90, 90s, 500ms, 5m or 2h
     #[arg(long, value_name = "DURATION", value_parser = values::duration)]
     pub(super) timeout: Option<Duration>,
-    /// End the guest when standard input ends and the guest has taken it all:
-    /// after a second without output, and after ten in any case
+    /// End the guest after it has read all of standard input: after one second
+    /// without output, at the latest after ten seconds
     #[arg(long)]
     pub(super) exit_on_eof: bool,
-    /// End the guest when the process that started lguest ends; with PID, also
-    /// if that is not the parent any more when lguest starts
+    /// End the guest when the process that started lguest ends. With PID, also
+    /// if PID is not the parent of lguest any more
     #[arg(
         long,
         value_name = "PID",
@@ -169,19 +178,20 @@ pub(super) struct Common {
         value_parser = values::parent,
     )]
     pub(super) die_with_parent: Option<Parent>,
-    /// At the end, write counters as JSON to FILE, or standard output (-)
+    /// At the end, write counters as JSON to FILE, or to standard output (-)
     #[arg(long, value_name = "FILE|-")]
     pub(super) stats: Option<PathBuf>,
-    /// Do without a short cut, to see whether it is to blame
+    /// Switch off a fast path, to find out whether it causes a fault
     #[arg(long, value_name = "NAME", value_parser = fast_paths())]
     pub(super) no_fast_path: Vec<String>,
-    /// Do without a wall around the launcher, to see whether it is to blame
+    /// Switch off a wall around the launcher, to find out whether it causes a
+    /// fault
     #[arg(long, value_name = "NAME", value_parser = walls())]
     pub(super) no_confine: Vec<String>,
 }
 
-/// The options of 2007. The order of --block, --sharenet and --tunnet is the
-/// order of the devices.
+/// The options of 2007. Devices have the order of --block, --sharenet and
+/// --tunnet on the command line.
 #[derive(Debug, Args)]
 pub(super) struct Historic {
     #[command(flatten)]
@@ -220,8 +230,8 @@ pub(super) struct Run {
     /// An initial ram disk
     #[arg(long, short, value_name = "FILE")]
     pub(super) initrd: Option<PathBuf>,
-    /// A disk; ',ro' makes it read-only, ',fail=N' makes one request in N
-    /// fail, ',raw' takes it as it is though it begins like a qcow2 image
+    /// A disk; ',ro' makes it read-only, ',fail=N' makes one request in N fail,
+    /// ',raw' uses it as a raw disk even if it begins like a qcow2 image
     #[arg(long, short, value_name = "FILE[,ro][,raw][,fail=N]")]
     pub(super) disk: Vec<OsString>,
     /// A network with other guests, or with this machine
@@ -232,7 +242,7 @@ pub(super) struct Run {
     pub(super) append: Vec<OsString>,
     #[command(flatten)]
     pub(super) common: Common,
-    /// Words that belong behind an option: for a message that says which.
+    /// Words that belong to no option. The error message names the option.
     #[arg(hide = true)]
     pub(super) stray: Vec<OsString>,
 }
@@ -250,12 +260,12 @@ impl clap::ValueEnum for Isolation {
     }
 }
 
-/// The short cuts that one can do without.
+/// The fast paths that can be switched off.
 fn fast_paths() -> PossibleValuesParser {
     fast_path::ALL.map(|(name, _)| name).into()
 }
 
-/// The walls that one can do without, and a name for all of them.
+/// The walls that can be switched off, and a name for all of them.
 fn walls() -> PossibleValuesParser {
     let names = wall::ALL.iter().map(|&(name, _)| name);
     names.chain([values::EVERY_WALL]).collect::<Vec<_>>().into()

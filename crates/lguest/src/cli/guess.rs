@@ -1,9 +1,9 @@
-//! What was meant by words that mean nothing.
+//! Guesses what a wrong command line was meant to say.
 //!
-//! The form of 2007 takes any first word for a size of memory, and clap blames
-//! the word after the one that is wrong. Here the line is looked at once more:
-//! options may stand before a command, a misspelt command is recognised, and
-//! an option of one form in the other is called by its name there.
+//! In the form of 2007 any first word is a size of memory, and clap reports the
+//! word after the wrong one. So the line is examined once more here. Options
+//! may stand before a command. A misspelt command is recognised. An option of
+//! one form is translated into the other.
 
 use super::error::UsageError;
 use super::grammar::Cli;
@@ -19,11 +19,11 @@ fn commands() -> Vec<String> {
     names.map(str::to_owned).collect()
 }
 
-/// One letter in so many may be wrong, missing or too many, for a word to be
-/// taken for a command.
+/// A word counts as a misspelt command if at most one letter in so many is
+/// wrong, missing or added.
 const MISSPELT: usize = 3;
 
-/// The words with the command in front of the options: `lguest -v run` is
+/// Moves the command before the options: `lguest -v run` becomes
 /// `lguest run -v`.
 pub(super) fn command_first(mut words: Vec<OsString>) -> Vec<OsString> {
     let commands = commands();
@@ -36,7 +36,7 @@ pub(super) fn command_first(mut words: Vec<OsString>) -> Vec<OsString> {
     words
 }
 
-/// Where the first word stands that is neither an option nor the value of one.
+/// The index of the first word that is neither an option nor the value of one.
 fn first_word(words: &[OsString]) -> Option<usize> {
     let cli = Cli::command();
     let run = cli.find_subcommand("run");
@@ -65,7 +65,7 @@ fn first_word(words: &[OsString]) -> Option<usize> {
     }
 }
 
-/// The command that was meant by `word`, if it is much like one.
+/// The command that `word` resembles, if there is one.
 fn command_like(word: &str) -> Option<String> {
     let word = word.to_lowercase();
     commands().into_iter().find(|command| {
@@ -73,7 +73,7 @@ fn command_like(word: &str) -> Option<String> {
     })
 }
 
-/// What is wrong with `words`, of which clap says `error`.
+/// A better error than clap's `error` about `words`, if there is one.
 pub(super) fn explain(words: &[OsString], error: clap::Error) -> UsageError {
     if error.kind() != ErrorKind::UnknownArgument {
         return error.into();
@@ -106,7 +106,7 @@ pub(super) fn explain(words: &[OsString], error: clap::Error) -> UsageError {
     }
 }
 
-/// What an option of 2007 is called today.
+/// The name in `lguest run` of an option of 2007.
 fn in_run(option: &str) -> Option<&'static str> {
     match option {
         "--block" => Some("--disk FILE"),
@@ -131,7 +131,7 @@ fn belongs_to_run(option: &str) -> bool {
     })
 }
 
-/// A first word of the form of 2007 that is no size of memory.
+/// The error for a first word that is no size of memory.
 pub(super) fn not_a_size(text: &str) -> UsageError {
     if let Some(command) = command_like(text) {
         return UsageError::NoCommand(text.into(), command);
@@ -142,7 +142,7 @@ pub(super) fn not_a_size(text: &str) -> UsageError {
     UsageError::SizeMissing(text.into())
 }
 
-/// Words that stand alone behind `lguest run`.
+/// The error for words after `lguest run` that belong to no option.
 pub(super) fn stray(words: &[OsString], has_kernel: bool) -> UsageError {
     let word = words[0].to_string_lossy().into_owned();
     if super::values::size(&word).is_ok() {

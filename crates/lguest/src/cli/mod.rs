@@ -1,10 +1,11 @@
 //! The command line, old and new.
 //!
-//! `lguest 64 vmlinux --block=rootfile root=/dev/lgba` has to work as it did
-//! in 2007: options anywhere, devices in the order of their options, and
-//! everything that is neither an option nor one of the first two words goes
-//! to the kernel. `lguest run` says the same with today's flags. Clap takes
-//! the words apart; this file says what they mean, or why they mean nothing.
+//! `lguest 64 vmlinux --block=rootfile root=/dev/lgba` has to work as it did in
+//! 2007: options anywhere, devices in the order of their options, and
+//! everything that is neither an option nor one of the first two words goes to
+//! the kernel. `lguest run` says the same with today's flags. Clap parses the
+//! words. This file turns them into a [`Config`] or another [`Task`], or into
+//! an error.
 
 use crate::machine::config::{Config, DeviceConfig, Kernel};
 use clap::{ArgMatches, CommandFactory, FromArgMatches};
@@ -29,11 +30,11 @@ mod values;
 
 mod guess;
 
-/// What the words of a command line mean.
+/// Parses a command line.
 ///
 /// # Errors
 ///
-/// [`UsageError`]; to ask for help is one, too.
+/// [`UsageError`]. A request for help is one, too.
 pub fn parse(
     words: impl IntoIterator<Item = OsString>,
 ) -> Result<Task, UsageError> {
@@ -60,25 +61,25 @@ pub fn parse(
     check(config).map(Task::Run)
 }
 
-/// What is to be done.
+/// What the command line asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Task {
     /// Run this Guest.
     Run(Config),
-    /// Tell what a kernel's file is.
+    /// Describe a kernel's file.
     Image {
         /// The file.
         file: PathBuf,
-        /// To a script.
+        /// As JSON, for a script.
         json: bool,
     },
     /// Print a script that completes words in this shell.
     Completion(Shell),
     /// Write the manual pages to this folder.
     Manual(PathBuf),
-    /// Tell what this machine offers.
+    /// Examine this machine.
     Doctor {
-        /// To a script.
+        /// As JSON, for a script.
         json: bool,
     },
 }
@@ -137,7 +138,7 @@ impl Run {
 }
 
 impl Common {
-    /// What both forms say in the same words, about a Guest without devices.
+    /// A Guest without devices, from the options that both forms have.
     fn config(self) -> Config {
         Config {
             memory: DEFAULT_MEMORY,
@@ -158,10 +159,10 @@ impl Common {
     }
 }
 
-/// RAM of a Guest where no size is given.
+/// RAM of a Guest when no size is given.
 const DEFAULT_MEMORY: u32 = 32 << 20;
 
-/// What is wrong with a Guest whatever form it was asked for in.
+/// Checks that concern both forms.
 fn check(config: Config) -> Result<Config, UsageError> {
     let devices = config.devices.len() + 1;
     if devices > LGUEST_MAX_DEVICES {
@@ -175,7 +176,7 @@ fn check(config: Config) -> Result<Config, UsageError> {
     Ok(config)
 }
 
-/// The meaning of each value of option `name`, with its place among the words.
+/// Converts each value of option `name`, and adds its position among the words.
 fn placed<T>(
     matches: &ArgMatches,
     name: &str,
@@ -194,8 +195,8 @@ fn in_order(mut devices: Vec<(usize, DeviceConfig)>) -> Vec<DeviceConfig> {
     devices.into_iter().map(|(_, device)| device).collect()
 }
 
-/// A size of memory where the form of 2007 has it: perhaps something else was
-/// meant.
+/// A size of memory in the form of 2007. If it is none, the error guesses what
+/// was meant.
 fn historic_size(text: &str) -> Result<u32, UsageError> {
     values::size(text).map_err(|error| match error {
         UsageError::NotASize(text) => guess::not_a_size(&text),

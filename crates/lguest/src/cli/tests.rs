@@ -34,7 +34,7 @@ fn a_file_is_described_for_a_person_or_a_script() {
 }
 
 #[test]
-fn completions_and_manual_pages_are_asked_for_by_name() {
+fn completions_and_manual_pages_are_commands() {
     let task =
         |words: &str| parse(words.split(' ').map(OsString::from)).unwrap();
     assert_eq!(task("lguest completion zsh"), Task::Completion(Shell::Zsh));
@@ -124,7 +124,7 @@ fn the_new_form_means_the_same() {
 }
 
 #[test]
-fn without_a_kernel_it_is_our_own() {
+fn without_a_kernel_the_built_in_guest_runs() {
     for words in ["", "run", "--stats=s", "run --disk d"] {
         let config = parse_words(words).unwrap();
         assert_eq!(config.kernel, Kernel::Embedded, "{words}");
@@ -186,7 +186,7 @@ fn a_misspelt_command_is_recognised() {
 }
 
 #[test]
-fn an_image_without_a_size_is_told_both_ways_to_give_it() {
+fn an_image_without_a_size_is_refused_with_both_ways_to_give_it() {
     for words in ["vmlinux", "vmlinux root=/dev/lgba", "--block=x bzImage"] {
         let said = error(words);
         let image = words.split(' ').find(|w| !w.starts_with('-')).unwrap();
@@ -222,7 +222,7 @@ fn options_may_stand_before_the_command() {
         let config = parse_words(words).unwrap_or_else(|e| panic!("{e}"));
         assert_eq!(config, parse_words(same).unwrap(), "{words}");
     }
-    // What is no first word is no command.
+    // Only the first word can be a command.
     let config = parse_words("64 run doctor run").unwrap();
     assert_eq!(config.kernel, Kernel::File("run".into()));
     assert_eq!(config.command_line, b"doctor run");
@@ -232,7 +232,7 @@ fn options_may_stand_before_the_command() {
 }
 
 #[test]
-fn an_option_of_the_other_form_is_called_by_its_name() {
+fn an_option_of_the_other_form_is_translated() {
     let said = error("--kernel vmlinux --memory 5");
     assert_eq!(
         said,
@@ -252,7 +252,7 @@ fn an_option_of_the_other_form_is_called_by_its_name() {
 }
 
 #[test]
-fn a_word_that_stands_alone_is_told_its_option() {
+fn a_word_without_an_option_is_refused_with_the_option_it_needs() {
     for (words, cure) in [
         ("run vmlinux", "--kernel vmlinux"),
         ("run 64 vmlinux", "--memory 64"),
@@ -310,7 +310,7 @@ fn a_parent_may_have_a_number() {
 }
 
 #[test]
-fn the_kernels_line_is_as_long_as_its_page_and_no_longer() {
+fn the_kernels_command_line_is_at_most_a_page() {
     let line = |n: usize| "x".repeat(n);
     let file = |n| parse_words(&format!("run -k v -a {}", line(n)));
     let ours = |n| parse_words(&format!("run -a {}", line(n)));
@@ -327,7 +327,7 @@ fn the_kernels_line_is_as_long_as_its_page_and_no_longer() {
 }
 
 #[test]
-fn what_stands_behind_a_disks_name_may_come_in_any_order() {
+fn flags_of_a_disk_may_come_in_any_order() {
     let value = |text: &str| values::disk(text.as_ref()).unwrap();
     assert_eq!(value("a,ro"), disk("a", true));
     assert_eq!(value("a,b"), disk("a,b", false));
@@ -349,8 +349,8 @@ fn names_may_end_like_an_option() {
     assert_eq!(value("a,raw,rw,ro").unwrap(), disk("a,raw", true));
     for name in ["a,fail=", "a,fail=0", "a,fail=x", "a,fail=-1,ro"] {
         let error = value(name).unwrap_err().to_string();
-        assert!(error.contains("stands a number from 1 up"), "{error}");
-        // What it says to do works.
+        assert!(error.contains("give a number from 1 up"), "{error}");
+        // The cure works.
         let name = name.trim_end_matches(",ro");
         let written = format!("{name},rw");
         assert_eq!(value(&written).unwrap(), disk(name, false));
@@ -358,7 +358,7 @@ fn names_may_end_like_an_option() {
 }
 
 #[test]
-fn behind_two_dashes_everything_is_the_kernels() {
+fn after_two_dashes_all_words_go_to_the_kernel() {
     let config = parse_words("1 v -- --block=x").unwrap();
     assert_eq!(config.command_line, b"--block=x");
     assert!(config.devices.is_empty());

@@ -1,7 +1,7 @@
 //! What the values of options mean: sizes, times, disks, networks.
 //!
-//! Each function takes the text of one value and answers what it stands for,
-//! or why it stands for nothing and what to write instead.
+//! Each function takes the text of one value. It returns the value, or an error
+//! that says what to write instead.
 
 use super::error::UsageError;
 use crate::confine::wall;
@@ -16,7 +16,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// The bits of the paths with these names.
+/// The bits of the fast paths with these names.
 pub(super) fn slow_paths(names: &[String]) -> u32 {
     let named = |&&(name, _): &&(&str, u32)| names.iter().any(|n| n == name);
     fast_path::ALL
@@ -68,7 +68,8 @@ fn number_and_unit(text: &str) -> Option<(u64, &str)> {
         .then(|| (number.parse().unwrap_or_else(too_many), unit))
 }
 
-/// The longest time that can be asked for. Behind it, clocks would overflow.
+/// The longest time that an option may have. Clocks would overflow with much
+/// longer ones.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// `90`, `90s`, `500ms`, `5m`, `2h`, `1d`; a plain number is seconds.
@@ -91,8 +92,8 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// The value of `--die-with-parent`: a process number, or the word that
-/// stands for none.
+/// The value of `--die-with-parent`: a process number, or the word that clap
+/// puts there when there is none.
 pub(super) fn parent(text: &str) -> Result<Parent, String> {
     if text == "whoever" {
         return Ok(Parent::Whoever);
@@ -104,8 +105,8 @@ pub(super) fn parent(text: &str) -> Result<Parent, String> {
         .ok_or_else(|| "give the number of a process, or nothing".into())
 }
 
-/// `FILE` and, in any order behind it, `,ro`, `,raw` and `,fail=N`. A name that
-/// ends like one of these itself is followed by `,rw`.
+/// `FILE`, followed by `,ro`, `,raw` and `,fail=N` in any order. If the name of
+/// the file itself ends like one of these, `,rw` follows it.
 pub(super) fn disk(text: &OsStr) -> Result<DeviceConfig, UsageError> {
     let (mut path, mut read_only, mut raw) = (text.as_bytes(), false, false);
     let mut fail = None;
@@ -136,7 +137,7 @@ pub(super) fn disk(text: &OsStr) -> Result<DeviceConfig, UsageError> {
     }))
 }
 
-/// A disk of the form of 2007: all of `path` is its name.
+/// A disk of the form of 2007: all of `path` is the file's name.
 pub(super) fn block(path: PathBuf) -> DeviceConfig {
     DeviceConfig::Disk(DiskConfig {
         path,

@@ -1,7 +1,7 @@
-//! Things that are tried instead of asked about.
+//! Attempts: actions that are tried, most of them in a copy of this process.
 //!
-//! What would leave a trace in this process, or end it, is done by a copy of
-//! it. The copy makes system calls and ends; it allocates nothing.
+//! An action that would change this process or end it is done by a copy of it.
+//! The copy makes system calls and ends. It allocates nothing.
 
 #![expect(unsafe_code, reason = "fork, and calls that no crate wraps")]
 
@@ -18,9 +18,9 @@ use std::os::fd::{AsFd, AsRawFd};
 /// Why an attempt did not succeed.
 #[derive(Clone, Debug)]
 pub(super) enum Failure {
-    /// There was no copy to make it.
+    /// The copy could not be made.
     NoCopy(Lack),
-    /// The copy said so, with this error.
+    /// The attempt failed with this error.
     Error(i32),
     /// The copy was killed.
     Killed(i32),
@@ -44,7 +44,7 @@ impl fmt::Display for Failure {
             }
             Self::Error(error) => io::Error::from_raw_os_error(*error).fmt(f),
             Self::Killed(libc::SIGSYS) => {
-                f.write_str("a process is killed for it")
+                f.write_str("a process is killed for trying it")
             }
             Self::Killed(signal) => {
                 write!(f, "it is killed by signal {signal}")
@@ -53,11 +53,11 @@ impl fmt::Display for Failure {
     }
 }
 
-/// What a copy of this process is for.
+/// What fails when there is no copy.
 const COPY: &str = "start a process";
 
-/// A copy of this process does `act` and ends with the status that it answers.
-/// Nothing is left of what it did.
+/// Makes a copy of this process. The copy does `act`, and ends with the status
+/// that `act` returns.
 pub(super) fn copy(act: impl FnOnce() -> u8) -> Result<Pid, Lack> {
     // SAFETY: this process has one thread, and the copy does not come back.
     let child = unsafe { libc::fork() };
@@ -71,8 +71,8 @@ pub(super) fn copy(act: impl FnOnce() -> u8) -> Result<Pid, Lack> {
     child.ok_or_else(|| Lack::when(COPY, error()))
 }
 
-/// For a copy, which never drops anything: closes what it does not need, so
-/// that a limit on descriptors is as far away as in a run.
+/// For a copy, which never drops anything: closes the descriptors that it does
+/// not need, so that it is as far from a limit as a run.
 pub(super) fn close_in_copy<'a, F: AsRawFd + 'a>(
     files: impl Iterator<Item = &'a F>,
 ) {
@@ -94,7 +94,7 @@ pub(super) fn end_of(child: Pid) -> Result<WaitIdStatus, Lack> {
     }
 }
 
-/// Whether `act` succeeds in a copy of this process.
+/// Does `act` in a copy of this process, and returns its result.
 pub(super) fn in_a_copy(
     act: impl FnOnce() -> Result<(), i32>,
 ) -> Result<(), Failure> {
@@ -145,7 +145,7 @@ impl SharedWord {
 
 impl Drop for SharedWord {
     fn drop(&mut self) {
-        // SAFETY: nobody uses it any more.
+        // SAFETY: there are no references into the mapping.
         let _ = unsafe { rustix::mm::munmap(self.0, Self::SIZE) };
     }
 }
@@ -164,11 +164,12 @@ pub(super) fn write_and_execute(file: impl AsFd) -> rustix::io::Result<()> {
             0,
         )
     }?;
-    // SAFETY: nobody knows of it.
+    // SAFETY: the mapping was made above, and nothing uses it.
     unsafe { rustix::mm::munmap(at, SIZE) }
 }
 
-/// Makes a system call; arguments that it does not take are ignored.
+/// Makes a system call. The kernel ignores arguments that the call does not
+/// take.
 fn call(nr: libc::c_long, a: [usize; 5]) -> Result<usize, i32> {
     // SAFETY: the callers here pass addresses of what they own, of the size
     // that the call wants.
@@ -176,12 +177,13 @@ fn call(nr: libc::c_long, a: [usize; 5]) -> Result<usize, i32> {
     usize::try_from(result).map_err(|_| last_error())
 }
 
-/// The release of the kernel and the kind of machine, unless it is refused.
+/// The release of the kernel and the kind of machine; `None` if the call is
+/// refused.
 pub(super) fn kernel() -> Option<[String; 2]> {
     let mut name = std::mem::MaybeUninit::<libc::utsname>::zeroed();
     // SAFETY: the kernel writes `name`.
     let told = unsafe { libc::uname(name.as_mut_ptr()) };
-    // SAFETY: all of it are bytes, and zero is one.
+    // SAFETY: all fields are bytes, and any byte is valid.
     let name = unsafe { name.assume_init() };
     let text = |bytes: &[libc::c_char]| {
         let bytes: Vec<u8> = bytes.iter().map(|b| b.cast_unsigned()).collect();
@@ -211,7 +213,7 @@ pub(super) fn make_segment() -> Result<(), i32> {
 pub(super) fn rights_of(selector: u32) -> Option<u32> {
     let mut rights = 0_u32;
     let there: u8;
-    // SAFETY: reads a descriptor; where there is none, nothing is written.
+    // SAFETY: reads a descriptor. If there is none, nothing is written.
     unsafe {
         asm!(
             "lar {rights:e}, {selector:e}",
@@ -225,9 +227,9 @@ pub(super) fn rights_of(selector: u32) -> Option<u32> {
     (there != 0).then_some(rights)
 }
 
-/// Makes a system call as a Guest's programs do, and catches it by a filter
-/// as views do.
-pub(super) fn call_by_the_32_bit_door() -> Result<(), i32> {
+/// Makes a system call by `int $0x80` as a Guest's programs do, and catches it
+/// by a filter as views do.
+pub(super) fn make_32_bit_call() -> Result<(), i32> {
     const ERROR: i32 = libc::E2BIG;
     const GETPID: i64 = 20;
     const LOAD_ARCH: [u32; 2] = [0x20, 4];
@@ -236,8 +238,8 @@ pub(super) fn call_by_the_32_bit_door() -> Result<(), i32> {
     const FAIL: [u32; 2] = [0x06, 0x0005_0000 | ERROR.cast_unsigned()];
     install(0, &[LOAD_ARCH, UNLESS_I386, FAIL, ALLOW])?;
     let mut result = GETPID;
-    // SAFETY: asks for a number, or fails. The kernel keeps the registers of
-    // 64-bit code, but not the upper ones.
+    // SAFETY: the call returns a number, or fails. The kernel changes only the
+    // registers named here.
     unsafe {
         asm!(
             "int 0x80",
@@ -252,8 +254,7 @@ pub(super) fn call_by_the_32_bit_door() -> Result<(), i32> {
     }
 }
 
-/// Installs a filter that allows everything, in all threads, or one that asks
-/// somebody else.
+/// Installs a filter that allows everything, with these flags.
 pub(super) fn install_filter(flags: usize) -> Result<(), i32> {
     install(flags, &[ALLOW])
 }
@@ -278,7 +279,7 @@ fn install(flags: usize, code: &[[u32; 2]]) -> Result<(), i32> {
     call(libc::SYS_seccomp, [SET_MODE_FILTER, flags, at, 0, 0]).map(drop)
 }
 
-/// The version of landlock's interface.
+/// The version of Landlock's interface.
 pub(super) fn landlock_interface() -> Result<usize, i32> {
     const VERSION: usize = 1;
     call(libc::SYS_landlock_create_ruleset, [0, 0, VERSION, 0, 0])

@@ -1,22 +1,22 @@
 //! What a probe is, and what it finds.
 //!
-//! A finding has up to four parts: what there is, what was seen, what follows
-//! from it, and what to do.
+//! A finding has up to four parts: a verdict, what was seen, what follows from
+//! it, and what to do.
 
 use crate::needs::Lack;
 use std::borrow::Cow;
 
-/// Something that is looked at.
+/// A check of one thing that the machine offers or lacks.
 pub struct Probe {
-    /// What it is called.
+    /// Its name.
     pub name: &'static str,
-    /// Whether no Guest runs without it.
+    /// Whether every Guest needs it.
     pub needed: bool,
-    /// Looks at it.
+    /// Does the check.
     pub(super) look: fn() -> Finding,
 }
 
-/// What there is of it.
+/// How much of it there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// All that can be used.
@@ -28,7 +28,7 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    /// As it is written.
+    /// The word for it in reports.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
@@ -41,13 +41,13 @@ impl Verdict {
 
 /// What a probe has found.
 pub struct Finding {
-    /// What there is of it.
+    /// How much of it there is.
     pub state: Verdict,
     /// What was seen.
     pub seen: String,
-    /// What follows from that; nothing where all is well.
+    /// What follows from that; empty if all is well.
     pub consequence: &'static str,
-    /// What to do about it; nothing where all is well.
+    /// What to do about it; empty if all is well.
     pub cure: Cow<'static, str>,
     /// A process is killed for a call that other probes may make, too.
     pub(super) deadly: bool,
@@ -89,7 +89,7 @@ impl Finding {
         }
     }
 
-    /// Something that `run` would not do without, in its words.
+    /// A lack that would end `lguest run`, with the same message.
     pub(super) fn of_lack(lack: &Lack, consequence: &'static str) -> Self {
         let seen = format!("cannot {}: {}", lack.doing, lack.cause);
         Self::lacks(seen, consequence, lack.cause.cure())

@@ -1,8 +1,8 @@
 //! A run of the built-in guest, in a copy of this process.
 //!
 //! The copy does what `lguest run` does, from the first step to the last, so
-//! that the doctor says what a run would say. What the run gives up (its walls)
-//! and what may happen to it (a filter that kills) is the copy's alone.
+//! that the doctor reports what a run would report. Only the copy gives up
+//! rights, and only the copy is killed if a filter kills.
 
 use super::attempt;
 use crate::cli::{self, Task};
@@ -19,7 +19,7 @@ use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 
-/// Why the Guest does not run, and what to do.
+/// The reason why the Guest does not run, and what to do.
 pub(super) struct Refusal {
     pub(super) said: String,
     pub(super) cure: Cow<'static, str>,
@@ -34,10 +34,10 @@ impl From<Lack> for Refusal {
     }
 }
 
-/// What is typed.
+/// The input of the Guest.
 const TYPED: &[u8] = b"poweroff\n";
 
-/// How long a run may take: far longer than it takes.
+/// How long a run may take. It takes far less.
 const PATIENCE: Timespec = Timespec {
     tv_sec: 30,
     tv_nsec: 0,
@@ -45,7 +45,8 @@ const PATIENCE: Timespec = Timespec {
 
 /// Runs the built-in Guest until it powers itself off.
 pub(super) fn run(isolation: Isolation) -> Result<(), Refusal> {
-    // A run would say this before anything else, and so far nobody was killed.
+    // A run would report this before anything else. The probe of calls has
+    // shown that no call of these kills.
     needs::refused(|_| ()).map_or(Ok(()), Err)?;
     let lack = |error| Lack::when("talk to the guest's processes", error);
     let (mut input, its_input) = UnixStream::pair().map_err(lack)?;
@@ -54,8 +55,7 @@ pub(super) fn run(isolation: Isolation) -> Result<(), Refusal> {
     let (output, its_output) = UnixStream::pair().map_err(lack)?;
     let config = config(isolation);
     let child = attempt::copy(|| {
-        // The copy has one thread, and these are its standard streams from
-        // here on.
+        // The copy has one thread. These are its standard streams from here on.
         let streams = rustix::stdio::dup2_stdin(&its_input)
             .and_then(|()| rustix::stdio::dup2_stdout(&its_output))
             .and_then(|()| rustix::stdio::dup2_stderr(&its_errors));
@@ -68,7 +68,7 @@ pub(super) fn run(isolation: Isolation) -> Result<(), Refusal> {
         }
     })?;
     drop((its_input, its_errors, its_output));
-    // One that does not read has something to say.
+    // If the copy does not read its input, its messages say why.
     let _ = input.write_all(TYPED);
     let _ = input.shutdown(Shutdown::Write);
     let said = listen(child, &mut errors);
@@ -80,13 +80,13 @@ pub(super) fn run(isolation: Isolation) -> Result<(), Refusal> {
     Err(match end.terminating_signal() {
         Some(signal) => Refusal {
             said: format!("it is killed by signal {signal}"),
-            cure: "what is lacking above is the reason".into(),
+            cure: "cure what is lacking above".into(),
         },
         None => refusal(&said),
     })
 }
 
-/// 16 MB, and nothing but a console.
+/// A Guest of 16 MB with a console and no other device.
 fn config(isolation: Isolation) -> Option<Config> {
     let isolation = match isolation {
         Isolation::Guest => "--isolation=guest",
@@ -109,7 +109,7 @@ fn start(config: &Config) -> u8 {
     outcome.code()
 }
 
-/// Reads what the copy says until it has ended. Ends one that hangs.
+/// Reads the messages of the copy until it has ended. Kills a copy that hangs.
 fn listen(child: Pid, errors: &mut UnixStream) -> String {
     let mut said = Vec::new();
     loop {
@@ -132,13 +132,13 @@ fn listen(child: Pid, errors: &mut UnixStream) -> String {
     String::from_utf8_lossy(&said).into_owned()
 }
 
-/// A message of the copy's, taken apart: what happened, and what to do.
+/// Splits a message of the copy into what happened and what to do.
 fn refusal(said: &str) -> Refusal {
     let line = said.lines().find_map(|line| line.strip_prefix("lguest: "));
-    let line = line.unwrap_or("it ends without a word");
+    let line = line.unwrap_or("it ends without a message");
     let (said, cure) = line
         .split_once("; ")
-        .unwrap_or((line, "what is lacking above is the reason"));
+        .unwrap_or((line, "cure what is lacking above"));
     Refusal {
         said: said.to_owned(),
         cure: cure.to_owned().into(),

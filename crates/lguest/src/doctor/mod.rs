@@ -1,9 +1,9 @@
-//! `lguest doctor`: what this machine offers and lacks, and the cure.
+//! `lguest doctor`: examines this machine, and says what to do.
 //!
-//! One table of probes ([`probes::ALL`]), each of which does the thing instead
-//! of asking whether it could be done; the last of those that Guests need runs
-//! one. From the same findings come the lines for a person and the JSON for a
-//! script.
+//! There is one table of probes ([`probes::ALL`]). A probe does a thing instead
+//! of asking whether it could be done. The last of the needed probes runs a
+//! Guest. The lines for a person and the JSON for a script show the same
+//! findings.
 
 mod attempt;
 
@@ -20,12 +20,11 @@ use crate::machine::stats::quoted;
 use crate::needs;
 use std::fmt::Write as _;
 
-/// All that was found.
+/// The findings of all probes.
 pub struct Findings(Vec<(&'static Probe, Finding)>);
 
-/// Looks at everything. To be called by a process with one thread, for some
-/// things are tried in a copy of it; and it takes as long as a short run of a
-/// Guest.
+/// Runs all probes. The process must have one thread, because some things are
+/// tried in a copy of it. This takes as long as a short run of a Guest.
 #[must_use]
 pub fn examine() -> Findings {
     // A limit on the size of files is an error here, as it is in a run.
@@ -36,9 +35,9 @@ pub fn examine() -> Findings {
     for probe in probes::ALL {
         let found = if deadly {
             Finding::lacks(
-                "not looked at: it may kill",
-                "nothing is known of it",
-                "cure what is lacking above first",
+                "not examined: it may kill this process",
+                "nothing is known about it",
+                "first cure what is lacking above",
             )
         } else {
             (probe.look)()
@@ -60,7 +59,7 @@ impl Findings {
         }
     }
 
-    /// What is needed and not there.
+    /// The names of probes that are needed and lack something.
     fn missing(&self) -> impl Iterator<Item = &'static str> + '_ {
         let lacks = |found: &Finding| found.state == Verdict::Lacks;
         self.0
@@ -69,7 +68,7 @@ impl Findings {
             .map(|(probe, _)| probe.name)
     }
 
-    /// A line each, and one for all.
+    /// A line for each probe, and one for the result.
     #[must_use]
     pub fn lines(&self) -> String {
         let mut text = String::new();
@@ -96,14 +95,14 @@ impl Findings {
         } else {
             let _ = writeln!(
                 text,
-                "no guest can run here, for want of: {}",
+                "no guest can run here; lacking: {}",
                 missing.join(", ")
             );
         }
         text
     }
 
-    /// The same for a script.
+    /// The findings as JSON.
     #[must_use]
     pub fn json(&self) -> String {
         let probes: Vec<String> = self
@@ -152,14 +151,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_needed_and_lacking_decides() {
+    fn a_lacking_need_decides_the_outcome() {
         let bad = findings([&NICE, &NEEDED]);
         assert_eq!(bad.outcome(), Outcome::BadMachine);
         assert_eq!(
             bad.lines(),
             "degraded  nice          half of it: it is slow; wait\n\
              lacks     needed        none: nothing runs; buy \"one\"\n\
-             no guest can run here, for want of: needed\n"
+             no guest can run here; lacking: needed\n"
         );
         assert!(bad.json().contains("\"cure\": \"buy \\\"one\\\"\""));
         let good = findings([&NICE, &NICE]);

@@ -1,4 +1,4 @@
-//! Devices that are open, and how they are put within the Guest's reach.
+//! Open devices, and how they get onto a bus of the Guest.
 //!
 //! Files are opened before the kernel is known, and the kernel decides by which
 //! transport it reaches its devices.
@@ -21,7 +21,11 @@ use lg_abi::known::Known;
 use std::sync::Arc;
 
 /// A device that is open.
-#[expect(clippy::large_enum_variant, reason = "there are few, for a moment")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there are few, and not for \
+                                               long"
+)]
 pub(super) enum OpenDevice {
     /// A disk.
     Disk(Block),
@@ -33,16 +37,16 @@ pub(super) enum OpenDevice {
     Console(Console),
 }
 
-/// Devices in the form that a transport wants.
+/// Devices in the form that a transport takes.
 pub(super) enum Attached {
-    /// For kernels of 2007.
+    /// Devices for kernels of 2007.
     Keys(Vec<Box<dyn KeyedDevice>>),
-    /// For later ones.
+    /// Devices for later kernels.
     Virtio(Vec<Box<dyn VirtioDevice>>),
 }
 
 impl Attached {
-    /// `devices` for a kernel with this interface.
+    /// Converts `devices` for a kernel with this interface.
     pub(super) fn to(
         interface: Known,
         devices: Vec<OpenDevice>,
@@ -61,7 +65,7 @@ impl Attached {
         }
     }
 
-    /// Pages that the Guest has for them above its RAM.
+    /// The number of pages above RAM that these devices need.
     pub(super) fn pages_above_ram(&self) -> u32 {
         match self {
             Self::Keys(devices) => keys::pages_above_ram(devices),
@@ -69,7 +73,7 @@ impl Attached {
         }
     }
 
-    /// The number that the Guest should have among its like.
+    /// The number of the Guest among those of one LAN, for its address there.
     pub(super) fn guest_id(&self) -> Option<u16> {
         match self {
             Self::Keys(devices) => devices.iter().find_map(|d| d.guest_id()),

@@ -1,6 +1,6 @@
-//! A Guest's machine, from open files to a Guest that is ready to run.
+//! Builds a Guest from open files.
 //!
-//! Memory, the kernel in it, devices on a bus, and an engine behind them.
+//! A Guest has memory with its kernel, devices on a bus, and an engine.
 
 use super::attach::{Attached, OpenDevice};
 use super::config::{Config, DeviceConfig, Stats};
@@ -25,18 +25,18 @@ pub(super) struct Built {
     pub(super) start: Initialize,
 }
 
-/// What a Guest is built of.
+/// The parts that a Guest is built from.
 pub(super) struct Parts<'a> {
     pub(super) kernel: &'a Image,
     pub(super) initrd: Option<&'a File>,
     pub(super) devices: Vec<OpenDevice>,
-    /// What shows the console's output.
+    /// The output of the console.
     pub(super) screen: Arc<Screen>,
-    /// The time-stamp counter when the Launcher started.
+    /// The value of the time-stamp counter when the Launcher started.
     pub(super) started: u64,
 }
 
-/// Builds the Guest of `config`, and has the engine get it ready.
+/// Builds the Guest of `config`, and lets the engine initialize it.
 pub(super) fn build(
     config: &Config,
     parts: Parts<'_>,
@@ -55,8 +55,8 @@ pub(super) fn build(
             .map_err(|error| named(config, error))?;
         Ok::<_, LaunchError>((memory, loaded))
     };
-    // Most kernels are of 2007, and their devices have a page each, but for
-    // the console. Another kernel is loaded once more, beside its rings.
+    // Most kernels are of 2007: each device has a page, except the console.
+    // Another kernel is loaded a second time, with memory for its rings.
     let usual = u32::try_from(devices.len()).unwrap_or(u32::MAX);
     let (mut memory, mut loaded) = load(usual)?;
     let devices = Attached::to(loaded.interface, devices)?;
@@ -80,7 +80,7 @@ pub(super) fn build(
     Ok(Built { guest, bus, start })
 }
 
-/// Memory with so many pages above RAM.
+/// Memory of the Guest, with `pages` pages above RAM.
 fn memory(config: &Config, pages: u32) -> Result<GuestMemory, Lack> {
     GuestMemory::new(config.memory, pages).map_err(|error| {
         let mb = config.memory >> 20;
@@ -88,7 +88,7 @@ fn memory(config: &Config, pages: u32) -> Result<GuestMemory, Lack> {
     })
 }
 
-/// What the Launcher still does by name once it is confined.
+/// Paths that the Launcher still uses after it is confined.
 pub(super) fn plan(config: &Config) -> Plan {
     let folder = |path: &Path| path.parent().map(Path::to_owned);
     let networks = config.devices.iter().filter_map(|device| match device {

@@ -1,7 +1,7 @@
-//! What a command line means, once nothing is left to be misunderstood.
+//! The configuration of a Guest, as a command line describes it.
 //!
-//! Two kinds of command line end here: the one of 2007 and today's. A program
-//! that embeds the Launcher fills this in itself.
+//! Both forms of command line are converted into this, that of 2007 and
+//! today's. A program that embeds the Launcher fills it in itself.
 
 use crate::engine::Isolation;
 use std::net::Ipv4Addr;
@@ -9,7 +9,7 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// A Guest that is to be run.
+/// A Guest to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Bytes of RAM, a whole number of pages.
@@ -18,7 +18,7 @@ pub struct Config {
     pub kernel: Kernel,
     /// A file to put at the top of RAM.
     pub initrd: Option<PathBuf>,
-    /// What hangs on the bus, in this order. The console comes after them.
+    /// The devices on the bus, in this order. The console comes after them.
     pub devices: Vec<DeviceConfig>,
     /// The kernel's command line.
     pub command_line: Vec<u8>,
@@ -32,30 +32,29 @@ pub struct Config {
     pub die_with: Option<Parent>,
     /// Where to write the counters at the end.
     pub stats: Option<Stats>,
-    /// Short cuts of Host and Launcher that must not be taken: bits of
-    /// [`lg_wire::fast_path`].
+    /// Fast paths that are switched off: bits of [`lg_wire::fast_path`].
     pub slow_paths: u32,
-    /// Walls around the Launcher that are not wanted: bits of
+    /// Walls around the Launcher that are switched off: bits of
     /// [`crate::confine::wall`].
     pub open_walls: u32,
-    /// What keeps user code from its kernel.
+    /// What protects the kernel from user code.
     pub isolation: Isolation,
-    /// Whether to tell what is being done.
+    /// Whether to report each step on standard error.
     pub verbose: bool,
 }
 
-/// Which kernel.
+/// The kernel of a Guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kernel {
-    /// The one that the Launcher carries.
+    /// The built-in guest's.
     Embedded,
     /// A file: `vmlinux` or `bzImage`.
     File(PathBuf),
 }
 
 impl Kernel {
-    /// How many bytes the Launcher itself adds to the kernel's command line,
-    /// at most: the word that [`Self::command_line`] appends.
+    /// The most bytes that [`Self::command_line`] adds to the kernel's command
+    /// line.
     #[must_use]
     pub fn words_of_ours(&self) -> usize {
         match self {
@@ -64,9 +63,9 @@ impl Kernel {
         }
     }
 
-    /// The command line of a kernel that was given `words`. The one that the
-    /// Launcher carries is told when that started: `started`, by the
-    /// time-stamp counter.
+    /// The command line of a kernel that was given `words`. The built-in guest
+    /// also gets `started`, the value of the time-stamp counter when the
+    /// Launcher started.
     #[must_use]
     pub fn command_line(&self, words: &[u8], started: u64) -> Vec<u8> {
         let mut line = words.to_vec();
@@ -81,12 +80,12 @@ impl Kernel {
     }
 }
 
-/// A process that must live for the Guest to live.
+/// A process whose end ends the Guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parent {
-    /// The one whose child the Launcher is when it looks.
+    /// The Launcher's parent at the time when it looks.
     Whoever,
-    /// The one with this number: it must be the Launcher's parent.
+    /// The process with this number, which must be the Launcher's parent.
     Number(NonZeroU32),
 }
 
@@ -97,7 +96,7 @@ pub enum DeviceConfig {
     Disk(DiskConfig),
     /// A network between Guests that name the same file.
     ShareNet(PathBuf),
-    /// A network with the machine we run on.
+    /// A network with the machine that the Launcher runs on.
     Tap(TapConfig),
 }
 
@@ -108,9 +107,9 @@ pub struct DiskConfig {
     pub path: PathBuf,
     /// Whether the Guest may only read it.
     pub read_only: bool,
-    /// Whether it is taken for a raw image whatever it begins with.
+    /// Whether it is a raw image even if it begins like another format.
     pub raw: bool,
-    /// One request in so many is made to fail.
+    /// One request in this many is made to fail.
     pub fail: Option<u32>,
 }
 
@@ -123,10 +122,10 @@ pub enum TapConfig {
     Bridge(String),
 }
 
-/// Where the counters go.
+/// Where the counters are written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stats {
-    /// To standard output, behind what the Guest wrote.
+    /// To standard output, after the Guest's output.
     Stdout,
     /// To a file.
     File(PathBuf),

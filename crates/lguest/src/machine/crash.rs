@@ -1,10 +1,10 @@
-//! Signals that a broken process gets, or that another process sends to it.
+//! Signals of a broken process: put the terminal back, then end.
 //!
-//! A bug in the Launcher, a file that became shorter under a mapping, or
-//! `kill -ABRT`: the process ends as it would without us, with a core file
-//! where the machine writes one, but the terminal is put back first, and a
-//! line says which signal it was. This is a signal handler: no memory is
-//! allocated, no lock is waited for.
+//! The reason may be a bug in the Launcher, a mapped file that became shorter,
+//! or `kill -ABRT`. The process ends as without this handler, with a core file
+//! if the machine writes one. But before that the terminal is put back, and a
+//! line names the signal. As in any signal handler, no memory is allocated, and
+//! no lock is waited for.
 
 #![expect(unsafe_code, reason = "a handler for signals of broken processes")]
 
@@ -12,27 +12,27 @@ use crate::machine::terminal;
 use std::io;
 use std::mem::MaybeUninit;
 
-/// The signals, each with what is said about it.
+/// The signals, each with its message.
 const CRASHES: [(i32, &[u8]); 6] = [
     (libc::SIGILL, b"lguest: ended by SIGILL\n"),
     (libc::SIGTRAP, b"lguest: ended by SIGTRAP\n"),
     (libc::SIGABRT, b"lguest: ended by SIGABRT\n"),
     (
         libc::SIGBUS,
-        b"lguest: ended by SIGBUS: a file has become shorter that was in use, \
+        b"lguest: ended by SIGBUS: a file in use has become shorter, \
           as that of a network, or the machine has no memory left\n",
     ),
     (libc::SIGFPE, b"lguest: ended by SIGFPE\n"),
     (libc::SIGSEGV, b"lguest: ended by SIGSEGV\n"),
 ];
 
-/// Says from now on what ends us, but for signals that are [`ignored`].
+/// Installs the handler for all of these signals that are not [`ignored`].
 ///
 /// [`ignored`]: crate::machine::signals::ignored
 ///
 /// # Errors
 ///
-/// None that could come: the signals exist.
+/// There is none, because the signals exist.
 pub fn listen(ignored: u64) -> io::Result<()> {
     for (signal, _) in CRASHES {
         if ignored & 1 << (signal - 1) != 0 {
@@ -40,10 +40,10 @@ pub fn listen(ignored: u64) -> io::Result<()> {
         }
         let mut action = MaybeUninit::<libc::sigaction>::zeroed();
         let handler: extern "C" fn(i32) = ended;
-        // SAFETY: all of it is plain data, and zero is a value of each field.
+        // SAFETY: all fields are plain data, and zero is valid for each.
         let action = unsafe { action.assume_init_mut() };
         action.sa_sigaction = handler as libc::sighandler_t;
-        // The second one, which the handler sends itself, has its usual
+        // A second signal, which the handler itself sends, has its usual
         // effect.
         action.sa_flags =
             libc::SA_ONSTACK | libc::SA_RESETHAND | libc::SA_NODEFER;
@@ -65,6 +65,6 @@ extern "C" fn ended(signal: i32) {
         // Standard error may be closed. Then there is no reader.
         let _ = rustix::io::write(rustix::stdio::stderr(), words);
     }
-    // SAFETY: ends the process, without the help of anything in it.
+    // SAFETY: ends the process, and runs no code of it.
     unsafe { libc::raise(signal) };
 }

@@ -1,4 +1,4 @@
-//! The Guest that is part of the Launcher, so that there is always one to boot.
+//! The built-in guest, which boots when no kernel is named.
 //!
 //! It is built from `guests/default` by `guests/build.sh`, and kept in the
 //! tree so that the first command of a new user needs no cross compiler.

@@ -1,7 +1,7 @@
-//! What a kernel's file is: `lguest image`.
+//! `lguest image`: describes a kernel's file.
 //!
-//! The file is opened as `lguest run` opens it, so it is refused in the same
-//! words.
+//! The file is opened as `lguest run` opens it, so it is refused with the same
+//! message.
 
 use super::error::LaunchError;
 use super::open::open_file;

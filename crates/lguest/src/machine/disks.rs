@@ -1,8 +1,7 @@
-//! The file behind a disk, from its name to a device.
+//! Opens the file behind a disk.
 //!
-//! What is wrong with such a file is mostly not that it cannot be opened, but
-//! that it is another kind of file than its user believes, or that it is used
-//! already.
+//! Most mistakes with such a file are not that it cannot be opened. It has
+//! another format than its user believes, or another process uses it.
 
 use super::error::LaunchError;
 use crate::devices::block::{Block, Disk, DiskError};
@@ -12,7 +11,7 @@ use lg_wire::fast_path;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// Opens `disk`, which stands behind `earlier` devices on the command line.
+/// Opens `disk`, which comes after the `earlier` devices on the command line.
 pub(super) fn open(
     disk: &DiskConfig,
     earlier: &[DeviceConfig],
@@ -62,7 +61,7 @@ fn is_there(path: &Path, devices: &[DeviceConfig]) -> bool {
     })
 }
 
-/// Tells that the last `rest` bytes of a file are not part of the disk.
+/// Warns that the last `rest` bytes of a file are not part of the disk.
 fn warn_of_rest(path: &Path, rest: u64) {
     if rest > 0 {
         let name = path.display();

@@ -1,8 +1,8 @@
-//! How a run ends: what ended it, and what a person is told.
+//! How a run ends: the reason, and the message about it.
 //!
-//! Whatever ends a Guest kills it, and the main thread comes back from
-//! `Engine::run` with the death. A reason that came from outside (a signal,
-//! the time, ^C^C^C) is noted before.
+//! Every end of a Guest kills it, and `Engine::run` returns its death to the
+//! main thread. A reason from outside (a signal, the time, ^C^C^C) is noted
+//! before.
 
 use super::terminal;
 use crate::cli::exit::{FIRST_OF_OURS, Outcome};
@@ -13,21 +13,21 @@ use std::io;
 use std::sync::{Arc, Mutex, Once};
 use std::time::Duration;
 
-/// How long a Guest has to come to a clean point before it is stopped anyway.
+/// How long a Guest may take to reach a clean point before it is stopped
+/// anyway.
 const HOLD_TIME: Duration = Duration::from_millis(5);
 
-/// What ends the Guest from outside, if something does. The first reason
-/// counts.
+/// The end of a Guest from outside, if there is one. The first reason counts.
 #[derive(Clone)]
 pub struct Ending {
     guest: Arc<dyn Engine>,
     by: Arc<Mutex<Option<(Outcome, String)>>>,
-    /// Tells the reason.
+    /// Writes the reason to standard error, once.
     told: Arc<Once>,
 }
 
 impl Ending {
-    /// Nothing has ended the Guest.
+    /// An ending that has not begun.
     pub(super) fn new(guest: Arc<dyn Engine>) -> Self {
         Self {
             guest,
@@ -36,8 +36,8 @@ impl Ending {
         }
     }
 
-    /// Ends the Guest with `outcome`, because of something that it did not do
-    /// itself. The first reason counts.
+    /// Ends the Guest with `outcome`, for a reason from outside. The first
+    /// reason counts.
     pub fn begin(&self, outcome: Outcome, reason: &str) {
         let mut by = lock(&self.by);
         by.get_or_insert((outcome, reason.into()));
@@ -45,21 +45,22 @@ impl Ending {
         self.guest.kill(reason.into());
     }
 
-    /// Says why the Guest has ended. Of several threads that do, one is heard;
-    /// the others wait until it is, because they end the process next.
+    /// Writes why the Guest has ended. If several threads call this, one of
+    /// them writes. The others wait until it has written, because they end the
+    /// process next.
     pub fn tell(&self, words: &str) {
         self.told.call_once(|| terminal::tell(words));
     }
 
-    /// Whether it has been ended from outside already.
+    /// Whether the Guest has been ended from outside already.
     pub fn has_begun(&self) -> bool {
         let by = lock(&self.by);
         by.is_some()
     }
 
-    /// Holds the Guest, so that it uses no processor while we are stopped.
-    /// Waits a moment for it to stand. A dead Guest cannot be held, and need
-    /// not be.
+    /// Holds the Guest, so that it does not run while the Launcher is stopped.
+    /// Waits a short time for it to stand. A dead Guest cannot be held, and
+    /// does not need it.
     pub fn hold(&self) -> Option<Hold> {
         let hold = self.guest.hold().ok()?;
         hold.wait_for(HOLD_TIME).ok()?;
@@ -76,22 +77,22 @@ impl Ending {
         self.guest.kill(violation.to_string());
     }
 
-    /// Ends the Guest because its input cannot be watched any more.
-    pub fn by_deafness(&self, error: &io::Error) {
+    /// Ends the Guest because its input cannot be watched.
+    pub fn by_lost_input(&self, error: &io::Error) {
         self.guest
             .kill(format!("its input cannot be watched: {error}"));
     }
 
-    /// What became of the run, and what there is to tell a person about it.
+    /// The outcome of the run, and the message about it, if there is one.
     pub(super) fn outcome(&self, death: &Death) -> (Outcome, Option<String>) {
         let by = lock(&self.by);
         match (death, &*by) {
-            // A signal may have gone to its processes, too.
+            // A signal may have ended its processes, too.
             (
                 Death::Killed(_) | Death::Lost(_) | Death::Lacks(_),
                 Some((outcome, reason)),
             ) => (*outcome, Some(format!("ended {reason}"))),
-            _ => (Outcome::from(death), last_words(death)),
+            _ => (Outcome::from(death), message(death)),
         }
     }
 }
@@ -107,8 +108,8 @@ impl From<&Death> for Outcome {
     }
 }
 
-/// What there is to tell a person about a death, if it is worth a word.
-fn last_words(death: &Death) -> Option<String> {
+/// The message about a death, if it needs one.
+fn message(death: &Death) -> Option<String> {
     match death {
         Death::PowerOff(code) if *code < FIRST_OF_OURS => None,
         Death::PowerOff(code) => Some(format!(

@@ -1,6 +1,6 @@
-//! Why there is no Guest, or no result: a message and an exit code each.
+//! Errors of a run: each has a message and an exit code.
 //!
-//! The messages are one line, and name the cure; docs/faults.md lists them.
+//! A message is one line, and names the cure. docs/faults.md lists them.
 
 use super::config::{Config, Kernel};
 use super::owner::ParentError;
@@ -18,7 +18,7 @@ use std::error::Error;
 use std::io;
 use std::path::PathBuf;
 
-/// Why there is no Guest, or no result.
+/// Why a Guest was not started, or its results not written.
 #[derive(Debug, thiserror::Error)]
 pub enum LaunchError {
     /// The kernel's file cannot be used.
@@ -37,7 +37,7 @@ pub enum LaunchError {
         /// What is wrong with it.
         error: InitrdError,
     },
-    /// Kernel and the like do not fit.
+    /// Kernel, initrd and first page tables do not fit into memory.
     #[error(transparent)]
     Boot(BootError),
     /// A disk's file cannot be used.
@@ -56,7 +56,7 @@ pub enum LaunchError {
         /// What is wrong with it.
         error: LanError,
     },
-    /// There can be no network with this machine.
+    /// A network with this machine cannot be made.
     #[error("network: {0}")]
     Tap(#[from] TapError),
     /// The file for the counters cannot be written.
@@ -84,7 +84,7 @@ pub enum LaunchError {
     /// The bus of virtio is full.
     #[error(transparent)]
     VirtioBus(#[from] VirtioBusError),
-    /// A network of several Guests, and a kernel that has virtio devices.
+    /// A LAN, with a kernel that has virtio devices.
     #[error(
         "a guest with this kernel cannot join a sharenet yet: leave it out, \
          or use a tap"
@@ -96,17 +96,17 @@ pub enum LaunchError {
     /// The engine does not start the Guest.
     #[error(transparent)]
     Engine(#[from] RequestError),
-    /// A system call that should not fail did.
+    /// A system call failed that should not fail.
     #[error("cannot {0}: {1}")]
     Failed(&'static str, io::Error),
 }
 
-/// A parent that has ended counts as this signal.
+/// The end of the parent counts as this signal.
 const TERMINATED: u8 = 15;
 
 impl LaunchError {
-    /// Not the file is to blame if it cannot be opened because too many are
-    /// open already.
+    /// If a file cannot be opened because too many files are open, the error is
+    /// a lack of the machine.
     pub(super) fn or_lack(self) -> Self {
         let mut error: &(dyn Error + 'static) = match &self {
             Self::Kernel { error, .. } => error,
@@ -132,7 +132,7 @@ impl LaunchError {
         }
     }
 
-    /// The code that the Launcher ends with.
+    /// The outcome, which has the exit code.
     #[must_use]
     pub fn outcome(&self) -> Outcome {
         match self {
@@ -178,7 +178,7 @@ impl LaunchError {
     }
 }
 
-/// An error of the loader, with the name of the file that it is about.
+/// An error of the loader, with the name of its file.
 pub(super) fn named(config: &Config, error: LoadError) -> LaunchError {
     match error {
         LoadError::Kernel(error) => LaunchError::Kernel {
@@ -196,7 +196,7 @@ pub(super) fn named(config: &Config, error: LoadError) -> LaunchError {
     }
 }
 
-/// For errors while something is `doing` that every run does.
+/// Converts errors of `doing` something that every run needs.
 pub(super) fn lacks(doing: &'static str) -> impl Fn(io::Error) -> LaunchError {
     move |error| Lack::no_thread(doing, error).into()
 }

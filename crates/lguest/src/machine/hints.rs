@@ -1,24 +1,25 @@
-//! What Linux will do that its user may not expect.
+//! Warnings about what Linux will do and its user may not expect.
 //!
-//! A kernel may be loaded, start, and then cut its command line or run out of
-//! memory without a word. Where that can be seen beforehand it is told, and
-//! the Guest starts all the same: it is its user who knows best.
+//! A kernel may start, and then cut its command line or run out of memory
+//! without a message. If that can be foreseen, there is a warning, and the
+//! Guest starts all the same: the warning may be wrong.
 
 use crate::loader::{self, Image, Release};
 use crate::machine::config::{Config, Kernel};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
-/// What Linux needs beside its kernel and an initrd, packed and unpacked.
+/// Memory that Linux needs beside its kernel and an initrd, packed and
+/// unpacked.
 const LINUX_ITSELF: u64 = 2 << 20;
 
-/// With more memory than this, there is nothing to say.
+/// With more memory than this, there is no warning.
 const PLENTY: u64 = 256 << 20;
 
-/// The longest line that every release reads.
+/// The longest command line that every release reads.
 const SHORT_LINE: usize = 255;
 
-/// What there is to tell before the Guest starts.
+/// The warnings before the Guest starts.
 pub(super) fn about(
     config: &Config,
     kernel: &Image,
@@ -41,7 +42,7 @@ pub(super) fn about(
     line.into_iter().chain(memory).collect()
 }
 
-/// What becomes of a command line that `release` does not read to its end.
+/// The warning about a command line that `release` does not read to its end.
 fn cut(release: &Release, line: &[u8]) -> Option<String> {
     let most = release.command_line_bytes()?;
     let read = line.get(..most).filter(|read| read.len() < line.len())?;
@@ -54,8 +55,8 @@ fn cut(release: &Release, line: &[u8]) -> Option<String> {
     ))
 }
 
-/// Whether Linux has room to unpack its initrd: if not, it stands still
-/// without a word.
+/// The warning when Linux has too little memory to unpack its initrd. It hangs
+/// then without a message.
 fn unpacking(
     release: &Release,
     memory: u32,
@@ -71,13 +72,13 @@ fn unpacking(
     (u64::from(memory) < needed_mb << 20).then(|| {
         let mb = memory >> 20;
         format!(
-            "{mb} MB of memory are little: {release} may stand still without \
-             a word when it unpacks this initrd; give it {needed_mb} MB"
+            "{mb} MB of memory are little: {release} may hang without a word \
+             when it unpacks this initrd; give it {needed_mb} MB"
         )
     })
 }
 
-/// The bytes of an initrd when it is unpacked, as far as it tells.
+/// The size of an initrd when it is unpacked, as its headers give it.
 fn unpacked(initrd: &File, packed: u64) -> u64 {
     let (mut magic, mut size) = ([0; 2], [0; 4]);
     let gzip = initrd.read_exact_at(&mut magic, 0).is_ok()

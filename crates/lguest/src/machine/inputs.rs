@@ -1,16 +1,16 @@
-//! The thread that waits for input: asleep whenever there is none.
+//! The thread that waits for input. It sleeps while there is none.
 //!
-//! It watches what devices want watched, and carries what comes into the
-//! Guest while that runs. Input for which the Guest has no buffer is the
-//! difficult case. A driver frees a buffer by a word in its own memory, which
-//! is no event. But a Guest that has nothing more to do has freed
-//! what it is going to free, and its Host tells us then. So:
+//! It watches the descriptors of devices, and puts their input into the Guest
+//! while that runs. Input for which the Guest has no buffer is the difficult
+//! case. A driver frees a buffer by writing a word in its own memory, which is
+//! no event. But a Guest that goes idle has freed all buffers that it will
+//! free, and its Host reports that. So:
 //!
-//! - after a buffer was found we wait for the Host, and look after
-//!   [`FIRST_PAUSE`] if it has not told by then, because a Guest that goes on
-//!   working frees buffers, too;
-//! - after a look in vain we wait longer each time, up to [`LONGEST_PAUSE`];
-//! - while the Guest sleeps we only wait for the Host, without a time limit.
+//! - after a buffer was found, the thread waits for the Host's report, and
+//!   looks after [`FIRST_PAUSE`] at the latest, because a Guest that is not
+//!   idle frees buffers, too;
+//! - after each look without success it waits longer, up to [`LONGEST_PAUSE`];
+//! - while the Guest is idle it only waits for the Host, without a time limit.
 
 use crate::cli::exit::Outcome;
 use crate::devices::Readiness;
@@ -36,7 +36,7 @@ impl Inputs {
     ///
     /// # Errors
     ///
-    /// What the kernel says when it has no descriptor or thread left.
+    /// The kernel has no descriptor or thread left.
     pub fn start(
         bus: &Arc<dyn Transport>,
         guest: &Arc<dyn Engine>,
@@ -70,7 +70,8 @@ impl Inputs {
         Ok(Self { nudged })
     }
 
-    /// The Guest has done something: it may have a free buffer now.
+    /// Wakes the thread: the Guest has done something and may have a free
+    /// buffer now.
     pub fn nudge(&self) {
         self.nudged.nudge();
     }
@@ -88,28 +89,28 @@ impl Inputs {
 
 struct Nudge {
     event: OwnedFd,
-    /// Some input waits for a buffer.
+    /// Whether some input waits for a buffer.
     wanted: AtomicBool,
     /// How often a device was asked for its input.
     looks: AtomicU64,
-    /// How often a pause has ended before a buffer was reported.
+    /// How often a pause ended before a report of the Host.
     pauses: AtomicU64,
 }
 
 impl Nudge {
     fn nudge(&self) {
         if self.wanted.swap(false, Ordering::SeqCst) {
-            // Full means that the thread has been told often enough.
+            // If the counter is full, the thread is woken anyway.
             let _ = rustix::io::write(&self.event, &1_u64.to_ne_bytes());
         }
     }
 }
 
-/// How long we wait for a buffer after one was found, doubled by every look
-/// in vain ...
+/// How long the thread waits for a buffer after one was found. Each look
+/// without success doubles it ...
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 
-/// ... up to this.
+/// ... up to this limit.
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 
 /// ^C^C^C counts as this signal.
@@ -131,42 +132,42 @@ struct Input {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// Until it is readable.
+    /// The descriptor is watched until it is readable.
     Watched,
-    /// Until the others have been looked after.
+    /// It has more input, and waits until the other devices had their turn.
     More,
-    /// Until a buffer may be free.
+    /// It waits until a buffer may be free.
     Waiting(Waiting),
-    /// Nothing will come any more.
+    /// It has ended.
     Closed,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Waiting {
-    /// When to look even if no buffer is reported.
+    /// When to look even without a report.
     until: Option<Instant>,
-    /// The pause before that.
+    /// The length of the pause until then.
     pause: Duration,
-    /// Or until it is readable.
+    /// Whether to look also when it is readable.
     watch: bool,
-    /// A buffer is no reason to look earlier.
+    /// Whether a report is ignored before the pause ends.
     deaf: bool,
 }
 
-/// Why an input is looked at.
+/// Why a device is asked for its input.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Cause {
     Readable,
-    /// Something was done that may have freed a buffer.
+    /// A buffer may have been freed.
     Told,
     /// The pause is over.
     Time,
 }
 
-/// How long an input waits that has not found a buffer for all it has.
+/// How long an input waits that has not found buffers for all of its data.
 ///
-/// `took`: it has found some. `sleeps`: the Guest slept before the last look,
-/// and the Host tells when it wakes up. `before` is the pause before this.
+/// `took`: it found some. `sleeps`: the Guest was idle before the last look,
+/// and the Host reports when it runs again. `before` is the pause before this.
 fn pause_after(
     took: bool,
     sleeps: bool,
@@ -184,7 +185,7 @@ impl Watcher {
         loop {
             let (nudged, ready) = match self.wait() {
                 Ok(found) => found,
-                Err(error) => return self.ending.by_deafness(&error),
+                Err(error) => return self.ending.by_lost_input(&error),
             };
             let now = Instant::now();
             for (i, readable) in ready.into_iter().enumerate() {
@@ -196,8 +197,8 @@ impl Watcher {
         }
     }
 
-    /// Sleeps until there is something to do. Answers whether it was nudged
-    /// us, and which files are readable.
+    /// Sleeps until there is something to do. Returns whether the thread was
+    /// nudged, and which descriptors are readable.
     fn wait(&self) -> io::Result<(bool, Vec<bool>)> {
         let states = || self.inputs.iter().map(|input| input.state);
         let until = states().filter_map(State::until).min();
@@ -212,7 +213,7 @@ impl Watcher {
         self.nudged.wanted.store(wanted, Ordering::SeqCst);
         let mut fds = vec![PollFd::new(&self.nudged.event, PollFlags::IN)];
         let watched = self.inputs.iter().filter(|i| i.state.is_watched());
-        // Of the others not even an end is news.
+        // The others are not watched, not even for their end.
         fds.extend(watched.map(|i| PollFd::new(&i.file, PollFlags::IN)));
         match poll(&mut fds, timeout.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
@@ -229,7 +230,7 @@ impl Watcher {
         Ok((nudged, readable))
     }
 
-    /// Lets a device look at its input. Answers whether to go on.
+    /// Lets a device read its input. Returns whether the thread goes on.
     fn serve(&mut self, i: usize, cause: Cause) -> bool {
         let (device, before) = (self.inputs[i].device, self.inputs[i].state);
         if cause == Cause::Time {
@@ -244,8 +245,8 @@ impl Watcher {
         if let Ok(Readiness::NoBuffer { took, .. }) = found
             && (took || cause != Cause::Told)
         {
-            // The Guest may free a buffer, and fall asleep, before the Host
-            // knows that it is to tell: so one more look.
+            // The Guest may free a buffer and go idle before the Host knows
+            // that it must report this. So the thread looks once more.
             sleeps = self.guest.wait_for_buffers(!took);
             found = look().map(|readiness| readiness.after(took));
         }
@@ -267,7 +268,7 @@ impl Watcher {
 }
 
 impl State {
-    /// Why to look now, if there is a reason.
+    /// The reason to look now, if there is one.
     fn cause(self, now: Instant, readable: bool, told: bool) -> Option<Cause> {
         let waiting = match self {
             Self::Watched => return readable.then_some(Cause::Readable),
@@ -285,7 +286,7 @@ impl State {
         }
     }
 
-    /// When to look whatever happens.
+    /// The time of the next look without any event.
     fn until(self) -> Option<Instant> {
         match self {
             Self::Waiting(waiting) => waiting.until,
@@ -294,7 +295,7 @@ impl State {
         }
     }
 
-    /// Whether its file is watched.
+    /// Whether the descriptor is watched.
     fn is_watched(self) -> bool {
         match self {
             Self::Watched => true,
@@ -303,7 +304,7 @@ impl State {
         }
     }
 
-    /// What comes after a look.
+    /// The state after a look.
     fn after(self, found: Readiness, cause: Cause, sleeps: bool) -> Self {
         let before = match self {
             Self::Waiting(waiting) => waiting.pause,
@@ -323,8 +324,8 @@ impl State {
             Readiness::More => Self::More,
             Readiness::NoBuffer { took, watch } => {
                 let (pause, next) = pause_after(took, sleeps, before);
-                // Told in vain: it is told again after the pause at the
-                // earliest, however often the Guest falls asleep.
+                // The report brought no buffer. The next report counts after
+                // the pause, even if the Guest goes idle often.
                 let deaf = !took && cause == Cause::Told;
                 wait(pause, next, watch, deaf)
             }
@@ -376,8 +377,8 @@ mod tests {
         let now = Instant::now();
         let state = State::Watched.after(SOME, Cause::Readable, false);
         let told = state.cause(now, false, true);
-        assert!(told == Some(Cause::Told), "no pause is waited for");
-        // Told in vain, it waits for the end of the pause.
+        assert!(told == Some(Cause::Told), "it does not wait for the pause");
+        // After a report without success, it waits for the end of the pause.
         let state = state.after(NOTHING, Cause::Told, false);
         assert!(state.cause(now, false, true).is_none());
         let later = now + LONGEST_PAUSE;
@@ -406,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_more_lets_the_others_go_first() {
+    fn a_device_with_more_input_lets_the_others_go_first() {
         let state = State::Watched.after(Readiness::More, Cause::Told, false);
         assert!(state.until().is_some_and(|at| at <= Instant::now()));
         assert!(!state.is_watched());

@@ -1,9 +1,9 @@
-//! A run from beginning to end: open, load, run, and leave nothing behind.
+//! A run from beginning to end: open, load, run, clean up.
 //!
-//! The order is that of what can go wrong. Everything that has a name is
-//! opened first, while nothing has happened yet; then the memory is filled;
-//! then the engine starts. From then on there is one way out: the Guest dies,
-//! and the main thread comes back with the reason.
+//! All files are opened first, because names are wrong more often than anything
+//! else. Then the memory is filled, and then the engine starts. From then on
+//! the run ends in one way only: the Guest dies, and the main thread gets the
+//! reason.
 
 use super::build::{Built, Parts, build, plan};
 use super::config::Config;
@@ -23,11 +23,11 @@ use crate::needs::{self, Lack};
 use std::time::Instant;
 
 /// Runs a Guest on the terminal, from its first instruction to its end.
-/// `started` is the time-stamp counter of the Launcher's own beginning.
+/// `started` is the value of the time-stamp counter when the Launcher started.
 ///
 /// # Errors
 ///
-/// [`LaunchError`], whose message is one line and names the cure.
+/// [`LaunchError`]. Its message is one line and names the cure.
 pub fn launch(config: &Config, started: u64) -> Result<Outcome, LaunchError> {
     let start = Instant::now();
     let ignored = signals::ignored();
@@ -39,8 +39,8 @@ pub fn launch(config: &Config, started: u64) -> Result<Outcome, LaunchError> {
     for hint in hints::about(config, &opened.kernel, opened.initrd.as_ref()) {
         terminal::tell(&hint);
     }
-    // From here on nothing is opened any more: the contents of the files may
-    // come from strangers.
+    // From here on nothing is opened: the contents of the files are not
+    // trusted.
     let plan = plan(config);
     let mut walls = confine::before_threads(&plan);
     let parts = Parts {
@@ -55,7 +55,7 @@ pub fn launch(config: &Config, started: u64) -> Result<Outcome, LaunchError> {
         terminal::tell(&ready(config, &built, start));
     }
     let ending = Ending::new(built.guest.clone());
-    // Threads have the Guest, too, so it does not end with this function.
+    // Threads hold the Guest, too, so it does not end with this function.
     let give_up = |_: &_| ending.by_failure();
     needs::room_for_threads()
         .and_then(|()| Signals::start(&ending, ignored))
@@ -63,7 +63,7 @@ pub fn launch(config: &Config, started: u64) -> Result<Outcome, LaunchError> {
         .inspect_err(give_up)?;
     Owner::new(config, start, parent, opened.input_end, opened.screen)
         .and_then(|owner| owner.watch(&ending))
-        .map_err(lacks("watch for whom the guest runs"))
+        .map_err(lacks("watch the parent and the output"))
         .inspect_err(give_up)?;
     walls.push(confine::when_ready(&plan));
     if config.verbose {
@@ -74,7 +74,7 @@ pub fn launch(config: &Config, started: u64) -> Result<Outcome, LaunchError> {
     run(&built, &ending, opened.stats, start)
 }
 
-/// Runs the Guest until it dies, says why, and writes the statistics.
+/// Runs the Guest until it dies, writes why, and writes the statistics.
 fn run(
     built: &Built,
     ending: &Ending,
@@ -90,8 +90,8 @@ fn run(
         let death = run.until_death()?;
         Ok((death, run.counters(start)))
     });
-    // Whatever counts as the reason: what was begun is finished, and only then
-    // may the user type again.
+    // Whatever the reason is: requests that were begun are finished before the
+    // user may type again.
     if ended.is_err() {
         ending.by_failure();
     }
@@ -116,8 +116,8 @@ fn run(
     Ok(outcome)
 }
 
-/// Tells a person how the Guest has ended, if there is something to tell;
-/// `damage` is what was done to a device from outside.
+/// Writes how the Guest has ended, if that needs a message. `damage` is what
+/// was done to a device from outside.
 fn tell(ending: &Ending, death: &Death, damage: Option<String>) -> Outcome {
     let (outcome, words) = ending.outcome(death);
     if let Some(words) = words {
@@ -131,7 +131,7 @@ fn tell(ending: &Ending, death: &Death, damage: Option<String>) -> Outcome {
     outcome
 }
 
-/// What `--verbose` tells of a Guest that is ready to run.
+/// The line of `--verbose` about a Guest that is ready to run.
 fn ready(config: &Config, built: &Built, start: Instant) -> String {
     format!(
         "{} MB of memory, physical 0 at {:#x}, start at {:#x}, \
@@ -148,7 +148,7 @@ fn ready(config: &Config, built: &Built, start: Instant) -> String {
     )
 }
 
-/// Looks for what would fail in the middle of the run.
+/// Checks what would otherwise fail in the middle of the run.
 fn meet_needs() -> Result<(), Lack> {
     confine::report_filters();
     needs::prefer_clone();

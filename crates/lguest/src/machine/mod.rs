@@ -1,9 +1,9 @@
 //! A run of a Guest, as the command does it.
 //!
-//! In the order of a run: [`launch()`] does all of it; [`open`] opens what has a
-//! name, [`build`] makes a Guest of it, [`run`] serves the Guest until it dies,
-//! and [`ending`] knows why it died. Beside the main thread there are three
-//! more, which sleep until something happens: [`inputs`] (the devices' files),
+//! [`launch()`] does a whole run. In the order of a run, [`open`] opens files,
+//! [`build`] makes a Guest of them, [`run`] serves the Guest until it dies, and
+//! [`ending`] has the reason. Beside the main thread there are three threads,
+//! which sleep until something happens: [`inputs`] (the devices' files),
 //! [`owner`] (parent, output, time) and [`signals`].
 
 pub mod config;

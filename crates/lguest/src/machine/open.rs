@@ -1,7 +1,7 @@
-//! Everything that has a name, opened before anything happens.
+//! Opens all files and networks, before anything else happens.
 //!
-//! Behind this the Launcher opens nothing any more, and looks into the files
-//! only once it is confined.
+//! After this the Launcher opens nothing more, and it reads the files only when
+//! it is confined.
 
 use super::attach::OpenDevice;
 use super::config::{Config, DeviceConfig, Kernel, Stats};
@@ -23,13 +23,13 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Everything that has a name, open.
+/// All files and networks of a run, open.
 pub(super) struct Opened {
     pub(super) kernel: Image,
     pub(super) initrd: Option<File>,
     pub(super) devices: Vec<OpenDevice>,
     pub(super) screen: Arc<Screen>,
-    /// Raised when the Guest has all of its input, if `--exit-on-eof` waits for that.
+    /// An event for `--exit-on-eof`: the Guest has all of its input.
     pub(super) input_end: Option<OwnedFd>,
     pub(super) stats: Option<Sink>,
 }
@@ -63,13 +63,13 @@ impl Opened {
             devices,
             screen,
             input_end,
-            // Last, because it may make a file.
+            // This is last, because it may make a file.
             stats: open_stats(config)?,
         })
     }
 }
 
-/// Opens `config`, which stands behind `earlier` devices.
+/// Opens the device `config`, which comes after the `earlier` devices.
 fn open_device(
     config: &DeviceConfig,
     earlier: &[DeviceConfig],
@@ -151,7 +151,8 @@ fn open_stats(config: &Config) -> Result<Option<Sink>, LaunchError> {
     }
 }
 
-/// Opens a regular file, and nothing that one would have to wait for.
+/// Opens a regular file. Refuses others, because opening or reading them may
+/// block.
 pub(super) fn open_file(path: &Path) -> io::Result<File> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let file = rustix::fs::open(path, flags, Mode::empty())?;

@@ -1,10 +1,10 @@
-//! For whom a Guest runs: when they are gone, or the time is up, it ends.
+//! Ends a Guest that is not needed any more, or whose time is up.
 //!
-//! A Guest waits for input without end, so one that cannot be reached any more
-//! would run for ever. A thread watches what tells: the other end of standard
-//! output, the process that started us, the end of the input, and the clock.
-//! It sleeps until one of them says something; where there is nothing to
-//! watch, as on a terminal, there is no thread.
+//! A Guest waits for input without end, so a Guest without a user would run for
+//! ever. A thread watches the reader of standard output, the process that
+//! started the Launcher, the end of the input, and the clock. It sleeps until
+//! one of them changes. If there is nothing to watch, as on a terminal, there
+//! is no thread.
 
 use crate::cli::exit::Outcome;
 use crate::devices::console::{Kind, Screen};
@@ -24,10 +24,10 @@ use std::time::{Duration, Instant};
 /// The parent cannot be watched.
 #[derive(Debug, thiserror::Error)]
 pub enum ParentError {
-    /// It ended before we looked.
+    /// It ended before the Launcher looked.
     #[error("ended because its parent has ended (--die-with-parent)")]
     Gone,
-    /// It has no number here.
+    /// It has no process number here.
     #[error(
         "--die-with-parent: the parent is outside of this container, and \
          cannot be watched from in here: leave the option out"
@@ -38,11 +38,11 @@ pub enum ParentError {
     Refused(#[from] io::Error),
 }
 
-/// The process that `parent` means, so that its end can be waited for.
+/// Opens the process that `parent` means, so that its end can be watched.
 ///
 /// # Errors
 ///
-/// [`ParentError`]; one that has ended already is an error, too.
+/// [`ParentError`]. A parent that has ended already is an error, too.
 pub fn find(parent: Parent) -> Result<OwnedFd, ParentError> {
     let Some(now) = getppid() else {
         return Err(ParentError::Outside);
@@ -68,23 +68,23 @@ pub fn find(parent: Parent) -> Result<OwnedFd, ParentError> {
     }
 }
 
-/// How long a Guest prints nothing before it counts as done with its input ...
+/// A Guest that prints nothing for this time has finished with its input ...
 const QUIET: Duration = Duration::from_secs(1);
 
-/// ... and how long it has in any case.
+/// ... and the longest time that it has.
 const LONGEST: Duration = Duration::from_secs(10);
 
-/// How often it is looked whether it has printed anything.
+/// The interval at which its output is checked.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// What is watched.
 pub struct Owner {
     timeout: Option<(Instant, Duration)>,
     parent: Option<OwnedFd>,
-    /// Standard output, where nothing can read it any more once its reader is
+    /// Standard output, if it can have no other reader after its reader is
     /// gone.
     output: Option<OwnedFd>,
-    /// An event: the Guest has all of its input, and there is no more.
+    /// An event: the Guest has all of its input, and the input has ended.
     input_end: Option<OwnedFd>,
     screen: Arc<Screen>,
 }
@@ -105,8 +105,8 @@ impl Rest {
         }
     }
 
-    /// Whether a Guest that has printed so many bytes is done with its input,
-    /// as far as can be seen.
+    /// Whether a Guest that has printed so many bytes seems to have finished
+    /// with its input.
     fn is_over(&mut self, printed: u64, now: Instant) -> bool {
         if printed != self.printed {
             (self.printed, self.quiet_since) = (printed, now);
@@ -116,11 +116,11 @@ impl Rest {
 }
 
 impl Owner {
-    /// What `config` wants to be watched. `start` is when the run began.
+    /// Prepares to watch what `config` asks for. `start` is when the run began.
     ///
     /// # Errors
     ///
-    /// What the kernel says when it has no descriptor left.
+    /// The kernel has no descriptor left.
     pub fn new(
         config: &Config,
         start: Instant,
@@ -142,12 +142,12 @@ impl Owner {
         })
     }
 
-    /// Watches from now on, and ends the Guest by `ending`. The thread ends
+    /// Starts the thread, which ends the Guest by `ending`. The thread ends
     /// with the process.
     ///
     /// # Errors
     ///
-    /// What the kernel says when it has no thread left.
+    /// The kernel has no thread left.
     pub fn watch(self, ending: &Ending) -> io::Result<()> {
         let idle = self.timeout.is_none() && self.parent.is_none();
         if idle && self.output.is_none() && self.input_end.is_none() {
@@ -159,7 +159,7 @@ impl Owner {
             .stack_size(128 << 10)
             .spawn(move || {
                 let (outcome, reason) = self.wait();
-                // If its end has begun already, that goes on.
+                // If the Guest is being ended already, that continues.
                 if !ending.has_begun() {
                     signals::end(outcome, &reason, &ending);
                 }
@@ -192,7 +192,7 @@ impl Owner {
             }
             if output {
                 let number = u8::try_from(SIGPIPE).unwrap_or(u8::MAX);
-                let reason = "because nobody can read its output any more";
+                let reason = "because its output has no reader any more";
                 return (Outcome::Signal(number), reason.into());
             }
             if input {
@@ -202,8 +202,9 @@ impl Owner {
         }
     }
 
-    /// Sleeps until something has happened, or may have: answers whether the
-    /// parent has ended, the output has lost its reader, the input has ended.
+    /// Sleeps until something may have happened. Returns whether the parent has
+    /// ended, whether the output has lost its reader, and whether the input has
+    /// ended.
     fn look(&self, resting: bool, now: Instant) -> (bool, bool, bool) {
         let end = self.timeout.map(|(end, _)| end.duration_since(now));
         let pause = end.into_iter().chain(resting.then_some(LOOK)).min();
@@ -214,7 +215,7 @@ impl Owner {
         let input = self.input_end.as_ref().filter(|_| !resting);
         let watched = [
             (self.parent.as_ref(), PollFlags::IN),
-            // That the other end is gone is told without being asked for.
+            // The end of the reader is reported without a flag.
             (self.output.as_ref(), PollFlags::empty()),
             (input, PollFlags::IN),
         ];
@@ -222,7 +223,7 @@ impl Owner {
             .iter()
             .filter_map(|&(fd, flags)| Some(PollFd::new(fd?, flags)))
             .collect();
-        // An error is an interruption: the next round looks again.
+        // An error is an interruption. The next round looks again.
         let _ = poll(&mut fds, pause.as_ref());
         let mut happened = fds.iter().map(|fd| !fd.revents().is_empty());
         let [parent, output, input] = watched

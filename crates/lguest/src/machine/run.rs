@@ -1,6 +1,6 @@
-//! The heart of every Launcher: what a Guest sends goes to a device.
+//! The main loop: runs the Guest, and hands what it sends to a device.
 //!
-//! The main thread runs the Guest here until it dies.
+//! The main thread is here until the Guest dies.
 
 use super::error::LaunchError;
 use super::inputs::Inputs;
@@ -21,7 +21,7 @@ pub(super) struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    /// Nothing has been sent yet.
+    /// A run in which nothing has been sent yet.
     pub(super) fn new(
         guest: Arc<dyn Engine>,
         bus: &'a dyn Transport,
@@ -67,7 +67,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// For the statistics of a run that began at `start`.
+    /// Counters of a run that began at `start`.
     pub(super) fn counters(&self, start: Instant) -> NamedCounts {
         let elapsed = start.elapsed().as_micros();
         let mut counters = vec![
@@ -125,8 +125,8 @@ mod tests {
         (guest, Arc::new(bus), keyboard, shown.into())
     }
 
-    /// Runs the machine as [`crate::machine::launch`] does. Answers how many
-    /// sends there were, and how many to no device.
+    /// Runs the machine as [`crate::machine::launch`] does. Returns the number
+    /// of sends, and how many went to no device.
     fn run(
         guest: &Arc<Scripted>,
         bus: &Arc<dyn Transport>,
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_guest_sends_goes_to_a_device_and_it_runs_on() {
+    fn a_send_goes_to_a_device_and_the_guest_runs_on() {
         let (guest, bus, _keyboard, mut shown) = machine();
         guest.memory().write(TEXT, b"hello").unwrap();
         assert!(guest.put_dma(LIST, &[(TEXT, 5)]));
@@ -156,7 +156,7 @@ mod tests {
         let mut text = [0; 5];
         shown.read_exact(&mut text).unwrap();
         assert_eq!(&text, b"hello");
-        assert_eq!(guest.word(LIST), 5, "the sender is told how much");
+        assert_eq!(guest.word(LIST), 5, "the sender gets the length");
     }
 
     #[test]
@@ -179,8 +179,8 @@ mod tests {
             let ran = scope.spawn(|| run(&guest, &bus));
             assert!(guest.put_dma(LIST, &[(BUFFER, 8)]));
             guest.bind(0, LIST, IRQ);
-            // The thread may have looked before this: it is told, as a Host
-            // tells it.
+            // The thread may have looked before this, so it gets a report as
+            // from a Host.
             while guest.word(LIST) == 0 {
                 guest.then(Exit::BuffersMayBeFree);
                 std::thread::yield_now();

@@ -1,10 +1,10 @@
-//! Signals: whatever ends or stops us, the terminal is put back first.
+//! Signals that end or stop the Launcher: the terminal is put back first.
 //!
-//! Handlers may do next to nothing, so they only tell a thread, which is
-//! asleep otherwise. What asks us to end kills the Guest, and the main thread
-//! comes back with that; if it does not, because nothing reads the output that
-//! it is writing, we end all the same. A signal that we were started to ignore
-//! (nohup does that) stays ignored.
+//! A handler may do very little, so it only wakes a thread. A signal that asks
+//! the Launcher to end kills the Guest, and then the main thread ends the run.
+//! If it does not, because the reader of its output does not read, this thread
+//! ends the process. A signal that was ignored at the start (by nohup, for
+//! example) stays ignored.
 
 use crate::cli::exit::Outcome;
 use crate::machine::ending::Ending;
@@ -19,16 +19,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// The thread that hears of signals. It ends with the process.
+/// The thread that receives signals. It ends with the process.
 pub struct Signals;
 
 impl Signals {
-    /// Catches from now on what would end or stop us, but for what was
-    /// [`ignored`].
+    /// Starts to catch signals that would end or stop the Launcher, except
+    /// those that were [`ignored`].
     ///
     /// # Errors
     ///
-    /// What the kernel says when it has no descriptor or thread left.
+    /// The kernel has no descriptor or thread left.
     pub fn start(ending: &Ending, ignored: u64) -> io::Result<()> {
         let caught = CAUGHT.iter().filter(|&&s| ignored & 1 << (s - 1) == 0);
         let mut signals = signal_hook::iterator::Signals::new(caught)?;
@@ -45,8 +45,9 @@ impl Signals {
     }
 }
 
-/// Makes signals that mean nothing to us do nothing: they would end us without
-/// a word. A file that may not be as large as we want is an error then.
+/// Gives no effect to signals that have no meaning here. Otherwise they would
+/// end the Launcher without a message. A write beyond a limit on file sizes is
+/// an error then.
 ///
 /// # Errors
 ///
@@ -63,13 +64,13 @@ pub fn survive(ignored: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// What we want to hear of: what asks us to end, or to stop and go on.
+/// Signals that ask the Launcher to end, to stop, or to go on.
 const CAUGHT: [i32; 8] = [
     SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGXCPU, SIGPWR, SIGTSTP, SIGCONT,
 ];
 
-/// What would end a process that does not expect it, and has no meaning here.
-/// Those of a broken process are [`crate::machine::crash`]'s.
+/// Signals that end a process by default and have no meaning here.
+/// [`crate::machine::crash`] handles those of a broken process.
 const MEANINGLESS: [i32; 8] = [
     SIGXFSZ,
     SIGUSR1,
@@ -81,17 +82,15 @@ const MEANINGLESS: [i32; 8] = [
     libc::SIGSTKFLT,
 ];
 
-/// Power fails. The crate that knows the others by name does not know it.
+/// Power failure. The crate that names the other signals does not have it.
 const SIGPWR: i32 = libc::SIGPWR;
 
-/// Signals that the kernel gives no meaning to. Those before are the C
-/// library's own.
+/// Real-time signals. The C library uses those before them itself.
 const SIGRTMIN: i32 = 34;
 const SIGRTMAX: i32 = 64;
 
-/// The signals that are ignored, a bit for each; none where the kernel does not
-/// say.
-/// Opens a file, so it has to be asked early.
+/// The signals that are ignored, a bit for each. Zero if they cannot be read.
+/// Opens a file, so it must be called early.
 #[must_use]
 pub fn ignored() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status");
@@ -101,13 +100,13 @@ pub fn ignored() -> u64 {
     mask.unwrap_or(0)
 }
 
-/// How long the Guest's processes may take to end, and how long the main thread
-/// may take after that: so many pauses ...
+/// How many pauses the Guest's processes may take to end, and the main thread
+/// after that ...
 const PAUSES: u32 = 100;
 
-/// ... of this length, and not one long pause. Where the whole machine stands
-/// still, or is very busy, a pause takes longer than it should, and then all
-/// that is waited for has more time.
+/// ... and the length of a pause. Many short pauses are better than one long
+/// pause: if the machine is very busy or was suspended, each of them takes
+/// longer, and so the processes have more time.
 const PAUSE: Duration = Duration::from_millis(50);
 
 fn handle(signal: i32, ending: &Ending) {
@@ -115,7 +114,7 @@ fn handle(signal: i32, ending: &Ending) {
         SIGTSTP => {
             let hold = ending.hold();
             terminal::lend();
-            // The process stops here, and goes on at SIGCONT.
+            // The process stops here. It continues at SIGCONT.
             let _ = emulate_default_handler(SIGTSTP);
             terminal::resume();
             drop(hold);
@@ -135,12 +134,12 @@ fn handle(signal: i32, ending: &Ending) {
     }
 }
 
-/// What is told behind the reason where something took too long.
+/// The message, after the reason, if something took too long.
 pub const NOT_WAITED_FOR: &str = ", without waiting for its ";
 
 /// Waits longer than the end of a Guest takes: pauses of `pause` until its
 /// processes are `gone`, then until its devices have stopped. Returns what has
-/// not ended; when all has, this thread ends with the process.
+/// not ended. If all has ended, this thread ends with the process.
 fn wait_for_the_rest(gone: &AtomicBool, pause: Duration) -> &'static str {
     let mut pauses = 0..PAUSES;
     while !gone.load(Ordering::SeqCst) {
@@ -153,9 +152,9 @@ fn wait_for_the_rest(gone: &AtomicBool, pause: Duration) -> &'static str {
     "devices, which took more than 5 s to stop"
 }
 
-/// Ends the Guest with `outcome`, for a `reason` that goes on behind "ended";
-/// the second time, or if that takes too long, everything. May block for a
-/// while.
+/// Ends the Guest with `outcome`. The message is "ended" and then `reason`. The
+/// second call, or a Guest that takes too long, ends the whole process. May
+/// block for some seconds.
 pub fn end(outcome: Outcome, reason: &str, ending: &Ending) {
     let (by, reason) = (reason, reason.to_owned());
     let ending = ending.clone();
@@ -172,7 +171,7 @@ pub fn end(outcome: Outcome, reason: &str, ending: &Ending) {
     if ending.has_begun() {
         leave("");
     }
-    // Before anything that could hang.
+    // The waiting thread starts before anything that could hang.
     let gone = Arc::new(AtomicBool::new(false));
     let waiter = std::thread::Builder::new().name("patience".into());
     let waiting = waiter.stack_size(128 << 10).spawn({

@@ -1,8 +1,8 @@
-//! Counters of everything, as JSON for scripts.
+//! Counters of all parts, as JSON for scripts.
 //!
-//! `--stats` writes them once, when all is over. The file is opened before
-//! the Guest starts, so that an hour of work does not end with a name that
-//! cannot be written; what stood in it before is replaced only at the end.
+//! `--stats` writes them once, at the end. The file is opened before the Guest
+//! starts, so that a wrong name is an error at the start and not after an hour
+//! of work. Its old contents are replaced only at the end.
 
 use crate::machine::config::Stats;
 use lg_abi::device::{
@@ -13,7 +13,7 @@ use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-/// Where the counters will be written.
+/// The place where the counters will be written.
 #[derive(Debug)]
 pub enum Sink {
     /// Standard output.
@@ -22,19 +22,19 @@ pub enum Sink {
     File(OpenFile),
 }
 
-/// A file that waits for the end. If that never comes, it goes away again,
-/// unless it was there before.
+/// A file that is written at the end. If it is never written, it is removed,
+/// unless it existed before.
 #[derive(Debug)]
 pub struct OpenFile {
     file: File,
-    /// Its name, if it is ours to remove.
+    /// Its name, if this process made it.
     created: Option<PathBuf>,
 }
 
 impl Drop for OpenFile {
     fn drop(&mut self) {
         if let Some(path) = &self.created {
-            // Another process may have been faster.
+            // Another process may have removed it.
             let _ = std::fs::remove_file(path);
         }
     }
@@ -43,7 +43,7 @@ impl Drop for OpenFile {
 /// A group of counters, each with its name.
 pub type NamedCounts = Vec<(&'static str, u64)>;
 
-/// All that is written.
+/// All counters of a run, and how it ended.
 pub struct RunReport {
     /// How the Guest ended, for a person.
     pub ending: String,
@@ -51,9 +51,9 @@ pub struct RunReport {
     pub exit_code: u8,
     /// The Launcher's own counters.
     pub launcher: NamedCounts,
-    /// The Host's.
+    /// The Host's counters.
     pub host: Vec<(String, u64)>,
-    /// Each device's, with its type.
+    /// The counters of each device, with its type.
     pub devices: Vec<(u16, NamedCounts)>,
 }
 
@@ -62,7 +62,7 @@ impl Sink {
     ///
     /// # Errors
     ///
-    /// What the kernel says.
+    /// The error of the kernel.
     pub fn open(stats: &Stats) -> io::Result<Self> {
         match stats {
             Stats::Stdout => Ok(Self::Stdout),
@@ -70,11 +70,11 @@ impl Sink {
         }
     }
 
-    /// Writes the report, in place of what was there.
+    /// Writes the report, in place of the old contents.
     ///
     /// # Errors
     ///
-    /// What the kernel says.
+    /// The error of the kernel.
     pub fn write(self, report: &RunReport) -> io::Result<()> {
         let json = report.to_json();
         match self {
@@ -99,7 +99,7 @@ fn open(path: &Path) -> io::Result<OpenFile> {
         let created = Some(path.to_owned());
         return Ok(OpenFile { file, created });
     }
-    // It is there already, or the second attempt tells why not.
+    // It exists already, or the second attempt returns the error.
     let file = File::options()
         .write(true)
         .create(true)
@@ -110,7 +110,8 @@ fn open(path: &Path) -> io::Result<OpenFile> {
 }
 
 impl RunReport {
-    /// As JSON: only words of our own and numbers, but for the ending.
+    /// The report as JSON. All of it is our own words and numbers, except the
+    /// ending.
     #[must_use]
     pub fn to_json(&self) -> String {
         let devices: Vec<String> = self
@@ -144,7 +145,7 @@ fn device_name(kind: u16) -> &'static str {
     }
 }
 
-/// Counters as members of an object, perhaps behind others.
+/// Counters as members of an object. `go_on`: other members come before them.
 fn fields<N: AsRef<str>>(counters: &[(N, u64)], go_on: bool) -> String {
     let mut text = String::new();
     for (name, value) in counters {

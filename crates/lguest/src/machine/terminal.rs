@@ -1,10 +1,10 @@
-//! The terminal: raw while the Guest has it, as before when it does not.
+//! The terminal: raw while the Guest has it, otherwise as it was found.
 //!
-//! A Guest wants every key, ^C included, and draws its own echo; a shell that
-//! gets its terminal back in that state is useless. So the old state is kept
-//! where every way out can find it: the end of the run, an error, a panic, a
-//! signal, and being stopped with the promise to come back. What the Launcher
-//! itself has to say is said here, too, because it must not depend on a reader.
+//! A Guest needs every key, also ^C, and echoes keys itself. A shell cannot be
+//! used on a terminal in that state. So the old state is kept where every end
+//! of the run can restore it: the normal end, an error, a panic, a signal, and
+//! a stop by job control. The Launcher's own messages are written here, too,
+//! because they must not block on a reader.
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -14,7 +14,7 @@ use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// What has been done to the terminal.
+/// The state of the terminal.
 static STATE: Mutex<State> = Mutex::new(State {
     wanted: false,
     lent: false,
@@ -23,29 +23,29 @@ static STATE: Mutex<State> = Mutex::new(State {
 });
 
 struct State {
-    /// It should be raw whenever it is ours.
+    /// It should be raw whenever this process may use it.
     wanted: bool,
     /// Another process has it for a while.
     lent: bool,
     /// It must never be raw again: the process ends.
     over: bool,
-    /// It is raw, and this is the state to go back to.
+    /// It is raw, and this is the state to restore.
     before: Option<Termios>,
 }
 
 /// Whether the Guest has begun a line on the terminal and not ended it.
 static IN_LINE: AtomicBool = AtomicBool::new(false);
 
-/// Makes the terminal on standard input raw, if there is one and it is ours
-/// to change. Doing so twice is doing it once.
+/// Makes the terminal on standard input raw, if there is one and this process
+/// is in the foreground. A second call does nothing.
 pub fn enter() {
     let mut state = state();
     state.wanted = true;
     state.make_raw();
 }
 
-/// [`enter`], where that was wanted and could not be done yet: a shell need
-/// not tell a job that it has come to the foreground.
+/// Does [`enter`] again if it was not possible before: a shell sends no signal
+/// to a job that it puts into the foreground.
 pub fn keep() {
     let mut state = state();
     if state.wanted && !state.lent && state.before.is_none() {
@@ -53,16 +53,17 @@ pub fn keep() {
     }
 }
 
-/// Puts the terminal back until [`resume`]: we are about to be stopped.
+/// Puts the terminal back until [`resume`]: this process is about to be
+/// stopped.
 pub fn lend() {
     let mut state = state();
     state.lent = true;
     state.put_back();
 }
 
-/// We go on after a stop, or may do so: if the terminal should be raw, it is
-/// made so, whatever another process has made of it meanwhile. After [`leave`]
-/// this does nothing: a process is often ended by SIGTERM and then SIGCONT.
+/// This process goes on after a stop. If the terminal should be raw, it is made
+/// raw, because another process may have changed it. After [`leave`] this does
+/// nothing: a process is often ended by SIGTERM and then SIGCONT.
 pub fn resume() {
     let mut state = state();
     state.lent = false;
@@ -71,22 +72,22 @@ pub fn resume() {
     }
 }
 
-/// Puts the terminal back as it was found. Harmless when it never changed.
+/// Puts the terminal back as it was found. Does nothing if it was not changed.
 pub fn leave() {
     let mut state = state();
     state.wanted = false;
     state.put_back();
 }
 
-/// [`leave`], by a thread that ends the process: another one may just be on
-/// its way to [`enter`], and must not come through any more.
+/// Does [`leave`], and forbids [`enter`] from now on. For a thread that ends
+/// the process while another thread may be about to call [`enter`].
 pub fn leave_for_good() {
     state().over = true;
     leave();
 }
 
-/// [`leave`], from a signal handler: it does not wait, and does nothing
-/// if another thread is just about to.
+/// Does [`leave`] from a signal handler: it does not wait, and does nothing if
+/// another thread is in one of these functions.
 pub(crate) fn leave_at_once() {
     if let Ok(state) = STATE.try_lock()
         && let Some(before) = &state.before
@@ -108,8 +109,9 @@ impl State {
             return;
         };
         let input = rustix::stdio::stdin();
-        // In the background it belongs to another process, which restores it.
-        // At once, because output without a reader would never be drained.
+        // In the background the terminal belongs to another process, which
+        // restores it. This does not wait for pending output, because output
+        // without a reader would never be written.
         if is_ours(input) {
             let now = OptionalActions::Now;
             let _ = rustix::termios::tcsetattr(input, now, &before);
@@ -128,8 +130,8 @@ impl State {
             return;
         };
         let before = self.before.take().unwrap_or(now);
-        // Output is raw as well: a Guest's terminal layer ends its lines with
-        // both characters already.
+        // Output is raw as well: a Guest's terminal driver ends its lines with
+        // CR and LF already.
         let mut raw = before.clone();
         raw.make_raw();
         let changed =
@@ -151,22 +153,22 @@ pub fn written(bytes: &[u8]) {
     }
 }
 
-/// Ends the line that the Guest has begun on the terminal, if it has: what
-/// comes next is not the Guest's.
+/// Ends the line that the Guest has begun on the terminal, if there is one. The
+/// next text is not the Guest's.
 pub fn end_line() {
     if IN_LINE.swap(false, Ordering::Relaxed) {
         let _ = write_all(rustix::stdio::stderr(), b"\n");
     }
 }
 
-/// Tells the user something. A standard error that is full, closed or broken
-/// is no reason to end in another way than without it.
+/// Writes a message to standard error. If standard error is full, closed or
+/// broken, the message is lost, and nothing else changes.
 pub fn tell(text: &str) {
     let line = format!("lguest: {text}\n");
     let _ = write_all(rustix::stdio::stderr(), line.as_bytes());
 }
 
-/// Whether [`tell`] would come back soon.
+/// Whether [`tell`] would return without blocking.
 pub fn may_tell() -> bool {
     let stderr = rustix::stdio::stderr();
     let mut fds = [PollFd::new(&stderr, PollFlags::OUT)];
@@ -177,8 +179,8 @@ pub fn may_tell() -> bool {
     matches!(poll(&mut fds, Some(&now)), Ok(1))
 }
 
-/// Writes all of `bytes`. Blocks as long as the reader needs, also where
-/// another process has made the file one that does not wait.
+/// Writes all of `bytes`. Blocks as long as the reader needs, even if another
+/// process has made the file non-blocking.
 ///
 /// # Errors
 ///
@@ -191,7 +193,7 @@ pub fn write_all(to: impl AsFd, bytes: &[u8]) -> io::Result<()> {
             Err(Errno::INTR) => {}
             Err(Errno::AGAIN) => {
                 let mut fds = [PollFd::new(&to, PollFlags::OUT)];
-                // If this fails, the next write tells why.
+                // If this fails, the next write returns the error.
                 let _ = poll(&mut fds, None);
             }
             Err(error) => return Err(error.into()),
@@ -200,8 +202,8 @@ pub fn write_all(to: impl AsFd, bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether `input` is a terminal on which we stand in the foreground.
-/// Touching it otherwise would stop us.
+/// Whether `input` is a terminal and this process is in its foreground. A
+/// background process that changes its terminal is stopped.
 pub fn is_ours(input: impl AsFd) -> bool {
     let foreground = rustix::termios::tcgetpgrp(input);
     foreground.is_ok_and(|group| group == rustix::process::getpgrp())

@@ -1,8 +1,8 @@
-//! No memory for the Launcher itself: a sentence instead of an abort.
+//! The allocator: when there is no memory, a message instead of an abort.
 //!
-//! Under `ulimit -d` or `ulimit -v` any allocation may be the one that fails,
-//! and the standard library aborts then. The command has this allocator, which
-//! puts the terminal back, says why, and ends with the documented code.
+//! Under `ulimit -d` or `ulimit -v` any allocation may fail, and the standard
+//! library aborts then. The command uses this allocator. It puts the terminal
+//! back, writes the reason, and ends with the documented exit code.
 
 #![expect(unsafe_code, reason = "the global allocator")]
 
@@ -13,19 +13,19 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::fmt::{self, Write as _};
 use std::io;
 
-/// The system's allocator; the process ends where it has nothing to give.
+/// The system's allocator. The process ends when an allocation fails.
 pub struct Allocator;
 
-// SAFETY: the system's allocator keeps the promises; what it does not answer
-// is never answered.
+// SAFETY: the system's allocator keeps the contract. A failed allocation does
+// not return.
 unsafe impl GlobalAlloc for Allocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller's.
+        // SAFETY: the caller keeps the contract.
         there(unsafe { System.alloc(layout) })
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller's.
+        // SAFETY: the caller keeps the contract.
         there(unsafe { System.alloc_zeroed(layout) })
     }
 
@@ -35,12 +35,12 @@ unsafe impl GlobalAlloc for Allocator {
         layout: Layout,
         size: usize,
     ) -> *mut u8 {
-        // SAFETY: the caller's.
+        // SAFETY: the caller keeps the contract.
         there(unsafe { System.realloc(at, layout, size) })
     }
 
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        // SAFETY: the caller's.
+        // SAFETY: the caller keeps the contract.
         unsafe { System.dealloc(at, layout) }
     }
 }
@@ -52,7 +52,7 @@ fn there(at: *mut u8) -> *mut u8 {
     at
 }
 
-/// Standard error, without any memory.
+/// Standard error, written without allocating.
 struct Plain;
 
 impl fmt::Write for Plain {
@@ -63,15 +63,16 @@ impl fmt::Write for Plain {
     }
 }
 
-/// Address space for the stacks of the Launcher's threads, twice over.
+/// Address space: twice what the stacks of the Launcher's threads need.
 const THREADS: usize = 1 << 20;
 
-/// Looks whether there is room for the Launcher's threads. The standard library
-/// panics in a new thread that finds none for its signal stack.
+/// Checks whether there is memory for the Launcher's threads. Without this
+/// check, the standard library panics in a new thread that has no memory for
+/// its signal stack.
 ///
 /// # Errors
 ///
-/// There is none. With [`Allocator`] the process has ended by then.
+/// The kernel has no memory. With [`Allocator`] the process ends instead.
 pub(crate) fn room_for_threads() -> io::Result<()> {
     let mut room: Vec<u8> = Vec::new();
     let reserved = room.try_reserve_exact(THREADS);
@@ -84,8 +85,8 @@ fn end() -> ! {
     terminal::leave_at_once();
     let cause = limits::memory();
     let cure = cause.cure();
-    // No cause of this kind allocates anything for its words.
+    // Causes of this kind are written without allocating.
     let _ = writeln!(Plain, "lguest: cannot have memory: {cause}; {cure}");
-    // SAFETY: ends the process, without the help of anything in it.
+    // SAFETY: ends the process, and runs no code of it.
     unsafe { libc::_exit(Outcome::BadMachine.code().into()) };
 }

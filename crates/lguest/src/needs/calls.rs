@@ -1,13 +1,13 @@
-//! The system calls of a start, tried with arguments that make no sense.
+//! The system calls of a start, tried with invalid arguments.
 //!
-//! A filter of a container or of a service refuses calls by their number, so
-//! it refuses these, too; a kernel without a filter says that the arguments
-//! make no sense, and nothing happens. Some calls are left out: those without
-//! which a process does not even begin, and those that a run does without
-//! (walls of the Launcher, processors, large pages). The calls of views are
-//! tried by the first of them ([`lg_wire::spawn::CALLS`]).
+//! A filter of a container or of a service refuses calls by their number, so it
+//! refuses these, too. Without a filter, the kernel returns an error for the
+//! arguments, and nothing happens. Some calls are left out: those without which
+//! no process begins, and those that a run can do without (walls of the
+//! Launcher, processors, large pages). The first view tries the calls of views
+//! ([`lg_wire::spawn::CALLS`]).
 
-#![expect(unsafe_code, reason = "system calls with arguments of no sense")]
+#![expect(unsafe_code, reason = "system calls with invalid arguments")]
 
 use super::cause::Cause;
 use super::lack::{self, Lack};
@@ -15,7 +15,7 @@ use crate::confine::program;
 use lg_seccomp::{Filter, NR, verdict};
 use libc::{EBADF, EFAULT, EINVAL};
 
-/// A call, what it is for, and arguments by which nothing happens.
+/// A call, its purpose, and arguments with which it does nothing.
 struct Call {
     name: &'static str,
     nr: libc::c_long,
@@ -23,11 +23,11 @@ struct Call {
     doing: &'static str,
 }
 
-/// No descriptor, no clock, no process, no flags that there are.
+/// A value that is no descriptor, no clock, no process, and no valid flags.
 const NONE: usize = usize::MAX;
-/// No address where a page begins.
+/// An address that is not the start of a page.
 const NO_PAGE: usize = 1;
-/// A thread without shared signal handlers cannot be.
+/// The kernel refuses to make a thread that does not share signal handlers.
 const CLONE_THREAD: usize = libc::CLONE_THREAD as usize;
 const FUTEX_WAKE_PRIVATE: usize = 0x81;
 
@@ -49,7 +49,7 @@ const TALK: &str = "talk to the guest's processes";
 const WAIT: &str = "wait for the guest";
 const INPUT: &str = "wait for input";
 
-/// All of them, in the order of a run.
+/// All these calls, in the order of a run.
 #[rustfmt::skip]
 const CALLS: &[Call] = &[
     call!(WAIT, futex, SYS_futex, [0, FUTEX_WAKE_PRIVATE, 0, 0]),
@@ -98,7 +98,7 @@ const NETWORK: &[Call] = &[
     call!(SHARE, unlinkat, SYS_unlinkat, [NONE, 0, 0, 0]),
 ];
 
-/// Makes call `nr`; what it says.
+/// Makes call `nr`, and returns its error, if there is one.
 fn make(nr: libc::c_long, a: [usize; 4]) -> Result<(), i32> {
     // SAFETY: with these arguments the call changes nothing.
     let result = unsafe { libc::syscall(nr, a[0], a[1], a[2], a[3], 0, 0) };
@@ -109,8 +109,8 @@ fn make(nr: libc::c_long, a: [usize; 4]) -> Result<(), i32> {
     Err(error.raw_os_error().unwrap_or(EINVAL))
 }
 
-/// The first call that this machine refuses. `about` hears the name of each
-/// before it is made, for processes that may be killed for it.
+/// The first call that this machine refuses. `about` gets the index of each
+/// call before it is made, so that the index is known if the process is killed.
 pub(crate) fn refused(about: impl Fn(usize)) -> Option<Lack> {
     first_refused(CALLS, about)
 }
@@ -134,7 +134,7 @@ fn first_refused(calls: &[Call], about: impl Fn(usize)) -> Option<Lack> {
     })
 }
 
-/// What is lacking where a process is killed for the call with this index.
+/// The lack on a machine that kills a process for the call with this index.
 pub(crate) fn killed_for(index: usize) -> Option<Lack> {
     let call = CALLS.get(index)?;
     let cause = Cause::Killed { call: call.name };
@@ -150,9 +150,9 @@ pub(crate) fn name_of(nr: i64) -> Option<&'static str> {
         .map(|call| call.name)
 }
 
-/// Where clone3 is refused with an error that means "not you", C libraries
-/// give up; they take clone if it does not exist. So it does not, from here on.
-/// (Old filters of containers do not know it.)
+/// Makes clone3 fail with ENOSYS from here on, if a filter refuses it with
+/// another error. Then the C library uses clone; with another error it would
+/// give up. (Old filters of containers do not know clone3.)
 pub(crate) fn prefer_clone() {
     match make(libc::SYS_clone3, [0; 4]) {
         Ok(()) | Err(EINVAL | EFAULT | libc::ENOSYS) => return,
@@ -163,6 +163,7 @@ pub(crate) fn prefer_clone() {
     filter.load(NR);
     filter.when(nr, |f| f.end(verdict::FAIL | libc::ENOSYS.cast_unsigned()));
     filter.end(verdict::ALLOW);
-    // Without a filter the first thread says what is wrong.
+    // If this filter cannot be installed, starting the first thread reports the
+    // error.
     let _ = seccompiler::apply_filter(&program(&filter));
 }

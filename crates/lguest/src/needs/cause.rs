@@ -1,7 +1,7 @@
-//! The causes: what a machine may refuse, and the cure for each.
+//! Causes: what a machine may refuse, and the cure for each.
 //!
-//! A person reads `Display` after a colon, and the cure after a semicolon.
-//! Cures that are commands stand between backticks; a test carries them out.
+//! A message has `Display` after a colon, and the cure after a semicolon. Cures
+//! that are commands are between backticks. A test runs them.
 
 use std::fmt;
 use std::io;
@@ -9,12 +9,11 @@ use std::io;
 /// Why the machine refuses something.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// A system call fails with an error that has nothing to do with its
-    /// arguments.
+    /// A system call fails with an error that its arguments do not explain.
     Refused {
         /// Its name.
         call: &'static str,
-        /// What it says.
+        /// The error.
         error: i32,
     },
     /// A process is killed for a system call.
@@ -22,20 +21,20 @@ pub enum Cause {
         /// Its name.
         call: &'static str,
     },
-    /// Something else than a known call fails as if it were not allowed.
+    /// A call that is not known fails as if it were not allowed.
     Forbidden {
-        /// What it says.
+        /// The error.
         error: i32,
     },
     /// Memory must not be written and executed (`PR_SET_MDWE` and the like).
     WriteExecute,
     /// Memory files must not be executed.
     NoExecutableFiles,
-    /// There is no segment for 32-bit code.
+    /// The kernel has no segment for 32-bit code.
     No32BitCode,
-    /// There are no instructions for the bases of segments.
+    /// The instructions for segment bases cannot be used.
     NoFsgsbase,
-    /// The kernel cannot hold a process that asks.
+    /// The kernel cannot hold a process while its call is answered.
     NoUserProcesses,
     /// A process may open no more files than this.
     OpenFiles(u64),
@@ -55,7 +54,7 @@ pub enum Cause {
     Memory,
     /// A process has too many mappings, or there is no memory for more.
     Mappings,
-    /// A process was killed for want of memory in its control group.
+    /// A process was killed because its control group had no memory left.
     MemoryOfGroup(u64),
     /// A process was killed by SIGKILL, and it is not known why.
     KilledFromOutside,
@@ -69,17 +68,17 @@ pub enum Cause {
     Timers(u64),
     /// A file's file system has no locks.
     NoLocks {
-        /// What it says.
+        /// The error.
         error: i32,
     },
-    /// The program inside the Launcher that runs a Guest is of another build.
+    /// The view program inside the Launcher is of another build.
     OtherVersion,
-    /// What the kernel says, which tells nothing of the machine.
+    /// Another error, which does not name a lack of the machine.
     Other(String),
 }
 
 impl Cause {
-    /// The error that a system call would fail with.
+    /// The error number of a system call that fails for this cause.
     #[must_use]
     pub fn errno(&self) -> i32 {
         match self {
@@ -155,7 +154,8 @@ impl Cause {
             Self::OpenFiles(_) => "raise that (`ulimit -n 1024`)",
             Self::OpenFilesOfAll => "raise fs.file-max, or end other programs",
             Self::Processes(_) => {
-                "raise that (`ulimit -u 1024`), or end others of the user's"
+                "raise that (`ulimit -u 1024`), or end other processes of the \
+                 user"
             }
             Self::ProcessesOfGroup(_) => {
                 "raise its pids.max (docker: --pids-limit, systemd: TasksMax=)"
@@ -168,7 +168,8 @@ impl Cause {
             Self::Data(_) => "lift that (`ulimit -d unlimited`)",
             Self::Memory => {
                 "end other programs, or give the guest less ('--memory'); \
-                 'lguest doctor' tells whether vm.overcommit_memory is to blame"
+                 'lguest doctor' reports whether vm.overcommit_memory is the \
+                 reason"
             }
             Self::Mappings => {
                 "raise that (`sysctl vm.max_map_count=262144`), or end other \
@@ -187,18 +188,18 @@ impl Cause {
             Self::ProcessorTime(_) => "lift that (`ulimit -t unlimited`)",
             Self::Timers(_) => "raise that (`ulimit -i 1024`)",
             Self::NoLocks { .. } => {
-                "mount that with locks (NFS: 'local_lock=flock', or a server \
-                 with lockd), or copy the disk to another"
+                "mount the file system with locks (NFS: 'local_lock=flock', or \
+                 a server with lockd), or copy the disk to another"
             }
             Self::OtherVersion => {
-                "delete the folder 'target' and build it anew"
+                "delete the folder 'target' and build lguest again"
             }
-            Self::Other(_) => "'lguest doctor' looks at more",
+            Self::Other(_) => "run 'lguest doctor', which checks more",
         }
     }
 }
 
-/// A number of bytes, in the largest unit that tells it exactly.
+/// A number of bytes. It is written in the largest unit that keeps it exact.
 struct Bytes(u64);
 
 impl fmt::Display for Bytes {
@@ -215,7 +216,7 @@ impl fmt::Display for Bytes {
     }
 }
 
-/// What an error number means.
+/// The text for an error number.
 fn words(error: i32) -> String {
     let text = io::Error::from_raw_os_error(error).to_string();
     match text.split_once(" (os error") {
@@ -250,7 +251,8 @@ impl fmt::Display for Cause {
                 f.write_str("this processor or kernel has no FSGSBASE")
             }
             Self::NoUserProcesses => f.write_str(
-                "this kernel does not hold a process that asks its driver",
+                "this kernel cannot hold a process while its system call is \
+                 answered",
             ),
             Self::OpenFiles(n) => {
                 write!(f, "this process may open only {n} files")

@@ -15,9 +15,9 @@ use std::io;
 /// The machine lacks something that a run needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lack {
-    /// What cannot be done: "cannot ...".
+    /// What cannot be done: the words after "cannot".
     pub doing: Cow<'static, str>,
-    /// Why, and what to do.
+    /// The cause, which also knows the cure.
     pub cause: Cause,
 }
 
@@ -30,18 +30,18 @@ impl fmt::Display for Lack {
 
 impl std::error::Error for Lack {}
 
-/// Starting the Guest's processes, as all its steps are called.
+/// The words for all steps in which the Guest's processes are started.
 pub(super) const START: &str = "start the guest";
 
 impl Lack {
-    /// `doing` failed for this cause.
+    /// `doing` failed because of this cause.
     #[must_use]
     pub fn new(doing: impl Into<Cow<'static, str>>, cause: Cause) -> Self {
         let doing = doing.into();
         Self { doing, cause }
     }
 
-    /// `doing` failed with `error`. Looks which limit was the reason.
+    /// `doing` failed with `error`. Finds out which limit was the reason.
     pub(crate) fn when(
         doing: impl Into<Cow<'static, str>>,
         error: impl Into<io::Error>,
@@ -49,7 +49,7 @@ impl Lack {
         Self::new(doing, limits::cause_of(&error.into()))
     }
 
-    /// What a Host that had to give up was refused, by its last words.
+    /// The lack behind the last words of a Host that had to end.
     pub(crate) fn of_last_words(words: &str) -> Option<Self> {
         let (doing, cause) = if words == OUT_OF_MAPPINGS {
             ("map more of the guest's memory", limits::mappings())
@@ -75,8 +75,8 @@ impl Lack {
         Self::new("lock it", cause)
     }
 
-    /// A thread for `doing` could not be started. A C library says EAGAIN for
-    /// want of memory, too.
+    /// A thread for `doing` could not be started. A C library returns EAGAIN
+    /// also when there is no memory.
     pub(crate) fn no_thread(doing: &'static str, error: io::Error) -> Self {
         let again = error.kind() == io::ErrorKind::WouldBlock;
         let without = limits::room_for_a_thread().err().filter(|_| again);
@@ -115,7 +115,7 @@ impl Lack {
         Self::new(doing, cause)
     }
 
-    /// The view program that was embedded in the build is not of this build.
+    /// The view program inside the Launcher is of another build.
     pub(crate) fn of_another_version() -> Self {
         Self::new(START, Cause::OtherVersion)
     }
@@ -125,7 +125,8 @@ impl Lack {
         Self::new(doing, limits::killed())
     }
 
-    /// A process was killed for what it did in a step, if that is known.
+    /// A process was killed for a call. `step` is the step of the start, if it
+    /// is known.
     pub(crate) fn of_filter(step: Option<Step>, detail: i32) -> Self {
         let Some(step) = step else {
             let call = "one of its system calls";
@@ -147,7 +148,7 @@ impl Lack {
     }
 }
 
-/// The name of a call that a view tries.
+/// The name of a call that views try.
 fn call_of_view(index: i32) -> &'static str {
     let index = usize::try_from(index).ok();
     let name = index.and_then(|index| CALLS.get(index));

@@ -1,11 +1,14 @@
-//! Which limit was the reason for an error.
+//! Finds the limit that was the reason for an error.
 //!
-//! The kernel says "try again" or "no memory" for a limit of the user, of a
-//! control group and of the whole machine alike. The limits tell which. Files
-//! of control groups are opened before the Launcher is confined
+//! The kernel returns the same EAGAIN or ENOMEM for a limit of the user, of a
+//! control group and of the whole machine. A look at the limits shows which it
+//! was. Files of control groups are opened before the Launcher is confined
 //! ([`look_around`]), because it opens nothing afterwards.
 
-#![expect(unsafe_code, reason = "maps and unmaps memory, to see if it can")]
+#![expect(
+    unsafe_code,
+    reason = "maps and unmaps memory, as a trial"
+)]
 
 use super::Cause;
 use rustix::mm::{MapFlags, ProtFlags};
@@ -17,16 +20,17 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-/// We were the machine's root before we were confined.
+/// The Launcher was the machine's root before it was confined.
 static ROOT: AtomicBool = AtomicBool::new(false);
 
-/// The limits of our control groups.
+/// The limits of the Launcher's control groups.
 static GROUPS: Mutex<Vec<Group>> = Mutex::new(Vec::new());
 
 struct Group {
     kind: Kind,
     limit: u64,
-    /// What it has now, or what became of it.
+    /// The file that counts what the group has, or which of its processes were
+    /// killed.
     now: File,
     before: u64,
 }
@@ -37,11 +41,11 @@ enum Kind {
     Memory,
 }
 
-/// The limits of this process, as they were before it was confined: a
-/// Launcher that runs asks for none.
+/// The limits of this process, as they were before it was confined. A confined
+/// Launcher does not ask for them.
 static LIMITS: OnceLock<[Option<u64>; OURS.len()]> = OnceLock::new();
 
-/// Those that are ever a cause.
+/// The limits that can be a cause.
 const OURS: [Resource; 8] = [
     Resource::As,
     Resource::Cpu,
@@ -53,14 +57,14 @@ const OURS: [Resource; 8] = [
     Resource::Stack,
 ];
 
-/// Looks for limits of this process and of its control groups. Opens files.
+/// Reads the limits of this process and of its control groups. Opens files.
 pub(crate) fn look_around() {
     LIMITS.get_or_init(|| OURS.map(ask));
     let mine = small("/proc/self/cgroup");
     let found = mine.unwrap_or_default();
     let map = small("/proc/self/uid_map").unwrap_or_default();
     let first = map.split_whitespace().nth(1).unwrap_or("0") == "0";
-    // SAFETY: asks for a number, or fails.
+    // SAFETY: the call returns a number.
     let root = first && unsafe { libc::getuid() } == 0;
     ROOT.store(root, Ordering::Relaxed);
     let found = found
@@ -74,7 +78,7 @@ fn lock() -> std::sync::MutexGuard<'static, Vec<Group>> {
 }
 
 /// The limits of one line of /proc/self/cgroup: "0::PATH", or
-/// "N:CONTROLLERS:PATH" for the interface of before.
+/// "N:CONTROLLERS:PATH" for version 1 of the interface.
 fn groups(line: &str) -> Option<Vec<Group>> {
     let mut parts = line.splitn(3, ':');
     let controllers = parts.nth(1)?;
@@ -107,13 +111,13 @@ fn groups(line: &str) -> Option<Vec<Group>> {
     Some(found)
 }
 
-/// The files with a limit, and with what has become of it.
+/// The names of two files: one with a limit, and one that counts.
 type Names = [&'static str; 2];
 const PROCESSES: Names = ["pids.max", "pids.current"];
 const MEMORY: Names = ["memory.max", "memory.events"];
 const OLD_MEMORY: Names = ["memory.limit_in_bytes", "memory.oom_control"];
 
-/// Adds the limits of the group at `path` and of those around it.
+/// Adds the limits of the group at `path` and of its parents.
 fn add(
     found: &mut Vec<Group>,
     kind: Kind,
@@ -121,7 +125,7 @@ fn add(
     path: &str,
     [limit, now]: Names,
 ) {
-    /// What the interface of before calls "no limit" is less than this.
+    /// Version 1 of the interface writes "no limit" as a number from here on.
     const NO_LIMIT: u64 = 1 << 60;
     let mut folder: PathBuf = root.join(path);
     while folder.starts_with(root) {
@@ -145,15 +149,15 @@ fn add(
     }
 }
 
-/// What is in a small file of the kernel's, in as few calls as can be: every
-/// start reads some.
+/// Reads a small file of the kernel with few system calls, because every start
+/// reads some.
 fn small(path: impl AsRef<Path>) -> Option<String> {
     let mut text = [0; 4096];
     let len = File::open(path).ok()?.read_at(&mut text, 0).ok()?;
     Some(String::from_utf8_lossy(&text[..len]).into_owned())
 }
 
-/// How many processes there are, or how many were killed.
+/// The count in `file`: of processes, or of killed processes.
 fn read(kind: Kind, file: &File) -> u64 {
     let mut text = [0; 256];
     let len = file.read_at(&mut text, 0).unwrap_or(0);
@@ -168,7 +172,7 @@ fn read(kind: Kind, file: &File) -> u64 {
     number.unwrap_or(0)
 }
 
-/// The limit of the group that has as many processes as it may have.
+/// The limit of a group that has as many processes as it may have.
 fn full_group() -> Option<u64> {
     let is_full = |group: &&Group| {
         group.kind == Kind::Processes
@@ -177,7 +181,8 @@ fn full_group() -> Option<u64> {
     lock().iter().find(is_full).map(|group| group.limit)
 }
 
-/// How many processes and threads the smallest of our control groups may have.
+/// The smallest limit on processes and threads of the Launcher's control
+/// groups.
 pub(crate) fn processes_of_group() -> Option<u64> {
     let groups = lock();
     let of_processes = groups.iter().filter(|g| g.kind == Kind::Processes);
@@ -196,7 +201,7 @@ pub(crate) fn killed() -> Cause {
     group.or(time).unwrap_or(Cause::KilledFromOutside)
 }
 
-/// The limit on `resource`; `None` if there is none, or the kernel does not say.
+/// The limit on `resource`; `None` if there is none, or if it is not known.
 pub(crate) fn limit(resource: Resource) -> Option<u64> {
     let known = LIMITS.get().zip(OURS.iter().position(|&r| r == resource));
     match known {
@@ -205,7 +210,7 @@ pub(crate) fn limit(resource: Resource) -> Option<u64> {
     }
 }
 
-/// Asks the kernel, which may refuse to answer.
+/// Asks the kernel for a limit. A filter may refuse the call.
 fn ask(resource: Resource) -> Option<u64> {
     let mut limit = libc::rlimit {
         rlim_cur: 0,
@@ -229,20 +234,20 @@ fn ask(resource: Resource) -> Option<u64> {
     finite.then_some(limit.rlim_cur)
 }
 
-/// Whether there is enough stack for what comes.
+/// Checks whether there is enough stack for a run.
 pub fn stack() -> Option<Cause> {
-    /// Enough also where nothing is optimised.
+    /// This is enough also without optimisation.
     const ENOUGH: u64 = 256 << 10;
     let limit = limit(Resource::Stack).filter(|&bytes| bytes < ENOUGH);
     limit.map(Cause::Stack)
 }
 
-/// Why there is no timer.
+/// The cause when a timer cannot be made.
 pub(super) fn timers() -> Cause {
     Cause::Timers(limit(Resource::Sigpending).unwrap_or(0))
 }
 
-/// Why something failed with `error`.
+/// The cause of an `error`.
 pub(super) fn cause_of(error: &io::Error) -> Cause {
     let Some(number) = error.raw_os_error() else {
         return Cause::Other(error.to_string());
@@ -260,21 +265,22 @@ pub(super) fn cause_of(error: &io::Error) -> Cause {
     }
 }
 
-/// Why there are no more processes or threads.
+/// The cause when a process or thread cannot be started.
 fn processes() -> Cause {
     if let Some(limit) = full_group() {
         return Cause::ProcessesOfGroup(limit);
     }
     match limit(Resource::Nproc) {
-        // The kernel does not apply it to root, and a namespace hides who is.
+        // The kernel does not apply this limit to root, and in a namespace root
+        // cannot be recognised.
         Some(limit) if !ROOT.load(Ordering::Relaxed) => Cause::Processes(limit),
         _ => Cause::ProcessesOfAll,
     }
 }
 
-/// Why there is no more memory to map.
+/// The cause when memory cannot be mapped.
 pub(super) fn memory() -> Cause {
-    /// More than any run of ours maps.
+    /// More than any run maps.
     const PLENTY: u64 = 1 << 40;
     let few = |resource| limit(resource).filter(|&bytes| bytes < PLENTY);
     match (few(Resource::As), few(Resource::Data)) {
@@ -285,7 +291,7 @@ pub(super) fn memory() -> Cause {
     }
 }
 
-/// Why a view cannot map more of the Guest's memory.
+/// The cause when a view cannot map more of the Guest's memory.
 pub(crate) fn mappings() -> Cause {
     match memory() {
         Cause::Memory => Cause::Mappings,
@@ -293,7 +299,7 @@ pub(crate) fn mappings() -> Cause {
     }
 }
 
-/// Whether there is memory for the stack of a thread.
+/// Checks whether there is memory for the stack of a thread.
 pub(super) fn room_for_a_thread() -> io::Result<()> {
     const STACK: usize = 256 << 10;
     // SAFETY: a fresh mapping at an address of the kernel's choice.
@@ -305,7 +311,7 @@ pub(super) fn room_for_a_thread() -> io::Result<()> {
             MapFlags::PRIVATE,
         )
     }?;
-    // SAFETY: nobody else knows of it.
+    // SAFETY: the mapping was made above, and nothing uses it.
     unsafe { rustix::mm::munmap(at, STACK) }?;
     Ok(())
 }

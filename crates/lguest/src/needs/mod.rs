@@ -1,10 +1,10 @@
-//! What a run needs of the machine, and what is said where it is missing.
+//! What a run needs of the machine, and the messages when it is missing.
 //!
-//! Every refusal ends up as a [`Lack`]: what could not be done, why, and what
-//! to do about it. `run` ends with it, and `doctor` prints it, because its
-//! probe of a guest is a run. What a machine can refuse is one table of causes
-//! ([`Cause`]); docs/faults.md shows all of it, and a test keeps the two equal.
-//! System calls are tried before anything else ([`calls`]), because a
+//! Every refusal becomes a [`Lack`]: what could not be done, why, and what to
+//! do. `lguest run` ends with it. `lguest doctor` prints it, because its probe
+//! of a guest is a run. What a machine can refuse is one table of causes
+//! ([`Cause`]). docs/faults.md shows the whole table, and a test keeps the two
+//! equal. System calls are tried before anything else ([`calls`]), because a
 //! call that is refused in the middle of a run looks like a guest that has
 //! crashed.
 

@@ -5,7 +5,8 @@
 use super::*;
 use lg_wire::spawn::Step;
 
-/// Another cause after each, so that the compiler misses a new one here.
+/// The sample after each cause. The compiler reports a new cause that is
+/// missing here.
 fn after(cause: &Cause) -> Option<Cause> {
     let (call, eperm, enosys) = ("modify_ldt", libc::EPERM, libc::ENOSYS);
     let refused = |call, error| Cause::Refused { call, error };
@@ -72,9 +73,9 @@ fn the_table_in_the_manual_is_this_one() {
     assert_eq!(text, right, "if that is meant: UPDATE_EXPECT=1");
 }
 
-/// A script, and the doctor, take a sentence apart at the first semicolon.
+/// Scripts and the doctor split a sentence at the first semicolon.
 #[test]
-fn a_sentence_has_its_cure_behind_the_first_semicolon() {
+fn a_sentence_has_its_cure_after_the_first_semicolon() {
     for cause in all() {
         assert!(!cause.to_string().contains("; "), "{cause}");
         let lack = Lack::new("do it", cause);

@@ -109,7 +109,7 @@ fn a_parent_that_is_gone_before_the_start_is_noticed() {
 
 /// The message when the output has lost its reader.
 const UNREAD: &str =
-    "lguest: ended because nobody can read its output any more\n";
+    "lguest: ended because its output has no reader any more\n";
 
 #[test]
 fn an_output_without_a_reader_ends_the_guest() {
@@ -183,7 +183,7 @@ fn a_log_has_the_output_as_text_and_is_appended_to() {
     let text = std::fs::read_to_string(&log).unwrap();
     assert!(end.stdout.contains('\r'), "{end:?}");
     assert_eq!(text, format!("before\n{}", end.stdout.replace('\r', "")));
-    // It is written when nobody can read the output, too.
+    // It is written even if the output has no reader.
     let words = format!("run --log {} >/dev/full", log.display());
     let mut command = program("sh");
     let script = format!("exec \"$0\" {words}");

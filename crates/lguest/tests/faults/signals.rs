@@ -236,7 +236,7 @@ fn limits_of_time_and_failing_power_are_reported() {
 fn signals_of_a_broken_process_are_reported_and_leave_no_raw_terminal() {
     for (signal, name) in [
         (libc::SIGABRT, "SIGABRT"),
-        (libc::SIGBUS, "SIGBUS: a file has become shorter"),
+        (libc::SIGBUS, "SIGBUS: a file in use has become shorter"),
         (libc::SIGFPE, "SIGFPE"),
         (libc::SIGILL, "SIGILL"),
         (libc::SIGSEGV, "SIGSEGV"),

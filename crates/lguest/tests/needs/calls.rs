@@ -255,7 +255,7 @@ fn a_call_that_kills_a_process_of_the_guest_is_named() {
 }
 
 #[test]
-fn a_system_that_kills_for_32_bit_calls_is_found_out() {
+fn a_system_that_kills_for_32_bit_calls_is_reported() {
     let row = "int 0x80";
     let sentence = says(row, &run_guest(kill_for_32_bits), BAD_MACHINE);
     let words = "kills a process for the call int 0x80; ";

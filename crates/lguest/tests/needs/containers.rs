@@ -46,7 +46,7 @@ fn no_proc() {
     assert_eq!(found.code(), 0, "{found:?}");
     for name in ["mappings", "low memory", "overcommit", "tracing"] {
         let line = line(&found, name);
-        assert!(line.contains("not told, for want of /proc"), "{line}");
+        assert!(line.contains("unknown: /proc is not mounted"), "{line}");
     }
 }
 
@@ -139,7 +139,7 @@ fn memory_that_is_not_both_written_and_executed() {
     let found = ask_doctor(take);
     doctor_agrees("mdwe", &found, &sentence);
     let last = found.stdout.lines().last().unwrap();
-    let lacks = "no guest can run here, for want of: write+execute, guest";
+    let lacks = "no guest can run here; lacking: write+execute, guest";
     assert_eq!(last, lacks);
 }
 

@@ -57,7 +57,7 @@ pub(crate) fn doctor_agrees(row: &str, found: &Finished, sentence: &str) {
     assert_eq!(found.code(), BAD_MACHINE, "{row}: {found:?}");
     assert_eq!(found.stderr, "", "{row}: {found:?}");
     let last = found.stdout.lines().last().unwrap_or_default();
-    let lacks = "no guest can run here, for want of: ";
+    let lacks = "no guest can run here; lacking: ";
     assert!(last.starts_with(lacks), "{row}: {last}");
     let (what, cure) = sentence.split_once("; ").unwrap();
     let (_, why) = what

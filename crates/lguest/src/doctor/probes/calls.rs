@@ -10,7 +10,7 @@ use crate::needs::{self, Cause, Lack};
 pub(super) fn kernel() -> Finding {
     const OLDEST: (u32, u32) = (5, 11);
     let Some([release, machine]) = attempt::kernel() else {
-        return Finding::ok("not told");
+        return Finding::ok("unknown: the call uname is refused");
     };
     let mut parts = release.split(|c: char| !c.is_ascii_digit());
     let mut part = || parts.next()?.parse::<u32>().ok();
@@ -21,15 +21,16 @@ pub(super) fn kernel() -> Finding {
         }
         _ => Finding::lacks(
             seen,
-            "it lacks things that views are made with",
+            "it lacks system calls that views need",
             "take Linux 5.11 or later",
         ),
     }
 }
 
-/// Tries all system calls of a start, in a copy, which may be killed for one.
+/// Tries all system calls of a start in a copy of this process, which may be
+/// killed for one.
 pub(super) fn calls() -> Finding {
-    let ok = || Finding::ok("none of a start is refused");
+    let ok = || Finding::ok("no call that a start needs is refused");
     let lacks = |lack: &Lack| Finding {
         deadly: matches!(lack.cause, Cause::Killed { .. }),
         ..Finding::of_lack(lack, "no guest starts")
@@ -54,9 +55,9 @@ pub(super) fn calls() -> Finding {
 
 pub(super) fn seccomp() -> Finding {
     const ALL_THREADS: usize = 1;
-    const ASK_SOMEBODY: usize = 8;
+    const NEW_LISTENER: usize = 8;
     // `SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV`.
-    const AND_STAND_STILL: usize = 1 << 5;
+    const WAIT_KILLABLE: usize = 1 << 5;
     let installed = attempt::in_a_copy(|| attempt::install_filter(ALL_THREADS));
     if let Err(failure) = installed {
         let call = "seccomp";
@@ -70,14 +71,17 @@ pub(super) fn seccomp() -> Finding {
     }
     let asks = |flags| attempt::in_a_copy(|| attempt::install_filter(flags));
     let seen = "filters, for all threads at once";
-    if asks(ASK_SOMEBODY | AND_STAND_STILL).is_ok() {
+    if asks(NEW_LISTENER | WAIT_KILLABLE).is_ok() {
         return Finding::ok(format!(
-            "{seen}, and can ask while a process stands still"
+            "{seen}, and a process can be held while its call is answered"
         ));
     }
-    let limit = match asks(ASK_SOMEBODY) {
-        Ok(()) => "can ask, but a signal lets go who is asked about",
-        Err(_) => "cannot ask",
+    let limit = match asks(NEW_LISTENER) {
+        Ok(()) => {
+            "cannot hold a process against signals while its call is \
+             answered"
+        }
+        Err(_) => "cannot forward a call to another process",
     };
     Finding::degraded(
         format!("{seen}, which {limit}"),
@@ -88,7 +92,7 @@ pub(super) fn seccomp() -> Finding {
 
 pub(super) fn io_uring() -> Finding {
     match attempt::in_a_copy(attempt::make_ring) {
-        Ok(()) => Finding::ok("there is, and is not used"),
+        Ok(()) => Finding::ok("offered, and not used"),
         Err(failure) => Finding::lacks(
             failure.to_string(),
             "nothing: it is not used",

@@ -10,7 +10,7 @@ use crate::needs::{self, Cause};
 use rustix::process::Resource;
 
 pub(super) fn descriptors() -> Finding {
-    /// Fewer are too few for a console alone.
+    /// The least for a Guest that has only a console.
     const NEEDED: u64 = 19;
     const PLENTY: u64 = 256;
     let limit = needs::limit(Resource::Nofile);
@@ -34,21 +34,21 @@ pub(super) fn descriptors() -> Finding {
 
 pub(super) fn guest() -> Finding {
     match guest::run(Isolation::Guest) {
-        Ok(()) => Finding::ok("the built-in one runs"),
+        Ok(()) => Finding::ok("the built-in guest runs"),
         Err(Refusal { said, cure }) => Finding::lacks(
-            format!("the built-in one does not run: {said}"),
-            "none will",
+            format!("the built-in guest does not run: {said}"),
+            "no guest will run",
             cure,
         ),
     }
 }
 
-/// Runs it with its programs in processes of their own.
+/// Runs the built-in guest with its programs in processes of their own.
 pub(super) fn user_processes() -> Finding {
     match guest::run(Isolation::User) {
-        Ok(()) => Finding::ok("a guest's programs can have their own"),
+        Ok(()) => Finding::ok("each program can have a process of its own"),
         Err(Refusal { said, cure }) => Finding::lacks(
-            format!("the built-in guest does not run in them: {said}"),
+            format!("the built-in guest does not run with it: {said}"),
             "no --isolation=user",
             cure,
         ),
@@ -68,7 +68,7 @@ pub(super) fn processes() -> Finding {
     }
     match needs::limit(Resource::Nproc) {
         Some(limit) if limit < PLENTY => Finding::degraded(
-            format!("{limit} processes for all of the user's"),
+            format!("{limit} processes and threads for this user"),
             "a guest has one for each of its page directories, up to a \
              bound, and is slower with fewer",
             "raise it (`ulimit -u`)",

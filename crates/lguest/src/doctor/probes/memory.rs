@@ -33,7 +33,7 @@ pub(super) fn memory_files() -> Finding {
         return lacks(&Lack::when("write memory files", error));
     }
     match attempt::in_a_copy(|| attempt::run_program(&program)) {
-        Ok(()) => Finding::ok("sealed, and executed"),
+        Ok(()) => Finding::ok("can be sealed and executed"),
         Err(failure) => Finding::lacks(
             format!("none can be executed ({failure})"),
             CONSEQUENCE,
@@ -43,13 +43,13 @@ pub(super) fn memory_files() -> Finding {
 }
 
 pub(super) fn write_and_execute() -> Finding {
-    const CONSEQUENCE: &str = "a guest's pages are both";
+    const CONSEQUENCE: &str = "a guest's pages are both written and executed";
     let flags = MemfdFlags::CLOEXEC;
     let tried = rustix::fs::memfd_create("lguest-doctor", flags)
         .and_then(attempt::write_and_execute);
     let doing = "map memory that is written and executed";
     match tried {
-        Ok(()) => Finding::ok("memory may be both"),
+        Ok(()) => Finding::ok("memory may be both written and executed"),
         Err(Errno::ACCESS | Errno::PERM) => Finding::of_lack(
             &Lack::new(doing, Cause::WriteExecute),
             CONSEQUENCE,
@@ -95,7 +95,8 @@ pub(super) fn address_space() -> Finding {
     match needs::limit(Resource::As) {
         Some(limit) if limit < PLENTY => Finding::degraded(
             format!("{} MiB for each process", limit >> 20),
-            "large guests do not fit, and small ones may stop when they grow",
+            "large guests do not fit, and small ones may stop when they use \
+             more memory",
             "lift it (`ulimit -v unlimited`)",
         ),
         _ => Finding::ok("no limit that matters"),
@@ -108,33 +109,34 @@ pub(super) fn mappings() -> Finding {
         Some(count) if count >= USUAL => {
             Finding::ok(format!("{count} for each process"))
         }
-        None => Finding::ok("not told, for want of /proc"),
+        None => Finding::ok("unknown: /proc is not mounted"),
         Some(count) => Finding::degraded(
             format!("{count} for each process"),
-            "memory in many pieces is dropped and mapped again",
+            "a guest whose memory is in many pieces is slower: mappings are \
+             dropped and made again",
             "raise vm.max_map_count",
         ),
     }
 }
 
 pub(super) fn low_memory() -> Finding {
-    /// Where Linux and others put the lowest programs.
+    /// The lowest address of programs in Linux and other kernels.
     const LOWEST_PROGRAM: u64 = 64 << 10;
     match number("/proc/sys/vm/mmap_min_addr") {
         Some(lowest) if lowest > LOWEST_PROGRAM => Finding::degraded(
             format!("{} KiB are never mapped", lowest >> 10),
-            "a guest's programs find nothing there",
+            "a guest's programs cannot be mapped there",
             "lower vm.mmap_min_addr to 65536",
         ),
         Some(lowest) => {
             Finding::ok(format!("{} KiB are never mapped", lowest >> 10))
         }
-        None => Finding::ok("not told, for want of /proc"),
+        None => Finding::ok("unknown: /proc is not mounted"),
     }
 }
 
 pub(super) fn locked_memory() -> Finding {
-    // Told because people ask: nothing of a Guest is locked.
+    // Reported because users ask for it. No memory of a Guest is locked.
     match needs::limit(Resource::Memlock) {
         Some(limit) => {
             Finding::ok(format!("{} KiB, and not used", limit >> 10))
@@ -148,15 +150,15 @@ pub(super) fn overcommit() -> Finding {
     match number("/proc/sys/vm/overcommit_memory") {
         Some(STRICT) => Finding::degraded(
             "never",
-            "each view is counted as if it used all that it could",
+            "each view counts as if it used all the memory that it may map",
             "set vm.overcommit_memory to 0",
         ),
-        Some(_) => Finding::ok("memory counts when it is used"),
-        None => Finding::ok("not told, for want of /proc"),
+        Some(_) => Finding::ok("memory counts only when it is used"),
+        None => Finding::ok("unknown: /proc is not mounted"),
     }
 }
 
-/// Makes one of memory that is in use, as is done for Guests.
+/// Makes a huge page of memory that is in use, as is done for Guests.
 pub(super) fn huge_pages() -> Finding {
     let make = || -> io::Result<()> {
         let memory = GuestMemory::new(HUGE_PAGE, 1)?;
@@ -166,7 +168,7 @@ pub(super) fn huge_pages() -> Finding {
         memory.collapse(0)
     };
     match make() {
-        Ok(()) => Finding::ok("what a guest has used in whole becomes one"),
+        Ok(()) => Finding::ok("2 MiB that a guest has used become one"),
         Err(error) => Finding::degraded(
             format!("none can be made ({error})"),
             "programs that go through much memory are slower",

@@ -23,7 +23,7 @@ mod walls;
 
 use super::finding::{Finding, Probe};
 
-/// All of them, in the order of importance: first what Guests need, then what
+/// All probes, in the order of importance: first what Guests need, then what
 /// makes them safe, fast and connected, then what developers use.
 pub(super) const ALL: &[Probe] = &[
     needed("kernel", calls::kernel),
@@ -69,7 +69,7 @@ pub(super) const ALL: &[Probe] = &[
     useful("qemu", || {
         tools::tool(
             "qemu-system-i386",
-            "benchmarks compare with nobody else",
+            "benchmarks do not compare with QEMU",
             "qemu-system-x86 has it",
         )
     }),

@@ -6,7 +6,7 @@ use super::super::attempt;
 use super::super::finding::Finding;
 use crate::devices::net::{Tap, TapError};
 
-/// Makes an interface, which is gone again at once. No address is given.
+/// Makes an interface without an address. It is removed again at once.
 pub(super) fn tap() -> Finding {
     match Tap::probe() {
         Ok(()) => Finding::ok("interfaces can be made"),
@@ -25,7 +25,7 @@ pub(super) fn tap() -> Finding {
 pub(super) fn net_namespace() -> Finding {
     let flags = libc::CLONE_NEWUSER | libc::CLONE_NEWNET | libc::CLONE_NEWNS;
     match attempt::in_a_copy(|| attempt::leave(flags)) {
-        Ok(()) => Finding::ok("of network and mounts, with one of users"),
+        Ok(()) => Finding::ok("namespaces for network, mounts and users"),
         Err(failure) => Finding::lacks(
             format!("none ({failure})"),
             "nothing for guests; tests with taps have no network of their own",

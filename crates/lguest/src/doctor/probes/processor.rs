@@ -12,7 +12,7 @@ use lg_wire::processor;
 
 pub(super) fn fsgsbase() -> Finding {
     match crate::engine::check_processor() {
-        Ok(()) => Finding::ok("segment bases are set by instructions"),
+        Ok(()) => Finding::ok("instructions set segment bases"),
         Err(lack) => {
             Finding::of_lack(&lack, "threads of a guest have no segments")
         }
@@ -26,7 +26,7 @@ pub(super) fn code_segment() -> Finding {
             Finding::ok(format!("selector {selector:#x}"))
         }
         _ => Finding::lacks(
-            "no segment for it",
+            "there is no segment for it",
             "guests are 32-bit programs",
             Cause::No32BitCode.cure(),
         ),
@@ -34,10 +34,10 @@ pub(super) fn code_segment() -> Finding {
 }
 
 pub(super) fn calls_of_32_bits() -> Finding {
-    match attempt::in_a_copy(attempt::call_by_the_32_bit_door) {
-        Ok(()) => Finding::ok("they can be caught"),
+    match attempt::in_a_copy(attempt::make_32_bit_call) {
+        Ok(()) => Finding::ok("a filter can catch them"),
         Err(failure) => Finding::lacks(
-            format!("they cannot be caught ({failure})"),
+            format!("a filter cannot catch them ({failure})"),
             "a guest's programs fail at their first system call",
             failure.cure(
                 "a container must not kill for calls of 32-bit programs; the \
@@ -65,7 +65,7 @@ pub(super) fn ldt() -> Finding {
 
 pub(super) fn protection_keys() -> Finding {
     match attempt::in_a_copy(attempt::take_key) {
-        Ok(()) => Finding::ok("there are some"),
+        Ok(()) => Finding::ok("offered"),
         Err(failure) => Finding::lacks(
             format!("none ({failure})"),
             "nothing: no guest needs them",
@@ -76,11 +76,11 @@ pub(super) fn protection_keys() -> Finding {
 
 pub(super) fn time_stamp_counter() -> Finding {
     if clock::is_invariant() {
-        Finding::ok("the counter runs at one speed")
+        Finding::ok("the time-stamp counter has a constant rate")
     } else {
         Finding::degraded(
-            "the counter changes its speed",
-            "guests ask for the time at every tick, and know no finer one",
+            "the time-stamp counter changes its rate",
+            "guests read the time at every tick, and have no finer clock",
             "none, on this processor or virtual machine",
         )
     }

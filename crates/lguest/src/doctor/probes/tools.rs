@@ -11,11 +11,11 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// As guests/toolchain.sh looks for it.
+/// Looks for the compiler as guests/toolchain.sh does.
 pub(super) fn compiler() -> Finding {
     const TARGET: &str = "i686-unknown-linux-gnu";
     const CONSEQUENCE: &str =
-        "guests cannot be built here; those that are built are in guests/built";
+        "guests cannot be built here; those in guests/built can be used";
     const CURE: &str = "`rustup target add i686-unknown-linux-gnu`, or \
                         LGUEST_I686_RUSTC";
     let named = std::env::var_os("LGUEST_I686_RUSTC").map(PathBuf::from);
@@ -43,9 +43,8 @@ pub(super) fn compiler() -> Finding {
         }
         _ if find("apt-get").is_some() && find("dpkg-deb").is_some() => {
             Finding::degraded(
-                "none, but apt",
-                "guests/toolchain.sh fetches one, where Debian 12 can be \
-                 reached",
+                "none, but apt-get",
+                "guests/toolchain.sh fetches one, if it can reach Debian 12",
                 CURE,
             )
         }
@@ -53,7 +52,7 @@ pub(super) fn compiler() -> Finding {
     }
 }
 
-/// What another program prints. One that hangs, under some limit, say, is
+/// The output of another program. One that hangs, for example under a limit, is
 /// ended.
 fn printed_by(command: &mut Command) -> Option<String> {
     const PATIENCE: Timespec = Timespec {
@@ -92,7 +91,7 @@ pub(super) fn tool(
     }
 }
 
-/// A program, by the usual ways and where only root looks.
+/// The path of a program, from `PATH` and the folders that only root has there.
 fn find(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let sbin = ["/usr/sbin", "/sbin"].map(PathBuf::from);

@@ -10,7 +10,7 @@ use std::io;
 use std::path::Path;
 
 pub(super) fn landlock() -> Finding {
-    /// Since this version it knows signals.
+    /// The first version that can forbid signals.
     const SIGNALS: usize = 6;
     match attempt::landlock_interface() {
         Ok(version) if version >= SIGNALS => {
@@ -18,13 +18,13 @@ pub(super) fn landlock() -> Finding {
         }
         Ok(version) => Finding::degraded(
             format!("interface {version}"),
-            "a launcher that was taken over may signal other processes",
-            "Linux 6.12 has all of it",
+            "a launcher that was taken over could signal other processes",
+            "take Linux 6.12 or later",
         ),
         Err(error) => Finding::lacks(
             io::Error::from_raw_os_error(error).to_string(),
-            "seccomp alone keeps the launcher from files, and nothing from \
-             signalling other processes of its user",
+            "only seccomp keeps the launcher from files, and nothing keeps it \
+             from signalling other processes of its user",
             "the kernel needs SECURITY_LANDLOCK and 'landlock' in lsm=",
         ),
     }
@@ -36,8 +36,10 @@ pub(super) fn namespaces() -> Finding {
         Ok(()) => Finding::ok("user and IPC namespaces"),
         Err(failure) => Finding::lacks(
             format!("none ({failure})"),
-            "the launcher does without one of its walls",
-            failure.cure("raise user.max_user_namespaces; a container must allow unshare",
+            "the launcher lacks one of its walls",
+            failure.cure(
+                "raise user.max_user_namespaces; a container must \
+                          allow unshare",
             ),
         ),
     }
@@ -49,26 +51,27 @@ pub(super) fn capabilities() -> Finding {
         Ok(0) => Finding::ok("none"),
         Ok(count) => Finding::degraded(
             format!("{count} held"),
-            "none is needed but for taps; all are dropped before a guest runs",
+            "only taps need one; all are dropped before a guest runs",
             "run as an ordinary user",
         ),
         Err(error) => Finding::degraded(
             error.to_string(),
             "they cannot be dropped",
-            "ask whoever runs this container",
+            "let the filter of the container allow capget and capset",
         ),
     }
 }
 
 pub(super) fn tracing() -> Finding {
     match number("/proc/sys/kernel/yama/ptrace_scope") {
-        Some(1..) => Finding::ok("of children only"),
+        Some(1..) => Finding::ok("allowed for children only"),
         None if !Path::new("/proc/sys/kernel").is_dir() => {
-            Finding::ok("not told, for want of /proc")
+            Finding::ok("unknown: /proc is not mounted")
         }
         scope => Finding::degraded(
-            "of any process of the user",
-            "the launcher hides itself all the same, its starter need not",
+            "allowed for any process of the user",
+            "the launcher forbids it for itself; the process that started it \
+             may not",
             match scope {
                 Some(_) => "set kernel.yama.ptrace_scope to 1",
                 None => "take a kernel with SECURITY_YAMA and 'yama' in lsm=",
