@@ -567,7 +567,7 @@ fn words() {
     dir.refuses(
         "64",
         2,
-        "no image: give a kernel behind the memory size ('lguest 64 vmlinux')",
+        "no image: give a kernel after the memory size ('lguest 64 vmlinux')",
     );
     dir.refuses(
         "rum --kernel vmlinux",

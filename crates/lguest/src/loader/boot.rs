@@ -1,9 +1,9 @@
-//! What a Guest finds besides its kernel: initrd, page tables, parameters.
+//! What is loaded besides the kernel: initrd, page tables, parameters.
 //!
 //! The map is the original's (docs/abi.md, section 3): the boot parameters in
 //! page 0, the command line in page 1, the initrd at the very top of RAM, and
 //! right below it the first page directory with its page tables underneath.
-//! They are only a start: every kernel soon makes its own.
+//! Every kernel soon makes page tables of its own.
 
 use super::error::{BootError, InitrdError};
 use super::fit::{self, Demand};
@@ -40,8 +40,8 @@ pub(super) fn initrd_size(file: &File) -> Result<u64, InitrdError> {
     }
 }
 
-/// Loads an initrd behind the kernel, to the top of RAM or of what can be
-/// reached of it.
+/// Loads an initrd above the kernel, to the top of RAM or of the part of RAM
+/// that the kernel maps.
 pub(super) fn load_initrd(
     memory: &GuestMemory,
     file: &File,
@@ -81,9 +81,9 @@ pub(super) fn load_initrd(
     Ok(Initrd { start, size })
 }
 
-/// Builds the first page tables just below `top`: all of RAM at the kernel's
-/// PAGE_OFFSET, as far as there are addresses left below the Switcher. Answers
-/// the physical address of the page directory.
+/// Builds the first page tables just below `top`. They map RAM at the kernel's
+/// PAGE_OFFSET, up to the addresses of the Switcher. Returns the physical
+/// address of the page directory.
 pub(super) fn page_tables(
     memory: &GuestMemory,
     kernel: &Kernel,
@@ -93,7 +93,7 @@ pub(super) fn page_tables(
     let needed = fit::page_table_bytes(memory.ram(), kernel.page_offset);
     let tables = (needed >> PAGE_SHIFT) - 1;
     if top.saturating_sub(kernel.end) < needed {
-        // With an initrd there was room for them, or it was refused.
+        // An initrd that leaves no room for them has been refused.
         let demand = Demand {
             kernel_end: kernel.end.into(),
             page_offset: kernel.page_offset,
@@ -151,10 +151,10 @@ pub(super) fn parameters(
     write(memory, COMMAND_LINE, command_line);
 }
 
-/// Writes where the callers have made sure that there is RAM.
+/// Writes to RAM. The callers have checked that there is RAM.
 fn write(memory: &GuestMemory, addr: u32, bytes: &[u8]) {
     let written = memory.write(addr, bytes);
-    written.expect("a kernel lies below what is written at the top of RAM");
+    written.expect("a kernel ends below the top of RAM");
 }
 
 #[cfg(test)]

@@ -2,9 +2,9 @@
 //!
 //! The code for disks and real mode is left out. The packed kernel in the
 //! middle is unpacked to where the wrapper would have put it. Up to Linux
-//! 2.6.25 that is a flat image for address 1 MiB, with no headers left:
-//! [`super::page_offset`] finds out where it is to be mapped. Later it is an ELF
-//! file.
+//! 2.6.25 that is a flat image for address 1 MiB without headers, and
+//! [`super::page_offset`] finds out where to map it. In later releases it is an
+//! ELF file.
 
 use super::error::KernelError;
 use super::fit::Demand;
@@ -23,13 +23,13 @@ pub(super) fn load(
     let does_not_fit = |len: u64| {
         KernelError::does_not_fit(Demand {
             kernel_end: u64::from(LOAD_AT) + len,
-            // Where it really is to be mapped is not known yet.
+            // Where it will be mapped is not known yet.
             page_offset: page_offset::CONVENTIONAL[0],
             initrd,
         })
     };
-    // What is longer packed than there is room for unpacked is no kernel that
-    // could run here, and is not read into memory to find out.
+    // If the packed kernel is longer than the room for the unpacked one, it
+    // cannot run here. So it is not read into memory.
     let len = u32::try_from(image.len()?).unwrap_or(u32::MAX);
     if len > memory.ram() {
         return Err(does_not_fit(len.into()));
@@ -59,21 +59,19 @@ pub(super) fn load(
 /// Where the kernel inside a bzImage expects to be.
 pub(super) const LOAD_AT: u32 = 0x10_0000;
 
-/// What a gzip stream made for a kernel begins with: magic, "deflate" ...
+/// The beginning of a kernel's gzip stream: magic, "deflate" ...
 const GZIP_MAGIC: [u8; 3] = [0x1F, 0x8B, 0x08];
 
-/// ... and behind flags, time and level the system it was made on: Unix.
+/// ... and, after flags, time and level, the system: Unix.
 const GZIP_SYSTEM: (usize, u8) = (9, 3);
 
-/// How many things that look like a stream and are none we look at, and how
-/// many bytes we unpack of all of them together: by chance there is one in
-/// 4 GiB, and it breaks off soon. A file that is made of them must not keep
-/// its user waiting.
+/// How many false streams are tried, and how many bytes are unpacked from all
+/// of them together. Chance makes one in 4 GiB, and it ends soon. A hostile
+/// file may be full of them, and must not take long.
 const MAX_TRIES: usize = 64;
 const MAX_WASTE: usize = 16 << 20;
 
-/// Unpacks the kernel in `file`. Not more than `room` bytes come out, however
-/// small the file.
+/// Unpacks the kernel in `file`, to at most `room` bytes.
 pub(super) fn unpack(file: &[u8], room: u32) -> Result<Unpacked, KernelError> {
     let Some(payload) = Setup::of(file).payload else {
         return find_stream(file, room);
@@ -86,8 +84,8 @@ pub(super) fn unpack(file: &[u8], room: u32) -> Result<Unpacked, KernelError> {
     })
 }
 
-/// Unpacks the first thing that looks like a gzip stream and is one: headers
-/// before protocol 2.08 do not tell where it is.
+/// Finds and unpacks the gzip stream. Headers before protocol 2.08 do not say
+/// where it is.
 fn find_stream(file: &[u8], room: u32) -> Result<Unpacked, KernelError> {
     let mut verdict = KernelError::NoGzip;
     let (mut tries, mut waste) = (0, 0);
@@ -106,7 +104,7 @@ fn find_stream(file: &[u8], room: u32) -> Result<Unpacked, KernelError> {
             Ok(None) => return Ok(Unpacked::All(kernel)),
             Ok(Some(len)) => return Ok(Unpacked::TooMuch(len)),
             Err(UnpackError::Truncated) => verdict = KernelError::Truncated,
-            // Three bytes that look like a stream come by chance, too.
+            // Three bytes may look like a stream by chance.
             Err(UnpackError::Broken) => {}
         }
         tries += 1;
@@ -140,13 +138,13 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn the_kernel_comes_out_of_its_wrapping() {
+    fn the_kernel_is_unpacked_from_its_bzimage() {
         assert!(recognise(&wrap(b"")));
         assert_eq!(unpack(&wrap(b"kernel"), 6).unwrap(), whole());
     }
 
     #[test]
-    fn what_only_looks_like_a_stream_is_passed_over() {
+    fn false_streams_are_skipped() {
         let mut file = wrap(b"kernel");
         file[0x300..0x303].copy_from_slice(&GZIP_MAGIC);
         file[0x309] = 3;
@@ -174,14 +172,14 @@ pub(super) mod tests {
 
     #[test]
     fn a_file_full_of_broken_streams_is_given_up_soon() {
-        // Each of them unpacks to megabytes before it turns out to be none.
+        // Each of them unpacks to megabytes before its checksum is wrong.
         let mut file = broken(5 << 20).repeat(MAX_TRIES);
         file.extend_from_slice(&wrap(b"kernel"));
         let start = std::time::Instant::now();
         let error = unpack(&file, 64 << 20).unwrap_err();
         assert!(matches!(error, KernelError::NoGzip), "{error}");
         assert!(start.elapsed().as_secs() < 20, "{:?}", start.elapsed());
-        // And so is one of very small ones; a few do no harm.
+        // A file of very small ones is given up, too. A few do no harm.
         let small = broken(1);
         let mut file = small.repeat(MAX_TRIES);
         file.extend_from_slice(&wrap(b"kernel"));

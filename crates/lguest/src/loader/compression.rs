@@ -1,4 +1,4 @@
-//! How bytes are packed, by what they begin with.
+//! Recognises by their first bytes how bytes are packed.
 //!
 //! Messages name the format of a file, and a bzImage is unpacked by it.
 
@@ -25,7 +25,7 @@ pub enum Compression {
     Zstd,
 }
 
-/// What packed bytes begin with.
+/// The first bytes of each format.
 const MARKS: [(Compression, &[u8]); 8] = [
     (Compression::Gzip, b"\x1F\x8B\x08"),
     (Compression::Bzip2, b"BZh"),
@@ -41,19 +41,19 @@ const MARKS: [(Compression, &[u8]); 8] = [
 const LONG: usize = 6;
 
 impl Compression {
-    /// How bytes are packed that begin with `head`, if they are.
+    /// How bytes are packed that begin with `head`, if they are packed.
     #[must_use]
     pub fn of(head: &[u8]) -> Option<Self> {
         let found = MARKS.iter().find(|(_, mark)| head.starts_with(mark));
         found.map(|&(compression, _)| compression)
     }
 
-    /// How the bytes are packed that begin anywhere in `file`, as far as that
-    /// can be told without knowing where.
+    /// How packed bytes somewhere in `file` are packed, if that can be
+    /// recognised.
     pub(super) fn anywhere_in(file: &[u8]) -> Option<Self> {
         let begins = |at: usize| {
             let rest = &file[at..];
-            // A bzip2 stream has a mark of its own behind the file's.
+            // In bzip2 the mark of a stream follows the mark of the file.
             let bzip2 = rest.get(4..10) == Some(b"1AY&SY".as_slice());
             if bzip2 && rest.starts_with(b"BZh") {
                 return Some(Self::Bzip2);

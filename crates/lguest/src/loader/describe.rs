@@ -1,8 +1,8 @@
-//! `lguest image`: what a file is, and whether it runs here.
+//! `lguest image`: describes a kernel's file, and tries whether it runs here.
 //!
-//! The verdict is that of `lguest run`, in the same words: the file is loaded
-//! into memory that is not run. The other facts come from the headers and from
-//! texts that every Linux of these years carries.
+//! The file is loaded into memory as by `lguest run`, but it does not run. So
+//! the verdict has the same message. The other facts come from the headers and
+//! from texts that every Linux of these years contains.
 
 use super::error::KernelError;
 use super::fit::Demand;
@@ -28,7 +28,7 @@ pub enum Container {
     BzImage,
 }
 
-/// What a file is. A field is `None` where the file does not tell.
+/// The description of a file. A field is `None` if the file does not say it.
 #[derive(Debug, Serialize)]
 pub struct Description {
     /// How it holds a kernel.
@@ -60,7 +60,7 @@ pub struct Description {
     pub why_not: Option<String>,
 }
 
-/// A file that cannot be looked at.
+/// A file cannot be described.
 #[derive(Debug, thiserror::Error)]
 pub enum DescribeError {
     /// It cannot be read.
@@ -126,10 +126,10 @@ impl Description {
         let setup = Setup::of(&file);
         self.compression = setup.packed_by(&file);
         self.bits = setup.is_for_64_bits.then_some(64);
-        // What is damaged has no more to tell: the trial says so.
+        // A damaged file has no more facts. The trial reports the damage.
         if let Ok(Unpacked::All(kernel)) = bzimage::unpack(&file, MOST) {
             self.kernel_bytes = Some(kernel.len() as u64);
-            // Headers before protocol 2.08 leave it to us to find a stream.
+            // Headers before protocol 2.08 do not say where the stream is.
             self.compression = self.compression.or(Some(Compression::Gzip));
             self.describe_kernel(&kernel);
             let flat = u64::from(bzimage::LOAD_AT) + kernel.len() as u64;
@@ -154,8 +154,8 @@ impl Description {
             self.set_release(release);
         }
         self.guest_code = Some(has(GUEST_MAGIC) || has(kernel::GUEST_NAME));
-        // Both report at boot whether pages can be kept from execution; only
-        // one of them can.
+        // Both kinds of kernel report at boot whether pages can be
+        // non-executable. Only one of them can make them so.
         self.pae = if has(b"cannot be enabled: non-PAE kernel") {
             Some(false)
         } else if has(b"NX (Execute Disable) protection: active") {

@@ -1,9 +1,9 @@
-//! What a kernel is that cannot be loaded.
+//! Explains why a kernel cannot be loaded.
 //!
-//! A check finds the first thing that is wrong, which is seldom the one that
-//! matters: a kernel of another generation has its segments elsewhere, too, and
-//! to move them would not help. So what was refused is looked at once more as a
-//! whole, and what can be said by its name is.
+//! A check finds the first mistake, and often that is not the one that matters:
+//! a kernel of another generation also has other segments, and moving them
+//! would not help. So a refused file is examined once more as a whole, and the
+//! message names what it is.
 
 use super::error::KernelError;
 use super::linux::Release;
@@ -12,13 +12,13 @@ use super::setup::{self, Setup};
 use super::{Compression, Image, elf};
 use lg_abi::boot::GUEST_MAGIC;
 
-/// How much of a file is looked at.
+/// How much of a file is examined.
 const LOOKED_AT: usize = 64 << 20;
 
 /// Below this, no kernel is mapped.
 const LOWEST_OFFSET: u32 = 0x4000_0000;
 
-/// The release of Linux that an image is, if it is one and says so.
+/// The release of Linux in an image, if it has one.
 #[must_use]
 pub fn release(image: &Image) -> Option<Release> {
     let bytes = image.read(0, LOOKED_AT).ok()?;
@@ -29,8 +29,8 @@ pub fn release(image: &Image) -> Option<Release> {
     }
 }
 
-/// The first physical address above a kernel, as far as its file tells: a
-/// bzImage does not, and is taken to be half the size that it unpacks to.
+/// The first physical address above a kernel. A bzImage does not say it, so it
+/// is estimated: unpacked, it has twice the size.
 #[must_use]
 pub fn kernel_end(image: &Image) -> Option<u64> {
     let head = image.read(0, setup::HEAD).ok()?;
@@ -40,7 +40,7 @@ pub fn kernel_end(image: &Image) -> Option<u64> {
     elf::end(image)
 }
 
-/// The `error` for which `image` was refused, or what explains it better.
+/// The `error` for which `image` was refused, or a better explanation.
 pub(super) fn explain(image: &Image, error: KernelError) -> KernelError {
     if let KernelError::Io(_)
     | KernelError::WrongMachine(_)

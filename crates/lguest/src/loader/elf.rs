@@ -1,10 +1,9 @@
 //! The i386 ELF executable: `vmlinux` as the linker left it.
 //!
-//! Two headers are all that matters: the file's, and one for each piece to
-//! load. Every piece says a virtual and a physical address, and for a kernel
-//! that maps its memory linearly the difference is the same everywhere: it is
-//! PAGE_OFFSET. So few fields do not need a library, but all of them need
-//! checking.
+//! Only two kinds of header matter: the file's, and one for each piece to load.
+//! Every piece has a virtual and a physical address. For a kernel that maps its
+//! memory linearly, the difference is the same everywhere: it is PAGE_OFFSET.
+//! So few fields need no library, but all of them must be checked.
 
 use super::Image;
 use super::error::KernelError;
@@ -29,7 +28,7 @@ pub(super) fn bits(head: &[u8]) -> Option<u8> {
     }
 }
 
-/// The last place that physical address 0 may have.
+/// The highest virtual address that physical address 0 may have.
 const LAST_OFFSET: u32 = SWITCHER_ADDR - DIRECTORY_SPAN;
 
 /// The first physical address above all pieces of an ELF file.
@@ -63,7 +62,7 @@ pub(super) fn load(
     let ends = pieces.iter().map(Piece::end);
     let demand = Demand {
         kernel_end: ends.max().unwrap_or(0),
-        // One that nothing can be mapped at is refused later.
+        // A PAGE_OFFSET that cannot be mapped is refused later.
         page_offset: placed.page_offset.clamp(DIRECTORY_SPAN, LAST_OFFSET),
         initrd,
     };
@@ -94,8 +93,8 @@ pub(super) fn load(
     }
     check_overlap(&pieces)?;
     for (piece, &part) in pieces.iter().zip(&placed.parts) {
-        // What lies beyond the file's bytes is zero already: the memory is
-        // fresh, and no other piece reaches there.
+        // The memory after the file's bytes is zero already: it is fresh, and
+        // no other piece overlaps it.
         image.load(u64::from(piece.offset), memory, part)?;
     }
     Ok(placed)
@@ -198,8 +197,8 @@ fn pieces(image: &Image) -> Result<Vec<Piece>, KernelError> {
     Ok(pieces)
 }
 
-/// Refuses what is not an i386 file, whatever the word size of its header:
-/// the machine stands at the same place in all of them.
+/// Refuses a file that is not for i386. The field of the machine is at the same
+/// place in headers of both word sizes.
 fn check_machine(head: &[u8], class: u8, order: u8) -> Result<(), KernelError> {
     let Some(&[low, high]) = head.get(18..20) else {
         return Err(KernelError::Truncated);
@@ -226,7 +225,7 @@ fn check_machine(head: &[u8], class: u8, order: u8) -> Result<(), KernelError> {
     }))
 }
 
-/// Virtual minus physical: the same for all, or there is no such thing.
+/// Virtual minus physical address, which must be the same for all pieces.
 fn page_offset(pieces: &[Piece]) -> Result<u32, KernelError> {
     let mut offsets = pieces
         .iter()
@@ -240,7 +239,7 @@ fn page_offset(pieces: &[Piece]) -> Result<u32, KernelError> {
     Ok(first)
 }
 
-/// Refuses pieces that share memory; each of them fits in RAM already.
+/// Refuses pieces that overlap. Each of them fits in RAM.
 fn check_overlap(pieces: &[Piece]) -> Result<(), KernelError> {
     let mut spans: Vec<(u32, u32)> = pieces
         .iter()
@@ -360,7 +359,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn every_byte_that_is_missing_is_missed() {
+    fn a_file_cut_at_any_byte_is_refused() {
         let good = executable(&[(BASE + 0x4000, 0x4000, 4, b"code")]);
         for len in 4..good.len() {
             let error = try_load(good[..len].to_vec()).err().unwrap();
@@ -394,10 +393,9 @@ pub(super) mod tests {
     }
 
     proptest! {
-        // Whatever a file says, nothing outside RAM is touched and nothing
-        // panics.
+        // For any file, nothing outside RAM is written and nothing panics.
         #[test]
-        fn any_header_is_answered(
+        fn any_header_is_loaded_or_refused(
             change in proptest::collection::vec((4_usize..116, any::<u8>()), 1..6)
         ) {
             let mut file = executable(&[

@@ -1,7 +1,8 @@
-//! How much memory a Guest needs: the least that would do, and the most.
+//! How much memory a Guest needs: the least that is enough, and the most.
 //!
 //! A message that asks for more memory must name an amount that is enough. So
-//! the number is found by trying: it is the least number of megabytes with which
+//! the number is found by trying: it is the least number of megabytes with
+//! which
 //! everything fits, page tables included. If there is none, the message says
 //! what is too large.
 
@@ -12,7 +13,7 @@ use lg_abi::page::{DIRECTORY_SPAN, PAGE_SHIFT, PAGE_SIZE, SWITCHER_ADDR};
 /// memory (`VMALLOC_RESERVE`).
 const KERNEL_MAPPINGS: u32 = 128 << 20;
 
-/// What has to fit.
+/// What has to fit into memory.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Demand {
     /// The first physical address above the kernel.
@@ -61,16 +62,16 @@ impl Demand {
     }
 }
 
-/// The end of an initrd. Where there is more RAM than a kernel can have mapped
-/// at a time, the rest is of no use for this: Linux leaves alone an initrd
-/// that it cannot reach. (The original puts it there all the same.)
+/// The end of an initrd. It must be in RAM that the kernel maps from the start,
+/// because Linux ignores an initrd above that. (The original puts it there all
+/// the same.)
 pub(super) fn top_for_initrd(ram: u32, page_offset: u32, end: u64) -> u64 {
     let mapped = (SWITCHER_ADDR - page_offset).saturating_sub(KERNEL_MAPPINGS);
     u64::from(ram).min(u64::from(mapped).max(end))
 }
 
-/// Bytes of the first page tables: a directory, and tables for what of RAM has
-/// addresses below the Switcher.
+/// Bytes of the first page tables: a directory, and tables for the part of RAM
+/// that is mapped below the Switcher.
 pub(super) fn page_table_bytes(ram: u32, page_offset: u32) -> u32 {
     let mapped = ram.min(SWITCHER_ADDR - page_offset);
     (mapped.div_ceil(DIRECTORY_SPAN) + 1) << PAGE_SHIFT

@@ -1,8 +1,8 @@
 //! A kernel image: a file, or bytes that are part of the Launcher.
 //!
-//! Most of a kernel is copied once, from the page cache into the Guest, and
-//! never passes through a buffer of ours. This type is what makes the embedded
-//! Guest and a file look alike to the code that copies.
+//! Most of a kernel is copied once, from the page cache into the Guest, without
+//! a buffer between them. With this type, the code that copies does the same
+//! for a file and for the embedded Guest.
 
 use super::error::KernelError;
 use crate::memory::{GuestMemory, Section};
@@ -31,8 +31,8 @@ impl Image {
         }
     }
 
-    /// Copies out up to `len` bytes from `offset`; fewer only where the image
-    /// ends.
+    /// Copies up to `len` bytes from `offset`; fewer only at the end of the
+    /// image.
     pub(super) fn read(
         &self,
         offset: u64,

@@ -1,8 +1,8 @@
 //! A kernel of either format, and the mark that says where it starts.
 //!
-//! Neither format tells where an lguest Guest begins: the entry point of the
-//! ELF header is the one for real hardware. The kernel carries the string
-//! `GenuineLguest`, and the code for us is right behind it.
+//! Neither format says where an lguest Guest begins: the entry point of the ELF
+//! header is for real hardware. The kernel contains the string `GenuineLguest`,
+//! and the entry point for lguest is right after it.
 
 use super::error::KernelError;
 use super::linux::Release;
@@ -13,8 +13,8 @@ use crate::memory::{GuestMemory, Section};
 use lg_abi::boot::GUEST_MAGIC;
 use lg_abi::page::{DIRECTORY_SPAN, SWITCHER_ADDR};
 
-/// Loads a kernel of either format, beside which an initrd of so many bytes is
-/// to fit.
+/// Loads a kernel of either format. An initrd of so many bytes must fit beside
+/// it.
 pub(super) fn load(
     memory: &GuestMemory,
     image: &Image,
@@ -51,7 +51,7 @@ pub(super) fn load(
     })
 }
 
-/// How a kernel without the mark of 2007 starts, if it is a guest of lguest.
+/// The start of a kernel without the mark of 2007, if it is a guest of lguest.
 fn linear_start(
     memory: &GuestMemory,
     placed: &Placed,
@@ -82,10 +82,10 @@ fn linear_start(
 /// Below are the boot parameters of a kernel that starts without page tables.
 const LOWEST_LINEAR: u32 = 0x10_0000;
 
-/// The name that the clock of a Guest has, in every Linux that may be one.
+/// The name of the clock in every Linux that can be a Guest.
 pub(super) const GUEST_NAME: &[u8] = b"\0lguest\0";
 
-/// How much of the Guest's memory is searched at a time.
+/// How many bytes of the Guest's memory are searched at a time.
 const CHUNK: usize = 64 << 10;
 
 /// The physical address of the byte after the first mark in `part`.
@@ -100,7 +100,7 @@ fn find_mark(memory: &GuestMemory, part: Section) -> Option<u32> {
             let after = u32::try_from(found + GUEST_MAGIC.len()).ok()?;
             return Some(at + after);
         }
-        // A mark may lie across two chunks.
+        // A mark may be in two chunks.
         let step = len - (GUEST_MAGIC.len() - 1);
         at += u32::try_from(step).ok()?;
         left -= step;

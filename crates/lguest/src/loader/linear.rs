@@ -1,9 +1,9 @@
-//! What a kernel that starts without page tables finds in memory.
+//! The memory of a kernel that starts without page tables.
 //!
 //! Since Linux 3.1 a Guest starts at the entry point of its header, with
 //! physical addresses. esi holds the address of the boot parameters of Linux's
 //! boot protocol 2.07 (docs/abi.md, section 9). They are not in page 0, because
-//! most machines let no ordinary process map it.
+//! on most machines an ordinary process may not map it.
 
 use super::placed::Initrd;
 use crate::memory::GuestMemory;
@@ -11,8 +11,8 @@ use lg_abi::boot::{E820_RAM, E820Entry, LOADER_UNREGISTERED, offset};
 use lg_abi::gen2::boot;
 use zerocopy::IntoBytes;
 
-/// Fills the boot parameters and the command line. Answers where the former
-/// are.
+/// Fills the boot parameters and the command line. Returns the address of the
+/// boot parameters.
 pub(super) fn parameters(
     memory: &GuestMemory,
     initrd: Option<Initrd>,

@@ -1,8 +1,8 @@
-//! Linux, by what its images say about themselves.
+//! Releases of Linux, as their images name them.
 //!
-//! A kernel with the mark of 2007 runs whatever its release is. A later kernel
-//! has no such mark, and its release tells which interface it has. Where a kernel
-//! cannot run, its release explains why.
+//! A kernel with the mark of 2007 runs, and its release does not matter. A
+//! later kernel has no such mark, and its release decides which interface it
+//! has. If a kernel cannot run, its release explains why.
 
 use super::search::find;
 use lg_abi::known::Known;
@@ -12,7 +12,7 @@ use std::fmt;
 /// A release of Linux.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Release {
-    /// As it says itself: `2.6.23.17`, `4.9.154-lguest`.
+    /// Its name: `2.6.23.17`, `4.9.154-lguest`.
     name: String,
     number: (u32, u32, u32),
 }
@@ -20,10 +20,10 @@ pub struct Release {
 /// The release whose guests run here.
 const OURS: (u32, u32, u32) = (2, 6, 23);
 
-/// The last one that could be a guest of lguest at all.
+/// The last release that can be a guest of lguest.
 const LAST: (u32, u32) = (4, 13);
 
-/// What stands in front of the release in a kernel.
+/// The text before the release in a kernel.
 const BANNER: &[u8] = b"Linux version ";
 
 impl Release {
@@ -39,7 +39,7 @@ impl Release {
         }
     }
 
-    /// The release that `text` begins with, up to a blank or its end.
+    /// The release at the beginning of `text`, up to a blank or its end.
     pub(super) fn parse(text: &[u8]) -> Option<Self> {
         let end = |byte: &u8| !byte.is_ascii_graphic();
         let name = text.iter().take(64).take_while(|b| !end(b));
@@ -53,7 +53,7 @@ impl Release {
         Some(Self { name, number })
     }
 
-    /// Whether it is the one whose guests run here.
+    /// Whether it is the release whose guests run here.
     pub(super) fn is_ours(&self) -> bool {
         self.number == OURS
     }
@@ -90,7 +90,7 @@ impl Release {
     }
 
     /// Whether `kernel` of this release was built for several processors: its
-    /// banner says so behind the number of the build.
+    /// banner says so after the number of the build.
     pub(super) fn is_smp_in(&self, kernel: &[u8]) -> Option<bool> {
         let banner = [BANNER, self.name.as_bytes(), b" "].concat();
         let at = find(kernel, &banner)?;

@@ -1,11 +1,11 @@
 //! Puts a kernel, its initrd and its first page tables into a Guest's memory.
 //!
-//! A Guest starts with paging on, in the middle of its own kernel, knowing
-//! nothing but where its boot parameters are. All that has to be there before
-//! its first instruction is put there by [`load`]: pure functions over
-//! [`GuestMemory`], which believe nothing that a file says. The order is that
-//! of the map: the kernel low, and from the top of RAM downwards the initrd
-//! and the page tables, until the two halves meet or there is room between.
+//! A Guest starts with paging on, in the middle of its own kernel, with the
+//! address of its boot parameters in a register. [`load`] puts into memory what
+//! must be there before the first instruction. It consists of functions over
+//! [`GuestMemory`], which check everything that a file says. The kernel is low
+//! in RAM. The initrd and the page tables are at the top, in this order
+//! downwards.
 
 use crate::engine::Setup;
 use crate::memory::GuestMemory;
@@ -55,12 +55,12 @@ mod linear;
 
 mod boot;
 
-/// Loads everything and answers what LHREQ_INITIALIZE wants to know. The
-/// memory must be fresh: what no file fills is expected to be zero.
+/// Loads everything, and returns the words of LHREQ_INITIALIZE. The memory must
+/// be fresh: bytes that no file fills must be zero.
 ///
 /// # Errors
 ///
-/// [`LoadError`] names the file at fault and the cure.
+/// [`LoadError`] names the file and the cure.
 pub fn load(
     memory: &GuestMemory,
     kernel: &Image,
@@ -102,15 +102,15 @@ pub fn load(
     })
 }
 
-/// What the engine wants to know of a Guest that has been loaded.
+/// What the engine must know about a Guest that has been loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Loaded {
     /// The words of LHREQ_INITIALIZE.
     pub request: Initialize,
     /// Which interface the Guest has.
     pub interface: Known,
-    /// The physical address of its boot parameters, for generations that are
-    /// told it.
+    /// The physical address of its boot parameters, for generations that get it
+    /// in a register.
     pub boot_parameters: u32,
 }
 

@@ -1,15 +1,15 @@
-//! Where a kernel without headers wants to be mapped.
+//! Finds the PAGE_OFFSET of a kernel without headers.
 //!
-//! Nothing in a flat image says PAGE_OFFSET, but nearly every pointer in it
-//! does: a kernel is full of absolute addresses of itself, and each of them
-//! lies in `PAGE_OFFSET + load address ..` for as many bytes as the image has.
-//! So every four bytes of it vote, at every alignment, for the PAGE_OFFSET
-//! under which they would point into the image.
+//! No header of a flat image has PAGE_OFFSET, but nearly every pointer in it
+//! shows it: a kernel is full of absolute addresses of itself, and all of them
+//! are between `PAGE_OFFSET + load address` and the end of the image. So every
+//! four bytes of it, at every alignment, count as a vote for the PAGE_OFFSET
+//! with which they would point into the image.
 //!
 //! The original looked at one instruction only, a load into eax from a fixed
-//! address, and took the first top byte that it saw more than three times.
-//! That is a sample of hundreds where we have hundreds of thousands, and any
-//! byte with the value of that opcode in a table may win it.
+//! address, and took the first top byte that it saw more than three times. That
+//! is a sample of hundreds instead of hundreds of thousands, and any byte with
+//! the value of that opcode in a table may decide it.
 
 /// The splits that kernels are configured with (`CONFIG_VMSPLIT_*`), the most
 /// common first.
@@ -21,14 +21,14 @@ pub(super) const CONVENTIONAL: [u32; 5] = [
     0x7800_0000,
 ];
 
-/// So many votes for an address come by chance: the original's threshold.
+/// Up to so many votes for an address may be chance: the original's threshold.
 const CHANCE: usize = 3;
 
 /// A vote for a conventional address counts this many times.
 const HABIT: usize = 8;
 
-/// The most likely virtual address of physical address 0 of a flat `image`
-/// that lies at `load_at`; `None` if it has no opinion.
+/// The most likely virtual address of physical address 0 of a flat `image` that
+/// lies at `load_at`; `None` if no address has enough votes.
 pub(super) fn guess(image: &[u8], load_at: u32) -> Option<u32> {
     let votes = votes(image, load_at);
     (1..votes.len() - 1)
@@ -45,7 +45,7 @@ pub(super) fn guess(image: &[u8], load_at: u32) -> Option<u32> {
 /// if PAGE_OFFSET is that byte followed by zeroes.
 fn votes(image: &[u8], load_at: u32) -> [usize; 256] {
     let mut votes = [0; 256];
-    // Sixteen megabytes are as far as one top byte reaches.
+    // One top byte covers sixteen megabytes.
     let len = u32::try_from(image.len()).unwrap_or(u32::MAX).min(1 << 24);
     for window in image.windows(4) {
         let word = [window[0], window[1], window[2], window[3]];

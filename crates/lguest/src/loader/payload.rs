@@ -1,20 +1,19 @@
-//! Unpacks what a bzImage carries, whatever it is packed by.
+//! Unpacks the kernel in a bzImage, in all formats.
 //!
-//! The bytes are a stranger's. No unpacker writes more than it is given room
-//! for, and none takes more memory for itself than [`WORKING_MEMORY`]. Library
-//! crates know the algorithms. Two containers that only kernels and old tools
-//! use are taken apart here: that of `lz4 -l`, and that of `lzop`.
+//! The bytes are not trusted. No unpacker writes more than the room that it is
+//! given, and none needs more memory for itself than [`WORKING_MEMORY`].
+//! Library crates do the algorithms. Two containers that only kernels and old
+//! tools use are parsed here: that of `lz4 -l`, and that of `lzop`.
 
 use super::Compression;
 use std::io::{self, Read};
 
-/// What comes out of packed bytes.
+/// The result of unpacking.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Unpacked {
     /// All of it.
     All(Vec<u8>),
-    /// More bytes than there is room for: so many, as far as they were
-    /// counted.
+    /// There are more bytes than room: so many, as far as they were counted.
     TooMuch(u64),
 }
 
@@ -24,7 +23,7 @@ pub(super) enum UnpackError {
     /// They end too early.
     #[error("they end too early")]
     Truncated,
-    /// They are not what their beginning says, or need too much memory.
+    /// They are damaged, or need too much memory.
     #[error("they are damaged")]
     Broken,
 }
@@ -33,7 +32,7 @@ pub(super) enum UnpackError {
 /// `zstd --ultra -22` need 64 and 128 MiB.
 const WORKING_MEMORY: u32 = 160 << 10;
 
-/// How many bytes are counted of what does not fit. No kernel is larger.
+/// How many bytes are counted at most if they do not fit. No kernel is larger.
 const MAX_COUNTED: u64 = 256 << 20;
 
 /// Unpacks `packed`, which begins with the mark of `compression`. What follows
@@ -86,8 +85,8 @@ fn of_io(error: io::Error) -> UnpackError {
     }
 }
 
-/// Unpacks a gzip stream behind what `bytes` holds already. Answers how many
-/// bytes there are where that is more than `room`.
+/// Unpacks a gzip stream, and appends it to `bytes`. Returns the number of
+/// bytes if that is more than `room`.
 pub(super) fn gunzip(
     packed: &[u8],
     room: u64,
@@ -116,7 +115,7 @@ fn read_all(
         return Ok(None);
     }
     let more = io::copy(&mut reader.take(MAX_COUNTED), &mut io::sink());
-    // What cannot be unpacked to its end is told when it fits.
+    // An error after the room is full does not matter here.
     Ok(Some(limit + more.unwrap_or(0)))
 }
 
@@ -125,8 +124,8 @@ trait Blocks {
     /// The most bytes that a block unpacks to.
     const MOST: usize;
 
-    /// Unpacks the next block into the beginning of `block`. Answers how many
-    /// bytes came out; none at the end.
+    /// Unpacks the next block into the beginning of `block`. Returns the number
+    /// of bytes, which is 0 at the end.
     fn next(&mut self, block: &mut [u8]) -> Result<usize, UnpackError>;
 }
 
@@ -152,7 +151,7 @@ fn from_blocks<B: Blocks>(
     }
 }
 
-/// The first `N` bytes of `rest`, which go from it.
+/// Takes the first `N` bytes from `rest`.
 fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], UnpackError> {
     let (head, tail) =
         rest.split_first_chunk().ok_or(UnpackError::Truncated)?;
@@ -170,8 +169,8 @@ fn take_slice<'a>(
     Ok(head)
 }
 
-/// The container of `lz4 -l`: a mark, then blocks, each behind its size.
-/// Kernels have the size of the whole in a word behind the last one.
+/// The container of `lz4 -l`: a mark, then blocks, each after its size. In a
+/// kernel, a word after the last block has the size of the whole.
 struct Lz4<'a> {
     rest: &'a [u8],
 }
@@ -184,7 +183,7 @@ impl Blocks for Lz4<'_> {
     const MOST: usize = 8 << 20;
 
     fn next(&mut self, block: &mut [u8]) -> Result<usize, UnpackError> {
-        // Files may be put one behind the other.
+        // Several files may be concatenated.
         let size = loop {
             if self.rest.len() <= 4 {
                 return Ok(0);
@@ -203,7 +202,8 @@ impl Blocks for Lz4<'_> {
     }
 }
 
-/// The container of `lzop`: a header, then blocks behind their sizes and sums.
+/// The container of `lzop`: a header, then blocks, each after its sizes and
+/// checksums.
 struct Lzop<'a> {
     rest: &'a [u8],
     flags: u32,
@@ -218,7 +218,7 @@ impl<'a> Lzop<'a> {
     const SUMS_OF_PACKED: [u32; 2] = [0x2, 0x200];
     const FILTER: u32 = 0x800;
 
-    /// Reads over the header.
+    /// Skips the header.
     fn open(packed: &'a [u8]) -> Result<Self, UnpackError> {
         let mut rest = packed;
         take::<9>(&mut rest)?;

@@ -1,12 +1,12 @@
-//! The setup header of a bzImage: what a boot loader is told.
+//! The setup header of a bzImage.
 //!
-//! Its layout is the Linux x86 boot protocol. Only what helps to find and name
-//! the kernel inside is read.
+//! Its layout is the Linux x86 boot protocol. Only the fields that help to find
+//! and name the kernel inside are read.
 
 use super::{Compression, Release};
 use std::ops::Range;
 
-/// As much of a file's beginning as is needed to recognise it.
+/// How many bytes of a file are needed to recognise it.
 pub(super) const HEAD: usize = 0x210;
 
 /// Whether this is the beginning of a bzImage: its setup header has a mark.
@@ -14,13 +14,13 @@ pub(super) fn recognise(head: &[u8]) -> bool {
     head.get(0x202..0x206) == Some(b"HdrS".as_slice())
 }
 
-/// What a setup header tells.
+/// The fields of a setup header that are used.
 pub(super) struct Setup {
     /// The release of Linux.
     pub(super) release: Option<Release>,
     /// It has an entry point for 64-bit code.
     pub(super) is_for_64_bits: bool,
-    /// Where in the file the packed kernel is. Headers tell it since protocol
+    /// Where in the file the packed kernel is. Headers have this since protocol
     /// 2.08.
     pub(super) payload: Option<Range<usize>>,
 }
@@ -33,7 +33,8 @@ impl Setup {
             Some(u16::from_le_bytes([bytes[0], bytes[1]]))
         };
         let version = half(0x206).unwrap_or(0);
-        // Where the text with the release is, from behind the boot sector on.
+        // The offset of the text with the release, from the end of the boot
+        // sector.
         let text = half(0x20E).filter(|&at| at != 0).and_then(|at| {
             let text = file.get(usize::from(at) + 0x200..)?;
             Release::parse(text)
@@ -47,7 +48,7 @@ impl Setup {
         }
     }
 
-    /// How the kernel in `file` is packed, as far as that can be told.
+    /// How the kernel in `file` is packed, if that can be recognised.
     pub(super) fn packed_by(&self, file: &[u8]) -> Option<Compression> {
         match &self.payload {
             Some(at) => Compression::of(file.get(at.clone())?),

@@ -5,10 +5,7 @@
 //! was. Files of control groups are opened before the Launcher is confined
 //! ([`look_around`]), because it opens nothing afterwards.
 
-#![expect(
-    unsafe_code,
-    reason = "maps and unmaps memory, as a trial"
-)]
+#![expect(unsafe_code, reason = "maps and unmaps memory, as a trial")]
 
 use super::Cause;
 use rustix::mm::{MapFlags, ProtFlags};

@@ -1,8 +1,7 @@
 //! The map of a Guest that is about to start, field by field.
 //!
-//! The page tables are read back by a walker that knows nothing of how they
-//! were made, and whole Guests are loaded from hand-made images of both
-//! formats.
+//! A walker of its own reads the page tables back. Whole Guests are loaded from
+//! hand-made images of both formats.
 
 use super::super::{Image, LoadError, bzimage, elf, load};
 use super::*;
@@ -65,7 +64,7 @@ proptest! {
 }
 
 #[test]
-fn the_parameters_say_what_the_protocol_wants() {
+fn the_parameters_are_those_of_the_protocol() {
     let memory = GuestMemory::new(4 << 20, 1).unwrap();
     let initrd =
         load_initrd(&memory, &file(&[7; 5000]), &kernel(BASE, 0x10_0000))
@@ -145,7 +144,7 @@ fn a_whole_guest_is_loaded_from_a_bzimage() {
 }
 
 #[test]
-fn a_kernel_without_page_tables_is_told_where_its_parameters_are() {
+fn a_kernel_without_page_tables_gets_the_address_of_its_parameters() {
     let mut code = b"Linux version 3.11.10 (a@b) #1\n\0lguest\0".to_vec();
     code.resize(0x1000, 0x90);
     let mut image = elf::tests::executable(&[(
@@ -192,7 +191,7 @@ fn a_kernel_below_its_parameters_is_refused() {
 }
 
 #[test]
-fn every_way_not_to_fit_is_told() {
+fn each_way_not_to_fit_has_its_message() {
     let big = |ram: u32, initrd: usize, line: usize| -> LoadError {
         let image = elf::tests::executable(&[(
             BASE + 0x10_0000,
@@ -214,5 +213,5 @@ fn every_way_not_to_fit_is_told() {
     let text = big(4 << 20, 0, 0).to_string();
     assert!(text.contains("it is empty"), "{text}");
     let text = big(4 << 20, 1, 4096).to_string();
-    assert!(text.contains("4096 bytes: at most 4095"), "{text}");
+    assert!(text.contains("4096 bytes: give at most 4095"), "{text}");
 }

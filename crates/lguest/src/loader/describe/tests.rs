@@ -8,7 +8,7 @@ fn describe(file: &[u8]) -> Description {
     Description::of(&Image::Unpacked(file.to_vec())).unwrap()
 }
 
-/// What a kernel of this release says of itself, with these texts.
+/// The texts in a kernel of this release, and some more.
 fn texts(release: &str, build: &str, more: &[u8]) -> Vec<u8> {
     let banner = format!("Linux version {release} (a@b) (gcc) #1 {build}\n\0");
     [banner.as_bytes(), more].concat()
@@ -61,7 +61,7 @@ fn a_later_kernel_is_known_in_every_packing() {
 }
 
 #[test]
-fn a_kernel_that_does_not_run_is_told_why() {
+fn a_kernel_that_does_not_run_is_refused_with_the_reason() {
     let guest = b"\0lguest\0".as_slice();
     for (release, texts_of_guest, words) in [
         ("2.6.32", guest, "another interface of lguest"),

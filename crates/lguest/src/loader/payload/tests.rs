@@ -1,4 +1,4 @@
-//! Every format unpacks what its packer made, and damage is an error.
+//! Tests: what each packer made is unpacked, and damage is an error.
 
 use super::*;
 use proptest::prelude::*;
@@ -117,7 +117,7 @@ fn every_format_gives_back_what_was_packed() {
     for by in ALL {
         let mut packed = pack(by, &kernel);
         assert_eq!(Compression::of(&packed), Some(by));
-        // Kernels have the unpacked size behind the packed bytes.
+        // Kernels have the unpacked size after the packed bytes.
         packed.extend(u32::try_from(len).unwrap().to_le_bytes());
         let whole = unpack(by, &packed, len).unwrap();
         assert!(whole == Unpacked::All(kernel.clone()), "{by}");
@@ -136,7 +136,7 @@ fn bytes_that_are_cut_off_are_refused() {
         for part in 1..9 {
             let cut = &packed[..packed.len() * part / 9];
             let result = unpack(by, cut, 1 << 20);
-            // A file of lz4 may end behind any block.
+            // A file of lz4 may end after any block.
             let ends = by == Compression::Lz4
                 && matches!(&result, Ok(Unpacked::All(b)) if b.is_empty());
             assert!(ends || result.is_err(), "{by} {part}");
