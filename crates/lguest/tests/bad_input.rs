@@ -1,7 +1,7 @@
 //! Bad input: one line that names the thing and the cure, and no trace.
 //!
-//! Every case runs the real command in a directory of its own, and compares
-//! what it said word for word, its exit code, and the directory afterwards.
+//! Every case runs the real command in a directory of its own, and compares its
+//! messages word for word, its exit code, and the directory afterwards.
 
 #![expect(clippy::unwrap_used, reason = "a test says what went wrong so")]
 
@@ -117,10 +117,10 @@ fn memory() {
     );
 }
 
-/// Every size of an initrd is refused with a number that is enough, at once,
-/// or with the reason why none is.
+/// For every size of an initrd, the first message names an amount of memory
+/// that is enough, or says why there is none.
 #[test]
-fn memory_that_is_asked_for_is_enough() {
+fn the_memory_that_a_message_names_is_enough() {
     let dir = Scratch::new("enough");
     let mut kernel = kernel(b"GenuineLguest");
     // Its segment ends at 30 MB.
@@ -134,13 +134,13 @@ fn memory_that_is_asked_for_is_enough() {
             words += " --initrd=initrd";
         }
         let said = dir.says(&format!("1 {words}"));
-        let Some(asked) = number_behind(&said, "at least ") else {
-            let most = number_behind(&said, "no more than ").unwrap();
+        let Some(asked) = number_after(&said, "at least ") else {
+            let most = number_after(&said, "no more than ").unwrap();
             assert!(mb > most, "{mb} MB: {said}");
             // It does not fit into the largest memory either, and the
             // message says how much would fit.
             let said = dir.says(&format!("4080 {words}"));
-            assert_eq!(number_behind(&said, "no more than "), Some(most));
+            assert_eq!(number_after(&said, "no more than "), Some(most));
             let file = fs::File::create(dir.path("initrd")).unwrap();
             file.set_len(most << 20).unwrap();
             dir.loads(&format!("4080 {words}"));
@@ -148,13 +148,13 @@ fn memory_that_is_asked_for_is_enough() {
         };
         dir.loads(&format!("{asked} {words}"));
         let said = dir.says(&format!("{} {words}", asked - 1));
-        let again = number_behind(&said, "at least ");
+        let again = number_after(&said, "at least ");
         assert_eq!(again, Some(asked), "{mb} MB: {said}");
     }
 }
 
-/// The number in `text` behind `words`.
-fn number_behind(text: &str, words: &str) -> Option<u64> {
+/// The number in `text` after `words`.
+fn number_after(text: &str, words: &str) -> Option<u64> {
     let (_, rest) = text.split_once(words)?;
     rest.split(' ').next()?.parse().ok()
 }
@@ -192,7 +192,7 @@ fn kernels_that_are_something_else() {
     );
     vmlinux("2.6.23.17", "GenuineLguest");
     dir.loads("64 image");
-    // An ordinary program, where ordinary programs are.
+    // An ordinary program, at the usual address of programs.
     let mut program = kernel(b"main");
     for at in [60, 64] {
         program[at..at + 4].copy_from_slice(&0x0804_8000_u32.to_le_bytes());
@@ -204,7 +204,7 @@ fn kernels_that_are_something_else() {
         "image image: it is an ordinary program and no kernel: give the \
          vmlinux or bzImage of an lguest kernel",
     );
-    // Higher than any memory reaches.
+    // A kernel above the largest memory.
     let mut high = kernel(b"GenuineLguest");
     high[60..64].copy_from_slice(&0x0010_0000_u32.to_le_bytes());
     high[64..68].copy_from_slice(&0xFFF0_0000_u32.to_le_bytes());
@@ -233,7 +233,7 @@ fn bzimages_that_are_something_else() {
             file[0x280..0x280 + release.len()]
                 .copy_from_slice(release.as_bytes());
         }
-        // Behind two sectors of setup code.
+        // After two sectors of setup code.
         file[0x248..0x24C].copy_from_slice(&0x100_u32.to_le_bytes());
         file[0x24C..0x250].copy_from_slice(&0x100_u32.to_le_bytes());
         file[0x500..].fill(0x7F);
@@ -284,7 +284,7 @@ fn bzimages_that_are_something_else() {
 }
 
 #[test]
-fn physical_addresses_that_are_virtual_are_cured_as_it_says() {
+fn the_cure_for_equal_addresses_works() {
     let test = "physical_addresses_that_are_virtual_are_cured_as_it_says";
     let objcopy = Command::new("objcopy").arg("--version").output();
     if objcopy.is_err() {
@@ -319,11 +319,11 @@ fn a_warning_names_memory_in_which_linux_hangs() {
     dir.write("initrd", &[0; 1 << 20]);
     let said = dir.says("4 vmlinux --initrd=initrd");
     assert!(said.contains("4 MB of memory are little: Linux 2.6.23.17"));
-    let enough = number_behind(&said, "give it ").unwrap();
+    let enough = number_after(&said, "give it ").unwrap();
     let said = dir.says(&format!("{enough} vmlinux --initrd=initrd"));
     assert!(!said.contains("are little"), "{said}");
     let said = dir.says(&format!("{} vmlinux --initrd=initrd", enough - 1));
-    assert_eq!(number_behind(&said, "give it "), Some(enough), "{said}");
+    assert_eq!(number_after(&said, "give it "), Some(enough), "{said}");
 }
 
 #[test]
@@ -496,7 +496,7 @@ fn networks() {
         "network folder: it is not a regular file: name one that `truncate -s \
          4096` has made",
     );
-    // A network that was joined is left again when something else goes wrong.
+    // The Launcher leaves a network that it has joined if something else fails.
     dir.write("lan", &[0; 4096]);
     dir.refuses(
         "4 vmlinux --sharenet=lan --stats=.",
@@ -507,7 +507,7 @@ fn networks() {
 
 #[test]
 fn disks_that_may_not_be_used() {
-    // Root ignores permissions, so it needs a file that cannot be written at
+    // Root ignores permissions, so this needs a file that cannot be written at
     // all.
     let dir = Scratch::new("forbidden");
     dir.write("vmlinux", &kernel(b"GenuineLguest"));
@@ -577,8 +577,9 @@ fn words() {
     dir.refuses(
         "vmlinux root=/dev/lgba",
         2,
-        "memory 'vmlinux' is not a size: it stands before the image ('lguest \
-         64 vmlinux'), or each has its name ('lguest run --kernel vmlinux')",
+        "memory 'vmlinux' is not a size: give the size before the image \
+         ('lguest 64 vmlinux'), or use named options ('lguest run --kernel \
+         vmlinux')",
     );
     dir.refuses(
         "run vmlinux",
@@ -655,8 +656,8 @@ fn kernel(code: &[u8]) -> Vec<u8> {
     file
 }
 
-/// Opens a disk as another Launcher would. Another test's child may hold a
-/// copy of a descriptor that we have closed, until it becomes a program.
+/// Opens a disk as another Launcher would. A child of another test may hold a
+/// copy of a closed descriptor, until it runs a program.
 fn lock(path: &Path, read_only: bool) -> Disk {
     loop {
         match Disk::open(path, read_only) {
@@ -672,7 +673,7 @@ fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
-/// A directory that goes away with the test.
+/// A directory that is removed at the end of the test.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -691,7 +692,8 @@ impl Scratch {
         fs::write(self.path(name), bytes).unwrap();
     }
 
-    /// Runs `lguest` with these words, and compares all that it does.
+    /// Runs `lguest` with these words, and compares its messages, its exit code
+    /// and the directory.
     fn refuses(&self, words: &str, code: i32, message: &str) {
         let before = self.contents();
         let run = Command::new(env!("CARGO_BIN_EXE_lguest"))
@@ -707,12 +709,12 @@ impl Scratch {
         assert_eq!(self.contents(), before, "lguest {words}");
     }
 
-    /// The standard error of `lguest` with these words, whatever the exit code;
-    /// the Guest gets no time to do anything.
+    /// The standard error of `lguest` with these words. Any exit code is right.
+    /// The Guest has no time to do anything.
     fn says(&self, words: &str) -> String {
         let run = Command::new(env!("CARGO_BIN_EXE_lguest"))
             .args(words.split_whitespace())
-            // It begins to count when the Guest is loaded.
+            // The time begins when the Guest is loaded.
             .arg("--timeout=200ms")
             .current_dir(&self.0)
             .stdin(Stdio::null())
@@ -721,16 +723,16 @@ impl Scratch {
         String::from_utf8(run.stderr).unwrap()
     }
 
-    /// These words describe a Guest that can be loaded. It has no real kernel,
-    /// so how it ends does not matter.
+    /// Checks that these words describe a Guest that can be loaded. It has no
+    /// real kernel, so any end is right.
     fn loads(&self, words: &str) {
         let said = self.says(words);
         let ran = ["killed: ", "lost: ", "CRASH: ", "ended by --timeout"];
         assert!(ran.iter().any(|end| said.contains(end)), "{words}: {said}");
     }
 
-    /// Runs `lguest` with these words and nothing typed but `poweroff`, and
-    /// compares what it says on standard error.
+    /// Runs `lguest` with these words, types `poweroff`, and compares standard
+    /// error.
     fn runs(&self, words: &str, message: &str) {
         let mut run = Command::new(env!("CARGO_BIN_EXE_lguest"))
             .args(words.split_whitespace())

@@ -1,8 +1,8 @@
-//! The command in a root directory that holds nothing else.
+//! The command in a root directory that contains nothing else.
 //!
-//! No library, no `/proc`, no `/dev`; read-only, as an ordinary user, without
-//! capabilities: an image from scratch with today's hardening. The command
-//! needs nothing beside it, so it runs there as it does anywhere.
+//! There is no library, no `/proc` and no `/dev`. The root is read-only, and
+//! the user is an ordinary one without capabilities. So are hardened images
+//! "from scratch". The command needs no other file, so it runs there, too.
 
 #![expect(unsafe_code, reason = "namespaces of one's own, and chroot")]
 #![expect(clippy::unwrap_used, reason = "a test says what went wrong so")]
@@ -18,7 +18,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use support::{Finished, Scratch, run, skip};
 
-/// Nobody in particular.
+/// The number of a user who has no rights here.
 const USER: u32 = 1000;
 
 // One test, because a copy of the command cannot be started while a child of
@@ -40,7 +40,7 @@ fn the_command_runs_in_an_empty_root_as_an_ordinary_user() {
     nothing_can_be_done_in(&root);
 }
 
-/// The test shows nothing unless this root is what it is said to be.
+/// Checks that the root is as this test needs it.
 fn nothing_can_be_done_in(root: &Root) {
     let end = root.run(&["--stats=/log"], b"");
     assert_eq!(end.code(), 120, "{end:?}");
@@ -56,7 +56,7 @@ fn nothing_can_be_done_in(root: &Root) {
     child.kill().unwrap();
     child.wait().unwrap();
     let files: Result<Vec<_>, _> = files;
-    // Only root may look through that door.
+    // Only root may follow that link.
     if let Ok(files) = files {
         assert_eq!(files, ["lguest"]);
     }
@@ -67,7 +67,7 @@ fn nothing_can_be_done_in(root: &Root) {
 struct Root(Scratch);
 
 impl Root {
-    /// `None` where it cannot be had, which is said.
+    /// `None`, with a message, if it cannot be made here.
     fn new(test: &str) -> Option<Self> {
         if !cfg!(target_feature = "crt-static") {
             skip(test, "this build needs the machine's C library");
@@ -88,12 +88,12 @@ impl Root {
         Some(root)
     }
 
-    /// The command, in there, as [`USER`].
+    /// The command in this root, as [`USER`].
     fn command(&self) -> Command {
         let mut command = Command::new("/lguest");
         command.env_clear();
         let root = path(&self.0.path(""));
-        // SAFETY: asks for a number.
+        // SAFETY: the call returns a number.
         let us = unsafe { libc::geteuid() };
         let map = CString::new(format!("{USER} {us} 1")).unwrap();
         // SAFETY: between fork and exec, system calls only.

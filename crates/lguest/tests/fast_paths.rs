@@ -1,8 +1,8 @@
-//! Every short cut has a long way round, and both lead to the same place.
+//! Fast paths: with and without each, the result is the same.
 //!
-//! The Guest that is part of the Launcher runs user programs at boot: system
-//! calls, pages on demand, several page directories. Without any one of the
-//! short cuts, and without all of them, it must say the same.
+//! The built-in guest runs user programs at boot: system calls, pages on
+//! demand, several page directories. Without any one fast path, and without all
+//! of them, its output must be the same.
 
 #![expect(clippy::unwrap_used, reason = "a test says what went wrong so")]
 
@@ -14,7 +14,7 @@ use std::path::Path;
 use std::process::Stdio;
 use support::{Running, Scratch};
 
-/// Runs the Guest; answers what it said of its user programs, less the times,
+/// Runs the Guest. Returns its report about user programs without the times,
 /// and the counters.
 fn run_without(names: &[&str]) -> (String, String) {
     let stats = std::env::temp_dir().join(format!(
@@ -45,7 +45,7 @@ fn run_without(names: &[&str]) -> (String, String) {
 }
 
 #[test]
-fn without_a_short_cut_the_guest_says_the_same() {
+fn without_a_fast_path_the_guest_prints_the_same() {
     let (programs, counters) = run_without(&[]);
     for counter in ["iret_gates", "hypercall_gates", "eager_maps", "copy_calls"]
     {
@@ -58,7 +58,7 @@ fn without_a_short_cut_the_guest_says_the_same() {
 }
 
 #[test]
-fn without_all_short_cuts_none_is_taken() {
+fn without_all_fast_paths_none_is_taken() {
     let names = fast_path::ALL.map(|(name, _)| name);
     let (_, counters) = run_without(&names);
     for counter in [
@@ -75,7 +75,7 @@ fn without_all_short_cuts_none_is_taken() {
 }
 
 /// Two Guests on a network, one with a disk: megabytes from one to the other,
-/// and sectors written and read back. Answers the counters of both.
+/// and sectors written and read back. Returns the counters of both.
 fn with_devices(names: &[&str]) -> (String, String) {
     let scratch = Scratch::new("fast-devices");
     let lan = scratch.file("lan", &[0; 4096]);
@@ -123,10 +123,10 @@ fn total(counters: &str, name: &str) -> u64 {
     counters.split(&name).skip(1).map(number).sum()
 }
 
-/// A disk and a network work without their short cuts, and the counters tell
-/// that the short cuts are taken only where they may be.
+/// A disk and a network work without their fast paths, and the counters show
+/// that a fast path is taken only if it is allowed.
 #[test]
-fn devices_work_without_their_short_cuts() {
+fn devices_work_without_their_fast_paths() {
     let (receiver, sender) = with_devices(&[]);
     assert!(total(&sender, "at_once") > 0, "{sender}");
     const NO_OUTBOX: &str = "outbox: no futex_waitv (Linux 5.16)";

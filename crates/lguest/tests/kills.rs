@@ -1,13 +1,13 @@
 //! SIGKILL and SIGSTOP for any process of a machine, at any moment.
 //!
-//! For each process that is hit, and for each work of the Guest: the Launcher
-//! says why it ends, with the right exit code, or was killed itself; no process
-//! is left behind; the terminal is as it was; the disk has every acknowledged
-//! write; and the next Launcher starts on the same files. The target and the
-//! moment are random, but the same every time: a run that fails prints its
-//! number.
+//! This is checked for each process, and for each work of the Guest. The
+//! Launcher says why it ends, with the right exit code, or it was killed
+//! itself. No process remains. The terminal is as before. The disk has every
+//! acknowledged write. The next Launcher starts on the same files. The target
+//! and the moment are random, but the same every time. A run that fails prints
+//! its number.
 //!
-//! `LGUEST_TEST_FAULT_RUNS` makes it longer, or with `N..M` does a few of them.
+//! `LGUEST_TEST_FAULT_RUNS` sets the number of runs, or with `N..M` which runs.
 
 #![expect(clippy::unwrap_used, reason = "a test says what went wrong so")]
 
@@ -33,27 +33,27 @@ enum Scene {
     Programs,
 }
 
-/// Who is hit.
+/// The process that gets the fault.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Victim {
     Launcher,
     Spawner,
-    /// The first view, or another one if there is.
+    /// The first view, or another one if there is one.
     View,
 }
 
-/// By what.
+/// The fault.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fault {
     Kill,
-    /// Stopped for a while: then all goes on as if nothing had been.
+    /// Stopped for a while. Afterwards the machine goes on as before.
     Pause,
-    /// Stopped for good: then the user ends it.
+    /// Stopped for ever. Then the user ends the machine.
     StopAndSignal,
     StopAndType,
 }
 
-/// The runs to do: a few, or as many as the environment says.
+/// The runs to do: a few, or those that the environment names.
 fn runs() -> Range<usize> {
     let Ok(wanted) = std::env::var("LGUEST_TEST_FAULT_RUNS") else {
         return 0..40;
@@ -68,17 +68,18 @@ fn runs() -> Range<usize> {
 const SECTORS: usize = 8;
 const SECTOR: usize = 512;
 
-/// How many `dd`s there are at most.
+/// The most `dd`s in a run.
 const WRITES: usize = 100;
 
 #[test]
 fn each_process_may_be_killed_or_stopped_at_any_moment() {
-    // Processes that a killed parent leaves behind become ours, so we see them.
+    // Processes that lose a killed parent become children of this process, so
+    // that it sees them.
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .unwrap();
     let scratch = Scratch::new("kills");
     let (disk, lan) = (scratch.path("disk"), scratch.file("lan", &[0; 4096]));
-    // A neighbour to talk to, which is never hit.
+    // Another Guest on the network, which is never hit.
     let mut neighbour = Running::start(&mut machine(None, &lan));
     neighbour.wait_for("lguest> ");
     let neighbours = children(neighbour.pid());
@@ -110,7 +111,7 @@ fn each_process_may_be_killed_or_stopped_at_any_moment() {
         ]);
         println!("run {run}: {scene:?}, {victim:?}, {fault:?}");
         if scene == Scene::Network {
-            // It may still wait for more from a Guest that was killed.
+            // It may still wait for data from a Guest that was killed.
             neighbour.type_in(b"\x03\ntcp-serve\n");
         }
         std::fs::write(&disk, vec![0; WRITES * SECTORS * SECTOR]).unwrap();
@@ -137,7 +138,7 @@ fn machine(disk: Option<&Path>, lan: &Path) -> Command {
     command
 }
 
-/// One run. Answers how it ended, for the list.
+/// One run. Returns how it ended, for the list.
 fn hit(
     scene: Scene,
     victim: Victim,
@@ -165,12 +166,12 @@ fn hit(
         Victim::View => None,
     };
     let Some(process) = pick else {
-        // It does not exist yet: then the Launcher gets the signal.
+        // If it does not exist yet, the Launcher gets the signal.
         session.signal(libc::SIGTERM);
         let end = session.finish();
         let early = end.signal() == Some(libc::SIGTERM);
         assert!(early || end.code() == 143, "{end:?}");
-        return "ended before there was one".into();
+        return "ended before the process existed".into();
     };
     let end = match fault {
         Fault::Kill => {
@@ -184,7 +185,7 @@ fn hit(
             std::thread::sleep(random.up_to_ms(100));
             process.signal(libc::SIGCONT);
             session.wait_for("lguest> ");
-            // It listens, and all that was typed has come.
+            // It reads its input, and has received all that was typed.
             let deadline = Instant::now() + PATIENCE;
             while !session.shown().contains("\nstill here") {
                 assert!(Instant::now() < deadline, "{}", session.shown());
@@ -235,18 +236,19 @@ fn lines(scene: Scene) -> Vec<u8> {
         Scene::Network => "tcp-send 10.0.0.1 4000\r".into(),
         Scene::Programs => "run primes 300\r".repeat(100),
     };
-    // No more than a terminal keeps for its reader.
+    // No more than a terminal buffers for its reader.
     let end = text.len().min(2000);
     text.as_bytes()[..end].to_vec()
 }
 
-/// A process was killed: the Launcher says so, or it was the Launcher.
+/// A process was killed. The Launcher reports it, or was killed itself.
 fn killed(victim: Victim, end: &support::Finished) {
     if victim == Victim::Launcher {
         assert_eq!(end.signal(), Some(libc::SIGKILL), "{end:?}");
         return;
     }
-    // Before the Guest runs, it is a machine on which it does not start.
+    // Before the Guest runs, this counts as a machine on which it does not
+    // start.
     let code = end.code();
     let reason = match code {
         121 => "lguest: cannot start the guest's processes: ",
@@ -270,8 +272,8 @@ fn by_signal(end: support::Finished, signal: i32) -> support::Finished {
     end
 }
 
-/// Whatever the Guest says that it has written and read back is in the file,
-/// and nothing behind the one that it may have been writing.
+/// All that the Guest has reported as written and read back is in the file.
+/// After it there is at most the one that it was writing.
 fn acknowledged_is_written(shown: &str, disk: &Path) {
     let written = shown.matches("read back the same").count();
     let file = std::fs::read(disk).unwrap();
@@ -287,7 +289,7 @@ fn acknowledged_is_written(shown: &str, disk: &Path) {
     assert!(pieces.all(|piece| piece.iter().all(|&byte| byte == 0)));
 }
 
-/// Waits until only we and the neighbour are left.
+/// Waits until only this process and the neighbour are left.
 fn no_other_process_is_left(neighbour: u32) {
     let deadline = Instant::now() + PATIENCE;
     let me = std::process::id();
@@ -299,10 +301,13 @@ fn no_other_process_is_left(neighbour: u32) {
         if left.is_empty() {
             break;
         }
-        assert!(Instant::now() < deadline, "they live on: {left:?}");
+        assert!(
+            Instant::now() < deadline,
+            "these processes remain: {left:?}"
+        );
         std::thread::sleep(Duration::from_millis(1));
     }
-    // Those that have become ours are ours to bury.
+    // Reaps those that have become children of this process.
     while let Ok(Some(_)) =
         rustix::process::wait(rustix::process::WaitOptions::NOHANG)
     {}

@@ -1,7 +1,7 @@
-//! Guests of several Launchers on one network, as a user would have them.
+//! Guests of several Launchers on one network, as users run them.
 //!
-//! The devices' own tests check what is on the wire. These check what a user
-//! sees who runs the command twice, and what is left when one is killed.
+//! The devices' own tests check the protocol. These check what a user of two
+//! commands sees, and what remains when one of them is killed.
 
 mod support;
 
@@ -51,7 +51,7 @@ fn three_guests_talk_each_with_each() {
 }
 
 #[test]
-fn one_is_killed_in_the_middle_and_another_takes_its_place() {
+fn a_new_guest_takes_the_slot_of_a_killed_one() {
     let network = Network::new("killed");
     let (mut a, mut b) = (network.guest(), network.guest());
     a.types("tcp-serve");

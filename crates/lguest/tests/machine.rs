@@ -19,7 +19,7 @@ fn guest() -> (Running, Vec<Process>) {
 }
 
 #[test]
-fn a_process_that_is_killed_takes_the_others_along_and_leaves_a_reason() {
+fn a_killed_process_ends_the_others_with_a_reason() {
     let count = guest().1.len();
     for n in 0..count {
         let (guest, children) = guest();
@@ -42,7 +42,7 @@ fn a_process_that_is_killed_takes_the_others_along_and_leaves_a_reason() {
 }
 
 #[test]
-fn the_launcher_that_is_killed_leaves_no_process_behind() {
+fn a_killed_launcher_leaves_no_process() {
     let (guest, children) = guest();
     guest.signal(libc::SIGKILL);
     assert_eq!(guest.finish().signal(), Some(libc::SIGKILL));
@@ -70,7 +70,7 @@ fn an_idle_guest_uses_no_processor() {
     let (mut guest, mut all) = guest();
     all.extend(Process::find(guest.pid()));
     let count = |f: fn(Process) -> u64| all.iter().map(|&p| f(p)).sum();
-    // The work after the prompt has to end first.
+    // The work after the prompt must end first.
     let switches: u64 = at_rest(|| count(Process::switches));
     let ticks: u64 = count(Process::ticks);
     std::thread::sleep(Duration::from_secs(3));
@@ -84,9 +84,9 @@ fn an_idle_guest_uses_no_processor() {
 
 #[test]
 fn it_is_ready_soon() {
-    // Processor time, in ticks of 10 ms: a busy machine does not change it
-    // much, and the best of a few starts is not changed at all. What a start
-    // takes by the clock is in docs/performance.md.
+    // Processor time, in ticks of 10 ms: a busy machine changes it little, and
+    // the best of a few starts hardly at all. docs/performance.md has the time
+    // of a start by the clock.
     const SOON: u64 = 10;
     const TRIES: u32 = 8;
     let start = || {
@@ -114,7 +114,7 @@ fn no_device_of_the_machine_is_opened() {
                 assert!(!target.starts_with("/dev/") || harmless, "{target:?}");
             }
         }
-        // The Launcher is not dumpable, so its descriptors are root's to see.
+        // The Launcher is not dumpable, so only root can see its descriptors.
         Err(error) => skip(
             "no_device_of_the_machine_is_opened",
             &format!("cannot look into the Launcher: {error}"),
@@ -133,7 +133,7 @@ fn copy(scratch: &Scratch) -> PathBuf {
 }
 
 #[test]
-fn the_command_runs_alone_wherever_it_is() {
+fn the_command_needs_no_other_file() {
     let scratch = Scratch::new("alone");
     let mut command = program(copy(&scratch));
     command.env_clear().current_dir(scratch.path(""));
@@ -147,11 +147,15 @@ fn the_command_runs_alone_wherever_it_is() {
 
 #[test]
 fn an_ordinary_user_may_run_it_with_disk_and_network() {
-    /// Somebody without any rights.
-    const NOBODY: u32 = 65534;
+    /// A user without rights.
+    const UNPRIVILEGED: u32 = 65534;
     let test = "an_ordinary_user_may_run_it_with_disk_and_network";
     if !rustix::process::geteuid().is_root() {
-        return skip(test, "not root: all other tests are run by one");
+        return skip(
+            test,
+            "not root: the other tests run as an ordinary user \
+                           already",
+        );
     }
     if !is_here("setpriv") {
         return skip(test, "there is no setpriv");
@@ -162,12 +166,13 @@ fn an_ordinary_user_may_run_it_with_disk_and_network() {
         scratch.file("lan", &[0; 4096]),
     );
     for path in [&scratch.path(""), &disk, &lan] {
-        std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+        std::os::unix::fs::chown(path, Some(UNPRIVILEGED), Some(UNPRIVILEGED))
+            .unwrap();
     }
     let copy = copy(&scratch);
     let start = |disk: Option<&PathBuf>| {
         let mut command = program("setpriv");
-        let id = NOBODY.to_string();
+        let id = UNPRIVILEGED.to_string();
         command
             .args(["--reuid", &id, "--regid", &id, "--clear-groups"])
             .args(["--bounding-set=-all", "--inh-caps=-all"])
@@ -218,7 +223,7 @@ fn the_example_of_another_launcher_runs_a_guest() {
 }
 
 #[test]
-fn the_counters_are_json_and_tell_what_has_happened() {
+fn the_counters_are_json_and_count_events() {
     let scratch = Scratch::new("stats");
     let stats = scratch.path("stats.json");
     let mut command = lguest();

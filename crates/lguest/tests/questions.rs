@@ -1,9 +1,9 @@
-//! Every question that a Guest can ask, and the answer on record.
+//! Every question of the test guest, and its transcript.
 //!
-//! `guests/questions` asks one question per run; what it and the Launcher say
-//! is compared with `tests/questions/NAME.txt`, which begins with the question
-//! and ends with how the Launcher ended. `UPDATE_EXPECT=1` writes the files
-//! anew: then it is for you to read what has changed.
+//! `guests/questions` asks one question per run. The output of Guest and
+//! Launcher is compared with `tests/questions/NAME.txt`, which begins with the
+//! question and ends with the exit code of the Launcher. `UPDATE_EXPECT=1`
+//! writes the files again. Read what has changed.
 
 #![expect(clippy::unwrap_used, reason = "a test says what went wrong so")]
 
@@ -16,18 +16,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use support::{Finished, Running, Scratch, guests, lguest, questions, run};
 
-/// Where the answers are.
+/// The folder of the transcripts.
 fn records() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/questions")
 }
 
 /// A way to run the Guest.
 struct Way {
-    /// For the names of files.
+    /// Its name, for the names of files.
     name: &'static str,
     /// The Launcher's options.
     options: &'static [&'static str],
-    /// The part of a line that is compared with the record.
+    /// The part of a line that is compared with the transcript.
     look_at: fn(&str) -> &str,
 }
 
@@ -41,10 +41,10 @@ fn every_answer_is_as_it_was() {
     compare(&exact, std::env::var_os("UPDATE_EXPECT").is_some());
 }
 
-/// Where the code segment has no end, a program that jumps into its kernel gets
+/// If the code segment has no limit, a program that jumps into its kernel gets
 /// its fault at the first instruction there that traps.
 #[test]
-fn every_answer_is_the_same_by_default_but_how_far_a_stray_jump_led() {
+fn every_answer_is_the_same_by_default_except_after_a_stray_jump() {
     const STRAYED: &str = "trap 14: error 5 eip c010000";
     let default = Way {
         name: "default",
@@ -58,7 +58,7 @@ fn every_answer_is_the_same_by_default_but_how_far_a_stray_jump_led() {
 }
 
 #[test]
-fn every_answer_is_the_same_where_user_code_is_walled_in() {
+fn every_answer_is_the_same_with_user_processes() {
     let walled_in = Way {
         name: "user",
         options: &["--isolation=user"],
@@ -67,7 +67,7 @@ fn every_answer_is_the_same_where_user_code_is_walled_in() {
     compare(&walled_in, false);
 }
 
-/// Compares the answers with those on record, or puts them there.
+/// Compares the answers with the transcripts, or writes them.
 fn compare(way: &Way, update: bool) {
     let texts = texts();
     let left = Mutex::new(names());
@@ -131,28 +131,28 @@ fn every_record_has_its_question() {
         let name = file.strip_suffix(".txt").unwrap();
         assert!(
             names.iter().any(|n| n == name),
-            "no question is called {name}"
+            "there is no question {name}"
         );
     }
 }
 
-/// All names, as the Guest knows them.
+/// All names, as the Guest lists them.
 fn names() -> Vec<String> {
     let list = run(lguest().arg("16").arg(questions()).arg("ask=list"), b"");
     let list = list.ends_well(0).stdout;
     list.lines().map(|line| line.trim().to_owned()).collect()
 }
 
-/// A question as it stands in the Guest's sources.
+/// A question in the Guest's sources.
 struct Question {
     /// The doc comment.
     text: String,
-    /// The module, which tells what it needs.
+    /// The module, which decides the devices that it needs.
     topic: String,
 }
 
 impl Question {
-    /// Its form in the golden file: lines of the usual length.
+    /// Its form in the transcript: lines of the usual length.
     fn on_record(&self) -> String {
         let mut lines = String::from("?");
         let mut length = 1;
@@ -169,7 +169,7 @@ impl Question {
     }
 }
 
-/// Every function in the Guest's sources that is a question, by name.
+/// All functions in the Guest's sources that are questions, by name.
 fn texts() -> BTreeMap<String, Question> {
     let mut texts = BTreeMap::new();
     for entry in fs::read_dir(guests().join("questions/src")).unwrap() {
@@ -198,8 +198,8 @@ fn texts() -> BTreeMap<String, Question> {
     texts
 }
 
-/// Runs the Guest with one question, and with what that one needs. Where it
-/// takes two Guests, both answer.
+/// Runs the Guest with one question and the devices that it needs. Some
+/// questions need two Guests, and then both answer.
 fn ask(name: &str, topic: &str, has_peer: bool, way: &Way) -> Vec<Finished> {
     let scratch = Scratch::new(&format!("{name}-{}", way.name));
     let options = devices(name, topic, &scratch);
@@ -217,7 +217,7 @@ fn ask(name: &str, topic: &str, has_peer: bool, way: &Way) -> Vec<Finished> {
         return vec![run(&mut command(name), input)];
     }
     let first = Running::start(&mut command(name));
-    // The first one takes the first slot; then it says something.
+    // The first one takes the first slot, and then prints something.
     first.wait_for("\n");
     let peer = run(&mut command(&format!("{name}_peer")), b"");
     vec![first.finish(), peer]
@@ -247,8 +247,8 @@ fn devices(name: &str, topic: &str, scratch: &Scratch) -> Vec<String> {
     }
 }
 
-/// Adds how it went. Lines that are too long go on in the next one, behind a
-/// backslash.
+/// Adds the output and the end of a run. Lines that are too long are continued
+/// in the next one, after a backslash.
 fn record(record: &mut String, finished: &Finished) {
     let mut text = finished.stdout.replace("\r\n", "\n");
     if !text.is_empty() && !text.ends_with('\n') {
@@ -270,5 +270,5 @@ fn record(record: &mut String, finished: &Finished) {
     }
 }
 
-/// The longest line on record.
+/// The longest line of a transcript.
 const LONGEST: usize = 99;

@@ -1,7 +1,7 @@
-//! A disk is taken away from a Guest that runs, and the Guest lets go of it.
+//! A disk is removed from a running Guest, and the Guest releases it.
 //!
-//! Nothing in the command does that, so this is a small Launcher of its own,
-//! on the same bus and with the same Guest.
+//! The command never does that, so this is a small Launcher of its own, with
+//! the same bus and the same Guest.
 
 #![expect(clippy::unwrap_used, reason = "a test says what went wrong so")]
 
@@ -27,7 +27,7 @@ const DISK: usize = 0;
 const CONSOLE: usize = 1;
 
 #[test]
-fn a_driver_lets_go_of_a_removed_disk_and_the_guest_goes_on() {
+fn a_driver_releases_a_removed_disk_and_the_guest_goes_on() {
     let name = format!("lguest-removal-{}", std::process::id());
     let path = std::env::temp_dir().join(name);
     std::fs::write(&path, vec![0; 64 * 512]).unwrap();
@@ -61,11 +61,11 @@ fn a_driver_lets_go_of_a_removed_disk_and_the_guest_goes_on() {
     bus.remove(DISK);
     let start = Instant::now();
     while !bus.is_let_go(DISK) {
-        assert!(start.elapsed() < Duration::from_secs(60), "not let go");
+        assert!(start.elapsed() < Duration::from_secs(60), "not released");
         std::thread::sleep(Duration::from_millis(1));
     }
-    // It can be used again, because its lock has gone; another test's child
-    // may have a copy of it for a moment.
+    // It can be used again, because its lock is gone. A child of another test
+    // may hold a copy of it for a moment.
     while let Err(DiskError::InUse) = Disk::open(&path, false) {
         assert!(start.elapsed() < Duration::from_secs(60), "still locked");
     }

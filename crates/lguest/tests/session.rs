@@ -1,6 +1,7 @@
-//! Sessions with the Guest that is part of the Launcher, through pipes.
+//! Sessions with the built-in guest, through pipes.
 //!
-//! The view of a script: lines in, lines out, an exit code, and the counters.
+//! They do what a script does: lines in, lines out, an exit code, and the
+//! counters.
 
 #![expect(clippy::unwrap_used, reason = "a test says what went wrong so")]
 
@@ -23,7 +24,7 @@ fn typed_lines_are_answered_and_the_end_is_clean() {
 }
 
 #[test]
-fn the_guests_own_code_is_ours_unless_it_pretends_to_be_us() {
+fn the_guests_exit_code_is_passed_on_if_it_is_no_code_of_ours() {
     assert_eq!(session(&[], "poweroff 7\n").status.code(), Some(7));
     assert_eq!(session(&[], "poweroff 119\n").status.code(), Some(119));
     let run = session(&[], "poweroff 120\n");
@@ -150,7 +151,7 @@ fn session(words: &[&str], typed: &str) -> Output {
     let mut run = start(words);
     let mut keyboard = run.stdin.take().unwrap();
     let typed = typed.to_owned();
-    // The Guest may say more than a pipe holds before it has read all.
+    // The Guest may print more than a pipe holds before it has read all.
     let typing = std::thread::spawn(move || {
         keyboard.write_all(typed.as_bytes()).unwrap();
         keyboard
@@ -169,7 +170,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap().replace('\r', "")
 }
 
-/// How often any thread of the Launcher has been put on a processor.
+/// How often the threads of the Launcher have been scheduled.
 fn times_scheduled(run: &Child) -> u64 {
     let tasks = format!("/proc/{}/task", run.id());
     let status = |task: std::fs::DirEntry| {

@@ -1,4 +1,4 @@
-//! Strangers that send a Launcher what blocks a process that has it.
+//! Foreign processes send a Launcher files that block their holder.
 //!
 //! Any process of the same user can connect to the socket of a Launcher on a
 //! network and send it files. With files of any kind, the Launcher serves its
@@ -22,8 +22,8 @@ use support::network::{Guest, Network};
 use support::processes::children;
 use support::{PATIENCE, skip};
 
-/// No test starts a process while another one has a file that blocks: between
-/// fork and exec, a child has it, too.
+/// No test starts a process while another test has a file that blocks, because
+/// a child has that file, too, between fork and exec.
 static TURN: Mutex<()> = Mutex::new(());
 
 /// Connects to the Launcher in slot 0 and sends it bytes, with these files.
@@ -43,7 +43,7 @@ fn send(network: &Network, bytes: &[u8], files: &[BorrowedFd<'_>]) -> OwnedFd {
     socket
 }
 
-/// Messages with `file` in them, short and long, with one and with several; by
+/// Messages with `file`, short and long, with one file and with several, by
 /// connections that end and that do not.
 fn send_all_kinds(network: &Network, file: BorrowedFd<'_>) -> Vec<OwnedFd> {
     let mut open = Vec::new();
@@ -59,20 +59,20 @@ fn send_all_kinds(network: &Network, file: BorrowedFd<'_>) -> Vec<OwnedFd> {
 }
 
 #[test]
-fn a_socket_that_lingers_does_not_hold_up_a_launcher() {
+fn a_socket_that_lingers_does_not_block_a_launcher() {
     let _turn = TURN.lock();
     let network = Network::new("lingers");
     let (a, b) = (network.guest(), network.guest());
     let (file, other) = lingering();
     let open = send_all_kinds(&network, file.as_fd());
-    // The last holders are now the processes to which it was sent.
+    // Now only the receiving processes hold it.
     drop(file);
     goes_on(&network, a, b);
     drop((open, other));
 }
 
 #[test]
-fn a_file_without_an_answer_does_not_hold_up_a_launcher() {
+fn a_file_whose_server_does_not_answer_does_not_block_a_launcher() {
     let _turn = TURN.lock();
     let network = Network::new("silent");
     let (a, b) = (network.guest(), network.guest());
@@ -97,7 +97,7 @@ fn a_file_without_an_answer_does_not_hold_up_a_launcher() {
     drop((silent, open));
 }
 
-/// Others join and are met; one ends by itself, and one by a signal.
+/// Others join and get connections. One ends by itself, and one by a signal.
 #[track_caller]
 fn goes_on(network: &Network, mut a: Guest, b: Guest) {
     let mut c = network.guest();
@@ -111,7 +111,7 @@ fn goes_on(network: &Network, mut a: Guest, b: Guest) {
 }
 
 #[test]
-fn the_end_of_a_porter_is_reported_and_harms_no_link() {
+fn the_end_of_a_porter_is_reported_and_ends_no_link() {
     let _turn = TURN.lock();
     let network = Network::new("porter");
     let (mut a, mut b) = (network.guest(), network.guest());

@@ -72,7 +72,7 @@ struct Test {
 }
 
 impl Test {
-    /// One request. Answers whether the Guest is alive.
+    /// One request. Returns whether the Guest is alive.
     fn request(&mut self, input: &mut Input<'_>) -> bool {
         let memory = self.guest.memory().clone();
         let (send, sent) = (address(input), list(input));

@@ -101,7 +101,7 @@ struct Test {
 }
 
 impl Test {
-    /// Something happens. Answers whether our Guest is alive.
+    /// Something happens. Returns whether our Guest is alive.
     fn step(&mut self, input: &mut Input<'_>) -> bool {
         match input.byte() % 15 {
             0 => {
@@ -354,7 +354,7 @@ impl Test {
         self.station.bindings_changed();
     }
 
-    /// Our Guest sends. Answers whether it lives.
+    /// Our Guest sends. Returns whether it lives.
     fn send(&mut self, input: &mut Input<'_>) -> bool {
         let (dma, key) = (address(input), PAGE + input.below(16) * 4);
         let sent: Option<Dma> = self.guest.memory().read_object(dma).ok();
@@ -375,7 +375,7 @@ impl Test {
         }
     }
 
-    /// Answers whether our Guest is alive; if not, it must be its own fault.
+    /// Returns whether our Guest is alive; if not, it must be its own fault.
     fn check_death(&self) -> bool {
         if self.guest.killed().is_none() {
             return true;

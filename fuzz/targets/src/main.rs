@@ -73,7 +73,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs for a while. Answers whether nothing went wrong.
+/// Runs for a while. Returns whether nothing went wrong.
 fn random(target: &Target, seconds: u64, seed: u64) -> io::Result<bool> {
     let corpus = corpus(target.name)?;
     let mut random = Random(seed | 1);
@@ -97,7 +97,7 @@ fn random(target: &Target, seconds: u64, seed: u64) -> io::Result<bool> {
     Ok(good)
 }
 
-/// Runs one input. Answers whether it went well; if not, it is kept.
+/// Runs one input. Returns whether it went well; if not, it is kept.
 fn run(target: &Target, input: &[u8]) -> bool {
     BEGUN.fetch_add(1, Ordering::Relaxed);
     if let Ok(mut current) = CURRENT.lock() {

@@ -33,7 +33,7 @@ pub(crate) fn descriptor(index: u32) -> [u32; 3] {
     [0, 4, 8].map(|at| load(KERNEL_DATA + index * DeviceDescriptor::SIZE + at))
 }
 
-/// Maps the page of device `index`. Answers its key and where it is mapped.
+/// Maps the page of device `index`. Returns its key and where it is mapped.
 pub(crate) fn device_page(index: u32) -> (u32, u32) {
     let [_, _, pfn] = descriptor(index);
     let at = WINDOW + index * 0x1000;

@@ -261,7 +261,7 @@ fn flat_gdt() -> u32 {
     table
 }
 
-/// Maps the descriptor page, the last one there is. Answers its physical
+/// Maps the descriptor page, the last one there is. Returns its physical
 /// address as the lab's functions take it.
 fn map_end() -> u32 {
     use crate::lab::space::{KERNEL_DATA, KERNEL_PAGE, first};

@@ -217,7 +217,7 @@ const CODE_AS_DATA: u32 = USER_DATA + PAGE_SIZE;
 const WRITER: u32 = 0x200;
 
 /// A program that makes forty system calls with eax = 1 and then one with
-/// eax = 3, and another one behind it that writes %bl to %ecx. Answers where
+/// eax = 3, and another one behind it that writes %bl to %ecx. Returns where
 /// the byte is that says 3.
 fn put_calls_and_writer() -> u32 {
     let calls = code!(

@@ -10,7 +10,7 @@ use crate::place;
 use std::path::Path;
 
 /// Measures the embedded Guest in a hurry with the Launcher that was built.
-/// Answers what is missing.
+/// Returns what is missing.
 pub(crate) fn smoke(root: &Path) -> Vec<String> {
     let mut options = Options::usual();
     options.quick = true;

@@ -25,7 +25,7 @@ static START: OnceLock<Reading> = OnceLock::new();
 /// nanoseconds; over this time that is a few parts in a hundred thousand.
 const MEASURE_FOR: Duration = Duration::from_millis(2);
 
-/// Takes the first reading, if it has not been taken. Answers the counter.
+/// Takes the first reading, if it has not been taken. Returns the counter.
 pub fn start() -> u64 {
     START.get_or_init(read).tsc
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 /// The side of an engine that its tokens use.
 pub trait Holder: Send + Sync {
     /// Blocks until the Guest stands at a clean point, or for `patience`.
-    /// Answers whether it stands.
+    /// Returns whether it stands.
     ///
     /// # Errors
     ///
@@ -49,7 +49,7 @@ impl Hold {
         self.0.wait_until_still(None).map(drop)
     }
 
-    /// [`Self::wait`], for `patience` at most. Answers whether the Guest
+    /// [`Self::wait`], for `patience` at most. Returns whether the Guest
     /// stands.
     ///
     /// # Errors

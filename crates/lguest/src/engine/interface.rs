@@ -81,7 +81,7 @@ pub trait Engine: Requests {
     /// but a Guest that has nothing more to do has freed what it is going to
     /// free. `woken`: `run` comes back also when the Guest wakes up.
     ///
-    /// Answers whether the Guest sleeps. A caller that has `woken` set and
+    /// Returns whether the Guest sleeps. A caller that has `woken` set and
     /// finds no buffer *after* such an answer can wait without a time limit:
     /// no buffer is freed before `run` comes back.
     #[must_use]

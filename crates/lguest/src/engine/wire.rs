@@ -58,7 +58,7 @@ impl Wire {
         &self.guest
     }
 
-    /// A write: a request and its words. Answers what the system call would:
+    /// A write: a request and its words. Returns what the system call would:
     /// the address of a buffer for LHREQ_GETDMA, else 0. The buffer's
     /// interrupt is in its `used_len` then, as the header says.
     ///

@@ -43,7 +43,7 @@ impl Mapping {
     ///
     /// # Errors
     ///
-    /// What the kernel says.
+    /// The error of the kernel.
     pub(super) fn of(
         file: BorrowedFd<'_>,
         offset: u32,
@@ -77,7 +77,7 @@ impl Mapping {
     ///
     /// # Errors
     ///
-    /// What the kernel says.
+    /// The error of the kernel.
     pub(super) fn for_large_pages(
         file: BorrowedFd<'_>,
         limit: u32,

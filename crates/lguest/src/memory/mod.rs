@@ -134,7 +134,7 @@ impl GuestMemory {
     ///
     /// # Errors
     ///
-    /// What the kernel says.
+    /// The error of the kernel.
     pub(crate) fn used_up_to(&self, addr: u32) -> io::Result<u32> {
         let from = rustix::fs::SeekFrom::Hole(u64::from(addr));
         let hole = rustix::fs::seek(&self.0.file, from)?;
@@ -242,7 +242,7 @@ impl GuestMemory {
         Ok(())
     }
 
-    /// Reads from `file` at `offset` into `sections`, like preadv. Answers the
+    /// Reads from `file` at `offset` into `sections`, like preadv. Returns the
     /// bytes moved, short only at the end of the file.
     ///
     /// # Errors
@@ -277,7 +277,7 @@ impl GuestMemory {
         moved
     }
 
-    /// Writes `sections` to `file` at `offset`, like pwritev. Answers the
+    /// Writes `sections` to `file` at `offset`, like pwritev. Returns the
     /// bytes moved.
     ///
     /// # Errors

@@ -27,7 +27,7 @@ pub(crate) enum SealedMemoryError {
     /// No 32-bit Guest has a file of this size.
     #[error("a memory file of {0} bytes")]
     Size(u64),
-    /// What the kernel says.
+    /// The error of the kernel.
     #[error(transparent)]
     Io(#[from] io::Error),
 }

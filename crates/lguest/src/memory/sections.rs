@@ -143,7 +143,7 @@ impl SectionsIn<'_> {
     }
 
     /// Copies what is in these sections into those of `to`, until either are
-    /// exhausted. Answers the bytes.
+    /// exhausted. Returns the bytes.
     ///
     /// # Errors
     ///

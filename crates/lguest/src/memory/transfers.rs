@@ -42,7 +42,7 @@ impl Vectors {
     }
 }
 
-/// Reads from `file` at `offset` into `sections`, like preadv. Answers the
+/// Reads from `file` at `offset` into `sections`, like preadv. Returns the
 /// bytes moved, short only at the end of the file.
 ///
 /// # Errors
@@ -80,7 +80,7 @@ pub(super) fn read_at_now(
     })
 }
 
-/// Writes `sections` to `file` at `offset`, like pwritev. Answers the bytes
+/// Writes `sections` to `file` at `offset`, like pwritev. Returns the bytes
 /// moved.
 ///
 /// # Errors

@@ -22,7 +22,7 @@ pub type SlowOutput = Box<dyn FnOnce() + Send>;
 /// may use it.
 pub trait Transport: Send + Sync {
     /// SEND_DMA: the Guest sends the list at `dma` to `key`. May block.
-    /// Answers whether there is a device with that key.
+    /// Returns whether there is a device with that key.
     ///
     /// # Errors
     ///

@@ -1,8 +1,8 @@
-//! A process that is confined as a Launcher is, and then does harm.
+//! A process that is confined as a Launcher is, and then attacks.
 //!
-//! It is a fork of the test: one thread, because the walls need that. The
-//! result of a call comes back through a pipe; a process that was stopped has
-//! nothing to say but its status.
+//! It is a fork of the test, with one thread, because the walls need that. It
+//! writes the result of a call to a pipe. If it was stopped, there is only its
+//! exit status.
 
 use lguest::confine::{self, Plan, WallReport};
 use libc::c_long;
@@ -17,17 +17,18 @@ use std::time::{Duration, Instant};
 /// How an attack ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ended {
-    /// The call was made, and answered this.
+    /// The call was made, and returned this.
     Returned(i64),
     /// It failed with this error.
     Failed(i32),
-    /// It was made, and did not come back: it ended the process, or waits.
+    /// It was made, and did not return: it ended the process, or it waits.
     Gone,
-    /// The process was ended because of it, with the Launcher's own code.
+    /// The process was ended because of it, with the Launcher's exit code for
+    /// that.
     Stopped,
 }
 
-/// Makes a call. Answers what it answers, or minus an error.
+/// Makes a call. Returns its result, or minus an error.
 pub(crate) fn call(nr: c_long, a: [c_long; 6]) -> i64 {
     // SAFETY: this process exists only for this call. Calls that would change
     // our memory get no address of it.
@@ -42,8 +43,8 @@ pub(crate) fn call(nr: c_long, a: [c_long; 6]) -> i64 {
     }
 }
 
-/// Makes a call without arguments by the door of 32-bit programs.
-pub(crate) fn by_the_32_bit_door(nr: i64) -> i64 {
+/// Makes a call without arguments as 32-bit programs do, by `int $0x80`.
+pub(crate) fn by_int_80(nr: i64) -> i64 {
     let mut result = nr;
     // SAFETY: as `call`; LLVM reserves rbx.
     unsafe {
@@ -66,7 +67,7 @@ pub(crate) fn attack(plan: &Plan, nr: c_long, arguments: [c_long; 6]) -> Ended {
     in_confinement(plan, |_| call(nr, arguments))
 }
 
-/// [`attack`], and its standard error.
+/// As [`attack`], with the standard error of the process.
 pub(crate) fn heard(
     plan: &Plan,
     nr: c_long,
@@ -85,7 +86,7 @@ pub(crate) fn heard(
     (ended, said)
 }
 
-/// The answer of `act` in a process that `plan` confines.
+/// The result of `act` in a process that `plan` confines.
 pub(crate) fn in_confinement(
     plan: &Plan,
     act: impl FnOnce(&[WallReport]) -> i64,
@@ -93,7 +94,7 @@ pub(crate) fn in_confinement(
     fork(|| act(&confine(plan)))
 }
 
-/// A call by a thread that was there before its process was confined.
+/// A call by a thread that was started before its process was confined.
 pub(crate) fn in_an_older_thread(nr: c_long, arguments: [c_long; 6]) -> Ended {
     fork(|| {
         let (go, gone) = channel::<()>();
@@ -107,7 +108,7 @@ pub(crate) fn in_an_older_thread(nr: c_long, arguments: [c_long; 6]) -> Ended {
     })
 }
 
-/// The version of landlock's interface in this kernel; 0 for none.
+/// The version of Landlock's interface in this kernel; 0 for none.
 pub(crate) fn landlock_interface() -> i64 {
     const VERSION: c_long = 1;
     call(libc::SYS_landlock_create_ruleset, [0, 0, VERSION, 0, 0, 0]).max(0)
@@ -119,7 +120,7 @@ fn confine(plan: &Plan) -> Vec<WallReport> {
     reports
 }
 
-/// The answer of a fork; it cannot harm this process.
+/// The result of `act` in a fork, which cannot change this process.
 fn fork(act: impl FnOnce() -> i64) -> Ended {
     let (read, write) = std::io::pipe().unwrap();
     // SAFETY: the child does not come back from here.
@@ -150,9 +151,8 @@ fn fork(act: impl FnOnce() -> i64) -> Ended {
     }
 }
 
-/// How long a process must sleep in one call to count as one that waits for
-/// ever. Processor time of others does not matter: a process that can run
-/// does not sleep.
+/// A process that sleeps in one call for this time waits for ever. A busy
+/// machine does not matter, because a process that can run does not sleep.
 const FOR_EVER: Duration = Duration::from_millis(300);
 
 /// What the child writes; `None` if it ends without an answer. A child whose

@@ -1,10 +1,9 @@
 //! Attacks from inside a Launcher that was taken over.
 //!
 //! Each attack is a process that confines itself with the two calls that
-//! `launch` makes, and then does what an attacker would. Every call that there
-//! is, is tried, too; the list of those that are made is a golden file, so
-//! that a reviewer sees each new one. Last, the real command is looked at from
-//! outside.
+//! `launch` makes, and then attacks. Every system call is tried, too. The list
+//! of those that are allowed is a golden file, so that a reviewer sees each new
+//! one. The last tests examine the real command from outside.
 
 #![expect(unsafe_code, reason = "forks, and makes forbidden calls")]
 #![expect(clippy::unwrap_used, reason = "a test says what went wrong so")]
@@ -27,7 +26,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use support::{Running, lguest_with};
 
-/// A wall alone: all others are left open.
+/// One wall. All others are left open.
 fn only(bit: u32) -> Plan {
     let all: u32 = wall::ALL.iter().map(|(_, bit)| bit).sum();
     Plan {
@@ -44,7 +43,7 @@ fn on_a_network() -> Plan {
     }
 }
 
-/// Whether this machine can put up the walls of `plan`, or else why not.
+/// Whether this machine has the walls of `plan`. If not, says why.
 fn stands(test: &str, plan: &Plan) -> bool {
     let ended = in_confinement(plan, |reports| {
         let lacking =
@@ -58,15 +57,15 @@ fn stands(test: &str, plan: &Plan) -> bool {
     stands
 }
 
-/// The arguments that every call is tried with: nothing, and too much.
+/// The arguments that every call is tried with: zeros and ones.
 const ARGUMENTS: [[c_long; 6]; 2] = [[0; 6], [-1; 6]];
 
 #[test]
 fn every_call_that_is_not_on_the_list_is_stopped() {
     const LAST: c_long = 500;
     // uretprobe and uprobe: no filter of any process sees them. They are for
-    // code that the kernel puts into a traced process, and end a process that
-    // makes them from elsewhere.
+    // code that the kernel puts into a traced process. The kernel ends a
+    // process that makes them from other code.
     const THE_KERNELS_OWN: [c_long; 2] = [335, 336];
     let mut table = String::from(
         "# Calls that a confined Launcher can make: number, and what became\n\
@@ -74,8 +73,8 @@ fn every_call_that_is_not_on_the_list_is_stopped() {
          stopped.\n",
     );
     for nr in 0..=LAST {
-        // A return without a signal takes all registers from words on the
-        // stack that are no registers, and then does anything.
+        // A return without a signal loads all registers from words on the stack
+        // that are no registers.
         let ended = match nr {
             libc::SYS_rt_sigreturn => [Ended::Gone; 2],
             nr => ARGUMENTS.map(|a| attack(&Plan::default(), nr, a)),
@@ -109,7 +108,7 @@ fn every_call_that_is_not_on_the_list_is_stopped() {
     assert_eq!(table, fs::read_to_string(golden).unwrap());
 }
 
-/// On a network between Guests a Launcher meets others; that takes no more.
+/// A Launcher on a network between Guests connects to others.
 #[test]
 fn a_network_between_guests_takes_a_few_calls_more() {
     let name = |(_, name, _): calls::Call| name;
@@ -127,7 +126,7 @@ fn a_network_between_guests_takes_a_few_calls_more() {
     assert!(matches!(ended, Ended::Returned(_)), "{ended:?}");
     let ended = attack(&plan, libc::SYS_socket, socket(stream));
     assert_eq!(ended, Ended::Stopped);
-    // Of the files elsewhere it can remove none.
+    // It cannot remove files elsewhere.
     let test = "a_network_between_guests_takes_a_few_calls_more";
     if stands(test, &only(wall::LANDLOCK)) {
         let elsewhere = text(c"/etc/passwd");
@@ -138,9 +137,9 @@ fn a_network_between_guests_takes_a_few_calls_more() {
     }
 }
 
-/// Calls by the other ways into the kernel, where numbers mean other calls.
+/// Calls by the other entries of the kernel, where numbers mean other calls.
 #[test]
-fn every_other_door_is_shut() {
+fn calls_by_other_entries_are_stopped() {
     /// Calls of the x32 interface.
     const X32: c_long = 0x4000_0000;
     for nr in [0, 2, 39, 59, 520, 545] {
@@ -149,14 +148,13 @@ fn every_other_door_is_shut() {
     }
     // exit, fork, open, execve, getpid: of the 32-bit interface.
     for nr in [1, 2, 5, 11, 20] {
-        let ended = in_confinement(&Plan::default(), |_| {
-            attacker::by_the_32_bit_door(nr)
-        });
+        let ended =
+            in_confinement(&Plan::default(), |_| attacker::by_int_80(nr));
         assert_eq!(ended, Ended::Stopped, "32-bit call {nr}");
     }
 }
 
-/// What the attacks need in order to succeed.
+/// The targets of the attacks.
 struct Prey {
     victim: std::process::Child,
     port: u16,
@@ -511,7 +509,7 @@ fn no_attack_succeeds() {
     assert!(!Path::new("/tmp/lguest-attack").exists());
 }
 
-/// With the filter alone open, the attacks that the other walls are for.
+/// Attacks against the other walls, while only the filter is open.
 #[test]
 fn without_the_filter_the_other_walls_hold() {
     let test = "without_the_filter_the_other_walls_hold";
@@ -569,12 +567,12 @@ fn landlock_alone_keeps_files_ports_and_other_processes() {
     let arguments = [here, text(c"/etc/passwd"), 0, 0, 0, 0];
     let ended = attack(&plan, libc::SYS_openat, arguments);
     assert_eq!(ended, Ended::Failed(libc::EACCES));
-    // These two came later than landlock itself.
+    // These two are younger than Landlock itself.
     let interface = attacker::landlock_interface();
     if interface < 6 {
         println!(
-            "SKIPPED {test}: interface {interface} of landlock knows no \
-             signals, and perhaps no ports"
+            "SKIPPED {test}: interface {interface} of Landlock has no signals, \
+             and perhaps no ports"
         );
         return;
     }
@@ -598,7 +596,7 @@ fn a_process_that_is_no_view_cannot_be_killed_by_descriptor() {
     let test = "a_process_that_is_no_view_cannot_be_killed_by_descriptor";
     let mut prey = Prey::new();
     if attacker::landlock_interface() < 6 {
-        println!("SKIPPED {test}: landlock here knows no signals");
+        println!("SKIPPED {test}: Landlock here has no rule for signals");
         return;
     }
     let pid = prey.pid();
@@ -611,7 +609,7 @@ fn a_process_that_is_no_view_cannot_be_killed_by_descriptor() {
 }
 
 #[test]
-fn threads_that_were_there_before_are_confined_too() {
+fn threads_that_were_started_before_are_confined_too() {
     let ended =
         attacker::in_an_older_thread(libc::SYS_socket, [2, 1, 0, 0, 0, 0]);
     assert_eq!(ended, Ended::Stopped);
@@ -648,7 +646,7 @@ fn launcher(words: &str) -> Running {
 }
 
 #[test]
-fn all_threads_of_the_real_one_are_confined() {
+fn all_threads_of_a_real_launcher_are_confined() {
     let running = launcher("");
     for status in threads(running.pid()) {
         for line in
@@ -668,7 +666,7 @@ fn all_threads_of_the_real_one_are_confined() {
 /// be read only with the right to trace it: a thread without capabilities
 /// tries.
 #[test]
-fn no_other_process_may_look_into_the_real_one() {
+fn no_other_process_may_look_into_a_real_launcher() {
     let running = launcher("");
     let open = launcher("--no-confine=dumpable --no-confine=namespaces");
     let looks = |pid: u32| {
@@ -685,22 +683,22 @@ fn no_other_process_may_look_into_the_real_one() {
         std::thread::spawn(look).join().unwrap()
     };
     assert!(!looks(running.pid()));
-    // The negative control, where nothing else is in the way.
+    // The negative control, without any other obstacle.
     if !looks(open.pid()) {
         println!(
-            "SKIPPED no_other_process_may_look_into_the_real_one: this machine lets \
-             nobody look into anybody"
+            "SKIPPED no_other_process_may_look_into_a_real_launcher: this \
+             machine lets nobody look into anybody"
         );
     }
 }
 
-/// Files that a Launcher reads from time to time have to be open by then.
+/// Files that a confined Launcher reads must be open before.
 #[test]
 fn a_confined_launcher_keeps_its_guest_on_one_processor() {
     let test = "a_confined_launcher_keeps_its_guest_on_one_processor";
     let processors = std::thread::available_parallelism().unwrap().get();
     if processors < 2 {
-        println!("SKIPPED {test}: there is but one");
+        println!("SKIPPED {test}: there is only one processor");
         return;
     }
     let running = launcher("");
@@ -712,7 +710,7 @@ fn a_confined_launcher_keeps_its_guest_on_one_processor() {
 }
 
 #[test]
-fn a_wall_that_is_not_wanted_is_not_there() {
+fn a_wall_that_is_switched_off_is_absent() {
     let running = launcher("--no-confine=all");
     for status in threads(running.pid()) {
         assert!(status.contains("Seccomp:\t0"), "{status}");
@@ -720,7 +718,7 @@ fn a_wall_that_is_not_wanted_is_not_there() {
     }
 }
 
-/// If a machine refuses a wall, the others stand and the Guest runs.
+/// If a machine refuses a wall, the others are there and the Guest runs.
 #[test]
 fn a_wall_that_the_machine_lacks_is_left_out() {
     for (nr, error, lacking) in [
@@ -741,7 +739,7 @@ fn a_wall_that_the_machine_lacks_is_left_out() {
 }
 
 #[test]
-fn verbose_tells_what_became_of_each_wall() {
+fn verbose_reports_each_wall() {
     for (words, left_open) in [
         ("--verbose", &[][..]),
         ("run -v --no-confine seccomp", &["seccomp"]),

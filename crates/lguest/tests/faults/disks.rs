@@ -12,14 +12,14 @@ const SECTOR: usize = 512;
 /// Sectors that one `dd` writes here.
 const SECTORS: usize = 64;
 
-/// `count` of them, one behind the other, and how to end.
+/// The input for `count` of them, one after the other, and for the end.
 fn writes(count: usize) -> Vec<u8> {
     let dd = |n| format!("dd {} {SECTORS} yes\n", n * SECTORS);
     let lines: String = (0..count).map(dd).collect();
     (lines + "poweroff 7\n").into_bytes()
 }
 
-/// How each `dd` went.
+/// Whether each `dd` was acknowledged.
 fn answers(said: &str) -> impl Iterator<Item = bool> {
     said.lines().filter_map(|line| {
         let done = line.contains("read back the same");
@@ -59,7 +59,7 @@ fn a_file_system_that_is_full_refuses_and_loses_nothing() {
     };
     let may = "mount -t tmpfs -o size=256k none /tmp";
     if !own(may).output().is_ok_and(|o| o.status.success()) {
-        return skip(test, "no file system of one's own can be mounted here");
+        return skip(test, "this user cannot mount a file system here");
     }
     let scratch = Scratch::new("full");
     let after = scratch.file("after", b"");
@@ -109,7 +109,7 @@ fn a_file_that_may_not_grow_refuses_and_ends_nothing() {
     let end = run(&mut limited(largest), typed.as_bytes()).ends_well(7);
     let answers: Vec<bool> = answers(&end.stdout).collect();
     assert_eq!(answers, [true, false, false, true], "{end:?}");
-    // Where not even that is allowed, a sentence says so.
+    // If not even that is allowed, a sentence says so.
     let end = run(&mut limited(1 << 20), b"");
     assert_eq!(end.code(), 121, "{end:?}");
     let words = "a file may have only 1 MiB; lift that";
@@ -135,7 +135,7 @@ fn a_file_that_is_cut_short_meanwhile_grows_again() {
 }
 
 #[test]
-fn a_disk_that_fails_now_and_then_loses_nothing() {
+fn a_disk_that_fails_sometimes_loses_nothing() {
     let scratch = Scratch::new("fail");
     let count = 200;
     let disk = scratch.file("disk", &vec![0; count * SECTORS * SECTOR]);

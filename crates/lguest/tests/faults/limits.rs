@@ -30,8 +30,8 @@ fn is_loaded(limits: &[&str]) -> bool {
     run(&mut command, b"").status.code() == Some(0)
 }
 
-/// Runs it: it ends well, or with a line that is worth reading. Answers that
-/// line, or nothing.
+/// Runs a command. It must succeed, or fail with one line. Returns that line,
+/// or nothing.
 #[track_caller]
 fn works_or_says_why(command: &mut Command, typed: &[u8]) -> String {
     let end = run(command, typed);
@@ -46,11 +46,10 @@ fn works_or_says_why(command: &mut Command, typed: &[u8]) -> String {
     stderr.trim_end().to_owned()
 }
 
-/// Input that shows that all works, programs included.
+/// Input that shows that the Guest and its programs work.
 const LINES: &[u8] = b"run primes 100\necho it works\npoweroff\n";
 
-/// Every one of `limits` is tried; the last must be enough. Answers all that
-/// was said.
+/// Tries each of `limits`. The last one must be enough. Returns all messages.
 #[track_caller]
 fn from_too_little_to_enough(limits: &[String]) -> BTreeSet<String> {
     let mut said = BTreeSet::new();
@@ -120,8 +119,11 @@ fn limits_on_locks_core_files_private_memory_and_stacks() {
     let said = from_too_little_to_enough(&limits);
     let reason = "cannot map the guest's memory";
     assert!(said.iter().any(|words| words.contains(reason)), "{said:?}");
-    let riddle = "Broken pipe";
-    assert!(!said.iter().any(|words| words.contains(riddle)), "{said:?}");
+    let unclear = "Broken pipe";
+    assert!(
+        !said.iter().any(|words| words.contains(unclear)),
+        "{said:?}"
+    );
 }
 
 #[test]
@@ -134,8 +136,8 @@ fn timers() {
     assert!(said.contains("cannot have a timer"), "{said}");
 }
 
-/// Somebody without any rights, and without any processes.
-const NOBODY: &str = "54321";
+/// A user without rights and without processes.
+const UNPRIVILEGED: &str = "54321";
 
 /// A copy of `file` that every user may use.
 fn copy(scratch: &Scratch, file: &Path) -> PathBuf {
@@ -147,17 +149,24 @@ fn copy(scratch: &Scratch, file: &Path) -> PathBuf {
 /// `command`, by a user who may have that many processes and threads.
 fn with_processes(count: usize, command: &Command) -> Command {
     let mut limited = tool("setpriv");
-    limited.args(["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups"]);
+    limited.args([
+        "--reuid",
+        UNPRIVILEGED,
+        "--regid",
+        UNPRIVILEGED,
+        "--clear-groups",
+    ]);
     limited.args(["--bounding-set=-all", "--inh-caps=-all"]);
     let command = under(&[&format!("nproc={count}")], command);
     limited.arg(command.get_program()).args(command.get_args());
     limited
 }
 
-/// Waits until the processes of the one before are gone. Those that the
-/// Launcher did not wait for count until the machine's first process has.
+/// Waits until the processes of the run before are gone. Those that the
+/// Launcher did not reap count until the machine's first process has reaped
+/// them.
 fn wait_until_the_user_has_no_processes() {
-    let user = format!("\nUid:\t{NOBODY}\t");
+    let user = format!("\nUid:\t{UNPRIVILEGED}\t");
     let is_nobodys = |entry: std::fs::DirEntry| {
         let status = std::fs::read_to_string(entry.path().join("status"));
         status.is_ok_and(|status| status.contains(&user))
@@ -176,7 +185,7 @@ fn wait_until_the_user_has_no_processes() {
 #[test]
 fn processes() {
     if !rustix::process::geteuid().is_root() {
-        return skip("processes", "not root: others count, too");
+        return skip("processes", "not root: this user has other processes");
     }
     if !is_here("prlimit") || !is_here("setpriv") {
         return skip("processes", "there is no prlimit or no setpriv");
@@ -194,7 +203,7 @@ fn processes() {
     }
     let reason = "this user may have only ";
     assert!(said.iter().any(|words| words.contains(reason)), "{said:?}");
-    // A Guest with forty page directories gets along with fewer processes.
+    // A Guest with forty page directories works with fewer processes.
     let kernel = copy(&scratch, &questions());
     let mut command = program(&copied);
     command.args(["run", "--memory=16", "--kernel"]).arg(kernel);
@@ -222,7 +231,8 @@ fn descriptors_for_a_guest_with_many_page_directories() {
         let limit = format!("nofile={count}");
         let mut command = under(&[&limit], &command);
         let guest = Running::start(&mut command);
-        // No process that could not be watched is left beside those that are.
+        // A process that could not be watched does not stay beside those that
+        // are watched.
         let pid = guest.pid();
         let end = guest.finish().ends_well(0);
         assert_eq!(end.stdout, many, "{count}");
@@ -265,12 +275,12 @@ fn room_for_mappings() {
             );
         }
     }
-    assert!(overflowed, "never was there too little");
+    assert!(overflowed, "there was always enough");
 }
 
-/// Where the Launcher's threads are started, there is room for them, or a
-/// sentence says that there is not. The standard library panics in a thread
-/// that finds no room for its signal stack, and that is a matter of some pages.
+/// There is memory for the Launcher's threads, or a sentence says that there is
+/// too little. The standard library panics in a thread that has no memory for
+/// its signal stack. This is a matter of a few pages.
 #[test]
 fn room_for_threads() {
     if !is_limited("room_for_threads") {
@@ -290,11 +300,11 @@ fn room_for_threads() {
     assert!(too_little, "there was room for everything");
 }
 
-/// A group of processes with little memory; gone when dropped.
+/// A control group with little memory. Dropping it removes it.
 struct Group(PathBuf);
 
 impl Group {
-    /// `None` where there cannot be one.
+    /// `None` if it cannot be made here.
     fn new(bytes: usize) -> Option<Self> {
         let own = std::fs::read_to_string("/proc/self/cgroup").ok()?;
         let place = |line: &str| {
@@ -333,7 +343,7 @@ impl Drop for Group {
 fn memory_that_the_machine_does_not_have() {
     let test = "memory_that_the_machine_does_not_have";
     let Some(group) = Group::new(48 << 20) else {
-        return skip(test, "no group of processes can be made");
+        return skip(test, "no control group can be made");
     };
     let scratch = Scratch::new("pressure");
     let disk = scratch.file("disk", &[0; 64 * 512]);
@@ -354,7 +364,8 @@ fn memory_that_the_machine_does_not_have() {
         let pid = guest.pid();
         let end = guest.finish();
         println!("{words}: {end:?}");
-        // Who is killed is the machine's choice; the others go, too.
+        // The machine's kernel chooses which process it kills. The others end,
+        // too.
         match end.status.code() {
             None => assert_eq!(end.signal(), Some(libc::SIGKILL)),
             Some(0) => assert!(end.stdout.contains("\nit works")),

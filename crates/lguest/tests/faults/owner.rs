@@ -1,4 +1,4 @@
-//! Guests whose owner is gone: time limits, ends of input and output, parents.
+//! The end of a Guest's owner: time limits, ends of streams, parents.
 
 use crate::support::pty::Session;
 use crate::support::{Gathered, Running, Scratch, lguest_with, program, run};
@@ -30,7 +30,7 @@ fn a_time_limit_ends_a_guest_that_waits_or_computes() {
 }
 
 #[test]
-fn a_guest_is_given_time_for_what_was_piped_in() {
+fn a_guest_has_time_to_use_piped_input() {
     let mut command = lguest_with("run --exit-on-eof");
     let lines = b"run primes 100\necho that was it\n";
     let end = run(&mut command, lines);
@@ -40,7 +40,7 @@ fn a_guest_is_given_time_for_what_was_piped_in() {
         end.stderr,
         "lguest: ended by --exit-on-eof: standard input has ended\n"
     );
-    // One that ends by itself is not waited for.
+    // There is no wait for a Guest that ends by itself.
     let start = Instant::now();
     let mut command = lguest_with("--exit-on-eof");
     run(&mut command, b"uptime\npoweroff 7\n").ends_well(7);
@@ -54,7 +54,7 @@ fn without_the_option_the_end_of_the_input_ends_nothing() {
     let mut guest = Running::start(&mut lguest_with("run"));
     guest.wait_for("lguest> ");
     guest.close_input();
-    // It takes longer than a guest that was to end has.
+    // This takes longer than a Guest with --exit-on-eof would have.
     std::thread::sleep(Duration::from_millis(1500));
     assert!(!guest.has_ended());
     guest.signal(libc::SIGTERM);
@@ -71,7 +71,7 @@ fn by_a_parent(words: &str) -> Command {
 }
 
 #[test]
-fn a_parent_that_is_killed_takes_the_guest_along() {
+fn the_end_of_a_killed_parent_ends_the_guest() {
     let parent = Running::start(&mut by_a_parent("--die-with-parent"));
     parent.wait_for("lguest> ");
     parent.signal(libc::SIGKILL);
@@ -97,7 +97,7 @@ fn a_thread_of_the_parent_may_end() {
 }
 
 #[test]
-fn a_parent_that_is_gone_before_the_start_is_noticed() {
+fn a_parent_that_ended_before_the_start_is_noticed() {
     let us = std::process::id();
     let words = |parent: u32| format!("run --die-with-parent={parent}");
     run(&mut lguest_with(&words(us)), b"poweroff 4\n").ends_well(4);
@@ -155,7 +155,7 @@ fn a_pipe_with_a_name_may_find_a_new_reader() {
     let shown = |file: std::fs::File, text| {
         Gathered::from(Some(file)).wait_for(text, 1, String::new)
     };
-    // A thread that gathers would keep the pipe open.
+    // A thread that reads it would keep the pipe open.
     let mut bytes = Vec::new();
     while !bytes.ends_with(b"lguest> ") {
         let mut part = [0; 4096];
@@ -163,12 +163,12 @@ fn a_pipe_with_a_name_may_find_a_new_reader() {
         bytes.extend_from_slice(&part[..n]);
     }
     drop(reader);
-    guest.type_in(b"echo nobody reads this\n");
+    guest.type_in(b"echo this is not read\n");
     guest.wait_for_error("it is lost until it is read again");
     assert!(!guest.has_ended());
     let reader = open();
-    guest.type_in(b"echo somebody reads this\n");
-    shown(reader, "\nsomebody reads this");
+    guest.type_in(b"echo this is read\n");
+    shown(reader, "\nthis is read");
     guest.type_in(b"poweroff 2\n");
     assert_eq!(guest.finish().code(), 2);
 }

@@ -26,7 +26,7 @@ fn all_gone(children: &[Process]) {
 
 #[test]
 fn a_signal_at_any_moment_of_the_start_or_the_run() {
-    // Who is ended by SIGQUIT writes a core; not here.
+    // SIGQUIT writes a core file. The limit forbids it here.
     let none = rustix::process::Rlimit {
         current: Some(0),
         maximum: Some(0),
@@ -40,7 +40,7 @@ fn a_signal_at_any_moment_of_the_start_or_the_run() {
         let children = children(session.run.id());
         session.signal(signal);
         let end = session.finish();
-        // Before there is a Guest, a signal does what it always does.
+        // Before there is a Guest, a signal has its default effect.
         let early = end.signal() == Some(signal);
         assert!(early || end.code() == 128 + signal, "{n}: {end:?}");
         let word = ["HUP", "INT", "QUIT"].get(signal as usize - 1);
@@ -52,7 +52,7 @@ fn a_signal_at_any_moment_of_the_start_or_the_run() {
 
 #[test]
 fn two_signals_at_once_and_sigcont_behind_leave_no_raw_terminal() {
-    // Whoever ends a job that may be stopped sends SIGCONT right behind.
+    // A job that may be stopped is ended by SIGTERM and then SIGCONT.
     let mut random = Random::new(2);
     for n in 0..20 {
         let (session, children) = session();
@@ -62,7 +62,7 @@ fn two_signals_at_once_and_sigcont_behind_leave_no_raw_terminal() {
         while start.elapsed() < time {
             session.signal(second);
         }
-        // `finish` looks at the terminal.
+        // `finish` checks the terminal.
         let end = session.finish();
         assert_eq!(end.code(), 143, "{n}: {end:?}");
         let said = end.stdout.matches("lguest: ended by SIGTERM").count();
@@ -91,7 +91,7 @@ fn signals_that_were_ignored_at_the_start_stay_ignored() {
 }
 
 #[test]
-fn a_guest_that_stands_can_be_ended() {
+fn a_stopped_guest_can_be_ended() {
     for n in 0..2 {
         // A view that is stopped takes neither input nor kicks.
         let (session, all) = session();
@@ -103,8 +103,8 @@ fn a_guest_that_stands_can_be_ended() {
         let (mut session, all) = self::session();
         all[1].signal(libc::SIGSTOP);
         if n == 1 {
-            // Input that it has not taken stands before the keys that count.
-            session.type_in(&b"echo nobody takes this\r".repeat(100));
+            // Input that it has not read comes before the keys that count.
+            session.type_in(&b"echo this is not read\r".repeat(100));
             std::thread::sleep(Duration::from_millis(100));
         }
         session.type_three_interrupts();
@@ -114,7 +114,7 @@ fn a_guest_that_stands_can_be_ended() {
 }
 
 #[test]
-fn a_guest_that_stands_lets_its_launcher_be_stopped() {
+fn the_launcher_of_a_stopped_guest_can_be_stopped() {
     let (session, all) = session();
     all[1].signal(libc::SIGSTOP);
     session.signal(libc::SIGTSTP);
@@ -128,7 +128,7 @@ fn a_guest_that_stands_lets_its_launcher_be_stopped() {
 }
 
 #[test]
-fn a_spawner_that_stands_holds_up_no_end() {
+fn a_stopped_spawner_does_not_delay_the_end() {
     for by_key in [false, true] {
         let (mut session, all) = session();
         all[0].signal(libc::SIGSTOP);
@@ -148,7 +148,7 @@ fn a_spawner_that_stands_holds_up_no_end() {
 }
 
 #[test]
-fn a_spawner_that_stood_goes_on() {
+fn a_spawner_goes_on_after_a_stop() {
     let (mut session, all) = session();
     all[0].signal(libc::SIGSTOP);
     session.type_in(b"run primes 1000\r");
@@ -183,7 +183,7 @@ fn a_storm_of_sigcont_costs_no_input() {
     guest.finish().ends_well(0);
 }
 
-/// Sends signals that have no name to rustix, too.
+/// Sends a signal, also one that rustix does not name.
 fn kill(session: &Session, signal: i32) {
     let mut sh = crate::support::program("sh");
     sh.arg("-c")

@@ -31,7 +31,7 @@ fn by_shell(redirections: &str) -> Command {
 const LOST: &str = "the rest of it is lost";
 
 #[test]
-fn output_to_a_full_disk_is_lost_and_said_so_once() {
+fn output_to_a_full_disk_is_lost_with_one_message() {
     let mut command = lguest();
     command.stdin(Stdio::piped()).stderr(Stdio::piped());
     let mut guest = Running::start_as_is(command.stdout(dev_full()));
@@ -112,7 +112,8 @@ fn statistics_that_cannot_be_written_do_not_hide_how_it_ended() {
 
 #[test]
 fn missing_streams_are_not_replaced_by_other_files() {
-    // Nothing that we open may become standard output: the Guest writes there.
+    // No file that the Launcher opens may become standard output, because the
+    // Guest writes there.
     let scratch = Scratch::new("missing");
     let disk = scratch.file("disk", &[0x55; 64 * 512]);
     let which = ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"];
@@ -124,7 +125,7 @@ fn missing_streams_are_not_replaced_by_other_files() {
             guest.type_in(b"help\nhelp\npoweroff 4\n");
             assert_eq!(guest.finish().code(), 4, "{redirections}");
         } else {
-            // Its output tells that it runs, where it has one.
+            // Its output shows that it runs, if it has one.
             if !redirections.contains(">&- 2") {
                 guest.wait_for("lguest> ");
             }
@@ -149,7 +150,7 @@ fn an_input_that_cannot_be_read_is_the_end_of_the_input() {
         let mut guest = Running::start_as_is(&mut command);
         guest.wait_for("lguest> ");
         if input == "/dev/full" {
-            // Which reads as zeros without end; they have to wait.
+            // This reads as endless zeros, which have to wait.
             std::thread::sleep(Duration::from_millis(100));
         }
         assert!(!guest.has_ended(), "{input}");
@@ -162,7 +163,7 @@ fn an_input_that_cannot_be_read_is_the_end_of_the_input() {
 
 #[test]
 fn streams_that_do_not_block_lose_nothing() {
-    // Another process that shares them has made them so.
+    // Another process that shares them has made them non-blocking.
     let (input, typed) = pipe_with(PipeFlags::NONBLOCK).unwrap();
     let (shown, output) = pipe_with(PipeFlags::NONBLOCK).unwrap();
     let mut command = lguest();
@@ -194,7 +195,8 @@ fn streams_that_do_not_block_lose_nothing() {
     assert!(numbers.map(number).eq((0..1000).map(Some)));
 }
 
-/// Waits for the end of a Launcher on `terminal`, which is as before then.
+/// Waits for the end of a Launcher on `terminal`, and checks that the terminal
+/// is as before.
 fn end_on(terminal: &Terminal, mut child: Child) -> i32 {
     let Some(status) = end_of(&mut child) else {
         child.kill().unwrap();
@@ -220,7 +222,7 @@ fn keys_end_a_guest_whose_output_is_not_read() {
 }
 
 #[test]
-fn a_signal_ends_a_guest_on_a_terminal_that_takes_nothing() {
+fn a_signal_ends_a_guest_on_a_terminal_that_is_not_read() {
     let mut terminal = Terminal::new();
     let mut command = in_session(&lguest());
     let child = command
@@ -238,7 +240,7 @@ fn a_signal_ends_a_guest_on_a_terminal_that_takes_nothing() {
 }
 
 #[test]
-fn a_terminal_that_goes_away_takes_the_guest_along() {
+fn the_end_of_a_terminal_ends_the_guest() {
     let terminal = Terminal::new();
     let mut command = in_session(&lguest());
     let mut child = command
@@ -254,7 +256,7 @@ fn a_terminal_that_goes_away_takes_the_guest_along() {
 }
 
 #[test]
-fn a_terminal_that_goes_away_ends_nothing_that_ignores_it() {
+fn the_end_of_a_terminal_can_be_ignored() {
     let terminal = Terminal::new();
     let mut command = program("setsid");
     command.args(["--ctty", "sh", "-c"]);
@@ -278,7 +280,7 @@ fn a_terminal_that_goes_away_ends_nothing_that_ignores_it() {
 }
 
 #[test]
-fn an_end_that_cannot_be_reported_is_an_end() {
+fn a_guest_ends_even_if_that_cannot_be_reported() {
     // The output is full, and so is standard error, which is the same pipe.
     let (shown, output) = pipe().unwrap();
     let mut command = lguest();

@@ -1,10 +1,10 @@
-//! Time that the Guest was not there for.
+//! Time in which the Guest was stopped.
 
 use crate::support::processes::{Process, children};
 use crate::support::{Running, Scratch, lguest};
 use std::time::{Duration, Instant};
 
-/// A Guest with a network, on which no other Guest is.
+/// A Guest with a network on which there is no other Guest.
 fn guest(scratch: &Scratch) -> (Running, Vec<Process>) {
     let lan = scratch.file("lan", &[0; 4096]);
     let mut command = lguest();
@@ -17,7 +17,7 @@ fn guest(scratch: &Scratch) -> (Running, Vec<Process>) {
     (guest, all)
 }
 
-/// A time that the Guest has printed, and the moments between which it did.
+/// A time that the Guest has printed, and the moments before and after.
 struct Told {
     seconds: f64,
     asked: Instant,
@@ -51,7 +51,7 @@ fn a_guest_that_was_stopped_has_the_right_time_and_timers_that_work() {
             _ => all.clone(),
         };
         let before = uptime(&mut guest, 1);
-        // A timer is under way when they are stopped, and long due after.
+        // A timer runs when they are stopped, and is long due afterwards.
         guest.type_in(b"ping 10.0.0.77 1\n");
         std::thread::sleep(Duration::from_millis(100));
         hit.iter().for_each(|process| process.signal(libc::SIGSTOP));
@@ -60,13 +60,13 @@ fn a_guest_that_was_stopped_has_the_right_time_and_timers_that_work() {
         guest.wait_for("0 of 1 answered");
         let now = uptime(&mut guest, 2);
         let told = now.seconds - before.seconds;
-        // However long the answers took to come: as much as has passed, less
-        // what the time-stamp counter's rate is off by.
+        // The answers may take any time. The Guest's time must be what has
+        // passed, within the error of the time-stamp counter's rate.
         let least = (now.asked - before.answered).as_secs_f64();
         let most = (now.answered - before.asked).as_secs_f64();
         let right = least * 0.98 - 0.02..=most * 1.02 + 0.02;
         assert!(right.contains(&told), "{part}: {told}, not in {right:?}");
-        // And one that is set afterwards.
+        // A timer that is set afterwards works, too.
         let start = Instant::now();
         guest.type_in(b"ping 10.0.0.78 1\n");
         guest.wait_for_nth("0 of 1 answered", 2);

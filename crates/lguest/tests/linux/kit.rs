@@ -197,7 +197,7 @@ impl Machine {
         }
     }
 
-    /// Types a command and waits for its end. Answers what it said.
+    /// Types a command and waits for its end. Returns what it said.
     pub(crate) fn command(&mut self, command: &str) -> String {
         self.start_command(command);
         self.finish_command(Duration::from_secs(120))
@@ -244,7 +244,7 @@ impl Machine {
         }
     }
 
-    /// Reads what is there, waiting at most so long. Answers whether there was
+    /// Reads what is there, waiting at most so long. Returns whether there was
     /// anything.
     pub(crate) fn read_more(&mut self, patience: Duration) -> bool {
         let patience = Timespec::try_from(patience).unwrap();

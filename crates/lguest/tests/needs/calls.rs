@@ -1,8 +1,7 @@
 //! Each system call of a start, refused.
 //!
-//! The lists were made from a trace of `run` and of `doctor`; a test kills
-//! both for every call that is on none of them, so that a new call has to be
-//! put on one.
+//! The lists were made from a trace of `run` and of `doctor`. A test kills both
+//! for every call that is on no list, so a new call must be put on one.
 
 use crate::filters::{allow_only, kill_for_32_bits, refuse, refuse_bits, stop};
 use crate::rows::{
@@ -19,7 +18,7 @@ macro_rules! calls {
     };
 }
 
-/// A run does without these, or in another way.
+/// A run works without these, or in another way.
 const DONE_WITHOUT: &[Call] = calls![
     access SYS_access, brk SYS_brk,
     capget SYS_capget, capset SYS_capset, clone3 SYS_clone3, fork SYS_fork,
@@ -43,7 +42,7 @@ const DONE_WITHOUT: &[Call] = calls![
     tgkill SYS_tgkill, uname SYS_uname, unshare SYS_unshare, wait4 SYS_wait4,
 ];
 
-/// Without these a run says so, and the Launcher makes them.
+/// Calls of the Launcher without which a run ends with a message.
 const OF_LAUNCHER: &[Call] = calls![
     clock_gettime SYS_clock_gettime, clock_nanosleep SYS_clock_nanosleep,
     clone SYS_clone, close SYS_close, close_range SYS_close_range,
@@ -57,8 +56,7 @@ const OF_LAUNCHER: &[Call] = calls![
     waitid SYS_waitid,
 ];
 
-/// The same, and only the Guest's processes need them, or the Launcher can
-/// do without.
+/// The same for calls that only the Guest's processes need.
 const OF_VIEWS: &[Call] = calls![
     modify_ldt SYS_modify_ldt, prctl SYS_prctl,
     seccomp SYS_seccomp,
@@ -96,7 +94,7 @@ const OF_ANY_PROGRAM: &[Call] = calls![
     write SYS_write,
 ];
 
-/// A run without a network does without these, one with a network does not.
+/// Calls that only a run with a network needs.
 const ELSEWHERE: &[Call] = calls![fstatfs SYS_fstatfs];
 
 fn lists() -> [&'static [Call]; 5] {
@@ -164,7 +162,7 @@ fn a_refused_call_is_named() {
     compare(&said);
 }
 
-/// Compares with what was written down, or writes it down.
+/// Compares with the golden file, or writes it.
 fn compare(said: &[String]) {
     let text = said.join("\n") + "\n";
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/needs/messages.txt");
@@ -195,7 +193,7 @@ fn a_call_that_a_network_needs_is_named() {
             "cannot share a network: this system refuses the call {name} ("
         );
         assert!(sentence.contains(&words), "{sentence}");
-        // Whoever has no network does not care.
+        // A run without a network works.
         works(&row, &run_guest(|command| refuse(command, nr, error)));
     });
     each(&rows(OF_A_NETWORK_DONE_WITHOUT), |&(name, nr, error)| {
@@ -263,12 +261,12 @@ fn a_system_that_kills_for_32_bit_calls_is_reported() {
     doctor_agrees(row, &ask_doctor(kill_for_32_bits), &sentence);
 }
 
-/// A filter that stops a process by a signal lets it say a last sentence, one
-/// that kills does not; the doctor finds both out.
+/// With a filter that stops a process by a signal, there is a last message.
+/// With a filter that kills, there is none. The doctor reports both.
 #[test]
 fn a_call_that_stops_the_launcher_is_named() {
-    // With these, a copy of the doctor cannot be made, or not be awaited, or
-    // its own end begins with them.
+    // Without these calls a copy of the doctor cannot be made, or not be waited
+    // for, or the doctor itself cannot end.
     let fatal = ["clone", "waitid", "close", "read", "fcntl", "munmap"];
     let of_the_doctor = |(name, _): &&Call| !fatal.contains(name);
     let rows: Vec<Call> =
@@ -302,9 +300,9 @@ fn a_filter_against_memory_that_is_written_and_executed() {
     doctor_agrees(row, &ask_doctor(refuse), &sentence);
 }
 
-/// As Linux before 5.19 does: programs cannot be held apart.
+/// As Linux before 5.19 does: programs cannot have processes of their own.
 #[test]
-fn a_system_without_cells() {
+fn a_system_without_user_processes() {
     const WAIT_KILLABLE_RECV: u32 = 1 << 5;
     let end = run_guest(|command| {
         let (nr, error) = (libc::SYS_seccomp, libc::EINVAL);
@@ -333,7 +331,10 @@ fn locks() {
         let sentence = says("flock", &with_disk(error), 120);
         let words = "cannot lock it: its file system has no locks (";
         assert!(sentence.contains(words), "{sentence}");
-        assert!(sentence.contains("; mount that with locks"), "{sentence}");
+        assert!(
+            sentence.contains("; mount the file system with locks"),
+            "{sentence}"
+        );
     }
     for error in ERRORS {
         let sentence = says("flock", &with_disk(error), BAD_MACHINE);

@@ -20,7 +20,7 @@ fn inside(command: &mut Command, script: &str) {
     *command = shell;
 }
 
-/// Whether `script` can be carried out here; else the test is skipped.
+/// Whether `script` can be run here. Otherwise the test is skipped.
 fn can(test: &str, script: &str) -> bool {
     if !is_here("unshare") {
         skip(test, "there is no unshare");
@@ -50,8 +50,8 @@ fn no_proc() {
     }
 }
 
-/// A library may ask the kernel for the auxiliary vector, or /proc where the
-/// kernel does not tell: Linux before 6.4.
+/// A library may get the auxiliary vector from the kernel, or from /proc on
+/// Linux before 6.4.
 #[test]
 fn no_proc_and_an_old_kernel() {
     const PR_GET_AUXV: u32 = 0x4155_5856;
@@ -130,7 +130,7 @@ fn memory_that_is_not_both_written_and_executed() {
     take(&mut nothing);
     if nothing.status().is_err() {
         let test = "memory_that_is_not_both_written_and_executed";
-        return skip(test, "Linux 6.3 knows how to forbid that");
+        return skip(test, "only Linux 6.3 or later can forbid that");
     }
     let sentence = says("mdwe", &run_guest(take), BAD_MACHINE);
     let words = "both written and executed is forbidden here; start it \

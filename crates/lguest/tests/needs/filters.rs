@@ -1,4 +1,4 @@
-//! Filters that a container or a service may have put around the command.
+//! Filters such as a container or a service installs around the command.
 
 use lg_seccomp::{ARCH, ARCH_X86_64, Filter, NR, argument, verdict};
 use lguest::confine::program;
@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-/// A filter that says `otherwise` of 32-bit calls, and decides on others by
+/// A filter that returns `otherwise` for 32-bit calls, and decides on others by
 /// `rules`, with the number loaded.
 fn install(
     command: &mut Command,

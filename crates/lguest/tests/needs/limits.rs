@@ -1,8 +1,8 @@
-//! Each limit at its edge, and its cure carried out.
+//! Each limit at its edge, and its cure, which is run.
 //!
-//! The limits are soft ones, so that the cure can lift them. The cure is
-//! the text between backticks in the sentence, and a shell carries it out under
-//! the same limit before it starts the command again.
+//! The limits are soft ones, so that the cure can lift them. The cure is the
+//! text between backticks in the sentence. A shell runs it under the same
+//! limit, and then starts the command again.
 
 use crate::rows::{
     BAD_MACHINE, ask_doctor, doctor_agrees, each, run_guest, says, works,
@@ -12,7 +12,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A resource, a soft limit that is too low, and what is said of it.
+/// A resource, a soft limit that is too low, and a part of the message.
 type Row = (&'static str, u32, u64, &'static str);
 
 const ROWS: [Row; 14] = [
@@ -129,7 +129,7 @@ fn limits_of_a_process() {
     }
 }
 
-/// One after the other, from too little to enough: it works, or it says why.
+/// Each number, from too few to enough: the command works, or it says why not.
 #[test]
 fn every_number_of_descriptors() {
     let numbers: Vec<u64> = (4..34).collect();
@@ -153,7 +153,7 @@ fn every_number_of_descriptors() {
     assert_eq!(ends.last(), Some(&true));
 }
 
-/// Files that a run is given take descriptors, too, and are not to blame.
+/// Files of a run need descriptors, too. The message must not blame them.
 #[test]
 fn descriptors_for_files() {
     let numbers: Vec<u64> = (4..19).collect();
@@ -174,22 +174,26 @@ fn descriptors_for_files() {
     });
 }
 
-/// Somebody without rights, and without other processes.
-const NOBODY: u32 = 54_367;
+/// A user without rights and without other processes.
+const UNPRIVILEGED: u32 = 54_367;
 
-/// `command` as [`NOBODY`], with a copy of the program that this user may run.
-fn as_nobody(command: &mut Command, program: &Path, count: u64) {
+/// `command` by [`UNPRIVILEGED`], with a copy of the program that this user may
+/// run.
+fn unprivileged(command: &mut Command, program: &Path, count: u64) {
     let mut other = Command::new(program);
     other.args(command.get_args());
     *command = other;
     limit(command, libc::RLIMIT_NPROC, count);
-    command.uid(NOBODY).gid(NOBODY).current_dir("/");
+    command.uid(UNPRIVILEGED).gid(UNPRIVILEGED).current_dir("/");
 }
 
 #[test]
 fn processes_of_a_user() {
     if !rustix::process::geteuid().is_root() {
-        return skip("processes_of_a_user", "not root: others count, too");
+        return skip(
+            "processes_of_a_user",
+            "not root: this user has other processes",
+        );
     }
     let scratch = Scratch::new("processes");
     let program = scratch.path("lguest");
@@ -197,7 +201,8 @@ fn processes_of_a_user() {
     let mut runs = false;
     for count in 1..10 {
         let row = format!("nproc={count}");
-        let take = |command: &mut Command| as_nobody(command, &program, count);
+        let take =
+            |command: &mut Command| unprivileged(command, &program, count);
         let end = run_guest(take);
         runs = end.code() == 0;
         if runs {
@@ -213,12 +218,12 @@ fn processes_of_a_user() {
         assert!(found.stdout.contains(&words), "{row}: {found:?}");
         if is_here("bash") {
             let cured = run_guest(|command| {
-                as_nobody(command, &program, count);
+                unprivileged(command, &program, count);
                 let limited = Command::new(command.get_program());
                 *command = limited;
                 after(cure(&sentence), command);
                 limit(command, libc::RLIMIT_NPROC, count);
-                command.uid(NOBODY).gid(NOBODY).current_dir("/");
+                command.uid(UNPRIVILEGED).gid(UNPRIVILEGED).current_dir("/");
             });
             works(&row, &cured);
         }
@@ -226,11 +231,11 @@ fn processes_of_a_user() {
     assert!(runs, "nine are enough");
 }
 
-/// A control group with few processes; gone when dropped.
+/// A control group with few processes. Dropping it removes it.
 struct Group(PathBuf);
 
 impl Group {
-    /// `None` where there cannot be one.
+    /// `None` if it cannot be made here.
     fn new() -> Option<Self> {
         let own = std::fs::read_to_string("/proc/self/cgroup").ok()?;
         let place = |line: &str| {
@@ -255,7 +260,7 @@ impl Group {
         std::fs::write(self.0.join("pids.max"), limit)
     }
 
-    /// Puts `command` into it.
+    /// Makes `command` run in it.
     fn around(&self, command: &mut Command) {
         let mut shell = Command::new("sh");
         let script = "echo $$ >\"$1/cgroup.procs\"; shift; exec \"$@\"";
@@ -282,7 +287,7 @@ fn processes_of_a_control_group() {
     let Some(group) = Group::new() else {
         return skip(
             "processes_of_a_control_group",
-            "no group of processes can be made",
+            "no control group can be made",
         );
     };
     let take = |command: &mut Command| group.around(command);
@@ -310,7 +315,7 @@ fn processes_of_a_control_group() {
     works("pids.max=max", &run_guest(take));
 }
 
-/// Whoever has worked too long is killed by the kernel.
+/// The kernel kills a process that has used too much processor time.
 #[test]
 fn processor_time() {
     let mut hangs = crate::support::lguest();

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// The exit code for a machine that lacks something.
 pub(crate) const BAD_MACHINE: i32 = 121;
 
-/// Input that shows that all works, programs included.
+/// Input that shows that the Guest and its programs work.
 const LINES: &[u8] = b"run primes 100\necho it works\npoweroff\n";
 
 /// Runs a Guest.
@@ -18,7 +18,7 @@ pub(crate) fn run_guest(take: impl Fn(&mut Command)) -> Finished {
     run(&mut command, LINES)
 }
 
-/// Runs the doctor, with no other program than this one in its way.
+/// Runs the doctor, without programs in `PATH`.
 pub(crate) fn ask_doctor(take: impl Fn(&mut Command)) -> Finished {
     let mut command = lguest_with("doctor");
     command.env("PATH", "/nonexistent");
@@ -26,7 +26,7 @@ pub(crate) fn ask_doctor(take: impl Fn(&mut Command)) -> Finished {
     run(&mut command, b"")
 }
 
-/// It works.
+/// Checks that the run worked.
 #[track_caller]
 pub(crate) fn works(row: &str, end: &Finished) {
     assert_eq!(end.stderr, "", "{row}: {end:?}");
@@ -34,7 +34,8 @@ pub(crate) fn works(row: &str, end: &Finished) {
     assert!(end.stdout.contains("it works"), "{row}: {end:?}");
 }
 
-/// It says why not, in one sentence, with this code. Answers the sentence.
+/// Checks that the run failed with one sentence and this code. Returns the
+/// sentence.
 #[track_caller]
 pub(crate) fn says(row: &str, end: &Finished, code: i32) -> String {
     assert_eq!(end.code(), code, "{row}: {end:?}");
@@ -50,8 +51,8 @@ pub(crate) fn says(row: &str, end: &Finished, code: i32) -> String {
     line.to_owned()
 }
 
-/// The doctor says that no guest runs, and gives the same reason as `run` did:
-/// the text between the colon and the cure.
+/// Checks that the doctor says that no guest runs, with the same reason as
+/// `run`: the text between the colon and the cure.
 #[track_caller]
 pub(crate) fn doctor_agrees(row: &str, found: &Finished, sentence: &str) {
     assert_eq!(found.code(), BAD_MACHINE, "{row}: {found:?}");
@@ -86,7 +87,7 @@ pub(crate) fn each<T: Sync, R: Send>(
     rows: &[T],
     test: impl Fn(&T) -> R + Sync,
 ) -> Vec<R> {
-    /// A row mostly waits for processes.
+    /// A row spends most of its time waiting for processes.
     const AT_ONCE: usize = 4;
     let next = AtomicUsize::new(0);
     let done = Mutex::new(Vec::new());

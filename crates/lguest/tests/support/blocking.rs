@@ -1,9 +1,9 @@
 //! Files that block the process that closes them.
 //!
-//! One is a TCP socket that lingers: to close it takes as long as it says,
+//! One is a TCP socket that lingers: closing it takes its whole linger time,
 //! because its other end does not read. One is a file of a FUSE server that
-//! does not answer: to close it takes until the server has gone, and cannot
-//! even be ended by a signal.
+//! does not answer: closing it takes until the server has ended, and no signal
+//! can end that.
 
 use super::Scratch;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -40,7 +40,7 @@ pub(crate) struct Silent {
 }
 
 impl Silent {
-    /// Starts it, if this machine and this user can. Answers its file, too,
+    /// Starts it, if this machine and this user can. Returns also its file,
     /// which the calling thread can close.
     pub(crate) fn start(scratch: &Scratch) -> Option<(Self, File)> {
         let mut options = File::options();
@@ -60,7 +60,7 @@ impl Silent {
         let stopped = Arc::clone(&stop);
         let friend = rustix::thread::gettid().as_raw_nonzero().get();
         let server = std::thread::spawn(move || {
-            // The end of the device is the end of all that waits.
+            // Closing the device ends all waits.
             while !stopped.load(Ordering::SeqCst) {
                 let pause = Timespec {
                     tv_sec: 0,
@@ -91,14 +91,14 @@ impl Drop for Silent {
     }
 }
 
-/// Answers one request, if it is of the thread `friend` or of the kernel.
+/// Returns one request, if it is of the thread `friend` or of the kernel.
 fn answer(mut device: &File, friend: i32) {
     const GETATTR: u32 = 3;
     const OPEN: u32 = 14;
     const INIT: u32 = 26;
     const FLUSH: u32 = 25;
     let mut request = vec![0; 1 << 17];
-    // One that was given up in the meantime cannot be read.
+    // A request that was cancelled in the meantime cannot be read.
     let Ok(len) = device.read(&mut request) else {
         return;
     };
@@ -110,7 +110,7 @@ fn answer(mut device: &File, friend: i32) {
         return;
     }
     let mut body = match opcode {
-        // Version 7.31, and nothing that is special.
+        // Version 7.31, without special features.
         INIT => vec![0; 64],
         OPEN => vec![0; 16],
         GETATTR => vec![0; 104],

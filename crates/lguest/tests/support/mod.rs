@@ -1,7 +1,7 @@
 //! Code that the tests share.
 //!
-//! Running the command without ever waiting for good, a folder that goes away,
-//! and tests that cannot run here, by name.
+//! It runs the command with a time limit, makes folders that are removed, and
+//! names tests that cannot run here.
 #![allow(dead_code, reason = "no test uses all of it")]
 #![allow(clippy::unwrap_used, reason = "a test says what went wrong so")]
 
@@ -26,8 +26,8 @@ pub(crate) mod pty;
 
 pub(crate) mod random;
 
-/// How long anything may take before it counts as hanging. Far more than it
-/// needs, for a busy machine is no reason to fail.
+/// After this time, something counts as hanging. It is far more than anything
+/// needs, because a test must not fail on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The kernel that asks questions.
@@ -45,10 +45,10 @@ pub(crate) fn lguest() -> Command {
     program(env!("CARGO_BIN_EXE_lguest"))
 }
 
-/// `program` as an interactive shell would start it, however the tests were
-/// started: signals that end a process have their default effect (`nohup` and
-/// `&` in a script ignore some), and the loader finds no libraries of cargo's
-/// (under a limit of data it dies of their number).
+/// `program` as an interactive shell would start it. Signals that end a process
+/// have their default effect (`nohup` and `&` in a script ignore some). The
+/// loader does not search cargo's libraries (under a limit on data their number
+/// makes it fail).
 pub(crate) fn program(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     command.env_remove("LD_LIBRARY_PATH");
@@ -99,7 +99,7 @@ pub(crate) fn end_of(child: &mut Child) -> Option<ExitStatus> {
     }
 }
 
-/// Waits until `count` stands still for a while, and answers it.
+/// Waits until `count` does not change for a while, and returns it.
 pub(crate) fn at_rest<T: PartialEq>(count: impl Fn() -> T) -> T {
     let deadline = Instant::now() + PATIENCE;
     let mut last = count();
@@ -109,7 +109,7 @@ pub(crate) fn at_rest<T: PartialEq>(count: impl Fn() -> T) -> T {
         if now == last {
             return now;
         }
-        assert!(Instant::now() < deadline, "it does not come to rest");
+        assert!(Instant::now() < deadline, "it keeps changing");
         last = now;
     }
 }
@@ -123,7 +123,7 @@ pub(crate) fn wait_until_full(shown: impl AsFd) {
     }
 }
 
-/// How a command ended, and what it said.
+/// How a command ended, and its output.
 #[derive(Debug)]
 pub(crate) struct Finished {
     pub(crate) stdout: String,
@@ -144,7 +144,7 @@ impl Finished {
         self.status.signal()
     }
 
-    /// Fails unless it ended with `code` and said nothing on standard error.
+    /// Fails unless it ended with `code` and an empty standard error.
     #[track_caller]
     pub(crate) fn ends_well(self, code: i32) -> Self {
         assert_eq!(self.stderr, "", "{self:?}");
@@ -162,8 +162,8 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Starts `command`; input, output and errors are pipes, unless there is
-    /// something else there already.
+    /// Starts `command`. Input, output and errors are pipes, unless they are
+    /// set already.
     pub(crate) fn start(command: &mut Command) -> Self {
         command
             .stdin(Stdio::piped())
@@ -187,7 +187,7 @@ impl Running {
         self.child.id()
     }
 
-    /// Types. A command that has ended reads nothing, which is no failure.
+    /// Types. If the command has ended, this is no failure.
     pub(crate) fn type_in(&mut self, bytes: &[u8]) {
         if let Some(input) = &mut self.input {
             let _ = input.write_all(bytes);
@@ -198,7 +198,7 @@ impl Running {
         self.input = None;
     }
 
-    /// Waits until `text` has been printed, and answers all that was printed.
+    /// Waits until `text` has been printed, and returns all that was printed.
     #[track_caller]
     pub(crate) fn wait_for(&self, text: &str) -> String {
         self.output.wait_for(text, 1, || self.errors.text())
@@ -210,7 +210,7 @@ impl Running {
         self.output.wait_for(text, times, || self.errors.text())
     }
 
-    /// Waits until `text` has been said on standard error.
+    /// Waits until `text` is on standard error.
     #[track_caller]
     pub(crate) fn wait_for_error(&self, text: &str) -> String {
         self.errors.wait_for(text, 1, || self.output.text())
@@ -229,8 +229,8 @@ impl Running {
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
-    /// Waits until a SIGSTOP has reached all of its threads: one that runs on
-    /// may do its work once more.
+    /// Waits until a SIGSTOP has stopped all of its threads. A thread that
+    /// still runs may do its work once more.
     pub(crate) fn wait_until_stopped(&self) {
         let tasks = format!("/proc/{}/task", self.pid());
         let stopped = |task: std::fs::DirEntry| {
@@ -332,7 +332,7 @@ impl Gathered {
     }
 }
 
-/// A folder that goes away with the test.
+/// A folder that is removed at the end of the test.
 pub(crate) struct Scratch(PathBuf);
 
 impl Scratch {
@@ -350,7 +350,7 @@ impl Scratch {
         self.0.join(name)
     }
 
-    /// Makes a file, and answers its path.
+    /// Makes a file, and returns its path.
     pub(crate) fn file(&self, name: &str, bytes: &[u8]) -> PathBuf {
         let path = self.path(name);
         std::fs::write(&path, bytes).unwrap();
@@ -364,7 +364,7 @@ impl Drop for Scratch {
     }
 }
 
-/// Whether `program` is here, by the usual ways.
+/// Whether `program` is in `PATH` or where only root looks.
 pub(crate) fn is_here(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let sbin = ["/usr/sbin", "/sbin"].map(PathBuf::from);
@@ -373,7 +373,7 @@ pub(crate) fn is_here(program: &str) -> bool {
         .any(|dir| dir.join(program).is_file())
 }
 
-/// A command that may lie where only root looks.
+/// A command that may be in a folder that only root has in `PATH`.
 pub(crate) fn tool(name: impl AsRef<OsStr>) -> Command {
     let mut command = program(name);
     let path = std::env::var("PATH").unwrap_or_default();
@@ -383,15 +383,19 @@ pub(crate) fn tool(name: impl AsRef<OsStr>) -> Command {
 
 static SKIPPED: AtomicU32 = AtomicU32::new(0);
 
-/// Says that a test cannot run here. Never silent: the line goes past the test
-/// runner's ear, and the last line of the run counts them.
+/// Reports that a test cannot run here. The test runner cannot hide this line,
+/// and the last line of the run has the number of such tests.
 pub(crate) fn skip(name: &str, reason: &str) {
     extern "C" fn sum_up() {
         let skipped = SKIPPED.load(Ordering::Relaxed);
         say(&format!("SKIPPED in all: {skipped}\n"));
     }
     if SKIPPED.fetch_add(1, Ordering::Relaxed) == 0 {
-        #[expect(unsafe_code, reason = "std has no last words")]
+        #[expect(
+            unsafe_code,
+            reason = "std has no function for the end of a \
+                                        process"
+        )]
         // SAFETY: the function takes nothing and may be called at any time.
         unsafe {
             libc::atexit(sum_up);
@@ -400,7 +404,7 @@ pub(crate) fn skip(name: &str, reason: &str) {
     say(&format!("SKIPPED {name}: {reason}\n"));
 }
 
-/// In one piece, so that no other output comes in between.
+/// Writes a line in one piece, so that no other output comes in between.
 fn say(line: &str) {
     let _ = std::io::stderr().write_all(line.as_bytes());
 }

@@ -37,14 +37,14 @@ impl Guest {
         self.0.type_in(format!("{line}\n").as_bytes());
     }
 
-    /// Has it print something that nothing else prints.
+    /// Lets it print something that nothing else prints.
     pub(crate) fn says(&mut self, command: &str, word: &str) {
         self.types(&format!("{command} {word}"));
         self.0.wait_for(&format!("\n{word}"));
     }
 
-    /// Pings the Guest in a slot. The first answer may be missing: the Guest's
-    /// network asks for one address a second at the most.
+    /// Pings the Guest in a slot. The first answer may be missing, because the
+    /// Guest asks for at most one address a second.
     #[track_caller]
     pub(crate) fn pings(&mut self, slot: u32) {
         self.1 += 1;
@@ -58,7 +58,7 @@ impl Guest {
         self.0.wait_for(&format!("slot {slot}, "));
     }
 
-    /// Powers it off, and looks at how it ended.
+    /// Powers it off, and checks how it ended.
     #[track_caller]
     pub(crate) fn ends(mut self) {
         self.types("poweroff");

@@ -24,7 +24,7 @@ struct Stat {
 
 fn stat(pid: u32) -> Option<Stat> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name may contain anything; the text after its parenthesis does not.
+    // The name may contain any text, so this parses from the last parenthesis.
     let rest = text.rsplit_once(')')?.1;
     let fields: Vec<&str> = rest.split_whitespace().collect();
     let number = |n: usize| fields.get(n)?.parse::<u64>().ok();
@@ -54,7 +54,7 @@ impl Process {
         stat(self.pid).map_or(0, |s| s.ticks)
     }
 
-    /// How often it, or one of its threads, went to sleep or was put aside.
+    /// How often its threads went to sleep or were preempted.
     pub(crate) fn switches(self) -> u64 {
         let threads = fs::read_dir(format!("/proc/{}/task", self.pid));
         let threads = threads.into_iter().flatten().flatten();

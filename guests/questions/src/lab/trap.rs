@@ -258,7 +258,7 @@ pub(crate) fn vectors() -> &'static [u8; 512] {
     unsafe { &lab_vectors }
 }
 
-/// Called by the stub. Answers how many bytes lie below what `iret` takes, from
+/// Called by the stub. Returns how many bytes lie below what `iret` takes, from
 /// the vector on; 0 gives up.
 #[unsafe(export_name = "lab_trapped")]
 extern "C" fn trapped(trapped: &mut Trapped) -> u32 {

@@ -73,7 +73,7 @@ impl Ahead {
     }
 
     /// The Guest has read `bytes` at `offset`, and all of them were in memory,
-    /// or not. Answers whether that makes the thread read ahead.
+    /// or not. Returns whether that makes the thread read ahead.
     pub(super) fn note(
         &mut self,
         offset: u64,
@@ -115,7 +115,7 @@ fn find(streams: &mut [Stream], offset: u64) -> Option<&mut Stream> {
 }
 
 impl Stream {
-    /// The stream has gone on by `bytes`. Answers what to read ahead now.
+    /// The stream has gone on by `bytes`. Returns what to read ahead now.
     fn go_on(&mut self, bytes: u64, in_memory: bool) -> Option<Range<u64>> {
         self.next += bytes;
         self.cold |= !in_memory;
@@ -127,7 +127,7 @@ impl Stream {
 }
 
 impl Reader {
-    /// Asks it to read `wanted`. Answers whether it has time for that.
+    /// Asks it to read `wanted`. Returns whether it has time for that.
     fn tell(&mut self, wanted: Range<u64>) -> bool {
         if matches!(self, Self::Unstarted(..))
             && let Self::Unstarted(file, anywhere) =

@@ -183,7 +183,7 @@ impl Block {
         fits.then_some(offset)
     }
 
-    /// Carries `job` out now, if that takes no time. Answers the bytes if all
+    /// Carries `job` out now, if that takes no time. Returns the bytes if all
     /// of them were moved; else it can be done all over again.
     fn try_at_once(&self, job: &Job) -> Option<u32> {
         if !self.at_once || self.disk.faults.is_some() {

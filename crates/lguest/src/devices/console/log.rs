@@ -30,7 +30,7 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// What the kernel says.
+    /// The error of the kernel.
     pub fn open(path: &Path) -> io::Result<Self> {
         let mut options = File::options();
         // Without O_NONBLOCK the open of a pipe would wait for a reader.

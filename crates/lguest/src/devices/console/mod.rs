@@ -147,7 +147,7 @@ impl Console {
     }
 
     /// Gives waiting bytes to the Guest, buffer by buffer, `most` at most.
-    /// Bytes without a buffer stay. Answers how many buffers it has filled.
+    /// Bytes without a buffer stay. Returns how many buffers it has filled.
     fn deliver(
         &mut self,
         buffers: &mut dyn ReceiveBuffers,
@@ -216,7 +216,7 @@ impl Console {
         MayRead::Yes
     }
 
-    /// Reads what there is. Answers what comes next where that is settled.
+    /// Reads what there is. Returns what comes next where that is settled.
     fn read(&mut self) -> Option<Readiness> {
         match self.may_read() {
             MayRead::Yes => {}

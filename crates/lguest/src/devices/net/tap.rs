@@ -77,7 +77,7 @@ impl Tap {
         self.interface.mac
     }
 
-    /// The Guest sends `frame`. Answers the bytes that were taken: a frame
+    /// The Guest sends `frame`. Returns the bytes that were taken: a frame
     /// that the interface refuses is lost, and the Guest sees that none of its
     /// bytes were taken.
     pub fn send(&mut self, frame: SectionsIn<'_>) -> u32 {

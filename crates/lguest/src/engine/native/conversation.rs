@@ -43,7 +43,7 @@ impl Core {
         }
     }
 
-    /// Sleeps until it is our turn. Answers whether there is a request: not
+    /// Sleeps until it is our turn. Returns whether there is a request: not
     /// if the Guest has died meanwhile.
     fn wait_for_request(&self, running: &Running) -> bool {
         let turn = &running.shared.mailbox().turn;
@@ -54,7 +54,7 @@ impl Core {
         came
     }
 
-    /// Reads the request, once, and carries it out. Answers why `run` has to
+    /// Reads the request, once, and carries it out. Returns why `run` has to
     /// come back, if it has to.
     pub(super) fn serve(
         &self,

@@ -45,7 +45,7 @@ impl Asked {
         }
     }
 
-    /// What is in the mailbox is a request. Answers what `run` would.
+    /// What is in the mailbox is a request. Returns what `run` would.
     #[must_use]
     pub fn serve(&self, mailbox: &Mailbox) -> Option<Exit> {
         let core = &self.guest.core;

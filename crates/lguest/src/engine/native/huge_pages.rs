@@ -102,7 +102,7 @@ impl HugePages {
     }
 }
 
-/// Makes large pages of all pieces without a gap. Answers how many.
+/// Makes large pages of all pieces without a gap. Returns how many.
 fn collapse_what_is_full(memory: &GuestMemory, tries: &mut [u8]) -> u64 {
     let (mut made, mut used) = (0, 0);
     for (i, tries) in tries.iter_mut().enumerate() {

@@ -28,7 +28,7 @@ impl Core {
     }
 
     /// Blocks until `done`, for `patience` at most, or until the Guest is
-    /// dead. Answers whether it is done. A Guest that runs all the while,
+    /// dead. Returns whether it is done. A Guest that runs all the while,
     /// however often it is told to stop, dies of it.
     fn wait_for_holds(
         &self,

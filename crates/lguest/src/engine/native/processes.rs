@@ -133,7 +133,7 @@ impl Processes {
     }
 
     /// Blocks until a view is ready, which is put into `view` as soon as it
-    /// exists. Answers the numbers of its user process and of the user
+    /// exists. Returns the numbers of its user process and of the user
     /// process's mapper.
     fn until_ready(
         &self,
@@ -294,7 +294,7 @@ impl Processes {
         }
     }
 
-    /// Blocks until a process dies that should not. Answers how, or `None`
+    /// Blocks until a process dies that should not. Returns how, or `None`
     /// when [`Self::stop_watching`] was called.
     pub(super) fn wait_for_death(&self) -> Option<String> {
         let mark = match self.watch.wait() {

@@ -26,7 +26,7 @@ use std::sync::atomic::Ordering;
 /// The view program.
 static VIEW: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/lg-view"));
 
-/// Starts the view spawner, with everything that it inherits. Answers our end
+/// Starts the view spawner, with everything that it inherits. Returns our end
 /// of the socket, too.
 pub(super) fn start_spawner(
     memory: &GuestMemory,
@@ -104,7 +104,7 @@ fn dup_above(fd: BorrowedFd<'_>, least: RawFd) -> io::Result<OwnedFd> {
 }
 
 /// Starts `program` with exactly these descriptors, and nothing else of ours:
-/// no standard streams, no environment. Answers its process number.
+/// no standard streams, no environment. Returns its process number.
 fn spawn(
     program: &OwnedFd,
     fds: &[(BorrowedFd<'_>, RawFd)],

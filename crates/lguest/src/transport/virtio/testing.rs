@@ -78,7 +78,7 @@ impl Driver {
     }
 
     /// Makes a chain of these pieces available: first what the device reads,
-    /// then what it writes. Answers its head.
+    /// then what it writes. Returns its head.
     pub(super) fn offer(
         &mut self,
         readable: &[(u32, u32)],

@@ -2,10 +2,11 @@
 //!
 //! It runs on the processor of its Guest, and sleeps until a frame comes: one
 //! that another Launcher has put into the Guest's memory, or one in the ring of
-//! an outbox, which this thread copies there. A frame that comes alone raises
-//! its interrupt at once, and costs its sender a wake-up.
+//! an outbox, which this thread copies there. For a single frame the thread
+//! raises the interrupt at once, and the sender makes one system call to wake
+//! it.
 //!
-//! Where more have come since the last look, more are on their way, and a
+//! If several frames have come since the last look, more will come soon, and a
 //! wake-up for each would cost more than everything else. So in a stream the
 //! thread sleeps for a fixed time while its Guest has work, and the Guest's
 //! Host rings when the Guest has nothing more to do. Then the thread polls for
@@ -13,10 +14,10 @@
 //! another processor takes longer than that. Where sender and receiver share a
 //! processor, polling gains nothing, and the thread sleeps at once.
 //!
-//! Rings are open only while there is much to do, and for a while afterwards.
-//! A sender of single frames finds each in the receiver's memory when its
-//! hypercall is done, as the interface has it, or is told that there was no
-//! room. A sender of a stream finds them posted.
+//! Rings are open only while there is much to do, and for a while afterwards. A
+//! single frame is in the receiver's memory when the sender's hypercall
+//! returns, as the interface requires, or the hypercall returns that there was
+//! no room. Frames of a stream are only posted then.
 //!
 //! Frames for which the Guest has no buffer wait where they are, for a while.
 //! If the Guest takes nothing for longer, its rings are closed, and the
@@ -32,24 +33,24 @@ use lg_wire::outbox::FRAMES;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// A stream has ended when nothing comes for so long.
+/// A stream ends when no frame comes for this time.
 const LULL: Duration = Duration::from_micros(200);
 
 /// How long the thread sleeps in a stream while its Guest has work.
 const STREAM_SLEEP: Duration = Duration::from_micros(100);
 
-/// The same where the Guest's Host cannot ring, so that no sender fills all the
-/// buffers that Linux binds. The kernel adds up to 50 µs.
+/// The same if the Guest's Host cannot ring. It is so short that no sender
+/// fills all the buffers that Linux binds. The kernel adds up to 50 µs.
 const NAP: Duration = Duration::from_micros(20);
 
-/// When so many frames wait, their sender rings meanwhile. There is room for as
-/// many again.
+/// During this sleep, a sender rings when so many frames wait. There is room
+/// for as many again.
 const MANY: u32 = FRAMES / 2;
 
 /// How long the thread polls for more of a stream when its Guest has no work.
 const LOOK_OUT: Duration = Duration::from_micros(50);
 
-/// Once there is a frame, it polls until there are so many ...
+/// Once there is a frame, the thread polls until there are so many ...
 const ENOUGH: u32 = 8;
 
 /// ... or for so long. Each batch costs as much as its frames.
@@ -59,7 +60,7 @@ const GATHER: Duration = Duration::from_micros(15);
 /// processor.
 const TAKEN: Duration = Duration::from_micros(5);
 
-/// For so many looks after that, a frame that comes alone is no stream.
+/// For so many looks after that, a single frame is no stream.
 const MODEST: u32 = 16;
 
 /// How long the thread waits for a Guest to empty its buffers. If the Guest is
@@ -69,8 +70,8 @@ const FULL: Duration = Duration::from_micros(200);
 /// How long at most between two looks for a free buffer.
 const LONG_NAP: Duration = Duration::from_millis(1);
 
-/// How long frames wait for a buffer. On a busy machine a Guest may not get to
-/// run for a while, and to lose all that waits would slow it down further.
+/// How long frames wait for a buffer. On a busy machine a Guest may not run for
+/// a while, and losing all frames that wait would slow it down further.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// So many frames in so much time are worth opening rings, ...
@@ -79,7 +80,7 @@ const BUSY: (u32, Duration) = (16, Duration::from_millis(20));
 /// ... and if nothing comes for so long, they are closed again.
 const QUIET: Duration = Duration::from_millis(500);
 
-/// What the thread remembers from one look to the next.
+/// The thread's state between two looks.
 pub(super) struct Arrivals<'s> {
     shared: &'s Shared,
     /// The processor that it has moved to.
@@ -88,17 +89,17 @@ pub(super) struct Arrivals<'s> {
     seen: u32,
     /// When something came last, and how much.
     last: (Instant, u32),
-    /// There is a stream.
+    /// Whether there is a stream.
     streams: bool,
     /// A time, and how much has come since then.
     lately: (Instant, u32),
-    /// Rings are open.
+    /// Whether rings are open.
     busy: bool,
-    /// For so many looks yet, one frame is no stream.
+    /// The number of further looks for which one frame is no stream.
     modest: u32,
     /// Since when frames have waited for a buffer.
     waiting: Option<Instant>,
-    /// They have waited too long.
+    /// Whether they have waited too long.
     stuck: bool,
     /// How long to wait next.
     pause: Duration,
@@ -127,14 +128,15 @@ impl<'s> Arrivals<'s> {
     /// Blocks until told to stop.
     pub(super) fn run(mut self) {
         let shared = self.shared;
-        // The Guest has nothing to do.
+        // Whether the Guest is idle.
         let mut idle = false;
         loop {
             shared.guest().stay_close(&mut self.at);
-            // First: a nudge may have changed what is looked at next.
+            // This is first, because a nudge may have changed what is looked at
+            // next.
             shared.deliver();
             let inboxes = shared.inboxes();
-            // The Guest may be done with what comes before this thread sleeps.
+            // The Guest may go idle before this thread sleeps.
             shared.outbox().listen();
             let waits = self.fetch_all(&inboxes);
             if shared.is_stopped() {
@@ -164,8 +166,8 @@ impl<'s> Arrivals<'s> {
         }
     }
 
-    /// Answers how much has come since the last look, by any way, and finds
-    /// out whether that is a stream.
+    /// Returns the number of frames since the last look, from rings and in
+    /// buffers, and finds out whether that is a stream.
     fn look_back(&mut self) -> u32 {
         let transfers = self.shared.port().transfers();
         let came = transfers.wrapping_sub(self.seen);
@@ -190,7 +192,7 @@ impl<'s> Arrivals<'s> {
         came
     }
 
-    /// Polls for more, but not for long. Answers whether there is something.
+    /// Polls for more for a short time. Returns whether there is something.
     fn look_out(&mut self, inboxes: &[Arc<Inbox>]) -> bool {
         let shared = self.shared;
         shared.counters().look_outs.add(1);
@@ -222,7 +224,7 @@ impl<'s> Arrivals<'s> {
     }
 
     /// Sleeps for `time`, or until `enough` frames wait in a ring, or until the
-    /// Guest has nothing to do. Answers whether the Guest has nothing to do.
+    /// Guest has nothing to do. Returns whether the Guest has nothing to do.
     /// `enough` = 0: any number may wait, because the Guest has no free buffer.
     fn sleep_in_stream(
         &self,
@@ -241,7 +243,7 @@ impl<'s> Arrivals<'s> {
         outbox.stop_listening()
     }
 
-    /// Fetches what waits in all rings. Answers whether something still does.
+    /// Fetches what waits in all rings. Returns whether something still does.
     pub(super) fn fetch_all(&mut self, inboxes: &[Arc<Inbox>]) -> bool {
         if inboxes.is_empty() {
             return false;
@@ -310,7 +312,7 @@ impl<'s> Arrivals<'s> {
     }
 
     /// Puts the next frame into the Guest's next buffer, or drops one that can
-    /// never be delivered. Answers whether it is gone from the ring: not if
+    /// never be delivered. Returns whether it is gone from the ring: not if
     /// there is no buffer for it yet.
     fn place(
         &self,

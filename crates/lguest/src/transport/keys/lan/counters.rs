@@ -1,4 +1,4 @@
-//! What a LAN has done so far: counters, for the statistics.
+//! Counters of a LAN device, for the statistics.
 //!
 //! The sending thread and the two threads of the device count.
 
@@ -16,23 +16,23 @@ pub(super) struct LanCounters {
     pub(super) to_nobody: Counter,
     /// Frames for which there was no buffer, even after the receiver had run.
     pub(super) refused: Counter,
-    /// How often we waited for a receiver to run.
+    /// How often this Launcher waited for a receiver to run.
     pub(super) waits: Counter,
     /// How often its Launcher was woken.
     pub(super) wakes: Counter,
-    /// Frames that we have fetched from outboxes.
+    /// Frames fetched from outboxes.
     pub(super) fetched: Counter,
-    /// Interrupts that we have raised, each for one frame or more.
+    /// Interrupts raised, each for one frame or more.
     pub(super) arrivals: Counter,
     /// How often the next interrupt was put off.
     pub(super) naps: Counter,
-    /// How often we have polled for more of a stream.
+    /// How often the thread polled for more of a stream.
     pub(super) look_outs: Counter,
     /// How often another process needed the processor then.
     pub(super) made_way: Counter,
-    /// Launchers that we have met.
+    /// Launchers with which a connection was made.
     pub(super) peers_met: Counter,
-    /// Launchers that have gone.
+    /// Launchers whose connection has ended.
     pub(super) peers_gone: Counter,
 }
 
@@ -56,7 +56,7 @@ impl LanCounters {
         ]
     }
 
-    /// Counts what a Guest has counted before it came here.
+    /// Adds the counters that the Guest had before it was restored here.
     pub(super) fn go_on_from(&self, before: &Self) {
         let Self {
             frames_sent,

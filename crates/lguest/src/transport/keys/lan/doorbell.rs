@@ -1,9 +1,9 @@
-//! A sleep on several words at once, which any of them ends.
+//! Waits on several futex words at once.
 //!
 //! Other Launchers ring the thread that fetches frames by a word in its port,
 //! and each Guest that posts to it by a word in that Guest's outbox. Linux has
-//! a call that waits for several words since 5.16. On an older kernel nothing
-//! is posted.
+//! had a call that waits for several words (futex_waitv) since 5.16. On an
+//! older kernel nothing is posted.
 
 use rustix::io::Errno;
 use rustix::thread::futex::{self, Wait, WaitFlags, WaitPtr, WaitvFlags};
@@ -17,12 +17,12 @@ pub(super) const MOST: usize = 127;
 /// Whether this kernel has the call.
 pub(super) fn is_known() -> bool {
     let none = futex::waitv(&[], WaitvFlags::empty(), None, ClockId::Monotonic);
-    // It wants one word at least.
+    // The call needs one word at least.
     none == Err(Errno::INVAL)
 }
 
 /// Sleeps while all these words have these values, and for `time` at most.
-/// Answers which of them has ended the sleep, if one has.
+/// Returns which of them has ended the sleep, if one has.
 pub(super) fn wait(
     words: &[(&AtomicU32, u32)],
     time: Option<Duration>,
@@ -43,7 +43,7 @@ pub(super) fn wait(
             wait
         })
         .collect();
-    // This call wants a point in time.
+    // This call takes a point in time.
     let clock = ClockId::Monotonic;
     let deadline = time.and_then(|time| {
         let now = Duration::try_from(clock_gettime(clock)).ok()?;

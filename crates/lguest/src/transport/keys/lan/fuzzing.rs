@@ -40,7 +40,7 @@ impl Link {
     ///
     /// # Errors
     ///
-    /// What the kernel says.
+    /// The error of the kernel.
     pub fn new(from: &GuestMemory, to: &GuestMemory) -> io::Result<Self> {
         let port = Port::create().map_err(io::Error::other)?;
         let shared = SharedPort::open(port.file()).map_err(io::Error::other)?;
@@ -59,7 +59,7 @@ impl Link {
     ///
     /// # Errors
     ///
-    /// What the kernel says.
+    /// The error of the kernel.
     pub fn port(&self) -> io::Result<File> {
         Ok(self.port.file().try_clone_to_owned()?.into())
     }
@@ -76,7 +76,7 @@ impl Link {
     }
 
     /// The sender's Guest sends its `lguest_dma` at `dma` to the key at
-    /// `offset`. Answers the bytes that were taken, if there was a good list and
+    /// `offset`. Returns the bytes that were taken, if there was a good list and
     /// a binding.
     #[must_use]
     pub fn send(&self, dma: u32, offset: u32) -> Option<u32> {
@@ -107,7 +107,7 @@ impl Station {
     ///
     /// # Errors
     ///
-    /// What the kernel says.
+    /// The error of the kernel.
     pub fn join(
         file: &Path,
         guest: Arc<dyn Requests>,
@@ -171,7 +171,7 @@ fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(socketpair(AddressFamily::UNIX, kind, flags, None)?)
 }
 
-/// Receives a message of a foreign process. Answers whether it is a message of
+/// Receives a message of a foreign process. Returns whether it is a message of
 /// the kind that is expected.
 ///
 /// # Errors

@@ -4,7 +4,7 @@
 //! this Launcher keeps its own position elsewhere, reads every word of the ring
 //! once, and takes from what it reads at most a ring full of frames, each no
 //! longer than a place in the ring. A sender may ring without having posted
-//! anything as often as an honest one can do by chance. After that its ring is
+//! anything a few times, as can happen to an honest one. After that its ring is
 //! closed, and its Guest sends by way of its Launcher.
 
 use crate::memory::{
@@ -17,13 +17,13 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 
-/// How much room a sender waits for that has found none.
+/// The room that a sender waits for when it has found none.
 const SOME: u32 = FRAMES / 8;
 
 /// How often in a row a sender may ring without having posted anything.
 const FORGIVEN: i32 = 64;
 
-/// Our own outbox: our Guest posts there, and others fetch.
+/// Our own outbox: our Guest posts there, and other Launchers fetch.
 pub(super) struct Outbox {
     file: OwnedFd,
     memory: SealedMemory,
@@ -72,13 +72,14 @@ impl Outbox {
         waiting <= FRAMES - SOME
     }
 
-    /// The word that [`Self::listen`] sets to 1. The Host rings by setting it to
+    /// The word that [`Self::listen`] sets to 1. The Host rings by setting it
+    /// to
     /// 0.
     pub(super) fn own_doorbell(&self) -> &AtomicU32 {
         self.memory.atomic(WAKE_WHEN_IDLE)
     }
 
-    /// From now on the Host need not ring. Answers whether it has.
+    /// From now on the Host need not ring. Returns whether it has.
     pub(super) fn stop_listening(&self) -> bool {
         self.own_doorbell().swap(0, Ordering::SeqCst) == 0
     }
@@ -132,7 +133,7 @@ impl Inbox {
         identity(file).is_ok_and(|identity| identity == self.identity)
     }
 
-    /// Says how long a frame we take; 0 = none.
+    /// Sets the longest frame that is taken; 0 = none.
     pub(super) fn open_for(&self, room: u32) {
         let room = if self.is_heard() {
             room.min(LONGEST)
@@ -145,7 +146,8 @@ impl Inbox {
         }
     }
 
-    /// Whether the sender has not rung in vain too often.
+    /// Whether the sender's rings still count: `false` after too many without a
+    /// frame.
     pub(super) fn is_heard(&self) -> bool {
         self.credit.load(Ordering::Relaxed) >= 0
     }

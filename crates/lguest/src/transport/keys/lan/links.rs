@@ -30,9 +30,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// How often a slot is looked at before it counts as in use again, and the
-/// pause between two looks. The kernel may report the end of a process's
-/// connections shortly before it drops its locks.
+/// How often a slot is checked before it counts as in use again, and the pause
+/// between two checks. The kernel may report the end of a connection shortly
+/// before it drops the locks of the same process.
 const REAP_TRIES: u32 = 8;
 const REAP_PAUSE: Timespec = Timespec {
     tv_sec: 0,
@@ -262,20 +262,20 @@ impl Links {
                 Ok(Some((id, received))) => self.receive(id, received),
                 Err(_) => {
                     let _ = epoll::delete(&self.epoll, self.porter.answers());
-                    self.tell_of_the_porters_end();
+                    self.report_the_porters_end();
                     return;
                 }
             }
         }
     }
 
-    /// The porter has been killed: there are no new links any more.
-    fn tell_of_the_porters_end(&self) {
+    /// Reports that the porter was killed: there will be no new links.
+    fn report_the_porters_end(&self) {
         terminal::tell(&format!(
-            "network {}: the process lguest-porter was killed from outside, \
-             or because the machine had too little memory: this guest stays \
-             in touch with those that it has met, and meets no others; to \
-             meet others, end it and start it again",
+            "network {}: the process lguest-porter was killed from outside, or \
+             because the machine had too little memory: this guest keeps its \
+             connections to other guests, and gets no new ones; to meet \
+             others, end it and start it again",
             self.slots.path().display()
         ));
     }
@@ -337,7 +337,8 @@ impl Links {
         let files = <[OwnedFd; 2]>::try_from(files);
         let [memory, port] = files.map_err(|_| io::ErrorKind::InvalidData)?;
         if self.shared.is_ours(&memory)? {
-            // Another device of our own Guest, which never gets its own frames.
+            // Another device of our own Guest. A Guest never gets its own
+            // frames.
             return Err(io::ErrorKind::InvalidData.into());
         }
         let memory = SealedMemory::open(memory.as_fd()).map_err(invalid)?;
@@ -345,7 +346,7 @@ impl Links {
             .share_page(welcome.page, self.slots.page())
             .map_err(invalid)?;
         let port = SharedPort::open(port.as_fd()).map_err(invalid)?;
-        // The Launcher that was in that slot before is not there any more.
+        // The Launcher that was in that slot before has ended.
         let old: Vec<u64> = self
             .links
             .iter()
@@ -431,7 +432,8 @@ impl Links {
         }
     }
 
-    /// Connects to `slot`. If there is no answer, no Launcher is missed: one that
+    /// Connects to `slot`. If there is no answer, no Launcher is missed: one
+    /// that
     /// is just starting connects to us.
     fn call(&mut self, slot: u32, call_back: bool) {
         let Ok(socket) = self.meet.connect(slot, &self.porter) else {

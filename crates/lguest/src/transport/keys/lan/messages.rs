@@ -1,4 +1,4 @@
-//! What Launchers on one LAN say to each other when they meet.
+//! Messages that Launchers on one LAN exchange when they connect.
 //!
 //! There are two messages, and files come with them. A message of the wrong
 //! size, or with another first word, is none.

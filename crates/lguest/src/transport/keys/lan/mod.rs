@@ -119,7 +119,7 @@ impl Lan {
     ///
     /// # Errors
     ///
-    /// [`LanError`], whose message names the cure.
+    /// [`LanError`]. Its message names the cure.
     pub fn join(file: &Path) -> Result<Self, LanError> {
         let slots = Slots::claim(file)?;
         let meet = Rendezvous::beside(slots.path())?;
@@ -176,7 +176,7 @@ impl Lan {
     ///
     /// # Errors
     ///
-    /// What the kernel says.
+    /// The error of the kernel.
     pub fn start(
         &mut self,
         guest: Arc<dyn Requests>,
@@ -237,7 +237,7 @@ impl Lan {
         Ok((shared, links))
     }
 
-    /// Sends the list at `dma` to `key`. Answers the bytes that were taken.
+    /// Sends the list at `dma` to `key`. Returns the bytes that were taken.
     ///
     /// # Errors
     ///
@@ -275,7 +275,7 @@ impl Lan {
     }
 
     /// Takes the lock of the port of the peer in `slot`, and never gives it
-    /// back: as if we were stopped in the middle of a copy. Answers whether
+    /// back: as if we were stopped in the middle of a copy. Returns whether
     /// there is such a peer.
     fn hold(&self, slot: u32) -> bool {
         let Some(joined) = &self.joined else {
@@ -355,8 +355,8 @@ impl KeyedDevice for Lan {
         DeviceState::Lan(state.versioned())
     }
 
-    /// The Guest knows its slot from the descriptor, so it has to be the same
-    /// one. The peers find the bindings in our port as soon as they are made.
+    /// The Guest read its slot from the descriptor, so it must be the same
+    /// slot. Peers find the bindings in the port as soon as they are made.
     fn restore(&mut self, state: &DeviceState) -> Result<(), RestoreError> {
         let DeviceState::Lan(state) = state else {
             return Err(state.is_not_of("LAN"));
@@ -364,7 +364,10 @@ impl KeyedDevice for Lan {
         let state = state.known()?;
         let (theirs, ours) = (state.slot, self.slot());
         if theirs != ours {
-            let text = format!("it is of place {theirs}, and this is {ours}");
+            let text = format!(
+                "it is of place {theirs}, and this is place \
+                                {ours}"
+            );
             return Err(RestoreError::Other(text));
         }
         if let Some(joined) = &self.joined {
@@ -375,7 +378,7 @@ impl KeyedDevice for Lan {
 }
 
 impl Drop for Lan {
-    /// Leaves nothing behind: no socket, no address, no thread.
+    /// Removes the socket and the address, and ends the threads.
     fn drop(&mut self) {
         if let Some(joined) = self.joined.take() {
             joined.shared.stop();
@@ -388,8 +391,8 @@ impl Drop for Lan {
     }
 }
 
-/// How long the end of the threads is waited for. Nothing that others do should
-/// be able to hold one up; but an end that depends on that is no end.
+/// How long the end of the threads is waited for. No other process should be
+/// able to delay it, but the Launcher's end must not depend on that.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Waits for all `threads`, for [`PATIENCE`] at most.

@@ -1,10 +1,10 @@
 //! A peer: another Launcher's Guest, and how a frame gets into its memory.
 //!
 //! The peer's port says where it has bound buffers; the next free one is
-//! filled, and the peer's Launcher is rung. A frame takes no allocation, no
-//! third process, and no system call but the one that wakes a sleeper. What
+//! filled, and the peer's Launcher is rung. A frame needs no allocation, no
+//! third process, and at most one system call, which wakes the receiver. What
 //! the port and the peer's memory say is read anew for each frame and checked.
-//! A peer that lies damages its own memory only.
+//! A hostile peer can damage only its own memory.
 
 use super::super::dma::{DmaSections, set_used_len, used_len};
 use super::counters::LanCounters;
@@ -33,8 +33,8 @@ const BACK_OFF: u32 = 32;
 /// How many buffers of one array are looked at for a free one. Guests empty
 /// them in order, so the first look nearly always decides.
 // MASTERY: an array longer than this that is emptied out of order can have a
-// free buffer that we do not find; without a bound, a Guest could bind a
-// million full ones and keep its peers busy.
+// free buffer that is not found. Without a bound, a Guest could bind a million
+// full ones and keep its peers busy.
 const SEARCH: u32 = 256;
 
 /// Another Launcher's Guest, to which we may send.
@@ -93,8 +93,9 @@ impl Peer {
         self.port.find(offset)
     }
 
-    /// Gives a frame to binding `index`, on the key at `offset`. If no buffer is
-    /// free, waits for the peer to run and tries once more. Answers the bytes
+    /// Gives a frame to binding `index`, on the key at `offset`. If no buffer
+    /// is
+    /// free, waits for the peer to run and tries once more. Returns the bytes
     /// taken.
     pub(super) fn take(
         &self,
@@ -160,7 +161,7 @@ impl Peer {
     }
 
     /// Waits for the receiver to run until `fetched` says that it has fetched
-    /// enough of what was posted. Answers whether it has.
+    /// enough of what was posted. Returns whether it has.
     pub(super) fn let_fetch(
         &self,
         index: usize,

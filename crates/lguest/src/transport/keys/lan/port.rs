@@ -120,7 +120,8 @@ impl Port {
         irqs.filter(|irq| *irq != 0)
     }
 
-    /// Sleeps until something has arrived, here or in one of `inboxes`, or until
+    /// Sleeps until something has arrived, here or in one of `inboxes`, or
+    /// until
     /// `time` is over. May return earlier.
     pub(super) fn sleep(&self, inboxes: &[Arc<Inbox>], time: Option<Duration>) {
         let words = self.shared.words();
@@ -137,7 +138,8 @@ impl Port {
         }
     }
 
-    /// Waits, so that more frames arrive before their interrupt: until `time` is
+    /// Waits, so that more frames arrive before their interrupt: until `time`
+    /// is
     /// over, `enough` frames wait in one of `inboxes` (0 = any number may), or
     /// `own` is rung, which is 1 until then. A sender that fills buffers itself
     /// does not end this wait, unless it finds no buffer.
@@ -159,7 +161,7 @@ impl Port {
         }
     }
 
-    /// Sleeps while all these words are what they were set to. Answers the
+    /// Sleeps while all these words are what they were set to. Returns the
     /// inbox whose sender has ended the sleep, if one has.
     fn rest(
         &self,
@@ -176,7 +178,8 @@ impl Port {
             .chain(doorbells)
             .chain(others)
             .collect();
-        // Woken, interrupted, and too late to sleep are nearly the same.
+        // It does not matter whether it was woken, was interrupted, or never
+        // slept.
         let woken = doorbell::wait(&all, time)?.checked_sub(1)?;
         (woken < inboxes.len()).then_some(woken)
     }

@@ -1,21 +1,22 @@
 //! The porter: a process that receives the messages of foreign processes.
 //!
-//! A message may carry files of any kind. Some block the process that asks
-//! what they are, and some block the process that closes them: a file of a
-//! FUSE server that does not answer, or a TCP socket that lingers. A process
-//! that is blocked by FUSE cannot even be killed. So a Launcher receives no
-//! message of a foreign process. It hands the connection to its porter, which
-//! forks a helper for each message. The helper receives the message, asks
-//! whether each file is sealed memory (a question that never blocks), and sends
-//! good messages on to the Launcher. A file that blocks, blocks one helper.
+//! A message may carry files of any kind. Some block a process that asks for
+//! their kind, and some block a process that closes them: a file of a FUSE
+//! server that does not answer, or a TCP socket that lingers. A process that is
+//! blocked by FUSE cannot even be killed. So a Launcher receives no message of
+//! a foreign process. It hands the connection to its porter, which forks a
+//! helper for each message. The helper receives the message, asks whether each
+//! file is sealed memory (a question that never blocks), and sends good
+//! messages on to the Launcher. A file that blocks only blocks one helper.
 //!
 //! The last process that closes a connection also closes the files of messages
 //! that were never received. So the Launcher has a helper close each
-//! [`Connection`], too. The porter itself never has one: it only sees that
+//! [`Connection`], too. The porter itself never receives one. It only sees that
 //! there is a job, and the helper takes it.
 //!
-//! The porter begins as a fork of the Launcher, before the Launcher has
-//! anything of the Guest. It keeps two sockets and the calls of [`filter()`].
+//! The porter is a fork of the Launcher, made before the Launcher has the
+//! Guest's memory. It keeps two sockets, and may make the calls of
+//! [`filter()`].
 
 #![expect(unsafe_code, reason = "forks")]
 
@@ -89,7 +90,7 @@ impl Porter {
     ///
     /// # Errors
     ///
-    /// What the kernel says.
+    /// The error of the kernel.
     pub(super) fn start() -> io::Result<Self> {
         let (jobs, their_jobs) = pair()?;
         let (answers, their_answers) = pair()?;
@@ -182,9 +183,9 @@ impl Porter {
             drop(socket);
             drop(ours);
         } else {
-            // Without a porter, a thread of its own closes it, which can block
-            // only the end of this process; and without a thread it is not
-            // closed at all.
+            // Without a porter, a new thread closes it. If that blocks, it can
+            // only delay the end of this process. Without a thread it is not
+            // closed.
             let kept = Arc::new(socket);
             let closed = Arc::clone(&kept);
             let closer = std::thread::Builder::new().name("close".into());
@@ -228,7 +229,8 @@ impl Drop for Porter {
     }
 }
 
-/// A socket to a foreign process. This process receives nothing from it, and the
+/// A socket to a foreign process. This process receives nothing from it, and
+/// the
 /// porter closes it.
 #[derive(Debug)]
 pub(super) struct Connection {
@@ -249,7 +251,7 @@ impl AsFd for Connection {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket
             .as_ref()
-            .expect("it is there until drop")
+            .expect("it is present until drop")
             .as_fd()
     }
 }

@@ -28,7 +28,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// How many connections may wait to be accepted: more than there are slots.
+/// How many connections may wait to be accepted. There are fewer slots.
 const BACKLOG: i32 = 1024;
 
 /// The socket of a slot cannot be made.
@@ -175,8 +175,8 @@ impl Rendezvous {
         name
     }
 
-    /// The address of the socket: its path, or through the open directory
-    /// where that is too long.
+    /// The address of the socket: its path, or through the open directory if
+    /// that is too long.
     fn address(&self, slot: u32) -> io::Result<SocketAddrUnix> {
         let name = self.name(slot);
         SocketAddrUnix::new(self.file.with_file_name(&name))
@@ -189,7 +189,8 @@ impl Rendezvous {
     }
 }
 
-/// The next connection to `listener`; `None` when there is none. A connection of
+/// The next connection to `listener`; `None` when there is none. A connection
+/// of
 /// another user is closed.
 pub(super) fn accept(
     listener: BorrowedFd<'_>,
@@ -241,7 +242,7 @@ fn socket() -> rustix::io::Result<OwnedFd> {
     )
 }
 
-/// Whether the process at the other end is of our user.
+/// Checks that the process at the other end belongs to our user.
 fn same_user(socket: impl AsFd) -> io::Result<()> {
     let mut peer = libc::ucred {
         pid: 0,
@@ -278,7 +279,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_and_its_files_arrive_whole_or_not_at_all() {
+    fn a_message_arrives_with_all_its_files_or_not_at_all() {
         let dir = Scratch::new();
         let file = dir.page("lan");
         let meet = Rendezvous::beside(&file).unwrap();
@@ -313,13 +314,13 @@ mod tests {
     }
 
     #[test]
-    fn the_socket_of_a_dead_launcher_is_replaced_and_nothing_else_is() {
+    fn only_the_socket_of_a_dead_launcher_is_replaced() {
         let dir = Scratch::new();
         let file = dir.page("lan");
         let meet = Rendezvous::beside(&file).unwrap();
         let dead = meet.listen(0, &porter()).unwrap();
         let again = meet.listen(0, &porter()).unwrap();
-        // The socket that is there now is another one, and stays.
+        // The socket there now is another one. It is not removed.
         meet.close(&dead);
         assert!(meet.connect(0, &porter()).is_ok());
         drop(again);

@@ -42,7 +42,7 @@ pub(super) struct Shared {
 
 impl Shared {
     /// SEND_DMA: the first peer that has bound `key` gets what is in `dma`.
-    /// Answers the bytes that it took.
+    /// Returns the bytes that it took.
     pub(super) fn send(&self, dma: u32, key: u32) -> Result<u32, Violation> {
         let offset = key.wrapping_sub(self.page);
         let Some((peer, index)) = self.find(offset) else {
@@ -86,7 +86,8 @@ impl Shared {
     pub(super) fn deliver(&self) {
         let mut arrived = self.port.arrived().peekable();
         if arrived.peek().is_some() {
-            // The sender's Launcher has filled buffers, and nothing was noted.
+            // The sender's Launcher has filled buffers. Nothing here has noted
+            // which pages.
             self.guest.memory().note_all();
         }
         for irq in arrived {
@@ -99,8 +100,8 @@ impl Shared {
         }
     }
 
-    /// Raises all interrupts: a sender has died, perhaps after it had filled
-    /// a buffer and before it rang. A needless interrupt does no harm.
+    /// Raises all interrupts: a sender has ended, perhaps after it had filled a
+    /// buffer and before it rang. An interrupt too many does no harm.
     pub(super) fn deliver_all(&self) {
         self.guest.memory().note_all();
         for irq in self.port.all() {
@@ -140,8 +141,8 @@ impl Shared {
         }
     }
 
-    /// A Launcher hands us its outbox. Answers our ring in it, if frames will be
-    /// fetched from there.
+    /// A Launcher hands us its outbox. Returns our ring in it, if frames will
+    /// be fetched from there.
     pub(super) fn add_inbox(&self, file: &OwnedFd) -> Option<Arc<Inbox>> {
         let mut inboxes = self.lock_inboxes();
         // There may be two connections, one of which is about to end. The ring
@@ -182,7 +183,7 @@ impl Shared {
         self.inboxes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What [`Inbox::open_for`] is to be told.
+    /// The argument for [`Inbox::open_for`].
     pub(super) fn room(&self) -> u32 {
         self.room.load(Ordering::SeqCst)
     }
@@ -208,7 +209,7 @@ impl Shared {
         self.batches
     }
 
-    /// Whether rings are open however little there is to fetch.
+    /// Whether rings are always open.
     pub(super) fn always_busy(&self) -> bool {
         self.open
     }

@@ -56,9 +56,9 @@ pub enum SlotsError {
     Lock(#[source] io::Error),
     /// A process that can only read it has locked it.
     #[error(
-        "a program has locked it that is no lguest and may only read it: end \
-         that one (`lslocks` names it), and `chmod go= {0}` keeps other users \
-         from doing so again"
+        "a program that is not lguest and may only read it has locked it: end \
+         that program (`lslocks` names it), and `chmod go= {0}` keeps other \
+         users from doing so again"
     )]
     Locked(String),
     /// Every slot is taken.
@@ -87,7 +87,8 @@ impl Slots {
             io::ErrorKind::NotFound => SlotsError::Missing(name()),
             _ => SlotsError::Open(e),
         })?;
-        // Before it is opened: to open a device can have effects.
+        // This is checked before it is opened, because opening a device can
+        // have effects.
         match real.metadata() {
             Err(e) => return Err(SlotsError::Open(e)),
             Ok(m) if !m.is_file() => {
@@ -180,14 +181,14 @@ impl Slots {
     }
 
     /// Cleans up after the Launcher that had `slot`, unless the slot is held:
-    /// clears the address, and calls `more`. Answers whether it was free.
+    /// clears the address, and calls `more`. Returns whether it was free.
     pub(super) fn reap(
         &self,
         slot: u32,
         more: impl FnOnce(),
     ) -> io::Result<bool> {
-        // The slot is held for that moment, so that the address of a new
-        // Launcher is not cleared. It takes the next slot instead.
+        // The slot is held meanwhile, so that the address of a new Launcher is
+        // not cleared: a new Launcher takes the next slot instead.
         if slot == self.mine || slot >= NET_SLOTS || !take(&self.lock, slot)? {
             return Ok(false);
         }
@@ -223,8 +224,8 @@ impl Slots {
 }
 
 impl Drop for Slots {
-    /// To close the file is not enough: a child process that is just being
-    /// started has a copy of the file until it runs its program.
+    /// Closing the file is not enough: a child process that is being started
+    /// has a copy of the file until it runs its program.
     fn drop(&mut self) {
         let _ = set(&self.lock, libc::F_UNLCK, self.mine);
     }
@@ -323,9 +324,9 @@ mod tests {
         let error = error.replace(dir.path().to_str().unwrap(), "DIR");
         assert_eq!(
             error,
-            "a program has locked it that is no lguest and may only read it: \
-             end that one (`lslocks` names it), and `chmod go= DIR/lan` keeps \
-             other users from doing so again"
+            "a program that is not lguest and may only read it has locked it: \
+             end that program (`lslocks` names it), and `chmod go= DIR/lan` \
+             keeps other users from doing so again"
         );
         // A lock of only a part does not matter.
         set(&reader, libc::F_UNLCK, 3).unwrap();

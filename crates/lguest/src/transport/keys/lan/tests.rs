@@ -1,6 +1,6 @@
 //! Networks of Guests that run nothing.
 //!
-//! Whole processes take part, too, and are killed in the middle.
+//! Some tests start whole processes and kill them.
 
 use super::*;
 use crate::engine::{Requests, Scripted};
@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-/// A directory that is gone when the test is.
+/// A directory that is removed at the end of the test.
 pub(crate) struct Scratch {
     path: PathBuf,
     file: File,
@@ -121,7 +121,7 @@ impl Scripted {
         self.memory().read_object::<u32>(RING + i * Dma::SIZE) != Ok(0)
     }
 
-    /// Frees buffer `i`, whatever is in it.
+    /// Frees buffer `i`.
     pub(crate) fn release(&self, i: u32) {
         self.memory().write_last(RING + i * Dma::SIZE, 0).unwrap();
     }

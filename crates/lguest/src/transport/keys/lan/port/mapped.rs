@@ -1,4 +1,4 @@
-//! The words of a port, mapped: what every Launcher on the LAN may do there.
+//! A port, mapped: what each Launcher on the LAN may do with its words.
 //!
 //! The lock is a word with the ticket of its holder, and the wait for it is
 //! bounded. A holder that was killed keeps it until the port's owner, which
@@ -96,13 +96,13 @@ impl SharedPort {
     /// Something has arrived for binding `index`, or needs room there: its
     /// owner has to raise the interrupt. `always` wakes the owner even where
     /// another sender should have done so, but may have been killed before.
-    /// Answers whether that took a system call.
+    /// Returns whether that took a system call.
     pub(in super::super) fn ring(&self, index: usize, always: bool) -> bool {
         let words = self.words();
         words.arrived.fetch_or(1 << index, Ordering::SeqCst);
         let wake = words.asleep.swap(0, Ordering::SeqCst) == 1 || always;
         if wake {
-            // Cannot fail: the word is mapped, whatever other processes write.
+            // This cannot fail, because the word is mapped.
             let _ = futex::wake(&words.asleep, futex::Flags::empty(), 1);
         }
         wake
@@ -117,13 +117,13 @@ impl SharedPort {
         self.ring(LGUEST_MAX_DMA - 1, true);
     }
 
-    /// Whether the owner has still to look at the last report.
+    /// Whether the owner has not read the last report yet.
     #[cfg(test)]
     pub(in super::super) fn blames(&self) -> bool {
         self.words().blames.load(Ordering::SeqCst) != 0
     }
 
-    /// Sets a cursor, as a lying owner could.
+    /// Sets a cursor, as a hostile owner could.
     #[cfg(test)]
     pub(in super::super) fn set_cursor(&self, index: usize, cursor: u32) {
         let words = self.words();
@@ -169,8 +169,8 @@ impl Locked<'_> {
 
 impl Drop for Locked<'_> {
     fn drop(&mut self) {
-        // Only if it still holds our ticket: an owner that takes us for dead
-        // may have freed it.
+        // Only if it still holds our ticket: the owner may have freed it
+        // because it thinks that this process has ended.
         let _ = self.port.words().lock.compare_exchange(
             self.ticket,
             0,

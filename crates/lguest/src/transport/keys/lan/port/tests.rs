@@ -1,6 +1,6 @@
-//! A port: what is shown, found, locked and rung.
+//! Tests of a port: bindings, lock and doorbell.
 //!
-//! Both sides are in this process.
+//! Owner and sender are both in this process.
 
 use super::mapped::PATIENCE;
 use super::*;
@@ -19,7 +19,7 @@ fn binding(key: u32, dmas: u32, irq: u8) -> Binding {
 }
 
 #[test]
-fn what_is_shown_is_found_until_it_is_gone() {
+fn a_binding_is_found_until_it_is_removed() {
     let port = Port::create().unwrap();
     let (a, b) = (binding(4, 0x100, 2), binding(8, 0x200, 3));
     port.show(PAGE, &[a, b]);
@@ -59,7 +59,7 @@ fn rings_become_the_owners_interrupts_and_no_others() {
 }
 
 #[test]
-fn a_lock_is_waited_for_but_not_for_long() {
+fn the_wait_for_a_lock_is_bounded() {
     let port = Port::create().unwrap();
     let held = port.shared.lock(7, true).unwrap();
     let start = Instant::now();

@@ -68,7 +68,7 @@ pub(super) fn send(
     rustix::net::sendmsg(socket, &[IoSlice::new(bytes)], &mut control, flags)
 }
 
-/// Receives a message and at most two files. Answers its length, the files,
+/// Receives a message and at most two files. Returns its length, the files,
 /// and whether that is all of it.
 pub(super) fn receive(
     socket: BorrowedFd<'_>,

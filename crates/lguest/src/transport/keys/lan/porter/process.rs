@@ -1,4 +1,4 @@
-//! What the porter and its helpers do.
+//! The code that the porter and its helpers run.
 //!
 //! The porter waits for jobs and forks a helper for each. It makes system calls
 //! only: it is a fork of a process that may have other threads, and one of them
@@ -58,15 +58,15 @@ pub(super) fn filter() -> Result<BpfProgram, seccompiler::BackendError> {
     SeccompFilter::new(rules, kill, allow, TargetArch::x86_64)?.try_into()
 }
 
-/// A new process, with a copy of this thread. The C library is not told. Answers
-/// its number, and 0 in the new one.
+/// Makes a new process, with a copy of this thread. The C library does not know
+/// of it. Returns its number, and 0 in the new process.
 ///
 /// # Safety
 ///
 /// The new process must make system calls only, and end by [`end`].
 pub(super) unsafe fn fork() -> rustix::io::Result<c_long> {
     let flags = c_long::from(libc::SIGCHLD);
-    // SAFETY: without CLONE_VM, what the child does is its own affair.
+    // SAFETY: without CLONE_VM, the child has memory of its own.
     let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
     let error = || Errno::from_io_error(&io::Error::last_os_error());
     match pid {
@@ -78,7 +78,7 @@ pub(super) unsafe fn fork() -> rustix::io::Result<c_long> {
 /// Ends this process.
 fn end(code: c_long) -> ! {
     loop {
-        // SAFETY: nothing of this process is used any more.
+        // SAFETY: the process ends here.
         unsafe { libc::syscall(libc::SYS_exit_group, code) };
     }
 }
@@ -125,10 +125,11 @@ pub(super) fn life(
 }
 
 /// Gives the four files `keep` the first numbers, and closes all other files of
-/// the Launcher in this process. Answers whether that worked.
+/// the Launcher in this process. Returns whether that worked.
 fn settle(mut keep: [i32; 4]) -> bool {
     let close = |first: i32, last: i32| {
-        // SAFETY: a system call on numbers; nobody uses these files here.
+        // SAFETY: a system call on numbers. No code of this process uses these
+        // files.
         first > last
             || unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) }
                 == 0
@@ -145,7 +146,7 @@ fn settle(mut keep: [i32; 4]) -> bool {
     if !close(first, i32::MAX) {
         return false;
     }
-    // Above all four places, and then into them.
+    // First above all four places, and then into them.
     let above = numbers.map(|fd| {
         // SAFETY: a system call on numbers.
         unsafe { libc::fcntl(fd, libc::F_DUPFD, 4) }
@@ -155,8 +156,8 @@ fn settle(mut keep: [i32; 4]) -> bool {
         unsafe { libc::dup2(fd, to) == to }
     });
     ignore_signals();
-    // If one of these fails, the others are done all the same.
-    // SAFETY: a system call without arguments.
+    // If one of these fails, the porter goes on. SAFETY: a system call without
+    // arguments.
     unsafe { libc::setsid() };
     let _ = rustix::thread::set_name(c"lguest-porter");
     let not = DumpableBehavior::NotDumpable;
@@ -164,19 +165,20 @@ fn settle(mut keep: [i32; 4]) -> bool {
     placed && close(4, i32::MAX)
 }
 
-/// Blocks every signal but SIGKILL, and has the kernel reap children.
+/// Blocks every signal but SIGKILL, and lets the kernel reap children.
 fn ignore_signals() {
     let mut all = MaybeUninit::<libc::sigset_t>::uninit();
     // SAFETY: there is room for a set.
     unsafe { libc::sigfillset(all.as_mut_ptr()) };
     let none = std::ptr::null_mut();
-    // SAFETY: the set is filled, and the old one is not asked for.
+    // SAFETY: the set is filled, and the old set is not written.
     unsafe { libc::sigprocmask(libc::SIG_SETMASK, all.as_ptr(), none) };
     // SAFETY: this takes no handler.
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
 }
 
-/// The work of a helper: one job. Its end closes the files that it has received.
+/// The work of a helper: one job. Its end closes the files that it has
+/// received.
 fn help(
     jobs: BorrowedFd<'_>,
     answers: BorrowedFd<'_>,
@@ -197,7 +199,7 @@ fn help(
     end(0);
 }
 
-/// Receives a message from `socket`, and sends it on if it is good. Answers the
+/// Receives a message from `socket`, and sends it on if it is good. Returns the
 /// files: a helper must not close them before its end.
 pub(super) fn answer(
     socket: BorrowedFd<'_>,

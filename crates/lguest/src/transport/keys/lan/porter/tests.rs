@@ -1,4 +1,4 @@
-//! Strangers that send what blocks whoever has it.
+//! Tests: foreign processes send files that block their receiver.
 
 use super::super::messages::Hello;
 use super::super::rendezvous::{Rendezvous, send as say};
@@ -51,7 +51,7 @@ fn files_that_come(porter: &Arc<Porter>, files: &[BorrowedFd<'_>]) -> usize {
 }
 
 #[test]
-fn sealed_memory_comes_through_and_nothing_else() {
+fn only_sealed_memory_is_passed_on() {
     const NOT: usize = usize::MAX;
     let porter = porter();
     let good = sealed_file("good", 4096).unwrap();
@@ -75,7 +75,7 @@ fn sealed_memory_comes_through_and_nothing_else() {
 }
 
 #[test]
-fn silence_nonsense_and_an_end_are_told_apart() {
+fn no_message_a_bad_one_and_an_end_differ() {
     let porter = porter();
     let (ours, theirs) = connection(&porter);
     porter.ask(1, &ours).unwrap();
@@ -106,14 +106,14 @@ fn lingers() -> (TcpStream, TcpStream) {
     (ours, theirs)
 }
 
-/// Whether `porter` still does what it is for.
+/// Whether `porter` still works.
 fn is_well(porter: &Arc<Porter>) {
     let good = sealed_file("good", 4096).unwrap();
     assert_eq!(files_that_come(porter, &[good.as_fd()]), 1);
 }
 
 #[test]
-fn a_socket_that_lingers_holds_up_nobody() {
+fn a_socket_that_lingers_blocks_no_launcher() {
     let porter = porter();
     let mut others = Vec::new();
     for _ in 0..4 {
@@ -126,7 +126,7 @@ fn a_socket_that_lingers_holds_up_nobody() {
         drop(lingering);
         porter.ask(7, &ours).unwrap();
         assert!(matches!(wait_for(&porter), (7, Received::Bad)));
-        // ... or it lies in a message that nobody has received.
+        // ... or it is in a message that was not received.
         let (lingering, other) = lingers();
         others.push(other);
         let (ours, theirs) = connection(&porter);
@@ -140,7 +140,7 @@ fn a_socket_that_lingers_holds_up_nobody() {
 }
 
 #[test]
-fn a_listener_with_guests_at_the_door_is_closed_without_waiting() {
+fn a_listener_with_waiting_connections_is_closed_at_once() {
     let dir = Scratch::new();
     let meet = Rendezvous::beside(&dir.page("lan")).unwrap();
     let porter = porter();
@@ -155,18 +155,18 @@ fn a_listener_with_guests_at_the_door_is_closed_without_waiting() {
 }
 
 #[test]
-fn the_end_of_a_launcher_is_the_end_of_its_porter() {
+fn a_porter_ends_with_its_launcher() {
     let porter = porter();
     let process = porter.process.try_clone().unwrap();
     drop(porter);
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
-    // It has been reaped: nobody waits for a process that is not there.
+    // It has been reaped, so there is no child to wait for.
     let gone = waitid(WaitId::PidFd(process.as_fd()), options);
     assert_eq!(gone.err(), Some(Errno::CHILD));
 }
 
 #[test]
-fn a_porter_that_was_killed_is_no_porter_but_harms_nobody() {
+fn without_its_porter_a_launcher_goes_on() {
     let porter = porter();
     pidfd_send_signal(&porter.process, Signal::KILL).unwrap();
     let mut fds = [PollFd::from_borrowed_fd(porter.answers(), PollFlags::IN)];
@@ -179,7 +179,7 @@ fn a_porter_that_was_killed_is_no_porter_but_harms_nobody() {
         let (ours, _theirs) = connection(&porter);
         match porter.ask(1, &ours) {
             Err(error) if error.kind() != ErrorKind::WouldBlock => break,
-            _ => assert!(Instant::now() < deadline, "somebody listens"),
+            _ => assert!(Instant::now() < deadline, "there is still a reader"),
         }
         std::thread::sleep(Duration::from_millis(1));
     }

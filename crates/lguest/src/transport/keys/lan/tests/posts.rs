@@ -1,7 +1,7 @@
-//! Frames that a Guest has posted, which its Launcher has never seen.
+//! Frames that a Guest has posted without its Launcher.
 //!
-//! There is no Guest here, so a [`Poster`] does what its Host would do, or
-//! what a hostile one could.
+//! There is no Guest here. A [`Poster`] does what a Host does, or what a
+//! hostile Host could do.
 
 use super::*;
 use crate::memory::SealedMemory;
@@ -46,7 +46,7 @@ impl Poster {
         FRAMES - waiting.min(FRAMES)
     }
 
-    /// Posts without looking at anything.
+    /// Posts without checking for room.
     pub(super) fn put(&self, bytes: &[u8]) {
         let posted = self.get(word::POSTED);
         let (length, body) = lg_wire::outbox::frame(posted);
@@ -73,8 +73,9 @@ impl Poster {
     }
 }
 
-/// Two who have met, the second of which has `num` buffers; and who posts
-/// from the first to the second. Nothing where this kernel cannot.
+/// Two connected Launchers, of which the second has `num` buffers, and a poster
+/// from the first to the second. `None` if this kernel cannot wait on several
+/// words.
 fn pair(test: &str, num: u32) -> Option<(Scratch, Station, Station, Poster)> {
     let dir = Scratch::new();
     let file = dir.page("lan");
@@ -116,11 +117,11 @@ fn posted_frames_arrive_in_order_and_ring() {
         }
         came
     });
-    assert!(came == frames, "they have come otherwise");
+    assert!(came == frames, "other frames have come");
 }
 
 #[test]
-fn posts_and_sends_go_one_behind_the_other() {
+fn posts_and_sends_arrive_in_order() {
     let test = "posts_and_sends_go_one_behind_the_other";
     let Some((_dir, a, b, poster)) = pair(test, 8) else {
         return;
@@ -160,7 +161,8 @@ fn frames_wait_for_buffers_but_not_for_ever() {
         });
         assert_eq!(came.unwrap(), frame(i, 60));
     }
-    // A Guest that takes nothing is closed to posts; sends are refused, too.
+    // A Guest that takes nothing gets no more posts, and sends are refused,
+    // too.
     poster.post(&frame(1, 60));
     poster.post(&frame(2, 60));
     poster.post(&frame(3, 60));
@@ -222,20 +224,20 @@ fn without_outboxes_everything_is_sent() {
 }
 
 #[test]
-fn who_rings_for_nothing_is_not_heard_for_ever() {
+fn a_sender_that_rings_without_frames_is_ignored_after_a_while() {
     let test = "who_rings_for_nothing_is_not_heard_for_ever";
     let Some((_dir, a, b, poster)) = pair(test, 8) else {
         return;
     };
-    eventually("nobody listens any more", || {
+    eventually("its rings are ignored", || {
         poster.ring();
         !poster.is_open()
     });
-    // He cannot wake anybody any more.
+    // It cannot wake the receiver any more.
     poster.set(word::ASLEEP, 7);
     poster.ring();
     std::thread::sleep(Duration::from_millis(5));
-    assert_eq!(poster.get(word::ASLEEP), 0, "somebody slept on it");
+    assert_eq!(poster.get(word::ASLEEP), 0, "the receiver waited on it");
     poster.put(&frame(1, 60));
     a.0.prepare(&frame(2, 60));
     eventually("what is sent comes", || {
@@ -288,9 +290,9 @@ fn a_flood_does_not_drown_the_others() {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
-    /// Whatever stands in a ring, what comes of it are frames in buffers.
+    /// Any contents of a ring produce only frames in buffers.
     #[test]
-    fn a_cell_full_of_lies_harms_nobody(
+    fn a_ring_of_random_words_harms_only_its_sender(
         lies in prop::collection::vec((
             prop_oneof![
                 Just(word::POSTED),
@@ -313,7 +315,7 @@ proptest! {
             poster.set(offset, value);
             poster.ring();
         }
-        // It still does what it is there for ...
+        // The receiver still works ...
         let mut next = 0;
         a.0.prepare(&frame(3, 60));
         eventually("what is sent comes", || {
@@ -362,7 +364,7 @@ fn a_bad_buffer_is_found_when_it_is_to_be_filled() {
 }
 
 #[test]
-fn whoever_takes_a_dead_ones_place_is_posted_to() {
+fn a_new_launcher_in_a_dead_ones_slot_gets_posts() {
     let test = "whoever_takes_a_dead_ones_place_is_posted_to";
     let Some((dir, a, b, poster)) = pair(test, 8) else {
         return;
@@ -377,7 +379,7 @@ fn whoever_takes_a_dead_ones_place_is_posted_to() {
     eventually("it is open again", || poster.is_open());
     poster.post(&frame(3, 60));
     eventually("it comes", || b.0.take(0) == Some(frame(3, 60)));
-    // The first of a new one's frames, too.
+    // The first frames of a new Launcher, too.
     let back = Poster::new(&b.1, 0);
     eventually("both ways", || back.is_open());
     back.post(&frame(4, 60));
@@ -385,7 +387,7 @@ fn whoever_takes_a_dead_ones_place_is_posted_to() {
 }
 
 #[test]
-fn an_outbox_that_is_none_is_not_fetched_from() {
+fn a_file_that_is_no_outbox_is_not_fetched_from() {
     let memory = GuestMemory::new(PAGE_SIZE, 0).unwrap();
     assert!(inbox::Inbox::open(memory.file(), 0).is_err());
     let good = inbox::Outbox::create().unwrap();
@@ -395,7 +397,7 @@ fn an_outbox_that_is_none_is_not_fetched_from() {
 }
 
 #[test]
-fn rings_are_open_while_there_is_much_to_do() {
+fn rings_are_open_during_a_stream() {
     let test = "rings_are_open_while_there_is_much_to_do";
     if !doorbell::is_known() {
         println!("SKIPPED {test}: needs futex_waitv (Linux 5.16)");
@@ -416,7 +418,7 @@ fn rings_are_open_while_there_is_much_to_do() {
             let _ = b.wait_irq();
         }
     };
-    // Now and then a frame, and more of them all in all than it takes.
+    // Single frames with pauses, more of them in total than a stream needs.
     for _ in 0..24 {
         send(1);
         std::thread::sleep(Duration::from_millis(5));

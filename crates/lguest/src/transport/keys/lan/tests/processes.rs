@@ -1,6 +1,6 @@
 //! Launchers in processes of their own, which are killed.
 //!
-//! This test binary starts itself, with the part to play in its environment.
+//! This test binary starts itself. The environment says what the process does.
 
 use super::posts::Poster;
 use super::*;
@@ -12,7 +12,7 @@ use std::process::{Child, Command, Stdio};
 const PART: &str = "LGUEST_NET_TEST_PART";
 const FILE: &str = "LGUEST_NET_TEST_FILE";
 
-/// A process that plays a part, and is gone when the test is.
+/// A process of a test. It is killed at the end of the test.
 struct Player {
     child: Child,
     says: BufReader<std::process::ChildStdout>,
@@ -38,7 +38,7 @@ impl Player {
         Self { child, says }
     }
 
-    /// Waits for the line that begins with `word`, and answers its rest.
+    /// Waits for the line that begins with `word`, and returns its rest.
     fn wait_for(&mut self, word: &str) -> String {
         let mut line = String::new();
         loop {
@@ -106,7 +106,7 @@ fn flood(file: &Path) {
     }
 }
 
-/// Posts to slot 0 for ever, or sends where that cannot be.
+/// Posts to slot 0 for ever, or sends if it cannot post.
 fn post(file: &Path) {
     let (host, lan) = launcher(file, 8);
     eventually("it has met", || lan.peers() >= 1);
@@ -132,7 +132,7 @@ fn hold(file: &Path) {
     std::thread::sleep(Duration::from_secs(60));
 }
 
-/// Sends back whatever comes.
+/// Sends each frame back.
 fn echo(file: &Path) {
     let (host, lan) = launcher(file, 8);
     eventually("it has met", || lan.peers() >= 1);
@@ -149,7 +149,7 @@ fn echo(file: &Path) {
     }
 }
 
-/// Says how many others it has met after a while.
+/// Prints how many peers it has after a while.
 fn alone(file: &Path) {
     let (_host, lan) = launcher(file, 8);
     say(&format!("ready {}", lan.slot()));
@@ -186,8 +186,8 @@ fn assert_well(a: &Station, b: &Station) {
     }
 }
 
-/// A third one joins `a` and `b`, does `what` to them, and is killed in the
-/// middle of it; they notice, and go on.
+/// A third Launcher joins `a` and `b`, does `what`, and is killed meanwhile.
+/// The two see its end, and go on.
 fn kill_a_third(what: &str, file: &Path, a: &Station, b: &Station, round: u32) {
     let mut third = Player::start(what, file);
     assert_eq!(third.wait_for("ready "), "2", "in round {round}");
@@ -199,7 +199,7 @@ fn kill_a_third(what: &str, file: &Path, a: &Station, b: &Station, round: u32) {
 }
 
 #[test]
-fn a_launcher_that_is_killed_harms_nobody() {
+fn a_killed_launcher_leaves_the_others_running() {
     let dir = Scratch::new();
     let file = dir.page("lan");
     let (a, b) = (launcher(&file, 8), launcher(&file, 8));
@@ -215,7 +215,7 @@ fn a_launcher_that_is_killed_harms_nobody() {
 }
 
 #[test]
-fn one_that_is_killed_while_it_posts_harms_nobody() {
+fn a_launcher_killed_while_it_posts_leaves_the_others_running() {
     let dir = Scratch::new();
     let file = dir.page("lan");
     let (a, b) = (launcher(&file, 8), launcher(&file, 8));
@@ -229,7 +229,7 @@ fn one_that_is_killed_while_it_posts_harms_nobody() {
 }
 
 #[test]
-fn one_that_is_stopped_fetches_nothing_and_holds_up_nobody() {
+fn a_stopped_launcher_fetches_nothing_and_blocks_no_sender() {
     let dir = Scratch::new();
     let file = dir.page("lan");
     let a = launcher(&file, 8);
@@ -237,7 +237,11 @@ fn one_that_is_stopped_fetches_nothing_and_holds_up_nobody() {
     assert_eq!(sink.wait_for("ready "), "1");
     eventually("they have met", || a.1.peers() == 1);
     if !doorbell::is_known() {
-        println!("SKIPPED one_that_is_stopped: needs futex_waitv");
+        println!(
+            "SKIPPED \
+                  a_stopped_launcher_fetches_nothing_and_blocks_no_sender: \
+                  needs futex_waitv"
+        );
         return;
     }
     let poster = Poster::new(&a.1, 1);
@@ -270,7 +274,7 @@ fn a_lock_dies_with_its_holder() {
     eventually("they have met", || a.1.peers() + b.1.peers() == 2);
     let mut hold = Player::start("hold", &file);
     assert_eq!(hold.wait_for("ready "), "2");
-    // Meanwhile nobody can send to `a`, but nobody hangs either.
+    // Meanwhile no peer can send to `a`, but none hangs.
     b.0.prepare(&frame(1, 60));
     let start = Instant::now();
     assert_eq!(b.1.send_frame(SEND, key(0)), Ok(0));
@@ -353,9 +357,9 @@ fn launchers_of_other_users_do_not_meet() {
     assert_eq!(a.1.peers() + b.1.peers(), 2);
 }
 
-/// What a frame costs: printed, and checked only against being absurd. With
-/// `LGUEST_NET_TEST_FRAMES` in the environment it runs as long as you like,
-/// and under `taskset` on the processors you like.
+/// Measures and prints the cost of a frame. Only absurd results fail.
+/// `LGUEST_NET_TEST_FRAMES` sets how long it runs, and `taskset` on which
+/// processors.
 #[test]
 fn what_a_frame_costs() {
     let frames = std::env::var("LGUEST_NET_TEST_FRAMES")
@@ -363,7 +367,7 @@ fn what_a_frame_costs() {
     let dir = Scratch::new();
     let file = dir.page("lan");
     let a = launcher(&file, 8);
-    // What it costs when nobody has to be waited for.
+    // The cost without waiting for a receiver.
     let b = launcher(&file, 8);
     eventually("they have met", || a.1.peers() == 1);
     a.0.prepare(&frame(1, 1514));
@@ -378,7 +382,7 @@ fn what_a_frame_costs() {
     }
     say(&format!("into free buffers: {:?} a frame", spent / frames));
     drop(b);
-    // To another process that empties them as it is told to.
+    // To another process, which empties its buffers after each interrupt.
     let mut sink = Player::start("sink", &file);
     let slot = sink.wait_for("ready ").parse().unwrap();
     eventually("it receives", || {

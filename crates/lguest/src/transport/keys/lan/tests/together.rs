@@ -1,4 +1,4 @@
-//! Several Launchers in one process: what a frame does.
+//! Several Launchers in one process exchange frames.
 
 use super::*;
 use crate::memory::SealedMemory;
@@ -29,13 +29,17 @@ fn a_frame_arrives_whole_and_rings() {
 }
 
 #[test]
-fn only_a_bound_key_of_somebody_elses_takes_anything() {
+fn only_a_bound_key_of_another_guest_takes_frames() {
     let dir = Scratch::new();
     let file = dir.page("lan");
     let (a, lan_a) = launcher(&file, 8);
     a.prepare(&frame(1, 60));
-    assert_eq!(lan_a.send_frame(SEND, key(0)), Ok(0), "never to oneself");
-    assert_eq!(lan_a.send_frame(SEND, key(1)), Ok(0), "nobody is there");
+    assert_eq!(lan_a.send_frame(SEND, key(0)), Ok(0), "its own key");
+    assert_eq!(
+        lan_a.send_frame(SEND, key(1)),
+        Ok(0),
+        "there is no such peer"
+    );
     let (b, mut lan_b) = launcher(&file, 8);
     eventually("they have met", || lan_a.peers() == 1);
     assert_eq!(lan_a.send_frame(SEND, key(2)), Ok(0), "nobody has bound it");
@@ -47,7 +51,7 @@ fn only_a_bound_key_of_somebody_elses_takes_anything() {
 }
 
 #[test]
-fn two_devices_of_one_guest_do_not_hear_each_other() {
+fn two_devices_of_one_guest_do_not_exchange_frames() {
     let dir = Scratch::new();
     let file = dir.page("lan");
     let host = scripted();
@@ -83,7 +87,7 @@ fn full_buffers_take_nothing_but_ring() {
     assert_eq!(lan_a.send_frame(SEND, key(1)), Ok(0));
     assert_eq!(b.wait_irq(), Some(IRQ));
     assert!(start.elapsed() < Duration::from_secs(30));
-    // One that never empties its buffers is seldom waited for.
+    // A sender seldom waits for a receiver that never empties its buffers.
     let waits = || {
         let counters = lan_a.counters();
         counters
@@ -103,7 +107,7 @@ fn full_buffers_take_nothing_but_ring() {
 }
 
 #[test]
-fn a_list_that_breaks_the_rules_kills_whoever_owns_it() {
+fn a_bad_list_kills_the_guest_that_owns_it() {
     let dir = Scratch::new();
     let file = dir.page("lan");
     let (a, lan_a) = launcher(&file, 8);
@@ -143,7 +147,7 @@ fn a_list_that_breaks_the_rules_kills_whoever_owns_it() {
 }
 
 #[test]
-fn a_report_is_not_believed() {
+fn a_report_is_checked() {
     let dir = Scratch::new();
     let file = dir.page("lan");
     let (b, lan_b) = launcher(&file, 8);
@@ -156,7 +160,7 @@ fn a_report_is_not_believed() {
     let hello = messages::Hello::new(id, slots.mine(), false);
     rendezvous::send(socket.as_fd(), &hello, &[]).unwrap();
     let mut welcome = None;
-    eventually("he is welcome", || {
+    eventually("a welcome comes", || {
         let came = porter::receive_here::<messages::Welcome>(socket.as_fd());
         welcome = came.unwrap();
         welcome.is_some()
@@ -165,9 +169,9 @@ fn a_report_is_not_believed() {
     let port = port::SharedPort::open(files[1].as_fd()).unwrap();
     for dma in [RING, RING + 1, RING + 800, 0, u32::MAX] {
         port.blame(dma);
-        eventually("it is looked at", || !port.blames());
+        eventually("the report is read", || !port.blames());
     }
-    // Nonsense is not even received.
+    // A message of another kind is not even received.
     let nonsense = messages::Welcome::new(1, 1);
     rendezvous::send(socket.as_fd(), &nonsense, &[]).unwrap();
     assert_eq!(b.killed(), None);
@@ -176,7 +180,7 @@ fn a_report_is_not_believed() {
 }
 
 #[test]
-fn who_leaves_takes_everything_along() {
+fn a_launcher_that_leaves_removes_its_socket_and_address() {
     let dir = Scratch::new();
     let file = dir.page("lan");
     let (_a, lan_a) = launcher(&file, 8);
@@ -223,10 +227,10 @@ fn a_lan_that_cannot_be_joined_changes_nothing() {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
-    /// A peer whose port and memory hold anything at all: what we send there
-    /// goes nowhere or into its own memory, and does not take long.
+    /// A peer whose port and memory hold random words: a frame to it is refused
+    /// or goes into its own memory, and that does not take long.
     #[test]
-    fn a_port_full_of_lies_harms_only_its_owner(
+    fn a_port_of_random_words_harms_only_its_owner(
         dmas in prop_oneof![any::<u32>(), 0..RAM, RAM - 200..RAM + 0x3000],
         num in prop_oneof![any::<u32>(), 0..20_u32],
         cursor in any::<u32>(),
@@ -269,7 +273,7 @@ proptest! {
 fn a_bad_welcome_is_no_peer() {
     let dir = Scratch::new();
     let file = dir.page("lan");
-    // Somebody who has a slot and a socket, but nothing to offer.
+    // A process that has a slot and a socket, and sends a bad welcome.
     let slots = slots::Slots::claim(&file).unwrap();
     let meet = rendezvous::Rendezvous::beside(&file).unwrap();
     let listener = meet.listen(slots.mine(), &porter()).unwrap();
@@ -282,15 +286,15 @@ fn a_bad_welcome_is_no_peer() {
     rendezvous::send(call.as_fd(), &messages::Welcome::new(2, PAGE), &bad)
         .unwrap();
     let hello = messages::Hello::new((0, 0), 1, true);
-    eventually("he is sent away", || {
+    eventually("the connection is closed", || {
         rendezvous::send(call.as_fd(), &hello, &[]).is_err()
     });
     assert_eq!(lan_b.peers(), 0);
 }
 
 /// Sends `frames` from one Launcher to another, as fast as they are taken,
-/// until the receiver has heard of all of them by interrupts. Answers them in
-/// the order in which they came, and how often an interrupt was put off.
+/// until interrupts have reported all of them. Returns them in the order in
+/// which they came, and how often an interrupt was put off.
 fn stream(
     name: &str,
     frames: &[Vec<u8>],
@@ -339,7 +343,8 @@ fn a_stream_arrives_the_same_in_batches_or_frame_by_frame() {
     let (came, naps) = stream("lan", &frames, false);
     assert_eq!((came.len(), naps), (frames.len(), 0));
     assert_eq!(came, frames);
-    // Whether two ever come at a time is not up to us: but soon they will.
+    // The scheduler decides whether two come at a time, so this tries until
+    // they do.
     let mut batches = 0;
     eventually("some come in batches", || {
         let (came, naps) = stream("lan", &frames, true);
@@ -350,7 +355,7 @@ fn a_stream_arrives_the_same_in_batches_or_frame_by_frame() {
 }
 
 #[test]
-fn the_state_of_a_place_is_for_that_place_alone() {
+fn the_state_of_a_slot_fits_only_that_slot() {
     let dir = Scratch::new();
     let file = dir.page("lan");
     let (a, mut lan_a) = launcher(&file, 8);
@@ -367,7 +372,7 @@ fn the_state_of_a_place_is_for_that_place_alone() {
     let refused = lan_d.restore(&state).unwrap_err().to_string();
     assert_eq!(
         refused,
-        "the state does not fit: it is of place 0, and this is 2"
+        "the state does not fit: it is of place 0, and this is place 2"
     );
     lan_c.restore(&state).unwrap();
     let count = |name| {
