@@ -1,6 +1,6 @@
 //! Why a Guest cannot be loaded.
 //!
-//! An error names the file at fault, what is wrong with it, and the cure.
+//! An error names the file, what is wrong with it, and the cure.
 
 use super::compression::Compression;
 use super::fit::Demand;
@@ -13,13 +13,13 @@ use std::io;
 /// A Guest cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// The kernel is at fault.
+    /// An error of the kernel's file.
     #[error(transparent)]
     Kernel(#[from] KernelError),
-    /// The initrd is at fault.
+    /// An error of the initrd's file.
     #[error(transparent)]
     Initrd(#[from] InitrdError),
-    /// What has to fit around them does not.
+    /// The page tables or the command line do not fit.
     #[error(transparent)]
     Boot(#[from] BootError),
 }
@@ -55,13 +55,13 @@ pub enum KernelError {
          CONFIG_LGUEST_GUEST"
     )]
     LaterGeneration(Release),
-    /// A Linux whose guests run here, built without that.
+    /// A Linux whose guests run here, built without guest support.
     #[error(
         "it is {0}, and it was built without lguest guest support: build it \
          with CONFIG_LGUEST_GUEST"
     )]
     NoGuestSupport(Release),
-    /// A Linux that never was a guest of lguest.
+    /// A Linux that cannot be a guest of lguest.
     #[error(
         "it is {0}, which has no lguest: this one runs guests of Linux 2.6.23 \
          and 3.1 to 3.19: build one of these with CONFIG_LGUEST_GUEST"
@@ -74,13 +74,13 @@ pub enum KernelError {
          CONFIG_LGUEST_GUEST"
     )]
     SixtyFourBits(String),
-    /// An ELF file that is for running in a Linux.
+    /// An ELF file that is a program for Linux.
     #[error(
         "it is an ordinary program and no kernel: give the vmlinux or bzImage \
          of an lguest kernel"
     )]
     Program,
-    /// A bzImage that is packed by something else.
+    /// A bzImage of this interface that is not packed by gzip.
     #[error(
         "the kernel in this bzImage is packed by {0}, and only gzip can be \
          unpacked: give its vmlinux"
@@ -113,22 +113,22 @@ pub enum KernelError {
          are damaged: copy the file again"
     )]
     Damaged(Compression),
-    /// A bzImage that we cannot unpack.
+    /// A bzImage without a gzip stream that can be unpacked.
     #[error(
         "no gzip stream that can be unpacked is in this bzImage: build the \
          kernel with gzip compression, or give its vmlinux"
     )]
     NoGzip,
-    /// A bzImage whose virtual addresses do not say where they begin.
+    /// A bzImage whose PAGE_OFFSET cannot be found.
     #[error(
-        "its addresses do not tell where this bzImage wants to be mapped: \
-         give its vmlinux"
+        "its addresses do not show where this bzImage must be mapped: give its \
+         vmlinux"
     )]
     NoPageOffset,
-    /// Virtual minus physical addresses is nothing that can be mapped.
+    /// Physical memory cannot be mapped at its PAGE_OFFSET.
     #[error(
-        "it wants physical memory mapped at {0:#x}: that must be a multiple \
-         of 4 MiB, and neither 0 nor in the topmost 4 MiB"
+        "it needs physical memory mapped at {0:#x}: that must be a multiple of \
+         4 MiB, and neither 0 nor in the topmost 4 MiB"
     )]
     BadPageOffset(u32),
     /// Not a Guest of ours.
@@ -137,19 +137,19 @@ pub enum KernelError {
          support (CONFIG_LGUEST_GUEST)"
     )]
     NoMagic,
-    /// Part of it belongs where the boot parameters go.
+    /// It overlaps the boot parameters.
     #[error(
-        "it wants to be loaded at {0:#x}: below 0x2000, and for Linux 3.1 and \
+        "it must be loaded at {0:#x}: below 0x2000, and for Linux 3.1 and \
          later below 0x100000, are the boot parameters"
     )]
     TooLow(u32),
     /// It does not fit.
     #[error("it needs at least {needed_mb} MB of memory: give it more")]
     TooLittleMemory {
-        /// Megabytes that would do.
+        /// Megabytes that are enough.
         needed_mb: u64,
     },
-    /// It would fit, but for its initrd.
+    /// It fits, but its initrd does not.
     #[error(transparent)]
     Initrd(InitrdError),
     /// The file cannot be read.
@@ -189,13 +189,13 @@ pub enum InitrdError {
          {needed_mb} MB of memory; give more"
     )]
     TooLittleMemory {
-        /// Megabytes that would do.
+        /// Megabytes that are enough.
         needed_mb: u64,
     },
-    /// There is nothing in it.
+    /// It is empty.
     #[error("it is empty: leave it out, or give another one")]
     Empty,
-    /// It does not fit, however much memory there is.
+    /// It does not fit into any amount of memory.
     #[error(
         "it has {mb} MB, and beside this kernel, which maps memory from \
          {page_offset:#x} on, no more than {most_mb} MB fit, whatever the \
@@ -204,7 +204,7 @@ pub enum InitrdError {
     TooLarge {
         /// Its megabytes.
         mb: u64,
-        /// Those that would do.
+        /// The most megabytes that fit.
         most_mb: u64,
         /// The virtual address of physical address 0.
         page_offset: u32,
@@ -218,7 +218,7 @@ pub enum InitrdError {
 }
 
 impl InitrdError {
-    /// The error for an initrd that fits into no memory.
+    /// The error for an initrd that does not fit into any amount of memory.
     pub(super) fn too_large(demand: Demand) -> Self {
         Self::TooLarge {
             mb: demand.initrd.div_ceil(1 << 20),
@@ -237,10 +237,10 @@ pub enum BootError {
          give more"
     )]
     TooLittleMemory {
-        /// Megabytes that would do.
+        /// Megabytes that are enough.
         needed_mb: u64,
     },
-    /// No room for the page tables in any memory.
+    /// No room for the page tables in any amount of memory.
     #[error(
         "the kernel ends at {0} MB of memory, and with its page tables that \
          does not fit into what a guest may have: link it lower"
@@ -248,7 +248,7 @@ pub enum BootError {
     TooHigh(u64),
     /// The command line is longer than its page.
     #[error(
-        "the kernel's command line has {0} bytes: at most {max} will do",
+        "the kernel's command line has {0} bytes: give at most {max}",
         max = COMMAND_LINE_MAX - 1
     )]
     CommandLineTooLong(usize),

@@ -90,8 +90,8 @@ fn part(bytes: &[u8], offset: u64, len: usize) -> &[u8] {
     &bytes[from..to]
 }
 
-/// Reads a file from its beginning until `bytes` is full or it ends. Answers
-/// the bytes read.
+/// Reads a file from `offset` until `bytes` is full or the file ends. Returns
+/// the number of bytes read.
 fn read_up_to(file: &File, offset: u64, bytes: &mut [u8]) -> io::Result<usize> {
     use std::os::unix::fs::FileExt;
     let mut done = 0;

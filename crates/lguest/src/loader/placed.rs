@@ -17,7 +17,7 @@ pub struct Kernel {
     pub end: u32,
 }
 
-/// Where a kernel begins, and how.
+/// The entry point of a kernel, and its kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
     /// With paging on, at a virtual address: Linux 2.6.23.
@@ -26,11 +26,11 @@ pub enum Start {
     Linear(u32, Known),
 }
 
-/// What a format finds out about a kernel while it loads it.
+/// What a loader finds out about a kernel.
 pub(super) struct Placed {
     /// As in [`Kernel`].
     pub(super) page_offset: u32,
-    /// Where bytes of the file are now, in the file's order.
+    /// Where the bytes of the file were loaded, in the file's order.
     pub(super) parts: Vec<Section>,
     /// As in [`Kernel`].
     pub(super) end: u32,

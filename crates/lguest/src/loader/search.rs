@@ -1,10 +1,9 @@
 //! A search for bytes in a kernel.
 //!
-//! A debug kernel is megabytes, and a start has milliseconds.
+//! A debug kernel has megabytes, and the search must take milliseconds.
 
-/// The first place of `needle` in `haystack`, by Horspool's method: looking
-/// at the last byte first, it may mostly skip as many bytes as the needle
-/// has.
+/// The first place of `needle` in `haystack`, by Horspool's method: it compares
+/// the last byte first, and mostly skips as many bytes as the needle has.
 pub(super) fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
     let last = needle.len().checked_sub(1)?;
     let mut skip = [needle.len(); 256];

@@ -51,7 +51,7 @@ impl Signals {
 ///
 /// # Errors
 ///
-/// None that could come: the signals exist.
+/// There is none, because the signals exist.
 pub fn survive(ignored: u64) -> io::Result<()> {
     let nobody_looks = Arc::new(AtomicBool::new(false));
     let real_time = SIGRTMIN..=SIGRTMAX;
