@@ -138,7 +138,7 @@ fn launcher(file: &Path, num: u32) -> (Arc<Scripted>, Lan) {
     started(lan, num)
 }
 
-/// The same, of one that has joined.
+/// The same, for a Launcher that has joined already.
 fn started(mut lan: Lan, num: u32) -> (Arc<Scripted>, Lan) {
     let host = scripted();
     lan.start(host.clone(), PAGE).unwrap();

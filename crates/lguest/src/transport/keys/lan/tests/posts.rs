@@ -90,7 +90,7 @@ fn pair(test: &str, num: u32) -> Option<(Scratch, Station, Station, Poster)> {
     Some((dir, a, b, poster))
 }
 
-/// What has come into buffer `next` and those behind it.
+/// Takes the frames from buffer `next` on.
 fn take_all(host: &Scripted, next: &mut u32, num: u32) -> Vec<Vec<u8>> {
     let mut came = Vec::new();
     while let Some(frame) = host.take(*next) {
@@ -188,7 +188,7 @@ fn a_ring_is_open_while_its_key_is_bound() {
     b.0.change_bindings(Vec::clear);
     b.1.bindings_changed();
     eventually("it is closed", || !poster.is_open());
-    // Another slot's key is nobody's usual one.
+    // This key belongs to no slot in use.
     b.0.bind_buffers(2, 8);
     b.1.bindings_changed();
     poster.put(&frame(1, 60));
@@ -337,7 +337,7 @@ proptest! {
                 memory[head + 0x100..][..1500].fill(0);
             }
         }
-        prop_assert!(before == after, "something else was written");
+        prop_assert!(before == after, "other memory was written");
         let killed = b.0.killed();
         prop_assert_eq!(killed, None);
     }

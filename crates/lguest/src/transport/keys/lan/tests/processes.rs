@@ -279,7 +279,7 @@ fn a_lock_dies_with_its_holder() {
     let start = Instant::now();
     assert_eq!(b.1.send_frame(SEND, key(0)), Ok(0));
     assert!(start.elapsed() < Duration::from_secs(30));
-    // Nor does its own Guest, which binds and unbinds.
+    // Its own Guest does not hang either when it binds and unbinds.
     a.0.change_bindings(|all| all[0].irq = 6);
     a.1.bindings_changed();
     a.0.change_bindings(|all| all[0].irq = 5);

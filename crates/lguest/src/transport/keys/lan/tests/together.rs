@@ -42,8 +42,12 @@ fn only_a_bound_key_of_another_guest_takes_frames() {
     );
     let (b, mut lan_b) = launcher(&file, 8);
     eventually("they have met", || lan_a.peers() == 1);
-    assert_eq!(lan_a.send_frame(SEND, key(2)), Ok(0), "nobody has bound it");
-    // Anybody may bind any key.
+    assert_eq!(
+        lan_a.send_frame(SEND, key(2)),
+        Ok(0),
+        "no peer has bound it"
+    );
+    // Any peer may bind any key.
     b.change_bindings(|all| all[0].key = key(77));
     lan_b.bindings_changed();
     assert_eq!(lan_a.send_frame(SEND, key(1)), Ok(0), "not bound any more");
