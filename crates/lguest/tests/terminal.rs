@@ -1,6 +1,6 @@
-//! The terminal: raw for the Guest, and as it was on every way out.
+//! The terminal is raw for the Guest, and as before after every end.
 //!
-//! That it is as it was is asserted wherever a session ends.
+//! Each end of a session checks that the terminal is as before.
 
 mod support;
 
@@ -48,7 +48,7 @@ fn three_interrupts_restore_it() {
     let mut session = start();
     session.type_three_interrupts();
     let end = session.ends(130);
-    // On a line of its own, behind the Guest's prompt.
+    // On a line of its own, after the Guest's prompt.
     let last = "\r\nlguest: ended by ^C^C^C\r\n";
     assert!(end.stdout.ends_with(last), "{end:?}");
 }
@@ -63,11 +63,11 @@ fn signals_restore_it() {
 }
 
 #[test]
-fn stopping_restores_it_and_going_on_makes_it_raw_again() {
+fn a_stop_restores_it_and_sigcont_makes_it_raw_again() {
     let mut session = start();
     session.signal(libc::SIGTSTP);
     session.wait_until(|s| s.terminal.is_as_before());
-    // To go on one must have stopped, which comes a moment later.
+    // It stops a moment later, and only then SIGCONT has an effect.
     session.wait_until(Session::is_stopped);
     session.signal(libc::SIGCONT);
     session.wait_until(|s| !s.terminal.is_as_before());

@@ -1,8 +1,8 @@
-//! What a view has and what it lacks, seen from outside, in /proc.
+//! What a view has and lacks, seen from outside, in /proc.
 //!
-//! The filter itself has tests of its own. These look at real views of a real
-//! Guest: no descriptors but the Guest's memory files, nothing of the
-//! Launcher's in memory, confined, and gone with the Launcher.
+//! The filter itself has tests of its own. These examine real views of a real
+//! Guest. A view has no descriptors but the Guest's memory files, and no memory
+//! of the Launcher. It is confined, and it ends with the Launcher.
 
 #![expect(clippy::unwrap_used, reason = "a test says what went wrong so")]
 
@@ -19,7 +19,7 @@ fn guest() -> Child {
     guest_with(&["--isolation=guest"])
 }
 
-/// The file of a network, gone when this is.
+/// The file of a network, which is removed on drop.
 struct Network(PathBuf);
 
 impl Network {
@@ -74,8 +74,8 @@ fn children(parent: u32) -> Vec<u32> {
 }
 
 /// The views of `guest`: its confined children, without the porter of a
-/// network, which is no process of the guest's. The view spawner, which still
-/// has the socket on which it is asked for more, is not confined.
+/// network, which is no process of the guest's. The view spawner is not
+/// confined. It has the socket for requests of views.
 fn views(guest: &Child) -> Vec<u32> {
     let confined = |pid: &u32| {
         let status = fs::read_to_string(format!("/proc/{pid}/status"));
@@ -91,7 +91,7 @@ fn views(guest: &Child) -> Vec<u32> {
 }
 
 #[test]
-fn a_view_is_confined_and_can_gain_nothing() {
+fn a_view_is_confined_and_can_gain_no_rights() {
     let mut guest = guest();
     for view in views(&guest) {
         let status = fs::read_to_string(format!("/proc/{view}/status"));
@@ -104,15 +104,15 @@ fn a_view_is_confined_and_can_gain_nothing() {
     guest.wait().unwrap();
 }
 
-/// A field of /proc/PID/stat, counted from the one behind the name.
+/// A field of /proc/PID/stat, counted from the one after the name.
 fn stat(pid: u32, field: usize) -> String {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let (_, fields) = stat.rsplit_once(") ").unwrap();
     fields.split_whitespace().nth(field).unwrap().to_owned()
 }
 
-/// One session, so one autogroup: all of them together get the processor time
-/// of one process. The kernel says so where it has autogroups.
+/// All views are in one session, so in one autogroup: together they get the
+/// processor time of one process. A kernel with autogroups shows this in /proc.
 #[test]
 fn all_views_share_one_group_of_the_scheduler() {
     const SESSION: usize = 3;
@@ -140,8 +140,8 @@ fn all_views_share_one_group_of_the_scheduler() {
     guest.wait().unwrap();
 }
 
-/// The address space bounds the number of mappings, which cost memory of the
-/// kernel's.
+/// The limit on address space bounds the number of mappings, which use the
+/// kernel's memory.
 #[test]
 fn a_view_may_map_as_much_as_its_guest_needs_and_no_more() {
     const MB: u64 = 1 << 20;
@@ -169,7 +169,7 @@ fn a_view_finds_nothing_but_the_guests_own() {
     let mut guest = guest_with(&["--isolation=guest", &network.option()]);
     let mut looked = 0;
     for view in views(&guest) {
-        // Only root may look into a process that is not dumpable.
+        // Only root may read this of a process that is not dumpable.
         let Ok(fds) = fs::read_dir(format!("/proc/{view}/fd")) else {
             continue;
         };
@@ -213,7 +213,7 @@ fn a_view_with_a_user_process_has_two_listeners_more() {
     let mut guest = guest_with(&["--isolation=user"]);
     let mut looked = 0;
     for process in views(&guest) {
-        // Only root may look into a process that is not dumpable.
+        // Only root may read this of a process that is not dumpable.
         let Ok(fds) = fs::read_dir(format!("/proc/{process}/fd")) else {
             continue;
         };
@@ -241,7 +241,7 @@ fn views_end_with_the_launcher_whatever_ends_it() {
 }
 
 #[test]
-fn user_processes_and_their_mappers_do_so_too() {
+fn user_processes_and_mappers_end_with_the_launcher() {
     all_end_with_the_launcher(guest_with(&["--isolation=user"]));
 }
 
@@ -257,7 +257,7 @@ fn all_end_with_the_launcher(mut guest: Child) {
             .is_ok_and(|s| s.contains("lguest-vi") && !s.contains("State:\tZ"))
     };
     while all.iter().any(is_there) {
-        assert!(Instant::now() < deadline, "one of {all:?} lives on");
+        assert!(Instant::now() < deadline, "one of {all:?} still runs");
         std::thread::sleep(Duration::from_millis(10));
     }
 }
@@ -272,7 +272,7 @@ fn a_user_process_has_nothing_of_its_kernels() {
         let status = status.unwrap();
         assert!(status.contains("NoNewPrivs:\t1"), "{status}");
         assert!(status.contains("Threads:\t1"), "{status}");
-        // Only root may look further into a process that is not dumpable.
+        // Only root may read this of a process that is not dumpable.
         let Ok(fds) = fs::read_dir(format!("/proc/{process}/fd")) else {
             continue;
         };
@@ -288,7 +288,8 @@ fn a_user_process_has_nothing_of_its_kernels() {
             let is_memory = line.contains("lguest-memory");
             assert!(!is_memory || start < 0xC000_0000, "{line}\nin {maps}");
             assert!(!line.contains("lguest-outbox"), "{line}\nin {maps}");
-            // Of the state there are the trampolines of user code, to be run.
+            // The only part of the state there is the trampolines of user code,
+            // to execute.
             let is_state = line.contains("lguest-state");
             let is_trampolines =
                 start == 0xFFFE_0000 && line.contains(" r-xs ");
@@ -299,7 +300,8 @@ fn a_user_process_has_nothing_of_its_kernels() {
         assert!(user_processes > 0, "no user_process found");
     } else {
         println!(
-            "SKIPPED a_user_process_has_nothing_of_its_kernels: only root may look"
+            "SKIPPED a_user_process_has_nothing_of_its_kernels: only root may \
+             look"
         );
     }
     guest.kill().unwrap();

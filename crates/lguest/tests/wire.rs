@@ -1,7 +1,7 @@
-//! The four requests as words, and what they do to a Guest that answers.
+//! The four requests in their binary form.
 //!
-//! This is `/dev/lguest` of 2007 as its Launcher saw it: the errors of the
-//! header's companions, in the order in which one meets them.
+//! This is `/dev/lguest` of 2007 as its Launcher saw it, with its error
+//! numbers, in the order of a run.
 
 #![expect(clippy::unwrap_used, reason = "a test says what went wrong so")]
 
@@ -25,7 +25,7 @@ const CONSOLE: u32 = 0;
 const BOUND: u32 = 0x3_0000;
 const SENT: u32 = 0x3_0004;
 
-/// A device, open, and the words that initialise it.
+/// An open device, and the words that initialise it.
 struct Opened {
     wire: Wire,
     words: [u32; 5],
@@ -61,13 +61,13 @@ impl Opened {
         let mut text = String::new();
         while !text.ends_with('\n') {
             let (dma, key) = self.sent();
-            assert_eq!(key, CONSOLE, "behind {text:?}");
+            assert_eq!(key, CONSOLE, "after {text:?}");
             text += &self.take(dma);
         }
         text.trim_end().to_owned()
     }
 
-    /// Reads lines until the Guest ends; then its last message, too.
+    /// Reads lines until the Guest ends, and then its last message.
     fn lines_and_last_words(&self) -> (Vec<String>, String) {
         let mut text = String::new();
         loop {
@@ -85,7 +85,7 @@ impl Opened {
         words(&self.wire.read().unwrap())
     }
 
-    /// The bytes in the sections of a `Dma`, taken whole.
+    /// Takes all bytes in the sections of a `Dma`.
     fn take(&self, dma: u32) -> String {
         let memory = self.wire.guest().memory();
         let sections: Dma = memory.read_object(dma).unwrap();
@@ -137,7 +137,7 @@ fn initialize_comes_once() {
 }
 
 #[test]
-fn requests_that_make_no_sense_are_invalid_afterwards_too() {
+fn bad_requests_are_invalid_afterwards_too() {
     let opened = Opened::start("bus");
     let wire = &opened.wire;
     assert_eq!(wire.write(&[]), Err(Errno::INVAL));
@@ -159,16 +159,16 @@ fn only_the_thread_that_initialised_may_do_more_than_break() {
             assert_eq!(wire.write(&[LHREQ_IRQ, 1]), Err(Errno::PERM));
             assert_eq!(wire.write(&[LHREQ_GETDMA, 0]), Err(Errno::PERM));
             assert_eq!(wire.read(), Err(Errno::PERM));
-            // Blocks until the line below says otherwise.
+            // Blocks until the break below.
             wire.write(&[LHREQ_BREAK, 1])
         });
         assert_eq!(wire.read(), Err(Errno::AGAIN));
-        assert_eq!(wire.read(), Err(Errno::AGAIN), "it is still on");
+        assert_eq!(wire.read(), Err(Errno::AGAIN), "the break still holds");
         assert!(!other.is_finished());
         assert_eq!(wire.write(&[LHREQ_BREAK, 0]), Ok(0));
         assert_eq!(other.join().unwrap(), Ok(0));
     });
-    // It goes on, and can be stopped again.
+    // The Guest goes on, and can be stopped again.
     std::thread::scope(|scope| {
         let other = scope.spawn(|| wire.write(&[LHREQ_BREAK, 1]));
         assert_eq!(wire.read(), Err(Errno::AGAIN));
@@ -190,7 +190,7 @@ fn a_dead_guest_gives_its_reason_once() {
 }
 
 #[test]
-fn powering_off_is_a_crash_as_it_always_was() {
+fn powering_off_is_a_crash_as_in_2007() {
     let opened = Opened::start("power_down");
     let (_, last) = opened.lines_and_last_words();
     assert_eq!(last, "CRASH: Power down\0");
@@ -226,7 +226,7 @@ fn an_interrupt_wakes_a_guest_that_sleeps() {
 }
 
 #[test]
-fn a_buffer_is_found_with_its_interrupt_and_none_is_an_answer() {
+fn a_buffer_is_found_with_its_interrupt_or_there_is_none() {
     let opened = Opened::start("told_of_buffers");
     let getdma = || opened.wire.write(&[LHREQ_GETDMA, BOUND]);
     let address = |line: String| {
@@ -238,7 +238,8 @@ fn a_buffer_is_found_with_its_interrupt_and_none_is_an_answer() {
     assert_eq!(getdma(), Ok(buffers[0]));
     let memory = opened.wire.guest().memory();
     assert_eq!(memory.read_object::<u32>(buffers[0]), Ok(7));
-    // The header says it so: the interrupt in used_len. So it is not free.
+    // As the header says, the interrupt is in used_len. So the buffer is not
+    // free.
     assert_eq!(getdma(), Ok(buffers[1]));
     assert_eq!(getdma(), Err(Errno::NOENT));
     let other = opened.wire.write(&[LHREQ_GETDMA, SENT]);

@@ -1,4 +1,4 @@
-//! Where attacks take place, and what must be as it was afterwards.
+//! The surroundings of attacks, and what must be unchanged afterwards.
 //!
 //! Each boot is on a pseudo-terminal and in a session of its own, as when a
 //! user types the command.
@@ -28,30 +28,29 @@ use std::time::{Duration, Instant};
 /// The longest that a boot may take, on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// How long the end may take once it was asked for, on a busy machine.
+/// How long the end may take after the request, on a busy machine.
 const STOPPING: Duration = LIMIT;
 
-/// How long a Guest may be silent in a boot that is stopped for it: at least
-/// this ...
+/// A boot is stopped when the Guest prints nothing for this time at least ...
 const SILENCE: Duration = Duration::from_millis(700);
 
-/// ... and so many times as long as it took to its first words. On a busy
-/// machine a Guest is silent because it does not get the processor.
+/// ... and for so many times the time to its first words. On a busy machine a
+/// Guest may print nothing because it does not run.
 const STARTS: u32 = 5;
 
 /// The first words of every attacker.
 const FIRST_WORDS: &[u8] = b"begin";
 
-/// The contents of the canary, and how much of it has been read.
+/// The contents of the canary file, and how much of it has been read.
 const CANARY: &[u8] = b"the canary sings";
 const HEARD: u64 = 4;
 
-/// How a boot is brought to its end.
+/// How a boot is ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stop {
-    /// Not at all: it ends by itself, or the test fails.
+    /// It ends by itself, or the test fails.
     Never,
-    /// By SIGTERM, when nothing has been said for a while.
+    /// By SIGTERM, when nothing has been printed for a while.
     Signal,
     /// By three ^C, typed then.
     Keys,
@@ -71,12 +70,12 @@ pub(crate) struct End {
     /// All that was on the terminal.
     pub(crate) shown: String,
     pub(crate) code: i32,
-    /// It did not end by itself.
+    /// Whether it was stopped.
     pub(crate) stopped: bool,
 }
 
 impl End {
-    /// How many cases the Guest has survived, if it has survived all.
+    /// The number of cases, if the Guest has survived all of them.
     pub(crate) fn survived(&self) -> Option<u64> {
         let (_, rest) = self.shown.rsplit_once("survived ")?;
         rest.split_once(' ')?.0.parse().ok()
@@ -103,7 +102,7 @@ impl End {
     }
 }
 
-/// A place for attacks: files that must not change, and a bystander.
+/// The surroundings of attacks: files that must not change, and a second Guest.
 pub(crate) struct Arena {
     scratch: Scratch,
     canary: File,
@@ -121,7 +120,7 @@ impl Arena {
         let mut canary =
             File::options().read(true).write(true).open(path).unwrap();
         canary.seek(SeekFrom::Start(HEARD)).unwrap();
-        // Every child inherits it, as it would from a careless shell.
+        // Every child inherits it, as from a shell that forgot to close it.
         rustix::io::fcntl_setfd(&canary, rustix::io::FdFlags::empty()).unwrap();
         let contents: Vec<u8> = (0..64_u32 << 10)
             .map(|n| ((n * n) >> 7).to_le_bytes()[0])
@@ -142,7 +141,7 @@ impl Arena {
         self.scratch.file(name, bytes)
     }
 
-    /// Boots the attacker and waits for its end; then looks around.
+    /// Boots the attacker, waits for its end, and checks the surroundings.
     #[track_caller]
     pub(crate) fn boot(&self, boot: &Boot<'_>) -> End {
         let number = self.boots.fetch_add(1, Ordering::Relaxed);
@@ -181,14 +180,14 @@ impl Arena {
 
     #[track_caller]
     fn look_around(&self, terminal: &Terminal, end: &End) {
-        assert!(terminal.is_as_before(), "the terminal is another: {end:?}");
+        assert!(terminal.is_as_before(), "the terminal has changed: {end:?}");
         let mut canary = &self.canary;
         let heard = canary.stream_position().unwrap();
         assert_eq!(heard, HEARD, "the canary was used: {end:?}");
         let sings = std::fs::read(self.scratch.path("canary")).unwrap();
         assert_eq!(sings, CANARY, "{end:?}");
         let disk = std::fs::read(&self.disk).unwrap();
-        assert!(disk == self.contents, "the disk is another: {end:?}");
+        assert!(disk == self.contents, "the disk has changed: {end:?}");
         let home = std::fs::read_dir(self.scratch.path("home")).unwrap();
         let left: Vec<_> = home.flatten().map(|e| e.file_name()).collect();
         assert!(left.is_empty(), "{left:?} was left: {end:?}");
@@ -203,7 +202,7 @@ impl Drop for Arena {
     }
 }
 
-/// A pseudo-terminal, and how it was.
+/// A pseudo-terminal, and its state before.
 struct Terminal {
     keyboard: File,
     terminal: OwnedFd,
@@ -247,7 +246,7 @@ impl Terminal {
             && now.control_modes == then.control_modes
     }
 
-    /// Reads what is shown until `child` ends, however that comes about.
+    /// Reads the output until `child` ends.
     #[track_caller]
     fn run_to_the_end(&mut self, mut child: Child, stop: Stop) -> End {
         let pid = Pid::from_child(&child);
@@ -289,8 +288,8 @@ impl Terminal {
                 let _ = kill_process(pid, Signal::KILL);
                 panic!("it does not end ({stop:?}): {}", self.text());
             }
-            // Before the first words there is no silence. The Launcher may not
-            // even catch signals yet: SIGTERM would end it without a word.
+            // This waits for the first words. Before them, the Launcher may not
+            // catch signals yet, and SIGTERM would end it without a message.
             if asked.is_none()
                 && stop != Stop::Never
                 && silence.is_some_and(|silence| last.elapsed() > silence)
@@ -321,14 +320,14 @@ impl Terminal {
         }
     }
 
-    /// Whether the attacker has said its first words.
+    /// Whether the attacker has printed its first words.
     fn has_begun(&self) -> bool {
         self.shown
             .windows(FIRST_WORDS.len())
             .any(|w| w == FIRST_WORDS)
     }
 
-    /// Types ^C many times, as an impatient user would.
+    /// Types ^C many times.
     fn type_interrupts(&mut self) {
         self.keyboard.write_all(&[3; 3]).unwrap();
     }
@@ -363,19 +362,19 @@ impl Terminal {
     }
 }
 
-/// A second Guest, which takes no part in the attack.
+/// A second Guest that does not attack.
 pub(crate) struct Innocent {
     guest: Running,
     asked: usize,
     pinged: usize,
 }
 
-/// The one that is beside all attacks.
+/// The second Guest, which runs beside all attacks.
 pub(crate) fn innocent() -> MutexGuard<'static, Innocent> {
     static INNOCENT: OnceLock<Mutex<Innocent>> = OnceLock::new();
     let innocent = INNOCENT.get_or_init(|| {
-        // No test owns it, and a static is never dropped: it ends with the
-        // thread that started it, so this one stays until the process ends.
+        // No test owns it, and a static is never dropped. It ends with the
+        // thread that started it, so that thread stays until the process ends.
         let (send, receive) = mpsc::channel();
         std::thread::spawn(move || {
             send.send(Innocent::new(&[])).unwrap();
@@ -390,11 +389,11 @@ pub(crate) fn innocent() -> MutexGuard<'static, Innocent> {
 
 impl Innocent {
     /// It ends when it is dropped, and at the latest with the calling thread,
-    /// also where the test is killed.
+    /// also if the test is killed.
     pub(crate) fn new(options: &[OsString]) -> Self {
         let mut command = lguest();
         command.args(["run", "--append=quiet"]).args(options);
-        #[expect(unsafe_code, reason = "a child wants to end with its parent")]
+        #[expect(unsafe_code, reason = "a child must end with its parent")]
         // SAFETY: between fork and exec, only a system call.
         unsafe {
             command.pre_exec(|| {
@@ -411,7 +410,7 @@ impl Innocent {
         }
     }
 
-    /// A little work, whose result is known: so many primes are below 5000.
+    /// A little work with a known result: the number of primes below 5000.
     #[track_caller]
     pub(crate) fn answers(&mut self) {
         self.asked += 1;
@@ -448,7 +447,11 @@ pub(crate) fn count(name: &str, cases: u64, boots: u64, ends: &str) {
         say(&format!("attacks: {attacks} attacks, {cases} cases\n"));
     }
     if ATTACKS.fetch_add(1, Ordering::Relaxed) == 0 {
-        #[expect(unsafe_code, reason = "std has no last words")]
+        #[expect(
+            unsafe_code,
+            reason = "std has no function for the end of a \
+                                        process"
+        )]
         // SAFETY: the function takes nothing and may be called at any time.
         unsafe {
             libc::atexit(sum_up);
@@ -460,12 +463,12 @@ pub(crate) fn count(name: &str, cases: u64, boots: u64, ends: &str) {
     ));
 }
 
-/// In one piece, and past the test runner's ear.
+/// In one piece, and so that the test runner cannot hide it.
 fn say(line: &str) {
     let _ = std::io::stderr().write_all(line.as_bytes());
 }
 
-/// Nobody is there any more to drop it.
+/// Its owner does not drop it.
 #[test]
 fn an_innocent_guest_ends_with_its_thread() {
     let started = std::thread::spawn(|| {
@@ -477,7 +480,7 @@ fn an_innocent_guest_ends_with_its_thread() {
     let process = started.join().unwrap();
     let deadline = Instant::now() + STOPPING;
     while process.lives() {
-        assert!(Instant::now() < deadline, "it lives on");
+        assert!(Instant::now() < deadline, "it still runs");
         std::thread::sleep(Duration::from_millis(1));
     }
 }

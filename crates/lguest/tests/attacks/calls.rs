@@ -1,11 +1,11 @@
-//! System calls that a view makes by itself.
+//! System calls that an attacker makes in its view.
 
 use crate::arena::Arena;
 use crate::script::{Long, Record, routine};
 use crate::sweep::{Sweep, stride};
 use crate::target::view;
 
-/// More than there are.
+/// More than the kernel has.
 const NUMBERS: u64 = 601;
 
 /// The bit of the calls with 32-bit pointers.
@@ -33,8 +33,8 @@ fn sweep(name: &'static str, script: &[Record]) {
     Sweep::inside(name, script).run(&Arena::new("calls"));
 }
 
-/// Every number, from the attacker's own code. Each takes a boot, for each is
-/// deadly.
+/// Every number, from the attacker's own code. Each needs a boot, because each
+/// ends the Guest.
 #[test]
 fn of_every_number() {
     let step = stride(NUMBERS, 200);
@@ -72,18 +72,18 @@ fn from_every_place() {
     sweep("system calls from every place", &script);
 }
 
-/// Every number by the 32-bit door, out of 64-bit code.
+/// Every number by `int $0x80`, from 64-bit code.
 #[test]
-fn by_the_32_bit_door() {
+fn by_int_80() {
     let numbers = (0..NUMBERS).chain([X32, 0xFFFF_FFFF]);
     let script: Vec<Record> = numbers
         .map(|nr| call(routine::INT80, nr, hostile(nr)))
         .collect();
-    sweep("system calls by the 32-bit door", &script);
+    sweep("system calls by int 0x80", &script);
 }
 
-/// The return from a signal that never came: the words on the stack are taken
-/// for the frame.
+/// The return from a signal that was never sent: the kernel reads words of the
+/// stack as the frame.
 #[test]
 fn return_from_no_signal() {
     let stacks = [

@@ -1,4 +1,4 @@
-//! Attacks without a look into the Host: selectors, flags, code that changes.
+//! Attacks by 32-bit code: selectors, flags, code that changes.
 
 use crate::arena::{Arena, Stop};
 use crate::sweep::{Sweep, stride};
@@ -7,7 +7,7 @@ fn run(name: &'static str, line: String) {
     run_with(name, line, &[]);
 }
 
-/// The same where user code has processes of its own.
+/// The same with user processes.
 fn run_isolated(name: &'static str, line: String) {
     run_with(name, line, &["--isolation=user"]);
 }
@@ -32,7 +32,7 @@ fn selectors() {
     run("selectors", format!("attack=selectors step={step}"));
 }
 
-/// The first ones, which may mean something, all of them.
+/// All of the first selectors, which may exist.
 #[test]
 fn low_selectors() {
     run("low selectors", "attack=selectors to=0x100".into());
@@ -44,8 +44,8 @@ fn flags() {
     run("flags", "attack=flags".into());
 }
 
-/// Every selector in the frames that lead a kernel back to its programs, and
-/// in those of virtual-8086 mode: none of them leads to the kernel's level.
+/// Every selector in the frames that lead a kernel back to its programs, and in
+/// those of virtual-8086 mode: none of them gives the kernel's level.
 #[test]
 fn frames_for_programs() {
     let step = stride(0x1_0000, 4000);
@@ -64,7 +64,7 @@ fn frames_for_isolated_programs() {
     run_isolated("frames, isolated", line);
 }
 
-/// Both once more behind the wall between a Guest's kernel and its programs.
+/// Flags, then selectors, with user processes.
 #[test]
 fn flags_of_isolated_programs() {
     run_isolated("flags, isolated", "attack=flags".into());
@@ -77,8 +77,8 @@ fn selectors_of_isolated_programs() {
     run_isolated("selectors, isolated", line);
 }
 
-/// Code that is written to by every mapping, and executed: the last written
-/// code runs.
+/// Code is written by each mapping and executed. The last code that was written
+/// must run.
 #[test]
 fn code_that_changes() {
     run("code", "attack=code steps=6000 seed=2007".into());

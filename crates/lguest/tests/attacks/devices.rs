@@ -1,7 +1,7 @@
-//! DMA lists and disk requests that make no sense.
+//! DMA lists and disk requests that break the rules.
 //!
-//! The result of each is known beforehand. A list of sections is good up to
-//! its first empty one; the first bad one decides, and the reason names it.
+//! The result of each is known beforehand. A list of sections ends at its first
+//! empty one. The first bad section decides, and the reason names it.
 
 use crate::arena::{Arena, Boot, Stop, count};
 use crate::script::Record;
@@ -9,7 +9,7 @@ use crate::sweep::Sweep;
 use crate::target::{DISK, EMPTY, LIMIT};
 use lg_abi::hypercall::Hypercall;
 
-/// Where the list lies, and a page of zeros that it may name.
+/// The address of the list, and of a page of zeros that it may name.
 const LIST: u32 = EMPTY;
 const ZEROS: u32 = EMPTY + 0x1000;
 
@@ -51,7 +51,7 @@ fn lists() -> Vec<Sections> {
             lists.push(vec![(addr, len)]);
         }
     }
-    // Behind good ones, at the end, and after the end.
+    // After good ones, at the end, and after the end.
     lists.push(vec![(ZEROS, 0x1000); 16]);
     lists.push(vec![(ZEROS, 16); 16]);
     let overlapping = (0..16).map(|n| (ZEROS + n * 8, 64)).collect();
@@ -96,8 +96,8 @@ fn lists_to_the_console() {
         steps.push(send(0));
         let script = Record::case(steps);
         let Some(why) = judge(&sections) else {
-            // The Guest's own memory may say anything to its terminal, so
-            // only what is empty is sent here.
+            // The Guest's memory would be printed, so only empty lists are sent
+            // here.
             if sections.iter().all(|(addr, _)| *addr >= EMPTY) {
                 good.extend(script);
                 cases += 1;
@@ -211,10 +211,10 @@ fn requests_to_a_disk() {
     count("disk requests", wanted.len() as u64, 1, "");
 }
 
-/// Requests on top of each other, pages that are not the disk's, and buffers
-/// in the page of the request itself.
+/// Two requests at a time, pages that are not the disk's, and buffers in the
+/// page of the request itself.
 #[test]
-fn disks_out_of_turn() {
+fn overlapping_disk_requests() {
     let mut script = Vec::new();
     let start = |kind: u32, length: u32| {
         let words = [kind, 0, length, 0];
@@ -253,7 +253,7 @@ fn disks_out_of_turn() {
             ]));
         }
     }
-    // A page of descriptors that says something else, and is said to be busy.
+    // The page of descriptors is overwritten, and its device is set to busy.
     for word in [0, u32::MAX, 0x0008_0003, 0x8000_0001] {
         script.extend(Record::case([
             Record::fill(LIMIT - 8192, 48, word, 0x0101_0101),
@@ -262,7 +262,7 @@ fn disks_out_of_turn() {
             Record::sleep(500_000),
         ]));
     }
-    Sweep::new("disks out of turn", &script).run(&Arena::new("turn"));
+    Sweep::new("overlapping disk requests", &script).run(&Arena::new("turn"));
 }
 
 /// Storms: of sends, of timers, of bindings.

@@ -1,8 +1,9 @@
-//! Forged signal frames, and the return from signals that never came.
+//! Forged signal frames, and the return from signals that were never sent.
 //!
-//! `rt_sigreturn` loads all registers, the mask of signals and the place of
-//! the signal stack from memory. From the one place where it is allowed, the
-//! attacker feeds it everything that a kernel might stumble over.
+//! `rt_sigreturn` loads all registers, the mask of signals and the place of the
+//! signal stack from memory. From the one place where it is allowed, the
+//! attacker calls it with every kind of frame that a kernel might handle
+//! wrongly.
 
 use crate::arena::Arena;
 use crate::script::{Long, Record, routine};
@@ -10,7 +11,7 @@ use crate::sweep::{Sweep, all, stride};
 use crate::target::{EMPTY, EMPTY_VA, view};
 use lg_switcher::layout::{IMAGE, STACK};
 
-/// `int $0x80` in the user's code page, behind the far jump: the same in all
+/// `int $0x80` in the user's code page, after the far jump: the same in all
 /// modes.
 const WAY_OUT: u64 = 0x0804_800C;
 
@@ -124,7 +125,7 @@ fn of_every_kind() {
     sweep("forged signal frames", &script);
 }
 
-/// Signal stacks in all the wrong places, and floating-point parts.
+/// Signal stacks at bad addresses, and floating-point parts.
 #[test]
 fn with_stacks_and_floating_point_of_their_own() {
     let mut script = Vec::new();

@@ -1,9 +1,9 @@
 //! Hypercalls with every argument that lies on a boundary.
 //!
 //! The result of each is known beforehand, from the promises of the interface.
-//! Those that the Guest survives are made in one boot, one after the other;
-//! each of the others takes a boot of its own, and its reason must be the one
-//! that was promised, to the letter.
+//! Calls that the Guest survives are made in one boot, one after the other.
+//! Each of the others needs a boot of its own, and the reason must be exactly
+//! the promised one.
 
 use crate::arena::{Arena, Boot, Stop, count};
 use crate::script::Record;
@@ -50,21 +50,21 @@ const VALUES: &[u32] = &[
     0xFFFF_FFFF,
 ];
 
-/// Numbers that mean nothing.
+/// Numbers of no hypercall.
 const NUMBERS: &[u32] = &[11, 17, 18, 63, 64, 255, 256, 1 << 31, u32::MAX];
 
 /// The promise for a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Fate {
-    /// It goes on, and eax is this, where there is a result.
+    /// The Guest goes on, and eax is this, if there is a result.
     Lives(Option<u32>),
     /// The Guest ends with this message.
     Dies(String),
-    /// The contents of memory decide.
+    /// It depends on the contents of memory.
     Depends,
 }
 
-/// The state after the calls so far, as far as it matters.
+/// The part of the state after the calls so far that decides results.
 #[derive(Default)]
 struct Known {
     bound: Vec<(u32, u32)>,
@@ -137,7 +137,7 @@ impl Known {
                 }
             }
             H::SetPmd => lives,
-            // It would sleep for good.
+            // It would sleep for ever.
             H::Halt => Fate::Depends,
             H::Crash | H::NewPgtable | H::SendDma => Fate::Depends,
         }
@@ -184,7 +184,7 @@ fn every_call() -> Vec<(u32, [u32; 3])> {
             }
         }
     }
-    // Flags of entries and gates, which the values above have few of.
+    // Flags of entries and gates. The values above have few of them.
     for high in (0..0x1_0000).step_by(0x100) {
         calls.push((H::LoadIdtEntry as u32, [40, 0x61_0000, high]));
     }
@@ -260,7 +260,7 @@ fn that_end_the_guest() {
         );
         cases += 1;
     }
-    count("hypercalls that it dies of", cases, cases, "");
+    count("hypercalls that end it", cases, cases, "");
 }
 
 /// Calls that depend on memory: messages of CRASH, page directories, sends.

@@ -1,8 +1,8 @@
-//! Guests that leave their input waiting.
+//! Guests that do not take their input.
 //!
-//! A Guest may bind buffers and never free one. Then input waits, and that
-//! costs nothing as long as the Guest sleeps: the Launcher does not look for a
-//! buffer before the Host tells it that there may be one.
+//! A Guest may bind buffers and never free one. Then input waits. That costs
+//! nothing while the Guest sleeps, because the Launcher does not look for a
+//! buffer before the Host reports that there may be one.
 
 use crate::script::Record;
 use crate::support::{Running, Scratch, guests, lguest};
@@ -10,12 +10,13 @@ use crate::target::EMPTY;
 use lg_abi::hypercall::Hypercall;
 use std::time::Duration;
 
-/// More looks than it takes until the Guest sleeps, and fewer than a look every
-/// 50 ms would be.
+/// More looks than there are until the Guest sleeps, and fewer than with a look
+/// every 50 ms.
 const FEW: u64 = 15;
 
-/// Sleeps `repeat` times for so long, then until the end, with a full buffer
-/// bound to the console's key; answers how often the Launcher looked.
+/// The Guest sleeps as `sleeps` says, then until the end, with a full buffer
+/// bound to the console's key. Returns how often the Launcher looked for a
+/// buffer.
 fn looks(name: &str, sleeps: &[Record], wait: Duration) -> u64 {
     let scratch = Scratch::new(name);
     let bind = Hypercall::BindDma as u32;
@@ -35,7 +36,7 @@ fn looks(name: &str, sleeps: &[Record], wait: Duration) -> u64 {
     command.arg("--stats").arg(&stats);
     let mut run = Running::start(&mut command);
     run.wait_for("begin");
-    run.type_in(b"nobody takes this");
+    run.type_in(b"this is not read");
     std::thread::sleep(wait);
     run.signal(libc::SIGTERM);
     assert_eq!(run.finish().code(), 143);
@@ -45,7 +46,7 @@ fn looks(name: &str, sleeps: &[Record], wait: Duration) -> u64 {
 }
 
 #[test]
-fn a_guest_that_sleeps_is_not_looked_at() {
+fn a_sleeping_guest_is_not_polled() {
     let looks = looks("sleeps", &[], Duration::from_secs(2));
     assert!((1..FEW).contains(&looks), "{looks}");
 }

@@ -1,4 +1,4 @@
-//! Inside the Host: its stack, its state, its mailbox, its other doors.
+//! Inside the Host: its stack, its state, its mailbox, other entries.
 //!
 //! Code in 64-bit mode can write all of it. The Host may fail in any way. The
 //! Launcher, which reads some of it, must not be affected.
@@ -28,8 +28,8 @@ fn long(rip: u64, rdi: u64, rsi: u64) -> Record {
     })
 }
 
-/// Random words, but for the bits of `mask` zero, into a stretch whose size is
-/// a power of two.
+/// Random words, with bits of `mask` only, into a range whose size is a power
+/// of two.
 fn scribble(at: u64, size: u64, count: u64, mask: u64, seed: u64) -> Record {
     Record::long(&Long {
         rip: routine::SCRIBBLE,
@@ -39,7 +39,7 @@ fn scribble(at: u64, size: u64, count: u64, mask: u64, seed: u64) -> Record {
     })
 }
 
-/// Has the Host do a little of everything.
+/// Makes the Host do a little of everything.
 fn provoke() -> [Record; 5] {
     [
         Record::hypercall(5, [1, 0, 0]),
@@ -137,7 +137,7 @@ fn while_the_launcher_reads() {
     sweep_forging("words that the Launcher reads", &script);
 }
 
-/// Every request that there is or is not, with arguments on boundaries.
+/// Every request, and numbers of no request, with arguments on boundaries.
 #[test]
 fn requests_of_its_own() {
     let mailbox = (STATE + offset_of!(State, vm.wire.mailbox)) as u64;
@@ -170,10 +170,10 @@ fn requests_of_its_own() {
     sweep_forging("requests of its own", &script);
 }
 
-/// Changes the Launcher's words for the views, before one more view is started:
-/// it must not believe the changes.
+/// Changes the words that views get from the Launcher, before one more view is
+/// started. The new view must check them.
 #[test]
-fn lies_for_the_newborn() {
+fn forged_words_for_a_new_view() {
     /// The attacker's page directory, and where there will be another.
     const DIRECTORY: u32 = 0x2_0000;
     let memory = |at: u32| MEMORY as u64 + u64::from(at);
@@ -194,7 +194,12 @@ fn lies_for_the_newborn() {
     ]);
     let script = Record::case(steps);
     let arena = Arena::new("newborn");
-    let ends = Sweep::inside("lies for a new view", &script).run(&arena);
+    let ends = Sweep::inside(
+        "forged words for a new \
+                              view",
+        &script,
+    )
+    .run(&arena);
     assert_eq!(ends[0].survived(), Some(1), "{ends:?}");
 }
 
@@ -243,10 +248,10 @@ fn stacks() {
     sweep("stacks", &script);
 }
 
-/// Other ways into the kernel of the machine, and the addresses at which it
-/// maps something into each process.
+/// Other entries of the machine's kernel, and the addresses at which it maps
+/// something into each process.
 #[test]
-fn other_doors() {
+fn other_entries() {
     let mut script = Vec::new();
     for code in [
         &[0x0F, 0x34][..],                     // sysenter
@@ -302,5 +307,5 @@ fn other_doors() {
             }));
         }
     }
-    sweep("other doors", &script);
+    sweep("other entries", &script);
 }

@@ -7,13 +7,13 @@ use crate::target::view;
 use lg_switcher::layout::TRAMPOLINES;
 use lg_switcher::layout::TrampolinePages;
 
-/// How many jumps into the Host's text are tried. Nearly each takes a boot.
+/// How many jumps into the Host's text are tried. Nearly each needs a boot.
 const INTO_TEXT: u64 = 300;
 
 /// How many into the trampolines, in each of the ways.
 const INTO_TRAMPOLINES: u64 = 60;
 
-/// Something in every register: pointers into the Guest and into the Host.
+/// A value in every register: pointers into the Guest and into the Host.
 fn registers(n: u64) -> Long {
     let image = view().image.start;
     Long {
@@ -42,7 +42,7 @@ fn into_the_text_of_the_host() {
             })
         })
         .collect();
-    // Some of these jumps say last words of their own choice.
+    // Some of these jumps make the Host report a wrong reason.
     let host = Sweep {
         forges: true,
         ..Sweep::inside("jump into the Host's text", &script)
@@ -50,10 +50,9 @@ fn into_the_text_of_the_host() {
     host.run(&Arena::new("text"));
 }
 
-/// The same where user code has a process of its own: there is no Host in it
-/// to be taken over, and what it says is about itself.
+/// The same for user code in a process of its own. There is no Host in it.
 #[test]
-fn into_the_text_of_a_cell() {
+fn into_the_text_of_a_user_process() {
     let text = view().text.clone();
     let step = stride(text.end - text.start, INTO_TEXT);
     let script: Vec<Record> = text
@@ -65,7 +64,7 @@ fn into_the_text_of_a_cell() {
         .collect();
     let user_process = Sweep {
         options: vec!["--isolation=user".into()],
-        ..Sweep::inside("jump into a user_process's text", &script)
+        ..Sweep::inside("jump into a user process's text", &script)
     };
     user_process.run(&Arena::new("user-process-text"));
 }
@@ -79,8 +78,8 @@ fn user_code(long: &[u8]) -> Record {
     Record::code_of_a_user(&code)
 }
 
-/// Programs that have processes of their own: into all code that is there,
-/// and hands on all memory that is not to be there.
+/// Programs in processes of their own jump into all code there, and try all
+/// memory that must not be there.
 #[test]
 fn by_an_isolated_program() {
     let mut script = Vec::new();
@@ -118,7 +117,7 @@ fn by_an_isolated_program() {
     let reads: Vec<_> = ends.iter().flat_map(|end| end.results()).collect();
     assert_eq!(reads.len(), kept.len());
     for (n, result) in reads {
-        // The fault was the read's own, not that of the way out behind it.
+        // The read itself faulted, not the code after it.
         assert!(result.contains(" eip 8048007 "), "{n}: {result}");
     }
 }

@@ -1,7 +1,7 @@
 //! A hostile Guest on a network with two others.
 //!
-//! They exchange frames before, during and after. While it is there it may
-//! block their frames; it may not do any other harm.
+//! They exchange frames before, during and after. While it runs it may block
+//! their frames, and must not do any other harm.
 
 use crate::arena::{Arena, Boot, Innocent, Stop, count};
 use crate::script::Record;
@@ -10,7 +10,7 @@ use crate::target::{EMPTY, LIMIT};
 use lg_abi::hypercall::Hypercall;
 use std::ffi::OsString;
 
-/// The page of the network: behind the disk's.
+/// The page of the network: after the disk's.
 const PAGE: u32 = LIMIT;
 
 /// A list, and what it sends.
@@ -35,10 +35,10 @@ fn list(sections: &[(u32, u16)]) -> Vec<Record> {
     steps
 }
 
-/// Everything that one can do to a network, as cases.
+/// All that a Guest can do to a network, as cases.
 fn attacks() -> Vec<Vec<Record>> {
     let mut cases = Vec::new();
-    // Frames of no bytes, of some, of too many, of nothing that exists.
+    // Frames of no bytes, of some, of too many, and from outside of memory.
     for sections in [
         vec![],
         vec![(FRAME, 1)],
@@ -96,11 +96,11 @@ fn with_innocent_guests() {
     let mut one = Innocent::new(std::slice::from_ref(&net));
     let mut other = Innocent::new(std::slice::from_ref(&net));
     let (first, second) = (macs(&file)[0], macs(&file)[1]);
-    assert!(first != [0; 6] && second != [0; 6], "both are there");
+    assert!(first != [0; 6] && second != [0; 6], "both have addresses");
     other.pings(1);
     let (mut cases, mut boots) = (0, 0);
     let all = attacks();
-    // Each kind by itself, and then all that is survived in one life.
+    // Each kind by itself, and then all that it survives in one boot.
     let deadly = |steps: &Vec<Record>| steps.len() == 2;
     for steps in all.iter().filter(|steps| deadly(steps)) {
         let end = arena.boot(&Boot {
@@ -151,7 +151,7 @@ fn macs(file: &std::path::Path) -> [[u8; 6]; 2] {
     [0, 6].map(|at| page[at..at + 6].try_into().unwrap())
 }
 
-/// Without making the file shorter for a moment, which would end its users.
+/// Writes without making the file shorter, which would end its users.
 fn put_back(file: &std::path::Path, page: &[u8]) {
     use std::os::unix::fs::FileExt;
     let file = std::fs::File::options().write(true).open(file).unwrap();

@@ -1,11 +1,10 @@
-//! Attacks from inside: a hostile Guest, and what it can harm.
+//! Attacks by a hostile Guest.
 //!
-//! `guests/attacks` is the attacker. Its attacks are written down here, mostly
-//! as tables that it reads from its initial ram disk. A boot is not judged by
-//! its exit code alone. The Guest must have survived, or ended with a reason
-//! that a person understands; and nothing else may be affected: not the
-//! terminal, not a file or a descriptor that lay about, not a second Guest that
-//! runs beside it; and no process may be left.
+//! `guests/attacks` is the attacker. Its attacks are defined here, mostly as
+//! tables that it reads from its initial ram disk. After a boot, more than the
+//! exit code is checked. The Guest must have survived, or ended with a known
+//! reason. Nothing else may have changed: not the terminal, not an open file or
+//! descriptor, not a second Guest beside it. No process may remain.
 //!
 //! `LGUEST_ATTACKS=all` tries every case of the attacks that are otherwise
 //! sampled, which takes hours.

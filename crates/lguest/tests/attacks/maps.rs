@@ -1,4 +1,4 @@
-//! The memory file, mapped at places of the attacker's choice.
+//! The memory file, mapped at addresses that the attacker chooses.
 
 use crate::arena::Arena;
 use crate::script::{Long, Record};
@@ -16,7 +16,7 @@ const FLAGS: u64 = 0x11;
 /// The Guest's memory.
 const MEMORY_FD: u64 = 3;
 
-/// Places that only the Host may map.
+/// Addresses that only the Host may map.
 const HOSTS: [u64; 12] = [
     STATE as u64,
     MEMORY as u64,
@@ -46,7 +46,7 @@ fn sweep(name: &'static str, script: &[Record]) {
 }
 
 /// Over the Host, the trampolines, the Switcher, the stack and the state: with
-/// every protection, and in every way that is nearly allowed.
+/// every protection, and with calls that are nearly allowed.
 #[test]
 fn over_what_is_the_hosts() {
     let mut script = Vec::new();
@@ -59,7 +59,7 @@ fn over_what_is_the_hosts() {
         script.push(call(MMAP, [place, 0x1000, 7, 0x32, u64::MAX, 0]));
         script.push(call(MUNMAP, [place, 0x1000, 0, 0, 0, 0]));
         script.push(call(MPROTECT, [place, 0x1000, 7, 0, 0, 0]));
-        // From below, over the edge.
+        // From below, across the boundary.
         script.push(call(MUNMAP, [0x1000, place, 0, 0, 0, 0]));
     }
     sweep("mappings over the Host", &script);

@@ -1,8 +1,8 @@
 //! Words that change while Host and Launcher read them.
 //!
 //! The attacker uses two views: one makes requests, the other writes random
-//! words. They share only their own memory. A device whose Guest goes on while
-//! the device works has the same problem.
+//! words. They share only the Guest's memory and the state. A device has the
+//! same problem if its Guest runs while the device works.
 
 use crate::arena::Arena;
 use crate::script::Record;

@@ -2,8 +2,8 @@
 //!
 //! With `--isolation=user` no code reaches that memory. By default, the
 //! segments stop accidents: code that uses ds, es and ss as its kernel has set
-//! them. The same pieces with prefixes of other segments show that the test
-//! finds what the segments do not stop.
+//! them. The same pieces with prefixes of other segments reach the memory. That
+//! shows that the test finds such accesses.
 
 use crate::arena::{Arena, Boot, End, Stop, count};
 use crate::sweep::all;
@@ -23,7 +23,7 @@ fn pieces(options: &[&str], kind: &str, seed: u32) -> (u64, End) {
     (cases, end)
 }
 
-/// The attacker compares its kernel's memory, and says that it is whole.
+/// Checks that the attacker finds its kernel's memory unchanged.
 #[track_caller]
 fn leaves_the_kernel_alone(options: &[&str], kind: &str) {
     let seeds = if all() { 1..10 } else { 1..3 };

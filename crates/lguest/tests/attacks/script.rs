@@ -1,4 +1,4 @@
-//! Attacks written down: the records that the attacker reads.
+//! The records of attacks that the attacker reads.
 //!
 //! `guests/attacks/src/script.rs` has the same layout and numbers.
 
@@ -14,7 +14,7 @@ pub(crate) struct Record {
 /// The result is shown.
 const SHOW: u32 = 1;
 
-/// It belongs to the case before; nothing is printed for it.
+/// It belongs to the case before. Nothing is printed for it.
 const MORE: u32 = 2;
 
 /// User code is a thread of its own.
@@ -25,7 +25,7 @@ const THREAD: u32 = 4;
 pub(crate) struct Long {
     pub(crate) rip: u64,
     pub(crate) rax: u64,
-    /// rdi, rsi, rdx, r10, r8, r9: where system calls look.
+    /// rdi, rsi, rdx, r10, r8, r9: the arguments of system calls.
     pub(crate) args: [u64; 6],
     pub(crate) rbx: u64,
     pub(crate) rcx: u64,
@@ -45,15 +45,15 @@ pub(crate) mod routine {
     pub(crate) const POKE: u64 = 2;
     /// rcx bytes from rsi to rdi.
     pub(crate) const COPY: u64 = 3;
-    /// rsp = rdi, and on at rsi.
+    /// rsp = rdi, and a jump to rsi.
     pub(crate) const STACK: u64 = 4;
     /// `int $0x80`.
     pub(crate) const INT80: u64 = 5;
     /// `sysenter`.
     pub(crate) const SYSENTER: u64 = 6;
-    /// For ever.
+    /// An endless loop.
     pub(crate) const SPIN: u64 = 7;
-    /// A word, and then without end.
+    /// Writes a word, and then loops for ever.
     pub(crate) const POKE_AND_SPIN: u64 = 8;
     /// rsi words of eax from rdi on.
     pub(crate) const FILL: u64 = 9;
@@ -99,7 +99,7 @@ impl Record {
         Self::new(2, &long.words())
     }
 
-    /// The same by a user program, which may survive it.
+    /// The same by a user program. The Guest may survive it.
     pub(crate) fn long_of_a_user(long: &Long) -> Self {
         Self::new(3, &long.words())
     }
@@ -109,7 +109,7 @@ impl Record {
         Self::with_bytes(4, &[code.len() as u64], code)
     }
 
-    /// The same in user mode; it has to end in a trap.
+    /// The same in user mode. It must end in a trap.
     pub(crate) fn code_of_a_user(code: &[u8]) -> Self {
         Self::with_bytes(5, &[code.len() as u64], code)
     }
@@ -119,7 +119,7 @@ impl Record {
         Self::with_bytes(6, &[at.into(), bytes.len() as u64], bytes)
     }
 
-    /// So many steps before this one, so many times more.
+    /// Repeats the last `steps` steps `times` times.
     pub(crate) fn repeat(steps: u64, times: u64) -> Self {
         Self::new(7, &[steps, times])
     }

@@ -1,8 +1,8 @@
 //! An attack of many cases: boot after boot, until all have been tried.
 //!
-//! A boot ends where the Guest ends, and the next one goes on with the next
-//! case. Ends are counted by their reason, without the numbers in it. Every
-//! reason must be one of those that are allowed for the case.
+//! A boot ends with its Guest, and the next boot goes on with the next case.
+//! Ends are counted by their reason, without the numbers in it. Every reason
+//! must be one of those that are allowed for the case.
 
 use crate::arena::{Arena, Boot, End, Stop, count};
 use crate::script::Record;
@@ -40,7 +40,7 @@ pub(crate) const REASONS: &[&str] = &[
     "ended by ^C^C^C",
 ];
 
-/// Reasons of a Guest that has been inside the Host.
+/// Reasons of a Guest that has changed the Host.
 pub(crate) const FROM_INSIDE: &[&str] = &[
     "killed: the Host faulted: signal ",
     "killed: the Host is wrong about something, in ",
@@ -55,9 +55,9 @@ pub(crate) const FROM_INSIDE: &[&str] = &[
     "lost: a process of the guest lost its stack (SIGSEGV)",
     "lost: a process of the guest was killed by signal ",
     "lost: a process of the guest ended with status ",
-    // A status that means a step of the start, but is the attacker's choice.
+    // The attacker chose a status that means a step of the start.
     "lost: a process of the guest says that it ",
-    // Last words that mean a refusal of the machine, likewise.
+    // Likewise, last words that mean a refusal of the machine.
     "cannot map more of the guest's memory: ",
     "cannot start the guest: ",
     "cannot run the guest: this system refuses the call rt_sigreturn ",
@@ -66,15 +66,15 @@ pub(crate) const FROM_INSIDE: &[&str] = &[
 /// An attack.
 pub(crate) struct Sweep<'a> {
     pub(crate) name: &'static str,
-    /// Where the attacker may get to.
+    /// Whether the attacker may change the Host.
     pub(crate) inside: bool,
-    /// It may say anything in the Host's name.
+    /// Whether it may forge the Host's reasons.
     pub(crate) forges: bool,
     pub(crate) options: Vec<OsString>,
     /// The command line.
     pub(crate) line: String,
     pub(crate) script: &'a [Record],
-    /// Who stops it when it hangs.
+    /// How it is stopped when it hangs.
     pub(crate) stop: Stop,
 }
 
@@ -92,7 +92,7 @@ impl<'a> Sweep<'a> {
         }
     }
 
-    /// A script for an attacker that goes into the Host.
+    /// A script for an attacker that changes the Host.
     pub(crate) fn inside(name: &'static str, script: &'a [Record]) -> Self {
         Self {
             inside: true,
@@ -100,7 +100,7 @@ impl<'a> Sweep<'a> {
         }
     }
 
-    /// Runs it all in `arena`.
+    /// Runs all cases in `arena`.
     #[track_caller]
     pub(crate) fn run(&self, arena: &Arena) -> Vec<End> {
         let mut next = 0;
@@ -130,7 +130,7 @@ impl<'a> Sweep<'a> {
             );
             assert_eq!(end.stopped, reason.starts_with("ended by "), "{end:?}");
             let told = if self.forges {
-                "something or other".into()
+                "a forged reason".into()
             } else {
                 without_numbers(reason)
             };
@@ -186,7 +186,7 @@ impl<'a> Sweep<'a> {
     }
 }
 
-/// Whether a Guest that has been inside the Host may end like that.
+/// Whether a Guest that has changed the Host may end with this reason.
 pub(crate) fn knows(reason: &str) -> bool {
     let mut known = REASONS.iter().chain(FROM_INSIDE);
     known.any(|known| reason.starts_with(known))
@@ -217,8 +217,8 @@ pub(crate) fn all() -> bool {
     std::env::var("LGUEST_ATTACKS").is_ok_and(|value| value == "all")
 }
 
-/// A step through `count` cases that tries about `wanted` of them, and is no
-/// divisor of anything; 1 where all are tried.
+/// The step between cases, so that about `wanted` of `count` are tried: a
+/// number without small divisors, or 1 if all are tried.
 pub(crate) fn stride(count: u64, wanted: u64) -> usize {
     let stride = (count / wanted).max(1) | 1;
     if all() {

@@ -10,13 +10,13 @@ use crate::sweep::{Sweep, all};
 use crate::target::{EMPTY, LIMIT};
 use lg_abi::hypercall::Hypercall;
 
-/// The attacker's own page directory: the first page that its lab gives out.
+/// The attacker's own page directory: the first page that its lab allocates.
 const DIRECTORY: u32 = 0x2_0000;
 
-/// A page table that is ours to fill.
+/// A page table that the script fills.
 const TABLE: u32 = EMPTY + 0x2000;
 
-/// A place for users, one for the kernel above its memory, and the last one
+/// An address for users, one for the kernel above its memory, and the last one
 /// before the Switcher.
 const PLACES: [u32; 3] = [0x4000_0000, 0xF000_0000, 0xFF80_0000];
 
@@ -57,7 +57,7 @@ fn entries() -> Vec<u32> {
     entries
 }
 
-/// The steps that use a place.
+/// The steps that use an address.
 fn uses(place: u32) -> Vec<Record> {
     let [a, b, c, d] = place.to_le_bytes();
     let call = |call: Hypercall, args| Record::hypercall(call as u32, args);
@@ -103,7 +103,7 @@ fn of_every_kind() {
     Sweep::new("page tables", &script).run(&Arena::new("tables"));
 }
 
-/// A directory that is its own table, and through which it is rewritten.
+/// A directory that is its own table, and is changed through itself.
 #[test]
 fn that_map_themselves() {
     let mut script = Vec::new();

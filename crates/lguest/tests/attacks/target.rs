@@ -1,6 +1,6 @@
 //! The targets of attacks, and their addresses.
 //!
-//! An attacker has the same program as every user, and can read the addresses.
+//! An attacker has the same program as all users, so it knows the addresses.
 
 use lg_switcher::layout::IMAGE;
 use std::ops::Range;
@@ -12,11 +12,11 @@ pub(crate) const LIMIT: u32 = (16 << 20) + 2 * 4096;
 /// The disk's page, which is its key.
 pub(crate) const DISK: u32 = LIMIT - 4096;
 
-/// Memory that the attacker has left empty, and where its kernel sees it.
+/// Memory that the attacker does not use: its physical and its virtual address.
 pub(crate) const EMPTY: u32 = 0xE_0000;
 pub(crate) const EMPTY_VA: u64 = 0xC000_0000 + EMPTY as u64;
 
-/// The view program, as the Launcher carries it.
+/// The view program inside the Launcher.
 pub(crate) struct View {
     /// Addresses of its code.
     pub(crate) text: Range<u64>,
@@ -27,7 +27,7 @@ pub(crate) struct View {
     /// The `syscall`s in which a user process waits: without protection keys,
     /// and with them. One of them is allowed.
     pub(crate) stands: [u64; 2],
-    /// Every `syscall` in its code, meant as one or not.
+    /// Every byte pair `syscall` in its code, also inside other instructions.
     pub(crate) sites: Vec<u64>,
     /// `mov $rt_sigreturn, %eax; syscall`.
     pub(crate) restorer: u64,

@@ -53,7 +53,7 @@ fn mask_everything() -> [Record; 2] {
     ]
 }
 
-/// `timer_settime`: again and again after so many nanoseconds.
+/// `timer_settime`: repeatedly after so many nanoseconds.
 fn storm(nanoseconds: u32) -> [Record; 3] {
     [
         Record::fill(EMPTY, 8, 0, 0),
@@ -62,7 +62,7 @@ fn storm(nanoseconds: u32) -> [Record; 3] {
     ]
 }
 
-/// Every attacker, by what it does last: never come back.
+/// Every attacker, by its last act, which never returns.
 fn attackers() -> Vec<(&'static str, Vec<Record>)> {
     let kernel_loop = Record::code(&[0xEB, 0xFE]);
     let user_loop = Record::code_of_a_user(&[0xEB, 0xFE]);
@@ -84,15 +84,15 @@ fn attackers() -> Vec<(&'static str, Vec<Record>)> {
         ("hypercalls", vec![hypercalls]),
         ("faults", vec![faults]),
         (
-            "says that it sleeps",
+            "claims to sleep",
             vec![poke(in_vm!(wire.asleep), 1), kernel_loop],
         ),
         (
-            "says that another view runs",
+            "claims that another view runs",
             vec![poke(in_vm!(wire.current), 31), kernel_loop],
         ),
         (
-            "says that there is no such view",
+            "claims that there is no such view",
             vec![poke(in_vm!(wire.current), 1 << 31), kernel_loop],
         ),
         (
@@ -153,8 +153,8 @@ fn three_interrupts_stop_them() {
     stopped_by(Stop::Keys, "unstoppable by ^C^C^C");
 }
 
-/// Binds as many full buffers to the console's key as there can be, and never
-/// frees one: a search for a free one has to look at all of them.
+/// Binds as many full buffers to the console's key as possible, and never frees
+/// one. A search for a free buffer must look at all of them.
 fn binds_without_end(megabytes: u32) -> Vec<Record> {
     const FIRST: u32 = 2 << 20;
     // The script itself lies at the end.
@@ -185,14 +185,14 @@ fn keys_work_while_buffers_are_searched() {
     }
 }
 
-/// How a BREAK went.
+/// The result of a BREAK.
 #[derive(Debug, PartialEq, Eq)]
 enum Broken {
     Stands,
     Dies(String),
 }
 
-/// The attacker, without a command around it.
+/// The attacker, run by the library without the command.
 fn start(script: &[Record], name: &str) -> Arc<Native> {
     let scratch = crate::support::Scratch::new(name);
     let file = scratch.file("script", &Record::all_bytes(script));
@@ -223,7 +223,7 @@ fn break_into(script: &[Record], arena: &str) -> Broken {
                 std::thread::sleep(Duration::from_millis(20));
             }
             asked.store(true, Ordering::SeqCst);
-            // Comes back when the Guest is stopped, or has ended.
+            // Returns when the Guest is stopped, or has ended.
             let hold = guest.hold();
             let _ = hold.map(|hold| hold.wait());
         })
@@ -279,14 +279,14 @@ fn a_break_stops_them_or_ends_them() {
             ),
         }
     }
-    assert!(stand >= 5, "the honest ones stand");
+    assert!(stand >= 5, "Guests that answer kicks stand");
     assert!(start.elapsed() < Duration::from_secs(60));
     let told = format!(", {stand} stood, the others died");
     count("unstoppable by BREAK", cases, cases, &told);
 }
 
-/// Interrupts and breaks from the Launcher's side, as fast as it can ask for
-/// them: the Guest goes on all the same.
+/// The Launcher asks for interrupts and breaks as fast as it can. The Guest
+/// goes on.
 #[test]
 fn storms_from_outside() {
     let script = [
@@ -305,7 +305,7 @@ fn storms_from_outside() {
                 std::thread::sleep(Duration::from_micros(20));
             }
         });
-        // Two parties, so that some holds find the Guest held already.
+        // Two threads hold it, so that some holds find the Guest held already.
         for pause in [50, 70] {
             let (guest, breaks) = (&guest, &breaks);
             scope.spawn(move || {

@@ -1,9 +1,9 @@
-//! Attacks by user code on its own kernel, with the wall and without.
+//! Attacks by user code on its own kernel, with user processes and without.
 //!
-//! Each piece of code goes for a word in the kernel's memory, puts it into
-//! esp, and makes a system call; so the kernel sees what the program got.
-//! Under `--isolation=user` no program may get it. Under `--isolation=guest`
-//! each does: that shows that the attacks work.
+//! Each piece of code tries to read a word of the kernel's memory, puts it into
+//! esp, and makes a system call. So the kernel sees what the program got. With
+//! `--isolation=user` no program may get it. With `--isolation=guest` each gets
+//! it, which shows that the attacks work.
 
 use crate::arena::{Arena, Boot, Stop, count};
 use crate::script::{Long, Record, routine};
@@ -21,10 +21,10 @@ use std::mem::offset_of;
 const PLACE: u32 = 0x1_F000;
 const SECRET: u32 = 0x05EC_2E70;
 
-/// Where user code starts.
+/// The address at which user code starts.
 const CODE: u32 = 0x0804_8000;
 
-/// mov %eax,%esp; int $0x80: tells what it got.
+/// mov %eax,%esp; int $0x80: reports what it got.
 const TELL: [u8; 4] = [0x89, 0xC4, 0xCD, 0x80];
 
 /// 32-bit code that goes on as 64-bit code. The stack is mapped before,
@@ -46,7 +46,7 @@ fn peek(at: u64) -> Vec<u8> {
     long(&code)
 }
 
-/// A word written there; tells 0x600D if it could.
+/// Writes a word there, and reports 0x600D if that worked.
 fn poke(at: usize) -> Vec<u8> {
     let mut code = vec![0x48, 0xBF];
     code.extend((at as u64).to_le_bytes());
@@ -90,7 +90,7 @@ fn flat() -> Vec<u8> {
     code
 }
 
-/// Reads the secret through a segment that a prefix names.
+/// Reads the secret through the segment of a prefix.
 fn through(prefix: u8) -> Vec<u8> {
     // mov SEGMENT:PLACE, %eax
     let mut code = vec![prefix, 0xA1];
@@ -102,8 +102,7 @@ fn through(prefix: u8) -> Vec<u8> {
 /// The prefix of the code segment.
 const CS: u8 = 0x2E;
 
-/// An offset that has run away, behind a thread-local segment of all
-/// addresses, as C libraries have one.
+/// A wild offset in a thread-local segment of 4 GiB, as C libraries have one.
 fn behind_gs() -> Vec<u8> {
     // mov $0x33,%eax; mov %eax,%gs; mov %gs:PLACE - BASE,%eax
     let mut code = vec![0xB8, 0x33, 0, 0, 0, 0x8E, 0xE8, 0x65, 0xA1];
@@ -128,7 +127,7 @@ fn load_tls() -> [Record; 2] {
     ]
 }
 
-/// Ways to the secret that are open where there is no wall.
+/// Ways to the secret that work without user processes.
 fn ways() -> [(&'static str, Vec<u8>); 6] {
     [
         ("through the code segment", through(CS)),
@@ -157,7 +156,7 @@ fn seen_of(
     seen_with(&[&format!("--isolation={isolation}")], attacks)
 }
 
-/// The same with any options.
+/// The same with these options.
 fn seen_with(
     options: &[&str],
     attacks: impl IntoIterator<Item = Record>,
@@ -195,16 +194,17 @@ fn user_code_gets_nothing_of_its_kernels() {
 }
 
 #[test]
-fn without_the_wall_it_gets_everything() {
+fn without_user_processes_each_attack_works() {
     let (names, attacks): (Vec<_>, Vec<_>) = ways().into_iter().unzip();
     for (name, seen) in names.iter().zip(seen("guest", &attacks)) {
         assert!(tells(&seen, SECRET), "{name}: {seen}");
     }
 }
 
-/// The segments stop what uses them, and the code segment where it has an end.
+/// The segments stop accesses through them. The code segment does so if it has
+/// a limit.
 #[test]
-fn without_the_wall_the_usual_segments_stop_accidents() {
+fn without_user_processes_segments_stop_accidents() {
     const DS: u8 = 0x3E;
     const ES: u8 = 0x26;
     const SS: u8 = 0x36;
@@ -222,10 +222,10 @@ fn without_the_wall_the_usual_segments_stop_accidents() {
     }
 }
 
-/// Nothing of what views share is in a user process, and nothing of what there
-/// is can be turned against the mapper or the trampolines.
+/// Nothing that views share is in a user process, and nothing in it can be used
+/// against the mapper or the trampolines.
 #[test]
-fn user_code_finds_nothing_worth_having() {
+fn user_code_finds_nothing_of_the_host() {
     let views = offset_of!(State, vm.views);
     let last = views + (MAX_VIEWS - 1) * size_of::<ViewSlot>();
     let attacks = [
@@ -233,7 +233,7 @@ fn user_code_finds_nothing_worth_having() {
         peek((STATE + last) as u64),
         peek((STATE + offset_of!(State, trampolines)) as u64),
         peek(USER as u64),
-        // The trampolines of the kernel, whose code is in them.
+        // The trampolines of the kernel, and their code.
         peek((TRAMPOLINES + 0x1000) as u64),
         poke(COMMANDS),
         poke(COMMANDS + 0x1000),
@@ -247,8 +247,8 @@ fn user_code_finds_nothing_worth_having() {
     }
 }
 
-/// Whatever user code does to its user process, its kernel gets the processor
-/// back; system calls of any number are no more than a fault.
+/// User code may do anything to its user process, and its kernel gets the
+/// processor back. A system call of any number is only a fault.
 #[test]
 fn user_code_that_owns_its_user_process_is_still_only_user_code() {
     let arena = Arena::new("users-own");
@@ -264,7 +264,7 @@ fn user_code_that_owns_its_user_process_is_still_only_user_code() {
         .shown()
     };
     let mut script = vec![alarm, jump(routine::SPIN, 0, [0; 6])];
-    // Its page, and its stack with all that lies on it.
+    // Its page, and its whole stack.
     let regs = (STATE + offset_of!(State, vm.regs)) as u64;
     for place in [STATE as u64, regs, regs + 0x180] {
         let words = 0x100;
@@ -280,11 +280,12 @@ fn user_code_that_owns_its_user_process_is_still_only_user_code() {
         script.push(jump(routine::SYSCALL, nr, [0, 0, 0, 0, 0, 0]));
     }
     script.push(jump(view().restorer, 0, [0; 6]));
-    // For ever in our own code, where kicks are held back.
+    // An endless loop in our own code, where kicks are blocked.
     let spin = view().jump;
     script.extend([alarm, jump(spin, spin, [0; 6])]);
-    // The waiting call itself, with events that did not happen: a double
-    // fault, a hypercall, nonsense. The kernel sees what user code can do.
+    // The waiting call itself, with events that did not happen: a double fault,
+    // a hypercall, invalid ones. The kernel sees only events that user code can
+    // cause.
     for kind in [1 | 8 << 8, 1 | 2 << 8, 5, 7, !0] {
         for stand in view().stands {
             script.push(jump(stand, 110, [kind, 0, 0, 0, 0, 0]));
@@ -302,10 +303,10 @@ fn user_code_that_owns_its_user_process_is_still_only_user_code() {
         assert!(known, "step {n}: trap {seen}");
     }
     let cases = script.len() as u64;
-    count("user code that owns its user_process", cases, 1, "");
+    count("user code that owns its user process", cases, 1, "");
 }
 
-/// As a processor has it.
+/// As a processor does.
 #[test]
 fn a_null_stack_segment_is_refused_and_null_data_is_not() {
     // xor %eax,%eax; mov %eax,%SEGMENT; int $0x80
@@ -324,8 +325,8 @@ fn a_null_stack_segment_is_refused_and_null_data_is_not() {
 }
 
 /// 64-bit code that fills all of a user process's own memory that can be
-/// written, sets the stack and the flags, and goes on at `site` with what is
-/// there for a waiting call that says "there was a system call".
+/// written, sets the stack and the flags, and jumps to `site` with the
+/// registers of a waiting call that reports a system call.
 fn park(site: u64, stack: u64, flags: u32) -> Vec<u8> {
     const SYSTEM_CALL: u32 = 2;
     let mut code = Vec::new();
@@ -353,8 +354,8 @@ fn park(site: u64, stack: u64, flags: u32) -> Vec<u8> {
     long(&code)
 }
 
-/// Earlier programs in a user process have left nothing there by which the next
-/// program would go on elsewhere than where its kernel started it.
+/// Nothing that earlier programs leave in a user process makes the next program
+/// start at another address than its kernel chose.
 #[test]
 fn user_code_leaves_nothing_behind_for_the_next_program() {
     /// DF, NT and AC.
@@ -382,7 +383,7 @@ fn user_code_leaves_nothing_behind_for_the_next_program() {
 }
 
 /// 64-bit code that counts a word in all of a user process's own memory that
-/// signals and trampolines write to, and tells how often it is there.
+/// signals and trampolines write to, and reports the count.
 fn search(word: u32) -> Vec<u8> {
     let stack = STACK + STACK_SIZE;
     let mut code = vec![0xB8]; // mov $!word,%eax; not %eax; xor %edx,%edx
@@ -411,7 +412,7 @@ fn search(word: u32) -> Vec<u8> {
 /// of its user process.
 #[test]
 fn user_code_finds_no_registers_of_the_last_program() {
-    // Where its signals would leave them, deeper than those of the next one.
+    // Where its signals leave them, deeper than those of the next program.
     let mut code = vec![0xB8]; // mov $SECRET,%eax
     code.extend(SECRET.to_le_bytes());
     for at in [STACK + STACK_SIZE - 0x3000, OWN, OWN + 0x200] {
@@ -438,9 +439,9 @@ fn write_keys(value: u32) -> Vec<u8> {
     code
 }
 
-/// Whether the machine's kernel lets a signal arrive where the stack's key is
-/// locked (Linux 6.12). Where it does not, a program that locks all keys ends
-/// its process.
+/// Whether the machine's kernel delivers a signal while the stack's key is
+/// locked (Linux 6.12). If it does not, a program that locks all keys ends its
+/// process.
 fn signals_unlock_keys() -> bool {
     let release = rustix::system::uname();
     let release = release.release().to_str().unwrap().to_owned();
@@ -449,13 +450,13 @@ fn signals_unlock_keys() -> bool {
     (next(), next()) >= (6, 12)
 }
 
-/// User code's value in the register of protection keys lasts until the next
-/// trap at most: it gets no fault by a key, and neither the Host nor the next
-/// program has one.
+/// User code's value in the register of protection keys lasts at most until the
+/// next trap. User code gets no fault by a key, and neither do the Host and the
+/// next program.
 #[test]
 fn protection_keys_lock_no_code_out() {
     const OSPKE: u32 = 1 << 4;
-    /// Key 0 for nothing, for reading only, and all keys for nothing.
+    /// Key 0 without access, key 0 without writes, and all keys without access.
     const LOCKS: [u32; 3] = [1, 2, 0xFFFF_FFFF];
     let test = "protection_keys_lock_no_code_out";
     if std::arch::x86_64::__cpuid_count(7, 0).ecx & OSPKE == 0 {
@@ -468,7 +469,7 @@ fn protection_keys_lock_no_code_out() {
     }
     // push %eax; pop %eax, so that the stack is there before
     let stack = [0x50, 0x58];
-    // A trap; a word read; a word written; a loop for a timer to come.
+    // A trap, a read, a write, and a loop during which a timer fires.
     let spin = {
         let mut code = vec![0xB9]; // mov $n,%ecx; dec %ecx; jnz
         code.extend(30_000_000_u32.to_le_bytes());
@@ -488,7 +489,7 @@ fn protection_keys_lock_no_code_out() {
                 attacks.push(vec![0xCD, 0x80]);
             }
         }
-        // And locked while it waits in its call.
+        // And with keys locked while it waits in its call.
         if isolation == "user" {
             let keys = [&write_keys(1)[..], &park_at_once()].concat();
             attacks.extend([keys, vec![0xCD, 0x80]]);
@@ -506,9 +507,9 @@ fn protection_keys_lock_no_code_out() {
     }
 }
 
-/// 32-bit code that goes on in the waiting call, without a word of memory.
+/// 32-bit code that jumps to the waiting call and uses no memory.
 fn park_at_once() -> Vec<u8> {
-    // ljmp 0x33, over the 12 bytes before and the 7 of its own
+    // ljmp 0x33, over the 12 bytes before and its own 7
     let mut code = vec![0xEA];
     code.extend((CODE + 12 + 7).to_le_bytes());
     code.extend([0x33, 0]);

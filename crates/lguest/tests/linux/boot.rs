@@ -48,7 +48,7 @@ fn memory_is_what_was_asked_for() {
 }
 
 #[test]
-fn an_initrd_is_found_even_where_there_is_more_memory_than_is_mapped() {
+fn an_initrd_is_found_with_more_memory_than_is_mapped() {
     let test =
         "an_initrd_is_found_even_where_there_is_more_memory_than_is_mapped";
     let Some(given) = Given::to(test, &[VMLINUX, INITRD]) else {
@@ -56,8 +56,9 @@ fn an_initrd_is_found_even_where_there_is_more_memory_than_is_mapped() {
     };
     let ended = given.run(1008, &[], "free");
     assert_eq!(ended.code, 0, "{}", ended.shown);
-    // A kernel without CONFIG_HIGHMEM leaves the rest of the memory alone,
-    // and looks for its devices at the end of what it has taken: no console.
+    // A kernel without CONFIG_HIGHMEM does not use the rest of the memory, and
+    // looks for its devices at the end of the part that it uses. So it has no
+    // console.
     if !ended.shown.contains("Warning only 892MB will be used") {
         ended.must_have_said("RUN-EXIT 0");
     }
@@ -87,12 +88,12 @@ fn a_disk_can_be_the_root() {
     ended.must_have_said("FILETEST PASS");
     match is_clean(&disk) {
         Some(clean) => assert!(clean, "the file system is not clean"),
-        None => skip(test, "no e2fsck to look at the disk with"),
+        None => skip(test, "there is no e2fsck to check the disk"),
     }
 }
 
 #[test]
-fn a_disk_is_the_same_without_its_short_cuts() {
+fn a_disk_is_the_same_without_its_fast_paths() {
     let test = "a_disk_is_the_same_without_its_short_cuts";
     let Some(given) = Given::to(test, &[VMLINUX, INITRD]) else {
         return;
@@ -120,8 +121,8 @@ fn a_disk_is_the_same_without_its_short_cuts() {
         assert!(std::fs::read(&to).unwrap() == contents, "without {name:?}");
         std::fs::read_to_string(scratch.path("stats")).unwrap()
     };
-    // It is not promised which kernels have places for trampolines. But a
-    // trampoline that was switched off is not used.
+    // Some kernels have no slots for trampolines. But a trampoline that was
+    // switched off must not be used.
     assert!(!copied_without("").contains("\"at_once\": 0"));
     assert!(!copied_without("hypercall").contains("\"store_gates\""));
     assert!(!copied_without("enabling").contains("\"enabling_gates\""));

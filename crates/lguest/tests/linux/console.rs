@@ -1,4 +1,4 @@
-//! The console, by hand: a terminal in front of a shell.
+//! The console as a user has it: a terminal with a shell.
 
 use crate::kit::{Given, INITRD, VMLINUX};
 use std::fmt::Write;
@@ -11,8 +11,8 @@ fn lines_can_be_edited() {
         return;
     };
     let mut machine = given.shell(&[]);
-    // Two letters too many and taken back; a word forgotten and put in front
-    // of the last (cursor left); a line thrown away; the last line, again.
+    // Two letters are typed and erased. A letter is inserted further left. A
+    // line is discarded. The last line is repeated.
     machine.type_in("echo onetw\x7f\x7f two\x1b[D\x1b[D\x1b[DX\r");
     machine.wait_for("\none Xtwo\r\n");
     machine.type_in("echo never\x15echo fresh\r");
@@ -76,7 +76,7 @@ fn a_paste_of_10_kb_arrives_whole() {
     machine.type_in(&paste.replace('\n', "\r"));
     machine.type_in("\x04");
     machine.finish_command(Duration::from_secs(20));
-    // As lines, for a failure is to show what is missing, not everything.
+    // Compared by lines, so that a failure shows only what is missing.
     let came = machine.command("cat /tmp/paste");
     for (came, sent) in came.lines().zip(paste.lines()) {
         assert_eq!(came, sent);

@@ -20,21 +20,20 @@ pub(crate) const ROOTFS: &str = "LGUEST_TEST_ROOTFS";
 /// Tests that could not run, because something is missing.
 static SKIPPED: AtomicUsize = AtomicUsize::new(0);
 
-/// Says that `test` is skipped, in spite of what cargo does to the output of
-/// tests that pass.
+/// Reports that `test` is skipped. Cargo cannot hide this line.
 pub(crate) fn skip(test: &str, why: &str) {
     let n = SKIPPED.fetch_add(1, Ordering::Relaxed) + 1;
     let _ = writeln!(std::io::stderr(), "SKIPPED ({n}) {test}: {why}");
 }
 
-/// The files that a test was given, and its turn.
+/// The files of a test, and its turn to run.
 pub(crate) struct Given {
     files: Vec<(&'static str, PathBuf)>,
     _turn: MutexGuard<'static, ()>,
 }
 
 impl Given {
-    /// The files that `test` needs, when its turn has come; `None` if it is
+    /// Waits for the turn of `test`, and returns its files; `None` if it is
     /// skipped.
     pub(crate) fn to(test: &str, needs: &[&'static str]) -> Option<Self> {
         static TURN: Mutex<()> = Mutex::new(());
@@ -46,7 +45,7 @@ impl Given {
             };
             files.push((name, PathBuf::from(path)));
         }
-        // A test that failed has had its turn all the same.
+        // A test that failed has had its turn, too.
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         Some(Self { files, _turn: turn })
     }
@@ -71,9 +70,9 @@ impl Given {
         words
     }
 
-    /// Runs `command` in a machine that powers off after it, and answers what
-    /// it said. Words of a kernel's command line have no spaces, so the
-    /// machine's init takes commas for them.
+    /// Runs `command` in a machine that powers off after it, and returns its
+    /// output. Words of a kernel's command line have no spaces, so the
+    /// machine's init reads commas as spaces.
     pub(crate) fn run(
         &self,
         megabytes: u32,
@@ -90,7 +89,7 @@ impl Given {
         let mut machine = Machine::start(&self.words(64, options));
         machine.wait_for("GUEST-READY");
         machine.wait_for(PROMPT);
-        // Long lines are not to be broken where they are echoed.
+        // Long lines must not be broken when they are echoed.
         machine.type_in("stty cols 500\r");
         machine.wait_for(PROMPT);
         machine
@@ -100,7 +99,7 @@ impl Given {
 /// The end of the shell's prompt.
 const PROMPT: &str = ":~# ";
 
-/// How long a load is to last.
+/// How long a load runs.
 pub(crate) fn load_time(short: Duration) -> Duration {
     let minutes = std::env::var("LGUEST_TEST_MINUTES").ok();
     let minutes = minutes.and_then(|minutes| minutes.parse::<u64>().ok());
@@ -112,7 +111,7 @@ pub(crate) struct Machine {
     run: Child,
     keyboard: File,
     shown: Vec<u8>,
-    /// How much of it has been waited for.
+    /// How much of the output earlier waits have used.
     seen: usize,
 }
 
@@ -123,7 +122,7 @@ pub(crate) struct Ended {
 }
 
 impl Ended {
-    /// It powered off, and said `text` before.
+    /// Checks that it powered off, and printed `text` before.
     pub(crate) fn must_have_said(&self, text: &str) {
         assert!(self.shown.contains(text), "no {text}: {}", self.shown);
         assert_eq!(self.code, 0, "{}", self.shown);
@@ -163,15 +162,16 @@ impl Machine {
     }
 
     pub(crate) fn type_in(&mut self, text: &str) {
-        // More than a terminal holds, while the other side may be writing.
+        // The text may be longer than a terminal's buffer, while the other side
+        // writes.
         for piece in text.as_bytes().chunks(512) {
             self.keyboard.write_all(piece).unwrap();
             while self.read_more(Duration::ZERO) {}
         }
     }
 
-    /// Waits until `text` is shown, after what was waited for before. Answers
-    /// what stood before it.
+    /// Waits until `text` is shown, after the texts of earlier waits. Returns
+    /// the output before it.
     pub(crate) fn wait_for(&mut self, text: &str) -> String {
         self.wait_long_for(text, Duration::from_secs(60))
     }
@@ -197,14 +197,14 @@ impl Machine {
         }
     }
 
-    /// Types a command and waits for its end. Returns what it said.
+    /// Types a command and waits for its end. Returns its output.
     pub(crate) fn command(&mut self, command: &str) -> String {
         self.start_command(command);
         self.finish_command(Duration::from_secs(120))
     }
 
-    /// Types a command in a way that shows its end. Its echo is not mistaken
-    /// for that.
+    /// Types a command so that its end is shown. Its echo does not look like
+    /// its end.
     pub(crate) fn start_command(&mut self, command: &str) {
         self.type_in(&format!("{command}; echo EN''D\r"));
         self.wait_for("EN''D\r\n");
@@ -216,7 +216,7 @@ impl Machine {
         said
     }
 
-    /// Kills the Launcher without a word.
+    /// Kills the Launcher by SIGKILL.
     pub(crate) fn kill(mut self) {
         let launcher = children(self.id());
         // setsid becomes the command, unless it had to fork.
@@ -244,8 +244,8 @@ impl Machine {
         }
     }
 
-    /// Reads what is there, waiting at most so long. Returns whether there was
-    /// anything.
+    /// Reads the output that is there, and waits for at most `patience`.
+    /// Returns whether there was any.
     pub(crate) fn read_more(&mut self, patience: Duration) -> bool {
         let patience = Timespec::try_from(patience).unwrap();
         let mut fds = [PollFd::new(&self.keyboard, PollFlags::IN)];
@@ -253,7 +253,7 @@ impl Machine {
             return false;
         }
         let mut bytes = [0; 4096];
-        // The end of the last process there reads as an error.
+        // After the end of the last process there, a read fails.
         let len = self.keyboard.read(&mut bytes).unwrap_or(0);
         self.shown.extend(&bytes[..len]);
         len != 0
@@ -266,7 +266,7 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        // A test that failed leaves no machine behind.
+        // A failed test leaves no machine running.
         let _ = self.run.kill();
         let _ = self.run.wait();
     }
@@ -287,7 +287,7 @@ pub(crate) fn children(pid: u32) -> Vec<u32> {
     all
 }
 
-/// A directory for a test's files, gone after it.
+/// A directory for a test's files, which is removed after it.
 pub(crate) struct Scratch(PathBuf);
 
 impl Scratch {

@@ -1,7 +1,7 @@
-//! Minutes of the worst.
+//! Linux under heavy load.
 //!
-//! No wrong result, no complaint of the kernel's, and nothing on the machine
-//! that we run on that grows.
+//! There must be no wrong result and no warning of the kernel, and the
+//! Launcher's use of the machine must not grow.
 
 use crate::kit::{
     Given, INITRD, Machine, Scratch, VMLINUX, children, is_clean, load_time,
@@ -40,7 +40,7 @@ fn memory_in_more_pieces_than_a_process_may_map_is_still_right() {
 }
 
 #[test]
-fn all_of_it_is_right_where_programs_have_processes_of_their_own() {
+fn all_of_it_is_right_with_user_processes() {
     let test = "all_of_it_is_right_where_programs_have_processes_of_their_own";
     let Some(given) = Given::to(test, &[VMLINUX, INITRD]) else {
         return;
@@ -109,10 +109,10 @@ fn soak(test: &str, program: &str) {
     }
 }
 
-/// Megabytes of the machine, if it is not the memory that is tested.
+/// Megabytes of the machine, if the test is not about memory.
 const USUAL: u32 = 96;
 
-/// How long a load lasts at least before what it uses is compared.
+/// The least time of a load for a comparison of its resources.
 const WARM_UP: Duration = Duration::from_secs(2);
 
 fn run(given: &Given, megabytes: u32, options: &[&str], command: &str) {
@@ -136,7 +136,7 @@ fn run(given: &Given, megabytes: u32, options: &[&str], command: &str) {
     for complaint in ["Oops", "BUG", "Bad page", "WRONG", "soft lockup"] {
         assert!(!ended.shown.contains(complaint), "{}", ended.shown);
     }
-    // The least of each part of the time: real growth shows there, too.
+    // The least of each half: real growth shows there, too.
     let third = usages.len() / 3;
     let least = |usages: &[Usage]| {
         usages
@@ -181,7 +181,7 @@ impl Usage {
     }
 }
 
-/// KiB of memory that is a process's own.
+/// KiB of a process's private memory.
 fn own_memory(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"));
     let status = status.unwrap_or_default();

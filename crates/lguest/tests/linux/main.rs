@@ -1,11 +1,12 @@
 //! An unmodified Linux 2.6.23 on this Host.
 //!
-//! These tests need a kernel and an initial ram disk that are no part of the
-//! project: `docs/compatibility.md` says how to come by them. Their paths come
-//! from the environment (`LGUEST_TEST_VMLINUX`, `LGUEST_TEST_BZIMAGE`,
+//! These tests need a kernel and an initial ram disk that are not part of the
+//! project: `docs/compatibility.md` says how to get them. Their paths come from
+//! the environment (`LGUEST_TEST_VMLINUX`, `LGUEST_TEST_BZIMAGE`,
 //! `LGUEST_TEST_INITRD`, `LGUEST_TEST_ROOTFS`), and a test without its files
-//! says that it was skipped, by name. `LGUEST_TEST_MINUTES` makes those tests
-//! long that get better by it. They take turns: most of them measure time.
+//! reports that it was skipped. `LGUEST_TEST_MINUTES` sets the time of tests
+//! under load. Tests run one after the other, because most of them measure
+//! time.
 
 #![expect(clippy::unwrap_used, reason = "a test says what went wrong so")]
 

@@ -1,4 +1,4 @@
-//! Networks: between machines, and with the one that we run on.
+//! Networks between Guests, and with the machine that they run on.
 
 #![expect(unsafe_code, reason = "a network namespace of one's own")]
 
@@ -31,8 +31,8 @@ fn three_machines_share_a_network_and_one_is_killed() {
             assert!(said.contains("2 packets received"), "{said}");
         }
     }
-    // Large pings are put together from fragments, as many at a time as the
-    // other machine has buffers for.
+    // Large pings consist of fragments, at most as many as the other machine
+    // has buffers.
     let said = a.command("ping -s 8000 -c 3 10.1.0.3");
     assert!(said.contains("3 packets received"), "{said}");
     // Streams a to b, b to c and c to a, all at once.
@@ -45,7 +45,7 @@ fn three_machines_share_a_network_and_one_is_killed() {
     assert!(said.contains(" 0 bad checksum"), "{said}");
     let got: u32 = said.split_whitespace().nth(1).unwrap().parse().unwrap();
     assert!(got >= 1000, "{said}");
-    // One is killed in the middle of a stream; the others go on.
+    // One is killed during a stream. The others go on.
     b.start_command("/tests/nettool tcprecv 7801");
     c.start_command("/tests/nettool tcpsend 10.1.0.2 7801 2000");
     std::thread::sleep(Duration::from_millis(1500));
@@ -89,7 +89,7 @@ fn one_stream(from: &mut Machine, to: &mut Machine, address: &str, mb: u32) {
 fn stream_in_a_ring(mut machines: [&mut Machine; 3], mb: u32) {
     for (i, machine) in machines.iter_mut().enumerate() {
         let next = (i + 1) % 3 + 1;
-        // Whoever speaks before the other listens tries again.
+        // A sender that comes before its receiver listens tries again.
         machine.command(&format!(
             "{{ /tests/nettool tcprecv 7801 >/tmp/in & }}; \
              {{ /tests/nettool tcpsend 10.1.0.{next} 7801 {mb} {i} \
@@ -111,8 +111,8 @@ fn stream_in_a_ring(mut machines: [&mut Machine; 3], mb: u32) {
     }
 }
 
-/// Moves this thread into a network of its own. Where that is not allowed,
-/// says so by name and answers false.
+/// Moves this thread into a network namespace of its own. If that is not
+/// allowed, reports it and returns `false`.
 fn own_network(test: &str) -> bool {
     let tun = File::options().read(true).write(true).open("/dev/net/tun");
     let unshare = || {
@@ -184,8 +184,8 @@ fn talk_with_us(machine: &mut Machine, there: &str, here: &str) {
     assert!(said.contains("3 packets received"), "{said}");
     let said = machine.command(&format!("ping -s 1472 -c 3 {here}"));
     assert!(said.contains("3 packets received"), "{said}");
-    // With a deadline, ping ends when three answers have come; without one, it
-    // gives up on the last answer after twice the longest time so far.
+    // With a deadline, ping ends when three answers have come. Without one, it
+    // waits for the last answer only twice the longest time so far.
     let ping = format!("ping -c 3 -w 30 -i 0.2 -M do -s 1472 {there}");
     if Command::new("ping").arg("-V").output().is_ok() {
         let said = sh(&ping);
@@ -193,7 +193,7 @@ fn talk_with_us(machine: &mut Machine, there: &str, here: &str) {
     } else {
         skip("ping from outside", "no ping (iputils)");
     }
-    // Out of it ...
+    // Out of the machine ...
     let listener = TcpListener::bind((here, 7805)).unwrap();
     let taking = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();

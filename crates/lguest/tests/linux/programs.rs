@@ -1,9 +1,9 @@
-//! Programs in the machine that check what a kernel gives to them.
+//! Programs in the machine that check their kernel's promises.
 
 use crate::kit::{Given, INITRD, Scratch, VMLINUX, skip};
 
 #[test]
-fn traps_signals_memory_and_registers_are_a_real_machines() {
+fn traps_signals_memory_and_registers_are_as_on_a_real_machine() {
     let test = "traps_signals_memory_and_registers_are_a_real_machines";
     let Some(given) = Given::to(test, &[VMLINUX, INITRD]) else {
         return;
@@ -20,7 +20,7 @@ fn traps_signals_memory_and_registers_are_a_real_machines() {
 }
 
 #[test]
-fn they_are_where_programs_have_processes_of_their_own() {
+fn they_are_also_with_user_processes() {
     let test = "they_are_where_programs_have_processes_of_their_own";
     let Some(given) = Given::to(test, &[VMLINUX, INITRD]) else {
         return;
@@ -35,7 +35,7 @@ fn they_are_where_programs_have_processes_of_their_own() {
 }
 
 #[test]
-fn files_and_the_loopback_network_keep_what_they_are_given() {
+fn files_and_the_loopback_network_keep_their_data() {
     let test = "files_and_the_loopback_network_keep_what_they_are_given";
     let Some(given) = Given::to(test, &[VMLINUX, INITRD]) else {
         return;
@@ -49,7 +49,7 @@ fn files_and_the_loopback_network_keep_what_they_are_given() {
 /// Registers that a program gives to its kernel by `vm86`, in a signal's frame
 /// or as a debugger do not change its privilege.
 #[test]
-fn no_selector_makes_a_program_its_kernel() {
+fn no_selector_gives_a_program_its_kernels_level() {
     let test = "no_selector_makes_a_program_its_kernel";
     let Some(given) = Given::to(test, &[VMLINUX, INITRD]) else {
         return;
@@ -63,9 +63,9 @@ fn no_selector_makes_a_program_its_kernel() {
     }
 }
 
-/// Bases, limits and types of descriptors, behind every segment register.
+/// Bases, limits and types of descriptors, in every segment register.
 #[test]
-fn behind_a_segment_is_what_its_descriptor_says() {
+fn segments_are_as_their_descriptors_say() {
     let test = "behind_a_segment_is_what_its_descriptor_says";
     let Some(given) = Given::to(test, &[VMLINUX, INITRD]) else {
         return;

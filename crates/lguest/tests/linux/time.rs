@@ -1,4 +1,4 @@
-//! Clocks: right under load, and sleep that is as long as it should be.
+//! Clocks are right under load, and sleeps have the right length.
 
 use crate::kit::{Given, INITRD, VMLINUX, load_time};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -33,8 +33,8 @@ fn clocks_are_right_under_load() {
     let (first, wall, monotonic) = clocks();
     std::thread::sleep(time);
     let (last, later_wall, later_monotonic) = clocks();
-    // However long a loaded machine takes to answer: as much as has passed
-    // between the answers, within 1 %.
+    // A loaded machine may answer late. So the clock must have advanced by the
+    // time between the answers, within 1 %.
     let least = (last.0 - first.1).as_secs_f64() * 0.99 - 0.05;
     let most = (last.1 - first.0).as_secs_f64() * 1.01 + 0.05;
     for (name, there) in [
@@ -44,9 +44,9 @@ fn clocks_are_right_under_load() {
         let right = (least..=most).contains(&there);
         assert!(right, "{name}: {there} s, not {least} to {most} s");
     }
-    // Linux 2.6.23 takes whole seconds from the Host when it boots, and counts
-    // later in its boot: it can be a second and its boot behind, and what the
-    // answer took.
+    // Linux 2.6.23 reads whole seconds from the Host when it boots, and starts
+    // to count later. So it can be late by a second, its boot, and the time of
+    // the answer.
     let here = last.2.duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
     let behind = here - later_wall;
     let answer = (last.1 - last.0).as_secs_f64();
@@ -65,7 +65,7 @@ fn a_sleep_of_10_ms_takes_10_to_12() {
     let ended = given.run(64, &[], "/tests/bench nanosleep");
     let line = ended.shown.lines().find(|l| l.starts_with("nanosleep "));
     let line = line.unwrap_or_else(|| panic!("{}", ended.shown));
-    // Nanoseconds of the best one: a busy machine wakes some of them late.
+    // Nanoseconds of the best sleep. A busy machine wakes some of them late.
     let best = line.split_whitespace().last().unwrap();
     let took: f64 = best.parse().unwrap();
     assert!((10e6..12e6).contains(&took), "{line}");

@@ -1,7 +1,7 @@
 //! The command on a terminal.
 //!
-//! A pseudo-terminal stands in for a real one, and a session of its own makes
-//! the Launcher its foreground job, as a shell would.
+//! The terminal is a pseudo-terminal. In a session of its own, the Launcher is
+//! its foreground job, as under a shell.
 
 use super::{Finished, Gathered, PATIENCE, end_of, program};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
@@ -12,7 +12,7 @@ use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// A terminal, seen from the keyboard.
+/// A terminal, from the side of the keyboard.
 pub(crate) struct Terminal {
     keyboard: File,
     terminal: OwnedFd,
@@ -55,12 +55,12 @@ impl Terminal {
         self.keyboard.write_all(bytes).unwrap();
     }
 
-    /// Its other end, where what is shown can be read.
+    /// Its other end, from which the output can be read.
     pub(crate) fn keyboard(&self) -> &File {
         &self.keyboard
     }
 
-    /// Waits until a Launcher has taken it over.
+    /// Waits until a Launcher has made it raw.
     #[track_caller]
     pub(crate) fn wait_until_raw(&self) {
         let start = Instant::now();
@@ -122,8 +122,8 @@ impl Session {
         self.terminal.type_in(bytes);
     }
 
-    /// Types ^C three times. In one piece: a busy machine could put more than
-    /// a second between them, and then they would not count.
+    /// Types ^C three times, in one write: on a busy machine there could be
+    /// more than a second between them, and then they would not count.
     pub(crate) fn type_three_interrupts(&mut self) {
         self.type_in(b"\x03\x03\x03");
     }
@@ -149,7 +149,7 @@ impl Session {
         }
     }
 
-    /// Waits until `text` has been shown, and answers all that was shown.
+    /// Waits until `text` has been shown, and returns all that was shown.
     #[track_caller]
     pub(crate) fn wait_for(&self, text: &str) -> String {
         self.shown.wait_for(text, 1, String::new)
@@ -165,8 +165,8 @@ impl Session {
         self.shown.text()
     }
 
-    /// Waits for the end. The terminal is as it was then, unless the Launcher
-    /// was killed, which cannot put it back then.
+    /// Waits for the end, and checks that the terminal is as before, unless the
+    /// Launcher was killed.
     #[track_caller]
     pub(crate) fn finish(mut self) -> Finished {
         let status = end_of(&mut self.run).unwrap_or_else(|| {
@@ -178,7 +178,7 @@ impl Session {
             "{status}: {:?}",
             self.terminal.modes()
         );
-        // With the last end of it closed, there is an end to read to.
+        // After the last end is closed, a read finds the end.
         let Self {
             terminal, shown, ..
         } = &mut self;

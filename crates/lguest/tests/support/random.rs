@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// A sequence of numbers: SplitMix64, which any seed will do for.
+/// A sequence of numbers: SplitMix64. Any seed is good.
 pub(crate) struct Random(u64);
 
 impl Random {

@@ -1,7 +1,7 @@
 //! A machine that refuses a system call.
 //!
-//! To the command under test a filter that it inherits is no different from
-//! a kernel without the call, or from a container that does not allow it.
+//! The command under test inherits a filter. The filter has the effect of a
+//! kernel without the call, or of a container that does not allow it.
 
 use lg_seccomp::{Filter, NR, argument, verdict};
 use lguest::confine::program;
@@ -9,14 +9,14 @@ use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-/// Call `nr` fails with `error` in `command`, and nothing else does.
+/// Makes call `nr` fail with `error` in `command`.
 pub(crate) fn refuse(command: &mut Command, nr: i64, error: i32) {
     refuse_flags(command, nr, None, error);
 }
 
-/// The same, but if there are `flags`, only for calls that have one of them
-/// in their second argument. Unlike the filters that seccompiler makes, this
-/// one lets calls by the 32-bit door pass, which Guests need.
+/// The same. If there are `flags`, only for calls that have one of them in
+/// their second argument. Unlike filters of seccompiler, this one allows calls
+/// by `int $0x80`, which Guests need.
 pub(crate) fn refuse_flags(
     command: &mut Command,
     nr: i64,
