@@ -15,6 +15,7 @@ use lg_abi::device::{
 use lg_abi::dma::Dma;
 use lguest::devices::block::{Block, Disk};
 use lguest::engine::{Requests, Scripted};
+use lguest::transport::BusDevice;
 use lguest::transport::keys::{KeyedDevice, KeyedDisk, Place};
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -135,7 +136,7 @@ impl Test {
         assert_eq!(key, PAGE, "the wrong key was heard");
         if self.guest.killed().is_some() {
             assert!(self.bound.is_some_and(is_beyond), "killed for nothing");
-            self.block.finish();
+            self.block.device().finish();
             if page.kind != BLOCK_WRITE {
                 self.check_file();
             }

@@ -9,6 +9,7 @@ use crate::input::Input;
 use lg_abi::dma::{Dma, LGUEST_CONSOLE_DMA_KEY};
 use lguest::devices::console::{Config, Console};
 use lguest::engine::{Requests, Scripted};
+use lguest::transport::BusDevice;
 use lguest::transport::keys::{KeyedConsole, KeyedDevice, Place};
 use rustix::pipe::{PipeFlags, pipe_with};
 use std::fs::File;

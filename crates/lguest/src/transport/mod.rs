@@ -6,6 +6,11 @@
 //! memory and raises interrupts. Kernels of 2007 know [`keys`], later ones
 //! [`virtio`].
 
+mod device;
+pub use device::{BusDevice, Device, DeviceState};
+
+mod held;
+
 pub mod keys;
 pub mod virtio;
 

@@ -7,13 +7,14 @@
 //! a device can be taken away again ([`Bus::remove`]).
 
 use super::dma::answer;
-use super::{DeviceState, KeyedDevice, Place};
+use super::{KeyedDevice, Place};
 use crate::devices::{
     NamedCounts, Readiness, RestoreError, Saved, Versioned, Violation,
 };
 use crate::engine::{Requests, SharedPage};
 use crate::memory::GuestMemory;
-use crate::transport::Transport;
+use crate::transport::held::{Held, inputs, same_number};
+use crate::transport::{DeviceState, Transport};
 use lg_abi::device::{
     DeviceDescriptor, LGUEST_DEVICE_S_REMOVED, LGUEST_DEVICE_S_REMOVED_ACK,
     LGUEST_DEVICE_T_CONSOLE, LGUEST_DEVICE_T_NET, LGUEST_MAX_DEVICES,
@@ -24,8 +25,8 @@ use lg_abi::page::{PAGE_SHIFT, PAGE_SIZE};
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 /// All devices of a Guest. Any thread may use it; each device has a lock.
 pub struct Bus {
@@ -34,8 +35,7 @@ pub struct Bus {
 }
 
 struct Slot {
-    /// `None` once the device has gone for good.
-    device: Mutex<Option<Box<dyn KeyedDevice>>>,
+    device: Held<dyn KeyedDevice>,
     kind: u16,
     place: Place,
     pages: u32,
@@ -105,7 +105,7 @@ impl Bus {
                 .place(Arc::clone(&guest), place)
                 .map_err(|error| BusError::Place(index.into(), error))?;
             slots.push(Slot {
-                device: Mutex::new(Some(device)),
+                device: Held::new(device),
                 kind: description.kind,
                 place,
                 pages,
@@ -143,7 +143,7 @@ impl Bus {
         let let_go = slot.removed.load(Ordering::SeqCst)
             && status & LGUEST_DEVICE_S_REMOVED_ACK != 0;
         if let_go {
-            slot.lock().take();
+            slot.device.lock().take();
         }
         let_go
     }
@@ -163,7 +163,7 @@ impl Bus {
     pub fn state(&self) -> Versioned<BusState> {
         let state = |slot: &Slot| SlotState {
             removed: slot.removed.load(Ordering::SeqCst),
-            device: slot.lock().as_mut().map(|device| device.state()),
+            device: slot.device.state(),
         };
         let slots = self.slots.iter().map(state).collect();
         BusState { slots }.versioned()
@@ -180,18 +180,9 @@ impl Bus {
         state: &Versioned<BusState>,
     ) -> Result<(), RestoreError> {
         let BusState { slots } = state.known()?;
-        if slots.len() != self.slots.len() {
-            let (theirs, ours) = (slots.len(), self.slots.len());
-            let text = format!("it has {theirs} devices, and this has {ours}");
-            return Err(RestoreError::Other(text));
-        }
+        same_number(slots.len(), self.slots.len())?;
         for (slot, saved) in self.slots.iter().zip(slots) {
-            let mut device = slot.lock();
-            match (device.as_mut(), &saved.device) {
-                (Some(device), Some(state)) => device.restore(state)?,
-                (_, None) => *device = None,
-                (None, Some(_)) => {}
-            }
+            slot.device.restore(saved.device.as_ref())?;
             slot.removed.store(saved.removed, Ordering::SeqCst);
         }
         Ok(())
@@ -211,7 +202,7 @@ impl Transport for Bus {
         };
         let mut sent = super::Sent::default();
         if !slot.removed.load(Ordering::SeqCst)
-            && let Some(device) = slot.lock().as_mut()
+            && let Some(device) = slot.device.lock().as_mut()
         {
             sent = device.send(dma, key)?;
         }
@@ -234,27 +225,17 @@ impl Transport for Bus {
         if slot.removed.load(Ordering::SeqCst) {
             return Ok(Readiness::Closed);
         }
-        match slot.lock().as_mut() {
-            Some(device) => device.handle_input(),
-            None => Ok(Readiness::Closed),
-        }
+        slot.device.handle_input()
     }
 
     fn inputs(&self) -> io::Result<Vec<(usize, OwnedFd)>> {
-        let mut inputs = Vec::new();
-        for (index, slot) in self.slots.iter().enumerate() {
-            let device = slot.lock();
-            if let Some(input) = device.as_ref().and_then(|d| d.input()) {
-                inputs.push((index, input.try_clone_to_owned()?));
-            }
-        }
-        Ok(inputs)
+        inputs(self.slots.iter().map(|slot| &slot.device))
     }
 
     fn shared_pages(&self) -> io::Result<Vec<SharedPage>> {
         let mut pages = Vec::new();
         for slot in &self.slots {
-            let device = slot.lock();
+            let device = slot.device.lock();
             if let Some(files) = device.as_ref().and_then(|d| d.shared_page()) {
                 pages.push(SharedPage {
                     pfn: slot.place.page >> PAGE_SHIFT,
@@ -270,7 +251,7 @@ impl Transport for Bus {
         for slot in &self.slots {
             // No other device cares, and this happens often.
             if slot.kind == LGUEST_DEVICE_T_NET
-                && let Some(device) = slot.lock().as_mut()
+                && let Some(device) = slot.device.lock().as_mut()
             {
                 device.buffers_changed();
             }
@@ -278,21 +259,12 @@ impl Transport for Bus {
     }
 
     fn damage(&self) -> Option<String> {
-        self.slots.iter().find_map(|slot| {
-            let device = slot.device.try_lock().ok()?;
-            device.as_ref()?.damage()
-        })
+        let damage = |slot: &Slot| slot.device.try_with(|d| d.damage());
+        self.slots.iter().find_map(damage)
     }
 
     fn finish(&self) -> Vec<(u16, NamedCounts)> {
-        let end = |slot: &Slot| {
-            let device = slot.device.try_lock().ok().and_then(|mut d| d.take());
-            let counters = device.map(|mut device| {
-                device.finish();
-                device.counters()
-            });
-            (slot.kind, counters.unwrap_or_default())
-        };
+        let end = |slot: &Slot| (slot.kind, slot.device.finish());
         self.slots.iter().map(end).collect()
     }
 }
@@ -326,11 +298,6 @@ impl Slot {
         }
         let page = key.wrapping_sub(self.place.page) >> PAGE_SHIFT;
         key >= self.place.page && page < self.pages
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Box<dyn KeyedDevice>>> {
-        // A thread that panicked with the lock has ended the Launcher already.
-        self.device.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -5,15 +5,15 @@
 
 use super::Sent;
 use super::dma::DmaSections;
-use super::{BoundBuffers, Description, DeviceState, KeyedDevice, Place};
+use super::{BoundBuffers, Description, KeyedDevice, Place};
 use crate::devices::console::Console;
-use crate::devices::{NamedCounts, Readiness, RestoreError, Violation};
+use crate::devices::{Readiness, Violation};
 use crate::engine::Requests;
 use crate::memory::gather;
+use crate::transport::{BusDevice, Device};
 use lg_abi::device::LGUEST_DEVICE_T_CONSOLE;
 use lg_abi::dma::LGUEST_CONSOLE_DMA_KEY;
 use std::io;
-use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 /// A console on the bus.
@@ -30,6 +30,22 @@ impl KeyedConsole {
             console,
             guest: None,
         }
+    }
+}
+
+impl BusDevice for KeyedConsole {
+    fn device(&mut self) -> &mut dyn Device {
+        &mut self.console
+    }
+
+    fn handle_input(&mut self) -> Result<Readiness, Violation> {
+        let Some(guest) = &self.guest else {
+            return Ok(Readiness::Wait);
+        };
+        self.console.handle_input(&mut BoundBuffers {
+            guest: &**guest,
+            key: LGUEST_CONSOLE_DMA_KEY,
+        })
     }
 }
 
@@ -63,39 +79,6 @@ impl KeyedDevice for KeyedConsole {
             bytes: from.total(),
             rest: Some(Box::new(self.console.print(bytes))),
         })
-    }
-
-    fn input(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.console.input())
-    }
-
-    fn handle_input(&mut self) -> Result<Readiness, Violation> {
-        let Some(guest) = &self.guest else {
-            return Ok(Readiness::Wait);
-        };
-        self.console.handle_input(&mut BoundBuffers {
-            guest: &**guest,
-            key: LGUEST_CONSOLE_DMA_KEY,
-        })
-    }
-
-    fn finish(&mut self) {
-        self.console.finish();
-    }
-
-    fn counters(&self) -> NamedCounts {
-        self.console.counters()
-    }
-
-    fn state(&mut self) -> DeviceState {
-        DeviceState::Console(self.console.state())
-    }
-
-    fn restore(&mut self, state: &DeviceState) -> Result<(), RestoreError> {
-        match state {
-            DeviceState::Console(state) => self.console.restore(state),
-            other => Err(other.is_not_of("console")),
-        }
     }
 }
 

@@ -4,16 +4,9 @@
 //! what the Guest sends to a key in its page, and watches a file for input,
 //! which it carries into buffers that the Guest has bound.
 
-use super::lan::LanState;
-use crate::devices::block::DiskState;
-use crate::devices::console::ConsoleState;
-use crate::devices::net::TapState;
-use crate::devices::{
-    NamedCounts, Readiness, RestoreError, Versioned, Violation,
-};
+use crate::devices::Violation;
 use crate::engine::Requests;
-use crate::transport::SlowOutput;
-use serde::{Deserialize, Serialize};
+use crate::transport::{BusDevice, SlowOutput};
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
@@ -58,36 +51,8 @@ pub struct Sent {
     pub rest: Option<SlowOutput>,
 }
 
-/// The state of a device on this bus.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum DeviceState {
-    /// Of a console.
-    Console(Versioned<ConsoleState>),
-    /// Of a disk.
-    Disk(Versioned<DiskState>),
-    /// Of a tap.
-    Tap(Versioned<TapState>),
-    /// Of a place on a LAN.
-    Lan(Versioned<LanState>),
-}
-
-impl DeviceState {
-    /// That it is the state of another kind of device than `device`.
-    #[must_use]
-    pub fn is_not_of(&self, device: &str) -> RestoreError {
-        let kind = match self {
-            Self::Console(_) => "console",
-            Self::Disk(_) => "disk",
-            Self::Tap(_) => "tap",
-            Self::Lan(_) => "LAN",
-        };
-        let text = format!("it is of a {kind}, and this is a {device}");
-        RestoreError::Other(text)
-    }
-}
-
 /// A device on the bus.
-pub trait KeyedDevice: Send {
+pub trait KeyedDevice: BusDevice {
     /// What to write into the descriptor. Does not change.
     fn description(&self) -> Description;
 
@@ -123,47 +88,12 @@ pub trait KeyedDevice: Send {
     /// A [`Violation`] kills the Guest.
     fn send(&mut self, dma: u32, key: u32) -> Result<Sent, Violation>;
 
-    /// A file to watch: [`Self::handle_input`] is called when it is readable.
-    fn input(&self) -> Option<BorrowedFd<'_>> {
-        None
-    }
-
-    /// There may be input. Returns when it would have to wait, and when it has
-    /// filled [`AT_ONCE`](crate::devices::AT_ONCE) buffers, so that other
-    /// devices have their turn.
-    ///
-    /// # Errors
-    ///
-    /// A [`Violation`] kills the Guest.
-    fn handle_input(&mut self) -> Result<Readiness, Violation> {
-        Ok(Readiness::Wait)
-    }
-
     /// The Guest has bound or unbound a buffer.
     fn buffers_changed(&mut self) {}
-
-    /// The Guest is dead: finishes what has been begun. May block.
-    fn finish(&mut self) {}
 
     /// What has been done to the device from outside that is a reason for its
     /// Guest to die.
     fn damage(&self) -> Option<String> {
         None
     }
-
-    /// What the device has done so far, for the statistics.
-    fn counters(&self) -> NamedCounts {
-        NamedCounts::new()
-    }
-
-    /// The state. Ends requests that are being worked on first. May block.
-    fn state(&mut self) -> DeviceState;
-
-    /// Goes on with `state`. Counts once, after the device got its place and
-    /// before the Guest runs.
-    ///
-    /// # Errors
-    ///
-    /// [`RestoreError`]; then nothing has changed.
-    fn restore(&mut self, state: &DeviceState) -> Result<(), RestoreError>;
 }

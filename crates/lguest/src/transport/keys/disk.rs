@@ -6,13 +6,14 @@
 //! `used_len`, then an interrupt.
 
 use super::dma::{DmaSections, answer};
-use super::{Description, DeviceState, KeyedDevice, Place, Sent};
+use super::{Description, KeyedDevice, Place, Sent};
+use crate::devices::Violation;
 use crate::devices::block::{
     Block, Completion, DiskOperation, DiskOutcome, DiskRequest,
 };
-use crate::devices::{NamedCounts, RestoreError, Violation};
 use crate::engine::{BoundDma, Requests};
 use crate::memory::{Section, total};
+use crate::transport::{BusDevice, Device};
 use lg_abi::device::{
     BLOCK_DONE, BLOCK_ERROR, BLOCK_READ, BLOCK_WRITE, BlockPage,
     LGUEST_DEVICE_F_RANDOMNESS, LGUEST_DEVICE_T_BLOCK,
@@ -25,7 +26,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub struct KeyedDisk {
     block: Block,
     at: Option<(Arc<dyn Requests>, Place)>,
-    /// There is a request that the Guest has not got an answer to.
+    /// There is a request that the Guest has not got an answer to. It is no
+    /// part of the state, which is taken when all are answered.
     busy: Arc<AtomicBool>,
 }
 
@@ -38,6 +40,12 @@ impl KeyedDisk {
             at: None,
             busy: Arc::default(),
         }
+    }
+}
+
+impl BusDevice for KeyedDisk {
+    fn device(&mut self) -> &mut dyn Device {
+        &mut self.block
     }
 }
 
@@ -117,26 +125,6 @@ impl KeyedDevice for KeyedDisk {
             _ => self.block.refuse(done),
         }
         Ok(Sent::default())
-    }
-
-    fn finish(&mut self) {
-        self.block.finish();
-    }
-
-    fn counters(&self) -> NamedCounts {
-        self.block.counters()
-    }
-
-    /// No request is being worked on afterwards, so `busy` is no part of it.
-    fn state(&mut self) -> DeviceState {
-        DeviceState::Disk(self.block.state())
-    }
-
-    fn restore(&mut self, state: &DeviceState) -> Result<(), RestoreError> {
-        match state {
-            DeviceState::Disk(state) => self.block.restore(state),
-            other => Err(other.is_not_of("disk")),
-        }
     }
 }
 

@@ -20,7 +20,7 @@ pub use buffers::BoundBuffers;
 
 mod device;
 pub use device::Sent;
-pub use device::{Description, DeviceState, KeyedDevice, PageFiles, Place};
+pub use device::{Description, KeyedDevice, PageFiles, Place};
 
 mod bus;
 pub use bus::{Bus, BusError, BusState, pages_above_ram};

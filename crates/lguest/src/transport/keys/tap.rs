@@ -6,16 +6,16 @@
 
 use super::Sent;
 use super::dma::DmaSections;
-use super::{BoundBuffers, Description, DeviceState, KeyedDevice, Place};
+use super::{BoundBuffers, Description, KeyedDevice, Place};
 use crate::devices::net::Tap;
-use crate::devices::{NamedCounts, Readiness, RestoreError, Violation};
+use crate::devices::{Readiness, Violation};
 use crate::engine::Requests;
+use crate::transport::{BusDevice, Device};
 use lg_abi::device::{
     LGUEST_DEVICE_F_RANDOMNESS, LGUEST_DEVICE_T_NET, NET_PROMISC, Net,
     net_key_offset,
 };
 use std::io;
-use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 /// The slot of the machine that the Guest runs on, at the beginning of the
@@ -36,6 +36,22 @@ impl KeyedTap {
     #[must_use]
     pub fn new(tap: Tap) -> Self {
         Self { tap, at: None }
+    }
+}
+
+impl BusDevice for KeyedTap {
+    fn device(&mut self) -> &mut dyn Device {
+        &mut self.tap
+    }
+
+    fn handle_input(&mut self) -> Result<Readiness, Violation> {
+        let Some((guest, page)) = &self.at else {
+            return Ok(Readiness::Wait);
+        };
+        self.tap.handle_input(&mut BoundBuffers {
+            guest: &**guest,
+            key: page + net_key_offset(GUEST_SLOT.into()),
+        })
     }
 }
 
@@ -71,35 +87,6 @@ impl KeyedDevice for KeyedTap {
         let from = DmaSections::read(guest.memory().region(), dma);
         let bytes = self.tap.send(from.map_err(Violation::of)?.sections());
         Ok(Sent { bytes, rest: None })
-    }
-
-    fn input(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.tap.input())
-    }
-
-    fn handle_input(&mut self) -> Result<Readiness, Violation> {
-        let Some((guest, page)) = &self.at else {
-            return Ok(Readiness::Wait);
-        };
-        self.tap.handle_input(&mut BoundBuffers {
-            guest: &**guest,
-            key: page + net_key_offset(GUEST_SLOT.into()),
-        })
-    }
-
-    fn counters(&self) -> NamedCounts {
-        self.tap.counters()
-    }
-
-    fn state(&mut self) -> DeviceState {
-        DeviceState::Tap(self.tap.state())
-    }
-
-    fn restore(&mut self, state: &DeviceState) -> Result<(), RestoreError> {
-        match state {
-            DeviceState::Tap(state) => self.tap.restore(state),
-            other => Err(other.is_not_of("tap")),
-        }
     }
 }
 

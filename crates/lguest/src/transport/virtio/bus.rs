@@ -4,22 +4,25 @@
 //! (status, accepted features) it tells by NOTIFY with the descriptor's address.
 
 use super::device::VirtioDevice;
-use super::queue::Queue;
+use super::queue::{Queue, QueueState};
 use super::ring::RING_BYTES;
 use crate::devices::console::Screen;
-use crate::devices::{NamedCounts, Readiness, Violation};
+use crate::devices::{
+    NamedCounts, Readiness, RestoreError, Saved, Versioned, Violation,
+};
 use crate::engine::{Requests, SharedPage};
-use crate::lock::lock;
 use crate::memory::GuestMemory;
-use crate::transport::Transport;
+use crate::transport::held::{Held, inputs, same_number};
+use crate::transport::{DeviceState, Transport};
 use lg_abi::gen2::device::{
     DESCRIPTOR_SIZE, Descriptor, Queue as QueueDescriptor, RING_SIZE, STATUS,
     STATUS_DRIVER_OK, STATUS_FAILED,
 };
 use lg_abi::page::{PAGE_SHIFT, PAGE_SIZE};
+use serde::{Deserialize, Serialize};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use zerocopy::IntoBytes;
 
 /// The last interrupt that a kernel without an I/O APIC knows.
@@ -39,7 +42,7 @@ pub struct VirtioBus {
 }
 
 struct Slot {
-    device: Mutex<Option<Box<dyn VirtioDevice>>>,
+    device: Held<dyn VirtioDevice>,
     kind: u8,
     /// Where its descriptor is.
     at: u32,
@@ -97,6 +100,42 @@ impl VirtioBus {
         })
     }
 
+    /// The state of the bus and of all devices. The Guest must stand still;
+    /// its memory and its interrupts are saved afterwards, because requests
+    /// that disks are working on are ended first. May block.
+    #[must_use]
+    pub fn state(&self) -> Versioned<VirtioBusState> {
+        let state = |slot: &Slot| {
+            // Before its queues, because it may have chains to answer.
+            let device = slot.device.state();
+            let queues = slot.queues.iter().map(Queue::state).collect();
+            SlotState { device, queues }
+        };
+        let slots = self.slots.iter().map(state).collect();
+        VirtioBusState { slots }.versioned()
+    }
+
+    /// Goes on with `state`, which was taken of a bus with the same devices.
+    /// Counts once, before the Guest runs.
+    ///
+    /// # Errors
+    ///
+    /// [`RestoreError`]; then the bus cannot be used any more.
+    pub fn restore(
+        &self,
+        state: &Versioned<VirtioBusState>,
+    ) -> Result<(), RestoreError> {
+        let VirtioBusState { slots } = state.known()?;
+        same_number(slots.len(), self.slots.len())?;
+        for (slot, saved) in self.slots.iter().zip(slots) {
+            slot.device.restore(saved.device.as_ref())?;
+            for (queue, saved) in slot.queues.iter().zip(&saved.queues) {
+                queue.restore(saved);
+            }
+        }
+        Ok(())
+    }
+
     fn memory(&self) -> &GuestMemory {
         self.guest.memory()
     }
@@ -129,6 +168,24 @@ impl VirtioBus {
         }
         self.screen.show(&text);
     }
+}
+
+/// The state of a bus. Descriptors and rings are in the Guest's memory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VirtioBusState {
+    slots: Vec<SlotState>,
+}
+
+impl Saved for VirtioBusState {
+    const DEVICE: &'static str = "bus of virtio";
+    const VERSION: u32 = 1;
+}
+
+/// The state of one device on it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct SlotState {
+    device: Option<DeviceState>,
+    queues: Vec<QueueState>,
 }
 
 /// Where the next device goes.
@@ -178,7 +235,7 @@ impl Next {
         device.place(queues.clone());
         Slot {
             kind: header.kind,
-            device: Mutex::new(Some(device)),
+            device: Held::new(device),
             at,
             queues,
         }
@@ -204,7 +261,7 @@ impl Transport for VirtioBus {
             // Drivers use queues before they say that they are ready: a disk
             // is read for partitions while it is set up.
             slot.queues[index].start();
-            let rest = match lock(&slot.device).as_mut() {
+            let rest = match slot.device.lock().as_mut() {
                 Some(device) => device.notify(index)?,
                 None => None,
             };
@@ -225,21 +282,11 @@ impl Transport for VirtioBus {
         let Some(slot) = self.slots.get(index) else {
             return Ok(Readiness::Closed);
         };
-        match lock(&slot.device).as_mut() {
-            Some(device) => device.handle_input(),
-            None => Ok(Readiness::Closed),
-        }
+        slot.device.handle_input()
     }
 
     fn inputs(&self) -> io::Result<Vec<(usize, OwnedFd)>> {
-        let mut inputs = Vec::new();
-        for (index, slot) in self.slots.iter().enumerate() {
-            let device = lock(&slot.device);
-            if let Some(input) = device.as_ref().and_then(|d| d.input()) {
-                inputs.push((index, input.try_clone_to_owned()?));
-            }
-        }
-        Ok(inputs)
+        inputs(self.slots.iter().map(|slot| &slot.device))
     }
 
     fn shared_pages(&self) -> io::Result<Vec<SharedPage>> {
@@ -253,14 +300,7 @@ impl Transport for VirtioBus {
     }
 
     fn finish(&self) -> Vec<(u16, NamedCounts)> {
-        let end = |slot: &Slot| {
-            let device = slot.device.try_lock().ok().and_then(|mut d| d.take());
-            let counters = device.map(|mut device| {
-                device.finish();
-                device.counters()
-            });
-            (slot.kind.into(), counters.unwrap_or_default())
-        };
+        let end = |slot: &Slot| (slot.kind.into(), slot.device.finish());
         self.slots.iter().map(end).collect()
     }
 }

@@ -6,11 +6,10 @@
 use super::device::VirtioDevice;
 use super::queue::{Queue, ReceiveChains};
 use crate::devices::console::Console;
-use crate::devices::{NamedCounts, Readiness, Violation};
+use crate::devices::{Readiness, Violation};
 use crate::memory::gather;
-use crate::transport::SlowOutput;
+use crate::transport::{BusDevice, Device, SlowOutput};
 use lg_abi::gen2::device::TYPE_CONSOLE;
-use std::os::fd::BorrowedFd;
 
 const TO_GUEST: usize = 0;
 const FROM_GUEST: usize = 1;
@@ -29,6 +28,20 @@ impl VirtioConsole {
             console,
             queues: Vec::new(),
         }
+    }
+}
+
+impl BusDevice for VirtioConsole {
+    fn device(&mut self) -> &mut dyn Device {
+        &mut self.console
+    }
+
+    fn handle_input(&mut self) -> Result<Readiness, Violation> {
+        let Some(queue) = self.queues.get(TO_GUEST) else {
+            return Ok(Readiness::Wait);
+        };
+        let mut buffers = ReceiveChains { queue, header: 0 };
+        self.console.handle_input(&mut buffers)
     }
 }
 
@@ -64,25 +77,5 @@ impl VirtioDevice for VirtioConsole {
         }
         let print = (!bytes.is_empty()).then(|| self.console.print(bytes));
         Ok(print.map(|print| -> SlowOutput { Box::new(print) }))
-    }
-
-    fn input(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.console.input())
-    }
-
-    fn handle_input(&mut self) -> Result<Readiness, Violation> {
-        let Some(queue) = self.queues.get(TO_GUEST) else {
-            return Ok(Readiness::Wait);
-        };
-        let mut buffers = ReceiveChains { queue, header: 0 };
-        self.console.handle_input(&mut buffers)
-    }
-
-    fn finish(&mut self) {
-        self.console.finish();
-    }
-
-    fn counters(&self) -> NamedCounts {
-        self.console.counters()
     }
 }

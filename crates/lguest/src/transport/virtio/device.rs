@@ -1,18 +1,17 @@
 //! What every virtio device on the bus answers to.
 //!
 //! A device says what is in its descriptor and gets its queues. It is told when
-//! a queue has something for it, and watches a file for input.
+//! a queue has something for it.
 
 use super::queue::Queue;
-use crate::devices::{NamedCounts, Readiness, Violation};
-use crate::transport::SlowOutput;
-use std::os::fd::BorrowedFd;
+use crate::devices::Violation;
+use crate::transport::{BusDevice, SlowOutput};
 
 /// Feature bits that a device offers.
 pub type Features = u32;
 
 /// A device on the bus.
-pub trait VirtioDevice: Send {
+pub trait VirtioDevice: BusDevice {
     /// Its type, as virtio numbers them.
     fn kind(&self) -> u8;
 
@@ -42,26 +41,4 @@ pub trait VirtioDevice: Send {
     /// A [`Violation`] kills the Guest.
     fn notify(&mut self, index: usize)
     -> Result<Option<SlowOutput>, Violation>;
-
-    /// A file to watch: [`Self::handle_input`] is called when it is readable.
-    fn input(&self) -> Option<BorrowedFd<'_>> {
-        None
-    }
-
-    /// There may be input.
-    ///
-    /// # Errors
-    ///
-    /// A [`Violation`] kills the Guest.
-    fn handle_input(&mut self) -> Result<Readiness, Violation> {
-        Ok(Readiness::Wait)
-    }
-
-    /// The Guest is dead: finishes what has been begun. May block.
-    fn finish(&mut self) {}
-
-    /// What the device has done so far, for the statistics.
-    fn counters(&self) -> NamedCounts {
-        NamedCounts::new()
-    }
 }

@@ -4,14 +4,14 @@
 
 use super::device::{Features, VirtioDevice};
 use super::queue::{Queue, Taken};
+use crate::devices::Violation;
 use crate::devices::block::{
     Block, Completion, DiskOperation, DiskOutcome, DiskRequest,
 };
-use crate::devices::{NamedCounts, Violation};
 use crate::memory::{
     Region, Section, behind, gather, scatter, total, truncated,
 };
-use crate::transport::SlowOutput;
+use crate::transport::{BusDevice, Device, SlowOutput};
 use lg_abi::gen2::device::{
     BLOCK_FLUSH, BLOCK_GET_ID, BLOCK_HAS_FLUSH, BLOCK_IN, BLOCK_IO_ERROR,
     BLOCK_OK, BLOCK_OUT, BLOCK_READ_ONLY, BLOCK_SEG_MAX, BLOCK_UNSUPPORTED,
@@ -108,6 +108,12 @@ fn last_byte(sections: &[Section]) -> Option<u32> {
     Some(last.addr() + last.len() - 1)
 }
 
+impl BusDevice for VirtioDisk {
+    fn device(&mut self) -> &mut dyn Device {
+        &mut self.block
+    }
+}
+
 impl VirtioDevice for VirtioDisk {
     fn kind(&self) -> u8 {
         TYPE_BLOCK
@@ -140,14 +146,6 @@ impl VirtioDevice for VirtioDisk {
             }
         }
         Ok(None)
-    }
-
-    fn finish(&mut self) {
-        self.block.finish();
-    }
-
-    fn counters(&self) -> NamedCounts {
-        self.block.counters()
     }
 }
 

@@ -22,7 +22,7 @@ mod device;
 pub use device::{Features, VirtioDevice};
 
 mod bus;
-pub use bus::{VirtioBus, VirtioBusError, pages_above_ram};
+pub use bus::{VirtioBus, VirtioBusError, VirtioBusState, pages_above_ram};
 
 mod console;
 pub use console::VirtioConsole;

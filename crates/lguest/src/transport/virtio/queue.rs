@@ -4,11 +4,12 @@
 //! ring has a lock. A reset of the device makes what was taken before it stale:
 //! such a chain is not answered any more.
 
-use super::ring::{Chain, Ring};
+use super::ring::{Chain, Position, Ring};
 use crate::devices::{Filled, ReceiveBuffers, Violation};
 use crate::engine::Requests;
 use crate::lock::lock;
 use crate::memory::{SectionsIn, total};
+use serde::{Deserialize, Serialize};
 use std::io;
 use std::sync::{Arc, Mutex};
 
@@ -25,6 +26,13 @@ struct State {
     /// Goes up with every reset.
     life: u64,
     /// Whether the driver uses it.
+    ready: bool,
+}
+
+/// The state of a queue as data.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct QueueState {
+    position: Position,
     ready: bool,
 }
 
@@ -70,6 +78,23 @@ impl Queue {
         state.ring.reset();
         state.life += 1;
         state.ready = false;
+    }
+
+    /// What the device knows of the ring beyond what is in memory. Every chain
+    /// that was taken must have been answered.
+    pub(super) fn state(&self) -> QueueState {
+        let state = lock(&self.state);
+        QueueState {
+            position: state.ring.position(),
+            ready: state.ready,
+        }
+    }
+
+    /// Goes on with `saved`.
+    pub(super) fn restore(&self, saved: &QueueState) {
+        let mut state = lock(&self.state);
+        state.ring.go_on_at(saved.position);
+        state.ready = saved.ready;
     }
 
     /// The Guest.

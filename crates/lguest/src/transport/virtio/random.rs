@@ -4,9 +4,9 @@
 
 use super::device::VirtioDevice;
 use super::queue::Queue;
-use crate::devices::Violation;
+use crate::devices::{RestoreError, Violation};
 use crate::memory::{scatter, total};
-use crate::transport::SlowOutput;
+use crate::transport::{BusDevice, Device, DeviceState, SlowOutput};
 use lg_abi::gen2::device::TYPE_RANDOM;
 use rustix::rand::{GetRandomFlags, getrandom};
 
@@ -17,6 +17,25 @@ const MOST: u32 = 4096;
 #[derive(Default)]
 pub struct VirtioRandom {
     queue: Option<Queue>,
+}
+
+impl BusDevice for VirtioRandom {
+    fn device(&mut self) -> &mut dyn Device {
+        self
+    }
+}
+
+impl Device for VirtioRandom {
+    fn state(&mut self) -> DeviceState {
+        DeviceState::Random
+    }
+
+    fn restore(&mut self, state: &DeviceState) -> Result<(), RestoreError> {
+        match state {
+            DeviceState::Random => Ok(()),
+            other => Err(other.is_not_of("source of random numbers")),
+        }
+    }
 }
 
 impl VirtioDevice for VirtioRandom {

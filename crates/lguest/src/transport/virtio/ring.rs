@@ -9,6 +9,7 @@
 use crate::devices::Violation;
 use crate::memory::{GuestMemory, Section};
 use lg_abi::gen2::device::{RING_ALIGN, RING_SIZE};
+use serde::{Deserialize, Serialize};
 use std::sync::atomic::{Ordering, fence};
 
 /// Bytes of a descriptor: address (8), length (4), flags (2), next (2).
@@ -38,6 +39,14 @@ pub(super) struct Ring {
     memory: GuestMemory,
     /// Physical address of the ring.
     at: u32,
+    position: Position,
+}
+
+/// How far the device has come in a ring. Both numbers wrap around.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize,
+)]
+pub(super) struct Position {
     /// How many chains were taken so far.
     taken: u16,
     /// How many were answered.
@@ -61,8 +70,7 @@ impl Ring {
         Self {
             memory,
             at,
-            taken: 0,
-            used: 0,
+            position: Position::default(),
         }
     }
 
@@ -71,9 +79,19 @@ impl Ring {
         self.at
     }
 
+    /// How far the device has come.
+    pub(super) fn position(&self) -> Position {
+        self.position
+    }
+
+    /// Goes on with a ring in which a device had come to `position`.
+    pub(super) fn go_on_at(&mut self, position: Position) {
+        self.position = position;
+    }
+
     /// The Guest has reset its device: everything starts anew.
     pub(super) fn reset(&mut self) {
-        (self.taken, self.used) = (0, 0);
+        self.position = Position::default();
     }
 
     /// Takes the next chain, if there is one.
@@ -87,16 +105,16 @@ impl Ring {
         }
         // The Guest has written the chain before it wrote the index.
         fence(Ordering::SeqCst);
-        let slot = u32::from(self.taken % RING_SIZE);
+        let slot = u32::from(self.position.taken % RING_SIZE);
         let head = self.half(AVAILABLE + 4 + 2 * slot)?;
         let chain = self.chain(head)?;
-        self.taken = self.taken.wrapping_add(1);
+        self.position.taken = self.position.taken.wrapping_add(1);
         Ok(Some(chain))
     }
 
     /// Puts the chain that was taken last back: it is taken again.
     pub(super) fn put_back(&mut self) {
-        self.taken = self.taken.wrapping_sub(1);
+        self.position.taken = self.position.taken.wrapping_sub(1);
     }
 
     /// Answers `chain`, into which `written` bytes went. Tells whether the
@@ -110,25 +128,26 @@ impl Ring {
         chain: u16,
         written: u32,
     ) -> Result<bool, Violation> {
-        let slot = u32::from(self.used % RING_SIZE);
+        let slot = u32::from(self.position.used % RING_SIZE);
         let element = [u32::from(chain), written];
         let at = self.at + USED + 4 + USED_ELEMENT * slot;
         let put = |at, bytes: &[u8]| {
             self.memory.write(at, bytes).map_err(Violation::of)
         };
         put(at, zerocopy::IntoBytes::as_bytes(&element))?;
-        self.used = self.used.wrapping_add(1);
+        self.position.used = self.position.used.wrapping_add(1);
         // The element is there before the index says so, and the index before
         // we look whether an interrupt is wanted.
         fence(Ordering::SeqCst);
-        put(self.at + USED + 2, &self.used.to_le_bytes())?;
+        put(self.at + USED + 2, &self.position.used.to_le_bytes())?;
         fence(Ordering::SeqCst);
         Ok(self.half(AVAILABLE)? & NO_INTERRUPT == 0)
     }
 
     /// How many chains wait.
     fn available(&self) -> Result<u16, Violation> {
-        let waiting = self.half(AVAILABLE + 2)?.wrapping_sub(self.taken);
+        let waiting =
+            self.half(AVAILABLE + 2)?.wrapping_sub(self.position.taken);
         if waiting > RING_SIZE {
             return Err(Violation(format!(
                 "its ring at {:#x} says that {waiting} chains wait, and it has \

@@ -6,11 +6,10 @@
 use super::device::VirtioDevice;
 use super::queue::{Queue, ReceiveChains};
 use crate::devices::net::Tap;
-use crate::devices::{NamedCounts, Readiness, Violation};
+use crate::devices::{Readiness, Violation};
 use crate::memory::{SectionsIn, behind};
-use crate::transport::SlowOutput;
+use crate::transport::{BusDevice, Device, SlowOutput};
 use lg_abi::gen2::device::{NET_HEADER, TYPE_NET};
-use std::os::fd::BorrowedFd;
 
 const TO_GUEST: usize = 0;
 const FROM_GUEST: usize = 1;
@@ -29,6 +28,23 @@ impl VirtioTap {
             tap,
             queues: Vec::new(),
         }
+    }
+}
+
+impl BusDevice for VirtioTap {
+    fn device(&mut self) -> &mut dyn Device {
+        &mut self.tap
+    }
+
+    fn handle_input(&mut self) -> Result<Readiness, Violation> {
+        let Some(queue) = self.queues.get(TO_GUEST) else {
+            return Ok(Readiness::Wait);
+        };
+        let mut buffers = ReceiveChains {
+            queue,
+            header: NET_HEADER,
+        };
+        self.tap.handle_input(&mut buffers)
     }
 }
 
@@ -66,24 +82,5 @@ impl VirtioDevice for VirtioTap {
             queue.answer(&taken, 0)?;
         }
         Ok(None)
-    }
-
-    fn input(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.tap.input())
-    }
-
-    fn handle_input(&mut self) -> Result<Readiness, Violation> {
-        let Some(queue) = self.queues.get(TO_GUEST) else {
-            return Ok(Readiness::Wait);
-        };
-        let mut buffers = ReceiveChains {
-            queue,
-            header: NET_HEADER,
-        };
-        self.tap.handle_input(&mut buffers)
-    }
-
-    fn counters(&self) -> NamedCounts {
-        self.tap.counters()
     }
 }

@@ -47,6 +47,14 @@ impl Driver {
         }
     }
 
+    /// The same driver in another Guest, whose memory is a copy.
+    pub(super) fn of(self, guest: &Arc<Scripted>) -> Self {
+        Self {
+            guest: guest.clone(),
+            ..self
+        }
+    }
+
     /// Writes descriptor `index`.
     pub(super) fn describe(
         &self,

@@ -4,6 +4,7 @@ use super::*;
 use crate::devices::scripted;
 use crate::engine::Scripted;
 use crate::transport::keys::{Description, Sent};
+use crate::transport::{BusDevice, Device};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 /// Tells where it was placed and what was sent to it.
@@ -30,9 +31,17 @@ impl KeyedDevice for Probe {
             rest: None,
         })
     }
+}
 
+impl BusDevice for Probe {
+    fn device(&mut self) -> &mut dyn Device {
+        self
+    }
+}
+
+impl Device for Probe {
     fn state(&mut self) -> DeviceState {
-        unreachable!("its state is nobody's business")
+        unreachable!("no test saves it")
     }
 
     fn restore(&mut self, _: &DeviceState) -> Result<(), RestoreError> {
@@ -116,3 +125,5 @@ fn the_descriptor_page_takes_sixteen() {
     assert!(Bus::new(guest.clone(), devices(16)).is_ok());
     assert!(Bus::new(guest, devices(17)).is_err());
 }
+
+mod state;

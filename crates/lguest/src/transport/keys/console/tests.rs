@@ -84,7 +84,12 @@ fn output_that_nobody_reads_is_taken_and_lost() {
     host.put_dma(DMA, &[(0x2000, 6)]);
     assert_eq!(send(&mut console), Ok(6));
     assert_eq!(send(&mut console), Ok(6));
-    assert!(console.counters().contains(&("bytes_discarded", 12)));
+    assert!(
+        console
+            .device()
+            .counters()
+            .contains(&("bytes_discarded", 12))
+    );
 }
 
 #[test]

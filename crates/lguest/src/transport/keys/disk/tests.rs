@@ -4,6 +4,7 @@ use super::*;
 use crate::devices::block::{Disk, DiskError};
 use crate::devices::scripted;
 use crate::engine::Scripted;
+use crate::transport::DeviceState;
 use proptest::prelude::*;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -134,7 +135,7 @@ fn what_cannot_be_done_is_an_error_and_touches_nothing() {
     // After all that it works as before.
     assert_eq!(request(&host, &mut block, BLOCK_READ, 5, 1536), (1, 1536));
     assert_eq!(std::fs::read(&path).unwrap(), before);
-    assert_eq!(block.counters().last(), Some(&("errors", 8)));
+    assert_eq!(block.device().counters().last(), Some(&("errors", 8)));
 }
 
 #[test]
@@ -322,7 +323,7 @@ fn at_once_or_by_the_thread_a_request_ends_the_same() {
             .unwrap();
         let short = request(&host, &mut block, BLOCK_READ, 0, 1536);
         assert!(host.irqs().is_empty(), "one interrupt for each request");
-        let counters = block.counters();
+        let counters = block.device().counters();
         let count = |name| counters.iter().find(|c| c.0 == name).unwrap().1;
         let seen = (answers, short, host.bytes(DATA, 0x1200));
         (seen, count("at_once"), count("reads"), count("errors"))
@@ -354,7 +355,7 @@ fn a_state_is_taken_when_every_request_is_answered() {
     };
     host.memory().write_object(PAGE, &page).unwrap();
     before.send(SENT, PAGE).unwrap();
-    let state = before.state();
+    let state = before.device().state();
     assert_ne!(host.word(PAGE + BlockPage::RESULT_OFFSET), 0);
     assert!(!before.busy.load(Ordering::SeqCst));
     assert_eq!(host.wait_irq(), Some(1));
@@ -364,8 +365,8 @@ fn a_state_is_taken_when_every_request_is_answered() {
     let copy = scratch.file("copy", 64 * 512);
     let after = Disk::open(&copy, false).unwrap().failing(3);
     let (other, mut after) = placed(Block::new(after));
-    after.restore(&state).unwrap();
-    assert_eq!(after.state(), state);
+    after.device().restore(&state).unwrap();
+    assert_eq!(after.device().state(), state);
     other.put_dma(SENT, &[(0x6000, 512)]);
     for _ in 0..30 {
         assert_eq!(
@@ -373,7 +374,7 @@ fn a_state_is_taken_when_every_request_is_answered() {
             request(&other, &mut after, BLOCK_WRITE, 9, 512),
         );
     }
-    assert_eq!(after.state(), before.state());
+    assert_eq!(after.device().state(), before.device().state());
 }
 
 #[test]
@@ -381,7 +382,11 @@ fn a_state_of_another_disk_is_refused() {
     let scratch = Scratch::new("state_of");
     let (_host, mut one) = block(&scratch.file("one", 64 * 512), false);
     let (_host, mut two) = block(&scratch.file("two", 65 * 512), false);
-    let refused = two.restore(&one.state()).unwrap_err().to_string();
+    let refused = two
+        .device()
+        .restore(&one.device().state())
+        .unwrap_err()
+        .to_string();
     assert_eq!(
         refused,
         "the state does not fit: it is of a writable disk of 64 sectors, and \

@@ -48,10 +48,11 @@ mod links;
 mod arrivals;
 
 use super::Sent;
-use super::{Description, DeviceState, KeyedDevice, PageFiles, Place};
+use super::{Description, KeyedDevice, PageFiles, Place};
 use crate::devices::{NamedCounts, RestoreError, Saved, Violation};
 use crate::engine::{Binding, Requests};
 use crate::needs::Lack;
+use crate::transport::{BusDevice, Device, DeviceState};
 use arrivals::Arrivals;
 use counters::LanCounters;
 use inbox::Outbox;
@@ -337,7 +338,15 @@ impl KeyedDevice for Lan {
             )
         })
     }
+}
 
+impl BusDevice for Lan {
+    fn device(&mut self) -> &mut dyn Device {
+        self
+    }
+}
+
+impl Device for Lan {
     fn counters(&self) -> NamedCounts {
         let Some(joined) = &self.joined else {
             return NamedCounts::new();

@@ -10,6 +10,7 @@ use super::super::lan::tests::*;
 use super::*;
 use crate::engine::Scripted;
 use crate::machine::config::TapConfig;
+use crate::transport::DeviceState;
 use lg_abi::dma::Dma;
 use rustix::thread::UnshareFlags;
 use std::fs::File;
@@ -163,10 +164,10 @@ fn the_state_of_a_tap_is_what_it_has_counted() {
     let (host, mut before) = tap(&config);
     host.prepare(&who_has([192, 168, 19, 1]));
     assert_eq!(before.send(SEND, key(0)).unwrap().bytes, 60);
-    let text = serde_json::to_string(&before.state()).unwrap();
+    let text = serde_json::to_string(&before.device().state()).unwrap();
     let state: DeviceState = serde_json::from_str(&text).unwrap();
     let (_host, mut after) = tap(&TapConfig::Address([192, 168, 20, 1].into()));
-    after.restore(&state).unwrap();
-    assert_eq!(after.state(), before.state());
-    assert!(after.counters().contains(&("bytes_sent", 60)));
+    after.device().restore(&state).unwrap();
+    assert_eq!(after.device().state(), before.device().state());
+    assert!(after.device().counters().contains(&("bytes_sent", 60)));
 }

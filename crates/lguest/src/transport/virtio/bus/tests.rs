@@ -32,7 +32,10 @@ fn memory_file(name: &str, bytes: &[u8]) -> File {
 fn machine(read_only: bool) -> Machine {
     let sectors: Vec<u8> =
         (0..16_u8).flat_map(|sector| [sector; 512]).collect();
-    let disk = memory_file("disk", &sectors);
+    with_disk(memory_file("disk", &sectors), read_only)
+}
+
+fn with_disk(disk: File, read_only: bool) -> Machine {
     let path =
         format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&disk));
     let block = Block::new(Disk::open(path.as_ref(), read_only).unwrap());
@@ -302,3 +305,5 @@ fn the_host_learns_which_pages_devices_were_given() {
     let _ = machine.bus.handle_input(2).unwrap();
     assert!(was_noted(0x6000), "what was typed");
 }
+
+mod state;

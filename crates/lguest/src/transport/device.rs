@@ -1,0 +1,157 @@
+//! What every device answers to, whatever transport its Guest reaches it by.
+//!
+//! A transport puts a [`Device`] on its bus. What it adds is the way there: how a
+//! request arrives, and where input goes.
+
+use super::keys::lan::LanState;
+use crate::devices::block::{Block, DiskState};
+use crate::devices::console::{Console, ConsoleState};
+use crate::devices::net::{Tap, TapState};
+use crate::devices::{
+    NamedCounts, Readiness, RestoreError, Versioned, Violation,
+};
+use serde::{Deserialize, Serialize};
+use std::os::fd::BorrowedFd;
+
+/// A device without its transport.
+pub trait Device: Send {
+    /// A file to watch: [`BusDevice::handle_input`] is called when it is
+    /// readable.
+    fn input(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    /// The Guest is dead: finishes what has been begun. May block.
+    fn finish(&mut self) {}
+
+    /// What the device has done so far, for the statistics.
+    fn counters(&self) -> NamedCounts {
+        NamedCounts::new()
+    }
+
+    /// The state. Ends requests that are being worked on first. May block.
+    fn state(&mut self) -> DeviceState;
+
+    /// Goes on with `state`. Counts once, after the device got its place and
+    /// before the Guest runs.
+    ///
+    /// # Errors
+    ///
+    /// [`RestoreError`]; then nothing has changed.
+    fn restore(&mut self, state: &DeviceState) -> Result<(), RestoreError>;
+}
+
+/// A device on the bus of some transport.
+pub trait BusDevice: Send {
+    /// The device itself.
+    fn device(&mut self) -> &mut dyn Device;
+
+    /// There may be input. Returns when it would have to wait, and when it has
+    /// filled [`AT_ONCE`](crate::devices::AT_ONCE) buffers, so that other
+    /// devices have their turn.
+    ///
+    /// # Errors
+    ///
+    /// A [`Violation`] kills the Guest.
+    fn handle_input(&mut self) -> Result<Readiness, Violation> {
+        Ok(Readiness::Wait)
+    }
+}
+
+/// The state of a device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DeviceState {
+    /// Of a console.
+    Console(Versioned<ConsoleState>),
+    /// Of a disk.
+    Disk(Versioned<DiskState>),
+    /// Of a tap.
+    Tap(Versioned<TapState>),
+    /// Of a place on a LAN.
+    Lan(Versioned<LanState>),
+    /// Of a source of random numbers, which has none.
+    Random,
+}
+
+impl DeviceState {
+    /// That it is the state of another kind of device than `device`.
+    #[must_use]
+    pub fn is_not_of(&self, device: &str) -> RestoreError {
+        let kind = match self {
+            Self::Console(_) => "console",
+            Self::Disk(_) => "disk",
+            Self::Tap(_) => "tap",
+            Self::Lan(_) => "LAN",
+            Self::Random => "source of random numbers",
+        };
+        let text = format!("it is of a {kind}, and this is a {device}");
+        RestoreError::Other(text)
+    }
+}
+
+impl Device for Console {
+    fn input(&self) -> Option<BorrowedFd<'_>> {
+        Some(Self::input(self))
+    }
+
+    fn finish(&mut self) {
+        Self::finish(self);
+    }
+
+    fn counters(&self) -> NamedCounts {
+        Self::counters(self)
+    }
+
+    fn state(&mut self) -> DeviceState {
+        DeviceState::Console(Self::state(self))
+    }
+
+    fn restore(&mut self, state: &DeviceState) -> Result<(), RestoreError> {
+        match state {
+            DeviceState::Console(state) => Self::restore(self, state),
+            other => Err(other.is_not_of("console")),
+        }
+    }
+}
+
+impl Device for Block {
+    fn finish(&mut self) {
+        Self::finish(self);
+    }
+
+    fn counters(&self) -> NamedCounts {
+        Self::counters(self)
+    }
+
+    fn state(&mut self) -> DeviceState {
+        DeviceState::Disk(Self::state(self))
+    }
+
+    fn restore(&mut self, state: &DeviceState) -> Result<(), RestoreError> {
+        match state {
+            DeviceState::Disk(state) => Self::restore(self, state),
+            other => Err(other.is_not_of("disk")),
+        }
+    }
+}
+
+impl Device for Tap {
+    fn input(&self) -> Option<BorrowedFd<'_>> {
+        Some(Self::input(self))
+    }
+
+    fn counters(&self) -> NamedCounts {
+        Self::counters(self)
+    }
+
+    fn state(&mut self) -> DeviceState {
+        DeviceState::Tap(Self::state(self))
+    }
+
+    fn restore(&mut self, state: &DeviceState) -> Result<(), RestoreError> {
+        match state {
+            DeviceState::Tap(state) => Self::restore(self, state),
+            other => Err(other.is_not_of("tap")),
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! A device in its place on a bus, until it has gone for good.
+//!
+//! Any thread may use a bus, so each device has a lock. What is the same on the
+//! bus of every transport is here: input, the end, and the state.
+
+use super::device::{BusDevice, DeviceState};
+use crate::devices::{NamedCounts, Readiness, RestoreError, Violation};
+use crate::lock::lock;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::{Mutex, MutexGuard};
+
+/// A device with its lock. `None` once it has gone.
+pub(super) struct Held<D: ?Sized>(Mutex<Option<Box<D>>>);
+
+impl<D: BusDevice + ?Sized> Held<D> {
+    pub(super) fn new(device: Box<D>) -> Self {
+        Self(Mutex::new(Some(device)))
+    }
+
+    /// The device. Blocks while another thread uses it.
+    pub(super) fn lock(&self) -> MutexGuard<'_, Option<Box<D>>> {
+        lock(&self.0)
+    }
+
+    /// What `ask` answers of the device; nothing if it has gone or another
+    /// thread is using it.
+    pub(super) fn try_with<T>(
+        &self,
+        ask: impl FnOnce(&D) -> Option<T>,
+    ) -> Option<T> {
+        ask(self.0.try_lock().ok()?.as_deref()?)
+    }
+
+    pub(super) fn handle_input(&self) -> Result<Readiness, Violation> {
+        match self.lock().as_mut() {
+            Some(device) => device.handle_input(),
+            None => Ok(Readiness::Closed),
+        }
+    }
+
+    /// The file to watch, if there is one.
+    fn input(&self) -> io::Result<Option<OwnedFd>> {
+        let mut device = self.lock();
+        let input = device.as_mut().and_then(|d| d.device().input());
+        input.map(|file| file.try_clone_to_owned()).transpose()
+    }
+
+    /// Ends the device, unless another thread is using it. Answers what it has
+    /// done. May block.
+    pub(super) fn finish(&self) -> NamedCounts {
+        let device = self.0.try_lock().ok().and_then(|mut d| d.take());
+        let counters = device.map(|mut device| {
+            let device = device.device();
+            device.finish();
+            device.counters()
+        });
+        counters.unwrap_or_default()
+    }
+
+    /// The state; `None` if the device has gone. May block.
+    pub(super) fn state(&self) -> Option<DeviceState> {
+        self.lock().as_mut().map(|device| device.device().state())
+    }
+
+    /// Goes on with `state`. Where that is of a device that has gone, this one
+    /// goes, too.
+    pub(super) fn restore(
+        &self,
+        state: Option<&DeviceState>,
+    ) -> Result<(), RestoreError> {
+        let mut device = self.lock();
+        match (device.as_mut(), state) {
+            (Some(device), Some(state)) => device.device().restore(state)?,
+            (_, None) => *device = None,
+            (None, Some(_)) => {}
+        }
+        Ok(())
+    }
+}
+
+/// The files to watch, each with the index of its device.
+pub(super) fn inputs<'d, D: BusDevice + ?Sized + 'd>(
+    devices: impl Iterator<Item = &'d Held<D>>,
+) -> io::Result<Vec<(usize, OwnedFd)>> {
+    let inputs = devices.enumerate().filter_map(|(index, device)| {
+        let input = device.input().transpose()?;
+        Some(input.map(|file| (index, file)))
+    });
+    inputs.collect()
+}
+
+/// Refuses the state of a bus with another number of devices.
+pub(super) fn same_number(
+    theirs: usize,
+    ours: usize,
+) -> Result<(), RestoreError> {
+    if theirs == ours {
+        return Ok(());
+    }
+    let text = format!("it has {theirs} devices, and this has {ours}");
+    Err(RestoreError::Other(text))
+}
