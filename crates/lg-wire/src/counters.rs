@@ -107,19 +107,19 @@ counters! {
     /// `iret` carried out for the Guest.
     irets;
     /// `iret` by its trampoline.
-    iret_gates;
+    iret_trampolines;
     /// `iret` with a frame for user level that was refused.
     bad_irets;
     /// `iret` into virtual-8086 mode.
     vm86;
     /// Hypercalls by trampolines.
-    hypercall_gates;
+    hypercall_trampolines;
     /// Hypercalls by trampolines, with a store in front of them.
-    store_gates;
+    store_trampolines;
     /// Interrupts switched on by trampolines.
-    enabling_gates;
+    enabling_trampolines;
     /// System calls by the entry page's trampoline.
-    entry_page_gates;
+    entry_page_trampolines;
     /// Places in the Guest's code that were patched.
     patches;
     /// `int $0x80` that came as an `int3`.

@@ -47,8 +47,12 @@ fn run_without(names: &[&str]) -> (String, String) {
 #[test]
 fn without_a_fast_path_the_guest_prints_the_same() {
     let (programs, counters) = run_without(&[]);
-    for counter in ["iret_gates", "hypercall_gates", "eager_maps", "copy_calls"]
-    {
+    for counter in [
+        "iret_trampolines",
+        "hypercall_trampolines",
+        "eager_maps",
+        "copy_calls",
+    ] {
         let counter = format!("\"{counter}\"");
         assert!(counters.contains(&counter), "{counter} in {counters}");
     }
@@ -62,8 +66,8 @@ fn without_all_fast_paths_none_is_taken() {
     let names = fast_path::ALL.map(|(name, _)| name);
     let (_, counters) = run_without(&names);
     for counter in [
-        "iret_gates",
-        "hypercall_gates",
+        "iret_trampolines",
+        "hypercall_trampolines",
         "eager_maps",
         "linear_maps",
         "patches",

@@ -29,7 +29,7 @@ impl Host<'_> {
         }
         match kind {
             TrampolineKind::Iret => {
-                self.vm.counters.iret_gates.count();
+                self.vm.counters.iret_trampolines.count();
                 self.set_irq_enabled(self.vm.regs.eax.get())?;
                 let mut stack = self.vm.regs.esp.get();
                 let eax = self.pop(&mut stack)?;
@@ -41,14 +41,14 @@ impl Host<'_> {
                 self.iret()
             }
             TrampolineKind::Hypercall => {
-                self.vm.counters.hypercall_gates.count();
+                self.vm.counters.hypercall_trampolines.count();
                 let padding = self.vm.regs.eip.get();
                 let back = self.pop_far_return()?;
                 self.vm.regs.eip.set(back.wrapping_add(padding));
                 self.do_hypercall()
             }
             TrampolineKind::HypercallAfterStore => {
-                self.vm.counters.store_gates.count();
+                self.vm.counters.store_trampolines.count();
                 let back = self.pop_far_return()?;
                 if self.do_displaced(back)? {
                     self.do_hypercall()?;
@@ -56,7 +56,7 @@ impl Host<'_> {
                 Ok(())
             }
             TrampolineKind::Enabling => {
-                self.vm.counters.enabling_gates.count();
+                self.vm.counters.enabling_trampolines.count();
                 let back = self.pop_far_return()?;
                 self.vm.regs.eip.set(back.wrapping_add(ENABLING_PADDING));
                 self.set_irq_enabled(IF)
@@ -66,7 +66,7 @@ impl Host<'_> {
                 self.system_call()
             }
             TrampolineKind::EntryPage => {
-                self.vm.counters.entry_page_gates.count();
+                self.vm.counters.entry_page_trampolines.count();
                 let Ok(back) = self.pop_far_return() else {
                     // The far call has pushed, so it was no far call.
                     self.vm.regs.eip.set(0);

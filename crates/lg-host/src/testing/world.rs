@@ -42,7 +42,7 @@ pub struct Pretended {
     /// The trampolines, and what each displaces.
     pub trampolines: Vec<(TrampolineKind, Vec<u8>)>,
     /// Where the trampolines of direct calls go on.
-    pub call_gates: Vec<u32>,
+    pub call_trampolines: Vec<u32>,
     /// How much padding is behind the far call of each trampoline.
     pub paddings: Vec<u32>,
     /// What it says to CPUID, where that faults.
@@ -123,7 +123,7 @@ impl World for Pretended {
     }
 
     fn make_call_trampoline(&mut self, slot: usize, back: u32) -> u32 {
-        self.call_gates.push(back);
+        self.call_trampolines.push(back);
         CALL_TRAMPOLINES + 64 * as_word(slot)
     }
 

@@ -70,7 +70,7 @@ fn a_call_that_is_made_often_goes_over_a_slot_to_a_trampoline() {
         let mut page = [0; 7];
         m.ram.memory().read(FRAME.plus(SLOT_AT), &mut page).unwrap();
         assert_eq!(page, *bytes, "the page is what it was");
-        assert_eq!(m.world.call_gates, [SITE.0 + 2]);
+        assert_eq!(m.world.call_trampolines, [SITE.0 + 2]);
         // The trampoline has put that into eip.
         trap(
             &mut m,
@@ -89,7 +89,7 @@ fn without_the_path_it_stays_an_int3() {
     for path in [fast_path::DIRECT, fast_path::FLAT_CODE] {
         let m = often(0, path);
         assert_eq!(copy_bytes(&m, 0x10), [INT3, 0x80]);
-        assert!(m.world.call_gates.is_empty());
+        assert!(m.world.call_trampolines.is_empty());
     }
 }
 
