@@ -136,5 +136,8 @@ pub struct BlockHeader {
 
 const _: () = assert!(size_of::<BlockHeader>() == 16);
 
+/// Feature of a network: its configuration has the Guest's Ethernet address.
+pub const NET_MAC: u32 = 5;
+
 /// Bytes in front of a frame: flags, kind of segmentation, four lengths.
 pub const NET_HEADER: u32 = 10;

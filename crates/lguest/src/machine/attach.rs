@@ -14,8 +14,8 @@ use crate::transport::keys::{
     self, Bus, KeyedConsole, KeyedDevice, KeyedDisk, KeyedTap,
 };
 use crate::transport::virtio::{
-    self, VirtioBus, VirtioConsole, VirtioDevice, VirtioDisk, VirtioRandom,
-    VirtioTap,
+    self, VirtioBus, VirtioConsole, VirtioDevice, VirtioDisk, VirtioLan,
+    VirtioRandom, VirtioTap,
 };
 use lg_abi::known::Known;
 use std::sync::Arc;
@@ -47,20 +47,16 @@ pub(super) enum Attached {
 
 impl Attached {
     /// Converts `devices` for a kernel with this interface.
-    pub(super) fn to(
-        interface: Known,
-        devices: Vec<OpenDevice>,
-    ) -> Result<Self, LaunchError> {
+    pub(super) fn to(interface: Known, devices: Vec<OpenDevice>) -> Self {
         match interface {
             Known::Linux2_6_23 => {
-                Ok(Self::Keys(devices.into_iter().map(keyed).collect()))
+                Self::Keys(devices.into_iter().map(keyed).collect())
             }
             Known::Linux3_1 => {
                 let random: Box<dyn VirtioDevice> =
                     Box::<VirtioRandom>::default();
                 let devices = devices.into_iter().map(on_virtio);
-                let all = std::iter::once(Ok(random)).chain(devices);
-                Ok(Self::Virtio(all.collect::<Result<_, _>>()?))
+                Self::Virtio(std::iter::once(random).chain(devices).collect())
             }
         }
     }
@@ -105,11 +101,11 @@ fn keyed(device: OpenDevice) -> Box<dyn KeyedDevice> {
     }
 }
 
-fn on_virtio(device: OpenDevice) -> Result<Box<dyn VirtioDevice>, LaunchError> {
-    Ok(match device {
+fn on_virtio(device: OpenDevice) -> Box<dyn VirtioDevice> {
+    match device {
         OpenDevice::Disk(block) => Box::new(VirtioDisk::new(block)),
         OpenDevice::Tap(tap) => Box::new(VirtioTap::new(tap)),
-        OpenDevice::Lan(_) => return Err(LaunchError::NoLan),
+        OpenDevice::Lan(lan) => Box::new(VirtioLan::new(lan)),
         OpenDevice::Console(console) => Box::new(VirtioConsole::new(console)),
-    })
+    }
 }

@@ -59,7 +59,7 @@ pub(super) fn build(
     // Another kernel is loaded a second time, with memory for its rings.
     let usual = u32::try_from(devices.len()).unwrap_or(u32::MAX);
     let (mut memory, mut loaded) = load(usual)?;
-    let devices = Attached::to(loaded.interface, devices)?;
+    let devices = Attached::to(loaded.interface, devices);
     if devices.pages_above_ram() != usual {
         (memory, loaded) = load(devices.pages_above_ram())?;
     }

@@ -84,12 +84,6 @@ pub enum LaunchError {
     /// The bus of virtio is full.
     #[error(transparent)]
     VirtioBus(#[from] VirtioBusError),
-    /// A LAN, with a kernel that has virtio devices.
-    #[error(
-        "a guest with this kernel cannot join a sharenet yet: leave it out, \
-         or use a tap"
-    )]
-    NoLan,
     /// The machine lacks something that every run needs.
     #[error(transparent)]
     Lacks(#[from] Lack),
@@ -146,8 +140,9 @@ impl LaunchError {
             }
             | Self::Boot(_)
             | Self::Bus(BusError::TooManyDevices(_))
-            | Self::VirtioBus(_)
-            | Self::NoLan => Outcome::Usage,
+            | Self::VirtioBus(VirtioBusError::TooManyQueues(_)) => {
+                Outcome::Usage
+            }
             Self::Disk {
                 error:
                     DiskError::Lock(Lack {
@@ -173,6 +168,7 @@ impl LaunchError {
             | Self::Engine(RequestError::Start(_)) => Outcome::BadMachine,
             Self::Bus(BusError::Place(..))
             | Self::Engine(_)
+            | Self::VirtioBus(VirtioBusError::Device(_))
             | Self::Failed(..) => Outcome::Failed,
         }
     }

@@ -58,6 +58,9 @@ pub enum VirtioBusError {
          this kernel has {LAST_IRQ}: leave some out"
     )]
     TooManyQueues(usize),
+    /// A device lacks something.
+    #[error("cannot start a device: {0}")]
+    Device(#[from] io::Error),
 }
 
 /// How many pages a Guest with these devices has above its RAM, the page of
@@ -92,10 +95,11 @@ impl VirtioBus {
             irq: 1,
         };
         let slots = devices.into_iter();
-        let slots = slots.map(|device| next.place(&guest, device)).collect();
+        let slots = slots.map(|device| next.place(&guest, device));
+        let slots: io::Result<_> = slots.collect();
         Ok(Self {
             guest,
-            slots,
+            slots: slots?,
             screen,
         })
     }
@@ -200,7 +204,7 @@ impl Next {
         &mut self,
         guest: &Arc<dyn Requests>,
         mut device: Box<dyn VirtioDevice>,
-    ) -> Slot {
+    ) -> io::Result<Slot> {
         let config = device.config();
         let config_len = u8::try_from(config.len());
         let header = Descriptor {
@@ -232,13 +236,13 @@ impl Next {
         let written = guest.memory().write(at, &bytes);
         written.expect("every Guest has a page of descriptors");
         self.descriptor += u32::try_from(bytes.len()).unwrap_or(PAGE_SIZE);
-        device.place(queues.clone());
-        Slot {
+        device.place(queues.clone())?;
+        Ok(Slot {
             kind: header.kind,
             device: Held::new(device),
             at,
             queues,
-        }
+        })
     }
 }
 
@@ -296,7 +300,8 @@ impl Transport for VirtioBus {
     fn buffers_changed(&self) {}
 
     fn damage(&self) -> Option<String> {
-        None
+        let damage = |slot: &Slot| slot.device.try_with(|d| d.damage());
+        self.slots.iter().find_map(damage)
     }
 
     fn finish(&self) -> Vec<(u16, NamedCounts)> {

@@ -10,6 +10,7 @@ use crate::devices::{Readiness, Violation};
 use crate::memory::gather;
 use crate::transport::{BusDevice, Device, SlowOutput};
 use lg_abi::gen2::device::TYPE_CONSOLE;
+use std::io;
 
 const TO_GUEST: usize = 0;
 const FROM_GUEST: usize = 1;
@@ -54,8 +55,9 @@ impl VirtioDevice for VirtioConsole {
         2
     }
 
-    fn place(&mut self, queues: Vec<Queue>) {
+    fn place(&mut self, queues: Vec<Queue>) -> io::Result<()> {
         self.queues = queues;
+        Ok(())
     }
 
     fn notify(

@@ -6,6 +6,7 @@
 use super::queue::Queue;
 use crate::devices::Violation;
 use crate::transport::{BusDevice, SlowOutput};
+use std::io;
 
 /// Feature bits that a device offers.
 pub type Features = u32;
@@ -29,7 +30,11 @@ pub trait VirtioDevice: BusDevice {
     }
 
     /// Its queues, once, before the Guest runs.
-    fn place(&mut self, queues: Vec<Queue>);
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says when something is missing that it needs.
+    fn place(&mut self, queues: Vec<Queue>) -> io::Result<()>;
 
     /// The Guest has put something into queue `index`. It stands still
     /// meanwhile, so this must not block. What may block is in the answer: it
@@ -41,4 +46,10 @@ pub trait VirtioDevice: BusDevice {
     /// A [`Violation`] kills the Guest.
     fn notify(&mut self, index: usize)
     -> Result<Option<SlowOutput>, Violation>;
+
+    /// What has been done to it from outside that is a reason for the Guest to
+    /// die.
+    fn damage(&self) -> Option<String> {
+        None
+    }
 }

@@ -17,6 +17,7 @@ use lg_abi::gen2::device::{
     BLOCK_OK, BLOCK_OUT, BLOCK_READ_ONLY, BLOCK_SEG_MAX, BLOCK_UNSUPPORTED,
     BlockHeader, RING_SIZE, TYPE_BLOCK,
 };
+use std::io;
 use zerocopy::FromBytes;
 
 /// The most sections of data in a request: the ring, less header and answer.
@@ -135,8 +136,9 @@ impl VirtioDevice for VirtioDisk {
         [&capacity[..], &[0; 4], &SEG_MAX.to_le_bytes()].concat()
     }
 
-    fn place(&mut self, queues: Vec<Queue>) {
+    fn place(&mut self, queues: Vec<Queue>) -> io::Result<()> {
         self.queue = queues.into_iter().next();
+        Ok(())
     }
 
     fn notify(&mut self, _: usize) -> Result<Option<SlowOutput>, Violation> {

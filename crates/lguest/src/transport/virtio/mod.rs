@@ -8,8 +8,9 @@
 //!
 //! In reading order: [`ring`] is a virtqueue, [`queue`] one with its interrupt,
 //! [`device`] what every device answers to, and [`bus`] the descriptors and the
-//! way from a notification to a device. [`console`], [`disk`], [`tap`] and
-//! [`random`] put devices on the bus.
+//! way from a notification to a device. [`console`], [`disk`], [`tap`],
+//! [`lan`] and [`random`] put devices on the bus. [`member`] is the Launcher as
+//! a member of a network of 2007.
 
 mod ring;
 
@@ -32,6 +33,11 @@ pub use disk::VirtioDisk;
 
 mod tap;
 pub use tap::VirtioTap;
+
+mod member;
+
+mod lan;
+pub use lan::VirtioLan;
 
 mod random;
 pub use random::VirtioRandom;

@@ -152,7 +152,8 @@ impl Queue {
         }
     }
 
-    fn is_ready(&self) -> bool {
+    /// Whether a driver uses the queue.
+    pub(super) fn is_ready(&self) -> bool {
         lock(&self.state).ready
     }
 }

@@ -9,6 +9,7 @@ use crate::memory::{scatter, total};
 use crate::transport::{BusDevice, Device, DeviceState, SlowOutput};
 use lg_abi::gen2::device::TYPE_RANDOM;
 use rustix::rand::{GetRandomFlags, getrandom};
+use std::io;
 
 /// The most bytes for one buffer. The Guest asks again for more.
 const MOST: u32 = 4096;
@@ -47,8 +48,9 @@ impl VirtioDevice for VirtioRandom {
         1
     }
 
-    fn place(&mut self, queues: Vec<Queue>) {
+    fn place(&mut self, queues: Vec<Queue>) -> io::Result<()> {
         self.queue = queues.into_iter().next();
+        Ok(())
     }
 
     fn notify(&mut self, _: usize) -> Result<Option<SlowOutput>, Violation> {

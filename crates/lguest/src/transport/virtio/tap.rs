@@ -1,15 +1,17 @@
 //! A tap on the bus of virtio: one queue to the Guest, one from it.
 //!
 //! A header of ten bytes stands in front of every frame. Nothing is offered
-//! that it could say, so it is all zero.
+//! that it could say, so it is all zero. The configuration is the Guest's
+//! Ethernet address.
 
-use super::device::VirtioDevice;
+use super::device::{Features, VirtioDevice};
 use super::queue::{Queue, ReceiveChains};
 use crate::devices::net::Tap;
 use crate::devices::{Readiness, Violation};
 use crate::memory::{SectionsIn, behind};
 use crate::transport::{BusDevice, Device, SlowOutput};
-use lg_abi::gen2::device::{NET_HEADER, TYPE_NET};
+use lg_abi::gen2::device::{NET_HEADER, NET_MAC, TYPE_NET};
+use std::io;
 
 const TO_GUEST: usize = 0;
 const FROM_GUEST: usize = 1;
@@ -57,8 +59,21 @@ impl VirtioDevice for VirtioTap {
         2
     }
 
-    fn place(&mut self, queues: Vec<Queue>) {
+    fn features(&self) -> Features {
+        1 << NET_MAC
+    }
+
+    /// The Guest's address: the neighbour of the machine's, which the kernel
+    /// has drawn at random.
+    fn config(&self) -> Vec<u8> {
+        let mut mac = self.tap.mac();
+        mac[5] ^= 1;
+        mac.to_vec()
+    }
+
+    fn place(&mut self, queues: Vec<Queue>) -> io::Result<()> {
         self.queues = queues;
+        Ok(())
     }
 
     fn notify(

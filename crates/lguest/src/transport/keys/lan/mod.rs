@@ -51,12 +51,15 @@ use super::Sent;
 use super::{Description, KeyedDevice, PageFiles, Place};
 use crate::devices::{NamedCounts, RestoreError, Saved, Violation};
 use crate::engine::{Binding, Requests};
+use crate::memory::SectionsIn;
 use crate::needs::Lack;
 use crate::transport::{BusDevice, Device, DeviceState};
 use arrivals::Arrivals;
 use counters::LanCounters;
 use inbox::Outbox;
-use lg_abi::device::{LGUEST_DEVICE_T_NET, LGUEST_NET_F_NOCSUM};
+use lg_abi::device::{
+    LGUEST_DEVICE_T_NET, LGUEST_NET_F_NOCSUM, NET_PROMISC, Net, net_key_offset,
+};
 use lg_abi::page::PAGE_SHIFT;
 use links::{Links, Quit};
 use port::Port;
@@ -247,6 +250,40 @@ impl Lan {
         match &self.joined {
             Some(joined) => joined.shared.send(dma, key),
             None => Ok(0),
+        }
+    }
+
+    /// Writes the address of a member that has no kernel to do so.
+    /// `promiscuous`: it wants every frame.
+    pub fn set_mac(&self, mut mac: [u8; 6], promiscuous: bool) {
+        if promiscuous {
+            mac[0] |= NET_PROMISC;
+        }
+        self.slots.set_address(Net { mac });
+    }
+
+    /// The slots of the other members that a frame to `to` is for.
+    #[must_use]
+    pub fn members_for(&self, to: [u8; 6]) -> Vec<u32> {
+        let everyone = to[0] & NET_PROMISC != 0;
+        let is_for = |mac: [u8; 6]| {
+            let own = [&[mac[0] & !NET_PROMISC], &mac[1..]].concat();
+            everyone || mac[0] & NET_PROMISC != 0 || own == to
+        };
+        let slots = (0..).zip(self.slots.addresses());
+        slots
+            .filter(|(slot, net)| {
+                *slot != self.slot() && net.mac[0] != 0 && is_for(net.mac)
+            })
+            .map(|(slot, _)| slot)
+            .collect()
+    }
+
+    /// Sends `frame` to the member in `slot`. A member without a free buffer
+    /// does not get it.
+    pub fn send_from(&self, frame: SectionsIn<'_>, slot: u32) {
+        if let Some(joined) = &self.joined {
+            joined.shared.send_from(frame, net_key_offset(slot));
         }
     }
 

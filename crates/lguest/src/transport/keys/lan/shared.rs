@@ -13,7 +13,7 @@ use super::port::Port;
 use crate::devices::Violation;
 use crate::engine::Binding;
 use crate::engine::Requests;
-use crate::memory::Region;
+use crate::memory::{Region, SectionsIn};
 use lg_abi::dma::{Dma, KEY_ALIGN};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -45,13 +45,22 @@ impl Shared {
     /// Returns the bytes that it took.
     pub(super) fn send(&self, dma: u32, key: u32) -> Result<u32, Violation> {
         let offset = key.wrapping_sub(self.page);
-        let Some((peer, index)) = self.find(offset) else {
+        if self.find(offset).is_none() {
             self.counters.to_nobody.add(1);
             return Ok(0);
-        };
+        }
         let from = DmaSections::read(self.memory(), dma);
         let from = from.map_err(Violation::of)?;
-        let from = from.sections();
+        Ok(self.send_from(from.sections(), offset))
+    }
+
+    /// The first peer that has bound the key at `offset` in the page gets
+    /// `from`. Answers the bytes that it took.
+    pub(super) fn send_from(&self, from: SectionsIn<'_>, offset: u32) -> u32 {
+        let Some((peer, index)) = self.find(offset) else {
+            self.counters.to_nobody.add(1);
+            return 0;
+        };
         let (outbox, slot) = (&self.outbox, peer.slot());
         if !outbox.is_fetched(slot) {
             // Posted frames go before this one. If this one can be posted, too,
@@ -62,10 +71,10 @@ impl Shared {
                 false => !outbox.is_fetched(slot),
             };
             if !peer.let_fetch(index, || !waits(), &self.counters) || posts {
-                return Ok(0);
+                return 0;
             }
         }
-        Ok(peer.take(index, offset, from, &self.counters))
+        peer.take(index, offset, from, &self.counters)
     }
 
     /// The peer that has bound the key at `offset` in the page, and which of

@@ -212,9 +212,28 @@ impl Slots {
         len.is_ok_and(|len| len < u64::from(PAGE_SIZE))
     }
 
+    /// The addresses in all slots. None are in use if the file was truncated.
+    pub(super) fn addresses(&self) -> Vec<Net> {
+        const EACH: usize = size_of::<Net>();
+        let mut bytes = [0; NET_SLOTS as usize * EACH];
+        if self.page.read_exact_at(&mut bytes, 0).is_err() {
+            return Vec::new();
+        }
+        let (addresses, _) = bytes.as_chunks::<EACH>();
+        addresses.iter().map(|&mac| Net { mac }).collect()
+    }
+
+    /// Writes our address.
+    pub(super) fn set_address(&self, address: Net) {
+        self.put(self.mine, address.mac);
+    }
+
     /// Zeroes the address in `slot`.
     pub(super) fn clear(&self, slot: u32) {
-        let mac = Net::default().mac;
+        self.put(slot, Net::default().mac);
+    }
+
+    fn put(&self, slot: u32, mac: [u8; 6]) {
         let at = u64::from(slot) * mac.len() as u64;
         // By write, not through the mapping: if the file was truncated, this is
         // an error, and an access to the mapping would be a SIGBUS. An address

@@ -132,7 +132,7 @@ type Station = (Arc<Scripted>, Lan);
 
 /// A Launcher that has joined the LAN of `file`, and whose Guest has bound
 /// `num` buffers in its own slot.
-fn launcher(file: &Path, num: u32) -> (Arc<Scripted>, Lan) {
+pub(crate) fn launcher(file: &Path, num: u32) -> (Arc<Scripted>, Lan) {
     let mut lan = Lan::join(file).unwrap();
     lan.always_open();
     started(lan, num)
@@ -148,7 +148,7 @@ fn started(mut lan: Lan, num: u32) -> (Arc<Scripted>, Lan) {
 }
 
 /// Waits until `done`.
-fn eventually(what: &str, mut done: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, mut done: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(60);
     while !done() {
         assert!(Instant::now() < deadline, "never came true: {what}");

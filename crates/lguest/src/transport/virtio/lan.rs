@@ -1,0 +1,196 @@
+//! A network of several Guests on the bus of virtio.
+//!
+//! The network has the rules of 2007: a page with a slot for each member, and
+//! keys of slots ([`crate::transport::keys::lan`]). A driver of virtio knows
+//! neither. So the Launcher is the [`Member`] on behalf of its Guest. A frame
+//! from the Guest goes to the key of each member that it is for, straight from
+//! the Guest's memory. Frames for the Guest arrive in the member's buffers, and
+//! are copied from there into the Guest's.
+
+use super::device::{Features, VirtioDevice};
+use super::member::{FRAME_MOST, Member};
+use super::queue::{Queue, ReceiveChains};
+use crate::devices::net::checksum;
+use crate::devices::{
+    AT_ONCE, Filled, NamedCounts, Readiness, ReceiveBuffers, RestoreError,
+    Violation,
+};
+use crate::memory::{SectionsIn, behind, gather, scatter, truncated};
+use crate::transport::keys::KeyedDevice;
+use crate::transport::keys::lan::Lan;
+use crate::transport::{BusDevice, Device, DeviceState, SlowOutput};
+use lg_abi::gen2::device::{NET_HEADER, NET_MAC, TYPE_NET};
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+
+const TO_GUEST: usize = 0;
+const FROM_GUEST: usize = 1;
+
+/// Bytes of the addresses in front of a frame: to, from.
+const ADDRESSES: u32 = 12;
+
+/// A network of several Guests on the bus.
+pub struct VirtioLan {
+    lan: Lan,
+    /// The Ethernet address of the Guest.
+    mac: [u8; 6],
+    /// The Guest uses other addresses, too.
+    promiscuous: bool,
+    placed: Option<(Arc<Member>, Vec<Queue>)>,
+}
+
+impl VirtioLan {
+    /// `lan`, to be put on a bus.
+    #[must_use]
+    pub fn new(lan: Lan) -> Self {
+        // Unique on this network. The first byte says that it was given out
+        // locally.
+        let [low, high, ..] = (lan.slot() + 1).to_le_bytes();
+        Self {
+            lan,
+            mac: [0x02, b'l', b'g', 0, high, low],
+            promiscuous: false,
+            placed: None,
+        }
+    }
+
+    /// Sends a frame to every member that it is for.
+    fn send(&mut self, frame: SectionsIn<'_>) -> Result<(), Violation> {
+        let head = truncated(frame.list, ADDRESSES);
+        let head = gather(frame.region, &head).map_err(Violation::of)?;
+        let Some((to, from)) = head.split_first_chunk::<6>() else {
+            return Ok(());
+        };
+        if from != self.mac && !self.promiscuous {
+            // A bridge, or another address than it was given: from now on the
+            // other members send everything.
+            self.promiscuous = true;
+            self.lan.set_mac(self.mac, true);
+        }
+        for slot in self.lan.members_for(*to) {
+            self.lan.send_from(frame, slot);
+        }
+        Ok(())
+    }
+}
+
+impl Device for VirtioLan {
+    fn input(&self) -> Option<BorrowedFd<'_>> {
+        let (member, _) = self.placed.as_ref()?;
+        Some(member.bell())
+    }
+
+    fn counters(&self) -> NamedCounts {
+        self.lan.counters()
+    }
+
+    fn state(&mut self) -> DeviceState {
+        self.lan.state()
+    }
+
+    fn restore(&mut self, state: &DeviceState) -> Result<(), RestoreError> {
+        self.lan.restore(state)
+    }
+}
+
+impl BusDevice for VirtioLan {
+    fn device(&mut self) -> &mut dyn Device {
+        self
+    }
+
+    fn handle_input(&mut self) -> Result<Readiness, Violation> {
+        let Some((member, queues)) = &self.placed else {
+            return Ok(Readiness::Wait);
+        };
+        let mut buffers = ReceiveChains {
+            queue: &queues[TO_GUEST],
+            header: NET_HEADER,
+        };
+        let region = queues[TO_GUEST].guest().memory().region();
+        member.silence();
+        let mut frame = [0; FRAME_MOST as usize];
+        for filled in 0..AT_ONCE {
+            let Some(arrived) = member.next(&mut frame) else {
+                return Ok(Readiness::Wait);
+            };
+            let frame = &mut frame[..arrived.bytes()];
+            // A Guest of 2007 leaves checksums out on such a network.
+            checksum::complete(frame);
+            let done = buffers.fill(&mut |into| {
+                let put = scatter(region, into.list, frame);
+                put.map(|bytes| u32::try_from(bytes).unwrap_or(0))
+                    .map_err(std::io::Error::other)
+            })?;
+            if matches!(done, Filled::NoneFree) && queues[TO_GUEST].is_ready() {
+                return Ok(Readiness::NoBuffer {
+                    took: filled > 0,
+                    watch: false,
+                });
+            }
+            // Without a driver, nothing waits for frames.
+            member.free(arrived);
+        }
+        Ok(Readiness::More)
+    }
+}
+
+impl VirtioDevice for VirtioLan {
+    fn kind(&self) -> u8 {
+        TYPE_NET
+    }
+
+    fn queues(&self) -> u8 {
+        2
+    }
+
+    fn features(&self) -> Features {
+        1 << NET_MAC
+    }
+
+    fn config(&self) -> Vec<u8> {
+        self.mac.to_vec()
+    }
+
+    fn place(&mut self, queues: Vec<Queue>) -> std::io::Result<()> {
+        let Some(queue) = queues.first() else {
+            return Ok(());
+        };
+        let guest = queue.guest().clone();
+        let member = Arc::new(Member::new(guest, self.lan.slot())?);
+        self.lan.start(member.clone(), Member::PAGE)?;
+        self.lan.bindings_changed();
+        self.lan.set_mac(self.mac, false);
+        self.placed = Some((member, queues));
+        Ok(())
+    }
+
+    fn notify(
+        &mut self,
+        index: usize,
+    ) -> Result<Option<SlowOutput>, Violation> {
+        if index != FROM_GUEST {
+            return Ok(None);
+        }
+        let Some((_, queues)) = &self.placed else {
+            return Ok(None);
+        };
+        let queue = queues[FROM_GUEST].clone();
+        let memory = queue.guest().memory().clone();
+        while let Some(taken) = queue.take()? {
+            let list = behind(&taken.chain.readable, NET_HEADER);
+            self.send(SectionsIn {
+                region: memory.region(),
+                list: &list,
+            })?;
+            queue.answer(&taken, 0)?;
+        }
+        Ok(None)
+    }
+
+    fn damage(&self) -> Option<String> {
+        KeyedDevice::damage(&self.lan)
+    }
+}
+
+#[cfg(test)]
+mod tests;

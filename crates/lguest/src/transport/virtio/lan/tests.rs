@@ -1,0 +1,210 @@
+//! Guests with virtio devices and Guests of 2007 on one network.
+
+use super::*;
+use crate::devices::console::{Config, Console, Screen};
+use crate::engine::{Requests, Scripted};
+use crate::transport::Transport;
+use crate::transport::keys::lan::tests::{
+    PAGE, Scratch, eventually, key, launcher,
+};
+use crate::transport::virtio::testing::{Driver, RING, guest};
+use crate::transport::virtio::{RING_BYTES, VirtioBus};
+use std::path::Path;
+
+/// A Guest with virtio devices on a network.
+struct Station {
+    guest: Arc<Scripted>,
+    bus: VirtioBus,
+    to_guest: Driver,
+    from_guest: Driver,
+}
+
+const MAC_AT: u32 = crate::transport::virtio::testing::RAM + 5 + 16 + 8;
+const BUFFER: u32 = 0x8000;
+const FRAME: u32 = 0x4000;
+
+fn station(file: &Path) -> Station {
+    let lan = Lan::join(file).unwrap();
+    let guest = guest(2);
+    let devices: Vec<Box<dyn VirtioDevice>> =
+        vec![Box::new(VirtioLan::new(lan))];
+    let screen = screen();
+    let bus = VirtioBus::new(guest.clone(), devices, screen).unwrap();
+    let mut to_guest = Driver::new(&guest, RING);
+    for buffer in 0..8 {
+        to_guest.offer(&[], &[(BUFFER + buffer * 0x1000, 0x1000)]);
+    }
+    bus.notify(to_guest.at).unwrap();
+    Station {
+        from_guest: Driver::new(&guest, RING + RING_BYTES),
+        guest,
+        bus,
+        to_guest,
+    }
+}
+
+/// A console's, which nothing is printed on.
+fn screen() -> Arc<Screen> {
+    let (input, output) = rustix::pipe::pipe().unwrap();
+    Console::new(Config {
+        input,
+        output,
+        log: None,
+        at_end: None,
+    })
+    .screen()
+}
+
+impl Station {
+    fn mac(&self) -> [u8; 6] {
+        self.guest.bytes(MAC_AT, 6).try_into().unwrap()
+    }
+
+    fn send(&mut self, to: [u8; 6], from: [u8; 6], text: &[u8]) {
+        let frame = [&[0; 10][..], &to, &from, text].concat();
+        self.guest.put(FRAME, &frame);
+        let length = u32::try_from(frame.len()).unwrap();
+        self.from_guest
+            .offer(&[(FRAME, 7), (FRAME + 7, length - 7)], &[]);
+        self.bus.notify(self.from_guest.at).unwrap();
+    }
+
+    /// The frames that have come so far, without headers.
+    fn received(&self) -> Vec<Vec<u8>> {
+        let _ = self.bus.handle_input(0).unwrap();
+        let frame = |(n, (_, bytes)): (u32, (u32, u32))| {
+            let bytes = self.guest.bytes(BUFFER + n * 0x1000, bytes as usize);
+            assert_eq!(bytes[..10], [0; 10]);
+            bytes[10..].to_vec()
+        };
+        (0..).zip(self.to_guest.used()).map(frame).collect()
+    }
+}
+
+/// A Guest of 2007 whose driver has written this address.
+fn guest_of_2007(file: &Path, mac: [u8; 6]) -> (Arc<Scripted>, Lan) {
+    let (host, lan) = launcher(file, 4);
+    host.memory().write(PAGE + 6 * lan.slot(), &mac).unwrap();
+    (host, lan)
+}
+
+const OLD: [u8; 6] = [0x0A, 2, 3, 4, 5, 6];
+const ALL: [u8; 6] = [0xFF; 6];
+
+/// What an ARP frame has behind its addresses: a text will do.
+const TEXT: &[u8] = b"\x08\x06some text, long enough for a frame of two parts";
+
+#[test]
+fn a_frame_goes_from_virtio_to_2007_and_back() {
+    let dir = Scratch::new();
+    let file = dir.page("lan");
+    let (host, old) = guest_of_2007(&file, OLD);
+    let mut new = station(&file);
+    assert_eq!(new.mac(), [0x02, b'l', b'g', 0, 0, 2]);
+    eventually("they have met", || old.peers() == 1);
+    let mac = new.mac();
+    // The new one may not have met the old one yet.
+    eventually("a frame has come", || {
+        new.send(OLD, mac, TEXT);
+        host.full(0)
+    });
+    let frame = host.take(0).unwrap();
+    assert_eq!(frame, [&OLD, &mac, TEXT].concat());
+    // 2007 looks the address up in the page, and sends to the slot's key.
+    let mut found = [0; 6];
+    host.memory().read(PAGE + 6, &mut found).unwrap();
+    assert_eq!(found, mac);
+    host.prepare(&[&mac, &OLD, TEXT].concat());
+    let sent = old.send_frame(0x1000, key(1)).unwrap();
+    assert_eq!(sent as usize, 12 + TEXT.len());
+    eventually("the answer is there", || !new.received().is_empty());
+    assert_eq!(new.received(), [[&mac, &OLD, TEXT].concat()]);
+    assert!(new.guest.irqs().contains(&1));
+}
+
+#[test]
+fn a_frame_is_for_its_address_or_for_all_or_for_who_wants_everything() {
+    let dir = Scratch::new();
+    let file = dir.page("lan");
+    let (host, old) = guest_of_2007(&file, OLD);
+    let mut a = station(&file);
+    let b = station(&file);
+    eventually("all have met", || old.peers() == 2);
+    let (mac_a, mac_b) = (a.mac(), b.mac());
+    eventually("a frame for all has come", || {
+        a.send(ALL, mac_a, TEXT);
+        host.full(0) && !b.received().is_empty()
+    });
+    let before = b.received().len();
+    for _ in 0..4 {
+        host.release(0);
+    }
+    a.send(OLD, mac_a, TEXT);
+    // One more to b, so that it is known that no other was before it.
+    a.send(mac_b, mac_a, b"\x08\x06the last one");
+    eventually("it has come", || b.received().len() > before);
+    assert!(b.received()[before].ends_with(b"the last one"));
+    // A Guest that sends from another address gets what is for others, too.
+    let address = || {
+        let mut first = [0];
+        host.memory().read(PAGE + 6, &mut first).unwrap();
+        first[0]
+    };
+    assert_eq!(address(), 0x02);
+    a.send(mac_b, [0x06; 6], TEXT);
+    assert_eq!(address(), 0x03);
+}
+
+#[test]
+fn a_checksum_that_2007_left_out_is_there_at_the_end() {
+    let dir = Scratch::new();
+    let file = dir.page("lan");
+    let (host, old) = guest_of_2007(&file, OLD);
+    let new = station(&file);
+    eventually("they have met", || old.peers() == 1);
+    let datagram = [
+        0x08, 0x00, 0x45, 0, 0, 31, 0, 0, 0x40, 0, 64, 17, 0, 0, // IP
+        10, 0, 0, 1, 10, 0, 0, 2, // addresses
+        0, 53, 0, 54, 0, 11, 0x12, 0x34, b'a', b'b', b'c',
+    ];
+    host.prepare(&[&new.mac(), &OLD, &datagram[..]].concat());
+    old.send_frame(0x1000, key(1)).unwrap();
+    eventually("it is there", || !new.received().is_empty());
+    assert_eq!(new.received()[0][40..42], [0x27, 0x08]);
+}
+
+#[test]
+fn frames_wait_for_a_driver_s_buffers_and_are_lost_without_a_driver() {
+    let dir = Scratch::new();
+    let file = dir.page("lan");
+    let (host, old) = guest_of_2007(&file, OLD);
+    let mut new = station(&file);
+    eventually("they have met", || old.peers() == 1);
+    let mac = new.mac();
+    let send = |count: usize| {
+        for _ in 0..count {
+            host.prepare(&[&mac, &OLD, TEXT].concat());
+            old.send_frame(0x1000, key(1)).unwrap();
+        }
+    };
+    // Two more than there are buffers.
+    send(10);
+    eventually("the buffers are full", || new.received().len() == 8);
+    eventually("more wait", || {
+        let readiness = new.bus.handle_input(0).unwrap();
+        matches!(readiness, Readiness::NoBuffer { .. })
+    });
+    new.to_guest.offer(&[], &[(BUFFER + 0x8000, 0x1000)]);
+    new.to_guest.offer(&[], &[(BUFFER + 0x9000, 0x1000)]);
+    eventually("they have come", || new.received().len() == 10);
+    // A reset, and what comes then is for no driver.
+    let status = crate::transport::virtio::testing::RAM + 4;
+    new.guest.put(status, &[0]);
+    new.bus.notify(status - 4).unwrap();
+    new.guest.put(RING, &[0; RING_BYTES as usize]);
+    send(100);
+    eventually("nothing waits", || {
+        new.bus.handle_input(0).unwrap() == Readiness::Wait
+    });
+    assert_eq!(new.to_guest.used(), []);
+}
