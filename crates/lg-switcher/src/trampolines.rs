@@ -31,6 +31,7 @@ use crate::own::{Own, XmmArea, own};
 use crate::role::role;
 use crate::shared::{registers, state};
 use core::arch::{asm, global_asm};
+use core::cell::Cell;
 use core::mem::offset_of;
 use core::sync::atomic::Ordering;
 use lg_host::address::as_word;
@@ -136,7 +137,12 @@ pub(crate) fn set_up() {
     table.registers.set(REGS as u64);
 }
 
-/// Makes a trampoline; answers where the Guest finds it.
+/// Makes a trampoline, or finds one that does the same; answers where the Guest
+/// finds it.
+///
+/// A trampoline contains nothing of its site, so all sites with the same code
+/// share one, and a site that is patched again gets its old one. None is taken
+/// away when its patch is dropped: the Guest may stand in it.
 pub(crate) fn make(
     kind: TrampolineKind,
     displaced: &[u8],
@@ -155,10 +161,21 @@ pub(crate) fn make(
             (&patches.trampolines, USER_TRAMPOLINES..MAX_TRAMPOLINES)
         }
     };
-    let number = numbers.clone().nth(made.get() as usize)?;
+    let count = made.get() as usize;
+    for number in numbers.clone().take(count) {
+        if Code::of(number, kind, displaced, padding)?.is_in(place(number)) {
+            return Some(address(number));
+        }
+    }
+    let number = numbers.clone().nth(count)?;
     Code::of(number, kind, displaced, padding)?.write();
     made.set(made.get() + 1);
     Some(address(number))
+}
+
+/// The bytes of a trampoline.
+fn place(number: usize) -> &'static [Cell<u8>; TRAMPOLINE_SIZE] {
+    &state().trampolines.trampolines[number - FIRST_TRAMPOLINE]
 }
 
 /// Makes a trampoline for a direct call ([`lg_host::patch::direct`]); answers
@@ -269,10 +286,17 @@ impl Code {
         }
     }
 
+    /// Whether `place` contains it.
+    fn is_in(&self, place: &[Cell<u8>; TRAMPOLINE_SIZE]) -> bool {
+        let there = place.iter().map(Cell::get);
+        there
+            .take(self.len)
+            .eq(self.bytes[..self.len].iter().copied())
+    }
+
     /// Writes it where the Guest finds it.
     fn write(&self) {
-        let place =
-            &state().trampolines.trampolines[self.number - FIRST_TRAMPOLINE];
+        let place = place(self.number);
         for (to, &byte) in place.iter().zip(&self.bytes[..self.len]) {
             to.set(byte);
         }
@@ -345,6 +369,24 @@ mod tests {
         assert_eq!(code(&made), expected);
         let longest = Code::of(70, kind, &[0x90; MAX_DISPLACED], 2).unwrap();
         assert_eq!(longest.len, OWN_SIZE + MAX_DISPLACED);
+    }
+
+    #[test]
+    fn a_trampoline_serves_only_what_it_does_itself() {
+        let kind = TrampolineKind::Hypercall;
+        let made = Code::of(70, kind, &[0x31, 0xD2], 2).unwrap();
+        let place = made.bytes.map(Cell::new);
+        let serves = |kind, displaced: &[u8], padding| {
+            Code::of(70, kind, displaced, padding)
+                .unwrap()
+                .is_in(&place)
+        };
+        assert!(serves(kind, &[0x31, 0xD2], 2));
+        assert!(!serves(kind, &[0x31, 0xD2], 3), "another padding");
+        assert!(!serves(kind, &[0x31, 0xC0], 2), "other code");
+        assert!(!serves(kind, &[], 2), "no code");
+        let after_store = TrampolineKind::HypercallAfterStore;
+        assert!(!serves(after_store, &[0x31, 0xD2], 2), "another kind");
     }
 
     #[test]
