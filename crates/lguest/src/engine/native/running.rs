@@ -12,7 +12,7 @@ use crate::memory::GuestMemory;
 use crate::needs::Lack;
 use lg_wire::fast_path;
 use lg_wire::spawn::read_progress;
-use lg_wire::state::{MAX_VIEWS, page_bits};
+use lg_wire::state::{MAX_VIEWS, VERSION, page_bits};
 use lg_wire::turns::{self, Futex};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -40,6 +40,15 @@ impl Running {
         memory: &GuestMemory,
         setup: &Setup,
     ) -> Result<Self, Lack> {
+        Self::start_version(memory, setup, VERSION)
+    }
+
+    /// The same with views of this [`VERSION`]. Other views are refused.
+    pub(super) fn start_version(
+        memory: &GuestMemory,
+        setup: &Setup,
+        version: u32,
+    ) -> Result<Self, Lack> {
         let huge_pages = Arc::new(HugePages::new(memory));
         let shared = Shared::new()
             .map_err(|error| Lack::when("have memory for the guest", error))?;
@@ -66,7 +75,7 @@ impl Running {
             running.processes.kill_all();
             return Err(killed.unwrap_or(lack));
         }
-        if !running.shared.has_our_version() {
+        if running.shared.version() != version {
             running.processes.kill_all();
             return Err(Lack::of_another_version());
         }

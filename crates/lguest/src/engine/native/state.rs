@@ -11,7 +11,7 @@ use crate::engine::interface::{Isolation, Setup};
 use crate::memory::sealed_file;
 use lg_wire::mailbox::Mailbox;
 use lg_wire::spawn::MAX_SHARED_PAGES;
-use lg_wire::state::{HEAD_SIZE, Head, STATE_SIZE, VERSION, ViewSetup, Wire};
+use lg_wire::state::{HEAD_SIZE, Head, STATE_SIZE, ViewSetup, Wire};
 use rustix::mm::{MapFlags, ProtFlags};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -78,9 +78,10 @@ impl Shared {
         });
     }
 
-    /// Whether the view program was built for the layout that we know.
-    pub(super) fn has_our_version(&self) -> bool {
-        self.wire().version.load(Ordering::SeqCst) == VERSION
+    /// The [`VERSION`](lg_wire::state::VERSION) of the layout for which the view
+    /// program was built.
+    pub(super) fn version(&self) -> u32 {
+        self.wire().version.load(Ordering::SeqCst)
     }
 
     /// The last thing that is filled in, because it takes time to measure.

@@ -10,6 +10,7 @@ use crate::engine::interface::Isolation;
 use crate::loader::{self, Image};
 use lg_host::state::Vm;
 use lg_switcher::layout::State;
+use lg_wire::state::VERSION;
 use std::fs::File;
 use std::io::Write;
 use std::mem::offset_of;
@@ -235,4 +236,24 @@ fn a_guest_goes_on_when_the_last_hold_is_gone() {
             assert!(start.elapsed() < Duration::from_secs(60));
         }
     });
+}
+
+#[test]
+fn views_of_another_version_are_refused() {
+    let setup = Setup::from(lg_abi::request::Initialize {
+        pfn_limit: 0x101,
+        pgdir: 0,
+        start: 0,
+        page_offset: 0xC000_0000,
+    });
+    let memory = GuestMemory::new(1 << 20, 1).unwrap();
+    let start = |version| Running::start_version(&memory, &setup, version);
+    let refused = start(VERSION + 1).err().unwrap().to_string();
+    assert_eq!(
+        refused,
+        "cannot start the guest: lguest and the program in it that runs a \
+         guest are of different versions; delete the folder 'target' and \
+         build lguest again"
+    );
+    start(VERSION).unwrap().processes.kill_all();
 }
