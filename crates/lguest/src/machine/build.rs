@@ -14,6 +14,7 @@ use crate::needs::Lack;
 use crate::transport::Transport;
 use lg_abi::request::Initialize;
 use std::fs::File;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -49,20 +50,21 @@ pub(super) fn build(
         started,
     } = parts;
     let line = config.kernel.command_line(&config.command_line, started);
-    let load = |pages| {
-        let memory = memory(config, pages)?;
-        let loaded = loader::load(&memory, kernel, initrd, &line)
-            .map_err(|error| named(config, error))?;
-        Ok::<_, LaunchError>((memory, loaded))
-    };
-    // Most kernels are of 2007: each device has a page, except the console.
-    // Another kernel is loaded a second time, with memory for its rings.
+    // The kernel decides which devices it has, and so how many pages are above
+    // RAM. Most kernels are of 2007: each device has a page, except the console.
     let usual = u32::try_from(devices.len()).unwrap_or(u32::MAX);
-    let (mut memory, mut loaded) = load(usual)?;
+    let memory =
+        GuestMemory::growing(config.memory, usual).map_err(lack(config))?;
+    let loaded = loader::load(&memory, kernel, initrd, &line)
+        .map_err(|error| named(config, error))?;
     let devices = Attached::to(loaded.interface, devices);
-    if devices.pages_above_ram() != usual {
-        (memory, loaded) = load(devices.pages_above_ram())?;
-    }
+    let memory = memory
+        .with_pages(devices.pages_above_ram())
+        .map_err(lack(config))?;
+    let start = Initialize {
+        pfn_limit: memory.pfn_limit(),
+        ..loaded.request
+    };
     let guest: Arc<dyn Engine> = Native::new(memory);
     let guest_id = devices.guest_id();
     let bus = devices.on_bus(&guest, screen)?;
@@ -74,18 +76,18 @@ pub(super) fn build(
         slow_paths: config.slow_paths,
         isolation: config.isolation,
         shared_pages,
+        request: start,
         ..Setup::from(loaded)
     })?;
-    let start = loaded.request;
     Ok(Built { guest, bus, start })
 }
 
-/// Memory of the Guest, with `pages` pages above RAM.
-fn memory(config: &Config, pages: u32) -> Result<GuestMemory, Lack> {
-    GuestMemory::new(config.memory, pages).map_err(|error| {
-        let mb = config.memory >> 20;
+/// There is no memory for the Guest.
+fn lack(config: &Config) -> impl Fn(io::Error) -> Lack {
+    let mb = config.memory >> 20;
+    move |error| {
         Lack::when(format!("have {mb} MB of memory for the guest"), error)
-    })
+    }
 }
 
 /// Paths that the Launcher still uses after it is confined.

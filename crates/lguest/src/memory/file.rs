@@ -7,19 +7,34 @@ use rustix::fs::{
     MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create,
 };
 use rustix::io::Errno;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 /// A memory file of `size` bytes. The size is final.
 pub(crate) fn sealed_file(
     name: &str,
     size: u64,
 ) -> rustix::io::Result<OwnedFd> {
+    let file = growing_file(name, size)?;
+    seal(&file)?;
+    Ok(file)
+}
+
+/// A memory file of `size` bytes, which may become longer until it is sealed by
+/// [`seal`]. Until then no other process may have it.
+pub(super) fn growing_file(
+    name: &str,
+    size: u64,
+) -> rustix::io::Result<OwnedFd> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let file = memfd_create(name, flags)?;
     ftruncate(&file, size)?;
-    let final_size = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
-    fcntl_add_seals(&file, final_size)?;
+    fcntl_add_seals(&file, SealFlags::SHRINK)?;
     Ok(file)
+}
+
+/// Makes the size of `file` final.
+pub(super) fn seal(file: impl AsFd) -> rustix::io::Result<()> {
+    fcntl_add_seals(file, SealFlags::GROW | SealFlags::SEAL)
 }
 
 /// A memory file that may be executed, even where `vm.memfd_noexec` forbids it

@@ -23,6 +23,7 @@ pub use sections::{
     Section, SectionsIn, behind, gather, scatter, total, truncated,
 };
 
+use file::{growing_file, seal};
 use lg_abi::page::{PAGE_SHIFT, PAGE_SIZE};
 use mapping::Mapping;
 use std::fs::File;
@@ -60,13 +61,28 @@ impl GuestMemory {
     /// # Errors
     ///
     /// What the kernel says when it has no memory or no descriptor left.
+    ///
+    /// # Panics
+    ///
+    /// If `ram` is not a whole number of pages.
     pub fn new(ram: u32, device_pages: u32) -> io::Result<Self> {
+        Self::growing(ram, device_pages)?.with_pages(device_pages)
+    }
+
+    /// The same, but [`Self::with_pages`] has to say how many pages there are
+    /// above RAM before another process gets the memory.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::new`].
+    ///
+    /// # Panics
+    ///
+    /// If `ram` is not a whole number of pages.
+    pub(crate) fn growing(ram: u32, device_pages: u32) -> io::Result<Self> {
         assert!(ram.is_multiple_of(PAGE_SIZE), "RAM comes in whole pages");
-        let limit = device_pages
-            .checked_mul(PAGE_SIZE)
-            .and_then(|pages| ram.checked_add(pages))
-            .ok_or(io::ErrorKind::InvalidInput)?;
-        let file = sealed_file("lguest-memory", u64::from(limit))?;
+        let limit = limit(ram, device_pages)?;
+        let file = growing_file("lguest-memory", u64::from(limit))?;
         let mapping = Mapping::for_large_pages(file.as_fd(), limit)?;
         Ok(Self(Arc::new(Physical {
             mapping,
@@ -74,6 +90,32 @@ impl GuestMemory {
             file,
             note: OnceLock::new(),
         })))
+    }
+
+    /// This memory with `device_pages` pages above RAM, which is all that it
+    /// will ever have. There must be no clone of it.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says when it has no memory left. `InvalidInput` if there
+    /// are more pages already, or a clone.
+    pub(crate) fn with_pages(self, device_pages: u32) -> io::Result<Self> {
+        let mut memory = Arc::into_inner(self.0)
+            .ok_or(io::Error::from(io::ErrorKind::InvalidInput))?;
+        let limit = limit(memory.ram, device_pages)?;
+        match limit.cmp(&memory.mapping.region().limit()) {
+            std::cmp::Ordering::Less => {
+                return Err(io::ErrorKind::InvalidInput.into());
+            }
+            std::cmp::Ordering::Equal => {}
+            std::cmp::Ordering::Greater => {
+                rustix::fs::ftruncate(&memory.file, u64::from(limit))?;
+                let file = memory.file.as_fd();
+                memory.mapping = Mapping::for_large_pages(file, limit)?;
+            }
+        }
+        seal(&memory.file)?;
+        Ok(Self(Arc::new(memory)))
     }
 
     /// From now on `note` is called with every piece that this process writes
@@ -301,6 +343,13 @@ impl GuestMemory {
     pub fn share_page(&self, pfn: u32, file: impl AsFd) -> io::Result<()> {
         self.0.mapping.replace_page(pfn << PAGE_SHIFT, file)
     }
+}
+
+/// Bytes of `ram` and of `device_pages` pages above it.
+fn limit(ram: u32, device_pages: u32) -> io::Result<u32> {
+    let bytes = device_pages.checked_mul(PAGE_SIZE);
+    let limit = bytes.and_then(|bytes| ram.checked_add(bytes));
+    limit.ok_or_else(|| io::ErrorKind::InvalidInput.into())
 }
 
 #[cfg(test)]

@@ -138,3 +138,30 @@ fn tempfile() -> File {
         .unwrap();
     File::from(fd)
 }
+
+#[test]
+fn memory_grows_until_its_size_is_final() {
+    let memory = GuestMemory::growing(0x4000, 1).unwrap();
+    memory
+        .write(0x3FF0, b"in RAM, and the page above it")
+        .unwrap();
+    let memory = memory.with_pages(3).unwrap();
+    assert_eq!((memory.ram(), memory.limit()), (0x4000, 0x7000));
+    let mut bytes = [0; 29];
+    memory.read(0x3FF0, &mut bytes).unwrap();
+    assert_eq!(&bytes, b"in RAM, and the page above it");
+    memory.write(0x6FFF, &[1]).unwrap();
+    assert!(memory.write(0x7000, &[1]).is_err());
+    for size in [0x6000, 0x8000] {
+        let resized = rustix::fs::ftruncate(memory.file(), size);
+        assert_eq!(resized, Err(rustix::io::Errno::PERM), "{size:#x}");
+    }
+}
+
+#[test]
+fn memory_with_a_clone_or_more_pages_cannot_grow() {
+    let memory = GuestMemory::growing(0x4000, 3).unwrap();
+    let clone = memory.clone();
+    assert!(memory.with_pages(4).is_err());
+    assert!(clone.with_pages(2).is_err());
+}
