@@ -31,6 +31,13 @@ pub const GDT_USER_CS: u32 = 14;
 /// GDT index of the user data segment.
 pub const GDT_USER_DS: u32 = 15;
 
+/// GDT index of the first segment that a kernel has for itself: its per-cpu data,
+/// which a kernel for several processors has behind fs.
+pub const GDT_PER_CPU: u32 = 27;
+
+/// GDT index of the second one: the canary of the stack protector, behind gs.
+pub const GDT_STACK_CANARY: u32 = 28;
+
 /// GDT indices that the Host keeps to itself: the Switcher's two, the task
 /// state segment and the double-fault one. LOAD_GDT ignores them.
 pub const GDT_IGNORED: [u32; 4] = [10, 11, 16, 31];

@@ -65,10 +65,13 @@ impl Host<'_> {
             // A busy Guest sets its timer again and again. A kick too many
             // costs less than to set the machine's timer each time.
             self.arm_timer(self.may_take(fast_path::LAZY_TIMER));
-            if self.vm.cr3.get() == self.shadow.cr3() {
+            if self.vm.cr3.get() != self.shadow.cr3() {
+                self.leave_for_other_view()?;
+            } else if self.has_old_segments() {
+                self.renew_view()?;
+            } else {
                 break;
             }
-            self.leave_for_other_view()?;
         }
         if self.vm.in_user_mode() {
             let fpu = FPU_VECTOR as usize;

@@ -11,6 +11,8 @@
 use crate::cpu::debug::Debug;
 // circle: as above.
 use crate::cpu::extended::Threads;
+// circle: as above.
+use crate::cpu::kernel_segments::KernelSegments;
 // circle: the first registers have the segments that `segments` loads.
 use crate::cpu::segments::set_start_segments;
 use crate::patch::ledger::table::Ledger;
@@ -202,6 +204,8 @@ pub struct Vm {
     pub uses: Cell<u64>,
     /// Kernel pages changed so far.
     pub kernel_change_count: Cell<u32>,
+    /// What the tables of all views have for its kernel's own segments.
+    pub kernel_segments: KernelSegments,
     /// Its descriptors.
     pub gdt: [Cell<Descriptor>; GDT_ENTRIES as usize],
     /// Its interrupt table.
@@ -239,7 +243,7 @@ impl Vm {
         self.regs.eip.set(setup.start);
         self.regs.esi.set(setup.boot_parameters);
         self.regs.eflags.set(START_EFLAGS);
-        set_start_segments(&self.regs);
+        set_start_segments(&self.regs, setup.boot_parameters);
         self.fpu.0.set(initial_fpu());
         let first = &self.views[0];
         first.cr3.set(setup.pgdir);

@@ -189,6 +189,15 @@ pub trait World {
     /// [`Kill::NoView`] if there can be none.
     fn start_view(&mut self, slot: usize) -> Result<(), Kill>;
 
+    /// Asks the Launcher to put a new process into the place of this view's. The
+    /// new one has the run token, and goes on as if it had just come back to it.
+    /// Does not come back in the real world.
+    ///
+    /// # Errors
+    ///
+    /// [`Kill::NoView`] if there can be none.
+    fn renew_view(&mut self) -> Result<(), Kill>;
+
     /// The Guest has worked for a while: the Launcher may want to move it to
     /// another processor.
     fn balance(&mut self);

@@ -213,12 +213,18 @@ fn load_segments(regs: &Registers) {
             asm!("mov es, {:e}", in(reg) regs.es.get());
         }
         // Not `||`: both have to be noted.
-        if changed(&live.fs, &regs.fs) | changed(&live.fs_base, &regs.fs_base) {
+        let fs = changed(&live.fs, &regs.fs);
+        if fs {
             asm!("mov fs, {:e}", in(reg) regs.fs.get());
+        }
+        if changed(&live.fs_base, &regs.fs_base) | fs {
             asm!("wrfsbase {}", in(reg) u64::from(regs.fs_base.get()));
         }
-        if changed(&live.gs, &regs.gs) | changed(&live.gs_base, &regs.gs_base) {
+        let gs = changed(&live.gs, &regs.gs);
+        if gs {
             asm!("mov gs, {:e}", in(reg) regs.gs.get());
+        }
+        if changed(&live.gs_base, &regs.gs_base) | gs {
             asm!("wrgsbase {}", in(reg) u64::from(regs.gs_base.get()));
         }
     }

@@ -9,7 +9,10 @@
 use crate::shared::state;
 use crate::syscall::{call, nr};
 use lg_abi::page::{PAGE_SHIFT, SWITCHER_ADDR};
-use lg_abi::segment::{Descriptor, GDT_TLS_MIN, GDT_USER_CS, GDT_USER_DS};
+use lg_abi::segment::{
+    Descriptor, GDT_PER_CPU, GDT_TLS_MIN, GDT_USER_CS, GDT_USER_DS,
+};
+use lg_host::cpu::kernel_segments::KERNEL_SEGMENTS;
 use lg_host::cpu::selectors::REAL_WIDE_DS;
 use lg_host::paging::shadow::USUAL;
 use lg_wire::fast_path;
@@ -104,6 +107,19 @@ pub(crate) fn fill() -> Result<(), i32> {
 /// Fills the table of a user process, which has no kernel in it.
 pub(crate) fn fill_for_user_process() -> Result<(), i32> {
     fill_up_to(SWITCHER_ADDR)
+}
+
+/// Adds the kernel's own segments to the table of a view, which has none of them
+/// yet.
+pub(crate) fn fill_kernels(
+    entries: [Descriptor; KERNEL_SEGMENTS],
+) -> Result<(), i32> {
+    for (index, entry) in (GDT_PER_CPU..).zip(entries) {
+        if entry != Descriptor::default() {
+            UserDescriptor::new(index, entry).set()?;
+        }
+    }
+    Ok(())
 }
 
 fn fill_up_to(user_end: u32) -> Result<(), i32> {

@@ -309,6 +309,11 @@ fn become_view(slot: usize, launcher: Result<usize, i32>) -> ! {
     let state = state();
     let (user_mapper, user_process) = make_user_process(launcher, timer);
     close(COMMAND_FD);
+    // A user process is to have none of these, so it was made before.
+    let (entries, segments_version) = state.vm.kernel_segments.read();
+    if segments::fill_kernels(entries).is_err() {
+        exit(SETUP_FAILED + Step::Segments.number());
+    }
     let parts = Parts {
         mapper: Mmap::new(setup()),
         user_mapper,
@@ -328,6 +333,7 @@ fn become_view(slot: usize, launcher: Result<usize, i32>) -> ! {
     let record = unsafe { &mut *(RECORD as *mut ShadowMemory) };
     let cr3 = state.vm.views[slot].cr3.get();
     let mut shadow = Shadow::new(slot, cr3, record);
+    shadow.set_segments_version(segments_version);
     if let Some(mapper) = &mut parts.user_mapper {
         // SAFETY: as above.
         let record = unsafe { &mut *(USER_RECORD as *mut ShadowMemory) };
@@ -346,6 +352,7 @@ fn become_view(slot: usize, launcher: Result<usize, i32>) -> ! {
         exit(SETUP_FAILED + Step::Filter.number());
     }
     ask::wait_for_run_token(slot);
+    ask::wait_for_turn();
     entry::begin()
 }
 

@@ -103,6 +103,13 @@ impl World for Outside {
         }
     }
 
+    fn renew_view(&mut self) -> Result<(), Kill> {
+        fpu::put_fpu_away();
+        let slot = u32::try_from(self.slot).map_err(|_| Kill::NoView)?;
+        ask::ask(Request::RenewView, [slot, 0, 0]);
+        Err(Kill::NoView)
+    }
+
     fn balance(&mut self) {
         ask::ask(Request::Balance, [0; 3]);
     }

@@ -40,6 +40,10 @@ pub enum Request {
     BuffersMayBeFree = 8,
     /// NOTIFY. Argument: a physical address.
     Notify = 9,
+    /// Another process for a view, in the place of the one that asks. Argument:
+    /// its slot. Never answered: the new process gets the run token, and goes on
+    /// when it is the Host's turn.
+    RenewView = 10,
 }
 
 impl Request {
@@ -56,6 +60,7 @@ impl Request {
             7 => Self::Balance,
             8 => Self::BuffersMayBeFree,
             9 => Self::Notify,
+            10 => Self::RenewView,
             _ => return None,
         })
     }

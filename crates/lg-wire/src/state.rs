@@ -18,7 +18,7 @@ use lg_abi::page::{PAGE_SHIFT, PAGE_SIZE};
 
 /// Which layout this crate describes. It changes with every field that is
 /// added, moved or given another meaning; a test holds the layout against it.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// Page directories that can have a view of their own at the same time.
 pub const MAX_VIEWS: usize = 32;

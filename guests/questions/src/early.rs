@@ -61,6 +61,32 @@ pub(crate) fn ports_before_init() {
     ));
 }
 
+/// Are privileged instructions that come before LGUEST_INIT in some kernels
+/// carried out: reads of control registers, and model-specific registers, which
+/// are zero? (Then the end is `hlt`, which is none of them.)
+pub(crate) fn privileged_before_init() {
+    early(code!(
+        "mov $1, %eax",
+        "mov $1, %edx",
+        "mov $0x1b, %ecx",
+        "rdmsr",
+        "or %edx, %eax",
+        "jnz 1f",
+        "wrmsr",
+        "mov %cr4, %eax",
+        "test %eax, %eax",
+        "jnz 1f",
+        "mov %cr0, %eax",
+        "cmp $0x11, %eax",
+        "jne 1f",
+        "mov %cr3, %eax",
+        "test %eax, %eax", // where the Launcher has put the tables
+        "jz 1f",
+        "hlt",
+        "1: ud2"
+    ));
+}
+
 /// May the shared page lie above all memory?
 pub(crate) fn init_outside_memory() {
     hypercall(Hypercall::Init, 0x4000_0000, 0, 0);

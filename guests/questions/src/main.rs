@@ -30,6 +30,7 @@ mod high;
 mod hypercalls;
 mod interrupts;
 mod net;
+mod own;
 mod paging;
 mod ring;
 mod segments;
@@ -56,7 +57,8 @@ macro_rules! questions {
 const EARLY: &[Question] = questions! {
     early: crash_before_init halt_before_init ring_before_init
         number_11_before_init number_max_before_init trap_before_init
-        fault_before_init ports_before_init init_outside_memory init_at_zero
+        fault_before_init ports_before_init privileged_before_init
+        init_outside_memory init_at_zero
         init_at_the_end_of_memory init_with_a_ring_in_use noirq without_noirq
         init_writes;
 };
@@ -99,6 +101,9 @@ const LATE: &[Question] = questions! {
         tls_on_the_stack tls_limits tls_refused tls_of_two_threads
         data_segments_of_a_user data_segments_of_the_kernel
         local_descriptors selectors_seen iret_flags iopl_of_a_user;
+    own: own_segments own_segments_replaced own_segments_in_a_loop
+        own_segments_over_traps own_segments_of_a_user own_segments_refused
+        own_segments_changed_for_ever;
     high: high_page_of_a_user high_page_and_its_neighbours high_code_of_a_user
         high_entry_page high_page_step_by_step;
     paging: accessed_and_dirty accessed_and_dirty_of_a_user

@@ -152,6 +152,9 @@ impl Host<'_> {
                 self.vm.counters.port_io.count();
                 return Ok(());
             }
+            if self.early_instruction(code) {
+                return Ok(());
+            }
         }
         self.deliver_trap(13, Some(error))
     }

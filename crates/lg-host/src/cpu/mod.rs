@@ -17,8 +17,10 @@ pub(crate) mod segment_load;
 
 pub mod cpuid;
 pub mod debug;
+mod early;
 mod port_io;
 
+pub mod kernel_segments;
 pub(crate) mod reach;
 pub mod segments;
 pub mod selectors;

@@ -9,17 +9,19 @@
 //! its data segments end where the kernel begins; [`reach`](crate::cpu::reach)
 //! says what it may have beyond. User programs keep thread-local data behind three
 //! descriptors ([`tls`](crate::cpu::tls)). They have the same indices in our table
-//! as in the Guest's, because C libraries compute with them.
+//! as in the Guest's, because C libraries compute with them. Two more are the
+//! kernel's own ([`kernel_segments`](crate::cpu::kernel_segments)).
 
 use crate::address::GuestVirt;
 use crate::cpu::accesses::{Access, accesses};
 use crate::cpu::branch::branch;
 use crate::cpu::instruction::MAX_INSTRUCTION;
+use crate::cpu::kernel_segments::kernel_segment_number;
 use crate::cpu::registers::SegmentRegister;
 use crate::cpu::segment_load::{Source, segment_load};
 use crate::cpu::selectors::{
     REAL_KERNEL_CS, REAL_KERNEL_DS, REAL_USER_CS, REAL_USER_DS, REAL_WIDE_DS,
-    is_null, without_level,
+    is_null, ldt, without_level,
 };
 use crate::cpu::tls::tls_number;
 use crate::fast_path;
@@ -27,7 +29,7 @@ use crate::host::Host;
 use crate::kill::Kill;
 use crate::state::Registers;
 use core::cell::Cell;
-use lg_abi::segment::{GDT_KERNEL_DS, GDT_USER_DS};
+use lg_abi::segment::{GDT_KERNEL_DS, GDT_TLS_MIN, GDT_USER_DS};
 
 impl Host<'_> {
     /// The code and stack segments to run on now.
@@ -51,6 +53,7 @@ impl Host<'_> {
         } else if self.has_usual_segments() {
             REAL_USER_DS
         } else {
+            self.drop_own_segments();
             self.fix_data_segments();
             self.fix_tls();
             self.tls_stack().unwrap_or(REAL_USER_DS)
@@ -104,12 +107,20 @@ impl Host<'_> {
                 return Ok(true);
             }
         };
+        let base = kernel_segment_number(selector).map_or(0, |number| {
+            self.patch_own_segment_load(code, selector);
+            self.own_base(number)
+        });
         let regs = &self.vm.regs;
         match load.register {
             SegmentRegister::Es => regs.es.set(real),
             SegmentRegister::Ds => regs.ds.set(real),
-            SegmentRegister::Fs => set_tls(&regs.fs, &regs.fs_base, real),
-            SegmentRegister::Gs => set_tls(&regs.gs, &regs.gs_base, real),
+            SegmentRegister::Fs => {
+                load_with(&regs.fs, &regs.fs_base, real, base)
+            }
+            SegmentRegister::Gs => {
+                load_with(&regs.gs, &regs.gs_base, real, base)
+            }
             // `settle_segments` chooses what is loaded for it.
             SegmentRegister::Ss => self.vm.ss.set(selector),
             SegmentRegister::Cs => return Ok(false),
@@ -134,6 +145,9 @@ impl Host<'_> {
         }
         if let Some(number) = tls_number(selector) {
             return self.real_tls(number, register);
+        }
+        if let Some(number) = kernel_segment_number(selector) {
+            return self.load_own_segment(number, selector, register);
         }
         let data = if self.vm.in_user_mode() {
             REAL_USER_DS
@@ -232,19 +246,26 @@ fn fix_data_segment(selector: &Cell<u32>, user: bool) -> bool {
     true
 }
 
-/// Loads a selector, and with it the base of our descriptor, which is zero.
-fn set_tls(selector: &Cell<u32>, base: &Cell<u32>, real: u32) {
+/// Loads a selector, and with it the base of our descriptor.
+fn load_with(selector: &Cell<u32>, base: &Cell<u32>, real: u32, its: u32) {
     selector.set(real);
-    base.set(0);
+    base.set(its);
 }
 
-/// The registers that a fresh Guest starts with: flat data segments, nothing
-/// behind fs and gs.
-pub fn set_start_segments(regs: &Registers) {
+/// The registers that a fresh Guest starts with: flat data segments. fs and gs
+/// have nothing behind them, or, where the Guest starts with boot parameters, a
+/// segment that begins there. A kernel with a stack protector reads its canary
+/// before it has loaded gs; whatever is there, it is the same at both ends of a
+/// function.
+pub fn set_start_segments(regs: &Registers, boot_parameters: u32) {
+    let own = match boot_parameters {
+        0 => 0,
+        _ => ldt(GDT_TLS_MIN),
+    };
     regs.ds.set(REAL_KERNEL_DS);
     regs.es.set(REAL_KERNEL_DS);
-    regs.fs.set(0);
-    regs.gs.set(0);
+    load_with(&regs.fs, &regs.fs_base, own, boot_parameters);
+    load_with(&regs.gs, &regs.gs_base, own, boot_parameters);
     regs.ss.set(REAL_KERNEL_DS);
 }
 

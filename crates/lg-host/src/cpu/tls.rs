@@ -105,10 +105,11 @@ impl Host<'_> {
             known::NONE
         };
         self.vm.tls.set(known);
+        self.note_own_descriptors();
     }
 
-    /// Whether user code has the segments that nearly all programs have, and all
-    /// of them are loaded. It is asked at each way out to user code.
+    /// Whether user code has the segments that nearly all programs have. It is
+    /// asked at each way out to user code, and sets the base of gs.
     pub(crate) fn has_usual_segments(&self) -> bool {
         let (vm, regs) = (self.vm, &self.vm.regs);
         let usual = regs.ds.get() == REAL_USER_DS
@@ -120,7 +121,9 @@ impl Host<'_> {
             && match (vm.tls.get(), regs.gs.get()) {
                 (known::FIRST | known::NONE, 0) => true,
                 (known::FIRST, gs) if gs == real(0) => {
-                    regs.gs_base.get() == self.tls(0).base()
+                    // A kernel that pops gs has loaded the base of our table.
+                    regs.gs_base.set(self.tls(0).base());
+                    true
                 }
                 _ => false,
             }

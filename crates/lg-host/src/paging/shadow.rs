@@ -50,6 +50,8 @@ pub struct Shadow<'a> {
     /// The entries of the local descriptor table that user code has.
     table: [Descriptor; TLS_ENTRIES],
     has_unusual_table: bool,
+    /// Which version of the kernel's own segments is in the table.
+    segments_version: u32,
 }
 
 /// The record that the view works on: its own, or its user process's.
@@ -87,6 +89,7 @@ impl<'a> Shadow<'a> {
             in_user_process: false,
             table: USUAL,
             has_unusual_table: false,
+            segments_version: 0,
         }
     }
 
@@ -103,6 +106,17 @@ impl<'a> Shadow<'a> {
     /// Whether they are as they were at first.
     pub(crate) fn has_usual_table(&self) -> bool {
         !self.has_unusual_table
+    }
+
+    /// Which version of the kernel's own segments
+    /// ([`kernel_segments`](crate::cpu::kernel_segments)) is in the table.
+    pub(crate) fn segments_version(&self) -> u32 {
+        self.segments_version
+    }
+
+    /// They are in the table, in this version.
+    pub fn set_segments_version(&mut self, version: u32) {
+        self.segments_version = version;
     }
 
     /// Gives it a user process for user code.

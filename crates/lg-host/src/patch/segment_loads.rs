@@ -1,10 +1,12 @@
-//! Patches where trap handlers load the user's data segment.
+//! Patches where trap handlers load segments.
 //!
-//! The instruction is no trampoline: its constant becomes the selector of the
+//! These are the user's data segment, and those that a kernel has for itself. The
+//! instruction is no trampoline: its constant becomes the selector of the
 //! segment that is really meant.
 
 use super::ledger::table::{PatchKind, Place};
 use crate::address::{GuestVirt, as_word};
+use crate::cpu::kernel_segments::{kernel_segment_number, real_kernel_segment};
 use crate::cpu::selectors::REAL_KERNEL_DS;
 use crate::fast_path;
 use crate::host::Host;
@@ -27,7 +29,8 @@ impl Host<'_> {
             let mut code = [0; 192];
             let got = self.fetch(at, &mut code);
             if let Some(immediate) = segment_load(&code[..got]) {
-                self.set_selector_at(at.plus(as_word(immediate)));
+                let at = at.plus(as_word(immediate));
+                self.set_selector_at(at, REAL_KERNEL_DS);
                 return;
             }
             // A handler that only pushes something and jumps to the common
@@ -41,14 +44,47 @@ impl Host<'_> {
         }
     }
 
-    /// Makes the constant at `at` the selector that is really meant.
-    fn set_selector_at(&self, at: GuestVirt) {
+    /// The kernel loads a segment of its own at eip, where `code` begins, by
+    /// `selector`. If the instruction in front of it has put the selector into
+    /// the register, that is changed to put ours there.
+    pub(crate) fn patch_own_segment_load(
+        &mut self,
+        code: &[u8],
+        selector: u32,
+    ) {
+        /// Bytes of `mov $constant,%reg`, and where the constant is.
+        const MOV: u32 = 5;
+        const CONSTANT: u32 = 1;
+        let Some(number) = kernel_segment_number(selector) else {
+            return;
+        };
+        // mov %reg,%fs or mov %reg,%gs
+        let &[0x8E, modrm @ (0xE0..=0xEF), ..] = code else {
+            return;
+        };
+        if !self.may_take(fast_path::SEGMENTS) {
+            return;
+        }
+        let eip = self.vm.regs.eip.get();
+        let before = GuestVirt(eip.wrapping_sub(MOV));
+        let mut loads = [0; MOV as usize];
+        let there = self.code(before, &mut loads).is_some();
+        let [a, b, c, d] = selector.to_le_bytes();
+        if there && loads == [0xB8 | modrm & 7, a, b, c, d] {
+            let real = real_kernel_segment(number);
+            self.set_selector_at(before.plus(CONSTANT), real);
+        }
+    }
+
+    /// Makes the constant at `at` the selector that is really meant. Selectors
+    /// have one byte.
+    fn set_selector_at(&self, at: GuestVirt, real: u32) {
         let Some(place) = self.physical(at) else {
             return;
         };
         let (kind, place) = (PatchKind::SegmentLoad, Place::Memory(place));
         if let Some(room) = self.room_for(kind, place, at, 1) {
-            let [low, ..] = REAL_KERNEL_DS.to_le_bytes();
+            let [low, ..] = real.to_le_bytes();
             self.write_patch(room, &[low]);
         }
     }

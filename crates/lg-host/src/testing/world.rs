@@ -39,6 +39,8 @@ pub struct Pretended {
     pub crashed: Option<String>,
     /// The views to which the run token was passed.
     pub handed_to: Vec<usize>,
+    /// How often the view was made anew.
+    pub renewed: u32,
     /// The trampolines, and what each displaces.
     pub trampolines: Vec<(TrampolineKind, Vec<u8>)>,
     /// Where the trampolines of direct calls go on.
@@ -114,6 +116,11 @@ impl World for Pretended {
             Some(most) if slot >= most => Err(Kill::NoView),
             _ => Ok(()),
         }
+    }
+
+    fn renew_view(&mut self) -> Result<(), Kill> {
+        self.renewed += 1;
+        Ok(())
     }
 
     fn balance(&mut self) {}

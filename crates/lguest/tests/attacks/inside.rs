@@ -145,7 +145,7 @@ fn requests_of_its_own() {
     let poke = |at, word: u32| long(routine::POKE, at, word.into());
     let values = [0, 1, 4, 31, 32, 0x100_1000, 0x100_2000, u32::MAX];
     let mut script = Vec::new();
-    for request in (0..=9).chain([u32::MAX]) {
+    for request in (0..=10).chain([u32::MAX]) {
         for (n, first) in values.into_iter().enumerate() {
             let arguments = [first, values[(n + 3) % 8], values[(n + 5) % 8]];
             let mut steps =

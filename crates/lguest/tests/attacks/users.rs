@@ -9,6 +9,7 @@ use crate::arena::{Arena, Boot, Stop, count};
 use crate::script::{Long, Record, routine};
 use crate::target::view;
 use lg_abi::hypercall::Hypercall;
+use lg_abi::segment::{GDT_KERNEL_CS, GDT_PER_CPU};
 use lg_host::state::ViewSlot;
 use lg_switcher::layout::{
     COMMANDS, MEMORY, OWN, STACK, STACK_SIZE, STATE, State, TRAMPOLINES, USER,
@@ -111,6 +112,34 @@ fn behind_gs() -> Vec<u8> {
     code
 }
 
+/// The kernel's own segment, which begins at the secret.
+fn own_segment() -> Vec<u8> {
+    // mov $0xdf,%eax; mov %eax,%fs; mov %fs:0,%eax
+    let mut code = vec![0xB8, 0xDF, 0, 0, 0, 0x8E, 0xE0];
+    code.extend([0x64, 0xA1, 0, 0, 0, 0]);
+    code.extend(TELL);
+    code
+}
+
+/// The kernel's part of it: a descriptor, which the kernel loads. The table is of
+/// memory that is zero.
+fn load_own_segment() -> [Record; 4] {
+    const TABLE: u32 = 0x1_E100;
+    let base = 0xC000_0000 + PLACE;
+    let own = 0x008F_9200 | base >> 16 & 0xFF | base & 0xFF00_0000;
+    let flat = [0x00CF_9A00, 0x00CF_9200, 0x00CF_FA00, 0x00CF_F200];
+    let flat = flat.map(|high: u32| [0xFFFF, high].map(u32::to_le_bytes));
+    let own = [base << 16 | 0xFFFF, own].map(u32::to_le_bytes);
+    let at = |index: u32| TABLE + 8 * index;
+    [
+        Record::write(at(GDT_KERNEL_CS), flat.as_flattened().as_flattened()),
+        Record::write(at(GDT_PER_CPU), own.as_flattened()),
+        Record::hypercall(Hypercall::LoadGdt as u32, [TABLE, 32, 0]),
+        // mov $0xd8,%eax; mov %eax,%fs; ud2
+        Record::code(&[0xB8, 0xD8, 0, 0, 0, 0x8E, 0xE0, 0x0F, 0x0B]),
+    ]
+}
+
 /// Where the thread-local segment begins.
 const BASE: u32 = 0x0804_9000;
 
@@ -128,9 +157,10 @@ fn load_tls() -> [Record; 2] {
 }
 
 /// Ways to the secret that work without user processes.
-fn ways() -> [(&'static str, Vec<u8>); 6] {
+fn ways() -> [(&'static str, Vec<u8>); 7] {
     [
         ("through the code segment", through(CS)),
+        ("through the kernel's own segment", own_segment()),
         ("by an offset behind gs", behind_gs()),
         ("by a flat segment", flat()),
         ("in 64-bit mode", peek(u64::from(0xC000_0000 + PLACE))),
@@ -163,6 +193,7 @@ fn seen_with(
 ) -> Vec<String> {
     let arena = Arena::new("users");
     let mut script = vec![Record::write(PLACE, &SECRET.to_le_bytes())];
+    script.extend(load_own_segment());
     script.extend(load_tls());
     script.extend(attacks);
     let end = arena.boot(&Boot {

@@ -132,6 +132,10 @@ impl World for Outside<'_> {
         }
     }
 
+    fn renew_view(&mut self) -> Result<(), Kill> {
+        Ok(())
+    }
+
     fn balance(&mut self) {}
 
     fn buffers_may_be_free(&mut self) {}

@@ -7,6 +7,7 @@
 
 use super::core::Core;
 use super::kernel::Kernel;
+use super::processes::NotRenewed;
 use super::running::{Running, Views};
 use super::turn::Conversation;
 use crate::engine::death::{Death, printable};
@@ -14,7 +15,7 @@ use crate::engine::error::RequestError;
 use crate::engine::interface::Exit;
 use crate::lock::lock;
 use lg_abi::dma::{Dma, KEY_ALIGN};
-use lg_wire::mailbox::{LAUNCHERS_TURN, Mailbox, Request};
+use lg_wire::mailbox::{LAUNCHERS_TURN, Mailbox, Request, reason};
 use lg_wire::turns;
 use std::sync::atomic::Ordering;
 
@@ -87,6 +88,10 @@ impl Core {
                 *lock(&self.refused) = started.err();
                 None
             }
+            // The new view goes on when it is its turn.
+            Some(Request::RenewView) => {
+                views.renew_view(a).err().map(|why| self.not_renewed(why))
+            }
             Some(Request::Balance) => {
                 views.balance();
                 None
@@ -112,6 +117,23 @@ impl Core {
                 "its Host asked for {number}, which does not exist"
             ))),
         }
+    }
+
+    /// A view was not made anew, and there is none any more.
+    fn not_renewed(&self, why: NotRenewed) -> Exit {
+        let why = match why {
+            NotRenewed::Lacks(lack) => {
+                *lock(&self.refused) = Some(lack);
+                reason::NO_VIEW
+            }
+            NotRenewed::TooOften => {
+                "its kernel changes its own segments without end"
+            }
+            NotRenewed::NoSuchView => {
+                "its Host asked for a new process for a view that does not exist"
+            }
+        };
+        self.killed(why.into())
     }
 
     /// BIND_DMA. A Guest that has tried to bind may also have freed a buffer.

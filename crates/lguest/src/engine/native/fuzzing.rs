@@ -3,6 +3,7 @@
 //! Only there with `--cfg fuzzing`.
 
 use super::Native;
+use super::processes::NotRenewed;
 use super::running::Views;
 use super::turn::Conversation;
 use crate::engine::bindings::BoundDma;
@@ -24,6 +25,19 @@ impl Views for OnPaper {
         let bit = 1_u32.checked_shl(slot).ok_or_else(wrong)?;
         let old = self.0.fetch_or(bit, Ordering::Relaxed);
         if old & bit == 0 { Ok(()) } else { Err(wrong()) }
+    }
+
+    fn renew_view(&self, slot: u32) -> Result<(), NotRenewed> {
+        match slot {
+            0..32 => Ok(()),
+            32..64 => Err(NotRenewed::TooOften),
+            64..96 => Err(NotRenewed::NoSuchView),
+            _ => {
+                let wrong = io::ErrorKind::InvalidInput;
+                let lack = Lack::when("start a view", wrong);
+                Err(NotRenewed::Lacks(lack))
+            }
+        }
     }
 
     fn balance(&self) {}

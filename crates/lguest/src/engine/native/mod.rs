@@ -45,6 +45,8 @@ mod state;
 
 mod processes;
 
+mod slots;
+
 mod spawn;
 pub(crate) use spawn::{check_processor, no_program};
 

@@ -2,16 +2,17 @@
 //!
 //! The view spawner is started once ([`super::spawn`]) and forks a view when
 //! it is asked. All of them are our children, all of them end with us, and the
-//! thread in [`Processes::wait_for_death`] reports one that ends before.
+//! thread in [`Processes::wait_for_death`] reports one that ends before. A view
+//! is replaced by a new process where its table of segments has become old.
 
 use super::child::{Child, START, WATCH, bury, has_ended, lack};
 use super::describe::{NOT_KNOWN, end_of, end_of_view, lack_of, no_process};
 use super::placement::Placement;
+use super::slots::Slots;
 use super::spawn::{check_processor, start_spawner};
 use super::state::Shared;
 use super::watch::{Mark, Watch};
 use crate::engine::interface::SharedPage;
-use crate::lock::lock;
 use crate::memory::GuestMemory;
 use crate::needs::{Cause, Lack};
 use lg_wire::spawn::Answer;
@@ -23,7 +24,8 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::sync::{LockResult, Mutex, MutexGuard, OnceLock, TryLockError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{LockResult, Mutex, MutexGuard, TryLockError};
 use std::time::{Duration, Instant};
 
 /// How long the view spawner may take to answer when all are to be killed. A
@@ -36,18 +38,33 @@ const READY_PATIENCE: Timespec = Timespec {
     tv_nsec: 0,
 };
 
+/// Why a view was not made anew.
+pub(super) enum NotRenewed {
+    /// The Guest has had it done too often.
+    TooOften,
+    /// There is no such view.
+    NoSuchView,
+    /// This is lacking.
+    Lacks(Lack),
+}
+
+/// How often a Guest may have views made anew. Linux does so about three times for
+/// each view that there is at boot; a Guest that does so for ever would keep the
+/// view spawner and us busy.
+const MAX_RENEWALS: usize = 8 * MAX_VIEWS;
+
 /// All processes of a Guest.
 pub(super) struct Processes {
     /// Slots from here on get no process: the Guest makes do with fewer.
     max_views: usize,
-    spawner: OwnedFd,
+    /// Its number belongs to it until we reap it, as those of all others do.
+    spawner: Child,
     command: Mutex<UnixStream>,
-    views: [OnceLock<OwnedFd>; MAX_VIEWS],
-    /// Views have user processes, and these are the user processes' processes,
-    /// by slot.
-    user_processes: Option<[OnceLock<[OwnedFd; 2]>; MAX_VIEWS]>,
-    /// Their numbers, which belong to them until we reap them.
-    pids: Mutex<Vec<Pid>>,
+    slots: Slots,
+    /// Views have user processes.
+    user_processes: bool,
+    /// How often a view was made anew.
+    renewals: AtomicUsize,
     placement: Placement,
     watch: Watch,
 }
@@ -69,16 +86,16 @@ impl Processes {
         let (command, spawner) = start_spawner(memory, shared, pages)?;
         let processes = Self {
             max_views: max_views(memory.limit()),
-            spawner: spawner.descriptor,
+            spawner,
             command: Mutex::new(command),
-            views: [const { OnceLock::new() }; MAX_VIEWS],
-            user_processes: user_processes
-                .then_some([const { OnceLock::new() }; MAX_VIEWS]),
-            pids: Mutex::new(vec![spawner.pid]),
+            slots: Slots::new(),
+            user_processes,
+            renewals: AtomicUsize::new(0),
             placement: Placement::new(),
             watch,
         };
-        let watched = processes.watch.add(&processes.spawner, Mark::Spawner);
+        let spawner = &processes.spawner.descriptor;
+        let watched = processes.watch.add(spawner, Mark::Spawner);
         if let Err(lack) = watched {
             processes.kill_all();
             return Err(lack);
@@ -93,15 +110,15 @@ impl Processes {
     /// No such slot, one that has a process already, or what is lacking.
     pub(super) fn start_view(&self, slot: u32) -> Result<(), Lack> {
         let wrong = || lack(START)(io::ErrorKind::InvalidInput);
-        let place = self.views[..self.max_views].get(slot as usize);
-        let place = place.filter(|place| place.get().is_none());
-        let place = place.ok_or_else(wrong)?;
+        let has_room = (slot as usize) < self.max_views;
+        if !has_room || !self.slots.is_empty(slot) {
+            return Err(wrong());
+        }
         let mut command = self.command.lock().map_err(|_| wrong())?;
         // A process for which we had no descriptor left could neither be
         // watched nor ended: so one is set aside for each that is to come.
-        let spawner = lock(&self.pids)[0];
-        let coming = if self.user_processes.is_some() { 3 } else { 1 };
-        let room = || pidfd_open(spawner, PidfdFlags::empty());
+        let coming = if self.user_processes { 3 } else { 1 };
+        let room = || pidfd_open(self.spawner.pid, PidfdFlags::empty());
         let room = (0..coming).map(|_| room()).collect::<Result<Vec<_>, _>>();
         let mut room = room.map_err(lack(WATCH))?;
         // A view spawner that has ended has told why before.
@@ -119,17 +136,42 @@ impl Processes {
             }
         };
         let view = view.ok_or_else(wrong)?;
-        let view = self.adopt(view, Mark::View(slot))?;
-        place.set(view).map_err(|_| wrong())?;
-        let Some(user_processes) = &self.user_processes else {
+        self.adopt(slot, view, Mark::View(slot))?;
+        if !self.user_processes {
             return Ok(());
-        };
+        }
         room.clear();
         let mark = Mark::UserProcess(slot);
-        let [user_process, mapper] = [user_process, mapper]
-            .map(|pid| self.adopt(Child::of_ours(pid)?, mark));
-        let place = &user_processes[slot as usize];
-        place.set([user_process?, mapper?]).map_err(|_| wrong())
+        let of_ours = |pid| Child::of_ours(pid);
+        let (user_process, mapper) = (of_ours(user_process), of_ours(mapper));
+        let adopted = user_process.and_then(|p| self.adopt(slot, p, mark));
+        adopted.and(mapper.and_then(|mapper| self.adopt(slot, mapper, mark)))
+    }
+
+    /// Ends the process of view `slot`, which stands still, and starts another.
+    /// Blocks until it is ready.
+    ///
+    /// # Errors
+    ///
+    /// No such view, or what is lacking. Then there is none any more.
+    pub(super) fn renew_view(&self, slot: u32) -> Result<(), NotRenewed> {
+        let renewals = self.renewals.fetch_add(1, Ordering::Relaxed);
+        if renewals >= MAX_RENEWALS {
+            return Err(NotRenewed::TooOften);
+        }
+        let exists = (slot as usize) < self.max_views;
+        if !exists || self.slots.is_empty(slot) {
+            return Err(NotRenewed::NoSuchView);
+        }
+        let old = self.slots.take(slot);
+        for process in &old {
+            // Its end is no death of the Guest.
+            self.watch.remove(&process.descriptor);
+        }
+        for process in old {
+            process.end();
+        }
+        self.start_view(slot).map_err(NotRenewed::Lacks)
     }
 
     /// Blocks until a view is ready, which is put into `view` as soon as it
@@ -177,8 +219,9 @@ impl Processes {
     /// The call that the view spawner was killed for, if it was killed;
     /// `progress` is what it has noted.
     pub(super) fn killed_for(&self, progress: [i32; 2]) -> Option<Lack> {
-        let ended = has_ended(&&self.spawner);
-        let lack = ended.then(|| lack_of(&self.spawner, progress));
+        let spawner = &self.spawner.descriptor;
+        let ended = has_ended(&spawner);
+        let lack = ended.then(|| lack_of(spawner, progress));
         lack.filter(|lack| matches!(lack.cause, Cause::Killed { .. }))
     }
 
@@ -189,9 +232,10 @@ impl Processes {
         view: Option<&Child>,
     ) -> Result<Answer, Lack> {
         let view = view.map(|view| &view.descriptor);
+        let spawner_process = &self.spawner.descriptor;
         let mut ready = vec![
             PollFd::new(&*command, PollFlags::IN),
-            PollFd::new(&self.spawner, PollFlags::IN),
+            PollFd::new(spawner_process, PollFlags::IN),
         ];
         ready.extend(view.map(|view| PollFd::new(view, PollFlags::IN)));
         while matches!(
@@ -205,7 +249,7 @@ impl Processes {
         if said.revents().is_empty() {
             return Err(match view {
                 _ if !spawner.revents().is_empty() => {
-                    lack_of(&self.spawner, NOT_KNOWN)
+                    lack_of(spawner_process, NOT_KNOWN)
                 }
                 Some(view) if !ready[2].revents().is_empty() => {
                     lack_of(view, [Step::Timer.number(), 0])
@@ -215,31 +259,37 @@ impl Processes {
         }
         let mut words = [[0; 4]; size_of::<Answer>() / 4];
         let read = command.read_exact(words.as_flattened_mut());
-        read.map_err(|_| lack_of(&self.spawner, NOT_KNOWN))?;
+        read.map_err(|_| lack_of(spawner_process, NOT_KNOWN))?;
         Ok(words.map(i32::from_ne_bytes))
     }
 
-    /// Watches over a child of ours from now on.
-    fn adopt(&self, child: Child, mark: Mark) -> Result<OwnedFd, Lack> {
-        let Child { pid, descriptor } = child;
-        if let Err(lack) = self.watch.add(&descriptor, mark) {
-            Child { pid, descriptor }.end();
+    /// Watches over a child of ours from now on, which belongs to view `slot`.
+    fn adopt(&self, slot: u32, child: Child, mark: Mark) -> Result<(), Lack> {
+        if let Err(lack) = self.watch.add(&child.descriptor, mark) {
+            child.end();
             return Err(lack);
         }
-        lock(&self.pids).push(pid);
-        Ok(descriptor)
+        self.slots.put(slot, child);
+        Ok(())
+    }
+
+    /// The numbers of all of them.
+    fn pids(&self) -> Vec<Pid> {
+        let mut pids = vec![self.spawner.pid];
+        pids.extend(self.slots.pids());
+        pids
     }
 
     /// Keeps all of them, and this thread, on the processor that it is on.
     /// Views that are started later inherit it from the view spawner.
     pub(super) fn settle(&self) {
-        self.placement.settle(&lock(&self.pids).clone());
+        self.placement.settle(&self.pids());
     }
 
     /// Moves all of them, and this thread, to another processor if they had
     /// to wait too long for theirs.
     pub(super) fn balance(&self) {
-        self.placement.balance(&lock(&self.pids).clone());
+        self.placement.balance(&self.pids());
     }
 
     /// Keeps this thread where they are kept. `at` is where it is, as far as
@@ -250,13 +300,11 @@ impl Processes {
 
     /// Kicks view `slot`, if there is such a process.
     pub(super) fn kick(&self, slot: u32) {
-        let Some(view) = self.views.get(slot as usize) else {
-            return;
-        };
-        let signal = Signal::from_named_raw(KICK_SIGNAL);
-        if let (Some(view), Some(signal)) = (view.get(), signal) {
+        if let Some(signal) = Signal::from_named_raw(KICK_SIGNAL) {
             // A process that has just died needs no kick.
-            let _ = pidfd_send_signal(view, signal);
+            self.slots.with_view(slot, |view| {
+                let _ = pidfd_send_signal(view, signal);
+            });
         }
     }
 
@@ -265,12 +313,10 @@ impl Processes {
         // The view spawner must not be asked for more meanwhile; that takes
         // the same lock.
         let command = self.lock_command();
-        for process in self.all() {
+        self.each(|process| {
             let _ = pidfd_send_signal(process, Signal::KILL);
-        }
-        for process in self.all() {
-            bury(process);
-        }
+        });
+        self.each(bury);
         drop(command);
     }
 
@@ -284,7 +330,8 @@ impl Processes {
                 Ok(guard) => return Ok(guard),
                 Err(TryLockError::Poisoned(error)) => return Err(error),
                 Err(TryLockError::WouldBlock) if Instant::now() > deadline => {
-                    let _ = pidfd_send_signal(&self.spawner, Signal::KILL);
+                    let spawner = &self.spawner.descriptor;
+                    let _ = pidfd_send_signal(spawner, Signal::KILL);
                     return self.command.lock();
                 }
                 Err(TryLockError::WouldBlock) => {
@@ -305,20 +352,17 @@ impl Processes {
         match mark {
             Mark::Stop => None,
             Mark::Spawner => {
-                let end = end_of(&self.spawner);
+                let end = end_of(&self.spawner.descriptor);
                 Some(format!("the guest's first process {end}"))
             }
             Mark::UserProcess(slot) => {
-                let all = self.user_processes.as_ref();
-                let both = all.and_then(|all| all.get(slot as usize)?.get());
-                let ended = both.and_then(|both| both.iter().find(has_ended));
-                let end = ended.map_or_else(gone, end_of);
+                let end = self.slots.with_ended_user_process(slot, end_of);
+                let end = end.unwrap_or_else(gone);
                 Some(format!("a process of the guest's programs {end}"))
             }
             Mark::View(slot) => {
-                let view = self.views.get(slot as usize);
-                let view = view.and_then(OnceLock::get);
-                let end = view.map_or_else(gone, end_of_view);
+                let end = self.slots.with_view(slot, end_of_view);
+                let end = end.unwrap_or_else(gone);
                 Some(format!("a process of the guest {end}"))
             }
         }
@@ -329,15 +373,9 @@ impl Processes {
         self.watch.stop();
     }
 
-    fn all(&self) -> impl Iterator<Item = &OwnedFd> {
-        let views = self.views.iter().filter_map(OnceLock::get);
-        let user_processes = self
-            .user_processes
-            .iter()
-            .flatten()
-            .filter_map(OnceLock::get);
-        std::iter::once(&self.spawner)
-            .chain(views)
-            .chain(user_processes.flatten())
+    /// Does something with each of them.
+    fn each(&self, mut act: impl FnMut(&OwnedFd)) {
+        act(&self.spawner.descriptor);
+        self.slots.each(act);
     }
 }

@@ -5,7 +5,7 @@
 
 use super::huge_pages::HugePages;
 use super::kernel::Kernel;
-use super::processes::Processes;
+use super::processes::{NotRenewed, Processes};
 use super::state::Shared;
 use crate::engine::interface::{EngineCounters, Isolation, Setup};
 use crate::memory::GuestMemory;
@@ -138,6 +138,10 @@ pub(super) trait Views {
     /// Starts the process of view `slot`.
     fn start_view(&self, slot: u32) -> Result<(), Lack>;
 
+    /// Puts a new process into the place of view `slot`'s, and passes the run
+    /// token to it.
+    fn renew_view(&self, slot: u32) -> Result<(), NotRenewed>;
+
     /// The Guest has worked for a while: looks whether another processor, or
     /// other pages, would be better for it.
     fn balance(&self);
@@ -146,6 +150,14 @@ pub(super) trait Views {
 impl Views for Running {
     fn start_view(&self, slot: u32) -> Result<(), Lack> {
         self.processes.start_view(slot)
+    }
+
+    fn renew_view(&self, slot: u32) -> Result<(), NotRenewed> {
+        self.processes.renew_view(slot)?;
+        if let Some(run_token) = self.shared.run_token(slot) {
+            turns::pass::<Kernel>(run_token);
+        }
+        Ok(())
     }
 
     fn balance(&self) {

@@ -135,6 +135,11 @@ impl Shared {
         &self.wire().run_tokens[0]
     }
 
+    /// The run token of view `slot`, if there can be such a view.
+    pub(super) fn run_token(&self, slot: u32) -> Option<&AtomicU32> {
+        self.wire().run_tokens.get(slot as usize)
+    }
+
     /// All counts that are not zero, by name.
     pub(super) fn counters(&self) -> Vec<(String, u64)> {
         let mut all = Vec::new();

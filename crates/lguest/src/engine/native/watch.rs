@@ -76,6 +76,12 @@ impl Watch {
             .map_err(lack(WATCH))
     }
 
+    /// Does not watch this process any more.
+    pub(super) fn remove(&self, process: &OwnedFd) {
+        // It is watched, so this cannot fail.
+        let _ = epoll::delete(&self.events, process);
+    }
+
     /// Blocks until a process has ended, or [`Self::stop`] was called.
     pub(super) fn wait(&self) -> io::Result<Mark> {
         let mut events = [const {
