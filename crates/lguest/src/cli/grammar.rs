@@ -17,26 +17,18 @@ use std::time::Duration;
 
 const EXIT_CODES: &str = "\
 Exit status:
-  0        the guest powered itself off; doctor: guests can run \
-here
+  0        the guest powered itself off; doctor: guests can run here
   1 - 119  the guest's own code; 1 also when it crashed or was killed
-  2        \
-the command line is wrong
-  120      a file (image, initrd, disk, network, \
-statistics, log) cannot be used
-  121      this machine lacks something that \
-guests need ('lguest doctor')
+  2        the command line is wrong
+  120      a file (image, initrd, disk, network, statistics, log) cannot be used
+  121      this machine lacks something that guests need ('lguest doctor')
   122      a process of the guest was lost
-  123      \
-the launcher itself failed, or was stopped at a system call that it
-           \
-does not make
+  123      the launcher itself failed, or was stopped at a system call that it
+           does not make
   124      ended by --timeout
   125      ended by --exit-on-eof
-  \
-128 + N  ended by signal N (130: also ^C^C^C; 141: the reader of the
-           \
-guest's output is gone; 143: also --die-with-parent)";
+  128 + N  ended by signal N (130: also ^C^C^C; 141: the reader of the
+           guest's output is gone; 143: also --die-with-parent)";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -99,8 +91,7 @@ pub(super) enum Command {
     #[command(after_help = "\
 Exit status:
   0    guests can run here
-  121  they cannot: the output says \
-what is lacking, and the cure")]
+  121  they cannot: the output says what is lacking, and the cure")]
     Doctor(Form),
     /// Describe a kernel's file, and say whether it runs here
     #[command(after_help = "\
