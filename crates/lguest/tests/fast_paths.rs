@@ -135,7 +135,7 @@ fn devices_work_without_their_fast_paths() {
     assert!(total(&sender, "at_once") > 0, "{sender}");
     const NO_OUTBOX: &str = "outbox: no futex_waitv (Linux 5.16)";
     if total(&receiver, "fetched") == 0 {
-        support::skip("devices_work_without_their_short_cuts", NO_OUTBOX);
+        support::skip("devices_work_without_their_fast_paths", NO_OUTBOX);
     }
     let (_, sender) = with_devices(&["disk-at-once"]);
     assert_eq!(total(&sender, "at_once"), 0, "{sender}");

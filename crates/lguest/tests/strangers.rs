@@ -78,7 +78,7 @@ fn a_file_whose_server_does_not_answer_does_not_block_a_launcher() {
     let (a, b) = (network.guest(), network.guest());
     let Some((silent, file)) = Silent::start(&network.scratch) else {
         skip(
-            "a_file_without_an_answer_does_not_hold_up_a_launcher",
+            "a_file_whose_server_does_not_answer_does_not_block_a_launcher",
             "needs root and /dev/fuse",
         );
         return;

@@ -49,8 +49,7 @@ fn memory_is_what_was_asked_for() {
 
 #[test]
 fn an_initrd_is_found_with_more_memory_than_is_mapped() {
-    let test =
-        "an_initrd_is_found_even_where_there_is_more_memory_than_is_mapped";
+    let test = "an_initrd_is_found_with_more_memory_than_is_mapped";
     let Some(given) = Given::to(test, &[VMLINUX, INITRD]) else {
         return;
     };
@@ -94,7 +93,7 @@ fn a_disk_can_be_the_root() {
 
 #[test]
 fn a_disk_is_the_same_without_its_fast_paths() {
-    let test = "a_disk_is_the_same_without_its_short_cuts";
+    let test = "a_disk_is_the_same_without_its_fast_paths";
     let Some(given) = Given::to(test, &[VMLINUX, INITRD]) else {
         return;
     };

@@ -41,7 +41,7 @@ fn memory_in_more_pieces_than_a_process_may_map_is_still_right() {
 
 #[test]
 fn all_of_it_is_right_with_user_processes() {
-    let test = "all_of_it_is_right_where_programs_have_processes_of_their_own";
+    let test = "all_of_it_is_right_with_user_processes";
     let Some(given) = Given::to(test, &[VMLINUX, INITRD]) else {
         return;
     };

@@ -4,7 +4,7 @@ use crate::kit::{Given, INITRD, Scratch, VMLINUX, skip};
 
 #[test]
 fn traps_signals_memory_and_registers_are_as_on_a_real_machine() {
-    let test = "traps_signals_memory_and_registers_are_a_real_machines";
+    let test = "traps_signals_memory_and_registers_are_as_on_a_real_machine";
     let Some(given) = Given::to(test, &[VMLINUX, INITRD]) else {
         return;
     };
@@ -21,7 +21,7 @@ fn traps_signals_memory_and_registers_are_as_on_a_real_machine() {
 
 #[test]
 fn they_are_also_with_user_processes() {
-    let test = "they_are_where_programs_have_processes_of_their_own";
+    let test = "they_are_also_with_user_processes";
     let Some(given) = Given::to(test, &[VMLINUX, INITRD]) else {
         return;
     };
@@ -36,7 +36,7 @@ fn they_are_also_with_user_processes() {
 
 #[test]
 fn files_and_the_loopback_network_keep_their_data() {
-    let test = "files_and_the_loopback_network_keep_what_they_are_given";
+    let test = "files_and_the_loopback_network_keep_their_data";
     let Some(given) = Given::to(test, &[VMLINUX, INITRD]) else {
         return;
     };
@@ -50,7 +50,7 @@ fn files_and_the_loopback_network_keep_their_data() {
 /// or as a debugger do not change its privilege.
 #[test]
 fn no_selector_gives_a_program_its_kernels_level() {
-    let test = "no_selector_makes_a_program_its_kernel";
+    let test = "no_selector_gives_a_program_its_kernels_level";
     let Some(given) = Given::to(test, &[VMLINUX, INITRD]) else {
         return;
     };
@@ -66,7 +66,7 @@ fn no_selector_gives_a_program_its_kernels_level() {
 /// Bases, limits and types of descriptors, in every segment register.
 #[test]
 fn segments_are_as_their_descriptors_say() {
-    let test = "behind_a_segment_is_what_its_descriptor_says";
+    let test = "segments_are_as_their_descriptors_say";
     let Some(given) = Given::to(test, &[VMLINUX, INITRD]) else {
         return;
     };

@@ -122,7 +122,7 @@ fn posted_frames_arrive_in_order_and_ring() {
 
 #[test]
 fn posts_and_sends_arrive_in_order() {
-    let test = "posts_and_sends_go_one_behind_the_other";
+    let test = "posts_and_sends_arrive_in_order";
     let Some((_dir, a, b, poster)) = pair(test, 8) else {
         return;
     };
@@ -225,7 +225,7 @@ fn without_outboxes_everything_is_sent() {
 
 #[test]
 fn a_sender_that_rings_without_frames_is_ignored_after_a_while() {
-    let test = "who_rings_for_nothing_is_not_heard_for_ever";
+    let test = "a_sender_that_rings_without_frames_is_ignored_after_a_while";
     let Some((_dir, a, b, poster)) = pair(test, 8) else {
         return;
     };
@@ -305,7 +305,7 @@ proptest! {
             prop_oneof![any::<u32>(), 0..300_u32, Just(LONGEST + 1)],
         ), 1..60),
     ) {
-        let test = "a_cell_full_of_lies_harms_nobody";
+        let test = "a_ring_of_random_words_harms_only_its_sender";
         let Some((_dir, a, b, poster)) = pair(test, 8) else {
             return Ok(());
         };
@@ -365,7 +365,7 @@ fn a_bad_buffer_is_found_when_it_is_to_be_filled() {
 
 #[test]
 fn a_new_launcher_in_a_dead_ones_slot_gets_posts() {
-    let test = "whoever_takes_a_dead_ones_place_is_posted_to";
+    let test = "a_new_launcher_in_a_dead_ones_slot_gets_posts";
     let Some((dir, a, b, poster)) = pair(test, 8) else {
         return;
     };
@@ -398,7 +398,7 @@ fn a_file_that_is_no_outbox_is_not_fetched_from() {
 
 #[test]
 fn rings_are_open_during_a_stream() {
-    let test = "rings_are_open_while_there_is_much_to_do";
+    let test = "rings_are_open_during_a_stream";
     if !doorbell::is_known() {
         println!("SKIPPED {test}: needs futex_waitv (Linux 5.16)");
         return;
