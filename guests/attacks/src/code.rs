@@ -2,8 +2,8 @@
 //!
 //! Two pages of code are mapped at a few addresses of three address spaces, to
 //! read or to write, and the mappings change. Programs and their kernel write
-//! to the code; the program that executes it next must execute what was
-//! written last, wherever it is mapped there.
+//! to the code. The program that executes it next must execute the last code
+//! that was written, at any of its addresses.
 
 use crate::lab::code;
 use crate::lab::memory::{self, page};
@@ -16,13 +16,13 @@ use lg_abi::page::{PAGE_SIZE, Pte};
 use lg_guest::boot::Boot;
 use lg_guest::println;
 
-/// The first of the addresses at which code is mapped.
+/// The first address at which code is mapped.
 const CODE: u32 = USER_DATA + PAGE_SIZE;
 
-/// Where in its page it begins.
+/// The offset in its page at which it begins.
 const START: u32 = 64;
 
-/// An address space, and what it maps: frame and whether it may be written to.
+/// An address space, and its mappings: frame, and whether it is writable.
 struct Program {
     space: Space,
     mapped: [(usize, bool); 4],
@@ -31,7 +31,7 @@ struct Program {
 /// One of the two pages.
 struct Code {
     frame: u32,
-    /// Its last orders.
+    /// The last bytes written to it.
     says: u32,
 }
 
@@ -112,7 +112,7 @@ pub(crate) fn run(boot: &'static Boot) {
     crate::survived(steps);
 }
 
-/// Maps one of the pages, and says so in one of three ways.
+/// Maps one of the pages, and reports that in one of three ways.
 fn map(
     program: &mut Program,
     slot: usize,

@@ -1,7 +1,8 @@
 //! Every combination of flags at every kind of entry, and so at every exit.
 //!
-//! Flags of a kernel or its programs may neither stay set in the Host nor keep
-//! it from coming back. The only check here is that the code went on.
+//! Flags of a kernel or its programs must not stay set in the Host, and must
+//! not keep it from returning to the Guest. The only check here is that the
+//! code went on.
 
 #![expect(unsafe_code, reason = "code that becomes trampolines")]
 
@@ -16,7 +17,7 @@ use lg_abi::page::Pte;
 use lg_guest::boot::Boot;
 use lg_guest::println;
 
-/// CF, TF, DF, IOPL, NT, RF, AC, ID: those that mean something somewhere.
+/// CF, TF, DF, IOPL, NT, RF, AC, ID: all flags that can have an effect.
 const FLAGS: [u32; 8] = [
     1,
     1 << 8,
@@ -28,7 +29,7 @@ const FLAGS: [u32; 8] = [
     1 << 21,
 ];
 
-/// Ways to stop being Guest code. Each is followed by more code, in case the
+/// Ways to leave Guest code. Each is followed by more code, in case the
 /// processor goes on.
 const ENTRIES: [&[u8]; 11] = [
     &[0x90],                   // none but a single step
@@ -47,8 +48,8 @@ const ENTRIES: [&[u8]; 11] = [
 global_asm!(
     r#"
 .text
-// Hypercalls that stay where they are, so that the Host can put a trampoline
-// there; and an iret, which has its trampoline from the first trap on.
+// Hypercalls at fixed addresses, so that the Host can patch them, and an iret,
+// which is patched at the first trap.
 .globl flags_hypercall, flags_iret
 .balign 64
     .skip 32, 0x90
@@ -73,10 +74,10 @@ unsafe extern "C" {
     static flags_iret: u8;
 }
 
-/// Where user mode finds an entry page as Linux makes one.
+/// The address of an entry page as Linux makes one.
 const ENTRY_PAGE: u32 = 0xB100_0000;
 
-/// Where in it the entry is.
+/// The offset of the entry in it.
 const ENTRY: u32 = 0x400;
 
 /// Makes the page: an ELF header whose entry is a system call.
@@ -89,16 +90,16 @@ fn make_entry_page() {
     first().set(ENTRY_PAGE, entry_page | USER_PAGE & !Pte::WRITE);
 }
 
-/// A call of what lies at `address`.
+/// A call of the code at `address`.
 const fn call(address: u32) -> [u8; 7] {
     let [a, b, c, d] = address.to_le_bytes();
     [0xB8, a, b, c, d, 0xFF, 0xD0]
 }
 
-/// How often each is done, so that trampolines get made.
+/// How often each is done, so that the Host patches the code.
 const ROUNDS: u32 = 3;
 
-/// Steps through what it is told to, but not for ever.
+/// Steps through the code, but not for ever.
 fn stepping(seen: &mut Seen) -> Next {
     let interrupts = 32..64;
     match seen.trapped.vector {
@@ -150,7 +151,7 @@ pub(crate) fn run(boot: &'static Boot) {
                 cases += 1;
             }
         }
-        // An interrupt in the middle of it.
+        // An interrupt during the code.
         hypercall(Hypercall::SetClockevent, 1000, 0, 0);
         let [e, f, g, h] = va(0x1000).to_le_bytes();
         let spin = [

@@ -1,9 +1,9 @@
-//! Every selector in the frames that a kernel makes of what programs say.
+//! Every selector in frames that a kernel makes from a program's values.
 //!
-//! A signal's frame, a debugger and `vm86` choose selectors and flags; a kernel
-//! makes sure that they say "user level", and no more. Whatever they are, the
-//! code that they lead to runs at user level, or does not run: then its kernel
-//! gets a fault, as if from there.
+//! A signal's frame, a debugger and `vm86` choose selectors and flags. A kernel
+//! only makes sure that they have user level. With any of them, the code runs
+//! at user level, or it does not run and its kernel gets a fault as if from
+//! there.
 
 use crate::lab::run::{User, put_user};
 use lg_guest::boot::Boot;

@@ -1,9 +1,9 @@
-//! Into 64-bit mode, with any registers, to any address.
+//! Jumps to 64-bit mode, with any registers, to any address.
 //!
 //! The kernel of the real machine has a 64-bit code segment for all processes,
-//! and nothing stops a far jump to it. After that jump the whole process can
-//! be reached: the Host, its stack, the state that all views share, the one
-//! `syscall` that the filter lets through.
+//! and nothing stops a far jump to it. After that jump code can access the
+//! whole process: the Host, its stack, the state that all views share, and the
+//! one `syscall` that the filter allows.
 
 #![expect(unsafe_code, reason = "64-bit code, and a jump to it")]
 
@@ -16,7 +16,8 @@ use core::mem::offset_of;
 const LONG_CS: u32 = 0x33;
 const FLAT_CS: u32 = 0x23;
 
-/// All that is loaded before the jump. The results are in `rax` and `rdx`.
+/// The registers that are loaded before the jump. The results are in `rax` and
+/// `rdx`.
 #[derive(Clone, Copy, Default)]
 #[repr(C)]
 pub(crate) struct Long {
@@ -33,14 +34,14 @@ pub(crate) struct Long {
     pub(crate) rbp: u64,
     pub(crate) r12: u64,
     pub(crate) flags: u64,
-    /// Comes back by `int $0x80`, for the kernel to catch: user mode.
+    /// In user mode, returns by `int $0x80`, which the kernel handles.
     pub(crate) user: u64,
 }
 
 global_asm!(
     r#"
 .text
-// `fn(&mut Long)`: comes back if what is jumped to returns.
+// `fn(&mut Long)`: returns if the code there returns.
 .globl long_call, long_entry
 long_call:
     push %ebp
@@ -137,7 +138,7 @@ long_routines:
     mov %eax, (%rdi)
     ret
 .balign 16
-    // SCRIBBLE: for ever, random words at random places of rdi .. rdi + rsi
+    // SCRIBBLE: for ever, random words at random addresses of rdi .. rdi + rsi
     // (a power of two), rdx of them; rbx = seed. Only bits of r8 are set.
 5:  mov %rbx, %rax
     shl $13, %rax
@@ -194,11 +195,12 @@ pub(crate) const SCRIBBLE: u64 = 12;
 /// Bytes from one small routine to the next.
 const ROUTINE_SIZE: u64 = 16;
 
-/// Addresses below this are numbers of routines: nothing is ever mapped there.
+/// Addresses below this are numbers of routines, because nothing is mapped
+/// there.
 const ROUTINES: u64 = 0x100;
 
 impl Long {
-    /// With numbers of routines made addresses.
+    /// Replaces numbers of routines by addresses.
     fn resolved(mut self) -> Self {
         let base = &raw const long_routines as usize as u64;
         if self.rip < ROUTINES {
@@ -207,23 +209,22 @@ impl Long {
         self
     }
 
-    /// Jumps, in kernel mode. Answers rax and rdx when it comes back.
+    /// Jumps, in kernel mode. Returns rax and rdx when the code returns.
     pub(crate) fn call(self) -> (u64, u64) {
         let mut block = self.resolved();
         block.user = 0;
-        // SAFETY: any result is allowed for the Guest; the attack is the
-        // purpose.
+        // SAFETY: the attack is the purpose. It can only affect this Guest.
         unsafe { long_call(&mut block) };
         (block.rax, block.rdx)
     }
 
-    /// Jumps, in user mode: the block lies in `at`, a page that user mode
-    /// sees as `va`. The vector of the trap that ended it: 0x80 if it came
-    /// back.
+    /// Jumps, in user mode. The block is in `at`, a page that user mode has at
+    /// `va`. Returns the vector of the trap that ended it: 0x80 if the code
+    /// returned.
     pub(crate) fn call_as_user(self, at: Page, va: u32) -> u32 {
         let mut block = self.resolved();
         block.user = 1;
-        // SAFETY: plain numbers, seen as the bytes that they are.
+        // SAFETY: the bytes of plain numbers.
         let bytes = unsafe {
             core::slice::from_raw_parts(
                 (&raw const block).cast::<u8>(),
@@ -231,8 +232,8 @@ impl Long {
             )
         };
         memory::write(at, bytes);
-        // The far jump itself is made down here: the kernel's text is beyond
-        // the limit of user segments, but not beyond that of 64-bit ones.
+        // The far jump itself is at a low address: the kernel's text is beyond
+        // the limit of user segments, but 64-bit segments have none.
         let entry = &raw const long_entry as usize as u32;
         let [a, b, c, d] = entry.to_le_bytes();
         put_user(&[

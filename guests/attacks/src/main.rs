@@ -1,18 +1,18 @@
-//! The Guest that attacks: one attack per boot.
+//! The attacker: a Guest that makes one attack per boot.
 //!
-//! It is hostile from its first instruction. `attack=NAME` on the command line
-//! says what it does; most of what it does it reads from its initial ram disk,
-//! a script of small steps (see [`script`]), so that a test can write down a
-//! thousand attacks as a table. What needs a loop of its own is a module here.
-//! It prints how far it has come, because an attack may end the Guest; the next
-//! boot goes on after that step. `crates/lguest/tests/attacks` runs it all and
-//! checks that nothing outside the Guest was harmed.
+//! `attack=NAME` on the command line chooses the attack. Most attacks are
+//! scripts of small steps in its initial ram disk (see [`script`]), so that a
+//! test can describe a thousand attacks in a table. Attacks that need a loop of
+//! their own are modules here. It prints the number of each step, because a
+//! step may end the Guest, and then the next boot goes on after it.
+//! `crates/lguest/tests/attacks` runs all of them, and checks that nothing
+//! outside the Guest was harmed.
 
 #![no_std]
 #![no_main]
 #![expect(
     clippy::cast_possible_truncation,
-    reason = "usize has 32 bits here, and what is cut was small"
+    reason = "usize has 32 bits here, and the values are small"
 )]
 
 #[path = "../../questions/src/lab/mod.rs"]
@@ -20,7 +20,7 @@
     dead_code,
     unused_imports,
     unused_macros,
-    reason = "it has what questions need, too"
+    reason = "the questions use other parts of it"
 )]
 mod lab;
 
@@ -43,7 +43,7 @@ use lg_guest::{power, println};
 
 lg_guest::entry!(main);
 
-/// A name, and what is done.
+/// A name and its function.
 type Attack = (&'static str, fn(&'static Boot));
 
 const ATTACKS: &[Attack] = &[
@@ -69,7 +69,7 @@ fn main(boot: &'static Boot) {
     power::off(0);
 }
 
-/// Maps the descriptors and the devices' pages where memory would go on.
+/// Maps the descriptors and the devices' pages after the memory.
 fn map_devices(boot: &Boot) {
     let map = |at: u32| first().set(va(at), at | KERNEL_PAGE);
     map(boot.memory);
@@ -94,8 +94,8 @@ pub(crate) fn number(line: CommandLine<'_>, name: &str) -> Option<u32> {
     }
 }
 
-/// Says how many cases there were: the last line of an attack that its Guest
-/// has survived.
+/// Prints the number of cases: the last line of an attack that its Guest has
+/// survived.
 pub(crate) fn survived(cases: u32) {
     println!("survived {cases} cases");
 }

@@ -1,11 +1,11 @@
-//! Two views at once: one works, the other writes where it should not.
+//! Two views at a time: one works, the other changes its words.
 //!
 //! A Guest has one processor, because one view has the run token. But a hostile
-//! view can give the run token away and go on in 64-bit mode, without a Host.
-//! Then it changes the requests of the other view while Host and Launcher read
-//! them.
+//! view can pass the run token on and continue in 64-bit mode, without its
+//! Host. Then it changes the requests of the other view while Host and Launcher
+//! read them.
 
-#![expect(unsafe_code, reason = "another life begins on another stack")]
+#![expect(unsafe_code, reason = "code starts on another stack")]
 
 use crate::lab::memory::{peek, poke as poke_word, shared, va};
 use crate::lab::space::{Space, first};
@@ -15,7 +15,7 @@ use lg_abi::shared::offset;
 use lg_guest::boot::Boot;
 use lg_guest::power;
 
-/// Where the Host keeps what all views share, and its own code.
+/// The addresses of the state that all views share, and of the Host's code.
 const STATE: u64 = 0x1000_0000_0000;
 const IMAGE: u64 = 0x4000_0000_0000;
 
@@ -44,7 +44,7 @@ unsafe extern "C" {
     static race_second_life: u8;
 }
 
-/// The first view's second life: it plays the script.
+/// The view with the run token continues here: it plays the script.
 #[unsafe(export_name = "race_lives")]
 extern "C" fn lives() -> ! {
     crate::script::run(lg_guest::boot::boot());
@@ -72,7 +72,7 @@ pub(crate) fn run(boot: &'static Boot) {
         Some("calls") => (shared(offset::HCALLS), 1024),
         _ => (number("at") as u32, number("size")),
     };
-    // From here on we are in a view of our own.
+    // From here on this is another view.
     Space::new().activate();
     // 64-bit code gets no page on demand.
     poke_word(at, peek(at));

@@ -1,10 +1,10 @@
-//! Random pieces of code in user mode, and memory that only the kernel has.
+//! Random pieces of code in user mode, against memory of the kernel.
 //!
-//! Half of all pointers in registers and in the code lead to a piece of the
-//! kernel's memory that is not used: so code that can write there soon does.
-//! `seed` and `count` say which pieces; `kind=plain` leaves out what the
-//! default isolation does not promise to stop: other segments than ds, es and
-//! ss as the kernel set them, loads of these, and far transfers.
+//! Half of all pointers in registers and in the code point to an unused part of
+//! the kernel's memory. So code that can write there does so soon. `seed` and
+//! `count` say which pieces; `kind=plain` leaves out what the default isolation
+//! does not promise to stop: other segments than ds, es and ss as the kernel
+//! set them, loads of these, and far transfers.
 
 #![expect(unsafe_code, reason = "loads a segment register")]
 
@@ -28,10 +28,10 @@ const UNTOUCHED: u32 = 0xCCCC_CCCC;
 /// Bytes of it.
 const CANARY: u32 = 0x10_0000;
 
-/// A piece that has not trapped by then is in a loop: in nanoseconds.
+/// After this time without a trap, a piece is in a loop: nanoseconds.
 const LONG_ENOUGH: u32 = 300_000;
 
-/// So many pieces run between two looks at that memory.
+/// So many pieces run between two checks of that memory.
 const BATCH: u32 = 500;
 
 /// Opcodes that write to memory.
@@ -67,7 +67,7 @@ pub(crate) fn run(boot: &'static Boot) {
         }
         put_user(&code);
         hypercall(Hypercall::SetClockevent, LONG_ENOUGH, 0, 0);
-        // SAFETY: the kernel has nothing behind gs.
+        // SAFETY: the kernel does not use gs.
         unsafe { asm!("mov {0:e}, %gs", in(reg) 0x33, options(att_syntax)) };
         start.run();
         hypercall(Hypercall::SetClockevent, 0, 0, 0);
@@ -76,7 +76,7 @@ pub(crate) fn run(boot: &'static Boot) {
     crate::survived(count);
 }
 
-/// Panics if user code has written what it cannot reach.
+/// Panics if user code has written to the kernel's memory.
 fn check(canary: u32, n: u32) {
     for at in (canary..canary + CANARY).step_by(4) {
         let word = peek(at);
@@ -87,11 +87,11 @@ fn check(canary: u32, n: u32) {
     }
 }
 
-/// Where thread-local segments begin: so far in front of what pointers lead to
-/// that they still lead to the kernel's memory.
+/// The base of thread-local segments. It is small, so that pointers still point
+/// to the kernel's memory.
 const BASE: u32 = 0x8000;
 
-/// Gives user mode the segment that C libraries have behind gs, of full size.
+/// Gives user mode a thread-local segment of 4 GiB, as C libraries have in gs.
 fn load_tls() {
     let table = page();
     for n in 0..3 {
@@ -175,8 +175,8 @@ fn piece(random: &mut Random, canary: u32, plain: bool) -> [u8; PIECE + 2] {
     code
 }
 
-/// Whether an instruction that `kind=plain` leaves out can begin so: a prefix
-/// of another segment, a load of a segment register, a far transfer.
+/// Whether these bytes may begin an instruction that `kind=plain` leaves out: a
+/// prefix of another segment, a load of a segment register, a far transfer.
 fn is_special(first: u8, second: u8) -> bool {
     match first {
         0x2E | 0x64 | 0x65 => true,

@@ -1,11 +1,11 @@
 //! Attacks as data: a script of small steps in the initial ram disk.
 //!
-//! Each step has a record of fixed size: a number that says what it is, flags,
-//! and words. Before each one its number is printed, unless the command line
-//! has `quiet`; so a reader knows which step ended the Guest. Steps whose
-//! results matter show them.
+//! Each step has a record of fixed size: its kind, flags, and words. Before
+//! each step its number is printed, unless the command line has `quiet`. So a
+//! reader knows which step ended the Guest. A flag says that the result of a
+//! step is printed.
 
-#![expect(unsafe_code, reason = "records are read where they lie")]
+#![expect(unsafe_code, reason = "records are read in place")]
 
 use crate::lab::memory::{self, page};
 use crate::lab::run::{User, put_user};
@@ -18,7 +18,7 @@ use lg_abi::segment::KERNEL_DS;
 use lg_guest::boot::Boot;
 use lg_guest::println;
 
-/// Words of a record, behind its two small ones.
+/// Words of a record, after its two small ones.
 const WORDS: usize = 15;
 
 /// One step. The test that writes them has the same.
@@ -30,17 +30,17 @@ pub(crate) struct Record {
     words: [u64; WORDS],
 }
 
-/// The result is shown.
+/// The result is printed.
 const SHOW: u32 = 1;
 
-/// It belongs to the last case: nothing is printed for it, because printing is a
-/// request to the Launcher, too.
+/// It belongs to the last case. Nothing is printed for it, because printing is
+/// a request to the Launcher, too.
 const MORE: u32 = 2;
 
 /// User code is a thread of its own, by its kernel stack.
 const THREAD: u32 = 4;
 
-/// Where user mode sees the block of registers for a long jump.
+/// The address in user mode of the block of registers for a long jump.
 const USER_BLOCK: u32 = USER_DATA + 0x1000;
 
 pub(crate) fn run(boot: &'static Boot) {
@@ -48,7 +48,7 @@ pub(crate) fn run(boot: &'static Boot) {
         panic!("a script is needed");
     };
     let count = bytes.len() / size_of::<Record>();
-    // SAFETY: the initial ram disk lies on a page boundary, any bytes make
+    // SAFETY: the initial ram disk is on a page boundary, any bytes are valid
     // records, and nothing writes there.
     let records = unsafe {
         core::slice::from_raw_parts(bytes.as_ptr().cast::<Record>(), count)
@@ -84,18 +84,18 @@ const HYPERCALL: u32 = 1;
 const LONG: u32 = 2;
 /// The same by a user program.
 const LONG_OF_A_USER: u32 = 3;
-/// 32-bit code in kernel mode: how many bytes, and they.
+/// 32-bit code in kernel mode: its length and its bytes.
 const CODE: u32 = 4;
 /// The same in user mode.
 const CODE_OF_A_USER: u32 = 5;
-/// Bytes into physical memory: where, how many, and they.
+/// Bytes into physical memory: address, length, and bytes.
 const WRITE: u32 = 6;
-/// So many steps before this one, so many times.
+/// Repeats so many steps before this one, so many times.
 const REPEAT: u32 = 7;
 /// Sleeps for so many nanoseconds.
 const SLEEP: u32 = 8;
-/// Words into physical memory: where, how many, the first, and what is added
-/// to get the next.
+/// Words into physical memory: address, number, the first word, and the
+/// difference between two.
 const FILL: u32 = 9;
 /// Waits while the word at a physical address is this one.
 const AWAIT: u32 = 10;

@@ -1,7 +1,7 @@
 //! Every selector into every segment register, in both modes.
 //!
-//! A selector that cannot be loaded faults; one that can is used, and then
-//! another is put in its place. `from`, `to` and `step` say which ones.
+//! A selector that cannot be loaded faults. One that can be loaded is used, and
+//! then replaced. `from`, `to` and `step` choose the selectors.
 
 use crate::lab::{kernel, user};
 use lg_guest::boot::Boot;
@@ -10,10 +10,10 @@ use lg_guest::println;
 /// `mov %eax, SEGMENT`: es, ss, ds, fs, gs.
 const LOADS: [u8; 5] = [0xC0, 0xD0, 0xD8, 0xE0, 0xE8];
 
-/// A byte through the segment, as a prefix that says which one.
+/// The prefix that names the segment of a byte.
 const PREFIXES: [u8; 5] = [0x26, 0x36, 0x3E, 0x64, 0x65];
 
-/// The selectors of 64-bit code, from which there is no way back here.
+/// The selectors of 64-bit code, from which this code could not return.
 const LONG: core::ops::RangeInclusive<u32> = 0x30..=0x33;
 
 pub(crate) fn run(boot: &'static Boot) {
@@ -49,7 +49,7 @@ pub(crate) fn run(boot: &'static Boot) {
         let far_return = [
             0x68, low, high, 0, 0, // push $selector
             0xE8, 0, 0, 0, 0, // call the next one
-            0x83, 0x04, 0x24, 6,    // addl $6, (%esp): behind the return
+            0x83, 0x04, 0x24, 6,    // addl $6, (%esp): after the return
             0xCB, // lret
             0x90, 0xCD, 0x80, // nop; int $0x80
         ];

@@ -1,14 +1,14 @@
-//! `bench`: the cost of things on this machine, measured by doing them often.
+//! `bench`: measures the cost of operations on this machine.
 //!
-//! Each line is one thing, and nothing else in it: compare the lines with each
-//! other and with the same lines on another Host, not with other machines.
+//! Each line is one operation, repeated often. Compare lines with each other
+//! and with the same lines on another Host, not with other machines.
 
 use crate::programs::{self, Program};
 use core::hint::black_box;
 use lg_guest::executor::yield_now;
 use lg_guest::{hcall, irq, println, shared, time};
 
-/// Does something `times` times; nanoseconds for each, times ten.
+/// Does `action` `times` times. Returns tenths of a nanosecond for each.
 fn measure(times: u32, mut action: impl FnMut()) -> u64 {
     let start = time::now();
     for _ in 0..times {
@@ -27,7 +27,7 @@ fn report(what: &str, tenths: u64) {
 
 pub(crate) async fn run() {
     if shared::tsc_khz() == 0 {
-        println!("  (the clock moves in steps: short times are guesses)");
+        println!("  (the clock moves in steps: short times are inexact)");
     }
     machine();
     host();
@@ -48,7 +48,7 @@ fn machine() {
     report("one step of a xorshift generator", cost);
 
     let mut memory = alloc::vec![0_u8; 1 << 20];
-    memory.fill(1); // the first touch is not what this is about
+    memory.fill(1); // the first write is not measured
     let cost = measure(64, || black_box(&mut memory).fill(2));
     report("filling 1 MiB of memory", cost);
 

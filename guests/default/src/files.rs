@@ -1,7 +1,7 @@
 //! Commands about disks: files of an ext2, and raw sectors.
 //!
-//! The first disk is read as ext2 by a library. This file gives it bytes from
-//! our driver, and shows files and folders to a person.
+//! A library reads the first disk as ext2. This file gives it bytes from the
+//! driver, and prints files and folders.
 
 use crate::machine::Machine;
 use crate::shell::{Failure, number};
@@ -14,7 +14,7 @@ use lg_abi::device::SECTOR_SIZE;
 use lg_guest::drivers::disk::{Disk, DiskError, REQUEST_MAX};
 use lg_guest::{print, println, time};
 
-/// A disk as the file system wants it: any bytes, anywhere.
+/// A disk as the file system needs it: any bytes at any offset.
 struct Bytes(&'static Disk);
 
 impl Ext4Read for Bytes {
@@ -53,7 +53,7 @@ fn disk_failure(error: DiskError) -> Failure {
     error.to_string()
 }
 
-/// A path as the file system wants it.
+/// A path as the file system needs it.
 fn absolute(path: &str) -> alloc::string::String {
     format!("/{}", path.trim_start_matches('/'))
 }
@@ -132,7 +132,7 @@ pub(crate) async fn write_and_read_back(
     disk.read(sector, &mut back).await.map_err(disk_failure)?;
     let read = time::now();
     if back != pattern {
-        return Err("what was read is not what was written".into());
+        return Err("the bytes read differ from those written".into());
     }
     println!(
         "{bytes} bytes: written at {}, read back the same at {}",

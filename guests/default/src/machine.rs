@@ -1,7 +1,7 @@
 //! The machine: which devices were found, with a driver for each.
 //!
 //! Commands and tasks share it. It is made once, at boot, after the bus was
-//! read and every driver has started or failed.
+//! read and each driver has started or failed.
 
 use crate::network::Stack;
 use alloc::vec::Vec;
@@ -15,13 +15,13 @@ use lg_guest::drivers::disk::Disk;
 use lg_guest::drivers::net::Net;
 use lg_guest::log;
 
-/// All that there is.
+/// The devices and their drivers.
 pub(crate) struct Machine {
     pub(crate) boot: &'static Boot,
     pub(crate) devices: Vec<Device>,
     pub(crate) console: Option<Console>,
     pub(crate) disks: Vec<Disk>,
-    /// The first network; others are listed, but have no address.
+    /// The first network. Others are listed, but have no address.
     pub(crate) network: Option<&'static Stack>,
 }
 
@@ -55,7 +55,7 @@ impl Machine {
                 let net = device.start(Net::new)?;
                 self.network = Some(Stack::start(net, self.boot.arguments));
             }
-            _ => {} // seen, and left alone
+            _ => {} // no driver
         }
         Ok(())
     }

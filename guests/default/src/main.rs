@@ -1,8 +1,8 @@
 //! The built-in Guest: the Launcher boots it when no kernel is given.
 //!
-//! A small system that uses everything once: it finds its devices, runs user
-//! programs in address spaces of their own, uses a network if there is one,
-//! and then waits for commands. `help` at its prompt lists them.
+//! A small system. It finds its devices, runs user programs in address spaces
+//! of their own, uses a network if there is one, and then waits for commands.
+//! `help` at its prompt lists them.
 //!
 //! Words on its command line:
 //!
@@ -11,8 +11,8 @@
 //! | `started_tsc=0xN` | the time-stamp counter when the Launcher started |
 //! | `ip=A.B.C.D/N` | address on the network; see below |
 //! | `gw=A.B.C.D` | the way to other networks |
-//! | `run="cmd;cmd"` | commands to carry out before the first prompt |
-//! | `quiet` | no boot messages, but for the one that it is ready |
+//! | `run="cmd;cmd"` | commands to run before the first prompt |
+//! | `quiet` | no boot messages except the ready line |
 //!
 //! `started_tsc` is appended by the Launcher, so that the ready line can say
 //! how long the whole start took. Without `ip` the address is `10.0.0.`, then
@@ -43,7 +43,7 @@ lg_guest::entry!(main);
 /// The beginning of the ready line: the Launcher's tests wait for it.
 const READY: &str = "lguest guest ready";
 
-/// Finds out what there is, and leaves the rest to tasks.
+/// Finds the devices, and starts the tasks.
 fn main(boot: &'static Boot) {
     let machine: &'static Machine = Box::leak(Box::new(Machine::new(boot)));
     if let Err(error) = task::spawn("shell", life(machine)) {
@@ -51,7 +51,7 @@ fn main(boot: &'static Boot) {
     }
 }
 
-/// All that happens, in order.
+/// The whole run, in order.
 async fn life(machine: &'static Machine) {
     if !machine.boot.arguments.has("quiet") {
         introduce(machine);
@@ -78,8 +78,9 @@ fn introduce(machine: &Machine) {
     }
 }
 
-/// Says that it is ready, and how long that took: since the Launcher's first
-/// moment if it has told us, else since ours.
+/// Prints the ready line with the time of the start: since the Launcher
+/// started, if the command line has that, otherwise since the Guest was
+/// entered.
 fn ready(machine: &Machine) {
     let started = machine
         .boot

@@ -1,9 +1,8 @@
 //! The network: TCP/IP over the pages and keys of a [`Net`], and its commands.
 //!
-//! The protocols are smoltcp's. One task moves frames whenever the driver's
-//! interrupt, a timer of the protocols or a command gives it cause; commands
-//! work on their sockets directly and wait until that task says that something
-//! has changed.
+//! The protocols are smoltcp's. One task moves frames after an interrupt of the
+//! driver, a timer of the protocols or a command. Commands use their sockets
+//! directly, and wait until that task reports a change.
 
 mod commands;
 
@@ -30,13 +29,13 @@ use smoltcp::wire::{
     EthernetAddress, HardwareAddress, IpCidr, Ipv4Address, Ipv4Cidr,
 };
 
-/// Bytes that a connection may have on the way: as many frames as the driver
-/// has buffers. More would only be lost.
+/// Bytes that a connection may have in flight: as many frames as the driver has
+/// buffers. More would be lost.
 const RECEIVE_WINDOW: usize = 8 * 1460;
 /// Bytes that wait to be sent.
 const SEND_BUFFER: usize = 64 << 10;
 
-/// The driver, as smoltcp wants it.
+/// The driver, as smoltcp needs it.
 struct Phy(&'static Net);
 
 struct Incoming(&'static Net);
@@ -62,7 +61,7 @@ impl phy::Device for Phy {
         capabilities.max_transmission_unit = NET_FRAME_MAX as usize;
         if !self.0.needs_checksums() {
             capabilities.checksum = ChecksumCapabilities::ignored();
-            // A machine that pings may check them, unlike a Guest.
+            // A machine may check these checksums, unlike a Guest.
             capabilities.checksum.icmpv4 = Checksum::Tx;
         }
         capabilities
@@ -77,7 +76,7 @@ impl phy::RxToken for Incoming {
             (Some(result), _) => result,
             // The buffer was there when the token was made.
             (None, Some(look)) => look(&[]),
-            (None, None) => unreachable!("the look was taken, and returned"),
+            (None, None) => unreachable!("the closure was taken and returned"),
         }
     }
 }
@@ -102,7 +101,7 @@ pub(crate) struct Stack {
     state: RefCell<State>,
     /// Tasks that wait for something to change.
     waiting: Cell<u32>,
-    /// The task that moves frames, and whether it has cause to.
+    /// The task that moves frames, and whether it has work.
     mover: Cell<u32>,
     kicked: Cell<bool>,
 }
@@ -140,7 +139,7 @@ fn address(slot: u32, arguments: CommandLine<'_>) -> Ipv4Cidr {
 }
 
 impl Stack {
-    /// Comes up, and starts the task that moves frames.
+    /// Starts the network, and the task that moves frames.
     pub(crate) fn start(net: Net, arguments: CommandLine<'_>) -> &'static Self {
         let net: &'static Net = Box::leak(Box::new(net));
         let mut phy = Phy(net);
@@ -170,7 +169,8 @@ impl Stack {
             mover: Cell::new(0),
             kicked: Cell::new(false),
         }));
-        // Without the task there is no network; there are bits left this early.
+        // Without the task there is no network. This early there are free task
+        // slots.
         let _ = task::spawn("network", stack.move_frames());
         stack
     }
@@ -180,7 +180,7 @@ impl Stack {
         self.net.device().index() == device.index()
     }
 
-    /// Moves frames; never ends.
+    /// Moves frames. Never ends.
     async fn move_frames(&'static self) {
         self.mover.set(task::current());
         loop {
@@ -227,8 +227,7 @@ impl Stack {
         .await;
     }
 
-    /// Tries `step` on a socket until it has a result, each time something has
-    /// changed.
+    /// Tries `step` on a socket after each change, until it has a result.
     async fn attempt<S: AnySocket<'static>, T>(
         &self,
         socket: &Socket,
@@ -249,7 +248,7 @@ impl Stack {
         .await
     }
 
-    /// A socket that is taken away again when its command ends.
+    /// A socket that is removed when its command ends.
     fn socket<S: AnySocket<'static>>(&'static self, socket: S) -> Socket {
         let mut state = self.state.borrow_mut();
         Socket {
@@ -295,7 +294,7 @@ impl Socket {
         self.stack.attempt(self, step).await
     }
 
-    /// Waits until a connection is there, or is not going to be.
+    /// Waits until a connection is made or refused.
     async fn connected(&self) -> Result<(), Failure> {
         self.tcp(|socket, _| match socket.state() {
             tcp::State::Closed => Some(Err("connection refused".into())),
@@ -304,7 +303,7 @@ impl Socket {
         .await
     }
 
-    /// Closes our side, and waits until the other one knows.
+    /// Closes our side, and waits until the other side has acknowledged it.
     async fn close(&self) {
         self.tcp(|socket, _| {
             socket.close();

@@ -1,11 +1,11 @@
 //! User programs: a few lines of assembly each, in address spaces of their own.
 //!
-//! They are here to make paging, traps and system calls happen, and to have
-//! results that can be checked. Each is copied into a page at
-//! [`lg_guest::user::CODE`], starts with a number in ebx and an empty stack
-//! that grows when it is touched, and must work wherever it lies.
+//! They cause page faults, traps and system calls, and have results that can be
+//! checked. Each is copied into a page at [`lg_guest::user::CODE`], and starts
+//! with a number in ebx and an empty stack that grows on demand. It must work
+//! at any address.
 
-#![expect(unsafe_code, reason = "the programs' code, and where it ends")]
+#![expect(unsafe_code, reason = "the programs' code, and its end")]
 
 use alloc::format;
 use alloc::rc::Rc;
@@ -19,9 +19,9 @@ use lg_guest::executor::yield_now;
 use lg_guest::user::{Counts, End, Process, call};
 use lg_guest::{task, time};
 
-/// Bytes that do nothing at the beginning of programs that make many system
-/// calls. Each program begins a page, and a Host that gives short cuts to such
-/// calls must be sure that no instruction of the page in front covers them.
+/// Bytes without effect at the beginning of programs that make many system
+/// calls. Each program begins a page, and a Host that patches such calls must
+/// be sure that no instruction of the page before covers them.
 const LEAD_IN: usize = 32;
 
 global_asm!(
@@ -47,7 +47,7 @@ program_primes:
     inc %edi
     test %edx, %edx
     jnz 2b
-    dec %esi                // divided: not one after all
+    dec %esi                // divisible: no prime
 3:  inc %esi
     inc %ecx
     jmp 1b
@@ -65,7 +65,7 @@ program_stack:
     jnz 1b
     mov %esp, %edi
     mov %ebx, %ecx
-    xor %esi, %esi          // esi = pages that were as they should be
+    xor %esi, %esi          // esi = pages with the right contents
 2:  sub ${page}, %edi
     cmp %ecx, (%edi)
     jne 3f
@@ -90,7 +90,7 @@ program_calls:
     mov ${exit}, %eax
     int ${syscall}
 
-// ebx = n: lets others run n times.
+// ebx = n: yields n times.
 program_yields:
     .skip {lead_in}, 0x90
     mov %ebx, %esi
@@ -111,11 +111,11 @@ program_sleeper:
     mov ${exit}, %eax
     int ${syscall}
 
-// Prints a line; its result is how many bytes were printed.
+// Prints a line. The result is the number of bytes.
 program_talker:
     call 1f
     .ascii "a user program says hello\n"
-1:  pop %ebx                // where the text is
+1:  pop %ebx                // address of the text
     mov $26, %ecx
     mov ${write}, %eax
     int ${syscall}
@@ -123,7 +123,7 @@ program_talker:
     mov ${exit}, %eax
     int ${syscall}
 
-// Reads what is not its own, at ebx. Its result should never be seen.
+// Reads memory of the kernel, at ebx. It must not get a result.
 program_trespasser:
     mov (%ebx), %ebx
     mov ${exit}, %eax
@@ -152,7 +152,7 @@ unsafe extern "C" {
     static programs_end: u8;
 }
 
-/// The programs there are.
+/// The programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Program {
     Primes,
@@ -211,15 +211,16 @@ impl Program {
 pub(crate) struct Result {
     pub(crate) end: End,
     pub(crate) counts: Counts,
-    /// From its start to its end, others' turns included.
+    /// From its start to its end, with the turns of other programs.
     pub(crate) nanoseconds: u64,
 }
 
-/// A program on its way.
+/// A running program.
 #[derive(Clone)]
 pub(crate) struct Running(Rc<RefCell<(Option<Result>, u32)>>);
 
-/// Runs a program as part of the calling task: if that is dropped, so is it.
+/// Runs a program as part of the calling task. If the task is dropped, the
+/// program is, too.
 pub(crate) async fn run(program: Program, argument: u32) -> Result {
     let started = time::now();
     let (end, counts) = match Process::new(program.code(), argument) {
@@ -271,7 +272,7 @@ impl Running {
     }
 }
 
-/// Runs one of each kind, all at the same time, and says how it went.
+/// Runs one of each kind, all at the same time, and reports the results.
 pub(crate) async fn demonstrate() -> String {
     let started = time::now();
     let jobs = [
@@ -304,7 +305,7 @@ pub(crate) async fn demonstrate() -> String {
             "kept out of the kernel"
         }
         End::Exit(_) => "NOT kept out of the kernel",
-        _ => "stopped in a way of its own",
+        _ => "stopped in another way",
     };
     format!(
         "{} programs, {} system calls, {} pages on demand, one {trespass}, \

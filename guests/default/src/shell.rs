@@ -1,7 +1,7 @@
 //! The shell: a prompt, a line, a command.
 //!
-//! Commands are futures like everything else: while one runs, ^C drops it. What
-//! is typed meanwhile waits its turn, so a whole script can be piped in.
+//! Commands are futures. While one runs, ^C drops it. Input that is typed
+//! meanwhile waits, so a whole script can be piped in.
 
 use crate::machine::Machine;
 use crate::{bench, files, network, system};
@@ -13,16 +13,16 @@ use lg_guest::{print, println};
 
 const PROMPT: &str = "lguest> ";
 
-/// Why a command has failed: a sentence for the user.
+/// A sentence that says why a command has failed.
 pub(crate) type Failure = String;
 
-/// Every command: name, arguments, what it does.
+/// Every command: name, arguments, and a description.
 pub(crate) const COMMANDS: &[(&str, &str, &str)] = &[
     ("help", "", "this list"),
     ("devices", "", "what is on the bus"),
     ("mem", "", "memory: the map, frames, heap"),
     ("tasks", "", "the kernel's tasks"),
-    ("uptime", "", "since when, and what time it is"),
+    ("uptime", "", "time since boot, and the time of day"),
     ("ls", "[PATH]", "list a directory of the first disk (ext2)"),
     ("cat", "PATH", "print a file of the first disk"),
     (
@@ -53,7 +53,7 @@ pub(crate) const COMMANDS: &[(&str, &str, &str)] = &[
         "PROGRAM [NUMBER]",
         "a user program; without one, their names",
     ),
-    ("bench", "", "what things cost on this machine"),
+    ("bench", "", "cost of operations on this machine"),
     ("peek", "ADDRESS", "a byte of memory, or the page fault"),
     ("echo", "[WORDS]", "print them"),
     ("panic", "[WORDS]", "end the Guest in a panic"),
@@ -63,7 +63,7 @@ pub(crate) const COMMANDS: &[(&str, &str, &str)] = &[
 /// Reads and runs commands until the power is off.
 pub(crate) async fn run(machine: &'static Machine) {
     let Some(console) = &machine.console else {
-        return; // there will never be input
+        return; // there is no input
     };
     let mut editor = Editor::new();
     prompt();
@@ -91,7 +91,7 @@ fn prompt() {
     print::flush();
 }
 
-/// Runs one command line, or stops it when ^C is typed.
+/// Runs one command line. ^C stops it.
 pub(crate) async fn execute(machine: &'static Machine, line: &str) {
     let words: Vec<&str> = line.split_whitespace().collect();
     let Some((&name, arguments)) = words.split_first() else {
@@ -158,7 +158,7 @@ async fn dispatch(
     Ok(())
 }
 
-/// The message for a command that makes no sense.
+/// The message for a wrong command.
 fn usage(name: &str) -> Failure {
     match COMMANDS.iter().find(|command| command.0 == name) {
         Some((name, arguments, _)) => {

@@ -1,7 +1,7 @@
 //! Commands about the system itself.
 //!
-//! They show what the Guest knows of itself and of its machine: nothing here
-//! changes anything, but for the two that end it.
+//! They show facts about the Guest and its machine. Only the two that end the
+//! Guest change anything.
 
 use crate::Milliseconds;
 use crate::machine::Machine;
@@ -129,9 +129,9 @@ pub(crate) fn uptime() {
 
 pub(crate) fn peek(address: &str) -> Result<(), Failure> {
     let address: u32 = number(address)?;
-    // The Host ends a Guest that looks at the Switcher's place.
+    // The Host ends a Guest that reads the Switcher's addresses.
     if address >= lg_abi::page::SWITCHER_ADDR {
-        return Err("that is the Switcher's".into());
+        return Err("that address belongs to the Switcher".into());
     }
     match trap::probe(address) {
         Some(byte) => println!("{address:#010x}: {byte:#04x}"),

@@ -1,4 +1,4 @@
-//! The disk by hand.
+//! Questions about the disk, asked without a driver.
 //!
 //! It has 256 sectors here, and each byte of a sector is the sector's number.
 //! The test that starts this Guest makes it so.
@@ -14,10 +14,10 @@ use lg_abi::dma::LGUEST_MAX_DMA_SECTIONS;
 use lg_abi::hypercall::Hypercall;
 use lg_guest::{println, shared};
 
-/// Where the descriptors are.
+/// The physical address of the descriptors.
 const DESCRIPTORS: u32 = 16 << 20;
 
-/// Where the lab maps device pages, one behind the other.
+/// The virtual address at which the lab maps device pages, one after the other.
 const WINDOW: u32 = KERNEL_DATA + 0x1000;
 
 /// Words of the disk's page.
@@ -33,7 +33,7 @@ pub(crate) fn descriptor(index: u32) -> [u32; 3] {
     [0, 4, 8].map(|at| load(KERNEL_DATA + index * DeviceDescriptor::SIZE + at))
 }
 
-/// Maps the page of device `index`. Returns its key and where it is mapped.
+/// Maps the page of device `index`. Returns its key and its virtual address.
 pub(crate) fn device_page(index: u32) -> (u32, u32) {
     let [_, _, pfn] = descriptor(index);
     let at = WINDOW + index * 0x1000;
@@ -63,7 +63,7 @@ impl Disk {
         Self { bound, ..disk }
     }
 
-    /// Sends a request and waits for its end; prints how it went.
+    /// Sends a request, waits for its end, and prints the result.
     fn request(&self, kind: u32, sector: u32, bytes: u32, what: &[(u32, u16)]) {
         for (field, word) in
             [(TYPE, kind), (SECTOR, sector), (BYTES, bytes), (RESULT, 0)]
@@ -92,7 +92,7 @@ impl Disk {
     }
 }
 
-/// What does the descriptor of a disk say, and its page?
+/// What is in the descriptor of a disk, and in its page?
 pub(crate) fn disk_description() {
     let [kind, status, pfn] = descriptor(0);
     println!("type {}, features {:#x}", kind & 0xFFFF, kind >> 16);
@@ -118,8 +118,8 @@ pub(crate) fn bus() {
     println!("more: {used}");
 }
 
-/// Does the status of a device keep what the Guest sets, for nobody else
-/// changes it?
+/// Does the status of a device keep what the Guest sets? Only the Guest changes
+/// it.
 pub(crate) fn status_kept() {
     let disk = Disk::with(&[(0x5_0000, 512)]);
     for status in [1, 3, 7, 0x83] {
@@ -131,7 +131,7 @@ pub(crate) fn status_kept() {
     }
 }
 
-/// Does a read fill the bound buffer, and say so in all four places?
+/// Does a read fill the bound buffer, and report that in all four places?
 pub(crate) fn read() {
     let disk = Disk::with(&[(0x5_0000, 512)]);
     disk.read(7, 512);
@@ -143,7 +143,7 @@ pub(crate) fn read() {
     );
 }
 
-/// Does it fill sections of any size, in their order?
+/// Does a read fill sections of any size, in their order?
 pub(crate) fn read_in_pieces() {
     let disk = Disk::with(&[
         (0x5_0001, 511),
@@ -162,7 +162,7 @@ pub(crate) fn read_in_pieces() {
     );
 }
 
-/// Does it fill sixteen whole pages?
+/// Does a read fill sixteen whole pages?
 pub(crate) fn read_the_most() {
     let sections: [_; LGUEST_MAX_DMA_SECTIONS] =
         core::array::from_fn(|n| (0x5_0000 + n as u32 * 0x1000, 0x1000));
@@ -171,7 +171,7 @@ pub(crate) fn read_the_most() {
     println!("{:#x} {:#x}", peek(0x5_0000), peek(0x5_FFFC));
 }
 
-/// Is a read refused whose buffer has not the size that was asked for?
+/// Is a read refused if its buffer has another size than the request?
 pub(crate) fn read_into_another_size() {
     for size in [511, 513, 1024] {
         let disk = Disk::with(&[(0x5_0000, size)]);
@@ -181,12 +181,12 @@ pub(crate) fn read_into_another_size() {
     }
 }
 
-/// Without a buffer?
+/// Is a read refused without a buffer?
 pub(crate) fn read_into_nothing() {
     Disk::bare(0).read(7, 512);
 }
 
-/// Into one that is not free?
+/// Is a read refused if its buffer is not free?
 pub(crate) fn read_into_a_full_buffer() {
     let disk = Disk::with(&[(0x5_0000, 512)]);
     poke(disk.bound, 9);
@@ -194,12 +194,12 @@ pub(crate) fn read_into_a_full_buffer() {
     println!("{:#x}", peek(0x5_0000));
 }
 
-/// Does the Guest die of a read into memory that it does not have?
-pub(crate) fn read_into_the_void() {
+/// Does a read into memory that does not exist end the Guest?
+pub(crate) fn read_into_missing_memory() {
     Disk::with(&[(0x4000_0000, 512)]).read(7, 512);
 }
 
-/// Is the last sector there, and the one behind it refused?
+/// Can the last sector be read, and is the one after it refused?
 pub(crate) fn read_at_the_end() {
     let disk = Disk::with(&[(0x5_0000, 512)]);
     for sector in [255, 256, 0x0080_0000, u32::MAX] {
@@ -210,26 +210,26 @@ pub(crate) fn read_at_the_end() {
     }
 }
 
-/// Is one refused that begins on the disk and ends behind it?
+/// Is a read refused that begins on the disk and ends after it?
 pub(crate) fn read_over_the_end() {
     let disk = Disk::with(&[(0x5_0000, 1024)]);
     disk.read(255, 1024);
     println!("{:#x}", peek(0x5_0000));
 }
 
-/// May a request be no whole number of sectors?
+/// May a request have a size that is not a whole number of sectors?
 pub(crate) fn read_an_odd_size() {
     let disk = Disk::with(&[(0x5_0000, 100)]);
     disk.read(3, 100);
     println!("{:x?}", &memory::bytes(0x5_0063, 2));
 }
 
-/// May it be nothing at all?
+/// May a request have no bytes?
 pub(crate) fn read_no_bytes() {
     Disk::with(&[]).read(3, 0);
 }
 
-/// Does the Guest's own idea of the size count for nothing?
+/// Is the size that the Guest writes into the disk's page ignored?
 pub(crate) fn read_with_another_size_of_disk() {
     let disk = Disk::with(&[(0x5_0000, 512)]);
     store(disk.at + NUM_SECTORS, u32::MAX);
@@ -246,7 +246,7 @@ pub(crate) fn write() {
     println!("{:#x} {:#x}", peek(0x5_0000), peek(0x5_0200));
 }
 
-/// Is a write refused behind the end, and nothing touched before it?
+/// Is a write across the end refused, without any write before the end?
 pub(crate) fn write_over_the_end() {
     let disk = Disk::with(&[(0x5_0000, 512)]);
     memory::write(0x6_0000, &[0xEE; 1024]);
@@ -255,7 +255,7 @@ pub(crate) fn write_over_the_end() {
     println!("{:#x}", peek(0x5_0000));
 }
 
-/// Is one refused that brings more or less than it says?
+/// Is a write refused whose data is longer or shorter than its request says?
 pub(crate) fn write_another_size() {
     let disk = Disk::with(&[(0x5_0000, 512)]);
     disk.request(BLOCK_WRITE, 9, 512, &[(0x6_0000, 511)]);
@@ -271,13 +271,13 @@ pub(crate) fn write_without_a_buffer() {
     disk.request(BLOCK_WRITE, 9, 512, &[(0x6_0000, 512)]);
 }
 
-/// Does the Guest die of a write from memory that it does not have?
-pub(crate) fn write_from_the_void() {
+/// Does a write from memory that does not exist end the Guest?
+pub(crate) fn write_from_missing_memory() {
     let disk = Disk::bare(0);
     disk.request(BLOCK_WRITE, 9, 512, &[(0x4000_0000, 512)]);
 }
 
-/// May the data be changed once the call is back, and the descriptor, too?
+/// May data and descriptor be changed after the call returns?
 pub(crate) fn write_and_scribble() {
     let disk = Disk::with(&[(0x5_0000, 512)]);
     memory::write(0x6_0000, &[0xEE; 512]);
@@ -321,8 +321,8 @@ pub(crate) fn read_only() {
     println!("{:#x}", peek(0x5_0000));
 }
 
-/// Does the interrupt of a request go to whom the buffer was bound for, and
-/// without one to the device's own?
+/// Is the interrupt of a request the one of the bound buffer, and without one
+/// the device's own?
 pub(crate) fn interrupt_of_a_disk() {
     let disk = Disk::bare(0);
     disk.read(0, 512);
@@ -331,7 +331,7 @@ pub(crate) fn interrupt_of_a_disk() {
     Disk { bound, ..disk }.read(0, 512);
 }
 
-/// Does each of two disks have its page, its interrupt and its file?
+/// Does each of two disks have its own page, interrupt and file?
 pub(crate) fn two_disks() {
     let disks = [0, 1].map(Disk::bare);
     for (n, disk) in (0..).zip(&disks) {

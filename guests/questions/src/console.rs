@@ -1,4 +1,4 @@
-//! The console: input.
+//! Questions about input on the console.
 //!
 //! The test that starts this Guest types "one two" and a line feed, and then
 //! nothing more.
@@ -12,7 +12,7 @@ use lg_abi::dma::{Dma, LGUEST_CONSOLE_DMA_KEY as CONSOLE};
 use lg_abi::hypercall::Hypercall;
 use lg_guest::{println, shared};
 
-/// Sleeps until `done`, and until an interrupt says so.
+/// Sleeps until an interrupt, again and again, until `done`.
 fn wait_until(mut done: impl FnMut() -> bool) {
     let before = interrupts();
     while !done() || interrupts() == before {
@@ -21,7 +21,7 @@ fn wait_until(mut done: impl FnMut() -> bool) {
     }
 }
 
-/// How many interrupts there have been, but for the timer's.
+/// How many interrupts there were, without the timer's.
 fn interrupts() -> usize {
     trap::count() - trap::count_of(32)
 }
@@ -30,8 +30,8 @@ fn text(at: u32, len: u32) -> &'static str {
     core::str::from_utf8(memory::bytes(at, len as usize)).unwrap_or("?")
 }
 
-/// Does what is typed come in the buffer that is bound to key 0, with its
-/// length, and with the interrupt that was asked for?
+/// Does typed input come into the buffer that is bound to key 0, with its
+/// length, and with the interrupt of the binding?
 pub(crate) fn typed() {
     let into = page();
     let dma = dma(&[(into, 64)]);
@@ -41,8 +41,8 @@ pub(crate) fn typed() {
     println!("vector {}", trap::nth(trap::count() - 1).trapped.vector);
 }
 
-/// Does it fill the sections in their order, and wait until a full buffer is
-/// given back?
+/// Does input fill the sections in their order, and wait until a full buffer is
+/// free again?
 pub(crate) fn typed_into_sections() {
     let into = page();
     let dma = dma(&[(into + 8, 2), (into, 3)]);
@@ -60,7 +60,7 @@ pub(crate) fn typed_into_sections() {
     }
 }
 
-/// Does it go on into the next buffer of the array that is free?
+/// Does more input go into the next free buffer of the array?
 pub(crate) fn typed_into_an_array() {
     let (into, array) = (page(), page());
     for n in 0..4 {
@@ -78,7 +78,7 @@ pub(crate) fn typed_into_an_array() {
     }
 }
 
-/// Does it wait for a buffer that is bound late?
+/// Does input wait until a buffer is bound?
 pub(crate) fn typed_before_bound() {
     hypercall(Hypercall::SetClockevent, 50_000_000, 0, 0);
     hypercall(Hypercall::Halt, 0, 0, 0);
@@ -86,20 +86,19 @@ pub(crate) fn typed_before_bound() {
     typed();
 }
 
-/// Does the Guest die of a bound buffer that it does not have, when something
-/// is typed?
-pub(crate) fn typed_nowhere() {
+/// Does input end a Guest whose bound buffer is in memory that does not exist?
+pub(crate) fn typed_into_missing_memory() {
     bind(CONSOLE, 0x4000_0000, 1, 1);
     wait_until(|| false);
 }
 
-/// Does it die of one whose section crosses a page?
+/// Does input end a Guest whose bound buffer has a section across two pages?
 pub(crate) fn typed_across_a_page() {
     bind(CONSOLE, dma(&[(0x3_0FF0, 17)]), 1, 1);
     wait_until(|| false);
 }
 
-/// Is a buffer of no bytes passed over for ever, and the Guest left alone?
+/// Is a buffer of no bytes skipped for ever, without ending the Guest?
 pub(crate) fn typed_into_nothing() {
     let nothing = dma(&[]);
     bind(CONSOLE, nothing, 1, 1);
@@ -108,7 +107,7 @@ pub(crate) fn typed_into_nothing() {
     println!("used_len {}", peek(nothing));
 }
 
-/// Is the end of what is typed no end of the Guest?
+/// Does the Guest go on after the end of its input?
 pub(crate) fn typed_to_the_end() {
     typed();
     hypercall(Hypercall::SetClockevent, 50_000_000, 0, 0);

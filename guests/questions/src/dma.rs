@@ -1,6 +1,6 @@
 //! BIND_DMA and SEND_DMA: keys, arrays, sections.
 //!
-//! The Host checks bound buffers only at a send; it checks what is sent at
+//! Bound buffers are checked only at a transfer. A sent list is checked at
 //! once.
 
 use crate::hypercalls::END;
@@ -23,13 +23,12 @@ pub(crate) fn dma_at(at: u32, sections: &[(u32, u16)]) -> u32 {
     at
 }
 
-/// One in a page of its own.
+/// A `Dma` in a page of its own, with these sections.
 pub(crate) fn dma(sections: &[(u32, u16)]) -> u32 {
     dma_at(page(), sections)
 }
 
-/// May thirty-two arrays be bound, and no thirty-third, until one is taken
-/// back?
+/// May 32 arrays be bound, and a 33rd only after one was unbound?
 pub(crate) fn bind_limit() {
     let key = page();
     let ok =
@@ -49,8 +48,8 @@ pub(crate) fn bind_interrupts() {
     }
 }
 
-/// Does taking back need the very key and the very array, and work once for
-/// each time that they were bound?
+/// Does an unbind need the same key and the same array, and does it work once
+/// for each bind?
 pub(crate) fn unbind() {
     let key = page();
     println!("bind {}", bind(key, 0x1000, 1, 5));
@@ -62,31 +61,31 @@ pub(crate) fn unbind() {
     println!("take back {}", bind(key, 0x1000, 1, 0));
 }
 
-/// Is an array not looked at when it is bound, be it nowhere at all?
-pub(crate) fn bind_nowhere() {
+/// Is an array accepted at a bind even if its memory does not exist?
+pub(crate) fn bind_missing_memory() {
     let key = page();
     println!("{}", bind(key, 0xFFFF_FFF0, 0xFF_FFFF, 5));
     println!("{}", bind(key, END, 0, 5));
     println!("{}", bind(key, 0x1001, 1, 5));
 }
 
-/// Must a key be a multiple of four?
+/// Must the key of a bind be a multiple of four?
 pub(crate) fn bind_unaligned() {
     bind(0x2_0002, 0x1000, 1, 5);
 }
 
-/// Must it be in memory?
+/// Must the key of a bind be in memory?
 pub(crate) fn bind_beyond_memory() {
     bind(END, 0x1000, 1, 5);
 }
 
-/// Is the last word of memory a key?
+/// May the last word of memory be a key?
 pub(crate) fn bind_at_the_end() {
     println!("{}", bind(END - 4, 0x1000, 1, 5));
 }
 
-/// Does a send to a key that nobody has leave used_len as it was?
-pub(crate) fn send_to_nobody() {
+/// Does a send to a key without binding leave used_len as it was?
+pub(crate) fn send_to_unbound_key() {
     let data = page();
     let dma = dma(&[(data, 100)]);
     for used_len in [0, 5] {
@@ -98,7 +97,7 @@ pub(crate) fn send_to_nobody() {
     }
 }
 
-/// Does a send to a key that one has bound oneself go nowhere, too?
+/// Does a send to a key that only the sender has bound go nowhere?
 pub(crate) fn send_to_oneself() {
     let (data, into, key) = (page(), page(), page());
     memory::write(data, b"hello");
@@ -114,22 +113,22 @@ pub(crate) fn send_unaligned() {
     send(0x2_0001, dma(&[]));
 }
 
-/// Must it be in memory?
+/// Must the key of a send be in memory?
 pub(crate) fn send_beyond_memory() {
     send(END, dma(&[]));
 }
 
-/// Must what is sent be in memory, all of it?
+/// Must the whole `Dma` of a send be in memory?
 pub(crate) fn send_from_the_end() {
     send(CONSOLE, END - Dma::SIZE + 4);
 }
 
-/// And not above it, where the sum of address and size wraps?
+/// Is a `Dma` refused if the sum of its address and size wraps?
 pub(crate) fn send_from_the_last_byte() {
     send(CONSOLE, 0xFFFF_FFFC);
 }
 
-/// May it lie at an odd address, and across two pages?
+/// May the `Dma` of a send be at an odd address, and across two pages?
 pub(crate) fn send_from_odd_places() {
     let text = page();
     memory::write(text, b"odd\r\n");
@@ -157,7 +156,7 @@ pub(crate) fn send_sixteen_sections() {
     println!("used_len {}", peek(dma));
 }
 
-/// Does a section of no bytes end the list?
+/// Does a section of no bytes end the list of a send?
 pub(crate) fn send_until_an_empty_section() {
     let text = page();
     memory::write(text, b"one.two.");
@@ -167,7 +166,7 @@ pub(crate) fn send_until_an_empty_section() {
     println!("used_len {}", peek(dma));
 }
 
-/// Is a send of nothing at all a send of no bytes?
+/// Does a send with an empty list send no bytes?
 pub(crate) fn send_nothing() {
     let dma = dma(&[]);
     poke(dma, 7);
@@ -175,7 +174,7 @@ pub(crate) fn send_nothing() {
     println!("used_len {}", peek(dma));
 }
 
-/// May a section fill its page to the last byte, from the first?
+/// May a section of a send be a whole page?
 pub(crate) fn send_a_whole_page() {
     let text = page();
     for line in 0..64 {
@@ -187,29 +186,29 @@ pub(crate) fn send_a_whole_page() {
     println!("used_len {}", peek(dma));
 }
 
-/// May it go on into the next page?
+/// May a section of a send cross the end of a page?
 pub(crate) fn send_across_a_page() {
     send(CONSOLE, dma(&[(0x2_0FFF, 2)]));
 }
 
-/// May it be larger than a page?
+/// May a section of a send be larger than a page?
 pub(crate) fn send_more_than_a_page() {
     send(CONSOLE, dma(&[(0x2_0000, 4097)]));
 }
 
-/// May it lie beyond memory?
+/// May a section of a send be beyond memory?
 pub(crate) fn send_what_is_not_there() {
     send(CONSOLE, dma(&[(0x2_0000, 1), (END, 1)]));
 }
 
-/// May the last section be a bad one, when there are fifteen good ones?
+/// May the last of sixteen sections be bad?
 pub(crate) fn send_with_a_bad_end() {
     let mut sections = [(0x2_0000, 1); 16];
     sections[15] = (0xFFFF_FFFF, 1);
     send(CONSOLE, dma(&sections));
 }
 
-/// Is a bad section harmless behind the end of the list?
+/// Is a bad section after the end of the list ignored?
 pub(crate) fn send_with_a_bad_rest() {
     let text = page();
     memory::write(text, b"fine\r\n");
@@ -218,14 +217,14 @@ pub(crate) fn send_with_a_bad_rest() {
     println!("used_len {}", peek(dma));
 }
 
-/// Is a send to a key that nobody has harmless, however bad its sections?
-pub(crate) fn send_badly_to_nobody() {
+/// Does a send with bad sections to a key without binding do no harm?
+pub(crate) fn send_bad_list_to_unbound_key() {
     let dma = dma(&[(u32::MAX, u16::MAX)]);
     send(page(), dma);
     println!("used_len {}", peek(dma));
 }
 
-/// Is eax what it was after a send, and after a bind it is the result?
+/// Is eax unchanged after a send, and the result after a bind?
 pub(crate) fn results() {
     let nothing = dma(&[]);
     let send = hypercall(Hypercall::SendDma, CONSOLE, nothing, 0);

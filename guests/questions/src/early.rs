@@ -1,6 +1,6 @@
-//! Before LGUEST_INIT: a Guest that the Host does not know yet.
+//! Questions before LGUEST_INIT.
 //!
-//! Nothing of the kit works here, not even printing: most answers are the
+//! The kit does not work here, not even printing. So most answers are the
 //! reason for which the Guest ends. The other questions call LGUEST_INIT
 //! themselves.
 
@@ -22,33 +22,32 @@ pub(crate) fn halt_before_init() {
     hypercall(Hypercall::Halt, 0, 0, 0);
 }
 
-/// Does even the emptying of a ring that nobody knows end the Guest?
+/// Does a call end the Guest that would empty the ring before LGUEST_INIT?
 pub(crate) fn ring_before_init() {
     hypercall(Hypercall::FlushAsync, 0, 0, 0);
 }
 
-/// What is the reason when a number that never existed comes too early?
+/// What is the reason for an unknown call number before LGUEST_INIT?
 pub(crate) fn number_11_before_init() {
     call(11, 0, 0, 0);
 }
 
-/// And the greatest number of all?
+/// What is the reason for the greatest call number before LGUEST_INIT?
 pub(crate) fn number_max_before_init() {
     call(u32::MAX, 0, 0, 0);
 }
 
-/// Is a trap before LGUEST_INIT deadly, whatever it is?
+/// Does a trap before LGUEST_INIT end the Guest?
 pub(crate) fn trap_before_init() {
     early(code!("ud2"));
 }
 
-/// Does a page fault before LGUEST_INIT say which address it was about?
+/// Does the message of a page fault before LGUEST_INIT have the address?
 pub(crate) fn fault_before_init() {
     early(code!("mov 0x12345678, %eax"));
 }
 
-/// Does `out` before LGUEST_INIT do nothing, and `in` read ones, as it does
-/// later?
+/// Does `out` do nothing and `in` read ones before LGUEST_INIT, as later?
 pub(crate) fn ports_before_init() {
     early(code!(
         "out %al, $0x80",
@@ -57,13 +56,13 @@ pub(crate) fn ports_before_init() {
         "inc %eax", // all ones become zero
         "jz 1f",
         "ud2",
-        "1: hlt" // the end either way, but at another place
+        "1: hlt" // another address than in the other case
     ));
 }
 
-/// Are privileged instructions that come before LGUEST_INIT in some kernels
-/// carried out: reads of control registers, and model-specific registers, which
-/// are zero? (Then the end is `hlt`, which is none of them.)
+/// Are privileged instructions of some kernels before LGUEST_INIT carried out:
+/// reads of control registers, and accesses to model-specific registers, which
+/// are zero? (Then `hlt` ends the Guest, because it is not among them.)
 pub(crate) fn privileged_before_init() {
     early(code!(
         "mov $1, %eax",
@@ -80,24 +79,24 @@ pub(crate) fn privileged_before_init() {
         "cmp $0x11, %eax",
         "jne 1f",
         "mov %cr3, %eax",
-        "test %eax, %eax", // where the Launcher has put the tables
+        "test %eax, %eax", // the address of the Launcher's tables
         "jz 1f",
         "hlt",
         "1: ud2"
     ));
 }
 
-/// May the shared page lie above all memory?
+/// May the shared page be above all memory?
 pub(crate) fn init_outside_memory() {
     hypercall(Hypercall::Init, 0x4000_0000, 0, 0);
 }
 
-/// May it lie at physical 0, which means "none"?
+/// May the shared page be at physical address 0, which means "none"?
 pub(crate) fn init_at_zero() {
     hypercall(Hypercall::Init, 0, 0, 0);
 }
 
-/// May it end one byte beyond the last page that there is?
+/// May the shared page end one byte beyond memory?
 pub(crate) fn init_at_the_end_of_memory() {
     // The memory is RAM, the descriptor page, and no other: see the command.
     let end = (16 << 20) + 4096;
@@ -109,8 +108,8 @@ pub(crate) fn init_at_the_end_of_memory() {
     );
 }
 
-/// Is what the Guest has left in the ring, as the page it names was never
-/// cleared, carried out at once?
+/// Are calls carried out at once that are in the ring at LGUEST_INIT, because
+/// the page was never cleared?
 pub(crate) fn init_with_a_ring_in_use() {
     // All status bytes are zero: "pending". The first entry is FLUSH_ASYNC;
     // the second is no call at all.
@@ -120,8 +119,8 @@ pub(crate) fn init_with_a_ring_in_use() {
     hypercall(Hypercall::FlushAsync, 0, 0, 0);
 }
 
-/// A page that this Guest shares with the Host, and what it says in it about
-/// the stretch without interrupts, and about interrupts.
+/// Calls LGUEST_INIT with a shared page that has these values for the range
+/// without interrupts and for interrupts.
 fn init(noirq_start: u32, noirq_end: u32, irq_enabled: u32) {
     use lg_abi::shared::offset;
     memory::write(DATA + offset::HCALL_STATUS, &[0xFF; 64]);
@@ -131,17 +130,16 @@ fn init(noirq_start: u32, noirq_end: u32, irq_enabled: u32) {
     hypercall(Hypercall::Init, DATA, 0, 0);
 }
 
-/// Where that page is.
+/// The address of that page.
 const DATA: u32 = FIRST + 0x1000;
 
-/// Switches interrupts on, counts for some milliseconds, then stops; the timer
-/// comes in the meantime. Before this code nothing may be delivered,
-/// however long the machine takes to get here. Returns how far behind the
-/// start it came.
+/// Switches interrupts on, counts for some milliseconds, then stops. The timer
+/// interrupt comes in the meantime. It cannot come before this code, however
+/// slow the machine is. Returns its distance from the start of the code.
 fn interrupted() -> u32 {
     const {
         use lg_abi::shared::{IF, offset};
-        // The numbers in the code below.
+        // These numbers are in the code below.
         assert!(memory::va(DATA + offset::IRQ_ENABLED) == 0xC002_1000);
         assert!(IF == 0x200);
     }
@@ -150,31 +148,31 @@ fn interrupted() -> u32 {
     hypercall(Hypercall::SetClockevent, 1_000_000, 0, 0);
     let seen = early_until_trap(code!(
         "movl $0x200, 0xC0021000",
-        "mov $60000000, %ecx", // behind 10 bytes
-        "1: dec %ecx",         // behind 15
+        "mov $60000000, %ecx", // after 10 bytes
+        "1: dec %ecx",         // after 15
         "jnz 1b",
-        "2: jmp 2b" // behind 18
+        "2: jmp 2b" // after 18
     ));
     seen.expect("the timer comes").eip() - memory::va(FIRST)
 }
 
-/// Does no interrupt come in the stretch that LGUEST_INIT has named, and one
-/// right behind it?
+/// Does no interrupt come in the range of LGUEST_INIT without interrupts, and
+/// one right after it?
 pub(crate) fn noirq() {
     init(memory::va(FIRST), memory::va(FIRST) + 18, 0);
-    println!("behind {} bytes", interrupted());
+    println!("after {} bytes", interrupted());
     power::off(0);
 }
 
-/// Does it come in the middle of the same code without that?
+/// Does the interrupt come in the middle of the same code without that range?
 pub(crate) fn without_noirq() {
     init(0, 0, 0);
     println!("in the middle: {}", (10..18).contains(&interrupted()));
     power::off(0);
 }
 
-/// Is what LGUEST_INIT writes there before it comes back, and nothing else
-/// changed?
+/// Are the fields that LGUEST_INIT writes set when it returns, and the others
+/// unchanged?
 pub(crate) fn init_writes() {
     use lg_abi::shared::offset;
     poke(DATA + offset::CR2, 0x1111);
@@ -189,6 +187,6 @@ pub(crate) fn init_writes() {
     println!("reserve_mem {:#x}", word(offset::RESERVE_MEM));
     println!("noirq {:#x}", word(offset::NOIRQ_START));
     println!("noirq {:#x}", word(offset::NOIRQ_END));
-    println!("behind it {:#x}", word(size_of::<LguestData>() as u32));
+    println!("after it {:#x}", word(size_of::<LguestData>() as u32));
     power::off(0);
 }

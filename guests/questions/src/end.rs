@@ -1,6 +1,6 @@
-//! The end: powering off, and what the Launcher makes of it.
+//! Questions about powering off, and the Launcher's exit code.
 //!
-//! There is one way out, CRASH, and the message makes the difference.
+//! A Guest ends by CRASH. The message says whether it powers off.
 
 use crate::lab::memory;
 use crate::lab::{hypercall, page};
@@ -18,38 +18,38 @@ pub(crate) fn power_down() {
     end(b"Power down\0");
 }
 
-/// Does a code become the Launcher's own?
+/// Is the code in a power down the Launcher's exit code?
 pub(crate) fn power_down_with_7() {
     power::off(7);
 }
 
-/// Does the greatest code that a Guest may have?
+/// Is the greatest code of a Guest the Launcher's exit code?
 pub(crate) fn power_down_with_119() {
     power::off(119);
 }
 
-/// Is the first one that is the Launcher's own told from it?
+/// Is the first code that only the Launcher may use replaced?
 pub(crate) fn power_down_with_120() {
     power::off(120);
 }
 
-/// Is the greatest that a code can be?
+/// Is the greatest exit code replaced?
 pub(crate) fn power_down_with_255() {
     power::off(255);
 }
 
-/// Is one that is no code a CRASH?
+/// Is a power down with a number above 255 a CRASH?
 pub(crate) fn power_down_with_256() {
     end(b"Power down with code 256\0");
 }
 
-/// Is a word too many?
-pub(crate) fn power_down_or_not() {
+/// Is a message that only begins like "Power down" a CRASH?
+pub(crate) fn power_down_with_another_word() {
     end(b"Power down?\0");
 }
 
-/// Is output that was sent before the end all there?
-pub(crate) fn last_words() {
+/// Is all output shown that was sent before the end?
+pub(crate) fn output_before_the_end() {
     for n in 0..300 {
         lg_guest::print!("{n},");
     }

@@ -1,4 +1,5 @@
-//! The extended state, of which this kernel knows as much as that of 2007.
+//! Questions about extended state, which this kernel, like that of 2007,
+//! ignores.
 //!
 //! A thread is a stack that SET_STACK names, in a page directory.
 
@@ -11,7 +12,8 @@ use lg_abi::page::{PAGE_SIZE, directory_index};
 use lg_abi::segment::KERNEL_DS;
 use lg_guest::println;
 
-/// Where the upper half of ymm0 comes from, and where it goes.
+/// The addresses from which the upper half of ymm0 is loaded, and to which it
+/// is stored.
 const FROM: u32 = USER_DATA + 16;
 const TO: u32 = USER_DATA + 0x50;
 
@@ -90,8 +92,8 @@ pub(crate) fn extended_of_threads() {
     }
 }
 
-/// Does a thread with the same stack in another page directory find nothing of
-/// it, and in the same one neither, once the user part of that was empty?
+/// Is the upper half of ymm0 zero for a thread with the same stack in another
+/// page directory, and in the same one after its user part was empty?
 pub(crate) fn extended_of_a_new_program() {
     let other = Space::new();
     let thread = Thread::new(other);

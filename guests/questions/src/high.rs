@@ -1,7 +1,8 @@
-//! Pages of user mode above the kernel's first address.
+//! Questions about user pages above the kernel's first address.
 //!
-//! A kernel may give them away: Linux with COMPAT_VDSO has its entry page just
-//! below the Switcher. The tables say who may use a page, at any address.
+//! A kernel may have such pages: Linux with COMPAT_VDSO has its entry page just
+//! below the Switcher. The page tables decide whether user mode may use a page,
+//! at any address.
 
 use crate::lab::memory::{peek, poke, store, write};
 use crate::lab::run::{User, put_user};
@@ -12,12 +13,12 @@ use crate::segments::load_tls;
 use lg_abi::page::Pte;
 use lg_guest::println;
 
-/// Where Linux has the entry page, and two pages in the middle of nowhere.
+/// The address of Linux's entry page, and two addresses far from others.
 const ENTRY_PAGE: u32 = 0xFFBF_E000;
 const HIGH: u32 = 0xE040_0000;
 const NEXT: u32 = HIGH + 0x1000;
 
-/// Maps a page of user mode's at `at`, with `code` in it; answers where it is.
+/// Maps a user page at `at`, with `code` in it. Returns its physical address.
 fn give(at: u32, code: &[u8]) -> u32 {
     let frame = page();
     write(frame, code);
@@ -32,8 +33,8 @@ fn give_to_read(at: u32) -> u32 {
     frame
 }
 
-/// May user mode read and write a page there that the tables give to it, by
-/// every kind of operand, and does its kernel see what it wrote?
+/// May user mode read and write a user page above the kernel's first address,
+/// by every kind of operand, and does its kernel see what it wrote?
 pub(crate) fn high_page_of_a_user() {
     let frame = give(HIGH, &[1, 2, 3, 4]);
     for code in [
@@ -78,8 +79,8 @@ pub(crate) fn high_page_of_a_user() {
     println!("{:x} {:x}", peek(frame), peek(frame + 0x200));
 }
 
-/// Is what lies beside such a page still the kernel's, may user mode write to
-/// one that it may only read, and is it gone when the kernel takes it back?
+/// Are the neighbours of a high user page still the kernel's, is a write to a
+/// read-only one refused, and is the page gone after the kernel unmaps it?
 pub(crate) fn high_page_and_its_neighbours() {
     let frame = give_to_read(HIGH);
     first().set(NEXT, page() | KERNEL_PAGE);
@@ -88,7 +89,7 @@ pub(crate) fn high_page_and_its_neighbours() {
     println!("{}", user(code!("mov 0xE0401000, %eax", "int $0x80")));
     println!("{}", user(code!("mov %eax, 0xE0401000", "int $0x80")));
     println!("{}", user(code!("mov 0xE0402000, %eax", "int $0x80")));
-    // From the one into the other, in a single instruction.
+    // From one page to the other, by a single instruction.
     println!(
         "{}",
         user(code!(
@@ -104,8 +105,8 @@ pub(crate) fn high_page_and_its_neighbours() {
     println!("{}", user(code!("mov 0xE0400000, %eax", "int $0x80")));
 }
 
-/// Does user mode run code there, from its first instruction on or by a call,
-/// and come back?
+/// Can user mode run code in a high page, from its first instruction on or by a
+/// call, and return?
 pub(crate) fn high_code_of_a_user() {
     give(HIGH, code!("add $2, %eax", "ret"));
     put_user(code!("int $0x80"));
@@ -126,7 +127,7 @@ pub(crate) fn high_code_of_a_user() {
         "int $0x80"
     ));
     println!("{}, {seen}", seen.trapped.eax);
-    // A trap there is reported as one there.
+    // A trap there is reported with its address there.
     give(HIGH, code!("int3"));
     start.eip = HIGH;
     println!("{}", start.run());
@@ -134,8 +135,8 @@ pub(crate) fn high_code_of_a_user() {
     println!("{}", start.run());
 }
 
-/// Do system calls by an entry page just below the Switcher come back where
-/// they should?
+/// Do system calls by an entry page just below the Switcher return to the right
+/// address?
 pub(crate) fn high_entry_page() {
     let frame = give(ENTRY_PAGE, b"\x7fELF");
     poke(frame + 24, ENTRY_PAGE + 0x400);
@@ -156,7 +157,7 @@ pub(crate) fn high_entry_page() {
         Next::GoOn
     });
     let seen = user(code!(
-        "mov 0xFFBFE018, %esi", // where the page says that its entry is
+        "mov 0xFFBFE018, %esi", // the address of the entry, from the page
         "mov $1000, %ecx",
         "1: mov $3, %eax",
         "call *%esi",
@@ -165,7 +166,7 @@ pub(crate) fn high_entry_page() {
         "call *%esi"
     ));
     println!("{}, trap {}", seen.trapped.ebx, seen.trapped.vector);
-    // As C libraries go there.
+    // As C libraries call it.
     store(USER_DATA + 16, ENTRY_PAGE + 0x400);
     load_tls([USER_DATA, 0, 0]);
     let seen = user(code!(
@@ -181,8 +182,8 @@ pub(crate) fn high_entry_page() {
     println!("{}, trap {}", seen.trapped.ebx, seen.trapped.vector);
 }
 
-/// Is a program that reads such a page for a long time, and is stepped through
-/// by its kernel, none the wiser?
+/// Does a program read the right values from a high page for a long time, also
+/// if its kernel steps through it?
 pub(crate) fn high_page_step_by_step() {
     let frame = give(HIGH, &[]);
     for n in 0..1024 {

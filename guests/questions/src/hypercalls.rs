@@ -1,7 +1,7 @@
 //! Hypercalls: their arguments, at the edge and beyond it.
 //!
-//! A Guest never looks whether a call worked, so one that makes no sense has
-//! to be its end, for a reason that a person understands.
+//! A Guest never checks whether a call worked. So a bad call must end the
+//! Guest, and the reason must be clear.
 
 use crate::lab::memory::{self, peek, poke};
 use crate::lab::trap::{self, INTERRUPT_GATE};
@@ -14,27 +14,27 @@ use lg_guest::println;
 /// the descriptor page come before it. See the command in the test.
 pub(crate) const END: u32 = (16 << 20) + 4096;
 
-/// Does a number that never existed end the Guest?
+/// Does an unknown call number end the Guest?
 pub(crate) fn number_11() {
     call(11, 0, 0, 0);
 }
 
-/// Does the first number beyond the table?
+/// Does the first call number after the table end the Guest?
 pub(crate) fn number_17() {
     call(17, 0, 0, 0);
 }
 
-/// Does the greatest number?
+/// Does the greatest call number end the Guest?
 pub(crate) fn number_max() {
     call(u32::MAX, 0, 0, 0);
 }
 
-/// Does a number with a bit set beyond the eighth count as another number?
+/// Is a call number with a higher bit than the eighth another number?
 pub(crate) fn number_256() {
     call(256, 0, 0, 0);
 }
 
-/// Is LGUEST_INIT a second time deadly?
+/// Does a second LGUEST_INIT end the Guest?
 pub(crate) fn init_twice() {
     hypercall(Hypercall::Init, page(), 0, 0);
 }
@@ -52,7 +52,7 @@ pub(crate) fn init_answers() {
     println!("nsec below a second: {}", nsec < 1_000_000_000);
 }
 
-/// Do hypercalls keep all registers but eax, and eax, too, where there is no
+/// Do hypercalls keep all registers but eax, and also eax if there is no
 /// result?
 pub(crate) fn registers_kept() {
     let seen = kernel(code!(
@@ -95,7 +95,7 @@ pub(crate) fn crash_without_end() {
     hypercall(Hypercall::Crash, message, 0, 0);
 }
 
-/// May a CRASH message end where memory does?
+/// May a CRASH message end at the end of memory?
 pub(crate) fn crash_at_the_end_of_memory() {
     // The descriptor page is the last one; most of it is unused.
     let at = END - 4;
@@ -103,20 +103,21 @@ pub(crate) fn crash_at_the_end_of_memory() {
     hypercall(Hypercall::Crash, at, 0, 0);
 }
 
-/// May it begin where memory has ended?
+/// May a CRASH message begin after the end of memory?
 pub(crate) fn crash_beyond_memory() {
     hypercall(Hypercall::Crash, END, 0, 0);
 }
 
-/// Is a CRASH message that speaks to the terminal shown harmlessly?
+/// Are control characters in a CRASH message shown without effect on the
+/// terminal?
 pub(crate) fn crash_with_control_characters() {
     let message = page();
     memory::write(message, b"\x1b[2J\r\nred\x07 \xFF\0");
     hypercall(Hypercall::Crash, message, 0, 0);
 }
 
-/// Is an empty CRASH message a message?
-pub(crate) fn crash_with_nothing_to_say() {
+/// Is an empty CRASH message allowed?
+pub(crate) fn crash_with_empty_message() {
     hypercall(Hypercall::Crash, page(), 0, 0);
 }
 
@@ -128,29 +129,29 @@ pub(crate) fn gdt_sizes() {
     println!("still here");
 }
 
-/// Does one entry too many end the Guest?
+/// Does LOAD_GDT with one entry too many end the Guest?
 pub(crate) fn gdt_too_large() {
     hypercall(Hypercall::LoadGdt, flat_gdt(), GDT_ENTRIES + 1, 0);
 }
 
-/// May the table reach beyond memory?
+/// May the table of LOAD_GDT reach beyond memory?
 pub(crate) fn gdt_beyond_memory() {
     hypercall(Hypercall::LoadGdt, END - 8, 2, 0);
 }
 
-/// Does a table of no entries have to be in memory?
-pub(crate) fn gdt_nowhere() {
+/// Must a table of no entries for LOAD_GDT be in memory?
+pub(crate) fn gdt_empty_anywhere() {
     hypercall(Hypercall::LoadGdt, 0xFFFF_FFF8, 0, 0);
     println!("still here");
 }
 
-/// May LOAD_TLS reach beyond memory?
+/// May the descriptors of LOAD_TLS be beyond memory?
 pub(crate) fn tls_beyond_memory() {
     hypercall(Hypercall::LoadTls, END - 16, 0, 0);
 }
 
-/// Are gates for the Host's own vectors, and for those that do not exist,
-/// ignored, whatever their type?
+/// Are gates of any type ignored for the Host's own vectors, and for vectors
+/// that do not exist?
 pub(crate) fn gates_ignored() {
     const TASK_GATE: u32 = 0x8500;
     for vector in [2, 8, 15, 31, 64, 127, 129, 255, 256, u32::MAX] {
@@ -159,23 +160,23 @@ pub(crate) fn gates_ignored() {
     println!("still here");
 }
 
-/// Is a task gate deadly?
+/// Does a task gate end the Guest?
 pub(crate) fn gate_of_a_task() {
     hypercall(Hypercall::LoadIdtEntry, 6, 0, 0x8500);
 }
 
-/// Is a 16-bit gate deadly?
+/// Does a 16-bit gate end the Guest?
 pub(crate) fn gate_of_16_bits() {
     hypercall(Hypercall::LoadIdtEntry, 6, 0, 0x8600);
 }
 
-/// Is a call gate deadly, even for the system call's vector?
+/// Does a call gate end the Guest, even for the system call's vector?
 pub(crate) fn gate_of_a_call() {
     hypercall(Hypercall::LoadIdtEntry, 0x80, 0, 0x8C00);
 }
 
-/// Is a gate that is not present a vector without a handler, whatever its
-/// type?
+/// Does a gate of any type that is not present leave its vector without a
+/// handler?
 pub(crate) fn gate_not_present() {
     trap::set_gate(6, INTERRUPT_GATE & !0x8000);
     hypercall(Hypercall::LoadIdtEntry, 6, 0, 0x0500);
@@ -187,17 +188,17 @@ pub(crate) fn stack_of_level_0() {
     hypercall(Hypercall::SetStack, 0x68, 0xC000_0000, 1);
 }
 
-/// May it have the user's?
+/// May the kernel's stack have privilege level 3?
 pub(crate) fn stack_of_level_3() {
     hypercall(Hypercall::SetStack, 0x7B, 0xC000_0000, 1);
 }
 
-/// May it have three pages?
+/// May the kernel's stack have three pages?
 pub(crate) fn stack_of_three_pages() {
     hypercall(Hypercall::SetStack, 0x69, 0xC000_0000, 3);
 }
 
-/// Is a stack of no pages accepted, and one of two?
+/// May the kernel's stack have no pages, or two?
 pub(crate) fn stack_sizes() {
     for pages in 0..=2 {
         hypercall(Hypercall::SetStack, 0x69, 0xC002_0000, pages);
@@ -205,20 +206,20 @@ pub(crate) fn stack_sizes() {
     println!("still here");
 }
 
-/// Where does a trap out of user mode go whose stack is not mapped?
-pub(crate) fn stack_nowhere() {
+/// What does a trap from user mode do if the kernel's stack is not mapped?
+pub(crate) fn stack_not_mapped() {
     crate::lab::run::put_user(code!("ud2"));
     hypercall(Hypercall::SetStack, 0x69, 0xD000_0000, 1);
     crate::lab::run::User::new().run();
 }
 
-/// May the page directory lie beyond memory?
+/// May the page directory be beyond memory?
 pub(crate) fn directory_beyond_memory() {
     hypercall(Hypercall::NewPgtable, END, 0, 0);
 }
 
-/// May it be empty? The next instruction has no page then, nor has the stack
-/// for telling so.
+/// May the page directory be empty? Then the next instruction has no page, and
+/// the stack for its fault has none either.
 pub(crate) fn directory_empty() {
     assert_eq!(page(), 0x2_9000);
     kernel(code!(
@@ -229,8 +230,8 @@ pub(crate) fn directory_empty() {
     ));
 }
 
-/// Is FLUSH_ASYNC with arguments, and FLUSH_TLB with any but 0 and 1, still
-/// what it says?
+/// Do FLUSH_ASYNC with arguments, and FLUSH_TLB with other ones than 0 and 1,
+/// still work?
 pub(crate) fn arguments_ignored() {
     call(0, u32::MAX, u32::MAX, u32::MAX);
     hypercall(Hypercall::FlushTlb, 2, 3, 4);
@@ -238,7 +239,7 @@ pub(crate) fn arguments_ignored() {
     println!("still here");
 }
 
-/// Does LOAD_GDT only read the table?
+/// Does LOAD_GDT leave the table unchanged?
 pub(crate) fn gdt_untouched() {
     let table = flat_gdt();
     let before = peek(table + 12 * 8 + 4);

@@ -1,7 +1,7 @@
-//! Interrupts and time: when they come, and when not.
+//! Questions about interrupts and time.
 //!
-//! The timer is one source, what is typed the other. How late something is
-//! counts for little here: the machine may be busy.
+//! The sources are the timer and typed input. Interrupts may be late, because
+//! the machine may be busy.
 
 use crate::lab::calls::bind;
 use crate::lab::memory::{self, page, peek, poke};
@@ -43,7 +43,7 @@ fn came(before: usize) {
     }
 }
 
-/// Does HALT with interrupts off sleep until the timer, and come back with
+/// Does HALT with interrupts off sleep until the timer, and return with
 /// interrupts on?
 pub(crate) fn halt_until_timer() {
     alarm(MS);
@@ -53,7 +53,7 @@ pub(crate) fn halt_until_timer() {
     println!("interrupts on: {}", shared::irq_enabled());
 }
 
-/// And with interrupts on?
+/// Does HALT with interrupts on sleep until the timer?
 pub(crate) fn halt_with_interrupts_on() {
     shared::set_irq_enabled(true);
     alarm(MS);
@@ -62,7 +62,7 @@ pub(crate) fn halt_with_interrupts_on() {
     println!("interrupts on: {}", shared::irq_enabled());
 }
 
-/// Does HALT with an interrupt pending already not sleep at all?
+/// Does HALT return at once if an interrupt is pending already?
 pub(crate) fn halt_with_one_pending() {
     alarm(MS);
     spin(5);
@@ -71,7 +71,7 @@ pub(crate) fn halt_with_one_pending() {
     came(0);
 }
 
-/// Does an interrupt that has no handler wake a HALT all the same?
+/// Does an interrupt without a handler end a HALT?
 pub(crate) fn halt_without_handler() {
     trap::remove_gate(32);
     alarm(MS);
@@ -101,17 +101,17 @@ pub(crate) fn alarm_off() {
     came(0);
 }
 
-/// Does the shortest time of all come at once?
+/// Does the shortest time of SET_CLOCKEVENT end at once?
 pub(crate) fn alarm_of_1_ns() {
     alarm(1);
     halt();
     came(0);
 }
 
-/// Does the shortest time that a Guest of this kind asks for?
+/// Does the shortest time that Linux sets end at once?
 pub(crate) fn alarm_of_100_ns() {
     for _ in 0..3 {
-        // Else it could come before the HALT, which then never ends.
+        // Otherwise it could come before the HALT, which would never end then.
         shared::set_irq_enabled(false);
         alarm(100);
         halt();
@@ -119,7 +119,8 @@ pub(crate) fn alarm_of_100_ns() {
     came(0);
 }
 
-/// Does the longest time not come soon, and is it replaced by a shorter one?
+/// Does the longest time of SET_CLOCKEVENT not end soon, and does a shorter one
+/// replace it?
 pub(crate) fn alarm_replaced() {
     shared::set_irq_enabled(true);
     alarm(u32::MAX);
@@ -131,7 +132,7 @@ pub(crate) fn alarm_replaced() {
     came(0);
 }
 
-/// Does the timer go off once, and not again?
+/// Does the timer interrupt come only once?
 pub(crate) fn alarm_once() {
     alarm(MS);
     halt();
@@ -139,7 +140,7 @@ pub(crate) fn alarm_once() {
     came(0);
 }
 
-/// Does it not come early, nor very late?
+/// Does the timer interrupt come neither early nor very late?
 pub(crate) fn alarm_in_time() {
     let start = time::now();
     alarm(20 * MS);
@@ -149,7 +150,7 @@ pub(crate) fn alarm_in_time() {
     println!("before 5 s: {}", passed < 5_000_000_000);
 }
 
-/// Does an interrupt come while the kernel computes, no hypercall in sight?
+/// Does an interrupt come while the kernel computes without hypercalls?
 pub(crate) fn interrupt_while_computing() {
     shared::set_irq_enabled(true);
     alarm(MS);
@@ -159,8 +160,8 @@ pub(crate) fn interrupt_while_computing() {
     came(0);
 }
 
-/// Does one that came while interrupts were off come soon after they are
-/// switched on, no hypercall in sight?
+/// Does an interrupt that was held back come soon after interrupts are switched
+/// on, without a hypercall?
 pub(crate) fn interrupt_delayed() {
     alarm(MS);
     spin(10);
@@ -172,7 +173,7 @@ pub(crate) fn interrupt_delayed() {
     came(0);
 }
 
-/// Which frame does an interrupt push that finds user mode in a loop?
+/// Which frame does an interrupt push during a loop in user mode?
 pub(crate) fn interrupt_of_a_user() {
     trap::handle(|_| trap::Next::GiveUp);
     put_user(code!("1: jmp 1b"));
@@ -182,7 +183,7 @@ pub(crate) fn interrupt_of_a_user() {
     println!("{}", start.run());
 }
 
-/// And one that finds the kernel there?
+/// Which frame does an interrupt push during a loop in the kernel?
 pub(crate) fn interrupt_of_the_kernel() {
     trap::handle(|_| trap::Next::GiveUp);
     shared::set_irq_enabled(true);
@@ -191,8 +192,8 @@ pub(crate) fn interrupt_of_the_kernel() {
     println!("{}", seen.expect("it is interrupted"));
 }
 
-/// Does a blocked interrupt stay away, from a kernel that runs and from one
-/// that sleeps, and come when it is not blocked any more?
+/// Does a blocked interrupt not come, while the kernel runs or sleeps, and does
+/// it come when it is not blocked any more?
 pub(crate) fn interrupt_blocked() {
     shared::set_irq_enabled(true);
     shared::set_blocked(1);
@@ -206,19 +207,19 @@ pub(crate) fn interrupt_blocked() {
     came(0);
 }
 
-/// Do blocked interrupts not wake a HALT, until another one does?
+/// Do blocked interrupts not end a HALT, and does another interrupt end it?
 pub(crate) fn halt_with_the_timer_blocked() {
     bind_console(5);
     shared::set_blocked(1);
     alarm(MS);
-    halt(); // until something is typed
+    halt(); // until input is typed
     came(0);
     shared::set_blocked(0);
     halt();
     came(1);
 }
 
-/// Of several that are pending, does the lowest come first?
+/// Does the lowest of several pending interrupts come first?
 pub(crate) fn lowest_first() {
     let dma = bind_console(31);
     alarm(MS);
@@ -231,7 +232,7 @@ pub(crate) fn lowest_first() {
     came(0);
 }
 
-/// Does a lower one that is blocked let the higher one pass?
+/// Does a higher interrupt come if a lower one is blocked?
 pub(crate) fn lowest_blocked() {
     let dma = bind_console(31);
     shared::set_blocked(1);
@@ -249,8 +250,8 @@ pub(crate) fn lowest_blocked() {
     came(1);
 }
 
-/// Does the time in the shared page move with an interrupt, and by as much as
-/// has passed?
+/// Does an interrupt advance the time in the shared page by the time that has
+/// passed?
 pub(crate) fn time_moves() {
     let nanoseconds = || {
         let (sec, nsec) = shared::time();

@@ -1,15 +1,15 @@
-//! The Guest that asks: one question, one answer, and off.
+//! The test guest: asks the Host one question, prints the answer, and ends.
 //!
-//! The Host's promises are made to a Guest, so a Guest checks them. Each
-//! function below a topic is a question, its doc comment says which, and what
-//! it prints is the answer. `ask=NAME` on the command line picks one,
-//! `ask=list` names them all. The answers on record are in
-//! `crates/lguest/tests/questions`, where a test compares; so a question prints
-//! nothing that changes from run to run or from build to build.
+//! A Guest checks what the Host promises to Guests. Each function in a topic is
+//! a question. Its doc comment has the question, and its output is the answer.
+//! `ask=NAME` on the command line chooses one, `ask=list` names them all. A
+//! test compares the answers with the transcripts in
+//! `crates/lguest/tests/questions`. So a question prints nothing that differs
+//! between runs or builds.
 //!
-//! The lab has what many questions need: hypercalls with any number, code of a
-//! few bytes in either mode, at an address that never changes, and a look at
-//! what the Host pushes when it traps.
+//! The lab has what many questions need: hypercalls with any number, short code
+//! in either mode at a fixed address, and the words that the Host pushes at a
+//! trap.
 
 #![no_std]
 #![no_main]
@@ -44,7 +44,7 @@ use lg_guest::{power, println};
 
 lg_guest::entry!(main, early: early);
 
-/// A name and what it stands for.
+/// A name and its function.
 type Question = (&'static str, fn());
 
 macro_rules! questions {
@@ -63,16 +63,16 @@ const EARLY: &[Question] = questions! {
         init_writes;
 };
 
-/// Questions of a kernel that is up.
+/// Questions after the kit has started.
 const LATE: &[Question] = questions! {
     hypercalls: number_11 number_17 number_max number_256 init_twice
         init_answers registers_kept user_hypercall crash crash_without_end
         crash_at_the_end_of_memory crash_beyond_memory
-        crash_with_control_characters crash_with_nothing_to_say gdt_sizes
-        gdt_too_large gdt_beyond_memory gdt_nowhere tls_beyond_memory
+        crash_with_control_characters crash_with_empty_message gdt_sizes
+        gdt_too_large gdt_beyond_memory gdt_empty_anywhere tls_beyond_memory
         gates_ignored gate_of_a_task gate_of_16_bits gate_of_a_call
         gate_not_present stack_of_level_0 stack_of_level_3
-        stack_of_three_pages stack_sizes stack_nowhere directory_beyond_memory
+        stack_of_three_pages stack_sizes stack_not_mapped directory_beyond_memory
         directory_empty arguments_ignored gdt_untouched;
     ring: ring_order ring_wrap ring_gap ring_status ring_at_a_trap
         ring_results ring_number_11 ring_init ring_crash ring_halt
@@ -87,7 +87,7 @@ const LATE: &[Question] = questions! {
         fault_through_trap_gate unhandled unhandled_with_error unhandled_fault
         vectors_of_the_host alignment alignment_in_the_handler
         flags_in_the_handler floating_point vector_floating_point bad_segments
-        iret_of_a_user iret_to_odd_code iret_to_odd_stacks
+        iret_of_a_user iret_to_bad_code iret_to_bad_stacks
         iret_to_other_levels iret_to_vm86 stray_system_calls
         far_jump_of_a_user go_on;
     user: ts_of_a_user ts_without_gate ts_frame vectors_kept_by_the_host
@@ -109,10 +109,10 @@ const LATE: &[Question] = questions! {
     paging: accessed_and_dirty accessed_and_dirty_of_a_user
         accessed_and_dirty_by_a_write dirty_again read_only_stays_clean
         kernel_faults user_faults kernel_uses_user_pages
-        user_reaches_for_the_kernel user_reaches_for_nothing user_straddles
+        user_accesses_the_kernel user_accesses_an_unmapped_page user_straddles
         user_touches_the_switcher kernel_touches_the_switcher
         kernel_writes_to_the_switcher kernel_jumps_to_the_switcher
-        kernel_maps_the_switcher kernel_forgets_the_switcher
+        kernel_maps_the_switcher kernel_unmaps_the_switcher
         last_directory_entry set_pte set_pte_of_a_user set_pmd flush_user
         flush_all flush_all_of_the_kernel flush_all_elsewhere
         set_pte_elsewhere set_pte_of_the_kernel_elsewhere two_directories
@@ -129,26 +129,26 @@ const LATE: &[Question] = questions! {
         interrupt_of_the_kernel interrupt_blocked halt_with_the_timer_blocked
         lowest_first lowest_blocked time_moves many_alarms
         handler_not_interrupted;
-    dma: bind_limit bind_interrupts unbind bind_nowhere bind_unaligned
-        bind_beyond_memory bind_at_the_end send_to_nobody send_to_oneself
+    dma: bind_limit bind_interrupts unbind bind_missing_memory bind_unaligned
+        bind_beyond_memory bind_at_the_end send_to_unbound_key send_to_oneself
         send_unaligned send_beyond_memory send_from_the_end
         send_from_the_last_byte send_from_odd_places send_sixteen_sections
         send_until_an_empty_section send_nothing send_a_whole_page
         send_across_a_page send_more_than_a_page send_what_is_not_there
-        send_with_a_bad_end send_with_a_bad_rest send_badly_to_nobody results;
+        send_with_a_bad_end send_with_a_bad_rest send_bad_list_to_unbound_key results;
     console: typed typed_into_sections typed_into_an_array typed_before_bound
-        typed_nowhere typed_across_a_page typed_into_nothing typed_to_the_end;
+        typed_into_missing_memory typed_across_a_page typed_into_nothing typed_to_the_end;
     block: disk_description bus status_kept read read_in_pieces read_the_most
         read_into_another_size read_into_nothing read_into_a_full_buffer
-        read_into_the_void read_at_the_end read_over_the_end read_an_odd_size
+        read_into_missing_memory read_at_the_end read_over_the_end read_an_odd_size
         read_no_bytes read_with_another_size_of_disk write write_over_the_end
-        write_another_size write_without_a_buffer write_from_the_void
+        write_another_size write_without_a_buffer write_from_missing_memory
         write_and_scribble neither_read_nor_write wrong_key read_only
         interrupt_of_a_disk two_disks many_requests;
     net: net_description alone page_shared frame no_buffer cursor too_long
         bad_sender bad_receiver taken_back bound_twice;
     end: power_down power_down_with_7 power_down_with_119 power_down_with_120
-        power_down_with_255 power_down_with_256 power_down_or_not last_words;
+        power_down_with_255 power_down_with_256 power_down_with_another_word output_before_the_end;
 };
 
 /// Questions that need more than a Launcher: another Guest, or a test.
@@ -158,7 +158,7 @@ const OTHERS: &[Question] = questions! {
     told: told_of_interrupts told_of_buffers told_nothing told_of_a_send;
 };
 
-/// Before everything else: is it one of the early ones?
+/// Answers an early question, before the kit starts.
 fn early() {
     if let Some(ask) = find(EARLY, lab::command_line()) {
         ask();

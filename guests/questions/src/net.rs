@@ -1,8 +1,8 @@
-//! The network by hand.
+//! Questions about the network, asked without a driver.
 //!
-//! Most questions take two Guests: one asks, in slot 0, and its peer, in slot
-//! 1, does the rest. Words at the end of the page that both see tell each how
-//! far the other has come.
+//! Most questions need two Guests: one asks, in slot 0, and its peer in slot 1
+//! does the rest. Each writes its progress into a word at the end of the shared
+//! page.
 
 use crate::block::{descriptor, device_page};
 use crate::dma::{dma, dma_at};
@@ -14,14 +14,14 @@ use lg_abi::dma::Dma;
 use lg_abi::hypercall::Hypercall;
 use lg_guest::{print, println, shared};
 
-/// Where in the page each of the two writes how far it is: behind all slots
-/// that are used here.
+/// The offsets in the page at which the two write their progress: after all
+/// slots that are used here.
 const STEPS: [u32; 2] = [4000, 4004];
 
-/// Where in the page a part of the address is that belongs to slot 1.
+/// The offset in the page of a part of slot 1's address.
 const ADDRESS_OF_1: u32 = 8;
 
-/// The interrupt that the bindings here ask for.
+/// The interrupt of all bindings here.
 const IRQ: u8 = 9;
 
 /// One of the two Guests.
@@ -43,12 +43,12 @@ impl Net {
         self.key + 4 * n
     }
 
-    /// Says that step `n` is done.
+    /// Reports that step `n` is done.
     fn done(&self, n: u32) {
         store(self.at + STEPS[self.me as usize], n);
     }
 
-    /// Waits until the other one has done step `n`.
+    /// Waits until the other Guest has done step `n`.
     fn wait(&self, n: u32) {
         let other = 1 - self.me;
         while load(self.at + STEPS[other as usize]) < n {
@@ -56,8 +56,8 @@ impl Net {
         }
     }
 
-    /// Waits until the other one is where it receives. The two Launchers may
-    /// still be getting in touch, so this one takes its time as well.
+    /// Waits until the other Guest receives. The two Launchers may still be
+    /// connecting, so this also sleeps.
     fn wait_to_send(&self) {
         self.wait(1);
         for _ in 0..500 {
@@ -65,8 +65,8 @@ impl Net {
         }
     }
 
-    /// Sends frames of `sections` to the other's slot; prints how much of it
-    /// was taken.
+    /// Sends a frame of `sections` to the other Guest's slot. Prints how many
+    /// bytes were taken.
     fn send(&self, sections: &[(u32, u16)]) {
         let sent = dma(sections);
         send(self.slot(1 - self.me), sent);
@@ -74,14 +74,14 @@ impl Net {
     }
 }
 
-/// Sleeps for a moment.
+/// Sleeps for a short time.
 fn nap() {
     hypercall(Hypercall::SetClockevent, 200_000, 0, 0);
     hypercall(Hypercall::Halt, 0, 0, 0);
     shared::set_irq_enabled(false);
 }
 
-/// How often the network's interrupt has come, waiting a little for it.
+/// How often the network's interrupt has come. Waits a little for `expected`.
 fn interrupts(expected: usize) -> usize {
     let count = || trap::count_of(32 + u32::from(IRQ));
     for _ in 0..2000 {
@@ -100,7 +100,7 @@ fn data(len: usize) {
     }
 }
 
-/// What does the descriptor of a network say to the first Guest?
+/// What is in the descriptor of a network, for the first Guest?
 pub(crate) fn net_description() {
     let [kind, status, pfn] = descriptor(0);
     println!("type {}, features {:#x}", kind & 0xFFFF, kind >> 16);
@@ -108,8 +108,8 @@ pub(crate) fn net_description() {
     println!("pages above RAM {}", pfn - (16 << 8));
 }
 
-/// Does a send to a slot that nobody has leave used_len alone, and one to
-/// one's own, too?
+/// Does a send to a free slot or to the sender's own slot leave used_len as it
+/// was?
 pub(crate) fn alone() {
     let net = Net::new();
     let dmas = dma(&[(page(), 1000)]);
@@ -121,7 +121,7 @@ pub(crate) fn alone() {
     }
 }
 
-/// Is the page the file's, so that what one Guest writes the other reads?
+/// Is the page shared, so that one Guest reads what the other writes?
 pub(crate) fn page_shared() {
     let net = Net::new();
     println!("slot {}", net.me);
@@ -131,7 +131,7 @@ pub(crate) fn page_shared() {
     println!("{:#x}", load(net.at + 2004));
 }
 
-/// Its peer.
+/// The peer of the function above.
 pub(crate) fn page_shared_peer() {
     let net = Net::new();
     println!("slot {}", net.me);
@@ -141,8 +141,8 @@ pub(crate) fn page_shared_peer() {
     net.done(1);
 }
 
-/// Does a frame arrive whole, with its length, and with an interrupt, whatever
-/// pieces it was sent from and goes into?
+/// Does a frame arrive whole, with its length and an interrupt, from any
+/// sections into any sections?
 pub(crate) fn frame() {
     let net = Net::new();
     print!("");
@@ -156,7 +156,7 @@ pub(crate) fn frame() {
     println!("bind {}", bind(net.slot(0), array, 2, IRQ));
     net.done(1);
     net.wait(1);
-    // One for both, perhaps.
+    // There may be one interrupt for both.
     println!("interrupted: {}", interrupts(1) >= 1);
     let used = [peek(array), peek(array + Dma::SIZE)];
     println!("used_len {used:?}");
@@ -176,7 +176,7 @@ pub(crate) fn frame() {
     );
 }
 
-/// Its peer.
+/// The peer of the function above.
 pub(crate) fn frame_peer() {
     let net = Net::new();
     net.wait_to_send();
@@ -186,8 +186,8 @@ pub(crate) fn frame_peer() {
     net.done(1);
 }
 
-/// What happens to a frame that finds no free buffer: does the sender hear,
-/// and the receiver, too?
+/// Does a frame without a free buffer return 0 to the sender, and raise the
+/// receiver's interrupt?
 pub(crate) fn no_buffer() {
     let net = Net::new();
     let array = page();
@@ -200,7 +200,7 @@ pub(crate) fn no_buffer() {
     println!("used_len {}", peek(array));
 }
 
-/// Its peer.
+/// The peer of the function above.
 pub(crate) fn no_buffer_peer() {
     let net = Net::new();
     net.wait_to_send();
@@ -208,7 +208,7 @@ pub(crate) fn no_buffer_peer() {
     net.done(1);
 }
 
-/// Does each frame take the next buffer of the array, though an earlier one is
+/// Does each frame use the next buffer of the array, even if an earlier one is
 /// free again?
 pub(crate) fn cursor() {
     let net = Net::new();
@@ -228,7 +228,7 @@ pub(crate) fn cursor() {
     }
 }
 
-/// Its peer.
+/// The peer of the function above.
 pub(crate) fn cursor_peer() {
     let net = Net::new();
     net.wait_to_send();
@@ -239,8 +239,8 @@ pub(crate) fn cursor_peer() {
     }
 }
 
-/// Does a frame that is longer than the buffer fill it, and do both hear how
-/// much that was?
+/// Does a frame that is longer than the buffer fill it, and do both Guests get
+/// the length?
 pub(crate) fn too_long() {
     let net = Net::new();
     let array = page();
@@ -251,7 +251,7 @@ pub(crate) fn too_long() {
     println!("used_len {}", peek(array));
 }
 
-/// Its peer.
+/// The peer of the function above.
 pub(crate) fn too_long_peer() {
     let net = Net::new();
     net.wait_to_send();
@@ -259,7 +259,7 @@ pub(crate) fn too_long_peer() {
     net.done(1);
 }
 
-/// Does only the sender die of a section of its own that crosses a page?
+/// Does a sent section across two pages end only the sender?
 pub(crate) fn bad_sender() {
     let net = Net::new();
     let array = page();
@@ -274,13 +274,13 @@ pub(crate) fn bad_sender() {
     println!("used_len {}", peek(array));
 }
 
-/// Its peer.
+/// The peer of the function above.
 pub(crate) fn bad_sender_peer() {
     let net = Net::new();
     store(net.at + ADDRESS_OF_1, 1);
     net.wait_to_send();
     net.done(1);
-    // As long as the Launchers are not in touch, the slot is nobody's.
+    // Until the Launchers are connected, the slot counts as free.
     let bad = dma(&[(0x5_0FFF, 2)]);
     for _ in 0..5000 {
         send(net.slot(0), bad);
@@ -288,7 +288,7 @@ pub(crate) fn bad_sender_peer() {
     }
 }
 
-/// Does the sender live on when the receiver's buffer is a bad one?
+/// Does a bad buffer of the receiver leave the sender running?
 pub(crate) fn bad_receiver() {
     let net = Net::new();
     let array = page();
@@ -296,13 +296,13 @@ pub(crate) fn bad_receiver() {
     println!("bind {}", bind(net.slot(0), array, 1, IRQ));
     net.done(1);
     net.wait(1);
-    // It is its death, whenever that comes.
+    // This ends the Guest, at any time from now.
     for _ in 0..2000 {
         nap();
     }
 }
 
-/// Its peer.
+/// The peer of the function above.
 pub(crate) fn bad_receiver_peer() {
     let net = Net::new();
     net.wait_to_send();
@@ -310,7 +310,7 @@ pub(crate) fn bad_receiver_peer() {
     net.done(1);
 }
 
-/// Does a buffer that was taken back get no more frames?
+/// Does an unbound buffer get no more frames?
 pub(crate) fn taken_back() {
     let net = Net::new();
     let array = page();
@@ -326,7 +326,7 @@ pub(crate) fn taken_back() {
     println!("used_len {}", peek(array));
 }
 
-/// Its peer.
+/// The peer of the function above.
 pub(crate) fn taken_back_peer() {
     let net = Net::new();
     net.wait_to_send();
@@ -337,8 +337,7 @@ pub(crate) fn taken_back_peer() {
     net.done(2);
 }
 
-/// Of two bindings on one key, does the first one get the frames while it has
-/// room?
+/// Does the first of two bindings on one key get the frames while it has room?
 pub(crate) fn bound_twice() {
     let net = Net::new();
     let arrays = [page(), page()];
@@ -351,7 +350,7 @@ pub(crate) fn bound_twice() {
     println!("used_len {:?}", arrays.map(peek));
 }
 
-/// Its peer.
+/// The peer of the function above.
 pub(crate) fn bound_twice_peer() {
     let net = Net::new();
     net.wait_to_send();

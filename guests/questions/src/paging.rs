@@ -1,7 +1,7 @@
-//! Page tables: what a Guest sees through them, and what it finds in them.
+//! Questions about page tables: their effect, and the bits in them.
 //!
-//! They are the Guest's, in plain memory. The Host maps by a record of its own
-//! and gets reports of changes. The Guest must never see a difference.
+//! They are in the Guest's memory. The Host maps by a shadow record of its own,
+//! and the Guest reports changes. The Guest must never see a difference.
 
 use crate::lab::memory::{load, peek, poke, store};
 use crate::lab::run::{User, put_user};
@@ -30,8 +30,8 @@ fn flags(va: u32) -> &'static str {
     }
 }
 
-/// Are Accessed and Dirty set by the use that they are named after, and by
-/// nothing before, for the kernel's pages?
+/// Are Accessed and Dirty of a kernel page set by a read and by a write, and
+/// not before?
 pub(crate) fn accessed_and_dirty() {
     first().set_pte(KERNEL_DATA, page() | P | W);
     println!("before any use: {}", flags(KERNEL_DATA));
@@ -41,7 +41,8 @@ pub(crate) fn accessed_and_dirty() {
     println!("reads {:#x}: {}", load(KERNEL_DATA), flags(KERNEL_DATA));
 }
 
-/// And for pages that user mode uses?
+/// Are Accessed and Dirty of a user page set by a read and by a write, and not
+/// before?
 pub(crate) fn accessed_and_dirty_of_a_user() {
     let at = USER_DATA + PAGE_SIZE;
     first().set_pte(at, page() | P | W | U);
@@ -53,14 +54,14 @@ pub(crate) fn accessed_and_dirty_of_a_user() {
     println!("{:#x}", load(at));
 }
 
-/// Does a page that is first written get both at once?
+/// Does a first write set Accessed and Dirty at once?
 pub(crate) fn accessed_and_dirty_by_a_write() {
     first().set_pte(KERNEL_DATA, page() | P | W);
     store(KERNEL_DATA, 7);
     println!("after a write: {}", flags(KERNEL_DATA));
 }
 
-/// Is Dirty set again after the kernel has cleared it and said so?
+/// Is Dirty set again after the kernel has cleared and reported it?
 pub(crate) fn dirty_again() {
     let frame = page();
     first().set_pte(KERNEL_DATA, frame | KERNEL_PAGE);
@@ -75,8 +76,7 @@ pub(crate) fn dirty_again() {
     println!("reads {}: {}", load(KERNEL_DATA), flags(KERNEL_DATA));
 }
 
-/// Does a read of a read-only page leave it clean, and a write fault and leave
-/// it clean, too?
+/// Do a read of a read-only page, and a write that faults, leave it clean?
 pub(crate) fn read_only_stays_clean() {
     first().set_pte(KERNEL_DATA, page() | P);
     println!(
@@ -104,7 +104,8 @@ pub(crate) fn kernel_faults() {
     show(code!("mov $0xE0800000, %eax", "jmp *%eax"));
 }
 
-/// Which ones do user mode's have: not present, read-only, the kernel's?
+/// Which error codes do user mode's page faults have: not present, read-only,
+/// the kernel's?
 pub(crate) fn user_faults() {
     let show = |code| println!("{}", user(code));
     let at = USER_DATA + PAGE_SIZE;
@@ -129,9 +130,9 @@ pub(crate) fn kernel_uses_user_pages() {
     );
 }
 
-/// Is what lies from the kernel's first address on out of user mode's reach,
-/// with the error code of a page that is there, however it is asked for?
-pub(crate) fn user_reaches_for_the_kernel() {
+/// Is memory from the kernel's first address on out of user mode's reach, for
+/// each kind of access, with the error code of a present page?
+pub(crate) fn user_accesses_the_kernel() {
     let show = |code| println!("{}", user(code));
     show(code!("mov 0xC0100000, %eax"));
     show(code!("movb $7, 0xC0100001"));
@@ -161,15 +162,16 @@ pub(crate) fn user_reaches_for_the_kernel() {
     show(code!("bts %eax, 0xC0100000"));
 }
 
-/// And what is not there at all up there?
-pub(crate) fn user_reaches_for_nothing() {
+/// What is the fault of user mode at an unmapped address above the kernel's
+/// first address?
+pub(crate) fn user_accesses_an_unmapped_page() {
     let show = |code| println!("{}", user(code));
     show(code!("mov 0xD0000000, %eax"));
     show(code!("movl $1, 0xD0000000"));
     show(code!("mov $0xD0000000, %eax", "jmp *%eax"));
 }
 
-/// Is an access that begins below the kernel and ends in it a fault at the
+/// Does an access that begins below the kernel and ends in it fault at the
 /// kernel's first byte?
 pub(crate) fn user_straddles() {
     let last = 0xBFFF_F000;
@@ -179,29 +181,29 @@ pub(crate) fn user_straddles() {
     println!("{}", user(code!("movl $1, 0xBFFFFFFD", "int $0x80")));
 }
 
-/// Is the Switcher's place a plain fault for user mode?
+/// Is an access to the Switcher's addresses an ordinary fault for user mode?
 pub(crate) fn user_touches_the_switcher() {
     println!("{}", user(code!("mov 0xFFC00000, %eax")));
     println!("{}", user(code!("movl $1, 0xFFFFFFFC")));
     println!("{}", user(code!("mov $0xFFC00000, %eax", "jmp *%eax")));
 }
 
-/// Does the kernel die of reading there?
+/// Does a read of the Switcher's addresses end a kernel?
 pub(crate) fn kernel_touches_the_switcher() {
     kernel(code!("nop", "mov 0xFFC00000, %eax"));
 }
 
-/// Of writing to the last word there is?
+/// Does a write to the last word of the addresses end a kernel?
 pub(crate) fn kernel_writes_to_the_switcher() {
     kernel(code!("nop", "movl $1, 0xFFFFFFFC"));
 }
 
-/// Of jumping there?
+/// Does a jump to the Switcher's addresses end a kernel?
 pub(crate) fn kernel_jumps_to_the_switcher() {
     kernel(code!("mov $0xFFC00010, %eax", "jmp *%eax"));
 }
 
-/// Of mapping it?
+/// Does mapping the Switcher's addresses end a kernel?
 pub(crate) fn kernel_maps_the_switcher() {
     kernel(code!(
         "mov $14, %eax", // SET_PTE
@@ -212,9 +214,9 @@ pub(crate) fn kernel_maps_the_switcher() {
     ));
 }
 
-/// Is it harmless to say that nothing is mapped there, or that its directory
-/// entry has changed?
-pub(crate) fn kernel_forgets_the_switcher() {
+/// May a kernel report that nothing is mapped at the Switcher's addresses, or
+/// that their directory entry has changed?
+pub(crate) fn kernel_unmaps_the_switcher() {
     let cr3 = first().directory;
     hypercall(Hypercall::SetPte, cr3, 0xFFC0_0000, 0);
     hypercall(Hypercall::SetPmd, cr3, 1023, 0);
@@ -223,16 +225,16 @@ pub(crate) fn kernel_forgets_the_switcher() {
     println!("still here");
 }
 
-/// May a piece of the page directory's last entry say what it likes, as long
-/// as nobody goes there?
+/// May the page directory's last entry have any value, as long as it is not
+/// used?
 pub(crate) fn last_directory_entry() {
     poke(first().directory + 1023 * 4, u32::MAX);
     hypercall(Hypercall::FlushTlb, 1, 0, 0);
     println!("still here");
 }
 
-/// Does a new entry take effect when SET_PTE tells of it: another page,
-/// read-only, gone, and back?
+/// Does SET_PTE make a new entry take effect: another page, read-only, none,
+/// and the first again?
 pub(crate) fn set_pte() {
     let (one, two) = (page(), page());
     poke(one, 1);
@@ -252,7 +254,7 @@ pub(crate) fn set_pte() {
     println!("{}", load(KERNEL_DATA));
 }
 
-/// Does SET_PTE for a user's address, too?
+/// Does SET_PTE for a user's address make a new entry take effect?
 pub(crate) fn set_pte_of_a_user() {
     let (one, two) = (page(), page());
     poke(one, 1);
@@ -266,7 +268,7 @@ pub(crate) fn set_pte_of_a_user() {
     }
 }
 
-/// Does SET_PMD make a new table, and the absence of one, take effect?
+/// Does SET_PMD make a new table, and no table, take effect?
 pub(crate) fn set_pmd() {
     let at = 0x1000_0000;
     let index = at >> 22;
@@ -295,7 +297,7 @@ pub(crate) fn flush_user() {
     );
 }
 
-/// Does FLUSH_TLB(1)?
+/// Does FLUSH_TLB(1) make changes in the user's part take effect?
 pub(crate) fn flush_all() {
     flush(
         1,
@@ -304,7 +306,7 @@ pub(crate) fn flush_all() {
     );
 }
 
-/// And in the kernel's part?
+/// Does FLUSH_TLB(1) make changes in the kernel's part take effect?
 pub(crate) fn flush_all_of_the_kernel() {
     for n in 1..=3 {
         let frame = page();
@@ -327,7 +329,8 @@ fn flush(how: u32, at: u32, look: &[u8]) {
     }
 }
 
-/// Does FLUSH_TLB(1) reach page directories that are not the current one?
+/// Does FLUSH_TLB(1) also concern page directories that are not the current
+/// one?
 pub(crate) fn flush_all_elsewhere() {
     let (here, there) = (first(), Space::new());
     let at = USER_DATA + PAGE_SIZE;
@@ -343,8 +346,8 @@ pub(crate) fn flush_all_elsewhere() {
     }
 }
 
-/// Does SET_PTE reach a page directory that is not the current one, and leave
-/// the current one alone?
+/// Does SET_PTE for another page directory change that one, and not the current
+/// one?
 pub(crate) fn set_pte_elsewhere() {
     let (here, there) = (first(), Space::new());
     let at = USER_DATA + PAGE_SIZE;
@@ -363,8 +366,8 @@ pub(crate) fn set_pte_elsewhere() {
     }
 }
 
-/// Does SET_PTE for a kernel address reach all page directories, whichever it
-/// names?
+/// Does SET_PTE for a kernel address change all page directories, with any of
+/// them as argument?
 pub(crate) fn set_pte_of_the_kernel_elsewhere() {
     let spaces = [first(), Space::new(), Space::new()];
     for (n, named) in spaces.iter().enumerate() {
@@ -393,7 +396,8 @@ pub(crate) fn two_directories() {
     }
 }
 
-/// Do forty, which are more than the Host keeps views for?
+/// Does each of forty page directories, more than there are views, have its own
+/// memory?
 pub(crate) fn forty_directories() {
     let spaces = [0; 40].map(|_| small_space());
     let count = code!("incl 0x8049000", "mov 0x8049000, %eax", "int $0x80");
@@ -423,8 +427,8 @@ fn small_space() -> Space {
     space
 }
 
-/// Does a page directory that was used, emptied and filled with something else
-/// show the new things, though nobody said so but by switching?
+/// Does a page directory show its new contents if it was used, emptied, filled
+/// again, and only switched to?
 pub(crate) fn directory_used_again() {
     let space = Space::new();
     space.activate();
@@ -438,15 +442,15 @@ pub(crate) fn directory_used_again() {
     println!("{}", load(USER_DATA));
 }
 
-/// Does page 0 fault where nothing is mapped there, for both modes?
+/// Does an access to page 0 fault in both modes if nothing is mapped there?
 pub(crate) fn null_pointer() {
     println!("{}", user(code!("mov 0, %eax")));
     println!("{}", kernel(code!("movl $1, 0")).expect("nothing there"));
 }
 
-/// Is page 0 a page like any other where it is mapped, or, on a machine that
-/// maps it for nobody, a general protection fault for both modes? A page fault
-/// would come back for ever.
+/// Is page 0 an ordinary page if it is mapped, or a general protection fault in
+/// both modes on a machine that does not map it? A page fault would repeat for
+/// ever.
 pub(crate) fn page_zero() {
     let frame = page();
     poke(frame + 8, 42);
@@ -462,25 +466,25 @@ pub(crate) fn page_zero() {
     println!("{}", there != refused);
 }
 
-/// Is a page-table entry with PSE deadly when it is used?
+/// Does the use of a page-table entry with PSE end the Guest?
 pub(crate) fn pte_with_pse() {
     first().set(KERNEL_DATA, 0x5_0000 | KERNEL_PAGE | Pte::SIZE);
     load(KERNEL_DATA);
 }
 
-/// With PWT?
+/// Does the use of a page-table entry with PWT end the Guest?
 pub(crate) fn pte_with_pwt() {
     first().set(KERNEL_DATA, 0x5_0000 | KERNEL_PAGE | Pte::WRITE_THROUGH);
     load(KERNEL_DATA);
 }
 
-/// And when SET_PTE tells of it?
+/// Does SET_PTE of an entry with PWT end the Guest?
 pub(crate) fn set_pte_with_pwt() {
     let entry = 0x5_0000 | KERNEL_PAGE | Pte::WRITE_THROUGH;
     first().set_pte(KERNEL_DATA, entry);
 }
 
-/// Are PCD, Global and the three bits that are the kernel's own harmless?
+/// Are PCD, Global and the three bits for the kernel allowed in an entry?
 pub(crate) fn pte_flags_allowed() {
     let frame = page();
     poke(frame, 9);
@@ -492,20 +496,20 @@ pub(crate) fn pte_flags_allowed() {
     println!("{:#x}", peek(first().pte(KERNEL_DATA)) & 0xFFF);
 }
 
-/// Is an entry deadly that names a page beyond memory?
+/// Does the use of an entry for a page beyond memory end the Guest?
 pub(crate) fn pte_beyond_memory() {
     first().set(KERNEL_DATA, crate::hypercalls::END | KERNEL_PAGE);
     load(KERNEL_DATA);
 }
 
-/// And the last page that there is?
+/// May an entry name the last page of memory?
 pub(crate) fn pte_of_the_last_page() {
     let last = crate::hypercalls::END - PAGE_SIZE;
     first().set_pte(KERNEL_DATA, last | KERNEL_PAGE);
     println!("type of the first device: {}", load(KERNEL_DATA) & 0xFFFF);
 }
 
-/// May an entry that is not present say what it likes?
+/// May an entry that is not present have any other bits?
 pub(crate) fn pte_not_present() {
     first().set_pte(KERNEL_DATA, u32::MAX & !P);
     println!(
@@ -514,13 +518,13 @@ pub(crate) fn pte_not_present() {
     );
 }
 
-/// Is a directory entry with PSE deadly when it is used?
+/// Does the use of a directory entry with PSE end the Guest?
 pub(crate) fn pde_with_pse() {
     poke(first().pde(0xE040_0000), KERNEL_PAGE | Pte::SIZE);
     load(0xE040_0000);
 }
 
-/// One that names a table beyond memory?
+/// Does the use of a directory entry for a table beyond memory end the Guest?
 pub(crate) fn pde_beyond_memory() {
     poke(
         first().pde(0xE040_0000),
@@ -529,20 +533,20 @@ pub(crate) fn pde_beyond_memory() {
     load(0xE040_0000);
 }
 
-/// One with a flag that a directory does not have here: Global?
+/// Does the use of a directory entry with Global end the Guest?
 pub(crate) fn pde_with_global() {
     poke(first().pde(0xE040_0000), page() | KERNEL_PAGE | Pte::GLOBAL);
     load(0xE040_0000);
 }
 
-/// Does user mode's use of such an entry end the Guest just as well?
+/// Does the use of a directory entry with PSE by user mode end the Guest?
 pub(crate) fn pde_with_pse_of_a_user() {
     poke(first().pde(0x1000_0000), USER_PAGE | Pte::SIZE);
     user(code!("mov 0x10000000, %eax"));
 }
 
-/// Does a directory entry get Accessed when it is used? The original leaves
-/// it alone.
+/// Is Accessed set in a directory entry when it is used? The original does not
+/// set it.
 pub(crate) fn pde_accessed() {
     let at = 0xE040_0000;
     first().set(at, page() | KERNEL_PAGE);
@@ -552,8 +556,7 @@ pub(crate) fn pde_accessed() {
     println!("{:#x}", peek(first().pde(at)) & 0xFFF);
 }
 
-/// Does a table that is its own page directory show itself: are the changes
-/// that are made through it seen?
+/// Do changes take effect that are made through a table that maps itself?
 pub(crate) fn table_in_its_own_space() {
     let table = first().pte(KERNEL_DATA) & !(PAGE_SIZE - 1);
     let (one, two) = (page(), page());
@@ -581,7 +584,7 @@ pub(crate) fn table_in_its_own_space() {
     println!("{}", load(KERNEL_DATA));
 }
 
-/// Is one page at several addresses the same page, in all modes?
+/// Is one page at several addresses the same memory, in both modes?
 pub(crate) fn one_page_twice() {
     let frame = page();
     let at = USER_DATA + PAGE_SIZE;
@@ -596,7 +599,7 @@ pub(crate) fn one_page_twice() {
     println!("{} {}", load(at), peek(frame));
 }
 
-/// Is code that the kernel has just written the code that runs?
+/// Does code run that the kernel has just written?
 pub(crate) fn code_just_written() {
     for value in 1..=3_u8 {
         let code = [0xB8, value, 0, 0, 0, 0xCD, 0x80]; // mov $value, %eax
@@ -608,8 +611,8 @@ pub(crate) fn code_just_written() {
     }
 }
 
-/// Does the linear mapping of the kernel's memory follow its entries, when one
-/// of many is changed?
+/// Does the linear mapping of the kernel's memory change with one of its
+/// entries?
 pub(crate) fn linear_with_a_hole() {
     let at = 0xC000_0000 + 0x5_0000;
     let entry = peek(first().pte(at));

@@ -1,7 +1,7 @@
-//! The ring: calls that wait until the next real one.
+//! Questions about the ring: calls that wait until the next direct call.
 //!
-//! The Host goes through it in order, from where it stopped, and stops at the
-//! first entry that is free.
+//! The Host carries out its entries in order, from where it stopped, and stops
+//! at the first free entry.
 
 use crate::lab::memory::{self, peek, poke};
 use crate::lab::{call, hypercall, page};
@@ -30,7 +30,7 @@ fn set_status(n: u32, status: u8) {
     memory::write(memory::shared(offset::HCALL_STATUS) + n % SIZE, &[status]);
 }
 
-/// The entry that the Host looks at next. The kit has used some.
+/// The entry that the Host reads next. The kit has used some.
 fn next() -> u32 {
     for n in 0..SIZE {
         put(n, 0, 0, 0, 0);
@@ -43,7 +43,7 @@ fn next() -> u32 {
     panic!("the Host looks at no entry");
 }
 
-/// Where the entries that are still pending are, from `first` on.
+/// Prints the entries that are still pending, from `first` on.
 fn show(first: u32) {
     for n in 0..SIZE {
         if status(first + n) != HCALL_DONE {
@@ -69,8 +69,8 @@ fn send(n: u32, text: &[u8]) -> u32 {
     dma
 }
 
-/// Are calls carried out in the order of their entries, sends to the Launcher
-/// among them, and before the direct call?
+/// Are calls carried out in the order of their entries, also sends to the
+/// Launcher, and before the direct call?
 pub(crate) fn ring_order() {
     let first = next();
     let dmas = [b"one\r\n", b"two\r\n", b"six\r\n"];
@@ -102,18 +102,17 @@ pub(crate) fn ring_wrap() {
     }
 }
 
-/// Does the Host stop at the first entry that is free, whatever lies behind
-/// it?
+/// Does the Host stop at the first free entry, also if one after it is used?
 pub(crate) fn ring_gap() {
     let first = next();
     put(first, 0, 0, 0, 0);
-    put(first + 2, 11, 0, 0, 0); // deadly, if it were looked at
+    put(first + 2, 11, 0, 0, 0); // would end the Guest
     call(0, 0, 0, 0);
     show(first);
     set_status(first + 2, HCALL_DONE);
 }
 
-/// Does every status but 0xFF mean that a call waits?
+/// Does every status except 0xFF mean that a call waits?
 pub(crate) fn ring_status() {
     let first = next();
     for (n, value) in [(0, 1), (1, 0x7F), (2, 0xFE), (3, 0x80)] {
@@ -124,7 +123,7 @@ pub(crate) fn ring_status() {
     show(first);
 }
 
-/// Is the ring emptied at a trap that has nothing to do with it?
+/// Is the ring emptied at any trap?
 pub(crate) fn ring_at_a_trap() {
     let first = next();
     send(first, b"from the ring\r\n");
@@ -133,7 +132,7 @@ pub(crate) fn ring_at_a_trap() {
 }
 
 /// Is the result of a call in the ring dropped, and eax of the direct call
-/// untouched by it?
+/// unchanged?
 pub(crate) fn ring_results() {
     let first = next();
     let dmas = page();
@@ -143,8 +142,8 @@ pub(crate) fn ring_results() {
     println!("again {}", crate::lab::calls::bind(0x3_0000, dmas, 0, 0));
 }
 
-/// Is a call in the ring that does not exist as deadly as a direct one, and
-/// the direct call not carried out any more?
+/// Does an unknown call in the ring end the Guest, without the direct call
+/// after it?
 pub(crate) fn ring_number_11() {
     let first = next();
     put(first, 11, 0, 0, 0);
@@ -152,7 +151,7 @@ pub(crate) fn ring_number_11() {
     hypercall(Hypercall::SendDma, LGUEST_CONSOLE_DMA_KEY, never, 0);
 }
 
-/// Is LGUEST_INIT deadly in the ring?
+/// Does LGUEST_INIT in the ring end the Guest?
 pub(crate) fn ring_init() {
     put(next(), Hypercall::Init as u32, page(), 0, 0);
     call(0, 0, 0, 0);
@@ -166,7 +165,8 @@ pub(crate) fn ring_crash() {
     call(0, 0, 0, 0);
 }
 
-/// Does HALT in the ring stop the Guest until the timer that comes before it?
+/// Does HALT in the ring stop the Guest until the timer that an earlier entry
+/// sets?
 pub(crate) fn ring_halt() {
     let first = next();
     put(first, Hypercall::SetClockevent as u32, 1_000_000, 0, 0);
@@ -178,7 +178,7 @@ pub(crate) fn ring_halt() {
     show(first);
 }
 
-/// Does the ring hold FLUSH_ASYNC, too, without starting all over?
+/// May FLUSH_ASYNC be in the ring, without emptying it again from the start?
 pub(crate) fn ring_flush_in_the_ring() {
     let first = next();
     put(first, 0, 0, 0, 0);

@@ -1,7 +1,7 @@
-//! Segments: selectors that mean something, and those behind gs.
+//! Questions about segments and selectors.
 //!
-//! All code runs at level 3 of the real machine, on other segments than those
-//! that the Guest has loaded. Some of that can be seen.
+//! All code runs at level 3 of the real machine, with other segments than the
+//! Guest has loaded. Some of that is visible.
 
 use crate::lab::memory::{poke, store};
 use crate::lab::run::User;
@@ -11,15 +11,15 @@ use crate::lab::{code, hypercall, kernel, page, user};
 use lg_abi::hypercall::Hypercall;
 use lg_guest::println;
 
-/// The high word of a descriptor: all addresses, writable data, user mode's.
+/// The high word of a descriptor: writable data of user mode, all addresses.
 const USUAL: u32 = 0x00CF_F200;
 /// A limit of 255 bytes.
 const SHORT: u32 = 0x0040_F200;
 /// It cannot be written.
 const READ_ONLY: u32 = 0x00CF_F000;
-/// It ends at its beginning, and has all addresses behind its limit.
+/// It expands down, and has all addresses above its limit.
 const DOWN: u32 = 0x0040_F600;
-/// It is not there.
+/// It is not present.
 const ABSENT: u32 = 0x00CF_7200;
 /// Code that cannot be read.
 const UNREADABLE: u32 = 0x00CF_F800;
@@ -42,7 +42,7 @@ pub(crate) fn load_tls(bases: [u32; 3]) {
     load_kinds(bases.map(|base| (base, USUAL)));
 }
 
-/// Does gs reach what LOAD_TLS says, by all three descriptors, and fs, too?
+/// Do gs and fs have the segments of LOAD_TLS, by all three descriptors?
 pub(crate) fn tls_of_a_user() {
     for n in 0..3 {
         store(USER_DATA + n * 256, 100 + n);
@@ -64,8 +64,7 @@ pub(crate) fn tls_of_a_user() {
     println!("{} {} {}, trap {}", r.ebx, r.ecx, r.edx, r.vector);
 }
 
-/// Is gs still what it was after a trap, a write through it, and an
-/// interrupt's worth of kernel?
+/// Does gs keep its segment after a trap, a write through it, and an interrupt?
 pub(crate) fn tls_over_traps() {
     store(USER_DATA, 5);
     load_tls([USER_DATA; 3]);
@@ -113,8 +112,8 @@ pub(crate) fn tls_of_two_directories() {
     }
 }
 
-/// Does a new base count from the next load of gs on, and may the kernel
-/// change it under a program that has gs loaded?
+/// Does a new base take effect at the next load of gs, and may the kernel
+/// change it while a program has gs loaded?
 pub(crate) fn tls_replaced() {
     store(USER_DATA, 1);
     store(USER_DATA + 64, 2);
@@ -130,7 +129,7 @@ pub(crate) fn tls_replaced() {
     println!("{}", user(load).trapped.eax);
 }
 
-/// What does gs do without a descriptor: one that is not present?
+/// What does gs do with a descriptor that is not present?
 pub(crate) fn tls_not_present() {
     hypercall(Hypercall::LoadTls, page(), 0, 0);
     let load = code!(
@@ -142,8 +141,7 @@ pub(crate) fn tls_not_present() {
     println!("trap {}", user(load).trapped.vector);
 }
 
-/// Is a thread-local segment behind ds and es what it is behind gs, whichever
-/// descriptor it is?
+/// Is each thread-local segment in ds and es the same as in gs?
 pub(crate) fn tls_behind_every_register() {
     for n in 0..3 {
         store(USER_DATA + n * 256 + 64, 70 + n);
@@ -174,7 +172,7 @@ pub(crate) fn tls_behind_every_register() {
             "mov %fs:64, %edx",
             "int $0x80"
         ),
-        // By all that has an operand there without a prefix.
+        // By instructions with an operand there and without a prefix.
         code!(
             "mov $0x3b, %eax",
             "mov %eax, %es",
@@ -195,8 +193,8 @@ pub(crate) fn tls_behind_every_register() {
     }
 }
 
-/// Is one that was saved and loaded again, or taken over from another
-/// register, still the same; and over traps?
+/// Is a thread-local selector that is saved and loaded again, or copied from
+/// another register, still the same, also after traps?
 pub(crate) fn tls_saved_and_loaded_again() {
     store(USER_DATA + 64, 70);
     store(USER_DATA + 256 + 64, 71);
@@ -236,8 +234,8 @@ pub(crate) fn tls_saved_and_loaded_again() {
     println!("{a} {b} {c} {} {}, trap {}", r.esi, r.edi, r.vector);
 }
 
-/// Does a program's stack lie in a thread-local segment when it says so, and
-/// in the usual one again when it loads that?
+/// Is a program's stack in a thread-local segment after it loads that, and in
+/// the usual one after it loads the usual one?
 pub(crate) fn tls_on_the_stack() {
     store(USER_DATA + 64, 70);
     load_tls([0, USER_DATA, 0]);
@@ -273,8 +271,8 @@ pub(crate) fn tls_on_the_stack() {
     println!("{seen}");
 }
 
-/// Are limit and type of a thread-local segment those of its descriptor, and
-/// is what they forbid a fault without an address?
+/// Are limit and type of a thread-local segment those of its descriptor, and is
+/// a violation a fault without an address?
 pub(crate) fn tls_limits() {
     store(USER_DATA, 5);
     store(USER_DATA + 252, 6);
@@ -324,7 +322,7 @@ pub(crate) fn tls_limits() {
     }
 }
 
-/// Which descriptors are refused, by which registers, and as what?
+/// Which descriptors are refused, by which registers, and with which fault?
 pub(crate) fn tls_refused() {
     for kind in [ABSENT, UNREADABLE, READ_ONLY, SMALL, SHORT] {
         load_kinds([(0, USUAL), (0, kind), (0, USUAL)]);
@@ -335,8 +333,8 @@ pub(crate) fn tls_refused() {
     }
 }
 
-/// Does each of two threads in one page directory find its own data behind es
-/// and gs, when the kernel loads its descriptors at each switch?
+/// Does each of two threads in one page directory have its own data in es and
+/// gs, when the kernel loads its descriptors at each switch?
 pub(crate) fn tls_of_two_threads() {
     let code = code!(
         "mov $0x33, %eax",
@@ -357,8 +355,7 @@ pub(crate) fn tls_of_two_threads() {
     }
 }
 
-/// Is there no local descriptor table, whatever the kernel believes: does
-/// every selector in it fault, in every register?
+/// Does every selector of a local descriptor table fault, in every register?
 pub(crate) fn local_descriptors() {
     for code in [
         code!("mov $0x07, %eax", "mov %eax, %es", "int $0x80"),
@@ -372,8 +369,8 @@ pub(crate) fn local_descriptors() {
     }
 }
 
-/// Does IOPL in the frame of an `iret` give user mode ports or the interrupt
-/// flag, and is it in the next frame?
+/// Does IOPL in the frame of an `iret` allow user mode to use ports or the
+/// interrupt flag, and is it in the next frame?
 pub(crate) fn iopl_of_a_user() {
     for code in [
         code!("in %dx, %al", "int $0x80"),
@@ -390,8 +387,7 @@ pub(crate) fn iopl_of_a_user() {
     }
 }
 
-/// May user mode load the data segments that it knows, and may it not load the
-/// kernel's?
+/// May user mode load its own data segments, and not the kernel's?
 pub(crate) fn data_segments_of_a_user() {
     let good = user(code!(
         "mov $0x7b, %eax",
@@ -415,13 +411,14 @@ pub(crate) fn data_segments_of_a_user() {
     println!("{}", user(code!("mov $0x61, %eax", "mov %eax, %ss")));
 }
 
-/// May the kernel load its own and the user's, by all the ways there are?
+/// May the kernel load its own and the user's data segments, by all
+/// instructions?
 pub(crate) fn data_segments_of_the_kernel() {
     let good = kernel(code!(
         "mov $0x69, %eax",
         "mov %eax, %ds",
         "mov %eax, %es",
-        "movl $3, 0xE0000800", // in the page that this is
+        "movl $3, 0xE0000800", // in the page of this code
         "mov $0x7b, %eax",
         "mov %eax, %ds",
         "mov %eax, %es",
@@ -443,9 +440,9 @@ pub(crate) fn data_segments_of_the_kernel() {
     println!("{}", bad.expect("it traps"));
 }
 
-/// Which selectors does code see that looks? The real ones: it runs at another
-/// level than it believes, and the frames that the Host pushes are what tells
-/// it otherwise.
+/// Which selectors does code read? It reads the real ones, because it runs at
+/// another level. Only the frames that the Host pushes have the Guest's
+/// selectors.
 pub(crate) fn selectors_seen() {
     let look = code!(
         "mov %cs, %eax",
@@ -459,8 +456,8 @@ pub(crate) fn selectors_seen() {
     }
 }
 
-/// Does `iret` with the interrupt flag, IOPL and VM set give user mode none of
-/// what the kernel has?
+/// Does `iret` with the interrupt flag, IOPL and VM give user mode no privilege
+/// of the kernel?
 pub(crate) fn iret_flags() {
     crate::lab::run::put_user(code!("int $0x80"));
     for flags in [0x3202, 0x2_0202, 0xFFFF_FCFF & !0x4_0100] {

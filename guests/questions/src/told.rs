@@ -12,11 +12,11 @@ use lg_abi::dma::Dma;
 use lg_abi::hypercall::Hypercall;
 use lg_guest::{println, shared};
 
-/// Interrupt 31 means that there are no more.
+/// Interrupt 31 ends the question.
 const LAST: u32 = 63;
 
-/// Which interrupts come, and in which order? The first line says that they
-/// may be raised.
+/// Which interrupts come, and in which order? After the first line they may be
+/// raised.
 pub(crate) fn told_of_interrupts() {
     println!("ready");
     let mut seen = 0;
@@ -33,7 +33,7 @@ pub(crate) fn told_of_interrupts() {
     }
 }
 
-/// Where do buffers lie that are bound to key 0x30000 with interrupt 7, and
+/// Where are the buffers that are bound to key 0x30000 with interrupt 7, and
 /// what is in the second when interrupt 31 comes?
 pub(crate) fn told_of_buffers() {
     let into = page();
@@ -49,14 +49,14 @@ pub(crate) fn told_of_buffers() {
     println!("{:?}", core::str::from_utf8(memory::bytes(into, 5)));
 }
 
-/// Can a kernel be stopped that never asks for anything?
+/// Can a kernel be stopped that makes no hypercalls?
 pub(crate) fn told_nothing() {
     println!("ready");
     shared::set_irq_enabled(false);
     kernel(code!("1: jmp 1b"));
 }
 
-/// What does a Launcher see of a send: its address and its key?
+/// What does the Launcher get at a send: address and key?
 pub(crate) fn told_of_a_send() {
     let sent = dma(&[(0x5_0000, 3)]);
     println!("{sent:#x}");

@@ -1,8 +1,9 @@
-//! Traps: every vector that code can raise, and what the Host pushes.
+//! Questions about traps: every vector, and the words that the Host pushes.
 //!
-//! Each is raised in kernel mode and in user mode, where both can. The bit of
-//! the flags that is set for nearly all faults, 0x10000, is RF: a processor
-//! sets it, so that a breakpoint at the faulting instruction does not repeat.
+//! Each is raised in kernel mode and in user mode, if both can raise it. The
+//! bit of the flags that is set for nearly all faults, 0x10000, is RF: a
+//! processor sets it, so that a breakpoint at the faulting instruction does not
+//! repeat.
 
 use crate::lab::memory;
 use crate::lab::run::{User, put_user};
@@ -28,12 +29,12 @@ pub(crate) fn division() {
     both(code!("xor %ecx, %ecx", "div %ecx"));
 }
 
-/// What does a quotient push that is too large?
+/// What does a division with too large a quotient push?
 pub(crate) fn division_overflow() {
     both(code!("mov $5, %edx", "mov $3, %ecx", "div %ecx"));
 }
 
-/// Where does a single step trap: behind one instruction?
+/// Does a single step trap after one instruction?
 pub(crate) fn single_step() {
     both(code!(
         "pushf",
@@ -45,7 +46,7 @@ pub(crate) fn single_step() {
     ));
 }
 
-/// What does `int3` push: the address behind it?
+/// Does `int3` push the address after it?
 pub(crate) fn breakpoint() {
     trap::set_gate(3, USER_INTERRUPT_GATE);
     both(code!("int3"));
@@ -57,12 +58,12 @@ pub(crate) fn breakpoint_of_two_bytes() {
     both(code!(".byte 0xCD, 3"));
 }
 
-/// What does `int3` do that its gate does not allow to user mode?
+/// What does `int3` do in user mode if its gate does not allow it?
 pub(crate) fn breakpoint_denied() {
     both(code!("nop", "int3"));
 }
 
-/// What does `into` push, and does it do nothing without an overflow?
+/// What does `into` push, and does it nothing without an overflow?
 pub(crate) fn overflow() {
     trap::set_gate(4, USER_INTERRUPT_GATE);
     both(code!("into", "mov $0x7fffffff, %eax", "inc %eax", "into"));
@@ -79,12 +80,12 @@ pub(crate) fn undefined() {
     both(code!("ud2"));
 }
 
-/// And `lock` where it has no place?
+/// What does an invalid `lock` prefix push?
 pub(crate) fn undefined_lock() {
     both(code!("lock; nop"));
 }
 
-/// What do the instructions push that only privilege level 0 has?
+/// What do privileged instructions push?
 pub(crate) fn privileged() {
     for (name, code) in [
         ("hlt", code!("hlt")),
@@ -108,8 +109,7 @@ pub(crate) fn privileged() {
     }
 }
 
-/// Are a kernel's moves from and to debug registers carried out, and a user's
-/// not?
+/// May the kernel move from and to debug registers, and user mode not?
 pub(crate) fn debug_registers() {
     both(code!(
         "mov $0x12345678, %ebx",
@@ -129,8 +129,8 @@ fn set_debug_register(n: u8, value: u32) {
     kernel(&[0xB8, a, b, c, d, 0x0F, 0x23, 0xC0 | (n << 3)]);
 }
 
-/// Does a watchpoint stop user mode behind the instruction that writes there,
-/// and not one beside it?
+/// Does a watchpoint stop user mode after the instruction that writes there,
+/// and not after a write beside it?
 pub(crate) fn watchpoint() {
     set_debug_register(0, USER_DATA + 4);
     set_debug_register(7, 1 | (0xD << 16));
@@ -149,8 +149,8 @@ pub(crate) fn watchpoint() {
     println!("off: {}", user(code));
 }
 
-/// Does a breakpoint stop user mode at its instruction, once, if the flags that
-/// it goes on with have RF?
+/// Does a breakpoint stop user mode at its instruction once, if it continues
+/// with RF set?
 pub(crate) fn breakpoint_by_register() {
     set_debug_register(1, crate::lab::space::USER_CODE + 1);
     set_debug_register(7, 4);
@@ -163,8 +163,8 @@ pub(crate) fn breakpoint_by_register() {
     set_debug_register(7, 0);
 }
 
-/// Are `in` and `out` of all widths stepped over in the kernel, and does `in`
-/// read ones as wide as it is?
+/// Does the kernel skip `in` and `out` of all widths, and does `in` read ones
+/// in its whole width?
 pub(crate) fn ports() {
     let seen = kernel(code!(
         "out %al, $0x80",
@@ -207,7 +207,7 @@ pub(crate) fn ports_of_a_user() {
     println!("{}", user(code!("out %eax, $0x80")));
 }
 
-/// Do the string forms of `in` and `out` trap even in the kernel?
+/// Do the string forms of `in` and `out` trap, even in the kernel?
 pub(crate) fn ports_by_string() {
     both(code!("mov $0x8049000, %edi", "insb"));
     both(code!("mov $0x8049000, %esi", "rep; outsl"));
@@ -226,13 +226,13 @@ pub(crate) fn software_interrupts() {
     both(code!("int $0xff"));
 }
 
-/// Does a gate for everybody let user mode's `int n` through?
+/// May user mode use `int n` if the gate allows level 3?
 pub(crate) fn software_interrupt_allowed() {
     trap::set_gate(5, USER_INTERRUPT_GATE);
     both(code!("int $5"));
 }
 
-/// Does an `int $12` push no error code, where the fault would?
+/// Does `int $12` push no error code, unlike the fault?
 pub(crate) fn software_interrupt_without_error() {
     trap::set_gate(12, USER_INTERRUPT_GATE);
     for seen in [kernel(code!("int $12")), Some(user(code!("int $12")))] {
@@ -243,8 +243,8 @@ pub(crate) fn software_interrupt_without_error() {
     }
 }
 
-/// Are the vectors that the Host has to see for itself refused to `int`,
-/// whatever their gates say: 7, 13 and 14?
+/// Is `int` refused for the vectors 7, 13 and 14, which the Host must handle
+/// itself, with any gate?
 pub(crate) fn software_interrupts_of_the_host() {
     for vector in [7, 13, 14] {
         trap::set_gate(vector, USER_INTERRUPT_GATE);
@@ -254,13 +254,13 @@ pub(crate) fn software_interrupts_of_the_host() {
     both(code!("int $14"));
 }
 
-/// Is the system call refused to user mode if its gate is the kernel's?
+/// Is the system call refused in user mode if its gate allows only the kernel?
 pub(crate) fn system_call_denied() {
     trap::set_gate(0x80, INTERRUPT_GATE);
     both(code!("int $0x80"));
 }
 
-/// Is a system call without a gate deadly?
+/// Does a system call without a gate end the Guest?
 pub(crate) fn system_call_without_gate() {
     trap::remove_gate(0x80);
     user(code!("nop", "int $0x80"));
@@ -286,7 +286,7 @@ pub(crate) fn gate_types() {
     }
 }
 
-/// Does a fault through a trap gate leave interrupts on, too?
+/// Does a fault through a trap gate leave interrupts on?
 pub(crate) fn fault_through_trap_gate() {
     trap::set_gate(6, TRAP_GATE);
     shared::set_irq_enabled(true);
@@ -295,26 +295,25 @@ pub(crate) fn fault_through_trap_gate() {
     println!("{}", seen.expect("ud2 traps"));
 }
 
-/// What does a trap say that has no gate?
+/// What is the message of a trap without a gate?
 pub(crate) fn unhandled() {
     trap::remove_gate(0);
     kernel(code!("nop", "div %eax"));
 }
 
-/// Does it say the error code?
+/// Does the message of a trap without a gate have the error code?
 pub(crate) fn unhandled_with_error() {
     trap::remove_gate(13);
     user(code!("nop", "int $0x21"));
 }
 
-/// And the address, for a page fault?
+/// Does the message of a page fault without a gate have the address?
 pub(crate) fn unhandled_fault() {
     trap::remove_gate(14);
     user(code!("movl $1, 0x700"));
 }
 
-/// Do vectors that nobody can raise stay out of reach: is a 2, 8 or 31 in
-/// user mode a general protection fault?
+/// Is `int` with vector 2, 8, 15 or 31 in user mode a general protection fault?
 pub(crate) fn vectors_of_the_host() {
     println!("{}", user(code!("int $2")));
     println!("{}", user(code!("int $8")));
@@ -335,7 +334,8 @@ pub(crate) fn alignment() {
     ));
 }
 
-/// Is AC off in the handler, so that the kernel is not bitten?
+/// Is AC off in the handler, so that unaligned accesses of the kernel do not
+/// trap?
 pub(crate) fn alignment_in_the_handler() {
     let seen =
         user(code!("pushf", "orl $0x40000, (%esp)", "popf", "int $0x80"));
@@ -343,7 +343,7 @@ pub(crate) fn alignment_in_the_handler() {
     println!("flags in the handler {:#x}", seen.trapped.flags & !IF);
 }
 
-/// Which flags does a handler begin with: are DF and ID kept, TF and NT not?
+/// Which flags does a handler have: DF and ID kept, TF and NT cleared?
 pub(crate) fn flags_in_the_handler() {
     for (name, code) in [
         ("direction", code!("std", "stc", "int $0x80")),
@@ -364,7 +364,7 @@ pub(crate) fn flags_in_the_handler() {
     }
 }
 
-/// What does an x87 error push that is not masked?
+/// What does an unmasked x87 error push?
 pub(crate) fn floating_point() {
     both(code!(
         "fninit",
@@ -378,7 +378,7 @@ pub(crate) fn floating_point() {
     ));
 }
 
-/// What does an SSE error push that is not masked?
+/// What does an unmasked SSE error push?
 pub(crate) fn vector_floating_point() {
     both(code!(
         "movl $0x1d80, 0x8049100", // division by zero unmasked
@@ -391,7 +391,7 @@ pub(crate) fn vector_floating_point() {
     ));
 }
 
-/// What does a null or missing data segment push that is used?
+/// What does the use of a null or missing data segment push?
 pub(crate) fn bad_segments() {
     both(code!(
         "xor %eax, %eax",
@@ -402,7 +402,7 @@ pub(crate) fn bad_segments() {
     both(code!("mov $0xfff8, %eax", "mov %eax, %fs"));
 }
 
-/// What does an `iret` push that user mode tries?
+/// What does `iret` in user mode push?
 pub(crate) fn iret_of_a_user() {
     println!(
         "{}",
@@ -417,9 +417,9 @@ pub(crate) fn iret_of_a_user() {
     );
 }
 
-/// Does an `iret` whose code selector asks for user level, and names no code of
-/// that level, fault as if the program had, at user level?
-pub(crate) fn iret_to_odd_code() {
+/// Does an `iret` to user level with a selector of no user code fault as if at
+/// user level?
+pub(crate) fn iret_to_bad_code() {
     put_user(code!("int $0x80"));
     for cs in [
         0x73, 0x77, 0x3, 0x63, 0x6b, 0x7b, 0x33, 0x23, 0x2b, 0x7, 0xFFFF,
@@ -430,8 +430,9 @@ pub(crate) fn iret_to_odd_code() {
     }
 }
 
-/// And one whose stack selector names no stack of that level?
-pub(crate) fn iret_to_odd_stacks() {
+/// Does an `iret` to user level with a selector of no user stack fault as if at
+/// user level?
+pub(crate) fn iret_to_bad_stacks() {
     put_user(code!("int $0x80"));
     for ss in [
         0x7b, 0x7f, 0x3, 0, 0x78, 0x69, 0x6b, 0x61, 0x73, 0x2b, 0xFFFF,
@@ -442,15 +443,14 @@ pub(crate) fn iret_to_odd_stacks() {
     }
 }
 
-/// Does an `iret` to a level that is neither the kernel's nor the user's, or to
-/// no code of the kernel's, fault in the kernel?
+/// Does an `iret` to level 2, or to no code of the kernel, fault in the kernel?
 pub(crate) fn iret_to_other_levels() {
     for wanted in [0, 1, 2, 0x60, 0x62, 0x69, 0x79, 0xFFFD] {
         memory::store(USER_DATA, wanted);
         let code =
             code!("push $2", "push 0x8049000", "push $0xE0000000", "iret");
         let seen = kernel(code).expect("it traps");
-        // Its own frame lies above, so `Display` cannot count the words.
+        // Its own frame is above, so `Display` cannot count the words.
         let [error, eip, cs, ..] = seen.trapped.pushed;
         let vector = seen.trapped.vector;
         println!(
@@ -459,8 +459,8 @@ pub(crate) fn iret_to_other_levels() {
     }
 }
 
-/// Is virtual-8086 mode user level, whatever the selectors in its frame are,
-/// and its first instruction a fault with the frame of that mode?
+/// Is virtual-8086 mode user level with any selectors, and is its first
+/// instruction a fault with the frame of that mode?
 pub(crate) fn iret_to_vm86() {
     put_user(code!("int $0x80"));
     for cs in [0, 0x60, 0x61, 0x62, 0x63, 0x68, 0x69, 0x73, 0x7b, 0xFFFF] {
@@ -477,9 +477,8 @@ pub(crate) fn iret_to_vm86() {
     }
 }
 
-/// Is a `sysenter` or `syscall` of a program's an undefined instruction, also
-/// where ebp and esp point to nothing? (Where it stood is lost on some
-/// processors.)
+/// Is a program's `sysenter` or `syscall` an undefined instruction, also if ebp
+/// and esp point to no memory? (Some processors lose its address.)
 pub(crate) fn stray_system_calls() {
     for code in [
         code!("sysenter", "int $0x80"),
@@ -508,8 +507,8 @@ pub(crate) fn far_jump_of_a_user() {
     println!("{}", user(code!("ljmp $0x61, $0xC0100000")));
 }
 
-/// Does a handler that changes registers and goes on do so for the code that
-/// trapped, with everything else as it was?
+/// Does a handler that changes registers change them for the code that trapped,
+/// and nothing else?
 pub(crate) fn go_on() {
     trap::handle(|seen| {
         if seen.trapped.vector != 6 {
@@ -532,7 +531,7 @@ pub(crate) fn go_on() {
     }
 }
 
-/// Bounds for `bound`, where both modes find them.
+/// Writes bounds for `bound` to an address for both modes.
 fn poke_bounds() {
     memory::store(USER_DATA, 1);
     memory::store(USER_DATA + 4, 9);

@@ -1,4 +1,4 @@
-//! User mode as a whole: registers that must be kept, and the FPU.
+//! Questions about user mode: registers that must be kept, and the FPU.
 //!
 //! The registers of a program must be the same when it goes on, regardless of
 //! what happened meanwhile.
@@ -24,7 +24,7 @@ pub(crate) fn ts_of_a_user() {
     hypercall(Hypercall::Ts, TS, 0, 0);
     let seen = user(code);
     println!(
-        "trap {}, not behind the FPU: {}",
+        "trap {}, before the FPU instruction: {}",
         seen.trapped.vector,
         seen.eip() <= 0x804_8001
     );
@@ -34,22 +34,22 @@ pub(crate) fn ts_of_a_user() {
     println!("{}", user(code));
 }
 
-/// Is trap 7 the Guest's only while TS is set and there is a gate: does a
-/// kernel without one run user mode all the same?
+/// Does the Guest get trap 7 only if TS is set and there is a gate, and does
+/// user mode run without a gate?
 pub(crate) fn ts_without_gate() {
     trap::remove_gate(7);
     hypercall(Hypercall::Ts, TS, 0, 0);
     println!("{}", user(code!("fld1", "fstp %st", "int $0x80")));
 }
 
-/// Does trap 7 come before an interrupt's handler is back, so that nobody uses
-/// the FPU in between?
+/// Does trap 7 come before an interrupt's handler returns, so that the FPU is
+/// not used in between?
 pub(crate) fn ts_frame() {
     hypercall(Hypercall::Ts, TS, 0, 0);
     println!("{}", user(code!("fld1")));
 }
 
-/// A state for fxrstor that does not occur by chance.
+/// A state for fxrstor that chance does not produce.
 fn pattern(seed: u8) -> [u8; 512] {
     let mut image = [0; 512];
     (image[0], image[1]) = (0x7F, 0x03); // all masked
@@ -74,8 +74,8 @@ fn same(a: &[u8], b: &[u8]) -> bool {
     a[..5] == b[..5] && a[24..28] == b[24..28] && a[32..288] == b[32..288]
 }
 
-/// Are the x87 and SSE registers untouched by everything that the Host does on
-/// its own: page faults, `in`, hypercalls, another page directory and back?
+/// Does the Host keep the x87 and SSE registers at page faults, `in`,
+/// hypercalls, and switches of page directories?
 pub(crate) fn vectors_kept_by_the_host() {
     let other = Space::new();
     first().set(KERNEL_DATA, page() | KERNEL_PAGE & !0x60);
@@ -100,7 +100,7 @@ pub(crate) fn vectors_kept_by_the_host() {
     println!("{}", same(&image, memory::bytes(0x6_1000, 512)));
 }
 
-/// Are they untouched by traps that the kernel gets and returns from?
+/// Are the x87 and SSE registers kept at traps that the kernel handles?
 pub(crate) fn vectors_kept_over_traps() {
     trap::handle(|seen| {
         if seen.trapped.vector != 6 {
@@ -120,7 +120,7 @@ pub(crate) fn vectors_kept_over_traps() {
 pub(crate) fn two_programs() {
     let spaces = [first(), Space::new()];
     trap::handle(|_| Next::GiveUp);
-    // Counts in memory of its own; every other register stays as it is.
+    // It counts in its own memory, and changes no register.
     put_user(code!("1: incl 0x8049000", "jmp 1b"));
     let mut programs = [0, 1].map(|n: u32| {
         let mut start = User::new();
@@ -162,11 +162,11 @@ pub(crate) fn two_programs() {
     println!("wrong: {wrong}");
     for space in spaces {
         space.activate();
-        println!("got on: {}", memory::load(USER_DATA) > 1000);
+        println!("progress: {}", memory::load(USER_DATA) > 1000);
     }
 }
 
-/// Does user mode get all of its registers and its flags back from `iret`?
+/// Does `iret` restore all registers and flags of user mode?
 pub(crate) fn registers_of_a_user() {
     put_user(code!("int $0x80"));
     let start = User {
@@ -190,7 +190,7 @@ pub(crate) fn registers_of_a_user() {
     );
 }
 
-/// Do system calls come back where they should, many times?
+/// Do many system calls return to the right address?
 pub(crate) fn many_system_calls() {
     trap::handle(|seen| {
         if seen.trapped.vector != 0x80 || seen.trapped.eax == 0 {
@@ -210,15 +210,15 @@ pub(crate) fn many_system_calls() {
     println!("{}", seen.trapped.ebx);
 }
 
-/// Where user mode may write to the page that its code is in.
+/// The address at which user mode may write to the page of its code.
 const CODE_AS_DATA: u32 = USER_DATA + PAGE_SIZE;
 
-/// Where in that page the code is that writes.
+/// The offset in that page of the code that writes.
 const WRITER: u32 = 0x200;
 
-/// A program that makes forty system calls with eax = 1 and then one with
-/// eax = 3, and another one behind it that writes %bl to %ecx. Returns where
-/// the byte is that says 3.
+/// Writes a program that makes forty system calls with eax = 1 and then one
+/// with eax = 3, and after it one that writes %bl to %ecx. Returns the offset
+/// of the byte that is 3.
 fn put_calls_and_writer() -> u32 {
     let calls = code!(
         ".skip 64, 0x90",
@@ -251,8 +251,8 @@ fn write_code(at: u32, value: u32) {
     writer.run();
 }
 
-/// Does user mode that has written to its code by another address execute what
-/// it has written, however often it was executed before?
+/// Does user mode execute new code that it wrote by another address, even if
+/// the old code was executed often?
 pub(crate) fn code_written_by_another_address() {
     let at = put_calls_and_writer();
     first().set_pte(CODE_AS_DATA, code_page() | USER_PAGE);
@@ -263,7 +263,7 @@ pub(crate) fn code_written_by_another_address() {
     println!("{}", User::new().run().trapped.eax);
 }
 
-/// Does it where the page can only be written to in another space?
+/// Does user mode execute new code that was written in another page directory?
 pub(crate) fn code_written_in_another_directory() {
     let at = put_calls_and_writer();
     let other = Space::new();
@@ -277,8 +277,8 @@ pub(crate) fn code_written_in_another_directory() {
     println!("{}", User::new().run().trapped.eax);
 }
 
-/// Is an instruction what it is, after its middle was executed as a system
-/// call many times?
+/// Does an instruction keep its meaning after its middle was executed as a
+/// system call many times?
 pub(crate) fn code_entered_in_its_middle() {
     put_user(code!(
         ".skip 64, 0x90",
@@ -308,13 +308,13 @@ pub(crate) fn system_call_of_the_kernel() {
     println!("{}", seen.expect("ud2 traps").trapped.ebx);
 }
 
-/// Does user mode that runs away with its stack fault at the page below it?
+/// Does user mode with an endless stack fault at the page below it?
 pub(crate) fn stack_overflow() {
     println!("{}", user(code!("1: push %eax", "jmp 1b")));
 }
 
-/// Is a program that was stopped by a fault on a page that then comes, none
-/// the wiser?
+/// Does a program continue correctly after a fault on a page that its kernel
+/// then maps?
 pub(crate) fn demand_paging() {
     trap::handle(|seen| {
         if seen.trapped.vector != 14 {

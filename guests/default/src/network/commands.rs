@@ -1,7 +1,7 @@
 //! Commands about the network: addresses, pings, connections.
 //!
-//! Each is a few lines over a socket. Their output shows a person whether the
-//! network works, and how fast.
+//! Each is a few lines over a socket. The output shows whether the network
+//! works, and how fast.
 
 use super::{Colons, SEND_BUFFER, Socket, Stack};
 use crate::Milliseconds;
@@ -183,8 +183,7 @@ pub(crate) async fn connect(
     talk(machine, &socket).await
 }
 
-/// Prints what comes, and sends what is typed, line by line; ends when either
-/// side does.
+/// Prints received bytes, and sends typed lines. Ends when either side ends.
 async fn talk(
     machine: &'static Machine,
     socket: &Socket,
@@ -261,7 +260,7 @@ pub(crate) async fn serve(
     let start = time::now();
     let mut total = 0_u64;
     loop {
-        // Looked at where it lies: copying it is not the network's cost.
+        // Read in place, because a copy is no cost of the network.
         let length = socket
             .tcp(|s, _| match s.can_recv() {
                 true => s.recv(|data| (data.len(), data.len())).ok(),

@@ -1,7 +1,6 @@
 //! Hypercalls with any number and any arguments.
 //!
-//! The kit checks what it asks for; a question must be able to ask for
-//! anything.
+//! The kit checks its arguments. A question must be able to make any call.
 
 #![expect(unsafe_code, reason = "the hypercall instruction")]
 
@@ -12,8 +11,8 @@ use lg_abi::hypercall::Hypercall;
 /// Any call. Returns what is in eax afterwards.
 pub(crate) fn call(eax: u32, edx: u32, ebx: u32, ecx: u32) -> u32 {
     let result;
-    // SAFETY: the Host can only affect this Guest, and that is the question.
-    // Memory that may be written is reached by address only.
+    // SAFETY: the Host can only affect this Guest, which is intended. Memory
+    // that it may write is accessed by address only.
     unsafe {
         asm!(
             "int $0x1F",
@@ -26,7 +25,7 @@ pub(crate) fn call(eax: u32, edx: u32, ebx: u32, ecx: u32) -> u32 {
     result
 }
 
-/// A call that exists.
+/// A call of the interface.
 pub(crate) fn hypercall(call: Hypercall, edx: u32, ebx: u32, ecx: u32) -> u32 {
     self::call(call as u32, edx, ebx, ecx)
 }

@@ -1,7 +1,7 @@
 //! Physical memory by its address.
 //!
-//! No Rust object lies in what is reached here: it is words and bytes that the
-//! Host looks at, too.
+//! No Rust object is in this memory. It has words and bytes that the Host
+//! reads, too.
 
 #![expect(unsafe_code, reason = "reaches memory by its address")]
 
@@ -9,14 +9,14 @@ use lg_abi::page::{DEFAULT_PAGE_OFFSET, PAGE_SIZE};
 use lg_guest::frame::Phys;
 use lg_guest::one_cpu::OneCpu;
 
-/// The first page that [`page`] gives out. Below are the boot parameters and
-/// the command line, and some unused room.
+/// The first page that [`page`] allocates. Below it are the boot parameters,
+/// the command line, and unused memory.
 pub(crate) const FIRST: u32 = 0x2_0000;
 
-/// Where the image begins.
+/// The address at which the image begins.
 const IMAGE: u32 = 0x10_0000;
 
-/// The physical address of a page that is ours, and was zero.
+/// The physical address of a page of the lab, which was zero.
 pub(crate) type Page = u32;
 
 /// The next free page.
@@ -40,20 +40,20 @@ pub(crate) fn shared(offset: u32) -> u32 {
     linear(&raw const lguest_data as usize as u32) + offset
 }
 
-/// Physical address of what the kernel has linked at virtual address `at`.
+/// The physical address of virtual address `at` of the kernel's image.
 pub(crate) fn linear(at: u32) -> u32 {
     at.wrapping_sub(va(0))
 }
 
-/// Where the kernel finds physical address `at`.
+/// The kernel's virtual address of physical address `at`.
 pub(crate) const fn va(at: u32) -> u32 {
     at.wrapping_add(DEFAULT_PAGE_OFFSET)
 }
 
 /// The word at physical address `at`.
 pub(crate) fn peek(at: u32) -> u32 {
-    // SAFETY: all memory is mapped (the kit's rule 2), and no Rust object lies
-    // in what the lab gives out.
+    // SAFETY: all memory is mapped (the kit's rule 2), and no Rust object is in
+    // pages of the lab.
     unsafe { Phys(at).ptr::<u32>().read_volatile() }
 }
 
@@ -73,14 +73,14 @@ pub(crate) fn write(at: u32, bytes: &[u8]) {
 
 /// The bytes at physical address `at`, as they are now.
 pub(crate) fn bytes(at: u32, len: usize) -> &'static [u8] {
-    // SAFETY: as in `peek`. The Host may write there later; read it again to
-    // see that.
+    // SAFETY: as in `peek`. The Host may write there later. A new call reads
+    // the new bytes.
     unsafe { core::slice::from_raw_parts(Phys(at).ptr::<u8>(), len) }
 }
 
 /// The word at virtual address `at`, which must be mapped.
 pub(crate) fn load(at: u32) -> u32 {
-    // SAFETY: the caller has mapped it, and no Rust object lies there.
+    // SAFETY: the caller has mapped it, and no Rust object is there.
     unsafe { (at as usize as *const u32).read_volatile() }
 }
 

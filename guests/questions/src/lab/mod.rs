@@ -1,9 +1,9 @@
 //! The lab: tools for questions, without the kit.
 //!
-//! The code here is simple and uses little of the kit: a question about the
-//! Host should not be answered by a driver. Memory from [`memory::FIRST`] up to
-//! the image is ours, and handed out in order, so that addresses are the same
-//! in every build.
+//! The code here is simple and uses little of the kit, because a driver should
+//! not influence an answer. The lab has the memory from [`memory::FIRST`] up to
+//! the image. It allocates pages in order, so that addresses are the same in
+//! every build.
 
 pub(crate) mod calls;
 pub(crate) mod memory;
@@ -19,7 +19,7 @@ pub(crate) use calls::{call, hypercall};
 pub(crate) use memory::page;
 pub(crate) use run::{code, kernel, user};
 
-/// Prepares the lab: interrupts off, gates and an address space of our own.
+/// Prepares the lab: interrupts off, its own gates and its own address space.
 pub(crate) fn open() {
     irq::disable();
     trap::open();

@@ -1,7 +1,7 @@
 //! Short pieces of code, run in kernel mode or user mode until they trap.
 //!
-//! Each starts with registers and flags that are known, at an address that
-//! never changes: so what a trap pushes can be on record.
+//! Each starts with known registers and flags, at a fixed address. So the words
+//! that a trap pushes can be in the transcript.
 
 #![expect(unsafe_code, reason = "runs code that traps")]
 
@@ -14,8 +14,8 @@ use lg_abi::segment::{KERNEL_DS, USER_CS, USER_DS};
 use lg_abi::shared::IF;
 use lg_guest::trap::VectorState;
 
-/// The machine code of some lines of assembly, as bytes. They run somewhere
-/// else than where they were linked.
+/// The machine code of some lines of assembly, as bytes. They run at another
+/// address than they were linked for.
 macro_rules! code {
     ($($line:literal),+ $(,)?) => {{
         let (start, end): (u32, u32);
@@ -51,8 +51,8 @@ pub(crate) use code;
 global_asm!(
     r#"
 .text
-// fn(code): calls it with flags and registers that are known. Returns when it
-// does, or when a trap gives up on it.
+// fn(code): calls it with known flags and registers. Returns when the code
+// returns, or when a trap ends it.
 .globl lab_run_kernel, lab_run_user, lab_given_up
 lab_run_kernel:
     push %ebp
@@ -82,9 +82,9 @@ lab_run_end:
     pop %ebp
     ret
 
-// fn(frame): its first five words are what iret takes; then come eax, ebx,
-// ecx, edx, esi, edi, ebp, and the four segments that iret takes besides if
-// the flags have VM. Comes back when a trap gives up on it.
+// fn(frame): its first five words are for iret. Then come eax, ebx, ecx, edx,
+// esi, edi, ebp, and four segments, which iret uses if the flags have VM.
+// Returns when a trap ends it.
 lab_run_user:
     push %ebp
     push %ebx
@@ -121,7 +121,7 @@ lab_run_user:
     options(att_syntax)
 );
 
-/// Has user mode start with these x87 and SSE registers, as `fxsave` stores
+/// Makes user mode start with these x87 and SSE registers, as `fxsave` stores
 /// them.
 pub(crate) fn start_with(vectors: &[u8; 512]) {
     // SAFETY: read by `lab_run_user` only, which does not run now.
@@ -179,7 +179,7 @@ impl User {
         }
     }
 
-    /// As it was when `seen` came out of user mode.
+    /// The registers that user mode had at the trap `seen`.
     pub(crate) fn after(seen: &Seen) -> Self {
         let r = &seen.trapped;
         let [eip, cs, eflags, esp, ss] = seen.user_frame();
@@ -200,22 +200,23 @@ impl User {
         }
     }
 
-    /// Runs until a trap gives up on it; the last trap.
+    /// Runs until a trap ends it. Returns the last trap.
     pub(crate) fn run(&self) -> Seen {
         let seen = trap::count();
-        // SAFETY: comes back by `lab_given_up`, with all that a function has
-        // to keep.
+        // SAFETY: returns by `lab_given_up`, with all registers that a function
+        // must keep.
         unsafe { lab_run_user(self) };
         trap::after(seen).expect("user mode is left by a trap")
     }
 }
 
-/// Runs `code` in kernel mode; the trap that ended it, if one did.
+/// Runs `code` in kernel mode. Returns the trap that ended it, if there was
+/// one.
 pub(crate) fn kernel(code: &[u8]) -> Option<Seen> {
     memory::write(space::kernel_code(), code);
     memory::write(space::kernel_code() + code.len() as u32, &[0xC3]);
     let seen = trap::count();
-    // SAFETY: the code ends with a `ret`, or in a trap that gives up on it.
+    // SAFETY: the code ends with a `ret`, or by a trap.
     unsafe { lab_run_kernel(KERNEL_CODE) };
     trap::after(seen)
 }
@@ -226,20 +227,20 @@ pub(crate) fn user(code: &[u8]) -> Seen {
     User::new().run()
 }
 
-/// Puts `code` where user mode starts.
+/// Writes `code` to the address at which user mode starts.
 pub(crate) fn put_user(code: &[u8]) {
     memory::write(space::user_code(), code);
     let stack = trap::stack();
     super::hypercall(Hypercall::SetStack, KERNEL_DS.into(), stack, 2);
 }
 
-/// Runs `code` where it was written to, before the lab is open: in the linear
-/// mapping, at an address that never changes either.
+/// Runs `code` at the address that it was written to, before the lab is open:
+/// at a fixed address in the linear mapping.
 pub(crate) fn early(code: &[u8]) {
     early_until_trap(code);
 }
 
-/// The same with gates, where there are some.
+/// The same, if there are gates already. Returns the trap that ended it.
 pub(crate) fn early_until_trap(code: &[u8]) -> Option<Seen> {
     memory::write(memory::FIRST, code);
     memory::write(memory::FIRST + code.len() as u32, &[0xC3]);

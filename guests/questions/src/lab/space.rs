@@ -1,7 +1,7 @@
 //! Address spaces, made entry by entry.
 //!
-//! The kernel's half is the kit's, by sharing its tables. Everything else is
-//! made here, and only the question itself reports it to the Host.
+//! The kernel's half uses the kit's tables. All other tables are made here, and
+//! only the question reports them to the Host.
 
 use super::memory::{Page, page, peek, poke};
 use lg_abi::hypercall::Hypercall;
@@ -11,20 +11,20 @@ use lg_abi::page::{
 use lg_guest::one_cpu::OneCpu;
 use lg_guest::paging::AddressSpace;
 
-/// Flags of a page that was used, for the kernel and for all levels.
+/// Flags of a used page, for the kernel and for all levels.
 pub(crate) const KERNEL_PAGE: u32 =
     Pte::PRESENT | Pte::WRITE | Pte::ACCESSED | Pte::DIRTY;
 pub(crate) const USER_PAGE: u32 = KERNEL_PAGE | Pte::USER;
 
-/// Where the kernel's short pieces of code run: far above its memory.
+/// The address of the kernel's short pieces of code: far above its memory.
 pub(crate) const KERNEL_CODE: u32 = 0xE000_0000;
-/// A page beside it, which a question may map in the kernel.
+/// The page after it, which a question may map in the kernel.
 pub(crate) const KERNEL_DATA: u32 = 0xE000_1000;
-/// Where those of user mode run.
+/// The address of pieces of code for user mode.
 pub(crate) const USER_CODE: u32 = 0x0804_8000;
 /// A page that user mode may write.
 pub(crate) const USER_DATA: u32 = 0x0804_9000;
-/// Just above its stack.
+/// The end of its stack.
 pub(crate) const USER_STACK: u32 = 0xB000_0000;
 
 /// A page directory.
@@ -37,10 +37,10 @@ pub(crate) struct Space {
 /// The space in which the lab itself runs.
 static FIRST: OneCpu<Option<Space>> = OneCpu::new(None);
 
-/// The pages of code, one for each mode.
+/// The pages for code, one for each mode.
 static CODE: OneCpu<(Page, Page)> = OneCpu::new((0, 0));
 
-/// Makes the first space: the kernel as the kit has it, and a page for code.
+/// Makes the first space: the kernel as in the kit, and a page for code.
 pub(super) fn open() {
     let Ok(kits) = AddressSpace::new() else {
         panic!("no memory for the lab");
@@ -58,17 +58,17 @@ pub(super) fn open() {
     FIRST.with(|first| *first = Some(space));
 }
 
-/// The space that the lab began with.
+/// The first space of the lab.
 pub(crate) fn first() -> Space {
     FIRST.with(|first| first.expect("the lab is open"))
 }
 
-/// Puts `code` where it runs in kernel mode.
+/// The page for code in kernel mode.
 pub(super) fn kernel_code() -> Page {
     CODE.with(|code| code.0)
 }
 
-/// Puts `code` where it runs in user mode.
+/// The page for code in user mode.
 pub(super) fn user_code() -> Page {
     CODE.with(|code| code.1)
 }
@@ -92,12 +92,12 @@ impl Space {
         self.set(USER_STACK - PAGE_SIZE, page() | USER_PAGE);
     }
 
-    /// Where its directory has the entry for `at`.
+    /// The address of the directory's entry for `at`.
     pub(crate) fn pde(self, at: u32) -> u32 {
         self.directory + directory_index(at) * 4
     }
 
-    /// Where its tables have the entry for `at`; makes a table if there is
+    /// The address of the page-table entry for `at`. Makes a table if there is
     /// none.
     pub(crate) fn pte(self, at: u32) -> u32 {
         let pde = self.pde(at);
@@ -112,7 +112,7 @@ impl Space {
         poke(self.pte(at), entry);
     }
 
-    /// Writes the entry for `at`, and says so.
+    /// Writes the entry for `at`, and reports it by SET_PTE.
     pub(crate) fn set_pte(self, at: u32, entry: u32) {
         self.set(at, entry);
         super::hypercall(Hypercall::SetPte, self.directory, at, entry);

@@ -1,7 +1,7 @@
 //! The Host's work at a trap, recorded word by word.
 //!
-//! Every vector has a gate to a stub here. The pushed words are counted by the
-//! stack pointer, not taken from a manual.
+//! Every vector has a gate to a stub here. The stack pointer shows how many
+//! words were pushed.
 
 #![expect(unsafe_code, reason = "trap stubs")]
 
@@ -43,7 +43,7 @@ lab_stubs:
     .set lab_vector, lab_vector + 1
 .endr
 
-// esp: vector, and what the Host has pushed
+// esp: vector, and the words that the Host has pushed
 lab_trap:
     pushf
     cld
@@ -111,7 +111,7 @@ unsafe extern "C" {
     static lab_vectors: [u8; 512];
 }
 
-/// As the stub leaves it.
+/// The registers as the stub stores them.
 #[derive(Clone, Copy, Default)]
 #[repr(C)]
 pub(crate) struct Trapped {
@@ -132,10 +132,10 @@ pub(crate) struct Trapped {
     pub(crate) pushed: [u32; 10],
 }
 
-/// A trap that was seen.
+/// A recorded trap.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Seen {
-    /// How the stub found it.
+    /// The registers at the trap.
     pub(crate) trapped: Trapped,
     /// How many words were pushed.
     words: u32,
@@ -148,16 +148,16 @@ pub(crate) struct Seen {
 /// What to do after a trap.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Next {
-    /// Back to where the code was started from.
+    /// Return to the function that started the code.
     GiveUp,
-    /// On with the code.
+    /// Continue the code.
     GoOn,
 }
 
-/// Decides; may change the registers first.
+/// Decides what to do. It may change the registers before.
 pub(crate) type Handler = fn(&mut Seen) -> Next;
 
-/// As many traps as are remembered.
+/// How many traps are kept.
 const LOG: usize = 128;
 
 static SEEN: OneCpu<([Seen; LOG], usize)> = OneCpu::new((
@@ -184,14 +184,14 @@ static SEEN: OneCpu<([Seen; LOG], usize)> = OneCpu::new((
     0,
 ));
 
-/// As many vectors as there are.
+/// The number of vectors.
 const VECTORS: usize = 256;
 
 static COUNTS: OneCpu<[usize; VECTORS]> = OneCpu::new([0; VECTORS]);
 
 static HANDLER: OneCpu<Handler> = OneCpu::new(standard);
 
-/// Interrupts are noted; everything else ends what was run.
+/// Interrupts are recorded. All other traps end the code.
 fn standard(seen: &mut Seen) -> Next {
     let interrupts = FIRST_EXTERNAL_VECTOR..FIRST_EXTERNAL_VECTOR + LGUEST_IRQS;
     if interrupts.contains(&seen.trapped.vector) {
@@ -201,7 +201,7 @@ fn standard(seen: &mut Seen) -> Next {
     }
 }
 
-/// Has `handler` decide from now on.
+/// Makes `handler` decide from now on.
 pub(crate) fn handle(handler: Handler) {
     HANDLER.with(|current| *current = handler);
 }
@@ -222,7 +222,7 @@ pub(crate) fn set_gate(vector: u32, flags: u32) {
     hypercall(Hypercall::LoadIdtEntry, vector, low, high);
 }
 
-/// Takes the gate of `vector` away.
+/// Removes the gate of `vector`.
 pub(crate) fn remove_gate(vector: u32) {
     hypercall(Hypercall::LoadIdtEntry, vector, 0, 0);
 }
@@ -247,19 +247,19 @@ pub(crate) fn count_of(vector: u32) -> usize {
     COUNTS.with(|counts| counts[vector as usize % VECTORS])
 }
 
-/// Trap number `n`, the first being 0, if it is one of the last.
+/// Trap number `n`, counted from 0. It must be one of the last.
 pub(crate) fn nth(n: usize) -> Seen {
     SEEN.with(|(log, _)| log[n % LOG])
 }
 
 /// The x87 and SSE registers at the last trap, as `fxsave` stores them.
 pub(crate) fn vectors() -> &'static [u8; 512] {
-    // SAFETY: written by the stub only, which does not run while we look.
+    // SAFETY: only the stub writes it, and it does not run now.
     unsafe { &lab_vectors }
 }
 
-/// Called by the stub. Returns how many bytes lie below what `iret` takes, from
-/// the vector on; 0 gives up.
+/// Called by the stub. Returns how many bytes are below the frame for `iret`,
+/// from the vector on; 0 ends the code.
 #[unsafe(export_name = "lab_trapped")]
 extern "C" fn trapped(trapped: &mut Trapped) -> u32 {
     let pushed = &raw const trapped.pushed as usize as u32;
@@ -270,7 +270,7 @@ extern "C" fn trapped(trapped: &mut Trapped) -> u32 {
     } else {
         // SAFETY: written by `lab_run_*` before any code of theirs runs.
         let escape = unsafe { (&raw const lab_escape).read() };
-        // The return address lies there.
+        // The return address is there.
         escape - 4
     };
     let mut seen = Seen {
@@ -310,7 +310,7 @@ impl Seen {
         self.words
     }
 
-    /// Where it happened.
+    /// The address of the trap.
     pub(crate) fn eip(&self) -> u32 {
         self.trapped.pushed[self.frame()]
     }
@@ -328,7 +328,7 @@ impl Seen {
         self.trapped.pushed[self.frame() + 2]
     }
 
-    /// Changes where it goes on.
+    /// Changes the address at which the code continues.
     pub(crate) fn set_eip(&mut self, eip: u32) {
         let frame = self.frame();
         self.trapped.pushed[frame] = eip;
