@@ -4,7 +4,7 @@
 //! goes on.
 
 use super::device::VirtioDevice;
-use super::queue::{Queue, ReceiveChains};
+use super::queue::{Pair, Queue};
 use crate::devices::console::Console;
 use crate::devices::{Readiness, Violation};
 use crate::memory::gather;
@@ -12,13 +12,10 @@ use crate::transport::{BusDevice, Device, SlowOutput};
 use lg_abi::gen2::device::TYPE_CONSOLE;
 use std::io;
 
-const TO_GUEST: usize = 0;
-const FROM_GUEST: usize = 1;
-
 /// A console on the bus.
 pub struct VirtioConsole {
     console: Console,
-    queues: Vec<Queue>,
+    queues: Pair,
 }
 
 impl VirtioConsole {
@@ -27,7 +24,7 @@ impl VirtioConsole {
     pub fn new(console: Console) -> Self {
         Self {
             console,
-            queues: Vec::new(),
+            queues: Pair::default(),
         }
     }
 }
@@ -38,10 +35,9 @@ impl BusDevice for VirtioConsole {
     }
 
     fn handle_input(&mut self) -> Result<Readiness, Violation> {
-        let Some(queue) = self.queues.get(TO_GUEST) else {
+        let Some(mut buffers) = self.queues.buffers(0) else {
             return Ok(Readiness::Wait);
         };
-        let mut buffers = ReceiveChains { queue, header: 0 };
         self.console.handle_input(&mut buffers)
     }
 }
@@ -52,11 +48,11 @@ impl VirtioDevice for VirtioConsole {
     }
 
     fn queues(&self) -> u8 {
-        2
+        Pair::QUEUES
     }
 
     fn place(&mut self, queues: Vec<Queue>) -> io::Result<()> {
-        self.queues = queues;
+        self.queues = Pair::new(queues);
         Ok(())
     }
 
@@ -64,10 +60,7 @@ impl VirtioDevice for VirtioConsole {
         &mut self,
         index: usize,
     ) -> Result<Option<SlowOutput>, Violation> {
-        if index != FROM_GUEST {
-            return Ok(None);
-        }
-        let Some(queue) = self.queues.get(FROM_GUEST) else {
+        let Some(queue) = self.queues.outgoing(index) else {
             return Ok(None);
         };
         let mut bytes = Vec::new();

@@ -9,7 +9,7 @@
 
 use super::device::{Features, VirtioDevice};
 use super::member::{FRAME_MOST, Member};
-use super::queue::{Queue, ReceiveChains};
+use super::queue::{Pair, Queue};
 use crate::devices::net::checksum;
 use crate::devices::{
     AT_ONCE, Filled, NamedCounts, Readiness, ReceiveBuffers, RestoreError,
@@ -23,9 +23,6 @@ use lg_abi::gen2::device::{NET_HEADER, NET_MAC, TYPE_NET};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
-const TO_GUEST: usize = 0;
-const FROM_GUEST: usize = 1;
-
 /// Bytes of the addresses in front of a frame: to, from.
 const ADDRESSES: u32 = 12;
 
@@ -36,7 +33,7 @@ pub struct VirtioLan {
     mac: [u8; 6],
     /// The Guest uses other addresses, too.
     promiscuous: bool,
-    placed: Option<(Arc<Member>, Vec<Queue>)>,
+    placed: Option<(Arc<Member>, Pair)>,
 }
 
 impl VirtioLan {
@@ -102,11 +99,11 @@ impl BusDevice for VirtioLan {
         let Some((member, queues)) = &self.placed else {
             return Ok(Readiness::Wait);
         };
-        let mut buffers = ReceiveChains {
-            queue: &queues[TO_GUEST],
-            header: NET_HEADER,
+        let Some(mut buffers) = queues.buffers(NET_HEADER) else {
+            return Ok(Readiness::Wait);
         };
-        let region = queues[TO_GUEST].guest().memory().region();
+        let queue = buffers.queue;
+        let region = queue.guest().memory().region();
         member.silence();
         let mut frame = [0; FRAME_MOST as usize];
         for filled in 0..AT_ONCE {
@@ -121,7 +118,7 @@ impl BusDevice for VirtioLan {
                 put.map(|bytes| u32::try_from(bytes).unwrap_or(0))
                     .map_err(std::io::Error::other)
             })?;
-            if matches!(done, Filled::NoneFree) && queues[TO_GUEST].is_ready() {
+            if matches!(done, Filled::NoneFree) && queue.is_ready() {
                 return Ok(Readiness::NoBuffer {
                     took: filled > 0,
                     watch: false,
@@ -140,7 +137,7 @@ impl VirtioDevice for VirtioLan {
     }
 
     fn queues(&self) -> u8 {
-        2
+        Pair::QUEUES
     }
 
     fn features(&self) -> Features {
@@ -160,7 +157,7 @@ impl VirtioDevice for VirtioLan {
         self.lan.start(member.clone(), Member::PAGE)?;
         self.lan.bindings_changed();
         self.lan.set_mac(self.mac, false);
-        self.placed = Some((member, queues));
+        self.placed = Some((member, Pair::new(queues)));
         Ok(())
     }
 
@@ -168,13 +165,11 @@ impl VirtioDevice for VirtioLan {
         &mut self,
         index: usize,
     ) -> Result<Option<SlowOutput>, Violation> {
-        if index != FROM_GUEST {
-            return Ok(None);
-        }
-        let Some((_, queues)) = &self.placed else {
+        let placed = self.placed.as_ref();
+        let queue = placed.and_then(|(_, pair)| pair.outgoing(index));
+        let Some(queue) = queue.cloned() else {
             return Ok(None);
         };
-        let queue = queues[FROM_GUEST].clone();
         let memory = queue.guest().memory().clone();
         while let Some(taken) = queue.take()? {
             let list = behind(&taken.chain.readable, NET_HEADER);

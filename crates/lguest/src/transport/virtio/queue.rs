@@ -158,6 +158,40 @@ impl Queue {
     }
 }
 
+/// The queues of a device with input and output: the first one takes what goes to
+/// the Guest, the second one what comes from it.
+#[derive(Default)]
+pub(super) struct Pair(Vec<Queue>);
+
+impl Pair {
+    /// How many queues they are.
+    pub(super) const QUEUES: u8 = 2;
+
+    const TO_GUEST: usize = 0;
+    const FROM_GUEST: usize = 1;
+
+    pub(super) fn new(queues: Vec<Queue>) -> Self {
+        Self(queues)
+    }
+
+    /// The queue to the Guest, unless the device has no place yet.
+    pub(super) fn incoming(&self) -> Option<&Queue> {
+        self.0.get(Self::TO_GUEST)
+    }
+
+    /// Buffers for what goes to the Guest, each with room for a header of so
+    /// many bytes.
+    pub(super) fn buffers(&self, header: u32) -> Option<ReceiveChains<'_>> {
+        let queue = self.incoming()?;
+        Some(ReceiveChains { queue, header })
+    }
+
+    /// The queue from the Guest, if queue `index` is that.
+    pub(super) fn outgoing(&self, index: usize) -> Option<&Queue> {
+        self.0.get(index).filter(|_| index == Self::FROM_GUEST)
+    }
+}
+
 /// The chains of a queue as buffers for what comes in, each with room in front
 /// for a header.
 pub(super) struct ReceiveChains<'q> {

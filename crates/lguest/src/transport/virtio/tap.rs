@@ -5,7 +5,7 @@
 //! Ethernet address.
 
 use super::device::{Features, VirtioDevice};
-use super::queue::{Queue, ReceiveChains};
+use super::queue::{Pair, Queue};
 use crate::devices::net::Tap;
 use crate::devices::{Readiness, Violation};
 use crate::memory::{SectionsIn, behind};
@@ -13,13 +13,10 @@ use crate::transport::{BusDevice, Device, SlowOutput};
 use lg_abi::gen2::device::{NET_HEADER, NET_MAC, TYPE_NET};
 use std::io;
 
-const TO_GUEST: usize = 0;
-const FROM_GUEST: usize = 1;
-
 /// A tap on the bus.
 pub struct VirtioTap {
     tap: Tap,
-    queues: Vec<Queue>,
+    queues: Pair,
 }
 
 impl VirtioTap {
@@ -28,7 +25,7 @@ impl VirtioTap {
     pub fn new(tap: Tap) -> Self {
         Self {
             tap,
-            queues: Vec::new(),
+            queues: Pair::default(),
         }
     }
 }
@@ -39,12 +36,8 @@ impl BusDevice for VirtioTap {
     }
 
     fn handle_input(&mut self) -> Result<Readiness, Violation> {
-        let Some(queue) = self.queues.get(TO_GUEST) else {
+        let Some(mut buffers) = self.queues.buffers(NET_HEADER) else {
             return Ok(Readiness::Wait);
-        };
-        let mut buffers = ReceiveChains {
-            queue,
-            header: NET_HEADER,
         };
         self.tap.handle_input(&mut buffers)
     }
@@ -56,7 +49,7 @@ impl VirtioDevice for VirtioTap {
     }
 
     fn queues(&self) -> u8 {
-        2
+        Pair::QUEUES
     }
 
     fn features(&self) -> Features {
@@ -72,7 +65,7 @@ impl VirtioDevice for VirtioTap {
     }
 
     fn place(&mut self, queues: Vec<Queue>) -> io::Result<()> {
-        self.queues = queues;
+        self.queues = Pair::new(queues);
         Ok(())
     }
 
@@ -80,10 +73,7 @@ impl VirtioDevice for VirtioTap {
         &mut self,
         index: usize,
     ) -> Result<Option<SlowOutput>, Violation> {
-        if index != FROM_GUEST {
-            return Ok(None);
-        }
-        let Some(queue) = self.queues.get(FROM_GUEST) else {
+        let Some(queue) = self.queues.outgoing(index) else {
             return Ok(None);
         };
         let region = queue.guest().memory().region();
