@@ -9,7 +9,8 @@
 //! (`turns/tests.rs`).
 //!
 //! Outboxes and ports have waits of their own, which no model checks: the
-//! Host's in `lg_host::outbox`, the Launcher's in its folder `devices/net`.
+//! Host's in `lg_host::outbox`, the Launcher's in its folder
+//! `transport/keys/lan`.
 
 use core::sync::atomic::{AtomicU32, Ordering};
 

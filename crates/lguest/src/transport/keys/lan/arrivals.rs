@@ -23,8 +23,8 @@
 //! If the Guest takes nothing for longer, its rings are closed, and the
 //! senders' Launchers refuse what comes.
 
+use super::fill::Offer;
 use super::inbox::Inbox;
-use super::peer::Offer;
 use super::port::Locked;
 use super::shared::Shared;
 use crate::memory::SectionsIn;
