@@ -1,4 +1,4 @@
-//! Generation 2: Linux 2.6.24 to 3.19. Guests run here since Linux 3.1.
+//! Generation 2: Linux 2.6.24 to 3.19. Guests run here since Linux 2.6.25.
 //!
 //! Virtio has replaced the DMA by keys, and the call NOTIFY belongs to it. Five
 //! spans of releases differ in numbers, registers or the layout of `lguest_data`
@@ -48,6 +48,7 @@ pub const SPANS: [Span; 5] = [
             calls: old_calls(CallName::Crash),
             arguments: OLD_ARGUMENTS,
             ring: RING.split_at(4).0,
+            vmcall: false,
             layout: OLD_LAYOUT,
         },
     },
@@ -58,6 +59,7 @@ pub const SPANS: [Span; 5] = [
             calls: old_calls(CallName::Shutdown),
             arguments: OLD_ARGUMENTS,
             ring: RING.split_at(4).0,
+            vmcall: false,
             layout: OLD_LAYOUT,
         },
     },
@@ -75,6 +77,7 @@ pub const SPANS: [Span; 5] = [
             ),
             arguments: ARGUMENTS.split_at(3).0,
             ring: RING.split_at(4).0,
+            vmcall: true,
             layout: OLD_LAYOUT,
         },
     },
@@ -85,6 +88,7 @@ pub const SPANS: [Span; 5] = [
             calls: CALLS,
             arguments: ARGUMENTS,
             ring: RING,
+            vmcall: true,
             layout: LAYOUT_WITH_PGDIR,
         },
     },
@@ -95,10 +99,24 @@ pub const SPANS: [Span; 5] = [
             calls: CALLS,
             arguments: ARGUMENTS,
             ring: RING,
+            vmcall: false,
             layout: LAYOUT,
         },
     },
 ];
+
+/// The instruction `vmcall`, by which 2.6.30 to 2.6.33 make their calls and
+/// releases up to 3.0 one of them.
+pub const VMCALL: [u8; 3] = [0x0F, 0x01, 0xC1];
+
+/// Linux 2.6.25 to 2.6.29.
+pub const LINUX_2_6_25: &Interface = &SPANS[1].interface;
+
+/// Linux 2.6.30.
+pub const LINUX_2_6_30: &Interface = &SPANS[2].interface;
+
+/// Linux 2.6.31 to 3.0.
+pub const LINUX_2_6_31: &Interface = &SPANS[3].interface;
 
 /// The last span: Linux 3.1 to 3.19.
 pub const LINUX_3_1: &Interface = &SPANS[4].interface;

@@ -74,6 +74,8 @@ pub struct Interface {
     pub arguments: &'static [Register],
     /// The registers that the words of a ring entry stand for.
     pub ring: &'static [Register],
+    /// Whether a Guest may call by `vmcall`, too.
+    pub vmcall: bool,
     /// Where the fields of `lguest_data` are.
     pub layout: Layout,
 }

@@ -15,6 +15,12 @@ pub enum Known {
     Linux2_6_23 = 0,
     /// Linux 3.1 to 3.19 ([`gen2::LINUX_3_1`]).
     Linux3_1 = 1,
+    /// Linux 2.6.25 to 2.6.29 ([`gen2::LINUX_2_6_25`]).
+    Linux2_6_25 = 2,
+    /// Linux 2.6.30 ([`gen2::LINUX_2_6_30`]).
+    Linux2_6_30 = 3,
+    /// Linux 2.6.31 to 3.0 ([`gen2::LINUX_2_6_31`]).
+    Linux2_6_31 = 4,
 }
 
 impl Known {
@@ -24,7 +30,16 @@ impl Known {
     pub const fn by_number(nr: u32) -> &'static Interface {
         match nr {
             1 => gen2::LINUX_3_1,
+            2 => gen2::LINUX_2_6_25,
+            3 => gen2::LINUX_2_6_30,
+            4 => gen2::LINUX_2_6_31,
             _ => const { &gen1::INTERFACE },
         }
+    }
+
+    /// This interface.
+    #[must_use]
+    pub const fn interface(self) -> &'static Interface {
+        Self::by_number(self as u32)
     }
 }

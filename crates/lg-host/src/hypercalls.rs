@@ -234,6 +234,9 @@ impl Host<'_> {
         self.store(self.shared(layout.reserve_mem), reserved)?;
         let tsc_khz = vm.wire.tsc_khz.load(Ordering::Relaxed);
         self.store(self.shared(layout.tsc_khz), tsc_khz)?;
+        if let Some(field) = layout.pgdir {
+            self.store(self.shared(field), vm.cr3.get())?;
+        }
         if let Some(field) = layout.guestid {
             let guestid = vm.guestid.get().to_le_bytes();
             self.store_bytes(self.shared(field), &guestid[..2])?;

@@ -20,6 +20,7 @@ pub const INTERFACE: Interface = Interface {
     calls: hypercall::CALLS,
     arguments: &[Register::Edx, Register::Ebx, Register::Ecx],
     ring: &[Register::Eax, Register::Edx, Register::Ebx, Register::Ecx],
+    vmcall: false,
     layout: shared::LAYOUT,
 };
 

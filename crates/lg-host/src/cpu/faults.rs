@@ -4,7 +4,7 @@
 //! level 3 may not execute, a segment that has to be put right, a limit of ours
 //! that the Guest's own segments do not have, or the Guest's own.
 
-use crate::address::GuestVirt;
+use crate::address::{GuestVirt, as_word};
 use crate::cpu::instruction::MAX_INSTRUCTION;
 use crate::cpu::registers::{EFLAGS_AC, EFLAGS_RF};
 use crate::cpu::selectors::REAL_LONG_CS;
@@ -12,6 +12,7 @@ use crate::cpu::traps::low_byte;
 use crate::host::{Event, Host};
 use crate::kill::Kill;
 use crate::paging::Fault;
+use lg_abi::gen2::VMCALL;
 use lg_abi::hypercall::HYPERCALL_VECTOR;
 use lg_abi::shared::{PAGE_FAULT_VECTOR, SYSCALL_VECTOR};
 
@@ -47,6 +48,7 @@ impl Host<'_> {
                 Ok(())
             }
             3 | 4 => self.breakpoint(vector),
+            6 if !user && self.is_vmcall() => self.vmcall(),
             _ => self.deliver_trap(vector, Some(error)),
         }
     }
@@ -119,6 +121,10 @@ impl Host<'_> {
             return self.software_interrupt(vector, error);
         }
         if !user {
+            if self.is_vmcall() {
+                // On a machine that runs KVM it is this fault.
+                return self.vmcall();
+            }
             if let [0xCF, ..] = code {
                 self.vm.counters.irets.count();
                 self.patch_iret();
@@ -157,6 +163,28 @@ impl Host<'_> {
             }
         }
         self.deliver_trap(13, Some(error))
+    }
+
+    /// Whether the next instruction is `vmcall`, and the Guest's kernel is of a
+    /// release that makes hypercalls by it.
+    fn is_vmcall(&self) -> bool {
+        let mut code = [0; 3];
+        let at = GuestVirt(self.vm.regs.eip.get());
+        self.interface().vmcall
+            && self.fetch(at, &mut code) == code.len()
+            && code == VMCALL
+    }
+
+    /// A hypercall by `vmcall`. The Launcher replaces these instructions by
+    /// `int $0x1f`, which is faster, where it recognises them.
+    fn vmcall(&mut self) -> Result<(), Kill> {
+        self.clear_resume_flag();
+        let eip = self.vm.regs.eip.get();
+        self.vm
+            .regs
+            .eip
+            .set(eip.wrapping_add(as_word(VMCALL.len())));
+        self.do_hypercall()
     }
 
     /// `int $vector`, which the real processor refused.

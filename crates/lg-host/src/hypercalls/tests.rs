@@ -8,10 +8,14 @@ use lg_abi::page::{LINEAR, Pte};
 
 /// A Guest of this generation that has not called LGUEST_INIT.
 fn machine() -> Machine {
+    machine_of(Known::Linux3_1)
+}
+
+fn machine_of(known: Known) -> Machine {
     let m = Machine::new();
-    m.vm.interface.set(Known::Linux3_1 as u32);
+    m.vm.interface.set(known as u32);
     m.vm.lguest_data.set(0);
-    let layout = &LINUX_3_1.layout;
+    let layout = &known.interface().layout;
     let put = |field: Option<Field>, word| {
         let at = GuestPhys(Machine::DATA + field.unwrap().offset());
         m.ram.memory().set_word(at, word).unwrap();
@@ -44,6 +48,83 @@ fn init_names_the_memory_that_is_shared() {
     let field =
         GuestPhys(Machine::DATA + LINUX_3_1.layout.reserve_mem.offset());
     assert_eq!(m.ram.memory().word(field), Ok(0x40_0000));
+}
+
+/// Earlier releases are told where the page directory is that was made for
+/// them, and each has its registers and its ring.
+#[test]
+fn earlier_releases_call_in_their_own_ways() {
+    for known in [Known::Linux2_6_25, Known::Linux2_6_30, Known::Linux2_6_31] {
+        let mut m = machine_of(known);
+        let arguments = match known {
+            Known::Linux2_6_25 => [1, 0, 0, Machine::DATA],
+            _ => [1, Machine::DATA, 0, 0],
+        };
+        call(&mut m, arguments).unwrap();
+        let memory = m.ram.memory();
+        let data = |offset| GuestPhys(Machine::DATA + offset);
+        let layout = &known.interface().layout;
+        let pgdir = layout.pgdir.unwrap().offset();
+        assert_eq!(memory.word(data(pgdir)), Ok(Machine::CR3));
+        // A call by the ring: LOAD_IDT_ENTRY of vector 3 with two words.
+        let status = data(layout.hcall_status.offset());
+        memory.write(status, &[HCALL_DONE; 64]).unwrap();
+        let words: &[u32] = match known {
+            Known::Linux2_6_25 => &[6, 0x60_1234, 0xC010_EE00, 3],
+            Known::Linux2_6_30 => &[6, 3, 0x60_1234, 0xC010_EE00],
+            _ => &[6, 3, 0x60_1234, 0xC010_EE00, 0],
+        };
+        for entry in [0, 1] {
+            let ring = data(layout.hcalls.offset())
+                .plus(entry * as_word(words.len()) * 4);
+            for (at, &word) in (0..).zip(words) {
+                memory.set_word(ring.plus(at * 4), word).unwrap();
+            }
+            memory.write(status.plus(entry), &[0]).unwrap();
+            m.vm.idt[3].set(Gate::default());
+            m.host().do_async_hcalls().unwrap();
+            let gate = m.vm.idt[3].get();
+            assert_eq!(gate.handler, 0xC010_1234, "{known:?} {entry}");
+        }
+    }
+}
+
+/// Where no hypervisor answers, `vmcall` is an illegal instruction.
+#[test]
+fn a_call_by_vmcall_is_carried_out_in_releases_that_have_it() {
+    const CODE: u32 = 0x7000;
+    for (known, vector, has_it) in [
+        (Known::Linux2_6_25, 6, false),
+        (Known::Linux2_6_30, 6, true),
+        (Known::Linux2_6_31, 6, true),
+        (Known::Linux2_6_31, 13, true),
+        (Known::Linux3_1, 6, false),
+    ] {
+        let mut m = machine_of(known);
+        m.vm.lguest_data.set(Machine::DATA);
+        let status = known.interface().layout.hcall_status.offset();
+        let at = GuestPhys(Machine::DATA + status);
+        m.ram.memory().write(at, &[HCALL_DONE; 64]).unwrap();
+        let code = [0x0F, 0x01, 0xC1, 0x90];
+        m.ram.memory().write(GuestPhys(CODE), &code).unwrap();
+        let handler = 0xC000_6000;
+        for vector in [6, 13] {
+            m.vm.idt[vector].set(Gate {
+                handler,
+                flags: Gate::PRESENT,
+            });
+        }
+        m.vm.regs.eip.set(0xC000_0000 + CODE);
+        m.vm.regs.eax.set(8);
+        m.vm.regs.ebx.set(8);
+        m.host().trap(vector, 0, 0).unwrap();
+        let (eip, ts) = (m.vm.regs.eip.get(), m.vm.ts.get());
+        if has_it {
+            assert_eq!((eip, ts), (0xC000_7003, 8), "{known:?} {vector}");
+        } else {
+            assert_eq!((eip, ts), (handler, 0), "{known:?} {vector}");
+        }
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@
 
 use super::error::{BootError, InitrdError};
 use super::fit::{self, Demand};
-use super::placed::{Initrd, Kernel};
+use super::placed::{Initrd, Kernel, Start};
 use crate::memory::GuestMemory;
 use lg_abi::boot::{
     BOOT_PARAMETERS, COMMAND_LINE, COMMAND_LINE_MAX, E820_RAM, E820Entry,
@@ -82,8 +82,9 @@ pub(super) fn load_initrd(
 }
 
 /// Builds the first page tables just below `top`. They map RAM at the kernel's
-/// PAGE_OFFSET, up to the addresses of the Switcher. Returns the physical
-/// address of the page directory.
+/// PAGE_OFFSET, up to the addresses of the Switcher, and at address 0, too, where
+/// the kernel starts at a physical address. Returns the physical address of the
+/// page directory.
 pub(super) fn page_tables(
     memory: &GuestMemory,
     kernel: &Kernel,
@@ -112,6 +113,9 @@ pub(super) fn page_tables(
         let table = first_table + (nr << PAGE_SHIFT);
         let entry = Pte::new(table >> PAGE_SHIFT, START_PTE_FLAGS);
         directory[(first_index + nr) as usize] = entry.0;
+        if let Start::Identity(..) = kernel.start {
+            directory[nr as usize] = entry.0;
+        }
         let first_pfn = nr << (DIRECTORY_SHIFT - PAGE_SHIFT);
         let mut entries = [0; ENTRIES as usize];
         for (entry, pfn) in entries.iter_mut().zip(first_pfn..) {

@@ -52,7 +52,7 @@ pub(super) fn load(
             .ok_or(KernelError::NoPageOffset)?,
         end: part.addr() + part.len(),
         parts: vec![part],
-        entry: None,
+        entry: Some(LOAD_AT),
     })
 }
 

@@ -151,18 +151,10 @@ impl Description {
         let has = |text: &[u8]| find(kernel, text).is_some();
         if let Some(release) = Release::of_kernel(kernel) {
             self.smp = release.is_smp_in(kernel);
+            self.pae = release.has_pae_in(kernel);
             self.set_release(release);
         }
         self.guest_code = Some(has(GUEST_MAGIC) || has(kernel::GUEST_NAME));
-        // Both kinds of kernel report at boot whether pages can be
-        // non-executable. Only one of them can make them so.
-        self.pae = if has(b"cannot be enabled: non-PAE kernel") {
-            Some(false)
-        } else if has(b"NX (Execute Disable) protection: active") {
-            Some(true)
-        } else {
-            None
-        };
     }
 
     fn set_release(&mut self, release: Release) {

@@ -44,7 +44,8 @@ pub fn kernel_end(image: &Image) -> Option<u64> {
 pub(super) fn explain(image: &Image, error: KernelError) -> KernelError {
     if let KernelError::Io(_)
     | KernelError::WrongMachine(_)
-    | KernelError::TooLow(_) = error
+    | KernelError::TooLow(_)
+    | KernelError::Pae(_) = error
     {
         return error;
     }

@@ -8,7 +8,7 @@ use super::error::KernelError;
 use super::linux::Release;
 use super::placed::{Kernel, Placed, Start};
 use super::search::find;
-use super::{Image, bzimage, elf, setup};
+use super::{Image, bzimage, elf, setup, vmcall};
 use crate::memory::{GuestMemory, Section};
 use lg_abi::boot::GUEST_MAGIC;
 use lg_abi::page::{DIRECTORY_SPAN, SWITCHER_ADDR};
@@ -41,7 +41,7 @@ pub(super) fn load(
             .checked_add(offset)
             .map(Start::Paged)
             .ok_or(KernelError::BadPageOffset(offset))?,
-        (None, Some(entry)) => linear_start(memory, &placed, entry)?,
+        (None, Some(entry)) => later_start(memory, &placed, entry)?,
         (None, None) => return Err(KernelError::NoMagic),
     };
     Ok(Kernel {
@@ -52,7 +52,7 @@ pub(super) fn load(
 }
 
 /// The start of a kernel without the mark of 2007, if it is a guest of lguest.
-fn linear_start(
+fn later_start(
     memory: &GuestMemory,
     placed: &Placed,
     entry: u32,
@@ -70,16 +70,27 @@ fn linear_start(
             .map_err(|_| KernelError::Truncated)?;
     }
     let release = Release::of_kernel(&bytes);
-    let known = release.and_then(|release| release.interface());
+    let known = release.as_ref().and_then(Release::interface);
     match known {
         Some(known) if find(&bytes, GUEST_NAME).is_some() => {
-            Ok(Start::Linear(entry, known))
+            if let Some(release) = release
+                && release.has_pae_in(&bytes) == Some(true)
+            {
+                return Err(KernelError::Pae(release));
+            }
+            if known.interface().vmcall {
+                vmcall::replace(memory, &placed.parts, placed.end);
+            }
+            Ok(match known.interface().layout.pgdir {
+                Some(_) => Start::Identity(entry, known),
+                None => Start::Linear(entry, known),
+            })
         }
         _ => Err(KernelError::NoMagic),
     }
 }
 
-/// Below are the boot parameters of a kernel that starts without page tables.
+/// Below are the boot parameters of a kernel without the mark.
 const LOWEST_LINEAR: u32 = 0x10_0000;
 
 /// The name of the clock in every Linux that can be a Guest.

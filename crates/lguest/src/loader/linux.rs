@@ -79,13 +79,27 @@ impl Release {
 
     /// The interface with which its guests run here, if they do.
     pub(super) fn interface(&self) -> Option<Known> {
-        let (first, second, _) = self.number;
-        if self.is_ours() {
-            Some(Known::Linux2_6_23)
+        Some(match self.number {
+            OURS => Known::Linux2_6_23,
+            (2, 6, 25..=29) => Known::Linux2_6_25,
+            (2, 6, 30) => Known::Linux2_6_30,
+            (2, 6, 31..) | (3, 0, _) => Known::Linux2_6_31,
+            (3, 1..=19, _) => Known::Linux3_1,
+            _ => return None,
+        })
+    }
+
+    /// Whether `kernel` of this release was built with PAE. Since 2.6.38 both
+    /// kinds of kernel report at boot whether pages can be non-executable, and
+    /// only one of them can make them so. Earlier kernels do not tell.
+    pub(super) fn has_pae_in(&self, kernel: &[u8]) -> Option<bool> {
+        let has = |text: &[u8]| find(kernel, text).is_some();
+        if has(b"cannot be enabled: non-PAE kernel") {
+            Some(false)
+        } else if self.number >= (2, 6, 38) {
+            has(b"NX (Execute Disable) protection: active").then_some(true)
         } else {
-            ((3, 1)..=(3, 19))
-                .contains(&(first, second))
-                .then_some(Known::Linux3_1)
+            None
         }
     }
 
@@ -142,6 +156,25 @@ mod tests {
         assert!(found.is_ours() && !found.is_later_generation());
         assert_eq!(Release::of_kernel(b"Linux version of mine"), None);
         assert_eq!(Release::of_kernel(b"a kernel of one's own"), None);
+    }
+
+    #[test]
+    fn each_release_has_its_interface() {
+        for (text, interface) in [
+            ("2.6.23.17", Some(Known::Linux2_6_23)),
+            ("2.6.24", None),
+            ("2.6.25", Some(Known::Linux2_6_25)),
+            ("2.6.29.6", Some(Known::Linux2_6_25)),
+            ("2.6.30", Some(Known::Linux2_6_30)),
+            ("2.6.32-5-486", Some(Known::Linux2_6_31)),
+            ("2.6.39", Some(Known::Linux2_6_31)),
+            ("3.0.101", Some(Known::Linux2_6_31)),
+            ("3.1", Some(Known::Linux3_1)),
+            ("3.19.8", Some(Known::Linux3_1)),
+            ("4.0", None),
+        ] {
+            assert_eq!(release(text).interface(), interface, "{text}");
+        }
     }
 
     #[test]

@@ -53,6 +53,8 @@ mod fit;
 
 mod linear;
 
+mod vmcall;
+
 mod boot;
 
 /// Loads everything, and returns the words of LHREQ_INITIALIZE. The memory must
@@ -84,6 +86,11 @@ pub fn load(
             let pgdir = boot::page_tables(memory, &kernel, top)?;
             boot::parameters(memory, initrd, command_line);
             (start, pgdir, Known::Linux2_6_23, 0)
+        }
+        Start::Identity(start, interface) => {
+            let pgdir = boot::page_tables(memory, &kernel, top)?;
+            let at = linear::parameters(memory, initrd, command_line);
+            (start, pgdir, interface, at)
         }
         Start::Linear(start, interface) => {
             let at = linear::parameters(memory, initrd, command_line);

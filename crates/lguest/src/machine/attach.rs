@@ -52,7 +52,10 @@ impl Attached {
             Known::Linux2_6_23 => {
                 Self::Keys(devices.into_iter().map(keyed).collect())
             }
-            Known::Linux3_1 => {
+            Known::Linux2_6_25
+            | Known::Linux2_6_30
+            | Known::Linux2_6_31
+            | Known::Linux3_1 => {
                 let random: Box<dyn VirtioDevice> =
                     Box::<VirtioRandom>::default();
                 let devices = devices.into_iter().map(on_virtio);

@@ -177,6 +177,46 @@ fn a_kernel_without_page_tables_gets_the_address_of_its_parameters() {
     assert_eq!(&line, b"quiet\0");
 }
 
+/// Linux 2.6.25 to 3.0: page tables that map memory twice.
+#[test]
+fn a_kernel_of_the_years_between_gets_page_tables_at_both_places() {
+    for (release, interface, replaced) in [
+        ("2.6.27", Known::Linux2_6_25, false),
+        ("2.6.30", Known::Linux2_6_30, true),
+        ("3.0.101", Known::Linux2_6_31, true),
+    ] {
+        let banner = format!("Linux version {release} (a@b) #1\n\0lguest\0");
+        let mut code = banner.into_bytes();
+        code.resize(0x800, 0x90);
+        code.extend([0xB8, 1, 0, 0, 0, 0x0F, 0x01, 0xC1]);
+        code.resize(0x1000, 0x90);
+        let mut image = elf::tests::executable(&[(
+            BASE + 0x10_0000,
+            0x10_0000,
+            0x8000,
+            &code,
+        )]);
+        image[24..28].copy_from_slice(&0x10_0800_u32.to_le_bytes());
+        let memory = GuestMemory::new(16 << 20, 2).unwrap();
+        let image = Image::Unpacked(image);
+        let loaded = load(&memory, &image, None, b"quiet").unwrap();
+        assert_eq!(loaded.interface, interface);
+        assert_eq!(loaded.boot_parameters, 0x9_0000);
+        let request = loaded.request;
+        assert_eq!((request.start, request.page_offset), (0x10_0800, BASE));
+        for base in [0, BASE] {
+            for pa in [0, 0x10_0800, (16 << 20) - 1] {
+                let found = walk(&memory, request.pgdir, base + pa);
+                assert_eq!(found, Some(pa), "{base:#x}");
+            }
+            assert_eq!(walk(&memory, request.pgdir, base + (16 << 20)), None);
+        }
+        let mut call = [0; 3];
+        memory.read(0x10_0805, &mut call).unwrap();
+        assert_eq!(call == [0xCD, 0x1F, 0x90], replaced, "{release}");
+    }
+}
+
 #[test]
 fn a_kernel_below_its_parameters_is_refused() {
     let code = b"Linux version 3.11.10 (a@b) #1\n\0lguest\0";
