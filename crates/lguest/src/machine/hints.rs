@@ -28,17 +28,21 @@ pub(super) fn about(
     if config.kernel == Kernel::Embedded {
         return Vec::new();
     }
+    let memory = u64::from(config.memory);
     let long = config.command_line.len() > SHORT_LINE;
-    let small = initrd.is_some() && u64::from(config.memory) < PLENTY;
-    if !long && !small {
+    let needed = initrd
+        .filter(|_| memory < PLENTY)
+        .and_then(|initrd| needed(kernel, initrd))
+        .filter(|&needed| memory < needed);
+    if !long && needed.is_none() {
         return Vec::new();
     }
+    // This reads the whole kernel.
     let Some(release) = loader::release(kernel) else {
         return Vec::new();
     };
     let line = cut(&release, &config.command_line);
-    let memory = initrd
-        .and_then(|initrd| unpacking(&release, config.memory, kernel, initrd));
+    let memory = needed.map(|needed| too_little(&release, memory, needed));
     line.into_iter().chain(memory).collect()
 }
 
@@ -55,27 +59,24 @@ fn cut(release: &Release, line: &[u8]) -> Option<String> {
     ))
 }
 
-/// The warning when Linux has too little memory to unpack its initrd. It hangs
-/// then without a message.
-fn unpacking(
-    release: &Release,
-    memory: u32,
-    kernel: &Image,
-    initrd: &File,
-) -> Option<String> {
+/// The bytes of memory that Linux needs to unpack its initrd, a whole number of
+/// megabytes. With less it hangs without a message.
+fn needed(kernel: &Image, initrd: &File) -> Option<u64> {
     let packed = initrd.metadata().ok()?.len();
     let needed = loader::kernel_end(kernel)?
         + packed
         + unpacked(initrd, packed)
         + LINUX_ITSELF;
-    let needed_mb = needed.div_ceil(1 << 20);
-    (u64::from(memory) < needed_mb << 20).then(|| {
-        let mb = memory >> 20;
-        format!(
-            "{mb} MB of memory are little: {release} may hang without a word \
-             when it unpacks this initrd; give it {needed_mb} MB"
-        )
-    })
+    Some(needed.next_multiple_of(1 << 20))
+}
+
+fn too_little(release: &Release, memory: u64, needed: u64) -> String {
+    format!(
+        "{} MB of memory are little: {release} may hang without a word when \
+         it unpacks this initrd; give it {} MB",
+        memory >> 20,
+        needed >> 20
+    )
 }
 
 /// The size of an initrd when it is unpacked, as its headers give it.
