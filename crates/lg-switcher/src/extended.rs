@@ -211,6 +211,13 @@ pub(crate) fn save(to: &Extended) {
     }
 }
 
+/// Whether the processor says that all of it is in its initial state.
+pub(crate) fn is_initial() -> bool {
+    let facts = facts();
+    let managed = facts.parts.get() & !(LEGACY | PKRU);
+    managed == 0 || facts.tells.get() && xgetbv(1) & managed == 0
+}
+
 /// Loads what was saved; with `None`, the initial state. MXCSR may change, and
 /// is loaded anew on the way out.
 pub(crate) fn load(from: Option<&Extended>) {
@@ -223,7 +230,7 @@ pub(crate) fn load(from: Option<&Extended>) {
     if managed == 0 {
         return;
     }
-    if parts == 0 && facts.tells.get() && xgetbv(1) & managed == 0 {
+    if parts == 0 && is_initial() {
         return;
     }
     let format = if facts.compact.get() {

@@ -51,6 +51,17 @@ pub(crate) fn put_fpu_away() {
     }
 }
 
+/// If the Guest's floating-point registers are in a signal's frame, they go
+/// into the state, and the parts that FXSAVE does not know into the processor.
+pub(crate) fn leave_frame() {
+    let area = own().fpu_area.load(Ordering::Relaxed);
+    let parts = own().fpu_parts.load(Ordering::Relaxed);
+    if parts != ONLY_XMM && area != fpu().0.as_ptr() as u64 {
+        put_fpu_away();
+        take_fpu();
+    }
+}
+
 /// Puts together what is in the processor and what was put away.
 fn save_whole_fpu() {
     let area = own().fpu_area.load(Ordering::Relaxed) as *const XmmArea;

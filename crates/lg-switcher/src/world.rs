@@ -139,9 +139,7 @@ impl World for Outside {
         if has_user_process() {
             return user_driver::extended_in_use();
         }
-        // The parts that are in a signal's frame go back into the processor.
-        fpu::put_fpu_away();
-        fpu::take_fpu();
+        fpu::leave_frame();
         extended::in_use() != 0
     }
 
@@ -156,7 +154,11 @@ impl World for Outside {
     fn load_extended(&mut self, from: Option<&Extended>) {
         if has_user_process() {
             user_driver::load_extended(from);
-        } else {
+            return;
+        }
+        fpu::leave_frame();
+        if from.is_some() || !extended::is_initial() {
+            // MXCSR may change, and is loaded anew on the way out.
             fpu::put_fpu_away();
             fpu::take_fpu();
             extended::load(from);
