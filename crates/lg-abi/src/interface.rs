@@ -95,7 +95,7 @@ impl Interface {
     /// The call that these registers make; `None` if its number has no
     /// meaning.
     #[must_use]
-    #[inline]
+    #[inline(always)]
     pub const fn decode(&self, registers: &CallRegisters) -> Option<Call> {
         let Some(name) = self.name(registers.eax) else {
             return None;

@@ -27,6 +27,21 @@ impl Host<'_> {
     pub fn run_guest(&mut self, event: Event) -> Result<(), Kill> {
         self.vm.counters.entries.count();
         self.note_stack_segment();
+        if let Event::Trampoline(kind) = event
+            && !self.vm.debug.is_stepping()
+            && !self.has_reached_far()
+        {
+            // Nothing is to be undone. This is most visits.
+            self.do_async_hcalls()?;
+            self.enter_trampoline(kind)?;
+            return self.get_ready();
+        }
+        self.run_after(event)
+    }
+
+    /// As [`Self::run_guest`], where something may have to be undone.
+    #[inline(never)]
+    fn run_after(&mut self, event: Event) -> Result<(), Kill> {
         let is_step = matches!(event, Event::Trap { vector: 1, .. });
         let (event, watched) = self.end_debug(event);
         if self.has_reached_far() && self.end_reach(event) && !watched {

@@ -76,6 +76,11 @@ impl Debug {
         self.control.get() & 0xFF != 0
     }
 
+    /// Whether user code is stepped.
+    pub(crate) fn is_stepping(&self) -> bool {
+        self.stepping.get() != 0
+    }
+
     fn is_on(&self, n: usize) -> bool {
         self.control.get() >> (2 * n) & 3 != 0
     }
