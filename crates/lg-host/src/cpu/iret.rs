@@ -20,6 +20,7 @@ use crate::cpu::registers::{
     EFLAGS_FIXED, EFLAGS_RF, EFLAGS_USABLE, EFLAGS_VM,
 };
 use crate::cpu::selectors::{REAL_USER_CS, REAL_USER_DS, REAL_WIDE_DS};
+use crate::cpu::traps::Stack;
 use crate::host::Host;
 use crate::kill::Kill;
 use lg_abi::segment::{
@@ -45,7 +46,12 @@ struct Frame {
 impl Host<'_> {
     /// Carries out the `iret` at eip, for the Guest's kernel.
     pub(crate) fn iret(&mut self) -> Result<(), Kill> {
-        let mut stack = self.vm.regs.esp.get();
+        let stack = Stack::new(self.vm.regs.esp.get());
+        self.iret_from(stack)
+    }
+
+    /// The same with the frame at the top of `stack`, where esp points to.
+    pub(crate) fn iret_from(&mut self, mut stack: Stack) -> Result<(), Kill> {
         let [eip, cs, flags] = self.pop_all(&mut stack)?;
         let cs = cs & 0xFFFF;
         let frame = Frame { eip, cs, flags };
@@ -63,14 +69,14 @@ impl Host<'_> {
             return self.deliver_trap(PROTECTION_VECTOR, Some(error));
         }
         self.vm.cs.set(frame.cs);
-        self.go_on_at(&frame, stack);
+        self.go_on_at(&frame, stack.at);
         Ok(())
     }
 
     fn iret_to_user(
         &mut self,
         frame: &Frame,
-        mut stack: u32,
+        mut stack: Stack,
     ) -> Result<(), Kill> {
         let [esp, ss] = self.pop_all(&mut stack)?;
         let ss = ss & 0xFFFF;
@@ -104,7 +110,7 @@ impl Host<'_> {
     fn iret_to_vm86(
         &mut self,
         frame: &Frame,
-        mut stack: u32,
+        mut stack: Stack,
     ) -> Result<(), Kill> {
         let [esp, ss, es, ds, fs, gs] = self.pop_all(&mut stack)?;
         let [ss, es, ds, fs, gs] = [ss, es, ds, fs, gs].map(|s| s & 0xFFFF);

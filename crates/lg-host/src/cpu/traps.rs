@@ -5,13 +5,14 @@
 //! go on at the gate's address. The frame carries the selectors and the
 //! interrupt flag that the Guest believes in, not the real ones.
 
-use crate::address::{GuestVirt, as_word};
+use crate::address::{GuestPhys, GuestVirt, as_word};
 use crate::cpu::registers::{
     EFLAGS_AC, EFLAGS_NT, EFLAGS_RF, EFLAGS_TF, EFLAGS_VM,
 };
 use crate::host::Host;
 use crate::kill::Kill;
 use crate::state::Gate;
+use lg_abi::page::PAGE_SIZE;
 use lg_abi::segment::KERNEL_CS;
 use lg_abi::shared::IF;
 
@@ -24,6 +25,31 @@ const fn has_error_code(vector: u8) -> bool {
 /// A vector as a byte: there are 256.
 pub(crate) const fn low_byte(vector: u32) -> u8 {
     vector.to_le_bytes()[0]
+}
+
+/// A stack of the Guest's from which words are popped. Its page is looked up
+/// once as long as the words lie in one page, and the Guest's mode and its
+/// page directory stay the same.
+pub(crate) struct Stack {
+    /// Where the next word is.
+    pub(crate) at: u32,
+    /// A page, and where it is.
+    page: Option<(u32, GuestPhys)>,
+}
+
+impl Stack {
+    /// The stack whose top is at `at`.
+    pub(crate) fn new(at: u32) -> Self {
+        Self { at, page: None }
+    }
+
+    /// Where `length` bytes at `va` are, if they lie in the known page.
+    fn place(&self, va: GuestVirt, length: u32) -> Option<GuestPhys> {
+        let (number, place) = self.page?;
+        let is_in = va.page_number() == number
+            && va.page_offset() <= PAGE_SIZE - length;
+        is_in.then(|| place.plus(va.page_offset()))
+    }
 }
 
 impl Host<'_> {
@@ -149,12 +175,24 @@ impl Host<'_> {
     }
 
     /// Pops `N` words, in the order in which they lie in memory.
+    #[inline]
     pub(crate) fn pop_all<const N: usize>(
         &mut self,
-        stack: &mut u32,
+        stack: &mut Stack,
     ) -> Result<[u32; N], Kill> {
-        let words = self.read_words(GuestVirt(*stack))?;
-        *stack = stack.wrapping_add(as_word(N) * 4);
+        let va = GuestVirt(stack.at);
+        let length = as_word(N) * 4;
+        let place = stack.place(va, length).or_else(|| {
+            let start = GuestVirt(va.0 - va.page_offset());
+            let place = self.locate(start)?;
+            stack.page = Some((va.page_number(), place));
+            stack.place(va, length)
+        });
+        let words = match place {
+            Some(place) => self.memory.words(place)?,
+            None => self.read_words(va)?,
+        };
+        stack.at = stack.at.wrapping_add(length);
         Ok(words)
     }
 

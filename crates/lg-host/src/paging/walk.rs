@@ -175,22 +175,16 @@ impl Host<'_> {
         self.store_bytes(self.locate_to_write(next)?, there)
     }
 
-    /// The `N` words from `va` on, on the Guest's behalf. They are in one page
-    /// nearly always, and then the page is looked up once.
+    /// The `N` words from `va` on, on the Guest's behalf, one by one.
     ///
     /// # Errors
     ///
     /// [`Kill::BadVirtualAddress`] with the first that its tables do not map.
+    #[cold]
     pub(crate) fn read_words<const N: usize>(
         &self,
         va: GuestVirt,
     ) -> Result<[u32; N], Kill> {
-        let length = as_word(N) * 4;
-        if va.page_offset() <= PAGE_SIZE - length
-            && let Some(place) = self.locate(va)
-        {
-            return self.memory.words(place);
-        }
         let mut words = [0; N];
         for (n, word) in words.iter_mut().enumerate() {
             let at = va.0.wrapping_add(as_word(n) * 4);
@@ -227,7 +221,7 @@ impl Host<'_> {
     }
 
     /// Where `va` is, by what this view maps or else by the Guest's tables.
-    fn locate(&self, va: GuestVirt) -> Option<GuestPhys> {
+    pub(crate) fn locate(&self, va: GuestVirt) -> Option<GuestPhys> {
         self.mapped(va, Access::Read).or_else(|| {
             let frame = GuestPhys(self.entry(va)?.pte.frame());
             Some(frame.plus(va.page_offset()))

@@ -9,6 +9,7 @@ use super::TrampolineKind;
 use super::enabling::ENABLING_PADDING;
 use super::entry_page::ENTRY_BACK;
 use crate::cpu::registers::SegmentRegister;
+use crate::cpu::traps::Stack;
 use crate::host::Host;
 use crate::kill::Kill;
 use lg_abi::shared::IF;
@@ -31,14 +32,14 @@ impl Host<'_> {
             TrampolineKind::Iret => {
                 self.vm.counters.iret_trampolines.count();
                 self.set_irq_enabled(self.vm.regs.eax.get())?;
-                let mut stack = self.vm.regs.esp.get();
-                let eax = self.pop(&mut stack)?;
+                let mut stack = Stack::new(self.vm.regs.esp.get());
+                let [eax] = self.pop_all(&mut stack)?;
                 self.vm.regs.eax.set(eax);
-                self.vm.regs.esp.set(stack);
+                self.vm.regs.esp.set(stack.at);
                 // Where the trampoline's `iret` is, should it fault.
                 let iret = self.vm.noirq_end.get().wrapping_sub(1);
                 self.vm.regs.eip.set(iret);
-                self.iret()
+                self.iret_from(stack)
             }
             TrampolineKind::Hypercall => {
                 self.vm.counters.hypercall_trampolines.count();
