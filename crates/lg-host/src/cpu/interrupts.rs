@@ -40,6 +40,7 @@ impl Host<'_> {
             vm.halted.set(0);
             self.set_irq_enabled(IF)?;
         } else if !self.takes_interrupts()? {
+            self.set_irq_pending(true)?;
             self.retry_soon();
             return Ok(());
         }
@@ -59,7 +60,9 @@ impl Host<'_> {
             }
             self.go_through(gate, None)?;
         }
-        if self.pending() != 0 {
+        let more = self.pending() != 0;
+        self.set_irq_pending(more)?;
+        if more {
             self.retry_soon();
         } else if vm.wire.irqs.load(Ordering::SeqCst) != 0 {
             self.retry_later();
@@ -86,6 +89,20 @@ impl Host<'_> {
     /// `irq_enabled` of the shared page.
     pub(crate) fn irq_enabled(&self) -> Result<u32, Kill> {
         self.memory.word(self.shared(self.layout().irq_enabled))
+    }
+
+    /// Says in the shared page whether an interrupt waits, where the Guest's
+    /// release has a field for it. The Guest looks there when it switches
+    /// interrupts on by `popf`, and calls SEND_INTERRUPTS. Up to 4.0 it does not
+    /// look when it does so by `sti`, so the Host offers the interrupt again by
+    /// itself, too.
+    fn set_irq_pending(&self, waits: bool) -> Result<(), Kill> {
+        match self.layout().irq_pending {
+            Some(field) => {
+                self.store(self.shared(field), if waits { IF } else { 0 })
+            }
+            None => Ok(()),
+        }
     }
 
     pub(crate) fn set_irq_enabled(&self, value: u32) -> Result<(), Kill> {
@@ -139,6 +156,8 @@ mod tests {
     use crate::state::Gate;
     use crate::testing::Machine;
     use core::sync::atomic::Ordering;
+    use lg_abi::known::Known;
+    use lg_abi::layout::Field;
     use lg_abi::shared::{FIRST_EXTERNAL_VECTOR, IF, offset};
 
     const TIMER: u32 = 0xC000_4000;
@@ -183,6 +202,37 @@ mod tests {
         assert_eq!(m.vm.regs.eip.get(), TIMER);
         let eflags = GuestVirt(m.vm.regs.esp.get() + 8);
         assert_eq!(m.host().read_virtual(eflags).unwrap(), 0x202);
+    }
+
+    #[test]
+    fn a_guest_of_generation_2_is_told_that_an_interrupt_waits() {
+        let known = Known::Linux3_1;
+        let layout = &known.interface().layout;
+        let mut m = Machine::new();
+        m.vm.interface.set(known as u32);
+        let memory = m.ram.memory();
+        let shared = |field: Field| GuestPhys(Machine::DATA + field.offset());
+        let status = shared(layout.hcall_status);
+        memory.write(status, &[0xFF; 64]).unwrap();
+        let pending = shared(layout.irq_pending.unwrap());
+        for vector in [0, 5] {
+            let handler = TIMER + vector;
+            m.vm.idt[(FIRST_EXTERNAL_VECTOR + vector) as usize].set(Gate {
+                handler,
+                flags: Gate::PRESENT | Gate::INTERRUPT,
+            });
+        }
+        m.vm.wire.irqs.store(1 | 1 << 5, Ordering::SeqCst);
+        m.host().maybe_do_interrupt().unwrap();
+        assert_eq!(memory.word(pending), Ok(IF), "interrupts are off");
+        for (handler, waits) in [(TIMER, IF), (TIMER + 5, 0)] {
+            let enabled = shared(layout.irq_enabled);
+            memory.set_word(enabled, IF).unwrap();
+            m.host().maybe_do_interrupt().unwrap();
+            assert_eq!(m.vm.regs.eip.get(), handler);
+            assert_eq!(memory.word(pending), Ok(waits));
+            assert_eq!(memory.word(enabled), Ok(0));
+        }
     }
 
     #[test]
