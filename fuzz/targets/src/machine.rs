@@ -7,8 +7,14 @@
 
 mod checks;
 mod guest;
+mod layout;
 mod world;
 mod zeroed;
+
+pub use layout::{
+    CODE, DATA, DIRECTORY, KERNEL_TABLE, LIMIT, NETWORK, PAGE_OFFSET, STACK,
+    USER_TABLE, VIEWS,
+};
 
 use crate::input::Input;
 use lg_abi::page::{PAGE_SHIFT, PAGE_SIZE, SWITCHER_ADDR};
@@ -32,43 +38,11 @@ use std::sync::atomic::Ordering;
 use world::{Common, Outside};
 use zeroed::Zeroed;
 
-/// Views that the machine has processes for.
-pub const VIEWS: usize = 3;
-
-/// Bytes of physical memory.
-pub const LIMIT: u32 = 64 * PAGE_SIZE;
-
 /// Bytes of the patched copies of some pages, which lie behind it.
 const COPIES: u32 = as_word(MAX_COPIES) * PAGE_SIZE;
 
-/// The page of a network, whose outbox the views have.
-pub const NETWORK: u32 = LIMIT - PAGE_SIZE;
-
 /// The outbox.
 type Outbox = [Cell<u32>; OUTBOX_SIZE as usize / 4];
-
-/// Where the kernel maps physical memory.
-pub const PAGE_OFFSET: u32 = 0xC000_0000;
-
-/// The first page directory; there are [`VIEWS`] and one more, each in a page
-/// of its own.
-pub const DIRECTORY: u32 = 0x1000;
-
-/// The page table for the kernel's addresses, which all directories share.
-pub const KERNEL_TABLE: u32 = 0x5000;
-
-/// The page table for addresses below 4 MiB of the first directory; the others
-/// follow.
-pub const USER_TABLE: u32 = 0x6000;
-
-/// `lguest_data`.
-pub const DATA: u32 = 0xB000;
-
-/// The kernel's stack ends here.
-pub const STACK: u32 = PAGE_OFFSET + 0xE000;
-
-/// The kernel's code; its page is below the stack's.
-pub const CODE: u32 = 0xF000;
 
 /// The machine.
 pub struct Machine<'a> {

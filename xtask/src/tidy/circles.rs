@@ -10,12 +10,15 @@ use super::tree::Tree;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Folders of the crates that are looked at.
-const SOURCES: [&str; 6] = [
+const SOURCES: [&str; 9] = [
     "crates/lg-abi/src/",
     "crates/lg-host/src/",
+    "crates/lg-memory/src/",
+    "crates/lg-seccomp/src/",
     "crates/lg-switcher/src/",
     "crates/lg-wire/src/",
     "crates/lguest/src/",
+    "fuzz/targets/src/",
     "xtask/src/",
 ];
 

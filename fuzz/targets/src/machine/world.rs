@@ -3,7 +3,7 @@
 //! What the Host asks for must make sense, which is asserted. What it waits for
 //! comes, so a step ends.
 
-use super::{LIMIT, VIEWS};
+use super::layout::{LIMIT, VIEWS};
 use lg_abi::dma::{Dma, KEY_ALIGN};
 use lg_abi::hypercall::CRASH_MESSAGE_MAX;
 use lg_abi::page::SWITCHER_ADDR;
