@@ -35,28 +35,6 @@ fn main() {
         return;
     }
     let target_dir = out.join("view");
-    // A panic names its file. The name must be relative to the sources, and not
-    // hold the folder in which this was built.
-    let root = crates.join("..").canonicalize().expect("we are in it");
-    let cargo_home =
-        env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| {
-            let home = env::var_os("HOME")?;
-            Some(Path::new(&home).join(".cargo"))
-        });
-    let cargo_home = cargo_home.unwrap_or_else(|| "/.cargo".into());
-    let flags = [
-        format!("--remap-path-prefix={}=cargo", cargo_home.display()),
-        format!("--remap-path-prefix={}=", root.display()),
-        "--remap-path-prefix=src=crates/lg-view/src".to_owned(),
-        "-Crelocation-model=pic".to_owned(),
-        "-Ctarget-feature=+crt-static".to_owned(),
-        "-Clink-args=-nostartfiles -nodefaultlibs -static -no-pie".to_owned(),
-        format!("-Clink-args=-Wl,--image-base={IMAGE:#x}"),
-        "-Clink-args=-Wl,--build-id=none -Wl,--gc-sections".to_owned(),
-        // Position-independent code, linked to one address. That address is too
-        // high for code of the usual kind.
-        "-Cstrip=symbols".to_owned(),
-    ];
     let cargo = env::var_os("CARGO").expect("cargo sets it");
     let mut command = Command::new(cargo);
     command
@@ -64,7 +42,7 @@ fn main() {
         .args(["build", "--release", "--locked", "--target", TARGET])
         .arg("--target-dir")
         .arg(&target_dir)
-        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
+        .env("CARGO_ENCODED_RUSTFLAGS", flags(&crates).join("\x1f"));
     // Variables that cargo sets for this build must not reach the other.
     for name in ["RUSTFLAGS", "CARGO_BUILD_TARGET", "CARGO_TARGET_DIR"] {
         command.env_remove(name);
@@ -79,4 +57,30 @@ fn main() {
     );
     let view = target_dir.join(TARGET).join("release/lg-view");
     std::fs::copy(&view, out.join("lg-view")).expect("cargo has built it");
+}
+
+/// The flags of the compiler for the view program.
+fn flags(crates: &Path) -> Vec<String> {
+    // A panic names its file. The name must be relative to the sources, and not
+    // hold the folder in which this was built.
+    let root = crates.join("..").canonicalize().expect("we are in it");
+    let cargo_home =
+        env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| {
+            let home = env::var_os("HOME")?;
+            Some(Path::new(&home).join(".cargo"))
+        });
+    let cargo_home = cargo_home.unwrap_or_else(|| "/.cargo".into());
+    vec![
+        format!("--remap-path-prefix={}=cargo", cargo_home.display()),
+        format!("--remap-path-prefix={}=", root.display()),
+        "--remap-path-prefix=src=crates/lg-view/src".to_owned(),
+        "-Crelocation-model=pic".to_owned(),
+        "-Ctarget-feature=+crt-static".to_owned(),
+        "-Clink-args=-nostartfiles -nodefaultlibs -static -no-pie".to_owned(),
+        format!("-Clink-args=-Wl,--image-base={IMAGE:#x}"),
+        "-Clink-args=-Wl,--build-id=none -Wl,--gc-sections".to_owned(),
+        // Position-independent code, linked to one address. That address is too
+        // high for code of the usual kind.
+        "-Cstrip=symbols".to_owned(),
+    ]
 }

@@ -132,61 +132,73 @@ pub fn filter(facts: &Facts) -> Filter {
     if facts.user_process.is_none() {
         f.when(as_word(nr::MODIFY_LDT), |f| set_segment(f, layout::STACK));
     }
-    f.when(as_word(nr::FUTEX), |f| {
-        let state = layout::STATE as u64;
-        f.load(argument(0) + 4);
-        if facts.shared_pages > 0 {
-            let outboxes = layout::OUTBOXES as u64;
-            f.when(halves(outboxes)[1], |f| ring(f, facts.shared_pages));
-        }
-        f.require(halves(state)[1]);
-        f.load(argument(0));
-        f.require_at_most(as_word(STATE_SIZE) - 4);
-        // FUTEX_WAIT or FUTEX_WAKE, not private, no time-out.
-        f.require_narrow(1);
-        f.load(argument(1));
-        f.require_at_most(1);
-        f.require_wide(argument(3), 0);
-        f.end(verdict::ALLOW);
-    });
-    f.when(as_word(nr::CLOCK_GETTIME), |f| {
-        f.require_narrow(0);
-        f.load(argument(0));
-        if let Some(user_process) = &facts.user_process {
-            let clock = clock::clock_of(user_process.process);
-            f.when(clock, |f| f.end(verdict::ALLOW));
-        }
-        f.require_at_most(1);
-        f.end(verdict::ALLOW);
-    });
+    f.when(as_word(nr::FUTEX), |f| futex(f, facts));
+    f.when(as_word(nr::CLOCK_GETTIME), |f| clock_of(f, facts));
     f.when(as_word(nr::TIMER_SETTIME), |f| {
         f.require_wide(argument(0), u64::from(facts.timer));
         f.end(verdict::ALLOW);
     });
     if facts.cpuid_faults {
-        f.when(as_word(nr::ARCH_PRCTL), |f| {
-            f.require_wide(argument(0), cpuid::ARCH_SET_CPUID as u64);
-            f.require_narrow(1);
-            f.load(argument(1));
-            f.require_at_most(1);
-            f.end(verdict::ALLOW);
-        });
+        f.when(as_word(nr::ARCH_PRCTL), cpuid_faulting);
     }
     f.when(as_word(nr::RT_SIGPROCMASK), |f| f.end(verdict::ALLOW));
     f.when(as_word(nr::EXIT_GROUP), |f| f.end(verdict::ALLOW));
     if let Some(user_process) = &facts.user_process {
-        let signals = [KICK_SIGNAL, FORCE_SIGNAL];
-        f.when(as_word(nr::TGKILL), |f| {
-            f.require_wide(argument(0), u64::from(user_process.process));
-            f.require_wide(argument(1), u64::from(user_process.process));
-            f.require_narrow(2);
-            f.load(argument(2));
-            f.require_one_of(signals.map(i32::cast_unsigned));
-            f.end(verdict::ALLOW);
-        });
+        f.when(as_word(nr::TGKILL), |f| kick(f, user_process));
     }
     f.end(verdict::KILL);
     f
+}
+
+/// futex, to wait or to wake, not private, without a time-out: on words of the
+/// state, or to wake sleepers on words of the outboxes.
+fn futex(f: &mut Filter, facts: &Facts) {
+    let state = layout::STATE as u64;
+    f.load(argument(0) + 4);
+    if facts.shared_pages > 0 {
+        let outboxes = layout::OUTBOXES as u64;
+        f.when(halves(outboxes)[1], |f| ring(f, facts.shared_pages));
+    }
+    f.require(halves(state)[1]);
+    f.load(argument(0));
+    f.require_at_most(as_word(STATE_SIZE) - 4);
+    f.require_narrow(1);
+    f.load(argument(1));
+    f.require_at_most(1);
+    f.require_wide(argument(3), 0);
+    f.end(verdict::ALLOW);
+}
+
+/// clock_gettime: of the two usual clocks, and of the user process's.
+fn clock_of(f: &mut Filter, facts: &Facts) {
+    f.require_narrow(0);
+    f.load(argument(0));
+    if let Some(user_process) = &facts.user_process {
+        let clock = clock::clock_of(user_process.process);
+        f.when(clock, |f| f.end(verdict::ALLOW));
+    }
+    f.require_at_most(1);
+    f.end(verdict::ALLOW);
+}
+
+/// arch_prctl: CPUID faulting, on and off.
+fn cpuid_faulting(f: &mut Filter) {
+    f.require_wide(argument(0), cpuid::ARCH_SET_CPUID as u64);
+    f.require_narrow(1);
+    f.load(argument(1));
+    f.require_at_most(1);
+    f.end(verdict::ALLOW);
+}
+
+/// tgkill: two signals to the user process.
+fn kick(f: &mut Filter, user_process: &UserFacts) {
+    let signals = [KICK_SIGNAL, FORCE_SIGNAL];
+    f.require_wide(argument(0), u64::from(user_process.process));
+    f.require_wide(argument(1), u64::from(user_process.process));
+    f.require_narrow(2);
+    f.load(argument(2));
+    f.require_one_of(signals.map(i32::cast_unsigned));
+    f.end(verdict::ALLOW);
 }
 
 /// futex, to wake: only sleepers on words of the outboxes.

@@ -44,11 +44,6 @@ pub(crate) fn branch(
         Some(behind(1).wrapping_add_signed(i32::from(by.cast_signed())))
     };
     let near = || Some(behind(4).wrapping_add(displacement(found.rest, 0)?));
-    let jump = |target| Branch {
-        target,
-        pushed: None,
-        popped: 0,
-    };
     match found.opcode {
         0x70..=0x7F | 0xE0..=0xE3 | 0xEB => short().map(jump),
         0xE9 | 0x0F80..=0x0F8F => near().map(jump),
@@ -56,22 +51,18 @@ pub(crate) fn branch(
             pushed: Some(behind(4)),
             ..jump(target)
         }),
-        0xC3 => {
-            let target = word(on_stack)?;
-            Some(Branch {
-                popped: 4,
-                ..jump(target)
-            })
-        }
+        0xC3 => Some(Branch {
+            popped: 4,
+            ..jump(word(on_stack)?)
+        }),
         0xC2 => {
             let &[low, high, ..] = found.rest else {
                 return None;
             };
             let more = u32::from(u16::from_le_bytes([low, high]));
-            let target = word(on_stack)?;
             Some(Branch {
                 popped: 4 + more,
-                ..jump(target)
+                ..jump(word(on_stack)?)
             })
         }
         0xFF => {
@@ -84,16 +75,25 @@ pub(crate) fn branch(
                     segment: found.segment(usual),
                 })?,
             };
-            match modrm.reg {
-                2 => Some(Branch {
-                    pushed: Some(behind(modrm.length)),
-                    ..jump(target)
-                }),
-                4 => Some(jump(target)),
-                _ => None,
-            }
+            let pushed = match modrm.reg {
+                2 => Some(behind(modrm.length)),
+                4 => None,
+                _ => return None,
+            };
+            Some(Branch {
+                pushed,
+                ..jump(target)
+            })
         }
         _ => None,
+    }
+}
+
+fn jump(target: u32) -> Branch {
+    Branch {
+        target,
+        pushed: None,
+        popped: 0,
     }
 }
 
@@ -108,11 +108,6 @@ mod tests {
         regs.ecx.set(0xC010_0000);
         let nowhere = |_| None;
         let to = |code: &[u8]| branch(code, &regs, nowhere);
-        let jump = |target| Branch {
-            target,
-            pushed: None,
-            popped: 0,
-        };
         assert_eq!(to(&[0xFF, 0xE1]), Some(jump(0xC010_0000)));
         let call = Branch {
             pushed: Some(0x1002),
