@@ -1,6 +1,6 @@
 //! The console, both ways.
 //!
-//! What the Guest sends and binds is arbitrary, and so is what is typed.
+//! Sends, bindings and typed input are arbitrary.
 
 #![no_main]
 

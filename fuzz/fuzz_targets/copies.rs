@@ -1,6 +1,6 @@
-//! Patched copies of pages, which must be what their pages are.
+//! Patched copies of pages, which must have the meaning of their pages.
 //!
-//! A Guest that writes to its code by every way there is, and executes it.
+//! A Guest writes to its code in every way, and executes it.
 
 #![no_main]
 

@@ -1,6 +1,6 @@
-//! Descriptor tables and gates, and what comes of them.
+//! Descriptor tables, gates, and the traps that use them.
 //!
-//! The Guest loads anything, traps, and is interrupted.
+//! The Guest loads any tables, traps, and is interrupted.
 
 #![no_main]
 

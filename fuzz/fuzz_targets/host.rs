@@ -1,6 +1,6 @@
 //! The Host, with any sequence of events, hypercalls and interrupts.
 //!
-//! A Guest that does what it likes, for as long as the input lasts.
+//! The Guest makes any calls until the input ends.
 
 #![no_main]
 

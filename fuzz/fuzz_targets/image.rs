@@ -1,4 +1,4 @@
-//! The loader, with kernels that are none.
+//! The loader, with bad kernels.
 //!
 //! ELF files and bzImages, whole, cut short and made up.
 

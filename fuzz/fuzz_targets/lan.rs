@@ -1,6 +1,6 @@
 //! A Launcher on a LAN whose other members are hostile.
 //!
-//! They knock, answer, forge and leave.
+//! They connect, answer, forge messages and leave.
 
 #![no_main]
 

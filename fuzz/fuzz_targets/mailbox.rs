@@ -1,4 +1,4 @@
-//! The Launcher, as a Host sees it that the Guest has taken over.
+//! The Launcher's side of the mailbox, with a hostile Host.
 //!
 //! Requests, arguments and texts are arbitrary.
 

@@ -1,6 +1,6 @@
 //! Frames from one Guest to another, by way of a port.
 //!
-//! The receiving Launcher lies about its bindings.
+//! The receiving Launcher shows false bindings.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! A run of CI: commands, how each of them went, and a sum.
+//! A run of CI: commands, their results, and the counts.
 //!
 //! It prints a line for each command. If a command fails, it prints the end of
 //! the command's log, too. The counts come last.
@@ -12,17 +12,17 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// No program of CI's may take longer.
+/// The time limit of each program.
 const PATIENCE: Duration = Duration::from_secs(20 * 60);
 
-/// How much of a log is shown when something went wrong.
+/// How much of a log is shown after a failure.
 const SHOWN: usize = 80;
 
 /// A run of CI.
 pub struct Ci {
     /// The root of the tree.
     pub root: PathBuf,
-    /// `--quick`: leave out what takes long.
+    /// `--quick`: leave out long steps.
     pub quick: bool,
     start: Instant,
     step: &'static str,
@@ -32,14 +32,14 @@ pub struct Ci {
     failures: Vec<String>,
 }
 
-/// How to tell from a program's end how it went.
+/// How the end of a program is judged.
 #[derive(Clone, Copy)]
 pub enum Verdict {
     /// By its exit status.
     Status,
-    /// It ran tests, and each of them counts.
+    /// By the results of its tests, of which each counts.
     Tests,
-    /// By its exit status, where this one means "cannot be done here".
+    /// By its exit status. This one means "cannot be done here".
     StatusOrSkip(i32),
 }
 
@@ -58,20 +58,20 @@ impl Ci {
         }
     }
 
-    /// Begins a step: what follows belongs to it.
+    /// Begins a step. The next commands belong to it.
     pub fn begin(&mut self, step: &'static str, what: &str) {
         println!("{step}: {what}");
         self.step = step;
     }
 
-    /// Runs a cargo command in the root; the label names it to a person.
+    /// Runs a cargo command in the root. The label is for the output.
     pub fn cargo(&mut self, label: &str, words: &str) -> bool {
         let mut command = Command::new("cargo");
         command.args(words.split_whitespace());
         self.command(label, command, Verdict::Status)
     }
 
-    /// Runs a command in the root, and counts how it went.
+    /// Runs a command in the root, and counts its result.
     pub fn command(
         &mut self,
         label: &str,
@@ -101,7 +101,7 @@ impl Ci {
         }
     }
 
-    /// Runs a command in the root. The caller judges and counts the result; a
+    /// Runs a command in the root. The caller judges and counts the result. A
     /// command that cannot be started is counted here.
     pub fn run(
         &mut self,
@@ -169,7 +169,8 @@ impl Ci {
         self.root.join("target/ci").join(name)
     }
 
-    /// Puts a program's end on record, and its log where it is needed.
+    /// Records a program's result, and prints the end of its log after a
+    /// failure.
     pub fn count(
         &mut self,
         label: &str,
@@ -194,20 +195,20 @@ impl Ci {
         good
     }
 
-    /// Puts a failure on record that has no log.
+    /// Records a failure without a log.
     pub fn fail(&mut self, label: &str, why: &str) {
         println!("  FAILED {label}: {why}");
         self.tally += Tally::one(false);
         self.wrong.push(format!("{}: {label}: {why}", self.step));
     }
 
-    /// Puts a success on record that has no log.
+    /// Records a success without a log.
     pub fn pass(&mut self, label: &str) {
         println!("  ok     {label}");
         self.tally += Tally::one(true);
     }
 
-    /// Puts on record what cannot be done on this machine.
+    /// Records that something cannot be done on this machine.
     pub fn skip(&mut self, label: &str, why: &str) {
         println!("  SKIPPED {label}: {why}");
         self.tally += Tally::SKIPPED;
@@ -215,9 +216,8 @@ impl Ci {
             .push(format!("SKIPPED {}: {label}: {why}", self.step));
     }
 
-    /// Prints what was skipped, what went wrong, and the counts. The tests that
-    /// failed come late, so that they are in the part of a long log that is
-    /// kept.
+    /// Prints what was skipped, the failures, and the counts. Failed tests come
+    /// late, so that they are in the kept part of a long log.
     pub fn sum_up(&self) -> ExitCode {
         let time = self.start.elapsed();
         println!();

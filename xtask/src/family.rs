@@ -1,7 +1,7 @@
 //! A process and all that it has started.
 //!
-//! A system under test is such a family, and so is a program that has to be
-//! ended: its helpers count, and none of them may be left behind.
+//! A system under test is such a family, and so is a program that must be
+//! ended. Its helpers count, and none of them may keep running.
 
 use std::fs;
 

@@ -1,9 +1,9 @@
-//! Fuzzing: the same targets under libFuzzer, or under a driver of ours.
+//! Fuzzing: the same targets under libFuzzer, or under our own driver.
 //!
 //! libFuzzer needs a C++ compiler and code with coverage counters, which a
-//! stable rustc can make. Where there is no C++ compiler, the driver in
-//! `fuzz/targets` runs the same functions with random inputs. It has no
-//! coverage, but a target that breaks easily breaks there, too.
+//! stable rustc can make. Without a C++ compiler, the driver in `fuzz/targets`
+//! runs the same functions with random inputs. It does not measure coverage,
+//! but it finds bugs that are easy to find.
 
 use crate::place::{self, TARGET};
 use crate::program::exists;
@@ -21,10 +21,11 @@ pub enum Engine {
     Driver,
 }
 
-/// Opens the doors that only fuzzing needs.
+/// Compiles the entries that only fuzzing needs.
 const DOORS: &str = "--cfg fuzzing";
 
-/// As cargo-fuzz has it, but for the sanitizer, which needs a nightly compiler.
+/// The flags of cargo-fuzz, without the sanitizer, which needs a nightly
+/// compiler.
 const COVERAGE: &str = "\
     -Cpasses=sancov-module \
     -Cllvm-args=-sanitizer-coverage-level=4 \
@@ -33,7 +34,7 @@ const COVERAGE: &str = "\
     -Cllvm-args=-sanitizer-coverage-trace-compares \
     -Ccodegen-units=1";
 
-/// Where libFuzzer's random numbers begin.
+/// The seed of libFuzzer.
 const SEED: u32 = 2007;
 
 /// The limits of an input, in seconds and in megabytes.
@@ -43,15 +44,14 @@ const MEMORY_MB: u32 = 2048;
 /// How long CI fuzzes each target.
 const SECONDS: u32 = 30;
 
-/// How long to fuzz each target, in seconds: LGUEST_FUZZ_SECONDS, or what CI
-/// takes.
+/// How long to fuzz each target, in seconds: LGUEST_FUZZ_SECONDS, or CI's time.
 pub fn seconds() -> u32 {
     let said = std::env::var("LGUEST_FUZZ_SECONDS").ok();
     said.and_then(|said| said.parse().ok()).unwrap_or(SECONDS)
 }
 
 impl Engine {
-    /// The best that this machine has.
+    /// The best engine on this machine.
     pub fn best() -> Self {
         if exists("c++") {
             Self::LibFuzzer
@@ -60,7 +60,7 @@ impl Engine {
         }
     }
 
-    /// For a person.
+    /// The name for output.
     pub fn name(self) -> &'static str {
         match self {
             Self::LibFuzzer => "libFuzzer",
@@ -92,7 +92,7 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// Those of making a folder for what is found.
+    /// A folder for new inputs cannot be made.
     pub fn run(
         self,
         root: &Path,
@@ -106,8 +106,8 @@ impl Engine {
             command.args([target, "--seconds", &seconds.to_string()]);
             return Ok(command);
         }
-        // New inputs go to a folder of their own; that of the tree is only
-        // read.
+        // New inputs go to a folder of their own. The corpus of the tree is
+        // only read.
         let found = fuzz.join("target/corpus").join(target);
         let kept = fuzz.join("corpus").join(target);
         let artifacts = fuzz.join("artifacts").join(target);
@@ -121,7 +121,7 @@ impl Engine {
             .arg(kept)
             .arg(format!("-artifact_prefix={}/", artifacts.display()))
             .arg(format!("-max_total_time={seconds}"))
-            // The same way every time, so that what fails can be seen again.
+            // With the same seed every time, so that a failure can be repeated.
             .arg(format!("-seed={SEED}"))
             .arg(format!("-timeout={PATIENCE}"))
             .arg(format!("-rss_limit_mb={MEMORY_MB}"))

@@ -1,9 +1,9 @@
 //! The project's own tools: CI, the benchmark, and checks of the tree.
 //!
-//! `cargo xtask ci` is all of CI: a failure of CI that it cannot reproduce on a
-//! developer's machine is a bug. `cargo xtask tidy` checks what no compiler
-//! checks: how files begin, which files may hold unsafe code, which crate may
-//! use which, and whether everything that the documents name exists.
+//! `cargo xtask ci` is all of CI. If CI fails and this command does not, that
+//! is a bug. `cargo xtask tidy` checks what no compiler checks: how files
+//! begin, which files may contain unsafe code, which crate may use which, and
+//! whether everything that the documents name exists.
 
 pub mod bench;
 pub mod ci;
@@ -20,17 +20,22 @@ use std::process::ExitCode;
 const HELP: &str = "\
 usage: cargo xtask COMMAND
 
-  ci [--quick] [STEP...]  all that CI does, or some steps of it
+  ci [--quick] [STEP...]  all that CI does, or \
+some steps of it
   tidy                    the checks that no compiler makes
-  circles [--write]       files of a crate that import each other; with
-                          --write, into the list that may only shrink
+  \
+circles [--write]       files of a crate that import each other; with
+                          \
+--write, into the list that may only shrink
   fuzz [TARGET... [--seconds N]]
-                          names the targets, or runs some of them
-  bench [OPTION...]       what things cost, natively and in guests
+                          \
+names the targets, or runs some of them
+  bench [OPTION...]       measure \
+costs, natively and in guests
   help                    this text
 ";
 
-/// Does what the words on the command line say.
+/// Runs the command of the command line.
 pub fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();

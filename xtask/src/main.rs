@@ -1,6 +1,6 @@
 //! The command `cargo xtask`.
 //!
-//! Everything is in the library, where it is tested and documented.
+//! All code is in the library, where it is tested and documented.
 
 use std::process::ExitCode;
 

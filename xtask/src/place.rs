@@ -1,13 +1,13 @@
 //! Places in the tree: its root, its workspaces, and what cargo builds.
 //!
-//! Everything here is found from the folder in which this crate lies.
+//! All paths are found from the folder of this crate.
 
 use std::path::{Path, PathBuf};
 
-/// The target that `.cargo/config.toml` names: what cargo builds lies below it.
+/// The target in `.cargo/config.toml`. It names the folder of cargo's output.
 pub(crate) const TARGET: &str = "x86_64-unknown-linux-gnu";
 
-/// Every workspace in the tree: what it is called, and its manifest.
+/// Every workspace in the tree: its name and its manifest.
 pub(crate) const WORKSPACES: [(&str, &str); 4] = [
     ("main workspace", "Cargo.toml"),
     ("view", "crates/lg-view/Cargo.toml"),

@@ -1,8 +1,8 @@
-//! Running a program: its output in a file, and a limit of time.
+//! Runs a program with its output in a file and a time limit.
 //!
-//! Both streams go to one log below `target/ci`, so that they stay in order
-//! and a person finds them afterwards. A program that takes too long is ended
-//! with all that it has started, so that CI ends and says which one it was.
+//! Both streams go to one log below `target/ci`, so that they stay in order and
+//! can be read afterwards. A program that takes too long is ended with all that
+//! it has started, so that CI ends and names it.
 
 use crate::family::family;
 use std::fs::{self, File};
@@ -18,9 +18,9 @@ pub struct Ended {
     pub code: Option<i32>,
     /// All that it printed.
     pub output: String,
-    /// Where that is.
+    /// The path of the log.
     pub log: PathBuf,
-    /// How long it took.
+    /// The time that it took.
     pub time: Duration,
 }
 
@@ -35,7 +35,7 @@ impl Ended {
 ///
 /// # Errors
 ///
-/// Those of starting it, and of writing the log.
+/// It cannot be started, or the log cannot be written.
 pub fn run(
     mut command: Command,
     input: &str,
@@ -86,7 +86,7 @@ pub fn run(
 pub(crate) fn end_all_of(process: u32) {
     let all = family(process);
     let all = all.iter().map(u32::to_string);
-    // A process that has ended meanwhile is an error of `kill`, and no matter.
+    // An error of `kill` does not matter: the process has ended meanwhile.
     let mut kill = Command::new("kill");
     kill.arg("-KILL").args(all).stderr(Stdio::null());
     let _ = kill.status();
@@ -106,7 +106,8 @@ pub fn cargo_runs() -> bool {
     cargo.output().is_ok_and(|ended| ended.status.success())
 }
 
-/// Says that a test cannot run here, past the test runner, and counts it.
+/// Reports that a test cannot run here, and counts it. The test runner cannot
+/// hide the line.
 pub fn skip(test: &str, why: &str) {
     let line = format!("SKIPPED {test}: {why}\n");
     // The runner keeps only what the macros print.

@@ -1,8 +1,8 @@
-//! The steps of CI, in the order in which they are done.
+//! The steps of CI, in their order.
 //!
-//! Steps that are quick and fail often come first. A step that fails does not
-//! stop the next one, so that one run tells all that is wrong. Each step can be
-//! chosen by its name; what one needs of another, cargo builds by itself.
+//! Steps that are quick and fail often come first. After a failed step the next
+//! one runs, so that one run shows all failures. Each step can be chosen by its
+//! name. Cargo builds what a step needs from another one.
 
 use crate::bench;
 use crate::ci::{Ci, Verdict};
@@ -22,7 +22,7 @@ pub struct Step {
     pub what: &'static str,
     /// Part of `--quick`.
     pub quick: bool,
-    /// Does it.
+    /// Runs it.
     pub run: fn(&mut Ci),
 }
 
@@ -79,7 +79,7 @@ pub const STEPS: &[Step] = &[
     },
     Step {
         name: "bench",
-        what: "the benchmark still measures everything (no timings)",
+        what: "the benchmark still measures all rows (figures are ignored)",
         quick: false,
         run: |ci| {
             let release = "build --release --locked -p lguest";
@@ -131,10 +131,10 @@ pub const STEPS: &[Step] = &[
     },
 ];
 
-/// guests/build.sh says with this status that there is no i686 compiler.
+/// The exit status of guests/build.sh if there is no i686 compiler.
 const NO_TOOLCHAIN: Verdict = Verdict::StatusOrSkip(3);
 
-/// Runs CI, or what the words choose of it.
+/// Runs CI, or the chosen steps.
 pub fn main(words: &[&str]) -> ExitCode {
     let quick = words.contains(&"--quick");
     let names: Vec<_> = words.iter().filter(|w| **w != "--quick").collect();
@@ -155,7 +155,7 @@ pub fn main(words: &[&str]) -> ExitCode {
     ci.sum_up()
 }
 
-/// The steps, for a person.
+/// The list of steps, for the help text.
 pub fn listing() -> String {
     let mut text = String::new();
     for step in STEPS {
@@ -216,8 +216,8 @@ fn docs(ci: &mut Ci) {
 fn test(ci: &mut Ci) {
     let mut tests = Command::new("cargo");
     tests.args(["test", "--workspace", "--locked", "--no-fail-fast"]);
-    // A test prints SKIPPED if it could not run, and that of the guest kit
-    // prints the results of the kit's own tests: both are counted.
+    // A test prints SKIPPED if it could not run. The test of the guest kit
+    // prints the results of the kit's own tests. Both are counted.
     tests.args(["--", "--show-output"]);
     ci.command("cargo test --workspace", tests, Verdict::Tests);
 }
@@ -242,8 +242,8 @@ fn fuzz(ci: &mut Ci) {
     });
 }
 
-/// Looks whether the command names a dynamic linker, which one that can be
-/// copied to any machine does not.
+/// Checks that the command names no dynamic linker, so that it can be copied to
+/// any machine.
 fn needs_no_library(ci: &mut Ci) {
     const LABEL: &str = "the command needs no library";
     match std::fs::read(place::release(&ci.root)) {
@@ -255,8 +255,8 @@ fn needs_no_library(ci: &mut Ci) {
     }
 }
 
-/// Whether a 64-bit ELF file has a PT_INTERP header; `None` if it has no
-/// program headers where it says.
+/// Whether a 64-bit ELF file has a PT_INTERP header; `None` if its program
+/// headers are missing.
 fn names_interpreter(elf: &[u8]) -> Option<bool> {
     const PT_INTERP: &[u8] = &[3, 0, 0, 0];
     const HEADER: usize = 56;
@@ -269,7 +269,7 @@ fn names_interpreter(elf: &[u8]) -> Option<bool> {
     Some(headers.chunks_exact(HEADER).any(interpreter))
 }
 
-/// Boots the Guest that the Launcher carries, and lets it switch itself off.
+/// Boots the built-in guest, and lets it power off.
 fn boot(ci: &mut Ci) {
     const READY: &str = "lguest guest ready";
     if !ci.cargo("release build", "build --release --locked --workspace") {

@@ -1,26 +1,25 @@
-//! Counting: passed, failed, skipped.
+//! Counts of passed, failed and skipped tests and checks.
 //!
-//! Everything that CI does is counted the same way, a test like a check, and
-//! the last line is the sum. A test that cannot run on this machine prints
-//! `SKIPPED`, its name and the reason, and then passes; here it counts as
-//! skipped.
+//! Tests and checks are counted in the same way, and the last line is the sum.
+//! A test that cannot run on this machine prints `SKIPPED`, its name and the
+//! reason, and then passes. Here it counts as skipped.
 
 use std::fmt;
 use std::ops::AddAssign;
 
-/// How many of each.
+/// The counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Did what they should.
+    /// Passed.
     pub passed: usize,
-    /// Did not.
+    /// Failed.
     pub failed: usize,
-    /// Could not be tried here.
+    /// Could not be run here.
     pub skipped: usize,
 }
 
 impl Tally {
-    /// One check that went well, or did not.
+    /// The result of one check.
     pub fn one(passed: bool) -> Self {
         let passed = usize::from(passed);
         let failed = 1 - passed;
@@ -31,7 +30,7 @@ impl Tally {
         }
     }
 
-    /// One thing that could not be tried.
+    /// One check that could not be run.
     pub const SKIPPED: Self = Self {
         passed: 0,
         failed: 0,
@@ -39,7 +38,7 @@ impl Tally {
     };
 
     /// The results of the tests in the output of `cargo test`. A run that
-    /// failed although none of its tests did counts as a failure of its own.
+    /// failed without a failed test counts as one failure.
     pub fn of_tests(output: &str, succeeded: bool) -> Self {
         let mut all = Self::default();
         for line in output.lines() {
@@ -55,8 +54,8 @@ impl Tally {
     }
 }
 
-/// The tests that said that they could not run, and why. They print it
-/// past the test runner, so it may follow a line that the runner has begun.
+/// The tests that reported that they could not run, and why. The test runner
+/// does not see this output, so it may follow a line that the runner has begun.
 pub fn skipped(output: &str) -> impl Iterator<Item = &str> {
     let said = output
         .lines()
@@ -64,7 +63,7 @@ pub fn skipped(output: &str) -> impl Iterator<Item = &str> {
     said.filter(|line| !line.starts_with("SKIPPED in all: "))
 }
 
-/// How much of what a failed test printed is repeated.
+/// How many lines of a failed test's output are repeated.
 const LINES: usize = 12;
 
 /// The tests that failed, each with the first lines of what it printed. Below

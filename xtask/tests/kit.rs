@@ -1,7 +1,7 @@
 //! The guest kit's own tests, so that `cargo test --workspace` runs them, too.
 //!
-//! The kit is in the workspace of the guests, which are built for another
-//! processor. Its tests run on this one. Their output is printed here, and CI
+//! The kit is in the workspace of the guests, which are built for i686. Its
+//! tests run on the building machine. Their output is printed here, and CI
 //! counts each of them.
 
 use std::path::Path;

@@ -1,7 +1,7 @@
 //! The command line.
 //!
-//! Words of every kind, old form and new, valid text or not. The
-//! result is a Guest that can be built, or a reason in words.
+//! Words of every kind, old form and new, valid text or not. The result is a
+//! Guest that can be built, or an error message.
 
 use crate::input::Input;
 use lguest::cli::{Task, UsageError, parse};
@@ -9,7 +9,7 @@ use lguest::memory::MAX_RAM;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
-/// Words that mean something.
+/// Words that the command line knows.
 const WORDS: &[&str] = &[
     "run",
     "--memory",
@@ -71,7 +71,7 @@ fn size(input: &mut Input<'_>) -> String {
 ///
 /// # Panics
 ///
-/// When a Guest comes of it that cannot be.
+/// If the result is a Guest that cannot be built.
 pub fn target(data: &[u8]) {
     let mut input = Input::new(data);
     let mut words = vec![OsString::from("lguest")];
@@ -91,7 +91,7 @@ pub fn target(data: &[u8]) {
             assert!(config.devices.len() < 16, "too many devices");
             assert!(config.command_line.len() < 4096, "too long");
         }
-        // The other tasks have no numbers that could be out of bounds.
+        // The other tasks have no numbers to check.
         Ok(_) => {}
         Err(UsageError::Words(error)) => {
             assert!(!error.to_string().is_empty());

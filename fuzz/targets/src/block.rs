@@ -1,9 +1,9 @@
 //! The protocol of disks.
 //!
-//! Requests of every kind, to a disk of every size, while the page and the
-//! lists change as soon as the request is on its way. A write that is answered
-//! well is in the file, a read that is answered well is in memory, and
-//! everything else has left both alone.
+//! Requests of every kind go to a disk of every size. The page and the lists
+//! change after the request was made. A write that succeeds is in the file, a
+//! read that succeeds is in memory, and all other requests leave both
+//! unchanged.
 
 use crate::guest::{
     LIMIT, PAGE, address, file, guest, image, is_beyond, is_good, list,
@@ -26,7 +26,7 @@ use std::path::PathBuf;
 ///
 /// # Panics
 ///
-/// When an answer is a lie.
+/// If an answer is wrong.
 pub fn target(data: &[u8]) {
     let mut input = Input::new(data);
     let content: Vec<u8> =
@@ -65,7 +65,7 @@ pub fn target(data: &[u8]) {
 struct Test {
     block: KeyedDisk,
     guest: std::sync::Arc<Scripted>,
-    /// The list that the Guest has bound to the disk's page last.
+    /// The last list that the Guest has bound to the disk's page.
     bound: Option<u32>,
     backing: File,
     content: Vec<u8>,
@@ -114,7 +114,7 @@ impl Test {
         } else {
             PAGE
         };
-        // What the Host finds, for buffers may lie upon each other.
+        // Read before the request, because buffers may overlap.
         let sent: Option<Dma> = memory.read_object(send).ok();
         let is_free = |at: &u32| memory.read_object::<u32>(*at) == Ok(0);
         let bound = self.bound.filter(is_free);
@@ -129,20 +129,23 @@ impl Test {
                 BLOCK_READ => bound.is_some() && !good(into),
                 _ => false,
             };
-            assert!(key != PAGE || bad, "killed for nothing");
+            assert!(key != PAGE || bad, "killed without a reason");
             self.check_file();
             return false;
         }
-        assert_eq!(key, PAGE, "the wrong key was heard");
+        assert_eq!(key, PAGE, "a wrong key was accepted");
         if self.guest.killed().is_some() {
-            assert!(self.bound.is_some_and(is_beyond), "killed for nothing");
+            assert!(
+                self.bound.is_some_and(is_beyond),
+                "killed without a reason"
+            );
             self.block.device().finish();
             if page.kind != BLOCK_WRITE {
                 self.check_file();
             }
             return false;
         }
-        // The Guest runs on, and changes what it has asked for.
+        // The Guest runs on, and changes its request.
         let _ = memory.write(PAGE, &[0xA5; 12]);
         let irq = self.guest.wait_irq();
         assert!(irq.is_some(), "an answer without an interrupt");
@@ -158,9 +161,9 @@ impl Test {
                 self.expect_read(&page, &into.unwrap_or_default());
             }
             (BLOCK_ERROR, _) => {}
-            // Its own `used_len` lies where the answer was.
+            // Its own `used_len` overwrote the answer.
             _ if bound.is_some_and(|addr| touches_page(addr, 4)) => {}
-            other => panic!("an answer that is none: {other:?}"),
+            other => panic!("an invalid answer: {other:?}"),
         }
         self.check_file();
         true
@@ -181,7 +184,7 @@ impl Test {
             data.extend(&image[addr as usize..][..usize::from(len)]);
         }
         if sent.sections().any(|(addr, len)| touches_page(addr, len)) {
-            // The Guest has sent its own request page, and then changed it.
+            // The Guest has sent the page of the request, and then changed it.
             let mut now = vec![0; data.len()];
             let read = self.backing.read_exact_at(&mut now, place.start as u64);
             read.expect("it is inside");
@@ -202,10 +205,13 @@ impl Test {
         for (addr, len) in list {
             let (part, more) = rest.split_at(usize::from(len));
             let there = &image[addr as usize..][..part.len()];
-            // The answer itself may have gone over it: into `used_len`.
+            // The answer in `used_len` may have overwritten it.
             let bound = self.bound;
             let own = bound.is_some_and(|b| overlap((b, 4), (addr, len)));
-            assert!(!apart || own || there == part, "not what is on the disk");
+            assert!(
+                !apart || own || there == part,
+                "the data differ from the disk's"
+            );
             rest = more;
         }
     }
@@ -220,7 +226,7 @@ impl Test {
     }
 }
 
-/// Whether a section lies in the disk's page.
+/// Whether a section is in the disk's page.
 fn touches_page(addr: u32, len: u16) -> bool {
     overlap((addr, len), (PAGE, 20)) && addr < LIMIT
 }

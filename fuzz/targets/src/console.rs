@@ -1,8 +1,8 @@
 //! The console, both ways.
 //!
-//! What the Guest sends comes out as it stood in its memory; what is typed
-//! reaches the Guest in order, each byte once, however strange the buffers are
-//! that it binds.
+//! The bytes that the Guest sends are printed as they are in its memory. Typed
+//! bytes reach the Guest in order, each byte once, with any buffers that it
+//! binds.
 
 use crate::guest::{address, guest, image, is_beyond, is_good, list};
 use crate::input::Input;
@@ -15,11 +15,11 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use std::fs::File;
 use std::io::{Read, Write};
 
-/// Talks and listens.
+/// Sends, types and binds buffers.
 ///
 /// # Panics
 ///
-/// When a byte is lost, made up, or out of order.
+/// If a byte is lost, added, or out of order.
 pub fn target(data: &[u8]) {
     let mut input = Input::new(data);
     let flags = PipeFlags::CLOEXEC | PipeFlags::NONBLOCK;
@@ -77,7 +77,7 @@ pub fn target(data: &[u8]) {
                     let dma = guest.memory().read_object::<Dma>(at);
                     let good = dma.is_ok_and(|dma| is_good(&dma));
                     let bad = is_beyond(at) || free && !good;
-                    assert!(bad, "killed for nothing");
+                    assert!(bad, "killed without a reason");
                     return;
                 }
                 if free {
@@ -88,8 +88,8 @@ pub fn target(data: &[u8]) {
     }
 }
 
-/// What has arrived in the list at `at` must be what was typed next. Answers how
-/// much that was.
+/// Checks that the bytes in the list at `at` are those that were typed next.
+/// Returns their number.
 fn check(guest: &Scripted, at: u32, dma: &Dma, typed: &[u8]) -> usize {
     let image = image(guest);
     let at = at as usize;
@@ -106,18 +106,18 @@ fn check(guest: &Scripted, at: u32, dma: &Dma, typed: &[u8]) -> usize {
         own || twice
     });
     if strange {
-        // Where a buffer lies upon itself, nobody can say what it holds, and
-        // the Guest may have made it look free again.
+        // If a buffer overlaps itself, its contents are not defined, and the
+        // Guest may have marked it as free again.
         return typed.len().min(used as usize);
     }
     let used = used as usize;
-    assert!(used <= typed.len(), "bytes that nobody typed");
+    assert!(used <= typed.len(), "bytes that were not typed");
     let mut rest = &typed[..used];
     for (addr, len) in lists {
         let (part, more) = rest.split_at(rest.len().min(usize::from(len)));
         if !part.is_empty() {
             let there = &image[addr as usize..][..part.len()];
-            assert_eq!(there, part, "typed otherwise");
+            assert_eq!(there, part, "other bytes were typed");
         }
         rest = more;
     }

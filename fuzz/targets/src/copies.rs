@@ -1,9 +1,9 @@
-//! Patched copies of pages: what executes is what the page says.
+//! Patched copies of pages: the code that executes is the code of the page.
 //!
-//! Programs in several address spaces, their kernel and a device write to a
-//! few pages of code, which are mapped in any way and executed in between. The
-//! machine compares each copy that is mapped with its page after every step
-//! ([`crate::machine`]), and a program meets the code that was written last.
+//! Programs in several address spaces, their kernel and a device write to a few
+//! pages of code, which are mapped in any way and executed in between. After
+//! every step, the machine compares each mapped copy with its page
+//! ([`crate::machine`]), and a program executes the code that was written last.
 //! Patches are taken back and made again, one or all.
 
 use crate::input::Input;
@@ -31,15 +31,15 @@ const FRAMES: u32 = 3;
 const PAGE: u32 = 16;
 const PAGES: u32 = 4;
 
-/// Where in a page there is code.
+/// The offsets of code in a page.
 const PLACES: [u32; 2] = [0x100, 0x300];
 
 const INT80: [u8; 2] = [0xCD, 0x80];
 
-/// What may stand there.
+/// The code that may be there.
 const CODES: [[u8; 2]; 4] = [INT80, [0x90; 2], [0xCC, 0x90], [0xB8, 0xCD]];
 
-/// Plays until the input ends or the Guest dies.
+/// Makes steps until the input ends or the Guest dies.
 pub fn target(data: &[u8]) {
     let mut input = Input::new(data);
     let first = input.byte();
@@ -137,16 +137,16 @@ fn step(machine: &mut Machine<'_>, input: &mut Input<'_>) -> Result<(), Kill> {
     }
 }
 
-/// The Guest is in its kernel.
+/// Puts the Guest into its kernel.
 fn kernel(machine: &Machine<'_>) {
     machine.vm.user.set(0);
 }
 
-/// The kernel maps a frame for a program, and says so.
+/// The kernel maps a frame for a program, and reports it.
 fn map(machine: &mut Machine<'_>, input: &mut Input<'_>) -> Result<(), Kill> {
     let directory = input.below(1 + as_number(VIEWS));
     let page = PAGE + input.below(PAGES);
-    // Writable and dirty, writable, or neither, or nothing at all.
+    // Writable and dirty, writable, neither, or not present.
     let rights = one(&[0x67, 0x27, 0x25, 0x25, 0], input);
     let entry = (FRAME + input.below(FRAMES) * PAGE_SIZE) | rights;
     let table = USER_TABLE + directory * PAGE_SIZE;

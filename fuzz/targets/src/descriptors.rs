@@ -1,10 +1,10 @@
-//! Descriptor tables and gates, and what comes of them.
+//! Descriptor tables, gates, and the traps that use them.
 //!
-//! The Guest loads its GDT, its thread-local segments and its interrupt table from
-//! anywhere, names any stack, and then traps and is interrupted. An oracle keeps
-//! both tables as the specification has them. Every entry must be what the oracle
-//! has, every trap must arrive at its handler with the frame that a processor
-//! pushes, and no blocked interrupt may come.
+//! The Guest loads its GDT, its thread-local segments and its interrupt table
+//! from anywhere, names any stack, and then traps and is interrupted. An oracle
+//! keeps both tables as the specification defines them. Every entry must equal
+//! the oracle's. Every trap must reach its handler with the frame that a
+//! processor pushes. No blocked interrupt may come.
 
 use crate::input::Input;
 use crate::machine::{
@@ -21,7 +21,7 @@ use std::sync::atomic::Ordering;
 /// Entries of the table that the Guest loads.
 const ENTRIES: u32 = 32;
 
-/// Where it builds tables: nothing else lies there.
+/// The memory in which it builds tables. Nothing else is there.
 const TABLE: u32 = 0x2_0000;
 
 /// A second stack.
@@ -30,18 +30,18 @@ const OTHER_STACK: u32 = PAGE_OFFSET + 0x2_2000;
 /// Steps that one input may take.
 const MAX_STEPS: u32 = 200;
 
-/// What the tables should hold.
+/// The right contents of the tables.
 struct Oracle {
     gdt: [Descriptor; ENTRIES as usize],
     idt: [Gate; 256],
     stack: (u32, u32),
 }
 
-/// Plays until the input ends or the Guest dies.
+/// Makes steps until the input ends or the Guest dies.
 ///
 /// # Panics
 ///
-/// When a table holds something else, or a trap goes elsewhere.
+/// If a table has other contents, or a trap goes elsewhere.
 pub fn target(data: &[u8]) {
     let mut input = Input::new(data);
     let linear = input.bit();
@@ -109,8 +109,8 @@ impl Oracle {
         say(machine, input, Hypercall::LoadGdt, [at, count, 0], good)
     }
 
-    /// What must become of `count` entries at `at`, the first of which is
-    /// number `first`.
+    /// Copies `count` entries at `at` as the Host must. The first one is number
+    /// `first`.
     fn copy(&mut self, machine: &Machine<'_>, at: u32, first: u32, count: u32) {
         if !fits(at, count) {
             return;
@@ -123,7 +123,7 @@ impl Oracle {
             let low = machine.word(at + n * 8);
             let mut high = machine.word(at + n * 8 + 4);
             if high & 0x8000 != 0 {
-                // Present: it is never at level 0, and looks used.
+                // A present entry is never at level 0, and is marked as used.
                 if high & 0x6000 == 0 {
                     high |= 0x2000;
                 }
@@ -177,7 +177,7 @@ impl Oracle {
         input: &mut Input<'_>,
     ) -> Result<(), Kill> {
         let ss = input.one_of(&[0x69, 0x69, 0x69, 0x61, 0x68, 0x7B, 0]);
-        // The last one is nowhere.
+        // The last one does not exist.
         let esp = [STACK, OTHER_STACK, OTHER_STACK - 0x100, 0x40]
             [input.below(4) as usize];
         let pages = input.one_of(&[1, 2, 2, 2, 3]);
@@ -188,7 +188,7 @@ impl Oracle {
         say(machine, input, Hypercall::SetStack, [ss, esp, pages], good)
     }
 
-    /// A trap that means nothing to the Host.
+    /// A trap that the Host does not handle itself.
     fn trap(
         &self,
         machine: &mut Machine<'_>,
@@ -203,7 +203,7 @@ impl Oracle {
         if gate.flags & Gate::PRESENT == 0 {
             assert!(
                 matches!(result, Err(Kill::UnhandledTrap { .. })),
-                "a trap went nowhere: {result:?}"
+                "a trap did not reach a handler: {result:?}"
             );
             return result;
         }
@@ -242,15 +242,15 @@ impl Oracle {
         };
         let result = machine.step(Event::Kick);
         let left = vm.wire.irqs.load(Ordering::SeqCst);
-        // Any value means "on", but flags say it by their bit.
+        // Any value means "on". In the flags it is one bit.
         let wanted = match enabled & 2 {
             0 => enabled != 0,
             _ => enabled & 0x200 != 0,
         };
         let pending = raised & !blocked;
         if pending == 0 || in_noirq || !wanted {
-            assert_eq!(result, Ok(()), "nothing happened");
-            assert_eq!(left, raised, "interrupts went nowhere");
+            assert_eq!(result, Ok(()), "the step failed");
+            assert_eq!(left, raised, "interrupts were lost");
             assert_eq!(vm.regs.eip.get(), eip, "an interrupt too many");
             return result;
         }
@@ -265,7 +265,7 @@ impl Oracle {
         self.arrived(machine, &before, gate, None, result)
     }
 
-    /// The Guest must be in the handler, on its stack, above this frame.
+    /// Checks that the Guest is in the handler, on its stack, above this frame.
     fn arrived(
         &self,
         machine: &Machine<'_>,
@@ -296,7 +296,7 @@ impl Oracle {
             assert_eq!(vm.ss.get(), self.stack.0, "another stack segment");
         }
         let mut at = stack;
-        // Of the flags, only the one that the Guest believes in.
+        // Of the flags, only the Guest's interrupt flag.
         let flags = frame.len() - 3 - usize::from(error.is_some());
         for (n, expected) in frame.into_iter().enumerate() {
             at -= 4;
@@ -304,7 +304,7 @@ impl Oracle {
             let seen = if n == flags { found & 0x200 } else { found };
             assert_eq!(seen, expected, "word {n} of the frame");
         }
-        assert_eq!(vm.regs.esp.get(), at, "the stack is elsewhere");
+        assert_eq!(vm.regs.esp.get(), at, "another stack pointer");
         if gate.flags & Gate::INTERRUPT != 0 {
             let enabled = machine.word(DATA + offset::IRQ_ENABLED);
             assert_eq!(enabled, 0, "interrupts are still on");
@@ -313,7 +313,7 @@ impl Oracle {
     }
 }
 
-/// Where the Guest was.
+/// The state of the Guest before the trap.
 struct Before {
     user: bool,
     eip: u32,
@@ -347,7 +347,7 @@ impl Before {
     }
 }
 
-/// Writes a table of up to `count` entries, mostly where there is room.
+/// Writes a table of up to `count` entries, mostly to memory with enough room.
 fn table(machine: &Machine<'_>, input: &mut Input<'_>, count: u32) -> u32 {
     let bytes = count.min(ENTRIES) * 8;
     let end = LIMIT - bytes;
@@ -372,7 +372,8 @@ fn fits(at: u32, count: u32) -> bool {
     u64::from(at) + 8 * u64::from(count) <= u64::from(LIMIT)
 }
 
-/// A hypercall, by its instruction or by the ring, that must work or kill.
+/// A hypercall, by its instruction or in the ring, that must succeed or end the
+/// Guest.
 fn say(
     machine: &mut Machine<'_>,
     input: &mut Input<'_>,
@@ -382,7 +383,7 @@ fn say(
 ) -> Result<(), Kill> {
     let eax = call as u32;
     let call = RawCall { eax, edx, ebx, ecx };
-    // No interrupt may come in between.
+    // No interrupt may come before the check.
     machine.set_word(DATA + offset::BLOCKED_INTERRUPTS, u32::MAX);
     let result = if input.bit() {
         machine.call(call)

@@ -1,7 +1,7 @@
 //! Lists of sections, and copies between Guests and files.
 //!
-//! The oracle is a vector of bytes: what is read from a file must be where the
-//! list says and nowhere else, and what is written must be what was there.
+//! The oracle is a vector of bytes. Bytes from a file must be where the list
+//! says, and nowhere else. Bytes to a file must be those of the memory.
 
 use crate::guest::{LIMIT, address, file, guest, image, is_good, list};
 use crate::input::Input;
@@ -15,7 +15,7 @@ use std::os::unix::fs::FileExt;
 ///
 /// # Panics
 ///
-/// When a copy is not what it should be.
+/// If a copy is wrong.
 pub fn target(data: &[u8]) {
     let mut input = Input::new(data);
     let guest = guest();
@@ -58,7 +58,7 @@ fn read(
     let file = file(content);
     let got = guest.memory().read_file(&file, offset, found);
     assert_eq!(got.ok().map(|n| n as usize), Some(moved));
-    assert!(image(guest) == expected, "a copy went astray");
+    assert!(image(guest) == expected, "a copy went to another place");
 }
 
 /// From the Guest into a file.

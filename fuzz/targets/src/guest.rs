@@ -1,7 +1,7 @@
-//! A Guest for devices: small, and run by nothing.
+//! A small Guest for devices, without an engine that runs it.
 //!
-//! Its memory is a few pages, so that the addresses of an input meet. The engine
-//! is the scripted one of the Launcher's own tests.
+//! Its memory is a few pages, so that the addresses of an input often overlap.
+//! The engine is the scripted one of the Launcher's own tests.
 
 use crate::input::Input;
 use lg_abi::dma::Dma;
@@ -20,7 +20,7 @@ pub const DEVICE_PAGES: u32 = 2;
 /// The device's page.
 pub const PAGE: u32 = (RAM_PAGES + 1) * PAGE_SIZE;
 
-/// Bytes of everything.
+/// All bytes of memory.
 pub const LIMIT: u32 = (RAM_PAGES + DEVICE_PAGES) * PAGE_SIZE;
 
 /// A Guest that runs nothing, with zeroed memory and nothing bound.
@@ -38,7 +38,7 @@ pub fn guest() -> Arc<Scripted> {
 ///
 /// # Panics
 ///
-/// If it is not all there.
+/// If it cannot be read.
 #[must_use]
 pub fn image(guest: &Scripted) -> Vec<u8> {
     let mut bytes = vec![0; LIMIT as usize];
@@ -47,13 +47,14 @@ pub fn image(guest: &Scripted) -> Vec<u8> {
     bytes
 }
 
-/// Whether a Guest dies for a list at this address: it is not all in memory.
+/// Whether a list at this address is not wholly in memory, which ends the
+/// Guest.
 #[must_use]
 pub fn is_beyond(addr: u32) -> bool {
     u64::from(addr) + u64::from(Dma::SIZE) > u64::from(LIMIT)
 }
 
-/// An address that means something in this memory, or any.
+/// An address with a meaning in this memory, or any address.
 pub fn address(input: &mut Input<'_>) -> u32 {
     input.one_of(&[
         0,
@@ -69,13 +70,13 @@ pub fn address(input: &mut Input<'_>) -> u32 {
     ])
 }
 
-/// A list of sections: a few of them may even be right.
+/// A list of sections. Some of them may be good.
 pub fn list(input: &mut Input<'_>) -> Dma {
     let mut dma = Dma {
         used_len: u32::from(input.byte() == 0xFF),
         ..Dma::default()
     };
-    // Long lists are seldom right.
+    // Long lists are seldom good.
     let count = match input.byte() {
         n @ 0..192 => usize::from(n % 5),
         n => usize::from(n % 17),

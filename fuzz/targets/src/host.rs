@@ -1,9 +1,10 @@
 //! The Host, with any sequence of events, hypercalls and interrupts.
 //!
-//! The Guest writes anything to its own memory, tables and shared page included.
-//! It makes any call by trap, by ring and by trampoline, and is kicked, stopped
-//! and interrupted meanwhile. It goes on, or a `Kill` ends it. The Host neither
-//! panics nor loops, and maps nothing that does not exist.
+//! The Guest writes anything to its own memory, tables and shared page
+//! included. It makes any call by trap, by ring and by trampoline, and is
+//! kicked, stopped and interrupted meanwhile. The Guest goes on, or a `Kill`
+//! ends it. The Host must not panic or loop, and must not map memory that does
+//! not exist.
 
 use crate::input::Input;
 use crate::machine::{CODE, Machine, PAGE_OFFSET, STACK, with_machine};
@@ -23,7 +24,7 @@ const FLAGS: u32 = EFLAGS_USABLE | EFLAGS_FIXED | EFLAGS_RF;
 /// Steps that one input may take.
 const MAX_STEPS: u32 = 300;
 
-/// Plays until the input ends or the Guest dies.
+/// Makes steps until the input ends or the Guest dies.
 pub fn target(data: &[u8]) {
     let mut input = Input::new(data);
     let first = input.byte();
@@ -36,7 +37,7 @@ pub fn target(data: &[u8]) {
             let flags = machine.vm.regs.eflags.get();
             assert_eq!(flags & !FLAGS, 0, "no Guest may have {flags:#x}");
             let (cs, level) = (machine.vm.cs.get(), machine.vm.cpl());
-            assert_eq!(cs & 3, level, "code at a level that is not its own");
+            assert_eq!(cs & 3, level, "code at another level than its own");
         }
     });
 }
@@ -114,7 +115,8 @@ fn step(machine: &mut Machine<'_>, input: &mut Input<'_>) -> Result<(), Kill> {
     }
 }
 
-/// The Guest leaves some calls in the ring, where the Host looks or elsewhere.
+/// The Guest puts some calls into the ring, at the Host's position or
+/// elsewhere.
 fn ring_calls(
     machine: &mut Machine<'_>,
     input: &mut Input<'_>,
@@ -168,7 +170,7 @@ fn set_registers(machine: &Machine<'_>, input: &mut Input<'_>) {
     regs.eflags.set(input.word() & FLAGS | 2);
 }
 
-/// A word of the outbox is written, by its reader or by something else.
+/// Its reader or other code writes a word of the outbox.
 fn scribble(machine: &Machine<'_>, input: &mut Input<'_>) {
     let ring = ring(input.below(4)).unwrap_or(0);
     let at = input.one_of(&[
@@ -186,7 +188,7 @@ fn scribble(machine: &Machine<'_>, input: &mut Input<'_>) {
     let _ = machine.outbox().store(GuestPhys(at), value);
 }
 
-/// The kernel goes back, to itself or to a program.
+/// The kernel returns by iret, to itself or to a program.
 fn iret(machine: &mut Machine<'_>, input: &mut Input<'_>) -> Result<(), Kill> {
     let cs = match input.below(4) {
         0 => 0x73,
@@ -219,7 +221,7 @@ fn iret(machine: &mut Machine<'_>, input: &mut Input<'_>) -> Result<(), Kill> {
     })
 }
 
-/// A hypercall that may make sense.
+/// A hypercall with plausible arguments.
 fn call(input: &mut Input<'_>) -> RawCall {
     RawCall {
         eax: input.below(18),

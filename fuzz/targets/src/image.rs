@@ -1,8 +1,8 @@
-//! The loader, with kernels that are none.
+//! The loader, with bad kernels.
 //!
-//! ELF files and bzImages, whole, cut short and made up. What is loaded must
-//! lie in RAM, and its first page tables must lead from the first instruction
-//! to the mark in front of it.
+//! ELF files and bzImages are whole, cut short, or invented. A loaded kernel
+//! must be in RAM, and its first page tables must map the first instruction
+//! after the mark.
 
 use crate::guest::file;
 use crate::input::Input;
@@ -13,15 +13,15 @@ use lguest::memory::GuestMemory;
 use rustix::time::{ClockId, clock_gettime};
 use std::io::Write;
 
-/// Seconds that the processor may work for a file. They are small here; a
-/// large one may take longer.
+/// Seconds of processor time for a file. Files are small here. A large one may
+/// take longer.
 const PATIENCE: i64 = 5;
 
 /// Loads one kernel.
 ///
 /// # Panics
 ///
-/// When a Guest comes of it that cannot start.
+/// If the result is a Guest that cannot start.
 pub fn target(data: &[u8]) {
     let mut input = Input::new(data);
     let pages = [256, 300, 512, 1030, 3000][input.below(5) as usize];
@@ -83,10 +83,10 @@ pub fn target(data: &[u8]) {
     let mut mark = vec![0; GUEST_MAGIC.len()];
     let from = at + 1 - u32::try_from(mark.len()).expect("it is short");
     memory.read(from, &mut mark).expect("it lies in memory");
-    assert_eq!(mark, GUEST_MAGIC, "that is not where the mark is");
+    assert_eq!(mark, GUEST_MAGIC, "the mark is not there");
 }
 
-/// Seconds that the processor has worked for us, whoever else wanted it.
+/// Seconds of processor time of this process.
 fn worked() -> i64 {
     clock_gettime(ClockId::ThreadCPUTime).tv_sec
 }
@@ -109,8 +109,8 @@ fn wrapped(kernel: &[u8], pointers: bool) -> Vec<u8> {
     gzip.finish().expect("a Vec takes it")
 }
 
-/// A kernel that is as it should be, in one or two pieces, with a mark
-/// somewhere in it. Answers also where the first instruction is.
+/// A good kernel, in one or two pieces, with a mark somewhere in it. Returns
+/// also the address of the first instruction.
 fn good_elf(input: &mut Input<'_>) -> (Vec<u8>, u32) {
     // What the loader reads at a time, and a page.
     let far = input.one_of(&[0, 4096, 0x1_0000, 0x2_0000, 13]) % 0x3_0000;
@@ -148,7 +148,7 @@ fn good_elf(input: &mut Input<'_>) -> (Vec<u8>, u32) {
     (file, physical + far + mark)
 }
 
-/// Many gzip streams that are none in the end, and perhaps one that is.
+/// Many false gzip streams, and perhaps a good one.
 fn streams(input: &mut Input<'_>) -> Vec<u8> {
     let zeroes = [16, 4096, 1 << 16, 1 << 20][input.below(4) as usize];
     let mut one = wrapped(&vec![0; zeroes], false).split_off(0x800);
@@ -165,7 +165,7 @@ fn streams(input: &mut Input<'_>) -> Vec<u8> {
     file
 }
 
-/// An ELF file with headers that are nearly right.
+/// An ELF file with headers that are nearly valid.
 fn elf(input: &mut Input<'_>) -> Vec<u8> {
     let count = input.byte() % 6;
     let mut file = header(count);

@@ -1,10 +1,10 @@
 //! Bytes as a sequence of decisions.
 //!
-//! The beginning of an input decides what happens first, so that a fuzzer can
-//! change what happens later without changing what came before. An input that
-//! is used up answers zero, and [`Input::is_empty`] says so.
+//! The beginning of an input decides what happens first. So a fuzzer can change
+//! later steps without changing earlier ones. After its end, an input returns
+//! zeros, and [`Input::is_empty`] is true.
 
-/// What is left of an input.
+/// The rest of an input.
 pub struct Input<'a>(&'a [u8]);
 
 impl<'a> Input<'a> {
@@ -14,7 +14,7 @@ impl<'a> Input<'a> {
         Self(data)
     }
 
-    /// Whether there is nothing left to decide.
+    /// Whether the input is used up.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -65,8 +65,8 @@ impl<'a> Input<'a> {
         wide % limit
     }
 
-    /// One of `choices`, as it is or a little off, or else any word. Mistakes are
-    /// near numbers that have a meaning.
+    /// One of `choices`, a number near it, or any word. Bugs are often near
+    /// numbers that have a meaning.
     pub fn one_of(&mut self, choices: &[u32]) -> u32 {
         let at = usize::from(self.byte());
         let Some(&choice) = choices.get(at % (choices.len() + 1)) else {

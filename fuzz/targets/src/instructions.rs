@@ -1,9 +1,9 @@
-//! What the Host does at an instruction that faulted.
+//! Instructions that fault, as the Host handles them.
 //!
-//! Any code bytes, any registers and any descriptors reach the instructions that
-//! the Host carries out or steps over, the segments that it puts right, and the
-//! accesses that it computes. It must come to an end, and the Guest goes on at that
-//! instruction, behind it, or in a handler.
+//! Any code bytes, any registers and any descriptors reach the instructions
+//! that the Host carries out or steps over, the segments that it puts right,
+//! and the accesses that it computes. The Host must come to an end. The Guest
+//! continues at that instruction, after it, or in a handler.
 
 use crate::input::Input;
 use crate::machine::{
@@ -15,10 +15,10 @@ use lg_host::address::GuestPhys;
 use lg_host::cpu::instruction::MAX_INSTRUCTION;
 use lg_host::host::Event;
 
-/// Where the handlers of all traps are.
+/// The address of the handlers of all traps.
 const HANDLERS: u32 = 0xC000_8000;
 
-/// Where a program has its code: the same page as the kernel.
+/// The address of a program's code: the same page as the kernel's.
 const USER_CODE: u32 = CODE;
 
 /// Faults at one instruction.
@@ -96,7 +96,7 @@ fn fault(machine: &mut Machine<'_>, input: &mut Input<'_>) {
         code[0] == 0xCF || [[0xCD, 0x1F], [0x0F, 0x21]].contains(&code);
     let moved = regs.eip.get().wrapping_sub(eip);
     let stepped = moved <= 15 || moved == u32::MAX;
-    // A hypercall may have changed what handles what.
+    // A hypercall may have changed the handlers.
     let handled = vm.idt.iter().any(|g| g.get().handler == regs.eip.get());
     assert!(special || stepped || handled, "eip went {moved:#x}");
     if !special && stepped && !handled {

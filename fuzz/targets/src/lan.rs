@@ -1,12 +1,11 @@
 //! A Launcher on a LAN whose other members are hostile.
 //!
-//! They knock and say anything, with any files; they answer when they are
-//! called, in the place of somebody else; they write what they like into the
-//! network's page and into every port they get hold of, and post what they like
-//! in outboxes; they go away in the middle. Our Launcher must not fall over,
-//! must leave its own Guest's memory and its own place alone, but for frames
-//! that were posted to it, and must kill its Guest only for a buffer that is
-//! bad indeed.
+//! They connect and send any message, with any files. They answer connections
+//! for other slots. They write any words into the network's page and into every
+//! port that they get, and post any frames in outboxes. They leave at any time.
+//! Our Launcher must not panic. It must not change its own Guest's memory,
+//! except for frames that were posted to it, and it must keep its slot. It may
+//! end its Guest only because of a bad buffer.
 
 use crate::guest::{LIMIT, PAGE, address, guest, image, is_good, list};
 use crate::input::Input;
@@ -31,20 +30,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What opens every message.
+/// The first word of every message.
 const MAGIC: u64 = u64::from_le_bytes(*b"lguestL1");
 
-/// As many connections as a hostile member has at a time.
+/// The most connections of the hostile members at a time.
 const MAX_LINES: usize = 6;
 
 /// Steps that one input may take.
 const MAX_STEPS: u32 = 60;
 
-/// Meets, lies and leaves.
+/// Makes steps until the input ends or our Guest dies.
 ///
 /// # Panics
 ///
-/// When our Launcher does what it must not.
+/// If our Launcher breaks a rule.
 pub fn target(data: &[u8]) {
     let mut input = Input::new(data);
     let scratch = Scratch::new();
@@ -52,15 +51,15 @@ pub fn target(data: &[u8]) {
     let page = File::create_new(&path).expect("the folder is ours");
     page.set_len(u64::from(PAGE_SIZE))
         .expect("a page can be had");
-    // Somebody holds the first place, and a stranger sits in it.
-    let _neighbour = Lan::join(&path).expect("nobody else is there");
+    // A Launcher holds the first slot.
+    let _neighbour = Lan::join(&path).expect("the slot is free");
     let mut doors = [None, None];
     if input.bit() {
         doors[0] = door(&path, 0);
     }
     let guest = guest();
     let station = Station::join(&path, guest.clone(), PAGE);
-    let station = station.expect("there are places enough");
+    let station = station.expect("there are enough slots");
     assert_eq!(station.slot(), 1);
     let mut test = Test {
         station,
@@ -78,10 +77,10 @@ pub fn target(data: &[u8]) {
             break;
         }
     }
-    // Our place is still ours, and so is our door.
+    // Our slot and our socket must still be there.
     let next = Lan::join(&test.path);
-    assert!(next.is_ok_and(|lan| lan.slot() > 1), "our place was lost");
-    assert!(scratch.0.join("lan.1").exists(), "our door was lost");
+    assert!(next.is_ok_and(|lan| lan.slot() > 1), "our slot was lost");
+    assert!(scratch.0.join("lan.1").exists(), "our socket was lost");
 }
 
 struct Test {
@@ -89,19 +88,19 @@ struct Test {
     guest: Arc<Scripted>,
     path: PathBuf,
     page: File,
-    /// Where the hostile members listen: in these slots.
+    /// The sockets of the hostile members, by slot.
     doors: [Option<OwnedFd>; 2],
-    /// Their connections with us.
+    /// Their connections to us.
     lines: Vec<OwnedFd>,
-    /// Ports: ours, as far as they have them, and theirs.
+    /// Ports: ours, if they have them, and theirs.
     files: Vec<File>,
-    /// Outboxes that they have given us, to be written as they like.
+    /// Outboxes that they have given us. They may write any words there.
     outboxes: Vec<File>,
     killed_for: Vec<Binding>,
 }
 
 impl Test {
-    /// Something happens. Returns whether our Guest is alive.
+    /// Makes a step. Returns whether our Guest is alive.
     fn step(&mut self, input: &mut Input<'_>) -> bool {
         match input.byte() % 15 {
             0 => {
@@ -156,7 +155,8 @@ impl Test {
         socket_path(&self.path, slot)
     }
 
-    /// Our Guest's memory, without the page that anybody may change.
+    /// Our Guest's memory, without the shared page, which any member may
+    /// change.
     fn memory(&self) -> Vec<u8> {
         let mut image = image(&self.guest);
         image[PAGE as usize..][..PAGE_SIZE as usize].fill(0);
@@ -198,7 +198,7 @@ impl Test {
         let count = match input.byte() {
             n @ 0..32 => usize::from(n % 3),
             _ if kind % 4 == 2 => 2,
-            // An outbox, or so.
+            // An outbox, or something like it.
             _ if kind.is_multiple_of(4) => 1,
             _ => 0,
         };
@@ -210,12 +210,12 @@ impl Test {
         }
     }
 
-    /// A file that a `Welcome` may carry: what it should be, or anything.
+    /// A file for a `Welcome`: the right one, or any file.
     fn file(&mut self, input: &mut Input<'_>) -> Option<OwnedFd> {
         let seal = SealFlags::SHRINK;
         match input.byte() % 20 {
             12.. => {
-                // An outbox of theirs, likewise.
+                // An outbox of theirs, or any file.
                 let outbox = memfd(OUTBOX_SIZE.into(), seal)?;
                 self.outboxes.insert(0, outbox.try_clone().ok()?.into());
                 self.outboxes.truncate(MAX_LINES);
@@ -223,7 +223,7 @@ impl Test {
             }
             0..3 => memfd(LIMIT.into(), seal),
             3..6 => {
-                // A port of theirs, to be written as they like.
+                // A port of theirs, with any words.
                 let port = memfd(PAGE_SIZE.into(), seal)?;
                 let copy = port.try_clone().ok()?;
                 self.files.insert(0, copy.into());
@@ -238,7 +238,7 @@ impl Test {
         }
     }
 
-    /// Hears what we say on all lines, and keeps the ports.
+    /// Receives our messages on all connections, and keeps the ports.
     fn listen(&mut self) {
         for line in &self.lines {
             let mut bytes = [0; 64];
@@ -254,7 +254,7 @@ impl Test {
             }
             for part in control.drain() {
                 if let RecvAncillaryMessage::ScmRights(files) = part {
-                    // Our memory, and behind it our port.
+                    // Our memory, and after it our port.
                     self.files.extend(files.skip(1).map(File::from));
                 }
             }
@@ -267,7 +267,7 @@ impl Test {
         let which = usize::from(input.byte()) % MAX_LINES;
         let how = input.byte();
         let (at, bytes) = if how < 128 {
-            // What the first binding on a key is, and that it is there.
+            // The first binding on a key, and its key.
             let key = input.below(16) * 4;
             let num = input.below(4);
             let bound = [address(input), num, 0, 0].map(u32::to_le_bytes);
@@ -288,7 +288,8 @@ impl Test {
         }
     }
 
-    /// Somebody writes into the ring from which we fetch: a frame, or a lie.
+    /// A member writes into the ring from which we fetch: a frame, or any
+    /// words.
     fn post(&mut self, input: &mut Input<'_>) {
         let which = usize::from(input.byte()) % MAX_LINES;
         let Some(outbox) = self.outboxes.get(which) else {
@@ -324,8 +325,8 @@ impl Test {
         put(word, count);
     }
 
-    /// What was posted is fetched. It goes where our Guest has bound buffers
-    /// to its own key, and is not more than there can be.
+    /// Fetches posted frames. They must go into buffers that our Guest has
+    /// bound to its own key, and must not be more than a ring holds.
     fn fetch(&mut self) {
         let before = self.memory();
         self.station.fetch();
@@ -336,7 +337,7 @@ impl Test {
         let most =
             FRAMES * (LONGEST + 4) * u32::try_from(MAX_LINES).unwrap_or(0);
         let most = if bound { most as usize } else { 0 };
-        assert!(changed.count() <= most, "more has come than was posted");
+        assert!(changed.count() <= most, "more bytes came than were posted");
     }
 
     /// Our Guest binds other buffers.
@@ -362,20 +363,24 @@ impl Test {
         let result = self.station.send(dma, key);
         assert!(self.memory() == before, "our Guest's memory was changed");
         if result.is_err() {
-            assert!(!sent.is_some_and(|d| is_good(&d)), "killed for nothing");
+            assert!(
+                !sent.is_some_and(|d| is_good(&d)),
+                "killed without a reason"
+            );
         }
         result.is_ok()
     }
 
-    /// Nobody can raise an interrupt that the Guest has not bound.
+    /// Checks that only interrupts of the Guest's bindings are raised.
     fn check_interrupts(&self) {
         for irq in self.guest.irqs() {
             let bound = self.killed_for.iter().any(|b| b.irq == irq);
-            assert!(bound, "interrupt {irq} is nobody's");
+            assert!(bound, "interrupt {irq} belongs to no binding");
         }
     }
 
-    /// Returns whether our Guest is alive; if not, it must be its own fault.
+    /// Returns whether our Guest is alive. If not, one of its own buffers must
+    /// be bad.
     fn check_death(&self) -> bool {
         if self.guest.killed().is_none() {
             return true;
@@ -388,7 +393,7 @@ impl Test {
         let deserved = self.killed_for.iter().any(|b| {
             (0..b.num).any(|n| is_bad(b.dmas.checked_add(n * Dma::SIZE)))
         });
-        assert!(deserved, "killed for nothing");
+        assert!(deserved, "killed without a reason");
         false
     }
 }
@@ -403,7 +408,7 @@ fn socket() -> Option<OwnedFd> {
     rustix::net::socket_with(AddressFamily::UNIX, kind, flags, None).ok()
 }
 
-/// Connects to whoever is in `slot`.
+/// Connects to the socket of `slot`.
 fn knock(page: &Path, slot: u32) -> Option<OwnedFd> {
     let socket = socket()?;
     let address = SocketAddrUnix::new(socket_path(page, slot)).ok()?;
@@ -411,7 +416,7 @@ fn knock(page: &Path, slot: u32) -> Option<OwnedFd> {
     Some(socket)
 }
 
-/// Listens in the place of `slot`, whoever that is.
+/// Listens at the socket of `slot`, also if that belongs to another member.
 fn door(page: &Path, slot: u32) -> Option<OwnedFd> {
     let path = socket_path(page, slot);
     let _ = std::fs::remove_file(&path);
@@ -431,7 +436,7 @@ fn say(line: &OwnedFd, bytes: &[u8], files: &[OwnedFd]) {
         assert!(fits, "there is room for two");
     }
     let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-    // Whoever has hung up hears nothing.
+    // The other end may be closed.
     let parts = [IoSlice::new(bytes)];
     let _ = rustix::net::sendmsg(line, &parts, &mut control, flags);
 }
@@ -444,14 +449,14 @@ fn memfd(size: u64, seals: SealFlags) -> Option<OwnedFd> {
     Some(file)
 }
 
-/// A folder of our own, gone when this is.
+/// A folder of this process. Dropping it removes it.
 struct Scratch(PathBuf);
 
 impl Scratch {
     fn new() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        // In memory, where there is such a place.
+        // In memory, if the machine has such a folder.
         let memory = PathBuf::from("/dev/shm");
         let parent = if memory.is_dir() {
             memory
@@ -460,14 +465,14 @@ impl Scratch {
         };
         let name = format!("lguest-fuzz-{}-{number}", std::process::id());
         let folder = parent.join(name);
-        std::fs::create_dir(&folder).expect("nobody else has this name");
+        std::fs::create_dir(&folder).expect("the name is unique");
         Self(folder)
     }
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // What stays is a folder too many.
+        // If this fails, only a folder remains.
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }

@@ -1,9 +1,9 @@
-//! A machine without a processor: memory, views, and a world that goes on.
+//! A machine without a processor: memory, views, and their world.
 //!
-//! A target plays the Guest: it writes memory, sets registers, and says what
-//! trapped. Each view has a recording mapper, which panics at what may never be
-//! mapped. Another view gets the run token as in the real machine: its Host
-//! catches up and goes on.
+//! A target takes the role of the Guest: it writes memory, sets registers, and
+//! reports traps. Each view has a recording mapper, which panics if something
+//! is mapped that must never be. Another view gets the run token as in the real
+//! machine, and its Host brings its mappings up to date.
 
 mod checks;
 mod guest;
@@ -59,7 +59,7 @@ pub struct Machine<'a> {
     views: [ViewState<'a>; VIEWS],
 }
 
-/// A view: what it needs, until it starts.
+/// A view, or its parts before it starts.
 enum ViewState<'a> {
     Waiting(
         &'a mut ShadowMemory,
@@ -70,8 +70,8 @@ enum ViewState<'a> {
     Starting,
 }
 
-/// Makes a machine with a Guest that is in the middle of its kernel, and
-/// plays with it. `linear`: the kernel's memory is mapped without a hole.
+/// Makes a machine with a Guest that runs its kernel, and calls `play` with it.
+/// `linear`: the kernel's memory is mapped without a hole.
 pub fn with_machine(linear: bool, play: impl FnOnce(&mut Machine<'_>)) {
     let (ram, copies) = (Ram::new(LIMIT), Ram::new(COPIES));
     let outbox: Zeroed<Outbox> = Zeroed::new();
@@ -160,8 +160,8 @@ impl<'a> Machine<'a> {
         self.outbox.memory()
     }
 
-    /// The Guest stopped for `event`; afterwards it may go on, perhaps in
-    /// another view. What must never be is looked for.
+    /// Handles `event`. Afterwards the Guest may go on, perhaps in another
+    /// view. Checks the invariants.
     ///
     /// # Errors
     ///
@@ -170,7 +170,7 @@ impl<'a> Machine<'a> {
         self.common.waits.set(0);
         let mut result = self.host().run_guest(event);
         while let Some(slot) = self.common.handed_to.take() {
-            assert_eq!(result, Err(Kill::NoView), "that is how we left");
+            assert_eq!(result, Err(Kill::NoView), "the view ends like this");
             self.current = slot;
             let host = self.host();
             result = host.catch_up().and_then(|()| host.get_ready());
@@ -184,7 +184,7 @@ impl<'a> Machine<'a> {
         result
     }
 
-    /// Time passes.
+    /// Advances the time.
     pub fn pass(&self, nanoseconds: u32) {
         let now = self.common.now.get() + u64::from(nanoseconds);
         self.common.now.set(now);
@@ -221,7 +221,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// A number that means something in this machine, or any.
+    /// A number with a meaning in this machine, or any number.
     pub fn interesting(input: &mut Input<'_>) -> u32 {
         input.one_of(&[
             0,

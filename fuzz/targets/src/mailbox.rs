@@ -1,8 +1,8 @@
-//! The Launcher, as a Host sees it that the Guest has taken over.
+//! The Launcher's side of the mailbox, with a hostile Host.
 //!
 //! Requests, arguments and texts are arbitrary, and so is the Guest's memory.
-//! What comes out of it for the rest of the Launcher must have been checked:
-//! keys and buffers that exist, texts that a terminal can bear.
+//! Values that the rest of the Launcher gets must have been checked: keys and
+//! buffers exist, and texts are printable.
 
 use crate::guest::{DEVICE_PAGES, LIMIT, RAM_PAGES, address, list};
 use crate::input::Input;
@@ -14,7 +14,7 @@ use lguest::engine::{Death, Exit, Native, Requests};
 use lguest::memory::GuestMemory;
 use std::sync::atomic::Ordering;
 
-/// A mailbox of nothing but bytes, all of them atomics.
+/// An empty mailbox.
 fn empty() -> Mailbox {
     Mailbox {
         turn: 0.into(),
@@ -26,11 +26,11 @@ fn empty() -> Mailbox {
     }
 }
 
-/// Asks.
+/// Makes requests.
 ///
 /// # Panics
 ///
-/// When something comes out that has not been checked.
+/// If a value was not checked.
 pub fn target(data: &[u8]) {
     let mut input = Input::new(data);
     let memory = GuestMemory::new(RAM_PAGES * PAGE_SIZE, DEVICE_PAGES);
@@ -74,7 +74,7 @@ pub fn target(data: &[u8]) {
         match asked.serve(&mailbox) {
             None | Some(Exit::BindingsChanged | Exit::BuffersMayBeFree) => {
                 let reply = mailbox.reply.load(Ordering::Relaxed);
-                assert!(reply <= 1, "an answer that is none: {reply}");
+                assert!(reply <= 1, "an invalid answer: {reply}");
             }
             Some(Exit::SendDma { dma, key }) => {
                 assert!(dma <= LIMIT - Dma::SIZE, "{dma:#x}");
@@ -97,7 +97,7 @@ pub fn target(data: &[u8]) {
     }
 }
 
-/// A person's terminal survives the last words.
+/// Checks that the last words are printable.
 fn check(death: &Death) {
     let text = death.to_string();
     assert!(!text.chars().any(char::is_control), "{text:?}");

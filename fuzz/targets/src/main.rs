@@ -1,9 +1,9 @@
-//! A driver for the targets that needs no more than a stable compiler.
+//! A driver for the targets that needs only a stable compiler.
 //!
-//! Inputs come from the corpus, changed at random, and from nothing; the seed
-//! is printed, and the same seed makes the same inputs. It does not measure
-//! coverage; where there is libFuzzer, that finds more. An input that panics,
-//! or does not end, is kept in `artifacts`.
+//! Inputs are random, or random changes of the corpus. The seed is printed, and
+//! the same seed makes the same inputs. The driver does not measure coverage,
+//! so libFuzzer finds more. An input that panics or does not end is kept in
+//! `artifacts`.
 
 use lg_fuzz::{TARGETS, Target};
 use std::fs;
@@ -24,7 +24,7 @@ targets:";
 /// No input may take longer.
 const PATIENCE: u64 = 20;
 
-/// The longest input that is made up.
+/// The longest random input.
 const MAX_LEN: usize = 1024;
 
 /// The input that is being run, so that it can be kept if it fails.
@@ -73,7 +73,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs for a while. Returns whether nothing went wrong.
+/// Runs for `seconds`. Returns whether no input failed.
 fn random(target: &Target, seconds: u64, seed: u64) -> io::Result<bool> {
     let corpus = corpus(target.name)?;
     let mut random = Random(seed | 1);
@@ -97,7 +97,7 @@ fn random(target: &Target, seconds: u64, seed: u64) -> io::Result<bool> {
     Ok(good)
 }
 
-/// Runs one input. Returns whether it went well; if not, it is kept.
+/// Runs one input. Returns whether it succeeded. If not, it is kept.
 fn run(target: &Target, input: &[u8]) -> bool {
     BEGUN.fetch_add(1, Ordering::Relaxed);
     if let Ok(mut current) = CURRENT.lock() {
@@ -111,7 +111,7 @@ fn run(target: &Target, input: &[u8]) -> bool {
     result.is_ok()
 }
 
-/// Starts a thread that ends everything when an input does not end.
+/// Starts a thread that ends the process if an input does not end.
 fn watch(name: &'static str) {
     std::thread::spawn(move || {
         let mut last = u64::MAX;
@@ -183,7 +183,7 @@ impl Random {
         self.next().to_le_bytes()[3]
     }
 
-    /// An input from the corpus, changed; or one from nothing.
+    /// A changed input from the corpus, or a random one.
     fn input(&mut self, corpus: &[Vec<u8>]) -> Vec<u8> {
         if corpus.is_empty() || self.below(8) == 0 {
             let len = self.below(MAX_LEN);

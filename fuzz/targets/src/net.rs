@@ -1,8 +1,8 @@
 //! Frames from one Guest to another, by way of a port.
 //!
-//! The receiving Launcher lies about its bindings: every word of its port may
-//! be anything, at any time. A sender may write into the receiver's memory,
-//! where the lists there say, and nowhere else; and only once for each send.
+//! The receiving Launcher shows false bindings: every word of its port may have
+//! any value at any time. A sender may write only to memory of the receiver
+//! that its lists name, and only once for each send.
 
 use crate::guest::{DEVICE_PAGES, LIMIT, RAM_PAGES, address, is_good, list};
 use crate::input::Input;
@@ -17,24 +17,24 @@ use std::os::unix::fs::FileExt;
 /// Bytes in a port's page before the keys: lock, bits, sleeper, spare.
 const HEAD: usize = 64;
 
-/// Keys in it; behind them comes what is bound, in sixteen bytes each.
+/// Keys in it. After them come the bindings, sixteen bytes each.
 const BINDINGS: usize = 32;
 
-/// So many buffers are looked at for a free one.
+/// So many buffers are searched for a free one.
 const SEARCH: u64 = 256;
 
-/// Two Guests, and what is between them.
+/// Two Guests, and the link between them.
 struct Test {
     sender: GuestMemory,
     link: Link,
     port: File,
 }
 
-/// Sends, binds and lies.
+/// Sends, binds and writes false words.
 ///
 /// # Panics
 ///
-/// When a byte is written that nobody has bound.
+/// If a byte is written outside of bound buffers.
 pub fn target(data: &[u8]) {
     let mut input = Input::new(data);
     let memory = || {
@@ -61,7 +61,7 @@ pub fn target(data: &[u8]) {
                 link.show(&bindings);
             }
             1 => {
-                // The lock is left alone: to wait for it takes a while.
+                // The lock is not written, because waiting for it takes long.
                 let at = 4 + u64::from(input.half()) % 4000;
                 let _ = port.write_all_at(input.bytes(16), at);
             }
@@ -88,7 +88,7 @@ pub fn target(data: &[u8]) {
     }
 }
 
-/// Mostly of an array that begins with the list that was written last.
+/// A binding, mostly of an array that begins with the last list written.
 fn binding(input: &mut Input<'_>, last: u32) -> Binding {
     Binding {
         key: PAGE + input.below(8) * 4,
@@ -102,7 +102,7 @@ fn binding(input: &mut Input<'_>, last: u32) -> Binding {
     }
 }
 
-/// What the receiver's port says, and what has to come of a frame then.
+/// The receiver's port, and the right result of a frame.
 struct Oracle {
     memory: Vec<u8>,
     taken: u32,
@@ -111,8 +111,8 @@ struct Oracle {
 }
 
 impl Oracle {
-    /// The frame in `list`, sent to the key at `offset`; `None` if nobody has
-    /// bound that.
+    /// The frame in `list`, sent to the key at `offset`; `None` if that is not
+    /// bound.
     fn new(
         port: &[u8],
         offset: u32,
@@ -202,13 +202,13 @@ fn send(test: &Test, receiver: &GuestMemory, last: u32, input: &mut Input<'_>) {
     let after = image(receiver);
     let reported = test.link.reported();
     let Some(expected) = expected else {
-        assert_eq!(taken, None, "nobody was there, and yet");
-        assert!(after == before, "nobody was there, and yet");
+        assert_eq!(taken, None, "the key is not bound");
+        assert!(after == before, "the key is not bound");
         return;
     };
-    assert_eq!(taken, Some(expected.taken), "as much as was taken");
-    assert_eq!(reported, expected.bad, "what breaks the rules");
-    assert!(after == expected.memory, "a frame went astray");
+    assert_eq!(taken, Some(expected.taken), "bytes taken");
+    assert_eq!(reported, expected.bad, "the reported buffer");
+    assert!(after == expected.memory, "a frame went to another place");
 }
 
 /// The word at `at`, which must be there.

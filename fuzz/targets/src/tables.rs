@@ -1,10 +1,9 @@
 //! Shadow paging, against an oracle that walks the tables naively.
 //!
-//! The Guest changes its tables in every way that it may, and says so each time.
-//! It touches pages, and goes from one page directory to the next. After each
-//! step, what is mapped has to be what the tables of the current directory allow,
-//! with the rights that they give. A fault that they allow has to end in a
-//! mapping.
+//! The Guest changes its tables in every allowed way, and reports each change.
+//! It accesses pages, and switches between page directories. After each step,
+//! the mappings must be those that the tables of the current directory allow,
+//! with their rights. A fault at an allowed access must end in a mapping.
 
 use crate::input::Input;
 use crate::machine::{
@@ -17,7 +16,7 @@ use lg_host::host::Event;
 use lg_host::kill::Kill;
 use lg_host::world::Access;
 
-/// Where user code is.
+/// The address of user code.
 const USER_CODE: u32 = 0x0804_8000;
 
 /// Bits of an entry, by the processor's manual.
@@ -27,13 +26,13 @@ const USER: u32 = 4;
 const ACCESSED: u32 = 0x20;
 const DIRTY: u32 = 0x40;
 
-/// Page directories that the Guest has; one more than there are views.
+/// Page directories of the Guest: one more than there are views.
 const DIRECTORIES: u32 = 4;
 
 /// Steps that one input may take.
 const MAX_STEPS: u32 = 300;
 
-/// Plays until the input ends or the Guest dies.
+/// Makes steps until the input ends or the Guest dies.
 pub fn target(data: &[u8]) {
     let mut input = Input::new(data);
     let first = input.byte();
@@ -61,18 +60,18 @@ pub fn target(data: &[u8]) {
     });
 }
 
-/// Page faults of a view that no processor makes: at a page that is mapped as
-/// the tables say.
+/// Page faults that no processor raises: at a page that is mapped as the tables
+/// say.
 #[derive(Clone, Copy, Default)]
 struct Repeats {
-    /// Where the last page fault was.
+    /// The address of the last page fault.
     va: u32,
     /// How many such faults there were in a row.
     count: u32,
 }
 
-/// So many in a row at one page are carried out again. User code may make up
-/// the next one, so its kernel is told of it.
+/// So many in a row at one page are retried. User code may forge the next one,
+/// so its kernel gets it.
 const MAX_REPEATS: u32 = 16;
 
 fn step(
@@ -86,7 +85,7 @@ fn step(
     let directory = DIRECTORY + input.below(DIRECTORIES) * PAGE_SIZE;
     let user_table = directory - DIRECTORY + USER_TABLE;
     match input.byte() % 9 {
-        // An entry of a program's page changes, and the Guest says which.
+        // An entry of a program's page changes, and the Guest reports it.
         0 | 1 => {
             let (page, entry) = (page(input), entry(input));
             machine.set_word(user_table + page * 4, entry);
@@ -97,9 +96,10 @@ fn step(
                 [directory, page << PAGE_SHIFT, entry],
             )
         }
-        // One of the kernel's.
+        // An entry of the kernel's table changes.
         2 => change_kernel_page(machine, input, directory),
-        // Several at once; the Guest says only that something has changed.
+        // Several change at once, and the Guest reports only that there was a
+        // change.
         3 => {
             let directory = vm.cr3.get();
             let user_table = directory - DIRECTORY + USER_TABLE;
@@ -124,7 +124,7 @@ fn step(
     }
 }
 
-/// An entry of the kernel's table changes, and the Guest says which.
+/// Changes an entry of the kernel's table. The Guest reports it.
 fn change_kernel_page(
     machine: &mut Machine<'_>,
     input: &mut Input<'_>,
@@ -132,7 +132,7 @@ fn change_kernel_page(
 ) -> Result<(), Kill> {
     let (page, mut entry) = (page(input), entry(input));
     if page == 0xB || page == 0xD || page == 0xF {
-        // Without these it could not go on.
+        // The kernel needs these to go on.
         entry = page << PAGE_SHIFT | 0x63;
     }
     machine.set_word(KERNEL_TABLE + page * 4, entry);
@@ -140,8 +140,8 @@ fn change_kernel_page(
     say(machine, input, Hypercall::SetPte, [directory, va, entry])
 }
 
-/// An entry of the directory changes: gone, there, there with fewer rights, or
-/// the same table at another place, too.
+/// Changes an entry of the directory: not present, present, with fewer rights,
+/// or the same table at another address, too.
 fn change_directory(
     machine: &mut Machine<'_>,
     input: &mut Input<'_>,
@@ -162,7 +162,7 @@ fn change_directory(
     if alias { Err(Kill::NoView) } else { Ok(()) }
 }
 
-/// More entries change than there is room to note one by one.
+/// Changes more entries than the Host can note one by one.
 fn change_many(
     machine: &mut Machine<'_>,
     input: &mut Input<'_>,
@@ -193,11 +193,11 @@ fn page(input: &mut Input<'_>) -> u32 {
     }
 }
 
-/// An entry of a page table: mostly one that can be.
+/// An entry of a page table: mostly a valid one.
 fn entry(input: &mut Input<'_>) -> u32 {
     let frame = input.below((LIMIT >> PAGE_SHIFT) + 1) << PAGE_SHIFT;
     let flags = u32::from(input.byte());
-    // PWT and PAT are deadly, so they are rare.
+    // PWT and PAT end the Guest, so they are rare.
     let deadly = if flags & 0x88 == 0x88 { 0xFF } else { 0x67 };
     frame | flags & deadly
 }
@@ -219,7 +219,7 @@ fn say(
     }
 }
 
-/// A page fault, which must end as the tables say.
+/// An access to a page, which must have the result that the tables say.
 fn touch(
     machine: &mut Machine<'_>,
     input: &mut Input<'_>,
@@ -253,7 +253,7 @@ fn touch(
         repeats.count += 1;
     }
     let made_up = user && repeats.count > MAX_REPEATS;
-    // Where nothing can be mapped, the Guest is told the truth: it faults.
+    // If nothing can be mapped, the Guest gets the fault.
     let mappable = va >= PAGE_SIZE;
     let told = counters.guest_faults.get() != before;
     let ours = allowed && mappable && !made_up;
@@ -267,7 +267,8 @@ fn touch(
     Ok(())
 }
 
-/// The entry for `va` in the current tables, less what the directory withholds.
+/// The entry for `va` in the current tables, with the directory's rights
+/// applied.
 fn walk(machine: &Machine<'_>, va: u32) -> Option<u32> {
     let directory = machine.vm.cr3.get();
     let pde = machine.word(directory + (va >> 22) * 4);
@@ -278,13 +279,13 @@ fn walk(machine: &Machine<'_>, va: u32) -> Option<u32> {
     (pte & PRESENT != 0).then_some(pte & (pde | !(WRITE | USER)))
 }
 
-/// Whether everything that is mapped is what the tables allow.
+/// Checks that all mappings are allowed by the tables.
 fn check(machine: &Machine<'_>) {
     let mapper = machine.mappers[machine.current].borrow();
     for (&page, &(frame, access)) in &mapper.pages {
         let va = page << PAGE_SHIFT;
         let entry = walk(machine, va).expect("mapped, but not present");
-        assert_eq!(entry & !0xFFF, frame, "{va:#x} is something else");
+        assert_eq!(entry & !0xFFF, frame, "{va:#x} has another frame");
         assert_ne!(entry & ACCESSED, 0, "{va:#x} was never used");
         if access == Access::Write {
             let both = WRITE | DIRTY;

@@ -1,9 +1,9 @@
 //! Virtio devices, whose rings a hostile driver writes.
 //!
 //! The Guest writes any bytes into its rings, its descriptors and its memory,
-//! and notifies about any address. The bus answers or says what rule was broken.
-//! The disk keeps its size, no more chains are answered than were made available,
-//! and the Guest's memory beyond its end is never touched.
+//! and notifies about any address. The bus answers, or reports the broken rule.
+//! The disk keeps its size, no more chains are answered than were made
+//! available, and memory beyond the Guest's is never accessed.
 
 use crate::input::Input;
 use lguest::devices::block::{Block, Disk};
@@ -25,11 +25,11 @@ const RAM: u32 = 0x1_0000;
 const RINGS: u32 = RAM + 0x1000;
 const QUEUES: u32 = 4;
 
-/// Plays a hostile driver.
+/// Acts as a hostile driver.
 ///
 /// # Panics
 ///
-/// When a promise is broken.
+/// If a promise is broken.
 pub fn target(data: &[u8]) {
     let mut input = Input::new(data);
     let disk = memfd_create("disk", MemfdFlags::CLOEXEC);
@@ -87,7 +87,7 @@ fn bus(disk: &File) -> (VirtioBus, Arc<Scripted>) {
     (bus.expect("four queues are few"), guest)
 }
 
-/// One thing that the driver does. A broken rule ends the Guest.
+/// One action of the driver. A broken rule ends the Guest.
 fn step(
     input: &mut Input<'_>,
     bus: &VirtioBus,
@@ -123,7 +123,7 @@ fn step(
     done.map_err(drop)
 }
 
-/// Writes a descriptor that mostly makes sense.
+/// Writes a descriptor that is mostly valid.
 fn describe(input: &mut Input<'_>, guest: &Scripted, ring: u32) {
     let index = input.below(8);
     let addr = input.below(RAM + 0x2_0000);

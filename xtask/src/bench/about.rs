@@ -1,7 +1,8 @@
-//! What was measured and where: without it, figures cannot be told apart later.
+//! What was measured, and on which machine.
 //!
-//! The commit, the kind of processor and how many of them there are, and the
-//! kernel. Nothing here identifies a particular machine.
+//! This names the commit, the kind and number of processors, and the kernel, so
+//! that figures can be compared later. It does not identify a particular
+//! machine.
 
 use std::fs;
 use std::path::Path;
@@ -63,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_tells_all_of_it() {
+    fn a_line_has_all_facts() {
         let about = About {
             commit: "0123456".into(),
             processor: "Some Processor".into(),

@@ -1,7 +1,7 @@
 //! Initial ram disks: reading one, and adding to it.
 //!
-//! The kernel unpacks as many archives as lie one after the other, packed or
-//! not, so our archive is simply appended to it, at a multiple of four.
+//! The kernel unpacks several archives in a row, packed or not. So our archive
+//! is appended to the ram disk, at a multiple of four.
 
 use std::io::Write;
 use std::path::Path;
@@ -33,8 +33,8 @@ fn entry(
     contents: &[u8],
 ) {
     bytes.extend_from_slice(MAGIC);
-    // inode, mode, owner, group, links, time, size, where it lies, which
-    // device it is, the length of its name, and a sum that is not checked.
+    // inode, mode, owner, group, links, time, size, device of the file, device
+    // number, length of the name, and a checksum that is not checked.
     let inode = bytes.len();
     let name_len = name.len() + 1;
     let (major, minor) = device;
@@ -95,7 +95,7 @@ pub(super) fn unpacked(path: &Path) -> Result<Vec<u8>, String> {
         .stdout(Stdio::piped())
         .spawn()
         .map_err(|error| format!("gzip: {error}"))?;
-    let mut stdin = gzip.stdin.take().ok_or("gzip does not listen")?;
+    let mut stdin = gzip.stdin.take().ok_or("gzip has no input")?;
     let writer = std::thread::spawn(move || stdin.write_all(&bytes));
     let out = gzip.wait_with_output().map_err(failed)?;
     let written = writer.join().is_ok_and(|result| result.is_ok());

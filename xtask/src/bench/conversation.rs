@@ -1,8 +1,8 @@
-//! Talking to a program by its standard input and output.
+//! A conversation with a program by its standard input and output.
 //!
 //! Guests and native programs are asked for their rows in the same way: a line
-//! goes in, and lines come out until one says that this was all. Every wait has
-//! a time limit, because a guest may hang.
+//! is written, and lines are read up to the line that ends the answer. Every
+//! wait has a time limit, because a guest may hang.
 
 use crate::program::end_all_of;
 use std::fs::File;
@@ -13,14 +13,14 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// A program that runs, and its output so far.
+/// A running program, and its output so far.
 pub(super) struct Conversation {
     child: Child,
     stdin: ChildStdin,
     output: Receiver<Piece>,
     /// Its output so far.
     heard: Vec<u8>,
-    /// How much of it has been waited for.
+    /// How much of the output earlier waits have used.
     seen: usize,
     started: Instant,
     latest: Instant,
@@ -69,15 +69,15 @@ impl Conversation {
         self.child.id()
     }
 
-    /// Says a line.
+    /// Writes a line.
     pub(super) fn say(&mut self, line: &str) -> Result<(), String> {
         self.stdin
             .write_all(format!("{line}\n").as_bytes())
             .map_err(|error| format!("it does not read its input: {error}"))
     }
 
-    /// Waits until `text` is said, after what was waited for before; answers
-    /// what stood before it, and how long after the start it came.
+    /// Waits for `text`, after the texts of earlier waits. Returns the output
+    /// before it, and the time since the start.
     pub(super) fn wait_for(
         &mut self,
         text: &str,
@@ -112,9 +112,9 @@ impl Conversation {
         }
     }
 
-    /// Says a line, and answers the lines up to a full stop. A line that begins
-    /// with a question mark is a request of the program; `help` answers it with
-    /// a line.
+    /// Writes a line, and returns the lines up to a full stop. A line that
+    /// begins with a question mark is a request of the program. `help` returns
+    /// the line to answer with.
     pub(super) fn ask(
         &mut self,
         line: &str,
@@ -139,13 +139,13 @@ impl Conversation {
     fn last_line(&self) -> String {
         let text = String::from_utf8_lossy(&self.heard);
         let line = text.lines().rev().find(|line| !line.trim().is_empty());
-        line.unwrap_or("without a word").trim().to_owned()
+        line.unwrap_or("without output").trim().to_owned()
     }
 }
 
 impl Drop for Conversation {
     fn drop(&mut self) {
-        // User Mode Linux leaves processes behind, if only the first is ended.
+        // User Mode Linux leaves processes running if only the first is ended.
         if matches!(self.child.try_wait(), Ok(None)) {
             end_all_of(self.child.id());
         }
@@ -189,11 +189,11 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_left_behind() {
+    fn no_process_is_left_running() {
         let mut shell = shell("sleep 60 & echo $!; wait");
         let (child, _) = shell.wait_for("\n", PATIENCE).unwrap();
         drop(shell);
-        // Gone, or a zombie; a busy machine needs time for it.
+        // It has ended, or is a zombie. A busy machine needs time for that.
         let path = format!("/proc/{child}/stat");
         let lives = || {
             let status = std::fs::read_to_string(&path);

@@ -1,4 +1,4 @@
-//! The built-in guest: its start, what it uses, its own figures.
+//! The built-in guest: its start, its resources, its own figures.
 //!
 //! It runs only under lguest, so it is compared only with another lguest. It
 //! needs no files from outside, so CI can measure it.
@@ -18,7 +18,7 @@ const PROMPT: &str = "lguest> ";
 /// Where the memory of a guest is.
 pub(super) const GUEST_MEMORY: [&str; 1] = ["lguest-memory"];
 
-/// Rows that are measured from outside.
+/// Rows that are measured from outside the guest.
 const FIRST: &str = "start to first instruction";
 const READY: &str = "start to ready, as the guest sees it";
 const SHOWN: &str = "start to prompt";
@@ -44,7 +44,7 @@ const SAID: [&str; 14] = [
     "a turn of a kernel task",
 ];
 
-/// Rounds of the rows of one guest, then many guests at once.
+/// Measures one guest in rounds, then many guests at once.
 pub(super) fn measure(options: &Options, lguest: &Path, results: &mut Results) {
     if !options.wants("embedded") {
         return;
@@ -124,14 +124,14 @@ fn stamp(said: &str) -> Option<f64> {
     Some(seconds * 1e3)
 }
 
-/// A line of the guest's: what it is about, and nanoseconds.
+/// A line of the guest: a name, and nanoseconds.
 fn figure(line: &str) -> Option<(&str, f64)> {
     let line = line.trim().strip_suffix(" ns")?;
     let (name, value) = line.rsplit_once(' ')?;
     Some((name.trim(), value.parse().ok()?))
 }
 
-/// Guests that do nothing, all at once.
+/// Measures idle guests, many at once.
 fn many(
     count: u32,
     program: &Path,

@@ -1,11 +1,11 @@
-//! Does it grow?
+//! Do costs grow with the guest?
 //!
 //! The same costs in guests of several sizes, with few and with many processes
 //! alive.
 //!
-//! If the Host's work depends on the size of a guest or on the number of its
-//! page directories, it shows here. Natively the number of processes is the
-//! same, and the size of the machine is what it is.
+//! This shows whether the Host's work depends on the size of a guest or on the
+//! number of its page directories. Natively the number of processes is the
+//! same, and the memory is that of the machine.
 
 use super::kit::Kit;
 use super::machines::{self, Machine};
@@ -21,7 +21,7 @@ pub(super) const ROWS: [&str; 3] = ["fault-anon", "fork-exit", "switch-2"];
 const SIZES: [u32; 3] = [16, 256, 800];
 const PROCESSES: [u32; 3] = [1, 16, 128];
 
-/// The name of these rows for an option: each is also a row elsewhere.
+/// The name of these rows for an option. Each is also a row of another section.
 const OPTION: &str = "growth";
 
 pub(super) fn measure(

@@ -1,7 +1,7 @@
 //! Files for the rows of Linux: a kernel, a program, and ram disks of them.
 //!
-//! The environment names the files. Ours is put behind the ram disk that was
-//! given, and the busybox in there is taken out, so that programs are the same
+//! The environment names the files. Our program is appended to the ram disk.
+//! The busybox in the ram disk is also extracted, so that programs are the same
 //! natively and in a guest.
 
 use super::archive;
@@ -24,7 +24,7 @@ pub(super) struct Kit {
     pub(super) program: PathBuf,
     /// The initial ram disk as it was given.
     pub(super) given: Option<PathBuf>,
-    /// The same with our program behind it.
+    /// The same with our program appended.
     pub(super) initrd: PathBuf,
     /// Our program alone, for small guests.
     pub(super) small: PathBuf,
@@ -32,13 +32,13 @@ pub(super) struct Kit {
     pub(super) busybox: Option<PathBuf>,
     /// A kernel with a serial console, for QEMU.
     pub(super) qemu_kernel: Option<PathBuf>,
-    /// Our program for User Mode Linux, which may be of another kind.
+    /// Our program for User Mode Linux, which may have another word size.
     pub(super) uml_initrd: Option<PathBuf>,
-    /// Where files may be made.
+    /// The folder for files that are made.
     pub(super) folder: PathBuf,
 }
 
-/// How large disks are made.
+/// The size of the disks.
 const DISK: u64 = 64 << 20;
 
 impl Kit {
@@ -87,7 +87,7 @@ impl Kit {
     pub(super) fn disks(&self, name: &str) -> Result<[PathBuf; 2], String> {
         let disks = ["raw", "ext2"]
             .map(|kind| self.folder.join(format!("{name}-{kind}")));
-        // Written once, so that no page of it is a hole.
+        // Written once, so that the file has no holes.
         write(&disks[0], &vec![1; usize::try_from(DISK).unwrap_or(0)])?;
         write(&disks[1], &[])?;
         let file = std::fs::File::options().write(true).open(&disks[1]);
@@ -98,7 +98,7 @@ impl Kit {
             .args(["-O", "none,filetype,sparse_super"])
             .arg(&disks[1])
             .env("PATH", path_with_sbin())
-            .stdout(Stdio::null()) // it warns of small inodes
+            .stdout(Stdio::null()) // it warns about small inodes
             .stderr(Stdio::null())
             .status();
         match made {
@@ -109,7 +109,7 @@ impl Kit {
     }
 }
 
-/// Where programs for administrators are, too.
+/// `PATH` with the folders of programs for administrators.
 fn path_with_sbin() -> String {
     let path = std::env::var("PATH").unwrap_or_default();
     format!("{path}:/usr/sbin:/sbin")

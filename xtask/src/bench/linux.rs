@@ -1,7 +1,7 @@
 //! Linux: the same program natively and as the first process of machines.
 //!
 //! All systems run all the time, and sleep between rows. Each row is measured
-//! on one after the other, and in every round the order is reversed.
+//! on one system after the other, and the order is reversed in every round.
 
 use super::kit::Kit;
 use super::machines::{self, Machine};
@@ -58,7 +58,7 @@ const ROWS: [(&str, &str); 34] = [
 /// Memory of the usual guest.
 const MEGABYTES: u32 = 128;
 
-/// Measures all of Linux that is wanted.
+/// Measures all chosen rows of Linux.
 pub(super) fn measure(
     options: &Options,
     lguest: &Path,
@@ -82,7 +82,7 @@ pub(super) fn measure(
     }
 }
 
-/// The names of all rows, but for their variants.
+/// The names of all rows, without their variants.
 fn all() -> impl Iterator<Item = (&'static str, &'static str)> {
     let more = start::ROWS.into_iter().map(|row| (start::TITLE, row));
     let net = network::ROWS.into_iter().map(|row| (network::TITLE, row));

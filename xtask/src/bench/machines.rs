@@ -1,7 +1,7 @@
 //! The systems: how each of them is started with the same program.
 //!
-//! Natively the program is a process that keeps to one processor, as a Guest
-//! does. In a machine it is the first process of all.
+//! Natively the program is a process on one processor, as a Guest is. In a
+//! machine it is the first process.
 
 use super::conversation::Conversation;
 use super::kit::{FIRST_PROCESS, Kit};
@@ -30,20 +30,19 @@ pub(super) struct Machine<'a> {
 /// One end of a network of two.
 #[derive(Clone)]
 pub(super) struct Network {
-    /// A name in the file system by which they find each other.
+    /// The path of the file or socket of the network.
     pub(super) path: PathBuf,
-    /// Whether it is the one that was there first.
+    /// Whether this is the machine that was started first.
     pub(super) first: bool,
 }
 
-/// How long a machine may take to come up: an emulator is slow.
+/// How long a machine may take to start. An emulator is slow.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 const QEMU: &str = "qemu-system-i386";
 const UML: &str = "linux";
 
-/// The systems that are wanted, whether they are there or not, each with the
-/// lguest that it is about.
+/// The chosen systems, each with its lguest. They may be missing here.
 pub(super) fn wanted(
     options: &Options,
     lguest: &Path,
@@ -58,7 +57,7 @@ pub(super) fn wanted(
     ours.chain(other).collect()
 }
 
-/// Whether there is such a system here; else, why not.
+/// Whether there is such a system here. The error says why not.
 pub(super) fn is_there(system: System, kit: &Kit) -> Result<(), String> {
     match system {
         System::Qemu if !exists(QEMU) => Err(format!("no {QEMU}")),
@@ -74,7 +73,7 @@ pub(super) fn is_there(system: System, kit: &Kit) -> Result<(), String> {
 }
 
 impl<'a> Machine<'a> {
-    /// One without anything beside its memory.
+    /// A machine with memory only.
     pub(super) fn bare(
         system: System,
         lguest: &Path,
@@ -92,7 +91,8 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// Starts it, up to where it listens; answers how long that took.
+    /// Starts it and waits until it reads its input. Returns how long that
+    /// took.
     pub(super) fn start(&self) -> Result<(Conversation, Duration), String> {
         let name = self.system.name();
         let log = self.kit.folder.join(format!("{name}.log"));
@@ -131,7 +131,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// An lguest that still lacks its kernel's arguments.
+    /// The command of lguest, without the kernel's arguments.
     pub(super) fn lguest(&self, initrd: &Path) -> Command {
         let mut command = Command::new(&self.lguest);
         command.arg("--verbose");
@@ -147,7 +147,7 @@ impl<'a> Machine<'a> {
         command
     }
 
-    /// A QEMU that still lacks its kernel's arguments.
+    /// The command of QEMU, without the kernel's arguments.
     pub(super) fn qemu(&self, initrd: &Path) -> Command {
         let mut command = Command::new(QEMU);
         command.args(["-accel", "tcg", "-nodefaults", "-no-reboot"]);
@@ -200,7 +200,8 @@ impl<'a> Machine<'a> {
         let kit = self.kit;
         let mut command = Command::new(&kit.program);
         command.arg("serve").current_dir(&kit.folder);
-        // Two that talk to each other may each have a processor, as guests do.
+        // Two native processes on a network may each have a processor, as
+        // guests do.
         if self.network.is_none() {
             command.env("cpu", last_processor().to_string());
         }
@@ -215,7 +216,7 @@ impl<'a> Machine<'a> {
     }
 }
 
-/// The last processor that we may use: the first ones have more to do.
+/// The last processor that this process may use. The first ones have more work.
 fn last_processor() -> u32 {
     let status = std::fs::read_to_string("/proc/self/status");
     let status = status.unwrap_or_default();

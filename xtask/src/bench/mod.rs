@@ -1,8 +1,8 @@
-//! What things cost: natively, under lguest, and elsewhere.
+//! The benchmark: costs natively, under lguest, and under other systems.
 //!
 //! Everything is measured in one run, each row on one system after the other
 //! and then again in another order, because the speed of a machine changes from
-//! minute to minute. The results are ratios, or the reason why there is none.
+//! minute to minute. The results are ratios, or the reasons why there are none.
 //! The same program runs everywhere: natively it is an ordinary process.
 
 mod about;
@@ -39,7 +39,7 @@ use results::Results;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-/// Measures what the words choose.
+/// Measures the chosen rows.
 pub fn main(words: &[&str]) -> ExitCode {
     if let ["--help" | "-h"] = words {
         print!("{}", options::HELP);
@@ -90,7 +90,7 @@ fn run(options: &Options) -> Result<(), String> {
     Ok(())
 }
 
-/// The Launcher as its users have it.
+/// Builds the Launcher as its users do.
 fn build(root: &Path) -> Result<PathBuf, String> {
     let status = Command::new("cargo")
         .args(["build", "--release", "--locked", "--quiet", "-p", "lguest"])

@@ -1,7 +1,7 @@
 //! Networks: from one machine to another of the same kind.
 //!
 //! Under lguest they share a file, under QEMU a socket. Natively it is the
-//! loopback device, which copies less than any network between machines can.
+//! loopback device, which copies less than a network between machines must.
 
 use super::kit::{Kit, write};
 use super::machines::{self, Machine, Network};
@@ -17,7 +17,7 @@ pub(super) const ROWS: [&str; 4] =
 
 const MEGABYTES: u32 = 64;
 
-/// Streams take a while to get going.
+/// A stream needs some time to reach its speed.
 const LONGER: u32 = 4;
 
 /// A pair of each system.
@@ -50,7 +50,7 @@ pub(super) fn measure(
         for row in &wanted {
             eprintln!("networks: round {}, {row}", round + 1);
             for pair in &mut pairs {
-                // The other side first: it has to be there.
+                // The other side starts first, because it must listen.
                 if let Err(why) = pair.serves.id() {
                     let system = pair.serves.machine.system;
                     results.add(TITLE, row, system, Err(why));

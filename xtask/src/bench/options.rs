@@ -1,7 +1,7 @@
-//! The options: what is to be measured, and how long.
+//! The options: which rows are measured, and how long.
 //!
-//! Without options it is everything. To judge a change, choose its rows, and
-//! more rounds of them.
+//! Without options all rows are measured. To judge a change, choose its rows,
+//! and more rounds.
 
 use std::path::PathBuf;
 
@@ -22,7 +22,7 @@ The embedded guest needs nothing. Linux needs LGUEST_TEST_VMLINUX,
 LGUEST_TEST_INITRD and LGUEST_BENCH_PROGRAM: see docs/performance.md.
 ";
 
-/// The words of a command line, understood.
+/// The parsed options.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Options {
     pub(super) quick: bool,
@@ -38,7 +38,7 @@ pub(super) struct Options {
 }
 
 impl Options {
-    /// Everything, as thoroughly as usual.
+    /// All rows, with the usual rounds.
     pub(super) fn usual() -> Self {
         Self {
             quick: false,

@@ -1,8 +1,8 @@
 //! The figures as a picture: one bar for each row and system.
 //!
-//! Bars begin at what is native and are as long as the factor is large, on a
-//! scale on which twice is always the same length. A tick marks the ratio of
-//! the best pieces. Rows that have no native counterpart are left to the table.
+//! Bars begin at the native cost and end at the ratio, on a logarithmic scale.
+//! A tick marks the ratio of the best pieces. Rows without a native figure are
+//! only in the table.
 
 use super::results::{Results, Row, System};
 use std::fmt::Write;
@@ -15,7 +15,7 @@ const GAP: f64 = 7.0;
 const TOP: f64 = 56.0;
 const TITLE: f64 = 30.0;
 
-/// Colours that the colour-blind can tell apart.
+/// Colours that colour-blind readers can distinguish.
 fn colour(system: System) -> &'static str {
     match system {
         System::Native => "#000000",
@@ -75,7 +75,7 @@ fn has_ratio(row: &Row, systems: &[System]) -> bool {
     systems.iter().any(|system| row.ratio(*system).is_some())
 }
 
-/// The bars of a row; answers where the next one begins.
+/// The bars of a row. Returns the place of the next row.
 fn bars(
     body: &mut String,
     row: &Row,

@@ -1,21 +1,21 @@
 //! The memory and processor time that processes use.
 //!
-//! A system is a process and all that it has started: what its helpers use is
-//! part of the figures.
+//! A system is a process with all that it has started. So the figures include
+//! its helpers.
 
 use crate::family::{family, tasks};
 use std::fs;
 use std::time::{Duration, Instant};
 
-/// Memory of a system in KiB, each page divided among its users: without the
-/// files of these names, and the page tables beside it.
+/// Memory of a system in KiB, without its guest's, and its page tables. A
+/// shared page is divided among its users.
 pub(super) struct Memory {
     pub(super) own: f64,
     pub(super) page_tables: f64,
 }
 
-/// What a system uses beyond the memory of its guest, which is mapped from
-/// files of these names.
+/// The memory of a system without its guest's, which is mapped from files of
+/// these names.
 pub(super) fn memory(process: u32, guest: &[&str]) -> Memory {
     let mut memory = Memory {
         own: 0.0,

@@ -1,8 +1,7 @@
 //! The results: for each row and system, a number for each round.
 //!
-//! Each round has two numbers: the usual cost, and the cost in the best of some
-//! short pieces. On a machine that others use, too, the second is nearer to the
-//! truth.
+//! Each round has two numbers: the mean cost, and the cost in the best of some
+//! short pieces. On a busy machine the second is more accurate.
 
 use super::about::About;
 use std::collections::BTreeMap;
@@ -14,7 +13,7 @@ pub(super) enum System {
     Native,
     /// The lguest of this tree.
     Lguest,
-    /// Another one, to compare with.
+    /// Another lguest, for comparison.
     Baseline,
     /// `qemu-system-i386` without help from the processor.
     Qemu,
@@ -47,11 +46,11 @@ impl System {
 pub(super) struct Cell {
     values: Vec<f64>,
     bests: Vec<f64>,
-    /// Why there are none.
+    /// Why there are no figures.
     pub(super) why_not: Option<String>,
 }
 
-/// A row: one thing that costs something.
+/// A row: one operation whose cost is measured.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Row {
     pub(super) name: String,
@@ -92,7 +91,7 @@ impl Figure {
 }
 
 impl Results {
-    /// Puts what was measured on record, or why it was not.
+    /// Records a figure, or the reason why there is none.
     pub(super) fn add(
         &mut self,
         section: &'static str,
@@ -132,7 +131,7 @@ impl Results {
         &mut rows[at]
     }
 
-    /// Puts it on record if nothing was measured and there is no reason.
+    /// Records a reason if there is neither a figure nor a reason.
     pub(super) fn must_have(
         &mut self,
         section: &'static str,
@@ -141,7 +140,7 @@ impl Results {
     ) {
         let cell = self.row(section, row).cells.entry(system).or_default();
         if cell.values.is_empty() && cell.why_not.is_none() {
-            cell.why_not = Some("nothing was said about it".into());
+            cell.why_not = Some("there was no answer".into());
         }
     }
 
@@ -247,7 +246,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_middle_is_the_middle() {
+    fn the_median_is_the_middle() {
         assert_eq!(median(&[]), None);
         assert_eq!(median(&[3.0, 1.0, 9.0]), Some(3.0));
         assert_eq!(median(&[4.0, 1.0]), Some(2.5));

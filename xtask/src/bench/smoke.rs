@@ -1,4 +1,4 @@
-//! The check of CI: the benchmark still measures everything.
+//! The check of CI: the benchmark still measures all rows.
 //!
 //! Figures are not checked, because the load of the machine is unknown. A row
 //! that is missing is a mistake.
@@ -9,7 +9,7 @@ use super::{embedded, json, plot, table};
 use crate::place;
 use std::path::Path;
 
-/// Measures the embedded Guest in a hurry with the Launcher that was built.
+/// Measures the embedded Guest quickly with the Launcher that was built.
 /// Returns what is missing.
 pub(crate) fn smoke(root: &Path) -> Vec<String> {
     let mut options = Options::usual();
@@ -31,7 +31,7 @@ pub(crate) fn smoke(root: &Path) -> Vec<String> {
         missing.push("the figures are not JSON".into());
     }
     if !plot::of(&results).ends_with("</svg>\n") {
-        missing.push("the plot has no end".into());
+        missing.push("the plot is not complete".into());
     }
     missing
 }

@@ -1,7 +1,7 @@
-//! Linux from outside: how long it takes to come up, and what it uses asleep.
+//! Linux from outside: its start, and its resources while it is idle.
 //!
-//! Two ways up are measured: to the shell of the initial ram disk that was
-//! given, and to our program, which every system can start.
+//! Two starts are measured: to the shell of the given initial ram disk, and to
+//! our program, which every system can start.
 
 use super::conversation::Conversation;
 use super::embedded::{GUEST_MEMORY, milliseconds};
@@ -72,7 +72,7 @@ pub(super) fn measure(
     }
 }
 
-/// The kernel as its user boots it, with the ram disk that was given.
+/// The kernel as its user boots it, with the given ram disk.
 fn to_the_shell(
     machine: &Machine,
     results: &mut Results,
@@ -119,7 +119,7 @@ fn to_our_program(
     Ok(())
 }
 
-/// Machines that do nothing, all at once.
+/// Measures idle machines, many at once.
 fn many(
     count: u32,
     machine: &Machine,

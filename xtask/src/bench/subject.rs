@@ -14,7 +14,7 @@ use std::time::Duration;
 /// How long one row may take on the slowest system.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A machine, and what it has to be told when it comes up.
+/// A machine, and the lines to write after its start.
 pub(super) struct Subject<'a> {
     pub(super) machine: Machine<'a>,
     greetings: Vec<String>,
@@ -40,8 +40,8 @@ impl<'a> Subject<'a> {
         }
     }
 
-    /// Asks for a row, and puts the answer on record under the row's name
-    /// with this behind it.
+    /// Asks for a row, and records the answer under the row's name and
+    /// `suffix`.
     pub(super) fn ask(
         &mut self,
         section: &'static str,
@@ -67,7 +67,7 @@ impl<'a> Subject<'a> {
         }
     }
 
-    /// Says something to the machine, which is started if it is not up.
+    /// Writes a line to the machine. Starts it if it is not running.
     pub(super) fn say(&mut self, line: &str) -> Result<Vec<String>, String> {
         if let Some(why) = &self.given_up {
             return Err(why.clone());
@@ -76,12 +76,12 @@ impl<'a> Subject<'a> {
         let disk = self.machine.disks.as_ref().map(|disks| disks[0].clone());
         let help = |wish: &str| match (wish, &disk) {
             ("forget", Some(disk)) => forget(disk),
-            _ => Err(format!("it wants {wish:?}")),
+            _ => Err(format!("it asks for {wish:?}")),
         };
         let answer = self.running().and_then(|m| m.ask(line, PATIENCE, help));
         if let Err(why) = &answer {
             self.running = None;
-            // It does not come up, or not far.
+            // It does not start, or fails early.
             if started {
                 self.given_up = Some(why.clone());
             }
@@ -101,7 +101,7 @@ impl<'a> Subject<'a> {
         if self.running.is_none() {
             let (mut machine, _) = self.machine.start()?;
             for line in &self.greetings {
-                let nothing = |wish: &str| Err(format!("it wants {wish:?}"));
+                let nothing = |wish: &str| Err(format!("it asks for {wish:?}"));
                 for said in machine.ask(line, PATIENCE, nothing)? {
                     if let Some((what, Err(why))) = figure(&said) {
                         return Err(format!("{what}: {why}"));
@@ -114,8 +114,8 @@ impl<'a> Subject<'a> {
     }
 }
 
-/// Writes the file at `path` out and has the kernel forget what it has of it
-/// in memory.
+/// Writes the file at `path` to disk, and makes the kernel drop its pages of
+/// it.
 fn forget(path: &Path) -> Result<String, String> {
     let mut command = Command::new("dd");
     command.arg(format!("of={}", path.display()));
@@ -127,7 +127,8 @@ fn forget(path: &Path) -> Result<String, String> {
     }
 }
 
-/// A line of the program's: a row, and its figure or why there is none.
+/// A line of the program: a row, and its figure or the reason why there is
+/// none.
 fn figure(line: &str) -> Option<(&str, Result<Figure, String>)> {
     let (row, rest) = line.split_once(' ')?;
     if let Some(why) = rest.strip_prefix("- ") {

@@ -1,12 +1,12 @@
 //! The figures for a terminal.
 //!
-//! For each system there is its cost, and beside it the ratio to the native
-//! cost: of the medians, and in brackets of the best pieces.
+//! For each system there are its cost and the ratio to the native cost: that of
+//! the medians, and in brackets that of the best pieces.
 
 use super::results::{Cell, Results, Row, System};
 use std::fmt::Write;
 
-/// The whole table, and below it what could not be measured.
+/// The whole table, and below it the rows that could not be measured.
 pub(super) fn of(results: &Results) -> String {
     let systems = results.systems();
     let mut text = format!("\n{}\n", results.about.line());
@@ -68,7 +68,7 @@ fn places(ratio: f64) -> String {
     }
 }
 
-/// A number in a unit in which it can be read.
+/// A number in a readable unit.
 fn quantity(value: f64, unit: &str) -> String {
     match unit {
         "ns" if value >= 1e7 => format!("{:.1} ms", value / 1e6),

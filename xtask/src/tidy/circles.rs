@@ -1,9 +1,9 @@
-//! Import circles: files of one crate that cannot be read one after the other.
+//! Import circles: files of one crate that import each other.
 //!
-//! A file imports another where it names a path into it. Files that import each
-//! other, directly or by way of others, are a circle, and a reader has to know
-//! all of them to know one. A circle that is right is opened by an
-//! excuse: a comment `// circle: why` above one of its `use` lines.
+//! A file imports another if it names a path into it. Files that import each
+//! other, directly or through others, are a circle, and a reader must read all
+//! of them to understand one. If a circle is right, a comment `// circle: why`
+//! above one of its `use` lines excuses it.
 
 use super::imports::{self, Uses};
 use super::tree::Tree;
@@ -22,7 +22,8 @@ const SOURCES: [&str; 9] = [
     "xtask/src/",
 ];
 
-/// The circles that are left, a line each: its files. It may only shrink.
+/// The ledger of known circles: a line with the files of each. It may only
+/// shrink.
 const LEDGER: &str = "xtask/circles.txt";
 
 /// How the ledger begins.
@@ -56,7 +57,7 @@ pub(super) fn circles(tree: &Tree) -> Vec<Circle> {
     graphs.flat_map(|graph| closed(&graph)).collect()
 }
 
-/// Where circles and ledger disagree, if there is a ledger.
+/// Differences between circles and ledger, if there is a ledger.
 pub(super) fn ledger(tree: &Tree) -> Vec<String> {
     let Some(text) = tree.text(LEDGER) else {
         return Vec::new();
@@ -97,7 +98,7 @@ pub(super) fn ledger(tree: &Tree) -> Vec<String> {
     found
 }
 
-/// Writes the ledger with all circles that there are.
+/// Writes the ledger with all present circles.
 pub(super) fn write_ledger(tree: &Tree) {
     let circles = circles(tree);
     write(tree, &circles.iter().collect::<Vec<_>>());
@@ -142,8 +143,8 @@ fn graph<'a>(tree: &'a Tree, folder: &str) -> Graph<'a> {
 /// The most re-exports by which a name may be reached.
 const MAX_EXPORTS: u32 = 8;
 
-/// The file in which a path's item is, and what of it follows the module.
-/// Re-exports lead on to where the item is made.
+/// The file that defines a path's item, and the part of the path after the
+/// module. Follows re-exports.
 fn file_of<'a>(
     target: &[String],
     modules: &Modules<'a>,
@@ -306,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn files_that_lead_nowhere_back_are_no_circle() {
+    fn files_without_a_way_back_are_no_circle() {
         assert!(circles(&tree("use std::fs;\n")).is_empty());
     }
 

@@ -1,8 +1,8 @@
-//! Packages: which depends on which, and why on foreign ones.
+//! Packages: dependencies between them, and reasons for foreign ones.
 //!
-//! The folders show the architecture; here it is checked. The packages and
-//! their dependencies come from `cargo metadata`, the reasons for foreign ones
-//! from the comments in the manifests.
+//! This checks that crates depend on each other as the architecture says. The
+//! packages and their dependencies come from `cargo metadata`, the reasons for
+//! foreign ones from comments in the manifests.
 
 use super::tree::Tree;
 use crate::place::WORKSPACES;
@@ -28,11 +28,11 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("xtask", &[]),
 ];
 
-/// Which more of them their tests may use.
+/// Further crates that their tests may use.
 const TESTS_MAY: &[(&str, &[&str])] =
     &[("lguest", &["lg-host", "lg-switcher"])];
 
-/// A Guest is a package below this folder; it may use the kit.
+/// A Guest is a package below this folder. It may use the kit.
 const GUESTS: &str = "/guests/";
 const GUESTS_MAY: &[&str] = &["lg-abi", "lg-guest"];
 
@@ -71,7 +71,7 @@ pub(super) fn arrows(tree: &Tree) -> Vec<String> {
     found
 }
 
-/// Packages that do not say what each has to say.
+/// Packages without a required field.
 pub(super) fn packages(tree: &Tree) -> Vec<String> {
     let mut found = Vec::new();
     for package in all_packages(tree) {
@@ -103,7 +103,7 @@ pub(super) fn packages(tree: &Tree) -> Vec<String> {
     found
 }
 
-/// Dependencies on foreign packages without a comment above or beside them.
+/// Dependencies on foreign packages that have no comment above or beside them.
 pub(super) fn reasons(tree: &Tree) -> Vec<String> {
     let mut found = Vec::new();
     for (path, text) in tree.texts("Cargo.toml") {

@@ -1,8 +1,8 @@
-//! Documents name only things that exist.
+//! Checks that documents name only things that exist.
 //!
-//! A map that is not checked becomes wrong with time. So every relative link,
-//! every path and item between backticks, and every test that a promise relies
-//! on is looked up.
+//! A document that is not checked becomes wrong with time. So this looks up
+//! every relative link, every path and item between backticks, and every test
+//! of a promise.
 
 use super::tree::Tree;
 
@@ -15,11 +15,11 @@ const MAPS: [&str; 4] = [
 ];
 const DOCS: &str = "docs/";
 
-/// Folders that come and go, and two of Linux's sources.
+/// Folders that do not always exist, and two of Linux's sources.
 const NOT_KEPT: [&str; 4] =
     ["target/", "fuzz/artifacts", "arch/i386", "drivers/lguest"];
 
-/// The endings by which a name is taken for that of a file.
+/// The endings of names that count as files.
 const ENDINGS: [&str; 6] = [".rs", ".md", ".toml", ".sh", ".txt", ".ld"];
 
 /// The beginning of labels in our assembly.
@@ -167,8 +167,8 @@ fn says(text: &str, word: &str) -> bool {
     })
 }
 
-/// Rows of SECURITY.md's tables that should name a test and do not. That what
-/// they name exists, [`names`] has checked.
+/// Rows of SECURITY.md's tables that must name a test and do not. [`names`]
+/// checks that the tests exist.
 pub(super) fn promises(tree: &Tree) -> Vec<String> {
     let text = tree.text("SECURITY.md").unwrap_or_default();
     let mut column = None;

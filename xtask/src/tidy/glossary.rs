@@ -1,9 +1,9 @@
-//! The glossary: a line for each term, and each term in use.
+//! Checks of the glossary: a line for each term, and a use of each term.
 //!
 //! Terms are words with a capital in the middle of a sentence. Each has its
-//! line in the glossary, or stands in the list of names at its end. What a line
-//! names between backticks exists. Words that an earlier vocabulary had for
-//! these things do not come back.
+//! line in the glossary, or is in the list of names at its end. Names between
+//! backticks in a line must exist. Words of the earlier vocabulary must not
+//! come back.
 
 use super::prose;
 use super::tree::Tree;
@@ -14,8 +14,8 @@ const GLOSSARY: &str = "docs/glossary.md";
 /// The beginning of the list of names.
 const NAMES: &str = "\n## Names\n";
 
-/// Words of the earlier vocabulary, and what is said now. They are put together
-/// so that this file does not contain them.
+/// Words of the earlier vocabulary, and their replacements. They are
+/// concatenated so that this file does not contain them.
 const FORMER: &[(&str, &str)] = &[
     (concat!("tw", "in"), "patched copy"),
     (concat!("nurs", "ery"), "view spawner"),
@@ -119,7 +119,7 @@ fn capitalised(text: &str) -> impl Iterator<Item = (usize, &str)> {
         })
 }
 
-/// Terms that stand before one that they should follow.
+/// Terms that are not in alphabetical order.
 fn out_of_order(tree: &Tree) -> Vec<String> {
     let text = tree.text(GLOSSARY).unwrap_or_default();
     let rows = text.lines().filter_map(|line| line.strip_prefix("| "));

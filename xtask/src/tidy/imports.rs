@@ -1,13 +1,14 @@
 //! The imports and re-exports of a source file, as lists of path segments.
 //!
-//! It is no compiler: comments, strings and the tests at a file's foot are
-//! left out, `use` trees are taken apart, and every other `a::b` is a path.
+//! This is no compiler. It leaves out comments, strings and the tests at the
+//! end of a file. It splits `use` trees, and takes every other `a::b` as a
+//! path.
 
 use std::collections::BTreeSet;
 use std::iter::Peekable;
 use std::vec::IntoIter;
 
-/// The beginning of the comment above a `use` that is left out; the reason
+/// The beginning of the comment above a `use` that is left out. The reason
 /// follows.
 pub(super) const MARK: &str = "// circle: ";
 
@@ -84,7 +85,8 @@ pub(super) fn uses(text: &str) -> Uses {
     uses
 }
 
-/// The text up to the tests at the file's foot, whatever their visibility.
+/// The text before the tests at the end of the file. They may have any
+/// visibility.
 fn without_tests(text: &str) -> &str {
     let mut from = 0;
     while let Some(at) = text[from..].find(TESTS) {
@@ -110,7 +112,7 @@ struct Inline {
 }
 
 impl Inline {
-    /// Behind the word `mod`.
+    /// After the word `mod`.
     fn enter(&mut self, tokens: &mut Peekable<IntoIter<Token>>) {
         tokens.next();
         if tokens.next_if_eq(&Token::Other('{')).is_some() {
@@ -141,7 +143,7 @@ impl Inline {
     }
 }
 
-/// Skips the brackets behind `pub`.
+/// Skips the brackets after `pub`.
 fn visibility(tokens: &mut Peekable<IntoIter<Token>>) {
     if tokens.next_if_eq(&Token::Other('(')).is_some() {
         for token in tokens.by_ref() {
@@ -163,7 +165,7 @@ fn extend(tokens: &mut Peekable<IntoIter<Token>>, path: &mut Vec<String>) {
     }
 }
 
-/// Takes one branch of a `use` apart, up to the comma or semicolon behind it.
+/// Splits one branch of a `use`, up to the comma or semicolon after it.
 fn use_tree(
     tokens: &mut Peekable<IntoIter<Token>>,
     before: &[String],

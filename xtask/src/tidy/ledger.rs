@@ -1,8 +1,8 @@
 //! The ledger of files that may contain unsafe code.
 //!
-//! Everywhere else the compiler forbids it. A file opts in at its top, with a
-//! reason. The ledger repeats file and reason, so that a reviewer sees each new
-//! one.
+//! The compiler forbids it in all other files. A file opts in at its top, with
+//! a reason. The ledger repeats file and reason, so that a reviewer sees each
+//! new one.
 
 use super::tree::Tree;
 use std::collections::BTreeMap;
@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 /// A line each: path, colon, reason.
 const LEDGER: &str = "xtask/unsafe.txt";
 
-/// Where ledger and files disagree.
+/// Differences between ledger and files.
 pub(super) fn unsafe_code(tree: &Tree) -> Vec<String> {
     let ledger = tree.text(LEDGER).unwrap_or_default();
     let lines = ledger.lines().filter(|line| !line.starts_with('#'));
@@ -47,7 +47,7 @@ pub(super) fn unsafe_code(tree: &Tree) -> Vec<String> {
     found
 }
 
-/// Writes the ledger anew, below the comments that it has.
+/// Writes the ledger again, below its comments.
 fn write(tree: &Tree, old: &str, used: &BTreeMap<&str, String>) {
     let comments = old.lines().filter(|line| line.starts_with('#'));
     let mut new: String = comments.map(|line| format!("{line}\n")).collect();
@@ -83,7 +83,8 @@ mod tests {
 
     fn file(reason: &str) -> String {
         format!(
-            "//! A.\n#![expect(\n    unsafe_code,\n    reason = \"{reason}\"\n)]\n"
+            "//! A.\n#![expect(\n    unsafe_code,\n    reason = \
+             \"{reason}\"\n)]\n"
         )
     }
 

@@ -1,8 +1,8 @@
-//! Checks that no compiler makes: how the tree is kept.
+//! Checks of the tree that no compiler makes.
 //!
-//! Each check reads the whole tree and answers with a list of faults, in words
-//! that say what to do. They run as a step of CI, as tests of this crate, and
-//! alone as `cargo xtask tidy`.
+//! Each check reads the whole tree and returns a list of faults, which say what
+//! to do. They run as a step of CI, as tests of this crate, and as
+//! `cargo xtask tidy`.
 
 mod prose;
 mod tree;
@@ -21,7 +21,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use tree::Tree;
 
-/// A check by name, for a person to read.
+/// A check and its name.
 struct Check {
     name: &'static str,
     find: fn(&Tree) -> Vec<String>,
@@ -37,7 +37,7 @@ const CHECKS: &[Check] = &[
         find: sources::lines,
     },
     Check {
-        name: "no function is without a prologue",
+        name: "no function is naked assembly",
         find: sources::bare_functions,
     },
     Check {
@@ -77,7 +77,7 @@ const CHECKS: &[Check] = &[
         find: glossary::terms,
     },
     Check {
-        name: "words of the earlier vocabulary stay away",
+        name: "words of the earlier vocabulary are not used",
         find: glossary::former,
     },
     Check {
@@ -90,14 +90,14 @@ const CHECKS: &[Check] = &[
     },
 ];
 
-/// Every check by name, with what it found.
+/// The name of every check, with its faults.
 pub fn check_all(root: &Path) -> Vec<(&'static str, Vec<String>)> {
     let tree = Tree::read(root);
     let results = CHECKS.iter().map(|c| (c.name, (c.find)(&tree)));
     results.collect()
 }
 
-/// Prints the import circles, with the imports that close them, or writes them
+/// Prints the import circles with the imports that close them, or writes them
 /// to their ledger.
 pub fn circles(words: &[&str]) -> ExitCode {
     let tree = Tree::read(&place::root());
@@ -114,7 +114,7 @@ pub fn circles(words: &[&str]) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Runs all checks for a person.
+/// Runs all checks, and prints the faults.
 pub fn main() -> ExitCode {
     let mut wrong = 0;
     for (name, found) in check_all(&place::root()) {

@@ -1,4 +1,4 @@
-//! Text that people read: comments of sources, and documents.
+//! Prose: comments in sources, and documents.
 //!
 //! A paragraph is a run of lines that belong together. Code between backticks
 //! and quotations are blanked out.
@@ -10,7 +10,7 @@ pub(super) struct Paragraph {
     pub(super) text: String,
 }
 
-/// The paragraphs of a file, by the kind that its name tells.
+/// The paragraphs of a file. Its name decides how it is read.
 pub(super) fn paragraphs(path: &str, text: &str) -> Vec<Paragraph> {
     let mut all = Paragraphs::default();
     if path.ends_with(".rs") {
@@ -83,8 +83,8 @@ impl Paragraphs {
     }
 }
 
-/// The text without what stands between backticks or quotation marks; its
-/// lines stay as many.
+/// The text with the parts between backticks or quotation marks blanked. The
+/// number of lines stays the same.
 fn blanked(text: &str) -> String {
     let mut inside = None;
     let blank = |c: char| if c == '\n' { c } else { '`' };

@@ -1,26 +1,26 @@
-//! How a source file looks from outside.
+//! Checks of the form of source files.
 //!
-//! The first paragraphs of all files, one after the other, are the first part
-//! of the book that this tree is; so there has to be one in each.
+//! A reader gets an overview from the first paragraphs of all files. So each
+//! file must have one.
 
 use super::tree::Tree;
 
 /// The widest subtitle.
 const SUBTITLE_WIDTH: usize = 80;
 
-/// The widest line. `cargo fmt` breaks code at 80; texts that it does not
-/// break get a little more.
+/// The widest line. `cargo fmt` breaks code at 80. Texts that it does not break
+/// may be a little longer.
 const WIDTH: usize = 100;
 
-/// Kinds of files that people write by hand. Golden files are as they are.
+/// Kinds of files that are written by hand. Golden files are not checked.
 const WRITTEN: [&str; 5] = [".rs", ".sh", ".toml", ".md", ".ld"];
 
-/// Kinds of files whose lines are as long as they have to be: tables and
-/// lists of features.
+/// Kinds of files whose lines may have any length: tables and lists of
+/// features.
 const WIDE: [&str; 2] = [".md", ".toml"];
 
-/// Files that open without a subtitle, a blank line and a paragraph. Tests and
-/// Guests need not be so formal: they say what they ask.
+/// Files that do not open with a subtitle, a blank line and a paragraph. Tests
+/// and Guests need not.
 pub(super) fn introductions(tree: &Tree) -> Vec<String> {
     let files = tree.texts(".rs").filter_map(|(path, text)| {
         let why = wrong(text)?;
@@ -49,7 +49,7 @@ fn wrong(text: &str) -> Option<&'static str> {
         return Some(SUBTITLE);
     };
     if subtitle.chars().count() + 4 > SUBTITLE_WIDTH {
-        return Some("the subtitle has to fit into a line");
+        return Some("the subtitle must fit into a line");
     }
     if !subtitle.ends_with(['.', '?', '!']) {
         return Some("the subtitle is a sentence: let it end like one");
@@ -84,8 +84,8 @@ pub(super) fn lines(tree: &Tree) -> Vec<String> {
     found
 }
 
-/// Functions that are assembly from the first byte. A safe one of them passes
-/// even `forbid(unsafe_code)`, so assembly is `global_asm!` here.
+/// Naked functions. A safe one passes even `forbid(unsafe_code)`, so assembly
+/// is `global_asm!` here.
 pub(super) fn bare_functions(tree: &Tree) -> Vec<String> {
     const WORD: &str = concat!("na", "ked");
     let uses = |text: &str| text.contains(WORD);

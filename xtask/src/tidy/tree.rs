@@ -1,4 +1,4 @@
-//! The tree as the checks see it: paths and texts.
+//! The tree for the checks: paths and texts.
 //!
 //! It is read once. Files that are built, fetched or found by fuzzing are not
 //! part of it. Binary files have no text here.
@@ -7,21 +7,21 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Every file that is kept, by its path from the root.
+/// Every file of the tree, by its path from the root.
 #[derive(Default)]
 pub(super) struct Tree {
-    /// Where it is; empty in tests.
+    /// The root; empty in tests.
     pub(super) root: PathBuf,
     files: BTreeMap<String, Kept>,
 }
 
 struct Kept {
     size: u64,
-    /// None of a binary file.
+    /// `None` for a binary file.
     text: Option<String>,
 }
 
-/// Folders that hold nothing of ours.
+/// Folders that are not part of the tree.
 const NOT_OURS: [&str; 5] =
     ["target", ".git", "artifacts", "coverage", "node_modules"];
 
@@ -30,7 +30,7 @@ impl Tree {
     ///
     /// # Panics
     ///
-    /// When something in it cannot be read.
+    /// If a file cannot be read.
     pub(super) fn read(root: &Path) -> Self {
         let mut tree = Self {
             root: root.to_path_buf(),

@@ -1,11 +1,11 @@
-//! Not in the tree: paths of one machine, and large files.
+//! Finds paths of one machine, and large files.
 //!
 //! A path that exists on one machine only is of no use elsewhere. The words are
-//! put together here so that this file does not contain them itself.
+//! concatenated so that this file does not contain them.
 
 use super::tree::Tree;
 
-/// Words that only make sense on one machine, or name a mirror.
+/// Words that have a meaning on one machine only, or name a mirror.
 const FORBIDDEN: [&str; 8] = [
     concat!("/wo", "rk/"),
     concat!("/ro", "ot/"),
@@ -20,15 +20,15 @@ const FORBIDDEN: [&str; 8] = [
 /// Files that cargo writes.
 const WRITTEN_BY_CARGO: &str = "Cargo.lock";
 
-/// The folder of images that are kept, so that the first command of a new
-/// user needs no cross compiler; and their largest size.
+/// The folder of the guests' images, and their largest size. Images are in the
+/// tree so that a new user needs no cross compiler.
 const IMAGES: &str = "guests/built/";
 const IMAGE_LIMIT: u64 = 256 << 10;
 
 /// The largest size of any other file.
 const FILE_LIMIT: u64 = 512 << 10;
 
-/// Where such a word is.
+/// The places of such words.
 pub(super) fn forbidden(tree: &Tree) -> Vec<String> {
     let mut found = Vec::new();
     for (path, text) in tree.texts("") {

@@ -1,6 +1,7 @@
-//! What must hold after every step, whatever the Guest did.
+//! Invariants that must hold after every step.
 //!
-//! What is mapped is on record, and what executes is what its page says.
+//! All mappings are in the shadow record, and code that executes is the code of
+//! its page.
 
 use super::{LIMIT, Machine, PAGE_OFFSET};
 use lg_abi::page::{ENTRIES, PAGE_SHIFT, PAGE_SIZE, SWITCHER_INDEX};
@@ -12,8 +13,8 @@ use lg_host::world::Access;
 use std::cell::Cell;
 
 impl Machine<'_> {
-    /// Everything that is mapped must be on record: the Host would never unmap
-    /// it otherwise.
+    /// Checks that all mappings are in the shadow record. Otherwise the Host
+    /// would never unmap them.
     pub(super) fn check(&mut self) {
         let next = self.vm.next_hcall.get();
         assert!(
@@ -21,7 +22,7 @@ impl Machine<'_> {
             "the ring has no entry {next}"
         );
         let mapper = self.mappers[self.current].borrow();
-        // Pages that have or had patched copies are not the kernel's to write
+        // Pages that have or had patched copies are not writable for the kernel
         // at once.
         let copies = self.vm.patches.copy_count.get() != 0;
         let view = &self.host().shadow;
@@ -35,14 +36,14 @@ impl Machine<'_> {
             let single = shadow.is_mapped()
                 && shadow.frame().0 == frame
                 && shadow.access() == access;
-            assert!(linear || single, "{va:?} is mapped and not on record");
+            assert!(linear || single, "{va:?} is mapped and not in the record");
             assert!(index < SWITCHER_INDEX, "{va:?} is not the Guest's");
         }
     }
 
-    /// What executes must be what its page says. A patched copy differs from its
-    /// page only by the patches that the ledger has, and a page that has a copy
-    /// is not mapped for writing.
+    /// Checks code that executes. A patched copy must differ from its page only
+    /// by the patches in the ledger, and a page that has a copy must not be
+    /// mapped for writing.
     pub(super) fn check_copies(&self) {
         let mapper = self.mappers[self.current].borrow();
         for (&page, &(frame, access)) in &mapper.pages {
@@ -58,7 +59,7 @@ impl Machine<'_> {
                     self.vm.patches.copies[(at >> PAGE_SHIFT) as usize].get();
                 assert!(
                     original != 0,
-                    "page {page:#x} has the copy of no page"
+                    "page {page:#x} has a copy that belongs to no page"
                 );
                 self.compare(original, at);
             }
@@ -81,13 +82,13 @@ impl Machine<'_> {
         }
     }
 
-    /// All patches are taken back. Then the Guest's memory and its patched
-    /// copies are what the ledger says that they were.
+    /// Takes back all patches. Then the Guest's memory and its patched copies
+    /// must be as the ledger says.
     pub fn take_back_patches(&mut self) {
         let all = |memory: Memory| {
             let mut bytes = vec![0; memory.limit() as usize];
             let read = memory.read(GuestPhys(0), &mut bytes);
-            read.map(|()| bytes).expect("that is its size")
+            read.map(|()| bytes).expect("it has this size")
         };
         let ledger = &self.vm.ledger;
         let (mut memory, mut copies) = (all(self.memory()), all(self.copies()));
@@ -101,12 +102,12 @@ impl Machine<'_> {
         assert!(all(self.copies()) == copies, "its patched copies");
     }
 
-    /// The patches are made again.
+    /// Makes the patches again.
     pub fn make_patches_again(&mut self) {
         self.host().make_all_again();
     }
 
-    /// One patch is taken back, or made again.
+    /// Takes one patch back, or makes it again.
     pub fn toggle_patch(&mut self, which: usize) {
         let patches: Vec<_> = self.vm.ledger.patches().collect();
         let Some(which) = which.checked_rem(patches.len()) else {

@@ -1,6 +1,6 @@
-//! What the Guest does.
+//! The actions of the Guest.
 //!
-//! It writes memory, by physical address or by what is mapped, and makes
+//! It writes memory, by physical address or through mappings, and makes
 //! hypercalls.
 
 use super::{CODE, DATA, LIMIT, Machine, PAGE_OFFSET};
@@ -25,9 +25,9 @@ impl Machine<'_> {
         self.write(addr, &word.to_le_bytes());
     }
 
-    /// Writes bytes of memory, if there is room for them. No mapping was looked
-    /// at, so a page that has a patched copy was written by a device, and a kick
-    /// follows.
+    /// Writes bytes of memory, if there is room for them. This does not use a
+    /// mapping, so for a page with a patched copy it counts as a write by a
+    /// device, and a kick follows.
     pub fn write(&self, addr: u32, bytes: &[u8]) {
         let _ = self.memory().write(GuestPhys(addr), bytes);
         let last = addr.saturating_add(as_word(bytes.len()));
@@ -45,7 +45,7 @@ impl Machine<'_> {
     ///
     /// # Errors
     ///
-    /// The Guest has to die.
+    /// The Guest dies.
     pub fn store(
         &mut self,
         va: u32,
@@ -59,11 +59,11 @@ impl Machine<'_> {
         Ok(true)
     }
 
-    /// What user code that executes at `va` finds there, if anything is.
+    /// The bytes that user code executes at `va`, if there are any.
     ///
     /// # Errors
     ///
-    /// The Guest has to die.
+    /// The Guest dies.
     pub fn code(&mut self, va: u32) -> Result<Option<[u8; 2]>, Kill> {
         let Some(at) = self.reach(va, Access::Read, true)? else {
             return Ok(None);
@@ -76,8 +76,8 @@ impl Machine<'_> {
         Ok(Some(code))
     }
 
-    /// Where `va` is, after as many page faults as it takes; `None` if it is
-    /// nowhere, or there is no room.
+    /// The physical address of `va`, after the necessary page faults; `None` if
+    /// it is not mapped, or there is no room.
     fn reach(
         &mut self,
         va: u32,
@@ -112,7 +112,7 @@ impl Machine<'_> {
         Ok(None)
     }
 
-    /// The Guest leaves a call in the ring.
+    /// The Guest puts a call into the ring.
     pub fn leave_in_ring(&self, call: RawCall) {
         let n = self.vm.next_hcall.get();
         let at = DATA + offset::HCALLS + n * as_word(size_of::<RawCall>());
@@ -129,7 +129,7 @@ impl Machine<'_> {
     ///
     /// # Errors
     ///
-    /// The Guest has to die.
+    /// The Guest dies.
     pub fn call(&mut self, call: RawCall) -> Result<(), Kill> {
         let regs = &self.vm.regs;
         regs.eax.set(call.eax);

@@ -1,6 +1,6 @@
 //! The world of the fuzzed Host: one for each view, with a clock for all.
 //!
-//! What the Host asks for must make sense, which is asserted. What it waits for
+//! Requests of the Host are checked by assertions. What it waits for always
 //! comes, so a step ends.
 
 use super::layout::{LIMIT, VIEWS};
@@ -19,7 +19,7 @@ use lg_wire::outbox::OUTBOX_SIZE;
 use std::cell::Cell;
 use std::sync::atomic::Ordering;
 
-/// What all views know of the world.
+/// The part of the world that all views share.
 #[derive(Default)]
 pub(super) struct Common {
     pub(super) now: Cell<u64>,
@@ -31,13 +31,14 @@ pub(super) struct Common {
     pub(super) waits: Cell<u32>,
 }
 
-/// What one view sees of the world.
+/// The world of one view.
 pub(super) struct Outside<'a> {
     pub(super) vm: &'a Vm,
     pub(super) common: &'a Common,
 }
 
-/// A Host that waits more often than this in one step waits for ever.
+/// A Host that waits more often than this in one step counts as waiting for
+/// ever.
 const MAX_WAITS: u32 = 64;
 
 impl Outside<'_> {
@@ -117,8 +118,8 @@ impl World for Outside<'_> {
         } else if waits < MAX_WAITS / 2 {
             self.vm.wire.irqs.fetch_or(0x8000_0001, Ordering::SeqCst);
         } else {
-            // A Guest that blocks all its interrupts sleeps for ever, but not
-            // here.
+            // A Guest that blocks all its interrupts would sleep for ever. Here
+            // the step ends.
             self.vm.halted.set(0);
         }
         self.vm.wire.kick.fetch_add(1, Ordering::SeqCst);

@@ -1,7 +1,7 @@
 //! State that begins as zeroes.
 //!
-//! The kernel provides its pages when they are used. An input takes
-//! microseconds, and to clear megabytes for each would be most of the work.
+//! The kernel provides its pages on first use. An input takes microseconds, and
+//! clearing megabytes for each would be most of the work.
 
 #![expect(unsafe_code, reason = "a zeroed mapping is a value")]
 
@@ -12,8 +12,8 @@ use std::cell::Cell;
 use std::ops::{Deref, DerefMut};
 use std::ptr::{self, NonNull};
 
-/// A value whose every field is fine when it is zero, in pages of its own. Pages
-/// of it that nothing touches cost nothing.
+/// A value in pages of its own, for types for which zero is valid. Pages that
+/// are not used cost nothing.
 ///
 /// # Invariants
 ///
@@ -30,12 +30,12 @@ impl<T> Zeroed<T> {
             mmap_anonymous(ptr::null_mut(), size_of::<T>(), rights, flags)
         };
         let at = at.expect("memory can be had");
-        Self(NonNull::new(at.cast()).expect("mmap never answers null"))
+        Self(NonNull::new(at.cast()).expect("mmap never returns null"))
     }
 }
 
 impl<const WORDS: usize> Zeroed<[Cell<u32>; WORDS]> {
-    /// The words as a Host sees them. It must not outlive `self`.
+    /// The words as memory of a Host. It must not outlive `self`.
     pub(super) fn memory(&self) -> Memory {
         let bytes = as_word(WORDS) * 4;
         // SAFETY: the words are there (invariant 1), and are touched only
