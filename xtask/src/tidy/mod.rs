@@ -37,7 +37,7 @@ const CHECKS: &[Check] = &[
         find: sources::lines,
     },
     Check {
-        name: "no function is naked assembly",
+        name: "no function is assembly from its first byte",
         find: sources::bare_functions,
     },
     Check {
