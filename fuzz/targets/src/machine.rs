@@ -38,7 +38,7 @@ use std::sync::atomic::Ordering;
 use world::{Common, Outside};
 use zeroed::Zeroed;
 
-/// Bytes of the patched copies of some pages, which lie behind it.
+/// Bytes of the patched copies of some pages, which are after it.
 const COPIES: u32 = as_word(MAX_COPIES) * PAGE_SIZE;
 
 /// The outbox.

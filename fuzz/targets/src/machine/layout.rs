@@ -13,7 +13,7 @@ pub const LIMIT: u32 = 64 * PAGE_SIZE;
 /// The page of a network, whose outbox the views have.
 pub const NETWORK: u32 = LIMIT - PAGE_SIZE;
 
-/// Where the kernel maps physical memory.
+/// The address at which the kernel maps physical memory.
 pub const PAGE_OFFSET: u32 = 0xC000_0000;
 
 /// The first page directory; there are [`VIEWS`] and one more, each in a page
