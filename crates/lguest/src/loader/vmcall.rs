@@ -1,11 +1,12 @@
 //! `vmcall` in a kernel of Linux 2.6.30 to 3.0, replaced by `int $0x1f`.
 //!
-//! These kernels make hypercalls by `vmcall` (0F 01 C1). On a bare machine it
-//! is an illegal instruction, and the Host carries the call out. But where this
-//! machine is itself a guest of KVM, KVM answers the call, and the kernel goes on
-//! with an error that it does not look at. So the bytes are replaced before the
-//! kernel runs, as the original replaced them at the first fault: `int $0x1f`
-//! and a `nop`.
+//! These kernels make hypercalls by `vmcall` (0F 01 C1). It is an illegal
+//! instruction here, and the Host carries the call out. But on an Intel machine
+//! that is itself a guest of KVM, the instruction always leaves for KVM (Intel SDM
+//! volume 3, "VMCALL"), KVM refuses, and the kernel goes on with an error that it
+//! does not look at. So the bytes are replaced before the kernel runs, as the
+//! original replaced them at the first fault: `int $0x1f` and a `nop`. A call
+//! without a fault is faster, too.
 //!
 //! The same bytes occur in pointers to kernel text (0xC1010Fxx), in tables and
 //! as operands. A compiler puts an instruction in front of the call that loads a

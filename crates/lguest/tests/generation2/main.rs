@@ -1,0 +1,162 @@
+//! Guests of generation 2, without Linux: devices of virtio, well and badly used.
+//!
+//! Each kernel is assembled by its test, and runs in the real command. It takes no
+//! interrupts. It shows what its devices do by printing, and
+//! by what is on its disk afterwards.
+
+#![expect(clippy::unwrap_used, reason = "a test says what went wrong so")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod program;
+
+use program::{
+    DISK, FREE, INTERFACES, Interface, NEXT, PRINT, Program, RAM, RANDOM, WRITE,
+};
+use support::{Finished, Scratch, lguest, run};
+
+/// Runs a kernel with a disk of 16 sectors; answers what the disk holds
+/// afterwards, too.
+fn boot(name: &str, kernel: &[u8], more: &[&str]) -> (Finished, Vec<u8>) {
+    let dir = Scratch::new(name);
+    let image = dir.file("image", kernel);
+    let mut sectors = vec![0; 16 * 512];
+    sectors[512..534].copy_from_slice(b"this is on the disk\n\0\0");
+    let disk = dir.file("disk", &sectors);
+    let mut command = lguest();
+    command
+        .args(["run", "--memory", "32M", "--kernel"])
+        .arg(&image);
+    command.arg("--disk").arg(&disk).args(more);
+    let finished = run(&mut command, b"");
+    (finished, std::fs::read(&disk).unwrap())
+}
+
+/// A kernel that uses every device once, as a driver does.
+fn good(interface: &'static Interface) -> Vec<u8> {
+    let mut kernel = Program::of(interface);
+    kernel.print_early("early console\n");
+    kernel.describe(RANDOM, 0, (FREE + 0x2000, 64), WRITE, 0);
+    kernel.request(RANDOM, 0, 1);
+    // The used element says how many bytes there are.
+    kernel.wait_for(RANDOM + 0x2000 + 8, 64);
+    kernel.print_early("random numbers\n");
+    kernel.ask_disk((0, 1), (FREE + 0x3000, 512), 1);
+    kernel.notify(FREE + 0x3000);
+    kernel.store_text(FREE + 0x4000, "written by the guest");
+    kernel.ask_disk((1, 3), (FREE + 0x4000, 512), 2);
+    kernel.ask_disk((4, 0), (FREE + 0x4000, 0), 3);
+    kernel.store_text(FREE + 0x5000, "by a queue\n");
+    kernel.describe(PRINT, 0, (FREE + 0x5000, 11), 0, 0);
+    kernel.request(PRINT, 0, 1);
+    kernel.end()
+}
+
+#[test]
+fn a_kernel_of_each_release_uses_its_devices() {
+    const PRINTED: &str =
+        "early console\nrandom numbers\nthis is on the disk\nby a queue\n";
+    for interface in &INTERFACES {
+        for more in ["--isolation=guest", "--isolation=user"] {
+            let (finished, disk) = boot("good", &good(interface), &[more]);
+            let finished = finished.ends_well(0);
+            assert_eq!(finished.stdout, PRINTED, "{}", interface.release);
+            assert!(disk[3 * 512..].starts_with(b"written by the guest\0"));
+        }
+    }
+}
+
+#[test]
+fn a_kernel_without_patches_uses_its_devices() {
+    let (finished, _) =
+        boot("slow", &good(&INTERFACES[0]), &["--no-fast-path=hypercall"]);
+    assert!(finished.ends_well(0).stdout.ends_with("by a queue\n"));
+}
+
+/// The ends of kernels that break the rules of a ring in one place.
+#[test]
+fn a_ring_that_cannot_be_ends_its_guest_with_a_reason() {
+    type Step = fn(&mut Program);
+    let cases: [(&str, Step); 9] = [
+        ("a chain with a loop", |kernel| {
+            kernel.describe(RANDOM, 0, (FREE, 8), WRITE | NEXT, 1);
+            kernel.describe(RANDOM, 1, (FREE, 8), WRITE | NEXT, 0);
+            kernel.offer(RANDOM, 0, 1);
+        }),
+        ("a descriptor that does not exist", |kernel| {
+            kernel.describe(RANDOM, 0, (FREE, 8), WRITE | NEXT, 256);
+            kernel.offer(RANDOM, 0, 1);
+        }),
+        ("a descriptor that does not exist", |kernel| {
+            kernel.offer(RANDOM, 0xFFFF, 1);
+        }),
+        ("says that 1000 chains wait", |kernel| {
+            kernel.store_half(RANDOM + 0x1002, 1000);
+        }),
+        ("memory above 4 GiB", |kernel| {
+            kernel.describe(RANDOM, 0, (FREE, 8), WRITE, 0);
+            kernel.store(RANDOM + 4, 1);
+            kernel.offer(RANDOM, 0, 1);
+        }),
+        ("0x40000000", |kernel| {
+            kernel.describe(RANDOM, 0, (0x4000_0000, 8), WRITE, 0);
+            kernel.offer(RANDOM, 0, 1);
+        }),
+        ("data for the device behind its answer", |kernel| {
+            kernel.describe(RANDOM, 0, (FREE, 8), WRITE | NEXT, 1);
+            kernel.describe(RANDOM, 1, (FREE, 8), 0, 0);
+            kernel.offer(RANDOM, 0, 1);
+        }),
+        ("where no ring is", |kernel| kernel.notify(RAM + 0x13)),
+        ("without room for its answer", |kernel| {
+            kernel.describe(DISK, 0, (FREE, 16), 0, 0);
+            kernel.offer(DISK, 0, 1);
+            kernel.notify(DISK);
+        }),
+    ];
+    for (reason, step) in cases {
+        let mut kernel = Program::new();
+        step(&mut kernel);
+        kernel.notify(RANDOM);
+        let (finished, _) = boot("bad", &kernel.end(), &[]);
+        assert_eq!(finished.code(), 1, "{reason}: {finished:?}");
+        assert!(finished.stderr.contains(reason), "{finished:?}");
+    }
+}
+
+/// Strange, and no reason to die: the Guest hurts only itself.
+#[test]
+fn a_driver_that_plays_games_goes_on() {
+    let mut kernel = Program::new();
+    // Devices are reset, started, given up and reset again, and a disk in the
+    // middle of a request.
+    let (random, disk) = (RAM + 4, RAM + 21 + 4);
+    for status in [0, 7, 0x87, 0, 4] {
+        kernel.store_half(random, status);
+        kernel.notify(random - 4);
+    }
+    kernel.store(FREE + 0x1000, 0);
+    kernel.describe(DISK, 0, (FREE + 0x1000, 16), NEXT, 1);
+    kernel.describe(DISK, 1, (FREE + 0x3000, 512), NEXT | WRITE, 2);
+    kernel.describe(DISK, 2, (FREE + 0x1010, 1), WRITE, 0);
+    kernel.offer(DISK, 0, 1);
+    kernel.notify(DISK);
+    kernel.store_half(disk, 0x0100);
+    kernel.notify(disk - 4);
+    kernel.store_half(DISK + 0x1002, 0);
+    // Notifications of rings that are empty.
+    for _ in 0..500 {
+        kernel.notify(RANDOM);
+        kernel.notify(PRINT);
+    }
+    // Random numbers over the ring's own end, and over the descriptors.
+    kernel.describe(RANDOM, 3, (RANDOM + 0x2900, 64), WRITE, 0);
+    kernel.request(RANDOM, 3, 1);
+    kernel.describe(RANDOM, 4, (RAM, 64), WRITE, 0);
+    kernel.request(RANDOM, 4, 2);
+    kernel.print_early("still here\n");
+    let (finished, _) = boot("games", &kernel.end(), &[]);
+    let finished = finished.ends_well(0);
+    assert_eq!(finished.stdout, "still here\n");
+}
