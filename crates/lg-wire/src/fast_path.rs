@@ -10,7 +10,7 @@ pub const IRET: u32 = 1;
 pub const HYPERCALL: u32 = 2;
 /// The trampoline in the entry page.
 pub const ENTRY_PAGE: u32 = 4;
-/// The segment that trap handlers load.
+/// The segments that trap handlers load.
 pub const SEGMENTS: u32 = 8;
 /// Mapping what SET_PTE names at once.
 pub const EAGER: u32 = 16;

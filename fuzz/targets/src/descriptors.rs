@@ -11,8 +11,10 @@ use crate::machine::{
     CODE, DATA, LIMIT, Machine, PAGE_OFFSET, STACK, with_machine,
 };
 use lg_abi::hypercall::{Hypercall, RawCall};
-use lg_abi::segment::Descriptor;
+use lg_abi::segment::{Descriptor, GDT_PER_CPU};
 use lg_abi::shared::offset;
+use lg_host::address::as_word;
+use lg_host::cpu::kernel_segments::entry_for;
 use lg_host::host::Event;
 use lg_host::kill::Kill;
 use lg_host::state::Gate;
@@ -20,6 +22,9 @@ use std::sync::atomic::Ordering;
 
 /// Entries of the table that the Guest loads.
 const ENTRIES: u32 = 32;
+
+/// The first of two entries for segments that a kernel has for itself.
+const OWN: usize = GDT_PER_CPU as usize;
 
 /// The memory in which it builds tables. Nothing else is there.
 const TABLE: u32 = 0x2_0000;
@@ -65,6 +70,16 @@ pub fn target(data: &[u8]) {
             for (at, gate) in oracle.idt.iter().enumerate() {
                 assert_eq!(vm.idt[at].get(), *gate, "vector {at}");
             }
+            // Once the kernel has loaded one, tables have both as they are.
+            let (entries, version) = vm.kernel_segments.read();
+            for (entry, own) in entries.into_iter().zip(&oracle.gdt[OWN..]) {
+                let wanted = if version == 0 {
+                    Descriptor::default()
+                } else {
+                    entry_for(*own)
+                };
+                assert_eq!(entry, wanted, "version {version}");
+            }
         }
     });
 }
@@ -79,7 +94,7 @@ impl Oracle {
         machine.vm.cs.set(0x61);
         machine.vm.ss.set(0x69);
         machine.vm.regs.esp.set(STACK);
-        match input.byte() % 8 {
+        match input.byte() % 9 {
             0 | 1 => self.load(machine, input),
             2 => {
                 let at = table(machine, input, 3);
@@ -90,7 +105,8 @@ impl Oracle {
             3 | 4 => self.load_gate(machine, input),
             5 => self.set_stack(machine, input),
             6 => self.trap(machine, input),
-            _ => self.interrupt(machine, input),
+            7 => self.interrupt(machine, input),
+            _ => self.load_own_segment(machine, input),
         }
     }
 
@@ -186,6 +202,65 @@ impl Oracle {
             self.stack = (ss, esp);
         }
         say(machine, input, Hypercall::SetStack, [ss, esp, pages], good)
+    }
+
+    /// The kernel loads a segment of its own, perhaps after its descriptor, and
+    /// the processor refuses.
+    fn load_own_segment(
+        &mut self,
+        machine: &mut Machine<'_>,
+        input: &mut Input<'_>,
+    ) -> Result<(), Kill> {
+        let vm = machine.vm;
+        let index = as_word(OWN) + input.below(2);
+        if input.bit() {
+            // Per-cpu data and a canary, as Linux has them; code; not present.
+            let kind = input.one_of(&[0x92, 0x90, 0xB2, 0xF6, 0x9A, 0x32]);
+            let high = input.word() & !0xFF00 | kind << 8;
+            machine.set_word(TABLE + index * 8, input.word());
+            machine.set_word(TABLE + index * 8 + 4, high);
+            self.copy(machine, TABLE, 0, ENTRIES);
+            let arguments = [TABLE, ENTRIES, 0];
+            say(machine, input, Hypercall::LoadGdt, arguments, true)?;
+        }
+        let level = input.below(4);
+        let by_gs = input.bit();
+        // mov %eax,%fs or mov %eax,%gs
+        machine.write(CODE, &[0x8E, 0xE0 | u8::from(by_gs) << 3]);
+        let selector = index << 3 | level;
+        let regs = &vm.regs;
+        regs.eip.set(PAGE_OFFSET + CODE);
+        regs.eax.set(selector);
+        let error = selector & 0xFFFC;
+        let result = machine.step(Event::Trap {
+            vector: 13,
+            error,
+            cr2: 0,
+        });
+        let own = self.gdt[index as usize];
+        let is_data = own.high & Descriptor::NOT_SYSTEM != 0 && !own.is_code();
+        let refused = if !is_data || own.dpl() < level.max(1) {
+            13
+        } else if !own.is_present() {
+            11
+        } else {
+            let (found, base) = if by_gs {
+                (regs.gs.get(), regs.gs_base.get())
+            } else {
+                (regs.fs.get(), regs.fs_base.get())
+            };
+            assert_eq!(result, Ok(()));
+            assert_eq!((found, base), (index << 3 | 7, own.base()));
+            assert_eq!(regs.eip.get(), PAGE_OFFSET + CODE + 2);
+            return result;
+        };
+        // No input sets a gate for these two.
+        let is_right = matches!(
+            result,
+            Err(Kill::UnhandledTrap { vector, .. }) if vector == refused
+        );
+        assert!(is_right, "{own:x?} {level}: {result:?}");
+        result
     }
 
     /// A trap that the Host does not handle itself.
