@@ -102,7 +102,8 @@ const LATE: &[Question] = questions! {
         data_segments_of_a_user data_segments_of_the_kernel
         local_descriptors selectors_seen iret_flags iopl_of_a_user;
     own: own_segments own_segments_replaced own_segments_in_a_loop
-        own_segments_over_traps own_segments_of_a_user own_segments_refused
+        own_segments_of_two_directories own_segments_over_traps
+        own_segments_of_a_user own_segments_refused
         own_segments_changed_for_ever;
     high: high_page_of_a_user high_page_and_its_neighbours high_code_of_a_user
         high_entry_page high_page_step_by_step;

@@ -5,6 +5,7 @@
 //! use them all the time.
 
 use crate::lab::memory::{page, peek, poke, va};
+use crate::lab::space::{Space, first};
 use crate::lab::trap::{self, Next};
 use crate::lab::{code, hypercall, kernel, user};
 use lg_abi::hypercall::Hypercall;
@@ -149,6 +150,26 @@ pub(crate) fn own_segments_in_a_loop() {
         "ud2"
     ));
     println!("{}", seen.expect("ud2").trapped.edi);
+}
+
+/// Does each of two page directories have the segments as they are at the time,
+/// when they change in the other one?
+pub(crate) fn own_segments_of_two_directories() {
+    let spaces = [first(), Space::new()];
+    let load =
+        code!("mov $0xd8, %eax", "mov %eax, %fs", "mov %fs:8, %ebx", "ud2");
+    for n in 1..4 {
+        let data = page();
+        poke(data + 8, n);
+        load_table(both(data, data));
+        for _ in 0..2 {
+            for space in spaces {
+                space.activate();
+                let seen = kernel(load).expect("ud2");
+                println!("{}", seen.trapped.ebx);
+            }
+        }
+    }
 }
 
 /// Are they still there after a trap of the kernel, and after it has saved and
