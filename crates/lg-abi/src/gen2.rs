@@ -109,6 +109,13 @@ pub const SPANS: [Span; 5] = [
 /// releases up to 3.0 one of them.
 pub const VMCALL: [u8; 3] = [0x0F, 0x01, 0xC1];
 
+/// In SHUTDOWN: the Guest wants to start again.
+pub const SHUTDOWN_RESTART: u32 = 2;
+
+/// The text with which a Guest ends that wants to start again. Linux prints it,
+/// too.
+pub const RESTART_TEXT: &[u8] = b"Restarting system";
+
 /// Linux 2.6.25 to 2.6.29.
 pub const LINUX_2_6_25: &Interface = &SPANS[1].interface;
 

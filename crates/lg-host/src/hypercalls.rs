@@ -14,6 +14,7 @@ use crate::state::Gate;
 use core::sync::atomic::Ordering;
 use lg_abi::call::{Call, CallName};
 use lg_abi::gen1;
+use lg_abi::gen2;
 use lg_abi::hypercall::CRASH_MESSAGE_MAX;
 use lg_abi::interface::{CallRegisters, Interface, MAX_RING_WORDS};
 use lg_abi::known::Known;
@@ -139,6 +140,11 @@ impl Host<'_> {
             // Being here at all has emptied the ring.
             Call::FlushAsync {} => {}
             Call::Init { data } => self.initialise(GuestPhys(data))?,
+            // Its message is the physical address of NULL in most kernels.
+            Call::Shutdown {
+                reason: gen2::SHUTDOWN_RESTART,
+                ..
+            } => self.world.crash(gen2::RESTART_TEXT)?,
             Call::Crash { message } | Call::Shutdown { message, .. } => {
                 self.crash(GuestPhys(message))?;
             }

@@ -182,6 +182,15 @@ fn shutdown_tells_its_message() {
 }
 
 #[test]
+fn a_restart_is_told_whatever_its_message_is() {
+    for message in [0x4000_0000, 0, 0x6000] {
+        let mut m = initialised();
+        call(&mut m, [2, message, 2, 0]).unwrap();
+        assert_eq!(m.world.crashed.as_deref(), Some("Restarting system"));
+    }
+}
+
+#[test]
 fn calls_of_2007_do_not_exist() {
     let mut m = initialised();
     for number in [3, 11, 12] {

@@ -160,3 +160,13 @@ fn a_driver_that_plays_games_goes_on() {
     let finished = finished.ends_well(0);
     assert_eq!(finished.stdout, "still here\n");
 }
+
+/// `reboot` in Linux: the message is the physical address of NULL.
+#[test]
+fn a_restart_is_told() {
+    let mut kernel = Program::new();
+    kernel.call(2, 0x4000_0000, 2);
+    let (finished, _) = boot("restart", &kernel.end(), &[]);
+    assert_eq!(finished.code(), 1, "{finished:?}");
+    assert!(finished.stderr.contains("CRASH: Restarting system"));
+}
