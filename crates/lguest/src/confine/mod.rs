@@ -1,4 +1,4 @@
-//! The wall around the Launcher: what it gives up once it has what it needs.
+//! The walls around the Launcher: rights that it gives up before a Guest runs.
 //!
 //! A Guest that exploits a mistake in a device controls the Launcher, which has
 //! the rights of its user. So the Launcher gives them up before the Guest's
@@ -49,14 +49,16 @@ use std::time::Instant;
 /// Builds a wall, if this machine has it.
 type PutUp = fn(&Plan) -> WallState;
 
-/// Gives up what threads inherit: to be called before there are any, and when
-/// everything that has a name is open. Children inherit it, too.
+/// Gives up the rights that threads inherit. To be called before there are
+/// other threads, and after all files are open. Children inherit it, too.
 #[must_use]
 pub fn before_threads(plan: &Plan) -> Vec<WallReport> {
-    // Afterwards the Launcher cannot ask for limits, nor open a file with them.
+    // Afterwards the Launcher can neither ask for limits nor open a file with
+    // them.
     needs::look_around();
     let walls: [(u32, PutUp); 4] = [
-        // First, because in a namespace of our own we have capabilities again.
+        // This is first, because in a new namespace the Launcher has
+        // capabilities again.
         (wall::NAMESPACES, rights::namespaces),
         (wall::PRIVILEGES, rights::privileges),
         (wall::DUMPABLE, rights::dumpable),

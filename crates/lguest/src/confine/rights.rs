@@ -20,8 +20,8 @@ use std::path::Path;
 /// our own. Views inherit them.
 ///
 /// Other namespaces are left out. A network namespace takes ten times as long
-/// as all of this, and protects nothing where no socket can be made; the same
-/// holds for a mount namespace where no file can be opened. A namespace of
+/// as all of this, and adds nothing, because no socket can be made. A mount
+/// namespace adds nothing, because no file can be opened. A namespace of
 /// process numbers needs a first process that stays, and the views are our
 /// children.
 pub(super) fn namespaces(plan: &Plan) -> WallState {

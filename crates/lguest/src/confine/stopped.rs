@@ -1,10 +1,10 @@
-//! What happens to a Launcher that makes a call it should not make.
+//! The end of a Launcher that makes a forbidden system call.
 //!
-//! The Launcher has been taken over, or a call is missing on our list: in both
-//! cases nothing in it can be relied on any more. Or the filter is not ours,
-//! but that of a container. The handler restores the terminal, prints a
-//! sentence, and ends the process; the Guest's processes end with it. It is a
-//! signal handler: it allocates no memory and waits for no lock.
+//! The Launcher has been taken over, or a call is missing on the list. In both
+//! cases its state cannot be trusted. Or the filter is not ours, but that of a
+//! container. The handler restores the terminal, prints a sentence, and ends
+//! the process; the Guest's processes end with it. It is a signal handler: it
+//! allocates no memory and waits for no lock.
 
 #![expect(unsafe_code, reason = "a handler for SIGSYS")]
 
@@ -44,7 +44,7 @@ pub(super) fn is_ours_now() {
 pub(super) fn listen() -> io::Result<()> {
     let mut action = MaybeUninit::<libc::sigaction>::zeroed();
     let handler: extern "C" fn(i32, *const Info, *const ()) = stopped;
-    // SAFETY: all of it is plain data, and zero is a value of each field.
+    // SAFETY: all fields are plain data, and zero is valid for each.
     let action = unsafe { action.assume_init_mut() };
     action.sa_sigaction = handler as libc::sighandler_t;
     // A second one in the handler ends the process without a sentence.
@@ -83,7 +83,7 @@ extern "C" fn stopped(_signal: i32, info: *const Info, _context: *const ()) {
         }
         say(b"; let the filter of the container or service allow it\n");
     }
-    // SAFETY: ends the process, without the help of anything in it.
+    // SAFETY: ends the process, and runs no code of it.
     unsafe { libc::_exit(code.code().into()) };
 }
 

@@ -1,6 +1,7 @@
-//! The walls by name, which of them are wanted, and what became of them.
+//! The walls: their names, the plan of a run, and the results.
 //!
-//! A machine may lack a wall, and a user may leave one out. Both are reported, so
+//! A machine may lack a wall, and a user may leave one out. Both are reported,
+//! so
 //! that `--verbose` can say what a run is confined by.
 
 use std::fmt;
@@ -31,10 +32,10 @@ pub mod wall {
     ];
 }
 
-/// What a Launcher still does when it is confined.
+/// What a confined Launcher may still do.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
-    /// Walls that are not wanted: bits of [`wall`].
+    /// Walls that are left out: bits of [`wall`].
     pub open: u32,
     /// Folders of networks between Guests, where peers come and go: sockets
     /// there are connected to, and those of dead peers removed.
@@ -44,23 +45,23 @@ pub struct Plan {
     pub removals: Vec<PathBuf>,
 }
 
-/// A wall, and what became of it.
+/// A wall, and whether it could be built.
 #[derive(Debug)]
 pub struct WallReport {
     /// Its name in [`wall::ALL`].
     pub name: &'static str,
     /// Whether it stands.
     pub state: WallState,
-    /// What it took to put it up.
+    /// The time that it took.
     pub took: Duration,
 }
 
 /// Whether a wall stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WallState {
-    /// It does, and consists of this here.
+    /// It does, and consists of this.
     Up(String),
-    /// It was not wanted.
+    /// It was left out.
     NotWanted,
     /// This machine does not have it, for this reason.
     Lacking(String),

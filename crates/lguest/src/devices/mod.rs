@@ -99,7 +99,7 @@ pub enum Readiness {
     Taken,
     /// The file has ended or failed: never call again.
     Closed,
-    /// The user wants to end the Guest.
+    /// The user has asked to end the Guest.
     Quit,
 }
 

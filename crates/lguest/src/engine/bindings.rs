@@ -77,9 +77,9 @@ impl Bindings {
         true
     }
 
-    /// The first free buffer bound to `key`. Where more than [`SEARCH`]
-    /// buffers are bound to `key`, it is the first one behind those that the
-    /// last search has looked at, and `None` does not mean that there is none.
+    /// The first free buffer bound to `key`. Where more than [`SEARCH`] buffers
+    /// are bound to `key`, it is the first one after those that the last search
+    /// has looked at, and `None` does not mean that there is none.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! How a Guest ends, and what a person is told of it.
+//! How a Guest ends, and the message about it.
 //!
 //! The message of a CRASH and the reason of a kill come from the Guest or from
 //! its Host. They are made printable here, once, before anything else in the

@@ -47,7 +47,7 @@ pub trait Requests: Send + Sync {
     fn stay_close(&self, _at: &mut Option<usize>) {}
 }
 
-/// What runs a Guest. The Guest is gone when the engine is dropped.
+/// Runs a Guest. Dropping the engine ends the Guest.
 pub trait Engine: Requests {
     /// LHREQ_INITIALIZE: gets everything ready for the first `run`.
     ///
@@ -154,7 +154,7 @@ pub struct SharedPage {
     pub outbox: OwnedFd,
 }
 
-/// Why [`Engine::run`] came back. The Guest stands still until the next `run`.
+/// Why [`Engine::run`] returned. The Guest stands still until the next `run`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Exit {
     /// The Guest sends the `lguest_dma` at physical address `dma` to `key`.

@@ -1,6 +1,7 @@
 //! An engine that runs nothing: a test says what its Guest does.
 //!
-//! Devices, transports and the machine run against it without a process, in unit
+//! Devices, transports and the machine run against it without a process, in
+//! unit
 //! tests and in fuzz targets, and only there. Bindings and
 //! memory are real, so that a device finds buffers as it would find those of a
 //! Guest; interrupts, and the reason of an end, are kept for the test to look
@@ -24,7 +25,7 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration =
     Duration::from_secs(if cfg!(fuzzing) { 5 } else { 60 });
 
-/// A Guest that does what it is told.
+/// A Guest that follows a script.
 pub struct Scripted {
     memory: GuestMemory,
     inner: Mutex<Inner>,

@@ -2,7 +2,8 @@
 //!
 //! The original's Launcher spoke to its Host by writing a few 32-bit words and
 //! by reading. The same words and the same errors are here, for such a Launcher
-//! or for one in another language at the end of a pipe (docs/abi.md, section 8).
+//! or for one in another language at the end of a pipe (docs/abi.md, section
+//! 8).
 
 use super::death::Death;
 use super::error::RequestError;
@@ -52,7 +53,7 @@ impl Wire {
         }
     }
 
-    /// The Guest behind it.
+    /// Its Guest.
     #[must_use]
     pub fn guest(&self) -> &Arc<Native> {
         &self.guest
@@ -95,7 +96,7 @@ impl Wire {
                 Ok(found.addr)
             }
             LHREQ_IRQ => {
-                // Whatever does not fit is no interrupt either.
+                // A number that does not fit is no interrupt.
                 let irq = u8::try_from(word).unwrap_or(u8::MAX);
                 self.guest.irq(irq).map(|()| 0).map_err(errno)
             }

@@ -3,7 +3,8 @@
 //! A mapped byte of a file is there as long as the file has it, and afterwards
 //! an access to it kills the process. So every memory file of ours is sealed
 //! against shrinking ([`super::sealed_file`]), and a file that another Launcher
-//! hands over becomes [`SealedMemory`] only if it is ordinary memory with such a
+//! hands over becomes [`SealedMemory`] only if it is ordinary memory with such
+//! a
 //! seal.
 
 use super::mapping::Mapping;
@@ -80,7 +81,7 @@ impl SealedMemory {
     ///
     /// When there is no such word: offsets are of our own choice.
     pub(crate) fn atomic(&self, offset: u32) -> &AtomicU32 {
-        self.region().atomic(offset).expect("it lies in the memory")
+        self.region().atomic(offset).expect("it is in the memory")
     }
 
     /// Puts the first page of `file` at `page`, where the Guest sees it: a

@@ -70,7 +70,7 @@ pub fn truncated(sections: &[Section], bytes: u32) -> Vec<Section> {
     sections.iter().map(first).collect()
 }
 
-/// What is behind the first `bytes` of `sections`.
+/// The sections after the first `bytes` of `sections`.
 #[must_use]
 pub fn behind(sections: &[Section], bytes: u32) -> Vec<Section> {
     let mut rest = bytes;

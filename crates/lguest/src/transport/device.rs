@@ -1,6 +1,7 @@
-//! What every device answers to, whatever transport its Guest reaches it by.
+//! Requests that every device answers, on every transport.
 //!
-//! A transport puts a [`Device`] on its bus. What it adds is the way there: how a
+//! A transport puts a [`Device`] on its bus. What it adds is the way there: how
+//! a
 //! request arrives, and where input goes.
 
 use super::keys::lan::LanState;

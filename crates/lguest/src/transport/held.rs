@@ -1,4 +1,4 @@
-//! A device in its place on a bus, until it has gone for good.
+//! A device in its place on a bus, until it is removed.
 //!
 //! Any thread may use a bus, so each device has a lock. What is the same on the
 //! bus of every transport is here: input, the end, and the state.
@@ -10,7 +10,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Mutex, MutexGuard};
 
-/// A device with its lock. `None` once it has gone.
+/// A device with its lock. `None` after it was removed.
 pub(super) struct Held<D: ?Sized>(Mutex<Option<Box<D>>>);
 
 impl<D: BusDevice + ?Sized> Held<D> {
@@ -58,7 +58,7 @@ impl<D: BusDevice + ?Sized> Held<D> {
         counters.unwrap_or_default()
     }
 
-    /// The state; `None` if the device has gone. May block.
+    /// The state; `None` if the device was removed. May block.
     pub(super) fn state(&self) -> Option<DeviceState> {
         self.lock().as_mut().map(|device| device.device().state())
     }

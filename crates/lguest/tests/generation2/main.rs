@@ -103,7 +103,7 @@ fn a_ring_that_cannot_be_ends_its_guest_with_a_reason() {
             kernel.describe(RANDOM, 0, (0x4000_0000, 8), WRITE, 0);
             kernel.offer(RANDOM, 0, 1);
         }),
-        ("data for the device behind its answer", |kernel| {
+        ("data for the device after its answer", |kernel| {
             kernel.describe(RANDOM, 0, (FREE, 8), WRITE | NEXT, 1);
             kernel.describe(RANDOM, 1, (FREE, 8), 0, 0);
             kernel.offer(RANDOM, 0, 1);

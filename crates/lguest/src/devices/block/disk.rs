@@ -1,8 +1,8 @@
 //! The file behind a disk: opened, locked, and measured.
 //!
 //! A lock of the file (flock) keeps a second Guest from writing to it. A disk
-//! consists of the file's whole sectors; bytes behind the last one stay as
-//! they are.
+//! consists of the file's whole sectors; bytes after the last one stay as they
+//! are.
 
 use super::faults::Faults;
 use super::format::{self, Format};
@@ -18,7 +18,7 @@ use std::path::Path;
 pub struct Disk {
     pub(super) file: File,
     pub(super) sectors: u32,
-    /// Bytes behind the last whole sector.
+    /// Bytes after the last whole sector.
     rest: u64,
     pub(super) read_only: bool,
     pub(super) faults: Option<Faults>,
@@ -77,7 +77,7 @@ impl Disk {
         format::of(&self.file)
     }
 
-    /// How many bytes lie behind its last whole sector. A Guest cannot reach
+    /// How many bytes are after its last whole sector. A Guest cannot reach
     /// them.
     #[must_use]
     pub fn beyond_last_sector(&self) -> u64 {

@@ -18,7 +18,8 @@ const FORMATS: [(&str, &[u8]); 6] = [
     ("vpc", b"conectix"),
 ];
 
-/// Where a VDI image has its mark, behind a text of the program that made it.
+/// The offset of the mark in a VDI image, after a text of the program that made
+/// it.
 const VDI: (usize, [u8; 4]) = (64, [0x7F, 0x10, 0xDA, 0xBE]);
 
 /// The format of an image that is not raw.

@@ -1,10 +1,11 @@
-//! The disk: requests, and a file behind it.
+//! The disk: requests to a file.
 //!
 //! A request is carried out directly between the file and the Guest's memory.
 //! Bytes that the kernel has in memory are moved during the call, while the
 //! Guest stands still. What has to wait for a device is done by a thread of
 //! the disk while the Guest runs on. A write is acknowledged when the file has
-//! it, and a flush when the disk under the file has all that was written before.
+//! it, and a flush when the disk under the file has all that was written
+//! before.
 
 mod ahead;
 mod counters;
@@ -30,8 +31,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use worker::{Job, Worker};
 
-/// How long a request may hold the Guest up before the file no longer counts
-/// as quick. Files of most kinds cannot be asked beforehand whether they would
+/// How long a request may stop the Guest before the file no longer counts as
+/// quick. Files of most kinds cannot be asked beforehand whether they would
 /// take a write at once; for a read, most can.
 const PATIENCE: Duration = Duration::from_millis(1);
 
@@ -166,13 +167,14 @@ impl Block {
         }
     }
 
-    /// Answers a request that makes no sense.
+    /// Answers a bad request.
     pub fn refuse(&self, done: Box<dyn Completion>) {
         self.counters.errors.add(1);
         done.complete(DiskOutcome::REFUSED);
     }
 
-    /// Where in the file `request` begins, if it makes sense for this disk.
+    /// The offset in the file at which `request` begins, if it is valid for
+    /// this disk.
     fn offset(&self, request: &DiskRequest, bytes: u32) -> Option<u64> {
         let sector_size = u64::from(SECTOR_SIZE);
         let offset = request.sector.checked_mul(sector_size)?;

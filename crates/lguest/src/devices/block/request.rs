@@ -1,4 +1,4 @@
-//! A request to a disk, and how its end is told.
+//! A request to a disk, and its completion.
 //!
 //! A transport makes a [`DiskRequest`] of what a Guest asks for: from a page
 //! of registers and a list of buffers, or from a chain of descriptors. It has
@@ -31,7 +31,7 @@ pub struct DiskRequest {
     /// Where in it the data goes to or comes from: as many bytes as are to be
     /// moved.
     pub sections: Vec<Section>,
-    /// Tells the Guest that it is done.
+    /// Reports to the Guest that it is done.
     pub done: Box<dyn Completion>,
 }
 
@@ -53,8 +53,8 @@ impl DiskOutcome {
     };
 }
 
-/// The end of a request, as its Guest has to be told.
+/// The completion of a request, for its Guest.
 pub trait Completion: Send {
-    /// Tells the Guest.
+    /// Reports it to the Guest.
     fn complete(self: Box<Self>, outcome: DiskOutcome);
 }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
-/// A request that makes sense for its disk.
+/// A request that is valid for its disk.
 pub(super) struct Job {
     pub(super) disk: Arc<Disk>,
     pub(super) memory: GuestMemory,
@@ -41,7 +41,7 @@ impl Job {
         self.finish(moved.ok());
     }
 
-    /// Tells the Guest that so many bytes were moved; `None` is an error.
+    /// Reports to the Guest that so many bytes were moved; `None` is an error.
     pub(super) fn finish(self, moved: Option<u32>) {
         let is_done = moved == Some(total(&self.sections));
         let moved = moved.unwrap_or(0);

@@ -53,7 +53,7 @@ impl Log {
         })
     }
 
-    /// A Guest runs: from now on the file stays, whatever happens.
+    /// A Guest runs. From now on the file is never removed.
     pub(super) fn begin(&self) {
         self.begun.store(true, Ordering::Relaxed);
     }

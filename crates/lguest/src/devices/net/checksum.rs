@@ -1,11 +1,12 @@
 //! Checksums of TCP and UDP, where a sender has left them out.
 //!
-//! On a network between Guests of 2007 no frame is damaged on its way, and their
+//! On a network between Guests of 2007 no frame is damaged on its way, and
+//! their
 //! kernels leave the checksums out. A receiver that is not told so drops such a
 //! frame. So the checksum is computed anew; one that was there already stays
 //! as it is.
 
-/// Where an IP packet begins in a frame: behind two addresses and a type.
+/// The offset of an IP packet in a frame: after two addresses and a type.
 const IP: usize = 14;
 
 const TCP: u8 = 6;
@@ -41,7 +42,7 @@ pub fn complete(frame: &mut [u8]) {
         return;
     };
     if protocol == UDP && place == [0, 0] {
-        return; // this sender wants none
+        return; // this sender uses none
     }
     place.fill(0);
     let pseudo = addresses + u64::from(protocol) + length;

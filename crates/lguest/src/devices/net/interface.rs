@@ -2,7 +2,7 @@
 //!
 //! A tap interface has a file. A write to it is a frame that arrives at the
 //! machine by the interface; a read takes one frame that the machine has sent
-//! by it. The interface goes away when the file is closed.
+//! by it. Closing the file removes the interface.
 
 #![expect(unsafe_code, reason = "ioctls of network interfaces")]
 
@@ -71,7 +71,7 @@ impl Interface {
         Ok(Self { file, name, mac })
     }
 
-    /// Whether interfaces can be made here: makes one, which goes away again.
+    /// Whether interfaces can be made here. Makes one, and removes it again.
     ///
     /// # Errors
     ///

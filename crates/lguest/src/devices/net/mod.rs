@@ -1,4 +1,4 @@
-//! A network interface: frames out, frames in, and a tap behind it.
+//! A network interface: frames to and from a tap.
 //!
 //! Networks between Guests are part of their transport
 //! ([`lan`](crate::transport::keys::lan)). [`checksum`] completes frames whose

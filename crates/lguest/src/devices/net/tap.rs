@@ -48,7 +48,7 @@ impl Saved for TapState {
 }
 
 impl Tap {
-    /// Makes a tap interface and sets it up. It is gone when this is dropped.
+    /// Makes a tap interface and sets it up. Dropping this removes it.
     ///
     /// # Errors
     ///
@@ -60,7 +60,7 @@ impl Tap {
         })
     }
 
-    /// Whether interfaces can be made here: makes one, which is gone again.
+    /// Whether interfaces can be made here. Makes one, and removes it again.
     pub(crate) fn probe() -> Result<(), TapError> {
         Interface::probe()
     }

@@ -166,7 +166,7 @@ impl Anywhere {
 /// What a processor has done, in sum.
 #[derive(Clone, Copy, Default)]
 struct Ticks {
-    /// Nothing, perhaps because everybody waited for a disk.
+    /// Nothing, perhaps because all processes waited for a disk.
     idle: Duration,
     /// Work for other virtual machines, if this is one.
     stolen: Duration,

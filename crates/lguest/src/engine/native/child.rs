@@ -46,7 +46,7 @@ impl Child {
         Ok(Self { pid, descriptor })
     }
 
-    /// Kills it. Blocks until it is gone.
+    /// Kills it. Blocks until it has ended.
     pub(super) fn end(self) {
         let _ = pidfd_send_signal(&self.descriptor, Signal::KILL);
         bury(&self.descriptor);

@@ -29,7 +29,7 @@ pub(super) fn lack_of(process: &OwnedFd, [step, detail]: [i32; 2]) -> Lack {
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
     let Ok(Some(status)) = waitid(WaitId::PidFd(process.as_fd()), options)
     else {
-        return other("a process of the guest is gone".into());
+        return other("a process of the guest has ended".into());
     };
     match (status.terminating_signal(), status.exit_status()) {
         (Some(libc::SIGSYS), _) => {

@@ -43,7 +43,7 @@ impl Views for OnPaper {
     fn balance(&self) {}
 }
 
-/// A Launcher that is asked by somebody who is not its Host.
+/// A Launcher whose requests come from the fuzzer instead of a Host.
 pub struct Asked {
     guest: Arc<Native>,
     views: OnPaper,
@@ -67,7 +67,7 @@ impl Asked {
         core.serve(mailbox, &self.views, &mut conversation)
     }
 
-    /// LHREQ_GETDMA; `None` also for what the Guest dies of.
+    /// LHREQ_GETDMA; `None` also for a list that ends the Guest.
     #[must_use]
     pub fn free_buffer(&self, key: u32) -> Option<BoundDma> {
         let core = &self.guest.core;

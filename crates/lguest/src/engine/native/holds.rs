@@ -1,4 +1,4 @@
-//! How many parties hold the Guest, and whether it stands.
+//! The number of holds on the Guest, and whether it stands.
 //!
 //! The first hold tells the Host to stop; the last one that goes lets it go
 //! on. That the Guest stands is noted by the thread that runs it, which also
@@ -25,7 +25,7 @@ pub(super) struct Held {
 }
 
 impl Holds {
-    /// One more. `ask` is called for the first one, and tells the Host.
+    /// Adds a hold. For the first one, calls `ask`, which signals the Host.
     pub(super) fn add(&self, ask: impl FnOnce()) {
         let mut held = lock(&self.held);
         held.count += 1;
@@ -34,7 +34,7 @@ impl Holds {
         }
     }
 
-    /// One less. `go_on` is called for the last one, and tells the Host.
+    /// Removes a hold. For the last one, calls `go_on`, which signals the Host.
     pub(super) fn remove(&self, go_on: impl FnOnce()) {
         let mut held = lock(&self.held);
         held.count -= 1;
@@ -70,7 +70,7 @@ mod tests {
     #[test]
     fn the_first_hold_stops_and_the_last_lets_go() {
         let holds = Holds::default();
-        assert!(!holds.stands(), "nobody holds it");
+        assert!(!holds.stands(), "there is no hold");
         let mut told = Vec::new();
         holds.add(|| told.push("stop"));
         holds.add(|| told.push("stop twice"));

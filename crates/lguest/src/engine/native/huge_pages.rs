@@ -126,7 +126,7 @@ fn collapse_what_is_full(memory: &GuestMemory, tries: &mut [u8]) -> u64 {
                 *tries = 0;
                 made += 1;
             }
-            // This kernel does not know how, or is told not to.
+            // This kernel cannot do it, or a setting forbids it.
             Err(error) if error.raw_os_error() == Some(EINVAL) => *tries = 0,
             Err(_) => *tries -= 1,
         }

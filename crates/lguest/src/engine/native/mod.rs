@@ -1,13 +1,13 @@
 //! The engine that runs a Guest's instructions on the processor.
 //!
-//! Behind the requests stand the processes that run the Guest, and nothing
-//! that they write is believed. In reading order: [`core`] is what is known of
-//! a Guest; [`conversation`] is what its Host asks of the Launcher, and [`turn`]
-//! which of the two has to answer; [`death`] ends it, [`holds`] and [`pause`]
-//! stop it for a while; [`running`] is what there is once it has been
-//! initialised: the shared [`state`], and the [`processes`], which [`spawn`]
-//! starts and [`watch`] watches; [`describe`] says how one ended, and
-//! [`placement`] keeps them on one processor.
+//! The requests go to the processes that run the Guest, and nothing that they
+//! write is trusted. In reading order: [`core`] is what is known of a Guest;
+//! [`conversation`] is what its Host asks of the Launcher, and [`turn`] which
+//! of the two has to answer; [`death`] ends it, [`holds`] and [`pause`] stop it
+//! for a while; [`running`] is what there is once it has been initialised: the
+//! shared [`state`], and the [`processes`], which [`spawn`] starts and
+//! [`watch`] watches; [`describe`] says how one ended, and [`placement`] keeps
+//! them on one processor.
 
 use self::core::Core;
 use self::running::Running;

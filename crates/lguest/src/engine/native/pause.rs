@@ -14,11 +14,11 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// How long a Guest has to come to a clean point before it is told again,
-/// this time without asking it which of its processes is to be told ...
+/// How long a Guest has to reach a clean point before it gets another signal,
+/// this time in all of its processes ...
 const TELL_AGAIN: Duration = Duration::from_millis(250);
 
-/// ... and how often it is told: far longer than an honest Host is busy.
+/// ... and how often it gets one: for far longer than an honest Host is busy.
 const TELL_MOST: u32 = 40;
 
 impl Core {
@@ -51,7 +51,7 @@ impl Core {
                 .wait_timeout(held, pause)
                 .unwrap_or_else(PoisonError::into_inner);
             held = guard;
-            // A Guest that waits for us, or stands, need not be told again.
+            // A Guest that waits for us, or stands, needs no signal.
             let runs = self.waiting.load(Ordering::SeqCst);
             if !result.timed_out() || !runs || pause < TELL_AGAIN {
                 told = 0;

@@ -48,8 +48,10 @@ pub(super) enum NotRenewed {
     Lacks(Lack),
 }
 
-/// How often a Guest may have views made anew. Linux does so about three times for
-/// each view that there is at boot; a Guest that does so for ever would keep the
+/// How often a Guest may have views made anew. Linux does so about three times
+/// for
+/// each view that there is at boot; a Guest that does so for ever would keep
+/// the
 /// view spawner and us busy.
 const MAX_RENEWALS: usize = 8 * MAX_VIEWS;
 
@@ -368,7 +370,7 @@ impl Processes {
         }
     }
 
-    /// Makes [`Self::wait_for_death`] come back.
+    /// Makes [`Self::wait_for_death`] return.
     pub(super) fn stop_watching(&self) {
         self.watch.stop();
     }

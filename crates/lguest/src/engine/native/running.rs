@@ -118,7 +118,7 @@ impl Running {
         }
     }
 
-    /// Tells the Host to stop at the next clean point.
+    /// Asks the Host to stop at the next clean point.
     pub(super) fn ask_to_stop(&self) {
         self.shared.break_wanted().store(1, Ordering::SeqCst);
         self.kick();
@@ -133,7 +133,8 @@ impl Running {
     }
 }
 
-/// What a request may want of the processes. A fuzzer of the mailbox has none.
+/// The processes, for requests that need them. A fuzzer of the mailbox has
+/// none.
 pub(super) trait Views {
     /// Starts the process of view `slot`.
     fn start_view(&self, slot: u32) -> Result<(), Lack>;

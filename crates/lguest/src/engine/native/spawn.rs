@@ -140,7 +140,7 @@ fn spawn(
 }
 
 /// In the child: gives the descriptors their numbers and becomes the view.
-/// Comes back only with an error.
+/// Returns only with an error.
 fn become_view(program: RawFd, moves: &[(RawFd, RawFd)]) -> io::Result<()> {
     for &(from, to) in moves {
         // SAFETY: a system call on numbers. The copy survives exec.

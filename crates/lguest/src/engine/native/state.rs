@@ -1,7 +1,8 @@
 //! The head of the state that the views share, as the Launcher sees it.
 //!
 //! The Launcher writes the set-up before anything runs. From then on the Guest
-//! may write any of it: the Launcher adds interrupts and kicks, reads the mailbox
+//! may write any of it: the Launcher adds interrupts and kicks, reads the
+//! mailbox
 //! word by word, and believes nothing.
 
 #![expect(unsafe_code, reason = "memory shared with hostile processes")]
@@ -55,7 +56,7 @@ impl Shared {
         Ok(Self { head, file })
     }
 
-    /// Writes what the view spawner is told before anything runs.
+    /// Writes what the view spawner reads before anything runs.
     pub(super) fn set_up(&self, guest: &Setup, limit: u32) {
         let pages = &guest.shared_pages;
         let mut shared_pfns = [0; MAX_SHARED_PAGES];
@@ -78,7 +79,8 @@ impl Shared {
         });
     }
 
-    /// The [`VERSION`](lg_wire::state::VERSION) of the layout for which the view
+    /// The [`VERSION`](lg_wire::state::VERSION) of the layout for which the
+    /// view
     /// program was built.
     pub(super) fn version(&self) -> u32 {
         self.wire().version.load(Ordering::SeqCst)

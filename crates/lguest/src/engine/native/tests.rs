@@ -219,7 +219,7 @@ fn a_guest_goes_on_when_the_last_hold_is_gone() {
         let other = guest.hold().unwrap();
         one.wait().unwrap();
         drop(one);
-        // It stands all the same, whatever comes for it.
+        // It stands also with interrupts pending.
         let entries = || known(&guest).counters.entries.get();
         let before = entries();
         guest.irq(1).unwrap();

@@ -23,7 +23,7 @@ pub(super) enum Mark {
     Stop,
 }
 
-/// The number of [`Mark::UserProcess`] for slot 0: behind those of all views.
+/// The number of [`Mark::UserProcess`] for slot 0: after those of all views.
 const OF_USER_PROCESSES: u64 = MAX_VIEWS as u64;
 
 impl Mark {
@@ -99,7 +99,7 @@ impl Watch {
         }
     }
 
-    /// Makes [`Self::wait`] come back.
+    /// Makes [`Self::wait`] return.
     pub(super) fn stop(&self) {
         let _ = rustix::io::write(&self.stop, &1_u64.to_ne_bytes());
     }

@@ -65,7 +65,8 @@ pub fn pages_above_ram(devices: &[Box<dyn KeyedDevice>]) -> u32 {
 }
 
 impl Bus {
-    /// Puts `devices` on a bus, in this order. `guest` must not have run yet, and
+    /// Puts `devices` on a bus, in this order. `guest` must not have run yet,
+    /// and
     /// have [`pages_above_ram`].
     ///
     /// # Errors
@@ -148,7 +149,7 @@ impl Bus {
         let_go
     }
 
-    /// The descriptor at `index` as it stands now.
+    /// The present descriptor at `index`.
     #[must_use]
     pub fn descriptor(&self, index: usize) -> Option<DeviceDescriptor> {
         let place = self.slots.get(index)?.place;

@@ -137,7 +137,7 @@ fn sections(
     Ok(list.map_err(Violation::of)?.list().to_vec())
 }
 
-/// Tells the Guest how its request ended.
+/// Reports to the Guest how its request ended.
 struct Answer {
     guest: Arc<dyn Requests>,
     place: Place,

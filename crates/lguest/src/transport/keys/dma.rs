@@ -2,13 +2,13 @@
 //!
 //! A Guest fills a list in before it sends it or binds it. The list is copied
 //! once, and each of its sections must lie inside one page that exists
-//! ([`lg_abi::dma::Dma::checked`]); its owner dies of one that does not.
+//! ([`lg_abi::dma::Dma::checked`]); one that does not ends its owner.
 
 use crate::memory::{BadAddress, GuestMemory, Region, Section, SectionsIn};
 use lg_abi::dma::{BadSection, Dma, LGUEST_MAX_DMA_SECTIONS};
 use std::sync::atomic::{Ordering, fence};
 
-/// A list that no transfer may follow: its owner dies.
+/// A bad list, which ends its owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadDma {
     /// The list itself is not in memory.
@@ -74,7 +74,8 @@ pub fn used_len(region: &Region, addr: u32) -> Result<u32, BadAddress> {
     region.word(addr)
 }
 
-/// Ends a transfer by a list of our own Guest: `bytes` were moved by the list at
+/// Ends a transfer by a list of our own Guest: `bytes` were moved by the list
+/// at
 /// `addr`.
 ///
 /// # Errors

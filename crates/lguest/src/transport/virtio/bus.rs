@@ -1,7 +1,8 @@
-//! The bus: descriptors of different lengths above RAM, and rings behind them.
+//! The bus: descriptors of different lengths above RAM, and rings after them.
 //!
 //! The Guest reads the descriptors once, at boot. What it writes there later
-//! (status, accepted features) it tells by NOTIFY with the descriptor's address.
+//! (status, accepted features) it tells by NOTIFY with the descriptor's
+//! address.
 
 use super::device::VirtioDevice;
 use super::queue::{Queue, QueueState};

@@ -151,7 +151,7 @@ impl VirtioDevice for VirtioDisk {
     }
 }
 
-/// Tells the Guest how its request ended.
+/// Reports to the Guest how its request ended.
 struct Answer {
     queue: Queue,
     taken: Taken,

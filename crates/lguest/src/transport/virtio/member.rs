@@ -23,7 +23,7 @@ const BUFFERS: u32 = 64;
 const LISTS: u32 = PAGE_SIZE;
 const FRAMES: u32 = 4 * PAGE_SIZE;
 
-/// Bytes of the member's memory, without the network's page behind it.
+/// Bytes of the member's memory, without the network's page after it.
 const RAM: u32 = FRAMES + BUFFERS * PAGE_SIZE;
 
 /// The longest frame that can arrive.

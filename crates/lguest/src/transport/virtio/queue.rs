@@ -144,7 +144,7 @@ impl Queue {
 
     /// Gives back the chain that was taken last.
     fn put_back(&self, taken: &Taken) {
-        // A device that failed may have written something all the same.
+        // A device that failed may have written some bytes.
         self.guest.memory().note(&taken.chain.writable);
         let mut state = lock(&self.state);
         if state.life == taken.life {
@@ -158,7 +158,8 @@ impl Queue {
     }
 }
 
-/// The queues of a device with input and output: the first one takes what goes to
+/// The queues of a device with input and output: the first one takes what goes
+/// to
 /// the Guest, the second one what comes from it.
 #[derive(Default)]
 pub(super) struct Pair(Vec<Queue>);

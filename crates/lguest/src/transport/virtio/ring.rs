@@ -98,7 +98,7 @@ impl Ring {
     ///
     /// # Errors
     ///
-    /// A [`Violation`] for a ring or a chain that cannot be.
+    /// A [`Violation`] for a bad ring or chain.
     pub(super) fn take(&mut self) -> Result<Option<Chain>, Violation> {
         if self.available()? == 0 {
             return Ok(None);
@@ -186,7 +186,7 @@ impl Ring {
             } else if chain.writable.is_empty() {
                 chain.readable.push(section);
             } else {
-                return Err(self.bad("data for the device behind its answer"));
+                return Err(self.bad("data for the device after its answer"));
             }
             if flags & NEXT == 0 {
                 return Ok(chain);

@@ -1,8 +1,7 @@
 //! A tap on the bus of virtio: one queue to the Guest, one from it.
 //!
-//! A header of ten bytes stands in front of every frame. Nothing is offered
-//! that it could say, so it is all zero. The configuration is the Guest's
-//! Ethernet address.
+//! A header of ten bytes precedes every frame. Nothing is offered that it could
+//! say, so it is all zero. The configuration is the Guest's Ethernet address.
 
 use super::device::{Features, VirtioDevice};
 use super::queue::{Pair, Queue};

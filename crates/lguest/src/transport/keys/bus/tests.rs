@@ -69,7 +69,7 @@ fn devices_stand_in_order_each_with_its_page() {
     let kinds: Vec<_> = found.iter().map(|d| (d.kind, d.pfn)).collect();
     assert_eq!(kinds, [(3, 17), (2, 18), (1, 0)]);
     assert_eq!(found[0].features, 0x8001);
-    // Behind the last one there is none.
+    // After the last one there is none.
     assert_eq!(host.word(0x1_0000 + 3 * 12), 0);
 }
 
@@ -84,11 +84,11 @@ fn output_goes_to_the_device_whose_page_holds_the_key() {
     assert_eq!(got.recv().unwrap().0.irq, 1);
     assert_eq!(bus.send(0, 0), Ok(true));
     assert_eq!(got.recv().unwrap().0.index, 2);
-    // The descriptor page, RAM and what lies above are nobody's.
+    // No device has keys in the descriptor page, in RAM, or above.
     for key in [0x1_0000, 4, 0x1_3000, 0xFFFF_FFFC] {
         host.memory().write_object(0, &9_u32).unwrap();
         assert_eq!(bus.send(0, key), Ok(false));
-        assert_eq!(host.word(0), 9, "nobody has answered");
+        assert_eq!(host.word(0), 9, "no device has answered");
     }
 }
 
@@ -106,7 +106,7 @@ fn a_removed_device_says_so_and_hears_nothing_more() {
     assert!(!bus.is_let_go(1));
     host.memory().set_bits(status, 16).unwrap();
     assert!(bus.is_let_go(1));
-    // A device that is there cannot be let go of.
+    // The driver cannot release a device that is not removed.
     host.memory().set_bits(0x1_0004, 16).unwrap();
     assert!(!bus.is_let_go(0));
     assert_eq!(bus.send(0, 0x1_1000), Ok(true));

@@ -78,7 +78,7 @@ fn output_from_nowhere_or_across_pages_is_a_violation() {
 }
 
 #[test]
-fn output_that_nobody_reads_is_taken_and_lost() {
+fn output_without_a_reader_is_taken_and_lost() {
     let (host, mut console, _typed, shown) = console();
     drop(shown);
     host.put_dma(DMA, &[(0x2000, 6)]);
@@ -156,7 +156,7 @@ fn input_without_a_buffer_waits_and_is_not_lost() {
 }
 
 proptest! {
-    // However the bytes come and however the Guest takes them, it gets
+    // In any pieces, and with any buffers of the Guest, it gets
     // the same ones in the same order.
     #[test]
     fn no_byte_is_lost_or_doubled(

@@ -15,7 +15,7 @@ const BOUND: u32 = 0x2000;
 const SENT: u32 = 0x2100;
 const DATA: u32 = 0x4000;
 
-/// A directory that goes away with the test.
+/// A directory that is removed at the end of the test.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -330,7 +330,7 @@ fn at_once_or_by_the_thread_a_request_ends_the_same() {
     };
     let (fast, slow) = (run("fast", true), run("slow", false));
     assert_eq!((&fast.0, fast.2, fast.3), (&slow.0, slow.2, slow.3));
-    // A write at least needs nobody's leave to be tried.
+    // A write can be tried without any condition.
     assert!(fast.1 >= 1 && slow.1 == 0, "{} {}", fast.1, slow.1);
 }
 

@@ -24,7 +24,7 @@ fn a_list_is_good_if_each_section_is_inside_a_page() {
         let bad = BadDma::Section(BadSection { addr, len, limit });
         assert_eq!(check(addr, len), Err(bad));
     }
-    // Behind the last section of a list nothing is looked at.
+    // Sections after the last one of a list are ignored.
     assert_eq!(check(u32::MAX, 0), Ok(16));
 }
 

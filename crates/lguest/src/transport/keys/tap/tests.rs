@@ -19,7 +19,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// Tests that could not run, for want of privilege.
+/// Tests that could not run, because they need a privilege.
 static SKIPPED: AtomicUsize = AtomicUsize::new(0);
 
 /// Moves this thread into a network of its own. Where that is not allowed,
@@ -99,7 +99,7 @@ fn the_machine_answers_the_guest() {
     assert_eq!(tap.send(SEND, key(0)).unwrap().bytes, 60);
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
-        assert!(Instant::now() < deadline, "nobody has answered");
+        assert!(Instant::now() < deadline, "there is no answer");
         let _ = tap.handle_input().unwrap();
         let answer = (0..2).find_map(|i| host.take(i));
         if answer.is_some_and(|a| a[12..14] == [8, 6] && a[21] == 2) {

@@ -91,7 +91,7 @@ fn guest_of_2007(file: &Path, mac: [u8; 6]) -> (Arc<Scripted>, Lan) {
 const OLD: [u8; 6] = [0x0A, 2, 3, 4, 5, 6];
 const ALL: [u8; 6] = [0xFF; 6];
 
-/// What an ARP frame has behind its addresses: a text will do.
+/// The rest of an ARP frame after its addresses: any text.
 const TEXT: &[u8] = b"\x08\x06some text, long enough for a frame of two parts";
 
 #[test]

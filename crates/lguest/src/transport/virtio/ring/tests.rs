@@ -60,7 +60,7 @@ fn a_chain_that_was_put_back_is_taken_again() {
     assert_eq!(ring.take().unwrap(), first);
 }
 
-/// What a hostile driver writes, and what its Guest dies of.
+/// What a hostile driver writes, and the reason that ends its Guest.
 #[test]
 fn what_cannot_be_is_a_violation() {
     type Hostile = fn(&mut Driver);
@@ -84,7 +84,7 @@ fn what_cannot_be_is_a_violation() {
             d.describe(0, (u64::from(RAM) - 1, 0xFFFF_FFFF), 0, 0);
             d.offer_head(0);
         }),
-        ("data for the device behind its answer", |d| {
+        ("data for the device after its answer", |d| {
             d.describe(0, (0x1000, 1), 3, 1);
             d.describe(1, (0x1000, 1), 0, 0);
             d.offer_head(0);

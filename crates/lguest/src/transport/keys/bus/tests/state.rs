@@ -98,7 +98,7 @@ fn a_bus_goes_on_from_its_state() {
     assert_eq!(before.ask(BLOCK_WRITE).0, BLOCK_DONE);
     rustix::io::write(&before.keyboard, b"typed").unwrap();
     assert_eq!(before.receive(2), b"ty");
-    // One device has gone, and its driver knows.
+    // One device was removed, and its driver has acknowledged it.
     before.bus.remove(1);
     let status = 0x1_0000 + 12 + DeviceDescriptor::STATUS_OFFSET;
     let memory = before.guest.memory();
@@ -124,7 +124,7 @@ fn a_bus_goes_on_from_its_state() {
     rustix::io::write(&after.keyboard, b"!").unwrap();
     let got = [after.receive(10), after.receive(10)].concat();
     assert_eq!(got, b"ped!");
-    // The device that has gone is still gone.
+    // The removed device is still removed.
     assert!(after.bus.is_let_go(1));
     assert_eq!(after.bus.handle_input(1), Ok(Readiness::Closed));
     assert_eq!(after.bus.send(SENT, REMOVED), Ok(true));
