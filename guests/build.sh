@@ -12,8 +12,8 @@
 #   - cargo tells rustc a hash to tell crates apart (-C metadata), which depends
 #     on where the crates lie and goes into symbol names, and so into their
 #     order. A wrapper puts name and version of the crate in its place.
-# The linker is lld: the reference one, or else the one that comes with rustup's
-# toolchains; GNU ld would have to be one that knows i386.
+# The linker is lld: the reference one, or else that of rustup's toolchains. GNU
+# ld could be used only if it supports i386.
 #
 # Exit 3 if there is no compiler for i686 and none can be fetched: then nothing
 # was checked.

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Finds, or fetches, a Rust compiler that can make 32-bit programs.
 #
-# The Guests are i686 programs. Where rustup has that target nothing is needed;
-# but the images that are kept in the tree have to come out the same, byte for
-# byte, on every machine, so there is one reference: Debian 12's rustc-web
-# and lld-19, pinned below by version and by hash. Debian has them for amd64,
-# and the i386 half of the standard library cannot be installed beside it; so
-# nothing is installed at all. Everything is unpacked below target/, apt keeps
-# its lists there as well, and the system stays as it was. No root is needed.
+# The Guests are i686 programs. With rustup's target for that, nothing else is
+# needed. But the images in the tree must be the same, byte for byte, on every
+# machine, so there is one reference: Debian 12's rustc-web and lld-19, pinned
+# below by version and by hash. Debian has them for amd64, and the i386 half of
+# the standard library cannot be installed beside it. So nothing is installed.
+# Everything is unpacked below target/, apt's lists are there, too, and the
+# system is not changed. No root is needed.
 #
 # Prints the path of the rustc to use. In this order:
 #   1. $LGUEST_I686_RUSTC, if set: the caller knows better;
@@ -36,7 +36,7 @@ lld-19:amd64=$llvm 416e084363a16a7060eaa6343ed641dfe864b8208c39170ee00a5679e4b48
 liblld-19:amd64=$llvm d7ec22abb56dc7d1ac7b92bea2f119a8a3ea2072fa63884baf4a157c952246a1
 "
 # Libraries that the compiler is linked with and a small machine may lack. They
-# leave no trace in what is compiled, so any version will do.
+# do not change the compiled images, so any version is right.
 libraries="libedit2 libz3-4 libxml2 libicu72 libbsd0 libmd0 libffi8"
 
 say() { echo "toolchain: $*" >&2; }

@@ -160,7 +160,7 @@ fn an_ordinary_user_may_run_it_with_disk_and_network() {
     if !is_here("setpriv") {
         return skip(test, "there is no setpriv");
     }
-    let scratch = Scratch::new("nobody");
+    let scratch = Scratch::new("unprivileged");
     let (disk, lan) = (
         scratch.file("disk", &[0; 64 * 512]),
         scratch.file("lan", &[0; 4096]),

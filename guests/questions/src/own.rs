@@ -1,8 +1,8 @@
-//! Segments that a kernel has for itself: per-cpu data, and a canary.
+//! Questions about a kernel's own segments: per-cpu data, and a canary.
 //!
-//! A kernel for several processors has its data behind fs, and one with a stack
-//! protector has its canary behind gs. They load these segments at each entry, and
-//! use them all the time.
+//! A kernel for several processors has its data in the segment of fs, and one
+//! with a stack protector has its canary in that of gs. They load these
+//! segments at each entry, and use them all the time.
 
 use crate::lab::memory::{page, peek, poke, va};
 use crate::lab::space::{Space, first};
@@ -12,7 +12,8 @@ use lg_abi::hypercall::Hypercall;
 use lg_abi::segment::{GDT_ENTRIES, GDT_PER_CPU, GDT_STACK_CANARY};
 use lg_guest::println;
 
-/// The high word of a descriptor: data of the kernel, as much as the limit says in
+/// The high word of a descriptor: data of the kernel, as much as the limit says
+/// in
 /// pages.
 const PER_CPU: u32 = 0x008F_9200;
 /// So many bytes of it, which cannot be written.
@@ -56,8 +57,8 @@ fn load_table(table: u32) {
     hypercall(Hypercall::LoadGdt, table, GDT_ENTRIES, 0);
 }
 
-/// Does a kernel find its data behind fs, and its canary behind gs, and do both
-/// segments have the limits and rights that it gave to them?
+/// Does a kernel find its data by fs, and its canary by gs, and do both
+/// segments have the limits and rights of their descriptors?
 pub(crate) fn own_segments() {
     let (data, canary) = (page(), page());
     poke(data + 8, 80);
@@ -88,7 +89,7 @@ pub(crate) fn own_segments() {
     }
 }
 
-/// Does a new base count from the next load on, and not before?
+/// Does a new base take effect at the next load, and not before?
 pub(crate) fn own_segments_replaced() {
     let (first, second) = (page(), page());
     poke(first + 8, 1);
@@ -118,8 +119,8 @@ pub(crate) fn own_segments_replaced() {
     print(load);
 }
 
-/// Does code that loads them by a constant get what the table has at the time,
-/// however often it is executed?
+/// Does code that loads the kernel's own segments by a constant get the present
+/// descriptors, also if it is executed often?
 pub(crate) fn own_segments_in_a_loop() {
     let (data, tables) = (page(), page());
     for n in 1..5 {
@@ -152,8 +153,8 @@ pub(crate) fn own_segments_in_a_loop() {
     println!("{}", seen.expect("ud2").trapped.edi);
 }
 
-/// Does each of two page directories have the segments as they are at the time,
-/// when they change in the other one?
+/// Does each of two page directories have the present segments, when they
+/// change in the other one?
 pub(crate) fn own_segments_of_two_directories() {
     let spaces = [first(), Space::new()];
     let load =
@@ -172,7 +173,7 @@ pub(crate) fn own_segments_of_two_directories() {
     }
 }
 
-/// Are they still there after a trap of the kernel, and after it has saved and
+/// Does a kernel keep its own segments after a trap, and after it has saved and
 /// loaded them?
 pub(crate) fn own_segments_over_traps() {
     let (data, canary) = (page(), page());
@@ -211,7 +212,8 @@ pub(crate) fn own_segments_over_traps() {
     println!("{} {} {} {}", r.ebx, r.ecx, r.edx, r.esi);
 }
 
-/// Has a program none of its kernel's segments, and can it load none?
+/// Does a program have none of its kernel's segments, and can it load none of
+/// them?
 pub(crate) fn own_segments_of_a_user() {
     let (data, canary) = (page(), page());
     load_table(both(data, canary));
@@ -235,7 +237,8 @@ pub(crate) fn own_segments_of_a_user() {
     }
 }
 
-/// Which descriptors are refused, and as what?
+/// Which descriptors of the kernel's own segments are refused, and with which
+/// fault?
 pub(crate) fn own_segments_refused() {
     const CODE: u32 = 0x00CF_9A00;
     const SYSTEM: u32 = 0x0000_8200;
@@ -249,7 +252,7 @@ pub(crate) fn own_segments_refused() {
     }
 }
 
-/// Does a kernel that never stops to change them end?
+/// Does a kernel end that changes its own segments without end?
 pub(crate) fn own_segments_changed_for_ever() {
     let pages = [page(), page()];
     let tables = pages.map(|at| both(at, at));

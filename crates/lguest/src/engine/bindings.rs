@@ -1,9 +1,9 @@
 //! BIND_DMA: which buffers wait for which key.
 //!
 //! The table is the Launcher's own: a Guest, or a Host that it has taken over,
-//! asks for a binding by mailbox and cannot reach it otherwise. The arrays
-//! that it names are in Guest memory and are not looked at before somebody
-//! wants a buffer (docs/abi.md, section 5).
+//! asks for a binding by mailbox and cannot reach it otherwise. The arrays that
+//! it names are in Guest memory and are not read before a buffer is needed
+//! (docs/abi.md, section 5).
 //!
 //! A Guest may bind millions of buffers, and all of them may be full. One
 //! search looks at [`SEARCH`] of them at most, because the thread that

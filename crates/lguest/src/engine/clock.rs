@@ -109,7 +109,7 @@ mod tests {
         let before = used_by(me).unwrap();
         while used_by(me).unwrap() <= before {}
         assert!(used_by_us() > before);
-        let nobody = Pid::from_raw(i32::MAX >> 3).unwrap();
-        assert_eq!(used_by(nobody), None);
+        let no_process = Pid::from_raw(i32::MAX >> 3).unwrap();
+        assert_eq!(used_by(no_process), None);
     }
 }

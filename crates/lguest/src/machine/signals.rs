@@ -53,11 +53,11 @@ impl Signals {
 ///
 /// There is none, because the signals exist.
 pub fn survive(ignored: u64) -> io::Result<()> {
-    let nobody_looks = Arc::new(AtomicBool::new(false));
+    let not_read = Arc::new(AtomicBool::new(false));
     let real_time = SIGRTMIN..=SIGRTMAX;
     for signal in MEANINGLESS.into_iter().chain(real_time) {
         if ignored & 1 << (signal - 1) == 0 {
-            let flag = Arc::clone(&nobody_looks);
+            let flag = Arc::clone(&not_read);
             signal_hook::flag::register(signal, flag)?;
         }
     }

@@ -687,7 +687,7 @@ fn no_other_process_may_look_into_a_real_launcher() {
     if !looks(open.pid()) {
         println!(
             "SKIPPED no_other_process_may_look_into_a_real_launcher: this \
-             machine lets nobody look into anybody"
+             machine lets no process look into another"
         );
     }
 }

@@ -167,7 +167,7 @@ fn with_processes(count: usize, command: &Command) -> Command {
 /// them.
 fn wait_until_the_user_has_no_processes() {
     let user = format!("\nUid:\t{UNPRIVILEGED}\t");
-    let is_nobodys = |entry: std::fs::DirEntry| {
+    let is_of_the_user = |entry: std::fs::DirEntry| {
         let status = std::fs::read_to_string(entry.path().join("status"));
         status.is_ok_and(|status| status.contains(&user))
     };
@@ -175,7 +175,7 @@ fn wait_until_the_user_has_no_processes() {
     while std::fs::read_dir("/proc")
         .unwrap()
         .flatten()
-        .any(is_nobodys)
+        .any(is_of_the_user)
     {
         assert!(std::time::Instant::now() < deadline, "a process stays");
         std::thread::sleep(std::time::Duration::from_millis(5));

@@ -1,8 +1,8 @@
-//! Guests of generation 2, without Linux: devices of virtio, well and badly used.
+//! Guests of generation 2, without Linux: good and bad use of virtio devices.
 //!
-//! Each kernel is assembled by its test, and runs in the real command. It takes no
-//! interrupts. It shows what its devices do by printing, and
-//! by what is on its disk afterwards.
+//! Each test assembles its kernel and runs it in the real command. The kernel
+//! takes no interrupts. Its output, and the contents of its disk afterwards,
+//! show what its devices do.
 
 #![expect(clippy::unwrap_used, reason = "a test says what went wrong so")]
 
@@ -16,8 +16,8 @@ use program::{
 };
 use support::{Finished, Scratch, lguest, run};
 
-/// Runs a kernel with a disk of 16 sectors; answers what the disk holds
-/// afterwards, too.
+/// Runs a kernel with a disk of 16 sectors. Returns also the contents of the
+/// disk afterwards.
 fn boot(name: &str, kernel: &[u8], more: &[&str]) -> (Finished, Vec<u8>) {
     let dir = Scratch::new(name);
     let image = dir.file("image", kernel);
@@ -33,7 +33,7 @@ fn boot(name: &str, kernel: &[u8], more: &[&str]) -> (Finished, Vec<u8>) {
     (finished, std::fs::read(&disk).unwrap())
 }
 
-/// A kernel that uses every device once, as a driver does.
+/// A kernel that uses every device once, as drivers do.
 fn good(interface: &'static Interface) -> Vec<u8> {
     let mut kernel = Program::of(interface);
     kernel.print_early("early console\n");
@@ -76,7 +76,7 @@ fn a_kernel_without_patches_uses_its_devices() {
 
 /// The ends of kernels that break the rules of a ring in one place.
 #[test]
-fn a_ring_that_cannot_be_ends_its_guest_with_a_reason() {
+fn a_bad_ring_ends_its_guest_with_a_reason() {
     type Step = fn(&mut Program);
     let cases: [(&str, Step); 9] = [
         ("a chain with a loop", |kernel| {
@@ -125,12 +125,12 @@ fn a_ring_that_cannot_be_ends_its_guest_with_a_reason() {
     }
 }
 
-/// Strange, and no reason to die: the Guest hurts only itself.
+/// Unusual actions that are allowed, because they harm only the Guest.
 #[test]
-fn a_driver_that_plays_games_goes_on() {
+fn a_guest_with_an_unusual_driver_goes_on() {
     let mut kernel = Program::new();
-    // Devices are reset, started, given up and reset again, and a disk in the
-    // middle of a request.
+    // Devices are reset, started, marked as failed and reset again, and a disk
+    // during a request.
     let (random, disk) = (RAM + 4, RAM + 21 + 4);
     for status in [0, 7, 0x87, 0, 4] {
         kernel.store_half(random, status);
@@ -163,7 +163,7 @@ fn a_driver_that_plays_games_goes_on() {
 
 /// `reboot` in Linux: the message is the physical address of NULL.
 #[test]
-fn a_restart_is_told() {
+fn a_restart_is_reported() {
     let mut kernel = Program::new();
     kernel.call(2, 0x4000_0000, 2);
     let (finished, _) = boot("restart", &kernel.end(), &[]);

@@ -1,11 +1,11 @@
 //! Kernels of generation 2, assembled by a test.
 //!
 //! A kernel is one piece of code at physical addresses. It stores words, makes
-//! hypercalls, and waits for words. Nothing else is needed to drive virtio
-//! devices, well or badly. Since Linux 3.1 it has no page tables; before, it
-//! adds the rings to those that the Launcher has made.
+//! hypercalls, and waits for words. This is enough to use virtio devices,
+//! correctly or not. Since Linux 3.1 it has no page tables; before, it adds the
+//! rings to those that the Launcher has made.
 
-/// Where the kernel is loaded, and begins.
+/// The address at which the kernel is loaded and begins.
 const CODE: u32 = 0x10_0000;
 
 /// `lguest_data`, in the kernel's image.
@@ -20,7 +20,7 @@ const SIZE: u32 = 0x4_0000;
 /// Bytes of RAM, which `--memory` says, too.
 pub(crate) const RAM: u32 = 32 << 20;
 
-/// Physical addresses that a test may use as it likes.
+/// Physical addresses for the tests.
 pub(crate) const FREE: u32 = 0x20_0000;
 
 /// The rings, in the order of the devices: random numbers, disk, console to
@@ -42,7 +42,7 @@ const INIT: u32 = 1;
 const SHUTDOWN: u32 = 2;
 const NOTIFY: u32 = 17;
 
-/// How kernels of some releases talk to their Host.
+/// How kernels of some releases make hypercalls.
 pub(crate) struct Interface {
     /// One of these releases.
     pub(crate) release: &'static str,
@@ -106,12 +106,12 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// A kernel of the last releases that has said LGUEST_INIT.
+    /// A kernel of the last releases that has called LGUEST_INIT.
     pub(crate) fn new() -> Self {
         Self::of(&INTERFACES[0])
     }
 
-    /// A kernel that has said LGUEST_INIT.
+    /// A kernel that has called LGUEST_INIT.
     pub(crate) fn of(interface: &'static Interface) -> Self {
         let code = Vec::new();
         let mut program = Self { code, interface };
@@ -201,7 +201,8 @@ impl Program {
         self.store_half(ring + AVAILABLE + 2, count);
     }
 
-    /// The device finds the chain `head`, number `count`, and answers it.
+    /// Offers the chain `head`, number `count`, and waits until the device has
+    /// answered it.
     pub(crate) fn request(&mut self, ring: u32, head: u16, count: u16) {
         self.offer(ring, head, count);
         self.notify(ring);

@@ -23,7 +23,7 @@ use lg_abi::gen2::device::{NET_HEADER, NET_MAC, TYPE_NET};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
-/// Bytes of the addresses in front of a frame: to, from.
+/// Bytes of the two addresses at the beginning of a frame: to, from.
 const ADDRESSES: u32 = 12;
 
 /// A network of several Guests on the bus.
@@ -31,7 +31,7 @@ pub struct VirtioLan {
     lan: Lan,
     /// The Ethernet address of the Guest.
     mac: [u8; 6],
-    /// The Guest uses other addresses, too.
+    /// Whether the Guest uses other addresses, too.
     promiscuous: bool,
     placed: Option<(Arc<Member>, Pair)>,
 }
@@ -40,8 +40,7 @@ impl VirtioLan {
     /// `lan`, to be put on a bus.
     #[must_use]
     pub fn new(lan: Lan) -> Self {
-        // Unique on this network. The first byte says that it was given out
-        // locally.
+        // Unique on this network. The first byte marks it as assigned locally.
         let [low, high, ..] = (lan.slot() + 1).to_le_bytes();
         Self {
             lan,
@@ -59,8 +58,8 @@ impl VirtioLan {
             return Ok(());
         };
         if from != self.mac && !self.promiscuous {
-            // A bridge, or another address than it was given: from now on the
-            // other members send everything.
+            // A bridge, or another address than the assigned one: from now on
+            // the other members send all frames here.
             self.promiscuous = true;
             self.lan.set_mac(self.mac, true);
         }

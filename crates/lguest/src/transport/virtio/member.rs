@@ -1,9 +1,9 @@
 //! A member of a network of 2007 that has no kernel: the Launcher itself.
 //!
-//! A network sees what it sees of a Guest: memory with the network's page and
-//! with buffers that are bound to a key. Other Launchers fill the buffers, and
-//! write anything else there, too. So every word is read once and checked, and
-//! the memory holds nothing but frames.
+//! For the network it is like a Guest: memory with the network's page, and
+//! buffers that are bound to a key. Other Launchers fill the buffers, and a
+//! hostile one may write anything there. So every word is read once and
+//! checked, and the memory has only frames in it.
 
 use crate::engine::{Binding, BoundDma, RequestError, Requests};
 use crate::memory::GuestMemory;
@@ -19,7 +19,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// How many buffers there are. Linux 2.6.23 binds as many.
 const BUFFERS: u32 = 64;
 
-/// Where the lists of the buffers are, and where the buffers: a page for each.
+/// The addresses of the lists of the buffers, and of the buffers: a page for
+/// each.
 const LISTS: u32 = PAGE_SIZE;
 const FRAMES: u32 = 4 * PAGE_SIZE;
 
@@ -29,7 +30,7 @@ const RAM: u32 = FRAMES + BUFFERS * PAGE_SIZE;
 /// The longest frame that can arrive.
 pub(super) const FRAME_MOST: u32 = PAGE_SIZE;
 
-/// The interrupt that the network raises. Any number will do.
+/// The interrupt that the network raises. Any number is right.
 const IRQ: u8 = 1;
 
 /// The Launcher as a member of a network.
@@ -88,7 +89,7 @@ impl Member {
 
     /// The bell rings again with the next frame.
     pub(super) fn silence(&self) {
-        // Nothing to read means that it has not rung.
+        // If there is nothing to read, the bell has not rung.
         let _ = rustix::io::read(&self.bell, &mut [0_u8; 8]);
     }
 
@@ -133,7 +134,7 @@ impl Requests for Member {
     }
 
     fn irq(&self, _: u8) -> Result<(), RequestError> {
-        // It is full when it has rung very often and was not read.
+        // It is full if it has rung very often and was not read.
         let _ = rustix::io::write(&self.bell, &1_u64.to_ne_bytes());
         Ok(())
     }

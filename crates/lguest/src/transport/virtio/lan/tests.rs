@@ -43,7 +43,7 @@ fn station(file: &Path) -> Station {
     }
 }
 
-/// A console's, which nothing is printed on.
+/// The screen of a console that prints nothing.
 fn screen() -> Arc<Screen> {
     let (input, output) = rustix::pipe::pipe().unwrap();
     Console::new(Config {
@@ -123,7 +123,7 @@ fn a_frame_goes_from_virtio_to_2007_and_back() {
 }
 
 #[test]
-fn a_frame_is_for_its_address_or_for_all_or_for_who_wants_everything() {
+fn a_frame_goes_to_its_address_to_all_or_to_a_promiscuous_member() {
     let dir = Scratch::new();
     let file = dir.page("lan");
     let (host, old) = guest_of_2007(&file, OLD);
@@ -140,11 +140,11 @@ fn a_frame_is_for_its_address_or_for_all_or_for_who_wants_everything() {
         host.release(0);
     }
     a.send(OLD, mac_a, TEXT);
-    // One more to b, so that it is known that no other was before it.
+    // One more to b, which shows that no other came before it.
     a.send(mac_b, mac_a, b"\x08\x06the last one");
     eventually("it has come", || b.received().len() > before);
     assert!(b.received()[before].ends_with(b"the last one"));
-    // A Guest that sends from another address gets what is for others, too.
+    // A Guest that sends from another address gets frames for others, too.
     let address = || {
         let mut first = [0];
         host.memory().read(PAGE + 6, &mut first).unwrap();
@@ -156,7 +156,7 @@ fn a_frame_is_for_its_address_or_for_all_or_for_who_wants_everything() {
 }
 
 #[test]
-fn a_checksum_that_2007_left_out_is_there_at_the_end() {
+fn a_checksum_that_2007_left_out_is_filled_in() {
     let dir = Scratch::new();
     let file = dir.page("lan");
     let (host, old) = guest_of_2007(&file, OLD);
@@ -197,7 +197,7 @@ fn frames_wait_for_a_driver_s_buffers_and_are_lost_without_a_driver() {
     new.to_guest.offer(&[], &[(BUFFER + 0x8000, 0x1000)]);
     new.to_guest.offer(&[], &[(BUFFER + 0x9000, 0x1000)]);
     eventually("they have come", || new.received().len() == 10);
-    // A reset, and what comes then is for no driver.
+    // After a reset, frames have no driver.
     let status = crate::transport::virtio::testing::RAM + 4;
     new.guest.put(status, &[0]);
     new.bus.notify(status - 4).unwrap();

@@ -329,16 +329,16 @@ fn launchers_of_other_users_do_not_meet() {
     use std::os::unix::process::CommandExt;
     let dir = Scratch::new();
     let file = dir.page("lan");
-    let everybody = |path: &Path, mode| {
+    let allow_all = |path: &Path, mode| {
         let mode = std::fs::Permissions::from_mode(mode);
         std::fs::set_permissions(path, mode).unwrap();
     };
-    everybody(dir.path(), 0o777);
-    everybody(&file, 0o666);
+    allow_all(dir.path(), 0o777);
+    allow_all(&file, 0o666);
     // Where others may run it, which a target directory need not be.
     let program = dir.path().join("program");
     std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
-    everybody(&program, 0o755);
+    allow_all(&program, 0o755);
     let mut command = Command::new(&program);
     if rustix::process::geteuid().is_root() {
         command.uid(65534);
