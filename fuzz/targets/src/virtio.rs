@@ -8,6 +8,7 @@
 use crate::input::Input;
 use lguest::devices::block::{Block, Disk};
 use lguest::devices::console::{Config, Console};
+use lguest::devices::net::checksum;
 use lguest::engine::{Requests, Scripted};
 use lguest::memory::GuestMemory;
 use lguest::transport::Transport;
@@ -94,7 +95,7 @@ fn step(
     guest: &Scripted,
 ) -> Result<(), ()> {
     let ring = RINGS + input.below(QUEUES) * RING_BYTES;
-    let done = match input.byte() % 6 {
+    let done = match input.byte() % 7 {
         0 => {
             describe(input, guest, ring);
             Ok(())
@@ -115,12 +116,34 @@ fn step(
             bus.notify(RAM + input.below(0x60))
         }
         4 => bus.handle_input(2).map(drop),
+        5 => {
+            complete(input);
+            Ok(())
+        }
         _ => bus.notify(ring),
     };
     if let Err(violation) = &done {
         assert!(!violation.to_string().is_empty(), "a reason is a sentence");
     }
     done.map_err(drop)
+}
+
+/// A frame of another Guest gets its checksum. It keeps its length, and a second
+/// time changes nothing.
+fn complete(input: &mut Input<'_>) {
+    let mut frame = vec![0; 12];
+    frame.extend(match input.byte() % 3 {
+        0 => [0x08, 0x00, 0x45],
+        1 => [0x86, 0xDD, 0x60],
+        _ => [input.byte(), input.byte(), input.byte()],
+    });
+    frame.extend(input.bytes(100));
+    let length = frame.len();
+    checksum::complete(&mut frame);
+    assert_eq!(frame.len(), length, "a frame has another length");
+    let once = frame.clone();
+    checksum::complete(&mut frame);
+    assert!(frame == once, "a checksum that was right has changed");
 }
 
 /// Writes a descriptor that is mostly valid.
