@@ -1,8 +1,8 @@
 //! Hypercalls as the Host understands them, whatever the generation.
 //!
 //! Generations number their calls differently and pass the arguments in
-//! different registers. An [`Interface`](crate::interface::Interface) turns both
-//! into a [`Call`]; what a call does depends on nothing else.
+//! different registers. An [`Interface`](crate::interface::Interface) turns
+//! both into a [`Call`]; what a call does depends on nothing else.
 
 /// The most arguments that a call has.
 pub const MAX_ARGUMENTS: usize = 4;
@@ -177,7 +177,7 @@ calls! {
         /// Physical address of the ring, the descriptor or the text.
         address = 0,
     }
-    /// A descriptor of the table has changed. Since 2.6.30, instead of LOAD_GDT.
+    /// A descriptor of the table has changed. Replaces LOAD_GDT since 2.6.30.
     LoadGdtEntry "LOAD_GDT_ENTRY" {
         /// Its index.
         index = 0,
@@ -186,8 +186,8 @@ calls! {
         /// Its high word.
         high = 2,
     }
-    /// An entry of the top page table has changed. Since 2.6.31, with the number
-    /// that SET_PMD had.
+    /// An entry of the top page table has changed. Since 2.6.31, with the
+    /// number that SET_PMD had.
     SetPgd "SET_PGD" {
         /// Physical address of the table.
         directory = 0,

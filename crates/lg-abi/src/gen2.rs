@@ -1,8 +1,8 @@
 //! Generation 2: Linux 2.6.24 to 3.19. Guests run here since Linux 2.6.25.
 //!
 //! Virtio has replaced the DMA by keys, and the call NOTIFY belongs to it. Five
-//! spans of releases differ in numbers, registers or the layout of `lguest_data`
-//! (docs/abi.md, section 9).
+//! spans of releases differ in numbers, registers or the layout of
+//! `lguest_data` (docs/abi.md, section 9).
 
 pub mod boot;
 pub mod device;

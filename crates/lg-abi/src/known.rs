@@ -1,7 +1,7 @@
 //! Every interface that Guests may have, each with a number.
 //!
-//! The Launcher finds out from a Guest's image which interface it has, and tells
-//! the Host its number.
+//! The Launcher finds out from a Guest's image which interface it has, and
+//! tells the Host its number.
 
 use crate::interface::Interface;
 use crate::{gen1, gen2};

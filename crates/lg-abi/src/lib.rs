@@ -1,10 +1,10 @@
 //! The interface between a Guest, the Host and the Launcher: its wire formats.
 //!
-//! Guests of three generations exist. What a generation has of its own is beside
-//! what all of them share ([`gen1`]: 2007, [`gen2`]: up to Linux 3.19). The Host
-//! sees a Guest through an [`Interface`](interface::Interface), which turns
-//! numbers and registers into a [`Call`](call::Call) and names the places of the
-//! fields that both sides write.
+//! Guests of three generations exist. What a generation has of its own is
+//! beside what all of them share ([`gen1`]: 2007, [`gen2`]: up to Linux 3.19).
+//! The Host sees a Guest through an [`Interface`](interface::Interface), which
+//! turns numbers and registers into a [`Call`](call::Call) and names the places
+//! of the fields that both sides write.
 //!
 //! Both sides of the virtual machine are compiled from this crate, one for a
 //! 32-bit machine and one for a 64-bit one. So a struct here holds integers of
@@ -12,8 +12,8 @@
 //! compile time. There is no I/O here, no allocation and no unsafe code.
 //!
 //! In reading order: pages and segments, hypercalls and shared fields as the
-//! Host sees them, then the formats of each generation, and last what a Launcher
-//! asks of its Host.
+//! Host sees them, then the formats of each generation, and last what a
+//! Launcher asks of its Host.
 
 #![no_std]
 #![forbid(unsafe_code)]

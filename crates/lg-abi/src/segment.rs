@@ -31,8 +31,8 @@ pub const GDT_USER_CS: u32 = 14;
 /// GDT index of the user data segment.
 pub const GDT_USER_DS: u32 = 15;
 
-/// GDT index of the first segment that a kernel has for itself: its per-cpu data,
-/// which a kernel for several processors has behind fs.
+/// GDT index of the first segment that a kernel has for itself: its per-cpu
+/// data, which a kernel for several processors has behind fs.
 pub const GDT_PER_CPU: u32 = 27;
 
 /// GDT index of the second one: the canary of the stack protector, behind gs.

@@ -3,8 +3,8 @@
 //! Output needs no driver: a SEND_DMA to the console's key works from the first
 //! moment on. Every transfer costs an entry into the Host, so text is gathered
 //! until a line ends, or until it is flushed: the shell flushes before it waits
-//! for a key. The line feed becomes the pair that a raw
-//! terminal needs, as the console of a Linux Guest has it.
+//! for a key. The line feed becomes the pair that a raw terminal needs, as the
+//! console of a Linux Guest has it.
 
 use crate::frame::Phys;
 use crate::one_cpu::OneCpu;

@@ -43,8 +43,8 @@ pub enum Event {
     },
     /// `int $0x80`; eip stands behind it.
     SystemCall,
-    /// A system call by an instruction that the Guest's processor does not have:
-    /// `sysenter` or `syscall`. Where it stood is lost.
+    /// A system call by an instruction that the Guest's processor does not
+    /// have: `sysenter` or `syscall`. Where it stood is lost.
     StraySystemCall,
     /// Guest code was found running in 64-bit mode.
     LongMode,

@@ -2,8 +2,8 @@
 //!
 //! A Guest never checks whether a hypercall worked. So a call that makes no
 //! sense ends the Guest, and the Launcher prints why. A [`Kill`] goes up by `?`
-//! to the run loop, and nothing is done on behalf of the Guest after it. A golden
-//! file lists all texts.
+//! to the run loop, and nothing is done on behalf of the Guest after it. A
+//! golden file lists all texts.
 
 use core::fmt;
 use lg_abi::gen1;

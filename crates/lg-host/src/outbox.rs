@@ -2,8 +2,8 @@
 //!
 //! To ask the Launcher for every frame costs two switches of processes, and one
 //! more to wake the receiver. So the Host copies a frame into the receiver's
-//! ring ([`lg_wire::outbox`]) and writes a word. The receiver looks at that word
-//! again before it sleeps, so it must be woken only while it sleeps.
+//! ring ([`lg_wire::outbox`]) and writes a word. The receiver looks at that
+//! word again before it sleeps, so it must be woken only while it sleeps.
 //!
 //! Nothing is decided here that the Launcher would decide in another way.
 //! Where anything is unusual (a ring that is closed or full, a list that breaks
@@ -78,7 +78,8 @@ pub(crate) enum Post {
 }
 
 impl Host<'_> {
-    /// Posts what is in `dma`, if the receiver at `key` has a ring that takes it.
+    /// Posts what is in `dma`, if the receiver at `key` has a ring that takes
+    /// it.
     pub(crate) fn post(
         &mut self,
         key: u32,
@@ -138,8 +139,8 @@ impl Host<'_> {
 }
 
 impl Host<'_> {
-    /// The Guest has nothing to do: wakes the thread that fetches its frames, if
-    /// that sleeps. Frames may come at once, and their interrupt with them.
+    /// The Guest has nothing to do: wakes the thread that fetches its frames,
+    /// if that sleeps. Frames may come at once, and their interrupt with them.
     pub(crate) fn let_fetch(&mut self) -> Result<(), Kill> {
         for outbox in 0..as_word(self.outboxes.count) {
             let memory = &self.outboxes.memory;

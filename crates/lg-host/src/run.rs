@@ -1,9 +1,9 @@
 //! What happens between a trap and the Guest's next instruction.
 //!
 //! The Switcher brings an [`Event`]: the Guest has trapped, or a kick has come.
-//! First the ring of hypercalls is emptied, because the Guest may have left work
-//! there. Then one function decides what the event is ([`Host::decide`]). Then
-//! everything is done that has to be done before the Guest goes on
+//! First the ring of hypercalls is emptied, because the Guest may have left
+//! work there. Then one function decides what the event is ([`Host::decide`]).
+//! Then everything is done that has to be done before the Guest goes on
 //! ([`Host::get_ready`]): sleep if it halted, interrupts, another view if it
 //! changed its page directory, segments. After that the Switcher loads the
 //! registers.

@@ -1,11 +1,12 @@
 //! All that is known about a Guest, in memory that all of its views share.
 //!
-//! The head comes first, which is all that the Launcher maps ([`lg_wire::state`]);
-//! then the registers, on which the Switcher's assembly works; then what the
-//! Guest has told the Host by hypercalls; then the views. The view that holds the
-//! run token is the only one that touches any of it, so plain cells will do for
-//! everything but the head: the Launcher and signal handlers write the atomics
-//! there at any time. Zero is the right beginning for every field.
+//! The head comes first, which is all that the Launcher maps
+//! ([`lg_wire::state`]); then the registers, on which the Switcher's assembly
+//! works; then what the Guest has told the Host by hypercalls; then the views.
+//! The view that holds the run token is the only one that touches any of it, so
+//! plain cells will do for everything but the head: the Launcher and signal
+//! handlers write the atomics there at any time. Zero is the right beginning
+//! for every field.
 
 // circle: the state holds the table of each topic, and the topic works on it.
 use crate::cpu::debug::Debug;

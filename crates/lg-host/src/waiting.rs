@@ -75,9 +75,10 @@ impl Host<'_> {
         result
     }
 
-    /// Tells the Launcher that the Guest may have freed a buffer, if input waits
-    /// for one. A driver frees a buffer by a store to its own memory, which does
-    /// not trap. It has done so before the Guest has nothing more to do.
+    /// Tells the Launcher that the Guest may have freed a buffer, if input
+    /// waits for one. A driver frees a buffer by a store to its own memory,
+    /// which does not trap. It has done so before the Guest has nothing more to
+    /// do.
     fn tell_of_buffers(&mut self, when: u32) {
         let waits = &self.vm.wire.input_waits;
         if waits.load(Ordering::SeqCst) & when != 0 {

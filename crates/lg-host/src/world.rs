@@ -68,8 +68,8 @@ pub trait Mapper {
         false
     }
 
-    /// Takes all rights from `pages` pages from `va`, each of which is mapped or
-    /// hidden, until [`Self::protect`] shows them again.
+    /// Takes all rights from `pages` pages from `va`, each of which is mapped
+    /// or hidden, until [`Self::protect`] shows them again.
     ///
     /// # Errors
     ///
@@ -189,9 +189,9 @@ pub trait World {
     /// [`Kill::NoView`] if there can be none.
     fn start_view(&mut self, slot: usize) -> Result<(), Kill>;
 
-    /// Asks the Launcher to put a new process into the place of this view's. The
-    /// new one has the run token, and goes on as if it had just come back to it.
-    /// Does not come back in the real world.
+    /// Asks the Launcher to put a new process into the place of this view's.
+    /// The new one has the run token, and goes on as if it had just come back
+    /// to it. Does not come back in the real world.
     ///
     /// # Errors
     ///
@@ -217,8 +217,8 @@ pub trait World {
         padding: u32,
     ) -> Option<u32>;
 
-    /// Makes a trampoline of [`TrampolineKind::DirectCall`], which puts `back` into
-    /// eip. It takes the place of the one that had this `slot` (less than
+    /// Makes a trampoline of [`TrampolineKind::DirectCall`], which puts `back`
+    /// into eip. It takes the place of the one that had this `slot` (less than
     /// [`MAX_DIRECT`](crate::patch::limits::MAX_DIRECT)), and can be jumped to
     /// from 32-bit code. Answers its address.
     fn make_call_trampoline(&mut self, slot: usize, back: u32) -> u32;

@@ -57,8 +57,8 @@ pub(crate) fn wait_for_run_token(slot: usize) {
     turns::take::<Kernel>(&state().vm.wire.run_tokens[slot]);
 }
 
-/// Blocks until the Launcher has nothing to answer. A view that was made anew has
-/// the run token while the request for it still waits for its answer.
+/// Blocks until the Launcher has nothing to answer. A view that was made anew
+/// has the run token while the request for it still waits for its answer.
 pub(crate) fn wait_for_turn() {
     turns::wait_for::<Kernel>(&mailbox().turn, HOSTS_TURN, || true);
 }

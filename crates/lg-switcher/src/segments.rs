@@ -109,8 +109,8 @@ pub(crate) fn fill_for_user_process() -> Result<(), i32> {
     fill_up_to(SWITCHER_ADDR)
 }
 
-/// Adds the kernel's own segments to the table of a view, which has none of them
-/// yet.
+/// Adds the kernel's own segments to the table of a view, which has none of
+/// them yet.
 pub(crate) fn fill_kernels(
     entries: [Descriptor; KERNEL_SEGMENTS],
 ) -> Result<(), i32> {

@@ -189,7 +189,8 @@ counters! {
     handovers;
     /// Views that were given to another page directory.
     views_reused;
-    /// Views that were made anew, because the kernel's own segments had changed.
+    /// Views that were made anew, because the kernel's own segments had
+    /// changed.
     views_renewed;
     /// Pages that another view had changed under this one.
     caught_up;

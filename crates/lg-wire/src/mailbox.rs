@@ -41,8 +41,8 @@ pub enum Request {
     /// NOTIFY. Argument: a physical address.
     Notify = 9,
     /// Another process for a view, in the place of the one that asks. Argument:
-    /// its slot. Never answered: the new process gets the run token, and goes on
-    /// when it is the Host's turn.
+    /// its slot. Never answered: the new process gets the run token, and goes
+    /// on when it is the Host's turn.
     RenewView = 10,
 }
 

@@ -85,8 +85,7 @@ pub(super) fn lines(tree: &Tree) -> Vec<String> {
 }
 
 /// Functions that are assembly from their first byte. A safe one passes even
-/// `forbid(unsafe_code)`, so assembly
-/// is `global_asm!` here.
+/// `forbid(unsafe_code)`, so assembly is `global_asm!` here.
 pub(super) fn bare_functions(tree: &Tree) -> Vec<String> {
     const WORD: &str = concat!("na", "ked");
     let uses = |text: &str| text.contains(WORD);

@@ -17,8 +17,8 @@ pub const CRASH_MESSAGE_MAX: u32 = 128;
 /// The message with which a Guest that powers off cleanly calls CRASH.
 pub const POWER_DOWN: &[u8] = b"Power down";
 
-/// The same with an exit status: a decimal number follows. The original does not
-/// know it and treats it as any other CRASH.
+/// The same with an exit status: a decimal number follows. The original does
+/// not know it and treats it as any other CRASH.
 pub const POWER_DOWN_WITH_CODE: &[u8] = b"Power down with code ";
 
 /// One call with its arguments, as it stands in the ring: 16 bytes.

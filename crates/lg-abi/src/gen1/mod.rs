@@ -1,8 +1,8 @@
 //! Generation 1: Linux 2.6.23, released in 2007.
 //!
 //! These are the wire formats of `lguest_launcher.h` and its companions as Rust
-//! types: how a Guest starts, its hypercalls, the memory that it shares with the
-//! Host, how it moves data, and which devices it finds.
+//! types: how a Guest starts, its hypercalls, the memory that it shares with
+//! the Host, how it moves data, and which devices it finds.
 
 pub mod boot;
 

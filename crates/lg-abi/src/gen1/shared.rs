@@ -1,8 +1,8 @@
 //! The page that the Guest's kernel shares with the Host.
 //!
-//! The Guest names it once, with LGUEST_INIT. From then on each side writes some
-//! fields and reads the others without a call: a store switches interrupts off
-//! and on, and most hypercalls are left in a ring until the next trap.
+//! The Guest names it once, with LGUEST_INIT. From then on each side writes
+//! some fields and reads the others without a call: a store switches interrupts
+//! off and on, and most hypercalls are left in a ring until the next trap.
 
 use super::hypercall::RawCall;
 use crate::layout::{Field, Layout, NoIrq};

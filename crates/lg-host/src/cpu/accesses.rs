@@ -1,8 +1,8 @@
 //! Which memory an instruction touches.
 //!
-//! A segment limit that stopped an access is told to the Guest as the page fault
-//! that it would have had. A watchpoint looks at each access, and needs its
-//! size, too.
+//! A segment limit that stopped an access is told to the Guest as the page
+//! fault that it would have had. A watchpoint looks at each access, and needs
+//! its size, too.
 
 use crate::address::GuestVirt;
 use crate::cpu::instruction::{

@@ -4,8 +4,8 @@
 //! faulting", Intel SDM volume 3, "CPUID Faulting"; AMD calls it
 //! `CpuidUserDis`), and Linux lets a process ask for that. There the Host hides
 //! from the Guest what its kernel cannot keep for a program: state that FXSAVE
-//! does not know, and the instructions that work on it. Elsewhere the Guest sees
-//! all that there is.
+//! does not know, and the instructions that work on it. Elsewhere the Guest
+//! sees all that there is.
 //!
 //! The instructions themselves cannot be switched off. So the Host keeps their
 //! state apart for each thread in both cases ([`crate::cpu::extended`]).

@@ -2,15 +2,16 @@
 //!
 //! The real ones belong to the machine. So while one of the Guest's is on, user
 //! code is single-stepped. Before each instruction its address and the memory
-//! that it will touch are compared with the registers; after it comes the Guest's
-//! trap 1, or the next step. That costs a trap for each instruction, and nothing
-//! while all registers are off. Accesses of the kernel are not watched.
+//! that it will touch are compared with the registers; after it comes the
+//! Guest's trap 1, or the next step. That costs a trap for each instruction,
+//! and nothing while all registers are off. Accesses of the kernel are not
+//! watched.
 //!
 //! Linux sets the registers for a debugger (`PTRACE_POKEUSER`), and loads them
-//! when it switches to the program. As a guest of lguest it does so by a function
-//! that is empty. When a program asks for the first time, the Host finds that
-//! function and makes it trap: in the kernel's table of operations its address
-//! follows that of the function that reads the registers
+//! when it switches to the program. As a guest of lguest it does so by a
+//! function that is empty. When a program asks for the first time, the Host
+//! finds that function and makes it trap: in the kernel's table of operations
+//! its address follows that of the function that reads the registers
 //! ([`Host::look_for_setter`]).
 
 use crate::address::{GuestPhys, GuestVirt};
@@ -228,8 +229,8 @@ impl Host<'_> {
         }
     }
 
-    /// Sets a debug register, if the kernel is at the function that does so: eax
-    /// says which, edx to what. Answers whether it was.
+    /// Sets a debug register, if the kernel is at the function that does so:
+    /// eax says which, edx to what. Answers whether it was.
     pub(crate) fn set_debug_register(
         &mut self,
         code: &[u8],
@@ -264,8 +265,8 @@ impl Host<'_> {
         true
     }
 
-    /// A program makes a system call. If a debugger sets a debug register by it,
-    /// looks for the function by which the kernel will do so.
+    /// A program makes a system call. If a debugger sets a debug register by
+    /// it, looks for the function by which the kernel will do so.
     pub(crate) fn expect_debugger(&mut self) {
         /// `ptrace` of Linux for i386, and its request PTRACE_POKEUSER.
         const PTRACE: u32 = 26;
@@ -282,9 +283,10 @@ impl Host<'_> {
         }
     }
 
-    /// Finds the empty function that sets debug registers, and makes it trap. The
-    /// kernel's operations are in a table. The function that reads debug registers
-    /// has real moves from them, and the next entry is the one that sets them.
+    /// Finds the empty function that sets debug registers, and makes it trap.
+    /// The kernel's operations are in a table. The function that reads debug
+    /// registers has real moves from them, and the next entry is the one that
+    /// sets them.
     fn look_for_setter(&mut self) {
         /// A kernel's data end below this.
         const MOST: u32 = 16 << 20;

@@ -233,8 +233,8 @@ impl Host<'_> {
         self.deliver_trap(low_byte(SYSCALL_VECTOR), None)
     }
 
-    /// `sysenter` or `syscall`: what the Guest's processor does at an instruction
-    /// that it does not have. Where it stood is lost.
+    /// `sysenter` or `syscall`: what the Guest's processor does at an
+    /// instruction that it does not have. Where it stood is lost.
     pub(crate) fn stray_system_call(&mut self) -> Result<(), Kill> {
         self.vm.regs.eip.set(0);
         self.deliver_trap(6, None)

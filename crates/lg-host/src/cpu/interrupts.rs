@@ -1,9 +1,9 @@
 //! Interrupts: a bit each, delivered when the Guest is ready for one.
 //!
-//! The Guest switches interrupts on and off by writing `irq_enabled` in the shared
-//! page, and blocks single ones in a bitmap beside it. None may be delivered
-//! between a store to `irq_enabled` and the `iret` that belongs to it. The Guest
-//! has named that stretch of code at LGUEST_INIT.
+//! The Guest switches interrupts on and off by writing `irq_enabled` in the
+//! shared page, and blocks single ones in a bitmap beside it. None may be
+//! delivered between a store to `irq_enabled` and the `iret` that belongs to
+//! it. The Guest has named that stretch of code at LGUEST_INIT.
 
 use crate::address::GuestVirt;
 use crate::host::Host;
@@ -93,9 +93,9 @@ impl Host<'_> {
 
     /// Says in the shared page whether an interrupt waits, where the Guest's
     /// release has a field for it. The Guest looks there when it switches
-    /// interrupts on by `popf`, and calls SEND_INTERRUPTS. Up to 4.0 it does not
-    /// look when it does so by `sti`, so the Host offers the interrupt again by
-    /// itself, too.
+    /// interrupts on by `popf`, and calls SEND_INTERRUPTS. Up to 4.0 it does
+    /// not look when it does so by `sti`, so the Host offers the interrupt
+    /// again by itself, too.
     fn set_irq_pending(&self, waits: bool) -> Result<(), Kill> {
         match self.layout().irq_pending {
             Some(field) => {

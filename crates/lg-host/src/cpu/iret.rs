@@ -4,9 +4,10 @@
 //! program: by a signal's frame, by a debugger, by `vm86`. The code selector
 //! decides the privilege, so it is checked as a processor checks it: against
 //! the Guest's descriptors. A frame that is refused is a general protection
-//! fault. Where the frame asks for user level, the fault is delivered *from* user
-//! level, so that a kernel ends the program and not itself. (Linux has a fixup
-//! for a fault of its own `iret`, but not for the one in lguest's part of it.)
+//! fault. Where the frame asks for user level, the fault is delivered *from*
+//! user level, so that a kernel ends the program and not itself. (Linux has a
+//! fixup for a fault of its own `iret`, but not for the one in lguest's part of
+//! it.)
 //!
 //! A frame with VM set asks for virtual-8086 mode, which is user level
 //! whatever its selectors are. No processor has that mode beneath a 64-bit

@@ -1,22 +1,22 @@
 //! The kernel's own segments: per-cpu data, and the stack canary.
 //!
-//! A kernel for several processors reads its data through fs, and one with a stack
-//! protector reads its canary through gs in nearly every function. Both load these segments at each
-//! entry, and nothing traps when they use them. So two entries of the local
-//! descriptor table, with the indices of the Guest's, have the real bases.
-//! Selectors and indices are never those of the machine's kernel, so the first
-//! load faults. The Host then carries it out, and patches its constant
-//! ([`Host::patch_own_segment_load`]).
+//! A kernel for several processors reads its data through fs, and one with a
+//! stack protector reads its canary through gs in nearly every function. Both
+//! load these segments at each entry, and nothing traps when they use them. So
+//! two entries of the local descriptor table, with the indices of the Guest's,
+//! have the real bases. Selectors and indices are never those of the machine's
+//! kernel, so the first load faults. The Host then carries it out, and patches
+//! its constant ([`Host::patch_own_segment_load`]).
 //!
-//! A view gets the entries before its filter is installed, and cannot change them
-//! afterwards. When the Guest changes a descriptor, which Linux does about three
-//! times at boot, each view is made anew before it runs again
+//! A view gets the entries before its filter is installed, and cannot change
+//! them afterwards. When the Guest changes a descriptor, which Linux does about
+//! three times at boot, each view is made anew before it runs again
 //! ([`Host::has_old_segments`]).
 //!
-//! A segment here reaches no more than the kernel's ds does: bases and limits have
-//! 32 bits, and addresses wrap at 4 GiB. It is always data of level 3. User code
-//! that shares the address space can load it as it can load the flat segment of
-//! the machine's kernel; a user process has no such entries.
+//! A segment here reaches no more than the kernel's ds does: bases and limits
+//! have 32 bits, and addresses wrap at 4 GiB. It is always data of level 3.
+//! User code that shares the address space can load it as it can load the flat
+//! segment of the machine's kernel; a user process has no such entries.
 
 use crate::cpu::registers::SegmentRegister;
 use crate::cpu::selectors::ldt;
@@ -39,8 +39,8 @@ pub(crate) fn real_kernel_segment(number: usize) -> u32 {
     ldt(GDT_PER_CPU + crate::address::as_word(number))
 }
 
-/// What a view's table gets for a descriptor of the Guest's kernel: data of level
-/// 3 with the same base and limit, or nothing.
+/// What a view's table gets for a descriptor of the Guest's kernel: data of
+/// level 3 with the same base and limit, or nothing.
 #[must_use]
 pub fn entry_for(descriptor: Descriptor) -> Descriptor {
     /// All but the level, and bits that have no meaning for 32-bit data.
@@ -57,8 +57,8 @@ pub fn entry_for(descriptor: Descriptor) -> Descriptor {
     }
 }
 
-/// The entries that all views are to have, in the state that they share. All zero
-/// is nothing.
+/// The entries that all views are to have, in the state that they share. All
+/// zero is nothing.
 #[derive(Default)]
 #[repr(C)]
 pub struct KernelSegments {
@@ -69,8 +69,8 @@ pub struct KernelSegments {
 }
 
 impl KernelSegments {
-    /// The entries, and the number of their version, for the table of a new view.
-    /// What is in the state may be made up, so they are checked again.
+    /// The entries, and the number of their version, for the table of a new
+    /// view. What is in the state may be made up, so they are checked again.
     #[must_use]
     pub fn read(&self) -> ([Descriptor; KERNEL_SEGMENTS], u32) {
         let entries = [0, 1].map(|n: usize| entry_for(self.entries[n].get()));
@@ -118,8 +118,8 @@ impl Host<'_> {
         self.vm.gdt[GDT_PER_CPU as usize + number].get()
     }
 
-    /// Descriptors have changed. Until the Guest has loaded one of these, they do
-    /// not matter.
+    /// Descriptors have changed. Until the Guest has loaded one of these, they
+    /// do not matter.
     pub(crate) fn note_own_descriptors(&self) {
         if self.vm.kernel_segments.version.get() != 0 {
             self.publish_segments();
@@ -146,8 +146,8 @@ impl Host<'_> {
         self.vm.kernel_segments.version.get() != self.shadow.segments_version()
     }
 
-    /// Has this view made anew, with the entries that there are now. In the real
-    /// world this process ends here, and a new one goes on.
+    /// Has this view made anew, with the entries that there are now. In the
+    /// real world this process ends here, and a new one goes on.
     #[cold]
     pub(crate) fn renew_view(&mut self) -> Result<(), Kill> {
         self.vm.counters.views_renewed.count();

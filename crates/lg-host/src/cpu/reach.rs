@@ -1,14 +1,14 @@
 //! Pages of user code above PAGE_OFFSET: tables decide, not a limit.
 //!
 //! Where user code and its kernel share an address space, the segments of user
-//! code end where the kernel begins. That stops accidents, and costs nothing. But
-//! a kernel may have pages for its programs above that address, and Linux has one
-//! (the entry page, with COMPAT_VDSO). The code segment does not end there, so
-//! such a page can be executed. A limit stops an instruction that reads or writes
-//! it. If the tables allow the access, that one instruction is carried out with
-//! segments that end where the Switcher's pages begin: it is single-stepped, and
-//! the next one has the short segments again. Code that does this all the time
-//! keeps the wide segments until its next trap.
+//! code end where the kernel begins. That stops accidents, and costs nothing.
+//! But a kernel may have pages for its programs above that address, and Linux
+//! has one (the entry page, with COMPAT_VDSO). The code segment does not end
+//! there, so such a page can be executed. A limit stops an instruction that
+//! reads or writes it. If the tables allow the access, that one instruction is
+//! carried out with segments that end where the Switcher's pages begin: it is
+//! single-stepped, and the next one has the short segments again. Code that
+//! does this all the time keeps the wide segments until its next trap.
 
 use crate::address::GuestVirt;
 use crate::cpu::accesses::Access;

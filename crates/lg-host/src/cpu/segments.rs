@@ -1,16 +1,17 @@
 //! Segments: what is really loaded while the Guest believes something else.
 //!
-//! Guest code runs at privilege level 3 of a 64-bit Linux, so its code and stack
-//! segments are fixed. In the Guest's kernel they are the flat 32-bit ones that
-//! Linux has for every process. For user code they are two of our own in the
-//! local descriptor table. The Guest loads data segments itself. Most selectors
-//! that it loads have another meaning here, or none: the first use faults, and
-//! the Host puts them right. Where user code shares its kernel's address space,
-//! its data segments end where the kernel begins; [`reach`](crate::cpu::reach)
-//! says what it may have beyond. User programs keep thread-local data behind three
-//! descriptors ([`tls`](crate::cpu::tls)). They have the same indices in our table
-//! as in the Guest's, because C libraries compute with them. Two more are the
-//! kernel's own ([`kernel_segments`](crate::cpu::kernel_segments)).
+//! Guest code runs at privilege level 3 of a 64-bit Linux, so its code and
+//! stack segments are fixed. In the Guest's kernel they are the flat 32-bit
+//! ones that Linux has for every process. For user code they are two of our own
+//! in the local descriptor table. The Guest loads data segments itself. Most
+//! selectors that it loads have another meaning here, or none: the first use
+//! faults, and the Host puts them right. Where user code shares its kernel's
+//! address space, its data segments end where the kernel begins;
+//! [`reach`](crate::cpu::reach) says what it may have beyond. User programs
+//! keep thread-local data behind three descriptors ([`tls`](crate::cpu::tls)).
+//! They have the same indices in our table as in the Guest's, because C
+//! libraries compute with them. Two more are the kernel's own
+//! ([`kernel_segments`](crate::cpu::kernel_segments)).
 
 use crate::address::GuestVirt;
 use crate::cpu::accesses::{Access, accesses};
@@ -166,9 +167,9 @@ impl Host<'_> {
         }
     }
 
-    /// Carries out the branch at eip if it leads beyond its segment's limit. The
-    /// limit stopped it before it branched; with a flat segment the fetch at the
-    /// target would fault. Answers whether there was such a branch.
+    /// Carries out the branch at eip if it leads beyond its segment's limit.
+    /// The limit stopped it before it branched; with a flat segment the fetch
+    /// at the target would fault. Answers whether there was such a branch.
     pub(crate) fn branch_beyond_limit(&mut self) -> Result<bool, Kill> {
         let mut code = [0; MAX_INSTRUCTION];
         let vm = self.vm;

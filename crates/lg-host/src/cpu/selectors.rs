@@ -1,8 +1,8 @@
 //! The selectors that the real processor's segment registers hold.
 //!
 //! Kernel code runs on the flat segments that Linux has for every process, user
-//! code on segments of our own in the local descriptor table. Each of ours has the
-//! index that the Guest's segment has in its table.
+//! code on segments of our own in the local descriptor table. Each of ours has
+//! the index that the Guest's segment has in its table.
 
 use lg_abi::segment::{GDT_KERNEL_DS, GDT_USER_CS, GDT_USER_DS};
 

@@ -1,17 +1,17 @@
 //! Thread-local segments: what is behind the three descriptors of a thread.
 //!
-//! Programs keep a pointer to their thread behind gs, in a segment of 4 GiB that
-//! begins at some address. For these the local descriptor table has one flat
-//! entry, and the base goes straight into its register, which costs a few
+//! Programs keep a pointer to their thread behind gs, in a segment of 4 GiB
+//! that begins at some address. For these the local descriptor table has one
+//! flat entry, and the base goes straight into its register, which costs a few
 //! nanoseconds at a switch of threads. Anything unusual needs the descriptor
-//! itself in the table, and that is a system call: a limit, a segment that cannot
-//! be written, and any use of ds, es or ss, whose bases cannot be set. The call is
-//! made when a thread with such a descriptor goes on, and only if the table has
-//! another one.
+//! itself in the table, and that is a system call: a limit, a segment that
+//! cannot be written, and any use of ds, es or ss, whose bases cannot be set.
+//! The call is made when a thread with such a descriptor goes on, and only if
+//! the table has another one.
 //!
-//! One entry has a selector that the machine's kernel has, too: 0x33, its 64-bit
-//! code. A program that loads it does not fault, and has a base of 0 until its
-//! next trap.
+//! One entry has a selector that the machine's kernel has, too: 0x33, its
+//! 64-bit code. A program that loads it does not fault, and has a base of 0
+//! until its next trap.
 
 use crate::cpu::accesses::Access;
 use crate::cpu::registers::SegmentRegister;
@@ -145,8 +145,8 @@ impl Host<'_> {
         Some((number, descriptor))
     }
 
-    /// What to load for a thread-local selector, or the vector of the fault that
-    /// the Guest gets.
+    /// What to load for a thread-local selector, or the vector of the fault
+    /// that the Guest gets.
     pub(crate) fn real_tls(
         &self,
         number: usize,
@@ -155,10 +155,10 @@ impl Host<'_> {
         check(self.tls(number), register).map(|()| real(number))
     }
 
-    /// Puts all segment registers right that name thread-local segments, and the
-    /// table that they are loaded from. Answers whether that changed anything.
-    /// Linux sets the selectors long before the descriptors, and loads other
-    /// bases in between.
+    /// Puts all segment registers right that name thread-local segments, and
+    /// the table that they are loaded from. Answers whether that changed
+    /// anything. Linux sets the selectors long before the descriptors, and
+    /// loads other bases in between.
     pub(crate) fn fix_tls(&mut self) -> bool {
         use SegmentRegister::{Ds, Es};
         let regs = &self.vm.regs;

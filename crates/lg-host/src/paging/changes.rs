@@ -1,9 +1,10 @@
 //! The Guest changes its tables, and says so.
 //!
-//! SET_PTE and SET_PMD name what changed; FLUSH_TLB says that something did. What
-//! is mapped is then compared with the tables ([`super::compare`]). Changes for a
-//! page directory that another view maps are left as a note in that view's slot.
-//! It reads its notes when it gets the run token ([`Host::catch_up`]).
+//! SET_PTE and SET_PMD name what changed; FLUSH_TLB says that something did.
+//! What is mapped is then compared with the tables ([`super::compare`]).
+//! Changes for a page directory that another view maps are left as a note in
+//! that view's slot. It reads its notes when it gets the run token
+//! ([`Host::catch_up`]).
 
 use super::walk::{check_pte, page_table};
 use crate::address::{GuestVirt, as_word};

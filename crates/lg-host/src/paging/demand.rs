@@ -1,8 +1,8 @@
 //! A page fault: whose is it?
 //!
-//! It is ours if the Guest's tables allow the access. Then we map the page and set
-//! the bits that a processor would have set, and the Guest does not see the fault.
-//! Otherwise it is the Guest's own.
+//! It is ours if the Guest's tables allow the access. Then we map the page and
+//! set the bits that a processor would have set, and the Guest does not see the
+//! fault. Otherwise it is the Guest's own.
 
 use super::mapping::Mapped;
 use super::walk::walk;
@@ -23,8 +23,8 @@ pub enum Fault {
     Unmappable,
 }
 
-/// The most faults in a row at a page that is mapped as it should be. After that
-/// the Host gives up.
+/// The most faults in a row at a page that is mapped as it should be. After
+/// that the Host gives up.
 const MAX_SPURIOUS: u32 = 16;
 
 impl Host<'_> {

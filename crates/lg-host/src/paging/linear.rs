@@ -17,9 +17,9 @@ use lg_abi::page::{
 };
 
 impl Host<'_> {
-    /// Maps the 4 MiB piece of the kernel's linear range around `va` in one go, if
-    /// all of the Guest's entries for it say the same: physical = virtual − page
-    /// offset, Writable, Accessed and Dirty.
+    /// Maps the 4 MiB piece of the kernel's linear range around `va` in one go,
+    /// if all of the Guest's entries for it say the same: physical = virtual −
+    /// page offset, Writable, Accessed and Dirty.
     pub(super) fn map_linear(&mut self, va: GuestVirt) -> Result<bool, Kill> {
         let index = directory_index(va.0);
         if self.vm.slow_paths.get() & fast_path::LINEAR != 0

@@ -172,9 +172,9 @@ impl Host<'_> {
         Ok(())
     }
 
-    /// Unmaps a stretch whose record the caller clears. To unmap the middle of a
-    /// larger mapping may need room; where there is none, everything is unmapped,
-    /// which never needs any.
+    /// Unmaps a stretch whose record the caller clears. To unmap the middle of
+    /// a larger mapping may need room; where there is none, everything is
+    /// unmapped, which never needs any.
     pub(super) fn unmap(
         &mut self,
         va: GuestVirt,

@@ -5,8 +5,8 @@
 //! rule for every page: mapped only if its entry is Present and Accessed,
 //! writable only if it is Writable and Dirty. So the first use of a page and
 //! the first write to it come to us, and we set the bit that a processor would
-//! have set ([`Host::demand_page`]). What is mapped is on record ([`record`]), so
-//! that a change of the tables ([`changes`]) can be compared with it
+//! have set ([`Host::demand_page`]). What is mapped is on record ([`record`]),
+//! so that a change of the tables ([`changes`]) can be compared with it
 //! ([`compare`]) and only the difference touched. User code may have an address
 //! space of its own ([`user`]).
 //!

@@ -1,10 +1,10 @@
 //! What is mapped at one page, as the shadow record has it.
 //!
 //! A page that is mapped for reading is mostly a page of a file, and the next
-//! program in this view is likely to have the same page at the same place. So it
-//! is not unmapped but *hidden*: it has no rights any more. The machine still
-//! has the mapping, and to show it again costs a quarter of what it costs to map
-//! the page and touch it once more.
+//! program in this view is likely to have the same page at the same place. So
+//! it is not unmapped but *hidden*: it has no rights any more. The machine
+//! still has the mapping, and to show it again costs a quarter of what it costs
+//! to map the page and touch it once more.
 
 use crate::address::GuestPhys;
 use crate::world::Access;

@@ -2,8 +2,8 @@
 //!
 //! It has a word for each of the million pages of the low 4 GiB, in memory that
 //! the kernel provides only where something was written, and a count for each
-//! 4 MiB, so that an empty stretch costs one look. Pieces of the kernel's linear
-//! range that were mapped in one go are recorded apart.
+//! 4 MiB, so that an empty stretch costs one look. Pieces of the kernel's
+//! linear range that were mapped in one go are recorded apart.
 
 use super::pte::ShadowPte;
 use crate::address::{GuestPhys, GuestVirt, as_word};
@@ -89,8 +89,8 @@ impl ShadowMemory {
     }
 
     /// Where `va` is in physical memory, if it is mapped and the mapping allows
-    /// the access. A processor would find this in its TLB, without a look at the
-    /// Guest's tables.
+    /// the access. A processor would find this in its TLB, without a look at
+    /// the Guest's tables.
     pub(super) fn translate(
         &self,
         va: GuestVirt,

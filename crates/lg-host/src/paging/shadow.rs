@@ -18,9 +18,9 @@ pub const TLS_ENTRIES: usize = GDT_TLS_ENTRIES as usize;
 pub const USUAL: [Descriptor; TLS_ENTRIES] =
     [Descriptor::flat_data(USER_PL); TLS_ENTRIES];
 
-/// After there was no room, the number of faults that are answered with one page
-/// each. Where there is room for one piece of 4 MiB and not for two, code in one
-/// and data in the other would drop each other for ever.
+/// After there was no room, the number of faults that are answered with one
+/// page each. Where there is room for one piece of 4 MiB and not for two, code
+/// in one and data in the other would drop each other for ever.
 const CRAMPED: u32 = 1000;
 
 /// How often in a row there may be no room at one instruction. An instruction
@@ -169,8 +169,8 @@ impl<'a> Shadow<'a> {
     }
 
     /// Whether the tables may have changed more than once since this view last
-    /// looked: what is on record may be neither what they said then nor what they
-    /// say now.
+    /// looked: what is on record may be neither what they said then nor what
+    /// they say now.
     pub(crate) fn is_behind(&self) -> bool {
         self.behind
     }
@@ -242,8 +242,8 @@ impl<'a> Shadow<'a> {
         self.last_fault = va;
     }
 
-    /// One more fault at the last address, where the page was mapped as it should
-    /// be. Answers how many there were.
+    /// One more fault at the last address, where the page was mapped as it
+    /// should be. Answers how many there were.
     pub(super) fn count_spurious(&mut self) -> u32 {
         self.spurious += 1;
         self.spurious

@@ -1,13 +1,13 @@
 //! The address space that user code has to itself.
 //!
 //! With `--isolation=user` a view has a second address space, that of the user
-//! process, and user code runs there. Only pages that the tables give to user code
-//! are ever mapped in it. It follows the tables as the view's own does, by the
-//! same code: the two change places while the Host works on the user process
-//! ([`Host::in_user_process`]). When the Guest takes pages back, they need not be
-//! unmapped at once, because user code runs only when the Host lets it. So changes
-//! are collected, and carried out when the Guest goes to user mode
-//! ([`Host::settle_user_process`]).
+//! process, and user code runs there. Only pages that the tables give to user
+//! code are ever mapped in it. It follows the tables as the view's own does, by
+//! the same code: the two change places while the Host works on the user
+//! process ([`Host::in_user_process`]). When the Guest takes pages back, they
+//! need not be unmapped at once, because user code runs only when the Host lets
+//! it. So changes are collected, and carried out when the Guest goes to user
+//! mode ([`Host::settle_user_process`]).
 
 use super::shadow::UserSpace;
 use crate::address::GuestVirt;
@@ -59,8 +59,9 @@ impl<'a> Host<'a> {
         self.forget_directories(0, kernel)
     }
 
-    /// User code is about to run: carries out the collected changes. If there is
-    /// no room for them, the user process is emptied, and fills again by faults.
+    /// User code is about to run: carries out the collected changes. If there
+    /// is no room for them, the user process is emptied, and fills again by
+    /// faults.
     pub(crate) fn settle_user_process(&mut self) -> Result<(), Kill> {
         let settle = |host: &mut Self| {
             if host.mapper.flush().is_ok() {

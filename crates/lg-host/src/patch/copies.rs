@@ -316,8 +316,8 @@ impl Host<'_> {
     }
 }
 
-/// Where in [`Patches::unpatched`](super::tables::Patches) the site at `place` is
-/// remembered.
+/// Where in [`Patches::unpatched`](super::tables::Patches) the site at `place`
+/// is remembered.
 const fn slot_of(place: GuestPhys) -> usize {
     (place.0 ^ place.0 >> PAGE_SHIFT) as usize % MAX_UNPATCHED
 }

@@ -7,8 +7,8 @@
 //! loops and functions with instructions of seven bytes that do nothing. Seven
 //! bytes have room for a jump to the trampoline, and for a short jump over it
 //! for code that comes from above. Nothing else is displaced. A kernel that
-//! restarts a system call goes to the `int $0x80` again, and that leads the same
-//! way.
+//! restarts a system call goes to the `int $0x80` again, and that leads the
+//! same way.
 //!
 //! A near jump contains a distance, and the trampoline contains the address
 //! where the program goes on. So a patched copy with direct calls can be mapped

@@ -2,8 +2,8 @@
 //!
 //! A trampoline is 64-bit code. A store that faults there would be a fault that
 //! a Guest cannot understand. But compilers like to put a store in front of a
-//! hypercall: SEND_DMA begins with `used_len = 0`, and HALT saves a register. So
-//! the trampoline of such a place does nothing of what it has displaced. The
+//! hypercall: SEND_DMA begins with `used_len = 0`, and HALT saves a register.
+//! So the trampoline of such a place does nothing of what it has displaced. The
 //! Host does it, in order, with the rights of the Guest's kernel. If the store
 //! faults, nothing was done yet: the Guest has its page fault at the patch, and
 //! comes again.

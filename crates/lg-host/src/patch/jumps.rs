@@ -5,10 +5,10 @@
 //! begins anywhere soon falls into step with the processor. So the code is read
 //! from every one of the first few bytes, which covers all ways of falling into
 //! step, and every relative jump that one of these readings meets is taken for
-//! real. Jumps through tables and pointers lead to where a compiler put a label,
-//! and that is not among a hypercall's arguments. Where an instruction is to be
-//! displaced whose effect cannot be seen any more, all readings must agree that
-//! it is one.
+//! real. Jumps through tables and pointers lead to where a compiler put a
+//! label, and that is not among a hypercall's arguments. Where an instruction
+//! is to be displaced whose effect cannot be seen any more, all readings must
+//! agree that it is one.
 
 use crate::address::{GuestVirt, as_word};
 use crate::cpu::instruction::{self, MAX_INSTRUCTION};

@@ -1,7 +1,7 @@
 //! How much there can be of each thing that patches need.
 //!
-//! Everything has a fixed size because it lies in the state that the views share.
-//! What does not fit goes on trapping.
+//! Everything has a fixed size because it lies in the state that the views
+//! share. What does not fit goes on trapping.
 
 /// The longest run of instructions that moves into a trampoline, in bytes.
 pub const MAX_DISPLACED: usize = 24;

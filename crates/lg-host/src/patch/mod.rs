@@ -14,7 +14,8 @@
 //! if the code there is what it should be: the registers must agree with the
 //! instructions in front of it. A place that is refused goes on trapping, which
 //! is always right. A Guest that reads its own code sees the patch. For a Guest
-//! that must not see it, there are slow paths ([`fast_path`](lg_wire::fast_path)).
+//! that must not see it, there are slow paths
+//! ([`fast_path`](lg_wire::fast_path)).
 //!
 //! All patches are in a ledger, and can be taken back ([`ledger`]).
 

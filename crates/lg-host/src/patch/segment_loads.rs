@@ -1,7 +1,7 @@
 //! Patches where trap handlers load segments.
 //!
-//! These are the user's data segment, and those that a kernel has for itself. The
-//! instruction is no trampoline: its constant becomes the selector of the
+//! These are the user's data segment, and those that a kernel has for itself.
+//! The instruction is no trampoline: its constant becomes the selector of the
 //! segment that is really meant.
 
 use super::ledger::table::{PatchKind, Place};

@@ -1,8 +1,7 @@
 //! The walls: their names, the plan of a run, and the results.
 //!
 //! A machine may lack a wall, and a user may leave one out. Both are reported,
-//! so
-//! that `--verbose` can say what a run is confined by.
+//! so that `--verbose` can say what a run is confined by.
 
 use std::fmt;
 use std::path::PathBuf;

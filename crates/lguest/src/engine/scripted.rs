@@ -1,11 +1,9 @@
 //! An engine that runs nothing: a test says what its Guest does.
 //!
 //! Devices, transports and the machine run against it without a process, in
-//! unit
-//! tests and in fuzz targets, and only there. Bindings and
-//! memory are real, so that a device finds buffers as it would find those of a
-//! Guest; interrupts, and the reason of an end, are kept for the test to look
-//! at.
+//! unit tests and in fuzz targets, and only there. Bindings and memory are
+//! real, so that a device finds buffers as it would find those of a Guest;
+//! interrupts, and the reason of an end, are kept for the test to look at.
 
 use super::bindings::{Binding, Bindings, BoundDma};
 use super::death::Death;
@@ -20,8 +18,8 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-/// How long a test waits for what has to come. CI runs each fuzz target for half
-/// a minute only.
+/// How long a test waits for what has to come. CI runs each fuzz target for
+/// half a minute only.
 const PATIENCE: Duration =
     Duration::from_secs(if cfg!(fuzzing) { 5 } else { 60 });
 

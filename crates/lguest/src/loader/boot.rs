@@ -82,9 +82,9 @@ pub(super) fn load_initrd(
 }
 
 /// Builds the first page tables just below `top`. They map RAM at the kernel's
-/// PAGE_OFFSET, up to the addresses of the Switcher, and at address 0, too, where
-/// the kernel starts at a physical address. Returns the physical address of the
-/// page directory.
+/// PAGE_OFFSET, up to the addresses of the Switcher, and at address 0, too,
+/// where the kernel starts at a physical address. Returns the physical address
+/// of the page directory.
 pub(super) fn page_tables(
     memory: &GuestMemory,
     kernel: &Kernel,

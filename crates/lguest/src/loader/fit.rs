@@ -2,9 +2,8 @@
 //!
 //! A message that asks for more memory must name an amount that is enough. So
 //! the number is found by trying: it is the least number of megabytes with
-//! which
-//! everything fits, page tables included. If there is none, the message says
-//! what is too large.
+//! which everything fits, page tables included. If there is none, the message
+//! says what is too large.
 
 use crate::memory::MAX_RAM;
 use lg_abi::page::{DIRECTORY_SPAN, PAGE_SHIFT, PAGE_SIZE, SWITCHER_ADDR};

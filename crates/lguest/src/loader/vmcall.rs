@@ -2,15 +2,15 @@
 //!
 //! These kernels make hypercalls by `vmcall` (0F 01 C1). It is an illegal
 //! instruction here, and the Host carries the call out. But on an Intel machine
-//! that is itself a guest of KVM, the instruction always leaves for KVM (Intel SDM
-//! volume 3, "VMCALL"), KVM refuses, and the kernel goes on with an error that it
-//! does not look at. So the bytes are replaced before the kernel runs, as the
-//! original replaced them at the first fault: `int $0x1f` and a `nop`. A call
-//! without a fault is faster, too.
+//! that is itself a guest of KVM, the instruction always leaves for KVM (Intel
+//! SDM volume 3, "VMCALL"), KVM refuses, and the kernel goes on with an error
+//! that it does not look at. So the bytes are replaced before the kernel runs,
+//! as the original replaced them at the first fault: `int $0x1f` and a `nop`. A
+//! call without a fault is faster, too.
 //!
 //! The same bytes occur in pointers to kernel text (0xC1010Fxx), in tables and
-//! as operands. A compiler puts an instruction in front of the call that loads a
-//! register. So bytes are replaced only behind an instruction of these kinds:
+//! as operands. A compiler puts an instruction in front of the call that loads
+//! a register. So bytes are replaced only behind an instruction of these kinds:
 //! `mov` of a small number, `mov`, `add`, `sub` or `xor` between registers, a
 //! `mov` from or to memory with a short displacement, and a shift or an
 //! arithmetic instruction with a small number.
@@ -54,7 +54,8 @@ pub(super) fn replace(memory: &GuestMemory, parts: &[Section], end: u32) {
     }
 }
 
-/// Where `code` has a `vmcall`, in a kernel that ends at physical address `end`.
+/// Where `code` has a `vmcall`, in a kernel that ends at physical address
+/// `end`.
 fn places(code: &[u8], end: u32) -> Vec<usize> {
     let all = code.windows(BEFORE + VMCALL.len()).enumerate();
     all.filter_map(|(start, window)| {

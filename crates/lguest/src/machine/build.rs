@@ -51,7 +51,8 @@ pub(super) fn build(
     } = parts;
     let line = config.kernel.command_line(&config.command_line, started);
     // The kernel decides which devices it has, and so how many pages are above
-    // RAM. Most kernels are of 2007: each device has a page, except the console.
+    // RAM. Most kernels are of 2007: each device has a page, except the
+    // console.
     let usual = u32::try_from(devices.len()).unwrap_or(u32::MAX);
     let memory =
         GuestMemory::growing(config.memory, usual).map_err(lack(config))?;

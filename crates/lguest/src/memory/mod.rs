@@ -6,8 +6,7 @@
 //! nothing here hands out a reference. Bytes are copied in or out after the
 //! address was checked ([`Region`]), and files are read and written by the
 //! kernel directly, by lists of checked pieces ([`Section`]). The memory of
-//! another Launcher's Guest is used in the same way
-//! ([`SealedMemory`]).
+//! another Launcher's Guest is used in the same way ([`SealedMemory`]).
 
 mod file;
 mod mapping;

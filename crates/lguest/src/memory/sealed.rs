@@ -4,8 +4,7 @@
 //! an access to it kills the process. So every memory file of ours is sealed
 //! against shrinking ([`super::sealed_file`]), and a file that another Launcher
 //! hands over becomes [`SealedMemory`] only if it is ordinary memory with such
-//! a
-//! seal.
+//! a seal.
 
 use super::mapping::Mapping;
 use super::{BadAddress, Region};

@@ -1,8 +1,7 @@
 //! Requests that every device answers, on every transport.
 //!
 //! A transport puts a [`Device`] on its bus. What it adds is the way there: how
-//! a
-//! request arrives, and where input goes.
+//! a request arrives, and where input goes.
 
 use super::keys::lan::LanState;
 use crate::devices::block::{Block, DiskState};

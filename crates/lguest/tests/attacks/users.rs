@@ -121,8 +121,8 @@ fn own_segment() -> Vec<u8> {
     code
 }
 
-/// The kernel's part of it: a descriptor, which the kernel loads. The table is of
-/// memory that is zero.
+/// The kernel's part of it: a descriptor, which the kernel loads. The table is
+/// of memory that is zero.
 fn load_own_segment() -> [Record; 4] {
     const TABLE: u32 = 0x1_E100;
     let base = 0xC000_0000 + PLACE;

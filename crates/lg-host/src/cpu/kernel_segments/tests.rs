@@ -255,7 +255,8 @@ fn a_processor_takes_them_away_on_the_way_to_user_code() {
     assert_ne!(m.vm.regs.ds.get(), REAL_USER_DS);
 }
 
-/// `code` with a load of fs at `at`, after the processor has refused 0xD8 there.
+/// `code` with a load of fs at `at`, after the processor has refused 0xD8
+/// there.
 fn patched(code: &[u8], at: u32, prepare: impl FnOnce(&Machine)) -> Vec<u8> {
     let mut m = kernel(code);
     for register in [&m.vm.regs.eax, &m.vm.regs.ecx, &m.vm.regs.edx] {

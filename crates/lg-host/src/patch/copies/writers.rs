@@ -10,8 +10,8 @@
 //! marks the patched copy as stale.
 //!
 //! Devices write at any time. The Launcher, which does it for them, notes the
-//! pages in a filter ([`Wire::written_pages`](lg_wire::state::Wire)) before it kicks
-//! or answers. At the next way out, the patched copies of such pages are
+//! pages in a filter ([`Wire::written_pages`](lg_wire::state::Wire)) before it
+//! kicks or answers. At the next way out, the patched copies of such pages are
 //! compared with their pages. Pages that other Guests write to, those of
 //! networks, have no patched copies.
 //!

@@ -61,9 +61,9 @@ enum Reader {
 }
 
 impl Ahead {
-    /// Reads ahead by `file`, which is used for nothing else. The calling thread
-    /// must not be bound to one processor yet: the thread will run on the same
-    /// processors.
+    /// Reads ahead by `file`, which is used for nothing else. The calling
+    /// thread must not be bound to one processor yet: the thread will run on
+    /// the same processors.
     pub(super) fn new(file: File) -> Self {
         Self {
             streams: [Stream::default(); STREAMS],

@@ -1,7 +1,7 @@
 //! ^C^C^C, which ends the Launcher.
 //!
-//! A Guest gets every key, ^C included, so one ^C cannot end the Launcher. Three
-//! in a second do, whatever the Guest makes of them.
+//! A Guest gets every key, ^C included, so one ^C cannot end the Launcher.
+//! Three in a second do, whatever the Guest makes of them.
 
 use std::time::{Duration, Instant};
 

@@ -1,10 +1,9 @@
 //! Checksums of TCP and UDP, where a sender has left them out.
 //!
 //! On a network between Guests of 2007 no frame is damaged on its way, and
-//! their
-//! kernels leave the checksums out. A receiver that is not told so drops such a
-//! frame. So the checksum is computed anew; one that was there already stays
-//! as it is.
+//! their kernels leave the checksums out. A receiver that is not told so drops
+//! such a frame. So the checksum is computed anew; one that was there already
+//! stays as it is.
 
 /// The offset of an IP packet in a frame: after two addresses and a type.
 const IP: usize = 14;

@@ -49,10 +49,8 @@ pub(super) enum NotRenewed {
 }
 
 /// How often a Guest may have views made anew. Linux does so about three times
-/// for
-/// each view that there is at boot; a Guest that does so for ever would keep
-/// the
-/// view spawner and us busy.
+/// for each view that there is at boot; a Guest that does so for ever would
+/// keep the view spawner and us busy.
 const MAX_RENEWALS: usize = 8 * MAX_VIEWS;
 
 /// All processes of a Guest.

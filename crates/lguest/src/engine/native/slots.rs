@@ -1,8 +1,8 @@
 //! The processes of each view, by slot.
 //!
 //! A slot has the process of a view, and with user processes two more: the user
-//! process and its mapper. They are put there when they are ready, and taken out
-//! only when the view is to be made anew.
+//! process and its mapper. They are put there when they are ready, and taken
+//! out only when the view is to be made anew.
 
 use super::child::{Child, has_ended};
 use crate::lock::lock;

@@ -2,8 +2,7 @@
 //!
 //! The Launcher writes the set-up before anything runs. From then on the Guest
 //! may write any of it: the Launcher adds interrupts and kicks, reads the
-//! mailbox
-//! word by word, and believes nothing.
+//! mailbox word by word, and believes nothing.
 
 #![expect(unsafe_code, reason = "memory shared with hostile processes")]
 
@@ -80,8 +79,7 @@ impl Shared {
     }
 
     /// The [`VERSION`](lg_wire::state::VERSION) of the layout for which the
-    /// view
-    /// program was built.
+    /// view program was built.
     pub(super) fn version(&self) -> u32 {
         self.wire().version.load(Ordering::SeqCst)
     }

@@ -66,8 +66,7 @@ pub fn pages_above_ram(devices: &[Box<dyn KeyedDevice>]) -> u32 {
 
 impl Bus {
     /// Puts `devices` on a bus, in this order. `guest` must not have run yet,
-    /// and
-    /// have [`pages_above_ram`].
+    /// and have [`pages_above_ram`].
     ///
     /// # Errors
     ///

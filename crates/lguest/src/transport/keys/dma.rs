@@ -75,8 +75,7 @@ pub fn used_len(region: &Region, addr: u32) -> Result<u32, BadAddress> {
 }
 
 /// Ends a transfer by a list of our own Guest: `bytes` were moved by the list
-/// at
-/// `addr`.
+/// at `addr`.
 ///
 /// # Errors
 ///

@@ -159,8 +159,7 @@ impl Queue {
 }
 
 /// The queues of a device with input and output: the first one takes what goes
-/// to
-/// the Guest, the second one what comes from it.
+/// to the Guest, the second one what comes from it.
 #[derive(Default)]
 pub(super) struct Pair(Vec<Queue>);
 

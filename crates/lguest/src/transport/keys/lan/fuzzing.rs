@@ -76,8 +76,8 @@ impl Link {
     }
 
     /// The sender's Guest sends its `lguest_dma` at `dma` to the key at
-    /// `offset`. Returns the bytes that were taken, if there was a good list and
-    /// a binding.
+    /// `offset`. Returns the bytes that were taken, if there was a good list
+    /// and a binding.
     #[must_use]
     pub fn send(&self, dma: u32, offset: u32) -> Option<u32> {
         let from = DmaSections::read(self.sender.region(), dma).ok()?;

@@ -73,8 +73,7 @@ impl Outbox {
     }
 
     /// The word that [`Self::listen`] sets to 1. The Host rings by setting it
-    /// to
-    /// 0.
+    /// to 0.
     pub(super) fn own_doorbell(&self) -> &AtomicU32 {
         self.memory.atomic(WAKE_WHEN_IDLE)
     }

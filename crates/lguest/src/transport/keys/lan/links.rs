@@ -433,8 +433,7 @@ impl Links {
     }
 
     /// Connects to `slot`. If there is no answer, no Launcher is missed: one
-    /// that
-    /// is just starting connects to us.
+    /// that is just starting connects to us.
     fn call(&mut self, slot: u32, call_back: bool) {
         let Ok(socket) = self.meet.connect(slot, &self.porter) else {
             return;

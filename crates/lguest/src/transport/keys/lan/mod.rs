@@ -12,8 +12,8 @@
 //! In reading order: [`port`] is where a Launcher shows the others which
 //! buffers its Guest has bound, [`slots`] holds the slots in the page,
 //! [`doorbell`] and [`inbox`] are how posted frames are fetched, [`porter`] is
-//! the process that receives [`messages`] of other Launchers, [`rendezvous`]
-//! is how Launchers meet, [`fill`] is how a frame gets into a buffer, [`peer`] is
+//! the process that receives [`messages`] of other Launchers, [`rendezvous`] is
+//! how Launchers meet, [`fill`] is how a frame gets into a buffer, [`peer`] is
 //! a Launcher to which we send, [`shared`] is what the threads of this device
 //! share, [`links`] is the thread that keeps connections, [`arrivals`] the one
 //! that fetches frames and raises interrupts. This file puts them together.

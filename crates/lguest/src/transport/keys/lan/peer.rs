@@ -1,10 +1,10 @@
 //! A peer: another Launcher's Guest, and how we send to it.
 //!
-//! The peer's port says where it has bound buffers; the next free one is
-//! filled ([`fill`](super::fill)), and the peer's Launcher is rung. A frame needs no allocation, no
-//! third process, and at most one system call, which wakes the receiver. What
-//! the port and the peer's memory say is read anew for each frame and checked.
-//! A hostile peer can damage only its own memory.
+//! The peer's port says where it has bound buffers; the next free one is filled
+//! ([`fill`](super::fill)), and the peer's Launcher is rung. A frame needs no
+//! allocation, no third process, and at most one system call, which wakes the
+//! receiver. What the port and the peer's memory say is read anew for each
+//! frame and checked. A hostile peer can damage only its own memory.
 
 use super::super::dma::used_len;
 use super::counters::LanCounters;
@@ -74,9 +74,9 @@ impl Peer {
         self.port.find(offset)
     }
 
-    /// Gives a frame to binding `index`, on the key at `offset`. If no buffer is
-    /// free, waits for the peer to run and tries once more. Returns the bytes
-    /// taken.
+    /// Gives a frame to binding `index`, on the key at `offset`. If no buffer
+    /// is free, waits for the peer to run and tries once more. Returns the
+    /// bytes taken.
     pub(super) fn take(
         &self,
         index: usize,

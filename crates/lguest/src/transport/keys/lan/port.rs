@@ -121,8 +121,7 @@ impl Port {
     }
 
     /// Sleeps until something has arrived, here or in one of `inboxes`, or
-    /// until
-    /// `time` is over. May return earlier.
+    /// until `time` is over. May return earlier.
     pub(super) fn sleep(&self, inboxes: &[Arc<Inbox>], time: Option<Duration>) {
         let words = self.shared.words();
         words.asleep.store(1, Ordering::SeqCst);
@@ -139,10 +138,9 @@ impl Port {
     }
 
     /// Waits, so that more frames arrive before their interrupt: until `time`
-    /// is
-    /// over, `enough` frames wait in one of `inboxes` (0 = any number may), or
-    /// `own` is rung, which is 1 until then. A sender that fills buffers itself
-    /// does not end this wait, unless it finds no buffer.
+    /// is over, `enough` frames wait in one of `inboxes` (0 = any number may),
+    /// or `own` is rung, which is 1 until then. A sender that fills buffers
+    /// itself does not end this wait, unless it finds no buffer.
     pub(super) fn nap(
         &self,
         time: Duration,

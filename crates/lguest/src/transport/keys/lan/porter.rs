@@ -230,8 +230,7 @@ impl Drop for Porter {
 }
 
 /// A socket to a foreign process. This process receives nothing from it, and
-/// the
-/// porter closes it.
+/// the porter closes it.
 #[derive(Debug)]
 pub(super) struct Connection {
     socket: Option<OwnedFd>,

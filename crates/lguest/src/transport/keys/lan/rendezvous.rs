@@ -190,8 +190,7 @@ impl Rendezvous {
 }
 
 /// The next connection to `listener`; `None` when there is none. A connection
-/// of
-/// another user is closed.
+/// of another user is closed.
 pub(super) fn accept(
     listener: BorrowedFd<'_>,
     porter: &Arc<Porter>,
