@@ -1,11 +1,11 @@
 //! User programs: code that may touch nothing but its own memory.
 //!
-//! A program has an address space, a page of code, and a stack that is made of
-//! zeroed pages as it grows. It is one more future of the kernel: each step
-//! enters user mode and comes back with the next trap, which is a system call,
-//! a page fault, or an interrupt that belongs to a device. So a system
-//! call that has to wait simply `await`s, and a program that does nothing but
-//! compute is interrupted by the alarm, and yields to the others.
+//! A program has an address space, a page of code, and a stack to which zeroed
+//! pages are added as it grows. The kernel runs it as a future. Each step
+//! enters user mode and returns at the next trap: a system call, a page fault
+//! or an interrupt. A system call that has to wait is an `await`. A program
+//! that only computes is interrupted by the alarm, and its future then yields
+//! to other tasks.
 //!
 //! Not saved: `fs` and `gs`. Programs here have no thread-local storage.
 
@@ -159,8 +159,8 @@ impl Process {
         stop
     }
 
-    /// Has the Host push traps out of user mode onto this program's state. It
-    /// only has to be told when that was another one's before.
+    /// Tells the Host to push traps from user mode onto this program's state.
+    /// No hypercall is needed if this program was also the last one to run.
     fn take_traps(&self) {
         static LAST: OneCpu<Phys> = OneCpu::new(Phys(0));
         let at = self.state.phys();

@@ -89,9 +89,9 @@ pub fn give<F: Futex>(turn: &F::Word, whom: u32) {
     F::wake(turn);
 }
 
-/// Blocks until it is the turn of `whom`, or `alive` says no; answers which.
-/// The other side may write any value: with every value other than `whom`, this
-/// goes on waiting.
+/// Blocks until `turn` is `whom`, and returns true. Returns false if `alive`
+/// does, which is called before each wait. The other side may write any value:
+/// any value other than `whom` makes this wait again.
 pub fn wait_for<F: Futex>(
     turn: &F::Word,
     whom: u32,
@@ -109,9 +109,10 @@ pub fn wait_for<F: Futex>(
     }
 }
 
-/// Ends [`wait_for`] after its `alive` has become false, although the other
-/// side may still write `turn`. `waits` says whether a thread is in there;
-/// `pause` lets some time pass.
+/// Ends a [`wait_for`] in another thread, after its `alive` has become false.
+/// The other side may still write `turn`, and so undo what wakes the thread. So
+/// this wakes it again and again, with a `pause` after each time, until `waits`
+/// says that no thread is in [`wait_for`] any more.
 pub fn call_off<F: Futex>(
     turn: &F::Word,
     whom: u32,
@@ -124,10 +125,10 @@ pub fn call_off<F: Futex>(
     }
 }
 
-/// The Guest's sleep. From the first line on, no [`kick`] is lost: before the
-/// sleep it changes the count, afterwards it is a wake-up. `rest` gets the
-/// count, checks once more that there is nothing to do, and then sleeps while
-/// the count is the same.
+/// The Guest sleeps until a [`kick`]. `rest` gets the count of kicks, checks
+/// once more that there is nothing to do, and then sleeps if the count is still
+/// the same. No kick is lost: one that comes before the sleep has changed the
+/// count, and one that comes later wakes the Guest.
 pub fn sleep_until_kick<W: Word>(
     kicks: &W,
     asleep: &W,

@@ -20,7 +20,7 @@ const HEAD: usize = 64;
 /// Keys in it. After them come the bindings, sixteen bytes each.
 const BINDINGS: usize = 32;
 
-/// So many buffers are searched for a free one.
+/// The most buffers among which a sender looks for a free one.
 const SEARCH: u64 = 256;
 
 /// Two Guests, and the link between them.
@@ -139,7 +139,8 @@ impl Oracle {
         Some(oracle)
     }
 
-    /// Whether the search ends with the buffer at `at`.
+    /// Offers `frame` to the buffer at `at`. Returns whether the search ends
+    /// there: the buffer was free, or it breaks the rules.
     fn offer(&mut self, at: u64, frame: &[u8]) -> bool {
         let place = usize::try_from(at).unwrap_or(usize::MAX);
         let size = Dma::SIZE as usize;
@@ -184,8 +185,8 @@ fn send(test: &Test, receiver: &GuestMemory, last: u32, input: &mut Input<'_>) {
     let whole = test.port.read_exact_at(&mut port, 0);
     whole.expect("a port is a page");
     let before = image(receiver);
-    // Random bytes in the port may look like a report. It is read, so that
-    // the next one is of this frame.
+    // Random bytes in the port may look like a report. Reading it removes it,
+    // so a report after the send is about this frame.
     let _ = test.link.reported();
     let sent: Option<Dma> = test.sender.read_object(dma).ok();
     let expected = sent.filter(is_good).and_then(|sent| {

@@ -101,14 +101,14 @@ pub(crate) fn alarm_off() {
     came(0);
 }
 
-/// Does the shortest time of SET_CLOCKEVENT end at once?
+/// Does the timer interrupt come at once after SET_CLOCKEVENT with 1 ns?
 pub(crate) fn alarm_of_1_ns() {
     alarm(1);
     halt();
     came(0);
 }
 
-/// Does the shortest time that Linux sets end at once?
+/// Does the timer interrupt come at once after 100 ns, Linux's shortest time?
 pub(crate) fn alarm_of_100_ns() {
     for _ in 0..3 {
         // Otherwise it could come before the HALT, which would never end then.
@@ -207,7 +207,7 @@ pub(crate) fn interrupt_blocked() {
     came(0);
 }
 
-/// Do blocked interrupts not end a HALT, and does another interrupt end it?
+/// Does HALT ignore a blocked interrupt, and does another interrupt end it?
 pub(crate) fn halt_with_the_timer_blocked() {
     bind_console(5);
     shared::set_blocked(1);

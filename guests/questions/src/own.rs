@@ -13,8 +13,7 @@ use lg_abi::segment::{GDT_ENTRIES, GDT_PER_CPU, GDT_STACK_CANARY};
 use lg_guest::println;
 
 /// The high word of a descriptor: data of the kernel, as much as the limit says
-/// in
-/// pages.
+/// in pages.
 const PER_CPU: u32 = 0x008F_9200;
 /// So many bytes of it, which cannot be written.
 const CANARY: u32 = 0x0040_9000;

@@ -1,4 +1,4 @@
-//! How a Guest starts since Linux 3.1, beyond what a Guest of 2007 finds.
+//! How a Guest starts since Linux 2.6.25, beyond what a Guest of 2007 finds.
 //!
 //! The fields of [`gen1::boot::offset`](crate::gen1::boot::offset) are at the
 //! same places of the boot parameters. The page itself is elsewhere, and the

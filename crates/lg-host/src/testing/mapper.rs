@@ -1,7 +1,7 @@
 //! A mapper that maps nothing and records what it was told to map.
 //!
-//! It refuses what a real one could not do: by panic what the Host must never
-//! ask for, by [`MapError`] what a machine may refuse at any time.
+//! A call that the Host must never make panics. A call that a real machine may
+//! refuse at any time returns [`MapError`].
 
 use crate::address::{GuestPhys, GuestVirt};
 use crate::world::{Access, MapError, Mapper};
@@ -82,7 +82,8 @@ impl Mapper for RecordingMapper {
             return Err(MapError::Forbidden);
         }
         if self.is_full() {
-            // The old mapping may be gone then, and here it is.
+            // A real mapper may have removed the old mapping before it runs
+            // out of room. This one always removes it.
             self.pages.remove(&first);
             self.hidden.remove(&first);
             return Err(MapError::NoRoom);
@@ -155,7 +156,8 @@ impl Mapper for RecordingMapper {
     ) -> Result<(), MapError> {
         let tls = GDT_TLS_MIN..GDT_TLS_MIN + GDT_TLS_ENTRIES;
         assert!(tls.contains(&index), "{index}");
-        // Whatever the Guest has for one, the Host's can be loaded.
+        // The Guest's descriptor may be anything. The Host must pass on only
+        // what user code can load.
         assert!(descriptor.is_present() && descriptor.dpl() == 3);
         self.segments.push((index, descriptor));
         Ok(())

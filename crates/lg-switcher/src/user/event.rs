@@ -48,7 +48,7 @@ pub(crate) fn encode(event: Event) -> [u64; 3] {
 
 /// The event that a user process reports. Whatever it reports, the event is one
 /// that user code can cause.
-#[expect(clippy::cast_possible_truncation, reason = "what is cut was made up")]
+#[expect(clippy::cast_possible_truncation, reason = "a real event fits")]
 pub(crate) fn decode([kind, error, cr2]: [u64; 3]) -> Event {
     let vector = (kind >> 8) as u8;
     match kind & 0xFF {

@@ -1,8 +1,10 @@
-//! A kernel of either format, and the mark that says where it starts.
+//! A kernel of either format, and where it starts.
 //!
-//! Neither format says where an lguest Guest begins: the entry point of the ELF
-//! header is for real hardware. The kernel contains the string `GenuineLguest`,
-//! and the entry point for lguest is right after it.
+//! In a kernel of 2007 (Linux 2.6.23) the entry point of the ELF header is for
+//! real hardware. The entry point for lguest is right after a mark in the
+//! image, the string `GenuineLguest`. Since Linux 2.6.25 there is no mark, and
+//! the entry point of the header is for lguest, too. The release and the name
+//! of lguest's clock in the image show that such a kernel can be a Guest.
 
 use super::error::KernelError;
 use super::linux::Release;

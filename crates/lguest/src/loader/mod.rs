@@ -1,11 +1,15 @@
 //! Puts a kernel, its initrd and its first page tables into a Guest's memory.
 //!
-//! A Guest starts with paging on, in the middle of its own kernel, with the
-//! address of its boot parameters in a register. [`load`] puts into memory what
-//! must be there before the first instruction. It consists of functions over
-//! [`GuestMemory`], which check everything that a file says. The kernel is low
-//! in RAM. The initrd and the page tables are at the top, in this order
-//! downwards.
+//! [`load`] puts into memory what must be there before the first instruction,
+//! and checks everything that a file says. The kernel is low in RAM. The initrd
+//! is at the top, and the first page tables, if there are any, are right below
+//! it.
+//!
+//! How a Guest starts depends on its release ([`Start`]). Linux 2.6.23 starts
+//! with paging on, at a virtual address, and finds its boot parameters in page
+//! 0. Later kernels start at a physical address and get the address of their
+//! boot parameters in a register. Up to 3.0 they start with page tables, since
+//! 3.1 without.
 
 use crate::engine::Setup;
 use crate::memory::GuestMemory;
@@ -51,7 +55,7 @@ pub use diagnosis::{kernel_end, release};
 
 mod fit;
 
-mod linear;
+mod boot_parameters;
 
 mod vmcall;
 
@@ -89,11 +93,11 @@ pub fn load(
         }
         Start::Identity(start, interface) => {
             let pgdir = boot::page_tables(memory, &kernel, top)?;
-            let at = linear::parameters(memory, initrd, command_line);
+            let at = boot_parameters::fill(memory, initrd, command_line);
             (start, pgdir, interface, at)
         }
         Start::Linear(start, interface) => {
-            let at = linear::parameters(memory, initrd, command_line);
+            let at = boot_parameters::fill(memory, initrd, command_line);
             (start, LINEAR, interface, at)
         }
     };

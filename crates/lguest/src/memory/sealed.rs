@@ -1,10 +1,9 @@
 //! Memory files that cannot become shorter.
 //!
-//! A mapped byte of a file is there as long as the file has it, and afterwards
-//! an access to it kills the process. So every memory file of ours is sealed
-//! against shrinking ([`super::sealed_file`]), and a file that another Launcher
-//! hands over becomes [`SealedMemory`] only if it is ordinary memory with such
-//! a seal.
+//! When a file becomes shorter, an access to a mapped page beyond its new end
+//! kills the process (SIGBUS). So each of our memory files is sealed against
+//! shrinking ([`super::sealed_file`]). A file from another Launcher becomes
+//! [`SealedMemory`] only if it is on tmpfs and has such a seal.
 
 use super::mapping::Mapping;
 use super::{BadAddress, Region};
@@ -83,8 +82,9 @@ impl SealedMemory {
         self.region().atomic(offset).expect("it is in the memory")
     }
 
-    /// Puts the first page of `file` at `page`, where the Guest sees it: a
-    /// frame may lie there as anywhere else.
+    /// Maps the first page of `file` over offset `page` of this memory, where
+    /// the Guest that owns the memory has it, too. That Guest may have a buffer
+    /// in this page, as in any other.
     pub(crate) fn share_page(
         &self,
         page: u32,
@@ -101,14 +101,15 @@ impl SealedMemory {
 
 /// The size of `file`, which cannot become less and is not zero.
 fn size(file: BorrowedFd<'_>) -> Result<u64, SealedMemoryError> {
-    // In this order: only memory has seals, and to ask for them never blocks.
-    // `fstatfs` could, on a file of another kind.
+    // The seals are checked first, because that never blocks, and only memory
+    // files have any. `fstatfs` may block on a file of another kind.
     match rustix::fs::fcntl_get_seals(file) {
         Err(_) => return Err(SealedMemoryError::NotMemory),
         Ok(seals) if seals.contains(SealFlags::SHRINK) => {}
         Ok(_) => return Err(SealedMemoryError::NotSealed),
     }
-    // The machine may be out of large pages when one is touched.
+    // A file of large pages has seals, too, but an access to it kills the
+    // process when the machine has no large page left.
     if rustix::fs::fstatfs(file)?.f_type != libc::TMPFS_MAGIC {
         return Err(SealedMemoryError::NotMemory);
     }

@@ -1,9 +1,10 @@
-//! The memory of a kernel that starts without page tables.
+//! The boot parameters of a kernel since Linux 2.6.25.
 //!
-//! Since Linux 3.1 a Guest starts at the entry point of its header, with
-//! physical addresses. esi holds the address of the boot parameters of Linux's
-//! boot protocol 2.07 (docs/abi.md, section 9). They are not in page 0, because
-//! on most machines an ordinary process may not map it.
+//! Such a kernel starts at the entry point of its header, with the physical
+//! address of its boot parameters in esi. They have the form of Linux's boot
+//! protocol 2.07 (docs/abi.md, section 9). They are not in page 0, because on
+//! most machines an ordinary process may not map it. The parameters of Linux
+//! 2.6.23 are in [`boot`](super::boot).
 
 use super::placed::Initrd;
 use crate::memory::GuestMemory;
@@ -13,7 +14,7 @@ use zerocopy::IntoBytes;
 
 /// Fills the boot parameters and the command line. Returns the address of the
 /// boot parameters.
-pub(super) fn parameters(
+pub(super) fn fill(
     memory: &GuestMemory,
     initrd: Option<Initrd>,
     command_line: &[u8],
