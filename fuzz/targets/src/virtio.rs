@@ -128,8 +128,8 @@ fn step(
     done.map_err(drop)
 }
 
-/// A frame of another Guest gets its checksum. It keeps its length, and a second
-/// time changes nothing.
+/// A frame of another Guest gets its checksum. It keeps its length, and a
+/// second time changes nothing.
 fn complete(input: &mut Input<'_>) {
     let mut frame = vec![0; 12];
     frame.extend(match input.byte() % 3 {
