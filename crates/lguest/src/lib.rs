@@ -19,4 +19,5 @@ mod lock;
 pub mod machine;
 pub mod memory;
 pub mod needs;
+mod thread;
 pub mod transport;

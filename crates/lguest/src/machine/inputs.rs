@@ -17,6 +17,7 @@ use crate::devices::Readiness;
 use crate::engine::Engine;
 use crate::machine::ending::Ending;
 use crate::machine::signals;
+use crate::thread;
 use crate::transport::Transport;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
@@ -63,10 +64,7 @@ impl Inputs {
                 })
                 .collect(),
         };
-        std::thread::Builder::new()
-            .name("inputs".into())
-            .stack_size(128 << 10)
-            .spawn(move || watcher.watch())?;
+        thread::start("inputs", 128 << 10, move || watcher.watch())?;
         Ok(Self { nudged })
     }
 

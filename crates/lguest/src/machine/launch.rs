@@ -57,8 +57,7 @@ pub fn launch(config: &Config, started: u64) -> Result<Outcome, LaunchError> {
     let ending = Ending::new(built.guest.clone());
     // Threads hold the Guest, too, so it does not end with this function.
     let give_up = |_: &_| ending.by_failure();
-    needs::room_for_threads()
-        .and_then(|()| Signals::start(&ending, ignored))
+    Signals::start(&ending, ignored)
         .map_err(lacks("catch signals"))
         .inspect_err(give_up)?;
     Owner::new(config, start, parent, opened.input_end, opened.screen)

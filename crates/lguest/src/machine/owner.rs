@@ -11,6 +11,7 @@ use crate::devices::console::{Kind, Screen};
 use crate::machine::config::{Config, Parent};
 use crate::machine::ending::Ending;
 use crate::machine::signals;
+use crate::thread;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, getppid, pidfd_open};
@@ -154,16 +155,13 @@ impl Owner {
             return Ok(());
         }
         let ending = ending.clone();
-        std::thread::Builder::new()
-            .name("owner".into())
-            .stack_size(128 << 10)
-            .spawn(move || {
-                let (outcome, reason) = self.wait();
-                // If the Guest is being ended already, that continues.
-                if !ending.has_begun() {
-                    signals::end(outcome, &reason, &ending);
-                }
-            })?;
+        thread::start("owner", 128 << 10, move || {
+            let (outcome, reason) = self.wait();
+            // If the Guest is being ended already, that continues.
+            if !ending.has_begun() {
+                signals::end(outcome, &reason, &ending);
+            }
+        })?;
         Ok(())
     }
 

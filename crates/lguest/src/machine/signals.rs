@@ -9,6 +9,7 @@
 use crate::cli::exit::Outcome;
 use crate::machine::ending::Ending;
 use crate::machine::terminal;
+use crate::thread;
 use signal_hook::consts::{
     SIGALRM, SIGCONT, SIGHUP, SIGINT, SIGIO, SIGPROF, SIGQUIT, SIGTERM,
     SIGTSTP, SIGUSR1, SIGUSR2, SIGVTALRM, SIGXCPU, SIGXFSZ,
@@ -33,14 +34,11 @@ impl Signals {
         let caught = CAUGHT.iter().filter(|&&s| ignored & 1 << (s - 1) == 0);
         let mut signals = signal_hook::iterator::Signals::new(caught)?;
         let ending = ending.clone();
-        std::thread::Builder::new()
-            .name("signals".into())
-            .stack_size(128 << 10)
-            .spawn(move || {
-                for signal in signals.forever() {
-                    handle(signal, &ending);
-                }
-            })?;
+        thread::start("signals", 128 << 10, move || {
+            for signal in signals.forever() {
+                handle(signal, &ending);
+            }
+        })?;
         Ok(())
     }
 }

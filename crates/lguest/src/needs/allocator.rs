@@ -66,14 +66,13 @@ impl fmt::Write for Plain {
 /// Address space: twice what the stacks of the Launcher's threads need.
 const THREADS: usize = 1 << 20;
 
-/// Checks whether there is memory for the Launcher's threads. Without this
-/// check, the standard library panics in a new thread that has no memory for
-/// its signal stack.
+/// Checks whether there is memory for another thread of the Launcher, with its
+/// signal stack.
 ///
 /// # Errors
 ///
 /// The kernel has no memory. With [`Allocator`] the process ends instead.
-pub(crate) fn room_for_threads() -> io::Result<()> {
+pub(crate) fn room_for_a_new_thread() -> io::Result<()> {
     let mut room: Vec<u8> = Vec::new();
     let reserved = room.try_reserve_exact(THREADS);
     std::hint::black_box(&room);

@@ -10,7 +10,7 @@
 
 mod allocator;
 pub use allocator::Allocator;
-pub(crate) use allocator::room_for_threads;
+pub(crate) use allocator::room_for_a_new_thread;
 
 mod calls;
 pub(crate) use calls::{

@@ -8,6 +8,7 @@ use super::counters::DiskCounters;
 use super::disk::Disk;
 use super::request::{Completion, DiskOperation, DiskOutcome};
 use crate::memory::{GuestMemory, Section, total};
+use crate::thread;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -68,10 +69,7 @@ impl Worker {
     pub(super) fn new() -> io::Result<Self> {
         let (sender, jobs): (_, Receiver<Job>) = channel();
         let work = move || jobs.into_iter().for_each(Job::carry_out);
-        let thread = std::thread::Builder::new()
-            .name("disk".into())
-            .stack_size(64 << 10)
-            .spawn(work)?;
+        let thread = thread::start("disk", 64 << 10, work)?;
         Ok(Self {
             jobs: Some(sender),
             thread: Some(thread),

@@ -18,6 +18,7 @@
 #![expect(unsafe_code, reason = "asks for this processor's number")]
 
 use crate::engine::clock;
+use crate::thread;
 use rustix::process::Pid;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::fs::File;
@@ -151,15 +152,12 @@ impl Anywhere {
     ) -> io::Result<JoinHandle<()>> {
         /// They need next to none.
         const STACK: usize = 64 << 10;
-        std::thread::Builder::new()
-            .name(name.into())
-            .stack_size(STACK)
-            .spawn(move || {
-                if let Some(processors) = self.0 {
-                    let _ = sched_setaffinity(None, &processors);
-                }
-                run();
-            })
+        thread::start(name, STACK, move || {
+            if let Some(processors) = self.0 {
+                let _ = sched_setaffinity(None, &processors);
+            }
+            run();
+        })
     }
 }
 

@@ -20,6 +20,7 @@ use super::interface::{Engine, EngineCounters, Exit, Requests, Setup};
 use crate::lock::lock;
 use crate::memory::GuestMemory;
 use crate::needs::Lack;
+use crate::thread;
 use lg_abi::shared::LGUEST_IRQS;
 use lg_wire::state::input;
 use lg_wire::turns;
@@ -149,13 +150,11 @@ impl Engine for Native {
         let running = Running::start(&core.memory, &setup)?;
         let _ = core.running.set(running);
         let watched = Arc::clone(core);
-        let thread = std::thread::Builder::new()
-            .name("watcher".into())
-            .stack_size(WATCHER_STACK)
-            .spawn(move || watched.watch())
-            .map_err(|error| {
-                Lack::no_thread("watch the guest's processes", error)
-            })?;
+        let watch = move || watched.watch();
+        let thread = thread::start("watcher", WATCHER_STACK, watch);
+        let thread = thread.map_err(|error| {
+            Lack::no_thread("watch the guest's processes", error)
+        })?;
         *watcher = Some(thread);
         Ok(())
     }

@@ -55,6 +55,7 @@ use crate::devices::{NamedCounts, RestoreError, Saved, Violation};
 use crate::engine::{Binding, Requests};
 use crate::memory::SectionsIn;
 use crate::needs::Lack;
+use crate::thread;
 use crate::transport::{BusDevice, Device, DeviceState};
 use arrivals::Arrivals;
 use counters::LanCounters;
@@ -197,9 +198,9 @@ impl Lan {
             quit: links.quit(),
             threads: Vec::new(),
         });
-        joined.threads.push(thread("lan", move || links.run())?);
+        joined.threads.push(start("lan", move || links.run())?);
         let shared = Arc::clone(&joined.shared);
-        joined.threads.push(thread("lan-arrivals", move || {
+        joined.threads.push(start("lan-arrivals", move || {
             Arrivals::new(&shared).run();
         })?);
         Ok(())
@@ -457,11 +458,14 @@ fn wait_for_end(threads: Vec<JoinHandle<()>>) {
     }
 }
 
-fn thread(
+/// What the standard library gives a thread.
+const STACK: usize = 2 << 20;
+
+fn start(
     name: &str,
     run: impl FnOnce() + Send + 'static,
 ) -> io::Result<JoinHandle<()>> {
-    std::thread::Builder::new().name(name.to_owned()).spawn(run)
+    thread::start(name, STACK, run)
 }
 
 #[cfg(fuzzing)]
