@@ -233,11 +233,14 @@ fn a_sender_that_rings_without_frames_is_ignored_after_a_while() {
         poster.ring();
         !poster.is_open()
     });
-    // It cannot wake the receiver any more.
-    poster.set(word::ASLEEP, 7);
-    poster.ring();
-    std::thread::sleep(Duration::from_millis(5));
-    assert_eq!(poster.get(word::ASLEEP), 0, "the receiver waited on it");
+    // It cannot wake the receiver any more. The receiver may sleep on this ring
+    // once more, if it had begun to when it closed the ring.
+    eventually("the receiver does not wait on it", || {
+        poster.set(word::ASLEEP, 7);
+        poster.ring();
+        std::thread::sleep(Duration::from_millis(5));
+        poster.get(word::ASLEEP) == 0
+    });
     poster.put(&frame(1, 60));
     a.0.prepare(&frame(2, 60));
     eventually("what is sent comes", || {
@@ -377,8 +380,17 @@ fn a_new_launcher_in_a_dead_ones_slot_gets_posts() {
     let b = launcher(&dir.path().join("lan"), 8);
     assert_eq!(b.1.slot(), 1);
     eventually("it is open again", || poster.is_open());
-    poster.post(&frame(3, 60));
-    eventually("it comes", || b.0.take(0) == Some(frame(3, 60)));
+    // The other Launcher may notice only now that the dead one is gone, and call
+    // the new one once more. Frames that are posted meanwhile may be lost.
+    eventually("it comes", || {
+        if poster.room() > 0 {
+            poster.put(&frame(3, 60));
+            poster.ring();
+        }
+        let came = (0..8).find_map(|i| b.0.take(i));
+        assert_ne!(came, Some(frame(2, 60)), "posted to the dead one");
+        came == Some(frame(3, 60))
+    });
     // The first frames of a new Launcher, too.
     let back = Poster::new(&b.1, 0);
     eventually("both ways", || back.is_open());

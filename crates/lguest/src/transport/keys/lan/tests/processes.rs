@@ -177,9 +177,10 @@ fn sink(file: &Path) {
 /// Whether frames still go both ways between `a` and `b`.
 fn assert_well(a: &Station, b: &Station) {
     for (from, to) in [(a, b), (b, a)] {
-        while (0..8).any(|i| to.0.take(i).is_some()) {}
         from.0.prepare(&frame(4, 300));
         eventually("a frame gets through", || {
+            // Frames of a dead third may still come, and fill all buffers.
+            (0..8).for_each(|i| to.0.release(i));
             from.1.send_frame(SEND, key(to.1.slot())) == Ok(300)
         });
         assert!((0..8).any(|i| to.0.take(i) == Some(frame(4, 300))));
