@@ -5,7 +5,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test says what went wrong so")]
 
-use lguest::devices::block::{Disk, DiskError};
+use rustix::fs::{FlockOperation, flock};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -657,15 +657,26 @@ fn kernel(code: &[u8]) -> Vec<u8> {
     file
 }
 
-/// Opens a disk as another Launcher would. A child of another test may hold a
-/// copy of a closed descriptor, until it runs a program.
-fn lock(path: &Path, read_only: bool) -> Disk {
-    loop {
-        match Disk::open(path, read_only) {
-            Ok(disk) => return disk,
-            Err(DiskError::InUse) => std::thread::yield_now(),
-            Err(error) => panic!("{error}"),
-        }
+/// A disk that is locked as another Launcher would lock it.
+struct LockedDisk(fs::File);
+
+/// Locks a disk. Blocks until it is free.
+fn lock(path: &Path, read_only: bool) -> LockedDisk {
+    let file = fs::File::open(path).unwrap();
+    let kind = if read_only {
+        FlockOperation::LockShared
+    } else {
+        FlockOperation::LockExclusive
+    };
+    flock(&file, kind).unwrap();
+    LockedDisk(file)
+}
+
+impl Drop for LockedDisk {
+    fn drop(&mut self) {
+        // A child of another test may have a copy of the descriptor until it
+        // runs a program, so closing it is not enough.
+        flock(&self.0, FlockOperation::Unlock).unwrap();
     }
 }
 
