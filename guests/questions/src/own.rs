@@ -42,7 +42,7 @@ fn table(per_cpu: [u32; 2], canary: [u32; 2]) -> u32 {
 /// A descriptor with this base and high word, and the low part of its limit.
 fn descriptor(base: u32, kind: u32, limit: u32) -> [u32; 2] {
     let high = kind | (base >> 16) & 0xFF | base & 0xFF00_0000;
-    [base << 16 | limit, high]
+    [(base << 16) | limit, high]
 }
 
 /// Per-cpu data at one address, a canary at another: a table with both.
