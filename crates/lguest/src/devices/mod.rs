@@ -1,8 +1,8 @@
-//! Devices: what a Guest's requests do in the world.
+//! Devices: they carry out a Guest's requests for input and output.
 //!
 //! A console, a disk and a network interface each have a core, something
-//! behind it (a terminal, a file, a tap), and a state. None of them knows how
-//! the Guest reaches it. A [`transport`](crate::transport) turns what the
+//! behind it (a terminal, a file, a tap), and a state. None of them depends on
+//! how the Guest reaches it. A [`transport`](crate::transport) turns what the
 //! Guest asks for into the calls of a device:
 //!
 //! - bytes for a console's output;
@@ -48,9 +48,10 @@ pub const AT_ONCE: usize = 64;
 
 /// Memory that the Guest offers for what comes in, buffer by buffer.
 pub trait ReceiveBuffers {
-    /// Takes the next free buffer and has `fill` write into it; `fill` answers
-    /// how many bytes. Then the buffer is the Guest's again, and an interrupt
-    /// says so. Where `fill` fails or writes nothing, the buffer stays free.
+    /// Takes the next free buffer and has `fill` write into it; `fill` returns
+    /// the number of bytes. Then the buffer is the Guest's again, and an
+    /// interrupt says so. If `fill` fails or writes nothing, the buffer stays
+    /// free.
     ///
     /// # Errors
     ///
@@ -104,8 +105,8 @@ pub enum Readiness {
 }
 
 impl Readiness {
-    /// This answer, after an earlier call in which some input has found a
-    /// buffer, or not.
+    /// This result, combined with that of an earlier call. `took_before`: the
+    /// earlier call has found a buffer for some input.
     #[must_use]
     pub fn after(self, took_before: bool) -> Self {
         match self {

@@ -1,14 +1,14 @@
 //! The state of a device as data: taken out of one, and put into another.
 //!
-//! A device's state is what its Guest relies on and no file, no terminal and
-//! no other machine has: bytes that were read and not delivered, what has been
-//! counted. What a device is connected to is no part of it: a new Launcher
-//! opens that anew, and a state is refused where it does not fit.
+//! A device's state is what its Guest relies on and what is in no file, no
+//! terminal and no other machine: bytes that were read and not delivered, and
+//! counts. The file or terminal behind a device is no part of it. A new
+//! Launcher opens that anew, and refuses a state that does not fit.
 //!
-//! The Guest stands still while a state is taken, and its memory and its
-//! interrupts are saved *after* the states of its devices: to take the state of
-//! a disk ends the requests that it is working on, and that writes both. So a
-//! state never contains a request.
+//! The Guest stands still while a state is taken. Its memory and its interrupts
+//! are saved *after* the states of its devices: taking the state of a disk
+//! finishes the disk's requests, which writes to both. So a state never
+//! contains a request.
 
 use serde::{Deserialize, Serialize};
 
@@ -37,7 +37,7 @@ pub enum RestoreError {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Versioned<T> {
     /// The version. A change of `T` that older programs would read wrongly
-    /// makes a new one.
+    /// needs a new one.
     pub version: u32,
     /// The state.
     pub state: T,

@@ -6,8 +6,8 @@
 //! (docs/abi.md, section 5).
 //!
 //! A Guest may bind millions of buffers, and all of them may be full. One
-//! search looks at [`SEARCH`] of them at most, because the thread that
-//! searches also listens for ^C^C^C; the next search goes on from there.
+//! search looks at [`SEARCH`] of them at most, because the same thread also
+//! watches for ^C^C^C. The next search goes on from there.
 
 use crate::memory::{BadAddress, GuestMemory};
 use lg_abi::dma::{BindCount, Dma, LGUEST_MAX_DMA};
@@ -54,7 +54,7 @@ struct Entry {
 }
 
 impl Bindings {
-    /// Carries out a BIND_DMA; answers whether it worked.
+    /// Carries out a BIND_DMA. Returns whether it worked.
     pub(super) fn bind(&mut self, key: u32, dmas: u32, word: u32) -> bool {
         let BindCount { count: num, irq } = BindCount::from_word(word);
         if irq == 0 {
@@ -77,9 +77,9 @@ impl Bindings {
         true
     }
 
-    /// The first free buffer bound to `key`. Where more than [`SEARCH`] buffers
-    /// are bound to `key`, it is the first one after those that the last search
-    /// has looked at, and `None` does not mean that there is none.
+    /// The first free buffer bound to `key`. If more than [`SEARCH`] buffers
+    /// are bound to `key`, the search begins after those that the last search
+    /// has looked at, and `None` does not mean that none is free.
     ///
     /// # Errors
     ///
@@ -96,7 +96,7 @@ impl Bindings {
         for entry in &mut bound {
             let binding = entry.binding;
             let (from, count) = if is_long {
-                // Each array gets its share of the looks.
+                // Each array gets an equal share of the search.
                 let share = u32::try_from(arrays).map_or(0, |n| looks / n);
                 (entry.next, share.min(binding.num))
             } else {
@@ -122,8 +122,7 @@ impl Bindings {
         Ok(None)
     }
 
-    /// Whether one search may not look at all buffers that are bound to some
-    /// key.
+    /// Whether some key has so many buffers that one search may miss some.
     pub(super) fn some_are_long(&self) -> bool {
         self.all.iter().any(|e| self.is_long(e.binding.key))
     }
@@ -170,7 +169,7 @@ mod tests {
         memory.write_object(0x10C8, &1_u32).unwrap();
         assert_eq!(bindings.free_buffer(&memory, 0x4000), Ok(None));
         assert_eq!(bindings.free_buffer(&memory, 0), Ok(None));
-        // The first one, wherever the last one was.
+        // The first free one is found, even if a later one was found before.
         for n in [2, 1, 0] {
             let addr = 0x1000 + n * Dma::SIZE;
             memory.write_object(addr, &0_u32).unwrap();

@@ -1,9 +1,10 @@
 //! How fast the time-stamp counter runs.
 //!
 //! A Guest keeps time by the processor's own counter and has to know its
-//! frequency. An ordinary process is not told, so we measure: two readings of
-//! the counter and of the monotonic clock, some milliseconds apart. The first
-//! is taken when the Launcher starts, so that nothing waits for the second.
+//! frequency. The kernel does not tell it to an ordinary process. So we
+//! measure: two readings of the counter and of the monotonic clock, some
+//! milliseconds apart. The first is taken when the Launcher starts, so that
+//! nothing waits for the second.
 
 #![expect(unsafe_code, reason = "rdtsc, cpuid, and clocks of processes")]
 
@@ -12,7 +13,7 @@ use std::arch::x86_64::{__cpuid, _rdtsc};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-/// One look at both clocks.
+/// One reading of both clocks.
 #[derive(Clone, Copy)]
 struct Reading {
     tsc: u64,
@@ -47,7 +48,7 @@ pub(super) fn tsc_khz() -> u32 {
     u32::try_from(ticks * 1_000_000 / nanos).unwrap_or(0)
 }
 
-/// Whether the counter runs at one speed, come what may (Intel SDM volume 3,
+/// Whether the counter runs at one speed at all times (Intel SDM volume 3,
 /// "Invariant TSC": CPUID 80000007H, EDX bit 8).
 pub(crate) fn is_invariant() -> bool {
     const EXTENDED: u32 = 0x8000_0000;
@@ -55,12 +56,12 @@ pub(crate) fn is_invariant() -> bool {
     __cpuid(EXTENDED).eax >= POWER && __cpuid(POWER).edx & 1 << 8 != 0
 }
 
-/// For how long a process has run. `None` if there is none.
+/// The processor time of a process. `None` if there is no such process.
 pub(super) fn used_by(process: Pid) -> Option<Duration> {
     read_clock(lg_wire::clock::clock_of(process.as_raw_pid()))
 }
 
-/// For how long all of our threads have run.
+/// The processor time of all our threads.
 pub(super) fn used_by_us() -> Duration {
     read_clock(libc::CLOCK_PROCESS_CPUTIME_ID).unwrap_or_default()
 }

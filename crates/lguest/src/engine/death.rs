@@ -19,7 +19,7 @@ pub enum Death {
     Killed(String),
     /// A process that runs it has ended: killed from outside, or by a fault.
     Lost(String),
-    /// The machine refuses something without which it cannot go on.
+    /// The machine lacks something that the Guest needs.
     Lacks(Lack),
 }
 
@@ -50,8 +50,8 @@ impl fmt::Display for Death {
     }
 }
 
-/// A Guest's text as it may stand on a terminal: what a terminal would obey is
-/// shown, not sent. Doing so twice changes nothing more.
+/// A Guest's text, made safe for a terminal: control characters are replaced by
+/// visible escapes. Doing so twice changes nothing more.
 #[must_use]
 pub(crate) fn printable(text: &[u8]) -> String {
     let mut shown = String::with_capacity(text.len());

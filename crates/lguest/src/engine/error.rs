@@ -1,6 +1,6 @@
 //! Why the engine refuses a request.
 //!
-//! Each has the error number that the character device of 2007 gave for it
+//! Each error has the number that the character device of 2007 gave for it
 //! ([`super::wire`]).
 
 use crate::needs::Lack;

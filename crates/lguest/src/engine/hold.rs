@@ -1,9 +1,10 @@
 //! A token that keeps a Guest standing still.
 //!
-//! Several parties may want a Guest to stand at once: the terminal when its
-//! job is stopped, a snapshot, a debugger. Each has a [`Hold`] of its own, and
-//! the Guest goes on when the last of them is dropped. While a Guest is held,
-//! all of its state lies in its memory and in the state that the views share.
+//! Several parts of the Launcher may hold a Guest at the same time: the
+//! terminal when its job is stopped, a snapshot, a debugger. Each has a
+//! [`Hold`] of its own, and the Guest goes on when the last of them is dropped.
+//! While a Guest is held, all of its state lies in its memory and in the state
+//! that the views share.
 
 use super::error::RequestError;
 use std::sync::Arc;
@@ -23,7 +24,7 @@ pub trait Holder: Send + Sync {
         patience: Option<Duration>,
     ) -> Result<bool, RequestError>;
 
-    /// One token less.
+    /// Removes one token.
     fn let_go(&self);
 }
 
@@ -33,7 +34,7 @@ pub trait Holder: Send + Sync {
 pub struct Hold(Arc<dyn Holder>);
 
 impl Hold {
-    /// A token of this engine, which has counted it already.
+    /// A token of `engine`, which has already counted it.
     pub fn new(engine: Arc<dyn Holder>) -> Self {
         Self(engine)
     }
@@ -43,8 +44,8 @@ impl Hold {
     ///
     /// # Errors
     ///
-    /// [`RequestError::Dead`]: it has ended, or did not stop however often it
-    /// was told, and died of that.
+    /// [`RequestError::Dead`]: the Guest has ended, or was killed because it
+    /// did not stop.
     pub fn wait(&self) -> Result<(), RequestError> {
         self.0.wait_until_still(None).map(drop)
     }

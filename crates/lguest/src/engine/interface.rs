@@ -1,7 +1,6 @@
-//! The two traits of an engine, and what they speak of.
+//! The two traits of an engine, and their types.
 //!
-//! Everything here is about what a Guest does and what is done to it, and
-//! nothing about how it is run.
+//! They say what a Guest does and what is done to it, not how it is run.
 
 use super::bindings::{Binding, BoundDma};
 use super::death::Death;
@@ -12,14 +11,14 @@ use lg_abi::known::Known;
 use lg_abi::request::Initialize;
 use std::os::fd::OwnedFd;
 
-/// What a device asks of the engine. Any thread may ask.
+/// Calls for devices. Any thread may make them.
 pub trait Requests: Send + Sync {
     /// The Guest's memory.
     fn memory(&self) -> &GuestMemory;
 
     /// LHREQ_GETDMA: the first free buffer that the Guest has bound to `key`;
     /// `None` when it has bound none, or all are full. A Guest that has bound
-    /// memory which it does not have dies of it here.
+    /// memory outside its own is killed here.
     ///
     /// # Errors
     ///
@@ -37,13 +36,13 @@ pub trait Requests: Send + Sync {
     /// The arrays of buffers that are bound to keys in the page at `page`.
     fn bindings_in(&self, page: u32) -> Vec<Binding>;
 
-    /// Ends the Guest for `reason`: the next [`Engine::run`] says so. The
-    /// first reason counts.
+    /// Ends the Guest for `reason`; the next [`Engine::run`] returns it. Only
+    /// the first reason counts.
     fn kill(&self, reason: String);
 
-    /// Moves the calling thread to the processor that the Guest is kept on,
-    /// for a thread that wakes it often: a wake-up from another processor
-    /// takes longer. `at` is where the thread was moved last.
+    /// Moves the calling thread to the Guest's processor. A thread that wakes
+    /// the Guest often calls this, because a wake-up from another processor
+    /// takes longer. `at` is the processor to which the thread was moved last.
     fn stay_close(&self, _at: &mut Option<usize>) {}
 }
 
@@ -56,8 +55,8 @@ pub trait Engine: Requests {
     /// [`RequestError::AlreadyInitialised`], [`RequestError::Start`].
     fn initialize(&self, setup: Setup) -> Result<(), RequestError>;
 
-    /// Runs the Guest until something has to be done for it. Blocks. One
-    /// thread runs it at a time; a second one waits for its turn.
+    /// Runs the Guest until there is an [`Exit`] to handle. Blocks. One thread
+    /// runs it at a time; a second one waits.
     ///
     /// # Errors
     ///
@@ -75,22 +74,23 @@ pub trait Engine: Requests {
     /// Blocks until there is no [`Hold`], or the Guest is dead.
     fn wait_until_let_go(&self);
 
-    /// Some input waits for a buffer: from now on [`Self::run`] comes back
-    /// once with [`Exit::BuffersMayBeFree`] when the Guest may have freed one.
-    /// A Guest frees buffers in its own memory, so its Host does not know it;
-    /// but a Guest that has nothing more to do has freed what it is going to
-    /// free. `woken`: `run` comes back also when the Guest wakes up.
+    /// Tells the engine that some input waits for a buffer. From now on
+    /// [`Self::run`] comes back once with [`Exit::BuffersMayBeFree`] when the
+    /// Guest may have freed one. A Guest frees buffers in its own memory, where
+    /// its Host does not see it. But a Guest that sleeps has freed all that it
+    /// is going to free. With `woken`, `run` comes back also when the Guest
+    /// wakes up.
     ///
     /// Returns whether the Guest sleeps. A caller that has `woken` set and
-    /// finds no buffer *after* such an answer can wait without a time limit:
-    /// no buffer is freed before `run` comes back.
+    /// finds no buffer *after* such an answer can wait without a time limit: no
+    /// buffer is freed before `run` comes back.
     #[must_use]
     fn wait_for_buffers(&self, woken: bool) -> bool;
 
     /// How the Guest ended, if it has.
     fn death(&self) -> Option<Death>;
 
-    /// What there is to count. After the Guest's end it is complete.
+    /// The counts for the statistics. They are complete after the Guest's end.
     fn counters(&self) -> EngineCounters;
 }
 
@@ -101,12 +101,11 @@ pub struct Setup {
     pub request: Initialize,
     /// Which interface the Guest has.
     pub interface: Known,
-    /// What the Guest starts with in esi: the physical address of its boot
-    /// parameters, for generations that look there.
+    /// The value of esi when the Guest starts: the physical address of its boot
+    /// parameters, in generations that use it.
     pub boot_parameters: u32,
-    /// The number that the Guest is told to have among its like; it makes its
-    /// Ethernet address of it. The Launcher's process number, if there is
-    /// none.
+    /// The number from which the Guest makes its Ethernet address. `None`: the
+    /// Launcher's process number.
     pub guest_id: Option<u16>,
     /// Fast paths that the Host must not take: bits of
     /// [`lg_wire::fast_path`].
@@ -131,26 +130,26 @@ impl From<Initialize> for Setup {
     }
 }
 
-/// What keeps a Guest's user code from its kernel.
+/// What protects a Guest's kernel from its user code.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Isolation {
-    /// Segment limits, which stop accidents: towards all others, user code
-    /// and kernel are one.
+    /// Segment limits. They stop accidents, not attacks: outside of the Guest,
+    /// user code counts as kernel code.
     #[default]
     Guest,
-    /// Processes of its own, which stop attacks.
+    /// Processes of its own for user code. They stop attacks.
     User,
 }
 
-/// A page of the Guest that lies in another file than its memory, because
-/// other Guests share it.
+/// A page that several Guests share. It lies in another file than the Guest's
+/// memory.
 #[derive(Debug)]
 pub struct SharedPage {
     /// Its number.
     pub pfn: u32,
     /// The file whose first page it is. The views inherit a copy.
     pub file: OwnedFd,
-    /// Where its Guest posts frames for the others ([`lg_wire::outbox`]).
+    /// Memory in which the Guest posts frames for others ([`lg_wire::outbox`]).
     pub outbox: OwnedFd,
 }
 
@@ -164,8 +163,8 @@ pub enum Exit {
         /// The key, checked to be a multiple of 4 below the limit.
         key: u32,
     },
-    /// NOTIFY: the Guest points a device, or the early console, to what is at
-    /// this address.
+    /// NOTIFY: there is something at this address for a device or for the early
+    /// console.
     Notify {
         /// A physical address, checked to be there.
         address: u32,
@@ -181,12 +180,12 @@ pub enum Exit {
     Dead(Death),
 }
 
-/// Counts for the statistics. A Guest that has broken into its Host may make
-/// up what the Host counts.
+/// Counts for the statistics. A Guest that has taken over its Host can falsify
+/// the Host's counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EngineCounters {
-    /// What the Host has counted and is not zero, by name.
+    /// The Host's counts that are not zero, by name.
     pub host: Vec<(String, u64)>,
-    /// How many pieces of the Guest's memory have become large pages.
+    /// How many pieces of the Guest's memory have become huge pages.
     pub huge_pages: u64,
 }

@@ -7,8 +7,8 @@
 //! and interrupts (LHREQ_IRQ). [`Engine::hold`] is LHREQ_BREAK.
 //!
 //! [`Native`] runs the Guest's instructions on the processor, in processes of
-//! its own. `Scripted` runs nothing: a test says what its Guest does. Nothing
-//! outside of this folder depends on which of them it has.
+//! its own. `Scripted` runs nothing: a test says what its Guest does. No code
+//! outside of this folder depends on the choice.
 
 mod bindings;
 pub use bindings::{Binding, BoundDma};

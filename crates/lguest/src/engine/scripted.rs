@@ -18,8 +18,8 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-/// How long a test waits for what has to come. CI runs each fuzz target for
-/// half a minute only.
+/// How long a test waits for an event. CI runs each fuzz target for half a
+/// minute only.
 const PATIENCE: Duration =
     Duration::from_secs(if cfg!(fuzzing) { 5 } else { 60 });
 
@@ -60,8 +60,8 @@ impl Scripted {
         })
     }
 
-    /// What [`Engine::run`] comes back with next, behind what it was told
-    /// before. Behind the last of them it blocks.
+    /// Adds what [`Engine::run`] comes back with, after what was added before.
+    /// After the last of them it blocks.
     pub fn then(&self, exit: Exit) {
         lock(&self.inner).script.push_back(exit);
         self.changed.notify_all();
@@ -91,8 +91,8 @@ impl Scripted {
         self.change_bindings(|all| all.retain(|other| other.key != key));
     }
 
-    /// Whatever `change` leaves is bound. A binding that BIND_DMA would refuse
-    /// is left out.
+    /// Changes the list of bindings. A binding that BIND_DMA would refuse is
+    /// left out.
     pub fn change_bindings(&self, change: impl FnOnce(&mut Vec<Binding>)) {
         let mut inner = lock(&self.inner);
         let Inner { all, bindings, .. } = &mut *inner;
@@ -115,8 +115,8 @@ impl Scripted {
         lock(&self.inner).sleeps = sleeps;
     }
 
-    /// Takes the interrupt that was raised first, and waits for one. `None` if
-    /// none comes in [`PATIENCE`].
+    /// Takes the interrupt that was raised first. Waits for one; `None` if none
+    /// comes in [`PATIENCE`].
     #[must_use]
     pub fn wait_irq(&self) -> Option<u8> {
         let until = Instant::now() + PATIENCE;
@@ -146,7 +146,7 @@ impl Scripted {
         lock(&self.inner).irqs.drain(..).collect()
     }
 
-    /// Writes an `lguest_dma` with these sections to `addr`; answers whether
+    /// Writes an `lguest_dma` with these sections to `addr`. Returns whether
     /// there is memory for it.
     pub fn put_dma(&self, addr: u32, sections: &[(u32, u16)]) -> bool {
         let mut dma = Dma::default();
@@ -157,13 +157,13 @@ impl Scripted {
         self.memory.write_object(addr, &dma).is_ok()
     }
 
-    /// The word at `addr`; all ones where there is none.
+    /// The word at `addr`; all ones if there is none.
     #[must_use]
     pub fn word(&self, addr: u32) -> u32 {
         self.memory.read_object(addr).unwrap_or(u32::MAX)
     }
 
-    /// `len` bytes from `addr` on; none where they are not there.
+    /// `len` bytes from `addr` on; an empty list if they do not exist.
     #[must_use]
     pub fn bytes(&self, addr: u32, len: usize) -> Vec<u8> {
         let mut bytes = vec![0; len];

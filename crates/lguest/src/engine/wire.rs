@@ -1,9 +1,9 @@
 //! The four requests as words: `/dev/lguest`, without the device.
 //!
-//! The original's Launcher spoke to its Host by writing a few 32-bit words and
-//! by reading. The same words and the same errors are here, for such a Launcher
-//! or for one in another language at the end of a pipe (docs/abi.md, section
-//! 8).
+//! The Launcher of 2007 wrote a few 32-bit words to a device, and read from it.
+//! This file accepts the same words and gives the same errors, to such a
+//! Launcher or to one in another language at the end of a pipe (docs/abi.md,
+//! section 8).
 
 use super::death::Death;
 use super::error::RequestError;
@@ -28,9 +28,9 @@ pub struct Wire {
 struct Inner {
     /// The thread that initialised: no other may make requests.
     owner: Option<ThreadId>,
-    /// Given away at INITIALIZE.
+    /// Handed to the engine at INITIALIZE.
     shared_pages: Vec<SharedPage>,
-    /// How the Guest died, until it has been read.
+    /// How the Guest died, until a read has returned it.
     last_words: Option<String>,
     /// LHREQ_BREAK is on.
     hold: Option<Hold>,
@@ -144,7 +144,7 @@ impl Wire {
         }
     }
 
-    /// LHREQ_BREAK. To switch it on blocks until it is switched off again.
+    /// LHREQ_BREAK. Switching it on blocks until it is switched off again.
     fn set_break(&self, on: bool) -> Result<(), RequestError> {
         if on {
             let hold = self.guest.hold()?;

@@ -20,7 +20,7 @@ pub(crate) fn sealed_file(
 }
 
 /// A memory file of `size` bytes, which may become longer until it is sealed by
-/// [`seal`]. Until then no other process may have it.
+/// [`seal`]. No other process may have it before that.
 pub(super) fn growing_file(
     name: &str,
     size: u64,

@@ -1,8 +1,8 @@
 //! A memory file that is mapped into this process.
 //!
-//! Everything that touches a mapping as a whole is here: it is made, a page of
-//! it is replaced, pieces of it become large pages, and it goes away. Bytes in
-//! it are read and written by its [`Region`].
+//! This file makes a mapping, replaces a page of it, makes huge pages of its
+//! pieces, and unmaps it. The bytes in it are read and written by its
+//! [`Region`].
 
 #![expect(unsafe_code, reason = "maps and unmaps memory")]
 
@@ -13,7 +13,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::ptr::NonNull;
 
-/// Bytes of a large page.
+/// Bytes of a huge page.
 pub const HUGE_PAGE: u32 = 2 << 20;
 
 /// A mapping of a memory file.
@@ -71,9 +71,9 @@ impl Mapping {
         })
     }
 
-    /// Maps the first `limit` bytes of `file`, which has them and is sealed,
-    /// at an address where a large page can begin: the kernel does not see to
-    /// that for a memory file.
+    /// Maps the first `limit` bytes of `file`, which has them and is sealed, at
+    /// an address where a huge page can begin. The kernel does not choose such
+    /// an address for a memory file.
     ///
     /// # Errors
     ///
@@ -94,7 +94,7 @@ impl Mapping {
         }?;
         let room = NonNull::new(room.cast()).expect("mmap never answers null");
         let begin = room.align_offset(HUGE_PAGE as usize);
-        // SAFETY: `begin` is less than a large page, so it lies in the room.
+        // SAFETY: `begin` is less than a huge page, so it lies in the room.
         let base = unsafe { room.byte_add(begin) };
         let mapping = Self {
             room,
@@ -154,13 +154,13 @@ impl Mapping {
         mapped.map(drop).map_err(Into::into)
     }
 
-    /// Makes one large page of [`HUGE_PAGE`] bytes at `addr`.
+    /// Makes one huge page of [`HUGE_PAGE`] bytes at `addr`.
     ///
     /// # Errors
     ///
     /// What the kernel says, and `InvalidInput` where there are no such bytes.
     pub(super) fn collapse(&self, addr: u32) -> io::Result<()> {
-        /// Not every C library knows it.
+        /// Some C libraries do not have it.
         const MADV_COLLAPSE: libc::c_int = 25;
         let bytes = HUGE_PAGE as usize;
         let at = self.pointer(addr, bytes)?;

@@ -91,8 +91,8 @@ impl GuestMemory {
         })))
     }
 
-    /// This memory with `device_pages` pages above RAM, which is all that it
-    /// will ever have. There must be no clone of it.
+    /// This memory with `device_pages` pages above RAM, its final number. There
+    /// must be no clone of it.
     ///
     /// # Errors
     ///
@@ -123,7 +123,7 @@ impl GuestMemory {
         &self,
         note: impl Fn(Section) + Send + Sync + 'static,
     ) {
-        // One that is there already stays.
+        // If there is one already, it stays.
         let _ = self.0.note.set(Box::new(note));
     }
 
@@ -182,14 +182,14 @@ impl GuestMemory {
         Ok(u32::try_from(hole).unwrap_or(u32::MAX).min(self.0.ram))
     }
 
-    /// Makes one large page of [`HUGE_PAGE`] bytes at `addr`, which is a
+    /// Makes one huge page of [`HUGE_PAGE`] bytes at `addr`, which is a
     /// multiple of that. Its bytes stay what they are. A process that accesses
     /// them meanwhile waits.
     ///
     /// # Errors
     ///
-    /// What the kernel says (madvise(2), `MADV_COLLAPSE`, Linux 6.1): EINVAL
-    /// if it can never be, else that it cannot be now.
+    /// What the kernel says (madvise(2), `MADV_COLLAPSE`, Linux 6.1): EINVAL if
+    /// it is never possible, another error if it is not possible now.
     pub(crate) fn collapse(&self, addr: u32) -> io::Result<()> {
         self.0.mapping.collapse(addr)
     }
@@ -300,8 +300,8 @@ impl GuestMemory {
         moved
     }
 
-    /// [`Self::read_file`], if that need not wait for a disk: bytes that the
-    /// kernel has in memory are there at once, and anything else is an error.
+    /// [`Self::read_file`], but without waiting for a disk: bytes that the
+    /// kernel has in memory are read at once, and anything else is an error.
     ///
     /// # Errors
     ///

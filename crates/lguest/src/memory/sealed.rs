@@ -108,8 +108,8 @@ fn size(file: BorrowedFd<'_>) -> Result<u64, SealedMemoryError> {
         Ok(seals) if seals.contains(SealFlags::SHRINK) => {}
         Ok(_) => return Err(SealedMemoryError::NotSealed),
     }
-    // A file of large pages has seals, too, but an access to it kills the
-    // process when the machine has no large page left.
+    // A file of huge pages has seals, too, but an access to it kills the
+    // process when the machine has no huge page left.
     if rustix::fs::fstatfs(file)?.f_type != libc::TMPFS_MAGIC {
         return Err(SealedMemoryError::NotMemory);
     }

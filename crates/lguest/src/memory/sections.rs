@@ -86,7 +86,7 @@ pub fn behind(sections: &[Section], bytes: u32) -> Vec<Section> {
     tails.filter(|section| !section.is_empty()).collect()
 }
 
-/// Copies what is in `sections` of `region`, in order.
+/// Copies the bytes in `sections` of `region`, in order.
 ///
 /// # Errors
 ///
@@ -105,7 +105,7 @@ pub fn gather(
     Ok(bytes)
 }
 
-/// Copies as many of `bytes` into `sections` of `region` as they take. Answers
+/// Copies as many of `bytes` into `sections` of `region` as they take. Returns
 /// how many that are.
 ///
 /// # Errors
@@ -142,8 +142,8 @@ impl SectionsIn<'_> {
         total(self.list)
     }
 
-    /// Copies what is in these sections into those of `to`, until either are
-    /// exhausted. Returns the bytes.
+    /// Copies the bytes in these sections into those of `to`, until either are
+    /// exhausted. Returns the number of bytes.
     ///
     /// # Errors
     ///

@@ -1,8 +1,8 @@
 //! Transfers between files and sections, by the kernel and without a copy.
 //!
 //! The kernel is given the addresses of the sections and moves the bytes
-//! itself. The Guest may change them meanwhile, and then the file holds one or
-//! the other.
+//! itself. If the Guest changes them meanwhile, the file holds the old or the
+//! new bytes.
 
 #![expect(
     unsafe_code,
@@ -61,8 +61,8 @@ pub(super) fn read_at(
     })
 }
 
-/// [`read_at`], if that need not wait for a disk: bytes that the kernel has in
-/// memory are there at once, and anything else is an error.
+/// [`read_at`], but without waiting for a disk: bytes that the kernel has in
+/// memory are read at once, and anything else is an error.
 ///
 /// # Errors
 ///

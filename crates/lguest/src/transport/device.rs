@@ -1,7 +1,7 @@
 //! Requests that every device answers, on every transport.
 //!
-//! A transport puts a [`Device`] on its bus. What it adds is the way there: how
-//! a request arrives, and where input goes.
+//! A transport puts a [`Device`] on its bus. It adds how a request arrives, and
+//! where input goes.
 
 use super::keys::lan::LanState;
 use crate::devices::block::{Block, DiskState};
@@ -21,7 +21,7 @@ pub trait Device: Send {
         None
     }
 
-    /// The Guest is dead: finishes what has been begun. May block.
+    /// The Guest is dead: finishes requests in progress. May block.
     fn finish(&mut self) {}
 
     /// What the device has done so far, for the statistics.
@@ -29,11 +29,11 @@ pub trait Device: Send {
         NamedCounts::new()
     }
 
-    /// The state. Ends requests that are being worked on first. May block.
+    /// The state. First finishes requests in progress. May block.
     fn state(&mut self) -> DeviceState;
 
-    /// Goes on with `state`. Counts once, after the device got its place and
-    /// before the Guest runs.
+    /// Goes on with `state`. To be called once at most, after the device got
+    /// its place and before the Guest runs.
     ///
     /// # Errors
     ///
@@ -48,7 +48,7 @@ pub trait BusDevice: Send {
 
     /// There may be input. Returns when it would have to wait, and when it has
     /// filled [`AT_ONCE`](crate::devices::AT_ONCE) buffers, so that other
-    /// devices have their turn.
+    /// devices are served, too.
     ///
     /// # Errors
     ///
@@ -74,7 +74,8 @@ pub enum DeviceState {
 }
 
 impl DeviceState {
-    /// That it is the state of another kind of device than `device`.
+    /// The error that this is the state of another kind of device than
+    /// `device`.
     #[must_use]
     pub fn is_not_of(&self, device: &str) -> RestoreError {
         let kind = match self {

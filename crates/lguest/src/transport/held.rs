@@ -23,8 +23,8 @@ impl<D: BusDevice + ?Sized> Held<D> {
         lock(&self.0)
     }
 
-    /// What `ask` answers of the device; nothing if it has gone or another
-    /// thread is using it.
+    /// Calls `ask` with the device. `None` also if the device was removed or
+    /// another thread is using it.
     pub(super) fn try_with<T>(
         &self,
         ask: impl FnOnce(&D) -> Option<T>,
@@ -46,8 +46,8 @@ impl<D: BusDevice + ?Sized> Held<D> {
         input.map(|file| file.try_clone_to_owned()).transpose()
     }
 
-    /// Ends the device, unless another thread is using it. Answers what it has
-    /// done. May block.
+    /// Ends the device, unless another thread is using it. Returns its counts.
+    /// May block.
     pub(super) fn finish(&self) -> NamedCounts {
         let device = self.0.try_lock().ok().and_then(|mut d| d.take());
         let counters = device.map(|mut device| {
@@ -63,8 +63,8 @@ impl<D: BusDevice + ?Sized> Held<D> {
         self.lock().as_mut().map(|device| device.device().state())
     }
 
-    /// Goes on with `state`. Where that is of a device that has gone, this one
-    /// goes, too.
+    /// Goes on with `state`. If `state` has no device, because it was removed,
+    /// this device is removed, too.
     pub(super) fn restore(
         &self,
         state: Option<&DeviceState>,

@@ -1,10 +1,10 @@
 //! How a Guest reaches its devices.
 //!
-//! A transport says what devices there are, takes the Guest's requests in the
-//! form that its kernel knows, and gives each device what it needs of them:
-//! see [`devices`](crate::devices). It alone writes answers into the Guest's
-//! memory and raises interrupts. Kernels of 2007 know [`keys`], later ones
-//! [`virtio`].
+//! A transport describes the devices to the Guest. It takes requests in the
+//! form that the Guest's kernel uses, and turns them into calls of
+//! [`devices`](crate::devices). Only the transport writes answers into the
+//! Guest's memory and raises interrupts. Kernels of 2007 use [`keys`], later
+//! ones [`virtio`].
 
 mod device;
 pub use device::{BusDevice, Device, DeviceState};
@@ -19,8 +19,8 @@ use crate::engine::SharedPage;
 use std::io;
 use std::os::fd::OwnedFd;
 
-/// The rest of an output, which may block. It is done before the Guest goes
-/// on, and other threads can use the device meanwhile.
+/// The rest of an output, which may block. It is done before the Guest goes on;
+/// other threads can use the device meanwhile.
 pub type SlowOutput = Box<dyn FnOnce() + Send>;
 
 /// All devices of a Guest, as the rest of the Launcher sees them. Any thread
@@ -66,13 +66,12 @@ pub trait Transport: Send + Sync {
     /// The Guest has bound or unbound a buffer.
     fn buffers_changed(&self);
 
-    /// What has been done to a device from outside that is a reason for the
-    /// Guest to die.
+    /// How a device was damaged from outside, if the Guest has to die of it.
     fn damage(&self) -> Option<String>;
 
-    /// Ends all devices, waits until they have finished, and answers what each
-    /// has done, with its type. A device that another thread is using is left
-    /// alone: that is a console whose input another process took, and it has
+    /// Ends all devices and waits until they have finished. Returns the counts
+    /// of each, with its type. A device that another thread is using is
+    /// skipped: that is a console whose input another process took, and it has
     /// nothing to finish.
     fn finish(&self) -> Vec<(u16, NamedCounts)>;
 }

@@ -1,14 +1,14 @@
 //! Reading ahead of a Guest that reads its disk in order.
 //!
 //! The kernel reads ahead of a process that reads a file in order, but during
-//! that process's own read: while it finds room for some megabytes and asks the
-//! device for them, the Guest stands still. That was half of the time. So once
-//! a Guest reads in order, and the data is not in memory, a thread reads in
-//! front of it, on another processor if there is one, and the kernel reads
-//! ahead of that thread. The thread has an opening of the file of its own,
-//! because the kernel keeps a position for each opening. It begins with a
-//! short distance and doubles it as long as the order holds. Nothing depends on
-//! it: data that was not read ahead is read when it is asked for.
+//! that process's own read. While the kernel finds room for some megabytes and
+//! asks the device for them, the Guest stands still. That was half of the time.
+//! So once a Guest reads in order, and the data is not in memory, a thread
+//! reads ahead of the Guest, on another processor if there is one, and the
+//! kernel reads ahead of that thread. The thread has its own opening of the
+//! file, because the kernel keeps a position for each opening. It begins with a
+//! short distance and doubles it as long as the Guest reads in order. Nothing
+//! depends on it: data that was not read ahead is read when it is asked for.
 
 use crate::engine::Anywhere;
 use std::fs::File;
@@ -35,7 +35,7 @@ pub(super) struct Ahead {
     reader: Reader,
 }
 
-/// One read after another.
+/// Reads in order: each begins where the one before it ended.
 #[derive(Clone, Copy, Default)]
 struct Stream {
     /// Where the next one will begin.
@@ -54,7 +54,7 @@ struct Stream {
 enum Reader {
     /// It will use this file, on these processors.
     Unstarted(File, Anywhere),
-    /// Takes what to read.
+    /// Receives what to read.
     Running(SyncSender<Range<u64>>),
     /// It cannot be started.
     None,
@@ -72,8 +72,8 @@ impl Ahead {
         }
     }
 
-    /// The Guest has read `bytes` at `offset`, and all of them were in memory,
-    /// or not. Returns whether that makes the thread read ahead.
+    /// The Guest has read `bytes` at `offset`; `in_memory` says whether all of
+    /// them were in memory. Returns whether that makes the thread read ahead.
     pub(super) fn note(
         &mut self,
         offset: u64,
@@ -99,7 +99,7 @@ impl Ahead {
             return false;
         };
         let until = wanted.end;
-        // A busy thread is asked again by the next read.
+        // If the thread is busy, the next read asks it again.
         let told = self.reader.tell(wanted);
         if told {
             stream.until = until;
@@ -127,7 +127,7 @@ impl Stream {
 }
 
 impl Reader {
-    /// Asks it to read `wanted`. Returns whether it has time for that.
+    /// Asks the thread to read `wanted`. Returns false if it is busy.
     fn tell(&mut self, wanted: Range<u64>) -> bool {
         if matches!(self, Self::Unstarted(..))
             && let Self::Unstarted(file, anywhere) =
@@ -143,12 +143,12 @@ impl Reader {
     }
 }
 
-/// What the thread does. It ends with the sender of `wanted`.
+/// The loop of the thread. It ends when the sender of `wanted` is dropped.
 fn read(file: &File, wanted: &Receiver<Range<u64>>) {
     let mut ignored = vec![0; PIECE];
     for range in wanted {
         for at in range.step_by(PIECE) {
-            // If the Guest asks for it itself, it gets the error.
+            // If the Guest reads this piece itself, it gets the error.
             if !matches!(file.read_at(&mut ignored, at), Ok(1..)) {
                 break;
             }

@@ -42,7 +42,7 @@ pub enum DiskError {
     #[error("it is neither a file nor a block device")]
     NotADisk,
     /// Another Launcher writes to it; or this one would write, and another one
-    /// reads. Or another process has locked it, which takes no right to write.
+    /// reads. Any other process that may read the file can have locked it, too.
     #[error(
         "another guest uses it, or a program has locked it that may only read \
          it: end that one first (`lslocks` names it), or give it to both \
@@ -151,7 +151,7 @@ impl Disk {
     }
 }
 
-/// Why `path` could not be opened: for writing only, or at all.
+/// Why `path` could not be opened: only for writing, or at all.
 fn refused(path: &Path, error: io::Error) -> DiskError {
     use io::ErrorKind::{IsADirectory, PermissionDenied, ReadOnlyFilesystem};
     match error.kind() {

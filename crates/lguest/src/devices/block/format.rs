@@ -1,4 +1,4 @@
-//! Files that a user may take for a disk.
+//! Formats of files that a user may mistake for a disk image.
 //!
 //! A disk of a Guest is a raw image: byte N of the file is byte N of the disk.
 //! An image of another format looks like a disk full of random bytes, and

@@ -2,8 +2,8 @@
 //!
 //! A request is carried out directly between the file and the Guest's memory.
 //! Bytes that the kernel has in memory are moved during the call, while the
-//! Guest stands still. What has to wait for a device is done by a thread of
-//! the disk while the Guest runs on. A write is acknowledged when the file has
+//! Guest stands still. A thread of the disk carries out what has to wait for a
+//! device, while the Guest runs on. A write is acknowledged when the file has
 //! it, and a flush when the disk under the file has all that was written
 //! before.
 
@@ -32,16 +32,16 @@ use std::time::{Duration, Instant};
 use worker::{Job, Worker};
 
 /// How long a request may stop the Guest before the file no longer counts as
-/// quick. Files of most kinds cannot be asked beforehand whether they would
-/// take a write at once; for a read, most can.
+/// quick. Most kinds of files do not tell beforehand whether a write would
+/// block; for a read, most do.
 const PATIENCE: Duration = Duration::from_millis(1);
 
-/// How many requests of the kind then go to the thread before one is tried
-/// again. A read that finds nothing in memory is no reason: it has the kernel
-/// begin to read, and read ahead, and the thread has to wait the less.
+/// How many requests of the kind then go to the thread before one is tried at
+/// once again. A read that finds nothing in memory does not count: it makes the
+/// kernel begin to read, and to read ahead, so the thread waits less.
 const BACK_OFF: u32 = 1000;
 
-/// Whether an attempt that went so is a reason to make no more for a while.
+/// Whether the result of an attempt is a reason to make no more for a while.
 fn is_odd(
     operation: DiskOperation,
     moved: &io::Result<u32>,
@@ -50,8 +50,8 @@ fn is_odd(
 ) -> bool {
     let slow = took > PATIENCE;
     match moved {
-        // Bytes in memory are moved at once; but in the course of it the
-        // kernel may have read ahead, and that takes its time.
+        // Bytes in memory are moved at once. But the kernel may have read ahead
+        // meanwhile, which takes time.
         Ok(moved) => {
             *moved != wanted || slow && operation == DiskOperation::Write
         }
@@ -78,10 +78,10 @@ pub struct Block {
 /// before it is taken: see [`Block::state`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiskState {
-    /// How many sectors it has: a Guest has read that once.
+    /// How many sectors it has. A Guest reads that only once.
     sectors: u32,
     read_only: bool,
-    /// Where the random numbers of a disk that fails are.
+    /// The position in the random numbers of a disk that fails.
     faults: Option<u64>,
     counters: DiskCounters,
 }
@@ -112,7 +112,7 @@ impl Block {
         self.at_once = false;
     }
 
-    /// Reads nothing that the Guest has not asked for, for comparison, too.
+    /// Turns reading ahead off: the slow way, for comparison.
     pub fn never_ahead(&mut self) {
         self.ahead = None;
     }
@@ -185,8 +185,8 @@ impl Block {
         fits.then_some(offset)
     }
 
-    /// Carries `job` out now, if that takes no time. Returns the bytes if all
-    /// of them were moved; else it can be done all over again.
+    /// Carries `job` out now, if that does not block. Returns the bytes if all
+    /// of them were moved; otherwise the job can be done again from the start.
     fn try_at_once(&self, job: &Job) -> Option<u32> {
         if !self.at_once || self.disk.faults.is_some() {
             return None;
@@ -194,7 +194,7 @@ impl Block {
         let reads = match job.operation {
             DiskOperation::Read => true,
             DiskOperation::Write => false,
-            // The disk under the file takes its time.
+            // A flush waits for the disk under the file.
             DiskOperation::Flush => return None,
         };
         let back_off = if reads {
@@ -219,7 +219,8 @@ impl Block {
         if is_odd(job.operation, &moved, wanted, start.elapsed()) {
             back_off.store(BACK_OFF, Ordering::Relaxed);
         }
-        // The thread finds out about anything but success.
+        // Without full success, the thread does the job again and finds the
+        // error.
         moved.ok().filter(|&moved| moved == wanted)
     }
 
@@ -237,9 +238,8 @@ impl Block {
         self.ahead = None;
     }
 
-    /// The state. Ends every request that is being worked on first, so that
-    /// the Guest's memory holds their answers; may block as long as the file
-    /// does.
+    /// The state. First finishes every request in progress, so that the Guest's
+    /// memory holds the answers. May block as long as the file does.
     pub fn state(&mut self) -> Versioned<DiskState> {
         // Dropping the thread waits for it. The next request starts another.
         self.worker = None;
@@ -253,8 +253,8 @@ impl Block {
         .versioned()
     }
 
-    /// Goes on with `state`, which was taken of a disk with this file or with
-    /// a copy of it. Counts before the first request.
+    /// Goes on with `state`, which was taken of a disk with this file or with a
+    /// copy of it. To be called before the first request.
     ///
     /// # Errors
     ///

@@ -8,28 +8,27 @@
 
 use crate::memory::{GuestMemory, Section};
 
-/// What is to be done.
+/// The kinds of requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DiskOperation {
     /// From the disk into the sections.
     Read,
     /// From the sections to the disk.
     Write,
-    /// What was written before is to outlast a loss of power. There are no
-    /// sections.
+    /// Makes earlier writes outlast a loss of power. There are no sections.
     Flush,
 }
 
 /// One request.
 pub struct DiskRequest {
-    /// What is to be done.
+    /// Its kind.
     pub operation: DiskOperation,
     /// The first sector; 0 for a flush.
     pub sector: u64,
     /// The Guest's memory.
     pub memory: GuestMemory,
-    /// Where in it the data goes to or comes from: as many bytes as are to be
-    /// moved.
+    /// Where in it the data goes to or comes from. Their sum is the length of
+    /// the request.
     pub sections: Vec<Section>,
     /// Reports to the Guest that it is done.
     pub done: Box<dyn Completion>,

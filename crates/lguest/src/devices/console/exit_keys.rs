@@ -1,7 +1,7 @@
 //! ^C^C^C, which ends the Launcher.
 //!
 //! A Guest gets every key, ^C included, so one ^C cannot end the Launcher.
-//! Three in a second do, whatever the Guest makes of them.
+//! Three within a second do, whatever the Guest does with them.
 
 use std::time::{Duration, Instant};
 
@@ -19,9 +19,9 @@ const INTERRUPT_TIME: Duration = Duration::from_secs(1);
 pub(super) struct ExitKeys(Vec<Instant>);
 
 impl ExitKeys {
-    /// Whether `read`, which has just been read, ends with the last of three
-    /// ^C in a second with nothing else in between: that is hardly typed by
-    /// accident. On a busy machine they may come in one read, behind other
+    /// Whether `read`, which has just been read, ends with the last of three ^C
+    /// in a second with nothing else in between. That is hardly typed by
+    /// accident. On a busy machine all three may come in one read, after other
     /// bytes.
     pub(super) fn are_typed(&mut self, read: &[u8], now: Instant) -> bool {
         let other = read.iter().rposition(|&byte| byte != INTERRUPT);

@@ -16,9 +16,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub struct Log {
     file: File,
     path: PathBuf,
-    /// We made it.
+    /// This Launcher has made the file.
     created: bool,
-    /// A Guest runs.
+    /// A Guest has started.
     begun: AtomicBool,
     /// The message that output is missing in it has been printed.
     told: AtomicBool,
@@ -53,13 +53,13 @@ impl Log {
         })
     }
 
-    /// A Guest runs. From now on the file is never removed.
+    /// A Guest has started. From now on the file is never removed.
     pub(super) fn begin(&self) {
         self.begun.store(true, Ordering::Relaxed);
     }
 
-    /// Appends `bytes`. Output that cannot be written is missing there, and one
-    /// message says so; later output is tried again.
+    /// Appends `bytes`. Output that cannot be written is lost, and one message
+    /// says so; later output is tried again.
     pub(super) fn write(&self, bytes: &[u8]) {
         let text: Vec<u8> = bytes
             .iter()

@@ -1,11 +1,11 @@
 //! The console: lines go to standard output, and typed bytes come in.
 //!
-//! Going out, everything is written before the Guest goes on, so that the last
-//! words of a dying Guest have been written when it is dead. Coming in, bytes
-//! wait here until the Guest has a free buffer for them, so that none is lost
-//! however fast they come. While many wait, no more are read, and their sender
-//! has to wait, too. The two directions are independent: output that blocks
-//! must not keep ^C^C^C from coming in.
+//! Output is written before the Guest goes on, so that the last lines of a
+//! dying Guest are there when it is dead. Input waits here until the Guest has
+//! a free buffer for it, so that no byte is lost however fast they come. While
+//! many bytes wait, no more are read, and their sender has to wait, too. The
+//! two directions are independent: output that blocks must not keep ^C^C^C from
+//! coming in.
 
 mod log;
 pub use log::Log;
@@ -80,7 +80,7 @@ impl Saved for ConsoleState {
 /// The most that is read at a time: as much as a terminal keeps.
 const READ_MAX: usize = 4096;
 
-/// The most that is kept for a Guest that takes nothing. A terminal is read
+/// The most that is kept for a Guest that takes no input. A terminal is read
 /// all the same: ^C^C^C must come through to end such a Guest.
 const WAITING_MAX: usize = 1 << 16;
 
@@ -106,9 +106,9 @@ impl Console {
         Arc::clone(&self.screen)
     }
 
-    /// The Guest prints `bytes`. The answer shows them. It blocks while the
-    /// output does, and must be called before the Guest goes on: it waits, as
-    /// it would for a slow serial line. The console can be used meanwhile.
+    /// The Guest prints `bytes`. The function that is returned shows them. It
+    /// blocks while the output does, as with a slow serial line, and must be
+    /// called before the Guest goes on. The console can be used meanwhile.
     pub fn print(&mut self, bytes: Vec<u8>) -> impl FnOnce() + Send + 'static {
         self.counters.writes.add(1);
         let screen = Arc::clone(&self.screen);
@@ -161,7 +161,7 @@ impl Console {
                 let taken = taken.map_err(io::Error::other)?;
                 u32::try_from(taken).map_err(io::Error::other)
             };
-            // A buffer of no bytes stays free for ever.
+            // A buffer without room for a byte stays free.
             let Filled::Bytes(taken @ 1..) = buffers.fill(&mut put)? else {
                 break;
             };
@@ -182,8 +182,8 @@ impl Console {
         self.exit_keys.is_some()
     }
 
-    /// Keeps `read` for the Guest, as far as there is room: as a terminal
-    /// does that no program reads from.
+    /// Keeps `read` for the Guest, as far as there is room. A terminal does the
+    /// same when no program reads from it.
     fn keep(&mut self, read: &[u8]) {
         let room = WAITING_MAX.saturating_sub(self.waiting.len());
         let kept = read.len().min(room);
@@ -200,8 +200,8 @@ impl Console {
             tv_nsec: 0,
         };
         match poll(&mut fds, Some(&now)) {
-            // A signal interrupts even a poll without a timeout, if it finds
-            // nothing. The input goes on.
+            // A signal can interrupt even a poll that does not wait, if the
+            // poll finds nothing. The input goes on.
             Ok(0) | Err(Errno::INTR) => return MayRead::WouldBlock,
             Ok(_) => {}
             Err(_) => return MayRead::Never,
@@ -216,7 +216,7 @@ impl Console {
         MayRead::Yes
     }
 
-    /// Reads what there is. Returns what comes next where that is settled.
+    /// Reads available input. Returns the result where that is settled here.
     fn read(&mut self) -> Option<Readiness> {
         match self.may_read() {
             MayRead::Yes => {}
@@ -252,8 +252,8 @@ impl Console {
             (true, true) => Readiness::Closed,
             (true, false) => Readiness::Wait,
             (false, _) if buffers >= AT_ONCE => Readiness::More,
-            // A terminal is read even so: ^C^C^C is for a Guest that takes no
-            // input any more.
+            // A terminal is read even then: ^C^C^C has to end a Guest that
+            // takes no more input.
             (false, ended) => Readiness::NoBuffer {
                 took: buffers > 0,
                 watch: self.is_terminal() && !ended,
@@ -284,7 +284,7 @@ impl Console {
         .versioned()
     }
 
-    /// Goes on with `state`: what waited there comes before what is read here.
+    /// Goes on with `state`. Input that waited there comes before new input.
     ///
     /// # Errors
     ///

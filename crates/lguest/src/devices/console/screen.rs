@@ -106,7 +106,7 @@ impl Screen {
         self.bytes_discarded.fetch_add(len, Ordering::Relaxed);
         let unread = error.raw_os_error() == Some(Errno::PIPE.raw_os_error());
         let rest = match self.kind {
-            // It ends the run, with a message: see `crate::machine::owner`.
+            // This ends the run, with a message: see `crate::machine::owner`.
             Kind::Connection if unread => {
                 return self.closed.store(true, Ordering::Relaxed);
             }

@@ -113,7 +113,7 @@ fn bytes_that_wait_go_along_with_the_state() {
     buffers.left = usize::MAX;
     while after.handle_input(&mut buffers) != Ok(Readiness::Wait) {}
     assert_eq!(buffers.taken, b"hello!");
-    // The state of a program that is newer is refused.
+    // The state of a newer program is refused.
     let newer = text.replace("\"version\":1", "\"version\":2");
     let newer = serde_json::from_str(&newer).unwrap();
     let refused = after.restore(&newer).unwrap_err().to_string();

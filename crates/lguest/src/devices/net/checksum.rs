@@ -1,9 +1,9 @@
 //! Checksums of TCP and UDP, where a sender has left them out.
 //!
 //! On a network between Guests of 2007 no frame is damaged on its way, and
-//! their kernels leave the checksums out. A receiver that is not told so drops
-//! such a frame. So the checksum is computed anew; one that was there already
-//! stays as it is.
+//! their kernels leave the checksums out. A receiver that expects checksums
+//! drops such a frame. So the checksum is computed anew; a checksum that was
+//! right stays the same.
 
 /// The offset of an IP packet in a frame: after two addresses and a type.
 const IP: usize = 14;
@@ -101,7 +101,7 @@ fn folded(mut sum: u64) -> u16 {
     while sum > 0xFFFF {
         sum = (sum & 0xFFFF) + (sum >> 16);
     }
-    // It fits now.
+    // The sum fits into 16 bits now.
     u16::try_from(sum).unwrap_or(0)
 }
 

@@ -205,8 +205,8 @@ impl Request {
         file: BorrowedFd<'_>,
         what: libc::Ioctl,
     ) -> io::Result<()> {
-        // SAFETY: all of these requests read and write one `ifreq`, at the
-        // address of what has its size and alignment.
+        // SAFETY: all of these requests read and write one `ifreq`, and the
+        // value at this address has the size and alignment of one.
         let done = unsafe {
             libc::ioctl(file.as_raw_fd(), what, std::ptr::from_mut(self))
         };

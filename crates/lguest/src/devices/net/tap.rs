@@ -27,11 +27,11 @@ pub struct Tap {
 struct TapCounters {
     frames_sent: Counter,
     bytes_sent: Counter,
-    /// Frames that the interface would not have.
+    /// Frames that the interface refused.
     refused: Counter,
     frames_received: Counter,
     bytes_received: Counter,
-    /// Frames that came while the Guest had nothing bound.
+    /// Frames that were dropped, because the Guest had no buffer bound.
     forgotten: Counter,
 }
 
@@ -77,8 +77,8 @@ impl Tap {
         self.interface.mac
     }
 
-    /// The Guest sends `frame`. Returns the bytes that were taken: a frame
-    /// that the interface refuses is lost, and the Guest sees that none of its
+    /// The Guest sends `frame`. Returns the number of bytes that were taken. A
+    /// frame that the interface refuses is lost, and the Guest sees that 0
     /// bytes were taken.
     pub fn send(&mut self, frame: SectionsIn<'_>) -> u32 {
         let Ok(bytes) = frame.write_to(self.file()) else {
@@ -178,9 +178,9 @@ impl Tap {
     }
 }
 
-/// Takes one frame from the tap and forgets it.
+/// Takes one frame from the tap and drops it.
 fn discard(mut file: &File) -> io::Result<()> {
-    // The kernel forgets what does not fit.
+    // The kernel drops what does not fit.
     file.read(&mut [0]).map(drop)
 }
 

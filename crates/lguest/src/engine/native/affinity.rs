@@ -1,19 +1,18 @@
-//! Which processor a Guest runs on: one, but not for ever.
+//! Which processor a Guest runs on: one at a time, changed if others use it.
 //!
 //! A Guest has one processor, and its views pass the run token to each other
-//! thousands of times a second. Left alone, the kernel wakes each of them
-//! wherever there is room, and a hand-over between processors costs several
-//! times what it costs on one. So all processes of a Guest, and the thread
-//! that serves it, are kept on one processor. But a processor that was free
-//! when the Guest started need not stay so, and the kernel may not move what
-//! was pinned: so from time to time, and only while the Guest works, we look
-//! for how long others have had its processor, and if that was long, it moves
-//! to the one that has idled most.
+//! thousands of times a second. By default, the kernel wakes each view on any
+//! idle processor. A hand-over between processors costs several times what it
+//! costs on one. So all processes of a Guest, and the thread that serves it,
+//! are kept on one processor. That processor may become busy later, and the
+//! kernel may not move a pinned process. So from time to time, while the Guest
+//! works, the Launcher measures for how long others have used its processor. If
+//! that was long, the Guest moves to the processor that has idled most.
 //!
-//! The kernel also tells how long each process had to wait, but in a file of
+//! The kernel also reports how long each process had to wait, but in a file of
 //! each process, and a confined Launcher opens no files ([`crate::confine`]).
-//! One file of the whole machine, opened before, and the processes' clocks
-//! tell as much.
+//! One file of the whole machine, opened before, and the processes' clocks are
+//! enough.
 
 #![expect(unsafe_code, reason = "asks for this processor's number")]
 
@@ -27,16 +26,16 @@ use std::os::unix::fs::FileExt;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// The share of the time that others may have a Guest's processor.
+/// The share of a Guest's processor that others may use before the Guest moves.
 const PATIENCE: f64 = 0.2;
 
-/// A tick of the kernel's statistics, on every x86-64.
+/// A tick of the kernel's statistics. It is the same on every x86-64.
 const TICK: Duration = Duration::from_millis(10);
 
-/// Where the kernel says what its processors have done.
+/// The kernel's file with the times of each processor.
 pub(crate) const STATISTICS: &str = "/proc/stat";
 
-/// Where a Guest runs, and how it fared there.
+/// The processor that a Guest runs on, and the last sample of its use.
 pub(super) struct Affinity {
     /// The processors that we may use.
     allowed: Vec<usize>,
@@ -46,18 +45,17 @@ pub(super) struct Affinity {
     last: Option<Sample>,
 }
 
-/// How things stood when we last looked.
+/// Processor times at one moment.
 struct Sample {
     at: Instant,
-    /// For how long its processes, and we, have run.
+    /// The processor time of the Guest's processes and of the Launcher.
     used: Duration,
-    /// What each processor has done.
+    /// The times of each processor.
     processors: Vec<Ticks>,
 }
 
 impl Affinity {
-    /// Starts on the processor that we run on now. `None` where there is no
-    /// choice.
+    /// Starts on the processor that we run on now. `None` if there is only one.
     pub(super) fn new(statistics: File) -> Option<Self> {
         let set = sched_getaffinity(None).ok()?;
         let allowed: Vec<usize> = (0..CpuSet::MAX_CPU)
@@ -80,8 +78,8 @@ impl Affinity {
         self.current
     }
 
-    /// Looks whether others had the processor for too long; answers the one to
-    /// move to, if there is a better one.
+    /// Takes a sample. If others have used the processor for too long, and
+    /// there is a better one, returns the better one.
     pub(super) fn reconsider(
         &mut self,
         processes: impl Iterator<Item = Pid>,
@@ -117,40 +115,39 @@ impl Affinity {
     }
 }
 
-/// The processor that we are on. `None` where the call is refused: the wrapper
-/// of a safe crate panics then.
+/// The processor that we are on. `None` if the call is refused; the wrapper of
+/// a safe crate would panic.
 fn this_processor() -> Option<usize> {
     // SAFETY: asks for a number, or fails.
     usize::try_from(unsafe { libc::sched_getcpu() }).ok()
 }
 
-/// Keeps a process, or with `None` this thread, on processor `cpu`. Where that
-/// is not allowed, it runs where it may; it is only slower.
+/// Keeps a process, or with `None` this thread, on processor `cpu`. If that is
+/// not allowed, it runs on any processor; it is only slower.
 pub(super) fn keep_on(process: Option<Pid>, cpu: usize) {
     let mut set = CpuSet::new();
     set.set(cpu);
     let _ = sched_setaffinity(process, &set);
 }
 
-/// Where threads may run that shall not stay beside the Guest: what they do is
-/// for it, and is to be done while it does something else.
+/// Where threads run that must not stay on the Guest's processor: they work
+/// while the Guest does something else.
 #[derive(Clone, Copy)]
 pub(crate) struct Anywhere(Option<CpuSet>);
 
 impl Anywhere {
-    /// Wherever the calling thread may run now, which must be before it is kept
-    /// on one processor.
+    /// The processors of the calling thread. It must not be kept on one yet.
     pub(crate) fn we_may() -> Self {
         Self(sched_getaffinity(None).ok())
     }
 
-    /// Starts such a thread. One that may not leave takes the Guest's time.
+    /// Starts such a thread. If it cannot leave, it takes the Guest's time.
     pub(crate) fn spawn(
         self,
         name: &str,
         run: impl FnOnce() + Send + 'static,
     ) -> io::Result<JoinHandle<()>> {
-        /// They need next to none.
+        /// These threads need little stack.
         const STACK: usize = 64 << 10;
         thread::start(name, STACK, move || {
             if let Some(processors) = self.0 {
@@ -161,12 +158,12 @@ impl Anywhere {
     }
 }
 
-/// What a processor has done, in sum.
+/// Times of a processor since the machine's start.
 #[derive(Clone, Copy, Default)]
 struct Ticks {
-    /// Nothing, perhaps because all processes waited for a disk.
+    /// Idle, perhaps because all processes waited for a disk.
     idle: Duration,
-    /// Work for other virtual machines, if this is one.
+    /// Used by other virtual machines, if this machine is one.
     stolen: Duration,
 }
 
@@ -179,14 +176,14 @@ impl Ticks {
     }
 }
 
-/// What each processor has done, by its number.
+/// The times of each processor, by its number.
 fn processors(statistics: &File) -> Option<Vec<Ticks>> {
     let mut text = vec![0; 4096];
     let mut len = 0;
     loop {
         let more = statistics.read_at(&mut text[len..], len as u64).ok()?;
         len += more;
-        // The processors come first, and what follows can be very long.
+        // The lines of processors come first. The lines after them can be long.
         let line_of_another = |l: &[u8]| !l.starts_with(b"cpu");
         let whole = text[..len].split(|&byte| byte == b'\n');
         if more == 0 || whole.rev().skip(1).any(line_of_another) {

@@ -1,8 +1,7 @@
 //! A child process: its number, its descriptor, and its end.
 //!
-//! All processes of a Guest are children of the Launcher, and nothing but the
-//! Launcher reaps them: so a number stays with its process until we have
-//! waited for it.
+//! All processes of a Guest are children of the Launcher, and only the Launcher
+//! reaps them. So a number stays with its process until we have waited for it.
 
 use crate::needs::Lack;
 use rustix::process::{
@@ -12,11 +11,11 @@ use rustix::process::{
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-/// What errors of a Guest's processes are about.
+/// What the Launcher was doing, for errors of a Guest's processes.
 pub(super) const START: &str = "start the guest's processes";
 pub(super) const WATCH: &str = "watch the guest's processes";
 
-/// For errors while something is done.
+/// Makes errors that say what failed.
 pub(super) fn lack<E: Into<io::Error>>(
     doing: &'static str,
 ) -> impl Fn(E) -> Lack {
@@ -30,8 +29,8 @@ pub(super) struct Child {
 }
 
 impl Child {
-    /// The child with number `pid`, a number that another process has told. A
-    /// process that is not our child is not ours to watch or kill.
+    /// The child with number `pid`, which another process has reported. A
+    /// process that is not our child must not be watched or killed.
     pub(super) fn of_ours(pid: i32) -> Result<Self, Lack> {
         let pid = (pid > 0).then(|| Pid::from_raw(pid)).flatten();
         let pid = pid

@@ -2,8 +2,8 @@
 //!
 //! Host and Launcher take turns at the mailbox. The Host writes a request and
 //! gives the turn; the Launcher reads each word of it once, checks it, carries
-//! it out, and gives the turn back. A request that is not the engine's own
-//! business makes `run` come back.
+//! it out, and gives the turn back. If the engine cannot answer a request
+//! alone, `run` comes back.
 
 use super::core::Core;
 use super::kernel::Kernel;
@@ -20,7 +20,7 @@ use lg_wire::turns;
 use std::sync::atomic::Ordering;
 
 impl Core {
-    /// Runs the Guest until something has to be done for it. Blocks.
+    /// Runs the Guest until there is an [`Exit`] to handle. Blocks.
     pub(super) fn run(&self) -> Result<Exit, RequestError> {
         let running = self.running.get().ok_or(RequestError::NotInitialised)?;
         let mut conversation = lock(&self.conversation);
@@ -44,8 +44,8 @@ impl Core {
         }
     }
 
-    /// Sleeps until it is our turn. Returns whether there is a request: not
-    /// if the Guest has died meanwhile.
+    /// Sleeps until it is our turn. Returns whether there is a request; there
+    /// is none if the Guest has died meanwhile.
     fn wait_for_request(&self, running: &Running) -> bool {
         let turn = &running.shared.mailbox().turn;
         self.waiting.store(true, Ordering::SeqCst);
@@ -55,8 +55,8 @@ impl Core {
         came
     }
 
-    /// Reads the request, once, and carries it out. Returns why `run` has to
-    /// come back, if it has to.
+    /// Reads the request, once, and carries it out. Returns an [`Exit`] if
+    /// `run` has to come back.
     pub(super) fn serve(
         &self,
         mailbox: &Mailbox,
@@ -81,14 +81,14 @@ impl Core {
             },
             Some(Request::BindDma) => Some(self.bind(mailbox, arguments)),
             Some(Request::StartView) => {
-                // A machine without room for one more process is no reason
-                // to die: the Host then makes do with the views it has.
+                // If the machine has no room for one more process, the Guest
+                // lives on. Its Host uses the views that it has.
                 let started = views.start_view(a);
                 reply(mailbox, started.is_ok());
                 *lock(&self.refused) = started.err();
                 None
             }
-            // The new view goes on when it is its turn.
+            // The new view goes on when it gets the turn.
             Some(Request::RenewView) => {
                 views.renew_view(a).err().map(|why| self.not_renewed(why))
             }
@@ -119,7 +119,7 @@ impl Core {
         }
     }
 
-    /// A view was not made anew, and there is none any more.
+    /// A view was not made anew, and the old one is gone.
     fn not_renewed(&self, why: NotRenewed) -> Exit {
         let why = match why {
             NotRenewed::Lacks(lack) => {

@@ -1,7 +1,7 @@
 //! What is known of a Guest: shared by its handle, its watcher and its holds.
 //!
-//! Where locks nest: `conversation` is taken first, and `holds`, `death` and
-//! `bindings` are held for a moment only, with no other lock taken inside.
+//! Order of locks: `conversation` is taken first. `holds`, `death` and
+//! `bindings` are held for a moment only, and no other lock is taken inside.
 
 use super::holds::Holds;
 use super::running::Running;
@@ -45,7 +45,7 @@ impl Core {
         }
     }
 
-    /// What there is of a Guest that has been initialised and is not dead.
+    /// The running part of a Guest that has been initialised and is not dead.
     pub(super) fn alive(&self) -> Result<&Running, RequestError> {
         let running = self.running.get().ok_or(RequestError::NotInitialised)?;
         match self.death() {

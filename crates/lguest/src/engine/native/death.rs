@@ -1,6 +1,6 @@
 //! The end of a Guest: its processes are killed, and its waiters are woken.
 //!
-//! Any thread may end a Guest. The first reason counts.
+//! Any thread may end a Guest. Only the first reason counts.
 
 use super::core::Core;
 use super::kernel::Kernel;
@@ -13,11 +13,11 @@ use lg_wire::turns;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// How long a death may go unnoticed by a thread that is just falling asleep.
+/// The pause before a thread that was about to sleep is woken again.
 const NUDGE_AGAIN: Duration = Duration::from_millis(5);
 
 impl Core {
-    /// The Guest is over. The first reason counts.
+    /// Ends the Guest. Only the first reason counts.
     pub(super) fn die(&self, death: Death) {
         lock(&self.death).get_or_insert(death);
         let Some(running) = self.running.get() else {
@@ -34,8 +34,8 @@ impl Core {
         );
     }
 
-    /// The Guest is over: its Host says so, or has broken a rule. A reason
-    /// that the Launcher knows better than the Host is put in its place.
+    /// Ends the Guest, because its Host says so or has broken a rule. If the
+    /// Launcher has a more exact reason, it takes that one.
     pub(super) fn killed(&self, reason: String) -> Exit {
         let refused = lock(&self.refused).take();
         let refused = refused.filter(|_| reason == known::NO_VIEW);
@@ -43,14 +43,14 @@ impl Core {
         self.ended(lack.map_or(Death::Killed(reason), Death::Lacks))
     }
 
-    /// The Guest is over, by its own words. An earlier reason counts.
+    /// Ends the Guest, which has said so itself. An earlier reason counts.
     pub(super) fn ended(&self, death: Death) -> Exit {
         self.die(death.clone());
         Exit::Dead(self.death().unwrap_or(death))
     }
 
-    /// The life of the thread that waits for the end of a process. Blocks
-    /// until then, or until the handle is dropped.
+    /// The body of the thread that waits for the end of a process. Blocks until
+    /// then, or until the handle is dropped.
     pub(super) fn watch(&self) {
         let Some(running) = self.running.get() else {
             return;

@@ -1,4 +1,4 @@
-//! How a process of the Guest ended, in words, or as what the machine lacks.
+//! How a process of the Guest ended: as text, or as a lack of the machine.
 //!
 //! None of this reaps a process.
 
@@ -10,8 +10,8 @@ use rustix::process::{WaitId, WaitIdOptions, waitid};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-/// What it means that the view spawner, or a view, has failed with `error` at a
-/// step, or in its fork (0).
+/// The meaning of `error`, with which the view spawner or a view has failed at
+/// a step, or in its fork (0).
 pub(super) fn no_process(error: i32, step: i32, detail: i32) -> Lack {
     match Step::from_number(step) {
         Some(step) => Lack::of_step(step, error, detail),
@@ -22,8 +22,8 @@ pub(super) fn no_process(error: i32, step: i32, detail: i32) -> Lack {
 /// A step that is not known.
 pub(super) const NOT_KNOWN: [i32; 2] = [0, 0];
 
-/// Why a process has ended before it was ready. It was at this step and call,
-/// if it was killed. Blocks until it has ended.
+/// Why a process has ended before it was ready. If it was killed, it was at
+/// this step and call. Blocks until it has ended.
 pub(super) fn lack_of(process: &OwnedFd, [step, detail]: [i32; 2]) -> Lack {
     let other = |why| Lack::new(START, Cause::Other(why));
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
@@ -47,13 +47,13 @@ pub(super) fn lack_of(process: &OwnedFd, [step, detail]: [i32; 2]) -> Lack {
     }
 }
 
-/// How a process ended, for a person.
+/// How a process ended, as text for a message.
 pub(super) fn end_of(process: &OwnedFd) -> String {
     how_it_ended(process, |status| format!("ended with status {status}"))
 }
 
-/// The same for a view. Its status may be the Guest's choice, and is no word
-/// about this machine.
+/// The same for a view. The Guest may have chosen its status, so the status
+/// says nothing about this machine.
 pub(super) fn end_of_view(process: &OwnedFd) -> String {
     const FILTER: i32 = SETUP_FAILED + Step::Filter.number();
     how_it_ended(process, |status| match status {

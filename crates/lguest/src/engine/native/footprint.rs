@@ -1,11 +1,11 @@
-//! What a Guest may cost the machine beyond its memory.
+//! Limits on what a Guest costs the machine beyond its memory.
 //!
-//! Only one view of an honest Guest runs at a time, but a hostile Guest can
-//! make all of them run, and each can map pages until the kernel refuses. So
-//! views are bounded from outside: they are a session of their own, which the
-//! kernel's autogroups give one share of a processor; their address space is
-//! limited, and with it the number of mappings; and a small Guest has fewer
-//! of them ([`lg_wire::state::max_views`]). SECURITY.md has the figures.
+//! Only one view of an honest Guest runs at a time. A hostile Guest can make
+//! all of them run, and each can map pages until the kernel refuses. So views
+//! are bounded from outside. They are a session of their own, to which the
+//! kernel's autogroups give one share of a processor. Their address space is
+//! limited, and with it the number of mappings. A small Guest has fewer views
+//! ([`lg_wire::state::max_views`]). SECURITY.md has the figures.
 
 #![expect(unsafe_code, reason = "makes calls between fork and exec")]
 
@@ -29,11 +29,12 @@ pub(super) fn address_space(limit: u32, pages: usize) -> u64 {
     fixed as u64 + AT_EXEC + memory + 2 * memory + SHARED_MAPPINGS
 }
 
-/// In the child, between fork and exec: this process and all that it forks is
-/// bounded, as far as the machine lets us.
+/// Bounds this process and all that it forks, as far as the machine lets us.
+/// Runs in the child, between fork and exec.
 pub(super) fn bound(address_space: u64) {
     // A child that was just forked leads no group, so this cannot fail. The
-    // session has no terminal, whose signals are for the Launcher alone.
+    // session has no terminal, so a terminal's signals reach the Launcher
+    // alone.
     // SAFETY: a system call without arguments.
     unsafe { libc::setsid() };
     let mut limit = libc::rlimit {

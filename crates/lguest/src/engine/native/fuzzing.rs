@@ -1,4 +1,4 @@
-//! A door for fuzzing: the Launcher's end of the mailbox, without processes.
+//! An entry for fuzzing: the Launcher's end of the mailbox, without processes.
 //!
 //! Only there with `--cfg fuzzing`.
 
@@ -15,7 +15,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Views that start on paper, as many as there may be.
+/// Views without processes: it only notes which slots are in use.
 #[derive(Default)]
 struct OnPaper(AtomicU32);
 
@@ -50,7 +50,7 @@ pub struct Asked {
 }
 
 impl Asked {
-    /// With this Guest's memory; it must not have been initialised.
+    /// Makes one with this Guest's memory, which is not initialised yet.
     #[must_use]
     pub fn new(guest: Arc<Native>) -> Self {
         Self {
@@ -59,7 +59,7 @@ impl Asked {
         }
     }
 
-    /// What is in the mailbox is a request. Returns what `run` would.
+    /// Takes the mailbox's contents as a request. Returns what `run` would.
     #[must_use]
     pub fn serve(&self, mailbox: &Mailbox) -> Option<Exit> {
         let core = &self.guest.core;

@@ -1,9 +1,9 @@
 //! The number of holds on the Guest, and whether it stands.
 //!
-//! The first hold tells the Host to stop; the last one that goes lets it go
-//! on. That the Guest stands is noted by the thread that runs it, which also
-//! takes the note back before the Guest goes on: so a hold that comes while
-//! the Guest still stands finds it standing.
+//! The first hold tells the Host to stop; dropping the last one lets it go on.
+//! The thread that runs the Guest notes that the Guest stands, and takes the
+//! note back before the Guest goes on. So a hold that is added while the Guest
+//! still stands finds it standing.
 
 use crate::lock::lock;
 use std::sync::{Condvar, Mutex};
@@ -15,7 +15,7 @@ pub(super) struct Holds {
     pub(super) changed: Condvar,
 }
 
-/// What is known of them.
+/// The number of holds, and what the running thread has noted.
 #[derive(Default)]
 pub(super) struct Held {
     /// How many holds there are.
@@ -44,8 +44,8 @@ impl Holds {
         }
     }
 
-    /// The Guest stands at a clean point: answers whether it has to stay
-    /// there.
+    /// Notes that the Guest stands at a clean point. Returns whether it has to
+    /// stay there.
     pub(super) fn stands(&self) -> bool {
         let mut held = lock(&self.held);
         held.still = held.count > 0;
@@ -55,7 +55,7 @@ impl Holds {
         held.still
     }
 
-    /// The Guest has died: all that wait have to look.
+    /// The Guest has died: wakes all threads that wait.
     pub(super) fn changed(&self) {
         let held = lock(&self.held);
         self.changed.notify_all();

@@ -1,13 +1,13 @@
-//! Large pages: memory that the Guest has used in whole is made of them.
+//! Huge pages: they replace memory of which the Guest has used every page.
 //!
-//! A Guest's memory comes page by page, when it is first touched, from
-//! wherever the kernel has one left. Programs that go through much memory
-//! then wait for the processor to find out where their pages are, twice as
-//! long in a virtual machine. So pieces of 2 MiB that have no untouched page
-//! are made one large page each, by the kernel, while the Guest runs on. That
-//! takes no memory that was not taken before, and a millisecond or two of
-//! another processor's time for each. Single pages that a view maps out of such
-//! a piece gain, too: neighbours in the Guest are neighbours in the machine.
+//! The kernel gives a Guest its memory page by page, at the first access, from
+//! any place that is free. Programs that go through much memory then wait for
+//! page walks, which take twice as long in a virtual machine. So each piece of
+//! 2 MiB that has no untouched page becomes one huge page, made by the kernel
+//! while the Guest runs on. That takes no additional memory, and a millisecond
+//! or two of another processor's time for each piece. Single pages that a view
+//! maps out of such a piece gain, too: neighbours in the Guest are neighbours
+//! in the machine.
 //!
 //! The Launcher looks for such pieces only when the Guest has worked for a
 //! while, and less often each time it finds nothing. The thread exists only
@@ -21,36 +21,36 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// How often we look at most ...
+/// The shortest time between two searches ...
 const SHORTEST: Duration = Duration::from_millis(500);
 
-/// ... and how often if we have found nothing for long.
+/// ... and the longest, when nothing was found for long.
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// A piece that cannot be collapsed is tried this often: it may have
-/// been on its way to a disk just then.
+/// How often the kernel is asked to collapse a piece that it has refused: the
+/// pages may just have been on their way to a disk.
 const TRIES: u8 = 8;
 
-/// Which pieces of a Guest's memory are large pages.
+/// Which pieces of a Guest's memory are huge pages.
 pub(super) struct HugePages {
-    /// Where the thread may run, as a Guest is kept on one processor.
+    /// Where the thread may run: not only on the Guest's processor.
     anywhere: Anywhere,
     made: AtomicU64,
     plan: Mutex<Plan>,
 }
 
 struct Plan {
-    /// What there is to do with each piece: [`TRIES`] and less, 0 = nothing.
+    /// The attempts left for each piece: at most [`TRIES`], 0 = nothing to do.
     tries: Vec<u8>,
-    /// A thread is at it.
+    /// A thread is searching.
     busy: bool,
     next: Instant,
     pause: Duration,
 }
 
 impl HugePages {
-    /// Nothing is large yet. Called where the thread that calls may still run
-    /// anywhere.
+    /// No huge pages yet. The calling thread must not be kept on one processor
+    /// yet.
     pub(super) fn new(memory: &GuestMemory) -> Self {
         let pieces = (memory.ram() / HUGE_PAGE) as usize;
         Self {
@@ -70,8 +70,8 @@ impl HugePages {
         self.made.load(Ordering::Relaxed)
     }
 
-    /// The Guest has worked for a while: looks what can be made large, if it
-    /// is time for that. Does not wait for it.
+    /// Starts a search for memory that can become huge pages, if it is time for
+    /// one. Called when the Guest has worked for a while. Does not wait for it.
     pub(super) fn consider(this: &Arc<Self>, memory: &GuestMemory) {
         let mut plan = lock(&this.plan);
         if plan.busy || Instant::now() < plan.next {
@@ -81,7 +81,7 @@ impl HugePages {
         let thread = this
             .anywhere
             .spawn("huge-pages", move || huge.work(&memory));
-        // A machine without room for a thread has none for large pages.
+        // A machine without room for a thread has none for huge pages.
         plan.busy = thread.is_ok();
     }
 
@@ -102,7 +102,7 @@ impl HugePages {
     }
 }
 
-/// Makes large pages of all pieces without a gap. Returns how many.
+/// Makes huge pages of all pieces without a gap. Returns how many.
 fn collapse_what_is_full(memory: &GuestMemory, tries: &mut [u8]) -> u64 {
     let (mut made, mut used) = (0, 0);
     for (i, tries) in tries.iter_mut().enumerate() {

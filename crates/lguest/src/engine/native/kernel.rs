@@ -1,7 +1,7 @@
 //! The futex calls of the kernel.
 //!
-//! [`lg_wire::turns`] has the steps by which processes wait for each other, and
-//! waits and wakes by these.
+//! [`lg_wire::turns`] has the steps by which processes wait for each other. Its
+//! waits and wake-ups are these calls.
 
 use lg_wire::turns::Futex;
 use rustix::thread::futex;
@@ -19,7 +19,7 @@ impl Futex for Kernel {
     }
 
     fn wake(word: &AtomicU32) {
-        // There is no way for this to fail on memory that is mapped.
+        // This cannot fail on memory that is mapped.
         let _ = futex::wake(word, futex::Flags::empty(), 1);
     }
 }

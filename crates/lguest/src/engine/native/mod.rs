@@ -79,7 +79,7 @@ pub struct Native {
     watcher: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// The watcher waits for a death and reports it, and does nothing else.
+/// The watcher only waits for a death and reports it.
 const WATCHER_STACK: usize = 64 << 10;
 
 impl Native {
@@ -115,9 +115,9 @@ impl Requests for Native {
             return Err(RequestError::NoSuchIrq(irq));
         }
         turns::raise(running.shared.irqs(), irq.into());
-        // A Host that stands still looks at the interrupts before it goes on.
-        // If we come too late for that look, `stands` was false before it,
-        // and so it is false now.
+        // A Host that stands still looks at the interrupts before it goes on,
+        // and needs no kick. `stands` becomes false before that look. So if
+        // this interrupt came too late for the look, `stands` is false here.
         if !running.stands.load(Ordering::SeqCst) {
             running.kick();
         }
@@ -142,7 +142,7 @@ impl Requests for Native {
 impl Engine for Native {
     fn initialize(&self, setup: Setup) -> Result<(), RequestError> {
         let core = &self.core;
-        // A second call waits here and finds that it is the second.
+        // A second call waits here, and then finds the Guest initialised.
         let mut watcher = lock(&self.watcher);
         if core.running.get().is_some() {
             return Err(RequestError::AlreadyInitialised);
@@ -180,7 +180,7 @@ impl Engine for Native {
         let woken = if woken { input::WHEN_WOKEN } else { 0 };
         let waits = running.shared.input_waits();
         waits.fetch_or(input::WHEN_IDLE | woken, Ordering::SeqCst);
-        // A search that ends before all buffers were looked at proves nothing.
+        // If a search ends before all buffers were looked at, one may be free.
         let whole = !lock(&self.core.bindings).some_are_long();
         running.shared.asleep().load(Ordering::SeqCst) != 0 && whole
     }
@@ -202,7 +202,7 @@ impl Drop for Native {
             running.processes.kill_all();
         }
         if let Some(watcher) = lock(&self.watcher).take() {
-            // A watcher that panicked has nothing left to tell us.
+            // If the watcher has panicked, there is no result to use.
             let _ = watcher.join();
         }
     }

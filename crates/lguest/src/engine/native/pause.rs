@@ -1,8 +1,8 @@
 //! Waiting until a Guest stands, or goes on.
 //!
-//! An honest Host stops at once. One that does not is told again, by a signal
-//! to each view, which nothing that it may have falsified can prevent; and if
-//! that does not help, its Guest dies.
+//! An honest Host stops at once. Any other Host gets a signal in each view,
+//! whatever it has written into the shared state. If that does not help, its
+//! Guest is killed.
 
 use super::core::Core;
 use super::holds::Held;
@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 /// this time in all of its processes ...
 const TELL_AGAIN: Duration = Duration::from_millis(250);
 
-/// ... and how often it gets one: for far longer than an honest Host is busy.
+/// ... and how often it gets one. An honest Host stops long before the last.
 const TELL_MOST: u32 = 40;
 
 impl Core {
@@ -27,9 +27,9 @@ impl Core {
         self.wait_for_holds(None, |held| held.count == 0);
     }
 
-    /// Blocks until `done`, for `patience` at most, or until the Guest is
-    /// dead. Returns whether it is done. A Guest that runs all the while,
-    /// however often it is told to stop, dies of it.
+    /// Blocks until `done`, for `patience` at most, or until the Guest is dead.
+    /// Returns whether it is done. A Guest that still runs after [`TELL_MOST`]
+    /// signals is killed.
     fn wait_for_holds(
         &self,
         patience: Option<Duration>,
@@ -51,7 +51,7 @@ impl Core {
                 .wait_timeout(held, pause)
                 .unwrap_or_else(PoisonError::into_inner);
             held = guard;
-            // A Guest that waits for us, or stands, needs no signal.
+            // A Guest that waits for the Launcher, or stands, needs no signal.
             let runs = self.waiting.load(Ordering::SeqCst);
             if !result.timed_out() || !runs || pause < TELL_AGAIN {
                 told = 0;

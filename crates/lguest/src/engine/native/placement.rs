@@ -14,17 +14,17 @@ const NOWHERE: usize = usize::MAX;
 
 /// Where the processes of a Guest are kept.
 pub(super) struct Placement {
-    /// `None` before [`Self::settle`], and where there is but one processor.
+    /// `None` before [`Self::settle`], and on a machine with one processor.
     affinity: Mutex<Option<Affinity>>,
     /// The processor that they are kept on, or [`NOWHERE`].
     processor: AtomicUsize,
-    /// Opened early, because a confined Launcher opens nothing; until it is
-    /// needed.
+    /// Opened early, because a confined Launcher opens nothing. `None` once it
+    /// is in use.
     statistics: Mutex<Option<File>>,
 }
 
 impl Placement {
-    /// They are kept nowhere yet.
+    /// The processes may run on any processor.
     pub(super) fn new() -> Self {
         Self {
             affinity: Mutex::new(None),
@@ -33,8 +33,8 @@ impl Placement {
         }
     }
 
-    /// Keeps `processes`, and this thread, on the processor that it is on.
-    /// What they fork later inherits it.
+    /// Keeps `processes`, and this thread, on the processor of this thread.
+    /// Processes that they fork later inherit it.
     pub(super) fn settle(&self, processes: &[Pid]) {
         let mut affinity = lock(&self.affinity);
         *affinity = lock(&self.statistics).take().and_then(Affinity::new);
@@ -56,8 +56,8 @@ impl Placement {
         }
     }
 
-    /// Keeps this thread where the processes are kept. `at` is where it is, as
-    /// far as it knows.
+    /// Moves this thread to the processor of the processes. `at` is where it
+    /// was moved last.
     pub(super) fn join(&self, at: &mut Option<usize>) {
         let cpu = self.processor.load(Ordering::Relaxed);
         if cpu != NOWHERE && *at != Some(cpu) {

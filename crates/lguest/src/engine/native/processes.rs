@@ -1,9 +1,9 @@
 //! The processes that run a Guest: one for each view, and the view spawner.
 //!
-//! The view spawner is started once ([`super::spawn`]) and forks a view when
-//! it is asked. All of them are our children, all of them end with us, and the
+//! The view spawner is started once ([`super::spawn`]) and forks a view when it
+//! is asked. All of them are our children, all of them end with us, and the
 //! thread in [`Processes::wait_for_death`] reports one that ends before. A view
-//! is replaced by a new process where its table of segments has become old.
+//! is replaced by a new process when its table of segments is out of date.
 
 use super::child::{Child, START, WATCH, bury, has_ended, lack};
 use super::describe::{NOT_KNOWN, end_of, end_of_view, lack_of, no_process};
@@ -28,11 +28,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{LockResult, Mutex, MutexGuard, TryLockError};
 use std::time::{Duration, Instant};
 
-/// How long the view spawner may take to answer when all are to be killed. A
-/// view that it forks and does not report lives as long as we do.
+/// How long the view spawner may take to answer when all processes are to be
+/// killed. A view that it forks and does not report lives as long as the
+/// Launcher.
 const SPAWNER_PATIENCE: Duration = Duration::from_millis(100);
 
-/// How long a view may take to get ready: far longer than it takes.
+/// How long a view may take to get ready: far longer than it needs.
 const READY_PATIENCE: Timespec = Timespec {
     tv_sec: 20,
     tv_nsec: 0,
@@ -40,24 +41,24 @@ const READY_PATIENCE: Timespec = Timespec {
 
 /// Why a view was not made anew.
 pub(super) enum NotRenewed {
-    /// The Guest has had it done too often.
+    /// It was done too often for this Guest.
     TooOften,
     /// There is no such view.
     NoSuchView,
-    /// This is lacking.
+    /// The machine lacks this.
     Lacks(Lack),
 }
 
 /// How often a Guest may have views made anew. Linux does so about three times
-/// for each view that there is at boot; a Guest that does so for ever would
-/// keep the view spawner and us busy.
+/// at boot for each view that there is. Without a limit, a Guest could keep the
+/// view spawner and the Launcher busy.
 const MAX_RENEWALS: usize = 8 * MAX_VIEWS;
 
 /// All processes of a Guest.
 pub(super) struct Processes {
-    /// Slots from here on get no process: the Guest makes do with fewer.
+    /// Slots from here on get no process: the Guest uses fewer views.
     max_views: usize,
-    /// Its number belongs to it until we reap it, as those of all others do.
+    /// Its number belongs to it until we reap it, as with all the others.
     spawner: Child,
     command: Mutex<UnixStream>,
     slots: Slots,
@@ -115,20 +116,20 @@ impl Processes {
             return Err(wrong());
         }
         let mut command = self.command.lock().map_err(|_| wrong())?;
-        // A process for which we had no descriptor left could neither be
-        // watched nor ended: so one is set aside for each that is to come.
+        // Without a descriptor, a process could be neither watched nor ended.
+        // So one is set aside for each process that is to come.
         let coming = if self.user_processes { 3 } else { 1 };
         let room = || pidfd_open(self.spawner.pid, PidfdFlags::empty());
         let room = (0..coming).map(|_| room()).collect::<Result<Vec<_>, _>>();
         let mut room = room.map_err(lack(WATCH))?;
-        // A view spawner that has ended has told why before.
+        // If the view spawner has ended, `until_ready` gets the reason.
         let _ = command.write_all(&slot.to_ne_bytes());
         let mut view = None;
         let ready = self.until_ready(&mut command, &mut room, &mut view);
         let [user_process, mapper] = match ready {
             Ok(user_process) => user_process,
             Err(lack) => {
-                // The Guest makes do without this view.
+                // The Guest goes on without this view.
                 if let Some(view) = view {
                     view.end();
                 }
@@ -153,7 +154,7 @@ impl Processes {
     ///
     /// # Errors
     ///
-    /// No such view, or what is lacking. Then there is none any more.
+    /// No such view, or what is lacking. Then the slot has no process.
     pub(super) fn renew_view(&self, slot: u32) -> Result<(), NotRenewed> {
         let renewals = self.renewals.fetch_add(1, Ordering::Relaxed);
         if renewals >= MAX_RENEWALS {
@@ -165,7 +166,7 @@ impl Processes {
         }
         let old = self.slots.take(slot);
         for process in &old {
-            // Its end is no death of the Guest.
+            // This end is not the Guest's.
             self.watch.remove(&process.descriptor);
         }
         for process in old {
@@ -174,9 +175,9 @@ impl Processes {
         self.start_view(slot).map_err(NotRenewed::Lacks)
     }
 
-    /// Blocks until a view is ready, which is put into `view` as soon as it
-    /// exists. Returns the numbers of its user process and of the user
-    /// process's mapper.
+    /// Blocks until a view is ready. The view is put into `view` as soon as it
+    /// exists. Returns the numbers of its user process and of that process's
+    /// mapper.
     fn until_ready(
         &self,
         command: &mut UnixStream,
@@ -185,7 +186,7 @@ impl Processes {
     ) -> Result<[i32; 2], Lack> {
         let mut user_process = None;
         loop {
-            // The view spawner and the view speak in any order.
+            // The view spawner and the view may answer in any order.
             match self.answer(command, view.as_ref())? {
                 [0, user_pid, mapper] => {
                     user_process = Some([user_pid, mapper])
@@ -216,7 +217,7 @@ impl Processes {
         }
     }
 
-    /// The call that the view spawner was killed for, if it was killed;
+    /// The call for which the view spawner was killed, if it was killed;
     /// `progress` is what it has noted.
     pub(super) fn killed_for(&self, progress: [i32; 2]) -> Option<Lack> {
         let spawner = &self.spawner.descriptor;
@@ -245,7 +246,7 @@ impl Processes {
         let [said, spawner, ..] = ready.as_slice() else {
             return Err(lack(START)(io::ErrorKind::InvalidInput));
         };
-        // An answer first: some processes answer and then end.
+        // An answer is read first: some processes answer and then end.
         if said.revents().is_empty() {
             return Err(match view {
                 _ if !spawner.revents().is_empty() => {
@@ -263,7 +264,7 @@ impl Processes {
         Ok(words.map(i32::from_ne_bytes))
     }
 
-    /// Watches over a child of ours from now on, which belongs to view `slot`.
+    /// Watches a child of ours from now on. It belongs to view `slot`.
     fn adopt(&self, slot: u32, child: Child, mark: Mark) -> Result<(), Lack> {
         if let Err(lack) = self.watch.add(&child.descriptor, mark) {
             child.end();
@@ -273,27 +274,27 @@ impl Processes {
         Ok(())
     }
 
-    /// The numbers of all of them.
+    /// The numbers of all processes.
     fn pids(&self) -> Vec<Pid> {
         let mut pids = vec![self.spawner.pid];
         pids.extend(self.slots.pids());
         pids
     }
 
-    /// Keeps all of them, and this thread, on the processor that it is on.
+    /// Keeps all processes, and this thread, on the processor of this thread.
     /// Views that are started later inherit it from the view spawner.
     pub(super) fn settle(&self) {
         self.placement.settle(&self.pids());
     }
 
-    /// Moves all of them, and this thread, to another processor if they had
+    /// Moves all processes, and this thread, to another processor if they had
     /// to wait too long for theirs.
     pub(super) fn balance(&self) {
         self.placement.balance(&self.pids());
     }
 
-    /// Keeps this thread where they are kept. `at` is where it is, as far as
-    /// it knows.
+    /// Moves this thread to the processor of the processes. `at` is where it
+    /// was moved last.
     pub(super) fn join(&self, at: &mut Option<usize>) {
         self.placement.join(at);
     }
@@ -308,10 +309,10 @@ impl Processes {
         }
     }
 
-    /// Kills them all. Blocks until they are gone.
+    /// Kills all processes. Blocks until they are gone.
     pub(super) fn kill_all(&self) {
-        // The view spawner must not be asked for more meanwhile; that takes
-        // the same lock.
+        // A request to the view spawner takes the same lock, so there is none
+        // meanwhile.
         let command = self.lock_command();
         self.each(|process| {
             let _ = pidfd_send_signal(process, Signal::KILL);
@@ -320,9 +321,9 @@ impl Processes {
         drop(command);
     }
 
-    /// The lock for questions to the view spawner. If it stays taken, the view
-    /// spawner does not answer (it may have been stopped by a signal), and then
-    /// nothing but its death ends the question.
+    /// The lock for requests to the view spawner. If it stays taken, the view
+    /// spawner does not answer (it may have been stopped by a signal). Then
+    /// only its death ends the request.
     fn lock_command(&self) -> LockResult<MutexGuard<'_, UnixStream>> {
         let deadline = Instant::now() + SPAWNER_PATIENCE;
         loop {
@@ -341,8 +342,8 @@ impl Processes {
         }
     }
 
-    /// Blocks until a process dies that should not. Returns how, or `None`
-    /// when [`Self::stop_watching`] was called.
+    /// Blocks until a process ends that should not. Returns how it ended, or
+    /// `None` when [`Self::stop_watching`] was called.
     pub(super) fn wait_for_death(&self) -> Option<String> {
         let mark = match self.watch.wait() {
             Ok(mark) => mark,
@@ -373,7 +374,7 @@ impl Processes {
         self.watch.stop();
     }
 
-    /// Does something with each of them.
+    /// Calls `act` with each process.
     fn each(&self, mut act: impl FnMut(&OwnedFd)) {
         act(&self.spawner.descriptor);
         self.slots.each(act);

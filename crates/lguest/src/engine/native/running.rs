@@ -1,7 +1,7 @@
 //! What there is once a Guest has been initialised.
 //!
 //! That is the state that the Launcher shares with the views, the processes,
-//! and the large pages that its memory gets while it works.
+//! and the huge pages that its memory gets while it works.
 
 use super::huge_pages::HugePages;
 use super::kernel::Kernel;
@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub(super) struct Running {
     pub(super) shared: Arc<Shared>,
     pub(super) processes: Processes,
-    /// They may run on any processor.
+    /// The processes may run on any processor.
     spread: bool,
     /// The Host waits for an answer, and the Guest stands still: interrupts
     /// need no kick. Never true with [`fast_path::NO_KICK`].
@@ -29,7 +29,7 @@ pub(super) struct Running {
     pub(super) kick_always: bool,
     memory: GuestMemory,
     huge_pages: Arc<HugePages>,
-    /// Pieces of memory may become large pages.
+    /// Pieces of memory may become huge pages.
     makes_huge_pages: bool,
 }
 
@@ -97,9 +97,9 @@ impl Running {
         turns::pass::<Kernel>(self.shared.first_run_token());
     }
 
-    /// Something has come from outside: the Guest must notice. If it sleeps,
-    /// or says so, it is woken; else the view that runs, or says so, is sent
-    /// a signal. A Guest that lies about it misses what has come for it.
+    /// Something has come from outside for the Guest. If the Guest sleeps, or
+    /// says so, it is woken. Otherwise the view that runs, as the Guest names
+    /// it, gets a signal. A Guest that lies about it misses what has come.
     pub(super) fn kick(&self) {
         let shared = &self.shared;
         turns::kick::<Kernel>(shared.kick(), shared.asleep(), || {
@@ -124,7 +124,7 @@ impl Running {
         self.kick();
     }
 
-    /// For the statistics.
+    /// The counts for the statistics.
     pub(super) fn counters(&self) -> EngineCounters {
         EngineCounters {
             host: self.shared.counters(),
@@ -133,7 +133,7 @@ impl Running {
     }
 }
 
-/// The processes, for requests that need them. A fuzzer of the mailbox has
+/// The processes, for requests that need them. A fuzz target of the mailbox has
 /// none.
 pub(super) trait Views {
     /// Starts the process of view `slot`.
@@ -143,8 +143,8 @@ pub(super) trait Views {
     /// token to it.
     fn renew_view(&self, slot: u32) -> Result<(), NotRenewed>;
 
-    /// The Guest has worked for a while: looks whether another processor, or
-    /// other pages, would be better for it.
+    /// The Guest has worked for a while: moves it to a better processor, and
+    /// makes huge pages, where that helps.
     fn balance(&self);
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A slot has the process of a view, and with user processes two more: the user
 //! process and its mapper. They are put there when they are ready, and taken
-//! out only when the view is to be made anew.
+//! out only when the view is made anew.
 
 use super::child::{Child, has_ended};
 use crate::lock::lock;
@@ -38,7 +38,7 @@ impl Slots {
         self.with(slot, std::mem::take).unwrap_or_default()
     }
 
-    /// Does something with the descriptor of a view, if there is one.
+    /// Calls `act` with the descriptor of a view, if there is one.
     pub(super) fn with_view<T>(
         &self,
         slot: u32,
@@ -49,7 +49,7 @@ impl Slots {
         })?
     }
 
-    /// Does something with the first process beside a view that has ended, if
+    /// Calls `act` with the first process beside a view that has ended, if
     /// there is one.
     pub(super) fn with_ended_user_process<T>(
         &self,
@@ -62,7 +62,7 @@ impl Slots {
         })?
     }
 
-    /// Does something with each process.
+    /// Calls `act` with each process.
     pub(super) fn each(&self, mut act: impl FnMut(&OwnedFd)) {
         for slot in &self.0 {
             for process in lock(slot).iter() {

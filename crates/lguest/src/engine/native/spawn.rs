@@ -1,4 +1,4 @@
-//! Starting the view spawner, from a program that we carry inside us.
+//! Starting the view spawner, from a program inside our own.
 //!
 //! It inherits a handful of descriptors, each with a fixed number, and nothing
 //! else of the Launcher's: no standard streams, no environment, no arguments.
@@ -26,8 +26,8 @@ use std::sync::atomic::Ordering;
 /// The view program.
 static VIEW: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/lg-view"));
 
-/// Starts the view spawner, with everything that it inherits. Returns our end
-/// of the socket, too.
+/// Starts the view spawner, with everything that it inherits. Also returns our
+/// end of the socket.
 pub(super) fn start_spawner(
     memory: &GuestMemory,
     shared: &Shared,
@@ -52,7 +52,7 @@ pub(super) fn start_spawner(
         fds.push((page.outbox.as_fd(), outbox_fd(pages.len(), index)));
     }
     shared.mailbox().reply.store(0, Ordering::SeqCst);
-    // A child without a descriptor could not be watched.
+    // Without a descriptor, a child could not be watched.
     let room = rustix::io::dup(&theirs).map_err(lack(WATCH))?;
     let space = footprint::address_space(memory.limit(), pages.len());
     let child = spawn(&program, &fds, space).map_err(lack(START))?;
@@ -70,8 +70,8 @@ pub(crate) fn no_program(error: rustix::io::Errno) -> Lack {
     }
 }
 
-/// A Guest's thread-local segments have bases, and only the processor's own
-/// instructions set them fast enough: FSGSBASE, which the kernel has to allow
+/// A Guest's thread-local segments have bases. Only instructions of the
+/// processor set them fast enough: FSGSBASE, which the kernel has to allow
 /// (Linux 5.9, `AT_HWCAP2` bit 1).
 pub(crate) fn check_processor() -> Result<(), Lack> {
     const FSGSBASE: libc::c_ulong = 1 << 1;
@@ -82,8 +82,8 @@ pub(crate) fn check_processor() -> Result<(), Lack> {
     Err(Lack::new(START, Cause::NoFsgsbase))
 }
 
-/// Gives the pages of the view program back: it has been used, and is not used
-/// again. A later read would take them from our program's file.
+/// Gives the pages of the view program back to the kernel: the program is not
+/// used again. A later read would load them from our program's file.
 fn let_go_of_view() {
     const PAGE: usize = lg_abi::page::PAGE_SIZE as usize;
     let begin = VIEW.as_ptr().align_offset(PAGE).min(VIEW.len());
@@ -97,7 +97,7 @@ fn let_go_of_view() {
 /// A copy of a descriptor, with a number from `least` up.
 fn dup_above(fd: BorrowedFd<'_>, least: RawFd) -> io::Result<OwnedFd> {
     match rustix::io::fcntl_dupfd_cloexec(fd, least) {
-        // It says so when `least` is more than we may have.
+        // The kernel says so when `least` is more than we may have.
         Err(rustix::io::Errno::INVAL) => Err(rustix::io::Errno::MFILE.into()),
         other => Ok(other?),
     }
@@ -110,8 +110,8 @@ fn spawn(
     fds: &[(BorrowedFd<'_>, RawFd)],
     address_space: u64,
 ) -> io::Result<u32> {
-    // Above every descriptor that the view is to have, and not further: a user
-    // may be allowed few.
+    // Above every descriptor of the view, and no further: a user may be allowed
+    // few.
     let out_of_the_way = fds.iter().map(|&(_, to)| to + 1).max().unwrap_or(3);
     let mut sources = Vec::with_capacity(fds.len());
     for &(fd, target) in fds {
@@ -124,8 +124,8 @@ fn spawn(
         .iter()
         .map(|(fd, target)| (fd.as_raw_fd(), *target))
         .collect();
-    // Standard streams are closed below; for others, `Command` would open
-    // /dev/null, and a confined Launcher opens nothing.
+    // Standard streams are closed below. For other settings, `Command` would
+    // open /dev/null, and a confined Launcher opens nothing.
     let mut command = Command::new("lg-view");
     // SAFETY: between fork and exec, only system calls.
     unsafe {
@@ -153,8 +153,9 @@ fn become_view(program: RawFd, moves: &[(RawFd, RawFd)]) -> io::Result<()> {
         // between here and exec.
         unsafe { libc::close(fd) };
     }
-    // What the Launcher was started with, and never closed, ends here, too.
-    // The program's own descriptor is still needed, so exec closes them all.
+    // Descriptors that the Launcher has inherited and never closed end here,
+    // too. The program's own descriptor is still needed, so exec closes them
+    // all.
     let last = moves.iter().map(|&(_, to)| to).max().unwrap_or(2);
     let first = libc::c_uint::try_from(last + 1).unwrap_or(0);
     let flags = libc::CLOSE_RANGE_CLOEXEC;

@@ -1,8 +1,8 @@
 //! The head of the state that the views share, as the Launcher sees it.
 //!
 //! The Launcher writes the set-up before anything runs. From then on the Guest
-//! may write any of it: the Launcher adds interrupts and kicks, reads the
-//! mailbox word by word, and believes nothing.
+//! may write any of it. The Launcher adds interrupts and kicks, reads the
+//! mailbox word by word, and trusts nothing.
 
 #![expect(unsafe_code, reason = "memory shared with hostile processes")]
 
@@ -62,7 +62,7 @@ impl Shared {
         for (pfn, page) in shared_pfns.iter_mut().zip(pages) {
             *pfn = page.pfn;
         }
-        // Nothing else has the file yet.
+        // No other process has the file yet.
         self.wire().setup.set(ViewSetup {
             limit,
             shared_pages: u32::try_from(pages.len()).expect("a bus is small"),
@@ -84,7 +84,8 @@ impl Shared {
         self.wire().version.load(Ordering::SeqCst)
     }
 
-    /// The last thing that is filled in, because it takes time to measure.
+    /// Fills in the frequency of the counter: last, because measuring takes
+    /// time.
     pub(super) fn set_tsc_khz(&self) {
         let tsc_khz = &self.wire().tsc_khz;
         tsc_khz.store(clock::tsc_khz(), Ordering::SeqCst);
@@ -120,7 +121,7 @@ impl Shared {
         &self.wire().break_wanted
     }
 
-    /// When the Host is to tell that a buffer may be free.
+    /// When the Host is to report that a buffer may be free.
     pub(super) fn input_waits(&self) -> &AtomicU32 {
         &self.wire().input_waits
     }
@@ -169,7 +170,7 @@ impl Drop for Shared {
     }
 }
 
-/// The number that the Guest is told to have.
+/// The Guest's number, from which it makes its Ethernet address.
 fn guest_id(guest: &Setup) -> u32 {
     guest
         .guest_id

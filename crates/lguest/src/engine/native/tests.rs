@@ -1,7 +1,7 @@
-//! A Guest that is held: where its state is, and that it does not notice.
+//! A held Guest: where its state is, and that its program sees no change.
 //!
 //! A program keeps known values in x87, xmm and ymm registers, compares them
-//! for ever, and traps when one has changed.
+//! in a loop, and traps when one has changed.
 
 #![expect(unsafe_code, reason = "reads what the views share")]
 
@@ -99,8 +99,8 @@ fn start(mode: Mode, isolation: Isolation) -> Arc<Native> {
     guest
 }
 
-/// Runs the Guest until it dies. It has nothing to send but what the attacker
-/// says at first.
+/// Runs the Guest until it dies. It sends only what the attacker prints at its
+/// start.
 fn run(guest: &Native) -> Death {
     loop {
         match guest.run().unwrap() {
@@ -116,8 +116,8 @@ fn run(guest: &Native) -> Death {
     }
 }
 
-/// Ends the Guest, so that the thread that runs it comes back, also when a
-/// test fails.
+/// Ends the Guest when it is dropped, so that the thread that runs the Guest
+/// comes back even if a test fails.
 struct Ends<'g>(&'g Native);
 
 impl Drop for Ends<'_> {
@@ -141,8 +141,8 @@ fn known(guest: &Native) -> Box<Vm> {
     unsafe { copy.assume_init() }
 }
 
-/// Whether all that the program has in its loop is in the state. What a kernel
-/// has in ymm registers is nothing that is kept for it.
+/// Whether all registers of the program's loop are in the state. The ymm
+/// registers of a kernel are not kept, and so not checked.
 fn is_in_the_state(guest: &Native, mode: Mode) -> bool {
     let vm = known(guest);
     let user = vm.in_user_mode();

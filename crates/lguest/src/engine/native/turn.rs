@@ -1,7 +1,7 @@
 //! Whose turn it is at the mailbox, as the Launcher knows it.
 //!
-//! The word that the processes wait on is in shared memory, and a hostile
-//! Guest may write it. What we owe, we know from here.
+//! The processes wait on a word in shared memory, which a hostile Guest may
+//! write. So the Launcher keeps its own record of whose turn it is.
 
 use super::kernel::Kernel;
 use super::running::Running;

@@ -19,7 +19,7 @@ pub(super) enum Mark {
     View(u32),
     /// The user process, or its mapper, beside the view in this slot.
     UserProcess(u32),
-    /// None: watching is over.
+    /// No process: watching has ended.
     Stop,
 }
 

@@ -19,7 +19,7 @@ fn a_request_is_cut_to_its_first_bytes() {
     assert_eq!(truncated(&all, 1000), all);
 }
 
-/// Sections that may lie anywhere inside a page, also on each other.
+/// Sections that may lie anywhere inside a page, and may overlap.
 fn lists() -> impl Strategy<Value = Vec<(u32, u32)>> {
     let section = (0..PAGES, 0..PAGE_SIZE, 1..=PAGE_SIZE).prop_map(
         |(page, offset, len)| {
@@ -30,7 +30,7 @@ fn lists() -> impl Strategy<Value = Vec<(u32, u32)>> {
     prop::collection::vec(section, 0..=16)
 }
 
-/// What a transfer means, a byte at a time.
+/// The expected result of a transfer, byte by byte.
 fn oracle(
     from: &[u8],
     source: &[(u32, u32)],
@@ -76,7 +76,7 @@ proptest! {
             list.iter().map(section).collect::<Vec<_>>()
         };
         let (source, target) = (list(&a, &source), list(&b, &target));
-        // By bytes of ours in the middle, it is the same.
+        // A copy by way of our own bytes gives the same result.
         let bytes = gather(a.region(), &source).unwrap();
         let put = scatter(b.region(), &target, &bytes).unwrap();
         prop_assert_eq!(put, total as usize);

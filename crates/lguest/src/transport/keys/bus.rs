@@ -1,10 +1,11 @@
 //! The bus: sixteen descriptors above RAM, and the device of each.
 //!
-//! What real machines spread over PCI, ACPI and hot-plug controllers is one
-//! page here. A Guest reads it once, at boot, and then reaches the devices by
-//! their keys. The devices are placed in the order of the command line, the
-//! console last. All of it is settled before the Guest runs, but for one thing:
-//! a device can be taken away again ([`Bus::remove`]).
+//! Real machines spread what describes their devices over PCI, ACPI and
+//! hot-plug controllers; here it is one page. A Guest reads it once, at boot,
+//! and then reaches the devices by their keys. The devices are placed in the
+//! order of the command line, the console last. All of it is settled before the
+//! Guest runs, with one exception: a device can be taken away again
+//! ([`Bus::remove`]).
 
 use super::dma::answer;
 use super::{KeyedDevice, Place};
@@ -115,9 +116,10 @@ impl Bus {
         Ok(Self { guest, slots })
     }
 
-    /// Takes a device away from the running Guest: the descriptor says so, an
-    /// interrupt makes the driver look, and output to it is lost from now on.
-    /// The driver answers when it likes: [`Self::is_let_go`].
+    /// Takes a device away from the running Guest. The descriptor says so, an
+    /// interrupt makes the driver look, and output to the device is lost from
+    /// now on. The driver may acknowledge at any later time:
+    /// [`Self::is_let_go`].
     pub fn remove(&self, index: usize) {
         let Some(slot) = self.slots.get(index) else {
             return;
@@ -131,9 +133,9 @@ impl Bus {
         let _ = self.guest.irq(slot.place.irq);
     }
 
-    /// Whether the driver of a removed device has let go of it. Then the device
-    /// has gone, with its file and the file's lock; until then a disk may still
-    /// be busy for a Guest that relies on it.
+    /// Whether the driver of a removed device has acknowledged. Then the device
+    /// is dropped, with its file and the file's lock. Until then a disk may
+    /// still be busy for a Guest that relies on it.
     #[must_use]
     pub fn is_let_go(&self, index: usize) -> bool {
         let Some(slot) = self.slots.get(index) else {
@@ -156,9 +158,9 @@ impl Bus {
         memory.read_object(descriptor(memory, place.index)).ok()
     }
 
-    /// The state of the bus and of all devices. The Guest must stand still;
-    /// its memory and its interrupts are saved afterwards, because requests
-    /// that disks are working on are ended first. May block.
+    /// The state of the bus and of all devices. The Guest must stand still. Its
+    /// memory and its interrupts are saved afterwards, because disks finish
+    /// their requests first. May block.
     #[must_use]
     pub fn state(&self) -> Versioned<BusState> {
         let state = |slot: &Slot| SlotState {
@@ -169,8 +171,8 @@ impl Bus {
         BusState { slots }.versioned()
     }
 
-    /// Goes on with `state`, which was taken of a bus with the same devices.
-    /// Counts once, before the Guest runs.
+    /// Goes on with `state`, which was taken of a bus with the same devices. To
+    /// be called once at most, before the Guest runs.
     ///
     /// # Errors
     ///
@@ -194,8 +196,8 @@ impl Bus {
 }
 
 impl Transport for Bus {
-    /// A key without a device is no mistake (its owner may have left a
-    /// network), and then the list stays as it is.
+    /// A key without a device is no error, because its owner may have left a
+    /// network. The list then stays as it is.
     fn send(&self, dma: u32, key: u32) -> Result<bool, Violation> {
         let Some(slot) = self.slots.iter().find(|slot| slot.has(key)) else {
             return Ok(false);
@@ -249,7 +251,7 @@ impl Transport for Bus {
 
     fn buffers_changed(&self) {
         for slot in &self.slots {
-            // No other device cares, and this happens often.
+            // Only network devices use this, and it happens often.
             if slot.kind == LGUEST_DEVICE_T_NET
                 && let Some(device) = slot.device.lock().as_mut()
             {
@@ -285,7 +287,7 @@ impl Saved for BusState {
 struct SlotState {
     /// It has been taken away from the Guest.
     removed: bool,
-    /// `None` once its driver has let go of it.
+    /// `None` after its driver has acknowledged the removal.
     device: Option<DeviceState>,
 }
 

@@ -1,8 +1,8 @@
-//! What every device on the bus answers to.
+//! The trait of every device on the bus.
 //!
-//! A device is made from its configuration and gets a place. Then it answers
-//! what the Guest sends to a key in its page, and watches a file for input,
-//! which it carries into buffers that the Guest has bound.
+//! A device is made from its configuration and gets a place. Then it handles
+//! what the Guest sends to a key in its page. It watches a file for input, and
+//! copies the input into buffers that the Guest has bound.
 
 use crate::devices::Violation;
 use crate::engine::Requests;
@@ -42,7 +42,7 @@ pub struct PageFiles<'f> {
     pub outbox: BorrowedFd<'f>,
 }
 
-/// What has become of an output.
+/// The result of an output.
 #[derive(Default)]
 pub struct Sent {
     /// The sender's `used_len`.
@@ -68,8 +68,8 @@ pub trait KeyedDevice: BusDevice {
         place: Place,
     ) -> io::Result<()>;
 
-    /// The number that the Guest should have among its like, where the device
-    /// knows one that is unique.
+    /// A number for the Guest, if the device knows one that is unique on its
+    /// network.
     fn guest_id(&self) -> Option<u16> {
         None
     }
@@ -91,8 +91,7 @@ pub trait KeyedDevice: BusDevice {
     /// The Guest has bound or unbound a buffer.
     fn buffers_changed(&mut self) {}
 
-    /// What has been done to the device from outside that is a reason for its
-    /// Guest to die.
+    /// How the device was damaged from outside, if its Guest has to die of it.
     fn damage(&self) -> Option<String> {
         None
     }

@@ -26,8 +26,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub struct KeyedDisk {
     block: Block,
     at: Option<(Arc<dyn Requests>, Place)>,
-    /// There is a request that the Guest has not got an answer to. It is no
-    /// part of the state, which is taken when all are answered.
+    /// The Guest has sent a request and has no answer yet. This is no part of
+    /// the state, which is taken when all requests are answered.
     busy: Arc<AtomicBool>,
 }
 
@@ -128,7 +128,7 @@ impl KeyedDevice for KeyedDisk {
     }
 }
 
-/// The sections of the list at `addr`, which outlive the call.
+/// The sections of the list at `addr`, copied so that they outlive the call.
 fn sections(
     guest: &dyn Requests,
     addr: u32,
@@ -147,8 +147,8 @@ struct Answer {
 }
 
 impl Completion for Answer {
-    /// First the result, then the bound list, then the interrupt, so that
-    /// each finds the ones before it in place.
+    /// Writes the result, then the bound list, then raises the interrupt, so
+    /// that each finds the ones before it in place.
     fn complete(self: Box<Self>, outcome: DiskOutcome) {
         // As soon as the Guest sees the result it may send the next request.
         self.busy.store(false, Ordering::SeqCst);

@@ -2,13 +2,13 @@
 //!
 //! A Guest fills a list in before it sends it or binds it. The list is copied
 //! once, and each of its sections must lie inside one page that exists
-//! ([`lg_abi::dma::Dma::checked`]); one that does not ends its owner.
+//! ([`lg_abi::dma::Dma::checked`]). A Guest with a bad section is killed.
 
 use crate::memory::{BadAddress, GuestMemory, Region, Section, SectionsIn};
 use lg_abi::dma::{BadSection, Dma, LGUEST_MAX_DMA_SECTIONS};
 use std::sync::atomic::{Ordering, fence};
 
-/// A bad list, which ends its owner.
+/// A bad list. Its Guest is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadDma {
     /// The list itself is not in memory.
@@ -90,8 +90,8 @@ pub fn answer(
     Ok(())
 }
 
-/// Ends a transfer: `bytes` were moved by the list at `addr`. What they hold
-/// can be seen before that can.
+/// Ends a transfer: `bytes` were moved by the list at `addr`. The bytes are
+/// visible before `used_len` is.
 ///
 /// # Errors
 ///

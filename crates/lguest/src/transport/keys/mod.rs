@@ -7,8 +7,8 @@
 //! (docs/abi.md, sections 5 and 7).
 //!
 //! In reading order: [`dma`] is the list of sections, [`buffers`] the bound
-//! lists as a device takes them, [`device`] what every device on the bus
-//! answers to, and [`bus`] the descriptors and the way from a key to a device.
+//! lists as a device takes them, [`device`] the trait of every device, and
+//! [`bus`] the descriptors and the way from a key to a device.
 //! [`console`], [`disk`] and [`tap`] put devices on the bus. [`lan`] is a
 //! network of several Guests: a page that they share, and the lists that each
 //! has bound in it. A Guest with virtio devices is a member through its

@@ -1,8 +1,7 @@
 //! The bus: descriptors of different lengths above RAM, and rings after them.
 //!
-//! The Guest reads the descriptors once, at boot. What it writes there later
-//! (status, accepted features) it tells by NOTIFY with the descriptor's
-//! address.
+//! The Guest reads the descriptors once, at boot. When it later changes one
+//! (status, accepted features), it sends NOTIFY with the descriptor's address.
 
 use super::device::VirtioDevice;
 use super::queue::{Queue, QueueState};
@@ -26,7 +25,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use zerocopy::IntoBytes;
 
-/// The last interrupt that a kernel without an I/O APIC knows.
+/// The last interrupt of a kernel without an I/O APIC.
 const LAST_IRQ: u8 = 15;
 
 /// Bytes of each set of feature bits.
@@ -105,13 +104,13 @@ impl VirtioBus {
         })
     }
 
-    /// The state of the bus and of all devices. The Guest must stand still;
-    /// its memory and its interrupts are saved afterwards, because requests
-    /// that disks are working on are ended first. May block.
+    /// The state of the bus and of all devices. The Guest must stand still. Its
+    /// memory and its interrupts are saved afterwards, because disks finish
+    /// their requests first. May block.
     #[must_use]
     pub fn state(&self) -> Versioned<VirtioBusState> {
         let state = |slot: &Slot| {
-            // Before its queues, because it may have chains to answer.
+            // The device comes before its queues, because it may answer chains.
             let device = slot.device.state();
             let queues = slot.queues.iter().map(Queue::state).collect();
             SlotState { device, queues }
@@ -120,8 +119,8 @@ impl VirtioBus {
         VirtioBusState { slots }.versioned()
     }
 
-    /// Goes on with `state`, which was taken of a bus with the same devices.
-    /// Counts once, before the Guest runs.
+    /// Goes on with `state`, which was taken of a bus with the same devices. To
+    /// be called once at most, before the Guest runs.
     ///
     /// # Errors
     ///
@@ -145,7 +144,7 @@ impl VirtioBus {
         self.guest.memory()
     }
 
-    /// The driver of a device has written another status.
+    /// The driver of a device has changed the status.
     fn status_changed(&self, slot: &Slot) -> Result<(), Violation> {
         let status: u8 = self
             .memory()

@@ -1,7 +1,6 @@
 //! A console on the bus of virtio: one queue to the Guest, one from it.
 //!
-//! What is printed is copied and answered at once, and shown before the Guest
-//! goes on.
+//! Output is copied and answered at once, and shown before the Guest goes on.
 
 use super::device::VirtioDevice;
 use super::queue::{Pair, Queue};

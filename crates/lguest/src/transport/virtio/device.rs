@@ -1,7 +1,7 @@
-//! What every virtio device on the bus answers to.
+//! The trait of every virtio device on the bus.
 //!
-//! A device says what is in its descriptor and gets its queues. It is told when
-//! a queue has something for it.
+//! A device says what is in its descriptor and gets its queues. The bus calls
+//! it when a queue has something for it.
 
 use super::queue::Queue;
 use crate::devices::Violation;
@@ -36,10 +36,10 @@ pub trait VirtioDevice: BusDevice {
     /// What the kernel says when something is missing that it needs.
     fn place(&mut self, queues: Vec<Queue>) -> io::Result<()>;
 
-    /// The Guest has put something into queue `index`. It stands still
-    /// meanwhile, so this must not block. What may block is in the answer: it
-    /// is done before the Guest goes on, while other threads may use the
-    /// device.
+    /// The Guest has put something into queue `index`. The Guest stands still
+    /// meanwhile, so this must not block. The function that is returned may
+    /// block: it is called before the Guest goes on, while other threads may
+    /// use the device.
     ///
     /// # Errors
     ///
@@ -47,8 +47,7 @@ pub trait VirtioDevice: BusDevice {
     fn notify(&mut self, index: usize)
     -> Result<Option<SlowOutput>, Violation>;
 
-    /// What has been done to it from outside that is a reason for the Guest to
-    /// die.
+    /// How the device was damaged from outside, if the Guest has to die of it.
     fn damage(&self) -> Option<String> {
         None
     }

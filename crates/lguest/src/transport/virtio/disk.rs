@@ -96,7 +96,7 @@ const HEADER: u32 = size_of::<BlockHeader>() as u32;
 /// Bytes of a disk's name.
 const NAME: u32 = 20;
 
-/// Puts the name that every disk has into `room`. Answers its bytes.
+/// Puts the name that every disk has into `room`. Returns its bytes.
 fn put_name(region: &Region, room: &[Section]) -> Result<u32, Violation> {
     let name = b"lguest disk\0\0\0\0\0\0\0\0\0";
     scatter(region, room, name).map_err(Violation::of)?;

@@ -3,7 +3,7 @@
 //! The network has the rules of 2007: a page with a slot for each member, and
 //! keys of slots ([`crate::transport::keys::lan`]). A driver of virtio knows
 //! neither. So the Launcher is the [`Member`] on behalf of its Guest. A frame
-//! from the Guest goes to the key of each member that it is for, straight from
+//! from the Guest goes to the key of each member that it is for, directly from
 //! the Guest's memory. Frames for the Guest arrive in the member's buffers, and
 //! are copied from there into the Guest's.
 
@@ -123,7 +123,7 @@ impl BusDevice for VirtioLan {
                     watch: false,
                 });
             }
-            // Without a driver, nothing waits for frames.
+            // Without a driver, the Guest receives no frames.
             member.free(arrived);
         }
         Ok(Readiness::More)

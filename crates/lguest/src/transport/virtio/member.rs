@@ -30,7 +30,7 @@ const RAM: u32 = FRAMES + BUFFERS * PAGE_SIZE;
 /// The longest frame that can arrive.
 pub(super) const FRAME_MOST: u32 = PAGE_SIZE;
 
-/// The interrupt that the network raises. Any number is right.
+/// The interrupt that the network raises. The number has no meaning here.
 const IRQ: u8 = 1;
 
 /// The Launcher as a member of a network.
@@ -87,7 +87,7 @@ impl Member {
         self.bell.as_fd()
     }
 
-    /// The bell rings again with the next frame.
+    /// Clears the bell, so that the next frame rings it again.
     pub(super) fn silence(&self) {
         // If there is nothing to read, the bell has not rung.
         let _ = rustix::io::read(&self.bell, &mut [0_u8; 8]);
@@ -134,7 +134,7 @@ impl Requests for Member {
     }
 
     fn irq(&self, _: u8) -> Result<(), RequestError> {
-        // It is full if it has rung very often and was not read.
+        // It is full only if it has rung very often and was not read.
         let _ = rustix::io::write(&self.bell, &1_u64.to_ne_bytes());
         Ok(())
     }

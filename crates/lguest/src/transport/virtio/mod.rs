@@ -7,7 +7,7 @@
 //! (docs/abi.md, section 9).
 //!
 //! In reading order: [`ring`] is a virtqueue, [`queue`] one with its interrupt,
-//! [`device`] what every device answers to, and [`bus`] the descriptors and the
+//! [`device`] the trait of every device, and [`bus`] the descriptors and the
 //! way from a notification to a device. [`console`], [`disk`], [`tap`],
 //! [`lan`] and [`random`] put devices on the bus. [`member`] is the Launcher as
 //! a member of a network of 2007.

@@ -66,13 +66,13 @@ impl Queue {
         lock(&self.state).ready = true;
     }
 
-    /// The driver has given up.
+    /// The driver does not use the queue any more.
     pub(super) fn stop(&self) {
         lock(&self.state).ready = false;
     }
 
-    /// The driver has reset the device: the ring is empty, and chains that
-    /// were taken are forgotten.
+    /// The driver has reset the device. The ring is empty, and chains that were
+    /// taken are not answered any more.
     pub(super) fn reset(&self) {
         let mut state = lock(&self.state);
         state.ring.reset();
@@ -80,7 +80,7 @@ impl Queue {
         state.ready = false;
     }
 
-    /// What the device knows of the ring beyond what is in memory. Every chain
+    /// The device's knowledge of the ring beyond what is in memory. Every chain
     /// that was taken must have been answered.
     pub(super) fn state(&self) -> QueueState {
         let state = lock(&self.state);

@@ -3,8 +3,8 @@
 //! The Guest writes descriptors and makes chains of them available. The device
 //! takes a chain, copies what it describes, and answers with a used element.
 //! Every word is read once and checked. A chain cannot have more descriptors
-//! than the queue, so a loop ends. A Guest that breaks the rules of a ring dies
-//! of it (virtio 0.9.5, section 2.3; docs/abi.md, section 9).
+//! than the queue, so a loop is found. A Guest that breaks the rules of a ring
+//! is killed (virtio 0.9.5, section 2.3; docs/abi.md, section 9).
 
 use crate::devices::Violation;
 use crate::memory::{GuestMemory, Section};
@@ -56,7 +56,7 @@ pub(super) struct Position {
 /// A chain of descriptors that was taken from a ring.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Chain {
-    /// Its first descriptor: its name in the ring.
+    /// The index of its first descriptor, by which the ring names it.
     head: u16,
     /// What the Guest has written there.
     pub(super) readable: Vec<Section>,
@@ -117,7 +117,7 @@ impl Ring {
         self.position.taken = self.position.taken.wrapping_sub(1);
     }
 
-    /// Answers `chain`, into which `written` bytes went. Tells whether the
+    /// Answers `chain`, into which `written` bytes went. Returns whether the
     /// Guest wants an interrupt.
     ///
     /// # Errors
@@ -136,8 +136,8 @@ impl Ring {
         };
         put(at, zerocopy::IntoBytes::as_bytes(&element))?;
         self.position.used = self.position.used.wrapping_add(1);
-        // The element is there before the index says so, and the index before
-        // we look whether an interrupt is wanted.
+        // The element is there before the index, and the index before we look
+        // whether an interrupt is wanted.
         fence(Ordering::SeqCst);
         put(self.at + USED + 2, &self.position.used.to_le_bytes())?;
         fence(Ordering::SeqCst);
@@ -207,7 +207,7 @@ impl Ring {
 }
 
 impl Chain {
-    /// Its name, for [`Ring::answer`].
+    /// The index that names the chain, for [`Ring::answer`].
     pub(super) fn head(&self) -> u16 {
         self.head
     }

@@ -1,7 +1,8 @@
 //! A tap on the bus of virtio: one queue to the Guest, one from it.
 //!
-//! A header of ten bytes precedes every frame. Nothing is offered that it could
-//! say, so it is all zero. The configuration is the Guest's Ethernet address.
+//! A header of ten bytes precedes every frame. It is all zero, because no
+//! feature that uses it is offered. The configuration is the Guest's Ethernet
+//! address.
 
 use super::device::{Features, VirtioDevice};
 use super::queue::{Pair, Queue};
@@ -56,7 +57,7 @@ impl VirtioDevice for VirtioTap {
     }
 
     /// The Guest's address: the neighbour of the machine's, which the kernel
-    /// has drawn at random.
+    /// has chosen at random.
     fn config(&self) -> Vec<u8> {
         let mut mac = self.tap.mac();
         mac[5] ^= 1;

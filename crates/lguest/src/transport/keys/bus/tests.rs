@@ -1,4 +1,4 @@
-//! Which device answers to what.
+//! Which device gets which request.
 
 use super::*;
 use crate::devices::scripted;
@@ -7,7 +7,7 @@ use crate::transport::keys::{Description, Sent};
 use crate::transport::{BusDevice, Device};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-/// Tells where it was placed and what was sent to it.
+/// Reports where it was placed and what was sent to it.
 struct Probe(u16, u16, Sender<(Place, u32)>, Option<Place>);
 
 impl KeyedDevice for Probe {

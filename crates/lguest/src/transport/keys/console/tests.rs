@@ -156,8 +156,8 @@ fn input_without_a_buffer_waits_and_is_not_lost() {
 }
 
 proptest! {
-    // In any pieces, and with any buffers of the Guest, it gets the same ones
-    // in the same order.
+    // In pieces of any size, and with any buffers, the Guest gets the same
+    // bytes in the same order.
     #[test]
     fn no_byte_is_lost_or_doubled(
         typed in proptest::collection::vec(

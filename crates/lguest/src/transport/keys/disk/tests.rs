@@ -60,7 +60,7 @@ fn placed(block: Block) -> (Arc<Scripted>, KeyedDisk) {
     (host, block)
 }
 
-/// Sends a request and answers what it has become: (result, `used_len`).
+/// Sends a request and returns its answer: (result, `used_len`).
 fn request(
     host: &Scripted,
     block: &mut KeyedDisk,
@@ -73,7 +73,7 @@ fn request(
         sector,
         bytes,
         result: 0,
-        num_sectors: 0xFFFF_FFFF, // it may say what it likes
+        num_sectors: 0xFFFF_FFFF, // any value is ignored
     };
     host.memory().write_object(PAGE, &page).unwrap();
     host.memory().write(BOUND, &[0; 4]).unwrap();
@@ -132,7 +132,7 @@ fn what_cannot_be_done_is_an_error_and_touches_nothing() {
         let answer = request(&host, &mut block, kind, sector, bytes);
         assert_eq!(answer, (2, 0), "{kind} {sector} {bytes}");
     }
-    // After all that it works as before.
+    // After these errors it works as before.
     assert_eq!(request(&host, &mut block, BLOCK_READ, 5, 1536), (1, 1536));
     assert_eq!(std::fs::read(&path).unwrap(), before);
     assert_eq!(block.device().counters().last(), Some(&("errors", 8)));
@@ -234,8 +234,8 @@ fn one_writer_or_many_readers() {
     let writer = Disk::open(&path, false).unwrap();
     assert!(in_use(false) && in_use(true));
     drop(writer);
-    // Another test may just be starting a process, which has a copy of the
-    // descriptor until it becomes a program.
+    // Another test may just be starting a process. That process has a copy of
+    // the descriptor until it calls exec.
     let _reader = loop {
         match Disk::open(&path, true) {
             Ok(reader) => break reader,
@@ -270,8 +270,8 @@ fn what_is_no_disk_is_refused_by_name() {
 }
 
 proptest! {
-    // Whatever stands in the page, the file outside of what was asked for
-    // stays as it was, and there is an answer.
+    // For any contents of the page, the file stays as it was outside of the
+    // request, and there is an answer.
     #[test]
     fn any_request_is_answered(
         kind in 0_u32..3,
@@ -346,7 +346,7 @@ fn a_state_is_taken_when_every_request_is_answered() {
     for _ in 0..7 {
         request(&host, &mut before, BLOCK_WRITE, 9, 512);
     }
-    // One is on its way, and its answer comes before the state.
+    // One request is in progress, and its answer comes before the state.
     let page = BlockPage {
         kind: BLOCK_WRITE,
         sector: 9,

@@ -1,8 +1,7 @@
 //! A tap in a network namespace of the test's own.
 //!
-//! With another process's packet socket at the machine's end, nothing else
-//! talks there. A namespace belongs to a thread, and each test has one to
-//! itself.
+//! The kernel of the machine answers at the other end. A namespace belongs to a
+//! thread, and each test has one to itself, so nothing else sends frames there.
 
 #![expect(unsafe_code, reason = "a network namespace of one's own")]
 
@@ -22,8 +21,8 @@ use std::time::{Duration, Instant};
 /// Tests that could not run, because they need a privilege.
 static SKIPPED: AtomicUsize = AtomicUsize::new(0);
 
-/// Moves this thread into a network of its own. Where that is not allowed,
-/// says so by name and answers false.
+/// Moves this thread into a network of its own. If that is not allowed, says so
+/// by name and returns false.
 fn own_network(test: &str) -> bool {
     let tun = File::options().read(true).write(true).open("/dev/net/tun");
     let unshare = || {
@@ -91,7 +90,7 @@ fn the_machine_answers_the_guest() {
     let shown = mac.map(|b| format!("{b:02x}")).join(":");
     assert!(link.contains(&shown), "{link} has not {shown}");
     assert_eq!(tap.description().features, 0x8001);
-    // Before the Guest has bound anything, frames to it are forgotten.
+    // Before the Guest has bound anything, frames to it are dropped.
     assert_eq!(tap.handle_input(), Ok(Readiness::Wait));
     host.bind_buffers(1, 2);
     host.prepare(&who_has([192, 168, 19, 1]));
@@ -108,7 +107,7 @@ fn the_machine_answers_the_guest() {
         std::thread::sleep(Duration::from_millis(1));
     }
     assert_eq!(host.wait_irq(), Some(IRQ));
-    // With every buffer full, what comes stays where it is.
+    // While every buffer is full, a new frame stays in the interface.
     for at in [RING, RING + Dma::SIZE] {
         host.memory().write_object(at, &1_u32).unwrap();
     }

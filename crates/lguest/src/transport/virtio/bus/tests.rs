@@ -1,4 +1,4 @@
-//! The descriptors that a Guest reads, and what notifications lead to.
+//! The descriptors that a Guest reads, and the effects of notifications.
 
 use super::*;
 use crate::devices::block::{Block, Disk};
@@ -85,7 +85,7 @@ impl Machine {
         driver.used()
     }
 
-    /// Sends a request to the disk; answers status and bytes written.
+    /// Sends a request to the disk. Returns status and bytes written.
     fn ask(
         &self,
         driver: &mut Driver,
@@ -154,7 +154,7 @@ fn a_disk_reads_and_writes() {
     let mut written = [0; 1024];
     machine.disk.read_exact_at(&mut written, 7 * 512).unwrap();
     assert_eq!(written, [9; 1024]);
-    // Beyond the end, at a sector that is too large, and of no known kind.
+    // Beyond the end, at a sector number that is too large, of unknown kind.
     assert_eq!(ask(0, 15, data, true).0, 1);
     assert_eq!(ask(0, u64::MAX, data, true).0, 1);
     assert_eq!(ask(77, 0, data, true), (2, 1));
@@ -171,7 +171,7 @@ fn counted(machine: Machine, name: &str) -> u64 {
 fn a_flush_is_answered_behind_the_writes_before_it() {
     let machine = machine(false);
     let mut driver = machine.driver(1);
-    // FLUSH, whatever the sector, with no data but room for the answer.
+    // FLUSH with any sector, without data, and with room for the answer.
     let none = (0x4000, 0);
     assert_eq!(machine.ask(&mut driver, 1, 7, (0x4000, 512), false), (0, 1));
     assert_eq!(machine.ask(&mut driver, 4, 0, none, true), (0, 1));

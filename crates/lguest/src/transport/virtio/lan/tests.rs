@@ -140,7 +140,7 @@ fn a_frame_goes_to_its_address_to_all_or_to_a_promiscuous_member() {
         host.release(0);
     }
     a.send(OLD, mac_a, TEXT);
-    // One more to b, which shows that no other came before it.
+    // One more to b shows that no other frame came before it.
     a.send(mac_b, mac_a, b"\x08\x06the last one");
     eventually("it has come", || b.received().len() > before);
     assert!(b.received()[before].ends_with(b"the last one"));

@@ -61,7 +61,7 @@ fn machine(files: [File; 2]) -> Machine {
 }
 
 impl Machine {
-    /// Sends a request for sector 3 to the first disk. Answers its result and
+    /// Sends a request for sector 3 to the first disk. Returns its result and
     /// the list's `used_len`.
     fn ask(&self, kind: u32) -> (u32, u32) {
         let page = BlockPage {
@@ -81,7 +81,7 @@ impl Machine {
         (result, self.guest.word(LIST))
     }
 
-    /// Has the console fill a buffer of `len` bytes; answers what it has got.
+    /// Has the console fill a buffer of `len` bytes. Returns the bytes.
     fn receive(&self, len: u16) -> Vec<u8> {
         self.guest.put_dma(KEYS, &[(TYPED, len)]);
         self.guest.bind(LGUEST_CONSOLE_DMA_KEY, KEYS, 3);
@@ -117,7 +117,7 @@ fn a_bus_goes_on_from_its_state() {
     after.bus.restore(&state).unwrap();
     assert_eq!(after.bus.state(), state);
 
-    // The disk is the same one, and so is what was typed and not received.
+    // The disk has the same contents, and waiting input is still there.
     after.guest.memory().write(DATA, &[0; 512]).unwrap();
     assert_eq!(after.ask(BLOCK_READ), (BLOCK_DONE, 512));
     assert_eq!(after.guest.bytes(DATA, 512), [7; 512]);
@@ -129,7 +129,7 @@ fn a_bus_goes_on_from_its_state() {
     assert_eq!(after.bus.handle_input(1), Ok(Readiness::Closed));
     assert_eq!(after.bus.send(SENT, REMOVED), Ok(true));
     assert_eq!(after.guest.word(SENT), 0, "output to it is lost");
-    // What was counted before counts.
+    // Counts go on from those in the state.
     let counts = after.bus.finish();
     for count in [("writes", 1), ("bytes_read", 512)] {
         assert!(counts[0].1.contains(&count), "{counts:?}");

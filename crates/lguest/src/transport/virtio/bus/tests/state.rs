@@ -36,8 +36,8 @@ fn a_bus_goes_on_from_its_state() {
     assert_eq!(after.ask(&mut disk, 0, 7, data, true), (0, 513));
     assert_eq!(after.guest.bytes(0x4000, 512), [9; 512]);
     assert_eq!(disk.used().len(), 4);
-    // What was typed and not received comes first, and the queue is ready
-    // without another notification.
+    // Waiting input comes first, and the queue is ready without another
+    // notification.
     keys.offer(&[], &[(0x6000, 10)]);
     after.bus.handle_input(2).unwrap();
     assert_eq!(after.guest.bytes(0x6000, 3), b"ped");
