@@ -113,7 +113,7 @@ calls! {
         /// How many pages it has.
         pages = 2,
     }
-    /// CR0.TS.
+    /// Sets or clears CR0.TS.
     Ts "TS" {
         /// 0 = clear.
         on = 0,
@@ -164,7 +164,7 @@ calls! {
         /// Physical address of three descriptors.
         table = 0,
     }
-    /// The Guest ends, or starts again. Since 2.6.25, instead of CRASH.
+    /// The Guest ends, or starts again. Replaces CRASH since 2.6.25.
     Shutdown "SHUTDOWN" {
         /// Physical address of a text.
         message = 0,
@@ -202,7 +202,7 @@ calls! {
         /// Index of the entry.
         index = 1,
     }
-    /// Pending interrupts may come now. Since 2.6.31.
+    /// Pending interrupts may be delivered now. Since 2.6.31.
     SendInterrupts "SEND_INTERRUPTS" {}
 }
 

@@ -105,15 +105,15 @@ pub const SPANS: [Span; 5] = [
     },
 ];
 
-/// The instruction `vmcall`, by which 2.6.30 to 2.6.33 make their calls and
-/// releases up to 3.0 one of them.
+/// The instruction `vmcall`. Linux 2.6.30 to 2.6.33 make all calls by it, and
+/// later releases up to 3.0 make one call by it.
 pub const VMCALL: [u8; 3] = [0x0F, 0x01, 0xC1];
 
 /// In SHUTDOWN: the Guest wants to start again.
 pub const SHUTDOWN_RESTART: u32 = 2;
 
-/// The text with which a Guest ends that wants to start again. Linux prints it,
-/// too.
+/// The text with which Linux makes the last call when it wants to start again.
+/// It prints that text, too.
 pub const RESTART_TEXT: &[u8] = b"Restarting system";
 
 /// Linux 2.6.25 to 2.6.29.

@@ -1,7 +1,7 @@
 //! What differs between generations of Guests, as data.
 //!
 //! An [`Interface`] says how a Guest of some releases makes a call and how its
-//! `lguest_data` is laid out. The Host works with whichever one its Guest has.
+//! `lguest_data` is laid out. The Host works with the one that its Guest has.
 
 use crate::call::{Call, CallName, MAX_ARGUMENTS};
 use crate::layout::Layout;
@@ -26,7 +26,7 @@ pub struct CallRegisters {
     pub esi: u32,
 }
 
-/// Which of them. The number of the call is always in eax.
+/// The name of a register. The number of the call is always in eax.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)] // see `CallRegisters`
 pub enum Register {

@@ -24,7 +24,7 @@ pub enum Known {
 }
 
 impl Known {
-    /// The interface with number `nr`. Any other number is that of 2007.
+    /// The interface with number `nr`. Unknown numbers give that of 2007.
     #[must_use]
     #[inline]
     pub const fn by_number(nr: u32) -> &'static Interface {
@@ -36,8 +36,8 @@ impl Known {
             gen2::LINUX_2_6_30,
             gen2::LINUX_2_6_31,
         ];
-        // The Host asks at each entry. A `match` would become a table of jumps,
-        // whose page a Guest of 2007 does not need otherwise.
+        // The Host calls this at each entry. A `match` would become a jump
+        // table, and its page would be one more that a Guest of 2007 needs.
         if nr == 0 || nr as usize >= ALL.len() {
             OF_2007
         } else {

@@ -67,6 +67,6 @@ pub struct Layout {
     pub kernel_address: Option<Field>,
     /// Guest: the vector of a system call.
     pub syscall_vec: Option<Field>,
-    /// Bytes of it all.
+    /// Bytes of `lguest_data`.
     pub size: u32,
 }

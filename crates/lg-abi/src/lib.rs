@@ -1,10 +1,10 @@
 //! The interface between a Guest, the Host and the Launcher: its wire formats.
 //!
-//! Guests of three generations exist. What a generation has of its own is
-//! beside what all of them share ([`gen1`]: 2007, [`gen2`]: up to Linux 3.19).
-//! The Host sees a Guest through an [`Interface`](interface::Interface), which
-//! turns numbers and registers into a [`Call`](call::Call) and names the places
-//! of the fields that both sides write.
+//! Guests of three generations exist. Each generation has a module of its own
+//! ([`gen1`]: 2007, [`gen2`]: up to Linux 3.19); all share the others. Each
+//! Guest has an [`Interface`](interface::Interface). The Host uses it to turn
+//! numbers and registers into a [`Call`](call::Call), and to find the fields
+//! that both sides write.
 //!
 //! Both sides of the virtual machine are compiled from this crate, one for a
 //! 32-bit machine and one for a 64-bit one. So a struct here holds integers of
@@ -31,5 +31,5 @@ pub mod known;
 
 pub mod request;
 
-// Only one generation is in use, and most code works with its formats.
+// Most code works with the formats of generation 1.
 pub use gen1::{boot, device, dma, hypercall, shared};

@@ -19,7 +19,7 @@ pub const DIRECTORY_SHIFT: u32 = 22;
 pub const DIRECTORY_SPAN: u32 = 1 << DIRECTORY_SHIFT;
 
 /// Where the Switcher begins: the top 4 MiB belong to it, and a Guest that
-/// touches them dies.
+/// accesses them is killed.
 pub const SWITCHER_ADDR: u32 = 0xFFC0_0000;
 
 /// The page-directory index that belongs to the Switcher.
@@ -112,9 +112,9 @@ pub const fn pages(bytes: u32) -> u32 {
     bytes.div_ceil(PAGE_SIZE)
 }
 
-/// In the place of a page directory's address: there is none yet, and virtual
+/// Stands for a page directory's address: there is none yet, and virtual
 /// addresses are physical ones. Kernels since Linux 3.1 start like this. No
-/// directory lies at an address that is no multiple of 32.
+/// directory can have this address, because it is not a multiple of 32.
 pub const LINEAR: u32 = 1;
 
 #[cfg(test)]

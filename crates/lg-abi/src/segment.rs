@@ -1,8 +1,8 @@
-//! Segments: the selectors that a Guest believes in, and its descriptors.
+//! Segments: the selectors that a Guest uses, and its descriptors.
 //!
 //! A Guest kernel runs at privilege level 1, its user programs at 3. Real
-//! code never sees these selectors loaded (everything runs at level 3 of the
-//! real machine), but every trap frame carries them.
+//! segment registers never hold these selectors (everything runs at level 3 of
+//! the real machine), but every trap frame does.
 
 /// Privilege level of the Guest's kernel.
 pub const GUEST_PL: u32 = 1;
@@ -31,11 +31,11 @@ pub const GDT_USER_CS: u32 = 14;
 /// GDT index of the user data segment.
 pub const GDT_USER_DS: u32 = 15;
 
-/// GDT index of the first segment that a kernel has for itself: its per-cpu
-/// data, which a kernel for several processors has behind fs.
+/// GDT index of the first segment of a kernel's own: the per-cpu data, which a
+/// kernel for several processors reaches by fs.
 pub const GDT_PER_CPU: u32 = 27;
 
-/// GDT index of the second one: the canary of the stack protector, behind gs.
+/// GDT index of the second one: the stack protector's canary, reached by gs.
 pub const GDT_STACK_CANARY: u32 = 28;
 
 /// GDT indices that the Host keeps to itself: the Switcher's two, the task
@@ -72,7 +72,7 @@ pub const USER_DS: u16 = 0x7B;
 pub struct Descriptor {
     /// Limit 0..15 and base 0..15.
     pub low: u32,
-    /// Base, type, privilege, presence and limit, in the CPU's disorder.
+    /// Base, type, privilege, presence and limit, in the CPU's order.
     pub high: u32,
 }
 
@@ -81,8 +81,8 @@ impl Descriptor {
     pub const ACCESSED: u32 = 1 << 8;
     /// In `high`: data that may be written, or code that may be read.
     pub const WRITABLE: u32 = 1 << 9;
-    /// In `high`: code that may be called from a lesser privilege, and keeps
-    /// it.
+    /// In `high`: code that may be called from a lesser privilege, and then
+    /// runs at that privilege.
     pub const CONFORMING: u32 = 1 << 10;
     /// In `high`: code, not data.
     pub const CODE: u32 = 1 << 11;

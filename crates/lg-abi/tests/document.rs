@@ -1,6 +1,6 @@
-//! The tables of `docs/abi.md` say what the types of this crate say.
+//! The tables of `docs/abi.md` agree with the types of this crate.
 //!
-//! Every row is looked up here, and everything here has its row, so neither
+//! Every row is compared with a type, and every type has its row. So neither
 //! can be changed alone.
 
 #![allow(clippy::unwrap_used, reason = "a test says what went wrong so")]

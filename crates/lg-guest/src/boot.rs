@@ -24,7 +24,7 @@ const STACK_SIZE: usize = 64 << 10;
 
 global_asm!(
     // The linker script puts this first. The mark must not occur anywhere
-    // before it; the byte behind it is the first instruction.
+    // before it. The byte after it is the first instruction.
     ".section .text.boot, \"ax\"",
     ".ascii \"GenuineLguest\"",
     ".globl lguest_entry",
@@ -47,10 +47,10 @@ unsafe extern "C" {
     /// Where the image ends, from the linker script.
     static lguest_image_end: u8;
 
-    /// The Guest's own, made by [`entry!`](crate::entry).
+    /// The `main` of the Guest, made by [`entry!`](crate::entry).
     safe fn lguest_main();
 
-    /// As above, before the Host knows this Guest (INITIALIZE).
+    /// The same for code that runs before INITIALIZE.
     safe fn lguest_early();
 }
 
@@ -91,9 +91,9 @@ impl Boot {
 /// Names the function that a Guest starts with: `fn(&'static Boot)`. When it
 /// returns, the tasks that it has spawned go on. The machine runs until
 /// [`power::off`](crate::power::off) is called.
-///
-/// With `early: f` behind it, `f` is called before anything else. Nothing of
-/// the kit works there, because the Host does not know this Guest yet.
+/// With `early: f` after it, `f` is called before anything else.
+/// Nothing of the kit works there, because INITIALIZE has not been
+/// called yet.
 #[macro_export]
 macro_rules! entry {
     ($main:path) => {
@@ -151,7 +151,7 @@ static BOOT: OneCpu<Option<&'static Boot>> = OneCpu::new(None);
 ///
 /// # Panics
 ///
-/// Before [`entry!`](crate::entry)'s `main` was called. The kit does not.
+/// If [`entry!`](crate::entry)'s `main` was not called yet. The kit avoids it.
 #[must_use]
 pub fn boot() -> &'static Boot {
     BOOT.with(|boot| boot.expect("the kit reads it first"))
@@ -199,12 +199,12 @@ fn peek<T: zerocopy::FromBytes>(base: Phys, at: u32) -> T {
 }
 
 fn command_line(at: Phys) -> &'static str {
-    // SAFETY: a page of its own that is not written to any more.
+    // SAFETY: it has a page of its own, and nothing writes there any more.
     let page = unsafe {
         core::slice::from_raw_parts(at.ptr::<u8>(), COMMAND_LINE_MAX as usize)
     };
     let end = page.iter().position(|&b| b == 0).unwrap_or(page.len());
-    // A part of the command line is better than none.
+    // Keep the part that is valid UTF-8.
     match core::str::from_utf8(&page[..end]) {
         Ok(text) => text,
         Err(bad) => {

@@ -1,14 +1,14 @@
 //! The bus: finding the devices, and reporting their status to the Host.
 //!
 //! Just above the memory lies a page with sixteen descriptors. Each device's
-//! status is a word in its descriptor into which we set bits, never clearing
-//! one: seen, driver found, driver ready or failed.
+//! status is a word in its descriptor. We set bits in it and never clear one:
+//! seen, driver found, driver ready or failed.
 //!
-//! The Host may take a device away, by setting REMOVED there. The Guest does
-//! not poll for that, because a Guest with nothing to do sleeps. It looks when
-//! the device's interrupt comes, which the Host should raise if it is urgent,
-//! and before each new request. Then it sets REMOVED_ACK at once, requests fail
-//! from then on, and tasks that wait for the device are woken.
+//! The Host takes a device away by setting REMOVED there. The Guest does not
+//! poll for that, because an idle Guest sleeps. It checks before each new
+//! request and at each interrupt of the device. The Host should raise that for
+//! an urgent removal. The Guest then sets REMOVED_ACK, later requests fail, and
+//! tasks that wait for the device are woken.
 
 #![expect(unsafe_code, reason = "the descriptor page is the Host's, too")]
 
@@ -41,12 +41,12 @@ pub struct Device {
     pfn: u32,
 }
 
-/// A device that is not there any more, or that would not work.
+/// Why a device cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeviceError {
     /// The Host has taken it away.
     Removed,
-    /// It does not do what it has to.
+    /// It does not work as the interface says.
     Failed,
     /// There was no memory for its driver.
     OutOfMemory,
@@ -105,14 +105,14 @@ fn status(index: u8) -> Option<&'static AtomicU16> {
     Some(unsafe { AtomicU16::from_ptr(status) })
 }
 
-/// Interrupt `irq` has come: the Host may want its device back.
+/// Interrupt `irq` has come: the Host may have taken its device away.
 pub(crate) fn interrupt(irq: u8) {
     if let Some(status) = irq.checked_sub(1).and_then(status) {
         acknowledge_removal(status);
     }
 }
 
-/// Whether the device is gone; says that we know, if so.
+/// Whether the device was taken away. If so, acknowledges that.
 fn acknowledge_removal(status: &AtomicU16) -> bool {
     let removed = status.load(Ordering::Acquire) & LGUEST_DEVICE_S_REMOVED != 0;
     if removed {
@@ -200,7 +200,7 @@ impl Device {
             .ok_or(DeviceError::OutOfMemory)
     }
 
-    /// Starts its driver, which `probe` makes, and says how that went.
+    /// Makes its driver by `probe`, and sets the status to the result.
     ///
     /// # Errors
     ///
@@ -219,11 +219,11 @@ impl Device {
         driver
     }
 
-    /// Asks, before each request, whether the device is still there.
+    /// Checks, before each request, that the device is still there.
     ///
     /// # Errors
     ///
-    /// It is not.
+    /// The Host has taken it away.
     pub fn check(&self) -> Result<(), DeviceError> {
         if status(self.index).is_some_and(acknowledge_removal) {
             return Err(DeviceError::Removed);

@@ -1,9 +1,9 @@
 //! The command line: words, some of them `name=value`.
 //!
-//! The Launcher joins what it was given with blanks, so a value that has
-//! blanks of its own stands in double quotes, as Linux has it:
+//! The Launcher joins its arguments with blanks. A value that contains blanks
+//! therefore stands in double quotes, as on Linux's command line:
 //! `run="ping 10.0.0.2;poweroff" ip=10.0.0.1/24`. The quotes may be around the
-//! value or around the whole word; there is no way to write a quote itself.
+//! value or around the whole word. A quote itself cannot be written.
 
 /// A command line, not taken apart yet.
 #[derive(Clone, Copy, Debug)]
@@ -82,7 +82,7 @@ fn unquote(text: &str) -> &str {
     }
 }
 
-/// A number as people write it: decimal, or hexadecimal behind `0x`.
+/// A number: decimal, or hexadecimal after `0x`.
 #[must_use]
 pub fn number(text: &str) -> Option<u64> {
     match text.strip_prefix("0x") {

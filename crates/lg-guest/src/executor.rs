@@ -1,10 +1,10 @@
 //! Tasks: futures that run in turn, and sleep until they are woken.
 //!
 //! A kernel mostly waits: for a key, a sector, a frame, a point in time. Each
-//! wait is an `await` of some task here. Which tasks may go on is one word
-//! with a bit for each, so waking one is a single atomic `or`: it needs no
-//! lock, allocates nothing, and may be done by an interrupt at any moment.
-//! When the word is zero there is nothing to do, and the CPU can be given back.
+//! wait is an `await` of a task. One word has a bit for each task that is
+//! ready. Waking a task is one atomic `or`: it takes no lock, allocates
+//! nothing, and is allowed in an interrupt handler. When the word is zero, no
+//! task is ready, and the CPU can be given back.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -19,17 +19,17 @@ use core::task::{Context, Poll, Waker};
 // and an order in which tasks get their turn.
 pub const MAX_TASKS: usize = u32::BITS as usize;
 
-/// The bit of each task that may go on.
+/// A bit for each task that is ready.
 pub struct Ready(AtomicU32);
 
 impl Ready {
-    /// No task may.
+    /// No task is ready.
     #[must_use]
     pub const fn new() -> Self {
         Self(AtomicU32::new(0))
     }
 
-    /// Lets the tasks in `mask` go on. Any context, interrupts included.
+    /// Makes the tasks in `mask` ready. Any context, interrupts included.
     pub fn wake(&self, mask: u32) {
         self.0.fetch_or(mask, Ordering::Release);
     }
@@ -75,11 +75,11 @@ struct Task {
 pub struct TaskInfo {
     /// The name it was spawned with.
     pub name: &'static str,
-    /// How often it has had its turn.
+    /// How often it has run.
     pub polls: u32,
 }
 
-/// All tasks, and which may go on.
+/// All tasks, and which of them are ready.
 pub struct Executor {
     ready: &'static Ready,
     tasks: RefCell<Vec<Option<Task>>>,
@@ -168,8 +168,8 @@ impl Executor {
             (Poll::Pending, Some(task)) => task.future = Some(future),
             (_, slot) => *slot = None,
         }
-        // The end of a future may wake tasks or drop wakers: not under the
-        // borrow.
+        // Dropping a future may wake tasks or drop wakers, so it happens
+        // outside the borrow.
         drop(tasks);
     }
 
@@ -190,11 +190,11 @@ impl Executor {
     }
 }
 
-/// There is no bit left for one more task.
+/// All bits for tasks are taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooManyTasks;
 
-/// Lets all other tasks that are ready have their turn first.
+/// Yields to all other tasks that are ready.
 pub async fn yield_now() {
     let mut yielded = false;
     core::future::poll_fn(|context| {
@@ -217,8 +217,8 @@ pub enum Either<A, B> {
     Right(B),
 }
 
-/// Waits for whichever of two futures ends first, and drops the other. If both
-/// have, the first one counts.
+/// Waits until one of two futures ends, and drops the other. If both have
+/// ended, the first one counts.
 pub async fn first<A: Future, B: Future>(
     a: A,
     b: B,

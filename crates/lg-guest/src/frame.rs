@@ -1,10 +1,10 @@
 //! Frames: the pages of physical memory, and their addresses.
 //!
 //! All memory is mapped at `PAGE_OFFSET`, so an address in the kernel and its
-//! physical one differ by a constant; [`Phys`] keeps the two from being mixed
-//! up. Memory starts out zeroed, and it may be large: frames are therefore
-//! taken from one end as they are needed, without touching the rest. Only freed
-//! frames are kept in a list, each holding the number of the next.
+//! physical one differ by a constant. [`Phys`] keeps the two apart. Memory
+//! starts out zeroed, and it may be large. Frames are therefore taken from one
+//! end as they are needed, and the rest is not touched. Only freed frames are
+//! in a list; each holds the number of the next.
 
 #![expect(unsafe_code, reason = "reaches memory by its physical address")]
 
@@ -17,7 +17,7 @@ use lg_abi::page::{DEFAULT_PAGE_OFFSET, PAGE_SHIFT, PAGE_SIZE};
 pub struct Phys(pub u32);
 
 impl Phys {
-    /// Of something that the kernel can reach by the linear mapping.
+    /// The physical address of `at`, which is in the linear mapping.
     #[must_use]
     pub fn of<T: ?Sized>(at: *const T) -> Self {
         let va = crate::word(at.cast::<u8>() as usize);
@@ -32,12 +32,12 @@ impl Phys {
     }
 }
 
-/// A page of physical memory that belongs to the holder of this.
+/// A page of physical memory, owned by this value.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Frame(u32);
 
 impl Frame {
-    /// Stands where a frame has been moved out of; never to be used.
+    /// A placeholder for a frame that was moved out; never used.
     pub(crate) const fn none() -> Self {
         Self(0)
     }
@@ -68,7 +68,7 @@ struct Free {
     next: u32,
     /// ... up to here.
     end: u32,
-    /// The list of those that came back: the first one's number, or 0.
+    /// The list of freed frames: the number of the first one, or 0.
     list: u32,
     listed: u32,
 }
@@ -85,7 +85,7 @@ pub(crate) fn init(start: u32, end: u32) {
     FREE.with(|free| (free.next, free.end) = (start, end));
 }
 
-/// A frame with anything in it, or `None` if there is none left.
+/// A frame with any contents, or `None` if none is free.
 #[must_use]
 pub fn alloc() -> Option<Frame> {
     FREE.with(|free| {
@@ -112,7 +112,7 @@ pub fn alloc_zeroed() -> Option<Frame> {
     })
 }
 
-/// `count` zeroed frames in a row: the first of them. They never come back.
+/// The first of `count` zeroed frames in a row. They are never freed.
 pub(crate) fn alloc_row(count: u32) -> Option<Phys> {
     FREE.with(|free| take_fresh(free, count)).map(|f| f.phys())
 }
@@ -129,7 +129,7 @@ fn take_fresh(free: &mut Free, count: u32) -> Option<Frame> {
 /// Gives a frame back. All mappings of it must be gone.
 pub fn release(frame: Frame) {
     FREE.with(|free| {
-        // SAFETY: the frame is ours and mapped; it ends here.
+        // SAFETY: the frame is ours and mapped; this call takes it over.
         unsafe { frame.phys().ptr::<u32>().write(free.list) };
         free.list = frame.pfn();
         free.listed += 1;

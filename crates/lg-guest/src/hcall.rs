@@ -1,10 +1,10 @@
-//! How a Guest asks: hypercalls, at once or by the ring.
+//! Hypercalls: direct ones, and those that wait in the ring.
 //!
-//! Every direct call goes through one place. Its `int` is preceded by three
-//! moves that do nothing: a Host that finds trapping too slow can lay a far
-//! jump of its own over the stretch, as a paravirtual kernel would be patched,
-//! and it needs the room. It also has to be sure that nothing jumps into the
-//! middle of that, so no other code lies within the reach of a short jump.
+//! All direct calls use one `int`. Three moves that do nothing stand before it:
+//! a Host for which trapping is too slow can write a far jump to a trampoline
+//! over these bytes, as it would patch a paravirtual kernel. No jump may lead
+//! into the middle of that patch site, so no other code lies within reach of a
+//! short jump.
 
 #![expect(unsafe_code, reason = "the hypercall instruction")]
 
@@ -20,8 +20,8 @@ use lg_abi::page::Pte;
 global_asm!(
     ".text",
     ".skip {short_jump}, {int3}",
-    // eax = the call, edx, ebx, ecx = its arguments; eax = the result. All
-    // else is as it was.
+    // eax = the call, edx, ebx, ecx = its arguments; eax = the result. The
+    // other registers keep their values.
     ".globl lguest_hypercall",
     "lguest_hypercall:",
     "    mov %eax, %eax",
@@ -65,8 +65,8 @@ const fn raw(call: Hypercall, edx: u32, ebx: u32, ecx: u32) -> RawCall {
 
 static CURSOR: OneCpu<Cursor> = OneCpu::new(Cursor::new());
 
-/// Leaves a call in the ring; makes it at once if the ring is full. It needs
-/// interrupts off, because a handler may leave one, too.
+/// Puts a call into the ring, or makes it at once if the ring is full.
+/// Interrupts must be off, because a handler may put one there, too.
 fn defer(call: RawCall) {
     irq::without(|| {
         let entry = CURSOR.with(|cursor| cursor.claim(shared::ring_status));
@@ -84,12 +84,12 @@ pub fn flush_async() {
     direct(raw(Hypercall::FlushAsync, 0, 0, 0));
 }
 
-/// Does nothing, by way of the ring: for measuring what that costs.
+/// Does nothing, by way of the ring: used to measure the cost.
 pub fn deferred_nothing() {
     defer(raw(Hypercall::FlushAsync, 0, 0, 0));
 }
 
-/// Names the shared page. First, and once.
+/// Tells the Host where the shared page is. The first call, made once.
 pub(crate) fn init(lguest_data: Phys) {
     direct(raw(Hypercall::Init, lguest_data.0, 0, 0));
 }
@@ -98,7 +98,7 @@ pub(crate) fn init(lguest_data: Phys) {
 pub(crate) fn crash(message: Phys) -> ! {
     direct(raw(Hypercall::Crash, message.0, 0, 0));
     loop {
-        // The Host never comes back from a CRASH.
+        // CRASH never returns.
         core::hint::spin_loop();
     }
 }
@@ -124,8 +124,8 @@ pub fn flush_tlb(everything: bool) {
     direct(raw(Hypercall::FlushTlb, u32::from(everything), 0, 0));
 }
 
-/// Names the stack for the next trap out of user mode: selector, top, and in
-/// how many pages it lies. Deferred: a switch of address space follows.
+/// Names the stack for the next trap from user mode: its selector, its top and
+/// its number of pages. Deferred: a switch of address space follows.
 pub(crate) fn set_stack(ss: u32, esp: u32, pages: u32) {
     defer(raw(Hypercall::SetStack, ss, esp, pages));
 }
@@ -141,15 +141,15 @@ pub(crate) fn set_clockevent(nanoseconds: u32) {
     direct(raw(Hypercall::SetClockevent, nanoseconds, 0, 0));
 }
 
-/// Sleeps until an interrupt is there, delivers it, and comes back with
-/// interrupts enabled. Called with interrupts off, so that none gets lost
-/// between the last look and the sleep.
+/// Sleeps until an interrupt is pending. The Host delivers it, and this returns
+/// with interrupts on. Must be called with interrupts off: then no interrupt is
+/// lost between the caller's last check and the sleep.
 pub(crate) fn halt() {
     direct(raw(Hypercall::Halt, 0, 0, 0));
 }
 
-/// Binds `count` buffers at `buffers` to `key`; whether it worked. The Host
-/// may write to them, and to what they name, from now on.
+/// Binds `count` buffers at `buffers` to `key`, and returns whether that
+/// worked. The Host may write to them, and to what they name, from now on.
 pub(crate) fn bind_dma(key: Phys, buffers: Phys, count: u32, irq: u8) -> bool {
     let bind = BindCount { count, irq };
     direct(raw(Hypercall::BindDma, key.0, buffers.0, bind.word())) != 0
@@ -161,8 +161,8 @@ pub(crate) fn unbind_dma(key: Phys, buffers: Phys) {
     direct(raw(Hypercall::BindDma, key.0, buffers.0, bind.word()));
 }
 
-/// Sends the sections of `dma` to `key`. When it comes back, `used_len` says
-/// how much was taken.
+/// Sends the sections of `dma` to `key`. On return, `used_len` is the number of
+/// bytes that were taken.
 pub(crate) fn send_dma(key: Phys, dma: &mut Dma) {
     let at = Phys::of(&raw const *dma);
     direct(raw(Hypercall::SendDma, key.0, at.0, 0));

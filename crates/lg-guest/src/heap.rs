@@ -1,7 +1,7 @@
 //! The heap: the memory of `Box`, `Vec` and the like.
 //!
-//! A row of frames, taken at the start, given out by a list of holes. The row
-//! is never touched before it is used, so its size costs nothing.
+//! A row of frames is taken at the start. A list of holes keeps its free parts.
+//! Unused frames are never touched, so the size of the row costs nothing.
 
 #![expect(unsafe_code, reason = "the global allocator")]
 
@@ -21,7 +21,7 @@ struct KernelHeap(OneCpu<Heap>);
 #[global_allocator]
 static HEAP: KernelHeap = KernelHeap(OneCpu::new(Heap::empty()));
 
-/// Takes its memory. Once, after the frames were handed over.
+/// Takes the heap's memory. Called once, after `frame` has its frames.
 pub(crate) fn init() {
     let pages = (frame::available() / 4).clamp(LEAST, MOST);
     let start = frame::alloc_row(pages).expect("memory for the heap");
@@ -38,8 +38,8 @@ pub fn usage() -> (usize, usize) {
     HEAP.0.with(|heap| (heap.used(), heap.free()))
 }
 
-// SAFETY: `Heap` gives out blocks as asked for, which overlap with nothing. No
-// interrupt handler allocates; one that did would find the user process taken.
+// SAFETY: `Heap` returns blocks of the layout asked for, and none overlap. No
+// interrupt handler allocates; one that did would panic in `OneCpu::with`.
 unsafe impl GlobalAlloc for KernelHeap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let block = self.0.with(|heap| heap.allocate_first_fit(layout));

@@ -1,10 +1,10 @@
 //! Interrupts: on, off, and waiting for one.
 //!
-//! A Guest has no interrupt flag. It has a word that the Host reads before it
-//! delivers anything, so switching interrupts off is a store, and so is
-//! switching them on: the Host does not notice that, and looks again a little
-//! later. A handler here does little: it counts, lets the bus check its
-//! device, and wakes the tasks that wait for it.
+//! A Guest has no interrupt flag. The Host reads a word of the shared page
+//! before it delivers an interrupt, so one store switches interrupts off or on.
+//! The Host does not notice the store: it reads the word again a little later.
+//! A handler here counts the interrupt, lets the bus check the device, and
+//! wakes the tasks that wait for it.
 
 use crate::{bus, shared, task, time};
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -22,7 +22,7 @@ static COUNTS: [AtomicU32; IRQS] = [const { AtomicU32::new(0) }; IRQS];
 /// The tasks that wait for each.
 static WAITING: [AtomicU32; IRQS] = [const { AtomicU32::new(0) }; IRQS];
 
-/// Does something with interrupts off, and leaves them as they were.
+/// Calls `action` with interrupts off, then restores what was set before.
 pub fn without<R>(action: impl FnOnce() -> R) -> R {
     let enabled = shared::irq_enabled();
     shared::set_irq_enabled(false);
@@ -31,12 +31,12 @@ pub fn without<R>(action: impl FnOnce() -> R) -> R {
     result
 }
 
-/// Interrupts are welcome from now on.
+/// Switches interrupts on.
 pub fn enable() {
     shared::set_irq_enabled(true);
 }
 
-/// No interrupts from now on.
+/// Switches interrupts off.
 pub fn disable() {
     shared::set_irq_enabled(false);
 }
@@ -63,17 +63,17 @@ pub(crate) fn arrived(irq: u8) {
     task::READY.wake(WAITING[index].swap(0, Ordering::Acquire));
 }
 
-/// How often interrupt `irq` has come: something to compare with later.
+/// How often interrupt `irq` has come: the mark for [`after`].
 pub fn count(irq: u8) -> u32 {
     COUNTS[usize::from(irq) % IRQS].load(Ordering::Acquire)
 }
 
-/// Waits until interrupt `irq` has come after the time when `count` said
-/// `seen`. Looking at the device comes between the two, in a loop: count, look,
-/// and if there is nothing, wait.
+/// Waits until interrupt `irq` has come more often than `seen`, an earlier
+/// result of [`count`]. A driver does three steps in a loop: it reads the
+/// count, checks the device, and waits if the device has nothing.
 pub async fn after(irq: u8, seen: u32) {
     core::future::poll_fn(|_| {
-        // First the mark, then the look: an interrupt in between is seen.
+        // Set the bit, then read the count: no interrupt is missed.
         WAITING[usize::from(irq) % IRQS]
             .fetch_or(task::current(), Ordering::Release);
         if count(irq) == seen {
@@ -85,8 +85,8 @@ pub async fn after(irq: u8, seen: u32) {
     .await;
 }
 
-/// Sleeps, with all tasks, until `done`: for code that cannot `await`. Other
-/// tasks have no turn meanwhile; interrupts are served.
+/// Sleeps until `done` returns true. For code that cannot `await`: no other
+/// task runs meanwhile, but interrupts are delivered.
 pub fn block_until(mut done: impl FnMut() -> bool) {
     loop {
         disable();

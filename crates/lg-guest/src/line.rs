@@ -1,10 +1,10 @@
 //! The line editor: keys in, a line out, and what the terminal has to show.
 //!
 //! The console gives raw bytes and echoes nothing. This is the small part of a
-//! terminal's work that a shell needs: echo, erasing, moving about, the
-//! lines typed before. It knows nothing of devices: each key returns what to
-//! print, so that it can be tested by typing. Text is UTF-8: a character may be
-//! several keys, and it is erased and stepped over as one.
+//! terminal's work that a shell needs: echo, erasing, moving the cursor, and
+//! the lines typed before. It uses no device: each key returns the output, so
+//! tests need no terminal. Text is UTF-8: a character may be several keys, and
+//! it is erased and stepped over as one.
 
 use alloc::collections::VecDeque;
 use alloc::string::String;
@@ -49,7 +49,7 @@ pub struct Editor {
     shown: usize,
     escape: Escape,
     after_return: bool,
-    /// The beginning of a character that is not whole yet.
+    /// The bytes of a character that is not complete yet.
     begun: Vec<u8>,
 }
 
@@ -166,7 +166,7 @@ impl Editor {
         back(columns(&self.line[self.cursor..]), show);
     }
 
-    /// Ends the line: remembers it, unless it is empty or the same again.
+    /// Ends the line. The history keeps it unless it is empty or repeated.
     fn take_line(&mut self) -> String {
         let line = core::mem::take(&mut self.line);
         (self.cursor, self.shown) = (0, 0);
@@ -178,7 +178,7 @@ impl Editor {
         text
     }
 
-    /// A key that sends a sequence: ESC `[` digit letter.
+    /// A key that sends an escape sequence: ESC `[` digit letter.
     fn special(&mut self, digit: u8, letter: u8, show: &mut Vec<u8>) {
         let end = self.line.len();
         let (before, after) = (self.before_cursor(), self.after_cursor());
@@ -280,7 +280,7 @@ impl Editor {
     }
 }
 
-/// Whether this byte goes on with a character of UTF-8.
+/// Whether this byte continues a character of UTF-8.
 fn goes_on(byte: u8) -> bool {
     byte & 0xC0 == 0x80
 }
@@ -318,7 +318,7 @@ fn back(columns: usize, show: &mut Vec<u8>) {
 mod tests {
     use super::*;
 
-    /// Types `keys`. Answers the result of the last one, and what the screen
+    /// Types `keys`. Returns the result of the last one, and what the screen
     /// shows.
     fn type_in(editor: &mut Editor, keys: &[u8]) -> (Outcome, String) {
         let mut show = Vec::new();

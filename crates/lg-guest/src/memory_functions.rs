@@ -1,8 +1,8 @@
 //! `memcpy` and the like, which the compiler may call anywhere.
 //!
 //! On Linux they come from the C library, and the ready-made `core` for that
-//! target relies on it. The string instructions of the CPU do as well here:
-//! they are fast for anything but the shortest blocks, and four lines each.
+//! target relies on it. Here they use the string instructions of the CPU, which
+//! are fast for all but the shortest blocks and take four lines each.
 
 #![expect(unsafe_code, reason = "functions that the compiler knows by name")]
 

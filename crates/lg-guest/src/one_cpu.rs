@@ -1,9 +1,9 @@
 //! A cell for statics: one CPU, one user at a time.
 //!
 //! With one CPU a `RefCell` would do for every static of the kernel, but the
-//! compiler cannot know that there is only one. An interrupt that comes in
-//! between and uses the same cell finds it taken and panics: that is a mistake
-//! of ours, and such a cell needs [`crate::irq::without`] around it.
+//! compiler cannot know that there is only one. An interrupt handler that
+//! borrows a cell already borrowed by the interrupted code panics. That is a
+//! bug: the use of such a cell needs [`crate::irq::without`] around it.
 
 #![expect(unsafe_code, reason = "tells the compiler that there is one CPU")]
 
@@ -27,7 +27,7 @@ impl<T> OneCpu<T> {
     ///
     /// # Panics
     ///
-    /// Somebody is using them already.
+    /// They are in use already.
     pub fn with<R>(&self, use_it: impl FnOnce(&mut T) -> R) -> R {
         use_it(&mut self.0.borrow_mut())
     }

@@ -1,9 +1,9 @@
 //! Page tables: the kernel's, and one address space for each user program.
 //!
 //! The tables are ours, in plain memory, and we write them directly. The Host
-//! maps pages by a record of its own, so after each change a hypercall has to
-//! name the entry. The kernel's part is the same in every directory: it is
-//! made once, before there are any others, and its tables are shared.
+//! maps pages by shadow entries of its own, so a hypercall names each entry
+//! that we change. The kernel's part is the same in every directory: it is made
+//! once, before there are any others, and its tables are shared.
 //!
 //! An entry is made with Accessed and Dirty set already. Nothing is paged out
 //! here, and without these bits the Host would have to wait for the first use
@@ -133,7 +133,7 @@ pub struct AddressSpace {
 pub struct OutOfMemory;
 
 impl AddressSpace {
-    /// An empty one.
+    /// An empty address space.
     ///
     /// # Errors
     ///
@@ -169,7 +169,7 @@ impl AddressSpace {
     ///
     /// # Errors
     ///
-    /// [`OutOfMemory`], if it takes one more table and there is none.
+    /// [`OutOfMemory`], if a new table is needed and there is no memory.
     pub fn map(
         &mut self,
         va: u32,
@@ -194,7 +194,7 @@ impl AddressSpace {
         Ok(())
     }
 
-    /// Takes the page at `va` away, and gives its frame back.
+    /// Unmaps the page at `va`, and frees its frame.
     pub fn unmap(&mut self, va: u32) {
         let directory = self.directory();
         let Some(pte) = walk::entry(read_entry, directory.0, va) else {
@@ -218,12 +218,12 @@ impl AddressSpace {
         self.pages.len()
     }
 
-    /// Copies from user memory, by walking its tables: user pages come and go,
-    /// and the kernel should not have to survive faults of its own.
+    /// Copies from user memory by walking its tables. User pages may be absent,
+    /// and the kernel does not handle page faults of its own.
     ///
     /// # Errors
     ///
-    /// [`BadAddress`], if user mode could not have read all of it.
+    /// [`BadAddress`], if user mode cannot read all of it.
     pub fn read(&self, va: u32, into: &mut [u8]) -> Result<(), BadAddress> {
         let mut va = va;
         let mut rest = into;
@@ -239,8 +239,8 @@ impl AddressSpace {
                 from.ptr::<u8>()
                     .copy_to_nonoverlapping(now.as_mut_ptr(), now.len());
             }
-            // At the very top of memory this wraps, and then finds the
-            // kernel's, or nothing.
+            // This wraps at the top of memory. The walk then finds a page of
+            // the kernel, or none, and fails.
             va = va.wrapping_add(PAGE_SIZE - va % PAGE_SIZE);
             rest = later;
         }
@@ -253,8 +253,8 @@ impl AddressSpace {
 pub struct BadAddress;
 
 impl Drop for AddressSpace {
-    /// The Host may know this directory, and would mistake the next one at the
-    /// same place for it. So it is emptied first, and that is reported.
+    /// The Host may hold shadow entries for this directory. Emptying it and
+    /// reporting that keeps the next one in this frame from getting them.
     fn drop(&mut self) {
         let directory = self.directory();
         let kernel = KERNEL.with(|kernel| kernel.directory);

@@ -1,7 +1,7 @@
 //! Ending: cleanly, with an exit code, or in a panic.
 //!
-//! All three are one hypercall, CRASH, with a message. "Power down" is the one
-//! that every Launcher takes for a clean end.
+//! All three are one hypercall, CRASH, with a message. Every Launcher treats
+//! the message "Power down" as a clean end.
 
 #![expect(unsafe_code, reason = "a function that the linker knows by name")]
 
@@ -11,7 +11,7 @@ use crate::{hcall, irq, print};
 use core::fmt::Write;
 use lg_abi::hypercall::{CRASH_MESSAGE_MAX, POWER_DOWN, POWER_DOWN_WITH_CODE};
 
-/// A message of at most what CRASH takes; the rest is cut off.
+/// A message, cut off at the length that CRASH takes.
 struct Message {
     bytes: [u8; CRASH_MESSAGE_MAX as usize],
     len: usize,
@@ -43,8 +43,8 @@ impl Write for Message {
     }
 }
 
-/// Powers the Guest off. A `code` of 0 is a clean end; any other is given to
-/// the Launcher, which ends with it if it can.
+/// Powers the Guest off. A `code` of 0 is a clean end. Any other one goes to
+/// the Launcher, which exits with it if it can.
 pub fn off(code: u8) -> ! {
     let mut message = Message::new();
     if code == 0 {
@@ -62,7 +62,7 @@ fn end(message: &Message) -> ! {
     hcall::crash(Phys::of(&raw const message.bytes))
 }
 
-/// Whether a panic is being reported: the next one says no more than that.
+/// Whether a panic is being reported. A second one then gives no details.
 static PANICKING: OneCpu<bool> = OneCpu::new(false);
 
 #[panic_handler]
@@ -81,8 +81,8 @@ fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
     end(&message)
 }
 
-/// The ready-made `alloc` was compiled for machines that unwind, and mentions
-/// this. Nobody unwinds here: a panic ends in [`panic()`].
+/// The ready-made `alloc` was compiled with unwinding and refers to this
+/// symbol. Nothing calls it: a panic ends in [`panic()`].
 #[unsafe(export_name = "_Unwind_Resume")]
 extern "C" fn unwind_resume() -> ! {
     panic!("unwinding")

@@ -2,9 +2,9 @@
 //!
 //! Output needs no driver: a SEND_DMA to the console's key works from the first
 //! moment on. Every transfer costs an entry into the Host, so text is gathered
-//! until a line ends, or until it is flushed: the shell flushes before it waits
-//! for a key. The line feed becomes the pair that a raw terminal needs, as the
-//! console of a Linux Guest has it.
+//! until a line ends or until it is flushed. The shell flushes before it waits
+//! for a key. A line feed becomes carriage return and line feed, which a raw
+//! terminal needs; the console of a Linux Guest does the same.
 
 use crate::frame::Phys;
 use crate::one_cpu::OneCpu;
@@ -35,7 +35,7 @@ impl Gathered {
         self.len += 1;
     }
 
-    /// Sends all of it, however often that takes.
+    /// Sends all of it, in as many transfers as that takes.
     fn send(&mut self) {
         let mut rest = &self.bytes[..self.len];
         while !rest.is_empty() {
@@ -86,7 +86,7 @@ pub fn print(arguments: fmt::Arguments<'_>) {
     irq::without(|| OUT.with(|out| out.write_fmt(arguments))).ok();
 }
 
-/// Prints bytes as they are, but for line feeds.
+/// Prints bytes as they are, except line feeds.
 pub fn print_bytes(bytes: &[u8]) {
     irq::without(|| {
         OUT.with(|out| {

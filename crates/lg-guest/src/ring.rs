@@ -1,10 +1,10 @@
 //! The asynchronous ring: hypercalls that can wait until the next real one.
 //!
-//! Entering the Host costs far more than the average hypercall does. A
-//! hypercall that needs no answer and is not urgent (a page-table entry, the
-//! stack for the next trap) is therefore only written down, and the Host
-//! carries it out, in order, before the next direct call. This module is the
-//! bookkeeping: which entry is next, and whether the Host is done with it;
+//! Entering the Host costs far more than the average hypercall does. Some
+//! hypercalls need no answer and are not urgent: a page-table entry, or the
+//! stack for the next trap. The Guest only writes these down, and the Host
+//! carries them out, in order, before the next direct call. This module is the
+//! bookkeeping: which entry is next, and whether the Host is done with it.
 //! [`crate::hcall`] uses it where a call may wait.
 
 use lg_abi::shared::{HCALL_DONE, LHCALL_RING_SIZE};

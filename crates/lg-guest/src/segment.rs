@@ -1,7 +1,7 @@
-//! The segments: all flat, and only there because the processor needs them.
+//! The segments: all flat; the processor cannot do without them.
 //!
-//! Kernel and user have a code and a data segment each, from zero to the end;
-//! what keeps them apart is the page tables.
+//! Kernel and user have a code and a data segment each, from zero to the end.
+//! Page tables keep the two apart.
 
 use crate::frame::Phys;
 use crate::hcall;

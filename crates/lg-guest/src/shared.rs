@@ -2,9 +2,9 @@
 //!
 //! It is an ordinary static of ours. LGUEST_INIT, the very first hypercall,
 //! tells the Host its address. From then on both sides write to it at any time,
-//! so every access here is a volatile one. It has a page to itself: a Host may
-//! watch our writes to `irq_enabled` by protecting that page, and other words
-//! there would cause faults without need.
+//! so every access here is volatile. It has a page to itself. A Host may watch
+//! our writes to `irq_enabled` by protecting that page, and writes to other
+//! words there would cause needless page faults.
 
 #![expect(unsafe_code, reason = "memory that the Host writes to")]
 
@@ -16,7 +16,7 @@ use lg_abi::shared::{
     HCALL_DONE, HCALL_PENDING, IF, LHCALL_RING_SIZE, LguestData,
 };
 
-/// The page. Its name is known to the assembly in [`crate::trap`].
+/// The page. The assembly in [`crate::trap`] uses its name.
 #[repr(C, align(4096))]
 struct SharedPage(UnsafeCell<LguestData>);
 
@@ -74,13 +74,13 @@ pub(crate) fn init(noirq_start: u32, noirq_end: u32) {
     crate::hcall::init(Phys::of(&raw const LGUEST_DATA));
 }
 
-/// Whether interrupts are welcome.
+/// Whether interrupts are on.
 pub fn irq_enabled() -> bool {
     read!(irq_enabled) & IF != 0
 }
 
-/// Says whether interrupts are welcome. A compiler fence on either side keeps
-/// what is done in between in between.
+/// Switches interrupts on or off. Compiler fences on both sides keep other
+/// memory accesses from moving across the store.
 pub fn set_irq_enabled(enabled: bool) {
     use core::sync::atomic::{Ordering, compiler_fence};
     compiler_fence(Ordering::SeqCst);
@@ -98,13 +98,13 @@ pub fn blocked() -> u32 {
     read!(blocked_interrupts)
 }
 
-/// The address that the last page fault was about.
+/// The faulting address of the last page fault.
 pub fn cr2() -> u32 {
     read!(cr2)
 }
 
-/// Wall-clock time at the last interrupt: seconds and nanoseconds. The Host
-/// may be writing it, so it is read until two looks agree.
+/// Wall-clock time at the last interrupt: seconds and nanoseconds. The Host may
+/// be writing it, so it is read until two reads agree.
 pub fn time() -> (u32, u32) {
     loop {
         let first = (read!(time_sec), read!(time_nsec));
@@ -124,7 +124,7 @@ pub fn reserve_mem() -> u32 {
     read!(reserve_mem)
 }
 
-/// Our number among our like.
+/// The number that the Host gave this Guest.
 pub fn guest_id() -> u16 {
     read!(guestid)
 }

@@ -1,23 +1,23 @@
-//! The kernel's tasks, and its wait when none can go on.
+//! The kernel's tasks, and its sleep when none is ready.
 //!
-//! One [`Executor`] for the whole kernel. When no task is ready the CPU is
-//! given back to the Host until something happens; there is no tick, and a
-//! Guest with nothing to do costs its machine nothing.
+//! One [`Executor`] serves the whole kernel. When no task is ready the CPU is
+//! given back to the Host until an interrupt comes. There is no tick, so an
+//! idle Guest uses no processor time.
 
 use crate::executor::{Executor, Ready, TaskInfo, TooManyTasks};
 use crate::{hcall, irq, time};
 use alloc::vec::Vec;
 use core::future::Future;
 
-/// The bits of those that may go on.
+/// A bit for each task that is ready.
 pub(crate) static READY: Ready = Ready::new();
 
 struct Kernel(Executor);
 
 #[expect(unsafe_code, reason = "the executor is a static")]
 // SAFETY: one CPU (crate rule 1), and interrupt handlers use only `READY`,
-// which is atomic. The user processes inside panic if that should ever be
-// wrong.
+// which is atomic. If that should ever be wrong, the `RefCell`s
+// of the executor panic.
 unsafe impl Sync for Kernel {}
 
 static EXECUTOR: Kernel = Kernel(Executor::new(&READY));
@@ -44,7 +44,7 @@ pub fn wake(mask: u32) {
     READY.wake(mask);
 }
 
-/// Whether some other task waits for its turn.
+/// Whether some other task is ready.
 pub fn others_ready() -> bool {
     !READY.is_empty()
 }

@@ -1,8 +1,8 @@
 //! Time: reading it, and waiting for it.
 //!
-//! The clock is the CPU's time-stamp counter, where the Host says that it is
-//! steady; else it is the wall-clock time that the Host leaves in the shared
-//! page at each interrupt, which moves in steps. There is one alarm, and no
+//! If the Host reports a steady time-stamp counter, the clock is that counter.
+//! Otherwise it is the wall-clock time that the Host writes into the shared
+//! page at each interrupt, and it moves in steps. There is one alarm, and no
 //! tick: the alarm is set for the earliest moment that a task waits for. When
 //! no task waits, it is off.
 
@@ -19,7 +19,7 @@ pub const MILLISECOND: u64 = 1_000_000;
 
 /// The alarm takes 32 bits of nanoseconds. Later moments are reached in steps.
 const FARTHEST: u64 = 2 * SECOND;
-/// The Host's promise is about alarms not nearer than this.
+/// The Host promises nothing for alarms nearer than this.
 const NEAREST: u64 = 100;
 
 /// How long a user program may run while others wait.
@@ -44,7 +44,7 @@ static CLOCK: OneCpu<Clock> = OneCpu::new(Clock {
 });
 
 struct Alarm {
-    /// Who waits for which moment.
+    /// The moments that tasks wait for, and the bits of these tasks.
     waiting: Vec<(u64, u32)>,
     /// The moment that the alarm is set for.
     set: Option<u64>,
@@ -90,8 +90,8 @@ fn wall_of_host() -> u64 {
 
 /// `counts` of the counter in nanoseconds.
 fn counted(counts: u64, scale: u64) -> u64 {
-    // Halves, so that the product has room: there is no 128-bit arithmetic
-    // worth its cost on this machine.
+    // In two halves, so that the product fits: 128-bit arithmetic is too slow
+    // on this machine.
     let (high, low) = (counts >> 32, counts & u64::from(u32::MAX));
     high * scale
         + ((low * (scale & u64::from(u32::MAX))) >> 32)
@@ -119,8 +119,8 @@ pub fn wall() -> u64 {
     })
 }
 
-/// Nanoseconds since the counter was at `start`, on the same machine; `None`
-/// if there is no counter, or if that is still to come.
+/// Nanoseconds since the counter was at `start`, on the same machine; `None` if
+/// there is no counter, or if `start` is later than now.
 #[must_use]
 pub fn since_tsc(start: u64) -> Option<u64> {
     let scale = CLOCK.with(|clock| clock.scale);
@@ -133,12 +133,12 @@ pub(crate) fn timer_fired() {
     FIRED.store(true, Ordering::Release);
 }
 
-/// Whether the alarm has gone off, and [`expire`] has to look.
+/// Whether the alarm has gone off, and [`expire`] is needed.
 pub(crate) fn fired() -> bool {
     FIRED.load(Ordering::Acquire)
 }
 
-/// Wakes those whose moment has come, and sets the alarm for the next.
+/// Wakes the tasks whose moment has come, and sets the alarm for the next.
 pub(crate) fn expire() {
     if !FIRED.swap(false, Ordering::Acquire) {
         return;
@@ -173,7 +173,7 @@ fn set_alarm(alarm: &mut Alarm, now: u64, moment: u64) {
     hcall::set_clockevent(u32::try_from(delay).unwrap_or(u32::MAX));
 }
 
-/// No task is ready. Switches the alarm off if no task waits for it.
+/// Called when no task is ready: stops the alarm if no task waits for it.
 pub(crate) fn prepare_sleep() {
     ALARM.with(|alarm| {
         if alarm.set.is_some() && alarm.waiting.is_empty() {
@@ -183,8 +183,8 @@ pub(crate) fn prepare_sleep() {
     });
 }
 
-/// A user program is about to run: others shall have their turn in time, so
-/// the alarm must go off within a slice from now.
+/// Called before a user program runs: sets the alarm to go off within a slice,
+/// so that other tasks get their turn.
 pub(crate) fn limit_slice() {
     let now = now();
     ALARM.with(|alarm| {
@@ -217,8 +217,8 @@ pub async fn until(moment: u64) {
     .await;
 }
 
-/// Takes the wait of a task back when it is dropped: the wait may have been
-/// given up before its moment came, and then nothing should be woken for it.
+/// Removes a task's wait when it is dropped. A wait may be dropped before its
+/// moment, and must not wake the task after that.
 struct Wait {
     moment: u64,
     task: u32,

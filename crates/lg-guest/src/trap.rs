@@ -1,18 +1,18 @@
 //! Traps: how the Guest is interrupted, and how it goes on.
 //!
-//! Each vector has a stub that completes the frame which the Host has begun to
-//! push, so that every trap leaves the same [`Registers`]. Then there are two
-//! ways. Out of kernel mode, a trap is a call: the stub keeps the vector
-//! registers, calls [`kernel_trap`], and returns. Out of user mode it is a
-//! return: [`enter_user`] was left by way of an `iret`, and now it comes back
-//! to its caller, with the user's registers where they were taken from.
+//! The Host pushes the first part of a trap's frame. The vector's stub pushes
+//! the rest, so every trap leaves the same [`Registers`]. There are two cases.
+//! From kernel mode, a trap is a call: the stub saves the vector registers,
+//! calls [`kernel_trap`], and returns. From user mode, it is a return:
+//! [`enter_user`] left by an `iret`, and now returns to its caller. It has
+//! stored the user's registers where it loaded them from.
 //!
 //! All gates are interrupt gates, so a handler starts with interrupts off; the
-//! `iret` switches them on again if they were. That cannot be one instruction:
-//! the saved flag is copied to `irq_enabled`, then comes the `iret`, and in
-//! between no interrupt may be delivered, or its frame would pile up on ours.
-//! The Host is told of that stretch once, and keeps interrupts out of it. Its
-//! bytes are those of every kernel of this kind, for a Host to recognise.
+//! `iret` switches them on again if they were. That takes two steps: the saved
+//! flag is copied to `irq_enabled`, then comes the `iret`. An interrupt between
+//! them would push its frame onto ours. The Guest tells the Host once where
+//! these instructions are, and the Host delivers none there. A Host can
+//! recognise their bytes, which are the same in every kernel of this kind.
 
 #![expect(unsafe_code, reason = "the trap stubs")]
 
@@ -25,7 +25,7 @@ use lg_abi::shared::{
     offset,
 };
 
-/// The frame of a trap, lowest address first: the stub has pushed the words
+/// The frame of a trap, lowest address first. The stub has pushed the words
 /// below `vector`, the Host those above it.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
@@ -54,7 +54,7 @@ pub struct Registers {
     pub vector: u32,
     /// Zero where the CPU has none.
     pub error: u32,
-    /// Where to go on.
+    /// Where the interrupted code continues.
     pub eip: u32,
     #[expect(missing_docs)]
     pub cs: u32,
@@ -90,8 +90,8 @@ impl Default for VectorState {
     }
 }
 
-/// A user program's whole state, while it does not run. The Host pushes onto
-/// the end of `registers`: that is what it is given as the stack for traps.
+/// A user program's whole state, while it does not run. The stack for its traps
+/// ends where `registers` ends, so the Host pushes the frame there.
 #[repr(C)]
 pub struct UserState {
     /// Its x87 and SSE registers.
@@ -122,7 +122,7 @@ impl UserState {
         }
     }
 
-    /// Where the Host has to push: an offset into this struct.
+    /// The top of the stack for traps: an offset into this struct.
     pub const STACK_TOP: usize =
         offset_of!(Self, registers) + size_of::<Registers>();
 }
@@ -140,8 +140,8 @@ const STUBS: u32 = FIRST_EXTERNAL_VECTOR + LGUEST_IRQS;
 /// Bytes from one stub to the next.
 const STUB_SIZE: u32 = 16;
 
-/// In a selector: privilege level 3 and no other has this bit, since the
-/// kernel has level 1.
+/// In a selector: a bit that is set for privilege level 3, and clear for the
+/// kernel's level 1.
 const USER_BIT: u32 = 2;
 
 global_asm!(
@@ -182,7 +182,7 @@ lguest_trap:
     jz lguest_trap_in_kernel
 
     // Out of user mode: esp = UserState::registers. The segments are the
-    // program's, and may not reach the kernel. A Host knows this sequence.
+    // program's, and may not reach the kernel. Hosts recognise this sequence.
     mov ${user_ds}, %edx
     mov %edx, %ds
     mov %edx, %es
@@ -287,7 +287,7 @@ fn address(symbol: *const u8) -> u32 {
     word(symbol as usize)
 }
 
-/// The stretch in which no interrupt may be delivered.
+/// The instructions at which no interrupt may be delivered.
 pub(crate) fn noirq() -> (u32, u32) {
     (
         address(&raw const lguest_noirq_start),
@@ -295,7 +295,7 @@ pub(crate) fn noirq() -> (u32, u32) {
     )
 }
 
-/// Loads the gates. Those that the Host keeps to itself it will ignore.
+/// Loads the gates. The Host ignores those that it keeps to itself.
 pub(crate) fn init() {
     for vector in 0..STUBS {
         let stub = address(&raw const lguest_trap_stubs) + vector * STUB_SIZE;
@@ -321,8 +321,8 @@ fn set_gate(vector: u32, handler: u32, flags: u32) {
 /// are off: one that came while esp points into `state` would be pushed there.
 pub(crate) unsafe fn enter_user(state: &mut UserState) {
     debug_assert!(!shared::irq_enabled());
-    // SAFETY: as promised by the caller; the stub saves and restores what a
-    // C function has to, and the Host writes to nothing but `state`. User mode
+    // SAFETY: as the caller promises. The stub saves and restores what a C
+    // function has to, and the Host writes to nothing but `state`. User mode
     // cannot reach the kernel's memory: its pages are not the user's.
     unsafe { lguest_enter_user(state) }
 }
@@ -356,8 +356,8 @@ pub(crate) fn irq_of(vector: u32) -> Option<u8> {
     (irq < LGUEST_IRQS).then_some(irq.to_le_bytes()[0])
 }
 
-/// The byte at `address`, or `None` if that is a page fault: a real one, that
-/// the Host delivers to us.
+/// The byte at `address`, or `None` if reading it causes a page fault. The
+/// fault is a real one, which the Host delivers to this Guest.
 #[must_use]
 pub fn probe(address: u32) -> Option<u8> {
     let result = lguest_probe(address);

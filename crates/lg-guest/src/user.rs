@@ -37,7 +37,7 @@ pub mod call {
     pub const EXIT: u32 = 0;
     /// Prints; ebx = address, ecx = bytes. Result: bytes, or [`FAILED`].
     pub const WRITE: u32 = 1;
-    /// Lets others run.
+    /// Lets other tasks run.
     pub const YIELD: u32 = 2;
     /// Sleeps; ebx = microseconds.
     pub const SLEEP: u32 = 3;
@@ -69,9 +69,9 @@ pub struct Counts {
 /// How a program has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// By its own will, with a result.
+    /// By [`call::EXIT`], with a result.
     Exit(u32),
-    /// By a trap that it should not have caused.
+    /// By a trap that ends a program.
     Trap {
         /// Which one.
         vector: u32,

@@ -11,13 +11,13 @@ use lg_abi::page::{Pte, directory_index, table_index};
 /// Bytes of an entry.
 pub const ENTRY_SIZE: u32 = crate::word(size_of::<Pte>());
 
-/// Where the directory at `directory` has its entry for `va`.
+/// The address of the entry for `va` in the directory at `directory`.
 #[must_use]
 pub const fn directory_entry(directory: u32, va: u32) -> u32 {
     directory + directory_index(va) * ENTRY_SIZE
 }
 
-/// Where the table that `pde` names has its entry for `va`.
+/// The address of the entry for `va` in the table that `pde` names.
 #[must_use]
 pub const fn table_entry(pde: Pte, va: u32) -> u32 {
     pde.frame() + table_index(va) * ENTRY_SIZE
@@ -34,8 +34,8 @@ pub fn entry(
         .then(|| Pte(read(table_entry(pde, va))))
 }
 
-/// The physical address that user mode reaches at `va`, reading or (with
-/// `Pte::WRITE`) writing: what the CPU would have used, or `None` for a fault.
+/// The physical address that user mode reaches at `va`, by a read or (with
+/// `Pte::WRITE`) by a write. `None` if the CPU would cause a page fault.
 pub fn user_address(
     read: impl Fn(u32) -> u32,
     directory: u32,

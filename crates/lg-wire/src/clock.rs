@@ -1,8 +1,8 @@
-//! The clock that tells for how long a process has worked.
+//! The clock of the processor time that a process has used.
 //!
-//! Linux makes its number from the number of the process; the C library does
-//! the same in `clock_getcpuclockid`, which also looks whether the process
-//! exists.
+//! Linux computes the clock's number from the number of the process. The C
+//! library does the same in `clock_getcpuclockid`, which also checks that the
+//! process exists.
 
 /// The number of the clock of `process`, for `clock_gettime`.
 #[must_use]

@@ -1,8 +1,8 @@
-//! How often each kind of thing has happened.
+//! Counts of events, one for each kind.
 //!
-//! Statistics print the counts, and they explain benchmarks: time is spent
-//! where counts are high. The Host writes them in the head of the state. The
-//! Launcher prints them and relies on none of them.
+//! Statistics print the counts, and the counts explain benchmarks: time is
+//! spent where they are high. The Host writes them in the head of the state.
+//! The Launcher prints them and relies on none of them.
 
 use core::cell::Cell;
 use lg_abi::call::CallName;
@@ -14,17 +14,17 @@ use lg_abi::shared::LGUEST_IRQS;
 pub struct Counter(Cell<u64>);
 
 impl Counter {
-    /// One more.
+    /// Adds one.
     pub fn count(&self) {
         self.add(1);
     }
 
-    /// `n` more.
+    /// Adds `n`.
     pub fn add(&self, n: u64) {
         self.0.set(self.0.get().wrapping_add(n));
     }
 
-    /// How many.
+    /// The count.
     #[must_use]
     pub fn get(&self) -> u64 {
         self.0.get()
@@ -74,7 +74,7 @@ macro_rules! counters {
     };
 }
 
-/// What a count is called.
+/// The name of a count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Name<'a> {
     /// A count of its own.
@@ -96,13 +96,13 @@ impl core::fmt::Display for Name<'_> {
 }
 
 counters! {
-    /// Times that the Host was entered, by whatever way.
+    /// Entries into the Host, of every kind.
     entries;
-    /// Page faults that were ours: the Guest's tables allowed the access.
+    /// Page faults at a shadow entry: the Guest's tables allowed the access.
     shadow_faults;
-    /// Page faults that were the Guest's.
+    /// Page faults that the Guest's own tables caused.
     guest_faults;
-    /// Faults on a page that turned out to be mapped as it should be.
+    /// Page faults at a page that was already mapped correctly.
     spurious_faults;
     /// `iret` carried out for the Guest.
     irets;
@@ -130,9 +130,9 @@ counters! {
     copies_forgotten;
     /// System calls by `int $0x80`.
     system_calls;
-    /// Data segments put right after a fault.
+    /// Data segments corrected after a fault.
     segment_fixes;
-    /// Thread-local segments put right after a fault.
+    /// Thread-local segments corrected after a fault.
     tls_fixes;
     /// Extended state loaded for another thread than before.
     extended_loads;
@@ -181,7 +181,7 @@ counters! {
     kept;
     /// Pages that a comparison dropped or changed.
     dropped;
-    /// Times that everything of the user part was dropped for want of room.
+    /// Times that the whole user part was dropped to make room.
     overflows;
     /// Page directories switched to.
     switches;
@@ -198,7 +198,7 @@ counters! {
     halts;
     /// Timer deadlines that came.
     timer_ticks;
-    /// Interrupts that the Guest would not take yet.
+    /// Interrupts that had to wait, because the Guest did not accept them.
     retries;
     /// Kicks by a timer or by the Launcher.
     kicks;

@@ -1,6 +1,6 @@
-//! Fast paths, and the bits that take them away.
+//! Fast paths, and the bits that switch them off.
 //!
-//! A fast path has a slow one beside it that does the same. The bits of
+//! Each fast path has a slow path that does the same. The bits of
 //! [`ViewSetup::slow_paths`](crate::state::ViewSetup) and `--no-fast-path=NAME`
 //! choose the slow one, for tests and to find faults.
 
@@ -12,11 +12,11 @@ pub const HYPERCALL: u32 = 2;
 pub const ENTRY_PAGE: u32 = 4;
 /// The segments that trap handlers load.
 pub const SEGMENTS: u32 = 8;
-/// Mapping what SET_PTE names at once.
+/// Mapping a page at once when SET_PTE names it.
 pub const EAGER: u32 = 16;
 /// Mapping the kernel's memory in pieces of 4 MiB.
 pub const LINEAR: u32 = 32;
-/// Keeping all views on one processor, which is the Launcher's doing.
+/// Keeping all views on one processor. The Launcher does this.
 pub const ONE_PROCESSOR: u32 = 64;
 /// Copies of pages with `int $0x80`.
 pub const INT80: u32 = 128;
@@ -34,14 +34,14 @@ pub const OUTBOX: u32 = 4096;
 /// [`FLAT_CODE`].
 pub const DIRECT: u32 = 8192;
 
-/// Answering a disk's request while the Guest stands still for it. This
-/// and what follows is the Launcher's doing, too.
+/// Completing a disk's request while the Guest is stopped. The Launcher does
+/// this, and all of the following.
 pub const DISK_AT_ONCE: u32 = 1 << 24;
-/// Raising an interrupt without a kick for a Guest that stands still.
+/// Raising an interrupt without a kick while the Guest is stopped.
 pub const NO_KICK: u32 = 1 << 25;
 /// One interrupt for several frames of a stream.
 pub const BATCHES: u32 = 1 << 26;
-/// Large pages of what the Guest has used in whole.
+/// Large pages where the Guest has used all of the small ones.
 pub const HUGE_PAGES: u32 = 1 << 27;
 /// Reading a disk ahead.
 pub const READ_AHEAD: u32 = 1 << 28;

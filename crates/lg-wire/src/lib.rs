@@ -1,10 +1,10 @@
 //! The wire: memory and numbers that the Launcher shares with other processes.
 //!
 //! A Guest runs in processes of its own, the *views*. The Launcher starts them,
-//! answers their requests and interrupts them, and it does all of that through
-//! what is defined here. The other side may be a Guest that has taken over its
-//! Host, so every word is read once and checked, and no reference into shared
-//! memory is kept but to atomics.
+//! answers their requests and interrupts them. It does all of that through the
+//! definitions here. The other side may be a Guest that has taken over its
+//! Host. So every word is read once and checked, and references into shared
+//! memory are kept only to atomics.
 //!
 //! - [`spawn`]: how views are started, and what they inherit;
 //! - [`state`]: the beginning of the state that all views and the Launcher map;

@@ -1,4 +1,4 @@
-//! The mailbox: how the Host asks the Launcher for something, and waits.
+//! The mailbox: the Host's requests to the Launcher, and the answers.
 //!
 //! There is one request at a time, because one view runs at a time. The Host
 //! writes it and gives the turn to the Launcher; the Launcher answers and gives
@@ -17,7 +17,7 @@ pub const LAUNCHERS_TURN: u32 = 1;
 /// The longest text that goes with a request.
 pub const MAX_TEXT: usize = 256;
 
-/// What the Host may ask for.
+/// The requests of the Host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Request {
@@ -34,7 +34,7 @@ pub enum Request {
     Crash = 5,
     /// The Host kills the Guest; the text says why. Never answered.
     Killed = 6,
-    /// The Guest has worked for a while: is this still the best processor?
+    /// The Guest has run for a while: is this still the best processor?
     Balance = 7,
     /// Input waits for a buffer, and the Guest may have freed one.
     BuffersMayBeFree = 8,
@@ -80,20 +80,20 @@ pub mod reason {
     pub const RETURN_REFUSED: &str = "the machine refuses rt_sigreturn";
 }
 
-/// The words of the conversation. All zero is the beginning.
+/// The words of the conversation. All of them start as zero.
 #[repr(C)]
 pub struct Mailbox {
     /// [`HOSTS_TURN`] or [`LAUNCHERS_TURN`]. A futex.
     pub turn: AtomicU32,
     /// A [`Request`].
     pub request: AtomicU32,
-    /// What goes with it.
+    /// The arguments of the request.
     pub arguments: [AtomicU32; 3],
     /// The Launcher's answer.
     pub reply: AtomicU32,
-    /// How much of `text` is in use.
+    /// Bytes of `text` that are in use.
     pub text_len: AtomicU32,
-    /// What a person is to read.
+    /// A text for the user.
     pub text: [AtomicU8; MAX_TEXT],
 }
 

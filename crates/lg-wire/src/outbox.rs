@@ -9,8 +9,8 @@
 //!
 //! This module has the layout only. The sender's code is in the Host
 //! (`lg_host::outbox`), the receiver's in the Launcher
-//! (`transport/keys/lan/inbox.rs`). Neither side believes what it reads here: a
-//! hostile Guest may write anything, and damages only what it sends itself.
+//! (`transport/keys/lan/inbox.rs`). Both check what they read here: a hostile
+//! Guest may write anything, and damages only the frames that it sends.
 
 use lg_abi::page::PAGE_SIZE;
 

@@ -1,4 +1,4 @@
-//! What both sides ask the processor: is there a 32-bit code segment?
+//! A question to the processor: is there a 32-bit code segment?
 //!
 //! A Guest's kernel runs on a segment that Linux gives to every process. Some
 //! kernels are built without it. The doctor looks for it before a run, and the

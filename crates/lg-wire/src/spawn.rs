@@ -29,14 +29,14 @@ pub const MAX_SHARED_PAGES: usize = lg_abi::device::LGUEST_MAX_DEVICES;
 ///
 /// # Panics
 ///
-/// When there are more pages than a bus has devices: we are wrong.
+/// If there are more pages than a bus has devices, which is a bug.
 #[must_use]
 pub fn outbox_fd(shared_pages: usize, index: usize) -> i32 {
     let above = i32::try_from(shared_pages + index);
     SHARED_PAGE_FD + above.expect("a bus is small")
 }
 
-/// The Launcher's signal to a view: something has changed, look around.
+/// The Launcher's signal to a view: a word of the state has changed.
 pub const KICK_SIGNAL: i32 = 10;
 
 /// What the Launcher reads when it has asked for a view. There are two answers,
@@ -56,7 +56,7 @@ pub type Answer = [i32; 3];
 /// up is this plus the number of the [`Step`].
 pub const SETUP_FAILED: i32 = 100;
 
-/// A step before the Guest runs. The number is what the Launcher is told.
+/// A step before the Guest runs. Its number is reported to the Launcher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Step {

@@ -1,13 +1,13 @@
-//! The head of the state: what the Launcher shares with the views.
+//! The head of the state: the memory that Launcher and views share.
 //!
 //! All views map one file, the *state*. Most of it is the Host's own and is
-//! laid out in `lg_host::state`. Its beginning is the [`Head`], and that is all
-//! that the Launcher maps. Before anything runs, the Launcher writes the
+//! laid out in `lg_host::state`. It begins with the [`Head`], and the Launcher
+//! maps nothing else of it. Before anything runs, the Launcher writes the
 //! [`ViewSetup`]; the view spawner keeps a copy of it and fills in the rest.
-//! From then on the Guest may write any of these words, so the Launcher
-//! believes none of them.
+//! From then on the Guest may write any of these words, so the Launcher checks
+//! each one.
 //!
-//! Zero is the right beginning for every field.
+//! Every field starts as zero.
 
 use crate::counters::Counters;
 use crate::mailbox::Mailbox;
@@ -16,8 +16,8 @@ use core::cell::Cell;
 use core::sync::atomic::{AtomicU32, AtomicU64};
 use lg_abi::page::{PAGE_SHIFT, PAGE_SIZE};
 
-/// Which layout this crate describes. It changes with every field that is
-/// added, moved or given another meaning; a test holds the layout against it.
+/// The number of this layout. It changes when a field is added, moved or gets
+/// another meaning; a test compares the layout with it.
 pub const VERSION: u32 = 5;
 
 /// Page directories that can have a view of their own at the same time.
@@ -29,8 +29,8 @@ pub const MAX_VIEWS: usize = 32;
 pub const fn max_views(limit: u32) -> usize {
     /// Bytes of memory for which there is a view.
     const MEMORY_FOR_A_VIEW: u32 = 2 << 20;
-    /// A kernel and the programs of a short pipe do not take views from each
-    /// other.
+    /// Enough for a kernel and the programs of a short pipe to have a view
+    /// each.
     const MIN_VIEWS: usize = 4;
     let views = (limit / MEMORY_FOR_A_VIEW) as usize;
     if views < MIN_VIEWS {
@@ -88,7 +88,7 @@ pub mod input {
     pub const WHEN_WOKEN: u32 = 1 << 1;
 }
 
-/// What the Launcher tells the view spawner.
+/// The Launcher's settings for the view spawner.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct ViewSetup {
@@ -102,7 +102,7 @@ pub struct ViewSetup {
     pub user_processes: u32,
     /// Paths that must not be taken: bits of [`fast_path`](crate::fast_path).
     pub slow_paths: u32,
-    /// What the Host says in `guestid`.
+    /// The value of `guestid`.
     pub guestid: u32,
     /// Where the kernel maps physical address 0.
     pub page_offset: u32,
@@ -111,8 +111,8 @@ pub struct ViewSetup {
     /// The number of the Guest's interface
     /// ([`Known`](lg_abi::known::Known)).
     pub interface: u32,
-    /// What the Guest starts with in esi: where its boot parameters are, for
-    /// generations that look there.
+    /// The value of esi when the Guest starts: the address of its boot
+    /// parameters, for generations that use it.
     pub boot_parameters: u32,
     /// The address of the Guest's first instruction.
     pub start: u32,
@@ -128,16 +128,16 @@ pub struct Wire {
     /// copy for all views. Nothing reads this one afterwards: a Guest that has
     /// broken into a view can write it.
     pub setup: Cell<ViewSetup>,
-    /// What the Host says in `tsc_khz`. The Launcher writes it last, for it
-    /// takes time to measure.
+    /// The value of `tsc_khz`. The Launcher writes it last, because measuring
+    /// it takes time.
     pub tsc_khz: AtomicU32,
-    /// The conversation between Host and Launcher.
+    /// The requests of the Host and the Launcher's answers.
     pub mailbox: Mailbox,
     /// The slot of the view that holds the run token.
     pub current: AtomicU32,
     /// Interrupts that wait to be delivered, a bit each.
     pub irqs: AtomicU32,
-    /// Goes up whenever something has come from outside. A futex.
+    /// Goes up at each event from outside. A futex.
     pub kick: AtomicU32,
     /// 1 while the current view sleeps on `kick`.
     pub asleep: AtomicU32,
@@ -147,9 +147,9 @@ pub struct Wire {
     /// waits for one: bits of [`input`]. The Launcher sets them, the Host
     /// clears them when it tells.
     pub input_waits: AtomicU32,
-    /// Pages that the Launcher has written to since the Host last looked: bits
-    /// as [`page_bit`] has them. The Launcher sets them once the bytes are
-    /// there, and before it kicks or answers.
+    /// Pages that the Launcher has written to since the Host last checked: bits
+    /// as [`page_bit`] has them. The Launcher sets them after it has written
+    /// the bytes, and before it kicks or answers.
     pub written_pages: AtomicU64,
     /// For each view: 1 = the run token is passed to it. Futexes.
     pub run_tokens: [AtomicU32; MAX_VIEWS],
@@ -160,7 +160,7 @@ pub struct Wire {
 pub struct Head {
     /// The words.
     pub wire: Wire,
-    /// How often what has happened.
+    /// Counts of events.
     pub counters: Counters,
 }
 
@@ -202,7 +202,7 @@ mod tests {
         assert_eq!(page_bits(0xFFFF_F000, u32::MAX), u64::MAX);
     }
 
-    /// Where everything lies in this version. Another layout is another
+    /// Where each field is in this version. A changed layout needs a new
     /// version.
     #[test]
     fn the_layout_is_that_of_the_version() {

@@ -21,9 +21,9 @@ pub trait Word {
     fn load(&self) -> u32;
     /// Writes it.
     fn store(&self, value: u32);
-    /// Writes it, and answers what it was.
+    /// Writes it, and returns its old value.
     fn swap(&self, value: u32) -> u32;
-    /// Counts one up.
+    /// Adds one.
     fn count(&self);
     /// Sets bits.
     fn set(&self, bits: u32);
@@ -59,7 +59,7 @@ impl Word for AtomicU32 {
 
 /// A kernel that lets processes sleep on words.
 pub trait Futex {
-    /// The words it knows.
+    /// The words that it sleeps on.
     type Word: Word;
 
     /// Sleeps, if `word` is `value`, until `word` is woken. May come back too
@@ -89,9 +89,9 @@ pub fn give<F: Futex>(turn: &F::Word, whom: u32) {
     F::wake(turn);
 }
 
-/// Blocks until `turn` is `whom`, and returns true. Returns false if `alive`
-/// does, which is called before each wait. The other side may write any value:
-/// any value other than `whom` makes this wait again.
+/// Blocks until `turn` is `whom`, and returns true. `alive` is called before
+/// each wait; if it returns false, so does this. The other side may write any
+/// value: any value other than `whom` makes this wait again.
 pub fn wait_for<F: Futex>(
     turn: &F::Word,
     whom: u32,
@@ -139,9 +139,9 @@ pub fn sleep_until_kick<W: Word>(
     asleep.store(0);
 }
 
-/// Something has come from outside, and has been written where the Guest will
-/// look. If the Guest sleeps, it is woken; else `interrupt` stops the view that
-/// runs it.
+/// Reports an event from outside, which the caller has written where the Guest
+/// will read it. If the Guest sleeps, it is woken; otherwise `interrupt` stops
+/// the view that runs it.
 pub fn kick<F: Futex>(
     kicks: &F::Word,
     asleep: &F::Word,

@@ -37,17 +37,17 @@ pub mod offset {
     pub const E820_MAP: u32 = 0x2D0;
 }
 
-/// "This machine is an lguest one", for [`offset::SUBARCH`].
+/// The value of [`offset::SUBARCH`] on an lguest machine.
 pub const SUBARCH_LGUEST: u32 = 1;
 
-/// A boot loader without a registered number, for [`offset::LOADER_TYPE`].
+/// The value of [`offset::LOADER_TYPE`] for an unregistered boot loader.
 pub const LOADER_UNREGISTERED: u8 = 0xFF;
 
 /// Usable memory, for [`E820Entry::kind`].
 pub const E820_RAM: u32 = 1;
 
-/// One entry of the memory map. The 64-bit fields of the C struct are two
-/// words here, for an i386 aligns them to 4 bytes and an x86-64 to 8.
+/// One entry of the memory map. The 64-bit fields of the C struct are two words
+/// here, because an i386 aligns them to 4 bytes and an x86-64 to 8.
 #[derive(
     Clone,
     Copy,

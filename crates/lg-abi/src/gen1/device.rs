@@ -31,7 +31,7 @@ pub const LGUEST_DEVICE_S_DRIVER: u16 = 2;
 pub const LGUEST_DEVICE_S_DRIVER_OK: u16 = 4;
 /// Host: the device has gone away.
 pub const LGUEST_DEVICE_S_REMOVED: u16 = 8;
-/// Guest: the driver knows that it has gone away.
+/// Guest: the driver has acknowledged the removal.
 pub const LGUEST_DEVICE_S_REMOVED_ACK: u16 = 16;
 /// Guest: something failed.
 pub const LGUEST_DEVICE_S_FAILED: u16 = 128;
@@ -133,7 +133,7 @@ pub const BLOCK_WRITE: u32 = 1;
 pub const BLOCK_PENDING: u32 = 0;
 /// In [`BlockPage::result`]: done, all bytes were moved.
 pub const BLOCK_DONE: u32 = 1;
-/// In [`BlockPage::result`]: done, and it went wrong.
+/// In [`BlockPage::result`]: done, with an error.
 pub const BLOCK_ERROR: u32 = 2;
 
 /// `struct lguest_net`: one slot of a network's page.
@@ -152,7 +152,7 @@ pub const BLOCK_ERROR: u32 = 2;
 #[repr(C)]
 pub struct Net {
     /// The Ethernet address, zero = slot not in use. The multicast bit (bit 0
-    /// of the first byte) means that the slot wants every frame.
+    /// of the first byte) means that the slot accepts every frame.
     pub mac: [u8; 6],
 }
 

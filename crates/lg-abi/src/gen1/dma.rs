@@ -1,10 +1,10 @@
 //! How a Guest moves data: SEND_DMA and BIND_DMA, by keys.
 //!
-//! A Guest that wants input binds an array of [`Dma`]s to a key; a send to
-//! that key fills the first one whose `used_len` is zero. A key is a
-//! physical address, by convention inside the device's page, and it is the
-//! *memory* at that address that is compared: two Guests that share a page
-//! share its keys (header, "I/O is organized by keys").
+//! A Guest that wants input binds an array of [`Dma`]s to a key; a send to that
+//! key fills the first one whose `used_len` is zero. A key is a physical
+//! address, by convention inside the device's page. The Host compares the
+//! *memory* at that address: two Guests that share a page share its keys
+//! (header, "I/O is organized by keys").
 
 use crate::page::PAGE_SIZE;
 use core::fmt;

@@ -1,9 +1,9 @@
 //! How a Guest of 2007 makes hypercalls: numbers and registers.
 //!
-//! `int $0x1f` with the number in `eax`, arguments in `edx`, `ebx` and `ecx`,
-//! and the result in `eax` where there is one: BIND_DMA alone has one. A call
-//! that makes no sense ends the Guest with a reason. The enum and the Host's
-//! table of numbers come from one list in this file (docs/abi.md, section 4).
+//! The call is `int $0x1f` with the number in `eax` and arguments in `edx`,
+//! `ebx` and `ecx`. Only BIND_DMA has a result, in `eax`. An invalid call ends
+//! the Guest with a reason. The enum and the Host's table of numbers come from
+//! one list in this file (docs/abi.md, section 4).
 
 use crate::call::CallName;
 use crate::interface::{NUMBERS, by_number};
@@ -17,8 +17,8 @@ pub const CRASH_MESSAGE_MAX: u32 = 128;
 /// The message with which a Guest that powers off cleanly calls CRASH.
 pub const POWER_DOWN: &[u8] = b"Power down";
 
-/// The same with an exit status: a decimal number follows. The original does
-/// not know it and treats it as any other CRASH.
+/// The same with an exit status: a decimal number follows. The original treats
+/// it as any other CRASH.
 pub const POWER_DOWN_WITH_CODE: &[u8] = b"Power down with code ";
 
 /// One call with its arguments, as it stands in the ring: 16 bytes.
@@ -62,7 +62,7 @@ macro_rules! hypercalls {
             by_number(&[$(($nr, CallName::$name),)*]);
 
         impl Hypercall {
-            /// Every call there is, in the order of their numbers.
+            /// Every call, in the order of their numbers.
             pub const ALL: &'static [Self] = &[$(Self::$name),*];
 
             /// The call with number `nr`, or `None` for a number that has no

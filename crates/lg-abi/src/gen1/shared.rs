@@ -1,8 +1,8 @@
 //! The page that the Guest's kernel shares with the Host.
 //!
-//! The Guest names it once, with LGUEST_INIT. From then on each side writes
-//! some fields and reads the others without a call: a store switches interrupts
-//! off and on, and most hypercalls are left in a ring until the next trap.
+//! LGUEST_INIT names it once. From then on each side writes some fields and
+//! reads the others without a call. A store switches interrupts off and on, and
+//! most hypercalls wait in a ring until the next trap.
 
 use super::hypercall::RawCall;
 use crate::layout::{Field, Layout, NoIrq};
@@ -33,7 +33,7 @@ pub struct LguestData {
     pub cr2: u32,
     /// Host: wall-clock seconds, set at each interrupt.
     pub time_sec: u32,
-    /// Host: and the nanoseconds.
+    /// Host: wall-clock nanoseconds, set at each interrupt.
     pub time_nsec: u32,
     /// Both: [`HCALL_DONE`] or [`HCALL_PENDING`] for each entry of the ring.
     pub hcall_status: [u8; LHCALL_RING_SIZE],
@@ -41,7 +41,7 @@ pub struct LguestData {
     pub hcalls: [RawCall; LHCALL_RING_SIZE],
     /// Host: bytes at the top of the address space that are not the Guest's.
     pub reserve_mem: u32,
-    /// Host: number of this Guest among its like.
+    /// Host: the number that it gave this Guest.
     pub guestid: u16,
     /// Not used.
     pub padding: u16,
@@ -82,7 +82,7 @@ pub mod offset {
     }
 }
 
-/// The fields as the Host finds them.
+/// Where the fields are, as the Host uses them.
 #[allow(clippy::cast_possible_truncation)] // a page at the most
 pub const LAYOUT: Layout = {
     macro_rules! field {
@@ -119,13 +119,13 @@ pub const FIRST_EXTERNAL_VECTOR: u32 = 32;
 /// The vector of a system call.
 pub const SYSCALL_VECTOR: u32 = 0x80;
 
-/// The vector that is left to the Guest only while CR0.TS is set.
+/// The vector that the Guest gets only while CR0.TS is set.
 pub const FPU_VECTOR: u32 = 7;
 
 /// The vector of a page fault.
 pub const PAGE_FAULT_VECTOR: u32 = 14;
 
-/// Entries of the Guest's interrupt table that the Host looks at.
+/// Entries of the Guest's interrupt table that the Host reads.
 pub const IDT_ENTRIES: usize = 256;
 
 const _: () = {

@@ -1,17 +1,17 @@
 //! How a Guest starts since Linux 2.6.25, beyond what a Guest of 2007 finds.
 //!
 //! The fields of [`gen1::boot::offset`](crate::gen1::boot::offset) are at the
-//! same places of the boot parameters. The page itself is elsewhere, and the
-//! kernel is told where by esi (docs/abi.md, section 9).
+//! same places of the boot parameters. The page itself is elsewhere: esi holds
+//! its address (docs/abi.md, section 9).
 
-/// Physical address of the boot parameters. Any page from 0x10000 on will do
-/// that the kernel does not use before it has copied them.
+/// Physical address of the boot parameters. It may be any page from 0x10000 on,
+/// if the kernel does not use that page before it has copied them.
 pub const PARAMETERS: u32 = 0x9_0000;
 
 /// Physical address of the command line, NUL-terminated: one page at the most.
 pub const COMMAND_LINE: u32 = 0x9_1000;
 
-/// Offsets into the boot parameters that generation 1 does not look at.
+/// Offsets into the boot parameters that generation 1 does not use.
 pub mod offset {
     /// u16: version of the boot protocol.
     pub const VERSION: u32 = 0x206;

@@ -45,7 +45,7 @@ pub struct Descriptor {
     pub feature_len: u8,
     /// Bytes of configuration.
     pub config_len: u8,
-    /// Guest: how far its driver is.
+    /// Guest: the progress of its driver.
     pub status: u8,
 }
 
@@ -58,7 +58,7 @@ pub const STATUS: u32 = 4;
 /// In `status`: the driver is ready.
 pub const STATUS_DRIVER_OK: u8 = 4;
 
-/// In `status`: the driver has given up.
+/// In `status`: the driver has failed.
 pub const STATUS_FAILED: u8 = 0x80;
 
 /// A virtqueue in a descriptor.
@@ -89,30 +89,30 @@ const _: () = {
     assert!(size_of::<Queue>() == 8);
 };
 
-/// Features of a disk: its configuration has the most sections of a request.
+/// Features of a disk: its configuration limits the sections of a request.
 pub const BLOCK_SEG_MAX: u32 = 2;
 /// It is read-only.
 pub const BLOCK_READ_ONLY: u32 = 5;
-/// It knows [`BLOCK_FLUSH`].
+/// It supports [`BLOCK_FLUSH`].
 pub const BLOCK_HAS_FLUSH: u32 = 9;
 
 /// Requests to a disk: read.
 pub const BLOCK_IN: u32 = 0;
 /// Write.
 pub const BLOCK_OUT: u32 = 1;
-/// What was written before is to outlast a loss of power.
+/// Makes earlier writes survive a loss of power.
 pub const BLOCK_FLUSH: u32 = 4;
-/// A name of up to 20 bytes.
+/// Reads a name of up to 20 bytes.
 pub const BLOCK_GET_ID: u32 = 8;
 
-/// Answers of a disk.
+/// Results of a request to a disk.
 pub const BLOCK_OK: u8 = 0;
-/// It did not work.
+/// The request failed.
 pub const BLOCK_IO_ERROR: u8 = 1;
-/// There is no such request.
+/// The disk does not support this request.
 pub const BLOCK_UNSUPPORTED: u8 = 2;
 
-/// What stands in front of a disk's data.
+/// The header of a request to a disk; the data follow.
 #[derive(
     Clone,
     Copy,

@@ -1,9 +1,9 @@
 //! Buffers for the Host to fill: an array of `lguest_dma` and its pages.
 //!
-//! A buffer belongs to the Host while its `used_len` is zero, and to us from
-//! the moment that it is not: then it says how many bytes have come. Setting
-//! it back to zero gives the buffer away again. Buffers live as long as the
-//! Guest does; a binding that is taken back leaves its memory behind.
+//! A buffer belongs to the Host while its `used_len` is zero. When the
+//! Host has filled it, it stores the number of bytes, and the buffer is ours.
+//! Storing zero returns the buffer to the Host. Buffers live as long as the
+//! Guest does: taking a binding back does not free their memory.
 
 #![expect(unsafe_code, reason = "memory that the Host fills")]
 
@@ -97,7 +97,7 @@ impl Buffers {
         let at = Phys(self.data.0 + index * self.pages * PAGE_SIZE);
         assert!(length <= (self.pages * PAGE_SIZE) as usize);
         // SAFETY: memory of ours that stays. The Host fills it only while it
-        // has the buffer; the callers look only while they have it.
+        // owns the buffer; the callers read it only while they own it.
         unsafe { core::slice::from_raw_parts(at.ptr(), length) }
     }
 
@@ -109,12 +109,12 @@ impl Buffers {
         unsafe { core::slice::from_raw_parts_mut(at.ptr(), length) }
     }
 
-    /// Makes buffer `index` one of `length` bytes, and gives it to the Host.
+    /// Sets the length of buffer `index` to `length`, and gives it to the Host.
     /// This is for a device that always fills the whole buffer.
     pub(crate) fn give_only(&mut self, index: u32, length: usize) {
         let dma = self.sections(index, length);
-        // SAFETY: the array is ours and mapped; the Host looks at it only when
-        // a transfer comes, and this one is asked for by the next call.
+        // SAFETY: the array is ours and mapped. The Host reads it only during a
+        // transfer, and the caller asks for that transfer afterwards.
         unsafe { self.dma(index).write_volatile(dma) };
     }
 

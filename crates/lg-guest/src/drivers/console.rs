@@ -1,9 +1,9 @@
 //! The console: input from the keyboard.
 //!
-//! What we print needs no driver; see [`mod@crate::print`]. For input, one
-//! buffer is bound at the console's key. Bytes are taken out of it into a queue
-//! as long as that has room; else they stay where they are, and the Launcher
-//! has to wait with more.
+//! Output needs no driver; see [`mod@crate::print`]. For input, one buffer is
+//! bound at the console's key. Its bytes are moved to a queue while the queue
+//! has room. Otherwise they stay in the buffer, and the Launcher waits before
+//! it sends more.
 
 use super::buffers::Buffers;
 use crate::bus::{Device, DeviceError};
@@ -34,7 +34,7 @@ impl Console {
     ///
     /// # Errors
     ///
-    /// No memory, or the Host does not want the buffer.
+    /// There is no memory, or the Host refuses the buffer.
     pub fn new(device: Device) -> Result<Self, DeviceError> {
         let buffer = Buffers::new(1, 1, CHUNK)?;
         buffer.bind(Phys(LGUEST_CONSOLE_DMA_KEY), device.irq())?;
@@ -56,7 +56,7 @@ impl Console {
         }
     }
 
-    /// Waits for the next byte that matches what `take` looks for.
+    /// Waits until `take` finds what it needs in the queue.
     async fn wait<T>(
         &self,
         mut take: impl FnMut(&mut VecDeque<u8>) -> Option<T>,
@@ -81,8 +81,8 @@ impl Console {
         self.wait(VecDeque::pop_front).await
     }
 
-    /// Waits until ^C is typed, and forgets it and what was typed before it.
-    /// Everything else stays to be read.
+    /// Waits until ^C is typed, and drops it and all bytes before it. Later
+    /// bytes stay in the queue.
     ///
     /// # Errors
     ///

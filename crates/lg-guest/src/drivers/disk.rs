@@ -1,12 +1,12 @@
 //! A disk: one request at a time, in sectors.
 //!
 //! The request is written into the device's page, and a SEND_DMA to that page
-//! sets it off: with the data, for a write; with nothing, for a read, whose
-//! data go into the buffer that is bound there. An interrupt says that it is
-//! done, and the page says how it went.
+//! starts it. A write sends its data. A read sends nothing, and its data arrive
+//! in the buffer that is bound there. An interrupt reports the end, and the
+//! page holds the result.
 //!
-//! Data pass through pages of the driver's own: the Host reads and writes them
-//! long after the call, when the caller may have given up.
+//! Data pass through pages of the driver's own: the Host accesses them long
+//! after the call, when the caller may have dropped its request.
 
 #![expect(unsafe_code, reason = "the request page is the Host's, too")]
 
@@ -33,9 +33,9 @@ pub struct Disk {
     /// Bound at the page: where what is read arrives.
     incoming: RefCell<Buffers>,
     outgoing: RefCell<Buffers>,
-    /// Somebody is using the disk; others wait for their turn.
+    /// A task is using the disk; others wait for their turn.
     taken: Cell<bool>,
-    /// A request is under way, perhaps one whose asker has gone.
+    /// A request is under way; its task may have dropped it.
     under_way: Cell<bool>,
 }
 
@@ -46,7 +46,7 @@ pub enum DiskError {
     Unaligned,
     /// Beyond the end of the disk.
     OutOfRange,
-    /// The Launcher could not do it.
+    /// The Launcher reported an error.
     Refused,
     /// Another task is in the middle of a request.
     Busy,
@@ -77,7 +77,7 @@ impl Disk {
     ///
     /// # Errors
     ///
-    /// No memory, or the Host does not want the buffer.
+    /// There is no memory, or the Host refuses the buffer.
     pub fn new(device: Device) -> Result<Self, DeviceError> {
         let page = device.map()?.cast();
         let section = u16::try_from(PAGE_SIZE).unwrap_or(0);
@@ -171,8 +171,8 @@ impl Disk {
         Ok(())
     }
 
-    /// Reads whole sectors, and the whole Guest waits for it. This is for code
-    /// that cannot `await`.
+    /// Reads whole sectors. No other task runs meanwhile. This is for code that
+    /// cannot `await`.
     ///
     /// # Errors
     ///
@@ -212,7 +212,7 @@ impl Disk {
     /// Waits until the disk is ours.
     async fn turn(&self) -> Result<Turn<'_>, DiskError> {
         while self.taken.get() {
-            // Rare, and short: the request that has it ends by an interrupt.
+            // Rare and short: an interrupt ends the request of the other task.
             crate::executor::yield_now().await;
         }
         self.taken.set(true);
@@ -233,7 +233,7 @@ impl Disk {
         }
     }
 
-    /// Sets a request off. The disk must be idle.
+    /// Starts a request. The disk must be idle.
     fn submit(&self, kind: u32, sector: u32, bytes: usize) {
         debug_assert!(self.is_idle());
         let request = BlockPage {
@@ -243,8 +243,8 @@ impl Disk {
             result: BLOCK_PENDING,
             num_sectors: self.sectors(),
         };
-        // A read fills the bound buffer to its end, so that has to be where
-        // the request ends. A write leaves it alone.
+        // A read fills the bound buffer to its end, so the buffer gets the
+        // length of the request. A write does not use it.
         self.incoming.borrow_mut().give_only(0, bytes);
         // SAFETY: the page is mapped, and the Host reads it only when told,
         // with no request under way.

@@ -1,7 +1,7 @@
 //! The drivers: console, disk, network, and the buffers that all three bind.
 //!
-//! Each takes one descriptor of the device page and gives the rest of the
-//! Guest something to wait for.
+//! Each driver takes one descriptor of the device page. Other code of the Guest
+//! awaits its methods.
 
 pub mod buffers;
 pub mod console;

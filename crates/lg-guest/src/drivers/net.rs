@@ -1,10 +1,10 @@
 //! A network: a page of addresses, and a key for each.
 //!
 //! All Guests on a network see the same page, and each has one slot in it. A
-//! Guest comes up by writing its address there. Frames for a slot are sent to
-//! the slot's key, which is its place in that page. There is no switch: a
-//! sender looks for the slots that accept a frame, and sends it to each of
-//! them.
+//! Guest joins by writing its address into its slot. Frames for a slot are sent
+//! to the slot's key, which is the slot's place in that page. There is no
+//! switch: a sender finds the slots that accept a frame, and sends it to each
+//! of them.
 
 #![expect(unsafe_code, reason = "the page is shared with other Guests")]
 
@@ -24,9 +24,9 @@ const INCOMING: u32 = 8;
 /// An Ethernet address.
 pub type Mac = [u8; 6];
 
-/// In the first byte of an address: made up here, not given by a maker.
+/// In the first byte of an address: locally administered.
 const LOCAL: u8 = 2;
-/// In the first byte of a destination: more than one may be meant.
+/// In the first byte of a destination: multicast or broadcast.
 const MULTICAST: u8 = 1;
 
 /// A network.
@@ -42,7 +42,7 @@ pub struct Net {
     counts: Cell<Counts>,
 }
 
-/// How many frames have passed.
+/// Counts of frames.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Frames that came.
@@ -54,12 +54,12 @@ pub struct Counts {
 }
 
 impl Net {
-    /// The driver for `device`: binds buffers, then comes up.
+    /// The driver for `device`: binds buffers, then joins the network.
     ///
     /// # Errors
     ///
-    /// No memory, or the Host does not want the buffers, or the slot that it
-    /// names is none.
+    /// There is no memory, the Host refuses the buffers, or it names a slot
+    /// that does not exist.
     pub fn new(device: Device) -> Result<Self, DeviceError> {
         let flags = LGUEST_NET_F_NOCSUM | LGUEST_DEVICE_F_RANDOMNESS;
         let me = u32::from(device.features() & !flags);
@@ -84,9 +84,9 @@ impl Net {
         Ok(Self { mac, ..net })
     }
 
-    /// Our address, made from the number that the Host gave this Guest. If
-    /// another Guest has the same number, because two Hosts count separately,
-    /// the slot makes the difference.
+    /// Our address, made from the number that the Host gave this Guest. Two
+    /// Hosts count separately, so two Guests may have the same number: the slot
+    /// then tells their addresses apart.
     fn choose_mac(&self) -> Mac {
         let [high, low] = shared::guest_id().to_be_bytes();
         let mac = [LOCAL, 0, high, low, 0, 0];
@@ -106,8 +106,8 @@ impl Net {
         assert!(slot < NET_SLOTS);
         // SAFETY: inside the device's page, which is mapped for good.
         let at = unsafe { self.slots.add(slot as usize) };
-        // SAFETY: as above. Another Guest may be writing it: then this is a
-        // mixture of two addresses, which is as good as any other wrong one.
+        // SAFETY: as above. Another Guest may write it meanwhile. The result is
+        // then a mixture of two addresses, no worse than any other wrong one.
         unsafe { at.read_volatile() }.mac
     }
 
@@ -118,7 +118,7 @@ impl Net {
         unsafe { at.write_volatile(Slot { mac }) };
     }
 
-    /// Leaves the network: other Guests send nothing here any more.
+    /// Leaves the network: other Guests stop sending frames here.
     pub fn down(&self) {
         self.write_slot([0; 6]);
         self.incoming.unbind(self.key(self.me));
@@ -142,13 +142,13 @@ impl Net {
         &self.device
     }
 
-    /// Whether another machine on the way may need checksums.
+    /// Whether frames need checksums, because one may leave this machine.
     #[must_use]
     pub const fn needs_checksums(&self) -> bool {
         self.device.features() & LGUEST_NET_F_NOCSUM == 0
     }
 
-    /// Who else is here: slot and address.
+    /// The other Guests on the network: slot and address.
     pub fn neighbours(&self) -> impl Iterator<Item = (u32, Mac)> + '_ {
         (0..NET_SLOTS)
             .filter(|&slot| slot != self.me)
@@ -156,7 +156,7 @@ impl Net {
             .filter(|&(_, mac)| mac != [0; 6])
     }
 
-    /// How many frames have passed.
+    /// Counts of the frames so far.
     #[must_use]
     pub fn counts(&self) -> Counts {
         self.counts.get()
@@ -168,8 +168,8 @@ impl Net {
         self.counts.set(counts);
     }
 
-    /// The buffer with the next frame, if one has come. The Host fills them in
-    /// order, but for those that we were slow to give back.
+    /// The buffer with the next frame, if one has come. The Host fills the
+    /// buffers in order, and skips those that it does not own yet.
     fn filled(&self) -> Option<(u32, usize)> {
         (0..INCOMING)
             .map(|step| (self.next.get() + step) % INCOMING)
@@ -182,7 +182,7 @@ impl Net {
         self.device.check().is_ok() && self.filled().is_some()
     }
 
-    /// Looks at the next frame with `look`, and makes room for another.
+    /// Calls `look` with the next frame, then returns its buffer to the Host.
     pub fn receive<R>(&self, look: impl FnOnce(&[u8]) -> R) -> Option<R> {
         let (at, length) = self.filled()?;
         let result = look(self.incoming.data(at, length));

@@ -1,12 +1,12 @@
 //! Every order in which the steps can happen, by a model checker.
 //!
 //! The code of [`super`] runs here, on words that the checker watches. The
-//! kernel is a mutex and a condition variable for each word: looking and
-//! falling asleep is one step, as in the real kernel. Loom then tries all
+//! kernel is a mutex and a condition variable for each word: checking the word
+//! and falling asleep are one step, as in the real kernel. Loom then tries all
 //! orders (where the comment says so, all with a limited number of involuntary
 //! switches). It fails if one of them ends in a panic, in two owners of one
-//! thing, or with all threads asleep. Each model comes with a mistake that was
-//! or could be made, and the checker must find it.
+//! thing, or with all threads asleep. Each model is also run with a mistake
+//! that was or could be made, and the checker must find it.
 //!
 //! The callers' work around the steps is here, too, in the same order:
 //! `leave_for_other_view` and `halt` of the Host, `ask` of the Switcher's
@@ -73,7 +73,7 @@ impl Word for Watched {
     }
 }
 
-/// The kernel, as far as it is needed.
+/// The part of the kernel that the steps need.
 struct Kernel;
 
 impl Futex for Kernel {
@@ -92,16 +92,16 @@ impl Futex for Kernel {
     }
 }
 
-/// All orders, with at most so many involuntary switches.
+/// Tries all orders with at most so many involuntary switches.
 fn all_orders(switches: usize, model: impl Fn() + Sync + Send + 'static) {
     let mut builder = Builder::new();
     builder.preemption_bound = Some(switches);
     builder.check(model);
 }
 
-/// Whether the checker finds a mistake in the model, and says `how`. It is
-/// asked in a process of its own, which runs nothing but the test `name`
-/// (below this module): loom does not survive what it finds.
+/// Whether the checker finds a mistake in the model, and says `how`. The check
+/// has a process of its own, which runs only the test `name` (below this
+/// module), because loom cannot go on after a mistake.
 fn is_found(
     name: &str,
     how: &str,
@@ -126,7 +126,8 @@ fn lowest(irqs: &Watched) -> Option<u32> {
     (pending != 0).then(|| pending.trailing_zeros())
 }
 
-/// A thing that only one thread may touch at a time: a mistake lets two in.
+/// A thing that only one thread may use at a time. A mistake lets two threads
+/// use it.
 struct Owned(LoomU32);
 
 impl Owned {
@@ -152,7 +153,7 @@ mod run_token {
     type Take = fn(&Watched);
     type Pass = fn(&Watched);
 
-    /// Three views, and the run token goes round twice.
+    /// Three views, and each gets the run token twice.
     fn model(take: Take, pass: Pass) {
         let views = Arc::new(Views {
             run_tokens: [1, 0, 0].map(Watched::new),
@@ -234,7 +235,7 @@ mod mailbox {
         letter: Owned,
         /// The Guest has ended.
         dead: Watched,
-        /// The Launcher's thread is in its sleep, or about to be.
+        /// The Launcher's thread sleeps, or is about to sleep.
         waiting: Watched,
     }
 
@@ -321,7 +322,7 @@ mod mailbox {
     }
 
     /// The Host asks once and is killed, before or after. The watcher is
-    /// notified, and the Launcher's thread has to come back from its sleep.
+    /// notified, and the Launcher's thread must return from its sleep.
     fn death(times: Option<u32>) {
         let talk = Conversation::new();
         let host = {
@@ -555,8 +556,8 @@ mod sleep {
 mod running {
     use super::*;
 
-    /// A Guest that works and never sleeps: only a signal stops it, and the
-    /// signal goes to one view.
+    /// A Guest that never sleeps: only a signal stops it, and the signal goes
+    /// to one view.
     struct Guest {
         irqs: Watched,
         kicks: Watched,
@@ -579,12 +580,12 @@ mod running {
             })
         }
 
-        /// `get_ready`, and the Guest's code until it is stopped. Answers
-        /// when the interrupt has come.
+        /// `get_ready`, and the Guest's code until it is stopped. Returns when
+        /// the interrupt has come.
         fn run(&self, me: usize) {
             while lowest(&self.irqs).is_none() {
-                // The look at the signal and the way into the Guest are one
-                // step: the Switcher starts it again if a signal comes.
+                // Checking the signal and entering the Guest are one step: the
+                // Switcher starts it again if a signal comes.
                 while self.signals[me].swap(0) == 0 {
                     Kernel::wait(&self.signals[me], 0);
                 }
