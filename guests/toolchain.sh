@@ -10,7 +10,7 @@
 # system is not changed. No root is needed.
 #
 # Prints the path of the rustc to use. In this order:
-#   1. $LGUEST_I686_RUSTC, if set: the caller knows better;
+#   1. $LGUEST_I686_RUSTC, if set: it is taken as it is;
 #   2. the reference compiler, unpacked before or fetched now;
 #   3. the installed toolchain, if it has the target already (good images, but
 #      perhaps not the same bytes).

@@ -4,7 +4,7 @@
 //! refuses these, too. Without a filter, the kernel returns an error for the
 //! arguments, and nothing happens. Some calls are left out: those without which
 //! no process begins, and those that a run can do without (walls of the
-//! Launcher, processors, large pages). The first view tries the calls of views
+//! Launcher, processors, huge pages). The first view tries the calls of views
 //! ([`lg_wire::spawn::CALLS`]).
 
 #![expect(unsafe_code, reason = "system calls with invalid arguments")]
