@@ -14,14 +14,13 @@ use std::thread::{Builder, JoinHandle};
 ///
 /// # Errors
 ///
-/// The kernel has no thread left, or no memory for the stack. Where not even a
-/// signal stack fits, the process ends with a message ([`needs::Allocator`]).
+/// The kernel has no thread left, or no memory for one.
 pub(crate) fn start<T: Send + 'static>(
     name: &str,
     stack: usize,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<JoinHandle<T>> {
-    needs::room_for_a_new_thread()?;
+    needs::room_for_a_thread()?;
     let (runs, has_begun) = channel();
     let thread = Builder::new().name(name.into()).stack_size(stack);
     let thread = thread.spawn(move || {
@@ -30,7 +29,7 @@ pub(crate) fn start<T: Send + 'static>(
         drop(runs);
         work()
     })?;
-    // It fails only if the thread has panicked before, which it has told.
+    // It fails only if the thread has panicked. Its message is printed then.
     let _ = has_begun.recv();
     Ok(thread)
 }

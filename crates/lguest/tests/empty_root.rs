@@ -18,7 +18,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use support::{Finished, Scratch, run, skip};
 
-/// The number of a user who has no rights here.
+/// The number of a user without rights on this machine.
 const USER: u32 = 1000;
 
 // One test, because a copy of the command cannot be started while a child of

@@ -11,7 +11,6 @@ use crate::cli::exit::Outcome;
 use crate::machine::terminal;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::fmt::{self, Write as _};
-use std::io;
 
 /// The system's allocator. The process ends when an allocation fails.
 pub struct Allocator;
@@ -61,22 +60,6 @@ impl fmt::Write for Plain {
         rustix::io::write(stderr, text.as_bytes()).map_err(|_| fmt::Error)?;
         Ok(())
     }
-}
-
-/// Address space: twice what the stacks of the Launcher's threads need.
-const THREADS: usize = 1 << 20;
-
-/// Checks whether there is memory for another thread of the Launcher, with its
-/// signal stack.
-///
-/// # Errors
-///
-/// The kernel has no memory. With [`Allocator`] the process ends instead.
-pub(crate) fn room_for_a_new_thread() -> io::Result<()> {
-    let mut room: Vec<u8> = Vec::new();
-    let reserved = room.try_reserve_exact(THREADS);
-    std::hint::black_box(&room);
-    reserved.map_err(|_| io::ErrorKind::OutOfMemory.into())
 }
 
 #[cold]

@@ -296,19 +296,24 @@ pub(crate) fn mappings() -> Cause {
     }
 }
 
-/// Checks whether there is memory for the stack of a thread.
-pub(super) fn room_for_a_thread() -> io::Result<()> {
-    const STACK: usize = 256 << 10;
+/// Checks whether there is memory for a thread and its signal stack, and more:
+/// other threads take memory, too.
+///
+/// # Errors
+///
+/// There is none.
+pub(crate) fn room_for_a_thread() -> io::Result<()> {
+    const ROOM: usize = 1 << 20;
     // SAFETY: a fresh mapping at an address of the kernel's choice.
     let at = unsafe {
         rustix::mm::mmap_anonymous(
             std::ptr::null_mut(),
-            STACK,
+            ROOM,
             ProtFlags::READ | ProtFlags::WRITE,
             MapFlags::PRIVATE,
         )
     }?;
     // SAFETY: the mapping was made above, and nothing uses it.
-    unsafe { rustix::mm::munmap(at, STACK) }?;
+    unsafe { rustix::mm::munmap(at, ROOM) }?;
     Ok(())
 }

@@ -10,7 +10,6 @@
 
 mod allocator;
 pub use allocator::Allocator;
-pub(crate) use allocator::room_for_a_new_thread;
 
 mod calls;
 pub(crate) use calls::{
@@ -25,7 +24,9 @@ pub use lack::Lack;
 
 mod limits;
 pub use limits::stack;
-pub(crate) use limits::{killed, limit, look_around, processes_of_group};
+pub(crate) use limits::{
+    killed, limit, look_around, processes_of_group, room_for_a_thread,
+};
 
 #[cfg(test)]
 mod tests;
