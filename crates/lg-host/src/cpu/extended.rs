@@ -156,14 +156,16 @@ impl Threads {
     }
 }
 
-/// The thread with this page directory and this kernel stack.
+/// The thread with this page directory and this kernel stack. Both may be zero
+/// in a Guest that lies, and still it is not [`NONE`]: bit 0 of a directory's
+/// address is always clear, and is set here.
 fn thread(directory: u32, stack: u32) -> Thread {
-    Thread::from(directory) << 32 | Thread::from(stack)
+    Thread::from(directory | 1) << 32 | Thread::from(stack)
 }
 
 /// Whether it is a thread of page directory `directory`.
 fn is_of(thread: Thread, directory: u32) -> bool {
-    thread != NONE && thread >> 32 == Thread::from(directory)
+    thread >> 32 == Thread::from(directory | 1)
 }
 
 impl Host<'_> {
@@ -298,6 +300,19 @@ mod tests {
                 assert_eq!(run(&mut m, directory, stack), parts);
             }
         }
+    }
+
+    #[test]
+    fn a_thread_at_zero_is_a_thread() {
+        let mut m = machine();
+        assert_eq!(run(&mut m, Machine::CR3, 0xC010_2000), 0);
+        m.world.extended.parts.set(part::ALL);
+        assert_eq!(run(&mut m, 0, 0), 0, "another one's state");
+        m.world.extended.parts.set(part::YMM);
+        assert_eq!(run(&mut m, Machine::CR3, 0xC010_2000), part::ALL);
+        assert_eq!(run(&mut m, 0, 0), part::YMM);
+        m.host().forget_extended(0).unwrap();
+        assert_eq!(run(&mut m, 0, 0), 0, "of a directory without user code");
     }
 
     #[test]
