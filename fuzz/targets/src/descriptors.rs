@@ -212,6 +212,8 @@ impl Oracle {
         input: &mut Input<'_>,
     ) -> Result<(), Kill> {
         let vm = machine.vm;
+        // An interrupt that an earlier step has raised would come first.
+        machine.set_word(DATA + offset::BLOCKED_INTERRUPTS, u32::MAX);
         let index = as_word(OWN) + input.below(2);
         if input.bit() {
             // Per-cpu data and a canary, as Linux has them; code; not present.
