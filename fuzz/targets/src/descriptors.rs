@@ -234,6 +234,12 @@ impl Oracle {
         regs.eip.set(PAGE_OFFSET + CODE);
         regs.eax.set(selector);
         let error = selector & 0xFFFC;
+        let before = Before {
+            user: false,
+            eip: regs.eip.get(),
+            esp: STACK,
+            flags: machine.word(DATA + offset::IRQ_ENABLED),
+        };
         let result = machine.step(Event::Trap {
             vector: 13,
             error,
@@ -241,7 +247,7 @@ impl Oracle {
         });
         let own = self.gdt[index as usize];
         let is_data = own.high & Descriptor::NOT_SYSTEM != 0 && !own.is_code();
-        let refused = if !is_data || own.dpl() < level.max(1) {
+        let refused: u8 = if !is_data || own.dpl() < level.max(1) {
             13
         } else if !own.is_present() {
             11
@@ -256,7 +262,10 @@ impl Oracle {
             assert_eq!(regs.eip.get(), PAGE_OFFSET + CODE + 2);
             return result;
         };
-        // No input sets a gate for these two.
+        let gate = self.idt[usize::from(refused)];
+        if gate.flags & Gate::PRESENT != 0 {
+            return self.arrived(machine, &before, gate, Some(error), result);
+        }
         let is_right = matches!(
             result,
             Err(Kill::UnhandledTrap { vector, .. }) if vector == refused
