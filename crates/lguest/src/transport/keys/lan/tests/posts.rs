@@ -380,8 +380,8 @@ fn a_new_launcher_in_a_dead_ones_slot_gets_posts() {
     let b = launcher(&dir.path().join("lan"), 8);
     assert_eq!(b.1.slot(), 1);
     eventually("it is open again", || poster.is_open());
-    // The other Launcher may notice only now that the dead one is gone, and call
-    // the new one once more. Frames that are posted meanwhile may be lost.
+    // The other Launcher may notice only now that the dead one is gone, and
+    // call the new one once more. Frames that are posted meanwhile may be lost.
     eventually("it comes", || {
         if poster.room() > 0 {
             poster.put(&frame(3, 60));
