@@ -23,7 +23,9 @@ static SKIPPED: AtomicUsize = AtomicUsize::new(0);
 /// Reports that `test` is skipped. Cargo cannot hide this line.
 pub(crate) fn skip(test: &str, why: &str) {
     let n = SKIPPED.fetch_add(1, Ordering::Relaxed) + 1;
-    let _ = writeln!(std::io::stderr(), "SKIPPED ({n}) {test}: {why}");
+    // In one piece, so that no line of another test gets into it.
+    let line = format!("SKIPPED ({n}) {test}: {why}\n");
+    let _ = std::io::stderr().write_all(line.as_bytes());
 }
 
 /// The files of a test, and its turn to run.
