@@ -217,7 +217,7 @@ const LAYOUT: Layout = Layout {
 #[cfg(test)]
 mod tests {
     use super::SPANS;
-    use crate::call::Call;
+    use crate::call::{Call, CallName};
     use crate::interface::CallRegisters;
 
     #[test]
@@ -230,6 +230,24 @@ mod tests {
             assert_eq!(ring, status + ENTRIES, "{}", span.first);
             let end = ring + ENTRIES * interface.ring_entry_size();
             assert_eq!(layout.reserve_mem.offset(), end, "{}", span.first);
+        }
+    }
+
+    #[test]
+    fn the_registers_of_a_call_are_decoded_as_that_call() {
+        for span in &SPANS {
+            let interface = &span.interface;
+            for &name in CallName::ALL {
+                let Some(number) = interface.number(name) else {
+                    continue;
+                };
+                assert_eq!(interface.name(number), Some(name));
+                let mut arguments = [5, 6, 7, 8];
+                let registers = interface.registers(number, arguments);
+                arguments[interface.arguments.len()..].fill(0);
+                let call = interface.decode(&registers);
+                assert_eq!(call, Some(name.with(arguments)), "{}", span.first);
+            }
         }
     }
 

@@ -92,6 +92,46 @@ impl Interface {
         }
     }
 
+    /// The number of the call `name`; `None` if these releases lack it.
+    #[must_use]
+    #[allow(clippy::cast_possible_truncation)] // below `NUMBERS`
+    pub const fn number(&self, name: CallName) -> Option<u32> {
+        let mut number = 0;
+        while number < NUMBERS {
+            match self.calls[number] {
+                Some(found) if found as usize == name as usize => {
+                    return Some(number as u32);
+                }
+                _ => number += 1,
+            }
+        }
+        None
+    }
+
+    /// The registers of call `number` with these arguments. Arguments for
+    /// which these releases have no register are left out.
+    #[must_use]
+    #[inline]
+    pub const fn registers(
+        &self,
+        number: u32,
+        arguments: [u32; MAX_ARGUMENTS],
+    ) -> CallRegisters {
+        let mut registers = CallRegisters {
+            eax: number,
+            ebx: 0,
+            ecx: 0,
+            edx: 0,
+            esi: 0,
+        };
+        let mut n = 0;
+        while n < self.arguments.len() {
+            registers.set(self.arguments[n], arguments[n]);
+            n += 1;
+        }
+        registers
+    }
+
     /// The call that these registers make; `None` if its number has no
     /// meaning.
     #[must_use]

@@ -1,44 +1,49 @@
 //! The bus: finding the devices, and reporting their status to the Host.
 //!
-//! Just above the memory lies a page with sixteen descriptors. Each device's
-//! status is a word in its descriptor. We set bits in it and never clear one:
-//! seen, driver found, driver ready or failed.
-//!
-//! The Host takes a device away by setting REMOVED there. The Guest does not
-//! poll for that, because an idle Guest sleeps. It checks before each new
-//! request and at each interrupt of the device. The Host should raise that for
-//! an urgent removal. The Guest then sets REMOVED_ACK, later requests fail, and
-//! tasks that wait for the device are woken.
+//! A Guest of 2007 has [`keys`]: sixteen descriptors, and buffers by keys. A
+//! later one has [`lguest`]: descriptors with virtqueues. Each device's status
+//! is in its descriptor. A driver sets bits in it: seen, driver found, driver
+//! ready or failed.
 
-#![expect(unsafe_code, reason = "the descriptor page is the Host's, too")]
+pub(crate) mod keys;
+pub(crate) mod lguest;
 
 use crate::boot::Boot;
 use crate::frame::Phys;
-use crate::paging;
+use crate::interface::has_virtio;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicPtr, AtomicU16, Ordering};
 use lg_abi::device::{
-    DeviceDescriptor, LGUEST_DEVICE_S_ACKNOWLEDGE, LGUEST_DEVICE_S_DRIVER,
-    LGUEST_DEVICE_S_DRIVER_OK, LGUEST_DEVICE_S_FAILED, LGUEST_DEVICE_S_REMOVED,
-    LGUEST_DEVICE_S_REMOVED_ACK, LGUEST_DEVICE_T_BLOCK,
-    LGUEST_DEVICE_T_CONSOLE, LGUEST_DEVICE_T_NET, LGUEST_DEVICE_T_NONE,
-    LGUEST_MAX_DEVICES, device_irq,
+    LGUEST_DEVICE_S_ACKNOWLEDGE, LGUEST_DEVICE_S_DRIVER,
+    LGUEST_DEVICE_S_DRIVER_OK, LGUEST_DEVICE_S_FAILED,
 };
-use lg_abi::page::PAGE_SHIFT;
 
-/// The descriptor page, once it is mapped. As atomics: the Host may set bits of
-/// `status` while we do.
-static DESCRIPTORS: AtomicPtr<DeviceDescriptor> =
-    AtomicPtr::new(core::ptr::null_mut());
+/// What a device is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A console.
+    Console,
+    /// A network.
+    Net,
+    /// A disk.
+    Block,
+    /// A source of random numbers. Devices of 2007 have none.
+    Random,
+    /// Nothing that the kit knows.
+    Unknown,
+}
 
-/// A device on the bus.
-#[derive(Clone, Copy, Debug)]
-pub struct Device {
-    index: u8,
-    kind: u16,
-    features: u16,
-    num_pages: u16,
-    pfn: u32,
+impl Kind {
+    /// Its name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Console => "console",
+            Self::Net => "net",
+            Self::Block => "block",
+            Self::Random => "random",
+            Self::Unknown => "unknown",
+        }
+    }
 }
 
 /// Why a device cannot be used.
@@ -62,142 +67,110 @@ impl core::fmt::Display for DeviceError {
     }
 }
 
+/// A device, as its bus describes it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Place {
+    Keys(keys::Place),
+    Lguest(lguest::Place),
+}
+
+/// A device on the bus.
+#[derive(Clone, Copy, Debug)]
+pub struct Device {
+    index: u8,
+    kind: Kind,
+    place: Place,
+}
+
 /// Maps the descriptors and lists the devices, marking each as seen.
 pub fn scan(boot: &Boot) -> Vec<Device> {
-    let Some(page) = paging::map_device(boot.descriptor_pfn(), 1) else {
-        return Vec::new();
+    let found = if has_virtio() {
+        lguest::scan(boot)
+    } else {
+        keys::scan(boot)
     };
-    DESCRIPTORS.store(page.cast(), Ordering::Release);
-    let mut found = Vec::new();
-    for index in (0..).take(LGUEST_MAX_DEVICES) {
-        // SAFETY: sixteen descriptors are in that page, now mapped.
-        let at = unsafe { page.cast::<DeviceDescriptor>().add(index.into()) };
-        // SAFETY: the Host changes nothing but the status, which is not used
-        // from this copy.
-        let descriptor = unsafe { at.read_volatile() };
-        if descriptor.kind == LGUEST_DEVICE_T_NONE {
-            continue;
-        }
-        let device = Device {
-            index,
-            kind: descriptor.kind,
-            features: descriptor.features,
-            num_pages: descriptor.num_pages,
-            pfn: descriptor.pfn,
-        };
+    for device in &found {
         device.set_status(LGUEST_DEVICE_S_ACKNOWLEDGE);
-        found.push(device);
     }
     found
 }
 
-/// The status word of the device at `index`, if the page is mapped.
-fn status(index: u8) -> Option<&'static AtomicU16> {
-    let page = DESCRIPTORS.load(Ordering::Acquire);
-    if page.is_null() || usize::from(index) >= LGUEST_MAX_DEVICES {
-        return None;
-    }
-    // SAFETY: inside the page, which stays mapped.
-    let descriptor = unsafe { page.add(index.into()) };
-    // SAFETY: as above; only the address is taken.
-    let status = unsafe { &raw mut (*descriptor).status };
-    // SAFETY: aligned, valid for good, and used only as an atomic.
-    Some(unsafe { AtomicU16::from_ptr(status) })
-}
-
 /// Interrupt `irq` has come: the Host may have taken its device away.
 pub(crate) fn interrupt(irq: u8) {
-    if let Some(status) = irq.checked_sub(1).and_then(status) {
-        acknowledge_removal(status);
+    if !has_virtio() {
+        keys::interrupt(irq);
     }
-}
-
-/// Whether the device was taken away. If so, acknowledges that.
-fn acknowledge_removal(status: &AtomicU16) -> bool {
-    let removed = status.load(Ordering::Acquire) & LGUEST_DEVICE_S_REMOVED != 0;
-    if removed {
-        status.fetch_or(LGUEST_DEVICE_S_REMOVED_ACK, Ordering::AcqRel);
-    }
-    removed
 }
 
 impl Device {
-    /// Its place in the descriptor page.
+    /// Its place among the devices.
     #[must_use]
     pub const fn index(&self) -> u8 {
         self.index
     }
 
-    /// `LGUEST_DEVICE_T_*`.
+    /// What it is for.
     #[must_use]
-    pub const fn kind(&self) -> u16 {
+    pub const fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// The name of its type.
+    /// What its bus says of it. Only a driver for that bus needs it.
+    pub(crate) const fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// The features that it offers: `LGUEST_DEVICE_F_*` and what depends on the
+    /// type, or those of virtio.
     #[must_use]
-    pub const fn name(&self) -> &'static str {
-        match self.kind {
-            LGUEST_DEVICE_T_CONSOLE => "console",
-            LGUEST_DEVICE_T_NET => "net",
-            LGUEST_DEVICE_T_BLOCK => "block",
-            _ => "unknown",
+    pub fn features(&self) -> u32 {
+        match &self.place {
+            Place::Keys(keys) => keys.features().into(),
+            Place::Lguest(device) => device.features(),
         }
     }
 
-    /// `LGUEST_DEVICE_F_*` and what depends on the type.
-    #[must_use]
-    pub const fn features(&self) -> u16 {
-        self.features
-    }
-
-    /// `LGUEST_DEVICE_S_*`, as they are now.
+    /// Its status, as it is now: `LGUEST_DEVICE_S_*`. Virtio has the same bits.
     #[must_use]
     pub fn status(&self) -> u16 {
-        status(self.index).map_or(0, |status| status.load(Ordering::Acquire))
+        match &self.place {
+            Place::Keys(_) => keys::status_of(self.index),
+            Place::Lguest(device) => device.status().into(),
+        }
     }
 
     fn set_status(&self, bits: u16) {
-        if let Some(status) = status(self.index) {
-            status.fetch_or(bits, Ordering::AcqRel);
+        match &self.place {
+            Place::Keys(_) => keys::set_status(self.index, bits),
+            Place::Lguest(device) => device.set_status(bits.to_le_bytes()[0]),
         }
     }
 
-    /// Its interrupt.
+    /// Its interrupt, or the first of them.
     #[must_use]
-    pub const fn irq(&self) -> u8 {
-        device_irq(self.index)
+    pub fn irq(&self) -> u8 {
+        match &self.place {
+            Place::Keys(_) => lg_abi::device::device_irq(self.index),
+            Place::Lguest(device) => device.irq(),
+        }
     }
 
-    /// Number of its first page.
+    /// Where its pages begin, or its first ring.
     #[must_use]
-    pub const fn pfn(&self) -> u32 {
-        self.pfn
-    }
-
-    /// Where its pages begin: the first of its keys.
-    #[must_use]
-    pub const fn phys(&self) -> Phys {
-        Phys(self.pfn << PAGE_SHIFT)
+    pub fn phys(&self) -> Phys {
+        match &self.place {
+            Place::Keys(keys) => keys.phys(),
+            Place::Lguest(device) => device.phys(),
+        }
     }
 
     /// How many pages it has.
     #[must_use]
-    pub const fn num_pages(&self) -> u16 {
-        self.num_pages
-    }
-
-    /// Maps its pages.
-    ///
-    /// # Errors
-    ///
-    /// It has none, or there is no room.
-    pub fn map(&self) -> Result<*mut u8, DeviceError> {
-        if self.num_pages == 0 {
-            return Err(DeviceError::Failed);
+    pub fn num_pages(&self) -> u16 {
+        match &self.place {
+            Place::Keys(keys) => keys.num_pages(),
+            Place::Lguest(device) => device.num_pages(),
         }
-        paging::map_device(self.pfn, self.num_pages.into())
-            .ok_or(DeviceError::OutOfMemory)
     }
 
     /// Makes its driver by `probe`, and sets the status to the result.
@@ -219,15 +192,16 @@ impl Device {
         driver
     }
 
-    /// Checks, before each request, that the device is still there.
+    /// Checks, before each request, that the device is still there. Virtio
+    /// devices are never taken away.
     ///
     /// # Errors
     ///
     /// The Host has taken it away.
     pub fn check(&self) -> Result<(), DeviceError> {
-        if status(self.index).is_some_and(acknowledge_removal) {
-            return Err(DeviceError::Removed);
+        match &self.place {
+            Place::Keys(_) => keys::check(self.index),
+            Place::Lguest(_) => Ok(()),
         }
-        Ok(())
     }
 }

@@ -9,13 +9,17 @@
 #![expect(unsafe_code, reason = "the hypercall instruction")]
 
 use crate::frame::Phys;
+use crate::interface::{number, registers};
 use crate::one_cpu::OneCpu;
 use crate::ring::Cursor;
 use crate::{irq, shared};
 use core::arch::{asm, global_asm};
+use lg_abi::call::CallName;
 use lg_abi::dma::{BindCount, Dma};
-use lg_abi::hypercall::{HYPERCALL_VECTOR, Hypercall, RawCall};
+use lg_abi::hypercall::HYPERCALL_VECTOR;
+use lg_abi::interface::CallRegisters;
 use lg_abi::page::Pte;
+use lg_abi::segment::Descriptor;
 
 global_asm!(
     ".text",
@@ -37,7 +41,7 @@ global_asm!(
 );
 
 /// Makes a call at once. The Host runs what is in the ring first.
-fn direct(call: RawCall) -> u32 {
+fn direct(call: &CallRegisters) -> u32 {
     let result;
     // SAFETY: the Host keeps all registers but eax; memory that it may
     // write to was handed over by the caller (crate rule 3), and asm
@@ -54,20 +58,25 @@ fn direct(call: RawCall) -> u32 {
     result
 }
 
-const fn raw(call: Hypercall, edx: u32, ebx: u32, ecx: u32) -> RawCall {
-    RawCall {
-        eax: call as u32,
-        edx,
-        ebx,
-        ecx,
-    }
+/// The registers of a call that this interface has. No call of ours has a
+/// fourth argument.
+#[inline]
+fn call(name: CallName, first: u32, second: u32, third: u32) -> CallRegisters {
+    let number = number(name).expect("a call of this interface");
+    registers(number, [first, second, third, 0])
+}
+
+/// A call of the interface, made at once.
+#[inline]
+fn now(name: CallName, first: u32, second: u32) -> u32 {
+    direct(&call(name, first, second, 0))
 }
 
 static CURSOR: OneCpu<Cursor> = OneCpu::new(Cursor::new());
 
 /// Puts a call into the ring, or makes it at once if the ring is full.
 /// Interrupts must be off, because a handler may put one there, too.
-fn defer(call: RawCall) {
+fn defer(call: &CallRegisters) {
     irq::without(|| {
         let entry = CURSOR.with(|cursor| cursor.claim(shared::ring_status));
         match entry {
@@ -81,104 +90,134 @@ fn defer(call: RawCall) {
 
 /// Has the Host run the ring.
 pub fn flush_async() {
-    direct(raw(Hypercall::FlushAsync, 0, 0, 0));
+    now(CallName::FlushAsync, 0, 0);
 }
 
 /// Does nothing, by way of the ring: used to measure the cost.
 pub fn deferred_nothing() {
-    defer(raw(Hypercall::FlushAsync, 0, 0, 0));
+    defer(&call(CallName::FlushAsync, 0, 0, 0));
 }
 
 /// Tells the Host where the shared page is. The first call, made once.
 pub(crate) fn init(lguest_data: Phys) {
-    direct(raw(Hypercall::Init, lguest_data.0, 0, 0));
+    now(CallName::Init, lguest_data.0, 0);
 }
 
 /// Ends the Guest with a message, NUL-terminated, at `message`.
-pub(crate) fn crash(message: Phys) -> ! {
-    direct(raw(Hypercall::Crash, message.0, 0, 0));
+pub(crate) fn end(message: Phys) -> ! {
+    /// The Guest does not want to start again.
+    const FOR_GOOD: u32 = 1;
+    let name = match number(CallName::Shutdown) {
+        Some(_) => CallName::Shutdown,
+        None => CallName::Crash,
+    };
+    now(name, message.0, FOR_GOOD);
     loop {
-        // CRASH never returns.
+        // Neither of them returns.
         core::hint::spin_loop();
     }
 }
 
-/// Has the Host copy a descriptor table of `entries` entries.
-pub(crate) fn load_gdt(table: Phys, entries: u32) {
-    direct(raw(Hypercall::LoadGdt, table.0, entries, 0));
+/// Has the Host use a descriptor table.
+pub(crate) fn load_gdt(table: &'static [Descriptor]) {
+    if number(CallName::LoadGdt).is_some() {
+        let at = Phys::of(table.as_ptr());
+        now(CallName::LoadGdt, at.0, crate::word(table.len()));
+        return;
+    }
+    for (index, descriptor) in (0..).zip(table) {
+        let Descriptor { low, high } = *descriptor;
+        defer(&call(CallName::LoadGdtEntry, index, low, high));
+    }
+    flush_async();
 }
 
 /// Sets the gate of a vector.
 pub(crate) fn load_idt_entry(vector: u32, low: u32, high: u32) {
-    defer(raw(Hypercall::LoadIdtEntry, vector, low, high));
+    defer(&call(CallName::LoadIdtEntry, vector, low, high));
 }
 
 /// Switches to the address space whose directory is at `directory`.
 pub(crate) fn new_pgtable(directory: Phys) {
-    direct(raw(Hypercall::NewPgtable, directory.0, 0, 0));
+    now(CallName::NewPgtable, directory.0, 0);
 }
 
 /// Makes the Host drop its mappings of the user half of the current address
 /// space, or of everything.
 pub fn flush_tlb(everything: bool) {
-    direct(raw(Hypercall::FlushTlb, u32::from(everything), 0, 0));
+    now(CallName::FlushTlb, u32::from(everything), 0);
 }
 
 /// Names the stack for the next trap from user mode: its selector, its top and
 /// its number of pages. Deferred: a switch of address space follows.
 pub(crate) fn set_stack(ss: u32, esp: u32, pages: u32) {
-    defer(raw(Hypercall::SetStack, ss, esp, pages));
+    defer(&call(CallName::SetStack, ss, esp, pages));
 }
 
 /// With `true`, the next use of the FPU traps with vector 7.
 pub fn set_ts(on: bool) {
     const TS: u32 = 8;
-    direct(raw(Hypercall::Ts, if on { TS } else { 0 }, 0, 0));
+    now(CallName::Ts, if on { TS } else { 0 }, 0);
 }
 
 /// Has the timer interrupt come in `nanoseconds`; 0 = not at all.
 pub(crate) fn set_clockevent(nanoseconds: u32) {
-    direct(raw(Hypercall::SetClockevent, nanoseconds, 0, 0));
+    now(CallName::SetClockevent, nanoseconds, 0);
 }
 
 /// Sleeps until an interrupt is pending. The Host delivers it, and this returns
 /// with interrupts on. Must be called with interrupts off: then no interrupt is
 /// lost between the caller's last check and the sleep.
 pub(crate) fn halt() {
-    direct(raw(Hypercall::Halt, 0, 0, 0));
+    now(CallName::Halt, 0, 0);
+}
+
+/// Has the Host deliver an interrupt that waits.
+pub(crate) fn send_interrupts() {
+    now(CallName::SendInterrupts, 0, 0);
 }
 
 /// Binds `count` buffers at `buffers` to `key`, and returns whether that
 /// worked. The Host may write to them, and to what they name, from now on.
 pub(crate) fn bind_dma(key: Phys, buffers: Phys, count: u32, irq: u8) -> bool {
     let bind = BindCount { count, irq };
-    direct(raw(Hypercall::BindDma, key.0, buffers.0, bind.word())) != 0
+    direct(&call(CallName::BindDma, key.0, buffers.0, bind.word())) != 0
 }
 
 /// Takes back the buffers at `buffers` from `key`.
 pub(crate) fn unbind_dma(key: Phys, buffers: Phys) {
     let bind = BindCount { count: 0, irq: 0 };
-    direct(raw(Hypercall::BindDma, key.0, buffers.0, bind.word()));
+    direct(&call(CallName::BindDma, key.0, buffers.0, bind.word()));
 }
 
 /// Sends the sections of `dma` to `key`. On return, `used_len` is the number of
 /// bytes that were taken.
 pub(crate) fn send_dma(key: Phys, dma: &mut Dma) {
     let at = Phys::of(&raw const *dma);
-    direct(raw(Hypercall::SendDma, key.0, at.0, 0));
+    now(CallName::SendDma, key.0, at.0);
+}
+
+/// Tells the Host of a virtqueue with buffers, of a device's new status, or of
+/// a text for the early console.
+pub(crate) fn notify(at: Phys) {
+    now(CallName::Notify, at.0, 0);
 }
 
 /// Says that the entry for `va` in the tables of `directory` is `pte` now.
 pub(crate) fn set_pte(directory: Phys, va: u32, pte: Pte) {
-    defer(raw(Hypercall::SetPte, directory.0, va, pte.0));
+    defer(&call(CallName::SetPte, directory.0, va, pte.0));
 }
 
 /// Says that entry `index` of `directory` has changed.
-pub(crate) fn set_pmd(directory: Phys, index: u32) {
-    defer(raw(Hypercall::SetPmd, directory.0, index, 0));
+pub(crate) fn set_directory_entry(directory: Phys, index: u32) {
+    let name = match number(CallName::SetPgd) {
+        Some(_) => CallName::SetPgd,
+        None => CallName::SetPmd,
+    };
+    defer(&call(name, directory.0, index, 0));
 }
 
 /// Has the Host copy three thread-local segments.
 pub fn load_tls(descriptors: Phys) {
-    direct(raw(Hypercall::LoadTls, descriptors.0, 0, 0));
+    now(CallName::LoadTls, descriptors.0, 0);
 }

@@ -4,7 +4,8 @@
 //! Where another kernel would touch the machine, it asks the Host: it switches
 //! interrupts off by a store instead of `cli`, changes its page tables in plain
 //! memory and then reports it, and its devices are pages of shared memory. This
-//! crate does all of that, so that a Guest can be a `fn main`:
+//! crate does all of that, for every generation of the interface, so that a
+//! Guest can be a `fn main`:
 //!
 //! ```text
 //! #![no_std]
@@ -31,7 +32,8 @@
 //!    at the start, by [`paging`] afterwards. The image, its stack, the heap
 //!    and every frame lie there.
 //! 3. The Host writes only to memory that was handed to it (a `Dma` that is
-//!    bound or being sent, the shared page, a device's page).
+//!    bound or being sent, the shared page, a device's page, a ring, and what
+//!    its chains name).
 
 #![cfg_attr(not(test), no_std)]
 
@@ -46,6 +48,9 @@ const fn word(number: usize) -> u32 {
 #[cfg(target_arch = "x86")]
 pub mod boot;
 pub mod command_line;
+
+#[cfg(target_arch = "x86")]
+pub mod interface;
 
 #[cfg(target_arch = "x86")]
 pub mod hcall;
@@ -80,6 +85,9 @@ pub mod user;
 
 #[cfg(target_arch = "x86")]
 pub mod bus;
+#[cfg(target_arch = "x86")]
+mod virtqueue;
+
 #[cfg(target_arch = "x86")]
 pub mod drivers;
 pub mod line;

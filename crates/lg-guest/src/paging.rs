@@ -28,7 +28,8 @@ const DEVICES: u32 = 0xF800_0000;
 pub const LINEAR_MAX: u32 = DEVICES - DEFAULT_PAGE_OFFSET;
 
 /// A page of the kernel's.
-const KERNEL_PAGE: u32 = Pte::PRESENT | Pte::WRITE | Pte::ACCESSED | Pte::DIRTY;
+pub(crate) const KERNEL_PAGE: u32 =
+    Pte::PRESENT | Pte::WRITE | Pte::ACCESSED | Pte::DIRTY;
 
 /// A page that user mode may read, and one that it may write, too.
 pub const USER_READ: u32 = Pte::PRESENT | Pte::USER | Pte::ACCESSED;
@@ -184,7 +185,7 @@ impl AddressSpace {
             let table = frame::alloc_zeroed().ok_or(OutOfMemory)?;
             pde = Pte::new(table.pfn(), USER_WRITE);
             write_entry(at, pde);
-            hcall::set_pmd(directory, directory_index(va));
+            hcall::set_directory_entry(directory, directory_index(va));
             self.tables.push(table);
         }
         let pte = Pte::new(page.pfn(), flags);
@@ -262,7 +263,7 @@ impl Drop for AddressSpace {
             let at = walk::directory_entry(directory.0, index * DIRECTORY_SPAN);
             if read_entry(at) != 0 {
                 write_entry(at, Pte(0));
-                hcall::set_pmd(directory, index);
+                hcall::set_directory_entry(directory, index);
             }
         }
         if KERNEL.with(|kernel| kernel.current) == directory {

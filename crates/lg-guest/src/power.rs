@@ -1,7 +1,7 @@
 //! Ending: cleanly, with an exit code, or in a panic.
 //!
-//! All three are one hypercall, CRASH, with a message. Every Launcher treats
-//! the message "Power down" as a clean end.
+//! All three are one hypercall with a message: CRASH, or since Linux 2.6.25
+//! SHUTDOWN. Every Launcher treats the message "Power down" as a clean end.
 
 #![expect(unsafe_code, reason = "a function that the linker knows by name")]
 
@@ -11,7 +11,7 @@ use crate::{hcall, irq, print};
 use core::fmt::Write;
 use lg_abi::hypercall::{CRASH_MESSAGE_MAX, POWER_DOWN, POWER_DOWN_WITH_CODE};
 
-/// A message, cut off at the length that CRASH takes.
+/// A message, cut off at the length that the call takes.
 struct Message {
     bytes: [u8; CRASH_MESSAGE_MAX as usize],
     len: usize,
@@ -59,7 +59,7 @@ pub fn off(code: u8) -> ! {
 fn end(message: &Message) -> ! {
     print::flush();
     irq::disable();
-    hcall::crash(Phys::of(&raw const message.bytes))
+    hcall::end(Phys::of(&raw const message.bytes))
 }
 
 /// Whether a panic is being reported. A second one then gives no details.
@@ -72,7 +72,7 @@ fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
     let mut message = Message::new();
     if again {
         message.push(b"panic in panic");
-        hcall::crash(Phys::of(&raw const message.bytes));
+        hcall::end(Phys::of(&raw const message.bytes));
     }
     let _ = write!(message, "panic: {}", info.message());
     if let Some(place) = info.location() {

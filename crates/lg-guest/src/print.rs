@@ -1,17 +1,16 @@
 //! `print!` and `println!`: to the console, a line at a time.
 //!
-//! Output needs no driver: a SEND_DMA to the console's key works from the first
-//! moment on. Every transfer costs an entry into the Host, so text is gathered
-//! until a line ends or until it is flushed. The shell flushes before it waits
-//! for a key. A line feed becomes carriage return and line feed, which a raw
-//! terminal needs; the console of a Linux Guest does the same.
+//! Output needs no driver: a SEND_DMA to the console's key, or NOTIFY with a
+//! text for the early console, works from the first moment on. Every transfer
+//! costs an entry into the Host, so text is gathered until a line ends or until
+//! it is flushed. The shell flushes before it waits for a key. A line feed
+//! becomes carriage return and line feed, which a raw terminal needs; the
+//! console of a Linux Guest does the same.
 
-use crate::frame::Phys;
+use crate::drivers::console;
+use crate::irq;
 use crate::one_cpu::OneCpu;
-use crate::{hcall, irq};
 use core::fmt::{self, Write};
-use lg_abi::dma::{Dma, LGUEST_CONSOLE_DMA_KEY};
-use lg_abi::page::PAGE_SIZE;
 
 /// Bytes that are gathered at most.
 const GATHER: usize = 256;
@@ -39,7 +38,7 @@ impl Gathered {
     fn send(&mut self) {
         let mut rest = &self.bytes[..self.len];
         while !rest.is_empty() {
-            let taken = send(rest).min(rest.len());
+            let taken = console::print(rest).min(rest.len());
             if taken == 0 {
                 break; // the console takes nothing, and never will
             }
@@ -62,23 +61,6 @@ impl Write for Gathered {
         }
         Ok(())
     }
-}
-
-/// One transfer of `bytes` to the console. Returns how many were taken.
-fn send(bytes: &[u8]) -> usize {
-    let mut dma = Dma::default();
-    let start = Phys::of(bytes.as_ptr());
-    // A section must not cross a page border, so it may take two.
-    let in_page = PAGE_SIZE - start.0 % PAGE_SIZE;
-    let length = u32::try_from(bytes.len()).unwrap_or(in_page);
-    let first = length.min(in_page);
-    let sections = [(start.0, first), (start.0 + first, length - first)];
-    for (section, (addr, len)) in sections.into_iter().enumerate() {
-        dma.addr[section] = addr;
-        dma.len[section] = u16::try_from(len).unwrap_or(0);
-    }
-    hcall::send_dma(Phys(LGUEST_CONSOLE_DMA_KEY), &mut dma);
-    dma.used_len as usize
 }
 
 /// Prints. For [`print!`](crate::print!).

@@ -3,7 +3,6 @@
 //! Kernel and user have a code and a data segment each, from zero to the end.
 //! Page tables keep the two apart.
 
-use crate::frame::Phys;
 use crate::hcall;
 use lg_abi::segment::{
     Descriptor, GDT_ENTRIES, GDT_KERNEL_CS, GDT_KERNEL_DS, GDT_USER_CS,
@@ -21,5 +20,5 @@ static GDT: [Descriptor; GDT_ENTRIES as usize] = {
 
 /// Has the Host load them.
 pub(crate) fn init() {
-    hcall::load_gdt(Phys::of(&raw const GDT), GDT_ENTRIES);
+    hcall::load_gdt(&GDT);
 }

@@ -16,13 +16,13 @@
 
 #![expect(unsafe_code, reason = "the trap stubs")]
 
+use crate::interface::IRQ_ENABLED;
 use crate::{hcall, irq, shared, word};
 use core::arch::global_asm;
 use core::mem::offset_of;
 use lg_abi::segment::{KERNEL_CS, USER_DS};
 use lg_abi::shared::{
     FIRST_EXTERNAL_VECTOR, IF, LGUEST_IRQS, PAGE_FAULT_VECTOR, SYSCALL_VECTOR,
-    offset,
 };
 
 /// The frame of a trap, lowest address first. The stub has pushed the words
@@ -263,7 +263,7 @@ lguest_probe_fault:
     vectors_below = const VECTORS_BELOW,
     vectors_size = const size_of::<VectorState>(),
     kernel_esp_above = const KERNEL_ESP_ABOVE,
-    irq_enabled = const offset::IRQ_ENABLED,
+    irq_enabled = const IRQ_ENABLED.offset(),
     options(att_syntax)
 );
 

@@ -41,7 +41,7 @@ use lg_guest::boot::Boot;
 use lg_guest::command_line::CommandLine;
 use lg_guest::{power, println};
 
-lg_guest::entry!(main);
+lg_guest::entry!(main, any);
 
 /// A name and its function.
 type Attack = (&'static str, fn(&'static Boot));

@@ -127,6 +127,7 @@ pub(crate) async fn write_and_read_back(
         .collect();
     let start = time::now();
     disk.write(sector, &pattern).await.map_err(disk_failure)?;
+    disk.flush().await.map_err(disk_failure)?;
     let written = time::now();
     let mut back = vec![0; bytes];
     disk.read(sector, &mut back).await.map_err(disk_failure)?;

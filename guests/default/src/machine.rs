@@ -5,14 +5,12 @@
 
 use crate::network::Stack;
 use alloc::vec::Vec;
-use lg_abi::device::{
-    LGUEST_DEVICE_T_BLOCK, LGUEST_DEVICE_T_CONSOLE, LGUEST_DEVICE_T_NET,
-};
 use lg_guest::boot::Boot;
-use lg_guest::bus::{self, Device};
+use lg_guest::bus::{self, Device, Kind};
 use lg_guest::drivers::console::Console;
 use lg_guest::drivers::disk::Disk;
 use lg_guest::drivers::net::Net;
+use lg_guest::drivers::random::Random;
 use lg_guest::log;
 
 /// The devices and their drivers.
@@ -23,6 +21,7 @@ pub(crate) struct Machine {
     pub(crate) disks: Vec<Disk>,
     /// The first network. Others are listed, but have no address.
     pub(crate) network: Option<&'static Stack>,
+    pub(crate) random: Option<Random>,
 }
 
 impl Machine {
@@ -34,10 +33,11 @@ impl Machine {
             console: None,
             disks: Vec::new(),
             network: None,
+            random: None,
         };
         for device in machine.devices.clone() {
             if let Err(error) = machine.start(device) {
-                log!("{} {}: {error}", device.name(), device.index());
+                log!("{} {}: {error}", device.kind().name(), device.index());
             }
         }
         machine
@@ -45,15 +45,18 @@ impl Machine {
 
     fn start(&mut self, device: Device) -> Result<(), bus::DeviceError> {
         match device.kind() {
-            LGUEST_DEVICE_T_CONSOLE if self.console.is_none() => {
+            Kind::Console if self.console.is_none() => {
                 self.console = Some(device.start(Console::new)?);
             }
-            LGUEST_DEVICE_T_BLOCK => {
+            Kind::Block => {
                 self.disks.push(device.start(Disk::new)?);
             }
-            LGUEST_DEVICE_T_NET if self.network.is_none() => {
+            Kind::Net if self.network.is_none() => {
                 let net = device.start(Net::new)?;
                 self.network = Some(Stack::start(net, self.boot.arguments));
+            }
+            Kind::Random if self.random.is_none() => {
+                self.random = Some(device.start(Random::new)?);
             }
             _ => {} // no driver
         }

@@ -38,7 +38,7 @@ use lg_guest::boot::Boot;
 use lg_guest::{log, print, println, task, time};
 use machine::Machine;
 
-lg_guest::entry!(main);
+lg_guest::entry!(main, any);
 
 /// The beginning of the ready line: the Launcher's tests wait for it.
 const READY: &str = "lguest guest ready";

@@ -61,8 +61,10 @@ impl phy::Device for Phy {
         capabilities.max_transmission_unit = NET_FRAME_MAX as usize;
         if !self.0.needs_checksums() {
             capabilities.checksum = ChecksumCapabilities::ignored();
-            // A machine may check these checksums, unlike a Guest.
+            // A machine may check these checksums, unlike a Guest, and so does
+            // a later Guest: its Launcher completes those of TCP and UDP only.
             capabilities.checksum.icmpv4 = Checksum::Tx;
+            capabilities.checksum.ipv4 = Checksum::Tx;
         }
         capabilities
     }

@@ -30,6 +30,7 @@ pub(crate) const COMMANDS: &[(&str, &str, &str)] = &[
         "SECTOR COUNT yes",
         "write sectors of the first disk, read them back",
     ),
+    ("random", "", "some random numbers of the Launcher"),
     ("net", "", "addresses on the network"),
     (
         "ping",
@@ -135,6 +136,7 @@ async fn dispatch(
             files::write_and_read_back(machine, sector, count).await?;
         }
 
+        ("random", _) => system::random(machine).await?,
         ("net", _) => network::show(machine)?,
         ("ping", [to]) => network::ping(machine, to, "4").await?,
         ("ping", [to, count]) => network::ping(machine, to, count).await?,

@@ -11,10 +11,10 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use lg_abi::boot::E820_RAM;
-use lg_abi::device::{LGUEST_DEVICE_T_BLOCK, LGUEST_DEVICE_T_NET};
-use lg_guest::bus::Device;
+use lg_abi::page::PAGE_SHIFT;
+use lg_guest::bus::{Device, Kind};
 use lg_guest::user::End;
-use lg_guest::{frame, heap, irq, println, shared, task, time, trap};
+use lg_guest::{frame, heap, irq, print, println, shared, task, time, trap};
 
 pub(crate) fn help() {
     for (name, arguments, text) in COMMANDS {
@@ -55,19 +55,17 @@ pub(crate) fn device_lines(machine: &Machine) -> Vec<String> {
     let mut disks = machine.disks.iter();
     let line = |device: &Device| {
         let about = match device.kind() {
-            LGUEST_DEVICE_T_BLOCK => {
-                disks.next().map_or_else(String::new, |disk| {
-                    format!(", {} KiB", disk.sectors() / 2)
-                })
-            }
-            LGUEST_DEVICE_T_NET => match machine.network {
+            Kind::Block => disks.next().map_or_else(String::new, |disk| {
+                format!(", {} KiB", disk.sectors() / 2)
+            }),
+            Kind::Net => match machine.network {
                 Some(stack) if stack.is(device) => format!(", {stack}"),
                 _ => String::new(),
             },
             _ => String::new(),
         };
         let (index, irq) = (device.index(), device.irq());
-        format!("device {index}: {}, irq {irq}{about}", device.name())
+        format!("device {index}: {}, irq {irq}{about}", device.kind().name())
     };
     machine.devices.iter().map(line).collect()
 }
@@ -78,13 +76,13 @@ pub(crate) fn devices(machine: &Machine) {
         println!(
             "  {:2} {:8} {:3}  {:10}  {:#06x}    {:#04x}    {} at pfn {:#x}",
             device.index(),
-            device.name(),
+            device.kind().name(),
             device.irq(),
             irq::count(device.irq()),
             device.features(),
             device.status(),
             device.num_pages(),
-            device.pfn()
+            device.phys().0 >> PAGE_SHIFT
         );
     }
     println!("  timer        0  {:10}", irq::count(irq::TIMER));
@@ -137,6 +135,21 @@ pub(crate) fn peek(address: &str) -> Result<(), Failure> {
         Some(byte) => println!("{address:#010x}: {byte:#04x}"),
         None => println!("{address:#010x}: page fault"),
     }
+    Ok(())
+}
+
+/// Prints 16 random bytes of the device, in hexadecimal.
+pub(crate) async fn random(machine: &Machine) -> Result<(), Failure> {
+    let Some(random) = &machine.random else {
+        return Err("no device for random numbers".into());
+    };
+    for word in 0..4 {
+        let mut bytes = [0; 4];
+        random.fill(&mut bytes).await;
+        let separator = if word == 0 { "  " } else { "" };
+        print!("{separator}{:08x}", u32::from_be_bytes(bytes));
+    }
+    println!();
     Ok(())
 }
 

@@ -42,7 +42,7 @@ use lg_guest::boot::Boot;
 use lg_guest::command_line::CommandLine;
 use lg_guest::{power, println};
 
-lg_guest::entry!(main, early: early);
+lg_guest::entry!(main, any, early: early);
 
 /// A name and its function.
 type Question = (&'static str, fn());

@@ -1,20 +1,20 @@
 //! The console: input from the keyboard.
 //!
-//! Output needs no driver; see [`mod@crate::print`]. For input, one buffer is
-//! bound at the console's key. Its bytes are moved to a queue while the queue
-//! has room. Otherwise they stay in the buffer, and the Launcher waits before
-//! it sends more.
+//! Output needs no driver; see [`mod@crate::print`]. For input, the device has
+//! one buffer. Its bytes are moved to a queue while the queue has room.
+//! Otherwise they stay in the buffer, and the Launcher waits before it sends
+//! more.
 
-use super::buffers::Buffers;
+use super::{keys, virtio};
 use crate::bus::{Device, DeviceError};
-use crate::frame::Phys;
+use crate::interface::has_virtio;
 use crate::irq;
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use core::cell::RefCell;
-use lg_abi::dma::LGUEST_CONSOLE_DMA_KEY;
 
 /// Bytes that may come at a time.
-const CHUNK: u16 = 4096;
+pub(super) const CHUNK: u16 = 4096;
 
 /// Bytes that are kept until they are read.
 const TYPE_AHEAD: usize = 16 << 10;
@@ -25,8 +25,25 @@ pub const INTERRUPT: u8 = 3;
 /// A console.
 pub struct Console {
     device: Device,
-    buffer: Buffers,
+    lines: Box<dyn Lines>,
     typed: RefCell<VecDeque<u8>>,
+}
+
+/// How input arrives.
+pub(super) trait Lines {
+    /// Moves what is in the buffer, if there is something, and gives the buffer
+    /// back.
+    fn collect(&self, typed: &mut VecDeque<u8>);
+}
+
+/// Prints some of `bytes`. Returns how many; 0 if the console takes nothing.
+/// To be called with interrupts off.
+pub(crate) fn print(bytes: &[u8]) -> usize {
+    if has_virtio() {
+        virtio::console::print(bytes)
+    } else {
+        keys::console::print(bytes)
+    }
 }
 
 impl Console {
@@ -36,11 +53,14 @@ impl Console {
     ///
     /// There is no memory, or the Host refuses the buffer.
     pub fn new(device: Device) -> Result<Self, DeviceError> {
-        let buffer = Buffers::new(1, 1, CHUNK)?;
-        buffer.bind(Phys(LGUEST_CONSOLE_DMA_KEY), device.irq())?;
+        let lines: Box<dyn Lines> = if has_virtio() {
+            Box::new(virtio::console::Console::new(device)?)
+        } else {
+            Box::new(keys::console::Console::new(device)?)
+        };
         Ok(Self {
             device,
-            buffer,
+            lines,
             typed: RefCell::new(VecDeque::new()),
         })
     }
@@ -48,11 +68,8 @@ impl Console {
     /// Takes the bytes that have come, if there is room for them.
     fn collect(&self) {
         let mut typed = self.typed.borrow_mut();
-        if let Some(length) = self.buffer.filled(0) {
-            if typed.len() < TYPE_AHEAD {
-                typed.extend(self.buffer.data(0, length));
-                self.buffer.give(0);
-            }
+        if typed.len() < TYPE_AHEAD {
+            self.lines.collect(&mut typed);
         }
     }
 

@@ -1,42 +1,69 @@
 //! A disk: one request at a time, in sectors.
 //!
-//! The request is written into the device's page, and a SEND_DMA to that page
-//! starts it. A write sends its data. A read sends nothing, and its data arrive
-//! in the buffer that is bound there. An interrupt reports the end, and the
-//! page holds the result.
-//!
 //! Data pass through pages of the driver's own: the Host accesses them long
 //! after the call, when the caller may have dropped its request.
 
-#![expect(unsafe_code, reason = "the request page is the Host's, too")]
-
-use super::buffers::Buffers;
+use super::{keys, virtio};
 use crate::bus::{Device, DeviceError};
-use crate::{hcall, irq};
-use core::cell::{Cell, RefCell};
-use core::sync::atomic::{AtomicU32, Ordering, fence};
-use lg_abi::device::{
-    BLOCK_DONE, BLOCK_PENDING, BLOCK_READ, BLOCK_WRITE, BlockPage, SECTOR_SIZE,
-};
+use crate::interface::has_virtio;
+use crate::irq;
+use alloc::boxed::Box;
+use core::cell::Cell;
+use lg_abi::device::SECTOR_SIZE;
 use lg_abi::dma::LGUEST_MAX_DMA_SECTIONS;
 use lg_abi::page::PAGE_SIZE;
 
 /// Pages, and bytes, that one request can move.
-const PAGES: u32 = crate::word(LGUEST_MAX_DMA_SECTIONS);
+pub(super) const PAGES: u32 = crate::word(LGUEST_MAX_DMA_SECTIONS);
 /// The most that one request can move.
 pub const REQUEST_MAX: usize = (PAGES * PAGE_SIZE) as usize;
 
 /// A disk.
 pub struct Disk {
     device: Device,
-    page: *mut BlockPage,
-    /// Bound at the page: where what is read arrives.
-    incoming: RefCell<Buffers>,
-    outgoing: RefCell<Buffers>,
+    requests: Box<dyn Requests>,
     /// A task is using the disk; others wait for their turn.
     taken: Cell<bool>,
     /// A request is under way; its task may have dropped it.
     under_way: Cell<bool>,
+}
+
+/// What a request is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Request {
+    /// Sectors are read.
+    Read,
+    /// Sectors are written.
+    Write,
+    /// What was written before must survive a loss of power.
+    Flush,
+}
+
+/// How one request after the other reaches the disk.
+pub(super) trait Requests {
+    /// Sectors on the disk.
+    fn sectors(&self) -> u32;
+
+    /// Whether it refuses writes, as far as it says so.
+    fn is_read_only(&self) -> bool;
+
+    /// Whether it has [`Request::Flush`].
+    fn has_flush(&self) -> bool;
+
+    /// Copies what will be written.
+    fn put(&self, from: &[u8]);
+
+    /// Starts a request. The disk must be idle.
+    fn start(&self, request: Request, sector: u32, bytes: usize);
+
+    /// Whether the request that was started has ended.
+    fn has_ended(&self) -> bool;
+
+    /// How it has ended.
+    fn outcome(&self) -> Result<(), DiskError>;
+
+    /// Copies what was read.
+    fn get(&self, into: &mut [u8]) -> Result<(), DiskError>;
 }
 
 /// Why a request has failed.
@@ -79,15 +106,14 @@ impl Disk {
     ///
     /// There is no memory, or the Host refuses the buffer.
     pub fn new(device: Device) -> Result<Self, DeviceError> {
-        let page = device.map()?.cast();
-        let section = u16::try_from(PAGE_SIZE).unwrap_or(0);
-        let incoming = Buffers::new(1, PAGES, section)?;
-        incoming.bind(device.phys(), device.irq())?;
+        let requests: Box<dyn Requests> = if has_virtio() {
+            Box::new(virtio::disk::Disk::new(device)?)
+        } else {
+            Box::new(keys::disk::Disk::new(device)?)
+        };
         Ok(Self {
             device,
-            page,
-            incoming: RefCell::new(incoming),
-            outgoing: RefCell::new(Buffers::new(1, PAGES, section)?),
+            requests,
             taken: Cell::new(false),
             under_way: Cell::new(false),
         })
@@ -96,10 +122,14 @@ impl Disk {
     /// Sectors on the disk.
     #[must_use]
     pub fn sectors(&self) -> u32 {
-        // SAFETY: the address of a field of the mapped page.
-        let field = unsafe { &raw const (*self.page).num_sectors };
-        // SAFETY: aligned, and valid for good; the Host may write it.
-        unsafe { field.read_volatile() }
+        self.requests.sectors()
+    }
+
+    /// Whether it refuses writes, as far as it says so: a disk of 2007 does not
+    /// say.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        self.requests.is_read_only()
     }
 
     /// The device.
@@ -108,19 +138,18 @@ impl Disk {
         &self.device
     }
 
-    fn result(&self) -> u32 {
-        // SAFETY: the address of a field of the mapped page.
-        let field = unsafe { &raw mut (*self.page).result };
-        // SAFETY: aligned, and valid for good; the Host writes it.
-        unsafe { AtomicU32::from_ptr(field) }.load(Ordering::Acquire)
-    }
-
     /// Whether no request is under way any more.
     fn is_idle(&self) -> bool {
-        if self.under_way.get() && self.result() != BLOCK_PENDING {
+        if self.under_way.get() && self.requests.has_ended() {
             self.under_way.set(false);
         }
         !self.under_way.get()
+    }
+
+    fn submit(&self, request: Request, sector: u32, bytes: usize) {
+        debug_assert!(self.is_idle());
+        self.under_way.set(true);
+        self.requests.start(request, sector, bytes);
     }
 
     /// Reads whole sectors.
@@ -137,9 +166,9 @@ impl Disk {
         let _turn = self.turn().await?;
         let mut at = sector;
         for piece in into.chunks_mut(REQUEST_MAX) {
-            self.submit(BLOCK_READ, at, piece.len());
+            self.submit(Request::Read, at, piece.len());
             self.idle().await?;
-            self.finish_read(piece)?;
+            self.requests.get(piece)?;
             at += sectors_in(piece.len());
         }
         Ok(())
@@ -159,14 +188,28 @@ impl Disk {
         let _turn = self.turn().await?;
         let mut at = sector;
         for piece in from.chunks(REQUEST_MAX) {
-            self.outgoing
-                .borrow_mut()
-                .data_mut(0, piece.len())
-                .copy_from_slice(piece);
-            self.submit(BLOCK_WRITE, at, piece.len());
+            self.requests.put(piece);
+            self.submit(Request::Write, at, piece.len());
             self.idle().await?;
-            self.outcome()?;
+            self.requests.outcome()?;
             at += sectors_in(piece.len());
+        }
+        Ok(())
+    }
+
+    /// Waits until all that was written survives a loss of power. A disk of
+    /// 2007 cannot do that, and nothing happens.
+    ///
+    /// # Errors
+    ///
+    /// See [`DiskError`].
+    pub async fn flush(&self) -> Result<(), DiskError> {
+        self.device.check()?;
+        let _turn = self.turn().await?;
+        if self.requests.has_flush() {
+            self.submit(Request::Flush, 0, 0);
+            self.idle().await?;
+            self.requests.outcome()?;
         }
         Ok(())
     }
@@ -189,10 +232,10 @@ impl Disk {
         irq::block_until(|| self.is_idle());
         let mut at = sector;
         for piece in into.chunks_mut(REQUEST_MAX) {
-            self.submit(BLOCK_READ, at, piece.len());
+            self.submit(Request::Read, at, piece.len());
             irq::block_until(|| self.is_idle() || self.device.check().is_err());
             self.device.check()?;
-            self.finish_read(piece)?;
+            self.requests.get(piece)?;
             at += sectors_in(piece.len());
         }
         Ok(())
@@ -231,48 +274,6 @@ impl Disk {
             }
             irq::after(self.device.irq(), seen).await;
         }
-    }
-
-    /// Starts a request. The disk must be idle.
-    fn submit(&self, kind: u32, sector: u32, bytes: usize) {
-        debug_assert!(self.is_idle());
-        let request = BlockPage {
-            kind,
-            sector,
-            bytes: u32::try_from(bytes).unwrap_or(0),
-            result: BLOCK_PENDING,
-            num_sectors: self.sectors(),
-        };
-        // A read fills the bound buffer to its end, so the buffer gets the
-        // length of the request. A write does not use it.
-        self.incoming.borrow_mut().give_only(0, bytes);
-        // SAFETY: the page is mapped, and the Host reads it only when told,
-        // with no request under way.
-        unsafe { self.page.write_volatile(request) };
-        fence(Ordering::SeqCst);
-        self.under_way.set(true);
-        let mut dma = match kind {
-            BLOCK_WRITE => self.outgoing.borrow().sections(0, bytes),
-            _ => lg_abi::dma::Dma::default(),
-        };
-        hcall::send_dma(self.device.phys(), &mut dma);
-    }
-
-    fn outcome(&self) -> Result<(), DiskError> {
-        match self.result() {
-            BLOCK_DONE => Ok(()),
-            _ => Err(DiskError::Refused),
-        }
-    }
-
-    fn finish_read(&self, into: &mut [u8]) -> Result<(), DiskError> {
-        self.outcome()?;
-        let incoming = self.incoming.borrow();
-        if incoming.filled(0) != Some(into.len()) {
-            return Err(DiskError::Refused);
-        }
-        into.copy_from_slice(incoming.data(0, into.len()));
-        Ok(())
     }
 }
 

@@ -1,14 +1,16 @@
 //! Guests of generation 2, without Linux: good and bad use of virtio devices.
 //!
-//! Each test assembles its kernel and runs it in the real command. The kernel
+//! Most tests assemble their kernel and run it in the real command. The kernel
 //! takes no interrupts. Its output, and the contents of its disk afterwards,
-//! show what its devices do.
+//! show what its devices do. The others run the built-in Guest as a Guest of a
+//! later release, with its drivers.
 
 #![expect(clippy::unwrap_used, reason = "a test says what went wrong so")]
 
 #[path = "../support/mod.rs"]
 mod support;
 
+mod built_in;
 mod program;
 
 use program::{

@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 
 pub(crate) mod blocking;
 
+pub(crate) mod later;
+
 pub(crate) mod network;
 
 pub(crate) mod processes;
@@ -33,6 +35,11 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// The kernel that asks questions.
 pub(crate) fn questions() -> PathBuf {
     guests().join("built/questions")
+}
+
+/// The built-in Guest.
+pub(crate) fn built_in() -> PathBuf {
+    guests().join("built/default")
 }
 
 /// The folder of the Guests.

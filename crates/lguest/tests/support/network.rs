@@ -1,7 +1,9 @@
 //! Guests on a network between Launchers.
 
-use super::{Running, Scratch, lguest};
+use super::later::Later;
+use super::{Running, Scratch, built_in, lguest};
 use std::path::PathBuf;
+use std::process::Command;
 
 /// The file that makes a network, in a folder of its own.
 pub(crate) struct Network {
@@ -20,6 +22,18 @@ impl Network {
     pub(crate) fn guest(&self) -> Guest {
         let mut command = lguest();
         command.args(["run", "--append=quiet"]);
+        self.start(command)
+    }
+
+    /// The same, as a Guest of a later release.
+    pub(crate) fn later_guest(&self, later: Later) -> Guest {
+        let mut command = lguest();
+        command.args(["run", "--append=quiet", "--kernel"]);
+        command.arg(later.of(&built_in(), &self.scratch));
+        self.start(command)
+    }
+
+    fn start(&self, mut command: Command) -> Guest {
         command.arg(format!("--net=sharenet={}", self.file.display()));
         let mut guest = Guest(Running::start(&mut command), 0);
         guest.0.wait_for("lguest> ");

@@ -12,7 +12,10 @@ pub(crate) mod space;
 pub(crate) mod trap;
 
 use lg_abi::boot::{COMMAND_LINE, COMMAND_LINE_MAX};
+use lg_abi::gen2::boot;
+use lg_abi::page::PAGE_SIZE;
 use lg_guest::command_line::CommandLine;
+use lg_guest::interface::has_virtio;
 use lg_guest::irq;
 
 pub(crate) use calls::{call, hypercall};
@@ -22,6 +25,11 @@ pub(crate) use run::{code, kernel, user};
 /// Prepares the lab: interrupts off, its own gates and its own address space.
 pub(crate) fn open() {
     irq::disable();
+    if has_virtio() {
+        // The kit has copied what was there, and pages of the lab are zero.
+        let both = boot::PARAMETERS..boot::COMMAND_LINE + PAGE_SIZE;
+        both.step_by(4).for_each(|at| memory::poke(at, 0));
+    }
     trap::open();
     run::open();
     space::open();

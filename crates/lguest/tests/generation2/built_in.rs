@@ -1,0 +1,120 @@
+//! The built-in Guest with virtio devices: its drivers, and its shell.
+
+use crate::support::later::{LATER, Later};
+use crate::support::network::Network;
+use crate::support::{Finished, Running, Scratch, built_in, lguest, run};
+use std::process::Command;
+
+/// The built-in Guest as one of a later release, with a disk of 64 KiB.
+fn command(later: Later, scratch: &Scratch, options: &[&str]) -> Command {
+    let mut disk = vec![0; 0x1_0000];
+    disk[512..].fill(0xAA);
+    let mut command = lguest();
+    command.args(["run", "--append=quiet", "--kernel"]);
+    command.arg(later.of(&built_in(), scratch));
+    command.arg("--disk").arg(scratch.file("disk", &disk));
+    command.args(options);
+    command
+}
+
+fn boot(later: Later, options: &[&str], typed: &str) -> Finished {
+    let scratch = Scratch::new("built-in");
+    run(&mut command(later, &scratch, options), typed.as_bytes())
+}
+
+#[test]
+fn each_later_release_runs_programs_and_uses_its_devices() {
+    for later in LATER {
+        for isolation in ["--isolation=guest", "--isolation=user"] {
+            let typed = "devices\ndd 0 100 yes\nrun primes 100\npoweroff 7\n";
+            let finished = boot(later, &[isolation], typed).ends_well(7);
+            let said = finished.stdout;
+            for wanted in [
+                " random     1 ",
+                " block      2 ",
+                " console    3 ",
+                "51200 bytes: written at",
+                "result 25",
+            ] {
+                assert!(said.contains(wanted), "{}: {said}", later.release);
+            }
+        }
+    }
+}
+
+#[test]
+fn random_numbers_come_from_the_launcher() {
+    let typed = "random\nrandom\npoweroff\n";
+    let said = boot(LATER[0], &[], typed).ends_well(0).stdout;
+    let numbers: Vec<&str> = said
+        .split_whitespace()
+        .filter(|w| w.len() == 32 && w.bytes().all(|b| b.is_ascii_hexdigit()))
+        .collect();
+    let [first, second] = numbers[..] else {
+        panic!("two numbers of 16 bytes: {said}");
+    };
+    assert_ne!(first, second);
+    assert!(![first, second].contains(&"0".repeat(32).as_str()));
+}
+
+/// A program that only computes is interrupted by typed keys.
+#[test]
+fn a_key_interrupts_a_program() {
+    let scratch = Scratch::new("interrupted");
+    let mut guest = Running::start(&mut command(LATER[0], &scratch, &[]));
+    guest.wait_for("lguest> ");
+    guest.type_in(b"run primes 4000000000\n");
+    guest.wait_for("primes 4000000000");
+    guest.type_in(b"\x03");
+    guest.wait_for("run: ^C");
+    guest.type_in(b"poweroff\n");
+    guest.finish().ends_well(0);
+}
+
+#[test]
+fn all_keys_of_a_long_paste_arrive() {
+    let line = format!("echo {}\n", "0123456789abcdef".repeat(15));
+    let typed = line.repeat(80) + "poweroff\n";
+    let said = boot(LATER[0], &[], &typed).ends_well(0).stdout;
+    let wanted = line.trim_start_matches("echo ").trim_end();
+    let answers = said.lines().filter(|said| said.trim_end() == wanted);
+    assert_eq!(answers.count(), 80, "{said}");
+}
+
+/// A Guest of 2007 and one with virtio devices have the same network.
+#[test]
+fn two_generations_talk_on_one_network() {
+    let network = Network::new("generations");
+    let mut old = network.guest();
+    let mut new = network.later_guest(LATER[0]);
+    old.is_in_slot(0);
+    new.is_in_slot(1);
+    new.pings(0);
+    old.pings(1);
+    old.types("tcp-serve");
+    old.0.wait_for("listening on 10.0.0.1:5001");
+    new.types("tcp-send 10.0.0.1 2");
+    new.0.wait_for("sent 2000000 bytes");
+    old.0.wait_for("received 2000000 bytes");
+    new.types("tcp-serve");
+    new.0.wait_for("listening on 10.0.0.2:5001");
+    old.types("tcp-send 10.0.0.2 2");
+    old.0.wait_for("sent 2000000 bytes");
+    new.0.wait_for("received 2000000 bytes");
+    old.ends();
+    new.ends();
+}
+
+/// The oldest and the newest interface with virtio.
+#[test]
+fn two_later_releases_talk_on_one_network() {
+    let network = Network::new("releases");
+    let mut newest = network.later_guest(LATER[0]);
+    let mut oldest = network.later_guest(LATER[4]);
+    newest.is_in_slot(0);
+    oldest.is_in_slot(1);
+    oldest.pings(0);
+    newest.pings(1);
+    newest.ends();
+    oldest.ends();
+}
