@@ -31,6 +31,8 @@ pub mod net;
 
 pub mod lan;
 
+pub mod stream;
+
 pub mod virtio;
 
 pub mod image;
@@ -88,6 +90,10 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "lan",
         run: lan::target,
+    },
+    Target {
+        name: "stream",
+        run: stream::target,
     },
     Target {
         name: "virtio",

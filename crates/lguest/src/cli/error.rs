@@ -55,7 +55,8 @@ pub enum UsageError {
     NotARate(String),
     /// A text that names no kind of network.
     #[error(
-        "network '{0}' is not sharenet=FILE, tap=IP or bridge=BR: give one"
+        "network '{0}' is not sharenet=FILE, stream=unix:PATH[,server], \
+         stream=fd:N[,server], tap=IP[/BITS] or bridge=BR: give one"
     )]
     NotANetwork(String),
     /// A text that is no value of `--tunnet`.

@@ -225,8 +225,10 @@ pub(super) struct Run {
     /// ',raw' uses it as a raw disk even if it begins like a qcow2 image
     #[arg(long, short, value_name = "FILE[,ro][,raw][,fail=N]")]
     pub(super) disk: Vec<OsString>,
-    /// A network with other guests, or with this machine
-    #[arg(long, short, value_name = "sharenet=FILE|tap=IP|bridge=BR")]
+    /// A network: with other guests (sharenet=FILE), with another process
+    /// (stream=unix:PATH or stream=fd:N; ',server' waits for it to connect), or
+    /// with this machine (tap=IP[/BITS] or bridge=BR)
+    #[arg(long, short, value_name = "KIND=...")]
     pub(super) net: Vec<OsString>,
     /// Arguments for the kernel
     #[arg(long, short, value_name = "ARGS", allow_hyphen_values = true)]

@@ -28,6 +28,8 @@ pub mod exit;
 
 mod values;
 
+mod networks;
+
 mod guess;
 
 /// Parses a command line.
@@ -93,7 +95,7 @@ impl Historic {
             Ok(DeviceConfig::ShareNet(path))
         })?);
         devices.extend(placed(matches, "tunnet", self.tunnet, |text| {
-            values::tunnet(&text).map(DeviceConfig::Tap)
+            networks::tunnet(&text)
         })?);
         let (memory, kernel) = match (self.mem, self.image) {
             (None, _) => (DEFAULT_MEMORY, Kernel::Embedded),
@@ -124,7 +126,7 @@ impl Run {
         let mut devices =
             placed(matches, "disk", self.disk, |text| values::disk(&text))?;
         devices.extend(placed(matches, "net", self.net, |text| {
-            values::net(&text)
+            networks::net(&text)
         })?);
         Ok(Config {
             memory: values::size(&self.memory)?,

@@ -2,7 +2,10 @@
 
 use super::*;
 use crate::engine::Isolation;
-use crate::machine::config::{DiskConfig, Parent, Stats, TapConfig};
+use crate::machine::config::{
+    DiskConfig, LinkConfig, NetConfig, Parent, Stats, StreamAt, StreamConfig,
+    TapConfig,
+};
 use crate::memory::MAX_RAM;
 use lg_wire::fast_path;
 use std::num::NonZeroU32;
@@ -57,6 +60,28 @@ fn error(words: &str) -> String {
     parse_words(words).unwrap_err().to_string()
 }
 
+#[test]
+fn networks_have_their_kinds() {
+    let link = |text: &str| {
+        let config = parse_words(&format!("run --net {text}")).unwrap();
+        match &config.devices[..] {
+            [DeviceConfig::Net(net)] => net.link.clone(),
+            other => panic!("{other:?}"),
+        }
+    };
+    let address =
+        |bits| LinkConfig::Tap(TapConfig::Address([10, 0, 0, 1].into(), bits));
+    assert_eq!(link("tap=10.0.0.1"), address(24));
+    assert_eq!(link("tap=10.0.0.1/30"), address(30));
+    assert_eq!(link("tap=10.0.0.1/0"), address(0));
+    let stream = |at, server| LinkConfig::Stream(StreamConfig { at, server });
+    let path = |path: &str| StreamAt::Path(path.into());
+    assert_eq!(link("stream=unix:/a,b"), stream(path("/a,b"), false));
+    assert_eq!(link("stream=unix:a,server"), stream(path("a"), true));
+    assert_eq!(link("stream=fd:7"), stream(StreamAt::Given(7), false));
+    assert_eq!(link("stream=fd:7,server"), stream(StreamAt::Given(7), true));
+}
+
 fn disk(path: &str, read_only: bool) -> DeviceConfig {
     DeviceConfig::Disk(DiskConfig {
         path: path.into(),
@@ -64,6 +89,10 @@ fn disk(path: &str, read_only: bool) -> DeviceConfig {
         raw: false,
         fail: None,
     })
+}
+
+fn tap(config: TapConfig) -> DeviceConfig {
+    DeviceConfig::Net(NetConfig::new(LinkConfig::Tap(config)))
 }
 
 #[test]
@@ -82,12 +111,12 @@ fn the_old_form_takes_options_anywhere_and_devices_in_order() {
     assert_eq!(config.kernel, Kernel::File("vmlinux".into()));
     assert_eq!(config.initrd, Some("rd".into()));
     assert_eq!(config.command_line, b"root=/dev/lgba quiet");
-    let address = TapConfig::Address([192, 168, 19, 1].into());
+    let address = TapConfig::Address([192, 168, 19, 1].into(), 24);
     let expected = [
         disk("a", false),
         DeviceConfig::ShareNet("lan".into()),
-        DeviceConfig::Tap(address),
-        DeviceConfig::Tap(TapConfig::Bridge("br0".into())),
+        tap(address),
+        tap(TapConfig::Bridge("br0".into())),
         disk("b", false),
     ];
     assert_eq!(config.devices, expected);
@@ -103,13 +132,13 @@ fn the_new_form_means_the_same() {
          --no-fast-path eager",
     )
     .unwrap();
-    let address = TapConfig::Address([10, 0, 0, 1].into());
+    let address = TapConfig::Address([10, 0, 0, 1].into(), 24);
     let expected = [
         disk("a", true),
         DeviceConfig::ShareNet("lan".into()),
         disk("b", false),
-        DeviceConfig::Tap(address),
-        DeviceConfig::Tap(TapConfig::Bridge("br0".into())),
+        tap(address),
+        tap(TapConfig::Bridge("br0".into())),
     ];
     assert_eq!(config.devices, expected);
     assert_eq!(config.memory, MAX_RAM);
@@ -157,7 +186,22 @@ fn sizes_have_units_and_limits() {
 fn nonsense_is_refused_with_the_cure() {
     assert!(error("64").contains("'lguest 64 vmlinux'"));
     assert!(error("run --net lan").contains("'lan' is not sharenet="));
-    assert!(error("run --net tap=x").contains("'tap=x' is not"));
+    for bad in [
+        "tap=x",
+        "tap=10.0.0.1/33",
+        "tap=10.0.0.1/+8",
+        "bridge=",
+        "stream=",
+        "stream=unix:",
+        "stream=unix:,server",
+        "stream=fd:x",
+        "stream=fd:-1",
+        "stream=fd:3,client",
+        "stream=10.0.0.1:5",
+    ] {
+        let said = error(&format!("run --net {bad}"));
+        assert!(said.contains(&format!("'{bad}' is not")), "{said}");
+    }
     assert!(error("run --net sharenet=").contains("is not sharenet="));
     assert!(error("--tunnet=x 1 v").contains("neither an IP address"));
     assert!(error("--blok=x 1 v").contains("--block"));

@@ -5,9 +5,7 @@
 
 use super::error::UsageError;
 use crate::confine::wall;
-use crate::machine::config::{
-    DeviceConfig, DiskConfig, Parent, Stats, TapConfig,
-};
+use crate::machine::config::{DeviceConfig, DiskConfig, Parent, Stats};
 use crate::memory::MAX_RAM;
 use lg_wire::fast_path;
 use std::ffi::OsStr;
@@ -145,40 +143,6 @@ pub(super) fn block(path: PathBuf) -> DeviceConfig {
         raw: false,
         fail: None,
     })
-}
-
-/// The value of `--net`.
-pub(super) fn net(text: &OsStr) -> Result<DeviceConfig, UsageError> {
-    let unknown = || UsageError::NotANetwork(text.to_string_lossy().into());
-    let bytes = text.as_bytes();
-    if let Some(file) = bytes.strip_prefix(b"sharenet=") {
-        if file.is_empty() {
-            return Err(unknown());
-        }
-        return Ok(DeviceConfig::ShareNet(OsStr::from_bytes(file).into()));
-    }
-    let text = text.to_str().ok_or_else(unknown)?;
-    if let Some(address) = text.strip_prefix("tap=") {
-        let address = address.parse().map_err(|_| unknown())?;
-        return Ok(DeviceConfig::Tap(TapConfig::Address(address)));
-    }
-    match text.strip_prefix("bridge=") {
-        Some(name) if !name.is_empty() => {
-            Ok(DeviceConfig::Tap(TapConfig::Bridge(name.into())))
-        }
-        _ => Err(unknown()),
-    }
-}
-
-/// The value of `--tunnet`.
-pub(super) fn tunnet(text: &str) -> Result<TapConfig, UsageError> {
-    match text.strip_prefix("bridge:") {
-        Some(name) if !name.is_empty() => Ok(TapConfig::Bridge(name.into())),
-        _ => text
-            .parse()
-            .map(TapConfig::Address)
-            .map_err(|_| UsageError::NotATunnel(text.into())),
-    }
 }
 
 /// The value of `--stats`.

@@ -6,6 +6,7 @@
 //! holds for all threads, with glibc and with musl. If a device needs a new
 //! call, it is added here, with the reason why it can do no harm.
 
+use super::walls::Plan;
 use Check::{Bits, Is, OneOf};
 use lg_wire::spawn::KICK_SIGNAL;
 
@@ -35,6 +36,9 @@ pub enum Rule {
     AllowOnLan,
     /// As [`Rule::If`], on a network between Guests.
     IfOnLan(&'static [Check]),
+    /// As [`Rule::Allow`], where others connect to us: on a network between
+    /// Guests, and on a stream that waits for its other end.
+    AllowWithListener,
     /// It fails with this error. Libraries try such calls and can do without
     /// them, so they must not end the Launcher.
     Refuse(i32),
@@ -108,7 +112,9 @@ pub const GROUPS: &[&[Call]] = &[
         Bits(1, !SOCKET_FLAGS, libc::SOCK_SEQPACKET as u64),
     ]); SYS_socket],
     calls![Rule::AllowOnLan;
-        SYS_connect, SYS_accept4, SYS_sendmsg, SYS_recvmsg, SYS_unlinkat],
+        SYS_connect, SYS_sendmsg, SYS_recvmsg, SYS_unlinkat],
+    // A connection to a socket that the user has asked for.
+    calls![Rule::AllowWithListener; SYS_accept4],
     // A pipe has both of its ends here. One end goes to the process that closes
     // connections, and tells it when they are closed here.
     calls![Rule::AllowOnLan; SYS_pipe2],
@@ -177,11 +183,34 @@ const FILE_CONTROL: &[u32] = &[
     libc::F_GET_SEALS as u32,
 ];
 
-/// All calls that are made or fail here, with what is allowed on a network
-/// between Guests only if `lan`.
-pub fn all(lan: bool) -> impl Iterator<Item = Call> {
+/// What a run has that needs more calls.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct More {
+    /// A network between Guests.
+    pub lan: bool,
+    /// A stream to which another process connects.
+    pub listener: bool,
+}
+
+impl More {
+    /// What a run with `plan` has.
+    #[must_use]
+    pub fn of(plan: &Plan) -> Self {
+        Self {
+            lan: !plan.networks.is_empty(),
+            listener: plan.listens,
+        }
+    }
+}
+
+/// All calls that are made or fail in a run with `more`.
+pub fn all(more: More) -> impl Iterator<Item = Call> {
+    let More { lan, listener } = more;
     let calls = GROUPS.iter().flat_map(|group| group.iter().copied());
     calls.filter_map(move |(nr, name, rule)| match rule {
+        Rule::AllowWithListener => {
+            (lan || listener).then_some((nr, name, Rule::Allow))
+        }
         Rule::AllowOnLan => lan.then_some((nr, name, Rule::Allow)),
         Rule::IfOnLan(checks) => lan.then_some((nr, name, Rule::If(checks))),
         rule => Some((nr, name, rule)),

@@ -7,7 +7,7 @@
 //! for every number, to know the calls that are always allowed. That takes
 //! time, so the program is made of pieces, which are skipped as a whole.
 
-use super::calls::{self, Check, Rule};
+use super::calls::{self, Check, More, Rule};
 use super::program::program;
 use super::stopped;
 use super::walls::{Plan, WallState};
@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 
 /// Installs the filter in all threads, and the handler for calls that it stops.
 pub(super) fn install(plan: &Plan) -> WallState {
-    let filter = match instructions(!plan.networks.is_empty()) {
+    let filter = match instructions(More::of(plan)) {
         Ok(filter) => filter,
         Err(error) => return WallState::Lacking(error.to_string()),
     };
@@ -34,23 +34,26 @@ pub(super) fn install(plan: &Plan) -> WallState {
     }
 }
 
-/// The filter, with the calls for a network between Guests if `lan`.
+/// The filter of a run with `more`.
 ///
 /// # Errors
 ///
 /// What seccompiler finds wrong with the list.
 pub fn instructions(
-    lan: bool,
+    more: More,
 ) -> Result<BpfProgram, seccompiler::BackendError> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
     let mut first = of_64_bits();
-    for (nr, _, rule) in calls::all(lan) {
+    for (nr, _, rule) in calls::all(more) {
         match rule {
             Rule::Refuse(error) => refuse(&mut first, nr, error),
             Rule::If(checks) => {
                 rules.insert(nr, any_of(checks)?);
             }
-            Rule::Allow | Rule::AllowOnLan | Rule::IfOnLan(_) => {
+            Rule::Allow
+            | Rule::AllowOnLan
+            | Rule::AllowWithListener
+            | Rule::IfOnLan(_) => {
                 rules.insert(nr, Vec::new());
             }
         }

@@ -39,6 +39,8 @@ pub struct Plan {
     /// Folders of networks between Guests, where peers come and go: sockets
     /// there are connected to, and those of dead peers removed.
     pub networks: Vec<PathBuf>,
+    /// Whether other processes connect to a network while the Guest runs.
+    pub listens: bool,
     /// Folders in which a file may have to be removed again before
     /// [`when_ready`](super::when_ready).
     pub removals: Vec<PathBuf>,

@@ -6,16 +6,16 @@
 use super::error::LaunchError;
 use crate::devices::block::Block;
 use crate::devices::console::{Console, Screen};
-use crate::devices::net::Tap;
+use crate::devices::net::Nic;
 use crate::engine::Engine;
 use crate::transport::Transport;
 use crate::transport::keys::lan::Lan;
 use crate::transport::keys::{
-    self, Bus, KeyedConsole, KeyedDevice, KeyedDisk, KeyedTap,
+    self, Bus, KeyedConsole, KeyedDevice, KeyedDisk, KeyedNic,
 };
 use crate::transport::virtio::{
     self, VirtioBus, VirtioConsole, VirtioDevice, VirtioDisk, VirtioLan,
-    VirtioRandom, VirtioTap,
+    VirtioNic, VirtioRandom,
 };
 use lg_abi::known::Known;
 use std::sync::Arc;
@@ -29,8 +29,8 @@ use std::sync::Arc;
 pub(super) enum OpenDevice {
     /// A disk.
     Disk(Block),
-    /// A network with the machine.
-    Tap(Tap),
+    /// A network interface, and what it is connected to.
+    Nic(Nic),
     /// A network of several Guests.
     Lan(Lan),
     /// The console.
@@ -98,7 +98,7 @@ impl Attached {
 fn keyed(device: OpenDevice) -> Box<dyn KeyedDevice> {
     match device {
         OpenDevice::Disk(block) => Box::new(KeyedDisk::new(block)),
-        OpenDevice::Tap(tap) => Box::new(KeyedTap::new(tap)),
+        OpenDevice::Nic(nic) => Box::new(KeyedNic::new(nic)),
         OpenDevice::Lan(lan) => Box::new(lan),
         OpenDevice::Console(console) => Box::new(KeyedConsole::new(console)),
     }
@@ -107,7 +107,7 @@ fn keyed(device: OpenDevice) -> Box<dyn KeyedDevice> {
 fn on_virtio(device: OpenDevice) -> Box<dyn VirtioDevice> {
     match device {
         OpenDevice::Disk(block) => Box::new(VirtioDisk::new(block)),
-        OpenDevice::Tap(tap) => Box::new(VirtioTap::new(tap)),
+        OpenDevice::Nic(nic) => Box::new(VirtioNic::new(nic)),
         OpenDevice::Lan(lan) => Box::new(VirtioLan::new(lan)),
         OpenDevice::Console(console) => Box::new(VirtioConsole::new(console)),
     }

@@ -96,15 +96,20 @@ pub(super) fn plan(config: &Config) -> Plan {
     let folder = |path: &Path| path.parent().map(Path::to_owned);
     let networks = config.devices.iter().filter_map(|device| match device {
         DeviceConfig::ShareNet(path) => folder(&path.canonicalize().ok()?),
-        DeviceConfig::Disk(_) | DeviceConfig::Tap(_) => None,
+        DeviceConfig::Disk(_) | DeviceConfig::Net(_) => None,
     });
     let stats = match &config.stats {
         Some(Stats::File(path)) => folder(path),
         Some(Stats::Stdout) | None => None,
     };
     let log = config.log.as_deref().and_then(folder);
+    let listens = config.devices.iter().any(|device| match device {
+        DeviceConfig::Net(net) => net.listens(),
+        DeviceConfig::Disk(_) | DeviceConfig::ShareNet(_) => false,
+    });
     Plan {
         open: config.open_walls,
+        listens,
         networks: networks.collect(),
         removals: stats.into_iter().chain(log).collect(),
     }

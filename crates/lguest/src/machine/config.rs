@@ -6,6 +6,7 @@
 use crate::engine::Isolation;
 use std::net::Ipv4Addr;
 use std::num::NonZeroU32;
+use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -96,8 +97,8 @@ pub enum DeviceConfig {
     Disk(DiskConfig),
     /// A network between Guests that name the same file.
     ShareNet(PathBuf),
-    /// A network with the machine that the Launcher runs on.
-    Tap(TapConfig),
+    /// A network interface that is connected to something outside.
+    Net(NetConfig),
 }
 
 /// The file behind a disk.
@@ -113,11 +114,62 @@ pub struct DiskConfig {
     pub fail: Option<u32>,
 }
 
+/// A network interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetConfig {
+    /// What it is connected to.
+    pub link: LinkConfig,
+}
+
+impl NetConfig {
+    /// An interface with nothing else said about it.
+    #[must_use]
+    pub fn new(link: LinkConfig) -> Self {
+        Self { link }
+    }
+
+    /// Whether other processes connect to it while the Guest runs.
+    #[must_use]
+    pub fn listens(&self) -> bool {
+        match &self.link {
+            LinkConfig::Stream(stream) => stream.server,
+            LinkConfig::Tap(_) => false,
+        }
+    }
+}
+
+/// What a network interface is connected to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LinkConfig {
+    /// The machine that the Launcher runs on.
+    Tap(TapConfig),
+    /// Another process.
+    Stream(StreamConfig),
+}
+
+/// A stream of frames to another process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamConfig {
+    /// Where the other process is.
+    pub at: StreamAt,
+    /// Whether the other process connects to us.
+    pub server: bool,
+}
+
+/// The place of a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StreamAt {
+    /// A local socket with this path.
+    Path(PathBuf),
+    /// A descriptor that the Launcher was given.
+    Given(RawFd),
+}
+
 /// The machine's end of a network with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TapConfig {
-    /// It has this address.
-    Address(Ipv4Addr),
+    /// It has this address, and a netmask of so many bits.
+    Address(Ipv4Addr, u8),
     /// It is a port of this bridge.
     Bridge(String),
 }

@@ -57,7 +57,7 @@ fn is_there(path: &Path, devices: &[DeviceConfig]) -> bool {
         DeviceConfig::Disk(DiskConfig { path: other, .. }) => {
             file(other).is_some() && file(other) == file(path)
         }
-        DeviceConfig::ShareNet(_) | DeviceConfig::Tap(_) => false,
+        DeviceConfig::ShareNet(_) | DeviceConfig::Net(_) => false,
     })
 }
 

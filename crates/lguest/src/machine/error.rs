@@ -7,6 +7,7 @@ use super::owner::ParentError;
 use crate::cli::exit::Outcome;
 use crate::devices::block::DiskError;
 use crate::devices::net::TapError;
+use crate::devices::net::stream::StreamError;
 use crate::engine::RequestError;
 use crate::loader::{BootError, InitrdError, KernelError, LoadError};
 use crate::needs::{Cause, Lack};
@@ -59,6 +60,9 @@ pub enum LaunchError {
     /// A network with this machine cannot be made.
     #[error("network: {0}")]
     Tap(#[from] TapError),
+    /// A stream to another process cannot be opened.
+    #[error("network: {0}")]
+    Stream(#[from] StreamError),
     /// The file for the counters cannot be written.
     #[error("statistics {}: it cannot be written: {error}", path.display())]
     Stats {
@@ -108,6 +112,7 @@ impl LaunchError {
             Self::Disk { error, .. } => error,
             Self::ShareNet { error, .. } => error,
             Self::Tap(error) => error,
+            Self::Stream(error) => error,
             Self::Stats { error, .. } | Self::Log { error, .. } => error,
             _ => return self,
         };
@@ -160,6 +165,7 @@ impl LaunchError {
             | Self::Disk { .. }
             | Self::ShareNet { .. }
             | Self::Tap(_)
+            | Self::Stream(_)
             | Self::Stats { .. }
             | Self::Log { .. } => Outcome::BadFile,
             Self::Parent(ParentError::Gone) => Outcome::Signal(TERMINATED),

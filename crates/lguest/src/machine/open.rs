@@ -4,12 +4,14 @@
 //! it is confined.
 
 use super::attach::OpenDevice;
-use super::config::{Config, DeviceConfig, Kernel, Stats};
+use super::config::{
+    Config, DeviceConfig, Kernel, LinkConfig, NetConfig, Stats,
+};
 use super::error::{LaunchError, lacks, named};
 use super::stats::Sink;
 use super::{default_guest, disks};
 use crate::devices::console::{self, Console, Log, Screen};
-use crate::devices::net::Tap;
+use crate::devices::net::{Nic, Tap, stream};
 use crate::loader::{Image, InitrdError, KernelError};
 use crate::needs;
 use crate::transport::keys::lan::Lan;
@@ -81,8 +83,15 @@ fn open_device(
             Ok(OpenDevice::Disk(block))
         }
         DeviceConfig::ShareNet(path) => open_network(path, slow_paths),
-        DeviceConfig::Tap(config) => Ok(OpenDevice::Tap(Tap::open(config)?)),
+        DeviceConfig::Net(config) => Ok(OpenDevice::Nic(open_nic(config)?)),
     }
+}
+
+fn open_nic(config: &NetConfig) -> Result<Nic, LaunchError> {
+    Ok(match &config.link {
+        LinkConfig::Tap(tap) => Tap::open(tap)?,
+        LinkConfig::Stream(stream) => stream::open(stream)?,
+    })
 }
 
 fn open_network(

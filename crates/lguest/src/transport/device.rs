@@ -6,7 +6,7 @@
 use super::keys::lan::LanState;
 use crate::devices::block::{Block, DiskState};
 use crate::devices::console::{Console, ConsoleState};
-use crate::devices::net::{Tap, TapState};
+use crate::devices::net::{Nic, NicState};
 use crate::devices::{
     NamedCounts, Readiness, RestoreError, Versioned, Violation,
 };
@@ -65,8 +65,8 @@ pub enum DeviceState {
     Console(Versioned<ConsoleState>),
     /// Of a disk.
     Disk(Versioned<DiskState>),
-    /// Of a tap.
-    Tap(Versioned<TapState>),
+    /// Of a network interface.
+    Nic(Versioned<NicState>),
     /// Of a place on a LAN.
     Lan(Versioned<LanState>),
     /// Of a source of random numbers, which has none.
@@ -81,7 +81,7 @@ impl DeviceState {
         let kind = match self {
             Self::Console(_) => "console",
             Self::Disk(_) => "disk",
-            Self::Tap(_) => "tap",
+            Self::Nic(_) => "network interface",
             Self::Lan(_) => "LAN",
             Self::Random => "source of random numbers",
         };
@@ -136,9 +136,13 @@ impl Device for Block {
     }
 }
 
-impl Device for Tap {
+impl Device for Nic {
     fn input(&self) -> Option<BorrowedFd<'_>> {
         Some(Self::input(self))
+    }
+
+    fn finish(&mut self) {
+        Self::finish(self);
     }
 
     fn counters(&self) -> NamedCounts {
@@ -146,13 +150,13 @@ impl Device for Tap {
     }
 
     fn state(&mut self) -> DeviceState {
-        DeviceState::Tap(Self::state(self))
+        DeviceState::Nic(Self::state(self))
     }
 
     fn restore(&mut self, state: &DeviceState) -> Result<(), RestoreError> {
         match state {
-            DeviceState::Tap(state) => Self::restore(self, state),
-            other => Err(other.is_not_of("tap")),
+            DeviceState::Nic(state) => Self::restore(self, state),
+            other => Err(other.is_not_of("network interface")),
         }
     }
 }

@@ -15,7 +15,7 @@ mod refusal;
 mod support;
 
 use attacker::{Ended, attack, in_confinement};
-use lguest::confine::calls::{self, Rule};
+use lguest::confine::calls::{self, More, Rule};
 use lguest::confine::{Plan, WallState, wall};
 use libc::c_long;
 use refusal::refuse;
@@ -87,7 +87,8 @@ fn every_call_that_is_not_on_the_list_is_stopped() {
             assert!(ended.into_iter().all(harmless), "{nr}: {ended:?}");
             continue;
         }
-        let listed = calls::all(false).find(|&(listed, ..)| listed == nr);
+        let listed =
+            calls::all(More::default()).find(|&(listed, ..)| listed == nr);
         let Some((_, name, rule)) = listed else {
             panic!("call {nr} is not on the list: {ended:?}");
         };
@@ -108,15 +109,42 @@ fn every_call_that_is_not_on_the_list_is_stopped() {
     assert_eq!(table, fs::read_to_string(golden).unwrap());
 }
 
+/// A network between Guests.
+const ON_A_LAN: More = More {
+    lan: true,
+    listener: false,
+};
+
+/// A stream that waits for its other end takes one call more.
+#[test]
+fn a_listener_takes_one_call_more() {
+    let plan = Plan {
+        listens: true,
+        ..Plan::default()
+    };
+    let name = |(_, name, _): calls::Call| name;
+    let alone: Vec<&str> = calls::all(More::default()).map(name).collect();
+    let more = calls::all(More::of(&plan)).map(name);
+    let more: Vec<&str> = more.filter(|n| !alone.contains(n)).collect();
+    assert_eq!(more, ["SYS_accept4"]);
+    let nothing = [-1, 0, 0, 0, 0, 0];
+    let ended = attack(&plan, libc::SYS_accept4, nothing);
+    assert_eq!(ended, Ended::Failed(libc::EBADF));
+    let ended = attack(&Plan::default(), libc::SYS_accept4, nothing);
+    assert_eq!(ended, Ended::Stopped);
+}
+
 /// A Launcher on a network between Guests connects to others.
 #[test]
 fn a_network_between_guests_takes_a_few_calls_more() {
     let name = |(_, name, _): calls::Call| name;
-    let alone: Vec<&str> = calls::all(false).map(name).collect();
-    let more = calls::all(true).map(name).filter(|n| !alone.contains(n));
+    let alone: Vec<&str> = calls::all(More::default()).map(name).collect();
+    let more = calls::all(ON_A_LAN)
+        .map(name)
+        .filter(|n| !alone.contains(n));
     let more: Vec<&str> = more.collect();
-    let known = "SYS_futex_waitv SYS_socket SYS_connect SYS_accept4 SYS_sendmsg SYS_recvmsg \
-                 SYS_unlinkat SYS_pipe2 SYS_getsockopt";
+    let known = "SYS_futex_waitv SYS_socket SYS_connect SYS_sendmsg SYS_recvmsg \
+                 SYS_unlinkat SYS_accept4 SYS_pipe2 SYS_getsockopt";
     assert_eq!(more.join(" "), known);
     let plan = on_a_network();
     let messages = c_long::from(libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC);

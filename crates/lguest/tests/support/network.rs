@@ -35,10 +35,7 @@ impl Network {
 
     fn start(&self, mut command: Command) -> Guest {
         command.arg(format!("--net=sharenet={}", self.file.display()));
-        let mut guest = Guest(Running::start(&mut command), 0);
-        guest.0.wait_for("lguest> ");
-        guest.says("echo", "hello");
-        guest
+        Guest::start(command)
     }
 }
 
@@ -46,6 +43,20 @@ impl Network {
 pub(crate) struct Guest(pub(crate) Running, usize);
 
 impl Guest {
+    /// A Guest with `--net=NET` and these words, at its prompt.
+    pub(crate) fn on(net: &str, words: &[&str]) -> Self {
+        let mut command = lguest();
+        command.arg("run").arg(format!("--net={net}")).args(words);
+        Self::start(command)
+    }
+
+    fn start(mut command: Command) -> Self {
+        let mut guest = Self(Running::start(&mut command), 0);
+        guest.0.wait_for("lguest> ");
+        guest.says("echo", "hello");
+        guest
+    }
+
     /// Types a line.
     pub(crate) fn types(&mut self, line: &str) {
         self.0.type_in(format!("{line}\n").as_bytes());

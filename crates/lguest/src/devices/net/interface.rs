@@ -41,8 +41,6 @@ pub enum TapError {
 pub(super) struct Interface {
     /// Its file.
     pub(super) file: File,
-    /// Its name.
-    pub(super) name: String,
     /// Its Ethernet address.
     pub(super) mac: [u8; 6],
 }
@@ -63,12 +61,15 @@ impl Interface {
         )
         .map_err(|e| TapError::Configure("make a socket", e.into()))?;
         match config {
-            TapConfig::Address(ip) => set_address(&socket, &name, *ip)?,
+            TapConfig::Address(ip, bits) => {
+                set_address(&socket, &name, *ip)?;
+                set_netmask(&socket, &name, *bits)?;
+            }
             TapConfig::Bridge(bridge) => add_to_bridge(&socket, &name, bridge)?,
         }
         set_up(&socket, &name)?;
         let mac = hardware_address(&socket, &name)?;
-        Ok(Self { file, name, mac })
+        Ok(Self { file, mac })
     }
 
     /// Whether interfaces can be made here. Makes one, and removes it again.
@@ -106,13 +107,26 @@ fn set_address(
     name: &str,
     ip: Ipv4Addr,
 ) -> Result<(), TapError> {
-    // A `sockaddr_in`: family, port, address.
+    Request::new(name, &internet(ip))
+        .call(socket.as_fd(), libc::SIOCSIFADDR)
+        .map_err(|e| refused("give the tap interface its address", e))
+}
+
+/// Gives interface `name` a netmask of so many bits.
+fn set_netmask(socket: &OwnedFd, name: &str, bits: u8) -> Result<(), TapError> {
+    let host_bits = 32_u32.saturating_sub(bits.into());
+    let mask = u32::MAX.checked_shl(host_bits).unwrap_or(0);
+    Request::new(name, &internet(mask.into()))
+        .call(socket.as_fd(), libc::SIOCSIFNETMASK)
+        .map_err(|e| refused("give the tap interface its netmask", e))
+}
+
+/// A `sockaddr_in`: family, port, address.
+fn internet(ip: Ipv4Addr) -> [u8; 8] {
     let mut address = [0; 8];
     address[..2].copy_from_slice(&libc::AF_INET.to_ne_bytes()[..2]);
     address[4..].copy_from_slice(&ip.octets());
-    Request::new(name, &address)
-        .call(socket.as_fd(), libc::SIOCSIFADDR)
-        .map_err(|e| refused("give the tap interface its address", e))
+    address
 }
 
 /// Makes interface `name` a port of `bridge`.

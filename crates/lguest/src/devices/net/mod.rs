@@ -1,13 +1,24 @@
-//! A network interface: frames to and from a tap.
+//! A network interface: frames between the Guest and something outside.
 //!
-//! Networks between Guests are part of their transport
-//! ([`lan`](crate::transport::keys::lan)). [`checksum`] completes frames whose
-//! sender has left a checksum out.
+//! A [`Nic`] is the device. A [`Backend`] carries its frames: a tap of the
+//! machine or a stream to another process. Networks between Guests are part of
+//! their transport ([`lan`](crate::transport::keys::lan)). [`checksum`]
+//! completes frames whose sender has left a checksum out.
+
+mod backend;
+pub use backend::{Backend, FRAME_MOST};
+
+mod nic;
+pub use nic::{Nic, NicState};
 
 mod interface;
 pub use interface::TapError;
 
-pub mod checksum;
-
 mod tap;
-pub use tap::{Tap, TapState};
+pub use tap::Tap;
+
+pub mod stream;
+
+mod given;
+
+pub mod checksum;

@@ -32,7 +32,7 @@ pub use console::KeyedConsole;
 mod disk;
 pub use disk::KeyedDisk;
 
-mod tap;
-pub use tap::KeyedTap;
+mod nic;
+pub use nic::KeyedNic;
 
 pub mod lan;

@@ -31,8 +31,8 @@ pub use console::VirtioConsole;
 mod disk;
 pub use disk::VirtioDisk;
 
-mod tap;
-pub use tap::VirtioTap;
+mod nic;
+pub use nic::VirtioNic;
 
 mod member;
 

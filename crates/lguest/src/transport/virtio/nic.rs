@@ -1,4 +1,4 @@
-//! A tap on the bus of virtio: one queue to the Guest, one from it.
+//! A network interface on the bus of virtio, with two queues.
 //!
 //! A header of ten bytes precedes every frame. It is all zero, because no
 //! feature that uses it is offered. The configuration is the Guest's Ethernet
@@ -6,44 +6,44 @@
 
 use super::device::{Features, VirtioDevice};
 use super::queue::{Pair, Queue};
-use crate::devices::net::Tap;
+use crate::devices::net::Nic;
 use crate::devices::{Readiness, Violation};
 use crate::memory::{SectionsIn, behind};
 use crate::transport::{BusDevice, Device, SlowOutput};
 use lg_abi::gen2::device::{NET_HEADER, NET_MAC, TYPE_NET};
 use std::io;
 
-/// A tap on the bus.
-pub struct VirtioTap {
-    tap: Tap,
+/// A network interface on the bus.
+pub struct VirtioNic {
+    nic: Nic,
     queues: Pair,
 }
 
-impl VirtioTap {
-    /// `tap`, to be put on a bus.
+impl VirtioNic {
+    /// `nic`, to be put on a bus.
     #[must_use]
-    pub fn new(tap: Tap) -> Self {
+    pub fn new(nic: Nic) -> Self {
         Self {
-            tap,
+            nic,
             queues: Pair::default(),
         }
     }
 }
 
-impl BusDevice for VirtioTap {
+impl BusDevice for VirtioNic {
     fn device(&mut self) -> &mut dyn Device {
-        &mut self.tap
+        &mut self.nic
     }
 
     fn handle_input(&mut self) -> Result<Readiness, Violation> {
         let Some(mut buffers) = self.queues.buffers(NET_HEADER) else {
             return Ok(Readiness::Wait);
         };
-        self.tap.handle_input(&mut buffers)
+        self.nic.handle_input(&mut buffers)
     }
 }
 
-impl VirtioDevice for VirtioTap {
+impl VirtioDevice for VirtioNic {
     fn kind(&self) -> u8 {
         TYPE_NET
     }
@@ -56,12 +56,8 @@ impl VirtioDevice for VirtioTap {
         1 << NET_MAC
     }
 
-    /// The Guest's address: the neighbour of the machine's, which the kernel
-    /// has chosen at random.
     fn config(&self) -> Vec<u8> {
-        let mut mac = self.tap.mac();
-        mac[5] ^= 1;
-        mac.to_vec()
+        self.nic.mac().to_vec()
     }
 
     fn place(&mut self, queues: Vec<Queue>) -> io::Result<()> {
@@ -83,9 +79,10 @@ impl VirtioDevice for VirtioTap {
                 region,
                 list: &list,
             };
-            self.tap.send(frame);
+            self.nic.send(frame);
             queue.answer(&taken, 0)?;
         }
+        self.nic.flush();
         Ok(None)
     }
 }

@@ -1,13 +1,13 @@
-//! A tap on the bus: its page is a network of two, the machine and the Guest.
+//! A network interface on the bus: its page is a network of two.
 //!
 //! The page is an array of Ethernet addresses, one for each member of a
-//! network, and each has a key. The machine is member 0. It is promiscuous, so
-//! the Guest sends it everything. The Guest is member 1.
+//! network, and each has a key. What the interface is connected to is member 0.
+//! It is promiscuous, so the Guest sends it everything. The Guest is member 1.
 
 use super::Sent;
 use super::dma::DmaSections;
 use super::{BoundBuffers, Description, KeyedDevice, Place};
-use crate::devices::net::Tap;
+use crate::devices::net::Nic;
 use crate::devices::{Readiness, Violation};
 use crate::engine::Requests;
 use crate::transport::{BusDevice, Device};
@@ -18,44 +18,43 @@ use lg_abi::device::{
 use std::io;
 use std::sync::Arc;
 
-/// The slot of the machine that the Guest runs on, at the beginning of the
-/// page.
+/// The slot of the other end, at the beginning of the page.
 const HOST_SLOT: u32 = 0;
 
 /// The slot of the Guest.
 const GUEST_SLOT: u16 = 1;
 
-/// A tap on the bus.
-pub struct KeyedTap {
-    tap: Tap,
+/// A network interface on the bus.
+pub struct KeyedNic {
+    nic: Nic,
     at: Option<(Arc<dyn Requests>, u32)>,
 }
 
-impl KeyedTap {
-    /// `tap`, to be put on a bus.
+impl KeyedNic {
+    /// `nic`, to be put on a bus.
     #[must_use]
-    pub fn new(tap: Tap) -> Self {
-        Self { tap, at: None }
+    pub fn new(nic: Nic) -> Self {
+        Self { nic, at: None }
     }
 }
 
-impl BusDevice for KeyedTap {
+impl BusDevice for KeyedNic {
     fn device(&mut self) -> &mut dyn Device {
-        &mut self.tap
+        &mut self.nic
     }
 
     fn handle_input(&mut self) -> Result<Readiness, Violation> {
         let Some((guest, page)) = &self.at else {
             return Ok(Readiness::Wait);
         };
-        self.tap.handle_input(&mut BoundBuffers {
+        self.nic.handle_input(&mut BoundBuffers {
             guest: &**guest,
             key: page + net_key_offset(GUEST_SLOT.into()),
         })
     }
 }
 
-impl KeyedDevice for KeyedTap {
+impl KeyedDevice for KeyedNic {
     fn description(&self) -> Description {
         Description {
             kind: LGUEST_DEVICE_T_NET,
@@ -69,7 +68,7 @@ impl KeyedDevice for KeyedTap {
         guest: Arc<dyn Requests>,
         place: Place,
     ) -> io::Result<()> {
-        let mut mac = self.tap.mac();
+        let mut mac = self.nic.far();
         mac[0] |= NET_PROMISC;
         let written = guest.memory().write_object(place.page, &Net { mac });
         written.map_err(io::Error::other)?;
@@ -85,10 +84,13 @@ impl KeyedDevice for KeyedTap {
             return Ok(Sent::default());
         }
         let from = DmaSections::read(guest.memory().region(), dma);
-        let bytes = self.tap.send(from.map_err(Violation::of)?.sections());
+        let bytes = self.nic.send(from.map_err(Violation::of)?.sections());
+        self.nic.flush();
         Ok(Sent { bytes, rest: None })
     }
 }
 
+#[cfg(test)]
+mod stream_tests;
 #[cfg(test)]
 mod tests;

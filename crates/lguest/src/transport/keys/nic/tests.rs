@@ -13,7 +13,6 @@ use crate::transport::DeviceState;
 use lg_abi::dma::Dma;
 use rustix::thread::UnshareFlags;
 use std::fs::File;
-use std::net::Ipv4Addr;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -47,9 +46,15 @@ fn ip(arguments: &str) -> String {
     String::from_utf8(out.stdout).unwrap()
 }
 
-fn tap(config: &TapConfig) -> (Arc<Scripted>, KeyedTap) {
+/// An interface at `ip` with a netmask of 24 bits.
+fn at(ip: [u8; 4]) -> TapConfig {
+    TapConfig::Address(ip.into(), 24)
+}
+
+fn tap(config: &TapConfig) -> (Arc<Scripted>, KeyedNic) {
     let host = scripted();
-    let mut tap = KeyedTap::new(Tap::open(config).unwrap());
+    let mut tap =
+        KeyedNic::new(crate::devices::net::Tap::open(config).unwrap());
     let place = Place {
         index: 0,
         page: PAGE,
@@ -78,10 +83,9 @@ fn the_machine_answers_the_guest() {
     if !own_network("the_machine_answers_the_guest") {
         return;
     }
-    let (host, mut tap) =
-        tap(&TapConfig::Address(Ipv4Addr::new(192, 168, 19, 1)));
-    assert!(ip("-4 addr show").contains("192.168.19.1"));
-    let link = ip(&format!("-o link show {}", tap.tap.name()));
+    let (host, mut tap) = tap(&at([192, 168, 19, 1]));
+    assert!(ip("-4 addr show").contains("192.168.19.1/24 "));
+    let link = ip("-o link show tap0");
     assert!(link.contains("UP"), "{link}");
     // Slot 0 is the machine's address, promiscuous.
     let mut mac = [0; 6];
@@ -128,14 +132,14 @@ fn a_tap_can_be_a_port_of_a_bridge() {
         return;
     }
     let config = TapConfig::Bridge("lgbr".to_owned());
-    let missing = Tap::open(&config).err().unwrap();
+    let missing = crate::devices::net::Tap::open(&config).err().unwrap();
     assert_eq!(
         missing.to_string(),
         "there is no bridge lgbr: `ip link add lgbr type bridge` makes one"
     );
     ip("link add lgbr type bridge");
-    let (_host, tap) = tap(&config);
-    let link = ip(&format!("-o link show {}", tap.tap.name()));
+    let (_host, _tap) = tap(&config);
+    let link = ip("-o link show tap0");
     assert!(link.contains("master lgbr"), "{link}");
 }
 
@@ -144,8 +148,7 @@ fn a_bad_list_of_either_direction_is_a_violation() {
     if !own_network("a_bad_list_of_either_direction_is_a_violation") {
         return;
     }
-    let (host, mut tap) =
-        tap(&TapConfig::Address(Ipv4Addr::new(192, 168, 19, 1)));
+    let (host, mut tap) = tap(&at([192, 168, 19, 1]));
     host.bind_buffers(1, 1);
     host.prepare(&who_has([192, 168, 19, 1]));
     host.memory().write_object(SEND + 4, &0xFFF_u32).unwrap();
@@ -159,14 +162,28 @@ fn the_state_of_a_tap_is_what_it_has_counted() {
     if !own_network("the_state_of_a_tap_is_what_it_has_counted") {
         return;
     }
-    let config = TapConfig::Address(Ipv4Addr::new(192, 168, 19, 1));
+    let config = at([192, 168, 19, 1]);
     let (host, mut before) = tap(&config);
     host.prepare(&who_has([192, 168, 19, 1]));
     assert_eq!(before.send(SEND, key(0)).unwrap().bytes, 60);
     let text = serde_json::to_string(&before.device().state()).unwrap();
     let state: DeviceState = serde_json::from_str(&text).unwrap();
-    let (_host, mut after) = tap(&TapConfig::Address([192, 168, 20, 1].into()));
+    let (_host, mut after) = tap(&at([192, 168, 20, 1]));
     after.device().restore(&state).unwrap();
     assert_eq!(after.device().state(), before.device().state());
     assert!(after.device().counters().contains(&("bytes_sent", 60)));
+}
+
+#[test]
+fn the_netmask_is_the_one_that_was_given() {
+    if !own_network("the_netmask_is_the_one_that_was_given") {
+        return;
+    }
+    for bits in [0, 8, 24, 30, 32] {
+        let config = TapConfig::Address([10, 1, 2, 1].into(), bits);
+        let (_host, _tap) = tap(&config);
+        let shown = ip("-4 addr show");
+        let expected = format!("10.1.2.1/{bits} ");
+        assert!(shown.contains(&expected), "{expected}: {shown}");
+    }
 }

@@ -1,0 +1,85 @@
+//! What the values of `--net` and `--tunnet` mean.
+//!
+//! A value begins with the kind of the network. Words behind it, after commas,
+//! are read from the end, so that a path may have commas in it.
+
+use super::error::UsageError;
+use crate::machine::config::{
+    DeviceConfig, LinkConfig, NetConfig, StreamAt, StreamConfig, TapConfig,
+};
+use std::ffi::OsStr;
+use std::net::Ipv4Addr;
+use std::os::unix::ffi::OsStrExt;
+
+/// The netmask of a tap that is given none.
+const NETMASK_BITS: u8 = 24;
+
+/// The value of `--net`.
+pub(super) fn net(text: &OsStr) -> Result<DeviceConfig, UsageError> {
+    let unknown = || UsageError::NotANetwork(text.to_string_lossy().into());
+    let bytes = text.as_bytes();
+    if let Some(file) = bytes.strip_prefix(b"sharenet=") {
+        if file.is_empty() {
+            return Err(unknown());
+        }
+        return Ok(DeviceConfig::ShareNet(OsStr::from_bytes(file).into()));
+    }
+    let link = if let Some(stream) = bytes.strip_prefix(b"stream=") {
+        LinkConfig::Stream(self::stream(stream).ok_or_else(unknown)?)
+    } else {
+        let text = text.to_str().ok_or_else(unknown)?;
+        LinkConfig::Tap(tap(text).ok_or_else(unknown)?)
+    };
+    Ok(DeviceConfig::Net(NetConfig::new(link)))
+}
+
+/// `tap=IP`, `tap=IP/BITS` or `bridge=BR`.
+fn tap(text: &str) -> Option<TapConfig> {
+    if let Some(name) = text.strip_prefix("bridge=") {
+        return (!name.is_empty()).then(|| TapConfig::Bridge(name.into()));
+    }
+    address(text.strip_prefix("tap=")?)
+}
+
+/// `IP` or `IP/BITS`.
+fn address(text: &str) -> Option<TapConfig> {
+    let (ip, bits) = match text.split_once('/') {
+        Some((ip, bits)) => (ip, number(bits)?),
+        None => (text, NETMASK_BITS),
+    };
+    let ip: Ipv4Addr = ip.parse().ok()?;
+    (bits <= 32).then_some(TapConfig::Address(ip, bits))
+}
+
+/// `unix:PATH` or `fd:N`, and perhaps `,server`.
+fn stream(text: &[u8]) -> Option<StreamConfig> {
+    let (at, server) = match text.strip_suffix(b",server") {
+        Some(at) => (at, true),
+        None => (text, false),
+    };
+    let at = if let Some(path) = at.strip_prefix(b"unix:") {
+        let named = !path.is_empty() && !path.contains(&0);
+        named.then(|| StreamAt::Path(OsStr::from_bytes(path).into()))?
+    } else {
+        let text = std::str::from_utf8(at.strip_prefix(b"fd:")?).ok()?;
+        StreamAt::Given(number(text)?)
+    };
+    Some(StreamConfig { at, server })
+}
+
+/// A number of digits alone.
+fn number<N: std::str::FromStr>(text: &str) -> Option<N> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|_| digits)
+}
+
+/// The value of `--tunnet`.
+pub(super) fn tunnet(text: &str) -> Result<DeviceConfig, UsageError> {
+    let config = match text.strip_prefix("bridge:") {
+        Some(name) if !name.is_empty() => Some(TapConfig::Bridge(name.into())),
+        _ => address(text),
+    };
+    let unknown = || UsageError::NotATunnel(text.into());
+    let link = LinkConfig::Tap(config.ok_or_else(unknown)?);
+    Ok(DeviceConfig::Net(NetConfig::new(link)))
+}

@@ -1,0 +1,251 @@
+//! `--net stream=`: frames to another process, by a stream socket.
+//!
+//! QEMU (`-netdev stream`), passt, gvproxy and libkrun speak this: the length
+//! of a frame, then the frame. The other end is not trusted. It may send any
+//! length, stop in the middle of a frame, send without end, read nothing, or
+//! die. Then the link is down, frames of the Guest are lost, and the Guest goes
+//! on.
+
+use super::Backend;
+use crate::memory::{SectionsIn, scatter};
+use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SocketFlags, accept_with, recv};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+mod incoming;
+pub use incoming::{BadLength, Incoming};
+
+mod outgoing;
+use outgoing::Outgoing;
+
+mod open;
+pub use open::{StreamError, open};
+
+/// Bytes of an Ethernet header. A shorter frame is none.
+const HEADER: usize = 14;
+
+/// A stream as a backend.
+pub struct Stream {
+    /// Watches the peer, or the listener while there is no peer.
+    watch: OwnedFd,
+    listener: Option<OwnedFd>,
+    peer: Option<Peer>,
+    report: Report,
+}
+
+/// Says that the link is down, for this reason.
+pub(super) type Report = Box<dyn FnMut(&str) + Send>;
+
+/// The process at the other end.
+struct Peer {
+    socket: OwnedFd,
+    incoming: Incoming,
+    outgoing: Outgoing,
+    /// Whether it is watched for room, too.
+    awaits_room: bool,
+}
+
+impl Stream {
+    /// A stream whose other end is connected.
+    ///
+    /// # Errors
+    ///
+    /// The error of the kernel.
+    pub(super) fn connected(
+        socket: OwnedFd,
+        report: Report,
+    ) -> io::Result<Self> {
+        let mut stream = Self::new(None, report)?;
+        stream.begin(socket)?;
+        Ok(stream)
+    }
+
+    /// A stream to which one process at a time may connect. `listener` must
+    /// not block.
+    ///
+    /// # Errors
+    ///
+    /// The error of the kernel.
+    pub(super) fn listening(
+        listener: OwnedFd,
+        report: Report,
+    ) -> io::Result<Self> {
+        let stream = Self::new(Some(listener), report)?;
+        stream.watch_listener()?;
+        Ok(stream)
+    }
+
+    fn new(listener: Option<OwnedFd>, report: Report) -> io::Result<Self> {
+        Ok(Self {
+            watch: epoll::create(epoll::CreateFlags::CLOEXEC)?,
+            listener,
+            peer: None,
+            report,
+        })
+    }
+
+    fn watch_listener(&self) -> Result<(), Errno> {
+        let Some(listener) = &self.listener else {
+            return Ok(());
+        };
+        let none = EventData::new_u64(0);
+        epoll::add(&self.watch, listener, none, EventFlags::IN)
+    }
+
+    /// Takes `socket` as the peer.
+    fn begin(&mut self, socket: OwnedFd) -> Result<(), Errno> {
+        if let Some(listener) = &self.listener {
+            // Others wait until this one has gone.
+            let _ = epoll::delete(&self.watch, listener);
+        }
+        let none = EventData::new_u64(0);
+        epoll::add(&self.watch, &socket, none, EventFlags::IN)?;
+        self.peer = Some(Peer {
+            socket,
+            incoming: Incoming::default(),
+            outgoing: Outgoing::default(),
+            awaits_room: false,
+        });
+        Ok(())
+    }
+
+    /// The peer, after another one was let in if there was none.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` if one may come, `NotConnected` if none will.
+    fn peer(&mut self) -> io::Result<&mut Peer> {
+        if self.peer.is_none() {
+            let none = io::ErrorKind::NotConnected;
+            let listener = self.listener.as_ref().ok_or(none)?;
+            match accept_with(listener, SocketFlags::CLOEXEC) {
+                Ok(socket) => self.begin(socket)?,
+                // The one that came has gone again, or the machine is short of
+                // something.
+                Err(_) => return Err(io::ErrorKind::WouldBlock.into()),
+            }
+        }
+        let none = io::ErrorKind::NotConnected;
+        self.peer.as_mut().ok_or(none.into())
+    }
+
+    /// The link goes down.
+    fn lose(&mut self, reason: &str) -> io::Error {
+        let Some(peer) = self.peer.take() else {
+            return io::ErrorKind::NotConnected.into();
+        };
+        // Another process may hold the socket, too: closing it is not enough.
+        let _ = epoll::delete(&self.watch, &peer.socket);
+        drop(peer);
+        (self.report)(reason);
+        if self.listener.is_none() {
+            return io::ErrorKind::NotConnected.into();
+        }
+        let _ = self.watch_listener();
+        io::ErrorKind::WouldBlock.into()
+    }
+
+    /// The next frame goes to `take`, which returns what [`Backend::receive`]
+    /// does. Reads once at most.
+    fn next(
+        &mut self,
+        take: &mut dyn FnMut(&[u8]) -> io::Result<u32>,
+    ) -> io::Result<u32> {
+        let peer = self.peer()?;
+        for more in [true, false] {
+            match peer.incoming.next() {
+                Ok(Some(frame)) if frame.len() < HEADER => return Ok(0),
+                Ok(Some(frame)) => return take(frame),
+                Ok(None) if !more => break,
+                Ok(None) => {}
+                Err(bad) => return Err(self.lose(&bad.to_string())),
+            }
+            let room = peer.incoming.room();
+            match recv(&peer.socket, room, RecvFlags::DONTWAIT) {
+                Ok((0, _)) => return Err(self.lose("it has closed the stream")),
+                Ok((count, _)) => peer.incoming.filled(count),
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => break,
+                Err(error) => return Err(self.lose(&error.to_string())),
+            }
+        }
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+}
+
+impl Backend for Stream {
+    fn send(&mut self, frame: SectionsIn<'_>) -> io::Result<u32> {
+        let none = io::ErrorKind::NotConnected;
+        let peer = self.peer.as_mut().ok_or(none)?;
+        if peer.outgoing.waiting() > outgoing::BATCH {
+            self.flush();
+        }
+        let peer = self.peer.as_mut().ok_or(none)?;
+        match peer.outgoing.push(frame) {
+            Ok(true) => Ok(frame.total()),
+            Ok(false) => Err(io::ErrorKind::WouldBlock.into()),
+            Err(error) => Err(io::Error::other(error)),
+        }
+    }
+
+    fn flush(&mut self) {
+        let Some(peer) = &mut self.peer else {
+            return;
+        };
+        if let Err(error) = peer.outgoing.flush(&peer.socket) {
+            self.lose(&error.to_string());
+            return;
+        }
+        let awaits_room = peer.outgoing.waiting() > 0;
+        if awaits_room == peer.awaits_room {
+            return;
+        }
+        let mut flags = EventFlags::IN;
+        flags.set(EventFlags::OUT, awaits_room);
+        let none = EventData::new_u64(0);
+        if epoll::modify(&self.watch, &peer.socket, none, flags).is_ok() {
+            peer.awaits_room = awaits_room;
+        }
+    }
+
+    fn receive(&mut self, into: SectionsIn<'_>) -> io::Result<u32> {
+        let room = into.total() as usize;
+        self.next(&mut |frame| {
+            if frame.len() > room {
+                return Ok(0);
+            }
+            let count = scatter(into.region, into.list, frame);
+            let count = count.map_err(io::Error::other)?;
+            Ok(u32::try_from(count).unwrap_or(0))
+        })
+    }
+
+    fn discard(&mut self) -> io::Result<()> {
+        self.next(&mut |_| Ok(0)).map(drop)
+    }
+
+    fn input(&self) -> BorrowedFd<'_> {
+        self.watch.as_fd()
+    }
+
+    fn finish(&mut self) {
+        self.peer = None;
+        self.listener = None;
+    }
+}
+
+/// An interface on `socket`, for the fuzzer.
+///
+/// # Errors
+///
+/// The error of the kernel.
+#[cfg(fuzzing)]
+pub fn fuzzing(socket: OwnedFd) -> io::Result<super::Nic> {
+    let stream = Stream::connected(socket, Box::new(|_| {}))?;
+    Ok(super::Nic::new(Box::new(stream), [2; 6]))
+}
+
+#[cfg(test)]
+mod tests;

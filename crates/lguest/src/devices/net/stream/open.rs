@@ -1,0 +1,196 @@
+//! The ends of a stream: a path, or a descriptor that the Launcher was given.
+//!
+//! All of this happens before the Launcher is confined. Later it can only let
+//! the next peer in.
+
+use super::super::given::{self, GivenError};
+use super::{Report, Stream};
+use crate::devices::net::Nic;
+use crate::machine::config::{StreamAt, StreamConfig};
+use crate::machine::terminal;
+use rustix::fs::Mode;
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect,
+    listen, socket_with, sockopt,
+};
+use std::fmt;
+use std::io;
+use std::os::fd::{OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
+
+/// A stream that cannot be opened. Each message names the cure.
+#[derive(Debug, thiserror::Error)]
+pub enum StreamError {
+    /// The descriptor cannot be taken.
+    #[error(transparent)]
+    Given(#[from] GivenError),
+    /// The descriptor is of something else.
+    #[error(
+        "descriptor {0} is not a stream socket{1}: give one end of a socket \
+         pair, or a connection"
+    )]
+    NotAStream(RawFd, &'static str),
+    /// Nothing answers at the path.
+    #[error(
+        "nothing listens at {}: start the other end first, or add ',server' \
+         here and connect from there", path.display()
+    )]
+    NobodyThere {
+        /// The path.
+        path: PathBuf,
+    },
+    /// Another process listens at the path.
+    #[error(
+        "another process listens at {}: leave ',server' out to connect to it, \
+         or give another path", path.display()
+    )]
+    InUse {
+        /// The path.
+        path: PathBuf,
+    },
+    /// There is no listening socket to be made at the path.
+    #[error("{}: {error}: give the path of a socket", path.display())]
+    Path {
+        /// The path.
+        path: PathBuf,
+        /// What the kernel says.
+        error: io::Error,
+    },
+    /// A system call failed that should not fail.
+    #[error("cannot make the stream: {0}")]
+    Failed(#[from] io::Error),
+}
+
+impl fmt::Display for StreamAt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Path(path) => write!(f, "unix:{}", path.display()),
+            Self::Given(number) => write!(f, "fd:{number}"),
+        }
+    }
+}
+
+/// Opens the stream of `config`, as an interface of the Guest.
+///
+/// # Errors
+///
+/// [`StreamError`].
+pub fn open(config: &StreamConfig) -> Result<Nic, StreamError> {
+    let socket = match (&config.at, config.server) {
+        (StreamAt::Path(path), false) => connected(path)?,
+        (StreamAt::Path(path), true) => listener(path)?,
+        (StreamAt::Given(number), server) => taken(*number, server)?,
+    };
+    let name = config.at.to_string();
+    let after = if config.server {
+        "until another one connects"
+    } else {
+        "and the guest goes on without it"
+    };
+    let report: Report = Box::new(move |reason| {
+        terminal::tell(&format!(
+            "network {name}: the other end is lost ({reason}): the link is \
+             down, {after}"
+        ));
+    });
+    let stream = if config.server {
+        Stream::listening(socket, report)?
+    } else {
+        Stream::connected(socket, report)?
+    };
+    Ok(Nic::new(Box::new(stream), random_mac()?))
+}
+
+/// An Ethernet address, assigned locally.
+pub(crate) fn random_mac() -> io::Result<[u8; 6]> {
+    let mut mac = [0; 6];
+    let flags = rustix::rand::GetRandomFlags::empty();
+    rustix::rand::getrandom(&mut mac[..], flags)?;
+    mac[0] = mac[0] & !1 | 2;
+    Ok(mac)
+}
+
+/// The given descriptor, if it is connected, or listens if `server`.
+fn taken(number: RawFd, server: bool) -> Result<OwnedFd, StreamError> {
+    let socket = given::take(number)?;
+    let wrong = |why| StreamError::NotAStream(number, why);
+    match sockopt::socket_type(&socket) {
+        Ok(SocketType::STREAM) => {}
+        _ => return Err(wrong("")),
+    }
+    let listens =
+        sockopt::socket_acceptconn(&socket).map_err(io::Error::from)?;
+    match (server, listens) {
+        (true, false) => return Err(wrong(" that listens")),
+        (false, true) => {
+            return Err(wrong(" with an other end (add ',server')"));
+        }
+        (true, true) => {
+            rustix::io::ioctl_fionbio(&socket, true).map_err(io::Error::from)?
+        }
+        (false, false) => {}
+    }
+    if !server && rustix::net::getpeername(&socket).is_err() {
+        return Err(wrong(" that is connected"));
+    }
+    Ok(socket)
+}
+
+fn unix_socket(flags: SocketFlags) -> io::Result<OwnedFd> {
+    let flags = flags | SocketFlags::CLOEXEC;
+    let (family, kind) = (AddressFamily::UNIX, SocketType::STREAM);
+    Ok(socket_with(family, kind, flags, None)?)
+}
+
+pub(super) fn connected(path: &Path) -> Result<OwnedFd, StreamError> {
+    let failed = |error: Errno| StreamError::Path {
+        path: path.to_owned(),
+        error: error.into(),
+    };
+    let socket = unix_socket(SocketFlags::empty())?;
+    let address = SocketAddrUnix::new(path).map_err(failed)?;
+    match connect(&socket, &address) {
+        Ok(()) => Ok(socket),
+        Err(Errno::NOENT | Errno::CONNREFUSED) => {
+            Err(StreamError::NobodyThere {
+                path: path.to_owned(),
+            })
+        }
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// Listens at `path`, where only this user may connect. A socket that its
+/// process has left there is removed.
+pub(super) fn listener(path: &Path) -> Result<OwnedFd, StreamError> {
+    let failed = |error: Errno| StreamError::Path {
+        path: path.to_owned(),
+        error: error.into(),
+    };
+    let socket = unix_socket(SocketFlags::NONBLOCK)?;
+    let address = SocketAddrUnix::new(path).map_err(failed)?;
+    if bind(&socket, &address) == Err(Errno::ADDRINUSE) {
+        match connect(unix_socket(SocketFlags::NONBLOCK)?, &address) {
+            Err(Errno::CONNREFUSED) if is_a_socket(path) => {}
+            Ok(()) | Err(Errno::AGAIN) => {
+                return Err(StreamError::InUse {
+                    path: path.to_owned(),
+                });
+            }
+            Err(error) => return Err(failed(error)),
+        }
+        rustix::fs::unlink(path).map_err(failed)?;
+        bind(&socket, &address).map_err(failed)?;
+    }
+    // Nobody can connect before it listens.
+    rustix::fs::chmod(path, Mode::RUSR | Mode::WUSR).map_err(failed)?;
+    listen(&socket, 1).map_err(failed)?;
+    Ok(socket)
+}
+
+fn is_a_socket(path: &Path) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    std::fs::symlink_metadata(path)
+        .is_ok_and(|found| found.file_type().is_socket())
+}

@@ -1,0 +1,301 @@
+//! A hostile process at the other end of a stream.
+
+use super::outgoing::BATCH;
+use super::*;
+use crate::devices::net::FRAME_MOST;
+use crate::memory::{GuestMemory, Section};
+use rustix::net::{
+    AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, socketpair,
+};
+use std::fs::File;
+use std::io::{ErrorKind, Read, Write};
+use std::sync::{Arc, Mutex};
+
+/// The other end, and what was said about the link.
+struct Other {
+    file: File,
+    said: Arc<Mutex<Vec<String>>>,
+}
+
+impl Other {
+    fn write(&self, bytes: &[u8]) {
+        (&self.file).write_all(bytes).unwrap();
+    }
+
+    fn frame(&self, frame: &[u8]) {
+        self.write(&u32::try_from(frame.len()).unwrap().to_be_bytes());
+        self.write(frame);
+    }
+
+    /// The next frame from the Guest. Waits.
+    fn read(&self) -> Vec<u8> {
+        let mut length = [0; 4];
+        (&self.file).read_exact(&mut length).unwrap();
+        let mut frame = vec![0; u32::from_be_bytes(length) as usize];
+        (&self.file).read_exact(&mut frame).unwrap();
+        frame
+    }
+
+    fn said(&self) -> Vec<String> {
+        self.said.lock().unwrap().clone()
+    }
+}
+
+fn report(said: &Arc<Mutex<Vec<String>>>) -> Report {
+    let said = said.clone();
+    Box::new(move |reason| {
+        said.lock().unwrap().push(reason.to_owned());
+    })
+}
+
+fn pair() -> (Stream, Other) {
+    let kind = SocketType::STREAM;
+    let flags = SocketFlags::CLOEXEC;
+    let (ours, other) =
+        socketpair(AddressFamily::UNIX, kind, flags, None).unwrap();
+    let said = Arc::default();
+    let stream = Stream::connected(ours, report(&said)).unwrap();
+    let file = other.into();
+    (stream, Other { file, said })
+}
+
+/// A Guest's memory, all of it one buffer.
+struct Buffer {
+    memory: GuestMemory,
+    list: Vec<Section>,
+}
+
+impl Buffer {
+    fn of(bytes: u32) -> Self {
+        let memory = GuestMemory::new(0x2_0000, 0).unwrap();
+        let section = Section::new(memory.region(), 0x100, bytes).unwrap();
+        let list = vec![section];
+        Self { memory, list }
+    }
+
+    fn with(frame: &[u8]) -> Self {
+        let buffer = Self::of(u32::try_from(frame.len()).unwrap());
+        buffer.memory.write(0x100, frame).unwrap();
+        buffer
+    }
+
+    fn sections(&self) -> SectionsIn<'_> {
+        SectionsIn {
+            region: self.memory.region(),
+            list: &self.list,
+        }
+    }
+}
+
+/// The next frame for the Guest, with room for `room` bytes.
+fn receive(stream: &mut Stream, room: u32) -> Result<Vec<u8>, ErrorKind> {
+    let buffer = Buffer::of(room);
+    let count = stream.receive(buffer.sections()).map_err(|e| e.kind())?;
+    let mut bytes = vec![0; count as usize];
+    buffer.memory.read(0x100, &mut bytes).unwrap();
+    Ok(bytes)
+}
+
+fn send(stream: &mut Stream, frame: &[u8]) -> Result<u32, ErrorKind> {
+    let sent = stream.send(Buffer::with(frame).sections());
+    sent.map_err(|error| error.kind())
+}
+
+/// Whether the file to watch is readable.
+fn is_readable(stream: &Stream) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let input = stream.input();
+    let mut fds = [PollFd::new(&input, PollFlags::IN)];
+    poll(&mut fds, Some(&Timespec::default())).unwrap() == 1
+}
+
+#[test]
+fn frames_go_both_ways() {
+    let (mut stream, other) = pair();
+    assert_eq!(receive(&mut stream, 1514), Err(ErrorKind::WouldBlock));
+    for length in [14, 60, 1514, 60_000] {
+        let frame: Vec<u8> = (0..=255).cycle().take(length).collect();
+        let bytes = u32::try_from(length).unwrap();
+        assert_eq!(send(&mut stream, &frame), Ok(bytes));
+        stream.flush();
+        assert_eq!(other.read(), frame);
+        other.frame(&frame);
+        assert!(is_readable(&stream));
+        assert_eq!(receive(&mut stream, 0x1_0000), Ok(frame));
+    }
+    assert_eq!(receive(&mut stream, 1514), Err(ErrorKind::WouldBlock));
+    assert!(!is_readable(&stream));
+    assert!(other.said().is_empty());
+}
+
+#[test]
+fn a_frame_that_fits_no_buffer_is_dropped_and_the_next_one_comes() {
+    let (mut stream, other) = pair();
+    other.frame(&[1; 1515]);
+    other.frame(&[2; 13]);
+    other.frame(&[]);
+    other.frame(&[3; 1514]);
+    for _ in 0..3 {
+        assert_eq!(receive(&mut stream, 1514), Ok(vec![]));
+    }
+    assert_eq!(receive(&mut stream, 1514), Ok(vec![3; 1514]));
+}
+
+#[test]
+fn a_length_that_lies_takes_the_link_down() {
+    let (mut stream, other) = pair();
+    other.frame(&[1; 60]);
+    other.write(&[0xFF; 60]);
+    assert_eq!(receive(&mut stream, 1514), Ok(vec![1; 60]));
+    assert_eq!(receive(&mut stream, 1514), Err(ErrorKind::NotConnected));
+    assert_eq!(send(&mut stream, &[1; 60]), Err(ErrorKind::NotConnected));
+    stream.flush();
+    let said = other.said();
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(said[0].contains("a frame of 4294967295 bytes"), "{said:?}");
+    assert!(!is_readable(&stream), "a dead link wakes nobody");
+    // The socket is closed, too.
+    assert_eq!((&other.file).read(&mut [0; 9]).unwrap(), 0);
+}
+
+#[test]
+fn a_stream_that_stops_in_a_frame_brings_no_part_of_it() {
+    let (mut stream, other) = pair();
+    other.write(&[0, 0, 0, 60, 1, 2, 3]);
+    for _ in 0..3 {
+        assert_eq!(receive(&mut stream, 1514), Err(ErrorKind::WouldBlock));
+        assert!(!is_readable(&stream), "it would be asked without end");
+    }
+    assert_eq!(send(&mut stream, &[7; 60]), Ok(60));
+    stream.flush();
+    assert_eq!(other.read(), [7; 60], "the other direction goes on");
+    shutdown(&other.file, Shutdown::Write).unwrap();
+    assert!(is_readable(&stream));
+    assert_eq!(receive(&mut stream, 1514), Err(ErrorKind::NotConnected));
+    assert_eq!(other.said(), ["it has closed the stream"]);
+}
+
+#[test]
+fn a_peer_that_reads_nothing_loses_whole_frames_and_blocks_nothing() {
+    let (mut stream, other) = pair();
+    let frame = |n: u16| {
+        let mut frame = vec![0; 1514];
+        frame[..2].copy_from_slice(&n.to_be_bytes());
+        frame
+    };
+    let mut taken = Vec::new();
+    for n in 0..4000 {
+        match send(&mut stream, &frame(n)) {
+            Ok(_) => taken.push(n),
+            Err(kind) => assert_eq!(kind, ErrorKind::WouldBlock),
+        }
+        stream.flush();
+    }
+    assert!(taken.len() > 600, "{} were taken", taken.len());
+    assert!(taken.len() < 2000, "{} were taken", taken.len());
+    // The other end reads again: room wakes the Launcher, which sends the rest.
+    let count = taken.len();
+    let reader = std::thread::spawn(move || {
+        let frames = (0..count).map(|_| other.read()).collect::<Vec<_>>();
+        (frames, other)
+    });
+    while stream.peer.as_ref().unwrap().outgoing.waiting() > 0 {
+        if is_readable(&stream) {
+            stream.flush();
+        }
+        std::thread::yield_now();
+    }
+    let (frames, other) = reader.join().unwrap();
+    let expected: Vec<_> = taken.into_iter().map(frame).collect();
+    assert!(
+        frames == expected,
+        "each frame that was taken is there, whole"
+    );
+    assert!(!is_readable(&stream), "room alone wakes nobody");
+    assert!(other.said().is_empty());
+}
+
+#[test]
+fn many_frames_are_sent_at_once() {
+    let (mut stream, other) = pair();
+    for n in 0..100 {
+        assert_eq!(send(&mut stream, &[n; 100]), Ok(100));
+    }
+    let waiting = stream.peer.as_ref().unwrap().outgoing.waiting();
+    assert_eq!(waiting, 100 * 104);
+    const { assert!(100 * 104 < BATCH) };
+    stream.flush();
+    for n in 0..100 {
+        assert_eq!(other.read(), [n; 100]);
+    }
+}
+
+#[test]
+fn a_frame_that_is_too_long_is_lost() {
+    let (mut stream, other) = pair();
+    let most = u32::try_from(FRAME_MOST).unwrap();
+    assert_eq!(send(&mut stream, &vec![1; FRAME_MOST]), Ok(most));
+    let longer = send(&mut stream, &vec![2; FRAME_MOST + 1]);
+    assert_eq!(longer, Err(ErrorKind::WouldBlock));
+    stream.flush();
+    assert_eq!(other.read(), vec![1; FRAME_MOST]);
+}
+
+#[test]
+fn a_peer_that_dies_is_reported_once_whichever_way_it_is_noticed() {
+    let (mut stream, other) = pair();
+    let said = other.said.clone();
+    drop(other);
+    assert_eq!(send(&mut stream, &[7; 60]), Ok(60));
+    stream.flush();
+    assert_eq!(send(&mut stream, &[7; 60]), Err(ErrorKind::NotConnected));
+    assert_eq!(receive(&mut stream, 99), Err(ErrorKind::NotConnected));
+    assert!(stream.discard().is_err());
+    assert_eq!(said.lock().unwrap().len(), 1);
+}
+
+#[test]
+fn after_a_peer_the_next_one_may_connect() {
+    let dir = std::env::temp_dir();
+    let path = dir.join(format!("lguest-stream-{}", std::process::id()));
+    let _ = std::fs::remove_file(&path);
+    let listener = open::listener(&path).unwrap();
+    let mode = std::fs::metadata(&path).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::mode(&mode.permissions());
+    assert_eq!(mode & 0o777, 0o600, "only this user may connect");
+    let in_use = open::listener(&path).err().unwrap().to_string();
+    assert!(in_use.contains("another process listens"), "{in_use}");
+    let said = Arc::default();
+    let mut stream = Stream::listening(listener, report(&said)).unwrap();
+    assert_eq!(send(&mut stream, &[7; 60]), Err(ErrorKind::NotConnected));
+    // The one that found out that the path is in use has gone.
+    assert_eq!(receive(&mut stream, 99), Err(ErrorKind::WouldBlock));
+    for n in 0..3 {
+        let other = Other {
+            file: File::from(open::connected(&path).unwrap()),
+            said: Arc::clone(&said),
+        };
+        other.frame(&[n; 60]);
+        while !is_readable(&stream) {
+            std::thread::yield_now();
+        }
+        while receive(&mut stream, 99) != Ok(vec![n; 60]) {
+            std::thread::yield_now();
+        }
+        assert_eq!(send(&mut stream, &[n; 70]), Ok(70));
+        stream.flush();
+        assert_eq!(other.read(), [n; 70]);
+        drop(other);
+        while receive(&mut stream, 99) != Err(ErrorKind::WouldBlock) {}
+    }
+    drop(stream);
+    // Its socket is left behind, and the next one takes its place.
+    let nobody = open::connected(&path).err().unwrap().to_string();
+    assert!(nobody.contains("nothing listens"), "{nobody}");
+    drop(open::listener(&path).unwrap());
+    std::fs::remove_file(&path).unwrap();
+    File::create(&path).unwrap();
+    assert!(open::listener(&path).is_err(), "a file is not removed");
+    assert!(path.exists());
+    std::fs::remove_file(&path).unwrap();
+}

@@ -1,0 +1,100 @@
+//! Networks by a stream socket, as users run them.
+
+mod support;
+
+use rustix::io::FdFlags;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use support::network::Guest;
+use support::{Running, Scratch, lguest, run};
+
+const A: &str = "--append=quiet ip=10.0.0.1/24";
+const B: &str = "--append=quiet ip=10.0.0.2/24";
+
+/// The value of `--net` for a socket.
+fn at(path: &Path) -> String {
+    format!("stream=unix:{}", path.display())
+}
+
+#[test]
+fn two_guests_talk_by_a_socket_and_one_is_replaced() {
+    let scratch = Scratch::new("stream");
+    let path = scratch.path("socket");
+    let mut a = Guest::on(&format!("{},server", at(&path)), &[A]);
+    let mut b = Guest::on(&at(&path), &[B]);
+    b.pings(0);
+    a.types("tcp-serve");
+    a.0.wait_for("listening on 10.0.0.1:5001");
+    b.types("tcp-send 10.0.0.1 8");
+    b.0.wait_for("sent 8000000 bytes");
+    a.0.wait_for("received 8000000 bytes");
+    b.0.signal(libc::SIGKILL);
+    let _ = b.0.finish();
+    a.says("echo", "alive");
+    let mut b = Guest::on(&at(&path), &[B]);
+    b.pings(0);
+    b.ends();
+    a.types("poweroff");
+    let end = a.0.finish();
+    assert_eq!(end.code(), 0, "{end:?}");
+    assert_eq!(end.stderr.matches("the link is down, until").count(), 2);
+}
+
+#[test]
+fn a_given_descriptor_is_used_and_its_end_is_survived() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    rustix::io::fcntl_setfd(&theirs, FdFlags::empty()).unwrap();
+    let net = format!("stream=fd:{}", theirs.as_raw_fd());
+    let mut guest = Guest::on(&net, &[A]);
+    drop(theirs);
+    guest.types("ping 10.0.0.9 1");
+    // It asks for the address: an ARP frame for all.
+    let mut ours = File::from(std::os::fd::OwnedFd::from(ours));
+    let mut asked = [0; 18];
+    ours.read_exact(&mut asked).unwrap();
+    assert_eq!(asked[4..10], [0xFF; 6], "{asked:?}");
+    assert_eq!(asked[16..], [8, 6], "{asked:?}");
+    // A frame that is not one.
+    ours.write_all(&[0xFF; 4]).unwrap();
+    let said = guest.0.wait_for_error("the guest goes on without it");
+    assert!(said.contains("a frame of 4294967295 bytes"), "{said}");
+    guest.says("echo", "alive");
+    guest.types("poweroff");
+    assert_eq!(guest.0.finish().code(), 0);
+}
+
+#[test]
+fn a_stream_that_cannot_be_opened_names_the_cure() {
+    let scratch = Scratch::new("no-stream");
+    let path = scratch.path("socket");
+    let refused = |net: &str, said: &str| {
+        let mut command = lguest();
+        command.arg("run").arg(format!("--net={net}"));
+        let end = run(&mut command, b"");
+        assert_eq!(end.code(), 120, "{net}: {end:?}");
+        assert!(end.stderr.contains(said), "{net}: {end:?}");
+    };
+    refused(&at(&path), "start the other end first, or add ',server'");
+    refused("stream=fd:2", "give one from 3 on");
+    refused("stream=fd:77", "has to open it");
+    refused("stream=unix:/", "nothing listens at /");
+    let long = format!("stream=unix:/{}", "x".repeat(120));
+    refused(&long, "give the path of a socket");
+    let listener = UnixListener::bind(&path).unwrap();
+    refused(&format!("{},server", at(&path)), "leave ',server' out");
+    // The cure works.
+    let mut command = lguest();
+    command.arg("run").arg(format!("--net={}", at(&path)));
+    let mut guest = Running::start(&mut command);
+    let _other = listener.accept().unwrap();
+    guest.type_in(b"poweroff\n");
+    assert_eq!(guest.finish().code(), 0);
+    // A pipe is no socket.
+    let (pipe, _end) = std::io::pipe().unwrap();
+    rustix::io::fcntl_setfd(&pipe, FdFlags::empty()).unwrap();
+    let net = format!("stream=fd:{}", pipe.as_raw_fd());
+    refused(&net, "is not a stream socket");
+}
