@@ -36,9 +36,11 @@ mod selectors;
 use lab::memory::{peek, va};
 use lab::space::{KERNEL_PAGE, first};
 use lg_abi::device::{DeviceDescriptor, LGUEST_MAX_DEVICES};
+use lg_abi::gen2::device::DESCRIPTOR_SIZE;
 use lg_abi::page::PAGE_SIZE;
 use lg_guest::boot::Boot;
 use lg_guest::command_line::CommandLine;
+use lg_guest::interface::has_virtio;
 use lg_guest::{power, println};
 
 lg_guest::entry!(main, any);
@@ -69,11 +71,19 @@ fn main(boot: &'static Boot) {
     power::off(0);
 }
 
-/// Maps the descriptors and the devices' pages after the memory.
+/// Maps the descriptors and the devices' pages, or their rings, after the
+/// memory.
 fn map_devices(boot: &Boot) {
     let map = |at: u32| first().set(va(at), at | KERNEL_PAGE);
     map(boot.memory);
     let mut end = boot.memory + PAGE_SIZE;
+    if has_virtio() {
+        for _ in 0..RING_PAGES * queues(boot.memory) {
+            map(end);
+            end += PAGE_SIZE;
+        }
+        return;
+    }
     for n in 0..LGUEST_MAX_DEVICES as u32 {
         let at = boot.memory + n * DeviceDescriptor::SIZE;
         // Pages are in the high half of the second word.
@@ -82,6 +92,25 @@ fn map_devices(boot: &Boot) {
             map(end);
             end += PAGE_SIZE;
         }
+    }
+}
+
+/// Pages of a virtqueue.
+const RING_PAGES: u32 = 3;
+
+/// How many virtqueues the descriptors from `at` on name.
+fn queues(at: u32) -> u32 {
+    let (mut at, mut queues) = (at, 0);
+    loop {
+        let [kind, num_vq, feature_len, config_len] = peek(at).to_le_bytes();
+        if kind == 0 {
+            return queues;
+        }
+        queues += u32::from(num_vq);
+        at += DESCRIPTOR_SIZE
+            + 8 * u32::from(num_vq)
+            + 2 * u32::from(feature_len)
+            + u32::from(config_len);
     }
 }
 

@@ -4,6 +4,7 @@
 //! user types the command.
 
 use crate::script::Record;
+use crate::support::later::Later;
 use crate::support::processes::{Process, children};
 use crate::support::{Running, Scratch, guests, lguest, program};
 use lguest::machine::signals;
@@ -109,9 +110,18 @@ pub(crate) struct Arena {
     disk: PathBuf,
     contents: Vec<u8>,
     boots: AtomicU64,
+    /// The attacker.
+    kernel: PathBuf,
 }
 
 impl Arena {
+    /// For an attacker with the devices of a later release.
+    pub(crate) fn later(name: &str, later: Later) -> Self {
+        let mut arena = Self::new(name);
+        arena.kernel = later.of(&arena.kernel, &arena.scratch);
+        arena
+    }
+
     pub(crate) fn new(name: &str) -> Self {
         let me = rustix::process::getpid();
         set_child_subreaper(Some(me)).unwrap();
@@ -133,6 +143,7 @@ impl Arena {
             disk,
             contents,
             boots: AtomicU64::new(0),
+            kernel: guests().join("built/attacks"),
         }
     }
 
@@ -149,7 +160,7 @@ impl Arena {
         let mut command = program("setsid");
         command.arg("--ctty").arg(lguest().get_program());
         command.args(["run", "--kernel"]);
-        command.arg(guests().join("built/attacks"));
+        command.arg(&self.kernel);
         let has_memory = |option: &OsString| option == "--memory";
         if !boot.options.iter().any(has_memory) {
             command.args(["--memory", "16"]);

@@ -31,6 +31,7 @@ mod lan;
 mod maps;
 mod races;
 mod random;
+mod rings;
 mod tables;
 mod unstoppable;
 mod users;
