@@ -16,7 +16,7 @@
 
 use crate::address::{GuestPhys, GuestVirt};
 use crate::cpu::accesses::sized_accesses;
-use crate::cpu::instruction::{MAX_INSTRUCTION, opcode};
+use crate::cpu::instruction::{MAX_INSTRUCTION, length, opcode};
 use crate::cpu::registers::{EFLAGS_RF, EFLAGS_TF, general};
 use crate::host::{Event, Host};
 use crate::kill::Kill;
@@ -288,18 +288,21 @@ impl Host<'_> {
     /// registers has real moves from them, and the next entry is the one that
     /// sets them.
     fn look_for_setter(&mut self) {
-        /// A kernel's data end below this.
-        const MOST: u32 = 16 << 20;
+        /// How far the table is from `lguest_data` at the most. Both are data
+        /// of the kernel, which may be anywhere in memory.
+        const DISTANCE: u32 = 8 << 20;
         let vm = self.vm;
-        let end = vm.limit.get().min(MOST);
+        let (data, limit) = (vm.lguest_data.get(), vm.limit.get());
+        let first = data.saturating_sub(DISTANCE).next_multiple_of(4);
+        let end = data.saturating_add(DISTANCE).min(limit);
         let base = vm.page_offset.get();
         let place = |word: u32| {
             let place = word.wrapping_sub(base);
-            (place < end).then_some(GuestPhys(place))
+            (place < limit).then_some(GuestPhys(place))
         };
         vm.debug.setter.set(NO_SETTER);
         let mut before = 0;
-        for at in (0..end).step_by(4) {
+        for at in (first..end).step_by(4) {
             let word = self.memory.word(GuestPhys(at)).unwrap_or(0);
             let pair = place(before).zip(place(word));
             before = word;
@@ -326,18 +329,33 @@ impl Host<'_> {
     }
 
     /// Whether a function has moves from debug registers: from DR0 and DR7, at
-    /// the least.
+    /// the least. The first one comes before its end, because a short function
+    /// may stand in front of the one that is looked for.
     fn reads_debug_registers(&self, at: GuestPhys) -> bool {
-        const LENGTH: usize = 96;
+        const LENGTH: usize = 128;
+        const MOVE: u16 = 0x0F21;
+        /// Returns, and jumps to an address.
+        const ENDS: [u16; 4] = [0xC2, 0xC3, 0xE9, 0xEB];
         let mut code = [0; LENGTH];
-        let has = |code: &[u8], register: u8| {
-            code.windows(3).any(|bytes| {
+        if self.memory.read(at, &mut code).is_err() {
+            return false;
+        }
+        let mut rest = &code[..];
+        loop {
+            match (opcode(rest), length(rest)) {
+                (Some(MOVE), _) => break,
+                (Some(other), Some(length)) if !ENDS.contains(&other) => {
+                    rest = &rest[length..];
+                }
+                _ => return false,
+            }
+        }
+        let has = |register: u8| {
+            rest.windows(3).any(|bytes| {
                 matches!(bytes, &[0x0F, 0x21, modrm] if modrm >> 3 & 7 == register)
             })
         };
-        self.memory.read(at, &mut code).is_ok()
-            && has(&code, 0)
-            && has(&code, 7)
+        has(0) && has(7)
     }
 }
 

@@ -5,7 +5,7 @@ use crate::address::GuestPhys;
 use crate::cpu::registers::{EFLAGS_RF, EFLAGS_TF};
 use crate::host::Event;
 use crate::state::Gate;
-use crate::testing::Machine;
+use crate::testing::{Machine, Ram};
 use lg_abi::page::Pte;
 use lg_abi::segment::{USER_CS, USER_DS};
 
@@ -202,4 +202,34 @@ fn a_kernel_without_such_a_table_is_left_alone() {
     let mut m = machine(&STORES, DATA, 0);
     m.host().look_for_setter();
     assert_eq!(m.vm.debug.setter.get(), NO_SETTER);
+}
+
+/// Linux since 2.6.28 is usually loaded at 16 MiB.
+#[test]
+fn the_function_of_a_kernel_at_16_mib_is_found() {
+    const KERNEL: u32 = 16 << 20;
+    const SETTER: u32 = KERNEL + 0x100;
+    const TABLE: u32 = KERNEL + 0x50_0000;
+    let mut m = machine(&STORES, DATA, 0);
+    m.ram = Ram::new(KERNEL + 0x80_0000);
+    m.vm.limit.set(KERNEL + 0x80_0000);
+    m.vm.lguest_data.set(KERNEL + 0x60_0000);
+    let memory = m.ram.memory();
+    let code = [0x0F, 0x21, 0xC0, 0xC3, 0x0F, 0x21, 0xF8, 0xC3];
+    memory.write(GuestPhys(KERNEL), &code).unwrap();
+    memory.write(GuestPhys(SETTER), &[0xC3]).unwrap();
+    // A short function just in front of it, with an empty one in its own table.
+    const SHORT: u32 = KERNEL - 0x10;
+    memory.write(GuestPhys(SHORT), &[0x89, 0x10, 0xC3]).unwrap();
+    memory.write(GuestPhys(SETTER + 0x10), &[0xC3]).unwrap();
+    for (at, word) in [
+        (TABLE - 0x40, SHORT),
+        (TABLE - 0x3C, SETTER + 0x10),
+        (TABLE, KERNEL),
+        (TABLE + 4, SETTER),
+    ] {
+        memory.set_word(GuestPhys(at), 0xC000_0000 + word).unwrap();
+    }
+    m.host().look_for_setter();
+    assert_eq!(m.vm.debug.setter.get(), 0xC000_0000 + SETTER);
 }
