@@ -1,4 +1,4 @@
-//! Generation 2: Linux 2.6.24 to 3.19. Guests run here since Linux 2.6.25.
+//! Generation 2: Linux 2.6.24 to 3.19.
 //!
 //! Virtio has replaced the DMA by keys, and the call NOTIFY belongs to it. Five
 //! spans of releases differ in numbers, registers or the layout of
@@ -115,6 +115,9 @@ pub const SHUTDOWN_RESTART: u32 = 2;
 /// The text with which Linux makes the last call when it wants to start again.
 /// It prints that text, too.
 pub const RESTART_TEXT: &[u8] = b"Restarting system";
+
+/// Linux 2.6.24.
+pub const LINUX_2_6_24: &Interface = &SPANS[0].interface;
 
 /// Linux 2.6.25 to 2.6.29.
 pub const LINUX_2_6_25: &Interface = &SPANS[1].interface;

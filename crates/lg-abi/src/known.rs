@@ -21,6 +21,8 @@ pub enum Known {
     Linux2_6_30 = 3,
     /// Linux 2.6.31 to 3.0 ([`gen2::LINUX_2_6_31`]).
     Linux2_6_31 = 4,
+    /// Linux 2.6.24 ([`gen2::LINUX_2_6_24`]).
+    Linux2_6_24 = 5,
 }
 
 impl Known {
@@ -29,12 +31,13 @@ impl Known {
     #[inline]
     pub const fn by_number(nr: u32) -> &'static Interface {
         const OF_2007: &Interface = &gen1::INTERFACE;
-        const ALL: [&Interface; 5] = [
+        const ALL: [&Interface; 6] = [
             OF_2007,
             gen2::LINUX_3_1,
             gen2::LINUX_2_6_25,
             gen2::LINUX_2_6_30,
             gen2::LINUX_2_6_31,
+            gen2::LINUX_2_6_24,
         ];
         // The Host calls this at each entry. A `match` would become a jump
         // table, and its page would be one more that a Guest of 2007 needs.

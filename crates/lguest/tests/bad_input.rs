@@ -166,7 +166,7 @@ fn kernels_that_are_something_else() {
         let banner = format!("Linux version {version} (a@b) \0{mark}");
         dir.write("image", &kernel(banner.as_bytes()));
     };
-    for version in ["2.6.24", "4.9.154", "4.13.16"] {
+    for version in ["4.0.5", "4.9.154", "4.13.16"] {
         vmlinux(version, "lguest");
         dir.refuses(
             "64 image",
@@ -174,8 +174,7 @@ fn kernels_that_are_something_else() {
             &format!(
                 "image image: it is Linux {version}, which has another \
                  interface of lguest: this one runs guests of Linux 2.6.23 \
-                 and 2.6.25 to 3.19: build one of these with \
-                 CONFIG_LGUEST_GUEST"
+                 to 3.19: build one of these with CONFIG_LGUEST_GUEST"
             ),
         );
     }

@@ -1,8 +1,9 @@
-//! Devices since Linux 2.6.25: descriptors on lguest's bus, and virtqueues.
+//! Devices since Linux 2.6.24: descriptors on lguest's bus, and virtqueues.
 //!
 //! One page above RAM holds descriptors of different lengths, one behind the
 //! other; a type of 0 ends them. The rings lie in the pages behind it. Each
-//! virtqueue has its own interrupt (docs/abi.md, section 9).
+//! virtqueue has its own interrupt (docs/abi.md, section 9). Linux 2.6.24 has
+//! other descriptors and headers than later releases; [`Formats`] says which.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -21,8 +22,76 @@ pub const TYPE_CONSOLE: u8 = 3;
 /// A source of random numbers.
 pub const TYPE_RANDOM: u8 = 4;
 
-/// The beginning of a descriptor. Behind it come `num_vq` [`Queue`]s, twice
-/// `feature_len` bytes (offered, then accepted), and `config_len` bytes.
+/// What descriptors and headers look like in some releases.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Formats {
+    /// Whether everything in a descriptor behind its three bytes is a list of
+    /// [fields](Field), as in 2.6.24.
+    pub fields: bool,
+    /// Offset of the status in a descriptor.
+    pub status: u32,
+    /// Bytes of the header of a request to a disk.
+    pub block_header: u32,
+    /// Bytes of the header of a frame.
+    pub net_header: u32,
+}
+
+/// Linux 2.6.24.
+pub const FORMATS_2_6_24: Formats = Formats {
+    fields: true,
+    status: 2,
+    block_header: 24,
+    net_header: 8,
+};
+
+/// Since Linux 2.6.25.
+pub const FORMATS_2_6_25: Formats = Formats {
+    fields: false,
+    status: STATUS,
+    block_header: 16,
+    net_header: NET_HEADER,
+};
+
+/// A field of a descriptor of Linux 2.6.24: its kind, the number of bytes (a
+/// byte each), and those bytes. They are bytes that later releases have in the
+/// configuration of the device.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Field {
+    /// The kind of the field.
+    pub kind: u8,
+    /// Where its bytes are in the configuration of later releases.
+    pub from: usize,
+    /// How many bytes it has.
+    pub len: usize,
+}
+
+/// The kind of a field that holds a [`Queue`].
+pub const FIELD_QUEUE: u8 = 2;
+
+/// The fields of a network: the Guest's Ethernet address.
+pub const NET_FIELDS: &[Field] = &[Field {
+    kind: 0x41,
+    from: 0,
+    len: 6,
+}];
+
+/// The fields of a disk: its sectors, and the most sections of a request.
+pub const BLOCK_FIELDS: &[Field] = &[
+    Field {
+        kind: 0x41,
+        from: 0,
+        len: 8,
+    },
+    Field {
+        kind: 0x43,
+        from: 12,
+        len: 4,
+    },
+];
+
+/// The beginning of a descriptor since 2.6.25. Behind it come `num_vq`
+/// [`Queue`]s, twice `feature_len` bytes (offered, then accepted), and
+/// `config_len` bytes.
 #[derive(
     Clone,
     Copy,

@@ -54,10 +54,15 @@ fn init_names_the_memory_that_is_shared() {
 /// them, and each has its registers and its ring.
 #[test]
 fn earlier_releases_call_in_their_own_ways() {
-    for known in [Known::Linux2_6_25, Known::Linux2_6_30, Known::Linux2_6_31] {
+    for known in [
+        Known::Linux2_6_24,
+        Known::Linux2_6_25,
+        Known::Linux2_6_30,
+        Known::Linux2_6_31,
+    ] {
         let mut m = machine_of(known);
         let arguments = match known {
-            Known::Linux2_6_25 => [1, 0, 0, Machine::DATA],
+            Known::Linux2_6_24 | Known::Linux2_6_25 => [1, 0, 0, Machine::DATA],
             _ => [1, Machine::DATA, 0, 0],
         };
         call(&mut m, arguments).unwrap();
@@ -70,7 +75,9 @@ fn earlier_releases_call_in_their_own_ways() {
         let status = data(layout.hcall_status.offset());
         memory.write(status, &[HCALL_DONE; 64]).unwrap();
         let words: &[u32] = match known {
-            Known::Linux2_6_25 => &[6, 0x60_1234, 0xC010_EE00, 3],
+            Known::Linux2_6_24 | Known::Linux2_6_25 => {
+                &[6, 0x60_1234, 0xC010_EE00, 3]
+            }
             Known::Linux2_6_30 => &[6, 3, 0x60_1234, 0xC010_EE00],
             _ => &[6, 3, 0x60_1234, 0xC010_EE00, 0],
         };

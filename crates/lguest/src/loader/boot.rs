@@ -3,7 +3,7 @@
 //! The map is the original's (docs/abi.md, section 3): the boot parameters in
 //! page 0, the command line in page 1, the initrd at the very top of RAM, and
 //! right below it the first page directory with its page tables underneath.
-//! Every kernel soon makes page tables of its own. Since Linux 2.6.25 the boot
+//! Every kernel soon makes page tables of its own. Since Linux 2.6.24 the boot
 //! parameters are elsewhere ([`boot_parameters`](super::boot_parameters)).
 
 use super::error::{BootError, InitrdError};

@@ -1,4 +1,4 @@
-//! The boot parameters of a kernel since Linux 2.6.25.
+//! The boot parameters of a kernel since Linux 2.6.24.
 //!
 //! Such a kernel starts at the entry point of its header, with the physical
 //! address of its boot parameters in esi. They have the form of Linux's boot

@@ -51,7 +51,7 @@ pub enum KernelError {
     /// A Linux of another generation, or without lguest at all.
     #[error(
         "it is {0}, which has another interface of lguest: this one runs \
-         guests of Linux 2.6.23 and 2.6.25 to 3.19: build one of these with \
+         guests of Linux 2.6.23 to 3.19: build one of these with \
          CONFIG_LGUEST_GUEST"
     )]
     LaterGeneration(Release),
@@ -70,13 +70,13 @@ pub enum KernelError {
     /// A Linux that cannot be a guest of lguest.
     #[error(
         "it is {0}, which has no lguest: this one runs guests of Linux 2.6.23 \
-         and 2.6.25 to 3.19: build one of these with CONFIG_LGUEST_GUEST"
+         to 3.19: build one of these with CONFIG_LGUEST_GUEST"
     )]
     OtherRelease(Release),
     /// A bzImage for another machine.
     #[error(
         "it is a bzImage for x86-64 ({0}): lguest runs 32-bit x86 (i386) \
-         kernels, of Linux 2.6.23 and 2.6.25 to 3.19: build one of these with \
+         kernels, of Linux 2.6.23 to 3.19: build one of these with \
          CONFIG_LGUEST_GUEST"
     )]
     SixtyFourBits(String),
@@ -145,7 +145,7 @@ pub enum KernelError {
     NoMagic,
     /// It overlaps the boot parameters.
     #[error(
-        "it must be loaded at {0:#x}: below 0x2000, and for Linux 2.6.25 and \
+        "it must be loaded at {0:#x}: below 0x2000, and for Linux 2.6.24 and \
          later below 0x100000, are the boot parameters"
     )]
     TooLow(u32),

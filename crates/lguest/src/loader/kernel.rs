@@ -2,7 +2,7 @@
 //!
 //! In a kernel of 2007 (Linux 2.6.23) the entry point of the ELF header is for
 //! real hardware. The entry point for lguest is right after a mark in the
-//! image, the string `GenuineLguest`. Since Linux 2.6.25 there is no mark, and
+//! image, the string `GenuineLguest`. Since Linux 2.6.24 there is no mark, and
 //! the entry point of the header is for lguest, too. The release and the name
 //! of lguest's clock in the image show that such a kernel can be a Guest.
 

@@ -81,6 +81,7 @@ impl Release {
     pub(super) fn interface(&self) -> Option<Known> {
         Some(match self.number {
             OURS => Known::Linux2_6_23,
+            (2, 6, 24) => Known::Linux2_6_24,
             (2, 6, 25..=29) => Known::Linux2_6_25,
             (2, 6, 30) => Known::Linux2_6_30,
             (2, 6, 31..) | (3, 0, _) => Known::Linux2_6_31,
@@ -162,7 +163,7 @@ mod tests {
     fn each_release_has_its_interface() {
         for (text, interface) in [
             ("2.6.23.17", Some(Known::Linux2_6_23)),
-            ("2.6.24", None),
+            ("2.6.24.7", Some(Known::Linux2_6_24)),
             ("2.6.25", Some(Known::Linux2_6_25)),
             ("2.6.29.6", Some(Known::Linux2_6_25)),
             ("2.6.30", Some(Known::Linux2_6_30)),

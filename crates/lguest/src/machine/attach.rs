@@ -17,6 +17,7 @@ use crate::transport::virtio::{
     self, VirtioBus, VirtioConsole, VirtioDevice, VirtioDisk, VirtioLan,
     VirtioNic, VirtioRandom,
 };
+use lg_abi::gen2::device::{FORMATS_2_6_24, FORMATS_2_6_25, Formats};
 use lg_abi::known::Known;
 use std::sync::Arc;
 
@@ -42,7 +43,7 @@ pub(super) enum Attached {
     /// Devices for kernels of 2007.
     Keys(Vec<Box<dyn KeyedDevice>>),
     /// Devices for later kernels.
-    Virtio(Vec<Box<dyn VirtioDevice>>),
+    Virtio(Vec<Box<dyn VirtioDevice>>, &'static Formats),
 }
 
 impl Attached {
@@ -52,14 +53,16 @@ impl Attached {
             Known::Linux2_6_23 => {
                 Self::Keys(devices.into_iter().map(keyed).collect())
             }
-            Known::Linux2_6_25
+            Known::Linux2_6_24
+            | Known::Linux2_6_25
             | Known::Linux2_6_30
             | Known::Linux2_6_31
             | Known::Linux3_1 => {
                 let random: Box<dyn VirtioDevice> =
                     Box::<VirtioRandom>::default();
                 let devices = devices.into_iter().map(on_virtio);
-                Self::Virtio(std::iter::once(random).chain(devices).collect())
+                let devices = std::iter::once(random).chain(devices);
+                Self::Virtio(devices.collect(), formats(interface))
             }
         }
     }
@@ -68,7 +71,7 @@ impl Attached {
     pub(super) fn pages_above_ram(&self) -> u32 {
         match self {
             Self::Keys(devices) => keys::pages_above_ram(devices),
-            Self::Virtio(devices) => virtio::pages_above_ram(devices),
+            Self::Virtio(devices, _) => virtio::pages_above_ram(devices),
         }
     }
 
@@ -76,7 +79,7 @@ impl Attached {
     pub(super) fn guest_id(&self) -> Option<u16> {
         match self {
             Self::Keys(devices) => devices.iter().find_map(|d| d.guest_id()),
-            Self::Virtio(_) => None,
+            Self::Virtio(..) => None,
         }
     }
 
@@ -88,10 +91,21 @@ impl Attached {
     ) -> Result<Arc<dyn Transport>, LaunchError> {
         Ok(match self {
             Self::Keys(devices) => Arc::new(Bus::new(guest.clone(), devices)?),
-            Self::Virtio(devices) => {
-                Arc::new(VirtioBus::new(guest.clone(), devices, screen)?)
-            }
+            Self::Virtio(devices, formats) => Arc::new(VirtioBus::with(
+                formats,
+                guest.clone(),
+                devices,
+                screen,
+            )?),
         })
+    }
+}
+
+/// What the descriptors of this interface look like.
+fn formats(interface: Known) -> &'static Formats {
+    match interface {
+        Known::Linux2_6_24 => &FORMATS_2_6_24,
+        _ => &FORMATS_2_6_25,
     }
 }
 

@@ -177,10 +177,11 @@ fn a_kernel_without_page_tables_gets_the_address_of_its_parameters() {
     assert_eq!(&line, b"quiet\0");
 }
 
-/// Linux 2.6.25 to 3.0: page tables that map memory twice.
+/// Linux 2.6.24 to 3.0: page tables that map memory twice.
 #[test]
 fn a_kernel_of_the_years_between_gets_page_tables_at_both_places() {
     for (release, interface, replaced) in [
+        ("2.6.24", Known::Linux2_6_24, false),
         ("2.6.27", Known::Linux2_6_25, false),
         ("2.6.30", Known::Linux2_6_30, true),
         ("3.0.101", Known::Linux2_6_31, true),

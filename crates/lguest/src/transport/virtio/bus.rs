@@ -15,8 +15,9 @@ use crate::memory::GuestMemory;
 use crate::transport::held::{Held, inputs, same_number};
 use crate::transport::{DeviceState, Transport};
 use lg_abi::gen2::device::{
-    DESCRIPTOR_SIZE, Descriptor, Queue as QueueDescriptor, RING_SIZE, STATUS,
-    STATUS_DRIVER_OK, STATUS_FAILED,
+    BLOCK_FIELDS, DESCRIPTOR_SIZE, Descriptor, FIELD_QUEUE, FORMATS_2_6_25,
+    Formats, NET_FIELDS, Queue as QueueDescriptor, RING_SIZE, STATUS_DRIVER_OK,
+    STATUS_FAILED, TYPE_BLOCK, TYPE_NET,
 };
 use lg_abi::page::{PAGE_SHIFT, PAGE_SIZE};
 use serde::{Deserialize, Serialize};
@@ -37,6 +38,7 @@ const LONGEST_TEXT: u32 = 4096;
 /// All devices of a Guest. Any thread may use it; each device has a lock.
 pub struct VirtioBus {
     guest: Arc<dyn Requests>,
+    formats: &'static Formats,
     slots: Vec<Slot>,
     screen: Arc<Screen>,
 }
@@ -72,6 +74,19 @@ pub fn pages_above_ram(devices: &[Box<dyn VirtioDevice>]) -> u32 {
 }
 
 impl VirtioBus {
+    /// Puts `devices` on a bus as since Linux 2.6.25.
+    ///
+    /// # Errors
+    ///
+    /// As of [`VirtioBus::with`].
+    pub fn new(
+        guest: Arc<dyn Requests>,
+        devices: Vec<Box<dyn VirtioDevice>>,
+        screen: Arc<Screen>,
+    ) -> Result<Self, VirtioBusError> {
+        Self::with(&FORMATS_2_6_25, guest, devices, screen)
+    }
+
     /// Puts `devices` on a bus, in this order. `guest` must not have run yet,
     /// and have [`pages_above_ram`]. `screen` shows what the early console
     /// prints.
@@ -79,7 +94,8 @@ impl VirtioBus {
     /// # Errors
     ///
     /// [`VirtioBusError`] if there are too many.
-    pub fn new(
+    pub fn with(
+        formats: &'static Formats,
         guest: Arc<dyn Requests>,
         devices: Vec<Box<dyn VirtioDevice>>,
         screen: Arc<Screen>,
@@ -90,6 +106,7 @@ impl VirtioBus {
             return Err(VirtioBusError::TooManyQueues(queues));
         }
         let mut next = Next {
+            formats,
             descriptor: guest.memory().ram(),
             ring: guest.memory().ram() + PAGE_SIZE,
             irq: 1,
@@ -99,6 +116,7 @@ impl VirtioBus {
         let slots: io::Result<_> = slots.collect();
         Ok(Self {
             guest,
+            formats,
             slots: slots?,
             screen,
         })
@@ -148,7 +166,7 @@ impl VirtioBus {
     fn status_changed(&self, slot: &Slot) -> Result<(), Violation> {
         let status: u8 = self
             .memory()
-            .read_object(slot.at + STATUS)
+            .read_object(slot.at + self.formats.status)
             .map_err(Violation::of)?;
         for queue in &slot.queues {
             match status {
@@ -194,6 +212,7 @@ struct SlotState {
 
 /// Where the next device goes.
 struct Next {
+    formats: &'static Formats,
     descriptor: u32,
     ring: u32,
     irq: u8,
@@ -205,45 +224,89 @@ impl Next {
         guest: &Arc<dyn Requests>,
         mut device: Box<dyn VirtioDevice>,
     ) -> io::Result<Slot> {
-        let config = device.config();
-        let config_len = u8::try_from(config.len());
-        let header = Descriptor {
-            kind: device.kind(),
-            num_vq: device.queues(),
-            feature_len: FEATURE_BYTES,
-            config_len: config_len.expect("a configuration is short"),
-            status: 0,
-        };
-        let mut bytes = header.as_bytes().to_vec();
+        let kind = device.kind();
         let mut queues = Vec::new();
+        let mut described = Vec::new();
         for _ in 0..device.queues() {
             let pfn = self.ring >> PAGE_SHIFT;
             #[expect(clippy::cast_possible_truncation, reason = "two halves")]
-            let described = QueueDescriptor {
+            described.push(QueueDescriptor {
                 num: RING_SIZE,
                 irq: self.irq.into(),
                 pfn: [pfn as u16, (pfn >> 16) as u16],
-            };
-            bytes.extend(described.as_bytes());
-            queues.push(Queue::new(guest.clone(), self.ring, self.irq));
+            });
+            let guest = guest.clone();
+            let formats = self.formats;
+            queues.push(Queue::new(guest, self.ring, self.irq, formats));
             self.ring += RING_BYTES;
             self.irq += 1;
         }
-        bytes.extend(device.features().to_le_bytes());
-        bytes.extend([0; FEATURE_BYTES as usize]);
-        bytes.extend(config);
+        let bytes = if self.formats.fields {
+            fields(device.as_ref(), &described)
+        } else {
+            descriptor(device.as_ref(), &described)
+        };
         let at = self.descriptor;
         let written = guest.memory().write(at, &bytes);
         written.expect("every Guest has a page of descriptors");
         self.descriptor += u32::try_from(bytes.len()).unwrap_or(PAGE_SIZE);
         device.place(queues.clone())?;
         Ok(Slot {
-            kind: header.kind,
+            kind,
             device: Held::new(device),
             at,
             queues,
         })
     }
+}
+
+/// The descriptor of `device` since Linux 2.6.25.
+fn descriptor(
+    device: &dyn VirtioDevice,
+    queues: &[QueueDescriptor],
+) -> Vec<u8> {
+    let config = device.config();
+    let header = Descriptor {
+        kind: device.kind(),
+        num_vq: device.queues(),
+        feature_len: FEATURE_BYTES,
+        config_len: short(&config),
+        status: 0,
+    };
+    let mut bytes = header.as_bytes().to_vec();
+    bytes.extend(queues.as_bytes());
+    bytes.extend(device.features().to_le_bytes());
+    bytes.extend([0; FEATURE_BYTES as usize]);
+    bytes.extend(config);
+    bytes
+}
+
+/// The descriptor of `device` for Linux 2.6.24: a type, the bytes of all
+/// fields, the status, and the fields. No features are offered.
+fn fields(device: &dyn VirtioDevice, queues: &[QueueDescriptor]) -> Vec<u8> {
+    let config = device.config();
+    let known = match device.kind() {
+        TYPE_BLOCK => BLOCK_FIELDS,
+        TYPE_NET => NET_FIELDS,
+        _ => &[],
+    };
+    let mut fields = Vec::new();
+    let mut add = |kind: u8, bytes: &[u8]| {
+        fields.extend([kind, short(bytes)]);
+        fields.extend(bytes);
+    };
+    for queue in queues {
+        add(FIELD_QUEUE, queue.as_bytes());
+    }
+    for field in known {
+        add(field.kind, &config[field.from..][..field.len]);
+    }
+    [&[device.kind(), short(&fields), 0][..], &fields].concat()
+}
+
+/// The number of these bytes, which are a part of a descriptor.
+fn short(bytes: &[u8]) -> u8 {
+    u8::try_from(bytes.len()).expect("a configuration is short")
 }
 
 const _: () = assert!(DESCRIPTOR_SIZE == 5);

@@ -34,7 +34,7 @@ impl BusDevice for VirtioConsole {
     }
 
     fn handle_input(&mut self) -> Result<Readiness, Violation> {
-        let Some(mut buffers) = self.queues.buffers(0) else {
+        let Some(mut buffers) = self.queues.buffers() else {
             return Ok(Readiness::Wait);
         };
         self.console.handle_input(&mut buffers)

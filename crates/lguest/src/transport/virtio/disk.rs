@@ -58,7 +58,8 @@ impl VirtioDisk {
                 (DiskOperation::Read, high << 32 | low, into)
             }
             BLOCK_OUT => {
-                let from = behind(&chain.readable, HEADER);
+                let from =
+                    behind(&chain.readable, queue.formats().block_header);
                 (DiskOperation::Write, high << 32 | low, from)
             }
             BLOCK_FLUSH => (DiskOperation::Flush, 0, Vec::new()),
@@ -89,7 +90,7 @@ impl VirtioDisk {
     }
 }
 
-/// Bytes of a header.
+/// Bytes of a header that mean something. Linux 2.6.24 has more.
 #[expect(clippy::cast_possible_truncation, reason = "16")]
 const HEADER: u32 = size_of::<BlockHeader>() as u32;
 

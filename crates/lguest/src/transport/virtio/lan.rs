@@ -19,7 +19,7 @@ use crate::memory::{SectionsIn, behind, gather, scatter, truncated};
 use crate::transport::keys::KeyedDevice;
 use crate::transport::keys::lan::Lan;
 use crate::transport::{BusDevice, Device, DeviceState, SlowOutput};
-use lg_abi::gen2::device::{NET_HEADER, NET_MAC, TYPE_NET};
+use lg_abi::gen2::device::{NET_MAC, TYPE_NET};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
@@ -98,7 +98,7 @@ impl BusDevice for VirtioLan {
         let Some((member, queues)) = &self.placed else {
             return Ok(Readiness::Wait);
         };
-        let Some(mut buffers) = queues.buffers(NET_HEADER) else {
+        let Some(mut buffers) = queues.frame_buffers() else {
             return Ok(Readiness::Wait);
         };
         let queue = buffers.queue;
@@ -170,8 +170,9 @@ impl VirtioDevice for VirtioLan {
             return Ok(None);
         };
         let memory = queue.guest().memory().clone();
+        let header = queue.formats().net_header;
         while let Some(taken) = queue.take()? {
-            let list = behind(&taken.chain.readable, NET_HEADER);
+            let list = behind(&taken.chain.readable, header);
             self.send(SectionsIn {
                 region: memory.region(),
                 list: &list,

@@ -1,4 +1,4 @@
-//! The transport of Linux 2.6.25 to 3.19: virtio devices on lguest's bus.
+//! The transport of Linux 2.6.24 to 3.19: virtio devices on lguest's bus.
 //!
 //! A page above RAM describes the devices, and each has virtqueues in the pages
 //! behind it. NOTIFY names a ring that has something for the device, a

@@ -1,6 +1,6 @@
 //! A network interface on the bus of virtio, with two queues.
 //!
-//! A header of ten bytes precedes every frame. It is all zero, because no
+//! A header precedes every frame. It is all zero, because no
 //! feature that uses it is offered. The configuration is the Guest's Ethernet
 //! address.
 
@@ -10,7 +10,7 @@ use crate::devices::net::Nic;
 use crate::devices::{Readiness, Violation};
 use crate::memory::{SectionsIn, behind};
 use crate::transport::{BusDevice, Device, SlowOutput};
-use lg_abi::gen2::device::{NET_HEADER, NET_MAC, TYPE_NET};
+use lg_abi::gen2::device::{NET_MAC, TYPE_NET};
 use std::io;
 
 /// A network interface on the bus.
@@ -36,7 +36,7 @@ impl BusDevice for VirtioNic {
     }
 
     fn handle_input(&mut self) -> Result<Readiness, Violation> {
-        let Some(mut buffers) = self.queues.buffers(NET_HEADER) else {
+        let Some(mut buffers) = self.queues.frame_buffers() else {
             return Ok(Readiness::Wait);
         };
         self.nic.handle_input(&mut buffers)
@@ -73,8 +73,9 @@ impl VirtioDevice for VirtioNic {
             return Ok(None);
         };
         let region = queue.guest().memory().region();
+        let header = queue.formats().net_header;
         while let Some(taken) = queue.take()? {
-            let list = behind(&taken.chain.readable, NET_HEADER);
+            let list = behind(&taken.chain.readable, header);
             let frame = SectionsIn {
                 region,
                 list: &list,

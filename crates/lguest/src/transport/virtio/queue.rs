@@ -9,6 +9,7 @@ use crate::devices::{Filled, ReceiveBuffers, Violation};
 use crate::engine::Requests;
 use crate::lock::lock;
 use crate::memory::{SectionsIn, total};
+use lg_abi::gen2::device::Formats;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -18,6 +19,7 @@ use std::sync::{Arc, Mutex};
 pub struct Queue {
     guest: Arc<dyn Requests>,
     irq: u8,
+    formats: &'static Formats,
     state: Arc<Mutex<State>>,
 }
 
@@ -45,7 +47,12 @@ pub(super) struct Taken {
 
 impl Queue {
     /// The queue whose ring is at `at`.
-    pub(super) fn new(guest: Arc<dyn Requests>, at: u32, irq: u8) -> Self {
+    pub(super) fn new(
+        guest: Arc<dyn Requests>,
+        at: u32,
+        irq: u8,
+        formats: &'static Formats,
+    ) -> Self {
         let ring = Ring::new(guest.memory().clone(), at);
         let state = State {
             ring,
@@ -53,7 +60,17 @@ impl Queue {
             ready: false,
         };
         let state = Arc::new(Mutex::new(state));
-        Self { guest, irq, state }
+        Self {
+            guest,
+            irq,
+            formats,
+            state,
+        }
+    }
+
+    /// What the headers in front of its data look like.
+    pub(super) fn formats(&self) -> &'static Formats {
+        self.formats
     }
 
     /// Physical address of the ring.
@@ -179,10 +196,16 @@ impl Pair {
         self.0.get(Self::TO_GUEST)
     }
 
-    /// Buffers for what goes to the Guest, each with room for a header of so
-    /// many bytes.
-    pub(super) fn buffers(&self, header: u32) -> Option<ReceiveChains<'_>> {
+    /// Buffers for what goes to the Guest.
+    pub(super) fn buffers(&self) -> Option<ReceiveChains<'_>> {
         let queue = self.incoming()?;
+        Some(ReceiveChains { queue, header: 0 })
+    }
+
+    /// Buffers for frames to the Guest, each with room for the header of one.
+    pub(super) fn frame_buffers(&self) -> Option<ReceiveChains<'_>> {
+        let queue = self.incoming()?;
+        let header = queue.formats.net_header;
         Some(ReceiveChains { queue, header })
     }
 

@@ -7,6 +7,7 @@ use crate::engine::Scripted;
 use crate::memory::Section;
 use crate::transport::virtio::testing::{Driver, RAM, RING, guest};
 use crate::transport::virtio::{VirtioConsole, VirtioDisk, VirtioRandom};
+use lg_abi::gen2::device::FORMATS_2_6_24;
 use rustix::fs::{MemfdFlags, memfd_create};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -36,6 +37,14 @@ fn machine(read_only: bool) -> Machine {
 }
 
 fn with_disk(disk: File, read_only: bool) -> Machine {
+    of_release(&FORMATS_2_6_25, disk, read_only)
+}
+
+fn of_release(
+    formats: &'static Formats,
+    disk: File,
+    read_only: bool,
+) -> Machine {
     let path =
         format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&disk));
     let block = Block::new(Disk::open(path.as_ref(), read_only).unwrap());
@@ -55,7 +64,7 @@ fn with_disk(disk: File, read_only: bool) -> Machine {
     ];
     let guest = guest(4);
     assert_eq!(pages_above_ram(&devices), 1 + 4 * 3);
-    let bus = VirtioBus::new(guest.clone(), devices, screen).unwrap();
+    let bus = VirtioBus::with(formats, guest.clone(), devices, screen).unwrap();
     Machine {
         guest,
         bus,
@@ -134,6 +143,40 @@ fn descriptors_say_what_there_is() {
     assert_eq!(console[..5], [3, 2, 4, 0, 0]);
     assert_eq!((console[7], console[15]), (3, 4));
     assert_eq!(console[29], 0);
+}
+
+/// Fields with types and lengths, and a header of 24 bytes.
+#[test]
+fn linux_2_6_24_has_descriptors_of_its_own() {
+    let disk = memory_file("disk", &[7; 16 << 9]);
+    let machine = of_release(&FORMATS_2_6_24, disk, false);
+    let bytes = machine.guest.bytes(RAM, 0x60);
+    // Random numbers: a field of 8 bytes with a queue.
+    assert_eq!(bytes[..5], [4, 10, 0, 2, 8]);
+    assert_eq!(bytes[5..13], [0, 1, 1, 0, 0x01, 0x01, 0, 0]);
+    // The disk: a queue, 16 sectors, 254 sections.
+    let disk = &bytes[13..];
+    assert_eq!(disk[..5], [2, 26, 0, 2, 8]);
+    assert_eq!(disk[13..15], [0x41, 8]);
+    assert_eq!(disk[15..25], [16, 0, 0, 0, 0, 0, 0, 0, 0x43, 4]);
+    assert_eq!(disk[25..29], [254, 0, 0, 0]);
+    // The console with two queues, and the end.
+    let console = &disk[29..];
+    assert_eq!(console[..5], [3, 20, 0, 2, 8]);
+    assert_eq!((console[7], console[13], console[17]), (3, 2, 4));
+    assert_eq!(console[23], 0);
+    // A request to write: the header is longer than later ones.
+    let mut driver = machine.driver(1);
+    machine.guest.put(PAGE, &1_u32.to_le_bytes());
+    machine.guest.put(PAGE + 8, &3_u64.to_le_bytes());
+    machine.guest.put(0x4000, &[9; 512]);
+    driver.offer(&[(PAGE, 24), (0x4000, 512)], &[(PAGE + 24, 1)]);
+    machine.bus.notify(driver.at).unwrap();
+    machine.wait(&driver, 1);
+    assert_eq!(machine.guest.bytes(PAGE + 24, 1), [0]);
+    let mut written = [0; 1024];
+    machine.disk.read_exact_at(&mut written, 3 << 9).unwrap();
+    assert_eq!((written[511], written[512]), (9, 7));
 }
 
 #[test]
