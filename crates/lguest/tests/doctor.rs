@@ -83,7 +83,7 @@ fn the_names_stay_the_same_for_scripts() {
                  descriptors, guest, isolation, landlock, namespaces, capabilities, \
                  tracing, processes, address space, mappings, low memory, \
                  locked memory, overcommit, clock, processors, huge pages, \
-                 keys, io_uring, tap, net namespace, i686 compiler, mke2fs, \
+                 keys, io_uring, tap, net namespace, passt, i686 compiler, mke2fs, \
                  ip, qemu";
     assert_eq!(names.join(", "), known);
 }

@@ -24,6 +24,8 @@ const WORDS: &[&str] = &[
     "--net=tap=10.0.0.1/8",
     "--net=stream=unix:s,server",
     "--net=stream=fd:5",
+    "--net=user",
+    "--net=user,publish=[::1]:80:80/udp,restrict",
     "--append",
     "--stats=-",
     "--stats",

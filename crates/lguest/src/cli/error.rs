@@ -56,7 +56,8 @@ pub enum UsageError {
     /// A text that names no kind of network.
     #[error(
         "network '{0}' is not sharenet=FILE, stream=unix:PATH[,server], \
-         stream=fd:N[,server], tap=IP[/BITS] or bridge=BR: give one"
+         stream=fd:N[,server], user[,publish=[ADDRESS:]PORT:PORT[/udp]]…\
+         [,restrict], tap=IP[/BITS] or bridge=BR: give one"
     )]
     NotANetwork(String),
     /// A text that is no value of `--tunnet`.

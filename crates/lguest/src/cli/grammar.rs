@@ -225,9 +225,12 @@ pub(super) struct Run {
     /// ',raw' uses it as a raw disk even if it begins like a qcow2 image
     #[arg(long, short, value_name = "FILE[,ro][,raw][,fail=N]")]
     pub(super) disk: Vec<OsString>,
-    /// A network: with other guests (sharenet=FILE), with another process
-    /// (stream=unix:PATH or stream=fd:N; ',server' waits for it to connect), or
-    /// with this machine (tap=IP[/BITS] or bridge=BR)
+    /// A network: with what you may reach yourself, by the program passt (user;
+    /// ',publish=[ADDRESS:]PORT:PORT[/udp]' leads a port of this machine to one
+    /// of the guest, ',restrict' allows no more than that), with other guests
+    /// (sharenet=FILE), with another process (stream=unix:PATH or stream=fd:N;
+    /// ',server' waits for it to connect), or with this machine
+    /// (tap=IP[/BITS] or bridge=BR)
     #[arg(long, short, value_name = "KIND=...")]
     pub(super) net: Vec<OsString>,
     /// Arguments for the kernel

@@ -5,10 +5,11 @@
 
 use super::error::UsageError;
 use crate::machine::config::{
-    DeviceConfig, LinkConfig, NetConfig, StreamAt, StreamConfig, TapConfig,
+    DeviceConfig, LinkConfig, NetConfig, Published, StreamAt, StreamConfig,
+    TapConfig, UserConfig,
 };
 use std::ffi::OsStr;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::ffi::OsStrExt;
 
 /// The netmask of a tap that is given none.
@@ -28,7 +29,10 @@ pub(super) fn net(text: &OsStr) -> Result<DeviceConfig, UsageError> {
         LinkConfig::Stream(self::stream(stream).ok_or_else(unknown)?)
     } else {
         let text = text.to_str().ok_or_else(unknown)?;
-        LinkConfig::Tap(tap(text).ok_or_else(unknown)?)
+        match text.split(',').next() {
+            Some("user") => LinkConfig::User(user(text).ok_or_else(unknown)?),
+            _ => LinkConfig::Tap(tap(text).ok_or_else(unknown)?),
+        }
     };
     Ok(DeviceConfig::Net(NetConfig::new(link)))
 }
@@ -65,6 +69,51 @@ fn stream(text: &[u8]) -> Option<StreamConfig> {
         StreamAt::Given(number(text)?)
     };
     Some(StreamConfig { at, server })
+}
+
+/// `user`, and what follows after commas.
+fn user(text: &str) -> Option<UserConfig> {
+    let mut config = UserConfig::default();
+    for word in text.split(',').skip(1) {
+        match word.strip_prefix("publish=") {
+            Some(ports) => config.publish.push(published(ports)?),
+            None if word == "restrict" => config.restrict = true,
+            None => return None,
+        }
+    }
+    Some(config)
+}
+
+/// `[ADDRESS:]HOST:GUEST[/udp]`. Without an address, only this machine reaches
+/// the port.
+fn published(text: &str) -> Option<Published> {
+    let (ports, udp) = match text.strip_suffix("/udp") {
+        Some(ports) => (ports, true),
+        None => (text, false),
+    };
+    let (rest, guest) = ports.rsplit_once(':')?;
+    let (address, host) = match rest.rsplit_once(':') {
+        Some((address, host)) => (ip(address)?, host),
+        None => (Ipv4Addr::LOCALHOST.into(), rest),
+    };
+    let port = |text| number(text).filter(|&port| port != 0);
+    Some(Published {
+        address,
+        host: port(host)?,
+        guest: port(guest)?,
+        udp,
+    })
+}
+
+/// An address of IPv4, or one of IPv6 in brackets.
+fn ip(text: &str) -> Option<IpAddr> {
+    match text.strip_prefix('[') {
+        Some(rest) => {
+            let address: Ipv6Addr = rest.strip_suffix(']')?.parse().ok()?;
+            Some(address.into())
+        }
+        None => Some(text.parse::<Ipv4Addr>().ok()?.into()),
+    }
 }
 
 /// A number of digits alone.

@@ -3,8 +3,8 @@
 use super::*;
 use crate::engine::Isolation;
 use crate::machine::config::{
-    DiskConfig, LinkConfig, NetConfig, Parent, Stats, StreamAt, StreamConfig,
-    TapConfig,
+    DiskConfig, LinkConfig, NetConfig, Parent, Published, Stats, StreamAt,
+    StreamConfig, TapConfig, UserConfig,
 };
 use crate::memory::MAX_RAM;
 use lg_wire::fast_path;
@@ -80,6 +80,24 @@ fn networks_have_their_kinds() {
     assert_eq!(link("stream=unix:a,server"), stream(path("a"), true));
     assert_eq!(link("stream=fd:7"), stream(StreamAt::Given(7), false));
     assert_eq!(link("stream=fd:7,server"), stream(StreamAt::Given(7), true));
+    assert_eq!(link("user"), LinkConfig::User(UserConfig::default()));
+    let all = "user,publish=8080:80,publish=[::1]:53:5353/udp,restrict,\
+               publish=0.0.0.0:1:65535";
+    let published = |address: &str, host, guest, udp| Published {
+        address: address.parse().unwrap(),
+        host,
+        guest,
+        udp,
+    };
+    let expected = UserConfig {
+        publish: vec![
+            published("127.0.0.1", 8080, 80, false),
+            published("::1", 53, 5353, true),
+            published("0.0.0.0", 1, 65535, false),
+        ],
+        restrict: true,
+    };
+    assert_eq!(link(all), LinkConfig::User(expected));
 }
 
 fn disk(path: &str, read_only: bool) -> DeviceConfig {
@@ -198,6 +216,16 @@ fn nonsense_is_refused_with_the_cure() {
         "stream=fd:-1",
         "stream=fd:3,client",
         "stream=10.0.0.1:5",
+        "users",
+        "user,",
+        "user,publish=",
+        "user,publish=80",
+        "user,publish=0:80",
+        "user,publish=80:65536",
+        "user,publish=::1:80:80",
+        "user,publish=host:80:80",
+        "user,publish=80:80/tcp",
+        "user,restricted",
     ] {
         let said = error(&format!("run --net {bad}"));
         assert!(said.contains(&format!("'{bad}' is not")), "{said}");

@@ -4,7 +4,7 @@
 //! today's. A program that embeds the Launcher fills it in itself.
 
 use crate::engine::Isolation;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU32;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
@@ -133,7 +133,7 @@ impl NetConfig {
     pub fn listens(&self) -> bool {
         match &self.link {
             LinkConfig::Stream(stream) => stream.server,
-            LinkConfig::Tap(_) => false,
+            LinkConfig::Tap(_) | LinkConfig::User(_) => false,
         }
     }
 }
@@ -145,6 +145,30 @@ pub enum LinkConfig {
     Tap(TapConfig),
     /// Another process.
     Stream(StreamConfig),
+    /// What the user of the Launcher may reach, by way of passt.
+    User(UserConfig),
+}
+
+/// A network that passt makes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UserConfig {
+    /// Ports of this machine that lead to the Guest.
+    pub publish: Vec<Published>,
+    /// Whether the Guest reaches nothing, but to answer.
+    pub restrict: bool,
+}
+
+/// A port of this machine that leads to the Guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// The address of this machine.
+    pub address: IpAddr,
+    /// The port of this machine.
+    pub host: u16,
+    /// The port of the Guest.
+    pub guest: u16,
+    /// Whether it takes UDP instead of TCP.
+    pub udp: bool,
 }
 
 /// A stream of frames to another process.

@@ -8,6 +8,7 @@ use crate::cli::exit::Outcome;
 use crate::devices::block::DiskError;
 use crate::devices::net::TapError;
 use crate::devices::net::stream::StreamError;
+use crate::devices::net::user::UserError;
 use crate::engine::RequestError;
 use crate::loader::{BootError, InitrdError, KernelError, LoadError};
 use crate::needs::{Cause, Lack};
@@ -63,6 +64,9 @@ pub enum LaunchError {
     /// A stream to another process cannot be opened.
     #[error("network: {0}")]
     Stream(#[from] StreamError),
+    /// passt makes no network.
+    #[error("network: {0}")]
+    User(#[from] UserError),
     /// The file for the counters cannot be written.
     #[error("statistics {}: it cannot be written: {error}", path.display())]
     Stats {
@@ -113,6 +117,7 @@ impl LaunchError {
             Self::ShareNet { error, .. } => error,
             Self::Tap(error) => error,
             Self::Stream(error) => error,
+            Self::User(error) => error,
             Self::Stats { error, .. } | Self::Log { error, .. } => error,
             _ => return self,
         };
@@ -160,12 +165,14 @@ impl LaunchError {
                 error: LanError::Porter(_),
                 ..
             } => Outcome::BadMachine,
+            Self::User(error) if error.is_of_machine() => Outcome::BadMachine,
             Self::Kernel { .. }
             | Self::Initrd { .. }
             | Self::Disk { .. }
             | Self::ShareNet { .. }
             | Self::Tap(_)
             | Self::Stream(_)
+            | Self::User(_)
             | Self::Stats { .. }
             | Self::Log { .. } => Outcome::BadFile,
             Self::Parent(ParentError::Gone) => Outcome::Signal(TERMINATED),

@@ -11,7 +11,7 @@ use super::error::{LaunchError, lacks, named};
 use super::stats::Sink;
 use super::{default_guest, disks};
 use crate::devices::console::{self, Console, Log, Screen};
-use crate::devices::net::{Nic, Tap, stream};
+use crate::devices::net::{Nic, Tap, stream, user};
 use crate::loader::{Image, InitrdError, KernelError};
 use crate::needs;
 use crate::transport::keys::lan::Lan;
@@ -91,6 +91,7 @@ fn open_nic(config: &NetConfig) -> Result<Nic, LaunchError> {
     Ok(match &config.link {
         LinkConfig::Tap(tap) => Tap::open(tap)?,
         LinkConfig::Stream(stream) => stream::open(stream)?,
+        LinkConfig::User(user) => user::start(user)?,
     })
 }
 

@@ -19,6 +19,8 @@ pub use tap::Tap;
 
 pub mod stream;
 
+pub mod user;
+
 mod given;
 
 pub mod checksum;

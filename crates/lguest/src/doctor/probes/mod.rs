@@ -55,6 +55,13 @@ pub(super) const ALL: &[Probe] = &[
     useful("io_uring", calls::io_uring),
     useful("tap", network::tap),
     useful("net namespace", network::net_namespace),
+    useful("passt", || {
+        tools::tool(
+            "passt",
+            "no network without root to the outside (--net user)",
+            "the package passt has it",
+        )
+    }),
     useful("i686 compiler", tools::compiler),
     useful("mke2fs", || {
         tools::tool(

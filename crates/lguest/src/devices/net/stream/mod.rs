@@ -21,6 +21,7 @@ mod outgoing;
 use outgoing::Outgoing;
 
 mod open;
+pub(super) use open::random_mac;
 pub use open::{StreamError, open};
 
 /// Bytes of an Ethernet header. A shorter frame is none.
@@ -175,19 +176,48 @@ impl Stream {
     }
 }
 
-impl Backend for Stream {
-    fn send(&mut self, frame: SectionsIn<'_>) -> io::Result<u32> {
+impl Stream {
+    /// [`Backend::send`], if `admits` agrees to the copy of the frame.
+    pub(super) fn send_if(
+        &mut self,
+        frame: SectionsIn<'_>,
+        admits: &mut dyn FnMut(&[u8]) -> bool,
+    ) -> io::Result<u32> {
         let none = io::ErrorKind::NotConnected;
         let peer = self.peer.as_mut().ok_or(none)?;
         if peer.outgoing.waiting() > outgoing::BATCH {
             self.flush();
         }
         let peer = self.peer.as_mut().ok_or(none)?;
-        match peer.outgoing.push(frame) {
+        match peer.outgoing.push(frame, admits) {
             Ok(true) => Ok(frame.total()),
             Ok(false) => Err(io::ErrorKind::WouldBlock.into()),
             Err(error) => Err(io::Error::other(error)),
         }
+    }
+
+    /// [`Backend::receive`], which shows the frame to `see`.
+    pub(super) fn receive_with(
+        &mut self,
+        into: SectionsIn<'_>,
+        see: &mut dyn FnMut(&[u8]),
+    ) -> io::Result<u32> {
+        let room = into.total() as usize;
+        self.next(&mut |frame| {
+            if frame.len() > room {
+                return Ok(0);
+            }
+            see(frame);
+            let count = scatter(into.region, into.list, frame);
+            let count = count.map_err(io::Error::other)?;
+            Ok(u32::try_from(count).unwrap_or(0))
+        })
+    }
+}
+
+impl Backend for Stream {
+    fn send(&mut self, frame: SectionsIn<'_>) -> io::Result<u32> {
+        self.send_if(frame, &mut |_| true)
     }
 
     fn flush(&mut self) {
@@ -211,15 +241,7 @@ impl Backend for Stream {
     }
 
     fn receive(&mut self, into: SectionsIn<'_>) -> io::Result<u32> {
-        let room = into.total() as usize;
-        self.next(&mut |frame| {
-            if frame.len() > room {
-                return Ok(0);
-            }
-            let count = scatter(into.region, into.list, frame);
-            let count = count.map_err(io::Error::other)?;
-            Ok(u32::try_from(count).unwrap_or(0))
-        })
+        self.receive_with(into, &mut |_| {})
     }
 
     fn discard(&mut self) -> io::Result<()> {

@@ -31,7 +31,8 @@ impl Outgoing {
         self.bytes.len() - self.sent
     }
 
-    /// Adds a frame. Returns whether there was room for it.
+    /// Adds a frame, if there is room for it and `admits` agrees to the copy.
+    /// Returns whether it was added.
     ///
     /// # Errors
     ///
@@ -39,6 +40,7 @@ impl Outgoing {
     pub(super) fn push(
         &mut self,
         frame: SectionsIn<'_>,
+        admits: &mut dyn FnMut(&[u8]) -> bool,
     ) -> Result<bool, BadAddress> {
         let bytes = frame.total() as usize;
         if bytes > FRAME_MOST || self.waiting() + PREFIX + bytes > MOST {
@@ -59,6 +61,10 @@ impl Outgoing {
                 return Err(error);
             }
             rest = more;
+        }
+        if !admits(&self.bytes[start + PREFIX..]) {
+            self.bytes.truncate(start);
+            return Ok(false);
         }
         Ok(true)
     }

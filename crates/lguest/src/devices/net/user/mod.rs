@@ -1,0 +1,157 @@
+//! `--net user`: a network for users without root, made by passt.
+//!
+//! passt is a program of its own. It turns the frames of the Guest into sockets
+//! of an ordinary process, and has a DHCP server for it. It confines itself: a
+//! user namespace, an empty root, a filter of system calls. The Launcher starts
+//! it before it confines itself, and holds the other end of its socket. When
+//! that is closed, passt ends, so it does not outlive the Launcher.
+
+use super::stream::{Report, Stream, random_mac};
+use super::{Backend, Nic};
+use crate::machine::config::{Published, UserConfig};
+use crate::machine::terminal;
+use crate::memory::SectionsIn;
+use rustix::io::FdFlags;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+mod process;
+use process::Passt;
+
+mod restrict;
+use restrict::Guard;
+
+mod error;
+pub use error::UserError;
+
+/// The name of the program, which is looked for in `PATH`.
+const PROGRAM: &str = "passt";
+
+/// Bytes of a packet of the Guest: what every kernel takes.
+const MTU: u16 = 1500;
+
+/// The Guest's IPv4 address, and its gateway, which is also this machine's
+/// loopback interface. For IPv6, passt takes this machine's.
+const ADDRESSES: [&str; 6] = [
+    "--address",
+    "10.0.2.15",
+    "--netmask",
+    "24",
+    "--gateway",
+    "10.0.2.2",
+];
+
+/// A network that passt makes.
+struct User {
+    stream: Stream,
+    passt: Arc<Passt>,
+    /// What the Guest may send, where it is restricted.
+    guard: Option<Guard>,
+}
+
+/// Starts passt, and waits until it is ready.
+///
+/// # Errors
+///
+/// [`UserError`].
+pub fn start(config: &UserConfig) -> Result<Nic, UserError> {
+    let kind = SocketType::STREAM;
+    let flags = SocketFlags::CLOEXEC;
+    let (ours, theirs) = socketpair(AddressFamily::UNIX, kind, flags, None)
+        .map_err(io::Error::from)?;
+    let (words, stderr) = process::words()?;
+    // The only one without close-on-exec. Nothing else is started meanwhile.
+    rustix::io::fcntl_setfd(&theirs, FdFlags::empty())
+        .map_err(io::Error::from)?;
+    let mut command = Command::new(PROGRAM);
+    command
+        .args(words_for(config, &theirs))
+        // Keys that are typed send no signals to it.
+        .process_group(0)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(stderr);
+    let started = command.spawn();
+    drop((theirs, command));
+    let started = started.map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => UserError::Missing,
+        _ => UserError::Start(error),
+    })?;
+    let passt = Arc::new(Passt::new(&started, words)?);
+    passt.wait_until_ready().map_err(UserError::of_words)?;
+    let ended = passt.clone();
+    let report: Report = Box::new(move |reason| {
+        let words = ended.last_words();
+        let why = words.as_deref().unwrap_or(reason);
+        terminal::tell(&format!(
+            "network user: passt has ended ({why}): the guest goes on without \
+             this network"
+        ));
+    });
+    let user = User {
+        stream: Stream::connected(ours, report)?,
+        passt,
+        guard: config.restrict.then(|| Guard::new(&config.publish)),
+    };
+    Ok(Nic::new(Box::new(user), random_mac()?))
+}
+
+/// The arguments of passt.
+fn words_for(config: &UserConfig, socket: &OwnedFd) -> Vec<String> {
+    let mut words: Vec<String> =
+        ["--foreground", "--quiet"].map(str::to_owned).into();
+    words.extend(["--fd".to_owned(), socket.as_raw_fd().to_string()]);
+    words.extend(["--mtu".to_owned(), MTU.to_string()]);
+    words.extend(ADDRESSES.map(str::to_owned));
+    for Published {
+        address,
+        host,
+        guest,
+        udp,
+    } in &config.publish
+    {
+        let option = if *udp { "--udp-ports" } else { "--tcp-ports" };
+        words.push(option.to_owned());
+        words.push(format!("{address}/{host}:{guest}"));
+    }
+    words
+}
+
+impl Backend for User {
+    fn send(&mut self, frame: SectionsIn<'_>) -> io::Result<u32> {
+        let guard = &mut self.guard;
+        self.stream.send_if(frame, &mut |frame| {
+            guard.as_mut().is_none_or(|guard| guard.admits(frame))
+        })
+    }
+
+    fn flush(&mut self) {
+        self.stream.flush();
+    }
+
+    fn receive(&mut self, into: SectionsIn<'_>) -> io::Result<u32> {
+        let guard = &mut self.guard;
+        self.stream.receive_with(into, &mut |frame| {
+            if let Some(guard) = guard {
+                guard.saw(frame);
+            }
+        })
+    }
+
+    fn discard(&mut self) -> io::Result<()> {
+        self.stream.discard()
+    }
+
+    fn input(&self) -> BorrowedFd<'_> {
+        self.stream.input()
+    }
+
+    fn finish(&mut self) {
+        self.stream.finish();
+        self.passt.wait_for_the_end();
+    }
+}

@@ -1,0 +1,220 @@
+//! `--net user`: a network without root, made by passt.
+//!
+//! Each test runs as the user who tests, and again as an ordinary user if that
+//! is root: passt does different things for the two.
+
+#![expect(clippy::unwrap_used, reason = "a test says what went wrong so")]
+
+mod support;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::process::Command;
+use support::{PATIENCE, Running, Scratch, is_here, program, run, skip, tool};
+
+/// A user without rights.
+const UNPRIVILEGED: &str = "65534";
+
+/// The words of the built-in guest.
+const WORDS: &str = "--append=quiet ip=10.0.2.15/24 gw=10.0.2.2";
+
+/// The command as one user may run it.
+struct User {
+    command: PathBuf,
+    unprivileged: bool,
+    _scratch: Scratch,
+}
+
+/// The users as whom `test` runs. None, if passt is missing.
+fn users(test: &str) -> Vec<User> {
+    if !is_here("passt") {
+        skip(test, "there is no passt");
+        return Vec::new();
+    }
+    let user = |unprivileged| {
+        let kind = if unprivileged { "ordinary" } else { "self" };
+        let scratch = Scratch::new(&format!("{test}-{kind}"));
+        let command = scratch.path("lguest");
+        std::fs::copy(env!("CARGO_BIN_EXE_lguest"), &command).unwrap();
+        User {
+            command,
+            unprivileged,
+            _scratch: scratch,
+        }
+    };
+    let mut users = vec![user(false)];
+    if !rustix::process::geteuid().is_root() {
+        skip(test, "as root: this user is not");
+    } else if is_here("setpriv") {
+        users.push(user(true));
+    } else {
+        skip(test, "as an ordinary user: there is no setpriv");
+    }
+    users
+}
+
+impl User {
+    fn lguest(&self, net: &str) -> Command {
+        let mut command = if self.unprivileged {
+            let mut command = tool("setpriv");
+            command.args(["--reuid", UNPRIVILEGED, "--regid", UNPRIVILEGED]);
+            command.args(["--clear-groups", "--bounding-set=-all"]);
+            command.arg("--inh-caps=-all").arg(&self.command);
+            command
+        } else {
+            program(&self.command)
+        };
+        command.args(["run", WORDS]).arg(format!("--net={net}"));
+        command
+    }
+
+    /// A Guest at its prompt.
+    fn guest(&self, net: &str) -> Running {
+        let guest = Running::start(&mut self.lguest(net));
+        guest.wait_for("lguest> ");
+        guest
+    }
+}
+
+/// A port that was free a moment ago.
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+/// The process that a Launcher has started as `name`.
+fn child(guest: &Running, name: &str) -> (Pid, OwnedFd) {
+    let tasks = format!("/proc/{0}/task/{0}/children", guest.pid());
+    let children = std::fs::read_to_string(tasks).unwrap();
+    let is_it = |pid: &&str| {
+        let comm = std::fs::read_to_string(format!("/proc/{pid}/comm"));
+        comm.is_ok_and(|comm| comm.trim().starts_with(name))
+    };
+    let pid = children.split_whitespace().find(is_it).unwrap();
+    let pid = Pid::from_raw(pid.parse().unwrap()).unwrap();
+    (pid, pidfd_open(pid, PidfdFlags::empty()).unwrap())
+}
+
+/// Waits for the end of a process.
+fn wait_for_the_end(process: &OwnedFd) {
+    let patience = Timespec::try_from(PATIENCE).unwrap();
+    let mut ended = [PollFd::new(process, PollFlags::IN)];
+    let ended = poll(&mut ended, Some(&patience)).unwrap();
+    assert_eq!(ended, 1, "passt does not end");
+}
+
+/// Sends 8 MB to the Guest's tcp-serve by a published port.
+fn send_to(guest: &mut Running, port: u16) {
+    guest.type_in(b"tcp-serve\n");
+    guest.wait_for("listening on 10.0.2.15:5001");
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.write_all(&vec![7; 8_000_000]).unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    guest.wait_for("received 8000000 bytes");
+}
+
+#[test]
+fn a_guest_reaches_this_machine_and_is_reached() {
+    for user in users("a_guest_reaches_this_machine_and_is_reached") {
+        let port = free_port();
+        let net = format!("user,publish={port}:5001");
+        let mut guest = user.guest(&net);
+        let here = TcpListener::bind("127.0.0.1:0").unwrap();
+        let ours = here.local_addr().unwrap().port();
+        guest.type_in(format!("tcp-send 10.0.2.2 8 {ours}\n").as_bytes());
+        let (mut stream, _) = here.accept().unwrap();
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).unwrap();
+        assert_eq!(bytes.len(), 8_000_000);
+        drop(stream);
+        guest.wait_for("sent 8000000 bytes");
+        send_to(&mut guest, port);
+        guest.type_in(b"poweroff\n");
+        guest.finish().ends_well(0);
+        // passt has ended before the Launcher, so its port is free.
+        let again = user.guest(&net);
+        drop(again);
+    }
+}
+
+#[test]
+fn a_restricted_guest_reaches_nothing_and_is_reached() {
+    for user in users("a_restricted_guest_reaches_nothing_and_is_reached") {
+        let port = free_port();
+        let net = format!("user,restrict,publish={port}:5001");
+        let mut guest = user.guest(&net);
+        let here = TcpListener::bind("127.0.0.1:0").unwrap();
+        let ours = here.local_addr().unwrap().port();
+        here.set_nonblocking(true).unwrap();
+        // passt learns the Guest's Ethernet address from this.
+        guest.type_in(b"ping 10.0.2.2 2\n");
+        let said = guest.wait_for(" of 2 answered");
+        assert!(said.contains(" 0 of 2 answered"), "{said}");
+        guest.type_in(format!("tcp-send 10.0.2.2 1 {ours}\n").as_bytes());
+        // Time for a few attempts. With less of it, the test checks less.
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        guest.type_in(b"\x03");
+        send_to(&mut guest, port);
+        assert!(here.accept().is_err(), "it has reached this machine");
+        guest.type_in(b"poweroff\n");
+        guest.finish().ends_well(0);
+    }
+}
+
+#[test]
+fn the_end_of_passt_is_told_and_survived() {
+    for user in users("the_end_of_passt_is_told_and_survived") {
+        let mut guest = user.guest("user");
+        let (pid, process) = child(&guest, "passt");
+        rustix::process::kill_process(pid, Signal::KILL).unwrap();
+        wait_for_the_end(&process);
+        guest.wait_for_error("passt has ended");
+        guest.type_in(b"echo still here\n");
+        guest.wait_for("\nstill here");
+        guest.type_in(b"poweroff\n");
+        assert_eq!(guest.finish().code(), 0);
+    }
+}
+
+#[test]
+fn passt_ends_with_a_launcher_that_is_killed() {
+    for user in users("passt_ends_with_a_launcher_that_is_killed") {
+        let guest = user.guest("user");
+        let (_, process) = child(&guest, "passt");
+        guest.signal(libc::SIGKILL);
+        assert_eq!(guest.finish().signal(), Some(libc::SIGKILL));
+        wait_for_the_end(&process);
+    }
+}
+
+#[test]
+fn a_network_that_cannot_be_made_names_the_cure() {
+    for user in users("a_network_that_cannot_be_made_names_the_cure") {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let net = format!("user,publish={port}:80");
+        let end = run(&mut user.lguest(&net), b"");
+        assert_eq!(end.code(), 120, "{end:?}");
+        assert!(end.stderr.contains("publish another one"), "{end:?}");
+        // The cure works.
+        drop(taken);
+        let end = run(&mut user.lguest(&net), b"poweroff\n");
+        assert_eq!(end.code(), 0, "{end:?}");
+    }
+}
+
+#[test]
+fn without_passt_the_package_is_named() {
+    let mut command = support::lguest();
+    command
+        .args(["run", "--net=user"])
+        .env("PATH", "/nonexistent");
+    let end = run(&mut command, b"");
+    assert_eq!(end.code(), 121, "{end:?}");
+    assert!(end.stderr.contains("install the package passt"), "{end:?}");
+    assert_eq!(end.stderr.lines().count(), 1, "{end:?}");
+}
