@@ -1,7 +1,8 @@
 //! Pages, and what the bits of a page-table entry mean.
 //!
-//! A Guest is an i386 without PAE: two levels of tables, 1024 entries each,
-//! 4 bytes an entry (Intel SDM volume 3, "32-bit paging").
+//! The tables of a Guest have one of two [`Format`]s. Most constants here are
+//! those of the first one, with two levels. Entries of both formats have the
+//! same flags in the same bits, so one type [`Pte`] serves for both.
 
 /// Bytes in a page.
 pub const PAGE_SIZE: u32 = 4096;
@@ -112,6 +113,97 @@ pub const fn pages(bytes: u32) -> u32 {
     bytes.div_ceil(PAGE_SIZE)
 }
 
+/// The format of page tables (Intel SDM volume 3, "32-bit paging" and "PAE
+/// paging").
+///
+/// With PAE, cr3 does not hold the address of a page directory but that of a
+/// *pointer table*, with a pointer for each GiB to one of four page
+/// directories. The pointer table then stands for the address space: what is
+/// said of "a page directory's address" elsewhere is its address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Format {
+    /// Two levels, with 1024 entries of 4 bytes in a table.
+    #[default]
+    TwoLevels = 0,
+    /// Three levels, with 512 entries of 8 bytes in a table.
+    Pae = 1,
+}
+
+impl Format {
+    /// Pointers in a pointer table.
+    pub const POINTERS: u32 = 4;
+
+    /// How far the index of a pointer is shifted to make an address.
+    pub const POINTER_SHIFT: u32 = 30;
+
+    /// The format with this number. Unknown numbers give two levels.
+    #[must_use]
+    #[inline]
+    pub const fn by_number(number: u32) -> Self {
+        if number == Self::Pae as u32 {
+            Self::Pae
+        } else {
+            Self::TwoLevels
+        }
+    }
+
+    /// Bytes of an entry.
+    #[must_use]
+    #[inline]
+    pub const fn entry_size(self) -> u32 {
+        match self {
+            Self::TwoLevels => 4,
+            Self::Pae => 8,
+        }
+    }
+
+    /// Entries in a page table, and in a page directory.
+    #[must_use]
+    #[inline]
+    pub const fn entries(self) -> u32 {
+        PAGE_SIZE / self.entry_size()
+    }
+
+    /// Bytes that one page-directory entry covers: 4 MiB or 2 MiB.
+    #[must_use]
+    #[inline]
+    pub const fn table_span(self) -> u32 {
+        self.entries() << PAGE_SHIFT
+    }
+
+    /// Bytes of the table at cr3.
+    #[must_use]
+    #[inline]
+    pub const fn top_size(self) -> u32 {
+        match self {
+            Self::TwoLevels => PAGE_SIZE,
+            Self::Pae => Self::POINTERS * self.entry_size(),
+        }
+    }
+
+    /// Where the entry for `va` is in its page directory.
+    #[must_use]
+    #[inline]
+    pub const fn directory_offset(self, va: u32) -> u32 {
+        va / self.table_span() % self.entries() * self.entry_size()
+    }
+
+    /// Where the entry for `va` is in its page table.
+    #[must_use]
+    #[inline]
+    pub const fn table_offset(self, va: u32) -> u32 {
+        (va >> PAGE_SHIFT) % self.entries() * self.entry_size()
+    }
+
+    /// Where the pointer for `va` is in a pointer table.
+    #[must_use]
+    #[inline]
+    pub const fn pointer_offset(va: u32) -> u32 {
+        (va >> Self::POINTER_SHIFT) * Self::Pae.entry_size()
+    }
+}
+
 /// Stands for a page directory's address: there is none yet, and virtual
 /// addresses are physical ones. Kernels since Linux 3.1 start like this. No
 /// directory can have this address, because it is not a multiple of 32.
@@ -138,6 +230,27 @@ mod tests {
             | va & (PAGE_SIZE - 1);
         assert_eq!(back, va);
         assert_eq!(directory_index(SWITCHER_ADDR), SWITCHER_INDEX);
+    }
+
+    #[test]
+    fn an_address_is_its_indices_in_either_format() {
+        for va in [0, 0x0012_3456, 0x8020_0FFF, 0xC07F_F000, u32::MAX] {
+            let two = Format::TwoLevels;
+            assert_eq!(two.directory_offset(va), directory_index(va) * 4);
+            assert_eq!(two.table_offset(va), table_index(va) * 4);
+            let pae = Format::Pae;
+            let back = (Format::pointer_offset(va) / 8) << 30
+                | (pae.directory_offset(va) / 8) << 21
+                | (pae.table_offset(va) / 8) << PAGE_SHIFT
+                | va & (PAGE_SIZE - 1);
+            assert_eq!(back, va);
+        }
+        for format in [Format::TwoLevels, Format::Pae] {
+            assert_eq!(Format::by_number(format as u32), format);
+        }
+        assert_eq!(Format::TwoLevels.table_span(), DIRECTORY_SPAN);
+        assert_eq!(Format::Pae.table_span(), 2 << 20);
+        assert_eq!(Format::Pae.top_size(), 32);
     }
 
     #[test]

@@ -175,7 +175,7 @@ impl Host<'_> {
             } => self.set_pte(directory, GuestVirt(va), entry)?,
             Call::SetPmd { directory, index }
             | Call::SetPgd { directory, index } => {
-                self.set_pmd(directory, index)?;
+                self.set_pgd(directory, index)?;
                 self.forget_extended(directory)?;
             }
             Call::Ts { on } => vm.ts.set(on),

@@ -26,6 +26,13 @@ pub enum Kill {
     BadPageTableEntry(u32),
     /// A page-directory entry with flags or a frame that cannot be.
     BadPageDirectoryEntry(u32),
+    /// An entry of 8 bytes, of any table, whose high word is not 0.
+    BadHighWord {
+        /// Its low word.
+        low: u32,
+        /// Its high word.
+        high: u32,
+    },
     /// A trap for which it has no handler.
     UnhandledTrap {
         /// The vector.
@@ -95,6 +102,11 @@ impl fmt::Display for Kill {
             Self::BadPageDirectoryEntry(pde) => {
                 write!(f, "bad page directory entry {pde:#x}")
             }
+            Self::BadHighWord { low, high } => write!(
+                f,
+                "bad page table entry {high:#x}{low:08x}: no bit above bit 31 \
+                 may be set"
+            ),
             Self::UnhandledTrap {
                 vector,
                 eip,
@@ -161,7 +173,11 @@ mod tests {
             Kill::BadPageTableEntry(_) => {
                 Kill::BadPageDirectoryEntry(0x0000_20E7)
             }
-            Kill::BadPageDirectoryEntry(_) => Kill::UnhandledTrap {
+            Kill::BadPageDirectoryEntry(_) => Kill::BadHighWord {
+                low: 0x0000_2067,
+                high: 0x8000_0000,
+            },
+            Kill::BadHighWord { .. } => Kill::UnhandledTrap {
                 vector: 6,
                 eip,
                 detail: 0,

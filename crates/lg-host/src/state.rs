@@ -150,6 +150,9 @@ pub struct Vm {
     pub page_offset: Cell<u32>,
     /// The number of its interface ([`Known`](lg_abi::known::Known)).
     pub interface: Cell<u32>,
+    /// The number of the format of its page tables
+    /// ([`Format`](lg_abi::page::Format)).
+    pub paging: Cell<u32>,
     /// What to say in `guestid`.
     pub guestid: Cell<u32>,
     /// Paths that must not be taken: for tests, and to find faults.
@@ -235,6 +238,7 @@ impl Vm {
         self.guestid.set(setup.guestid);
         self.slow_paths.set(setup.slow_paths);
         self.interface.set(setup.interface);
+        self.paging.set(setup.paging);
         self.cr3.set(setup.pgdir);
         self.cs.set(u32::from(KERNEL_CS));
         self.ss.set(u32::from(KERNEL_DS));

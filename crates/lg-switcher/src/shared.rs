@@ -49,6 +49,7 @@ static SETUP: TheSetup = TheSetup(UnsafeCell::new(ViewSetup {
     page_offset: 0,
     pgdir: 0,
     interface: 0,
+    paging: 0,
     boot_parameters: 0,
     start: 0,
 }));

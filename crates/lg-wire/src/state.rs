@@ -18,7 +18,7 @@ use lg_abi::page::{PAGE_SHIFT, PAGE_SIZE};
 
 /// The number of this layout. It changes when a field is added, moved or gets
 /// another meaning; a test compares the layout with it.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 
 /// Page directories that can have a view of their own at the same time.
 pub const MAX_VIEWS: usize = 32;
@@ -111,6 +111,9 @@ pub struct ViewSetup {
     /// The number of the Guest's interface
     /// ([`Known`](lg_abi::known::Known)).
     pub interface: u32,
+    /// The number of the format of its page tables
+    /// ([`Format`](lg_abi::page::Format)).
+    pub paging: u32,
     /// The value of esi when the Guest starts: the address of its boot
     /// parameters, for generations that use it.
     pub boot_parameters: u32,

@@ -1,10 +1,10 @@
 //! Calls of Linux 3.1 to 3.19, and a Guest without page tables.
 
 use super::*;
-use crate::paging::walk::walk;
+use crate::paging::walk::Tables;
 use crate::testing::Machine;
 use lg_abi::gen2::LINUX_3_1;
-use lg_abi::page::{LINEAR, Pte};
+use lg_abi::page::{Format, LINEAR, Pte};
 
 /// A Guest of this generation that has not called LGUEST_INIT.
 fn machine() -> Machine {
@@ -210,13 +210,14 @@ fn calls_of_2007_do_not_exist() {
 fn without_tables_addresses_are_physical() {
     let m = machine();
     let memory = m.ram.memory();
+    let tables = Tables::new(&memory, Format::TwoLevels, LINEAR);
     for va in [0, 0x5123, Machine::RAM - 1] {
-        let entry = walk(&memory, LINEAR, GuestVirt(va)).unwrap().unwrap();
+        let entry = tables.walk(GuestVirt(va)).unwrap().unwrap();
         assert_eq!(entry.pte.frame(), va & !0xFFF);
         assert!(entry.pte.has(Pte::WRITE | Pte::ACCESSED | Pte::DIRTY));
         assert!(!entry.pte.has(Pte::USER));
     }
     for va in [Machine::RAM, 0xC000_0000] {
-        assert_eq!(walk(&memory, LINEAR, GuestVirt(va)), Ok(None));
+        assert_eq!(tables.walk(GuestVirt(va)), Ok(None));
     }
 }

@@ -1,12 +1,12 @@
 //! The Guest changes its tables, and says so.
 //!
-//! SET_PTE and SET_PMD name what changed; FLUSH_TLB says that something did.
+//! SET_PTE, SET_PMD and SET_PGD name what changed; FLUSH_TLB says that something did.
 //! What is mapped is then compared with the tables ([`super::compare`]).
 //! Changes for a page directory that another view maps are left as a note in
 //! that view's slot. It reads its notes when it gets the run token
 //! ([`Host::catch_up`]).
 
-use super::walk::{check_pte, page_table};
+use super::walk::check_pte;
 use crate::address::{GuestVirt, as_word};
 use crate::host::Host;
 use crate::kill::Kill;
@@ -51,15 +51,18 @@ impl Host<'_> {
         Ok(())
     }
 
-    /// SET_PMD: the Guest has changed entry `index` of page directory `cr3`.
-    pub(crate) fn set_pmd(&mut self, cr3: u32, index: u32) -> Result<(), Kill> {
+    /// SET_PGD: the Guest has changed entry `index` of the table at `cr3`, which
+    /// is a page directory or, with PAE, a pointer table. Up to Linux 2.6.30 the
+    /// call is named SET_PMD.
+    pub(crate) fn set_pgd(&mut self, cr3: u32, index: u32) -> Result<(), Kill> {
         if index >= SWITCHER_INDEX {
             return Ok(());
         }
         if cr3 == self.shadow.cr3() {
             // A kernel that takes one table away takes others next, and their
             // pages are gone already. One comparison unmaps all of them.
-            let gone = page_table(&self.memory, cr3, index)?.is_none();
+            let va = GuestVirt(index << DIRECTORY_SHIFT);
+            let gone = self.own_tables().table(va)?.is_none();
             let kernel = self.kernel_index();
             return if gone && index < kernel && self.shadow.count(index) != 0 {
                 self.compare(0, kernel)

@@ -3,14 +3,12 @@
 //! Only the difference is touched: most flushes change next to nothing.
 
 use super::pte::ShadowPte;
-use super::walk::{check_pte, limit_rights, page_table, walk};
-use crate::address::{GuestPhys, GuestVirt};
+use super::walk::Piece;
+use crate::address::GuestVirt;
 use crate::fast_path;
 use crate::host::Host;
 use crate::kill::Kill;
-use lg_abi::page::{
-    ENTRIES, PAGE_SHIFT, Pte, SWITCHER_INDEX, directory_index, table_index,
-};
+use lg_abi::page::{ENTRIES, PAGE_SHIFT, SWITCHER_INDEX, directory_index};
 
 impl Host<'_> {
     /// Compares one page above PAGE_OFFSET, which may be part of a linear
@@ -40,7 +38,9 @@ impl Host<'_> {
         eager: bool,
     ) -> Result<(), Kill> {
         let shadow = self.shadow.shadow(va);
-        let wanted = walk(&self.memory, self.shadow.cr3(), va)?
+        let wanted = self
+            .own_tables()
+            .walk(va)?
             .map_or(ShadowPte::NONE, |entry| self.shadow.wanted(entry.pte));
         let wanted = self.or_copy(va, wanted, false);
         if shadow == wanted {
@@ -90,7 +90,7 @@ impl Host<'_> {
         gone: &mut Gone,
     ) -> Result<(), Kill> {
         self.vm.counters.comparisons.count();
-        let pde = page_table(&self.memory, self.shadow.cr3(), index)?;
+        let piece = self.own_tables().piece(index)?;
         let mut left = self.shadow.count(index);
         let mut from = index * ENTRIES;
         let end = from + ENTRIES;
@@ -104,7 +104,7 @@ impl Host<'_> {
             if !shadow.is_mapped() {
                 continue;
             }
-            let wanted = self.wanted_under(pde, va)?;
+            let wanted = self.wanted_in(&piece, va)?;
             if wanted == shadow {
                 self.vm.counters.kept.count();
                 self.unmap_gone(gone)?;
@@ -120,22 +120,14 @@ impl Host<'_> {
         Ok(())
     }
 
-    /// What is to be mapped at `va`, whose directory entry is `pde`.
+    /// What is to be mapped at `va`, which lies in `piece`.
     #[inline]
-    fn wanted_under(
+    fn wanted_in(
         &self,
-        pde: Option<Pte>,
+        piece: &Piece,
         va: GuestVirt,
     ) -> Result<ShadowPte, Kill> {
-        let Some(pde) = pde else {
-            return Ok(ShadowPte::NONE);
-        };
-        let at = GuestPhys(pde.frame()).plus(table_index(va.0) * 4);
-        let pte = Pte(self.memory.word(at)?);
-        if pte.has(Pte::PRESENT) {
-            check_pte(&self.memory, pte)?;
-        }
-        let pte = limit_rights(pte, pde);
+        let pte = piece.entry(&self.memory, va)?;
         Ok(self.or_copy(va, self.shadow.wanted(pte), false))
     }
 

@@ -5,7 +5,6 @@
 //! fault. Otherwise it is the Guest's own.
 
 use super::mapping::Mapped;
-use super::walk::walk;
 use crate::address::GuestVirt;
 use crate::host::Host;
 use crate::kill::Kill;
@@ -59,8 +58,7 @@ impl Host<'_> {
         if va.is_switchers() {
             return Ok(Fault::Guests);
         }
-        let cr3 = self.shadow.cr3();
-        let Some(entry) = walk(&self.memory, cr3, va)? else {
+        let Some(entry) = self.own_tables().walk(va)? else {
             return Ok(Fault::Guests);
         };
         let mut pte = entry.pte;

@@ -5,7 +5,6 @@
 
 use super::mapping::Mapped;
 use super::pte::ShadowPte;
-use super::walk::{page_table, walk};
 use crate::address::{GuestPhys, GuestVirt, as_word};
 use crate::fast_path;
 use crate::host::Host;
@@ -13,7 +12,8 @@ use crate::kill::Kill;
 use crate::world::Access;
 use core::ops::BitOr;
 use lg_abi::page::{
-    DIRECTORY_SHIFT, ENTRIES, PAGE_SHIFT, PAGE_SIZE, Pte, directory_index,
+    DIRECTORY_SHIFT, ENTRIES, Format, PAGE_SHIFT, PAGE_SIZE, Pte,
+    directory_index,
 };
 
 impl Host<'_> {
@@ -74,15 +74,9 @@ impl Host<'_> {
         Ok(true)
     }
 
-    /// How many pages from the start of directory entry `index` are linear:
-    /// all of those that exist in physical memory, or none.
+    /// How many pages from the start of piece `index` are linear: all of those
+    /// that exist in physical memory, or none.
     pub(super) fn linear_pages(&self, index: u32) -> Result<u32, Kill> {
-        /// All that has to be set in every entry.
-        const LINEAR: u32 =
-            Pte::PRESENT | Pte::WRITE | Pte::ACCESSED | Pte::DIRTY;
-        /// All that is looked at.
-        const CHECKED: u32 =
-            !(PAGE_SIZE - 1) | LINEAR | Pte::WRITE_THROUGH | Pte::SIZE;
         let start = index << DIRECTORY_SHIFT;
         let offset = self.vm.page_offset.get();
         let Some(pa) = start.checked_sub(offset) else {
@@ -93,38 +87,53 @@ impl Host<'_> {
         if pages == 0 || index >= lg_abi::page::SWITCHER_INDEX {
             return Ok(0);
         }
-        let Some(pde) = page_table(&self.memory, self.shadow.cr3(), index)?
-        else {
-            return Ok(0);
-        };
-        // One copy of the table, then no more looks at shared memory.
-        let mut table = [0_u32; ENTRIES as usize];
-        let bytes = zerocopy::IntoBytes::as_mut_bytes(&mut table);
-        self.memory.read(GuestPhys(pde.frame()), bytes)?;
-        if !pde.has(Pte::WRITE) {
-            return Ok(0); // it withholds that right
+        match self.format() {
+            Format::TwoLevels => self.run_of_tables::<1>(start, pa, pages),
+            Format::Pae => self.run_of_tables::<2>(start, pa, pages),
         }
-        let differs = |(i, &entry): (usize, &u32)| {
-            let frame = pa.wrapping_add(as_word(i) * PAGE_SIZE);
-            entry & CHECKED ^ (frame | LINEAR)
-        };
-        let table = table.iter().enumerate();
-        if pages == ENTRIES {
-            // Without a branch: a flush of everything looks at all of the
-            // kernel's memory in this way.
-            let differences = table.map(differs).fold(0, BitOr::bitor);
-            return Ok(if differences == 0 { ENTRIES } else { 0 });
+    }
+
+    /// The same for the `pages` pages from `start` and `pa` on. An entry has
+    /// `WORDS` words, and a piece as many tables.
+    fn run_of_tables<const WORDS: usize>(
+        &self,
+        start: u32,
+        pa: u32,
+        pages: u32,
+    ) -> Result<u32, Kill> {
+        let entries = ENTRIES / as_word(WORDS);
+        let mut run = 0;
+        while run < pages {
+            let va = GuestVirt(start + (run << PAGE_SHIFT));
+            let Some(pde) = self.own_tables().table(va)? else {
+                break;
+            };
+            // One copy of the table, then no more looks at shared memory.
+            let mut table = [0_u32; ENTRIES as usize];
+            let bytes = zerocopy::IntoBytes::as_mut_bytes(&mut table);
+            self.memory.read(GuestPhys(pde.frame()), bytes)?;
+            if !pde.has(Pte::WRITE) {
+                break; // it withholds that right
+            }
+            let wanted = entries.min(pages - run);
+            let frame = pa + (run << PAGE_SHIFT);
+            let table = table.as_chunks::<WORDS>().0;
+            let agree = run_of_entries(table, frame, wanted);
+            run += agree;
+            if agree < wanted {
+                break;
+            }
         }
         // Drivers map the device pages above RAM, and elsewhere. So the last
         // piece ends where the run of agreeing entries does.
-        let run = table.take(pages as usize).take_while(|&e| differs(e) == 0);
-        Ok(as_word(run.count()))
+        let whole = run == pages || pages < ENTRIES;
+        Ok(if whole { run } else { 0 })
     }
 
     /// Whether the entry for `va` still agrees with the piece around it.
     pub(super) fn is_still_linear(&self, va: GuestVirt) -> Result<bool, Kill> {
         let expected = va.0.wrapping_sub(self.vm.page_offset.get());
-        let entry = walk(&self.memory, self.shadow.cr3(), va)?;
+        let entry = self.own_tables().walk(va)?;
         Ok(entry.is_some_and(|entry| {
             entry.pte.pfn() == expected >> PAGE_SHIFT
                 && ShadowPte::wanted(entry.pte).access()
@@ -138,4 +147,32 @@ impl Host<'_> {
         self.vm.counters.linear_breaks.count();
         self.forget_directories(index, index + 1)
     }
+}
+
+/// How many of the first `pages` entries of `table` are linear and map the
+/// frames from `pa` on, up to the first one that does not. An entry has `WORDS`
+/// words.
+#[inline(always)]
+fn run_of_entries<const WORDS: usize>(
+    table: &[[u32; WORDS]],
+    pa: u32,
+    pages: u32,
+) -> u32 {
+    /// All that has to be set in every entry.
+    const LINEAR: u32 = Pte::PRESENT | Pte::WRITE | Pte::ACCESSED | Pte::DIRTY;
+    /// All that is looked at.
+    const CHECKED: u32 =
+        !(PAGE_SIZE - 1) | LINEAR | Pte::WRITE_THROUGH | Pte::SIZE;
+    let differs = |(i, entry): (usize, &[u32; WORDS])| {
+        let frame = pa.wrapping_add(as_word(i) * PAGE_SIZE);
+        let high = entry[1..].iter().fold(0, BitOr::bitor);
+        entry[0] & CHECKED ^ (frame | LINEAR) | high
+    };
+    let entries = || table.iter().take(pages as usize).enumerate();
+    // Without a branch: a flush of everything looks at all of the kernel's
+    // memory in this way.
+    if entries().map(differs).fold(0, BitOr::bitor) == 0 {
+        return pages;
+    }
+    as_word(entries().take_while(|&e| differs(e) == 0).count())
 }

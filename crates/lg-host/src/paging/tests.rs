@@ -4,26 +4,48 @@ use crate::address::{GuestPhys, GuestVirt};
 use crate::fast_path;
 use crate::kill::Kill;
 use crate::paging::Fault;
+use crate::paging::walk::Tables;
 use crate::state::Gate;
 use crate::testing::Machine;
 use crate::world::Access;
-use lg_abi::page::Pte;
+use lg_abi::page::{Format, Pte};
 use proptest::prelude::*;
 use std::vec::Vec;
 
 mod rights;
 
-/// What a processor would allow: the oracle. Two levels, thirty lines, no
-/// cleverness.
-fn oracle(m: &Machine, va: u32, write: bool, user: bool) -> Option<u32> {
+fn format(m: &Machine) -> Format {
+    Format::by_number(m.vm.paging.get())
+}
+
+/// The entries for `va` in its page directory and its page table; 0 where there
+/// is no table.
+fn entries(m: &Machine, va: u32) -> (u32, u32) {
     let memory = m.ram.memory();
+    let word = |at| memory.word(GuestPhys(at)).unwrap();
     let cr3 = m.vm.cr3.get();
-    let pde = memory.word(GuestPhys(cr3 + (va >> 22) * 4)).unwrap();
+    if format(m) == Format::TwoLevels {
+        return match word(cr3 + (va >> 22) * 4) {
+            pde if pde & 1 == 0 => (pde, 0),
+            pde => (pde, word((pde & !0xFFF) + (va >> 12 & 1023) * 4)),
+        };
+    }
+    let pointer = word(cr3 + (va >> 30) * 8);
+    if pointer & 1 == 0 {
+        return (0, 0);
+    }
+    match word((pointer & !0xFFF) + (va >> 21 & 511) * 8) {
+        pde if pde & 1 == 0 => (pde, 0),
+        pde => (pde, word((pde & !0xFFF) + (va >> 12 & 511) * 8)),
+    }
+}
+
+/// What a processor would allow: the oracle.
+fn oracle(m: &Machine, va: u32, write: bool, user: bool) -> Option<u32> {
+    let (pde, pte) = entries(m, va);
     if pde & 1 == 0 {
         return None;
     }
-    let at = (pde & !0xFFF) + (va >> 12 & 1023) * 4;
-    let pte = memory.word(GuestPhys(at)).unwrap();
     if pte & 1 == 0 || write && pte & pde & 2 == 0 {
         return None;
     }
@@ -35,7 +57,6 @@ fn oracle(m: &Machine, va: u32, write: bool, user: bool) -> Option<u32> {
 
 /// Whether everything that is mapped may be mapped.
 fn everything_agrees(m: &Machine) -> bool {
-    let memory = m.ram.memory();
     let own = m.mapper.pages.iter().map(|page| (page, false));
     let user_process = m
         .user_process
@@ -45,10 +66,8 @@ fn everything_agrees(m: &Machine) -> bool {
     all.into_iter()
         .all(|((&page, &(frame, access)), in_user_process)| {
             let va = page << 12;
-            let cr3 = m.vm.cr3.get();
-            let pde = memory.word(GuestPhys(cr3 + (va >> 22) * 4)).unwrap();
-            let at = (pde & !0xFFF) + (va >> 12 & 1023) * 4;
-            let pte = Pte(memory.word(GuestPhys(at)).unwrap());
+            let (pde, pte) = entries(m, va);
+            let pte = Pte(pte);
             let writable = access == Access::Write;
             pde & 1 != 0
                 && pte.has(Pte::PRESENT | Pte::ACCESSED)
@@ -135,7 +154,7 @@ proptest! {
                     let pde = if flags == 0 { 0 } else { table.0 | flags };
                     let at = GuestPhys(Machine::CR3);
                     host.memory.set_word(at, pde).unwrap();
-                    host.set_pmd(Machine::CR3, 0).unwrap();
+                    host.set_pgd(Machine::CR3, 0).unwrap();
                 }
                 Step::High { page, pte, flush } => {
                     let table = GuestPhys(Machine::KERNEL_TABLE);

@@ -1,7 +1,9 @@
 //! Walking the Guest's page tables, as its processor would.
 //!
-//! There are two levels, and nothing is cached. The entry that a walk finds has
-//! the rights that the directory leaves to it.
+//! The tables have one of two formats: two levels, or three with PAE. Nothing
+//! is cached. The entry that a walk finds has the rights that the directory
+//! leaves to it. The high word of an entry of 8 bytes must be 0: no Guest has
+//! memory above 4 GiB, and none may use the bit for pages without code (NX).
 
 use crate::address::{GuestPhys, GuestVirt, as_word};
 use crate::host::Host;
@@ -9,7 +11,7 @@ use crate::kill::Kill;
 use crate::memory::Memory;
 use crate::world::Access;
 use lg_abi::page::{
-    LINEAR, PAGE_SHIFT, PAGE_SIZE, Pte, directory_index, table_index,
+    DIRECTORY_SHIFT, Format, LINEAR, PAGE_SHIFT, PAGE_SIZE, Pte,
 };
 
 /// Where a walk ended.
@@ -21,35 +23,180 @@ pub struct Entry {
     pub pte: Pte,
 }
 
-/// The page-table entry for `va`, or `None` where the tables say "not
-/// present".
+/// The tables of one address space.
+#[derive(Clone, Copy)]
+pub struct Tables<'a> {
+    memory: &'a Memory,
+    format: Format,
+    cr3: u32,
+}
+
+impl<'a> Tables<'a> {
+    /// The tables at `cr3`, which may be [`LINEAR`].
+    #[must_use]
+    #[inline]
+    pub const fn new(memory: &'a Memory, format: Format, cr3: u32) -> Self {
+        Self {
+            memory,
+            format,
+            cr3,
+        }
+    }
+
+    /// The page-table entry for `va`, or `None` where the tables say "not
+    /// present".
+    ///
+    /// # Errors
+    ///
+    /// [`Kill::BadPageDirectoryEntry`], [`Kill::BadPageTableEntry`] and
+    /// [`Kill::BadHighWord`] for entries that cannot be (docs/abi.md, section
+    /// 6), and [`Kill::BadAddress`] for a directory beyond memory.
+    #[inline]
+    pub fn walk(self, va: GuestVirt) -> Result<Option<Entry>, Kill> {
+        if self.cr3 == LINEAR {
+            return Ok(linear(self.memory, va));
+        }
+        let Some(table) = self.table(va)? else {
+            return Ok(None);
+        };
+        let at = entry_address(self.format, table, va);
+        let pte = entry(self.memory, self.format, at)?;
+        if !pte.has(Pte::PRESENT) {
+            return Ok(None);
+        }
+        check_pte(self.memory, pte)?;
+        Ok(Some(Entry {
+            at,
+            pte: limit_rights(pte, table),
+        }))
+    }
+
+    /// The directory entry for `va`, checked, or `None` where it is not
+    /// present.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::walk`].
+    #[inline]
+    pub fn table(self, va: GuestVirt) -> Result<Option<Pte>, Kill> {
+        if self.cr3 == LINEAR {
+            return Ok(None);
+        }
+        let Some(directory) = self.directory(va)? else {
+            return Ok(None);
+        };
+        let at = directory.plus(self.format.directory_offset(va.0));
+        let pde = entry(self.memory, self.format, at)?;
+        if !pde.has(Pte::PRESENT) {
+            return Ok(None);
+        }
+        check_directory_entry(self.memory, pde, Pte::DIRECTORY_FLAGS)?;
+        Ok(Some(pde))
+    }
+
+    /// The physical address of the page directory for `va`.
+    #[inline]
+    fn directory(self, va: GuestVirt) -> Result<Option<GuestPhys>, Kill> {
+        if self.format == Format::TwoLevels {
+            return Ok(Some(GuestPhys(self.cr3)));
+        }
+        let at = GuestPhys(self.cr3).plus(Format::pointer_offset(va.0));
+        let pointer = entry(self.memory, self.format, at)?;
+        if !pointer.has(Pte::PRESENT) {
+            return Ok(None);
+        }
+        check_directory_entry(self.memory, pointer, Pte::PRESENT)?;
+        Ok(Some(GuestPhys(pointer.frame())))
+    }
+
+    /// The page tables of 4 MiB piece `index`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::walk`].
+    #[inline]
+    pub fn piece(self, index: u32) -> Result<Piece, Kill> {
+        let start = GuestVirt(index << DIRECTORY_SHIFT);
+        let first = self.table(start)?;
+        let second = match self.format {
+            Format::TwoLevels => first,
+            Format::Pae => self.table(start.plus(HALF))?,
+        };
+        Ok(Piece {
+            format: self.format,
+            tables: [first, second],
+        })
+    }
+}
+
+/// Half a piece: what one page table of PAE covers.
+const HALF: u32 = Format::Pae.table_span();
+
+/// The page tables of a piece of 4 MiB: two with PAE, and otherwise one, which
+/// is at both places here.
+#[derive(Clone, Copy)]
+pub struct Piece {
+    format: Format,
+    tables: [Option<Pte>; 2],
+}
+
+impl Piece {
+    /// The directory entry for `va`, which lies in this piece.
+    #[must_use]
+    #[inline]
+    pub fn table(&self, va: GuestVirt) -> Option<Pte> {
+        self.tables[(va.0 / HALF % 2) as usize]
+    }
+
+    /// The entry for `va`, which lies in this piece. Where there is no table,
+    /// it is empty.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Tables::walk`].
+    #[inline]
+    pub fn entry(&self, memory: &Memory, va: GuestVirt) -> Result<Pte, Kill> {
+        let Some(table) = self.table(va) else {
+            return Ok(Pte(0));
+        };
+        let at = entry_address(self.format, table, va);
+        let pte = entry(memory, self.format, at)?;
+        if pte.has(Pte::PRESENT) {
+            check_pte(memory, pte)?;
+        }
+        Ok(limit_rights(pte, table))
+    }
+}
+
+/// Where the entry for `va` is in the page table that `table` names.
+#[inline]
+fn entry_address(format: Format, table: Pte, va: GuestVirt) -> GuestPhys {
+    GuestPhys(table.frame()).plus(format.table_offset(va.0))
+}
+
+/// The entry at `at`. If it is present, its high word is 0.
+#[inline]
+fn entry(memory: &Memory, format: Format, at: GuestPhys) -> Result<Pte, Kill> {
+    if format == Format::TwoLevels {
+        return memory.word(at).map(Pte);
+    }
+    let [low, high] = memory.words(at)?;
+    check_high_word(Pte(low), high)?;
+    Ok(Pte(low))
+}
+
+/// Refuses an entry of 8 bytes that is present and whose `high` word is not 0.
+/// Linux keeps the places of swapped pages in entries that are not present.
 ///
 /// # Errors
 ///
-/// [`Kill::BadPageDirectoryEntry`] and [`Kill::BadPageTableEntry`] for entries
-/// with flags or frames that cannot be (docs/abi.md, section 6), and
-/// [`Kill::BadAddress`] for a directory beyond memory.
-pub fn walk(
-    memory: &Memory,
-    cr3: u32,
-    va: GuestVirt,
-) -> Result<Option<Entry>, Kill> {
-    if cr3 == LINEAR {
-        return Ok(linear(memory, va));
+/// [`Kill::BadHighWord`].
+#[inline]
+pub fn check_high_word(pte: Pte, high: u32) -> Result<(), Kill> {
+    if high != 0 && pte.has(Pte::PRESENT) {
+        return Err(Kill::BadHighWord { low: pte.0, high });
     }
-    let Some(table) = page_table(memory, cr3, directory_index(va.0))? else {
-        return Ok(None);
-    };
-    let at = GuestPhys(table.frame()).plus(table_index(va.0) * 4);
-    let pte = Pte(memory.word(at)?);
-    if !pte.has(Pte::PRESENT) {
-        return Ok(None);
-    }
-    check_pte(memory, pte)?;
-    Ok(Some(Entry {
-        at,
-        pte: limit_rights(pte, table),
-    }))
+    Ok(())
 }
 
 /// What maps `va` while there are no tables: the page at the same physical
@@ -64,29 +211,19 @@ fn linear(memory: &Memory, va: GuestVirt) -> Option<Entry> {
     })
 }
 
-/// The directory entry with number `index`, checked, or `None` where it is not
-/// present.
-///
-/// # Errors
-///
-/// As for [`walk`].
-pub fn page_table(
+/// Refuses a directory entry or a pointer with flags that are not among
+/// `flags`, or without a frame.
+#[inline]
+fn check_directory_entry(
     memory: &Memory,
-    cr3: u32,
-    index: u32,
-) -> Result<Option<Pte>, Kill> {
-    if cr3 == LINEAR {
-        return Ok(None);
-    }
-    let pde = Pte(memory.word(GuestPhys(cr3).plus(index * 4))?);
-    if !pde.has(Pte::PRESENT) {
-        return Ok(None);
-    }
-    let bad_flags = pde.flags() & !Pte::DIRECTORY_FLAGS != 0;
+    pde: Pte,
+    flags: u32,
+) -> Result<(), Kill> {
+    let bad_flags = pde.flags() & !flags != 0;
     if bad_flags || pde.pfn() >= memory.limit() >> PAGE_SHIFT {
         return Err(Kill::BadPageDirectoryEntry(pde.0));
     }
-    Ok(Some(pde))
+    Ok(())
 }
 
 /// Refuses page-table entries that cannot be.
@@ -110,12 +247,30 @@ pub fn limit_rights(pte: Pte, pde: Pte) -> Pte {
 }
 
 impl Host<'_> {
+    /// The format of the Guest's page tables.
+    #[inline]
+    pub(crate) fn format(&self) -> Format {
+        Format::by_number(self.vm.paging.get())
+    }
+
+    /// The Guest's tables at `cr3`.
+    #[inline]
+    pub(crate) fn tables(&self, cr3: u32) -> Tables<'_> {
+        Tables::new(&self.memory, self.format(), cr3)
+    }
+
+    /// The tables that this view maps.
+    #[inline]
+    pub(super) fn own_tables(&self) -> Tables<'_> {
+        self.tables(self.shadow.cr3())
+    }
+
     /// Whether the Guest's tables map `va` at all: bit 0 of the error code of
     /// a page fault. A table with an impossible entry counts as not mapping it;
     /// an access by it ends the Guest.
     pub(crate) fn is_present(&self, va: GuestVirt) -> bool {
         !va.is_switchers()
-            && matches!(walk(&self.memory, self.vm.cr3.get(), va), Ok(Some(_)))
+            && matches!(self.tables(self.vm.cr3.get()).walk(va), Ok(Some(_)))
     }
 
     /// Copies code or data at `va` by the Guest's tables; stops where they
@@ -266,7 +421,7 @@ impl Host<'_> {
         if va.is_switchers() {
             return None;
         }
-        let entry = walk(&self.memory, self.vm.cr3.get(), va).ok()??;
+        let entry = self.tables(self.vm.cr3.get()).walk(va).ok()??;
         let allowed = !self.vm.in_user_mode() || entry.pte.has(Pte::USER);
         allowed.then_some(entry)
     }

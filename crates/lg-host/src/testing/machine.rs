@@ -9,7 +9,7 @@ use crate::host::Host;
 use crate::outbox::Outboxes;
 use crate::paging::{Shadow, ShadowMemory, UserSpace};
 use crate::state::Vm;
-use lg_abi::page::{PAGE_SHIFT, PAGE_SIZE, Pte};
+use lg_abi::page::{Format, PAGE_SHIFT, PAGE_SIZE, Pte};
 use lg_abi::segment::{KERNEL_CS, KERNEL_DS};
 use lg_abi::shared::{HCALL_DONE, LHCALL_RING_SIZE, offset};
 use lg_wire::outbox::OUTBOX_SIZE;
@@ -47,10 +47,16 @@ impl Machine {
     pub const RAM: u32 = 0x40_0000;
     /// Where the page directory is.
     pub const CR3: u32 = 0x1000;
-    /// The page table for user addresses below 4 MiB.
+    /// The page table for user addresses from 0 on.
     pub const USER_TABLE: u32 = 0x2000;
-    /// The page table for the kernel's first 4 MiB.
+    /// The page table for the kernel's first addresses.
     pub const KERNEL_TABLE: u32 = 0x3000;
+    /// With PAE, the page directory for the first GiB.
+    pub const USER_DIRECTORY: u32 = 0x30_0000;
+    /// With PAE, the page directory for the kernel's GiB.
+    pub const KERNEL_DIRECTORY: u32 = 0x30_1000;
+    /// With PAE, the second page tables of user code and of the kernel.
+    const SECOND_TABLES: u32 = 0x30_2000;
     /// `lguest_data`.
     pub const DATA: u32 = 0x4000;
     /// The page of a network.
@@ -61,6 +67,12 @@ impl Machine {
     /// A Guest in the middle of its kernel. Nothing is mapped yet.
     #[must_use]
     pub fn new() -> Self {
+        Self::with_format(Format::TwoLevels)
+    }
+
+    /// The same with page tables of this format.
+    #[must_use]
+    pub fn with_format(format: Format) -> Self {
         let machine = Self {
             ram: Ram::new(Self::RAM),
             copies: Ram::new(Self::COPIES),
@@ -85,17 +97,59 @@ impl Machine {
         let done = [HCALL_DONE; LHCALL_RING_SIZE];
         let written = machine.ram.memory().write(status, &done);
         written.expect("it is in memory");
-        machine.set_word(Self::CR3, Self::USER_TABLE | 0x67);
-        machine.set_word(Self::CR3 + 0xC00, Self::KERNEL_TABLE | 0x67);
+        vm.paging.set(format as u32);
+        let set = |at: GuestPhys, entry| machine.set_word(at.0, entry);
+        let directory_entry = |va| Self::directory_entry_at(format, va);
+        set(directory_entry(0), Self::USER_TABLE | 0x67);
+        set(directory_entry(0xC000_0000), Self::KERNEL_TABLE | 0x67);
+        if format == Format::Pae {
+            set(GuestPhys(Self::CR3), Self::USER_DIRECTORY | 1);
+            set(GuestPhys(Self::CR3 + 24), Self::KERNEL_DIRECTORY | 1);
+            let second = Self::SECOND_TABLES;
+            set(directory_entry(0x20_0000), second | 0x67);
+            set(directory_entry(0xC020_0000), (second + PAGE_SIZE) | 0x67);
+        }
         // The kernel's memory, not linear as long as page 0 is missing.
         for page in 1..1024_u32 {
-            let at = Self::KERNEL_TABLE + page * 4;
-            machine.set_word(at, page << PAGE_SHIFT | 0x63);
+            let va = 0xC000_0000 | page << PAGE_SHIFT;
+            set(Self::entry_at(format, va), page << PAGE_SHIFT | 0x63);
         }
         vm.regs.esp.set(0xC000_8000);
         vm.esp1.set(0xC000_9000);
         vm.ss1.set(u32::from(KERNEL_DS));
         machine
+    }
+
+    /// Where the page-table entry for `va` is, below 4 MiB or in the kernel's
+    /// first 4 MiB.
+    #[must_use]
+    pub fn entry_at(format: Format, va: u32) -> GuestPhys {
+        let kernel = va >= 0xC000_0000;
+        let first = [Self::USER_TABLE, Self::KERNEL_TABLE][usize::from(kernel)];
+        GuestPhys(match format {
+            Format::TwoLevels => first + (va >> PAGE_SHIFT) % 1024 * 4,
+            Format::Pae => {
+                let second =
+                    Self::SECOND_TABLES + u32::from(kernel) * PAGE_SIZE;
+                let table = [first, second][va as usize >> 21 & 1];
+                table + (va >> PAGE_SHIFT) % 512 * 8
+            }
+        })
+    }
+
+    /// Where the directory entry for `va` is, in the first GiB or the
+    /// kernel's.
+    #[must_use]
+    pub fn directory_entry_at(format: Format, va: u32) -> GuestPhys {
+        let kernel = va >= 0xC000_0000;
+        GuestPhys(match format {
+            Format::TwoLevels => Self::CR3 + (va >> 22) * 4,
+            Format::Pae => {
+                let directories =
+                    [Self::USER_DIRECTORY, Self::KERNEL_DIRECTORY];
+                directories[usize::from(kernel)] + (va >> 21) % 512 * 8
+            }
+        })
     }
 
     /// A mapper for this memory that maps nothing.
@@ -155,6 +209,8 @@ impl Machine {
 
     /// Writes the entry for a user page below 4 MiB.
     pub fn set_user_pte(&self, page: u32, pte: Pte) {
-        self.set_word(Self::USER_TABLE + page * 4, pte.0);
+        let format = Format::by_number(self.vm.paging.get());
+        let at = Self::entry_at(format, page << PAGE_SHIFT);
+        self.set_word(at.0, pte.0);
     }
 }

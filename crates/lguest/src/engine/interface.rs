@@ -8,6 +8,7 @@ use super::error::RequestError;
 use super::hold::Hold;
 use crate::memory::GuestMemory;
 use lg_abi::known::Known;
+use lg_abi::page::Format;
 use lg_abi::request::Initialize;
 use std::os::fd::OwnedFd;
 
@@ -101,6 +102,8 @@ pub struct Setup {
     pub request: Initialize,
     /// Which interface the Guest has.
     pub interface: Known,
+    /// The format of its page tables.
+    pub paging: Format,
     /// The value of esi when the Guest starts: the physical address of its boot
     /// parameters, in generations that use it.
     pub boot_parameters: u32,
@@ -121,6 +124,7 @@ impl From<Initialize> for Setup {
         Self {
             request,
             interface: Known::default(),
+            paging: Format::default(),
             boot_parameters: 0,
             guest_id: None,
             slow_paths: 0,

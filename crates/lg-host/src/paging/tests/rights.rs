@@ -6,8 +6,8 @@
 
 use super::*;
 use crate::paging::ShadowPte;
-use crate::paging::walk::walk;
 
+const FORMATS: [Format; 2] = [Format::TwoLevels, Format::Pae];
 const VA: u32 = 0x5123;
 const FRAME: u32 = 0x7000;
 
@@ -17,21 +17,29 @@ const BAD: u32 = Pte::WRITE_THROUGH | Pte::SIZE;
 fn set(m: &Machine, pde: u32, pte: u32) {
     let memory = m.ram.memory();
     let pde = Machine::USER_TABLE | pde;
-    memory.set_word(GuestPhys(Machine::CR3), pde).unwrap();
+    let at = Machine::directory_entry_at(format(m), VA);
+    memory.set_word(at, pde).unwrap();
     m.set_user_pte(VA >> 12, Pte(FRAME | pte));
 }
 
 #[test]
 fn a_walk_leaves_the_rights_that_both_entries_give() {
-    let m = Machine::new();
+    for format in FORMATS {
+        every_walk(&Machine::with_format(format));
+    }
+}
+
+fn every_walk(m: &Machine) {
+    let memory = m.ram.memory();
+    let tables = Tables::new(&memory, format(m), Machine::CR3);
     for pde in 0..0x1000 {
         // All flags of the table where the directory's can be, and the
         // usual ones where they cannot.
         let possible = pde & !Pte::DIRECTORY_FLAGS == 0;
         let ptes = if possible { 0..0x1000 } else { 0x67..0x68 };
         for pte in ptes {
-            set(&m, pde, pte);
-            let end = walk(&m.ram.memory(), Machine::CR3, GuestVirt(VA));
+            set(m, pde, pte);
+            let end = tables.walk(GuestVirt(VA));
             let what = std::format!("{pde:#x} {pte:#x}");
             if pde & Pte::PRESENT == 0 {
                 assert_eq!(end, Ok(None), "{what}");
@@ -70,7 +78,12 @@ fn a_walk_leaves_the_rights_that_both_entries_give() {
 
 #[test]
 fn every_fault_ends_as_the_oracle_says() {
-    let mut m = Machine::new();
+    for format in FORMATS {
+        every_fault(Machine::with_format(format));
+    }
+}
+
+fn every_fault(mut m: Machine) {
     for flags in 0..1 << 13 {
         // Directory: P, W, U, A, D. Table: all that a processor looks at.
         let pde = flags & 7 | (flags >> 3 & 3) << 5;
@@ -99,4 +112,48 @@ fn every_fault_ends_as_the_oracle_says() {
             assert!(m.mapper.pages.is_empty(), "{what}");
         }
     }
+}
+
+#[test]
+fn a_pointer_is_present_and_no_more() {
+    let m = Machine::with_format(Format::Pae);
+    let memory = m.ram.memory();
+    let pointer = GuestPhys(Machine::CR3);
+    m.set_user_pte(VA >> 12, Pte(FRAME | 0x67));
+    for flags in 0..0x1000 {
+        let entry = Machine::USER_DIRECTORY | flags;
+        memory.set_word(pointer, entry).unwrap();
+        let tables = Tables::new(&memory, Format::Pae, Machine::CR3);
+        let end = tables.walk(GuestVirt(VA));
+        match flags {
+            0b1 => assert_eq!(end.unwrap().unwrap().pte.0, FRAME | 0x67),
+            _ if flags & 1 == 0 => assert_eq!(end, Ok(None), "{flags:#x}"),
+            _ => assert_eq!(end, Err(Kill::BadPageDirectoryEntry(entry))),
+        }
+    }
+}
+
+#[test]
+fn no_entry_of_any_level_has_a_high_word() {
+    let m = Machine::with_format(Format::Pae);
+    let memory = m.ram.memory();
+    m.set_user_pte(VA >> 12, Pte(FRAME | 0x67));
+    let tables = Tables::new(&memory, Format::Pae, Machine::CR3);
+    for at in [
+        GuestPhys(Machine::CR3),
+        Machine::directory_entry_at(Format::Pae, VA),
+        Machine::entry_at(Format::Pae, VA),
+    ] {
+        let low = memory.word(at).unwrap();
+        for high in [1, 0x8000_0000] {
+            memory.set_words(at, [low, high]).unwrap();
+            let bad = Err(Kill::BadHighWord { low, high });
+            assert_eq!(tables.walk(GuestVirt(VA)), bad);
+            // Linux keeps the places of swapped pages there.
+            memory.set_word(at, low & !1).unwrap();
+            assert_eq!(tables.walk(GuestVirt(VA)), Ok(None));
+        }
+        memory.set_words(at, [low, 0]).unwrap();
+    }
+    assert!(tables.walk(GuestVirt(VA)).unwrap().is_some());
 }

@@ -73,6 +73,7 @@ impl Shared {
             page_offset: guest.request.page_offset,
             pgdir: guest.request.pgdir,
             interface: guest.interface as u32,
+            paging: guest.paging as u32,
             boot_parameters: guest.boot_parameters,
             start: guest.request.start,
         });
