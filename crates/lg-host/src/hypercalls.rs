@@ -19,7 +19,7 @@ use lg_abi::hypercall::CRASH_MESSAGE_MAX;
 use lg_abi::interface::{CallRegisters, Interface, MAX_RING_WORDS};
 use lg_abi::known::Known;
 use lg_abi::layout::{Field, Layout, NoIrq};
-use lg_abi::page::{PAGE_SIZE, SWITCHER_ADDR};
+use lg_abi::page::{Format, SWITCHER_ADDR};
 use lg_abi::segment::{
     Descriptor, GDT_ENTRIES, GDT_IGNORED, GDT_TLS_ENTRIES, GDT_TLS_MIN,
     GUEST_PL,
@@ -171,12 +171,15 @@ impl Host<'_> {
                 directory,
                 va,
                 entry,
-                ..
-            } => self.set_pte(directory, GuestVirt(va), entry)?,
+                entry_high,
+            } => {
+                let entry = [entry, entry_high];
+                self.set_pte(directory, GuestVirt(va), entry)?;
+            }
             Call::SetPmd { directory, index }
             | Call::SetPgd { directory, index } => {
                 self.set_pgd(directory, index)?;
-                self.forget_extended(directory)?;
+                self.forget_extended(directory);
             }
             Call::Ts { on } => vm.ts.set(on),
             Call::SetClockevent { delta } => self.set_clockevent(delta),
@@ -192,8 +195,12 @@ impl Host<'_> {
             Call::SendDma { key, dma } => {
                 self.send_dma(key, GuestPhys(dma))?;
             }
-            // Guests with PAE do not run here.
-            Call::SetPaePmd { .. } => return Err(Kill::BadHypercall(number)),
+            Call::SetPaePmd { table, index } => {
+                if self.format() != Format::Pae {
+                    return Err(Kill::BadHypercall(number));
+                }
+                self.set_pmd(table, index)?;
+            }
         }
         Ok(None)
     }
@@ -272,7 +279,8 @@ impl Host<'_> {
 
     /// NEW_PGTABLE.
     fn new_pgtable(&mut self, directory: u32) -> Result<(), Kill> {
-        self.memory.check(GuestPhys(directory), PAGE_SIZE)?;
+        let size = self.format().top_size();
+        self.memory.check(GuestPhys(directory), size)?;
         if self.vm.cr3.get() != directory {
             self.vm.counters.switches.count();
             self.vm.cr3.set(directory);

@@ -15,9 +15,7 @@
 //! stack in the same directory does not get it. `fork` and `execve` make a new
 //! directory, so a child and a new program start with the initial state, too.
 
-use crate::address::{GuestPhys, as_word};
 use crate::host::Host;
-use crate::kill::Kill;
 use core::cell::Cell;
 
 /// The parts, as XSAVE numbers them (Intel SDM volume 1, "XSAVE-Managed
@@ -212,23 +210,18 @@ impl Host<'_> {
 
     /// The kernel has changed an entry of page directory `directory`. If its
     /// user part is empty now, what its threads had is forgotten.
-    pub(crate) fn forget_extended(
-        &mut self,
-        directory: u32,
-    ) -> Result<(), Kill> {
-        const PRESENT: u32 = 1;
+    pub(crate) fn forget_extended(&mut self, directory: u32) {
         let threads = &self.vm.threads;
         let owns = is_of(threads.owner.get(), directory);
         let none = threads.count.get() == 0
             || !threads.threads.iter().any(|t| is_of(t.get(), directory));
         if none && !owns {
-            return Ok(());
+            return;
         }
         for index in 0..self.kernel_index() {
-            let at =
-                GuestPhys(directory).plus(index * as_word(size_of::<u32>()));
-            if self.memory.word(at)? & PRESENT != 0 {
-                return Ok(());
+            match self.tables(directory).piece(index) {
+                Ok(piece) if piece.is_empty() => {}
+                _ => return,
             }
         }
         if owns {
@@ -239,7 +232,6 @@ impl Host<'_> {
                 threads.free(entry);
             }
         }
-        Ok(())
     }
 }
 
@@ -311,7 +303,7 @@ mod tests {
         m.world.extended.parts.set(part::YMM);
         assert_eq!(run(&mut m, Machine::CR3, 0xC010_2000), part::ALL);
         assert_eq!(run(&mut m, 0, 0), part::YMM);
-        m.host().forget_extended(0).unwrap();
+        m.host().forget_extended(0);
         assert_eq!(run(&mut m, 0, 0), 0, "of a directory without user code");
     }
 

@@ -221,3 +221,16 @@ fn without_tables_addresses_are_physical() {
         assert_eq!(tables.walk(GuestVirt(va)), Ok(None));
     }
 }
+
+#[test]
+fn a_pointer_table_need_not_be_a_page() {
+    let mut m = initialised();
+    let last = Machine::RAM - Format::Pae.top_size();
+    let call_with = |m: &mut Machine, at| call(m, [4, at, 0, 0]);
+    let beyond = |addr, len| Err(Kill::BadAddress { addr, len });
+    assert_eq!(call_with(&mut m, last), beyond(last, 4096));
+    m.vm.paging.set(Format::Pae as u32);
+    assert_eq!(call_with(&mut m, last), Ok(()));
+    assert_eq!(m.vm.cr3.get(), last);
+    assert_eq!(call_with(&mut m, last + 8), beyond(last + 8, 32));
+}

@@ -1,17 +1,20 @@
 //! The Guest changes its tables, and says so.
 //!
-//! SET_PTE, SET_PMD and SET_PGD name what changed; FLUSH_TLB says that something did.
-//! What is mapped is then compared with the tables ([`super::compare`]).
-//! Changes for a page directory that another view maps are left as a note in
+//! SET_PTE, SET_PMD and SET_PGD name what changed; FLUSH_TLB says that
+//! something did. What is mapped is then compared with the tables
+//! ([`super::compare`]). Changes for a page directory that another view maps
+//! are left as a note in
 //! that view's slot. It reads its notes when it gets the run token
 //! ([`Host::catch_up`]).
 
-use super::walk::check_pte;
+use super::walk::{check_high_word, check_pte};
 use crate::address::{GuestVirt, as_word};
 use crate::host::Host;
 use crate::kill::Kill;
 use crate::state::{Changes, MAX_CHANGES, MAX_KERNEL_CHANGES};
-use lg_abi::page::{DIRECTORY_SHIFT, Pte, SWITCHER_INDEX, directory_index};
+use lg_abi::page::{
+    DIRECTORY_SHIFT, Format, PAGE_SHIFT, Pte, SWITCHER_INDEX, directory_index,
+};
 use lg_wire::state::{MAX_VIEWS, max_views};
 
 /// In a note: not one page, but the 4 MiB around it.
@@ -19,18 +22,21 @@ const WHOLE_DIRECTORY: u32 = 1;
 
 impl Host<'_> {
     /// SET_PTE: the Guest has changed the entry for `va` in the tables of
-    /// `cr3`; `pte` is what it wrote.
+    /// `cr3`, and has written these words. The high word counts with PAE only.
     pub(crate) fn set_pte(
         &mut self,
         cr3: u32,
         va: GuestVirt,
-        pte: u32,
+        [low, high]: [u32; 2],
     ) -> Result<(), Kill> {
-        let pte = Pte(pte);
+        let pte = Pte(low);
         // As in the original, an entry that would not be mapped anyway is not
         // looked at.
         if pte.has(Pte::PRESENT) && pte.0 & (Pte::ACCESSED | Pte::DIRTY) != 0 {
             check_pte(&self.memory, pte)?;
+            if self.format() == Format::Pae {
+                check_high_word(pte, high)?;
+            }
         }
         if va.is_switchers() {
             return if pte.has(Pte::PRESENT) {
@@ -51,27 +57,110 @@ impl Host<'_> {
         Ok(())
     }
 
-    /// SET_PGD: the Guest has changed entry `index` of the table at `cr3`, which
-    /// is a page directory or, with PAE, a pointer table. Up to Linux 2.6.30 the
-    /// call is named SET_PMD.
+    /// SET_PGD: the Guest has changed entry `index` of the table at `cr3`,
+    /// which is a page directory or, with PAE, a pointer table. Up to Linux
+    /// 2.6.30 the call is named SET_PMD.
     pub(crate) fn set_pgd(&mut self, cr3: u32, index: u32) -> Result<(), Kill> {
+        if self.format() == Format::Pae {
+            return self.set_pointer(cr3, index);
+        }
         if index >= SWITCHER_INDEX {
             return Ok(());
         }
+        let va = index << DIRECTORY_SHIFT;
         if cr3 == self.shadow.cr3() {
-            // A kernel that takes one table away takes others next, and their
-            // pages are gone already. One comparison unmaps all of them.
-            let va = GuestVirt(index << DIRECTORY_SHIFT);
-            let gone = self.own_tables().table(va)?.is_none();
-            let kernel = self.kernel_index();
-            return if gone && index < kernel && self.shadow.count(index) != 0 {
-                self.compare(0, kernel)
-            } else {
-                self.compare(index, index + 1)
-            };
+            return self.change_table(GuestVirt(va));
         }
-        self.note(cr3, index << DIRECTORY_SHIFT | WHOLE_DIRECTORY);
+        self.note(cr3, va | WHOLE_DIRECTORY);
         Ok(())
+    }
+
+    /// The Guest has changed pointer `index` of the pointer table at `cr3`: a
+    /// GiB.
+    fn set_pointer(&mut self, cr3: u32, index: u32) -> Result<(), Kill> {
+        const PIECES: u32 = 1 << (Format::POINTER_SHIFT - DIRECTORY_SHIFT);
+        if index >= Format::POINTERS {
+            return Ok(());
+        }
+        let from = index * PIECES;
+        let to = (from + PIECES).min(SWITCHER_INDEX);
+        if cr3 == self.shadow.cr3() {
+            return self.compare(from, to);
+        }
+        if let Some(slot) = self.view_of(cr3) {
+            let user = to <= self.kernel_index();
+            self.flush_later(
+                slot,
+                match user {
+                    true => Changes::USER,
+                    false => Changes::EVERYTHING,
+                },
+            );
+        }
+        Ok(())
+    }
+
+    /// SET_PMD, with PAE only: the Guest has changed entry `index` of the page
+    /// directory at `directory`. It does not say which pointer tables name that
+    /// directory: one, or all of them if it is the kernel's.
+    pub(crate) fn set_pmd(
+        &mut self,
+        directory: u32,
+        index: u32,
+    ) -> Result<(), Kill> {
+        if index >= Format::Pae.entries() {
+            return Ok(());
+        }
+        let vm = self.vm;
+        for (slot, view) in vm.views.iter().enumerate() {
+            if view.last_use.get() == 0 || slot == self.shadow.slot() {
+                continue;
+            }
+            for start in self.tables(view.cr3.get()).places_of(directory)? {
+                let va = start.plus(index * Format::Pae.table_span());
+                self.leave_note(slot, va.0 | WHOLE_DIRECTORY);
+            }
+        }
+        for start in self.own_tables().places_of(directory)? {
+            self.change_table(start.plus(index * Format::Pae.table_span()))?;
+        }
+        Ok(())
+    }
+
+    /// This view's directory entry for `va` has changed.
+    fn change_table(&mut self, va: GuestVirt) -> Result<(), Kill> {
+        let index = directory_index(va.0);
+        if va.is_switchers() {
+            return Ok(());
+        }
+        let kernel = self.kernel_index();
+        // A kernel that takes one table away takes others next, and their
+        // pages are gone already. One comparison unmaps all of them.
+        let all = index < kernel
+            && self.maps_some_of_table(va)
+            && self.own_tables().table(va)?.is_none();
+        if all {
+            self.compare(0, kernel)
+        } else {
+            self.compare(index, index + 1)
+        }
+    }
+
+    /// Whether anything is mapped by the page table for `va`.
+    fn maps_some_of_table(&self, va: GuestVirt) -> bool {
+        let format = self.format();
+        if self.shadow.count(directory_index(va.0)) == 0 {
+            return false;
+        }
+        // With two levels, the count is that of the table.
+        let span = format.table_span();
+        let first = va.0 / span * format.entries();
+        let mut pages = first..first + format.entries();
+        format == Format::TwoLevels
+            || pages.any(|page| {
+                let va = GuestVirt(page << PAGE_SHIFT);
+                self.shadow.shadow(va).is_mapped()
+            })
     }
 
     /// FLUSH_TLB(0): the user part of the Guest's page directory.
@@ -81,8 +170,7 @@ impl Host<'_> {
             return self.compare(0, self.kernel_index());
         }
         if let Some(slot) = self.view_of(cr3) {
-            let flush = &self.vm.views[slot].flush;
-            flush.set(flush.get() | Changes::USER);
+            self.flush_later(slot, Changes::USER);
         }
         Ok(())
     }
@@ -91,7 +179,7 @@ impl Host<'_> {
     pub(crate) fn flush_everything(&mut self) -> Result<(), Kill> {
         for (slot, view) in self.vm.views.iter().enumerate() {
             if slot != self.shadow.slot() && view.last_use.get() != 0 {
-                view.flush.set(view.flush.get() | Changes::EVERYTHING);
+                self.flush_later(slot, Changes::EVERYTHING);
             }
         }
         self.compare(0, SWITCHER_INDEX)
@@ -186,9 +274,13 @@ impl Host<'_> {
 
     /// Leaves a note for the view that maps `cr3`, if there is one.
     fn note(&mut self, cr3: u32, note: u32) {
-        let Some(slot) = self.view_of(cr3) else {
-            return;
-        };
+        if let Some(slot) = self.view_of(cr3) {
+            self.leave_note(slot, note);
+        }
+    }
+
+    /// Leaves a note for the view in `slot`.
+    fn leave_note(&self, slot: usize, note: u32) {
         let view = &self.vm.views[slot];
         let count = view.change_count.get();
         if let Some(free) = view.changes.get(count as usize) {
@@ -196,8 +288,14 @@ impl Host<'_> {
             view.change_count.set(count + 1);
         } else {
             // Too many to tell one by one, and they may be anywhere.
-            view.flush.set(view.flush.get() | Changes::EVERYTHING);
+            self.flush_later(slot, Changes::EVERYTHING);
         }
+    }
+
+    /// Leaves a larger change, of [`Changes`], for the view in `slot`.
+    fn flush_later(&self, slot: usize, change: u32) {
+        let flush = &self.vm.views[slot].flush;
+        flush.set(flush.get() | change);
     }
 
     fn note_for_everybody(&mut self, va: GuestVirt) {

@@ -3,12 +3,13 @@
 //! Only the difference is touched: most flushes change next to nothing.
 
 use super::pte::ShadowPte;
-use super::walk::Piece;
 use crate::address::GuestVirt;
 use crate::fast_path;
 use crate::host::Host;
 use crate::kill::Kill;
-use lg_abi::page::{ENTRIES, PAGE_SHIFT, SWITCHER_INDEX, directory_index};
+use lg_abi::page::{
+    ENTRIES, Format, PAGE_SHIFT, SWITCHER_INDEX, directory_index,
+};
 
 impl Host<'_> {
     /// Compares one page above PAGE_OFFSET, which may be part of a linear
@@ -75,7 +76,7 @@ impl Host<'_> {
                 }
             }
             if self.shadow.count(index) != 0 {
-                self.compare_directory(index, &mut gone)?;
+                self.compare_piece(index, &mut gone)?;
             }
             if self.shadow.hides_some(index) {
                 self.unmap_gone(&mut gone)?;
@@ -84,8 +85,32 @@ impl Host<'_> {
         self.unmap_gone(&mut gone)
     }
 
-    fn compare_directory(
+    fn compare_piece(
         &mut self,
+        index: u32,
+        gone: &mut Gone,
+    ) -> Result<(), Kill> {
+        match self.format() {
+            Format::TwoLevels => {
+                self.compare_piece_as(Format::TwoLevels, index, gone)
+            }
+            Format::Pae => self.compare_piece_pae(index, gone),
+        }
+    }
+
+    #[inline(never)]
+    fn compare_piece_pae(
+        &mut self,
+        index: u32,
+        gone: &mut Gone,
+    ) -> Result<(), Kill> {
+        self.compare_piece_as(Format::Pae, index, gone)
+    }
+
+    #[inline(always)]
+    fn compare_piece_as(
+        &mut self,
+        format: Format,
         index: u32,
         gone: &mut Gone,
     ) -> Result<(), Kill> {
@@ -104,7 +129,8 @@ impl Host<'_> {
             if !shadow.is_mapped() {
                 continue;
             }
-            let wanted = self.wanted_in(&piece, va)?;
+            let pte = piece.entry(&self.memory, format, va)?;
+            let wanted = self.or_copy(va, self.shadow.wanted(pte), false);
             if wanted == shadow {
                 self.vm.counters.kept.count();
                 self.unmap_gone(gone)?;
@@ -118,17 +144,6 @@ impl Host<'_> {
             }
         }
         Ok(())
-    }
-
-    /// What is to be mapped at `va`, which lies in `piece`.
-    #[inline]
-    fn wanted_in(
-        &self,
-        piece: &Piece,
-        va: GuestVirt,
-    ) -> Result<ShadowPte, Kill> {
-        let pte = piece.entry(&self.memory, va)?;
-        Ok(self.or_copy(va, self.shadow.wanted(pte), false))
     }
 
     /// Maps what is wanted at `va` instead of what is there, or adds the page

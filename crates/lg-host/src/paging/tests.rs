@@ -5,9 +5,10 @@ use crate::fast_path;
 use crate::kill::Kill;
 use crate::paging::Fault;
 use crate::paging::walk::Tables;
-use crate::state::Gate;
-use crate::testing::Machine;
+use crate::state::{Changes, Gate};
+use crate::testing::{Machine, Ram};
 use crate::world::Access;
+use core::cell::Cell;
 use lg_abi::page::{Format, Pte};
 use proptest::prelude::*;
 use std::vec::Vec;
@@ -84,8 +85,11 @@ enum Step {
     SetPte { page: u32, pte: u32 },
     /// The Guest writes an entry and flushes.
     Flush { page: u32, pte: u32, all: bool },
-    /// The directory entry changes its rights, or goes.
-    SetPmd { flags: u32 },
+    /// A directory entry of user code changes its rights, or goes. With PAE
+    /// there are two of them.
+    Table { second: bool, flags: u32 },
+    /// With PAE, the pointer to user code's directory goes or comes back.
+    Pointer { present: bool },
     /// The Guest touches a page.
     Touch { page: u32, write: bool, user: bool },
     /// The Guest writes an entry above PAGE_OFFSET, and says so or flushes.
@@ -101,15 +105,18 @@ fn pte() -> impl Strategy<Value = u32> {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let page = 1..24_u32;
+    // With PAE, the last of them are in another table.
+    let page = prop_oneof![4 => 1..20_u32, 1 => 510..514_u32];
     prop_oneof![
         (page.clone(), pte())
             .prop_map(|(page, pte)| Step::SetPte { page, pte }),
         (page.clone(), pte(), any::<bool>())
             .prop_map(|(page, pte, all)| Step::Flush { page, pte, all }),
-        (0..4_u32).prop_map(|n| Step::SetPmd {
-            flags: [0, 0x61, 0x63, 0x67][n as usize]
+        (any::<bool>(), 0..4_usize).prop_map(|(second, n)| Step::Table {
+            second,
+            flags: [0, 0x61, 0x63, 0x67][n]
         }),
+        any::<bool>().prop_map(|present| Step::Pointer { present }),
         (page.clone(), any::<bool>(), any::<bool>())
             .prop_map(|(page, write, user)| Step::Touch { page, write, user }),
         (page.clone(), pte(), any::<bool>())
@@ -126,8 +133,10 @@ proptest! {
         steps in proptest::collection::vec(step(), 1..80),
         room in proptest::option::of(4..12_usize),
         with_user_process in any::<bool>(),
+        pae in any::<bool>(),
     ) {
-        let mut m = Machine::new();
+        let format = if pae { Format::Pae } else { Format::TwoLevels };
+        let mut m = Machine::with_format(format);
         m.mapper.room = room;
         if with_user_process {
             m = m.with_user_process();
@@ -135,35 +144,50 @@ proptest! {
         }
         let mut host = m.host();
         for step in steps {
-            let table = GuestPhys(Machine::USER_TABLE);
             match step {
                 Step::SetPte { page, pte } => {
-                    host.memory.set_word(table.plus(page * 4), pte).unwrap();
                     let va = GuestVirt(page << 12);
-                    host.set_pte(Machine::CR3, va, pte).unwrap();
+                    let at = Machine::entry_at(format, va.0);
+                    host.memory.set_word(at, pte).unwrap();
+                    host.set_pte(Machine::CR3, va, [pte, 0]).unwrap();
                 }
                 Step::Flush { page, pte, all } => {
-                    host.memory.set_word(table.plus(page * 4), pte).unwrap();
+                    let at = Machine::entry_at(format, page << 12);
+                    host.memory.set_word(at, pte).unwrap();
                     if all {
                         host.flush_everything().unwrap();
                     } else {
                         host.flush_user().unwrap();
                     }
                 }
-                Step::SetPmd { flags } => {
+                Step::Table { second, flags } => {
+                    let va = u32::from(pae && second) << 21;
+                    let table = Machine::entry_at(format, va);
                     let pde = if flags == 0 { 0 } else { table.0 | flags };
-                    let at = GuestPhys(Machine::CR3);
+                    let at = Machine::directory_entry_at(format, va);
                     host.memory.set_word(at, pde).unwrap();
+                    if pae {
+                        let (directory, index) = (at.0 & !0xFFF, va >> 21);
+                        host.set_pmd(directory, index).unwrap();
+                    } else {
+                        host.set_pgd(Machine::CR3, 0).unwrap();
+                    }
+                }
+                Step::Pointer { present } if pae => {
+                    let pointer = Machine::USER_DIRECTORY | u32::from(present);
+                    let at = GuestPhys(Machine::CR3);
+                    host.memory.set_word(at, pointer).unwrap();
                     host.set_pgd(Machine::CR3, 0).unwrap();
                 }
+                Step::Pointer { .. } => {}
                 Step::High { page, pte, flush } => {
-                    let table = GuestPhys(Machine::KERNEL_TABLE);
-                    host.memory.set_word(table.plus(page * 4), pte).unwrap();
                     let va = GuestVirt(0xC000_0000 | page << 12);
+                    let at = Machine::entry_at(format, va.0);
+                    host.memory.set_word(at, pte).unwrap();
                     if flush {
                         host.flush_everything().unwrap();
                     } else {
-                        host.set_pte(Machine::CR3, va, pte).unwrap();
+                        host.set_pte(Machine::CR3, va, [pte, 0]).unwrap();
                     }
                 }
                 Step::Touch { page, write, user }
@@ -212,22 +236,117 @@ fn the_first_use_and_the_first_write_leave_their_marks() {
 
 #[test]
 fn a_linear_kernel_is_mapped_in_one_piece_until_it_changes() {
-    let mut m = Machine::new();
+    for format in [Format::TwoLevels, Format::Pae] {
+        // A page of the first table of PAE, and one of the second.
+        for page in [5, 0x205] {
+            map_in_one_piece_and_change(format, 0xC000_0000 | page << 12);
+        }
+    }
+}
+
+fn map_in_one_piece_and_change(format: Format, va: u32) {
+    let mut m = Machine::with_format(format);
     let memory = m.ram.memory();
-    let first = GuestPhys(Machine::KERNEL_TABLE);
+    let first = Machine::entry_at(format, 0xC000_0000);
     memory.set_word(first, 0x63).unwrap();
-    let va = GuestVirt(0xC000_5000);
+    let at = Machine::entry_at(format, va);
     let mut host = m.host();
+    let va = GuestVirt(va);
     assert_eq!(host.demand_page(va, true, false), Ok(Fault::Mapped));
     assert_eq!(host.shadow.linear_pages(0x300), 1024);
     assert_eq!(host.vm.counters.maps.get(), 0);
     // One page elsewhere, and the piece falls apart.
-    memory.set_word(first.plus(20), 0x9063).unwrap();
-    host.set_pte(Machine::CR3, va, 0x9063).unwrap();
+    memory.set_word(at, 0x9063).unwrap();
+    host.set_pte(Machine::CR3, va, [0x9063, 0]).unwrap();
     assert_eq!(host.shadow.linear_pages(0x300), 0);
     assert_eq!(host.demand_page(va, true, false), Ok(Fault::Mapped));
     let pages: Vec<_> = m.mapper.pages.iter().collect();
-    assert_eq!(pages, [(&0xC_0005, &(0x9000, Access::Write))]);
+    assert_eq!(pages, [(&(va.0 >> 12), &(0x9000, Access::Write))]);
+}
+
+#[test]
+fn a_run_ends_with_the_first_entry_that_differs_in_either_word() {
+    const FORMAT: Format = Format::Pae;
+    // RAM ends within the second table, so the piece need not be whole.
+    let mut m = Machine::with_format(FORMAT);
+    m.ram = Ram::new(0x31_0000);
+    let copy = Machine::with_format(FORMAT);
+    let mut bytes = std::vec![0; 0x31_0000];
+    copy.ram.memory().read(GuestPhys(0), &mut bytes).unwrap();
+    let memory = m.ram.memory();
+    memory.write(GuestPhys(0), &bytes).unwrap();
+    let first = Machine::entry_at(FORMAT, 0xC000_0000);
+    memory.set_word(first, 0x63).unwrap();
+    assert_eq!(m.host().linear_pages(0x300), Ok(0x310));
+    let at = Machine::entry_at(FORMAT, 0xC000_0000 | 0x222 << 12);
+    memory.set_words(at, [0x22_2063, 1]).unwrap();
+    assert_eq!(m.host().linear_pages(0x300), Ok(0x222));
+    memory.set_words(at, [0x22_2061, 0]).unwrap();
+    assert_eq!(m.host().linear_pages(0x300), Ok(0x222));
+    let second = Machine::directory_entry_at(FORMAT, 0xC020_0000);
+    memory.set_word(second, 0).unwrap();
+    assert_eq!(m.host().linear_pages(0x300), Ok(0x200));
+}
+
+#[test]
+fn a_high_word_in_a_call_ends_the_guest_with_pae_only() {
+    for (format, end) in [
+        (Format::TwoLevels, Ok(())),
+        (
+            Format::Pae,
+            Err(Kill::BadHighWord {
+                low: 0x9067,
+                high: 1,
+            }),
+        ),
+    ] {
+        let mut m = Machine::with_format(format);
+        let va = GuestVirt(0x5000);
+        let set =
+            |m: &mut Machine, entry| m.host().set_pte(Machine::CR3, va, entry);
+        assert_eq!(set(&mut m, [0x9067, 1]), end);
+        // Not present: the place of a swapped page.
+        assert_eq!(set(&mut m, [0x9060, 1]), Ok(()));
+    }
+}
+
+/// The kernel's page directory is in the pointer tables of all views, a
+/// program's in that of one.
+#[test]
+fn a_changed_directory_is_noted_for_each_view_that_has_it() {
+    const OTHER: u32 = 0x20_0020;
+    const OTHER_DIRECTORY: u32 = 0x20_1000;
+    let mut m = Machine::with_format(Format::Pae);
+    let memory = m.ram.memory();
+    let pointer = GuestPhys(OTHER);
+    memory.set_word(pointer, OTHER_DIRECTORY | 1).unwrap();
+    let kernel = Machine::KERNEL_DIRECTORY | 1;
+    memory.set_word(pointer.plus(24), kernel).unwrap();
+    m.vm.views[1].cr3.set(OTHER);
+    m.vm.views[1].last_use.set(1);
+    let mut notes = |directory, index| {
+        m.host().set_pmd(directory, index).unwrap();
+        let view = &m.vm.views[1];
+        let count = view.change_count.replace(0) as usize;
+        view.changes[..count]
+            .iter()
+            .map(Cell::get)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(notes(Machine::USER_DIRECTORY, 3), []);
+    assert_eq!(notes(OTHER_DIRECTORY, 3), [3 << 21 | 1]);
+    assert_eq!(notes(Machine::KERNEL_DIRECTORY, 3), [0xC060_0001]);
+    assert_eq!(notes(OTHER_DIRECTORY, 512), [], "no such entry");
+    // A GiB of the other program, and one with the kernel.
+    for (index, flush) in [
+        (0, Changes::USER),
+        (2, Changes::USER),
+        (3, Changes::EVERYTHING),
+        (4, 0),
+    ] {
+        m.host().set_pgd(OTHER, index).unwrap();
+        assert_eq!(m.vm.views[1].flush.replace(0), flush, "{index}");
+    }
 }
 
 #[test]
@@ -315,7 +434,7 @@ fn a_page_that_the_kernel_takes_back_leaves_the_user_process() {
     assert_eq!(m.mapper.pages.len(), 0, "the kernel has not asked for it");
     assert_eq!(m.users().pages[&5], (0x9000, Access::Write));
     m.set_user_pte(5, Pte(0x9063));
-    m.host().set_pte(Machine::CR3, va, 0x9063).unwrap();
+    m.host().set_pte(Machine::CR3, va, [0x9063, 0]).unwrap();
     assert_eq!(m.users().pages.get(&5), None);
     let mut host = m.host();
     assert_eq!(host.demand_page(va, true, true), Ok(Fault::Guests));
@@ -330,7 +449,7 @@ fn a_user_process_has_what_the_tables_give_to_user_code_wherever_it_lies() {
     let entry = GuestPhys(Machine::KERNEL_TABLE + 6 * 4);
     let set = |m: &mut Machine, pte| {
         m.ram.memory().set_word(entry, pte).unwrap();
-        m.host().set_pte(Machine::CR3, va, pte).unwrap();
+        m.host().set_pte(Machine::CR3, va, [pte, 0]).unwrap();
     };
     // The directory entry of the kernel gives it to user code as well.
     set(&mut m, 0x6067);

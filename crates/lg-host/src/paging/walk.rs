@@ -51,16 +51,34 @@ impl<'a> Tables<'a> {
     /// [`Kill::BadPageDirectoryEntry`], [`Kill::BadPageTableEntry`] and
     /// [`Kill::BadHighWord`] for entries that cannot be (docs/abi.md, section
     /// 6), and [`Kill::BadAddress`] for a directory beyond memory.
-    #[inline]
     pub fn walk(self, va: GuestVirt) -> Result<Option<Entry>, Kill> {
+        match self.format {
+            Format::TwoLevels => self.walk_as(Format::TwoLevels, va),
+            Format::Pae => self.walk_pae(va),
+        }
+    }
+
+    /// Apart from the other format: the Host then has fewer pages of code that
+    /// a Guest needs.
+    #[inline(never)]
+    fn walk_pae(self, va: GuestVirt) -> Result<Option<Entry>, Kill> {
+        self.walk_as(Format::Pae, va)
+    }
+
+    #[inline(always)]
+    fn walk_as(
+        self,
+        format: Format,
+        va: GuestVirt,
+    ) -> Result<Option<Entry>, Kill> {
         if self.cr3 == LINEAR {
             return Ok(linear(self.memory, va));
         }
-        let Some(table) = self.table(va)? else {
+        let Some(table) = self.table_as(format, va)? else {
             return Ok(None);
         };
-        let at = entry_address(self.format, table, va);
-        let pte = entry(self.memory, self.format, at)?;
+        let at = entry_address(format, table, va);
+        let pte = entry(self.memory, format, at)?;
         if !pte.has(Pte::PRESENT) {
             return Ok(None);
         }
@@ -77,16 +95,36 @@ impl<'a> Tables<'a> {
     /// # Errors
     ///
     /// As for [`Self::walk`].
-    #[inline]
     pub fn table(self, va: GuestVirt) -> Result<Option<Pte>, Kill> {
+        match self.format {
+            Format::TwoLevels => self.table_as(Format::TwoLevels, va),
+            Format::Pae => self.table_pae(va),
+        }
+    }
+
+    #[inline(never)]
+    fn table_pae(self, va: GuestVirt) -> Result<Option<Pte>, Kill> {
+        self.table_as(Format::Pae, va)
+    }
+
+    #[inline(always)]
+    fn table_as(
+        self,
+        format: Format,
+        va: GuestVirt,
+    ) -> Result<Option<Pte>, Kill> {
         if self.cr3 == LINEAR {
             return Ok(None);
         }
-        let Some(directory) = self.directory(va)? else {
-            return Ok(None);
+        let directory = match format {
+            Format::TwoLevels => GuestPhys(self.cr3),
+            Format::Pae => match self.directory(va)? {
+                Some(directory) => directory,
+                None => return Ok(None),
+            },
         };
-        let at = directory.plus(self.format.directory_offset(va.0));
-        let pde = entry(self.memory, self.format, at)?;
+        let at = directory.plus(format.directory_offset(va.0));
+        let pde = entry(self.memory, format, at)?;
         if !pde.has(Pte::PRESENT) {
             return Ok(None);
         }
@@ -94,19 +132,38 @@ impl<'a> Tables<'a> {
         Ok(Some(pde))
     }
 
-    /// The physical address of the page directory for `va`.
+    /// With PAE, the physical address of the page directory for `va`.
     #[inline]
     fn directory(self, va: GuestVirt) -> Result<Option<GuestPhys>, Kill> {
-        if self.format == Format::TwoLevels {
-            return Ok(Some(GuestPhys(self.cr3)));
-        }
         let at = GuestPhys(self.cr3).plus(Format::pointer_offset(va.0));
-        let pointer = entry(self.memory, self.format, at)?;
+        let pointer = entry(self.memory, Format::Pae, at)?;
         if !pointer.has(Pte::PRESENT) {
             return Ok(None);
         }
         check_directory_entry(self.memory, pointer, Pte::PRESENT)?;
         Ok(Some(GuestPhys(pointer.frame())))
+    }
+
+    /// Where the GiBs begin that the page directory at `directory` maps. With
+    /// PAE only.
+    ///
+    /// # Errors
+    ///
+    /// [`Kill::BadAddress`].
+    pub fn places_of(
+        self,
+        directory: u32,
+    ) -> Result<impl Iterator<Item = GuestVirt> + use<>, Kill> {
+        let words: [u32; 8] = match self.cr3 {
+            LINEAR => [0; 8],
+            cr3 => self.memory.words(GuestPhys(cr3))?,
+        };
+        let starts = (0..=3).map(|gib| GuestVirt(gib << Format::POINTER_SHIFT));
+        let pointers = words.into_iter().step_by(2).map(Pte).zip(starts);
+        Ok(pointers.filter_map(move |(pointer, start)| {
+            let names = pointer.frame() == directory & !(PAGE_SIZE - 1);
+            (pointer.has(Pte::PRESENT) && names).then_some(start)
+        }))
     }
 
     /// The page tables of 4 MiB piece `index`.
@@ -122,10 +179,7 @@ impl<'a> Tables<'a> {
             Format::TwoLevels => first,
             Format::Pae => self.table(start.plus(HALF))?,
         };
-        Ok(Piece {
-            format: self.format,
-            tables: [first, second],
-        })
+        Ok(Piece([first, second]))
     }
 }
 
@@ -135,32 +189,37 @@ const HALF: u32 = Format::Pae.table_span();
 /// The page tables of a piece of 4 MiB: two with PAE, and otherwise one, which
 /// is at both places here.
 #[derive(Clone, Copy)]
-pub struct Piece {
-    format: Format,
-    tables: [Option<Pte>; 2],
-}
+pub struct Piece([Option<Pte>; 2]);
 
 impl Piece {
-    /// The directory entry for `va`, which lies in this piece.
+    /// Whether there is no page table for it.
     #[must_use]
-    #[inline]
-    pub fn table(&self, va: GuestVirt) -> Option<Pte> {
-        self.tables[(va.0 / HALF % 2) as usize]
+    pub fn is_empty(&self) -> bool {
+        self.0 == [None; 2]
     }
 
-    /// The entry for `va`, which lies in this piece. Where there is no table,
-    /// it is empty.
+    /// The entry for `va`, which lies in this piece, in tables of `format`.
+    /// Where there is no table, it is empty.
     ///
     /// # Errors
     ///
     /// As for [`Tables::walk`].
-    #[inline]
-    pub fn entry(&self, memory: &Memory, va: GuestVirt) -> Result<Pte, Kill> {
-        let Some(table) = self.table(va) else {
+    #[inline(always)]
+    pub fn entry(
+        &self,
+        memory: &Memory,
+        format: Format,
+        va: GuestVirt,
+    ) -> Result<Pte, Kill> {
+        let table = match format {
+            Format::TwoLevels => self.0[0],
+            Format::Pae => self.0[(va.0 / HALF % 2) as usize],
+        };
+        let Some(table) = table else {
             return Ok(Pte(0));
         };
-        let at = entry_address(self.format, table, va);
-        let pte = entry(memory, self.format, at)?;
+        let at = entry_address(format, table, va);
+        let pte = entry(memory, format, at)?;
         if pte.has(Pte::PRESENT) {
             check_pte(memory, pte)?;
         }
@@ -175,7 +234,7 @@ fn entry_address(format: Format, table: Pte, va: GuestVirt) -> GuestPhys {
 }
 
 /// The entry at `at`. If it is present, its high word is 0.
-#[inline]
+#[inline(always)]
 fn entry(memory: &Memory, format: Format, at: GuestPhys) -> Result<Pte, Kill> {
     if format == Format::TwoLevels {
         return memory.word(at).map(Pte);

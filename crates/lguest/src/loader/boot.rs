@@ -14,10 +14,7 @@ use lg_abi::boot::{
     BOOT_PARAMETERS, COMMAND_LINE, COMMAND_LINE_MAX, E820_RAM, E820Entry,
     LOADER_UNREGISTERED, START_PTE_FLAGS, SUBARCH_LGUEST, offset,
 };
-use lg_abi::page::{
-    DIRECTORY_SHIFT, ENTRIES, PAGE_SHIFT, PAGE_SIZE, Pte, SWITCHER_ADDR,
-    directory_index,
-};
+use lg_abi::page::{Format, PAGE_SHIFT, PAGE_SIZE, Pte};
 use std::fs::File;
 use std::io;
 use zerocopy::IntoBytes;
@@ -55,12 +52,14 @@ pub(super) fn load_initrd(
         kernel.page_offset,
         kernel.end.into(),
     );
-    let tables = fit::page_table_bytes(memory.ram(), kernel.page_offset);
+    let tables =
+        fit::page_table_bytes(memory.ram(), kernel.page_offset, kernel.paging);
     let others = u64::from(kernel.end) + u64::from(tables);
     if others + whole_pages > top {
         let demand = Demand {
             kernel_end: kernel.end.into(),
             page_offset: kernel.page_offset,
+            paging: kernel.paging,
             initrd: size,
         };
         return Err(match demand.least_mb() {
@@ -91,14 +90,15 @@ pub(super) fn page_tables(
     kernel: &Kernel,
     top: u32,
 ) -> Result<u32, BootError> {
-    let mapped = memory.ram().min(SWITCHER_ADDR - kernel.page_offset);
-    let needed = fit::page_table_bytes(memory.ram(), kernel.page_offset);
-    let tables = (needed >> PAGE_SHIFT) - 1;
+    let (ram, format) = (memory.ram(), kernel.paging);
+    let mapped = fit::mapped_at_first(ram, kernel.page_offset, format);
+    let needed = fit::page_table_bytes(ram, kernel.page_offset, format);
     if top.saturating_sub(kernel.end) < needed {
         // An initrd that leaves no room for them has been refused.
         let demand = Demand {
             kernel_end: kernel.end.into(),
             page_offset: kernel.page_offset,
+            paging: kernel.paging,
             initrd: 0,
         };
         return Err(match demand.least_mb() {
@@ -107,27 +107,59 @@ pub(super) fn page_tables(
         });
     }
     let pgdir = top - PAGE_SIZE;
-    let first_table = top - needed;
-    let mut directory = [0; ENTRIES as usize];
-    let first_index = directory_index(kernel.page_offset);
-    for nr in 0..tables {
-        let table = first_table + (nr << PAGE_SHIFT);
-        let entry = Pte::new(table >> PAGE_SHIFT, START_PTE_FLAGS);
-        directory[(first_index + nr) as usize] = entry.0;
-        if let Start::Identity(..) = kernel.start {
-            directory[nr as usize] = entry.0;
+    let directory_at = match format {
+        Format::TwoLevels => pgdir,
+        Format::Pae => pgdir - PAGE_SIZE,
+    };
+    let bases = match kernel.start {
+        Start::Identity(..) => &[0, kernel.page_offset][..],
+        _ => &[kernel.page_offset],
+    };
+    let mut directory = Table::default();
+    let starts = (0..mapped).step_by(format.table_span() as usize);
+    for (start, table_at) in starts.zip((top - needed..).step_by(PAGE)) {
+        let mut table = Table::default();
+        let pages = (start..mapped).step_by(PAGE);
+        for pa in pages.take(format.entries() as usize) {
+            let entry = Pte::new(pa >> PAGE_SHIFT, START_PTE_FLAGS);
+            table.put(format.table_offset(pa), entry);
         }
-        let first_pfn = nr << (DIRECTORY_SHIFT - PAGE_SHIFT);
-        let mut entries = [0; ENTRIES as usize];
-        for (entry, pfn) in entries.iter_mut().zip(first_pfn..) {
-            if pfn << PAGE_SHIFT < mapped {
-                *entry = Pte::new(pfn, START_PTE_FLAGS).0;
-            }
+        write(memory, table_at, &table.0);
+        let entry = Pte::new(table_at >> PAGE_SHIFT, START_PTE_FLAGS);
+        for base in bases {
+            directory.put(format.directory_offset(base + start), entry);
         }
-        write(memory, table, entries.as_bytes());
     }
-    write(memory, pgdir, directory.as_bytes());
+    write(memory, directory_at, &directory.0);
+    if format == Format::Pae {
+        // One directory is for each of the bases: PAGE_OFFSET is a multiple of
+        // 1 GiB.
+        let mut pointers = Table::default();
+        let entry = Pte::new(directory_at >> PAGE_SHIFT, Pte::PRESENT);
+        for &base in bases {
+            pointers.put(Format::pointer_offset(base), entry);
+        }
+        write(memory, pgdir, &pointers.0);
+    }
     Ok(pgdir)
+}
+
+const PAGE: usize = PAGE_SIZE as usize;
+
+/// A page of entries of either size. The high word of every entry is 0.
+struct Table([u8; PAGE]);
+
+impl Default for Table {
+    fn default() -> Self {
+        Self([0; PAGE])
+    }
+}
+
+impl Table {
+    fn put(&mut self, offset: u32, entry: Pte) {
+        let at = offset as usize;
+        self.0[at..at + 4].copy_from_slice(&entry.0.to_le_bytes());
+    }
 }
 
 /// Fills the boot parameters and the command line.

@@ -13,6 +13,7 @@ use super::placed::Placed;
 use super::setup::Setup;
 use super::{Compression, Image, elf, page_offset};
 use crate::memory::GuestMemory;
+use lg_abi::page::Format;
 
 /// Unpacks the kernel in the middle.
 pub(super) fn load(
@@ -23,8 +24,9 @@ pub(super) fn load(
     let does_not_fit = |len: u64| {
         KernelError::does_not_fit(Demand {
             kernel_end: u64::from(LOAD_AT) + len,
-            // Where it will be mapped is not known yet.
+            // Where it will be mapped is not known yet, nor how.
             page_offset: page_offset::CONVENTIONAL[0],
+            paging: Format::default(),
             initrd,
         })
     };

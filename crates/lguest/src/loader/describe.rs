@@ -14,6 +14,7 @@ use super::{Compression, Image, Release, bzimage, elf, page_offset};
 use crate::memory::{GuestMemory, MAX_RAM};
 use crate::needs::Lack;
 use lg_abi::boot::GUEST_MAGIC;
+use lg_abi::page::Format;
 use serde::Serialize;
 use std::fmt;
 
@@ -93,7 +94,7 @@ impl Description {
             let len = usize::try_from(file_bytes.min(MOST.into()));
             let bytes = image.read(0, len.unwrap_or(usize::MAX))?;
             found.describe_kernel(&bytes);
-            found.memory_mib = elf_memory(image);
+            found.memory_mib = elf_memory(image, found.paging());
         } else if setup::recognise(&head) {
             found.format = Some(Container::BzImage);
             found.describe_bzimage(image)?;
@@ -135,9 +136,9 @@ impl Description {
             let flat = u64::from(bzimage::LOAD_AT) + kernel.len() as u64;
             self.bits = self.bits.or(elf::bits(&kernel)).or(Some(32));
             self.memory_mib = if elf::recognise(&kernel) {
-                elf_memory(&Image::Unpacked(kernel))
+                elf_memory(&Image::Unpacked(kernel), self.paging())
             } else {
-                least_mib(flat, page_offset::CONVENTIONAL[0])
+                least_mib(flat, page_offset::CONVENTIONAL[0], self.paging())
             };
         }
         if let Some(release) = setup.release {
@@ -151,7 +152,7 @@ impl Description {
         let has = |text: &[u8]| find(kernel, text).is_some();
         if let Some(release) = Release::of_kernel(kernel) {
             self.smp = release.is_smp_in(kernel);
-            self.pae = release.has_pae_in(kernel);
+            self.pae = Release::has_pae_in(kernel);
             self.set_release(release);
         }
         self.guest_code = Some(has(GUEST_MAGIC) || has(kernel::GUEST_NAME));
@@ -160,6 +161,14 @@ impl Description {
     fn set_release(&mut self, release: Release) {
         self.generation = release.generation();
         self.release = Some(release);
+    }
+
+    /// The format of its page tables, as far as that is known.
+    fn paging(&self) -> Format {
+        match self.pae {
+            Some(true) => Format::Pae,
+            _ => Format::TwoLevels,
+        }
     }
 
     /// Does what `lguest run` does with it, up to the first instruction.
@@ -191,7 +200,7 @@ impl Description {
     }
 }
 
-fn elf_memory(image: &Image) -> Option<u64> {
+fn elf_memory(image: &Image, paging: Format) -> Option<u64> {
     let (virtual_, physical) = elf::lowest(image)?;
     let offset = virtual_.wrapping_sub(physical);
     let offset = if offset == 0 {
@@ -199,13 +208,14 @@ fn elf_memory(image: &Image) -> Option<u64> {
     } else {
         offset
     };
-    least_mib(elf::end(image)?, offset)
+    least_mib(elf::end(image)?, offset, paging)
 }
 
-fn least_mib(kernel_end: u64, page_offset: u32) -> Option<u64> {
+fn least_mib(kernel_end: u64, page_offset: u32, paging: Format) -> Option<u64> {
     let demand = Demand {
         kernel_end,
         page_offset,
+        paging,
         initrd: 0,
     };
     demand.least_mb()

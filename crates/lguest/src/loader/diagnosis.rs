@@ -6,14 +6,12 @@
 //! message names what it is.
 
 use super::error::KernelError;
+use super::image::LOOKED_AT;
 use super::linux::Release;
 use super::search::find;
 use super::setup::{self, Setup};
 use super::{Compression, Image, elf};
 use lg_abi::boot::GUEST_MAGIC;
-
-/// How much of a file is examined.
-const LOOKED_AT: usize = 64 << 20;
 
 /// Below this, no kernel is mapped.
 const LOWEST_OFFSET: u32 = 0x4000_0000;

@@ -8,10 +8,12 @@
 use super::Image;
 use super::error::KernelError;
 use super::fit::Demand;
+use super::image::LOOKED_AT;
+use super::linux::Release;
 use super::placed::Placed;
 use crate::memory::GuestMemory;
 use lg_abi::boot::{COMMAND_LINE, COMMAND_LINE_MAX};
-use lg_abi::page::{DIRECTORY_SPAN, SWITCHER_ADDR};
+use lg_abi::page::{DIRECTORY_SPAN, Format, SWITCHER_ADDR};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Whether this is the beginning of an ELF file of any kind.
@@ -64,7 +66,13 @@ pub(super) fn load(
         kernel_end: ends.max().unwrap_or(0),
         // A PAGE_OFFSET that cannot be mapped is refused later.
         page_offset: placed.page_offset.clamp(DIRECTORY_SPAN, LAST_OFFSET),
+        paging: Format::default(),
         initrd,
+    };
+    let too_big = || {
+        let kernel = image.read(0, LOOKED_AT).unwrap_or_default();
+        let paging = Release::paging_of(&kernel);
+        KernelError::does_not_fit(Demand { paging, ..demand })
     };
     for piece in &pieces {
         let file_end = u64::from(piece.offset) + u64::from(piece.file_size);
@@ -79,16 +87,15 @@ pub(super) fn load(
         if piece.physical < COMMAND_LINE + COMMAND_LINE_MAX {
             return Err(KernelError::TooLow(piece.physical));
         }
-        let too_big = KernelError::does_not_fit(demand);
         match piece.physical.checked_add(piece.memory_size) {
             Some(end) if end <= memory.ram() => {
                 placed.end = placed.end.max(end);
             }
-            _ => return Err(too_big),
+            _ => return Err(too_big()),
         }
         let part = memory
             .section(piece.physical, piece.file_size)
-            .map_err(|_| too_big)?;
+            .map_err(|_| too_big())?;
         placed.parts.push(part);
     }
     check_overlap(&pieces)?;

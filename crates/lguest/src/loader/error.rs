@@ -63,8 +63,8 @@ pub enum KernelError {
     NoGuestSupport(Release),
     /// A Linux whose guests run here, but not with PAE.
     #[error(
-        "it is {0}, and it was built with PAE, which does not run here yet: \
-         build it without CONFIG_X86_PAE"
+        "it is {0}, and it was built with PAE, which guests have only since \
+         Linux 2.6.31: build it without CONFIG_X86_PAE"
     )]
     Pae(Release),
     /// A Linux that cannot be a guest of lguest.

@@ -6,7 +6,7 @@
 //! says what is too large.
 
 use crate::memory::MAX_RAM;
-use lg_abi::page::{DIRECTORY_SPAN, PAGE_SHIFT, PAGE_SIZE, SWITCHER_ADDR};
+use lg_abi::page::{Format, PAGE_SHIFT, PAGE_SIZE, SWITCHER_ADDR};
 
 /// Addresses that Linux keeps for mappings of its own, above those of its
 /// memory (`VMALLOC_RESERVE`).
@@ -19,6 +19,8 @@ pub(super) struct Demand {
     pub(super) kernel_end: u64,
     /// The virtual address of physical address 0.
     pub(super) page_offset: u32,
+    /// The format of the page tables.
+    pub(super) paging: Format,
     /// Bytes of the initrd.
     pub(super) initrd: u64,
 }
@@ -56,7 +58,8 @@ impl Demand {
         let top = top_for_initrd(ram, self.page_offset, self.kernel_end);
         // Without an initrd the page tables are at the top of RAM.
         let top = if initrd == 0 { u64::from(ram) } else { top };
-        let tables = u64::from(page_table_bytes(ram, self.page_offset));
+        let tables = page_table_bytes(ram, self.page_offset, self.paging);
+        let tables = u64::from(tables);
         self.kernel_end + initrd + tables <= top
     }
 }
@@ -69,11 +72,34 @@ pub(super) fn top_for_initrd(ram: u32, page_offset: u32, end: u64) -> u64 {
     u64::from(ram).min(u64::from(mapped).max(end))
 }
 
-/// Bytes of the first page tables: a directory, and tables for the part of RAM
-/// that is mapped below the Switcher.
-pub(super) fn page_table_bytes(ram: u32, page_offset: u32) -> u32 {
-    let mapped = ram.min(SWITCHER_ADDR - page_offset);
-    (mapped.div_ceil(DIRECTORY_SPAN) + 1) << PAGE_SHIFT
+/// Bytes of RAM that the first page tables map: all below the Switcher or, with
+/// PAE, what one page directory maps. A kernel soon makes tables of its own.
+pub(super) fn mapped_at_first(
+    ram: u32,
+    page_offset: u32,
+    paging: Format,
+) -> u32 {
+    let below_switcher = ram.min(SWITCHER_ADDR - page_offset);
+    match paging {
+        Format::TwoLevels => below_switcher,
+        Format::Pae => below_switcher.min(1 << Format::POINTER_SHIFT),
+    }
+}
+
+/// Bytes of the first page tables: tables for the part of RAM that is mapped, a
+/// directory, and with PAE a page for the pointer table.
+pub(super) fn page_table_bytes(
+    ram: u32,
+    page_offset: u32,
+    paging: Format,
+) -> u32 {
+    let mapped = mapped_at_first(ram, page_offset, paging);
+    let tables = mapped.div_ceil(paging.table_span());
+    let others = match paging {
+        Format::TwoLevels => 1,
+        Format::Pae => 2,
+    };
+    (tables + others) << PAGE_SHIFT
 }
 
 #[cfg(test)]
@@ -84,6 +110,7 @@ mod tests {
         Demand {
             kernel_end: kernel_mb << 20,
             page_offset: 0xC000_0000,
+            paging: Format::TwoLevels,
             initrd: initrd_mb << 20,
         }
     }
@@ -97,6 +124,9 @@ mod tests {
             let ram = |mb| u32::try_from(mb << 20).unwrap();
             assert!(demand.fits(ram(least)), "{kernel} {initrd}: {least}");
             assert!(!demand.fits(ram(least - 1)), "{kernel} {initrd}");
+            let paging = Format::Pae;
+            let with_pae = Demand { paging, ..demand }.least_mb().unwrap();
+            assert!(with_pae >= least, "{kernel} {initrd}: {with_pae}");
         }
     }
 

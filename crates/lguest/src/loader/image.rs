@@ -10,6 +10,9 @@ use std::borrow::Cow;
 use std::fs::File;
 use std::io;
 
+/// How much of a file is examined as a whole.
+pub(super) const LOOKED_AT: usize = 64 << 20;
+
 /// Where a kernel comes from.
 #[derive(Debug)]
 pub enum Image {

@@ -13,7 +13,7 @@ use super::search::find;
 use super::{Image, bzimage, elf, setup, vmcall};
 use crate::memory::{GuestMemory, Section};
 use lg_abi::boot::GUEST_MAGIC;
-use lg_abi::page::{DIRECTORY_SPAN, SWITCHER_ADDR};
+use lg_abi::page::{DIRECTORY_SPAN, Format, SWITCHER_ADDR};
 
 /// Loads a kernel of either format. An initrd of so many bytes must fit beside
 /// it.
@@ -38,27 +38,33 @@ pub(super) fn load(
         .parts
         .iter()
         .find_map(|&part| find_mark(memory, part));
-    let start = match (mark, placed.entry) {
-        (Some(after_mark), _) => after_mark
-            .checked_add(offset)
-            .map(Start::Paged)
-            .ok_or(KernelError::BadPageOffset(offset))?,
+    let (start, paging) = match (mark, placed.entry) {
+        (Some(after_mark), _) => {
+            let start = after_mark.checked_add(offset).map(Start::Paged);
+            let start = start.ok_or(KernelError::BadPageOffset(offset))?;
+            (start, Format::TwoLevels)
+        }
         (None, Some(entry)) => later_start(memory, &placed, entry)?,
         (None, None) => return Err(KernelError::NoMagic),
     };
+    if paging == Format::Pae && offset % (1 << Format::POINTER_SHIFT) != 0 {
+        return Err(KernelError::BadPageOffset(offset));
+    }
     Ok(Kernel {
         page_offset: offset,
         start,
+        paging,
         end: placed.end,
     })
 }
 
-/// The start of a kernel without the mark of 2007, if it is a guest of lguest.
+/// The start of a kernel without the mark of 2007, if it is a guest of lguest,
+/// and the format of its page tables.
 fn later_start(
     memory: &GuestMemory,
     placed: &Placed,
     entry: u32,
-) -> Result<Start, KernelError> {
+) -> Result<(Start, Format), KernelError> {
     let lowest = placed.parts.iter().map(|part| part.addr()).min();
     if let Some(lowest) = lowest.filter(|&lowest| lowest < LOWEST_LINEAR) {
         return Err(KernelError::TooLow(lowest));
@@ -75,18 +81,21 @@ fn later_start(
     let known = release.as_ref().and_then(Release::interface);
     match known {
         Some(known) if find(&bytes, GUEST_NAME).is_some() => {
+            let paging = Release::paging_of(&bytes);
             if let Some(release) = release
-                && release.has_pae_in(&bytes) == Some(true)
+                && paging == Format::Pae
+                && !release.knows_pae()
             {
                 return Err(KernelError::Pae(release));
             }
             if known.interface().vmcall {
                 vmcall::replace(memory, &placed.parts, placed.end);
             }
-            Ok(match known.interface().layout.pgdir {
+            let start = match known.interface().layout.pgdir {
                 Some(_) => Start::Identity(entry, known),
                 None => Start::Linear(entry, known),
-            })
+            };
+            Ok((start, paging))
         }
         _ => Err(KernelError::NoMagic),
     }

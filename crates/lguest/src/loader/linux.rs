@@ -6,6 +6,7 @@
 
 use super::search::find;
 use lg_abi::known::Known;
+use lg_abi::page::Format;
 use serde::{Serialize, Serializer};
 use std::fmt;
 
@@ -90,18 +91,29 @@ impl Release {
         })
     }
 
-    /// Whether `kernel` of this release was built with PAE. Since 2.6.38 both
-    /// kinds of kernel report at boot whether pages can be non-executable, and
-    /// only one of them can make them so. Earlier kernels do not tell.
-    pub(super) fn has_pae_in(&self, kernel: &[u8]) -> Option<bool> {
+    /// Whether `kernel` was built with PAE. Every release has a message about a
+    /// bad entry of the top page table, in which the entry has as many digits
+    /// as its format needs.
+    pub(super) fn has_pae_in(kernel: &[u8]) -> Option<bool> {
         let has = |text: &[u8]| find(kernel, text).is_some();
-        if has(b"cannot be enabled: non-PAE kernel") {
-            Some(false)
-        } else if self.number >= (2, 6, 38) {
-            has(b"NX (Execute Disable) protection: active").then_some(true)
+        if has(b"bad pgd %p(%016L") {
+            Some(true)
         } else {
-            None
+            has(b"bad pgd %08lx").then_some(false)
         }
+    }
+
+    /// The format of the page tables of `kernel`.
+    pub(super) fn paging_of(kernel: &[u8]) -> Format {
+        match Self::has_pae_in(kernel) {
+            Some(true) => Format::Pae,
+            _ => Format::TwoLevels,
+        }
+    }
+
+    /// Whether its guests may be built with PAE.
+    pub(super) fn knows_pae(&self) -> bool {
+        self.number >= (2, 6, 31)
     }
 
     /// Whether `kernel` of this release was built for several processors: its

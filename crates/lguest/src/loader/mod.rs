@@ -14,7 +14,7 @@
 use crate::engine::Setup;
 use crate::memory::GuestMemory;
 use lg_abi::known::Known;
-use lg_abi::page::LINEAR;
+use lg_abi::page::{Format, LINEAR};
 use lg_abi::request::Initialize;
 use std::fs::File;
 
@@ -109,6 +109,7 @@ pub fn load(
             page_offset: kernel.page_offset,
         },
         interface,
+        paging: kernel.paging,
         boot_parameters,
     })
 }
@@ -120,6 +121,8 @@ pub struct Loaded {
     pub request: Initialize,
     /// Which interface the Guest has.
     pub interface: Known,
+    /// The format of its page tables.
+    pub paging: Format,
     /// The physical address of its boot parameters, for generations that get it
     /// in a register.
     pub boot_parameters: u32,
@@ -129,6 +132,7 @@ impl From<Loaded> for Setup {
     fn from(loaded: Loaded) -> Self {
         Self {
             interface: loaded.interface,
+            paging: loaded.paging,
             boot_parameters: loaded.boot_parameters,
             ..Self::from(loaded.request)
         }

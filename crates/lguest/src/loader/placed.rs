@@ -5,6 +5,7 @@
 
 use crate::memory::Section;
 use lg_abi::known::Known;
+use lg_abi::page::Format;
 
 /// A kernel that has been loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +14,8 @@ pub struct Kernel {
     pub page_offset: u32,
     /// Where it begins.
     pub start: Start,
+    /// The format of its page tables.
+    pub paging: Format,
     /// The first physical address above the kernel.
     pub end: u32,
 }

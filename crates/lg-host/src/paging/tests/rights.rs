@@ -108,7 +108,9 @@ fn every_fault(mut m: Machine) {
             assert!(everything_agrees(&m), "{what}");
             // And away with it.
             set(&m, 0x67, 0);
-            m.host().set_pte(Machine::CR3, GuestVirt(VA), 0).unwrap();
+            m.host()
+                .set_pte(Machine::CR3, GuestVirt(VA), [0, 0])
+                .unwrap();
             assert!(m.mapper.pages.is_empty(), "{what}");
         }
     }

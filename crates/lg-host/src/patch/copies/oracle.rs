@@ -226,7 +226,7 @@ impl Several<'_> {
                 for _ in 0..times {
                     let host = &mut self.hosts[self.current];
                     let cr3 = host.vm.cr3.get();
-                    host.set_pte(cr3, GuestVirt(0xC00F_0000), 0xF_0063)
+                    host.set_pte(cr3, GuestVirt(0xC00F_0000), [0xF_0063, 0])
                         .unwrap();
                 }
             }
@@ -259,7 +259,7 @@ impl Several<'_> {
         memory.set_word(GuestPhys(at), pte).unwrap();
         let host = &mut self.hosts[self.current];
         let told = match tell % 3 {
-            0 => host.set_pte(cr3, va, pte),
+            0 => host.set_pte(cr3, va, [pte, 0]),
             1 if cr3 == host.vm.cr3.get() => host.flush_user(),
             _ => host.flush_everything(),
         };

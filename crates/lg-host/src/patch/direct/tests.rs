@@ -112,7 +112,7 @@ fn a_program_that_is_stopped_on_the_way_is_put_back() {
     // Another program has something else there.
     let mut m = often(0, 0);
     m.set_user_pte(PAGE, Pte(0x9025));
-    m.host().set_pte(Machine::CR3, SITE, 0x9025).unwrap();
+    m.host().set_pte(Machine::CR3, SITE, [0x9025, 0]).unwrap();
     trap(&mut m, GuestVirt(SLOT_VA + 2), 0, Event::Kick);
     assert_eq!(m.vm.regs.eip.get(), SLOT_VA + 2);
     let mut m = often(0, 0);

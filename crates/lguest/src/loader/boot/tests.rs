@@ -8,7 +8,7 @@ use super::*;
 use crate::loader::Start;
 use lg_abi::boot::GUEST_MAGIC;
 use lg_abi::known::Known;
-use lg_abi::page::LINEAR;
+use lg_abi::page::{LINEAR, SWITCHER_ADDR};
 use proptest::prelude::*;
 use std::io::Write;
 
@@ -18,6 +18,7 @@ fn kernel(page_offset: u32, end: u32) -> Kernel {
     Kernel {
         page_offset,
         start: Start::Paged(0),
+        paging: Format::TwoLevels,
         end,
     }
 }
@@ -28,8 +29,21 @@ fn walk(memory: &GuestMemory, pgdir: u32, va: u32) -> Option<u32> {
         let pte = Pte(memory.read_object(table + index * 4).unwrap());
         pte.has(START_PTE_FLAGS).then_some(pte.frame())
     };
-    let table = entry(pgdir, directory_index(va))?;
-    let frame = entry(table, lg_abi::page::table_index(va))?;
+    let table = entry(pgdir, va >> 22)?;
+    let frame = entry(table, va >> 12 & 1023)?;
+    Some(frame + va % PAGE_SIZE)
+}
+
+/// The same by tables of PAE.
+fn walk_pae(memory: &GuestMemory, pgdir: u32, va: u32) -> Option<u32> {
+    let entry = |table: u32, index: u32, flags: u32| {
+        let pte: u64 = memory.read_object(table + index * 8).unwrap();
+        let pte = u32::try_from(pte).unwrap();
+        (pte & 0xFFF == flags).then_some(pte & !0xFFF)
+    };
+    let directory = entry(pgdir, va >> 30, 1)?;
+    let table = entry(directory, va >> 21 & 511, START_PTE_FLAGS)?;
+    let frame = entry(table, va >> 12 & 511, START_PTE_FLAGS)?;
     Some(frame + va % PAGE_SIZE)
 }
 
@@ -60,6 +74,28 @@ proptest! {
                 .filter(|&pa| pa < ram && va < SWITCHER_ADDR);
             prop_assert_eq!(walk(&memory, pgdir, va), expected);
         }
+    }
+
+    #[test]
+    fn ram_is_mapped_at_both_places_with_pae(
+        pages in 0x200_u32..0x4000,
+        split in prop::sample::select(vec![BASE, 0x8000_0000, 0x4000_0000]),
+        probe in any::<u32>(),
+    ) {
+        let ram = pages * PAGE_SIZE;
+        let memory = GuestMemory::new(ram, 1).unwrap();
+        let kernel = Kernel {
+            start: Start::Identity(0, Known::Linux2_6_31),
+            paging: Format::Pae,
+            ..kernel(split, 0x10_0000)
+        };
+        let pgdir = page_tables(&memory, &kernel, ram).unwrap();
+        for pa in [0, probe % ram, ram - 1, ram] {
+            let expected = (pa < ram).then_some(pa);
+            prop_assert_eq!(walk_pae(&memory, pgdir, pa), expected);
+            prop_assert_eq!(walk_pae(&memory, pgdir, split + pa), expected);
+        }
+        prop_assert_eq!(walk_pae(&memory, pgdir, split - 1), None);
     }
 }
 
@@ -180,13 +216,22 @@ fn a_kernel_without_page_tables_gets_the_address_of_its_parameters() {
 /// Linux 2.6.24 to 3.0: page tables that map memory twice.
 #[test]
 fn a_kernel_of_the_years_between_gets_page_tables_at_both_places() {
-    for (release, interface, replaced) in [
-        ("2.6.24", Known::Linux2_6_24, false),
-        ("2.6.27", Known::Linux2_6_25, false),
-        ("2.6.30", Known::Linux2_6_30, true),
-        ("3.0.101", Known::Linux2_6_31, true),
+    const PLAIN: &str = "bad pgd %08lx";
+    const PAE: &str = "bad pgd %p(%016Lx)";
+    for (release, interface, replaced, mark) in [
+        ("2.6.24", Known::Linux2_6_24, false, PLAIN),
+        ("2.6.27", Known::Linux2_6_25, false, PLAIN),
+        ("2.6.30", Known::Linux2_6_30, true, PLAIN),
+        ("2.6.31", Known::Linux2_6_31, true, PAE),
+        ("3.0.101", Known::Linux2_6_31, true, PLAIN),
+        ("3.0.101", Known::Linux2_6_31, true, PAE),
     ] {
-        let banner = format!("Linux version {release} (a@b) #1\n\0lguest\0");
+        let banner =
+            format!("Linux version {release} (a@b) #1\n\0lguest\0{mark}\0");
+        let (paging, walk) = match mark {
+            PAE => (Format::Pae, walk_pae as fn(&GuestMemory, _, _) -> _),
+            _ => (Format::TwoLevels, walk as _),
+        };
         let mut code = banner.into_bytes();
         code.resize(0x800, 0x90);
         code.extend([0xB8, 1, 0, 0, 0, 0x0F, 0x01, 0xC1]);
@@ -201,7 +246,7 @@ fn a_kernel_of_the_years_between_gets_page_tables_at_both_places() {
         let memory = GuestMemory::new(16 << 20, 2).unwrap();
         let image = Image::Unpacked(image);
         let loaded = load(&memory, &image, None, b"quiet").unwrap();
-        assert_eq!(loaded.interface, interface);
+        assert_eq!((loaded.interface, loaded.paging), (interface, paging));
         assert_eq!(loaded.boot_parameters, 0x9_0000);
         let request = loaded.request;
         assert_eq!((request.start, request.page_offset), (0x10_0800, BASE));

@@ -37,7 +37,7 @@ fn bzimage(release: &str, payload: &[u8]) -> Vec<u8> {
 
 #[test]
 fn a_later_kernel_is_known_in_every_packing() {
-    let no_pae = b"cannot be enabled: non-PAE kernel!\0\0lguest\0";
+    let no_pae = b"3%s:%d: bad pgd %08lx\n\0\0lguest\0";
     let kernel = vmlinux(&texts("3.11.10", "SMP Mon", no_pae));
     for by in [
         Compression::Gzip,
@@ -63,7 +63,7 @@ fn a_later_kernel_is_known_in_every_packing() {
 #[test]
 fn a_kernel_that_does_not_run_is_refused_with_the_reason() {
     let guest = b"\0lguest\0".as_slice();
-    let pae = b"NX (Execute Disable) protection: active\0\0lguest\0";
+    let pae = b"%s:%d: bad pgd %p(%016Lx).\n\0\0lguest\0";
     for (release, texts_of_guest, words) in [
         (
             "3.11.10",
@@ -73,9 +73,9 @@ fn a_kernel_that_does_not_run_is_refused_with_the_reason() {
         ("4.9.154", guest, "another interface of lguest"),
         ("4.14.1", b"", "which has no lguest"),
         (
-            "3.11.10",
+            "2.6.30",
             pae,
-            "was built with PAE, which does not run here",
+            "with PAE, which guests have only since Linux 2.6.31",
         ),
     ] {
         let kernel = vmlinux(&texts(release, "Mon", texts_of_guest));
@@ -85,8 +85,18 @@ fn a_kernel_that_does_not_run_is_refused_with_the_reason() {
 }
 
 #[test]
+fn a_kernel_with_pae_runs_since_its_guests_know_it() {
+    for (release, build) in [("2.6.31", "Mon"), ("3.11.10", "SMP Mon")] {
+        let pae = b"3%s:%d: bad pgd %p(%016Lx)\n\0\0lguest\0";
+        let found = describe(&vmlinux(&texts(release, build, pae)));
+        assert_eq!(found.pae, Some(true), "{release}");
+        assert!(found.runs, "{found}");
+    }
+}
+
+#[test]
 fn a_vmlinux_is_described_without_unpacking() {
-    let no_pae = b"cannot be enabled: non-PAE kernel!";
+    let no_pae = b"bad pgd %08lx";
     let found = describe(&vmlinux(&texts("4.9.154", "Mon", no_pae)));
     assert_eq!((found.bits, found.generation), (Some(32), Some(3)));
     assert_eq!((found.pae, found.smp), (Some(false), Some(false)));
