@@ -1,9 +1,10 @@
 //! Every question of the test guest, and its transcript.
 //!
-//! `guests/questions` asks one question per run. The output of Guest and
-//! Launcher is compared with `tests/questions/NAME.txt`, which begins with the
-//! question and ends with the exit code of the Launcher. `UPDATE_EXPECT=1`
-//! writes the files again. Read what has changed.
+//! `guests/questions` asks one question per run, as a Guest of 2007 or of a
+//! later release. The output of Guest and Launcher is compared with
+//! `tests/questions/NAME.txt`, which begins with the question and ends with the
+//! exit code of the Launcher. `UPDATE_EXPECT=1` writes the files again. Read
+//! what has changed.
 
 #![expect(clippy::unwrap_used, reason = "a test says what went wrong so")]
 
@@ -14,6 +15,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use support::later::{LATER, Later};
 use support::{Finished, Running, Scratch, guests, lguest, questions, run};
 
 /// The folder of the transcripts.
@@ -29,20 +31,82 @@ struct Way {
     options: &'static [&'static str],
     /// The part of a line that is compared with the transcript.
     look_at: fn(&str) -> &str,
-    /// What the names of its questions begin with.
-    about: &'static str,
+    /// Whether it asks a question, by its name and topic.
+    asks: fn(&str, &str) -> bool,
+    /// The release that the Guest says it is, unless it is one of 2007.
+    later: Option<Later>,
+}
+
+impl Way {
+    /// All questions of a Guest of 2007.
+    const OF_2007: Self = Self {
+        name: "exact",
+        options: &["--isolation=guest", "--no-fast-path=flat-code"],
+        look_at: |line| line,
+        asks: |_, _| true,
+        later: None,
+    };
+
+    /// The Guest. `scratch` must live as long as it is used.
+    fn kernel(&self, scratch: &Scratch) -> PathBuf {
+        match self.later {
+            Some(later) => later.of(&questions(), scratch),
+            None => questions(),
+        }
+    }
 }
 
 #[test]
 fn every_answer_is_as_it_was() {
-    let exact = Way {
-        name: "exact",
-        options: &["--isolation=guest", "--no-fast-path=flat-code"],
-        look_at: |line| line,
-        about: "",
-    };
-    compare(&exact, std::env::var_os("UPDATE_EXPECT").is_some());
+    compare(&Way::OF_2007, UPDATE);
 }
+
+/// A Guest of the last releases with virtio gets the same answers as one of
+/// 2007, as far as they can be asked in both. It has questions of its own.
+#[test]
+fn every_answer_to_a_later_guest_is_as_it_was() {
+    let later = Way {
+        name: "later",
+        later: Some(LATER[0]),
+        ..Way::OF_2007
+    };
+    compare(&later, UPDATE);
+}
+
+#[test]
+fn later_guests_get_the_same_answers_with_user_processes() {
+    let walled_in = Way {
+        name: "later-user",
+        options: &["--isolation=user"],
+        asks: is_of_later_guests,
+        later: Some(LATER[0]),
+        ..Way::OF_2007
+    };
+    compare(&walled_in, !UPDATE);
+}
+
+/// Devices are the same for each later release.
+#[test]
+fn devices_of_every_later_release_give_the_same_answers() {
+    for later in &LATER[1..] {
+        let way = Way {
+            name: later.release,
+            options: &["--isolation=guest"],
+            asks: |_, topic| ["virtio", "frames"].contains(&topic),
+            later: Some(*later),
+            ..Way::OF_2007
+        };
+        compare(&way, !UPDATE);
+    }
+}
+
+/// Whether a topic is one of later Guests only.
+fn is_of_later_guests(_: &str, topic: &str) -> bool {
+    ["later", "virtio", "frames"].contains(&topic)
+}
+
+/// For [`compare`]: transcripts may be written.
+const UPDATE: bool = true;
 
 /// If the code segment has no limit, a program that jumps into its kernel gets
 /// its fault at the first instruction there that traps.
@@ -56,9 +120,9 @@ fn every_answer_is_the_same_by_default_except_after_a_stray_jump() {
             true => STRAYED,
             false => line,
         },
-        about: "",
+        ..Way::OF_2007
     };
-    compare(&default, false);
+    compare(&default, !UPDATE);
 }
 
 #[test]
@@ -66,10 +130,9 @@ fn every_answer_is_the_same_with_user_processes() {
     let walled_in = Way {
         name: "user",
         options: &["--isolation=user"],
-        look_at: |line| line,
-        about: "",
+        ..Way::OF_2007
     };
-    compare(&walled_in, false);
+    compare(&walled_in, !UPDATE);
 }
 
 /// Without patches the Host carries out each load of a kernel's own segments.
@@ -78,18 +141,23 @@ fn answers_about_a_kernels_own_segments_are_the_same_without_patches() {
     let unpatched = Way {
         name: "unpatched",
         options: &["--isolation=guest", "--no-fast-path=segments"],
-        look_at: |line| line,
-        about: "own_",
+        asks: |name, _| name.starts_with("own_"),
+        ..Way::OF_2007
     };
-    compare(&unpatched, false);
+    compare(&unpatched, !UPDATE);
 }
 
-/// Compares the answers with the transcripts, or writes them.
-fn compare(way: &Way, update: bool) {
+/// Compares the answers with the transcripts, or writes them, if that is asked
+/// for.
+fn compare(way: &Way, may_update: bool) {
+    let update = may_update && std::env::var_os("UPDATE_EXPECT").is_some();
     let texts = texts();
-    let mut names = names();
-    names.retain(|name| name.starts_with(way.about));
-    assert!(!names.is_empty(), "no question about {:?}", way.about);
+    let scratch = Scratch::new(way.name);
+    let kernel = way.kernel(&scratch);
+    let mut names = names(&kernel);
+    let topic = |name: &String| texts.get(name).map_or("", |q| &q.topic);
+    names.retain(|name| (way.asks)(name, topic(name)));
+    assert!(!names.is_empty(), "no question for {:?}", way.name);
     let left = Mutex::new(names);
     let wrong = Mutex::new(Vec::new());
     let work = || {
@@ -99,7 +167,7 @@ fn compare(way: &Way, update: bool) {
                 question.unwrap_or_else(|| panic!("{name} asks nothing"));
             let has_peer = texts.contains_key(&format!("{name}_peer"));
             let mut answer = question.on_record();
-            let asked = ask(&name, &question.topic, has_peer, way);
+            let asked = ask(&name, &question.topic, has_peer, way, &kernel);
             for finished in asked {
                 record(&mut answer, &finished);
             }
@@ -138,7 +206,10 @@ fn compare(way: &Way, update: bool) {
 
 #[test]
 fn every_record_has_its_question() {
-    let names = names();
+    let scratch = Scratch::new("records");
+    let mut all = names(&questions());
+    all.extend(names(&LATER[0].of(&questions(), &scratch)));
+    let names = all;
     let texts = texts();
     for name in &names {
         assert!(
@@ -157,8 +228,8 @@ fn every_record_has_its_question() {
 }
 
 /// All names, as the Guest lists them.
-fn names() -> Vec<String> {
-    let list = run(lguest().arg("16").arg(questions()).arg("ask=list"), b"");
+fn names(kernel: &Path) -> Vec<String> {
+    let list = run(lguest().arg("16").arg(kernel).arg("ask=list"), b"");
     let list = list.ends_well(0).stdout;
     list.lines().map(|line| line.trim().to_owned()).collect()
 }
@@ -220,18 +291,25 @@ fn texts() -> BTreeMap<String, Question> {
 
 /// Runs the Guest with one question and the devices that it needs. Some
 /// questions need two Guests, and then both answer.
-fn ask(name: &str, topic: &str, has_peer: bool, way: &Way) -> Vec<Finished> {
+fn ask(
+    name: &str,
+    topic: &str,
+    has_peer: bool,
+    way: &Way,
+    kernel: &Path,
+) -> Vec<Finished> {
     let scratch = Scratch::new(&format!("{name}-{}", way.name));
     let options = devices(name, topic, &scratch);
     let command = |ask: &str| {
         let mut command = lguest();
         command.args(["run", "--memory", "16", "--kernel"]);
-        command.arg(questions()).args(&options);
+        command.arg(kernel).args(&options);
         command.args(way.options);
         command.arg(format!("--append=ask={ask}"));
         command
     };
-    let typed = ["console", "interrupts"].contains(&topic);
+    let typed = ["console", "interrupts"].contains(&topic)
+        || name.starts_with("typed_into_");
     let input: &[u8] = if typed { b"one two\n" } else { b"" };
     if !has_peer {
         return vec![run(&mut command(name), input)];
@@ -259,7 +337,11 @@ fn devices(name: &str, topic: &str, scratch: &Scratch) -> Vec<String> {
             format!("--disk={}", disk("another", 0xF0)),
         ],
         ("block", _) => vec![format!("--disk={}", disk("disk", 0))],
-        ("net", _) => {
+        ("virtio", "sectors_of_a_read_only_disk") => {
+            vec![format!("--disk={},ro", disk("disk", 0))]
+        }
+        ("virtio", _) => vec![format!("--disk={}", disk("disk", 0))],
+        ("net" | "frames", _) => {
             let file = scratch.file("lan", &[0; 4096]);
             vec![format!("--net=sharenet={}", file.display())]
         }

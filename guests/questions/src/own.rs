@@ -4,12 +4,15 @@
 //! with a stack protector has its canary in that of gs. They load these
 //! segments at each entry, and use them all the time.
 
+use crate::lab::calls::number;
 use crate::lab::memory::{page, peek, poke, va};
 use crate::lab::space::{Space, first};
 use crate::lab::trap::{self, Next};
-use crate::lab::{code, hypercall, kernel, user};
+use crate::lab::{call, code, hypercall, kernel, user};
+use lg_abi::call::CallName;
 use lg_abi::hypercall::Hypercall;
 use lg_abi::segment::{GDT_ENTRIES, GDT_PER_CPU, GDT_STACK_CANARY};
+use lg_guest::interface::has_virtio;
 use lg_guest::println;
 
 /// The high word of a descriptor: data of the kernel, as much as the limit says
@@ -53,7 +56,15 @@ fn both(per_cpu: u32, canary: u32) -> u32 {
 }
 
 fn load_table(table: u32) {
-    hypercall(Hypercall::LoadGdt, table, GDT_ENTRIES, 0);
+    if !has_virtio() {
+        hypercall(Hypercall::LoadGdt, table, GDT_ENTRIES, 0);
+        return;
+    }
+    let load = number(CallName::LoadGdtEntry);
+    for index in [12, 13, 14, 15, GDT_PER_CPU, GDT_STACK_CANARY] {
+        let at = table + index * 8;
+        call(load, index, peek(at), peek(at + 4));
+    }
 }
 
 /// Does a kernel find its data by fs, and its canary by gs, and do both

@@ -3,31 +3,42 @@
 //! The Host carries out its entries in order, from where it stopped, and stops
 //! at the first free entry.
 
+use crate::lab::calls::number;
 use crate::lab::memory::{self, peek, poke};
 use crate::lab::{call, hypercall, page};
+use lg_abi::call::CallName;
 use lg_abi::dma::{Dma, LGUEST_CONSOLE_DMA_KEY};
-use lg_abi::hypercall::{Hypercall, RawCall};
-use lg_abi::shared::{HCALL_DONE, HCALL_PENDING, LHCALL_RING_SIZE, offset};
+use lg_abi::hypercall::Hypercall;
+use lg_abi::shared::{HCALL_DONE, HCALL_PENDING, LHCALL_RING_SIZE};
+use lg_guest::interface::{self, has_virtio, layout};
 use lg_guest::println;
 
 const SIZE: u32 = LHCALL_RING_SIZE as u32;
 
 /// Writes a call into entry `n`, and hands it over.
-fn put(n: u32, eax: u32, edx: u32, ebx: u32, ecx: u32) {
-    let at =
-        memory::shared(offset::HCALLS) + n % SIZE * size_of::<RawCall>() as u32;
-    for (field, word) in (0..).step_by(4).zip([eax, edx, ebx, ecx]) {
-        poke(at + field, word);
+fn put(n: u32, number: u32, first: u32, second: u32, third: u32) {
+    let call = interface::registers(number, [first, second, third, 0]);
+    let size = interface::interface().ring_entry_size();
+    let ring = layout().hcalls.offset();
+    let at = memory::shared(ring) + n % SIZE * size;
+    let registers = interface::interface().ring;
+    for (field, &register) in (0..).step_by(4).zip(registers) {
+        poke(at + field, call.get(register));
     }
     set_status(n, HCALL_PENDING);
 }
 
+/// Where the status of entry `n` is.
+fn status_at(n: u32) -> u32 {
+    memory::shared(layout().hcall_status.offset()) + n % SIZE
+}
+
 fn status(n: u32) -> u8 {
-    memory::bytes(memory::shared(offset::HCALL_STATUS) + n % SIZE, 1)[0]
+    memory::bytes(status_at(n), 1)[0]
 }
 
 fn set_status(n: u32, status: u8) {
-    memory::write(memory::shared(offset::HCALL_STATUS) + n % SIZE, &[status]);
+    memory::write(status_at(n), &[status]);
 }
 
 /// The entry that the Host reads next. The kit has used some.
@@ -63,7 +74,14 @@ fn message(text: &[u8]) -> u32 {
     page
 }
 
+/// Puts a call that prints `text` into entry `n`.
 fn send(n: u32, text: &[u8]) -> u32 {
+    if has_virtio() {
+        let at = page();
+        memory::write(at, text);
+        put(n, number(CallName::Notify), at, 0, 0);
+        return at;
+    }
     let dma = message(text);
     put(n, Hypercall::SendDma as u32, LGUEST_CONSOLE_DMA_KEY, dma, 0);
     dma
@@ -147,8 +165,8 @@ pub(crate) fn ring_results() {
 pub(crate) fn ring_number_11() {
     let first = next();
     put(first, 11, 0, 0, 0);
-    let never = message(b"never\r\n");
-    hypercall(Hypercall::SendDma, LGUEST_CONSOLE_DMA_KEY, never, 0);
+    send(first + 1, b"never\r\n");
+    call(0, 0, 0, 0);
 }
 
 /// Does LGUEST_INIT in the ring end the Guest?
