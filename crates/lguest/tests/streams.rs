@@ -67,6 +67,41 @@ fn a_given_descriptor_is_used_and_its_end_is_survived() {
 }
 
 #[test]
+fn all_frames_are_in_a_capture() {
+    let scratch = Scratch::new("capture");
+    let (path, capture) = (scratch.path("socket"), scratch.path("pcap"));
+    let net = format!("{},server,pcap={}", at(&path), capture.display());
+    let mut a = Guest::on(&net, &[A]);
+    let mut b = Guest::on(&at(&path), &[B]);
+    b.pings(0);
+    b.ends();
+    a.types("poweroff");
+    assert_eq!(a.0.finish().code(), 0);
+    let bytes = std::fs::read(&capture).unwrap();
+    assert_eq!(bytes[..4], [0x4D, 0x3C, 0xB2, 0xA1]);
+    let mut rest = &bytes[24..];
+    let (mut asked, mut answered) = (0, 0);
+    while let Some((header, frames)) = rest.split_first_chunk::<16>() {
+        let length = u32::from_le_bytes(header[8..12].try_into().unwrap());
+        let (frame, more) = frames.split_at(length as usize);
+        // ICMP over IPv4: an echo request, or its answer.
+        if frame[12..14] == [8, 0] && frame[23] == 1 {
+            asked += usize::from(frame[34] == 8);
+            answered += usize::from(frame[34] == 0);
+        }
+        rest = more;
+    }
+    assert!(asked >= 1 && answered >= 1, "{asked} and {answered}");
+    assert!(rest.is_empty());
+    let net = format!("{},server,pcap=/", at(&path));
+    let mut command = lguest();
+    command.arg("run").arg(format!("--net={net}"));
+    let end = run(&mut command, b"");
+    assert_eq!(end.code(), 120, "{end:?}");
+    assert!(end.stderr.contains("capture /: it cannot be written"));
+}
+
+#[test]
 fn a_stream_that_cannot_be_opened_names_the_cure() {
     let scratch = Scratch::new("no-stream");
     let path = scratch.path("socket");

@@ -57,7 +57,8 @@ pub enum UsageError {
     #[error(
         "network '{0}' is not sharenet=FILE, stream=unix:PATH[,server], \
          stream=fd:N[,server], user[,publish=[ADDRESS:]PORT:PORT[/udp]]…\
-         [,restrict], tap=IP[/BITS] or bridge=BR: give one"
+         [,restrict], tap=IP[/BITS], tap=fd:N, bridge=BR or none: \
+         give one, and behind it ',mac=ADDRESS' or ',pcap=FILE'"
     )]
     NotANetwork(String),
     /// A text that is no value of `--tunnet`.

@@ -230,7 +230,8 @@ pub(super) struct Run {
     /// of the guest, ',restrict' allows no more than that), with other guests
     /// (sharenet=FILE), with another process (stream=unix:PATH or stream=fd:N;
     /// ',server' waits for it to connect), or with this machine
-    /// (tap=IP[/BITS] or bridge=BR)
+    /// (tap=IP[/BITS], tap=fd:N or bridge=BR). ',mac=ADDRESS' gives the guest
+    /// an address, ',pcap=FILE' records all frames. 'none' is no network
     #[arg(long, short, value_name = "KIND=...")]
     pub(super) net: Vec<OsString>,
     /// Arguments for the kernel

@@ -125,9 +125,12 @@ impl Run {
         }
         let mut devices =
             placed(matches, "disk", self.disk, |text| values::disk(&text))?;
-        devices.extend(placed(matches, "net", self.net, |text| {
-            networks::net(&text)
-        })?);
+        let networks = placed(matches, "net", self.net, Ok)?;
+        for (place, text) in networks {
+            if text != networks::NONE {
+                devices.push((place, networks::net(&text)?));
+            }
+        }
         Ok(Config {
             memory: values::size(&self.memory)?,
             kernel: self.kernel.map_or(Kernel::Embedded, Kernel::File),
@@ -179,12 +182,12 @@ fn check(config: Config) -> Result<Config, UsageError> {
 }
 
 /// Converts each value of option `name`, and adds its position among the words.
-fn placed<T>(
+fn placed<T, M>(
     matches: &ArgMatches,
     name: &str,
     values: Vec<T>,
-    meaning: impl Fn(T) -> Result<DeviceConfig, UsageError>,
-) -> Result<Vec<(usize, DeviceConfig)>, UsageError> {
+    meaning: impl Fn(T) -> Result<M, UsageError>,
+) -> Result<Vec<(usize, M)>, UsageError> {
     let places = matches.indices_of(name).into_iter().flatten();
     places
         .zip(values)

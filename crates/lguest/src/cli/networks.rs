@@ -11,6 +11,10 @@ use crate::machine::config::{
 use std::ffi::OsStr;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+/// No network: what a script gives whose `--net` must have a value.
+pub(super) const NONE: &str = "none";
 
 /// The netmask of a tap that is given none.
 const NETMASK_BITS: u8 = 24;
@@ -25,20 +29,59 @@ pub(super) fn net(text: &OsStr) -> Result<DeviceConfig, UsageError> {
         }
         return Ok(DeviceConfig::ShareNet(OsStr::from_bytes(file).into()));
     }
+    let (bytes, mac, capture) = common(bytes).ok_or_else(unknown)?;
     let link = if let Some(stream) = bytes.strip_prefix(b"stream=") {
         LinkConfig::Stream(self::stream(stream).ok_or_else(unknown)?)
     } else {
-        let text = text.to_str().ok_or_else(unknown)?;
+        let text = std::str::from_utf8(bytes).map_err(|_| unknown())?;
         match text.split(',').next() {
             Some("user") => LinkConfig::User(user(text).ok_or_else(unknown)?),
             _ => LinkConfig::Tap(tap(text).ok_or_else(unknown)?),
         }
     };
-    Ok(DeviceConfig::Net(NetConfig::new(link)))
+    Ok(DeviceConfig::Net(NetConfig { link, mac, capture }))
 }
 
-/// `tap=IP`, `tap=IP/BITS` or `bridge=BR`.
+/// What `,mac=ADDRESS` and `,pcap=FILE` at the end of a value mean.
+type Common<'t> = (&'t [u8], Option<[u8; 6]>, Option<PathBuf>);
+
+/// What every kind may have at its end, and what is before it.
+fn common(text: &[u8]) -> Option<Common<'_>> {
+    let (mut text, mut mac, mut capture) = (text, None, None);
+    while let Some(comma) = text.iter().rposition(|&byte| byte == b',') {
+        let word = &text[comma + 1..];
+        if let Some(address) = word.strip_prefix(b"mac=") {
+            mac = Some(ethernet(address)?);
+        } else if let Some(path) = word.strip_prefix(b"pcap=") {
+            let named = !path.is_empty();
+            capture = Some(named.then(|| OsStr::from_bytes(path).into())?);
+        } else {
+            break;
+        }
+        text = &text[..comma];
+    }
+    Some((text, mac, capture))
+}
+
+/// An Ethernet address that an interface may have: `52:54:00:12:34:56`.
+fn ethernet(text: &[u8]) -> Option<[u8; 6]> {
+    let text = std::str::from_utf8(text).ok()?;
+    let mut mac = [0; 6];
+    let mut pairs = text.split(':');
+    for byte in &mut mac {
+        let pair = pairs.next()?;
+        let digits = pair.bytes().all(|byte| byte.is_ascii_hexdigit());
+        *byte = u8::from_str_radix(pair, 16).ok().filter(|_| digits)?;
+    }
+    let is_of_one = mac[0] & 1 == 0 && mac != [0; 6];
+    (is_of_one && pairs.next().is_none()).then_some(mac)
+}
+
+/// `tap=IP`, `tap=IP/BITS`, `tap=fd:N` or `bridge=BR`.
 fn tap(text: &str) -> Option<TapConfig> {
+    if let Some(given) = text.strip_prefix("tap=fd:") {
+        return number(given).map(TapConfig::Given);
+    }
     if let Some(name) = text.strip_prefix("bridge=") {
         return (!name.is_empty()).then(|| TapConfig::Bridge(name.into()));
     }

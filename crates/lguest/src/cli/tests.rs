@@ -80,7 +80,16 @@ fn networks_have_their_kinds() {
     assert_eq!(link("stream=unix:a,server"), stream(path("a"), true));
     assert_eq!(link("stream=fd:7"), stream(StreamAt::Given(7), false));
     assert_eq!(link("stream=fd:7,server"), stream(StreamAt::Given(7), true));
+    assert_eq!(link("tap=fd:5"), LinkConfig::Tap(TapConfig::Given(5)));
     assert_eq!(link("user"), LinkConfig::User(UserConfig::default()));
+    let words = "run --net stream=unix:a,server,pcap=b,mac=52:54:0:12:34:5F";
+    let config = parse_words(&format!("{words} --net none")).unwrap();
+    let expected = DeviceConfig::Net(NetConfig {
+        link: stream(path("a"), true),
+        mac: Some([0x52, 0x54, 0, 0x12, 0x34, 0x5F]),
+        capture: Some("b".into()),
+    });
+    assert_eq!(config.devices, [expected]);
     let all = "user,publish=8080:80,publish=[::1]:53:5353/udp,restrict,\
                publish=0.0.0.0:1:65535";
     let published = |address: &str, host, guest, udp| Published {
@@ -216,6 +225,14 @@ fn nonsense_is_refused_with_the_cure() {
         "stream=fd:-1",
         "stream=fd:3,client",
         "stream=10.0.0.1:5",
+        "tap=fd:x",
+        "user,mac=1:2:3:4:5",
+        "user,mac=2:2:3:4:5:6:7",
+        "user,mac=+2:2:3:4:5:6",
+        "user,mac=01:02:03:04:05:06",
+        "user,mac=0:0:0:0:0:0",
+        "user,pcap=",
+        "none,pcap=a",
         "users",
         "user,",
         "user,publish=",

@@ -119,13 +119,21 @@ pub struct DiskConfig {
 pub struct NetConfig {
     /// What it is connected to.
     pub link: LinkConfig,
+    /// The Guest's Ethernet address, if it takes one from the Launcher.
+    pub mac: Option<[u8; 6]>,
+    /// A file for all frames.
+    pub capture: Option<PathBuf>,
 }
 
 impl NetConfig {
     /// An interface with nothing else said about it.
     #[must_use]
     pub fn new(link: LinkConfig) -> Self {
-        Self { link }
+        Self {
+            link,
+            mac: None,
+            capture: None,
+        }
     }
 
     /// Whether other processes connect to it while the Guest runs.
@@ -196,6 +204,8 @@ pub enum TapConfig {
     Address(Ipv4Addr, u8),
     /// It is a port of this bridge.
     Bridge(String),
+    /// A descriptor that the Launcher was given.
+    Given(RawFd),
 }
 
 /// Where the counters are written.

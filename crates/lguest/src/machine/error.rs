@@ -75,6 +75,14 @@ pub enum LaunchError {
         /// Why not.
         error: io::Error,
     },
+    /// The file for the frames of a network cannot be written.
+    #[error("capture {}: it cannot be written: {error}", path.display())]
+    Capture {
+        /// Its name.
+        path: PathBuf,
+        /// Why not.
+        error: io::Error,
+    },
     /// The file for the console's output cannot be written.
     #[error("log {}: it cannot be written: {error}", path.display())]
     Log {
@@ -118,7 +126,9 @@ impl LaunchError {
             Self::Tap(error) => error,
             Self::Stream(error) => error,
             Self::User(error) => error,
-            Self::Stats { error, .. } | Self::Log { error, .. } => error,
+            Self::Stats { error, .. }
+            | Self::Log { error, .. }
+            | Self::Capture { error, .. } => error,
             _ => return self,
         };
         loop {
@@ -174,6 +184,7 @@ impl LaunchError {
             | Self::Stream(_)
             | Self::User(_)
             | Self::Stats { .. }
+            | Self::Capture { .. }
             | Self::Log { .. } => Outcome::BadFile,
             Self::Parent(ParentError::Gone) => Outcome::Signal(TERMINATED),
             Self::Parent(_)

@@ -11,7 +11,7 @@ use super::error::{LaunchError, lacks, named};
 use super::stats::Sink;
 use super::{default_guest, disks};
 use crate::devices::console::{self, Console, Log, Screen};
-use crate::devices::net::{Nic, Tap, stream, user};
+use crate::devices::net::{Capture, Nic, Tap, stream, user};
 use crate::loader::{Image, InitrdError, KernelError};
 use crate::needs;
 use crate::transport::keys::lan::Lan;
@@ -88,11 +88,23 @@ fn open_device(
 }
 
 fn open_nic(config: &NetConfig) -> Result<Nic, LaunchError> {
-    Ok(match &config.link {
+    let mut nic = match &config.link {
         LinkConfig::Tap(tap) => Tap::open(tap)?,
         LinkConfig::Stream(stream) => stream::open(stream)?,
         LinkConfig::User(user) => user::start(user)?,
-    })
+    };
+    if let Some(mac) = config.mac {
+        nic = nic.with_mac(mac);
+    }
+    if let Some(path) = &config.capture {
+        let capture =
+            Capture::create(path).map_err(|error| LaunchError::Capture {
+                path: path.clone(),
+                error,
+            })?;
+        nic = nic.with_capture(capture);
+    }
+    Ok(nic)
 }
 
 fn open_network(

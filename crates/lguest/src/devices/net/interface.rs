@@ -6,13 +6,15 @@
 
 #![expect(unsafe_code, reason = "ioctls of network interfaces")]
 
+use super::given::{self, GivenError};
 use crate::machine::config::TapConfig;
+use rustix::fs::OFlags;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use std::ffi::CStr;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::net::Ipv4Addr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 
 const TUN: &str = "/dev/net/tun";
@@ -32,6 +34,15 @@ pub enum TapError {
     /// There is no such bridge.
     #[error("there is no bridge {0}: `ip link add {0} type bridge` makes one")]
     NoBridge(String),
+    /// The descriptor cannot be taken.
+    #[error(transparent)]
+    Given(#[from] GivenError),
+    /// The descriptor is of something else.
+    #[error(
+        "descriptor {0} is not a tap interface: open /dev/net/tun, and set \
+         IFF_TAP and IFF_NO_PI, without IFF_VNET_HDR"
+    )]
+    NotATap(RawFd),
     /// Something else.
     #[error("cannot {0}: {1}")]
     Configure(&'static str, #[source] io::Error),
@@ -52,6 +63,9 @@ impl Interface {
     ///
     /// [`TapError`].
     pub(super) fn open(config: &TapConfig) -> Result<Self, TapError> {
+        if let TapConfig::Given(number) = config {
+            return given_interface(*number);
+        }
         let (file, name) = interface()?;
         let socket = rustix::net::socket_with(
             AddressFamily::INET,
@@ -66,6 +80,7 @@ impl Interface {
                 set_netmask(&socket, &name, *bits)?;
             }
             TapConfig::Bridge(bridge) => add_to_bridge(&socket, &name, bridge)?,
+            TapConfig::Given(_) => {}
         }
         set_up(&socket, &name)?;
         let mac = hardware_address(&socket, &name)?;
@@ -99,6 +114,30 @@ fn interface() -> Result<(File, String), TapError> {
         .call(file.as_fd(), libc::TUNSETIFF)
         .map_err(|e| refused("make a tap interface", e))?;
     Ok((file, request.name()))
+}
+
+/// The interface behind descriptor `number`, as it was set up.
+fn given_interface(number: RawFd) -> Result<Interface, TapError> {
+    let file = File::from(given::take(number)?);
+    let mut request = Request::new("", &[]);
+    let asked = request.call(file.as_fd(), libc::TUNGETIFF);
+    let [low, high, ..] = request.value;
+    let kind = libc::c_int::from(u16::from_ne_bytes([low, high]));
+    let wanted = libc::IFF_TAP | libc::IFF_NO_PI;
+    let of_interest = wanted | libc::IFF_VNET_HDR;
+    if asked.is_err() || kind & of_interest != wanted {
+        return Err(TapError::NotATap(number));
+    }
+    let mut request = Request::new("", &[]);
+    request
+        .call(file.as_fd(), libc::SIOCGIFHWADDR)
+        .map_err(|e| refused("ask for the tap interface's address", e))?;
+    rustix::fs::fcntl_setfl(&file, OFlags::RDWR | OFlags::NONBLOCK)
+        .map_err(|e| refused("use the tap interface", e.into()))?;
+    let [_, _, mac @ ..] = request.value;
+    let [a, b, c, d, e, f, ..] = mac;
+    let mac = [a, b, c, d, e, f];
+    Ok(Interface { file, mac })
 }
 
 /// Gives interface `name` an address.

@@ -8,6 +8,9 @@
 mod backend;
 pub use backend::{Backend, FRAME_MOST};
 
+mod capture;
+pub use capture::Capture;
+
 mod nic;
 pub use nic::{Nic, NicState};
 

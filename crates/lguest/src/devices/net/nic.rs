@@ -3,12 +3,12 @@
 //! It moves frames between the Guest's buffers and a [`Backend`], and counts
 //! them. A frame for which there is no room is lost: an interface never waits.
 
-use super::Backend;
+use super::{Backend, Capture};
 use crate::devices::{AT_ONCE, Counter, Filled, NamedCounts, Readiness};
 use crate::devices::{
     ReceiveBuffers, RestoreError, Saved, Versioned, Violation,
 };
-use crate::memory::SectionsIn;
+use crate::memory::{SectionsIn, gather, truncated};
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -18,6 +18,9 @@ pub struct Nic {
     backend: Box<dyn Backend>,
     /// The Ethernet address of the other end.
     far: [u8; 6],
+    /// The Guest's own, if it was given one.
+    mac: Option<[u8; 6]>,
+    capture: Option<Capture>,
     counters: NicCounters,
 }
 
@@ -55,8 +58,24 @@ impl Nic {
         Self {
             backend,
             far,
+            mac: None,
+            capture: None,
             counters: NicCounters::default(),
         }
+    }
+
+    /// Gives the Guest this Ethernet address.
+    #[must_use]
+    pub fn with_mac(self, mac: [u8; 6]) -> Self {
+        let mac = Some(mac);
+        Self { mac, ..self }
+    }
+
+    /// Writes all frames to `capture`.
+    #[must_use]
+    pub fn with_capture(self, capture: Capture) -> Self {
+        let capture = Some(capture);
+        Self { capture, ..self }
     }
 
     /// The Ethernet address of the other end.
@@ -65,13 +84,13 @@ impl Nic {
         self.far
     }
 
-    /// An Ethernet address for the Guest: the neighbour of the other end's,
-    /// which was chosen at random.
+    /// An Ethernet address for the Guest: the given one, or the neighbour of
+    /// the other end's, which was chosen at random.
     #[must_use]
     pub fn mac(&self) -> [u8; 6] {
-        let mut mac = self.far;
-        mac[5] ^= 1;
-        mac
+        let mut neighbour = self.far;
+        neighbour[5] ^= 1;
+        self.mac.unwrap_or(neighbour)
     }
 
     /// The Guest sends `frame`. Returns the number of bytes that were taken: 0
@@ -83,6 +102,7 @@ impl Nic {
         };
         self.counters.frames_sent.add(1);
         self.counters.bytes_sent.add(bytes.into());
+        record(&mut self.capture, frame, bytes);
         bytes
     }
 
@@ -113,9 +133,14 @@ impl Nic {
         buffers: &mut dyn ReceiveBuffers,
     ) -> Result<Readiness, Violation> {
         self.backend.flush();
-        let backend = &mut self.backend;
+        let (backend, capture) = (&mut self.backend, &mut self.capture);
         for filled in 0..AT_ONCE {
-            let error = match buffers.fill(&mut |into| backend.receive(into))? {
+            let done = buffers.fill(&mut |into| {
+                let bytes = backend.receive(into)?;
+                record(capture, into, bytes);
+                Ok(bytes)
+            })?;
+            let error = match done {
                 Filled::Bytes(0) => {
                     self.counters.misfits.add(1);
                     continue;
@@ -183,6 +208,17 @@ impl Nic {
             ("forgotten", c.forgotten.get()),
             ("misfits", c.misfits.get()),
         ]
+    }
+}
+
+/// Writes a frame of so many bytes to `capture`, if there is one.
+fn record(capture: &mut Option<Capture>, frame: SectionsIn<'_>, bytes: u32) {
+    let Some(capture) = capture else { return };
+    let list = truncated(frame.list, bytes);
+    if let Ok(frame) = gather(frame.region, &list)
+        && bytes > 0
+    {
+        capture.record(&frame);
     }
 }
 

@@ -175,6 +175,26 @@ fn the_state_of_a_tap_is_what_it_has_counted() {
 }
 
 #[test]
+fn a_tap_may_be_given_as_a_descriptor() {
+    if !own_network("a_tap_may_be_given_as_a_descriptor") {
+        return;
+    }
+    let nic = crate::devices::net::Tap::open(&at([192, 168, 19, 1])).unwrap();
+    let file = nic.input().try_clone_to_owned().unwrap();
+    rustix::io::fcntl_setfd(&file, rustix::io::FdFlags::empty()).unwrap();
+    let number = std::os::fd::IntoRawFd::into_raw_fd(file);
+    let given = TapConfig::Given(number);
+    let again = crate::devices::net::Tap::open(&given).unwrap();
+    assert_eq!(again.far(), nic.far());
+    let other = File::open("/dev/null").unwrap();
+    rustix::io::fcntl_setfd(&other, rustix::io::FdFlags::empty()).unwrap();
+    let number = std::os::fd::IntoRawFd::into_raw_fd(other);
+    let refused = crate::devices::net::Tap::open(&TapConfig::Given(number));
+    let refused = refused.err().unwrap().to_string();
+    assert!(refused.contains("is not a tap interface"), "{refused}");
+}
+
+#[test]
 fn the_netmask_is_the_one_that_was_given() {
     if !own_network("the_netmask_is_the_one_that_was_given") {
         return;
