@@ -13,7 +13,7 @@ fn vmlinux_boots_and_powers_off() {
     };
     let ended = given.run(64, &[], "cat /proc/cpuinfo");
     ended.must_have_said("Booting paravirtualized kernel on lguest");
-    ended.must_have_said("Power down.");
+    ended.must_have_said("Power down");
 }
 
 #[test]
@@ -35,11 +35,14 @@ fn memory_is_what_was_asked_for() {
     let Some(given) = Given::to(test, &[VMLINUX, INITRD]) else {
         return;
     };
-    for megabytes in [16, 64, 256, 892] {
+    for megabytes in [given.least_megabytes(), 64, 256, 892] {
         let ended = given.run(megabytes, &[], "/tests/filetest /tmp/f 2");
         ended.must_have_said("FILETEST PASS");
-        let end = format!(" - {:016x} (usable)", megabytes << 20);
-        ended.must_have_said(&end);
+        let end = u64::from(megabytes) << 20;
+        let old = format!(" - {end:016x} (usable)");
+        let new = format!("-{:#018x}] usable", end - 1);
+        let told = ended.shown.contains(&old) || ended.shown.contains(&new);
+        assert!(told, "neither {old:?} nor {new:?}: {}", ended.shown);
     }
     // All of it, touched.
     let fill = "dd if=/dev/zero of=/tmp/x bs=1M count=400; cksum /tmp/x";
@@ -78,7 +81,7 @@ fn a_disk_can_be_the_root() {
         "64",
         &kernel,
         "console=hvc0",
-        "root=/dev/lgba",
+        &format!("root={}a", given.disks()),
         "rw",
         "init=/init",
         "test=/tests/filetest,/f,4;echo,KEPT>/g",
@@ -114,7 +117,8 @@ fn a_disk_is_the_same_without_its_fast_paths() {
             options.push(&without);
         }
         let mut machine = given.shell(&options);
-        machine.command("dd if=/dev/lgba of=/dev/lgbb bs=64k; sync");
+        let name = given.disks();
+        machine.command(&format!("dd if={name}a of={name}b bs=64k; sync"));
         machine.type_in("poweroff -f\r");
         assert_eq!(machine.end().code, 0, "without {name:?}");
         assert!(std::fs::read(&to).unwrap() == contents, "without {name:?}");
@@ -151,12 +155,14 @@ fn several_disks_keep_their_order_and_contents() {
     let options = options.iter().map(String::as_str).collect::<Vec<_>>();
     let mut machine = given.shell(&options);
     for (i, letter) in "abcde".chars().enumerate() {
-        let said = machine.command(&format!("head -n 1 /dev/lgb{letter}"));
+        let disk = format!("{}{letter}", given.disks());
+        let said = machine.command(&format!("head -n 1 {disk}"));
         assert_eq!(said, format!("disk number {i}\n"));
-        let size = machine.command(&format!("cat /sys/block/lgb{letter}/size"));
+        let entry = disk.replace("/dev", "/sys/block");
+        let size = machine.command(&format!("cat {entry}/size"));
         assert_eq!(size, format!("{}\n", (i + 1) * 2048));
         machine.command(&format!(
-            "echo written {i} | dd of=/dev/lgb{letter} bs=512 seek=3 conv=sync"
+            "echo written {i} | dd of={disk} bs=512 seek=3 conv=sync"
         ));
     }
     machine.type_in("poweroff -f\r");
@@ -176,8 +182,10 @@ fn a_panic_ends_with_its_message_and_code_1() {
         return;
     };
     let ended = given.run(64, &[], "exec /bin/false");
-    let last = "lguest: CRASH: Attempted to kill init!\n";
-    assert!(ended.shown.ends_with(last), "{}", ended.shown);
+    // Later kernels add the exit code.
+    let last = ended.shown.lines().last().unwrap_or_default();
+    let wanted = "lguest: CRASH: Attempted to kill init!";
+    assert!(last.starts_with(wanted), "{}", ended.shown);
     assert_eq!(ended.code, 1);
 }
 

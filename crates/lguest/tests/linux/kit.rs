@@ -57,6 +57,39 @@ impl Given {
         &file.unwrap().1
     }
 
+    /// What the names of disks begin with in this kernel: those of 2007 have
+    /// drivers of their own, later ones virtio.
+    pub(crate) fn disks(&self) -> &'static str {
+        match self.is_of_2007() {
+            true => "/dev/lgb",
+            false => "/dev/vd",
+        }
+    }
+
+    /// Whether the kernel is Linux 2.6.23.
+    pub(crate) fn is_of_2007(&self) -> bool {
+        self.said_of_kernel().contains("\"generation\": 1")
+    }
+
+    /// The least memory of a machine with this kernel and an initial ram disk.
+    /// Kernels that are loaded at 16 MiB need more.
+    pub(crate) fn least_megabytes(&self) -> u32 {
+        match self.is_of_2007() {
+            true => 16,
+            false => 32,
+        }
+    }
+
+    /// What `lguest image` says of the kernel.
+    fn said_of_kernel(&self) -> String {
+        let said = Command::new(env!("CARGO_BIN_EXE_lguest"))
+            .args(["image", "--json"])
+            .arg(self.path(VMLINUX))
+            .output()
+            .unwrap();
+        String::from_utf8(said.stdout).unwrap()
+    }
+
     /// The words that run the kernel with the initial ram disk.
     pub(crate) fn words(
         &self,

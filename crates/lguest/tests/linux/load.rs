@@ -96,10 +96,13 @@ fn files_are_what_was_written_and_the_disk_is_clean() {
         skip(test, "no mkfs.ext2");
         return;
     }
-    let command = "mount -t ext2 /dev/lgba /mnt; cd /mnt; \
-                   /tests/soak files TIME; cd /; umount /mnt";
+    let command = format!(
+        "mount -t ext2 {}a /mnt; cd /mnt; /tests/soak files TIME; cd /; \
+         umount /mnt",
+        given.disks()
+    );
     let option = format!("--block={}", disk.display());
-    run(&given, USUAL, &[&option], command);
+    run(&given, USUAL, &[&option], &command);
     assert_eq!(is_clean(&disk), Some(true));
 }
 

@@ -96,7 +96,8 @@ fn programs_execute_what_was_written_last() {
         &["--isolation=user"],
     ] {
         let options = [&[block.as_str()], options].concat();
-        let ended = given.run(64, &options, "/tests/code -d /dev/lgba");
+        let program = format!("/tests/code -d {}a", given.disks());
+        let ended = given.run(64, &options, &program);
         if ended.shown.contains("RUN-EXIT 127") {
             return skip(test, "the initial ram disk has no /tests/code");
         }
