@@ -7,7 +7,6 @@
 
 use super::TrampolineKind;
 use super::enabling::ENABLING_PADDING;
-use super::entry_page::ENTRY_BACK;
 use crate::cpu::registers::SegmentRegister;
 use crate::cpu::traps::Stack;
 use crate::host::Host;
@@ -73,7 +72,7 @@ impl Host<'_> {
                     self.vm.regs.eip.set(0);
                     return self.deliver_trap(12, Some(0));
                 };
-                self.vm.regs.eip.set(back.wrapping_sub(ENTRY_BACK));
+                self.vm.regs.eip.set(self.behind_entry(back));
                 self.system_call()
             }
         }

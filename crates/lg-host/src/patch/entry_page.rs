@@ -1,32 +1,101 @@
 //! A patch in the entry page, by which programs make system calls.
 //!
 //! The page is the kernel's, and every program has it. Its `int $0x80` has room
-//! for a short jump only, which goes to a far call behind the `ret`. The Host
-//! sends the program back to the `ret`, where the kernel believes it to be.
+//! for a short jump only, which goes to a far call where the page has nothing:
+//! in Linux 2.6.23 and 2.6.24 behind the `ret`, later in front of the signal
+//! return, which comes before the entry. The Host sends the program back to the
+//! `ret`, where the kernel believes it to be.
 
 use super::far::{FAR, FAR_CALL, NOP, far};
-use super::ledger::table::{Patch, PatchKind, Place};
+use super::ledger::table::{MAX_PATCH, Patch, PatchKind, Place};
 use super::trampoline::TrampolineKind;
 use crate::address::{GuestVirt, as_word};
 use crate::fast_path;
 use crate::host::Host;
 use lg_abi::page::PAGE_SIZE;
 
-/// Bytes from the entry to the signal return behind it.
-const ENTRY_ROOM: usize = 32;
+/// The beginning of the signal return: `pop %eax; mov $119,%eax`.
+const SIGNAL_RETURN: [u8; 7] = [0x58, 0xB8, 0x77, 0, 0, 0, 0xCD];
 
-/// Where in the entry page's code the far call goes: behind the `ret`, with
-/// room around it.
-const ENTRY_CALL: u8 = 16;
+/// The entry: `int $0x80; ret`.
+const ENTRY: [u8; 3] = [0xCD, 0x80, 0xC3];
 
 /// Bytes of `int $0x80`, and of the short jump in its place.
 const INT: u32 = 2;
 
-/// From behind the far call back to the `ret`.
-pub(super) const ENTRY_BACK: u32 = ENTRY_CALL as u32 + as_word(FAR) - INT;
+/// Where the code of the entry is, and what is free around it.
+#[derive(Clone, Copy)]
+struct Shape {
+    /// Bytes of the code that shows it.
+    length: usize,
+    /// Where the entry is in it.
+    entry: usize,
+    /// Where the signal return is.
+    signal_return: usize,
+    /// Where the far call goes.
+    call: usize,
+    /// Which bytes must be free.
+    free: (usize, usize),
+}
 
-/// Bytes of the patch.
-const LENGTH: usize = ENTRY_CALL as usize + FAR;
+/// 2.6.23 and 2.6.24: the signal return is 32 bytes behind the entry.
+const ENTRY_FIRST: Shape = Shape {
+    length: 39,
+    entry: 0,
+    signal_return: 32,
+    call: 16,
+    free: (3, 32),
+};
+
+/// Since 2.6.25: the signal return is 20 bytes in front of the entry, and the
+/// page has nothing before it.
+const ENTRY_LAST: Shape = Shape {
+    length: 30,
+    entry: 27,
+    signal_return: 7,
+    call: 0,
+    free: (0, 7),
+};
+
+/// In [`Patches::entry_call`](super::tables::Patches): the shape is
+/// [`ENTRY_LAST`]. The rest is where the far call is.
+const IS_LAST: u32 = 1 << 31;
+
+impl Shape {
+    /// Where the patch begins and ends.
+    const fn span(&self) -> (usize, usize) {
+        if self.call < self.entry {
+            (self.call, self.entry + INT as usize)
+        } else {
+            (self.entry, self.call + FAR)
+        }
+    }
+
+    /// Whether `code` has it.
+    fn is_in(&self, code: &[u8]) -> bool {
+        let (from, to) = self.free;
+        code.get(self.entry..)
+            .is_some_and(|code| code.starts_with(&ENTRY))
+            && code
+                .get(self.signal_return..)
+                .is_some_and(|code| code.starts_with(&SIGNAL_RETURN))
+            && code.get(from..to).is_some_and(|free| {
+                free.iter().all(|&b| matches!(b, 0 | NOP | 0xCC))
+            })
+    }
+
+    /// From behind the far call to the `ret`.
+    const fn back(&self) -> u32 {
+        as_word(self.entry)
+            .wrapping_add(INT)
+            .wrapping_sub(as_word(self.call + FAR))
+    }
+}
+
+const _: () = {
+    let ((a, b), (c, d)) = (ENTRY_FIRST.span(), ENTRY_LAST.span());
+    assert!(b - a <= MAX_PATCH && d - c <= MAX_PATCH);
+};
 
 impl Host<'_> {
     /// A system call has trapped; eip is behind its `int $0x80`. If that was in
@@ -49,57 +118,94 @@ impl Host<'_> {
         if !is_elf || says != entry {
             return;
         }
-        // int $0x80; ret; and nothing up to the signal return, 32 bytes on:
-        // pop %eax; mov $119,%eax.
-        let mut code = [0; ENTRY_ROOM + 3];
-        let Some(place) = self.code(page.plus(entry), &mut code) else {
-            return;
-        };
-        let fits = code.starts_with(&[0xCD, 0x80, 0xC3])
-            && code[3..ENTRY_ROOM]
-                .iter()
-                .all(|&b| matches!(b, 0 | NOP | 0xCC))
-            && code.ends_with(&[0x58, 0xB8, 0x77]);
-        debug_assert_eq!(place, frame.plus(entry), "one page");
-        if !fits {
-            return;
+        for (shape, flag) in [(ENTRY_FIRST, 0), (ENTRY_LAST, IS_LAST)] {
+            let Some(at) = entry.checked_sub(as_word(shape.entry)) else {
+                continue;
+            };
+            let mut code = [0; ENTRY_FIRST.length];
+            let code = &mut code[..shape.length];
+            let Some(place) = self.code(page.plus(at), code) else {
+                continue;
+            };
+            debug_assert_eq!(place, frame.plus(at), "one page");
+            if shape.is_in(code) {
+                let (from, to) = shape.span();
+                let at = at + as_word(from);
+                let place = Place::Memory(frame.plus(at));
+                if self.put_entry(place, page.plus(at), &code[from..to], shape)
+                {
+                    let call = at - as_word(from) + as_word(shape.call);
+                    self.vm.patches.entry_call.set(call | flag);
+                }
+                return;
+            }
         }
-        let (kind, place) = (PatchKind::EntryPage, Place::Memory(place));
-        let site = page.plus(entry);
-        let Some(room) = self.room_for(kind, place, site, LENGTH) else {
-            return;
+    }
+
+    /// Writes the jump and the far call around `code`. Answers whether there
+    /// was room.
+    fn put_entry(
+        &mut self,
+        place: Place,
+        site: GuestVirt,
+        code: &[u8],
+        shape: Shape,
+    ) -> bool {
+        let kind = PatchKind::EntryPage;
+        let Some(room) = self.room_for(kind, place, site, code.len()) else {
+            return false;
         };
         let kind = TrampolineKind::EntryPage;
         let Some(trampoline) = self.world.make_trampoline(kind, &[], 0) else {
-            return;
+            return false;
         };
         // The way back and a restart stay where they were: behind the first
         // instruction, and at it.
-        let mut patch = [0; LENGTH];
-        patch.copy_from_slice(&code[..LENGTH]);
-        let (entrance, call) = patch.split_at_mut(ENTRY_CALL.into());
-        entrance[..2].copy_from_slice(&[0xEB, ENTRY_CALL - 2]);
-        call.copy_from_slice(&far(FAR_CALL, trampoline));
-        self.write_patch(room, &patch);
-        let call = entry + u32::from(ENTRY_CALL);
-        self.vm.patches.entry_call.set(call);
+        let mut patch = [0; MAX_PATCH];
+        let patch = &mut patch[..code.len()];
+        patch.copy_from_slice(code);
+        let (from, _) = shape.span();
+        let (entry, call) = (shape.entry - from, shape.call - from);
+        #[expect(clippy::cast_possible_truncation, reason = "a short jump")]
+        let distance = call.wrapping_sub(entry + INT as usize) as u8;
+        patch[entry..][..2].copy_from_slice(&[0xEB, distance]);
+        patch[call..][..FAR].copy_from_slice(&far(FAR_CALL, trampoline));
+        self.write_patch(room, patch);
+        true
+    }
+
+    /// The shape of the entry page that has a patch.
+    fn entry_shape(&self) -> Shape {
+        match self.vm.patches.entry_call.get() & IS_LAST {
+            0 => ENTRY_FIRST,
+            _ => ENTRY_LAST,
+        }
+    }
+
+    /// Where the kernel believes a program to be whose far call pushed `back`.
+    pub(super) fn behind_entry(&self, back: u32) -> u32 {
+        back.wrapping_add(self.entry_shape().back())
     }
 
     /// Where a program began that stands between the jump in the entry page and
     /// the far call that it goes to.
     pub(super) fn entry_before(&self, at: GuestVirt) -> Option<GuestVirt> {
-        let call = self.vm.patches.entry_call.get();
+        let call = self.vm.patches.entry_call.get() & !IS_LAST;
         if at.page_offset() != call || call == 0 || !self.vm.in_user_mode() {
             return None;
         }
+        let shape = self.entry_shape();
+        let (from, _) = shape.span();
         let place = self.physical(at)?;
         let ledger = &self.vm.ledger;
         let mut patches = ledger.overlapping(Place::Memory(place), 1);
         let is_entry = |patch: Patch| {
             patch.kind == PatchKind::EntryPage
-                && Place::Memory(place) == patch.place.plus(ENTRY_CALL.into())
+                && Place::Memory(place)
+                    == patch.place.plus(as_word(shape.call - from))
         };
         let found = patches.any(is_entry);
-        found.then(|| GuestVirt(at.0 - u32::from(ENTRY_CALL)))
+        let entry = as_word(shape.entry).wrapping_sub(as_word(shape.call));
+        found.then(|| GuestVirt(at.0.wrapping_add(entry)))
     }
 }

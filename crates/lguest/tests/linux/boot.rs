@@ -57,12 +57,13 @@ fn an_initrd_is_found_with_more_memory_than_is_mapped() {
         return;
     };
     let ended = given.run(1008, &[], "free");
-    assert_eq!(ended.code, 0, "{}", ended.shown);
     // A kernel without CONFIG_HIGHMEM does not use the rest of the memory, and
     // looks for its devices at the end of the part that it uses. So it has no
-    // console.
+    // console. Later kernels then end by a panic.
     if !ended.shown.contains("Warning only 892MB will be used") {
         ended.must_have_said("RUN-EXIT 0");
+    } else if given.is_of_2007() {
+        assert_eq!(ended.code, 0, "{}", ended.shown);
     }
 }
 

@@ -16,8 +16,11 @@ use core::cell::Cell;
 use core::ops::Range;
 use lg_wire::state::MAX_COPIES;
 
-/// Bytes of the longest patch: what a trampoline displaces, and the `int`.
-pub const MAX_PATCH: usize = MAX_DISPLACED + 2;
+/// Bytes of the longest patch: the one in the entry page. Trampolines displace
+/// less, with their `int`.
+pub const MAX_PATCH: usize = 29;
+
+const _: () = assert!(MAX_PATCH >= MAX_DISPLACED + 2);
 
 /// Bytes of the longest patch in a patched copy: a trampoline slot.
 const MAX_IN_COPY: usize = 7;

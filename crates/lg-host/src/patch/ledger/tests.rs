@@ -168,9 +168,9 @@ fn at_the_entry() -> (Machine, u32) {
     let m = Machine::new();
     write(&m, FRAME, b"\x7fELF");
     write(&m, FRAME + 24, &(PAGE << 12 | ENTRY).to_le_bytes());
-    let mut code = [0x90; 35];
+    let mut code = [0x90; 39];
     code[..3].copy_from_slice(&[0xCD, 0x80, 0xC3]);
-    code[32..].copy_from_slice(&[0x58, 0xB8, 0x77]);
+    code[32..].copy_from_slice(&[0x58, 0xB8, 0x77, 0, 0, 0, 0xCD]);
     write(&m, FRAME + ENTRY, &code);
     m.set_user_pte(PAGE, lg_abi::page::Pte(FRAME | 0x25));
     m.vm.user.set(1);
@@ -184,6 +184,57 @@ fn the_call_in_the_entry_page_is_in_the_ledger() {
     check(&mut m, PatchKind::EntryPage, in_memory(entry, 23), |m| {
         m.host().patch_entry_page();
     });
+}
+
+/// The same since Linux 2.6.25, where the signal returns come first.
+fn at_a_later_entry() -> (Machine, u32) {
+    const PAGE: u32 = 0x200;
+    const FRAME: u32 = 0x20_0000;
+    const ENTRY: u32 = 0x414;
+    let m = Machine::new();
+    write(&m, FRAME, b"\x7fELF");
+    write(&m, FRAME + 24, &ENTRY.to_le_bytes());
+    let code = [
+        0x58, 0xB8, 0x77, 0, 0, 0, 0xCD, 0x80, 0x90, 0x8D, 0x76, 0, 0xB8, 0xAD,
+        0, 0, 0, 0xCD, 0x80, 0x90, 0xCD, 0x80, 0xC3, 0, b'.', b's', b'h',
+    ];
+    write(&m, FRAME + 0x400, &code);
+    m.set_user_pte(PAGE, lg_abi::page::Pte(FRAME | 0x25));
+    m.vm.user.set(1);
+    m.vm.regs.eip.set((PAGE << 12 | ENTRY) + 2);
+    (m, FRAME + ENTRY)
+}
+
+#[test]
+fn an_entry_behind_the_signal_returns_has_its_call_in_front_of_them() {
+    let (mut m, entry) = at_a_later_entry();
+    let place = in_memory(entry - 27, 29);
+    check(&mut m, PatchKind::EntryPage, place, |m| {
+        m.host().patch_entry_page();
+    });
+    let (mut m, at) = at_a_later_entry();
+    let entry = m.vm.regs.eip.get() - 2;
+    m.host().patch_entry_page();
+    // A short jump back to the far call, and the signal returns as they were.
+    let mut jump = [0; 2];
+    m.ram.memory().read(GuestPhys(at), &mut jump).unwrap();
+    assert_eq!(jump, [0xEB, 0_u8.wrapping_sub(29)]);
+    let mut before = [0; 20];
+    m.ram
+        .memory()
+        .read(GuestPhys(at - 20), &mut before)
+        .unwrap();
+    assert_eq!(before[..9], [0x58, 0xB8, 0x77, 0, 0, 0, 0xCD, 0x80, 0x90]);
+    // The kernel believes the program to be behind its `int $0x80`.
+    assert_eq!(m.host().behind_entry(entry - 20), entry + 2);
+    m.vm.regs.eip.set(entry - 27);
+    assert_eq!(m.host().step_back(Event::Kick, false), Event::Kick);
+    assert_eq!(m.vm.regs.eip.get(), entry);
+    // Something where the far call would go: nothing is patched.
+    let (mut m, at) = at_a_later_entry();
+    write(&m, at - 21, &[1]);
+    m.host().patch_entry_page();
+    assert_eq!(m.vm.patches.entry_call.get(), 0);
 }
 
 #[test]
