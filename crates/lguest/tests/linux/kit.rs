@@ -80,6 +80,14 @@ impl Given {
         }
     }
 
+    /// The most memory that a kernel without `HIGHMEM` uses, about.
+    pub(crate) fn most_megabytes(&self) -> u32 {
+        match self.is_of_2007() {
+            true => 892,
+            false => 880,
+        }
+    }
+
     /// What `lguest image` says of the kernel.
     fn said_of_kernel(&self) -> String {
         let said = Command::new(env!("CARGO_BIN_EXE_lguest"))
