@@ -4,7 +4,7 @@
 //! tells the Host its number.
 
 use crate::interface::Interface;
-use crate::{gen1, gen2};
+use crate::{gen1, gen2, gen3};
 
 /// The number of an interface.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,6 +23,10 @@ pub enum Known {
     Linux2_6_31 = 4,
     /// Linux 2.6.24 ([`gen2::LINUX_2_6_24`]).
     Linux2_6_24 = 5,
+    /// Linux 4.0 ([`gen3::LINUX_4_0`]).
+    Linux4_0 = 6,
+    /// Linux 4.1 to 4.13 ([`gen3::LINUX_4_1`]).
+    Linux4_1 = 7,
 }
 
 impl Known {
@@ -31,13 +35,15 @@ impl Known {
     #[inline]
     pub const fn by_number(nr: u32) -> &'static Interface {
         const OF_2007: &Interface = &gen1::INTERFACE;
-        const ALL: [&Interface; 6] = [
+        const ALL: [&Interface; 8] = [
             OF_2007,
             gen2::LINUX_3_1,
             gen2::LINUX_2_6_25,
             gen2::LINUX_2_6_30,
             gen2::LINUX_2_6_31,
             gen2::LINUX_2_6_24,
+            &gen3::LINUX_4_0,
+            &gen3::LINUX_4_1,
         ];
         // The Host calls this at each entry. A `match` would become a jump
         // table, and its page would be one more that a Guest of 2007 needs.
@@ -46,6 +52,12 @@ impl Known {
         } else {
             ALL[nr as usize]
         }
+    }
+
+    /// Whether its devices are on a PCI bus.
+    #[must_use]
+    pub const fn has_pci(self) -> bool {
+        matches!(self, Self::Linux4_0 | Self::Linux4_1)
     }
 
     /// This interface.

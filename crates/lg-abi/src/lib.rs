@@ -1,10 +1,11 @@
 //! The interface between a Guest, the Host and the Launcher: its wire formats.
 //!
 //! Guests of three generations exist. Each generation has a module of its own
-//! ([`gen1`]: 2007, [`gen2`]: up to Linux 3.19); all share the others. Each
-//! Guest has an [`Interface`](interface::Interface). The Host uses it to turn
-//! numbers and registers into a [`Call`](call::Call), and to find the fields
-//! that both sides write.
+//! ([`gen1`]: 2007, [`gen2`]: up to Linux 3.19, [`gen3`]: up to Linux 4.13);
+//! all share the others. Each Guest has an
+//! [`Interface`](interface::Interface). The Host uses it to turn numbers and
+//! registers into a [`Call`](call::Call), and to find the fields that both
+//! sides write.
 //!
 //! Both sides of the virtual machine are compiled from this crate, one for a
 //! 32-bit machine and one for a 64-bit one. So a struct here holds integers of
@@ -27,6 +28,7 @@ pub mod layout;
 
 pub mod gen1;
 pub mod gen2;
+pub mod gen3;
 pub mod known;
 
 pub mod request;

@@ -50,5 +50,7 @@ pub mod patch;
 
 pub mod outbox;
 
+pub mod pci;
+
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

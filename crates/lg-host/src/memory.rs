@@ -13,19 +13,40 @@ pub use lg_memory::Region;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// Access to the Guest's physical memory.
-pub struct Memory(Region);
+pub struct Memory {
+    region: Region,
+    /// Where the addresses of devices on the PCI bus end, which begin where the
+    /// memory does.
+    devices: u32,
+}
 
 impl Memory {
     /// The memory in `region`, from physical address 0 on.
     #[must_use]
-    pub const fn new(region: Region) -> Self {
-        Self(region)
+    pub fn new(region: Region) -> Self {
+        let devices = region.limit();
+        Self { region, devices }
+    }
+
+    /// The same memory, with addresses of devices behind it up to `end`, if
+    /// that is behind it.
+    #[must_use]
+    pub fn with_devices_up_to(self, end: u32) -> Self {
+        let devices = end.max(self.region.limit());
+        Self { devices, ..self }
+    }
+
+    /// One more than the last address of a device on the PCI bus; the
+    /// [limit](Self::limit) if there is no such bus.
+    #[must_use]
+    pub const fn device_limit(&self) -> u32 {
+        self.devices
     }
 
     /// One more than the last physical address.
     #[must_use]
     pub fn limit(&self) -> u32 {
-        self.0.limit()
+        self.region.limit()
     }
 
     /// Checks that `len` bytes from `addr` exist.
@@ -34,7 +55,7 @@ impl Memory {
     ///
     /// [`Kill::BadAddress`] if they do not.
     pub fn check(&self, addr: GuestPhys, len: u32) -> Result<(), Kill> {
-        self.0.check(addr.0, len).map_err(kill)
+        self.region.check(addr.0, len).map_err(kill)
     }
 
     /// The byte at `addr`.
@@ -43,7 +64,7 @@ impl Memory {
     ///
     /// [`Kill::BadAddress`].
     pub fn byte(&self, addr: GuestPhys) -> Result<u8, Kill> {
-        self.0.byte(addr.0).map_err(kill)
+        self.region.byte(addr.0).map_err(kill)
     }
 
     /// The word at `addr`, which may be unaligned.
@@ -52,7 +73,7 @@ impl Memory {
     ///
     /// [`Kill::BadAddress`].
     pub fn word(&self, addr: GuestPhys) -> Result<u32, Kill> {
-        self.0.word(addr.0).map_err(kill)
+        self.region.word(addr.0).map_err(kill)
     }
 
     /// Stores a word at `addr`.
@@ -61,7 +82,7 @@ impl Memory {
     ///
     /// [`Kill::BadAddress`].
     pub fn set_word(&self, addr: GuestPhys, word: u32) -> Result<(), Kill> {
-        self.0.set_word(addr.0, word).map_err(kill)
+        self.region.set_word(addr.0, word).map_err(kill)
     }
 
     /// The `N` words from `addr` on, which may be unaligned.
@@ -73,7 +94,7 @@ impl Memory {
         &self,
         addr: GuestPhys,
     ) -> Result<[u32; N], Kill> {
-        self.0.words(addr.0).map_err(kill)
+        self.region.words(addr.0).map_err(kill)
     }
 
     /// Stores `N` words from `addr` on.
@@ -86,7 +107,7 @@ impl Memory {
         addr: GuestPhys,
         words: [u32; N],
     ) -> Result<(), Kill> {
-        self.0.set_words(addr.0, words).map_err(kill)
+        self.region.set_words(addr.0, words).map_err(kill)
     }
 
     /// Copies `bytes.len()` bytes out.
@@ -95,7 +116,7 @@ impl Memory {
     ///
     /// [`Kill::BadAddress`].
     pub fn read(&self, addr: GuestPhys, bytes: &mut [u8]) -> Result<(), Kill> {
-        self.0.read(addr.0, bytes).map_err(kill)
+        self.region.read(addr.0, bytes).map_err(kill)
     }
 
     /// Copies `bytes` in.
@@ -104,7 +125,7 @@ impl Memory {
     ///
     /// [`Kill::BadAddress`].
     pub fn write(&self, addr: GuestPhys, bytes: &[u8]) -> Result<(), Kill> {
-        self.0.write(addr.0, bytes).map_err(kill)
+        self.region.write(addr.0, bytes).map_err(kill)
     }
 
     /// Copies a value out.
@@ -116,7 +137,7 @@ impl Memory {
     where
         T: FromBytes + IntoBytes,
     {
-        self.0.object(addr.0).map_err(kill)
+        self.region.object(addr.0).map_err(kill)
     }
 
     /// Copies a value in.
@@ -128,7 +149,7 @@ impl Memory {
     where
         T: IntoBytes + Immutable,
     {
-        self.0.set_object(addr.0, value).map_err(kill)
+        self.region.set_object(addr.0, value).map_err(kill)
     }
 
     /// Whether `len` bytes from `addr`, a multiple of [`Region::COMPARED`],
@@ -144,7 +165,9 @@ impl Memory {
         other_addr: GuestPhys,
         len: u32,
     ) -> Result<bool, Kill> {
-        let same = self.0.is_same(addr.0, &other.0, other_addr.0, len);
+        let same =
+            self.region
+                .is_same(addr.0, &other.region, other_addr.0, len);
         same.map_err(kill)
     }
 
@@ -160,7 +183,9 @@ impl Memory {
         other_addr: GuestPhys,
         len: u32,
     ) -> Result<(), Kill> {
-        let copied = self.0.copy_to(addr.0, &other.0, other_addr.0, len);
+        let copied =
+            self.region
+                .copy_to(addr.0, &other.region, other_addr.0, len);
         copied.map_err(kill)
     }
 
@@ -195,7 +220,7 @@ impl Memory {
     }
 
     fn atomic(&self, addr: GuestPhys) -> Result<&AtomicU32, Kill> {
-        self.0.atomic(addr.0).map_err(kill)
+        self.region.atomic(addr.0).map_err(kill)
     }
 }
 

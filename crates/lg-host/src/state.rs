@@ -18,6 +18,8 @@ use crate::cpu::kernel_segments::KernelSegments;
 use crate::cpu::segments::set_start_segments;
 use crate::patch::ledger::table::Ledger;
 use crate::patch::tables::Patches;
+// circle: as above.
+use crate::pci::Pci;
 use core::cell::Cell;
 use core::mem::offset_of;
 use lg_abi::boot::START_EFLAGS;
@@ -221,6 +223,8 @@ pub struct Vm {
     pub ledger: Ledger,
     /// The extended state of its threads.
     pub threads: Threads,
+    /// Its PCI bus.
+    pub pci: Pci,
 
     // The views.
     /// The last changed kernel pages: virtual addresses.
@@ -239,6 +243,7 @@ impl Vm {
         self.slow_paths.set(setup.slow_paths);
         self.interface.set(setup.interface);
         self.paging.set(setup.paging);
+        self.pci.begin(setup);
         self.cr3.set(setup.pgdir);
         self.cs.set(u32::from(KERNEL_CS));
         self.ss.set(u32::from(KERNEL_DS));

@@ -154,6 +154,32 @@ pub trait World {
     /// A [`Kill`] ends the Guest.
     fn notify(&mut self, address: GuestPhys) -> Result<(), Kill>;
 
+    /// Reads `bytes` (1, 2 or 4) at `offset` in BAR 0 of a device on the PCI
+    /// bus. Blocks until the Launcher has answered.
+    ///
+    /// # Errors
+    ///
+    /// A [`Kill`] ends the Guest.
+    fn read_device(
+        &mut self,
+        device: u32,
+        offset: u32,
+        bytes: u32,
+    ) -> Result<u32, Kill>;
+
+    /// Writes there. Blocks until the Launcher has done what follows from it.
+    ///
+    /// # Errors
+    ///
+    /// A [`Kill`] ends the Guest.
+    fn write_device(
+        &mut self,
+        device: u32,
+        offset: u32,
+        bytes: u32,
+        value: u32,
+    ) -> Result<(), Kill>;
+
     /// CRASH: `message` has no NUL. Does not come back in the real world.
     ///
     /// # Errors

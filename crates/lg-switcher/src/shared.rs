@@ -8,6 +8,7 @@
 use crate::layout::{STATE, State, USER, USER_PAGE, UserPage, UserPages};
 use core::cell::UnsafeCell;
 use core::mem::offset_of;
+use lg_abi::gen3::pci::MAX_DEVICES;
 use lg_host::state::{FpuState, Registers};
 use lg_wire::spawn::MAX_SHARED_PAGES;
 use lg_wire::state::ViewSetup;
@@ -52,6 +53,8 @@ static SETUP: TheSetup = TheSetup(UnsafeCell::new(ViewSetup {
     paging: 0,
     boot_parameters: 0,
     start: 0,
+    device_count: 0,
+    devices: [0; MAX_DEVICES],
 }));
 
 /// Copies the setup while there is no view yet. Views inherit the copy. A

@@ -49,6 +49,7 @@ use lg_host::host::Host;
 use lg_host::memory::{Memory, Region};
 use lg_host::outbox::Outboxes;
 use lg_host::paging::{Shadow, ShadowMemory, UserSpace};
+use lg_host::pci::Pci;
 use lg_wire::outbox::OUTBOX_SIZE;
 use lg_wire::processor;
 use lg_wire::spawn::{
@@ -323,6 +324,7 @@ fn become_view(slot: usize, launcher: Result<usize, i32>) -> ! {
     let parts = unsafe { (*PARTS.0.get()).insert(parts) };
     // SAFETY: the view spawner has mapped the memory, and it stays mapped.
     let memory = unsafe { memory_at(MEMORY, setup().limit) };
+    let memory = memory.with_devices_up_to(Pci::end(setup()));
     // SAFETY: as above.
     let copies = unsafe { memory_at(COPIES, as_word(COPIES_SIZE)) };
     let pages = setup().shared_pages;

@@ -20,7 +20,7 @@ use lg_host::cpu::extended::Extended;
 use lg_host::kill::Kill;
 use lg_host::patch::TrampolineKind;
 use lg_host::world::{CpuidAnswer, WallClock, World};
-use lg_wire::mailbox::Request;
+use lg_wire::mailbox::{Request, device_and_bytes};
 
 /// Whether user code runs in a process of its own.
 fn has_user_process() -> bool {
@@ -57,6 +57,27 @@ impl World for Outside {
 
     fn notify(&mut self, address: GuestPhys) -> Result<(), Kill> {
         ask::ask(Request::Notify, [address.0, 0, 0]);
+        Ok(())
+    }
+
+    fn read_device(
+        &mut self,
+        device: u32,
+        offset: u32,
+        bytes: u32,
+    ) -> Result<u32, Kill> {
+        Ok(ask::ask(Request::ReadDevice, [device, offset, bytes]))
+    }
+
+    fn write_device(
+        &mut self,
+        device: u32,
+        offset: u32,
+        bytes: u32,
+        value: u32,
+    ) -> Result<(), Kill> {
+        let which = device_and_bytes(device, bytes);
+        ask::ask(Request::WriteDevice, [which, offset, value]);
         Ok(())
     }
 

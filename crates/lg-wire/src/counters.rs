@@ -142,8 +142,12 @@ counters! {
     segment_loads;
     /// CPUID carried out for the Guest.
     cpuids;
-    /// `in` and `out` stepped over.
+    /// `in` and `out` carried out or stepped over.
     port_io;
+    /// Accesses to registers of devices on the PCI bus.
+    device_accesses;
+    /// Those that the Launcher carried out.
+    device_requests;
     /// Debug register accesses carried out for the Guest.
     debug_registers;
     /// Instructions stepped, because a debug register was on.

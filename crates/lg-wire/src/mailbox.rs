@@ -44,6 +44,13 @@ pub enum Request {
     /// its slot. Never answered: the new process gets the run token, and goes
     /// on when it is the Host's turn.
     RenewView = 10,
+    /// The Guest reads registers of a device on its PCI bus. Arguments: the
+    /// device, from 0; where they are in BAR 0; and bytes: 1, 2 or 4. Reply:
+    /// their value.
+    ReadDevice = 11,
+    /// It writes such registers. Arguments: device and bytes
+    /// ([`device_and_bytes`]), where they are, and the value.
+    WriteDevice = 12,
 }
 
 impl Request {
@@ -61,9 +68,18 @@ impl Request {
             8 => Self::BuffersMayBeFree,
             9 => Self::Notify,
             10 => Self::RenewView,
+            11 => Self::ReadDevice,
+            12 => Self::WriteDevice,
             _ => return None,
         })
     }
+}
+
+/// The argument of [`Request::WriteDevice`] with the number of a device and how
+/// many bytes are written.
+#[must_use]
+pub const fn device_and_bytes(device: u32, bytes: u32) -> u32 {
+    device << 8 | bytes & 0xFF
 }
 
 /// Texts of [`Request::Killed`] that the Launcher recognises. It then explains

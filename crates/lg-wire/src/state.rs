@@ -14,11 +14,12 @@ use crate::mailbox::Mailbox;
 use crate::spawn::MAX_SHARED_PAGES;
 use core::cell::Cell;
 use core::sync::atomic::{AtomicU32, AtomicU64};
+use lg_abi::gen3::pci::MAX_DEVICES;
 use lg_abi::page::{PAGE_SHIFT, PAGE_SIZE};
 
 /// The number of this layout. It changes when a field is added, moved or gets
 /// another meaning; a test compares the layout with it.
-pub const VERSION: u32 = 6;
+pub const VERSION: u32 = 7;
 
 /// Page directories that can have a view of their own at the same time.
 pub const MAX_VIEWS: usize = 32;
@@ -119,6 +120,11 @@ pub struct ViewSetup {
     pub boot_parameters: u32,
     /// The address of the Guest's first instruction.
     pub start: u32,
+    /// How many of `devices` are in use.
+    pub device_count: u32,
+    /// The devices on its PCI bus
+    /// ([`Device`](lg_abi::gen3::pci::Device)), from slot 1 on.
+    pub devices: [u32; MAX_DEVICES],
 }
 
 /// The words that the Launcher shares with the views.
@@ -217,6 +223,7 @@ mod tests {
                 offset_of!(ViewSetup, user_processes),
             ),
             ("setup: start", offset_of!(ViewSetup, start)),
+            ("setup: devices", offset_of!(ViewSetup, devices)),
             ("tsc_khz", offset_of!(Wire, tsc_khz)),
             ("mailbox", offset_of!(Wire, mailbox)),
             ("mailbox.text", offset_of!(Wire, mailbox.text)),

@@ -57,7 +57,9 @@ fn main() -> Result<(), Box<dyn Error>> {
             }
             Exit::BindingsChanged
             | Exit::BuffersMayBeFree
-            | Exit::Notify { .. } => {}
+            | Exit::Notify { .. }
+            | Exit::WriteDevice { .. } => {}
+            Exit::ReadDevice(_) => guest.answer(0),
             Exit::Held => guest.wait_until_let_go(),
             Exit::Dead(death) => {
                 eprintln!("the guest has ended: {death}");

@@ -83,7 +83,10 @@ fn run(guest: &Native, bus: &Bus) -> Death {
                 bus.send(dma, key).unwrap();
             }
             Exit::BindingsChanged => bus.buffers_changed(),
-            Exit::BuffersMayBeFree | Exit::Notify { .. } => {}
+            Exit::BuffersMayBeFree
+            | Exit::Notify { .. }
+            | Exit::WriteDevice { .. } => {}
+            Exit::ReadDevice(_) => guest.answer(0),
             Exit::Held => guest.wait_until_let_go(),
             Exit::Dead(death) => return death,
         }

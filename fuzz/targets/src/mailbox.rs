@@ -53,7 +53,7 @@ pub fn target(data: &[u8]) {
             continue;
         }
         let request = match input.byte() {
-            n @ 0..250 => u32::from(n % 10),
+            n @ 0..250 => u32::from(n % 14),
             _ => input.word(),
         };
         mailbox.request.store(request, Ordering::Relaxed);
@@ -82,6 +82,15 @@ pub fn target(data: &[u8]) {
             }
             Some(Exit::Notify { address }) => {
                 assert!(address < LIMIT, "{address:#x}");
+            }
+            Some(
+                Exit::ReadDevice(access) | Exit::WriteDevice { access, .. },
+            ) => {
+                assert!(matches!(access.bytes, 1 | 2 | 4), "{access:?}");
+                assert!(
+                    access.offset <= PAGE_SIZE - access.bytes,
+                    "{access:?}"
+                );
             }
             Some(Exit::Held) => panic!("nothing holds the Guest"),
             Some(Exit::Dead(death)) => {

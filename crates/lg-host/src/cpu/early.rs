@@ -1,22 +1,29 @@
-//! Privileged instructions before LGUEST_INIT.
+//! Privileged instructions before there is a handler for their fault.
 //!
 //! Linux finds out that it is a Guest after its first instructions, and some
 //! configurations put privileged ones in front of that: a read of cr3
-//! (`CONFIG_OLPC`), or of model-specific registers (`CONFIG_MICROCODE`). There
-//! is no handler yet that could take their fault, so they are carried out here,
-//! as on a processor without page tables and without such registers.
+//! (`CONFIG_OLPC`), or of model-specific registers (`CONFIG_MICROCODE`). Linux
+//! 4.x also reads such registers between LGUEST_INIT and its first gates, on
+//! AMD processors with errata in such registers (OSVW). So these instructions
+//! are carried out here, as on a processor without page tables and without such
+//! registers.
 
 use crate::cpu::instruction::{MAX_INSTRUCTION, instruction};
 use crate::cpu::registers::general;
 use crate::host::Host;
 use lg_abi::page::LINEAR;
 
+/// The vector of the fault of a privileged instruction.
+const GENERAL_PROTECTION: usize = 13;
+
 impl Host<'_> {
     /// Carries out the privileged instruction that `code` begins with, if
-    /// LGUEST_INIT has not come yet. Answers whether there was one.
+    /// LGUEST_INIT has not come yet; one of a model-specific register also if
+    /// the Guest has no handler yet. Answers whether there was one.
     pub(crate) fn early_instruction(&mut self, code: &[u8]) -> bool {
         let vm = self.vm;
-        if vm.is_initialised() {
+        if vm.is_initialised() && vm.idt[GENERAL_PROTECTION].get().is_present()
+        {
             return false;
         }
         let Some(found) = instruction(code) else {
@@ -37,7 +44,7 @@ impl Host<'_> {
                 regs.edx.set(0);
             }
             // mov %crN,%reg
-            0x0F20 => {
+            0x0F20 if !vm.is_initialised() => {
                 // The processor ignores the mode bits.
                 let modrm = found.rest.first().copied().unwrap_or(0xFF);
                 let Some(value) = self.early_control(modrm >> 3 & 7) else {
@@ -70,6 +77,7 @@ mod tests {
     use super::*;
     use crate::host::Event;
     use crate::kill::Kill;
+    use crate::state::Gate;
     use crate::testing::Machine;
 
     const EIP: u32 = 0x5000;
@@ -126,27 +134,40 @@ mod tests {
         }
     }
 
-    #[test]
-    fn after_lguest_init_they_are_the_kernels_own_faults() {
-        let kernel = 0xC001_0000;
-        for data in [0, Machine::DATA] {
-            let mut m = Machine::new();
-            let at = crate::address::GuestPhys(kernel - 0xC000_0000);
-            m.ram.memory().write(at, &[0x0F, 0x32]).unwrap();
-            m.vm.lguest_data.set(data);
-            m.vm.regs.eip.set(kernel);
-            let trap = Event::Trap {
-                vector: 13,
-                error: 0,
-                cr2: 0,
-            };
-            let killed = Kill::UnhandledTrap {
-                vector: 13,
-                eip: kernel,
-                detail: 0,
-            };
-            let right = if data == 0 { Ok(()) } else { Err(killed) };
-            assert_eq!(m.host().run_guest(trap), right);
+    /// What becomes of a kernel's `code` after LGUEST_INIT: its end, or eip.
+    fn after_init(code: &[u8], has_handler: bool) -> Result<u32, Kill> {
+        let mut m = Machine::new();
+        let at = crate::address::GuestPhys(KERNEL - 0xC000_0000);
+        m.ram.memory().write(at, code).unwrap();
+        m.vm.regs.eip.set(KERNEL);
+        if has_handler {
+            m.vm.idt[13].set(Gate {
+                handler: HANDLER,
+                flags: Gate::PRESENT,
+            });
         }
+        let trap = Event::Trap {
+            vector: 13,
+            error: 0,
+            cr2: 0,
+        };
+        m.host().run_guest(trap).map(|()| m.vm.regs.eip.get())
+    }
+
+    const KERNEL: u32 = 0xC001_0000;
+    const HANDLER: u32 = 0xC000_7000;
+
+    #[test]
+    fn a_kernel_with_a_handler_gets_its_faults() {
+        let (rdmsr, mov_cr3) = ([0x0F, 0x32], [0x0F, 0x20, 0xD8]);
+        assert_eq!(after_init(&rdmsr, true), Ok(HANDLER));
+        assert_eq!(after_init(&mov_cr3, true), Ok(HANDLER));
+        assert_eq!(after_init(&rdmsr, false), Ok(KERNEL + 2));
+        let killed = Kill::UnhandledTrap {
+            vector: 13,
+            eip: KERNEL,
+            detail: 0,
+        };
+        assert_eq!(after_init(&mov_cr3, false), Err(killed));
     }
 }

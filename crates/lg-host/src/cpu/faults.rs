@@ -91,6 +91,7 @@ impl Host<'_> {
                 self.vm.counters.tls_fixes.count();
                 return Ok(());
             }
+            Fault::Guests if self.device_access(va, write)? => return Ok(()),
             Fault::Guests => {}
             Fault::Unmappable => {
                 // As a page fault it would come back for ever: the Guest's
@@ -154,7 +155,7 @@ impl Host<'_> {
             if user {
                 return self.limit_or(13);
             }
-            if self.port_io(code) {
+            if self.port_io(code)? {
                 self.vm.counters.port_io.count();
                 return Ok(());
             }

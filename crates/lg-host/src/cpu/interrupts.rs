@@ -53,6 +53,7 @@ impl Host<'_> {
             // An interrupt without a handler is dropped, as in the original:
             // a device may raise one before its driver is there.
             vm.counters.interrupts[irq as usize].count();
+            vm.pci.note_delivered(irq);
             // While debug registers are on, RF is the Guest's: it has had the
             // trap of the breakpoint at the next instruction already.
             if !vm.debug.is_watching() {

@@ -17,6 +17,7 @@ pub(crate) mod segment_load;
 
 pub mod cpuid;
 pub mod debug;
+pub mod device_access;
 mod early;
 mod port_io;
 

@@ -44,7 +44,7 @@ impl<'a> Tables<'a> {
     }
 
     /// The page-table entry for `va`, or `None` where the tables say "not
-    /// present".
+    /// present", or name a device.
     ///
     /// # Errors
     ///
@@ -52,6 +52,12 @@ impl<'a> Tables<'a> {
     /// [`Kill::BadHighWord`] for entries that cannot be (docs/abi.md, section
     /// 6), and [`Kill::BadAddress`] for a directory beyond memory.
     pub fn walk(self, va: GuestVirt) -> Result<Option<Entry>, Kill> {
+        let entry = self.find(va)?;
+        Ok(entry.filter(|entry| !is_device(self.memory, entry.pte)))
+    }
+
+    /// The same, also where the tables name a device.
+    fn find(self, va: GuestVirt) -> Result<Option<Entry>, Kill> {
         match self.format {
             Format::TwoLevels => self.walk_as(Format::TwoLevels, va),
             Format::Pae => self.walk_pae(va),
@@ -199,7 +205,7 @@ impl Piece {
     }
 
     /// The entry for `va`, which lies in this piece, in tables of `format`.
-    /// Where there is no table, it is empty.
+    /// Where there is no table, and where it names a device, it is empty.
     ///
     /// # Errors
     ///
@@ -222,6 +228,9 @@ impl Piece {
         let pte = entry(memory, format, at)?;
         if pte.has(Pte::PRESENT) {
             check_pte(memory, pte)?;
+            if is_device(memory, pte) {
+                return Ok(Pte(0));
+            }
         }
         Ok(limit_rights(pte, table))
     }
@@ -291,11 +300,23 @@ fn check_directory_entry(
 ///
 /// [`Kill::BadPageTableEntry`].
 pub fn check_pte(memory: &Memory, pte: Pte) -> Result<(), Kill> {
-    let bad_flags = pte.flags() & (Pte::WRITE_THROUGH | Pte::SIZE) != 0;
-    if bad_flags || pte.pfn() >= memory.limit() >> PAGE_SHIFT {
+    // Kernels with a PCI bus choose how memory is cached, which has no effect.
+    let has_pci = memory.device_limit() != memory.limit();
+    let cache = if has_pci { 0 } else { Pte::WRITE_THROUGH };
+    let bad_flags = pte.flags() & (cache | Pte::SIZE) != 0;
+    if bad_flags || pte.pfn() >= memory.device_limit() >> PAGE_SHIFT {
         return Err(Kill::BadPageTableEntry(pte.0));
     }
     Ok(())
+}
+
+/// Whether a checked entry names a page of a device on the PCI bus. Nothing is
+/// mapped there, and every access is carried out
+/// ([`device_access`](crate::cpu::device_access)).
+#[must_use]
+#[inline]
+pub fn is_device(memory: &Memory, pte: Pte) -> bool {
+    pte.pfn() >= memory.limit() >> PAGE_SHIFT
 }
 
 /// What is left of a page's rights under its directory entry.
@@ -322,6 +343,27 @@ impl Host<'_> {
     #[inline]
     pub(super) fn own_tables(&self) -> Tables<'_> {
         self.tables(self.shadow.cr3())
+    }
+
+    /// Where on the PCI bus `va` leads, if the Guest's tables allow the access.
+    pub(crate) fn device_address(
+        &self,
+        va: GuestVirt,
+        write: bool,
+    ) -> Option<GuestPhys> {
+        let (cr3, user) = (self.vm.cr3.get(), self.vm.in_user_mode());
+        if va.is_switchers() {
+            return None;
+        }
+        if cr3 == LINEAR {
+            let devices = self.memory.limit()..self.memory.device_limit();
+            return devices.contains(&va.0).then_some(GuestPhys(va.0));
+        }
+        let pte = self.tables(cr3).find(va).ok()??.pte;
+        let allowed = (!write || pte.has(Pte::WRITE))
+            && (!user || pte.has(Pte::USER))
+            && is_device(&self.memory, pte);
+        allowed.then(|| GuestPhys(pte.frame()).plus(va.page_offset()))
     }
 
     /// Whether the Guest's tables map `va` at all: bit 0 of the error code of

@@ -34,6 +34,8 @@ pub struct Machine {
     pub user_process: Option<(Box<ShadowMemory>, RecordingMapper)>,
     /// Everything else.
     pub world: Pretended,
+    /// Where the addresses of its devices end, if it has a PCI bus.
+    pub device_limit: u32,
 }
 
 impl Default for Machine {
@@ -82,6 +84,7 @@ impl Machine {
             mapper: Self::recording_mapper(),
             user_process: None,
             world: Pretended::default(),
+            device_limit: 0,
         };
         let vm = &machine.vm;
         vm.limit.set(Self::RAM);
@@ -198,7 +201,7 @@ impl Machine {
         };
         Host {
             vm: &self.vm,
-            memory: self.ram.memory(),
+            memory: self.ram.memory().with_devices_up_to(self.device_limit),
             copies: self.copies.memory(),
             outboxes,
             shadow: view,

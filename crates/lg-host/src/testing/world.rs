@@ -35,6 +35,11 @@ pub struct Pretended {
     pub bound: Vec<(u32, u32, u32)>,
     /// The address of each NOTIFY.
     pub notified: Vec<u32>,
+    /// The device, the offset, the bytes, and the value if it was written, of
+    /// each access to a device.
+    pub device_accesses: Vec<(u32, u32, u32, Option<u32>)>,
+    /// What registers of devices read as.
+    pub device_value: u32,
     /// The message of the last CRASH.
     pub crashed: Option<String>,
     /// The views to which the run token was passed.
@@ -77,6 +82,28 @@ impl World for Pretended {
 
     fn notify(&mut self, address: GuestPhys) -> Result<(), Kill> {
         self.notified.push(address.0);
+        Ok(())
+    }
+
+    fn read_device(
+        &mut self,
+        device: u32,
+        offset: u32,
+        bytes: u32,
+    ) -> Result<u32, Kill> {
+        self.device_accesses.push((device, offset, bytes, None));
+        Ok(self.device_value)
+    }
+
+    fn write_device(
+        &mut self,
+        device: u32,
+        offset: u32,
+        bytes: u32,
+        value: u32,
+    ) -> Result<(), Kill> {
+        self.device_accesses
+            .push((device, offset, bytes, Some(value)));
         Ok(())
     }
 

@@ -7,6 +7,7 @@ use super::death::Death;
 use super::error::RequestError;
 use super::hold::Hold;
 use crate::memory::GuestMemory;
+use lg_abi::gen3::pci::Device as PciDevice;
 use lg_abi::known::Known;
 use lg_abi::page::Format;
 use lg_abi::request::Initialize;
@@ -64,6 +65,9 @@ pub trait Engine: Requests {
     /// [`RequestError::NotInitialised`].
     fn run(&self) -> Result<Exit, RequestError>;
 
+    /// Answers [`Exit::ReadDevice`]. To be called before the next `run`.
+    fn answer(&self, value: u32);
+
     /// LHREQ_BREAK: the Guest stops at the next clean point, and stays there
     /// as long as there is a [`Hold`]. Does not wait for it to stop.
     ///
@@ -117,6 +121,9 @@ pub struct Setup {
     pub isolation: Isolation,
     /// Pages of the Guest that lie in other files than its memory.
     pub shared_pages: Vec<SharedPage>,
+    /// The devices on its PCI bus, from slot 1 on: at most
+    /// [`MAX_DEVICES`](lg_abi::gen3::pci::MAX_DEVICES).
+    pub pci: Vec<PciDevice>,
 }
 
 impl From<Initialize> for Setup {
@@ -130,6 +137,7 @@ impl From<Initialize> for Setup {
             slow_paths: 0,
             isolation: Isolation::default(),
             shared_pages: Vec::new(),
+            pci: Vec::new(),
         }
     }
 }
@@ -157,6 +165,17 @@ pub struct SharedPage {
     pub outbox: OwnedFd,
 }
 
+/// Registers of a device on the PCI bus, in its BAR 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceAccess {
+    /// The number of the device, from 0: one less than its slot. Not checked.
+    pub device: u32,
+    /// Where they are: less than a page.
+    pub offset: u32,
+    /// How many bytes: 1, 2 or 4.
+    pub bytes: u32,
+}
+
 /// Why [`Engine::run`] returned. The Guest stands still until the next `run`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Exit {
@@ -172,6 +191,16 @@ pub enum Exit {
     Notify {
         /// A physical address, checked to be there.
         address: u32,
+    },
+    /// The Guest reads registers of a device on its PCI bus, and waits for
+    /// [`Engine::answer`].
+    ReadDevice(DeviceAccess),
+    /// The Guest writes such registers.
+    WriteDevice {
+        /// Which.
+        access: DeviceAccess,
+        /// Their new value.
+        value: u32,
     },
     /// The Guest has bound or unbound an array of buffers.
     BindingsChanged,

@@ -25,7 +25,8 @@ pub use hold::{Hold, Holder};
 
 mod interface;
 pub use interface::{
-    Engine, EngineCounters, Exit, Isolation, Requests, Setup, SharedPage,
+    DeviceAccess, Engine, EngineCounters, Exit, Isolation, Requests, Setup,
+    SharedPage,
 };
 
 pub mod clock;

@@ -44,6 +44,8 @@ struct Inner {
     death: Option<Death>,
     holds: u32,
     initialised: bool,
+    /// The answers to [`Exit::ReadDevice`].
+    answers: Vec<u32>,
     /// It sleeps, for [`Engine::wait_for_buffers`].
     sleeps: bool,
 }
@@ -138,6 +140,12 @@ impl Scripted {
             Some(Death::Killed(reason)) => Some(reason),
             _ => None,
         }
+    }
+
+    /// The answers to [`Exit::ReadDevice`] so far.
+    #[must_use]
+    pub fn answers(&self) -> Vec<u32> {
+        lock(&self.inner).answers.clone()
     }
 
     /// Takes all interrupts that were raised.
@@ -250,6 +258,10 @@ impl Engine for Scripted {
                 }
             }
         }
+    }
+
+    fn answer(&self, value: u32) {
+        lock(&self.inner).answers.push(value);
     }
 
     fn hold(&self) -> Result<Hold, RequestError> {

@@ -133,7 +133,9 @@ impl Wire {
                 }
                 Exit::BindingsChanged
                 | Exit::BuffersMayBeFree
-                | Exit::Notify { .. } => {}
+                | Exit::Notify { .. }
+                | Exit::WriteDevice { .. } => {}
+                Exit::ReadDevice(_) => self.guest.answer(u32::MAX),
                 Exit::Held => return Err(Errno::AGAIN),
                 Exit::Dead(death) => {
                     let mut inner = lock(&self.inner);

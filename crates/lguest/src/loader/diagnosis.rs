@@ -80,8 +80,6 @@ fn of_release(release: Release) -> Option<KernelError> {
         None
     } else if release.interface().is_some() {
         Some(KernelError::NoGuestSupport(release))
-    } else if release.is_later_generation() {
-        Some(KernelError::LaterGeneration(release))
     } else {
         Some(KernelError::OtherRelease(release))
     }

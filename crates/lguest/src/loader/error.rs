@@ -48,13 +48,6 @@ pub enum KernelError {
          copy it again"
     )]
     Truncated,
-    /// A Linux of another generation, or without lguest at all.
-    #[error(
-        "it is {0}, which has another interface of lguest: this one runs \
-         guests of Linux 2.6.23 to 3.19: build one of these with \
-         CONFIG_LGUEST_GUEST"
-    )]
-    LaterGeneration(Release),
     /// A Linux whose guests run here, built without guest support.
     #[error(
         "it is {0}, and it was built without lguest guest support: build it \
@@ -70,13 +63,13 @@ pub enum KernelError {
     /// A Linux that cannot be a guest of lguest.
     #[error(
         "it is {0}, which has no lguest: this one runs guests of Linux 2.6.23 \
-         to 3.19: build one of these with CONFIG_LGUEST_GUEST"
+         to 4.13: build one of these with CONFIG_LGUEST_GUEST"
     )]
     OtherRelease(Release),
     /// A bzImage for another machine.
     #[error(
         "it is a bzImage for x86-64 ({0}): lguest runs 32-bit x86 (i386) \
-         kernels, of Linux 2.6.23 to 3.19: build one of these with \
+         kernels, of Linux 2.6.23 to 4.13: build one of these with \
          CONFIG_LGUEST_GUEST"
     )]
     SixtyFourBits(String),

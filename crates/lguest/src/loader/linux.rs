@@ -87,6 +87,8 @@ impl Release {
             (2, 6, 30) => Known::Linux2_6_30,
             (2, 6, 31..) | (3, 0, _) => Known::Linux2_6_31,
             (3, 1..=19, _) => Known::Linux3_1,
+            (4, 0, _) => Known::Linux4_0,
+            (4, 1..=13, _) => Known::Linux4_1,
             _ => return None,
         })
     }
@@ -184,7 +186,12 @@ mod tests {
             ("3.0.101", Some(Known::Linux2_6_31)),
             ("3.1", Some(Known::Linux3_1)),
             ("3.19.8", Some(Known::Linux3_1)),
-            ("4.0", None),
+            ("4.0", Some(Known::Linux4_0)),
+            ("4.0.5", Some(Known::Linux4_0)),
+            ("4.1.15", Some(Known::Linux4_1)),
+            ("4.9.154", Some(Known::Linux4_1)),
+            ("4.13.16", Some(Known::Linux4_1)),
+            ("4.14", None),
         ] {
             assert_eq!(release(text).interface(), interface, "{text}");
         }

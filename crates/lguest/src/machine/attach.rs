@@ -7,17 +7,20 @@ use super::error::LaunchError;
 use crate::devices::block::Block;
 use crate::devices::console::{Console, Screen};
 use crate::devices::net::Nic;
-use crate::engine::Engine;
+use crate::engine::{Engine, Requests};
 use crate::transport::Transport;
 use crate::transport::keys::lan::Lan;
 use crate::transport::keys::{
     self, Bus, KeyedConsole, KeyedDevice, KeyedDisk, KeyedNic,
 };
 use crate::transport::virtio::{
-    self, VirtioBus, VirtioConsole, VirtioDevice, VirtioDisk, VirtioLan,
-    VirtioNic, VirtioRandom,
+    self, PciBus, VirtioBus, VirtioConsole, VirtioDevice, VirtioDisk,
+    VirtioLan, VirtioNic, VirtioRandom,
 };
-use lg_abi::gen2::device::{FORMATS_2_6_24, FORMATS_2_6_25, Formats};
+use lg_abi::gen2::device::{
+    FORMATS_2_6_24, FORMATS_2_6_25, Formats, TYPE_CONSOLE,
+};
+use lg_abi::gen3::pci::Device as PciDevice;
 use lg_abi::known::Known;
 use std::sync::Arc;
 
@@ -42,29 +45,27 @@ pub(super) enum OpenDevice {
 pub(super) enum Attached {
     /// Devices for kernels of 2007.
     Keys(Vec<Box<dyn KeyedDevice>>),
-    /// Devices for later kernels.
+    /// Devices for kernels up to Linux 3.19.
     Virtio(Vec<Box<dyn VirtioDevice>>, &'static Formats),
+    /// Devices for later kernels.
+    Pci(Vec<Box<dyn VirtioDevice>>),
 }
 
 impl Attached {
     /// Converts `devices` for a kernel with this interface.
     pub(super) fn to(interface: Known, devices: Vec<OpenDevice>) -> Self {
-        match interface {
-            Known::Linux2_6_23 => {
-                Self::Keys(devices.into_iter().map(keyed).collect())
-            }
-            Known::Linux2_6_24
-            | Known::Linux2_6_25
-            | Known::Linux2_6_30
-            | Known::Linux2_6_31
-            | Known::Linux3_1 => {
-                let random: Box<dyn VirtioDevice> =
-                    Box::<VirtioRandom>::default();
-                let devices = devices.into_iter().map(on_virtio);
-                let devices = std::iter::once(random).chain(devices);
-                Self::Virtio(devices.collect(), formats(interface))
-            }
+        if interface == Known::Linux2_6_23 {
+            return Self::Keys(devices.into_iter().map(keyed).collect());
         }
+        let random: Box<dyn VirtioDevice> = Box::<VirtioRandom>::default();
+        let devices = devices.into_iter().map(on_virtio);
+        let mut all: Vec<_> = std::iter::once(random).chain(devices).collect();
+        if !interface.has_pci() {
+            return Self::Virtio(all, formats(interface));
+        }
+        // The early console looks for the console in slot 1.
+        all.sort_by_key(|device| device.kind() != TYPE_CONSOLE);
+        Self::Pci(all)
     }
 
     /// The number of pages above RAM that these devices need.
@@ -72,6 +73,7 @@ impl Attached {
         match self {
             Self::Keys(devices) => keys::pages_above_ram(devices),
             Self::Virtio(devices, _) => virtio::pages_above_ram(devices),
+            Self::Pci(_) => 0,
         }
     }
 
@@ -79,7 +81,15 @@ impl Attached {
     pub(super) fn guest_id(&self) -> Option<u16> {
         match self {
             Self::Keys(devices) => devices.iter().find_map(|d| d.guest_id()),
-            Self::Virtio(..) => None,
+            Self::Virtio(..) | Self::Pci(_) => None,
+        }
+    }
+
+    /// What the Host needs to know of the devices on a PCI bus.
+    pub(super) fn on_pci(&self) -> Vec<PciDevice> {
+        match self {
+            Self::Keys(_) | Self::Virtio(..) => Vec::new(),
+            Self::Pci(devices) => virtio::describe_for_pci(devices),
         }
     }
 
@@ -97,6 +107,10 @@ impl Attached {
                 devices,
                 screen,
             )?),
+            Self::Pci(devices) => {
+                let guest: Arc<dyn Requests> = guest.clone();
+                Arc::new(PciBus::new(&guest, devices, screen)?)
+            }
         })
     }
 }

@@ -59,15 +59,17 @@ pub(super) fn build(
     let loaded = loader::load(&memory, kernel, initrd, &line)
         .map_err(|error| named(config, error))?;
     let devices = Attached::to(loaded.interface, devices);
-    let memory = memory
-        .with_pages(devices.pages_above_ram())
-        .map_err(lack(config))?;
+    // Memory does not shrink. Devices on a PCI bus have no pages above RAM, and
+    // those that are there are not used.
+    let pages = devices.pages_above_ram().max(usual);
+    let memory = memory.with_pages(pages).map_err(lack(config))?;
     let start = Initialize {
         pfn_limit: memory.pfn_limit(),
         ..loaded.request
     };
     let guest: Arc<dyn Engine> = Native::new(memory);
     let guest_id = devices.guest_id();
+    let pci = devices.on_pci();
     let bus = devices.on_bus(&guest, screen)?;
     let shared_pages = bus
         .shared_pages()
@@ -77,6 +79,7 @@ pub(super) fn build(
         slow_paths: config.slow_paths,
         isolation: config.isolation,
         shared_pages,
+        pci,
         request: start,
         ..Setup::from(loaded)
     })?;

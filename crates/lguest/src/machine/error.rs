@@ -14,7 +14,7 @@ use crate::loader::{BootError, InitrdError, KernelError, LoadError};
 use crate::needs::{Cause, Lack};
 use crate::transport::keys::BusError;
 use crate::transport::keys::lan::LanError;
-use crate::transport::virtio::VirtioBusError;
+use crate::transport::virtio::{PciBusError, VirtioBusError};
 use libc::{EMFILE, ENFILE};
 use std::error::Error;
 use std::io;
@@ -100,6 +100,9 @@ pub enum LaunchError {
     /// The bus of virtio is full.
     #[error(transparent)]
     VirtioBus(#[from] VirtioBusError),
+    /// The PCI bus is full.
+    #[error(transparent)]
+    PciBus(#[from] PciBusError),
     /// The machine lacks something that every run needs.
     #[error(transparent)]
     Lacks(#[from] Lack),
@@ -160,9 +163,8 @@ impl LaunchError {
             }
             | Self::Boot(_)
             | Self::Bus(BusError::TooManyDevices(_))
-            | Self::VirtioBus(VirtioBusError::TooManyQueues(_)) => {
-                Outcome::Usage
-            }
+            | Self::VirtioBus(VirtioBusError::TooManyQueues(_))
+            | Self::PciBus(PciBusError::TooMany(_)) => Outcome::Usage,
             Self::Disk {
                 error:
                     DiskError::Lock(Lack {
@@ -193,6 +195,7 @@ impl LaunchError {
             Self::Bus(BusError::Place(..))
             | Self::Engine(_)
             | Self::VirtioBus(VirtioBusError::Device(_))
+            | Self::PciBus(PciBusError::Device(_))
             | Self::Failed(..) => Outcome::Failed,
         }
     }

@@ -50,6 +50,20 @@ impl<'a> Run<'a> {
                         self.guest.kill(violation.to_string());
                     }
                 }
+                Exit::ReadDevice(access) => {
+                    match self.bus.read_device(access) {
+                        Ok(value) => self.guest.answer(value),
+                        Err(violation) => {
+                            self.guest.kill(violation.to_string());
+                        }
+                    }
+                }
+                Exit::WriteDevice { access, value } => {
+                    let written = self.bus.write_device(access, value);
+                    if let Err(violation) = written {
+                        self.guest.kill(violation.to_string());
+                    }
+                }
                 Exit::BindingsChanged => self.bus.buffers_changed(),
                 Exit::BuffersMayBeFree => {}
                 Exit::Held => self.guest.wait_until_let_go(),

@@ -15,7 +15,7 @@ pub mod keys;
 pub mod virtio;
 
 use crate::devices::{NamedCounts, Readiness, Violation};
-use crate::engine::SharedPage;
+use crate::engine::{DeviceAccess, SharedPage};
 use std::io;
 use std::os::fd::OwnedFd;
 
@@ -40,6 +40,28 @@ pub trait Transport: Send + Sync {
     ///
     /// A [`Violation`] kills the Guest.
     fn notify(&self, address: u32) -> Result<(), Violation>;
+
+    /// The Guest reads registers of a device on a PCI bus. May block.
+    ///
+    /// # Errors
+    ///
+    /// A [`Violation`] kills the Guest.
+    fn read_device(&self, access: DeviceAccess) -> Result<u32, Violation> {
+        Err(Violation(format!("read of {access:?}, without a PCI bus")))
+    }
+
+    /// The Guest writes such registers. May block.
+    ///
+    /// # Errors
+    ///
+    /// A [`Violation`] kills the Guest.
+    fn write_device(
+        &self,
+        access: DeviceAccess,
+        _value: u32,
+    ) -> Result<(), Violation> {
+        Err(Violation(format!("write to {access:?}, without a PCI bus")))
+    }
 
     /// There may be input for the device at `index`.
     ///

@@ -236,7 +236,9 @@ fn break_into(script: &[Record], arena: &str) -> Broken {
             }
             Exit::BindingsChanged
             | Exit::BuffersMayBeFree
-            | Exit::Notify { .. } => {}
+            | Exit::Notify { .. }
+            | Exit::WriteDevice { .. } => {}
+            Exit::ReadDevice(_) => guest.answer(0),
             Exit::Held => break Broken::Stands,
             Exit::Dead(Death::Killed(why) | Death::Lost(why)) => {
                 break Broken::Dies(why);
@@ -331,7 +333,9 @@ fn storms_from_outside() {
                 }
                 Exit::BindingsChanged
                 | Exit::BuffersMayBeFree
-                | Exit::Notify { .. } => {}
+                | Exit::Notify { .. }
+                | Exit::WriteDevice { .. } => {}
+                Exit::ReadDevice(_) => guest.answer(0),
                 Exit::Held => guest.wait_until_let_go(),
                 Exit::Dead(death) => break death,
             }

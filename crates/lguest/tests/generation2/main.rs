@@ -1,4 +1,5 @@
-//! Guests of generation 2, without Linux: good and bad use of virtio devices.
+//! Guests of later generations, without Linux: good and bad use of virtio
+//! devices. Those of generation 2 are here, those of generation 3 in [`pci`].
 //!
 //! Most tests assemble their kernel and run it in the real command. The kernel
 //! takes no interrupts. Its output, and the contents of its disk afterwards,
@@ -11,6 +12,7 @@
 mod support;
 
 mod built_in;
+mod pci;
 mod program;
 
 use program::{

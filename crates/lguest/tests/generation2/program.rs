@@ -99,6 +99,24 @@ pub(crate) const INTERFACES: [Interface; 5] = [
     },
 ];
 
+/// Those of generation 3, whose kernels notify by their PCI bus instead.
+pub(crate) const LATER: [Interface; 2] = [
+    Interface {
+        release: "4.9.154",
+        arguments: EBX_ECX,
+        call: INT,
+        fields: [24, 1380],
+        tables: false,
+    },
+    Interface {
+        release: "4.0.5",
+        arguments: EBX_ECX,
+        call: INT,
+        fields: [24, 1384],
+        tables: false,
+    },
+];
+
 /// A kernel that grows from its beginning.
 pub(crate) struct Program {
     code: Vec<u8>,
@@ -165,6 +183,57 @@ impl Program {
         self.code.extend(address.to_le_bytes());
         self.code.extend(half.to_le_bytes());
         self.code.extend([0x75, 0xF5]);
+    }
+
+    /// `movb $byte,address`
+    pub(crate) fn store_byte(&mut self, address: u32, byte: u8) {
+        self.code.extend([0xC6, 0x05]);
+        self.code.extend(address.to_le_bytes());
+        self.code.push(byte);
+    }
+
+    /// `movl address,%eax`, which has to be `word`.
+    pub(crate) fn expect(&mut self, address: u32, word: u32) {
+        self.code.push(0xA1);
+        self.code.extend(address.to_le_bytes());
+        self.expect_eax(word);
+    }
+
+    /// `movzbl address,%eax`, which has to be `byte`.
+    pub(crate) fn expect_byte(&mut self, address: u32, byte: u8) {
+        self.code.extend([0x0F, 0xB6, 0x05]);
+        self.code.extend(address.to_le_bytes());
+        self.expect_eax(byte.into());
+    }
+
+    /// `incl address`
+    pub(crate) fn increment(&mut self, address: u32) {
+        self.code.extend([0xFF, 0x05]);
+        self.code.extend(address.to_le_bytes());
+    }
+
+    /// `cmpl $word,%eax; je 1f; ud2; 1:`
+    fn expect_eax(&mut self, word: u32) {
+        self.code.push(0x3D);
+        self.code.extend(word.to_le_bytes());
+        self.code.extend([0x74, 0x02, 0x0F, 0x0B]);
+    }
+
+    /// `movl $port,%edx; movl $word,%eax; outl %eax,(%dx)`
+    pub(crate) fn out(&mut self, port: u32, word: u32) {
+        self.code.push(0xBA);
+        self.code.extend(port.to_le_bytes());
+        self.code.push(0xB8);
+        self.code.extend(word.to_le_bytes());
+        self.code.push(0xEF);
+    }
+
+    /// `movl $port,%edx; inl (%dx),%eax`, which has to be `word`.
+    pub(crate) fn expect_in(&mut self, port: u32, word: u32) {
+        self.code.push(0xBA);
+        self.code.extend(port.to_le_bytes());
+        self.code.push(0xED);
+        self.expect_eax(word);
     }
 
     pub(crate) fn notify(&mut self, address: u32) {

@@ -6,7 +6,8 @@
 use super::layout::{LIMIT, VIEWS};
 use lg_abi::dma::{Dma, KEY_ALIGN};
 use lg_abi::hypercall::CRASH_MESSAGE_MAX;
-use lg_abi::page::SWITCHER_ADDR;
+use lg_abi::gen3::pci::MAX_DEVICES;
+use lg_abi::page::{PAGE_SIZE, SWITCHER_ADDR};
 use lg_host::address::{GuestPhys, as_word};
 use lg_host::cpu::extended::{Extended, part};
 use lg_host::kill::Kill;
@@ -50,6 +51,13 @@ impl Outside<'_> {
     }
 }
 
+/// Checks that such registers of a device exist.
+fn check_device(device: u32, offset: u32, bytes: u32) {
+    assert!((device as usize) < MAX_DEVICES, "{device}");
+    assert!(matches!(bytes, 1 | 2 | 4), "{bytes}");
+    assert!(offset < PAGE_SIZE - bytes, "{offset:#x}");
+}
+
 impl World for Outside<'_> {
     fn send_dma(&mut self, key: u32, dma: GuestPhys) -> Result<(), Kill> {
         assert!(
@@ -75,6 +83,28 @@ impl World for Outside<'_> {
     }
 
     fn notify(&mut self, _: GuestPhys) -> Result<(), Kill> {
+        Ok(())
+    }
+
+    fn read_device(
+        &mut self,
+        device: u32,
+        offset: u32,
+        bytes: u32,
+    ) -> Result<u32, Kill> {
+        check_device(device, offset, bytes);
+        Ok(offset)
+    }
+
+    fn write_device(
+        &mut self,
+        device: u32,
+        offset: u32,
+        bytes: u32,
+        value: u32,
+    ) -> Result<(), Kill> {
+        check_device(device, offset, bytes);
+        assert!(bytes == 4 || value < 1 << (8 * bytes), "{value:#x}");
         Ok(())
     }
 

@@ -12,9 +12,10 @@ use super::running::{Running, Views};
 use super::turn::Conversation;
 use crate::engine::death::{Death, printable};
 use crate::engine::error::RequestError;
-use crate::engine::interface::Exit;
+use crate::engine::interface::{DeviceAccess, Exit};
 use crate::lock::lock;
 use lg_abi::dma::{Dma, KEY_ALIGN};
+use lg_abi::page::PAGE_SIZE;
 use lg_wire::mailbox::{LAUNCHERS_TURN, Mailbox, Request, reason};
 use lg_wire::turns;
 use std::sync::atomic::Ordering;
@@ -79,6 +80,21 @@ impl Core {
                     Some(self.killed(format!("notified about a {bad}")))
                 }
             },
+            Some(Request::ReadDevice) => {
+                let [device, offset, bytes] = arguments;
+                Some(match device_access([device, offset, bytes]) {
+                    Ok(access) => Exit::ReadDevice(access),
+                    Err(why) => self.killed(why),
+                })
+            }
+            Some(Request::WriteDevice) => {
+                let [which, offset, value] = arguments;
+                let (device, bytes) = (which >> 8, which & 0xFF);
+                Some(match device_access([device, offset, bytes]) {
+                    Ok(access) => Exit::WriteDevice { access, value },
+                    Err(why) => self.killed(why),
+                })
+            }
             Some(Request::BindDma) => Some(self.bind(mailbox, arguments)),
             Some(Request::StartView) => {
                 // If the machine has no room for one more process, the Guest
@@ -167,6 +183,22 @@ impl Core {
             .map(drop)
             .map_err(|bad| format!("sent a buffer at a {bad}"))
     }
+}
+
+/// Checks an access to registers of a device.
+fn device_access(
+    [device, offset, bytes]: [u32; 3],
+) -> Result<DeviceAccess, String> {
+    if !matches!(bytes, 1 | 2 | 4) || offset > PAGE_SIZE - bytes {
+        return Err(format!(
+            "its Host asked for {bytes} bytes at {offset:#x} of device {device}"
+        ));
+    }
+    Ok(DeviceAccess {
+        device,
+        offset,
+        bytes,
+    })
 }
 
 /// Writes the answer to a request.

@@ -163,6 +163,13 @@ impl Engine for Native {
         self.core.run()
     }
 
+    fn answer(&self, value: u32) {
+        if let Some(running) = self.core.running.get() {
+            let reply = &running.shared.mailbox().reply;
+            reply.store(value, Ordering::SeqCst);
+        }
+    }
+
     fn hold(&self) -> Result<Hold, RequestError> {
         let running = self.core.alive()?;
         self.core.holds.add(|| running.ask_to_stop());

@@ -9,6 +9,7 @@
 use crate::engine::clock;
 use crate::engine::interface::{Isolation, Setup};
 use crate::memory::sealed_file;
+use lg_abi::gen3::pci::MAX_DEVICES;
 use lg_wire::mailbox::Mailbox;
 use lg_wire::spawn::MAX_SHARED_PAGES;
 use lg_wire::state::{HEAD_SIZE, Head, STATE_SIZE, ViewSetup, Wire};
@@ -62,6 +63,10 @@ impl Shared {
         for (pfn, page) in shared_pfns.iter_mut().zip(pages) {
             *pfn = page.pfn;
         }
+        let mut devices = [0; MAX_DEVICES];
+        for (word, device) in devices.iter_mut().zip(&guest.pci) {
+            *word = device.word();
+        }
         // No other process has the file yet.
         self.wire().setup.set(ViewSetup {
             limit,
@@ -76,6 +81,8 @@ impl Shared {
             paging: guest.paging as u32,
             boot_parameters: guest.boot_parameters,
             start: guest.request.start,
+            device_count: u32::try_from(guest.pci.len()).unwrap_or(0),
+            devices,
         });
     }
 

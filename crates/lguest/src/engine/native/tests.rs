@@ -109,7 +109,9 @@ fn run(guest: &Native) -> Death {
             }
             Exit::BindingsChanged
             | Exit::BuffersMayBeFree
-            | Exit::Notify { .. } => {}
+            | Exit::Notify { .. }
+            | Exit::WriteDevice { .. } => {}
+            Exit::ReadDevice(_) => guest.answer(0),
             Exit::Held => guest.wait_until_let_go(),
             Exit::Dead(death) => return death,
         }

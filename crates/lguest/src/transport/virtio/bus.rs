@@ -5,7 +5,7 @@
 
 use super::device::VirtioDevice;
 use super::queue::{Queue, QueueState};
-use super::ring::RING_BYTES;
+use super::ring::{Place, RING_BYTES};
 use crate::devices::console::Screen;
 use crate::devices::{
     NamedCounts, Readiness, RestoreError, Saved, Versioned, Violation,
@@ -237,7 +237,8 @@ impl Next {
             });
             let guest = guest.clone();
             let formats = self.formats;
-            queues.push(Queue::new(guest, self.ring, self.irq, formats));
+            let place = Place::of_generation_2(self.ring);
+            queues.push(Queue::new(guest, place, self.irq, formats));
             self.ring += RING_BYTES;
             self.irq += 1;
         }

@@ -1,10 +1,11 @@
-//! The transport of Linux 2.6.24 to 3.19: virtio devices on lguest's bus.
+//! The transport since Linux 2.6.24: virtio devices.
 //!
-//! A page above RAM describes the devices, and each has virtqueues in the pages
-//! behind it. NOTIFY names a ring that has something for the device, a
-//! descriptor whose status has changed, or a text for the early console. The
-//! device answers in the ring and raises the queue's interrupt
-//! (docs/abi.md, section 9).
+//! Up to Linux 3.19 they are on lguest's bus. A page above RAM describes the
+//! devices, and each has virtqueues in the pages behind it. NOTIFY names a ring
+//! that has something for the device, a descriptor whose status has changed, or
+//! a text for the early console. The device answers in the ring and raises the
+//! queue's interrupt (docs/abi.md, section 9). Since Linux 4.0 they are on a
+//! PCI bus ([`pci`]; docs/abi.md, section 10).
 //!
 //! In reading order: [`ring`] is a virtqueue, [`queue`] one with its interrupt,
 //! [`device`] the trait of every device, and [`bus`] the descriptors and the
@@ -24,6 +25,9 @@ pub use device::{Features, VirtioDevice};
 
 mod bus;
 pub use bus::{VirtioBus, VirtioBusError, VirtioBusState, pages_above_ram};
+
+mod pci;
+pub use pci::{PciBus, PciBusError, PciBusState, describe as describe_for_pci};
 
 mod console;
 pub use console::VirtioConsole;

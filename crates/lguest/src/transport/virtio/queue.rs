@@ -4,12 +4,12 @@
 //! ring has a lock. A reset of the device makes what was taken before it stale:
 //! such a chain is not answered any more.
 
-use super::ring::{Chain, Position, Ring};
+use super::ring::{Chain, Place, Position, Ring};
 use crate::devices::{Filled, ReceiveBuffers, Violation};
 use crate::engine::Requests;
 use crate::lock::lock;
 use crate::memory::{SectionsIn, total};
-use lg_abi::gen2::device::Formats;
+use lg_abi::gen2::device::{FORMATS_2_6_25, Formats};
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -46,10 +46,10 @@ pub(super) struct Taken {
 }
 
 impl Queue {
-    /// The queue whose ring is at `at`.
+    /// The queue whose ring is at `at`, until it is [put](Self::put) elsewhere.
     pub(super) fn new(
         guest: Arc<dyn Requests>,
-        at: u32,
+        at: Place,
         irq: u8,
         formats: &'static Formats,
     ) -> Self {
@@ -66,6 +66,11 @@ impl Queue {
             formats,
             state,
         }
+    }
+
+    /// The driver has put the ring at `at`, and nothing was used of it.
+    pub(super) fn put(&self, at: Place) {
+        lock(&self.state).ring.put(at);
     }
 
     /// What the headers in front of its data look like.
@@ -215,12 +220,16 @@ impl Pair {
     }
 }
 
+/// The byte of a header of generation 3 that says how many buffers a frame has.
+const BUFFERS_OF_A_FRAME: usize = FORMATS_2_6_25.net_header as usize;
+
 /// The chains of a queue as buffers for what comes in, each with room in front
 /// for a header.
 pub(super) struct ReceiveChains<'q> {
     pub(super) queue: &'q Queue,
-    /// Bytes of the header, which is all zero.
-    pub(super) header: u32,
+    /// Bytes of the header, which is zero up to the number of buffers of a
+    /// frame.
+    header: u32,
 }
 
 impl ReceiveBuffers for ReceiveChains<'_> {
@@ -248,9 +257,12 @@ impl ReceiveBuffers for ReceiveChains<'_> {
                 Ok(Filled::Bytes(0))
             }
             Ok(bytes) => {
-                let zeroes = vec![0; self.header as usize];
+                let mut header = vec![0; self.header as usize];
+                if let Some(buffers) = header.get_mut(BUFFERS_OF_A_FRAME) {
+                    *buffers = 1;
+                }
                 let region = memory.region();
-                crate::memory::scatter(region, sections, &zeroes)
+                crate::memory::scatter(region, sections, &header)
                     .map_err(Violation::of)?;
                 let written = self.header.saturating_add(bytes);
                 self.queue.answer(&taken, written)?;

@@ -25,21 +25,58 @@ const WRITE: u16 = 2;
 /// In the flags of the available ring: the Guest wants no interrupt.
 const NO_INTERRUPT: u16 = 1;
 
-/// Where the parts of a ring are, from its beginning.
+/// Where the parts of a ring of generation 2 are, from its beginning.
 const AVAILABLE: u32 = DESCRIPTOR * RING_SIZE as u32;
 const USED: u32 =
     (AVAILABLE + 4 + 2 * RING_SIZE as u32 + 2).next_multiple_of(RING_ALIGN);
 
-/// Bytes of a ring.
+/// Bytes of a ring of generation 2.
 pub const RING_BYTES: u32 = (USED + 4 + USED_ELEMENT * RING_SIZE as u32 + 2)
     .next_multiple_of(RING_ALIGN);
 
 /// The device's side of a virtqueue.
 pub(super) struct Ring {
     memory: GuestMemory,
-    /// Physical address of the ring.
-    at: u32,
+    at: Place,
     position: Position,
+}
+
+/// Where the parts of a ring are: physical addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    /// How many descriptors there are: a power of two, at most [`RING_SIZE`].
+    pub(super) size: u16,
+    /// The descriptors.
+    pub(super) descriptors: u32,
+    /// The ring of available chains.
+    pub(super) available: u32,
+    /// The ring of used chains.
+    pub(super) used: u32,
+}
+
+impl Place {
+    /// A ring of generation 2 at `at`.
+    pub(super) fn of_generation_2(at: u32) -> Self {
+        Self {
+            size: RING_SIZE,
+            descriptors: at,
+            available: at + AVAILABLE,
+            used: at + USED,
+        }
+    }
+
+    /// Whether such a ring can be, and lies in memory whole.
+    pub(super) fn is_in(&self, memory: &GuestMemory) -> bool {
+        let size = u32::from(self.size);
+        let is_there = |at: u32, align: u32, len: u32| {
+            at.is_multiple_of(align) && memory.section(at, len).is_ok()
+        };
+        size.is_power_of_two()
+            && self.size <= RING_SIZE
+            && is_there(self.descriptors, DESCRIPTOR, DESCRIPTOR * size)
+            && is_there(self.available, 2, 4 + 2 * size + 2)
+            && is_there(self.used, 4, 4 + USED_ELEMENT * size + 2)
+    }
 }
 
 /// How far the device has come in a ring. Both numbers wrap around.
@@ -66,7 +103,7 @@ pub(super) struct Chain {
 
 impl Ring {
     /// The ring at `at`, of which nothing has been used.
-    pub(super) fn new(memory: GuestMemory, at: u32) -> Self {
+    pub(super) fn new(memory: GuestMemory, at: Place) -> Self {
         Self {
             memory,
             at,
@@ -74,9 +111,15 @@ impl Ring {
         }
     }
 
-    /// Physical address of the ring: what a Guest notifies about.
+    /// Physical address of the descriptors, with which a ring of generation 2
+    /// begins: what such a Guest notifies about.
     pub(super) fn address(&self) -> u32 {
-        self.at
+        self.at.descriptors
+    }
+
+    /// The ring is elsewhere from now on.
+    pub(super) fn put(&mut self, at: Place) {
+        self.at = at;
     }
 
     /// How far the device has come.
@@ -105,8 +148,8 @@ impl Ring {
         }
         // The Guest has written the chain before it wrote the index.
         fence(Ordering::SeqCst);
-        let slot = u32::from(self.position.taken % RING_SIZE);
-        let head = self.half(AVAILABLE + 4 + 2 * slot)?;
+        let slot = u32::from(self.position.taken % self.at.size);
+        let head = self.half(self.at.available + 4 + 2 * slot)?;
         let chain = self.chain(head)?;
         self.position.taken = self.position.taken.wrapping_add(1);
         Ok(Some(chain))
@@ -128,9 +171,9 @@ impl Ring {
         chain: u16,
         written: u32,
     ) -> Result<bool, Violation> {
-        let slot = u32::from(self.position.used % RING_SIZE);
+        let slot = u32::from(self.position.used % self.at.size);
         let element = [u32::from(chain), written];
-        let at = self.at + USED + 4 + USED_ELEMENT * slot;
+        let at = self.at.used + 4 + USED_ELEMENT * slot;
         let put = |at, bytes: &[u8]| {
             self.memory.write(at, bytes).map_err(Violation::of)
         };
@@ -139,20 +182,21 @@ impl Ring {
         // The element is there before the index, and the index before we look
         // whether an interrupt is wanted.
         fence(Ordering::SeqCst);
-        put(self.at + USED + 2, &self.position.used.to_le_bytes())?;
+        put(self.at.used + 2, &self.position.used.to_le_bytes())?;
         fence(Ordering::SeqCst);
-        Ok(self.half(AVAILABLE)? & NO_INTERRUPT == 0)
+        Ok(self.half(self.at.available)? & NO_INTERRUPT == 0)
     }
 
     /// How many chains wait.
     fn available(&self) -> Result<u16, Violation> {
-        let waiting =
-            self.half(AVAILABLE + 2)?.wrapping_sub(self.position.taken);
-        if waiting > RING_SIZE {
+        let waiting = self
+            .half(self.at.available + 2)?
+            .wrapping_sub(self.position.taken);
+        if waiting > self.at.size {
             return Err(Violation(format!(
                 "its ring at {:#x} says that {waiting} chains wait, and it has \
-                 room for {RING_SIZE}",
-                self.at
+                 room for {}",
+                self.at.descriptors, self.at.size
             )));
         }
         Ok(waiting)
@@ -165,11 +209,11 @@ impl Ring {
             writable: Vec::new(),
         };
         let mut index = head;
-        for _ in 0..RING_SIZE {
-            if index >= RING_SIZE {
+        for _ in 0..self.at.size {
+            if index >= self.at.size {
                 return Err(self.bad("a descriptor that does not exist"));
             }
-            let at = self.at + DESCRIPTOR * u32::from(index);
+            let at = self.at.descriptors + DESCRIPTOR * u32::from(index);
             let mut words = [0_u32; 4];
             let bytes = zerocopy::IntoBytes::as_mut_bytes(&mut words);
             self.memory.read(at, bytes).map_err(Violation::of)?;
@@ -197,12 +241,11 @@ impl Ring {
     }
 
     fn bad(&self, what: &str) -> Violation {
-        Violation(format!("its ring at {:#x} has {what}", self.at))
+        Violation(format!("its ring at {:#x} has {what}", self.at.descriptors))
     }
 
-    fn half(&self, offset: u32) -> Result<u16, Violation> {
-        let read = self.memory.read_object(self.at + offset);
-        read.map_err(Violation::of)
+    fn half(&self, at: u32) -> Result<u16, Violation> {
+        self.memory.read_object(at).map_err(Violation::of)
     }
 }
 

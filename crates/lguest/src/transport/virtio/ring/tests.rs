@@ -9,7 +9,7 @@ use std::sync::Arc;
 fn ring() -> (Arc<Scripted>, Driver, Ring) {
     let guest = guest(1);
     let driver = Driver::new(&guest, RING);
-    let ring = Ring::new(guest.memory().clone(), RING);
+    let ring = Ring::new(guest.memory().clone(), Place::of_generation_2(RING));
     (guest, driver, ring)
 }
 

@@ -1,0 +1,363 @@
+//! A PCI bus: virtio 1.0 devices, each with an interrupt and registers.
+//!
+//! The Host answers for the configuration spaces and for the reason of an
+//! interrupt. What reaches this file are the other registers of a device: the
+//! common ones ([`common`]), the notification of a queue, and those that depend
+//! on the type of the device (virtio 1.0, section 4.1; docs/abi.md, section
+//! 10).
+
+mod common;
+
+use super::device::VirtioDevice;
+use super::queue::{Queue, QueueState};
+use super::ring::Place;
+use crate::devices::console::Screen;
+use crate::devices::{
+    NamedCounts, Readiness, RestoreError, Saved, Versioned, Violation,
+};
+use crate::engine::{DeviceAccess, Requests, SharedPage};
+use crate::lock::lock;
+use crate::transport::held::{Held, inputs, same_number};
+use crate::transport::{DeviceState, Transport};
+use common::{Change, Common, part};
+use lg_abi::gen2::device::TYPE_CONSOLE;
+use lg_abi::gen3::pci::{Device, MAX_DEVICES};
+use lg_abi::gen3::registers::{self, EMERGENCY_WRITE, FEATURE_VERSION_1};
+use serde::{Deserialize, Serialize};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex};
+
+/// All devices of a Guest. Any thread may use it; each device has a lock.
+pub struct PciBus {
+    functions: Vec<Function>,
+    screen: Arc<Screen>,
+}
+
+/// A device in its slot.
+struct Function {
+    device: Held<dyn VirtioDevice>,
+    /// As in its configuration space.
+    described: Device,
+    /// The registers that depend on its type.
+    config: Vec<u8>,
+    common: Mutex<Common>,
+    queues: Vec<Queue>,
+}
+
+/// The devices cannot be put on a bus.
+#[derive(Debug, thiserror::Error)]
+pub enum PciBusError {
+    /// There are not enough interrupts.
+    #[error(
+        "{0} devices need an interrupt each, and this kernel has \
+         {MAX_DEVICES}: leave some out"
+    )]
+    TooMany(usize),
+    /// A device lacks something.
+    #[error("cannot start a device: {0}")]
+    Device(#[from] io::Error),
+}
+
+/// What the Host needs to know of these devices, in this order.
+#[must_use]
+pub fn describe(devices: &[Box<dyn VirtioDevice>]) -> Vec<Device> {
+    devices.iter().map(|device| described(&**device)).collect()
+}
+
+fn described(device: &dyn VirtioDevice) -> Device {
+    let config_bytes = u8::try_from(config(device).len());
+    Device {
+        kind: device.kind(),
+        config_bytes: config_bytes.expect("a configuration is short"),
+    }
+}
+
+/// The registers that depend on the type of a device.
+fn config(device: &dyn VirtioDevice) -> Vec<u8> {
+    let mut config = device.config();
+    if device.kind() == TYPE_CONSOLE {
+        config.resize(registers::CONSOLE_BYTES.into(), 0);
+    }
+    config
+}
+
+/// What a device offers on this bus.
+fn features(device: &dyn VirtioDevice) -> u64 {
+    let emergency = match device.kind() {
+        TYPE_CONSOLE => registers::CONSOLE_HAS_EMERGENCY_WRITE,
+        _ => 0,
+    };
+    u64::from(device.features() | emergency) | FEATURE_VERSION_1
+}
+
+impl PciBus {
+    /// Puts `devices` on a bus, in this order from slot 1 on. `guest` must not
+    /// have run yet. `screen` shows what the early console prints.
+    ///
+    /// # Errors
+    ///
+    /// [`PciBusError`] if there are too many.
+    pub fn new(
+        guest: &Arc<dyn Requests>,
+        devices: Vec<Box<dyn VirtioDevice>>,
+        screen: Arc<Screen>,
+    ) -> Result<Self, PciBusError> {
+        if devices.len() > MAX_DEVICES {
+            return Err(PciBusError::TooMany(devices.len()));
+        }
+        let devices = (1..).zip(devices);
+        let functions: io::Result<_> = devices
+            .map(|(slot, device)| Function::new(guest, slot, device))
+            .collect();
+        Ok(Self {
+            functions: functions?,
+            screen,
+        })
+    }
+
+    /// The state of the bus and of all devices. The Guest must stand still. Its
+    /// memory and its interrupts are saved afterwards, because disks finish
+    /// their requests first. May block.
+    #[must_use]
+    pub fn state(&self) -> Versioned<PciBusState> {
+        let state = |function: &Function| {
+            // The device comes before its queues, because it may answer chains.
+            let device = function.device.state();
+            let queues = function.queues.iter().map(Queue::state).collect();
+            let common = lock(&function.common).clone();
+            FunctionState {
+                device,
+                common,
+                queues,
+            }
+        };
+        let functions = self.functions.iter().map(state).collect();
+        PciBusState { functions }.versioned()
+    }
+
+    /// Goes on with `state`, which was taken of a bus with the same devices. To
+    /// be called once at most, before the Guest runs.
+    ///
+    /// # Errors
+    ///
+    /// [`RestoreError`]; then the bus cannot be used any more.
+    pub fn restore(
+        &self,
+        state: &Versioned<PciBusState>,
+    ) -> Result<(), RestoreError> {
+        let PciBusState { functions } = state.known()?;
+        same_number(functions.len(), self.functions.len())?;
+        for (function, saved) in self.functions.iter().zip(functions) {
+            function.device.restore(saved.device.as_ref())?;
+            let mut common = lock(&function.common);
+            *common = saved.common.clone();
+            for (index, (queue, saved)) in
+                function.queues.iter().zip(&saved.queues).enumerate()
+            {
+                if let Some(place) = common.place(index) {
+                    queue.put(place);
+                }
+                queue.restore(saved);
+            }
+        }
+        Ok(())
+    }
+
+    /// The device that an access is for.
+    fn function(&self, access: DeviceAccess) -> Result<&Function, Violation> {
+        let found = self.functions.get(access.device as usize);
+        found.ok_or_else(|| {
+            let text = format!("its Host asked for device {}", access.device);
+            Violation(text)
+        })
+    }
+}
+
+impl Function {
+    fn new(
+        guest: &Arc<dyn Requests>,
+        slot: u8,
+        mut device: Box<dyn VirtioDevice>,
+    ) -> io::Result<Self> {
+        let nowhere = Place::of_generation_2(0);
+        let queue =
+            |_| Queue::new(guest.clone(), nowhere, slot, &registers::FORMATS);
+        let queues: Vec<Queue> = (0..device.queues()).map(queue).collect();
+        let described = described(&*device);
+        let config = config(&*device);
+        let common = Common::new(features(&*device), queues.len());
+        device.place(queues.clone())?;
+        Ok(Self {
+            device: Held::new(device),
+            described,
+            config,
+            common: Mutex::new(common),
+            queues,
+        })
+    }
+
+    fn read(&self, offset: u32, bytes: u32) -> u32 {
+        if offset < registers::COMMON_BYTES {
+            return lock(&self.common).read(offset, bytes);
+        }
+        let at = offset.wrapping_sub(registers::DEVICE) as usize;
+        part(&self.config, at, bytes)
+    }
+
+    fn write_common(
+        &self,
+        offset: u32,
+        bytes: u32,
+        value: u32,
+    ) -> Result<(), Violation> {
+        let change = lock(&self.common).write(offset, bytes, value);
+        match change {
+            Change::None => {}
+            Change::Reset => self.queues.iter().for_each(Queue::reset),
+            Change::Stopped => self.queues.iter().for_each(Queue::stop),
+            Change::Ready => {
+                let common = lock(&self.common);
+                let ready = self.queues.iter().enumerate();
+                ready
+                    .filter(|&(index, _)| common.is_enabled(index))
+                    .for_each(|(_, queue)| queue.start());
+            }
+            Change::Enabled(index) => self.enable(index)?,
+        }
+        Ok(())
+    }
+
+    /// The driver uses queue `index` from now on.
+    fn enable(&self, index: usize) -> Result<(), Violation> {
+        let place = lock(&self.common).place(index);
+        let Some(queue) = self.queues.get(index) else {
+            return Ok(());
+        };
+        match place {
+            Some(place) if place.is_in(queue.guest().memory()) => {
+                queue.put(place);
+                Ok(())
+            }
+            _ => Err(Violation(format!(
+                "its driver puts queue {index} of a device of type {} where no \
+                 queue can be",
+                self.described.kind
+            ))),
+        }
+    }
+
+    /// The driver has put something into queue `index`. May block.
+    fn notify(&self, index: u32) -> Result<(), Violation> {
+        let index = index as usize;
+        let Some(queue) = self.queues.get(index) else {
+            return Ok(());
+        };
+        if !lock(&self.common).is_enabled(index) {
+            return Ok(());
+        }
+        // Drivers use queues before they say that they are ready: a disk is
+        // read for partitions while it is set up.
+        queue.start();
+        let rest = match self.device.lock().as_mut() {
+            Some(device) => device.notify(index)?,
+            None => None,
+        };
+        if let Some(rest) = rest {
+            rest();
+        }
+        Ok(())
+    }
+}
+
+impl Transport for PciBus {
+    fn send(&self, _dma: u32, key: u32) -> Result<bool, Violation> {
+        let text = format!("SEND_DMA to {key:#x}, which its interface lacks");
+        Err(Violation(text))
+    }
+
+    fn notify(&self, address: u32) -> Result<(), Violation> {
+        let text = format!("NOTIFY of {address:#x}, which its interface lacks");
+        Err(Violation(text))
+    }
+
+    fn read_device(&self, access: DeviceAccess) -> Result<u32, Violation> {
+        let function = self.function(access)?;
+        Ok(function.read(access.offset, access.bytes))
+    }
+
+    fn write_device(
+        &self,
+        access: DeviceAccess,
+        value: u32,
+    ) -> Result<(), Violation> {
+        const PRINT: u32 = registers::DEVICE + EMERGENCY_WRITE;
+        let function = self.function(access)?;
+        match access.offset {
+            0..registers::COMMON_BYTES => {
+                function.write_common(access.offset, access.bytes, value)
+            }
+            registers::NOTIFY => function.notify(value),
+            PRINT if function.described.kind == TYPE_CONSOLE => {
+                self.screen.show(&value.to_le_bytes()[..1]);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn handle_input(&self, index: usize) -> Result<Readiness, Violation> {
+        let Some(function) = self.functions.get(index) else {
+            return Ok(Readiness::Closed);
+        };
+        function.device.handle_input()
+    }
+
+    fn inputs(&self) -> io::Result<Vec<(usize, OwnedFd)>> {
+        inputs(self.functions.iter().map(|function| &function.device))
+    }
+
+    fn shared_pages(&self) -> io::Result<Vec<SharedPage>> {
+        Ok(Vec::new())
+    }
+
+    fn buffers_changed(&self) {}
+
+    fn damage(&self) -> Option<String> {
+        let damage = |function: &Function| {
+            function.device.try_with(|device| device.damage())
+        };
+        self.functions.iter().find_map(damage)
+    }
+
+    fn finish(&self) -> Vec<(u16, NamedCounts)> {
+        let end = |function: &Function| {
+            let kind = function.described.kind.into();
+            (kind, function.device.finish())
+        };
+        self.functions.iter().map(end).collect()
+    }
+}
+
+/// The state of a bus. Rings are in the Guest's memory, and configuration
+/// spaces in the Host's state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PciBusState {
+    functions: Vec<FunctionState>,
+}
+
+impl Saved for PciBusState {
+    const DEVICE: &'static str = "PCI bus";
+    const VERSION: u32 = 1;
+}
+
+/// The state of one device on it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct FunctionState {
+    device: Option<DeviceState>,
+    common: Common,
+    queues: Vec<QueueState>,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,239 @@
+//! Kernels of generation 3, which find their devices on a PCI bus.
+//!
+//! They have no page tables, so an address of a device is its physical one.
+
+use crate::boot;
+use crate::program::{FREE, Interface, LATER, NEXT, Program, RAM, WRITE};
+
+/// Ports of configuration mechanism 1.
+const ADDRESS: u32 = 0xCF8;
+const DATA: u32 = 0xCFC;
+
+/// Slots of the devices.
+const CONSOLE: u32 = 1;
+const RANDOM: u32 = 2;
+const DISK: u32 = 3;
+
+/// Where a kernel puts the registers of each device.
+const fn bar(slot: u32) -> u32 {
+    RAM + 0x10_0000 + slot * 0x1000
+}
+
+/// Where it puts the ring of each device.
+const fn ring(slot: u32) -> u32 {
+    FREE + 0x10_0000 + slot * 0x1_0000
+}
+
+/// Registers of a device.
+mod at {
+    pub(super) const FEATURE_SELECT: u32 = 0x08;
+    pub(super) const FEATURE: u32 = 0x0C;
+    pub(super) const STATUS: u32 = 0x14;
+    pub(super) const SELECT: u32 = 0x16;
+    pub(super) const ENABLE: u32 = 0x1C;
+    pub(super) const DESCRIPTORS: u32 = 0x20;
+    pub(super) const AVAILABLE: u32 = 0x28;
+    pub(super) const USED: u32 = 0x30;
+    pub(super) const NOTIFY: u32 = 0x38;
+}
+
+impl Program {
+    fn config(&mut self, slot: u32, word: u32) {
+        self.out(ADDRESS, 1 << 31 | slot << 11 | word);
+    }
+
+    fn expect_config(&mut self, slot: u32, word: u32, value: u32) {
+        self.config(slot, word);
+        self.expect_in(DATA, value);
+    }
+
+    fn set_config(&mut self, slot: u32, word: u32, value: u32) {
+        self.config(slot, word);
+        self.out(DATA, value);
+    }
+
+    /// Prints by the window of the console, as the early console does.
+    fn print_by_window(&mut self, text: &str) {
+        self.set_config(CONSOLE, 0x88, 0);
+        for byte in text.bytes() {
+            self.set_config(CONSOLE, 0x8C, 0x3C + 8);
+            self.set_config(CONSOLE, 0x90, 4);
+            self.set_config(CONSOLE, 0x94, byte.into());
+        }
+    }
+
+    /// Moves all devices, first those in the way of others.
+    fn place_devices(&mut self) {
+        for slot in [CONSOLE, RANDOM, DISK] {
+            self.set_config(slot, 0x10, bar(slot));
+            self.expect_config(slot, 0x10, bar(slot));
+        }
+    }
+
+    /// Starts the driver of a device, with `queue` at its ring.
+    fn start(&mut self, slot: u32, queue: u16) {
+        let bar = bar(slot);
+        self.store_byte(bar + at::STATUS, 0);
+        self.store_byte(bar + at::STATUS, 3);
+        self.store(bar + at::FEATURE_SELECT, 1);
+        self.store(bar + at::FEATURE, 1);
+        self.store_byte(bar + at::STATUS, 0xB);
+        self.expect_byte(bar + at::STATUS, 0xB);
+        self.put_queue(slot, queue, ring(slot));
+        self.store_byte(bar + at::STATUS, 0xF);
+    }
+
+    fn put_queue(&mut self, slot: u32, queue: u16, ring: u32) {
+        let bar = bar(slot);
+        self.store_half(bar + at::SELECT, queue);
+        for (at, address) in [
+            (at::DESCRIPTORS, ring),
+            (at::AVAILABLE, ring + 0x1000),
+            (at::USED, ring + 0x2000),
+        ] {
+            self.store(bar + at, address);
+            self.store(bar + at + 4, 0);
+        }
+        self.store_half(bar + at::ENABLE, 1);
+    }
+
+    /// Offers the chain `head`, number `count`, and waits for the answer.
+    fn ask(&mut self, slot: u32, queue: u16, head: u16, count: u16) {
+        self.offer(ring(slot), head, count);
+        self.store_half(bar(slot) + at::NOTIFY, queue);
+        self.wait_for(ring(slot) + 0x2002, count);
+    }
+
+    /// Reads sector 1 of the disk to `to`, and writes `from` to sector 3.
+    fn use_disk(&mut self, to: u32, from: u32) {
+        let header = FREE + 0x1000;
+        for (count, (kind, sector, data, write)) in
+            (1..).zip([(0, 1, to, WRITE), (1, 3, from, 0), (4, 0, from, 0)])
+        {
+            self.store(header, kind);
+            self.store(header + 4, 0);
+            self.store(header + 8, sector);
+            self.store(header + 12, 0);
+            self.store(header + 16, 0xEE);
+            let ring = ring(DISK);
+            self.describe(ring, 0, (header, 16), NEXT, 1);
+            let bytes = if kind == 4 { 0 } else { 512 };
+            self.describe(ring, 1, (data, bytes), NEXT | write, 2);
+            self.describe(ring, 2, (header + 16, 1), WRITE, 0);
+            self.ask(DISK, 0, 0, count);
+            self.wait_for(header + 16, 0);
+        }
+    }
+}
+
+/// A kernel that finds and uses every device.
+fn good(interface: &'static Interface) -> Vec<u8> {
+    let mut kernel = Program::of(interface);
+    kernel.expect_config(0, 0x08, 0x0600_0000);
+    kernel.expect_config(CONSOLE, 0, 0x1043_1AF4);
+    kernel.expect_config(RANDOM, 0, 0x1044_1AF4);
+    kernel.expect_config(DISK, 0, 0x1042_1AF4);
+    kernel.expect_config(4, 0, u32::MAX);
+    kernel.print_by_window("early console\n");
+    kernel.place_devices();
+    kernel.start(RANDOM, 0);
+    kernel.describe(ring(RANDOM), 0, (FREE + 0x2000, 64), WRITE, 0);
+    kernel.ask(RANDOM, 0, 0, 1);
+    // The used element says how many bytes there are, the device why it would
+    // interrupt: once.
+    kernel.wait_for(ring(RANDOM) + 0x2008, 64);
+    kernel.expect_byte(bar(RANDOM) + 0x3A, 1);
+    kernel.start(DISK, 0);
+    kernel.expect(bar(DISK) + 0x3C, 16);
+    kernel.store_text(FREE + 0x4000, "written by the guest");
+    kernel.use_disk(FREE + 0x3000, FREE + 0x4000);
+    kernel.start(CONSOLE, 1);
+    kernel.store_text(FREE + 0x5000, "by a queue\n");
+    kernel.describe(ring(CONSOLE), 0, (FREE + 0x3000, 20), NEXT, 1);
+    kernel.describe(ring(CONSOLE), 1, (FREE + 0x5000, 11), 0, 0);
+    kernel.ask(CONSOLE, 1, 0, 1);
+    kernel.end()
+}
+
+#[test]
+fn a_kernel_finds_and_uses_its_devices() {
+    for interface in &LATER {
+        for more in ["--isolation=guest", "--isolation=user"] {
+            let (finished, disk) = boot("pci", &good(interface), &[more]);
+            let finished = finished.ends_well(0);
+            assert_eq!(
+                finished.stdout,
+                "early console\nthis is on the disk\nby a queue\n"
+            );
+            assert!(disk[3 * 512..].starts_with(b"written by the guest\0"));
+        }
+    }
+}
+
+/// The ends of kernels that do what no driver does.
+#[test]
+fn a_bad_driver_ends_its_guest_with_a_reason() {
+    type Step = fn(&mut Program);
+    let cases: [(&str, Step); 5] = [
+        ("where no queue can be", |kernel| {
+            kernel.put_queue(RANDOM, 0, RAM + 0x20_0000);
+        }),
+        ("where no queue can be", |kernel| {
+            kernel.store(bar(RANDOM) + at::USED + 4, 1);
+            kernel.store_half(bar(RANDOM) + at::ENABLE, 1);
+        }),
+        ("a descriptor that does not exist", |kernel| {
+            kernel.start(RANDOM, 0);
+            kernel.offer(ring(RANDOM), 0xFFFF, 1);
+            kernel.store_half(bar(RANDOM) + at::NOTIFY, 0);
+        }),
+        ("bad hypercall 17", |kernel| kernel.notify(FREE)),
+        // An address between the memory and the devices, by `inc`.
+        ("unhandled trap 14", |kernel| kernel.increment(bar(RANDOM))),
+    ];
+    for (reason, step) in cases {
+        let mut kernel = Program::of(&LATER[0]);
+        kernel.place_devices();
+        step(&mut kernel);
+        let (finished, _) = boot("bad-pci", &kernel.end(), &[]);
+        assert_eq!(finished.code(), 1, "{reason}: {finished:?}");
+        assert!(finished.stderr.contains(reason), "{reason}: {finished:?}");
+    }
+}
+
+/// Unusual actions that are allowed, because they harm only the Guest.
+#[test]
+fn a_guest_that_plays_with_its_bus_goes_on() {
+    let mut kernel = Program::of(&LATER[0]);
+    // Every word of every space, there or not, and the window to everywhere.
+    for slot in 0..6 {
+        for word in (0..0x100).step_by(4) {
+            kernel.set_config(slot, word, 0xFFFF_FFFF);
+        }
+    }
+    for offset in [0_u32, 0x38, 0x3A, 0x3C, 0x7C, 0xFFC, 0x1000, u32::MAX - 3] {
+        kernel.set_config(RANDOM, 0x88, 0);
+        kernel.set_config(RANDOM, 0x8C, offset);
+        kernel.set_config(RANDOM, 0x90, 4);
+        kernel.set_config(RANDOM, 0x94, 0x1234_5678);
+    }
+    // Devices on top of each other, and over the memory.
+    for place in [bar(DISK), FREE, 0] {
+        for slot in [CONSOLE, RANDOM, DISK] {
+            kernel.set_config(slot, 0x10, place);
+        }
+        kernel.store(FREE, 7);
+        kernel.expect(FREE, 7);
+    }
+    kernel.place_devices();
+    for _ in 0..300 {
+        kernel.store_half(bar(RANDOM) + at::NOTIFY, 3);
+        kernel.store_byte(bar(RANDOM) + at::STATUS, 0x80);
+    }
+    kernel.start(RANDOM, 0);
+    kernel.describe(ring(RANDOM), 0, (FREE + 0x2000, 64), WRITE, 0);
+    kernel.ask(RANDOM, 0, 0, 1);
+    kernel.print_by_window("still here\n");
+    let (finished, _) = boot("pci-games", &kernel.end(), &[]);
+    assert_eq!(finished.ends_well(0).stdout, "still here\n");
+}
