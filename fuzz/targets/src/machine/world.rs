@@ -5,8 +5,8 @@
 
 use super::layout::{LIMIT, VIEWS};
 use lg_abi::dma::{Dma, KEY_ALIGN};
-use lg_abi::hypercall::CRASH_MESSAGE_MAX;
 use lg_abi::gen3::pci::MAX_DEVICES;
+use lg_abi::hypercall::CRASH_MESSAGE_MAX;
 use lg_abi::page::{PAGE_SIZE, SWITCHER_ADDR};
 use lg_host::address::{GuestPhys, as_word};
 use lg_host::cpu::extended::{Extended, part};
