@@ -129,7 +129,22 @@ impl Given {
 
     /// A machine with a shell.
     pub(crate) fn shell(&self, options: &[&str]) -> Machine {
-        let mut machine = Machine::start(&self.words(64, options));
+        Self::at_its_prompt(&self.words(64, options))
+    }
+
+    /// The same, with options of `lguest run`.
+    pub(crate) fn shell_of_run(&self, options: &[&str]) -> Machine {
+        let path = |name| self.path(name).display().to_string();
+        let mut words = vec!["run".to_owned(), "--memory=64M".into()];
+        words.push(format!("--kernel={}", path(VMLINUX)));
+        words.push(format!("--initrd={}", path(INITRD)));
+        words.push("--append=console=hvc0".into());
+        words.extend(options.iter().map(|&word| word.to_owned()));
+        Self::at_its_prompt(&words)
+    }
+
+    fn at_its_prompt(words: &[String]) -> Machine {
+        let mut machine = Machine::start(words);
         machine.wait_for("GUEST-READY");
         machine.wait_for(PROMPT);
         // Long lines must not be broken when they are echoed.

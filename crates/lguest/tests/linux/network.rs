@@ -176,6 +176,67 @@ fn a_bridge_joins_machines_and_this_one() {
     }
 }
 
+/// What udhcpc calls: it sets the interface up, and prints its lease.
+const LEASE: &str = "#!/bin/sh\n\
+    test $1 = bound || exit 0\n\
+    ifconfig $interface $ip netmask $subnet\n\
+    route add default gw $router\n\
+    echo LEASE $ip $subnet $router\n";
+
+#[test]
+fn a_network_without_root_has_dhcp_and_goes_both_ways() {
+    const MB: usize = 20;
+    let test = "a_network_without_root_has_dhcp_and_goes_both_ways";
+    let Some(given) = Given::to(test, &[VMLINUX, INITRD]) else {
+        return;
+    };
+    if Command::new("passt").arg("--version").output().is_err() {
+        return skip(test, "there is no passt");
+    }
+    let port = {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap();
+        free.local_addr().unwrap().port()
+    };
+    let net = format!("--net=user,publish={port}:80");
+    let mut machine = given.shell_of_run(&[&net]);
+    for line in LEASE.lines() {
+        machine.command(&format!("echo '{line}' >>/tmp/lease"));
+    }
+    machine.command("chmod 755 /tmp/lease; ifconfig eth0 up");
+    let said = machine.command("udhcpc -i eth0 -n -q -s /tmp/lease");
+    let lease = "LEASE 10.0.2.15 255.255.255.0 10.0.2.2";
+    assert!(said.contains(lease), "{said}");
+    // Out of the machine, to this one's loopback interface ...
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let here = listener.local_addr().unwrap().port();
+    let taking = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut all = Vec::new();
+        stream.read_to_end(&mut all).unwrap();
+        all
+    });
+    let send = format!("/tests/nettool tcpsend 10.0.2.2 {here} {MB}");
+    machine.start_command(&send);
+    let all = taking.join().unwrap();
+    let said = told(&machine.finish_command(LONG));
+    let expected = format!("{} bytes adler {:08x}", MB << 20, adler(&all));
+    assert_eq!(said, expected);
+    // ... and into it, by a published port.
+    machine.command("mkdir /tmp/www; echo hello >/tmp/www/index.html");
+    machine.command("httpd -p 80 -h /tmp/www");
+    for request in 0..200 {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        stream
+            .write_all(b"GET /index.html HTTP/1.0\r\n\r\n")
+            .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.ends_with("\r\nhello\n"), "{request}: {answer}");
+    }
+    machine.type_in("poweroff -f\r");
+    assert_eq!(machine.end().code, 0);
+}
+
 /// Ping of both kinds and streams in both directions.
 fn talk_with_us(machine: &mut Machine, there: &str, here: &str) {
     const MB: usize = 20;
