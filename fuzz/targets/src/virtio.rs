@@ -1,30 +1,53 @@
 //! Virtio devices, whose rings a hostile driver writes.
 //!
 //! The Guest writes any bytes into its rings, its descriptors and its memory,
-//! and notifies about any address. The bus answers, or reports the broken rule.
-//! The disk keeps its size, no more chains are answered than were made
-//! available, and memory beyond the Guest's is never accessed.
+//! and notifies about any address. Keys and frames arrive meanwhile, and end.
+//! The bus answers, or reports the broken rule. The disk keeps its size, and
+//! its contents where it is read-only; no more chains are answered than were
+//! made available, and memory beyond the Guest's is never accessed. The first
+//! byte of the input says which devices there are (all of them, or one kind),
+//! and how they are described: as in Linux 2.6.24, or as later.
 
 use crate::input::Input;
+use lg_abi::gen2::device::{FORMATS_2_6_24, FORMATS_2_6_25};
 use lguest::devices::block::{Block, Disk};
 use lguest::devices::console::{Config, Console};
-use lguest::devices::net::checksum;
+use lguest::devices::net::{checksum, stream};
 use lguest::engine::{Requests, Scripted};
 use lguest::memory::GuestMemory;
 use lguest::transport::Transport;
 use lguest::transport::virtio::{
-    RING_BYTES, VirtioBus, VirtioConsole, VirtioDevice, VirtioDisk,
+    RING_BYTES, VirtioBus, VirtioConsole, VirtioDevice, VirtioDisk, VirtioNic,
     VirtioRandom, pages_above_ram,
 };
 use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::net::{
+    AddressFamily, SendFlags, SocketFlags, SocketType, send, socketpair,
+};
 use rustix::pipe::{PipeFlags, pipe_with};
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 const RAM: u32 = 0x1_0000;
 const RINGS: u32 = RAM + 0x1000;
-const QUEUES: u32 = 4;
+
+/// Bytes of the disk, and what they are.
+const DISK: usize = 0x2000;
+const CONTENTS: u8 = 0xD1;
+
+/// A bus, and what its devices are connected to.
+struct Machine {
+    bus: VirtioBus,
+    guest: Arc<Scripted>,
+    /// Devices, and queues.
+    devices: usize,
+    queues: u32,
+    /// The other ends of console and network.
+    _keyboard: OwnedFd,
+    far: OwnedFd,
+}
 
 /// Acts as a hostile driver.
 ///
@@ -35,30 +58,48 @@ pub fn target(data: &[u8]) {
     let mut input = Input::new(data);
     let disk = memfd_create("disk", MemfdFlags::CLOEXEC);
     let disk = File::from(disk.expect("memory files can be had"));
-    disk.set_len(0x2000).expect("memory can be had");
-    let (bus, guest) = bus(&disk);
+    let filled = disk.write_all_at(&[CONTENTS; DISK], 0);
+    filled.expect("memory can be had");
+    let kinds = input.byte();
+    let machine = machine(&disk, kinds);
     for _ in 0..48 {
         if input.is_empty() {
             break;
         }
-        if step(&mut input, &bus, &guest).is_err() {
+        if step(&mut input, &machine).is_err() {
             break;
         }
     }
-    drop(bus.finish());
-    for irq in guest.irqs() {
-        assert!((1..=4).contains(&irq), "interrupt {irq} is of no queue");
+    drop(machine.bus.finish());
+    for irq in machine.guest.irqs() {
+        let queues = 1..=machine.queues;
+        assert!(
+            queues.contains(&irq.into()),
+            "interrupt {irq} is of no queue"
+        );
     }
-    let killed = guest.killed();
+    let killed = machine.guest.killed();
     assert!(
         killed.is_none_or(|r| !r.is_empty()),
         "a reason is a sentence"
     );
     let len = disk.metadata().map_or(0, |file| file.len());
-    assert_eq!(len, 0x2000, "the disk has another size");
+    assert_eq!(len, DISK as u64, "the disk has another size");
+    if is_read_only(kinds) {
+        let mut bytes = vec![0; DISK];
+        let read = disk.read_exact_at(&mut bytes, 0);
+        read.expect("memory can be read");
+        let same = bytes.iter().all(|&byte| byte == CONTENTS);
+        assert!(same, "a read-only disk has changed");
+    }
 }
 
-fn bus(disk: &File) -> (VirtioBus, Arc<Scripted>) {
+fn is_read_only(kinds: u8) -> bool {
+    kinds & 0x80 != 0
+}
+
+/// A machine with the devices of `kinds`.
+fn machine(disk: &File, kinds: u8) -> Machine {
     let flags = PipeFlags::CLOEXEC | PipeFlags::NONBLOCK;
     let (input, keyboard) = pipe_with(flags).expect("pipes can be had");
     let _ = rustix::io::write(&keyboard, b"some keys that were typed");
@@ -72,30 +113,60 @@ fn bus(disk: &File) -> (VirtioBus, Arc<Scripted>) {
     });
     let screen = console.screen();
     let path = format!("/proc/self/fd/{}", disk.as_raw_fd());
-    let opened = Disk::open(path.as_ref(), false).expect("it is a file");
-    let mut block = Block::new(opened);
+    let opened = Disk::open(path.as_ref(), is_read_only(kinds));
+    let mut block = Block::new(opened.expect("it is a file"));
     block.never_ahead();
-    let devices: Vec<Box<dyn VirtioDevice>> = vec![
+    let flags = SocketFlags::CLOEXEC;
+    let pair = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None);
+    let (near, far) = pair.expect("sockets can be had");
+    let nic = stream::fuzzing(near).expect("a stream can be had");
+    let mut devices: Vec<Box<dyn VirtioDevice>> = vec![
         Box::<VirtioRandom>::default(),
         Box::new(VirtioDisk::new(block)),
+        Box::new(VirtioNic::new(nic)),
         Box::new(VirtioConsole::new(console)),
     ];
+    let only = usize::from(kinds % 8);
+    if only < devices.len() {
+        devices = vec![devices.swap_remove(only)];
+    }
     let pages = pages_above_ram(&devices);
-    assert_eq!(pages, 1 + QUEUES * RING_BYTES / 0x1000);
     let memory = GuestMemory::new(RAM, pages).expect("memory can be had");
     let guest = Scripted::new(memory);
-    let bus = VirtioBus::new(guest.clone(), devices, screen);
-    (bus.expect("four queues are few"), guest)
+    let count = devices.len();
+    let formats = match kinds & 0x40 != 0 {
+        true => &FORMATS_2_6_24,
+        false => &FORMATS_2_6_25,
+    };
+    let bus = VirtioBus::with(formats, guest.clone(), devices, screen);
+    Machine {
+        bus: bus.expect("six queues are few"),
+        guest,
+        devices: count,
+        queues: (pages - 1) / (RING_BYTES / 0x1000),
+        _keyboard: keyboard,
+        far,
+    }
+}
+
+/// Frames arrive: whole ones, and any bytes.
+fn arrive(input: &mut Input<'_>, far: &OwnedFd) {
+    let mut bytes = Vec::new();
+    for _ in 0..input.below(4) {
+        let length = [14, 60, 1514, input.below(3000)];
+        let length = length[input.below(4) as usize];
+        bytes.extend(length.to_be_bytes());
+        bytes.resize(bytes.len() + length as usize, 0xF0);
+    }
+    bytes.extend(input.bytes(20));
+    let _ = send(far, &bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
 }
 
 /// One action of the driver. A broken rule ends the Guest.
-fn step(
-    input: &mut Input<'_>,
-    bus: &VirtioBus,
-    guest: &Scripted,
-) -> Result<(), ()> {
-    let ring = RINGS + input.below(QUEUES) * RING_BYTES;
-    let done = match input.byte() % 7 {
+fn step(input: &mut Input<'_>, machine: &Machine) -> Result<(), ()> {
+    let Machine { bus, guest, .. } = machine;
+    let ring = RINGS + input.below(machine.queues) * RING_BYTES;
+    let done = match input.byte() % 8 {
         0 => {
             describe(input, guest, ring);
             Ok(())
@@ -115,9 +186,15 @@ fn step(
             let _ = guest.memory().write(at, &[input.byte()]);
             bus.notify(RAM + input.below(0x60))
         }
-        4 => bus.handle_input(2).map(drop),
+        4 => bus
+            .handle_input(input.below(4) as usize % machine.devices)
+            .map(drop),
         5 => {
             complete(input);
+            Ok(())
+        }
+        6 => {
+            arrive(input, &machine.far);
             Ok(())
         }
         _ => bus.notify(ring),
