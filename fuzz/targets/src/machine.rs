@@ -12,12 +12,15 @@ mod world;
 mod zeroed;
 
 pub use layout::{
-    CODE, DATA, DIRECTORY, KERNEL_TABLE, LIMIT, NETWORK, PAGE_OFFSET, STACK,
+    CODE, DATA, DIRECTORY, KERNEL_DIRECTORY, KERNEL_TABLE, LIMIT, NETWORK,
+    PAGE_OFFSET, SECOND_KERNEL_TABLE, SECOND_TABLE, STACK, USER_DIRECTORY,
     USER_TABLE, VIEWS,
 };
 
 use crate::input::Input;
-use lg_abi::page::{PAGE_SHIFT, PAGE_SIZE, SWITCHER_ADDR};
+use lg_abi::gen2::LINUX_3_1;
+use lg_abi::known::Known;
+use lg_abi::page::{Format, PAGE_SHIFT, PAGE_SIZE, SWITCHER_ADDR};
 use lg_abi::segment::{
     Descriptor, GDT_KERNEL_CS, GDT_KERNEL_DS, GDT_USER_CS, GDT_USER_DS,
     GUEST_PL, KERNEL_CS, KERNEL_DS, USER_PL,
@@ -73,6 +76,16 @@ enum ViewState<'a> {
 /// Makes a machine with a Guest that runs its kernel, and calls `play` with it.
 /// `linear`: the kernel's memory is mapped without a hole.
 pub fn with_machine(linear: bool, play: impl FnOnce(&mut Machine<'_>)) {
+    with_machine_of(Format::TwoLevels, linear, play);
+}
+
+/// The same with page tables of this format. Linux 3.1 is the first release
+/// that is tried with PAE.
+pub fn with_machine_of(
+    format: Format,
+    linear: bool,
+    play: impl FnOnce(&mut Machine<'_>),
+) {
     let (ram, copies) = (Ram::new(LIMIT), Ram::new(COPIES));
     let outbox: Zeroed<Outbox> = Zeroed::new();
     let vm: Zeroed<Vm> = Zeroed::new();
@@ -103,12 +116,21 @@ pub fn with_machine(linear: bool, play: impl FnOnce(&mut Machine<'_>)) {
         common: &common,
         views,
     };
-    machine.set_up(linear);
+    machine.set_up();
+    match format {
+        Format::TwoLevels => machine.set_up_tables(),
+        Format::Pae => machine.set_up_pae(),
+    }
+    for page in u32::from(!linear)..LIMIT >> PAGE_SHIFT {
+        let va = PAGE_OFFSET + (page << PAGE_SHIFT);
+        let at = machine.entry_at(DIRECTORY, va);
+        machine.set_word(at, page << PAGE_SHIFT | 0x63);
+    }
     play(&mut machine);
 }
 
 impl<'a> Machine<'a> {
-    fn set_up(&mut self, linear: bool) {
+    fn set_up(&mut self) {
         let vm = self.vm;
         vm.limit.set(LIMIT);
         vm.page_offset.set(PAGE_OFFSET);
@@ -130,15 +152,59 @@ impl<'a> Machine<'a> {
         vm.ss1.set(u32::from(KERNEL_DS));
         let done = [HCALL_DONE; LHCALL_RING_SIZE];
         self.write(DATA + offset::HCALL_STATUS, &done);
+    }
+
+    /// The page directories of two levels.
+    fn set_up_tables(&self) {
         for n in 0..=as_word(VIEWS) {
             let directory = DIRECTORY + n * PAGE_SIZE;
             let kernel = PAGE_OFFSET >> 22 << 2;
             self.set_word(directory + kernel, KERNEL_TABLE | 0x67);
             self.set_word(directory, (USER_TABLE + n * PAGE_SIZE) | 0x67);
         }
-        for page in u32::from(!linear)..LIMIT >> PAGE_SHIFT {
-            let entry = page << PAGE_SHIFT | 0x63;
-            self.set_word(KERNEL_TABLE + page * 4, entry);
+    }
+
+    /// The pointer tables and page directories of PAE, for a Guest of Linux
+    /// 3.1.
+    fn set_up_pae(&self) {
+        self.vm.paging.set(Format::Pae as u32);
+        self.vm.interface.set(Known::Linux3_1 as u32);
+        let status = LINUX_3_1.layout.hcall_status.offset();
+        self.write(DATA + status, &[HCALL_DONE; LHCALL_RING_SIZE]);
+        for n in 0..=as_word(VIEWS) {
+            let pointers = DIRECTORY + n * PAGE_SIZE;
+            let directory = USER_DIRECTORY + n * PAGE_SIZE;
+            self.set_word(pointers, directory | 1);
+            self.set_word(pointers + 3 * 8, KERNEL_DIRECTORY | 1);
+            self.set_word(directory, (USER_TABLE + n * PAGE_SIZE) | 0x67);
+            let second = SECOND_TABLE + n * PAGE_SIZE;
+            self.set_word(directory + 8, second | 0x67);
+        }
+        self.set_word(KERNEL_DIRECTORY, KERNEL_TABLE | 0x67);
+        self.set_word(KERNEL_DIRECTORY + 8, SECOND_KERNEL_TABLE | 0x67);
+    }
+
+    /// The format of the page tables.
+    #[must_use]
+    pub fn format(&self) -> Format {
+        Format::by_number(self.vm.paging.get())
+    }
+
+    /// Where the entry for `va` is in the tables of `directory`, as they are
+    /// at first. `va` is below 4 MiB, or in the kernel's first 4 MiB.
+    #[must_use]
+    pub fn entry_at(&self, directory: u32, va: u32) -> u32 {
+        let program = directory - DIRECTORY;
+        let [first, second] = if va >= PAGE_OFFSET {
+            [KERNEL_TABLE, SECOND_KERNEL_TABLE]
+        } else {
+            [USER_TABLE + program, SECOND_TABLE + program]
+        };
+        let page = va >> PAGE_SHIFT;
+        match self.format() {
+            Format::TwoLevels => first + page % 1024 * 4,
+            Format::Pae if page & 512 == 0 => first + page % 512 * 8,
+            Format::Pae => second + page % 512 * 8,
         }
     }
 

@@ -7,11 +7,11 @@
 
 use crate::input::Input;
 use crate::machine::{
-    CODE, DIRECTORY, KERNEL_TABLE, LIMIT, Machine, PAGE_OFFSET, STACK,
-    USER_TABLE, VIEWS, with_machine,
+    CODE, DIRECTORY, LIMIT, Machine, PAGE_OFFSET, STACK, USER_DIRECTORY,
+    USER_TABLE, VIEWS, with_machine_of,
 };
-use lg_abi::hypercall::{Hypercall, RawCall};
-use lg_abi::page::{ENTRIES, PAGE_SHIFT, PAGE_SIZE};
+use lg_abi::call::CallName;
+use lg_abi::page::{ENTRIES, Format, PAGE_SHIFT, PAGE_SIZE};
 use lg_host::host::Event;
 use lg_host::kill::Kill;
 use lg_host::world::Access;
@@ -36,16 +36,15 @@ const MAX_STEPS: u32 = 300;
 pub fn target(data: &[u8]) {
     let mut input = Input::new(data);
     let first = input.byte();
-    with_machine(first & 1 != 0, |machine| {
+    let format = match input.bit() {
+        false => Format::TwoLevels,
+        true => Format::Pae,
+    };
+    with_machine_of(format, first & 1 != 0, |machine| {
         machine.vm.slow_paths.set(u32::from(first >> 1));
         // A handler for page faults.
-        let gate = RawCall {
-            eax: Hypercall::LoadIdtEntry as u32,
-            edx: 14,
-            ebx: 0x0061_1000,
-            ecx: 0xC000_EF00,
-        };
-        if machine.call(gate).is_err() {
+        let gate = [14, 0x0061_1000, 0xC000_EF00, 0];
+        if machine.say(CallName::LoadIdtEntry, gate, false).is_err() {
             return;
         }
         let mut repeats = [Repeats::default(); VIEWS];
@@ -83,18 +82,13 @@ fn step(
     vm.regs.esp.set(STACK);
     vm.user.set(0);
     let directory = DIRECTORY + input.below(DIRECTORIES) * PAGE_SIZE;
-    let user_table = directory - DIRECTORY + USER_TABLE;
     match input.byte() % 9 {
         // An entry of a program's page changes, and the Guest reports it.
         0 | 1 => {
             let (page, entry) = (page(input), entry(input));
-            machine.set_word(user_table + page * 4, entry);
-            say(
-                machine,
-                input,
-                Hypercall::SetPte,
-                [directory, page << PAGE_SHIFT, entry],
-            )
+            let va = page << PAGE_SHIFT;
+            machine.set_word(machine.entry_at(directory, va), entry);
+            say(machine, input, CallName::SetPte, [directory, va, entry])
         }
         // An entry of the kernel's table changes.
         2 => change_kernel_page(machine, input, directory),
@@ -102,16 +96,21 @@ fn step(
         // change.
         3 => {
             let directory = vm.cr3.get();
-            let user_table = directory - DIRECTORY + USER_TABLE;
             for _ in 0..=input.below(4) {
-                let at = user_table + page(input) * 4;
-                machine.set_word(at, entry(input));
+                let va = page(input) << PAGE_SHIFT;
+                machine.set_word(machine.entry_at(directory, va), entry(input));
             }
             let all = u32::from(input.bit());
-            say(machine, input, Hypercall::FlushTlb, [all, 0, 0])
+            say(machine, input, CallName::FlushTlb, [all, 0, 0])
         }
-        4 => change_directory(machine, input, directory),
-        5 => say(machine, input, Hypercall::NewPgtable, [directory, 0, 0]),
+        4 => match machine.format() {
+            Format::TwoLevels => change_directory(machine, input, directory),
+            Format::Pae if input.bit() => {
+                change_pointer(machine, input, directory)
+            }
+            Format::Pae => change_table(machine, input, directory),
+        },
+        5 => say(machine, input, CallName::NewPgtable, [directory, 0, 0]),
         8 => change_many(machine, input, directory),
         6 => {
             let room = usize::from(input.byte());
@@ -135,9 +134,42 @@ fn change_kernel_page(
         // The kernel needs these to go on.
         entry = page << PAGE_SHIFT | 0x63;
     }
-    machine.set_word(KERNEL_TABLE + page * 4, entry);
     let va = PAGE_OFFSET + (page << PAGE_SHIFT);
-    say(machine, input, Hypercall::SetPte, [directory, va, entry])
+    machine.set_word(machine.entry_at(directory, va), entry);
+    say(machine, input, CallName::SetPte, [directory, va, entry])
+}
+
+/// With PAE, changes the pointer to a program's page directory: not present, or
+/// present. In both cases the directory is its own.
+fn change_pointer(
+    machine: &mut Machine<'_>,
+    input: &mut Input<'_>,
+    directory: u32,
+) -> Result<(), Kill> {
+    let user_directory = directory - DIRECTORY + USER_DIRECTORY;
+    machine.set_word(directory, user_directory | u32::from(input.bit()));
+    say(machine, input, CallName::SetPgd, [directory, 0, 0])
+}
+
+/// With PAE, changes an entry of a program's page directory: not present, or
+/// present, with fewer rights or without.
+fn change_table(
+    machine: &mut Machine<'_>,
+    input: &mut Input<'_>,
+    directory: u32,
+) -> Result<(), Kill> {
+    let user_directory = directory - DIRECTORY + USER_DIRECTORY;
+    let index = u32::from(input.bit());
+    let flags = [0, 0x61, 0x63, 0x65, 0x67][input.below(5) as usize];
+    let table = machine.entry_at(directory, index << 21);
+    let entry = if flags == 0 { 0 } else { table | flags };
+    machine.set_word(user_directory + index * 8, entry);
+    say(
+        machine,
+        input,
+        CallName::SetPaePmd,
+        [user_directory, index, 0],
+    )
 }
 
 /// Changes an entry of the directory: not present, present, with fewer rights,
@@ -152,7 +184,7 @@ fn change_directory(
     let flags = [0, 0x61, 0x63, 0x65, 0x67][input.below(5) as usize];
     let entry = if flags == 0 { 0 } else { user_table | flags };
     machine.set_word(directory + index * 4, entry);
-    say(machine, input, Hypercall::SetPmd, [directory, index, 0])?;
+    say(machine, input, CallName::SetPmd, [directory, index, 0])?;
     // A table may be at two places of the directory now. The Guest would have
     // to name both whenever it changes an entry, and does not.
     let alias = [1, 2, 0x2FF].iter().any(|i| {
@@ -168,18 +200,13 @@ fn change_many(
     input: &mut Input<'_>,
     directory: u32,
 ) -> Result<(), Kill> {
-    let user_table = directory - DIRECTORY + USER_TABLE;
     let (first, entry) = (page(input), entry(input));
     // Downwards, so that pages in use are the last ones.
     for n in (0..input.below(8) * 64).rev() {
         let page = (first + n) % ENTRIES;
-        machine.set_word(user_table + page * 4, entry);
-        machine.call(RawCall {
-            eax: Hypercall::SetPte as u32,
-            edx: directory,
-            ebx: page << PAGE_SHIFT,
-            ecx: entry,
-        })?;
+        let va = page << PAGE_SHIFT;
+        machine.set_word(machine.entry_at(directory, va), entry);
+        machine.say(CallName::SetPte, [directory, va, entry, 0], false)?;
     }
     Ok(())
 }
@@ -206,17 +233,11 @@ fn entry(input: &mut Input<'_>) -> u32 {
 fn say(
     machine: &mut Machine<'_>,
     input: &mut Input<'_>,
-    call: Hypercall,
-    [edx, ebx, ecx]: [u32; 3],
+    call: CallName,
+    [first, second, third]: [u32; 3],
 ) -> Result<(), Kill> {
-    let eax = call as u32;
-    let call = RawCall { eax, edx, ebx, ecx };
-    if input.bit() {
-        machine.call(call)
-    } else {
-        machine.leave_in_ring(call);
-        machine.step(Event::Kick)
-    }
+    let by_ring = !input.bit();
+    machine.say(call, [first, second, third, 0], by_ring)
 }
 
 /// An access to a page, which must have the result that the tables say.
@@ -270,12 +291,23 @@ fn touch(
 /// The entry for `va` in the current tables, with the directory's rights
 /// applied.
 fn walk(machine: &Machine<'_>, va: u32) -> Option<u32> {
-    let directory = machine.vm.cr3.get();
-    let pde = machine.word(directory + (va >> 22) * 4);
+    let top = machine.vm.cr3.get();
+    let (directory, entry, shift) = match machine.format() {
+        Format::TwoLevels => (top, 4, 22),
+        Format::Pae => {
+            let pointer = machine.word(top + (va >> 30) * 8);
+            if pointer & PRESENT == 0 {
+                return None;
+            }
+            (pointer & !0xFFF, 8, 21)
+        }
+    };
+    let entries = PAGE_SIZE / entry;
+    let pde = machine.word(directory + (va >> shift) % entries * entry);
     if pde & PRESENT == 0 {
         return None;
     }
-    let pte = machine.word((pde & !0xFFF) + (va >> 12 & 1023) * 4);
+    let pte = machine.word((pde & !0xFFF) + (va >> 12) % entries * entry);
     (pte & PRESENT != 0).then_some(pte & (pde | !(WRITE | USER)))
 }
 

@@ -4,7 +4,10 @@
 //! hypercalls.
 
 use super::{CODE, DATA, LIMIT, Machine, PAGE_OFFSET};
+use lg_abi::call::{CallName, MAX_ARGUMENTS};
 use lg_abi::hypercall::{HYPERCALL_VECTOR, RawCall};
+use lg_abi::interface::CallRegisters;
+use lg_abi::known::Known;
 use lg_abi::page::{PAGE_SHIFT, PAGE_SIZE};
 use lg_abi::shared::{HCALL_PENDING, offset};
 use lg_host::address::{GuestPhys, as_word};
@@ -125,17 +128,63 @@ impl Machine<'_> {
         self.write(DATA + offset::HCALL_STATUS + n, &[HCALL_PENDING]);
     }
 
-    /// The Guest makes a call by the instruction, from its code page.
+    /// The Guest makes call `name` as its release does: by the ring or by the
+    /// instruction.
+    ///
+    /// # Errors
+    ///
+    /// The Guest dies.
+    ///
+    /// # Panics
+    ///
+    /// If its release has no such call.
+    pub fn say(
+        &mut self,
+        name: CallName,
+        arguments: [u32; MAX_ARGUMENTS],
+        by_ring: bool,
+    ) -> Result<(), Kill> {
+        let interface = Known::by_number(self.vm.interface.get());
+        let number = interface.number(name).expect("the release has it");
+        let registers = interface.registers(number, arguments);
+        if !by_ring {
+            return self.call_with(registers);
+        }
+        let n = self.vm.next_hcall.get();
+        let layout = &interface.layout;
+        let entry = n * interface.ring_entry_size();
+        let at = DATA + layout.hcalls.offset() + entry;
+        for (i, &register) in interface.ring.iter().enumerate() {
+            self.set_word(at + as_word(i) * 4, registers.get(register));
+        }
+        let status = DATA + layout.hcall_status.offset() + n;
+        self.write(status, &[HCALL_PENDING]);
+        self.step(Event::Kick)
+    }
+
+    /// The Guest makes a call of 2007 by the instruction.
     ///
     /// # Errors
     ///
     /// The Guest dies.
     pub fn call(&mut self, call: RawCall) -> Result<(), Kill> {
+        self.call_with(CallRegisters {
+            eax: call.eax,
+            ebx: call.ebx,
+            ecx: call.ecx,
+            edx: call.edx,
+            esi: self.vm.regs.esi.get(),
+        })
+    }
+
+    /// The Guest makes a call by the instruction, from its code page.
+    fn call_with(&mut self, call: CallRegisters) -> Result<(), Kill> {
         let regs = &self.vm.regs;
         regs.eax.set(call.eax);
         regs.edx.set(call.edx);
         regs.ebx.set(call.ebx);
         regs.ecx.set(call.ecx);
+        regs.esi.set(call.esi);
         regs.eip.set(PAGE_OFFSET + CODE + 0x100);
         self.write(CODE + 0x100, &[0xCD, HYPERCALL_VECTOR]);
         self.step(Event::Trap {

@@ -27,6 +27,21 @@ pub const KERNEL_TABLE: u32 = 0x5000;
 /// follow.
 pub const USER_TABLE: u32 = 0x6000;
 
+/// With PAE, the page directory for the kernel's GiB, which all pointer tables
+/// share.
+pub const KERNEL_DIRECTORY: u32 = 0x3_0000;
+
+/// With PAE, the page directory for the first GiB of the first pointer table;
+/// the others follow.
+pub const USER_DIRECTORY: u32 = 0x3_1000;
+
+/// With PAE, the page table for addresses from 2 MiB to 4 MiB of the first
+/// pointer table; the others follow.
+pub const SECOND_TABLE: u32 = 0x3_5000;
+
+/// With PAE, the page table for the kernel's addresses from 2 MiB to 4 MiB.
+pub const SECOND_KERNEL_TABLE: u32 = 0x3_9000;
+
 /// `lguest_data`.
 pub const DATA: u32 = 0xB000;
 
