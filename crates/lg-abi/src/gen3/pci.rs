@@ -3,8 +3,7 @@
 //! Bus 0 has the host bridge in slot 0 and a device in each slot from 1 on.
 //! The slot of a device is also its interrupt. A device has one range of memory
 //! (BAR 0), and its capabilities say where in it the groups of registers are
-//! ([`registers`](super::registers); virtio 1.0, section 4.1; docs/abi.md,
-//! section 10).
+//! ([`registers`]; virtio 1.0, section 4.1; docs/abi.md, section 10).
 
 use super::registers;
 

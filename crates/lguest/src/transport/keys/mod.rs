@@ -9,7 +9,7 @@
 //! In reading order: [`dma`] is the list of sections, [`buffers`] the bound
 //! lists as a device takes them, [`device`] the trait of every device, and
 //! [`bus`] the descriptors and the way from a key to a device.
-//! [`console`], [`disk`] and [`tap`] put devices on the bus. [`lan`] is a
+//! [`console`], [`disk`] and [`nic`] put devices on the bus. [`lan`] is a
 //! network of several Guests: a page that they share, and the lists that each
 //! has bound in it. A Guest with virtio devices is a member through its
 //! Launcher ([`VirtioLan`](crate::transport::virtio::VirtioLan)).

@@ -9,7 +9,7 @@
 //!
 //! In reading order: [`ring`] is a virtqueue, [`queue`] one with its interrupt,
 //! [`device`] the trait of every device, and [`bus`] the descriptors and the
-//! way from a notification to a device. [`console`], [`disk`], [`tap`],
+//! way from a notification to a device. [`console`], [`disk`], [`nic`],
 //! [`lan`] and [`random`] put devices on the bus. [`member`] is the Launcher as
 //! a member of a network of 2007.
 
