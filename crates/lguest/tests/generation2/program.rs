@@ -54,6 +54,8 @@ pub(crate) struct Interface {
     fields: [usize; 2],
     /// Whether the kernel starts with page tables.
     tables: bool,
+    /// Whether they are those of PAE.
+    pae: bool,
 }
 
 const EBX_ECX: [u8; 2] = [0xBB, 0xB9];
@@ -61,13 +63,14 @@ const INT: &[u8] = &[0xCD, 0x1F];
 const VMCALL: &[u8] = &[0x0F, 0x01, 0xC1];
 
 /// All of them, the last ones first.
-pub(crate) const INTERFACES: [Interface; 5] = [
+pub(crate) const INTERFACES: [Interface; 6] = [
     Interface {
         release: "3.11.10",
         arguments: EBX_ECX,
         call: INT,
         fields: [24, 1384],
         tables: false,
+        pae: false,
     },
     Interface {
         release: "3.0.101",
@@ -75,6 +78,7 @@ pub(crate) const INTERFACES: [Interface; 5] = [
         call: INT,
         fields: [24, 1388],
         tables: true,
+        pae: false,
     },
     Interface {
         release: "2.6.32",
@@ -82,6 +86,15 @@ pub(crate) const INTERFACES: [Interface; 5] = [
         call: VMCALL,
         fields: [24, 1388],
         tables: true,
+        pae: false,
+    },
+    Interface {
+        release: "2.6.31-pae",
+        arguments: EBX_ECX,
+        call: VMCALL,
+        fields: [24, 1388],
+        tables: true,
+        pae: true,
     },
     Interface {
         release: "2.6.30",
@@ -89,6 +102,7 @@ pub(crate) const INTERFACES: [Interface; 5] = [
         call: VMCALL,
         fields: [20, 1128],
         tables: true,
+        pae: false,
     },
     Interface {
         release: "2.6.27",
@@ -96,6 +110,7 @@ pub(crate) const INTERFACES: [Interface; 5] = [
         call: INT,
         fields: [20, 1128],
         tables: true,
+        pae: false,
     },
 ];
 
@@ -107,6 +122,7 @@ pub(crate) const LATER: [Interface; 2] = [
         call: INT,
         fields: [24, 1380],
         tables: false,
+        pae: false,
     },
     Interface {
         release: "4.0.5",
@@ -114,6 +130,7 @@ pub(crate) const LATER: [Interface; 2] = [
         call: INT,
         fields: [24, 1384],
         tables: false,
+        pae: false,
     },
 ];
 
@@ -135,8 +152,12 @@ impl Program {
         let mut program = Self { code, interface };
         program.call(INIT, DATA, 0);
         if interface.tables {
-            // The Launcher's directory is at the end of RAM.
-            let entry = RAM - 0x1000 + (RAM >> 22) * 4;
+            // The Launcher's directory is at the end of RAM; with PAE, the
+            // pointer table is behind it.
+            let entry = match interface.pae {
+                false => RAM - 0x1000 + (RAM >> 22) * 4,
+                true => RAM - 0x2000 + (RAM >> 21) * 8,
+            };
             program.store(entry, TABLE | 0x67);
         }
         program
@@ -311,7 +332,14 @@ impl Program {
     fn image(&self) -> Vec<u8> {
         let mut kernel = self.code.clone();
         let release = self.interface.release;
-        let texts = format!("Linux version {release} (a@b) #1 x\n\0lguest\0");
+        let pgd = if self.interface.pae {
+            "%p(%016Lx)"
+        } else {
+            "%08lx"
+        };
+        let texts = format!(
+            "Linux version {release} (a@b) #1 x\n\0lguest\0bad pgd {pgd}\0"
+        );
         kernel.extend(texts.as_bytes());
         let data = (DATA - CODE) as usize;
         assert!(kernel.len() < data, "the code is too long");
@@ -324,6 +352,9 @@ impl Program {
         for page in 0..32 {
             let entry = (RAM + (page << 12)) | 0x67;
             kernel.extend(entry.to_le_bytes());
+            if self.interface.pae {
+                kernel.extend([0; 4]);
+            }
         }
         let length = u32::try_from(kernel.len()).expect("it is short");
         let mut file = vec![0; 84];
