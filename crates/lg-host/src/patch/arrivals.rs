@@ -7,6 +7,7 @@
 
 use super::TrampolineKind;
 use super::enabling::ENABLING_PADDING;
+use crate::address::GuestVirt;
 use crate::cpu::registers::SegmentRegister;
 use crate::cpu::traps::Stack;
 use crate::host::Host;
@@ -30,13 +31,19 @@ impl Host<'_> {
         match kind {
             TrampolineKind::Iret => {
                 self.vm.counters.iret_trampolines.count();
-                self.set_irq_enabled(self.vm.regs.eax.get())?;
                 let mut stack = Stack::new(self.vm.regs.esp.get());
-                let [eax] = self.pop_all(&mut stack)?;
-                self.vm.regs.eax.set(eax);
-                self.vm.regs.esp.set(stack.at);
                 // Where the trampoline's `iret` is, should it fault.
                 let iret = self.vm.noirq_end.get().wrapping_sub(1);
+                if self.vm.noirq_start.get() == iret {
+                    // Since Linux 4.1: the flags in the frame are stored.
+                    let flags = GuestVirt(stack.at.wrapping_add(8));
+                    self.set_irq_enabled(self.read_virtual(flags)?)?;
+                } else {
+                    self.set_irq_enabled(self.vm.regs.eax.get())?;
+                    let [eax] = self.pop_all(&mut stack)?;
+                    self.vm.regs.eax.set(eax);
+                    self.vm.regs.esp.set(stack.at);
+                }
                 self.vm.regs.eip.set(iret);
                 self.iret_from(stack)
             }
