@@ -225,6 +225,8 @@ pub(super) struct Run {
     /// ',raw' uses it as a raw disk even if it begins like a qcow2 image
     #[arg(long, short, value_name = "FILE[,ro][,raw][,fail=N]")]
     pub(super) disk: Vec<OsString>,
+    // A link for rustdoc, and a part that may be left out for a reader.
+    #[allow(rustdoc::broken_intra_doc_links)]
     /// A network: with what you may reach yourself, by the program passt (user;
     /// ',publish=[ADDRESS:]PORT:PORT[/udp]' leads a port of this machine to one
     /// of the guest, ',restrict' allows no more than that), with other guests
