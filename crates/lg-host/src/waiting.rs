@@ -10,8 +10,8 @@ use core::sync::atomic::Ordering;
 use lg_wire::state::input;
 
 /// How long to wait before an interrupt that the Guest would not take is
-/// offered again, in nanoseconds. Guests of this kind do not look for pending
-/// interrupts when they switch them on.
+/// offered again, in nanoseconds. Guests before Linux 2.6.31 do not look for
+/// pending interrupts when they switch them on, and those up to 4.0 not always.
 ///
 /// MASTERY: with the page of `irq_enabled` write-protected while something is
 /// pending, a fault would tell us the moment, as the original's author wished.

@@ -1,7 +1,7 @@
 //! A small Launcher, to show how the library is used.
 //!
-//! It boots a kernel with a console on standard output and input, and no other
-//! device. It uses memory, a loader, and the requests of the engine.
+//! It boots a kernel of 2007 with a console on standard output and input, and
+//! no other device. It uses memory, a loader, and the requests of the engine.
 //!
 //!     cargo run --example launcher -- vmlinux console=hvc0
 

@@ -1,7 +1,7 @@
 //! Explains why a kernel cannot be loaded.
 //!
 //! A check finds the first mistake, and often that is not the one that matters:
-//! a kernel of another generation also has other segments, and moving them
+//! a kernel that cannot be a Guest also has other segments, and moving them
 //! would not help. So a refused file is examined once more as a whole, and the
 //! message names what it is.
 

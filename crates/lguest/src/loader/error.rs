@@ -79,7 +79,7 @@ pub enum KernelError {
          of an lguest kernel"
     )]
     Program,
-    /// A bzImage of this interface that is not packed by gzip.
+    /// A bzImage of Linux 2.6.25 or earlier that is not packed by gzip.
     #[error(
         "the kernel in this bzImage is packed by {0}, and only gzip can be \
          unpacked: give its vmlinux"

@@ -18,7 +18,7 @@ pub struct Release {
     number: (u32, u32, u32),
 }
 
-/// The release whose guests run here.
+/// The release of 2007.
 const OURS: (u32, u32, u32) = (2, 6, 23);
 
 /// The last release that can be a guest of lguest.
@@ -54,12 +54,12 @@ impl Release {
         Some(Self { name, number })
     }
 
-    /// Whether it is the release whose guests run here.
+    /// Whether it is the release of 2007.
     pub(super) fn is_ours(&self) -> bool {
         self.number == OURS
     }
 
-    /// Whether it had lguest, but with another interface.
+    /// Whether it had lguest, with a later interface.
     pub(super) fn is_later_generation(&self) -> bool {
         let (first, second, _) = self.number;
         self.number > OURS && (first, second) <= LAST

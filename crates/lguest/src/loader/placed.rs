@@ -26,7 +26,7 @@ pub enum Start {
     /// With paging on, at a virtual address: Linux 2.6.23.
     Paged(u32),
     /// At a physical address, with the first page tables made for it: Linux
-    /// 2.6.25 to 3.0.
+    /// 2.6.24 to 3.0.
     Identity(u32, Known),
     /// Before there are page tables, at a physical address: Linux since 3.1.
     Linear(u32, Known),

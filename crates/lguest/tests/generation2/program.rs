@@ -1,4 +1,4 @@
-//! Kernels of generation 2, assembled by a test.
+//! Kernels of generations 2 and 3, assembled by a test.
 //!
 //! A kernel is one piece of code at physical addresses. It stores words, makes
 //! hypercalls, and waits for words. This is enough to use virtio devices,

@@ -1,4 +1,4 @@
-//! An unmodified Linux 2.6.23 on this Host.
+//! An unmodified Linux on this Host, of any release that runs here.
 //!
 //! These tests need a kernel and an initial ram disk that are not part of the
 //! project: `docs/compatibility.md` says how to get them. Their paths come from
