@@ -20,7 +20,9 @@ const ICMP_V6: u8 = 58;
 const SYN: u8 = 0x02;
 const ACK: u8 = 0x10;
 
-/// Ports of DHCP servers, which passt is.
+/// Ports of DHCP servers, of IPv4 and of IPv6. passt answers what is sent to
+/// them, by its own version of IP only: with the other one these ports are like
+/// any others.
 const DHCP: u16 = 67;
 const DHCP_V6: u16 = 547;
 
@@ -31,7 +33,7 @@ const NEIGHBOURS: std::ops::RangeInclusive<u8> = 133..=136;
 pub(super) struct Guard {
     /// Ports of the Guest that take datagrams.
     ports: Vec<u16>,
-    /// Who has sent datagrams to them, the last one last.
+    /// The senders of datagrams to these ports, the latest at the end.
     senders: VecDeque<Sender>,
 }
 
@@ -44,8 +46,16 @@ struct Sender {
     to: u16,
 }
 
+/// The version of IP of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Version {
+    V4,
+    V6,
+}
+
 /// A packet without options that could hide anything.
 struct Packet<'f> {
+    version: Version,
     protocol: u8,
     /// From, to: IPv4 addresses with twelve zeroes in front.
     addresses: [[u8; 16]; 2],
@@ -94,17 +104,18 @@ impl Guard {
         let Some(packet) = packet(frame) else {
             return false;
         };
-        match (packet.protocol, packet.ports()) {
-            (TCP, Some(_)) => packet
+        match (packet.version, packet.protocol, packet.ports()) {
+            (_, TCP, Some(_)) => packet
                 .payload
                 .get(13)
                 .is_some_and(|flags| flags & (SYN | ACK) != SYN),
-            (UDP, Some((_, DHCP | DHCP_V6))) => true,
-            (UDP, Some((to, port))) => {
+            (Version::V4, UDP, Some((_, DHCP)))
+            | (Version::V6, UDP, Some((_, DHCP_V6))) => true,
+            (_, UDP, Some((to, port))) => {
                 let [_, address] = packet.addresses;
                 self.senders.contains(&Sender { address, port, to })
             }
-            (ICMP_V6, _) => packet
+            (Version::V6, ICMP_V6, _) => packet
                 .payload
                 .first()
                 .is_some_and(|kind| NEIGHBOURS.contains(kind)),
@@ -146,6 +157,7 @@ fn packet_of_ipv4(ip: &[u8]) -> Option<Packet<'_>> {
         address
     };
     Some(Packet {
+        version: Version::V4,
         protocol: header[9],
         addresses: [address(12), address(16)],
         payload: ip.get(start..end).filter(|_| whole)?,
@@ -161,6 +173,7 @@ fn packet_of_ipv6(ip: &[u8]) -> Option<Packet<'_>> {
         address
     };
     Some(Packet {
+        version: Version::V6,
         protocol: header[6],
         addresses: [address(8), address(24)],
         payload: ip.get(40..end).filter(|_| header[0] >> 4 == 6)?,
@@ -203,6 +216,23 @@ mod tests {
         frame(UDP, (GUEST, source), (to, port), &[0, 8, 0, 0])
     }
 
+    /// A frame of IPv6.
+    fn frame_v6(next: u8, payload: &[u8]) -> Vec<u8> {
+        let length = u16::try_from(payload.len()).unwrap();
+        let mut frame = vec![2; 12];
+        frame.extend([0x86, 0xDD, 0x60, 0, 0, 0]);
+        frame.extend(length.to_be_bytes());
+        frame.extend([next, 255]);
+        frame.extend([0xFE; 32]);
+        frame.extend(payload);
+        frame
+    }
+
+    fn datagram_v6(source: u16, port: u16) -> Vec<u8> {
+        let ports = [source.to_be_bytes(), port.to_be_bytes()].concat();
+        frame_v6(UDP, &[&ports[..], &[0, 8, 0, 0]].concat())
+    }
+
     /// A Guest whose port 53 for datagrams is published.
     fn guard() -> Guard {
         Guard::new(&[
@@ -237,7 +267,6 @@ mod tests {
     #[test]
     fn only_answers_to_datagrams_are_admitted() {
         let mut guard = guard();
-        assert!(guard.admits(&datagram(68, [255; 4], DHCP)));
         let answer = datagram(53, OTHER, 4000);
         assert!(!guard.admits(&answer));
         // One to a port that is not published opens nothing.
@@ -255,6 +284,21 @@ mod tests {
         }
         assert!(!guard.admits(&answer));
         assert_eq!(guard.senders.len(), REMEMBERED);
+    }
+
+    #[test]
+    fn a_port_of_dhcp_is_open_by_its_own_version_of_ip_only() {
+        let guard = guard();
+        assert!(guard.admits(&datagram(68, [255; 4], DHCP)));
+        assert!(guard.admits(&datagram_v6(546, DHCP_V6)));
+        assert!(!guard.admits(&datagram(5000, OTHER, DHCP_V6)));
+        assert!(!guard.admits(&datagram(546, [10, 0, 2, 2], DHCP_V6)));
+        assert!(!guard.admits(&datagram_v6(68, DHCP)));
+        // Messages of ICMPv6 in IPv4.
+        for kind in NEIGHBOURS {
+            let port = (GUEST, u16::from_be_bytes([kind, 0]));
+            assert!(!guard.admits(&frame(ICMP_V6, port, (OTHER, 0), &[0; 8])));
+        }
     }
 
     #[test]
@@ -276,26 +320,19 @@ mod tests {
         for frame in [fragment, later, short, long, ping, tunnel, tagged] {
             assert!(!guard.admits(&frame), "{frame:?}");
         }
-        let v6 = |next: u8, payload: &[u8]| {
-            let length = u16::try_from(payload.len()).unwrap();
-            let mut frame = vec![2; 12];
-            frame.extend([0x86, 0xDD, 0x60, 0, 0, 0]);
-            frame.extend(length.to_be_bytes());
-            frame.extend([next, 255]);
-            frame.extend([0xFE; 32]);
-            frame.extend(payload);
-            frame
-        };
         for kind in 0..=u8::MAX {
             let neighbour = NEIGHBOURS.contains(&kind);
-            let frame = v6(ICMP_V6, &[kind, 0, 0, 0]);
+            let frame = frame_v6(ICMP_V6, &[kind, 0, 0, 0]);
             assert_eq!(guard.admits(&frame), neighbour, "{kind}");
         }
         let mut first = [0; 20];
         first[13] = SYN;
-        assert!(!guard.admits(&v6(TCP, &first)));
+        assert!(!guard.admits(&frame_v6(TCP, &first)));
         first[13] = ACK;
-        assert!(guard.admits(&v6(TCP, &first)));
-        assert!(!guard.admits(&v6(0, &first)), "a header before the segment");
+        assert!(guard.admits(&frame_v6(TCP, &first)));
+        assert!(
+            !guard.admits(&frame_v6(0, &first)),
+            "a header before the segment"
+        );
     }
 }
