@@ -50,3 +50,58 @@ impl Backend for Tap {
         self.0.file.as_fd()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::devices::{Filled, Readiness, ReceiveBuffers, Violation};
+    use crate::memory::GuestMemory;
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixDatagram;
+
+    /// A buffer without a byte, which is always free.
+    struct Empty(GuestMemory);
+
+    impl ReceiveBuffers for Empty {
+        fn fill(
+            &mut self,
+            fill: &mut dyn FnMut(SectionsIn<'_>) -> io::Result<u32>,
+        ) -> Result<Filled, Violation> {
+            let (region, list) = (self.0.region(), &[][..]);
+            let filled = fill(SectionsIn { region, list });
+            Ok(filled.map_or_else(Filled::Failed, Filled::Bytes))
+        }
+
+        fn are_any(&self) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn frames_for_an_empty_buffer_are_dropped_and_then_it_waits() {
+        let (ours, other) = UnixDatagram::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let file = OwnedFd::from(ours).into();
+        let mac = [2; 6];
+        let tap = Tap(Interface { file, mac });
+        let mut nic = Nic::new(Box::new(tap), mac);
+        let mut empty = Empty(GuestMemory::new(0x1000, 0).unwrap());
+        let misfits = |nic: &Nic| {
+            let counters = nic.counters();
+            counters
+                .iter()
+                .find(|(name, _)| *name == "misfits")
+                .unwrap()
+                .1
+        };
+        let readiness = nic.handle_input(&mut empty).unwrap();
+        assert!(matches!(readiness, Readiness::Wait), "no frame is there");
+        assert_eq!(misfits(&nic), 0);
+        for frame in [[1; 60], [2; 60]] {
+            other.send(&frame).unwrap();
+        }
+        let readiness = nic.handle_input(&mut empty).unwrap();
+        assert!(matches!(readiness, Readiness::Wait), "all are dropped");
+        assert_eq!(misfits(&nic), 2);
+    }
+}
