@@ -8,10 +8,12 @@
 mod support;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::FdFlags;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
 use support::{PATIENCE, Running, Scratch, is_here, program, run, skip, tool};
@@ -205,6 +207,36 @@ fn a_network_that_cannot_be_made_names_the_cure() {
         let end = run(&mut user.lguest(&net), b"poweroff\n");
         assert_eq!(end.code(), 0, "{end:?}");
     }
+}
+
+#[test]
+fn passt_inherits_no_descriptor_but_its_socket() {
+    let scratch = Scratch::new("inherits");
+    let list = scratch.path("list");
+    let passt = scratch.file(
+        "passt",
+        b"#!/bin/sh\n\
+          for fd in /proc/$$/fd/*; do readlink $fd; done >$LIST\n",
+    );
+    let mode = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(&passt, mode).unwrap();
+    // As a shell may leave one open.
+    let (inherited, _end) = std::io::pipe().unwrap();
+    rustix::io::fcntl_setfd(&inherited, FdFlags::empty()).unwrap();
+    let number = rustix::fs::fstat(&inherited).unwrap().st_ino;
+    let mut command = support::lguest();
+    let path = std::env::var("PATH").unwrap();
+    let folder = passt.parent().unwrap().display();
+    command
+        .args(["run", "--net=user"])
+        .env("PATH", format!("{folder}:{path}"))
+        .env("LIST", &list);
+    let end = run(&mut command, b"");
+    assert_eq!(end.code(), 121, "{end:?}");
+    assert!(end.stderr.contains("passt has ended"), "{end:?}");
+    let list = std::fs::read_to_string(list).unwrap();
+    assert!(!list.contains(&format!("pipe:[{number}]")), "{list}");
+    assert_eq!(list.matches("socket:").count(), 1, "{list}");
 }
 
 #[test]

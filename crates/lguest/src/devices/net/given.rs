@@ -2,12 +2,16 @@
 //!
 //! A user names such a descriptor by its number. The Launcher's own ones are
 //! all closed at exec, and inherited ones are not, so a number cannot mean one
-//! of ours, nor a descriptor that was taken before.
+//! of ours, nor a descriptor that was taken before. Programs that the Launcher
+//! starts get none of them.
 
 #![expect(unsafe_code, reason = "a descriptor is a number here")]
 
 use rustix::io::FdFlags;
+use std::io;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 /// Standard input, output and error.
 const STANDARD: std::ops::RangeInclusive<RawFd> = 0..=2;
@@ -53,6 +57,33 @@ pub(super) fn take(number: RawFd) -> Result<OwnedFd, GivenError> {
         return Ok(unsafe { OwnedFd::from_raw_fd(number) });
     }
     Err(GivenError::NotOpen(number))
+}
+
+/// Lets `command` inherit the descriptor `kept`, and no other one but its
+/// standard streams. `kept` stays closed at exec in this process.
+pub(super) fn inherit_only(command: &mut Command, kept: RawFd) {
+    let child = move || {
+        let from = libc::c_uint::try_from(*STANDARD.end() + 1).unwrap_or(3);
+        let flags = libc::CLOSE_RANGE_CLOEXEC;
+        // SAFETY: a system call on numbers. The descriptor by which std reports
+        // an error is closed at exec anyway.
+        let all = unsafe {
+            libc::syscall(libc::SYS_close_range, from, u32::MAX, flags)
+        };
+        if all < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: a system call on a number.
+        let one = unsafe { libc::fcntl(kept, libc::F_SETFD, 0) };
+        if one < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(())
+    };
+    // SAFETY: the closure makes system calls only; it allocates nothing.
+    unsafe {
+        command.pre_exec(child);
+    }
 }
 
 #[cfg(test)]

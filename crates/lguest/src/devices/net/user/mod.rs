@@ -7,11 +7,10 @@
 //! that is closed, passt ends, so it does not outlive the Launcher.
 
 use super::stream::{Report, Stream, random_mac};
-use super::{Backend, Nic};
+use super::{Backend, Nic, given};
 use crate::machine::config::{Published, UserConfig};
 use crate::machine::terminal;
 use crate::memory::SectionsIn;
-use rustix::io::FdFlags;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
@@ -64,9 +63,6 @@ pub fn start(config: &UserConfig) -> Result<Nic, UserError> {
     let (ours, theirs) = socketpair(AddressFamily::UNIX, kind, flags, None)
         .map_err(io::Error::from)?;
     let (words, stderr) = process::words()?;
-    // The only one without close-on-exec. Nothing else is started meanwhile.
-    rustix::io::fcntl_setfd(&theirs, FdFlags::empty())
-        .map_err(io::Error::from)?;
     let mut command = Command::new(PROGRAM);
     command
         .args(words_for(config, &theirs))
@@ -75,6 +71,7 @@ pub fn start(config: &UserConfig) -> Result<Nic, UserError> {
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(stderr);
+    given::inherit_only(&mut command, theirs.as_raw_fd());
     let started = command.spawn();
     drop((theirs, command));
     let started = started.map_err(|error| match error.kind() {
