@@ -20,8 +20,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How long to wait for a passt whose state `/proc` does not show.
 const BLIND: Duration = Duration::from_millis(200);
 
-/// How long it may take to end, until its ports are free again.
-const END: Duration = Duration::from_secs(1);
+/// How long it may take to end, until its ports are free again. It ends at
+/// once, unless the machine is busy.
+const END: Duration = Duration::from_secs(10);
 
 /// Lines that passt prints where the machine has no system log.
 const NOISE: &str = "Failed to send";
