@@ -236,6 +236,27 @@ impl Running {
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
+    /// Waits until it catches `signal`. Before, the signal ends it as it ends
+    /// any program. A shell that has not become the command yet does not count.
+    pub(crate) fn wait_until_it_catches(&self, signal: i32) {
+        let status = format!("/proc/{}/status", self.pid());
+        let bit = 1_u64 << (signal - 1);
+        let catches = || {
+            let status = std::fs::read_to_string(&status).unwrap();
+            let value = |name| {
+                let line = status.lines().find_map(|l| l.strip_prefix(name));
+                line.map(str::trim).unwrap_or_default()
+            };
+            let caught = u64::from_str_radix(value("SigCgt:"), 16).unwrap_or(0);
+            value("Name:").starts_with("lguest") && caught & bit != 0
+        };
+        let deadline = Instant::now() + PATIENCE;
+        while !catches() {
+            assert!(Instant::now() < deadline, "it never catches {signal}");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// Waits until a SIGSTOP has stopped all of its threads. A thread that
     /// still runs may do its work once more.
     pub(crate) fn wait_until_stopped(&self) {
