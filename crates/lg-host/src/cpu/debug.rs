@@ -16,7 +16,7 @@
 
 use crate::address::{GuestPhys, GuestVirt};
 use crate::cpu::accesses::sized_accesses;
-use crate::cpu::instruction::{MAX_INSTRUCTION, length, opcode};
+use crate::cpu::instruction::{HLT, MAX_INSTRUCTION, length, opcode};
 use crate::cpu::registers::{EFLAGS_RF, EFLAGS_TF, general};
 use crate::host::{Event, Host};
 use crate::kill::Kill;
@@ -30,9 +30,6 @@ const SINGLE_STEP: u32 = 1 << 14;
 
 /// The vector of debug exceptions.
 const DEBUG_VECTOR: u8 = 1;
-
-/// `hlt`: one byte that traps.
-const HLT: u8 = 0xF4;
 
 /// What is known of the debug registers. All zero is right at the beginning.
 #[derive(Default)]

@@ -5,7 +5,7 @@
 //! that the Guest's own segments do not have, or the Guest's own.
 
 use crate::address::{GuestVirt, as_word};
-use crate::cpu::instruction::MAX_INSTRUCTION;
+use crate::cpu::instruction::{HLT, MAX_INSTRUCTION};
 use crate::cpu::registers::{EFLAGS_AC, EFLAGS_RF};
 use crate::cpu::selectors::REAL_LONG_CS;
 use crate::cpu::traps::low_byte;
@@ -129,6 +129,12 @@ impl Host<'_> {
             if let [0xCF, ..] = code {
                 self.vm.counters.irets.count();
                 self.patch_iret();
+                return self.iret();
+            }
+            if let [HLT, ..] = code
+                && self.is_trapping_iret()
+            {
+                self.vm.counters.irets.count();
                 return self.iret();
             }
             if self.debug_register(code) || self.set_debug_register(code)? {

@@ -11,6 +11,9 @@ use crate::state::Registers;
 /// The longest instruction (Intel SDM volume 2, "Instruction Format").
 pub const MAX_INSTRUCTION: usize = 15;
 
+/// `hlt`: one byte that traps.
+pub(crate) const HLT: u8 = 0xF4;
+
 /// An instruction's opcode, once its prefixes are off.
 pub(crate) struct Instruction<'a> {
     /// 0x0F00 is added to two-byte opcodes.

@@ -3,10 +3,12 @@
 use super::TrampolineKind;
 use super::far::{FAR_CALL, FAR_JUMP, NOP};
 use crate::address::GuestPhys;
+use crate::cpu::selectors::{REAL_LONG_CS, REAL_USER_CS};
 use crate::fast_path;
 use crate::host::Event;
 use crate::kill::Kill;
 use crate::testing::Machine;
+use lg_abi::segment::{Descriptor, GDT_USER_CS, GDT_USER_DS, USER_PL};
 
 const CODE: u32 = 0xC001_0000;
 
@@ -26,6 +28,12 @@ fn code(m: &Machine, at: u32, len: usize) -> std::vec::Vec<u8> {
     let place = GuestPhys(CODE - 0xC000_0000 + at);
     m.ram.memory().read(place, &mut bytes).unwrap();
     bytes
+}
+
+/// The Guest's GDT gets the segments of its programs.
+fn know_user_code(m: &Machine) {
+    m.vm.gdt[GDT_USER_CS as usize].set(Descriptor::flat_code(USER_PL));
+    m.vm.gdt[GDT_USER_DS as usize].set(Descriptor::flat_data(USER_PL));
 }
 
 /// 32 nops, mov $5,%eax; mov $0,%edx; int $0x1f; ret.
@@ -114,7 +122,99 @@ fn the_way_back_gets_a_trampoline_only_if_it_is_the_real_one() {
     m.vm.noirq_start.set(CODE);
     m.vm.noirq_end.set(CODE + 8);
     m.host().patch_iret();
-    assert_eq!(code(&m, 0, 8), other);
+    assert_eq!(code(&m, 0, 7), other[..7]);
+}
+
+#[test]
+fn since_4_1_the_way_back_stores_the_flags_of_its_frame() {
+    let [a, b, c, d] = (0xC000_0000 + Machine::DATA).to_le_bytes();
+    let way_back = [0xFF, 0x74, 0x24, 8, 0x36, 0x8F, 5, a, b, c, d, 0xCF];
+    let mut m = standing_at(&way_back, 11);
+    know_user_code(&m);
+    m.vm.noirq_start.set(CODE + 11);
+    m.vm.noirq_end.set(CODE + 12);
+    m.host().patch_iret();
+    assert_eq!(code(&m, 0, 7), [FAR_JUMP, 0, 0x10, 0, 0, 0x33, 0]);
+    assert_eq!(code(&m, 7, 5), way_back[7..]);
+    // The trampoline returns to the frame at the top of the stack.
+    m.vm.regs.esp.set(0xC000_7F00);
+    let frame = [0x0804_8000, 0x73, 0x200, 0xBFFF_0000, 0x7B];
+    for (n, word) in (0..).zip(frame) {
+        let at = GuestPhys(0x7F00 + 4 * n);
+        m.ram.memory().set_word(at, word).unwrap();
+    }
+    let event = Event::Trampoline(TrampolineKind::Iret);
+    m.host().run_guest(event).unwrap();
+    assert_eq!(m.vm.regs.eip.get(), 0x0804_8000);
+    assert_eq!(m.vm.regs.esp.get(), 0xBFFF_0000);
+    assert_eq!(m.vm.user.get(), 1);
+    let enabled = m.ram.memory().word(GuestPhys(Machine::DATA)).unwrap();
+    assert_eq!(enabled & 0x200, 0x200);
+}
+
+#[test]
+fn an_iret_without_a_trampoline_traps_whatever_the_frame_says() {
+    let trap = |error| Event::Trap {
+        vector: 13,
+        error,
+        cr2: 0,
+    };
+    let mut m = standing_at(&[0xCF], 0);
+    know_user_code(&m);
+    m.vm.slow_paths.set(fast_path::IRET);
+    m.vm.regs.esp.set(0xC000_7F00);
+    let frame = |m: &Machine, cs: u32| {
+        let frame = [0x0804_8000, cs, 0x200, 0xBFFF_0000, 0x7B];
+        for (n, word) in (0..).zip(frame) {
+            let at = GuestPhys(0x7F00 + 4 * n);
+            m.ram.memory().set_word(at, word).unwrap();
+        }
+    };
+    frame(&m, 0x73);
+    m.host().run_guest(trap(0x70)).unwrap();
+    assert_eq!((m.vm.regs.eip.get(), m.vm.user.get()), (0x0804_8000, 1));
+    assert_eq!(code(&m, 0, 1), [0xF4]);
+    let stand_at_it = |m: &Machine, cs: u32| {
+        m.vm.user.set(0);
+        m.vm.cs.set(0x61);
+        m.vm.ss.set(0x69);
+        m.vm.regs.eip.set(CODE);
+        m.vm.regs.esp.set(0xC000_7F00);
+        frame(m, cs);
+    };
+    // The selectors of the machine's kernel: the processor would carry these
+    // out. 32-bit code is user code, and 64-bit code a fault.
+    stand_at_it(&m, REAL_USER_CS);
+    m.host().run_guest(trap(0)).unwrap();
+    assert_eq!((m.vm.regs.eip.get(), m.vm.user.get()), (0x0804_8000, 1));
+    stand_at_it(&m, REAL_LONG_CS);
+    let (vector, eip, detail) = (13, 0x0804_8000, REAL_LONG_CS & 0xFFFC);
+    let wanted = Kill::UnhandledTrap {
+        vector,
+        eip,
+        detail,
+    };
+    assert_eq!(m.host().run_guest(trap(0)), Err(wanted));
+    // A `hlt` of the Guest's own is none of ours.
+    m.ram.memory().write(GuestPhys(0x1_0001), &[0xF4]).unwrap();
+    m.vm.regs.eip.set(CODE + 1);
+    frame(&m, 0x73);
+    assert!(m.host().run_guest(trap(0)).is_err());
+}
+
+#[test]
+fn an_iret_that_traps_gets_its_trampoline_when_it_can() {
+    let [a, b, c, d] = (0xC000_0000 + Machine::DATA).to_le_bytes();
+    let mut m = standing_at(&[0x36, 0xA3, a, b, c, d, 0x58, 0xCF], 7);
+    m.host().patch_iret();
+    assert_eq!(code(&m, 7, 1), [0xF4]);
+    assert!(m.host().is_trapping_iret());
+    assert_eq!(code(&m, 7, 1), [0xF4]);
+    m.vm.noirq_start.set(CODE);
+    m.vm.noirq_end.set(CODE + 8);
+    assert!(m.host().is_trapping_iret());
+    assert_eq!(code(&m, 0, 8), [FAR_JUMP, 0, 0x10, 0, 0, 0x33, 0, 0xCF]);
+    assert!(!m.host().is_trapping_iret());
 }
 
 #[test]

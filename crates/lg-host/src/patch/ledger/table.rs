@@ -64,11 +64,13 @@ pub enum PatchKind {
     DirectCall = 8,
     /// A jump in a patched copy to a trampoline, in a trampoline slot.
     DirectSlot = 9,
+    /// A `hlt` in the place of the kernel's `iret`.
+    TrappingIret = 10,
 }
 
 impl PatchKind {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Iret,
         Self::Hypercall,
         Self::HypercallAfterStore,
@@ -78,6 +80,7 @@ impl PatchKind {
         Self::Int3,
         Self::DirectCall,
         Self::DirectSlot,
+        Self::TrappingIret,
     ];
 
     /// Whether it is a part of a direct call.

@@ -103,6 +103,15 @@ fn the_jump_at_the_iret_is_in_the_ledger() {
 }
 
 #[test]
+fn the_hlt_at_an_iret_is_in_the_ledger() {
+    let mut m = standing_at(&[0xCF], 0);
+    let place = in_memory(CODE - KERNEL, 1);
+    check(&mut m, PatchKind::TrappingIret, place, |m| {
+        m.host().patch_iret();
+    });
+}
+
+#[test]
 fn the_call_at_a_hypercall_is_in_the_ledger() {
     let mut code = std::vec![0x90; 32];
     code.extend([0xB8, 5, 0, 0, 0, 0xBA, 0, 0, 0, 0, 0xCD, 0x1F, 0xC3]);
