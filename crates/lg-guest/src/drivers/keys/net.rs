@@ -35,6 +35,8 @@ pub(crate) struct Net {
     outgoing: RefCell<Buffers>,
     /// The buffer in which the next frame is expected.
     next: Cell<u32>,
+    /// Whether the Launcher fills the buffers, and not another Guest's Host.
+    launchers: bool,
 }
 
 impl Net {
@@ -58,11 +60,18 @@ impl Net {
             incoming: Buffers::new(INCOMING.into(), 1, frame)?,
             outgoing: RefCell::new(Buffers::new(1, 1, frame)?),
             next: Cell::new(0),
+            launchers: false,
         };
         net.incoming.bind(net.key(me), device.irq())?;
         let mac = net.choose_mac();
         net.write_slot(mac);
-        Ok(Self { mac, ..net })
+        // A Launcher that is a member itself wants all frames.
+        let launchers = me != 0 && net.read_slot(0)[0] & NET_PROMISC != 0;
+        Ok(Self {
+            mac,
+            launchers,
+            ..net
+        })
     }
 
     /// Our address, made from the number that the Host gave this Guest. Two
@@ -99,13 +108,19 @@ impl Net {
         unsafe { at.write_volatile(Slot { mac }) };
     }
 
-    /// The buffer with the next frame, if one has come. The Host fills the
-    /// buffers in order, and skips those that it does not own yet.
+    /// The buffer with the next frame, if one has come. A Host fills the
+    /// buffers in order, and skips those that it does not own yet. A Launcher
+    /// takes the first one that it owns: if there was no frame, the next one
+    /// comes into the first buffer.
     fn filled(&self) -> Option<(u32, usize)> {
         let count = u32::from(INCOMING);
-        (0..count)
+        let found = (0..count)
             .map(|step| (self.next.get() + step) % count)
-            .find_map(|at| self.incoming.filled(at).map(|len| (at, len)))
+            .find_map(|at| self.incoming.filled(at).map(|len| (at, len)));
+        if found.is_none() && self.launchers {
+            self.next.set(0);
+        }
+        found
     }
 }
 
