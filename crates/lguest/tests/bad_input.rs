@@ -589,7 +589,10 @@ fn words() {
     dir.refuses(
         "run --net lan",
         2,
-        "network 'lan' is not sharenet=FILE, tap=IP or bridge=BR: give one",
+        "network 'lan' is not sharenet=FILE, stream=unix:PATH[,server], \
+         stream=fd:N[,server], user[,publish=[ADDRESS:]PORT:PORT[/udp]]…\
+         [,restrict], tap=IP[/BITS], tap=fd:N, bridge=BR or none: give one, \
+         and behind it ',mac=ADDRESS' or ',pcap=FILE'",
     );
     dir.refuses(
         "--tunnet=bridge: 64 vmlinux",
