@@ -168,6 +168,16 @@ pub fn tell(text: &str) {
     let _ = write_all(rustix::stdio::stderr(), line.as_bytes());
 }
 
+/// Does [`tell`], unless that would block: then the message is lost. Returns
+/// whether it was written. For threads that serve a Guest.
+pub fn tell_or_lose(text: &str) -> bool {
+    let may = may_tell();
+    if may {
+        tell(text);
+    }
+    may
+}
+
 /// Whether [`tell`] would return without blocking.
 pub fn may_tell() -> bool {
     let stderr = rustix::stdio::stderr();

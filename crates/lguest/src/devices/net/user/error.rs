@@ -1,9 +1,9 @@
 //! Why passt makes no network, and what to do.
 //!
-//! passt says in its own words what it lacks. Some of them have a cure that it
-//! does not name.
+//! passt prints what it lacks, but not always what to do about it.
 
 use std::io;
+use std::time::Duration;
 
 /// A network that cannot be made. Each message names the cure.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +38,12 @@ pub enum UserError {
          that allows unshare), or use another network (docs/network.md)"
     )]
     Confine(String),
+    /// It takes too long to start.
+    #[error(
+        "passt is not ready after {} s: try again when the machine is less \
+         busy ('passt -f -e' shows what it waits for)", .0.as_secs()
+    )]
+    NotReady(Duration),
     /// It has ended for another reason.
     #[error("passt has ended ({0}): 'passt -f -e' shows more")]
     Ended(String),
@@ -46,8 +52,8 @@ pub enum UserError {
     Failed(#[from] io::Error),
 }
 
-/// Parts of passt's sentences, in several of its versions.
-const OF_PORTS: &[&str] = &["bind", "port"];
+/// Parts of passt's messages, in several of its versions.
+const OF_PORTS: &[&str] = &["bind", " port"];
 const OF_INTERFACES: &[&str] = &["interface", "outable"];
 const OF_CONFINEMENT: &[&str] = &[
     "namespace",
@@ -59,18 +65,18 @@ const OF_CONFINEMENT: &[&str] = &[
 ];
 
 impl UserError {
-    /// The error of a passt that has ended with these words.
-    pub(super) fn of_words(words: String) -> Self {
+    /// The error of a passt that has ended with this message.
+    pub(super) fn of_message(message: String) -> Self {
         let has =
-            |parts: &[&str]| parts.iter().any(|part| words.contains(part));
+            |parts: &[&str]| parts.iter().any(|part| message.contains(part));
         if has(OF_CONFINEMENT) {
-            Self::Confine(words)
+            Self::Confine(message)
         } else if has(OF_INTERFACES) {
-            Self::NoInterface(words)
+            Self::NoInterface(message)
         } else if has(OF_PORTS) {
-            Self::Port(words)
+            Self::Port(message)
         } else {
-            Self::Ended(words)
+            Self::Ended(message)
         }
     }
 

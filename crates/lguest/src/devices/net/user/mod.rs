@@ -62,7 +62,7 @@ pub fn start(config: &UserConfig) -> Result<Nic, UserError> {
     let flags = SocketFlags::CLOEXEC;
     let (ours, theirs) = socketpair(AddressFamily::UNIX, kind, flags, None)
         .map_err(io::Error::from)?;
-    let (words, stderr) = process::words()?;
+    let (messages, stderr) = process::messages()?;
     let mut command = Command::new(PROGRAM);
     command
         .args(words_for(config, &theirs))
@@ -78,13 +78,13 @@ pub fn start(config: &UserConfig) -> Result<Nic, UserError> {
         io::ErrorKind::NotFound => UserError::Missing,
         _ => UserError::Start(error),
     })?;
-    let passt = Arc::new(Passt::new(&started, words)?);
-    passt.wait_until_ready().map_err(UserError::of_words)?;
+    let passt = Arc::new(Passt::new(&started, messages)?);
+    passt.wait_until_ready()?;
     let ended = passt.clone();
     let report: Report = Box::new(move |reason| {
-        let words = ended.last_words();
-        let why = words.as_deref().unwrap_or(reason);
-        terminal::tell(&format!(
+        let message = ended.last_message();
+        let why = message.as_deref().unwrap_or(reason);
+        terminal::tell_or_lose(&format!(
             "network user: passt has ended ({why}): the guest goes on without \
              this network"
         ));

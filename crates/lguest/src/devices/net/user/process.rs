@@ -1,8 +1,9 @@
-//! The process of passt: its start, its last words, its end.
+//! The process of passt: its start, its messages, its end.
 //!
 //! passt does not say when it is ready. But it installs its filter of system
 //! calls last, after its ports are bound, and `/proc` shows that.
 
+use super::UserError;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{
@@ -31,24 +32,31 @@ const NOISE: &str = "Failed to send";
 pub(super) struct Passt {
     process: OwnedFd,
     number: u32,
-    words: OwnedFd,
+    messages: OwnedFd,
 }
 
-/// A pipe for standard error. Neither end waits: a passt that prints much
-/// loses what nobody reads.
-pub(super) fn words() -> io::Result<(OwnedFd, Stdio)> {
+/// Bytes of its messages that are looked at: what a pipe holds.
+const MESSAGES: u64 = 64 << 10;
+
+/// Characters of a message that are shown. A pipe that may be written to takes
+/// as many without blocking.
+const SHOWN: usize = 400;
+
+/// A pipe for standard error. Neither end waits: if passt prints more than the
+/// pipe holds, the rest is lost.
+pub(super) fn messages() -> io::Result<(OwnedFd, Stdio)> {
     let flags = PipeFlags::CLOEXEC | PipeFlags::NONBLOCK;
     let (read, write) = pipe_with(flags)?;
     Ok((read, write.into()))
 }
 
 impl Passt {
-    pub(super) fn new(child: &Child, words: OwnedFd) -> io::Result<Self> {
+    pub(super) fn new(child: &Child, messages: OwnedFd) -> io::Result<Self> {
         let pid = Pid::from_child(child);
         Ok(Self {
             process: pidfd_open(pid, PidfdFlags::empty())?,
             number: child.id(),
-            words,
+            messages,
         })
     }
 
@@ -56,16 +64,15 @@ impl Passt {
     ///
     /// # Errors
     ///
-    /// It has ended instead, and these are its last words.
-    pub(super) fn wait_until_ready(&self) -> Result<(), String> {
+    /// It has ended instead, or it takes too long.
+    pub(super) fn wait_until_ready(&self) -> Result<(), UserError> {
         let ours = filters("self");
         let start = Instant::now();
         while start.elapsed() < PATIENCE {
             if self.ends_within(Duration::from_millis(1)) {
-                let words = self.last_words();
-                return Err(
-                    words.unwrap_or_else(|| "it does not say why".into())
-                );
+                let why = self.last_message();
+                let why = why.unwrap_or_else(|| "it does not say why".into());
+                return Err(UserError::of_message(why));
             }
             let is_ready = match (filters(&self.number.to_string()), ours) {
                 (Some(its), Some(ours)) => its > ours,
@@ -75,30 +82,35 @@ impl Passt {
                 return Ok(());
             }
         }
-        Err("it does not become ready".into())
+        Err(UserError::NotReady(PATIENCE))
     }
 
-    /// Its last words, if it had any to say. Collects the process if it has
-    /// ended.
-    pub(super) fn last_words(&self) -> Option<String> {
+    /// Its last message, if there is one. Collects the process if it has ended.
+    pub(super) fn last_message(&self) -> Option<String> {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
         let _ = waitid(WaitId::PidFd(self.process.as_fd()), options);
-        let mut said = Vec::new();
-        let words = self.words.try_clone().ok()?;
-        // This fails where a process still holds the other end.
-        let _ = File::from(words).read_to_end(&mut said);
-        let said = String::from_utf8_lossy(&said);
-        let lines = said.lines().map(str::trim);
+        let mut printed = Vec::new();
+        let messages = File::from(self.messages.try_clone().ok()?);
+        // A passt that was taken over may print without end. An error means
+        // that a process still holds the other end.
+        let _ = messages.take(MESSAGES).read_to_end(&mut printed);
+        let printed = String::from_utf8_lossy(&printed);
+        let lines = printed.lines().map(str::trim);
         let mut lines =
             lines.filter(|line| !line.is_empty() && !line.starts_with(NOISE));
         let last = lines.next_back()?;
-        Some(last.replace(|c: char| c.is_control(), " "))
+        let shown = last.chars().take(SHOWN);
+        Some(
+            shown
+                .map(|c| if c.is_control() { ' ' } else { c })
+                .collect(),
+        )
     }
 
     /// Waits for its end, which the end of its socket brings about.
     pub(super) fn wait_for_the_end(&self) {
         if self.ends_within(END) {
-            let _ = self.last_words();
+            let _ = self.last_message();
         }
     }
 
@@ -117,4 +129,59 @@ fn filters(process: &str) -> Option<u32> {
     // Before Linux 5.9 there is only the mode, which is 2 with any filter.
     let count = line("Seccomp_filters:").or_else(|| line("Seccomp:"))?;
     count.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    /// The last message of a process that has printed what `script` prints.
+    fn last_message_of(script: &str) -> Option<String> {
+        let (messages, stderr) = messages().unwrap();
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).stderr(stderr);
+        #[expect(
+            clippy::zombie_processes,
+            reason = "`last_message` collects it"
+        )]
+        let child = command.spawn().unwrap();
+        drop(command);
+        let passt = Passt::new(&child, messages).unwrap();
+        assert!(passt.ends_within(Duration::from_secs(60)));
+        passt.last_message()
+    }
+
+    #[test]
+    fn a_message_is_short_and_has_no_control_characters() {
+        let last = last_message_of("printf 'one\\ntw\\001o\\n\\n' >&2");
+        assert_eq!(last.as_deref(), Some("tw o"));
+        let long = "printf %05000d 0 >&2";
+        assert_eq!(last_message_of(long).unwrap().chars().count(), SHOWN);
+        assert_eq!(last_message_of("true"), None);
+    }
+
+    #[test]
+    fn messages_without_end_are_read_up_to_a_bound() {
+        let (messages, write) = pipe_with(PipeFlags::CLOEXEC).unwrap();
+        let mut sleeps = Command::new("sleep").arg("0").spawn().unwrap();
+        let passt = Passt::new(&sleeps, messages).unwrap();
+        // The writer ends when the pipe has no reader any more.
+        let writer = std::thread::spawn(move || {
+            while rustix::io::write(&write, b"again and again\n").is_ok() {}
+        });
+        assert!(passt.last_message().is_some());
+        drop(passt);
+        writer.join().unwrap();
+        let _ = sleeps.wait();
+    }
+
+    #[test]
+    fn a_message_is_about_a_port_only_where_it_says_so() {
+        let of = |message: &str| UserError::of_message(message.to_owned());
+        let port = of("Failed to bind any port for '-t 80'");
+        assert!(matches!(port, UserError::Port(_)), "{port}");
+        let other = of("option --fd is not supported");
+        assert!(matches!(other, UserError::Ended(_)), "{other}");
+    }
 }
