@@ -6,10 +6,12 @@ use rustix::io::FdFlags;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::process::Stdio;
 use support::network::Guest;
-use support::{Running, Scratch, lguest, run};
+use support::{Running, Scratch, lguest, run, skip};
 
 const A: &str = "--append=quiet ip=10.0.0.1/24";
 const B: &str = "--append=quiet ip=10.0.0.2/24";
@@ -67,6 +69,50 @@ fn a_given_descriptor_is_used_and_its_end_is_survived() {
 }
 
 #[test]
+fn an_end_that_comes_and_goes_is_reported_sixteen_times() {
+    let scratch = Scratch::new("reports");
+    let path = scratch.path("socket");
+    let mut guest = Guest::on(&format!("{},server", at(&path)), &[A]);
+    for _ in 0..20 {
+        drop(UnixStream::connect(&path).unwrap());
+    }
+    guest.0.wait_for_error("this is not reported again");
+    guest.says("echo", "alive");
+    guest.types("poweroff");
+    let end = guest.0.finish();
+    assert_eq!(end.code(), 0, "{end:?}");
+    assert_eq!(end.stderr.matches("the other end is lost").count(), 16);
+}
+
+#[test]
+fn a_report_without_a_reader_blocks_no_guest() {
+    let scratch = Scratch::new("unread");
+    let path = scratch.path("socket");
+    let (unread, errors) = std::io::pipe().unwrap();
+    rustix::pipe::fcntl_setpipe_size(&errors, 4096).unwrap();
+    (&errors).write_all(&[b'x'; 4096]).unwrap();
+    let mut command = lguest();
+    command
+        .arg("run")
+        .arg(format!("--net={},server", at(&path)))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(errors);
+    let mut guest = Running::start_as_is(&mut command);
+    drop(command);
+    guest.wait_for("lguest> ");
+    for _ in 0..4 {
+        // The Launcher takes the next one after it has lost this one.
+        drop(UnixStream::connect(&path).unwrap());
+    }
+    guest.type_in(b"echo alive\n");
+    guest.wait_for("\nalive");
+    guest.type_in(b"poweroff\n");
+    assert_eq!(guest.finish().code(), 0);
+    drop(unread);
+}
+
+#[test]
 fn all_frames_are_in_a_capture() {
     let scratch = Scratch::new("capture");
     let (path, capture) = (scratch.path("socket"), scratch.path("pcap"));
@@ -115,10 +161,22 @@ fn a_stream_that_cannot_be_opened_names_the_cure() {
     refused(&at(&path), "start the other end first, or add ',server'");
     refused("stream=fd:2", "give one from 3 on");
     refused("stream=fd:77", "has to open it");
-    refused("stream=unix:/", "nothing listens at /");
+    refused("stream=unix:/", "the file at / is not a socket");
+    refused("stream=unix:/,server", "the file at / is not a socket");
     let long = format!("stream=unix:/{}", "x".repeat(120));
     refused(&long, "give the path of a socket");
     let listener = UnixListener::bind(&path).unwrap();
+    if rustix::process::geteuid().is_root() {
+        skip("no permission to use a socket", "root has it");
+    } else {
+        let mode = |mode| {
+            let mode = std::fs::Permissions::from_mode(mode);
+            std::fs::set_permissions(&path, mode).unwrap();
+        };
+        mode(0);
+        refused(&at(&path), "no permission to use");
+        mode(0o600);
+    }
     refused(&format!("{},server", at(&path)), "leave ',server' out");
     // The cure works.
     let mut command = lguest();

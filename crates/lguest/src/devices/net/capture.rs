@@ -66,7 +66,7 @@ impl Capture {
         bytes.extend_from_slice(frame);
         if let Err(error) = file.write_all(&bytes) {
             let path = self.path.display();
-            terminal::tell(&format!(
+            terminal::tell_or_lose(&format!(
                 "capture {path}: it cannot be written ({error}): frames from \
                  now on are missing in it"
             ));

@@ -15,9 +15,15 @@ use rustix::net::{
     listen, socket_with, sockopt,
 };
 use std::fmt;
+use std::fs::Metadata;
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
+
+/// Messages that the other end is lost, for one network. Another process
+/// decides how often it connects and leaves.
+const REPORTS: u32 = 16;
 
 /// A stream that cannot be opened. Each message names the cure.
 #[derive(Debug, thiserror::Error)]
@@ -36,7 +42,7 @@ pub enum StreamError {
         "nothing listens at {}: start the other end first, or add ',server' \
          here and connect from there", path.display()
     )]
-    NobodyThere {
+    NoListener {
         /// The path.
         path: PathBuf,
     },
@@ -49,7 +55,24 @@ pub enum StreamError {
         /// The path.
         path: PathBuf,
     },
-    /// There is no listening socket to be made at the path.
+    /// There is something else at the path.
+    #[error(
+        "the file at {} is not a socket: give another path", path.display()
+    )]
+    NotASocket {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The rights of the path forbid it.
+    #[error(
+        "no permission to use {}: give a path in a folder of your own, or let \
+         the other end's owner allow it (chmod)", path.display()
+    )]
+    NotPermitted {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The path cannot be used.
     #[error("{}: {error}: give the path of a socket", path.display())]
     Path {
         /// The path.
@@ -88,11 +111,18 @@ pub fn open(config: &StreamConfig) -> Result<Nic, StreamError> {
     } else {
         "and the guest goes on without it"
     };
+    let mut left = REPORTS;
     let report: Report = Box::new(move |reason| {
-        terminal::tell(&format!(
+        let end = match left {
+            0 => return,
+            1 => "; this is not reported again",
+            _ => "",
+        };
+        let told = terminal::tell_or_lose(&format!(
             "network {name}: the other end is lost ({reason}): the link is \
-             down, {after}"
+             down, {after}{end}"
         ));
+        left -= u32::from(told);
     });
     let stream = if config.server {
         Stream::listening(socket, report)?
@@ -144,16 +174,18 @@ fn unix_socket(flags: SocketFlags) -> io::Result<OwnedFd> {
 }
 
 pub(super) fn connected(path: &Path) -> Result<OwnedFd, StreamError> {
-    let failed = |error: Errno| StreamError::Path {
-        path: path.to_owned(),
-        error: error.into(),
-    };
+    let failed = |error| failed(path, error);
     let socket = unix_socket(SocketFlags::empty())?;
     let address = SocketAddrUnix::new(path).map_err(failed)?;
+    // The kernel refuses a connection to another file as it refuses one to a
+    // socket without a listener, or it denies the permission.
+    if std::fs::metadata(path).is_ok_and(|found| !is_a_socket(&found)) {
+        return Err(not_a_socket(path));
+    }
     match connect(&socket, &address) {
         Ok(()) => Ok(socket),
         Err(Errno::NOENT | Errno::CONNREFUSED) => {
-            Err(StreamError::NobodyThere {
+            Err(StreamError::NoListener {
                 path: path.to_owned(),
             })
         }
@@ -164,15 +196,17 @@ pub(super) fn connected(path: &Path) -> Result<OwnedFd, StreamError> {
 /// Listens at `path`, where only this user may connect. A socket that its
 /// process has left there is removed.
 pub(super) fn listener(path: &Path) -> Result<OwnedFd, StreamError> {
-    let failed = |error: Errno| StreamError::Path {
-        path: path.to_owned(),
-        error: error.into(),
-    };
+    let failed = |error| failed(path, error);
     let socket = unix_socket(SocketFlags::NONBLOCK)?;
     let address = SocketAddrUnix::new(path).map_err(failed)?;
-    if bind(&socket, &address) == Err(Errno::ADDRINUSE) {
+    let bound = bind(&socket, &address);
+    if bound == Err(Errno::ADDRINUSE) {
+        let found = std::fs::symlink_metadata(path);
+        if !found.is_ok_and(|found| is_a_socket(&found)) {
+            return Err(not_a_socket(path));
+        }
         match connect(unix_socket(SocketFlags::NONBLOCK)?, &address) {
-            Err(Errno::CONNREFUSED) if is_a_socket(path) => {}
+            Err(Errno::CONNREFUSED) => {}
             Ok(()) | Err(Errno::AGAIN) => {
                 return Err(StreamError::InUse {
                     path: path.to_owned(),
@@ -182,15 +216,32 @@ pub(super) fn listener(path: &Path) -> Result<OwnedFd, StreamError> {
         }
         rustix::fs::unlink(path).map_err(failed)?;
         bind(&socket, &address).map_err(failed)?;
+    } else {
+        bound.map_err(failed)?;
     }
-    // Nobody can connect before it listens.
+    // A connection is refused until it listens.
     rustix::fs::chmod(path, Mode::RUSR | Mode::WUSR).map_err(failed)?;
     listen(&socket, 1).map_err(failed)?;
     Ok(socket)
 }
 
-fn is_a_socket(path: &Path) -> bool {
-    use std::os::unix::fs::FileTypeExt;
-    std::fs::symlink_metadata(path)
-        .is_ok_and(|found| found.file_type().is_socket())
+fn is_a_socket(found: &Metadata) -> bool {
+    found.file_type().is_socket()
+}
+
+fn not_a_socket(path: &Path) -> StreamError {
+    let path = path.to_owned();
+    StreamError::NotASocket { path }
+}
+
+/// The error where the kernel refuses to use `path`.
+fn failed(path: &Path, error: Errno) -> StreamError {
+    let path = path.to_owned();
+    match error {
+        Errno::ACCESS | Errno::PERM => StreamError::NotPermitted { path },
+        _ => StreamError::Path {
+            path,
+            error: error.into(),
+        },
+    }
 }

@@ -153,7 +153,7 @@ fn a_length_that_lies_takes_the_link_down() {
     let said = other.said();
     assert_eq!(said.len(), 1, "{said:?}");
     assert!(said[0].contains("a frame of 4294967295 bytes"), "{said:?}");
-    assert!(!is_readable(&stream), "a dead link wakes nobody");
+    assert!(!is_readable(&stream), "a link that is down is not readable");
     // The socket is closed, too.
     assert_eq!((&other.file).read(&mut [0; 9]).unwrap(), 0);
 }
@@ -211,7 +211,7 @@ fn a_peer_that_reads_nothing_loses_whole_frames_and_blocks_nothing() {
         frames == expected,
         "each frame that was taken is there, whole"
     );
-    assert!(!is_readable(&stream), "room alone wakes nobody");
+    assert!(!is_readable(&stream), "room alone makes nothing readable");
     assert!(other.said().is_empty());
 }
 
