@@ -128,7 +128,10 @@ pub fn target(data: &[u8]) {
     if other.is_some() {
         assert!(buffers.frames == expected, "other frames than were sent");
     }
-    assert!(expected.starts_with(&buffers.frames), "a frame of nobody");
+    assert!(
+        expected.starts_with(&buffers.frames),
+        "a frame that was not sent"
+    );
     nic.flush();
     take(other.as_ref(), &mut read, usize::MAX);
     let begins = sent.len().min(read.len());
