@@ -43,6 +43,11 @@ enum What {
 }
 
 impl Host<'_> {
+    /// Whether the Guest's tables allow this access at `va` to a device.
+    pub(crate) fn is_device_at(&self, va: GuestVirt, write: bool) -> bool {
+        self.vm.pci.exists() && self.device_address(va, write).is_some()
+    }
+
     /// The Guest's access at `va` has faulted. If a device is there, carries
     /// out the instruction. Answers whether it did.
     pub(crate) fn device_access(

@@ -92,20 +92,27 @@ impl Host<'_> {
                 return Ok(());
             }
             Fault::Guests if self.device_access(va, write)? => return Ok(()),
-            Fault::Guests => {}
-            Fault::Unmappable => {
-                // As a page fault it would come back for ever: the Guest's
-                // kernel finds nothing to put right. This trap is SIGSEGV for
-                // a program, and EFAULT for a kernel that copies.
-                self.vm.counters.guest_faults.count();
-                return self.deliver_trap(13, Some(0));
+            // An instruction on a device that is not carried out.
+            Fault::Guests if self.is_device_at(va, write) => {
+                return self.refuse_access();
             }
+            Fault::Guests => {}
+            Fault::Unmappable => return self.refuse_access(),
         }
         self.vm.counters.guest_faults.count();
         let present = u32::from(self.is_present(va));
         let error = present | error & 2 | u32::from(user) << 2;
         self.set_cr2(va)?;
         self.deliver_trap(low_byte(PAGE_FAULT_VECTOR), Some(error))
+    }
+
+    /// An access that the Guest's tables allow, and that cannot be had. As a
+    /// page fault it would come back for ever: the Guest's kernel finds nothing
+    /// to put right. This trap is SIGSEGV for a program, and EFAULT for a
+    /// kernel that copies.
+    fn refuse_access(&mut self) -> Result<(), Kill> {
+        self.vm.counters.guest_faults.count();
+        self.deliver_trap(13, Some(0))
     }
 
     /// A general protection fault. Nearly everything that a kernel may do and

@@ -189,7 +189,7 @@ fn a_bad_driver_ends_its_guest_with_a_reason() {
         }),
         ("bad hypercall 17", |kernel| kernel.notify(FREE)),
         // An address between the memory and the devices, by `inc`.
-        ("unhandled trap 14", |kernel| kernel.increment(bar(RANDOM))),
+        ("unhandled trap 13", |kernel| kernel.increment(bar(RANDOM))),
     ];
     for (reason, step) in cases {
         let mut kernel = Program::of(&LATER[0]);

@@ -154,11 +154,17 @@ fn kernel(code: &[u8], pte_flags: u32) -> Machine {
         handler: HANDLER,
         flags: crate::state::Gate::PRESENT,
     });
+    m.vm.idt[13].set(crate::state::Gate {
+        handler: PROTECTION,
+        flags: crate::state::Gate::PRESENT,
+    });
     m.world.device_value = 0x5566_7788;
     m
 }
 
+/// The handler of page faults, and that of protection faults.
 const HANDLER: u32 = 0xC000_7000;
+const PROTECTION: u32 = 0xC000_7100;
 
 fn fault(va: u32, write: bool) -> Event {
     Event::Trap {
@@ -188,20 +194,25 @@ fn a_move_reaches_the_device() {
 
 #[test]
 fn what_cannot_be_carried_out_is_the_kernels_fault() {
-    for (code, flags, va, write) in [
+    for (code, flags, va, handler) in [
         // add %eax,0x14(%edx)
-        (&[0x01, 0x42, 0x14][..], 0x13, VA + 0x14, true),
+        (&[0x01, 0x42, 0x14][..], 0x13, VA + 0x14, PROTECTION),
         // mov %eax,0x14(%edx), read-only
-        (&[0x89, 0x42, 0x14], 0x11, VA + 0x14, true),
+        (&[0x89, 0x42, 0x14], 0x11, VA + 0x14, HANDLER),
         // mov %eax,0xFFE(%edx), across the end of the page
-        (&[0x89, 0x82, 0xFE, 0x0F, 0, 0], 0x13, VA + 0xFFE, true),
+        (
+            &[0x89, 0x82, 0xFE, 0x0F, 0, 0],
+            0x13,
+            VA + 0xFFE,
+            PROTECTION,
+        ),
         // The fault is elsewhere than the operand.
-        (&[0x89, 0x42, 0x14], 0x13, VA + 0x18, true),
+        (&[0x89, 0x42, 0x14], 0x13, VA + 0x18, PROTECTION),
     ] {
         let mut m = kernel(code, flags);
-        m.host().run_guest(fault(va, write)).unwrap();
+        m.host().run_guest(fault(va, true)).unwrap();
         assert_eq!(m.world.device_accesses, []);
-        assert_eq!(m.vm.regs.eip.get(), HANDLER, "{code:x?}");
+        assert_eq!(m.vm.regs.eip.get(), handler, "{code:x?}");
     }
 }
 
