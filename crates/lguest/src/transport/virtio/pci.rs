@@ -149,6 +149,9 @@ impl PciBus {
         let PciBusState { functions } = state.known()?;
         same_number(functions.len(), self.functions.len())?;
         for (function, saved) in self.functions.iter().zip(functions) {
+            function.check(saved)?;
+        }
+        for (function, saved) in self.functions.iter().zip(functions) {
             function.device.restore(saved.device.as_ref())?;
             let mut common = lock(&function.common);
             *common = saved.common.clone();
@@ -195,6 +198,21 @@ impl Function {
             common: Mutex::new(common),
             queues,
         })
+    }
+
+    /// Whether `saved` can be a state of this device: it may be made up.
+    fn check(&self, saved: &FunctionState) -> Result<(), RestoreError> {
+        let fits = saved.queues.len() == self.queues.len()
+            && lock(&self.common).is_like(&saved.common)
+            && (self.queues.iter().enumerate()).all(|(index, queue)| {
+                let place = saved.common.place(index);
+                place.is_none_or(|p| p.is_in(queue.guest().memory()))
+            });
+        if fits {
+            return Ok(());
+        }
+        let text = "its queues or features are not those of this device";
+        Err(RestoreError::Other(text.to_owned()))
     }
 
     fn read(&self, offset: u32, bytes: u32) -> u32 {

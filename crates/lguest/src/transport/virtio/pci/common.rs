@@ -71,6 +71,11 @@ impl Common {
         }
     }
 
+    /// Whether `other` offers the same features, and has as many queues.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        self.offered == other.offered && self.queues.len() == other.queues.len()
+    }
+
     /// Whether the driver uses queue `index`.
     pub(super) fn is_enabled(&self, index: usize) -> bool {
         self.queues.get(index).is_some_and(|queue| queue.enabled)

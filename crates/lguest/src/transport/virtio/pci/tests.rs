@@ -312,6 +312,29 @@ fn a_bus_goes_on_where_another_was() {
 }
 
 #[test]
+fn a_state_that_fits_no_device_is_refused() {
+    let m = Machine::new();
+    let _ = m.ready(RANDOM);
+    let good = serde_json::to_value(m.bus.state()).unwrap();
+    let refused = |change: &dyn Fn(&mut serde_json::Value)| {
+        let mut bad = good.clone();
+        change(&mut bad["state"]["functions"][RANDOM as usize]);
+        assert_ne!(bad, good);
+        let bad = serde_json::from_value(bad).unwrap();
+        let error = Machine::of(guest(0)).bus.restore(&bad).unwrap_err();
+        assert!(error.to_string().contains("queues or features"), "{error}");
+    };
+    refused(&|f| f["common"]["queues"][0]["size"] = 0.into());
+    refused(&|f| f["common"]["queues"][0]["size"] = 100.into());
+    refused(&|f| {
+        f["common"]["queues"][0]["addresses"][2] = 0xFFFF_FFFE_u32.into();
+    });
+    refused(&|f| f["common"]["offered"] = 0.into());
+    refused(&|f| f["common"]["queues"] = serde_json::json!([]));
+    refused(&|f| f["queues"] = serde_json::json!([]));
+}
+
+#[test]
 fn more_devices_than_interrupts_are_refused() {
     let guest: Arc<dyn Requests> = guest(0);
     let random =
