@@ -148,6 +148,39 @@ fn all_frames_are_in_a_capture() {
 }
 
 #[test]
+fn a_capture_empties_no_file_of_a_guest() {
+    let scratch = Scratch::new("no-capture");
+    let content = [0x55; 64 * 512];
+    let disk = scratch.file("disk", &content);
+    let path = scratch.path("socket");
+    let net = format!("--net={},server,pcap={}", at(&path), disk.display());
+    let refused = |words: &[&str], said: &str| {
+        let mut command = lguest();
+        command.arg("run").args(words);
+        let end = run(&mut command, b"");
+        assert_eq!(end.code(), 120, "{words:?}: {end:?}");
+        assert!(end.stderr.contains(said), "{words:?}: {end:?}");
+        let now = std::fs::read(&disk).unwrap();
+        assert!(now == content, "{words:?}: its content is lost");
+    };
+    let named = |option: &str| format!("--{option}={}", disk.display());
+    for option in ["disk", "kernel", "initrd", "log", "stats"] {
+        let of_run = "this run uses it for something else";
+        refused(&[&named(option), &net], of_run);
+        refused(&[&net, &named(option)], of_run);
+    }
+    // A run that does not start leaves it as it is.
+    refused(&[&net, "--stats=/"], "statistics /");
+    // The disk of another Guest.
+    let mut command = lguest();
+    command.arg("run").arg(named("disk"));
+    let guest = Running::start(&mut command);
+    guest.wait_for("lguest> ");
+    refused(&[&net], "it is a disk of a guest, or another capture");
+    drop(guest);
+}
+
+#[test]
 fn a_stream_that_cannot_be_opened_names_the_cure() {
     let scratch = Scratch::new("no-stream");
     let path = scratch.path("socket");

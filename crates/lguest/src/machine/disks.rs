@@ -49,16 +49,21 @@ pub(super) fn open(
 
 /// Whether one of the `devices` is a disk with the file at `path`.
 fn is_there(path: &Path, devices: &[DeviceConfig]) -> bool {
+    devices.iter().any(|device| match device {
+        DeviceConfig::Disk(DiskConfig { path: other, .. }) => {
+            is_same(other, path)
+        }
+        DeviceConfig::ShareNet(_) | DeviceConfig::Net(_) => false,
+    })
+}
+
+/// Whether two paths lead to the same file.
+pub(super) fn is_same(one: &Path, other: &Path) -> bool {
     let file = |path: &Path| {
         let metadata = std::fs::metadata(path).ok()?;
         Some((metadata.dev(), metadata.ino()))
     };
-    devices.iter().any(|device| match device {
-        DeviceConfig::Disk(DiskConfig { path: other, .. }) => {
-            file(other).is_some() && file(other) == file(path)
-        }
-        DeviceConfig::ShareNet(_) | DeviceConfig::Net(_) => false,
-    })
+    file(one).is_some() && file(one) == file(other)
 }
 
 /// Warns that the last `rest` bytes of a file are not part of the disk.

@@ -20,6 +20,8 @@ pub mod default_guest;
 
 mod disks;
 
+mod captures;
+
 mod hints;
 
 mod attach;

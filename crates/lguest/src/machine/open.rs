@@ -9,9 +9,9 @@ use super::config::{
 };
 use super::error::{LaunchError, lacks, named};
 use super::stats::Sink;
-use super::{default_guest, disks};
+use super::{captures, default_guest, disks};
 use crate::devices::console::{self, Console, Log, Screen};
-use crate::devices::net::{Capture, Nic, Tap, stream, user};
+use crate::devices::net::{Nic, Tap, stream, user};
 use crate::loader::{Image, InitrdError, KernelError};
 use crate::needs;
 use crate::transport::keys::lan::Lan;
@@ -59,14 +59,18 @@ impl Opened {
         let (console, input_end) = open_console(config)?;
         let screen = console.screen();
         devices.push(OpenDevice::Console(console));
+        // The statistics are last, because they may make a file. What is in the
+        // file of a capture is lost only when nothing else can fail here.
+        let captures = captures::open(config)?;
+        let stats = open_stats(config)?;
+        captures::begin(captures, &mut devices)?;
         Ok(Self {
             kernel,
             initrd,
             devices,
             screen,
             input_end,
-            // This is last, because it may make a file.
-            stats: open_stats(config)?,
+            stats,
         })
     }
 }
@@ -95,14 +99,6 @@ fn open_nic(config: &NetConfig) -> Result<Nic, LaunchError> {
     };
     if let Some(mac) = config.mac {
         nic = nic.with_mac(mac);
-    }
-    if let Some(path) = &config.capture {
-        let capture =
-            Capture::create(path).map_err(|error| LaunchError::Capture {
-                path: path.clone(),
-                error,
-            })?;
-        nic = nic.with_capture(capture);
     }
     Ok(nic)
 }

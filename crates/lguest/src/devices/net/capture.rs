@@ -4,7 +4,8 @@
 //! A program that reads the file finds whole frames in it at any time.
 
 use crate::machine::terminal;
-use rustix::fs::{FileType, Mode, OFlags};
+use rustix::fs::{FileType, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -26,31 +27,51 @@ pub struct Capture {
 }
 
 impl Capture {
-    /// Makes the file, or empties it.
+    /// Opens the file, and makes it if there is none. Its content stays until
+    /// [`Self::begin`].
     ///
     /// # Errors
     ///
-    /// The error of the kernel, or that it is no regular file: another one
-    /// might make the Guest wait.
-    pub fn create(path: &Path) -> io::Result<Self> {
+    /// The error of the kernel; or that it is no regular file, which might make
+    /// the Guest wait; or that it is a disk of a Guest or another capture.
+    pub fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::WRONLY
             | OFlags::CREATE
             | OFlags::CLOEXEC
             | OFlags::NONBLOCK;
         // A capture has passwords in it.
         let mode = Mode::RUSR | Mode::WUSR;
-        let mut file = File::from(rustix::fs::open(path, flags, mode)?);
+        let file = File::from(rustix::fs::open(path, flags, mode)?);
         let found = rustix::fs::fstat(&file)?;
         if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile {
             return Err(io::Error::other("it is not a regular file"));
         }
-        file.set_len(0)?;
-        let words = [MARK, VERSION, 0, 0, LONGEST, ETHERNET];
-        file.write_all(zerocopy::IntoBytes::as_bytes(&words))?;
+        // A file with a disk has a lock, shared or exclusive.
+        let lock = FlockOperation::NonBlockingLockExclusive;
+        if rustix::fs::flock(&file, lock) == Err(Errno::WOULDBLOCK) {
+            return Err(io::Error::other(
+                "it is a disk of a guest, or another capture: give another \
+                 file",
+            ));
+        }
         Ok(Self {
             path: path.to_owned(),
             file: Some(file),
         })
+    }
+
+    /// Empties the file and writes the header.
+    ///
+    /// # Errors
+    ///
+    /// The error of the kernel.
+    pub fn begin(&mut self) -> io::Result<()> {
+        let Some(file) = &mut self.file else {
+            return Ok(());
+        };
+        file.set_len(0)?;
+        let words = [MARK, VERSION, 0, 0, LONGEST, ETHERNET];
+        file.write_all(zerocopy::IntoBytes::as_bytes(&words))
     }
 
     /// Writes a frame that passes now.

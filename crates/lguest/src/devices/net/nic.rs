@@ -72,10 +72,8 @@ impl Nic {
     }
 
     /// Writes all frames to `capture`.
-    #[must_use]
-    pub fn with_capture(self, capture: Capture) -> Self {
-        let capture = Some(capture);
-        Self { capture, ..self }
+    pub fn set_capture(&mut self, capture: Capture) {
+        self.capture = Some(capture);
     }
 
     /// The Ethernet address of the other end.
