@@ -59,8 +59,8 @@ impl Opened {
         let (console, input_end) = open_console(config)?;
         let screen = console.screen();
         devices.push(OpenDevice::Console(console));
-        // The statistics are last, because they may make a file. What is in the
-        // file of a capture is lost only when nothing else can fail here.
+        // These are last, because statistics may make a file and a capture
+        // empties one.
         let captures = captures::open(config)?;
         let stats = open_stats(config)?;
         captures::begin(captures, &mut devices)?;

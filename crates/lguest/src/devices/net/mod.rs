@@ -6,7 +6,7 @@
 //! completes frames whose sender has left a checksum out.
 
 mod backend;
-pub use backend::{Backend, FRAME_MOST};
+pub use backend::{Backend, FRAME_MOST, See};
 
 mod capture;
 pub use capture::Capture;

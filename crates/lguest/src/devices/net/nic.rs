@@ -3,12 +3,12 @@
 //! It moves frames between the Guest's buffers and a [`Backend`], and counts
 //! them. A frame for which there is no room is lost: an interface never waits.
 
-use super::{Backend, Capture};
+use super::{Backend, Capture, See};
 use crate::devices::{AT_ONCE, Counter, Filled, NamedCounts, Readiness};
 use crate::devices::{
     ReceiveBuffers, RestoreError, Saved, Versioned, Violation,
 };
-use crate::memory::{SectionsIn, gather, truncated};
+use crate::memory::SectionsIn;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -94,13 +94,14 @@ impl Nic {
     /// The Guest sends `frame`. Returns the number of bytes that were taken: 0
     /// if the frame is lost. [`Self::flush`] has to follow.
     pub fn send(&mut self, frame: SectionsIn<'_>) -> u32 {
-        let Ok(bytes) = self.backend.send(frame) else {
+        let mut record = recorder(&mut self.capture);
+        let see = record.as_mut().map(|record| record as See<'_>);
+        let Ok(bytes) = self.backend.send(frame, see) else {
             self.counters.refused.add(1);
             return 0;
         };
         self.counters.frames_sent.add(1);
         self.counters.bytes_sent.add(bytes.into());
-        record(&mut self.capture, frame, bytes);
         bytes
     }
 
@@ -131,7 +132,8 @@ impl Nic {
         buffers: &mut dyn ReceiveBuffers,
     ) -> Result<Readiness, Violation> {
         self.backend.flush();
-        let (backend, capture) = (&mut self.backend, &mut self.capture);
+        let backend = &mut self.backend;
+        let mut record = recorder(&mut self.capture);
         for filled in 0..AT_ONCE {
             let done = buffers.fill(&mut |into| {
                 // A read without room would leave the frame where it is, or
@@ -139,9 +141,8 @@ impl Nic {
                 if into.total() == 0 {
                     return backend.discard().map(|()| 0);
                 }
-                let bytes = backend.receive(into)?;
-                record(capture, into, bytes);
-                Ok(bytes)
+                let see = record.as_mut().map(|record| record as See<'_>);
+                backend.receive(into, see)
             })?;
             let error = match done {
                 Filled::Bytes(0) => {
@@ -214,15 +215,14 @@ impl Nic {
     }
 }
 
-/// Writes a frame of so many bytes to `capture`, if there is one.
-fn record(capture: &mut Option<Capture>, frame: SectionsIn<'_>, bytes: u32) {
-    let Some(capture) = capture else { return };
-    let list = truncated(frame.list, bytes);
-    if let Ok(frame) = gather(frame.region, &list)
-        && bytes > 0
-    {
-        capture.record(&frame);
-    }
+/// Writes frames to `capture`, if there is one.
+fn recorder(capture: &mut Option<Capture>) -> Option<impl FnMut(&[u8])> {
+    let capture = capture.as_mut()?;
+    Some(|frame: &[u8]| {
+        if !frame.is_empty() {
+            capture.record(frame);
+        }
+    })
 }
 
 /// What an error in reading means.

@@ -6,7 +6,7 @@
 //! die. Then the link is down, frames of the Guest are lost, and the Guest goes
 //! on.
 
-use super::Backend;
+use super::{Backend, See};
 use crate::memory::{SectionsIn, scatter};
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
@@ -200,7 +200,7 @@ impl Stream {
     pub(super) fn receive_with(
         &mut self,
         into: SectionsIn<'_>,
-        see: &mut dyn FnMut(&[u8]),
+        see: See<'_>,
     ) -> io::Result<u32> {
         let room = into.total() as usize;
         self.next(&mut |frame| {
@@ -216,8 +216,17 @@ impl Stream {
 }
 
 impl Backend for Stream {
-    fn send(&mut self, frame: SectionsIn<'_>) -> io::Result<u32> {
-        self.send_if(frame, &mut |_| true)
+    fn send(
+        &mut self,
+        frame: SectionsIn<'_>,
+        mut see: Option<See<'_>>,
+    ) -> io::Result<u32> {
+        self.send_if(frame, &mut |frame| {
+            if let Some(see) = &mut see {
+                see(frame);
+            }
+            true
+        })
     }
 
     fn flush(&mut self) {
@@ -240,8 +249,12 @@ impl Backend for Stream {
         }
     }
 
-    fn receive(&mut self, into: SectionsIn<'_>) -> io::Result<u32> {
-        self.receive_with(into, &mut |_| {})
+    fn receive(
+        &mut self,
+        into: SectionsIn<'_>,
+        see: Option<See<'_>>,
+    ) -> io::Result<u32> {
+        self.receive_with(into, see.unwrap_or(&mut |_| {}))
     }
 
     fn discard(&mut self) -> io::Result<()> {

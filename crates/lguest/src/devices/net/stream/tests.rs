@@ -90,14 +90,16 @@ impl Buffer {
 /// The next frame for the Guest, with room for `room` bytes.
 fn receive(stream: &mut Stream, room: u32) -> Result<Vec<u8>, ErrorKind> {
     let buffer = Buffer::of(room);
-    let count = stream.receive(buffer.sections()).map_err(|e| e.kind())?;
+    let count = stream
+        .receive(buffer.sections(), None)
+        .map_err(|e| e.kind())?;
     let mut bytes = vec![0; count as usize];
     buffer.memory.read(0x100, &mut bytes).unwrap();
     Ok(bytes)
 }
 
 fn send(stream: &mut Stream, frame: &[u8]) -> Result<u32, ErrorKind> {
-    let sent = stream.send(Buffer::with(frame).sections());
+    let sent = stream.send(Buffer::with(frame).sections(), None);
     sent.map_err(|error| error.kind())
 }
 

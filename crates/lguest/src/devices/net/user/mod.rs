@@ -7,7 +7,7 @@
 //! that is closed, passt ends, so it does not outlive the Launcher.
 
 use super::stream::{Report, Stream, random_mac};
-use super::{Backend, Nic, given};
+use super::{Backend, Nic, See, given};
 use crate::machine::config::{Published, UserConfig};
 use crate::machine::terminal;
 use crate::memory::SectionsIn;
@@ -119,10 +119,21 @@ fn words_for(config: &UserConfig, socket: &OwnedFd) -> Vec<String> {
 }
 
 impl Backend for User {
-    fn send(&mut self, frame: SectionsIn<'_>) -> io::Result<u32> {
-        let guard = &mut self.guard;
+    fn send(
+        &mut self,
+        frame: SectionsIn<'_>,
+        mut see: Option<See<'_>>,
+    ) -> io::Result<u32> {
+        let guard = &self.guard;
         self.stream.send_if(frame, &mut |frame| {
-            guard.as_mut().is_none_or(|guard| guard.admits(frame))
+            let admitted =
+                guard.as_ref().is_none_or(|guard| guard.admits(frame));
+            if let Some(see) = &mut see
+                && admitted
+            {
+                see(frame);
+            }
+            admitted
         })
     }
 
@@ -130,11 +141,18 @@ impl Backend for User {
         self.stream.flush();
     }
 
-    fn receive(&mut self, into: SectionsIn<'_>) -> io::Result<u32> {
+    fn receive(
+        &mut self,
+        into: SectionsIn<'_>,
+        mut see: Option<See<'_>>,
+    ) -> io::Result<u32> {
         let guard = &mut self.guard;
         self.stream.receive_with(into, &mut |frame| {
             if let Some(guard) = guard {
                 guard.saw(frame);
+            }
+            if let Some(see) = &mut see {
+                see(frame);
             }
         })
     }
