@@ -79,8 +79,12 @@ impl Host<'_> {
         }
         self.vm.ledger.record(&patch);
         self.write_place(patch.place, patch.ours());
-        if patch.kind != PatchKind::DirectSlot {
-            self.vm.counters.patches.count(); // a slot is part of its call
+        // A slot is part of its call, and a trapping iret is no fast path.
+        if !matches!(
+            patch.kind,
+            PatchKind::DirectSlot | PatchKind::TrappingIret
+        ) {
+            self.vm.counters.patches.count();
         }
     }
 
