@@ -1,10 +1,11 @@
 //! `,restrict`: the Guest reaches nothing, and published ports reach the Guest.
 //!
 //! passt makes a connection for the Guest when the Guest sends the first
-//! segment of one, and a socket for each datagram. So neither gets to passt,
-//! unless the datagram is an answer. Frames that passt could understand in
-//! another way than this file (fragments, tunnels, other protocols) are lost,
-//! too. What is checked is the copy that is sent.
+//! segment of one, and a socket for each datagram that is not for its own DHCP
+//! server. So no first segment gets to passt, and no datagram but an answer or
+//! one for that server. Frames that passt could understand in another way than
+//! this file (fragments, tunnels, other protocols) are lost, too. What is
+//! checked is the copy that is sent.
 
 use crate::machine::config::Published;
 use std::collections::VecDeque;
