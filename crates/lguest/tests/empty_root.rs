@@ -74,8 +74,7 @@ impl Root {
             return None;
         }
         let scratch = Scratch::new("empty-root");
-        let command = scratch.path("lguest");
-        std::fs::copy(env!("CARGO_BIN_EXE_lguest"), &command).unwrap();
+        let command = scratch.lguest("lguest");
         for path in [&scratch.path(""), &command] {
             let all = std::fs::Permissions::from_mode(0o755);
             std::fs::set_permissions(path, all).unwrap();

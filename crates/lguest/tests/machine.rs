@@ -1,7 +1,5 @@
 //! The machine as a whole: its processes, which users may run it, and where.
 
-#![expect(clippy::unwrap_used, reason = "a test says what went wrong so")]
-
 mod support;
 
 use std::path::PathBuf;
@@ -127,9 +125,7 @@ fn no_device_of_the_machine_is_opened() {
 
 /// A copy of the command that every user may run.
 fn copy(scratch: &Scratch) -> PathBuf {
-    let copy = scratch.path("elsewhere");
-    std::fs::copy(env!("CARGO_BIN_EXE_lguest"), &copy).unwrap();
-    copy
+    scratch.lguest("elsewhere")
 }
 
 #[test]

@@ -40,8 +40,7 @@ fn users(test: &str) -> Vec<User> {
     let user = |unprivileged| {
         let kind = if unprivileged { "ordinary" } else { "self" };
         let scratch = Scratch::new(&format!("{test}-{kind}"));
-        let command = scratch.path("lguest");
-        std::fs::copy(env!("CARGO_BIN_EXE_lguest"), &command).unwrap();
+        let command = scratch.lguest("lguest");
         User {
             command,
             unprivileged,
@@ -214,13 +213,14 @@ fn a_network_that_cannot_be_made_names_the_cure() {
 fn passt_inherits_no_descriptor_but_its_socket() {
     let scratch = Scratch::new("inherits");
     let list = scratch.path("list");
-    let passt = scratch.file(
-        "passt",
+    let script = scratch.file(
+        "script",
         b"#!/bin/sh\n\
           for fd in /proc/$$/fd/*; do readlink $fd; done >$LIST\n",
     );
     let mode = std::fs::Permissions::from_mode(0o755);
-    std::fs::set_permissions(&passt, mode).unwrap();
+    std::fs::set_permissions(&script, mode).unwrap();
+    let passt = scratch.program("passt", &script);
     // As a shell may leave one open.
     let (inherited, _end) = std::io::pipe().unwrap();
     rustix::io::fcntl_setfd(&inherited, FdFlags::empty()).unwrap();

@@ -141,9 +141,7 @@ const UNPRIVILEGED: &str = "54321";
 
 /// A copy of `file` that every user may use.
 fn copy(scratch: &Scratch, file: &Path) -> PathBuf {
-    let copy = scratch.path(file.file_name().unwrap().to_str().unwrap());
-    std::fs::copy(file, &copy).unwrap();
-    copy
+    scratch.program(file.file_name().unwrap().to_str().unwrap(), file)
 }
 
 /// `command`, by a user who may have that many processes and threads.

@@ -196,8 +196,7 @@ fn processes_of_a_user() {
         );
     }
     let scratch = Scratch::new("processes");
-    let program = scratch.path("lguest");
-    std::fs::copy(env!("CARGO_BIN_EXE_lguest"), &program).unwrap();
+    let program = scratch.lguest("lguest");
     let mut runs = false;
     for count in 1..10 {
         let row = format!("nproc={count}");

@@ -384,6 +384,22 @@ impl Scratch {
         std::fs::write(&path, bytes).unwrap();
         path
     }
+
+    /// Makes a copy of a program, and returns its path. Another process writes
+    /// it: a descriptor of this one might be in a child of another test for a
+    /// moment, and a program that is open for writing cannot be executed.
+    pub(crate) fn program(&self, name: &str, from: &Path) -> PathBuf {
+        let path = self.path(name);
+        let mut copy = tool("cp");
+        copy.arg("--preserve=mode").arg("--").arg(from).arg(&path);
+        assert!(copy.status().unwrap().success(), "cp {}", path.display());
+        path
+    }
+
+    /// A copy of the command under test, and its path.
+    pub(crate) fn lguest(&self, name: &str) -> PathBuf {
+        self.program(name, Path::new(env!("CARGO_BIN_EXE_lguest")))
+    }
 }
 
 impl Drop for Scratch {
