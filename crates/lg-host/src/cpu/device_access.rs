@@ -42,35 +42,41 @@ enum What {
     },
 }
 
-impl Host<'_> {
-    /// Whether the Guest's tables allow this access at `va` to a device.
-    pub(crate) fn is_device_at(&self, va: GuestVirt, write: bool) -> bool {
-        self.vm.pci.exists() && self.device_address(va, write).is_some()
-    }
+/// What a fault of the Guest has to do with devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DeviceFault {
+    /// Nothing: no device is there, or the Guest's tables forbid the access.
+    NoDevice,
+    /// The instruction was carried out.
+    Done,
+    /// The instruction is none that can be.
+    Refused,
+}
 
+impl Host<'_> {
     /// The Guest's access at `va` has faulted. If a device is there, carries
-    /// out the instruction. Answers whether it did.
+    /// out the instruction.
     pub(crate) fn device_access(
         &mut self,
         va: GuestVirt,
         write: bool,
-    ) -> Result<bool, Kill> {
+    ) -> Result<DeviceFault, Kill> {
         if !self.vm.pci.exists() {
-            return Ok(false);
+            return Ok(DeviceFault::NoDevice);
         }
         let Some(address) = self.device_address(va, write) else {
-            return Ok(false);
+            return Ok(DeviceFault::NoDevice);
         };
         let eip = self.vm.regs.eip.get();
         let mut code = [0; MAX_INSTRUCTION];
         let fetched = self.fetch(GuestVirt(eip), &mut code);
         let Some(found) = decode(&code[..fetched], &self.vm.regs) else {
-            return Ok(false);
+            return Ok(DeviceFault::Refused);
         };
         let stores = matches!(found.what, What::Store(_));
         let in_page = found.bytes <= PAGE_SIZE - va.page_offset();
         if found.at != va || stores != write || !in_page {
-            return Ok(false);
+            return Ok(DeviceFault::Refused);
         }
         self.clear_resume_flag();
         self.vm.regs.eip.set(eip.wrapping_add(found.length));
@@ -88,7 +94,7 @@ impl Host<'_> {
                 set_register(&self.vm.regs, register, bytes, value);
             }
         }
-        Ok(true)
+        Ok(DeviceFault::Done)
     }
 }
 

@@ -5,6 +5,7 @@
 //! that the Guest's own segments do not have, or the Guest's own.
 
 use crate::address::{GuestVirt, as_word};
+use crate::cpu::device_access::DeviceFault;
 use crate::cpu::instruction::{HLT, MAX_INSTRUCTION};
 use crate::cpu::registers::{EFLAGS_AC, EFLAGS_RF};
 use crate::cpu::selectors::REAL_LONG_CS;
@@ -91,12 +92,11 @@ impl Host<'_> {
                 self.vm.counters.tls_fixes.count();
                 return Ok(());
             }
-            Fault::Guests if self.device_access(va, write)? => return Ok(()),
-            // An instruction on a device that is not carried out.
-            Fault::Guests if self.is_device_at(va, write) => {
-                return self.refuse_access();
-            }
-            Fault::Guests => {}
+            Fault::Guests => match self.device_access(va, write)? {
+                DeviceFault::NoDevice => {}
+                DeviceFault::Done => return Ok(()),
+                DeviceFault::Refused => return self.refuse_access(),
+            },
             Fault::Unmappable => return self.refuse_access(),
         }
         self.vm.counters.guest_faults.count();
