@@ -19,7 +19,8 @@ pub use lg_memory::{BadAddress, Region};
 pub use mapping::HUGE_PAGE;
 pub(crate) use sealed::{SealedMemory, SealedMemoryError};
 pub use sections::{
-    Section, SectionsIn, behind, gather, scatter, total, truncated,
+    Section, SectionsIn, behind, gather, gather_behind, scatter, total,
+    truncated,
 };
 
 use file::{growing_file, seal};

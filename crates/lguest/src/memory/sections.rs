@@ -95,14 +95,34 @@ pub fn gather(
     region: &Region,
     sections: &[Section],
 ) -> Result<Vec<u8>, BadAddress> {
-    let mut bytes = vec![0; total(sections) as usize];
-    let mut rest = bytes.as_mut_slice();
+    let mut bytes = Vec::new();
+    gather_behind(&mut bytes, region, sections)?;
+    Ok(bytes)
+}
+
+/// Copies the bytes in `sections` of `region`, in order, to the end of `bytes`.
+///
+/// # Errors
+///
+/// [`BadAddress`] if they are sections of another region; then `bytes` is as
+/// before.
+pub fn gather_behind(
+    bytes: &mut Vec<u8>,
+    region: &Region,
+    sections: &[Section],
+) -> Result<(), BadAddress> {
+    let start = bytes.len();
+    bytes.resize(start + total(sections) as usize, 0);
+    let mut rest = &mut bytes[start..];
     for section in sections {
         let (part, more) = rest.split_at_mut(section.len as usize);
-        region.read(section.addr, part)?;
+        if let Err(error) = region.read(section.addr, part) {
+            bytes.truncate(start);
+            return Err(error);
+        }
         rest = more;
     }
-    Ok(bytes)
+    Ok(())
 }
 
 /// Copies as many of `bytes` into `sections` of `region` as they take. Returns

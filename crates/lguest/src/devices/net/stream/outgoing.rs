@@ -6,7 +6,7 @@
 
 use super::super::FRAME_MOST;
 use super::incoming::PREFIX;
-use crate::memory::{BadAddress, SectionsIn};
+use crate::memory::{BadAddress, SectionsIn, gather_behind};
 use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
 use std::os::fd::AsFd;
@@ -52,15 +52,10 @@ impl Outgoing {
         }
         let start = self.bytes.len();
         self.bytes.extend(frame.total().to_be_bytes());
-        self.bytes.resize(start + PREFIX + bytes, 0);
-        let mut rest = &mut self.bytes[start + PREFIX..];
-        for section in frame.list {
-            let (part, more) = rest.split_at_mut(section.len() as usize);
-            if let Err(error) = frame.region.read(section.addr(), part) {
-                self.bytes.truncate(start);
-                return Err(error);
-            }
-            rest = more;
+        let copied = gather_behind(&mut self.bytes, frame.region, frame.list);
+        if let Err(error) = copied {
+            self.bytes.truncate(start);
+            return Err(error);
         }
         if !admits(&self.bytes[start + PREFIX..]) {
             self.bytes.truncate(start);
