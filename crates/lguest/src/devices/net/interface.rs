@@ -128,15 +128,10 @@ fn given_interface(number: RawFd) -> Result<Interface, TapError> {
     if asked.is_err() || kind & of_interest != wanted {
         return Err(TapError::NotATap(number));
     }
-    let mut request = Request::new("", &[]);
-    request
-        .call(file.as_fd(), libc::SIOCGIFHWADDR)
-        .map_err(|e| refused("ask for the tap interface's address", e))?;
+    // A tap's file answers for its interface, whatever the name.
+    let mac = hardware_address(&file, "")?;
     rustix::fs::fcntl_setfl(&file, OFlags::RDWR | OFlags::NONBLOCK)
         .map_err(|e| refused("use the tap interface", e.into()))?;
-    let [_, _, mac @ ..] = request.value;
-    let [a, b, c, d, e, f, ..] = mac;
-    let mac = [a, b, c, d, e, f];
     Ok(Interface { file, mac })
 }
 
@@ -198,7 +193,10 @@ fn set_up(socket: &OwnedFd, name: &str) -> Result<(), TapError> {
 }
 
 /// The Ethernet address of interface `name`.
-fn hardware_address(socket: &OwnedFd, name: &str) -> Result<[u8; 6], TapError> {
+fn hardware_address(
+    socket: impl AsFd,
+    name: &str,
+) -> Result<[u8; 6], TapError> {
     let mut request = Request::new(name, &[]);
     request
         .call(socket.as_fd(), libc::SIOCGIFHWADDR)

@@ -126,8 +126,7 @@ fn filters(process: &str) -> Option<u32> {
     let status = std::fs::read_to_string(format!("/proc/{process}/status"));
     let status = status.ok()?;
     let line = |name| status.lines().find_map(move |l| l.strip_prefix(name));
-    // Before Linux 5.9 there is only the mode, which is 2 with any filter.
-    let count = line("Seccomp_filters:").or_else(|| line("Seccomp:"))?;
+    let count = line("Seccomp_filters:")?;
     count.trim().parse().ok()
 }
 
