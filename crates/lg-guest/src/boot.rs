@@ -267,8 +267,8 @@ macro_rules! entry_mark {
     };
 }
 
-/// What makes a Launcher believe that a Guest is a later Linux without PAE. The
-/// number after `#` is that of its interface ([`lg_abi::known::Known`]).
+/// The mark by which a Launcher takes a Guest for a later Linux without PAE.
+/// The number after `#` is that of its interface ([`lg_abi::known::Known`]).
 /// Release and number may be overwritten together, with ones of the same
 /// length.
 #[doc(hidden)]
@@ -285,7 +285,6 @@ macro_rules! entry_banner {
                 ".ascii \"Linux version 3.11.10 (lg-guest) #\"",
                 "lguest_banner_number:",
                 ".ascii \"1 Guest kit\\0lguest\\0\"",
-                ".asciz \"cannot be enabled: non-PAE kernel\"",
                 offset = const $crate::boot::PAGE_OFFSET,
                 options(att_syntax)
             );
