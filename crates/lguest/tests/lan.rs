@@ -14,11 +14,7 @@ fn two_guests_talk() {
     a.is_in_slot(0);
     b.is_in_slot(1);
     b.pings(0);
-    a.types("tcp-serve");
-    a.0.wait_for("listening on 10.0.0.1:5001");
-    b.types("tcp-send 10.0.0.1 8");
-    b.0.wait_for("sent 8000000 bytes");
-    a.0.wait_for("received 8000000 bytes");
+    b.sends(8, &mut a, 0);
     a.pings(1);
     a.ends();
     b.ends();

@@ -28,11 +28,7 @@ fn two_guests_talk_by_a_socket_and_one_is_replaced() {
     let mut a = Guest::on(&format!("{},server", at(&path)), &[A]);
     let mut b = Guest::on(&at(&path), &[B]);
     b.pings(0);
-    a.types("tcp-serve");
-    a.0.wait_for("listening on 10.0.0.1:5001");
-    b.types("tcp-send 10.0.0.1 8");
-    b.0.wait_for("sent 8000000 bytes");
-    a.0.wait_for("received 8000000 bytes");
+    b.sends(8, &mut a, 0);
     b.0.signal(libc::SIGKILL);
     let _ = b.0.finish();
     a.says("echo", "alive");

@@ -1,7 +1,7 @@
 //! `--net user`: a network without root, made by passt.
 //!
-//! Each test runs as the user who tests, and again as an ordinary user if that
-//! is root: passt does different things for the two.
+//! Each test runs as this user, and again as an ordinary user if this one is
+//! root: passt does different things for the two.
 
 #![expect(clippy::unwrap_used, reason = "a test says what went wrong so")]
 
@@ -31,7 +31,7 @@ struct User {
     _scratch: Scratch,
 }
 
-/// The users as whom `test` runs. None, if passt is missing.
+/// The users that `test` runs as. None, if passt is missing.
 fn users(test: &str) -> Vec<User> {
     if !is_here("passt") {
         skip(test, "there is no passt");

@@ -40,35 +40,20 @@ struct Queue {
 
 /// Random numbers, disk, network to the Guest and from it, console to the Guest
 /// and from it.
-const ALL: [Queue; QUEUES as usize] = {
-    const DEVICES: [u32; 4] = [0, 21, 21 + 37, 21 + 37 + 35];
-    [
-        Queue {
-            number: 0,
-            device: RAM + DEVICES[0],
-        },
-        Queue {
-            number: 1,
-            device: RAM + DEVICES[1],
-        },
-        Queue {
-            number: 2,
-            device: RAM + DEVICES[2],
-        },
-        Queue {
-            number: 3,
-            device: RAM + DEVICES[2],
-        },
-        Queue {
-            number: 4,
-            device: RAM + DEVICES[3],
-        },
-        Queue {
-            number: 5,
-            device: RAM + DEVICES[3],
-        },
-    ]
-};
+const ALL: [Queue; QUEUES as usize] = [
+    queue(0, 0),
+    queue(1, 21),
+    queue(2, 21 + 37),
+    queue(3, 21 + 37),
+    queue(4, 21 + 37 + 35),
+    queue(5, 21 + 37 + 35),
+];
+
+/// A queue whose device's descriptor is this far into the page of them.
+const fn queue(number: u32, descriptor: u32) -> Queue {
+    let device = RAM + descriptor;
+    Queue { number, device }
+}
 
 const DISK: Queue = ALL[1];
 

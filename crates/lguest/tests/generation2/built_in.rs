@@ -91,16 +91,8 @@ fn two_generations_talk_on_one_network() {
     new.is_in_slot(1);
     new.pings(0);
     old.pings(1);
-    old.types("tcp-serve");
-    old.0.wait_for("listening on 10.0.0.1:5001");
-    new.types("tcp-send 10.0.0.1 2");
-    new.0.wait_for("sent 2000000 bytes");
-    old.0.wait_for("received 2000000 bytes");
-    new.types("tcp-serve");
-    new.0.wait_for("listening on 10.0.0.2:5001");
-    old.types("tcp-send 10.0.0.2 2");
-    old.0.wait_for("sent 2000000 bytes");
-    new.0.wait_for("received 2000000 bytes");
+    new.sends(2, &mut old, 0);
+    old.sends(2, &mut new, 1);
     old.ends();
     new.ends();
 }

@@ -78,6 +78,16 @@ impl Guest {
         assert!(!said.contains(" 0 of 4 answered"), "{said}");
     }
 
+    /// Sends so many megabytes by TCP to the Guest in `slot`.
+    pub(crate) fn sends(&mut self, megabytes: u32, to: &mut Self, slot: u32) {
+        let ip = format!("10.0.0.{}", slot + 1);
+        to.types("tcp-serve");
+        to.0.wait_for(&format!("listening on {ip}:5001"));
+        self.types(&format!("tcp-send {ip} {megabytes}"));
+        self.0.wait_for(&format!("sent {megabytes}000000 bytes"));
+        to.0.wait_for(&format!("received {megabytes}000000 bytes"));
+    }
+
     pub(crate) fn is_in_slot(&mut self, slot: u32) {
         self.types("net");
         self.0.wait_for(&format!("slot {slot}, "));
