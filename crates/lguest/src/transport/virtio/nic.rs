@@ -1,8 +1,7 @@
 //! A network interface on the bus of virtio, with two queues.
 //!
-//! A header precedes every frame. It is all zero, because no
-//! feature that uses it is offered. The configuration is the Guest's Ethernet
-//! address.
+//! A header precedes every frame. It is all zero, because no feature that uses
+//! it is offered. The configuration is the Guest's Ethernet address.
 
 use super::device::{Features, VirtioDevice};
 use super::queue::{Pair, Queue};
