@@ -91,7 +91,7 @@ pub fn target(data: &[u8]) {
     let flags = SocketFlags::CLOEXEC;
     let pair = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None);
     let (ours, other) = pair.expect("sockets can be had");
-    let mut nic = stream::fuzzing(ours).expect("a stream can be had");
+    let mut nic = stream::on_socket(ours).expect("a stream can be had");
     let memory = GuestMemory::new(0x1_0000, 0).expect("memory can be had");
     let (mut written, mut sent, mut read) =
         (Vec::new(), Vec::new(), Vec::new());

@@ -119,7 +119,7 @@ fn machine(disk: &File, kinds: u8) -> Machine {
     let flags = SocketFlags::CLOEXEC;
     let pair = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None);
     let (near, far) = pair.expect("sockets can be had");
-    let nic = stream::fuzzing(near).expect("a stream can be had");
+    let nic = stream::on_socket(near).expect("a stream can be had");
     let mut devices: Vec<Box<dyn VirtioDevice>> = vec![
         Box::<VirtioRandom>::default(),
         Box::new(VirtioDisk::new(block)),
@@ -184,7 +184,7 @@ fn step(input: &mut Input<'_>, machine: &Machine) -> Result<(), ()> {
         3 => {
             let at = RAM + input.below(0x60);
             let _ = guest.memory().write(at, &[input.byte()]);
-            bus.notify(RAM + input.below(0x60))
+            bus.notify(RAM + input.below(0x60)).map(drop)
         }
         4 => bus
             .handle_input(input.below(4) as usize % machine.devices)
@@ -197,7 +197,7 @@ fn step(input: &mut Input<'_>, machine: &Machine) -> Result<(), ()> {
             arrive(input, &machine.far);
             Ok(())
         }
-        _ => bus.notify(ring),
+        _ => bus.notify(ring).map(drop),
     };
     if let Err(violation) = &done {
         assert!(!violation.to_string().is_empty(), "a reason is a sentence");

@@ -95,6 +95,12 @@ pub enum Readiness {
         /// Call again also when the file is readable.
         watch: bool,
     },
+    /// There is input, but the Guest has no free buffer, and its driver
+    /// notifies the device of the next one: call again then.
+    Starved {
+        /// Call again also when the file is readable.
+        watch: bool,
+    },
     /// The file is in use by another process: call again after a while,
     /// readable or not.
     Taken,
@@ -105,6 +111,15 @@ pub enum Readiness {
 }
 
 impl Readiness {
+    /// This result of a device that is notified of free buffers.
+    #[must_use]
+    pub fn notified(self) -> Self {
+        match self {
+            Self::NoBuffer { watch, .. } => Self::Starved { watch },
+            other => other,
+        }
+    }
+
     /// This result, combined with that of an earlier call. `took_before`: the
     /// earlier call has found a buffer for some input.
     #[must_use]

@@ -11,6 +11,9 @@
 //!   idle frees buffers, too;
 //! - after each look without success it waits longer, up to [`LONGEST_PAUSE`];
 //! - while the Guest is idle it only waits for the Host, without a time limit.
+//!
+//! A driver of virtio notifies its device of free buffers. Then the thread
+//! waits for that, and for nothing else.
 
 use crate::cli::exit::Outcome;
 use crate::devices::Readiness;
@@ -46,6 +49,8 @@ impl Inputs {
         let nudged = Arc::new(Nudge {
             event: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
             wanted: AtomicBool::new(false),
+            starved: AtomicU64::new(0),
+            offered: AtomicU64::new(0),
             looks: AtomicU64::new(0),
             pauses: AtomicU64::new(0),
         });
@@ -74,6 +79,11 @@ impl Inputs {
         self.nudged.nudge();
     }
 
+    /// The Guest has notified the device at index `device` of buffers.
+    pub fn offered(&self, device: usize) {
+        self.nudged.offered(bit(device));
+    }
+
     /// For the statistics.
     #[must_use]
     pub fn counters(&self) -> [(&'static str, u64); 2] {
@@ -89,6 +99,10 @@ struct Nudge {
     event: OwnedFd,
     /// Whether some input waits for a buffer.
     wanted: AtomicBool,
+    /// The devices that wait for a notification, as a set of [`bit`]s.
+    starved: AtomicU64,
+    /// Those that have got one.
+    offered: AtomicU64,
     /// How often a device was asked for its input.
     looks: AtomicU64,
     /// How often a pause ended before a report of the Host.
@@ -98,10 +112,31 @@ struct Nudge {
 impl Nudge {
     fn nudge(&self) {
         if self.wanted.swap(false, Ordering::SeqCst) {
-            // If the counter is full, the thread is woken anyway.
-            let _ = rustix::io::write(&self.event, &1_u64.to_ne_bytes());
+            self.wake();
         }
     }
+
+    fn offered(&self, device: u64) {
+        if self.starved.load(Ordering::SeqCst) & device == 0 {
+            return;
+        }
+        self.starved.fetch_and(!device, Ordering::SeqCst);
+        self.offered.fetch_or(device, Ordering::SeqCst);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        // If the counter is full, the thread is woken anyway.
+        let _ = rustix::io::write(&self.event, &1_u64.to_ne_bytes());
+    }
+}
+
+/// A device in a set of devices. No bus has more than 64 of them.
+fn bit(device: usize) -> u64 {
+    u32::try_from(device)
+        .ok()
+        .and_then(|device| 1_u64.checked_shl(device))
+        .unwrap_or(0)
 }
 
 /// How long the thread waits for a buffer after one was found. Each look
@@ -136,6 +171,9 @@ enum State {
     More,
     /// It waits until a buffer may be free.
     Waiting(Waiting),
+    /// It waits for a notification of its device, or until it is readable if
+    /// `watch` says so.
+    Starved { watch: bool },
     /// It has ended.
     Closed,
 }
@@ -186,8 +224,14 @@ impl Watcher {
                 Err(error) => return self.ending.by_lost_input(&error),
             };
             let now = Instant::now();
+            let offered = self.nudged.offered.swap(0, Ordering::SeqCst);
             for (i, readable) in ready.into_iter().enumerate() {
-                let cause = self.inputs[i].state.cause(now, readable, nudged);
+                let input = &self.inputs[i];
+                let told = match input.state {
+                    State::Starved { .. } => offered & bit(input.device) != 0,
+                    _ => nudged,
+                };
+                let cause = input.state.cause(now, readable, told);
                 if cause.is_some_and(|cause| !self.serve(i, cause)) {
                     return;
                 }
@@ -248,6 +292,11 @@ impl Watcher {
             sleeps = self.guest.wait_for_buffers(!took);
             found = look().map(|readiness| readiness.after(took));
         }
+        if let Ok(Readiness::Starved { .. }) = found {
+            // A notification before this is not noted.
+            self.nudged.starved.fetch_or(bit(device), Ordering::SeqCst);
+            found = look();
+        }
         let state = match found {
             Ok(Readiness::Quit) => {
                 let outcome = Outcome::Signal(INTERRUPT);
@@ -272,6 +321,8 @@ impl State {
             Self::Watched => return readable.then_some(Cause::Readable),
             Self::More => return Some(Cause::Readable),
             Self::Closed => return None,
+            Self::Starved { .. } if readable => return Some(Cause::Readable),
+            Self::Starved { .. } => return told.then_some(Cause::Told),
             Self::Waiting(waiting) => waiting,
         };
         if readable {
@@ -289,7 +340,7 @@ impl State {
         match self {
             Self::Waiting(waiting) => waiting.until,
             Self::More => Some(Instant::now()),
-            Self::Watched | Self::Closed => None,
+            Self::Watched | Self::Starved { .. } | Self::Closed => None,
         }
     }
 
@@ -297,7 +348,9 @@ impl State {
     fn is_watched(self) -> bool {
         match self {
             Self::Watched => true,
-            Self::Waiting(waiting) => waiting.watch,
+            Self::Waiting(Waiting { watch, .. }) | Self::Starved { watch } => {
+                watch
+            }
             Self::More | Self::Closed => false,
         }
     }
@@ -306,7 +359,7 @@ impl State {
     fn after(self, found: Readiness, cause: Cause, sleeps: bool) -> Self {
         let before = match self {
             Self::Waiting(waiting) => waiting.pause,
-            Self::Watched | Self::More | Self::Closed => FIRST_PAUSE / 2,
+            _ => FIRST_PAUSE / 2,
         };
         let wait = |pause: Option<Duration>, next, watch, deaf| {
             let until = pause.map(|pause| Instant::now() + pause);
@@ -327,6 +380,7 @@ impl State {
                 let deaf = !took && cause == Cause::Told;
                 wait(pause, next, watch, deaf)
             }
+            Readiness::Starved { watch } => Self::Starved { watch },
             Readiness::Taken => {
                 wait(Some(LONGEST_PAUSE), LONGEST_PAUSE, false, true)
             }
@@ -402,6 +456,20 @@ mod tests {
         assert!(state.is_watched());
         let cause = state.cause(Instant::now(), true, false);
         assert!(cause == Some(Cause::Readable));
+    }
+
+    #[test]
+    fn a_device_that_is_notified_waits_for_that_alone() {
+        let starved = Readiness::Starved { watch: false };
+        let state = State::Watched.after(starved, Cause::Readable, false);
+        assert_eq!(state.until(), None);
+        assert!(!state.is_watched());
+        let never = Instant::now() + Duration::from_secs(1 << 20);
+        assert!(state.cause(never, false, false).is_none());
+        assert!(state.cause(never, false, true) == Some(Cause::Told));
+        // A notification without a usable buffer changes nothing.
+        let again = state.after(starved, Cause::Told, false);
+        assert_eq!(again, state);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::inputs::Inputs;
 use super::stats::NamedCounts;
 use crate::devices::Violation;
 use crate::engine::{Death, Engine, Exit};
-use crate::transport::Transport;
+use crate::transport::{Notified, Transport};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -46,9 +46,7 @@ impl<'a> Run<'a> {
                     }
                 }
                 Exit::Notify { address } => {
-                    if let Err(violation) = self.bus.notify(address) {
-                        self.guest.kill(violation.to_string());
-                    }
+                    self.notified(self.bus.notify(address));
                 }
                 Exit::ReadDevice(access) => {
                     match self.bus.read_device(access) {
@@ -59,10 +57,7 @@ impl<'a> Run<'a> {
                     }
                 }
                 Exit::WriteDevice { access, value } => {
-                    let written = self.bus.write_device(access, value);
-                    if let Err(violation) = written {
-                        self.guest.kill(violation.to_string());
-                    }
+                    self.notified(self.bus.write_device(access, value));
                 }
                 Exit::BindingsChanged => self.bus.buffers_changed(),
                 Exit::BuffersMayBeFree => {}
@@ -70,6 +65,15 @@ impl<'a> Run<'a> {
                 Exit::Dead(death) => return Ok(death),
             }
             self.inputs.nudge();
+        }
+    }
+
+    /// A device has handled a notification.
+    fn notified(&self, result: Result<Notified, Violation>) {
+        match result {
+            Ok(Notified::Done) => {}
+            Ok(Notified::Buffers(device)) => self.inputs.offered(device),
+            Err(violation) => self.guest.kill(violation.to_string()),
         }
     }
 
@@ -104,10 +108,13 @@ mod tests {
     use crate::machine::ending::Ending;
     use crate::memory::GuestMemory;
     use crate::transport::keys::{Bus, KeyedConsole, KeyedDevice};
+    use crate::transport::virtio::testing::{self, Driver};
+    use crate::transport::virtio::{VirtioBus, VirtioConsole, VirtioDevice};
     use lg_abi::request::Initialize;
     use std::fs::File;
     use std::io::Read;
     use std::os::fd::OwnedFd;
+    use std::time::Duration;
 
     const LIST: u32 = 0x1000;
     const TEXT: u32 = 0x2000;
@@ -203,6 +210,65 @@ mod tests {
             assert_eq!(guest.bytes(BUFFER, 1), b"x");
             guest.then(Exit::Dead(Death::PowerOff(0)));
             assert_eq!(ran.join().unwrap().0, Death::PowerOff(0));
+        });
+    }
+
+    /// A Guest that does other things too: none of them delays the input, and
+    /// the thread sets no timer.
+    #[test]
+    fn a_notification_of_buffers_brings_the_input_at_once() {
+        let (input, keyboard) = rustix::pipe::pipe().unwrap();
+        let (_shown, output) = rustix::pipe::pipe().unwrap();
+        let console = Console::new(Config {
+            input,
+            output,
+            log: None,
+            at_end: None,
+        });
+        let screen = console.screen();
+        let devices: Vec<Box<dyn VirtioDevice>> =
+            vec![Box::new(VirtioConsole::new(console))];
+        let guest = testing::guest(2);
+        let bus = VirtioBus::new(guest.clone(), devices, screen).unwrap();
+        let bus: Arc<dyn Transport> = Arc::new(bus);
+        let start = Initialize {
+            pfn_limit: guest.memory().limit() >> 12,
+            pgdir: 0,
+            start: 0,
+            page_offset: 0xC000_0000,
+        };
+        guest.initialize(Setup::from(start)).unwrap();
+        let mut driver = Driver::new(&guest, testing::RING);
+        let engine: Arc<dyn Engine> = guest.clone();
+        let ending = Ending::new(engine.clone());
+        let inputs = Inputs::start(&bus, &engine, &ending).unwrap();
+        let mut run = Run::new(engine, &*bus, inputs);
+        std::thread::scope(|scope| {
+            let ran = scope.spawn(move || {
+                let death = run.until_death().unwrap();
+                (death, run.inputs.counters())
+            });
+            for round in 0..5_u8 {
+                rustix::io::write(&keyboard, &[round]).unwrap();
+                let status = Exit::Notify {
+                    address: testing::RAM,
+                };
+                for _ in 0..5 {
+                    guest.then(status.clone());
+                    // A timer of the thread would run out here. Without this
+                    // time the test checks less.
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+                let address = driver.at;
+                driver.offer(&[], &[(BUFFER, 8)]);
+                guest.then(Exit::Notify { address });
+                assert_eq!(guest.wait_irq(), Some(1));
+                assert_eq!(guest.bytes(BUFFER, 1), [round]);
+            }
+            guest.then(Exit::Dead(Death::PowerOff(0)));
+            let (death, counters) = ran.join().unwrap();
+            assert_eq!(death, Death::PowerOff(0));
+            assert_eq!(counters[1], ("input_pauses", 0));
         });
     }
 

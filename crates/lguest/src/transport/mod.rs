@@ -23,6 +23,15 @@ use std::os::fd::OwnedFd;
 /// other threads can use the device meanwhile.
 pub type SlowOutput = Box<dyn FnOnce() + Send>;
 
+/// What a notification was about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notified {
+    /// Something that is done now.
+    Done,
+    /// Buffers for the input of the device at this index.
+    Buffers(usize),
+}
+
 /// All devices of a Guest, as the rest of the Launcher sees them. Any thread
 /// may use it.
 pub trait Transport: Send + Sync {
@@ -39,7 +48,7 @@ pub trait Transport: Send + Sync {
     /// # Errors
     ///
     /// A [`Violation`] kills the Guest.
-    fn notify(&self, address: u32) -> Result<(), Violation>;
+    fn notify(&self, address: u32) -> Result<Notified, Violation>;
 
     /// The Guest reads registers of a device on a PCI bus. May block.
     ///
@@ -59,7 +68,7 @@ pub trait Transport: Send + Sync {
         &self,
         access: DeviceAccess,
         _value: u32,
-    ) -> Result<(), Violation> {
+    ) -> Result<Notified, Violation> {
         Err(Violation(format!("write to {access:?}, without a PCI bus")))
     }
 

@@ -15,7 +15,7 @@ use crate::devices::{
 use crate::engine::{Requests, SharedPage};
 use crate::memory::GuestMemory;
 use crate::transport::held::{Held, inputs, same_number};
-use crate::transport::{DeviceState, Transport};
+use crate::transport::{DeviceState, Notified, Transport};
 use lg_abi::device::{
     DeviceDescriptor, LGUEST_DEVICE_S_REMOVED, LGUEST_DEVICE_S_REMOVED_ACK,
     LGUEST_DEVICE_T_CONSOLE, LGUEST_DEVICE_T_NET, LGUEST_MAX_DEVICES,
@@ -215,7 +215,7 @@ impl Transport for Bus {
         Ok(true)
     }
 
-    fn notify(&self, address: u32) -> Result<(), Violation> {
+    fn notify(&self, address: u32) -> Result<Notified, Violation> {
         let text = format!("NOTIFY of {address:#x}, which its interface lacks");
         Err(Violation(text))
     }

@@ -3,7 +3,7 @@
 //! The Guest reads the descriptors once, at boot. When it later changes one
 //! (status, accepted features), it sends NOTIFY with the descriptor's address.
 
-use super::device::VirtioDevice;
+use super::device::{VirtioDevice, notified};
 use super::queue::{Queue, QueueState};
 use super::ring::{Place, RING_BYTES};
 use crate::devices::console::Screen;
@@ -13,7 +13,7 @@ use crate::devices::{
 use crate::engine::{Requests, SharedPage};
 use crate::memory::GuestMemory;
 use crate::transport::held::{Held, inputs, same_number};
-use crate::transport::{DeviceState, Transport};
+use crate::transport::{DeviceState, Notified, Transport};
 use lg_abi::gen2::device::{
     BLOCK_FIELDS, DESCRIPTOR_SIZE, Descriptor, FIELD_QUEUE, FORMATS_2_6_25,
     Formats, NET_FIELDS, Queue as QueueDescriptor, RING_SIZE, STATUS_DRIVER_OK,
@@ -318,10 +318,11 @@ impl Transport for VirtioBus {
         Err(Violation(text))
     }
 
-    fn notify(&self, address: u32) -> Result<(), Violation> {
-        for slot in &self.slots {
+    fn notify(&self, address: u32) -> Result<Notified, Violation> {
+        for (device, slot) in self.slots.iter().enumerate() {
             if slot.at == address {
-                return self.status_changed(slot);
+                self.status_changed(slot)?;
+                return Ok(Notified::Done);
             }
             let queues = &mut slot.queues.iter();
             let queue = queues.position(|queue| queue.address() == address);
@@ -329,21 +330,14 @@ impl Transport for VirtioBus {
             // Drivers use queues before they say that they are ready: a disk
             // is read for partitions while it is set up.
             slot.queues[index].start();
-            let rest = match slot.device.lock().as_mut() {
-                Some(device) => device.notify(index)?,
-                None => None,
-            };
-            if let Some(rest) = rest {
-                rest();
-            }
-            return Ok(());
+            return notified(&slot.device, device, index);
         }
         if address >= self.memory().ram() {
             let text = format!("NOTIFY of {address:#x}, where no ring is");
             return Err(Violation(text));
         }
         self.print(address);
-        Ok(())
+        Ok(Notified::Done)
     }
 
     fn handle_input(&self, index: usize) -> Result<Readiness, Violation> {

@@ -37,7 +37,8 @@ impl BusDevice for VirtioConsole {
         let Some(mut buffers) = self.queues.buffers() else {
             return Ok(Readiness::Wait);
         };
-        self.console.handle_input(&mut buffers)
+        let found = self.console.handle_input(&mut buffers)?;
+        Ok(found.notified())
     }
 }
 
@@ -53,6 +54,10 @@ impl VirtioDevice for VirtioConsole {
     fn place(&mut self, queues: Vec<Queue>) -> io::Result<()> {
         self.queues = Pair::new(queues);
         Ok(())
+    }
+
+    fn input_queue(&self) -> Option<usize> {
+        Some(Pair::TO_GUEST)
     }
 
     fn notify(

@@ -5,7 +5,8 @@
 
 use super::queue::Queue;
 use crate::devices::Violation;
-use crate::transport::{BusDevice, SlowOutput};
+use crate::transport::held::Held;
+use crate::transport::{BusDevice, Notified, SlowOutput};
 use std::io;
 
 /// Feature bits that a device offers.
@@ -47,8 +48,36 @@ pub trait VirtioDevice: BusDevice {
     fn notify(&mut self, index: usize)
     -> Result<Option<SlowOutput>, Violation>;
 
+    /// The queue whose buffers are for input, if there is one. Its
+    /// notification says that there may be free buffers.
+    fn input_queue(&self) -> Option<usize> {
+        None
+    }
+
     /// How the device was damaged from outside, if the Guest has to die of it.
     fn damage(&self) -> Option<String> {
         None
     }
+}
+
+/// The Guest has notified queue `index` of `device`, which is at index `number`
+/// of its bus. May block.
+pub(super) fn notified(
+    device: &Held<dyn VirtioDevice>,
+    number: usize,
+    index: usize,
+) -> Result<Notified, Violation> {
+    let mut device = device.lock();
+    let Some(held) = device.as_mut() else {
+        return Ok(Notified::Done);
+    };
+    if held.input_queue() == Some(index) {
+        return Ok(Notified::Buffers(number));
+    }
+    let rest = held.notify(index)?;
+    drop(device);
+    if let Some(rest) = rest {
+        rest();
+    }
+    Ok(Notified::Done)
 }

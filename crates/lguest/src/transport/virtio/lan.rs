@@ -105,7 +105,7 @@ impl BusDevice for VirtioLan {
         let region = queue.guest().memory().region();
         member.silence();
         let mut frame = [0; FRAME_MOST as usize];
-        for filled in 0..AT_ONCE {
+        for _ in 0..AT_ONCE {
             let Some(arrived) = member.next(&mut frame) else {
                 return Ok(Readiness::Wait);
             };
@@ -118,10 +118,7 @@ impl BusDevice for VirtioLan {
                     .map_err(std::io::Error::other)
             })?;
             if matches!(done, Filled::NoneFree) && queue.is_ready() {
-                return Ok(Readiness::NoBuffer {
-                    took: filled > 0,
-                    watch: false,
-                });
+                return Ok(Readiness::Starved { watch: false });
             }
             // Without a driver, the Guest receives no frames.
             member.free(arrived);
@@ -158,6 +155,10 @@ impl VirtioDevice for VirtioLan {
         self.lan.set_mac(self.mac, false);
         self.placed = Some((member, Pair::new(queues)));
         Ok(())
+    }
+
+    fn input_queue(&self) -> Option<usize> {
+        Some(Pair::TO_GUEST)
     }
 
     fn notify(

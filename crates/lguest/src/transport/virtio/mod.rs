@@ -47,4 +47,4 @@ mod random;
 pub use random::VirtioRandom;
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;

@@ -38,7 +38,7 @@ impl BusDevice for VirtioNic {
         let Some(mut buffers) = self.queues.frame_buffers() else {
             return Ok(Readiness::Wait);
         };
-        self.nic.handle_input(&mut buffers)
+        self.nic.handle_input(&mut buffers).map(Readiness::notified)
     }
 }
 
@@ -64,6 +64,10 @@ impl VirtioDevice for VirtioNic {
         Ok(())
     }
 
+    fn input_queue(&self) -> Option<usize> {
+        Some(Pair::TO_GUEST)
+    }
+
     fn notify(
         &mut self,
         index: usize,
@@ -86,3 +90,6 @@ impl VirtioDevice for VirtioNic {
         Ok(None)
     }
 }
+
+#[cfg(test)]
+mod tests;

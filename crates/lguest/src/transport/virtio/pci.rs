@@ -8,7 +8,7 @@
 
 mod common;
 
-use super::device::VirtioDevice;
+use super::device::{VirtioDevice, notified};
 use super::queue::{Queue, QueueState};
 use super::ring::Place;
 use crate::devices::console::Screen;
@@ -18,7 +18,7 @@ use crate::devices::{
 use crate::engine::{DeviceAccess, Requests, SharedPage};
 use crate::lock::lock;
 use crate::transport::held::{Held, inputs, same_number};
-use crate::transport::{DeviceState, Transport};
+use crate::transport::{DeviceState, Notified, Transport};
 use common::{Change, Common, part};
 use lg_abi::gen2::device::TYPE_CONSOLE;
 use lg_abi::gen3::pci::{Device, MAX_DEVICES};
@@ -266,25 +266,18 @@ impl Function {
     }
 
     /// The driver has put something into queue `index`. May block.
-    fn notify(&self, index: u32) -> Result<(), Violation> {
+    fn notify(&self, device: u32, index: u32) -> Result<Notified, Violation> {
         let index = index as usize;
         let Some(queue) = self.queues.get(index) else {
-            return Ok(());
+            return Ok(Notified::Done);
         };
         if !lock(&self.common).is_enabled(index) {
-            return Ok(());
+            return Ok(Notified::Done);
         }
         // Drivers use queues before they say that they are ready: a disk is
         // read for partitions while it is set up.
         queue.start();
-        let rest = match self.device.lock().as_mut() {
-            Some(device) => device.notify(index)?,
-            None => None,
-        };
-        if let Some(rest) = rest {
-            rest();
-        }
-        Ok(())
+        notified(&self.device, device as usize, index)
     }
 }
 
@@ -294,7 +287,7 @@ impl Transport for PciBus {
         Err(Violation(text))
     }
 
-    fn notify(&self, address: u32) -> Result<(), Violation> {
+    fn notify(&self, address: u32) -> Result<Notified, Violation> {
         let text = format!("NOTIFY of {address:#x}, which its interface lacks");
         Err(Violation(text))
     }
@@ -308,20 +301,20 @@ impl Transport for PciBus {
         &self,
         access: DeviceAccess,
         value: u32,
-    ) -> Result<(), Violation> {
+    ) -> Result<Notified, Violation> {
         const PRINT: u32 = registers::DEVICE + EMERGENCY_WRITE;
         let function = self.function(access)?;
         match access.offset {
             0..registers::COMMON_BYTES => {
-                function.write_common(access.offset, access.bytes, value)
+                function.write_common(access.offset, access.bytes, value)?;
             }
-            registers::NOTIFY => function.notify(value),
+            registers::NOTIFY => return function.notify(access.device, value),
             PRINT if function.described.kind == TYPE_CONSOLE => {
                 self.screen.show(&value.to_le_bytes()[..1]);
-                Ok(())
             }
-            _ => Ok(()),
+            _ => {}
         }
+        Ok(Notified::Done)
     }
 
     fn handle_input(&self, index: usize) -> Result<Readiness, Violation> {

@@ -189,7 +189,8 @@ impl Pair {
     /// How many queues they are.
     pub(super) const QUEUES: u8 = 2;
 
-    const TO_GUEST: usize = 0;
+    /// The number of the queue to the Guest.
+    pub(super) const TO_GUEST: usize = 0;
     const FROM_GUEST: usize = 1;
 
     pub(super) fn new(queues: Vec<Queue>) -> Self {

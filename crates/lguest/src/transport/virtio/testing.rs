@@ -7,28 +7,28 @@ use lg_abi::gen2::device::{RING_ALIGN, RING_SIZE};
 use std::sync::Arc;
 
 /// Bytes of RAM.
-pub(super) const RAM: u32 = 0x10_0000;
+pub(crate) const RAM: u32 = 0x10_0000;
 
 /// Where the first ring is.
-pub(super) const RING: u32 = RAM + 0x1000;
+pub(crate) const RING: u32 = RAM + 0x1000;
 
 /// A Guest that runs nothing, with room for `rings` rings.
-pub(super) fn guest(rings: u32) -> Arc<Scripted> {
+pub(crate) fn guest(rings: u32) -> Arc<Scripted> {
     let pages = 1 + rings * RING_BYTES / 0x1000;
     Scripted::new(GuestMemory::new(RAM, pages).unwrap())
 }
 
 impl Scripted {
-    pub(super) fn put(&self, addr: u32, bytes: &[u8]) {
+    pub(crate) fn put(&self, addr: u32, bytes: &[u8]) {
         self.memory().write(addr, bytes).unwrap();
     }
 }
 
 /// A driver's side of a ring.
-pub(super) struct Driver {
+pub(crate) struct Driver {
     guest: Arc<Scripted>,
     /// Where the ring is.
-    pub(super) at: u32,
+    pub(crate) at: u32,
     next: u16,
     offered: u16,
 }
@@ -38,7 +38,7 @@ const AVAILABLE: u32 = 16 * RING_SIZE as u32;
 const USED: u32 = 2 * RING_ALIGN;
 
 impl Driver {
-    pub(super) fn new(guest: &Arc<Scripted>, at: u32) -> Self {
+    pub(crate) fn new(guest: &Arc<Scripted>, at: u32) -> Self {
         Self {
             guest: guest.clone(),
             at,
@@ -48,7 +48,7 @@ impl Driver {
     }
 
     /// The same driver in another Guest, whose memory is a copy.
-    pub(super) fn of(self, guest: &Arc<Scripted>) -> Self {
+    pub(crate) fn of(self, guest: &Arc<Scripted>) -> Self {
         Self {
             guest: guest.clone(),
             ..self
@@ -56,7 +56,7 @@ impl Driver {
     }
 
     /// Writes descriptor `index`.
-    pub(super) fn describe(
+    pub(crate) fn describe(
         &self,
         index: u16,
         (addr, len): (u64, u32),
@@ -71,7 +71,7 @@ impl Driver {
     }
 
     /// Makes the chain that begins at `head` available.
-    pub(super) fn offer_head(&mut self, head: u16) {
+    pub(crate) fn offer_head(&mut self, head: u16) {
         let slot = u32::from(self.offered % RING_SIZE);
         let at = self.at + AVAILABLE + 4 + 2 * slot;
         self.guest.put(at, &head.to_le_bytes());
@@ -80,14 +80,14 @@ impl Driver {
     }
 
     /// Writes the index of the available ring.
-    pub(super) fn say_available(&self, index: u16) {
+    pub(crate) fn say_available(&self, index: u16) {
         let at = self.at + AVAILABLE + 2;
         self.guest.put(at, &index.to_le_bytes());
     }
 
     /// Makes a chain of these pieces available: first what the device reads,
     /// then what it writes. Returns its head.
-    pub(super) fn offer(
+    pub(crate) fn offer(
         &mut self,
         readable: &[(u32, u32)],
         writable: &[(u32, u32)],
@@ -108,13 +108,13 @@ impl Driver {
     }
 
     /// Whether an interrupt is wanted.
-    pub(super) fn want_interrupts(&self, wanted: bool) {
+    pub(crate) fn want_interrupts(&self, wanted: bool) {
         let flags = u16::from(!wanted);
         self.guest.put(self.at + AVAILABLE, &flags.to_le_bytes());
     }
 
     /// The used elements so far: head and bytes.
-    pub(super) fn used(&self) -> Vec<(u32, u32)> {
+    pub(crate) fn used(&self) -> Vec<(u32, u32)> {
         let index = self.guest.bytes(self.at + USED + 2, 2);
         let count = u32::from(u16::from_le_bytes([index[0], index[1]]));
         let element = |n: u32| {

@@ -271,13 +271,13 @@ impl Backend for Stream {
     }
 }
 
-/// An interface on `socket`, for the fuzzer.
+/// An interface on `socket`, for tests and the fuzzer.
 ///
 /// # Errors
 ///
 /// The error of the kernel.
-#[cfg(fuzzing)]
-pub fn fuzzing(socket: OwnedFd) -> io::Result<super::Nic> {
+#[cfg(any(test, fuzzing))]
+pub fn on_socket(socket: OwnedFd) -> io::Result<super::Nic> {
     let stream = Stream::connected(socket, Box::new(|_| {}))?;
     Ok(super::Nic::new(Box::new(stream), [2; 6]))
 }

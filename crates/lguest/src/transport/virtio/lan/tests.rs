@@ -192,7 +192,7 @@ fn frames_wait_for_a_driver_s_buffers_and_are_lost_without_a_driver() {
     eventually("the buffers are full", || new.received().len() == 8);
     eventually("more wait", || {
         let readiness = new.bus.handle_input(0).unwrap();
-        matches!(readiness, Readiness::NoBuffer { .. })
+        readiness == Readiness::Starved { watch: false }
     });
     new.to_guest.offer(&[], &[(BUFFER + 0x8000, 0x1000)]);
     new.to_guest.offer(&[], &[(BUFFER + 0x9000, 0x1000)]);

@@ -86,7 +86,7 @@ impl Machine {
             offset,
             bytes,
         };
-        self.bus.write_device(access, value)
+        self.bus.write_device(access, value).map(drop)
     }
 
     fn write(&self, device: u32, offset: u32, bytes: u32, value: u32) {
