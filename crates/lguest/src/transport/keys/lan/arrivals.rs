@@ -135,13 +135,13 @@ impl<'s> Arrivals<'s> {
             // This is first, because a nudge may have changed what is looked at
             // next.
             shared.deliver();
+            if shared.is_stopped() {
+                return;
+            }
             let inboxes = shared.inboxes();
             // The Guest may go idle before this thread sleeps.
             shared.outbox().listen();
             let waits = self.fetch_all(&inboxes);
-            if shared.is_stopped() {
-                return;
-            }
             let busy = self.busy;
             let came = self.look_back();
             if busy != self.busy {

@@ -117,7 +117,8 @@ struct Joined {
     /// The bindings that our port shows.
     shown: Vec<Binding>,
     quit: Arc<Quit>,
-    threads: Vec<JoinHandle<()>>,
+    links: Option<JoinHandle<()>>,
+    arrivals: Option<JoinHandle<()>>,
 }
 
 impl Lan {
@@ -196,13 +197,13 @@ impl Lan {
             shared,
             shown: Vec::new(),
             quit: links.quit(),
-            threads: Vec::new(),
+            links: None,
+            arrivals: None,
         });
-        joined.threads.push(start("lan", move || links.run())?);
+        joined.links = Some(start("lan", move || links.run())?);
         let shared = Arc::clone(&joined.shared);
-        joined.threads.push(start("lan-arrivals", move || {
-            Arrivals::new(&shared).run();
-        })?);
+        let arrivals = move || Arrivals::new(&shared).run();
+        joined.arrivals = Some(start("lan-arrivals", arrivals)?);
         Ok(())
     }
 
@@ -429,10 +430,13 @@ impl Device for Lan {
 impl Drop for Lan {
     /// Removes the socket and the address, and ends the threads.
     fn drop(&mut self) {
-        if let Some(joined) = self.joined.take() {
+        if let Some(mut joined) = self.joined.take() {
+            // First the thread that opens the rings of others: these close them
+            // when the connections end, and they must stay closed.
             joined.shared.stop();
+            wait_for_end(joined.arrivals.take());
             joined.quit.ask();
-            wait_for_end(joined.threads);
+            wait_for_end(joined.links.take());
         }
         // While we still hold the lock: afterwards both may be another's.
         self.slots.clear(self.slots.mine());
@@ -440,21 +444,20 @@ impl Drop for Lan {
     }
 }
 
-/// How long the end of the threads is waited for. No other process should be
-/// able to delay it, but the Launcher's end must not depend on that.
+/// How long the end of a thread is waited for. No other process should be able
+/// to delay it, but the Launcher's end must not depend on that.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Waits for all `threads`, for [`PATIENCE`] at most.
-fn wait_for_end(threads: Vec<JoinHandle<()>>) {
+/// Waits for the end of `thread`, for [`PATIENCE`] at most.
+fn wait_for_end(thread: Option<JoinHandle<()>>) {
+    let Some(thread) = thread else { return };
     let deadline = Instant::now() + PATIENCE;
-    for thread in threads {
-        while !thread.is_finished() && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_micros(200));
-        }
-        if thread.is_finished() {
-            // A panic there has been printed already.
-            let _ = thread.join();
-        }
+    while !thread.is_finished() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_micros(200));
+    }
+    if thread.is_finished() {
+        // A panic there has been printed already.
+        let _ = thread.join();
     }
 }
 
