@@ -299,7 +299,9 @@ impl Socket {
     /// Waits until a connection is made or refused.
     async fn connected(&self) -> Result<(), Failure> {
         self.tcp(|socket, _| match socket.state() {
-            tcp::State::Closed => Some(Err("connection refused".into())),
+            tcp::State::Closed => {
+                Some(Err("no connection: refused, or no answer".into()))
+            }
             _ => socket.may_send().then_some(Ok(())),
         })
         .await

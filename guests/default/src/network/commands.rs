@@ -16,6 +16,7 @@ use lg_guest::line::{Editor, Outcome};
 use lg_guest::{print, println, time};
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::socket::{icmp, tcp};
+use smoltcp::time::Duration;
 use smoltcp::wire::{
     Icmpv4Message, Icmpv4Packet, Icmpv4Repr, IpAddress, Ipv4Address,
 };
@@ -155,6 +156,11 @@ async fn accept(
     Ok(socket)
 }
 
+/// How long the other side may take to accept a connection, and how long it may
+/// be silent after that. The machine may be busy.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// Opens a connection.
 async fn open(
     machine: &'static Machine,
@@ -165,11 +171,14 @@ async fn open(
     let remote = (IpAddress::Ipv4(ip(to)?), port(at)?);
     let socket = stack.tcp_socket();
     let begun = socket.with(|s: &mut tcp::Socket<'static>, interface| {
-        s.set_timeout(Some(smoltcp::time::Duration::from_secs(5)));
+        s.set_timeout(Some(CONNECT_TIMEOUT));
         s.connect(interface.context(), remote, own_port())
     });
     begun.map_err(|error| error.to_string())?;
     socket.connected().await?;
+    socket.with(|s: &mut tcp::Socket<'static>, _| {
+        s.set_timeout(Some(SILENCE_TIMEOUT));
+    });
     Ok(socket)
 }
 
@@ -246,7 +255,7 @@ async fn send_all(socket: &Socket, data: &[u8]) -> Result<(), Failure> {
                 result => Some(result),
             })
             .await;
-        let sent = sent.map_err(|error| error.to_string())?;
+        let sent = sent.map_err(|_| "the connection has ended")?;
         rest = &rest[sent..];
     }
     Ok(())
