@@ -10,6 +10,7 @@ mod support;
 use std::io::{Read, Write};
 use std::process::{Child, Output, Stdio};
 use std::time::Duration;
+use support::processes::Process;
 use support::{Running, at_rest, wait_until_full};
 
 #[test]
@@ -102,7 +103,8 @@ fn output_that_is_not_read_does_not_delay_a_signal() {
     });
     wait_until_full(run.stdout.as_ref().unwrap());
     signal(&run, rustix::process::Signal::TERM);
-    std::thread::sleep(Duration::from_millis(100));
+    // Two signals at once would count as one.
+    Process::find(run.id()).unwrap().wait_for_thread("patience");
     signal(&run, rustix::process::Signal::TERM);
     assert_eq!(run.wait().unwrap().code(), Some(143));
     let mut said = String::new();

@@ -6,7 +6,7 @@
 use crate::support::processes::children;
 use crate::support::{
     Finished, PATIENCE, Running, Scratch, guests, is_here, lguest, program,
-    questions, run, skip, tool,
+    questions, run, skip, spare_user, tool,
 };
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -136,9 +136,6 @@ fn timers() {
     assert!(said.contains("cannot have a timer"), "{said}");
 }
 
-/// A user without rights and without processes.
-const UNPRIVILEGED: &str = "54321";
-
 /// A copy of `file` that every user may use.
 fn copy(scratch: &Scratch, file: &Path) -> PathBuf {
     scratch.program(file.file_name().unwrap().to_str().unwrap(), file)
@@ -147,13 +144,8 @@ fn copy(scratch: &Scratch, file: &Path) -> PathBuf {
 /// `command`, by a user who may have that many processes and threads.
 fn with_processes(count: usize, command: &Command) -> Command {
     let mut limited = tool("setpriv");
-    limited.args([
-        "--reuid",
-        UNPRIVILEGED,
-        "--regid",
-        UNPRIVILEGED,
-        "--clear-groups",
-    ]);
+    let user = spare_user().to_string();
+    limited.args(["--reuid", &user, "--regid", &user, "--clear-groups"]);
     limited.args(["--bounding-set=-all", "--inh-caps=-all"]);
     let command = under(&[&format!("nproc={count}")], command);
     limited.arg(command.get_program()).args(command.get_args());
@@ -164,7 +156,7 @@ fn with_processes(count: usize, command: &Command) -> Command {
 /// Launcher did not reap count until the machine's first process has reaped
 /// them.
 fn wait_until_the_user_has_no_processes() {
-    let user = format!("\nUid:\t{UNPRIVILEGED}\t");
+    let user = format!("\nUid:\t{}\t", spare_user());
     let is_of_the_user = |entry: std::fs::DirEntry| {
         let status = std::fs::read_to_string(entry.path().join("status"));
         status.is_ok_and(|status| status.contains(&user))

@@ -7,7 +7,7 @@
 use crate::rows::{
     BAD_MACHINE, ask_doctor, doctor_agrees, each, run_guest, says, works,
 };
-use crate::support::{Scratch, is_here, skip};
+use crate::support::{Scratch, is_here, skip, spare_user};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -174,17 +174,19 @@ fn descriptors_for_files() {
     });
 }
 
-/// A user without rights and without other processes.
-const UNPRIVILEGED: u32 = 54_367;
-
-/// `command` by [`UNPRIVILEGED`], with a copy of the program that this user may
+/// `command` by a [`spare_user`], with a copy of the program that this user may
 /// run.
 fn unprivileged(command: &mut Command, program: &Path, count: u64) {
     let mut other = Command::new(program);
     other.args(command.get_args());
     *command = other;
     limit(command, libc::RLIMIT_NPROC, count);
-    command.uid(UNPRIVILEGED).gid(UNPRIVILEGED).current_dir("/");
+    as_spare_user(command);
+}
+
+fn as_spare_user(command: &mut Command) {
+    let user = spare_user();
+    command.uid(user).gid(user).current_dir("/");
 }
 
 #[test]
@@ -222,7 +224,7 @@ fn processes_of_a_user() {
                 *command = limited;
                 after(cure(&sentence), command);
                 limit(command, libc::RLIMIT_NPROC, count);
-                command.uid(UNPRIVILEGED).gid(UNPRIVILEGED).current_dir("/");
+                as_spare_user(command);
             });
             works(&row, &cured);
         }

@@ -32,6 +32,12 @@ pub(crate) mod random;
 /// needs, because a test must not fail on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// A user without rights and without processes of others: the suite may run
+/// twice on a machine.
+pub(crate) fn spare_user() -> u32 {
+    40_000 + std::process::id() % 20_000
+}
+
 /// The kernel that asks questions.
 pub(crate) fn questions() -> PathBuf {
     guests().join("built/questions")

@@ -71,6 +71,23 @@ impl Process {
         threads.map(|thread| of(thread.path())).sum()
     }
 
+    /// Waits until it has a thread of this name.
+    #[track_caller]
+    pub(crate) fn wait_for_thread(self, name: &str) {
+        let has_it = || {
+            let threads = fs::read_dir(format!("/proc/{}/task", self.pid));
+            threads.into_iter().flatten().flatten().any(|thread| {
+                let comm = fs::read_to_string(thread.path().join("comm"));
+                comm.is_ok_and(|comm| comm.trim() == name)
+            })
+        };
+        let deadline = Instant::now() + super::PATIENCE;
+        while !has_it() {
+            assert!(Instant::now() < deadline, "{self:?} has no {name}");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// Its name.
     pub(crate) fn name(self) -> String {
         let name = fs::read_to_string(format!("/proc/{}/comm", self.pid));
