@@ -405,8 +405,7 @@ fn disks_of_other_formats() {
     let mut vdi = vec![0; 512];
     vdi[64..68].copy_from_slice(&[0x7F, 0x10, 0xDA, 0xBE]);
     for (head, name) in [
-        (b"QFI\xFB\0\0\0\x03".as_slice(), "qcow2"),
-        (b"KDMV", "vmdk"),
+        (b"KDMV".as_slice(), "vmdk"),
         (b"vhdxfile", "vhdx"),
         (&vdi, "vdi"),
     ] {

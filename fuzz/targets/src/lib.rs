@@ -37,6 +37,8 @@ pub mod virtio;
 
 pub mod image;
 
+pub mod images;
+
 pub mod mailbox;
 
 pub mod arguments;
@@ -102,6 +104,10 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "image",
         run: image::target,
+    },
+    Target {
+        name: "images",
+        run: images::target,
     },
     Target {
         name: "mailbox",

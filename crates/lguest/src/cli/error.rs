@@ -53,6 +53,13 @@ pub enum UsageError {
          'FILE,fail=20'; if the file's name ends like this, write 'NAME,rw'"
     )]
     NotARate(String),
+    /// A disk whose changes have no place, or more than one.
+    #[error(
+        "disk '{0}': give one of ',ro', ',overlay=FILE' and ',snapshot': they \
+         say where its changes go; if the file's name ends like this, write \
+         'NAME,rw'"
+    )]
+    OtherChanges(String),
     /// A text that names no kind of network.
     #[error(
         "network '{0}' is not sharenet=FILE, stream=unix:PATH[,server], \

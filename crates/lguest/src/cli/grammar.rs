@@ -221,9 +221,16 @@ pub(super) struct Run {
     /// An initial ram disk
     #[arg(long, short, value_name = "FILE")]
     pub(super) initrd: Option<PathBuf>,
-    /// A disk; ',ro' makes it read-only, ',fail=N' makes one request in N fail,
-    /// ',raw' uses it as a raw disk even if it begins like a qcow2 image
-    #[arg(long, short, value_name = "FILE[,ro][,raw][,fail=N]")]
+    /// A disk, raw or qcow2; ',ro' makes it read-only, ',overlay=FILE' leaves
+    /// it as it is and puts changes into the qcow2 image FILE, which is made if
+    /// it does not exist, ',snapshot' throws changes away at the end, ',raw'
+    /// uses it as a raw disk even if it begins like a qcow2 image, ',fail=N'
+    /// makes one request in N fail
+    #[arg(
+        long,
+        short,
+        value_name = "FILE[,ro][,overlay=FILE][,snapshot][,raw][,fail=N]"
+    )]
     pub(super) disk: Vec<OsString>,
     // A link for rustdoc, and a part that may be left out for a reader.
     #[allow(rustdoc::broken_intra_doc_links)]

@@ -3,8 +3,8 @@
 use super::*;
 use crate::engine::Isolation;
 use crate::machine::config::{
-    DiskConfig, LinkConfig, NetConfig, Parent, Published, Stats, StreamAt,
-    StreamConfig, TapConfig, UserConfig,
+    Changes, DiskConfig, LinkConfig, NetConfig, Parent, Published, Stats,
+    StreamAt, StreamConfig, TapConfig, UserConfig,
 };
 use crate::memory::MAX_RAM;
 use lg_wire::fast_path;
@@ -113,6 +113,7 @@ fn disk(path: &str, read_only: bool) -> DeviceConfig {
     DeviceConfig::Disk(DiskConfig {
         path: path.into(),
         read_only,
+        changes: Changes::Kept,
         raw: false,
         fail: None,
     })
@@ -424,10 +425,41 @@ fn flags_of_a_disk_may_come_in_any_order() {
         let all = DiskConfig {
             path: "a".into(),
             read_only: true,
+            changes: Changes::Kept,
             raw: true,
             fail: Some(20),
         };
         assert_eq!(value(words), DeviceConfig::Disk(all), "{words}");
+    }
+}
+
+#[test]
+fn changes_of_a_disk_have_one_place() {
+    let changes = |text: &str| match values::disk(text.as_ref()) {
+        Ok(DeviceConfig::Disk(disk)) => Ok((disk.path, disk.changes)),
+        Ok(other) => panic!("{other:?}"),
+        Err(error) => Err(error.to_string()),
+    };
+    let overlay = |file: &str| Ok(("a".into(), Changes::Overlay(file.into())));
+    assert_eq!(changes("a,overlay=b.qcow2"), overlay("b.qcow2"));
+    assert_eq!(changes("a,raw,overlay=b,fail=3"), overlay("b"));
+    assert_eq!(changes("a,snapshot"), Ok(("a".into(), Changes::ThrownAway)));
+    let kept = ("a,snapshot".into(), Changes::Kept);
+    assert_eq!(changes("a,snapshot,rw"), Ok(kept));
+    for bad in [
+        "a,overlay=",
+        "a,ro,snapshot",
+        "a,overlay=b,ro",
+        "a,snapshot,overlay=b",
+        "a,overlay=b,overlay=c",
+    ] {
+        let error = changes(bad).unwrap_err();
+        assert!(error.contains("say where its changes go"), "{error}");
+        assert_eq!(
+            changes(&format!("{bad},rw")),
+            Ok((bad.into(), Changes::Kept)),
+            "the cure"
+        );
     }
 }
 

@@ -5,7 +5,9 @@
 
 use super::error::UsageError;
 use crate::confine::wall;
-use crate::machine::config::{DeviceConfig, DiskConfig, Parent, Stats};
+use crate::machine::config::{
+    Changes, DeviceConfig, DiskConfig, Parent, Stats,
+};
 use crate::memory::MAX_RAM;
 use lg_wire::fast_path;
 use std::ffi::OsStr;
@@ -103,13 +105,25 @@ pub(super) fn parent(text: &str) -> Result<Parent, String> {
         .ok_or_else(|| "give the number of a process, or nothing".into())
 }
 
-/// `FILE`, followed by `,ro`, `,raw` and `,fail=N` in any order. If the name of
-/// the file itself ends like one of these, `,rw` follows it.
+/// `FILE`, followed by `,ro`, `,raw`, `,overlay=FILE`, `,snapshot` and
+/// `,fail=N` in any order. If the name of the file itself ends like one of
+/// these, `,rw` follows it.
 pub(super) fn disk(text: &OsStr) -> Result<DeviceConfig, UsageError> {
     let (mut path, mut read_only, mut raw) = (text.as_bytes(), false, false);
-    let mut fail = None;
+    let (mut fail, mut changes) = (None, Changes::Kept);
     while let Some(comma) = path.iter().rposition(|&byte| byte == b',') {
-        match &path[comma..] {
+        let option = &path[comma..];
+        if let Some(place) = place_of_changes(option) {
+            if place == Changes::Overlay("".into()) || changes != Changes::Kept
+            {
+                let text = text.to_string_lossy();
+                return Err(UsageError::OtherChanges(text.into()));
+            }
+            changes = place;
+            path = &path[..comma];
+            continue;
+        }
+        match option {
             b",ro" => read_only = true,
             b",raw" => raw = true,
             b",rw" => {
@@ -127,12 +141,25 @@ pub(super) fn disk(text: &OsStr) -> Result<DeviceConfig, UsageError> {
         }
         path = &path[..comma];
     }
+    if read_only && changes != Changes::Kept {
+        return Err(UsageError::OtherChanges(text.to_string_lossy().into()));
+    }
     Ok(DeviceConfig::Disk(DiskConfig {
         path: OsStr::from_bytes(path).into(),
         read_only,
+        changes,
         raw,
         fail,
     }))
+}
+
+/// Where changes go if `option` of a disk says that.
+fn place_of_changes(option: &[u8]) -> Option<Changes> {
+    if option == b",snapshot" {
+        return Some(Changes::ThrownAway);
+    }
+    let file = option.strip_prefix(b",overlay=")?;
+    Some(Changes::Overlay(OsStr::from_bytes(file).into()))
 }
 
 /// A disk of the form of 2007: all of `path` is the file's name.
@@ -140,6 +167,7 @@ pub(super) fn block(path: PathBuf) -> DeviceConfig {
     DeviceConfig::Disk(DiskConfig {
         path,
         read_only: false,
+        changes: Changes::Kept,
         raw: false,
         fail: None,
     })

@@ -108,10 +108,24 @@ pub struct DiskConfig {
     pub path: PathBuf,
     /// Whether the Guest may only read it.
     pub read_only: bool,
+    /// Where the Guest's changes go.
+    pub changes: Changes,
     /// Whether it is a raw image even if it begins like another format.
     pub raw: bool,
     /// One request in this many is made to fail.
     pub fail: Option<u32>,
+}
+
+/// Where the changes of a disk go.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Changes {
+    /// Into the file itself.
+    #[default]
+    Kept,
+    /// Into this qcow2 image above it, which is made if it does not exist.
+    Overlay(PathBuf),
+    /// They end with the Guest.
+    ThrownAway,
 }
 
 /// A network interface.

@@ -5,7 +5,7 @@
 
 use super::error::LaunchError;
 use crate::devices::block::{Block, Disk, DiskError};
-use crate::machine::config::{DeviceConfig, DiskConfig};
+use crate::machine::config::{Changes, DeviceConfig, DiskConfig};
 use crate::machine::terminal;
 use lg_wire::fast_path;
 use std::os::unix::fs::MetadataExt;
@@ -22,11 +22,17 @@ pub(super) fn open(
         path: path.clone(),
         error,
     };
-    let opened = match Disk::open(path, disk.read_only) {
+    // A base is opened to read only.
+    let read_only = disk.read_only || disk.changes != Changes::Kept;
+    let opened = match Disk::open(path, read_only) {
         Err(DiskError::InUse) if is_there(path, earlier) => {
             return Err(failed(DiskError::Twice));
         }
         opened => opened.map_err(failed)?,
+    };
+    let opened = match disk.raw {
+        true => opened,
+        false => opened.by_its_format().map_err(failed)?,
     };
     if let Some(format) = opened.format()
         && !disk.raw
@@ -34,6 +40,13 @@ pub(super) fn open(
         return Err(failed(DiskError::NotRaw(format)));
     }
     warn_of_rest(path, opened.beyond_last_sector());
+    let opened = match &disk.changes {
+        Changes::Kept => opened,
+        Changes::Overlay(file) => {
+            opened.overlaid(path, file).map_err(failed)?
+        }
+        Changes::ThrownAway => opened.thrown_away().map_err(failed)?,
+    };
     let mut block = Block::new(match disk.fail {
         Some(one_in) => opened.failing(one_in),
         None => opened,

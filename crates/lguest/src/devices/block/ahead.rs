@@ -10,10 +10,13 @@
 //! short distance and doubles it as long as the Guest reads in order. Nothing
 //! depends on it: data that was not read ahead is read when it is asked for.
 
+use super::backing::Backing;
+use super::disk::Disk;
 use crate::engine::Anywhere;
 use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 /// How far ahead is read at first ...
@@ -50,10 +53,18 @@ struct Stream {
     seen: u64,
 }
 
+/// What is read ahead.
+pub(super) enum Source {
+    /// A raw file, in an opening that is used for nothing else.
+    File(File),
+    /// A disk that is an image. Its files have such openings.
+    Image(Arc<Disk>),
+}
+
 /// The thread, which starts when it is first needed.
 enum Reader {
-    /// It will use this file, on these processors.
-    Unstarted(File, Anywhere),
+    /// It will use this source, on these processors.
+    Unstarted(Source, Anywhere),
     /// Receives what to read.
     Running(SyncSender<Range<u64>>),
     /// It cannot be started.
@@ -61,14 +72,13 @@ enum Reader {
 }
 
 impl Ahead {
-    /// Reads ahead by `file`, which is used for nothing else. The calling
-    /// thread must not be bound to one processor yet: the thread will run on
-    /// the same processors.
-    pub(super) fn new(file: File) -> Self {
+    /// Reads ahead in `source`. The calling thread must not be bound to one
+    /// processor yet: the thread will run on the same processors.
+    pub(super) fn new(source: Source) -> Self {
         Self {
             streams: [Stream::default(); STREAMS],
             reads: 0,
-            reader: Reader::Unstarted(file, Anywhere::we_may()),
+            reader: Reader::Unstarted(source, Anywhere::we_may()),
         }
     }
 
@@ -130,11 +140,12 @@ impl Reader {
     /// Asks the thread to read `wanted`. Returns false if it is busy.
     fn tell(&mut self, wanted: Range<u64>) -> bool {
         if matches!(self, Self::Unstarted(..))
-            && let Self::Unstarted(file, anywhere) =
+            && let Self::Unstarted(source, anywhere) =
                 std::mem::replace(self, Self::None)
         {
             let (sender, wanted) = sync_channel(1);
-            let thread = anywhere.spawn("ahead", move || read(&file, &wanted));
+            let thread =
+                anywhere.spawn("ahead", move || read(&source, &wanted));
             if thread.is_ok() {
                 *self = Self::Running(sender);
             }
@@ -144,14 +155,31 @@ impl Reader {
 }
 
 /// The loop of the thread. It ends when the sender of `wanted` is dropped.
-fn read(file: &File, wanted: &Receiver<Range<u64>>) {
+fn read(source: &Source, wanted: &Receiver<Range<u64>>) {
     let mut ignored = vec![0; PIECE];
     for range in wanted {
-        for at in range.step_by(PIECE) {
+        let mut at = range.start;
+        while at < range.end {
             // If the Guest reads this piece itself, it gets the error.
-            if !matches!(file.read_at(&mut ignored, at), Ok(1..)) {
+            let Some(read) = source.read(at, &mut ignored) else {
                 break;
+            };
+            at += read as u64;
+        }
+    }
+}
+
+impl Source {
+    /// Reads up to a piece at `at`. Returns the bytes; `None` at the end.
+    fn read(&self, at: u64, ignored: &mut [u8]) -> Option<usize> {
+        match self {
+            Self::File(file) => {
+                file.read_at(ignored, at).ok().filter(|&read| read > 0)
             }
+            Self::Image(disk) => match &disk.backing {
+                Backing::Image(image) => image.read_ahead(at, ignored),
+                Backing::Raw(_) => None,
+            },
         }
     }
 }
@@ -199,7 +227,7 @@ mod tests {
     #[test]
     fn only_reads_in_order_count() {
         let file = tempfile();
-        let mut ahead = Ahead::new(file);
+        let mut ahead = Ahead::new(Source::File(file));
         // Two streams at the same time are followed; reads that jump are not.
         for n in 1..100_u64 {
             assert!(!ahead.note((n * 7919 % 1000) << 20, 4096, false));

@@ -14,6 +14,8 @@ pub(super) struct DiskCounters {
     pub(super) reads: Counter,
     pub(super) writes: Counter,
     pub(super) flushes: Counter,
+    /// How often the kernel was asked to write the file to its disk.
+    pub(super) syncs: Counter,
     pub(super) bytes_read: Counter,
     pub(super) bytes_written: Counter,
     pub(super) errors: Counter,
@@ -26,6 +28,7 @@ impl DiskCounters {
             ("reads", self.reads.get()),
             ("writes", self.writes.get()),
             ("flushes", self.flushes.get()),
+            ("syncs", self.syncs.get()),
             ("bytes_read", self.bytes_read.get()),
             ("bytes_written", self.bytes_written.get()),
             ("at_once", self.at_once.get()),

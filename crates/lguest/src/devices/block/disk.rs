@@ -1,9 +1,11 @@
 //! The file behind a disk: opened, locked, and measured.
 //!
-//! A lock of the file (flock) keeps a second Guest from writing to it. A disk
-//! consists of the file's whole sectors; bytes after the last one stay as they
-//! are.
+//! A lock of the file (flock) keeps a second Guest from writing to it. A raw
+//! disk consists of the file's whole sectors; bytes after the last one stay as
+//! they are.
 
+use super::backing::Backing;
+use super::error::DiskError;
 use super::faults::Faults;
 use super::format::{self, Format};
 use crate::needs::Lack;
@@ -16,91 +18,50 @@ use std::path::Path;
 /// A file that can be a disk, open and locked.
 #[derive(Debug)]
 pub struct Disk {
-    pub(super) file: File,
+    pub(super) backing: Backing,
     pub(super) sectors: u32,
     /// Bytes after the last whole sector.
     rest: u64,
     pub(super) read_only: bool,
+    /// Whether anything reads the file after the Guest has ended.
+    pub(super) is_kept: bool,
     pub(super) faults: Option<Faults>,
-    /// A second opening of the file, to read ahead by.
+    /// A second opening of a raw file, to read ahead by.
     pub(super) again: Option<File>,
 }
 
-/// A file cannot be a disk.
-#[derive(Debug, thiserror::Error)]
-pub enum DiskError {
-    /// It is not there, or this user may not read it.
-    #[error("it cannot be opened: {0}")]
-    Open(#[source] io::Error),
-    /// This user may read it, but not write.
-    #[error(
-        "it cannot be written ({0}): to use it read-only, give it by 'lguest \
-         run --disk FILE,ro'"
-    )]
-    ReadOnly(#[source] io::Error),
-    /// A directory, a pipe, a terminal.
-    #[error("it is neither a file nor a block device")]
-    NotADisk,
-    /// Another Launcher writes to it; or this one would write, and another one
-    /// reads. Any other process that may read the file can have locked it, too.
-    #[error(
-        "another guest uses it, or a program has locked it that may only read \
-         it: end that one first (`lslocks` names it), or give it to both \
-         guests by 'lguest run --disk FILE,ro'; `chmod go-r FILE` keeps other \
-         users from locking it"
-    )]
-    InUse,
-    /// It cannot be locked at all.
-    #[error("{0}")]
-    Lock(Lack),
-    /// It is on the command line twice.
-    #[error(
-        "it is given twice: leave one out, or give it as '--disk FILE,ro' \
-         both times"
-    )]
-    Twice,
-    /// An image of another kind.
-    #[error("{0}; if it is one all the same, give it as '--disk FILE,raw'")]
-    NotRaw(Format),
-    /// Less than a sector.
-    #[error("it has {0} bytes: a disk has one sector of 512 at least")]
-    TooSmall(u64),
-    /// More sectors than a sector number can name.
-    #[error("it has {0} bytes: a disk ends before 2 TiB")]
-    TooBig(u64),
+/// A file, open and locked.
+pub(super) struct Opened {
+    pub(super) file: File,
+    /// A second opening, to read ahead by. Without it the disk only reads more
+    /// slowly.
+    pub(super) again: Option<File>,
+    bytes: u64,
 }
 
-impl Disk {
-    /// The format that the file seems to have, if it is not a raw image.
-    #[must_use]
-    pub fn format(&self) -> Option<Format> {
-        format::of(&self.file)
-    }
-
-    /// How many bytes are after its last whole sector. A Guest cannot reach
-    /// them.
-    #[must_use]
-    pub fn beyond_last_sector(&self) -> u64 {
-        self.rest
-    }
-
+impl Opened {
     /// Opens and locks the file at `path`, and changes nothing in it.
-    ///
-    /// # Errors
-    ///
-    /// [`DiskError`] says what is wrong with it.
-    pub fn open(path: &Path, read_only: bool) -> Result<Self, DiskError> {
+    pub(super) fn open(
+        path: &Path,
+        read_only: bool,
+    ) -> Result<Self, DiskError> {
         let mode = if read_only {
             OFlags::RDONLY
         } else {
             OFlags::RDWR
         };
-        // Without O_NONBLOCK the open of a pipe would wait for its other end.
-        let flags = mode | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let file = match rustix::fs::open(path, flags, Mode::empty()) {
-            Ok(file) => File::from(file),
-            Err(error) => return Err(refused(path, error.into())),
-        };
+        match rustix::fs::open(path, FLAGS | mode, Mode::empty()) {
+            Ok(file) => Self::lock(file.into(), path, read_only),
+            Err(error) => Err(refused(path, error.into())),
+        }
+    }
+
+    /// Locks `file`, which was opened at `path`.
+    pub(super) fn lock(
+        file: File,
+        path: &Path,
+        read_only: bool,
+    ) -> Result<Self, DiskError> {
         let stat = rustix::fs::fstat(&file)
             .map_err(|error| DiskError::Open(error.into()))?;
         let bytes = match FileType::from_raw_mode(stat.st_mode) {
@@ -108,11 +69,6 @@ impl Disk {
             FileType::BlockDevice => rustix::fs::seek(&file, SeekFrom::End(0))
                 .map_err(|error| DiskError::Open(error.into()))?,
             _ => return Err(DiskError::NotADisk),
-        };
-        let sectors = match u32::try_from(bytes / u64::from(SECTOR_SIZE)) {
-            Ok(0) => return Err(DiskError::TooSmall(bytes)),
-            Ok(sectors) => sectors,
-            Err(_) => return Err(DiskError::TooBig(bytes)),
         };
         let lock = if read_only {
             FlockOperation::NonBlockingLockShared
@@ -124,16 +80,75 @@ impl Disk {
             Err(rustix::io::Errno::WOULDBLOCK) => return Err(DiskError::InUse),
             Err(error) => return Err(DiskError::Lock(Lack::of_lock(error))),
         }
-        let flags = flags.difference(OFlags::RWMODE) | OFlags::RDONLY;
+        let flags = FLAGS | OFlags::RDONLY;
         let again = rustix::fs::open(path, flags, Mode::empty());
         Ok(Self {
             file,
-            sectors,
+            again: again.ok().map(File::from),
+            bytes,
+        })
+    }
+}
+
+/// Without O_NONBLOCK the open of a pipe would wait for its other end.
+const FLAGS: OFlags = OFlags::CLOEXEC
+    .union(OFlags::NONBLOCK)
+    .union(OFlags::NOCTTY);
+
+/// The sectors of a disk of so many bytes.
+fn sectors(bytes: u64) -> Result<u32, DiskError> {
+    match u32::try_from(bytes / u64::from(SECTOR_SIZE)) {
+        Ok(0) => Err(DiskError::TooSmall(bytes)),
+        Ok(sectors) => Ok(sectors),
+        Err(_) => Err(DiskError::TooBig(bytes)),
+    }
+}
+
+impl Disk {
+    /// The format that the file seems to have, if it is not a raw image.
+    #[must_use]
+    pub fn format(&self) -> Option<Format> {
+        match &self.backing {
+            Backing::Raw(file) => format::of(file),
+            Backing::Image(_) => None,
+        }
+    }
+
+    /// How many bytes are after its last whole sector. A Guest cannot reach
+    /// them.
+    #[must_use]
+    pub fn beyond_last_sector(&self) -> u64 {
+        self.rest
+    }
+
+    /// Opens and locks the file at `path` as a raw image, and changes nothing
+    /// in it.
+    ///
+    /// # Errors
+    ///
+    /// [`DiskError`] says what is wrong with it.
+    pub fn open(path: &Path, read_only: bool) -> Result<Self, DiskError> {
+        let Opened { file, again, bytes } = Opened::open(path, read_only)?;
+        Ok(Self {
+            again,
+            ..Self::of(Backing::Raw(file), bytes, read_only)?
+        })
+    }
+
+    /// A disk of `bytes` bytes.
+    pub(super) fn of(
+        backing: Backing,
+        bytes: u64,
+        read_only: bool,
+    ) -> Result<Self, DiskError> {
+        Ok(Self {
+            backing,
+            sectors: sectors(bytes)?,
             rest: bytes % u64::from(SECTOR_SIZE),
             read_only,
+            is_kept: true,
             faults: None,
-            // Without it the disk only reads more slowly.
-            again: again.ok().map(File::from),
+            again: None,
         })
     }
 

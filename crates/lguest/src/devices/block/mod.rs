@@ -1,27 +1,37 @@
-//! The disk: requests to a file.
+//! The disk: requests to a file, raw or in the format qcow2.
 //!
 //! A request is carried out directly between the file and the Guest's memory.
 //! Bytes that the kernel has in memory are moved during the call, while the
 //! Guest stands still. A thread of the disk carries out what has to wait for a
-//! device, while the Guest runs on. A write is acknowledged when the file has
-//! it, and a flush when the disk under the file has all that was written
-//! before.
+//! device, while the Guest runs on.
+//!
+//! A write is acknowledged when the file has it, and a flush when the disk
+//! under the file has all that was written before. For a driver that could send
+//! flushes and does not, a write is acknowledged when the disk under the file
+//! has it (virtio 1.0, section 5.2.6.2).
 
 mod ahead;
+mod backing;
 mod counters;
 mod disk;
+mod error;
 mod faults;
 mod format;
+mod image;
+mod layers;
 mod request;
 mod worker;
 
-pub use disk::{Disk, DiskError};
+pub use disk::Disk;
+pub use error::{DiskError, LayerError};
 pub use format::Format;
+pub use image::BadImage;
 pub use request::{Completion, DiskOperation, DiskOutcome, DiskRequest};
 
 use super::{NamedCounts, RestoreError, Saved, Versioned};
 use crate::memory::{Section, total};
-use ahead::Ahead;
+use ahead::{Ahead, Source};
+use backing::Backing;
 use counters::DiskCounters;
 use lg_abi::device::SECTOR_SIZE;
 use serde::{Deserialize, Serialize};
@@ -88,7 +98,7 @@ pub struct DiskState {
 
 impl Saved for DiskState {
     const DEVICE: &'static str = "disk";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
 }
 
 impl Block {
@@ -96,10 +106,15 @@ impl Block {
     #[must_use]
     pub fn new(mut disk: Disk) -> Self {
         let again = disk.again.take();
+        let disk = Arc::new(disk);
+        let source = match &disk.backing {
+            Backing::Raw(_) => again.map(Source::File),
+            Backing::Image(_) => Some(Source::Image(disk.clone())),
+        };
         Self {
-            disk: Arc::new(disk),
+            disk,
             worker: None,
-            ahead: again.map(Ahead::new),
+            ahead: source.map(Ahead::new),
             at_once: true,
             back_off: AtomicU32::new(0),
             back_off_reading: AtomicU32::new(0),
@@ -139,6 +154,7 @@ impl Block {
             operation,
             memory,
             sections,
+            stable,
             done,
             ..
         } = request;
@@ -148,6 +164,7 @@ impl Block {
             operation,
             offset,
             sections,
+            stable,
             done,
             counters: self.counters.clone(),
         };
@@ -193,9 +210,9 @@ impl Block {
         }
         let reads = match job.operation {
             DiskOperation::Read => true,
-            DiskOperation::Write => false,
-            // A flush waits for the disk under the file.
-            DiskOperation::Flush => return None,
+            DiskOperation::Write if !job.stable => false,
+            // They wait for the disk under the file.
+            DiskOperation::Write | DiskOperation::Flush => return None,
         };
         let back_off = if reads {
             &self.back_off_reading
@@ -207,13 +224,13 @@ impl Block {
             back_off.store(rest - 1, Ordering::Relaxed);
             return None;
         }
-        let (file, memory) = (&self.disk.file, &job.memory);
+        let (backing, memory) = (&self.disk.backing, &job.memory);
         let (offset, sections): (_, &[Section]) = (job.offset, &job.sections);
         let start = Instant::now();
         let moved = if reads {
-            memory.read_file_now(file, offset, sections)
+            backing.read_now(memory, offset, sections)
         } else {
-            memory.write_file(file, offset, sections)
+            backing.write_now(memory, offset, sections)
         };
         let wanted = total(sections);
         if is_odd(job.operation, &moved, wanted, start.elapsed()) {
@@ -236,6 +253,15 @@ impl Block {
     pub fn finish(&mut self) {
         self.worker = None;
         self.ahead = None;
+        self.settle();
+    }
+
+    /// Moves tables to the file. An error was reported to the Guest already,
+    /// with the request that has changed them.
+    fn settle(&self) {
+        if self.disk.is_kept {
+            let _ = self.disk.backing.settle();
+        }
     }
 
     /// The state. First finishes every request in progress, so that the Guest's
@@ -243,6 +269,7 @@ impl Block {
     pub fn state(&mut self) -> Versioned<DiskState> {
         // Dropping the thread waits for it. The next request starts another.
         self.worker = None;
+        self.settle();
         let faults = self.disk.faults.as_ref();
         DiskState {
             sectors: self.disk.sectors,

@@ -30,6 +30,9 @@ pub struct DiskRequest {
     /// Where in it the data goes to or comes from. Their sum is the length of
     /// the request.
     pub sections: Vec<Section>,
+    /// Whether a write is acknowledged only when it survives a loss of power:
+    /// the Guest's driver sends no flush.
+    pub stable: bool,
     /// Reports to the Guest that it is done.
     pub done: Box<dyn Completion>,
 }

@@ -22,24 +22,42 @@ pub(super) struct Job {
     /// Where in the file it begins.
     pub(super) offset: u64,
     pub(super) sections: Vec<Section>,
+    pub(super) stable: bool,
     pub(super) done: Box<dyn Completion>,
     pub(super) counters: Arc<DiskCounters>,
 }
 
 impl Job {
-    /// Moves the bytes. Blocks as long as the file does.
-    fn carry_out(self) {
+    /// Moves the bytes and reports the end of the request, but not of a write
+    /// that must be stable. Blocks as long as the file does.
+    fn carry_out(self) -> Option<Unstable> {
         let memory = &self.memory;
         let faults = self.disk.faults.as_ref();
         let spoilt = faults.map(|faults| faults.spoil(&self.sections));
         let sections = spoilt.as_deref().unwrap_or(&self.sections);
-        let (file, offset) = (&self.disk.file, self.offset);
+        let (backing, offset) = (&self.disk.backing, self.offset);
         let moved = match self.operation {
-            DiskOperation::Read => memory.read_file(file, offset, sections),
-            DiskOperation::Write => memory.write_file(file, offset, sections),
-            DiskOperation::Flush => file.sync_data().map(|()| 0),
+            DiskOperation::Read => backing.read(memory, offset, sections),
+            DiskOperation::Write => backing.write(memory, offset, sections),
+            DiskOperation::Flush => self.sync().map(|()| 0),
         };
-        self.finish(moved.ok());
+        let moved = moved.ok();
+        let is_held = self.disk.is_kept
+            && (self.stable || self.disk.backing.has_tables());
+        if is_held && self.operation == DiskOperation::Write {
+            return Some(Unstable { job: self, moved });
+        }
+        self.finish(moved);
+        None
+    }
+
+    /// Waits until the disk under the file has all that was written to it.
+    fn sync(&self) -> io::Result<()> {
+        if self.disk.is_kept {
+            self.disk.backing.sync()?;
+            self.counters.syncs.add(1);
+        }
+        Ok(())
     }
 
     /// Reports to the Guest that so many bytes were moved; `None` is an error.
@@ -59,6 +77,49 @@ impl Job {
     }
 }
 
+/// A write that is not acknowledged before tables of an image are in the file,
+/// or before the disk under the file has it.
+struct Unstable {
+    job: Job,
+    moved: Option<u32>,
+}
+
+/// Bytes of the thread's stack: an image's tables have some calls between them.
+const STACK: usize = 256 << 10;
+
+/// The most writes that one sync makes stable. The first of them waits for the
+/// last.
+const MOST_UNSTABLE: usize = 64;
+
+/// The loop of the thread. Writes that wait together cost one sync.
+fn work(jobs: &Receiver<Job>) {
+    while let Ok(job) = jobs.recv() {
+        let mut unstable = Vec::new();
+        let mut next = Some(job);
+        while let Some(job) = next {
+            unstable.extend(job.carry_out());
+            let room = unstable.len() < MOST_UNSTABLE;
+            next = room.then(|| jobs.try_recv().ok()).flatten();
+        }
+        make_stable(unstable);
+    }
+}
+
+/// Does once for all of these writes what they wait for, and acknowledges them.
+fn make_stable(unstable: Vec<Unstable>) {
+    let Some(Unstable { job, .. }) = unstable.first() else {
+        return;
+    };
+    let done = match unstable.iter().any(|unstable| unstable.job.stable) {
+        true => job.sync(),
+        false => job.disk.backing.settle(),
+    };
+    let is_stable = done.is_ok();
+    for Unstable { job, moved } in unstable {
+        job.finish(moved.filter(|_| is_stable));
+    }
+}
+
 /// The thread. Dropping it waits until it has carried out everything.
 pub(super) struct Worker {
     jobs: Option<Sender<Job>>,
@@ -68,8 +129,8 @@ pub(super) struct Worker {
 impl Worker {
     pub(super) fn new() -> io::Result<Self> {
         let (sender, jobs): (_, Receiver<Job>) = channel();
-        let work = move || jobs.into_iter().for_each(Job::carry_out);
-        let thread = thread::start("disk", 64 << 10, work)?;
+        let work = move || work(&jobs);
+        let thread = thread::start("disk", STACK, work)?;
         Ok(Self {
             jobs: Some(sender),
             thread: Some(thread),

@@ -119,6 +119,8 @@ impl KeyedDevice for KeyedDisk {
                     sector: page.sector.into(),
                     memory,
                     sections,
+                    // The Launcher of 2007 did not wait for the disk either.
+                    stable: false,
                     done,
                 });
             }

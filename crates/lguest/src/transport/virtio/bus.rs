@@ -3,7 +3,7 @@
 //! The Guest reads the descriptors once, at boot. When it later changes one
 //! (status, accepted features), it sends NOTIFY with the descriptor's address.
 
-use super::device::{VirtioDevice, notified};
+use super::device::{Features, VirtioDevice, notified};
 use super::queue::{Queue, QueueState};
 use super::ring::{Place, RING_BYTES};
 use crate::devices::console::Screen;
@@ -48,6 +48,8 @@ struct Slot {
     kind: u8,
     /// Where its descriptor is.
     at: u32,
+    /// Where the driver writes the features that it accepts.
+    accepted_at: Option<u32>,
     queues: Vec<Queue>,
 }
 
@@ -179,6 +181,15 @@ impl VirtioBus {
         Ok(())
     }
 
+    /// The features that the driver of a device accepts. Kernels whose
+    /// descriptors are lists of fields are offered none.
+    fn accepted(&self, slot: &Slot) -> Result<Features, Violation> {
+        let Some(at) = slot.accepted_at else {
+            return Ok(0);
+        };
+        self.memory().read_object(at).map_err(Violation::of)
+    }
+
     /// Shows the text at `address`, up to its NUL.
     fn print(&self, address: u32) {
         let mut text = Vec::new();
@@ -251,11 +262,17 @@ impl Next {
         let written = guest.memory().write(at, &bytes);
         written.expect("every Guest has a page of descriptors");
         self.descriptor += u32::try_from(bytes.len()).unwrap_or(PAGE_SIZE);
+        let queue_bytes = described.as_bytes().len();
+        let before = DESCRIPTOR_SIZE as usize + queue_bytes;
+        let before = u32::try_from(before).unwrap_or(PAGE_SIZE);
+        let accepted_at = (!self.formats.fields)
+            .then_some(at + before + u32::from(FEATURE_BYTES));
         device.place(queues.clone())?;
         Ok(Slot {
             kind,
             device: Held::new(device),
             at,
+            accepted_at,
             queues,
         })
     }
@@ -330,7 +347,8 @@ impl Transport for VirtioBus {
             // Drivers use queues before they say that they are ready: a disk
             // is read for partitions while it is set up.
             slot.queues[index].start();
-            return notified(&slot.device, device, index);
+            let accepted = self.accepted(slot)?;
+            return notified(&slot.device, accepted, device, index);
         }
         if address >= self.memory().ram() {
             let text = format!("NOTIFY of {address:#x}, where no ring is");

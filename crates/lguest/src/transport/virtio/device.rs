@@ -25,6 +25,9 @@ pub trait VirtioDevice: BusDevice {
         0
     }
 
+    /// The driver accepts these features. Called before each [`Self::notify`].
+    fn accepted(&mut self, _: Features) {}
+
     /// What is in its configuration.
     fn config(&self) -> Vec<u8> {
         Vec::new()
@@ -61,9 +64,10 @@ pub trait VirtioDevice: BusDevice {
 }
 
 /// The Guest has notified queue `index` of `device`, which is at index `number`
-/// of its bus. May block.
+/// of its bus, and whose driver accepts the features `accepted`. May block.
 pub(super) fn notified(
     device: &Held<dyn VirtioDevice>,
+    accepted: Features,
     number: usize,
     index: usize,
 ) -> Result<Notified, Violation> {
@@ -74,6 +78,7 @@ pub(super) fn notified(
     if held.input_queue() == Some(index) {
         return Ok(Notified::Buffers(number));
     }
+    held.accepted(accepted);
     let rest = held.notify(index)?;
     drop(device);
     if let Some(rest) = rest {

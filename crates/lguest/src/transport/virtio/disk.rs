@@ -27,13 +27,19 @@ const SEG_MAX: u32 = RING_SIZE as u32 - 2;
 pub struct VirtioDisk {
     block: Block,
     queue: Option<Queue>,
+    /// Whether the driver sends flushes. Drivers before Linux 2.6.32 do not.
+    flushes: bool,
 }
 
 impl VirtioDisk {
     /// `block`, to be put on a bus.
     #[must_use]
     pub fn new(block: Block) -> Self {
-        Self { block, queue: None }
+        Self {
+            block,
+            queue: None,
+            flushes: false,
+        }
     }
 
     fn submit(&mut self, queue: &Queue, taken: Taken) -> Result<(), Violation> {
@@ -84,6 +90,7 @@ impl VirtioDisk {
             sector,
             memory,
             sections,
+            stable: !self.flushes,
             done,
         });
         Ok(())
@@ -140,6 +147,10 @@ impl VirtioDevice for VirtioDisk {
     fn place(&mut self, queues: Vec<Queue>) -> io::Result<()> {
         self.queue = queues.into_iter().next();
         Ok(())
+    }
+
+    fn accepted(&mut self, features: Features) {
+        self.flushes = features & 1 << BLOCK_HAS_FLUSH != 0;
     }
 
     fn notify(&mut self, _: usize) -> Result<Option<SlowOutput>, Violation> {

@@ -271,13 +271,13 @@ impl Function {
         let Some(queue) = self.queues.get(index) else {
             return Ok(Notified::Done);
         };
-        if !lock(&self.common).is_enabled(index) {
+        let Some(accepted) = lock(&self.common).accepted_by(index) else {
             return Ok(Notified::Done);
-        }
+        };
         // Drivers use queues before they say that they are ready: a disk is
         // read for partitions while it is set up.
         queue.start();
-        notified(&self.device, device as usize, index)
+        notified(&self.device, accepted, device as usize, index)
     }
 }
 

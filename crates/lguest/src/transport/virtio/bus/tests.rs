@@ -222,6 +222,21 @@ fn a_flush_is_answered_behind_the_writes_before_it() {
     assert_eq!(counted(machine, "flushes"), 2);
 }
 
+/// Linux before 2.6.32 knows no flush, and its fsync is a write.
+#[test]
+fn a_write_of_a_driver_without_flush_is_on_the_disk_when_it_is_answered() {
+    for (accepted, syncs) in [([1 << 2, 0], 1), ([1 << 2, 1 << 1], 0)] {
+        let machine = machine(false);
+        // The accepted features in the disk's descriptor.
+        machine.guest.put(RAM + 21 + 17, &accepted);
+        let mut driver = machine.driver(1);
+        let data = (0x4000, 512);
+        assert_eq!(machine.ask(&mut driver, 1, 7, data, false), (0, 1));
+        assert_eq!(machine.ask(&mut driver, 0, 7, data, true), (0, 513));
+        assert_eq!(counted(machine, "syncs"), syncs);
+    }
+}
+
 #[test]
 fn a_read_only_disk_has_nothing_to_flush() {
     let machine = machine(true);

@@ -81,6 +81,11 @@ impl Common {
         self.queues.get(index).is_some_and(|queue| queue.enabled)
     }
 
+    /// The first 32 features that the driver accepts, if it uses queue `index`.
+    pub(super) fn accepted_by(&self, index: usize) -> Option<u32> {
+        self.is_enabled(index).then(|| word(self.accepted, 0))
+    }
+
     /// Where the driver has put queue `index`, if it uses the queue and all
     /// addresses are below 4 GiB.
     pub(super) fn place(&self, index: usize) -> Option<Place> {
