@@ -9,6 +9,7 @@ use lguest::cli::exit::Outcome;
 use lguest::cli::{Task, UsageError};
 use lguest::engine::clock;
 use lguest::machine::terminal;
+use lguest::machines::verbs::{self, Verb};
 use lguest::needs::{self, Allocator, Lack};
 use lguest::{cli, doctor, machine};
 use std::io::Write;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         Ok(Task::Image { file, json }) => return describe(&file, json),
         Ok(Task::Completion(shell)) => return complete(shell),
         Ok(Task::Manual(dir)) => return manual(&dir),
+        Ok(Task::Machines(verb)) => return do_with_machines(verb),
         // Help and version are such errors, too, with another exit code.
         Err(UsageError::Words(error)) => error.exit(),
         Err(error) => {
@@ -84,6 +86,15 @@ fn complete(shell: Shell) -> ExitCode {
     // The reader may have closed the pipe.
     let _ = std::io::stdout().write_all(&script);
     ExitCode::SUCCESS
+}
+
+/// Does something with machines that have a name.
+fn do_with_machines(verb: Verb) -> ExitCode {
+    let outcome = verbs::run(verb).unwrap_or_else(|error| {
+        terminal::tell(&error.to_string());
+        error.outcome()
+    });
+    ExitCode::from(outcome.code())
 }
 
 /// Writes the manual pages into a folder.

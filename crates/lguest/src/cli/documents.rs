@@ -91,6 +91,18 @@ mod tests {
                 "lguest-doctor.1",
                 "lguest-image.1",
                 "lguest-completion.1",
+                "lguest-ps.1",
+                "lguest-console.1",
+                "lguest-logs.1",
+                "lguest-stop.1",
+                "lguest-kill.1",
+                "lguest-pause.1",
+                "lguest-resume.1",
+                "lguest-wait.1",
+                "lguest-stats.1",
+                "lguest-inspect.1",
+                "lguest-rm.1",
+                "lguest-send.1",
                 "lguest-man.1"
             ]
         );

@@ -25,6 +25,13 @@ pub enum Outcome {
     TimedOut,
     /// Its input ended, with `--exit-on-eof`.
     InputEnded,
+    /// A machine with a name cannot do now what a command asks for: it has
+    /// ended, or runs, or does not answer.
+    NotNow,
+    /// There is no machine with that name.
+    NoMachine,
+    /// The exit code of a machine whose Launcher is another process.
+    OfMachine(u8),
     /// A signal ended it, or what counts as one: ^C^C^C (SIGINT), an output
     /// that has no reader (SIGPIPE), a parent that has ended (SIGTERM).
     Signal(u8),
@@ -49,6 +56,9 @@ impl Outcome {
             // As with the command `timeout`.
             Self::TimedOut => 124,
             Self::InputEnded => 125,
+            Self::NotNow => 126,
+            Self::NoMachine => 127,
+            Self::OfMachine(code) => code,
             Self::Signal(number) => 128 | (number & 127),
         }
     }

@@ -3,10 +3,12 @@
 //! Each form is a struct here. The comment of a field is its text in `--help`.
 //! Options that both forms have are in [`Common`].
 
+use super::machines::Machines;
 use super::values;
 use crate::confine::wall;
 use crate::engine::Isolation;
 use crate::machine::config::Parent;
+use crate::machines::Name;
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Args, Parser};
 use clap_complete::Shell;
@@ -27,6 +29,7 @@ Exit status:
            does not make
   124      ended by --timeout
   125      ended by --exit-on-eof
+  126      the name is taken by another machine
   128 + N  ended by signal N (130: also ^C^C^C; 141: the reader of the
            guest's output is gone; 143: also --die-with-parent)";
 
@@ -68,6 +71,8 @@ lguest [--verbose] [--sharenet=FILE|--tunnet=(IP|bridge:BR)|--block=FILE|\
        lguest run [--memory SIZE] [--kernel IMAGE] [OPTIONS]
        lguest image [--json] FILE
        lguest doctor [--json]
+       lguest (ps|console|logs|stop|kill|pause|resume|wait|stats|inspect|rm|\
+send) ...
        lguest completion SHELL
        lguest man DIR
        lguest"
@@ -110,6 +115,8 @@ Examples:
         #[arg(value_name = "SHELL")]
         shell: Shell,
     },
+    #[command(flatten)]
+    Machines(Machines),
     /// Write the manual pages to a folder
     #[command(after_help = "\
 Example:
@@ -248,6 +255,20 @@ pub(super) struct Run {
     pub(super) append: Vec<OsString>,
     #[command(flatten)]
     pub(super) common: Common,
+    /// A name, by which 'lguest ps', 'lguest console' and others find the
+    /// machine
+    #[arg(long, value_name = "NAME")]
+    pub(super) name: Option<Name>,
+    /// End this command when the machine runs; it runs on without a terminal
+    #[arg(long, requires = "name", conflicts_with = "exit_on_eof")]
+    pub(super) detach: bool,
+    /// The machine is ready when it has printed TEXT; with --detach, this
+    /// command ends then
+    #[arg(long, value_name = "TEXT", requires = "name")]
+    pub(super) until: Option<String>,
+    /// The line that 'lguest stop' types to ask the guest to power off
+    #[arg(long, value_name = "TEXT", requires = "name")]
+    pub(super) stop_with: Option<String>,
     /// Words that belong to no option. The error message names the option.
     #[arg(hide = true)]
     pub(super) stray: Vec<OsString>,

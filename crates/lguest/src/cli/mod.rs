@@ -7,8 +7,10 @@
 //! words. This file turns them into a [`Config`] or another [`Task`], or into
 //! an error.
 
-use crate::machine::config::{Config, DeviceConfig, Kernel};
-use clap::{ArgMatches, CommandFactory, FromArgMatches};
+use crate::machine::config::{Config, DeviceConfig, Kernel, Named};
+use crate::machines::settings::Settings;
+use crate::machines::verbs::Verb;
+use clap::{ArgMatches, CommandFactory, FromArgMatches, ValueEnum};
 use clap_complete::Shell;
 use lg_abi::boot::COMMAND_LINE_MAX;
 use lg_abi::device::LGUEST_MAX_DEVICES;
@@ -29,6 +31,8 @@ pub mod exit;
 mod values;
 
 mod networks;
+
+mod machines;
 
 mod guess;
 
@@ -56,18 +60,21 @@ pub fn parse(
         (Some(Command::Completion { shell }), _) => {
             return Ok(Task::Completion(shell));
         }
+        (Some(Command::Machines(machines)), _) => {
+            return Ok(Task::Machines(machines.verb()));
+        }
         (Some(Command::Man { dir }), _) => return Ok(Task::Manual(dir)),
         (Some(Command::Run(run)), Some((_, matches))) => run.config(matches),
         _ => cli.historic.config(&matches),
     }?;
-    check(config).map(Task::Run)
+    check(config).map(|config| Task::Run(Box::new(config)))
 }
 
 /// What the command line asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Task {
     /// Run this Guest.
-    Run(Config),
+    Run(Box<Config>),
     /// Describe a kernel's file.
     Image {
         /// The file.
@@ -79,6 +86,8 @@ pub enum Task {
     Completion(Shell),
     /// Write the manual pages to this folder.
     Manual(PathBuf),
+    /// Do this with machines that have a name.
+    Machines(Verb),
     /// Examine this machine.
     Doctor {
         /// As JSON, for a script.
@@ -123,6 +132,7 @@ impl Run {
         if !self.stray.is_empty() {
             return Err(guess::stray(&self.stray, self.kernel.is_some()));
         }
+        let named = self.named();
         let mut devices =
             placed(matches, "disk", self.disk, |text| values::disk(&text))?;
         let networks = placed(matches, "net", self.net, Ok)?;
@@ -137,8 +147,47 @@ impl Run {
             initrd: self.initrd,
             devices: in_order(devices),
             command_line: joined(&self.append),
+            named,
             ..self.common.config()
         })
+    }
+
+    fn named(&self) -> Option<Named> {
+        Some(Named {
+            name: self.name.clone()?,
+            detach: self.detach,
+            until: self.until.clone(),
+            stop_with: self.stop_with.clone(),
+            settings: self.settings(),
+        })
+    }
+
+    /// The same words, for `lguest inspect`.
+    fn settings(&self) -> Settings {
+        let text = |word: &OsString| word.to_string_lossy().into_owned();
+        let path = |path: &PathBuf| path.to_string_lossy().into_owned();
+        let all = |words: &[OsString]| words.iter().map(text).collect();
+        let common = &self.common;
+        Settings {
+            name: self.name.as_ref().map(ToString::to_string),
+            memory: Some(self.memory.clone()),
+            kernel: self.kernel.as_ref().map(path),
+            initrd: self.initrd.as_ref().map(path),
+            disk: all(&self.disk),
+            net: all(&self.net),
+            append: all(&self.append),
+            isolation: common
+                .isolation
+                .to_possible_value()
+                .map(|value| value.get_name().to_owned()),
+            log: common.log.as_ref().map(path),
+            timeout: common.timeout.map(values::duration_text),
+            stats: common.stats.as_ref().map(path),
+            no_fast_path: common.no_fast_path.clone(),
+            no_confine: common.no_confine.clone(),
+            until: self.until.clone(),
+            stop_with: self.stop_with.clone(),
+        }
     }
 }
 
@@ -160,6 +209,7 @@ impl Common {
             open_walls: values::open_walls(&self.no_confine),
             isolation: self.isolation,
             verbose: self.verbose,
+            named: None,
         }
     }
 }

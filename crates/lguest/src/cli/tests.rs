@@ -15,7 +15,7 @@ use values::size;
 fn parse_words(words: &str) -> Result<Config, UsageError> {
     let words = words.split_whitespace().map(OsString::from);
     match parse([OsString::from("lguest")].into_iter().chain(words))? {
-        Task::Run(config) => Ok(config),
+        Task::Run(config) => Ok(*config),
         other => panic!("{other:?}"),
     }
 }

@@ -92,6 +92,11 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// A time as [`duration`] takes it.
+pub(super) fn duration_text(time: Duration) -> String {
+    format!("{}ms", time.as_millis())
+}
+
 /// The value of `--die-with-parent`: a process number, or the word that clap
 /// puts there when there is none.
 pub(super) fn parent(text: &str) -> Result<Parent, String> {

@@ -36,8 +36,12 @@ pub enum Rule {
     AllowOnLan,
     /// As [`Rule::If`], on a network between Guests.
     IfOnLan(&'static [Check]),
+    /// As [`Rule::If`], where others connect to us who have to be of our user:
+    /// on a network between Guests, and with a control socket.
+    IfWithPeers(&'static [Check]),
     /// As [`Rule::Allow`], where others connect to us: on a network between
-    /// Guests, and on a stream that waits for its other end.
+    /// Guests, on a stream that waits for its other end, and with a control
+    /// socket.
     AllowWithListener,
     /// It fails with this error. Libraries try such calls and can do without
     /// them, so they must not end the Launcher.
@@ -118,7 +122,7 @@ pub const GROUPS: &[&[Call]] = &[
     // A pipe has both of its ends here. One end goes to the process that closes
     // connections, and tells it when they are closed here.
     calls![Rule::AllowOnLan; SYS_pipe2],
-    calls![Rule::IfOnLan(&[
+    calls![Rule::IfWithPeers(&[
         Is(1, libc::SOL_SOCKET as u32),
         Is(2, libc::SO_PEERCRED as u32),
     ]); SYS_getsockopt],
@@ -190,6 +194,8 @@ pub struct More {
     pub lan: bool,
     /// A stream to which another process connects.
     pub listener: bool,
+    /// A control socket.
+    pub control: bool,
 }
 
 impl More {
@@ -199,17 +205,26 @@ impl More {
         Self {
             lan: !plan.networks.is_empty(),
             listener: plan.listens,
+            control: plan.control,
         }
     }
 }
 
 /// All calls that are made or fail in a run with `more`.
 pub fn all(more: More) -> impl Iterator<Item = Call> {
-    let More { lan, listener } = more;
+    let More {
+        lan,
+        listener,
+        control,
+    } = more;
     let calls = GROUPS.iter().flat_map(|group| group.iter().copied());
     calls.filter_map(move |(nr, name, rule)| match rule {
         Rule::AllowWithListener => {
-            (lan || listener).then_some((nr, name, Rule::Allow))
+            let any = lan || listener || control;
+            any.then_some((nr, name, Rule::Allow))
+        }
+        Rule::IfWithPeers(checks) => {
+            (lan || control).then_some((nr, name, Rule::If(checks)))
         }
         Rule::AllowOnLan => lan.then_some((nr, name, Rule::Allow)),
         Rule::IfOnLan(checks) => lan.then_some((nr, name, Rule::If(checks))),

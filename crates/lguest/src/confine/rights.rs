@@ -32,12 +32,15 @@ pub(super) fn namespaces(plan: &Plan) -> WallState {
                 .into(),
         );
     }
+    let us = plan.control.then(rustix::process::geteuid);
     let user = UnshareFlags::NEWUSER;
     let both = user | UnshareFlags::NEWIPC;
     for (flags, what) in [(both, "user and IPC"), (user, "user")] {
         match unshare(flags) {
             Ok(()) => {
-                return WallState::Up(format!("{what} namespace of our own"));
+                let known = us.map_or("", |us| know_us(us.as_raw()));
+                let text = format!("{what} namespace of our own{known}");
+                return WallState::Up(text);
             }
             Err(Errno::INVAL) => {}
             Err(Errno::PERM | Errno::NOSPC | Errno::USERS) => {
@@ -49,6 +52,17 @@ pub(super) fn namespaces(plan: &Plan) -> WallState {
     WallState::Lacking(
         "this kernel was built without, or there are threads".into(),
     )
+}
+
+/// Gives our user its number in the new namespace, where a user has none
+/// otherwise. So clients of a control socket can be told from other users.
+/// Returns what `--verbose` adds.
+fn know_us(us: u32) -> &'static str {
+    match std::fs::write("/proc/self/uid_map", format!("{us} {us} 1")) {
+        Ok(()) => "",
+        // The mode of the socket's folder keeps them out.
+        Err(_) => ", in which all users look alike",
+    }
 }
 
 /// Only by those flags that leave files and memory as they are.

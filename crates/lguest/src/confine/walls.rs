@@ -41,6 +41,9 @@ pub struct Plan {
     pub networks: Vec<PathBuf>,
     /// Whether other processes connect to a network while the Guest runs.
     pub listens: bool,
+    /// Whether there is a control socket, to which processes of the same user
+    /// connect.
+    pub control: bool,
     /// Folders in which a file may have to be removed again before
     /// [`when_ready`](super::when_ready).
     pub removals: Vec<PathBuf>,

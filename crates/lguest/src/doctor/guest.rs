@@ -94,7 +94,7 @@ fn config(isolation: Isolation) -> Option<Config> {
     };
     let words = ["lguest", "run", "--memory=16M", isolation];
     match cli::parse(words.map(OsString::from)) {
-        Ok(Task::Run(config)) => Some(config),
+        Ok(Task::Run(config)) => Some(*config),
         _ => None,
     }
 }

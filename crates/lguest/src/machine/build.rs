@@ -113,6 +113,7 @@ pub(super) fn plan(config: &Config) -> Plan {
     Plan {
         open: config.open_walls,
         listens,
+        control: config.named.is_some(),
         networks: networks.collect(),
         removals: stats.into_iter().chain(log).collect(),
     }

@@ -4,6 +4,8 @@
 //! today's. A program that embeds the Launcher fills it in itself.
 
 use crate::engine::Isolation;
+use crate::machines::Name;
+use crate::machines::settings::Settings;
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU32;
 use std::os::fd::RawFd;
@@ -42,6 +44,33 @@ pub struct Config {
     pub isolation: Isolation,
     /// Whether to report each step on standard error.
     pub verbose: bool,
+    /// What a machine with a name has more.
+    pub named: Option<Named>,
+}
+
+/// A machine that others can find by its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// Its name.
+    pub name: Name,
+    /// Whether the command ends while the machine runs.
+    pub detach: bool,
+    /// The text that it prints when it is ready.
+    pub until: Option<String>,
+    /// What is typed to ask it to power off.
+    pub stop_with: Option<String>,
+    /// What it was started with.
+    pub settings: Settings,
+}
+
+impl Named {
+    /// What is typed to ask the Guest to power off, if that is known.
+    #[must_use]
+    pub fn stop_keys(&self, built_in: bool) -> Option<String> {
+        let own = built_in.then(|| "poweroff".to_owned());
+        let line = self.stop_with.clone().or(own)?;
+        Some(line + "\r")
+    }
 }
 
 /// The kernel of a Guest.

@@ -9,6 +9,7 @@ use crate::cli::exit::{FIRST_OF_OURS, Outcome};
 use crate::devices::Violation;
 use crate::engine::{Death, Engine, Hold, printable};
 use crate::lock::lock;
+use crate::machines::claim::Record;
 use std::io;
 use std::sync::{Arc, Mutex, Once};
 use std::time::Duration;
@@ -24,6 +25,8 @@ pub struct Ending {
     by: Arc<Mutex<Option<(Outcome, String)>>>,
     /// Writes the reason to standard error, once.
     told: Arc<Once>,
+    /// Where a machine with a name keeps the reason.
+    record: Option<Arc<Record>>,
 }
 
 impl Ending {
@@ -33,6 +36,20 @@ impl Ending {
             guest,
             by: Arc::default(),
             told: Arc::new(Once::new()),
+            record: None,
+        }
+    }
+
+    /// Keeps the reason in `record`, too.
+    pub(super) fn with_record(self, record: Option<Arc<Record>>) -> Self {
+        Self { record, ..self }
+    }
+
+    /// Writes how the machine has ended, if it has a name and nothing is
+    /// written yet. For a thread that ends the process.
+    pub fn note(&self, outcome: Outcome, words: &str) {
+        if let Some(record) = &self.record {
+            record.write(outcome.code(), words);
         }
     }
 

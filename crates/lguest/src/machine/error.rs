@@ -11,6 +11,7 @@ use crate::devices::net::stream::StreamError;
 use crate::devices::net::user::UserError;
 use crate::engine::RequestError;
 use crate::loader::{BootError, InitrdError, KernelError, LoadError};
+use crate::machines::MachineError;
 use crate::needs::{Cause, Lack};
 use crate::transport::keys::BusError;
 use crate::transport::keys::lan::LanError;
@@ -94,6 +95,9 @@ pub enum LaunchError {
     /// The parent has ended, or cannot be watched.
     #[error(transparent)]
     Parent(#[from] ParentError),
+    /// The machine's name is taken, or its folder cannot be used.
+    #[error(transparent)]
+    Machine(#[from] MachineError),
     /// The bus is full.
     #[error(transparent)]
     Bus(#[from] BusError),
@@ -192,6 +196,7 @@ impl LaunchError {
             Self::Parent(_)
             | Self::Lacks(_)
             | Self::Engine(RequestError::Start(_)) => Outcome::BadMachine,
+            Self::Machine(error) => error.outcome(),
             Self::Bus(BusError::Place(..))
             | Self::Engine(_)
             | Self::VirtioBus(VirtioBusError::Device(_))

@@ -7,9 +7,11 @@
 
 use super::build::{Built, Parts, build, plan};
 use super::config::Config;
+use super::detach::{self, Side};
 use super::ending::Ending;
 use super::error::{LaunchError, lacks};
 use super::inputs::Inputs;
+use super::named::Prepared;
 use super::open::Opened;
 use super::owner::{self, Owner};
 use super::run::Run;
@@ -18,7 +20,8 @@ use super::stats::{RunReport, Sink};
 use super::{crash, hints, signals, terminal};
 use crate::cli::exit::Outcome;
 use crate::confine;
-use crate::engine::{Death, Isolation};
+use crate::engine::{Death, Isolation, printable};
+use crate::machines::MachineError;
 use crate::needs::{self, Lack};
 use std::time::Instant;
 
@@ -30,12 +33,25 @@ use std::time::Instant;
 /// [`LaunchError`]. Its message is one line and names the cure.
 pub fn launch(config: &Config, started: u64) -> Result<Outcome, LaunchError> {
     let start = Instant::now();
+    let mut waits = None;
+    if let Some(named) = config.named.as_ref().filter(|named| named.detach) {
+        match detach::divide()? {
+            Side::Launcher(ready) => waits = Some(ready),
+            Side::Command(waiting) => {
+                let early = || MachineError::NotReady(named.name.clone());
+                return waiting.wait(early);
+            }
+        }
+    }
     let ignored = signals::ignored();
     signals::survive(ignored).map_err(lacks("catch signals"))?;
     crash::listen(ignored).map_err(lacks("catch signals"))?;
     meet_needs()?;
     let parent = config.die_with.map(owner::find).transpose()?;
-    let opened = Opened::open(config).map_err(LaunchError::or_lack)?;
+    let named = config.named.as_ref();
+    let named = named.map(|named| Prepared::new(named, waits)).transpose()?;
+    let (named, remote) = named.unzip();
+    let opened = Opened::open(config, remote).map_err(LaunchError::or_lack)?;
     for hint in hints::about(config, &opened.kernel, opened.initrd.as_ref()) {
         terminal::tell(&hint);
     }
@@ -54,7 +70,8 @@ pub fn launch(config: &Config, started: u64) -> Result<Outcome, LaunchError> {
     if config.verbose {
         terminal::tell(&ready(config, &built, start));
     }
-    let ending = Ending::new(built.guest.clone());
+    let record = named.as_ref().map(Prepared::record);
+    let ending = Ending::new(built.guest.clone()).with_record(record);
     // Threads hold the Guest, too, so it does not end with this function.
     let give_up = |_: &_| ending.by_failure();
     Signals::start(&ending, ignored)
@@ -64,22 +81,33 @@ pub fn launch(config: &Config, started: u64) -> Result<Outcome, LaunchError> {
         .and_then(|owner| owner.watch(&ending))
         .map_err(lacks("watch the parent and the output"))
         .inspect_err(give_up)?;
+    let Built { guest, bus, .. } = &built;
+    let control = named.map(|named| named.start(config, guest, bus, &ending));
+    let control = control.transpose().inspect_err(|_| ending.by_failure())?;
     walls.push(confine::when_ready(&plan));
     if config.verbose {
         for wall in &walls {
             terminal::tell(&wall.to_string());
         }
     }
-    run(&built, &ending, opened.stats, start)
+    let ended = run(&built, &ending, opened.stats, start);
+    if let Some(control) = control {
+        match &ended {
+            Ok((outcome, reason)) => control.end(*outcome, reason),
+            Err(error) => control.end(error.outcome(), &error.to_string()),
+        }
+    }
+    ended.map(|(outcome, _)| outcome)
 }
 
-/// Runs the Guest until it dies, writes why, and writes the statistics.
+/// Runs the Guest until it dies, writes why, and writes the statistics. Returns
+/// the outcome and the reason.
 fn run(
     built: &Built,
     ending: &Ending,
     stats: Option<Sink>,
     start: Instant,
-) -> Result<Outcome, LaunchError> {
+) -> Result<(Outcome, String), LaunchError> {
     let Built { guest, bus, .. } = built;
     terminal::enter();
     let inputs = Inputs::start(bus, guest, ending);
@@ -99,7 +127,7 @@ fn run(
     terminal::leave();
     terminal::end_line();
     let (death, launcher) = ended?;
-    let outcome = tell(ending, &death, damage);
+    let (outcome, reason) = tell(ending, &death, damage);
     if let Some(stats) = stats {
         let report = RunReport {
             ending: death.to_string(),
@@ -112,22 +140,28 @@ fn run(
             .write(&report)
             .map_err(|e| LaunchError::Failed("write the statistics", e))?;
     }
-    Ok(outcome)
+    Ok((outcome, reason))
 }
 
 /// Writes how the Guest has ended, if that needs a message. `damage` is what
-/// was done to a device from outside.
-fn tell(ending: &Ending, death: &Death, damage: Option<String>) -> Outcome {
+/// was done to a device from outside. Returns the outcome and the reason.
+fn tell(
+    ending: &Ending,
+    death: &Death,
+    damage: Option<String>,
+) -> (Outcome, String) {
     let (outcome, words) = ending.outcome(death);
-    if let Some(words) = words {
-        ending.tell(&match (death, damage) {
-            (Death::Killed(_) | Death::Lost(_), Some(damage)) => {
-                format!("{words}; {damage}")
-            }
-            _ => words,
-        });
-    }
-    outcome
+    let Some(words) = words else {
+        return (outcome, printable(death.to_string().as_bytes()));
+    };
+    let words = match (death, damage) {
+        (Death::Killed(_) | Death::Lost(_), Some(damage)) => {
+            format!("{words}; {damage}")
+        }
+        _ => words,
+    };
+    ending.tell(&words);
+    (outcome, words)
 }
 
 /// The line of `--verbose` about a Guest that is ready to run.

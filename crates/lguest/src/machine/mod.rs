@@ -28,6 +28,10 @@ mod attach;
 
 mod build;
 
+mod detach;
+
+mod named;
+
 mod run;
 
 mod ending;

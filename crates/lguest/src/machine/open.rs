@@ -10,7 +10,7 @@ use super::config::{
 use super::error::{LaunchError, lacks, named};
 use super::stats::Sink;
 use super::{captures, default_guest, disks};
-use crate::devices::console::{self, Console, Log, Screen};
+use crate::devices::console::{self, Console, Log, Remote, Screen};
 use crate::devices::net::{Nic, Tap, stream, user};
 use crate::loader::{Image, InitrdError, KernelError};
 use crate::needs;
@@ -37,7 +37,11 @@ pub(super) struct Opened {
 }
 
 impl Opened {
-    pub(super) fn open(config: &Config) -> Result<Self, LaunchError> {
+    /// Opens them. `remote` is what a machine with a name adds to its console.
+    pub(super) fn open(
+        config: &Config,
+        remote: Option<Remote>,
+    ) -> Result<Self, LaunchError> {
         let kernel = match &config.kernel {
             Kernel::Embedded => Image::Embedded(default_guest::IMAGE),
             Kernel::File(path) => {
@@ -56,7 +60,7 @@ impl Opened {
             let earlier = &config.devices[..n];
             devices.push(open_device(device, earlier, config.slow_paths)?);
         }
-        let (console, input_end) = open_console(config)?;
+        let (console, input_end) = open_console(config, remote)?;
         let screen = console.screen();
         devices.push(OpenDevice::Console(console));
         // These are last, because statistics may make a file and a capture
@@ -128,6 +132,7 @@ fn open_network(
 /// The console, and the event that it raises at the end of its input.
 fn open_console(
     config: &Config,
+    remote: Option<Remote>,
 ) -> Result<(Console, Option<OwnedFd>), LaunchError> {
     let keep = lacks("keep standard input and output");
     let log = config.log.as_ref().map(|path| {
@@ -150,7 +155,11 @@ fn open_console(
         log: log.transpose()?,
         at_end,
     };
-    Ok((Console::new(config), input_end))
+    let console = match remote {
+        None => Console::new(config),
+        Some(remote) => Console::with_remote(config, remote).map_err(&keep)?,
+    };
+    Ok((console, input_end))
 }
 
 fn open_stats(config: &Config) -> Result<Option<Sink>, LaunchError> {

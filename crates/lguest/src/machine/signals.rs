@@ -160,8 +160,10 @@ pub fn end(outcome: Outcome, reason: &str, ending: &Ending) {
         let ending = ending.clone();
         move |how: &str| {
             terminal::leave_for_good();
+            let words = format!("ended {reason}{how}");
+            ending.note(outcome, &words);
             if terminal::may_tell() {
-                ending.tell(&format!("ended {reason}{how}"));
+                ending.tell(&words);
             }
             std::process::exit(outcome.code().into());
         }

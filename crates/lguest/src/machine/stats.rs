@@ -136,7 +136,7 @@ impl RunReport {
     }
 }
 
-fn device_name(kind: u16) -> &'static str {
+pub(super) fn device_name(kind: u16) -> &'static str {
     match kind {
         LGUEST_DEVICE_T_CONSOLE => "console",
         LGUEST_DEVICE_T_NET => "net",

@@ -98,6 +98,25 @@ const NETWORK: &[Call] = &[
     call!(SHARE, unlinkat, SYS_unlinkat, [NONE, 0, 0, 0]),
 ];
 
+const NAME: &str = "give the machine a name";
+
+/// The calls of a machine with a name, in the order of a run.
+#[rustfmt::skip]
+const NAMED: &[Call] = &[
+    call!(NAME, geteuid, SYS_geteuid, [0, 0, 0, 0]),
+    call!(NAME, mkdirat, SYS_mkdirat, [NONE, 0, 0, 0]),
+    call!(NAME, flock, SYS_flock, [NONE, NONE, 0, 0]),
+    call!(NAME, newfstatat, SYS_newfstatat, [NONE, 0, 0, NONE]),
+    call!(NAME, unlinkat, SYS_unlinkat, [NONE, 0, 0, 0]),
+    call!(NAME, socket, SYS_socket, [1, NONE, 0, 0]),
+    call!(NAME, fchmod, SYS_fchmod, [NONE, 0, 0, 0]),
+    call!(NAME, bind, SYS_bind, [NONE, 0, 0, 0]),
+    call!(NAME, listen, SYS_listen, [NONE, 0, 0, 0]),
+    call!(NAME, pipe2, SYS_pipe2, [0, NONE, 0, 0]),
+    call!(NAME, accept4, SYS_accept4, [NONE, 0, 0, 0]),
+    call!(NAME, getsockopt, SYS_getsockopt, [NONE, 0, 0, 0]),
+];
+
 /// Makes call `nr`, and returns its error, if there is one.
 fn make(nr: libc::c_long, a: [usize; 4]) -> Result<(), i32> {
     // SAFETY: with these arguments the call changes nothing.
@@ -118,6 +137,11 @@ pub(crate) fn refused(about: impl Fn(usize)) -> Option<Lack> {
 /// The same for the calls of a network between Guests.
 pub(crate) fn refused_on_a_network() -> Option<Lack> {
     first_refused(NETWORK, |_| ())
+}
+
+/// The same for the calls of a machine with a name.
+pub(crate) fn refused_with_a_name() -> Option<Lack> {
+    first_refused(NAMED, |_| ())
 }
 
 fn first_refused(calls: &[Call], about: impl Fn(usize)) -> Option<Lack> {
@@ -146,6 +170,7 @@ pub(crate) fn name_of(nr: i64) -> Option<&'static str> {
     CALLS
         .iter()
         .chain(NETWORK)
+        .chain(NAMED)
         .find(|call| call.nr == nr)
         .map(|call| call.name)
 }

@@ -58,6 +58,13 @@ impl<D: BusDevice + ?Sized> Held<D> {
         counters.unwrap_or_default()
     }
 
+    /// Its counts, unless another thread is using the device.
+    pub(super) fn counters(&self) -> NamedCounts {
+        let mut device = self.0.try_lock().ok();
+        let device = device.as_mut().and_then(|device| device.as_mut());
+        device.map(|d| d.device().counters()).unwrap_or_default()
+    }
+
     /// The state; `None` if the device was removed. May block.
     pub(super) fn state(&self) -> Option<DeviceState> {
         self.lock().as_mut().map(|device| device.device().state())

@@ -100,6 +100,10 @@ pub trait Transport: Send + Sync {
     /// How a device was damaged from outside, if the Guest has to die of it.
     fn damage(&self) -> Option<String>;
 
+    /// The counts of each device, with its type. A device that another thread
+    /// is using has none.
+    fn counters(&self) -> Vec<(u16, NamedCounts)>;
+
     /// Ends all devices and waits until they have finished. Returns the counts
     /// of each, with its type. A device that another thread is using is
     /// skipped: that is a console whose input another process took, and it has

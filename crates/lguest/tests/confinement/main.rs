@@ -113,6 +113,7 @@ fn every_call_that_is_not_on_the_list_is_stopped() {
 const ON_A_LAN: More = More {
     lan: true,
     listener: false,
+    control: false,
 };
 
 /// A stream that waits for its other end takes one call more.
@@ -132,6 +133,28 @@ fn a_listener_takes_one_call_more() {
     assert_eq!(ended, Ended::Failed(libc::EBADF));
     let ended = attack(&Plan::default(), libc::SYS_accept4, nothing);
     assert_eq!(ended, Ended::Stopped);
+}
+
+/// A control socket takes two calls more.
+#[test]
+fn a_control_socket_takes_two_calls_more() {
+    let plan = Plan {
+        control: true,
+        ..Plan::default()
+    };
+    let name = |(_, name, _): calls::Call| name;
+    let alone: Vec<&str> = calls::all(More::default()).map(name).collect();
+    let more = calls::all(More::of(&plan)).map(name);
+    let more: Vec<&str> = more.filter(|n| !alone.contains(n)).collect();
+    assert_eq!(more, ["SYS_accept4", "SYS_getsockopt"]);
+    let (level, credentials, groups) = (1, 17, 59);
+    for (option, ended) in [
+        (credentials, Ended::Failed(libc::EBADF)),
+        (groups, Ended::Stopped),
+    ] {
+        let of_a_peer = [-1, level, option, 0, 0, 0];
+        assert_eq!(attack(&plan, libc::SYS_getsockopt, of_a_peer), ended);
+    }
 }
 
 /// A Launcher on a network between Guests connects to others.

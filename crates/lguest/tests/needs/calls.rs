@@ -77,6 +77,18 @@ const OF_A_NETWORK_DONE_WITHOUT: &[Call] = calls![
     futex_waitv SYS_futex_waitv, pwrite64 SYS_pwrite64,
 ];
 
+/// The same for a machine with a name.
+const OF_A_NAME: &[Call] = calls![
+    geteuid SYS_geteuid, mkdirat SYS_mkdirat, flock SYS_flock,
+    newfstatat SYS_newfstatat, unlinkat SYS_unlinkat, socket SYS_socket, fchmod SYS_fchmod,
+    bind SYS_bind, listen SYS_listen, pipe2 SYS_pipe2, accept4 SYS_accept4,
+    getsockopt SYS_getsockopt,
+];
+
+/// A machine with a name works without these; its last output is lost when its
+/// Launcher ends.
+const OF_A_NAME_DONE_WITHOUT: &[Call] = calls![pwrite64 SYS_pwrite64];
+
 /// The same for programs in processes of their own.
 const OF_USER_PROCESSES: &[Call] = calls![
     close_range SYS_close_range, ioctl SYS_ioctl, mremap SYS_mremap,
@@ -210,6 +222,47 @@ fn a_call_that_a_network_needs_is_named() {
         .collect();
     let only_them = run_guest(|command| {
         on_a_network(command);
+        allow_only(command, &all);
+    });
+    works("only them", &only_them);
+}
+
+#[test]
+fn a_call_that_a_machine_with_a_name_needs_is_named() {
+    let with_a_name = |command: &mut Command, place: &Scratch| {
+        command.env("XDG_RUNTIME_DIR", place.path(""));
+        command.args(["run", "--name", "web"]);
+    };
+    each(&rows(OF_A_NAME), |&(name, nr, error)| {
+        let row = format!("{name} {error}");
+        let place = Scratch::new("name");
+        let end = run_guest(|command| {
+            with_a_name(command, &place);
+            refuse(command, nr, error);
+        });
+        let sentence = says(&row, &end, BAD_MACHINE);
+        let words = format!(
+            "cannot give the machine a name: this system refuses the call \
+             {name} ("
+        );
+        assert!(sentence.contains(&words), "{sentence}");
+    });
+    each(&rows(OF_A_NAME_DONE_WITHOUT), |&(name, nr, error)| {
+        let place = Scratch::new("name");
+        let end = run_guest(|command| {
+            with_a_name(command, &place);
+            refuse(command, nr, error);
+        });
+        works(name, &end);
+    });
+    let all: Vec<i64> = lists()
+        .into_iter()
+        .chain([OF_A_NAME, OF_A_NAME_DONE_WITHOUT])
+        .flat_map(|list| list.iter().map(|call| call.1))
+        .collect();
+    let place = Scratch::new("name");
+    let only_them = run_guest(|command| {
+        with_a_name(command, &place);
         allow_only(command, &all);
     });
     works("only them", &only_them);

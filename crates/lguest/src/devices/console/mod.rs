@@ -7,6 +7,11 @@
 //! two directions are independent: output that blocks must not keep ^C^C^C from
 //! coming in.
 
+pub mod backlog;
+
+mod keys;
+use keys::Typed;
+
 mod log;
 pub use log::Log;
 
@@ -15,6 +20,8 @@ pub use screen::{Kind, Screen};
 
 mod exit_keys;
 use exit_keys::ExitKeys;
+
+use backlog::Backlog;
 
 use super::{AT_ONCE, Counter, Filled, NamedCounts, Readiness};
 use super::{ReceiveBuffers, RestoreError, Saved, Versioned, Violation};
@@ -39,9 +46,18 @@ pub struct Config {
     pub at_end: Option<OwnedFd>,
 }
 
+/// What the control socket of a machine adds to its console.
+pub struct Remote {
+    /// A pipe with bytes that clients type. Reads of it do not block.
+    pub typed: OwnedFd,
+    /// The output for clients.
+    pub backlog: Arc<Backlog>,
+}
+
 /// The console of a Guest.
 pub struct Console {
     input: OwnedFd,
+    typed: Option<Typed>,
     at_end: Option<OwnedFd>,
     screen: Arc<Screen>,
     /// Bytes that were read and that the Guest has not taken yet.
@@ -88,11 +104,31 @@ impl Console {
     /// A console between these two.
     #[must_use]
     pub fn new(config: Config) -> Self {
+        Self::with(config, None, None)
+    }
+
+    /// A console that clients of the machine's control socket use, too.
+    ///
+    /// # Errors
+    ///
+    /// The kernel has no descriptor left.
+    pub fn with_remote(config: Config, remote: Remote) -> io::Result<Self> {
+        let typed = Typed::beside(&config.input, remote.typed)?;
+        Ok(Self::with(config, Some(typed), Some(remote.backlog)))
+    }
+
+    fn with(
+        config: Config,
+        typed: Option<Typed>,
+        backlog: Option<Arc<Backlog>>,
+    ) -> Self {
         let is_terminal = rustix::termios::isatty(&config.input);
+        let screen = Screen::new(config.output, config.log, backlog);
         Self {
             input: config.input,
+            typed,
             at_end: config.at_end,
-            screen: Arc::new(Screen::new(config.output, config.log)),
+            screen: Arc::new(screen),
             waiting: Vec::new(),
             exit_keys: is_terminal.then(ExitKeys::default),
             ended: false,
@@ -118,7 +154,10 @@ impl Console {
     /// The file to watch for input.
     #[must_use]
     pub fn input(&self) -> BorrowedFd<'_> {
-        self.input.as_fd()
+        match &self.typed {
+            Some(typed) => typed.watch(),
+            None => self.input.as_fd(),
+        }
     }
 
     /// There may be input. Returns when it would have to wait, and when it has
@@ -131,7 +170,27 @@ impl Console {
         &mut self,
         buffers: &mut dyn ReceiveBuffers,
     ) -> Result<Readiness, Violation> {
+        let found = self.look_for_input(buffers);
+        let nothing_waits = self.waiting.is_empty();
+        if let Some(typed) = &mut self.typed {
+            typed.listen(nothing_waits);
+        }
+        found
+    }
+
+    fn look_for_input(
+        &mut self,
+        buffers: &mut dyn ReceiveBuffers,
+    ) -> Result<Readiness, Violation> {
         let mut filled = self.deliver(buffers, AT_ONCE)?;
+        if self.waiting.is_empty()
+            && let Some(typed) = &self.typed
+        {
+            let mut bytes = [0; READ_MAX];
+            let n = typed.read(&mut bytes);
+            self.keep(&bytes[..n]);
+            filled += self.deliver(buffers, AT_ONCE - filled)?;
+        }
         let reads = self.waiting.is_empty() || self.is_terminal();
         if !self.ended && reads {
             if let Some(settled) = self.read() {
@@ -139,11 +198,10 @@ impl Console {
             }
             filled += self.deliver(buffers, AT_ONCE - filled)?;
         }
-        let next = self.readiness(filled);
-        if next == Readiness::Closed {
+        if self.ended && self.waiting.is_empty() {
             self.tell_end();
         }
-        Ok(next)
+        Ok(self.readiness(filled))
     }
 
     /// Gives waiting bytes to the Guest, buffer by buffer, `most` at most.
@@ -223,7 +281,7 @@ impl Console {
             MayRead::WouldBlock => return None,
             MayRead::InBackground => return Some(Readiness::Taken),
             MayRead::Never => {
-                self.ended = true;
+                self.end_input();
                 return None;
             }
         }
@@ -231,7 +289,7 @@ impl Console {
         let n = match rustix::io::read(&self.input, &mut bytes) {
             Err(Errno::INTR | Errno::AGAIN) => return None,
             Ok(0) | Err(_) => {
-                self.ended = true;
+                self.end_input();
                 return None;
             }
             Ok(n) => n,
@@ -246,11 +304,19 @@ impl Console {
         None
     }
 
+    /// There is no more input but that of clients.
+    fn end_input(&mut self) {
+        self.ended = true;
+        if let Some(typed) = &self.typed {
+            typed.forget(&self.input);
+        }
+    }
+
     /// What to do next about input, after so many buffers were filled.
     fn readiness(&self, buffers: usize) -> Readiness {
         match (self.waiting.is_empty(), self.ended) {
-            (true, true) => Readiness::Closed,
-            (true, false) => Readiness::Wait,
+            (true, true) if self.typed.is_none() => Readiness::Closed,
+            (true, _) => Readiness::Wait,
             (false, _) if buffers >= AT_ONCE => Readiness::More,
             // A terminal is read even then: ^C^C^C has to end a Guest that
             // takes no more input.
@@ -264,7 +330,7 @@ impl Console {
     /// The input has ended, and the Guest has all of it.
     fn tell_end(&self) {
         if let Some(event) = &self.at_end {
-            // It is raised once, so it cannot be full.
+            // It is raised a few times at most, so it cannot be full.
             let _ = rustix::io::write(event, &1_u64.to_ne_bytes());
         }
     }

@@ -4,10 +4,12 @@
 //! goes on. The two are independent: a full disk under the log does not affect
 //! the output, and a closed output does not affect the log.
 
+use super::backlog::Backlog;
 use super::log::Log;
 use rustix::fs::{FileType, fstat, fstatfs};
 use rustix::io::Errno;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Where the Guest's lines are shown.
@@ -15,6 +17,7 @@ pub struct Screen {
     output: OwnedFd,
     kind: Kind,
     log: Option<Log>,
+    backlog: Option<Arc<Backlog>>,
     /// Nothing can be written to the output any more.
     closed: AtomicBool,
     /// The message that output is lost has been printed.
@@ -61,11 +64,16 @@ impl Kind {
 }
 
 impl Screen {
-    pub(super) fn new(output: OwnedFd, log: Option<Log>) -> Self {
+    pub(super) fn new(
+        output: OwnedFd,
+        log: Option<Log>,
+        backlog: Option<Arc<Backlog>>,
+    ) -> Self {
         Self {
             kind: Kind::of(&output),
             output,
             log,
+            backlog,
             closed: AtomicBool::new(false),
             told: AtomicBool::new(false),
             bytes_out: AtomicU64::new(0),
@@ -83,6 +91,9 @@ impl Screen {
     /// Writes all of `bytes`. Blocks as long as the reader of the output does
     /// not read.
     pub(crate) fn show(&self, bytes: &[u8]) {
+        if let Some(backlog) = &self.backlog {
+            backlog.append(bytes);
+        }
         if let Some(log) = &self.log {
             log.begin();
             log.write(bytes);

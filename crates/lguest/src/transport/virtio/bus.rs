@@ -380,6 +380,11 @@ impl Transport for VirtioBus {
         self.slots.iter().find_map(damage)
     }
 
+    fn counters(&self) -> Vec<(u16, NamedCounts)> {
+        let counts = |slot: &Slot| (slot.kind.into(), slot.device.counters());
+        self.slots.iter().map(counts).collect()
+    }
+
     fn finish(&self) -> Vec<(u16, NamedCounts)> {
         let end = |slot: &Slot| (slot.kind.into(), slot.device.finish());
         self.slots.iter().map(end).collect()

@@ -341,6 +341,14 @@ impl Transport for PciBus {
         self.functions.iter().find_map(damage)
     }
 
+    fn counters(&self) -> Vec<(u16, NamedCounts)> {
+        let counts = |function: &Function| {
+            let kind = function.described.kind.into();
+            (kind, function.device.counters())
+        };
+        self.functions.iter().map(counts).collect()
+    }
+
     fn finish(&self) -> Vec<(u16, NamedCounts)> {
         let end = |function: &Function| {
             let kind = function.described.kind.into();

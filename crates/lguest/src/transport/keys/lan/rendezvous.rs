@@ -11,10 +11,9 @@
 //! if it is another user. Neither receives a message itself: see
 //! [`super::porter`].
 
-#![expect(unsafe_code, reason = "credentials of a socket's other end")]
-
 use super::messages::Message;
 use super::porter::{Connection, Porter};
+use crate::credentials::peer_of_our_user;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{
@@ -24,7 +23,7 @@ use rustix::net::{
 use std::ffi::{OsStr, OsString};
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -124,7 +123,7 @@ impl Rendezvous {
     ) -> io::Result<Connection> {
         let socket = Connection::new(socket()?, porter);
         rustix::net::connect(&socket, &self.address(slot)?)?;
-        same_user(&socket)?;
+        peer_of_our_user(&socket)?;
         Ok(socket)
     }
 
@@ -200,7 +199,7 @@ pub(super) fn accept(
         match rustix::net::accept_with(listener, flags) {
             Ok(socket) => {
                 let socket = Connection::new(socket, porter);
-                if same_user(&socket).is_ok() {
+                if peer_of_our_user(&socket).is_ok() {
                     return Ok(Some(socket));
                 }
             }
@@ -241,41 +240,13 @@ fn socket() -> rustix::io::Result<OwnedFd> {
     )
 }
 
-/// Checks that the process at the other end belongs to our user.
-fn same_user(socket: impl AsFd) -> io::Result<()> {
-    let mut peer = libc::ucred {
-        pid: 0,
-        uid: 0,
-        gid: 0,
-    };
-    let size = size_of::<libc::ucred>();
-    let mut len = libc::socklen_t::try_from(size).expect("a small struct");
-    // SAFETY: the descriptor is open, and the kernel writes at most `len`
-    // bytes to where there are that many.
-    let done = unsafe {
-        libc::getsockopt(
-            socket.as_fd().as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_PEERCRED,
-            std::ptr::from_mut(&mut peer).cast(),
-            &mut len,
-        )
-    };
-    if done == -1 {
-        return Err(io::Error::last_os_error());
-    }
-    if peer.uid != rustix::process::geteuid().as_raw() {
-        return Err(io::ErrorKind::PermissionDenied.into());
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::messages::{Hello, Welcome};
     use super::super::porter::receive_here;
     use super::super::tests::{Scratch, porter};
     use super::*;
+    use std::os::fd::AsFd;
 
     #[test]
     fn a_message_arrives_with_all_its_files_or_not_at_all() {

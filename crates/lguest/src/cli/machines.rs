@@ -1,0 +1,211 @@
+//! The commands about machines with a name, for clap.
+//!
+//! The comment of a field is its text in `--help`.
+
+use super::values;
+use crate::machines::Name;
+use crate::machines::verbs::Verb;
+use clap::{Args, Subcommand};
+use std::time::Duration;
+
+/// The exit codes of these commands.
+const CODES: &str = "\
+Exit status:
+  0    done
+  2    the command line is wrong
+  120  the folder for machines cannot be used
+  126  the machine cannot do it now: it has ended, or runs, or does not answer
+  127  there is no machine with that name";
+
+/// The exit codes of commands that end with the code of a machine.
+const CODES_OF_MACHINE: &str = "\
+Exit status:
+  that of the machine when it has ended (123: its launcher was killed)
+  0    console: left by ^]
+  2    the command line is wrong
+  120  the folder for machines cannot be used
+  126  the machine has ended before, or does not answer
+  127  there is no machine with that name";
+
+/// The commands about machines.
+#[derive(Debug, Subcommand)]
+pub(super) enum Machines {
+    /// List your machines
+    #[command(after_help = CODES)]
+    Ps {
+        #[command(flatten)]
+        again: Again,
+    },
+    /// Attach to the console of a machine; ^] leaves it, and it runs on
+    #[command(after_help = CODES_OF_MACHINE)]
+    Console {
+        #[command(flatten)]
+        machine: One,
+        /// Never type, so that others can
+        #[arg(long)]
+        look: bool,
+    },
+    /// Print the last output of a machine (256 KiB at most)
+    #[command(after_help = CODES)]
+    Logs {
+        #[command(flatten)]
+        machine: One,
+        /// Go on until the machine has ended
+        #[arg(long, short)]
+        follow: bool,
+        /// Only what was printed within this time: 90, 90s, 5m, 2h or 1d
+        #[arg(long, value_name = "DURATION", value_parser = values::duration)]
+        since: Option<Duration>,
+    },
+    /// Ask a machine to power off, and kill it if it does not
+    #[command(after_help = CODES)]
+    Stop {
+        #[command(flatten)]
+        machine: One,
+        /// How long it may take
+        #[arg(
+            long,
+            value_name = "DURATION",
+            default_value = "10s",
+            value_parser = values::duration,
+        )]
+        timeout: Duration,
+    },
+    /// End machines at once, and remove them
+    #[command(after_help = CODES)]
+    Kill {
+        #[command(flatten)]
+        machines: Several,
+        /// Leave their last output until 'lguest rm'
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Stop a guest until 'lguest resume'
+    #[command(after_help = CODES)]
+    Pause(One),
+    /// Let a guest go on that was paused
+    #[command(after_help = CODES)]
+    Resume(One),
+    /// Wait until a machine has ended
+    #[command(after_help = CODES_OF_MACHINE)]
+    Wait(One),
+    /// Print the counters of a machine
+    #[command(after_help = CODES)]
+    Stats {
+        #[command(flatten)]
+        machine: One,
+        #[command(flatten)]
+        again: Again,
+    },
+    /// Print what is known of a machine, as JSON
+    #[command(after_help = CODES)]
+    Inspect {
+        #[command(flatten)]
+        machine: One,
+        /// Print a file for 'lguest run FILE' instead
+        #[arg(long)]
+        toml: bool,
+    },
+    /// Remove machines that have ended
+    #[command(after_help = CODES)]
+    Rm(Several),
+    /// Type a line on the console of a machine
+    #[command(after_help = CODES)]
+    Send {
+        #[command(flatten)]
+        machine: One,
+        /// The line
+        #[arg(value_name = "TEXT", allow_hyphen_values = true)]
+        text: String,
+        /// Leave out the end of the line
+        #[arg(long, short)]
+        no_newline: bool,
+    },
+}
+
+/// A machine.
+#[derive(Debug, Args)]
+pub(super) struct One {
+    /// The machine
+    #[arg(value_name = "NAME")]
+    name: Name,
+}
+
+/// Machines.
+#[derive(Debug, Args)]
+pub(super) struct Several {
+    /// The machines
+    #[arg(value_name = "NAME", required_unless_present = "all")]
+    names: Vec<Name>,
+    /// All of yours
+    #[arg(long, conflicts_with = "names")]
+    all: bool,
+}
+
+/// How something is printed.
+#[derive(Debug, Args)]
+pub(super) struct Again {
+    /// Print JSON, for scripts
+    #[arg(long)]
+    json: bool,
+    /// Print it anew every second, until ^C
+    #[arg(long, short)]
+    watch: bool,
+}
+
+impl Machines {
+    /// What to do.
+    pub(super) fn verb(self) -> Verb {
+        match self {
+            Self::Ps { again } => Verb::Ps {
+                json: again.json,
+                watch: again.watch,
+            },
+            Self::Console { machine, look } => Verb::Console {
+                name: machine.name,
+                look,
+            },
+            Self::Logs {
+                machine,
+                follow,
+                since,
+            } => Verb::Logs {
+                name: machine.name,
+                follow,
+                since,
+            },
+            Self::Stop { machine, timeout } => Verb::Stop {
+                name: machine.name,
+                timeout,
+            },
+            Self::Kill { machines, keep } => Verb::Kill {
+                names: machines.names,
+                keep,
+            },
+            Self::Pause(machine) => Verb::Pause(machine.name),
+            Self::Resume(machine) => Verb::Resume(machine.name),
+            Self::Wait(machine) => Verb::Wait(machine.name),
+            Self::Stats { machine, again } => Verb::Stats {
+                name: machine.name,
+                json: again.json,
+                watch: again.watch,
+            },
+            Self::Inspect { machine, toml } => Verb::Inspect {
+                name: machine.name,
+                toml,
+            },
+            Self::Rm(machines) => Verb::Rm {
+                names: machines.names,
+            },
+            Self::Send {
+                machine,
+                text,
+                no_newline,
+            } => Verb::Send {
+                name: machine.name,
+                text,
+                no_newline,
+            },
+        }
+    }
+}

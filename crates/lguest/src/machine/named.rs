@@ -1,0 +1,255 @@
+//! What a run with a name has more: a folder, a control socket, an end.
+//!
+//! The folder is claimed before anything else is opened. The thread of the
+//! control socket starts when the Guest is built, and ends after its clients
+//! have received how the machine has ended.
+
+use super::config::{Config, Kernel, Named};
+use super::detach::Ready;
+use super::ending::Ending;
+use super::error::{LaunchError, lacks};
+use super::signals;
+use crate::cli::exit::Outcome;
+use crate::devices::console::Remote;
+use crate::devices::console::backlog::{Backlog, now};
+use crate::engine::{Engine, Hold, RequestError};
+use crate::machine::stats::device_name;
+use crate::machine::terminal;
+use crate::machines::claim::{Claim, Files, Record};
+use crate::machines::protocol::{Counts, DeviceCounts};
+use crate::machines::record::Facts;
+use crate::machines::server::{Controlled, Ended, Parts, Server};
+use crate::needs;
+use crate::thread;
+use crate::transport::Transport;
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::pipe::{PipeFlags, pipe_with};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+/// How long the end of the run waits for the control socket.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a Guest may take to stand still. It does not go on afterwards,
+/// however long it takes.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// SIGKILL: what the end by `lguest kill` counts as.
+const KILLED: u8 = 9;
+
+/// A machine with a name that has not started.
+pub(super) struct Prepared {
+    claim: Claim,
+    files: Files,
+    named: Named,
+    ready: Option<Ready>,
+    backlog: Arc<Backlog>,
+    /// The pipe to the console: the end that is written.
+    typed: OwnedFd,
+    news: OwnedFd,
+}
+
+/// A machine with a name that runs.
+pub(super) struct Running {
+    record: Arc<Record>,
+    ended: Ended,
+    news: OwnedFd,
+    done: Receiver<()>,
+    _claim: Claim,
+}
+
+impl Prepared {
+    /// Claims the folder of `named`. Returns also what its console gets.
+    pub(super) fn new(
+        named: &Named,
+        ready: Option<Ready>,
+    ) -> Result<(Self, Remote), LaunchError> {
+        needs::refused_with_a_name().map_or(Ok(()), Err)?;
+        let keep = lacks("make a control socket");
+        let (claim, files) = Claim::make(&named.name)?;
+        let prepare = || {
+            let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+            let news = eventfd(0, flags)?;
+            let (theirs, ours) =
+                pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+            let console = files.console.try_clone()?;
+            Ok((news.try_clone()?, news, theirs, ours, console))
+        };
+        let (wakes, news, theirs, ours, console) = prepare().map_err(keep)?;
+        let until = named.until.as_deref();
+        let backlog = Arc::new(Backlog::new(console, wakes, until));
+        let remote = Remote {
+            typed: theirs,
+            backlog: Arc::clone(&backlog),
+        };
+        let prepared = Self {
+            claim,
+            files,
+            named: named.clone(),
+            ready,
+            backlog,
+            typed: ours,
+            news,
+        };
+        Ok((prepared, remote))
+    }
+
+    /// Where the end is written.
+    pub(super) fn record(&self) -> Arc<Record> {
+        Arc::clone(&self.files.record)
+    }
+
+    /// Starts the thread of the control socket.
+    pub(super) fn start(
+        mut self,
+        config: &Config,
+        guest: &Arc<dyn Engine>,
+        bus: &Arc<dyn Transport>,
+        ending: &Ending,
+    ) -> Result<Running, LaunchError> {
+        let facts = Facts {
+            name: self.named.name.clone(),
+            pid: std::process::id(),
+            started: now(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            settings: self.named.settings.clone(),
+        };
+        self.claim.start(&facts).map_err(|error| {
+            LaunchError::Failed("write the facts of the machine", error)
+        })?;
+        let keep = lacks("serve a control socket");
+        let ended = Ended::default();
+        let built_in = config.kernel == Kernel::Embedded;
+        let parts = Parts {
+            machine: Box::new(Machine {
+                facts,
+                backlog: self.backlog,
+                guest: Arc::clone(guest),
+                bus: Arc::clone(bus),
+                ending: ending.clone(),
+                hold: None,
+                stop_with: self.named.stop_keys(built_in),
+                ready: self.ready,
+            }),
+            listener: self.files.listener,
+            typed: self.typed,
+            news: self.news.try_clone().map_err(&keep)?,
+            ended: ended.clone(),
+        };
+        let (finished, done) = channel();
+        thread::start("control", 256 << 10, move || {
+            let mut server = Server::new(parts);
+            if let Err(error) = server.serve() {
+                terminal::tell_or_lose(&format!(
+                    "the control socket has failed ({error}): the guest goes \
+                     on without it"
+                ));
+            }
+            // The run waits for this at its end.
+            let _ = finished.send(());
+        })
+        .map_err(&keep)?;
+        Ok(Running {
+            record: self.files.record,
+            ended,
+            news: self.news,
+            done,
+            _claim: self.claim,
+        })
+    }
+}
+
+impl Running {
+    /// Notes the end, and tells clients. Blocks until they know it, or some
+    /// seconds.
+    pub(super) fn end(self, outcome: Outcome, reason: &str) {
+        if let Some(end) = self.record.write(outcome.code(), reason) {
+            self.ended.set(end);
+        }
+        let _ = rustix::io::write(&self.news, &1_u64.to_ne_bytes());
+        let _ = self.done.recv_timeout(PATIENCE);
+    }
+}
+
+/// The machine, as its control socket uses it.
+struct Machine {
+    facts: Facts,
+    backlog: Arc<Backlog>,
+    guest: Arc<dyn Engine>,
+    bus: Arc<dyn Transport>,
+    ending: Ending,
+    hold: Option<Hold>,
+    stop_with: Option<String>,
+    ready: Option<Ready>,
+}
+
+impl Controlled for Machine {
+    fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    fn backlog(&self) -> &Backlog {
+        &self.backlog
+    }
+
+    fn is_paused(&self) -> bool {
+        self.hold.is_some()
+    }
+
+    fn counts(&self) -> Counts {
+        let counters = self.guest.counters();
+        let devices = self.bus.counters().into_iter().map(|(kind, counts)| {
+            let counts = counts.into_iter();
+            DeviceCounts {
+                r#type: device_name(kind).into(),
+                counts: counts.map(|(name, n)| (name.into(), n)).collect(),
+            }
+        });
+        Counts {
+            host: counters.host.into_iter().collect(),
+            devices: devices.collect(),
+            huge_pages: counters.huge_pages,
+        }
+    }
+
+    fn pause(&mut self) -> Result<(), String> {
+        if self.hold.is_some() {
+            return Ok(());
+        }
+        let hold = || -> Result<Hold, RequestError> {
+            let hold = self.guest.hold()?;
+            hold.wait_for(PAUSE)?;
+            Ok(hold)
+        };
+        self.hold = Some(hold().map_err(|error| error.to_string())?);
+        Ok(())
+    }
+
+    fn resume(&mut self) {
+        self.hold = None;
+    }
+
+    fn stop_keys(&self) -> Option<String> {
+        self.stop_with.clone()
+    }
+
+    fn kill(&mut self) {
+        let ending = self.ending.clone();
+        let end = move || {
+            let outcome = Outcome::Signal(KILLED);
+            signals::end(outcome, "by 'lguest kill'", &ending);
+        };
+        if thread::start("kill", 128 << 10, end).is_err() {
+            self.ending
+                .begin(Outcome::Signal(KILLED), "by 'lguest kill'");
+        }
+    }
+
+    fn ready(&mut self) {
+        if let Some(ready) = self.ready.take() {
+            ready.tell();
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! A connection to the control socket of a machine.
+//!
+//! Nothing here waits longer than a caller wants, whatever the Launcher does.
+
+use super::error::MachineError;
+use super::folder::Folder;
+use super::name::Name;
+use super::protocol::{self, Call, LINE_MOST, Received, received};
+use crate::credentials::peer_of_our_user;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::{SendFlags, send};
+use serde::de::DeserializeOwned;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+/// How long an answer may take.
+pub const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A connection.
+pub struct Link {
+    name: Name,
+    socket: OwnedFd,
+    /// The Launcher's process.
+    pub pid: u32,
+    incoming: Vec<u8>,
+    next: u64,
+}
+
+/// What a wait for a message found.
+#[derive(Debug)]
+pub enum Heard {
+    /// A message.
+    Message(Received),
+    /// Nothing in the time that there was.
+    Nothing,
+    /// The Launcher has closed the connection.
+    Closed,
+}
+
+impl Link {
+    /// Connects to a machine that runs.
+    ///
+    /// # Errors
+    ///
+    /// [`MachineError::Ended`], [`MachineError::NoAnswer`].
+    pub fn to(folder: &Folder) -> Result<Self, MachineError> {
+        let name = folder.name.clone();
+        // Its Launcher may still be there for a moment.
+        if let Some(end) = folder.end() {
+            return Err(MachineError::Ended(name, end.reason));
+        }
+        let connect = || {
+            let socket = folder.connect()?;
+            let pid = peer_of_our_user(&socket)?;
+            Ok((socket, pid))
+        };
+        let (socket, pid) =
+            connect().map_err(|error: io::Error| match folder.end() {
+                Some(end) => MachineError::Ended(name.clone(), end.reason),
+                None => MachineError::NoAnswer(name.clone(), error.to_string()),
+            })?;
+        Ok(Self {
+            name,
+            socket,
+            pid,
+            incoming: Vec::new(),
+            next: 0,
+        })
+    }
+
+    fn no_answer(&self, why: impl ToString) -> MachineError {
+        MachineError::NoAnswer(self.name.clone(), why.to_string())
+    }
+
+    /// Waits until the socket is ready, for `time` at most.
+    fn wait(
+        &self,
+        flags: PollFlags,
+        time: Option<Duration>,
+    ) -> Result<bool, MachineError> {
+        let time = time.map(|time| Timespec {
+            tv_sec: time.as_secs().cast_signed(),
+            tv_nsec: time.subsec_nanos().into(),
+        });
+        let mut fds = [PollFd::new(&self.socket, flags)];
+        match poll(&mut fds, time.as_ref()) {
+            Ok(n) => Ok(n > 0),
+            // The caller looks at the time again.
+            Err(Errno::INTR) => Ok(true),
+            Err(error) => Err(self.no_answer(io::Error::from(error))),
+        }
+    }
+
+    /// Sends a call. Returns its number.
+    ///
+    /// # Errors
+    ///
+    /// [`MachineError::NoAnswer`].
+    pub fn call(&mut self, call: &Call) -> Result<u64, MachineError> {
+        self.next += 1;
+        let line = protocol::call(self.next, call);
+        let deadline = Instant::now() + PATIENCE;
+        let mut rest = line.as_slice();
+        while !rest.is_empty() {
+            match send(&self.socket, rest, SendFlags::NOSIGNAL) {
+                Ok(n) => rest = &rest[n..],
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => {
+                    let left = deadline.duration_since(Instant::now());
+                    if left.is_zero()
+                        || !self.wait(PollFlags::OUT, Some(left))?
+                    {
+                        return Err(self.no_answer("it takes no calls"));
+                    }
+                }
+                Err(error) => {
+                    return Err(self.no_answer(io::Error::from(error)));
+                }
+            }
+        }
+        Ok(self.next)
+    }
+
+    /// The next message that has arrived already.
+    ///
+    /// # Errors
+    ///
+    /// [`MachineError::NoAnswer`]: what comes is too long for a message.
+    pub fn arrived(&mut self) -> Result<Heard, MachineError> {
+        loop {
+            let end = self.incoming.iter().position(|&byte| byte == b'\n');
+            if let Some(end) = end {
+                let line: Vec<u8> = self.incoming.drain(..=end).collect();
+                match received(&line) {
+                    Some(message) => return Ok(Heard::Message(message)),
+                    None => continue,
+                }
+            }
+            // An answer may be longer than a call.
+            if self.incoming.len() > 16 * LINE_MOST {
+                return Err(self.no_answer("it sends no lines"));
+            }
+            let mut bytes = [0; 16 << 10];
+            match rustix::io::read(&self.socket, &mut bytes) {
+                Ok(0) => return Ok(Heard::Closed),
+                Ok(n) => self.incoming.extend_from_slice(&bytes[..n]),
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return Ok(Heard::Nothing),
+                Err(Errno::CONNRESET) => return Ok(Heard::Closed),
+                Err(error) => {
+                    return Err(self.no_answer(io::Error::from(error)));
+                }
+            }
+        }
+    }
+
+    /// Waits for a message until `deadline`.
+    ///
+    /// # Errors
+    ///
+    /// [`MachineError::NoAnswer`].
+    pub fn hear(
+        &mut self,
+        deadline: Option<Instant>,
+    ) -> Result<Heard, MachineError> {
+        loop {
+            match self.arrived()? {
+                Heard::Nothing => {}
+                heard => return Ok(heard),
+            }
+            let left = deadline
+                .map(|time| time.saturating_duration_since(Instant::now()));
+            let over = left.is_some_and(|left| left.is_zero());
+            if over || !self.wait(PollFlags::IN, left)? {
+                return Ok(Heard::Nothing);
+            }
+        }
+    }
+
+    /// Waits for the answer to call `number`; other messages are lost.
+    ///
+    /// # Errors
+    ///
+    /// [`MachineError::NoAnswer`], [`MachineError::Refused`].
+    pub fn answer<T: DeserializeOwned>(
+        &mut self,
+        number: u64,
+        deadline: Option<Instant>,
+    ) -> Result<T, MachineError> {
+        loop {
+            match self.hear(deadline)? {
+                Heard::Message(Received::Answer(of, result))
+                    if of == number =>
+                {
+                    let result = result.map_err(|text| {
+                        let text = crate::engine::printable(text.as_bytes());
+                        MachineError::Refused(self.name.clone(), text)
+                    })?;
+                    return serde_json::from_value(result)
+                        .map_err(|error| self.no_answer(error));
+                }
+                Heard::Message(_) => {}
+                Heard::Nothing => {
+                    return Err(self.no_answer("no answer in time"));
+                }
+                Heard::Closed => {
+                    return Err(self.no_answer("it has closed the connection"));
+                }
+            }
+        }
+    }
+
+    /// Calls, and waits for the answer.
+    ///
+    /// # Errors
+    ///
+    /// [`MachineError::NoAnswer`], [`MachineError::Refused`].
+    pub fn ask<T: DeserializeOwned>(
+        &mut self,
+        call: &Call,
+    ) -> Result<T, MachineError> {
+        let number = self.call(call)?;
+        self.answer(number, Some(Instant::now() + PATIENCE))
+    }
+}
+
+impl AsFd for Link {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}

@@ -1,0 +1,36 @@
+//! What is known of a machine: its facts when it starts, its end.
+//!
+//! Both are JSON, in files of the machine's folder and in answers of its
+//! control socket.
+
+use super::name::Name;
+use super::settings::Settings;
+use serde::{Deserialize, Serialize};
+
+/// What does not change while a machine runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Facts {
+    /// Its name.
+    pub name: Name,
+    /// The process number of its Launcher.
+    pub pid: u32,
+    /// When the Launcher was ready to run it, in milliseconds since 1970.
+    pub started: u64,
+    /// The version of lguest.
+    pub version: String,
+    /// What it was started with.
+    pub settings: Settings,
+}
+
+/// How a machine has ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct End {
+    /// The exit code of its Launcher.
+    pub exit_code: u8,
+    /// Why it has ended. Printable.
+    pub reason: String,
+    /// When, in milliseconds since 1970.
+    pub at: u64,
+}

@@ -1,0 +1,150 @@
+//! `lguest inspect` and `stats`: what is known of a machine.
+//!
+//! What is known of one that has ended is in the files of its folder.
+
+use super::found::{DONE, find};
+use crate::cli::exit::Outcome;
+use crate::engine::printable;
+use crate::machines::error::MachineError;
+use crate::machines::folder::Folder;
+use crate::machines::link::Link;
+use crate::machines::name::Name;
+use crate::machines::protocol::{Call, Counts, Inspected, State};
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
+
+/// How often `--watch` looks.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// What is known of a machine, whether it runs or has ended.
+pub(super) fn known(folder: &Folder) -> Result<Inspected, MachineError> {
+    let inspect = |mut link: Link| link.ask(&Call::Inspect {});
+    match Link::to(folder).and_then(inspect) {
+        Ok(inspected) => Ok(inspected),
+        Err(error) => {
+            let (Some(facts), Some(end)) = (folder.facts(), folder.end())
+            else {
+                return Err(error);
+            };
+            let (output_first, output_end) =
+                folder.output().map_or((0, 0), |output| output.range());
+            Ok(Inspected {
+                facts,
+                state: State::Ended,
+                output_first,
+                output_end,
+                clients: 0,
+                types: None,
+                end: Some(end),
+            })
+        }
+    }
+}
+
+pub(super) fn inspect(
+    name: &Name,
+    toml: bool,
+) -> Result<Outcome, MachineError> {
+    let (_, folder) = find(name)?;
+    let known = known(&folder)?;
+    let text = if toml {
+        known.facts.settings.to_toml()
+    } else {
+        json(&known)
+    };
+    print(&text);
+    Ok(DONE)
+}
+
+/// JSON for a person. Control characters are escaped by JSON itself.
+pub(super) fn json(value: &impl serde::Serialize) -> String {
+    let text = serde_json::to_string_pretty(value).unwrap_or_default();
+    let mut safe = String::with_capacity(text.len() + 1);
+    for c in text.chars() {
+        match c {
+            // Of what JSON leaves as it is, a terminal may act on these.
+            c if c.is_control() && c != '\n' => {
+                let _ = write!(safe, "\\u{:04x}", u32::from(c));
+            }
+            c => safe.push(c),
+        }
+    }
+    safe.push('\n');
+    safe
+}
+
+/// Prints text. If the reader has closed the pipe, the exit code is enough.
+pub(super) fn print(text: &str) {
+    let mut out = io::stdout().lock();
+    let _ = out.write_all(text.as_bytes());
+    let _ = out.flush();
+}
+
+/// Prints what `look` returns, once or every second. On a terminal, each time
+/// replaces the one before.
+pub(super) fn watch(
+    watch: bool,
+    mut look: impl FnMut() -> Result<String, MachineError>,
+) -> Result<Outcome, MachineError> {
+    loop {
+        let text = look()?;
+        if watch && io::stdout().is_terminal() {
+            print("\x1b[H\x1b[2J");
+        }
+        let mut out = io::stdout().lock();
+        let printed = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+        drop(out);
+        if !watch || printed.is_err() {
+            return Ok(DONE);
+        }
+        std::thread::sleep(LOOK);
+    }
+}
+
+pub(super) fn stats(
+    name: &Name,
+    as_json: bool,
+    again: bool,
+) -> Result<Outcome, MachineError> {
+    let (_, folder) = find(name)?;
+    let mut link = Link::to(&folder)?;
+    watch(again, || {
+        let counts: Counts = link.ask(&Call::Stats {})?;
+        Ok(if as_json {
+            json(&counts)
+        } else {
+            table(&counts)
+        })
+    })
+}
+
+/// Counters, one a line.
+fn table(counts: &Counts) -> String {
+    let mut text = String::new();
+    let mut line = |name: &str, count: u64| {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{:<40} {count}", printable(name.as_bytes()));
+    };
+    line("huge_pages", counts.huge_pages);
+    for (name, count) in &counts.host {
+        line(&format!("host.{name}"), *count);
+    }
+    for (n, device) in counts.devices.iter().enumerate() {
+        for (name, count) in &device.counts {
+            line(&format!("device{n}.{}.{name}", device.r#type), *count);
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_cannot_speak_to_the_terminal() {
+        let text = json(&"a\u{1b}[2J\u{9b}5\u{7f}\n");
+        assert_eq!(text, "\"a\\u001b[2J\\u009b5\\u007f\\n\"\n");
+    }
+}

@@ -1,0 +1,149 @@
+//! The commands about machines that have a name.
+//!
+//! Each is a client of the control socket. What a Guest has printed or chosen
+//! is made printable, except on the console.
+
+mod found;
+
+mod shown;
+
+mod console;
+mod end;
+mod facts;
+mod logs;
+mod ps;
+
+use super::error::MachineError;
+use super::name::Name;
+use super::protocol::{Bytes, Call};
+use crate::cli::exit::Outcome;
+use found::{ask, find};
+use std::time::Duration;
+
+/// A command about machines.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verb {
+    /// Lists them.
+    Ps {
+        /// As JSON.
+        json: bool,
+        /// Again and again.
+        watch: bool,
+    },
+    /// Attaches to a console.
+    Console {
+        /// The machine.
+        name: Name,
+        /// Never types.
+        look: bool,
+    },
+    /// Prints output.
+    Logs {
+        /// The machine.
+        name: Name,
+        /// Goes on until the machine has ended.
+        follow: bool,
+        /// Only what was printed in this time.
+        since: Option<Duration>,
+    },
+    /// Asks a Guest to power off, and ends it after a time.
+    Stop {
+        /// The machine.
+        name: Name,
+        /// The time.
+        timeout: Duration,
+    },
+    /// Ends machines, and removes them.
+    Kill {
+        /// The machines. None: all.
+        names: Vec<Name>,
+        /// Leaves their folders.
+        keep: bool,
+    },
+    /// Stops a Guest for a while.
+    Pause(Name),
+    /// Lets it go on.
+    Resume(Name),
+    /// Waits for the end.
+    Wait(Name),
+    /// Prints counters.
+    Stats {
+        /// The machine.
+        name: Name,
+        /// As JSON.
+        json: bool,
+        /// Again and again.
+        watch: bool,
+    },
+    /// Prints what is known of a machine, as JSON.
+    Inspect {
+        /// The machine.
+        name: Name,
+        /// As a configuration file.
+        toml: bool,
+    },
+    /// Removes machines that have ended.
+    Rm {
+        /// The machines. None: all that have ended.
+        names: Vec<Name>,
+    },
+    /// Types a line.
+    Send {
+        /// The machine.
+        name: Name,
+        /// The line.
+        text: String,
+        /// Without the end of the line.
+        no_newline: bool,
+    },
+}
+
+/// Carries out `verb`.
+///
+/// # Errors
+///
+/// [`MachineError`], with a message and an exit code.
+pub fn run(verb: Verb) -> Result<Outcome, MachineError> {
+    carry_out(verb).map_err(|error| match error {
+        MachineError::NoAnswer(name, why) => {
+            ended(&name).unwrap_or(MachineError::NoAnswer(name, why))
+        }
+        other => other,
+    })
+}
+
+/// The error that this machine has ended, if it has meanwhile.
+fn ended(name: &Name) -> Option<MachineError> {
+    let (_, folder) = find(name).ok()?;
+    let reason = folder.end()?.reason;
+    Some(MachineError::Ended(name.clone(), reason))
+}
+
+fn carry_out(verb: Verb) -> Result<Outcome, MachineError> {
+    match verb {
+        Verb::Ps { json, watch } => ps::ps(json, watch),
+        Verb::Console { name, look } => console::console(&name, look),
+        Verb::Logs {
+            name,
+            follow,
+            since,
+        } => logs::logs(&name, follow, since),
+        Verb::Stop { name, timeout } => end::stop(&name, timeout),
+        Verb::Kill { names, keep } => end::kill(&names, keep),
+        Verb::Pause(name) => ask(&name, &Call::Pause {}),
+        Verb::Resume(name) => ask(&name, &Call::Resume {}),
+        Verb::Wait(name) => end::wait(&name),
+        Verb::Stats { name, json, watch } => facts::stats(&name, json, watch),
+        Verb::Inspect { name, toml } => facts::inspect(&name, toml),
+        Verb::Rm { names } => end::rm(&names),
+        Verb::Send {
+            name,
+            text,
+            no_newline,
+        } => {
+            let end = if no_newline { "" } else { "\r" };
+            let data = Bytes(format!("{text}{end}").into_bytes());
+            ask(&name, &Call::Write { data })
+        }
+    }
+}

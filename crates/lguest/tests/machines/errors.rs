@@ -1,0 +1,192 @@
+//! What can go wrong with each command, and what is said.
+
+use crate::place::Place;
+use crate::support::Running;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+
+/// Makes a folder that is only ours.
+fn make(folder: &Path) {
+    fs::create_dir(folder).unwrap();
+    let only_ours = fs::Permissions::from_mode(0o700);
+    fs::set_permissions(folder, only_ours).unwrap();
+}
+
+/// The commands that need a machine, with the rest of their words.
+const VERBS: [(&str, &str); 10] = [
+    ("console", ""),
+    ("logs", ""),
+    ("stop", ""),
+    ("kill", ""),
+    ("pause", ""),
+    ("resume", ""),
+    ("wait", ""),
+    ("stats", ""),
+    ("inspect", ""),
+    ("send", "text"),
+];
+
+#[test]
+fn there_is_no_such_machine() {
+    let place = Place::new("none");
+    for again in [false, true] {
+        if again {
+            make(&place.folder(""));
+        }
+        for (verb, more) in VERBS.into_iter().chain([("rm", "")]) {
+            let said = place.fails(127, &format!("{verb} web {more}"));
+            let words = "lguest: there is no machine 'web': 'lguest ps' lists \
+                         those that there are\n";
+            assert_eq!(said, words);
+        }
+        place.done("kill --all");
+        place.done("rm --all");
+    }
+}
+
+#[test]
+fn a_machine_has_ended() {
+    let place = Place::new("ended");
+    place.start("web");
+    place.done("stop web");
+    let still = ["logs", "wait", "inspect"];
+    for (verb, more) in VERBS {
+        let words = format!("{verb} web {more}");
+        if still.contains(&verb) {
+            place.done(&words);
+            continue;
+        }
+        let said = place.fails(126, &words);
+        let words = "lguest: machine 'web' has ended (powered off): 'lguest \
+                     logs web' shows its last output, 'lguest rm web' removes \
+                     it\n";
+        assert_eq!(said, words, "{verb}");
+    }
+    // Its name is not free.
+    let said = place.fails(126, "run --name web");
+    assert!(said.contains("has ended (powered off)"), "{said}");
+    place.done("rm web");
+    place.start("web");
+    let said = place.fails(126, "rm web");
+    assert!(said.contains("machine 'web' runs: end it first"), "{said}");
+}
+
+#[test]
+fn a_name_is_given_once() {
+    let place = Place::new("twice");
+    // All begin at the same time, and one of them gets the name.
+    let starts: Vec<Running> = (0..4)
+        .map(|_| Running::start(&mut place.command("run --name web --detach")))
+        .collect();
+    let ends = starts.into_iter().map(Running::finish);
+    let (good, bad): (Vec<_>, Vec<_>) = ends.partition(|end| end.code() == 0);
+    assert_eq!(good.len(), 1, "{bad:?}");
+    for end in bad {
+        assert_eq!(end.code(), 126);
+        let words = "a machine 'web' runs already: choose another name";
+        assert!(end.stderr.contains(words), "{end:?}");
+    }
+}
+
+#[test]
+fn names_are_checked() {
+    let place = Place::new("names");
+    for bad in ["../x", "a/b", "..", ".x", &"x".repeat(49)] {
+        for words in ["run --name", "logs", "rm"] {
+            let end = place.run(&format!("{words} {bad}"));
+            assert_eq!(end.code(), 2, "{words} {bad}: {end:?}");
+            assert!(end.stderr.contains("a name has up to"), "{end:?}");
+        }
+    }
+    assert!(place.is_empty());
+}
+
+#[test]
+fn a_socket_is_gone_or_a_launcher_does_not_answer() {
+    let place = Place::new("gone");
+    place.start("web");
+    let launcher = place.launcher("web");
+    launcher.signal(libc::SIGSTOP);
+    let said = place.fails(126, "pause web");
+    assert!(
+        said.contains("'web' does not answer (no answer in time)"),
+        "{said}"
+    );
+    let table = place.done("ps");
+    assert!(table.contains("no answer"), "{table}");
+    // It cannot end its machine, so its process is killed.
+    place.done("kill web");
+    launcher.wait_until_gone();
+    assert!(place.is_empty());
+
+    place.start("web");
+    let launcher = place.launcher("web");
+    fs::remove_file(place.file("web", "control")).unwrap();
+    let said = place.fails(126, "logs web");
+    assert!(said.contains("'web' does not answer ("), "{said}");
+    assert!(place.done("ps").contains("no answer"));
+    launcher.signal(libc::SIGTERM);
+    launcher.wait_until_gone();
+    assert!(place.done("ps").contains("ended by SIGTERM"));
+}
+
+#[test]
+fn a_place_that_is_not_ours_is_refused() {
+    let place = Place::new("theirs");
+    let folder = place.folder("web");
+    let all = folder.parent().unwrap().to_owned();
+    fs::create_dir(&all).unwrap();
+    let mode =
+        |mode| fs::set_permissions(&all, fs::Permissions::from_mode(mode));
+    mode(0o755).unwrap();
+    for words in ["run --name web --detach", "ps", "rm web"] {
+        let said = place.fails(120, words);
+        assert!(
+            said.contains("/lguest: other users may enter it: "),
+            "{said}"
+        );
+    }
+    mode(0o700).unwrap();
+    // A machine's folder that leads elsewhere.
+    symlink("/", &folder).unwrap();
+    let said = place.fails(120, "logs web");
+    assert!(said.contains("/lguest/web: it is no folder"), "{said}");
+    assert_eq!(place.done("ps --json"), "[]\n");
+    fs::remove_file(&folder).unwrap();
+    // Files that lead elsewhere are not read.
+    place.start("web");
+    place.done("stop web");
+    let facts = place.file("web", "facts");
+    fs::remove_file(&facts).unwrap();
+    symlink("/etc/passwd", &facts).unwrap();
+    assert!(!place.run("inspect web").stdout.contains("root"));
+}
+
+#[test]
+fn a_path_is_too_long_or_cannot_be_made() {
+    let place = Place::new(&"long".repeat(20));
+    let said = place.fails(120, "run --name web --detach");
+    assert!(said.contains("the path is too long for a socket"), "{said}");
+    let mut command = place.command("run --name web --detach");
+    command.env("XDG_RUNTIME_DIR", "/proc/none");
+    let end = crate::support::run(&mut command, b"");
+    assert_eq!(end.code(), 120, "{end:?}");
+    let words = "/proc/none/lguest: the folder for machines cannot be used: ";
+    assert!(end.stderr.contains(words), "{end:?}");
+}
+
+/// Folders without a process behind them: of a Launcher that was killed before
+/// its machine ran, and of one that was killed later.
+#[test]
+fn what_a_killed_launcher_leaves_is_cleaned() {
+    let place = Place::new("cleaned");
+    place.start("other");
+    make(&place.folder("half"));
+    fs::write(place.file("half", "facts"), "").unwrap();
+    fs::write(place.file("half", "lock"), "").unwrap();
+    assert!(!place.done("ps").contains("half"));
+    assert!(!place.folder("half").exists());
+    place.done("kill other");
+    assert!(place.is_empty());
+}
