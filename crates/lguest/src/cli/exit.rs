@@ -11,6 +11,8 @@ pub enum Outcome {
     PoweredOff(u8),
     /// The Guest crashed, or was killed for what it did.
     Died,
+    /// The Guest asked to be started again.
+    Restart,
     /// The command line is wrong.
     Usage,
     /// A file cannot be used: image, initrd, disk, network, statistics, log.
@@ -59,6 +61,9 @@ impl Outcome {
             Self::NotNow => 126,
             Self::NoMachine => 127,
             Self::OfMachine(code) => code,
+            // No signal has the number 0, and shells have other codes for
+            // what they cannot start.
+            Self::Restart => 128,
             Self::Signal(number) => 128 | (number & 127),
         }
     }

@@ -30,6 +30,7 @@ Exit status:
   124      ended by --timeout
   125      ended by --exit-on-eof
   126      the name is taken by another machine
+  128      the guest asked for a restart, as by 'reboot': start it again
   128 + N  ended by signal N (130: also ^C^C^C; 141: the reader of the
            guest's output is gone; 143: also --die-with-parent)";
 

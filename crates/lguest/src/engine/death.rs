@@ -5,6 +5,7 @@
 //! Launcher sees them.
 
 use crate::needs::Lack;
+use lg_abi::gen2::RESTART_TEXT;
 use lg_abi::hypercall::{POWER_DOWN, POWER_DOWN_WITH_CODE};
 use std::fmt;
 
@@ -13,6 +14,8 @@ use std::fmt;
 pub enum Death {
     /// It powered itself off, with an exit code (0 where it named none).
     PowerOff(u8),
+    /// It asked to be started again, as by `reboot`.
+    Restart,
     /// It called CRASH with this message (made printable).
     Crash(String),
     /// The Host or the Launcher killed it for this reason.
@@ -29,6 +32,9 @@ impl Death {
         if message == POWER_DOWN {
             return Self::PowerOff(0);
         }
+        if message == RESTART_TEXT {
+            return Self::Restart;
+        }
         let code = message.strip_prefix(POWER_DOWN_WITH_CODE);
         let code = code.and_then(|code| std::str::from_utf8(code).ok());
         match code.and_then(|code| code.parse().ok()) {
@@ -43,6 +49,7 @@ impl fmt::Display for Death {
         match self {
             Self::PowerOff(0) => f.write_str("powered off"),
             Self::PowerOff(code) => write!(f, "powered off with code {code}"),
+            Self::Restart => f.write_str("asked for a restart"),
             Self::Crash(message) => write!(f, "CRASH: {message}"),
             Self::Killed(why) | Self::Lost(why) => f.write_str(why),
             Self::Lacks(lack) => lack.fmt(f),
@@ -71,9 +78,16 @@ mod tests {
     #[test]
     fn last_words_are_understood() {
         assert_eq!(Death::of_crash(b"Power down"), Death::PowerOff(0));
+        assert_eq!(Death::of_crash(b"Restarting system"), Death::Restart);
         let code = Death::of_crash(b"Power down with code 7");
         assert_eq!(code, Death::PowerOff(7));
-        for other in ["Power down with code 999", "Power downs", "panic"] {
+        let others = [
+            "Power down with code 999",
+            "Power downs",
+            "Restarting system.",
+            "panic",
+        ];
+        for other in others {
             let death = Death::Crash(other.into());
             assert_eq!(Death::of_crash(other.as_bytes()), death);
         }

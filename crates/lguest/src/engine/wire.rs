@@ -193,6 +193,7 @@ impl Wire {
 fn in_the_originals_words(death: &Death) -> String {
     match death {
         Death::PowerOff(_) => "CRASH: Power down\0".into(),
+        Death::Restart => "CRASH: Restarting system\0".into(),
         other => format!("{other}\0"),
     }
 }

@@ -118,6 +118,7 @@ impl From<&Death> for Outcome {
     fn from(death: &Death) -> Self {
         match death {
             Death::PowerOff(code) => Outcome::PoweredOff(*code),
+            Death::Restart => Outcome::Restart,
             Death::Crash(_) | Death::Killed(_) => Outcome::Died,
             Death::Lost(_) => Outcome::Lost,
             Death::Lacks(_) => Outcome::BadMachine,
@@ -132,6 +133,11 @@ fn message(death: &Death) -> Option<String> {
         Death::PowerOff(code) => Some(format!(
             "the guest powered off with code {code}: codes from \
              {FIRST_OF_OURS} up are the launcher's own, so this counts as 1"
+        )),
+        Death::Restart => Some(format!(
+            "the guest asked for a restart, which ends it here: start lguest \
+             again (exit status {})",
+            Outcome::Restart.code()
         )),
         Death::Crash(text) => {
             Some(format!("CRASH: {}", printable(text.as_bytes())))

@@ -13,7 +13,6 @@ use crate::cli::exit::Outcome;
 use crate::devices::console::Remote;
 use crate::devices::console::backlog::{Backlog, now};
 use crate::engine::{Engine, Hold, RequestError};
-use crate::machine::stats::device_name;
 use crate::machine::terminal;
 use crate::machines::claim::{Claim, Files, Record};
 use crate::machines::protocol::{Counts, DeviceCounts};
@@ -203,7 +202,7 @@ impl Controlled for Machine {
         let devices = self.bus.counters().into_iter().map(|(kind, counts)| {
             let counts = counts.into_iter();
             DeviceCounts {
-                r#type: device_name(kind).into(),
+                r#type: kind.into(),
                 counts: counts.map(|(name, n)| (name.into(), n)).collect(),
             }
         });

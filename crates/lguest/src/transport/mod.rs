@@ -102,11 +102,11 @@ pub trait Transport: Send + Sync {
 
     /// The counts of each device, with its type. A device that another thread
     /// is using has none.
-    fn counters(&self) -> Vec<(u16, NamedCounts)>;
+    fn counters(&self) -> Vec<(&'static str, NamedCounts)>;
 
     /// Ends all devices and waits until they have finished. Returns the counts
     /// of each, with its type. A device that another thread is using is
     /// skipped: that is a console whose input another process took, and it has
     /// nothing to finish.
-    fn finish(&self) -> Vec<(u16, NamedCounts)>;
+    fn finish(&self) -> Vec<(&'static str, NamedCounts)>;
 }

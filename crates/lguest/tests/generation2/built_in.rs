@@ -27,7 +27,8 @@ fn each_later_release_runs_programs_and_uses_its_devices() {
     for later in LATER {
         for isolation in ["--isolation=guest", "--isolation=user"] {
             let typed = "devices\ndd 0 100 yes\nrun primes 100\npoweroff 7\n";
-            let finished = boot(later, &[isolation], typed).ends_well(7);
+            let options = [isolation, "--stats=-"];
+            let finished = boot(later, &options, typed).ends_well(7);
             let said = finished.stdout;
             for wanted in [
                 " random     1 ",
@@ -35,6 +36,9 @@ fn each_later_release_runs_programs_and_uses_its_devices() {
                 " console    3 ",
                 "51200 bytes: written at",
                 "result 25",
+                "{\"type\": \"random\"",
+                "{\"type\": \"block\", \"reads\": ",
+                "{\"type\": \"console\", \"bytes_in\": ",
             ] {
                 assert!(said.contains(wanted), "{}: {said}", later.release);
             }

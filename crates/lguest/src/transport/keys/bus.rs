@@ -18,8 +18,8 @@ use crate::transport::held::{Held, inputs, same_number};
 use crate::transport::{DeviceState, Notified, Transport};
 use lg_abi::device::{
     DeviceDescriptor, LGUEST_DEVICE_S_REMOVED, LGUEST_DEVICE_S_REMOVED_ACK,
-    LGUEST_DEVICE_T_CONSOLE, LGUEST_DEVICE_T_NET, LGUEST_MAX_DEVICES,
-    device_irq,
+    LGUEST_DEVICE_T_BLOCK, LGUEST_DEVICE_T_CONSOLE, LGUEST_DEVICE_T_NET,
+    LGUEST_MAX_DEVICES, device_irq,
 };
 use lg_abi::dma::LGUEST_CONSOLE_DMA_KEY;
 use lg_abi::page::{PAGE_SHIFT, PAGE_SIZE};
@@ -265,13 +265,13 @@ impl Transport for Bus {
         self.slots.iter().find_map(damage)
     }
 
-    fn counters(&self) -> Vec<(u16, NamedCounts)> {
-        let counts = |slot: &Slot| (slot.kind, slot.device.counters());
+    fn counters(&self) -> Vec<(&'static str, NamedCounts)> {
+        let counts = |slot: &Slot| (name(slot.kind), slot.device.counters());
         self.slots.iter().map(counts).collect()
     }
 
-    fn finish(&self) -> Vec<(u16, NamedCounts)> {
-        let end = |slot: &Slot| (slot.kind, slot.device.finish());
+    fn finish(&self) -> Vec<(&'static str, NamedCounts)> {
+        let end = |slot: &Slot| (name(slot.kind), slot.device.finish());
         self.slots.iter().map(end).collect()
     }
 }
@@ -305,6 +305,16 @@ impl Slot {
         }
         let page = key.wrapping_sub(self.place.page) >> PAGE_SHIFT;
         key >= self.place.page && page < self.pages
+    }
+}
+
+/// The name of a type of device, for `--stats`.
+fn name(kind: u16) -> &'static str {
+    match kind {
+        LGUEST_DEVICE_T_CONSOLE => "console",
+        LGUEST_DEVICE_T_NET => "net",
+        LGUEST_DEVICE_T_BLOCK => "block",
+        _ => "unknown",
     }
 }
 

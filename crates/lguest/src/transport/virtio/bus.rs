@@ -3,7 +3,7 @@
 //! The Guest reads the descriptors once, at boot. When it later changes one
 //! (status, accepted features), it sends NOTIFY with the descriptor's address.
 
-use super::device::{Features, VirtioDevice, notified};
+use super::device::{Features, VirtioDevice, name, notified};
 use super::queue::{Queue, QueueState};
 use super::ring::{Place, RING_BYTES};
 use crate::devices::console::Screen;
@@ -380,13 +380,13 @@ impl Transport for VirtioBus {
         self.slots.iter().find_map(damage)
     }
 
-    fn counters(&self) -> Vec<(u16, NamedCounts)> {
-        let counts = |slot: &Slot| (slot.kind.into(), slot.device.counters());
+    fn counters(&self) -> Vec<(&'static str, NamedCounts)> {
+        let counts = |slot: &Slot| (name(slot.kind), slot.device.counters());
         self.slots.iter().map(counts).collect()
     }
 
-    fn finish(&self) -> Vec<(u16, NamedCounts)> {
-        let end = |slot: &Slot| (slot.kind.into(), slot.device.finish());
+    fn finish(&self) -> Vec<(&'static str, NamedCounts)> {
+        let end = |slot: &Slot| (name(slot.kind), slot.device.finish());
         self.slots.iter().map(end).collect()
     }
 }

@@ -7,6 +7,7 @@ use super::queue::Queue;
 use crate::devices::Violation;
 use crate::transport::held::Held;
 use crate::transport::{BusDevice, Notified, SlowOutput};
+use lg_abi::gen2::device::{TYPE_BLOCK, TYPE_CONSOLE, TYPE_NET, TYPE_RANDOM};
 use std::io;
 
 /// Feature bits that a device offers.
@@ -85,4 +86,15 @@ pub(super) fn notified(
         rest();
     }
     Ok(Notified::Done)
+}
+
+/// The name of a type of device, for `--stats`.
+pub(super) fn name(kind: u8) -> &'static str {
+    match kind {
+        TYPE_NET => "net",
+        TYPE_BLOCK => "block",
+        TYPE_CONSOLE => "console",
+        TYPE_RANDOM => "random",
+        _ => "unknown",
+    }
 }

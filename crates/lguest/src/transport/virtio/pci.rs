@@ -8,7 +8,7 @@
 
 mod common;
 
-use super::device::{VirtioDevice, notified};
+use super::device::{VirtioDevice, name, notified};
 use super::queue::{Queue, QueueState};
 use super::ring::Place;
 use crate::devices::console::Screen;
@@ -341,18 +341,17 @@ impl Transport for PciBus {
         self.functions.iter().find_map(damage)
     }
 
-    fn counters(&self) -> Vec<(u16, NamedCounts)> {
+    fn counters(&self) -> Vec<(&'static str, NamedCounts)> {
         let counts = |function: &Function| {
-            let kind = function.described.kind.into();
+            let kind = name(function.described.kind);
             (kind, function.device.counters())
         };
         self.functions.iter().map(counts).collect()
     }
 
-    fn finish(&self) -> Vec<(u16, NamedCounts)> {
+    fn finish(&self) -> Vec<(&'static str, NamedCounts)> {
         let end = |function: &Function| {
-            let kind = function.described.kind.into();
-            (kind, function.device.finish())
+            (name(function.described.kind), function.device.finish())
         };
         self.functions.iter().map(end).collect()
     }

@@ -206,7 +206,7 @@ fn a_disk_reads_and_writes() {
 /// What the disk counted under `name`.
 fn counted(machine: Machine, name: &str) -> u64 {
     let counts = machine.bus.finish();
-    let (_, counts) = counts.iter().find(|(kind, _)| *kind == 2).unwrap();
+    let (_, counts) = counts.iter().find(|(kind, _)| *kind == "block").unwrap();
     counts.iter().find(|(n, _)| *n == name).unwrap().1
 }
 
