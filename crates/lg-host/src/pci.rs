@@ -14,7 +14,7 @@ use lg_abi::gen3::pci::{
     ADDRESS_PORT, BRIDGE_CLASS, DATA_PORT, Device, ENABLE, MAX_DEVICES, WORDS,
     offset,
 };
-use lg_abi::gen3::registers::{ISR, ISR_QUEUE};
+use lg_abi::gen3::registers::{ISR, ISR_CONFIG, ISR_QUEUE};
 use lg_abi::page::PAGE_SIZE;
 use lg_wire::state::ViewSetup;
 
@@ -320,11 +320,16 @@ impl Host<'_> {
         let delivered = pci.delivered.get();
         pci.delivered.set(delivered & !bit);
         let waits = self.vm.wire.irqs.load(Ordering::SeqCst);
-        if (delivered | waits) & bit == 0 {
-            0
-        } else {
-            ISR_QUEUE
+        let changes = &self.vm.wire.config_changes;
+        let changed = changes.fetch_and(!bit, Ordering::SeqCst) & bit != 0;
+        let mut reason = 0;
+        if (delivered | waits) & bit != 0 {
+            reason |= ISR_QUEUE;
         }
+        if changed {
+            reason |= ISR_CONFIG;
+        }
+        reason
     }
 }
 

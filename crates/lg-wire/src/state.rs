@@ -19,7 +19,7 @@ use lg_abi::page::{PAGE_SHIFT, PAGE_SIZE};
 
 /// The number of this layout. It changes when a field is added, moved or gets
 /// another meaning; a test compares the layout with it.
-pub const VERSION: u32 = 7;
+pub const VERSION: u32 = 8;
 
 /// Page directories that can have a view of their own at the same time.
 pub const MAX_VIEWS: usize = 32;
@@ -146,6 +146,10 @@ pub struct Wire {
     pub current: AtomicU32,
     /// Interrupts that wait to be delivered, a bit each.
     pub irqs: AtomicU32,
+    /// Devices on a PCI bus whose registers have changed since the Guest read
+    /// why they interrupt: the bits of their interrupts. The Launcher sets them
+    /// before it raises the interrupt.
+    pub config_changes: AtomicU32,
     /// Goes up at each event from outside. A futex.
     pub kick: AtomicU32,
     /// 1 while the current view sleeps on `kick`.
@@ -229,6 +233,7 @@ mod tests {
             ("mailbox.text", offset_of!(Wire, mailbox.text)),
             ("current", offset_of!(Wire, current)),
             ("irqs", offset_of!(Wire, irqs)),
+            ("config_changes", offset_of!(Wire, config_changes)),
             ("kick", offset_of!(Wire, kick)),
             ("asleep", offset_of!(Wire, asleep)),
             ("break_wanted", offset_of!(Wire, break_wanted)),

@@ -158,6 +158,9 @@ const _: () = {
     assert!(size_of::<Queue>() == 8);
 };
 
+/// Feature of a console: its configuration has columns and rows, u16 each.
+pub const CONSOLE_SIZE: u32 = 0;
+
 /// Features of a disk: its configuration limits the sections of a request.
 pub const BLOCK_SEG_MAX: u32 = 2;
 /// It is read-only.

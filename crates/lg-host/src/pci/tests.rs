@@ -194,6 +194,12 @@ fn the_reason_of_an_interrupt_is_read_once() {
     // One that waits is a reason, too, and stays one until it is delivered.
     m.vm.raise(1);
     assert_eq!(isr(&mut m, 0), ISR_QUEUE);
+    // A change of registers is told once.
+    m.vm.wire.config_changes.store(1 << 2, Ordering::SeqCst);
+    assert_eq!(isr(&mut m, 0), ISR_QUEUE);
+    m.vm.pci.note_delivered(2);
+    assert_eq!(isr(&mut m, 1), ISR_QUEUE | ISR_CONFIG);
+    assert_eq!(isr(&mut m, 1), 0);
     assert_eq!(m.world.device_accesses, []);
 }
 

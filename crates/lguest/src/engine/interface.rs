@@ -35,6 +35,16 @@ pub trait Requests: Send + Sync {
     /// [`RequestError::Dead`].
     fn irq(&self, irq: u8) -> Result<(), RequestError>;
 
+    /// Raises interrupt `irq` of a device on a PCI bus, whose registers have
+    /// changed.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Self::irq`].
+    fn config_changed(&self, irq: u8) -> Result<(), RequestError> {
+        self.irq(irq)
+    }
+
     /// The arrays of buffers that are bound to keys in the page at `page`.
     fn bindings_in(&self, page: u32) -> Vec<Binding>;
 

@@ -74,7 +74,9 @@ pub fn launch(config: &Config, started: u64) -> Result<Outcome, LaunchError> {
     let ending = Ending::new(built.guest.clone()).with_record(record);
     // Threads hold the Guest, too, so it does not end with this function.
     let give_up = |_: &_| ending.by_failure();
-    Signals::start(&ending, ignored)
+    let bus = built.bus.clone();
+    let resized = move || bus.resized(terminal::size());
+    Signals::start(&ending, ignored, resized)
         .map_err(lacks("catch signals"))
         .inspect_err(give_up)?;
     Owner::new(config, start, parent, opened.input_end, opened.screen)

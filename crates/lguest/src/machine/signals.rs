@@ -12,7 +12,7 @@ use crate::machine::terminal;
 use crate::thread;
 use signal_hook::consts::{
     SIGALRM, SIGCONT, SIGHUP, SIGINT, SIGIO, SIGPROF, SIGQUIT, SIGTERM,
-    SIGTSTP, SIGUSR1, SIGUSR2, SIGVTALRM, SIGXCPU, SIGXFSZ,
+    SIGTSTP, SIGUSR1, SIGUSR2, SIGVTALRM, SIGWINCH, SIGXCPU, SIGXFSZ,
 };
 use signal_hook::low_level::{emulate_default_handler, signal_name};
 use std::io;
@@ -25,18 +25,26 @@ pub struct Signals;
 
 impl Signals {
     /// Starts to catch signals that would end or stop the Launcher, except
-    /// those that were [`ignored`].
+    /// those that were [`ignored`]. Calls `resized` when the terminal has got
+    /// another size.
     ///
     /// # Errors
     ///
     /// The kernel has no descriptor or thread left.
-    pub fn start(ending: &Ending, ignored: u64) -> io::Result<()> {
+    pub fn start(
+        ending: &Ending,
+        ignored: u64,
+        resized: impl Fn() + Send + 'static,
+    ) -> io::Result<()> {
         let caught = CAUGHT.iter().filter(|&&s| ignored & 1 << (s - 1) == 0);
         let mut signals = signal_hook::iterator::Signals::new(caught)?;
         let ending = ending.clone();
         thread::start("signals", 128 << 10, move || {
             for signal in signals.forever() {
-                handle(signal, &ending);
+                match signal {
+                    SIGWINCH => resized(),
+                    _ => handle(signal, &ending),
+                }
             }
         })?;
         Ok(())
@@ -62,9 +70,11 @@ pub fn survive(ignored: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Signals that ask the Launcher to end, to stop, or to go on.
-const CAUGHT: [i32; 8] = [
+/// Signals that ask the Launcher to end, to stop, or to go on, and that of a
+/// terminal with another size.
+const CAUGHT: [i32; 9] = [
     SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGXCPU, SIGPWR, SIGTSTP, SIGCONT,
+    SIGWINCH,
 ];
 
 /// Signals that end a process by default and have no meaning here.

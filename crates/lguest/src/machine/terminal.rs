@@ -6,6 +6,7 @@
 //! a stop by job control. The Launcher's own messages are written here, too,
 //! because they must not block on a reader.
 
+use crate::transport::TerminalSize;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::termios::{OptionalActions, Termios};
@@ -210,6 +211,15 @@ pub fn write_all(to: impl AsFd, bytes: &[u8]) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// The size of the terminal on standard input; zeroes if there is none.
+pub fn size() -> TerminalSize {
+    let size = rustix::termios::tcgetwinsize(rustix::stdio::stdin());
+    size.map_or(TerminalSize::default(), |size| TerminalSize {
+        columns: size.ws_col,
+        rows: size.ws_row,
+    })
 }
 
 /// Whether `input` is a terminal and this process is in its foreground. A

@@ -23,6 +23,15 @@ use std::os::fd::OwnedFd;
 /// other threads can use the device meanwhile.
 pub type SlowOutput = Box<dyn FnOnce() + Send>;
 
+/// Columns and rows of a terminal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TerminalSize {
+    /// Columns.
+    pub columns: u16,
+    /// Rows.
+    pub rows: u16,
+}
+
 /// What a notification was about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Notified {
@@ -96,6 +105,10 @@ pub trait Transport: Send + Sync {
 
     /// The Guest has bound or unbound a buffer.
     fn buffers_changed(&self);
+
+    /// The terminal of the console has so many columns and rows now. Does not
+    /// block.
+    fn resized(&self, _size: TerminalSize) {}
 
     /// How a device was damaged from outside, if the Guest has to die of it.
     fn damage(&self) -> Option<String>;

@@ -1,8 +1,8 @@
 //! The console as a user has it: a terminal with a shell.
 
-use crate::kit::{Given, INITRD, VMLINUX};
+use crate::kit::{Given, INITRD, Machine, VMLINUX, skip};
 use std::fmt::Write;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 #[test]
 fn lines_can_be_edited() {
@@ -55,6 +55,32 @@ fn jobs_are_controlled_by_keys() {
     machine.wait_for("back\r\nback\r\n");
     machine.type_in("\x04");
     machine.wait_for("# ");
+    machine.type_in("poweroff -f\r");
+    assert_eq!(machine.end().code, 0);
+}
+
+#[test]
+fn the_guest_learns_the_size_of_the_terminal() {
+    let test = "the_guest_learns_the_size_of_the_terminal";
+    let Some(given) = Given::to(test, &[VMLINUX, INITRD]) else {
+        return;
+    };
+    if !given.has_pci() {
+        return skip(test, "Linux before 4.0 is not told of a change");
+    }
+    let mut machine = Machine::start(&given.words(64, &[]));
+    // The driver is told when it is ready.
+    machine.resize(101, 37);
+    machine.wait_until_ready();
+    for (columns, rows) in [(101, 37), (80, 25), (132, 43)] {
+        machine.resize(columns, rows);
+        let size = format!("{rows} {columns}\n");
+        let patience = Instant::now() + Duration::from_secs(60);
+        // The interrupt may come after the next command.
+        while machine.command("stty size") != size {
+            assert!(Instant::now() < patience, "{}", machine.text());
+        }
+    }
     machine.type_in("poweroff -f\r");
     assert_eq!(machine.end().code, 0);
 }

@@ -3,6 +3,7 @@
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::Winsize;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
@@ -69,6 +70,11 @@ impl Given {
     /// Whether the kernel is Linux 2.6.23.
     pub(crate) fn is_of_2007(&self) -> bool {
         self.said_of_kernel().contains("\"generation\": 1")
+    }
+
+    /// Whether the kernel has its devices on a PCI bus: Linux since 4.0.
+    pub(crate) fn has_pci(&self) -> bool {
+        self.said_of_kernel().contains("\"generation\": 3")
     }
 
     /// The least memory of a machine with this kernel and an initial ram disk.
@@ -144,13 +150,7 @@ impl Given {
     }
 
     fn at_its_prompt(words: &[String]) -> Machine {
-        let mut machine = Machine::start(words);
-        machine.wait_for("GUEST-READY");
-        machine.wait_for(PROMPT);
-        // Long lines must not be broken when they are echoed.
-        machine.type_in("stty cols 500\r");
-        machine.wait_for(PROMPT);
-        machine
+        Machine::start(words).with_long_lines()
     }
 }
 
@@ -212,6 +212,31 @@ impl Machine {
             shown: Vec::new(),
             seen: 0,
         }
+    }
+
+    /// Waits for the prompt.
+    pub(crate) fn with_long_lines(mut self) -> Self {
+        self.wait_until_ready();
+        // Long lines must not be broken when they are echoed.
+        self.type_in("stty cols 500\r");
+        self.wait_for(PROMPT);
+        self
+    }
+
+    pub(crate) fn wait_until_ready(&mut self) {
+        self.wait_for("GUEST-READY");
+        self.wait_for(PROMPT);
+    }
+
+    /// Gives the terminal another size.
+    pub(crate) fn resize(&self, columns: u16, rows: u16) {
+        let size = Winsize {
+            ws_row: rows,
+            ws_col: columns,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
+        rustix::termios::tcsetwinsize(&self.keyboard, size).unwrap();
     }
 
     /// The Launcher's process number.

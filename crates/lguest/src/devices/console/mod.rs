@@ -151,6 +151,16 @@ impl Console {
         move || screen.show(&bytes)
     }
 
+    /// Columns and rows of the terminal that is its input; zeroes if it is no
+    /// terminal.
+    #[must_use]
+    pub fn size(&self) -> [u16; 2] {
+        match rustix::termios::tcgetwinsize(&self.input) {
+            Ok(size) => [size.ws_col, size.ws_row],
+            Err(_) => [0; 2],
+        }
+    }
+
     /// The file to watch for input.
     #[must_use]
     pub fn input(&self) -> BorrowedFd<'_> {

@@ -124,6 +124,16 @@ impl Requests for Native {
         Ok(())
     }
 
+    fn config_changed(&self, irq: u8) -> Result<(), RequestError> {
+        let running = self.core.alive()?;
+        if u32::from(irq) >= LGUEST_IRQS {
+            return Err(RequestError::NoSuchIrq(irq));
+        }
+        let changes = running.shared.config_changes();
+        changes.fetch_or(1 << irq, Ordering::SeqCst);
+        self.irq(irq)
+    }
+
     fn bindings_in(&self, page: u32) -> Vec<Binding> {
         lock(&self.core.bindings).in_page(page)
     }

@@ -109,6 +109,11 @@ impl Shared {
         &self.wire().irqs
     }
 
+    /// Interrupts of devices whose registers have changed.
+    pub(super) fn config_changes(&self) -> &AtomicU32 {
+        &self.wire().config_changes
+    }
+
     /// Counts what has come from outside; a futex.
     pub(super) fn kick(&self) -> &AtomicU32 {
         &self.wire().kick

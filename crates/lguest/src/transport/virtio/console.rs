@@ -1,14 +1,17 @@
 //! A console on the bus of virtio: one queue to the Guest, one from it.
 //!
 //! Output is copied and answered at once, and shown before the Guest goes on.
+//! The configuration is the size of the terminal. Linux reads that at boot
+//! until 2.6.32, and later when an interrupt says that it has changed. Only a
+//! PCI bus has such an interrupt.
 
-use super::device::VirtioDevice;
+use super::device::{Features, VirtioDevice};
 use super::queue::{Pair, Queue};
 use crate::devices::console::Console;
 use crate::devices::{Readiness, Violation};
 use crate::memory::gather;
 use crate::transport::{BusDevice, Device, SlowOutput};
-use lg_abi::gen2::device::TYPE_CONSOLE;
+use lg_abi::gen2::device::{CONSOLE_SIZE, TYPE_CONSOLE};
 use std::io;
 
 /// A console on the bus.
@@ -49,6 +52,16 @@ impl VirtioDevice for VirtioConsole {
 
     fn queues(&self) -> u8 {
         Pair::QUEUES
+    }
+
+    fn features(&self) -> Features {
+        1 << CONSOLE_SIZE
+    }
+
+    /// Columns and rows of the terminal, as they are now.
+    fn config(&self) -> Vec<u8> {
+        let size = self.console.size();
+        size.into_iter().flat_map(u16::to_le_bytes).collect()
     }
 
     fn place(&mut self, queues: Vec<Queue>) -> io::Result<()> {

@@ -18,9 +18,9 @@ use crate::devices::{
 use crate::engine::{DeviceAccess, Requests, SharedPage};
 use crate::lock::lock;
 use crate::transport::held::{Held, inputs, same_number};
-use crate::transport::{DeviceState, Notified, Transport};
+use crate::transport::{DeviceState, Notified, TerminalSize, Transport};
 use common::{Change, Common, part};
-use lg_abi::gen2::device::TYPE_CONSOLE;
+use lg_abi::gen2::device::{CONSOLE_SIZE, TYPE_CONSOLE};
 use lg_abi::gen3::pci::{Device, MAX_DEVICES};
 use lg_abi::gen3::registers::{self, EMERGENCY_WRITE, FEATURE_VERSION_1};
 use serde::{Deserialize, Serialize};
@@ -40,7 +40,10 @@ struct Function {
     /// As in its configuration space.
     described: Device,
     /// The registers that depend on its type.
-    config: Vec<u8>,
+    config: Mutex<Vec<u8>>,
+    /// The interrupt of its slot.
+    irq: u8,
+    guest: Arc<dyn Requests>,
     common: Mutex<Common>,
     queues: Vec<Queue>,
 }
@@ -194,7 +197,9 @@ impl Function {
         Ok(Self {
             device: Held::new(device),
             described,
-            config,
+            config: Mutex::new(config),
+            irq: slot,
+            guest: guest.clone(),
             common: Mutex::new(common),
             queues,
         })
@@ -220,7 +225,31 @@ impl Function {
             return lock(&self.common).read(offset, bytes);
         }
         let at = offset.wrapping_sub(registers::DEVICE) as usize;
-        part(&self.config, at, bytes)
+        part(&lock(&self.config), at, bytes)
+    }
+
+    /// The terminal of the console has another size, or its driver is ready to
+    /// learn the size.
+    fn tell_size(&self) {
+        let accepted = lock(&self.common).accepted();
+        let has_size = lock(&self.config).iter().any(|&byte| byte != 0);
+        let knows = accepted & 1 << CONSOLE_SIZE != 0;
+        if self.described.kind == TYPE_CONSOLE && knows && has_size {
+            // A dead Guest needs no interrupt.
+            let _ = self.guest.config_changed(self.irq);
+        }
+    }
+
+    fn resized(&self, size: TerminalSize) {
+        if self.described.kind == TYPE_CONSOLE {
+            let words = [size.columns, size.rows].map(u16::to_le_bytes);
+            let mut config = lock(&self.config);
+            for (to, from) in config.iter_mut().zip(words.as_flattened()) {
+                *to = *from;
+            }
+            drop(config);
+            self.tell_size();
+        }
     }
 
     fn write_common(
@@ -240,6 +269,8 @@ impl Function {
                 ready
                     .filter(|&(index, _)| common.is_enabled(index))
                     .for_each(|(_, queue)| queue.start());
+                drop(common);
+                self.tell_size();
             }
             Change::Enabled(index) => self.enable(index)?,
         }
@@ -333,6 +364,12 @@ impl Transport for PciBus {
     }
 
     fn buffers_changed(&self) {}
+
+    fn resized(&self, size: TerminalSize) {
+        for function in &self.functions {
+            function.resized(size);
+        }
+    }
 
     fn damage(&self) -> Option<String> {
         let damage = |function: &Function| {

@@ -140,9 +140,11 @@ fn descriptors_say_what_there_is() {
     );
     // The console, and the end.
     let console = &disk[37..];
-    assert_eq!(console[..5], [3, 2, 4, 0, 0]);
+    assert_eq!(console[..5], [3, 2, 4, 4, 0]);
     assert_eq!((console[7], console[15]), (3, 4));
-    assert_eq!(console[29], 0);
+    // It has a size, which is not known here.
+    assert_eq!(console[21..33], [1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(console[33], 0);
 }
 
 /// Fields with types and lengths, and a header of 24 bytes.

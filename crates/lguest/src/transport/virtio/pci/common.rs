@@ -81,9 +81,14 @@ impl Common {
         self.queues.get(index).is_some_and(|queue| queue.enabled)
     }
 
-    /// The first 32 features that the driver accepts, if it uses queue `index`.
+    /// The first 32 features that the driver accepts.
+    pub(super) fn accepted(&self) -> u32 {
+        word(self.accepted, 0)
+    }
+
+    /// The same, if the driver uses queue `index`.
     pub(super) fn accepted_by(&self, index: usize) -> Option<u32> {
-        self.is_enabled(index).then(|| word(self.accepted, 0))
+        self.is_enabled(index).then(|| self.accepted())
     }
 
     /// Where the driver has put queue `index`, if it uses the queue and all

@@ -142,7 +142,7 @@ fn a_driver_learns_what_a_device_offers() {
         m.write(device, common::DEVICE_FEATURE_SELECT, 4, select);
         m.read(device, common::DEVICE_FEATURE, 4)
     };
-    assert_eq!(feature(CONSOLE, 0), 1 << 2, "the emergency write");
+    assert_eq!(feature(CONSOLE, 0), 1 | 1 << 2, "size, emergency write");
     assert_eq!(feature(RANDOM, 0), 0);
     assert_eq!(feature(DISK, 0), 1 << 2 | 1 << 9);
     for device in [CONSOLE, RANDOM, DISK] {
@@ -178,6 +178,31 @@ fn features_are_refused_that_were_not_offered() {
     m.write(RANDOM, common::DRIVER_FEATURE, 4, 0);
     m.write(RANDOM, common::DEVICE_STATUS, 1, 0xF);
     assert_eq!(m.status(RANDOM), 0xF);
+}
+
+#[test]
+fn a_driver_learns_the_size_of_the_terminal() {
+    let m = Machine::new();
+    let size = TerminalSize {
+        columns: 132,
+        rows: 43,
+    };
+    let read = || {
+        let at = registers::DEVICE;
+        (m.read(CONSOLE, at, 2), m.read(CONSOLE, at + 2, 2))
+    };
+    assert_eq!(read(), (0, 0), "no terminal");
+    m.ready(CONSOLE);
+    assert!(m.guest.irqs().is_empty());
+    // It does not accept the size: it reads it, but gets no interrupt.
+    m.bus.resized(size);
+    assert_eq!((read(), m.guest.irqs()), ((132, 43), vec![]));
+    m.negotiate(CONSOLE, FEATURE_VERSION_1 | 1);
+    m.write(CONSOLE, common::DEVICE_STATUS, 1, 0xF);
+    assert_eq!(m.guest.irqs(), [1], "the size at the start");
+    let rows = 24;
+    m.bus.resized(TerminalSize { rows, ..size });
+    assert_eq!((read(), m.guest.irqs()), ((132, 24), vec![1]));
 }
 
 #[test]
