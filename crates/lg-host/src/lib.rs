@@ -48,6 +48,8 @@ pub mod paging;
 
 pub mod patch;
 
+pub mod debugger;
+
 pub mod outbox;
 
 pub mod pci;

@@ -30,6 +30,7 @@ impl Host<'_> {
         if let Event::Trampoline(kind) = event
             && !self.vm.debug.is_stepping()
             && !self.has_reached_far()
+            && !self.vm.debugger.is_on()
         {
             // Nothing is to be undone. This is most visits.
             self.do_async_hcalls()?;
@@ -42,6 +43,9 @@ impl Host<'_> {
     /// As [`Self::run_guest`], where something may have to be undone.
     #[inline(never)]
     fn run_after(&mut self, event: Event) -> Result<(), Kill> {
+        let Some(event) = self.end_step(event) else {
+            return self.get_ready();
+        };
         let is_step = matches!(event, Event::Trap { vector: 1, .. });
         let (event, watched) = self.end_debug(event);
         if self.has_reached_far() && self.end_reach(event) && !watched {
@@ -49,7 +53,11 @@ impl Host<'_> {
         }
         let event = self.step_back(event, is_step);
         self.do_async_hcalls()?;
+        let before = self.whereabouts();
         self.decide(event)?;
+        if self.vm.debugger.is_on() {
+            self.note_carried_out(event, before);
+        }
         self.get_ready()
     }
 
@@ -60,15 +68,27 @@ impl Host<'_> {
     ///
     /// A [`Kill`]: the Guest must not run again.
     pub fn get_ready(&mut self) -> Result<(), Kill> {
+        loop {
+            self.get_ready_to_run()?;
+            // A breakpoint at the next instruction is one more reason to stop.
+            if !self.vm.debugger.is_on() || self.arm_step() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn get_ready_to_run(&mut self) -> Result<(), Kill> {
+        if self.vm.debugger.is_on() {
+            self.put_off_step();
+        }
         if self.has_reached_far() {
             self.put_off_reach();
         }
         self.put_off_debug();
         loop {
             self.look_around();
-            if self.vm.wire.break_wanted.load(Ordering::SeqCst) != 0 {
-                self.write_extended_down();
-                self.world.broken_out()?;
+            if self.is_to_stand() {
+                self.stand()?;
                 continue;
             }
             self.do_async_hcalls()?;
@@ -76,7 +96,14 @@ impl Host<'_> {
                 self.halt()?;
                 continue;
             }
-            self.maybe_do_interrupt()?;
+            if self.vm.debugger.is_on() {
+                self.interrupt_under_debugger()?;
+                if self.is_to_stand() {
+                    continue;
+                }
+            } else {
+                self.maybe_do_interrupt()?;
+            }
             // A busy Guest sets its timer again and again. A kick too many
             // costs less than to set the machine's timer each time.
             self.arm_timer(self.may_take(fast_path::LAZY_TIMER));
@@ -110,6 +137,12 @@ impl Host<'_> {
             self.settle_extended();
         }
         Ok(())
+    }
+
+    /// Whether the Launcher, or a debugger's breakpoint, wants the Guest to
+    /// stand.
+    fn is_to_stand(&self) -> bool {
+        self.vm.wire.break_wanted.load(Ordering::SeqCst) != 0
     }
 
     /// Decides what an event is: a shadow miss, a segment to put right, an

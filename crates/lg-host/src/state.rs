@@ -16,6 +16,8 @@ use crate::cpu::extended::Threads;
 use crate::cpu::kernel_segments::KernelSegments;
 // circle: the first registers have the segments that `segments` loads.
 use crate::cpu::segments::set_start_segments;
+// circle: as above.
+use crate::debugger::Debugger;
 use crate::patch::ledger::table::Ledger;
 use crate::patch::tables::Patches;
 // circle: as above.
@@ -225,6 +227,8 @@ pub struct Vm {
     pub threads: Threads,
     /// Its PCI bus.
     pub pci: Pci,
+    /// What a debugger wants of it.
+    pub debugger: Debugger,
 
     // The views.
     /// The last changed kernel pages: virtual addresses.

@@ -188,12 +188,13 @@ pub trait World {
     fn crash(&mut self, message: &[u8]) -> Result<(), Kill>;
 
     /// LHREQ_BREAK: tells the Launcher that the Guest stands at a clean point
-    /// and blocks until it may go on.
+    /// and blocks until it answers. `report` are the arguments of the request,
+    /// the answer is an order ([`lg_wire::debug`]): 0 lets the Guest go on.
     ///
     /// # Errors
     ///
     /// A [`Kill`] ends the Guest.
-    fn broken_out(&mut self) -> Result<(), Kill>;
+    fn broken_out(&mut self, report: [u32; 3]) -> Result<u32, Kill>;
 
     /// Nanoseconds on a clock that never jumps.
     fn monotonic(&mut self) -> u64;

@@ -85,12 +85,12 @@ impl World for Outside {
         ask::die_of(Request::Crash, message)
     }
 
-    fn broken_out(&mut self) -> Result<(), Kill> {
+    fn broken_out(&mut self, report: [u32; 3]) -> Result<u32, Kill> {
         // As if the Guest went on in another view: the state has it all.
         fpu::put_fpu_away();
-        ask::ask(Request::Broken, [0; 3]);
+        let order = ask::ask(Request::Broken, report);
         fpu::take_fpu();
-        Ok(())
+        Ok(order)
     }
 
     fn monotonic(&mut self) -> u64 {

@@ -9,6 +9,7 @@
 //! - [`spawn`]: how views are started, and what they inherit;
 //! - [`state`]: the beginning of the state that all views and the Launcher map;
 //! - [`mailbox`]: one request of the Host, and its answer;
+//! - [`debug`]: what a debugger asks the Host meanwhile;
 //! - [`turns`]: the steps by which a process waits for another;
 //! - [`outbox`] and [`port`]: frames between the Guests of one network;
 //! - [`clock`], [`counters`], [`fast_path`], [`processor`]: names and numbers
@@ -25,6 +26,7 @@ extern crate std;
 pub mod spawn;
 pub mod state;
 
+pub mod debug;
 pub mod mailbox;
 pub mod turns;
 

@@ -28,7 +28,8 @@ pub enum Request {
     BindDma = 2,
     /// A process for a view. Argument: its slot. Reply: 1 or 0.
     StartView = 3,
-    /// The Guest stands at a clean point.
+    /// The Guest stands at a clean point. Arguments and reply are a debugger's:
+    /// see [`debug`](crate::debug).
     Broken = 4,
     /// The Guest called CRASH; the text is its message. Never answered.
     Crash = 5,

@@ -58,6 +58,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             Exit::BindingsChanged
             | Exit::BuffersMayBeFree
             | Exit::Notify { .. }
+            | Exit::Stopped(_)
             | Exit::WriteDevice { .. } => {}
             Exit::ReadDevice(_) => guest.answer(0),
             Exit::Held => guest.wait_until_let_go(),

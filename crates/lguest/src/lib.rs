@@ -6,13 +6,14 @@
 //! [`devices`] and the [`transport`] by which the Guest reaches them, and
 //! [`engine`] for the requests that make it run. The rest is for the command:
 //! [`cli`] for its command line, [`machine`] for a run from beginning to end,
-//! [`needs`] and [`doctor`] for what the machine offers, [`confine`] for the
-//! rights that the Launcher gives up before a Guest runs, [`machines`] for
-//! machines with a name.
+//! [`debugger`] for GDB, [`needs`] and [`doctor`] for what the machine offers,
+//! [`confine`] for the rights that the Launcher gives up before a Guest runs,
+//! [`machines`] for machines with a name.
 
 pub mod cli;
 pub mod confine;
 mod credentials;
+pub mod debugger;
 pub mod devices;
 pub mod doctor;
 pub mod engine;

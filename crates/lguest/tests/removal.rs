@@ -85,6 +85,7 @@ fn run(guest: &Native, bus: &Bus) -> Death {
             Exit::BindingsChanged => bus.buffers_changed(),
             Exit::BuffersMayBeFree
             | Exit::Notify { .. }
+            | Exit::Stopped(_)
             | Exit::WriteDevice { .. } => {}
             Exit::ReadDevice(_) => guest.answer(0),
             Exit::Held => guest.wait_until_let_go(),

@@ -33,6 +33,8 @@ pub mod lan;
 
 pub mod stream;
 
+pub mod debugger;
+
 pub mod virtio;
 
 pub mod image;
@@ -96,6 +98,10 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "stream",
         run: stream::target,
+    },
+    Target {
+        name: "debugger",
+        run: debugger::target,
     },
     Target {
         name: "virtio",

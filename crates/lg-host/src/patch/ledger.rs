@@ -25,7 +25,8 @@ use super::copies::copy;
 use crate::address::GuestVirt;
 use crate::host::Host;
 use table::{
-    ALL_TAKEN_BACK, MAX_PATCH, Patch, PatchId, PatchKind, Place, TAKEN_BACK,
+    ALL_TAKEN_BACK, MAX_PATCH, Patch, PatchId, PatchKind, Place, STEPPED,
+    TAKEN_BACK,
 };
 
 /// Room for a patch: a place that has none, and a free entry.
@@ -79,10 +80,12 @@ impl Host<'_> {
         }
         self.vm.ledger.record(&patch);
         self.write_place(patch.place, patch.ours());
-        // A slot is part of its call, and a trapping iret is no fast path.
+        // A slot is part of its call. The other two are no fast paths.
         if !matches!(
             patch.kind,
-            PatchKind::DirectSlot | PatchKind::TrappingIret
+            PatchKind::DirectSlot
+                | PatchKind::TrappingIret
+                | PatchKind::Breakpoint
         ) {
             self.vm.counters.patches.count();
         }
@@ -116,6 +119,18 @@ impl Host<'_> {
     pub fn make_all_again(&self) {
         for patch in self.vm.ledger.patches() {
             self.make_again_for(patch, ALL_TAKEN_BACK);
+        }
+    }
+
+    /// Takes a patch back while a debugger steps the Guest.
+    pub(super) fn take_back_for_steps(&self, patch: Patch) {
+        self.take_back_for(patch, STEPPED);
+    }
+
+    /// Makes it again when that is over.
+    pub(super) fn make_again_for_steps(&self, patch: Patch) {
+        if patch.taken_back & STEPPED != 0 {
+            self.make_again_for(patch, STEPPED);
         }
     }
 

@@ -20,6 +20,7 @@
 //! All patches are in a ledger, and can be taken back ([`ledger`]).
 
 mod arrivals;
+pub mod breakpoints;
 pub mod copies;
 pub mod direct;
 mod displaced;

@@ -8,6 +8,7 @@ use crate::cpu::extended::{Extended, part};
 use crate::kill::Kill;
 use crate::patch::TrampolineKind;
 use crate::world::{CpuidAnswer, WallClock, World};
+use std::collections::VecDeque;
 use std::string::String;
 use std::vec::Vec;
 
@@ -58,6 +59,11 @@ pub struct Pretended {
     pub extended: Extended,
     /// How many views there can be, if not any number.
     pub most_views: Option<usize>,
+    /// What the Guest was reported to stand for, and the outcomes of orders.
+    pub reports: Vec<[u32; 3]>,
+    /// What the Launcher answers to each report. After the last of them, it is
+    /// gone.
+    pub orders: VecDeque<u32>,
 }
 
 impl World for Pretended {
@@ -112,8 +118,9 @@ impl World for Pretended {
         Ok(())
     }
 
-    fn broken_out(&mut self) -> Result<(), Kill> {
-        Ok(())
+    fn broken_out(&mut self, report: [u32; 3]) -> Result<u32, Kill> {
+        self.reports.push(report);
+        self.orders.pop_front().ok_or(Kill::LauncherGone)
     }
 
     fn monotonic(&mut self) -> u64 {

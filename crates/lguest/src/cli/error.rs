@@ -71,6 +71,12 @@ pub enum UsageError {
     /// A text that is no value of `--tunnet`.
     #[error("tunnet '{0}' is neither an IP address nor bridge:BR: give one")]
     NotATunnel(String),
+    /// Counters and the words of GDB on the same stream.
+    #[error(
+        "with '--gdb stdio', standard output is GDB's: write the counters to \
+         a file ('--stats FILE')"
+    )]
+    BothOnStdout,
     /// More devices than a bus has descriptors.
     #[error(
         "{0} devices are too many: a guest has {LGUEST_MAX_DEVICES}, its \

@@ -35,7 +35,8 @@ pub enum Outcome {
     /// The exit code of a machine whose Launcher is another process.
     OfMachine(u8),
     /// A signal ended it, or what counts as one: ^C^C^C (SIGINT), an output
-    /// that has no reader (SIGPIPE), a parent that has ended (SIGTERM).
+    /// that has no reader (SIGPIPE), a parent that has ended (SIGTERM), a
+    /// debugger (SIGKILL).
     Signal(u8),
 }
 

@@ -7,7 +7,7 @@ use super::machines::Machines;
 use super::values;
 use crate::confine::wall;
 use crate::engine::Isolation;
-use crate::machine::config::Parent;
+use crate::machine::config::{DebuggerAt, Parent};
 use crate::machines::Name;
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Args, Parser};
@@ -31,8 +31,9 @@ Exit status:
   125      ended by --exit-on-eof
   126      the name is taken by another machine
   128      the guest asked for a restart, as by 'reboot': start it again
-  128 + N  ended by signal N (130: also ^C^C^C; 141: the reader of the
-           guest's output is gone; 143: also --die-with-parent)";
+  128 + N  ended by signal N (130: also ^C^C^C; 137: also by the debugger;
+           141: the reader of the guest's output is gone; 143: also
+           --die-with-parent)";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -180,6 +181,18 @@ pub(super) struct Common {
     /// At the end, write counters as JSON to FILE, or to standard output (-)
     #[arg(long, value_name = "FILE|-")]
     pub(super) stats: Option<PathBuf>,
+    /// Let GDB debug the guest: it connects to [ADDRESS:]PORT of this machine
+    /// or to unix:PATH at any time, or starts lguest itself (stdio; the
+    /// guest's console is standard error then)
+    #[arg(
+        long,
+        value_name = "[ADDRESS:]PORT|unix:PATH|stdio",
+        value_parser = values::debugger(),
+    )]
+    pub(super) gdb: Option<DebuggerAt>,
+    /// Stop at the guest's first instruction until GDB has come
+    #[arg(long, requires = "gdb")]
+    pub(super) gdb_wait: bool,
     /// Switch off a fast path, to find out whether it causes a fault
     #[arg(long, value_name = "NAME", value_parser = fast_paths())]
     pub(super) no_fast_path: Vec<String>,

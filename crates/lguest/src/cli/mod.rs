@@ -7,7 +7,9 @@
 //! words. This file turns them into a [`Config`] or another [`Task`], or into
 //! an error.
 
-use crate::machine::config::{Config, DeviceConfig, Kernel, Named};
+use crate::machine::config::{
+    Config, DebuggerAt, DeviceConfig, Kernel, Named, Stats,
+};
 use crate::machines::settings::Settings;
 use crate::machines::verbs::Verb;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, ValueEnum};
@@ -205,6 +207,8 @@ impl Common {
             exit_on_eof: self.exit_on_eof,
             die_with: self.die_with_parent,
             stats: self.stats.map(values::stats),
+            debugger: self.gdb,
+            wait_for_debugger: self.gdb_wait,
             slow_paths: values::slow_paths(&self.no_fast_path),
             open_walls: values::open_walls(&self.no_confine),
             isolation: self.isolation,
@@ -222,6 +226,10 @@ fn check(config: Config) -> Result<Config, UsageError> {
     let devices = config.devices.len() + 1;
     if devices > LGUEST_MAX_DEVICES {
         return Err(UsageError::TooManyDevices(devices));
+    }
+    let to_gdb = config.debugger == Some(DebuggerAt::Stdio);
+    if to_gdb && config.stats == Some(Stats::Stdout) {
+        return Err(UsageError::BothOnStdout);
     }
     let len = config.command_line.len();
     let most = COMMAND_LINE_MAX as usize - 1 - config.kernel.words_of_ours();

@@ -6,11 +6,13 @@
 use super::error::UsageError;
 use crate::confine::wall;
 use crate::machine::config::{
-    Changes, DeviceConfig, DiskConfig, Parent, Stats,
+    Changes, DebuggerAt, DeviceConfig, DiskConfig, Parent, Stats,
 };
 use crate::memory::MAX_RAM;
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use lg_wire::fast_path;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -184,4 +186,43 @@ pub(super) fn stats(path: PathBuf) -> Stats {
         b"-" => Stats::Stdout,
         _ => Stats::File(path),
     }
+}
+
+/// The value of `--gdb`.
+pub(super) fn debugger() -> impl TypedValueParser<Value = DebuggerAt> {
+    OsStringValueParser::new().try_map(|text: OsString| debugger_at(&text))
+}
+
+/// `1234`, `:1234`, `127.0.0.1:1234`, `[::1]:1234`, `unix:PATH` or `stdio`. GDB
+/// may do everything with a Guest, and a port has no owner. So only this
+/// machine may connect to one.
+pub(super) fn debugger_at(text: &OsStr) -> Result<DebuggerAt, String> {
+    const NO_PLACE: &str = "give [ADDRESS:]PORT, unix:PATH or stdio";
+    if let Some(path) = text.as_bytes().strip_prefix(b"unix:") {
+        return match path {
+            [] => Err(NO_PLACE.into()),
+            path => Ok(DebuggerAt::Path(OsStr::from_bytes(path).into())),
+        };
+    }
+    let text = text.to_str().ok_or(NO_PLACE)?;
+    if text == "stdio" {
+        return Ok(DebuggerAt::Stdio);
+    }
+    let port = text.strip_prefix(':').unwrap_or(text);
+    let port = port.strip_prefix("localhost:").unwrap_or(port);
+    let here = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let address = match port.parse::<u16>() {
+        Ok(port) => here(port),
+        Err(_) => text.parse().map_err(|_| NO_PLACE)?,
+    };
+    if !address.ip().is_loopback() {
+        return Err(format!(
+            "anyone could connect to {address}: give a port of this machine, \
+             and reach it from elsewhere by 'ssh -L'"
+        ));
+    }
+    if address.port() == 0 {
+        return Err("give a port from 1 to 65535".into());
+    }
+    Ok(DebuggerAt::Port(address))
 }

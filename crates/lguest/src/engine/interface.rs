@@ -4,6 +4,7 @@
 
 use super::bindings::{Binding, BoundDma};
 use super::death::Death;
+use super::debug::{Ask, Stopped, Told};
 use super::error::RequestError;
 use super::hold::Hold;
 use crate::memory::GuestMemory;
@@ -86,8 +87,19 @@ pub trait Engine: Requests {
     /// [`RequestError::NotInitialised`], [`RequestError::Dead`].
     fn hold(&self) -> Result<Hold, RequestError>;
 
-    /// Blocks until there is no [`Hold`], or the Guest is dead.
+    /// Blocks until there is no [`Hold`], the Guest is dead, or an order of a
+    /// debugger waits for the next [`Self::run`].
     fn wait_until_let_go(&self);
+
+    /// Gives an order to the Host of a Guest for which the caller has a
+    /// [`Hold`], and waits for the answer. One thread at a time may do so, and
+    /// another one has to call [`Self::run`] meanwhile. A Host that does not
+    /// answer is killed.
+    ///
+    /// # Errors
+    ///
+    /// [`RequestError::NotInitialised`], [`RequestError::Dead`].
+    fn debug(&self, ask: Ask) -> Result<Told, RequestError>;
 
     /// Tells the engine that some input waits for a buffer. From now on
     /// [`Self::run`] comes back once with [`Exit::BuffersMayBeFree`] when the
@@ -216,6 +228,9 @@ pub enum Exit {
     BindingsChanged,
     /// The Guest may have freed a buffer: see [`Engine::wait_for_buffers`].
     BuffersMayBeFree,
+    /// The Guest has stopped for a debugger. It goes on at the next `run`,
+    /// unless there is a [`Hold`] by then.
+    Stopped(Stopped),
     /// There is a [`Hold`], and the Guest stands at a clean point. `run`
     /// comes back with this as long as it is held.
     Held,

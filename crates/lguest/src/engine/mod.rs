@@ -17,6 +17,8 @@ mod death;
 pub use death::Death;
 pub(crate) use death::printable;
 
+pub mod debug;
+
 mod error;
 pub use error::RequestError;
 

@@ -7,6 +7,7 @@
 
 use super::bindings::{Binding, Bindings, BoundDma};
 use super::death::Death;
+use super::debug::{Ask, Stopped, Told};
 use super::error::RequestError;
 use super::hold::{Hold, Holder};
 use super::interface::{Engine, EngineCounters, Exit, Requests, Setup};
@@ -14,6 +15,8 @@ use crate::lock::lock;
 use crate::memory::GuestMemory;
 use lg_abi::dma::{BindCount, Dma};
 use lg_abi::shared::LGUEST_IRQS;
+use lg_wire::debug::{MAX_OTHERS, Order, Outcome, Stop, WRITABLE, Word, Words};
+use lg_wire::mailbox::MAX_TEXT;
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -48,6 +51,81 @@ struct Inner {
     answers: Vec<u32>,
     /// It sleeps, for [`Engine::wait_for_buffers`].
     sleeps: bool,
+    /// What a debugger has done with it.
+    debugged: Debugged,
+}
+
+/// What a debugger sees of such a Guest: registers that are its own, and one
+/// instruction after the other, a byte each.
+#[derive(Default)]
+struct Debugged {
+    words: Words,
+    breakpoints: Vec<[u32; 3]>,
+    fpu: Vec<u8>,
+    steps: bool,
+}
+
+impl Debugged {
+    /// The Guest goes on: why it stops at once.
+    fn go_on(&mut self) -> Option<Stopped> {
+        let eip = &mut self.words[Word::Eip as usize];
+        std::mem::take(&mut self.steps).then(|| {
+            *eip = eip.wrapping_add(1);
+            let (stop, value) = (Stop::Step, 0);
+            Stopped { stop, value }
+        })
+    }
+
+    /// Carries out an order. Addresses of memory are physical ones.
+    fn obey(&mut self, memory: &GuestMemory, ask: &Ask) -> Told {
+        let [a, b, c] = ask.arguments;
+        let mut bytes = Vec::new();
+        let mut outcome = Outcome::Done;
+        match ask.order {
+            Order::ReadRegisters => {
+                bytes =
+                    self.words.iter().flat_map(|w| w.to_le_bytes()).collect();
+            }
+            Order::WriteRegisters => {
+                let words = ask.bytes.chunks_exact(4).take(WRITABLE);
+                for (to, word) in self.words.iter_mut().zip(words) {
+                    let word = word.try_into().unwrap_or_default();
+                    *to = u32::from_le_bytes(word);
+                }
+            }
+            Order::ReadFpu | Order::WriteFpu => {
+                self.fpu.resize(512, 0);
+                let half = &mut self.fpu[a.min(1) as usize * 256..][..256];
+                if ask.order == Order::WriteFpu && ask.bytes.len() == 256 {
+                    half.copy_from_slice(&ask.bytes);
+                }
+                bytes = half.to_vec();
+            }
+            Order::Read => {
+                bytes = vec![0; (b as usize).min(MAX_TEXT)];
+                if memory.read(a, &mut bytes).is_err() {
+                    (bytes, outcome) = (Vec::new(), Outcome::NoSuch);
+                }
+            }
+            Order::Write if memory.write(a, &ask.bytes).is_err() => {
+                outcome = Outcome::NoSuch;
+            }
+            Order::Plant if self.breakpoints.len() >= MAX_OTHERS => {
+                outcome = Outcome::Full;
+            }
+            Order::Plant => self.breakpoints.push([a, b, c]),
+            Order::Remove => self.breakpoints.retain(|&x| x != [a, b, c]),
+            Order::Prepare => self.steps = a == 1,
+            Order::Detach => *self = Self::default(),
+            Order::Write | Order::GoOn | Order::Walk | Order::Directories => {}
+        }
+        let value = 0;
+        Told {
+            outcome,
+            value,
+            bytes,
+        }
+    }
 }
 
 impl Scripted {
@@ -249,6 +327,9 @@ impl Engine for Scripted {
             if inner.holds > 0 {
                 return Ok(Exit::Held);
             }
+            if let Some(stopped) = inner.debugged.go_on() {
+                return Ok(Exit::Stopped(stopped));
+            }
             match inner.script.pop_front() {
                 Some(Exit::Dead(death)) => inner.death = Some(death),
                 Some(exit) => return Ok(exit),
@@ -280,6 +361,14 @@ impl Engine for Scripted {
         let held = |inner: &mut Inner| inner.holds > 0 && inner.death.is_none();
         let free = self.changed.wait_while(inner, held);
         drop(free.unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn debug(&self, ask: Ask) -> Result<Told, RequestError> {
+        let mut inner = lock(&self.inner);
+        if inner.death.is_some() {
+            return Err(RequestError::Dead);
+        }
+        Ok(inner.debugged.obey(&self.memory, &ask))
     }
 
     fn wait_for_buffers(&self, _woken: bool) -> bool {

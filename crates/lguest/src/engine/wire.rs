@@ -134,6 +134,7 @@ impl Wire {
                 Exit::BindingsChanged
                 | Exit::BuffersMayBeFree
                 | Exit::Notify { .. }
+                | Exit::Stopped(_)
                 | Exit::WriteDevice { .. } => {}
                 Exit::ReadDevice(_) => self.guest.answer(u32::MAX),
                 Exit::Held => return Err(Errno::AGAIN),

@@ -3,7 +3,7 @@
 //! A Guest has memory with its kernel, devices on a bus, and an engine.
 
 use super::attach::{Attached, OpenDevice};
-use super::config::{Config, DeviceConfig, Stats};
+use super::config::{Config, DebuggerAt, DeviceConfig, Stats};
 use super::error::{LaunchError, lacks, named};
 use crate::confine::Plan;
 use crate::devices::console::Screen;
@@ -110,9 +110,13 @@ pub(super) fn plan(config: &Config) -> Plan {
         DeviceConfig::Net(net) => net.listens(),
         DeviceConfig::Disk(_) | DeviceConfig::ShareNet(_) => false,
     });
+    let debugged = match config.debugger {
+        Some(DebuggerAt::Port(_) | DebuggerAt::Path(_)) => true,
+        Some(DebuggerAt::Stdio) | None => false,
+    };
     Plan {
         open: config.open_walls,
-        listens,
+        listens: listens || debugged,
         control: config.named.is_some(),
         networks: networks.collect(),
         removals: stats.into_iter().chain(log).collect(),

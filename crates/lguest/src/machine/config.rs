@@ -6,7 +6,7 @@
 use crate::engine::Isolation;
 use crate::machines::Name;
 use crate::machines::settings::Settings;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
@@ -35,6 +35,10 @@ pub struct Config {
     pub die_with: Option<Parent>,
     /// Where to write the counters at the end.
     pub stats: Option<Stats>,
+    /// Where GDB comes from, if it may.
+    pub debugger: Option<DebuggerAt>,
+    /// Whether the Guest waits for it before its first instruction.
+    pub wait_for_debugger: bool,
     /// Fast paths that are switched off: bits of [`lg_wire::fast_path`].
     pub slow_paths: u32,
     /// Walls around the Launcher that are switched off: bits of
@@ -249,6 +253,17 @@ pub enum TapConfig {
     Bridge(String),
     /// A descriptor that the Launcher was given.
     Given(RawFd),
+}
+
+/// Where GDB comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DebuggerAt {
+    /// It connects to a port of this machine.
+    Port(SocketAddr),
+    /// It connects to a local socket with this path.
+    Path(PathBuf),
+    /// It is at standard input and output.
+    Stdio,
 }
 
 /// Where the counters are written.

@@ -5,6 +5,7 @@
 use super::config::{Config, Kernel};
 use super::owner::ParentError;
 use crate::cli::exit::Outcome;
+use crate::debugger::DebuggerError;
 use crate::devices::block::DiskError;
 use crate::devices::net::TapError;
 use crate::devices::net::stream::StreamError;
@@ -68,6 +69,9 @@ pub enum LaunchError {
     /// passt makes no network.
     #[error("network: {0}")]
     User(#[from] UserError),
+    /// GDB cannot connect.
+    #[error("debugger: {0}")]
+    Debugger(#[from] DebuggerError),
     /// The file for the counters cannot be written.
     #[error("statistics {}: it cannot be written: {error}", path.display())]
     Stats {
@@ -133,6 +137,7 @@ impl LaunchError {
             Self::Tap(error) => error,
             Self::Stream(error) => error,
             Self::User(error) => error,
+            Self::Debugger(error) => error,
             Self::Stats { error, .. }
             | Self::Log { error, .. }
             | Self::Capture { error, .. } => error,
@@ -189,6 +194,7 @@ impl LaunchError {
             | Self::Tap(_)
             | Self::Stream(_)
             | Self::User(_)
+            | Self::Debugger(_)
             | Self::Stats { .. }
             | Self::Capture { .. }
             | Self::Log { .. } => Outcome::BadFile,

@@ -17,9 +17,10 @@ use super::owner::{self, Owner};
 use super::run::Run;
 use super::signals::Signals;
 use super::stats::{RunReport, Sink};
-use super::{crash, hints, signals, terminal};
+use super::{crash, debugger, hints, signals, terminal};
 use crate::cli::exit::Outcome;
 use crate::confine;
+use crate::debugger::Debugger;
 use crate::engine::{Death, Isolation, printable};
 use crate::machines::MachineError;
 use crate::needs::{self, Lack};
@@ -86,13 +87,17 @@ pub fn launch(config: &Config, started: u64) -> Result<Outcome, LaunchError> {
     let Built { guest, bus, .. } = &built;
     let control = named.map(|named| named.start(config, guest, bus, &ending));
     let control = control.transpose().inspect_err(|_| ending.by_failure())?;
+    let debugger = opened.debugger.map(|listener| {
+        debugger::start(config, &built, &ending, listener).inspect_err(give_up)
+    });
+    let debugger = debugger.transpose()?;
     walls.push(confine::when_ready(&plan));
     if config.verbose {
         for wall in &walls {
             terminal::tell(&wall.to_string());
         }
     }
-    let ended = run(&built, &ending, opened.stats, start);
+    let ended = run(&built, &ending, opened.stats, debugger.as_ref(), start);
     if let Some(control) = control {
         match &ended {
             Ok((outcome, reason)) => control.end(*outcome, reason),
@@ -108,6 +113,7 @@ fn run(
     built: &Built,
     ending: &Ending,
     stats: Option<Sink>,
+    debugger: Option<&Debugger>,
     start: Instant,
 ) -> Result<(Outcome, String), LaunchError> {
     let Built { guest, bus, .. } = built;
@@ -115,7 +121,7 @@ fn run(
     let inputs = Inputs::start(bus, guest, ending);
     let inputs = inputs.map_err(lacks("watch the guest's input"));
     let ended = inputs.and_then(|inputs| {
-        let mut run = Run::new(guest.clone(), &**bus, inputs);
+        let mut run = Run::new(guest.clone(), &**bus, inputs, debugger);
         let death = run.until_death()?;
         Ok((death, run.counters(start)))
     });
@@ -130,6 +136,9 @@ fn run(
     terminal::end_line();
     let (death, launcher) = ended?;
     let (outcome, reason) = tell(ending, &death, damage);
+    if let Some(debugger) = debugger {
+        debugger.ended(outcome.code());
+    }
     if let Some(stats) = stats {
         let report = RunReport {
             ending: death.to_string(),

@@ -8,6 +8,8 @@
 
 pub mod config;
 
+mod debugger;
+
 mod launch;
 pub use launch::launch;
 

@@ -5,11 +5,12 @@
 
 use super::attach::OpenDevice;
 use super::config::{
-    Config, DeviceConfig, Kernel, LinkConfig, NetConfig, Stats,
+    Config, DebuggerAt, DeviceConfig, Kernel, LinkConfig, NetConfig, Stats,
 };
 use super::error::{LaunchError, lacks, named};
 use super::stats::Sink;
 use super::{captures, default_guest, disks};
+use crate::debugger::Listener;
 use crate::devices::console::{self, Console, Log, Remote, Screen};
 use crate::devices::net::{Nic, Tap, stream, user};
 use crate::loader::{Image, InitrdError, KernelError};
@@ -34,6 +35,8 @@ pub(super) struct Opened {
     /// An event for `--exit-on-eof`: the Guest has all of its input.
     pub(super) input_end: Option<OwnedFd>,
     pub(super) stats: Option<Sink>,
+    /// Where GDB comes from.
+    pub(super) debugger: Option<Listener>,
 }
 
 impl Opened {
@@ -63,6 +66,8 @@ impl Opened {
         let (console, input_end) = open_console(config, remote)?;
         let screen = console.screen();
         devices.push(OpenDevice::Console(console));
+        let debugger = config.debugger.as_ref().map(Listener::open);
+        let debugger = debugger.transpose()?;
         // These are last, because statistics may make a file and a capture
         // empties one.
         let captures = captures::open(config)?;
@@ -75,6 +80,7 @@ impl Opened {
             screen,
             input_end,
             stats,
+            debugger,
         })
     }
 }
@@ -147,11 +153,20 @@ fn open_console(
     };
     let ends = config.exit_on_eof.then(event).transpose();
     let (at_end, input_end) = ends.map_err(|e: Errno| keep(e.into()))?.unzip();
+    let (input, output) = if config.debugger == Some(DebuggerAt::Stdio) {
+        // Standard input and output are GDB's.
+        let nothing = File::open("/dev/null").map(OwnedFd::from);
+        (nothing, rustix::io::dup(rustix::stdio::stderr()))
+    } else {
+        let input = rustix::io::dup(rustix::stdio::stdin());
+        (
+            input.map_err(io::Error::from),
+            rustix::io::dup(rustix::stdio::stdout()),
+        )
+    };
     let config = console::Config {
-        input: rustix::io::dup(rustix::stdio::stdin())
-            .map_err(|error| keep(error.into()))?,
-        output: rustix::io::dup(rustix::stdio::stdout())
-            .map_err(|error| keep(error.into()))?,
+        input: input.map_err(&keep)?,
+        output: output.map_err(|error| keep(error.into()))?,
         log: log.transpose()?,
         at_end,
     };

@@ -5,6 +5,7 @@
 use super::error::LaunchError;
 use super::inputs::Inputs;
 use super::stats::NamedCounts;
+use crate::debugger::Debugger;
 use crate::devices::Violation;
 use crate::engine::{Death, Engine, Exit};
 use crate::transport::{Notified, Transport};
@@ -16,6 +17,7 @@ pub(super) struct Run<'a> {
     guest: Arc<dyn Engine>,
     bus: &'a dyn Transport,
     inputs: Inputs,
+    debugger: Option<&'a Debugger>,
     sends: u64,
     unheard: u64,
 }
@@ -26,11 +28,13 @@ impl<'a> Run<'a> {
         guest: Arc<dyn Engine>,
         bus: &'a dyn Transport,
         inputs: Inputs,
+        debugger: Option<&'a Debugger>,
     ) -> Self {
         Self {
             guest,
             bus,
             inputs,
+            debugger,
             sends: 0,
             unheard: 0,
         }
@@ -61,6 +65,12 @@ impl<'a> Run<'a> {
                 }
                 Exit::BindingsChanged => self.bus.buffers_changed(),
                 Exit::BuffersMayBeFree => {}
+                Exit::Stopped(stopped) => {
+                    // Without a debugger, the Guest goes on.
+                    if let Some(debugger) = self.debugger {
+                        debugger.stopped(stopped);
+                    }
+                }
                 Exit::Held => self.guest.wait_until_let_go(),
                 Exit::Dead(death) => return Ok(death),
             }
@@ -155,7 +165,7 @@ mod tests {
         let engine: Arc<dyn Engine> = guest.clone();
         let ending = Ending::new(engine.clone());
         let inputs = Inputs::start(bus, &engine, &ending).unwrap();
-        let mut run = Run::new(engine, &**bus, inputs);
+        let mut run = Run::new(engine, &**bus, inputs, None);
         let death = run.until_death().unwrap();
         let (outcome, _) = ending.outcome(&death);
         assert_eq!(outcome, Outcome::from(&death));
@@ -242,7 +252,7 @@ mod tests {
         let engine: Arc<dyn Engine> = guest.clone();
         let ending = Ending::new(engine.clone());
         let inputs = Inputs::start(&bus, &engine, &ending).unwrap();
-        let mut run = Run::new(engine, &*bus, inputs);
+        let mut run = Run::new(engine, &*bus, inputs, None);
         std::thread::scope(|scope| {
             let ran = scope.spawn(move || {
                 let death = run.until_death().unwrap();

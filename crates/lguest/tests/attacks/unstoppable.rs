@@ -237,6 +237,7 @@ fn break_into(script: &[Record], arena: &str) -> Broken {
             Exit::BindingsChanged
             | Exit::BuffersMayBeFree
             | Exit::Notify { .. }
+            | Exit::Stopped(_)
             | Exit::WriteDevice { .. } => {}
             Exit::ReadDevice(_) => guest.answer(0),
             Exit::Held => break Broken::Stands,
@@ -334,6 +335,7 @@ fn storms_from_outside() {
                 Exit::BindingsChanged
                 | Exit::BuffersMayBeFree
                 | Exit::Notify { .. }
+                | Exit::Stopped(_)
                 | Exit::WriteDevice { .. } => {}
                 Exit::ReadDevice(_) => guest.answer(0),
                 Exit::Held => guest.wait_until_let_go(),

@@ -116,10 +116,10 @@ impl World for Outside<'_> {
         Err(Kill::LauncherGone)
     }
 
-    fn broken_out(&mut self) -> Result<(), Kill> {
+    fn broken_out(&mut self, _: [u32; 3]) -> Result<u32, Kill> {
         self.wait();
         self.vm.wire.break_wanted.store(0, Ordering::SeqCst);
-        Ok(())
+        Ok(0)
     }
 
     fn monotonic(&mut self) -> u64 {

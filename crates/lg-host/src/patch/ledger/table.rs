@@ -14,6 +14,7 @@ use crate::address::{GuestPhys, GuestVirt, as_word};
 use crate::patch::limits::MAX_DISPLACED;
 use core::cell::Cell;
 use core::ops::Range;
+use lg_wire::debug::MAX_SOFTWARE;
 use lg_wire::state::MAX_COPIES;
 
 /// Bytes of the longest patch: the one in the entry page. Trampolines displace
@@ -35,8 +36,9 @@ const MAX_ENABLING: usize = 8;
 /// Other patches in the Guest's memory.
 const MAX_OTHERS: usize = 128;
 
-/// Patches in the Guest's memory.
-pub const MAX_IN_MEMORY: usize = MAX_STORES + MAX_ENABLING + MAX_OTHERS;
+/// Patches in the Guest's memory. A debugger's breakpoints come last.
+pub const MAX_IN_MEMORY: usize =
+    MAX_STORES + MAX_ENABLING + MAX_OTHERS + MAX_SOFTWARE;
 
 /// Patches in one patched copy.
 pub const MAX_PER_COPY: usize = 64;
@@ -66,11 +68,13 @@ pub enum PatchKind {
     DirectSlot = 9,
     /// A `hlt` in the place of the kernel's `iret`.
     TrappingIret = 10,
+    /// An `int3` of a debugger.
+    Breakpoint = 11,
 }
 
 impl PatchKind {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Iret,
         Self::Hypercall,
         Self::HypercallAfterStore,
@@ -81,6 +85,7 @@ impl PatchKind {
         Self::DirectCall,
         Self::DirectSlot,
         Self::TrappingIret,
+        Self::Breakpoint,
     ];
 
     /// Whether it is a part of a direct call.
@@ -93,7 +98,8 @@ impl PatchKind {
         match self {
             Self::HypercallAfterStore => 0..MAX_STORES,
             Self::Enabling => MAX_STORES..MAX_STORES + MAX_ENABLING,
-            _ => MAX_STORES + MAX_ENABLING..MAX_IN_MEMORY,
+            Self::Breakpoint => MAX_IN_MEMORY - MAX_SOFTWARE..MAX_IN_MEMORY,
+            _ => MAX_STORES + MAX_ENABLING..MAX_IN_MEMORY - MAX_SOFTWARE,
         }
     }
 }
@@ -142,8 +148,8 @@ pub struct Patch {
     pub place: Place,
     /// Where the Guest's code saw that place when the patch was made.
     pub site: GuestVirt,
-    /// Why it is not in its place at the moment: [`TAKEN_BACK`] and
-    /// [`ALL_TAKEN_BACK`]. 0 = it is.
+    /// Why it is not in its place at the moment: [`TAKEN_BACK`],
+    /// [`ALL_TAKEN_BACK`] and [`STEPPED`]. 0 = it is.
     pub taken_back: u8,
     /// The count of the Host's entries when it was first taken back; 0 while it
     /// is in its place.
@@ -158,6 +164,9 @@ pub const TAKEN_BACK: u8 = 1 << 0;
 
 /// All patches were taken back.
 pub const ALL_TAKEN_BACK: u8 = 1 << 1;
+
+/// A debugger steps the Guest.
+pub const STEPPED: u8 = 1 << 2;
 
 impl Patch {
     /// What stood there before.

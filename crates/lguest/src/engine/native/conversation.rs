@@ -11,11 +11,13 @@ use super::processes::NotRenewed;
 use super::running::{Running, Views};
 use super::turn::Conversation;
 use crate::engine::death::{Death, printable};
+use crate::engine::debug::{Stopped, Told};
 use crate::engine::error::RequestError;
 use crate::engine::interface::{DeviceAccess, Exit};
 use crate::lock::lock;
 use lg_abi::dma::{Dma, KEY_ALIGN};
 use lg_abi::page::PAGE_SIZE;
+use lg_wire::debug::{Order, Stop};
 use lg_wire::mailbox::{LAUNCHERS_TURN, Mailbox, Request, reason};
 use lg_wire::turns;
 use std::sync::atomic::Ordering;
@@ -29,8 +31,14 @@ impl Core {
             if let Some(death) = self.death() {
                 return Ok(Exit::Dead(death));
             }
-            if conversation.is_clean() && self.holds.stands() {
-                return Ok(Exit::Held);
+            if conversation.is_clean() && self.stays(running) {
+                if !self.holds.is_asked() {
+                    return Ok(Exit::Held);
+                }
+                // Before its first request, the Host is on the way to it.
+                if *conversation == Conversation::Stopped {
+                    self.holds.give(running.shared.mailbox());
+                }
             }
             conversation.go_on(running);
             if !self.wait_for_request(running) {
@@ -43,6 +51,12 @@ impl Core {
                 return Ok(exit);
             }
         }
+    }
+
+    /// Whether a Guest at a clean point stays there.
+    fn stays(&self, running: &Running) -> bool {
+        let stop = running.shared.break_wanted();
+        self.holds.stands(|| stop.store(0, Ordering::SeqCst))
     }
 
     /// Sleeps until it is our turn. Returns whether there is a request; there
@@ -69,7 +83,13 @@ impl Core {
         let arguments =
             [0, 1, 2].map(|n| mailbox.arguments[n].load(Ordering::SeqCst));
         let [a, b, _] = arguments;
-        match Request::from_number(number) {
+        let request = Request::from_number(number);
+        if self.holds.is_given() && !may_follow_order(request) {
+            return Some(self.killed(format!(
+                "its Host asked for {number} in the middle of an order"
+            )));
+        }
+        match request {
             Some(Request::SendDma) => match self.check_send(a, b) {
                 Ok(()) => Some(Exit::SendDma { key: a, dma: b }),
                 Err(why) => Some(self.killed(why)),
@@ -115,7 +135,7 @@ impl Core {
             Some(Request::BuffersMayBeFree) => Some(Exit::BuffersMayBeFree),
             Some(Request::Broken) => {
                 *conversation = Conversation::Stopped;
-                None
+                self.stopped(mailbox, arguments)
             }
             Some(Request::Crash) => {
                 let (text, len) = mailbox.read_text();
@@ -131,6 +151,27 @@ impl Core {
             }
             None => Some(self.killed(format!(
                 "its Host asked for {number}, which does not exist"
+            ))),
+        }
+    }
+
+    /// The Guest stands at a clean point. If that is the answer to an order,
+    /// the debugger gets it. Until there is another order, the answer to this
+    /// is that the Guest may go on.
+    fn stopped(&self, mailbox: &Mailbox, report: [u32; 3]) -> Option<Exit> {
+        let told = || Told::read(mailbox, report);
+        let given = self.holds.is_given().then(told);
+        mailbox.reply.store(Order::GoOn as u32, Ordering::SeqCst);
+        if let Some(told) = given {
+            self.holds.tell(told);
+            return None;
+        }
+        let [reason, _, value] = report;
+        match Stop::from_number(reason) {
+            Some(Stop::Told) => None,
+            Some(stop) => Some(Exit::Stopped(Stopped { stop, value })),
+            None => Some(self.killed(format!(
+                "its Host stands for a reason ({reason}) that does not exist"
             ))),
         }
     }
@@ -199,6 +240,12 @@ fn device_access(
         offset,
         bytes,
     })
+}
+
+/// Whether a Host that carries out an order may make this request.
+fn may_follow_order(request: Option<Request>) -> bool {
+    use Request::{Broken, Crash, Killed};
+    matches!(request, Some(Broken | Crash | Killed))
 }
 
 /// Writes the answer to a request.

@@ -14,6 +14,7 @@ use self::running::Running;
 use super::bindings::{Binding, BoundDma};
 use super::clock;
 use super::death::Death;
+use super::debug::{Ask, Told};
 use super::error::RequestError;
 use super::hold::Hold;
 use super::interface::{Engine, EngineCounters, Exit, Requests, Setup};
@@ -188,6 +189,10 @@ impl Engine for Native {
 
     fn wait_until_let_go(&self) {
         self.core.wait_until_let_go();
+    }
+
+    fn debug(&self, ask: Ask) -> Result<Told, RequestError> {
+        self.core.debug(ask)
     }
 
     fn wait_for_buffers(&self, woken: bool) -> bool {

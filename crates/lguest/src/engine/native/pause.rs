@@ -7,6 +7,7 @@
 use super::core::Core;
 use super::holds::Held;
 use crate::engine::death::Death;
+use crate::engine::debug::{Ask, Told};
 use crate::engine::error::RequestError;
 use crate::engine::hold::Holder;
 use crate::lock::lock;
@@ -22,9 +23,26 @@ const TELL_AGAIN: Duration = Duration::from_millis(250);
 const TELL_MOST: u32 = 40;
 
 impl Core {
-    /// Blocks until there is no hold, or the Guest is dead.
+    /// Blocks until there is no hold, the Guest is dead, or an order waits.
     pub(super) fn wait_until_let_go(&self) {
-        self.wait_for_holds(None, |held| held.count == 0);
+        self.wait_for_holds(None, |held| held.count == 0 || held.ask.is_some());
+    }
+
+    /// Gives an order to the Host of a Guest that is held, and waits for the
+    /// answer. A Host that does not answer is told to stop, like one that does
+    /// not stop, and its Guest is killed.
+    pub(super) fn debug(&self, ask: Ask) -> Result<Told, RequestError> {
+        self.alive()?;
+        self.wait_for_holds(None, |held| held.still);
+        {
+            let mut held = lock(&self.holds.held);
+            held.ask = Some(ask);
+            held.told = None;
+            self.holds.changed.notify_all();
+        }
+        self.wait_for_holds(None, |held| held.told.is_some());
+        let told = lock(&self.holds.held).told.take();
+        told.ok_or(RequestError::Dead)
     }
 
     /// Blocks until `done`, for `patience` at most, or until the Guest is dead.

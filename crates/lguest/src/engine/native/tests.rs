@@ -110,6 +110,7 @@ fn run(guest: &Native) -> Death {
             Exit::BindingsChanged
             | Exit::BuffersMayBeFree
             | Exit::Notify { .. }
+            | Exit::Stopped(_)
             | Exit::WriteDevice { .. } => {}
             Exit::ReadDevice(_) => guest.answer(0),
             Exit::Held => guest.wait_until_let_go(),

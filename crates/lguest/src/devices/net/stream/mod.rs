@@ -22,7 +22,7 @@ use outgoing::Outgoing;
 
 mod open;
 pub(super) use open::random_mac;
-pub use open::{StreamError, open};
+pub use open::{StreamError, listen_at, open};
 
 /// Bytes of an Ethernet header. A shorter frame is none.
 const HEADER: usize = 14;

@@ -102,7 +102,7 @@ impl fmt::Display for StreamAt {
 pub fn open(config: &StreamConfig) -> Result<Nic, StreamError> {
     let socket = match (&config.at, config.server) {
         (StreamAt::Path(path), false) => connected(path)?,
-        (StreamAt::Path(path), true) => listener(path)?,
+        (StreamAt::Path(path), true) => listen_at(path)?,
         (StreamAt::Given(number), server) => taken(*number, server)?,
     };
     let name = config.at.to_string();
@@ -195,7 +195,11 @@ pub(super) fn connected(path: &Path) -> Result<OwnedFd, StreamError> {
 
 /// Listens at `path`, where only this user may connect. A socket that its
 /// process has left there is removed.
-pub(super) fn listener(path: &Path) -> Result<OwnedFd, StreamError> {
+///
+/// # Errors
+///
+/// [`StreamError`].
+pub fn listen_at(path: &Path) -> Result<OwnedFd, StreamError> {
     let failed = |error| failed(path, error);
     let socket = unix_socket(SocketFlags::NONBLOCK)?;
     let address = SocketAddrUnix::new(path).map_err(failed)?;

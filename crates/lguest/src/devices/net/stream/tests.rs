@@ -261,11 +261,11 @@ fn after_a_peer_the_next_one_may_connect() {
     let dir = std::env::temp_dir();
     let path = dir.join(format!("lguest-stream-{}", std::process::id()));
     let _ = std::fs::remove_file(&path);
-    let listener = open::listener(&path).unwrap();
+    let listener = open::listen_at(&path).unwrap();
     let mode = std::fs::metadata(&path).unwrap();
     let mode = std::os::unix::fs::PermissionsExt::mode(&mode.permissions());
     assert_eq!(mode & 0o777, 0o600, "only this user may connect");
-    let in_use = open::listener(&path).err().unwrap().to_string();
+    let in_use = open::listen_at(&path).err().unwrap().to_string();
     assert!(in_use.contains("another process listens"), "{in_use}");
     let said = Arc::default();
     let mut stream = Stream::listening(listener, report(&said)).unwrap();
@@ -294,10 +294,10 @@ fn after_a_peer_the_next_one_may_connect() {
     // Its socket is left behind, and the next one takes its place.
     let nobody = open::connected(&path).err().unwrap().to_string();
     assert!(nobody.contains("nothing listens"), "{nobody}");
-    drop(open::listener(&path).unwrap());
+    drop(open::listen_at(&path).unwrap());
     std::fs::remove_file(&path).unwrap();
     File::create(&path).unwrap();
-    assert!(open::listener(&path).is_err(), "a file is not removed");
+    assert!(open::listen_at(&path).is_err(), "a file is not removed");
     assert!(path.exists());
     std::fs::remove_file(&path).unwrap();
 }
