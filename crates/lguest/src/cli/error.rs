@@ -2,6 +2,7 @@
 //!
 //! Each message says what is wrong with which word, and what to write instead.
 
+use crate::machines::settings::SettingsError;
 use crate::memory::MAX_RAM;
 use lg_abi::device::LGUEST_MAX_DEVICES;
 
@@ -47,6 +48,9 @@ pub enum UsageError {
     /// A word after `lguest run` that belongs to no option.
     #[error("'{0}' belongs to no option: to give {1}, write '{2} {0}'")]
     StrayWord(String, &'static str, &'static str),
+    /// A configuration file that cannot be used.
+    #[error("settings {0}")]
+    Settings(#[from] SettingsError),
     /// A text that is no rate of failures.
     #[error(
         "disk '{0}': give a number from 1 up after ',fail=', as in \

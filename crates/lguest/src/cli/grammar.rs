@@ -46,6 +46,7 @@ Examples:
   lguest run -m 64M -k bzImage -i initrd.gz -a 'console=hvc0 quiet'
   lguest run -k vmlinux -d root.img -d data.img,ro -a root=/dev/lgba
   lguest run --net sharenet=lan --log console.log
+  lguest run web.toml --memory 128M
   lguest run --timeout 30s --append 'quiet run=\"uptime;poweroff\"'";
 
 const EMBEDDED: &str = "\
@@ -70,7 +71,7 @@ terminal.";
     override_usage = "\
 lguest [--verbose] [--sharenet=FILE|--tunnet=(IP|bridge:BR)|--block=FILE|\
 --initrd=FILE]... MEM IMAGE [ARGS]...
-       lguest run [--memory SIZE] [--kernel IMAGE] [OPTIONS]
+       lguest run [--memory SIZE] [--kernel IMAGE] [OPTIONS] [FILE.toml]
        lguest image [--json] FILE
        lguest doctor [--json]
        lguest (ps|console|logs|stop|kill|pause|resume|wait|stats|inspect|rm|\
@@ -274,7 +275,11 @@ pub(super) struct Run {
     #[arg(long, value_name = "NAME")]
     pub(super) name: Option<Name>,
     /// End this command when the machine runs; it runs on without a terminal
-    #[arg(long, requires = "name", conflicts_with = "exit_on_eof")]
+    #[arg(
+        long,
+        requires = "name",
+        conflicts_with_all = ["exit_on_eof", "die_with_parent"],
+    )]
     pub(super) detach: bool,
     /// The machine is ready when it has printed TEXT; with --detach, this
     /// command ends then
@@ -283,8 +288,9 @@ pub(super) struct Run {
     /// The line that 'lguest stop' types to ask the guest to power off
     #[arg(long, value_name = "TEXT", requires = "name")]
     pub(super) stop_with: Option<String>,
-    /// Words that belong to no option. The error message names the option.
-    #[arg(hide = true)]
+    /// A file of settings (FILE.toml): the same options, without '--'. An
+    /// option on the command line counts more
+    #[arg(value_name = "FILE.toml")]
     pub(super) stray: Vec<OsString>,
 }
 

@@ -37,7 +37,7 @@ pub(super) fn command_first(mut words: Vec<OsString>) -> Vec<OsString> {
 }
 
 /// The index of the first word that is neither an option nor the value of one.
-fn first_word(words: &[OsString]) -> Option<usize> {
+pub(super) fn first_word(words: &[OsString]) -> Option<usize> {
     let cli = Cli::command();
     let run = cli.find_subcommand("run");
     let options = run.into_iter().chain([&cli]);

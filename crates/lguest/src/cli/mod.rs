@@ -12,13 +12,14 @@ use crate::machine::config::{
 };
 use crate::machines::settings::Settings;
 use crate::machines::verbs::Verb;
+use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, ValueEnum};
 use clap_complete::Shell;
 use lg_abi::boot::COMMAND_LINE_MAX;
 use lg_abi::device::LGUEST_MAX_DEVICES;
 use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::OsStringExt;
-use std::path::PathBuf;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
 
 mod error;
 pub use error::UsageError;
@@ -47,6 +48,7 @@ pub fn parse(
     words: impl IntoIterator<Item = OsString>,
 ) -> Result<Task, UsageError> {
     let words = guess::command_first(words.into_iter().collect());
+    let words = with_settings(words)?;
     let matches = Cli::command()
         .try_get_matches_from(&words)
         .map_err(|error| guess::explain(&words, error))?;
@@ -70,6 +72,41 @@ pub fn parse(
         _ => cli.historic.config(&matches),
     }?;
     check(config).map(|config| Task::Run(Box::new(config)))
+}
+
+/// Replaces a configuration file after `lguest run` by the options that it
+/// stands for. An option on the command line counts more than the file.
+fn with_settings(
+    mut words: Vec<OsString>,
+) -> Result<Vec<OsString>, UsageError> {
+    let Some(at) = settings_file(&words) else {
+        return Ok(words);
+    };
+    let file = words.remove(at);
+    let settings = Settings::read(Path::new(&file))?;
+    // What is wrong with the words is said later.
+    let command = Cli::command().ignore_errors(true);
+    let matches = command.try_get_matches_from(&words).ok();
+    let run = matches.as_ref().and_then(ArgMatches::subcommand);
+    let given = |name: &str| {
+        let id = name.replace('-', "_");
+        let source = run.and_then(|(_, run)| run.value_source(&id));
+        source == Some(ValueSource::CommandLine)
+    };
+    let options = settings.words(given);
+    words.splice(2..2, options);
+    Ok(words)
+}
+
+/// The index of the configuration file, if the first word after `lguest run`
+/// that is no option is one.
+fn settings_file(words: &[OsString]) -> Option<usize> {
+    let (program, rest) = words.split_first()?;
+    let (command, rest) = rest.split_first()?;
+    let after: Vec<_> = [program].into_iter().chain(rest).cloned().collect();
+    let at = guess::first_word(&after)?;
+    let is_file = after[at].as_bytes().ends_with(b".toml");
+    (command == "run" && is_file).then_some(at + 1)
 }
 
 /// What the command line asks for.

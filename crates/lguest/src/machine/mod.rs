@@ -32,6 +32,8 @@ mod build;
 
 mod detach;
 
+mod notify;
+
 mod named;
 
 mod run;

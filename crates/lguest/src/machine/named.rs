@@ -8,6 +8,7 @@ use super::config::{Config, Kernel, Named};
 use super::detach::Ready;
 use super::ending::Ending;
 use super::error::{LaunchError, lacks};
+use super::notify::Notify;
 use super::signals;
 use crate::cli::exit::Outcome;
 use crate::devices::console::Remote;
@@ -44,6 +45,7 @@ pub(super) struct Prepared {
     files: Files,
     named: Named,
     ready: Option<Ready>,
+    notify: Option<Notify>,
     backlog: Arc<Backlog>,
     /// The pipe to the console: the end that is written.
     typed: OwnedFd,
@@ -88,6 +90,7 @@ impl Prepared {
             files,
             named: named.clone(),
             ready,
+            notify: Notify::new(),
             backlog,
             typed: ours,
             news,
@@ -131,6 +134,7 @@ impl Prepared {
                 hold: None,
                 stop_with: self.named.stop_keys(built_in),
                 ready: self.ready,
+                notify: self.notify,
             }),
             listener: self.files.listener,
             typed: self.typed,
@@ -182,6 +186,7 @@ struct Machine {
     hold: Option<Hold>,
     stop_with: Option<String>,
     ready: Option<Ready>,
+    notify: Option<Notify>,
 }
 
 impl Controlled for Machine {
@@ -249,6 +254,9 @@ impl Controlled for Machine {
     fn ready(&mut self) {
         if let Some(ready) = self.ready.take() {
             ready.tell();
+        }
+        if let Some(notify) = self.notify.take() {
+            notify.tell();
         }
     }
 }

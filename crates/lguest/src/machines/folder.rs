@@ -416,11 +416,7 @@ impl Folder {
     /// the machine has ended, or removes the folder of a machine that has never
     /// run. Returns whether there is such a machine.
     fn settle(&self, place: &OwnedFd) -> Result<bool, MachineError> {
-        if self.connect().is_ok() {
-            return Ok(true);
-        }
         let Some(lock) = self.try_lock()? else {
-            // It is just starting or ending.
             return Ok(true);
         };
         if self.facts().is_none() {

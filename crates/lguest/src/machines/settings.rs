@@ -1,9 +1,12 @@
 //! The settings of a machine: the words of `lguest run`, as data.
 //!
 //! Each field has the name of an option and its text. So a configuration file
-//! says the same as a command line.
+//! says the same as a command line. Options that belong to a run and not to a
+//! machine (`--detach`, `--verbose`, `--exit-on-eof`) are not among them.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 
 /// The options of `lguest run` that describe a machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,12 +27,15 @@ pub struct Settings {
     pub initrd: Option<String>,
     /// Disks, in their order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(deserialize_with = "one_or_more")]
     pub disk: Vec<String>,
     /// Networks, in their order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(deserialize_with = "one_or_more")]
     pub net: Vec<String>,
     /// Arguments for the kernel.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(deserialize_with = "one_or_more")]
     pub append: Vec<String>,
     /// What keeps the kernel from its programs.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -45,9 +51,11 @@ pub struct Settings {
     pub stats: Option<String>,
     /// Fast paths that are switched off.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(deserialize_with = "one_or_more")]
     pub no_fast_path: Vec<String>,
     /// Walls that are switched off.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(deserialize_with = "one_or_more")]
     pub no_confine: Vec<String>,
     /// The text that it prints when it is ready.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -57,11 +65,223 @@ pub struct Settings {
     pub stop_with: Option<String>,
 }
 
+/// The names of all settings, in the order of the fields.
+pub const NAMES: [&str; 15] = [
+    "name",
+    "memory",
+    "kernel",
+    "initrd",
+    "disk",
+    "net",
+    "append",
+    "isolation",
+    "log",
+    "timeout",
+    "stats",
+    "no-fast-path",
+    "no-confine",
+    "until",
+    "stop-with",
+];
+
+/// A text, or a list of texts.
+fn one_or_more<'d, D: Deserializer<'d>>(
+    from: D,
+) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "a text or a list of texts")]
+    enum Texts {
+        One(String),
+        More(Vec<String>),
+    }
+    Ok(match Texts::deserialize(from)? {
+        Texts::One(text) => vec![text],
+        Texts::More(texts) => texts,
+    })
+}
+
+/// A configuration file that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// It cannot be read.
+    #[error("{}: it cannot be read: {error}: give a file of settings", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// It is no TOML, or has a value of the wrong kind.
+    #[error("{}: {error}: see 'lguest inspect --toml' for an example", path.display())]
+    NotToml {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        error: String,
+    },
+    /// It has a word that is no setting.
+    #[error("{}: there is no setting '{word}': {cure}", path.display())]
+    Unknown {
+        /// The file.
+        path: PathBuf,
+        /// The word.
+        word: String,
+        /// What to write instead.
+        cure: String,
+    },
+}
+
+/// The most bytes of a configuration file.
+const FILE_MOST: u64 = 1 << 20;
+
 impl Settings {
     /// The settings as a configuration file.
     #[must_use]
     pub fn to_toml(&self) -> String {
         // There is nothing in them that TOML cannot say.
         toml::to_string(self).unwrap_or_default()
+    }
+
+    /// Reads the configuration file at `path`.
+    ///
+    /// # Errors
+    ///
+    /// [`SettingsError`].
+    pub fn read(path: &Path) -> Result<Self, SettingsError> {
+        use std::io::Read;
+        let read = || {
+            let mut text = String::new();
+            let file = std::fs::File::open(path)?;
+            if !file.metadata()?.is_file() {
+                return Err(std::io::Error::other("it is no file"));
+            }
+            file.take(FILE_MOST).read_to_string(&mut text)?;
+            Ok(text)
+        };
+        let text = read().map_err(|error| SettingsError::Unreadable {
+            path: path.into(),
+            error,
+        })?;
+        Self::parse(&text, path)
+    }
+
+    /// The settings in `text`, which is the contents of the file at `path`.
+    fn parse(text: &str, path: &Path) -> Result<Self, SettingsError> {
+        let wrong = |error: toml::de::Error| {
+            let error = error.to_string();
+            let lines = error.lines().map(str::trim);
+            let error = lines.collect::<Vec<_>>().join(" ");
+            SettingsError::NotToml {
+                path: path.into(),
+                error: crate::engine::printable(error.as_bytes()),
+            }
+        };
+        let table: toml::Table = text.parse().map_err(wrong)?;
+        let unknown = table.keys().find(|word| !NAMES.contains(&word.as_str()));
+        if let Some(word) = unknown {
+            return Err(SettingsError::Unknown {
+                path: path.into(),
+                word: crate::engine::printable(word.as_bytes()),
+                cure: cure(word),
+            });
+        }
+        table.try_into().map_err(wrong)
+    }
+
+    /// The options that say the same, without those that `is_given` says are
+    /// given already.
+    #[must_use]
+    pub fn words(&self, is_given: impl Fn(&str) -> bool) -> Vec<OsString> {
+        let one = [
+            ("name", &self.name),
+            ("memory", &self.memory),
+            ("kernel", &self.kernel),
+            ("initrd", &self.initrd),
+            ("isolation", &self.isolation),
+            ("log", &self.log),
+            ("timeout", &self.timeout),
+            ("stats", &self.stats),
+            ("until", &self.until),
+            ("stop-with", &self.stop_with),
+        ];
+        let more = [
+            ("disk", &self.disk),
+            ("net", &self.net),
+            ("append", &self.append),
+            ("no-fast-path", &self.no_fast_path),
+            ("no-confine", &self.no_confine),
+        ];
+        let one = one
+            .into_iter()
+            .filter(|(name, _)| !is_given(name))
+            .flat_map(|(name, text)| text.iter().map(move |text| (name, text)));
+        let more = more
+            .into_iter()
+            .flat_map(|(name, texts)| texts.iter().map(move |t| (name, t)));
+        one.chain(more)
+            .map(|(name, text)| format!("--{name}={text}").into())
+            .collect()
+    }
+}
+
+/// What to write instead of a word that is no setting.
+fn cure(word: &str) -> String {
+    let like = word.to_lowercase().replace('_', "-");
+    let near = |name: &&str| strsim::osa_distance(name, &like);
+    let nearest = NAMES.into_iter().min_by_key(near);
+    match nearest.filter(|name| strsim::osa_distance(name, &like) <= 2) {
+        Some(name) => format!("did you mean '{name}'?"),
+        None => format!("the settings are {}", NAMES.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Settings, String> {
+        let parsed = Settings::parse(text, Path::new("web.toml"));
+        parsed.map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_file_says_what_options_say_and_back() {
+        let text = "name = \"web\"\nmemory = \"64M\"\ndisk = [\"a\", \"b,ro\"]\n\
+                    append = \"quiet\"\nno-fast-path = [\"int80\"]\n";
+        let settings = parse(text).unwrap();
+        assert_eq!(settings.append, ["quiet"]);
+        assert_eq!(parse(&settings.to_toml()), Ok(settings.clone()));
+        let words = settings.words(|name| name == "memory");
+        let expected = "--name=web --disk=a --disk=b,ro --append=quiet \
+                        --no-fast-path=int80";
+        assert_eq!(words.join(std::ffi::OsStr::new(" ")), expected);
+        assert_eq!(parse(""), Ok(Settings::default()));
+    }
+
+    #[test]
+    fn unknown_words_are_refused_with_the_nearest_right_one() {
+        let said = |text| parse(text).unwrap_err();
+        let error = "web.toml: there is no setting 'memroy': did you mean \
+                     'memory'?";
+        assert_eq!(said("memroy = \"1M\""), error);
+        assert!(said("stop_with = \"x\"").ends_with("'stop-with'?"));
+        assert!(said("processors = 4").contains("the settings are name, "));
+        assert!(said("memory = 64").contains("see 'lguest inspect --toml'"));
+        assert!(said("disk = 3").contains("a text or a list of texts"));
+        assert!(said("= 1").starts_with("web.toml: TOML parse error"));
+        let escape = said("\"\\u001b[2J\" = 1");
+        assert!(!escape.contains('\u{1b}'), "{escape}");
+    }
+
+    #[test]
+    fn the_list_of_names_is_that_of_the_fields() {
+        let schema = serde_json::to_value(schemars::schema_for!(Settings));
+        let schema = schema.unwrap();
+        let fields = schema["properties"].as_object().unwrap();
+        let mut names = NAMES;
+        names.sort_unstable();
+        let mut fields: Vec<&str> = fields.keys().map(String::as_str).collect();
+        fields.sort_unstable();
+        assert_eq!(fields, names);
     }
 }

@@ -13,4 +13,5 @@ mod errors;
 mod life;
 mod many;
 mod place;
+mod settings;
 mod strangers;

@@ -254,7 +254,7 @@ impl Backlog {
     }
 
     /// Adds `bytes`.
-    pub(super) fn append(&self, bytes: &[u8]) {
+    pub fn append(&self, bytes: &[u8]) {
         let mut kept = lock(&self.kept);
         let before = kept.output.end;
         let new_mark = kept.output.append(bytes, now());
