@@ -2,9 +2,9 @@
 //!
 //! The Launcher talks to the debugger. The Host knows the Guest's registers,
 //! its tables, and what was patched. So the Launcher lets the Guest stop at a
-//! clean point and gives orders there ([`lg_wire::debug`]), which
-//! [`Host::stand`] carries out. What the Host may tell is only as true as the
-//! view is: the Launcher checks the form of it and believes nothing.
+//! clean point and gives orders there ([`lg_wire::debug`]), which are carried
+//! out in [`orders`]. What the Host tells is only as true as the view is: the
+//! Launcher checks the form of it and believes nothing.
 //!
 //! The real debug registers belong to the machine. So a breakpoint is an `int3`
 //! in the Guest's memory ([`crate::patch::breakpoints`]), or all of the Guest's

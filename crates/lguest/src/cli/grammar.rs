@@ -182,9 +182,9 @@ pub(super) struct Common {
     /// At the end, write counters as JSON to FILE, or to standard output (-)
     #[arg(long, value_name = "FILE|-")]
     pub(super) stats: Option<PathBuf>,
-    /// Let GDB debug the guest: it connects to [ADDRESS:]PORT of this machine
-    /// or to unix:PATH at any time, or starts lguest itself (stdio; the
-    /// guest's console is standard error then)
+    /// Let GDB debug the guest: it connects to a port of this machine or to
+    /// unix:PATH at any time, or starts lguest itself (stdio; the guest's
+    /// console is standard error then)
     #[arg(
         long,
         value_name = "[ADDRESS:]PORT|unix:PATH|stdio",
