@@ -61,6 +61,42 @@ fn images() {
 }
 
 #[test]
+fn shares() {
+    let dir = Scratch::new("shares");
+    dir.write("file", b"");
+    dir.refuses(
+        "run --share absent,tag",
+        120,
+        "share absent: there is no such folder: make it, or name another one",
+    );
+    dir.refuses(
+        "run --share file,tag",
+        120,
+        "share file: it is not a folder: name a folder, and give a disk as \
+         '--disk'",
+    );
+    dir.refuses(
+        "run --share folder",
+        2,
+        "share 'folder' is not DIR,TAG or DIR,TAG,ro: give a folder and a \
+         name for it of 1 to 31 letters, digits, '-', '_' or '.'",
+    );
+    fs::create_dir(dir.path("folder")).unwrap();
+    dir.refuses(
+        "run --share folder,tag --share folder,tag,ro",
+        2,
+        "two shares are called 'tag': give each a name of its own",
+    );
+    // The guest that is part of the program is one of 2007.
+    dir.refuses(
+        "run --share folder,tag",
+        2,
+        "share tag: this kernel has no 9P, with which a folder is mounted: \
+         leave --share out, or take a kernel since Linux 3.0",
+    );
+}
+
+#[test]
 fn images_that_are_cut_short() {
     let dir = Scratch::new("short");
     let whole = kernel(b"GenuineLguest");

@@ -21,6 +21,8 @@ pub const TYPE_BLOCK: u8 = 2;
 pub const TYPE_CONSOLE: u8 = 3;
 /// A source of random numbers.
 pub const TYPE_RANDOM: u8 = 4;
+/// A folder, which is mounted by 9P.
+pub const TYPE_9P: u8 = 9;
 
 /// What descriptors and headers look like in some releases.
 #[derive(Debug, PartialEq, Eq)]
@@ -213,3 +215,7 @@ pub const NET_MAC: u32 = 5;
 
 /// Bytes in front of a frame: flags, kind of segmentation, four lengths.
 pub const NET_HEADER: u32 = 10;
+
+/// Feature bit of a folder: its configuration is a tag, by which it is mounted.
+/// The bytes of the tag come first, as a half-word.
+pub const SHARE_TAG: u32 = 0;

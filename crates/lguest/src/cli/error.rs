@@ -2,6 +2,7 @@
 //!
 //! Each message says what is wrong with which word, and what to write instead.
 
+use crate::devices::share::LONGEST_TAG;
 use crate::machines::settings::SettingsError;
 use crate::memory::MAX_RAM;
 use lg_abi::device::LGUEST_MAX_DEVICES;
@@ -64,6 +65,15 @@ pub enum UsageError {
          'NAME,rw'"
     )]
     OtherChanges(String),
+    /// A text that does not name a folder and a tag.
+    #[error(
+        "share '{0}' is not DIR,TAG or DIR,TAG,ro: give a folder and a name \
+         for it of 1 to {LONGEST_TAG} letters, digits, '-', '_' or '.'"
+    )]
+    NotAShare(String),
+    /// Two shares with one tag.
+    #[error("two shares are called '{0}': give each a name of its own")]
+    SameTag(String),
     /// A text that names no kind of network.
     #[error(
         "network '{0}' is not sharenet=FILE, stream=unix:PATH[,server], \

@@ -265,6 +265,10 @@ pub(super) struct Run {
     /// an address, ',pcap=FILE' records all frames. 'none' is no network
     #[arg(long, short, value_name = "KIND=...")]
     pub(super) net: Vec<OsString>,
+    /// A folder, which the guest mounts by the name TAG ('mount -t 9p -o
+    /// trans=virtio,version=9p2000.L TAG /mnt'); ',ro' makes it read-only
+    #[arg(long, value_name = "DIR,TAG[,ro]")]
+    pub(super) share: Vec<OsString>,
     /// Arguments for the kernel
     #[arg(long, short, value_name = "ARGS", allow_hyphen_values = true)]
     pub(super) append: Vec<OsString>,

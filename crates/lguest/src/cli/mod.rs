@@ -17,6 +17,7 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches, ValueEnum};
 use clap_complete::Shell;
 use lg_abi::boot::COMMAND_LINE_MAX;
 use lg_abi::device::LGUEST_MAX_DEVICES;
+use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -174,6 +175,9 @@ impl Run {
         let named = self.named();
         let mut devices =
             placed(matches, "disk", self.disk, |text| values::disk(&text))?;
+        devices.extend(placed(matches, "share", self.share, |text| {
+            values::share(&text)
+        })?);
         let networks = placed(matches, "net", self.net, Ok)?;
         for (place, text) in networks {
             if text != networks::NONE {
@@ -267,6 +271,14 @@ fn check(config: Config) -> Result<Config, UsageError> {
     let to_gdb = config.debugger == Some(DebuggerAt::Stdio);
     if to_gdb && config.stats == Some(Stats::Stdout) {
         return Err(UsageError::BothOnStdout);
+    }
+    let mut tags = HashSet::new();
+    for device in &config.devices {
+        if let DeviceConfig::Share(share) = device
+            && !tags.insert(&share.tag)
+        {
+            return Err(UsageError::SameTag(share.tag.clone()));
+        }
     }
     let len = config.command_line.len();
     let most = COMMAND_LINE_MAX as usize - 1 - config.kernel.words_of_ours();

@@ -3,8 +3,8 @@
 use super::*;
 use crate::engine::Isolation;
 use crate::machine::config::{
-    Changes, DiskConfig, LinkConfig, NetConfig, Parent, Published, Stats,
-    StreamAt, StreamConfig, TapConfig, UserConfig,
+    Changes, DiskConfig, LinkConfig, NetConfig, Parent, Published, ShareConfig,
+    Stats, StreamAt, StreamConfig, TapConfig, UserConfig,
 };
 use crate::memory::MAX_RAM;
 use lg_wire::fast_path;
@@ -476,6 +476,51 @@ fn names_may_end_like_an_option() {
         let written = format!("{name},rw");
         assert_eq!(value(&written).unwrap(), disk(name, false));
     }
+}
+
+#[test]
+fn a_share_is_a_folder_and_a_name() {
+    let share = |path: &str, tag: &str, read_only| {
+        DeviceConfig::Share(ShareConfig {
+            path: path.into(),
+            tag: tag.into(),
+            read_only,
+        })
+    };
+    let value = |text: &str| values::share(text.as_ref());
+    assert_eq!(value("/a,b").unwrap(), share("/a", "b", false));
+    assert_eq!(value("/a,b,ro").unwrap(), share("/a", "b", true));
+    assert_eq!(
+        value("a,b,c-1_2.x").unwrap(),
+        share("a,b", "c-1_2.x", false)
+    );
+    assert_eq!(value("a,ro,ro").unwrap(), share("a", "ro", true));
+    let long = "x".repeat(32);
+    for bad in [
+        "a",
+        "a,",
+        ",b",
+        "a,ro",
+        "a,b c",
+        "a,ü",
+        &format!("a,{long}"),
+    ] {
+        let words = format!("share '{bad}' is not DIR,TAG");
+        // What is left of `a,ro` has no tag.
+        assert!(error_of(value(bad)).contains(&words), "{bad}");
+    }
+    assert!(value(&format!("a,{}", &long[1..])).is_ok());
+    let twice = error("run --share a,b --share c,b,ro");
+    assert!(twice.contains("two shares are called 'b'"), "{twice}");
+    let config = parse_words("run --share a,x --disk d --share b,y").unwrap();
+    let disk = disk("d", false);
+    let all = [share("a", "x", false), disk, share("b", "y", false)];
+    assert_eq!(config.devices, all);
+    assert!(error("1 v --share=a,b").contains("--share"));
+}
+
+fn error_of(value: Result<DeviceConfig, UsageError>) -> String {
+    value.unwrap_err().to_string()
 }
 
 #[test]

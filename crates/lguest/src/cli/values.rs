@@ -1,12 +1,13 @@
-//! What the values of options mean: sizes, times, disks, networks.
+//! What the values of options mean: sizes, times, disks, shares.
 //!
 //! Each function takes the text of one value. It returns the value, or an error
 //! that says what to write instead.
 
 use super::error::UsageError;
 use crate::confine::wall;
+use crate::devices::share::LONGEST_TAG;
 use crate::machine::config::{
-    Changes, DebuggerAt, DeviceConfig, DiskConfig, Parent, Stats,
+    Changes, DebuggerAt, DeviceConfig, DiskConfig, Parent, ShareConfig, Stats,
 };
 use crate::memory::MAX_RAM;
 use clap::builder::{OsStringValueParser, TypedValueParser};
@@ -167,6 +168,32 @@ fn place_of_changes(option: &[u8]) -> Option<Changes> {
     }
     let file = option.strip_prefix(b",overlay=")?;
     Some(Changes::Overlay(OsStr::from_bytes(file).into()))
+}
+
+/// `DIR,TAG`, and perhaps `,ro`. The folder's name may have commas.
+pub(super) fn share(text: &OsStr) -> Result<DeviceConfig, UsageError> {
+    let bad = || UsageError::NotAShare(text.to_string_lossy().into());
+    let bytes = text.as_bytes();
+    let (bytes, read_only) = match bytes.strip_suffix(b",ro") {
+        Some(bytes) => (bytes, true),
+        None => (bytes, false),
+    };
+    let comma = bytes.iter().rposition(|&byte| byte == b',');
+    let (path, tag) = bytes.split_at(comma.ok_or_else(bad)?);
+    let tag = std::str::from_utf8(&tag[1..]).map_err(|_| bad())?;
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    if path.is_empty()
+        || tag.is_empty()
+        || tag.len() > LONGEST_TAG
+        || !tag.chars().all(is_plain)
+    {
+        return Err(bad());
+    }
+    Ok(DeviceConfig::Share(ShareConfig {
+        path: OsStr::from_bytes(path).into(),
+        tag: tag.into(),
+        read_only,
+    }))
 }
 
 /// A disk of the form of 2007: all of `path` is the file's name.

@@ -86,6 +86,16 @@ pub(crate) fn report_filters() {
     let _ = stopped::listen();
 }
 
+/// Gives up capabilities, for a process beside the Launcher.
+pub(crate) fn give_up_privileges() -> WallState {
+    rights::privileges(&Plan::default())
+}
+
+/// Hides a process beside the Launcher from debuggers.
+pub(crate) fn hide_from_debuggers() -> WallState {
+    rights::dumpable(&Plan::default())
+}
+
 fn report(plan: &Plan, bit: u32, put_up: PutUp) -> WallReport {
     let start = Instant::now();
     let named = wall::ALL.iter().find(|(_, other)| *other == bit);

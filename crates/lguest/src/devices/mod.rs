@@ -1,14 +1,16 @@
 //! Devices: they carry out a Guest's requests for input and output.
 //!
-//! A console, a disk and a network interface each have a core, something
-//! behind it (a terminal, a file, a tap), and a state. None of them depends on
-//! how the Guest reaches it. A [`transport`](crate::transport) turns what the
-//! Guest asks for into the calls of a device:
+//! A console, a disk, a network interface and a share each have a core,
+//! something behind it (a terminal, a file, a tap, a process), and a state.
+//! None of them depends on how the Guest reaches it. A
+//! [`transport`](crate::transport) turns what the Guest asks for into the calls
+//! of a device:
 //!
 //! - bytes for a console's output;
 //! - a [`DiskRequest`](block::DiskRequest), with the memory that it is about
 //!   and a completion that tells the Guest how it ended;
 //! - a frame for a network, as sections of memory;
+//! - a request to a share, as sections of memory;
 //! - and for everything that comes in, [`ReceiveBuffers`], from which the
 //!   device takes memory of the Guest's and fills it.
 
@@ -20,6 +22,8 @@ pub mod console;
 pub mod block;
 
 pub mod net;
+
+pub mod share;
 
 mod counter;
 pub use counter::Counter;

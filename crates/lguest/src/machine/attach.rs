@@ -7,6 +7,7 @@ use super::error::LaunchError;
 use crate::devices::block::Block;
 use crate::devices::console::{Console, Screen};
 use crate::devices::net::Nic;
+use crate::devices::share::Share;
 use crate::engine::{Engine, Requests};
 use crate::transport::Transport;
 use crate::transport::keys::lan::Lan;
@@ -15,7 +16,7 @@ use crate::transport::keys::{
 };
 use crate::transport::virtio::{
     self, PciBus, VirtioBus, VirtioConsole, VirtioDevice, VirtioDisk,
-    VirtioLan, VirtioNic, VirtioRandom,
+    VirtioLan, VirtioNic, VirtioRandom, VirtioShare,
 };
 use lg_abi::gen2::device::{
     FORMATS_2_6_24, FORMATS_2_6_25, Formats, TYPE_CONSOLE,
@@ -37,6 +38,8 @@ pub(super) enum OpenDevice {
     Nic(Nic),
     /// A network of several Guests.
     Lan(Lan),
+    /// A folder of this machine.
+    Share(Share),
     /// The console.
     Console(Console),
 }
@@ -53,19 +56,27 @@ pub(super) enum Attached {
 
 impl Attached {
     /// Converts `devices` for a kernel with this interface.
-    pub(super) fn to(interface: Known, devices: Vec<OpenDevice>) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// The kernel has no such device.
+    pub(super) fn to(
+        interface: Known,
+        devices: Vec<OpenDevice>,
+    ) -> Result<Self, LaunchError> {
         if interface == Known::Linux2_6_23 {
-            return Self::Keys(devices.into_iter().map(keyed).collect());
+            let keyed = devices.into_iter().map(keyed);
+            return Ok(Self::Keys(keyed.collect::<Result<_, _>>()?));
         }
         let random: Box<dyn VirtioDevice> = Box::<VirtioRandom>::default();
         let devices = devices.into_iter().map(on_virtio);
         let mut all: Vec<_> = std::iter::once(random).chain(devices).collect();
         if !interface.has_pci() {
-            return Self::Virtio(all, formats(interface));
+            return Ok(Self::Virtio(all, formats(interface)));
         }
         // The early console looks for the console in slot 1.
         all.sort_by_key(|device| device.kind() != TYPE_CONSOLE);
-        Self::Pci(all)
+        Ok(Self::Pci(all))
     }
 
     /// The number of pages above RAM that these devices need.
@@ -123,13 +134,16 @@ fn formats(interface: Known) -> &'static Formats {
     }
 }
 
-fn keyed(device: OpenDevice) -> Box<dyn KeyedDevice> {
-    match device {
+fn keyed(device: OpenDevice) -> Result<Box<dyn KeyedDevice>, LaunchError> {
+    Ok(match device {
         OpenDevice::Disk(block) => Box::new(KeyedDisk::new(block)),
         OpenDevice::Nic(nic) => Box::new(KeyedNic::new(nic)),
         OpenDevice::Lan(lan) => Box::new(lan),
+        OpenDevice::Share(share) => {
+            return Err(LaunchError::NoShares(share.tag().to_owned()));
+        }
         OpenDevice::Console(console) => Box::new(KeyedConsole::new(console)),
-    }
+    })
 }
 
 fn on_virtio(device: OpenDevice) -> Box<dyn VirtioDevice> {
@@ -137,6 +151,7 @@ fn on_virtio(device: OpenDevice) -> Box<dyn VirtioDevice> {
         OpenDevice::Disk(block) => Box::new(VirtioDisk::new(block)),
         OpenDevice::Nic(nic) => Box::new(VirtioNic::new(nic)),
         OpenDevice::Lan(lan) => Box::new(VirtioLan::new(lan)),
+        OpenDevice::Share(share) => Box::new(VirtioShare::new(share)),
         OpenDevice::Console(console) => Box::new(VirtioConsole::new(console)),
     }
 }

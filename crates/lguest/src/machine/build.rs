@@ -58,7 +58,7 @@ pub(super) fn build(
         GuestMemory::growing(config.memory, usual).map_err(lack(config))?;
     let loaded = loader::load(&memory, kernel, initrd, &line)
         .map_err(|error| named(config, error))?;
-    let devices = Attached::to(loaded.interface, devices);
+    let devices = Attached::to(loaded.interface, devices)?;
     // Memory does not shrink. Devices on a PCI bus have no pages above RAM, and
     // those that are there are not used.
     let pages = devices.pages_above_ram().max(usual);
@@ -99,7 +99,9 @@ pub(super) fn plan(config: &Config) -> Plan {
     let folder = |path: &Path| path.parent().map(Path::to_owned);
     let networks = config.devices.iter().filter_map(|device| match device {
         DeviceConfig::ShareNet(path) => folder(&path.canonicalize().ok()?),
-        DeviceConfig::Disk(_) | DeviceConfig::Net(_) => None,
+        DeviceConfig::Disk(_)
+        | DeviceConfig::Net(_)
+        | DeviceConfig::Share(_) => None,
     });
     let stats = match &config.stats {
         Some(Stats::File(path)) => folder(path),
@@ -108,7 +110,9 @@ pub(super) fn plan(config: &Config) -> Plan {
     let log = config.log.as_deref().and_then(folder);
     let listens = config.devices.iter().any(|device| match device {
         DeviceConfig::Net(net) => net.listens(),
-        DeviceConfig::Disk(_) | DeviceConfig::ShareNet(_) => false,
+        DeviceConfig::Disk(_)
+        | DeviceConfig::ShareNet(_)
+        | DeviceConfig::Share(_) => false,
     });
     let debugged = match config.debugger {
         Some(DebuggerAt::Port(_) | DebuggerAt::Path(_)) => true,

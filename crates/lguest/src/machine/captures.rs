@@ -75,7 +75,7 @@ fn files(config: &Config) -> impl Iterator<Item = &Path> {
     let devices = config.devices.iter().filter_map(|device| match device {
         DeviceConfig::Disk(disk) => Some(&disk.path),
         DeviceConfig::ShareNet(path) => Some(path),
-        DeviceConfig::Net(_) => None,
+        DeviceConfig::Net(_) | DeviceConfig::Share(_) => None,
     });
     let single = [kernel, stats, config.initrd.as_ref(), config.log.as_ref()];
     let single = single.into_iter().flatten();

@@ -132,6 +132,19 @@ pub enum DeviceConfig {
     ShareNet(PathBuf),
     /// A network interface that is connected to something outside.
     Net(NetConfig),
+    /// A folder of this machine.
+    Share(ShareConfig),
+}
+
+/// A folder of this machine that the Guest mounts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShareConfig {
+    /// Its name.
+    pub path: PathBuf,
+    /// The name by which the Guest mounts it.
+    pub tag: String,
+    /// Whether the Guest may only read it.
+    pub read_only: bool,
 }
 
 /// The file behind a disk.

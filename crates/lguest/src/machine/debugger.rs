@@ -62,5 +62,9 @@ fn describe_device(device: &DeviceConfig) -> String {
             LinkConfig::Stream(stream) => format!("network {}", stream.at),
             LinkConfig::User(_) => "network by passt".into(),
         },
+        DeviceConfig::Share(share) => {
+            let only = if share.read_only { ", read-only" } else { "" };
+            format!("share {} ({}){only}", share.tag, share.path.display())
+        }
     }
 }

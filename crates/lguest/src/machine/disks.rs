@@ -66,7 +66,9 @@ fn is_there(path: &Path, devices: &[DeviceConfig]) -> bool {
         DeviceConfig::Disk(DiskConfig { path: other, .. }) => {
             is_same(other, path)
         }
-        DeviceConfig::ShareNet(_) | DeviceConfig::Net(_) => false,
+        DeviceConfig::ShareNet(_)
+        | DeviceConfig::Net(_)
+        | DeviceConfig::Share(_) => false,
     })
 }
 

@@ -10,6 +10,7 @@ use crate::devices::block::DiskError;
 use crate::devices::net::TapError;
 use crate::devices::net::stream::StreamError;
 use crate::devices::net::user::UserError;
+use crate::devices::share::ShareError;
 use crate::engine::RequestError;
 use crate::loader::{BootError, InitrdError, KernelError, LoadError};
 use crate::machines::MachineError;
@@ -72,6 +73,20 @@ pub enum LaunchError {
     /// GDB cannot connect.
     #[error("debugger: {0}")]
     Debugger(#[from] DebuggerError),
+    /// A folder cannot be shared.
+    #[error("share {}: {error}", path.display())]
+    Share {
+        /// Its name.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: ShareError,
+    },
+    /// The kernel has no shares.
+    #[error(
+        "share {0}: this kernel has no 9P, with which a folder is mounted: \
+         leave --share out, or take a kernel since Linux 3.0"
+    )]
+    NoShares(String),
     /// The file for the counters cannot be written.
     #[error("statistics {}: it cannot be written: {error}", path.display())]
     Stats {
@@ -138,6 +153,7 @@ impl LaunchError {
             Self::Stream(error) => error,
             Self::User(error) => error,
             Self::Debugger(error) => error,
+            Self::Share { error, .. } => error,
             Self::Stats { error, .. }
             | Self::Log { error, .. }
             | Self::Capture { error, .. } => error,
@@ -171,6 +187,7 @@ impl LaunchError {
                 ..
             }
             | Self::Boot(_)
+            | Self::NoShares(_)
             | Self::Bus(BusError::TooManyDevices(_))
             | Self::VirtioBus(VirtioBusError::TooManyQueues(_))
             | Self::PciBus(PciBusError::TooMany(_)) => Outcome::Usage,
@@ -187,6 +204,9 @@ impl LaunchError {
                 ..
             } => Outcome::BadMachine,
             Self::User(error) if error.is_of_machine() => Outcome::BadMachine,
+            Self::Share { error, .. } if error.is_of_machine() => {
+                Outcome::BadMachine
+            }
             Self::Kernel { .. }
             | Self::Initrd { .. }
             | Self::Disk { .. }
@@ -195,6 +215,7 @@ impl LaunchError {
             | Self::Stream(_)
             | Self::User(_)
             | Self::Debugger(_)
+            | Self::Share { .. }
             | Self::Stats { .. }
             | Self::Capture { .. }
             | Self::Log { .. } => Outcome::BadFile,

@@ -5,14 +5,16 @@
 
 use super::attach::OpenDevice;
 use super::config::{
-    Config, DebuggerAt, DeviceConfig, Kernel, LinkConfig, NetConfig, Stats,
+    Config, DebuggerAt, DeviceConfig, Kernel, LinkConfig, NetConfig,
+    ShareConfig, Stats,
 };
 use super::error::{LaunchError, lacks, named};
 use super::stats::Sink;
-use super::{captures, default_guest, disks};
+use super::{captures, default_guest, disks, terminal};
 use crate::debugger::Listener;
 use crate::devices::console::{self, Console, Log, Remote, Screen};
 use crate::devices::net::{Nic, Tap, stream, user};
+use crate::devices::share::Share;
 use crate::loader::{Image, InitrdError, KernelError};
 use crate::needs;
 use crate::transport::keys::lan::Lan;
@@ -61,7 +63,7 @@ impl Opened {
         let mut devices = Vec::with_capacity(config.devices.len() + 1);
         for (n, device) in config.devices.iter().enumerate() {
             let earlier = &config.devices[..n];
-            devices.push(open_device(device, earlier, config.slow_paths)?);
+            devices.push(open_device(config, device, earlier)?);
         }
         let (console, input_end) = open_console(config, remote)?;
         let screen = console.screen();
@@ -85,20 +87,41 @@ impl Opened {
     }
 }
 
-/// Opens the device `config`, which comes after the `earlier` devices.
+/// Opens `device` of `config`, which comes after the `earlier` devices.
 fn open_device(
-    config: &DeviceConfig,
+    config: &Config,
+    device: &DeviceConfig,
     earlier: &[DeviceConfig],
-    slow_paths: u32,
 ) -> Result<OpenDevice, LaunchError> {
-    match config {
+    let slow_paths = config.slow_paths;
+    match device {
         DeviceConfig::Disk(disk) => {
             let block = disks::open(disk, earlier, slow_paths)?;
             Ok(OpenDevice::Disk(block))
         }
         DeviceConfig::ShareNet(path) => open_network(path, slow_paths),
-        DeviceConfig::Net(config) => Ok(OpenDevice::Nic(open_nic(config)?)),
+        DeviceConfig::Net(net) => Ok(OpenDevice::Nic(open_nic(net)?)),
+        DeviceConfig::Share(share) => {
+            Ok(OpenDevice::Share(open_share(config, share)?))
+        }
     }
+}
+
+fn open_share(
+    config: &Config,
+    share: &ShareConfig,
+) -> Result<Share, LaunchError> {
+    let started = Share::start(share, config.open_walls);
+    let started = started.map_err(|error| LaunchError::Share {
+        path: share.path.clone(),
+        error,
+    })?;
+    if config.verbose {
+        for wall in started.walls() {
+            terminal::tell(&format!("share {}: {wall}", share.tag));
+        }
+    }
+    Ok(started)
 }
 
 fn open_nic(config: &NetConfig) -> Result<Nic, LaunchError> {

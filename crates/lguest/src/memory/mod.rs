@@ -118,6 +118,35 @@ impl GuestMemory {
         Ok(Self(Arc::new(memory)))
     }
 
+    /// The memory of a Guest whose Launcher is another process: `file` is its
+    /// memory file, with `limit` bytes, of which `ram` are RAM.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says. `InvalidInput` if the file has fewer bytes, or may
+    /// get fewer.
+    pub(crate) fn of_another(
+        file: OwnedFd,
+        ram: u32,
+        limit: u32,
+    ) -> io::Result<Self> {
+        let seals = rustix::fs::fcntl_get_seals(&file)?;
+        let bytes = rustix::fs::fstat(&file)?.st_size;
+        if !seals.contains(rustix::fs::SealFlags::SHRINK)
+            || bytes < i64::from(limit)
+            || limit < ram
+        {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let mapping = Mapping::of(file.as_fd(), 0, limit)?;
+        Ok(Self(Arc::new(Physical {
+            mapping,
+            ram,
+            file,
+            note: OnceLock::new(),
+        })))
+    }
+
     /// From now on `note` is called with every piece that this process writes
     /// to, once it is written. Only the first call counts.
     pub(crate) fn note_writes(

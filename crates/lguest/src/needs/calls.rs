@@ -117,6 +117,34 @@ const NAMED: &[Call] = &[
     call!(NAME, getsockopt, SYS_getsockopt, [NONE, 0, 0, 0]),
 ];
 
+const FOLDER: &str = "share a folder";
+
+/// The calls of a share and its server, in the order of a run.
+#[rustfmt::skip]
+const FOLDERS: &[Call] = &[
+    call!(FOLDER, sendmsg, SYS_sendmsg, [NONE, 0, 0, 0]),
+    call!(FOLDER, recvmsg, SYS_recvmsg, [NONE, 0, 0, 0]),
+    call!(FOLDER, openat2, SYS_openat2, [NONE, NO_PAGE, 0, 0]),
+    call!(FOLDER, faccessat, SYS_faccessat, [NONE, NO_PAGE, 0, 0]),
+    call!(FOLDER, geteuid, SYS_geteuid, [0; 4]),
+    call!(FOLDER, getegid, SYS_getegid, [0; 4]),
+    call!(FOLDER, preadv, SYS_preadv, [NONE, 0, 0, 0]),
+    call!(FOLDER, pwritev, SYS_pwritev, [NONE, 0, 0, 0]),
+    call!(FOLDER, getdents64, SYS_getdents64, [NONE, 0, 0, 0]),
+    call!(FOLDER, readlinkat, SYS_readlinkat, [NONE, NO_PAGE, 0, 0]),
+    call!(FOLDER, fstatfs, SYS_fstatfs, [NONE, 0, 0, 0]),
+    call!(FOLDER, mkdirat, SYS_mkdirat, [NONE, NO_PAGE, 0, 0]),
+    call!(FOLDER, mknodat, SYS_mknodat, [NONE, NO_PAGE, 0, 0]),
+    call!(FOLDER, symlinkat, SYS_symlinkat, [NO_PAGE, NONE, 0, 0]),
+    call!(FOLDER, linkat, SYS_linkat, [NONE, NO_PAGE, NONE, 0]),
+    call!(FOLDER, renameat, SYS_renameat, [NONE, NO_PAGE, NONE, 0]),
+    call!(FOLDER, unlinkat, SYS_unlinkat, [NONE, NO_PAGE, 0, 0]),
+    call!(FOLDER, fchmodat, SYS_fchmodat, [NONE, NO_PAGE, 0, 0]),
+    call!(FOLDER, utimensat, SYS_utimensat, [NONE, NO_PAGE, 0, 0]),
+    call!(FOLDER, fsync, SYS_fsync, [NONE, 0, 0, 0]),
+    call!(FOLDER, fdatasync, SYS_fdatasync, [NONE, 0, 0, 0]),
+];
+
 /// Makes call `nr`, and returns its error, if there is one.
 fn make(nr: libc::c_long, a: [usize; 4]) -> Result<(), i32> {
     // SAFETY: with these arguments the call changes nothing.
@@ -142,6 +170,11 @@ pub(crate) fn refused_on_a_network() -> Option<Lack> {
 /// The same for the calls of a machine with a name.
 pub(crate) fn refused_with_a_name() -> Option<Lack> {
     first_refused(NAMED, |_| ())
+}
+
+/// The same for the calls of a share.
+pub(crate) fn refused_for_a_share() -> Option<Lack> {
+    first_refused(FOLDERS, |_| ())
 }
 
 fn first_refused(calls: &[Call], about: impl Fn(usize)) -> Option<Lack> {
@@ -171,6 +204,7 @@ pub(crate) fn name_of(nr: i64) -> Option<&'static str> {
         .iter()
         .chain(NETWORK)
         .chain(NAMED)
+        .chain(FOLDERS)
         .find(|call| call.nr == nr)
         .map(|call| call.name)
 }

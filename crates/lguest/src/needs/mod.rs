@@ -13,8 +13,8 @@ pub use allocator::Allocator;
 
 mod calls;
 pub(crate) use calls::{
-    killed_for, name_of, prefer_clone, refused, refused_on_a_network,
-    refused_with_a_name,
+    killed_for, name_of, prefer_clone, refused, refused_for_a_share,
+    refused_on_a_network, refused_with_a_name,
 };
 
 mod cause;

@@ -7,6 +7,7 @@ use super::keys::lan::LanState;
 use crate::devices::block::{Block, DiskState};
 use crate::devices::console::{Console, ConsoleState};
 use crate::devices::net::{Nic, NicState};
+use crate::devices::share::ShareState;
 use crate::devices::{
     NamedCounts, Readiness, RestoreError, Versioned, Violation,
 };
@@ -69,6 +70,8 @@ pub enum DeviceState {
     Nic(Versioned<NicState>),
     /// Of a place on a LAN.
     Lan(Versioned<LanState>),
+    /// Of a share.
+    Share(Versioned<ShareState>),
     /// Of a source of random numbers, which has none.
     Random,
 }
@@ -83,6 +86,7 @@ impl DeviceState {
             Self::Disk(_) => "disk",
             Self::Nic(_) => "network interface",
             Self::Lan(_) => "LAN",
+            Self::Share(_) => "share",
             Self::Random => "source of random numbers",
         };
         let text = format!("it is of a {kind}, and this is a {device}");

@@ -133,6 +133,18 @@ impl Given {
         Machine::start(&words).end()
     }
 
+    /// The same, with options of `lguest run`.
+    pub(crate) fn run_with_options(
+        &self,
+        options: &[&str],
+        cmd: &str,
+    ) -> Ended {
+        let mut words = self.words_of_run();
+        words.push(format!("--append=test={}", cmd.replace(' ', ",")));
+        words.extend(options.iter().map(|&word| word.to_owned()));
+        Machine::start(&words).end()
+    }
+
     /// A machine with a shell.
     pub(crate) fn shell(&self, options: &[&str]) -> Machine {
         Self::at_its_prompt(&self.words(64, options))
@@ -140,13 +152,19 @@ impl Given {
 
     /// The same, with options of `lguest run`.
     pub(crate) fn shell_of_run(&self, options: &[&str]) -> Machine {
+        let mut words = self.words_of_run();
+        words.extend(options.iter().map(|&word| word.to_owned()));
+        Self::at_its_prompt(&words)
+    }
+
+    /// The words of `lguest run` for the kernel and the initial ram disk.
+    fn words_of_run(&self) -> Vec<String> {
         let path = |name| self.path(name).display().to_string();
         let mut words = vec!["run".to_owned(), "--memory=64M".into()];
         words.push(format!("--kernel={}", path(VMLINUX)));
         words.push(format!("--initrd={}", path(INITRD)));
         words.push("--append=console=hvc0".into());
-        words.extend(options.iter().map(|&word| word.to_owned()));
-        Self::at_its_prompt(&words)
+        words
     }
 
     fn at_its_prompt(words: &[String]) -> Machine {

@@ -16,4 +16,5 @@ mod kit;
 mod load;
 mod network;
 mod programs;
+mod shares;
 mod time;

@@ -7,7 +7,8 @@ use crate::filters::{allow_only, kill_for_32_bits, refuse, refuse_bits, stop};
 use crate::rows::{
     BAD_MACHINE, ask_doctor, doctor_agrees, each, line, run_guest, says, works,
 };
-use crate::support::{Scratch, lguest, run};
+use crate::support::later::LATER;
+use crate::support::{Scratch, built_in, lguest, run};
 use std::process::Command;
 
 type Call = (&'static str, i64);
@@ -88,6 +89,22 @@ const OF_A_NAME: &[Call] = calls![
 /// A machine with a name works without these; its last output is lost when its
 /// Launcher ends.
 const OF_A_NAME_DONE_WITHOUT: &[Call] = calls![pwrite64 SYS_pwrite64];
+
+/// The same for a share.
+const OF_A_SHARE: &[Call] = calls![
+    faccessat SYS_faccessat, fchmodat SYS_fchmodat,
+    fdatasync SYS_fdatasync, fstatfs SYS_fstatfs, fsync SYS_fsync,
+    getdents64 SYS_getdents64, getegid SYS_getegid, geteuid SYS_geteuid,
+    linkat SYS_linkat, mkdirat SYS_mkdirat, mknodat SYS_mknodat,
+    openat2 SYS_openat2, preadv SYS_preadv, pwritev SYS_pwritev,
+    readlinkat SYS_readlinkat, recvmsg SYS_recvmsg, renameat SYS_renameat,
+    sendmsg SYS_sendmsg, symlinkat SYS_symlinkat, unlinkat SYS_unlinkat,
+    utimensat SYS_utimensat,
+];
+
+/// Calls of a share without which it works. Without umask, the permissions of
+/// new files are those of the Launcher.
+const OF_A_SHARE_DONE_WITHOUT: &[Call] = calls![umask SYS_umask];
 
 /// The same for programs in processes of their own.
 const OF_USER_PROCESSES: &[Call] = calls![
@@ -263,6 +280,50 @@ fn a_call_that_a_machine_with_a_name_needs_is_named() {
     let place = Scratch::new("name");
     let only_them = run_guest(|command| {
         with_a_name(command, &place);
+        allow_only(command, &all);
+    });
+    works("only them", &only_them);
+}
+
+#[test]
+fn a_call_that_a_share_needs_is_named() {
+    let scratch = Scratch::new("share");
+    let kernel = LATER[0].of(&built_in(), &scratch);
+    let mut share = scratch.path("").into_os_string();
+    share.push(",tag");
+    let with_a_share = |command: &mut Command| {
+        command.args(["run", "--append=quiet", "--kernel"]);
+        command.arg(&kernel).arg("--share").arg(&share);
+    };
+    works("all calls", &run_guest(with_a_share));
+    each(&rows(OF_A_SHARE), |&(name, nr, error)| {
+        let row = format!("{name} {error}");
+        let end = run_guest(|command| {
+            with_a_share(command);
+            refuse(command, nr, error);
+        });
+        let sentence = says(&row, &end, BAD_MACHINE);
+        let words = format!(
+            "cannot share a folder: this system refuses the call {name} ("
+        );
+        assert!(sentence.contains(&words), "{sentence}");
+    });
+    each(&rows(OF_A_SHARE_DONE_WITHOUT), |&(name, nr, error)| {
+        let end = run_guest(|command| {
+            with_a_share(command);
+            refuse(command, nr, error);
+        });
+        works(name, &end);
+    });
+    let mut all: Vec<i64> = lists()
+        .into_iter()
+        .chain([OF_A_SHARE, OF_A_SHARE_DONE_WITHOUT])
+        .flat_map(|list| list.iter().map(|call| call.1))
+        .collect();
+    all.sort_unstable();
+    all.dedup();
+    let only_them = run_guest(|command| {
+        with_a_share(command);
         allow_only(command, &all);
     });
     works("only them", &only_them);

@@ -1,0 +1,299 @@
+//! A share: a folder of this machine that a Guest mounts by 9P.
+//!
+//! A process of its own serves the folder, the *share server*. The Launcher
+//! starts it before it confines itself. The server confines itself to the
+//! folder ([`walls`]), because it acts on what the Guest says. So it counts as
+//! the Guest: a fault in it harms neither the Launcher nor another folder. It
+//! has the Guest's memory, because bytes of files go there without a copy.
+//!
+//! The Launcher tells the server where a request is ([`wire`]), and the server
+//! tells how many bytes the answer has. It never tells more than that, and it
+//! is not believed more than that. If it ends, the Guest gets errors for an
+//! answer, and everything else goes on.
+
+pub mod server;
+
+mod error;
+pub use error::ShareError;
+
+mod process;
+#[cfg(test)]
+pub(crate) use process::Killer;
+
+mod walls;
+
+mod wire;
+
+use super::{Counter, NamedCounts, RestoreError, Saved, Versioned};
+use crate::machine::config::ShareConfig;
+use crate::machine::terminal;
+use crate::memory::{GuestMemory, Section};
+use crate::needs::{self, Lack};
+use process::Process;
+use rustix::event::{PollFd, PollFlags, epoll, poll};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// The most bytes of a tag.
+pub const LONGEST_TAG: usize = 31;
+
+/// A folder, and the process that serves it.
+pub struct Share {
+    tag: String,
+    read_only: bool,
+    /// `None` when the server has ended.
+    socket: Option<OwnedFd>,
+    /// An epoll that is readable when the socket is. Another thread has a copy
+    /// of it, which does not keep the socket open.
+    watch: OwnedFd,
+    /// A line about each wall around the server.
+    walls: String,
+    process: Process,
+    /// Whether the Guest has ever asked anything.
+    used: bool,
+    requests: Counter,
+    errors: Counter,
+}
+
+/// What has come from the server.
+pub enum Received {
+    /// It has answered the request with this number by so many bytes.
+    Answer(u64, u32),
+    /// Nothing.
+    Nothing,
+    /// It has ended.
+    Ended,
+}
+
+/// The state of a share. What a Guest has open is known to the server alone, so
+/// only a share that was never used can be gone on with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShareState {
+    tag: String,
+    read_only: bool,
+    used: bool,
+}
+
+impl Saved for ShareState {
+    const DEVICE: &'static str = "share";
+    const VERSION: u32 = 1;
+}
+
+impl Share {
+    /// Opens the folder, and starts its server without the walls `open`.
+    ///
+    /// # Errors
+    ///
+    /// [`ShareError`].
+    pub fn start(config: &ShareConfig, open: u32) -> Result<Self, ShareError> {
+        needs::refused_for_a_share().map_or(Ok(()), Err)?;
+        let folder = open_folder(config)?;
+        let read_only = config.read_only;
+        let (process, socket, walls) = process::start(folder, read_only, open)?;
+        let watch = watch(&socket)
+            .map_err(|error| Lack::when("watch a share", error))?;
+        Ok(Self {
+            tag: config.tag.clone(),
+            read_only,
+            socket: Some(socket),
+            watch,
+            walls,
+            process,
+            used: false,
+            requests: Counter::default(),
+            errors: Counter::default(),
+        })
+    }
+
+    /// The name by which the Guest mounts it.
+    #[must_use]
+    pub fn tag(&self) -> &str {
+        &self.tag
+    }
+
+    /// A line about each wall around its server.
+    pub fn walls(&self) -> impl Iterator<Item = &str> {
+        self.walls.lines()
+    }
+
+    /// Gives the server the Guest's memory.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says.
+    pub fn connect(&mut self, memory: &GuestMemory) -> io::Result<()> {
+        match &self.socket {
+            Some(socket) => wire::send_memory(socket.as_fd(), memory),
+            None => Ok(()),
+        }
+    }
+
+    /// Hands request `number` to the server. Does not block. Returns whether
+    /// the server will answer; a server that has ended does not.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock`: try again after the next answer.
+    pub fn ask(
+        &mut self,
+        number: u64,
+        readable: &[Section],
+        writable: &[Section],
+    ) -> io::Result<bool> {
+        self.used = true;
+        let Some(socket) = &self.socket else {
+            return Ok(false);
+        };
+        match wire::send_request(socket.as_fd(), number, readable, writable) {
+            Ok(()) => {
+                self.requests.add(1);
+                Ok(true)
+            }
+            Err(Errno::AGAIN | Errno::NOBUFS) => {
+                Err(io::ErrorKind::WouldBlock.into())
+            }
+            Err(_) => {
+                self.end();
+                Ok(false)
+            }
+        }
+    }
+
+    /// The next answer. Does not block.
+    pub fn receive(&mut self) -> Received {
+        let Some(socket) = &self.socket else {
+            return Received::Ended;
+        };
+        match wire::receive_answer(socket.as_fd()) {
+            Ok(Some((number, bytes))) => Received::Answer(number, bytes),
+            Ok(None) => Received::Nothing,
+            Err(_) => {
+                self.end();
+                Received::Ended
+            }
+        }
+    }
+
+    /// Waits until there may be an answer.
+    pub fn wait(&self) {
+        if let Some(socket) = &self.socket {
+            let mut fds = [PollFd::new(socket, PollFlags::IN)];
+            // An error means the same as an answer: look.
+            let _ = poll(&mut fds, None);
+        }
+    }
+
+    /// The Guest gets an error for an answer.
+    pub fn count_error(&mut self) {
+        self.errors.add(1);
+    }
+
+    /// The server has ended, or says what it cannot mean.
+    pub fn end(&mut self) {
+        // Without its socket it ends, if it has not yet.
+        if self.socket.take().is_some() {
+            let how = self.process.how_it_ended();
+            let tag = &self.tag;
+            terminal::tell_or_lose(&format!(
+                "share {tag}: its server has ended ({how}): the guest goes on, \
+                 and gets errors there"
+            ));
+        }
+    }
+
+    /// Readable when there is an answer.
+    #[must_use]
+    pub fn input(&self) -> BorrowedFd<'_> {
+        self.watch.as_fd()
+    }
+
+    /// What kills the server.
+    #[cfg(test)]
+    pub(crate) fn killer(&self) -> Killer {
+        self.process.killer()
+    }
+
+    /// The Guest is dead: ends the server. What was written is in the files.
+    pub fn finish(&mut self) {
+        self.socket = None;
+        self.process.wait_for_the_end();
+    }
+
+    /// What the share has done so far, for the statistics.
+    #[must_use]
+    pub fn counters(&self) -> NamedCounts {
+        vec![
+            ("requests", self.requests.get()),
+            ("errors", self.errors.get()),
+        ]
+    }
+
+    /// The state. No request may be in progress.
+    #[must_use]
+    pub fn state(&self) -> Versioned<ShareState> {
+        ShareState {
+            tag: self.tag.clone(),
+            read_only: self.read_only,
+            used: self.used,
+        }
+        .versioned()
+    }
+
+    /// Goes on with `state`, which was taken of a share with this tag.
+    ///
+    /// # Errors
+    ///
+    /// [`RestoreError`]; then nothing has changed.
+    pub fn restore(
+        &mut self,
+        state: &Versioned<ShareState>,
+    ) -> Result<(), RestoreError> {
+        let state = state.known()?;
+        if (&state.tag, state.read_only) != (&self.tag, self.read_only) {
+            let text = format!("it is of the share {}", state.tag);
+            return Err(RestoreError::Other(text));
+        }
+        if state.used {
+            let text = format!(
+                "the guest has used the share {}, and the server that knows \
+                 what is open there has ended",
+                state.tag
+            );
+            return Err(RestoreError::Other(text));
+        }
+        Ok(())
+    }
+}
+
+fn watch(socket: &OwnedFd) -> rustix::io::Result<OwnedFd> {
+    let watch = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    let none = epoll::EventData::new_u64(0);
+    epoll::add(&watch, socket, none, epoll::EventFlags::IN)?;
+    Ok(watch)
+}
+
+fn open_folder(config: &ShareConfig) -> Result<OwnedFd, ShareError> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let opened = rustix::fs::open(&config.path, flags, Mode::empty());
+    let folder = opened.map_err(|error| match error {
+        Errno::NOTDIR => ShareError::NotAFolder,
+        Errno::NOENT => ShareError::Missing,
+        Errno::ACCESS => ShareError::Unreadable,
+        error => ShareError::Open(error.into()),
+    })?;
+    let may_write = rustix::fs::Access::WRITE_OK;
+    let none = rustix::fs::AtFlags::empty();
+    match rustix::fs::accessat(&folder, ".", may_write, none) {
+        Err(Errno::ACCESS | Errno::ROFS | Errno::PERM) if !config.read_only => {
+            return Err(ShareError::Unwritable);
+        }
+        _ => {}
+    }
+    Ok(folder)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,96 @@
+//! A folder that is open for reading, and its entries.
+//!
+//! A Guest names a place in a folder by a number that it was given. The kernel
+//! has 64 bits for such a number, and a 32-bit program may have room for 32. So
+//! the Guest gets small numbers, and the server remembers which places they
+//! are.
+
+use super::protocol::{Errno, Qid};
+use super::words::Writer;
+use rustix::fs::{FileType, RawDir, SeekFrom, seek};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// A folder that is open for reading.
+pub(super) struct Folder {
+    fd: OwnedFd,
+    /// Where the kernel goes on after the entry with number n, at n - 1.
+    places: Vec<u64>,
+}
+
+/// Bytes of entries that the kernel is asked for at once.
+const AT_ONCE: usize = 32 << 10;
+
+/// Bytes of an entry before its name.
+const ENTRY: usize = 13 + 8 + 1 + 2;
+
+impl Folder {
+    pub(super) fn new(fd: OwnedFd) -> Self {
+        let places = Vec::new();
+        Self { fd, places }
+    }
+
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// How many places it remembers.
+    pub(super) fn places(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Goes on after entry `number`. Forgets the places behind it.
+    pub(super) fn go_to(&mut self, number: u64) -> Result<(), Errno> {
+        let number = usize::try_from(number).map_err(|_| Errno::INVAL)?;
+        let place = match number.checked_sub(1) {
+            None => 0,
+            Some(index) => *self.places.get(index).ok_or(Errno::INVAL)?,
+        };
+        seek(&self.fd, SeekFrom::Start(place))?;
+        self.places.truncate(number);
+        Ok(())
+    }
+
+    /// Adds entries to `list` until it has `most` bytes. `left` is how many
+    /// places may be remembered.
+    pub(super) fn list(
+        &mut self,
+        list: &mut Writer,
+        most: u32,
+        mut left: usize,
+        qid: impl Fn(&[u8], u64, FileType) -> Qid,
+    ) -> Result<(), Errno> {
+        let mut buffer = [MaybeUninit::uninit(); AT_ONCE];
+        let mut entries = RawDir::new(&self.fd, &mut buffer);
+        while let Some(entry) = entries.next() {
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
+            let bytes = u32::try_from(ENTRY + name.len()).unwrap_or(u32::MAX);
+            if list.size().saturating_add(bytes) > most {
+                break;
+            }
+            left = left.checked_sub(1).ok_or(Errno::NOMEM)?;
+            self.places.push(entry.next_entry_cookie());
+            let kind = entry.file_type();
+            list.qid(qid(name, entry.ino(), kind));
+            list.u64(self.places.len() as u64);
+            list.u8(number_of(kind));
+            list.text(name);
+        }
+        Ok(())
+    }
+}
+
+/// The number of a kind of file in an entry.
+fn number_of(kind: FileType) -> u8 {
+    match kind {
+        FileType::Fifo => libc::DT_FIFO,
+        FileType::CharacterDevice => libc::DT_CHR,
+        FileType::Directory => libc::DT_DIR,
+        FileType::BlockDevice => libc::DT_BLK,
+        FileType::RegularFile => libc::DT_REG,
+        FileType::Symlink => libc::DT_LNK,
+        FileType::Socket => libc::DT_SOCK,
+        FileType::Unknown => libc::DT_UNKNOWN,
+    }
+}

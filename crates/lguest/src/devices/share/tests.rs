@@ -1,0 +1,117 @@
+//! A server in a process of its own: its answers, and its end.
+
+use super::*;
+use crate::memory::GuestMemory;
+use std::fs;
+use std::path::PathBuf;
+
+/// A folder that is removed at the end.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let name = format!("lguest-served-{name}-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    fn share(&self) -> Share {
+        Share::start(&config(self.0.clone()), 0).unwrap()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn config(path: PathBuf) -> ShareConfig {
+    ShareConfig {
+        path,
+        tag: "tag".into(),
+        read_only: false,
+    }
+}
+
+/// `Tversion`, for messages of 8192 bytes, with tag 0xFFFF.
+const VERSION: &[u8] = b"\x15\0\0\0\x64\xFF\xFF\0\x20\0\0\x08\x009P2000.L";
+
+/// Asks for the version. Returns what comes.
+fn ask(share: &mut Share, memory: &GuestMemory, number: u64) -> Received {
+    memory.write(0, VERSION).unwrap();
+    let section = |at, len| memory.section(at, len).unwrap();
+    let asked = share.ask(number, &[section(0, 21)], &[section(4096, 4096)]);
+    if !asked.unwrap() {
+        return Received::Ended;
+    }
+    share.wait();
+    share.receive()
+}
+
+#[test]
+fn a_server_answers_into_the_guests_memory() {
+    let folder = Folder::new("answers");
+    let mut share = folder.share();
+    let memory = GuestMemory::new(1 << 20, 1).unwrap();
+    share.connect(&memory).unwrap();
+    for number in 0..100 {
+        let Received::Answer(of, 21) = ask(&mut share, &memory, number) else {
+            panic!("no answer");
+        };
+        assert_eq!(of, number);
+    }
+    let mut answer = [0; 21];
+    memory.read(4096, &mut answer).unwrap();
+    assert_eq!(answer[4], VERSION[4] + 1);
+    assert_eq!(answer[5..], VERSION[5..]);
+    assert!(matches!(share.receive(), Received::Nothing));
+    share.finish();
+}
+
+/// The Launcher goes on without it.
+#[test]
+fn the_end_of_a_server_is_noticed() {
+    let folder = Folder::new("ends");
+    let mut share = folder.share();
+    let memory = GuestMemory::new(1 << 20, 1).unwrap();
+    share.connect(&memory).unwrap();
+    assert!(matches!(
+        ask(&mut share, &memory, 1),
+        Received::Answer(1, 21)
+    ));
+    share.killer().kill();
+    share.wait();
+    assert!(matches!(share.receive(), Received::Ended));
+    assert!(matches!(ask(&mut share, &memory, 2), Received::Ended));
+    assert_eq!(share.state().state.tag, "tag");
+}
+
+#[test]
+fn a_share_that_was_used_is_not_gone_on_with() {
+    let folder = Folder::new("state");
+    let mut share = folder.share();
+    let fresh = share.state();
+    share.restore(&fresh).unwrap();
+    let memory = GuestMemory::new(1 << 20, 1).unwrap();
+    share.connect(&memory).unwrap();
+    let _ = ask(&mut share, &memory, 1);
+    let used = share.state();
+    let error = folder.share().restore(&used).unwrap_err();
+    assert!(error.to_string().contains("has used"), "{error}");
+}
+
+#[test]
+fn what_is_no_folder_is_refused_with_a_cure() {
+    let folder = Folder::new("refused");
+    let error = |path: PathBuf| {
+        let share = Share::start(&config(path), 0);
+        share.err().expect("it is no folder")
+    };
+    let file = folder.0.join("file");
+    fs::write(&file, "").unwrap();
+    assert!(matches!(error(file), ShareError::NotAFolder));
+    let absent = folder.0.join("absent");
+    assert!(matches!(error(absent), ShareError::Missing));
+}

@@ -1,0 +1,164 @@
+//! A share on a bus: a driver's requests, good and bad, and the end of the
+//! server.
+
+use super::*;
+use crate::devices::console::{Config, Console};
+use crate::devices::share::Killer;
+use crate::engine::Scripted;
+use crate::machine::config::ShareConfig;
+use crate::transport::Transport;
+use crate::transport::virtio::VirtioBus;
+use crate::transport::virtio::testing::{Driver, RAM, RING, guest};
+use rustix::event::{PollFd, PollFlags, poll};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+const REQUEST: u32 = 0x1000;
+const ANSWER: u32 = 0x2000;
+
+/// A bus with a share and nothing else.
+struct Machine {
+    guest: Arc<Scripted>,
+    bus: VirtioBus,
+    folder: PathBuf,
+    input: OwnedFd,
+    killer: Killer,
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let _ = self.bus.finish();
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn machine(name: &str) -> Machine {
+    let name = format!("lguest-on-bus-{name}-{}", std::process::id());
+    let folder = std::env::temp_dir().join(name);
+    std::fs::create_dir_all(&folder).unwrap();
+    let config = ShareConfig {
+        path: folder.clone(),
+        tag: "home".into(),
+        read_only: false,
+    };
+    let share = Share::start(&config, 0).unwrap();
+    let killer = share.killer();
+    let (input, output) = rustix::pipe::pipe().unwrap();
+    let console = Console::new(Config {
+        input,
+        output,
+        log: None,
+        at_end: None,
+    });
+    let guest = guest(1);
+    let devices: Vec<Box<dyn VirtioDevice>> =
+        vec![Box::new(VirtioShare::new(share))];
+    let bus = VirtioBus::new(guest.clone(), devices, console.screen()).unwrap();
+    let (_, input) = bus.inputs().unwrap().remove(0);
+    Machine {
+        guest,
+        bus,
+        folder,
+        input,
+        killer,
+    }
+}
+
+/// `Tversion` with this tag.
+fn version(tag: u16) -> Vec<u8> {
+    let [low, high] = tag.to_le_bytes();
+    let body = b"\0\x20\0\0\x08\x009P2000.L";
+    [&[21, 0, 0, 0, 100, low, high][..], body].concat()
+}
+
+impl Machine {
+    fn driver(&self) -> Driver {
+        Driver::new(&self.guest, RING)
+    }
+
+    /// Waits until the driver has `count` answers.
+    fn wait(&self, driver: &Driver, count: usize) {
+        while driver.used().len() < count {
+            let mut fds = [PollFd::new(&self.input, PollFlags::IN)];
+            poll(&mut fds, None).unwrap();
+            self.bus.handle_input(0).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_guest_finds_a_tag_and_gets_answers() {
+    let machine = machine("answers");
+    // A queue, one set of features, and the tag with its length.
+    let found = machine.guest.bytes(RAM, 5);
+    assert_eq!(found, [9, 1, 4, 6, 0]);
+    assert_eq!(machine.guest.bytes(RAM + 5 + 8, 4), [1, 0, 0, 0]);
+    assert_eq!(machine.guest.bytes(RAM + 5 + 16, 6), *b"\x04\0home");
+    let mut driver = machine.driver();
+    // More at once than the server is asked at once.
+    for n in 0..100_u16 {
+        let at = u32::from(n) * 64;
+        machine.guest.put(REQUEST + at, &version(n));
+        driver.offer(&[(REQUEST + at, 21)], &[(0x4000 + at, 64)]);
+    }
+    machine.bus.notify(RING).unwrap();
+    machine.wait(&driver, 100);
+    for n in 0..100_u16 {
+        let at = 0x4000 + u32::from(n) * 64;
+        let mut expected = version(n);
+        expected[4] = 101;
+        assert_eq!(machine.guest.bytes(at, 21), expected);
+    }
+    assert!(driver.used().iter().all(|&(_, bytes)| bytes == 21));
+    assert!(machine.guest.irqs().contains(&1));
+}
+
+#[test]
+fn the_requests_of_a_dead_server_get_errors() {
+    let machine = machine("dies");
+    let mut driver = machine.driver();
+    machine.guest.put(REQUEST, &version(7));
+    driver.offer(&[(REQUEST, 21)], &[(ANSWER, 64)]);
+    machine.bus.notify(RING).unwrap();
+    machine.wait(&driver, 1);
+    machine.killer.kill();
+    for count in 2..5 {
+        driver.offer(&[(REQUEST, 21)], &[(ANSWER, 5), (ANSWER + 5, 59)]);
+        driver.offer(&[(REQUEST, 21)], &[(ANSWER + 64, 3)]);
+        machine.bus.notify(RING).unwrap();
+        machine.wait(&driver, 1 + 2 * (count - 1));
+        let error = machine.guest.bytes(ANSWER, 11);
+        assert_eq!(error, [11, 0, 0, 0, 7, 7, 0, 5, 0, 0, 0]);
+    }
+    let lengths: Vec<u32> = driver.used().iter().map(|used| used.1).collect();
+    assert_eq!(lengths, [21, 11, 3, 11, 3, 11, 3]);
+    assert_eq!(machine.guest.killed(), None);
+}
+
+#[test]
+fn a_request_without_a_header_ends_the_guest() {
+    let machine = machine("short");
+    let mut driver = machine.driver();
+    driver.offer(&[(REQUEST, 6)], &[(ANSWER, 64)]);
+    let broken = machine.bus.notify(RING).unwrap_err();
+    assert!(broken.to_string().contains("without a header"), "{broken}");
+}
+
+/// What was asked is answered before a state is taken.
+#[test]
+fn a_state_has_no_request_in_progress() {
+    let machine = machine("state");
+    let mut driver = machine.driver();
+    for n in 0..10 {
+        machine.guest.put(REQUEST + n * 64, &version(1));
+        driver.offer(&[(REQUEST + n * 64, 21)], &[(ANSWER + n * 64, 64)]);
+    }
+    machine.bus.notify(RING).unwrap();
+    let state = machine.bus.state();
+    assert_eq!(driver.used().len(), 10);
+    let text = serde_json::to_string(&state).unwrap();
+    assert!(text.contains("\"used\":true"), "{text}");
+    let error = machine.bus.restore(&state).unwrap_err();
+    assert!(error.to_string().contains("has used the share"), "{error}");
+}
