@@ -37,6 +37,8 @@ pub mod debugger;
 
 pub mod virtio;
 
+pub mod share;
+
 pub mod image;
 
 pub mod images;
@@ -106,6 +108,10 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "virtio",
         run: virtio::target,
+    },
+    Target {
+        name: "share",
+        run: share::target,
     },
     Target {
         name: "image",
