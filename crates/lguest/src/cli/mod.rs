@@ -218,6 +218,7 @@ impl Run {
             initrd: self.initrd.as_ref().map(path),
             disk: all(&self.disk),
             net: all(&self.net),
+            share: all(&self.share),
             append: all(&self.append),
             isolation: common
                 .isolation

@@ -33,6 +33,10 @@ pub struct Settings {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[serde(deserialize_with = "one_or_more")]
     pub net: Vec<String>,
+    /// Folders of this machine, in their order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(deserialize_with = "one_or_more")]
+    pub share: Vec<String>,
     /// Arguments for the kernel.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[serde(deserialize_with = "one_or_more")]
@@ -66,13 +70,14 @@ pub struct Settings {
 }
 
 /// The names of all settings, in the order of the fields.
-pub const NAMES: [&str; 15] = [
+pub const NAMES: [&str; 16] = [
     "name",
     "memory",
     "kernel",
     "initrd",
     "disk",
     "net",
+    "share",
     "append",
     "isolation",
     "log",
@@ -207,6 +212,7 @@ impl Settings {
         let more = [
             ("disk", &self.disk),
             ("net", &self.net),
+            ("share", &self.share),
             ("append", &self.append),
             ("no-fast-path", &self.no_fast_path),
             ("no-confine", &self.no_confine),
