@@ -7,7 +7,7 @@
 
 use crate::input::Input;
 use lguest::debugger::{Connection, session};
-use lguest::engine::{Engine, Exit, Requests, Scripted, Setup};
+use lguest::engine::{Engine, Exit, Scripted, Setup};
 use lguest::memory::GuestMemory;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use std::fs::File;
