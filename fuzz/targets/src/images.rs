@@ -35,7 +35,7 @@ pub fn target(data: &[u8]) {
     model[2 * CLUSTER..3 * CLUSTER].fill(6);
     let forged = forge(&mut input, &mut image);
     let file = file(&image);
-    let read_only = input.byte() % 8 == 0;
+    let read_only = input.byte().is_multiple_of(8);
     let Some(disk) = open(&file, read_only) else {
         assert!(forged, "a good image was refused");
         return;
@@ -94,9 +94,9 @@ fn forge(input: &mut Input<'_>, image: &mut Vec<u8>) -> bool {
             + input.byte() as usize % 128;
         let word = match input.byte() % 4 {
             0 => input.byte().into(),
-            1 => u64::from(input.below(9)) * CLUSTER as u64 | COPIED,
+            1 => (u64::from(input.below(9)) * CLUSTER as u64) | COPIED,
             2 => u64::from(input.word()) << 32 | u64::from(input.word()),
-            _ => u64::from(input.below(9)) * CLUSTER as u64 | 1 << 62,
+            _ => (u64::from(input.below(9)) * CLUSTER as u64) | (1 << 62),
         };
         let bytes = 1 << (input.byte() % 4);
         image[at..at + bytes].copy_from_slice(&word.to_be_bytes()[8 - bytes..]);
