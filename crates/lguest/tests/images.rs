@@ -201,7 +201,14 @@ fn an_overlay_has_the_changes_and_its_base_none() {
                 .and_then(|disk| disk.overlaid(&path, &scratch.path("mine")))
                 .unwrap();
             let mut used = Used::new(disk, model);
-            used.use_it(&mut random, 100);
+            used.use_it(&mut random, 50);
+            // With a state that is taken, the image can be copied.
+            let state = used.block.state();
+            std::fs::copy(scratch.path("mine"), scratch.path("copy")).unwrap();
+            let copied = contents(&scratch, "copy");
+            assert!(copied == used.model, "the state came too early");
+            used.block.restore(&state).unwrap();
+            used.use_it(&mut random, 50);
             used.block.finish();
             model = used.model;
             qemu_img_agrees(&scratch, "check mine");

@@ -11,6 +11,7 @@ use lguest::devices::block::{
 };
 use lguest::memory::GuestMemory;
 use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::sync::mpsc::{Sender, channel};
@@ -51,7 +52,13 @@ pub fn target(data: &[u8]) {
     block.finish();
     drop(block);
     if !forged {
-        assert!(open(&file, true).is_some(), "it is no good image any more");
+        // A copy, because a thread may still read ahead in the file.
+        let mut image = Vec::new();
+        let mut from = &file;
+        from.seek(SeekFrom::Start(0)).expect("it is a file");
+        from.read_to_end(&mut image).expect("it can be read");
+        let copy = crate::guest::file(&image);
+        assert!(open(&copy, true).is_some(), "it is no good image any more");
     }
 }
 

@@ -16,7 +16,7 @@ use crate::engine::Anywhere;
 use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
+use std::sync::Weak;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 /// How far ahead is read at first ...
@@ -57,8 +57,9 @@ struct Stream {
 pub(super) enum Source {
     /// A raw file, in an opening that is used for nothing else.
     File(File),
-    /// A disk that is an image. Its files have such openings.
-    Image(Arc<Disk>),
+    /// A disk that is an image. Its files have such openings. They are closed,
+    /// and their locks end, with the disk and not with the thread.
+    Image(Weak<Disk>),
 }
 
 /// The thread, which starts when it is first needed.
@@ -176,7 +177,7 @@ impl Source {
             Self::File(file) => {
                 file.read_at(ignored, at).ok().filter(|&read| read > 0)
             }
-            Self::Image(disk) => match &disk.backing {
+            Self::Image(disk) => match &disk.upgrade()?.backing {
                 Backing::Image(image) => image.read_ahead(at, ignored),
                 Backing::Raw(_) => None,
             },

@@ -109,7 +109,7 @@ impl Block {
         let disk = Arc::new(disk);
         let source = match &disk.backing {
             Backing::Raw(_) => again.map(Source::File),
-            Backing::Image(_) => Some(Source::Image(disk.clone())),
+            Backing::Image(_) => Some(Source::Image(Arc::downgrade(&disk))),
         };
         Self {
             disk,
