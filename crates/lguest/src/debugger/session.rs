@@ -33,8 +33,10 @@ pub(super) fn serve(connection: Connection, guest: &mut Debugged) -> End {
     if guest.stop().is_err() {
         return End::Ended;
     }
+    // A buffer of gdbstub's own would grow with a packet that never ends.
+    let mut buffer = vec![0; PACKET];
     let stub = GdbStub::builder(connection)
-        .packet_buffer_size(PACKET)
+        .with_packet_buffer(&mut buffer)
         .build();
     let Ok(stub) = stub else { return End::Left };
     let mut machine = match stub.run_state_machine(guest) {

@@ -72,7 +72,11 @@ impl Gdb {
     /// Whether the other side has closed the stream.
     pub(crate) fn is_closed(&mut self) -> bool {
         let mut rest = Vec::new();
-        self.stream.read_to_end(&mut rest).is_ok()
+        match self.stream.read_to_end(&mut rest) {
+            Ok(_) => true,
+            // It has not read all that was sent.
+            Err(error) => error.kind() == std::io::ErrorKind::ConnectionReset,
+        }
     }
 
     /// Waits for a packet. A run of equal bytes is made whole.

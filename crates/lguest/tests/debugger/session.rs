@@ -69,8 +69,9 @@ fn bytes_that_are_no_packets_end_the_session_and_not_the_guest() {
     let (mut guest, mut gdb) = Debuggee::at_its_prompt(&[]);
     let place = gdb.eip();
     gdb.order(&format!("Z0,{place:x},1"));
+    // A packet that never ends is too long at some time.
     gdb.send_raw(&[b'$'; 9000]);
-    gdb.send_raw(b"#00");
+    assert!(gdb.is_closed());
     drop(gdb);
     for bytes in [&b"$m#zz"[..], b"$vCont;c:999999#00", b"\x03\x03\x03$G#47"] {
         let mut gdb = Gdb::connect(&guest.at);
