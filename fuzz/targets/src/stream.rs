@@ -7,7 +7,7 @@
 
 use crate::input::Input;
 use lguest::devices::net::stream::Incoming;
-use lguest::devices::net::{FRAME_MOST, Nic, stream};
+use lguest::devices::net::{FRAME_MOST, FrameBuffers, Nic, stream};
 use lguest::devices::{Filled, Readiness, ReceiveBuffers, Violation};
 use lguest::memory::{GuestMemory, Section, SectionsIn};
 use rustix::net::{
@@ -29,6 +29,8 @@ struct Buffers<'m> {
     free: u32,
     frames: Vec<Vec<u8>>,
 }
+
+impl FrameBuffers for Buffers<'_> {}
 
 impl ReceiveBuffers for Buffers<'_> {
     fn fill(
@@ -197,6 +199,7 @@ fn guest_sends(
         list: &list,
     });
     assert!(taken == length || taken == 0, "a part of a frame was taken");
+    assert!(taken == 0 || length as usize >= SHORTEST, "it is no frame");
     if taken == length {
         sent.extend(length.to_be_bytes());
         sent.extend(frame);

@@ -12,6 +12,7 @@ use crate::input::Input;
 use lg_abi::gen2::device::{FORMATS_2_6_24, FORMATS_2_6_25};
 use lguest::devices::block::{Block, Disk};
 use lguest::devices::console::{Config, Console};
+use lguest::devices::net::offload::{HEADER, Offload, Takes};
 use lguest::devices::net::{checksum, stream};
 use lguest::engine::{Requests, Scripted};
 use lguest::memory::GuestMemory;
@@ -221,6 +222,33 @@ fn complete(input: &mut Input<'_>) {
     let once = frame.clone();
     checksum::complete(&mut frame);
     assert!(frame == once, "a checksum that was right has changed");
+    finish(input, &mut frame);
+}
+
+/// The same frame, made longer, with a header that the Guest made up. What a
+/// receiver gets has no more left to do than the receiver takes over.
+fn finish(input: &mut Input<'_>, frame: &mut Vec<u8>) {
+    let mut header = [0; HEADER];
+    header.fill_with(|| input.byte());
+    frame.resize(frame.len() + input.half() as usize % 9000, 7);
+    let Ok(left) = Offload::read(header, frame) else {
+        return;
+    };
+    let takes = Takes {
+        checksum: input.bit(),
+        tcp4: input.bit(),
+        tcp6: input.bit(),
+        whole: input.bit(),
+    };
+    let most = 4 * frame.len();
+    let mut bytes = 0;
+    left.fit(frame, takes, &mut |part, left| {
+        bytes += part.len();
+        let again = Offload::read(left.header(), part);
+        assert!(again == Ok(left), "a header that does not fit");
+        assert!(left.as_it_is(takes) == Some(left), "too much is left");
+    });
+    assert!(bytes <= most, "one frame became too many");
 }
 
 /// Writes a descriptor that is mostly valid.

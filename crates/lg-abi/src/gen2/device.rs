@@ -210,11 +210,32 @@ pub struct BlockHeader {
 
 const _: () = assert!(size_of::<BlockHeader>() == 16);
 
-/// Feature of a network: its configuration has the Guest's Ethernet address.
+/// Feature bits, of a device or accepted by its driver.
+pub type Features = u32;
+
+/// Features of a network: the Guest may leave checksums out.
+pub const NET_CHECKSUM: u32 = 0;
+/// The Guest takes frames without their checksum.
+pub const NET_GUEST_CHECKSUM: u32 = 1;
+/// Its configuration has the Guest's Ethernet address.
 pub const NET_MAC: u32 = 5;
+/// The Guest takes frames that are many segments of TCP over IPv4 ...
+pub const NET_GUEST_TCP4: u32 = 7;
+/// ... and over IPv6.
+pub const NET_GUEST_TCP6: u32 = 8;
+/// The Guest may send such frames, of IPv4 ...
+pub const NET_HOST_TCP4: u32 = 11;
+/// ... and of IPv6.
+pub const NET_HOST_TCP6: u32 = 12;
+/// A frame to the Guest may have several buffers. Then the header of every
+/// frame is longer.
+pub const NET_MERGEABLE: u32 = 15;
 
 /// Bytes in front of a frame: flags, kind of segmentation, four lengths.
 pub const NET_HEADER: u32 = 10;
+
+/// The same, with the number of buffers.
+pub const NET_HEADER_WITH_COUNT: u32 = 12;
 
 /// Feature bit of a folder: its configuration is a tag, by which it is mounted.
 /// The bytes of the tag come first, as a half-word.

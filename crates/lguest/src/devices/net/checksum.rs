@@ -86,7 +86,7 @@ fn segment_of_ipv6(ip: &[u8]) -> Option<Segment> {
 }
 
 /// The sum of big-endian halves, the last one padded with a zero.
-fn sum(bytes: &[u8]) -> u64 {
+pub(super) fn sum(bytes: &[u8]) -> u64 {
     let (words, rest) = bytes.as_chunks::<4>();
     // 2^16 = 1 here, so words can be summed as they are.
     let words = words
@@ -97,7 +97,8 @@ fn sum(bytes: &[u8]) -> u64 {
     words.sum::<u64>() + u64::from(u32::from_be_bytes(last))
 }
 
-fn folded(mut sum: u64) -> u16 {
+/// `sum` in 16 bits, with the carries added again.
+pub(super) fn folded(mut sum: u64) -> u16 {
     while sum > 0xFFFF {
         sum = (sum & 0xFFFF) + (sum >> 16);
     }

@@ -7,6 +7,7 @@
 #![expect(unsafe_code, reason = "ioctls of network interfaces")]
 
 use super::given::{self, GivenError};
+use super::offload::HEADER;
 use crate::machine::config::TapConfig;
 use rustix::fs::OFlags;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
@@ -40,7 +41,8 @@ pub enum TapError {
     /// The descriptor is of something else.
     #[error(
         "descriptor {0} is not a tap interface: open /dev/net/tun, and set \
-         IFF_TAP and IFF_NO_PI, without IFF_VNET_HDR"
+         IFF_TAP and IFF_NO_PI, and IFF_VNET_HDR only with headers of {HEADER} \
+         bytes"
     )]
     NotATap(RawFd),
     /// Something else.
@@ -54,6 +56,9 @@ pub(super) struct Interface {
     pub(super) file: File,
     /// Its Ethernet address.
     pub(super) mac: [u8; 6],
+    /// Whether a header precedes each frame, and checksums and segments may be
+    /// left to do.
+    pub(super) headers: bool,
 }
 
 impl Interface {
@@ -66,7 +71,7 @@ impl Interface {
         if let TapConfig::Given(number) = config {
             return given_interface(*number);
         }
-        let (file, name) = interface()?;
+        let (file, name, headers) = interface()?;
         let socket = rustix::net::socket_with(
             AddressFamily::INET,
             SocketType::DGRAM,
@@ -84,7 +89,7 @@ impl Interface {
         }
         set_up(&socket, &name)?;
         let mac = hardware_address(&socket, &name)?;
-        Ok(Self { file, mac })
+        Ok(Self { file, mac, headers })
     }
 
     /// Whether interfaces can be made here. Makes one, and removes it again.
@@ -97,8 +102,8 @@ impl Interface {
     }
 }
 
-/// Makes a tap interface: its file, and its name.
-fn interface() -> Result<(File, String), TapError> {
+/// Makes a tap interface: its file, its name, and whether frames have headers.
+fn interface() -> Result<(File, String, bool), TapError> {
     let file = OpenOptions::new()
         .read(true)
         .write(true)
@@ -108,12 +113,34 @@ fn interface() -> Result<(File, String), TapError> {
             io::ErrorKind::PermissionDenied => TapError::NotPermitted,
             _ => TapError::Open(e),
         })?;
-    let kind = flags(libc::IFF_TAP | libc::IFF_NO_PI);
-    let mut request = Request::new("tap%d", &kind);
-    request
-        .call(file.as_fd(), libc::TUNSETIFF)
-        .map_err(|e| refused("make a tap interface", e))?;
-    Ok((file, request.name()))
+    let kind = libc::IFF_TAP | libc::IFF_NO_PI;
+    // Every kernel since Linux 2.6.27 has headers.
+    let mut request = Request::new("tap%d", &flags(kind | libc::IFF_VNET_HDR));
+    let mut made = request.call(file.as_fd(), libc::TUNSETIFF);
+    let headers = made.is_ok();
+    if !headers {
+        request = Request::new("tap%d", &flags(kind));
+        made = request.call(file.as_fd(), libc::TUNSETIFF);
+    }
+    made.map_err(|e| refused("make a tap interface", e))?;
+    if headers {
+        leave_to_us(&file);
+    }
+    Ok((file, request.name(), headers))
+}
+
+/// Lets the kernel leave checksums and segments to the reader of `file`. If it
+/// does not, it does them itself.
+fn leave_to_us(file: &File) {
+    let what = libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6;
+    // SAFETY: the argument of this request is a number.
+    let _ = unsafe {
+        libc::ioctl(
+            file.as_raw_fd(),
+            libc::TUNSETOFFLOAD,
+            libc::c_ulong::from(what),
+        )
+    };
 }
 
 /// The interface behind descriptor `number`, as it was set up.
@@ -124,15 +151,29 @@ fn given_interface(number: RawFd) -> Result<Interface, TapError> {
     let [low, high, ..] = request.value;
     let kind = libc::c_int::from(u16::from_ne_bytes([low, high]));
     let wanted = libc::IFF_TAP | libc::IFF_NO_PI;
-    let of_interest = wanted | libc::IFF_VNET_HDR;
-    if asked.is_err() || kind & of_interest != wanted {
+    if asked.is_err() || kind & wanted != wanted {
+        return Err(TapError::NotATap(number));
+    }
+    // Its owner may have set headers of another length, or other offloads.
+    let headers = kind & libc::IFF_VNET_HDR != 0;
+    if headers && header_of(&file) != Some(HEADER) {
         return Err(TapError::NotATap(number));
     }
     // A tap's file answers for its interface, whatever the name.
     let mac = hardware_address(&file, "")?;
     rustix::fs::fcntl_setfl(&file, OFlags::RDWR | OFlags::NONBLOCK)
         .map_err(|e| refused("use the tap interface", e.into()))?;
-    Ok(Interface { file, mac })
+    Ok(Interface { file, mac, headers })
+}
+
+/// Bytes of a header in front of a frame.
+fn header_of(file: &File) -> Option<usize> {
+    let mut bytes: libc::c_int = 0;
+    let to = std::ptr::from_mut(&mut bytes);
+    // SAFETY: the request writes one `int` to where `to` points.
+    let done =
+        unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNGETVNETHDRSZ, to) };
+    (done == 0).then(|| usize::try_from(bytes).ok()).flatten()
 }
 
 /// Gives interface `name` an address.

@@ -2,11 +2,18 @@
 //!
 //! A [`Nic`] is the device. A [`Backend`] carries its frames: a tap of the
 //! machine or a stream to another process. Networks between Guests are part of
-//! their transport ([`lan`](crate::transport::keys::lan)). [`checksum`]
-//! completes frames whose sender has left a checksum out.
+//! their transport ([`lan`](crate::transport::keys::lan)). [`checksum`] and
+//! [`offload`] finish frames whose sender has left that to its device.
+
+pub mod checksum;
+
+pub mod offload;
 
 mod backend;
-pub use backend::{Backend, FRAME_MOST, See};
+pub use backend::{Backend, FRAME_MOST};
+
+mod buffers;
+pub use buffers::FrameBuffers;
 
 mod capture;
 pub use capture::Capture;
@@ -25,5 +32,3 @@ pub mod stream;
 pub mod user;
 
 mod given;
-
-pub mod checksum;

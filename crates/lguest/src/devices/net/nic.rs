@@ -1,17 +1,22 @@
 //! A network interface of the Guest, whatever it is connected to.
 //!
-//! It moves frames between the Guest's buffers and a [`Backend`], and counts
-//! them. A frame for which there is no room is lost: an interface never waits.
+//! It copies frames between the Guest's buffers and a [`Backend`], counts and
+//! records them, and does what one end leaves to do and the other does not
+//! take over. A frame for which the other end has no room is lost: an interface
+//! never waits.
 
-use super::{Backend, Capture, See};
+use super::offload::{HEADER, Offload, Takes};
+use super::{Backend, Capture, FRAME_MOST, FrameBuffers};
 use crate::devices::{AT_ONCE, Counter, Filled, NamedCounts, Readiness};
-use crate::devices::{
-    ReceiveBuffers, RestoreError, Saved, Versioned, Violation,
-};
-use crate::memory::SectionsIn;
+use crate::devices::{RestoreError, Saved, Versioned, Violation};
+use crate::memory::{SectionsIn, gather_behind};
 use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::BorrowedFd;
+
+/// Bytes of an Ethernet header: a shorter frame is none.
+const FRAME_LEAST: usize = 14;
 
 /// A network interface with a Guest on it.
 pub struct Nic {
@@ -21,6 +26,11 @@ pub struct Nic {
     /// The Guest's own, if it was given one.
     mac: Option<[u8; 6]>,
     capture: Option<Capture>,
+    /// The frame that is sent: the Guest may change its own meanwhile.
+    copy: Vec<u8>,
+    /// Parts of the frame that was received last, for which the Guest had no
+    /// buffer yet.
+    waiting: VecDeque<(Vec<u8>, Offload)>,
     counters: NicCounters,
 }
 
@@ -60,6 +70,8 @@ impl Nic {
             far,
             mac: None,
             capture: None,
+            copy: Vec::new(),
+            waiting: VecDeque::new(),
             counters: NicCounters::default(),
         }
     }
@@ -91,18 +103,44 @@ impl Nic {
         self.mac.unwrap_or(neighbour)
     }
 
-    /// The Guest sends `frame`. Returns the number of bytes that were taken: 0
-    /// if the frame is lost. [`Self::flush`] has to follow.
+    /// The Guest sends `frame`, with nothing left to do. Returns the number of
+    /// bytes that were taken: 0 if the frame is lost. [`Self::flush`] has to
+    /// follow.
     pub fn send(&mut self, frame: SectionsIn<'_>) -> u32 {
-        let mut record = recorder(&mut self.capture);
-        let see = record.as_mut().map(|record| record as See<'_>);
-        let Ok(bytes) = self.backend.send(frame, see) else {
-            self.counters.refused.add(1);
-            return 0;
+        self.send_with([0; HEADER], frame)
+    }
+
+    /// [`Self::send`] of a frame with this header.
+    pub fn send_with(
+        &mut self,
+        header: [u8; HEADER],
+        frame: SectionsIn<'_>,
+    ) -> u32 {
+        let mut copy = std::mem::take(&mut self.copy);
+        copy.clear();
+        let sent = match copied(&mut copy, header, frame) {
+            Some(left) => self.send_copy(&mut copy, left),
+            None => false,
         };
-        self.counters.frames_sent.add(1);
-        self.counters.bytes_sent.add(bytes.into());
-        bytes
+        self.copy = copy;
+        if sent { frame.total() } else { 0 }
+    }
+
+    /// Sends `frame`, in as many parts as the other end needs. Returns whether
+    /// one was taken.
+    fn send_copy(&mut self, frame: &mut [u8], left: Offload) -> bool {
+        let mut sent = false;
+        left.fit(frame, self.backend.takes(), &mut |frame, left| {
+            if self.backend.send(frame, left).is_err() {
+                self.counters.refused.add(1);
+                return;
+            }
+            sent = true;
+            self.counters.frames_sent.add(1);
+            self.counters.bytes_sent.add(frame.len() as u64);
+            record(&mut self.capture, frame);
+        });
+        sent
     }
 
     /// Passes the frames on that were sent.
@@ -129,30 +167,26 @@ impl Nic {
     /// A [`Violation`] kills the Guest.
     pub fn handle_input(
         &mut self,
-        buffers: &mut dyn ReceiveBuffers,
+        buffers: &mut dyn FrameBuffers,
     ) -> Result<Readiness, Violation> {
         self.backend.flush();
-        let backend = &mut self.backend;
-        let mut record = recorder(&mut self.capture);
         for filled in 0..AT_ONCE {
-            let done = buffers.fill(&mut |into| {
-                // A read without room would leave the frame where it is, or
-                // return at once without one.
-                if into.total() == 0 {
-                    return backend.discard().map(|()| 0);
-                }
-                let see = record.as_mut().map(|record| record as See<'_>);
-                backend.receive(into, see)
-            })?;
-            let error = match done {
-                Filled::Bytes(0) => {
+            if self.waiting.is_empty()
+                && let Err(error) = self.receive(buffers.takes())
+            {
+                return Ok(readiness(&error));
+            }
+            let Some((frame, left)) = self.waiting.front() else {
+                self.counters.misfits.add(1);
+                continue;
+            };
+            match buffers.put(frame, *left)? {
+                Filled::Bytes(0) | Filled::Failed(_) => {
                     self.counters.misfits.add(1);
-                    continue;
                 }
                 Filled::Bytes(bytes) => {
                     self.counters.frames_received.add(1);
                     self.counters.bytes_received.add(bytes.into());
-                    continue;
                 }
                 Filled::Ended => return Ok(Readiness::Closed),
                 Filled::NoneFree if buffers.are_any() => {
@@ -162,19 +196,38 @@ impl Nic {
                     });
                 }
                 // The Guest's interface is down and waits for no frames.
-                Filled::NoneFree => match backend.discard() {
-                    Ok(()) => {
-                        self.counters.forgotten.add(1);
-                        continue;
-                    }
-                    Err(error) => error,
-                },
-                Filled::Failed(error) => error,
-            };
-            return Ok(readiness(&error));
+                Filled::NoneFree => self.counters.forgotten.add(1),
+            }
+            self.waiting.pop_front();
         }
         // A backend may have frames that its file does not show.
         Ok(Readiness::More)
+    }
+
+    /// Drops the frames that wait: the Guest has begun anew, and may take over
+    /// other things.
+    pub fn forget(&mut self) {
+        self.waiting.clear();
+    }
+
+    /// Takes the next frame from the other end. What waits afterwards is that
+    /// frame, in as many parts as a Guest of `takes` needs, or nothing if the
+    /// frame was dropped.
+    fn receive(&mut self, takes: Takes) -> io::Result<()> {
+        let mut frame = Vec::new();
+        let left = self.backend.receive(&mut frame)?;
+        if frame.is_empty() {
+            return Ok(());
+        }
+        record(&mut self.capture, &frame);
+        if let Some(left) = left.as_it_is(takes) {
+            self.waiting.push_back((frame, left));
+            return Ok(());
+        }
+        left.fit(&mut frame, takes, &mut |frame, left| {
+            self.waiting.push_back((frame.to_vec(), left));
+        });
+        Ok(())
     }
 
     /// The state.
@@ -215,14 +268,26 @@ impl Nic {
     }
 }
 
-/// Writes frames to `capture`, if there is one.
-fn recorder(capture: &mut Option<Capture>) -> Option<impl FnMut(&[u8])> {
-    let capture = capture.as_mut()?;
-    Some(|frame: &[u8]| {
-        if !frame.is_empty() {
-            capture.record(frame);
-        }
-    })
+/// Copies `frame` to `copy`. Returns what is left to do with it, by `header`;
+/// `None` if it is no frame, or the header does not fit.
+fn copied(
+    copy: &mut Vec<u8>,
+    header: [u8; HEADER],
+    frame: SectionsIn<'_>,
+) -> Option<Offload> {
+    let bytes = frame.total() as usize;
+    if !(FRAME_LEAST..=FRAME_MOST).contains(&bytes) {
+        return None;
+    }
+    gather_behind(copy, frame.region, frame.list).ok()?;
+    Offload::read(header, copy).ok()
+}
+
+/// Writes a frame to `capture`, if there is one.
+fn record(capture: &mut Option<Capture>, frame: &[u8]) {
+    if let Some(capture) = capture {
+        capture.record(frame);
+    }
 }
 
 /// What an error in reading means.

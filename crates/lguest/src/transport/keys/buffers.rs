@@ -4,6 +4,7 @@
 //! free one.
 
 use super::dma::{DmaSections, answer};
+use crate::devices::net::FrameBuffers;
 use crate::devices::{Filled, ReceiveBuffers, Violation};
 use crate::engine::Requests;
 use crate::memory::SectionsIn;
@@ -16,6 +17,8 @@ pub struct BoundBuffers<'r> {
     /// The key.
     pub key: u32,
 }
+
+impl FrameBuffers for BoundBuffers<'_> {}
 
 impl ReceiveBuffers for BoundBuffers<'_> {
     fn fill(

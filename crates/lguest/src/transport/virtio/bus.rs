@@ -3,7 +3,7 @@
 //! The Guest reads the descriptors once, at boot. When it later changes one
 //! (status, accepted features), it sends NOTIFY with the descriptor's address.
 
-use super::device::{Features, VirtioDevice, name, notified};
+use super::device::{Features, VirtioDevice, begin, name, notified};
 use super::queue::{Queue, QueueState};
 use super::ring::{Place, RING_BYTES};
 use crate::devices::console::Screen;
@@ -156,6 +156,10 @@ impl VirtioBus {
             for (queue, saved) in slot.queues.iter().zip(&saved.queues) {
                 queue.restore(saved);
             }
+            let accepted = self.accepted(slot);
+            let accepted =
+                accepted.map_err(|bad| RestoreError::Other(bad.to_string()))?;
+            begin(&slot.device, accepted, || {});
         }
         Ok(())
     }
@@ -170,13 +174,15 @@ impl VirtioBus {
             .memory()
             .read_object(slot.at + self.formats.status)
             .map_err(Violation::of)?;
-        for queue in &slot.queues {
-            match status {
-                0 => queue.reset(),
-                _ if status & STATUS_FAILED != 0 => queue.stop(),
-                _ if status & STATUS_DRIVER_OK != 0 => queue.start(),
-                _ => {}
+        let queues = slot.queues.iter();
+        match status {
+            0 => queues.for_each(Queue::reset),
+            _ if status & STATUS_FAILED != 0 => queues.for_each(Queue::stop),
+            _ if status & STATUS_DRIVER_OK != 0 => {
+                let accepted = self.accepted(slot)?;
+                begin(&slot.device, accepted, || queues.for_each(Queue::start));
             }
+            _ => {}
         }
         Ok(())
     }
@@ -344,11 +350,9 @@ impl Transport for VirtioBus {
             let queues = &mut slot.queues.iter();
             let queue = queues.position(|queue| queue.address() == address);
             let Some(index) = queue else { continue };
-            // Drivers use queues before they say that they are ready: a disk
-            // is read for partitions while it is set up.
-            slot.queues[index].start();
             let accepted = self.accepted(slot)?;
-            return notified(&slot.device, accepted, device, index);
+            let queue = &slot.queues[index];
+            return notified(&slot.device, accepted, device, (index, queue));
         }
         if address >= self.memory().ram() {
             let text = format!("NOTIFY of {address:#x}, where no ring is");

@@ -10,8 +10,7 @@ use crate::transport::{BusDevice, Notified, SlowOutput};
 use lg_abi::gen2::device::{TYPE_BLOCK, TYPE_CONSOLE, TYPE_NET, TYPE_RANDOM};
 use std::io;
 
-/// Feature bits that a device offers.
-pub type Features = u32;
+pub use lg_abi::gen2::device::Features;
 
 /// A device on the bus.
 pub trait VirtioDevice: BusDevice {
@@ -26,7 +25,8 @@ pub trait VirtioDevice: BusDevice {
         0
     }
 
-    /// The driver accepts these features. Called before each [`Self::notify`].
+    /// The driver accepts these features. Called before a queue is used, and
+    /// again before each [`Self::notify`].
     fn accepted(&mut self, _: Features) {}
 
     /// What is in its configuration.
@@ -64,22 +64,44 @@ pub trait VirtioDevice: BusDevice {
     }
 }
 
-/// The Guest has notified queue `index` of `device`, which is at index `number`
-/// of its bus, and whose driver accepts the features `accepted`. May block.
+/// The driver of `device` begins, and accepts the features `accepted`: `start`
+/// starts its queues. May block.
+pub(super) fn begin(
+    device: &Held<dyn VirtioDevice>,
+    accepted: Features,
+    start: impl FnOnce(),
+) {
+    // The thread that brings input must not use a queue before the device
+    // knows what is accepted.
+    let mut device = device.lock();
+    if let Some(held) = device.as_mut() {
+        let accepted = accepted & held.features();
+        held.accepted(accepted);
+    }
+    start();
+}
+
+/// The Guest has notified a queue, with this index, of `device`, which is at
+/// index `number` of its bus, and whose driver accepts the features `accepted`.
+/// May block.
 pub(super) fn notified(
     device: &Held<dyn VirtioDevice>,
     accepted: Features,
     number: usize,
-    index: usize,
+    (index, queue): (usize, &Queue),
 ) -> Result<Notified, Violation> {
     let mut device = device.lock();
     let Some(held) = device.as_mut() else {
         return Ok(Notified::Done);
     };
+    let accepted = accepted & held.features();
+    held.accepted(accepted);
+    // Drivers use queues before they say that they are ready: a disk is read
+    // for partitions while it is set up.
+    queue.start();
     if held.input_queue() == Some(index) {
         return Ok(Notified::Buffers(number));
     }
-    held.accepted(accepted);
     let rest = held.notify(index)?;
     drop(device);
     if let Some(rest) = rest {

@@ -4,11 +4,17 @@
 //! buffers that are bound to a key. Other Launchers fill the buffers, and a
 //! hostile one may write anything there. So every word is read once and
 //! checked, and the memory has only frames in it.
+//!
+//! A second key has longer buffers. What goes there are frames with a header of
+//! virtio in front, which may lack a checksum or be many segments. No Guest of
+//! 2007 knows this key.
 
+use crate::devices::net::offload::HEADER;
 use crate::engine::{Binding, BoundDma, RequestError, Requests};
 use crate::memory::GuestMemory;
-use lg_abi::device::net_key_offset;
-use lg_abi::dma::Dma;
+use lg_abi::device::{NET_SLOTS, net_key_offset};
+use lg_abi::dma::{Dma, LGUEST_MAX_DMA_SECTIONS};
+use lg_abi::gen2::device::NET_HEADER;
 use lg_abi::page::PAGE_SIZE;
 use rustix::event::{EventfdFlags, eventfd};
 use std::io;
@@ -20,15 +26,57 @@ use std::sync::atomic::{AtomicU32, Ordering};
 const BUFFERS: u32 = 64;
 
 /// The addresses of the lists of the buffers, and of the buffers: a page for
-/// each.
+/// each. Then the same for the long ones.
 const LISTS: u32 = PAGE_SIZE;
-const FRAMES: u32 = 4 * PAGE_SIZE;
+const FRAMES: u32 = 3 * PAGE_SIZE;
+const LONG_LISTS: u32 = FRAMES + BUFFERS * PAGE_SIZE;
+const LONG_FRAMES: u32 = LONG_LISTS + 2 * PAGE_SIZE;
 
-/// Bytes of the member's memory, without the network's page after it.
-const RAM: u32 = FRAMES + BUFFERS * PAGE_SIZE;
+/// Pages and bytes of a long buffer: what a list can have.
+const LONG_PAGES: u32 = 16;
+const LONG: u32 = LONG_PAGES * PAGE_SIZE;
 
-/// The longest frame that can arrive.
-pub(super) const FRAME_MOST: u32 = PAGE_SIZE;
+/// Bytes of the member's memory, without the network's page after it. What is
+/// never used of it is not there.
+const RAM: u32 = LONG_FRAMES + BUFFERS * LONG;
+
+/// The most bytes that can arrive, with a header.
+pub(super) const MOST: usize = LONG as usize;
+
+/// The two keys of a member: its buffers, and its long buffers.
+const KEYS: [Buffers; 2] = [
+    Buffers {
+        lists: LISTS,
+        frames: FRAMES,
+        bytes: PAGE_SIZE,
+    },
+    Buffers {
+        lists: LONG_LISTS,
+        frames: LONG_FRAMES,
+        bytes: LONG,
+    },
+];
+
+/// The one of them whose frames have a header.
+const WITH_HEADER: usize = 1;
+
+/// The buffers of a key.
+#[derive(Clone, Copy)]
+struct Buffers {
+    /// Where their lists are.
+    lists: u32,
+    /// Where they are.
+    frames: u32,
+    /// Bytes of each.
+    bytes: u32,
+}
+
+/// The offset of the key of the long buffers of the member in `slot`: behind
+/// those of all slots. The page ends before that of many a slot.
+pub(super) fn long_key(slot: u32) -> Option<u32> {
+    let offset = net_key_offset(NET_SLOTS + slot);
+    (offset < PAGE_SIZE).then_some(offset)
+}
 
 /// The interrupt that the network raises. The number has no meaning here.
 const IRQ: u8 = 1;
@@ -40,21 +88,18 @@ pub(super) struct Member {
     slot: u32,
     /// Can be read when frames have arrived.
     bell: OwnedFd,
-    /// The buffer that is filled next.
-    next: AtomicU32,
+    /// The buffer that is filled next, of each key.
+    next: [AtomicU32; 2],
 }
 
 /// A frame that has arrived, in one of the buffers.
 pub(super) struct Arrived {
-    buffer: u32,
-    bytes: usize,
-}
-
-impl Arrived {
-    /// Its length.
-    pub(super) fn bytes(&self) -> usize {
-        self.bytes
-    }
+    /// The header in front of it, where there is one.
+    pub(super) header: Option<[u8; HEADER]>,
+    /// The frame.
+    pub(super) frame: Vec<u8>,
+    /// Its key and its buffer, for [`Member::free`].
+    pub(super) place: (usize, u32),
 }
 
 impl Member {
@@ -64,13 +109,21 @@ impl Member {
     /// A member in `slot`, on behalf of `guest`, with empty buffers.
     pub(super) fn new(guest: Arc<dyn Requests>, slot: u32) -> io::Result<Self> {
         let memory = GuestMemory::new(RAM, 1)?;
-        for buffer in 0..BUFFERS {
-            let mut list = Dma::default();
-            list.addr[0] = FRAMES + buffer * PAGE_SIZE;
-            list.len[0] = FRAME_MOST.try_into().unwrap_or(u16::MAX);
-            memory
-                .write_object(LISTS + buffer * Dma::SIZE, &list)
-                .map_err(io::Error::other)?;
+        for key in KEYS {
+            for buffer in 0..BUFFERS {
+                let mut list = Dma::default();
+                let pages = (key.bytes / PAGE_SIZE) as usize;
+                let first = key.frames + buffer * key.bytes;
+                let pages = (first..).step_by(PAGE_SIZE as usize).take(pages);
+                for (section, page) in pages.enumerate() {
+                    list.addr[section] = page;
+                    list.len[section] =
+                        PAGE_SIZE.try_into().unwrap_or(u16::MAX);
+                }
+                memory
+                    .write_object(key.lists + buffer * Dma::SIZE, &list)
+                    .map_err(io::Error::other)?;
+            }
         }
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
         Ok(Self {
@@ -78,7 +131,7 @@ impl Member {
             guest,
             slot,
             bell: eventfd(0, flags)?,
-            next: AtomicU32::new(0),
+            next: Default::default(),
         })
     }
 
@@ -93,34 +146,50 @@ impl Member {
         let _ = rustix::io::read(&self.bell, &mut [0_u8; 8]);
     }
 
-    /// Copies the next frame, in the order in which buffers are filled.
-    pub(super) fn next(
-        &self,
-        frame: &mut [u8; FRAME_MOST as usize],
-    ) -> Option<Arrived> {
-        let first = self.next.load(Ordering::Relaxed);
+    /// Copies the next frame, in the order in which the buffers of a key are
+    /// filled.
+    pub(super) fn next(&self) -> Option<Arrived> {
+        (0..KEYS.len()).find_map(|key| self.next_of(key))
+    }
+
+    fn next_of(&self, key: usize) -> Option<Arrived> {
+        let of = KEYS[key];
+        let first = self.next[key].load(Ordering::Relaxed);
         let numbers = (first..first + BUFFERS).map(|n| n % BUFFERS);
         for buffer in numbers {
-            let used = LISTS + buffer * Dma::SIZE;
+            let used = of.lists + buffer * Dma::SIZE;
             let bytes = self.memory.read_object::<u32>(used).unwrap_or(0);
             if bytes == 0 {
                 continue;
             }
-            let bytes = bytes.min(FRAME_MOST) as usize;
-            let at = FRAMES + buffer * PAGE_SIZE;
-            self.memory.read(at, &mut frame[..bytes]).ok()?;
-            return Some(Arrived { buffer, bytes });
+            let (mut at, mut bytes) =
+                (of.frames + buffer * of.bytes, bytes.min(of.bytes));
+            let mut header = None;
+            if key == WITH_HEADER {
+                let mut first = [0; HEADER];
+                self.memory.read(at, &mut first).ok()?;
+                at += NET_HEADER;
+                bytes = bytes.saturating_sub(NET_HEADER);
+                header = Some(first);
+            }
+            let mut frame = vec![0; bytes as usize];
+            self.memory.read(at, &mut frame).ok()?;
+            return Some(Arrived {
+                header,
+                frame,
+                place: (key, buffer),
+            });
         }
         None
     }
 
-    /// The buffer of `arrived` may be filled again.
-    pub(super) fn free(&self, arrived: Arrived) {
-        let used = LISTS + arrived.buffer * Dma::SIZE;
+    /// The buffer in this place may be filled again.
+    pub(super) fn free(&self, (key, buffer): (usize, u32)) {
+        let used = KEYS[key].lists + buffer * Dma::SIZE;
         // It is in our memory.
         let _ = self.memory.write_last(used, 0);
-        let next = (arrived.buffer + 1) % BUFFERS;
-        self.next.store(next, Ordering::Relaxed);
+        let next = (buffer + 1) % BUFFERS;
+        self.next[key].store(next, Ordering::Relaxed);
     }
 }
 
@@ -140,12 +209,16 @@ impl Requests for Member {
     }
 
     fn bindings_in(&self, page: u32) -> Vec<Binding> {
-        vec![Binding {
-            key: page + net_key_offset(self.slot),
-            dmas: LISTS,
-            num: BUFFERS,
-            irq: IRQ,
-        }]
+        let offsets = [Some(net_key_offset(self.slot)), long_key(self.slot)];
+        let binding = |(of, offset): (Buffers, Option<u32>)| {
+            Some(Binding {
+                key: page + offset?,
+                dmas: of.lists,
+                num: BUFFERS,
+                irq: IRQ,
+            })
+        };
+        KEYS.into_iter().zip(offsets).filter_map(binding).collect()
     }
 
     fn kill(&self, reason: String) {
@@ -157,4 +230,8 @@ impl Requests for Member {
     }
 }
 
-const _: () = assert!(LISTS + BUFFERS * Dma::SIZE <= FRAMES);
+const _: () = {
+    assert!(LISTS + BUFFERS * Dma::SIZE <= FRAMES);
+    assert!(LONG_LISTS + BUFFERS * Dma::SIZE <= LONG_FRAMES);
+    assert!(LONG_PAGES as usize == LGUEST_MAX_DMA_SECTIONS);
+};

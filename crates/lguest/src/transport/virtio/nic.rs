@@ -1,16 +1,30 @@
 //! A network interface on the bus of virtio, with two queues.
 //!
-//! A header precedes every frame. It is all zero, because no feature that uses
-//! it is offered. The configuration is the Guest's Ethernet address.
+//! A header precedes every frame. It says which checksum is missing, and which
+//! segments a frame has to be cut into; the interface does what the other end
+//! does not. The configuration is the Guest's Ethernet address.
 
 use super::device::{Features, VirtioDevice};
 use super::queue::{Pair, Queue};
 use crate::devices::net::Nic;
 use crate::devices::{Readiness, Violation};
-use crate::memory::{SectionsIn, behind};
+use crate::memory::SectionsIn;
 use crate::transport::{BusDevice, Device, SlowOutput};
-use lg_abi::gen2::device::{NET_MAC, TYPE_NET};
+use lg_abi::gen2::device::{
+    NET_CHECKSUM, NET_GUEST_CHECKSUM, NET_GUEST_TCP4, NET_GUEST_TCP6,
+    NET_HOST_TCP4, NET_HOST_TCP6, NET_MAC, NET_MERGEABLE, TYPE_NET,
+};
 use std::io;
+
+/// What every network offers.
+pub(super) const FEATURES: Features = 1 << NET_CHECKSUM
+    | 1 << NET_GUEST_CHECKSUM
+    | 1 << NET_MAC
+    | 1 << NET_GUEST_TCP4
+    | 1 << NET_GUEST_TCP6
+    | 1 << NET_HOST_TCP4
+    | 1 << NET_HOST_TCP6
+    | 1 << NET_MERGEABLE;
 
 /// A network interface on the bus.
 pub struct VirtioNic {
@@ -52,7 +66,13 @@ impl VirtioDevice for VirtioNic {
     }
 
     fn features(&self) -> Features {
-        1 << NET_MAC
+        FEATURES
+    }
+
+    fn accepted(&mut self, features: Features) {
+        if self.queues.accept(features) {
+            self.nic.forget();
+        }
     }
 
     fn config(&self) -> Vec<u8> {
@@ -76,14 +96,13 @@ impl VirtioDevice for VirtioNic {
             return Ok(None);
         };
         let region = queue.guest().memory().region();
-        let header = queue.formats().net_header;
         while let Some(taken) = queue.take()? {
-            let list = behind(&taken.chain.readable, header);
+            let (header, list) = self.queues.frame_in(region, &taken.chain)?;
             let frame = SectionsIn {
                 region,
                 list: &list,
             };
-            self.nic.send(frame);
+            self.nic.send_with(header, frame);
             queue.answer(&taken, 0)?;
         }
         self.nic.flush();
@@ -92,4 +111,4 @@ impl VirtioDevice for VirtioNic {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -8,7 +8,7 @@
 
 mod common;
 
-use super::device::{VirtioDevice, name, notified};
+use super::device::{VirtioDevice, begin, name, notified};
 use super::queue::{Queue, QueueState};
 use super::ring::Place;
 use crate::devices::console::Screen;
@@ -166,6 +166,9 @@ impl PciBus {
                 }
                 queue.restore(saved);
             }
+            let accepted = common.accepted();
+            drop(common);
+            begin(&function.device, accepted, || {});
         }
         Ok(())
     }
@@ -264,12 +267,13 @@ impl Function {
             Change::Reset => self.queues.iter().for_each(Queue::reset),
             Change::Stopped => self.queues.iter().for_each(Queue::stop),
             Change::Ready => {
-                let common = lock(&self.common);
-                let ready = self.queues.iter().enumerate();
-                ready
-                    .filter(|&(index, _)| common.is_enabled(index))
-                    .for_each(|(_, queue)| queue.start());
-                drop(common);
+                let common = lock(&self.common).clone();
+                begin(&self.device, common.accepted(), || {
+                    let ready = self.queues.iter().enumerate();
+                    ready
+                        .filter(|&(index, _)| common.is_enabled(index))
+                        .for_each(|(_, queue)| queue.start());
+                });
                 self.tell_size();
             }
             Change::Enabled(index) => self.enable(index)?,
@@ -305,10 +309,7 @@ impl Function {
         let Some(accepted) = lock(&self.common).accepted_by(index) else {
             return Ok(Notified::Done);
         };
-        // Drivers use queues before they say that they are ready: a disk is
-        // read for partitions while it is set up.
-        queue.start();
-        notified(&self.device, accepted, device as usize, index)
+        notified(&self.device, accepted, device as usize, (index, queue))
     }
 }
 

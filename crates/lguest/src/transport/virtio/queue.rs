@@ -5,11 +5,17 @@
 //! such a chain is not answered any more.
 
 use super::ring::{Chain, Place, Position, Ring};
+use crate::devices::net::FrameBuffers;
+use crate::devices::net::offload::{HEADER, Offload, Takes};
 use crate::devices::{Filled, ReceiveBuffers, Violation};
 use crate::engine::Requests;
 use crate::lock::lock;
-use crate::memory::{SectionsIn, total};
-use lg_abi::gen2::device::{FORMATS_2_6_25, Formats};
+use crate::memory::{Region, Section, SectionsIn};
+use crate::memory::{behind, gather, scatter, total, truncated};
+use lg_abi::gen2::device::{
+    FORMATS_2_6_25, Features, Formats, NET_GUEST_CHECKSUM, NET_GUEST_TCP4,
+    NET_GUEST_TCP6, NET_HEADER, NET_HEADER_WITH_COUNT, NET_MERGEABLE,
+};
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -150,12 +156,30 @@ impl Queue {
         taken: &Taken,
         written: u32,
     ) -> Result<(), Violation> {
-        self.guest.memory().note(&taken.chain.writable);
+        self.answer_all(&[(taken, written)])
+    }
+
+    /// Answers several chains, which belong together: the driver sees all of
+    /// the answers or none.
+    ///
+    /// # Errors
+    ///
+    /// A [`Violation`] kills the Guest.
+    fn answer_all(&self, answers: &[(&Taken, u32)]) -> Result<(), Violation> {
+        for (taken, _) in answers {
+            self.guest.memory().note(&taken.chain.writable);
+        }
         let mut state = lock(&self.state);
-        if state.life != taken.life {
+        let life = state.life;
+        let mut fresh = answers
+            .iter()
+            .filter(|(taken, _)| taken.life == life)
+            .map(|(taken, written)| (taken.chain.head(), *written))
+            .peekable();
+        if fresh.peek().is_none() {
             return Ok(());
         }
-        let wanted = state.ring.answer(taken.chain.head(), written)?;
+        let wanted = state.ring.answer(fresh)?;
         drop(state);
         if wanted {
             // A dead Guest needs no interrupt.
@@ -174,6 +198,11 @@ impl Queue {
         }
     }
 
+    /// How many chains it can have.
+    fn size(&self) -> usize {
+        lock(&self.state).ring.size().into()
+    }
+
     /// Whether a driver uses the queue.
     pub(super) fn is_ready(&self) -> bool {
         lock(&self.state).ready
@@ -183,7 +212,11 @@ impl Queue {
 /// The queues of a device with input and output: the first one takes what goes
 /// to the Guest, the second one what comes from it.
 #[derive(Default)]
-pub(super) struct Pair(Vec<Queue>);
+pub(super) struct Pair {
+    queues: Vec<Queue>,
+    /// What the driver of a network has accepted.
+    accepted: Features,
+}
 
 impl Pair {
     /// How many queues they are.
@@ -194,43 +227,99 @@ impl Pair {
     const FROM_GUEST: usize = 1;
 
     pub(super) fn new(queues: Vec<Queue>) -> Self {
-        Self(queues)
+        let accepted = 0;
+        Self { queues, accepted }
     }
 
     /// The queue to the Guest, unless the device has no place yet.
     pub(super) fn incoming(&self) -> Option<&Queue> {
-        self.0.get(Self::TO_GUEST)
+        self.queues.get(Self::TO_GUEST)
     }
 
     /// Buffers for what goes to the Guest.
     pub(super) fn buffers(&self) -> Option<ReceiveChains<'_>> {
         let queue = self.incoming()?;
-        Some(ReceiveChains { queue, header: 0 })
+        Some(ReceiveChains {
+            queue,
+            header: 0,
+            accepted: 0,
+        })
     }
 
     /// Buffers for frames to the Guest, each with room for the header of one.
     pub(super) fn frame_buffers(&self) -> Option<ReceiveChains<'_>> {
         let queue = self.incoming()?;
-        let header = queue.formats.net_header;
-        Some(ReceiveChains { queue, header })
+        Some(ReceiveChains {
+            queue,
+            header: self.header(),
+            accepted: self.accepted,
+        })
+    }
+
+    /// The driver of a network accepts these features. Returns whether they are
+    /// others than before.
+    pub(super) fn accept(&mut self, features: Features) -> bool {
+        std::mem::replace(&mut self.accepted, features) != features
+    }
+
+    /// Bytes of the header of a frame.
+    fn header(&self) -> u32 {
+        let header = self.incoming().map_or(0, |q| q.formats.net_header);
+        match has(self.accepted, NET_MERGEABLE) {
+            true => NET_HEADER_WITH_COUNT,
+            false => header,
+        }
+    }
+
+    /// Whether frames have headers as since Linux 2.6.25.
+    pub(super) fn has_header(&self) -> bool {
+        self.header() as usize >= HEADER
+    }
+
+    /// What the chain of a frame from the Guest has in it: the header, which is
+    /// read once (all zero where there is none), and the frame.
+    ///
+    /// # Errors
+    ///
+    /// A [`Violation`] kills the Guest.
+    pub(super) fn frame_in(
+        &self,
+        region: &Region,
+        chain: &Chain,
+    ) -> Result<([u8; HEADER], Vec<Section>), Violation> {
+        let mut header = [0; HEADER];
+        if self.has_header() {
+            let sections = truncated(&chain.readable, NET_HEADER);
+            let bytes = gather(region, &sections).map_err(Violation::of)?;
+            if let Some(bytes) = bytes.first_chunk() {
+                header = *bytes;
+            }
+        }
+        Ok((header, behind(&chain.readable, self.header())))
     }
 
     /// The queue from the Guest, if queue `index` is that.
     pub(super) fn outgoing(&self, index: usize) -> Option<&Queue> {
-        self.0.get(index).filter(|_| index == Self::FROM_GUEST)
+        self.queues.get(index).filter(|_| index == Self::FROM_GUEST)
     }
 }
 
-/// The byte of a header of generation 3 that says how many buffers a frame has.
-const BUFFERS_OF_A_FRAME: usize = FORMATS_2_6_25.net_header as usize;
+/// Where a header says how many buffers a frame has.
+const COUNT: usize = FORMATS_2_6_25.net_header as usize;
+
+/// Whether `feature` is one of these.
+pub(super) fn has(features: Features, feature: u32) -> bool {
+    features & 1 << feature != 0
+}
 
 /// The chains of a queue as buffers for what comes in, each with room in front
 /// for a header.
 pub(super) struct ReceiveChains<'q> {
     pub(super) queue: &'q Queue,
-    /// Bytes of the header, which is zero up to the number of buffers of a
-    /// frame.
+    /// Bytes of the header of a frame.
     header: u32,
+    /// What the driver of a network has accepted.
+    accepted: Features,
 }
 
 impl ReceiveBuffers for ReceiveChains<'_> {
@@ -241,32 +330,15 @@ impl ReceiveBuffers for ReceiveChains<'_> {
         let Some(taken) = self.queue.take()? else {
             return Ok(Filled::NoneFree);
         };
-        let memory = self.queue.guest.memory();
-        let sections = &taken.chain.writable;
-        if total(sections) < self.header {
-            let text = "a buffer that is too short for its header";
-            return Err(Violation(text.into()));
-        }
-        let list = crate::memory::behind(sections, self.header);
-        let into = SectionsIn {
-            region: memory.region(),
-            list: &list,
-        };
-        match fill(into) {
+        let region = self.queue.guest.memory().region();
+        let list = &taken.chain.writable;
+        match fill(SectionsIn { region, list }) {
             Ok(0) => {
                 self.queue.put_back(&taken);
                 Ok(Filled::Bytes(0))
             }
             Ok(bytes) => {
-                let mut header = vec![0; self.header as usize];
-                if let Some(buffers) = header.get_mut(BUFFERS_OF_A_FRAME) {
-                    *buffers = 1;
-                }
-                let region = memory.region();
-                crate::memory::scatter(region, sections, &header)
-                    .map_err(Violation::of)?;
-                let written = self.header.saturating_add(bytes);
-                self.queue.answer(&taken, written)?;
+                self.queue.answer(&taken, bytes)?;
                 Ok(Filled::Bytes(bytes))
             }
             Err(error) => {
@@ -278,5 +350,90 @@ impl ReceiveBuffers for ReceiveChains<'_> {
 
     fn are_any(&self) -> bool {
         self.queue.is_ready()
+    }
+}
+
+impl FrameBuffers for ReceiveChains<'_> {
+    fn takes(&self) -> Takes {
+        let has = |feature| has(self.accepted, feature);
+        Takes {
+            checksum: has(NET_GUEST_CHECKSUM),
+            tcp4: has(NET_GUEST_TCP4),
+            tcp6: has(NET_GUEST_TCP6),
+            whole: false,
+        }
+    }
+
+    fn put(
+        &mut self,
+        frame: &[u8],
+        left: Offload,
+    ) -> Result<Filled, Violation> {
+        let chains = match self.chains(self.header as usize + frame.len())? {
+            Ok(chains) => chains,
+            Err(filled) => return Ok(filled),
+        };
+        let mut header = left.header().to_vec();
+        header.resize(self.header as usize, 0);
+        if let Some(count) = header.get_mut(COUNT..COUNT + 2) {
+            let chains = u16::try_from(chains.len()).unwrap_or(0);
+            count.copy_from_slice(&chains.to_le_bytes());
+        }
+        let region = self.queue.guest.memory().region();
+        let (mut first, mut rest) = (&header[..], frame);
+        let mut answers = Vec::with_capacity(chains.len());
+        for taken in &chains {
+            let list = &taken.chain.writable;
+            let begun = scatter(region, list, first).map_err(Violation::of)?;
+            first = &[];
+            let begun = u32::try_from(begun).unwrap_or(0);
+            let list = behind(list, begun);
+            let bytes = scatter(region, &list, rest).map_err(Violation::of)?;
+            rest = &rest[bytes..];
+            let bytes = u32::try_from(bytes).unwrap_or(0);
+            answers.push((taken, begun + bytes));
+        }
+        self.queue.answer_all(&answers)?;
+        Ok(Filled::Bytes(u32::try_from(frame.len()).unwrap_or(0)))
+    }
+}
+
+impl ReceiveChains<'_> {
+    /// Takes chains for `bytes` bytes. The error says why there are none; then
+    /// none was taken.
+    fn chains(
+        &self,
+        bytes: usize,
+    ) -> Result<Result<Vec<Taken>, Filled>, Violation> {
+        let most = match has(self.accepted, NET_MERGEABLE) {
+            true => self.queue.size(),
+            false => 1,
+        };
+        let mut chains = Vec::new();
+        let mut room = 0;
+        while room < bytes {
+            let next = match chains.len() < most {
+                true => self.queue.take()?.ok_or(Filled::NoneFree),
+                false => Err(Filled::Bytes(0)),
+            };
+            match next {
+                Ok(taken) => {
+                    let bytes = total(&taken.chain.writable);
+                    if chains.is_empty() && bytes < self.header {
+                        let text = "a buffer that is too short for its header";
+                        return Err(Violation(text.into()));
+                    }
+                    room += bytes as usize;
+                    chains.push(taken);
+                }
+                Err(filled) => {
+                    for taken in chains.iter().rev() {
+                        self.queue.put_back(taken);
+                    }
+                    return Ok(Err(filled));
+                }
+            }
+        }
+        Ok(Ok(chains))
     }
 }

@@ -122,6 +122,11 @@ impl Ring {
         self.at = at;
     }
 
+    /// How many descriptors there are.
+    pub(super) fn size(&self) -> u16 {
+        self.at.size
+    }
+
     /// How far the device has come.
     pub(super) fn position(&self) -> Position {
         self.position
@@ -160,26 +165,27 @@ impl Ring {
         self.position.taken = self.position.taken.wrapping_sub(1);
     }
 
-    /// Answers `chain`, into which `written` bytes went. Returns whether the
-    /// Guest wants an interrupt.
+    /// Answers chains, each with the bytes that went into it. The driver sees
+    /// all answers or none. Returns whether the Guest wants an interrupt.
     ///
     /// # Errors
     ///
     /// A [`Violation`], where the ring is not in memory.
     pub(super) fn answer(
         &mut self,
-        chain: u16,
-        written: u32,
+        chains: impl Iterator<Item = (u16, u32)>,
     ) -> Result<bool, Violation> {
-        let slot = u32::from(self.position.used % self.at.size);
-        let element = [u32::from(chain), written];
-        let at = self.at.used + 4 + USED_ELEMENT * slot;
         let put = |at, bytes: &[u8]| {
             self.memory.write(at, bytes).map_err(Violation::of)
         };
-        put(at, zerocopy::IntoBytes::as_bytes(&element))?;
-        self.position.used = self.position.used.wrapping_add(1);
-        // The element is there before the index, and the index before we look
+        for (chain, written) in chains {
+            let slot = u32::from(self.position.used % self.at.size);
+            let element = [u32::from(chain), written];
+            let at = self.at.used + 4 + USED_ELEMENT * slot;
+            put(at, zerocopy::IntoBytes::as_bytes(&element))?;
+            self.position.used = self.position.used.wrapping_add(1);
+        }
+        // The elements are there before the index, and the index before we look
         // whether an interrupt is wanted.
         fence(Ordering::SeqCst);
         put(self.at.used + 2, &self.position.used.to_le_bytes())?;

@@ -6,8 +6,8 @@
 //! die. Then the link is down, frames of the Guest are lost, and the Guest goes
 //! on.
 
-use super::{Backend, See};
-use crate::memory::{SectionsIn, scatter};
+use super::Backend;
+use super::offload::Offload;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SocketFlags, accept_with, recv};
@@ -148,17 +148,17 @@ impl Stream {
         io::ErrorKind::WouldBlock.into()
     }
 
-    /// The next frame goes to `take`, which returns what [`Backend::receive`]
-    /// does. Reads once at most.
-    fn next(
-        &mut self,
-        take: &mut dyn FnMut(&[u8]) -> io::Result<u32>,
-    ) -> io::Result<u32> {
+    /// Adds the next frame to `to`; nothing, if it is too short for one. Reads
+    /// once at most.
+    fn next(&mut self, to: &mut Vec<u8>) -> io::Result<()> {
         let peer = self.peer()?;
         for more in [true, false] {
             match peer.incoming.next() {
-                Ok(Some(frame)) if frame.len() < HEADER => return Ok(0),
-                Ok(Some(frame)) => return take(frame),
+                Ok(Some(frame)) if frame.len() < HEADER => return Ok(()),
+                Ok(Some(frame)) => {
+                    to.extend_from_slice(frame);
+                    return Ok(());
+                }
                 Ok(None) if !more => break,
                 Ok(None) => {}
                 Err(bad) => return Err(self.lose(&bad.to_string())),
@@ -176,57 +176,18 @@ impl Stream {
     }
 }
 
-impl Stream {
-    /// [`Backend::send`], if `admits` agrees to the copy of the frame.
-    pub(super) fn send_if(
-        &mut self,
-        frame: SectionsIn<'_>,
-        admits: &mut dyn FnMut(&[u8]) -> bool,
-    ) -> io::Result<u32> {
+impl Backend for Stream {
+    fn send(&mut self, frame: &[u8], _: Offload) -> io::Result<()> {
         let none = io::ErrorKind::NotConnected;
         let peer = self.peer.as_mut().ok_or(none)?;
         if peer.outgoing.waiting() > outgoing::BATCH {
             self.flush();
         }
         let peer = self.peer.as_mut().ok_or(none)?;
-        match peer.outgoing.push(frame, admits) {
-            Ok(true) => Ok(frame.total()),
-            Ok(false) => Err(io::ErrorKind::WouldBlock.into()),
-            Err(error) => Err(io::Error::other(error)),
+        match peer.outgoing.push(frame) {
+            true => Ok(()),
+            false => Err(io::ErrorKind::WouldBlock.into()),
         }
-    }
-
-    /// [`Backend::receive`], which shows the frame to `see`.
-    pub(super) fn receive_with(
-        &mut self,
-        into: SectionsIn<'_>,
-        see: See<'_>,
-    ) -> io::Result<u32> {
-        let room = into.total() as usize;
-        self.next(&mut |frame| {
-            if frame.len() > room {
-                return Ok(0);
-            }
-            see(frame);
-            let count = scatter(into.region, into.list, frame);
-            let count = count.map_err(io::Error::other)?;
-            Ok(u32::try_from(count).unwrap_or(0))
-        })
-    }
-}
-
-impl Backend for Stream {
-    fn send(
-        &mut self,
-        frame: SectionsIn<'_>,
-        mut see: Option<See<'_>>,
-    ) -> io::Result<u32> {
-        self.send_if(frame, &mut |frame| {
-            if let Some(see) = &mut see {
-                see(frame);
-            }
-            true
-        })
     }
 
     fn flush(&mut self) {
@@ -249,16 +210,9 @@ impl Backend for Stream {
         }
     }
 
-    fn receive(
-        &mut self,
-        into: SectionsIn<'_>,
-        see: Option<See<'_>>,
-    ) -> io::Result<u32> {
-        self.receive_with(into, see.unwrap_or(&mut |_| {}))
-    }
-
-    fn discard(&mut self) -> io::Result<()> {
-        self.next(&mut |_| Ok(0)).map(drop)
+    fn receive(&mut self, frame: &mut Vec<u8>) -> io::Result<Offload> {
+        self.next(frame)?;
+        Ok(Offload::default())
     }
 
     fn input(&self) -> BorrowedFd<'_> {

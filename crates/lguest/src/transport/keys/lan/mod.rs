@@ -291,6 +291,18 @@ impl Lan {
         }
     }
 
+    /// Sends `frame` to the key at `offset` in the page, if the member in
+    /// `slot` has bound it. Returns whether it has.
+    pub fn send_by(
+        &self,
+        frame: SectionsIn<'_>,
+        slot: u32,
+        offset: u32,
+    ) -> bool {
+        let shared = self.joined.as_ref().map(|joined| &joined.shared);
+        shared.is_some_and(|shared| shared.send_by(frame, slot, offset))
+    }
+
     /// The Guest has bound or unbound a buffer.
     pub fn bindings_changed(&mut self) {
         if let Some(joined) = &mut self.joined {

@@ -77,6 +77,25 @@ impl Shared {
         peer.take(index, offset, from, &self.counters)
     }
 
+    /// The peer in `slot` gets `from` by the key at `offset` in the page, if it
+    /// has bound that. Returns whether it has.
+    pub(super) fn send_by(
+        &self,
+        from: SectionsIn<'_>,
+        slot: u32,
+        offset: u32,
+    ) -> bool {
+        let peers = self.peers();
+        let peer = peers.iter().find(|peer| peer.slot() == slot).cloned();
+        drop(peers);
+        let index = peer.as_ref().and_then(|peer| peer.find(offset));
+        let Some((peer, index)) = peer.zip(index) else {
+            return false;
+        };
+        peer.take(index, offset, from, &self.counters);
+        true
+    }
+
     /// The peer that has bound the key at `offset` in the page, and which of
     /// its bindings that is.
     fn find(&self, offset: u32) -> Option<(Arc<Peer>, usize)> {

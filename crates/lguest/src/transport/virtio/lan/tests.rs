@@ -1,5 +1,6 @@
 //! Guests with virtio devices and Guests of 2007 on one network.
 
+use super::super::nic::tests::long_frame;
 use super::*;
 use crate::devices::console::{Config, Console, Screen};
 use crate::engine::{Requests, Scripted};
@@ -9,6 +10,7 @@ use crate::transport::keys::lan::tests::{
 };
 use crate::transport::virtio::testing::{Driver, RING, guest};
 use crate::transport::virtio::{RING_BYTES, VirtioBus};
+use lg_abi::gen2::device::NET_MERGEABLE;
 use std::path::Path;
 
 /// A Guest with virtio devices on a network.
@@ -17,6 +19,8 @@ struct Station {
     bus: VirtioBus,
     to_guest: Driver,
     from_guest: Driver,
+    /// Whether a frame from it or to it has a header other than zero.
+    headers: bool,
 }
 
 const MAC_AT: u32 = crate::transport::virtio::testing::RAM + 5 + 16 + 8;
@@ -24,12 +28,19 @@ const BUFFER: u32 = 0x8000;
 const FRAME: u32 = 0x4000;
 
 fn station(file: &Path) -> Station {
+    with_features(file, 0)
+}
+
+/// A Guest whose driver accepts these features.
+fn with_features(file: &Path, accepted: Features) -> Station {
     let lan = Lan::join(file).unwrap();
     let guest = guest(2);
     let devices: Vec<Box<dyn VirtioDevice>> =
         vec![Box::new(VirtioLan::new(lan))];
     let screen = screen();
     let bus = VirtioBus::new(guest.clone(), devices, screen).unwrap();
+    let features = MAC_AT - 4;
+    guest.put(features, &accepted.to_le_bytes());
     let mut to_guest = Driver::new(&guest, RING);
     for buffer in 0..8 {
         to_guest.offer(&[], &[(BUFFER + buffer * 0x1000, 0x1000)]);
@@ -40,6 +51,7 @@ fn station(file: &Path) -> Station {
         guest,
         bus,
         to_guest,
+        headers: accepted != 0,
     }
 }
 
@@ -74,8 +86,8 @@ impl Station {
         let _ = self.bus.handle_input(0).unwrap();
         let frame = |(n, (_, bytes)): (u32, (u32, u32))| {
             let bytes = self.guest.bytes(BUFFER + n * 0x1000, bytes as usize);
-            assert_eq!(bytes[..10], [0; 10]);
-            bytes[10..].to_vec()
+            assert!(self.headers || bytes[..10] == [0; 10]);
+            bytes[if self.headers { 0 } else { 10 }..].to_vec()
         };
         (0..).zip(self.to_guest.used()).map(frame).collect()
     }
@@ -207,4 +219,76 @@ fn frames_wait_for_a_driver_s_buffers_and_are_lost_without_a_driver() {
         new.bus.handle_input(0).unwrap() == Readiness::Wait
     });
     assert_eq!(new.to_guest.used(), []);
+}
+
+/// The rest of a frame of TCP that is three segments, and its header.
+fn three_segments() -> ([u8; HEADER], Vec<u8>) {
+    let (header, frame) = long_frame(3000, 1400);
+    (header, frame[12..].to_vec())
+}
+
+impl Station {
+    /// Sends a frame with this header.
+    fn send_long(&mut self, header: [u8; HEADER], frame: &[u8]) {
+        self.guest.put(FRAME, &[&header[..], frame].concat());
+        let length = u32::try_from(HEADER + frame.len()).unwrap();
+        self.from_guest.offer(&[(FRAME, length)], &[]);
+        self.bus.notify(self.from_guest.at).unwrap();
+    }
+}
+
+const OFFLOADS: Features = super::super::nic::FEATURES & !(1 << NET_MERGEABLE);
+
+#[test]
+fn a_frame_of_many_segments_stays_one_only_for_a_guest_that_takes_it() {
+    let dir = Scratch::new();
+    let file = dir.page("lan");
+    let (host, old) = guest_of_2007(&file, OLD);
+    let mut sender = with_features(&file, OFFLOADS);
+    let takes = with_features(&file, OFFLOADS);
+    let plain = station(&file);
+    eventually("all have met", || old.peers() == 3);
+    let mac = sender.mac();
+    eventually("a frame for all has come", || {
+        sender.send(ALL, mac, TEXT);
+        let came = |station: &Station| !station.received().is_empty();
+        host.full(0) && came(&takes) && came(&plain)
+    });
+    for buffer in 0..4 {
+        host.release(buffer);
+    }
+    let before = [takes.received().len(), plain.received().len()];
+    let (header, rest) = three_segments();
+    let frame = [&ALL, &mac, &rest[..]].concat();
+    sender.send_long(header, &frame);
+    // As it is, with its header ...
+    eventually("it is there", || takes.received().len() > before[0]);
+    let whole = &takes.received()[before[0]];
+    assert_eq!(*whole, [&header[..], &frame].concat());
+    // ... and in segments for the others.
+    eventually("all are there", || plain.received().len() > before[1] + 2);
+    let segments = plain.received().split_off(before[1]);
+    eventually("2007 has them, too", || {
+        (0..4).filter(|&n| host.full(n)).count() == 3
+    });
+    let mut old_ones: Vec<_> = (0..4).filter_map(|n| host.take(n)).collect();
+    old_ones.sort_by_key(|frame| frame[41]);
+    assert_eq!(segments.len(), 3);
+    for (n, segment) in segments.iter().enumerate() {
+        let mut right = segment.clone();
+        checksum::complete(&mut right);
+        assert_eq!(*segment, right);
+        let at = 54 + n * 1400;
+        let end = frame.len().min(at + 1400);
+        assert_eq!(segment[54..], frame[at..end]);
+        assert!(old_ones.contains(segment));
+    }
+    // A header that lies: the frame is lost, and the network goes on.
+    let mut bad = header;
+    bad[7] = 0x80;
+    sender.send_long(bad, &frame);
+    let before = takes.received().len();
+    sender.send(ALL, mac, b"\x08\x06the last one");
+    eventually("it goes on", || takes.received().len() > before);
+    assert!(takes.received()[before].ends_with(b"the last one"));
 }

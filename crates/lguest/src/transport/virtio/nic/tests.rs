@@ -1,14 +1,15 @@
-//! Frames of an interface on either bus, and who says that a buffer is free.
+//! Frames of an interface on either bus: buffers, checksums and segments.
 
 use super::*;
 use crate::devices::console::{Config, Console};
-use crate::devices::net::stream;
+use crate::devices::net::offload::HEADER;
+use crate::devices::net::{checksum, stream};
 use crate::engine::{DeviceAccess, Requests, Scripted};
-use crate::transport::virtio::testing::{Driver, RING, guest};
+use crate::transport::virtio::testing::{self, Driver, RING, guest};
 use crate::transport::virtio::{PciBus, RING_BYTES, VirtioBus};
 use crate::transport::{Notified, Transport};
 use lg_abi::gen3::registers::{self, common};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -16,12 +17,17 @@ use std::sync::Arc;
 /// Where the driver's buffers are.
 const BUFFER: u32 = 0x8000;
 
+/// Where it has frames that it sends.
+const FRAME: u32 = 0x4_0000;
+
 /// An interface whose other end is a socket, on a bus.
 struct Station {
     guest: Arc<Scripted>,
     bus: Box<dyn Transport>,
     to_guest: Driver,
+    from_guest: Driver,
     other: UnixStream,
+    pci: bool,
     /// Bytes of a header.
     header: u32,
 }
@@ -42,21 +48,31 @@ fn console() -> Console {
     })
 }
 
-fn on_lguests_bus() -> Station {
+/// Features that a driver accepts in these tests.
+const OFFLOADS: Features = FEATURES & !(1 << NET_MERGEABLE);
+
+fn on_lguests_bus(accepted: Features) -> Station {
     let (devices, other) = nic();
     let guest = guest(2);
     let screen = console().screen();
     let bus = VirtioBus::new(guest.clone(), devices, screen).unwrap();
+    let at = testing::RAM + 5 + 16;
+    let offered: Features = guest.memory().read_object(at).unwrap();
+    assert_eq!(offered, FEATURES);
+    guest.put(at + 4, &accepted.to_le_bytes());
+    let merges = accepted & 1 << NET_MERGEABLE != 0;
     Station {
         to_guest: Driver::new(&guest, RING),
+        from_guest: Driver::new(&guest, RING + RING_BYTES),
         bus: Box::new(bus),
         guest,
         other,
-        header: 10,
+        pci: false,
+        header: if merges { 12 } else { 10 },
     }
 }
 
-fn on_a_pci_bus() -> Station {
+fn on_a_pci_bus(accepted: Features) -> Station {
     let (devices, other) = nic();
     let guest = guest(2);
     let requests: Arc<dyn Requests> = guest.clone();
@@ -69,6 +85,7 @@ fn on_a_pci_bus() -> Station {
         };
         bus.write_device(access, value).unwrap();
     };
+    set(common::DRIVER_FEATURE, 4, accepted);
     set(common::DRIVER_FEATURE_SELECT, 4, 1);
     set(common::DRIVER_FEATURE, 4, 1);
     set(common::DEVICE_STATUS, 1, 11);
@@ -83,51 +100,168 @@ fn on_a_pci_bus() -> Station {
     set(common::DEVICE_STATUS, 1, 15);
     Station {
         to_guest: Driver::new(&guest, 0x2_0000),
+        from_guest: Driver::new(&guest, 0x2_0000 + RING_BYTES),
         bus: Box::new(bus),
         guest,
         other,
+        pci: true,
         header: 12,
     }
 }
 
+/// A station on either bus, with a driver that accepts these features.
+fn both(accepted: Features) -> [Station; 2] {
+    [on_lguests_bus(accepted), on_a_pci_bus(accepted)]
+}
+
 impl Station {
-    /// Notifies the device of buffers.
-    fn notify(&self) -> Notified {
-        if self.header == 10 {
-            return self.bus.notify(self.to_guest.at).unwrap();
+    /// Notifies the device of what is in a queue.
+    fn notify(&self, queue: u32) -> Notified {
+        if !self.pci {
+            let queues = [&self.to_guest, &self.from_guest];
+            return self.bus.notify(queues[queue as usize].at).unwrap();
         }
         let access = DeviceAccess {
             device: 0,
             offset: registers::NOTIFY,
             bytes: 2,
         };
-        self.bus.write_device(access, 0).unwrap()
+        self.bus.write_device(access, queue).unwrap()
     }
 
-    fn arrive(&mut self, byte: u8) {
-        self.other.write_all(&60_u32.to_be_bytes()).unwrap();
-        self.other.write_all(&[byte; 60]).unwrap();
+    fn arrive(&mut self, frame: &[u8]) {
+        let length = u32::try_from(frame.len()).unwrap();
+        self.other.write_all(&length.to_be_bytes()).unwrap();
+        self.other.write_all(frame).unwrap();
     }
+
+    /// The Guest sends `frame` with `header`.
+    fn send(&mut self, header: [u8; HEADER], frame: &[u8]) {
+        let mut bytes = header.to_vec();
+        bytes.resize(self.header as usize, 0);
+        bytes.extend(frame);
+        self.guest.put(FRAME, &bytes);
+        let length = u32::try_from(bytes.len()).unwrap();
+        self.from_guest
+            .offer(&[(FRAME, 15), (FRAME + 15, length - 15)], &[]);
+        assert_eq!(self.notify(1), Notified::Done);
+    }
+
+    /// The next frame at the other end. Waits.
+    fn read(&mut self) -> Vec<u8> {
+        let mut length = [0; 4];
+        self.other.read_exact(&mut length).unwrap();
+        let mut frame = vec![0; u32::from_be_bytes(length) as usize];
+        self.other.read_exact(&mut frame).unwrap();
+        frame
+    }
+}
+
+/// A frame of `data` bytes of TCP over IPv4 as a Guest hands it over: its
+/// checksum is that of the pseudo header, for 10.0.0.1 and 10.0.0.2.
+pub(in super::super) fn long_frame(
+    data: u16,
+    size: u16,
+) -> ([u8; HEADER], Vec<u8>) {
+    let mut frame = vec![2; 12];
+    frame.extend([8, 0, 0x45, 0]);
+    frame.extend((40 + data).to_be_bytes());
+    frame.extend([0, 1, 0x40, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
+    frame.extend([0, 1, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0x50, 0x18, 1, 0]);
+    let sum = 0x0A00 + 1 + 0x0A00 + 2 + 6 + 20 + data;
+    frame.extend(sum.to_be_bytes());
+    frame.extend([0, 0]);
+    frame.extend((0..data).map(|n| n.to_le_bytes()[0]));
+    let mut header = [1, 1, 54, 0, 0, 0, 34, 0, 16, 0];
+    header[4..6].copy_from_slice(&size.to_le_bytes());
+    (header, frame)
 }
 
 #[test]
 fn a_frame_without_a_buffer_waits_for_a_notification() {
-    for mut station in [on_lguests_bus(), on_a_pci_bus()] {
+    for mut station in both(0) {
         let length = station.header + 60;
-        assert_eq!(station.notify(), Notified::Buffers(0));
+        assert_eq!(station.notify(0), Notified::Buffers(0));
         let starved = Readiness::Starved { watch: false };
         for round in 0..3 {
             let byte = u8::try_from(round).unwrap() + 7;
-            station.arrive(byte);
+            station.arrive(&[byte; 60]);
             assert_eq!(station.bus.handle_input(0).unwrap(), starved);
             station.to_guest.offer(&[], &[(BUFFER, 2000)]);
-            assert_eq!(station.notify(), Notified::Buffers(0));
-            // There may be another frame, and there is no more buffer.
-            assert_eq!(station.bus.handle_input(0).unwrap(), starved);
+            assert_eq!(station.notify(0), Notified::Buffers(0));
+            let found = station.bus.handle_input(0).unwrap();
+            assert_eq!(found, Readiness::Wait);
             let used = station.to_guest.used();
             assert_eq!(used.get(round), Some(&(used[round].0, length)));
             let frame = station.guest.bytes(BUFFER + station.header, 60);
             assert_eq!(frame, [byte; 60]);
         }
     }
+}
+
+#[test]
+fn segments_and_checksums_are_done_for_another_process() {
+    for mut station in both(OFFLOADS) {
+        let (header, frame) = long_frame(3000, 1400);
+        station.send(header, &frame);
+        for (n, data) in [1400, 1400, 200].into_iter().enumerate() {
+            let segment = station.read();
+            assert_eq!(segment.len(), 54 + data);
+            let at = 54 + n * 1400;
+            assert_eq!(segment[54..], frame[at..at + data]);
+            let mut right = segment.clone();
+            checksum::complete(&mut right);
+            assert_eq!(segment, right);
+        }
+        // A header that does not fit: that frame is lost, and no other.
+        let mut bad = header;
+        bad[7] = 0x80;
+        station.send(bad, &frame);
+        station.send([0; HEADER], &[9; 13]);
+        station.send([0; HEADER], &[8; 60]);
+        assert_eq!(station.read(), [8; 60]);
+    }
+}
+
+#[test]
+fn a_long_frame_has_several_buffers_where_the_driver_merges() {
+    for mut station in both(FEATURES) {
+        station.notify(0);
+        let frame: Vec<u8> = (0..=255).cycle().take(5000).collect();
+        station.arrive(&frame);
+        for buffer in 0..3 {
+            // With two of three buffers, nothing is written.
+            let found = station.bus.handle_input(0).unwrap();
+            assert_eq!(found, Readiness::Starved { watch: false });
+            assert_eq!(station.to_guest.used(), []);
+            station
+                .to_guest
+                .offer(&[], &[(BUFFER + buffer * 0x1000, 2000)]);
+            assert_eq!(station.notify(0), Notified::Buffers(0));
+        }
+        assert_eq!(station.bus.handle_input(0).unwrap(), Readiness::Wait);
+        let used: Vec<u32> =
+            station.to_guest.used().iter().map(|used| used.1).collect();
+        assert_eq!(used, [2000, 2000, 1012]);
+        let header = station.guest.bytes(BUFFER, 12);
+        assert_eq!(header, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3, 0]);
+        let mut got = station.guest.bytes(BUFFER + 12, 1988);
+        got.extend(station.guest.bytes(BUFFER + 0x1000, 2000));
+        got.extend(station.guest.bytes(BUFFER + 0x2000, 1012));
+        assert_eq!(got, frame);
+    }
+}
+
+#[test]
+fn a_frame_for_more_buffers_than_a_queue_has_is_dropped() {
+    let mut station = on_lguests_bus(FEATURES);
+    station.arrive(&[1; 5000]);
+    station.arrive(&[2; 60]);
+    for _ in 0..256 {
+        station.to_guest.offer(&[], &[(BUFFER, 15)]);
+    }
+    assert_eq!(station.notify(0), Notified::Buffers(0));
+    assert_eq!(station.bus.handle_input(0).unwrap(), Readiness::Wait);
+    let used = station.to_guest.used();
+    assert_eq!(used.len(), 5, "72 bytes in buffers of 15");
 }

@@ -4,7 +4,9 @@
 //! the caller learns what has changed.
 
 use crate::transport::virtio::ring::Place;
-use lg_abi::gen2::device::{RING_SIZE, STATUS_DRIVER_OK, STATUS_FAILED};
+use lg_abi::gen2::device::{
+    Features, RING_SIZE, STATUS_DRIVER_OK, STATUS_FAILED,
+};
 use lg_abi::gen3::registers::{
     COMMON_BYTES, FEATURE_VERSION_1, NO_VECTOR, STATUS_FEATURES_OK, common,
 };
@@ -82,7 +84,7 @@ impl Common {
     }
 
     /// The first 32 features that the driver accepts.
-    pub(super) fn accepted(&self) -> u32 {
+    pub(super) fn accepted(&self) -> Features {
         word(self.accepted, 0)
     }
 

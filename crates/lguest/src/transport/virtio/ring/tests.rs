@@ -31,12 +31,12 @@ fn a_chain_is_taken_once_and_answered() {
     assert_eq!(pieces(&chain.readable), [(0x1000, 16)]);
     assert_eq!(pieces(&chain.writable), [(0x2000, 512), (0x3000, 1)]);
     assert_eq!(ring.take(), Ok(None));
-    assert_eq!(ring.answer(chain.head(), 513), Ok(true));
+    assert_eq!(ring.answer([(chain.head(), 513)].into_iter()), Ok(true));
     assert_eq!(driver.used(), [(head.into(), 513)]);
     driver.want_interrupts(false);
     driver.offer(&[], &[(0x2000, 4)]);
     let chain = ring.take().unwrap().unwrap();
-    assert_eq!(ring.answer(chain.head(), 4), Ok(false));
+    assert_eq!(ring.answer([(chain.head(), 4)].into_iter()), Ok(false));
 }
 
 #[test]
@@ -46,7 +46,7 @@ fn indices_go_round() {
         driver.offer(&[(0x1000, n % 100)], &[]);
         let chain = ring.take().unwrap().expect("it was offered");
         assert_eq!(pieces(&chain.readable), [(0x1000, n % 100)]);
-        ring.answer(chain.head(), n).unwrap();
+        ring.answer([(chain.head(), n)].into_iter()).unwrap();
     }
     assert_eq!(ring.take(), Ok(None));
 }
@@ -114,7 +114,7 @@ proptest! {
                 let end = section.addr().checked_add(section.len());
                 prop_assert!(end.is_some_and(|e| e <= guest.memory().limit()));
             }
-            ring.answer(chain.head(), 0).unwrap();
+            ring.answer([(chain.head(), 0)].into_iter()).unwrap();
         }
     }
 }
