@@ -35,6 +35,8 @@ pub mod stream;
 
 pub mod debugger;
 
+pub mod control;
+
 pub mod virtio;
 
 pub mod share;
@@ -104,6 +106,10 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "debugger",
         run: debugger::target,
+    },
+    Target {
+        name: "control",
+        run: control::target,
     },
     Target {
         name: "virtio",
