@@ -15,8 +15,9 @@
 
 use super::error::MachineError;
 use super::name::Name;
+use super::protocol::State;
 use super::record::{End, Facts};
-use crate::devices::console::backlog::{Output, now};
+use crate::devices::console::backlog::{Output, now, state_in};
 use rustix::fs::{
     AtFlags, Dir, FlockOperation, Mode, OFlags, fstat, mkdirat, openat,
     unlinkat,
@@ -370,6 +371,12 @@ impl Folder {
     #[must_use]
     pub fn end(&self) -> Option<End> {
         self.read(END)
+    }
+
+    /// Its state, as its Launcher has written it last.
+    pub(super) fn state(&self) -> Option<State> {
+        let file = self.open(CONSOLE, OFlags::RDONLY).ok()?;
+        State::of_byte(state_in(&file)?)
     }
 
     /// Its last output.

@@ -133,6 +133,24 @@ pub enum State {
     Ended,
 }
 
+impl State {
+    /// The state as a byte in a file.
+    pub(super) fn byte(self) -> u8 {
+        match self {
+            Self::Starting => 1,
+            Self::Running => 2,
+            Self::Paused => 3,
+            Self::Ended => 4,
+        }
+    }
+
+    /// The state that a byte means.
+    pub(super) fn of_byte(byte: u8) -> Option<Self> {
+        let all = [Self::Starting, Self::Running, Self::Paused, Self::Ended];
+        all.into_iter().find(|state| state.byte() == byte)
+    }
+}
+
 /// The answer to `inspect`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]

@@ -99,6 +99,8 @@ pub struct Server {
     /// The client that types on the console.
     types: Option<u64>,
     told_ready: bool,
+    /// The state that is noted for those that do not ask.
+    noted: Option<State>,
 }
 
 /// A client.
@@ -256,6 +258,7 @@ impl Server {
             next: 0,
             types: None,
             told_ready: false,
+            noted: None,
         }
     }
 
@@ -304,6 +307,7 @@ impl Server {
     /// The kernel cannot wait for clients.
     pub fn round(&mut self, time: Option<Duration>) -> io::Result<()> {
         self.parts.machine.backlog().want_news();
+        self.note_state();
         if !self.told_ready && self.parts.machine.backlog().is_ready() {
             self.told_ready = true;
             self.parts.machine.ready();
@@ -333,6 +337,8 @@ impl Server {
         self.type_on();
         for n in 0..self.clients.len() {
             self.carry_out(n);
+            // Before the client has the answer.
+            self.note_state();
             self.show(n);
             self.clients[n].flush();
         }
@@ -591,15 +597,29 @@ impl Server {
         client.answer(id.as_ref(), |id| answer(id, &attached));
     }
 
-    fn inspect(&self) -> Inspected {
+    /// Notes the state for those that do not ask, if it has changed.
+    fn note_state(&mut self) {
+        let state = self.state();
+        if self.noted != Some(state) {
+            self.noted = Some(state);
+            self.parts.machine.backlog().note_state(state.byte());
+        }
+    }
+
+    fn state(&self) -> State {
         let machine = &self.parts.machine;
-        let end = self.parts.ended.get();
-        let state = match (&end, machine.is_paused()) {
+        match (self.parts.ended.get(), machine.is_paused()) {
             (Some(_), _) => State::Ended,
             (None, true) => State::Paused,
             (None, false) if machine.backlog().is_ready() => State::Running,
             (None, false) => State::Starting,
-        };
+        }
+    }
+
+    fn inspect(&self) -> Inspected {
+        let machine = &self.parts.machine;
+        let end = self.parts.ended.get();
+        let state = self.state();
         let (output_first, output_end) =
             machine.backlog().with(|output| output.range());
         let types = self.clients.iter().find(|c| Some(c.number) == self.types);

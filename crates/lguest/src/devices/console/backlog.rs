@@ -31,6 +31,9 @@ const _: () = assert!(MARKS as u64 * MARK_BYTES == CAPACITY as u64);
 /// What the file begins with.
 const MAGIC: &[u8; 8] = b"lgback01";
 
+/// Where a byte for the state of the machine is in the file.
+const STATE_AT: u64 = 24;
+
 /// Where the marks are in the file: position and time, 8 bytes each.
 const MARKS_AT: u64 = 64;
 
@@ -194,6 +197,14 @@ impl Output {
     }
 }
 
+/// The state that [`Backlog::note_state`] has written into `file`, if it has.
+#[must_use]
+pub fn state_in(file: &File) -> Option<u8> {
+    let mut state = [0];
+    file.read_exact_at(&mut state, STATE_AT).ok()?;
+    Some(state[0])
+}
+
 /// The last output of a Guest that runs, with its file.
 #[derive(Debug)]
 pub struct Backlog {
@@ -274,6 +285,13 @@ impl Backlog {
     /// The next output adds to the counter.
     pub fn want_news(&self) {
         self.wanted.store(true, Ordering::SeqCst);
+    }
+
+    /// Writes the state of the machine into the file, where it is read without
+    /// a call.
+    pub fn note_state(&self, state: u8) {
+        // If the file system is full, they see the state before.
+        let _ = lock(&self.kept).file.write_all_at(&[state], STATE_AT);
     }
 
     /// Whether the Guest has printed the text to look for. True if there is

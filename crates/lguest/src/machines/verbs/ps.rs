@@ -9,17 +9,16 @@ use crate::devices::console::backlog::now;
 use crate::engine::printable;
 use crate::machines::error::MachineError;
 use crate::machines::folder::{Folder, Place};
-use crate::machines::link::{Link, PATIENCE};
-use crate::machines::protocol::{Call, Inspected, State};
+use crate::machines::protocol::State;
 use serde::Serialize;
 use std::fmt::Write as _;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A machine.
 #[derive(Serialize)]
 struct Row {
     name: String,
-    /// `starting`, `running`, `paused`, `ended`, or `no answer`.
+    /// `starting`, `running`, `paused`, `ending` or `ended`.
     state: String,
     pid: Option<u32>,
     /// When it was started, in milliseconds since 1970.
@@ -37,43 +36,24 @@ pub(super) fn ps(as_json: bool, again: bool) -> Result<Outcome, MachineError> {
     })
 }
 
-/// All machines. All are asked before the first answer is waited for, and all
-/// together have as much time as one.
+/// All machines, from their files: this wakes no Launcher, and does not wait
+/// for one that is stopped.
 fn rows() -> Result<Vec<Row>, MachineError> {
     let Some(place) = Place::open()? else {
         return Ok(Vec::new());
     };
-    let ask = |folder: Folder| {
-        let mut link = Link::to(&folder).ok();
-        let number = link.as_mut().and_then(|l| l.call(&Call::Inspect {}).ok());
-        (folder, link.zip(number))
-    };
-    let asked: Vec<_> = place.list()?.into_iter().map(ask).collect();
-    let deadline = Instant::now() + PATIENCE;
-    let row = |(folder, link): (Folder, Option<(Link, u64)>)| {
-        let known = link.and_then(|(mut link, number)| {
-            link.answer(number, Some(deadline)).ok()
-        });
-        Row::new(&folder, known)
-    };
-    Ok(asked.into_iter().map(row).collect())
+    Ok(place.list()?.iter().map(Row::new).collect())
 }
 
 impl Row {
-    fn new(folder: &Folder, known: Option<Inspected>) -> Self {
-        let state = known.as_ref().map(|known| known.state);
-        let end = match known.as_ref().and_then(|known| known.end.clone()) {
-            Some(end) => Some(end),
-            None => folder.end(),
-        };
-        let facts = known.map(|known| known.facts);
-        let facts = facts.or_else(|| folder.facts());
-        let state = match (state, &end) {
-            (_, Some(_)) | (Some(State::Ended), _) => "ended",
-            (Some(State::Starting), _) => "starting",
-            (Some(State::Running), _) => "running",
-            (Some(State::Paused), _) => "paused",
-            (None, None) => "no answer",
+    fn new(folder: &Folder) -> Self {
+        let (facts, end) = (folder.facts(), folder.end());
+        let state = match (folder.state(), &end) {
+            (_, Some(_)) => "ended",
+            (Some(State::Ended), None) => "ending",
+            (Some(State::Running), None) => "running",
+            (Some(State::Paused), None) => "paused",
+            (Some(State::Starting) | None, None) => "starting",
         };
         let settings = facts.as_ref().map(|facts| &facts.settings);
         let kernel = settings.map(|settings| {
