@@ -125,6 +125,18 @@ static int vm86(struct vm86 *state)
 	return syscall(SYS_vm86old, state);
 }
 
+// Whether this kernel lets this process call vm86. Since Linux 4.3 only root
+// may, unless programs may map page 0 (vm.mmap_min_addr).
+static int has_vm86(void)
+{
+	if (!syscall(SYS_vm86old, 0) || errno == EFAULT)
+		return 1;
+	printf("LEVELS SKIPPED vm86: %s\n",
+	       errno == EPERM ? "this kernel has it for root only"
+			      : "this kernel was built without it");
+	return 0;
+}
+
 static const u32 selectors[] = {
 	0,    1,    2,	  3,	0x23, 0x2b, 0x33, 0x37, 0x3b,	0x43, 0x47, 0x60,
 	0x61, 0x62, 0x63, 0x68, 0x69, 0x6a, 0x6b, 0x70,	0x73, 0x77, 0x78, 0x79,
@@ -319,11 +331,13 @@ int main(void)
 {
 	shared = mmap(0, 4096, PROT_READ | PROT_WRITE,
 		      MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (has_vm86()) {
+		by_vm86();
+		by_code();
+		by_a_loop();
+	}
 	if (!getuid() && (setgid(500) || setuid(500)))
 		printf("LEVELS runs as root\n");
-	by_vm86();
-	by_code();
-	by_a_loop();
 	by_signal();
 	by_flags();
 	by_ptrace();
