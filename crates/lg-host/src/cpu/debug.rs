@@ -12,7 +12,8 @@
 //! function that is empty. When a program asks for the first time, the Host
 //! finds that function and makes it trap: in the kernel's table of operations
 //! its address follows that of the function that reads the registers
-//! ([`Host::look_for_setter`]).
+//! ([`Host::look_for_setter`]). In later kernels that one returns 0 at once, and is
+//! made to trap, too.
 
 use crate::address::{GuestPhys, GuestVirt};
 use crate::cpu::accesses::sized_accesses;
@@ -46,6 +47,8 @@ pub struct Debug {
     cr3: Cell<u32>,
     /// Where Linux sets them, or [`NO_SETTER`]; 0 = not looked for yet.
     setter: Cell<u32>,
+    /// Where Linux reads them, if that function does nothing by itself; else 0.
+    reader: Cell<u32>,
     /// 1 while user code is stepped.
     stepping: Cell<u32>,
     /// The single-step flag that the Guest believes in, while it is.
@@ -55,6 +58,15 @@ pub struct Debug {
     /// What that instruction does with the flags: [`FlagUse`].
     flag_use: Cell<u32>,
 }
+
+/// What functions do before they return: nothing; `xor %eax,%eax`; and `mov` of
+/// a variable to eax.
+const EMPTY: &[&[u8]] = &[&[]];
+const ZERO: &[&[u8]] = &[&[0x31, 0xC0], &[0x33, 0xC0]];
+const VARIABLE: &[&[u8]] = &[ANY];
+
+/// The opcode of a `mov` to eax, behind which an address is.
+const ANY: &[u8] = &[0xA1];
 
 /// For [`Debug::setter`]: there is none.
 const NO_SETTER: u32 = u32::MAX;
@@ -226,20 +238,27 @@ impl Host<'_> {
         }
     }
 
-    /// Sets a debug register, if the kernel is at the function that does so:
-    /// eax says which, edx to what. Answers whether it was.
-    pub(crate) fn set_debug_register(
+    /// Sets or reads a debug register, if the kernel is at the function that
+    /// does so: eax says which, edx to what. Answers whether it was.
+    pub(crate) fn call_for_debug_register(
         &mut self,
         code: &[u8],
     ) -> Result<bool, Kill> {
         let vm = self.vm;
-        let regs = &vm.regs;
-        if code.first() != Some(&HLT) || regs.eip.get() != vm.debug.setter.get()
-        {
+        let (regs, debug) = (&vm.regs, &vm.debug);
+        if code.first() != Some(&HLT) {
             return Ok(false);
         }
         let [register, ..] = regs.eax.get().to_le_bytes();
-        vm.debug.write(register, regs.edx.get(), vm.cr3.get());
+        match regs.eip.get() {
+            eip if eip == debug.setter.get() => {
+                debug.write(register, regs.edx.get(), vm.cr3.get());
+            }
+            eip if eip == debug.reader.get() => {
+                regs.eax.set(debug.read(register));
+            }
+            _ => return Ok(false),
+        }
         let mut stack = regs.esp.get();
         regs.eip.set(self.pop(&mut stack)?);
         regs.esp.set(stack);
@@ -282,8 +301,8 @@ impl Host<'_> {
 
     /// Finds the empty function that sets debug registers, and makes it trap.
     /// The kernel's operations are in a table. The function that reads debug
-    /// registers has real moves from them, and the next entry is the one that
-    /// sets them.
+    /// registers has real moves from them, or returns 0, and the next entry is
+    /// the one that sets them.
     fn look_for_setter(&mut self) {
         /// How far the table is from `lguest_data` at the most. Both are data
         /// of the kernel, which may be anywhere in memory.
@@ -292,37 +311,83 @@ impl Host<'_> {
         let (data, limit) = (vm.lguest_data.get(), vm.limit.get());
         let first = data.saturating_sub(DISTANCE).next_multiple_of(4);
         let end = data.saturating_add(DISTANCE).min(limit);
-        let base = vm.page_offset.get();
-        let place = |word: u32| {
-            let place = word.wrapping_sub(base);
-            (place < limit).then_some(GuestPhys(place))
-        };
         vm.debug.setter.set(NO_SETTER);
         let mut before = 0;
         for at in (first..end).step_by(4) {
             let word = self.memory.word(GuestPhys(at)).unwrap_or(0);
-            let pair = place(before).zip(place(word));
+            let words = [before, word];
             before = word;
-            let Some((reader, setter)) = pair else {
+            let [Some(reader), Some(setter)] = words.map(|w| self.code_at(w))
+            else {
                 continue;
             };
-            if self.is_empty(setter) && self.reads_debug_registers(reader) {
-                vm.debug.setter.set(word);
-                // It was just read, so it is there.
-                let _ = self.memory.write(setter, &[HLT]);
-                vm.counters.patches.count();
-                return;
+            if !self.has_body(setter, EMPTY) {
+                continue;
             }
+            let reads = self.reads_debug_registers(reader);
+            if !reads && !self.is_table_of_linux_4(reader, GuestPhys(at)) {
+                continue;
+            }
+            vm.debug.setter.set(word);
+            // They were just read, so they are there.
+            let _ = self.memory.write(setter, &[HLT]);
+            vm.counters.patches.count();
+            if !reads {
+                vm.debug.reader.set(words[0]);
+                let _ = self.memory.write(reader, &[HLT]);
+                vm.counters.patches.count();
+            }
+            return;
         }
     }
 
-    /// Whether a function does nothing.
-    fn is_empty(&self, at: GuestPhys) -> bool {
-        const EMPTY: [&[u8]; 3] =
-            [&[0xC3], &[0xF3, 0xC3], &[0x55, 0x89, 0xE5, 0x5D, 0xC3]];
-        let mut code = [0; 5];
-        self.memory.read(at, &mut code).is_ok()
-            && EMPTY.iter().any(|empty| code.starts_with(empty))
+    /// The physical address of the code at `word`, if that is an address of the
+    /// kernel's linear memory.
+    fn code_at(&self, word: u32) -> Option<GuestPhys> {
+        let at = word.wrapping_sub(self.vm.page_offset.get());
+        (at < self.vm.limit.get()).then_some(GuestPhys(at))
+    }
+
+    /// Whether `table` is where Linux 4.x has the function that sets debug
+    /// registers, with `reader` in front of it: `reader` returns 0, and so
+    /// does, a few entries later, what reads CR4. Two entries before that one
+    /// is what reads CR0: a variable, or 0 since Linux 4.10, which has one
+    /// entry less in between (`clts`).
+    fn is_table_of_linux_4(&self, reader: GuestPhys, table: GuestPhys) -> bool {
+        let Ok(next) = self.memory.words::<5>(table) else {
+            return false;
+        };
+        let next = next.map(|word| self.code_at(word));
+        let has = |n: usize, bodies| {
+            next[n].is_some_and(|at| at != reader && self.has_body(at, bodies))
+        };
+        let returns_0 = |n| has(n, ZERO);
+        self.has_body(reader, ZERO)
+            && (has(2, VARIABLE) && returns_0(4)
+                || (has(1, VARIABLE) || returns_0(1)) && returns_0(3))
+    }
+
+    /// Whether a function is one of `bodies`, perhaps with a frame pointer. In
+    /// the place of [`ANY`] four bytes are not compared.
+    fn has_body(&self, at: GuestPhys, bodies: &[&[u8]]) -> bool {
+        const ENTER: &[u8] = &[0x55, 0x89, 0xE5];
+        const LEAVE: &[u8] = &[0x5D];
+        let mut code = [0; 16];
+        if self.memory.read(at, &mut code).is_err() {
+            return false;
+        }
+        let code = code.strip_prefix(ENTER).unwrap_or(&code);
+        bodies.iter().any(|&body| {
+            let Some(rest) = code.strip_prefix(body) else {
+                return false;
+            };
+            let rest = match body {
+                ANY => &rest[4..],
+                _ => rest,
+            };
+            let rest = rest.strip_prefix(LEAVE).unwrap_or(rest);
+            rest.starts_with(&[0xC3]) || rest.starts_with(&[0xF3, 0xC3])
+        })
     }
 
     /// Whether a function has moves from debug registers: from DR0 and DR7, at

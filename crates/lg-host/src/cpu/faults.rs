@@ -144,7 +144,9 @@ impl Host<'_> {
                 self.vm.counters.irets.count();
                 return self.iret();
             }
-            if self.debug_register(code) || self.set_debug_register(code)? {
+            if self.debug_register(code)
+                || self.call_for_debug_register(code)?
+            {
                 self.vm.counters.debug_registers.count();
                 return Ok(());
             }

@@ -197,6 +197,64 @@ fn the_function_that_sets_them_is_found_and_works() {
     assert_eq!(m.vm.debug.cr3.get(), Machine::CR3);
 }
 
+/// The tables of Linux 4.9 (with an entry between) and of 4.12, whose function
+/// for reading returns 0. Elsewhere there is such a pair, too.
+#[test]
+fn a_reader_that_returns_0_traps_too() {
+    const ZERO: u32 = 0x10_0000;
+    const EMPTY: u32 = 0x10_0100;
+    const CR0: u32 = 0x10_0200;
+    const OTHER: u32 = 0x10_0300;
+    const TABLE: u32 = 0x20_0000;
+    const BASE: u32 = 0xC000_0000;
+    for (between, cr0) in [(1, CR0), (0, CR0), (0, OTHER + 0x30)] {
+        let mut m = machine(&STORES, DATA, 0);
+        let memory = m.ram.memory();
+        for (at, code) in [
+            (ZERO, &[0x31, 0xC0, 0xC3][..]),
+            (EMPTY, &[0xC3]),
+            (CR0, &[0x55, 0x89, 0xE5, 0xA1, 1, 2, 3, 4, 0x5D, 0xC3]),
+            (OTHER, &[0x90, 0xC3]),
+            (OTHER + 0x10, &[0x31, 0xC0, 0xC3]),
+            (OTHER + 0x20, &[0xC3]),
+            (OTHER + 0x30, &[0x31, 0xC0, 0xC3]),
+            (OTHER + 0x40, &[0x31, 0xC0, 0xC3]),
+        ] {
+            memory.write(GuestPhys(at), code).unwrap();
+        }
+        let rest = [cr0, OTHER, OTHER + 0x40, EMPTY];
+        let clts = [OTHER];
+        let entries = [ZERO, EMPTY].iter();
+        let entries = entries.chain(&clts[..between]).chain(&rest);
+        for (at, entry) in (TABLE..).step_by(4).zip(entries) {
+            memory.set_word(GuestPhys(at), BASE + entry).unwrap();
+        }
+        for (at, entry) in [(8, OTHER + 0x10), (4, OTHER + 0x20)] {
+            let at = GuestPhys(TABLE - 0x100 - at);
+            memory.set_word(at, BASE + entry).unwrap();
+        }
+        m.host().look_for_setter();
+        assert_eq!(m.vm.debug.setter.get(), BASE + EMPTY);
+        assert_eq!(m.vm.debug.reader.get(), BASE + ZERO);
+        for at in [ZERO, EMPTY] {
+            let mut byte = [0];
+            m.ram.memory().read(GuestPhys(at), &mut byte).unwrap();
+            assert_eq!(byte, [HLT]);
+        }
+        m.vm.debug.write(6, 3, 0);
+        m.vm.user.set(0);
+        let regs = &m.vm.regs;
+        regs.eip.set(BASE + ZERO);
+        regs.eax.set(6);
+        regs.esp.set(BASE + 0x8000);
+        let memory = m.ram.memory();
+        memory.set_word(GuestPhys(0x8000), BASE + 0x123).unwrap();
+        assert_eq!(m.host().call_for_debug_register(&[HLT]), Ok(true));
+        assert_eq!(m.vm.regs.eax.get(), 0xFFFF_0FF3);
+        assert_eq!(m.vm.regs.eip.get(), BASE + 0x123);
+    }
+}
+
 #[test]
 fn a_kernel_without_such_a_table_is_left_alone() {
     let mut m = machine(&STORES, DATA, 0);
