@@ -3,8 +3,10 @@
 //! The page is the kernel's, and every program has it. Its `int $0x80` has room
 //! for a short jump only, which goes to a far call where the page has nothing:
 //! in Linux 2.6.23 and 2.6.24 behind the `ret`, later in front of the signal
-//! return, which comes before the entry. The Host sends the program back to the
-//! `ret`, where the kernel believes it to be.
+//! return, which comes before the entry, and in Linux 4.x between the `ret` and
+//! the signal return, where there are just seven bytes. The Host sends the
+//! program to the instruction behind the `int $0x80`, where the kernel believes
+//! it to be.
 
 use super::far::{FAR, FAR_CALL, NOP, far};
 use super::ledger::table::{MAX_PATCH, Patch, PatchKind, Place};
@@ -18,7 +20,10 @@ use lg_abi::page::PAGE_SIZE;
 const SIGNAL_RETURN: [u8; 7] = [0x58, 0xB8, 0x77, 0, 0, 0, 0xCD];
 
 /// The entry: `int $0x80; ret`.
-const ENTRY: [u8; 3] = [0xCD, 0x80, 0xC3];
+const ENTRY: &[u8] = &[0xCD, 0x80, 0xC3];
+
+/// The entry of Linux 4.x: `int $0x80; pop %ebp; pop %edx; pop %ecx; ret`.
+const ENTRY_WITH_POPS: &[u8] = &[0xCD, 0x80, 0x5D, 0x5A, 0x59, 0xC3];
 
 /// Bytes of `int $0x80`, and of the short jump in its place.
 const INT: u32 = 2;
@@ -26,6 +31,11 @@ const INT: u32 = 2;
 /// Where the code of the entry is, and what is free around it.
 #[derive(Clone, Copy)]
 struct Shape {
+    /// The entry.
+    code: &'static [u8],
+    /// Bytes from where the page's header says that programs enter to the
+    /// `int $0x80`.
+    ahead: u32,
     /// Bytes of the code that shows it.
     length: usize,
     /// Where the entry is in it.
@@ -36,30 +46,58 @@ struct Shape {
     call: usize,
     /// Which bytes must be free.
     free: (usize, usize),
+    /// What is in free bytes.
+    padding: &'static [u8],
 }
+
+/// Zeroes, `nop`, and `int3`.
+const PADDING: &[u8] = &[0, NOP, 0xCC];
 
 /// 2.6.23 and 2.6.24: the signal return is 32 bytes behind the entry.
 const ENTRY_FIRST: Shape = Shape {
+    code: ENTRY,
+    ahead: 0,
     length: 39,
     entry: 0,
     signal_return: 32,
     call: 16,
     free: (3, 32),
+    padding: PADDING,
 };
 
 /// Since 2.6.25: the signal return is 20 bytes in front of the entry, and the
 /// page has nothing before it.
 const ENTRY_LAST: Shape = Shape {
+    code: ENTRY,
+    ahead: 0,
     length: 30,
     entry: 27,
     signal_return: 7,
     call: 0,
     free: (0, 7),
+    padding: PADDING,
 };
 
-/// In [`Patches::entry_call`](super::tables::Patches): the shape is
-/// [`ENTRY_LAST`]. The rest is where the far call is.
-const IS_LAST: u32 = 1 << 31;
+/// Since 4.x: registers are pushed and there is room for `sysenter`. The signal
+/// return is 13 bytes behind the `int $0x80`, with `nop` and `lea 0(%esi),%esi`
+/// in front of it.
+const ENTRY_WITH_ROOM: Shape = Shape {
+    code: ENTRY_WITH_POPS,
+    ahead: 7,
+    length: 20,
+    entry: 0,
+    signal_return: 13,
+    call: 6,
+    free: (6, 13),
+    padding: &[NOP, 0x8D, 0x76, 0],
+};
+
+/// All of them.
+const SHAPES: [Shape; 3] = [ENTRY_FIRST, ENTRY_LAST, ENTRY_WITH_ROOM];
+
+/// In [`Patches::entry_call`](super::tables::Patches): which of [`SHAPES`] it
+/// is, from this bit on. The rest is where the far call is.
+const SHAPE_SHIFT: u32 = 30;
 
 impl Shape {
     /// Where the patch begins and ends.
@@ -75,16 +113,16 @@ impl Shape {
     fn is_in(&self, code: &[u8]) -> bool {
         let (from, to) = self.free;
         code.get(self.entry..)
-            .is_some_and(|code| code.starts_with(&ENTRY))
+            .is_some_and(|code| code.starts_with(self.code))
             && code
                 .get(self.signal_return..)
                 .is_some_and(|code| code.starts_with(&SIGNAL_RETURN))
             && code.get(from..to).is_some_and(|free| {
-                free.iter().all(|&b| matches!(b, 0 | NOP | 0xCC))
+                free.iter().all(|byte| self.padding.contains(byte))
             })
     }
 
-    /// From behind the far call to the `ret`.
+    /// From behind the far call to behind the `int $0x80`.
     const fn back(&self) -> u32 {
         as_word(self.entry)
             .wrapping_add(INT)
@@ -93,8 +131,13 @@ impl Shape {
 }
 
 const _: () = {
-    let ((a, b), (c, d)) = (ENTRY_FIRST.span(), ENTRY_LAST.span());
-    assert!(b - a <= MAX_PATCH && d - c <= MAX_PATCH);
+    let mut n = 0;
+    while n < SHAPES.len() {
+        let (from, to) = SHAPES[n].span();
+        assert!(to - from <= MAX_PATCH);
+        assert!(SHAPES[n].length <= ENTRY_FIRST.length);
+        n += 1;
+    }
 };
 
 impl Host<'_> {
@@ -115,10 +158,13 @@ impl Host<'_> {
         let is_elf = header.starts_with(b"\x7fELF");
         let [.., a, b, c, d] = header;
         let says = u32::from_le_bytes([a, b, c, d]) & (PAGE_SIZE - 1);
-        if !is_elf || says != entry {
+        if !is_elf {
             return;
         }
-        for (shape, flag) in [(ENTRY_FIRST, 0), (ENTRY_LAST, IS_LAST)] {
+        for (number, shape) in (0..).zip(SHAPES) {
+            if says + shape.ahead != entry {
+                continue;
+            }
             let Some(at) = entry.checked_sub(as_word(shape.entry)) else {
                 continue;
             };
@@ -135,7 +181,8 @@ impl Host<'_> {
                 if self.put_entry(place, page.plus(at), &code[from..to], shape)
                 {
                     let call = at - as_word(from) + as_word(shape.call);
-                    self.vm.patches.entry_call.set(call | flag);
+                    let number = number << SHAPE_SHIFT;
+                    self.vm.patches.entry_call.set(call | number);
                 }
                 return;
             }
@@ -176,10 +223,8 @@ impl Host<'_> {
 
     /// The shape of the entry page that has a patch.
     fn entry_shape(&self) -> Shape {
-        match self.vm.patches.entry_call.get() & IS_LAST {
-            0 => ENTRY_FIRST,
-            _ => ENTRY_LAST,
-        }
+        let number = self.vm.patches.entry_call.get() >> SHAPE_SHIFT;
+        SHAPES.get(number as usize).copied().unwrap_or(ENTRY_FIRST)
     }
 
     /// Where the kernel believes a program to be whose far call pushed `back`.
@@ -190,7 +235,7 @@ impl Host<'_> {
     /// Where a program began that stands between the jump in the entry page and
     /// the far call that it goes to.
     pub(super) fn entry_before(&self, at: GuestVirt) -> Option<GuestVirt> {
-        let call = self.vm.patches.entry_call.get() & !IS_LAST;
+        let call = self.vm.patches.entry_call.get() & (PAGE_SIZE - 1);
         if at.page_offset() != call || call == 0 || !self.vm.in_user_mode() {
             return None;
         }

@@ -18,8 +18,8 @@ pub struct Patches {
     pub stale_copies: Cell<u32>,
     /// How many patched copies were ever made.
     pub copy_count: Cell<u32>,
-    /// Where in its page the entry page's far call is; 0 = there is none. Bit
-    /// 31 says that it is in front of the entry.
+    /// Where in its page the entry page's far call is; 0 = there is none. Bits
+    /// 30 and 31 say which form the page has.
     pub entry_call: Cell<u32>,
     /// How often an answer has come while the Guest had interrupts off.
     pub answers: Cell<u32>,

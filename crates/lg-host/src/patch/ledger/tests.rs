@@ -246,6 +246,51 @@ fn an_entry_behind_the_signal_returns_has_its_call_in_front_of_them() {
     assert_eq!(m.vm.patches.entry_call.get(), 0);
 }
 
+/// The same in Linux 4.9: its header names the first `push`.
+fn at_an_entry_with_pushes() -> (Machine, u32) {
+    const PAGE: u32 = 0x200;
+    const FRAME: u32 = 0x20_0000;
+    const ENTRY: u32 = 0xB88;
+    let m = Machine::new();
+    write(&m, FRAME, b"\x7fELF");
+    write(&m, FRAME + 24, &ENTRY.to_le_bytes());
+    let code = [
+        0x51, 0x52, 0x55, 0x90, 0x90, 0x90, 0x90, 0xCD, 0x80, 0x5D, 0x5A, 0x59,
+        0xC3, 0x90, 0x90, 0x90, 0x90, 0x8D, 0x76, 0, 0x58, 0xB8, 0x77, 0, 0, 0,
+        0xCD, 0x80,
+    ];
+    write(&m, FRAME + ENTRY, &code);
+    m.set_user_pte(PAGE, lg_abi::page::Pte(FRAME | 0x25));
+    m.vm.user.set(1);
+    m.vm.regs.eip.set((PAGE << 12 | ENTRY) + 9);
+    (m, FRAME + ENTRY + 7)
+}
+
+#[test]
+fn an_entry_with_seven_free_bytes_has_its_call_there() {
+    let (mut m, entry) = at_an_entry_with_pushes();
+    check(&mut m, PatchKind::EntryPage, in_memory(entry, 13), |m| {
+        m.host().patch_entry_page();
+    });
+    let (mut m, at) = at_an_entry_with_pushes();
+    let entry = m.vm.regs.eip.get() - 2;
+    m.host().patch_entry_page();
+    let mut code = [0; 20];
+    m.ram.memory().read(GuestPhys(at), &mut code).unwrap();
+    assert_eq!(code[..7], [0xEB, 4, 0x5D, 0x5A, 0x59, 0xC3, 0x9A]);
+    assert_eq!(code[13..19], [0x58, 0xB8, 0x77, 0, 0, 0]);
+    // The kernel believes the program to be behind its `int $0x80`.
+    assert_eq!(m.host().behind_entry(entry + 13), entry + 2);
+    m.vm.regs.eip.set(entry + 6);
+    assert_eq!(m.host().step_back(Event::Kick, false), Event::Kick);
+    assert_eq!(m.vm.regs.eip.get(), entry);
+    // Another instruction where the far call would go: nothing is patched.
+    let (mut m, at) = at_an_entry_with_pushes();
+    write(&m, at + 12, &[0x40]);
+    m.host().patch_entry_page();
+    assert_eq!(m.vm.patches.entry_call.get(), 0);
+}
+
 #[test]
 fn a_program_in_the_middle_of_the_entry_goes_back_to_its_beginning() {
     let (mut m, _) = at_the_entry();
