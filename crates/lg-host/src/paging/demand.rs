@@ -8,6 +8,7 @@ use super::mapping::Mapped;
 use crate::address::GuestVirt;
 use crate::host::Host;
 use crate::kill::Kill;
+use crate::world::Access;
 use lg_abi::page::Pte;
 
 /// Whose a page fault is.
@@ -83,6 +84,10 @@ impl Host<'_> {
             return Ok(Fault::Mapped);
         }
         let wanted = self.or_copy(va, self.shadow.wanted(pte), write);
+        let read_only = linear && wanted.access() == Access::Read;
+        if read_only && self.map_read_only_run(va)? {
+            return Ok(Fault::Mapped);
+        }
         if self.shadow.shadow(va) == wanted {
             self.vm.counters.spurious_faults.count();
             if self.shadow.count_spurious() > MAX_SPURIOUS {

@@ -1,7 +1,9 @@
 //! Pieces of 4 MiB of the kernel's linear range, each mapped in one go.
 //!
 //! A kernel maps physical memory at PAGE_OFFSET. Nearly all of its tables there
-//! say the same, and one mapping of 4 MiB costs what a page costs.
+//! say the same, and one mapping of 4 MiB costs what a page costs. Where a
+//! kernel has its text, it may only read: a run of such pages is mapped in one
+//! go, too, with a record of each page.
 
 use super::mapping::Mapped;
 use super::pte::ShadowPte;
@@ -40,13 +42,62 @@ impl Host<'_> {
         let start = GuestVirt(index << DIRECTORY_SHIFT);
         let offset = self.vm.page_offset.get();
         let pa = GuestPhys(start.0.wrapping_sub(offset));
-        let mapped = self.map_run(start, pa, pages)?;
+        let mapped = self.map_run(start, pa, pages, Access::Write)?;
         if mapped == Mapped::Yes {
             self.shadow.set_linear(index, pages);
             self.vm.counters.linear_maps.count();
             self.protect_copied_pages(pa, pages)?;
         }
         Ok(mapped == Mapped::Yes)
+    }
+
+    /// Maps the page at `va`, which the kernel may only read, together with its
+    /// neighbours in the same piece of which the tables say the same. Answers
+    /// whether it did: not for a page that is mapped already.
+    pub(super) fn map_read_only_run(
+        &mut self,
+        va: GuestVirt,
+    ) -> Result<bool, Kill> {
+        if self.vm.slow_paths.get() & fast_path::LINEAR != 0
+            || self.shadow.is_cramped()
+            || self.shadow.shadow(va).is_mapped()
+        {
+            return Ok(false);
+        }
+        let index = directory_index(va.0);
+        let piece = self.own_tables().piece(index)?;
+        let offset = self.vm.page_offset.get();
+        let (format, first) = (self.format(), index * ENTRIES);
+        let agrees = |page: &u32| {
+            let at = GuestVirt(page << PAGE_SHIFT);
+            // An impossible entry ends a Guest that uses it, not its neighbour.
+            let pte = piece.entry(&self.memory, format, at).unwrap_or(Pte(0));
+            let wanted = ShadowPte::wanted(pte);
+            let there = self.shadow.shadow(at);
+            wanted.is_mapped()
+                && wanted.access() == Access::Read
+                && wanted.frame().0 == at.0.wrapping_sub(offset)
+                && (!there.is_mapped() || there == wanted)
+        };
+        let page = va.page_number();
+        if !agrees(&page) {
+            return Ok(false);
+        }
+        let before = (first..page).rev().take_while(agrees).count();
+        let behind = (page..first + ENTRIES).take_while(agrees).count();
+        let start = GuestVirt((page - as_word(before)) << PAGE_SHIFT);
+        let pages = as_word(before + behind);
+        let pa = GuestPhys(start.0.wrapping_sub(offset));
+        if self.map_run(start, pa, pages, Access::Read)? != Mapped::Yes {
+            return Ok(false);
+        }
+        for n in 0..pages {
+            let at = n << PAGE_SHIFT;
+            let shadow = ShadowPte::of(pa.plus(at), Access::Read);
+            self.shadow.set_shadow(start.plus(at), shadow);
+        }
+        self.vm.counters.linear_maps.count();
+        Ok(true)
     }
 
     /// If the kernel has written to a page of a linear piece that is read-only

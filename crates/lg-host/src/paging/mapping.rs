@@ -83,14 +83,15 @@ impl Host<'_> {
         Ok(())
     }
 
-    /// Maps a run of pages, writable, without a record.
+    /// Maps a run of pages without a record, which is the caller's to make.
     pub(super) fn map_run(
         &mut self,
         va: GuestVirt,
         pa: GuestPhys,
         pages: u32,
+        access: Access,
     ) -> Result<Mapped, Kill> {
-        self.map(va, pa, pages, Access::Write)
+        self.map(va, pa, pages, access)
     }
 
     /// Maps. Where there is no room, unmaps the user part and tries again, then

@@ -264,6 +264,57 @@ fn map_in_one_piece_and_change(format: Format, va: u32) {
     assert_eq!(pages, [(&(va.0 >> 12), &(0x9000, Access::Write))]);
 }
 
+/// Since Linux 4.x a kernel may only read its text, also where all around it is
+/// linear. The text is mapped in one go, and a write there is the Guest's.
+#[test]
+fn read_only_text_is_mapped_in_one_go_and_cannot_be_written() {
+    const TEXT: core::ops::Range<u32> = 0x1F0..0x230;
+    for format in [Format::TwoLevels, Format::Pae] {
+        let mut m = Machine::with_format(format);
+        let memory = m.ram.memory();
+        let set = |page: u32, flags: u32| {
+            let at = Machine::entry_at(format, 0xC000_0000 | page << 12);
+            memory.set_word(at, page << 12 | flags).unwrap();
+        };
+        set(0, 0x63);
+        for page in TEXT {
+            set(page, 0x61);
+        }
+        // One page was never used, and one is writable.
+        set(0x228, 0x41);
+        set(0x1F8, 0x63);
+        let va = |page: u32| GuestVirt(0xC000_0000 | page << 12);
+        let mut host = m.host();
+        let write = host.demand_page(va(0x210), true, false);
+        assert_eq!(write, Ok(Fault::Guests));
+        let read = host.demand_page(va(0x210), false, false);
+        assert_eq!(read, Ok(Fault::Mapped));
+        assert_eq!(host.vm.counters.linear_maps.get(), 1);
+        let write = host.demand_page(va(0x211), true, false);
+        assert_eq!(write, Ok(Fault::Guests), "mapped, and not writable");
+        let write = host.demand_page(va(0x1F8), true, false);
+        assert_eq!(write, Ok(Fault::Mapped));
+        // The kernel makes one page of it writable for a moment.
+        set(0x212, 0x63);
+        host.set_pte(Machine::CR3, va(0x212), [0x21_2063, 0])
+            .unwrap();
+        let write = host.demand_page(va(0x212), true, false);
+        assert_eq!(write, Ok(Fault::Mapped));
+        set(0x212, 0x61);
+        host.set_pte(Machine::CR3, va(0x212), [0x21_2061, 0])
+            .unwrap();
+        let write = host.demand_page(va(0x212), true, false);
+        assert_eq!(write, Ok(Fault::Guests));
+        let mapped: Vec<_> = m.mapper.pages.iter().collect();
+        for &(&page, &(frame, access)) in &mapped {
+            assert_eq!(frame, (page << 12) - 0xC000_0000);
+            let writable = page == 0xC_01F8;
+            assert_eq!(access == Access::Write, writable, "{page:#x}");
+        }
+        assert!(mapped.len() > 0x228 - 0x1F9, "{}", mapped.len());
+    }
+}
+
 #[test]
 fn a_run_ends_with_the_first_entry_that_differs_in_either_word() {
     const FORMAT: Format = Format::Pae;
