@@ -12,8 +12,8 @@
 //! function that is empty. When a program asks for the first time, the Host
 //! finds that function and makes it trap: in the kernel's table of operations
 //! its address follows that of the function that reads the registers
-//! ([`Host::look_for_setter`]). In later kernels that one returns 0 at once, and is
-//! made to trap, too.
+//! ([`Host::look_for_setter`]). In later kernels that one returns 0 at once,
+//! and is made to trap, too.
 
 use crate::address::{GuestPhys, GuestVirt};
 use crate::cpu::accesses::sized_accesses;

@@ -4,9 +4,9 @@
 //! configurations put privileged ones in front of that: a read of cr3
 //! (`CONFIG_OLPC`), or of model-specific registers (`CONFIG_MICROCODE`). Linux
 //! 4.x also reads such registers between LGUEST_INIT and its first gates, on
-//! AMD processors with errata in such registers (OSVW). So these instructions
-//! are carried out here, as on a processor without page tables and without such
-//! registers.
+//! AMD processors with errata in such registers (OSVW), and up to Linux 4.8 it
+//! reads cr4 there. So these instructions are carried out here, as on a
+//! processor without page tables and without such registers.
 
 use crate::cpu::instruction::{MAX_INSTRUCTION, instruction};
 use crate::cpu::registers::general;
@@ -18,8 +18,8 @@ const GENERAL_PROTECTION: usize = 13;
 
 impl Host<'_> {
     /// Carries out the privileged instruction that `code` begins with, if
-    /// LGUEST_INIT has not come yet; one of a model-specific register also if
-    /// the Guest has no handler yet. Answers whether there was one.
+    /// LGUEST_INIT has not come yet; one of a model-specific register or of cr4
+    /// also if the Guest has no handler yet. Answers whether there was one.
     pub(crate) fn early_instruction(&mut self, code: &[u8]) -> bool {
         let vm = self.vm;
         if vm.is_initialised() && vm.idt[GENERAL_PROTECTION].get().is_present()
@@ -44,10 +44,14 @@ impl Host<'_> {
                 regs.edx.set(0);
             }
             // mov %crN,%reg
-            0x0F20 if !vm.is_initialised() => {
+            0x0F20 => {
                 // The processor ignores the mode bits.
                 let modrm = found.rest.first().copied().unwrap_or(0xFF);
-                let Some(value) = self.early_control(modrm >> 3 & 7) else {
+                let number = modrm >> 3 & 7;
+                if vm.is_initialised() && number != 4 {
+                    return false;
+                }
+                let Some(value) = self.early_control(number) else {
                     return false;
                 };
                 general(regs, modrm & 7).set(value);
@@ -163,6 +167,9 @@ mod tests {
         assert_eq!(after_init(&rdmsr, true), Ok(HANDLER));
         assert_eq!(after_init(&mov_cr3, true), Ok(HANDLER));
         assert_eq!(after_init(&rdmsr, false), Ok(KERNEL + 2));
+        let mov_cr4 = [0x0F, 0x20, 0xE0];
+        assert_eq!(after_init(&mov_cr4, false), Ok(KERNEL + 3));
+        assert_eq!(after_init(&mov_cr4, true), Ok(HANDLER));
         let killed = Kill::UnhandledTrap {
             vector: 13,
             eip: KERNEL,
