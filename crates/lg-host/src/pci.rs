@@ -43,7 +43,7 @@ pub struct Pci {
 impl Pci {
     /// Fills in the devices of `setup`, each of which has a page of addresses
     /// of its own.
-    pub(crate) fn begin(&self, setup: &ViewSetup) {
+    pub fn begin(&self, setup: &ViewSetup) {
         let count = as_word(MAX_DEVICES).min(setup.device_count);
         self.count.set(count);
         let devices = self.devices.iter().zip(&self.spaces).zip(0..count);

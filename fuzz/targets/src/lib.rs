@@ -17,6 +17,10 @@ pub mod tables;
 
 pub mod descriptors;
 
+pub mod pci;
+
+pub mod registers;
+
 pub mod instructions;
 
 pub mod guest;
@@ -74,6 +78,14 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "descriptors",
         run: descriptors::target,
+    },
+    Target {
+        name: "pci",
+        run: pci::target,
+    },
+    Target {
+        name: "registers",
+        run: registers::target,
     },
     Target {
         name: "instructions",

@@ -18,7 +18,7 @@ pub use layout::{
 };
 
 use crate::input::Input;
-use lg_abi::gen2::LINUX_3_1;
+use lg_abi::gen3::pci::{Device, MAX_DEVICES};
 use lg_abi::known::Known;
 use lg_abi::page::{Format, PAGE_SHIFT, PAGE_SIZE, SWITCHER_ADDR};
 use lg_abi::segment::{
@@ -32,13 +32,16 @@ use lg_host::kill::Kill;
 use lg_host::memory::Memory;
 use lg_host::outbox::Outboxes;
 use lg_host::paging::{Shadow, ShadowMemory};
+use lg_host::pci::Pci;
 use lg_host::state::Vm;
 use lg_host::testing::{Ram, RecordingMapper, SharedMapper};
 use lg_wire::outbox::OUTBOX_SIZE;
-use lg_wire::state::MAX_COPIES;
+use lg_wire::spawn::MAX_SHARED_PAGES;
+use lg_wire::state::{MAX_COPIES, ViewSetup};
 use std::cell::Cell;
 use std::sync::atomic::Ordering;
 use world::{Common, Outside};
+pub use world::{DeviceRequest, register};
 use zeroed::Zeroed;
 
 /// Bytes of the patched copies of some pages, which are after it.
@@ -50,6 +53,8 @@ type Outbox = [Cell<u32>; OUTBOX_SIZE as usize / 4];
 /// The machine.
 pub struct Machine<'a> {
     ram: &'a Ram,
+    /// One more than the last address of a device.
+    pub device_limit: u32,
     copies: &'a Ram,
     outbox: &'a Zeroed<Outbox>,
     /// The state that all views share.
@@ -86,6 +91,17 @@ pub fn with_machine_of(
     linear: bool,
     play: impl FnOnce(&mut Machine<'_>),
 ) {
+    with_devices(format, linear, &[], play);
+}
+
+/// The same with `devices` on a PCI bus, if there are any. The Guest is then
+/// one of Linux 4.1.
+pub fn with_devices(
+    format: Format,
+    linear: bool,
+    devices: &[Device],
+    play: impl FnOnce(&mut Machine<'_>),
+) {
     let (ram, copies) = (Ram::new(LIMIT), Ram::new(COPIES));
     let outbox: Zeroed<Outbox> = Zeroed::new();
     let vm: Zeroed<Vm> = Zeroed::new();
@@ -106,7 +122,9 @@ pub fn with_machine_of(
         let ((record, mapper), world) = parts.next().expect("one each");
         ViewState::Waiting(record, mapper, world)
     });
+    let setup = setup(devices);
     let mut machine = Machine {
+        device_limit: Pci::end(&setup),
         ram: &ram,
         copies: &copies,
         outbox: &outbox,
@@ -121,12 +139,40 @@ pub fn with_machine_of(
         Format::TwoLevels => machine.set_up_tables(),
         Format::Pae => machine.set_up_pae(),
     }
+    if !devices.is_empty() {
+        vm.pci.begin(&setup);
+        machine.set_interface(Known::Linux4_1);
+    }
     for page in u32::from(!linear)..LIMIT >> PAGE_SHIFT {
         let va = PAGE_OFFSET + (page << PAGE_SHIFT);
         let at = machine.entry_at(DIRECTORY, va);
         machine.set_word(at, page << PAGE_SHIFT | 0x63);
     }
     play(&mut machine);
+}
+
+/// What the Launcher says of a machine with `devices`.
+fn setup(devices: &[Device]) -> ViewSetup {
+    let mut words = [0; MAX_DEVICES];
+    for (word, device) in words.iter_mut().zip(devices) {
+        *word = device.word();
+    }
+    ViewSetup {
+        limit: LIMIT,
+        shared_pages: 0,
+        shared_pfns: [0; MAX_SHARED_PAGES],
+        user_processes: 0,
+        slow_paths: 0,
+        guestid: 0,
+        page_offset: PAGE_OFFSET,
+        pgdir: DIRECTORY,
+        interface: Known::Linux4_1 as u32,
+        paging: 0,
+        boot_parameters: 0,
+        start: 0,
+        device_count: as_word(devices.len()),
+        devices: words,
+    }
 }
 
 impl<'a> Machine<'a> {
@@ -168,9 +214,7 @@ impl<'a> Machine<'a> {
     /// 3.1.
     fn set_up_pae(&self) {
         self.vm.paging.set(Format::Pae as u32);
-        self.vm.interface.set(Known::Linux3_1 as u32);
-        let status = LINUX_3_1.layout.hcall_status.offset();
-        self.write(DATA + status, &[HCALL_DONE; LHCALL_RING_SIZE]);
+        self.set_interface(Known::Linux3_1);
         for n in 0..=as_word(VIEWS) {
             let pointers = DIRECTORY + n * PAGE_SIZE;
             let directory = USER_DIRECTORY + n * PAGE_SIZE;
@@ -182,6 +226,20 @@ impl<'a> Machine<'a> {
         }
         self.set_word(KERNEL_DIRECTORY, KERNEL_TABLE | 0x67);
         self.set_word(KERNEL_DIRECTORY + 8, SECOND_KERNEL_TABLE | 0x67);
+    }
+
+    /// The Guest is of a release with this interface, and its ring is empty.
+    fn set_interface(&self, known: Known) {
+        self.vm.interface.set(known as u32);
+        let layout = &Known::by_number(known as u32).layout;
+        let status = layout.hcall_status.offset();
+        self.write(DATA + status, &[HCALL_DONE; LHCALL_RING_SIZE]);
+    }
+
+    /// What the Host has asked of devices since this was called last.
+    #[must_use]
+    pub fn device_requests(&self) -> Vec<DeviceRequest> {
+        self.common.requests.take()
     }
 
     /// The format of the page tables.
@@ -211,7 +269,7 @@ impl<'a> Machine<'a> {
     /// The Guest's memory.
     #[must_use]
     pub fn memory(&self) -> Memory {
-        self.ram.memory()
+        self.ram.memory().with_devices_up_to(self.device_limit)
     }
 
     /// The patched copies of its pages.

@@ -290,7 +290,7 @@ fn touch(
 
 /// The entry for `va` in the current tables, with the directory's rights
 /// applied.
-fn walk(machine: &Machine<'_>, va: u32) -> Option<u32> {
+pub(crate) fn walk(machine: &Machine<'_>, va: u32) -> Option<u32> {
     let top = machine.vm.cr3.get();
     let (directory, entry, shift) = match machine.format() {
         Format::TwoLevels => (top, 4, 22),

@@ -11,7 +11,7 @@
 use crate::input::Input;
 use lg_abi::gen2::device::{FORMATS_2_6_24, FORMATS_2_6_25};
 use lguest::devices::block::{Block, Disk};
-use lguest::devices::console::{Config, Console};
+use lguest::devices::console::{Config, Console, Screen};
 use lguest::devices::net::offload::{HEADER, Offload, Takes};
 use lguest::devices::net::{checksum, stream};
 use lguest::engine::{Requests, Scripted};
@@ -33,6 +33,9 @@ use std::sync::Arc;
 
 const RAM: u32 = 0x1_0000;
 const RINGS: u32 = RAM + 0x1000;
+
+/// Where what is available is in a ring.
+const AVAILABLE: u32 = 16 * 256;
 
 /// Bytes of the disk, and what they are.
 const DISK: usize = 0x2000;
@@ -57,10 +60,7 @@ struct Machine {
 /// If a promise is broken.
 pub fn target(data: &[u8]) {
     let mut input = Input::new(data);
-    let disk = memfd_create("disk", MemfdFlags::CLOEXEC);
-    let disk = File::from(disk.expect("memory files can be had"));
-    let filled = disk.write_all_at(&[CONTENTS; DISK], 0);
-    filled.expect("memory can be had");
+    let disk = disk();
     let kinds = input.byte();
     let machine = machine(&disk, kinds);
     for _ in 0..48 {
@@ -84,9 +84,23 @@ pub fn target(data: &[u8]) {
         killed.is_none_or(|r| !r.is_empty()),
         "a reason is a sentence"
     );
+    check_disk(&disk, is_read_only(kinds));
+}
+
+/// A disk's file.
+pub(crate) fn disk() -> File {
+    let disk = memfd_create("disk", MemfdFlags::CLOEXEC);
+    let disk = File::from(disk.expect("memory files can be had"));
+    let filled = disk.write_all_at(&[CONTENTS; DISK], 0);
+    filled.expect("memory can be had");
+    disk
+}
+
+/// The disk keeps its size, and its contents if nobody may write to it.
+pub(crate) fn check_disk(disk: &File, read_only: bool) {
     let len = disk.metadata().map_or(0, |file| file.len());
     assert_eq!(len, DISK as u64, "the disk has another size");
-    if is_read_only(kinds) {
+    if read_only {
         let mut bytes = vec![0; DISK];
         let read = disk.read_exact_at(&mut bytes, 0);
         read.expect("memory can be read");
@@ -95,12 +109,20 @@ pub fn target(data: &[u8]) {
     }
 }
 
-fn is_read_only(kinds: u8) -> bool {
+pub(crate) fn is_read_only(kinds: u8) -> bool {
     kinds & 0x80 != 0
 }
 
-/// A machine with the devices of `kinds`.
-fn machine(disk: &File, kinds: u8) -> Machine {
+/// Devices for a bus, and what they are connected to.
+pub(crate) struct Parts {
+    pub(crate) devices: Vec<Box<dyn VirtioDevice>>,
+    pub(crate) screen: Arc<Screen>,
+    pub(crate) keyboard: OwnedFd,
+    pub(crate) far: OwnedFd,
+}
+
+/// The devices of `kinds`.
+pub(crate) fn parts(disk: &File, kinds: u8) -> Parts {
     let flags = PipeFlags::CLOEXEC | PipeFlags::NONBLOCK;
     let (input, keyboard) = pipe_with(flags).expect("pipes can be had");
     let _ = rustix::io::write(&keyboard, b"some keys that were typed");
@@ -131,6 +153,22 @@ fn machine(disk: &File, kinds: u8) -> Machine {
     if only < devices.len() {
         devices = vec![devices.swap_remove(only)];
     }
+    Parts {
+        devices,
+        screen,
+        keyboard,
+        far,
+    }
+}
+
+/// A machine with the devices of `kinds`.
+fn machine(disk: &File, kinds: u8) -> Machine {
+    let Parts {
+        devices,
+        screen,
+        keyboard,
+        far,
+    } = parts(disk, kinds);
     let pages = pages_above_ram(&devices);
     let memory = GuestMemory::new(RAM, pages).expect("memory can be had");
     let guest = Scripted::new(memory);
@@ -151,7 +189,7 @@ fn machine(disk: &File, kinds: u8) -> Machine {
 }
 
 /// Frames arrive: whole ones, and any bytes.
-fn arrive(input: &mut Input<'_>, far: &OwnedFd) {
+pub(crate) fn arrive(input: &mut Input<'_>, far: &OwnedFd) {
     let mut bytes = Vec::new();
     for _ in 0..input.below(4) {
         let length = [14, 60, 1514, input.below(3000)];
@@ -169,11 +207,11 @@ fn step(input: &mut Input<'_>, machine: &Machine) -> Result<(), ()> {
     let ring = RINGS + input.below(machine.queues) * RING_BYTES;
     let done = match input.byte() % 8 {
         0 => {
-            describe(input, guest, ring);
+            describe(input, guest, ring, RAM);
             Ok(())
         }
         1 => {
-            offer(input, guest, ring);
+            offer(input, guest, ring + AVAILABLE);
             Ok(())
         }
         2 => {
@@ -251,10 +289,15 @@ fn finish(input: &mut Input<'_>, frame: &mut Vec<u8>) {
     assert!(bytes <= most, "one frame became too many");
 }
 
-/// Writes a descriptor that is mostly valid.
-fn describe(input: &mut Input<'_>, guest: &Scripted, ring: u32) {
+/// Writes a descriptor that is mostly valid, for memory of `ram` bytes.
+pub(crate) fn describe(
+    input: &mut Input<'_>,
+    guest: &Scripted,
+    ring: u32,
+    ram: u32,
+) {
     let index = input.below(8);
-    let addr = input.below(RAM + 0x2_0000);
+    let addr = input.below(ram + 0x2_0000);
     let len = match input.byte() % 4 {
         0 => 16,
         1 => 1,
@@ -268,20 +311,16 @@ fn describe(input: &mut Input<'_>, guest: &Scripted, ring: u32) {
     let _ = guest.memory().write(ring + 16 * index, &bytes);
 }
 
-/// Makes some chains available.
-fn offer(input: &mut Input<'_>, guest: &Scripted, ring: u32) {
-    const AVAILABLE: u32 = 16 * 256;
-    let old: u16 = guest
-        .memory()
-        .read_object(ring + AVAILABLE + 2)
-        .unwrap_or(0);
+/// Makes some chains available, in the ring at `at`.
+pub(crate) fn offer(input: &mut Input<'_>, guest: &Scripted, at: u32) {
+    let old: u16 = guest.memory().read_object(at + 2).unwrap_or(0);
     let count = input.below(5);
     for n in 0..count {
         let slot = (u32::from(old) + n) % 256;
         let head = u16::from(input.byte() % 10).to_le_bytes();
-        let _ = guest.memory().write(ring + AVAILABLE + 4 + 2 * slot, &head);
+        let _ = guest.memory().write(at + 4 + 2 * slot, &head);
     }
     let count = u16::try_from(count).unwrap_or(0);
     let new = old.wrapping_add(count).to_le_bytes();
-    let _ = guest.memory().write(ring + AVAILABLE + 2, &new);
+    let _ = guest.memory().write(at + 2, &new);
 }

@@ -17,7 +17,7 @@ use lg_host::state::Vm;
 use lg_host::testing::CALL_TRAMPOLINES;
 use lg_host::world::{CpuidAnswer, WallClock, World};
 use lg_wire::outbox::OUTBOX_SIZE;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::sync::atomic::Ordering;
 
 /// The part of the world that all views share.
@@ -30,6 +30,27 @@ pub(super) struct Common {
     pub(super) handed_to: Cell<Option<usize>>,
     /// How often the Host has waited in this step.
     pub(super) waits: Cell<u32>,
+    /// What it has asked of devices.
+    pub(super) requests: RefCell<Vec<DeviceRequest>>,
+}
+
+/// A register of a device that the Host has read or written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceRequest {
+    /// The number of the device.
+    pub device: u32,
+    /// Where the register is.
+    pub offset: u32,
+    /// How many bytes.
+    pub bytes: u32,
+    /// What was written, if anything.
+    pub value: Option<u32>,
+}
+
+/// What such a register reads as.
+#[must_use]
+pub const fn register(offset: u32, bytes: u32) -> u32 {
+    0xF1E2_D3C4_u32.rotate_left(offset) >> (32 - 8 * bytes)
 }
 
 /// The world of one view.
@@ -49,10 +70,21 @@ impl Outside<'_> {
         assert!(waits < MAX_WAITS, "the Host waits for ever");
         waits
     }
+
+    fn note(&self, request: DeviceRequest) {
+        check_device(request);
+        self.common.requests.borrow_mut().push(request);
+    }
 }
 
 /// Checks that such registers of a device exist.
-fn check_device(device: u32, offset: u32, bytes: u32) {
+fn check_device(request: DeviceRequest) {
+    let DeviceRequest {
+        device,
+        offset,
+        bytes,
+        ..
+    } = request;
     assert!((device as usize) < MAX_DEVICES, "{device}");
     assert!(matches!(bytes, 1 | 2 | 4), "{bytes}");
     assert!(offset < PAGE_SIZE - bytes, "{offset:#x}");
@@ -92,8 +124,13 @@ impl World for Outside<'_> {
         offset: u32,
         bytes: u32,
     ) -> Result<u32, Kill> {
-        check_device(device, offset, bytes);
-        Ok(offset)
+        self.note(DeviceRequest {
+            device,
+            offset,
+            bytes,
+            value: None,
+        });
+        Ok(register(offset, bytes))
     }
 
     fn write_device(
@@ -103,7 +140,12 @@ impl World for Outside<'_> {
         bytes: u32,
         value: u32,
     ) -> Result<(), Kill> {
-        check_device(device, offset, bytes);
+        self.note(DeviceRequest {
+            device,
+            offset,
+            bytes,
+            value: Some(value),
+        });
         assert!(bytes == 4 || value < 1 << (8 * bytes), "{value:#x}");
         Ok(())
     }
