@@ -352,9 +352,10 @@ impl Host<'_> {
     /// registers, with `reader` in front of it: `reader` returns 0, and so
     /// does, a few entries later, what reads CR4. Two entries before that one
     /// is what reads CR0: a variable, or 0 since Linux 4.10, which has one
-    /// entry less in between (`clts`).
+    /// entry less in between (`clts`). Up to Linux 4.8 there is one more, which
+    /// reads CR4 natively.
     fn is_table_of_linux_4(&self, reader: GuestPhys, table: GuestPhys) -> bool {
-        let Ok(next) = self.memory.words::<5>(table) else {
+        let Ok(next) = self.memory.words::<6>(table) else {
             return false;
         };
         let next = next.map(|word| self.code_at(word));
@@ -363,7 +364,7 @@ impl Host<'_> {
         };
         let returns_0 = |n| has(n, ZERO);
         self.has_body(reader, ZERO)
-            && (has(2, VARIABLE) && returns_0(4)
+            && (has(2, VARIABLE) && (returns_0(4) || returns_0(5))
                 || (has(1, VARIABLE) || returns_0(1)) && returns_0(3))
     }
 

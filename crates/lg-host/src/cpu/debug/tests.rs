@@ -197,8 +197,9 @@ fn the_function_that_sets_them_is_found_and_works() {
     assert_eq!(m.vm.debug.cr3.get(), Machine::CR3);
 }
 
-/// The tables of Linux 4.9 (with an entry between) and of 4.12, whose function
-/// for reading returns 0. Elsewhere there is such a pair, too.
+/// The tables of Linux 4.9 (with an entry between), of 4.4 (with one more) and
+/// of 4.12, whose function for reading returns 0. Elsewhere there is such a
+/// pair, too.
 #[test]
 fn a_reader_that_returns_0_traps_too() {
     const ZERO: u32 = 0x10_0000;
@@ -207,7 +208,9 @@ fn a_reader_that_returns_0_traps_too() {
     const OTHER: u32 = 0x10_0300;
     const TABLE: u32 = 0x20_0000;
     const BASE: u32 = 0xC000_0000;
-    for (between, cr0) in [(1, CR0), (0, CR0), (0, OTHER + 0x30)] {
+    for (between, cr0, native) in
+        [(1, CR0, 0), (1, CR0, 1), (0, CR0, 0), (0, OTHER + 0x30, 0)]
+    {
         let mut m = machine(&STORES, DATA, 0);
         let memory = m.ram.memory();
         for (at, code) in [
@@ -222,10 +225,12 @@ fn a_reader_that_returns_0_traps_too() {
         ] {
             memory.write(GuestPhys(at), code).unwrap();
         }
-        let rest = [cr0, OTHER, OTHER + 0x40, EMPTY];
+        let rest = [cr0, OTHER].into_iter().chain(
+            std::iter::repeat_n(OTHER, native).chain([OTHER + 0x40, EMPTY]),
+        );
         let clts = [OTHER];
-        let entries = [ZERO, EMPTY].iter();
-        let entries = entries.chain(&clts[..between]).chain(&rest);
+        let entries = [ZERO, EMPTY].into_iter();
+        let entries = entries.chain(clts.into_iter().take(between)).chain(rest);
         for (at, entry) in (TABLE..).step_by(4).zip(entries) {
             memory.set_word(GuestPhys(at), BASE + entry).unwrap();
         }
