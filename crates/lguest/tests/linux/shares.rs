@@ -172,7 +172,12 @@ fn large_folders_signals_and_refusals() {
     fs::write(shared.path("file"), "unchanged").unwrap();
     symlink("../outside/secret", shared.path("out")).unwrap();
     symlink("../outside", shared.path("outdir")).unwrap();
-    for what in ["many", "flush", "hostile"] {
+    // Before Linux 4.2, a read that a signal interrupts may be wrong.
+    let kinds: &[&str] = match given.has_pci() {
+        true => &["many", "flush", "hostile"],
+        false => &["many", "hostile"],
+    };
+    for what in kinds {
         let what = format!("/tests/share tag {what}");
         if !passes(test, &given, &shared.option(""), &what) {
             return;
