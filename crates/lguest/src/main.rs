@@ -26,6 +26,14 @@ fn main() -> ExitCode {
         terminal::tell(&Lack::new("run", cause).to_string());
         return ExitCode::from(Outcome::BadMachine.code());
     }
+    carry_out(started)
+}
+
+/// Carries out the command line. The process began at `started`, by the
+/// time-stamp counter. This is a function of its own: what it keeps on the stack
+/// has no room below a limit that [`main`] has to report.
+#[inline(never)]
+fn carry_out(started: u64) -> ExitCode {
     let config = match cli::parse(std::env::args_os()) {
         Ok(Task::Run(config)) => config,
         Ok(Task::Doctor { json }) => return examine(json),

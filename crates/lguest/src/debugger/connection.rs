@@ -65,7 +65,10 @@ impl Connection {
                 self.next = 0;
                 match rustix::io::read(&self.input, &mut self.read[..]) {
                     Err(Errno::INTR | Errno::AGAIN) => self.read.clear(),
-                    Ok(0) | Err(_) => return Came::End,
+                    Ok(0) | Err(_) => {
+                        self.read.clear();
+                        return Came::End;
+                    }
                     Ok(length) => self.read.truncate(length),
                 }
             }
