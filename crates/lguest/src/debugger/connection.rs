@@ -14,11 +14,11 @@ pub struct Connection {
     /// Bytes that were read, from the next one on.
     read: Vec<u8>,
     next: usize,
-    /// Bytes that are to be written.
+    /// Bytes that are to be written, about [`PIECE`] at most.
     written: Vec<u8>,
 }
 
-/// The most bytes that are read at once.
+/// The most bytes that are read at once, or collected before they are written.
 const PIECE: usize = 4096;
 
 /// What has come first.
@@ -95,13 +95,16 @@ impl gdbstub::conn::Connection for Connection {
     type Error = io::Error;
 
     fn write(&mut self, byte: u8) -> io::Result<()> {
-        self.written.push(byte);
-        Ok(())
+        self.write_all(&[byte])
     }
 
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.written.extend_from_slice(bytes);
-        Ok(())
+        // GDB may ask for all of the memory at once.
+        match self.written.len() < PIECE {
+            true => Ok(()),
+            false => self.flush(),
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -46,8 +46,8 @@ const ROWS: [Row; 14] = [
     (
         "as",
         libc::RLIMIT_AS,
-        12 << 20,
-        "only 12 MiB of address space",
+        24 << 20,
+        "only 24 MiB of address space",
     ),
     ("nofile", libc::RLIMIT_NOFILE, 6, "may open only 6 files"),
     ("nofile", libc::RLIMIT_NOFILE, 9, "may open only 9 files"),

@@ -21,6 +21,7 @@ use imago::{
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use storage::ImageFile;
 
 type Access = FormatAccess<ImageFile>;
@@ -30,6 +31,8 @@ type Image2 = Qcow2<ImageFile, Access>;
 #[derive(Debug)]
 pub(super) struct Image {
     access: Access,
+    /// Whether tables have changed that are not in the file yet.
+    unsettled: AtomicBool,
 }
 
 /// The name of a base, as it is written into an image.
@@ -46,14 +49,19 @@ pub(super) fn base_of(file: &File) -> Result<Option<String>, BadImage> {
 }
 
 impl Image {
+    fn of(access: Access) -> Self {
+        Self {
+            access,
+            unsettled: AtomicBool::new(false),
+        }
+    }
+
     /// A raw image, as the base of another.
     pub(super) fn raw(file: File, again: Option<File>) -> io::Result<Self> {
         let file = ImageFile::new(file, again);
         let raw = Raw::builder(file);
         let raw = raw.write(false).open(DenyImplicitOpenGate::default())?;
-        Ok(Self {
-            access: FormatAccess::new(raw),
-        })
+        Ok(Self::of(FormatAccess::new(raw)))
     }
 
     /// The qcow2 image in `file`, which must have been checked, above `base`.
@@ -68,9 +76,7 @@ impl Image {
             .data_file(None)
             .backing(base.map(|base| base.access))
             .open(DenyImplicitOpenGate::default())?;
-        Ok(Self {
-            access: FormatAccess::new(image),
-        })
+        Ok(Self::of(FormatAccess::new(image)))
     }
 
     /// Makes a qcow2 image above `base` in `file`, which is empty. `name` is
@@ -93,7 +99,7 @@ impl Image {
         })?;
         let access = FormatAccess::new(image);
         access.flush()?;
-        Ok(Self { access })
+        Ok(Self::of(access))
     }
 
     /// Bytes of the disk.
@@ -152,7 +158,8 @@ impl Image {
     ///
     /// # Errors
     ///
-    /// `WouldBlock` if it has not; nothing is written then.
+    /// `WouldBlock` if it has not, or if the file does not say so yet; nothing
+    /// is written then.
     pub(super) fn write_now(
         &self,
         memory: &GuestMemory,
@@ -169,7 +176,7 @@ impl Image {
                     ..
                 },
                 mapped,
-            ) if mapped >= bytes => {
+            ) if mapped >= bytes && !self.unsettled.load(Ordering::SeqCst) => {
                 memory.write_file(&storage.file, offset, sections)
             }
             _ => Err(io::ErrorKind::WouldBlock.into()),
@@ -199,6 +206,7 @@ impl Image {
             if memory.write_file(file, mapping.offset(), &piece)? < len {
                 break;
             }
+            self.unsettled.store(true, Ordering::SeqCst);
             self.access.commit_data_mapping(mapping)?;
             moved += len;
         }
@@ -208,12 +216,15 @@ impl Image {
     /// Writes the tables that are in our memory, so that the death of this
     /// process loses nothing that was written.
     pub(super) fn settle(&self) -> io::Result<()> {
-        self.access.flush()
+        self.access.flush()?;
+        // The thread that settles is the one that changes tables.
+        self.unsettled.store(false, Ordering::SeqCst);
+        Ok(())
     }
 
     /// Waits until the disk under the file has all that was written.
     pub(super) fn sync(&self) -> io::Result<()> {
-        self.access.flush()?;
+        self.settle()?;
         self.access.sync()
     }
 
@@ -275,10 +286,14 @@ fn short(bytes: u64) -> u32 {
 
 /// Fills `sections` with zeroes.
 fn zero(memory: &GuestMemory, sections: &[Section]) -> io::Result<()> {
-    if total(sections) == 0 {
-        return Ok(());
+    const ZEROES: &[u8] = &[0; 64 << 10];
+    let mut done = 0;
+    while done < total(sections) {
+        let rest = behind(sections, done);
+        put(memory, &rest, ZEROES)?;
+        done += total(&rest).min(short(ZEROES.len() as u64));
     }
-    put(memory, sections, &vec![0; total(sections) as usize])
+    Ok(())
 }
 
 /// Copies `bytes` into `sections`.
