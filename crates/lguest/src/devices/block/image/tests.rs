@@ -125,13 +125,17 @@ fn an_image_above_a_base_is_like_a_vector() {
 }
 
 #[test]
-fn a_write_at_once_needs_a_cluster() {
+fn a_write_at_once_needs_a_cluster_that_is_in_the_file() {
     let (image, _file) = above(&base(), SIZE.into());
     let memory = GuestMemory::new(0x10_0000, 1).unwrap();
     let sections = [memory.section(0x1000, 512).unwrap()];
     let error = image.write_now(&memory, 0, &sections).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
     assert_eq!(image.write(&memory, 0, &sections).unwrap(), 512);
+    // The file does not say yet that the cluster is there.
+    let error = image.write_now(&memory, 512, &sections).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+    image.settle().unwrap();
     assert_eq!(image.write_now(&memory, 512, &sections).unwrap(), 512);
 }
 
