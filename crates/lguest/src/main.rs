@@ -30,8 +30,8 @@ fn main() -> ExitCode {
 }
 
 /// Carries out the command line. The process began at `started`, by the
-/// time-stamp counter. This is a function of its own: what it keeps on the stack
-/// has no room below a limit that [`main`] has to report.
+/// time-stamp counter. This is a function of its own: what it keeps on the
+/// stack has no room below a limit that [`main`] has to report.
 #[inline(never)]
 fn carry_out(started: u64) -> ExitCode {
     let config = match cli::parse(std::env::args_os()) {
