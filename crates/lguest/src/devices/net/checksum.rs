@@ -5,8 +5,7 @@
 //! drops such a frame. So the checksum is computed anew; a checksum that was
 //! right stays the same.
 
-/// The offset of an IP packet in a frame: after two addresses and a type.
-const IP: usize = 14;
+use super::ethernet::{self, Version};
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
@@ -14,13 +13,13 @@ const UDP: u8 = 17;
 /// Puts the right checksum into a frame of TCP or UDP over IPv4 or IPv6. Any
 /// other frame, and any fragment, stays as it is.
 pub fn complete(frame: &mut [u8]) {
-    let Some((kind, ip)) = frame.split_at_mut_checked(IP) else {
+    let Some((version, at)) = ethernet::packet(frame) else {
         return;
     };
-    let found = match kind[12..] {
-        [0x08, 0x00] => segment_of_ipv4(ip),
-        [0x86, 0xDD] => segment_of_ipv6(ip),
-        _ => None,
+    let ip = &mut frame[at..];
+    let found = match version {
+        Version::V4 => segment_of_ipv4(ip),
+        Version::V6 => segment_of_ipv6(ip),
     };
     let Some(Segment {
         protocol,

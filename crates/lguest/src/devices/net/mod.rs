@@ -7,6 +7,8 @@
 
 pub mod checksum;
 
+pub mod ethernet;
+
 pub mod offload;
 
 mod backend;

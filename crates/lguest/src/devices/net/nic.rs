@@ -5,6 +5,7 @@
 //! take over. A frame for which the other end has no room is lost: an interface
 //! never waits.
 
+use super::ethernet;
 use super::offload::{HEADER, Offload, Takes};
 use super::{Backend, Capture, FRAME_MOST, FrameBuffers};
 use crate::devices::{AT_ONCE, Counter, Filled, NamedCounts, Readiness};
@@ -14,9 +15,6 @@ use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::BorrowedFd;
-
-/// Bytes of an Ethernet header: a shorter frame is none.
-const FRAME_LEAST: usize = 14;
 
 /// A network interface with a Guest on it.
 pub struct Nic {
@@ -276,7 +274,7 @@ fn copied(
     frame: SectionsIn<'_>,
 ) -> Option<Offload> {
     let bytes = frame.total() as usize;
-    if !(FRAME_LEAST..=FRAME_MOST).contains(&bytes) {
+    if !(ethernet::HEADER..=FRAME_MOST).contains(&bytes) {
         return None;
     }
     gather_behind(copy, frame.region, frame.list).ok()?;

@@ -6,6 +6,7 @@
 //! is used. [`Offload::fit`] does what the receiver does not take over.
 
 use super::checksum::{self, folded, sum};
+use super::ethernet::{self, Version};
 use lg_abi::gen2::device::NET_HEADER;
 use std::ops::Range;
 
@@ -27,8 +28,7 @@ const CONGESTION: u8 = 0x80;
 /// of the Guest would become thousands.
 const SMALLEST: u16 = 48;
 
-/// Where the IP header begins, and bytes of one without options.
-const IP: usize = 14;
+/// Bytes of an IP header without options.
 const IP4_LEAST: usize = 20;
 const IP6: usize = 40;
 
@@ -76,14 +76,10 @@ struct Segments {
     congestion: bool,
     /// Bytes of data in each.
     size: u16,
+    /// Where the IP header begins.
+    ip: usize,
     /// Where the data begin.
     data: u16,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Version {
-    V4,
-    V6,
 }
 
 /// What a receiver takes over.
@@ -124,7 +120,7 @@ impl Offload {
     /// [`BadHeader`]: no sender that keeps the rules says that.
     pub fn read(header: [u8; HEADER], frame: &[u8]) -> Result<Self, BadHeader> {
         let [flags, kind, ..] = header;
-        let [_, _, h0, h1, s0, s1, c0, c1, o0, o1] = header;
+        let [_, _, h0, h1, _, _, c0, c1, o0, o1] = header;
         let half = |low, high| u16::from_le_bytes([low, high]);
         let checksum = Checksum {
             start: half(c0, c1),
@@ -148,13 +144,9 @@ impl Offload {
         let segments = match (version, checksum) {
             (None, _) => None,
             (Some(_), None) => return Err(BadHeader),
-            (Some(version), Some(checksum)) => Segments {
-                version,
-                congestion: kind & CONGESTION != 0,
-                size: half(s0, s1),
-                data: 0,
+            (Some(version), Some(checksum)) => {
+                Segments::read(header, version, frame, checksum)?
             }
-            .checked(frame, checksum)?,
         };
         Ok(Self {
             checksum,
@@ -240,7 +232,7 @@ impl Checksum {
     fn place(self, frame: &[u8]) -> Option<Range<usize>> {
         let start = usize::from(self.start);
         let place = start + usize::from(self.offset);
-        let fits = start >= IP && place + 2 <= frame.len();
+        let fits = start >= ethernet::HEADER && place + 2 <= frame.len();
         fits.then_some(place..place + 2)
     }
 
@@ -259,31 +251,35 @@ impl Checksum {
 }
 
 impl Segments {
-    /// These segments of `frame`; none if it is a single one.
-    fn checked(
-        self,
+    /// The segments that `header` asks for, of a `frame` with this version of
+    /// IP; none if it is a single one.
+    fn read(
+        header: [u8; HEADER],
+        version: Version,
         frame: &[u8],
         checksum: Checksum,
     ) -> Result<Option<Self>, BadHeader> {
+        let [_, kind, _, _, s0, s1, ..] = header;
+        let size = u16::from_le_bytes([s0, s1]);
+        let (found, at) = ethernet::packet(frame).ok_or(BadHeader)?;
         let start = usize::from(checksum.start);
-        let ip = frame.get(IP..start).ok_or(BadHeader)?;
-        let header = match (&frame[12..IP], self.version) {
-            ([0x08, 0x00], Version::V4) if ip.len() >= IP4_LEAST => {
+        let ip = frame.get(at..start).ok_or(BadHeader)?;
+        let is_tcp = match version {
+            Version::V4 if ip.len() >= IP4_LEAST => {
                 usize::from(ip[0] & 15) * 4 == ip.len()
                     && ip[0] >> 4 == 4
                     && ip[9] == TCP
             }
-            ([0x86, 0xDD], Version::V6) => {
-                ip.len() == IP6 && ip[0] >> 4 == 6 && ip[6] == TCP
-            }
+            Version::V6 if ip.len() == IP6 => ip[0] >> 4 == 6 && ip[6] == TCP,
             _ => false,
         };
         let tcp = &frame[start..];
-        if !header
+        if found != version
+            || !is_tcp
             || checksum.offset != TCP_CHECKSUM
             || tcp.len() < TCP_LEAST
-            || self.size < SMALLEST
-            || frame.len() - IP > usize::from(u16::MAX)
+            || size < SMALLEST
+            || frame.len() - at > usize::from(u16::MAX)
         {
             return Err(BadHeader);
         }
@@ -292,9 +288,14 @@ impl Segments {
             return Err(BadHeader);
         }
         let data = start + length;
-        let is_one = frame.len() - data <= usize::from(self.size);
-        let data = u16::try_from(data).map_err(|_| BadHeader)?;
-        Ok((!is_one).then_some(Self { data, ..self }))
+        let is_one = frame.len() - data <= usize::from(size);
+        Ok((!is_one).then_some(Self {
+            version,
+            congestion: kind & CONGESTION != 0,
+            size,
+            ip: at,
+            data: u16::try_from(data).map_err(|_| BadHeader)?,
+        }))
     }
 
     /// Cuts `frame`, whose TCP header begins at `tcp`, into segments with right
@@ -315,7 +316,7 @@ impl Segments {
             segment.clear();
             segment.extend_from_slice(headers);
             segment.extend_from_slice(part);
-            self.address(&mut segment[IP..], n);
+            self.address(&mut segment[self.ip..], n);
             // The numbers of bytes wrap around.
             let add = |bytes: &mut [u8], more: usize| {
                 let mut word = [0; 4];

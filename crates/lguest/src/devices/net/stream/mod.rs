@@ -7,6 +7,7 @@
 //! on.
 
 use super::Backend;
+use super::ethernet;
 use super::offload::Offload;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
@@ -23,9 +24,6 @@ use outgoing::Outgoing;
 mod open;
 pub(super) use open::random_mac;
 pub use open::{StreamError, listen_at, open};
-
-/// Bytes of an Ethernet header. A shorter frame is none.
-const HEADER: usize = 14;
 
 /// A stream as a backend.
 pub struct Stream {
@@ -154,7 +152,9 @@ impl Stream {
         let peer = self.peer()?;
         for more in [true, false] {
             match peer.incoming.next() {
-                Ok(Some(frame)) if frame.len() < HEADER => return Ok(()),
+                Ok(Some(frame)) if frame.len() < ethernet::HEADER => {
+                    return Ok(());
+                }
                 Ok(Some(frame)) => {
                     to.extend_from_slice(frame);
                     return Ok(());

@@ -7,6 +7,7 @@
 //! this file (fragments, tunnels, other protocols) are lost, too. What is
 //! checked is the copy that is sent.
 
+use crate::devices::net::ethernet::{self, Version};
 use crate::machine::config::Published;
 use std::collections::VecDeque;
 
@@ -45,13 +46,6 @@ struct Sender {
     port: u16,
     /// The port of the Guest.
     to: u16,
-}
-
-/// The version of IP of a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Version {
-    V4,
-    V6,
 }
 
 /// A packet without options that could hide anything.
@@ -138,11 +132,10 @@ impl Packet<'_> {
 
 /// The IP packet in a frame, if it is whole.
 fn packet(frame: &[u8]) -> Option<Packet<'_>> {
-    let (ethernet, ip) = frame.split_at_checked(14)?;
-    match ethernet[12..] {
-        [0x08, 0x00] => packet_of_ipv4(ip),
-        [0x86, 0xDD] => packet_of_ipv6(ip),
-        _ => None,
+    let (version, at) = ethernet::packet(frame)?;
+    match version {
+        Version::V4 => packet_of_ipv4(&frame[at..]),
+        Version::V6 => packet_of_ipv6(&frame[at..]),
     }
 }
 
