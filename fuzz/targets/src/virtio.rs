@@ -248,7 +248,11 @@ fn step(input: &mut Input<'_>, machine: &Machine) -> Result<(), ()> {
 /// second time changes nothing.
 fn complete(input: &mut Input<'_>) {
     let mut frame = vec![0; 12];
-    frame.extend(match input.byte() % 3 {
+    let kind = input.byte();
+    for _ in 0..kind / 3 % 4 {
+        frame.extend([0x81, 0x00, 0, 1]); // a VLAN tag
+    }
+    frame.extend(match kind % 3 {
         0 => [0x08, 0x00, 0x45],
         1 => [0x86, 0xDD, 0x60],
         _ => [input.byte(), input.byte(), input.byte()],

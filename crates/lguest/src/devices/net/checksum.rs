@@ -108,6 +108,7 @@ pub(super) fn folded(mut sum: u64) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::devices::net::ethernet::tagged;
     use proptest::prelude::*;
 
     /// A frame with this IPv4 protocol and payload, and checksum 0x1234.
@@ -173,12 +174,19 @@ mod tests {
         ) {
             payload[6] |= 1;
             let protocol = if tcp { TCP } else { UDP };
-            let mut frame = frame(protocol, &payload);
+            let before = frame(protocol, &payload);
+            let mut frame = before.clone();
             complete(&mut frame);
             prop_assert!(is_right(&frame, protocol));
             let once = frame.clone();
             complete(&mut frame);
-            prop_assert_eq!(frame, once);
+            prop_assert_eq!(&frame, &once);
+            // Tags change nothing.
+            for tags in 1..=2 {
+                let mut frame = tagged(&before, tags);
+                complete(&mut frame);
+                prop_assert_eq!(frame, tagged(&once, tags));
+            }
         }
 
         #[test]

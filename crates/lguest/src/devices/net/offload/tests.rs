@@ -1,5 +1,6 @@
 //! Headers of hostile Guests, and segments against a simple oracle.
 
+use super::super::ethernet::tagged;
 use super::*;
 use proptest::prelude::*;
 
@@ -96,6 +97,16 @@ fn long_frame(
     header[6..8].copy_from_slice(&start.to_le_bytes());
     header[8] = 16;
     (frame, header)
+}
+
+/// The same frame and header, with so many tags.
+fn with_tags(
+    frame: &[u8],
+    mut header: [u8; HEADER],
+    tags: usize,
+) -> (Vec<u8>, [u8; HEADER]) {
+    header[6] += u8::try_from(4 * tags).unwrap();
+    (tagged(frame, tags), header)
 }
 
 /// What a receiver of `takes` gets.
@@ -205,6 +216,11 @@ fn headers_that_do_not_fit_are_refused() {
         frame[46] = length;
         assert_eq!(Offload::read(good, &frame), Err(BadHeader));
     }
+    // More tags than there may be, and a packet that begins behind its header.
+    let (three, header) = with_tags(&frame, good, 3);
+    assert_eq!(Offload::read(header, &three), Err(BadHeader));
+    let (two, _) = with_tags(&frame, good, 2);
+    assert_eq!(Offload::read(good, &two), Err(BadHeader));
     // A frame of a single segment is not cut.
     let single = Offload::read(good, &frame[..1000]).unwrap();
     assert_eq!(given(&frame[..1000], single, ALL[0]).len(), 1);
@@ -218,11 +234,15 @@ proptest! {
         size in SMALLEST..3000,
         flags: u8,
         nothing in 0..2_usize,
+        tags in 0..=2_usize,
     ) {
         let (frame, header) = long_frame(v6, &data, size, flags);
-        let offload = Offload::read(header, &frame).unwrap();
         let takes = ALL[nothing];
         let expected = oracle(&frame, v6, size.into());
+        let expected: Vec<_> =
+            expected.iter().map(|frame| tagged(frame, tags)).collect();
+        let (frame, header) = with_tags(&frame, header, tags);
+        let offload = Offload::read(header, &frame).unwrap();
         let given = given(&frame, offload, takes);
         let frames: Vec<_> = given.iter().map(|(f, _)| f.clone()).collect();
         if expected.len() > 1 {
@@ -232,7 +252,9 @@ proptest! {
                 prop_assert!(left.checksum.is_none());
             }
         } else if !takes.checksum {
-            prop_assert!(is_right(&frames[0], v6));
+            let mut untagged = frames[0].clone();
+            untagged.drain(12..12 + 4 * tags);
+            prop_assert!(is_right(&untagged, v6));
         }
     }
 
@@ -242,9 +264,11 @@ proptest! {
         mut frame in proptest::collection::vec(any::<u8>(), 0..3000),
         likely: bool,
         v6: bool,
+        tags in 0..=3_usize,
     ) {
         if likely {
             let (long, good) = long_frame(v6, &frame, 100, 0);
+            let (long, good) = with_tags(&long, good, tags);
             let (place, value) = (header[0] as usize % HEADER, header[1]);
             header = good;
             header[place] = value;

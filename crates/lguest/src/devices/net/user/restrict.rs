@@ -4,8 +4,8 @@
 //! segment of one, and a socket for each datagram that is not for its own DHCP
 //! server. So no first segment gets to passt, and no datagram but an answer or
 //! one for that server. Frames that passt could understand in another way than
-//! this file (fragments, tunnels, other protocols) are lost, too. What is
-//! checked is the copy that is sent.
+//! this file (fragments, tunnels, VLAN tags, other protocols) are lost, too.
+//! What is checked is the copy that is sent.
 
 use crate::devices::net::ethernet::{self, Version};
 use crate::machine::config::Published;
@@ -133,6 +133,9 @@ impl Packet<'_> {
 /// The IP packet in a frame, if it is whole.
 fn packet(frame: &[u8]) -> Option<Packet<'_>> {
     let (version, at) = ethernet::packet(frame)?;
+    if at != ethernet::HEADER {
+        return None; // behind a tag
+    }
     match version {
         Version::V4 => packet_of_ipv4(&frame[at..]),
         Version::V6 => packet_of_ipv6(&frame[at..]),
@@ -177,6 +180,7 @@ fn packet_of_ipv6(ip: &[u8]) -> Option<Packet<'_>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::devices::net::ethernet::tagged;
 
     const GUEST: [u8; 4] = [10, 0, 2, 15];
     const OTHER: [u8; 4] = [192, 0, 2, 7];
@@ -310,7 +314,7 @@ mod tests {
         long[17] += 1;
         let ping = frame(1, (GUEST, 0x800), (OTHER, 0), &[0; 8]);
         let tunnel = frame(4, (GUEST, 0), (OTHER, 0), &[0; 40]);
-        let tagged = [&[2; 12][..], &[0x81, 0, 0, 1, 8, 0], &[0; 46]].concat();
+        let tagged = tagged(&segment(ACK), 1);
         for frame in [fragment, later, short, long, ping, tunnel, tagged] {
             assert!(!guard.admits(&frame), "{frame:?}");
         }
