@@ -286,7 +286,7 @@ fn finish(input: &mut Input<'_>, frame: &mut Vec<u8>) {
     let mut bytes = 0;
     left.fit(frame, takes, &mut |part, left| {
         bytes += part.len();
-        let again = Offload::read(left.header(), part);
+        let again = Offload::read_of_kernel(left.header(), part);
         assert!(again == Ok(left), "a header that does not fit");
         assert!(left.as_it_is(takes) == Some(left), "too much is left");
     });

@@ -124,7 +124,6 @@ mod tests {
     use std::fs::File;
     use std::io::Read;
     use std::os::fd::OwnedFd;
-    use std::time::Duration;
 
     const LIST: u32 = 0x1000;
     const TEXT: u32 = 0x2000;
@@ -223,8 +222,9 @@ mod tests {
         });
     }
 
-    /// A Guest that does other things too: none of them delays the input, and
-    /// the thread sets no timer.
+    /// A Guest that does other things too: none of them delays the input. That
+    /// the thread sets no timer meanwhile is tested with its states
+    /// ([`crate::machine::inputs`]).
     #[test]
     fn a_notification_of_buffers_brings_the_input_at_once() {
         let (input, keyboard) = rustix::pipe::pipe().unwrap();
@@ -265,9 +265,6 @@ mod tests {
                 };
                 for _ in 0..5 {
                     guest.then(status.clone());
-                    // A timer of the thread would run out here. Without this
-                    // time the test checks less.
-                    std::thread::sleep(Duration::from_millis(2));
                 }
                 let address = driver.at;
                 driver.offer(&[], &[(BUFFER, 8)]);

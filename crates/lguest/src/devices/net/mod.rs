@@ -17,6 +17,9 @@ pub use backend::{Backend, FRAME_MOST};
 mod buffers;
 pub use buffers::FrameBuffers;
 
+mod waiting;
+pub use waiting::Waiting;
+
 mod capture;
 pub use capture::Capture;
 

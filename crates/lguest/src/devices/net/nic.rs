@@ -7,12 +7,11 @@
 
 use super::ethernet;
 use super::offload::{HEADER, Offload, Takes};
-use super::{Backend, Capture, FRAME_MOST, FrameBuffers};
+use super::{Backend, Capture, FRAME_MOST, FrameBuffers, Waiting};
 use crate::devices::{AT_ONCE, Counter, Filled, NamedCounts, Readiness};
 use crate::devices::{RestoreError, Saved, Versioned, Violation};
 use crate::memory::{SectionsIn, gather_behind};
 use serde::{Deserialize, Serialize};
-use std::collections::VecDeque;
 use std::io;
 use std::os::fd::BorrowedFd;
 
@@ -26,9 +25,7 @@ pub struct Nic {
     capture: Option<Capture>,
     /// The frame that is sent: the Guest may change its own meanwhile.
     copy: Vec<u8>,
-    /// Parts of the frame that was received last, for which the Guest had no
-    /// buffer yet.
-    waiting: VecDeque<(Vec<u8>, Offload)>,
+    waiting: Waiting,
     counters: NicCounters,
 }
 
@@ -69,7 +66,7 @@ impl Nic {
             mac: None,
             capture: None,
             copy: Vec::new(),
-            waiting: VecDeque::new(),
+            waiting: Waiting::default(),
             counters: NicCounters::default(),
         }
     }
@@ -174,29 +171,25 @@ impl Nic {
             {
                 return Ok(readiness(&error));
             }
-            let Some((frame, left)) = self.waiting.front() else {
-                self.counters.misfits.add(1);
-                continue;
-            };
-            match buffers.put(frame, *left)? {
-                Filled::Bytes(0) | Filled::Failed(_) => {
+            match self.waiting.put_first(buffers)? {
+                None | Some(Filled::Bytes(0) | Filled::Failed(_)) => {
                     self.counters.misfits.add(1);
                 }
-                Filled::Bytes(bytes) => {
+                Some(Filled::Bytes(bytes)) => {
                     self.counters.frames_received.add(1);
                     self.counters.bytes_received.add(bytes.into());
                 }
-                Filled::Ended => return Ok(Readiness::Closed),
-                Filled::NoneFree if buffers.are_any() => {
+                Some(Filled::Ended) => return Ok(Readiness::Closed),
+                Some(Filled::NoneFree) if buffers.are_any() => {
                     return Ok(Readiness::NoBuffer {
                         took: filled > 0,
                         watch: false,
                     });
                 }
                 // The Guest's interface is down and waits for no frames.
-                Filled::NoneFree => self.counters.forgotten.add(1),
+                Some(Filled::NoneFree) => self.counters.forgotten.add(1),
             }
-            self.waiting.pop_front();
+            self.waiting.drop_first();
         }
         // A backend may have frames that its file does not show.
         Ok(Readiness::More)
@@ -218,13 +211,7 @@ impl Nic {
             return Ok(());
         }
         record(&mut self.capture, &frame);
-        if let Some(left) = left.as_it_is(takes) {
-            self.waiting.push_back((frame, left));
-            return Ok(());
-        }
-        left.fit(&mut frame, takes, &mut |frame, left| {
-            self.waiting.push_back((frame.to_vec(), left));
-        });
+        self.waiting.add(frame, left, takes);
         Ok(())
     }
 

@@ -113,12 +113,29 @@ impl Offload {
         valid: true,
     };
 
-    /// What `header` says about `frame`.
+    /// What `header` says about `frame`. Nobody vouches for the checksums of
+    /// the frame, whatever the header says: a driver must not do it (virtio
+    /// 1.0, section 5.1.6.2), and a receiver would not check them.
     ///
     /// # Errors
     ///
     /// [`BadHeader`]: no sender that keeps the rules says that.
     pub fn read(header: [u8; HEADER], frame: &[u8]) -> Result<Self, BadHeader> {
+        let left = Self::read_of_kernel(header, frame)?;
+        let valid = false;
+        Ok(Self { valid, ..left })
+    }
+
+    /// [`Self::read`] of a header that the kernel of this machine has written,
+    /// or this process. It may vouch for the checksums.
+    ///
+    /// # Errors
+    ///
+    /// [`BadHeader`]: no sender that keeps the rules says that.
+    pub fn read_of_kernel(
+        header: [u8; HEADER],
+        frame: &[u8],
+    ) -> Result<Self, BadHeader> {
         let [flags, kind, ..] = header;
         let [_, _, h0, h1, _, _, c0, c1, o0, o1] = header;
         let half = |low, high| u16::from_le_bytes([low, high]);
@@ -153,6 +170,13 @@ impl Offload {
             segments,
             valid: flags & VALID != 0,
         })
+    }
+
+    /// Whether `header` asks for segments.
+    #[must_use]
+    pub fn has_segments(header: [u8; HEADER]) -> bool {
+        let [_, kind, ..] = header;
+        kind & !CONGESTION != WHOLE
     }
 
     /// The header that says this.

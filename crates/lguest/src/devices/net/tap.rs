@@ -74,7 +74,7 @@ impl Backend for Tap {
         })?;
         let bytes = bytes.saturating_sub(length);
         frame.extend_from_slice(&self.room[..bytes]);
-        let left = Offload::read(header, frame);
+        let left = Offload::read_of_kernel(header, frame);
         Ok(left.unwrap_or_else(|_| {
             frame.clear();
             Offload::default()

@@ -13,19 +13,18 @@
 use super::device::{Features, VirtioDevice};
 use super::member::{MOST, Member, long_key};
 use super::queue::{Pair, Queue};
-use super::ring::Chain;
 use crate::devices::net::offload::{HEADER, Offload, Takes};
-use crate::devices::net::{FRAME_MOST, FrameBuffers, checksum};
+use crate::devices::net::{
+    FRAME_MOST, FrameBuffers, Waiting, checksum, ethernet,
+};
 use crate::devices::{
     AT_ONCE, Filled, NamedCounts, Readiness, RestoreError, Violation,
 };
-use crate::memory::{GuestMemory, Region, Section, SectionsIn};
-use crate::memory::{gather, truncated};
+use crate::memory::{GuestMemory, Section, SectionsIn, gather, truncated};
 use crate::transport::keys::KeyedDevice;
 use crate::transport::keys::lan::Lan;
 use crate::transport::{BusDevice, Device, DeviceState, SlowOutput};
 use lg_abi::gen2::device::{NET_HEADER, TYPE_NET};
-use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
@@ -37,17 +36,22 @@ const PARTS: u32 = 0x1_2000;
 
 /// A network of several Guests on the bus.
 pub struct VirtioLan {
+    sender: Sender,
+    /// The member, and the queues of the Guest.
+    placed: Option<(Arc<Member>, Pair)>,
+    waiting: Waiting,
+}
+
+/// The way of frames from the Guest.
+struct Sender {
     lan: Lan,
     /// The Ethernet address of the Guest.
     mac: [u8; 6],
     /// Whether the Guest uses other addresses, too.
     promiscuous: bool,
-    /// The member, the queues of the Guest, and memory for parts of a frame
-    /// that is sent, which no other process can write.
-    placed: Option<(Arc<Member>, Pair, GuestMemory)>,
-    /// Parts of the frame that was received last, for which the Guest had no
-    /// buffer yet.
-    waiting: VecDeque<(Vec<u8>, Offload)>,
+    /// Memory for a part of a frame, which no other process can write. There is
+    /// none before the device has a place.
+    parts: Option<GuestMemory>,
 }
 
 impl VirtioLan {
@@ -56,72 +60,78 @@ impl VirtioLan {
     pub fn new(lan: Lan) -> Self {
         // Unique on this network. The first byte marks it as assigned locally.
         let [low, high, ..] = (lan.slot() + 1).to_le_bytes();
-        Self {
+        let sender = Sender {
             lan,
             mac: [0x02, b'l', b'g', 0, high, low],
             promiscuous: false,
+            parts: None,
+        };
+        Self {
+            sender,
             placed: None,
-            waiting: VecDeque::new(),
+            waiting: Waiting::default(),
         }
     }
+}
 
-    /// Sends a frame of the Guest, which is in `chain`, to every member that it
-    /// is for.
+impl Sender {
+    /// Sends a frame of the Guest, with this header, to every member that it is
+    /// for. `headed`: the frame in the Guest's memory, behind its header, if it
+    /// has one.
     fn send(
         &mut self,
-        region: &Region,
-        chain: &Chain,
+        header: [u8; HEADER],
+        frame: SectionsIn<'_>,
+        headed: Option<SectionsIn<'_>>,
     ) -> Result<(), Violation> {
-        let Some((_, pair, _)) = &self.placed else {
-            return Ok(());
-        };
-        let (header, list) = pair.frame_in(region, chain)?;
-        let has_header = pair.has_header();
-        let head = truncated(&list, ADDRESSES);
-        let head = gather(region, &head).map_err(Violation::of)?;
+        if (frame.total() as usize) < ethernet::HEADER {
+            return Ok(()); // it is no frame
+        }
+        let head = truncated(frame.list, ADDRESSES);
+        let head = gather(frame.region, &head).map_err(Violation::of)?;
         let Some((to, from)) = head.split_first_chunk::<6>() else {
             return Ok(());
         };
+        let is_for_several = to[0] & 1 != 0;
+        if is_for_several && Offload::has_segments(header) {
+            // TCP has one receiver. Thousands of frames would become of this
+            // one, for each member.
+            return Ok(());
+        }
         if from != self.mac && !self.promiscuous {
             // A bridge, or another address than the assigned one: from now on
             // the other members send all frames here.
             self.promiscuous = true;
             self.lan.set_mac(self.mac, true);
         }
-        // The receiver checks the header against its copy of the frame, so what
-        // the Guest writes meanwhile makes no difference.
-        let first = truncated(&chain.readable, NET_HEADER);
-        let whole = [first, list.clone()].concat();
-        let whole = SectionsIn {
-            region,
-            list: &whole,
-        };
-        let fits = has_header && whole.total() as usize <= MOST;
-        let list = &list;
-        let frame = SectionsIn { region, list };
+        let headed = headed.filter(|whole| whole.total() as usize <= MOST);
+        let mut others = Vec::new();
         for slot in self.lan.members_for(*to) {
-            let by = long_key(slot).filter(|_| fits);
-            let sent = by.is_some_and(|key| self.lan.send_by(whole, slot, key));
-            match sent {
-                true => {}
-                false if header == [0; HEADER] => {
-                    self.lan.send_from(frame, slot);
-                }
-                false => self.send_parts(frame, header, slot)?,
+            let by = long_key(slot).zip(headed);
+            let send_by = |(key, whole)| self.lan.send_by(whole, slot, key);
+            if by.is_some_and(send_by) {
+                continue;
+            }
+            match header == [0; HEADER] {
+                true => self.lan.send_from(frame, slot),
+                false => others.push(slot),
             }
         }
-        Ok(())
+        if others.is_empty() {
+            return Ok(());
+        }
+        self.send_parts(header, frame, &others)
     }
 
-    /// Sends a frame to a member that takes nothing over, in as many parts as
-    /// it has to be cut into.
+    /// Sends a frame to members that take nothing over, in as many parts as it
+    /// has to be cut into.
     fn send_parts(
         &self,
-        frame: SectionsIn<'_>,
         header: [u8; HEADER],
-        slot: u32,
+        frame: SectionsIn<'_>,
+        slots: &[u32],
     ) -> Result<(), Violation> {
-        let Some((_, _, parts)) = &self.placed else {
+        let Some(parts) = &self.parts else {
             return Ok(());
         };
         if frame.total() as usize > FRAME_MOST {
@@ -137,62 +147,59 @@ impl VirtioLan {
             let length = u32::try_from(part.len()).unwrap_or(u32::MAX);
             let section = Section::new(region, 0, length);
             let written = parts.write(0, part);
-            if let (Ok(section), Ok(())) = (section, written) {
-                let list = &[section];
-                self.lan.send_from(SectionsIn { region, list }, slot);
+            let (Ok(section), Ok(())) = (section, written) else {
+                return;
+            };
+            let list = &[section];
+            for slot in slots {
+                self.lan.send_from(SectionsIn { region, list }, *slot);
             }
         });
         Ok(())
     }
+}
 
-    /// The next frame of the network, or a part of it, for a Guest of `takes`.
-    fn receive(&mut self, takes: Takes) -> bool {
-        let Some((member, ..)) = &self.placed else {
-            return false;
-        };
-        let Some(arrived) = member.next() else {
-            return false;
-        };
-        member.free(arrived.place);
-        let mut frame = arrived.frame;
-        let left = match arrived.header {
-            Some(header) => Offload::read(header, &frame),
-            None => {
-                // A Guest of 2007 leaves checksums out on such a network.
-                checksum::complete(&mut frame);
-                Ok(Offload::default())
-            }
-        };
-        let Ok(left) = left else {
-            return true; // such a frame is lost
-        };
-        if let Some(left) = left.as_it_is(takes) {
-            self.waiting.push_back((frame, left));
-            return true;
-        }
-        left.fit(&mut frame, takes, &mut |part, left| {
-            self.waiting.push_back((part.to_vec(), left));
-        });
-        true
+/// Takes the next frame of the network, for a Guest of `takes`. Returns whether
+/// there was one; it may have broken a rule, and then it is dropped.
+fn receive(member: &Member, takes: Takes, waiting: &mut Waiting) -> bool {
+    let Some(arrived) = member.next() else {
+        return false;
+    };
+    member.free(arrived.place);
+    let mut frame = arrived.frame;
+    if frame.len() < ethernet::HEADER {
+        return true; // it is no frame
     }
+    let left = match arrived.header {
+        Some(header) => Offload::read(header, &frame),
+        None => {
+            // A Guest of 2007 leaves checksums out on such a network.
+            checksum::complete(&mut frame);
+            Ok(Offload::default())
+        }
+    };
+    if let Ok(left) = left {
+        waiting.add(frame, left, takes);
+    }
+    true
 }
 
 impl Device for VirtioLan {
     fn input(&self) -> Option<BorrowedFd<'_>> {
-        let (member, ..) = self.placed.as_ref()?;
+        let (member, _) = self.placed.as_ref()?;
         Some(member.bell())
     }
 
     fn counters(&self) -> NamedCounts {
-        self.lan.counters()
+        self.sender.lan.counters()
     }
 
     fn state(&mut self) -> DeviceState {
-        self.lan.state()
+        self.sender.lan.state()
     }
 
     fn restore(&mut self, state: &DeviceState) -> Result<(), RestoreError> {
-        self.lan.restore(state)
+        self.sender.lan.restore(state)
     }
 }
 
@@ -202,30 +209,28 @@ impl BusDevice for VirtioLan {
     }
 
     fn handle_input(&mut self) -> Result<Readiness, Violation> {
-        let Some((member, queues, _)) = &self.placed else {
+        let Some((member, queues)) = &self.placed else {
             return Ok(Readiness::Wait);
         };
-        let Some(buffers) = queues.frame_buffers() else {
+        let Some(mut buffers) = queues.frame_buffers() else {
             return Ok(Readiness::Wait);
         };
-        let (queue, takes) = (buffers.queue.clone(), buffers.takes());
         member.silence();
         for _ in 0..AT_ONCE {
-            if self.waiting.is_empty() && !self.receive(takes) {
+            let takes = buffers.takes();
+            if self.waiting.is_empty()
+                && !receive(member, takes, &mut self.waiting)
+            {
                 return Ok(Readiness::Wait);
             }
-            let Some((frame, left)) = self.waiting.front() else {
-                continue;
-            };
-            let placed = self.placed.as_ref();
-            let pair = placed.and_then(|(_, pair, _)| pair.frame_buffers());
-            let Some(mut buffers) = pair else { break };
-            let done = buffers.put(frame, *left)?;
-            if matches!(done, Filled::NoneFree) && queue.is_ready() {
+            let done = self.waiting.put_first(&mut buffers)?;
+            if matches!(done, Some(Filled::NoneFree))
+                && buffers.queue.is_ready()
+            {
                 return Ok(Readiness::Starved { watch: false });
             }
             // Without a driver, the Guest receives no frames.
-            self.waiting.pop_front();
+            self.waiting.drop_first();
         }
         Ok(Readiness::More)
     }
@@ -245,7 +250,7 @@ impl VirtioDevice for VirtioLan {
     }
 
     fn accepted(&mut self, features: Features) {
-        if let Some((_, pair, _)) = &mut self.placed
+        if let Some((_, pair)) = &mut self.placed
             && pair.accept(features)
         {
             self.waiting.clear();
@@ -253,7 +258,7 @@ impl VirtioDevice for VirtioLan {
     }
 
     fn config(&self) -> Vec<u8> {
-        self.mac.to_vec()
+        self.sender.mac.to_vec()
     }
 
     fn place(&mut self, queues: Vec<Queue>) -> std::io::Result<()> {
@@ -261,12 +266,13 @@ impl VirtioDevice for VirtioLan {
             return Ok(());
         };
         let guest = queue.guest().clone();
-        let member = Arc::new(Member::new(guest, self.lan.slot())?);
-        self.lan.start(member.clone(), Member::PAGE)?;
-        self.lan.bindings_changed();
-        self.lan.set_mac(self.mac, false);
-        let parts = GuestMemory::new(PARTS, 0)?;
-        self.placed = Some((member, Pair::new(queues), parts));
+        let Sender { lan, mac, .. } = &mut self.sender;
+        let member = Arc::new(Member::new(guest, lan.slot())?);
+        lan.start(member.clone(), Member::PAGE)?;
+        lan.bindings_changed();
+        lan.set_mac(*mac, false);
+        self.sender.parts = Some(GuestMemory::new(PARTS, 0)?);
+        self.placed = Some((member, Pair::new(queues)));
         Ok(())
     }
 
@@ -278,22 +284,24 @@ impl VirtioDevice for VirtioLan {
         &mut self,
         index: usize,
     ) -> Result<Option<SlowOutput>, Violation> {
-        let placed = self.placed.as_ref();
-        let queue = placed.and_then(|(_, pair, _)| pair.outgoing(index));
-        let Some(queue) = queue.cloned() else {
+        let Some((_, pair)) = &self.placed else {
             return Ok(None);
         };
-        let memory = queue.guest().memory().clone();
-        let region = memory.region();
-        while let Some(taken) = queue.take()? {
-            self.send(region, &taken.chain)?;
-            queue.answer(&taken, 0)?;
-        }
+        let has_header = pair.has_header();
+        pair.take_frames(index, |chain, header, frame| {
+            // The receiver checks the header against its copy of the frame, so
+            // what the Guest writes meanwhile makes no difference.
+            let first = truncated(&chain.readable, NET_HEADER);
+            let list = &[&first, frame.list].concat();
+            let region = frame.region;
+            let headed = has_header.then_some(SectionsIn { region, list });
+            self.sender.send(header, frame, headed)
+        })?;
         Ok(None)
     }
 
     fn damage(&self) -> Option<String> {
-        KeyedDevice::damage(&self.lan)
+        KeyedDevice::damage(&self.sender.lan)
     }
 }
 

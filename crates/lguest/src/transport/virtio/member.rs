@@ -20,7 +20,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 /// How many buffers there are. Linux 2.6.23 binds as many.
 const BUFFERS: u32 = 64;
@@ -90,6 +90,8 @@ pub(super) struct Member {
     bell: OwnedFd,
     /// The buffer that is filled next, of each key.
     next: [AtomicU32; 2],
+    /// The key that is looked at first.
+    turn: AtomicUsize,
 }
 
 /// A frame that has arrived, in one of the buffers.
@@ -132,6 +134,7 @@ impl Member {
             slot,
             bell: eventfd(0, flags)?,
             next: Default::default(),
+            turn: AtomicUsize::new(0),
         })
     }
 
@@ -147,9 +150,15 @@ impl Member {
     }
 
     /// Copies the next frame, in the order in which the buffers of a key are
-    /// filled.
+    /// filled. The keys take turns, so that frames to one do not keep those to
+    /// the other waiting.
     pub(super) fn next(&self) -> Option<Arrived> {
-        (0..KEYS.len()).find_map(|key| self.next_of(key))
+        let first = self.turn.load(Ordering::Relaxed);
+        let mut keys = (first..first + KEYS.len()).map(|key| key % KEYS.len());
+        let arrived = keys.find_map(|key| self.next_of(key))?;
+        let (key, _) = arrived.place;
+        self.turn.store((key + 1) % KEYS.len(), Ordering::Relaxed);
+        Some(arrived)
     }
 
     fn next_of(&self, key: usize) -> Option<Arrived> {
@@ -235,3 +244,42 @@ const _: () = {
     assert!(LONG_LISTS + BUFFERS * Dma::SIZE <= LONG_FRAMES);
     assert!(LONG_PAGES as usize == LGUEST_MAX_DMA_SECTIONS);
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transport::virtio::testing::guest;
+
+    /// Another Launcher has put a frame into this buffer.
+    fn fill(member: &Member, key: usize, buffer: u32) {
+        let used = KEYS[key].lists + buffer * Dma::SIZE;
+        member.memory.write(used, &60_u32.to_le_bytes()).unwrap();
+    }
+
+    #[test]
+    fn a_flood_to_one_key_does_not_keep_the_other_waiting() {
+        let member = Member::new(guest(0), 3).unwrap();
+        for flooded in [0, 1] {
+            let other = 1 - flooded;
+            (0..BUFFERS).for_each(|buffer| fill(&member, flooded, buffer));
+            let start = member.next[other].load(Ordering::Relaxed);
+            (start..start + 3).for_each(|n| fill(&member, other, n % BUFFERS));
+            let mut left = 3;
+            for _ in 0..2 * 3 {
+                let arrived = member.next().unwrap();
+                let (key, buffer) = arrived.place;
+                assert_eq!(arrived.header.is_some(), key == WITH_HEADER);
+                member.free(arrived.place);
+                match key == other {
+                    true => left -= 1,
+                    // The sender does not stop.
+                    false => fill(&member, flooded, buffer),
+                }
+            }
+            assert_eq!(left, 0, "key {flooded} was flooded");
+            while let Some(arrived) = member.next() {
+                member.free(arrived.place);
+            }
+        }
+    }
+}

@@ -8,7 +8,6 @@ use super::device::{Features, VirtioDevice};
 use super::queue::{Pair, Queue};
 use crate::devices::net::Nic;
 use crate::devices::{Readiness, Violation};
-use crate::memory::SectionsIn;
 use crate::transport::{BusDevice, Device, SlowOutput};
 use lg_abi::gen2::device::{
     NET_CHECKSUM, NET_GUEST_CHECKSUM, NET_GUEST_TCP4, NET_GUEST_TCP6,
@@ -92,19 +91,10 @@ impl VirtioDevice for VirtioNic {
         &mut self,
         index: usize,
     ) -> Result<Option<SlowOutput>, Violation> {
-        let Some(queue) = self.queues.outgoing(index) else {
-            return Ok(None);
-        };
-        let region = queue.guest().memory().region();
-        while let Some(taken) = queue.take()? {
-            let (header, list) = self.queues.frame_in(region, &taken.chain)?;
-            let frame = SectionsIn {
-                region,
-                list: &list,
-            };
+        self.queues.take_frames(index, |_, header, frame| {
             self.nic.send_with(header, frame);
-            queue.answer(&taken, 0)?;
-        }
+            Ok(())
+        })?;
         self.nic.flush();
         Ok(None)
     }

@@ -282,7 +282,7 @@ impl Pair {
     /// # Errors
     ///
     /// A [`Violation`] kills the Guest.
-    pub(super) fn frame_in(
+    fn frame_in(
         &self,
         region: &Region,
         chain: &Chain,
@@ -296,6 +296,35 @@ impl Pair {
             }
         }
         Ok((header, behind(&chain.readable, self.header())))
+    }
+
+    /// Hands each frame that the Guest sends to `send`, with its chain and what
+    /// [`Self::frame_in`] says, and answers it. Does nothing if queue `index`
+    /// is not the one from the Guest.
+    ///
+    /// # Errors
+    ///
+    /// A [`Violation`] kills the Guest.
+    pub(super) fn take_frames(
+        &self,
+        index: usize,
+        mut send: impl FnMut(
+            &Chain,
+            [u8; HEADER],
+            SectionsIn<'_>,
+        ) -> Result<(), Violation>,
+    ) -> Result<(), Violation> {
+        let Some(queue) = self.outgoing(index) else {
+            return Ok(());
+        };
+        let region = queue.guest.memory().region();
+        while let Some(taken) = queue.take()? {
+            let (header, list) = self.frame_in(region, &taken.chain)?;
+            let list = &list;
+            send(&taken.chain, header, SectionsIn { region, list })?;
+            queue.answer(&taken, 0)?;
+        }
+        Ok(())
     }
 
     /// The queue from the Guest, if queue `index` is that.

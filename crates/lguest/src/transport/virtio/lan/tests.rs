@@ -168,6 +168,38 @@ fn a_frame_goes_to_its_address_to_all_or_to_a_promiscuous_member() {
 }
 
 #[test]
+fn what_is_shorter_than_an_ethernet_header_is_lost() {
+    let dir = Scratch::new();
+    let file = dir.page("lan");
+    let (host, old) = guest_of_2007(&file, OLD);
+    let mut a = station(&file);
+    let b = station(&file);
+    eventually("all have met", || old.peers() == 2);
+    let (mac_a, mac_b) = (a.mac(), b.mac());
+    eventually("a frame has come", || {
+        a.send(mac_b, mac_a, TEXT);
+        !b.received().is_empty()
+    });
+    let before = b.received().len();
+    // 13 bytes and 8, with a part of another address than its own.
+    a.send(mac_b, mac_a, b"x");
+    a.send(mac_b, mac_a, b"");
+    let short = [&[0; 10][..], &mac_b, &[6, 6]].concat();
+    a.guest.put(FRAME, &short);
+    a.from_guest.offer(&[(FRAME, 18)], &[]);
+    a.bus.notify(a.from_guest.at).unwrap();
+    host.prepare(&[&mac_b[..], &OLD, b"x"].concat());
+    assert_eq!(old.send_frame(0x1000, key(2)).unwrap(), 13);
+    host.prepare(&[&mac_b, &OLD, TEXT].concat());
+    old.send_frame(0x1000, key(2)).unwrap();
+    eventually("the last one has come", || b.received().len() > before);
+    assert_eq!(b.received()[before], [&mac_b, &OLD, TEXT].concat());
+    let mut first = [0];
+    host.memory().read(PAGE + 6, &mut first).unwrap();
+    assert_eq!(first, [0x02], "it does not ask for all frames");
+}
+
+#[test]
 fn a_checksum_that_2007_left_out_is_filled_in() {
     let dir = Scratch::new();
     let file = dir.page("lan");
@@ -259,12 +291,14 @@ fn a_frame_of_many_segments_stays_one_only_for_a_guest_that_takes_it() {
     }
     let before = [takes.received().len(), plain.received().len()];
     let (header, rest) = three_segments();
-    let frame = [&ALL, &mac, &rest[..]].concat();
-    sender.send_long(header, &frame);
+    let frame_to = |to: [u8; 6]| [&to, &mac, &rest[..]].concat();
+    for to in [takes.mac(), plain.mac(), OLD] {
+        sender.send_long(header, &frame_to(to));
+    }
     // As it is, with its header ...
     eventually("it is there", || takes.received().len() > before[0]);
     let whole = &takes.received()[before[0]];
-    assert_eq!(*whole, [&header[..], &frame].concat());
+    assert_eq!(*whole, [&header[..], &frame_to(takes.mac())].concat());
     // ... and in segments for the others.
     eventually("all are there", || plain.received().len() > before[1] + 2);
     let segments = plain.received().split_off(before[1]);
@@ -273,21 +307,24 @@ fn a_frame_of_many_segments_stays_one_only_for_a_guest_that_takes_it() {
     });
     let mut old_ones: Vec<_> = (0..4).filter_map(|n| host.take(n)).collect();
     old_ones.sort_by_key(|frame| frame[41]);
-    assert_eq!(segments.len(), 3);
-    for (n, segment) in segments.iter().enumerate() {
+    assert_eq!((segments.len(), old_ones.len()), (3, 3));
+    let frame = frame_to(plain.mac());
+    for (n, (segment, old_one)) in segments.iter().zip(old_ones).enumerate() {
         let mut right = segment.clone();
         checksum::complete(&mut right);
         assert_eq!(*segment, right);
         let at = 54 + n * 1400;
         let end = frame.len().min(at + 1400);
         assert_eq!(segment[54..], frame[at..end]);
-        assert!(old_ones.contains(segment));
+        assert_eq!(segment[6..], old_one[6..]);
     }
     // A header that lies: the frame is lost, and the network goes on.
+    let before = takes.received().len();
     let mut bad = header;
     bad[7] = 0x80;
     sender.send_long(bad, &frame);
-    let before = takes.received().len();
+    // Segments for all would be thousands of frames: TCP has one receiver.
+    sender.send_long(header, &frame_to(ALL));
     sender.send(ALL, mac, b"\x08\x06the last one");
     eventually("it goes on", || takes.received().len() > before);
     assert!(takes.received()[before].ends_with(b"the last one"));
