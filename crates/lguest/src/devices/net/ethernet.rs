@@ -1,8 +1,8 @@
 //! The header of an Ethernet frame, and the IP packet behind it.
 //!
-//! A VLAN device of Linux puts a tag in front of the type (IEEE 802.1Q), and one
-//! on top of another puts two. Such devices leave checksums and segments to the
-//! device below them, so tags are skipped here.
+//! A VLAN device of Linux puts a tag in front of the type (IEEE 802.1Q), and
+//! one on top of another puts two. Such devices leave checksums and segments to
+//! the device below them, so tags are skipped here.
 
 /// Bytes of a header without tags: two addresses and a type. A shorter frame is
 /// none.
