@@ -355,10 +355,15 @@ impl Host<'_> {
     /// entry less in between (`clts`). Up to Linux 4.8 there is one more, which
     /// reads CR4 natively.
     fn is_table_of_linux_4(&self, reader: GuestPhys, table: GuestPhys) -> bool {
-        let Ok(next) = self.memory.words::<6>(table) else {
+        let Ok(words) = self.memory.words::<6>(table) else {
             return false;
         };
-        let next = next.map(|word| self.code_at(word));
+        // The kernel's list of its symbols is sorted. It has all its functions,
+        // and so runs of them that look like these.
+        if words.is_sorted() {
+            return false;
+        }
+        let next = words.map(|word| self.code_at(word));
         let has = |n: usize, bodies| {
             next[n].is_some_and(|at| at != reader && self.has_body(at, bodies))
         };

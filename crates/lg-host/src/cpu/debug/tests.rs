@@ -260,6 +260,38 @@ fn a_reader_that_returns_0_traps_too() {
     }
 }
 
+/// Linux 4.4 has its list of symbols in front of the table, with such a run.
+#[test]
+fn a_sorted_list_of_symbols_is_no_table() {
+    const LIST: u32 = 0x20_0000;
+    const BASE: u32 = 0xC000_0000;
+    let bodies: [&[u8]; 6] = [
+        &[0x31, 0xC0, 0xC3],
+        &[0xC3],
+        &[0x90, 0xC3],
+        &[0xA1, 1, 2, 3, 4, 0xC3],
+        &[0x90, 0xC3],
+        &[0x31, 0xC0, 0xC3],
+    ];
+    for sorted in [true, false] {
+        let mut m = machine(&STORES, DATA, 0);
+        let memory = m.ram.memory();
+        for (n, body) in (0..).zip(bodies) {
+            // The third one is in front of the others in a table.
+            let place = if n == 2 && !sorted { 0 } else { n + 1 };
+            let at = 0x10_0000 + place * 0x100;
+            memory.write(GuestPhys(at), body).unwrap();
+            let entry = GuestPhys(LIST + n * 4);
+            memory.set_word(entry, BASE + at).unwrap();
+        }
+        // What follows in the list.
+        let end = GuestPhys(LIST + 24);
+        memory.set_word(end, BASE + 0x10_0800).unwrap();
+        m.host().look_for_setter();
+        assert_eq!(m.vm.debug.setter.get() == NO_SETTER, sorted);
+    }
+}
+
 #[test]
 fn a_kernel_without_such_a_table_is_left_alone() {
     let mut m = machine(&STORES, DATA, 0);
