@@ -140,9 +140,11 @@ impl Host<'_> {
     }
 
     /// Whether the Launcher, or a debugger's breakpoint, wants the Guest to
-    /// stand.
+    /// stand. The Launcher lets a Guest go on by the word `break_wanted`, and may
+    /// do so at the moment at which the Guest stops by itself.
     fn is_to_stand(&self) -> bool {
         self.vm.wire.break_wanted.load(Ordering::SeqCst) != 0
+            || self.vm.debugger.has_stopped()
     }
 
     /// Decides what an event is: a shadow miss, a segment to put right, an

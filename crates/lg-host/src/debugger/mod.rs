@@ -47,8 +47,9 @@ pub struct Debugger {
     flag_use: Cell<u32>,
     /// The watchpoint that it sets off, plus one.
     earned: Cell<u32>,
-    /// 1 = the next instruction is not compared: the Guest stood there.
-    passes: Cell<u32>,
+    /// 1 = the next instruction is not compared if it is where the Guest stood,
+    /// and that address.
+    passes: [Cell<u32>; 2],
     /// How many instructions come before the next interrupt.
     pause: Cell<u32>,
     /// The address of the instruction for which a breakpoint was lifted, and
@@ -93,10 +94,16 @@ impl Debugger {
         self.work.set(self.work.get() & !bits);
     }
 
+    /// Whether the Guest has stopped by itself and does not stand yet.
+    #[inline]
+    pub(crate) fn has_stopped(&self) -> bool {
+        self.stop.get() != 0
+    }
+
     /// Whether an interrupt is to wait: the next instruction is the one that
     /// the debugger means.
     fn keeps_interrupts(&self) -> bool {
-        self.has(work::STEP | work::LIFTED) || self.passes.get() != 0
+        self.has(work::STEP | work::LIFTED) || self.passes[0].get() != 0
     }
 
     /// The breakpoint that was lifted: its address and its place.
@@ -104,6 +111,13 @@ impl Debugger {
         let [va, place] = &self.lifted;
         self.has(work::LIFTED)
             .then(|| (va.get(), GuestPhys(place.get())))
+    }
+
+    /// Whether the instruction at `eip`, which is next, is not compared: the
+    /// Guest stood there. An interrupt or a trap may have come first.
+    fn passes(&self, eip: u32) -> bool {
+        let [passes, stood] = &self.passes;
+        passes.replace(0) != 0 && stood.get() == eip
     }
 
     /// The first breakpoint of those that are compared that is `meant`, by its

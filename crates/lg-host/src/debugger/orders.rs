@@ -77,6 +77,8 @@ impl Host<'_> {
     /// Plants a breakpoint. One that is there already counts as planted.
     fn plant(&self, kind: Kind, va: u32, length: u32) -> Outcome {
         if kind == Kind::Software {
+            // The one that is lifted counts.
+            self.put_down();
             return self.plant_breakpoint(GuestVirt(va));
         }
         let debugger = &self.vm.debugger;
@@ -99,10 +101,7 @@ impl Host<'_> {
     fn remove(&self, kind: Kind, va: u32, length: u32) -> Outcome {
         let debugger = &self.vm.debugger;
         if kind == Kind::Software {
-            if debugger.lifted().is_some() && debugger.planted.get() == va {
-                debugger.clear(work::LIFTED);
-                return Outcome::Done;
-            }
+            self.put_down();
             return self.remove_breakpoint(GuestVirt(va));
         }
         let last = va.saturating_add(length.max(1) - 1);
@@ -126,9 +125,11 @@ impl Host<'_> {
             if step { work::STEP } else { 0 }
                 | if compares { work::COMPARE } else { 0 },
         );
-        debugger.passes.set(u32::from(compares));
+        let eip = self.vm.regs.eip.get();
+        debugger.passes[0].set(u32::from(compares));
+        debugger.passes[1].set(eip);
         debugger.pause.set(0);
-        self.lift_at(GuestVirt(self.vm.regs.eip.get()));
+        self.lift_at(GuestVirt(eip));
         let slow_paths = &self.vm.slow_paths;
         if debugger.has(work::STEP | work::COMPARE) {
             let added = PATCHES & !slow_paths.get();

@@ -59,7 +59,8 @@ impl Host<'_> {
     }
 
     /// Takes the general registers. Of the flags, those count that a program
-    /// can set, and the Guest's interrupt flag.
+    /// can set, and in the kernel the Guest's interrupt flag. A program has it
+    /// always: without it, the kernel would never interrupt it again.
     pub(super) fn set_registers(&mut self) -> Outcome {
         let (text, length) = self.vm.wire.mailbox.read_text();
         if length < WRITABLE * 4 {
@@ -90,7 +91,8 @@ impl Host<'_> {
         let flags = word(Word::Eflags);
         regs.eflags.set(flags & EFLAGS_USABLE | EFLAGS_FIXED);
         let enabled = self.takes_interrupts() == Ok(true);
-        if vm.is_initialised() && enabled != (flags & IF != 0) {
+        let is_kernel = vm.is_initialised() && vm.user.get() == 0;
+        if is_kernel && enabled != (flags & IF != 0) {
             // The shared page was just read, so it is there.
             let _ = self.set_irq_enabled(flags & IF);
         }

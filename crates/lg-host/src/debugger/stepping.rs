@@ -13,7 +13,7 @@
 use super::{Debugger, work};
 use crate::address::GuestVirt;
 use crate::cpu::accesses::sized_accesses;
-use crate::cpu::instruction::{MAX_INSTRUCTION, opcode};
+use crate::cpu::instruction::{MAX_INSTRUCTION, instruction, length, opcode};
 use crate::cpu::registers::EFLAGS_TF;
 use crate::host::{Event, Host};
 use crate::kill::Kill;
@@ -39,6 +39,16 @@ mod flag_use {
     pub(super) const POPS: u32 = 2;
 }
 
+/// Whether it is `pop %ss` or a `mov` to it.
+fn loads_stack_segment(code: &[u8]) -> bool {
+    const SS: u8 = 2;
+    instruction(code).is_some_and(|found| match (found.opcode, found.rest) {
+        (0x17, _) => true,
+        (0x8E, [mod_rm, ..]) => mod_rm >> 3 & 7 == SS,
+        _ => false,
+    })
+}
+
 /// Where the Guest was, to see whether it is elsewhere: eip, and whether it ran
 /// user code.
 pub(crate) type Whereabouts = (u32, u32);
@@ -62,7 +72,7 @@ impl Host<'_> {
         let here = |kind, first, last| {
             kind == Kind::Execution && (first..=last).contains(&eip)
         };
-        let passes = debugger.passes.replace(0) != 0;
+        let passes = debugger.passes(eip);
         if !passes && debugger.find(here).is_some() {
             self.stop(Stop::Execution, 0);
             return false;
@@ -71,11 +81,21 @@ impl Host<'_> {
             return true;
         }
         debugger.pause.set(debugger.pause.get().saturating_sub(1));
-        let mut code = [0; MAX_INSTRUCTION];
-        let length = self.look(Space::Virtual, eip, &mut code);
-        let code = &code[..length];
-        debugger.earned.set(self.set_off(code));
-        debugger.flag_use.set(match opcode(code) {
+        let mut code = [0; 2 * MAX_INSTRUCTION];
+        let read = self.look(Space::Virtual, eip, &mut code);
+        let code = &code[..read];
+        let mut earned = self.set_off(code);
+        let mut last = code;
+        if loads_stack_segment(code)
+            && let Some(length) = length(code)
+        {
+            // The processor does not trap before it has carried out the next
+            // one as well.
+            last = &code[length..];
+            earned = earned.max(self.set_off(last));
+        }
+        debugger.earned.set(earned);
+        debugger.flag_use.set(match opcode(last) {
             Some(0x9C) => flag_use::PUSHES,
             Some(0x9D | 0xCF) => flag_use::POPS,
             _ => flag_use::NONE,

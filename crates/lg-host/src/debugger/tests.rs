@@ -350,6 +350,103 @@ fn what_is_compared_stops_before_code_and_behind_accesses() {
     assert_eq!(d.byte(PLACE + 2), 0x90);
 }
 
+/// A handler is not where the Guest stood.
+#[test]
+fn code_that_an_interrupt_leads_to_is_compared() {
+    let mut d = Debuggee::new(&[0x90; 4]);
+    let memory = d.0.ram.memory();
+    let enabled = GuestPhys(Machine::DATA + offset::IRQ_ENABLED);
+    memory.set_word(enabled, IF).unwrap();
+    d.plant(Kind::Execution, HANDLER + 32, 1);
+    d.0.vm.halted.set(1);
+    d.does(Order::Prepare, [0; 3]);
+    d.0.vm.raise(0);
+    d.0.world.reports.clear();
+    assert_eq!(d.0.host().get_ready(), Err(Kill::LauncherGone));
+    assert_eq!(d.0.world.reports, [[Stop::Execution as u32, 0, 0]]);
+    assert_eq!(d.eip(), HANDLER + 32);
+}
+
+/// The Launcher lets a Guest go on that was held, in the moment in which it
+/// stops by itself.
+#[test]
+fn a_stop_is_not_lost_when_a_hold_ends() {
+    let mut d = Debuggee::new(&[0x90; 4]);
+    d.prepare(true);
+    d.goes_to(CODE + 1);
+    d.0.host().end_step(STEP);
+    d.0.vm.wire.break_wanted.store(0, Ordering::SeqCst);
+    d.0.world.reports.clear();
+    assert_eq!(d.0.host().get_ready(), Err(Kill::LauncherGone));
+    assert_eq!(d.0.world.reports, [[Stop::Step as u32, 0, 0]]);
+}
+
+/// There is no trap between a load of ss and the next instruction.
+#[test]
+fn flags_are_pushed_without_the_step_behind_a_load_of_ss() {
+    // mov %eax, %ss; pop %ss; mov (%eax), %ss; mov %eax, %ds
+    for (load, both) in [
+        (&[0x8E, 0xD0][..], true),
+        (&[0x17], true),
+        (&[0x66, 0x8E, 0x10], true),
+        (&[0x8E, 0xD8], false),
+    ] {
+        let mut d = Debuggee::new(&[load, &[0x9C]].concat());
+        d.plant(Kind::Write, 0xC000_5FFC, 4);
+        d.0.vm.regs.esp.set(0xC000_6000);
+        d.prepare(false);
+        let pushed = GuestPhys(0x5FFC);
+        d.0.ram.memory().set_word(pushed, 0x302).unwrap();
+        d.0.vm.regs.esp.set(0xC000_5FFC);
+        let length = u32::try_from(load.len()).unwrap();
+        d.goes_to(CODE + length + u32::from(both));
+        let stop = both.then_some((Stop::Write, 0xC000_5FFC));
+        assert_eq!(d.after(STEP), stop, "{load:x?}");
+        let flags = d.0.ram.memory().word(pushed).unwrap();
+        assert_eq!(flags, if both { 0x202 } else { 0x302 });
+    }
+}
+
+#[test]
+fn a_breakpoint_that_is_lifted_takes_room_and_can_be_removed() {
+    let mut d = Debuggee::new(&[0x90; 128]);
+    let software = Kind::Software as u32;
+    for n in 0..u32::try_from(MAX_SOFTWARE).unwrap() {
+        d.plant(Kind::Software, CODE + n, 1);
+    }
+    d.prepare(false);
+    assert_eq!(d.byte(PLACE), 0x90, "lifted");
+    let one_more = [CODE + 100, 1, software];
+    let (outcome, ..) = d.order(Order::Plant, one_more, &[]);
+    assert_eq!(outcome, Outcome::Full);
+    assert_eq!(d.byte(PLACE), 0xCC);
+    d.prepare(false);
+    // Twice is once.
+    d.plant(Kind::Software, CODE, 1);
+    d.does(Order::Remove, [CODE, 1, software]);
+    let (outcome, ..) = d.order(Order::Remove, [CODE, 1, software], &[]);
+    assert_eq!(outcome, Outcome::NoSuch);
+    d.prepare(false);
+    assert_eq!(d.byte(PLACE), 0x90);
+    d.does(Order::Plant, one_more);
+}
+
+#[test]
+fn a_program_keeps_its_interrupt_flag() {
+    let mut d = Debuggee::new(&[0x90]);
+    let enabled = GuestPhys(Machine::DATA + offset::IRQ_ENABLED);
+    d.0.ram.memory().set_word(enabled, IF).unwrap();
+    let (_, _, mut text) = d.order(Order::ReadRegisters, [0; 3], &[]);
+    let flags = 2_u32.to_le_bytes();
+    text[Word::Eflags as usize * 4..][..4].copy_from_slice(&flags);
+    for (user, left) in [(1, IF), (0, 0)] {
+        d.0.vm.user.set(user);
+        let (outcome, ..) = d.order(Order::WriteRegisters, [0; 3], &text);
+        assert_eq!(outcome, Outcome::Done);
+        assert_eq!(d.0.ram.memory().word(enabled), Ok(left));
+    }
+}
+
 #[test]
 fn interrupts_leave_time_for_what_they_interrupt() {
     let mut d = Debuggee::new(&[0x90; 4]);
