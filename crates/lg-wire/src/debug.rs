@@ -9,173 +9,127 @@
 //! The arguments of the request are why the Guest stands ([`Stop`]), the
 //! [`Outcome`] of the last order, and a value that belongs to one of them.
 
-/// What the Host is to do while the Guest stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub enum Order {
-    /// Let the Guest go on.
-    GoOn = 0,
-    /// Answer the [`Words`] in the text.
-    ReadRegisters = 1,
-    /// Take the first [`WRITABLE`] words of the text for the registers.
-    WriteRegisters = 2,
-    /// Answer half of the floating-point registers, as FXSAVE has them.
-    /// Argument: 0 or 1.
-    ReadFpu = 3,
-    /// Take half of them from the text. Argument: 0 or 1.
-    WriteFpu = 4,
-    /// Answer memory. Arguments: address, length, and a [`Space`]. The text is
-    /// shorter than that where the memory ends.
-    Read = 5,
-    /// Write memory. Arguments: address, nothing, and a [`Space`].
-    Write = 6,
-    /// Plant a breakpoint. Arguments: address, length, [`Kind`].
-    Plant = 7,
-    /// Remove one. Arguments as for [`Self::Plant`].
-    Remove = 8,
-    /// How the Guest goes on when it does. Argument: 1 = for one instruction.
-    Prepare = 9,
-    /// Remove all breakpoints, and go on as without a debugger.
-    Detach = 10,
-    /// Answer the entries of the Guest's tables for an address: how many, then
-    /// a physical address and a value for each. Argument: the address.
-    Walk = 11,
-    /// Answer the page directories that have a view, one word each.
-    Directories = 12,
+/// Enums whose number goes through the mailbox, where any number may be.
+macro_rules! numbered {
+    ($(#[$about:meta])* pub enum $Name:ident {
+        $($(#[$doc:meta])* $Variant:ident = $number:literal,)*
+    }) => {
+        $(#[$about])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u32)]
+        pub enum $Name {
+            $($(#[$doc])* $Variant = $number,)*
+        }
+
+        impl $Name {
+            /// All of them, by number.
+            pub const ALL: &[Self] = &[$(Self::$Variant),*];
+
+            /// The one with this number.
+            #[must_use]
+            pub const fn from_number(number: u32) -> Option<Self> {
+                match number {
+                    $($number => Some(Self::$Variant),)*
+                    _ => None,
+                }
+            }
+        }
+    };
 }
 
-impl Order {
-    /// All of them, by number.
-    pub const ALL: [Self; 13] = [
-        Self::GoOn,
-        Self::ReadRegisters,
-        Self::WriteRegisters,
-        Self::ReadFpu,
-        Self::WriteFpu,
-        Self::Read,
-        Self::Write,
-        Self::Plant,
-        Self::Remove,
-        Self::Prepare,
-        Self::Detach,
-        Self::Walk,
-        Self::Directories,
-    ];
-
-    /// The order with number `number`.
-    #[must_use]
-    pub fn from_number(number: u32) -> Option<Self> {
-        Self::ALL.into_iter().find(|&order| order as u32 == number)
+numbered! {
+    /// What the Host is to do while the Guest stands.
+    pub enum Order {
+        /// Let the Guest go on.
+        GoOn = 0,
+        /// Answer the [`Words`] in the text.
+        ReadRegisters = 1,
+        /// Take the first [`WRITABLE`] words of the text for the registers.
+        WriteRegisters = 2,
+        /// Answer half of the floating-point registers, as FXSAVE has them.
+        /// Argument: 0 or 1.
+        ReadFpu = 3,
+        /// Take half of them from the text. Argument: 0 or 1.
+        WriteFpu = 4,
+        /// Answer memory. Arguments: address, length, and a [`Space`]. The text
+        /// is shorter than that where the memory ends.
+        Read = 5,
+        /// Write memory. Arguments: address, nothing, and a [`Space`].
+        Write = 6,
+        /// Plant a breakpoint. Arguments: address, length, [`Kind`].
+        Plant = 7,
+        /// Remove one. Arguments as for [`Self::Plant`].
+        Remove = 8,
+        /// How the Guest goes on when it does. Argument: 1 = for one
+        /// instruction.
+        Prepare = 9,
+        /// Remove all breakpoints, and go on as without a debugger.
+        Detach = 10,
+        /// Answer the entries of the Guest's tables for an address: how many,
+        /// then a physical address and a value for each. Argument: the address.
+        Walk = 11,
+        /// Answer the page directories that have a view, one word each.
+        Directories = 12,
     }
 }
 
-/// Which addresses memory has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub enum Space {
-    /// Those of the page directory that is loaded.
-    Virtual = 0,
-    /// Those of the Guest's memory.
-    Physical = 1,
-}
-
-/// Kinds of breakpoints.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub enum Kind {
-    /// An `int3` in the Guest's memory.
-    Software = 0,
-    /// The address of an instruction, compared before each instruction.
-    Execution = 1,
-    /// Memory that is written.
-    Write = 2,
-    /// Memory that is read.
-    Read = 3,
-    /// Memory that is read or written.
-    Access = 4,
-}
-
-impl Kind {
-    /// All of them, by number.
-    pub const ALL: [Self; 5] = [
-        Self::Software,
-        Self::Execution,
-        Self::Write,
-        Self::Read,
-        Self::Access,
-    ];
-
-    /// The kind with number `number`.
-    #[must_use]
-    pub fn from_number(number: u32) -> Option<Self> {
-        Self::ALL.into_iter().find(|&kind| kind as u32 == number)
+numbered! {
+    /// Which addresses memory has.
+    pub enum Space {
+        /// Those of the page directory that is loaded.
+        Virtual = 0,
+        /// Those of the Guest's memory.
+        Physical = 1,
     }
 }
 
-/// Why the Guest stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub enum Stop {
-    /// The Launcher has asked for it.
-    Told = 0,
-    /// It has carried out one instruction.
-    Step = 1,
-    /// It has reached a [`Kind::Software`].
-    Breakpoint = 2,
-    /// It has reached a [`Kind::Execution`].
-    Execution = 3,
-    /// It has written what is watched. The value is the address.
-    Write = 4,
-    /// It has read what is watched. The value is the address.
-    Read = 5,
-    /// It has read or written what is watched. The value is the address.
-    Access = 6,
-}
-
-impl Stop {
-    /// All of them, by number.
-    pub const ALL: [Self; 7] = [
-        Self::Told,
-        Self::Step,
-        Self::Breakpoint,
-        Self::Execution,
-        Self::Write,
-        Self::Read,
-        Self::Access,
-    ];
-
-    /// The reason with number `number`.
-    #[must_use]
-    pub fn from_number(number: u32) -> Option<Self> {
-        Self::ALL.into_iter().find(|&stop| stop as u32 == number)
+numbered! {
+    /// Kinds of breakpoints.
+    pub enum Kind {
+        /// An `int3` in the Guest's memory.
+        Software = 0,
+        /// The address of an instruction, compared before each instruction.
+        Execution = 1,
+        /// Memory that is written.
+        Write = 2,
+        /// Memory that is read.
+        Read = 3,
+        /// Memory that is read or written.
+        Access = 4,
     }
 }
 
-/// What became of an order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub enum Outcome {
-    /// It was carried out.
-    Done = 0,
-    /// There is no such memory, or no such breakpoint.
-    NoSuch = 1,
-    /// There is no room for one more breakpoint.
-    Full = 2,
-    /// It cannot be carried out.
-    Refused = 3,
+numbered! {
+    /// Why the Guest stands.
+    pub enum Stop {
+        /// The Launcher has asked for it.
+        Told = 0,
+        /// It has carried out one instruction.
+        Step = 1,
+        /// It has reached a [`Kind::Software`].
+        Breakpoint = 2,
+        /// It has reached a [`Kind::Execution`].
+        Execution = 3,
+        /// It has written what is watched. The value is the address.
+        Write = 4,
+        /// It has read what is watched. The value is the address.
+        Read = 5,
+        /// It has read or written what is watched. The value is the address.
+        Access = 6,
+    }
 }
 
-impl Outcome {
-    /// The outcome with number `number`.
-    #[must_use]
-    pub const fn from_number(number: u32) -> Option<Self> {
-        Some(match number {
-            0 => Self::Done,
-            1 => Self::NoSuch,
-            2 => Self::Full,
-            3 => Self::Refused,
-            _ => return None,
-        })
+numbered! {
+    /// What became of an order.
+    pub enum Outcome {
+        /// It was carried out.
+        Done = 0,
+        /// There is no such memory, or no such breakpoint.
+        NoSuch = 1,
+        /// There is no room for one more breakpoint.
+        Full = 2,
+        /// It cannot be carried out.
+        Refused = 3,
     }
 }
 
@@ -233,19 +187,17 @@ mod tests {
 
     #[test]
     fn numbers_and_names_are_one_to_one() {
-        for (number, order) in (0..).zip(Order::ALL) {
-            assert_eq!(order as u32, number);
-            assert_eq!(Order::from_number(number), Some(order));
+        macro_rules! check {
+            ($($Name:ident),*) => {$(
+                for (number, &named) in (0..).zip($Name::ALL) {
+                    assert_eq!(named as u32, number);
+                    assert_eq!($Name::from_number(number), Some(named));
+                }
+                let end = u32::try_from($Name::ALL.len()).unwrap();
+                assert_eq!($Name::from_number(end), None);
+            )*};
         }
-        for (number, kind) in (0..).zip(Kind::ALL) {
-            assert_eq!(Kind::from_number(number), Some(kind));
-        }
-        for (number, stop) in (0..).zip(Stop::ALL) {
-            assert_eq!(Stop::from_number(number), Some(stop));
-        }
-        assert_eq!(Order::from_number(13), None);
-        assert_eq!(Kind::from_number(5), None);
-        assert_eq!(Stop::from_number(7), None);
-        assert_eq!(Outcome::from_number(4), None);
+        check!(Order, Space, Kind, Stop, Outcome);
+        assert_eq!(Order::from_number(u32::MAX), None);
     }
 }
