@@ -129,6 +129,22 @@ mod tests {
     use rustix::event::{EventfdFlags, eventfd};
 
     #[test]
+    fn a_long_answer_is_written_while_it_is_made() {
+        let (input, _gdb) = rustix::pipe::pipe().unwrap();
+        let (shown, output) = rustix::pipe::pipe().unwrap();
+        let mut connection = Connection::new(input, output);
+        for _ in 0..10 * PIECE {
+            connection.write(b'0').unwrap();
+            assert!(connection.written.len() < PIECE);
+        }
+        let written = rustix::io::ioctl_fionread(&shown).unwrap();
+        assert_eq!(written, 10 * PIECE as u64);
+        // GDB that is gone ends it before its end.
+        drop(shown);
+        assert!((0..PIECE).any(|_| connection.write(b'0').is_err()));
+    }
+
+    #[test]
     fn bytes_come_one_by_one_and_news_comes_first() {
         let news = eventfd(0, EventfdFlags::empty()).unwrap();
         let (input, gdb) = rustix::pipe::pipe().unwrap();

@@ -79,11 +79,14 @@ pub(super) fn serve(connection: Connection, guest: &mut Debugged) -> End {
                 }
             }
             Machine::CtrlCInterrupt(interrupted) => {
+                // GDB has sent it before it read that the Guest has stopped.
+                let stands = guest.hold.is_some();
                 let stopped = match interrupt(guest) {
                     Ok(stopped) => stopped,
                     Err(Gone) => return End::Ended,
                 };
-                interrupted.interrupt_handled(guest, Some(stopped))
+                let stopped = (!stands).then_some(stopped);
+                interrupted.interrupt_handled(guest, stopped)
             }
             Machine::Disconnected(mut ended) => {
                 // The receipt of GDB's last packet.

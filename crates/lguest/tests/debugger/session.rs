@@ -1,7 +1,7 @@
 //! Sessions: how they begin and end, and what comes of wrong bytes.
 
 use crate::client::register::{EBX, EIP};
-use crate::client::{Debuggee, Gdb, to_hex, word};
+use crate::client::{Debuggee, Gdb, from_hex, to_hex, word};
 use crate::support::{Running, Scratch, is_here, lguest, run};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
@@ -84,6 +84,37 @@ fn bytes_that_are_no_packets_end_the_session_and_not_the_guest() {
     let mut gdb = Gdb::connect(&guest.at);
     assert_eq!(gdb.memory(place, 1).len(), 1);
     gdb.order("D");
+    guest.power_off();
+}
+
+#[test]
+fn an_interrupt_that_crosses_a_stop_is_one_stop() {
+    let (mut guest, mut gdb) = Debuggee::at_its_prompt(&[]);
+    gdb.step();
+    gdb.send_raw(&[3]);
+    gdb.send("c");
+    guest.run.type_in(b"echo on\n");
+    guest.run.wait_for("\non");
+    gdb.interrupt();
+    gdb.order("D");
+    guest.power_off();
+}
+
+#[test]
+fn a_long_answer_waits_for_a_gdb_that_reads_late_or_never() {
+    /// More than a socket takes without a reader.
+    const LENGTH: u32 = 1 << 20;
+    let (mut guest, mut gdb) = Debuggee::at_its_prompt(&[]);
+    gdb.write(0xC000_0800, b"here");
+    gdb.send(&format!("mc0000000,{LENGTH:x}"));
+    // The Launcher cannot answer all of it yet.
+    let memory = from_hex(&gdb.receive());
+    assert_eq!(memory.len(), LENGTH as usize);
+    assert_eq!(&memory[0x800..0x804], b"here");
+    gdb.send(&format!("mc0000000,{LENGTH:x}"));
+    drop(gdb);
+    guest.run.type_in(b"echo on\n");
+    guest.run.wait_for("\non");
     guest.power_off();
 }
 
