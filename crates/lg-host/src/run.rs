@@ -140,8 +140,8 @@ impl Host<'_> {
     }
 
     /// Whether the Launcher, or a debugger's breakpoint, wants the Guest to
-    /// stand. The Launcher lets a Guest go on by the word `break_wanted`, and may
-    /// do so at the moment at which the Guest stops by itself.
+    /// stand. The Launcher lets a Guest go on by the word `break_wanted`, and
+    /// may do so at the moment at which the Guest stops by itself.
     fn is_to_stand(&self) -> bool {
         self.vm.wire.break_wanted.load(Ordering::SeqCst) != 0
             || self.vm.debugger.has_stopped()
