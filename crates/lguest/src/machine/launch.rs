@@ -11,7 +11,7 @@ use super::detach::{self, Side};
 use super::ending::Ending;
 use super::error::{LaunchError, lacks};
 use super::inputs::Inputs;
-use super::named::Prepared;
+use super::named::{Prepared, Running};
 use super::open::Opened;
 use super::owner::{self, Owner};
 use super::run::Run;
@@ -84,9 +84,6 @@ pub fn launch(config: &Config, started: u64) -> Result<Outcome, LaunchError> {
         .and_then(|owner| owner.watch(&ending))
         .map_err(lacks("watch the parent and the output"))
         .inspect_err(give_up)?;
-    let Built { guest, bus, .. } = &built;
-    let control = named.map(|named| named.start(config, guest, bus, &ending));
-    let control = control.transpose().inspect_err(|_| ending.by_failure())?;
     let debugger = opened.debugger.map(|listener| {
         debugger::start(config, &built, &ending, listener).inspect_err(give_up)
     });
@@ -97,30 +94,54 @@ pub fn launch(config: &Config, started: u64) -> Result<Outcome, LaunchError> {
             terminal::tell(&wall.to_string());
         }
     }
-    let ended = run(&built, &ending, opened.stats, debugger.as_ref(), start);
-    if let Some(control) = control {
-        match &ended {
-            Ok((outcome, reason)) => control.end(*outcome, reason),
-            Err(error) => control.end(error.outcome(), &error.to_string()),
-        }
-    }
+    let mut control = None;
+    let serve = || {
+        let Built { guest, bus, .. } = &built;
+        let named = named.map(|n| n.start(config, guest, bus, &ending));
+        control = named.transpose()?;
+        Ok(())
+    };
+    let debugger = debugger.as_ref();
+    let ended = run(&built, &ending, opened.stats, debugger, start, serve);
+    note_end(&ending, control, &ended);
     ended.map(|(outcome, _)| outcome)
 }
 
-/// Runs the Guest until it dies, writes why, and writes the statistics. Returns
-/// the outcome and the reason.
+/// Keeps how a machine with a name has ended, and tells its clients. Blocks
+/// until they know it, or some seconds.
+fn note_end(
+    ending: &Ending,
+    control: Option<Running>,
+    ended: &Result<(Outcome, String), LaunchError>,
+) {
+    let (outcome, reason) = match ended {
+        Ok((outcome, reason)) => (*outcome, reason.clone()),
+        Err(error) => (error.outcome(), error.to_string()),
+    };
+    match control {
+        Some(control) => control.end(outcome, &reason),
+        None => ending.note(outcome, &reason),
+    }
+}
+
+/// Runs the Guest until it dies, writes why, and writes the statistics. `serve`
+/// starts the control socket. Returns the outcome and the reason.
 fn run(
     built: &Built,
     ending: &Ending,
     stats: Option<Sink>,
     debugger: Option<&Debugger>,
     start: Instant,
+    serve: impl FnOnce() -> Result<(), LaunchError>,
 ) -> Result<(Outcome, String), LaunchError> {
     let Built { guest, bus, .. } = built;
     terminal::enter();
     let inputs = Inputs::start(bus, guest, ending);
     let inputs = inputs.map_err(lacks("watch the guest's input"));
     let ended = inputs.and_then(|inputs| {
+        // The control socket may say at once that the machine is ready. So
+        // everything else that can fail is done before.
+        serve()?;
         let mut run = Run::new(guest.clone(), &**bus, inputs, debugger);
         let death = run.until_death()?;
         Ok((death, run.counters(start)))

@@ -1,8 +1,8 @@
 //! What a run with a name has more: a folder, a control socket, an end.
 //!
 //! The folder is claimed before anything else is opened. The thread of the
-//! control socket starts when the Guest is built, and ends after its clients
-//! have received how the machine has ended.
+//! control socket starts last, just before the Guest runs, and ends after its
+//! clients have received how the machine has ended.
 
 use super::config::{Config, Kernel, Named};
 use super::detach::Ready;
@@ -13,7 +13,7 @@ use super::signals;
 use crate::cli::exit::Outcome;
 use crate::devices::console::Remote;
 use crate::devices::console::backlog::{Backlog, now};
-use crate::engine::{Engine, Hold, RequestError};
+use crate::engine::{Engine, Hold};
 use crate::machine::terminal;
 use crate::machines::claim::{Claim, Files, Record};
 use crate::machines::protocol::{Counts, DeviceCounts};
@@ -32,8 +32,7 @@ use std::time::Duration;
 /// How long the end of the run waits for the control socket.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long a Guest may take to stand still. It does not go on afterwards,
-/// however long it takes.
+/// How long a Guest may take to stand still when it is paused.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// SIGKILL: what the end by `lguest kill` counts as.
@@ -176,6 +175,19 @@ impl Running {
     }
 }
 
+/// `hold`, when the Guest stands. A hostile Guest may refuse to; then it goes
+/// on, because `paused` would not be true.
+fn standing(hold: Hold, patience: Duration) -> Result<Hold, String> {
+    match hold.wait_for(patience) {
+        Ok(true) => Ok(hold),
+        Ok(false) => Err(format!(
+            "the guest did not stand still within {patience:?}, and runs on: \
+             try again, or end it"
+        )),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 /// The machine, as its control socket uses it.
 struct Machine {
     facts: Facts,
@@ -222,12 +234,8 @@ impl Controlled for Machine {
         if self.hold.is_some() {
             return Ok(());
         }
-        let hold = || -> Result<Hold, RequestError> {
-            let hold = self.guest.hold()?;
-            hold.wait_for(PAUSE)?;
-            Ok(hold)
-        };
-        self.hold = Some(hold().map_err(|error| error.to_string())?);
+        let hold = self.guest.hold().map_err(|error| error.to_string())?;
+        self.hold = Some(standing(hold, PAUSE)?);
         Ok(())
     }
 
@@ -258,5 +266,41 @@ impl Controlled for Machine {
         if let Some(notify) = self.notify.take() {
             notify.tell();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::{Holder, RequestError};
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    /// A Guest that never stands.
+    #[derive(Default)]
+    struct Restless {
+        goes_on: AtomicBool,
+    }
+
+    impl Holder for Restless {
+        fn wait_until_still(
+            &self,
+            patience: Option<Duration>,
+        ) -> Result<bool, RequestError> {
+            assert_eq!(patience, Some(PAUSE));
+            Ok(false)
+        }
+
+        fn let_go(&self) {
+            self.goes_on.store(true, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn a_guest_that_does_not_stand_is_not_paused() {
+        let guest = Arc::new(Restless::default());
+        let held = standing(Hold::new(guest.clone()), PAUSE);
+        let said = held.err().unwrap();
+        assert!(said.starts_with("the guest did not stand still"), "{said}");
+        assert!(guest.goes_on.load(Ordering::SeqCst));
     }
 }

@@ -4,16 +4,13 @@
 //! writes to them.
 
 use super::error::MachineError;
-use super::folder::{CONSOLE, END, FACTS, Folder, Place};
+use super::folder::{CONSOLE, END, FACTS, Folder, Place, new_socket};
 use super::name::Name;
 use super::record::{End, Facts};
 use crate::devices::console::backlog::now;
 use crate::lock::lock;
 use rustix::fs::Mode;
-use rustix::net::{
-    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen,
-    socket_with,
-};
+use rustix::net::{SocketAddrUnix, bind, listen};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
@@ -50,8 +47,7 @@ impl Claim {
     ///
     /// The name is taken, or the folder cannot be made.
     pub fn make(name: &Name) -> Result<(Self, Files), MachineError> {
-        let place = Place::make()?;
-        let (folder, lock) = place.claim(name)?;
+        let (place, folder, lock) = Place::claim(name)?;
         let facts = folder.create(FACTS)?;
         let claim = Self {
             place,
@@ -75,12 +71,7 @@ impl Claim {
     fn listen(&self) -> Result<OwnedFd, MachineError> {
         let path = self.folder.socket()?;
         let listen = || {
-            let socket = socket_with(
-                AddressFamily::UNIX,
-                SocketType::STREAM,
-                SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
-                None,
-            )?;
+            let socket = new_socket()?;
             // The mode that the socket is going to have in the folder.
             rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
             bind(&socket, &SocketAddrUnix::new(&path)?)?;

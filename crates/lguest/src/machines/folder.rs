@@ -19,8 +19,8 @@ use super::protocol::State;
 use super::record::{End, Facts};
 use crate::devices::console::backlog::{Output, now, state_in};
 use rustix::fs::{
-    AtFlags, Dir, FlockOperation, Mode, OFlags, fstat, mkdirat, openat,
-    unlinkat,
+    AtFlags, Dir, FlockOperation, Mode, OFlags, fstat, major, minor, mkdirat,
+    openat, unlinkat,
 };
 use rustix::io::Errno;
 use rustix::net::{
@@ -130,22 +130,27 @@ impl Place {
         Ok(dir.map(|dir| Self { path, dir }))
     }
 
-    /// Opens the place, and makes it if there is none.
-    ///
-    /// # Errors
-    ///
-    /// [`MachineError::NotOurs`], [`MachineError::Place`].
-    pub fn make() -> Result<Self, MachineError> {
-        let path = path();
+    /// Opens the place at `path`, and makes it if there is none.
+    fn make(path: PathBuf) -> Result<Self, MachineError> {
         let failed = |error: Errno| MachineError::Place {
             path: path.clone(),
             error: error.into(),
         };
-        match mkdirat(rustix::fs::CWD, &path, OWNER) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(error) => return Err(failed(error)),
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match mkdirat(rustix::fs::CWD, &path, OWNER) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(error) => return Err(failed(error)),
+            }
+            match open_dir(rustix::fs::CWD, &path, &path)? {
+                Some(dir) => return Ok(Self { path, dir }),
+                None if Instant::now() > deadline => {
+                    return Err(failed(Errno::NOENT));
+                }
+                // Another command has removed it, because it was empty.
+                None => std::thread::sleep(PAUSE),
+            }
         }
-        Self::open()?.ok_or_else(|| failed(Errno::NOENT))
     }
 
     /// The folder of a machine, if there is one.
@@ -203,20 +208,35 @@ impl Place {
         Ok(folders)
     }
 
-    /// Makes the folder of a new machine, and locks it.
+    /// Makes the folder of a new machine, and locks it. Makes the place, too,
+    /// if there is none.
     ///
     /// # Errors
     ///
+    /// [`MachineError::NotOurs`], [`MachineError::Place`],
     /// [`MachineError::NameTaken`], [`MachineError::Ended`], and errors of the
     /// folder.
     pub(super) fn claim(
-        &self,
+        name: &Name,
+    ) -> Result<(Self, Folder, File), MachineError> {
+        let mut place = Self::make(path())?;
+        let (folder, lock) = place.claim_folder(name)?;
+        Ok((place, folder, lock))
+    }
+
+    fn claim_folder(
+        &mut self,
         name: &Name,
     ) -> Result<(Folder, File), MachineError> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             match mkdirat(&self.dir, name.as_str(), OWNER) {
                 Ok(()) | Err(Errno::EXIST) => {}
+                // Another command has removed the place, because it was empty.
+                Err(Errno::NOENT) if Instant::now() <= deadline => {
+                    *self = Self::make(self.path.clone())?;
+                    continue;
+                }
                 Err(error) => {
                     return Err(MachineError::Place {
                         path: self.path.join(name.as_str()),
@@ -234,8 +254,8 @@ impl Place {
                 }
                 drop(lock);
                 folder.settle(&self.dir)?;
-                if let Some(end) = folder.end() {
-                    return Err(MachineError::Ended(name.clone(), end.reason));
+                if let Some(ended) = folder.ended() {
+                    return Err(ended);
                 }
             } else if folder.connect().is_ok() || Instant::now() > deadline {
                 return Err(MachineError::NameTaken(name.clone()));
@@ -282,6 +302,16 @@ impl Place {
         // It fails where another machine is.
         let _ = rustix::fs::rmdir(&self.path);
     }
+}
+
+/// A socket of a machine or of a client. It does not block.
+pub(super) fn new_socket() -> rustix::io::Result<OwnedFd> {
+    socket_with(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+        None,
+    )
 }
 
 /// The folder of a machine.
@@ -343,12 +373,7 @@ impl Folder {
     ///
     /// The error of the kernel.
     pub(super) fn connect(&self) -> io::Result<OwnedFd> {
-        let socket = socket_with(
-            AddressFamily::UNIX,
-            SocketType::STREAM,
-            SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
-            None,
-        )?;
+        let socket = new_socket()?;
         let path = self.path.join(CONTROL);
         rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
         Ok(socket)
@@ -371,6 +396,12 @@ impl Folder {
     #[must_use]
     pub fn end(&self) -> Option<End> {
         self.read(END)
+    }
+
+    /// The error that it has ended, if it has.
+    pub(super) fn ended(&self) -> Option<MachineError> {
+        let end = self.end()?;
+        Some(MachineError::Ended(self.name.clone(), end.reason))
     }
 
     /// Its state, as its Launcher has written it last.
@@ -417,6 +448,25 @@ impl Folder {
             (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)
         });
         Ok(same.then_some(lock))
+    }
+
+    /// The process that has locked the folder, if the kernel says which.
+    pub(super) fn launcher(&self) -> Option<u32> {
+        let lock = self.open(LOCK, OFlags::RDONLY).ok()?;
+        let stat = fstat(&lock).ok()?;
+        let (major, minor) = (major(stat.st_dev), minor(stat.st_dev));
+        let file = format!("{major:02x}:{minor:02x}:{}", stat.st_ino);
+        // A file in the folder would say what the Launcher wants.
+        let locks = std::fs::read_to_string("/proc/locks").ok()?;
+        locks.lines().find_map(|line| {
+            let mut words = line.split_whitespace().skip(1);
+            let words: [_; 5] = std::array::from_fn(|_| words.next());
+            let [Some("FLOCK"), Some(_), Some("WRITE"), Some(pid), at] = words
+            else {
+                return None;
+            };
+            pid.parse().ok().filter(|_| at == Some(&file))
+        })
     }
 
     /// Looks whether there is a process behind the folder. If not, writes how
@@ -473,5 +523,27 @@ impl Folder {
             Ok(()) | Err(Errno::NOENT | Errno::NOTEMPTY) => Ok(()),
             Err(error) => Err(failed(error.into())),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A command removes the place when it has removed the last machine. That
+    /// may happen between two calls of a start.
+    #[test]
+    fn a_place_that_is_removed_meanwhile_is_made_again() {
+        let name = format!("lguest-place-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let mut place = Place::make(path.clone()).unwrap();
+        place.remove_if_empty();
+        assert!(!path.exists());
+        let (folder, _lock) =
+            place.claim_folder(&"web".parse().unwrap()).unwrap();
+        assert!(path.join("web/lock").exists());
+        place.forget(&folder).unwrap();
+        place.remove_if_empty();
+        assert!(!path.exists());
     }
 }

@@ -7,6 +7,7 @@ use super::folder::Folder;
 use super::name::Name;
 use super::protocol::{self, Call, LINE_MOST, Received, received};
 use crate::credentials::peer_of_our_user;
+use crate::engine::printable;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
@@ -48,19 +49,19 @@ impl Link {
     pub fn to(folder: &Folder) -> Result<Self, MachineError> {
         let name = folder.name.clone();
         // Its Launcher may still be there for a moment.
-        if let Some(end) = folder.end() {
-            return Err(MachineError::Ended(name, end.reason));
+        if let Some(ended) = folder.ended() {
+            return Err(ended);
         }
         let connect = || {
             let socket = folder.connect()?;
             let pid = peer_of_our_user(&socket)?;
             Ok((socket, pid))
         };
-        let (socket, pid) =
-            connect().map_err(|error: io::Error| match folder.end() {
-                Some(end) => MachineError::Ended(name.clone(), end.reason),
-                None => MachineError::NoAnswer(name.clone(), error.to_string()),
-            })?;
+        let (socket, pid) = connect().map_err(|error: io::Error| {
+            folder.ended().unwrap_or_else(|| {
+                MachineError::NoAnswer(name.clone(), error.to_string())
+            })
+        })?;
         Ok(Self {
             name,
             socket,
@@ -70,8 +71,11 @@ impl Link {
         })
     }
 
+    /// The error that there is no answer. `why` may contain text of the
+    /// Launcher.
     fn no_answer(&self, why: impl ToString) -> MachineError {
-        MachineError::NoAnswer(self.name.clone(), why.to_string())
+        let why = printable(why.to_string().as_bytes());
+        MachineError::NoAnswer(self.name.clone(), why)
     }
 
     /// Waits until the socket is ready, for `time` at most.
@@ -195,7 +199,7 @@ impl Link {
                     if of == number =>
                 {
                     let result = result.map_err(|text| {
-                        let text = crate::engine::printable(text.as_bytes());
+                        let text = printable(text.as_bytes());
                         MachineError::Refused(self.name.clone(), text)
                     })?;
                     return serde_json::from_value(result)

@@ -8,6 +8,8 @@
 mod name;
 pub use name::Name;
 
+mod printed;
+
 pub mod settings;
 
 pub mod record;

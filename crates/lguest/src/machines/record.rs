@@ -5,7 +5,8 @@
 
 use super::name::Name;
 use super::settings::Settings;
-use serde::{Deserialize, Serialize};
+use crate::engine::printable;
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// What does not change while a machine runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,7 +31,18 @@ pub struct End {
     /// The exit code of its Launcher.
     pub exit_code: u8,
     /// Why it has ended. Printable.
+    // A Launcher that was taken over can write any text. So the text is made
+    // printable where it is received.
+    #[serde(deserialize_with = "printable_text")]
     pub reason: String,
     /// When, in milliseconds since 1970.
     pub at: u64,
+}
+
+/// A text without control characters.
+fn printable_text<'d, D: Deserializer<'d>>(
+    from: D,
+) -> Result<String, D::Error> {
+    let text = String::deserialize(from)?;
+    Ok(printable(text.as_bytes()))
 }

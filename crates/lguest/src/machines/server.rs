@@ -98,6 +98,8 @@ pub struct Server {
     next: u64,
     /// The client that types on the console.
     types: Option<u64>,
+    /// The client of whose bytes only a part is typed.
+    begun: Option<u64>,
     told_ready: bool,
     /// The state that is noted for those that do not ask.
     noted: Option<State>,
@@ -257,6 +259,7 @@ impl Server {
             clients: Vec::new(),
             next: 0,
             types: None,
+            begun: None,
             told_ready: false,
             noted: None,
         }
@@ -449,29 +452,38 @@ impl Server {
     /// Types what clients want to type, as far as the console takes it, one
     /// client after the other.
     fn type_on(&mut self) {
-        for client in &mut self.clients {
+        while let Some(n) = self.next_to_type() {
+            let client = &mut self.clients[n];
             let Some((bytes, id)) = &mut client.typing else {
-                continue;
-            };
-            match rustix::io::write(&self.parts.typed, bytes) {
-                Ok(n) => drop(bytes.drain(..n)),
-                Err(Errno::AGAIN | Errno::INTR) => return,
-                Err(_) => {
-                    let id = id.take();
-                    client.typing = None;
-                    client.answer(id.as_ref(), |id| {
-                        failed(id, Failure::NotNow, "it has no console")
-                    });
-                    continue;
-                }
-            }
-            if !bytes.is_empty() {
                 return;
-            }
+            };
+            let failure = match rustix::io::write(&self.parts.typed, bytes) {
+                Ok(n) if n < bytes.len() => {
+                    bytes.drain(..n);
+                    self.begun = Some(client.number);
+                    return;
+                }
+                Ok(_) => None,
+                Err(Errno::AGAIN | Errno::INTR) => return,
+                Err(_) => Some("it has no console"),
+            };
             let id = id.take();
             client.typing = None;
-            client.answer(id.as_ref(), |id| answer(id, &Done {}));
+            client.answer(id.as_ref(), |id| match failure {
+                None => answer(id, &Done {}),
+                Some(text) => failed(id, Failure::NotNow, text),
+            });
         }
+    }
+
+    /// The client that types next: the one that has begun, or else the first.
+    fn next_to_type(&self) -> Option<usize> {
+        let types = |client: &Client| client.typing.is_some();
+        let begun = |c: &Client| types(c) && Some(c.number) == self.begun;
+        let mut clients = self.clients.iter();
+        clients
+            .position(begun)
+            .or_else(|| self.clients.iter().position(types))
     }
 
     /// Carries out the next call of client `n`, if there is one.
@@ -693,3 +705,6 @@ fn position(
     let since = since.map_or(first, |time| output.since(time));
     from.unwrap_or(first).max(since).clamp(first, end)
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,9 @@
 //! says the same as a command line. Options that belong to a run and not to a
 //! machine (`--detach`, `--verbose`, `--exit-on-eof`) are not among them.
 
+use super::printed::without_controls;
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -140,11 +142,24 @@ pub enum SettingsError {
 const FILE_MOST: u64 = 1 << 20;
 
 impl Settings {
-    /// The settings as a configuration file.
+    /// The settings as a configuration file, without control characters. What
+    /// JSON writes for a text or a list of texts is also TOML.
     #[must_use]
     pub fn to_toml(&self) -> String {
-        // There is nothing in them that TOML cannot say.
-        toml::to_string(self).unwrap_or_default()
+        let line = |(name, value): (&str, Value)| {
+            format!("{name} = {}\n", without_controls(&value.to_string()))
+        };
+        self.given().map(line).collect()
+    }
+
+    /// The settings that have a value, and their values: texts and lists of
+    /// texts.
+    fn given(&self) -> impl Iterator<Item = (&'static str, Value)> {
+        // There is nothing in them that JSON cannot say.
+        let mut all = serde_json::to_value(self).unwrap_or_default();
+        NAMES
+            .into_iter()
+            .filter_map(move |name| Some((name, all.get_mut(name)?.take())))
     }
 
     /// Reads the configuration file at `path`.
@@ -197,35 +212,18 @@ impl Settings {
     /// given already.
     #[must_use]
     pub fn words(&self, is_given: impl Fn(&str) -> bool) -> Vec<OsString> {
-        let one = [
-            ("name", &self.name),
-            ("memory", &self.memory),
-            ("kernel", &self.kernel),
-            ("initrd", &self.initrd),
-            ("isolation", &self.isolation),
-            ("log", &self.log),
-            ("timeout", &self.timeout),
-            ("stats", &self.stats),
-            ("until", &self.until),
-            ("stop-with", &self.stop_with),
-        ];
-        let more = [
-            ("disk", &self.disk),
-            ("net", &self.net),
-            ("share", &self.share),
-            ("append", &self.append),
-            ("no-fast-path", &self.no_fast_path),
-            ("no-confine", &self.no_confine),
-        ];
-        let one = one
-            .into_iter()
+        let word = |name: &str, value: &Value| {
+            let text = value.as_str().unwrap_or_default();
+            OsString::from(format!("--{name}={text}"))
+        };
+        self.given()
             .filter(|(name, _)| !is_given(name))
-            .flat_map(|(name, text)| text.iter().map(move |text| (name, text)));
-        let more = more
-            .into_iter()
-            .flat_map(|(name, texts)| texts.iter().map(move |t| (name, t)));
-        one.chain(more)
-            .map(|(name, text)| format!("--{name}={text}").into())
+            .flat_map(|(name, value)| match value {
+                Value::Array(values) => {
+                    values.iter().map(|value| word(name, value)).collect()
+                }
+                value => vec![word(name, &value)],
+            })
             .collect()
     }
 }
@@ -262,6 +260,22 @@ mod tests {
                         --no-fast-path=int80";
         assert_eq!(words.join(std::ffi::OsStr::new(" ")), expected);
         assert_eq!(parse(""), Ok(Settings::default()));
+    }
+
+    #[test]
+    fn a_file_has_no_control_characters_and_says_the_same() {
+        let text = "\u{1b}[2J\u{9b}5m\u{7f}\"'\\ \r\n\t\u{e4}";
+        let settings = Settings {
+            kernel: Some(text.into()),
+            append: vec![text.into(), "quiet".into()],
+            ..Settings::default()
+        };
+        let file = settings.to_toml();
+        assert!(
+            !file.contains(|c: char| c.is_control() && c != '\n'),
+            "{file}"
+        );
+        assert_eq!(parse(&file), Ok(settings));
     }
 
     #[test]

@@ -8,7 +8,9 @@ use crate::support::{PATIENCE, Running, wait_until_full};
 use std::time::Instant;
 
 fn attach(place: &Place, name: &str) -> Session {
-    let mut words = std::process::Command::new("env");
+    let mut words = std::process::Command::new("sh");
+    // A signal may end it. It leaves no core file.
+    words.args(["-c", "ulimit -c 0; exec env \"$@\"", "sh"]);
     let command = place.command(&format!("console {name}"));
     for (key, value) in command.get_envs() {
         if let Some(value) = value {
@@ -60,6 +62,13 @@ fn a_client_that_is_killed_or_loses_its_terminal_changes_nothing() {
     let session = attach(&place, "web");
     session.signal(libc::SIGKILL);
     session.finish();
+    // A signal of a broken process.
+    let session = attach(&place, "web");
+    session.wait_until(|s| !s.terminal.is_as_before());
+    session.signal(libc::SIGABRT);
+    session.wait_for("lguest: ended by SIGABRT");
+    session.wait_until(|s| s.terminal.is_as_before());
+    assert_eq!(session.finish().signal(), Some(libc::SIGABRT));
     // Its terminal is closed.
     drop(attach(&place, "web"));
     // The next one may type.

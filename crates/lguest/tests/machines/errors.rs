@@ -2,6 +2,9 @@
 
 use crate::place::Place;
 use crate::support::Running;
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with,
+};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
@@ -131,6 +134,33 @@ fn a_socket_is_gone_or_a_launcher_does_not_answer() {
     assert!(place.done("ps").contains("ended by SIGTERM"));
 }
 
+/// A Launcher that is stopped, and whose socket takes no more clients.
+#[test]
+fn a_launcher_that_takes_no_clients_is_killed() {
+    let place = Place::new("no-clients");
+    place.start("web");
+    let launcher = place.launcher("web");
+    launcher.signal(libc::SIGSTOP);
+    let socket = place.file("web", "control");
+    // They wait to be accepted until there is no room for more.
+    let connect = || {
+        let flags = SocketFlags::NONBLOCK;
+        let family = AddressFamily::UNIX;
+        let client = socket_with(family, SocketType::STREAM, flags, None);
+        let client = client.unwrap();
+        let address = SocketAddrUnix::new(&socket).unwrap();
+        rustix::net::connect(&client, &address)
+            .ok()
+            .map(|()| client)
+    };
+    let waiting: Vec<_> = std::iter::from_fn(connect).collect();
+    assert!(waiting.len() >= 128, "{}", waiting.len());
+    place.fails(126, "pause web");
+    place.done("kill web");
+    launcher.wait_until_gone();
+    assert!(place.is_empty());
+}
+
 #[test]
 fn a_place_that_is_not_ours_is_refused() {
     let place = Place::new("theirs");
@@ -158,9 +188,14 @@ fn a_place_that_is_not_ours_is_refused() {
     place.start("web");
     place.done("stop web");
     let facts = place.file("web", "facts");
+    let elsewhere = all.with_file_name("elsewhere");
+    fs::rename(&facts, &elsewhere).unwrap();
+    fs::copy(&elsewhere, &facts).unwrap();
+    place.done("inspect web");
     fs::remove_file(&facts).unwrap();
-    symlink("/etc/passwd", &facts).unwrap();
-    assert!(!place.run("inspect web").stdout.contains("root"));
+    symlink(&elsewhere, &facts).unwrap();
+    place.fails(127, "inspect web");
+    fs::remove_file(&elsewhere).unwrap();
 }
 
 #[test]

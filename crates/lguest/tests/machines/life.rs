@@ -137,6 +137,15 @@ fn a_machine_that_does_not_start_leaves_nothing() {
     assert!(place.is_empty());
 }
 
+/// The command ends when the machine runs, behind all of its walls.
+#[test]
+fn messages_of_a_detached_start_are_all_printed() {
+    let place = Place::new("messages");
+    let end = place.run("run --name web --detach --verbose");
+    assert_eq!(end.code(), 0, "{end:?}");
+    assert!(end.stderr.contains("wall seccomp: "), "{end:?}");
+}
+
 /// In the foreground its own terminal, or pipe, is a console as without a name.
 #[test]
 fn a_machine_in_the_foreground_is_found_too() {
@@ -174,7 +183,9 @@ fn logs_follow_and_begin_at_a_time() {
     let follows = Running::start(&mut place.command("logs --follow web"));
     follows.wait_for("lguest> ");
     place.done("send web uptime");
-    follows.wait_for("\nup ");
+    // Nothing is printed after the second prompt.
+    let printed = follows.wait_for_nth("lguest> ", 2);
+    assert!(printed.contains("\nup "), "{printed}");
     assert!(place.done("logs web --since 1h").contains("ready"));
     std::thread::sleep(std::time::Duration::from_millis(20));
     assert_eq!(place.done("logs web --since 1ms"), "");

@@ -10,6 +10,7 @@ mod support;
 
 mod console;
 mod errors;
+mod escapes;
 mod life;
 mod many;
 mod place;

@@ -131,8 +131,9 @@ impl Output {
     }
 
     /// Writes what has changed since there were `before` bytes to `file`. The
-    /// number of bytes is last, so a Launcher that is killed meanwhile leaves
-    /// the older output.
+    /// number of bytes is last. So a Launcher that is killed meanwhile leaves
+    /// the older output, where new bytes may already be in the place of its
+    /// oldest ones.
     fn write_to(
         &self,
         file: &File,

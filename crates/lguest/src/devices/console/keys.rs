@@ -61,7 +61,16 @@ impl Typed {
 
     /// Reads from the pipe. Does not block; returns 0 if there is nothing.
     pub(super) fn read(&self, into: &mut [u8]) -> usize {
-        rustix::io::read(&self.pipe, into).unwrap_or(0)
+        match rustix::io::read(&self.pipe, into) {
+            Ok(0) => {
+                // The control socket has failed. An epoll reports a closed
+                // pipe again and again, whatever it was asked for.
+                let _ = epoll::delete(&self.both, &self.pipe);
+                0
+            }
+            Ok(n) => n,
+            Err(_) => 0,
+        }
     }
 
     /// `input` has ended, and is not watched any more.
@@ -85,5 +94,30 @@ impl Typed {
                 self.watched = wanted;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    use rustix::pipe::{PipeFlags, pipe, pipe_with};
+
+    fn is_ready(typed: &Typed) -> bool {
+        let mut fds = [PollFd::new(&typed.both, PollFlags::IN)];
+        poll(&mut fds, Some(&Timespec::default())).unwrap() > 0
+    }
+
+    #[test]
+    fn a_pipe_without_a_writer_is_not_watched_any_more() {
+        let (input, keyboard) = pipe().unwrap();
+        let (theirs, ours) = pipe_with(PipeFlags::NONBLOCK).unwrap();
+        let typed = Typed::beside(&input, theirs).unwrap();
+        drop(ours);
+        assert!(is_ready(&typed));
+        assert_eq!(typed.read(&mut [0; 9]), 0);
+        assert!(!is_ready(&typed));
+        rustix::io::write(&keyboard, b"x").unwrap();
+        assert!(is_ready(&typed), "the other source is watched");
     }
 }

@@ -7,8 +7,7 @@
 use super::end::after_the_launcher;
 use super::found::{DONE, find};
 use crate::cli::exit::Outcome;
-use crate::engine::printable;
-use crate::machine::terminal;
+use crate::machine::{crash, signals, terminal};
 use crate::machines::error::MachineError;
 use crate::machines::folder::Folder;
 use crate::machines::link::{Heard, Link, PATIENCE};
@@ -66,8 +65,8 @@ pub(super) fn console(
     let attached: Attached = link.answer(number, deadline)?;
     let keys = io::stdin().is_terminal();
     greet(name, &attached, look, keys);
-    let signals = "catch signals";
-    catch_signals().map_err(|error| MachineError::Own(signals, error))?;
+    let what = "catch signals";
+    catch_signals().map_err(|error| MachineError::Own(what, error))?;
     terminal::enter();
     let mut session = Session {
         link,
@@ -106,17 +105,17 @@ fn greet(name: &Name, attached: &Attached, look: bool, keys: bool) {
 fn ended(folder: &Folder, end: Option<End>) -> Result<Outcome, MachineError> {
     let name = &folder.name;
     let end = end.map_or_else(|| after_the_launcher(folder), Ok)?;
-    let reason = printable(end.reason.as_bytes());
-    terminal::tell(&format!("machine '{name}' has ended: {reason}"));
+    terminal::tell(&format!("machine '{name}' has ended: {}", end.reason));
     Ok(Outcome::OfMachine(end.exit_code))
 }
 
 /// A thread puts the terminal back at signals that end or stop this process.
 fn catch_signals() -> io::Result<()> {
     let caught = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGCONT];
-    let mut signals = signal_hook::iterator::Signals::new(caught)?;
+    crash::listen(signals::ignored())?;
+    let mut caught = signal_hook::iterator::Signals::new(caught)?;
     crate::thread::start("signals", 128 << 10, move || {
-        for signal in signals.forever() {
+        for signal in caught.forever() {
             match signal {
                 SIGTSTP => {
                     terminal::lend();

@@ -13,6 +13,7 @@ use crate::machines::link::{Heard, Link};
 use crate::machines::name::Name;
 use crate::machines::protocol::{Asked, Call, Received};
 use crate::machines::record::End;
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::time::{Duration, Instant};
 
@@ -129,10 +130,15 @@ impl Killing {
     /// Waits for the end. A Launcher that does not end its machine is killed.
     fn finish(&mut self) -> Result<(), MachineError> {
         let Some(link) = &mut self.link else {
-            return match self.folder.end() {
-                Some(_) => Ok(()),
-                None => after_the_launcher(&self.folder).map(drop),
-            };
+            if self.folder.end().is_some() {
+                return Ok(());
+            }
+            // It takes no clients, or has just ended.
+            if let Some(pid) = self.folder.launcher() {
+                let still = || self.folder.launcher() == Some(pid);
+                kill_process(&self.folder.name, pid, still)?;
+            }
+            return after_the_launcher(&self.folder).map(drop);
         };
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -140,7 +146,8 @@ impl Killing {
                 Heard::Closed => break,
                 Heard::Message(_) => {}
                 Heard::Nothing => {
-                    kill_process(&self.folder.name, link.pid)?;
+                    let (name, pid) = (&self.folder.name, link.pid);
+                    kill_process(name, pid, || is_open(link))?;
                     break;
                 }
             }
@@ -149,13 +156,33 @@ impl Killing {
     }
 }
 
-/// Kills a Launcher that does not answer.
-fn kill_process(name: &Name, pid: u32) -> Result<(), MachineError> {
+/// Whether the Launcher has not closed the connection yet.
+fn is_open(link: &mut Link) -> bool {
+    loop {
+        match link.arrived() {
+            Ok(Heard::Message(_)) => {}
+            Ok(Heard::Nothing) | Err(_) => return true,
+            Ok(Heard::Closed) => return false,
+        }
+    }
+}
+
+/// Kills a Launcher that does not answer. `lives` says whether it is still
+/// there, so that its number is not that of another process.
+fn kill_process(
+    name: &Name,
+    pid: u32,
+    lives: impl FnOnce() -> bool,
+) -> Result<(), MachineError> {
     let no = || MachineError::DoesNotEnd(name.clone(), pid);
     let number = i32::try_from(pid).ok().and_then(Pid::from_raw);
     let number = number.ok_or_else(no)?;
-    // The connection is open, so the number is still that of the Launcher.
-    let process = pidfd_open(number, PidfdFlags::empty()).map_err(|_| no())?;
+    let process = match pidfd_open(number, PidfdFlags::empty()) {
+        Ok(process) if lives() => process,
+        // It has ended meanwhile.
+        Ok(_) | Err(Errno::SRCH) => return Ok(()),
+        Err(_) => return Err(no()),
+    };
     pidfd_send_signal(&process, Signal::KILL).map_err(|_| no())
 }
 
@@ -166,15 +193,13 @@ pub(super) fn kill(
     let Some((place, folders)) = named(names)? else {
         return Ok(DONE);
     };
-    let all = names.is_empty();
-    let running = |folder: &Folder| folder.end().is_none();
-    let ended = folders.iter().find(|folder| !running(folder));
-    if let Some(ended) = ended.filter(|_| !all) {
-        let end = ended.end().map(|end| end.reason).unwrap_or_default();
-        return Err(MachineError::Ended(ended.name.clone(), end));
+    if let Some(ended) = folders.iter().find_map(Folder::ended)
+        && !names.is_empty()
+    {
+        return Err(ended);
     }
     // All are told before the first is waited for.
-    let folders = folders.into_iter().filter(running);
+    let folders = folders.into_iter().filter(|folder| folder.end().is_none());
     let mut killing: Vec<Killing> = folders.map(Killing::begin).collect();
     let mut failed = None;
     for machine in &mut killing {

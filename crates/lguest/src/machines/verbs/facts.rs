@@ -9,6 +9,7 @@ use crate::machines::error::MachineError;
 use crate::machines::folder::Folder;
 use crate::machines::link::Link;
 use crate::machines::name::Name;
+use crate::machines::printed::without_controls;
 use crate::machines::protocol::{Call, Counts, Inspected, State};
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
@@ -18,7 +19,7 @@ use std::time::Duration;
 const LOOK: Duration = Duration::from_secs(1);
 
 /// What is known of a machine, whether it runs or has ended.
-pub(super) fn known(folder: &Folder) -> Result<Inspected, MachineError> {
+fn known(folder: &Folder) -> Result<Inspected, MachineError> {
     let inspect = |mut link: Link| link.ask(&Call::Inspect {});
     match Link::to(folder).and_then(inspect) {
         Ok(inspected) => Ok(inspected),
@@ -53,32 +54,22 @@ pub(super) fn inspect(
     } else {
         json(&known)
     };
-    print(&text);
+    // If the reader has closed the pipe, the exit code is enough.
+    let _ = print(&text);
     Ok(DONE)
 }
 
-/// JSON for a person. Control characters are escaped by JSON itself.
+/// JSON for a person.
 pub(super) fn json(value: &impl serde::Serialize) -> String {
     let text = serde_json::to_string_pretty(value).unwrap_or_default();
-    let mut safe = String::with_capacity(text.len() + 1);
-    for c in text.chars() {
-        match c {
-            // Of what JSON leaves as it is, a terminal may act on these.
-            c if c.is_control() && c != '\n' => {
-                let _ = write!(safe, "\\u{:04x}", u32::from(c));
-            }
-            c => safe.push(c),
-        }
-    }
-    safe.push('\n');
-    safe
+    without_controls(&text) + "\n"
 }
 
-/// Prints text. If the reader has closed the pipe, the exit code is enough.
-pub(super) fn print(text: &str) {
+/// Prints text to standard output.
+fn print(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    let _ = out.write_all(text.as_bytes());
-    let _ = out.flush();
+    out.write_all(text.as_bytes())?;
+    out.flush()
 }
 
 /// Prints what `look` returns, once or every second. On a terminal, each time
@@ -88,13 +79,12 @@ pub(super) fn watch(
     mut look: impl FnMut() -> Result<String, MachineError>,
 ) -> Result<Outcome, MachineError> {
     loop {
-        let text = look()?;
+        let mut text = look()?;
         if watch && io::stdout().is_terminal() {
-            print("\x1b[H\x1b[2J");
+            text.insert_str(0, "\x1b[H\x1b[2J");
         }
-        let mut out = io::stdout().lock();
-        let printed = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-        drop(out);
+        // If the reader has closed the pipe, the exit code is enough.
+        let printed = print(&text);
         if !watch || printed.is_err() {
             return Ok(DONE);
         }

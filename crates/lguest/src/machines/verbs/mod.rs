@@ -105,18 +105,13 @@ pub enum Verb {
 /// [`MachineError`], with a message and an exit code.
 pub fn run(verb: Verb) -> Result<Outcome, MachineError> {
     carry_out(verb).map_err(|error| match error {
-        MachineError::NoAnswer(name, why) => {
-            ended(&name).unwrap_or(MachineError::NoAnswer(name, why))
-        }
+        // It may have ended meanwhile.
+        MachineError::NoAnswer(name, why) => find(&name)
+            .ok()
+            .and_then(|(_, folder)| folder.ended())
+            .unwrap_or(MachineError::NoAnswer(name, why)),
         other => other,
     })
-}
-
-/// The error that this machine has ended, if it has meanwhile.
-fn ended(name: &Name) -> Option<MachineError> {
-    let (_, folder) = find(name).ok()?;
-    let reason = folder.end()?.reason;
-    Some(MachineError::Ended(name.clone(), reason))
 }
 
 fn carry_out(verb: Verb) -> Result<Outcome, MachineError> {
