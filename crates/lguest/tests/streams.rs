@@ -10,8 +10,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::Stdio;
+use support::later::LATER;
 use support::network::Guest;
-use support::{Running, Scratch, lguest, run, skip};
+use support::{Running, Scratch, built_in, lguest, run, skip};
 
 const A: &str = "--append=quiet ip=10.0.0.1/24";
 const B: &str = "--append=quiet ip=10.0.0.2/24";
@@ -219,4 +220,30 @@ fn a_stream_that_cannot_be_opened_names_the_cure() {
     rustix::io::fcntl_setfd(&pipe, FdFlags::empty()).unwrap();
     let net = format!("stream=fd:{}", pipe.as_raw_fd());
     refused(&net, "is not a stream socket");
+}
+
+#[test]
+fn long_packets_need_a_kernel_with_room_for_them() {
+    let scratch = Scratch::new("mtu");
+    let path = scratch.path("socket");
+    let run_with = |mtu: &str, words: &[&str]| {
+        let mut command = lguest();
+        command.arg("run").args(words);
+        command.arg(format!("--net={},server{mtu}", at(&path)));
+        run(&mut command, b"poweroff\n")
+    };
+    let end = run_with(",mtu=9000", &[]);
+    assert_eq!(end.code(), 2, "{end:?}");
+    let said = "packets of 9000 bytes are too long for this kernel";
+    assert!(end.stderr.contains(said), "{end:?}");
+    assert_eq!(end.stderr.lines().count(), 1, "{end:?}");
+    // The cures work: a short one, none, and another kernel.
+    for mtu in [",mtu=1500", ""] {
+        let end = run_with(mtu, &[]);
+        assert_eq!(end.code(), 0, "{end:?}");
+    }
+    let kernel = LATER[0].of(&built_in(), &scratch);
+    let kernel = format!("--kernel={}", kernel.display());
+    let end = run_with(",mtu=9000", &[&kernel]);
+    assert_eq!(end.code(), 0, "{end:?}");
 }

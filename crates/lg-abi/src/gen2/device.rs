@@ -217,6 +217,9 @@ pub type Features = u32;
 pub const NET_CHECKSUM: u32 = 0;
 /// The Guest takes frames without their checksum.
 pub const NET_GUEST_CHECKSUM: u32 = 1;
+/// Its configuration has the most bytes of a packet, behind the address, a
+/// status and a number of queues (u16 each). Linux since 4.8 accepts it.
+pub const NET_MTU: u32 = 3;
 /// Its configuration has the Guest's Ethernet address.
 pub const NET_MAC: u32 = 5;
 /// The Guest takes frames that are many segments of TCP over IPv4 ...

@@ -79,7 +79,8 @@ pub enum UsageError {
         "network '{0}' is not sharenet=FILE, stream=unix:PATH[,server], \
          stream=fd:N[,server], user[,publish=[ADDRESS:]PORT:PORT[/udp]]…\
          [,restrict], tap=IP[/BITS], tap=fd:N, bridge=BR or none: \
-         give one, and behind it ',mac=ADDRESS' or ',pcap=FILE'"
+         give one, and behind it ',mac=ADDRESS', ',mtu=BYTES' (576 to 9000) \
+         or ',pcap=FILE'"
     )]
     NotANetwork(String),
     /// A text that is no value of `--tunnet`.

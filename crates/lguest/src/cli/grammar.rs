@@ -262,7 +262,8 @@ pub(super) struct Run {
     /// (sharenet=FILE), with another process (stream=unix:PATH or stream=fd:N;
     /// ',server' waits for it to connect), or with this machine
     /// (tap=IP[/BITS], tap=fd:N or bridge=BR). ',mac=ADDRESS' gives the guest
-    /// an address, ',pcap=FILE' records all frames. 'none' is no network
+    /// an address, ',mtu=BYTES' packets of up to 9000 bytes, ',pcap=FILE'
+    /// records all frames. 'none' is no network
     #[arg(long, short, value_name = "KIND=...")]
     pub(super) net: Vec<OsString>,
     /// A folder, which the guest mounts by the name TAG ('mount -t 9p -o

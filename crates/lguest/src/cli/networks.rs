@@ -10,6 +10,7 @@ use crate::machine::config::{
 };
 use std::ffi::OsStr;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::RangeInclusive;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
@@ -29,7 +30,7 @@ pub(super) fn net(text: &OsStr) -> Result<DeviceConfig, UsageError> {
         }
         return Ok(DeviceConfig::ShareNet(OsStr::from_bytes(file).into()));
     }
-    let (bytes, mac, capture) = common(bytes).ok_or_else(unknown)?;
+    let (bytes, common) = common(bytes).ok_or_else(unknown)?;
     let link = if let Some(stream) = bytes.strip_prefix(b"stream=") {
         LinkConfig::Stream(self::stream(stream).ok_or_else(unknown)?)
     } else {
@@ -39,28 +40,48 @@ pub(super) fn net(text: &OsStr) -> Result<DeviceConfig, UsageError> {
             _ => LinkConfig::Tap(tap(text).ok_or_else(unknown)?),
         }
     };
-    Ok(DeviceConfig::Net(NetConfig { link, mac, capture }))
+    let Common { mac, mtu, capture } = common;
+    Ok(DeviceConfig::Net(NetConfig {
+        link,
+        mac,
+        mtu,
+        capture,
+    }))
 }
 
-/// What `,mac=ADDRESS` and `,pcap=FILE` at the end of a value mean.
-type Common<'t> = (&'t [u8], Option<[u8; 6]>, Option<PathBuf>);
+/// The most bytes of a packet that an interface may have. Every network of
+/// today takes the smallest one.
+const MTUS: RangeInclusive<u16> = 576..=9000;
+
+/// What words at the end of a value mean, which every kind may have.
+#[derive(Default)]
+struct Common {
+    mac: Option<[u8; 6]>,
+    mtu: Option<u16>,
+    capture: Option<PathBuf>,
+}
 
 /// What every kind may have at its end, and what is before it.
-fn common(text: &[u8]) -> Option<Common<'_>> {
-    let (mut text, mut mac, mut capture) = (text, None, None);
+fn common(text: &[u8]) -> Option<(&[u8], Common)> {
+    let (mut text, mut common) = (text, Common::default());
     while let Some(comma) = text.iter().rposition(|&byte| byte == b',') {
         let word = &text[comma + 1..];
         if let Some(address) = word.strip_prefix(b"mac=") {
-            mac = Some(ethernet(address)?);
+            common.mac = Some(ethernet(address)?);
+        } else if let Some(bytes) = word.strip_prefix(b"mtu=") {
+            let mtu = number(std::str::from_utf8(bytes).ok()?)?;
+            common.mtu = MTUS.contains(&mtu).then_some(mtu);
+            common.mtu?;
         } else if let Some(path) = word.strip_prefix(b"pcap=") {
             let named = !path.is_empty();
-            capture = Some(named.then(|| OsStr::from_bytes(path).into())?);
+            let path = named.then(|| OsStr::from_bytes(path).into())?;
+            common.capture = Some(path);
         } else {
             break;
         }
         text = &text[..comma];
     }
-    Some((text, mac, capture))
+    Some((text, common))
 }
 
 /// An Ethernet address that an interface may have: `52:54:00:12:34:56`.

@@ -82,11 +82,13 @@ fn networks_have_their_kinds() {
     assert_eq!(link("stream=fd:7,server"), stream(StreamAt::Given(7), true));
     assert_eq!(link("tap=fd:5"), LinkConfig::Tap(TapConfig::Given(5)));
     assert_eq!(link("user"), LinkConfig::User(UserConfig::default()));
-    let words = "run --net stream=unix:a,server,pcap=b,mac=52:54:0:12:34:5F";
+    let words = "run --net stream=unix:a,server,pcap=b,mac=52:54:0:12:34:5F,\
+                 mtu=9000";
     let config = parse_words(&format!("{words} --net none")).unwrap();
     let expected = DeviceConfig::Net(NetConfig {
         link: stream(path("a"), true),
         mac: Some([0x52, 0x54, 0, 0x12, 0x34, 0x5F]),
+        mtu: Some(9000),
         capture: Some("b".into()),
     });
     assert_eq!(config.devices, [expected]);
@@ -232,6 +234,11 @@ fn nonsense_is_refused_with_the_cure() {
         "user,mac=+2:2:3:4:5:6",
         "user,mac=01:02:03:04:05:06",
         "user,mac=0:0:0:0:0:0",
+        "user,mtu=",
+        "user,mtu=575",
+        "user,mtu=9001",
+        "user,mtu=+1500",
+        "user,mtu=65537",
         "user,pcap=",
         "none,pcap=a",
         "users",

@@ -64,6 +64,9 @@ impl Attached {
         interface: Known,
         devices: Vec<OpenDevice>,
     ) -> Result<Self, LaunchError> {
+        if matches!(interface, Known::Linux2_6_23 | Known::Linux2_6_24) {
+            refuse_long_frames(&devices)?;
+        }
         if interface == Known::Linux2_6_23 {
             let keyed = devices.into_iter().map(keyed);
             return Ok(Self::Keys(keyed.collect::<Result<_, _>>()?));
@@ -123,6 +126,21 @@ impl Attached {
                 Arc::new(PciBus::new(&guest, devices, screen)?)
             }
         })
+    }
+}
+
+/// The most bytes of a packet that every kernel takes.
+const EVERY_MTU: u16 = 1500;
+
+/// Drivers of Linux 2.6.23 and 2.6.24 have buffers for short frames only.
+fn refuse_long_frames(devices: &[OpenDevice]) -> Result<(), LaunchError> {
+    let mtus = devices.iter().filter_map(|device| match device {
+        OpenDevice::Nic(nic) => nic.mtu(),
+        _ => None,
+    });
+    match mtus.max() {
+        Some(mtu) if mtu > EVERY_MTU => Err(LaunchError::LongFrames(mtu)),
+        _ => Ok(()),
     }
 }
 

@@ -181,6 +181,8 @@ pub struct NetConfig {
     pub link: LinkConfig,
     /// The Guest's Ethernet address, if it takes one from the Launcher.
     pub mac: Option<[u8; 6]>,
+    /// The most bytes of a packet, if that was said.
+    pub mtu: Option<u16>,
     /// A file for all frames.
     pub capture: Option<PathBuf>,
 }
@@ -192,6 +194,7 @@ impl NetConfig {
         Self {
             link,
             mac: None,
+            mtu: None,
             capture: None,
         }
     }

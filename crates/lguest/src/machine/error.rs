@@ -87,6 +87,13 @@ pub enum LaunchError {
          leave --share out, or take a kernel since Linux 3.0"
     )]
     NoShares(String),
+    /// The kernel has no room for such packets.
+    #[error(
+        "network: packets of {0} bytes are too long for this kernel, whose \
+         driver takes 1500: leave ',mtu=' out, or take a kernel since Linux \
+         2.6.27"
+    )]
+    LongFrames(u16),
     /// The file for the counters cannot be written.
     #[error("statistics {}: it cannot be written: {error}", path.display())]
     Stats {
@@ -188,6 +195,7 @@ impl LaunchError {
             }
             | Self::Boot(_)
             | Self::NoShares(_)
+            | Self::LongFrames(_)
             | Self::Bus(BusError::TooManyDevices(_))
             | Self::VirtioBus(VirtioBusError::TooManyQueues(_))
             | Self::PciBus(PciBusError::TooMany(_)) => Outcome::Usage,

@@ -126,10 +126,13 @@ fn open_share(
 
 fn open_nic(config: &NetConfig) -> Result<Nic, LaunchError> {
     let mut nic = match &config.link {
-        LinkConfig::Tap(tap) => Tap::open(tap)?,
+        LinkConfig::Tap(tap) => Tap::open(tap, config.mtu)?,
         LinkConfig::Stream(stream) => stream::open(stream)?,
-        LinkConfig::User(user) => user::start(user)?,
+        LinkConfig::User(user) => user::start(user, config.mtu)?,
     };
+    if let Some(mtu) = config.mtu {
+        nic = nic.with_mtu(mtu);
+    }
     if let Some(mac) = config.mac {
         nic = nic.with_mac(mac);
     }

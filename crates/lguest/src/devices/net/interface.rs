@@ -62,12 +62,16 @@ pub(super) struct Interface {
 }
 
 impl Interface {
-    /// Makes one and sets it up.
+    /// Makes one and sets it up, for packets of `mtu` bytes if that was said.
+    /// The owner of a given one has set it up.
     ///
     /// # Errors
     ///
     /// [`TapError`].
-    pub(super) fn open(config: &TapConfig) -> Result<Self, TapError> {
+    pub(super) fn open(
+        config: &TapConfig,
+        mtu: Option<u16>,
+    ) -> Result<Self, TapError> {
         if let TapConfig::Given(number) = config {
             return given_interface(*number);
         }
@@ -79,6 +83,11 @@ impl Interface {
             None,
         )
         .map_err(|e| TapError::Configure("make a socket", e.into()))?;
+        if let Some(mtu) = mtu {
+            Request::new(&name, &i32::from(mtu).to_ne_bytes())
+                .call(socket.as_fd(), libc::SIOCSIFMTU)
+                .map_err(|e| refused("set the tap interface's MTU", e))?;
+        }
         match config {
             TapConfig::Address(ip, bits) => {
                 set_address(&socket, &name, *ip)?;

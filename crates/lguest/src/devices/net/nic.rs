@@ -22,6 +22,8 @@ pub struct Nic {
     far: [u8; 6],
     /// The Guest's own, if it was given one.
     mac: Option<[u8; 6]>,
+    /// The most bytes of a packet, if that was said.
+    mtu: Option<u16>,
     capture: Option<Capture>,
     /// The frame that is sent: the Guest may change its own meanwhile.
     copy: Vec<u8>,
@@ -64,6 +66,7 @@ impl Nic {
             backend,
             far,
             mac: None,
+            mtu: None,
             capture: None,
             copy: Vec::new(),
             waiting: Waiting::default(),
@@ -76,6 +79,19 @@ impl Nic {
     pub fn with_mac(self, mac: [u8; 6]) -> Self {
         let mac = Some(mac);
         Self { mac, ..self }
+    }
+
+    /// Lets packets have up to `mtu` bytes, which the other end takes.
+    #[must_use]
+    pub fn with_mtu(self, mtu: u16) -> Self {
+        let mtu = Some(mtu);
+        Self { mtu, ..self }
+    }
+
+    /// The most bytes of a packet, if that was said.
+    #[must_use]
+    pub fn mtu(&self) -> Option<u16> {
+        self.mtu
     }
 
     /// Writes all frames to `capture`.

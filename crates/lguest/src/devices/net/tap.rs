@@ -31,13 +31,14 @@ impl Tap {
         if self.interface.headers { HEADER } else { 0 }
     }
 
-    /// Makes a tap interface and sets it up. Dropping it removes it.
+    /// Makes a tap interface and sets it up, for packets of `mtu` bytes if that
+    /// was said. Dropping it removes it.
     ///
     /// # Errors
     ///
     /// [`TapError`], whose message names the cure.
-    pub fn open(config: &TapConfig) -> Result<Nic, TapError> {
-        let interface = Interface::open(config)?;
+    pub fn open(config: &TapConfig, mtu: Option<u16>) -> Result<Nic, TapError> {
+        let interface = Interface::open(config, mtu)?;
         let mac = interface.mac;
         Ok(Nic::new(Box::new(Self::new(interface)), mac))
     }

@@ -2,7 +2,8 @@
 //!
 //! A header precedes every frame. It says which checksum is missing, and which
 //! segments a frame has to be cut into; the interface does what the other end
-//! does not. The configuration is the Guest's Ethernet address.
+//! does not. The configuration is the Guest's Ethernet address, and the MTU
+//! where one was said.
 
 use super::device::{Features, VirtioDevice};
 use super::queue::{Pair, Queue};
@@ -11,7 +12,7 @@ use crate::devices::{Readiness, Violation};
 use crate::transport::{BusDevice, Device, SlowOutput};
 use lg_abi::gen2::device::{
     NET_CHECKSUM, NET_GUEST_CHECKSUM, NET_GUEST_TCP4, NET_GUEST_TCP6,
-    NET_HOST_TCP4, NET_HOST_TCP6, NET_MAC, NET_MERGEABLE, TYPE_NET,
+    NET_HOST_TCP4, NET_HOST_TCP6, NET_MAC, NET_MERGEABLE, NET_MTU, TYPE_NET,
 };
 use std::io;
 
@@ -65,7 +66,8 @@ impl VirtioDevice for VirtioNic {
     }
 
     fn features(&self) -> Features {
-        FEATURES
+        let mtu = u32::from(self.nic.mtu().is_some());
+        FEATURES | mtu << NET_MTU
     }
 
     fn accepted(&mut self, features: Features) {
@@ -75,7 +77,13 @@ impl VirtioDevice for VirtioNic {
     }
 
     fn config(&self) -> Vec<u8> {
-        self.nic.mac().to_vec()
+        let mut config = self.nic.mac().to_vec();
+        if let Some(mtu) = self.nic.mtu() {
+            // The status and the number of queues are not offered.
+            config.extend([0; 4]);
+            config.extend(mtu.to_le_bytes());
+        }
+        config
     }
 
     fn place(&mut self, queues: Vec<Queue>) -> io::Result<()> {

@@ -30,7 +30,7 @@ pub use error::UserError;
 /// The name of the program, which is looked for in `PATH`.
 const PROGRAM: &str = "passt";
 
-/// Bytes of a packet of the Guest: what every kernel takes.
+/// The most bytes of a packet if nothing was said: what every kernel takes.
 const MTU: u16 = 1500;
 
 /// The Guest's IPv4 address, and its gateway, which is also this machine's
@@ -52,12 +52,13 @@ struct User {
     guard: Option<Guard>,
 }
 
-/// Starts passt, and waits until it is ready.
+/// Starts passt, and waits until it is ready. Packets have at most `mtu` bytes,
+/// which passt tells the Guest by DHCP.
 ///
 /// # Errors
 ///
 /// [`UserError`].
-pub fn start(config: &UserConfig) -> Result<Nic, UserError> {
+pub fn start(config: &UserConfig, mtu: Option<u16>) -> Result<Nic, UserError> {
     let kind = SocketType::STREAM;
     let flags = SocketFlags::CLOEXEC;
     let (ours, theirs) = socketpair(AddressFamily::UNIX, kind, flags, None)
@@ -65,7 +66,7 @@ pub fn start(config: &UserConfig) -> Result<Nic, UserError> {
     let (messages, stderr) = process::messages()?;
     let mut command = Command::new(PROGRAM);
     command
-        .args(words_for(config, &theirs))
+        .args(words_for(config, mtu.unwrap_or(MTU), &theirs))
         // Keys that are typed send no signals to it.
         .process_group(0)
         .stdin(Stdio::null())
@@ -98,11 +99,11 @@ pub fn start(config: &UserConfig) -> Result<Nic, UserError> {
 }
 
 /// The arguments of passt.
-fn words_for(config: &UserConfig, socket: &OwnedFd) -> Vec<String> {
+fn words_for(config: &UserConfig, mtu: u16, socket: &OwnedFd) -> Vec<String> {
     let mut words: Vec<String> =
         ["--foreground", "--quiet"].map(str::to_owned).into();
     words.extend(["--fd".to_owned(), socket.as_raw_fd().to_string()]);
-    words.extend(["--mtu".to_owned(), MTU.to_string()]);
+    words.extend(["--mtu".to_owned(), mtu.to_string()]);
     words.extend(ADDRESSES.map(str::to_owned));
     for Published {
         address,

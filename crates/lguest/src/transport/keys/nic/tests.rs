@@ -54,7 +54,7 @@ fn at(ip: [u8; 4]) -> TapConfig {
 fn tap(config: &TapConfig) -> (Arc<Scripted>, KeyedNic) {
     let host = scripted();
     let mut tap =
-        KeyedNic::new(crate::devices::net::Tap::open(config).unwrap());
+        KeyedNic::new(crate::devices::net::Tap::open(config, None).unwrap());
     let place = Place {
         index: 0,
         page: PAGE,
@@ -136,7 +136,7 @@ fn a_tap_can_be_a_port_of_a_bridge() {
         return;
     }
     let config = TapConfig::Bridge("lgbr".to_owned());
-    let missing = crate::devices::net::Tap::open(&config).err().unwrap();
+    let missing = crate::devices::net::Tap::open(&config, None).err().unwrap();
     assert_eq!(
         missing.to_string(),
         "there is no bridge lgbr: `ip link add lgbr type bridge` makes one"
@@ -187,17 +187,19 @@ fn a_tap_may_be_given_as_a_descriptor() {
     if !own_network("a_tap_may_be_given_as_a_descriptor") {
         return;
     }
-    let nic = crate::devices::net::Tap::open(&at([192, 168, 19, 1])).unwrap();
+    let nic =
+        crate::devices::net::Tap::open(&at([192, 168, 19, 1]), None).unwrap();
     let file = nic.input().try_clone_to_owned().unwrap();
     rustix::io::fcntl_setfd(&file, rustix::io::FdFlags::empty()).unwrap();
     let number = std::os::fd::IntoRawFd::into_raw_fd(file);
     let given = TapConfig::Given(number);
-    let again = crate::devices::net::Tap::open(&given).unwrap();
+    let again = crate::devices::net::Tap::open(&given, Some(9000)).unwrap();
     assert_eq!(again.far(), nic.far());
     let other = File::open("/dev/null").unwrap();
     rustix::io::fcntl_setfd(&other, rustix::io::FdFlags::empty()).unwrap();
     let number = std::os::fd::IntoRawFd::into_raw_fd(other);
-    let refused = crate::devices::net::Tap::open(&TapConfig::Given(number));
+    let refused =
+        crate::devices::net::Tap::open(&TapConfig::Given(number), None);
     let refused = refused.err().unwrap().to_string();
     assert!(refused.contains("is not a tap interface"), "{refused}");
 }
@@ -213,5 +215,19 @@ fn the_netmask_is_the_one_that_was_given() {
         let shown = ip("-4 addr show");
         let expected = format!("10.1.2.1/{bits} ");
         assert!(shown.contains(&expected), "{expected}: {shown}");
+    }
+}
+
+#[test]
+fn the_mtu_is_the_one_that_was_given() {
+    if !own_network("the_mtu_is_the_one_that_was_given") {
+        return;
+    }
+    for mtu in [576, 1500, 9000] {
+        let open = crate::devices::net::Tap::open;
+        let nic = open(&at([192, 168, 19, 1]), Some(mtu)).unwrap();
+        let link = ip("-o link show tap0");
+        assert!(link.contains(&format!(" mtu {mtu} ")), "{link}");
+        drop(nic);
     }
 }

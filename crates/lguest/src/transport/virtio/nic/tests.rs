@@ -265,3 +265,42 @@ fn a_frame_for_more_buffers_than_a_queue_has_is_dropped() {
     let used = station.to_guest.used();
     assert_eq!(used.len(), 5, "72 bytes in buffers of 15");
 }
+
+#[test]
+fn a_driver_learns_the_mtu_where_one_was_said() {
+    let (ours, _other) = UnixStream::pair().unwrap();
+    let nic = stream::on_socket(OwnedFd::from(ours)).unwrap();
+    let mac = nic.mac();
+    let nic = VirtioNic::new(nic.with_mtu(9000));
+    let offered = FEATURES | 1 << 3;
+    // On lguest's bus, the configuration is behind the features.
+    let devices: Vec<Box<dyn VirtioDevice>> = vec![Box::new(nic)];
+    assert_eq!(devices[0].features(), offered);
+    let guest = guest(2);
+    let screen = console().screen();
+    let _bus = VirtioBus::new(guest.clone(), devices, screen).unwrap();
+    let config = guest.bytes(testing::RAM + 5 + 16 + 8, 12);
+    assert_eq!(config, [&mac[..], &[0; 4], &[0x28, 0x23]].concat());
+    // On a PCI bus, it has a place of its own.
+    let (ours, _other) = UnixStream::pair().unwrap();
+    let nic = stream::on_socket(OwnedFd::from(ours)).unwrap();
+    let nic = VirtioNic::new(nic.with_mtu(9000));
+    let requests: Arc<dyn Requests> = testing::guest(2);
+    let devices: Vec<Box<dyn VirtioDevice>> = vec![Box::new(nic)];
+    let bus = PciBus::new(&requests, devices, console().screen()).unwrap();
+    let access = |offset, bytes| DeviceAccess {
+        device: 0,
+        offset,
+        bytes,
+    };
+    let read = |offset, bytes| bus.read_device(access(offset, bytes)).unwrap();
+    assert_eq!(read(common::DEVICE_FEATURE, 4), offered);
+    assert_eq!(read(registers::DEVICE + 10, 2), 9000);
+}
+
+#[test]
+fn without_an_mtu_the_driver_has_its_own() {
+    let (devices, _other) = nic();
+    assert_eq!(devices[0].features(), FEATURES);
+    assert_eq!(devices[0].config().len(), 6);
+}
