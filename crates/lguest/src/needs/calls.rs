@@ -124,7 +124,6 @@ const FOLDER: &str = "share a folder";
 const FOLDERS: &[Call] = &[
     call!(FOLDER, sendmsg, SYS_sendmsg, [NONE, 0, 0, 0]),
     call!(FOLDER, recvmsg, SYS_recvmsg, [NONE, 0, 0, 0]),
-    call!(FOLDER, openat2, SYS_openat2, [NONE, NO_PAGE, 0, 0]),
     call!(FOLDER, faccessat, SYS_faccessat, [NONE, NO_PAGE, 0, 0]),
     call!(FOLDER, geteuid, SYS_geteuid, [0; 4]),
     call!(FOLDER, getegid, SYS_getegid, [0; 4]),

@@ -96,7 +96,7 @@ const OF_A_SHARE: &[Call] = calls![
     fdatasync SYS_fdatasync, fstatfs SYS_fstatfs, fsync SYS_fsync,
     getdents64 SYS_getdents64, getegid SYS_getegid, geteuid SYS_geteuid,
     linkat SYS_linkat, mkdirat SYS_mkdirat, mknodat SYS_mknodat,
-    openat2 SYS_openat2, preadv SYS_preadv, pwritev SYS_pwritev,
+    preadv SYS_preadv, pwritev SYS_pwritev,
     readlinkat SYS_readlinkat, recvmsg SYS_recvmsg, renameat SYS_renameat,
     sendmsg SYS_sendmsg, symlinkat SYS_symlinkat, unlinkat SYS_unlinkat,
     utimensat SYS_utimensat,

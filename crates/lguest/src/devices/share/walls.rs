@@ -127,10 +127,6 @@ const ALWAYS: &[i64] = &[
     libc::SYS_rt_sigreturn,
     libc::SYS_exit,
     libc::SYS_exit_group,
-    // By name, below an open folder. Landlock says which folder; the flags of
-    // the first are behind a pointer.
-    libc::SYS_openat2,
-    libc::SYS_openat,
 ];
 
 /// Where the Guest may change files.
@@ -170,6 +166,7 @@ pub(super) fn filter(
     });
     let questions = questions.into_iter().collect::<Result<_, _>>()?;
     rules.insert(libc::SYS_fcntl, questions);
+    rules.insert(libc::SYS_openat, opened(read_only)?);
     if !read_only {
         rules.extend(CHANGES.iter().map(|&call| (call, Vec::new())));
         rules.insert(libc::SYS_fchmodat, without(2, SET_ID)?);
@@ -187,6 +184,25 @@ fn without(
     let (len, op) = (SeccompCmpArgLen::Qword, SeccompCmpOp::MaskedEq(bits));
     let none = SeccompCondition::new(argument, len, op, 0)?;
     SeccompRule::new(vec![none]).map(|rule| vec![rule])
+}
+
+/// Files are opened by openat, because a filter cannot read the arguments of
+/// openat2. Landlock says in which folder. Where the Guest may only read,
+/// nothing is made, cut or written; elsewhere nothing is made with bits of
+/// [`SET_ID`].
+fn opened(
+    read_only: bool,
+) -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
+    /// `O_TMPFILE` without the bit that it has in common with `O_DIRECTORY`.
+    const NAMELESS: i32 = libc::O_TMPFILE & !libc::O_DIRECTORY;
+    let makes = libc::O_CREAT | NAMELESS;
+    let changes = makes | libc::O_TRUNC | libc::O_ACCMODE;
+    let bits = |flags: i32| u64::from(flags.unsigned_abs());
+    if read_only {
+        return without(2, bits(changes));
+    }
+    // Without a file to make, an open needs no mode and may have any.
+    Ok([without(2, bits(makes))?, without(3, SET_ID)?].concat())
 }
 
 /// Only files, pipes and sockets are made, and never with bits of

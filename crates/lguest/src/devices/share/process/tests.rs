@@ -1,12 +1,14 @@
 //! What a server that was taken over can do: each attack is made in a process
-//! with the walls of a server.
+//! with the walls of a server, or with some of them.
 
 #![expect(unsafe_code, reason = "forks, and makes forbidden calls")]
 
 use super::*;
+use crate::confine::wall;
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
 use std::fs;
+use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 
 /// Makes an attack in a process with the walls of a server of `folder`. Returns
@@ -60,7 +62,7 @@ fn opens(at: &OwnedFd, name: &str, flags: OFlags) -> i32 {
 
 /// Whether this machine has landlock.
 fn has_landlock(path: &PathBuf) -> bool {
-    in_a_server(path, false, 0, |folder| {
+    in_a_server(path, false, wall::SECCOMP, |folder| {
         i32::from(opens(folder, "..", OFlags::RDONLY) != 0)
     }) == 1
 }
@@ -87,7 +89,8 @@ fn landlock_keeps_a_server_in_its_folder() {
         ("/proc/self/mem", OFlags::RDWR, false, denied),
         ("/", OFlags::RDONLY, false, denied),
     ] {
-        let found = in_a_server(&shared, read_only, 0, |folder| {
+        // The filter would be first.
+        let found = in_a_server(&shared, read_only, wall::SECCOMP, |folder| {
             opens(folder, name, flags)
         });
         assert_eq!(found, result, "{name} {flags:?} {read_only}");
@@ -110,12 +113,13 @@ fn what_is_moved_out_of_the_folder_is_out() {
     fs::write(path.join("shared/inner/file"), "x").unwrap();
     let inner =
         OwnedFd::from(fs::File::open(path.join("shared/inner")).unwrap());
-    let before = in_a_server(&path.join("shared"), false, 0, |_| {
-        opens(&inner, "file", OFlags::RDONLY)
-    });
+    let before =
+        in_a_server(&path.join("shared"), false, wall::SECCOMP, |_| {
+            opens(&inner, "file", OFlags::RDONLY)
+        });
     assert_eq!(before, 0);
     fs::rename(path.join("shared/inner"), path.join("moved")).unwrap();
-    let after = in_a_server(&path.join("shared"), false, 0, |_| {
+    let after = in_a_server(&path.join("shared"), false, wall::SECCOMP, |_| {
         opens(&inner, "file", OFlags::RDONLY)
     });
     assert_eq!(after, Errno::ACCESS.raw_os_error());
@@ -176,5 +180,51 @@ fn other_system_calls_end_a_server() {
         });
         assert_eq!(found, KILLED, "{number} of a read-only server");
     }
+    let _ = fs::remove_dir_all(path);
+}
+
+/// No program with its owner's rights is made, and with `ro` nothing is made,
+/// cut or written, also where there is no landlock.
+#[test]
+fn the_filter_checks_how_a_server_opens_files() {
+    const KILLED: i32 = -libc::SIGSYS;
+    let path = folder("opens");
+    let shared = path.join("shared");
+    let open = |read_only, flags: i32, mode: libc::c_uint| {
+        in_a_server(&shared, read_only, wall::LANDLOCK, |folder| {
+            let (folder, name) = (folder.as_raw_fd(), c"file".as_ptr());
+            // SAFETY: the name ends, and there is a mode.
+            match unsafe { libc::openat(folder, name, flags, mode) } {
+                -1 => 1,
+                _ => 0,
+            }
+        })
+    };
+    let make = libc::O_CREAT | libc::O_WRONLY;
+    for (flags, mode, found) in [
+        (libc::O_RDONLY, 0o4755, 0),
+        (libc::O_RDWR | libc::O_TRUNC, 0, 0),
+        (make, 0o1777, 0),
+        (make, 0o4755, KILLED),
+        (make, 0o2755, KILLED),
+        (libc::O_TMPFILE | libc::O_RDWR, 0o4755, KILLED),
+    ] {
+        assert_eq!(open(false, flags, mode), found, "{flags:o} {mode:o}");
+    }
+    for (flags, found) in [
+        (libc::O_RDONLY, 0),
+        (libc::O_PATH | libc::O_NOFOLLOW, 0),
+        (libc::O_WRONLY, KILLED),
+        (libc::O_RDWR, KILLED),
+        (libc::O_RDONLY | libc::O_TRUNC, KILLED),
+        (libc::O_RDONLY | libc::O_CREAT, KILLED),
+        (libc::O_TMPFILE | libc::O_RDWR, KILLED),
+    ] {
+        assert_eq!(open(true, flags, 0), found, "{flags:o}");
+    }
+    let openat2 = in_a_server(&shared, false, wall::LANDLOCK, |folder| {
+        opens(folder, "file", OFlags::RDONLY)
+    });
+    assert_eq!(openat2, KILLED);
     let _ = fs::remove_dir_all(path);
 }

@@ -1,12 +1,13 @@
 //! Files of the folder: found by name, and opened.
 //!
 //! A file is looked for in a folder that is open, by a single name, and a link
-//! is not followed: what is found is the link itself. The kernel checks the
-//! same again (`RESOLVE_BENEATH`). Only regular files and folders are opened.
-//! Opening a device, a pipe or a socket would reach the machine, or wait.
+//! is not followed: what is found is the link itself. A single name needs no
+//! openat2, whose arguments no filter of system calls can check. Only regular
+//! files and folders are opened. Opening a device, a pipe or a socket would
+//! reach the machine, or wait.
 
 use super::protocol::{Errno, QID_FOLDER, QID_LINK, Qid};
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::fs::{FileType, Mode, OFlags, Stat, openat};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// A file, open without access.
@@ -15,11 +16,6 @@ pub(super) struct Node {
     pub(super) kind: FileType,
     pub(super) qid: Qid,
 }
-
-/// No name leads out of the folder, and no link is followed.
-const INSIDE: ResolveFlags = ResolveFlags::BENEATH
-    .union(ResolveFlags::NO_SYMLINKS)
-    .union(ResolveFlags::NO_MAGICLINKS);
 
 /// Flags of every open: for us alone, without waiting, and never a terminal.
 const QUIET: OFlags = OFlags::CLOEXEC
@@ -51,7 +47,7 @@ impl Node {
             _ => return Err(Errno::ACCESS),
         }
         let flags = flags | QUIET;
-        rustix::fs::openat(own, self.number(), flags, Mode::empty())
+        openat(own, self.number(), flags, Mode::empty())
     }
 
     /// Its name in `/proc/self/fd`.
@@ -60,13 +56,13 @@ impl Node {
     }
 }
 
-/// The file that `name` names in `folder`.
+/// The file that `name`, a single component, names in `folder`.
 pub(super) fn look(
     folder: BorrowedFd<'_>,
     name: &[u8],
 ) -> Result<OwnedFd, Errno> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::openat2(folder, name, flags, Mode::empty(), INSIDE)
+    openat(folder, name, flags, Mode::empty())
 }
 
 /// Makes and opens a regular file of this name in `folder`, where there must be
@@ -79,7 +75,7 @@ pub(super) fn make(
 ) -> Result<OwnedFd, Errno> {
     let flags =
         flags | QUIET | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
-    rustix::fs::openat2(folder, name, flags, mode, INSIDE)
+    openat(folder, name, flags, mode)
 }
 
 /// An open file once more, without access.
@@ -89,7 +85,7 @@ pub(super) fn again(
 ) -> Result<OwnedFd, Errno> {
     let name = file.as_fd().as_raw_fd().to_string();
     let flags = OFlags::PATH | OFlags::CLOEXEC;
-    rustix::fs::openat(own, name, flags, Mode::empty())
+    openat(own, name, flags, Mode::empty())
 }
 
 /// File systems below the folder. Their files may have the same numbers, and
