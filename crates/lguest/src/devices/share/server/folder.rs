@@ -53,23 +53,35 @@ impl Folder {
 
     /// Adds entries to `list` until it has `most` bytes. `left` is how many
     /// places may be remembered.
+    ///
+    /// # Errors
+    ///
+    /// `INVAL` if not one entry fits, `NOMEM` if not one place is left, or what
+    /// the kernel says. A list without entries is the end of the folder.
     pub(super) fn list(
         &mut self,
         list: &mut Writer,
         most: u32,
-        mut left: usize,
+        left: usize,
         qid: impl Fn(&[u8], u64, FileType) -> Qid,
     ) -> Result<(), Errno> {
         let mut buffer = [MaybeUninit::uninit(); AT_ONCE];
         let mut entries = RawDir::new(&self.fd, &mut buffer);
+        let first = self.places.len();
         while let Some(entry) = entries.next() {
             let entry = entry?;
             let name = entry.file_name().to_bytes();
             let bytes = u32::try_from(ENTRY + name.len()).unwrap_or(u32::MAX);
-            if list.size().saturating_add(bytes) > most {
-                break;
+            let listed = self.places.len() - first;
+            let full = match list.size().saturating_add(bytes) > most {
+                true => Some(Errno::INVAL),
+                false => (listed >= left).then_some(Errno::NOMEM),
+            };
+            match full {
+                Some(error) if listed == 0 => return Err(error),
+                Some(_) => break,
+                None => {}
             }
-            left = left.checked_sub(1).ok_or(Errno::NOMEM)?;
             self.places.push(entry.next_entry_cookie());
             let kind = entry.file_type();
             list.qid(qid(name, entry.ino(), kind));

@@ -597,6 +597,9 @@ fn a_folder_of_ten_thousand_is_listed_whole() {
         assert_eq!(client.ask(p::READDIR, &body), Err(Errno::INVAL));
     }
     assert_eq!(client.server.places, 10_003);
+    // An empty list would be the end of the folder.
+    let body = [words(&[1, 0, 0, 24])].concat();
+    assert_eq!(client.ask(p::READDIR, &body), Err(Errno::INVAL));
     client.clunk(1).unwrap();
     assert_eq!(client.server.places, 0);
     // What is above the folder is not told.
@@ -690,4 +693,24 @@ fn another_protocol_is_not_spoken() {
     let large = [words(&[u32::MAX]), text("9P2000.L")].concat();
     let answer = client.ask(p::VERSION, &large).unwrap();
     assert_eq!(answer[..4], MOST_BYTES.to_le_bytes());
+}
+
+/// The entries for which there was room come first, and then the error.
+#[test]
+fn a_folder_without_room_for_all_its_places_is_listed_in_part() {
+    let place = Place::new();
+    let mut client = place.client();
+    client.walk(0, 1, &["folder"]).unwrap();
+    client.open(1, 0).unwrap();
+    client.server.places = MOST_PLACES - 2;
+    let list = |client: &mut Client, from| {
+        client.ask(p::READDIR, &words(&[1, from, 0, 5000]))
+    };
+    let some = list(&mut client, 0).unwrap();
+    // Two entries, and the third has no place.
+    let mut rest = Reader::new(&some);
+    let bytes = rest.u32().unwrap() as usize;
+    assert!((50..3 * 25).contains(&bytes), "{bytes}");
+    assert_eq!(client.server.places, MOST_PLACES);
+    assert_eq!(list(&mut client, 2), Err(Errno::NOMEM));
 }
