@@ -30,7 +30,7 @@ use crate::machine::terminal;
 use crate::memory::{GuestMemory, Section};
 use crate::needs::{self, Lack};
 use process::Process;
-use rustix::event::{PollFd, PollFlags, epoll, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -39,6 +39,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// The most bytes of a tag.
 pub const LONGEST_TAG: usize = 31;
+
+/// How long an answer is waited for, before a state is taken. The disk under
+/// the folder may take some time.
+const SILENCE: Timespec = Timespec {
+    tv_sec: 60,
+    tv_nsec: 0,
+};
 
 /// A folder, and the process that serves it.
 pub struct Share {
@@ -177,12 +184,18 @@ impl Share {
         }
     }
 
-    /// Waits until there may be an answer.
-    pub fn wait(&self) {
-        if let Some(socket) = &self.socket {
-            let mut fds = [PollFd::new(socket, PollFlags::IN)];
-            // An error means the same as an answer: look.
-            let _ = poll(&mut fds, None);
+    /// Waits until there may be an answer. A server that has none for a long
+    /// time is ended.
+    pub fn wait(&mut self) {
+        self.wait_at_most(SILENCE);
+    }
+
+    fn wait_at_most(&mut self, most: Timespec) {
+        let Some(socket) = &self.socket else { return };
+        let mut fds = [PollFd::new(socket, PollFlags::IN)];
+        // An error means the same as an answer: look.
+        if poll(&mut fds, Some(&most)) == Ok(0) {
+            self.end();
         }
     }
 

@@ -89,6 +89,15 @@ fn the_end_of_a_server_is_noticed() {
 }
 
 #[test]
+fn a_server_that_does_not_answer_is_ended() {
+    let folder = Folder::new("silent");
+    let mut share = folder.share();
+    // It was sent nothing, so it says nothing.
+    share.wait_at_most(Timespec::default());
+    assert!(matches!(share.receive(), Received::Ended));
+}
+
+#[test]
 fn a_share_that_was_used_is_not_gone_on_with() {
     let folder = Folder::new("state");
     let mut share = folder.share();
