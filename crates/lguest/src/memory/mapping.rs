@@ -9,6 +9,7 @@
 use lg_abi::page::PAGE_SIZE;
 use lg_memory::Region;
 use rustix::mm::{MapFlags, ProtFlags};
+use std::ffi::c_void;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::ptr::NonNull;
@@ -61,6 +62,7 @@ impl Mapping {
                 offset.into(),
             )
         }?;
+        keep_from_forks(room, limit as usize);
         let room = NonNull::new(room.cast()).expect("mmap never answers null");
         Ok(Self {
             room,
@@ -151,7 +153,8 @@ impl Mapping {
                 0,
             )
         };
-        mapped.map(drop).map_err(Into::into)
+        mapped.map(|at| keep_from_forks(at, bytes))?;
+        Ok(())
     }
 
     /// Makes one huge page of [`HUGE_PAGE`] bytes at `addr`.
@@ -176,6 +179,14 @@ impl Mapping {
         let invalid = |bad| io::Error::new(io::ErrorKind::InvalidInput, bad);
         self.region.pointer(addr, bytes).map_err(invalid)
     }
+}
+
+/// Processes that are forks of this one, for example share servers, do not have
+/// what is mapped there. They are sent what they need.
+fn keep_from_forks(at: *mut c_void, bytes: usize) {
+    // A filter of system calls may refuse this. Then forks have the mapping.
+    // SAFETY: nothing changes in this process.
+    let _ = unsafe { libc::madvise(at, bytes, libc::MADV_DONTFORK) };
 }
 
 impl Drop for Mapping {

@@ -165,3 +165,27 @@ fn memory_with_a_clone_or_more_pages_cannot_grow() {
     assert!(memory.with_pages(4).is_err());
     assert!(clone.with_pages(2).is_err());
 }
+
+/// A share server is a fork of the Launcher, and may be a fork of a program
+/// that runs other Guests.
+#[test]
+fn forks_do_not_have_what_is_mapped() {
+    let file = sealed_file("forks", (2 * PAGE_SIZE).into()).unwrap();
+    let whole = Mapping::of(file.as_fd(), 0, 2 * PAGE_SIZE).unwrap();
+    let large = Mapping::for_large_pages(file.as_fd(), 2 * PAGE_SIZE).unwrap();
+    large.replace_page(PAGE_SIZE, &file).unwrap();
+    let inode = rustix::fs::fstat(&file).unwrap().st_ino.to_string();
+    let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let mut lines = smaps.lines();
+    let mut mappings = 0;
+    while let Some(line) = lines.next() {
+        if line.split_whitespace().nth(4) != Some(&inode) {
+            continue;
+        }
+        mappings += 1;
+        let flags = lines.find(|line| line.starts_with("VmFlags:")).unwrap();
+        assert!(flags.contains(" dc"), "{line}: {flags}");
+    }
+    assert_eq!(mappings, 3);
+    drop((whole, large));
+}
