@@ -43,7 +43,7 @@ impl Backing {
         }
     }
 
-    /// Reads what the kernel has in memory.
+    /// Reads what the kernel has in memory. May read a table of an image first.
     ///
     /// # Errors
     ///
@@ -60,7 +60,7 @@ impl Backing {
         }
     }
 
-    /// Writes if that changes no table.
+    /// Writes if that changes no table. May read a table of an image first.
     ///
     /// # Errors
     ///
@@ -74,6 +74,14 @@ impl Backing {
         match self {
             Self::Raw(file) => memory.write_file(file, offset, sections),
             Self::Image(image) => image.write_now(memory, offset, sections),
+        }
+    }
+
+    /// Whether anything reads the file after the Guest has ended.
+    pub(super) fn is_kept(&self) -> bool {
+        match self {
+            Self::Raw(_) => true,
+            Self::Image(image) => image.is_kept,
         }
     }
 

@@ -23,8 +23,6 @@ pub struct Disk {
     /// Bytes after the last whole sector.
     rest: u64,
     pub(super) read_only: bool,
-    /// Whether anything reads the file after the Guest has ended.
-    pub(super) is_kept: bool,
     pub(super) faults: Option<Faults>,
     /// A second opening of a raw file, to read ahead by.
     pub(super) again: Option<File>,
@@ -146,7 +144,6 @@ impl Disk {
             sectors: sectors(bytes)?,
             rest: bytes % u64::from(SECTOR_SIZE),
             read_only,
-            is_kept: true,
             faults: None,
             again: None,
         })

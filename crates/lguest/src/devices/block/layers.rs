@@ -85,11 +85,10 @@ impl Disk {
         let made = nameless(&folder).and_then(|file| {
             Image::create(file, None, bytes, self.into_base()?, None)
         });
-        let image =
+        let mut image =
             made.map_err(|error| DiskError::Temporary { folder, error })?;
-        let mut disk = Self::of(Backing::Image(image), bytes, false)?;
-        disk.is_kept = false;
-        Ok(disk)
+        image.is_kept = false;
+        Self::of(Backing::Image(image), bytes, false)
     }
 
     /// Bytes of its whole sectors.
@@ -152,6 +151,10 @@ impl Disk {
         if made.is_err() {
             // Nothing was in it. The error is told, not this one.
             let _ = std::fs::remove_file(path);
+        } else {
+            // A flush is worth nothing without the name. Where it cannot be
+            // made to last, the image is made all the same.
+            let _ = File::open(folder(path)).and_then(|f| f.sync_all());
         }
         made
     }

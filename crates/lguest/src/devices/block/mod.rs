@@ -3,7 +3,8 @@
 //! A request is carried out directly between the file and the Guest's memory.
 //! Bytes that the kernel has in memory are moved during the call, while the
 //! Guest stands still. A thread of the disk carries out what has to wait for a
-//! device, while the Guest runs on.
+//! device, while the Guest runs on. One thing is waited for during the call: a
+//! table of an image that is not in our memory yet.
 //!
 //! A write is acknowledged when the file has it, and a flush when the disk
 //! under the file has all that was written before. For a driver that could send
@@ -144,7 +145,8 @@ impl Block {
         self.disk.read_only
     }
 
-    /// Carries out `request`, now or by the thread. Does not block.
+    /// Carries out `request`, now or by the thread. Blocks only for a table of
+    /// an image, which is read from the file once.
     pub fn submit(&mut self, request: DiskRequest) {
         let bytes = total(&request.sections);
         let Some(offset) = self.offset(&request, bytes) else {
@@ -202,8 +204,9 @@ impl Block {
         fits.then_some(offset)
     }
 
-    /// Carries `job` out now, if that does not block. Returns the bytes if all
-    /// of them were moved; otherwise the job can be done again from the start.
+    /// Carries `job` out now, if its bytes are in memory. Returns the bytes if
+    /// all of them were moved; otherwise the job can be done again from the
+    /// start.
     fn try_at_once(&self, job: &Job) -> Option<u32> {
         if !self.at_once || self.disk.faults.is_some() {
             return None;
@@ -259,8 +262,9 @@ impl Block {
     /// Moves tables to the file. An error was reported to the Guest already,
     /// with the request that has changed them.
     fn settle(&self) {
-        if self.disk.is_kept {
-            let _ = self.disk.backing.settle();
+        let backing = &self.disk.backing;
+        if backing.is_kept() {
+            let _ = backing.settle();
         }
     }
 

@@ -11,7 +11,7 @@ use crate::memory::{GuestMemory, Section, total};
 use crate::thread;
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, SendError, Sender, channel};
 use std::thread::JoinHandle;
 
 /// A request that is valid for its disk.
@@ -42,8 +42,8 @@ impl Job {
             DiskOperation::Flush => self.sync().map(|()| 0),
         };
         let moved = moved.ok();
-        let is_held = self.disk.is_kept
-            && (self.stable || self.disk.backing.has_tables());
+        let is_held =
+            backing.is_kept() && (self.stable || backing.has_tables());
         if is_held && self.operation == DiskOperation::Write {
             return Some(Unstable { job: self, moved });
         }
@@ -53,8 +53,9 @@ impl Job {
 
     /// Waits until the disk under the file has all that was written to it.
     fn sync(&self) -> io::Result<()> {
-        if self.disk.is_kept {
-            self.disk.backing.sync()?;
+        let backing = &self.disk.backing;
+        if backing.is_kept() {
+            backing.sync()?;
             self.counters.syncs.add(1);
         }
         Ok(())
@@ -137,10 +138,13 @@ impl Worker {
         })
     }
 
+    /// Hands `job` to the thread. If a bug has ended the thread, the request
+    /// fails.
     pub(super) fn send(&self, job: Job) {
-        if let Some(jobs) = &self.jobs {
-            let sent = jobs.send(job);
-            sent.expect("the thread receives as long as there is a sender");
+        if let Some(jobs) = &self.jobs
+            && let Err(SendError(job)) = jobs.send(job)
+        {
+            job.finish(None);
         }
     }
 }

@@ -105,6 +105,14 @@ pub(super) fn check(file: &File) -> Result<Facts, BadImage> {
     })
 }
 
+/// Bytes of a cluster of the image in `file`, which must have been checked.
+pub(super) fn cluster(file: &File) -> io::Result<u64> {
+    let mut bytes = [0; HEADER];
+    super::storage::read_at(file, &mut bytes, 0)?;
+    let header = Header::new(&bytes).map_err(io::Error::other)?;
+    Ok(header.cluster())
+}
+
 /// The fields of a header that are used.
 struct Header {
     version: u32,

@@ -11,7 +11,7 @@ mod storage;
 
 pub use check::BadImage;
 
-use crate::memory::{GuestMemory, Section, behind, total, truncated};
+use crate::memory::{GuestMemory, Section, behind, scatter, total, truncated};
 use imago::qcow2::Qcow2;
 use imago::raw::Raw;
 use imago::{
@@ -31,9 +31,20 @@ type Image2 = Qcow2<ImageFile, Access>;
 #[derive(Debug)]
 pub(super) struct Image {
     access: Access,
-    /// Whether tables have changed that are not in the file yet.
+    /// Whether anything reads it after the Guest has ended.
+    pub(super) is_kept: bool,
+    /// Whether tables of an image that is kept have changed, and are not in the
+    /// file yet.
     unsettled: AtomicBool,
+    /// Bytes of a cluster. A raw image has none.
+    cluster: u64,
+    /// Whether tables that are not in the file yet have a cluster with bytes
+    /// that the Guest did not write just now: they were copied from elsewhere.
+    copied: AtomicBool,
 }
+
+/// Bytes of a cluster of an image that is made here.
+const CLUSTER: usize = 64 << 10;
 
 /// The name of a base, as it is written into an image.
 pub(super) struct BaseName {
@@ -49,10 +60,13 @@ pub(super) fn base_of(file: &File) -> Result<Option<String>, BadImage> {
 }
 
 impl Image {
-    fn of(access: Access) -> Self {
+    fn of(access: Access, cluster: u64) -> Self {
         Self {
             access,
+            is_kept: true,
             unsettled: AtomicBool::new(false),
+            cluster,
+            copied: AtomicBool::new(false),
         }
     }
 
@@ -61,7 +75,7 @@ impl Image {
         let file = ImageFile::new(file, again);
         let raw = Raw::builder(file);
         let raw = raw.write(false).open(DenyImplicitOpenGate::default())?;
-        Ok(Self::of(FormatAccess::new(raw)))
+        Ok(Self::of(FormatAccess::new(raw), 1))
     }
 
     /// The qcow2 image in `file`, which must have been checked, above `base`.
@@ -71,12 +85,13 @@ impl Image {
         writable: bool,
         base: Option<Self>,
     ) -> io::Result<Self> {
+        let cluster = check::cluster(&file)?;
         let image = Image2::builder(ImageFile::new(file, again))
             .write(writable)
             .data_file(None)
             .backing(base.map(|base| base.access))
             .open(DenyImplicitOpenGate::default())?;
-        Ok(Self::of(FormatAccess::new(image)))
+        Ok(Self::of(FormatAccess::new(image), cluster))
     }
 
     /// Makes a qcow2 image above `base` in `file`, which is empty. `name` is
@@ -94,12 +109,13 @@ impl Image {
             None => new,
         };
         let gate = DenyImplicitOpenGate::default();
-        let image = new.size(size).create_open(gate, |image| {
+        let new = new.size(size).cluster_size(CLUSTER);
+        let image = new.create_open(gate, |image| {
             Ok(Image2::builder(image).backing(Some(base.access)))
         })?;
         let access = FormatAccess::new(image);
         access.flush()?;
-        Ok(Self::of(access))
+        Ok(Self::of(access, CLUSTER as u64))
     }
 
     /// Bytes of the disk.
@@ -114,23 +130,11 @@ impl Image {
         offset: u64,
         sections: &[Section],
     ) -> io::Result<u32> {
-        self.pieces(offset, sections, |mapping, piece| match mapping {
-            Mapping::Raw {
-                storage, offset, ..
-            } => {
-                let moved = memory.read_file(&storage.file, offset, piece)?;
-                zero(memory, &behind(piece, moved))
-            }
-            Mapping::Special { layer, offset, .. } => {
-                let mut bytes = vec![0; total(piece) as usize];
-                layer.read(&mut bytes[..], offset)?;
-                put(memory, piece, &bytes)
-            }
-            _ => zero(memory, piece),
-        })
+        self.read_or_wait(memory, offset, sections, true)
     }
 
-    /// Reads into `sections` what is in the kernel's memory.
+    /// Reads into `sections` what is in the kernel's memory. Blocks only where
+    /// a table has to be read from the file first.
     ///
     /// # Errors
     ///
@@ -141,20 +145,40 @@ impl Image {
         offset: u64,
         sections: &[Section],
     ) -> io::Result<u32> {
+        self.read_or_wait(memory, offset, sections, false)
+    }
+
+    fn read_or_wait(
+        &self,
+        memory: &GuestMemory,
+        offset: u64,
+        sections: &[Section],
+        waits: bool,
+    ) -> io::Result<u32> {
         self.pieces(offset, sections, |mapping, piece| match mapping {
             Mapping::Raw {
                 storage, offset, ..
             } => {
                 let file = &storage.file;
-                let moved = memory.read_file_now(file, offset, piece)?;
+                let moved = match waits {
+                    true => memory.read_file(file, offset, piece)?,
+                    false => memory.read_file_now(file, offset, piece)?,
+                };
                 zero(memory, &behind(piece, moved))
+            }
+            Mapping::Special { layer, offset, .. } if waits => {
+                let mut bytes = vec![0; total(piece) as usize];
+                layer.read(&mut bytes[..], offset)?;
+                let put = scatter(memory.region(), piece, &bytes);
+                put.map(drop).map_err(io::Error::other)
             }
             Mapping::Special { .. } => Err(io::ErrorKind::WouldBlock.into()),
             _ => zero(memory, piece),
         })
     }
 
-    /// Writes `sections` where the image has clusters already.
+    /// Writes `sections` where the image has clusters already. Blocks only
+    /// where a table has to be read from the file first.
     ///
     /// # Errors
     ///
@@ -206,7 +230,12 @@ impl Image {
             if memory.write_file(file, mapping.offset(), &piece)? < len {
                 break;
             }
-            self.unsettled.store(true, Ordering::SeqCst);
+            let is_new = !mapping.is_nonblocking();
+            let end = at + u64::from(len);
+            if is_new && (at | end) & (self.cluster - 1) != 0 {
+                self.copied.store(true, Ordering::SeqCst);
+            }
+            self.unsettled.store(self.is_kept, Ordering::SeqCst);
             self.access.commit_data_mapping(mapping)?;
             moved += len;
         }
@@ -215,7 +244,15 @@ impl Image {
 
     /// Writes the tables that are in our memory, so that the death of this
     /// process loses nothing that was written.
+    ///
+    /// What was copied to a new cluster goes to the disk first. The machine may
+    /// write the tables to its disk before the cluster. If its power failed
+    /// then, bytes would be lost that the Guest has flushed long ago.
     pub(super) fn settle(&self) -> io::Result<()> {
+        if self.copied.load(Ordering::SeqCst) {
+            self.access.sync()?;
+            self.copied.store(false, Ordering::SeqCst);
+        }
         self.access.flush()?;
         // The thread that settles is the one that changes tables.
         self.unsettled.store(false, Ordering::SeqCst);
@@ -286,29 +323,16 @@ fn short(bytes: u64) -> u32 {
 
 /// Fills `sections` with zeroes.
 fn zero(memory: &GuestMemory, sections: &[Section]) -> io::Result<()> {
+    // A Guest may name the same memory often, and so a long request.
     const ZEROES: &[u8] = &[0; 64 << 10];
-    let mut done = 0;
-    while done < total(sections) {
-        let rest = behind(sections, done);
-        put(memory, &rest, ZEROES)?;
-        done += total(&rest).min(short(ZEROES.len() as u64));
-    }
-    Ok(())
-}
-
-/// Copies `bytes` into `sections`.
-fn put(
-    memory: &GuestMemory,
-    sections: &[Section],
-    bytes: &[u8],
-) -> io::Result<()> {
-    let mut rest = bytes;
     for section in sections {
-        let len = rest.len().min(section.len() as usize);
-        let (part, more) = rest.split_at(len);
-        let written = memory.write(section.addr(), part);
-        written.map_err(io::Error::other)?;
-        rest = more;
+        let (mut at, mut rest) = (section.addr(), section.len());
+        while rest > 0 {
+            let len = rest.min(short(ZEROES.len() as u64));
+            let written = memory.write(at, &ZEROES[..len as usize]);
+            written.map_err(io::Error::other)?;
+            (at, rest) = (at + len, rest - len);
+        }
     }
     Ok(())
 }

@@ -21,7 +21,18 @@ pub(super) struct ImageFile {
     pub(super) file: File,
     /// A second opening, to read ahead by.
     pub(super) again: Option<File>,
+    /// What was done to the file.
+    #[cfg(test)]
+    pub(super) done: std::sync::Mutex<Vec<Done>>,
     helper: CommonStorageHelper,
+}
+
+/// A write, or fdatasync.
+#[cfg(test)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Done {
+    Write,
+    Sync,
 }
 
 impl ImageFile {
@@ -29,8 +40,15 @@ impl ImageFile {
         Self {
             file,
             again,
+            #[cfg(test)]
+            done: std::sync::Mutex::default(),
             helper: CommonStorageHelper::default(),
         }
+    }
+
+    #[cfg(test)]
+    fn note(&self, done: Done) {
+        self.done.lock().unwrap().push(done);
     }
 }
 
@@ -85,6 +103,8 @@ impl Storage for ImageFile {
         from: IoVector<'_>,
         mut offset: u64,
     ) -> io::Result<()> {
+        #[cfg(test)]
+        self.note(Done::Write);
         for piece in from.into_inner() {
             self.file.write_all_at(&piece, offset)?;
             offset += piece.len() as u64;
@@ -97,6 +117,8 @@ impl Storage for ImageFile {
     }
 
     fn sync(&self) -> io::Result<()> {
+        #[cfg(test)]
+        self.note(Done::Sync);
         self.file.sync_data()
     }
 

@@ -2,6 +2,7 @@
 
 #![expect(clippy::cast_possible_truncation, reason = "small numbers")]
 
+use super::storage::Done;
 use super::*;
 use rustix::fs::{MemfdFlags, memfd_create};
 
@@ -70,7 +71,7 @@ impl Pair {
         let bytes: Vec<u8> = (0..total(&sections))
             .map(|_| numbers.below(256) as u8)
             .collect();
-        put(&self.memory, &sections, &bytes).unwrap();
+        scatter(self.memory.region(), &sections, &bytes).unwrap();
         let offset = at as u64;
         let moved = match self.image.write_now(&self.memory, offset, &sections)
         {
@@ -83,7 +84,8 @@ impl Pair {
 
     fn read(&self, numbers: &mut Numbers, now: bool) {
         let (at, sections) = self.request(numbers);
-        put(&self.memory, &sections, &vec![0xEE; 200 * 512]).unwrap();
+        let old = [0xEE; 200 * 512];
+        scatter(self.memory.region(), &sections, &old).unwrap();
         let offset = at as u64;
         let moved = match self.image.read_now(&self.memory, offset, &sections) {
             Ok(moved) if now => moved,
@@ -139,6 +141,38 @@ fn a_write_at_once_needs_a_cluster_that_is_in_the_file() {
     assert_eq!(image.write_now(&memory, 512, &sections).unwrap(), 512);
 }
 
+/// What `settle` does to the file after a write of `bytes` at `offset`.
+fn done_after_a_write(offset: u64, bytes: u32) -> Vec<Done> {
+    let (image, _file) = above(&base(), SIZE.into());
+    let memory = GuestMemory::new(0x10_0000, 1).unwrap();
+    let sections = [memory.section(0x1000, bytes).unwrap()];
+    assert_eq!(image.write(&memory, offset, &sections).unwrap(), bytes);
+    let (mapping, _) = image.access.get_mapping(offset, 512).unwrap();
+    let Mapping::Raw { storage, .. } = mapping else {
+        panic!("{mapping:?}");
+    };
+    storage.done.lock().unwrap().clear();
+    image.settle().unwrap();
+    let first = storage.done.lock().unwrap().clone();
+    // Nothing is left to be done.
+    image.settle().unwrap();
+    assert_eq!(*storage.done.lock().unwrap(), first);
+    first
+}
+
+#[test]
+fn copies_are_on_the_disk_before_the_tables_that_have_them() {
+    const CLUSTER: u32 = 0x1_0000;
+    for (offset, bytes) in [(512, 512), (0, 512), (CLUSTER / 2, CLUSTER)] {
+        let done = done_after_a_write(offset.into(), bytes);
+        assert_eq!(done[0], Done::Sync, "{offset:#x}");
+        assert!(done[1..].contains(&Done::Write));
+    }
+    // Whole clusters have no copies.
+    let done = done_after_a_write(CLUSTER.into(), 2 * CLUSTER);
+    assert!(!done.is_empty() && !done.contains(&Done::Sync), "{done:?}");
+}
+
 #[test]
 fn what_is_read_ahead_ends_with_the_disk() {
     let below = base();
@@ -191,4 +225,31 @@ fn a_forged_image_is_refused_or_does_no_harm() {
         let _ = image.settle();
     }
     assert!(used > 100, "{used} images were used");
+}
+
+/// Nothing reads it after the Guest has ended, so its tables need not be there.
+#[test]
+fn an_image_that_is_thrown_away_is_written_at_once() {
+    let (mut image, _file) = above(&base(), SIZE.into());
+    image.is_kept = false;
+    let memory = GuestMemory::new(0x10_0000, 1).unwrap();
+    let sections = [memory.section(0x1000, 512).unwrap()];
+    assert_eq!(image.write(&memory, 0, &sections).unwrap(), 512);
+    assert_eq!(image.write_now(&memory, 512, &sections).unwrap(), 512);
+}
+
+/// Sections may be longer than the zeroes that are at hand, and the same.
+#[test]
+fn zeroes_fill_their_sections_and_nothing_else() {
+    let memory = GuestMemory::new(0x10_0000, 1).unwrap();
+    memory.write(0, &[0xEE; 0x10_0000]).unwrap();
+    let section = |at, len| memory.section(at, len).unwrap();
+    let long = section(0x1_0001, 0x2_0003);
+    zero(&memory, &[long, section(0x5000, 1), long]).unwrap();
+    let mut bytes = vec![0; 0x10_0000];
+    memory.read(0, &mut bytes).unwrap();
+    for (at, byte) in bytes.into_iter().enumerate() {
+        let filled = (0x1_0001..0x3_0004).contains(&at) || at == 0x5000;
+        assert_eq!(byte == 0, filled, "{at:#x}");
+    }
 }
