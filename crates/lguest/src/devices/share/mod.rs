@@ -52,6 +52,7 @@ pub struct Share {
     tag: String,
     read_only: bool,
     /// `None` when the server has ended.
+    /// Before the process, whose drop waits until it has ended.
     socket: Option<OwnedFd>,
     /// An epoll that is readable when the socket is. Another thread has a copy
     /// of it, which does not keep the socket open.
@@ -232,7 +233,7 @@ impl Share {
     /// The Guest is dead: ends the server. What was written is in the files.
     pub fn finish(&mut self) {
         self.socket = None;
-        self.process.wait_for_the_end();
+        let _ = self.process.wait_for_the_end();
     }
 
     /// What the share has done so far, for the statistics.

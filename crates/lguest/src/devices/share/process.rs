@@ -14,7 +14,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, getppid, pidfd_open, waitid,
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus, WaitOptions,
+    getppid, pidfd_open, waitid, waitpid,
 };
 use std::io;
 use std::mem::MaybeUninit;
@@ -70,10 +71,22 @@ pub(super) fn start(
     };
     drop((folder, theirs));
     let pid = Pid::from_raw(pid).expect("a child has a number");
-    let process = pidfd_open(pid, PidfdFlags::empty());
-    let process = Process(process.map_err(|e| lack(e.into()))?);
-    let walls = process.wait_until_ready(&ours)?;
-    Ok((process, ours, walls))
+    let process = match pidfd_open(pid, PidfdFlags::empty()) {
+        Ok(process) => Process(process),
+        Err(error) => {
+            let _ = rustix::process::kill_process(pid, Signal::KILL);
+            let _ = waitpid(Some(pid), WaitOptions::empty());
+            return Err(lack(error.into()).into());
+        }
+    };
+    match process.wait_until_ready(&ours) {
+        Ok(walls) => Ok((process, ours, walls)),
+        Err(error) => {
+            // Its end is waited for, and without its socket it ends.
+            drop(ours);
+            Err(error)
+        }
+    }
 }
 
 impl Process {
@@ -105,10 +118,7 @@ impl Process {
 
     /// How it has ended, in a few words.
     pub(super) fn how_it_ended(&self) -> String {
-        self.wait_for_end();
-        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
-        let Ok(Some(status)) = waitid(WaitId::PidFd(self.0.as_fd()), options)
-        else {
+        let Some(status) = self.wait_for_the_end() else {
             return "it is not known why".into();
         };
         match (status.exit_status(), status.terminating_signal()) {
@@ -124,10 +134,13 @@ impl Process {
     }
 
     /// Waits for its end, which the end of its socket brings about.
-    pub(super) fn wait_for_the_end(&self) {
-        self.wait_for_end();
+    pub(super) fn wait_for_the_end(&self) -> Option<WaitIdStatus> {
+        let mut ended = [PollFd::new(&self.0, PollFlags::IN)];
+        let _ = poll(&mut ended, Some(&END));
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
-        let _ = waitid(WaitId::PidFd(self.0.as_fd()), options);
+        waitid(WaitId::PidFd(self.0.as_fd()), options)
+            .ok()
+            .flatten()
     }
 
     /// What kills it.
@@ -135,10 +148,11 @@ impl Process {
     pub(super) fn killer(&self) -> Killer {
         Killer(self.0.try_clone().expect("there is a descriptor left"))
     }
+}
 
-    fn wait_for_end(&self) {
-        let mut ended = [PollFd::new(&self.0, PollFlags::IN)];
-        let _ = poll(&mut ended, Some(&END));
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.wait_for_the_end();
     }
 }
 

@@ -6,6 +6,7 @@
 
 use super::device::{Features, VirtioDevice};
 use super::queue::{Queue, Taken};
+use crate::devices::share::server::{HEADER, failure};
 use crate::devices::share::{Received, Share};
 use crate::devices::{Readiness, RestoreError, Violation};
 use crate::memory::{gather, scatter, total, truncated};
@@ -18,9 +19,6 @@ use std::os::fd::BorrowedFd;
 /// The most requests that the server has at a time. As many fit into its
 /// socket.
 const MOST_ASKED: usize = 16;
-
-/// Bytes of a request before its body: size (4), kind (1), tag (2).
-const HEADER: u32 = 7;
 
 /// A share on the bus.
 pub struct VirtioShare {
@@ -119,16 +117,11 @@ impl VirtioShare {
 
     /// Answers a request with an error.
     fn fail(&mut self, queue: &Queue, taken: &Taken) -> Result<(), Violation> {
-        /// The kind of an answer that is an error (`Rlerror`).
-        const ERROR: u8 = 7;
         self.share.count_error();
         let region = queue.guest().memory().region();
         let header = truncated(&taken.chain.readable, HEADER);
         let header = gather(region, &header).map_err(Violation::of)?;
-        let mut answer = vec![HEADER.to_le_bytes()[0] + 4, 0, 0, 0, ERROR];
-        answer.extend(header.get(5..).unwrap_or_default());
-        answer.extend(libc::EIO.to_le_bytes());
-        let put = scatter(region, &taken.chain.writable, &answer);
+        let put = scatter(region, &taken.chain.writable, &failure(&header));
         let put = u32::try_from(put.map_err(Violation::of)?);
         queue.answer(taken, put.unwrap_or(0))
     }

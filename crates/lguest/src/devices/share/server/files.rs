@@ -10,7 +10,7 @@ use super::protocol::{Errno, READ_HEADER};
 use super::session::{Open, Server};
 use super::words::{Reader, Writer};
 
-use rustix::fs::{FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, unlinkat};
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
@@ -107,9 +107,15 @@ impl Server {
         let made = node::make(folder.fd.as_fd(), name, flags, mode);
         let (node, open) = match made {
             Ok(file) => {
-                let path = node::again(self.own.as_fd(), &file)?;
-                let node = Node::of(path, &mut self.devices.borrow_mut())?;
-                (node, Open::File(file.into()))
+                let known = node::again(self.own.as_fd(), &file);
+                let known = known.and_then(|path| {
+                    Node::of(path, &mut self.devices.borrow_mut())
+                });
+                if known.is_err() {
+                    // The Guest is told that there is none.
+                    let _ = unlinkat(&folder.fd, name, AtFlags::empty());
+                }
+                (known?, Open::File(file.into()))
             }
             // Another process has made it since the Guest has looked.
             Err(Errno::EXIST) if given & EXCLUSIVE == 0 => {

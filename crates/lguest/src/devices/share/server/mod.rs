@@ -26,6 +26,7 @@ mod session;
 mod words;
 
 pub use payload::Payload;
+pub use protocol::HEADER;
 pub use session::{MOST_BYTES, MOST_FIDS, MOST_PLACES, Server};
 
 use protocol::{self as p, Errno};
@@ -183,6 +184,15 @@ impl Server {
         self.forget(words.u32()?);
         Err(Errno::OPNOTSUPP)
     }
+}
+
+/// The answer to the request with this header, from the Launcher, if no server
+/// answers it.
+#[must_use]
+pub fn failure(header: &[u8]) -> Vec<u8> {
+    let mut words = Reader::new(header);
+    let tag = words.u32().and(words.u8()).and(words.u16());
+    Writer::error(Errno::IO).finish(p::ERROR, tag.unwrap_or(0))
 }
 
 /// What answers a request.

@@ -2,7 +2,7 @@
 //!
 //! The server acts as the Launcher's user, with no more rights. In the Guest
 //! that user's files are root's, because its root is who acts. All other owners
-//! are shown as one, who has no name.
+//! are shown as nobody.
 
 use rustix::fs::Stat;
 

@@ -6,7 +6,7 @@
 pub(super) use rustix::io::Errno;
 
 /// Bytes of a message before its body: size (4), kind (1), tag (2).
-pub(super) const HEADER: u32 = 7;
+pub const HEADER: u32 = 7;
 
 /// An error, as an answer.
 pub(super) const ERROR: u8 = 7;
