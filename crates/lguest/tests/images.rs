@@ -290,8 +290,10 @@ fn a_killed_launcher_leaves_a_good_image() {
             assert!(code == 0 || code == 3, "{said}");
             let disk = contents(&scratch, "image");
             for sector in first..first + 200 {
+                // The guest writes noise, in which zeroes are few.
                 let bytes = &disk[sector << 9..][..512];
-                assert!(bytes.iter().any(|&byte| byte != 0), "{sector}");
+                let zeroes = bytes.iter().filter(|&&byte| byte == 0);
+                assert!(zeroes.count() < 32, "{sector}");
             }
         }
     }
