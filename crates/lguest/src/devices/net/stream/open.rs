@@ -8,7 +8,7 @@ use super::{Report, Stream};
 use crate::devices::net::Nic;
 use crate::machine::config::{StreamAt, StreamConfig};
 use crate::machine::terminal;
-use rustix::fs::Mode;
+use rustix::fs::{CWD, Mode, RenameFlags};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect,
@@ -18,7 +18,7 @@ use std::fmt;
 use std::fs::Metadata;
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 /// Messages that the other end is lost, for one network. Another process
@@ -52,6 +52,15 @@ pub enum StreamError {
          or give another path", path.display()
     )]
     InUse {
+        /// The path.
+        path: PathBuf,
+    },
+    /// So many processes wait there that no more may.
+    #[error(
+        "the process that listens at {} has a connection, and others wait for \
+         it: end one of them, or give another path", path.display()
+    )]
+    Full {
         /// The path.
         path: PathBuf,
     },
@@ -175,58 +184,98 @@ fn unix_socket(flags: SocketFlags) -> io::Result<OwnedFd> {
 
 pub(super) fn connected(path: &Path) -> Result<OwnedFd, StreamError> {
     let failed = |error| failed(path, error);
-    let socket = unix_socket(SocketFlags::empty())?;
+    // With a socket that waits, a full queue of the listener would stop the
+    // start for ever, and without a word.
+    let socket = unix_socket(SocketFlags::NONBLOCK)?;
     let address = SocketAddrUnix::new(path).map_err(failed)?;
     // The kernel refuses a connection to another file as it refuses one to a
     // socket without a listener, or it denies the permission.
     if std::fs::metadata(path).is_ok_and(|found| !is_a_socket(&found)) {
         return Err(not_a_socket(path));
     }
+    let path = path.to_owned();
     match connect(&socket, &address) {
         Ok(()) => Ok(socket),
         Err(Errno::NOENT | Errno::CONNREFUSED) => {
-            Err(StreamError::NoListener {
-                path: path.to_owned(),
-            })
+            Err(StreamError::NoListener { path })
         }
+        Err(Errno::AGAIN) => Err(StreamError::Full { path }),
         Err(error) => Err(failed(error)),
     }
 }
 
 /// Listens at `path`, where only this user may connect. A socket that its
-/// process has left there is removed.
+/// process has left there is replaced. The socket gets its name when it
+/// listens: a process that starts at the same time would take one that does
+/// not listen yet for one that was left.
 ///
 /// # Errors
 ///
 /// [`StreamError`].
 pub fn listen_at(path: &Path) -> Result<OwnedFd, StreamError> {
     let failed = |error| failed(path, error);
+    // The length of a path is checked before anything is made.
+    SocketAddrUnix::new(path).map_err(failed)?;
+    let mut random = [0; 4];
+    let flags = rustix::rand::GetRandomFlags::empty();
+    rustix::rand::getrandom(&mut random, flags).map_err(failed)?;
+    let name = format!(".lg{:08x}", u32::from_le_bytes(random));
+    let first = First(path.with_file_name(name));
     let socket = unix_socket(SocketFlags::NONBLOCK)?;
-    let address = SocketAddrUnix::new(path).map_err(failed)?;
-    let bound = bind(&socket, &address);
-    if bound == Err(Errno::ADDRINUSE) {
-        let found = std::fs::symlink_metadata(path);
-        if !found.is_ok_and(|found| is_a_socket(&found)) {
-            return Err(not_a_socket(path));
-        }
-        match connect(unix_socket(SocketFlags::NONBLOCK)?, &address) {
-            Err(Errno::CONNREFUSED) => {}
-            Ok(()) | Err(Errno::AGAIN) => {
-                return Err(StreamError::InUse {
-                    path: path.to_owned(),
-                });
-            }
-            Err(error) => return Err(failed(error)),
-        }
-        rustix::fs::unlink(path).map_err(failed)?;
-        bind(&socket, &address).map_err(failed)?;
-    } else {
-        bound.map_err(failed)?;
-    }
-    // A connection is refused until it listens.
-    rustix::fs::chmod(path, Mode::RUSR | Mode::WUSR).map_err(failed)?;
+    let address = SocketAddrUnix::new(&first.0).map_err(failed)?;
+    bind(&socket, &address).map_err(failed)?;
+    rustix::fs::chmod(&first.0, Mode::RUSR | Mode::WUSR).map_err(failed)?;
     listen(&socket, 1).map_err(failed)?;
-    Ok(socket)
+    match rustix::fs::link(&first.0, path) {
+        Ok(()) => Ok(socket),
+        Err(Errno::EXIST) => {
+            replace(&first.0, path)?;
+            Ok(socket)
+        }
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// The first name of a socket, which is removed at the end.
+struct First(PathBuf);
+
+impl Drop for First {
+    fn drop(&mut self) {
+        let _ = rustix::fs::unlink(&self.0);
+    }
+}
+
+/// Puts the socket at `first` in the place of the one at `path`, if no process
+/// listens there. What was there has the name `first` afterwards.
+fn replace(first: &Path, path: &Path) -> Result<(), StreamError> {
+    let failed = |error| failed(path, error);
+    let address = SocketAddrUnix::new(path).map_err(failed)?;
+    let identity = |path: &Path| {
+        let found = std::fs::symlink_metadata(path).ok()?;
+        is_a_socket(&found).then(|| (found.dev(), found.ino()))
+    };
+    let Some(left) = identity(path) else {
+        return Err(not_a_socket(path));
+    };
+    let in_use = || StreamError::InUse {
+        path: path.to_owned(),
+    };
+    match connect(unix_socket(SocketFlags::NONBLOCK)?, &address) {
+        Err(Errno::CONNREFUSED) => {}
+        Ok(()) | Err(Errno::AGAIN) => return Err(in_use()),
+        Err(error) => return Err(failed(error)),
+    }
+    let exchange = || {
+        let flags = RenameFlags::EXCHANGE;
+        rustix::fs::renameat_with(CWD, first, CWD, path, flags)
+    };
+    exchange().map_err(failed)?;
+    if identity(first) == Some(left) {
+        return Ok(());
+    }
+    // Another process has put its socket there meanwhile.
+    exchange().map_err(failed)?;
+    Err(in_use())
 }
 
 fn is_a_socket(found: &Metadata) -> bool {

@@ -264,3 +264,51 @@ fn after_a_peer_the_next_one_may_connect() {
     assert!(path.exists());
     std::fs::remove_file(&path).unwrap();
 }
+
+#[test]
+fn of_two_servers_that_start_at_once_one_listens() {
+    let dir = std::env::temp_dir();
+    let path = dir.join(format!("lguest-servers-{}", std::process::id()));
+    for left in [false, true].repeat(50) {
+        let _ = std::fs::remove_file(&path);
+        if left {
+            // Its process is gone.
+            drop(open::listen_at(&path).unwrap());
+        }
+        let barrier = std::sync::Barrier::new(2);
+        let start = || {
+            barrier.wait();
+            open::listen_at(&path)
+        };
+        let both = std::thread::scope(|scope| {
+            let threads = [scope.spawn(start), scope.spawn(start)];
+            threads.map(|thread| thread.join().unwrap())
+        });
+        let listens = both.iter().filter(|one| one.is_ok()).count();
+        assert_eq!(listens, 1, "{both:?}");
+        drop(open::connected(&path).unwrap());
+    }
+    std::fs::remove_file(&path).unwrap();
+}
+
+#[test]
+fn a_listener_whose_queue_is_full_is_not_waited_for() {
+    let dir = std::env::temp_dir();
+    let path = dir.join(format!("lguest-full-{}", std::process::id()));
+    let _ = std::fs::remove_file(&path);
+    let listener = open::listen_at(&path).unwrap();
+    let mut waiting = Vec::new();
+    let full = loop {
+        match open::connected(&path) {
+            Ok(socket) => waiting.push(socket),
+            Err(error) => break error.to_string(),
+        }
+    };
+    assert!(full.contains("others wait for it"), "{full}");
+    assert!(!waiting.is_empty());
+    // The cure: a connection ends, and the next process is let in.
+    drop(waiting);
+    while accept_with(&listener, SocketFlags::CLOEXEC).is_ok() {}
+    drop(open::connected(&path).unwrap());
+    std::fs::remove_file(&path).unwrap();
+}
