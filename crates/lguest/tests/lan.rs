@@ -5,7 +5,7 @@
 
 mod support;
 
-use support::network::Network;
+use support::network::{self, Network};
 
 #[test]
 fn two_guests_talk() {
@@ -85,4 +85,28 @@ fn a_launcher_that_is_stopped_does_not_block_others() {
     a.ends();
     b.ends();
     c.ends();
+}
+
+#[test]
+fn sixteen_guests_share_a_network_and_some_are_killed() {
+    let network = Network::new("sixteen");
+    let mut guests: Vec<_> = (0..16).map(|_| network.guest()).collect();
+    for me in 0..16 {
+        let next = (me + 1) % 16;
+        guests[me as usize].pings(next);
+    }
+    // Some die, and their slots are taken by others.
+    for slot in [3, 7, 11] {
+        let guest = &guests[slot as usize];
+        guest.0.signal(libc::SIGKILL);
+    }
+    guests[0].pings(15);
+    for slot in [3, 7, 11] {
+        let mut guest = network.guest();
+        guest.is_in_slot(slot);
+        guest.pings(slot + 1);
+        let killed = std::mem::replace(&mut guests[slot as usize], guest);
+        assert_eq!(killed.0.finish().signal(), Some(libc::SIGKILL));
+    }
+    guests.into_iter().for_each(network::Guest::ends);
 }

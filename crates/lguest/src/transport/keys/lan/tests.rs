@@ -168,6 +168,8 @@ pub(crate) const fn key(slot: u32) -> u32 {
     PAGE + 4 * slot
 }
 
+mod many;
+
 mod together;
 
 mod posts;

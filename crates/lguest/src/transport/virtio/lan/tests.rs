@@ -329,3 +329,69 @@ fn a_frame_of_many_segments_stays_one_only_for_a_guest_that_takes_it() {
     eventually("it goes on", || takes.received().len() > before);
     assert!(takes.received()[before].ends_with(b"the last one"));
 }
+
+/// Gives one more buffer to the device.
+fn offer(station: &mut Station, n: u32) {
+    let buffer = (BUFFER + n * 0x1000, 0x1000);
+    station.to_guest.offer(&[], &[buffer]);
+    station.bus.notify(station.to_guest.at).unwrap();
+}
+
+#[test]
+fn broadcasts_and_multicasts_come_once_to_each_that_reads() {
+    const EACH: u32 = 30;
+    const MULTICAST: [u8; 6] = [0x33, 0x33, 0, 0, 0, 1];
+    let dir = Scratch::new();
+    let file = dir.page("lan");
+    let mut a = station(&file);
+    let mut b = station(&file);
+    let mut reads = station(&file);
+    // It offers eight buffers, and no more.
+    let mut stops = station(&file);
+    let (_old, lan) = guest_of_2007(&file, OLD);
+    let met = |station: &Station| {
+        let all = station.bus.counters();
+        let met = all[0].1.iter().find(|(name, _)| *name == "peers_met");
+        met.unwrap().1
+    };
+    eventually("all have met", || {
+        let stations = [&a, &b, &reads, &stops];
+        lan.peers() == 4 && stations.iter().all(|station| met(station) >= 4)
+    });
+    let (mac_a, mac_b) = (a.mac(), b.mac());
+    let count =
+        |station: &Station| u32::try_from(station.received().len()).unwrap();
+    for round in 0..EACH {
+        // Nobody waits for the one that stops reading, nor for that of 2007.
+        a.send(ALL, mac_a, TEXT);
+        b.send(MULTICAST, mac_b, TEXT);
+        let expected = 2 * (round + 1);
+        eventually("both have come", || count(&reads) == expected);
+        let next = 8 + expected - 2;
+        (next..next + 2).for_each(|n| offer(&mut reads, n));
+    }
+    // Each has come once, and nothing comes any more.
+    a.send(reads.mac(), mac_a, b"\x08\x06the last one");
+    eventually("it has come", || count(&reads) > 2 * EACH);
+    let received = reads.received();
+    assert_eq!(received.len(), 2 * EACH as usize + 1);
+    assert!(received.last().unwrap().ends_with(b"the last one"));
+    let to_all = |frame: &&Vec<u8>| frame[..6] == ALL && frame[12..] == *TEXT;
+    let came = received.iter().filter(to_all).count();
+    assert_eq!(came, EACH as usize);
+    // The one that stopped has what it had room for, and goes on afterwards.
+    assert_eq!(count(&stops), 8);
+    let mut next = 8;
+    eventually("it is reached again", || {
+        offer(&mut stops, next % 200);
+        next += 1;
+        a.send(stops.mac(), mac_a, b"\x08\x06go on");
+        let came = stops.to_guest.used();
+        let _ = stops.bus.handle_input(0).unwrap();
+        let n = u32::try_from(came.len()).unwrap() - 1;
+        let bytes = came.last().unwrap().1;
+        let at = BUFFER + n % 200 * 0x1000;
+        let frame = stops.guest.bytes(at, bytes as usize);
+        frame.ends_with(b"go on")
+    });
+}
