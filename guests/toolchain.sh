@@ -15,11 +15,14 @@
 #   3. the installed toolchain, if it has the target already (good images, but
 #      perhaps not the same bytes).
 # Exit 3 if there is none, with the reason on standard error.
+#
+# `lguest new` has this script in it, and sets LGUEST_TOOLCHAIN to the folder that
+# the reference compiler is unpacked to.
 set -euo pipefail
 
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+here=$(cd "$(dirname "${BASH_SOURCE[0]:-.}")" && pwd)
 top=$(dirname "$here")
-home=$top/target/guest-toolchain
+home=${LGUEST_TOOLCHAIN:-$top/target/guest-toolchain}
 target=i686-unknown-linux-gnu
 
 rust=1.85.0+dfsg3-1~deb12u3
@@ -71,11 +74,11 @@ fetch_reference() {
         command -v "$tool" >/dev/null || { say "no $tool here"; return 1; }
     done
     [ "$(uname -m)" = x86_64 ] || { say "not an x86-64 machine"; return 1; }
-    mkdir -p "$top/target"
-    work=$(mktemp -d "$top/target/guest-toolchain.XXXXXX")
+    mkdir -p "$(dirname "$home")"
+    work=$(mktemp -d "$home.XXXXXX")
     trap 'rm -rf "$work"' EXIT
     mkdir -p "$work"/{state/lists/partial,cache/archives/partial,debs,root}
-    say "fetching the reference compiler (130 MB) into target/"
+    say "fetching the reference compiler (130 MB) into $(dirname "$home")"
     # A mirror in the middle of an update fails in part; that does not matter
     # if the packages are there.
     private_apt update >"$work/log" 2>&1 || true

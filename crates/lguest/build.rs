@@ -29,6 +29,8 @@ fn main() {
     }
     println!("cargo:rerun-if-changed=build.rs");
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it"));
+    let kit = kit(&crates);
+    std::fs::write(out.join("kit.rs"), kit).expect("OUT_DIR is there");
     if env::var_os("CARGO_CFG_FUZZING").is_some() {
         // A fuzzer starts no processes, so it does not need the program.
         std::fs::write(out.join("lg-view"), []).expect("OUT_DIR is there");
@@ -57,6 +59,41 @@ fn main() {
     );
     let view = target_dir.join(TARGET).join("release/lg-view");
     std::fs::copy(&view, out.join("lg-view")).expect("cargo has built it");
+}
+
+/// The files of the guest kit as an array of Rust: names and texts. `lguest
+/// new` writes them into a crate that has another workspace.
+fn kit(crates: &Path) -> String {
+    let mut files = Vec::new();
+    for part in ["lg-abi", "lg-guest"] {
+        println!("cargo:rerun-if-changed={}", crates.join(part).display());
+        files_below(&crates.join(part), &mut files);
+    }
+    files.sort();
+    let mut list = "&[\n".to_owned();
+    for file in files {
+        let name = file.strip_prefix(crates).expect("it is below");
+        let text = std::fs::read_to_string(&file).expect("it is text");
+        let lines = text.lines();
+        let text: Vec<&str> = lines
+            .filter(|line| !line.starts_with("workspace ="))
+            .collect();
+        let text = text.join("\n") + "\n";
+        list += &format!("({:?}, {text:?}),\n", name.display().to_string());
+    }
+    list + "]\n"
+}
+
+/// Collects the files in `folder`, except what cargo has made there.
+fn files_below(folder: &Path, files: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).expect("it is there") {
+        let path = entry.expect("it can be read").path();
+        if path.is_dir() && !path.ends_with("target") {
+            files_below(&path, files);
+        } else if path.is_file() {
+            files.push(path);
+        }
+    }
 }
 
 /// The flags of the compiler for the view program.

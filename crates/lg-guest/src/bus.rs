@@ -95,6 +95,12 @@ pub fn scan(boot: &Boot) -> Vec<Device> {
     found
 }
 
+/// The first device of this kind, if there is one.
+#[must_use]
+pub fn first(boot: &Boot, kind: Kind) -> Option<Device> {
+    scan(boot).into_iter().find(|device| device.kind() == kind)
+}
+
 /// Interrupt `irq` has come: the Host may have taken its device away.
 pub(crate) fn interrupt(irq: u8) {
     if !has_virtio() {

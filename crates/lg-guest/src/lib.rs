@@ -98,3 +98,6 @@ mod memory_functions;
 pub mod power;
 #[cfg(target_arch = "x86")]
 pub mod print;
+
+#[cfg(target_arch = "x86")]
+pub mod testing;

@@ -8,7 +8,7 @@
 //! [`cli`] for its command line, [`machine`] for a run from beginning to end,
 //! [`debugger`] for GDB, [`needs`] and [`doctor`] for what the machine offers,
 //! [`confine`] for the rights that the Launcher gives up before a Guest runs,
-//! [`machines`] for machines with a name.
+//! [`machines`] for machines with a name, [`project`] for crates of guests.
 
 pub mod cli;
 pub mod confine;
@@ -23,5 +23,6 @@ pub mod machine;
 pub mod machines;
 pub mod memory;
 pub mod needs;
+pub mod project;
 mod thread;
 pub mod transport;

@@ -11,6 +11,7 @@ use lguest::engine::clock;
 use lguest::machine::terminal;
 use lguest::machines::verbs::{self, Verb};
 use lguest::needs::{self, Allocator, Lack};
+use lguest::project::{self, ProjectError, Template};
 use lguest::{cli, doctor, machine};
 use std::io::Write;
 use std::path::Path;
@@ -41,6 +42,8 @@ fn carry_out(started: u64) -> ExitCode {
         Ok(Task::Completion(shell)) => return complete(shell),
         Ok(Task::Manual(dir)) => return manual(&dir),
         Ok(Task::Machines(verb)) => return do_with_machines(verb),
+        Ok(Task::New { place, template }) => return make(&place, template),
+        Ok(Task::Test { image, choice }) => return test(&image, &choice),
         // Help and version are such errors, too, with another exit code.
         Err(UsageError::Words(error)) => error.exit(),
         Err(error) => {
@@ -99,6 +102,25 @@ fn complete(shell: Shell) -> ExitCode {
 /// Does something with machines that have a name.
 fn do_with_machines(verb: Verb) -> ExitCode {
     let outcome = verbs::run(verb).unwrap_or_else(|error| {
+        terminal::tell(&error.to_string());
+        error.outcome()
+    });
+    ExitCode::from(outcome.code())
+}
+
+/// Makes a crate of a guest.
+fn make(place: &Path, template: Template) -> ExitCode {
+    let made = project::make(place, template, &|text| terminal::tell(text));
+    end_of(made.map(|()| Outcome::PoweredOff(0)))
+}
+
+/// Runs the tests in an image.
+fn test(image: &Path, choice: &project::testing::Choice) -> ExitCode {
+    end_of(project::testing::run(image, choice))
+}
+
+fn end_of(result: Result<Outcome, ProjectError>) -> ExitCode {
+    let outcome = result.unwrap_or_else(|error| {
         terminal::tell(&error.to_string());
         error.outcome()
     });

@@ -8,9 +8,11 @@
 use super::{keys, virtio};
 use crate::bus::{Device, DeviceError};
 use crate::interface::has_virtio;
-use crate::irq;
+use crate::line::{Editor, Outcome};
+use crate::{irq, print};
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
+use alloc::string::String;
 use core::cell::RefCell;
 
 /// Bytes that may come at a time.
@@ -96,6 +98,34 @@ impl Console {
     /// The console has been taken away.
     pub async fn read(&self) -> Result<u8, DeviceError> {
         self.wait(VecDeque::pop_front).await
+    }
+
+    /// Prompts for a line, and waits until it is complete. ^C begins another
+    /// one. `None`: ^D was typed on an empty line.
+    ///
+    /// # Errors
+    ///
+    /// The console has been taken away.
+    pub async fn line(
+        &self,
+        prompt: &str,
+        editor: &mut Editor,
+    ) -> Result<Option<String>, DeviceError> {
+        let mut show = prompt.as_bytes().to_vec();
+        loop {
+            print::print_bytes(&show);
+            print::flush();
+            show.clear();
+            match editor.key(self.read().await?, &mut show) {
+                Outcome::More => {}
+                Outcome::Interrupt => show.extend(prompt.bytes()),
+                Outcome::Line(line) => {
+                    print::print_bytes(&show);
+                    return Ok(Some(line));
+                }
+                Outcome::End => return Ok(None),
+            }
+        }
     }
 
     /// Waits until ^C is typed, and drops it and all bytes before it. Later

@@ -103,6 +103,8 @@ mod tests {
                 "lguest-inspect.1",
                 "lguest-rm.1",
                 "lguest-send.1",
+                "lguest-new.1",
+                "lguest-runner.1",
                 "lguest-man.1"
             ]
         );

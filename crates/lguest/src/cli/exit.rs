@@ -32,6 +32,8 @@ pub enum Outcome {
     NotNow,
     /// There is no machine with that name.
     NoMachine,
+    /// A test that ran in a Guest has failed.
+    TestsFailed,
     /// The exit code of a machine whose Launcher is another process.
     OfMachine(u8),
     /// A signal ended it, or what counts as one: ^C^C^C (SIGINT), an output
@@ -52,6 +54,8 @@ impl Outcome {
             Self::PoweredOff(code) if code < FIRST_OF_OURS => code,
             Self::PoweredOff(_) | Self::Died => 1,
             Self::Usage => 2,
+            // As with cargo's own tests.
+            Self::TestsFailed => 101,
             Self::BadFile => 120,
             Self::BadMachine => 121,
             Self::Lost => 122,

@@ -9,6 +9,7 @@ use crate::confine::wall;
 use crate::engine::Isolation;
 use crate::machine::config::{DebuggerAt, Parent};
 use crate::machines::Name;
+use crate::project::Template;
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Args, Parser};
 use clap_complete::Shell;
@@ -76,6 +77,7 @@ lguest [--verbose] [--sharenet=FILE|--tunnet=(IP|bridge:BR)|--block=FILE|\
        lguest doctor [--json]
        lguest (ps|console|logs|stop|kill|pause|resume|wait|stats|inspect|rm|\
 send) ...
+       lguest new [--template WHAT] NAME
        lguest completion SHELL
        lguest man DIR
        lguest"
@@ -120,6 +122,43 @@ Examples:
     },
     #[command(flatten)]
     Machines(Machines),
+    /// Make a crate for a guest of your own: 'cargo run' there runs it
+    #[command(after_help = "\
+Exit status:
+  0    the crate is there
+  2    the name cannot be that of a crate, or the folder is in use
+  120  a file cannot be written
+  121  no Rust compiler for guests is here, and none could be fetched")]
+    New {
+        /// The folder to make; its name is that of the crate
+        #[arg(value_name = "NAME")]
+        place: PathBuf,
+        /// What the crate is at first
+        #[arg(long, value_name = "WHAT", default_value = "hello")]
+        template: Template,
+    },
+    /// Run what cargo has built: a guest, or the tests of one
+    #[command(after_help = "\
+Cargo starts this, because a crate of 'lguest new' names it in .cargo/config.toml.
+The file lguest.toml beside the crate's manifest has options of 'lguest run'.
+
+Exit status:
+  that of 'lguest run', or for an image of tests:
+  0    all tests have passed
+  101  a test has failed")]
+    Runner {
+        /// The image
+        #[arg(value_name = "IMAGE")]
+        image: PathBuf,
+        /// Words for the guest, or for an image of tests the options of 'cargo
+        /// test --'
+        #[arg(
+            value_name = "WORDS",
+            trailing_var_arg = true,
+            allow_hyphen_values = true
+        )]
+        words: Vec<OsString>,
+    },
     /// Write the manual pages to a folder
     #[command(after_help = "\
 Example:

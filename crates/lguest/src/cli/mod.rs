@@ -12,6 +12,7 @@ use crate::machine::config::{
 };
 use crate::machines::settings::Settings;
 use crate::machines::verbs::Verb;
+use crate::project::{Template, runner, testing};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, ValueEnum};
 use clap_complete::Shell;
@@ -69,6 +70,16 @@ pub fn parse(
             return Ok(Task::Machines(machines.verb()));
         }
         (Some(Command::Man { dir }), _) => return Ok(Task::Manual(dir)),
+        (Some(Command::New { place, template }), _) => {
+            return Ok(Task::New { place, template });
+        }
+        (Some(Command::Runner { image, words }), _) => {
+            if !runner::has_tests(&image) {
+                return parse(runner::run_words(&image, &words));
+            }
+            let choice = testing::choice(&words)?;
+            return Ok(Task::Test { image, choice });
+        }
         (Some(Command::Run(run)), Some((_, matches))) => run.config(matches),
         _ => cli.historic.config(&matches),
     }?;
@@ -128,6 +139,20 @@ pub enum Task {
     Manual(PathBuf),
     /// Do this with machines that have a name.
     Machines(Verb),
+    /// Make a crate of a Guest.
+    New {
+        /// Its folder.
+        place: PathBuf,
+        /// What it is at first.
+        template: Template,
+    },
+    /// Run the tests in an image.
+    Test {
+        /// The image.
+        image: PathBuf,
+        /// Which ones, and how.
+        choice: testing::Choice,
+    },
     /// Examine this machine.
     Doctor {
         /// As JSON, for a script.

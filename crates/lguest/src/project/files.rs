@@ -1,0 +1,85 @@
+//! What a new crate is made of: the guest kit, and the templates.
+//!
+//! All of it is part of this program, so that `lguest new` needs no network for
+//! it, and the kit speaks the interface that this program has.
+
+use clap::ValueEnum;
+
+/// The target of guests.
+pub(super) const TARGET: &str = "i686-unknown-linux-gnu";
+
+/// The files of the kit: their names below `kit`, and their texts. The build
+/// script makes the list.
+pub(super) const KIT: &[(&str, &str)] =
+    include!(concat!(env!("OUT_DIR"), "/kit.rs"));
+
+/// What a new crate is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Template {
+    /// A kernel that prints a line
+    Hello,
+    /// A prompt with some commands
+    Shell,
+    /// A library with tests
+    Test,
+}
+
+/// A file of a template, by its name in the new crate and in the tree.
+macro_rules! files {
+    ($template:literal: $($name:literal),*) => {
+        &[$((
+            $name,
+            include_str!(concat!(
+                "../../../../guests/templates/", $template, "/", $name
+            )),
+        )),*]
+    };
+}
+
+/// A text of all templates.
+macro_rules! common {
+    ($name:literal) => {
+        include_str!(concat!("../../../../guests/templates/", $name))
+    };
+}
+
+/// The manifest of a crate, with words to replace: `NAME`, `DEPENDENCIES`.
+pub(super) const MANIFEST: &str = common!("Cargo.toml.in");
+
+/// The configuration of cargo in a crate: `RUSTC`, `LGUEST`, `LINKER`.
+pub(super) const CONFIG: &str = common!("config.toml.in");
+
+/// The manifest of the kit: `VERSION`.
+pub(super) const KIT_MANIFEST: &str = common!("kit.toml.in");
+
+/// The versions of other packages: those that this program's guests have. Cargo
+/// removes the lines that a crate does not need.
+pub(super) const LOCK: &str = include_str!("../../../../guests/Cargo.lock");
+
+/// The script that fetches a compiler.
+pub(super) const TOOLCHAIN: &str =
+    include_str!("../../../../guests/toolchain.sh");
+
+impl Template {
+    /// Its own files. `LIBRARY` is the name of the crate's library.
+    pub(super) const fn files(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::Hello => files!("hello": "src/main.rs", "tests/guest.rs"),
+            Self::Shell => files!("shell": "src/main.rs", "tests/guest.rs"),
+            Self::Test => {
+                files!("test": "src/lib.rs", "src/main.rs", "tests/guest.rs")
+            }
+        }
+    }
+
+    /// What its manifest has beside that of the others.
+    pub(super) const fn dependencies(self) -> &'static str {
+        match self {
+            Self::Hello | Self::Shell => "",
+            Self::Test => {
+                "\n[lib]\ntest = false # its tests are in tests/\n\
+                 doctest = false\n"
+            }
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! Crates of guests, outside the tree.
+//!
+//! They are made, run and tested as a new user would do it.
+
+#![expect(clippy::unwrap_used, reason = "a test says what went wrong so")]
+
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use support::{Scratch, end_of, guests, lguest, program, skip};
+
+/// The compiler of the tree's guests, if there is one: unpacked already, or
+/// installed with the target of guests.
+fn compiler(test: &str) -> Option<PathBuf> {
+    let target = "i686-unknown-linux-gnu";
+    let compiles = |rustc: &Path| {
+        let print = ["--print", "target-libdir", "--target", target];
+        let printed = program(rustc).args(print).output().ok()?;
+        let folder = String::from_utf8(printed.stdout).ok()?;
+        Path::new(folder.trim()).is_dir().then(|| rustc.to_owned())
+    };
+    let named = std::env::var_os("LGUEST_I686_RUSTC").map(PathBuf::from);
+    let kept = guests().join("../target/guest-toolchain/bin/rustc");
+    let kept = kept.canonicalize().ok();
+    let all = [named, kept, Some("rustc".into())];
+    let found = all.iter().flatten().find_map(|rustc| compiles(rustc));
+    if found.is_none() {
+        skip(
+            test,
+            "there is no compiler for guests (guests/toolchain.sh)",
+        );
+    }
+    found
+}
+
+/// A command that cargo's settings for this test do not reach.
+fn apart(mut command: Command) -> Command {
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_") && text != "CARGO_HOME"
+            || text.starts_with("RUST") && !text.starts_with("RUSTUP_")
+        {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+/// A new crate in `scratch`.
+fn new(scratch: &Scratch, name: &str, template: &str, rustc: &Path) -> PathBuf {
+    let place = scratch.path(name);
+    let mut command = apart(lguest());
+    command
+        .arg("new")
+        .args(["--template", template])
+        .arg(&place);
+    if rustc.is_absolute() {
+        command.env("LGUEST_I686_RUSTC", rustc);
+    }
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    place
+}
+
+/// Runs cargo in a crate. Packages are compiled once for all crates.
+fn cargo(place: &Path, words: &[&str]) -> Output {
+    let mut command = apart(program("cargo"));
+    command.current_dir(place).args(words).stdin(Stdio::null());
+    command.env("CARGO_TARGET_DIR", place.with_file_name("target"));
+    command.output().unwrap()
+}
+
+fn said(output: &Output) -> String {
+    let all = [&output.stdout[..], &output.stderr].concat();
+    String::from_utf8_lossy(&all).into_owned()
+}
+
+#[test]
+fn every_template_builds_runs_and_passes_its_tests() {
+    let test = "every_template_builds_runs_and_passes_its_tests";
+    let Some(rustc) = compiler(test) else { return };
+    let scratch = Scratch::new("crates");
+    for (template, printed, tests) in [
+        ("hello", "Hello from a kernel with 32 MiB of memory!", 1),
+        ("shell", "A shell. Say help, or ^D to leave.", 1),
+        ("test", "Hello!", 3),
+    ] {
+        let place = new(&scratch, &format!("a-{template}"), template, &rustc);
+        let mut run = vec!["run", "--", "word"];
+        if template == "shell" {
+            // There is no input, and the end of the input is no ^D.
+            let settings = "timeout = \"5s\"\n";
+            fs::write(place.join("lguest.toml"), settings).unwrap();
+            run.pop();
+        }
+        let ran = cargo(&place, &run);
+        assert!(said(&ran).contains(printed), "{}", said(&ran));
+        let code = if template == "shell" { 124 } else { 0 };
+        assert_eq!(ran.status.code(), Some(code), "{}", said(&ran));
+        let tested = cargo(&place, &["test"]);
+        let result = format!("test result: ok. {tests} passed; 0 failed;");
+        assert!(said(&tested).contains(&result), "{}", said(&tested));
+        assert!(tested.status.success());
+        assert!(!said(&tested).contains("warning"), "{}", said(&tested));
+    }
+    failures_are_reported_as_cargos_own(&scratch);
+}
+
+/// The crate of the template `test` with tests that fail, each in its own way.
+fn failures_are_reported_as_cargos_own(scratch: &Scratch) {
+    let place = scratch.path("a-test");
+    let file = place.join("tests/guest.rs");
+    let tests = fs::read_to_string(&file).unwrap();
+    let bad = "lg_guest::tests! {
+    fn a_wrong_sum() {
+        lg_guest::println!(\"\\x1b[31mred\");
+        assert_eq!(1 + 1, 3);
+    }
+    fn an_endless_loop() {
+        loop {
+            core::hint::spin_loop();
+        }
+    }
+    #[should_panic]
+    fn no_panic() {}
+    #[ignore]
+    fn not_now() {}
+    fn powers_off() {
+        lg_guest::power::off(7);
+    }
+";
+    let tests = tests.replace("lg_guest::tests! {\n", bad);
+    fs::write(&file, tests).unwrap();
+    let tested = cargo(&place, &["test", "--", "--timeout", "2s"]);
+    let text = said(&tested);
+    for line in [
+        "running 8 tests",
+        "test not_now ... ignored",
+        "test a_wrong_sum ... FAILED",
+        "---- a_wrong_sum output ----\n\\u{1b}[31mred\nlguest: CRASH: panic: \
+         assertion `left == right` failed",
+        "the test took longer than 2s",
+        "the test has not panicked as it should",
+        "the guest has ended with code 7",
+        "\nfailures:\n    ",
+        "test result: FAILED. 3 passed; 4 failed; 1 ignored; 0 measured; 0 \
+         filtered out",
+    ] {
+        assert!(text.contains(line), "{line} is missing in {text}");
+    }
+    assert_eq!(tested.status.code(), Some(101));
+    // One of them, by a part of its name.
+    let one = cargo(&place, &["test", "--", "reversed"]);
+    assert!(said(&one).contains("running 1 test\n"), "{}", said(&one));
+    assert!(said(&one).contains("7 filtered out"), "{}", said(&one));
+    assert!(one.status.success());
+    let listed = cargo(&place, &["test", "--", "--list"]);
+    assert!(
+        said(&listed).contains("powers_off: test\n"),
+        "{}",
+        said(&listed)
+    );
+}
+
+#[test]
+fn what_cannot_be_made_is_refused_with_a_cure() {
+    let scratch = Scratch::new("new");
+    let place = scratch.path("taken");
+    fs::create_dir(&place).unwrap();
+    fs::write(place.join("file"), "mine").unwrap();
+    let empty = scratch.path("empty");
+    fs::create_dir(&empty).unwrap();
+    let tell = |name: &str, rustc: &str| {
+        let mut command = apart(lguest());
+        command.arg("new").arg(scratch.path(name));
+        // No cargo and no compiler is there.
+        command.env("PATH", &empty).env("HOME", &empty);
+        if !rustc.is_empty() {
+            let path = std::env::var_os("PATH").unwrap();
+            command.env("LGUEST_I686_RUSTC", rustc).env("PATH", path);
+        }
+        let output = command.output().unwrap();
+        (output.status.code().unwrap(), said(&output))
+    };
+    for (name, rustc, code, words) in [
+        ("1st", "", 2, "begin with a letter"),
+        ("taken", "", 2, "it exists: give another name"),
+        ("fresh", "", 121, "install Rust 1.85 or later"),
+        ("fresh", "/bin/true", 121, "unset it, or name a rustc"),
+    ] {
+        let (got, text) = tell(name, rustc);
+        assert_eq!(got, code, "{text}");
+        assert!(text.contains(words), "{text}");
+    }
+    assert!(!scratch.path("fresh").exists(), "nothing is left behind");
+    let file = fs::read_to_string(place.join("file")).unwrap();
+    assert_eq!(file, "mine");
+}
+
+#[test]
+fn a_runner_runs_any_guest_with_words_and_settings() {
+    let scratch = Scratch::new("runner");
+    let mut command = apart(lguest());
+    command.env("CARGO_MANIFEST_DIR", scratch.path("."));
+    let settings = "memory = \"48M\"\n";
+    fs::write(scratch.path("lguest.toml"), settings).unwrap();
+    command.arg("runner").arg(support::built_in());
+    command.args(["quiet", "run=\"mem;poweroff 9\""]);
+    command.stdout(Stdio::piped()).stdin(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    let code = end_of(&mut child).unwrap().code();
+    let output = child.wait_with_output().unwrap();
+    assert!(said(&output).contains("48"), "{}", said(&output));
+    assert_eq!(code, Some(9));
+}
