@@ -71,6 +71,18 @@ pub enum UsageError {
          for it of 1 to {LONGEST_TAG} letters, digits, '-', '_' or '.'"
     )]
     NotAShare(String),
+    /// A text that is no limit.
+    #[error("--{0} '{1}' is no limit: give {2}")]
+    NotALimit(&'static str, String, &'static str),
+    /// A limit for a network that has none.
+    #[error(
+        "--net-limit: guests on a network by sharenet=FILE give frames to each \
+         other without the launcher: give another network, or no limit"
+    )]
+    UnlimitedNetwork,
+    /// A limit for a log that there is not.
+    #[error("--log-limit: there is no log: give '--log FILE', too")]
+    NoLogToLimit,
     /// Two shares with one tag.
     #[error("two shares are called '{0}': give each a name of its own")]
     SameTag(String),

@@ -3,6 +3,7 @@
 //! Each form is a struct here. The comment of a field is its text in `--help`.
 //! Options that both forms have are in [`Common`].
 
+use super::limits::Limited;
 use super::machines::Machines;
 use super::values;
 use crate::confine::wall;
@@ -314,6 +315,8 @@ pub(super) struct Run {
     pub(super) append: Vec<OsString>,
     #[command(flatten)]
     pub(super) common: Common,
+    #[command(flatten)]
+    pub(super) limited: Limited,
     /// A name, by which 'lguest ps', 'lguest console' and others find the
     /// machine
     #[arg(long, value_name = "NAME")]

@@ -8,7 +8,7 @@
 //! an error.
 
 use crate::machine::config::{
-    Config, DebuggerAt, DeviceConfig, Kernel, Named, Stats,
+    Config, DebuggerAt, DeviceConfig, Kernel, Limits, Named, Stats,
 };
 use crate::machines::settings::Settings;
 use crate::machines::verbs::Verb;
@@ -38,6 +38,8 @@ mod values;
 mod networks;
 
 mod machines;
+
+mod limits;
 
 mod guess;
 
@@ -198,6 +200,7 @@ impl Run {
             return Err(guess::stray(&self.stray, self.kernel.is_some()));
         }
         let named = self.named();
+        let limits = self.limited.limits()?;
         let mut devices =
             placed(matches, "disk", self.disk, |text| values::disk(&text))?;
         devices.extend(placed(matches, "share", self.share, |text| {
@@ -216,6 +219,7 @@ impl Run {
             devices: in_order(devices),
             command_line: joined(&self.append),
             named,
+            limits,
             ..self.common.config()
         })
     }
@@ -256,6 +260,11 @@ impl Run {
             no_confine: common.no_confine.clone(),
             until: self.until.clone(),
             stop_with: self.stop_with.clone(),
+            cpu_share: self.limited.cpu_share.clone(),
+            cpus: self.limited.cpus.clone(),
+            io_limit: self.limited.io_limit.clone(),
+            net_limit: self.limited.net_limit.clone(),
+            log_limit: self.limited.log_limit.clone(),
         }
     }
 }
@@ -280,6 +289,7 @@ impl Common {
             open_walls: values::open_walls(&self.no_confine),
             isolation: self.isolation,
             verbose: self.verbose,
+            limits: Limits::default(),
             named: None,
         }
     }
@@ -297,6 +307,14 @@ fn check(config: Config) -> Result<Config, UsageError> {
     let to_gdb = config.debugger == Some(DebuggerAt::Stdio);
     if to_gdb && config.stats == Some(Stats::Stdout) {
         return Err(UsageError::BothOnStdout);
+    }
+    let lan =
+        |device: &DeviceConfig| matches!(device, DeviceConfig::ShareNet(_));
+    if config.limits.net.is_some() && config.devices.iter().any(lan) {
+        return Err(UsageError::UnlimitedNetwork);
+    }
+    if config.limits.log.is_some() && config.log.is_none() {
+        return Err(UsageError::NoLogToLimit);
     }
     let mut tags = HashSet::new();
     for device in &config.devices {

@@ -63,7 +63,7 @@ pub(super) fn size(text: &str) -> Result<u32, UsageError> {
 
 /// The digits that `text` begins with, and what follows. More digits than fit
 /// are the largest number.
-fn number_and_unit(text: &str) -> Option<(u64, &str)> {
+pub(super) fn number_and_unit(text: &str) -> Option<(u64, &str)> {
     let digits = text.find(|c: char| !c.is_ascii_digit());
     let (number, unit) = text.split_at(digits.unwrap_or(text.len()));
     let too_many = |_| u64::MAX;

@@ -74,7 +74,7 @@ pub const GROUPS: &[&[Call]] = &[
     calls![Rule::Allow;
         SYS_poll, SYS_ppoll, SYS_epoll_ctl, SYS_epoll_wait, SYS_epoll_pwait,
         SYS_epoll_pwait2, SYS_eventfd2, SYS_futex, SYS_nanosleep, SYS_clock_nanosleep,
-        SYS_restart_syscall, SYS_sched_yield],
+        SYS_restart_syscall, SYS_sched_yield, SYS_timerfd_settime],
     // On several words at once.
     calls![Rule::AllowOnLan; SYS_futex_waitv],
     // The time, ourselves, and chance.

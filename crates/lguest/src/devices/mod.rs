@@ -28,6 +28,8 @@ pub mod share;
 mod counter;
 pub use counter::Counter;
 
+pub mod bucket;
+
 mod state;
 pub use state::{RestoreError, Saved, Versioned};
 

@@ -13,6 +13,7 @@ use lg_abi::known::Known;
 use lg_abi::page::Format;
 use lg_abi::request::Initialize;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 /// Calls for devices. Any thread may make them.
 pub trait Requests: Send + Sync {
@@ -116,6 +117,12 @@ pub trait Engine: Requests {
 
     /// How the Guest ended, if it has.
     fn death(&self) -> Option<Death>;
+
+    /// The processor time of each process that belongs to the Guest, with its
+    /// number, and that of the Launcher.
+    fn processor_times(&self) -> Vec<(i32, Duration)> {
+        Vec::new()
+    }
 
     /// The counts for the statistics. They are complete after the Guest's end.
     fn counters(&self) -> EngineCounters;

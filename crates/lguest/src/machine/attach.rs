@@ -26,11 +26,6 @@ use lg_abi::known::Known;
 use std::sync::Arc;
 
 /// A device that is open.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "there are few, and not for \
-                                               long"
-)]
 pub(super) enum OpenDevice {
     /// A disk.
     Disk(Block),

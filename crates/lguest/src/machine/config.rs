@@ -3,11 +3,12 @@
 //! Both forms of command line are converted into this, that of 2007 and
 //! today's. A program that embeds the Launcher fills it in itself.
 
+use crate::devices::block::DiskRate;
 use crate::engine::Isolation;
 use crate::machines::Name;
 use crate::machines::settings::Settings;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -48,8 +49,25 @@ pub struct Config {
     pub isolation: Isolation,
     /// Whether to report each step on standard error.
     pub verbose: bool,
+    /// What the machine may use.
+    pub limits: Limits,
     /// What a machine with a name has more.
     pub named: Option<Named>,
+}
+
+/// What a machine may use.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Hundredths of a processor.
+    pub cpu_share: Option<u8>,
+    /// The numbers of the processors that it runs on. Empty: all.
+    pub cpus: Vec<usize>,
+    /// What its disks may do in a second.
+    pub disks: Option<DiskRate>,
+    /// Bytes a second in each direction of each network interface.
+    pub net: Option<NonZeroU64>,
+    /// Bytes of its log.
+    pub log: Option<NonZeroU64>,
 }
 
 /// A machine that others can find by its name.

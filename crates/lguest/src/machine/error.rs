@@ -124,6 +124,12 @@ pub enum LaunchError {
     /// The machine's name is taken, or its folder cannot be used.
     #[error(transparent)]
     Machine(#[from] MachineError),
+    /// The processors of `--cpus` cannot be used.
+    #[error(
+        "processors {0}: not all of them can be used ({1}): 'nproc --all' and \
+         'taskset -p $$' say which there are"
+    )]
+    Processors(String, io::Error),
     /// The bus is full.
     #[error(transparent)]
     Bus(#[from] BusError),
@@ -229,6 +235,7 @@ impl LaunchError {
             | Self::Log { .. } => Outcome::BadFile,
             Self::Parent(ParentError::Gone) => Outcome::Signal(TERMINATED),
             Self::Parent(_)
+            | Self::Processors(..)
             | Self::Lacks(_)
             | Self::Engine(RequestError::Start(_)) => Outcome::BadMachine,
             Self::Machine(error) => error.outcome(),

@@ -17,7 +17,7 @@ use super::owner::{self, Owner};
 use super::run::Run;
 use super::signals::Signals;
 use super::stats::{RunReport, Sink};
-use super::{crash, debugger, hints, signals, terminal};
+use super::{crash, debugger, hints, processors, signals, terminal, throttle};
 use crate::cli::exit::Outcome;
 use crate::confine;
 use crate::debugger::Debugger;
@@ -48,6 +48,7 @@ pub fn launch(config: &Config, started: u64) -> Result<Outcome, LaunchError> {
     signals::survive(ignored).map_err(lacks("catch signals"))?;
     crash::listen(ignored).map_err(lacks("catch signals"))?;
     meet_needs()?;
+    processors::use_only(&config.limits.cpus)?;
     let parent = config.die_with.map(owner::find).transpose()?;
     let named = config.named.as_ref();
     let named = named.map(|named| Prepared::new(named, waits)).transpose()?;
@@ -84,6 +85,11 @@ pub fn launch(config: &Config, started: u64) -> Result<Outcome, LaunchError> {
         .and_then(|owner| owner.watch(&ending))
         .map_err(lacks("watch the parent and the output"))
         .inspect_err(give_up)?;
+    if let Some(percent) = config.limits.cpu_share {
+        throttle::start(percent, built.guest.clone())
+            .map_err(lacks("bound the guest's processor time"))
+            .inspect_err(give_up)?;
+    }
     let debugger = opened.debugger.map(|listener| {
         debugger::start(config, &built, &ending, listener).inspect_err(give_up)
     });

@@ -34,6 +34,10 @@ mod detach;
 
 mod notify;
 
+mod throttle;
+
+mod processors;
+
 mod named;
 
 mod run;

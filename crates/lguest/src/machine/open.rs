@@ -12,6 +12,7 @@ use super::error::{LaunchError, lacks, named};
 use super::stats::Sink;
 use super::{captures, default_guest, disks, terminal};
 use crate::debugger::Listener;
+use crate::devices::block::Limit;
 use crate::devices::console::{self, Console, Log, Remote, Screen};
 use crate::devices::net::{Nic, Tap, stream, user};
 use crate::devices::share::Share;
@@ -24,6 +25,7 @@ use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io;
+use std::num::NonZeroU64;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
@@ -61,9 +63,11 @@ impl Opened {
             .transpose()
             .map_err(|e| named(config, InitrdError::from(e).into()))?;
         let mut devices = Vec::with_capacity(config.devices.len() + 1);
+        let limit = config.limits.disks.map(Limit::new);
+        let limit = limit.as_ref();
         for (n, device) in config.devices.iter().enumerate() {
             let earlier = &config.devices[..n];
-            devices.push(open_device(config, device, earlier)?);
+            devices.push(open_device(config, device, earlier, limit)?);
         }
         let (console, input_end) = open_console(config, remote)?;
         let screen = console.screen();
@@ -92,15 +96,21 @@ fn open_device(
     config: &Config,
     device: &DeviceConfig,
     earlier: &[DeviceConfig],
+    limit: Option<&Arc<Limit>>,
 ) -> Result<OpenDevice, LaunchError> {
     let slow_paths = config.slow_paths;
     match device {
         DeviceConfig::Disk(disk) => {
-            let block = disks::open(disk, earlier, slow_paths)?;
+            let mut block = disks::open(disk, earlier, slow_paths)?;
+            if let Some(limit) = limit {
+                block.set_limit(limit.clone());
+            }
             Ok(OpenDevice::Disk(block))
         }
         DeviceConfig::ShareNet(path) => open_network(path, slow_paths),
-        DeviceConfig::Net(net) => Ok(OpenDevice::Nic(open_nic(net)?)),
+        DeviceConfig::Net(net) => {
+            Ok(OpenDevice::Nic(open_nic(net, config.limits.net)?))
+        }
         DeviceConfig::Share(share) => {
             Ok(OpenDevice::Share(open_share(config, share)?))
         }
@@ -124,7 +134,10 @@ fn open_share(
     Ok(started)
 }
 
-fn open_nic(config: &NetConfig) -> Result<Nic, LaunchError> {
+fn open_nic(
+    config: &NetConfig,
+    limit: Option<NonZeroU64>,
+) -> Result<Nic, LaunchError> {
     let mut nic = match &config.link {
         LinkConfig::Tap(tap) => Tap::open(tap, config.mtu)?,
         LinkConfig::Stream(stream) => stream::open(stream)?,
@@ -136,7 +149,12 @@ fn open_nic(config: &NetConfig) -> Result<Nic, LaunchError> {
     if let Some(mac) = config.mac {
         nic = nic.with_mac(mac);
     }
-    Ok(nic)
+    match limit {
+        Some(rate) => nic
+            .with_limit(rate)
+            .map_err(lacks("limit a network interface")),
+        None => Ok(nic),
+    }
 }
 
 fn open_network(
@@ -168,7 +186,7 @@ fn open_console(
 ) -> Result<(Console, Option<OwnedFd>), LaunchError> {
     let keep = lacks("keep standard input and output");
     let log = config.log.as_ref().map(|path| {
-        Log::open(path).map_err(|error| LaunchError::Log {
+        Log::open(path, config.limits.log).map_err(|error| LaunchError::Log {
             path: path.clone(),
             error,
         })

@@ -69,10 +69,25 @@ pub struct Settings {
     /// What is typed to ask it to power off.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stop_with: Option<String>,
+    /// Its share of a processor.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_share: Option<String>,
+    /// The processors that it runs on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpus: Option<String>,
+    /// What its disks may do in a second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub io_limit: Option<String>,
+    /// What its networks may carry in a second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub net_limit: Option<String>,
+    /// How long its log may be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_limit: Option<String>,
 }
 
 /// The names of all settings, in the order of the fields.
-pub const NAMES: [&str; 16] = [
+pub const NAMES: [&str; 21] = [
     "name",
     "memory",
     "kernel",
@@ -89,6 +104,11 @@ pub const NAMES: [&str; 16] = [
     "no-confine",
     "until",
     "stop-with",
+    "cpu-share",
+    "cpus",
+    "io-limit",
+    "net-limit",
+    "log-limit",
 ];
 
 /// A text, or a list of texts.

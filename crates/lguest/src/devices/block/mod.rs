@@ -20,6 +20,7 @@ mod faults;
 mod format;
 mod image;
 mod layers;
+mod limit;
 mod request;
 mod worker;
 
@@ -27,6 +28,7 @@ pub use disk::Disk;
 pub use error::{DiskError, LayerError};
 pub use format::Format;
 pub use image::BadImage;
+pub use limit::{DiskRate, Limit};
 pub use request::{Completion, DiskOperation, DiskOutcome, DiskRequest};
 
 use super::{NamedCounts, RestoreError, Saved, Versioned};
@@ -78,6 +80,8 @@ pub struct Block {
     ahead: Option<Ahead>,
     /// Whether requests may be answered during the call.
     at_once: bool,
+    /// What all disks of the Guest may do in a second.
+    limit: Option<Arc<Limit>>,
     /// How many writes not to try at once: see [`BACK_OFF`].
     back_off: AtomicU32,
     /// The same for reads.
@@ -117,6 +121,7 @@ impl Block {
             worker: None,
             ahead: source.map(Ahead::new),
             at_once: true,
+            limit: None,
             back_off: AtomicU32::new(0),
             back_off_reading: AtomicU32::new(0),
             counters: Arc::default(),
@@ -131,6 +136,11 @@ impl Block {
     /// Turns reading ahead off: the slow way, for comparison.
     pub fn never_ahead(&mut self) {
         self.ahead = None;
+    }
+
+    /// Bounds the disk by `limit`.
+    pub fn set_limit(&mut self, limit: Arc<Limit>) {
+        self.limit = Some(limit);
     }
 
     /// How many sectors it has.
@@ -160,7 +170,9 @@ impl Block {
             done,
             ..
         } = request;
+        let may = self.limit.as_ref().is_none_or(|l| l.may_pass(bytes));
         let job = Job {
+            limit: self.limit.clone().filter(|_| !may),
             disk: self.disk.clone(),
             memory,
             operation,
@@ -208,7 +220,7 @@ impl Block {
     /// all of them were moved; otherwise the job can be done again from the
     /// start.
     fn try_at_once(&self, job: &Job) -> Option<u32> {
-        if !self.at_once || self.disk.faults.is_some() {
+        if !self.at_once || job.limit.is_some() || self.disk.faults.is_some() {
             return None;
         }
         let reads = match job.operation {
@@ -254,9 +266,16 @@ impl Block {
 
     /// The Guest is dead: ends every request. May block.
     pub fn finish(&mut self) {
-        self.worker = None;
+        self.end_requests();
         self.ahead = None;
         self.settle();
+    }
+
+    /// Waits until every request in progress is carried out.
+    fn end_requests(&mut self) {
+        let _lifted = self.limit.as_ref().map(Limit::lift);
+        // Dropping the thread waits for it. The next request starts another.
+        self.worker = None;
     }
 
     /// Moves tables to the file. An error was reported to the Guest already,
@@ -271,8 +290,7 @@ impl Block {
     /// The state. First finishes every request in progress, so that the Guest's
     /// memory holds the answers. May block as long as the file does.
     pub fn state(&mut self) -> Versioned<DiskState> {
-        // Dropping the thread waits for it. The next request starts another.
-        self.worker = None;
+        self.end_requests();
         self.settle();
         let faults = self.disk.faults.as_ref();
         DiskState {

@@ -6,6 +6,7 @@
 
 use super::counters::DiskCounters;
 use super::disk::Disk;
+use super::limit::Limit;
 use super::request::{Completion, DiskOperation, DiskOutcome};
 use crate::memory::{GuestMemory, Section, total};
 use crate::thread;
@@ -16,6 +17,8 @@ use std::thread::JoinHandle;
 
 /// A request that is valid for its disk.
 pub(super) struct Job {
+    /// What the request has to pass first.
+    pub(super) limit: Option<Arc<Limit>>,
     pub(super) disk: Arc<Disk>,
     pub(super) memory: GuestMemory,
     pub(super) operation: DiskOperation,
@@ -98,6 +101,11 @@ fn work(jobs: &Receiver<Job>) {
         let mut unstable = Vec::new();
         let mut next = Some(job);
         while let Some(job) = next {
+            if let Some(limit) = &job.limit {
+                // Those before do not wait for this one.
+                make_stable(std::mem::take(&mut unstable));
+                limit.pass(total(&job.sections));
+            }
             unstable.extend(job.carry_out());
             let room = unstable.len() < MOST_UNSTABLE;
             next = room.then(|| jobs.try_recv().ok()).flatten();

@@ -2,12 +2,14 @@
 //!
 //! Lines end with a line feed, as in any text file: the carriage returns that
 //! a Guest sends to its terminal are left out. What was in the file stays
-//! there, and new output is appended.
+//! there, and new output is appended. A log may have a limit: then the older
+//! half of it makes room for new output.
 
 use rustix::fs::OFlags;
 use std::fs::File;
-use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{self, Seek, SeekFrom};
+use std::num::NonZeroU64;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -22,6 +24,8 @@ pub struct Log {
     begun: AtomicBool,
     /// The message that output is missing in it has been printed.
     told: AtomicBool,
+    /// The most bytes that it may have.
+    most: Option<NonZeroU64>,
 }
 
 impl Log {
@@ -31,25 +35,31 @@ impl Log {
     /// # Errors
     ///
     /// The error of the kernel.
-    pub fn open(path: &Path) -> io::Result<Self> {
+    pub fn open(path: &Path, most: Option<NonZeroU64>) -> io::Result<Self> {
         let mut options = File::options();
         // Without O_NONBLOCK the open of a pipe would wait for a reader.
         let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
-        options
-            .append(true)
-            .custom_flags(flags.bits().cast_signed());
+        options.custom_flags(flags.bits().cast_signed());
+        // What is appended cannot be moved to the beginning.
+        match most {
+            None => options.append(true),
+            Some(_) => options.read(true).write(true),
+        };
         let (file, created) = match options.clone().create_new(true).open(path)
         {
             Ok(file) => (file, true),
             // It exists, or the second attempt says why it cannot be made.
             Err(_) => (options.create(true).open(path)?, false),
         };
+        // Only a file has an end to go on at, and can be shortened.
+        let most = most.filter(|_| (&file).seek(SeekFrom::End(0)).is_ok());
         Ok(Self {
             file,
             path: path.to_owned(),
             created,
             begun: AtomicBool::new(false),
             told: AtomicBool::new(false),
+            most,
         })
     }
 
@@ -66,8 +76,8 @@ impl Log {
             .copied()
             .filter(|&byte| byte != b'\r')
             .collect();
-        let Err(error) = crate::machine::terminal::write_all(&self.file, &text)
-        else {
+        let written = crate::machine::terminal::write_all(&self.file, &text);
+        let Err(error) = written.and_then(|()| self.shorten()) else {
             return;
         };
         if !self.told.swap(true, Ordering::Relaxed) {
@@ -77,6 +87,39 @@ impl Log {
                 self.path.display(),
             ));
         }
+    }
+}
+
+impl Log {
+    /// Removes the older half of a log that has more than it may.
+    fn shorten(&self) -> io::Result<()> {
+        let mut file = &self.file;
+        let Some(most) = self.most.map(NonZeroU64::get) else {
+            return Ok(());
+        };
+        let end = file.stream_position()?;
+        if end <= most {
+            return Ok(());
+        }
+        let mut piece = vec![0; 64 << 10];
+        // It begins with a whole line, if there is one in the first piece.
+        let mut from = end - most / 2;
+        let n = file.read_at(&mut piece, from)?;
+        let line = piece[..n].iter().position(|&byte| byte == b'\n');
+        from += line.map_or(0, |line| line as u64 + 1);
+        let mut to = 0;
+        while from < end {
+            let n = file.read_at(&mut piece, from)?;
+            if n == 0 {
+                break;
+            }
+            file.write_all_at(&piece[..n], to)?;
+            from += n as u64;
+            to += n as u64;
+        }
+        file.set_len(to)?;
+        file.seek(SeekFrom::Start(to))?;
+        Ok(())
     }
 }
 
@@ -98,7 +141,7 @@ mod tests {
         let name = format!("lguest-log-{}", std::process::id());
         let path = std::env::temp_dir().join(name);
         std::fs::write(&path, "before\n").unwrap();
-        let log = Log::open(&path).unwrap();
+        let log = Log::open(&path, None).unwrap();
         log.write(b"one\r\ntw");
         log.write(b"o\r");
         log.write(b"\n\r\r\n");
@@ -106,13 +149,56 @@ mod tests {
         let text = std::fs::read_to_string(&path).unwrap();
         assert_eq!(text, "before\none\ntwo\n\n", "and it was not removed");
         std::fs::remove_file(&path).unwrap();
-        let log = Log::open(&path).unwrap();
+        let log = Log::open(&path, None).unwrap();
         assert!(path.exists());
         drop(log);
         assert!(!path.exists(), "no guest has run");
-        let log = Log::open(&path).unwrap();
+        let log = Log::open(&path, None).unwrap();
         log.begin();
         drop(log);
+        std::fs::remove_file(&path).unwrap();
+    }
+    #[test]
+    fn a_log_with_a_limit_keeps_the_newest_lines() {
+        let name = format!("lguest-limited-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::write(&path, "before\n").unwrap();
+        let log = Log::open(&path, NonZeroU64::new(300_000)).unwrap();
+        let line = |n: u32| format!("{n:9}\n");
+        log.write(line(0).as_bytes());
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(text, "before\n        0\n");
+        let mut longest = 0;
+        for n in 1..100_000 {
+            log.write(line(n).as_bytes());
+            if n % 1000 == 0 {
+                longest = longest.max(path.metadata().unwrap().len());
+            }
+        }
+        log.begin();
+        drop(log);
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert!((150_000..=300_000).contains(&text.len()), "{}", text.len());
+        assert!(longest <= 300_000);
+        let first = 100_000 - u32::try_from(text.len() / 10).unwrap();
+        let expected: String = (first..100_000).map(line).collect();
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn a_limited_log_may_be_a_pipe() {
+        let name = format!("lguest-log-pipe-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, mode).unwrap();
+        let log = Log::open(&path, NonZeroU64::new(4096)).unwrap();
+        log.write(&[b'x'; 5000]);
+        let mut read = [0; 6000];
+        assert_eq!(
+            std::io::Read::read(&mut &log.file, &mut read).unwrap(),
+            5000
+        );
         std::fs::remove_file(&path).unwrap();
     }
 }

@@ -23,6 +23,8 @@ pub use waiting::Waiting;
 mod capture;
 pub use capture::Capture;
 
+mod limit;
+
 mod nic;
 pub use nic::{Nic, NicState};
 

@@ -6,6 +6,7 @@
 //! never waits.
 
 use super::ethernet;
+use super::limit::Limit;
 use super::offload::{HEADER, Offload, Takes};
 use super::{Backend, Capture, FRAME_MOST, FrameBuffers, Waiting};
 use crate::devices::{AT_ONCE, Counter, Filled, NamedCounts, Readiness};
@@ -13,6 +14,7 @@ use crate::devices::{RestoreError, Saved, Versioned, Violation};
 use crate::memory::{SectionsIn, gather_behind};
 use serde::{Deserialize, Serialize};
 use std::io;
+use std::num::NonZeroU64;
 use std::os::fd::BorrowedFd;
 
 /// A network interface with a Guest on it.
@@ -25,6 +27,7 @@ pub struct Nic {
     /// The most bytes of a packet, if that was said.
     mtu: Option<u16>,
     capture: Option<Capture>,
+    limit: Option<Limit>,
     /// The frame that is sent: the Guest may change its own meanwhile.
     copy: Vec<u8>,
     waiting: Waiting,
@@ -68,6 +71,7 @@ impl Nic {
             mac: None,
             mtu: None,
             capture: None,
+            limit: None,
             copy: Vec::new(),
             waiting: Waiting::default(),
             counters: NicCounters::default(),
@@ -94,6 +98,16 @@ impl Nic {
         self.mtu
     }
 
+    /// Lets no more than `rate` bytes a second pass in each direction.
+    ///
+    /// # Errors
+    ///
+    /// The kernel has no descriptor left.
+    pub fn with_limit(self, rate: NonZeroU64) -> io::Result<Self> {
+        let limit = Some(Limit::new(rate, self.backend.input())?);
+        Ok(Self { limit, ..self })
+    }
+
     /// Writes all frames to `capture`.
     pub fn set_capture(&mut self, capture: Capture) {
         self.capture = Some(capture);
@@ -118,10 +132,20 @@ impl Nic {
     /// bytes that were taken: 0 if the frame is lost. [`Self::flush`] has to
     /// follow.
     pub fn send(&mut self, frame: SectionsIn<'_>) -> u32 {
+        if !self.may_send() {
+            self.counters.refused.add(1);
+            return 0;
+        }
         self.send_with([0; HEADER], frame)
     }
 
-    /// [`Self::send`] of a frame with this header.
+    /// Whether the limit lets a frame pass now. If not, its file becomes
+    /// readable when it does.
+    pub fn may_send(&mut self) -> bool {
+        self.limit.as_mut().is_none_or(Limit::may_send)
+    }
+
+    /// Sends a frame with this header, whatever the limit says.
     pub fn send_with(
         &mut self,
         header: [u8; HEADER],
@@ -133,6 +157,9 @@ impl Nic {
             Some(left) => self.send_copy(&mut copy, left),
             None => false,
         };
+        if let Some(limit) = &mut self.limit {
+            limit.sent(copy.len());
+        }
         self.copy = copy;
         if sent { frame.total() } else { 0 }
     }
@@ -162,12 +189,22 @@ impl Nic {
     /// The file to watch for frames.
     #[must_use]
     pub fn input(&self) -> BorrowedFd<'_> {
-        self.backend.input()
+        match &self.limit {
+            Some(limit) => limit.watch(),
+            None => self.backend.input(),
+        }
     }
 
     /// The Guest has ended.
     pub fn finish(&mut self) {
         self.backend.finish();
+    }
+
+    /// The file of [`Self::input`] was readable. To be called before the rest.
+    pub fn begin(&mut self) {
+        if let Some(limit) = &mut self.limit {
+            limit.begin(self.backend.input());
+        }
     }
 
     /// There may be frames for the Guest. Returns when it would have to wait,
@@ -182,6 +219,11 @@ impl Nic {
     ) -> Result<Readiness, Violation> {
         self.backend.flush();
         for filled in 0..AT_ONCE {
+            if let Some(limit) = &mut self.limit
+                && !limit.may_receive(self.backend.input())
+            {
+                return Ok(Readiness::Wait);
+            }
             if self.waiting.is_empty()
                 && let Err(error) = self.receive(buffers.takes())
             {
@@ -192,14 +234,21 @@ impl Nic {
                     self.counters.misfits.add(1);
                 }
                 Some(Filled::Bytes(bytes)) => {
+                    if let Some(limit) = &mut self.limit {
+                        limit.received(bytes as usize);
+                    }
                     self.counters.frames_received.add(1);
                     self.counters.bytes_received.add(bytes.into());
                 }
                 Some(Filled::Ended) => return Ok(Readiness::Closed),
                 Some(Filled::NoneFree) if buffers.are_any() => {
+                    if let Some(limit) = &mut self.limit {
+                        limit.starve(self.backend.input());
+                    }
                     return Ok(Readiness::NoBuffer {
                         took: filled > 0,
-                        watch: false,
+                        // The timer runs out for frames of the Guest.
+                        watch: self.limit.is_some(),
                     });
                 }
                 // The Guest's interface is down and waits for no frames.

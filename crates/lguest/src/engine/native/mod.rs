@@ -28,6 +28,7 @@ use lg_wire::turns;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 mod core;
 
@@ -209,6 +210,15 @@ impl Engine for Native {
 
     fn death(&self) -> Option<Death> {
         self.core.death()
+    }
+
+    fn processor_times(&self) -> Vec<(i32, Duration)> {
+        let ours = std::process::id().cast_signed();
+        let mut times = vec![(ours, clock::used_by_us())];
+        if let Some(running) = self.core.running.get() {
+            times.extend(running.processes.times());
+        }
+        times
     }
 
     fn counters(&self) -> EngineCounters {

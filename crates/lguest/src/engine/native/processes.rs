@@ -12,6 +12,7 @@ use super::slots::Slots;
 use super::spawn::{check_processor, start_spawner};
 use super::state::Shared;
 use super::watch::{Mark, Watch};
+use crate::engine::clock;
 use crate::engine::interface::SharedPage;
 use crate::memory::GuestMemory;
 use crate::needs::{Cause, Lack};
@@ -285,6 +286,12 @@ impl Processes {
     /// Views that are started later inherit it from the view spawner.
     pub(super) fn settle(&self) {
         self.placement.settle(&self.pids());
+    }
+
+    /// The processor time of each process, with its number.
+    pub(super) fn times(&self) -> Vec<(i32, Duration)> {
+        let time = |pid: Pid| Some((pid.as_raw_pid(), clock::used_by(pid)?));
+        self.pids().into_iter().filter_map(time).collect()
     }
 
     /// Moves all processes, and this thread, to another processor if they had

@@ -47,6 +47,7 @@ impl BusDevice for KeyedNic {
         let Some((guest, page)) = &self.at else {
             return Ok(Readiness::Wait);
         };
+        self.nic.begin();
         self.nic.handle_input(&mut BoundBuffers {
             guest: &**guest,
             key: page + net_key_offset(GUEST_SLOT.into()),

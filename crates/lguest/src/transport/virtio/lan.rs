@@ -295,7 +295,7 @@ impl VirtioDevice for VirtioLan {
             let list = &[&first, frame.list].concat();
             let region = frame.region;
             let headed = has_header.then_some(SectionsIn { region, list });
-            self.sender.send(header, frame, headed)
+            self.sender.send(header, frame, headed).map(|()| true)
         })?;
         Ok(None)
     }

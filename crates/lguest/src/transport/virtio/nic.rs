@@ -49,6 +49,9 @@ impl BusDevice for VirtioNic {
     }
 
     fn handle_input(&mut self) -> Result<Readiness, Violation> {
+        self.nic.begin();
+        // A limit may have kept frames in the queue.
+        self.notify(Pair::FROM_GUEST)?;
         let Some(mut buffers) = self.queues.frame_buffers() else {
             return Ok(Readiness::Wait);
         };
@@ -99,10 +102,12 @@ impl VirtioDevice for VirtioNic {
         &mut self,
         index: usize,
     ) -> Result<Option<SlowOutput>, Violation> {
-        self.queues.take_frames(index, |_, header, frame| {
-            self.nic.send_with(header, frame);
-            Ok(())
-        })?;
+        if self.nic.may_send() {
+            self.queues.take_frames(index, |_, header, frame| {
+                self.nic.send_with(header, frame);
+                Ok(self.nic.may_send())
+            })?;
+        }
         self.nic.flush();
         Ok(None)
     }

@@ -224,7 +224,7 @@ impl Pair {
 
     /// The number of the queue to the Guest.
     pub(super) const TO_GUEST: usize = 0;
-    const FROM_GUEST: usize = 1;
+    pub(super) const FROM_GUEST: usize = 1;
 
     pub(super) fn new(queues: Vec<Queue>) -> Self {
         let accepted = 0;
@@ -299,8 +299,8 @@ impl Pair {
     }
 
     /// Hands each frame that the Guest sends to `send`, with its chain and what
-    /// [`Self::frame_in`] says, and answers it. Does nothing if queue `index`
-    /// is not the one from the Guest.
+    /// [`Self::frame_in`] says, and answers it. `send` returns whether to go
+    /// on. Does nothing if queue `index` is not the one from the Guest.
     ///
     /// # Errors
     ///
@@ -312,16 +312,17 @@ impl Pair {
             &Chain,
             [u8; HEADER],
             SectionsIn<'_>,
-        ) -> Result<(), Violation>,
+        ) -> Result<bool, Violation>,
     ) -> Result<(), Violation> {
         let Some(queue) = self.outgoing(index) else {
             return Ok(());
         };
         let region = queue.guest.memory().region();
-        while let Some(taken) = queue.take()? {
+        let mut more = true;
+        while more && let Some(taken) = queue.take()? {
             let (header, list) = self.frame_in(region, &taken.chain)?;
             let list = &list;
-            send(&taken.chain, header, SectionsIn { region, list })?;
+            more = send(&taken.chain, header, SectionsIn { region, list })?;
             queue.answer(&taken, 0)?;
         }
         Ok(())

@@ -9,10 +9,13 @@ use crate::transport::virtio::testing::{self, Driver, RING, guest};
 use crate::transport::virtio::{PciBus, RING_BYTES, VirtioBus};
 use crate::transport::{Notified, Transport};
 use lg_abi::gen3::registers::{self, common};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::{Read, Write};
+use std::num::NonZeroU64;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// Where the driver's buffers are.
 const BUFFER: u32 = 0x8000;
@@ -52,7 +55,13 @@ fn console() -> Console {
 const OFFLOADS: Features = FEATURES & !(1 << NET_MERGEABLE);
 
 fn on_lguests_bus(accepted: Features) -> Station {
-    let (devices, other) = nic();
+    on_lguests_bus_with(nic(), accepted)
+}
+
+fn on_lguests_bus_with(
+    (devices, other): (Vec<Box<dyn VirtioDevice>>, UnixStream),
+    accepted: Features,
+) -> Station {
     let guest = guest(2);
     let screen = console().screen();
     let bus = VirtioBus::new(guest.clone(), devices, screen).unwrap();
@@ -303,4 +312,57 @@ fn without_an_mtu_the_driver_has_its_own() {
     let (devices, _other) = nic();
     assert_eq!(devices[0].features(), FEATURES);
     assert_eq!(devices[0].config().len(), 6);
+}
+
+#[test]
+fn frames_beyond_a_limit_wait_in_the_queue_and_at_the_other_end() {
+    let (ours, other) = UnixStream::pair().unwrap();
+    // A burst has 1000 bytes.
+    let rate = NonZeroU64::new(20_000).unwrap();
+    let nic = stream::on_socket(OwnedFd::from(ours)).unwrap();
+    let nic = VirtioNic::new(nic.with_limit(rate).unwrap());
+    let mut station = on_lguests_bus_with((vec![Box::new(nic)], other), 0);
+    let file = station.bus.inputs().unwrap().remove(0).1;
+    let is_ready = |time: i64| {
+        let time = Timespec {
+            tv_sec: time,
+            tv_nsec: 0,
+        };
+        let mut fds = [PollFd::new(&file, PollFlags::IN)];
+        poll(&mut fds, Some(&time)).unwrap() > 0
+    };
+    // 3000 bytes have to come in before the fourth frame.
+    let least = Duration::from_millis(100);
+    let start = Instant::now();
+    station.notify(0);
+    for _ in 0..4 {
+        station.send([0; HEADER], &[1; 1000]);
+    }
+    assert!(station.from_guest.used().len() < 4);
+    while station.from_guest.used().len() < 4 {
+        assert!(is_ready(60));
+        station.bus.handle_input(0).unwrap();
+    }
+    assert!(start.elapsed() >= least, "{:?}", start.elapsed());
+    for _ in 0..4 {
+        assert_eq!(station.read(), [1; 1000]);
+    }
+
+    let start = Instant::now();
+    for _ in 0..4 {
+        station.arrive(&[2; 1000]);
+    }
+    // Without a buffer, the other end is not watched.
+    let starved = Readiness::Starved { watch: true };
+    assert_eq!(station.bus.handle_input(0).unwrap(), starved);
+    assert!(!is_ready(0));
+    for _ in 0..4 {
+        station.to_guest.offer(&[], &[(BUFFER, 2000)]);
+    }
+    assert_eq!(station.notify(0), Notified::Buffers(0));
+    while station.to_guest.used().len() < 4 {
+        station.bus.handle_input(0).unwrap();
+        assert!(station.to_guest.used().len() == 4 || is_ready(60));
+    }
+    assert!(start.elapsed() >= least, "{:?}", start.elapsed());
 }
