@@ -86,9 +86,9 @@ impl Host<'_> {
 
     /// How many bytes at the end of `code` are instructions that can be moved
     /// elsewhere: loads of a register with a small constant or with another
-    /// register, and in front of them a store. Bytes can be read in more ways
-    /// than one, so each must also have had the effect that we see in the
-    /// registers, or in memory.
+    /// register, shifts to the left, and in front of them a store. Bytes can be
+    /// read in more ways than one, so each must also have had the effect that
+    /// we see in the registers, or in memory.
     fn displaceable(&self, code: &[u8]) -> usize {
         let mut length = 0;
         // What a register held before the instructions that we have taken is
@@ -119,7 +119,7 @@ impl Host<'_> {
     }
 }
 
-/// An instruction that loads a register.
+/// An instruction that changes a register.
 struct Load {
     register: u8,
     writes_flags: bool,
@@ -157,6 +157,18 @@ fn load_at_the_end_of(
                 register: modrm & 7,
                 writes_flags: false,
                 length: 2,
+            })
+        }
+        // shl $constant,%reg
+        [.., 0xC1, modrm @ 0xE0..=0xE7, by @ 1..=31]
+            if modrm & 7 != ESP
+                && written & 1 << (modrm & 7) == 0
+                && value(modrm) & ((1 << by) - 1) == 0 =>
+        {
+            Some(Load {
+                register: modrm & 7,
+                writes_flags: true,
+                length: 3,
             })
         }
         // xor %reg,%reg with itself

@@ -73,6 +73,36 @@ fn a_hypercall_gets_a_trampoline_that_loads_its_arguments() {
     assert_eq!(m.vm.counters.hypercalls[5].get(), 2);
 }
 
+/// As gcc compiles NOTIFY: the number of a page becomes an address.
+#[test]
+fn a_shift_in_front_of_a_hypercall_is_displaced() {
+    // mov $5,%eax; shl $12,%ebx; int $0x1f; ret
+    let mut notify = std::vec![NOP; 32];
+    notify.extend([0xB8, 5, 0, 0, 0, 0xC1, 0xE3, 12, 0xCD, 0x1F, 0xC3]);
+    for (ebx, patched) in [(0x12_3000, true), (0x12_3001, false)] {
+        let mut m = standing_at(&notify, 40);
+        m.vm.regs.eax.set(5);
+        m.vm.regs.ebx.set(ebx);
+        m.host().patch_hypercall();
+        let call = [FAR_CALL, 0, 0x10, 0, 0, 0x33, 0, NOP, NOP, NOP, 0xC3];
+        let expected = if patched { &call } else { &notify[32..] };
+        assert_eq!(code(&m, 32, 11), expected, "{ebx:#x}");
+        if patched {
+            let kind = TrampolineKind::Hypercall;
+            let made = [(kind, notify[32..40].to_vec())];
+            assert_eq!(m.world.trampolines, made);
+        }
+    }
+    // It reads its register, which may not be loaded in front of it.
+    // mov $0,%ebx; shl $12,%ebx
+    notify[32] = 0xBB;
+    notify[33] = 0;
+    let mut m = standing_at(&notify, 40);
+    m.vm.regs.eax.set(5);
+    m.host().patch_hypercall();
+    assert_eq!(code(&m, 0, 43), notify);
+}
+
 #[test]
 fn a_hypercall_whose_registers_disagree_keeps_trapping() {
     // The bytes look like "mov $5,%eax; mov $0,%edx", but edx is not 0: they
