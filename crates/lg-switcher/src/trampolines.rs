@@ -157,7 +157,8 @@ pub(crate) fn make(
         TrampolineKind::Iret
         | TrampolineKind::Hypercall
         | TrampolineKind::HypercallAfterStore
-        | TrampolineKind::Enabling => {
+        | TrampolineKind::Enabling
+        | TrampolineKind::Accessor => {
             (&patches.trampolines, USER_TRAMPOLINES..MAX_TRAMPOLINES)
         }
     };
@@ -346,6 +347,7 @@ mod tests {
             (TrampolineKind::EntryPage, 3),
             (TrampolineKind::HypercallAfterStore, 4),
             (TrampolineKind::Enabling, 5),
+            (TrampolineKind::Accessor, 7),
         ] {
             let made = Code::of(64, kind, &[], 3).unwrap();
             let mut expected = load_registers(0xFFFE_1000).to_vec();
@@ -403,6 +405,6 @@ mod tests {
     #[test]
     fn the_kinds_of_trampolines_have_fixed_numbers() {
         let numbers = TrampolineKind::ALL.map(|kind| kind as u32);
-        assert_eq!(numbers, [1, 2, 3, 4, 5, 6]);
+        assert_eq!(numbers, [1, 2, 3, 4, 5, 6, 7]);
     }
 }

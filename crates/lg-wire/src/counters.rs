@@ -118,6 +118,8 @@ counters! {
     store_trampolines;
     /// Interrupts switched on by trampolines.
     enabling_trampolines;
+    /// Accessors of devices that came by their trampolines.
+    accessor_trampolines;
     /// System calls by the entry page's trampoline.
     entry_page_trampolines;
     /// Places in the Guest's code that were patched.

@@ -33,6 +33,8 @@ pub const OUTBOX: u32 = 4096;
 /// Going from `int $0x80` straight to a trampoline. Needs [`INT80`] and
 /// [`FLAT_CODE`].
 pub const DIRECT: u32 = 8192;
+/// The trampolines in accessors of devices on the PCI bus.
+pub const ACCESSORS: u32 = 1 << 14;
 
 /// Completing a disk's request while the Guest is stopped. The Launcher does
 /// this, and all of the following.
@@ -47,7 +49,7 @@ pub const HUGE_PAGES: u32 = 1 << 27;
 pub const READ_AHEAD: u32 = 1 << 28;
 
 /// All of them, by name.
-pub const ALL: [(&str, u32); 19] = [
+pub const ALL: [(&str, u32); 20] = [
     ("iret", IRET),
     ("hypercall", HYPERCALL),
     ("entry-page", ENTRY_PAGE),
@@ -62,6 +64,7 @@ pub const ALL: [(&str, u32); 19] = [
     ("hide", HIDE),
     ("direct", DIRECT),
     ("enabling", ENABLING),
+    ("accessors", ACCESSORS),
     ("disk-at-once", DISK_AT_ONCE),
     ("read-ahead", READ_AHEAD),
     ("no-kick", NO_KICK),

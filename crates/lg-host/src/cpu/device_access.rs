@@ -5,7 +5,7 @@
 //! kinds of `mov` of one value are known, with every form of address; another
 //! instruction gets the page fault.
 
-use crate::address::GuestVirt;
+use crate::address::{GuestPhys, GuestVirt};
 use crate::cpu::instruction::{
     Instruction, MAX_INSTRUCTION, Operand, displacement, instruction, mod_rm,
 };
@@ -78,7 +78,36 @@ impl Host<'_> {
         if found.at != va || stores != write || !in_page {
             return Ok(DeviceFault::Refused);
         }
+        self.patch_accessor();
         self.clear_resume_flag();
+        self.carry_out(found, address)?;
+        Ok(DeviceFault::Done)
+    }
+
+    /// Carries out the kernel's instruction at eip, if it is an access to a
+    /// device. If not, the processor does.
+    pub(crate) fn access_ahead(&mut self) -> Result<(), Kill> {
+        let mut code = [0; MAX_INSTRUCTION];
+        let at = GuestVirt(self.vm.regs.eip.get());
+        let fetched = self.fetch(at, &mut code);
+        let Some(found) = decode(&code[..fetched], &self.vm.regs) else {
+            return Ok(());
+        };
+        let stores = matches!(found.what, What::Store(_));
+        let in_page = found.bytes <= PAGE_SIZE - found.at.page_offset();
+        match self.device_address(found.at, stores) {
+            Some(address) if in_page => self.carry_out(found, address),
+            _ => Ok(()),
+        }
+    }
+
+    /// Carries out a `mov` at eip, whose memory is at `address`.
+    fn carry_out(
+        &mut self,
+        found: Move,
+        address: GuestPhys,
+    ) -> Result<(), Kill> {
+        let eip = self.vm.regs.eip.get();
         self.vm.regs.eip.set(eip.wrapping_add(found.length));
         match found.what {
             What::Store(value) => {
@@ -94,7 +123,7 @@ impl Host<'_> {
                 set_register(&self.vm.regs, register, bytes, value);
             }
         }
-        Ok(DeviceFault::Done)
+        Ok(())
     }
 }
 

@@ -68,6 +68,11 @@ impl Host<'_> {
                 self.vm.regs.eip.set(back.wrapping_add(ENABLING_PADDING));
                 self.set_irq_enabled(IF)
             }
+            TrampolineKind::Accessor => {
+                self.vm.counters.accessor_trampolines.count();
+                let back = self.pop_far_return()?;
+                self.do_accessor(back)
+            }
             TrampolineKind::DirectCall => {
                 self.vm.counters.direct_calls.count();
                 self.system_call()

@@ -6,7 +6,10 @@
 /// The longest run of instructions that moves into a trampoline, in bytes.
 pub const MAX_DISPLACED: usize = 24;
 
-/// Hypercalls without trampolines that are remembered as such.
+/// The longest patch in an accessor of devices, in bytes.
+pub const MAX_ACCESSOR: usize = 12;
+
+/// Hypercalls and accessors without trampolines that are remembered as such.
 pub const MAX_REFUSED: usize = 16;
 
 /// Sites in user code that are remembered as not to be patched.

@@ -4,11 +4,12 @@
 //! of that. So a trapping instruction is replaced by a far jump to a
 //! *trampoline* in the Switcher's pages, which enters the Host. The places are:
 //! the `iret` of the Guest's kernel, its hypercalls, the stores by which it
-//! switches interrupts on, and the entry page that it gives to programs for
-//! system calls. Another patch needs no trampoline: where a trap handler loads
-//! a data segment, the constant becomes the selector that is really meant. A
-//! page of a program's code belongs to a file and is not patched. Programs
-//! execute a patched copy of it instead ([`copies`]).
+//! switches interrupts on, the functions by which it reaches devices, and the
+//! entry page that it gives to programs for system calls. Another patch needs
+//! no trampoline: where a trap handler loads a data segment, the constant
+//! becomes the selector that is really meant. A page of a program's code
+//! belongs to a file and is not patched. Programs execute a patched copy of it
+//! instead ([`copies`]).
 //!
 //! Every patch is made late, at a trap that came from its very place, and only
 //! if the code there is what it should be: the registers must agree with the
@@ -19,6 +20,7 @@
 //!
 //! All patches are in a ledger, and can be taken back ([`ledger`]).
 
+mod accessors;
 mod arrivals;
 pub mod breakpoints;
 pub mod copies;

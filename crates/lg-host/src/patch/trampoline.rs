@@ -23,17 +23,21 @@ pub enum TrampolineKind {
     /// A system call that its program makes itself ([`direct`](super::direct));
     /// the trampoline has put the way back into eip.
     DirectCall = 6,
+    /// An accessor of devices. The trampoline leaves to us all that was
+    /// displaced; the way back is on the stack.
+    Accessor = 7,
 }
 
 impl TrampolineKind {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Iret,
         Self::Hypercall,
         Self::EntryPage,
         Self::HypercallAfterStore,
         Self::Enabling,
         Self::DirectCall,
+        Self::Accessor,
     ];
 
     /// Whether it is for user code.

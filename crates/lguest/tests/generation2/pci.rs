@@ -35,6 +35,7 @@ mod at {
     pub(super) const AVAILABLE: u32 = 0x28;
     pub(super) const USED: u32 = 0x30;
     pub(super) const NOTIFY: u32 = 0x38;
+    pub(super) const REASON: u32 = 0x3A;
 }
 
 impl Program {
@@ -142,7 +143,7 @@ fn good(interface: &'static Interface) -> Vec<u8> {
     // The used element says how many bytes there are, the device why it would
     // interrupt: once.
     kernel.wait_for(ring(RANDOM) + 0x2008, 64);
-    kernel.expect_byte(bar(RANDOM) + 0x3A, 1);
+    kernel.expect_byte(bar(RANDOM) + at::REASON, 1);
     kernel.start(DISK, 0);
     kernel.expect(bar(DISK) + 0x3C, 16);
     kernel.store_text(FREE + 0x4000, "written by the guest");
@@ -167,6 +168,40 @@ fn a_kernel_finds_and_uses_its_devices() {
             );
             assert!(disk[3 * 512..].starts_with(b"written by the guest\0"));
         }
+    }
+}
+
+/// Linux reaches registers by functions that compare the address first. With
+/// and without a trampoline there they do the same.
+#[test]
+fn a_kernel_reaches_its_devices_by_functions() {
+    const TIMES: u16 = 5;
+    let mut kernel = Program::of(&LATER[0]);
+    let [write, read] = kernel.accessors();
+    kernel.place_devices();
+    kernel.start(RANDOM, 0);
+    kernel.describe(ring(RANDOM), 0, (FREE + 0x2000, 64), WRITE, 0);
+    for count in 1..=TIMES {
+        kernel.offer(ring(RANDOM), 0, count);
+        kernel.call_function(write, [0, bar(RANDOM) + at::NOTIFY]);
+        kernel.wait_for(ring(RANDOM) + 0x2002, count);
+        kernel.call_function(read, [bar(RANDOM) + at::REASON, 0]);
+        kernel.expect_eax(1);
+    }
+    let kernel = kernel.end();
+    let without = "--no-fast-path=accessors";
+    for (options, came) in [
+        // The first of each faults.
+        (&["--stats=-"][..], u32::from(2 * TIMES - 2)),
+        (&["--stats=-", "--isolation=user"], u32::from(2 * TIMES - 2)),
+        (&["--stats=-", without], 0),
+    ] {
+        let (finished, _) = boot("functions", &kernel, options);
+        let stats = finished.ends_well(0).stdout;
+        let count = format!("\"accessor_trampolines\": {came},");
+        assert_eq!(stats.contains(&count), came != 0, "{stats}");
+        let any = stats.contains("accessor_trampolines");
+        assert_eq!(any, came != 0, "{stats}");
     }
 }
 

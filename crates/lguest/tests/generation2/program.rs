@@ -234,7 +234,7 @@ impl Program {
     }
 
     /// `cmpl $word,%eax; je 1f; ud2; 1:`
-    fn expect_eax(&mut self, word: u32) {
+    pub(crate) fn expect_eax(&mut self, word: u32) {
         self.code.push(0x3D);
         self.code.extend(word.to_le_bytes());
         self.code.extend([0x74, 0x02, 0x0F, 0x0B]);
@@ -255,6 +255,59 @@ impl Program {
         self.code.extend(port.to_le_bytes());
         self.code.push(0xED);
         self.expect_eax(word);
+    }
+
+    /// Functions as Linux has them to write 16 bits to a device and to read 8,
+    /// with a stack for their calls. Both compare the address with that of the
+    /// last port. Returns where they are.
+    pub(crate) fn accessors(&mut self) -> [u32; 2] {
+        const WRITE: &[u8] = &[
+            0x81, 0xFA, 0xFF, 0xFF, 3, 0, // cmp $0x3ffff,%edx
+            0x0F, 0xB7, 0xC0, // movzwl %ax,%eax
+            0x76, 5, // jbe
+            0x66, 0x89, 2,    // mov %ax,(%edx)
+            0xC3, // ret
+            0x90, 0x0F, 0x0B, // nop; ud2
+        ];
+        const READ: &[u8] = &[
+            0x3D, 0xFF, 0xFF, 3, 0, // cmp $0x3ffff,%eax
+            0x77, 2, // ja
+            0x0F, 0x0B, // ud2
+            0x8A, 0, // mov (%eax),%al
+            0x0F, 0xB6, 0xC0, // movzbl %al,%eax
+            0xC3, // ret
+        ];
+        // mov $stack,%esp; jmp behind them; nops
+        self.code.push(0xBC);
+        self.code.extend((FREE + 0xF000).to_le_bytes());
+        let bytes = 16 + WRITE.len() + READ.len();
+        self.code.extend([0xEB, u8::try_from(bytes).expect("few")]);
+        self.code.extend([0x90; 16]);
+        [WRITE, READ].map(|function| {
+            let at = self.here();
+            self.code.extend(function);
+            at
+        })
+    }
+
+    fn here(&self) -> u32 {
+        CODE + u32::try_from(self.code.len()).expect("it is short")
+    }
+
+    /// `movl $eax,%eax; movl $edx,%edx; call function`
+    pub(crate) fn call_function(
+        &mut self,
+        function: u32,
+        [eax, edx]: [u32; 2],
+    ) {
+        self.code.push(0xB8);
+        self.code.extend(eax.to_le_bytes());
+        self.code.push(0xBA);
+        self.code.extend(edx.to_le_bytes());
+        let behind = self.here() + 5;
+        self.code.push(0xE8);
+        self.code
+            .extend(function.wrapping_sub(behind).to_le_bytes());
     }
 
     pub(crate) fn notify(&mut self, address: u32) {

@@ -132,6 +132,12 @@ fn a_disk_is_the_same_without_its_fast_paths() {
     assert!(!copied_without("").contains("\"at_once\": 0"));
     assert!(!copied_without("hypercall").contains("\"store_trampolines\""));
     assert!(!copied_without("enabling").contains("\"enabling_trampolines\""));
+    let stats = copied_without("");
+    if stats.contains("\"device_accesses\"") {
+        assert!(stats.contains("\"accessor_trampolines\""), "{stats}");
+    }
+    let stats = copied_without("accessors");
+    assert!(!stats.contains("\"accessor_trampolines\""), "{stats}");
     for name in ["lazy-timer", "disk-at-once", "read-ahead", "no-kick"] {
         copied_without(name);
     }

@@ -33,12 +33,18 @@ const MAX_STORES: usize = 8;
 /// has a few ways to its disks.
 const MAX_ENABLING: usize = 8;
 
+/// Accessors of devices that can have a trampoline.
+const MAX_ACCESSORS: usize = 8;
+
 /// Other patches in the Guest's memory.
 const MAX_OTHERS: usize = 128;
 
 /// Patches in the Guest's memory. A debugger's breakpoints come last.
-pub const MAX_IN_MEMORY: usize =
-    MAX_STORES + MAX_ENABLING + MAX_OTHERS + MAX_SOFTWARE;
+pub const MAX_IN_MEMORY: usize = FIRST_OTHER + MAX_OTHERS + MAX_SOFTWARE;
+
+/// The entries of kinds that are rare and searched often come first.
+const FIRST_ACCESSOR: usize = MAX_STORES + MAX_ENABLING;
+const FIRST_OTHER: usize = FIRST_ACCESSOR + MAX_ACCESSORS;
 
 /// Patches in one patched copy.
 pub const MAX_PER_COPY: usize = 64;
@@ -70,11 +76,13 @@ pub enum PatchKind {
     TrappingIret = 10,
     /// An `int3` of a debugger.
     Breakpoint = 11,
+    /// A far call to a trampoline in an accessor of devices.
+    Accessor = 12,
 }
 
 impl PatchKind {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Iret,
         Self::Hypercall,
         Self::HypercallAfterStore,
@@ -86,6 +94,7 @@ impl PatchKind {
         Self::DirectSlot,
         Self::TrappingIret,
         Self::Breakpoint,
+        Self::Accessor,
     ];
 
     /// Whether it is a part of a direct call.
@@ -97,9 +106,10 @@ impl PatchKind {
     fn share(self) -> Range<usize> {
         match self {
             Self::HypercallAfterStore => 0..MAX_STORES,
-            Self::Enabling => MAX_STORES..MAX_STORES + MAX_ENABLING,
+            Self::Enabling => MAX_STORES..FIRST_ACCESSOR,
+            Self::Accessor => FIRST_ACCESSOR..FIRST_OTHER,
             Self::Breakpoint => MAX_IN_MEMORY - MAX_SOFTWARE..MAX_IN_MEMORY,
-            _ => MAX_STORES + MAX_ENABLING..MAX_IN_MEMORY - MAX_SOFTWARE,
+            _ => FIRST_OTHER..MAX_IN_MEMORY - MAX_SOFTWARE,
         }
     }
 }
