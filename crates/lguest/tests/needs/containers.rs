@@ -10,7 +10,7 @@ use std::process::Command;
 
 /// Makes `command` run in namespaces of its own, after `script` has changed
 /// them.
-fn inside(command: &mut Command, script: &str) {
+pub(crate) fn inside(command: &mut Command, script: &str) {
     let mut shell = Command::new("unshare");
     shell.args(["--user", "--map-root-user", "--mount", "--pid", "--fork"]);
     shell.args(["--mount-proc", "sh", "-c"]);
@@ -21,7 +21,7 @@ fn inside(command: &mut Command, script: &str) {
 }
 
 /// Whether `script` can be run here. Otherwise the test is skipped.
-fn can(test: &str, script: &str) -> bool {
+pub(crate) fn can(test: &str, script: &str) -> bool {
     if !is_here("unshare") {
         skip(test, "there is no unshare");
         return false;

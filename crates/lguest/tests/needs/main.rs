@@ -13,6 +13,7 @@ mod calls;
 mod containers;
 mod filters;
 mod limits;
+mod passt;
 mod rows;
 
 #[path = "../support/mod.rs"]

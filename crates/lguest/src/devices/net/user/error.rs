@@ -16,8 +16,18 @@ pub enum UserError {
     )]
     Missing,
     /// The program cannot be started.
-    #[error("cannot start passt ({0}): look at its file in PATH")]
+    #[error(
+        "cannot start passt ({0}): look at its file in PATH, or use another \
+         network (docs/network.md)"
+    )]
     Start(#[source] io::Error),
+    /// The system cannot close descriptors before a program starts.
+    #[error(
+        "cannot start passt: this system refuses the call close_range ({0}), \
+         which Linux 5.9 and later have: let the filter of the container or \
+         service allow it, or use another network (docs/network.md)"
+    )]
+    CloseRange(#[source] io::Error),
     /// A published port cannot be had.
     #[error(
         "passt cannot publish a port ({0}): publish another one, or end the \
@@ -38,6 +48,12 @@ pub enum UserError {
          that allows unshare), or use another network (docs/network.md)"
     )]
     Confine(String),
+    /// There is no /proc, which it reads.
+    #[error(
+        "passt needs /proc ({0}): mount it (`mount -t proc proc /proc`), or use \
+         another network (docs/network.md)"
+    )]
+    NoProc(String),
     /// It takes too long to start.
     #[error(
         "passt is not ready after {} s: try again when the machine is less \
@@ -48,12 +64,16 @@ pub enum UserError {
     #[error("passt has ended ({0}): 'passt -f -e' shows more")]
     Ended(String),
     /// A system call failed that should not fail.
-    #[error("cannot make a network by passt: {0}")]
+    #[error(
+        "cannot make a network by passt: {0}: let the filter of the container \
+         or service allow its calls, or use another network (docs/network.md)"
+    )]
     Failed(#[from] io::Error),
 }
 
 /// Parts of passt's messages, in several of its versions.
 const OF_PORTS: &[&str] = &["bind", " port"];
+const OF_PROC: &[&str] = &["/proc"];
 const OF_INTERFACES: &[&str] = &["interface", "outable"];
 const OF_CONFINEMENT: &[&str] = &[
     "namespace",
@@ -69,7 +89,9 @@ impl UserError {
     pub(super) fn of_message(message: String) -> Self {
         let has =
             |parts: &[&str]| parts.iter().any(|part| message.contains(part));
-        if has(OF_CONFINEMENT) {
+        if has(OF_PROC) {
+            Self::NoProc(message)
+        } else if has(OF_CONFINEMENT) {
             Self::Confine(message)
         } else if has(OF_INTERFACES) {
             Self::NoInterface(message)
