@@ -86,12 +86,6 @@ pub(super) fn inherit_only(command: &mut Command, kept: RawFd) {
     }
 }
 
-/// Whether the system can do what [`inherit_only`] does.
-pub(super) fn can_inherit_only() -> bool {
-    // SAFETY: a system call on numbers that no descriptor has.
-    unsafe { libc::syscall(libc::SYS_close_range, u32::MAX, u32::MAX, 0) == 0 }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -21,13 +21,6 @@ pub enum UserError {
          network (docs/network.md)"
     )]
     Start(#[source] io::Error),
-    /// The system cannot close descriptors before a program starts.
-    #[error(
-        "cannot start passt: this system refuses the call close_range ({0}), \
-         which Linux 5.9 and later have: let the filter of the container or \
-         service allow it, or use another network (docs/network.md)"
-    )]
-    CloseRange(#[source] io::Error),
     /// A published port cannot be had.
     #[error(
         "passt cannot publish a port ({0}): publish another one, or end the \

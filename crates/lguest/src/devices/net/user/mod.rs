@@ -77,7 +77,6 @@ pub fn start(config: &UserConfig, mtu: Option<u16>) -> Result<Nic, UserError> {
     drop((theirs, command));
     let started = started.map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => UserError::Missing,
-        _ if !given::can_inherit_only() => UserError::CloseRange(error),
         _ => UserError::Start(error),
     })?;
     let passt = Arc::new(Passt::new(&started, messages)?);
