@@ -92,6 +92,7 @@ mod tests {
                 "lguest-image.1",
                 "lguest-completion.1",
                 "lguest-ps.1",
+                "lguest-top.1",
                 "lguest-console.1",
                 "lguest-logs.1",
                 "lguest-stop.1",

@@ -76,7 +76,7 @@ lguest [--verbose] [--sharenet=FILE|--tunnet=(IP|bridge:BR)|--block=FILE|\
        lguest run [--memory SIZE] [--kernel IMAGE] [OPTIONS] [FILE.toml]
        lguest image [--json] FILE
        lguest doctor [--json]
-       lguest (ps|console|logs|stop|kill|pause|resume|wait|stats|inspect|rm|\
+       lguest (ps|top|console|logs|stop|kill|pause|resume|wait|stats|inspect|rm|\
 send) ...
        lguest new [--template WHAT] NAME
        lguest completion SHELL

@@ -36,6 +36,9 @@ pub(super) enum Machines {
         #[command(flatten)]
         again: Again,
     },
+    /// Show the machines that run, each second; q leaves
+    #[command(after_help = CODES)]
+    Top,
     /// Attach to the console of a machine; ^] leaves it, and it runs on
     #[command(after_help = CODES_OF_MACHINE)]
     Console {
@@ -92,10 +95,18 @@ pub(super) enum Machines {
     /// Print the counters of a machine
     #[command(after_help = CODES)]
     Stats {
-        #[command(flatten)]
-        machine: One,
+        /// The machine; with --prometheus any number, and all that run if
+        /// there is none
+        #[arg(value_name = "NAME", required_unless_present = "prometheus")]
+        name: Option<Name>,
+        /// More machines, with --prometheus
+        #[arg(value_name = "NAME", requires = "prometheus")]
+        more: Vec<Name>,
         #[command(flatten)]
         again: Again,
+        /// Print the text format of Prometheus
+        #[arg(long, conflicts_with_all = ["json", "watch"])]
+        prometheus: bool,
     },
     /// Print what is known of a machine, as JSON
     #[command(after_help = CODES)]
@@ -185,10 +196,21 @@ impl Machines {
             Self::Pause(machine) => Verb::Pause(machine.name),
             Self::Resume(machine) => Verb::Resume(machine.name),
             Self::Wait(machine) => Verb::Wait(machine.name),
-            Self::Stats { machine, again } => Verb::Stats {
-                name: machine.name,
-                json: again.json,
-                watch: again.watch,
+            Self::Top => Verb::Top,
+            Self::Stats {
+                name,
+                more,
+                again,
+                prometheus,
+            } => match name {
+                Some(name) if !prometheus => Verb::Stats {
+                    name,
+                    json: again.json,
+                    watch: again.watch,
+                },
+                name => Verb::Metrics {
+                    names: name.into_iter().chain(more).collect(),
+                },
             },
             Self::Inspect { machine, toml } => Verb::Inspect {
                 name: machine.name,

@@ -10,6 +10,7 @@ use super::ending::Ending;
 use super::error::{LaunchError, lacks};
 use super::notify::Notify;
 use super::signals;
+use super::throttle::Used;
 use crate::cli::exit::Outcome;
 use crate::devices::console::Remote;
 use crate::devices::console::backlog::{Backlog, now};
@@ -24,6 +25,7 @@ use crate::thread;
 use crate::transport::Transport;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::pipe::{PipeFlags, pipe_with};
+use std::cell::RefCell;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
@@ -131,6 +133,7 @@ impl Prepared {
                 bus: Arc::clone(bus),
                 ending: ending.clone(),
                 hold: None,
+                used: RefCell::default(),
                 stop_with: self.named.stop_keys(built_in),
                 ready: self.ready,
                 notify: self.notify,
@@ -196,9 +199,30 @@ struct Machine {
     bus: Arc<dyn Transport>,
     ending: Ending,
     hold: Option<Hold>,
+    /// What each process had used when it was last looked at, and the sum.
+    used: RefCell<(Used, Duration)>,
     stop_with: Option<String>,
     ready: Option<Ready>,
     notify: Option<Notify>,
+}
+
+impl Machine {
+    /// The processor time of all processes so far.
+    fn processor_us(&self) -> u64 {
+        let mut used = self.used.borrow_mut();
+        let spent = used.0.since_last(self.guest.processor_times());
+        used.1 += spent;
+        u64::try_from(used.1.as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// What the file of the Guest's memory has.
+    fn memory_bytes(&self) -> u64 {
+        /// In which the kernel counts.
+        const BLOCK: u64 = 512;
+        let stat = rustix::fs::fstat(self.guest.memory().file());
+        let blocks = stat.map_or(0, |stat| stat.st_blocks);
+        u64::try_from(blocks).unwrap_or(0).saturating_mul(BLOCK)
+    }
 }
 
 impl Controlled for Machine {
@@ -227,6 +251,8 @@ impl Controlled for Machine {
             host: counters.host.into_iter().collect(),
             devices: devices.collect(),
             huge_pages: counters.huge_pages,
+            processor_us: self.processor_us(),
+            memory_bytes: self.memory_bytes(),
         }
     }
 

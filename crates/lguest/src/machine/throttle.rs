@@ -71,12 +71,15 @@ fn lasts(left: Duration, percent: u8) -> Duration {
 
 /// What each process had used at the last look.
 #[derive(Default)]
-struct Used(HashMap<i32, Duration>);
+pub(super) struct Used(HashMap<i32, Duration>);
 
 impl Used {
     /// What all `times` have grown by since the last look. A process that has
     /// ended meanwhile does not count.
-    fn since_last(&mut self, times: Vec<(i32, Duration)>) -> Duration {
+    pub(super) fn since_last(
+        &mut self,
+        times: Vec<(i32, Duration)>,
+    ) -> Duration {
         let times: HashMap<_, _> = times.into_iter().collect();
         let before = std::mem::replace(&mut self.0, times);
         let grown = self.0.iter().map(|(process, time)| {

@@ -10,6 +10,8 @@ pub use name::Name;
 
 mod printed;
 
+pub(crate) mod metrics;
+
 pub mod settings;
 
 pub mod record;

@@ -184,6 +184,13 @@ pub struct Counts {
     pub devices: Vec<DeviceCounts>,
     /// How many pieces of its memory have become huge pages.
     pub huge_pages: u64,
+    /// The processor time of all its processes, in microseconds. What a process
+    /// used just before its end may be missing.
+    #[serde(default)]
+    pub processor_us: u64,
+    /// Bytes of its memory that it has used.
+    #[serde(default)]
+    pub memory_bytes: u64,
 }
 
 /// The counters of a device.

@@ -8,10 +8,17 @@ use crate::support::{PATIENCE, Running, wait_until_full};
 use std::time::Instant;
 
 fn attach(place: &Place, name: &str) -> Session {
+    let session = on_a_terminal(place, &format!("console {name}"));
+    session.wait_for("lguest> ");
+    session
+}
+
+/// Runs a command with all its streams on a terminal.
+pub(crate) fn on_a_terminal(place: &Place, words: &str) -> Session {
+    let command = place.command(words);
     let mut words = std::process::Command::new("sh");
     // A signal may end it. It leaves no core file.
     words.args(["-c", "ulimit -c 0; exec env \"$@\"", "sh"]);
-    let command = place.command(&format!("console {name}"));
     for (key, value) in command.get_envs() {
         if let Some(value) = value {
             let mut word = key.to_owned();
@@ -21,9 +28,7 @@ fn attach(place: &Place, name: &str) -> Session {
         }
     }
     words.arg(command.get_program()).args(command.get_args());
-    let session = Session::start(&words);
-    session.wait_for("lguest> ");
-    session
+    Session::start(&words)
 }
 
 #[test]

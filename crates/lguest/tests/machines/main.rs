@@ -16,3 +16,4 @@ mod many;
 mod place;
 mod settings;
 mod strangers;
+mod top;

@@ -110,7 +110,7 @@ fn ended(folder: &Folder, end: Option<End>) -> Result<Outcome, MachineError> {
 }
 
 /// A thread puts the terminal back at signals that end or stop this process.
-fn catch_signals() -> io::Result<()> {
+pub(super) fn catch_signals() -> io::Result<()> {
     let caught = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGCONT];
     crash::listen(signals::ignored())?;
     let mut caught = signal_hook::iterator::Signals::new(caught)?;

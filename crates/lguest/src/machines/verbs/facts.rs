@@ -3,11 +3,13 @@
 //! What is known of one that has ended is in the files of its folder.
 
 use super::found::{DONE, find};
+use super::sample::Sampler;
 use crate::cli::exit::Outcome;
 use crate::engine::printable;
 use crate::machines::error::MachineError;
 use crate::machines::folder::Folder;
 use crate::machines::link::Link;
+use crate::machines::metrics::prometheus;
 use crate::machines::name::Name;
 use crate::machines::printed::without_controls;
 use crate::machines::protocol::{Call, Counts, Inspected, State};
@@ -109,6 +111,26 @@ pub(super) fn stats(
     })
 }
 
+/// Prints the counters of machines in the format of Prometheus; of all that run
+/// if there are no `names`.
+pub(super) fn metrics(names: &[Name]) -> Result<Outcome, MachineError> {
+    let mut sampler = Sampler::default();
+    let samples = if names.is_empty() {
+        sampler.all()?
+    } else {
+        let folder = |name| Ok(find(name)?.1);
+        let folders = names.iter().map(folder);
+        sampler.of(folders.collect::<Result<_, MachineError>>()?)
+    };
+    let machines: Vec<_> = samples
+        .iter()
+        .map(|sample| (&sample.name, sample.counts.as_ref()))
+        .collect();
+    // If the reader has closed the pipe, the exit code is enough.
+    let _ = print(&prometheus(&machines));
+    Ok(DONE)
+}
+
 /// Counters, one a line.
 fn table(counts: &Counts) -> String {
     let mut text = String::new();
@@ -117,6 +139,8 @@ fn table(counts: &Counts) -> String {
         let _ = writeln!(text, "{:<40} {count}", printable(name.as_bytes()));
     };
     line("huge_pages", counts.huge_pages);
+    line("processor_us", counts.processor_us);
+    line("memory_bytes", counts.memory_bytes);
     for (name, count) in &counts.host {
         line(&format!("host.{name}"), *count);
     }

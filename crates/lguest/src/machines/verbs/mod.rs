@@ -12,6 +12,8 @@ mod end;
 mod facts;
 mod logs;
 mod ps;
+mod sample;
+mod top;
 
 use super::error::MachineError;
 use super::name::Name;
@@ -30,6 +32,8 @@ pub enum Verb {
         /// Again and again.
         watch: bool,
     },
+    /// Shows those that run, each second.
+    Top,
     /// Attaches to a console.
     Console {
         /// The machine.
@@ -75,6 +79,11 @@ pub enum Verb {
         /// Again and again.
         watch: bool,
     },
+    /// Prints counters in the format of Prometheus.
+    Metrics {
+        /// The machines. None: all that run.
+        names: Vec<Name>,
+    },
     /// Prints what is known of a machine, as JSON.
     Inspect {
         /// The machine.
@@ -117,6 +126,8 @@ pub fn run(verb: Verb) -> Result<Outcome, MachineError> {
 fn carry_out(verb: Verb) -> Result<Outcome, MachineError> {
     match verb {
         Verb::Ps { json, watch } => ps::ps(json, watch),
+        Verb::Top => top::top(),
+        Verb::Metrics { names } => facts::metrics(&names),
         Verb::Console { name, look } => console::console(&name, look),
         Verb::Logs {
             name,
