@@ -7,6 +7,7 @@
 
 pub mod bench;
 pub mod ci;
+pub mod dist;
 mod family;
 pub mod fuzz;
 mod place;
@@ -32,6 +33,8 @@ circles [--write]       files of a crate that import each other; with
 names the targets, or runs some of them
   bench [OPTION...]       measure \
 costs, natively and in guests
+  dist [FOLDER]           \
+make what is given to others
   help                    this text
 ";
 
@@ -44,6 +47,7 @@ pub fn main() -> ExitCode {
         ["tidy"] => tidy::main(),
         ["circles", ref rest @ ..] => tidy::circles(rest),
         ["bench", ref rest @ ..] => bench::main(rest),
+        ["dist", ref rest @ ..] => dist::main(rest),
         ["fuzz", ref rest @ ..] => fuzz::main(rest),
         ["help" | "--help" | "-h"] => {
             print!("{HELP}\nsteps of ci:\n{}", steps::listing());
