@@ -72,6 +72,7 @@ impl Host<'_> {
             edx: regs.edx.get(),
             esi: regs.esi.get(),
         };
+        self.keep_call(&registers);
         // A constant table makes a decoder without loops.
         let call = match self.is_of_2007() {
             true => const { &gen1::INTERFACE }.decode(&registers),
@@ -84,6 +85,15 @@ impl Host<'_> {
             self.vm.regs.eax.set(result);
         }
         Ok(())
+    }
+
+    /// Keeps a call for an explanation of the Guest's end.
+    #[inline]
+    fn keep_call(&self, registers: &CallRegisters) {
+        let &CallRegisters {
+            eax, ebx, ecx, edx, ..
+        } = registers;
+        self.vm.wire.last.note_call([eax, ebx, ecx, edx]);
     }
 
     /// Carries out what waits in the ring, in order, from where we stopped.
@@ -115,6 +125,7 @@ impl Host<'_> {
             let entry = &mut words.as_mut_bytes()[..entry_size as usize];
             self.memory.read(ring.plus(n * entry_size), entry)?;
             let registers = interface.from_ring(&words);
+            self.keep_call(&registers);
             let call = interface.decode(&registers);
             if let Some(call) = call {
                 self.vm.counters.ring[call.name() as usize].count();
@@ -274,6 +285,7 @@ impl Host<'_> {
             }
             len += 1;
         }
+        self.leave_last_words(None);
         self.world.crash(&text[..len])
     }
 

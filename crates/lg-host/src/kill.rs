@@ -157,6 +157,26 @@ impl fmt::Display for Kill {
 
 impl core::error::Error for Kill {}
 
+impl Kill {
+    /// The address of memory that was the reason, if it was one.
+    #[must_use]
+    pub const fn address(&self) -> Option<u32> {
+        /// The vector of page faults.
+        const PAGE_FAULT: u8 = 14;
+        match *self {
+            Self::BadVirtualAddress(va)
+            | Self::TouchedSwitcher { va, .. }
+            | Self::FaultLoop { va, .. }
+            | Self::UnhandledTrap {
+                vector: PAGE_FAULT,
+                detail: va,
+                ..
+            } => Some(va),
+            _ => None,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::Kill;

@@ -98,6 +98,7 @@ fn leave_or_die(mut result: Result<(), Kill>, masked: bool) -> ! {
     }
     loop {
         if let Err(kill) = result {
+            host.leave_last_words(kill.address());
             die(&kill);
         }
         if !(host.vm.in_user_mode() && host.shadow.has_user_process()) {

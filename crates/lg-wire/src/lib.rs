@@ -10,6 +10,7 @@
 //! - [`state`]: the beginning of the state that all views and the Launcher map;
 //! - [`mailbox`]: one request of the Host, and its answer;
 //! - [`debug`]: what a debugger asks the Host meanwhile;
+//! - [`last`]: what the Guest did last, for an explanation of its end;
 //! - [`turns`]: the steps by which a process waits for another;
 //! - [`outbox`] and [`port`]: frames between the Guests of one network;
 //! - [`clock`], [`counters`], [`fast_path`], [`processor`]: names and numbers
@@ -27,6 +28,7 @@ pub mod spawn;
 pub mod state;
 
 pub mod debug;
+pub mod last;
 pub mod mailbox;
 pub mod turns;
 

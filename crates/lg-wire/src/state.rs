@@ -10,6 +10,7 @@
 //! Every field starts as zero.
 
 use crate::counters::Counters;
+use crate::last::Last;
 use crate::mailbox::Mailbox;
 use crate::spawn::MAX_SHARED_PAGES;
 use core::cell::Cell;
@@ -19,7 +20,7 @@ use lg_abi::page::{PAGE_SHIFT, PAGE_SIZE};
 
 /// The number of this layout. It changes when a field is added, moved or gets
 /// another meaning; a test compares the layout with it.
-pub const VERSION: u32 = 9;
+pub const VERSION: u32 = 10;
 
 /// Page directories that can have a view of their own at the same time.
 pub const MAX_VIEWS: usize = 32;
@@ -166,6 +167,8 @@ pub struct Wire {
     pub written_pages: AtomicU64,
     /// For each view: 1 = the run token is passed to it. Futexes.
     pub run_tokens: [AtomicU32; MAX_VIEWS],
+    /// What the Guest did last.
+    pub last: Last,
 }
 
 /// The beginning of the state: all that the Launcher maps.
@@ -240,6 +243,8 @@ mod tests {
             ("input_waits", offset_of!(Wire, input_waits)),
             ("written_pages", offset_of!(Wire, written_pages)),
             ("run_tokens", offset_of!(Wire, run_tokens)),
+            ("last", offset_of!(Wire, last)),
+            ("last.calls", offset_of!(Wire, last.calls)),
             ("counters", offset_of!(Head, counters)),
             ("the mailbox's size", size_of::<Mailbox>()),
             ("the head's size", size_of::<Head>()),

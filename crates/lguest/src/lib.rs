@@ -6,8 +6,9 @@
 //! [`devices`] and the [`transport`] by which the Guest reaches them, and
 //! [`engine`] for the requests that make it run. The rest is for the command:
 //! [`cli`] for its command line, [`machine`] for a run from beginning to end,
-//! [`debugger`] for GDB, [`needs`] and [`doctor`] for what the machine offers,
-//! [`confine`] for the rights that the Launcher gives up before a Guest runs,
+//! [`debugger`] for GDB, [`explain`] for the end of a Guest, [`needs`] and
+//! [`doctor`] for what the machine offers, [`confine`] for the rights that the
+//! Launcher gives up before a Guest runs,
 //! [`machines`] for machines with a name, [`project`] for crates of guests.
 
 pub mod cli;
@@ -17,6 +18,7 @@ pub mod debugger;
 pub mod devices;
 pub mod doctor;
 pub mod engine;
+pub mod explain;
 pub mod loader;
 mod lock;
 pub mod machine;

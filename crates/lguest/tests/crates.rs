@@ -141,6 +141,10 @@ fn failures_are_reported_as_cargos_own(scratch: &Scratch) {
         "test a_wrong_sum ... FAILED",
         "---- a_wrong_sum output ----\n\\u{1b}[31mred\nlguest: CRASH: panic: \
          assertion `left == right` failed",
+        "frames, newest first:",
+        "guest::a_wrong_sum",
+        "tests/guest.rs:11)",
+        "usual cause: the guest's own code has panicked",
         "the test took longer than 2s",
         "the test has not panicked as it should",
         "the guest has ended with code 7",

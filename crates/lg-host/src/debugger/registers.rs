@@ -26,6 +26,12 @@ impl Host<'_> {
         Outcome::Done
     }
 
+    /// The Guest is about to end: keeps its registers for an explanation, and
+    /// the address that was the reason, if it was one.
+    pub fn leave_last_words(&self, address: Option<u32>) {
+        self.vm.wire.last.note_end(&self.words(), address);
+    }
+
     fn words(&self) -> Words {
         let (vm, regs) = (self.vm, &self.vm.regs);
         let flags = self.interrupted().map_or(regs.eflags.get(), |[.., f]| f);

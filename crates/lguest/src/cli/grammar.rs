@@ -222,6 +222,13 @@ pub(super) struct Common {
     /// At the end, write counters as JSON to FILE, or to standard output (-)
     #[arg(long, value_name = "FILE|-")]
     pub(super) stats: Option<PathBuf>,
+    /// If the guest dies, say how it was then: registers, code and frames with
+    /// the names in the kernel's file, page tables, hypercalls, usual causes
+    #[arg(long)]
+    pub(super) explain: bool,
+    /// If the guest dies, write its memory and registers to FILE, for GDB
+    #[arg(long, value_name = "FILE")]
+    pub(super) core: Option<PathBuf>,
     /// Let GDB debug the guest: it connects to a port of this machine or to
     /// unix:PATH at any time, or starts lguest itself (stdio; the guest's
     /// console is standard error then)

@@ -283,6 +283,8 @@ impl Common {
             exit_on_eof: self.exit_on_eof,
             die_with: self.die_with_parent,
             stats: self.stats.map(values::stats),
+            explain: self.explain,
+            core: self.core,
             debugger: self.gdb,
             wait_for_debugger: self.gdb_wait,
             slow_paths: values::slow_paths(&self.no_fast_path),

@@ -12,6 +12,7 @@ use lg_abi::gen3::pci::Device as PciDevice;
 use lg_abi::known::Known;
 use lg_abi::page::Format;
 use lg_abi::request::Initialize;
+use lg_wire::last::LastWords;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -126,6 +127,12 @@ pub trait Engine: Requests {
 
     /// The counts for the statistics. They are complete after the Guest's end.
     fn counters(&self) -> EngineCounters;
+
+    /// What the Guest did last, as its Host has noted it. For a person: a Guest
+    /// that has taken over its Host notes what it likes.
+    fn last_words(&self) -> Option<LastWords> {
+        None
+    }
 }
 
 /// What an engine needs to know of a Guest before it runs.

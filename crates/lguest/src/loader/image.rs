@@ -34,6 +34,13 @@ impl Image {
         }
     }
 
+    /// All of it, if it has `most` bytes at the most and can be read.
+    #[must_use]
+    pub fn whole(&self, most: u64) -> Option<Cow<'static, [u8]>> {
+        let length = self.len().ok().filter(|&length| length <= most)?;
+        self.read(0, usize::try_from(length).ok()?).ok()
+    }
+
     /// Copies up to `len` bytes from `offset`; fewer only at the end of the
     /// image.
     pub(super) fn read(

@@ -12,6 +12,8 @@ use crate::loader::{self, Image};
 use crate::memory::GuestMemory;
 use crate::needs::Lack;
 use crate::transport::Transport;
+use lg_abi::known::Known;
+use lg_abi::page::Format;
 use lg_abi::request::Initialize;
 use std::fs::File;
 use std::io;
@@ -24,6 +26,10 @@ pub(super) struct Built {
     pub(super) bus: Arc<dyn Transport>,
     /// Where it starts.
     pub(super) start: Initialize,
+    /// Its interface.
+    pub(super) interface: Known,
+    /// The format of its page tables.
+    pub(super) paging: Format,
 }
 
 /// The parts that a Guest is built from.
@@ -74,6 +80,9 @@ pub(super) fn build(
     let shared_pages = bus
         .shared_pages()
         .map_err(lacks("keep the networks' files open"))?;
+    let interface = loaded.interface;
+    let loaded = Setup::from(loaded);
+    let paging = loaded.paging;
     guest.initialize(Setup {
         guest_id,
         slow_paths: config.slow_paths,
@@ -81,9 +90,15 @@ pub(super) fn build(
         shared_pages,
         pci,
         request: start,
-        ..Setup::from(loaded)
+        ..loaded
     })?;
-    Ok(Built { guest, bus, start })
+    Ok(Built {
+        guest,
+        bus,
+        start,
+        interface,
+        paging,
+    })
 }
 
 /// There is no memory for the Guest.

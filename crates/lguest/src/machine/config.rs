@@ -36,6 +36,10 @@ pub struct Config {
     pub die_with: Option<Parent>,
     /// Where to write the counters at the end.
     pub stats: Option<Stats>,
+    /// Whether its end is explained.
+    pub explain: bool,
+    /// The file for a core, if it dies.
+    pub core: Option<PathBuf>,
     /// Where GDB comes from, if it may.
     pub debugger: Option<DebuggerAt>,
     /// Whether the Guest waits for it before its first instruction.

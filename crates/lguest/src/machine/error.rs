@@ -102,6 +102,14 @@ pub enum LaunchError {
         /// Why not.
         error: io::Error,
     },
+    /// The file for the core cannot be written.
+    #[error("core {}: it cannot be written: {error}", path.display())]
+    Core {
+        /// Its name.
+        path: PathBuf,
+        /// Why not.
+        error: io::Error,
+    },
     /// The file for the frames of a network cannot be written.
     #[error("capture {}: it cannot be written: {error}", path.display())]
     Capture {
@@ -231,6 +239,7 @@ impl LaunchError {
             | Self::Debugger(_)
             | Self::Share { .. }
             | Self::Stats { .. }
+            | Self::Core { .. }
             | Self::Capture { .. }
             | Self::Log { .. } => Outcome::BadFile,
             Self::Parent(ParentError::Gone) => Outcome::Signal(TERMINATED),

@@ -109,6 +109,9 @@ pub fn launch(config: &Config, started: u64) -> Result<Outcome, LaunchError> {
     };
     let debugger = debugger.as_ref();
     let ended = run(&built, &ending, opened.stats, debugger, start, serve);
+    if let Ok((Outcome::Died, reason)) = &ended {
+        opened.autopsy.perform(reason, &built, &opened.kernel);
+    }
     note_end(&ending, control, &ended);
     ended.map(|(outcome, _)| outcome)
 }

@@ -28,6 +28,8 @@ mod hints;
 
 mod attach;
 
+mod autopsy;
+
 mod build;
 
 mod detach;

@@ -4,6 +4,7 @@
 //! it is confined.
 
 use super::attach::OpenDevice;
+use super::autopsy::Autopsy;
 use super::config::{
     Config, DebuggerAt, DeviceConfig, Kernel, LinkConfig, NetConfig,
     ShareConfig, Stats,
@@ -39,6 +40,8 @@ pub(super) struct Opened {
     /// An event for `--exit-on-eof`: the Guest has all of its input.
     pub(super) input_end: Option<OwnedFd>,
     pub(super) stats: Option<Sink>,
+    /// What happens if the Guest dies.
+    pub(super) autopsy: Autopsy,
     /// Where GDB comes from.
     pub(super) debugger: Option<Listener>,
 }
@@ -78,6 +81,10 @@ impl Opened {
         // empties one.
         let captures = captures::open(config)?;
         let stats = open_stats(config)?;
+        let autopsy = Autopsy::prepare(config).map_err(|error| {
+            let path = config.core.clone().unwrap_or_default();
+            LaunchError::Core { path, error }
+        })?;
         captures::begin(captures, &mut devices)?;
         Ok(Self {
             kernel,
@@ -86,6 +93,7 @@ impl Opened {
             screen,
             input_end,
             stats,
+            autopsy,
             debugger,
         })
     }

@@ -90,7 +90,19 @@ impl Sink {
     }
 }
 
-fn open(path: &Path) -> io::Result<OpenFile> {
+impl OpenFile {
+    /// The file, without its old contents. It stays.
+    pub(super) fn empty(mut self) -> io::Result<File> {
+        self.created = None;
+        if self.file.metadata()?.is_file() {
+            self.file.set_len(0)?;
+        }
+        self.file.try_clone()
+    }
+}
+
+/// Opens a file that is written at the end, but changes nothing in it.
+pub(super) fn open(path: &Path) -> io::Result<OpenFile> {
     let new = File::options().write(true).create_new(true).open(path);
     if let Ok(file) = new {
         let created = Some(path.to_owned());

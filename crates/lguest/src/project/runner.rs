@@ -32,6 +32,7 @@ pub fn has_tests(image: &Path) -> bool {
 pub fn run_words(image: &Path, words: &[OsString]) -> Vec<OsString> {
     let mut all: Vec<OsString> = vec!["lguest".into(), "run".into()];
     all.extend(settings().map(OsString::from));
+    all.push("--explain".into());
     all.push("--kernel".into());
     all.push(image.into());
     if !words.is_empty() {

@@ -23,6 +23,7 @@ use crate::memory::GuestMemory;
 use crate::needs::Lack;
 use crate::thread;
 use lg_abi::shared::LGUEST_IRQS;
+use lg_wire::last::LastWords;
 use lg_wire::state::input;
 use lg_wire::turns;
 use std::sync::atomic::Ordering;
@@ -224,6 +225,10 @@ impl Engine for Native {
     fn counters(&self) -> EngineCounters {
         let running = self.core.running.get();
         running.map(Running::counters).unwrap_or_default()
+    }
+
+    fn last_words(&self) -> Option<LastWords> {
+        Some(self.core.running.get()?.shared.last())
     }
 }
 

@@ -10,6 +10,7 @@ use crate::engine::clock;
 use crate::engine::interface::{Isolation, Setup};
 use crate::memory::sealed_file;
 use lg_abi::gen3::pci::MAX_DEVICES;
+use lg_wire::last::LastWords;
 use lg_wire::mailbox::Mailbox;
 use lg_wire::spawn::MAX_SHARED_PAGES;
 use lg_wire::state::{HEAD_SIZE, Head, STATE_SIZE, ViewSetup, Wire};
@@ -152,6 +153,11 @@ impl Shared {
     /// The run token of view `slot`, if there can be such a view.
     pub(super) fn run_token(&self, slot: u32) -> Option<&AtomicU32> {
         self.wire().run_tokens.get(slot as usize)
+    }
+
+    /// What the Guest did last, as its Host says.
+    pub(super) fn last(&self) -> LastWords {
+        self.wire().last.read()
     }
 
     /// All counts that are not zero, by name.

@@ -1,0 +1,54 @@
+//! What is done for the explanation of a Guest's end: `--explain`, `--core`.
+//!
+//! The core's file is opened before the Guest starts, like all files, and
+//! written only if the Guest dies.
+
+use super::build::Built;
+use super::config::Config;
+use super::stats::OpenFile;
+use super::{stats, terminal};
+use crate::explain::{LARGEST, Remains, Symbols, core_file, report};
+use crate::loader::Image;
+use std::io;
+
+/// What was asked for.
+pub(super) struct Autopsy {
+    explain: bool,
+    core: Option<OpenFile>,
+}
+
+impl Autopsy {
+    /// Opens the file for the core, if there is to be one.
+    pub(super) fn prepare(config: &Config) -> io::Result<Self> {
+        let core = config.core.as_deref().map(stats::open).transpose()?;
+        let explain = config.explain;
+        Ok(Self { explain, core })
+    }
+
+    /// The Guest has died for this reason.
+    pub(super) fn perform(self, reason: &str, built: &Built, kernel: &Image) {
+        let Some(last) = built.guest.last_words() else {
+            return;
+        };
+        let remains = Remains {
+            memory: built.guest.memory(),
+            last,
+            interface: built.interface,
+            paging: built.paging,
+        };
+        if self.explain {
+            let bytes = kernel.whole(LARGEST).unwrap_or_default();
+            let symbols = Symbols::new(&bytes);
+            terminal::tell(&report(reason, &remains, &symbols));
+        }
+        if let Some(core) = self.core {
+            let written = core
+                .empty()
+                .and_then(|file| core_file::write(&file, &remains));
+            if let Err(error) = written {
+                let what = "the core (--core) could not be written";
+                terminal::tell(&format!("{what}: {error}"));
+            }
+        }
+    }
+}
