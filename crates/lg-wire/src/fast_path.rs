@@ -47,9 +47,11 @@ pub const BATCHES: u32 = 1 << 26;
 pub const HUGE_PAGES: u32 = 1 << 27;
 /// Reading a disk ahead.
 pub const READ_AHEAD: u32 = 1 << 28;
+/// Answering a share's request while the Guest is stopped.
+pub const SHARE_AT_ONCE: u32 = 1 << 29;
 
 /// All of them, by name.
-pub const ALL: [(&str, u32); 20] = [
+pub const ALL: [(&str, u32); 21] = [
     ("iret", IRET),
     ("hypercall", HYPERCALL),
     ("entry-page", ENTRY_PAGE),
@@ -67,6 +69,7 @@ pub const ALL: [(&str, u32); 20] = [
     ("accessors", ACCESSORS),
     ("disk-at-once", DISK_AT_ONCE),
     ("read-ahead", READ_AHEAD),
+    ("share-at-once", SHARE_AT_ONCE),
     ("no-kick", NO_KICK),
     ("batches", BATCHES),
     ("huge-pages", HUGE_PAGES),

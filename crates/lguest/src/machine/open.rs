@@ -130,10 +130,13 @@ fn open_share(
     share: &ShareConfig,
 ) -> Result<Share, LaunchError> {
     let started = Share::start(share, config.open_walls);
-    let started = started.map_err(|error| LaunchError::Share {
+    let mut started = started.map_err(|error| LaunchError::Share {
         path: share.path.clone(),
         error,
     })?;
+    if config.slow_paths & fast_path::SHARE_AT_ONCE != 0 {
+        started.never_at_once();
+    }
     if config.verbose {
         for wall in started.walls() {
             terminal::tell(&format!("share {}: {wall}", share.tag));

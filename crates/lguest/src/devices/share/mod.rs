@@ -47,6 +47,15 @@ const SILENCE: Timespec = Timespec {
     tv_nsec: 0,
 };
 
+/// How long a Guest stands still for an answer ...
+const MOMENT: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 100_000,
+};
+
+/// ... and for how many requests it does not after one that took longer.
+const BACK_OFF: u32 = 64;
+
 /// A folder, and the process that serves it.
 pub struct Share {
     tag: String,
@@ -54,16 +63,24 @@ pub struct Share {
     /// `None` when the server has ended.
     /// Before the process, whose drop waits until it has ended.
     socket: Option<OwnedFd>,
-    /// An epoll that is readable when the socket is. Another thread has a copy
-    /// of it, which does not keep the socket open.
-    watch: OwnedFd,
+    /// An epoll that is readable when the socket is, as far as that is
+    /// `watched`. Another thread has a copy of it, which does not keep the
+    /// socket open.
+    input: OwnedFd,
+    watched: bool,
     /// A line about each wall around the server.
     walls: String,
     process: Process,
     /// Whether the Guest has ever asked anything.
     used: bool,
     requests: Counter,
+    /// Answers while the Guest stood still.
+    at_once: Counter,
     errors: Counter,
+    /// How many answers are not waited for: see [`BACK_OFF`].
+    back_off: u32,
+    /// [`MOMENT`], but in tests. `None`: answers are never waited for.
+    moment: Option<Timespec>,
 }
 
 /// What has come from the server.
@@ -101,19 +118,28 @@ impl Share {
         let folder = open_folder(config)?;
         let read_only = config.read_only;
         let (process, socket, walls) = process::start(folder, read_only, open)?;
-        let watch = watch(&socket)
+        let input = watch(&socket)
             .map_err(|error| Lack::when("watch a share", error))?;
         Ok(Self {
             tag: config.tag.clone(),
             read_only,
             socket: Some(socket),
-            watch,
+            input,
+            watched: true,
             walls,
             process,
             used: false,
             requests: Counter::default(),
+            at_once: Counter::default(),
             errors: Counter::default(),
+            back_off: 0,
+            moment: Some(MOMENT),
         })
+    }
+
+    /// Lets the Guest run on with each request: the slow way, for comparison.
+    pub fn never_at_once(&mut self) {
+        self.moment = None;
     }
 
     /// The name by which the Guest mounts it.
@@ -192,11 +218,60 @@ impl Share {
     }
 
     fn wait_at_most(&mut self, most: Timespec) {
-        let Some(socket) = &self.socket else { return };
+        if !self.comes_within(most) {
+            self.end();
+        }
+    }
+
+    /// Waits for an answer so long. Returns whether to look for one.
+    fn comes_within(&self, most: Timespec) -> bool {
+        let Some(socket) = &self.socket else {
+            return true;
+        };
         let mut fds = [PollFd::new(socket, PollFlags::IN)];
         // An error means the same as an answer: look.
-        if poll(&mut fds, Some(&most)) == Ok(0) {
-            self.end();
+        poll(&mut fds, Some(&most)) != Ok(0)
+    }
+
+    /// The Guest stands still, and the server has one request. Waits a moment
+    /// for the answer: most come sooner than the Guest could go to sleep and be
+    /// woken again. Returns whether to look for it. If not, [`Self::watch`]
+    /// follows.
+    pub fn wait_a_moment(&mut self) -> bool {
+        let Some(moment) = self.moment else {
+            return false;
+        };
+        if self.back_off > 0 {
+            self.back_off -= 1;
+            return false;
+        }
+        self.set_watched(false);
+        let came = self.comes_within(moment);
+        if came {
+            self.at_once.add(1);
+        } else {
+            self.back_off = BACK_OFF;
+        }
+        came
+    }
+
+    /// Answers are to make [`Self::input`] readable.
+    pub fn watch(&mut self) {
+        self.set_watched(true);
+    }
+
+    fn set_watched(&mut self, watched: bool) {
+        let Some(socket) = &self.socket else { return };
+        if self.watched != watched {
+            // The end of the server is reported in any case.
+            let events = match watched {
+                true => epoll::EventFlags::IN,
+                false => epoll::EventFlags::empty(),
+            };
+            let none = epoll::EventData::new_u64(0);
+            let set = epoll::modify(&self.input, socket, none, events);
+            set.expect("the socket is in it");
+            self.watched = watched;
         }
     }
 
@@ -218,10 +293,16 @@ impl Share {
         }
     }
 
-    /// Readable when there is an answer.
+    /// Readable when there is an answer, and nothing else waits for it.
     #[must_use]
     pub fn input(&self) -> BorrowedFd<'_> {
-        self.watch.as_fd()
+        self.input.as_fd()
+    }
+
+    /// Sets how long a Guest stands still for an answer.
+    #[cfg(test)]
+    pub(crate) fn set_moment(&mut self, moment: Timespec) {
+        self.moment = Some(moment);
     }
 
     /// What kills the server.
@@ -241,6 +322,7 @@ impl Share {
     pub fn counters(&self) -> NamedCounts {
         vec![
             ("requests", self.requests.get()),
+            ("at_once", self.at_once.get()),
             ("errors", self.errors.get()),
         ]
     }

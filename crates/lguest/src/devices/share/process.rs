@@ -162,6 +162,20 @@ pub(crate) struct Killer(OwnedFd);
 
 #[cfg(test)]
 impl Killer {
+    /// Stops it until [`Self::go_on`].
+    pub(crate) fn stop(&self) {
+        let stop = rustix::process::pidfd_send_signal(&self.0, Signal::STOP);
+        stop.expect("it is our child");
+        let this = WaitId::PidFd(self.0.as_fd());
+        let stopped = waitid(this, WaitIdOptions::STOPPED);
+        stopped.expect("it is our child");
+    }
+
+    pub(crate) fn go_on(&self) {
+        let go_on = rustix::process::pidfd_send_signal(&self.0, Signal::CONT);
+        go_on.expect("it is our child");
+    }
+
     pub(crate) fn kill(&self) {
         let kill = rustix::process::pidfd_send_signal(&self.0, Signal::KILL);
         kill.expect("it is our child");

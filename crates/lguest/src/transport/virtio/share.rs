@@ -105,6 +105,13 @@ impl VirtioShare {
         }
     }
 
+    /// What the server has yet to answer comes as input.
+    fn watch(&mut self) {
+        if !self.asked.is_empty() {
+            self.share.watch();
+        }
+    }
+
     /// The server will answer nothing more.
     fn fail_all(&mut self, queue: &Queue) -> Result<(), Violation> {
         let asked = std::mem::take(&mut self.asked);
@@ -138,6 +145,7 @@ impl BusDevice for VirtioShare {
         };
         let goes_on = self.collect(&queue)?;
         self.pump(&queue)?;
+        self.watch();
         Ok(match goes_on {
             true => Readiness::Wait,
             false => Readiness::Closed,
@@ -210,6 +218,11 @@ impl VirtioDevice for VirtioShare {
     fn notify(&mut self, _: usize) -> Result<Option<SlowOutput>, Violation> {
         if let Some(queue) = self.queue.clone() {
             self.pump(&queue)?;
+            // With several requests the server works while the Guest runs on.
+            if self.asked.len() == 1 && self.share.wait_a_moment() {
+                self.collect(&queue)?;
+            }
+            self.watch();
         }
         Ok(None)
     }

@@ -9,7 +9,7 @@ use crate::machine::config::ShareConfig;
 use crate::transport::Transport;
 use crate::transport::virtio::VirtioBus;
 use crate::transport::virtio::testing::{Driver, RAM, RING, guest};
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -34,6 +34,10 @@ impl Drop for Machine {
 }
 
 fn machine(name: &str) -> Machine {
+    machine_with(name, |_| {})
+}
+
+fn machine_with(name: &str, change: impl FnOnce(&mut Share)) -> Machine {
     let name = format!("lguest-on-bus-{name}-{}", std::process::id());
     let folder = std::env::temp_dir().join(name);
     std::fs::create_dir_all(&folder).unwrap();
@@ -42,7 +46,8 @@ fn machine(name: &str) -> Machine {
         tag: "home".into(),
         read_only: false,
     };
-    let share = Share::start(&config, 0).unwrap();
+    let mut share = Share::start(&config, 0).unwrap();
+    change(&mut share);
     let killer = share.killer();
     let (input, output) = rustix::pipe::pipe().unwrap();
     let console = Console::new(Config {
@@ -112,6 +117,66 @@ fn a_guest_finds_a_tag_and_gets_answers() {
     }
     assert!(driver.used().iter().all(|&(_, bytes)| bytes == 21));
     assert!(machine.guest.irqs().contains(&1));
+}
+
+/// Whether there is something to handle.
+fn has_input(machine: &Machine) -> bool {
+    let mut fds = [PollFd::new(&machine.input, PollFlags::IN)];
+    poll(&mut fds, Some(&Timespec::default())).unwrap() > 0
+}
+
+#[test]
+fn a_single_request_is_answered_while_the_guest_stands_still() {
+    let day = Timespec {
+        tv_sec: 86_400,
+        tv_nsec: 0,
+    };
+    let machine = machine_with("at-once", |share| share.set_moment(day));
+    let mut driver = machine.driver();
+    for count in 1..20_usize {
+        machine.guest.put(REQUEST, &version(7));
+        driver.offer(&[(REQUEST, 21)], &[(ANSWER, 64)]);
+        machine.bus.notify(RING).unwrap();
+        assert_eq!(driver.used().len(), count);
+        assert!(!has_input(&machine), "its answer is taken");
+    }
+    // Two requests are answered as input.
+    for _ in 0..2 {
+        driver.offer(&[(REQUEST, 21)], &[(ANSWER, 64)]);
+    }
+    machine.bus.notify(RING).unwrap();
+    machine.wait(&driver, 21);
+    // The end of the server is input, too.
+    driver.offer(&[(REQUEST, 21)], &[(ANSWER, 64)]);
+    machine.bus.notify(RING).unwrap();
+    assert_eq!(driver.used().len(), 22);
+    machine.killer.kill();
+    assert!(has_input(&machine));
+}
+
+#[test]
+fn a_guest_runs_on_where_answers_are_never_waited_for() {
+    let machine = machine_with("slow-path", Share::never_at_once);
+    let mut driver = machine.driver();
+    machine.guest.put(REQUEST, &version(7));
+    driver.offer(&[(REQUEST, 21)], &[(ANSWER, 64)]);
+    machine.bus.notify(RING).unwrap();
+    assert_eq!(driver.used().len(), 0);
+    machine.wait(&driver, 1);
+}
+
+#[test]
+fn a_guest_goes_on_when_an_answer_takes_longer() {
+    let no_time = Timespec::default();
+    let machine = machine_with("later", |share| share.set_moment(no_time));
+    let mut driver = machine.driver();
+    machine.killer.stop();
+    machine.guest.put(REQUEST, &version(7));
+    driver.offer(&[(REQUEST, 21)], &[(ANSWER, 64)]);
+    machine.bus.notify(RING).unwrap();
+    assert_eq!(driver.used().len(), 0);
+    machine.killer.go_on();
+    machine.wait(&driver, 1);
 }
 
 #[test]
