@@ -16,6 +16,7 @@ use clap::{Args, Parser};
 use clap_complete::Shell;
 use lg_wire::fast_path;
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -324,6 +325,14 @@ pub(super) struct Run {
     pub(super) common: Common,
     #[command(flatten)]
     pub(super) limited: Limited,
+    /// Answer 'GET /metrics' at this port with the counters, in the text format
+    /// of Prometheus. Without ADDRESS, only this machine may ask
+    #[arg(
+        long,
+        value_name = "[ADDRESS:]PORT",
+        value_parser = values::listens_at,
+    )]
+    pub(super) metrics: Option<SocketAddr>,
     /// A name, by which 'lguest ps', 'lguest console' and others find the
     /// machine
     #[arg(long, value_name = "NAME")]

@@ -116,6 +116,10 @@ pub(super) enum Machines {
         /// Print a file for 'lguest run FILE' instead
         #[arg(long)]
         toml: bool,
+        /// Fail with 126 unless it runs and has printed what its option
+        /// --until says
+        #[arg(long)]
+        ready: bool,
     },
     /// Remove machines that have ended
     #[command(after_help = CODES)]
@@ -212,9 +216,14 @@ impl Machines {
                     names: name.into_iter().chain(more).collect(),
                 },
             },
-            Self::Inspect { machine, toml } => Verb::Inspect {
+            Self::Inspect {
+                machine,
+                toml,
+                ready,
+            } => Verb::Inspect {
                 name: machine.name,
                 toml,
+                ready,
             },
             Self::Rm(machines) => Verb::Rm {
                 names: machines.names,

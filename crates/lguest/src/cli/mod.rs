@@ -220,6 +220,7 @@ impl Run {
             command_line: joined(&self.append),
             named,
             limits,
+            metrics: self.metrics,
             ..self.common.config()
         })
     }
@@ -260,6 +261,7 @@ impl Run {
             no_confine: common.no_confine.clone(),
             until: self.until.clone(),
             stop_with: self.stop_with.clone(),
+            metrics: self.metrics.map(|address| address.to_string()),
             cpu_share: self.limited.cpu_share.clone(),
             cpus: self.limited.cpus.clone(),
             io_limit: self.limited.io_limit.clone(),
@@ -292,6 +294,7 @@ impl Common {
             isolation: self.isolation,
             verbose: self.verbose,
             limits: Limits::default(),
+            metrics: None,
             named: None,
         }
     }

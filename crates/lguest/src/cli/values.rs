@@ -215,6 +215,19 @@ pub(super) fn stats(path: PathBuf) -> Stats {
     }
 }
 
+/// `9100`, `:9100` or `0.0.0.0:9100`.
+pub(super) fn listens_at(text: &str) -> Result<SocketAddr, String> {
+    let port = text.strip_prefix(':').unwrap_or(text).parse::<u16>();
+    let address = match port {
+        Ok(port) => Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port))),
+        Err(_) => text.parse::<SocketAddr>(),
+    };
+    address
+        .ok()
+        .filter(|address| address.port() != 0)
+        .ok_or_else(|| "give a port (9100) or ADDRESS:PORT".into())
+}
+
 /// The value of `--gdb`.
 pub(super) fn debugger() -> impl TypedValueParser<Value = DebuggerAt> {
     OsStringValueParser::new().try_map(|text: OsString| debugger_at(&text))

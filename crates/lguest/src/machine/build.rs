@@ -135,7 +135,7 @@ pub(super) fn plan(config: &Config) -> Plan {
     };
     Plan {
         open: config.open_walls,
-        listens: listens || debugged,
+        listens: listens || debugged || config.metrics.is_some(),
         control: config.named.is_some(),
         networks: networks.collect(),
         removals: stats.into_iter().chain(log).collect(),

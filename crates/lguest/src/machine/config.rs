@@ -40,6 +40,8 @@ pub struct Config {
     pub explain: bool,
     /// The file for a core, if it dies.
     pub core: Option<PathBuf>,
+    /// Where programs ask for the counters while the Guest runs.
+    pub metrics: Option<SocketAddr>,
     /// Where GDB comes from, if it may.
     pub debugger: Option<DebuggerAt>,
     /// Whether the Guest waits for it before its first instruction.

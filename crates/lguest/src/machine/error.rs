@@ -21,6 +21,7 @@ use crate::transport::virtio::{PciBusError, VirtioBusError};
 use libc::{EMFILE, ENFILE};
 use std::error::Error;
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// Why a Guest was not started, or its results not written.
@@ -70,6 +71,9 @@ pub enum LaunchError {
     /// passt makes no network.
     #[error("network: {0}")]
     User(#[from] UserError),
+    /// Counters cannot be asked for.
+    #[error("metrics {0}: {1}: give another address or port")]
+    Metrics(SocketAddr, io::Error),
     /// GDB cannot connect.
     #[error("debugger: {0}")]
     Debugger(#[from] DebuggerError),
@@ -175,7 +179,8 @@ impl LaunchError {
             Self::User(error) => error,
             Self::Debugger(error) => error,
             Self::Share { error, .. } => error,
-            Self::Stats { error, .. }
+            Self::Metrics(_, error)
+            | Self::Stats { error, .. }
             | Self::Log { error, .. }
             | Self::Capture { error, .. } => error,
             _ => return self,
@@ -237,6 +242,7 @@ impl LaunchError {
             | Self::Stream(_)
             | Self::User(_)
             | Self::Debugger(_)
+            | Self::Metrics(..)
             | Self::Share { .. }
             | Self::Stats { .. }
             | Self::Core { .. }

@@ -7,6 +7,7 @@
 
 use super::build::{Built, Parts, build, plan};
 use super::config::Config;
+use super::counted::Counted;
 use super::detach::{self, Side};
 use super::ending::Ending;
 use super::error::{LaunchError, lacks};
@@ -17,7 +18,9 @@ use super::owner::{self, Owner};
 use super::run::Run;
 use super::signals::Signals;
 use super::stats::{RunReport, Sink};
-use super::{crash, debugger, hints, processors, signals, terminal, throttle};
+use super::{
+    crash, debugger, hints, metrics, processors, signals, terminal, throttle,
+};
 use crate::cli::exit::Outcome;
 use crate::confine;
 use crate::debugger::Debugger;
@@ -90,6 +93,13 @@ pub fn launch(config: &Config, started: u64) -> Result<Outcome, LaunchError> {
             .map_err(lacks("bound the guest's processor time"))
             .inspect_err(give_up)?;
     }
+    let counted = Counted::new(&built.guest, &built.bus);
+    if let Some(listener) = opened.metrics {
+        let name = config.named.as_ref().map(|named| named.name.clone());
+        metrics::start(listener, name.unwrap_or_default(), counted.clone())
+            .map_err(lacks("serve metrics"))
+            .inspect_err(give_up)?;
+    }
     let debugger = opened.debugger.map(|listener| {
         debugger::start(config, &built, &ending, listener).inspect_err(give_up)
     });
@@ -102,8 +112,8 @@ pub fn launch(config: &Config, started: u64) -> Result<Outcome, LaunchError> {
     }
     let mut control = None;
     let serve = || {
-        let Built { guest, bus, .. } = &built;
-        let named = named.map(|n| n.start(config, guest, bus, &ending));
+        let guest = &built.guest;
+        let named = named.map(|n| n.start(config, guest, counted, &ending));
         control = named.transpose()?;
         Ok(())
     };

@@ -38,6 +38,10 @@ mod notify;
 
 mod throttle;
 
+mod counted;
+
+mod metrics;
+
 mod processors;
 
 mod named;

@@ -5,27 +5,25 @@
 //! clients have received how the machine has ended.
 
 use super::config::{Config, Kernel, Named};
+use super::counted::Counted;
 use super::detach::Ready;
 use super::ending::Ending;
 use super::error::{LaunchError, lacks};
 use super::notify::Notify;
 use super::signals;
-use super::throttle::Used;
 use crate::cli::exit::Outcome;
 use crate::devices::console::Remote;
 use crate::devices::console::backlog::{Backlog, now};
 use crate::engine::{Engine, Hold};
 use crate::machine::terminal;
 use crate::machines::claim::{Claim, Files, Record};
-use crate::machines::protocol::{Counts, DeviceCounts};
+use crate::machines::protocol::Counts;
 use crate::machines::record::Facts;
 use crate::machines::server::{Controlled, Ended, Parts, Server};
 use crate::needs;
 use crate::thread;
-use crate::transport::Transport;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::pipe::{PipeFlags, pipe_with};
-use std::cell::RefCell;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
@@ -109,7 +107,7 @@ impl Prepared {
         mut self,
         config: &Config,
         guest: &Arc<dyn Engine>,
-        bus: &Arc<dyn Transport>,
+        counted: Counted,
         ending: &Ending,
     ) -> Result<Running, LaunchError> {
         let facts = Facts {
@@ -130,10 +128,9 @@ impl Prepared {
                 facts,
                 backlog: self.backlog,
                 guest: Arc::clone(guest),
-                bus: Arc::clone(bus),
                 ending: ending.clone(),
                 hold: None,
-                used: RefCell::default(),
+                counted,
                 stop_with: self.named.stop_keys(built_in),
                 ready: self.ready,
                 notify: self.notify,
@@ -196,33 +193,12 @@ struct Machine {
     facts: Facts,
     backlog: Arc<Backlog>,
     guest: Arc<dyn Engine>,
-    bus: Arc<dyn Transport>,
     ending: Ending,
     hold: Option<Hold>,
-    /// What each process had used when it was last looked at, and the sum.
-    used: RefCell<(Used, Duration)>,
+    counted: Counted,
     stop_with: Option<String>,
     ready: Option<Ready>,
     notify: Option<Notify>,
-}
-
-impl Machine {
-    /// The processor time of all processes so far.
-    fn processor_us(&self) -> u64 {
-        let mut used = self.used.borrow_mut();
-        let spent = used.0.since_last(self.guest.processor_times());
-        used.1 += spent;
-        u64::try_from(used.1.as_micros()).unwrap_or(u64::MAX)
-    }
-
-    /// What the file of the Guest's memory has.
-    fn memory_bytes(&self) -> u64 {
-        /// In which the kernel counts.
-        const BLOCK: u64 = 512;
-        let stat = rustix::fs::fstat(self.guest.memory().file());
-        let blocks = stat.map_or(0, |stat| stat.st_blocks);
-        u64::try_from(blocks).unwrap_or(0).saturating_mul(BLOCK)
-    }
 }
 
 impl Controlled for Machine {
@@ -239,21 +215,7 @@ impl Controlled for Machine {
     }
 
     fn counts(&self) -> Counts {
-        let counters = self.guest.counters();
-        let devices = self.bus.counters().into_iter().map(|(kind, counts)| {
-            let counts = counts.into_iter();
-            DeviceCounts {
-                r#type: kind.into(),
-                counts: counts.map(|(name, n)| (name.into(), n)).collect(),
-            }
-        });
-        Counts {
-            host: counters.host.into_iter().collect(),
-            devices: devices.collect(),
-            huge_pages: counters.huge_pages,
-            processor_us: self.processor_us(),
-            memory_bytes: self.memory_bytes(),
-        }
+        self.counted.counts()
     }
 
     fn pause(&mut self) -> Result<(), String> {

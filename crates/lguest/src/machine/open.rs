@@ -11,7 +11,7 @@ use super::config::{
 };
 use super::error::{LaunchError, lacks, named};
 use super::stats::Sink;
-use super::{captures, default_guest, disks, terminal};
+use super::{captures, default_guest, disks, metrics, terminal};
 use crate::debugger::Listener;
 use crate::devices::block::Limit;
 use crate::devices::console::{self, Console, Log, Remote, Screen};
@@ -44,6 +44,8 @@ pub(super) struct Opened {
     pub(super) autopsy: Autopsy,
     /// Where GDB comes from.
     pub(super) debugger: Option<Listener>,
+    /// Where programs ask for counters.
+    pub(super) metrics: Option<OwnedFd>,
 }
 
 impl Opened {
@@ -77,6 +79,11 @@ impl Opened {
         devices.push(OpenDevice::Console(console));
         let debugger = config.debugger.as_ref().map(Listener::open);
         let debugger = debugger.transpose()?;
+        let metrics = config.metrics.map(|address| {
+            metrics::listen(address)
+                .map_err(|error| LaunchError::Metrics(address, error))
+        });
+        let metrics = metrics.transpose()?;
         // These are last, because statistics may make a file and a capture
         // empties one.
         let captures = captures::open(config)?;
@@ -95,6 +102,7 @@ impl Opened {
             stats,
             autopsy,
             debugger,
+            metrics,
         })
     }
 }

@@ -3,6 +3,7 @@
 //! Each message says what to do. docs/machines.md has the exit codes.
 
 use super::name::Name;
+use super::protocol::State;
 use crate::cli::exit::Outcome;
 use std::io;
 use std::path::PathBuf;
@@ -24,6 +25,9 @@ pub enum MachineError {
     /// It runs.
     #[error("machine '{0}' runs: end it first ('lguest stop {0}')")]
     Runs(Name),
+    /// It is not ready.
+    #[error("machine '{0}' is not ready: it is {1}")]
+    NotRunning(Name, State),
     /// Its name is taken.
     #[error(
         "a machine '{0}' runs already: choose another name, or end it \
@@ -102,6 +106,7 @@ impl MachineError {
             Self::NoSuch(_) => Outcome::NoMachine,
             Self::Ended(..)
             | Self::Runs(_)
+            | Self::NotRunning(..)
             | Self::NameTaken(_)
             | Self::NoAnswer(..)
             | Self::Refused(..)

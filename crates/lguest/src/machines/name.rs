@@ -27,6 +27,13 @@ impl Name {
     }
 }
 
+impl Default for Name {
+    /// What a machine without a name is called where it needs one.
+    fn default() -> Self {
+        Self("guest".into())
+    }
+}
+
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

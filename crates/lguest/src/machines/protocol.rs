@@ -133,6 +133,17 @@ pub enum State {
     Ended,
 }
 
+impl std::fmt::Display for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Ended => "ended",
+        })
+    }
+}
+
 impl State {
     /// The state as a byte in a file.
     pub(super) fn byte(self) -> u8 {

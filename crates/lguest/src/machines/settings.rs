@@ -69,6 +69,9 @@ pub struct Settings {
     /// What is typed to ask it to power off.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stop_with: Option<String>,
+    /// Where programs ask for its counters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<String>,
     /// Its share of a processor.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu_share: Option<String>,
@@ -87,7 +90,7 @@ pub struct Settings {
 }
 
 /// The names of all settings, in the order of the fields.
-pub const NAMES: [&str; 21] = [
+pub const NAMES: [&str; 22] = [
     "name",
     "memory",
     "kernel",
@@ -104,6 +107,7 @@ pub const NAMES: [&str; 21] = [
     "no-confine",
     "until",
     "stop-with",
+    "metrics",
     "cpu-share",
     "cpus",
     "io-limit",

@@ -9,10 +9,12 @@
 mod support;
 
 mod console;
+mod deploy;
 mod errors;
 mod escapes;
 mod life;
 mod many;
+mod metrics;
 mod place;
 mod settings;
 mod strangers;

@@ -48,6 +48,7 @@ fn known(folder: &Folder) -> Result<Inspected, MachineError> {
 pub(super) fn inspect(
     name: &Name,
     toml: bool,
+    ready: bool,
 ) -> Result<Outcome, MachineError> {
     let (_, folder) = find(name)?;
     let known = known(&folder)?;
@@ -58,7 +59,11 @@ pub(super) fn inspect(
     };
     // If the reader has closed the pipe, the exit code is enough.
     let _ = print(&text);
-    Ok(DONE)
+    match known.state {
+        State::Running => Ok(DONE),
+        _ if !ready => Ok(DONE),
+        state => Err(MachineError::NotRunning(name.clone(), state)),
+    }
 }
 
 /// JSON for a person.

@@ -90,6 +90,8 @@ pub enum Verb {
         name: Name,
         /// As a configuration file.
         toml: bool,
+        /// Fails unless it is ready.
+        ready: bool,
     },
     /// Removes machines that have ended.
     Rm {
@@ -140,7 +142,9 @@ fn carry_out(verb: Verb) -> Result<Outcome, MachineError> {
         Verb::Resume(name) => ask(&name, &Call::Resume {}),
         Verb::Wait(name) => end::wait(&name),
         Verb::Stats { name, json, watch } => facts::stats(&name, json, watch),
-        Verb::Inspect { name, toml } => facts::inspect(&name, toml),
+        Verb::Inspect { name, toml, ready } => {
+            facts::inspect(&name, toml, ready)
+        }
         Verb::Rm { names } => end::rm(&names),
         Verb::Send {
             name,
