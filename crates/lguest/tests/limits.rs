@@ -104,6 +104,27 @@ fn a_flood_of_output_fills_no_log() {
 }
 
 #[test]
+fn the_environment_names_a_log_if_no_option_does() {
+    let scratch = Scratch::new("log-environment");
+    let (log, other) = (scratch.path("log"), scratch.path("other"));
+    let guest = || {
+        let mut command = lguest_with("run --log-limit 1M --append");
+        command
+            .arg("quiet run=\"poweroff\"")
+            .env("LGUEST_LOG", &log);
+        command
+    };
+    run(guest().arg("--log").arg(&other), b"").ends_well(0);
+    assert!(!log.exists());
+    run(&mut guest(), b"").ends_well(0);
+    let text = fs::read_to_string(&log).unwrap();
+    assert!(text.contains("lguest guest ready"), "{text}");
+    // An empty one is none.
+    let end = run(guest().env("LGUEST_LOG", ""), b"");
+    assert_eq!(end.code(), 2, "{end:?}");
+}
+
+#[test]
 fn wrong_limits_are_refused() {
     for (words, said) in [
         (

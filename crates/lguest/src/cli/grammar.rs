@@ -199,7 +199,8 @@ pub(super) struct Common {
     /// stops accidents, 'user' stops attacks
     #[arg(long, value_name = "WALL", default_value = "guest")]
     pub(super) isolation: Isolation,
-    /// Append the guest's console output to FILE, without carriage returns
+    /// Append the guest's console output to FILE, without carriage returns. The
+    /// variable LGUEST_LOG names the file when this is not given
     #[arg(long, value_name = "FILE")]
     pub(super) log: Option<PathBuf>,
     /// End the guest after this time: 90, 90s, 500ms, 5m or 2h

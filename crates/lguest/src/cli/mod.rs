@@ -280,7 +280,7 @@ impl Common {
             initrd: None,
             devices: Vec::new(),
             command_line: Vec::new(),
-            log: self.log,
+            log: self.log.or_else(log_of_environment),
             timeout: self.timeout,
             exit_on_eof: self.exit_on_eof,
             die_with: self.die_with_parent,
@@ -298,6 +298,12 @@ impl Common {
             named: None,
         }
     }
+}
+
+/// The file of `--log` when that is not given.
+fn log_of_environment() -> Option<PathBuf> {
+    let path = std::env::var_os("LGUEST_LOG")?;
+    (!path.is_empty()).then(|| path.into())
 }
 
 /// RAM of a Guest when no size is given.
