@@ -2,7 +2,7 @@
 //!
 //! In reading order: [`remains`] is what is left of the Guest, with its memory
 //! by its own tables; [`symbols`] gives names to addresses; [`causes`] has what
-//! usually leads to such an end; [`report`] puts all of it into words; and
+//! usually leads to such an end; [`mod@report`] puts all of it into words; and
 //! [`core_file`] writes a file for GDB.
 //!
 //! Everything that is read here was written by the Guest, or is its kernel's
