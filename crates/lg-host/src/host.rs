@@ -50,6 +50,9 @@ pub enum Event {
     LongMode,
     /// The Guest came through a trampoline.
     Trampoline(TrampolineKind),
+    /// The Guest stopped in the middle of a crossing
+    /// ([`crate::patch::crossing`]).
+    Crossing,
     /// A timer, another view or the Launcher wants attention.
     Kick,
 }

@@ -310,6 +310,7 @@ impl Host<'_> {
         if pages > MAX_STACK_PAGES {
             return Err(Kill::BadStackPages(pages));
         }
+        self.vm.crossing.unsettle();
         self.vm.ss1.set(ss);
         self.vm.esp1.set(esp);
         Ok(())

@@ -26,6 +26,7 @@ impl Host<'_> {
     /// A [`Kill`]: the Guest must not run again.
     pub fn run_guest(&mut self, event: Event) -> Result<(), Kill> {
         self.vm.counters.entries.count();
+        let event = self.end_crossing(event);
         self.note_stack_segment();
         if let Event::Trampoline(kind) = event
             && !self.vm.debug.is_stepping()
@@ -136,6 +137,7 @@ impl Host<'_> {
             self.settle_user_process()?;
             self.settle_extended();
         }
+        self.allow_crossings();
         Ok(())
     }
 
@@ -159,6 +161,11 @@ impl Host<'_> {
         match event {
             Event::Kick => Ok(()),
             Event::Trampoline(kind) => self.enter_trampoline(kind),
+            Event::Crossing => {
+                // A jump there; where it came from is not known.
+                self.vm.regs.eip.set(0);
+                self.deliver_trap(13, Some(0))
+            }
             Event::SystemCall => {
                 self.patch_entry_page();
                 self.make_patched_copy()?;

@@ -18,6 +18,7 @@ use crate::cpu::kernel_segments::KernelSegments;
 use crate::cpu::segments::set_start_segments;
 // circle: as above.
 use crate::debugger::Debugger;
+use crate::patch::crossing::words::Crossing;
 use crate::patch::ledger::table::Ledger;
 use crate::patch::tables::Patches;
 // circle: as above.
@@ -90,6 +91,12 @@ impl Gate {
     pub const INTERRUPT: u32 = 2;
     /// How far the privilege level is shifted.
     pub const DPL_SHIFT: u32 = 8;
+
+    /// Whether interrupts are switched off on the way in.
+    #[must_use]
+    pub fn switches_interrupts_off(self) -> bool {
+        self.flags & Self::INTERRUPT != 0
+    }
 
     /// Whether there is a handler.
     #[must_use]
@@ -235,6 +242,8 @@ pub struct Vm {
     pub kernel_changes: [Cell<u32>; MAX_KERNEL_CHANGES as usize],
     /// The views, by slot.
     pub views: [ViewSlot; MAX_VIEWS],
+    /// Its crossings between user mode and kernel.
+    pub crossing: Crossing,
 }
 
 impl Vm {

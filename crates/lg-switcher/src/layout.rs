@@ -11,6 +11,8 @@ use core::sync::atomic::AtomicU32;
 use lg_abi::page::{PAGE_SIZE, SWITCHER_ADDR};
 use lg_host::cpu::extended::Extended;
 use lg_host::paging::ShadowMemory;
+use lg_host::patch::crossing::CODE_SIZE;
+use lg_host::patch::crossing::words::{CODE_ADDRESS, WORDS};
 use lg_host::patch::limits::MAX_DIRECT;
 use lg_host::state::{FpuState, Registers, Vm};
 use lg_wire::outbox::OUTBOX_SIZE;
@@ -135,7 +137,13 @@ pub struct State {
     pub vm: Vm,
     /// Code at which the Guest enters the Host.
     pub trampolines: TrampolinePages,
+    /// Code of crossings ([`lg_host::patch::crossing`]).
+    pub crossing: CrossingPage,
 }
+
+/// The page with the code of crossings, which the Guest sees read-only.
+#[repr(C, align(4096))]
+pub struct CrossingPage(pub(crate) [Cell<u8>; CODE_SIZE]);
 
 /// What a view shares with its user process and with the user process's mapper.
 /// All zero is right at the beginning.
@@ -186,6 +194,9 @@ const _: () = {
     assert!(size_of::<State>() <= STATE_SIZE);
     let trampolines = MAX_TRAMPOLINES * TRAMPOLINE_SIZE;
     assert!(size_of::<TrampolinePages>() == trampolines);
+    assert!(TRAMPOLINES + trampolines == CODE_ADDRESS as usize);
+    assert!(CODE_ADDRESS + PAGE_SIZE == WORDS);
+    assert!(offset_of!(State, vm.crossing.words).is_multiple_of(4096));
     assert!(offset_of!(State, vm) == 0 && size_of::<Head>() <= size_of::<Vm>());
     let own = 2 * RECORD_SIZE + STACK_SIZE + IMAGE_SIZE + PAGE_SIZE as usize;
     assert!(own <= PROCESS_SIZE);

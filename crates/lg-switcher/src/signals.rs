@@ -22,7 +22,7 @@ use crate::leave;
 use crate::notify;
 use crate::own::own;
 use crate::role::role;
-use crate::shared::registers;
+use crate::shared::{registers, setup};
 use crate::syscall::{
     FORCE_SIGNAL, SIGALRM, SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGSYS, SIGTRAP,
     call, lg_restorer, nr, return_site,
@@ -35,6 +35,7 @@ use lg_host::cpu::faults::PROTECTION_KEY;
 use lg_host::cpu::registers::EFLAGS_TF;
 use lg_host::cpu::selectors::REAL_LONG_CS;
 use lg_host::host::Event;
+use lg_host::patch::crossing;
 use lg_wire::mailbox::reason;
 use lg_wire::spawn::KICK_SIGNAL;
 
@@ -364,6 +365,7 @@ fn event_of(came: &Came, context: &SignalContext) -> Event {
     match signal {
         // A 64-bit loop must not be able to hide from its kernel.
         _ if came.is_kick() && long => Event::LongMode,
+        _ if !long && is_crossing(context.rip) => Event::Crossing,
         _ if !long && vdso::is_landing(context.rip) => Event::StraySystemCall,
         _ if came.is_kick() => Event::Kick,
         _ if long => Event::LongMode,
@@ -375,6 +377,11 @@ fn event_of(came: &Came, context: &SignalContext) -> Event {
             cr2: context.cr2 as u32,
         },
     }
+}
+
+/// Whether `rip` is in the code of crossings, which only a view has.
+fn is_crossing(rip: u64) -> bool {
+    crossing::is_code(rip) && setup().user_processes == 0
 }
 
 /// Whether the signal is that of a single step.

@@ -49,6 +49,8 @@ use lg_host::host::Host;
 use lg_host::memory::{Memory, Region};
 use lg_host::outbox::Outboxes;
 use lg_host::paging::{Shadow, ShadowMemory, UserSpace};
+use lg_host::patch::crossing;
+use lg_host::patch::crossing::words::{CODE_ADDRESS, WORDS};
 use lg_host::pci::Pci;
 use lg_wire::outbox::OUTBOX_SIZE;
 use lg_wire::processor;
@@ -157,9 +159,12 @@ fn map_everything() -> Result<(), i32> {
     MAPPED.store(true, Ordering::Relaxed);
     map_trampolines()?;
     trampolines::set_up();
-    close(STATE_FD);
     keep_setup();
     let setup = setup();
+    if setup.user_processes == 0 {
+        map_crossings()?;
+    }
+    close(STATE_FD);
     let vm = &state().vm;
     vm.begin(setup);
     vm.wire.version.store(VERSION, Ordering::SeqCst);
@@ -209,6 +214,32 @@ fn map_trampolines() -> Result<(), i32> {
     ];
     // SAFETY: the top of the low 4 GiB is ours.
     unsafe { call(nr::MMAP, arguments) }.map(drop)
+}
+
+/// The code of crossings, where the Guest can jump to it, and their words,
+/// which that code writes.
+fn map_crossings() -> Result<(), i32> {
+    const PROT_READ_EXEC: usize = 5;
+    const PROT_READ_WRITE: usize = 3;
+    for (to, &byte) in state().crossing.0.iter().zip(crossing::code()) {
+        to.set(byte);
+    }
+    for (at, rights, offset) in [
+        (CODE_ADDRESS, PROT_READ_EXEC, offset_of!(State, crossing)),
+        (WORDS, PROT_READ_WRITE, offset_of!(State, vm.crossing.words)),
+    ] {
+        let arguments = [
+            at as usize,
+            PAGE_SIZE as usize,
+            rights,
+            MAP_SHARED_FIXED,
+            STATE_FD.cast_unsigned() as usize,
+            offset,
+        ];
+        // SAFETY: the top of the low 4 GiB is ours.
+        unsafe { call(nr::MMAP, arguments) }?;
+    }
+    Ok(())
 }
 
 /// Unmaps the stack that the kernel made, with what it wrote there, and

@@ -122,6 +122,12 @@ counters! {
     accessor_trampolines;
     /// System calls by the entry page's trampoline.
     entry_page_trampolines;
+    /// System calls that crossed into the kernel in 32-bit code.
+    crossings_in;
+    /// Returns of the kernel to programs that did so.
+    crossings_out;
+    /// Crossings that were ended in their middle.
+    crossings_ended;
     /// Places in the Guest's code that were patched.
     patches;
     /// `int $0x80` that came as an `int3`.

@@ -35,6 +35,9 @@ pub const OUTBOX: u32 = 4096;
 pub const DIRECT: u32 = 8192;
 /// The trampolines in accessors of devices on the PCI bus.
 pub const ACCESSORS: u32 = 1 << 14;
+/// Going from user mode to the kernel and back in 32-bit code. Needs [`IRET`]
+/// or [`ENTRY_PAGE`].
+pub const CROSSING: u32 = 1 << 15;
 
 /// Completing a disk's request while the Guest is stopped. The Launcher does
 /// this, and all of the following.
@@ -51,7 +54,7 @@ pub const READ_AHEAD: u32 = 1 << 28;
 pub const SHARE_AT_ONCE: u32 = 1 << 29;
 
 /// All of them, by name.
-pub const ALL: [(&str, u32); 21] = [
+pub const ALL: [(&str, u32); 22] = [
     ("iret", IRET),
     ("hypercall", HYPERCALL),
     ("entry-page", ENTRY_PAGE),
@@ -67,6 +70,7 @@ pub const ALL: [(&str, u32); 21] = [
     ("direct", DIRECT),
     ("enabling", ENABLING),
     ("accessors", ACCESSORS),
+    ("crossing", CROSSING),
     ("disk-at-once", DISK_AT_ONCE),
     ("read-ahead", READ_AHEAD),
     ("share-at-once", SHARE_AT_ONCE),

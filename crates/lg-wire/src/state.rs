@@ -20,7 +20,7 @@ use lg_abi::page::{PAGE_SHIFT, PAGE_SIZE};
 
 /// The number of this layout. It changes when a field is added, moved or gets
 /// another meaning; a test compares the layout with it.
-pub const VERSION: u32 = 10;
+pub const VERSION: u32 = 11;
 
 /// Page directories that can have a view of their own at the same time.
 pub const MAX_VIEWS: usize = 32;
@@ -52,7 +52,7 @@ pub const COPIES_SIZE: usize = MAX_COPIES * PAGE_SIZE as usize;
 
 /// Bytes of the state's file, which is sparse. The Switcher asserts that its
 /// state fits.
-pub const STATE_SIZE: usize = 0x5_0000;
+pub const STATE_SIZE: usize = 0x5_4000;
 
 /// Bytes of address space that a view has beside the Guest's memory, its
 /// patched copies, its outboxes and the state: records, stack and program. The

@@ -72,6 +72,8 @@ fn without_all_fast_paths_none_is_taken() {
         "linear_maps",
         "patches",
         "copy_calls",
+        "crossings_in",
+        "crossings_out",
     ] {
         let counter = format!("\"{counter}\"");
         assert!(!counters.contains(&counter), "{counter} in {counters}");

@@ -187,6 +187,13 @@ impl Host<'_> {
         threads.owner.set(thread);
     }
 
+    /// Whether the processor has the state of the thread that would go on in
+    /// user mode now.
+    pub(crate) fn is_extended_settled(&self) -> bool {
+        let vm = self.vm;
+        vm.threads.owner.get() == thread(vm.cr3.get(), vm.esp1.get())
+    }
+
     /// Another thread is about to run, or another view: saves what is in use.
     pub(crate) fn park_extended(&mut self) {
         self.save_owner(MAX_THREADS);

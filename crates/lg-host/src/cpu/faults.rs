@@ -240,6 +240,7 @@ impl Host<'_> {
     pub(crate) fn system_call(&mut self) -> Result<(), Kill> {
         self.vm.counters.system_calls.count();
         self.expect_debugger();
+        self.expect_loads_of_gs();
         let gate = self.vm.idt[SYSCALL_VECTOR as usize].get();
         if gate.is_present() && !gate.allows(self.vm.cpl()) {
             let eip = self.vm.regs.eip.get();

@@ -158,7 +158,7 @@ impl Host<'_> {
     /// Whether `selector`, whose RPL is `level`, names code that may run at
     /// this level. Code that does not begin at 0, or is not 32-bit code, is
     /// refused: there is one code segment for all of it.
-    fn is_code(&self, selector: u32, level: u32) -> bool {
+    pub(crate) fn is_code(&self, selector: u32, level: u32) -> bool {
         if selector == REAL_USER_CS {
             return level == USER_PL;
         }
@@ -177,7 +177,7 @@ impl Host<'_> {
     }
 
     /// Whether user code may have `selector` for its stack.
-    fn is_stack(&self, selector: u32) -> bool {
+    pub(crate) fn is_stack(&self, selector: u32) -> bool {
         if selector & 3 != USER_PL {
             return false;
         }

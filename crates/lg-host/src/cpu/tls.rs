@@ -97,6 +97,7 @@ mod known {
 impl Host<'_> {
     /// The descriptors have changed.
     pub(crate) fn note_descriptors(&self) {
+        self.vm.crossing.unsettle();
         let known = if self.has_unusual_tls() {
             0
         } else if self.tls(0).is_present() {
@@ -127,6 +128,20 @@ impl Host<'_> {
                 }
                 _ => false,
             }
+    }
+
+    /// Whether the descriptors are those that nearly all programs have.
+    pub(crate) fn has_usual_descriptors(&self) -> bool {
+        matches!(self.vm.tls.get(), known::FIRST | known::NONE)
+            && self.shadow.has_usual_table()
+    }
+
+    /// The selector that gs may have then, beside 0, and its base.
+    pub(crate) fn usual_gs(&self) -> (u32, u32) {
+        match self.vm.tls.get() {
+            known::FIRST => (real(0), self.tls(0).base()),
+            _ => (0, 0),
+        }
     }
 
     fn tls(&self, number: usize) -> Descriptor {

@@ -143,7 +143,7 @@ impl Host<'_> {
         // kernel runs here and its own processor would not.
         let cleared = EFLAGS_TF | EFLAGS_NT | EFLAGS_RF | EFLAGS_AC | EFLAGS_VM;
         regs.eflags.set(regs.eflags.get() & !cleared);
-        if gate.flags & Gate::INTERRUPT != 0 {
+        if gate.switches_interrupts_off() {
             self.set_irq_enabled(0)?;
         }
         Ok(())

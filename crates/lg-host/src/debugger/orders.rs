@@ -21,7 +21,8 @@ const PATCHES: u32 = fast_path::IRET
     | fast_path::INT80
     | fast_path::DIRECT
     | fast_path::ENABLING
-    | fast_path::ACCESSORS;
+    | fast_path::ACCESSORS
+    | fast_path::CROSSING;
 
 impl Host<'_> {
     /// The Guest stands until the Launcher lets it go on. Carries out what the

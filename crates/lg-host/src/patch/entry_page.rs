@@ -8,7 +8,7 @@
 //! program to the instruction behind the `int $0x80`, where the kernel believes
 //! it to be.
 
-use super::far::{FAR, FAR_CALL, NOP, far};
+use super::far::{FAR, FAR_CALL, NOP, far, far_call_of_32_bits};
 use super::ledger::table::{MAX_PATCH, Patch, PatchKind, Place};
 use super::trampoline::TrampolineKind;
 use crate::address::{GuestVirt, as_word};
@@ -216,7 +216,12 @@ impl Host<'_> {
         #[expect(clippy::cast_possible_truncation, reason = "a short jump")]
         let distance = call.wrapping_sub(entry + INT as usize) as u8;
         patch[entry..][..2].copy_from_slice(&[0xEB, distance]);
-        patch[call..][..FAR].copy_from_slice(&far(FAR_CALL, trampoline));
+        let far_call = if self.may_cross() {
+            far_call_of_32_bits(self.engage_way_in(trampoline, shape.back()))
+        } else {
+            far(FAR_CALL, trampoline)
+        };
+        patch[call..][..FAR].copy_from_slice(&far_call);
         self.write_patch(room, patch);
         true
     }

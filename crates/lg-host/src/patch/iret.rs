@@ -5,7 +5,7 @@
 //! the place of the first two instructions, and the Host does all three. Since
 //! Linux 4.1 it stores the flags of its frame instead, and pops nothing.
 
-use super::far::{FAR, FAR_JUMP, far};
+use super::far::{FAR, FAR_JUMP, far, near_jump};
 use super::ledger::table::{PatchKind, Place};
 use super::trampoline::TrampolineKind;
 use crate::address::{GuestPhys, GuestVirt};
@@ -118,7 +118,15 @@ impl Host<'_> {
         let room = self.room_for(kind, place, start, FAR)?;
         let kind = TrampolineKind::Iret;
         let trampoline = self.world.make_trampoline(kind, &[], 0)?;
-        self.write_patch(room, &far(FAR_JUMP, trampoline));
+        let patch = if self.may_cross() {
+            let iret = self.vm.noirq_end.get().wrapping_sub(1);
+            let is_later = self.vm.noirq_start.get() == iret;
+            let way = self.engage_way_out(trampoline, variable, is_later);
+            near_jump(start, way)
+        } else {
+            far(FAR_JUMP, trampoline)
+        };
+        self.write_patch(room, &patch);
         Some(())
     }
 }

@@ -24,6 +24,7 @@ mod accessors;
 mod arrivals;
 pub mod breakpoints;
 pub mod copies;
+pub mod crossing;
 pub mod direct;
 mod displaced;
 mod enabling;

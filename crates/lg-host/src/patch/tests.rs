@@ -1,6 +1,7 @@
 //! Patches go where they belong, and nowhere else.
 
 use super::TrampolineKind;
+use super::crossing::words::CODE_ADDRESS;
 use super::far::{FAR_CALL, FAR_JUMP, NOP};
 use crate::address::GuestPhys;
 use crate::cpu::selectors::{REAL_LONG_CS, REAL_USER_CS};
@@ -136,16 +137,33 @@ fn a_hypercall_that_is_jumped_into_keeps_trapping() {
     }
 }
 
+/// A jump at [`CODE`] to byte `at` of the code of crossings, in the place of
+/// the kernel's way back.
+fn crossing(at: u32) -> [u8; 8] {
+    let way = (CODE_ADDRESS + at).wrapping_sub(CODE + 5);
+    let [a, b, c, d] = way.to_le_bytes();
+    [0xE9, a, b, c, d, NOP, NOP, 0xCF]
+}
+
 #[test]
 fn the_way_back_gets_a_trampoline_only_if_it_is_the_real_one() {
     let irq_enabled = 0xC000_0000 + Machine::DATA;
     let [a, b, c, d] = irq_enabled.to_le_bytes();
     let way_back = [0x36, 0xA3, a, b, c, d, 0x58, 0xCF];
-    let mut m = standing_at(&way_back, 7);
-    m.vm.noirq_start.set(CODE);
-    m.vm.noirq_end.set(CODE + 8);
-    m.host().patch_iret();
-    assert_eq!(code(&m, 0, 8), [FAR_JUMP, 0, 0x10, 0, 0, 0x33, 0, 0xCF]);
+    for (slow, wanted) in [
+        (
+            fast_path::CROSSING,
+            [FAR_JUMP, 0, 0x10, 0, 0, 0x33, 0, 0xCF],
+        ),
+        (0, crossing(0x95)),
+    ] {
+        let mut m = standing_at(&way_back, 7);
+        m.vm.slow_paths.set(slow);
+        m.vm.noirq_start.set(CODE);
+        m.vm.noirq_end.set(CODE + 8);
+        m.host().patch_iret();
+        assert_eq!(code(&m, 0, 8), wanted);
+    }
     // The same with another variable is something else.
     let other = [0x36, 0xA3, a + 8, b, c, d, 0x58, 0xCF];
     let mut m = standing_at(&other, 7);
@@ -163,6 +181,7 @@ fn since_4_1_the_way_back_stores_the_flags_of_its_frame() {
     know_user_code(&m);
     m.vm.noirq_start.set(CODE + 11);
     m.vm.noirq_end.set(CODE + 12);
+    m.vm.slow_paths.set(fast_path::CROSSING);
     m.host().patch_iret();
     assert_eq!(code(&m, 0, 7), [FAR_JUMP, 0, 0x10, 0, 0, 0x33, 0]);
     assert_eq!(code(&m, 7, 5), way_back[7..]);
@@ -243,7 +262,7 @@ fn an_iret_that_traps_gets_its_trampoline_when_it_can() {
     m.vm.noirq_start.set(CODE);
     m.vm.noirq_end.set(CODE + 8);
     assert!(m.host().is_trapping_iret());
-    assert_eq!(code(&m, 0, 8), [FAR_JUMP, 0, 0x10, 0, 0, 0x33, 0, 0xCF]);
+    assert_eq!(code(&m, 0, 8), crossing(0x95));
     assert!(!m.host().is_trapping_iret());
 }
 

@@ -42,7 +42,9 @@ pub(crate) fn encode(event: Event) -> [u64; 3] {
         Event::StraySystemCall => [STRAY_SYSTEM_CALL, 0, 0],
         Event::Trampoline(TrampolineKind::EntryPage) => [ENTRY_PAGE, 0, 0],
         Event::Kick => [KICK, 0, 0],
-        Event::Trampoline(_) | Event::LongMode => [LONG_MODE, 0, 0],
+        Event::Trampoline(_) | Event::Crossing | Event::LongMode => {
+            [LONG_MODE, 0, 0]
+        }
     }
 }
 

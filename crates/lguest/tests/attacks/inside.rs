@@ -100,6 +100,7 @@ fn at_random() {
             (size_of::<Mailbox>() as u64).next_power_of_two() / 2,
         ),
         (trampolines, size_of::<TrampolinePages>() as u64),
+        (STATE as u64 + offset_of!(State, vm.crossing) as u64, 8192),
         (STACK as u64, STACK_SIZE as u64),
         (RECORD as u64, (RECORD_SIZE as u64).next_power_of_two() / 2),
     ];

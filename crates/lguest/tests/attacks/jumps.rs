@@ -4,6 +4,8 @@ use crate::arena::Arena;
 use crate::script::{Long, Record};
 use crate::sweep::{Sweep, stride};
 use crate::target::view;
+use lg_host::patch::crossing::CODE_SIZE;
+use lg_host::patch::crossing::words::{CODE_ADDRESS, WORDS};
 use lg_switcher::layout::TRAMPOLINES;
 use lg_switcher::layout::TrampolinePages;
 
@@ -12,6 +14,12 @@ const INTO_TEXT: u64 = 300;
 
 /// How many into the trampolines, in each of the ways.
 const INTO_TRAMPOLINES: u64 = 60;
+
+/// How many into the code of crossings, in each of the ways.
+const INTO_CROSSINGS: u64 = 60;
+
+/// More words than crossings have.
+const WORDS_OF_CROSSINGS: u32 = 28;
 
 /// A value in every register: pointers into the Guest and into the Host.
 fn registers(n: u64) -> Long {
@@ -144,4 +152,54 @@ fn into_the_trampolines() {
     }
     Sweep::inside("jump into the trampolines", &script)
         .run(&Arena::new("trampolines"));
+}
+
+/// Every byte of the code of crossings, by kernel and user, also with the flat
+/// stack that it expects.
+#[test]
+fn into_the_crossings() {
+    let size = CODE_SIZE as u64;
+    let code = u64::from(CODE_ADDRESS)..u64::from(CODE_ADDRESS) + size;
+    let mut script = Vec::new();
+    for at in code.step_by(stride(size, INTO_CROSSINGS)) {
+        let [a, b, c, d, ..] = at.to_le_bytes();
+        let near = [0xB8, a, b, c, d, 0xFF, 0xE0];
+        script.push(Record::code(&near));
+        script.push(Record::code_of_a_user(&near));
+        // A far jump; and mov $0x2B,%ecx; mov %ecx,%ss; and the same.
+        let far = [0xEA, a, b, c, d, 0x23, 0];
+        script.push(Record::code_of_a_user(&far));
+        let mut flat = vec![0xB9, 0x2B, 0, 0, 0, 0x8E, 0xD1];
+        flat.extend(far);
+        script.push(Record::code_of_a_user(&flat));
+    }
+    for options in [&[][..], &["--no-fast-path=crossing"]] {
+        let sweep = Sweep {
+            options: options.iter().map(|&o| o.into()).collect(),
+            ..Sweep::inside("jump into the crossings", &script)
+        };
+        sweep.run(&Arena::new("crossings"));
+    }
+}
+
+/// User code and kernel write each of the words by which crossings and the Host
+/// know of each other. Then user code makes a system call.
+#[test]
+fn the_words_of_crossings() {
+    let mut script = Vec::new();
+    for word in (WORDS..WORDS + 4 * WORDS_OF_CROSSINGS).step_by(4) {
+        for value in [0, 1, 0x2B, 0xC010_0000, u32::MAX] {
+            // movl $value,word
+            let mut store = vec![0xC7, 0x05];
+            store.extend(word.to_le_bytes());
+            store.extend(value.to_le_bytes());
+            script.push(Record::code(&store));
+            // mov $0x2B,%ecx; mov %ecx,%ds; the store; int $0x80
+            let mut user = vec![0xB9, 0x2B, 0, 0, 0, 0x8E, 0xD9];
+            user.extend(&store);
+            user.extend([0xCD, 0x80]);
+            script.push(Record::code_of_a_user(&user));
+        }
+    }
+    Sweep::inside("words of crossings", &script).run(&Arena::new("words"));
 }

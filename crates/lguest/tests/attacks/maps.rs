@@ -4,6 +4,7 @@ use crate::arena::Arena;
 use crate::script::{Long, Record};
 use crate::sweep::Sweep;
 use crate::target::view;
+use lg_host::patch::crossing::words::{CODE_ADDRESS, WORDS};
 use lg_switcher::layout::{IMAGE, MEMORY, RECORD, STACK, STATE, TRAMPOLINES};
 
 const MMAP: u64 = 9;
@@ -17,7 +18,7 @@ const FLAGS: u64 = 0x11;
 const MEMORY_FD: u64 = 3;
 
 /// Addresses that only the Host may map.
-const HOSTS: [u64; 12] = [
+const HOSTS: [u64; 14] = [
     STATE as u64,
     MEMORY as u64,
     RECORD as u64,
@@ -26,6 +27,8 @@ const HOSTS: [u64; 12] = [
     IMAGE as u64,
     TRAMPOLINES as u64,
     TRAMPOLINES as u64 - 0x1000,
+    CODE_ADDRESS as u64,
+    WORDS as u64,
     0xFFC0_0000,
     0xFFFF_F000,
     0x7FFF_FFFF_E000,

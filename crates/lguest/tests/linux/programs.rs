@@ -124,3 +124,40 @@ fn debug_registers_stop_a_program() {
         ended.must_have_said("WATCH PASS");
     }
 }
+
+/// System calls of programs cross into the kernel and back in 32-bit code, and
+/// not where that is switched off.
+#[test]
+fn system_calls_cross_only_if_they_may() {
+    let test = "system_calls_cross_only_if_they_may";
+    let Some(given) = Given::to(test, &[VMLINUX, INITRD]) else {
+        return;
+    };
+    let scratch = Scratch::new("crossings");
+    let stats = scratch.path("stats");
+    let count = |name: &str| {
+        let text = std::fs::read_to_string(&stats).unwrap();
+        let (_, rest) = text.split_once(&format!("\"{name}\": "))?;
+        let digits = rest.split(|c: char| !c.is_ascii_digit()).next();
+        digits.unwrap().parse::<u64>().ok()
+    };
+    for (options, some) in [
+        (&[][..], true),
+        (&["--no-fast-path=crossing"], false),
+        (&["--isolation=user"], false),
+    ] {
+        let written = format!("--stats={}", stats.display());
+        let mut options = options.to_vec();
+        options.push(&written);
+        let mut machine = given.shell(&options);
+        let copied = "dd if=/dev/zero bs=1 count=50000 2>/dev/null | wc -c";
+        assert_eq!(machine.command(copied), "50000\n");
+        machine.type_in("poweroff -f\r");
+        assert_eq!(machine.end().code, 0);
+        let calls = count("system_calls").unwrap_or(0);
+        assert!(calls >= 100_000, "{calls}");
+        let crossed = count("crossings_in").unwrap_or(0);
+        assert_eq!(crossed > 50_000, some, "{crossed}");
+        assert_eq!(crossed > 0, some, "{crossed}");
+    }
+}

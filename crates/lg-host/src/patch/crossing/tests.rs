@@ -1,0 +1,470 @@
+//! Crossings, instruction by instruction, against the slow way.
+//!
+//! A few lines of interpreter ([`cpu`]) execute the code as the processor does.
+//! A crossing is interrupted in front of each of its instructions, and the
+//! Guest must then be where the trampoline would have led it.
+
+mod cpu;
+
+use super::code::CODE;
+use super::{CODE_ADDRESS, TrampolineKind};
+use crate::address::{GuestPhys, GuestVirt, as_word};
+use crate::cpu::registers::{EFLAGS_AC, EFLAGS_NT, EFLAGS_TF};
+use crate::cpu::selectors::{REAL_KERNEL_DS, REAL_USER_DS, ldt};
+use crate::fast_path;
+use crate::host::Event;
+use crate::state::{Gate, Registers};
+use crate::testing::Machine;
+use core::cell::Cell;
+use cpu::{End, run};
+use lg_abi::page::Pte;
+use lg_abi::segment::{
+    Descriptor, GDT_KERNEL_CS, GDT_STACK_CANARY, GDT_TLS_MIN, GDT_USER_CS,
+    GDT_USER_DS, GUEST_PL, USER_CS, USER_DS, USER_PL,
+};
+use lg_abi::shared::{IF, SYSCALL_VECTOR, offset};
+use std::vec::Vec;
+
+/// The handler of system calls.
+const HANDLER: u32 = 0xC001_0000;
+/// Where the kernel's `iret` is.
+const IRET: u32 = 0xC001_2000;
+/// Where the entry page's far call returns to, and the program beyond.
+const BACK: u32 = 0x1017;
+/// From there to behind the `int $0x80`.
+const TO_BACK: u32 = 0u32.wrapping_sub(21);
+/// The program's stack, and the kernel's.
+const USER_STACK: u32 = 0x1F00;
+const KERNEL_STACK: u32 = 0xC000_9000;
+/// The trampolines of the entry page and at the kernel's `iret`.
+const ENTRY_TRAMPOLINE: u32 = 0xFFFE_0040;
+const TRAMPOLINE: u32 = 0xFFFE_1000;
+/// Arithmetic flags, which a crossing changes in the kernel.
+const ARITHMETIC: u32 = 0x8D5;
+
+/// What a test changes of a machine.
+type Change = fn(&mut Machine);
+
+/// What the crossing is: the way in, or the way out of kernels up to 4.0 or
+/// since 4.1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    In,
+    Out,
+    LaterOut,
+}
+
+impl Way {
+    fn trampoline(self) -> TrampolineKind {
+        match self {
+            Self::In => TrampolineKind::EntryPage,
+            Self::Out | Self::LaterOut => TrampolineKind::Iret,
+        }
+    }
+}
+
+const WAYS: [Way; 3] = [Way::In, Way::Out, Way::LaterOut];
+
+fn irq_enabled() -> GuestPhys {
+    GuestPhys(Machine::DATA + offset::IRQ_ENABLED)
+}
+
+/// A Guest whose program has stopped once, and whose patches lead to crossings.
+fn machine(way: Way) -> Machine {
+    let mut m = Machine::new();
+    m.set_user_pte(1, Pte(0x5000 | 0x67));
+    m.vm.idt[SYSCALL_VECTOR as usize].set(Gate {
+        handler: HANDLER,
+        flags: Gate::PRESENT | 3 << Gate::DPL_SHIFT,
+    });
+    for vector in [7, 13, 14, 33] {
+        m.vm.idt[vector].set(Gate {
+            handler: 0xC001_4000,
+            flags: Gate::PRESENT,
+        });
+    }
+    m.vm.gdt[GDT_KERNEL_CS as usize].set(Descriptor::flat_code(GUEST_PL));
+    m.vm.gdt[GDT_USER_CS as usize].set(Descriptor::flat_code(USER_PL));
+    m.vm.gdt[GDT_USER_DS as usize].set(Descriptor::flat_data(USER_PL));
+    let mut thread = Descriptor::flat_data(USER_PL);
+    thread.low |= 0x2000_0000;
+    thread.high |= 0x12;
+    m.vm.gdt[GDT_TLS_MIN as usize].set(thread);
+    m.ram.memory().set_word(irq_enabled(), IF).unwrap();
+    m.vm.noirq_end.set(IRET + 1);
+    let noirq = if way == Way::LaterOut { 0 } else { 7 };
+    m.vm.noirq_start.set(IRET - noirq);
+    let regs = &m.vm.regs;
+    for (register, value) in general(regs).into_iter().zip(0x1111_0001..) {
+        register.set(value);
+    }
+    regs.eip.set(0x1100);
+    regs.esp.set(USER_STACK);
+    regs.eflags.set(0x246);
+    regs.gs.set(ldt(GDT_TLS_MIN));
+    regs.ds.set(REAL_USER_DS);
+    regs.es.set(REAL_USER_DS);
+    m.vm.user.set(1);
+    m.vm.cs.set(USER_CS.into());
+    m.vm.ss.set(USER_DS.into());
+    m.vm.regs.ss.set(REAL_USER_DS);
+    let mut host = m.host();
+    host.note_descriptors();
+    let way_in = host.engage_way_in(ENTRY_TRAMPOLINE, TO_BACK);
+    let variable = GuestVirt(0xC000_0000 + irq_enabled().0);
+    let later = way == Way::LaterOut;
+    let way_out = host.engage_way_out(TRAMPOLINE, variable, later);
+    host.run_guest(Event::Kick).unwrap();
+    match way {
+        Way::In => {
+            // The far call has pushed.
+            let esp = USER_STACK - 8;
+            push(&m, esp, &[BACK, 0x77]);
+            m.vm.regs.esp.set(esp);
+            m.vm.regs.eip.set(way_in);
+        }
+        Way::Out | Way::LaterOut => enter_and_return(&mut m, way, way_out),
+    }
+    m
+}
+
+/// The program makes a call by the slow way, and its kernel comes to its
+/// `iret`.
+fn enter_and_return(m: &mut Machine, way: Way, way_out: u32) {
+    m.host().run_guest(Event::SystemCall).unwrap();
+    let regs = &m.vm.regs;
+    assert_eq!(regs.esp.get(), KERNEL_STACK - 20);
+    // The kernel has popped all other registers.
+    regs.eflags.set(0x2D7);
+    if way == Way::Out {
+        let esp = KERNEL_STACK - 24;
+        push(m, esp, &[0x1111_0077]);
+        regs.esp.set(esp);
+        regs.eax.set(word(m, KERNEL_STACK - 12));
+    }
+    regs.eip.set(way_out);
+}
+
+fn general(regs: &Registers) -> [&Cell<u32>; 7] {
+    [
+        &regs.eax, &regs.ebx, &regs.ecx, &regs.edx, &regs.esi, &regs.edi,
+        &regs.ebp,
+    ]
+}
+
+/// The physical address of a place on one of the stacks.
+fn place(va: u32) -> GuestPhys {
+    GuestPhys(match va {
+        0x1000..0x2000 => va + 0x4000,
+        _ => va - 0xC000_0000,
+    })
+}
+
+fn word(m: &Machine, va: u32) -> u32 {
+    m.ram.memory().word(place(va)).unwrap()
+}
+
+fn push(m: &Machine, va: u32, words: &[u32]) {
+    for (at, &word) in (va..).step_by(4).zip(words) {
+        m.ram.memory().set_word(place(at), word).unwrap();
+    }
+}
+
+/// All that a Guest can see of where it is. The flags of arithmetic are left
+/// out in the kernel.
+fn state(m: &Machine) -> Vec<u32> {
+    let (vm, regs) = (&m.vm, &m.vm.regs);
+    let user = vm.user.get() != 0;
+    let mut all: Vec<u32> = general(regs).iter().map(|r| r.get()).collect();
+    let flags = regs.eflags.get() & if user { !0 } else { !ARITHMETIC };
+    all.extend([flags, regs.eip.get(), regs.esp.get(), regs.ss.get()]);
+    all.extend([regs.ds.get(), regs.es.get(), regs.gs_base.get()]);
+    all.extend([vm.user.get(), vm.cs.get(), vm.ss.get()]);
+    if !user {
+        let esp = regs.esp.get();
+        all.extend((esp..KERNEL_STACK).step_by(4).map(|at| word(m, at)));
+    }
+    // Whatever it says, it says that they are on.
+    let irqs = m.ram.memory().word(irq_enabled()).unwrap();
+    all.push(irqs & IF);
+    all
+}
+
+/// Where the trampoline leads that a crossing stands for.
+fn slowly(mut m: Machine, way: Way) -> Vec<u32> {
+    let kind = way.trampoline();
+    m.host().run_guest(Event::Trampoline(kind)).unwrap();
+    state(&m)
+}
+
+/// Where the Guest is if the crossing runs `steps` instructions and is then
+/// interrupted. `None` if it was over before.
+fn ended(m: &mut Machine, way: Way, steps: usize) -> Option<Vec<u32>> {
+    match run(m, steps) {
+        End::Steps => m.host().run_guest(Event::Crossing).unwrap(),
+        End::Refused => {
+            m.host().run_guest(Event::Crossing).unwrap();
+            return None;
+        }
+        End::Slow => {
+            let kind = way.trampoline();
+            m.host().run_guest(Event::Trampoline(kind)).unwrap();
+            return None;
+        }
+        End::Crossed => {
+            m.host().run_guest(Event::Kick).unwrap();
+            return None;
+        }
+    }
+    Some(state(m))
+}
+
+/// A crossing of `prepare`d machines, interrupted everywhere. Answers whether
+/// it went by the fast way if it was not interrupted.
+fn crosses(way: Way, prepare: impl Fn(&mut Machine)) -> bool {
+    let make = || {
+        let mut m = machine(way);
+        prepare(&mut m);
+        m
+    };
+    let wanted = slowly(make(), way);
+    for steps in 0.. {
+        let mut m = make();
+        let interrupted = ended(&mut m, way, steps);
+        let is_over = interrupted.is_none();
+        let found = interrupted.unwrap_or_else(|| state(&m));
+        assert_eq!(found, wanted, "{way:x?}, {steps} instructions");
+        let counters = &m.vm.counters;
+        let ins = counters.crossings_in.get();
+        let outs = counters.crossings_out.get();
+        let calls = counters.system_calls.get();
+        assert!(ins + outs <= 1 && calls <= 1, "{ins} {outs} {calls}");
+        assert_eq!(calls, 1, "{steps}");
+        if is_over {
+            return ins + outs == 1;
+        }
+    }
+    false
+}
+
+#[test]
+fn a_crossing_may_be_interrupted_anywhere() {
+    for way in WAYS {
+        assert!(crosses(way, |_| {}), "{way:?}");
+    }
+}
+
+/// Linux 4.x has an interrupt gate for system calls.
+#[test]
+fn an_interrupt_gate_switches_interrupts_off() {
+    let prepare = |m: &mut Machine| {
+        let gate = &m.vm.idt[SYSCALL_VECTOR as usize];
+        gate.set(Gate {
+            flags: gate.get().flags | Gate::INTERRUPT,
+            ..gate.get()
+        });
+        let regs = &m.vm.regs;
+        let (eip, esp) = (regs.eip.get(), regs.esp.get());
+        // The Host sees it at its next visit.
+        regs.eip.set(0x1100);
+        m.host().run_guest(Event::Kick).unwrap();
+        m.vm.regs.eip.set(eip);
+        m.vm.regs.esp.set(esp);
+    };
+    assert!(crosses(Way::In, prepare));
+    let mut m = machine(Way::In);
+    prepare(&mut m);
+    assert_eq!(run(&m, CODE.bytes.len()), End::Crossed);
+    assert_eq!(m.ram.memory().word(irq_enabled()), Ok(0));
+    assert_ne!(word(&m, KERNEL_STACK - 12) & IF, 0);
+}
+
+#[test]
+fn unusual_programs_enter_the_kernel_the_slow_way() {
+    let odd: [(&str, Change); 6] = [
+        ("TF", |m| m.vm.regs.eflags.set(0x246 | EFLAGS_TF)),
+        ("NT", |m| m.vm.regs.eflags.set(0x246 | EFLAGS_NT)),
+        ("AC", |m| m.vm.regs.eflags.set(0x246 | EFLAGS_AC)),
+        ("another stack", |m| m.vm.regs.ss.set(REAL_KERNEL_DS)),
+        ("a debug register", |m| {
+            m.vm.regs.eax.set(26);
+            m.vm.regs.ebx.set(6);
+        }),
+        ("not now", |m| {
+            let slow = CODE_ADDRESS + as_word(CODE.slow_way_in);
+            m.vm.crossing.words.way_in.set(slow);
+        }),
+    ];
+    for (why, prepare) in odd {
+        assert!(!crosses(Way::In, prepare), "{why}");
+    }
+    assert!(crosses(Way::In, |m| m.vm.regs.eax.set(26)), "ptrace");
+    assert!(crosses(Way::In, |m| m.vm.regs.ebx.set(6)), "no ptrace");
+    // Direction and arithmetic are nothing special.
+    assert!(crosses(Way::In, |m| m.vm.regs.eflags.set(0xED7)));
+}
+
+#[test]
+fn unusual_frames_go_the_slow_way() {
+    let frame = |n: u32, value: u32| {
+        move |m: &mut Machine| push(m, KERNEL_STACK - 20 + 4 * n, &[value])
+    };
+    for way in [Way::Out, Way::LaterOut] {
+        for (n, value) in [
+            (0, 0xC000_0000),
+            (0, 0xFFFF_F000),
+            (1, 0x61),
+            (1, 0x77),
+            (4, 0x7F),
+        ] {
+            assert!(!crosses(way, frame(n, value)), "{n} {value:x}");
+        }
+        for flags in [EFLAGS_TF, EFLAGS_NT, EFLAGS_AC] {
+            let flags = move |m: &mut Machine| {
+                frame(2, 0x246 | flags)(m);
+                if way == Way::Out {
+                    m.vm.regs.eax.set(0x246 | flags);
+                }
+            };
+            assert!(!crosses(way, flags));
+        }
+        for (n, value) in [(0, 0xBFFF_FFFF), (3, 7), (4, 0x7B)] {
+            assert!(crosses(way, frame(n, value)), "{n} {value:x}");
+        }
+        assert!(!crosses(way, |m| m.vm.regs.ds.set(0x7B)));
+        assert!(!crosses(way, |m| m.vm.regs.es.set(0)));
+        assert!(!crosses(way, |m| m.vm.regs.fs.set(ldt(GDT_TLS_MIN))));
+        assert!(!crosses(way, |m| m.vm.regs.gs.set(3)));
+        assert!(crosses(way, |m| m.vm.regs.gs.set(0)));
+        // The kernel has loaded gs again.
+        assert!(!crosses(way, |m| m.vm.regs.gs_base.set(0)));
+    }
+}
+
+#[test]
+fn the_host_says_when_the_way_out_is_open() {
+    let is_open = |change: Change| {
+        let mut m = machine(Way::Out);
+        change(&mut m);
+        m.host().run_guest(Event::Kick).unwrap();
+        m.vm.crossing.words.may_leave.get() != 0
+    };
+    assert!(is_open(|_| {}));
+    for (why, change) in [
+        ("TS", (|m| m.vm.ts.set(1)) as Change),
+        ("an interrupt", |m| {
+            m.ram.memory().set_word(irq_enabled(), 0).unwrap();
+            m.vm.raise(1);
+        }),
+        ("another thread", |m| m.vm.crossing.unsettle()),
+        ("another stack", |m| m.vm.esp1.set(0xC000_A000)),
+        ("no user code", |m| {
+            m.vm.gdt[GDT_USER_CS as usize].set(Descriptor::default());
+        }),
+        ("no stack", |m| {
+            m.vm.gdt[GDT_USER_DS as usize].set(Descriptor::default());
+        }),
+        ("a canary", |m| {
+            m.vm.gdt[GDT_STACK_CANARY as usize].set(Descriptor::flat_data(0));
+        }),
+        ("a slow path", |m| m.vm.slow_paths.set(fast_path::CROSSING)),
+        ("lost bases", |m| m.vm.crossing.note_lost_base()),
+    ] {
+        assert!(!is_open(change), "{why}");
+    }
+}
+
+#[test]
+fn the_host_says_when_the_way_in_is_open() {
+    let fast = CODE_ADDRESS + as_word(CODE.fast_way_in);
+    let is_open = |change: Change| {
+        let mut m = machine(Way::In);
+        m.vm.regs.eip.set(0x1100);
+        m.vm.regs.esp.set(USER_STACK);
+        change(&mut m);
+        m.host().run_guest(Event::Kick).unwrap();
+        m.vm.crossing.words.way_in.get() == fast
+    };
+    fn gate(m: &Machine, flags: u32) {
+        let gate = &m.vm.idt[SYSCALL_VECTOR as usize];
+        gate.set(Gate {
+            flags,
+            ..gate.get()
+        });
+    }
+    assert!(is_open(|_| {}));
+    for (why, change) in [
+        ("no gate", (|m| gate(m, 3 << Gate::DPL_SHIFT)) as Change),
+        ("not for programs", |m| gate(m, Gate::PRESENT)),
+        ("interrupts off", |m| {
+            m.ram.memory().set_word(irq_enabled(), 0).unwrap();
+        }),
+        ("a slow path", |m| m.vm.slow_paths.set(fast_path::CROSSING)),
+    ] {
+        assert!(!is_open(change), "{why}");
+    }
+}
+
+/// A kernel that loads gs without a word to the Host loses its base. That is
+/// found, and costs a fault less and less often.
+#[test]
+fn the_way_out_is_closed_for_a_while_when_a_base_was_lost() {
+    let mut m = machine(Way::Out);
+    m.vm.regs.gs_base.set(0);
+    assert_eq!(run(&m, CODE.bytes.len()), End::Refused);
+    m.host().run_guest(Event::Crossing).unwrap();
+    assert_eq!(m.vm.user.get(), 1, "by the slow way");
+    let pause = m.vm.crossing.pause.get();
+    assert!(pause > 0);
+    for left in (0..pause).rev() {
+        assert_eq!(m.vm.crossing.words.may_leave.get(), 0, "{left}");
+        m.host().run_guest(Event::Kick).unwrap();
+    }
+    assert_eq!(m.vm.crossing.words.may_leave.get(), 1);
+    for at in CODE.probes {
+        let mut m = machine(Way::Out);
+        m.vm.regs.eip.set(CODE_ADDRESS + as_word(at));
+        m.host().run_guest(Event::Crossing).unwrap();
+        assert_ne!(m.vm.crossing.pause.get(), 0);
+    }
+    let crossing = &m.vm.crossing;
+    crossing.note_lost_base();
+    let longer = crossing.pause.get();
+    assert!(longer > pause);
+    crossing.outs.set(crossing.outs.get() + longer + 1);
+    crossing.note_lost_base();
+    assert!(crossing.pause.get() < longer);
+}
+
+/// A signal's return loads gs, which the Host expects.
+#[test]
+fn a_return_from_a_signal_goes_the_slow_way() {
+    for (call, open) in [(119, 0), (173, 0), (20, 1)] {
+        let mut m = machine(Way::In);
+        m.vm.regs.eip.set(0x1100);
+        m.vm.regs.eax.set(call);
+        m.host().run_guest(Event::SystemCall).unwrap();
+        assert_eq!(m.vm.crossing.words.may_leave.get(), open, "{call}");
+    }
+}
+
+/// User code and kernels may jump to any byte with any registers.
+#[test]
+fn a_jump_into_a_crossing_is_a_fault_or_a_crossing() {
+    for way in [Way::In, Way::Out] {
+        for at in 0..as_word(CODE.bytes.len()) {
+            for value in [0, !0, USER_STACK, KERNEL_STACK - 4] {
+                let mut m = machine(way);
+                let regs = &m.vm.regs;
+                for register in general(regs) {
+                    register.set(value);
+                }
+                regs.eip.set(CODE_ADDRESS + at);
+                regs.esp.set(value);
+                // Whatever it is, it is the Guest's.
+                let _ = m.host().run_guest(Event::Crossing);
+                assert!(m.vm.user.get() <= 1);
+            }
+        }
+    }
+}
