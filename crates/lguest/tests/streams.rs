@@ -5,14 +5,15 @@ mod support;
 use rustix::io::FdFlags;
 use std::fs::File;
 use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use support::later::LATER;
 use support::network::Guest;
-use support::{Running, Scratch, built_in, lguest, run, skip};
+use support::{Running, Scratch, built_in, lguest, run, skip, tool};
 
 const A: &str = "--append=quiet ip=10.0.0.1/24";
 const B: &str = "--append=quiet ip=10.0.0.2/24";
@@ -246,4 +247,83 @@ fn long_packets_need_a_kernel_with_room_for_them() {
     let kernel = format!("--kernel={}", kernel.display());
     let end = run_with(",mtu=9000", &[&kernel]);
     assert_eq!(end.code(), 0, "{end:?}");
+}
+
+/// QEMU without a machine: its stream is one port of a hub, and its own user
+/// network, which answers at 10.0.2.2, another one.
+fn qemu(socket: &Path, port: u16) -> Command {
+    let mut command = tool("qemu-system-x86_64");
+    let hub = |id: &str, netdev: &str| {
+        format!("hubport,id={id},hubid=0,netdev={netdev}")
+    };
+    let stream = format!(
+        "stream,id=stream,server=off,addr.type=unix,addr.path={}",
+        socket.display()
+    );
+    let user =
+        format!("user,id=user,hostfwd=tcp:127.0.0.1:{port}-10.0.2.15:5001");
+    command.args(["-machine", "none", "-nodefaults", "-display", "none"]);
+    for netdev in [stream, user, hub("one", "stream"), hub("two", "user")] {
+        command.args(["-netdev", &netdev]);
+    }
+    command.stdin(Stdio::null());
+    command
+}
+
+/// A process that is killed at the end of the test.
+struct Killed(std::process::Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn qemu_and_a_guest_exchange_100_megabytes_each_way() {
+    const MB: usize = 100;
+    let test = "qemu_and_a_guest_exchange_100_megabytes_each_way";
+    let help = tool("qemu-system-x86_64")
+        .args(["-netdev", "help"])
+        .output();
+    let has_stream = help.is_ok_and(|help| {
+        String::from_utf8_lossy(&help.stdout).contains("stream")
+    });
+    if !has_stream {
+        return skip(test, "there is no QEMU with -netdev stream");
+    }
+    let scratch = Scratch::new("qemu");
+    let path = scratch.path("socket");
+    let words = "--append=quiet ip=10.0.2.15/24 gw=10.0.2.2";
+    let mut guest = Guest::on(&format!("{},server", at(&path)), &[words]);
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = free.local_addr().unwrap().port();
+    drop(free);
+    let _qemu = Killed(qemu(&path, port).spawn().unwrap());
+    // QEMU may need a moment until it connects.
+    guest.types("ping 10.0.2.2 60");
+    let said = guest.0.wait_for(" of 60 answered");
+    assert!(!said.contains(" 0 of 60 answered"), "{said}");
+    // Out of the Guest ...
+    let here = TcpListener::bind("127.0.0.1:0").unwrap();
+    let ours = here.local_addr().unwrap().port();
+    guest.types(&format!("tcp-send 10.0.2.2 {MB} {ours}"));
+    let (mut stream, _) = here.accept().unwrap();
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).unwrap();
+    assert_eq!(bytes.len(), MB * 1_000_000);
+    drop(stream);
+    guest.0.wait_for(&format!("sent {MB}000000 bytes"));
+    // ... and into it.
+    guest.types("tcp-serve");
+    guest.0.wait_for("listening on 10.0.2.15:5001");
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    for _ in 0..MB {
+        stream.write_all(&vec![7; 1_000_000]).unwrap();
+    }
+    stream.shutdown(Shutdown::Write).unwrap();
+    guest.0.wait_for(&format!("received {MB}000000 bytes"));
+    guest.types("poweroff");
+    assert_eq!(guest.0.finish().code(), 0);
 }
