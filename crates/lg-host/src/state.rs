@@ -25,6 +25,7 @@ use crate::patch::tables::Patches;
 use crate::pci::Pci;
 use core::cell::Cell;
 use core::mem::offset_of;
+use core::sync::atomic::Ordering;
 use lg_abi::boot::START_EFLAGS;
 use lg_abi::segment::{
     Descriptor, GDT_ENTRIES, GDT_KERNEL_CS, GDT_KERNEL_DS, GUEST_PL, KERNEL_CS,
@@ -274,6 +275,30 @@ impl Vm {
         self.uses.set(1);
     }
 
+    /// The rest of the state is that of a Guest that stood in other processes:
+    /// makes it right for one whose first view has just been made, and maps
+    /// nothing. What the Guest has told us stays, and so do its patches, their
+    /// copies and their trampolines.
+    pub fn resume(&self, setup: &ViewSetup) {
+        self.limit.set(setup.limit);
+        self.slow_paths.set(setup.slow_paths);
+        for view in &self.views {
+            view.last_use.set(0);
+            view.flush.set(0);
+            view.change_count.set(0);
+        }
+        // A view that maps nothing has missed no change.
+        self.kernel_change_count.set(0);
+        let first = &self.views[0];
+        first.cr3.set(self.cr3.get());
+        first.last_use.set(1);
+        self.uses.set(1);
+        self.regs.reload.set(1);
+        self.balance_at.set(0);
+        // What it waits for may have come meanwhile, or be due.
+        self.wire.kick.store(1, Ordering::SeqCst);
+    }
+
     /// Whether the Guest runs user code.
     #[must_use]
     pub fn in_user_mode(&self) -> bool {
@@ -317,3 +342,46 @@ const _: () = {
     assert!(offset_of!(Vm, wire) == offset_of!(Head, wire));
     assert!(offset_of!(Vm, counters) == offset_of!(Head, counters));
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Machine;
+    use lg_abi::shared::LGUEST_IRQS;
+
+    #[test]
+    fn a_guest_that_goes_on_has_one_view_and_all_else() {
+        let m = Machine::new();
+        let vm = &m.vm;
+        vm.cr3.set(0x5000);
+        vm.kernel_change_count.set(9);
+        for (slot, view) in (1..).zip(&vm.views) {
+            view.cr3.set(slot << 12);
+            view.last_use.set(slot.into());
+            view.flush.set(Changes::EVERYTHING);
+            view.change_count.set(3);
+        }
+        vm.regs.eip.set(0xC010_0000);
+        vm.deadline.set(77);
+        vm.halted.set(1);
+        vm.raise(LGUEST_IRQS - 1);
+        let mut setup = crate::pci::tests::setup();
+        (setup.limit, setup.slow_paths) = (0x40_0000, 5);
+        vm.resume(&setup);
+        let first = &vm.views[0];
+        assert_eq!((first.cr3.get(), first.last_use.get()), (0x5000, 1));
+        let used = |view: &&ViewSlot| view.last_use.get() != 0;
+        assert_eq!(vm.views.iter().filter(used).count(), 1);
+        let told = |view: &ViewSlot| view.flush.get() | view.change_count.get();
+        assert!(vm.views.iter().all(|view| told(view) == 0));
+        assert_eq!((vm.limit.get(), vm.slow_paths.get()), (0x40_0000, 5));
+        assert_eq!(vm.kernel_change_count.get(), 0);
+        // It has these still.
+        assert_eq!(vm.regs.eip.get(), 0xC010_0000);
+        assert_eq!((vm.deadline.get(), vm.halted.get()), (77, 1));
+        let irqs = vm.wire.irqs.load(Ordering::SeqCst);
+        assert_eq!(irqs, 1 << (LGUEST_IRQS - 1));
+        // And the first look around asks the clock.
+        assert_ne!(vm.wire.kick.load(Ordering::SeqCst), 0);
+    }
+}

@@ -44,6 +44,7 @@ static SETUP: TheSetup = TheSetup(UnsafeCell::new(ViewSetup {
     limit: 0,
     shared_pages: 0,
     shared_pfns: [0; MAX_SHARED_PAGES],
+    resumed: 0,
     user_processes: 0,
     slow_paths: 0,
     guestid: 0,

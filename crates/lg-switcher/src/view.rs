@@ -166,7 +166,11 @@ fn map_everything() -> Result<(), i32> {
     }
     close(STATE_FD);
     let vm = &state().vm;
-    vm.begin(setup);
+    if setup.resumed == 0 {
+        vm.begin(setup);
+    } else {
+        vm.resume(setup);
+    }
     vm.wire.version.store(VERSION, Ordering::SeqCst);
     map(MEMORY, setup.limit as usize, MEMORY_FD, MAP_SHARED_FIXED)?;
     map(COPIES, COPIES_SIZE, COPIES_FD, MAP_SHARED_FIXED)?;

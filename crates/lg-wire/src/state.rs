@@ -100,6 +100,9 @@ pub struct ViewSetup {
     pub shared_pages: u32,
     /// Page numbers that lie in files of their own.
     pub shared_pfns: [u32; MAX_SHARED_PAGES],
+    /// 1 = the state is that of a Guest that has run before, from
+    /// [`HOSTS_PART`] on.
+    pub resumed: u32,
     /// 1 = user code runs in user processes.
     pub user_processes: u32,
     /// Paths that must not be taken: bits of [`fast_path`](crate::fast_path).
@@ -180,6 +183,14 @@ pub struct Head {
     pub counters: Counters,
 }
 
+/// Where in the state the Host's own part begins, with the counters. A snapshot
+/// has all from here on. Of the words before it, it has those that the Guest
+/// relies on: interrupts that wait, changed registers, and written pages.
+pub const HOSTS_PART: usize = core::mem::offset_of!(Head, counters);
+
+/// Bytes of the Host's own part.
+pub const HOSTS_PART_SIZE: usize = STATE_SIZE - HOSTS_PART;
+
 /// Bytes that the Launcher maps.
 pub const HEAD_SIZE: usize =
     size_of::<Head>().next_multiple_of(PAGE_SIZE as usize);
@@ -229,6 +240,7 @@ mod tests {
                 "setup: user_processes",
                 offset_of!(ViewSetup, user_processes),
             ),
+            ("setup: resumed", offset_of!(ViewSetup, resumed)),
             ("setup: start", offset_of!(ViewSetup, start)),
             ("setup: devices", offset_of!(ViewSetup, devices)),
             ("tsc_khz", offset_of!(Wire, tsc_khz)),

@@ -8,8 +8,8 @@
 //! [`cli`] for its command line, [`machine`] for a run from beginning to end,
 //! [`debugger`] for GDB, [`explain`] for the end of a Guest, [`needs`] and
 //! [`doctor`] for what the machine offers, [`confine`] for the rights that the
-//! Launcher gives up before a Guest runs,
-//! [`machines`] for machines with a name, [`project`] for crates of guests.
+//! Launcher gives up before a Guest runs, [`machines`] for machines with a
+//! name, [`snapshot`] for guests in a folder, [`project`] for crates of guests.
 
 pub mod cli;
 pub mod confine;
@@ -26,5 +26,6 @@ pub mod machines;
 pub mod memory;
 pub mod needs;
 pub mod project;
+pub mod snapshot;
 mod thread;
 pub mod transport;

@@ -8,7 +8,7 @@ use lguest::cli::documents;
 use lguest::cli::exit::Outcome;
 use lguest::cli::{Task, UsageError};
 use lguest::engine::clock;
-use lguest::machine::terminal;
+use lguest::machine::{LaunchError, terminal};
 use lguest::machines::verbs::{self, Verb};
 use lguest::needs::{self, Allocator, Lack};
 use lguest::project::{self, ProjectError, Template};
@@ -37,6 +37,9 @@ fn main() -> ExitCode {
 fn carry_out(started: u64) -> ExitCode {
     let config = match cli::parse(std::env::args_os()) {
         Ok(Task::Run(config)) => config,
+        Ok(Task::Restore(restore)) => {
+            return end_of_run(machine::restore(&restore, started));
+        }
         Ok(Task::Doctor { json }) => return examine(json),
         Ok(Task::Image { file, json }) => return describe(&file, json),
         Ok(Task::Completion(shell)) => return complete(shell),
@@ -51,7 +54,12 @@ fn carry_out(started: u64) -> ExitCode {
             return ExitCode::from(Outcome::Usage.code());
         }
     };
-    let outcome = machine::launch(&config, started).unwrap_or_else(|error| {
+    end_of_run(machine::launch(&config, started))
+}
+
+/// The exit code of a run. Prints what has gone wrong.
+fn end_of_run(run: Result<Outcome, LaunchError>) -> ExitCode {
+    let outcome = run.unwrap_or_else(|error| {
         terminal::tell(&error.to_string());
         error.outcome()
     });

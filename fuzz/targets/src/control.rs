@@ -7,7 +7,7 @@
 
 use crate::input::Input;
 use lguest::devices::console::backlog::Backlog;
-use lguest::machines::protocol::{Counts, Received, received};
+use lguest::machines::protocol::{Counts, Frozen, Received, received};
 use lguest::machines::record::{End, Facts};
 use lguest::machines::server::{
     CLIENTS_MOST, Controlled, Ended, Parts, Server,
@@ -22,10 +22,11 @@ use rustix::net::{
 use rustix::pipe::{PipeFlags, pipe_with};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Calls, whole or in pieces. A fuzzer hardly finds them by chance.
-const LINES: [&str; 9] = [
+const LINES: [&str; 11] = [
     "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"inspect\"}\n",
     "{\"jsonrpc\":\"2.0\",\"id\":2,\"method\":\"attach\"}\n",
     "{\"jsonrpc\":\"2.0\",\"id\":3,\"method\":\"attach\",\
@@ -36,6 +37,8 @@ const LINES: [&str; 9] = [
     "{\"jsonrpc\":\"2.0\",\"id\":6,\"method\":\"pause\"}\n",
     "{\"jsonrpc\":\"2.0\",\"id\":7,\"method\":\"stop\"}\n",
     "{\"jsonrpc\":\"2.0\",\"id\":8,\"method\":\"kill\"}\n",
+    "{\"jsonrpc\":\"2.0\",\"id\":9,\"method\":\"freeze\"}\n",
+    "{\"jsonrpc\":\"2.0\",\"id\":10,\"method\":\"thaw\"}\n",
 ];
 
 /// A machine that does nothing.
@@ -43,6 +46,7 @@ struct Machine {
     facts: Facts,
     backlog: Arc<Backlog>,
     paused: bool,
+    frozen: Arc<AtomicBool>,
 }
 
 impl Controlled for Machine {
@@ -69,6 +73,21 @@ impl Controlled for Machine {
 
     fn resume(&mut self) {
         self.paused = false;
+    }
+
+    fn freeze(&mut self) -> Result<(Frozen, [OwnedFd; 3]), String> {
+        let was = self.frozen.swap(true, Ordering::Relaxed);
+        assert!(!was, "frozen twice");
+        let file = || {
+            let file = memfd_create("frozen", MemfdFlags::CLOEXEC);
+            file.expect("there is room")
+        };
+        let machine = serde_json::Value::Null;
+        Ok((Frozen { machine }, [file(), file(), file()]))
+    }
+
+    fn thaw(&mut self) {
+        self.frozen.store(false, Ordering::Relaxed);
     }
 
     fn stop_keys(&self) -> Option<String> {
@@ -118,7 +137,7 @@ impl Client {
     }
 }
 
-fn server() -> (Server, Arc<Backlog>, OwnedFd, Ended) {
+fn server(frozen: &Arc<AtomicBool>) -> (Server, Arc<Backlog>, OwnedFd, Ended) {
     let name = "web".parse().expect("it is a name");
     let facts = Facts {
         name,
@@ -143,6 +162,7 @@ fn server() -> (Server, Arc<Backlog>, OwnedFd, Ended) {
             facts,
             backlog: Arc::clone(&backlog),
             paused: false,
+            frozen: Arc::clone(frozen),
         }),
         listener,
         typed,
@@ -165,7 +185,8 @@ fn pair() -> (OwnedFd, OwnedFd) {
 /// If a client receives something that is no line, or wrong output.
 pub fn target(data: &[u8]) {
     let mut input = Input::new(data);
-    let (mut server, backlog, console, ended) = server();
+    let frozen = Arc::<AtomicBool>::default();
+    let (mut server, backlog, console, ended) = server(&frozen);
     let (mut clients, mut printed): (Vec<Client>, Vec<u8>) = Default::default();
     for _ in 0..200 {
         if input.is_empty() {
@@ -220,4 +241,10 @@ pub fn target(data: &[u8]) {
         }
     }
     assert!(clients.len() < CLIENTS_MOST);
+    drop(clients);
+    for _ in 0..3 {
+        server.round(Some(Duration::ZERO)).expect("poll works");
+    }
+    let frozen = frozen.load(Ordering::Relaxed);
+    assert!(!frozen, "it stands for a client that is gone");
 }

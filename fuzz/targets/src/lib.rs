@@ -43,6 +43,8 @@ pub mod control;
 
 pub mod virtio;
 
+pub mod snapshot;
+
 pub mod share;
 
 pub mod image;
@@ -146,5 +148,9 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "arguments",
         run: arguments::target,
+    },
+    Target {
+        name: "snapshot",
+        run: snapshot::target,
     },
 ];

@@ -161,6 +161,7 @@ fn setup(devices: &[Device]) -> ViewSetup {
         limit: LIMIT,
         shared_pages: 0,
         shared_pfns: [0; MAX_SHARED_PAGES],
+        resumed: 0,
         user_processes: 0,
         slow_paths: 0,
         guestid: 0,

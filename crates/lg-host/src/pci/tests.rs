@@ -12,7 +12,7 @@ pub(crate) const BAR: u32 = Machine::RAM + GAP;
 
 /// What the Launcher says of a Guest with a console and a source of random
 /// numbers.
-fn setup() -> ViewSetup {
+pub(crate) fn setup() -> ViewSetup {
     let mut devices = [0; MAX_DEVICES];
     devices[0] = Device {
         kind: TYPE_CONSOLE,
@@ -28,6 +28,7 @@ fn setup() -> ViewSetup {
         limit: Machine::RAM,
         shared_pages: 0,
         shared_pfns: [0; MAX_SHARED_PAGES],
+        resumed: 0,
         user_processes: 0,
         slow_paths: 0,
         guestid: 0,

@@ -88,6 +88,7 @@ mod tests {
             [
                 "lguest.1",
                 "lguest-run.1",
+                "lguest-restore.1",
                 "lguest-doctor.1",
                 "lguest-image.1",
                 "lguest-completion.1",
@@ -103,6 +104,8 @@ mod tests {
                 "lguest-stats.1",
                 "lguest-inspect.1",
                 "lguest-rm.1",
+                "lguest-snapshot.1",
+                "lguest-clone.1",
                 "lguest-send.1",
                 "lguest-new.1",
                 "lguest-runner.1",

@@ -38,6 +38,10 @@ Exit status:
            141: the reader of the guest's output is gone; 143: also
            --die-with-parent)";
 
+const RESTORE_CODES: &str = "\
+Exit status:
+  as 'lguest run'; 120 also if the snapshot cannot be used";
+
 const EXAMPLES: &str = "\
 Examples:
   lguest
@@ -75,10 +79,11 @@ terminal.";
 lguest [--verbose] [--sharenet=FILE|--tunnet=(IP|bridge:BR)|--block=FILE|\
 --initrd=FILE]... MEM IMAGE [ARGS]...
        lguest run [--memory SIZE] [--kernel IMAGE] [OPTIONS] [FILE.toml]
+       lguest restore DIR [OPTIONS]
        lguest image [--json] FILE
        lguest doctor [--json]
        lguest (ps|top|console|logs|stop|kill|pause|resume|wait|stats|inspect|rm|\
-send) ...
+send|snapshot|clone) ...
        lguest new [--template WHAT] NAME
        lguest completion SHELL
        lguest man DIR
@@ -99,6 +104,9 @@ pub(super) enum Command {
         after_help = format!("{EMBEDDED}\n\n{EXIT_CODES}\n\n{RUN_EXAMPLES}")
     )]
     Run(Run),
+    /// Run a guest that goes on from a snapshot
+    #[command(after_help = RESTORE_CODES)]
+    Restore(Restore),
     /// Examine this machine: what guests need, what is lacking, and the cure
     #[command(after_help = "\
 Exit status:
@@ -356,6 +364,57 @@ pub(super) struct Run {
     /// option on the command line counts more
     #[arg(value_name = "FILE.toml")]
     pub(super) stray: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Restore {
+    /// The folder of the snapshot
+    #[arg(value_name = "DIR")]
+    pub(super) dir: PathBuf,
+    /// A name, by which 'lguest ps', 'lguest console' and others find the
+    /// machine
+    #[arg(long, value_name = "NAME")]
+    pub(super) name: Option<Name>,
+    /// End this command when the machine runs; it runs on without a terminal
+    #[arg(
+        long,
+        requires = "name",
+        conflicts_with_all = ["exit_on_eof", "die_with_parent"],
+    )]
+    pub(super) detach: bool,
+    /// Put what the guest writes to its disks into images in this folder;
+    /// without it, changes end with the guest
+    #[arg(long, value_name = "FOLDER")]
+    pub(super) changes: Option<PathBuf>,
+    /// Let the guest read this file, which is under a disk and not in the
+    /// snapshot
+    #[arg(long, value_name = "FILE")]
+    pub(super) base: Vec<PathBuf>,
+    /// Append the console's output to a file, too
+    #[arg(long, value_name = "FILE")]
+    pub(super) log: Option<PathBuf>,
+    /// End the guest after this time: 90, 90s, 5m, 2h or 1d
+    #[arg(long, value_name = "DURATION", value_parser = values::duration)]
+    pub(super) timeout: Option<Duration>,
+    /// End the guest when standard input has ended
+    #[arg(long)]
+    pub(super) exit_on_eof: bool,
+    /// End the guest when the process that started lguest ends. With PID, also
+    /// if PID is not the parent of lguest any more
+    #[arg(
+        long,
+        value_name = "PID",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "whoever",
+        value_parser = values::parent,
+    )]
+    pub(super) die_with_parent: Option<Parent>,
+    /// Report each step on standard error
+    #[arg(long, short)]
+    pub(super) verbose: bool,
+    #[command(flatten)]
+    pub(super) limited: Limited,
 }
 
 impl clap::ValueEnum for Isolation {

@@ -4,8 +4,10 @@
 
 use super::values;
 use crate::machines::Name;
-use crate::machines::verbs::Verb;
+use crate::machines::verbs::{Clones, Verb};
 use clap::{Args, Subcommand};
+use std::num::NonZeroU16;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// The exit codes of these commands.
@@ -25,6 +27,16 @@ Exit status:
   2    the command line is wrong
   120  the folder for machines cannot be used
   126  the machine has ended before, or does not answer
+  127  there is no machine with that name";
+
+/// The exit codes of what is done with snapshots.
+const CODES_OF_SNAPSHOT: &str = "\
+Exit status:
+  0    done
+  2    the command line is wrong
+  120  the snapshot cannot be written or used, or the folder for machines
+  126  the machine cannot do it now: it has ended, or does not answer, or has
+       something that no snapshot can have (a network, a share, a debugger)
   127  there is no machine with that name";
 
 /// The commands about machines.
@@ -124,6 +136,51 @@ pub(super) enum Machines {
     /// Remove machines that have ended
     #[command(after_help = CODES)]
     Rm(Several),
+    /// Write a machine as it stands into a folder; it goes on
+    #[command(
+        after_help = CODES_OF_SNAPSHOT,
+        args_conflicts_with_subcommands = true,
+        subcommand_negates_reqs = true
+    )]
+    Snapshot {
+        #[command(subcommand)]
+        check: Option<CheckSnapshot>,
+        /// The machine
+        #[arg(value_name = "NAME", required = true)]
+        name: Option<Name>,
+        /// The folder, which is made; an old snapshot there is replaced
+        #[arg(value_name = "DIR", required = true)]
+        dir: Option<PathBuf>,
+        /// Copy disks where the file system cannot clone them; the guest stands
+        /// still meanwhile
+        #[arg(long)]
+        copy_disks: bool,
+    },
+    /// Start copies of a machine, or machines from a snapshot
+    #[command(after_help = CODES_OF_SNAPSHOT)]
+    Clone {
+        /// A machine, or the folder of a snapshot (with a '/')
+        #[arg(value_name = "NAME|DIR")]
+        of: PathBuf,
+        /// How many
+        #[arg(short, value_name = "N", default_value = "1")]
+        number: NonZeroU16,
+        /// Their names are PREFIX-1, PREFIX-2 and so on; without it, the name
+        /// is that of the machine or folder
+        #[arg(long, value_name = "PREFIX")]
+        name: Option<Name>,
+        /// Put what they write to disks into images below this folder; without
+        /// it, changes end with them
+        #[arg(long, value_name = "FOLDER")]
+        changes: Option<PathBuf>,
+        /// Let them read this file, which is under a disk and not in the
+        /// snapshot
+        #[arg(long, value_name = "FILE")]
+        base: Vec<PathBuf>,
+        /// Copy disks where the file system cannot clone them
+        #[arg(long)]
+        copy_disks: bool,
+    },
     /// Type a line on the console of a machine
     #[command(after_help = CODES)]
     Send {
@@ -135,6 +192,18 @@ pub(super) enum Machines {
         /// Leave out the end of the line
         #[arg(long, short)]
         no_newline: bool,
+    },
+}
+
+/// What can be done with a snapshot.
+#[derive(Debug, Subcommand)]
+pub(super) enum CheckSnapshot {
+    /// Read all of a snapshot, and say what it is and whether it can be
+    /// restored here
+    Check {
+        /// The folder
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
     },
 }
 
@@ -228,6 +297,39 @@ impl Machines {
             Self::Rm(machines) => Verb::Rm {
                 names: machines.names,
             },
+            Self::Snapshot {
+                check: Some(CheckSnapshot::Check { dir }),
+                ..
+            } => Verb::CheckSnapshot(dir),
+            Self::Snapshot {
+                check: None,
+                name,
+                dir,
+                copy_disks,
+            } => match (name, dir) {
+                (Some(name), Some(folder)) => Verb::Snapshot {
+                    name,
+                    folder,
+                    copies: copy_disks,
+                },
+                // The grammar requires both.
+                (_, dir) => Verb::CheckSnapshot(dir.unwrap_or_default()),
+            },
+            Self::Clone {
+                of,
+                number,
+                name,
+                changes,
+                base,
+                copy_disks,
+            } => Verb::Clone(Clones {
+                of,
+                number: number.get(),
+                prefix: name,
+                changes,
+                bases: base,
+                copies: copy_disks,
+            }),
             Self::Send {
                 machine,
                 text,

@@ -7,6 +7,7 @@
 //! words. This file turns them into a [`Config`] or another [`Task`], or into
 //! an error.
 
+use crate::machine::Restore;
 use crate::machine::config::{
     Config, DebuggerAt, DeviceConfig, Kernel, Limits, Named, Stats,
 };
@@ -64,6 +65,9 @@ pub fn parse(
         (Some(Command::Image(ImageFile { file, form })), _) => {
             let json = form.json;
             return Ok(Task::Image { file, json });
+        }
+        (Some(Command::Restore(restore)), _) => {
+            return Ok(Task::Restore(Box::new(restore.meaning()?)));
         }
         (Some(Command::Completion { shell }), _) => {
             return Ok(Task::Completion(shell));
@@ -128,6 +132,8 @@ fn settings_file(words: &[OsString]) -> Option<usize> {
 pub enum Task {
     /// Run this Guest.
     Run(Box<Config>),
+    /// Run a Guest that goes on from a snapshot.
+    Restore(Box<Restore>),
     /// Describe a kernel's file.
     Image {
         /// The file.
@@ -268,6 +274,24 @@ impl Run {
             net_limit: self.limited.net_limit.clone(),
             log_limit: self.limited.log_limit.clone(),
         }
+    }
+}
+
+impl grammar::Restore {
+    fn meaning(self) -> Result<Restore, UsageError> {
+        Ok(Restore {
+            limits: self.limited.limits()?,
+            folder: self.dir,
+            name: self.name,
+            detach: self.detach,
+            changes: self.changes,
+            bases: self.base,
+            log: self.log,
+            timeout: self.timeout,
+            exit_on_eof: self.exit_on_eof,
+            die_with: self.die_with_parent,
+            verbose: self.verbose,
+        })
     }
 }
 

@@ -114,6 +114,7 @@ fn networks_have_their_kinds() {
 fn disk(path: &str, read_only: bool) -> DeviceConfig {
     DeviceConfig::Disk(DiskConfig {
         path: path.into(),
+        layers: Vec::new(),
         read_only,
         changes: Changes::Kept,
         raw: false,
@@ -431,6 +432,7 @@ fn flags_of_a_disk_may_come_in_any_order() {
     for words in ["a,ro,raw,fail=20", "a,fail=20,raw,ro"] {
         let all = DiskConfig {
             path: "a".into(),
+            layers: Vec::new(),
             read_only: true,
             changes: Changes::Kept,
             raw: true,

@@ -154,6 +154,7 @@ pub(super) fn disk(text: &OsStr) -> Result<DeviceConfig, UsageError> {
     }
     Ok(DeviceConfig::Disk(DiskConfig {
         path: OsStr::from_bytes(path).into(),
+        layers: Vec::new(),
         read_only,
         changes,
         raw,
@@ -200,6 +201,7 @@ pub(super) fn share(text: &OsStr) -> Result<DeviceConfig, UsageError> {
 pub(super) fn block(path: PathBuf) -> DeviceConfig {
     DeviceConfig::Disk(DiskConfig {
         path,
+        layers: Vec::new(),
         read_only: false,
         changes: Changes::Kept,
         raw: false,

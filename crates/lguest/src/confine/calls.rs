@@ -39,6 +39,8 @@ pub enum Rule {
     /// As [`Rule::If`], where others connect to us who have to be of our user:
     /// on a network between Guests, and with a control socket.
     IfWithPeers(&'static [Check]),
+    /// As [`Rule::Allow`], in the same runs.
+    AllowWithPeers,
     /// As [`Rule::Allow`], where others connect to us: on a network between
     /// Guests, on a stream that waits for its other end, and with a control
     /// socket.
@@ -115,8 +117,10 @@ pub const GROUPS: &[&[Call]] = &[
         Is(0, libc::AF_UNIX as u32),
         Bits(1, !SOCKET_FLAGS, libc::SOCK_SEQPACKET as u64),
     ]); SYS_socket],
-    calls![Rule::AllowOnLan;
-        SYS_connect, SYS_sendmsg, SYS_recvmsg, SYS_unlinkat],
+    calls![Rule::AllowOnLan; SYS_connect, SYS_recvmsg, SYS_unlinkat],
+    // Files of ours to peers that are connected already: on a network between
+    // Guests, and with a control socket, for a snapshot.
+    calls![Rule::AllowWithPeers; SYS_sendmsg],
     // A connection to a socket that the user has asked for.
     calls![Rule::AllowWithListener; SYS_accept4],
     // A pipe has both of its ends here. One end goes to the process that closes
@@ -225,6 +229,9 @@ pub fn all(more: More) -> impl Iterator<Item = Call> {
         }
         Rule::IfWithPeers(checks) => {
             (lan || control).then_some((nr, name, Rule::If(checks)))
+        }
+        Rule::AllowWithPeers => {
+            (lan || control).then_some((nr, name, Rule::Allow))
         }
         Rule::AllowOnLan => lan.then_some((nr, name, Rule::Allow)),
         Rule::IfOnLan(checks) => lan.then_some((nr, name, Rule::If(checks))),

@@ -53,6 +53,7 @@ pub fn instructions(
             Rule::Allow
             | Rule::AllowOnLan
             | Rule::AllowWithListener
+            | Rule::AllowWithPeers
             | Rule::IfWithPeers(_)
             | Rule::IfOnLan(_) => {
                 rules.insert(nr, Vec::new());

@@ -12,12 +12,13 @@
 use crate::memory::{BadAddress, GuestMemory};
 use lg_abi::dma::{BindCount, Dma, LGUEST_MAX_DMA};
 use lg_abi::shared::LGUEST_IRQS;
+use serde::{Deserialize, Serialize};
 
 /// How many buffers one search looks at. That takes about 0.1 ms.
 const SEARCH: u32 = 1 << 14;
 
 /// An array of buffers that the Guest has bound.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Binding {
     /// Physical address that it is bound to.
     pub key: u32,
@@ -75,6 +76,17 @@ impl Bindings {
             next: 0,
         });
         true
+    }
+
+    /// All of them.
+    pub(super) fn all(&self) -> Vec<Binding> {
+        self.all.iter().map(|entry| entry.binding).collect()
+    }
+
+    /// Puts `bindings` into the place of all that there are.
+    pub(super) fn restore(&mut self, bindings: &[Binding]) {
+        let entry = |&binding| Entry { binding, next: 0 };
+        self.all = bindings.iter().map(entry).collect();
     }
 
     /// The first free buffer bound to `key`. If more than [`SEARCH`] buffers

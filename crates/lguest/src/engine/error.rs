@@ -20,6 +20,12 @@ pub enum RequestError {
     /// The Guest is dead (ENOENT).
     #[error("the guest is dead")]
     Dead,
+    /// It does not stand still.
+    #[error("the guest does not stand still")]
+    NotHeld,
+    /// It cannot go on from this state.
+    #[error("the state of the guest is not valid")]
+    BadState,
     /// The processes of the Guest could not be started.
     #[error(transparent)]
     Start(#[from] Lack),

@@ -6,6 +6,7 @@ use super::bindings::{Binding, BoundDma};
 use super::death::Death;
 use super::debug::{Ask, Stopped, Told};
 use super::error::RequestError;
+use super::frozen::{Frozen, Resumed};
 use super::hold::Hold;
 use crate::memory::GuestMemory;
 use lg_abi::gen3::pci::Device as PciDevice;
@@ -67,7 +68,8 @@ pub trait Engine: Requests {
     ///
     /// # Errors
     ///
-    /// [`RequestError::AlreadyInitialised`], [`RequestError::Start`].
+    /// [`RequestError::AlreadyInitialised`], [`RequestError::Start`],
+    /// [`RequestError::BadState`].
     fn initialize(&self, setup: Setup) -> Result<(), RequestError>;
 
     /// Runs the Guest until there is an [`Exit`] to handle. Blocks. One thread
@@ -102,6 +104,18 @@ pub trait Engine: Requests {
     ///
     /// [`RequestError::NotInitialised`], [`RequestError::Dead`].
     fn debug(&self, ask: Ask) -> Result<Told, RequestError>;
+
+    /// What there is of a Guest that stands still, for which the caller has a
+    /// [`Hold`]. The files are those that the Guest uses, so they are copied
+    /// before the hold ends.
+    ///
+    /// # Errors
+    ///
+    /// [`RequestError::NotHeld`], [`RequestError::NotInitialised`],
+    /// [`RequestError::Dead`], [`RequestError::Start`].
+    fn freeze(&self) -> Result<Frozen, RequestError> {
+        Err(RequestError::NotHeld)
+    }
 
     /// Tells the engine that some input waits for a buffer. From now on
     /// [`Self::run`] comes back once with [`Exit::BuffersMayBeFree`] when the
@@ -160,6 +174,10 @@ pub struct Setup {
     /// The devices on its PCI bus, from slot 1 on: at most
     /// [`MAX_DEVICES`](lg_abi::gen3::pci::MAX_DEVICES).
     pub pci: Vec<PciDevice>,
+    /// The state of a Guest that goes on, whose memory is filled already.
+    /// Then `request`, `interface`, `paging`, `boot_parameters` and `guest_id`
+    /// have no effect.
+    pub resumed: Option<Resumed>,
 }
 
 impl From<Initialize> for Setup {
@@ -174,6 +192,7 @@ impl From<Initialize> for Setup {
             isolation: Isolation::default(),
             shared_pages: Vec::new(),
             pci: Vec::new(),
+            resumed: None,
         }
     }
 }

@@ -22,6 +22,11 @@ pub mod debug;
 mod error;
 pub use error::RequestError;
 
+mod frozen;
+pub use frozen::{
+    ALL_COPIES, EngineState, Frozen, HOST_AT, HOST_SIZE, Resumed,
+};
+
 mod hold;
 pub use hold::{Hold, Holder};
 
@@ -37,6 +42,7 @@ mod native;
 pub use native::Native;
 #[cfg(fuzzing)]
 pub use native::fuzzing;
+pub use native::view_program;
 pub(crate) use native::{Anywhere, STATISTICS, check_processor, no_program};
 
 #[cfg(any(test, fuzzing))]

@@ -201,10 +201,10 @@ fn in_the_originals_words(death: &Death) -> String {
 
 fn errno(error: RequestError) -> Errno {
     match error {
-        RequestError::NotInitialised | RequestError::NoSuchIrq(_) => {
-            Errno::INVAL
-        }
-        RequestError::AlreadyInitialised => Errno::BUSY,
+        RequestError::NotInitialised
+        | RequestError::NoSuchIrq(_)
+        | RequestError::BadState => Errno::INVAL,
+        RequestError::AlreadyInitialised | RequestError::NotHeld => Errno::BUSY,
         RequestError::Dead => Errno::NOENT,
         RequestError::Start(error) => {
             Errno::from_raw_os_error(error.cause.errno())

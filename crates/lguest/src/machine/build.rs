@@ -3,19 +3,21 @@
 //! A Guest has memory with its kernel, devices on a bus, and an engine.
 
 use super::attach::{Attached, OpenDevice};
+use super::beginning::Beginning;
 use super::config::{Config, DebuggerAt, DeviceConfig, Stats};
 use super::error::{LaunchError, lacks, named};
 use crate::confine::Plan;
+use crate::devices::RestoreError;
 use crate::devices::console::Screen;
 use crate::engine::{Engine, Native, Setup};
-use crate::loader::{self, Image};
+use crate::loader;
 use crate::memory::GuestMemory;
 use crate::needs::Lack;
+use crate::snapshot::Saved;
 use crate::transport::Transport;
 use lg_abi::known::Known;
 use lg_abi::page::Format;
 use lg_abi::request::Initialize;
-use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -34,8 +36,7 @@ pub(super) struct Built {
 
 /// The parts that a Guest is built from.
 pub(super) struct Parts<'a> {
-    pub(super) kernel: &'a Image,
-    pub(super) initrd: Option<&'a File>,
+    pub(super) beginning: &'a mut Beginning,
     pub(super) devices: Vec<OpenDevice>,
     /// The output of the console.
     pub(super) screen: Arc<Screen>,
@@ -49,12 +50,17 @@ pub(super) fn build(
     parts: Parts<'_>,
 ) -> Result<Built, LaunchError> {
     let Parts {
-        kernel,
-        initrd,
+        beginning,
         devices,
         screen,
         started,
     } = parts;
+    let (kernel, initrd) = match beginning {
+        Beginning::Kernel(kernel, initrd) => (kernel, initrd),
+        Beginning::Saved(saved) => {
+            return go_on(config, saved, devices, screen);
+        }
+    };
     let line = config.kernel.command_line(&config.command_line, started);
     // The kernel decides which devices it has, and so how many pages are above
     // RAM. Most kernels are of 2007: each device has a page, except the
@@ -62,7 +68,7 @@ pub(super) fn build(
     let usual = u32::try_from(devices.len()).unwrap_or(u32::MAX);
     let memory =
         GuestMemory::growing(config.memory, usual).map_err(lack(config))?;
-    let loaded = loader::load(&memory, kernel, initrd, &line)
+    let loaded = loader::load(&memory, kernel, initrd.as_ref(), &line)
         .map_err(|error| named(config, error))?;
     let devices = Attached::to(loaded.interface, devices)?;
     // Memory does not shrink. Devices on a PCI bus have no pages above RAM, and
@@ -98,6 +104,54 @@ pub(super) fn build(
         start,
         interface,
         paging,
+    })
+}
+
+/// Builds the Guest of a snapshot, which goes on where it stood.
+fn go_on(
+    config: &Config,
+    saved: &mut Saved,
+    devices: Vec<OpenDevice>,
+    screen: Arc<Screen>,
+) -> Result<Built, LaunchError> {
+    let machine = &saved.manifest.machine;
+    let interface = machine.interface().unwrap_or_default();
+    let devices = Attached::to(interface, devices)?;
+    let pages = machine.pages_above_ram();
+    if devices.pages_above_ram() > pages {
+        let text = "it has other devices than its guest has used".to_owned();
+        return Err(saved.does_not_fit(RestoreError::Other(text)).into());
+    }
+    let memory = GuestMemory::new(machine.ram, pages).map_err(lack(config))?;
+    let start = Initialize {
+        pfn_limit: memory.pfn_limit(),
+        pgdir: 0,
+        start: 0,
+        page_offset: 0,
+    };
+    let state = machine.devices.clone();
+    let guest: Arc<dyn Engine> = Native::new(memory);
+    let pci = devices.on_pci();
+    let bus = devices.on_bus(&guest, screen)?;
+    // Devices describe themselves in memory when they get their place.
+    saved.fill(guest.memory())?;
+    let restored = bus.restore(&state);
+    restored.map_err(|error| saved.does_not_fit(error))?;
+    guest.initialize(Setup {
+        slow_paths: config.slow_paths,
+        isolation: config.isolation,
+        interface,
+        pci,
+        resumed: Some(saved.resumed()?),
+        ..Setup::from(start)
+    })?;
+    Ok(Built {
+        guest,
+        bus,
+        start,
+        interface,
+        // The Host knows it.
+        paging: Format::default(),
     })
 }
 

@@ -176,6 +176,8 @@ pub struct ShareConfig {
 pub struct DiskConfig {
     /// Its name.
     pub path: PathBuf,
+    /// qcow2 images above it, each above the one before. They are only read.
+    pub layers: Vec<PathBuf>,
     /// Whether the Guest may only read it.
     pub read_only: bool,
     /// Where the Guest's changes go.

@@ -40,11 +40,14 @@ pub(super) fn open(
         return Err(failed(DiskError::NotRaw(format)));
     }
     warn_of_rest(path, opened.beyond_last_sector());
+    let mut opened = opened;
+    for layer in &disk.layers {
+        opened = opened.under_layer(layer).map_err(failed)?;
+    }
+    let top = disk.layers.last().unwrap_or(path);
     let opened = match &disk.changes {
         Changes::Kept => opened,
-        Changes::Overlay(file) => {
-            opened.overlaid(path, file).map_err(failed)?
-        }
+        Changes::Overlay(file) => opened.overlaid(top, file).map_err(failed)?,
         Changes::ThrownAway => opened.thrown_away().map_err(failed)?,
     };
     let mut block = Block::new(match disk.fail {

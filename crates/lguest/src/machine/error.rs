@@ -15,6 +15,7 @@ use crate::engine::RequestError;
 use crate::loader::{BootError, InitrdError, KernelError, LoadError};
 use crate::machines::MachineError;
 use crate::needs::{Cause, Lack};
+use crate::snapshot::SnapshotError;
 use crate::transport::keys::BusError;
 use crate::transport::keys::lan::LanError;
 use crate::transport::virtio::{PciBusError, VirtioBusError};
@@ -142,6 +143,9 @@ pub enum LaunchError {
          'taskset -p $$' say which there are"
     )]
     Processors(String, io::Error),
+    /// A snapshot cannot be used.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
     /// The bus is full.
     #[error(transparent)]
     Bus(#[from] BusError),
@@ -247,6 +251,7 @@ impl LaunchError {
             | Self::Stats { .. }
             | Self::Core { .. }
             | Self::Capture { .. }
+            | Self::Snapshot(_)
             | Self::Log { .. } => Outcome::BadFile,
             Self::Parent(ParentError::Gone) => Outcome::Signal(TERMINATED),
             Self::Parent(_)

@@ -19,6 +19,7 @@ use crate::cli::exit::Outcome;
 use crate::devices::Readiness;
 use crate::engine::Engine;
 use crate::machine::ending::Ending;
+use crate::machine::quiet::Quiet;
 use crate::machine::signals;
 use crate::thread;
 use crate::transport::Transport;
@@ -44,6 +45,7 @@ impl Inputs {
     pub fn start(
         bus: &Arc<dyn Transport>,
         guest: &Arc<dyn Engine>,
+        quiet: &Arc<Quiet>,
         ending: &Ending,
     ) -> io::Result<Self> {
         let nudged = Arc::new(Nudge {
@@ -57,6 +59,7 @@ impl Inputs {
         let mut watcher = Watcher {
             bus: bus.clone(),
             guest: guest.clone(),
+            quiet: quiet.clone(),
             ending: ending.clone(),
             nudged: nudged.clone(),
             inputs: bus
@@ -152,6 +155,7 @@ const INTERRUPT: u8 = 2;
 struct Watcher {
     bus: Arc<dyn Transport>,
     guest: Arc<dyn Engine>,
+    quiet: Arc<Quiet>,
     ending: Ending,
     nudged: Arc<Nudge>,
     inputs: Vec<Input>,
@@ -232,7 +236,9 @@ impl Watcher {
                     _ => nudged,
                 };
                 let cause = input.state.cause(now, readable, told);
-                if cause.is_some_and(|cause| !self.serve(i, cause)) {
+                let Some(cause) = cause else { continue };
+                let quiet = Arc::clone(&self.quiet);
+                if !quiet.give(|| self.serve(i, cause)) {
                     return;
                 }
             }

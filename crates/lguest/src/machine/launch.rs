@@ -5,6 +5,7 @@
 //! the run ends in one way only: the Guest dies, and the main thread gets the
 //! reason.
 
+use super::beginning::Beginning;
 use super::build::{Built, Parts, build, plan};
 use super::config::Config;
 use super::counted::Counted;
@@ -15,6 +16,7 @@ use super::inputs::Inputs;
 use super::named::{Prepared, Running};
 use super::open::Opened;
 use super::owner::{self, Owner};
+use super::quiet::Quiet;
 use super::run::Run;
 use super::signals::Signals;
 use super::stats::{RunReport, Sink};
@@ -27,6 +29,8 @@ use crate::debugger::Debugger;
 use crate::engine::{Death, Isolation, printable};
 use crate::machines::MachineError;
 use crate::needs::{self, Lack};
+use crate::snapshot::Saved;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// Runs a Guest on the terminal, from its first instruction to its end.
@@ -36,6 +40,15 @@ use std::time::Instant;
 ///
 /// [`LaunchError`]. Its message is one line and names the cure.
 pub fn launch(config: &Config, started: u64) -> Result<Outcome, LaunchError> {
+    launch_from(config, None, started)
+}
+
+/// The same for a Guest that goes on from a snapshot, if there is one.
+pub(super) fn launch_from(
+    config: &Config,
+    saved: Option<Saved>,
+    started: u64,
+) -> Result<Outcome, LaunchError> {
     let start = Instant::now();
     let mut waits = None;
     if let Some(named) = config.named.as_ref().filter(|named| named.detach) {
@@ -54,19 +67,23 @@ pub fn launch(config: &Config, started: u64) -> Result<Outcome, LaunchError> {
     processors::use_only(&config.limits.cpus)?;
     let parent = config.die_with.map(owner::find).transpose()?;
     let named = config.named.as_ref();
-    let named = named.map(|named| Prepared::new(named, waits)).transpose()?;
+    let named = named
+        .map(|named| Prepared::new(config, named, waits))
+        .transpose()?;
     let (named, remote) = named.unzip();
-    let opened = Opened::open(config, remote).map_err(LaunchError::or_lack)?;
-    for hint in hints::about(config, &opened.kernel, opened.initrd.as_ref()) {
-        terminal::tell(&hint);
+    let mut opened =
+        Opened::open(config, saved, remote).map_err(LaunchError::or_lack)?;
+    if let Beginning::Kernel(kernel, initrd) = &opened.beginning {
+        for hint in hints::about(config, kernel, initrd.as_ref()) {
+            terminal::tell(&hint);
+        }
     }
     // From here on nothing is opened: the contents of the files are not
     // trusted.
     let plan = plan(config);
     let mut walls = confine::before_threads(&plan);
     let parts = Parts {
-        kernel: &opened.kernel,
-        initrd: opened.initrd.as_ref(),
+        beginning: &mut opened.beginning,
         devices: opened.devices,
         screen: opened.screen.clone(),
         started,
@@ -110,17 +127,21 @@ pub fn launch(config: &Config, started: u64) -> Result<Outcome, LaunchError> {
             terminal::tell(&wall.to_string());
         }
     }
+    let quiet = Arc::<Quiet>::default();
     let mut control = None;
     let serve = || {
-        let guest = &built.guest;
-        let named = named.map(|n| n.start(config, guest, counted, &ending));
+        let named = named
+            .map(|n| n.start(config, &built, &quiet, counted, &ending));
         control = named.transpose()?;
         Ok(())
     };
     let debugger = debugger.as_ref();
-    let ended = run(&built, &ending, opened.stats, debugger, start, serve);
-    if let Ok((Outcome::Died, reason)) = &ended {
-        opened.autopsy.perform(reason, &built, &opened.kernel);
+    let stats = opened.stats;
+    let ended = run(&built, &quiet, &ending, stats, debugger, start, serve);
+    if let Ok((Outcome::Died, reason)) = &ended
+        && let Beginning::Kernel(kernel, _) = &opened.beginning
+    {
+        opened.autopsy.perform(reason, &built, kernel);
     }
     note_end(&ending, control, &ended);
     ended.map(|(outcome, _)| outcome)
@@ -147,6 +168,7 @@ fn note_end(
 /// starts the control socket. Returns the outcome and the reason.
 fn run(
     built: &Built,
+    quiet: &Arc<Quiet>,
     ending: &Ending,
     stats: Option<Sink>,
     debugger: Option<&Debugger>,
@@ -155,7 +177,7 @@ fn run(
 ) -> Result<(Outcome, String), LaunchError> {
     let Built { guest, bus, .. } = built;
     terminal::enter();
-    let inputs = Inputs::start(bus, guest, ending);
+    let inputs = Inputs::start(bus, guest, quiet, ending);
     let inputs = inputs.map_err(lacks("watch the guest's input"));
     let ended = inputs.and_then(|inputs| {
         // The control socket may say at once that the machine is ready. So

@@ -13,8 +13,13 @@ mod debugger;
 mod launch;
 pub use launch::launch;
 
+mod restore;
+pub use restore::{Restore, restore};
+
 mod error;
 pub use error::LaunchError;
+
+mod beginning;
 
 mod open;
 
@@ -42,6 +47,8 @@ mod counted;
 
 mod metrics;
 
+mod freeze;
+
 mod processors;
 
 mod named;
@@ -52,6 +59,8 @@ mod ending;
 pub use ending::Ending;
 
 pub mod inputs;
+
+pub mod quiet;
 
 pub mod owner;
 

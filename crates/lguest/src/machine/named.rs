@@ -4,12 +4,15 @@
 //! control socket starts last, just before the Guest runs, and ends after its
 //! clients have received how the machine has ended.
 
+use super::build::Built;
 use super::config::{Config, Kernel, Named};
 use super::counted::Counted;
 use super::detach::Ready;
 use super::ending::Ending;
 use super::error::{LaunchError, lacks};
+use super::freeze::{self, Before, Snapshots};
 use super::notify::Notify;
+use super::quiet::Quiet;
 use super::signals;
 use crate::cli::exit::Outcome;
 use crate::devices::console::Remote;
@@ -17,7 +20,7 @@ use crate::devices::console::backlog::{Backlog, now};
 use crate::engine::{Engine, Hold};
 use crate::machine::terminal;
 use crate::machines::claim::{Claim, Files, Record};
-use crate::machines::protocol::Counts;
+use crate::machines::protocol::{Counts, Frozen};
 use crate::machines::record::Facts;
 use crate::machines::server::{Controlled, Ended, Parts, Server};
 use crate::needs;
@@ -43,6 +46,7 @@ pub(super) struct Prepared {
     claim: Claim,
     files: Files,
     named: Named,
+    before: Before,
     ready: Option<Ready>,
     notify: Option<Notify>,
     backlog: Arc<Backlog>,
@@ -63,11 +67,13 @@ pub(super) struct Running {
 impl Prepared {
     /// Claims the folder of `named`. Returns also what its console gets.
     pub(super) fn new(
+        config: &Config,
         named: &Named,
         ready: Option<Ready>,
     ) -> Result<(Self, Remote), LaunchError> {
         needs::refused_with_a_name().map_or(Ok(()), Err)?;
         let keep = lacks("make a control socket");
+        let keep_disks = lacks("find the folder that it works in");
         let (claim, files) = Claim::make(&named.name)?;
         let prepare = || {
             let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
@@ -88,6 +94,7 @@ impl Prepared {
             claim,
             files,
             named: named.clone(),
+            before: freeze::before(config).map_err(keep_disks)?,
             ready,
             notify: Notify::new(),
             backlog,
@@ -106,10 +113,12 @@ impl Prepared {
     pub(super) fn start(
         mut self,
         config: &Config,
-        guest: &Arc<dyn Engine>,
+        built: &Built,
+        quiet: &Arc<Quiet>,
         counted: Counted,
         ending: &Ending,
     ) -> Result<Running, LaunchError> {
+        let guest = &built.guest;
         let facts = Facts {
             name: self.named.name.clone(),
             pid: std::process::id(),
@@ -131,6 +140,7 @@ impl Prepared {
                 ending: ending.clone(),
                 hold: None,
                 counted,
+                snapshots: Snapshots::new(config, built, self.before, quiet),
                 stop_with: self.named.stop_keys(built_in),
                 ready: self.ready,
                 notify: self.notify,
@@ -196,6 +206,7 @@ struct Machine {
     ending: Ending,
     hold: Option<Hold>,
     counted: Counted,
+    snapshots: Snapshots,
     stop_with: Option<String>,
     ready: Option<Ready>,
     notify: Option<Notify>,
@@ -229,6 +240,14 @@ impl Controlled for Machine {
 
     fn resume(&mut self) {
         self.hold = None;
+    }
+
+    fn freeze(&mut self) -> Result<(Frozen, [OwnedFd; 3]), String> {
+        self.snapshots.freeze(&self.facts.settings)
+    }
+
+    fn thaw(&mut self) {
+        self.snapshots.thaw();
     }
 
     fn stop_keys(&self) -> Option<String> {

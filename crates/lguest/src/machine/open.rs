@@ -5,6 +5,7 @@
 
 use super::attach::OpenDevice;
 use super::autopsy::Autopsy;
+use super::beginning::Beginning;
 use super::config::{
     Config, DebuggerAt, DeviceConfig, Kernel, LinkConfig, NetConfig,
     ShareConfig, Stats,
@@ -19,6 +20,7 @@ use crate::devices::net::{Nic, Tap, stream, user};
 use crate::devices::share::Share;
 use crate::loader::{Image, InitrdError, KernelError};
 use crate::needs;
+use crate::snapshot::Saved;
 use crate::transport::keys::lan::Lan;
 use lg_wire::fast_path;
 use rustix::event::{EventfdFlags, eventfd};
@@ -33,8 +35,7 @@ use std::sync::Arc;
 
 /// All files and networks of a run, open.
 pub(super) struct Opened {
-    pub(super) kernel: Image,
-    pub(super) initrd: Option<File>,
+    pub(super) beginning: Beginning,
     pub(super) devices: Vec<OpenDevice>,
     pub(super) screen: Arc<Screen>,
     /// An event for `--exit-on-eof`: the Guest has all of its input.
@@ -48,25 +49,36 @@ pub(super) struct Opened {
     pub(super) metrics: Option<OwnedFd>,
 }
 
+/// Opens what a Guest of `config` begins with.
+fn open_kernel(config: &Config) -> Result<Beginning, LaunchError> {
+    let kernel = match &config.kernel {
+        Kernel::Embedded => Image::Embedded(default_guest::IMAGE),
+        Kernel::File(path) => {
+            let file = open_file(path).map_err(|error| {
+                named(config, KernelError::from(error).into())
+            })?;
+            Image::File(file)
+        }
+    };
+    let initrd = config.initrd.as_ref().map(|path| open_file(path));
+    let initrd = initrd
+        .transpose()
+        .map_err(|e| named(config, InitrdError::from(e).into()))?;
+    Ok(Beginning::Kernel(kernel, initrd))
+}
+
 impl Opened {
-    /// Opens them. `remote` is what a machine with a name adds to its console.
+    /// Opens them. `saved` is the snapshot of a Guest that goes on, and
+    /// `remote` is what a machine with a name adds to its console.
     pub(super) fn open(
         config: &Config,
+        saved: Option<Saved>,
         remote: Option<Remote>,
     ) -> Result<Self, LaunchError> {
-        let kernel = match &config.kernel {
-            Kernel::Embedded => Image::Embedded(default_guest::IMAGE),
-            Kernel::File(path) => {
-                let file = open_file(path).map_err(|error| {
-                    named(config, KernelError::from(error).into())
-                })?;
-                Image::File(file)
-            }
+        let beginning = match saved {
+            Some(saved) => Beginning::Saved(Box::new(saved)),
+            None => open_kernel(config)?,
         };
-        let initrd = config.initrd.as_ref().map(|path| open_file(path));
-        let initrd = initrd
-            .transpose()
-            .map_err(|e| named(config, InitrdError::from(e).into()))?;
         let mut devices = Vec::with_capacity(config.devices.len() + 1);
         let limit = config.limits.disks.map(Limit::new);
         let limit = limit.as_ref();
@@ -94,8 +106,7 @@ impl Opened {
         })?;
         captures::begin(captures, &mut devices)?;
         Ok(Self {
-            kernel,
-            initrd,
+            beginning,
             devices,
             screen,
             input_end,

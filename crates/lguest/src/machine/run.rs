@@ -163,7 +163,8 @@ mod tests {
     ) -> (Death, u64, u64) {
         let engine: Arc<dyn Engine> = guest.clone();
         let ending = Ending::new(engine.clone());
-        let inputs = Inputs::start(bus, &engine, &ending).unwrap();
+        let inputs =
+            Inputs::start(bus, &engine, &Arc::default(), &ending).unwrap();
         let mut run = Run::new(engine, &**bus, inputs, None);
         let death = run.until_death().unwrap();
         let (outcome, _) = ending.outcome(&death);
@@ -251,7 +252,8 @@ mod tests {
         let mut driver = Driver::new(&guest, testing::RING);
         let engine: Arc<dyn Engine> = guest.clone();
         let ending = Ending::new(engine.clone());
-        let inputs = Inputs::start(&bus, &engine, &ending).unwrap();
+        let inputs =
+            Inputs::start(&bus, &engine, &Arc::default(), &ending).unwrap();
         let mut run = Run::new(engine, &*bus, inputs, None);
         std::thread::scope(|scope| {
             let ran = scope.spawn(move || {

@@ -5,6 +5,7 @@
 use super::name::Name;
 use super::protocol::State;
 use crate::cli::exit::Outcome;
+use crate::snapshot::SnapshotError;
 use std::io;
 use std::path::PathBuf;
 
@@ -93,6 +94,9 @@ pub enum MachineError {
         /// Why it failed.
         error: io::Error,
     },
+    /// A snapshot cannot be used or made.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
     /// Standard input or output of the command itself fails.
     #[error("cannot {0}: {1}")]
     Own(&'static str, io::Error),
@@ -115,6 +119,7 @@ impl MachineError {
             Self::NotOurs { .. }
             | Self::Place { .. }
             | Self::TooLong(_)
+            | Self::Snapshot(_)
             | Self::File { .. } => Outcome::BadFile,
             Self::Own(..) => Outcome::Failed,
         }

@@ -10,14 +10,21 @@ use crate::credentials::peer_of_our_user;
 use crate::engine::printable;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::{SendFlags, send};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, recvmsg,
+    send,
+};
 use serde::de::DeserializeOwned;
-use std::io;
+use std::io::{self, IoSliceMut};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 /// How long an answer may take.
 pub const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How many files come with one message.
+const FILES_MOST: usize = 3;
 
 /// A connection.
 pub struct Link {
@@ -26,6 +33,8 @@ pub struct Link {
     /// The Launcher's process.
     pub pid: u32,
     incoming: Vec<u8>,
+    /// Files that have come.
+    files: Vec<OwnedFd>,
     next: u64,
 }
 
@@ -67,6 +76,7 @@ impl Link {
             socket,
             pid,
             incoming: Vec::new(),
+            files: Vec::new(),
             next: 0,
         })
     }
@@ -147,7 +157,7 @@ impl Link {
                 return Err(self.no_answer("it sends no lines"));
             }
             let mut bytes = [0; 16 << 10];
-            match rustix::io::read(&self.socket, &mut bytes) {
+            match self.receive(&mut bytes) {
                 Ok(0) => return Ok(Heard::Closed),
                 Ok(n) => self.incoming.extend_from_slice(&bytes[..n]),
                 Err(Errno::INTR) => {}
@@ -158,6 +168,27 @@ impl Link {
                 }
             }
         }
+    }
+
+    /// Receives bytes, and keeps files that come with them.
+    fn receive(&mut self, bytes: &mut [u8]) -> rustix::io::Result<usize> {
+        let mut space =
+            [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FILES_MOST))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let mut parts = [IoSliceMut::new(bytes)];
+        let flags = RecvFlags::CMSG_CLOEXEC;
+        let got = recvmsg(&self.socket, &mut parts, &mut control, flags)?;
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(files) = message {
+                self.files.extend(files);
+            }
+        }
+        Ok(got.bytes)
+    }
+
+    /// The files that have come with messages so far.
+    pub fn take_files(&mut self) -> Vec<OwnedFd> {
+        std::mem::take(&mut self.files)
     }
 
     /// Waits for a message until `deadline`.

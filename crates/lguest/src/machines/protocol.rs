@@ -39,6 +39,12 @@ pub enum Call {
     Pause {},
     /// The Guest goes on: [`Done`].
     Resume {},
+    /// The Guest stops, and its files are handed over for a snapshot:
+    /// [`Frozen`]. It goes on with `thaw`, or when the client closes its
+    /// connection. One client at a time may do this.
+    Freeze {},
+    /// The Guest goes on that this client has frozen: [`Done`].
+    Thaw {},
     /// Asks the Guest to power off, the way that its kind offers: [`Asked`].
     Stop {},
     /// Ends the Guest: [`Done`]. The end itself comes later.
@@ -79,9 +85,9 @@ pub enum Call {
 
 impl Call {
     /// The names of all calls.
-    pub const METHODS: [&'static str; 10] = [
-        "inspect", "stats", "pause", "resume", "stop", "kill", "wait", "read",
-        "attach", "write",
+    pub const METHODS: [&'static str; 12] = [
+        "inspect", "stats", "pause", "resume", "freeze", "thaw", "stop",
+        "kill", "wait", "read", "attach", "write",
     ];
 }
 
@@ -220,6 +226,16 @@ pub struct DeviceCounts {
 )]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Done {}
+
+/// The answer to `freeze`. With its first byte come three descriptors: the
+/// Guest's memory, the state that its views share, and its patched copies.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Frozen {
+    /// What the manifest of a snapshot says of the machine. It belongs to this
+    /// version of lguest.
+    pub machine: Value,
+}
 
 /// The answer to `stop`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,8 +7,8 @@
 //! sends something, the Guest prints something, or the machine ends.
 
 use super::protocol::{
-    Asked, Attached, BYTES_MOST, Call, Counts, Done, Failure, Id, Inspected,
-    LINE_MOST, Read, State, answer, failed, notification, parse,
+    Asked, Attached, BYTES_MOST, Call, Counts, Done, Failure, Frozen, Id,
+    Inspected, LINE_MOST, Read, State, answer, failed, notification, parse,
 };
 use super::record::{End, Facts};
 use crate::credentials::peer_of_our_user;
@@ -16,9 +16,13 @@ use crate::devices::console::backlog::Backlog;
 use crate::lock::lock;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::{SendFlags, SocketFlags, accept_with, send};
-use std::io;
-use std::os::fd::OwnedFd;
+use rustix::net::{
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags,
+    accept_with, send, sendmsg,
+};
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -53,6 +57,15 @@ pub trait Controlled: Send {
     fn pause(&mut self) -> Result<(), String>;
     /// The Guest goes on.
     fn resume(&mut self);
+    /// Stops the Guest until [`Self::thaw`] and hands its files over. May block
+    /// as long as its disks do.
+    ///
+    /// # Errors
+    ///
+    /// Why not.
+    fn freeze(&mut self) -> Result<(Frozen, [OwnedFd; 3]), String>;
+    /// A frozen Guest goes on.
+    fn thaw(&mut self);
     /// What to type to ask the Guest to power off, if that is possible.
     fn stop_keys(&self) -> Option<String>;
     /// Begins to end the Guest. Does not block.
@@ -100,6 +113,8 @@ pub struct Server {
     types: Option<u64>,
     /// The client of whose bytes only a part is typed.
     begun: Option<u64>,
+    /// The client that has frozen the Guest.
+    freezes: Option<u64>,
     told_ready: bool,
     /// The state that is noted for those that do not ask.
     noted: Option<State>,
@@ -117,6 +132,8 @@ struct Client {
     silent: bool,
     /// What it has not received yet.
     outgoing: Vec<u8>,
+    /// Files that go with the next byte.
+    files: Vec<OwnedFd>,
     /// Since when it has not taken that.
     stuck: Option<Instant>,
     /// The position in the output, if it follows that.
@@ -144,6 +161,7 @@ impl Client {
             incoming: Vec::new(),
             silent: false,
             outgoing: Vec::new(),
+            files: Vec::new(),
             stuck: None,
             looks: None,
             waits: None,
@@ -178,6 +196,7 @@ impl Client {
         self.looks = None;
         self.waits = None;
         self.outgoing.clear();
+        self.files.clear();
     }
 
     fn say(&mut self, line: &[u8]) {
@@ -198,8 +217,9 @@ impl Client {
     /// Sends what it takes at once.
     fn flush(&mut self) {
         while !self.outgoing.is_empty() {
-            match send(&self.socket, &self.outgoing, SendFlags::NOSIGNAL) {
+            match send_with(&self.socket, &self.outgoing, &self.files) {
                 Ok(n) => {
+                    self.files.clear();
                     self.outgoing.drain(..n);
                     self.stuck = None;
                 }
@@ -260,6 +280,7 @@ impl Server {
             next: 0,
             types: None,
             begun: None,
+            freezes: None,
             told_ready: false,
             noted: None,
         }
@@ -353,6 +374,12 @@ impl Server {
         let types = |client: &Client| Some(client.number) == self.types;
         if !self.clients.iter().any(types) {
             self.types = None;
+        }
+        let freezes = |client: &Client| {
+            Some(client.number) == self.freezes && !client.hung
+        };
+        if self.freezes.is_some() && !self.clients.iter().any(freezes) {
+            self.thaw();
         }
         Ok(())
     }
@@ -531,6 +558,31 @@ impl Server {
                 machine.resume();
                 client.answer(id.as_ref(), |id| answer(id, &Done {}));
             }
+            Call::Freeze {} if self.freezes.is_some() => {
+                let text = "another snapshot of it is being taken";
+                client.answer(id.as_ref(), refuse(text));
+            }
+            Call::Freeze {} => match machine.freeze() {
+                Ok((frozen, files)) => {
+                    self.freezes = Some(client.number);
+                    client.files.extend(files);
+                    client.answer(id.as_ref(), |id| answer(id, &frozen));
+                }
+                Err(text) => client.answer(id.as_ref(), refuse(&text)),
+            },
+            Call::Thaw {} => {
+                let theirs = self.freezes == Some(client.number);
+                client.answer(id.as_ref(), |id| match theirs {
+                    true => answer(id, &Done {}),
+                    false => {
+                        let text = "this client has not frozen it";
+                        failed(id, Failure::NotNow, text)
+                    }
+                });
+                if theirs {
+                    self.thaw();
+                }
+            }
             Call::Stop {} => {
                 let typed = machine.stop_keys();
                 client.answer(id.as_ref(), |id| {
@@ -575,6 +627,13 @@ impl Server {
                     self.type_on();
                 }
             }
+        }
+    }
+
+    /// The Guest goes on, if it is frozen.
+    fn thaw(&mut self) {
+        if self.freezes.take().is_some() {
+            self.parts.machine.thaw();
         }
     }
 
@@ -686,6 +745,23 @@ impl Server {
             client.told_end = true;
         }
     }
+}
+
+/// Sends bytes, and `files` with the first of them.
+fn send_with(
+    socket: &OwnedFd,
+    bytes: &[u8],
+    files: &[OwnedFd],
+) -> rustix::io::Result<usize> {
+    if files.is_empty() {
+        return send(socket, bytes, SendFlags::NOSIGNAL);
+    }
+    let files: Vec<BorrowedFd<'_>> = files.iter().map(AsFd::as_fd).collect();
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    control.push(SendAncillaryMessage::ScmRights(&files));
+    let bytes = [IoSlice::new(bytes)];
+    sendmsg(socket, &bytes, &mut control, SendFlags::NOSIGNAL)
 }
 
 /// What is ready.

@@ -14,8 +14,13 @@ mod held;
 pub mod keys;
 pub mod virtio;
 
-use crate::devices::{NamedCounts, Readiness, Violation};
+use crate::devices::{
+    NamedCounts, Readiness, RestoreError, Saved, Versioned, Violation,
+};
 use crate::engine::{DeviceAccess, SharedPage};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::io;
 use std::os::fd::OwnedFd;
 
@@ -39,6 +44,43 @@ pub enum Notified {
     Done,
     /// Buffers for the input of the device at this index.
     Buffers(usize),
+}
+
+/// The state of a bus as data, whatever its transport is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TransportState {
+    /// The kind of the bus.
+    bus: String,
+    state: Value,
+}
+
+impl TransportState {
+    /// That of a bus with `state`.
+    fn of<T: Saved + Serialize>(state: &Versioned<T>) -> Self {
+        Self {
+            bus: T::DEVICE.into(),
+            // There is nothing in it that JSON cannot say.
+            state: serde_json::to_value(state).unwrap_or_default(),
+        }
+    }
+
+    /// The state, if it is one of this kind of bus.
+    fn read<T>(&self) -> Result<Versioned<T>, RestoreError>
+    where
+        T: Saved + DeserializeOwned,
+    {
+        let other = |text: String| {
+            RestoreError::Other(crate::engine::printable(text.as_bytes()))
+        };
+        let (theirs, ours) = (&self.bus, T::DEVICE);
+        if theirs != ours {
+            let text = format!("it is of a {theirs}, and this is a {ours}");
+            return Err(other(text));
+        }
+        Versioned::deserialize(&self.state)
+            .map_err(|error| other(error.to_string()))
+    }
 }
 
 /// All devices of a Guest, as the rest of the Launcher sees them. Any thread
@@ -116,6 +158,21 @@ pub trait Transport: Send + Sync {
     /// The counts of each device, with its type. A device that another thread
     /// is using has none.
     fn counters(&self) -> Vec<(&'static str, NamedCounts)>;
+
+    /// The state of the bus and of all devices. The Guest must stand still, and
+    /// no thread may call [`Self::handle_input`] meanwhile. The Guest's memory
+    /// and its interrupts are saved afterwards, because disks finish their
+    /// requests first. May block.
+    fn state(&self) -> TransportState;
+
+    /// Goes on with `state`, which was taken of a bus with the same devices. To
+    /// be called once at most, before the Guest runs and after its memory was
+    /// filled.
+    ///
+    /// # Errors
+    ///
+    /// [`RestoreError`]; then the bus cannot be used any more.
+    fn restore(&self, state: &TransportState) -> Result<(), RestoreError>;
 
     /// Ends all devices and waits until they have finished. Returns the counts
     /// of each, with its type. A device that another thread is using is

@@ -17,5 +17,6 @@ mod many;
 mod metrics;
 mod place;
 mod settings;
+mod snapshots;
 mod strangers;
 mod top;

@@ -40,8 +40,8 @@ const ROWS: [Row; 14] = [
     (
         "as",
         libc::RLIMIT_AS,
-        16 << 20,
-        "only 16 MiB of address space",
+        20 << 20,
+        "only 20 MiB of address space",
     ),
     (
         "as",

@@ -74,6 +74,30 @@ impl Disk {
         Self::of(Backing::Image(image), bytes, false)
     }
 
+    /// This disk with the qcow2 image at `path` above it, open to read only.
+    /// The name that the image has for its base does not count.
+    ///
+    /// # Errors
+    ///
+    /// [`DiskError`] says what is wrong with the image.
+    pub fn under_layer(self, path: &Path) -> Result<Self, DiskError> {
+        let failed = |error| DiskError::Overlay {
+            path: path.to_owned(),
+            error,
+        };
+        let Opened { file, again, .. } = Opened::open(path, true)
+            .map_err(|error| failed(LayerError::Open(Box::new(error))))?;
+        if format::of(&file) != Some(QCOW2) {
+            return Err(failed(LayerError::NotAnImage));
+        }
+        base_of(&file)?;
+        let base = self.into_base().map_err(DiskError::Tables)?;
+        let image = Image::open(file, again, false, Some(base))
+            .map_err(DiskError::Tables)?;
+        let bytes = image.size();
+        Self::of(Backing::Image(image), bytes, true)
+    }
+
     /// A disk whose changes end with the Guest. `self` is open to read.
     ///
     /// # Errors

@@ -69,6 +69,12 @@ impl Holds {
         held.still
     }
 
+    /// Whether the Guest stands at a clean point and stays there.
+    pub(super) fn is_still(&self) -> bool {
+        let held = lock(&self.held);
+        held.still && held.count > 0
+    }
+
     /// Whether an order waits.
     pub(super) fn is_asked(&self) -> bool {
         lock(&self.held).ask.is_some()

@@ -16,6 +16,7 @@ use super::clock;
 use super::death::Death;
 use super::debug::{Ask, Told};
 use super::error::RequestError;
+use super::frozen::{Frozen, Resumed};
 use super::hold::Hold;
 use super::interface::{Engine, EngineCounters, Exit, Requests, Setup};
 use crate::lock::lock;
@@ -52,6 +53,7 @@ mod processes;
 mod slots;
 
 mod spawn;
+pub use spawn::view_program;
 pub(crate) use spawn::{check_processor, no_program};
 
 mod child;
@@ -160,6 +162,12 @@ impl Engine for Native {
         if core.running.get().is_some() {
             return Err(RequestError::AlreadyInitialised);
         }
+        if let Some(Resumed { state, .. }) = &setup.resumed {
+            if !state.is_possible(core.memory.limit()) {
+                return Err(RequestError::BadState);
+            }
+            lock(&core.bindings).restore(&state.bindings);
+        }
         let running = Running::start(&core.memory, &setup)?;
         let _ = core.running.set(running);
         let watched = Arc::clone(core);
@@ -195,6 +203,21 @@ impl Engine for Native {
 
     fn debug(&self, ask: Ask) -> Result<Told, RequestError> {
         self.core.debug(ask)
+    }
+
+    fn freeze(&self) -> Result<Frozen, RequestError> {
+        let running = self.core.alive()?;
+        if !self.core.holds.is_still() {
+            return Err(RequestError::NotHeld);
+        }
+        let [memory, state_file, copies] = running.files()?;
+        let bindings = lock(&self.core.bindings).all();
+        Ok(Frozen {
+            state: running.shared.engine_state(bindings),
+            memory,
+            state_file,
+            copies,
+        })
     }
 
     fn wait_for_buffers(&self, woken: bool) -> bool {

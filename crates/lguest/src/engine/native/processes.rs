@@ -23,7 +23,7 @@ use lg_wire::state::{MAX_VIEWS, max_views};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::io::{self, Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{LockResult, Mutex, MutexGuard, TryLockError};
@@ -80,12 +80,13 @@ impl Processes {
     pub(super) fn start(
         memory: &GuestMemory,
         shared: &Shared,
+        copies: BorrowedFd<'_>,
         pages: &[SharedPage],
         user_processes: bool,
     ) -> Result<Self, Lack> {
         check_processor()?;
         let watch = Watch::new()?;
-        let (command, spawner) = start_spawner(memory, shared, pages)?;
+        let (command, spawner) = start_spawner(memory, shared, copies, pages)?;
         let processes = Self {
             max_views: max_views(memory.limit()),
             spawner,

@@ -6,14 +6,16 @@
 use super::huge_pages::HugePages;
 use super::kernel::Kernel;
 use super::processes::{NotRenewed, Processes};
-use super::state::Shared;
+use super::state::{Shared, write_at};
 use crate::engine::interface::{EngineCounters, Isolation, Setup};
-use crate::memory::GuestMemory;
+use crate::memory::{GuestMemory, sealed_file};
 use crate::needs::Lack;
 use lg_wire::fast_path;
 use lg_wire::spawn::read_progress;
-use lg_wire::state::{MAX_VIEWS, VERSION, page_bits};
+use lg_wire::state::{COPIES_SIZE, MAX_VIEWS, VERSION, page_bits};
 use lg_wire::turns::{self, Futex};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -28,6 +30,9 @@ pub(super) struct Running {
     pub(super) stands: AtomicBool,
     pub(super) kick_always: bool,
     memory: GuestMemory,
+    /// The Guest has run before, and knows the frequency of the counter.
+    resumed: bool,
+    copies: OwnedFd,
     huge_pages: Arc<HugePages>,
     /// Pieces of memory may become huge pages.
     makes_huge_pages: bool,
@@ -50,13 +55,21 @@ impl Running {
         version: u32,
     ) -> Result<Self, Lack> {
         let huge_pages = Arc::new(HugePages::new(memory));
-        let shared = Shared::new()
-            .map_err(|error| Lack::when("have memory for the guest", error))?;
+        let shared = Shared::new().map_err(no_memory)?;
         shared.set_up(setup, memory.limit());
+        let copies = copies(setup).map_err(no_memory)?;
+        if let Some(resumed) = &setup.resumed {
+            shared.resume(resumed).map_err(no_memory)?;
+        }
         let user_processes = setup.isolation == Isolation::User;
         let pages = &setup.shared_pages;
-        let processes =
-            Processes::start(memory, &shared, pages, user_processes)?;
+        let processes = Processes::start(
+            memory,
+            &shared,
+            copies.as_fd(),
+            pages,
+            user_processes,
+        )?;
         let without = |path| setup.slow_paths & path != 0;
         let running = Self {
             shared: Arc::new(shared),
@@ -65,6 +78,8 @@ impl Running {
             stands: AtomicBool::new(false),
             kick_always: without(fast_path::NO_KICK),
             memory: memory.clone(),
+            resumed: setup.resumed.is_some(),
+            copies,
             huge_pages,
             makes_huge_pages: !without(fast_path::HUGE_PAGES),
         };
@@ -90,7 +105,9 @@ impl Running {
     /// Gives the run token to the first view. May sleep, until the clock has
     /// been measured.
     pub(super) fn begin(&self) {
-        self.shared.set_tsc_khz();
+        if !self.resumed {
+            self.shared.set_tsc_khz();
+        }
         if !self.spread {
             self.processes.settle();
         }
@@ -124,6 +141,19 @@ impl Running {
         self.kick();
     }
 
+    /// The files of the Guest: its memory, the state, the patched copies.
+    pub(super) fn files(&self) -> Result<[OwnedFd; 3], Lack> {
+        let dup = |file: BorrowedFd<'_>| {
+            let file = rustix::io::fcntl_dupfd_cloexec(file, 3);
+            file.map_err(|error| Lack::when("take a snapshot", error))
+        };
+        Ok([
+            dup(self.memory.file())?,
+            dup(self.shared.file.as_fd())?,
+            dup(self.copies.as_fd())?,
+        ])
+    }
+
     /// The counts for the statistics.
     pub(super) fn counters(&self) -> EngineCounters {
         EngineCounters {
@@ -131,6 +161,19 @@ impl Running {
             huge_pages: self.huge_pages.made(),
         }
     }
+}
+
+/// The file of the patched copies.
+fn copies(setup: &Setup) -> io::Result<OwnedFd> {
+    let file = sealed_file("lguest-copies", COPIES_SIZE as u64)?;
+    if let Some(resumed) = &setup.resumed {
+        write_at(&file, 0, &resumed.copies)?;
+    }
+    Ok(file)
+}
+
+fn no_memory(error: impl Into<io::Error>) -> Lack {
+    Lack::when("have memory for the guest", error.into())
 }
 
 /// The processes, for requests that need them. A fuzz target of the mailbox has

@@ -9,12 +9,11 @@ use super::child::{Child, START, WATCH, lack};
 use super::footprint;
 use super::state::Shared;
 use crate::engine::interface::SharedPage;
-use crate::memory::{GuestMemory, executable_file, sealed_file};
+use crate::memory::{GuestMemory, executable_file};
 use crate::needs::{Cause, Lack};
 use lg_wire::spawn::{
     COMMAND_FD, COPIES_FD, MEMORY_FD, SHARED_PAGE_FD, STATE_FD, outbox_fd,
 };
-use lg_wire::state::COPIES_SIZE;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -26,11 +25,19 @@ use std::sync::atomic::Ordering;
 /// The view program.
 static VIEW: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/lg-view"));
 
+/// The view program. The Host's part of a state is laid out as this program
+/// has it.
+#[must_use]
+pub fn view_program() -> &'static [u8] {
+    VIEW
+}
+
 /// Starts the view spawner, with everything that it inherits. Also returns our
 /// end of the socket.
 pub(super) fn start_spawner(
     memory: &GuestMemory,
     shared: &Shared,
+    copies: BorrowedFd<'_>,
     pages: &[SharedPage],
 ) -> Result<(UnixStream, Child), Lack> {
     const TALK: &str = "talk to the guest's processes";
@@ -39,13 +46,11 @@ pub(super) fn start_spawner(
     let copy = program.try_clone().map_err(lack(START))?;
     File::from(copy).write_all(VIEW).map_err(lack(START))?;
     let_go_of_view();
-    let copies = sealed_file("lguest-copies", COPIES_SIZE as u64)
-        .map_err(lack("have memory for the guest"))?;
     let mut fds = vec![
         (memory.file(), MEMORY_FD),
         (shared.file.as_fd(), STATE_FD),
         (theirs.as_fd(), COMMAND_FD),
-        (copies.as_fd(), COPIES_FD),
+        (copies, COPIES_FD),
     ];
     fds.extend(pages.iter().map(|p| p.file.as_fd()).zip(SHARED_PAGE_FD..));
     for (index, page) in pages.iter().enumerate() {

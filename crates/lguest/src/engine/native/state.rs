@@ -6,7 +6,9 @@
 
 #![expect(unsafe_code, reason = "memory shared with hostile processes")]
 
+use crate::engine::bindings::Binding;
 use crate::engine::clock;
+use crate::engine::frozen::{EngineState, HOST_AT, Resumed};
 use crate::engine::interface::{Isolation, Setup};
 use crate::memory::sealed_file;
 use lg_abi::gen3::pci::MAX_DEVICES;
@@ -71,6 +73,7 @@ impl Shared {
         // No other process has the file yet.
         self.wire().setup.set(ViewSetup {
             limit,
+            resumed: u32::from(guest.resumed.is_some()),
             shared_pages: u32::try_from(pages.len()).expect("a bus is small"),
             shared_pfns,
             user_processes: u32::from(guest.isolation == Isolation::User),
@@ -85,6 +88,33 @@ impl Shared {
             device_count: u32::try_from(guest.pci.len()).unwrap_or(0),
             devices,
         });
+    }
+
+    /// Writes the state of a Guest that goes on. No other process has the file
+    /// yet.
+    pub(super) fn resume(&self, resumed: &Resumed) -> io::Result<()> {
+        let Resumed { state, host, .. } = resumed;
+        write_at(&self.file, HOST_AT, host)?;
+        let wire = self.wire();
+        wire.tsc_khz.store(state.tsc_khz, Ordering::SeqCst);
+        wire.irqs.store(state.irqs, Ordering::SeqCst);
+        let changes = &wire.config_changes;
+        changes.store(state.config_changes, Ordering::SeqCst);
+        let pages = &wire.written_pages;
+        pages.store(state.written_pages, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// The words of a Guest that stands still on which it relies.
+    pub(super) fn engine_state(&self, bindings: Vec<Binding>) -> EngineState {
+        let wire = self.wire();
+        EngineState {
+            tsc_khz: wire.tsc_khz.load(Ordering::SeqCst),
+            irqs: wire.irqs.load(Ordering::SeqCst),
+            config_changes: wire.config_changes.load(Ordering::SeqCst),
+            written_pages: wire.written_pages.load(Ordering::SeqCst),
+            bindings,
+        }
     }
 
     /// The [`VERSION`](lg_wire::state::VERSION) of the layout for which the
@@ -187,6 +217,20 @@ impl Drop for Shared {
         let _ =
             unsafe { rustix::mm::munmap(self.head.as_ptr().cast(), HEAD_SIZE) };
     }
+}
+
+/// Writes `bytes` into a memory file that has room for them.
+pub(super) fn write_at(
+    file: &OwnedFd,
+    at: u64,
+    bytes: &[u8],
+) -> io::Result<()> {
+    let mut written = 0;
+    while written < bytes.len() {
+        let rest = &bytes[written..];
+        written += rustix::io::pwrite(file, rest, at + written as u64)?;
+    }
+    Ok(())
 }
 
 /// The Guest's number, from which it makes its Ethernet address.

@@ -37,6 +37,12 @@ impl Controlled for Machine {
 
     fn resume(&mut self) {}
 
+    fn freeze(&mut self) -> Result<(Frozen, [OwnedFd; 3]), String> {
+        Err("it does nothing".into())
+    }
+
+    fn thaw(&mut self) {}
+
     fn stop_keys(&self) -> Option<String> {
         None
     }

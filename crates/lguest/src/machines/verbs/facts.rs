@@ -73,7 +73,7 @@ pub(super) fn json(value: &impl serde::Serialize) -> String {
 }
 
 /// Prints text to standard output.
-fn print(text: &str) -> io::Result<()> {
+pub(super) fn print(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;
     out.flush()

@@ -7,19 +7,23 @@ mod found;
 
 mod shown;
 
+mod clones;
 mod console;
 mod end;
 mod facts;
 mod logs;
 mod ps;
 mod sample;
+mod snapshot;
 mod top;
 
 use super::error::MachineError;
 use super::name::Name;
 use super::protocol::{Bytes, Call};
 use crate::cli::exit::Outcome;
+pub use clones::Clones;
 use found::{ask, find};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// A command about machines.
@@ -98,6 +102,19 @@ pub enum Verb {
         /// The machines. None: all that have ended.
         names: Vec<Name>,
     },
+    /// Takes a snapshot.
+    Snapshot {
+        /// The machine.
+        name: Name,
+        /// The folder for it.
+        folder: PathBuf,
+        /// Copies disks whose blocks cannot be cloned.
+        copies: bool,
+    },
+    /// Starts copies.
+    Clone(Clones),
+    /// Checks a snapshot.
+    CheckSnapshot(PathBuf),
     /// Types a line.
     Send {
         /// The machine.
@@ -146,6 +163,13 @@ fn carry_out(verb: Verb) -> Result<Outcome, MachineError> {
             facts::inspect(&name, toml, ready)
         }
         Verb::Rm { names } => end::rm(&names),
+        Verb::Snapshot {
+            name,
+            folder,
+            copies,
+        } => snapshot::take(&name, &folder, copies),
+        Verb::Clone(clones) => clones.start(),
+        Verb::CheckSnapshot(folder) => snapshot::check(&folder),
         Verb::Send {
             name,
             text,

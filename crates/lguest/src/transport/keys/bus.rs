@@ -15,7 +15,7 @@ use crate::devices::{
 use crate::engine::{Requests, SharedPage};
 use crate::memory::GuestMemory;
 use crate::transport::held::{Held, inputs, same_number};
-use crate::transport::{DeviceState, Notified, Transport};
+use crate::transport::{DeviceState, Notified, Transport, TransportState};
 use lg_abi::device::{
     DeviceDescriptor, LGUEST_DEVICE_S_REMOVED, LGUEST_DEVICE_S_REMOVED_ACK,
     LGUEST_DEVICE_T_BLOCK, LGUEST_DEVICE_T_CONSOLE, LGUEST_DEVICE_T_NET,
@@ -268,6 +268,14 @@ impl Transport for Bus {
     fn counters(&self) -> Vec<(&'static str, NamedCounts)> {
         let counts = |slot: &Slot| (name(slot.kind), slot.device.counters());
         self.slots.iter().map(counts).collect()
+    }
+
+    fn state(&self) -> TransportState {
+        TransportState::of(&Self::state(self))
+    }
+
+    fn restore(&self, state: &TransportState) -> Result<(), RestoreError> {
+        Self::restore(self, &state.read()?)
     }
 
     fn finish(&self) -> Vec<(&'static str, NamedCounts)> {

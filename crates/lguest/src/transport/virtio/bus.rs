@@ -13,7 +13,7 @@ use crate::devices::{
 use crate::engine::{Requests, SharedPage};
 use crate::memory::GuestMemory;
 use crate::transport::held::{Held, inputs, same_number};
-use crate::transport::{DeviceState, Notified, Transport};
+use crate::transport::{DeviceState, Notified, Transport, TransportState};
 use lg_abi::gen2::device::{
     BLOCK_FIELDS, DESCRIPTOR_SIZE, Descriptor, FIELD_QUEUE, FORMATS_2_6_25,
     Formats, NET_FIELDS, Queue as QueueDescriptor, RING_SIZE, STATUS_DRIVER_OK,
@@ -387,6 +387,14 @@ impl Transport for VirtioBus {
     fn counters(&self) -> Vec<(&'static str, NamedCounts)> {
         let counts = |slot: &Slot| (name(slot.kind), slot.device.counters());
         self.slots.iter().map(counts).collect()
+    }
+
+    fn state(&self) -> TransportState {
+        TransportState::of(&Self::state(self))
+    }
+
+    fn restore(&self, state: &TransportState) -> Result<(), RestoreError> {
+        Self::restore(self, &state.read()?)
     }
 
     fn finish(&self) -> Vec<(&'static str, NamedCounts)> {

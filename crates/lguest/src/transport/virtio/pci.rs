@@ -18,7 +18,9 @@ use crate::devices::{
 use crate::engine::{DeviceAccess, Requests, SharedPage};
 use crate::lock::lock;
 use crate::transport::held::{Held, inputs, same_number};
-use crate::transport::{DeviceState, Notified, TerminalSize, Transport};
+use crate::transport::{
+    DeviceState, Notified, TerminalSize, Transport, TransportState,
+};
 use common::{Change, Common, part};
 use lg_abi::gen2::device::{CONSOLE_SIZE, TYPE_CONSOLE};
 use lg_abi::gen3::pci::{Device, MAX_DEVICES};
@@ -385,6 +387,14 @@ impl Transport for PciBus {
             (kind, function.device.counters())
         };
         self.functions.iter().map(counts).collect()
+    }
+
+    fn state(&self) -> TransportState {
+        TransportState::of(&Self::state(self))
+    }
+
+    fn restore(&self, state: &TransportState) -> Result<(), RestoreError> {
+        Self::restore(self, &state.read()?)
     }
 
     fn finish(&self) -> Vec<(&'static str, NamedCounts)> {

@@ -1,0 +1,171 @@
+//! The Launcher's part of a snapshot.
+//!
+//! The Guest stands, and all about it that the Launcher knows is told. A
+//! confined Launcher opens no file. So it hands the Guest's files over, and the
+//! command that takes the snapshot copies them.
+
+use super::build::Built;
+use super::config::{Config, DeviceConfig, Kernel, LinkConfig, NetConfig};
+use super::quiet::{Quiet, Silence};
+use crate::engine::{Engine, Hold, Isolation, view_program};
+use crate::machines::protocol::Frozen;
+use crate::machines::settings::Settings;
+use crate::snapshot::manifest::Still;
+use crate::snapshot::{DiskPlace, Way, checksum, this_boot};
+use crate::transport::Transport;
+use lg_abi::known::Known;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a Guest may take to stand still.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What a confined Launcher cannot find out.
+pub(super) struct Before {
+    /// The places of all disks, with absolute names.
+    disks: Vec<DiskPlace>,
+    boot: String,
+}
+
+/// Finds it out.
+pub(super) fn before(config: &Config) -> io::Result<Before> {
+    let disks = config.devices.iter().filter_map(|device| match device {
+        DeviceConfig::Disk(disk) => Some(DiskPlace::of(disk)),
+        DeviceConfig::ShareNet(_)
+        | DeviceConfig::Net(_)
+        | DeviceConfig::Share(_) => None,
+    });
+    Ok(Before {
+        disks: disks.collect::<io::Result<_>>()?,
+        boot: this_boot(),
+    })
+}
+
+/// What a snapshot of a machine needs.
+pub(super) struct Snapshots {
+    guest: Arc<dyn Engine>,
+    bus: Arc<dyn Transport>,
+    quiet: Arc<Quiet>,
+    /// Why there can be none.
+    refused: Option<String>,
+    boot: String,
+    disks: Vec<DiskPlace>,
+    interface: Known,
+    built_in: bool,
+    slow_paths: u32,
+    isolation: Isolation,
+    /// The Guest is frozen.
+    frozen: Option<(Silence, Hold)>,
+}
+
+impl Snapshots {
+    /// Those of the machine that `built` is.
+    pub(super) fn new(
+        config: &Config,
+        built: &Built,
+        before: Before,
+        quiet: &Arc<Quiet>,
+    ) -> Self {
+        let Before { disks, boot } = before;
+        Self {
+            guest: Arc::clone(&built.guest),
+            bus: Arc::clone(&built.bus),
+            quiet: Arc::clone(quiet),
+            refused: refused(config, &disks),
+            boot,
+            disks,
+            interface: built.interface,
+            built_in: config.kernel == Kernel::Embedded,
+            slow_paths: config.slow_paths,
+            isolation: config.isolation,
+            frozen: None,
+        }
+    }
+
+    /// Stops the Guest and tells all about it. May block as long as its disks
+    /// do.
+    pub(super) fn freeze(
+        &mut self,
+        settings: &Settings,
+    ) -> Result<(Frozen, [OwnedFd; 3]), String> {
+        if let Some(why) = &self.refused {
+            return Err(why.clone());
+        }
+        let text = |error: crate::engine::RequestError| error.to_string();
+        let hold = self.guest.hold().map_err(text)?;
+        if !hold.wait_for(PATIENCE).map_err(text)? {
+            return Err("its guest does not stand still: try again".into());
+        }
+        let silence = self.quiet.begin();
+        // Disks finish their requests, which writes to memory.
+        let devices = self.bus.state();
+        let frozen = self.guest.freeze().map_err(text)?;
+        let memory = self.guest.memory();
+        let still = Still {
+            lguest: env!("CARGO_PKG_VERSION").into(),
+            view: checksum(view_program()),
+            boot: self.boot.clone(),
+            settings: settings.clone(),
+            built_in: self.built_in,
+            ram: memory.ram(),
+            limit: memory.limit(),
+            interface: self.interface as u32,
+            user_processes: self.isolation == Isolation::User,
+            slow_paths: self.slow_paths,
+            disks: self.disks.clone(),
+            engine: frozen.state,
+            devices,
+        };
+        let machine = serde_json::to_value(still);
+        let machine = machine.map_err(|error| error.to_string())?;
+        self.frozen = Some((silence, hold));
+        let files = [frozen.memory, frozen.state_file, frozen.copies];
+        Ok((Frozen { machine }, files))
+    }
+
+    /// The Guest goes on.
+    pub(super) fn thaw(&mut self) {
+        self.frozen = None;
+    }
+}
+
+/// Why there can be no snapshot of this machine, with the cure.
+fn refused(config: &Config, disks: &[DiskPlace]) -> Option<String> {
+    if config.debugger.is_some() {
+        let why = "a debugger may have changed its guest: start it without \
+                   --gdb";
+        return Some(why.into());
+    }
+    if disks.iter().any(|disk| disk.way == Way::ThrownAway) {
+        let why = "the changes of a disk have no name and end with it: give \
+                   the disk ',overlay=FILE' ('lguest restore': '--changes')";
+        return Some(why.into());
+    }
+    config.devices.iter().find_map(|device| match device {
+        DeviceConfig::Disk(disk) => disk.fail.map(|_| {
+            "a disk that fails on purpose has no snapshot: leave ',fail' out"
+                .into()
+        }),
+        DeviceConfig::Net(NetConfig { link, .. }) => Some(format!(
+            "its network ({}) cannot be left and joined again yet: start it \
+             without --net",
+            match link {
+                LinkConfig::Tap(_) => "tap",
+                LinkConfig::Stream(_) => "stream",
+                LinkConfig::User(_) => "user",
+            }
+        )),
+        DeviceConfig::ShareNet(_) => Some(
+            "its network (sharenet) cannot be left and joined again yet: \
+             start it without --net"
+                .into(),
+        ),
+        DeviceConfig::Share(share) => Some(format!(
+            "what its guest has open in the share {} ends with the launcher: \
+             start it without --share",
+            share.tag
+        )),
+    })
+}

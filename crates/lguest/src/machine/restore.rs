@@ -1,0 +1,107 @@
+//! A run that goes on from a snapshot.
+//!
+//! The snapshot decides what the Guest has. Where its output goes, how long it
+//! runs and what it may reach outside is what this command line says: nothing
+//! in a snapshot may name a file of the user's.
+
+use super::config::{Config, DeviceConfig, Kernel, Limits, Named, Parent};
+use super::error::LaunchError;
+use super::launch::launch_from;
+use crate::cli::exit::Outcome;
+use crate::machines::Name;
+use crate::machines::settings::Settings;
+use crate::snapshot::Saved;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What the command line says of a Guest that goes on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Restore {
+    /// The folder of the snapshot.
+    pub folder: PathBuf,
+    /// A name for the machine.
+    pub name: Option<Name>,
+    /// Whether the command ends while the machine runs.
+    pub detach: bool,
+    /// The folder for what the Guest writes to its disks.
+    pub changes: Option<PathBuf>,
+    /// Files outside of the snapshot that the Guest may read as disks.
+    pub bases: Vec<PathBuf>,
+    /// A file to append the console's output to.
+    pub log: Option<PathBuf>,
+    /// How long the Guest may run.
+    pub timeout: Option<Duration>,
+    /// Whether the end of standard input ends the Guest.
+    pub exit_on_eof: bool,
+    /// The process whose end ends the Guest.
+    pub die_with: Option<Parent>,
+    /// Whether to report each step on standard error.
+    pub verbose: bool,
+    /// What the machine may use.
+    pub limits: Limits,
+}
+
+/// Runs a Guest from a snapshot to its end. `started` is the value of the
+/// time-stamp counter when the Launcher started.
+///
+/// # Errors
+///
+/// [`LaunchError`]. Its message is one line and names the cure.
+pub fn restore(
+    restore: &Restore,
+    started: u64,
+) -> Result<Outcome, LaunchError> {
+    let saved = Saved::open(&restore.folder)?;
+    saved.goes_on_here()?;
+    let config = config(restore, &saved)?;
+    launch_from(&config, Some(saved), started)
+}
+
+/// What the snapshot and the command line say.
+fn config(restore: &Restore, saved: &Saved) -> Result<Config, LaunchError> {
+    let machine = &saved.manifest.machine;
+    let disks = saved.disks(&restore.bases, restore.changes.as_deref())?;
+    let named = restore.name.clone().map(|name| Named {
+        detach: restore.detach,
+        until: None,
+        stop_with: machine.settings.stop_with.clone(),
+        settings: Settings {
+            name: Some(name.to_string()),
+            until: None,
+            log: None,
+            stats: None,
+            cpu_share: None,
+            cpus: None,
+            io_limit: None,
+            net_limit: None,
+            log_limit: None,
+            ..machine.settings.clone()
+        },
+        name,
+    });
+    Ok(Config {
+        memory: machine.ram,
+        kernel: match machine.built_in {
+            true => Kernel::Embedded,
+            false => Kernel::File(PathBuf::new()),
+        },
+        initrd: None,
+        devices: disks.into_iter().map(DeviceConfig::Disk).collect(),
+        command_line: Vec::new(),
+        log: restore.log.clone(),
+        timeout: restore.timeout,
+        exit_on_eof: restore.exit_on_eof,
+        die_with: restore.die_with,
+        stats: None,
+        debugger: None,
+        wait_for_debugger: false,
+        explain: false,
+        core: None,
+        slow_paths: machine.slow_paths,
+        open_walls: 0,
+        isolation: saved.isolation(),
+        verbose: restore.verbose,
+        limits: restore.limits.clone(),
+        named,
+    })
+}

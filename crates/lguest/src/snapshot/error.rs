@@ -1,0 +1,150 @@
+//! What can be wrong with a snapshot, or with taking one.
+//!
+//! Each message says what to do.
+
+use crate::devices::RestoreError;
+use std::io;
+use std::path::PathBuf;
+
+/// A snapshot that cannot be used or made.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    /// There is none.
+    #[error(
+        "{}: there is no snapshot ({error}): give a folder that 'lguest \
+         snapshot' has made",
+        path.display()
+    )]
+    Missing {
+        /// The folder.
+        path: PathBuf,
+        /// Why not.
+        error: io::Error,
+    },
+    /// It is damaged.
+    #[error(
+        "snapshot {}: {what}: it was cut off or changed; take it anew",
+        path.display()
+    )]
+    Damaged {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+    /// Its format is another one.
+    #[error(
+        "snapshot {}: it has format {found}, and this program knows format \
+         {known}: restore it with the lguest that took it",
+        path.display()
+    )]
+    Format {
+        /// The folder.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+        /// Ours.
+        known: u32,
+    },
+    /// Another build of lguest has taken it.
+    #[error(
+        "snapshot {}: another build of lguest took it (version {version}), \
+         and this one keeps a guest in another way: restore it with that one",
+        path.display()
+    )]
+    OtherBuild {
+        /// The folder.
+        path: PathBuf,
+        /// The version of that build.
+        version: String,
+    },
+    /// It was taken in another boot of the machine.
+    #[error(
+        "snapshot {}: it was taken before this machine was started, or on \
+         another machine, whose time-stamp counter the guest knows: its clock \
+         would jump; restore it where it was taken, before that machine \
+         restarts",
+        path.display()
+    )]
+    OtherBoot {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A disk of it lies above a file that is not in it.
+    #[error(
+        "snapshot {}: disk {disk} needs {}, which is not in the snapshot: \
+         give '--base {}' if the guest may read this file",
+        path.display(), base.display(), base.display()
+    )]
+    NeedsBase {
+        /// The folder.
+        path: PathBuf,
+        /// The number of the disk.
+        disk: usize,
+        /// The file.
+        base: PathBuf,
+    },
+    /// A file under a disk has changed.
+    #[error(
+        "snapshot {}: {} has changed since the snapshot was taken ({what}), \
+         and the guest would find other bytes there: put the old file back",
+        path.display(), base.display()
+    )]
+    BaseChanged {
+        /// The folder.
+        path: PathBuf,
+        /// The file.
+        base: PathBuf,
+        /// In what it differs.
+        what: String,
+    },
+    /// The state does not fit.
+    #[error("snapshot {}: {error}", path.display())]
+    Restore {
+        /// The folder.
+        path: PathBuf,
+        /// Why not.
+        error: RestoreError,
+    },
+    /// The folder for it exists, and is something else.
+    #[error("{}: it exists and is no snapshot: choose another folder", .0.display())]
+    Taken(PathBuf),
+    /// Another command writes there.
+    #[error("{}: another snapshot is being written there: wait for it", .0.display())]
+    Busy(PathBuf),
+    /// It cannot be written.
+    #[error(
+        "{}: the snapshot cannot be written ({error}): what was there before \
+         is still there, and the guest goes on",
+        path.display()
+    )]
+    Write {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why not.
+        error: io::Error,
+    },
+    /// A disk cannot be cloned.
+    #[error(
+        "disk {}: this file system cannot clone a file to {}: give \
+         '--copy-disks' to copy it while the guest stands, or start the \
+         machine with ',overlay=FILE' at this disk",
+        path.display(), to.display()
+    )]
+    CannotClone {
+        /// The disk.
+        path: PathBuf,
+        /// The folder of the snapshot.
+        to: PathBuf,
+    },
+    /// The machine has said something that is no answer.
+    #[error("the machine's answer cannot be used ({0}): it is another version")]
+    Answer(String),
+    /// The changes of a disk would go to a file that exists.
+    #[error(
+        "{}: it exists: give '--changes' a folder in which no restored machine \
+         has left its disks",
+        .0.display()
+    )]
+    ChangesExist(PathBuf),
+}

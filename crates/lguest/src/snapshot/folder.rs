@@ -1,0 +1,208 @@
+//! The folder of a new snapshot.
+//!
+//! All files are written to a folder beside the place where it is to be, which
+//! takes that place when it is complete. So a command that is killed leaves
+//! what was there before. The next one removes what that has left.
+
+use super::SnapshotError;
+use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+/// The name of a manifest, by which a snapshot is known.
+pub(super) const MANIFEST: &str = "manifest.json";
+
+/// A folder that is being filled.
+pub(super) struct New {
+    /// Where it is going to be.
+    place: PathBuf,
+    /// Where it is. `None` when it is in its place.
+    path: Option<PathBuf>,
+    /// Locked by the command that fills it.
+    _lock: File,
+}
+
+impl New {
+    /// Makes an empty folder for a snapshot at `place`.
+    pub(super) fn begin(place: &Path) -> Result<Self, SnapshotError> {
+        let failed = |error| SnapshotError::Write {
+            path: place.into(),
+            error,
+        };
+        if !is_free(place) {
+            return Err(SnapshotError::Taken(place.into()));
+        }
+        let Some(name) = place.file_name() else {
+            return Err(SnapshotError::Taken(place.into()));
+        };
+        let mut hidden = std::ffi::OsString::from(".");
+        hidden.push(name);
+        hidden.push(".lguest-new");
+        let path = place.with_file_name(hidden);
+        let made = std::fs::DirBuilder::new().mode(0o700).create(&path);
+        match made {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(failed(error));
+            }
+            _ => {}
+        }
+        let lock = File::open(&path).map_err(failed)?;
+        let locked = flock(&lock, FlockOperation::NonBlockingLockExclusive);
+        // Another command may have finished its own meanwhile.
+        if locked.is_err() || !is_at(&lock, &path) {
+            return Err(SnapshotError::Busy(place.into()));
+        }
+        empty(&path).map_err(failed)?;
+        Ok(Self {
+            place: place.into(),
+            path: Some(path),
+            _lock: lock,
+        })
+    }
+
+    /// Where the folder is now.
+    pub(super) fn path(&self) -> &Path {
+        self.path.as_deref().unwrap_or(&self.place)
+    }
+
+    /// Makes a file in it.
+    pub(super) fn create(&self, name: &str) -> Result<File, SnapshotError> {
+        let path = self.path().join(name);
+        File::create_new(&path)
+            .map_err(|error| SnapshotError::Write { path, error })
+    }
+
+    /// The folder is complete, and takes its place.
+    pub(super) fn finish(mut self) -> Result<(), SnapshotError> {
+        let Some(path) = self.path.take() else {
+            return Ok(());
+        };
+        let moved = self.put(&path);
+        if moved.is_err() {
+            self.path = Some(path);
+        }
+        moved.map_err(|error| SnapshotError::Write {
+            path: self.place.clone(),
+            error,
+        })
+    }
+
+    fn put(&self, path: &Path) -> io::Result<()> {
+        let place = &self.place;
+        if std::fs::symlink_metadata(place).is_err() {
+            return std::fs::rename(path, place);
+        }
+        match renameat_with(CWD, path, CWD, place, RenameFlags::EXCHANGE) {
+            Ok(()) => {}
+            // Some file systems do not know it. An empty folder can be
+            // replaced, and a snapshot is moved out of the way.
+            Err(_) => {
+                let old = path.with_extension("lguest-old");
+                std::fs::rename(place, &old)?;
+                std::fs::rename(path, place)?;
+                // It is of no use any more.
+                let _ = std::fs::remove_dir_all(old);
+                return Ok(());
+            }
+        }
+        // The old one, which is of no use any more.
+        let _ = std::fs::remove_dir_all(path);
+        Ok(())
+    }
+}
+
+impl Drop for New {
+    fn drop(&mut self) {
+        if let Some(path) = &self.path {
+            // The error is told that has led to this.
+            let _ = std::fs::remove_dir_all(path);
+        }
+    }
+}
+
+/// Whether a snapshot may take this place: there is none yet, or an old one, or
+/// an empty folder.
+fn is_free(place: &Path) -> bool {
+    match std::fs::symlink_metadata(place) {
+        Err(_) => true,
+        Ok(found) if !found.is_dir() => false,
+        Ok(_) => {
+            let has = place.join(MANIFEST).exists();
+            let is_empty = std::fs::read_dir(place);
+            has || is_empty.is_ok_and(|mut files| files.next().is_none())
+        }
+    }
+}
+
+/// Whether the open folder is that at `path`.
+fn is_at(folder: &File, path: &Path) -> bool {
+    let number = |found: std::fs::Metadata| (found.dev(), found.ino());
+    let ours = folder.metadata().map(number).ok();
+    let there = std::fs::symlink_metadata(path).map(number).ok();
+    ours.is_some() && ours == there
+}
+
+/// Removes what a command has left that was killed.
+fn empty(folder: &Path) -> io::Result<()> {
+    for file in std::fs::read_dir(folder)? {
+        std::fs::remove_file(file?.path())?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn scratch(name: &str) -> PathBuf {
+        let name = format!("lguest-{name}-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let _ = std::fs::remove_dir_all(&path);
+        std::fs::create_dir(&path).unwrap();
+        path
+    }
+
+    fn fill(place: &Path, text: &str) -> New {
+        let new = New::begin(place).unwrap();
+        let mut file = new.create(MANIFEST).unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        new
+    }
+
+    #[test]
+    fn a_snapshot_takes_its_place_whole_or_not_at_all() {
+        let scratch = scratch("whole");
+        let place = scratch.join("web");
+        let read = || std::fs::read_to_string(place.join(MANIFEST)).ok();
+        drop(fill(&place, "never"));
+        assert_eq!(read(), None);
+        fill(&place, "first").finish().unwrap();
+        assert_eq!(read().as_deref(), Some("first"));
+        // A command that was killed has left something.
+        std::mem::forget(fill(&place, "killed"));
+        assert_eq!(read().as_deref(), Some("first"));
+        assert!(matches!(New::begin(&place), Err(SnapshotError::Busy(_))));
+        std::fs::remove_dir_all(&scratch).unwrap();
+    }
+
+    #[test]
+    fn what_is_no_snapshot_is_left_alone() {
+        let scratch = scratch("alone");
+        let place = scratch.join("web");
+        std::fs::create_dir(&place).unwrap();
+        fill(&place, "into an empty folder").finish().unwrap();
+        fill(&place, "in place of another").finish().unwrap();
+        assert_eq!(std::fs::read_dir(&scratch).unwrap().count(), 1);
+        let other = scratch.join("other");
+        std::fs::create_dir(&other).unwrap();
+        std::fs::write(other.join("file"), "mine").unwrap();
+        for taken in [&other, &other.join("file")] {
+            let error = New::begin(taken).err().unwrap();
+            assert!(matches!(error, SnapshotError::Taken(_)), "{error}");
+        }
+        std::fs::remove_dir_all(&scratch).unwrap();
+    }
+}

@@ -1,0 +1,245 @@
+//! A snapshot in its folder, opened and checked.
+//!
+//! A new Launcher goes on from it. Nothing that is read here is believed before
+//! it was checked.
+
+use super::folder::MANIFEST;
+use super::manifest::{FORMAT, MOST, Manifest, Refused};
+use super::pages::Pages;
+use super::{SnapshotError, checksum, this_boot};
+use crate::devices::RestoreError;
+use crate::engine::{
+    ALL_COPIES, HOST_AT, HOST_SIZE, Isolation, Resumed, view_program,
+};
+use crate::machine::config::DiskConfig;
+use crate::memory::GuestMemory;
+use rustix::fs::{FileType, Mode, OFlags};
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+/// The names of its images.
+pub(super) const MEMORY: &str = "memory";
+pub(super) const STATE: &str = "state";
+pub(super) const COPIES: &str = "copies";
+
+/// The name of the checksum of its manifest.
+pub(super) const SUM: &str = "manifest.sum";
+
+/// A snapshot.
+#[derive(Debug)]
+pub struct Saved {
+    folder: PathBuf,
+    /// Its manifest, checked.
+    pub manifest: Manifest,
+    memory: File,
+    state: File,
+    copies: File,
+}
+
+impl Saved {
+    /// Opens the snapshot in `folder`, and checks its manifest.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError`].
+    pub fn open(folder: &Path) -> Result<Self, SnapshotError> {
+        let missing = |error| SnapshotError::Missing {
+            path: folder.into(),
+            error,
+        };
+        let folder = std::fs::canonicalize(folder).map_err(missing)?;
+        let text = read(&folder.join(MANIFEST)).map_err(missing)?;
+        let damaged = |what: String| SnapshotError::Damaged {
+            path: folder.clone(),
+            what,
+        };
+        let sum = read(&folder.join(SUM))
+            .map_err(|error| damaged(format!("{SUM}: {error}")))?;
+        let manifest =
+            Manifest::read(&text, &sum).map_err(|why| match why {
+                Refused::Format(found) => SnapshotError::Format {
+                    path: folder.clone(),
+                    found,
+                    known: FORMAT,
+                },
+                Refused::Damaged(what) => damaged(what),
+            })?;
+        let open = |name: &str, pages: &Pages| {
+            let file = open_file(&folder.join(name));
+            let file = file.map_err(|e| damaged(format!("{name}: {e}")))?;
+            let bytes = file.metadata().map_or(0, |found| found.len());
+            if bytes == pages.in_file() {
+                return Ok(file);
+            }
+            let wanted = pages.in_file();
+            let what = format!("{name} has {bytes} bytes instead of {wanted}");
+            Err(damaged(what))
+        };
+        Ok(Self {
+            memory: open(MEMORY, &manifest.memory)?,
+            state: open(STATE, &manifest.state)?,
+            copies: open(COPIES, &manifest.copies)?,
+            folder,
+            manifest,
+        })
+    }
+
+    /// Whether a Guest can go on from it with this program, on this machine,
+    /// now.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError::OtherBuild`], [`SnapshotError::OtherBoot`].
+    pub fn goes_on_here(&self) -> Result<(), SnapshotError> {
+        let machine = &self.manifest.machine;
+        let path = || self.folder.clone();
+        if machine.view != checksum(view_program()) {
+            let version = crate::engine::printable(machine.lguest.as_bytes());
+            return Err(SnapshotError::OtherBuild {
+                path: path(),
+                version,
+            });
+        }
+        let boot = this_boot();
+        if boot.is_empty() || machine.boot != boot {
+            return Err(SnapshotError::OtherBoot { path: path() });
+        }
+        Ok(())
+    }
+
+    /// Its disks, for a machine that goes on. The Guest may read the files
+    /// `bases`, and what it writes goes to files in `changes`.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError`].
+    pub fn disks(
+        &self,
+        bases: &[PathBuf],
+        changes: Option<&Path>,
+    ) -> Result<Vec<DiskConfig>, SnapshotError> {
+        let disks = self.manifest.disks.iter().enumerate();
+        disks
+            .map(|(n, disk)| disk.config(&self.folder, n, bases, changes))
+            .collect()
+    }
+
+    /// The files that its disks need and that are not in it.
+    pub fn outside(&self) -> impl Iterator<Item = &Path> {
+        self.manifest.disks.iter().flat_map(|disk| disk.outside())
+    }
+
+    /// What protects the kernel of its Guest.
+    #[must_use]
+    pub fn isolation(&self) -> Isolation {
+        match self.manifest.machine.user_processes {
+            true => Isolation::User,
+            false => Isolation::Guest,
+        }
+    }
+
+    /// Fills `memory`, which is as large as that of its Guest.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError::Damaged`].
+    pub fn fill(&mut self, memory: &GuestMemory) -> Result<(), SnapshotError> {
+        let file = memory.file();
+        let put = |at, bytes: &[u8]| {
+            let mut done = 0;
+            while done < bytes.len() {
+                let rest = &bytes[done..];
+                done += rustix::io::pwrite(file, rest, at + done as u64)?;
+            }
+            Ok(())
+        };
+        let pages = &self.manifest.memory;
+        let filled = pages.unpack(&mut self.memory, put);
+        filled.map_err(|error| self.damaged(MEMORY, &error))
+    }
+
+    /// What the engine goes on from.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError::Damaged`].
+    pub fn resumed(&mut self) -> Result<Resumed, SnapshotError> {
+        let whole = |pages: &Pages, file: &mut File| {
+            let mut all = vec![0; usize::try_from(pages.bytes).unwrap_or(0)];
+            let put = |at, bytes: &[u8]| {
+                let at = usize::try_from(at).unwrap_or(usize::MAX);
+                let end = at.checked_add(bytes.len());
+                let to = end.and_then(|end| all.get_mut(at..end));
+                let to = to.ok_or(io::ErrorKind::InvalidData)?;
+                to.copy_from_slice(bytes);
+                Ok(())
+            };
+            pages.unpack(file, put)?;
+            Ok(all)
+        };
+        let state = whole(&self.manifest.state, &mut self.state);
+        let state = state.map_err(|error| self.damaged(STATE, &error))?;
+        let copies = whole(&self.manifest.copies, &mut self.copies);
+        let copies = copies.map_err(|error| self.damaged(COPIES, &error))?;
+        let begin = usize::try_from(HOST_AT).unwrap_or(0);
+        let host = state[begin..].to_vec();
+        debug_assert_eq!(host.len() as u64, HOST_SIZE);
+        debug_assert_eq!(copies.len() as u64, ALL_COPIES);
+        Ok(Resumed {
+            state: self.manifest.machine.engine.clone(),
+            host,
+            copies,
+        })
+    }
+
+    /// Reads all of it, and compares checksums.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError::Damaged`].
+    pub fn check(&mut self) -> Result<(), SnapshotError> {
+        let pages = &self.manifest.memory;
+        let read = pages.unpack(&mut self.memory, |_, _| Ok(()));
+        read.map_err(|error| self.damaged(MEMORY, &error))?;
+        self.resumed().map(drop)
+    }
+
+    /// The error that its state does not fit.
+    #[must_use]
+    pub fn does_not_fit(&self, error: RestoreError) -> SnapshotError {
+        SnapshotError::Restore {
+            path: self.folder.clone(),
+            error,
+        }
+    }
+
+    fn damaged(&self, name: &str, error: &io::Error) -> SnapshotError {
+        SnapshotError::Damaged {
+            path: self.folder.clone(),
+            what: format!("{name}: {error}"),
+        }
+    }
+}
+
+/// Opens a file of a snapshot, which may be anything else.
+fn open_file(path: &Path) -> io::Result<File> {
+    let flags =
+        OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOFOLLOW;
+    let file = rustix::fs::open(path, flags, Mode::empty())?;
+    let found = rustix::fs::fstat(&file)?;
+    match FileType::from_raw_mode(found.st_mode) {
+        FileType::RegularFile => Ok(file.into()),
+        _ => Err(io::Error::other("it is no file")),
+    }
+}
+
+/// The contents of a small file.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    open_file(path)?.take(MOST + 1).read_to_end(&mut text)?;
+    if text.len() as u64 > MOST {
+        return Err(io::Error::other("it is too long"));
+    }
+    Ok(text)
+}

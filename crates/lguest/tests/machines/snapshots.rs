@@ -1,0 +1,306 @@
+//! Snapshots, machines that go on from them, and clones.
+
+use crate::place::Place;
+use crate::support::later::LATER;
+use crate::support::{PATIENCE, Scratch, built_in, run};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// Bytes of a disk, all but the first sector not zero.
+fn disk(scratch: &Scratch, name: &str) -> String {
+    let mut disk = vec![0; 0x1_0000];
+    disk[512..].fill(0xAA);
+    scratch.file(name, &disk).display().to_string()
+}
+
+/// Waits until nothing new is printed, and returns all of it.
+fn printed(place: &Place, name: &str) -> String {
+    place.done(&format!("logs {name}"))
+}
+
+/// A guest of each generation that has a kit, with each isolation, in the
+/// middle of a program.
+#[test]
+fn a_guest_goes_on_where_it_stood() {
+    let place = Place::new("goes-on");
+    let scratch = Scratch::new("goes-on-files");
+    let later = [LATER[0], LATER[4]].map(|later| {
+        let path = later.of(&built_in(), &scratch);
+        format!("--kernel {}", path.display())
+    });
+    let [first, second] = &later;
+    let saved = scratch.path("saved");
+    let saved = saved.display();
+    for kernel in ["", first, second] {
+        for isolation in ["guest", "user"] {
+            let options = format!("{kernel} --isolation {isolation}");
+            place.start_with("web", &options);
+            place.done("send web --no-newline ec");
+            place.wait_for("web", "lguest> ec");
+            place.done(&format!("snapshot web {saved}"));
+            place.done("kill web");
+            place.done(&format!("restore {saved} --name web --detach"));
+            let mut rest = place.command("send web");
+            rest.arg("ho the rest");
+            assert_eq!(run(&mut rest, b"").code(), 0);
+            // The guest has the first half of the line.
+            place.wait_for("web", "\nthe rest");
+            let mut program = place.command("send web");
+            program.arg("run primes 3000000");
+            assert_eq!(run(&mut program, b"").code(), 0);
+            place.wait_for("web", "> run primes 3000000");
+            place.done(&format!("snapshot web {saved}"));
+            place.done("kill web");
+            place.done(&format!("restore {saved} --name web --detach"));
+            let said = place.wait_for("web", "lguest> ");
+            assert!(said.contains("result 216816"), "{options}: {said}");
+            place.done("kill web");
+        }
+    }
+    assert!(place.is_empty());
+}
+
+/// The guest does not see that a snapshot is taken.
+#[test]
+fn a_guest_that_is_written_down_goes_on_too() {
+    let place = Place::new("written");
+    let scratch = Scratch::new("written-files");
+    let saved = scratch.path("saved");
+    let saved = saved.display();
+    place.start("web");
+    let mut program = place.command("send web");
+    program.arg("run primes 3000000");
+    assert_eq!(run(&mut program, b"").code(), 0);
+    for _ in 0..5 {
+        let said = place.done(&format!("snapshot web {saved}"));
+        assert!(said.contains("MiB of memory; the guest stood"), "{said}");
+    }
+    place.wait_for("web", "result 216816");
+    // One that is paused stays paused, and its copy runs.
+    place.done("pause web");
+    place.done(&format!("snapshot web {saved}"));
+    assert!(place.done("ps").contains(" paused "));
+    place.done(&format!("restore {saved} --name copy --detach"));
+    place.done("send copy uptime");
+    place.wait_for("copy", "\nup ");
+    place.done("kill --all");
+    assert!(place.is_empty());
+}
+
+/// A snapshot has the disk as it was, whatever machines do later.
+#[test]
+fn a_disk_belongs_to_its_snapshot() {
+    let place = Place::new("disk");
+    let scratch = Scratch::new("disk-files");
+    let file = disk(&scratch, "disk");
+    let saved = scratch.path("saved");
+    let copy = saved.join("disk0");
+    let saved = saved.display().to_string();
+    let changes = scratch.path("changes");
+    std::fs::create_dir(&changes).unwrap();
+    place.start_with("web", &format!("--disk {file}"));
+    let take = format!("snapshot web {saved} --copy-disks");
+    place.done(&take);
+    let then = std::fs::read(&copy).unwrap();
+    assert!(then == std::fs::read(&file).unwrap());
+    // The old machine goes on writing, and so does the new one.
+    write(&place, "web");
+    let restore = format!("restore {saved} --detach --name");
+    let kept = format!("--changes {}", changes.display());
+    place.done(&format!("{restore} new {kept}"));
+    write(&place, "new");
+    place.done(&format!("{restore} lost"));
+    write(&place, "lost");
+    assert!(then == std::fs::read(&copy).unwrap());
+    let said = place.fails(120, &format!("{restore} third {kept}"));
+    assert!(said.contains("it exists: give '--changes'"), "{said}");
+    // What has no name has no snapshot; what has one is a layer.
+    let again = scratch.path("again");
+    let again = again.display();
+    let said = place.fails(126, &format!("snapshot lost {again}"));
+    assert!(said.contains("'--changes'"), "{said}");
+    place.done(&format!("snapshot new {again}"));
+    let restore = format!("restore {again} --detach --name fourth");
+    let said = place.fails(120, &restore);
+    let (_, cure) = said.split_once("give '").unwrap();
+    let (cure, _) = cure.split_once('\'').unwrap();
+    place.done(&format!("{restore} {cure}"));
+    write(&place, "fourth");
+    place.done("kill --all");
+    // A base that has changed is refused.
+    std::fs::write(&copy, &then).unwrap();
+    let said = place.fails(120, &format!("{restore} {cure}"));
+    assert!(said.contains("it was written to"), "{said}");
+    assert!(place.is_empty());
+}
+
+/// Has the guest write to its disk and read it back.
+fn write(place: &Place, name: &str) {
+    let mut command = place.command("send");
+    command.args([name, "dd 0 100 yes"]);
+    assert_eq!(run(&mut command, b"").code(), 0);
+    place.wait_for(name, "51200 bytes: written at");
+}
+
+#[test]
+fn what_no_snapshot_can_have_is_refused_before_anything_is_written() {
+    let place = Place::new("refused");
+    let scratch = Scratch::new("refused-files");
+    let saved = scratch.path("saved");
+    let socket = scratch.path("socket");
+    let file = disk(&scratch, "disk");
+    let net = format!("--net stream=unix:{},server", socket.display());
+    let other = format!("--disk {file},snapshot");
+    for (options, why) in [
+        (net.as_str(), "start it without --net"),
+        (other.as_str(), "',overlay=FILE'"),
+    ] {
+        place.start_with("web", options);
+        let words = format!("snapshot web {}", saved.display());
+        let said = place.fails(126, &words);
+        assert!(said.contains(why), "{said}");
+        assert!(!saved.exists());
+        place.done("send web uptime");
+        place.wait_for("web", "\nup ");
+        place.done("kill web");
+    }
+    let said = place.fails(127, "snapshot nothing /tmp/x");
+    assert!(said.contains("there is no machine 'nothing'"), "{said}");
+    place.start("web");
+    std::fs::create_dir(&saved).unwrap();
+    std::fs::write(saved.join("mine"), "mine").unwrap();
+    let said = place.fails(120, &format!("snapshot web {}", saved.display()));
+    assert!(said.contains("is no snapshot: choose another"), "{said}");
+    let said = place.fails(120, "snapshot web /proc/x");
+    assert!(said.contains("and the guest goes on"), "{said}");
+    place.done("kill web");
+}
+
+#[test]
+fn a_snapshot_that_is_damaged_or_not_ours_is_refused() {
+    let place = Place::new("damaged");
+    let scratch = Scratch::new("damaged-files");
+    let folder = scratch.path("saved");
+    let saved = folder.display().to_string();
+    place.start("web");
+    place.done(&format!("snapshot web {saved}"));
+    place.done("kill web");
+    let check = format!("snapshot check {saved}");
+    let said = place.done(&check);
+    assert!(said.contains("all checksums are right"), "{said}");
+    assert!(said.contains("it can be restored"), "{said}");
+    let restore = format!("restore {saved} --name web --detach");
+    let with = |name: &str, bytes: &[u8], why: &str| {
+        let path = folder.join(name);
+        let good = std::fs::read(&path).unwrap();
+        std::fs::write(&path, bytes).unwrap();
+        for words in [&check, &restore] {
+            let said = place.fails(120, words);
+            assert!(said.contains(why), "{name}: {said}");
+        }
+        std::fs::write(&path, good).unwrap();
+    };
+    let read = |name: &str| std::fs::read(folder.join(name)).unwrap();
+    let memory = read("memory");
+    let mut wrong = memory.clone();
+    wrong[5000] ^= 1;
+    with("memory", &wrong, "its checksum is wrong");
+    with("memory", &memory[1..], "bytes instead of");
+    with(
+        "manifest.sum",
+        b"0",
+        "the checksum of its manifest is wrong",
+    );
+    let text = String::from_utf8(read("manifest.json")).unwrap();
+    let newer = text.replace("\"format\":1,", "\"format\":2,");
+    with("manifest.json", newer.as_bytes(), "knows format 1");
+    let cut = &text.as_bytes()[..text.len() / 2];
+    with("manifest.json", cut, "manifest is wrong");
+    place.done(&check);
+    let said = place.fails(120, "restore /none --name web");
+    assert!(said.contains("there is no snapshot"), "{said}");
+    std::fs::remove_file(folder.join("memory")).unwrap();
+    assert!(place.fails(120, &check).contains("memory: "));
+    place.done("rm --all");
+    assert!(place.is_empty());
+}
+
+/// Without a name, on a terminal or a pipe, too.
+#[test]
+fn a_guest_can_be_restored_in_the_foreground() {
+    let place = Place::new("in-front");
+    let scratch = Scratch::new("in-front-files");
+    let saved = scratch.path("saved");
+    let saved = saved.display();
+    place.start("web");
+    place.done(&format!("snapshot web {saved}"));
+    let mut command = place.command(&format!("restore {saved}"));
+    let end = run(&mut command, b"echo restored\npoweroff 5\n").ends_well(5);
+    assert!(end.stdout.contains("\nrestored"), "{end:?}");
+    place.done("kill web");
+    assert!(place.is_empty());
+}
+
+#[test]
+fn clones_go_on_apart() {
+    let place = Place::new("clones");
+    let scratch = Scratch::new("clones-files");
+    let file = disk(&scratch, "disk");
+    place.start_with("web", &format!("--disk {file}"));
+    let said = place.done("clone web -n 3 --copy-disks");
+    assert_eq!(said, "web-1\nweb-2\nweb-3\n");
+    for name in ["web-2", "web", "web-1", "web-3"] {
+        write(&place, name);
+        let mut command = place.command("send");
+        command.args([name, &format!("echo I am {name}")]);
+        assert_eq!(run(&mut command, b"").code(), 0);
+        place.wait_for(name, &format!("\nI am {name}"));
+    }
+    assert!(!printed(&place, "web-1").contains("I am web-2"));
+    // From a folder; a name that is taken ends it.
+    let saved = scratch.path("saved");
+    let words = format!("snapshot web {} --copy-disks", saved.display());
+    place.done(&words);
+    let words = format!("clone {} --name web -n 5", saved.display());
+    assert_eq!(place.run(&words).code(), 126);
+    place.done("kill --all");
+    assert!(place.is_empty());
+}
+
+/// A command that is killed leaves the old snapshot, and the guest goes on.
+#[test]
+fn a_kill_leaves_the_old_snapshot_or_the_new_one() {
+    let place = Place::new("killed");
+    let scratch = Scratch::new("killed-files");
+    let saved = scratch.path("saved");
+    let file = disk(&scratch, "disk");
+    place.start_with("web", &format!("--disk {file}"));
+    let words = format!("snapshot web {} --copy-disks", saved.display());
+    place.done(&words);
+    let mut killed = 0;
+    for round in 0..24 {
+        let mut taking = place.command(&words);
+        taking.stdout(std::process::Stdio::null());
+        let mut taking = taking.spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(round * 3));
+        taking.kill().unwrap();
+        killed += u32::from(!taking.wait().unwrap().success());
+        check(&place, &saved);
+    }
+    assert!(killed > 0, "each was faster than its kill");
+    place.done("send web uptime");
+    place.wait_for("web", "\nup ");
+    place.done(&words);
+    // Nothing is left beside it but the disk.
+    let start = Instant::now();
+    while std::fs::read_dir(scratch.path("")).unwrap().count() > 2 {
+        assert!(start.elapsed() < PATIENCE, "something is left");
+    }
+    place.done("kill web");
+    assert!(place.is_empty());
+}
+
+fn check(place: &Place, saved: &Path) {
+    let said = place.done(&format!("snapshot check {}", saved.display()));
+    assert!(said.contains("all checksums are right"), "{said}");
+}
