@@ -97,6 +97,7 @@ fn config(restore: &Restore, saved: &Saved) -> Result<Config, LaunchError> {
         wait_for_debugger: false,
         explain: false,
         core: None,
+        metrics: None,
         slow_paths: machine.slow_paths,
         open_walls: 0,
         isolation: saved.isolation(),
