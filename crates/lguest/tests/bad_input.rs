@@ -627,7 +627,8 @@ fn words() {
         "network 'lan' is not sharenet=FILE, stream=unix:PATH[,server], \
          stream=fd:N[,server], user[,publish=[ADDRESS:]PORT:PORT[/udp]]…\
          [,restrict], tap=IP[/BITS], tap=fd:N, bridge=BR or none: give one, \
-         and behind it ',mac=ADDRESS' or ',pcap=FILE'",
+         and behind it ',mac=ADDRESS', ',mtu=BYTES' (576 to 9000) or \
+         ',pcap=FILE'",
     );
     dir.refuses(
         "--tunnet=bridge: 64 vmlinux",
