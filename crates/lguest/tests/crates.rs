@@ -7,9 +7,13 @@
 mod support;
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use support::{Scratch, end_of, guests, lguest, program, skip};
+use support::{
+    PATIENCE, Running, Scratch, end_of, guests, is_here, lguest, program, skip,
+};
 
 /// The compiler of the tree's guests, if there is one: unpacked already, or
 /// installed with the target of guests.
@@ -106,6 +110,35 @@ fn every_template_builds_runs_and_passes_its_tests() {
         assert!(!said(&tested).contains("warning"), "{}", said(&tested));
     }
     failures_are_reported_as_cargos_own(&scratch);
+    the_web_server_answers(&scratch, &rustc);
+}
+
+/// The template `http`, by a port of this machine.
+fn the_web_server_answers(scratch: &Scratch, rustc: &Path) {
+    let place = new(scratch, "web", "http", rustc);
+    let built = cargo(&place, &["build"]);
+    assert!(built.status.success(), "{}", said(&built));
+    if !is_here("passt") {
+        return skip("the_web_server_answers", "there is no passt");
+    }
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = free.local_addr().unwrap().port();
+    drop(free);
+    let net = format!("net = \"user,publish={port}:80\"\n");
+    fs::write(place.join("lguest.toml"), net).unwrap();
+    let mut command = apart(lguest());
+    command.env("CARGO_MANIFEST_DIR", &place).arg("runner");
+    command.arg(scratch.path("target/i686-unknown-linux-gnu/debug/web"));
+    let running = Running::start(&mut command);
+    running.wait_for("serve port 80");
+    let mut client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    client.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    assert!(answer.ends_with("you are visitor 1.\n"), "{answer}");
+    running.signal(libc::SIGTERM);
+    assert_eq!(running.finish().code(), 143);
 }
 
 /// The crate of the template `test` with tests that fail, each in its own way.

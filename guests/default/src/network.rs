@@ -13,16 +13,12 @@ use alloc::boxed::Box;
 use alloc::vec;
 use core::cell::{Cell, RefCell};
 use core::task::Poll;
-use lg_abi::device::NET_FRAME_MAX;
 use lg_guest::bus::Device;
 use lg_guest::command_line::CommandLine;
-use lg_guest::drivers::net::{Mac, Net};
+use lg_guest::drivers::net::{Mac, Net, Phy};
 use lg_guest::executor::{first, yield_now};
 use lg_guest::{task, time};
 use smoltcp::iface::{Config, Interface, PollResult, SocketHandle, SocketSet};
-use smoltcp::phy::{
-    self, Checksum, ChecksumCapabilities, DeviceCapabilities, Medium,
-};
 use smoltcp::socket::{AnySocket, tcp};
 use smoltcp::time::Instant;
 use smoltcp::wire::{
@@ -35,65 +31,11 @@ const RECEIVE_WINDOW: usize = 8 * 1460;
 /// Bytes that wait to be sent.
 const SEND_BUFFER: usize = 64 << 10;
 
-/// The driver, as smoltcp needs it.
-struct Phy(&'static Net);
-
-struct Incoming(&'static Net);
-struct Outgoing(&'static Net);
-
-impl phy::Device for Phy {
-    type RxToken<'a> = Incoming;
-    type TxToken<'a> = Outgoing;
-
-    fn receive(&mut self, _: Instant) -> Option<(Incoming, Outgoing)> {
-        self.0
-            .has_frame()
-            .then_some((Incoming(self.0), Outgoing(self.0)))
-    }
-
-    fn transmit(&mut self, _: Instant) -> Option<Outgoing> {
-        Some(Outgoing(self.0))
-    }
-
-    fn capabilities(&self) -> DeviceCapabilities {
-        let mut capabilities = DeviceCapabilities::default();
-        capabilities.medium = Medium::Ethernet;
-        capabilities.max_transmission_unit = NET_FRAME_MAX as usize;
-        if !self.0.needs_checksums() {
-            capabilities.checksum = ChecksumCapabilities::ignored();
-            // A machine may check these checksums, unlike a Guest, and so does
-            // a later Guest: its Launcher completes those of TCP and UDP only.
-            capabilities.checksum.icmpv4 = Checksum::Tx;
-            capabilities.checksum.ipv4 = Checksum::Tx;
-        }
-        capabilities
-    }
-}
-
-impl phy::RxToken for Incoming {
-    fn consume<R, F: FnOnce(&[u8]) -> R>(self, look: F) -> R {
-        let mut look = Some(look);
-        let result = self.0.receive(|frame| look.take().map(|l| l(frame)));
-        match (result.flatten(), look) {
-            (Some(result), _) => result,
-            // The buffer was there when the token was made.
-            (None, Some(look)) => look(&[]),
-            (None, None) => unreachable!("the closure was taken and returned"),
-        }
-    }
-}
-
-impl phy::TxToken for Outgoing {
-    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
-        self.0.send(len, f)
-    }
-}
-
 /// The network's state, borrowed for one step at a time.
 struct State {
     interface: Interface,
     sockets: SocketSet<'static>,
-    phy: Phy,
+    phy: Phy<'static>,
 }
 
 /// The network.

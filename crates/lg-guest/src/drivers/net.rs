@@ -4,6 +4,11 @@
 //! that they share ([`super::keys`]). A later one has an address from its
 //! Launcher and knows of no others.
 
+#[cfg(feature = "smoltcp")]
+mod phy;
+#[cfg(feature = "smoltcp")]
+pub use phy::Phy;
+
 use super::{keys, virtio};
 use crate::bus::{Device, DeviceError};
 use crate::interface::has_virtio;

@@ -150,7 +150,8 @@ Exit status:
     /// Run what cargo has built: a guest, or the tests of one
     #[command(after_help = "\
 Cargo starts this, because a crate of 'lguest new' names it in .cargo/config.toml.
-The file lguest.toml beside the crate's manifest has options of 'lguest run'.
+The file lguest.toml beside the crate's manifest has options of 'lguest run', and
+lguest-tests.toml has those for tests.
 
 Exit status:
   that of 'lguest run', or for an image of tests:

@@ -81,7 +81,8 @@ pub fn parse(
         }
         (Some(Command::Runner { image, words }), _) => {
             if !runner::has_tests(&image) {
-                return parse(runner::run_words(&image, &words));
+                let settings = runner::SETTINGS;
+                return parse(runner::run_words(&image, &words, settings));
             }
             let choice = testing::choice(&words)?;
             return Ok(Task::Test { image, choice });

@@ -22,6 +22,8 @@ pub enum Template {
     Shell,
     /// A library with tests
     Test,
+    /// A web server, by smoltcp
+    Http,
 }
 
 /// A file of a template, by its name in the new crate and in the tree.
@@ -69,6 +71,19 @@ impl Template {
             Self::Test => {
                 files!("test": "src/lib.rs", "src/main.rs", "tests/guest.rs")
             }
+            Self::Http => {
+                files!(
+                    "http": "src/main.rs", "tests/guest.rs", "lguest.toml"
+                )
+            }
+        }
+    }
+
+    /// The features of the kit that it uses.
+    pub(super) const fn features(self) -> &'static str {
+        match self {
+            Self::Hello | Self::Shell | Self::Test => "",
+            Self::Http => ", features = [\"smoltcp\"]",
         }
     }
 
@@ -76,6 +91,12 @@ impl Template {
     pub(super) const fn dependencies(self) -> &'static str {
         match self {
             Self::Hello | Self::Shell => "",
+            Self::Http => {
+                "# TCP/IP.\nsmoltcp = { version = \"0.12\", default-features = \
+                 false, features = [\"alloc\", \"medium-ethernet\", \
+                 \"proto-ipv4\", \"proto-dhcpv4\", \"socket-tcp\", \
+                 \"socket-dhcpv4\"] }\n"
+            }
             Self::Test => {
                 "\n[lib]\ntest = false # its tests are in tests/\n\
                  doctest = false\n"

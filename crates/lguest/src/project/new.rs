@@ -50,6 +50,7 @@ pub fn make(
     write(place, "kit/Cargo.toml", &kit)?;
     let manifest = MANIFEST.replace("NAME", &name);
     let manifest = manifest.replace("DEPENDENCIES", template.dependencies());
+    let manifest = manifest.replace("FEATURES", template.features());
     write(place, "Cargo.toml", &manifest)?;
     write(place, "Cargo.lock", LOCK)?;
     write(place, ".cargo/config.toml", &config)?;
@@ -127,6 +128,7 @@ fn write(place: &Path, name: &str, text: &str) -> Result<(), ProjectError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::ValueEnum as _;
 
     #[test]
     fn names_are_those_that_cargo_takes() {
@@ -150,9 +152,10 @@ mod tests {
 
     #[test]
     fn manifests_are_complete() {
-        for template in [Template::Hello, Template::Shell, Template::Test] {
+        for &template in Template::value_variants() {
             let text = MANIFEST.replace("NAME", "x");
             let text = text.replace("DEPENDENCIES", template.dependencies());
+            let text = text.replace("FEATURES", template.features());
             let table: toml::Table = text.parse().unwrap();
             assert!(table.contains_key("workspace"), "{template:?}");
         }

@@ -6,7 +6,7 @@
 //! come from guests: they are bounded, and printed only in a safe form.
 
 use super::error::ProjectError;
-use super::runner::{MARK, run_words};
+use super::runner::{MARK, OF_TESTS, run_words};
 use crate::cli::exit::Outcome;
 use crate::engine::printable;
 use crate::lock::lock;
@@ -288,7 +288,7 @@ fn guest(
     word: &str,
     timeout: &str,
 ) -> io::Result<(ExitStatus, String)> {
-    let mut words = run_words(image, &[OsString::from(word)]);
+    let mut words = run_words(image, &[OsString::from(word)], OF_TESTS);
     words.extend(["--timeout", timeout].map(OsString::from));
     words.push("--die-with-parent".into());
     let (mut shown, output) = io::pipe()?;
