@@ -8,7 +8,7 @@ use super::build::Built;
 use super::config::{Config, DeviceConfig, Kernel, LinkConfig, NetConfig};
 use super::quiet::{Quiet, Silence};
 use crate::engine::{Engine, Hold, Isolation, view_program};
-use crate::machines::protocol::Frozen;
+use crate::machines::protocol::{FILES_MOST, Frozen};
 use crate::machines::settings::Settings;
 use crate::snapshot::manifest::Still;
 use crate::snapshot::{DiskPlace, Way, checksum, this_boot};
@@ -52,6 +52,8 @@ pub(super) struct Snapshots {
     refused: Option<String>,
     boot: String,
     disks: Vec<DiskPlace>,
+    /// Their files, in their order.
+    disk_files: Vec<OwnedFd>,
     interface: Known,
     built_in: bool,
     slow_paths: u32,
@@ -61,11 +63,12 @@ pub(super) struct Snapshots {
 }
 
 impl Snapshots {
-    /// Those of the machine that `built` is.
+    /// Those of the machine that `built` is. Its disks are those of `before`,
+    /// and their files are open.
     pub(super) fn new(
         config: &Config,
         built: &Built,
-        before: Before,
+        (before, disk_files): (Before, Vec<OwnedFd>),
         quiet: &Arc<Quiet>,
     ) -> Self {
         let Before { disks, boot } = before;
@@ -73,9 +76,10 @@ impl Snapshots {
             guest: Arc::clone(&built.guest),
             bus: Arc::clone(&built.bus),
             quiet: Arc::clone(quiet),
-            refused: refused(config, &disks),
+            refused: refused(config, &disks, disk_files.len()),
             boot,
             disks,
+            disk_files,
             interface: built.interface,
             built_in: config.kernel == Kernel::Embedded,
             slow_paths: config.slow_paths,
@@ -89,7 +93,7 @@ impl Snapshots {
     pub(super) fn freeze(
         &mut self,
         settings: &Settings,
-    ) -> Result<(Frozen, [OwnedFd; 3]), String> {
+    ) -> Result<(Frozen, Vec<OwnedFd>), String> {
         if let Some(why) = &self.refused {
             return Err(why.clone());
         }
@@ -120,8 +124,12 @@ impl Snapshots {
         };
         let machine = serde_json::to_value(still);
         let machine = machine.map_err(|error| error.to_string())?;
+        let mut files = vec![frozen.memory, frozen.state_file, frozen.copies];
+        for file in &self.disk_files {
+            let file = file.try_clone().map_err(|error| error.to_string())?;
+            files.push(file);
+        }
         self.frozen = Some((silence, hold));
-        let files = [frozen.memory, frozen.state_file, frozen.copies];
         Ok((Frozen { machine }, files))
     }
 
@@ -132,7 +140,15 @@ impl Snapshots {
 }
 
 /// Why there can be no snapshot of this machine, with the cure.
-fn refused(config: &Config, disks: &[DiskPlace]) -> Option<String> {
+fn refused(
+    config: &Config,
+    disks: &[DiskPlace],
+    files: usize,
+) -> Option<String> {
+    if files > FILES_MOST - 3 {
+        let why = "its disks have more files than can be handed over";
+        return Some(why.into());
+    }
     if config.debugger.is_some() {
         let why = "a debugger may have changed its guest: start it without \
                    --gdb";

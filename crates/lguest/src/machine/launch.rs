@@ -130,8 +130,10 @@ pub(super) fn launch_from(
     let quiet = Arc::<Quiet>::default();
     let mut control = None;
     let serve = || {
-        let named =
-            named.map(|n| n.start(config, &built, &quiet, counted, &ending));
+        let named = named.map(|n| {
+            let files = opened.disk_files;
+            n.start(config, &built, files, &quiet, counted, &ending)
+        });
         control = named.transpose()?;
         Ok(())
     };

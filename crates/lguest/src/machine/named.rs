@@ -114,6 +114,7 @@ impl Prepared {
         mut self,
         config: &Config,
         built: &Built,
+        disk_files: Vec<OwnedFd>,
         quiet: &Arc<Quiet>,
         counted: Counted,
         ending: &Ending,
@@ -140,7 +141,12 @@ impl Prepared {
                 ending: ending.clone(),
                 hold: None,
                 counted,
-                snapshots: Snapshots::new(config, built, self.before, quiet),
+                snapshots: Snapshots::new(
+                    config,
+                    built,
+                    (self.before, disk_files),
+                    quiet,
+                ),
                 stop_with: self.named.stop_keys(built_in),
                 ready: self.ready,
                 notify: self.notify,
@@ -242,7 +248,7 @@ impl Controlled for Machine {
         self.hold = None;
     }
 
-    fn freeze(&mut self) -> Result<(Frozen, [OwnedFd; 3]), String> {
+    fn freeze(&mut self) -> Result<(Frozen, Vec<OwnedFd>), String> {
         self.snapshots.freeze(&self.facts.settings)
     }
 

@@ -37,6 +37,8 @@ use std::sync::Arc;
 pub(super) struct Opened {
     pub(super) beginning: Beginning,
     pub(super) devices: Vec<OpenDevice>,
+    /// The files of all disks for a snapshot, in their order.
+    pub(super) disk_files: Vec<OwnedFd>,
     pub(super) screen: Arc<Screen>,
     /// An event for `--exit-on-eof`: the Guest has all of its input.
     pub(super) input_end: Option<OwnedFd>,
@@ -86,6 +88,14 @@ impl Opened {
             let earlier = &config.devices[..n];
             devices.push(open_device(config, device, earlier, limit)?);
         }
+        let disk_files = devices.iter_mut().flat_map(|device| match device {
+            OpenDevice::Disk(block) => block.take_files(),
+            OpenDevice::Nic(_)
+            | OpenDevice::Lan(_)
+            | OpenDevice::Share(_)
+            | OpenDevice::Console(_) => Vec::new(),
+        });
+        let disk_files: Vec<_> = disk_files.collect();
         let (console, input_end) = open_console(config, remote)?;
         let screen = console.screen();
         devices.push(OpenDevice::Console(console));
@@ -108,6 +118,7 @@ impl Opened {
         Ok(Self {
             beginning,
             devices,
+            disk_files,
             screen,
             input_end,
             stats,

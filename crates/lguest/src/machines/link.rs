@@ -5,14 +5,14 @@
 use super::error::MachineError;
 use super::folder::Folder;
 use super::name::Name;
-use super::protocol::{self, Call, LINE_MOST, Received, received};
+use super::protocol::{self, Call, FILES_MOST, LINE_MOST, Received, received};
 use crate::credentials::peer_of_our_user;
 use crate::engine::printable;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, recvmsg,
-    send,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, recv,
+    recvmsg, send,
 };
 use serde::de::DeserializeOwned;
 use std::io::{self, IoSliceMut};
@@ -23,9 +23,6 @@ use std::time::{Duration, Instant};
 /// How long an answer may take.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How many files come with one message.
-const FILES_MOST: usize = 3;
-
 /// A connection.
 pub struct Link {
     name: Name,
@@ -33,8 +30,8 @@ pub struct Link {
     /// The Launcher's process.
     pub pid: u32,
     incoming: Vec<u8>,
-    /// Files that have come.
-    files: Vec<OwnedFd>,
+    /// The files that have come with a message, if some are waited for.
+    files: Option<Vec<OwnedFd>>,
     next: u64,
 }
 
@@ -76,7 +73,7 @@ impl Link {
             socket,
             pid,
             incoming: Vec::new(),
-            files: Vec::new(),
+            files: None,
             next: 0,
         })
     }
@@ -170,8 +167,13 @@ impl Link {
         }
     }
 
-    /// Receives bytes, and keeps files that come with them.
+    /// Receives bytes, and keeps files that come with them if they are waited
+    /// for. The kernel closes others.
     fn receive(&mut self, bytes: &mut [u8]) -> rustix::io::Result<usize> {
+        let Some(kept) = &mut self.files else {
+            let (n, _) = recv(&self.socket, bytes, RecvFlags::empty())?;
+            return Ok(n);
+        };
         let mut space =
             [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FILES_MOST))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -180,15 +182,28 @@ impl Link {
         let got = recvmsg(&self.socket, &mut parts, &mut control, flags)?;
         for message in control.drain() {
             if let RecvAncillaryMessage::ScmRights(files) = message {
-                self.files.extend(files);
+                let room = FILES_MOST.saturating_sub(kept.len());
+                kept.extend(files.take(room));
             }
         }
         Ok(got.bytes)
     }
 
-    /// The files that have come with messages so far.
-    pub fn take_files(&mut self) -> Vec<OwnedFd> {
-        std::mem::take(&mut self.files)
+    /// Calls, and waits for an answer with files until `deadline`.
+    ///
+    /// # Errors
+    ///
+    /// [`MachineError::NoAnswer`], [`MachineError::Refused`].
+    pub fn ask_with_files<T: DeserializeOwned>(
+        &mut self,
+        call: &Call,
+        deadline: Option<Instant>,
+    ) -> Result<(T, Vec<OwnedFd>), MachineError> {
+        self.files = Some(Vec::new());
+        let number = self.call(call)?;
+        let answer = self.answer(number, deadline);
+        let files = self.files.take().unwrap_or_default();
+        Ok((answer?, files))
     }
 
     /// Waits for a message until `deadline`.
@@ -264,5 +279,74 @@ impl Link {
 impl AsFd for Link {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::net::{
+        AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SocketFlags,
+        SocketType, sendmsg, socketpair,
+    };
+    use rustix::pipe::pipe;
+    use std::io::IoSlice;
+
+    /// A connection, and the Launcher's end of it.
+    fn link() -> (Link, OwnedFd) {
+        let flags = SocketFlags::NONBLOCK;
+        let (socket, theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)
+                .unwrap();
+        let link = Link {
+            name: "web".parse().unwrap(),
+            socket,
+            pid: 1,
+            incoming: Vec::new(),
+            files: None,
+            next: 0,
+        };
+        (link, theirs)
+    }
+
+    /// Sends an answer to call 1 with a file. Returns a pipe that has ended if
+    /// nobody has the file.
+    fn answer_with_a_file(to: &OwnedFd) -> OwnedFd {
+        let (reader, writer) = pipe().unwrap();
+        let files = [writer.as_fd()];
+        let mut space =
+            [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        control.push(SendAncillaryMessage::ScmRights(&files));
+        let line = b"{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}\n";
+        let line = [IoSlice::new(line)];
+        sendmsg(to, &line, &mut control, SendFlags::NOSIGNAL).unwrap();
+        reader
+    }
+
+    fn has_ended(pipe: &OwnedFd) -> bool {
+        let mut fds = [PollFd::new(pipe, PollFlags::IN)];
+        let now = Timespec::default();
+        poll(&mut fds, Some(&now)).unwrap() > 0
+    }
+
+    #[test]
+    fn files_that_nobody_waits_for_are_closed() {
+        let (mut link, theirs) = link();
+        let pipe = answer_with_a_file(&theirs);
+        assert!(!has_ended(&pipe));
+        let heard = link.arrived().unwrap();
+        assert!(matches!(heard, Heard::Message(_)), "{heard:?}");
+        assert!(has_ended(&pipe));
+        let pipe = answer_with_a_file(&theirs);
+        let deadline = Some(Instant::now() + PATIENCE);
+        let asked =
+            link.ask_with_files::<protocol::Done>(&Call::Freeze {}, deadline);
+        let (_, files) = asked.unwrap();
+        assert_eq!(files.len(), 1);
+        assert!(!has_ended(&pipe));
+        drop(files);
+        assert!(has_ended(&pipe));
+        assert!(link.files.is_none());
     }
 }

@@ -227,8 +227,12 @@ pub struct DeviceCounts {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Done {}
 
-/// The answer to `freeze`. With its first byte come three descriptors: the
-/// Guest's memory, the state that its views share, and its patched copies.
+/// The most descriptors that come with a message: the kernel's bound.
+pub const FILES_MOST: usize = 253;
+
+/// The answer to `freeze`. With its first byte come descriptors: the Guest's
+/// memory, the state that its views share, its patched copies, and the files of
+/// its disks, the lowest layer of each disk first.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Frozen {

@@ -7,8 +7,9 @@
 //! sends something, the Guest prints something, or the machine ends.
 
 use super::protocol::{
-    Asked, Attached, BYTES_MOST, Call, Counts, Done, Failure, Frozen, Id,
-    Inspected, LINE_MOST, Read, State, answer, failed, notification, parse,
+    Asked, Attached, BYTES_MOST, Call, Counts, Done, FILES_MOST, Failure,
+    Frozen, Id, Inspected, LINE_MOST, Read, State, answer, failed,
+    notification, parse,
 };
 use super::record::{End, Facts};
 use crate::credentials::peer_of_our_user;
@@ -63,7 +64,7 @@ pub trait Controlled: Send {
     /// # Errors
     ///
     /// Why not.
-    fn freeze(&mut self) -> Result<(Frozen, [OwnedFd; 3]), String>;
+    fn freeze(&mut self) -> Result<(Frozen, Vec<OwnedFd>), String>;
     /// A frozen Guest goes on.
     fn thaw(&mut self);
     /// What to type to ask the Guest to power off, if that is possible.
@@ -757,7 +758,8 @@ fn send_with(
         return send(socket, bytes, SendFlags::NOSIGNAL);
     }
     let files: Vec<BorrowedFd<'_>> = files.iter().map(AsFd::as_fd).collect();
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
+    let mut space =
+        [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FILES_MOST))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     control.push(SendAncillaryMessage::ScmRights(&files));
     let bytes = [IoSlice::new(bytes)];

@@ -6,11 +6,13 @@
 //! and the time of its last change.
 
 use super::SnapshotError;
+use super::folder::New;
 use crate::machine::config::{Changes, DiskConfig};
-use rustix::fs::SeekFrom;
+use rustix::fs::{FileType, OFlags, SeekFrom};
 use serde::{Deserialize, Serialize};
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{File, Metadata};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -71,33 +73,43 @@ impl DiskPlace {
         })
     }
 
-    /// Copies what changes into `folder`, as disk `number`. `copies`: where
-    /// blocks cannot be cloned, they are copied.
+    /// How many files it has.
+    #[must_use]
+    pub fn files(&self) -> usize {
+        let above = matches!(self.way, Way::Overlay(_));
+        1 + self.layers.len() + usize::from(above)
+    }
+
+    /// Copies what changes into `new`, as disk `number`. `open` are its files,
+    /// as the Launcher has them open: it is the Launcher, too, that tells their
+    /// names, and nothing is opened by them. `copies`: where blocks cannot be
+    /// cloned, they are copied.
     pub(super) fn save(
         &self,
-        folder: &Path,
+        open: Vec<OwnedFd>,
+        new: &New,
         number: usize,
         copies: bool,
     ) -> Result<SavedDisk, SnapshotError> {
         let name = format!("disk{number}");
-        let mut layers = Vec::new();
-        match &self.way {
-            Way::Writes => {
-                copy(&self.path, folder, &name, copies)?;
-                layers.push(Layer::Copied(name));
-            }
-            Way::ReadOnly | Way::ThrownAway => {
-                layers.push(Layer::outside(&self.path)?);
-            }
-            Way::Overlay(path) => {
-                layers.push(Layer::outside(&self.path)?);
-                for layer in &self.layers {
-                    layers.push(Layer::outside(layer)?);
-                }
-                // It has the changes only, and is as long as they are.
-                copy(path, folder, &name, true)?;
-                layers.push(Layer::Copied(name));
-            }
+        let open = open.into_iter().map(readable);
+        let mut open = open.collect::<Result<Vec<_>, _>>()?;
+        // Those below the last one stay where they are.
+        let copied = match &self.way {
+            Way::Writes => Some((&self.path, copies)),
+            // It has the changes only, and is as long as they are.
+            Way::Overlay(path) => Some((path, true)),
+            Way::ReadOnly | Way::ThrownAway => None,
+        };
+        let copied = copied.and_then(|copied| Some((copied, open.pop()?)));
+        let paths = std::iter::once(&self.path).chain(&self.layers);
+        let outside = paths.zip(&open);
+        let mut layers = outside
+            .map(|(path, file)| Layer::outside(path, file))
+            .collect::<Result<Vec<_>, _>>()?;
+        if let Some(((path, copies), file)) = copied {
+            copy((path, &file), new, &name, copies)?;
+            layers.push(Layer::Copied(name));
         }
         Ok(SavedDisk {
             raw: self.raw,
@@ -193,9 +205,14 @@ impl SavedDisk {
 }
 
 impl Layer {
-    /// The file at `path`, which stays there.
-    fn outside(path: &Path) -> Result<Self, SnapshotError> {
-        let found = std::fs::metadata(path).map_err(|e| write(path, e))?;
+    /// The open `file`, which stays at `path`.
+    fn outside(path: &Path, file: &File) -> Result<Self, SnapshotError> {
+        let found = file.metadata().map_err(|e| write(path, e))?;
+        let named = std::fs::metadata(path).ok();
+        let number = |of: &Metadata| (of.dev(), of.ino());
+        if named.as_ref().map(number) != Some(number(&found)) {
+            return Err(SnapshotError::Renamed(path.into()));
+        }
         Ok(Self::Outside {
             path: path.to_owned(),
             bytes: found.len(),
@@ -265,25 +282,39 @@ fn write(path: &Path, error: io::Error) -> SnapshotError {
     SnapshotError::Write { path, error }
 }
 
-/// Copies the file `from` into `folder` under `name`.
+/// A file that the Launcher has handed over, if it may be read and reading it
+/// does not wait for anybody.
+fn readable(file: OwnedFd) -> Result<File, SnapshotError> {
+    let bad = |what: &str| SnapshotError::Answer(what.into());
+    let flags = rustix::fs::fcntl_getfl(&file);
+    let flags = flags.map_err(|error| bad(&error.to_string()))?;
+    let mode = flags & OFlags::ACCMODE;
+    if flags.contains(OFlags::PATH) || mode == OFlags::WRONLY {
+        return Err(bad("a file of a disk that it cannot read itself"));
+    }
+    let found = rustix::fs::fstat(&file);
+    let found = found.map_err(|error| bad(&error.to_string()))?;
+    match FileType::from_raw_mode(found.st_mode) {
+        FileType::RegularFile | FileType::BlockDevice => Ok(file.into()),
+        _ => Err(bad("a disk that is no file")),
+    }
+}
+
+/// Copies the open file, which is called `from`, into `new` under `name`.
 fn copy(
-    from: &Path,
-    folder: &Path,
+    (from, source): (&Path, &File),
+    new: &New,
     name: &str,
     copies: bool,
 ) -> Result<(), SnapshotError> {
-    let path = folder.join(name);
-    let failed = |error| write(&path, error);
-    let source = File::open(from).map_err(|error| write(from, error))?;
-    let mut new = OpenOptions::new();
-    let to = new.write(true).create_new(true).open(&path);
-    let to = to.map_err(failed)?;
-    match rustix::fs::ioctl_ficlone(&to, &source) {
+    let to = new.create(name)?;
+    match rustix::fs::ioctl_ficlone(&to, source) {
         Ok(()) => Ok(()),
-        Err(_) if copies => copy_data(&source, &to).map_err(failed),
+        Err(_) if copies => copy_data(source, &to)
+            .map_err(|error| write(&new.path().join(name), error)),
         Err(_) => Err(SnapshotError::CannotClone {
             path: from.into(),
-            to: folder.into(),
+            to: new.path().into(),
         }),
     }
 }
@@ -342,13 +373,59 @@ mod tests {
         assert!(!saved(Vec::new()).is_possible());
     }
 
+    /// A Launcher that was taken over tells any names.
+    #[test]
+    fn only_what_the_launcher_has_open_gets_into_a_snapshot() {
+        let name = format!("lguest-forged-{}", std::process::id());
+        let scratch = std::env::temp_dir().join(name);
+        std::fs::create_dir(&scratch).unwrap();
+        let secret = scratch.join("secret");
+        std::fs::write(&secret, b"secret").unwrap();
+        let mine = scratch.join("mine");
+        std::fs::write(&mine, b"mine").unwrap();
+        let new = New::begin(&scratch.join("saved")).unwrap();
+        let save = |way: &Way, files: [OwnedFd; 2], number| {
+            let place = DiskPlace {
+                path: secret.clone(),
+                layers: Vec::new(),
+                raw: true,
+                way: way.clone(),
+            };
+            let files = files.into_iter().take(place.files()).collect();
+            place.save(files, &new, number, true)
+        };
+        let open = || OwnedFd::from(File::open(&mine).unwrap());
+        let renamed = |error| matches!(error, Err(SnapshotError::Renamed(_)));
+        assert!(renamed(save(&Way::ReadOnly, [open(), open()], 0)));
+        let overlay = Way::Overlay(secret.clone());
+        assert!(renamed(save(&overlay, [open(), open()], 0)));
+        save(&Way::Writes, [open(), open()], 1).unwrap();
+        let copied = std::fs::read(new.path().join("disk1")).unwrap();
+        assert_eq!(copied, b"mine");
+        let at = |flags| {
+            let mode = rustix::fs::Mode::empty();
+            rustix::fs::open(&secret, flags, mode).unwrap()
+        };
+        let (reader, _writer) = rustix::pipe::pipe().unwrap();
+        for bad in [at(OFlags::PATH), at(OFlags::WRONLY), reader] {
+            for way in [Way::ReadOnly, Way::Writes] {
+                let bad = bad.try_clone().unwrap();
+                let error = save(&way, [bad, open()], 2).err().unwrap();
+                assert!(matches!(error, SnapshotError::Answer(_)), "{error}");
+            }
+        }
+        drop(new);
+        std::fs::remove_dir_all(&scratch).unwrap();
+    }
+
     #[test]
     fn a_file_outside_needs_the_users_word_and_must_not_change() {
         let folder = std::env::temp_dir();
         let name = format!("lguest-base-{}", std::process::id());
         let base = folder.join(name);
         std::fs::write(&base, b"base").unwrap();
-        let disk = saved(vec![Layer::outside(&base).unwrap()]);
+        let open = File::open(&base).unwrap();
+        let disk = saved(vec![Layer::outside(&base, &open).unwrap()]);
         let open = |bases: &[PathBuf]| disk.config(&folder, 0, bases, None);
         assert!(matches!(open(&[]), Err(SnapshotError::NeedsBase { .. })));
         let given = std::slice::from_ref(&base);

@@ -109,9 +109,24 @@ pub enum SnapshotError {
     /// The folder for it exists, and is something else.
     #[error("{}: it exists and is no snapshot: choose another folder", .0.display())]
     Taken(PathBuf),
+    /// Others can get into the folder.
+    #[error(
+        "{}: other users may read this folder, and a snapshot has all that the \
+         guest knows: remove the folder, or choose another place",
+        .0.display()
+    )]
+    NotPrivate(PathBuf),
     /// Another command writes there.
     #[error("{}: another snapshot is being written there: wait for it", .0.display())]
     Busy(PathBuf),
+    /// The file of a disk is not the one with its name.
+    #[error(
+        "{}: the guest has another file open than the one that has this name \
+         now, so what is restored would not have its disk: give the file its \
+         old name again, and take the snapshot then",
+        .0.display()
+    )]
+    Renamed(PathBuf),
     /// It cannot be written.
     #[error(
         "{}: the snapshot cannot be written ({error}): what was there before \
@@ -140,6 +155,13 @@ pub enum SnapshotError {
     /// The machine has said something that is no answer.
     #[error("the machine's answer cannot be used ({0}): it is another version")]
     Answer(String),
+    /// The changes of clones would lie above what is removed at once.
+    #[error(
+        "'--changes' keeps images that lie above the disks of a snapshot, and \
+         that of a running machine is removed when its clones run: take one \
+         first ('lguest snapshot {0} DIR'), and clone it ('lguest clone DIR')"
+    )]
+    ChangesOfClones(String),
     /// The changes of a disk would go to a file that exists.
     #[error(
         "{}: it exists: give '--changes' a folder in which no restored machine \

@@ -5,10 +5,12 @@
 //! what was there before. The next one removes what that has left.
 
 use super::SnapshotError;
-use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
-use std::fs::File;
+use rustix::fs::{
+    CWD, FlockOperation, Mode, OFlags, RenameFlags, flock, renameat_with,
+};
+use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// The name of a manifest, by which a snapshot is known.
@@ -48,7 +50,14 @@ impl New {
             }
             _ => {}
         }
-        let lock = File::open(&path).map_err(failed)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
+        let flags = flags | OFlags::CLOEXEC;
+        let lock = rustix::fs::open(&path, flags, Mode::empty());
+        let lock = File::from(lock.map_err(|error| failed(error.into()))?);
+        // Another user may have made it, to read what is written there.
+        if !is_private(&lock).map_err(failed)? {
+            return Err(SnapshotError::NotPrivate(path));
+        }
         let locked = flock(&lock, FlockOperation::NonBlockingLockExclusive);
         // Another command may have finished its own meanwhile.
         if locked.is_err() || !is_at(&lock, &path) {
@@ -70,7 +79,9 @@ impl New {
     /// Makes a file in it.
     pub(super) fn create(&self, name: &str) -> Result<File, SnapshotError> {
         let path = self.path().join(name);
-        File::create_new(&path)
+        let mut new = OpenOptions::new();
+        new.write(true).create_new(true).mode(0o600);
+        new.open(&path)
             .map_err(|error| SnapshotError::Write { path, error })
     }
 
@@ -136,6 +147,13 @@ fn is_free(place: &Path) -> bool {
     }
 }
 
+/// Whether the open folder is this user's, and nobody else gets into it.
+fn is_private(folder: &File) -> io::Result<bool> {
+    let found = folder.metadata()?;
+    let ours = found.uid() == rustix::process::geteuid().as_raw();
+    Ok(ours && found.mode() & 0o077 == 0)
+}
+
 /// Whether the open folder is that at `path`.
 fn is_at(folder: &File, path: &Path) -> bool {
     let number = |found: std::fs::Metadata| (found.dev(), found.ino());
@@ -185,6 +203,26 @@ mod tests {
         std::mem::forget(fill(&place, "killed"));
         assert_eq!(read().as_deref(), Some("first"));
         assert!(matches!(New::begin(&place), Err(SnapshotError::Busy(_))));
+        std::fs::remove_dir_all(&scratch).unwrap();
+    }
+
+    #[test]
+    fn nothing_is_written_where_another_user_could_read_it() {
+        use std::os::unix::fs::PermissionsExt;
+        let scratch = scratch("private");
+        let place = scratch.join("web");
+        let hidden = scratch.join(".web.lguest-new");
+        std::fs::create_dir(&hidden).unwrap();
+        let open = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(&hidden, open).unwrap();
+        let error = New::begin(&place).err().unwrap();
+        assert!(matches!(error, SnapshotError::NotPrivate(_)), "{error}");
+        assert!(error.to_string().contains(".web.lguest-new"), "{error}");
+        std::fs::remove_dir(&hidden).unwrap();
+        fill(&place, "all").finish().unwrap();
+        let mode = |path: &Path| path.metadata().unwrap().mode() & 0o777;
+        assert_eq!(mode(&place), 0o700);
+        assert_eq!(mode(&place.join(MANIFEST)), 0o600);
         std::fs::remove_dir_all(&scratch).unwrap();
     }
 

@@ -20,6 +20,8 @@ pub struct Standing {
     pub still: Still,
     /// Its memory, the state that its views share, and its patched copies.
     pub files: [OwnedFd; 3],
+    /// The files of its disks, in order: [`DiskPlace::files`] of each.
+    pub disks: Vec<OwnedFd>,
 }
 
 /// A snapshot that is written, before it is complete.
@@ -53,7 +55,12 @@ impl Begun {
         copies: bool,
     ) -> Result<Written, SnapshotError> {
         let Self(new) = self;
-        let Standing { still, files } = standing;
+        let Standing {
+            still,
+            files,
+            disks,
+        } = standing;
+        let mut open = disks.into_iter();
         let [memory, state, copied] = &files;
         let pack = |name: &str, from: &OwnedFd, bytes: u64| {
             let mut to = new.create(name)?;
@@ -66,7 +73,8 @@ impl Begun {
         let places = still.disks.iter().enumerate();
         let disks = places
             .map(|(n, place): (usize, &DiskPlace)| {
-                place.save(new.path(), n, copies)
+                let open = open.by_ref().take(place.files()).collect();
+                place.save(open, &new, n, copies)
             })
             .collect::<Result<_, _>>()?;
         let manifest = Manifest {

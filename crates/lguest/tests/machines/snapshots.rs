@@ -134,6 +134,59 @@ fn a_disk_belongs_to_its_snapshot() {
     assert!(place.is_empty());
 }
 
+/// The files of a disk are those that the guest has open, and not what has
+/// taken their names since.
+#[test]
+fn another_file_with_the_name_of_a_disk_does_not_count() {
+    let place = Place::new("renamed");
+    let scratch = Scratch::new("renamed-files");
+    let file = disk(&scratch, "disk");
+    let warm = scratch.path("warm").display().to_string();
+    let again = scratch.path("again");
+    let changes = scratch.path("changes");
+    std::fs::create_dir(&changes).unwrap();
+    place.start_with("web", &format!("--disk {file}"));
+    let take = format!("snapshot web {warm} --copy-disks");
+    place.done(&take);
+    let kept = changes.display();
+    let words = format!("restore {warm} --name two --detach --changes {kept}");
+    place.done(&words);
+    // The base of 'two' is replaced while it runs.
+    place.done(&take);
+    let said = place.fails(120, &format!("snapshot two {}", again.display()));
+    assert!(said.contains("the guest has another file open"), "{said}");
+    assert!(!again.exists());
+    // A disk that is written to is copied from the file that is open.
+    let old = std::fs::read(&file).unwrap();
+    std::fs::rename(scratch.file("other", &[1; 4096]), &file).unwrap();
+    place.done(&take);
+    assert!(old == std::fs::read(scratch.path("warm").join("disk0")).unwrap());
+    place.done("kill --all");
+    assert!(place.is_empty());
+}
+
+/// What clones write must not lie above a snapshot that is removed.
+#[test]
+fn clones_of_a_running_machine_keep_no_changes() {
+    let place = Place::new("kept-clones");
+    let scratch = Scratch::new("kept-clones-files");
+    let file = disk(&scratch, "disk");
+    let changes = scratch.path("changes");
+    place.start_with("web", &format!("--disk {file}"));
+    let kept = format!("--changes {}", changes.display());
+    let said = place.fails(120, &format!("clone web {kept} --copy-disks"));
+    assert!(said.contains("'lguest snapshot web DIR'"), "{said}");
+    // The cure.
+    let warm = scratch.path("warm").display().to_string();
+    place.done(&format!("snapshot web {warm} --copy-disks"));
+    place.done(&format!("clone {warm} --name web {kept}"));
+    write(&place, "web-1");
+    let again = scratch.path("again").display().to_string();
+    place.done(&format!("snapshot web-1 {again}"));
+    place.done("kill --all");
+    assert!(place.is_empty());
+}
+
 /// Has the guest write to its disk and read it back.
 fn write(place: &Place, name: &str) {
     let mut command = place.command("send");

@@ -13,6 +13,7 @@ use lg_abi::device::SECTOR_SIZE;
 use rustix::fs::{FileType, FlockOperation, Mode, OFlags, SeekFrom};
 use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 /// A file that can be a disk, open and locked.
@@ -26,6 +27,8 @@ pub struct Disk {
     pub(super) faults: Option<Faults>,
     /// A second opening of a raw file, to read ahead by.
     pub(super) again: Option<File>,
+    /// Its files for a snapshot, the lowest layer first.
+    pub(super) files: Vec<OwnedFd>,
 }
 
 /// A file, open and locked.
@@ -86,6 +89,11 @@ impl Opened {
             bytes,
         })
     }
+
+    /// The file once more, for a snapshot.
+    pub(super) fn handed(&self) -> io::Result<OwnedFd> {
+        self.file.try_clone().map(OwnedFd::from)
+    }
 }
 
 /// Without O_NONBLOCK the open of a pipe would wait for its other end.
@@ -126,9 +134,12 @@ impl Disk {
     ///
     /// [`DiskError`] says what is wrong with it.
     pub fn open(path: &Path, read_only: bool) -> Result<Self, DiskError> {
-        let Opened { file, again, bytes } = Opened::open(path, read_only)?;
+        let opened = Opened::open(path, read_only)?;
+        let files = vec![opened.handed().map_err(DiskError::Open)?];
+        let Opened { file, again, bytes } = opened;
         Ok(Self {
             again,
+            files,
             ..Self::of(Backing::Raw(file), bytes, read_only)?
         })
     }
@@ -146,7 +157,14 @@ impl Disk {
             read_only,
             faults: None,
             again: None,
+            files: Vec::new(),
         })
+    }
+
+    /// The same disk, whose files for a snapshot are `files`.
+    pub(super) fn with_files(mut self, files: Vec<OwnedFd>) -> Self {
+        self.files = files;
+        self
     }
 
     /// Makes one request in `one_in` fail, at random.

@@ -13,6 +13,7 @@ use lg_abi::device::SECTOR_SIZE;
 use rustix::fs::{Mode, OFlags};
 use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -37,16 +38,24 @@ impl Disk {
     }
 
     fn into_image(self) -> Result<Self, DiskError> {
-        let Backing::Raw(file) = self.backing else {
+        let Self {
+            backing: Backing::Raw(file),
+            files,
+            again,
+            read_only,
+            ..
+        } = self
+        else {
             return Ok(self);
         };
         if let Some(base) = base_of(&file)? {
             return Err(DiskError::NeedsBase(base));
         }
-        let image = Image::open(file, self.again, !self.read_only, None)
+        let image = Image::open(file, again, !read_only, None)
             .map_err(DiskError::Tables)?;
         let bytes = image.size();
-        Self::of(Backing::Image(image), bytes, self.read_only)
+        let disk = Self::of(Backing::Image(image), bytes, read_only)?;
+        Ok(disk.with_files(files))
     }
 
     /// A disk whose changes go to the qcow2 image at `path`, which is made if
@@ -55,7 +64,12 @@ impl Disk {
     /// # Errors
     ///
     /// [`DiskError`] says what is wrong with the overlay.
-    pub fn overlaid(self, base: &Path, path: &Path) -> Result<Self, DiskError> {
+    pub fn overlaid(
+        mut self,
+        base: &Path,
+        path: &Path,
+    ) -> Result<Self, DiskError> {
+        let mut files = std::mem::take(&mut self.files);
         let laid = match Opened::open(path, false) {
             Ok(opened) => self.under(base, path, opened),
             Err(DiskError::Open(error))
@@ -66,12 +80,14 @@ impl Disk {
             Err(DiskError::InUse) => Err(LayerError::InUse),
             Err(error) => Err(LayerError::Open(Box::new(error))),
         };
-        let image = laid.map_err(|error| DiskError::Overlay {
+        let (image, file) = laid.map_err(|error| DiskError::Overlay {
             path: path.to_owned(),
             error,
         })?;
+        files.push(file);
         let bytes = image.size();
-        Self::of(Backing::Image(image), bytes, false)
+        let disk = Self::of(Backing::Image(image), bytes, false)?;
+        Ok(disk.with_files(files))
     }
 
     /// This disk with the qcow2 image at `path` above it, open to read only.
@@ -80,13 +96,16 @@ impl Disk {
     /// # Errors
     ///
     /// [`DiskError`] says what is wrong with the image.
-    pub fn under_layer(self, path: &Path) -> Result<Self, DiskError> {
+    pub fn under_layer(mut self, path: &Path) -> Result<Self, DiskError> {
         let failed = |error| DiskError::Overlay {
             path: path.to_owned(),
             error,
         };
-        let Opened { file, again, .. } = Opened::open(path, true)
+        let mut files = std::mem::take(&mut self.files);
+        let opened = Opened::open(path, true)
             .map_err(|error| failed(LayerError::Open(Box::new(error))))?;
+        files.push(opened.handed().map_err(DiskError::Open)?);
+        let Opened { file, again, .. } = opened;
         if format::of(&file) != Some(QCOW2) {
             return Err(failed(LayerError::NotAnImage));
         }
@@ -95,7 +114,8 @@ impl Disk {
         let image = Image::open(file, again, false, Some(base))
             .map_err(DiskError::Tables)?;
         let bytes = image.size();
-        Self::of(Backing::Image(image), bytes, true)
+        let disk = Self::of(Backing::Image(image), bytes, true)?;
+        Ok(disk.with_files(files))
     }
 
     /// A disk whose changes end with the Guest. `self` is open to read.
@@ -134,7 +154,8 @@ impl Disk {
         base: &Path,
         path: &Path,
         opened: Opened,
-    ) -> Result<Image, LayerError> {
+    ) -> Result<(Image, OwnedFd), LayerError> {
+        let handed = opened.handed().map_err(LayerError::Make)?;
         let Opened { file, again, .. } = opened;
         if format::of(&file) != Some(QCOW2) {
             return Err(LayerError::NotAnImage);
@@ -148,11 +169,16 @@ impl Disk {
             return Err(LayerError::OtherBase(format!("{name:?}")));
         }
         let base = self.into_base().map_err(LayerError::Tables)?;
-        Image::open(file, again, true, Some(base)).map_err(LayerError::Tables)
+        let image = Image::open(file, again, true, Some(base));
+        Ok((image.map_err(LayerError::Tables)?, handed))
     }
 
     /// This disk from `base` under an overlay that is made at `path`.
-    fn under_new(self, base: &Path, path: &Path) -> Result<Image, LayerError> {
+    fn under_new(
+        self,
+        base: &Path,
+        path: &Path,
+    ) -> Result<(Image, OwnedFd), LayerError> {
         let format = match &self.backing {
             Backing::Raw(_) => "raw",
             Backing::Image(_) => "qcow2",
@@ -165,11 +191,14 @@ impl Disk {
             .map_err(|error| LayerError::Make(error.into()))?;
         let made = Opened::lock(file.into(), path, false)
             .map_err(|error| LayerError::Open(Box::new(error)))
-            .and_then(|Opened { file, again, .. }| {
+            .and_then(|opened| {
+                let handed = opened.handed().map_err(LayerError::Make)?;
+                let Opened { file, again, .. } = opened;
                 let name = Some(BaseName { name, format });
                 let bytes = self.bytes();
                 self.into_base()
                     .and_then(|b| Image::create(file, again, bytes, b, name))
+                    .map(|image| (image, handed))
                     .map_err(LayerError::Make)
             });
         if made.is_err() {

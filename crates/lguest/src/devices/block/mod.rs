@@ -39,6 +39,7 @@ use counters::DiskCounters;
 use lg_abi::device::SECTOR_SIZE;
 use serde::{Deserialize, Serialize};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -75,6 +76,7 @@ fn is_odd(
 /// A disk that a Guest uses.
 pub struct Block {
     disk: Arc<Disk>,
+    files: Vec<OwnedFd>,
     worker: Option<Worker>,
     /// `None` where nothing is read ahead.
     ahead: Option<Ahead>,
@@ -111,6 +113,7 @@ impl Block {
     #[must_use]
     pub fn new(mut disk: Disk) -> Self {
         let again = disk.again.take();
+        let files = std::mem::take(&mut disk.files);
         let disk = Arc::new(disk);
         let source = match &disk.backing {
             Backing::Raw(_) => again.map(Source::File),
@@ -118,6 +121,7 @@ impl Block {
         };
         Self {
             disk,
+            files,
             worker: None,
             ahead: source.map(Ahead::new),
             at_once: true,
@@ -136,6 +140,12 @@ impl Block {
     /// Turns reading ahead off: the slow way, for comparison.
     pub fn never_ahead(&mut self) {
         self.ahead = None;
+    }
+
+    /// Its files for a snapshot, the lowest layer first. The second time there
+    /// are none.
+    pub fn take_files(&mut self) -> Vec<OwnedFd> {
+        std::mem::take(&mut self.files)
     }
 
     /// Bounds the disk by `limit`.

@@ -37,7 +37,7 @@ impl Controlled for Machine {
 
     fn resume(&mut self) {}
 
-    fn freeze(&mut self) -> Result<(Frozen, [OwnedFd; 3]), String> {
+    fn freeze(&mut self) -> Result<(Frozen, Vec<OwnedFd>), String> {
         Err("it does nothing".into())
     }
 

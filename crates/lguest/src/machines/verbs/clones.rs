@@ -10,9 +10,13 @@ use super::snapshot;
 use crate::cli::exit::Outcome;
 use crate::machines::error::MachineError;
 use crate::machines::name::Name;
-use crate::snapshot::Saved;
+use crate::snapshot::{Saved, SnapshotError};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+/// How many names a temporary folder may have.
+const ATTEMPTS: u32 = 64;
 
 /// The copies to start.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,8 +35,29 @@ pub struct Clones {
     pub copies: bool,
 }
 
-/// A snapshot that is removed at the end.
+/// A folder that is removed at the end.
 struct Temporary(PathBuf);
+
+impl Temporary {
+    /// Makes it, for this user only. A folder that is there already is another
+    /// user's, or was left.
+    fn make() -> Result<Self, MachineError> {
+        let pid = std::process::id();
+        let mut made = Err(std::io::ErrorKind::AlreadyExists.into());
+        for number in 0..ATTEMPTS {
+            let name = format!("lguest-clone-{pid}-{number}");
+            let path = std::env::temp_dir().join(name);
+            match std::fs::DirBuilder::new().mode(0o700).create(&path) {
+                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+                other => {
+                    made = other.map(|()| Self(path));
+                    break;
+                }
+            }
+        }
+        made.map_err(|e| MachineError::Own("make a temporary folder", e))
+    }
+}
 
 impl Drop for Temporary {
     fn drop(&mut self) {
@@ -53,13 +78,16 @@ impl Clones {
         let Some(name) = machine else {
             return self.start_from(&self.of, &prefix);
         };
-        let file = format!("lguest-clone-{}-{name}", std::process::id());
-        let folder = Temporary(std::env::temp_dir().join(file));
-        snapshot::write(&name, &folder.0, self.copies)?;
-        // The user's own machine reads them, too.
-        let saved = Saved::open(&folder.0)?;
+        if self.changes.is_some() {
+            return Err(SnapshotError::ChangesOfClones(name.to_string()).into());
+        }
+        let temporary = Temporary::make()?;
+        let folder = temporary.0.join("snapshot");
+        snapshot::write(&name, &folder, self.copies)?;
+        // The machine that is cloned has them open: it has proved that.
+        let saved = Saved::open(&folder)?;
         self.bases.extend(saved.outside().map(Path::to_owned));
-        self.start_from(&folder.0, &prefix)
+        self.start_from(&folder, &prefix)
     }
 
     /// Starts them from the snapshot in `folder`.

@@ -10,9 +10,11 @@ use crate::machines::error::MachineError;
 use crate::machines::link::Link;
 use crate::machines::name::Name;
 use crate::machines::protocol::{Call, Frozen};
+use crate::snapshot::manifest::Still;
 use crate::snapshot::take::{Begun, Standing};
-use crate::snapshot::{Saved, SnapshotError};
+use crate::snapshot::{DiskPlace, Saved, SnapshotError};
 use std::fmt::Write as _;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -47,9 +49,9 @@ pub(super) fn write(
     let mut link = Link::to(&machine)?;
     let begun = Begun::at(folder)?;
     let start = Instant::now();
-    let number = link.call(&Call::Freeze {})?;
-    let frozen: Frozen = link.answer(number, Some(start + PATIENCE))?;
-    let standing = standing(frozen, &mut link)?;
+    let deadline = Some(start + PATIENCE);
+    let (frozen, files) = link.ask_with_files(&Call::Freeze {}, deadline)?;
+    let standing = standing(frozen, files)?;
     let written = begun.copy(standing, copies)?;
     // The Guest goes on when the connection is closed.
     drop(link);
@@ -66,17 +68,28 @@ fn mebibytes(bytes: u64) -> f64 {
 /// The machine as its Launcher has handed it over.
 fn standing(
     frozen: Frozen,
-    link: &mut Link,
+    files: Vec<OwnedFd>,
 ) -> Result<Standing, SnapshotError> {
     let answer =
         |what: String| SnapshotError::Answer(printable(what.as_bytes()));
-    let still = serde_json::from_value(frozen.machine)
+    let still: Still = serde_json::from_value(frozen.machine)
         .map_err(|error| answer(error.to_string()))?;
-    let files = <[_; 3]>::try_from(link.take_files());
-    let files = files.map_err(|files| {
-        answer(format!("{} files instead of 3", files.len()))
-    })?;
-    Ok(Standing { still, files })
+    let wanted = 3 + still.disks.iter().map(DiskPlace::files).sum::<usize>();
+    let number = files.len();
+    let wrong = || answer(format!("{number} files instead of {wanted}"));
+    if number != wanted {
+        return Err(wrong());
+    }
+    let mut files = files.into_iter();
+    let first = [files.next(), files.next(), files.next()];
+    let [Some(memory), Some(state), Some(copies)] = first else {
+        return Err(wrong());
+    };
+    Ok(Standing {
+        still,
+        files: [memory, state, copies],
+        disks: files.collect(),
+    })
 }
 
 /// Checks a snapshot and prints what it is.
