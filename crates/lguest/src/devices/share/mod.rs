@@ -81,6 +81,9 @@ pub struct Share {
     back_off: u32,
     /// [`MOMENT`], but in tests. `None`: answers are never waited for.
     moment: Option<Timespec>,
+    /// How many requests the socket takes before it is full once.
+    #[cfg(test)]
+    room: Option<u32>,
 }
 
 /// What has come from the server.
@@ -134,6 +137,8 @@ impl Share {
             errors: Counter::default(),
             back_off: 0,
             moment: Some(MOMENT),
+            #[cfg(test)]
+            room: None,
         })
     }
 
@@ -178,6 +183,13 @@ impl Share {
         writable: &[Section],
     ) -> io::Result<bool> {
         self.used = true;
+        #[cfg(test)]
+        if let Some(room) = self.room {
+            self.room = room.checked_sub(1);
+            if room == 0 {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+        }
         let Some(socket) = &self.socket else {
             return Ok(false);
         };
@@ -303,6 +315,12 @@ impl Share {
     #[cfg(test)]
     pub(crate) fn set_moment(&mut self, moment: Timespec) {
         self.moment = Some(moment);
+    }
+
+    /// After so many requests the socket has no room, once.
+    #[cfg(test)]
+    pub(crate) fn set_room(&mut self, requests: u32) {
+        self.room = Some(requests);
     }
 
     /// What kills the server.

@@ -174,6 +174,10 @@ impl Device for VirtioShare {
                 if !matches!(self.collect(&queue), Ok(true)) {
                     break;
                 }
+                // A request that is held has room now.
+                if self.held.is_some() && self.pump(&queue).is_err() {
+                    break;
+                }
             }
         }
         DeviceState::Share(self.share.state())
@@ -221,6 +225,9 @@ impl VirtioDevice for VirtioShare {
             // With several requests the server works while the Guest runs on.
             if self.asked.len() == 1 && self.share.wait_a_moment() {
                 self.collect(&queue)?;
+                // A request that is held has room now. If nothing is asked, no
+                // answer comes as input, and nothing else would hand it over.
+                self.pump(&queue)?;
             }
             self.watch();
         }

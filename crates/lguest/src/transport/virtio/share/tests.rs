@@ -154,6 +154,34 @@ fn a_single_request_is_answered_while_the_guest_stands_still() {
     assert!(has_input(&machine));
 }
 
+/// The first of two requests is answered at once, and the socket had no room
+/// for the second.
+#[test]
+fn a_request_that_is_held_is_asked_when_there_is_room() {
+    let day = Timespec {
+        tv_sec: 86_400,
+        tv_nsec: 0,
+    };
+    let machine = machine_with("held", |share| {
+        share.set_moment(day);
+        share.set_room(1);
+    });
+    let mut driver = machine.driver();
+    machine.guest.put(REQUEST, &version(7));
+    for _ in 0..2 {
+        driver.offer(&[(REQUEST, 21)], &[(ANSWER, 64)]);
+    }
+    machine.bus.notify(RING).unwrap();
+    let mut fds = [PollFd::new(&machine.input, PollFlags::IN)];
+    let minute = Timespec {
+        tv_sec: 60,
+        tv_nsec: 0,
+    };
+    let comes = poll(&mut fds, Some(&minute)).unwrap();
+    assert_eq!(comes, 1, "the second request was forgotten");
+    machine.wait(&driver, 2);
+}
+
 #[test]
 fn a_guest_runs_on_where_answers_are_never_waited_for() {
     let machine = machine_with("slow-path", Share::never_at_once);
@@ -208,6 +236,23 @@ fn a_request_without_a_header_ends_the_guest() {
     driver.offer(&[(REQUEST, 6)], &[(ANSWER, 64)]);
     let broken = machine.bus.notify(RING).unwrap_err();
     assert!(broken.to_string().contains("without a header"), "{broken}");
+}
+
+/// The Guest may go on after its state was taken.
+#[test]
+fn a_state_has_no_request_that_is_held() {
+    let machine = machine_with("held-state", |share| {
+        share.never_at_once();
+        share.set_room(1);
+    });
+    let mut driver = machine.driver();
+    machine.guest.put(REQUEST, &version(7));
+    for _ in 0..2 {
+        driver.offer(&[(REQUEST, 21)], &[(ANSWER, 64)]);
+    }
+    machine.bus.notify(RING).unwrap();
+    let _ = machine.bus.state();
+    assert_eq!(driver.used().len(), 2);
 }
 
 /// What was asked is answered before a state is taken.
