@@ -3,6 +3,7 @@
 mod support;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 use support::{Finished, Scratch, is_here, lguest, questions, run, skip};
 
@@ -67,7 +68,10 @@ fn a_core_is_what_gdb_opens() {
     command.args(["--append", "quiet run=poweroff"]);
     assert_eq!(run(&mut command, b"").code(), 0);
     assert_eq!(fs::read(&core).unwrap(), b"mine");
+    fs::remove_file(&core).unwrap();
     assert_eq!(panics(&["--core", path]).code(), 1);
+    let mode = fs::metadata(&core).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "it has all that the guest knew");
     let bytes = fs::read(&core).unwrap();
     assert!(bytes.starts_with(b"\x7FELF\x01\x01\x01"));
     assert!(bytes.len() > 32 << 20, "all of its memory");

@@ -661,6 +661,24 @@ fn statistics() {
     );
 }
 
+#[test]
+fn a_core_of_no_guest() {
+    let dir = Scratch::new("core");
+    // It is found out behind the first walls.
+    dir.write("native", &kernel(b"a kernel for real hardware"));
+    for option in ["--core=new", "--core=./new", "--stats=new"] {
+        let words = format!("run --kernel native {option}");
+        let run = Command::new(env!("CARGO_BIN_EXE_lguest"))
+            .args(words.split_whitespace())
+            .current_dir(&dir.0)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        assert_eq!(run.status.code(), Some(120), "{option}");
+        assert!(!dir.path("new").exists(), "{option}");
+    }
+}
+
 /// An i386 executable with one piece at 1 MiB that holds `code`.
 fn kernel(code: &[u8]) -> Vec<u8> {
     let mut file = vec![0; 84];

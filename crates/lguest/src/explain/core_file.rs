@@ -1,9 +1,10 @@
 //! `--core`: an ELF core of a Guest, which GDB opens.
 //!
 //! All of the Guest's memory is in the file once, with holes for what is zero.
-//! The segments lead from virtual addresses there, as the Guest's tables do, so
-//! a page that is mapped twice is in two segments. The registers are in a note,
-//! as in the core of a program.
+//! It is read from the memory file: by the mapping, each page that the Guest
+//! never touched would become resident. The segments lead from virtual
+//! addresses there, as the Guest's tables do, so a page that is mapped twice is
+//! in two segments. The registers are in a note, as in the core of a program.
 
 use super::remains::Remains;
 use lg_abi::page::{PAGE_SIZE, SWITCHER_ADDR};
@@ -65,11 +66,15 @@ pub fn write(file: &File, remains: &Remains<'_>) -> io::Result<()> {
     file.set_len(u64::from(memory_at) + u64::from(ram))?;
     let mut bytes = vec![0; PIECE as usize];
     let mut at = 0;
-    while at < ram {
+    while at < ram
+        && let Some(used) = remains.memory.next_used(at)?
+    {
+        at = used;
         let length = PIECE.min(ram - at);
         let piece = &mut bytes[..length as usize];
-        let read = remains.memory.read(at, piece);
-        if read.is_ok() && piece.iter().any(|&byte| byte != 0) {
+        let read = remains.memory.read_untouched(at, piece)?;
+        let piece = &piece[..read];
+        if piece.iter().any(|&byte| byte != 0) {
             file.write_all_at(piece, u64::from(memory_at) + u64::from(at))?;
         }
         at += length;
@@ -268,6 +273,31 @@ mod tests {
         );
         let found = segments(&remains(&memory, None));
         assert_eq!(found, [segment(0, 0, RAM)]);
+    }
+
+    #[test]
+    fn a_core_has_all_memory_and_makes_none_of_it_resident() {
+        const LARGE: u32 = 64 << 20;
+        let memory = GuestMemory::new(LARGE, 0).unwrap();
+        let pieces = [(0, 1), (PIECE - 1, 2), (5 << 20, 3), (LARGE - 1, 4)];
+        for (at, byte) in pieces {
+            memory.write(at, &[byte]).unwrap();
+        }
+        let blocks = || rustix::fs::fstat(memory.file()).unwrap().st_blocks;
+        let before = blocks();
+        let flags = rustix::fs::MemfdFlags::CLOEXEC;
+        let core = rustix::fs::memfd_create("core", flags).unwrap();
+        let core = File::from(core);
+        write(&core, &remains(&memory, None)).unwrap();
+        assert_eq!(blocks(), before, "no hole was filled");
+        let length = core.metadata().unwrap().len();
+        let memory_at = length - u64::from(LARGE);
+        for (at, byte) in pieces {
+            let mut found = [0];
+            let at = memory_at + u64::from(at);
+            core.read_exact_at(&mut found, at).unwrap();
+            assert_eq!(found, [byte]);
+        }
     }
 
     #[test]

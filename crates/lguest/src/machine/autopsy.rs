@@ -20,7 +20,9 @@ pub(super) struct Autopsy {
 impl Autopsy {
     /// Opens the file for the core, if there is to be one.
     pub(super) fn prepare(config: &Config) -> io::Result<Self> {
-        let core = config.core.as_deref().map(stats::open).transpose()?;
+        // All that the Guest has in memory is in it: keys, passwords.
+        let open = |path| stats::open(path, 0o600);
+        let core = config.core.as_deref().map(open).transpose()?;
         let explain = config.explain;
         Ok(Self { explain, core })
     }

@@ -177,6 +177,7 @@ pub(super) fn plan(config: &Config) -> Plan {
         Some(Stats::Stdout) | None => None,
     };
     let log = config.log.as_deref().and_then(folder);
+    let core = config.core.as_deref().and_then(folder);
     let listens = config.devices.iter().any(|device| match device {
         DeviceConfig::Net(net) => net.listens(),
         DeviceConfig::Disk(_)
@@ -192,6 +193,6 @@ pub(super) fn plan(config: &Config) -> Plan {
         listens: listens || debugged || config.metrics.is_some(),
         control: config.named.is_some(),
         networks: networks.collect(),
-        removals: stats.into_iter().chain(log).collect(),
+        removals: stats.into_iter().chain(log).chain(core).collect(),
     }
 }

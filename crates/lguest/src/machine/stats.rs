@@ -8,6 +8,7 @@ use crate::machine::config::Stats;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// The place where the counters will be written.
@@ -63,7 +64,7 @@ impl Sink {
     pub fn open(stats: &Stats) -> io::Result<Self> {
         match stats {
             Stats::Stdout => Ok(Self::Stdout),
-            Stats::File(path) => open(path).map(Self::File),
+            Stats::File(path) => open(path, 0o666).map(Self::File),
         }
     }
 
@@ -101,19 +102,18 @@ impl OpenFile {
     }
 }
 
-/// Opens a file that is written at the end, but changes nothing in it.
-pub(super) fn open(path: &Path) -> io::Result<OpenFile> {
-    let new = File::options().write(true).create_new(true).open(path);
+/// Opens a file that is written at the end, but changes nothing in it. A new
+/// one has this mode.
+pub(super) fn open(path: &Path, mode: u32) -> io::Result<OpenFile> {
+    let mut options = File::options();
+    options.write(true).mode(mode);
+    let new = options.clone().create_new(true).open(path);
     if let Ok(file) = new {
         let created = Some(path.to_owned());
         return Ok(OpenFile { file, created });
     }
     // It exists already, or the second attempt returns the error.
-    let file = File::options()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path)?;
+    let file = options.create(true).truncate(false).open(path)?;
     let created = None;
     Ok(OpenFile { file, created })
 }

@@ -212,6 +212,40 @@ impl GuestMemory {
         Ok(u32::try_from(hole).unwrap_or(u32::MAX).min(self.0.ram))
     }
 
+    /// Where from `addr` on RAM has been used: the address of the first page
+    /// that was touched. `None` if no page was.
+    ///
+    /// # Errors
+    ///
+    /// The error of the kernel.
+    pub(crate) fn next_used(&self, addr: u32) -> io::Result<Option<u32>> {
+        let from = rustix::fs::SeekFrom::Data(u64::from(addr));
+        match rustix::fs::seek(&self.0.file, from) {
+            Ok(data) => {
+                let data = u32::try_from(data).ok();
+                Ok(data.filter(|&data| data < self.ram()))
+            }
+            Err(rustix::io::Errno::NXIO) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Copies bytes of RAM out of the memory file, and not by the mapping. A
+    /// page that was never touched is read as zeros, and stays a hole of the
+    /// file. Returns the bytes copied.
+    ///
+    /// # Errors
+    ///
+    /// The error of the kernel.
+    pub(crate) fn read_untouched(
+        &self,
+        addr: u32,
+        bytes: &mut [u8],
+    ) -> io::Result<usize> {
+        let read = || rustix::io::pread(&self.0.file, &mut *bytes, addr.into());
+        Ok(rustix::io::retry_on_intr(read)?)
+    }
+
     /// Makes one huge page of [`HUGE_PAGE`] bytes at `addr`, which is a
     /// multiple of that. Its bytes stay what they are. A process that accesses
     /// them meanwhile waits.
