@@ -1,12 +1,15 @@
 //! Names, files and lines for addresses, from the kernel's ELF file.
 //!
 //! A file without symbols, one that is packed, or one that is too large gives
-//! no names. What is wrong in it gives wrong names, and nothing else.
+//! no names. What is wrong in it gives wrong names, and nothing else. A name is
+//! looked at when it is asked for: many symbols may share one that is long.
 
 use crate::engine::printable;
 use addr2line::gimli::{self, EndianSlice, LittleEndian};
 use object::read::elf::ElfFile32;
-use object::{Endianness, Object, ObjectSection, ObjectSymbol, SymbolKind};
+use object::{
+    Endianness, Object, ObjectSection, ObjectSymbol, SymbolIndex, SymbolKind,
+};
 use rustc_demangle::demangle;
 use std::fmt::Write as _;
 
@@ -17,10 +20,21 @@ pub const LARGEST: u64 = 256 << 20;
 /// has put into each other.
 const INLINED: usize = 8;
 
+/// The most bytes of a name in the file, and the most characters of one that is
+/// shown.
+const LONGEST: usize = 4096;
+const SHOWN: usize = 256;
+
+/// The most bytes of line programs, and of all other debug sections. What is
+/// read from a line program is up to 50 times as large.
+const LINES: usize = 16 << 20;
+const DEBUG: usize = 128 << 20;
+
 /// The names in a kernel's file.
 pub struct Symbols<'a> {
-    /// Where functions begin and end, and their names, in order.
-    functions: Vec<(u32, u32, &'a str)>,
+    elf: Option<ElfFile32<'a, Endianness>>,
+    /// Where functions begin and end, and their symbols, in order.
+    functions: Vec<(u32, u32, SymbolIndex)>,
     lines: Option<addr2line::Context<EndianSlice<'a, LittleEndian>>>,
 }
 
@@ -38,12 +52,16 @@ impl<'a> Symbols<'a> {
             let bytes = section(id).unwrap_or_default();
             Ok::<_, gimli::Error>(EndianSlice::new(bytes, LittleEndian))
         };
-        let has_lines = section(gimli::SectionId::DebugLine).is_some();
-        let lines = has_lines
-            .then(|| gimli::Dwarf::load(load).ok())
-            .flatten()
+        let lines = section(gimli::SectionId::DebugLine)
+            .filter(|lines| lines.len() <= LINES)
+            .filter(|_| elf.as_ref().is_some_and(has_room_for_debug))
+            .and_then(|_| gimli::Dwarf::load(load).ok())
             .and_then(|dwarf| addr2line::Context::from_dwarf(dwarf).ok());
-        Self { functions, lines }
+        Self {
+            elf,
+            functions,
+            lines,
+        }
     }
 
     /// Whether there is no name at all.
@@ -56,10 +74,15 @@ impl<'a> Symbols<'a> {
     #[must_use]
     pub fn name(&self, address: u32) -> Option<String> {
         let behind = self.functions.partition_point(|f| f.0 <= address);
-        let &(start, end, name) = self.functions.get(behind.checked_sub(1)?)?;
-        let name = printable(format!("{:#}", demangle(name)).as_bytes());
+        let &(start, end, symbol) =
+            self.functions.get(behind.checked_sub(1)?)?;
+        if address >= end {
+            return None;
+        }
+        let symbol = self.elf.as_ref()?.symbol_by_index(symbol).ok()?;
+        let name = shown(symbol.name().ok()?);
         let within = address - start;
-        (address < end).then(|| format!("{name}+{within:#x}"))
+        Some(format!("{name}+{within:#x}"))
     }
 
     /// What is called at `address`, a line for each function: the innermost
@@ -75,14 +98,15 @@ impl<'a> Symbols<'a> {
                 let name = frame.function.as_ref();
                 let name = name.and_then(|n| n.raw_name().ok());
                 let name = name.unwrap_or_else(|| "?".into());
-                let mut place = format!("{:#}", demangle(&name));
+                let mut place = shown(&name);
                 if let Some(location) = &frame.location
                     && let Some(file) = location.file
                 {
+                    let file = printable(cut(file, SHOWN).as_bytes());
                     let line = location.line.unwrap_or(0);
                     let _ = write!(place, " ({file}:{line})");
                 }
-                places.push(printable(place.as_bytes()));
+                places.push(place);
                 if places.len() == INLINED {
                     break;
                 }
@@ -95,24 +119,51 @@ impl<'a> Symbols<'a> {
     }
 }
 
+/// A name as it is shown.
+fn shown(name: &str) -> String {
+    let name = format!("{:#}", demangle(cut(name, LONGEST)));
+    printable(cut(&name, SHOWN).as_bytes())
+}
+
+/// The beginning of `text`, with `most` bytes at the most.
+fn cut(text: &str, most: usize) -> &str {
+    let mut end = text.len().min(most);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
+/// Whether the debug sections are small enough to be read. Many may be in the
+/// same bytes of a file.
+fn has_room_for_debug(elf: &ElfFile32<'_, Endianness>) -> bool {
+    let is_debug = |name: &[u8]| name.starts_with(b".debug_");
+    let sizes = elf.sections().filter_map(|section| {
+        let name = section.name_bytes().ok()?;
+        is_debug(name).then_some(section.size())
+    });
+    sizes.fold(0, u64::saturating_add) <= (LINES + DEBUG) as u64
+}
+
 /// The functions of a file, in the order of their addresses. One without a size
 /// ends where the next one begins.
-fn functions<'a>(elf: &ElfFile32<'a, Endianness>) -> Vec<(u32, u32, &'a str)> {
+fn functions(elf: &ElfFile32<'_, Endianness>) -> Vec<(u32, u32, SymbolIndex)> {
     let mut functions = Vec::new();
     for symbol in elf.symbols() {
         let is_code =
             matches!(symbol.kind(), SymbolKind::Text | SymbolKind::Unknown);
         let start = u32::try_from(symbol.address());
         let size = u32::try_from(symbol.size());
-        let (Ok(start), Ok(size), Ok(name)) = (start, size, symbol.name())
-        else {
+        let (Ok(start), Ok(size)) = (start, size) else {
             continue;
         };
-        if is_code && !symbol.is_undefined() && !name.is_empty() {
-            functions.push((start, start.saturating_add(size), name));
+        let has_name = symbol.elf_symbol().st_name.get(Endianness::Little) != 0;
+        if is_code && !symbol.is_undefined() && has_name {
+            let end = start.saturating_add(size);
+            functions.push((start, end, symbol.index()));
         }
     }
-    functions.sort_unstable();
+    functions.sort_unstable_by_key(|&(start, end, name)| (start, end, name.0));
     // Labels of assembly have no size, and may be several at one address.
     let mut next = u32::MAX;
     for n in (0..functions.len()).rev() {
@@ -131,6 +182,85 @@ fn functions<'a>(elf: &ElfFile32<'a, Endianness>) -> Vec<(u32, u32, &'a str)> {
 mod tests {
     use super::*;
     use crate::machine::default_guest;
+
+    /// A file with these sections: name, type, bytes, what it links to.
+    fn elf(sections: &[(&str, u32, Vec<u8>, u32)]) -> Vec<u8> {
+        const NAMES: u32 = 3;
+        let word = |value: usize| u32::try_from(value).unwrap();
+        let mut names = vec![0];
+        let mut body = vec![0; 52];
+        let mut table = vec![0; 40];
+        let mut add = |at: usize, kind, place: usize, len: usize, link| {
+            let entry = if kind == 2 { 16 } else { 0 };
+            let place = [0, 0, word(place), word(len), link, 0, 1, entry];
+            table.extend(word(at).to_le_bytes());
+            table.extend(u32::to_le_bytes(kind));
+            table.extend(place.iter().flat_map(|word| word.to_le_bytes()));
+        };
+        for (name, kind, bytes, link) in sections {
+            add(names.len(), *kind, body.len(), bytes.len(), *link);
+            names.extend(name.as_bytes());
+            names.push(0);
+            body.extend(bytes);
+            body.resize(body.len().next_multiple_of(4), 0);
+        }
+        add(0, NAMES, body.len(), names.len(), 0);
+        body.extend(names);
+        body.resize(body.len().next_multiple_of(4), 0);
+        let count = u8::try_from(sections.len() + 2).unwrap();
+        body[..7].copy_from_slice(b"\x7FELF\x01\x01\x01");
+        body[16..21].copy_from_slice(&[2, 0, 3, 0, 1]);
+        let at = word(body.len()).to_le_bytes();
+        body[32..36].copy_from_slice(&at);
+        let sizes = [(40, 52), (42, 32), (46, 40)];
+        for (at, byte) in [(48, count), (50, count - 1)].iter().chain(&sizes) {
+            body[*at] = *byte;
+        }
+        body.extend(table);
+        body
+    }
+
+    /// A table of symbols with one function, which has this name.
+    fn named(name: &str) -> [(&'static str, u32, Vec<u8>, u32); 2] {
+        let mut symbols = vec![0; 16];
+        for word in [1_u32, 0x1000, 0x100, 0x0001_0012] {
+            symbols.extend(word.to_le_bytes());
+        }
+        let names = format!("\0{name}\0").into_bytes();
+        [(".symtab", 2, symbols, 2), (".strtab", 3, names, 0)]
+    }
+
+    #[test]
+    fn a_long_name_is_cut() {
+        let file = elf(&named("do_good"));
+        let symbols = Symbols::new(&file);
+        assert_eq!(symbols.name(0x1004).as_deref(), Some("do_good+0x4"));
+        assert_eq!(symbols.places(0x10FF), ["do_good+0xff"]);
+        assert_eq!(symbols.name(0x1100), None);
+        for letter in ["a", "\u{1b}", "ß"] {
+            let file = elf(&named(&letter.repeat(1 << 20)));
+            let name = Symbols::new(&file).name(0x1004).unwrap();
+            assert!((SHOWN..20 * SHOWN).contains(&name.len()), "{name}");
+        }
+    }
+
+    #[test]
+    fn large_debug_sections_are_not_read() {
+        let with = |name, bytes| {
+            let [symbols, names] = named("do_good");
+            let lines = (".debug_line", 1, vec![0; 64], 0);
+            let other = (name, 1, vec![0; bytes], 0);
+            let file = elf(&[symbols, names, lines, other]);
+            let symbols = Symbols::new(&file);
+            assert_eq!(symbols.places(0x1000), ["do_good+0x0"]);
+            symbols.lines.is_some()
+        };
+        assert!(with(".data", LINES + DEBUG));
+        assert!(with(".debug_str", DEBUG));
+        assert!(!with(".debug_str", LINES + DEBUG));
+        let file = elf(&[(".debug_line", 1, vec![0; LINES + 1], 0)]);
+        assert!(Symbols::new(&file).lines.is_none());
+    }
 
     /// A file of a guest is untrusted: any end of it, and any wrong byte, gives
     /// other names or none.
