@@ -8,7 +8,7 @@ use super::{Report, Stream};
 use crate::devices::net::Nic;
 use crate::machine::config::{StreamAt, StreamConfig};
 use crate::machine::terminal;
-use rustix::fs::{CWD, Mode, RenameFlags};
+use rustix::fs::{CWD, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect,
@@ -17,7 +17,7 @@ use rustix::net::{
 use std::fmt;
 use std::fs::Metadata;
 use std::io;
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -222,17 +222,52 @@ pub fn listen_at(path: &Path) -> Result<OwnedFd, StreamError> {
     let name = format!(".lg{:08x}", u32::from_le_bytes(random));
     let first = First(path.with_file_name(name));
     let socket = unix_socket(SocketFlags::NONBLOCK)?;
-    let address = SocketAddrUnix::new(&first.0).map_err(failed)?;
-    bind(&socket, &address).map_err(failed)?;
+    bind_at(&socket, &first.0).map_err(failed)?;
     rustix::fs::chmod(&first.0, Mode::RUSR | Mode::WUSR).map_err(failed)?;
     listen(&socket, 1).map_err(failed)?;
-    match rustix::fs::link(&first.0, path) {
+    match name_it(&first.0, path) {
         Ok(()) => Ok(socket),
         Err(Errno::EXIST) => {
             replace(&first.0, path)?;
             Ok(socket)
         }
         Err(error) => Err(failed(error)),
+    }
+}
+
+/// Gives `socket` the name `path`, which may be longer than an address. Then
+/// the folder is named by its descriptor, which needs `/proc`.
+fn bind_at(socket: &OwnedFd, path: &Path) -> rustix::io::Result<()> {
+    if let Ok(address) = SocketAddrUnix::new(path) {
+        return bind(socket, &address);
+    }
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => return Err(Errno::NAMETOOLONG),
+    };
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let folder = rustix::fs::open(folder, flags, Mode::empty())?;
+    let name = path.file_name().unwrap_or_default();
+    let short = Path::new("/proc/self/fd")
+        .join(folder.as_raw_fd().to_string())
+        .join(name);
+    let bound = bind(socket, &SocketAddrUnix::new(&short)?);
+    // Without /proc the path is too long.
+    bound.map_err(|error| match error {
+        Errno::NOENT => Errno::NAMETOOLONG,
+        error => error,
+    })
+}
+
+/// Gives the socket at `first` the name `path`, if nothing has that name.
+fn name_it(first: &Path, path: &Path) -> rustix::io::Result<()> {
+    match rustix::fs::link(first, path) {
+        // Some file systems have no second names.
+        Err(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS) => {
+            let flags = RenameFlags::NOREPLACE;
+            rustix::fs::renameat_with(CWD, first, CWD, path, flags)
+        }
+        other => other,
     }
 }
 
@@ -269,7 +304,18 @@ fn replace(first: &Path, path: &Path) -> Result<(), StreamError> {
         let flags = RenameFlags::EXCHANGE;
         rustix::fs::renameat_with(CWD, first, CWD, path, flags)
     };
-    exchange().map_err(failed)?;
+    match exchange() {
+        Ok(()) => {}
+        // Some file systems do not know it. There the socket of a process that
+        // starts at the same moment may be lost.
+        Err(Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS) => {
+            return match identity(path) == Some(left) {
+                true => rustix::fs::rename(first, path).map_err(failed),
+                false => Err(in_use()),
+            };
+        }
+        Err(error) => return Err(failed(error)),
+    }
     if identity(first) == Some(left) {
         return Ok(());
     }

@@ -265,6 +265,28 @@ fn after_a_peer_the_next_one_may_connect() {
     std::fs::remove_file(&path).unwrap();
 }
 
+/// The first name of a socket is longer than that of the user.
+#[test]
+fn a_path_may_be_as_long_as_an_address() {
+    const MOST: usize = 108;
+    let name = format!("lguest-long-{}-", std::process::id());
+    let mut folder = std::env::temp_dir().join(name).into_os_string();
+    folder.push("x".repeat(MOST - 2 - folder.len()));
+    std::fs::create_dir(&folder).unwrap();
+    let folder = std::path::PathBuf::from(folder);
+    let path = folder.join("s");
+    // The second one replaces what the first one has left.
+    for _ in 0..2 {
+        let listener = open::listen_at(&path).unwrap();
+        drop(open::connected(&path).unwrap());
+        drop(listener);
+    }
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 1);
+    let longer = open::listen_at(&folder.join("so")).err().unwrap();
+    assert!(longer.to_string().contains("too long"), "{longer}");
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
 #[test]
 fn of_two_servers_that_start_at_once_one_listens() {
     let dir = std::env::temp_dir();
