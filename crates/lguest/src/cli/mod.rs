@@ -282,6 +282,16 @@ impl grammar::Restore {
     fn meaning(self) -> Result<Restore, UsageError> {
         Ok(Restore {
             limits: self.limited.limits()?,
+            settings: Settings {
+                log: self.log.as_ref().map(|p| p.to_string_lossy().into()),
+                timeout: self.timeout.map(values::duration_text),
+                cpu_share: self.limited.cpu_share,
+                cpus: self.limited.cpus,
+                io_limit: self.limited.io_limit,
+                net_limit: self.limited.net_limit,
+                log_limit: self.limited.log_limit,
+                ..Settings::default()
+            },
             folder: self.dir,
             name: self.name,
             detach: self.detach,

@@ -32,6 +32,8 @@ pub(super) struct Built {
     pub(super) interface: Known,
     /// The format of its page tables.
     pub(super) paging: Format,
+    /// It goes on from a snapshot.
+    pub(super) goes_on: bool,
 }
 
 /// The parts that a Guest is built from.
@@ -104,6 +106,7 @@ pub(super) fn build(
         start,
         interface,
         paging,
+        goes_on: false,
     })
 }
 
@@ -152,6 +155,7 @@ fn go_on(
         interface,
         // The Host knows it.
         paging: Format::default(),
+        goes_on: true,
     })
 }
 

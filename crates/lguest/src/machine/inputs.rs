@@ -37,7 +37,8 @@ pub struct Inputs {
 }
 
 impl Inputs {
-    /// Starts watching the inputs of all devices on `bus`.
+    /// Starts watching the inputs of all devices on `bus`. `goes_on`: they come
+    /// from a snapshot.
     ///
     /// # Errors
     ///
@@ -47,6 +48,7 @@ impl Inputs {
         guest: &Arc<dyn Engine>,
         quiet: &Arc<Quiet>,
         ending: &Ending,
+        goes_on: bool,
     ) -> io::Result<Self> {
         let nudged = Arc::new(Nudge {
             event: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
@@ -56,6 +58,11 @@ impl Inputs {
             looks: AtomicU64::new(0),
             pauses: AtomicU64::new(0),
         });
+        // A device of a snapshot may have input that nothing reports.
+        let first = match goes_on {
+            true => State::More,
+            false => State::Watched,
+        };
         let mut watcher = Watcher {
             bus: bus.clone(),
             guest: guest.clone(),
@@ -68,7 +75,7 @@ impl Inputs {
                 .map(|(device, file)| Input {
                     device,
                     file,
-                    state: State::Watched,
+                    state: first,
                 })
                 .collect(),
         };

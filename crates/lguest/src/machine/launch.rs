@@ -179,7 +179,7 @@ fn run(
 ) -> Result<(Outcome, String), LaunchError> {
     let Built { guest, bus, .. } = built;
     terminal::enter();
-    let inputs = Inputs::start(bus, guest, quiet, ending);
+    let inputs = Inputs::start(bus, guest, quiet, ending, built.goes_on);
     let inputs = inputs.map_err(lacks("watch the guest's input"));
     let ended = inputs.and_then(|inputs| {
         // The control socket may say at once that the machine is ready. So

@@ -8,9 +8,11 @@ use super::config::{Config, DeviceConfig, Kernel, Limits, Named, Parent};
 use super::error::LaunchError;
 use super::launch::launch_from;
 use crate::cli::exit::Outcome;
+use crate::engine::Isolation;
 use crate::machines::Name;
 use crate::machines::settings::Settings;
 use crate::snapshot::Saved;
+use lg_wire::fast_path;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -39,6 +41,8 @@ pub struct Restore {
     pub verbose: bool,
     /// What the machine may use.
     pub limits: Limits,
+    /// The same options as they were written.
+    pub settings: Settings,
 }
 
 /// Runs a Guest from a snapshot to its end. `started` is the value of the
@@ -61,21 +65,26 @@ pub fn restore(
 fn config(restore: &Restore, saved: &Saved) -> Result<Config, LaunchError> {
     let machine = &saved.manifest.machine;
     let disks = saved.disks(&restore.bases, restore.changes.as_deref())?;
+    let isolation = saved.isolation();
     let named = restore.name.clone().map(|name| Named {
         detach: restore.detach,
         until: None,
         stop_with: machine.settings.stop_with.clone(),
+        // Only what is used. 'lguest inspect' tells them, and a file of them
+        // can start a machine.
         settings: Settings {
             name: Some(name.to_string()),
-            until: None,
-            log: None,
-            stats: None,
-            cpu_share: None,
-            cpus: None,
-            io_limit: None,
-            net_limit: None,
-            log_limit: None,
-            ..machine.settings.clone()
+            memory: Some(format!("{}K", machine.ram >> 10)),
+            isolation: Some(
+                match isolation {
+                    Isolation::Guest => "guest",
+                    Isolation::User => "user",
+                }
+                .into(),
+            ),
+            stop_with: machine.settings.stop_with.clone(),
+            no_fast_path: slow_paths(machine.slow_paths),
+            ..restore.settings.clone()
         },
         name,
     });
@@ -100,9 +109,15 @@ fn config(restore: &Restore, saved: &Saved) -> Result<Config, LaunchError> {
         metrics: None,
         slow_paths: machine.slow_paths,
         open_walls: 0,
-        isolation: saved.isolation(),
+        isolation,
         verbose: restore.verbose,
         limits: restore.limits.clone(),
         named,
     })
+}
+
+/// The names of the fast paths that are switched off.
+fn slow_paths(off: u32) -> Vec<String> {
+    let names = fast_path::ALL.iter().filter(|(_, bit)| off & bit != 0);
+    names.map(|(name, _)| (*name).to_owned()).collect()
 }

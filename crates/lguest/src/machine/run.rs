@@ -164,7 +164,8 @@ mod tests {
         let engine: Arc<dyn Engine> = guest.clone();
         let ending = Ending::new(engine.clone());
         let inputs =
-            Inputs::start(bus, &engine, &Arc::default(), &ending).unwrap();
+            Inputs::start(bus, &engine, &Arc::default(), &ending, false)
+                .unwrap();
         let mut run = Run::new(engine, &**bus, inputs, None);
         let death = run.until_death().unwrap();
         let (outcome, _) = ending.outcome(&death);
@@ -253,7 +254,8 @@ mod tests {
         let engine: Arc<dyn Engine> = guest.clone();
         let ending = Ending::new(engine.clone());
         let inputs =
-            Inputs::start(&bus, &engine, &Arc::default(), &ending).unwrap();
+            Inputs::start(&bus, &engine, &Arc::default(), &ending, false)
+                .unwrap();
         let mut run = Run::new(engine, &*bus, inputs, None);
         std::thread::scope(|scope| {
             let ran = scope.spawn(move || {

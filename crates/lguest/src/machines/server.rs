@@ -558,6 +558,9 @@ impl Server {
             Call::Resume {} => {
                 machine.resume();
                 client.answer(id.as_ref(), |id| answer(id, &Done {}));
+                // A client that freezes it and does nothing more would hold it
+                // for ever.
+                self.thaw();
             }
             Call::Freeze {} if self.freezes.is_some() => {
                 let text = "another snapshot of it is being taken";
@@ -576,7 +579,9 @@ impl Server {
                 client.answer(id.as_ref(), |id| match theirs {
                     true => answer(id, &Done {}),
                     false => {
-                        let text = "this client has not frozen it";
+                        let text = "its guest went on meanwhile ('lguest \
+                                    resume'), or this client has not frozen \
+                                    it: freeze it again";
                         failed(id, Failure::NotNow, text)
                     }
                 });
@@ -680,7 +685,8 @@ impl Server {
 
     fn state(&self) -> State {
         let machine = &self.parts.machine;
-        match (self.parts.ended.get(), machine.is_paused()) {
+        let stands = machine.is_paused() || self.freezes.is_some();
+        match (self.parts.ended.get(), stands) {
             (Some(_), _) => State::Ended,
             (None, true) => State::Paused,
             (None, false) if machine.backlog().is_ready() => State::Running,

@@ -148,20 +148,33 @@ impl Packed {
         to: &mut impl Write,
     ) -> io::Result<()> {
         let page = u32::try_from(at / PAGE as u64).unwrap_or(u32::MAX);
-        for (number, bytes) in (page..).zip(chunk.chunks(PAGE)) {
+        // Pages that follow each other are written at once.
+        let mut begun = 0..0;
+        for (n, bytes) in chunk.chunks(PAGE).enumerate() {
             if bytes == &ZERO[..bytes.len()] {
                 continue;
             }
+            let here = n * PAGE..n * PAGE + bytes.len();
+            if begun.end == here.start {
+                begun.end = here.end;
+            } else {
+                self.write(&chunk[begun], to)?;
+                begun = here;
+            }
+            let number = page + u32::try_from(n).unwrap_or(u32::MAX);
             match self.runs.last_mut() {
                 Some((first, count)) if *first + *count == number => {
                     *count += 1
                 }
                 _ => self.runs.push((number, 1)),
             }
-            self.hasher.write(bytes);
-            to.write_all(bytes)?;
         }
-        Ok(())
+        self.write(&chunk[begun], to)
+    }
+
+    fn write(&mut self, bytes: &[u8], to: &mut impl Write) -> io::Result<()> {
+        self.hasher.write(bytes);
+        to.write_all(bytes)
     }
 }
 
@@ -235,6 +248,35 @@ mod tests {
         memory.read_exact_at(&mut all[0], 0).unwrap();
         back.read_exact_at(&mut all[1], 0).unwrap();
         assert!(all[0] == all[1]);
+    }
+
+    /// How long each write was, in pages.
+    struct Writes(Vec<usize>);
+
+    impl Write for Writes {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.push(bytes.len() / PAGE);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn pages_that_follow_each_other_are_written_at_once() {
+        let memory = file(200 * PAGE as u64);
+        let at = 2 * PAGE as u64;
+        memory.write_all_at(&[1; 100 * PAGE], at).unwrap();
+        memory.write_all_at(&[0; PAGE], 5 * PAGE as u64).unwrap();
+        let mut writes = Writes(Vec::new());
+        let pages = Pages::pack(&memory, 200 * PAGE as u64, &mut writes);
+        assert_eq!(pages.unwrap().runs, [(2, 3), (6, 96)]);
+        let written: Vec<_> =
+            writes.0.into_iter().filter(|&pages| pages > 0).collect();
+        assert_eq!(written.iter().sum::<usize>(), 99);
+        assert!(written.len() <= 4, "{written:?}");
     }
 
     #[test]

@@ -6,6 +6,9 @@ use crate::support::{PATIENCE, Scratch, built_in, run};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+/// How many lines are typed ahead.
+const AHEAD: usize = 6;
+
 /// Bytes of a disk, all but the first sector not zero.
 fn disk(scratch: &Scratch, name: &str) -> String {
     let mut disk = vec![0; 0x1_0000];
@@ -49,11 +52,19 @@ fn a_guest_goes_on_where_it_stood() {
             program.arg("run primes 3000000");
             assert_eq!(run(&mut program, b"").code(), 0);
             place.wait_for("web", "> run primes 3000000");
+            // The guest has buffers for some of it only.
+            for n in 1..=AHEAD {
+                let mut ahead = place.command("send web");
+                ahead.arg(format!("echo typed ahead {n}"));
+                assert_eq!(run(&mut ahead, b"").code(), 0);
+            }
             place.done(&format!("snapshot web {saved}"));
             place.done("kill web");
             place.done(&format!("restore {saved} --name web --detach"));
             let said = place.wait_for("web", "lguest> ");
             assert!(said.contains("result 216816"), "{options}: {said}");
+            // It was typed before, and nothing is typed afterwards.
+            place.wait_for("web", &format!("\ntyped ahead {AHEAD}"));
             place.done("kill web");
         }
     }
@@ -161,6 +172,30 @@ fn another_file_with_the_name_of_a_disk_does_not_count() {
     std::fs::rename(scratch.file("other", &[1; 4096]), &file).unwrap();
     place.done(&take);
     assert!(old == std::fs::read(scratch.path("warm").join("disk0")).unwrap());
+    place.done("kill --all");
+    assert!(place.is_empty());
+}
+
+/// A snapshot of a stranger says what its machine was started with. None of
+/// that is the restored machine's.
+#[test]
+fn the_settings_of_a_restored_machine_are_not_those_of_its_snapshot() {
+    let place = Place::new("strange");
+    let scratch = Scratch::new("strange-files");
+    let file = disk(&scratch, "disk");
+    let saved = scratch.path("saved").display().to_string();
+    let options =
+        "--memory 32M --append word --timeout 1h --no-confine=seccomp";
+    place.start_with("web", &format!("{options} --disk {file}"));
+    place.done(&format!("snapshot web {saved} --copy-disks"));
+    place.done(&format!("restore {saved} --name two --detach --cpus 0"));
+    let said = place.done("inspect --toml two");
+    for used in ["name = \"two\"", "memory = \"32768K\"", "cpus = \"0\""] {
+        assert!(said.contains(used), "{used}: {said}");
+    }
+    for theirs in ["word", "timeout", "no-confine", "disk"] {
+        assert!(!said.contains(theirs), "{theirs}: {said}");
+    }
     place.done("kill --all");
     assert!(place.is_empty());
 }

@@ -48,6 +48,30 @@ fn the_socket_speaks_json_rpc() {
     place.wait_for("web", "\nup ");
 }
 
+/// A client that freezes the guest and then does nothing.
+#[test]
+fn a_frozen_guest_is_seen_and_goes_on_by_resume() {
+    let place = Place::new("frozen");
+    place.start("web");
+    let mut stream = connect(&place, "web");
+    let call = |method: &str| {
+        format!("{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"{method}\"}}\n")
+    };
+    stream.write_all(call("freeze").as_bytes()).unwrap();
+    let frozen = line(&stream);
+    assert!(frozen.contains("\"machine\""), "{frozen}");
+    assert!(place.done("ps").contains(" paused "));
+    place.done("resume web");
+    assert!(place.done("ps").contains(" running "));
+    place.done("send web uptime");
+    place.wait_for("web", "\nup ");
+    // What it has copied is worth nothing, and it is told so.
+    stream.write_all(call("thaw").as_bytes()).unwrap();
+    let thawed = line(&stream);
+    assert!(thawed.contains("its guest went on meanwhile"), "{thawed}");
+    place.done("kill web");
+}
+
 #[test]
 fn a_line_has_an_end() {
     let place = Place::new("endless");

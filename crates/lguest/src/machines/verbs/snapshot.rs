@@ -9,7 +9,7 @@ use crate::engine::printable;
 use crate::machines::error::MachineError;
 use crate::machines::link::Link;
 use crate::machines::name::Name;
-use crate::machines::protocol::{Call, Frozen};
+use crate::machines::protocol::{Call, Done, Frozen};
 use crate::snapshot::manifest::Still;
 use crate::snapshot::take::{Begun, Standing};
 use crate::snapshot::{DiskPlace, Saved, SnapshotError};
@@ -53,8 +53,8 @@ pub(super) fn write(
     let (frozen, files) = link.ask_with_files(&Call::Freeze {}, deadline)?;
     let standing = standing(frozen, files)?;
     let written = begun.copy(standing, copies)?;
-    // The Guest goes on when the connection is closed.
-    drop(link);
+    // What was copied is whole only if the Guest has stood until now.
+    link.ask::<Done>(&Call::Thaw {})?;
     let stood = start.elapsed();
     let bytes = written.finish()?;
     Ok((bytes, stood))
@@ -114,7 +114,9 @@ pub(super) fn check(folder: &Path) -> Result<Outcome, MachineError> {
             mebibytes(manifest.memory.in_file()),
         ),
     );
-    let kernel = machine.settings.kernel.as_deref().unwrap_or("");
+    // A machine that was restored has none.
+    let kernel = machine.settings.kernel.as_deref();
+    let kernel = kernel.unwrap_or("(in its memory)");
     line(
         "kernel",
         match machine.built_in {
