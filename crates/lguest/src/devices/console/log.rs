@@ -3,13 +3,14 @@
 //! Lines end with a line feed, as in any text file: the carriage returns that
 //! a Guest sends to its terminal are left out. What was in the file stays
 //! there, and new output is appended. A log may have a limit: then the older
-//! half of it makes room for new output.
+//! half of it makes room for new output. Others may cut the file, or append to
+//! it: it is always written at its end, wherever that is.
 
 use rustix::fs::OFlags;
 use std::fs::File;
-use std::io::{self, Seek, SeekFrom};
+use std::io;
 use std::num::NonZeroU64;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -24,8 +25,17 @@ pub struct Log {
     begun: AtomicBool,
     /// The message that output is missing in it has been printed.
     told: AtomicBool,
+    /// How it is shortened, if it has a limit.
+    cut: Option<Cut>,
+}
+
+/// How a log is shortened.
+#[derive(Debug)]
+struct Cut {
+    /// The same file, opened without O_APPEND, which writes at the end only.
+    file: File,
     /// The most bytes that it may have.
-    most: Option<NonZeroU64>,
+    most: u64,
 }
 
 impl Log {
@@ -40,27 +50,30 @@ impl Log {
         // Without O_NONBLOCK the open of a pipe would wait for a reader.
         let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
         options.custom_flags(flags.bits().cast_signed());
-        // What is appended cannot be moved to the beginning.
-        match most {
-            None => options.append(true),
-            Some(_) => options.read(true).write(true),
-        };
+        options.append(true).read(most.is_some());
         let (file, created) = match options.clone().create_new(true).open(path)
         {
             Ok(file) => (file, true),
             // It exists, or the second attempt says why it cannot be made.
             Err(_) => (options.create(true).open(path)?, false),
         };
-        // Only a file has an end to go on at, and can be shortened.
-        let most = most.filter(|_| (&file).seek(SeekFrom::End(0)).is_ok());
-        Ok(Self {
+        let mut log = Self {
             file,
             path: path.to_owned(),
             created,
             begun: AtomicBool::new(false),
             told: AtomicBool::new(false),
-            most,
-        })
+            cut: None,
+        };
+        // Only a file can be shortened.
+        if let Some(most) = most
+            && log.file.metadata()?.is_file()
+        {
+            options.append(false).write(true);
+            let file = options.open(path)?;
+            log.cut = Some(Cut::new(file, most.get(), &log.file)?);
+        }
+        Ok(log)
     }
 
     /// A Guest has started. From now on the file is never removed.
@@ -77,7 +90,8 @@ impl Log {
             .filter(|&byte| byte != b'\r')
             .collect();
         let written = crate::machine::terminal::write_all(&self.file, &text);
-        let Err(error) = written.and_then(|()| self.shorten()) else {
+        let cut = || self.cut.as_ref().map_or(Ok(()), Cut::shorten);
+        let Err(error) = written.and_then(|()| cut()) else {
             return;
         };
         if !self.told.swap(true, Ordering::Relaxed) {
@@ -90,15 +104,24 @@ impl Log {
     }
 }
 
-impl Log {
+impl Cut {
+    /// `file` is to be the one that `log` is, too.
+    fn new(file: File, most: u64, log: &File) -> io::Result<Self> {
+        let of = |file: &File| {
+            let facts = file.metadata()?;
+            io::Result::Ok((facts.dev(), facts.ino()))
+        };
+        if of(&file)? != of(log)? {
+            return Err(io::Error::other("it was replaced meanwhile"));
+        }
+        Ok(Self { file, most })
+    }
+
     /// Removes the older half of a log that has more than it may.
     fn shorten(&self) -> io::Result<()> {
-        let mut file = &self.file;
-        let Some(most) = self.most.map(NonZeroU64::get) else {
-            return Ok(());
-        };
-        let end = file.stream_position()?;
-        if end <= most {
+        let Self { file, most } = self;
+        let end = file.metadata()?.len();
+        if end <= *most {
             return Ok(());
         }
         let mut piece = vec![0; 64 << 10];
@@ -108,7 +131,8 @@ impl Log {
         let line = piece[..n].iter().position(|&byte| byte == b'\n');
         from += line.map_or(0, |line| line as u64 + 1);
         let mut to = 0;
-        while from < end {
+        // Others may append meanwhile.
+        loop {
             let n = file.read_at(&mut piece, from)?;
             if n == 0 {
                 break;
@@ -117,9 +141,11 @@ impl Log {
             from += n as u64;
             to += n as u64;
         }
-        file.set_len(to)?;
-        file.seek(SeekFrom::Start(to))?;
-        Ok(())
+        // Another Launcher may have shortened it meanwhile.
+        if file.metadata()?.len() < from {
+            return Ok(());
+        }
+        file.set_len(to)
     }
 }
 
@@ -183,6 +209,36 @@ mod tests {
         assert!(longest <= 300_000);
         let first = 100_000 - u32::try_from(text.len() / 10).unwrap();
         let expected: String = (first..100_000).map(line).collect();
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn others_may_cut_a_log_with_a_limit_and_write_to_it() {
+        let name = format!("lguest-shared-log-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let open = || Log::open(&path, NonZeroU64::new(4096)).unwrap();
+        let (one, two) = (open(), open());
+        one.begin();
+        one.write(b"one\n");
+        two.write(b"two\n");
+        one.write(b"three\n");
+        let text = || std::fs::read_to_string(&path).unwrap();
+        assert_eq!(text(), "one\ntwo\nthree\n");
+        std::fs::write(&path, "").unwrap();
+        one.write(b"four\n");
+        assert_eq!(text(), "four\n", "there is no hole");
+        for n in 0..1000 {
+            one.write(format!("{n:9}\n").as_bytes());
+            two.write(format!("{n:9}\n").as_bytes());
+            assert!(text().len() <= 4096);
+        }
+        let text = text();
+        std::fs::remove_file(&path).unwrap();
+        assert!(text.len() >= 2000, "{}", text.len());
+        // Both have written the last lines, one after the other.
+        let lines = text.len() / 10;
+        let all = (0..2000).map(|n| format!("{:9}\n", n / 2));
+        let expected: String = all.skip(2000 - lines).collect();
         assert_eq!(text, expected);
     }
 
