@@ -2,8 +2,9 @@
 //!
 //! A thread answers `GET /metrics`, one connection after the other, and closes
 //! it. Whoever connects can read the counters, and nothing else: the request is
-//! bounded in bytes and time. The place to listen at is opened before the
-//! Launcher is confined.
+//! bounded in bytes, pieces and time. A pause follows, because this time counts
+//! as the machine's (`--cpu-share`). The place to listen at is opened
+//! before the Launcher is confined.
 
 use super::counted::Counted;
 use crate::machines::Name;
@@ -22,6 +23,13 @@ const REQUEST_MOST: usize = 8 << 10;
 
 /// How long a client may take for everything. The next one waits meanwhile.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The most pieces in which a request may come.
+const PIECES_MOST: usize = 64;
+
+/// The pause after a client. So clients that ask without end get a hundredth of
+/// a processor or so, and the Guest is not held for them.
+const BETWEEN: Duration = Duration::from_millis(10);
 
 /// The pause after a client could not be accepted.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -42,7 +50,11 @@ pub(super) fn start(
         loop {
             match accept_with(&listener, flags) {
                 // A client that goes wrong is its own affair.
-                Ok(client) => drop(serve(&client, &name, &counted)),
+                Ok(client) => {
+                    let _ = serve(&client, &name, &counted);
+                    drop(client);
+                    std::thread::sleep(BETWEEN);
+                }
                 Err(_) => std::thread::sleep(PAUSE),
             }
         }
@@ -83,7 +95,7 @@ fn serve(client: &OwnedFd, name: &Name, counted: &Counted) -> io::Result<()> {
 /// Receives a request, up to the empty line at its end.
 fn request(client: &OwnedFd, deadline: Instant) -> io::Result<Vec<u8>> {
     let mut request = Vec::new();
-    loop {
+    for _ in 0..PIECES_MOST {
         let mut bytes = [0; 1024];
         wait(client, PollFlags::IN, deadline)?;
         match rustix::io::read(client, &mut bytes) {
@@ -97,9 +109,10 @@ fn request(client: &OwnedFd, deadline: Instant) -> io::Result<Vec<u8>> {
             return Ok(request);
         }
         if request.len() > REQUEST_MOST {
-            return Err(io::ErrorKind::InvalidData.into());
+            break;
         }
     }
+    Err(io::ErrorKind::InvalidData.into())
 }
 
 /// The path that a request asks for, if it is a GET.

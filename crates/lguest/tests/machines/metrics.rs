@@ -3,11 +3,27 @@
 use crate::place::Place;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::time::{Duration, Instant};
 
 /// A port that was free a moment ago.
-fn port() -> u16 {
+fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port()
+}
+
+/// Starts a machine that has counters at a port, and returns the port.
+fn start(place: &Place, options: &str) -> u16 {
+    loop {
+        let port = free_port();
+        let words = format!("run --name web --detach --metrics {port}");
+        let end = place.run(&format!("{words} {options}"));
+        // Another program may have taken it meanwhile.
+        if end.stderr.contains("Address already in use") {
+            continue;
+        }
+        assert_eq!((end.code(), &*end.stderr), (0, ""), "{end:?}");
+        return port;
+    }
 }
 
 fn ask(port: u16, request: &[u8]) -> String {
@@ -25,8 +41,7 @@ fn ask(port: u16, request: &[u8]) -> String {
 #[test]
 fn counters_are_read_by_http_and_nothing_else_is() {
     let place = Place::new("metrics");
-    let port = port();
-    place.start_with("web", &format!("--metrics {port}"));
+    let port = start(&place, "");
     let get = b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n";
     let answer = ask(port, get);
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
@@ -50,6 +65,38 @@ fn counters_are_read_by_http_and_nothing_else_is() {
     assert!(settings.contains(&line), "{settings}");
     place.done("kill web");
     assert!(place.is_empty());
+}
+
+/// Answers count as processor time of the machine, and it may have little.
+#[test]
+fn answers_come_one_in_ten_milliseconds_at_most() {
+    let place = Place::new("metrics-often");
+    let port = start(&place, "--cpu-share 20%");
+    let begun = Instant::now();
+    for _ in 0..21 {
+        let answer = ask(port, b"GET /metrics HTTP/1.1\r\n\r\n");
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    }
+    let time = begun.elapsed();
+    assert!(time >= Duration::from_millis(200), "{time:?}");
+    place.done("kill web");
+}
+
+/// A request that comes byte by byte costs more time than its bytes say.
+#[test]
+fn a_request_has_few_pieces() {
+    let place = Place::new("metrics-pieces");
+    let port = start(&place, "");
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.set_nodelay(true).unwrap();
+    let patience = Some(crate::support::PATIENCE);
+    stream.set_read_timeout(patience).unwrap();
+    let sent = (0..5000).take_while(|_| {
+        std::thread::sleep(Duration::from_micros(100));
+        stream.write_all(b"x").is_ok()
+    });
+    assert!(sent.count() < 5000, "all were read");
+    place.done("kill web");
 }
 
 #[test]
