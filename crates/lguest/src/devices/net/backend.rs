@@ -29,6 +29,12 @@ pub trait Backend: Send {
     /// Passes on the frames that were kept.
     fn flush(&mut self) {}
 
+    /// Whether frames are kept although they were to be passed on: the other
+    /// end has no room. When it has, the file of [`Self::input`] is readable.
+    fn keeps(&self) -> bool {
+        false
+    }
+
     /// Writes the next frame for the Guest to the end of `frame`, which is
     /// empty. It stays empty for a frame that was dropped, because it breaks a
     /// rule. Returns what is left to do.

@@ -20,6 +20,9 @@ use std::time::{Duration, Instant};
 /// The time in which as much comes in as a burst may have.
 const BURST: Duration = Duration::from_millis(50);
 
+/// How often room is looked for at an end that is not watched.
+const ROOM: Duration = Duration::from_millis(10);
+
 /// The limit of an interface.
 pub(super) struct Limit {
     from_guest: Bucket,
@@ -31,6 +34,8 @@ pub(super) struct Limit {
     both: OwnedFd,
     /// The other end is watched.
     watched: bool,
+    /// Nothing comes from the other end any more.
+    ended: bool,
 }
 
 fn data() -> EventData {
@@ -57,6 +62,7 @@ impl Limit {
             wakes: None,
             both,
             watched: true,
+            ended: false,
         })
     }
 
@@ -71,7 +77,22 @@ impl Limit {
         if rustix::io::read(&self.timer, &mut [0; 8]).is_ok() {
             self.wakes = None;
         }
-        self.set_watched(input, true);
+        self.set_watched(input, !self.ended);
+    }
+
+    /// Nothing comes from the other end any more. The timer still wakes the
+    /// thread for frames of the Guest.
+    pub(super) fn end(&mut self, input: BorrowedFd<'_>) {
+        self.ended = true;
+        self.set_watched(input, false);
+    }
+
+    /// Frames of the Guest wait for room at the other end. If that is not
+    /// watched, the timer is set.
+    pub(super) fn await_room(&mut self) {
+        if !self.watched && !self.ended {
+            self.wake_at(Instant::now() + ROOM);
+        }
     }
 
     /// Whether the Guest may send a frame now. If not, the timer is set.

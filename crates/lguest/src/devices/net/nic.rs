@@ -184,6 +184,17 @@ impl Nic {
     /// Passes the frames on that were sent.
     pub fn flush(&mut self) {
         self.backend.flush();
+        self.await_room();
+    }
+
+    /// Has the frames that the other end did not take flushed again, if it is
+    /// not watched.
+    fn await_room(&mut self) {
+        if let Some(limit) = &mut self.limit
+            && self.backend.keeps()
+        {
+            limit.await_room();
+        }
     }
 
     /// The file to watch for frames.
@@ -222,12 +233,13 @@ impl Nic {
             if let Some(limit) = &mut self.limit
                 && !limit.may_receive(self.backend.input())
             {
+                self.await_room();
                 return Ok(Readiness::Wait);
             }
             if self.waiting.is_empty()
                 && let Err(error) = self.receive(buffers.takes())
             {
-                return Ok(readiness(&error));
+                return Ok(self.without_a_frame(&error));
             }
             match self.waiting.put_first(buffers)? {
                 None | Some(Filled::Bytes(0) | Filled::Failed(_)) => {
@@ -245,6 +257,7 @@ impl Nic {
                     if let Some(limit) = &mut self.limit {
                         limit.starve(self.backend.input());
                     }
+                    self.await_room();
                     return Ok(Readiness::NoBuffer {
                         took: filled > 0,
                         // The timer runs out for frames of the Guest.
@@ -258,6 +271,20 @@ impl Nic {
         }
         // A backend may have frames that its file does not show.
         Ok(Readiness::More)
+    }
+
+    /// What an error in receiving means.
+    fn without_a_frame(&mut self, error: &io::Error) -> Readiness {
+        match (error.kind(), &mut self.limit) {
+            (io::ErrorKind::WouldBlock, _) => Readiness::Wait,
+            (_, None) => Readiness::Closed,
+            // Frames of the Guest may wait in its queue, where the limit keeps
+            // them. They are lost, but the Guest has to get its buffers back.
+            (_, Some(limit)) => {
+                limit.end(self.backend.input());
+                Readiness::Wait
+            }
+        }
     }
 
     /// Drops the frames that wait: the Guest has begun anew, and may take over
@@ -337,13 +364,5 @@ fn copied(
 fn record(capture: &mut Option<Capture>, frame: &[u8]) {
     if let Some(capture) = capture {
         capture.record(frame);
-    }
-}
-
-/// What an error in reading means.
-fn readiness(error: &io::Error) -> Readiness {
-    match error.kind() {
-        io::ErrorKind::WouldBlock => Readiness::Wait,
-        _ => Readiness::Closed,
     }
 }

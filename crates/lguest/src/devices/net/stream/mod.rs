@@ -210,6 +210,11 @@ impl Backend for Stream {
         }
     }
 
+    fn keeps(&self) -> bool {
+        let peer = self.peer.as_ref();
+        peer.is_some_and(|peer| peer.outgoing.waiting() > 0)
+    }
+
     fn receive(&mut self, frame: &mut Vec<u8>) -> io::Result<Offload> {
         self.next(frame)?;
         Ok(Offload::default())

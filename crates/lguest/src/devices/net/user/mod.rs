@@ -140,6 +140,10 @@ impl Backend for User {
         self.stream.flush();
     }
 
+    fn keeps(&self) -> bool {
+        self.stream.keeps()
+    }
+
     fn receive(&mut self, frame: &mut Vec<u8>) -> io::Result<Offload> {
         self.stream.receive(frame)?;
         if let Some(guard) = &mut self.guard {

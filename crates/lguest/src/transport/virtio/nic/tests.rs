@@ -366,3 +366,70 @@ fn frames_beyond_a_limit_wait_in_the_queue_and_at_the_other_end() {
     }
     assert!(start.elapsed() >= least, "{:?}", start.elapsed());
 }
+
+/// Its frames are lost then, as without a limit, and its queue is not stuck.
+#[test]
+fn a_limited_guest_gets_its_buffers_back_when_the_other_end_is_gone() {
+    let (ours, other) = UnixStream::pair().unwrap();
+    let rate = NonZeroU64::new(20_000).unwrap();
+    let nic = stream::on_socket(OwnedFd::from(ours)).unwrap();
+    let nic = VirtioNic::new(nic.with_limit(rate).unwrap());
+    let gone = other.try_clone().unwrap();
+    let mut station = on_lguests_bus_with((vec![Box::new(nic)], other), 0);
+    gone.shutdown(std::net::Shutdown::Both).unwrap();
+    let file = station.bus.inputs().unwrap().remove(0).1;
+    let time = Timespec {
+        tv_sec: 60,
+        tv_nsec: 0,
+    };
+    station.notify(0);
+    for _ in 0..4 {
+        station.send([0; HEADER], &[1; 1000]);
+    }
+    let mut looks = 0;
+    while station.from_guest.used().len() < 4 {
+        let mut fds = [PollFd::new(&file, PollFlags::IN)];
+        assert!(poll(&mut fds, Some(&time)).unwrap() > 0, "nothing wakes it");
+        let found = station.bus.handle_input(0).unwrap();
+        assert_ne!(found, Readiness::Closed);
+        looks += 1;
+    }
+    assert!(looks < 20, "{looks}: it is not watched any more");
+}
+
+/// An end that is not watched, because it has sent enough for a while, has no
+/// room for a frame, and then has room.
+#[test]
+fn room_at_an_end_that_is_not_watched_is_found() {
+    let (ours, other) = UnixStream::pair().unwrap();
+    rustix::net::sockopt::set_socket_send_buffer_size(&ours, 1).unwrap();
+    // The next frames, either way, may come in ten seconds or later.
+    let rate = NonZeroU64::new(100).unwrap();
+    let nic = stream::on_socket(OwnedFd::from(ours)).unwrap();
+    let nic = VirtioNic::new(nic.with_limit(rate).unwrap());
+    let mut station = on_lguests_bus_with((vec![Box::new(nic)], other), 0);
+    let file = station.bus.inputs().unwrap().remove(0).1;
+    station.to_guest.offer(&[], &[(BUFFER, 2000)]);
+    station.notify(0);
+    station.arrive(&[2; 1000]);
+    station.bus.handle_input(0).unwrap();
+    assert_eq!(station.to_guest.used().len(), 1);
+    station.send([0; HEADER], &[1; 60_000]);
+    station.other.set_nonblocking(true).unwrap();
+    let time = Timespec {
+        tv_sec: 5,
+        tv_nsec: 0,
+    };
+    let (mut frame, mut bytes) = (Vec::new(), vec![0; 64 << 10]);
+    loop {
+        while let Ok(count) = station.other.read(&mut bytes) {
+            frame.extend_from_slice(&bytes[..count]);
+        }
+        if frame.len() == 60_004 {
+            break;
+        }
+        let mut fds = [PollFd::new(&file, PollFlags::IN)];
+        assert!(poll(&mut fds, Some(&time)).unwrap() > 0, "{}", frame.len());
+        station.bus.handle_input(0).unwrap();
+    }
+}
