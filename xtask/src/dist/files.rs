@@ -8,6 +8,24 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+/// Whether `program`, an ELF file of 64 bits, is started by another program:
+/// the dynamic linker.
+pub(super) fn has_interpreter(program: &[u8]) -> bool {
+    /// What a header of a segment has then as its type.
+    const PT_INTERP: &[u8] = &3_u32.to_le_bytes();
+    let number = |at: usize, bytes: usize| {
+        let bytes = program.get(at..at + bytes).unwrap_or_default();
+        let mut number = [0; 8];
+        number[..bytes.len()].copy_from_slice(bytes);
+        usize::try_from(u64::from_le_bytes(number)).unwrap_or(usize::MAX)
+    };
+    let (headers, size, count) = (number(32, 8), number(54, 2), number(56, 2));
+    (0..count).any(|n| {
+        let header = program.get(headers.saturating_add(n * size)..);
+        header.is_some_and(|header| header.starts_with(PT_INTERP))
+    })
+}
+
 /// Copies a file, or a folder with all that is in it.
 pub(super) fn copy(from: &Path, to: &Path) -> io::Result<()> {
     if !from.is_dir() {
@@ -119,6 +137,24 @@ mod tests {
         ];
         let expected = expected.map(|(name, mode)| (name.to_owned(), mode));
         assert_eq!(entries.collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn a_program_with_an_interpreter_is_known() {
+        let mut program = vec![0; 64 + 3 * 56];
+        program[32] = 64;
+        program[54] = 56;
+        program[56] = 3;
+        program[64] = 1;
+        assert!(!has_interpreter(&program));
+        program[64 + 2 * 56] = 3;
+        assert!(has_interpreter(&program));
+        // One that is cut off, or lies.
+        for length in 0..program.len() - 56 {
+            assert!(!has_interpreter(&program[..length]));
+        }
+        program[32..40].fill(0xff);
+        assert!(!has_interpreter(&program));
     }
 
     #[test]

@@ -126,15 +126,15 @@ mod tests {
         entries.collect()
     }
 
-    fn image() -> Vec<u8> {
+    fn image(version: &str) -> Vec<u8> {
         let mut image = Vec::new();
-        write(b"program", "1.2.3", &mut image).unwrap();
+        write(b"program", version, &mut image).unwrap();
         image
     }
 
     #[test]
     fn both_descriptions_lead_to_the_same_blobs() {
-        let files = files(&image());
+        let files = files(&image("1.2.3"));
         let read = |path: &str| -> Value {
             serde_json::from_slice(&files[path].1).unwrap()
         };
@@ -174,20 +174,23 @@ mod tests {
         if !info.is_ok_and(|info| info.status.success()) {
             return crate::program::skip(test, "no docker runs here");
         }
+        // An image of the user's is not replaced.
+        let version = format!("0.0.0-test-{}", std::process::id());
+        let name = format!("lguest:{version}");
         let mut load = Command::new("docker");
         load.arg("load")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
         let mut load = load.spawn().unwrap();
         let mut stdin = load.stdin.take().unwrap();
-        stdin.write_all(&image()).unwrap();
+        stdin.write_all(&image(&version)).unwrap();
         drop(stdin);
         let said = load.wait_with_output().unwrap();
         assert!(said.status.success(), "{said:?}");
         let said = String::from_utf8_lossy(&said.stdout).into_owned();
-        assert!(said.contains("lguest:1.2.3"), "{said}");
+        assert!(said.contains(&name), "{said}");
         let mut remove = Command::new("docker");
-        let removed = remove.args(["rmi", "lguest:1.2.3"]).output();
+        let removed = remove.args(["rmi", &name]).output();
         assert!(removed.unwrap().status.success());
     }
 }

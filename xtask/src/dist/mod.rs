@@ -71,6 +71,14 @@ fn make(root: &Path, folder: &Path) -> Result<String> {
     cargo.args(["build", "--release", "--locked", "--package", "lguest"]);
     succeed(cargo.current_dir(root))?;
     let program = place::release(root);
+    if files::has_interpreter(&fs::read(&program)?) {
+        return Err(format!(
+            "{} is linked to libraries of this machine, and the image has \
+             none: unset RUSTFLAGS, and install a static libc",
+            program.display()
+        )
+        .into());
+    }
     let name = format!("lguest-{VERSION}-x86_64-linux");
     let stage = folder.join(&name);
     if stage.exists() {
