@@ -347,6 +347,9 @@ pub(super) struct Run {
     /// machine
     #[arg(long, value_name = "NAME")]
     pub(super) name: Option<Name>,
+    /// Remove a machine of that name that has ended, as 'lguest rm' does
+    #[arg(long, requires = "name")]
+    pub(super) replace: bool,
     /// End this command when the machine runs; it runs on without a terminal
     #[arg(
         long,

@@ -235,6 +235,7 @@ impl Run {
     fn named(&self) -> Option<Named> {
         Some(Named {
             name: self.name.clone()?,
+            replace: self.replace,
             detach: self.detach,
             until: self.until.clone(),
             stop_with: self.stop_with.clone(),

@@ -81,6 +81,8 @@ pub struct Limits {
 pub struct Named {
     /// Its name.
     pub name: Name,
+    /// Whether it takes the place of one that has ended.
+    pub replace: bool,
     /// Whether the command ends while the machine runs.
     pub detach: bool,
     /// The text that it prints when it is ready.

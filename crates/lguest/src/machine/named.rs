@@ -74,7 +74,7 @@ impl Prepared {
         needs::refused_with_a_name().map_or(Ok(()), Err)?;
         let keep = lacks("make a control socket");
         let keep_disks = lacks("find the folder that it works in");
-        let (claim, files) = Claim::make(&named.name)?;
+        let (claim, files) = Claim::make(&named.name, named.replace)?;
         let prepare = || {
             let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
             let news = eventfd(0, flags)?;

@@ -67,6 +67,7 @@ fn config(restore: &Restore, saved: &Saved) -> Result<Config, LaunchError> {
     let disks = saved.disks(&restore.bases, restore.changes.as_deref())?;
     let isolation = saved.isolation();
     let named = restore.name.clone().map(|name| Named {
+        replace: false,
         detach: restore.detach,
         until: None,
         stop_with: machine.settings.stop_with.clone(),

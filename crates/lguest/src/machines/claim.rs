@@ -41,13 +41,17 @@ pub struct Files {
 }
 
 impl Claim {
-    /// Makes the folder of a new machine.
+    /// Makes the folder of a new machine. With `replace`, it takes the place of
+    /// one that has ended.
     ///
     /// # Errors
     ///
     /// The name is taken, or the folder cannot be made.
-    pub fn make(name: &Name) -> Result<(Self, Files), MachineError> {
-        let (place, folder, lock) = Place::claim(name)?;
+    pub fn make(
+        name: &Name,
+        replace: bool,
+    ) -> Result<(Self, Files), MachineError> {
+        let (place, folder, lock) = Place::claim(name, replace)?;
         let facts = folder.create(FACTS)?;
         let claim = Self {
             place,

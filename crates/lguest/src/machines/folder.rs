@@ -209,7 +209,8 @@ impl Place {
     }
 
     /// Makes the folder of a new machine, and locks it. Makes the place, too,
-    /// if there is none.
+    /// if there is none. With `replace`, a machine of that name that has ended
+    /// is removed first.
     ///
     /// # Errors
     ///
@@ -218,15 +219,17 @@ impl Place {
     /// folder.
     pub(super) fn claim(
         name: &Name,
+        replace: bool,
     ) -> Result<(Self, Folder, File), MachineError> {
         let mut place = Self::make(path())?;
-        let (folder, lock) = place.claim_folder(name)?;
+        let (folder, lock) = place.claim_folder(name, replace)?;
         Ok((place, folder, lock))
     }
 
     fn claim_folder(
         &mut self,
         name: &Name,
+        replace: bool,
     ) -> Result<(Folder, File), MachineError> {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -248,7 +251,7 @@ impl Place {
                 continue;
             };
             if let Some(lock) = folder.try_lock()? {
-                if folder.facts().is_none() {
+                if replace || folder.facts().is_none() {
                     folder.empty()?;
                     return Ok((folder, lock));
                 }
@@ -257,11 +260,14 @@ impl Place {
                 if let Some(ended) = folder.ended() {
                     return Err(ended);
                 }
-            } else if folder.connect().is_ok() || Instant::now() > deadline {
+            } else if Instant::now() > deadline
+                || (folder.connect().is_ok()
+                    && !(replace && folder.end().is_some()))
+            {
                 return Err(MachineError::NameTaken(name.clone()));
             }
             // Another command cleans the folder, or a Launcher has locked it
-            // and does not listen yet.
+            // and does not listen yet, or its machine has just ended.
             std::thread::sleep(PAUSE);
         }
     }
@@ -540,7 +546,7 @@ mod tests {
         place.remove_if_empty();
         assert!(!path.exists());
         let (folder, _lock) =
-            place.claim_folder(&"web".parse().unwrap()).unwrap();
+            place.claim_folder(&"web".parse().unwrap(), false).unwrap();
         assert!(path.join("web/lock").exists());
         place.forget(&folder).unwrap();
         place.remove_if_empty();

@@ -2,7 +2,8 @@
 //!
 //! Each field has the name of an option and its text. So a configuration file
 //! says the same as a command line. Options that belong to a run and not to a
-//! machine (`--detach`, `--verbose`, `--exit-on-eof`) are not among them.
+//! machine (`--detach`, `--replace`, `--verbose`, `--exit-on-eof`,
+//! `--die-with-parent`, `--explain`, `--core`, `--gdb`) are not among them.
 
 use super::printed::without_controls;
 use serde::{Deserialize, Deserializer, Serialize};

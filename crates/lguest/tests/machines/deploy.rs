@@ -70,6 +70,7 @@ fn arguments(text: &str) -> Vec<String> {
         .lines()
         .skip_while(|line| line.trim() != "args:")
         .skip(1);
+    let list = list.filter(|line| !line.trim().starts_with('#'));
     let items = list.map_while(|line| line.trim().strip_prefix("- "));
     let unquoted = |item: &str| {
         let inner = item.strip_prefix('"').and_then(|i| i.strip_suffix('"'));
@@ -112,6 +113,39 @@ fn the_job_carries_out_its_command() {
     command.args(arguments(&text));
     let end = crate::support::run(&mut command, b"").ends_well(0);
     assert!(end.stdout.contains("up "), "{end:?}");
+}
+
+/// The folder for machines lives as long as a pod, and a container ends more
+/// often.
+#[test]
+fn a_container_that_was_killed_starts_again() {
+    let place = Place::new("again");
+    let text = fs::read_to_string(folder("kubernetes/deployment.yaml"));
+    let mut words = arguments(&text.unwrap());
+    // Another test may have the port.
+    words.retain(|word| !word.starts_with("--metrics="));
+    let start = || {
+        let mut command = place.command("");
+        crate::support::run(command.args(&words).arg("--detach"), b"")
+    };
+    start().ends_well(0);
+    // One that runs is not replaced.
+    let end = start();
+    assert_eq!(end.code(), 126, "{end:?}");
+    assert!(end.stderr.contains("'vm' runs already"), "{end:?}");
+    let launcher = place.launcher("vm");
+    launcher.signal(libc::SIGKILL);
+    start().ends_well(0);
+    assert!(place.launcher("vm") != launcher);
+    // Nor is one that has powered off in the way.
+    place.done("stop vm");
+    start().ends_well(0);
+    place.done("inspect vm --ready");
+    for name in ["deployment", "statefulset"] {
+        let path = folder(&format!("kubernetes/{name}.yaml"));
+        let words = arguments(&fs::read_to_string(path).unwrap());
+        assert!(words.iter().any(|word| word == "--replace"), "{name}");
+    }
 }
 
 #[test]

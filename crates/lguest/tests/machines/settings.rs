@@ -79,7 +79,7 @@ fn the_unit_of_systemd_uses_commands_that_there_are() {
         .filter_map(|line| line.split_once("lguest "))
         .map(|p| p.1)
         .collect();
-    assert_eq!(commands.len(), 3);
+    assert_eq!(commands.len(), 2);
     for words in commands {
         let words = words.replace("%i", "web").replace("%E", "/none");
         let end = run(&mut place.command(&words), b"");
