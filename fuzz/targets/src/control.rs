@@ -75,7 +75,7 @@ impl Controlled for Machine {
         self.paused = false;
     }
 
-    fn freeze(&mut self) -> Result<(Frozen, [OwnedFd; 3]), String> {
+    fn freeze(&mut self) -> Result<(Frozen, Vec<OwnedFd>), String> {
         let was = self.frozen.swap(true, Ordering::Relaxed);
         assert!(!was, "frozen twice");
         let file = || {
@@ -83,7 +83,7 @@ impl Controlled for Machine {
             file.expect("there is room")
         };
         let machine = serde_json::Value::Null;
-        Ok((Frozen { machine }, [file(), file(), file()]))
+        Ok((Frozen { machine }, vec![file(), file(), file()]))
     }
 
     fn thaw(&mut self) {
