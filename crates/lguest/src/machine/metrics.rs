@@ -149,6 +149,29 @@ fn wait(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::net::{AddressFamily, SocketType, socketpair};
+
+    /// A request that comes byte by byte costs more time than its bytes say.
+    #[test]
+    fn a_request_has_few_pieces() {
+        // Each packet is a piece.
+        let (client, ours) = socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )
+        .unwrap();
+        for _ in 0..PIECES_MOST {
+            rustix::io::write(&client, b"x").unwrap();
+        }
+        let soon = Instant::now() + Duration::from_millis(100);
+        let error = request(&ours, soon).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        rustix::io::write(&client, b"GET / HTTP/1.1\r\n").unwrap();
+        rustix::io::write(&client, b"\r\n").unwrap();
+        assert_eq!(path(&request(&ours, soon + PATIENCE).unwrap()), Some("/"));
+    }
 
     #[test]
     fn a_request_names_a_path() {

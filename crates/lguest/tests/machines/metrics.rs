@@ -82,23 +82,6 @@ fn answers_come_one_in_ten_milliseconds_at_most() {
     place.done("kill web");
 }
 
-/// A request that comes byte by byte costs more time than its bytes say.
-#[test]
-fn a_request_has_few_pieces() {
-    let place = Place::new("metrics-pieces");
-    let port = start(&place, "");
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-    stream.set_nodelay(true).unwrap();
-    let patience = Some(crate::support::PATIENCE);
-    stream.set_read_timeout(patience).unwrap();
-    let sent = (0..5000).take_while(|_| {
-        std::thread::sleep(Duration::from_micros(100));
-        stream.write_all(b"x").is_ok()
-    });
-    assert!(sent.count() < 5000, "all were read");
-    place.done("kill web");
-}
-
 #[test]
 fn a_port_that_is_taken_is_said() {
     let place = Place::new("metrics-taken");
