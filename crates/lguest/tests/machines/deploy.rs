@@ -135,6 +135,7 @@ fn a_container_that_was_killed_starts_again() {
     assert!(end.stderr.contains("'vm' runs already"), "{end:?}");
     let launcher = place.launcher("vm");
     launcher.signal(libc::SIGKILL);
+    launcher.wait_until_gone();
     start().ends_well(0);
     assert!(place.launcher("vm") != launcher);
     // Nor is one that has powered off in the way.
