@@ -3,7 +3,9 @@
 use crate::place::Place;
 use crate::support::later::LATER;
 use crate::support::{PATIENCE, Scratch, built_in, run};
+use std::io::Read;
 use std::path::Path;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 /// More lines than a guest has buffers for.
@@ -92,9 +94,22 @@ fn what_was_typed_ahead_is_not_lost() {
     let waiting = waiting.unwrap();
     let (_, line) = waiting.trim_end().rsplit_once("echo ").unwrap();
     place.done("kill web");
-    place.done(&format!("restore {} --name web --detach", saved.display()));
-    place.wait_for("web", &format!("\n{line}"));
-    place.done("kill web");
+    // Standard input is open, and nothing comes from it.
+    let words = format!("restore {} --timeout 20s", saved.display());
+    let mut command = place.command(&words);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut restored = command.spawn().unwrap();
+    let wanted = format!("\n{line}");
+    let mut output = restored.stdout.take().unwrap();
+    let mut said = String::new();
+    let mut bytes = [0; 4096];
+    while !said.contains(&wanted) {
+        let n = output.read(&mut bytes).unwrap();
+        assert!(n > 0, "{wanted:?} never came: {said}");
+        said += &String::from_utf8_lossy(&bytes[..n]);
+    }
+    restored.kill().unwrap();
+    restored.wait().unwrap();
     assert!(place.is_empty());
 }
 
@@ -395,7 +410,7 @@ fn a_kill_leaves_the_old_snapshot_or_the_new_one() {
     let mut killed = 0;
     for round in 0..24 {
         let mut taking = place.command(&words);
-        taking.stdout(std::process::Stdio::null());
+        taking.stdout(Stdio::null());
         let mut taking = taking.spawn().unwrap();
         std::thread::sleep(Duration::from_millis(round * 3));
         taking.kill().unwrap();
