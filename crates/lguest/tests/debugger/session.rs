@@ -90,6 +90,8 @@ fn bytes_that_are_no_packets_end_the_session_and_not_the_guest() {
 #[test]
 fn an_interrupt_that_crosses_a_stop_is_one_stop() {
     let (mut guest, mut gdb) = Debuggee::at_its_prompt(&[]);
+    // A guest at its prompt waits for an interrupt. The key is one.
+    guest.run.type_in(b"\n");
     gdb.step();
     gdb.send_raw(&[3]);
     gdb.send("c");
