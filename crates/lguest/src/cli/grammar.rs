@@ -212,24 +212,8 @@ pub(super) struct Common {
     /// variable LGUEST_LOG names the file when this is not given
     #[arg(long, value_name = "FILE")]
     pub(super) log: Option<PathBuf>,
-    /// End the guest after this time: 90, 90s, 500ms, 5m or 2h
-    #[arg(long, value_name = "DURATION", value_parser = values::duration)]
-    pub(super) timeout: Option<Duration>,
-    /// End the guest after it has read all of standard input: after one second
-    /// without output, at the latest after ten seconds
-    #[arg(long)]
-    pub(super) exit_on_eof: bool,
-    /// End the guest when the process that started lguest ends. With PID, also
-    /// if PID is not the parent of lguest any more
-    #[arg(
-        long,
-        value_name = "PID",
-        num_args = 0..=1,
-        require_equals = true,
-        default_missing_value = "whoever",
-        value_parser = values::parent,
-    )]
-    pub(super) die_with_parent: Option<Parent>,
+    #[command(flatten)]
+    pub(super) ends: Ends,
     /// At the end, write counters as JSON to FILE, or to standard output (-)
     #[arg(long, value_name = "FILE|-")]
     pub(super) stats: Option<PathBuf>,
@@ -370,6 +354,29 @@ pub(super) struct Run {
     pub(super) stray: Vec<OsString>,
 }
 
+/// What ends a guest besides itself.
+#[derive(Debug, Args)]
+pub(super) struct Ends {
+    /// End the guest after this time: 90, 90s, 500ms, 5m, 2h or 1d
+    #[arg(long, value_name = "DURATION", value_parser = values::duration)]
+    pub(super) timeout: Option<Duration>,
+    /// End the guest after it has read all of standard input: after one second
+    /// without output, at the latest after ten seconds
+    #[arg(long)]
+    pub(super) exit_on_eof: bool,
+    /// End the guest when the process that started lguest ends. With PID, also
+    /// if PID is not the parent of lguest any more
+    #[arg(
+        long,
+        value_name = "PID",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "whoever",
+        value_parser = values::parent,
+    )]
+    pub(super) die_with_parent: Option<Parent>,
+}
+
 #[derive(Debug, Args)]
 pub(super) struct Restore {
     /// The folder of the snapshot
@@ -397,23 +404,8 @@ pub(super) struct Restore {
     /// Append the console's output to a file, too
     #[arg(long, value_name = "FILE")]
     pub(super) log: Option<PathBuf>,
-    /// End the guest after this time: 90, 90s, 5m, 2h or 1d
-    #[arg(long, value_name = "DURATION", value_parser = values::duration)]
-    pub(super) timeout: Option<Duration>,
-    /// End the guest when standard input has ended
-    #[arg(long)]
-    pub(super) exit_on_eof: bool,
-    /// End the guest when the process that started lguest ends. With PID, also
-    /// if PID is not the parent of lguest any more
-    #[arg(
-        long,
-        value_name = "PID",
-        num_args = 0..=1,
-        require_equals = true,
-        default_missing_value = "whoever",
-        value_parser = values::parent,
-    )]
-    pub(super) die_with_parent: Option<Parent>,
+    #[command(flatten)]
+    pub(super) ends: Ends,
     /// Report each step on standard error
     #[arg(long, short)]
     pub(super) verbose: bool,

@@ -263,7 +263,7 @@ impl Run {
                 .to_possible_value()
                 .map(|value| value.get_name().to_owned()),
             log: common.log.as_ref().map(path),
-            timeout: common.timeout.map(values::duration_text),
+            timeout: common.ends.timeout.map(values::duration_text),
             stats: common.stats.as_ref().map(path),
             no_fast_path: common.no_fast_path.clone(),
             no_confine: common.no_confine.clone(),
@@ -285,7 +285,7 @@ impl grammar::Restore {
             limits: self.limited.limits()?,
             settings: Settings {
                 log: self.log.as_ref().map(|p| p.to_string_lossy().into()),
-                timeout: self.timeout.map(values::duration_text),
+                timeout: self.ends.timeout.map(values::duration_text),
                 cpu_share: self.limited.cpu_share,
                 cpus: self.limited.cpus,
                 io_limit: self.limited.io_limit,
@@ -299,9 +299,9 @@ impl grammar::Restore {
             changes: self.changes,
             bases: self.base,
             log: self.log,
-            timeout: self.timeout,
-            exit_on_eof: self.exit_on_eof,
-            die_with: self.die_with_parent,
+            timeout: self.ends.timeout,
+            exit_on_eof: self.ends.exit_on_eof,
+            die_with: self.ends.die_with_parent,
             verbose: self.verbose,
         })
     }
@@ -317,9 +317,9 @@ impl Common {
             devices: Vec::new(),
             command_line: Vec::new(),
             log: self.log.or_else(log_of_environment),
-            timeout: self.timeout,
-            exit_on_eof: self.exit_on_eof,
-            die_with: self.die_with_parent,
+            timeout: self.ends.timeout,
+            exit_on_eof: self.ends.exit_on_eof,
+            die_with: self.ends.die_with_parent,
             stats: self.stats.map(values::stats),
             explain: self.explain,
             core: self.core,
