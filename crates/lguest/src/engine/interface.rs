@@ -143,7 +143,7 @@ pub trait Engine: Requests {
     fn counters(&self) -> EngineCounters;
 
     /// What the Guest did last, as its Host has noted it. For a person: a Guest
-    /// that has taken over its Host notes what it likes.
+    /// that has taken over its Host can forge it.
     fn last_words(&self) -> Option<LastWords> {
         None
     }
