@@ -265,11 +265,12 @@ fn what_cannot_be_made_is_refused_with_a_cure() {
     let tell = |name: &str, rustc: &str| {
         let mut command = apart(lguest());
         command.arg("new").arg(scratch.path(name));
-        // No cargo and no compiler is there.
-        command.env("PATH", &empty).env("HOME", &empty);
-        if !rustc.is_empty() {
-            let path = std::env::var_os("PATH").unwrap();
-            command.env("LGUEST_I686_RUSTC", rustc).env("PATH", path);
+        if rustc.is_empty() {
+            // No cargo and no compiler is there.
+            command.env("PATH", &empty).env("HOME", &empty);
+        } else {
+            // rustup finds cargo by HOME.
+            command.env("LGUEST_I686_RUSTC", rustc);
         }
         let output = command.output().unwrap();
         (output.status.code().unwrap(), said(&output))

@@ -188,11 +188,7 @@ pub(super) fn connected(path: &Path) -> Result<OwnedFd, StreamError> {
     // start for ever, and without a word.
     let socket = unix_socket(SocketFlags::NONBLOCK)?;
     let address = SocketAddrUnix::new(path).map_err(failed)?;
-    // The kernel refuses a connection to another file as it refuses one to a
-    // socket without a listener, or it denies the permission.
-    if std::fs::metadata(path).is_ok_and(|found| !is_a_socket(&found)) {
-        return Err(not_a_socket(path));
-    }
+    refuse_another_file(path)?;
     let path = path.to_owned();
     match connect(&socket, &address) {
         Ok(()) => Ok(socket),
@@ -202,6 +198,15 @@ pub(super) fn connected(path: &Path) -> Result<OwnedFd, StreamError> {
         Err(Errno::AGAIN) => Err(StreamError::Full { path }),
         Err(error) => Err(failed(error)),
     }
+}
+
+/// Refuses a path with something else than a socket. The kernel would say
+/// that nothing listens there, or that the permission is missing.
+fn refuse_another_file(path: &Path) -> Result<(), StreamError> {
+    if std::fs::metadata(path).is_ok_and(|found| !is_a_socket(&found)) {
+        return Err(not_a_socket(path));
+    }
+    Ok(())
 }
 
 /// Listens at `path`, where only this user may connect. A socket that its
@@ -216,6 +221,7 @@ pub fn listen_at(path: &Path) -> Result<OwnedFd, StreamError> {
     let failed = |error| failed(path, error);
     // The length of a path is checked before anything is made.
     SocketAddrUnix::new(path).map_err(failed)?;
+    refuse_another_file(path)?;
     let mut random = [0; 4];
     let flags = rustix::rand::GetRandomFlags::empty();
     rustix::rand::getrandom(&mut random, flags).map_err(failed)?;

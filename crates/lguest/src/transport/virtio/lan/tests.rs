@@ -81,6 +81,15 @@ impl Station {
         self.bus.notify(self.from_guest.at).unwrap();
     }
 
+    /// Waits until it can send to `others` members.
+    fn meet(&self, others: u64) {
+        eventually("it can send to all", || {
+            let all = self.bus.counters();
+            let met = all[0].1.iter().find(|(name, _)| *name == "peers_met");
+            met.unwrap().1 == others
+        });
+    }
+
     /// The frames that have come so far, without headers.
     fn received(&self) -> Vec<Vec<u8>> {
         let _ = self.bus.handle_input(0).unwrap();
@@ -114,12 +123,11 @@ fn a_frame_goes_from_virtio_to_2007_and_back() {
     let mut new = station(&file);
     assert_eq!(new.mac(), [0x02, b'l', b'g', 0, 0, 2]);
     eventually("they have met", || old.peers() == 1);
+    // The old one has met the new one, but perhaps not the other way round.
+    new.meet(1);
     let mac = new.mac();
-    // The new one may not have met the old one yet.
-    eventually("a frame has come", || {
-        new.send(OLD, mac, TEXT);
-        host.full(0)
-    });
+    new.send(OLD, mac, TEXT);
+    eventually("a frame has come", || host.full(0));
     let frame = host.take(0).unwrap();
     assert_eq!(frame, [&OLD, &mac, TEXT].concat());
     // 2007 looks the address up in the page, and sends to the slot's key.
@@ -142,15 +150,14 @@ fn a_frame_goes_to_its_address_to_all_or_to_a_promiscuous_member() {
     let mut a = station(&file);
     let b = station(&file);
     eventually("all have met", || old.peers() == 2);
+    a.meet(2);
     let (mac_a, mac_b) = (a.mac(), b.mac());
+    a.send(ALL, mac_a, TEXT);
     eventually("a frame for all has come", || {
-        a.send(ALL, mac_a, TEXT);
         host.full(0) && !b.received().is_empty()
     });
     let before = b.received().len();
-    for _ in 0..4 {
-        host.release(0);
-    }
+    host.release(0);
     a.send(OLD, mac_a, TEXT);
     // One more to b shows that no other frame came before it.
     a.send(mac_b, mac_a, b"\x08\x06the last one");
@@ -175,11 +182,10 @@ fn what_is_shorter_than_an_ethernet_header_is_lost() {
     let mut a = station(&file);
     let b = station(&file);
     eventually("all have met", || old.peers() == 2);
+    a.meet(2);
     let (mac_a, mac_b) = (a.mac(), b.mac());
-    eventually("a frame has come", || {
-        a.send(mac_b, mac_a, TEXT);
-        !b.received().is_empty()
-    });
+    a.send(mac_b, mac_a, TEXT);
+    eventually("a frame has come", || !b.received().is_empty());
     let before = b.received().len();
     // 13 bytes and 8, with a part of another address than its own.
     a.send(mac_b, mac_a, b"x");
@@ -280,15 +286,14 @@ fn a_frame_of_many_segments_stays_one_only_for_a_guest_that_takes_it() {
     let takes = with_features(&file, OFFLOADS);
     let plain = station(&file);
     eventually("all have met", || old.peers() == 3);
+    sender.meet(3);
     let mac = sender.mac();
+    sender.send(ALL, mac, TEXT);
     eventually("a frame for all has come", || {
-        sender.send(ALL, mac, TEXT);
         let came = |station: &Station| !station.received().is_empty();
         host.full(0) && came(&takes) && came(&plain)
     });
-    for buffer in 0..4 {
-        host.release(buffer);
-    }
+    host.release(0);
     let before = [takes.received().len(), plain.received().len()];
     let (header, rest) = three_segments();
     let frame_to = |to: [u8; 6]| [&to, &mac, &rest[..]].concat();
@@ -349,15 +354,10 @@ fn broadcasts_and_multicasts_come_once_to_each_that_reads() {
     // It offers eight buffers, and no more.
     let mut stops = station(&file);
     let (_old, lan) = guest_of_2007(&file, OLD);
-    let met = |station: &Station| {
-        let all = station.bus.counters();
-        let met = all[0].1.iter().find(|(name, _)| *name == "peers_met");
-        met.unwrap().1
-    };
-    eventually("all have met", || {
-        let stations = [&a, &b, &reads, &stops];
-        lan.peers() == 4 && stations.iter().all(|station| met(station) >= 4)
-    });
+    eventually("2007 has met all", || lan.peers() == 4);
+    for station in [&a, &b, &reads, &stops] {
+        station.meet(4);
+    }
     let (mac_a, mac_b) = (a.mac(), b.mac());
     let count =
         |station: &Station| u32::try_from(station.received().len()).unwrap();
