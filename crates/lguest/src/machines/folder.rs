@@ -261,8 +261,7 @@ impl Place {
                     return Err(ended);
                 }
             } else if Instant::now() > deadline
-                || (folder.connect().is_ok()
-                    && !(replace && folder.end().is_some()))
+                || (folder.connect().is_ok() && folder.end().is_none())
             {
                 return Err(MachineError::NameTaken(name.clone()));
             }
@@ -551,5 +550,29 @@ mod tests {
         place.forget(&folder).unwrap();
         place.remove_if_empty();
         assert!(!path.exists());
+    }
+    /// A machine has ended, and its Launcher still listens for a moment.
+    #[test]
+    fn a_name_is_waited_for_while_the_launcher_of_an_ended_machine_leaves() {
+        let name = format!("lguest-leaving-{}", std::process::id());
+        let mut place = Place::make(std::env::temp_dir().join(name)).unwrap();
+        let name = "web".parse().unwrap();
+        let (folder, lock) = place.claim_folder(&name, false).unwrap();
+        let control = folder.path.join(CONTROL);
+        let listener = std::os::unix::net::UnixListener::bind(control).unwrap();
+        let taken = place.claim_folder(&name, false);
+        assert!(matches!(taken, Err(MachineError::NameTaken(_))));
+        let end = r#"{"exit_code": 0, "reason": "it powered off", "at": 0}"#;
+        std::fs::write(folder.path.join(END), end).unwrap();
+        let leaves = std::thread::spawn(move || {
+            // The claim that follows connects while it looks.
+            listener.accept().unwrap();
+            listener.accept().unwrap();
+            drop((listener, lock));
+        });
+        let (folder, _lock) = place.claim_folder(&name, false).unwrap();
+        leaves.join().unwrap();
+        place.forget(&folder).unwrap();
+        place.remove_if_empty();
     }
 }
