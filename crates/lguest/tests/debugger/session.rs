@@ -169,7 +169,9 @@ fn real_gdb(commands: &[&str]) -> Option<Command> {
         return None;
     }
     let mut gdb = Command::new("gdb");
-    gdb.args(["-q", "-nx", "-batch"]);
+    // An answer may take longer than two seconds, which is what gdb waits.
+    let patience = "set remotetimeout 600";
+    gdb.args(["-q", "-nx", "-batch", "-ex", patience]);
     for command in commands {
         gdb.args(["-ex", command]);
     }
