@@ -12,6 +12,7 @@ use std::process::Command;
 /// Which of our crates each of our crates may use.
 const ARROWS: &[(&str, &[&str])] = &[
     ("lg-abi", &[]),
+    ("lg-exec", &[]),
     ("lg-memory", &[]),
     ("lg-seccomp", &[]),
     ("lg-wire", &["lg-abi"]),
@@ -21,9 +22,15 @@ const ARROWS: &[(&str, &[&str])] = &[
         &["lg-abi", "lg-seccomp", "lg-wire", "lg-host"],
     ),
     ("lg-view", &["lg-wire", "lg-switcher"]),
-    ("lguest", &["lg-abi", "lg-memory", "lg-seccomp", "lg-wire"]),
+    (
+        "lguest",
+        &["lg-abi", "lg-exec", "lg-memory", "lg-seccomp", "lg-wire"],
+    ),
     ("lg-guest", &["lg-abi"]),
-    ("lg-fuzz", &["lg-abi", "lg-wire", "lg-host", "lguest"]),
+    (
+        "lg-fuzz",
+        &["lg-abi", "lg-exec", "lg-wire", "lg-host", "lguest"],
+    ),
     ("lg-fuzz-targets", &["lg-fuzz"]),
     ("xtask", &[]),
 ];
