@@ -65,7 +65,7 @@ fn main() {
 /// new` writes them into a crate that has another workspace.
 fn kit(crates: &Path) -> String {
     let mut files = Vec::new();
-    for part in ["lg-abi", "lg-guest"] {
+    for part in ["lg-abi", "lg-guest", "lg-user"] {
         println!("cargo:rerun-if-changed={}", crates.join(part).display());
         files_below(&crates.join(part), &mut files);
     }

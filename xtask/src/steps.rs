@@ -195,7 +195,8 @@ fn clippy(ci: &mut Ci) {
         "guest kit, as tested here",
         &format!(
             "clippy --manifest-path guests/Cargo.toml -p lg-guest \
-             --all-targets --locked --target-dir target/kit {DENY}"
+             -p lg-user --features lg-user/build --all-targets --locked \
+             --target-dir target/kit {DENY}"
         ),
     );
     let mut fuzz = Command::new("cargo");

@@ -24,7 +24,8 @@ fn the_tests_of_the_guest_kit_pass() {
     let mut tests = Command::new("cargo");
     tests
         .args(["test", "--manifest-path", "guests/Cargo.toml", "--locked"])
-        .args(["-p", "lg-guest", "--target-dir", "target/kit"])
+        .args(["-p", "lg-guest", "-p", "lg-user"])
+        .args(["--features", "lg-user/build", "--target-dir", "target/kit"])
         .args(["--no-fail-fast", "--", "--show-output"])
         .current_dir(root);
     let ended = tests.output().expect("cargo can be started");

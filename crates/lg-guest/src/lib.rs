@@ -93,8 +93,6 @@ pub mod drivers;
 pub mod line;
 
 #[cfg(target_arch = "x86")]
-mod memory_functions;
-#[cfg(target_arch = "x86")]
 pub mod power;
 #[cfg(target_arch = "x86")]
 pub mod print;

@@ -182,7 +182,10 @@ impl AddressSpace {
         let at = walk::directory_entry(directory.0, va);
         let mut pde = Pte(read_entry(at));
         if !pde.has(Pte::PRESENT) {
-            let table = frame::alloc_zeroed().ok_or(OutOfMemory)?;
+            let Some(table) = frame::alloc_zeroed() else {
+                frame::release(page);
+                return Err(OutOfMemory);
+            };
             pde = Pte::new(table.pfn(), USER_WRITE);
             write_entry(at, pde);
             hcall::set_directory_entry(directory, directory_index(va));
@@ -193,6 +196,13 @@ impl AddressSpace {
         hcall::set_pte(directory, va, pte);
         self.pages.push(page);
         Ok(())
+    }
+
+    /// Whether there is a page at `va`.
+    #[must_use]
+    pub fn is_mapped(&self, va: u32) -> bool {
+        let entry = walk::entry(read_entry, self.directory().0, va);
+        entry.is_some_and(|pte| pte.has(Pte::PRESENT))
     }
 
     /// Unmaps the page at `va`, and frees its frame.

@@ -22,9 +22,6 @@ const FARTHEST: u64 = 2 * SECOND;
 /// The Host promises nothing for alarms nearer than this.
 const NEAREST: u64 = 100;
 
-/// How long a user program may run while others wait.
-const SLICE: u64 = 4 * MILLISECOND;
-
 struct Clock {
     /// The counter when the Guest was entered.
     entered: u64,
@@ -140,9 +137,10 @@ pub(crate) fn fired() -> bool {
 
 /// Wakes the tasks whose moment has come, and sets the alarm for the next.
 pub(crate) fn expire() {
-    if !FIRED.swap(false, Ordering::Acquire) {
+    if !fired() {
         return;
     }
+    FIRED.store(false, Ordering::Relaxed);
     let now = now();
     ALARM.with(|alarm| {
         alarm.set = None;
@@ -183,13 +181,13 @@ pub(crate) fn prepare_sleep() {
     });
 }
 
-/// Called before a user program runs: sets the alarm to go off within a slice,
-/// so that other tasks get their turn.
-pub(crate) fn limit_slice() {
-    let now = now();
+/// Called before a user program runs: has the alarm go off at `moment` at the
+/// latest, so that others get their turn.
+pub(crate) fn alarm_by(moment: u64) {
+    expire();
     ALARM.with(|alarm| {
-        if alarm.set.is_none_or(|set| set > now + SLICE) {
-            set_alarm(alarm, now, now + SLICE);
+        if alarm.set.is_none_or(|set| set > moment) {
+            set_alarm(alarm, now(), moment);
         }
     });
 }

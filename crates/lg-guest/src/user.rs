@@ -1,25 +1,36 @@
 //! User programs: code that may touch nothing but its own memory.
 //!
-//! A program has an address space, a page of code, and a stack to which zeroed
-//! pages are added as it grows. The kernel runs it as a future. Each step
-//! enters user mode and returns at the next trap: a system call, a page fault
-//! or an interrupt. A system call that has to wait is an `await`. A program
+//! A program has an address space, the pages of its file, and a stack to which
+//! zeroed pages are added as it grows. The kernel enters user mode by
+//! [`Process::step`], which returns at the next [`Event`]: a system call, a
+//! page fault, an interrupt. Who runs when is up to the kernel: a scheduler
+//! calls `step` of one program after the other.
+//!
+//! A kernel without wishes of its own awaits [`Process::run`], which answers
+//! the system calls of [`call`]. One that has to wait is an `await`. A program
 //! that only computes is interrupted by the alarm, and its future then yields
 //! to other tasks.
 //!
+//! Programs are written with the crate `lg-user`.
+//!
 //! Not saved: `fs` and `gs`. Programs here have no thread-local storage.
 
-use crate::executor::yield_now;
+mod load;
+pub use load::LoadError;
+
+mod run;
+
 use crate::frame::{self, Frame, Phys};
 use crate::one_cpu::OneCpu;
 use crate::paging::{AddressSpace, OutOfMemory, USER_READ, USER_WRITE};
 use crate::trap::{self, Registers, UserState};
-use crate::{hcall, irq, print, shared, task, time, word};
+use crate::{hcall, irq, print, shared, time, word};
 use lg_abi::page::PAGE_SIZE;
 use lg_abi::segment::KERNEL_DS;
 use lg_abi::shared::{PAGE_FAULT_VECTOR, SYSCALL_VECTOR};
+pub use lg_user::call;
 
-/// Where a program's code begins, and with it the program.
+/// Where the code of [`Process::new`] begins, and with it the program.
 pub const CODE: u32 = 0x0804_8000;
 
 /// Just above the first word of its stack.
@@ -28,24 +39,9 @@ pub const STACK_TOP: u32 = 0xB000_0000;
 /// How far the stack may grow.
 pub const STACK_MAX: u32 = 4 << 20;
 
-/// The most that [`call::WRITE`] prints at a time.
-const WRITE_MAX: usize = 256;
-
-/// System calls: number in eax, arguments in ebx and ecx, result in eax.
-pub mod call {
-    /// Ends the program; ebx = its result.
-    pub const EXIT: u32 = 0;
-    /// Prints; ebx = address, ecx = bytes. Result: bytes, or [`FAILED`].
-    pub const WRITE: u32 = 1;
-    /// Lets other tasks run.
-    pub const YIELD: u32 = 2;
-    /// Sleeps; ebx = microseconds.
-    pub const SLEEP: u32 = 3;
-    /// Does nothing.
-    pub const NOTHING: u32 = 4;
-    /// The result of an invalid call.
-    pub const FAILED: u32 = u32::MAX;
-}
+/// How long [`Process::run`] lets a program run while others wait, in
+/// nanoseconds.
+pub const SLICE: u64 = 4 * time::MILLISECOND;
 
 /// A user program.
 pub struct Process {
@@ -84,12 +80,27 @@ pub enum End {
     OutOfMemory,
 }
 
+/// The file of a program that the build script has compiled
+/// (`lg_user::programs::build`), as `&'static [u8]`.
+#[macro_export]
+macro_rules! program {
+    ($name:literal) => {
+        &include_bytes!(concat!(env!("OUT_DIR"), "/", $name))[..]
+    };
+}
+
 /// Why user mode was left.
-enum Stop {
-    Call,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A system call: its number, of [`call`] or the kernel's own, and its
+    /// arguments. [`Process::answer`] gives the result.
+    Call(u32, [u32; 3]),
+    /// A page fault at this address: [`Process::grow_stack`] may be the cure.
     PageFault(u32),
+    /// An interrupt, for example the alarm that ends the program's turn.
     Interrupt,
-    Trap,
+    /// Another trap, which ends the program.
+    Trap(End),
 }
 
 impl Process {
@@ -104,14 +115,22 @@ impl Process {
         let mut page = frame::alloc_zeroed().ok_or(OutOfMemory)?;
         page.bytes()[..code.len()].copy_from_slice(code);
         space.map(CODE, page, USER_READ)?;
+        Self::start(space, CODE, argument)
+    }
 
+    /// A program that starts at `entry` in `space`.
+    fn start(
+        space: AddressSpace,
+        entry: u32,
+        argument: u32,
+    ) -> Result<Self, OutOfMemory> {
         let state = frame::alloc_zeroed().ok_or(OutOfMemory)?;
         let mut process = Self {
             space,
             state,
             counts: Counts::default(),
         };
-        *process.state() = UserState::new(CODE, STACK_TOP);
+        *process.state() = UserState::new(entry, STACK_TOP);
         process.registers().ebx = argument;
         Ok(process)
     }
@@ -131,9 +150,17 @@ impl Process {
         &mut self.state().registers
     }
 
-    /// Runs the program until its next trap.
-    fn step(&mut self) -> Stop {
-        time::limit_slice();
+    /// What the program has done so far.
+    #[must_use]
+    pub const fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Runs the program until its next event. The alarm interrupts it at the
+    /// moment `until` at the latest ([`time::now`] has the same zero).
+    /// Interrupts are on again when this returns.
+    pub fn step(&mut self, until: u64) -> Event {
+        time::alarm_by(until);
         irq::disable();
         self.take_traps();
         self.space.activate();
@@ -143,20 +170,30 @@ impl Process {
         unsafe {
             trap::enter_user(self.state());
         }
-        let vector = self.registers().vector;
-        let stop = match vector {
-            SYSCALL_VECTOR => Stop::Call,
-            PAGE_FAULT_VECTOR => Stop::PageFault(shared::cr2()),
-            _ => match trap::irq_of(vector) {
+        let event = self.event();
+        irq::enable();
+        event
+    }
+
+    /// What has just ended user mode. Interrupts are off.
+    fn event(&mut self) -> Event {
+        let registers = *self.registers();
+        match registers.vector {
+            SYSCALL_VECTOR => {
+                self.counts.calls += 1;
+                let Registers { ebx, ecx, edx, .. } = registers;
+                Event::Call(registers.eax, [ebx, ecx, edx])
+            }
+            PAGE_FAULT_VECTOR => Event::PageFault(shared::cr2()),
+            vector => match trap::irq_of(vector) {
                 Some(irq) => {
                     irq::arrived(irq);
-                    Stop::Interrupt
+                    self.counts.interrupts += 1;
+                    Event::Interrupt
                 }
-                None => Stop::Trap,
+                None => Event::Trap(self.trapped(0)),
             },
-        };
-        irq::enable();
-        stop
+        }
     }
 
     /// Tells the Host to push traps from user mode onto this program's state.
@@ -170,27 +207,6 @@ impl Process {
         }
     }
 
-    /// Runs the program to its end.
-    pub async fn run(mut self) -> (End, Counts) {
-        loop {
-            let end = match self.step() {
-                Stop::Call => self.call().await,
-                Stop::PageFault(address) => self.demand_zero(address),
-                Stop::Interrupt => {
-                    self.counts.interrupts += 1;
-                    if task::others_ready() || time::fired() {
-                        yield_now().await;
-                    }
-                    None
-                }
-                Stop::Trap => Some(self.trapped(0)),
-            };
-            if let Some(end) = end {
-                return (end, self.counts);
-            }
-        }
-    }
-
     fn trapped(&mut self, address: u32) -> End {
         let registers = self.registers();
         End::Trap {
@@ -200,51 +216,38 @@ impl Process {
         }
     }
 
-    /// A page fault: inside the stack it is how the stack grows.
-    fn demand_zero(&mut self, address: u32) -> Option<End> {
+    /// Gives the program the result of its system call.
+    pub fn answer(&mut self, result: u32) {
+        self.registers().eax = result;
+    }
+
+    /// After a page fault at `address`: gives the program a zeroed page there
+    /// if that is how its stack grows.
+    ///
+    /// # Errors
+    ///
+    /// How the program ends, if it is not, or there is no memory.
+    pub fn grow_stack(&mut self, address: u32) -> Result<(), End> {
         /// In the error code: the page is present, and its rights forbid the
         /// access.
         const PROTECTION: u32 = 1;
         let in_stack = (STACK_TOP - STACK_MAX..STACK_TOP).contains(&address);
         if !in_stack || self.registers().error & PROTECTION != 0 {
-            return Some(self.trapped(address));
+            return Err(self.trapped(address));
         }
-        let Some(page) = frame::alloc_zeroed() else {
-            return Some(End::OutOfMemory);
-        };
+        let page = frame::alloc_zeroed().ok_or(End::OutOfMemory)?;
         self.counts.faults += 1;
         let va = address & !(PAGE_SIZE - 1);
-        match self.space.map(va, page, USER_WRITE) {
-            Ok(()) => None,
-            Err(OutOfMemory) => Some(End::OutOfMemory),
-        }
+        let mapped = self.space.map(va, page, USER_WRITE);
+        mapped.map_err(|OutOfMemory| End::OutOfMemory)
     }
 
-    /// A system call.
-    async fn call(&mut self) -> Option<End> {
-        self.counts.calls += 1;
-        let Registers { eax, ebx, ecx, .. } = *self.registers();
-        let result = match eax {
-            call::EXIT => return Some(End::Exit(ebx)),
-            call::WRITE => self.write(ebx, ecx),
-            call::YIELD => {
-                yield_now().await;
-                0
-            }
-            call::SLEEP => {
-                time::sleep(u64::from(ebx) * 1_000).await;
-                0
-            }
-            call::NOTHING => 0,
-            _ => call::FAILED,
-        };
-        self.registers().eax = result;
-        None
-    }
-
-    fn write(&self, address: u32, bytes: u32) -> u32 {
-        let mut buffer = [0; WRITE_MAX];
-        let length = (bytes as usize).min(WRITE_MAX);
+    /// Prints memory of the program, at most [`call::WRITE_MAX`] bytes. Returns
+    /// the result of [`call::WRITE`].
+    #[must_use]
+    pub fn print(&self, address: u32, bytes: u32) -> u32 {
+        let mut buffer = [0; call::WRITE_MAX];
+        let length = (bytes as usize).min(call::WRITE_MAX);
         match self.space.read(address, &mut buffer[..length]) {
             Ok(()) => {
                 print::print_bytes(&buffer[..length]);

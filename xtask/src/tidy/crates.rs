@@ -26,7 +26,8 @@ const ARROWS: &[(&str, &[&str])] = &[
         "lguest",
         &["lg-abi", "lg-exec", "lg-memory", "lg-seccomp", "lg-wire"],
     ),
-    ("lg-guest", &["lg-abi"]),
+    ("lg-user", &[]),
+    ("lg-guest", &["lg-abi", "lg-user"]),
     (
         "lg-fuzz",
         &["lg-abi", "lg-exec", "lg-wire", "lg-host", "lguest"],
@@ -41,7 +42,7 @@ const TESTS_MAY: &[(&str, &[&str])] =
 
 /// A Guest is a package below this folder. It may use the kit.
 const GUESTS: &str = "/guests/";
-const GUESTS_MAY: &[&str] = &["lg-abi", "lg-guest"];
+const GUESTS_MAY: &[&str] = &["lg-abi", "lg-guest", "lg-user"];
 
 const LICENCE: &str = "MIT OR Apache-2.0";
 

@@ -24,6 +24,8 @@ pub enum Template {
     Test,
     /// A web server, by smoltcp
     Http,
+    /// Two programs in user mode, which the timer gives turns
+    Scheduler,
 }
 
 /// A file of a template, by its name in the new crate and in the tree.
@@ -45,7 +47,8 @@ macro_rules! common {
     };
 }
 
-/// The manifest of a crate, with words to replace: `NAME`, `DEPENDENCIES`.
+/// The manifest of a crate, with words to replace: `NAME`, `DEPENDENCIES`,
+/// `FEATURES`, `MEMBERS`.
 pub(super) const MANIFEST: &str = common!("Cargo.toml.in");
 
 /// The configuration of cargo in a crate: `RUSTC`, `LGUEST`, `LINKER`.
@@ -76,13 +79,20 @@ impl Template {
                     "http": "src/main.rs", "tests/guest.rs", "lguest.toml"
                 )
             }
+            Self::Scheduler => {
+                files!(
+                    "scheduler": "build.rs", "src/lib.rs", "src/main.rs",
+                    "programs/Cargo.toml", "programs/src/bin/primes.rs",
+                    "programs/src/bin/ticks.rs", "tests/guest.rs"
+                )
+            }
         }
     }
 
     /// The features of the kit that it uses.
     pub(super) const fn features(self) -> &'static str {
         match self {
-            Self::Hello | Self::Shell | Self::Test => "",
+            Self::Hello | Self::Shell | Self::Test | Self::Scheduler => "",
             Self::Http => ", features = [\"smoltcp\"]",
         }
     }
@@ -101,6 +111,19 @@ impl Template {
                 "\n[lib]\ntest = false # its tests are in tests/\n\
                  doctest = false\n"
             }
+            Self::Scheduler => {
+                "\n[build-dependencies]\n# Compiles the programs.\nlg-user = \
+                 { path = \"kit/lg-user\", features = [\"build\"] }\n\n[lib]\n\
+                 test = false # its tests are in tests/\ndoctest = false\n"
+            }
+        }
+    }
+
+    /// The first line of its workspace, if it has other packages.
+    pub(super) const fn members(self) -> &'static str {
+        match self {
+            Self::Scheduler => "members = [\"programs\"]\n",
+            _ => "",
         }
     }
 }

@@ -11,13 +11,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Names that cargo refuses, or that the crate has already.
-const TAKEN: [&str; 8] = [
+const TAKEN: [&str; 10] = [
     "alloc",
     "core",
     "kit",
     "lg-abi",
     "lg-guest",
+    "lg-user",
     "proc_macro",
+    "programs",
     "std",
     "test",
 ];
@@ -48,10 +50,7 @@ pub fn make(
     }
     let kit = KIT_MANIFEST.replace("VERSION", env!("CARGO_PKG_VERSION"));
     write(place, "kit/Cargo.toml", &kit)?;
-    let manifest = MANIFEST.replace("NAME", &name);
-    let manifest = manifest.replace("DEPENDENCIES", template.dependencies());
-    let manifest = manifest.replace("FEATURES", template.features());
-    write(place, "Cargo.toml", &manifest)?;
+    write(place, "Cargo.toml", &manifest(&name, template))?;
     write(place, "Cargo.lock", LOCK)?;
     write(place, ".cargo/config.toml", &config)?;
     write(place, ".gitignore", "/target\n")?;
@@ -63,6 +62,15 @@ pub fn make(
         place.display()
     ));
     Ok(())
+}
+
+/// The manifest of a crate.
+fn manifest(name: &str, template: Template) -> String {
+    MANIFEST
+        .replace("NAME", name)
+        .replace("DEPENDENCIES", template.dependencies())
+        .replace("FEATURES", template.features())
+        .replace("MEMBERS", template.members())
 }
 
 /// Checks the name of a crate.
@@ -153,9 +161,7 @@ mod tests {
     #[test]
     fn manifests_are_complete() {
         for &template in Template::value_variants() {
-            let text = MANIFEST.replace("NAME", "x");
-            let text = text.replace("DEPENDENCIES", template.dependencies());
-            let text = text.replace("FEATURES", template.features());
+            let text = manifest("x", template);
             let table: toml::Table = text.parse().unwrap();
             assert!(table.contains_key("workspace"), "{template:?}");
         }
@@ -165,10 +171,14 @@ mod tests {
             "lg-abi/src/lib.rs",
             "lg-guest/link.ld",
             "lg-guest/src/testing.rs",
+            "lg-user/src/lib.rs",
         ] {
             assert!(names.contains(&name), "{name}");
         }
-        let manifest = KIT.iter().find(|kit| kit.0 == "lg-guest/Cargo.toml");
-        assert!(!manifest.unwrap().1.contains("../"), "a path of this tree");
+        for (name, text) in KIT {
+            let is_manifest = name.ends_with("Cargo.toml");
+            let leads_out = text.contains("../");
+            assert!(!(is_manifest && leads_out), "{name}: a path of this tree");
+        }
     }
 }
