@@ -101,6 +101,7 @@ fn good(machine: &Machine, pci: bool) -> Manifest {
             interface: if pci { 7 } else { 1 },
             user_processes: false,
             slow_paths: 0,
+            order: Vec::new(),
             disks: Vec::new(),
             engine: EngineState::default(),
             devices: machine.bus.state(),

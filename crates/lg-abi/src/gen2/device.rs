@@ -222,6 +222,12 @@ pub const NET_GUEST_CHECKSUM: u32 = 1;
 pub const NET_MTU: u32 = 3;
 /// Its configuration has the Guest's Ethernet address.
 pub const NET_MAC: u32 = 5;
+/// Its configuration has a status behind the address, whose first bit says
+/// that the link is up. Only devices on a PCI bus offer it: on the older bus,
+/// no driver learns of a change.
+pub const NET_STATUS: u32 = 16;
+/// Where the status is.
+pub const NET_STATUS_AT: usize = 6;
 /// The Guest takes frames that are many segments of TCP over IPv4 ...
 pub const NET_GUEST_TCP4: u32 = 7;
 /// ... and over IPv6.

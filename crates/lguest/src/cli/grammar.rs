@@ -401,6 +401,13 @@ pub(super) struct Restore {
     /// snapshot
     #[arg(long, value_name = "FILE")]
     pub(super) base: Vec<PathBuf>,
+    /// Connect the guest's network interfaces, in their order: as with 'lguest
+    /// run', or none. An interface without one is connected to nothing
+    #[arg(long, value_name = "NETWORK")]
+    pub(super) net: Vec<OsString>,
+    /// Give the guest this folder for the share with this tag, which it had
+    #[arg(long, value_name = "FOLDER,TAG[,ro]")]
+    pub(super) share: Vec<OsString>,
     /// Append the console's output to a file, too
     #[arg(long, value_name = "FILE")]
     pub(super) log: Option<PathBuf>,

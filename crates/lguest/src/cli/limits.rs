@@ -6,6 +6,7 @@ use super::error::UsageError;
 use super::values;
 use crate::devices::block::DiskRate;
 use crate::machine::config::Limits;
+use crate::machines::settings::Settings;
 use clap::Args;
 use std::num::NonZeroU64;
 
@@ -33,6 +34,18 @@ pub(super) struct Limited {
 }
 
 impl Limited {
+    /// The same, for `lguest inspect`.
+    pub(super) fn settings(&self) -> Settings {
+        Settings {
+            cpu_share: self.cpu_share.clone(),
+            cpus: self.cpus.clone(),
+            io_limit: self.io_limit.clone(),
+            net_limit: self.net_limit.clone(),
+            log_limit: self.log_limit.clone(),
+            ..Settings::default()
+        }
+    }
+
     /// What they mean.
     pub(super) fn limits(&self) -> Result<Limits, UsageError> {
         Ok(Limits {

@@ -6,6 +6,7 @@ use super::values;
 use crate::machines::Name;
 use crate::machines::verbs::{Clones, Verb};
 use clap::{Args, Subcommand};
+use std::ffi::OsString;
 use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -177,6 +178,13 @@ pub(super) enum Machines {
         /// snapshot
         #[arg(long, value_name = "FILE")]
         base: Vec<PathBuf>,
+        /// Connect their network interfaces, as with 'lguest restore'. With
+        /// ',mac=', each clone has the next address
+        #[arg(long, value_name = "NETWORK")]
+        net: Vec<OsString>,
+        /// Give them this folder for the share with this tag
+        #[arg(long, value_name = "FOLDER,TAG[,ro]")]
+        share: Vec<OsString>,
         /// Copy disks where the file system cannot clone them
         #[arg(long)]
         copy_disks: bool,
@@ -321,6 +329,8 @@ impl Machines {
                 name,
                 changes,
                 base,
+                net,
+                share,
                 copy_disks,
             } => Verb::Clone(Clones {
                 of,
@@ -328,6 +338,8 @@ impl Machines {
                 prefix: name,
                 changes,
                 bases: base,
+                networks: net,
+                shares: share,
                 copies: copy_disks,
             }),
             Self::Send {

@@ -36,7 +36,7 @@ pub mod exit;
 
 mod values;
 
-mod networks;
+pub mod networks;
 
 mod machines;
 
@@ -245,9 +245,7 @@ impl Run {
 
     /// The same words, for `lguest inspect`.
     fn settings(&self) -> Settings {
-        let text = |word: &OsString| word.to_string_lossy().into_owned();
         let path = |path: &PathBuf| path.to_string_lossy().into_owned();
-        let all = |words: &[OsString]| words.iter().map(text).collect();
         let common = &self.common;
         Settings {
             name: self.name.as_ref().map(ToString::to_string),
@@ -270,35 +268,45 @@ impl Run {
             until: self.until.clone(),
             stop_with: self.stop_with.clone(),
             metrics: self.metrics.map(|address| address.to_string()),
-            cpu_share: self.limited.cpu_share.clone(),
-            cpus: self.limited.cpus.clone(),
-            io_limit: self.limited.io_limit.clone(),
-            net_limit: self.limited.net_limit.clone(),
-            log_limit: self.limited.log_limit.clone(),
+            ..self.limited.settings()
         }
     }
 }
 
 impl grammar::Restore {
     fn meaning(self) -> Result<Restore, UsageError> {
+        let limits = self.limited.limits()?;
+        let network = |text: &OsString| match text == networks::NONE {
+            true => Ok(None),
+            false => networks::net(text).map(Some),
+        };
+        let networks = self.net.iter().map(network);
+        let networks = networks.collect::<Result<Vec<_>, _>>()?;
+        let shares = self.share.iter().map(|text| values::share(text));
+        let shares = shares.collect::<Result<Vec<_>, _>>()?;
+        let shares = shares.into_iter().filter_map(|device| match device {
+            DeviceConfig::Share(share) => Some(share),
+            _ => None,
+        });
+        let log = self.log.clone().or_else(log_of_environment);
+        check_limits(&limits, networks.iter().flatten(), log.as_ref())?;
         Ok(Restore {
-            limits: self.limited.limits()?,
+            limits,
+            networks,
+            shares: shares.collect(),
             settings: Settings {
+                net: all(&self.net),
+                share: all(&self.share),
                 log: self.log.as_ref().map(|p| p.to_string_lossy().into()),
                 timeout: self.ends.timeout.map(values::duration_text),
-                cpu_share: self.limited.cpu_share,
-                cpus: self.limited.cpus,
-                io_limit: self.limited.io_limit,
-                net_limit: self.limited.net_limit,
-                log_limit: self.limited.log_limit,
-                ..Settings::default()
+                ..self.limited.settings()
             },
             folder: self.dir,
             name: self.name,
             detach: self.detach,
             changes: self.changes,
             bases: self.base,
-            log: self.log,
+            log,
             timeout: self.ends.timeout,
             exit_on_eof: self.ends.exit_on_eof,
             die_with: self.ends.die_with_parent,
@@ -355,14 +363,7 @@ fn check(config: Config) -> Result<Config, UsageError> {
     if to_gdb && config.stats == Some(Stats::Stdout) {
         return Err(UsageError::BothOnStdout);
     }
-    let lan =
-        |device: &DeviceConfig| matches!(device, DeviceConfig::ShareNet(_));
-    if config.limits.net.is_some() && config.devices.iter().any(lan) {
-        return Err(UsageError::UnlimitedNetwork);
-    }
-    if config.limits.log.is_some() && config.log.is_none() {
-        return Err(UsageError::NoLogToLimit);
-    }
+    check_limits(&config.limits, config.devices.iter(), config.log.as_ref())?;
     let mut tags = HashSet::new();
     for device in &config.devices {
         if let DeviceConfig::Share(share) = device
@@ -377,6 +378,29 @@ fn check(config: Config) -> Result<Config, UsageError> {
         return Err(UsageError::CommandLineTooLong { len, most });
     }
     Ok(config)
+}
+
+/// Checks that there is what the limits bound.
+fn check_limits<'a>(
+    limits: &Limits,
+    mut devices: impl Iterator<Item = &'a DeviceConfig>,
+    log: Option<&PathBuf>,
+) -> Result<(), UsageError> {
+    let lan =
+        |device: &DeviceConfig| matches!(device, DeviceConfig::ShareNet(_));
+    if limits.net.is_some() && devices.any(lan) {
+        return Err(UsageError::UnlimitedNetwork);
+    }
+    if limits.log.is_some() && log.is_none() {
+        return Err(UsageError::NoLogToLimit);
+    }
+    Ok(())
+}
+
+/// Words as they were written.
+fn all(words: &[OsString]) -> Vec<String> {
+    let text = |word: &OsString| word.to_string_lossy().into_owned();
+    words.iter().map(text).collect()
 }
 
 /// Converts each value of option `name`, and adds its position among the words.

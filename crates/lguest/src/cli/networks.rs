@@ -8,10 +8,10 @@ use crate::machine::config::{
     DeviceConfig, LinkConfig, NetConfig, Published, StreamAt, StreamConfig,
     TapConfig, UserConfig,
 };
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
 /// No network: what a script gives whose `--net` must have a value.
@@ -44,9 +44,33 @@ pub(super) fn net(text: &OsStr) -> Result<DeviceConfig, UsageError> {
     Ok(DeviceConfig::Net(NetConfig {
         link,
         mac,
+        far: None,
         mtu,
         capture,
     }))
+}
+
+/// The value of `--net` for the clone with this number, from 1 on: the first
+/// has the Ethernet address of `text`, if one is there, and the others have the
+/// next ones.
+#[must_use]
+pub fn of_clone(text: &OsStr, number: u16) -> OsString {
+    const MAC: &[u8] = b",mac=";
+    let bytes = text.as_bytes();
+    let known = common(bytes).and_then(|(_, common)| common.mac);
+    let at = bytes.windows(MAC.len()).rposition(|word| word == MAC);
+    let (Some(mac), Some(at)) = (known, at) else {
+        return text.to_owned();
+    };
+    let [a, b, c, d, e, f] = mac;
+    let own = u32::from_be_bytes([0, d, e, f]) + u32::from(number) - 1;
+    let [_, d, e, f] = own.to_be_bytes();
+    let words = [a, b, c, d, e, f].map(|byte| format!("{byte:02x}"));
+    let (before, rest) = bytes.split_at(at + MAC.len());
+    let end = rest.iter().position(|&byte| byte == b',');
+    let after = end.map_or(&[][..], |end| &rest[end..]);
+    let all = [before, words.join(":").as_bytes(), after].concat();
+    OsString::from_vec(all)
 }
 
 /// The most bytes of a packet that an interface may have. Every network of

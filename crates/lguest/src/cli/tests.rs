@@ -88,6 +88,7 @@ fn networks_have_their_kinds() {
     let expected = DeviceConfig::Net(NetConfig {
         link: stream(path("a"), true),
         mac: Some([0x52, 0x54, 0, 0x12, 0x34, 0x5F]),
+        far: None,
         mtu: Some(9000),
         capture: Some("b".into()),
     });
@@ -537,4 +538,50 @@ fn after_two_dashes_all_words_go_to_the_kernel() {
     let config = parse_words("1 v -- --block=x").unwrap();
     assert_eq!(config.command_line, b"--block=x");
     assert!(config.devices.is_empty());
+}
+
+#[test]
+fn each_clone_has_the_next_address() {
+    let of = |text: &str, number| {
+        let own = networks::of_clone(text.as_ref(), number);
+        own.into_string().unwrap()
+    };
+    assert_eq!(
+        of("user,mac=52:54:0:12:34:ff", 1),
+        "user,mac=52:54:00:12:34:ff"
+    );
+    let given = "stream=unix:/a,x=b,mac=52:54:00:12:34:fe,mtu=9000";
+    let third = "stream=unix:/a,x=b,mac=52:54:00:12:35:00,mtu=9000";
+    assert_eq!(of(given, 3), third);
+    assert_eq!(
+        of("user,mac=52:54:00:ff:ff:ff", 2),
+        "user,mac=52:54:00:00:00:00"
+    );
+    for other in ["user", "none", "user,mac=x", "sharenet=/a,mac=2"] {
+        assert_eq!(of(other, 2), other);
+    }
+}
+
+#[test]
+fn a_restored_guest_has_networks_and_a_log() {
+    let restore = |words: &str| {
+        let words = format!("lguest restore saved {words}");
+        match parse(words.split_whitespace().map(OsString::from)) {
+            Ok(Task::Restore(restore)) => Ok(*restore),
+            Ok(other) => panic!("{other:?}"),
+            Err(error) => Err(error.to_string()),
+        }
+    };
+    let given = restore("--net none --net user,mtu=9000").unwrap();
+    let [None, Some(DeviceConfig::Net(net))] = &given.networks[..] else {
+        panic!("{given:?}");
+    };
+    assert_eq!(net.mtu, Some(9000));
+    assert_eq!(given.settings.net, ["none", "user,mtu=9000"]);
+    assert!(restore("--net nothing").unwrap_err().contains("nothing"));
+    let error = restore("--net sharenet=a --net-limit 1M").unwrap_err();
+    assert!(error.contains("--net-limit"), "{error}");
+    let error = restore("--log-limit 1M").unwrap_err();
+    assert!(error.contains("--log"), "{error}");
+    assert!(restore("--log-limit 1M --log file").is_ok());
 }

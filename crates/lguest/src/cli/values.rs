@@ -5,7 +5,7 @@
 
 use super::error::UsageError;
 use crate::confine::wall;
-use crate::devices::share::LONGEST_TAG;
+use crate::devices::share::is_tag;
 use crate::machine::config::{
     Changes, DebuggerAt, DeviceConfig, DiskConfig, Parent, ShareConfig, Stats,
 };
@@ -182,12 +182,7 @@ pub(super) fn share(text: &OsStr) -> Result<DeviceConfig, UsageError> {
     let comma = bytes.iter().rposition(|&byte| byte == b',');
     let (path, tag) = bytes.split_at(comma.ok_or_else(bad)?);
     let tag = std::str::from_utf8(&tag[1..]).map_err(|_| bad())?;
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-    if path.is_empty()
-        || tag.is_empty()
-        || tag.len() > LONGEST_TAG
-        || !tag.chars().all(is_plain)
-    {
+    if path.is_empty() || !is_tag(tag) {
         return Err(bad());
     }
     Ok(DeviceConfig::Share(ShareConfig {

@@ -148,6 +148,7 @@ fn go_on(
         resumed: Some(saved.resumed()?),
         ..Setup::from(start)
     })?;
+    bus.links_changed();
     Ok(Built {
         guest,
         bus,

@@ -209,6 +209,8 @@ pub struct NetConfig {
     pub link: LinkConfig,
     /// The Guest's Ethernet address, if it takes one from the Launcher.
     pub mac: Option<[u8; 6]>,
+    /// The Ethernet address of the other end that the Guest knows already.
+    pub far: Option<[u8; 6]>,
     /// The most bytes of a packet, if that was said.
     pub mtu: Option<u16>,
     /// A file for all frames.
@@ -222,6 +224,7 @@ impl NetConfig {
         Self {
             link,
             mac: None,
+            far: None,
             mtu: None,
             capture: None,
         }
@@ -232,7 +235,9 @@ impl NetConfig {
     pub fn listens(&self) -> bool {
         match &self.link {
             LinkConfig::Stream(stream) => stream.server,
-            LinkConfig::Tap(_) | LinkConfig::User(_) => false,
+            LinkConfig::Tap(_) | LinkConfig::User(_) | LinkConfig::Nothing => {
+                false
+            }
         }
     }
 }
@@ -246,6 +251,8 @@ pub enum LinkConfig {
     Stream(StreamConfig),
     /// What the user of the Launcher may reach, by way of passt.
     User(UserConfig),
+    /// Nothing: the link is down.
+    Nothing,
 }
 
 /// A network that passt makes.

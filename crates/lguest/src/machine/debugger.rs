@@ -61,6 +61,7 @@ fn describe_device(device: &DeviceConfig) -> String {
             LinkConfig::Tap(_) => "network with this machine".into(),
             LinkConfig::Stream(stream) => format!("network {}", stream.at),
             LinkConfig::User(_) => "network by passt".into(),
+            LinkConfig::Nothing => "network without a link".into(),
         },
         DeviceConfig::Share(share) => {
             let only = if share.read_only { ", read-only" } else { "" };

@@ -5,13 +5,14 @@
 //! command that takes the snapshot copies them.
 
 use super::build::Built;
-use super::config::{Config, DeviceConfig, Kernel, LinkConfig, NetConfig};
+use super::config::{Config, DeviceConfig, Kernel};
+use super::open::Kept;
 use super::quiet::{Quiet, Silence};
 use crate::engine::{Engine, Hold, Isolation, view_program};
 use crate::machines::protocol::{FILES_MOST, Frozen};
 use crate::machines::settings::Settings;
 use crate::snapshot::manifest::Still;
-use crate::snapshot::{DiskPlace, Way, checksum, this_boot};
+use crate::snapshot::{DiskPlace, Placed, Way, checksum, this_boot};
 use crate::transport::Transport;
 use lg_abi::known::Known;
 use std::io;
@@ -51,6 +52,8 @@ pub(super) struct Snapshots {
     /// Why there can be none.
     refused: Option<String>,
     boot: String,
+    /// Its devices, in their order.
+    order: Vec<Placed>,
     disks: Vec<DiskPlace>,
     /// Their files, in their order.
     disk_files: Vec<OwnedFd>,
@@ -68,16 +71,18 @@ impl Snapshots {
     pub(super) fn new(
         config: &Config,
         built: &Built,
-        (before, disk_files): (Before, Vec<OwnedFd>),
+        (before, kept): (Before, Kept),
         quiet: &Arc<Quiet>,
     ) -> Self {
         let Before { disks, boot } = before;
+        let Kept { order, disk_files } = kept;
         Self {
             guest: Arc::clone(&built.guest),
             bus: Arc::clone(&built.bus),
             quiet: Arc::clone(quiet),
-            refused: refused(config, &disks, disk_files.len()),
+            refused: refused(config, built.interface, &disks, disk_files.len()),
             boot,
+            order,
             disks,
             disk_files,
             interface: built.interface,
@@ -105,6 +110,9 @@ impl Snapshots {
         let silence = self.quiet.begin();
         // Disks finish their requests, which writes to memory.
         let devices = self.bus.state();
+        if let Some(why) = self.bus.obstacle() {
+            return Err(why);
+        }
         let frozen = self.guest.freeze().map_err(text)?;
         let memory = self.guest.memory();
         let still = Still {
@@ -118,6 +126,7 @@ impl Snapshots {
             interface: self.interface as u32,
             user_processes: self.isolation == Isolation::User,
             slow_paths: self.slow_paths,
+            order: self.order.clone(),
             disks: self.disks.clone(),
             engine: frozen.state,
             devices,
@@ -142,6 +151,7 @@ impl Snapshots {
 /// Why there can be no snapshot of this machine, with the cure.
 fn refused(
     config: &Config,
+    interface: Known,
     disks: &[DiskPlace],
     files: usize,
 ) -> Option<String> {
@@ -164,24 +174,14 @@ fn refused(
             "a disk that fails on purpose has no snapshot: leave ',fail' out"
                 .into()
         }),
-        DeviceConfig::Net(NetConfig { link, .. }) => Some(format!(
-            "its network ({}) cannot be left and joined again yet: start it \
-             without --net",
-            match link {
-                LinkConfig::Tap(_) => "tap",
-                LinkConfig::Stream(_) => "stream",
-                LinkConfig::User(_) => "user",
-            }
-        )),
-        DeviceConfig::ShareNet(_) => Some(
-            "its network (sharenet) cannot be left and joined again yet: \
-             start it without --net"
+        // Other Launchers write into the memory of such a Guest at any time.
+        DeviceConfig::ShareNet(_) if interface == Known::Linux2_6_23 => Some(
+            "a guest of Linux 2.6.23 cannot leave its network (sharenet) and \
+             join it again: start it without --net"
                 .into(),
         ),
-        DeviceConfig::Share(share) => Some(format!(
-            "what its guest has open in the share {} ends with the launcher: \
-             start it without --share",
-            share.tag
-        )),
+        DeviceConfig::ShareNet(_)
+        | DeviceConfig::Net(_)
+        | DeviceConfig::Share(_) => None,
     })
 }

@@ -131,8 +131,8 @@ pub(super) fn launch_from(
     let mut control = None;
     let serve = || {
         let named = named.map(|n| {
-            let files = opened.disk_files;
-            n.start(config, &built, files, &quiet, counted, &ending)
+            let kept = opened.kept;
+            n.start(config, &built, kept, &quiet, counted, &ending)
         });
         control = named.transpose()?;
         Ok(())

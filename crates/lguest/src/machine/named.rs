@@ -12,6 +12,7 @@ use super::ending::Ending;
 use super::error::{LaunchError, lacks};
 use super::freeze::{self, Before, Snapshots};
 use super::notify::Notify;
+use super::open::Kept;
 use super::quiet::Quiet;
 use super::signals;
 use crate::cli::exit::Outcome;
@@ -114,7 +115,7 @@ impl Prepared {
         mut self,
         config: &Config,
         built: &Built,
-        disk_files: Vec<OwnedFd>,
+        kept: Kept,
         quiet: &Arc<Quiet>,
         counted: Counted,
         ending: &Ending,
@@ -144,7 +145,7 @@ impl Prepared {
                 snapshots: Snapshots::new(
                     config,
                     built,
-                    (self.before, disk_files),
+                    (self.before, kept),
                     quiet,
                 ),
                 stop_with: self.named.stop_keys(built_in),

@@ -16,11 +16,11 @@ use super::{captures, default_guest, disks, metrics, terminal};
 use crate::debugger::Listener;
 use crate::devices::block::Limit;
 use crate::devices::console::{self, Console, Log, Remote, Screen};
-use crate::devices::net::{Nic, Tap, stream, user};
+use crate::devices::net::{Nic, Tap, nothing, stream, user};
 use crate::devices::share::Share;
 use crate::loader::{Image, InitrdError, KernelError};
 use crate::needs;
-use crate::snapshot::Saved;
+use crate::snapshot::{Folder, Interface, Network, Placed, Saved};
 use crate::transport::keys::lan::Lan;
 use lg_wire::fast_path;
 use rustix::event::{EventfdFlags, eventfd};
@@ -37,8 +37,8 @@ use std::sync::Arc;
 pub(super) struct Opened {
     pub(super) beginning: Beginning,
     pub(super) devices: Vec<OpenDevice>,
-    /// The files of all disks for a snapshot, in their order.
-    pub(super) disk_files: Vec<OwnedFd>,
+    /// What a snapshot has of the devices.
+    pub(super) kept: Kept,
     pub(super) screen: Arc<Screen>,
     /// An event for `--exit-on-eof`: the Guest has all of its input.
     pub(super) input_end: Option<OwnedFd>,
@@ -49,6 +49,40 @@ pub(super) struct Opened {
     pub(super) debugger: Option<Listener>,
     /// Where programs ask for counters.
     pub(super) metrics: Option<OwnedFd>,
+}
+
+/// What a snapshot has of the devices.
+pub(super) struct Kept {
+    /// The devices, in their order.
+    pub(super) order: Vec<Placed>,
+    /// The files of all disks, in their order.
+    pub(super) disk_files: Vec<OwnedFd>,
+}
+
+/// The devices for a snapshot.
+fn placed(configs: &[DeviceConfig], open: &[OpenDevice]) -> Vec<Placed> {
+    let one = |(config, open): (&DeviceConfig, &OpenDevice)| {
+        let network = Network::of(config);
+        let (mac, far, mtu) = match open {
+            OpenDevice::Disk(_) => return Some(Placed::Disk),
+            OpenDevice::Nic(nic) => (nic.mac(), Some(nic.far()), nic.mtu()),
+            OpenDevice::Lan(lan) => (lan.mac(), None, None),
+            OpenDevice::Share(share) => {
+                return Some(Placed::Share(Folder {
+                    tag: share.tag().to_owned(),
+                    read_only: share.is_read_only(),
+                }));
+            }
+            OpenDevice::Console(_) => return None,
+        };
+        Some(Placed::Net(Interface {
+            network: network?,
+            mac,
+            far,
+            mtu,
+        }))
+    };
+    configs.iter().zip(open).filter_map(one).collect()
 }
 
 /// Opens what a Guest of `config` begins with.
@@ -77,17 +111,24 @@ impl Opened {
         saved: Option<Saved>,
         remote: Option<Remote>,
     ) -> Result<Self, LaunchError> {
-        let beginning = match saved {
-            Some(saved) => Beginning::Saved(Box::new(saved)),
-            None => open_kernel(config)?,
-        };
         let mut devices = Vec::with_capacity(config.devices.len() + 1);
         let limit = config.limits.disks.map(Limit::new);
         let limit = limit.as_ref();
         for (n, device) in config.devices.iter().enumerate() {
             let earlier = &config.devices[..n];
-            devices.push(open_device(config, device, earlier, limit)?);
+            let mut open = open_device(config, device, earlier, limit)?;
+            let before = saved.as_ref().and_then(|saved| saved.placed(n));
+            if let (OpenDevice::Lan(lan), Some(Placed::Net(before))) =
+                (&mut open, before)
+            {
+                lan.keep_mac(before.mac);
+            }
+            devices.push(open);
         }
+        let beginning = match saved {
+            Some(saved) => Beginning::Saved(Box::new(saved)),
+            None => open_kernel(config)?,
+        };
         let disk_files = devices.iter_mut().flat_map(|device| match device {
             OpenDevice::Disk(block) => block.take_files(),
             OpenDevice::Nic(_)
@@ -95,7 +136,10 @@ impl Opened {
             | OpenDevice::Share(_)
             | OpenDevice::Console(_) => Vec::new(),
         });
-        let disk_files: Vec<_> = disk_files.collect();
+        let kept = Kept {
+            disk_files: disk_files.collect(),
+            order: placed(&config.devices, &devices),
+        };
         let (console, input_end) = open_console(config, remote)?;
         let screen = console.screen();
         devices.push(OpenDevice::Console(console));
@@ -118,7 +162,7 @@ impl Opened {
         Ok(Self {
             beginning,
             devices,
-            disk_files,
+            kept,
             screen,
             input_end,
             stats,
@@ -179,8 +223,10 @@ fn open_nic(
     config: &NetConfig,
     limit: Option<NonZeroU64>,
 ) -> Result<Nic, LaunchError> {
+    let no_network = lacks("leave a network interface unconnected");
     let mut nic = match &config.link {
-        LinkConfig::Tap(tap) => Tap::open(tap, config.mtu)?,
+        LinkConfig::Nothing => nothing::connect().map_err(no_network)?,
+        LinkConfig::Tap(tap) => Tap::open(tap, config.mtu, config.far)?,
         LinkConfig::Stream(stream) => stream::open(stream)?,
         LinkConfig::User(user) => user::start(user, config.mtu)?,
     };

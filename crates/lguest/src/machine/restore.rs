@@ -4,9 +4,12 @@
 //! runs and what it may reach outside is what this command line says: nothing
 //! in a snapshot may name a file of the user's.
 
-use super::config::{Config, DeviceConfig, Kernel, Limits, Named, Parent};
+use super::config::{
+    Config, DeviceConfig, Kernel, Limits, Named, Parent, ShareConfig,
+};
 use super::error::LaunchError;
 use super::launch::launch_from;
+use super::terminal;
 use crate::cli::exit::Outcome;
 use crate::engine::Isolation;
 use crate::machines::Name;
@@ -29,6 +32,11 @@ pub struct Restore {
     pub changes: Option<PathBuf>,
     /// Files outside of the snapshot that the Guest may read as disks.
     pub bases: Vec<PathBuf>,
+    /// What its network interfaces are connected to, in their order. `None` is
+    /// nothing, as for those behind the last one.
+    pub networks: Vec<Option<DeviceConfig>>,
+    /// The folders of its shares.
+    pub shares: Vec<ShareConfig>,
     /// A file to append the console's output to.
     pub log: Option<PathBuf>,
     /// How long the Guest may run.
@@ -58,6 +66,7 @@ pub fn restore(
     let saved = Saved::open(&restore.folder)?;
     saved.goes_on_here()?;
     let config = config(restore, &saved)?;
+    tell_unconnected(restore, &saved);
     launch_from(&config, Some(saved), started)
 }
 
@@ -96,7 +105,7 @@ fn config(restore: &Restore, saved: &Saved) -> Result<Config, LaunchError> {
             false => Kernel::File(PathBuf::new()),
         },
         initrd: None,
-        devices: disks.into_iter().map(DeviceConfig::Disk).collect(),
+        devices: saved.devices(disks, &restore.networks, &restore.shares)?,
         command_line: Vec::new(),
         log: restore.log.clone(),
         timeout: restore.timeout,
@@ -115,6 +124,21 @@ fn config(restore: &Restore, saved: &Saved) -> Result<Config, LaunchError> {
         limits: restore.limits.clone(),
         named,
     })
+}
+
+/// Says which network interfaces are connected to nothing because no `--net`
+/// was given for them.
+fn tell_unconnected(restore: &Restore, saved: &Saved) {
+    let interfaces = saved.interfaces().enumerate();
+    for (index, interface) in interfaces.skip(restore.networks.len()) {
+        terminal::tell(&format!(
+            "the guest's network interface {} ({}) is connected to nothing: \
+             give 'lguest restore' a '--net' for each interface to connect it, \
+             or '--net none'",
+            index + 1,
+            interface.network.word(),
+        ));
+    }
 }
 
 /// The names of the fast paths that are switched off.

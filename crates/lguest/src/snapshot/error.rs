@@ -84,6 +84,71 @@ pub enum SnapshotError {
         /// The file.
         base: PathBuf,
     },
+    /// The Guest has a share.
+    #[error(
+        "snapshot {}: the guest has the share {tag}: give '--share \
+         FOLDER,{tag}{ro}' with the folder that it may use",
+        path.display()
+    )]
+    NeedsShare {
+        /// The folder.
+        path: PathBuf,
+        /// The name of the share.
+        tag: String,
+        /// What follows if the Guest may only read it.
+        ro: &'static str,
+    },
+    /// The Guest has no such share.
+    #[error(
+        "snapshot {}: the guest has no share {tag}, and a running guest gets \
+         no new one: leave this '--share' out",
+        path.display()
+    )]
+    NoSuchShare {
+        /// The folder.
+        path: PathBuf,
+        /// The name that was given.
+        tag: String,
+    },
+    /// The Guest knows another length of packets.
+    #[error(
+        "snapshot {}: the guest's network interface {number} has packets of at \
+         most {} bytes, and its driver does not learn another number: leave \
+         ',mtu={given}' out",
+        path.display(), known.unwrap_or(1500)
+    )]
+    OtherMtu {
+        /// The folder.
+        path: PathBuf,
+        /// The number of the interface, from 1 on.
+        number: usize,
+        /// The length that was given.
+        given: u16,
+        /// The length that the Guest knows, if it was said.
+        known: Option<u16>,
+    },
+    /// The Guest cannot join a network in the middle.
+    #[error(
+        "snapshot {}: a guest of Linux 2.6.23 finds its place on a sharenet \
+         when it boots, and cannot join one later: give another '--net', or \
+         '--net none'",
+        .0.display()
+    )]
+    NoPlace(PathBuf),
+    /// There are more networks than interfaces.
+    #[error(
+        "snapshot {}: {given} networks were given, and the guest has {known} \
+         interfaces: leave some '--net' out",
+        path.display()
+    )]
+    TooManyNetworks {
+        /// The folder.
+        path: PathBuf,
+        /// How many were given.
+        given: usize,
+        /// How many there are.
+        known: usize,
+    },
     /// A file under a disk has changed.
     #[error(
         "snapshot {}: {} has changed since the snapshot was taken ({what}), \

@@ -5,7 +5,7 @@
 
 use super::disks::SavedDisk;
 use super::pages::{PAGE, Pages};
-use super::{DiskPlace, checksum};
+use super::{DiskPlace, Placed, checksum};
 use crate::engine::EngineState;
 use crate::machines::settings::Settings;
 use crate::memory::MAX_RAM;
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 /// The format of the folder that this program writes, and the only one that it
 /// reads.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// The most bytes of a manifest.
 pub const MOST: u64 = 32 << 20;
@@ -26,6 +26,9 @@ const ABOVE_RAM: u32 = 1 << 10;
 
 /// The most disks.
 const DISKS: usize = 64;
+
+/// The most devices.
+const DEVICES: usize = 64;
 
 /// What the Launcher tells of a machine that stands still.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -51,6 +54,8 @@ pub struct Still {
     pub user_processes: bool,
     /// Fast paths that are switched off.
     pub slow_paths: u32,
+    /// Its devices, in their order.
+    pub order: Vec<Placed>,
     /// Its disks, in their order.
     pub disks: Vec<DiskPlace>,
     /// What the engine knows.
@@ -160,6 +165,19 @@ impl Manifest {
         }
         if !self.disks.iter().all(SavedDisk::is_possible) {
             return Some("its disks cannot be");
+        }
+        let order = &machine.order;
+        let disks = order.iter().filter(|device| **device == Placed::Disk);
+        if order.len() > DEVICES || disks.count() != self.disks.len() {
+            return Some("its number of devices is wrong");
+        }
+        let possible = |device: &Placed| match device {
+            Placed::Disk => true,
+            Placed::Net(interface) => interface.is_possible(),
+            Placed::Share(folder) => folder.is_possible(),
+        };
+        if !order.iter().all(possible) {
+            return Some("its devices cannot be");
         }
         let images = [
             (&self.memory, u64::from(limit)),

@@ -7,7 +7,8 @@
 //! The folder has a manifest ([`manifest`]) with everything that the Launcher
 //! knows, and images of memory ([`pages`]): the Guest's RAM, the state that its
 //! views share, and its patched copies. Disks are copied, or named where they
-//! do not change ([`disks`]). docs/snapshots.md shows it from outside.
+//! do not change ([`disks`]). Network interfaces are connected anew
+//! ([`interfaces`]). docs/snapshots.md shows it from outside.
 //!
 //! A snapshot may come from a stranger. Every number in the manifest is checked
 //! before it is used, and no file that it names outside of the folder is opened
@@ -23,6 +24,9 @@ pub mod pages;
 
 mod disks;
 pub use disks::{DiskPlace, Way};
+
+mod interfaces;
+pub use interfaces::{Folder, Interface, Network, Placed};
 
 mod folder;
 

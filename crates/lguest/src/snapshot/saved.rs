@@ -6,12 +6,12 @@
 use super::folder::MANIFEST;
 use super::manifest::{FORMAT, MOST, Manifest, Refused};
 use super::pages::Pages;
-use super::{SnapshotError, checksum, this_boot};
+use super::{Interface, Placed, SnapshotError, checksum, this_boot};
 use crate::devices::RestoreError;
 use crate::engine::{
     ALL_COPIES, HOST_AT, HOST_SIZE, Isolation, Resumed, view_program,
 };
-use crate::machine::config::DiskConfig;
+use crate::machine::config::{DeviceConfig, DiskConfig, ShareConfig};
 use crate::memory::GuestMemory;
 use rustix::fs::{FileType, Mode, OFlags};
 use std::fs::File;
@@ -106,6 +106,73 @@ impl Saved {
             return Err(SnapshotError::OtherBoot { path: path() });
         }
         Ok(())
+    }
+
+    /// Its devices, for a machine that goes on: disks as of [`Self::disks`],
+    /// interfaces that are connected to `networks`, in their order, and the
+    /// folders `shares` for the shares with these tags.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError`].
+    pub fn devices(
+        &self,
+        disks: Vec<DiskConfig>,
+        networks: &[Option<DeviceConfig>],
+        shares: &[ShareConfig],
+    ) -> Result<Vec<DeviceConfig>, SnapshotError> {
+        let known = self.interfaces().count();
+        if networks.len() > known {
+            return Err(SnapshotError::TooManyNetworks {
+                path: self.folder.clone(),
+                given: networks.len(),
+                known,
+            });
+        }
+        let machine = &self.manifest.machine;
+        let has = |tag: &String| {
+            let mut order = machine.order.iter();
+            order.any(|d| matches!(d, Placed::Share(f) if f.tag == *tag))
+        };
+        if let Some(share) = shares.iter().find(|share| !has(&share.tag)) {
+            return Err(SnapshotError::NoSuchShare {
+                path: self.folder.clone(),
+                tag: share.tag.clone(),
+            });
+        }
+        let kernel = machine.interface().unwrap_or_default();
+        let mut disks = disks.into_iter().map(DeviceConfig::Disk);
+        let mut networks = networks.iter().zip(1..);
+        let mut device = |placed: &Placed| match placed {
+            // There are as many.
+            Placed::Disk => Ok(disks.next()),
+            Placed::Share(share) => {
+                share.config(&self.folder, shares).map(Some)
+            }
+            Placed::Net(interface) => {
+                let (given, number) = networks.next().unwrap_or((&None, 0));
+                let given = given.as_ref();
+                interface
+                    .config(&self.folder, number, given, kernel)
+                    .map(Some)
+            }
+        };
+        let all = machine.order.iter().map(&mut device);
+        all.filter_map(Result::transpose).collect()
+    }
+
+    /// Its device at this place among all but the console.
+    #[must_use]
+    pub fn placed(&self, index: usize) -> Option<&Placed> {
+        self.manifest.machine.order.get(index)
+    }
+
+    /// Its network interfaces.
+    pub fn interfaces(&self) -> impl Iterator<Item = &Interface> {
+        self.manifest.machine.order.iter().filter_map(|d| match d {
+            Placed::Net(interface) => Some(interface),
+            Placed::Disk | Placed::Share(_) => None,
+        })
     }
 
     /// Its disks, for a machine that goes on. The Guest may read the files

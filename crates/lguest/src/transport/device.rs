@@ -160,6 +160,8 @@ impl Device for Nic {
     fn restore(&mut self, state: &DeviceState) -> Result<(), RestoreError> {
         match state {
             DeviceState::Nic(state) => Self::restore(self, state),
+            // It is connected to something else now, and counts anew.
+            DeviceState::Lan(_) => Ok(()),
             other => Err(other.is_not_of("network interface")),
         }
     }

@@ -152,6 +152,10 @@ pub trait Transport: Send + Sync {
     /// block.
     fn resized(&self, _size: TerminalSize) {}
 
+    /// The Guest goes on from a snapshot: its network interfaces are connected
+    /// to something else. Does not block.
+    fn links_changed(&self) {}
+
     /// How a device was damaged from outside, if the Guest has to die of it.
     fn damage(&self) -> Option<String>;
 
@@ -164,6 +168,11 @@ pub trait Transport: Send + Sync {
     /// and its interrupts are saved afterwards, because disks finish their
     /// requests first. May block.
     fn state(&self) -> TransportState;
+
+    /// Why the last [`Self::state`] is not whole, with the cure.
+    fn obstacle(&self) -> Option<String> {
+        None
+    }
 
     /// Goes on with `state`, which was taken of a bus with the same devices. To
     /// be called once at most, before the Guest runs and after its memory was

@@ -277,9 +277,9 @@ fn what_no_snapshot_can_have_is_refused_before_anything_is_written() {
     let place = Place::new("refused");
     let scratch = Scratch::new("refused-files");
     let saved = scratch.path("saved");
-    let socket = scratch.path("socket");
+    let lan = scratch.file("lan", &[0; 4096]);
     let file = disk(&scratch, "disk");
-    let net = format!("--net stream=unix:{},server", socket.display());
+    let net = format!("--net sharenet={}", lan.display());
     let other = format!("--disk {file},snapshot");
     for (options, why) in [
         (net.as_str(), "start it without --net"),
@@ -342,8 +342,8 @@ fn a_snapshot_that_is_damaged_or_not_ours_is_refused() {
         "the checksum of its manifest is wrong",
     );
     let text = String::from_utf8(read("manifest.json")).unwrap();
-    let newer = text.replace("\"format\":1,", "\"format\":2,");
-    with("manifest.json", newer.as_bytes(), "knows format 1");
+    let newer = text.replace("\"format\":2,", "\"format\":3,");
+    with("manifest.json", newer.as_bytes(), "knows format 2");
     let cut = &text.as_bytes()[..text.len() / 2];
     with("manifest.json", cut, "manifest is wrong");
     place.done(&check);
@@ -394,6 +394,155 @@ fn clones_go_on_apart() {
     let words = format!("clone {} --name web -n 5", saved.display());
     assert_eq!(place.run(&words).code(), 126);
     place.done("kill --all");
+    assert!(place.is_empty());
+}
+
+/// Has the guest ping the other one, and returns how often that answered. The
+/// log has `before` such lines.
+fn answers(place: &Place, name: &str, before: usize) -> String {
+    place.done(&format!("send {name} --no-newline ping"));
+    let mut rest = place.command("send");
+    rest.args([name, " 10.0.0.1 4"]);
+    assert_eq!(run(&mut rest, b"").code(), 0);
+    let start = Instant::now();
+    loop {
+        let said = printed(place, name);
+        let lines = said.lines().filter(|line| line.contains(" of 4 answered"));
+        if let Some(line) = lines.clone().nth(before) {
+            return line.to_owned();
+        }
+        assert!(start.elapsed() < PATIENCE, "{said}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// A guest of each generation goes on with the network that it is given, or
+/// with none.
+#[test]
+fn a_network_is_joined_anew() {
+    let place = Place::new("networks");
+    let scratch = Scratch::new("networks-files");
+    let later = [LATER[0], LATER[4]].map(|later| {
+        let path = later.of(&built_in(), &scratch);
+        format!("--kernel {}", path.display())
+    });
+    let [first, second] = &later;
+    let lan = scratch.file("lan", &[0; 4096]).display().to_string();
+    let socket = scratch.path("socket").display().to_string();
+    let saved = scratch.path("saved").display().to_string();
+    let wires = [
+        (
+            format!("stream=unix:{socket},server"),
+            format!("stream=unix:{socket}"),
+        ),
+        (format!("sharenet={lan}"), format!("sharenet={lan}")),
+    ];
+    for kernel in ["", first, second] {
+        for (far, near) in &wires {
+            if kernel.is_empty() && near.starts_with("sharenet") {
+                continue;
+            }
+            let address = |last| format!("--append ip=10.0.0.{last}/24");
+            let far = format!("--net {far} {kernel} {}", address(1));
+            place.start_with("far", &far);
+            let options = format!("--net {near} {kernel} {}", address(2));
+            place.start_with("web", &options);
+            let none = " 0 of 4 answered";
+            let said = format!(" {}", answers(&place, "web", 0));
+            assert!(!said.contains(none), "{options}: {said}");
+            place.done(&format!("snapshot web {saved}"));
+            place.done("kill web");
+            let restore = format!("restore {saved} --name web --detach");
+            place.done(&format!("{restore} --net {near}"));
+            let said = format!(" {}", answers(&place, "web", 0));
+            assert!(!said.contains(none), "{options}: {said}");
+            place.done("kill web");
+            // Without a network.
+            let end = place.run(&restore);
+            assert_eq!(end.code(), 0, "{end:?}");
+            let told = "network interface 1 (";
+            assert!(end.stderr.contains(told), "{end:?}");
+            let said = format!(" {}", answers(&place, "web", 0));
+            assert!(said.contains(none), "{options}: {said}");
+            // Such a machine has snapshots, too.
+            place.done(&format!("snapshot web {saved}"));
+            place.done("kill --all");
+            let two = format!("{restore} --net none --net none");
+            let said = place.fails(120, &two);
+            assert!(said.contains("leave some '--net' out"), "{said}");
+            place.done(&format!("{restore} --net none"));
+            place.done("kill --all");
+        }
+    }
+    let said = place.fails(120, &format!("restore {saved} --net user,mtu=900"));
+    assert!(said.contains("leave ',mtu=900' out"), "{said}");
+    assert!(place.is_empty());
+}
+
+/// A restored guest gets a folder for its share only from the user.
+#[test]
+fn a_share_is_given_anew() {
+    let place = Place::new("shares");
+    let scratch = Scratch::new("shares-files");
+    let kernel = LATER[0].of(&built_in(), &scratch);
+    let folder = scratch.path("folder");
+    std::fs::create_dir(&folder).unwrap();
+    let saved = scratch.path("saved").display().to_string();
+    let share = format!("--share {},tag", folder.display());
+    place.start_with("web", &format!("--kernel {} {share}", kernel.display()));
+    place.done(&format!("snapshot web {saved}"));
+    place.done("kill web");
+    let restore = format!("restore {saved} --name web --detach");
+    let said = place.fails(120, &restore);
+    assert!(said.contains("give '--share FOLDER,tag' with"), "{said}");
+    let said = place.fails(120, &format!("{restore} {share},ro"));
+    assert!(said.contains("give '--share FOLDER,tag' with"), "{said}");
+    let other = format!("{restore} {share} {share}2");
+    let said = place.fails(120, &other);
+    assert!(said.contains("the guest has no share tag2"), "{said}");
+    place.done(&format!("{restore} {share}"));
+    place.done("send web uptime");
+    place.wait_for("web", "\nup ");
+    place.done(&format!("clone web --name two {share}"));
+    place.done("kill --all");
+    assert!(place.is_empty());
+}
+
+/// A disk that is full during a snapshot leaves the old one.
+#[test]
+fn a_full_disk_leaves_the_old_snapshot() {
+    let place = Place::new("full");
+    let scratch = Scratch::new("full-files");
+    let saved = scratch.path("saved");
+    place.start("web");
+    let words = format!("snapshot web {}", saved.display());
+    place.done(&words);
+    let old = std::fs::read(saved.join("manifest.json")).unwrap();
+    // Each file in turn is the one for which there is no room.
+    for kib in [0, 8, 64, 256] {
+        let mut limited = std::process::Command::new("sh");
+        let script = "trap '' XFSZ; ulimit -f \"$1\"; shift; exec \"$@\"";
+        limited.arg("-c").arg(script);
+        let blocks = (kib * 2).to_string();
+        let command = place.command(&words);
+        limited.args(["sh", &blocks]).arg(command.get_program());
+        limited.args(command.get_args());
+        for (name, value) in command.get_envs() {
+            limited.env(name, value.unwrap_or_default());
+        }
+        let end = run(&mut limited, b"");
+        assert_eq!(end.code(), 120, "{kib} KiB: {end:?}");
+        let told = "what was there before is still there, and the guest goes";
+        assert!(end.stderr.contains(told), "{end:?}");
+        check(&place, &saved);
+        let now = std::fs::read(saved.join("manifest.json")).unwrap();
+        assert!(now == old, "{kib} KiB");
+        // Nothing is left beside it.
+        assert_eq!(std::fs::read_dir(scratch.path("")).unwrap().count(), 1);
+    }
+    place.done("send web uptime");
+    place.wait_for("web", "\nup ");
+    place.done("kill web");
     assert!(place.is_empty());
 }
 

@@ -17,6 +17,11 @@ pub trait Backend: Send {
         Takes::default()
     }
 
+    /// Whether there is another end at all.
+    fn is_connected(&self) -> bool {
+        true
+    }
+
     /// Takes a frame from the Guest, of at most [`FRAME_MOST`] bytes. No more
     /// is left to do with it than [`Self::takes`] says. It may be kept until
     /// [`Self::flush`].

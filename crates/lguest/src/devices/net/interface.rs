@@ -63,7 +63,8 @@ pub(super) struct Interface {
 
 impl Interface {
     /// Makes one and sets it up, for packets of `mtu` bytes if that was said.
-    /// The owner of a given one has set it up.
+    /// A Guest that goes on knows its Ethernet address, `mac`. A port of a
+    /// bridge needs none, and the owner of a given one has set it up.
     ///
     /// # Errors
     ///
@@ -71,6 +72,7 @@ impl Interface {
     pub(super) fn open(
         config: &TapConfig,
         mtu: Option<u16>,
+        mac: Option<[u8; 6]>,
     ) -> Result<Self, TapError> {
         if let TapConfig::Given(number) = config {
             return given_interface(*number);
@@ -90,6 +92,9 @@ impl Interface {
         }
         match config {
             TapConfig::Address(ip, bits) => {
+                if let Some(mac) = mac {
+                    set_hardware_address(&socket, &name, mac)?;
+                }
                 set_address(&socket, &name, *ip)?;
                 set_netmask(&socket, &name, *bits)?;
             }
@@ -240,6 +245,20 @@ fn set_up(socket: &OwnedFd, name: &str) -> Result<(), TapError> {
     Request::new(name, &flags(libc::IFF_UP))
         .call(socket.as_fd(), libc::SIOCSIFFLAGS)
         .map_err(|e| refused("switch the tap interface on", e))
+}
+
+/// Gives interface `name` an Ethernet address.
+fn set_hardware_address(
+    socket: &OwnedFd,
+    name: &str,
+    mac: [u8; 6],
+) -> Result<(), TapError> {
+    // A `sockaddr`: family, address.
+    let [low, high] = libc::ARPHRD_ETHER.to_ne_bytes();
+    let value = [&[low, high], &mac[..]].concat();
+    Request::new(name, &value)
+        .call(socket.as_fd(), libc::SIOCSIFHWADDR)
+        .map_err(|e| refused("give the tap interface its address", e))
 }
 
 /// The Ethernet address of interface `name`.

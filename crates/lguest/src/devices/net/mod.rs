@@ -34,6 +34,8 @@ pub use interface::TapError;
 mod tap;
 pub use tap::Tap;
 
+pub mod nothing;
+
 pub mod stream;
 
 pub mod user;

@@ -113,6 +113,12 @@ impl Nic {
         self.capture = Some(capture);
     }
 
+    /// Whether it is connected to anything.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.backend.is_connected()
+    }
+
     /// The Ethernet address of the other end.
     #[must_use]
     pub fn far(&self) -> [u8; 6] {

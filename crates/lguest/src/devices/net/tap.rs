@@ -37,8 +37,12 @@ impl Tap {
     /// # Errors
     ///
     /// [`TapError`], whose message names the cure.
-    pub fn open(config: &TapConfig, mtu: Option<u16>) -> Result<Nic, TapError> {
-        let interface = Interface::open(config, mtu)?;
+    pub fn open(
+        config: &TapConfig,
+        mtu: Option<u16>,
+        mac: Option<[u8; 6]>,
+    ) -> Result<Nic, TapError> {
+        let interface = Interface::open(config, mtu, mac)?;
         let mac = interface.mac;
         Ok(Nic::new(Box::new(Self::new(interface)), mac))
     }

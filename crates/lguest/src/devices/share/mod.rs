@@ -25,6 +25,7 @@ mod walls;
 mod wire;
 
 use super::{Counter, NamedCounts, RestoreError, Saved, Versioned};
+use crate::engine::printable;
 use crate::machine::config::ShareConfig;
 use crate::machine::terminal;
 use crate::memory::{GuestMemory, Section};
@@ -36,9 +37,17 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use wire::MOST_SESSION;
 
 /// The most bytes of a tag.
 pub const LONGEST_TAG: usize = 31;
+
+/// Whether a share can have this tag.
+#[must_use]
+pub fn is_tag(tag: &str) -> bool {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    (1..=LONGEST_TAG).contains(&tag.len()) && tag.chars().all(is_plain)
+}
 
 /// How long an answer is waited for, before a state is taken. The disk under
 /// the folder may take some time.
@@ -71,8 +80,8 @@ pub struct Share {
     /// A line about each wall around the server.
     walls: String,
     process: Process,
-    /// Whether the Guest has ever asked anything.
-    used: bool,
+    /// Why there is no whole state of it.
+    obstacle: Option<String>,
     requests: Counter,
     /// Answers while the Guest stood still.
     at_once: Counter,
@@ -96,18 +105,19 @@ pub enum Received {
     Ended,
 }
 
-/// The state of a share. What a Guest has open is known to the server alone, so
-/// only a share that was never used can be gone on with.
+/// The state of a share. What a Guest has open is known to the server alone,
+/// which tells it as a text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShareState {
     tag: String,
     read_only: bool,
-    used: bool,
+    /// `None` where the server did not tell it.
+    session: Option<String>,
 }
 
 impl Saved for ShareState {
     const DEVICE: &'static str = "share";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
 }
 
 impl Share {
@@ -131,7 +141,7 @@ impl Share {
             watched: true,
             walls,
             process,
-            used: false,
+            obstacle: None,
             requests: Counter::default(),
             at_once: Counter::default(),
             errors: Counter::default(),
@@ -151,6 +161,12 @@ impl Share {
     #[must_use]
     pub fn tag(&self) -> &str {
         &self.tag
+    }
+
+    /// Whether the Guest may only read it.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        self.read_only
     }
 
     /// A line about each wall around its server.
@@ -182,7 +198,6 @@ impl Share {
         readable: &[Section],
         writable: &[Section],
     ) -> io::Result<bool> {
-        self.used = true;
         #[cfg(test)]
         if let Some(room) = self.room {
             self.room = room.checked_sub(1);
@@ -347,13 +362,68 @@ impl Share {
 
     /// The state. No request may be in progress.
     #[must_use]
-    pub fn state(&self) -> Versioned<ShareState> {
+    pub fn state(&mut self) -> Versioned<ShareState> {
+        let told = self.session();
+        self.obstacle = told.as_ref().err().map(|why| {
+            let why = printable(why.as_bytes());
+            format!("the share {}: {why}", self.tag)
+        });
         ShareState {
             tag: self.tag.clone(),
             read_only: self.read_only,
-            used: self.used,
+            session: told.ok(),
         }
         .versioned()
+    }
+
+    /// Why the last [`Self::state`] is not whole.
+    #[must_use]
+    pub fn obstacle(&self) -> Option<String> {
+        self.obstacle.clone()
+    }
+
+    /// Asks the server what the Guest has open.
+    fn session(&mut self) -> Result<String, String> {
+        let mut all = Vec::new();
+        loop {
+            let ask = Ok(all.len() as u64);
+            let (whole, piece, failed) = self.converse(ask)?;
+            let is_over = piece.is_empty() || whole > MOST_SESSION as u64;
+            all.extend(piece);
+            let is_whole = all.len() as u64 == whole;
+            if is_over && !is_whole {
+                return Err("what its guest has open is too much".into());
+            }
+            if !is_whole {
+                continue;
+            }
+            let text = String::from_utf8_lossy(&all).into_owned();
+            return if failed { Err(text) } else { Ok(text) };
+        }
+    }
+
+    /// Says something about a session, and waits for the answer.
+    fn converse(
+        &mut self,
+        ask: Result<u64, (&[u8], bool)>,
+    ) -> Result<(u64, Vec<u8>, bool), String> {
+        let gone = || "its server has ended".to_owned();
+        let socket = self.socket.as_ref().ok_or_else(gone)?;
+        let sent = wire::send_session(socket.as_fd(), ask);
+        if let Err((_, false)) = ask
+            && sent.is_ok()
+        {
+            return Ok((0, Vec::new(), false));
+        }
+        if sent.is_ok() {
+            self.wait();
+        }
+        let socket = self.socket.as_ref().ok_or_else(gone)?;
+        let told = wire::receive_told(socket.as_fd());
+        told.map_err(|_| {
+            self.end();
+            gone()
+        })
     }
 
     /// Goes on with `state`, which was taken of a share with this tag.
@@ -370,15 +440,31 @@ impl Share {
             let text = format!("it is of the share {}", state.tag);
             return Err(RestoreError::Other(text));
         }
-        if state.used {
-            let text = format!(
-                "the guest has used the share {}, and the server that knows \
-                 what is open there has ended",
-                state.tag
-            );
-            return Err(RestoreError::Other(text));
+        let other = |why: &str| {
+            let why = printable(why.as_bytes());
+            RestoreError::Other(format!("the share {}: {why}", self.tag))
+        };
+        let session = state.session.as_deref();
+        let session = session.ok_or_else(|| other("it is not whole"))?;
+        if session.len() > MOST_SESSION {
+            return Err(other("it is too long"));
         }
-        Ok(())
+        let mut answer = Ok((0, Vec::new(), false));
+        for piece in wire::pieces(session.as_bytes()) {
+            answer = self.converse(Err(piece));
+            if answer.is_err() {
+                break;
+            }
+        }
+        let other = |why: &str| {
+            let why = printable(why.as_bytes());
+            RestoreError::Other(format!("the share {}: {why}", self.tag))
+        };
+        match answer {
+            Ok((_, _, false)) => Ok(()),
+            Ok((_, why, true)) => Err(other(&String::from_utf8_lossy(&why))),
+            Err(why) => Err(other(&why)),
+        }
     }
 }
 

@@ -8,6 +8,7 @@
 
 use super::error::ShareError;
 use super::server::{Payload, Server};
+use super::wire::Asked;
 use super::{walls, wire};
 use crate::needs::Lack;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -234,16 +235,40 @@ fn serve(server: &mut Server, socket: &OwnedFd) -> io::Result<()> {
         return Ok(());
     };
     let region = memory.region();
-    while let Some((number, readable, writable)) =
-        wire::receive_request(socket.as_fd(), region)?
-    {
-        let payload = Payload {
-            memory: &memory,
-            readable: &readable,
-            writable: &writable,
-        };
-        let bytes = server.serve(&payload);
-        wire::send_answer(socket.as_fd(), number, bytes)?;
+    let socket = socket.as_fd();
+    // The session, as it is told, and as it is taken.
+    let mut told = Ok(String::new());
+    let mut taken = Vec::new();
+    while let Some(asked) = wire::receive_request(socket, region)? {
+        match asked {
+            Asked::Request(number, readable, writable) => {
+                let payload = Payload {
+                    memory: &memory,
+                    readable: &readable,
+                    writable: &writable,
+                };
+                let bytes = server.serve(&payload);
+                wire::send_answer(socket, number, bytes)?;
+            }
+            Asked::Tell(from) => {
+                if from == 0 {
+                    told = server.tell();
+                }
+                let text = told.as_deref().map_err(String::as_str);
+                wire::send_told(socket, text, from)?;
+            }
+            Asked::Take(piece, last) => {
+                taken.extend(piece);
+                if taken.len() > wire::MOST_SESSION {
+                    return Err(io::ErrorKind::InvalidData.into());
+                }
+                if last {
+                    let done = server.go_on(&std::mem::take(&mut taken));
+                    let done = done.as_ref().map(|()| "");
+                    wire::send_told(socket, done.map_err(|why| &**why), 0)?;
+                }
+            }
+        }
     }
     Ok(())
 }

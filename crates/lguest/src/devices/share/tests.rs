@@ -98,17 +98,61 @@ fn a_server_that_does_not_answer_is_ended() {
 }
 
 #[test]
-fn a_share_that_was_used_is_not_gone_on_with() {
+fn a_share_goes_on_with_what_another_server_has_told() {
     let folder = Folder::new("state");
-    let mut share = folder.share();
-    let fresh = share.state();
-    share.restore(&fresh).unwrap();
     let memory = GuestMemory::new(1 << 20, 1).unwrap();
-    share.connect(&memory).unwrap();
+    let connected = || {
+        let mut share = folder.share();
+        share.connect(&memory).unwrap();
+        share
+    };
+    let mut share = connected();
     let _ = ask(&mut share, &memory, 1);
     let used = share.state();
-    let error = folder.share().restore(&used).unwrap_err();
-    assert!(error.to_string().contains("has used"), "{error}");
+    let mut after = connected();
+    after.restore(&used).unwrap();
+    assert_eq!(after.state(), used);
+    assert_eq!(after.obstacle(), None);
+    // It answers as before.
+    assert!(matches!(
+        ask(&mut after, &memory, 2),
+        Received::Answer(2, 21)
+    ));
+    let with = |session: Option<&str>| {
+        let mut bad = used.clone();
+        bad.state.session = session.map(str::to_owned);
+        connected().restore(&bad).unwrap_err().to_string()
+    };
+    assert!(with(None).contains("it is not whole"));
+    let long = "x".repeat(3 * 2048 + 1);
+    for bad in ["", "{}", &long] {
+        assert!(with(Some(bad)).contains("the share tag: "), "{bad}");
+    }
+    let long = "x".repeat(MOST_SESSION + 1);
+    assert!(with(Some(&long)).contains("it is too long"));
+}
+
+/// What is open is told in as many pieces as it needs.
+#[test]
+fn a_long_session_is_told_piece_by_piece() {
+    let folder = Folder::new("pieces");
+    let memory = GuestMemory::new(1 << 20, 1).unwrap();
+    let mut share = folder.share();
+    share.connect(&memory).unwrap();
+    let fids: Vec<String> = (0..1000)
+        .map(|fid| {
+            format!(r#"{{"fid":{fid},"path":null,"file":0,"open":null}}"#)
+        })
+        .collect();
+    let text = format!(
+        r#"{{"most":8192,"devices":[],"fids":[{}]}}"#,
+        fids.join(",")
+    );
+    assert!(text.len() > 10 * 2048);
+    let mut state = share.state();
+    state.state.session = Some(text);
+    share.restore(&state).unwrap();
+    assert_eq!(share.state(), state);
 }
 
 #[test]

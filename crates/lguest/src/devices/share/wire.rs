@@ -4,7 +4,9 @@
 //! a report: [`READY`] and its walls, or an error number. The Launcher sends
 //! the Guest's memory once. Then each request is a number and the sections of
 //! memory that the request and the room for its answer are in. Each answer is
-//! that number and the bytes of the answer.
+//! that number and the bytes of the answer. While no request is in progress,
+//! the Launcher may ask for the session, a text that only servers understand,
+//! or give one. It goes piece by piece.
 
 use crate::memory::{BadAddress, GuestMemory, Region, Section};
 use rustix::io::Errno;
@@ -66,6 +68,103 @@ struct Answer {
     number: u64,
     bytes: u32,
     zero: u32,
+}
+
+/// In the place of the number of sections: it is about the session, which is
+/// asked for or given.
+const SESSION: u32 = u32::MAX;
+const TELL: u32 = 0;
+const TAKE: u32 = 1;
+const TAKE_LAST: u32 = 2;
+
+/// The most bytes of a session.
+pub(super) const MOST_SESSION: usize = 8 << 20;
+
+/// The most bytes of a piece of it.
+const PIECE: usize = 2048;
+
+/// What the Launcher has asked.
+pub(super) enum Asked {
+    /// A request of the Guest: its number, where it is, and where the answer
+    /// goes.
+    Request(u64, Vec<Section>, Vec<Section>),
+    /// The session, from this byte on.
+    Tell(u64),
+    /// A piece of a session, and whether it is the last one.
+    Take(Vec<u8>, bool),
+}
+
+/// Asks for the session from byte `from` on, or gives a piece of one, and says
+/// whether that is the last.
+pub(super) fn send_session(
+    socket: BorrowedFd<'_>,
+    ask: Result<u64, (&[u8], bool)>,
+) -> rustix::io::Result<()> {
+    let (number, kind, piece) = match ask {
+        Ok(from) => (from, TELL, &[][..]),
+        Err((piece, false)) => (0, TAKE, piece),
+        Err((piece, true)) => (0, TAKE_LAST, piece),
+    };
+    let head = Request {
+        number,
+        readable: SESSION,
+        writable: kind,
+    };
+    let bytes = [head.as_bytes(), piece].concat();
+    send(socket, &bytes, SendFlags::NOSIGNAL).map(drop)
+}
+
+/// Pieces as they can be sent.
+pub(super) fn pieces(text: &[u8]) -> impl Iterator<Item = (&[u8], bool)> {
+    let number = text.len().div_ceil(PIECE).max(1);
+    (1..=number).map(move |n| {
+        let from = (n - 1) * PIECE;
+        let to = (n * PIECE).min(text.len());
+        (&text[from..to], n == number)
+    })
+}
+
+/// Answers about a session: a piece of `text` from byte `from` on, or of why
+/// there is none.
+pub(super) fn send_told(
+    socket: BorrowedFd<'_>,
+    text: Result<&str, &str>,
+    from: u64,
+) -> rustix::io::Result<()> {
+    let (all, failed) = match text {
+        Ok(text) => (text.as_bytes(), 0),
+        Err(why) => (why.as_bytes(), 1),
+    };
+    let at = usize::try_from(from).unwrap_or(usize::MAX).min(all.len());
+    let piece = &all[at..(at + PIECE).min(all.len())];
+    let head = Answer {
+        number: all.len() as u64,
+        bytes: u32::try_from(piece.len()).unwrap_or(0),
+        zero: failed,
+    };
+    let bytes = [head.as_bytes(), piece].concat();
+    send(socket, &bytes, SendFlags::NOSIGNAL).map(drop)
+}
+
+/// Such an answer: the bytes of the whole, a piece, and whether it is the
+/// reason why there is none. Waits for it.
+pub(super) fn receive_told(
+    socket: BorrowedFd<'_>,
+) -> rustix::io::Result<(u64, Vec<u8>, bool)> {
+    const HEAD: usize = size_of::<Answer>();
+    let mut bytes = [0; HEAD + PIECE];
+    let got = loop {
+        match recv(socket, &mut bytes[..], RecvFlags::empty()) {
+            Err(Errno::INTR) => {}
+            other => break other?.0,
+        }
+    };
+    let (head, piece) =
+        Answer::read_from_prefix(&bytes[..got]).map_err(|_| Errno::PIPE)?;
+    if head.bytes as usize != piece.len() {
+        return Err(Errno::PIPE);
+    }
+    Ok((head.number, piece.to_vec(), head.zero != 0))
 }
 
 pub(super) fn send_memory(
@@ -138,15 +237,11 @@ pub(super) fn send_request(
     send(socket, &bytes, flags).map(drop)
 }
 
-/// A request as the server has it: its number, where it is, and where the
-/// answer goes.
-pub(super) type Received = (u64, Vec<Section>, Vec<Section>);
-
 /// Waits for a request. `None` when the Launcher has ended.
 pub(super) fn receive_request(
     socket: BorrowedFd<'_>,
     region: &Region,
-) -> io::Result<Option<Received>> {
+) -> io::Result<Option<Asked>> {
     const HEAD: usize = size_of::<Request>();
     let mut bytes = [0; HEAD + MOST_SECTIONS * size_of::<Piece>()];
     let got = loop {
@@ -161,6 +256,14 @@ pub(super) fn receive_request(
     let bad = || io::Error::from(io::ErrorKind::InvalidData);
     let (head, rest) =
         Request::read_from_prefix(&bytes[..got]).map_err(|_| bad())?;
+    if head.readable == SESSION {
+        return match head.writable {
+            TELL => Ok(Some(Asked::Tell(head.number))),
+            TAKE => Ok(Some(Asked::Take(rest.to_vec(), false))),
+            TAKE_LAST => Ok(Some(Asked::Take(rest.to_vec(), true))),
+            _ => Err(bad()),
+        };
+    }
     let section = |piece: &[u8]| {
         let piece = Piece::read_from_bytes(piece).map_err(|_| bad())?;
         let section = Section::new(region, piece.addr, piece.len);
@@ -173,7 +276,7 @@ pub(super) fn receive_request(
         return Err(bad());
     }
     let writable = readable.split_off(first);
-    Ok(Some((head.number, readable, writable)))
+    Ok(Some(Asked::Request(head.number, readable, writable)))
 }
 
 pub(super) fn send_answer(
@@ -214,3 +317,5 @@ pub(super) fn receive_answer(
         Err(error) => Err(error),
     }
 }
+
+const _: () = assert!(PIECE <= MOST_SECTIONS * size_of::<Piece>());

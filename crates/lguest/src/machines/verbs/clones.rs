@@ -8,9 +8,11 @@ use super::facts::print;
 use super::found::DONE;
 use super::snapshot;
 use crate::cli::exit::Outcome;
+use crate::cli::networks;
 use crate::machines::error::MachineError;
 use crate::machines::name::Name;
 use crate::snapshot::{Saved, SnapshotError};
+use std::ffi::OsString;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -31,6 +33,10 @@ pub struct Clones {
     pub changes: Option<PathBuf>,
     /// Files outside of the snapshot that they may read.
     pub bases: Vec<PathBuf>,
+    /// What their network interfaces are connected to, as `--net` says it.
+    pub networks: Vec<OsString>,
+    /// Their shares, as `--share` says them.
+    pub shares: Vec<OsString>,
     /// Copies disks whose blocks cannot be cloned.
     pub copies: bool,
 }
@@ -103,6 +109,14 @@ impl Clones {
             command.args(["--detach", "--name", &name]);
             for base in &self.bases {
                 command.arg("--base").arg(base);
+            }
+            for network in &self.networks {
+                command
+                    .arg("--net")
+                    .arg(networks::of_clone(network, number));
+            }
+            for share in &self.shares {
+                command.arg("--share").arg(share);
             }
             if let Some(changes) = &self.changes {
                 let own = changes.join(&name);

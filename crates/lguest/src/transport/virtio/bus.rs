@@ -29,6 +29,9 @@ use zerocopy::IntoBytes;
 /// The last interrupt of a kernel without an I/O APIC.
 const LAST_IRQ: u8 = 15;
 
+/// Bytes of an Ethernet address.
+const MAC_BYTES: usize = 6;
+
 /// Bytes of each set of feature bits.
 const FEATURE_BYTES: u8 = 4;
 
@@ -50,6 +53,8 @@ struct Slot {
     at: u32,
     /// Where the driver writes the features that it accepts.
     accepted_at: Option<u32>,
+    /// Where the Ethernet address of a network is.
+    mac_at: Option<u32>,
     queues: Vec<Queue>,
 }
 
@@ -160,8 +165,21 @@ impl VirtioBus {
             let accepted =
                 accepted.map_err(|bad| RestoreError::Other(bad.to_string()))?;
             begin(&slot.device, accepted, || {});
+            self.put_mac(slot);
         }
         Ok(())
+    }
+
+    /// Describes the Ethernet address of a network, which may be another than
+    /// in the memory of a Guest that goes on.
+    fn put_mac(&self, slot: &Slot) {
+        let device = slot.device.lock();
+        let config = device.as_ref().map(|device| device.config());
+        let mac = config.as_deref().and_then(|config| config.get(..MAC_BYTES));
+        if let (Some(at), Some(mac)) = (slot.mac_at, mac) {
+            let written = self.memory().write(at, mac);
+            written.expect("every Guest has a page of descriptors");
+        }
     }
 
     fn memory(&self) -> &GuestMemory {
@@ -273,8 +291,18 @@ impl Next {
         let before = u32::try_from(before).unwrap_or(PAGE_SIZE);
         let accepted_at = (!self.formats.fields)
             .then_some(at + before + u32::from(FEATURE_BYTES));
+        // The configuration is last, and begins with the address. Of the fields
+        // of a network, the address is the last one.
+        let from_end = match self.formats.fields {
+            true => MAC_BYTES,
+            false => device.config().len(),
+        };
+        let mac_at = bytes.len().checked_sub(from_end);
+        let mac_at = mac_at.filter(|_| kind == TYPE_NET);
+        let mac_at = mac_at.and_then(|offset| u32::try_from(offset).ok());
         device.place(queues.clone())?;
         Ok(Slot {
+            mac_at: mac_at.map(|offset| at + offset),
             kind,
             device: Held::new(device),
             at,
@@ -391,6 +419,11 @@ impl Transport for VirtioBus {
 
     fn state(&self) -> TransportState {
         TransportState::of(&Self::state(self))
+    }
+
+    fn obstacle(&self) -> Option<String> {
+        let obstacle = |slot: &Slot| slot.device.try_with(|d| d.obstacle());
+        self.slots.iter().find_map(obstacle)
     }
 
     fn restore(&self, state: &TransportState) -> Result<(), RestoreError> {

@@ -58,6 +58,16 @@ pub trait VirtioDevice: BusDevice {
         None
     }
 
+    /// Whether a network interface is connected to anything.
+    fn is_linked(&self) -> bool {
+        true
+    }
+
+    /// Why the last state of the device is not whole.
+    fn obstacle(&self) -> Option<String> {
+        None
+    }
+
     /// How the device was damaged from outside, if the Guest has to die of it.
     fn damage(&self) -> Option<String> {
         None

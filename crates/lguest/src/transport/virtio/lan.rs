@@ -58,11 +58,9 @@ impl VirtioLan {
     /// `lan`, to be put on a bus.
     #[must_use]
     pub fn new(lan: Lan) -> Self {
-        // Unique on this network. The first byte marks it as assigned locally.
-        let [low, high, ..] = (lan.slot() + 1).to_le_bytes();
         let sender = Sender {
+            mac: lan.mac(),
             lan,
-            mac: [0x02, b'l', b'g', 0, high, low],
             promiscuous: false,
             parts: None,
         };
@@ -199,7 +197,13 @@ impl Device for VirtioLan {
     }
 
     fn restore(&mut self, state: &DeviceState) -> Result<(), RestoreError> {
-        self.sender.lan.restore(state)
+        match state {
+            // The Guest does not know its place.
+            DeviceState::Lan(state) => self.sender.lan.go_on_counting(state),
+            // It is connected to something else now, and counts anew.
+            DeviceState::Nic(_) => Ok(()),
+            other => Err(other.is_not_of("LAN")),
+        }
     }
 }
 

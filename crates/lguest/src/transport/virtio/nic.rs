@@ -89,6 +89,10 @@ impl VirtioDevice for VirtioNic {
         config
     }
 
+    fn is_linked(&self) -> bool {
+        self.nic.is_connected()
+    }
+
     fn place(&mut self, queues: Vec<Queue>) -> io::Result<()> {
         self.queues = Pair::new(queues);
         Ok(())

@@ -22,12 +22,15 @@ use crate::transport::{
     DeviceState, Notified, TerminalSize, Transport, TransportState,
 };
 use common::{Change, Common, part};
-use lg_abi::gen2::device::{CONSOLE_SIZE, TYPE_CONSOLE};
+use lg_abi::gen2::device::{
+    CONSOLE_SIZE, NET_STATUS, NET_STATUS_AT, TYPE_CONSOLE, TYPE_NET,
+};
 use lg_abi::gen3::pci::{Device, MAX_DEVICES};
 use lg_abi::gen3::registers::{self, EMERGENCY_WRITE, FEATURE_VERSION_1};
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// All devices of a Guest. Any thread may use it; each device has a lock.
@@ -43,6 +46,8 @@ struct Function {
     described: Device,
     /// The registers that depend on its type.
     config: Mutex<Vec<u8>>,
+    /// The link is up again when the driver has read that it is down.
+    link_returns: AtomicBool,
     /// The interrupt of its slot.
     irq: u8,
     guest: Arc<dyn Requests>,
@@ -84,16 +89,33 @@ fn config(device: &dyn VirtioDevice) -> Vec<u8> {
     if device.kind() == TYPE_CONSOLE {
         config.resize(registers::CONSOLE_BYTES.into(), 0);
     }
+    if device.kind() == TYPE_NET {
+        let least = NET_STATUS_AT + LINK_IS_UP.len();
+        config.resize(config.len().max(least), 0);
+        put_link(&mut config, device.is_linked());
+    }
     config
+}
+
+/// The status of a network whose link is up.
+const LINK_IS_UP: [u8; 2] = [1, 0];
+
+/// Writes the status of a network into its registers.
+fn put_link(config: &mut [u8], up: bool) {
+    let status = if up { LINK_IS_UP } else { [0, 0] };
+    if let Some(at) = config.get_mut(NET_STATUS_AT..NET_STATUS_AT + 2) {
+        at.copy_from_slice(&status);
+    }
 }
 
 /// What a device offers on this bus.
 fn features(device: &dyn VirtioDevice) -> u64 {
-    let emergency = match device.kind() {
+    let more = match device.kind() {
         TYPE_CONSOLE => registers::CONSOLE_HAS_EMERGENCY_WRITE,
+        TYPE_NET => 1 << NET_STATUS,
         _ => 0,
     };
-    u64::from(device.features() | emergency) | FEATURE_VERSION_1
+    u64::from(device.features() | more) | FEATURE_VERSION_1
 }
 
 impl PciBus {
@@ -203,6 +225,7 @@ impl Function {
             device: Held::new(device),
             described,
             config: Mutex::new(config),
+            link_returns: AtomicBool::new(false),
             irq: slot,
             guest: guest.clone(),
             common: Mutex::new(common),
@@ -230,7 +253,39 @@ impl Function {
             return lock(&self.common).read(offset, bytes);
         }
         let at = offset.wrapping_sub(registers::DEVICE) as usize;
-        part(&lock(&self.config), at, bytes)
+        let value = part(&lock(&self.config), at, bytes);
+        if at == NET_STATUS_AT
+            && self.link_returns.swap(false, Ordering::SeqCst)
+        {
+            // The driver has read that the link is down.
+            put_link(&mut lock(&self.config), true);
+            self.tell_change();
+        }
+        value
+    }
+
+    /// The interface is connected to something else than before, or to nothing.
+    /// A driver that learns of changes finds the link down, and then up again,
+    /// as if a cable had been moved.
+    fn link_changed(&self) {
+        if self.described.kind != TYPE_NET {
+            return;
+        }
+        let device = self.device.lock();
+        let up = device.as_ref().is_some_and(|device| device.is_linked());
+        drop(device);
+        let learns = lock(&self.common).accepted() & 1 << NET_STATUS != 0;
+        put_link(&mut lock(&self.config), up && !learns);
+        if learns {
+            self.link_returns.store(up, Ordering::SeqCst);
+            self.tell_change();
+        }
+    }
+
+    /// Has the driver look at the registers.
+    fn tell_change(&self) {
+        // A dead Guest needs no interrupt.
+        let _ = self.guest.config_changed(self.irq);
     }
 
     /// The terminal of the console has another size, or its driver is ready to
@@ -240,8 +295,7 @@ impl Function {
         let has_size = lock(&self.config).iter().any(|&byte| byte != 0);
         let knows = accepted & 1 << CONSOLE_SIZE != 0;
         if self.described.kind == TYPE_CONSOLE && knows && has_size {
-            // A dead Guest needs no interrupt.
-            let _ = self.guest.config_changed(self.irq);
+            self.tell_change();
         }
     }
 
@@ -374,6 +428,10 @@ impl Transport for PciBus {
         }
     }
 
+    fn links_changed(&self) {
+        self.functions.iter().for_each(Function::link_changed);
+    }
+
     fn damage(&self) -> Option<String> {
         let damage = |function: &Function| {
             function.device.try_with(|device| device.damage())
@@ -391,6 +449,13 @@ impl Transport for PciBus {
 
     fn state(&self) -> TransportState {
         TransportState::of(&Self::state(self))
+    }
+
+    fn obstacle(&self) -> Option<String> {
+        let obstacle = |function: &Function| {
+            function.device.try_with(|device| device.obstacle())
+        };
+        self.functions.iter().find_map(obstacle)
     }
 
     fn restore(&self, state: &TransportState) -> Result<(), RestoreError> {

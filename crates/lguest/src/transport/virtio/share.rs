@@ -204,6 +204,10 @@ impl VirtioDevice for VirtioShare {
         1 << SHARE_TAG
     }
 
+    fn obstacle(&self) -> Option<String> {
+        self.share.obstacle()
+    }
+
     /// The tag, after the number of its bytes.
     fn config(&self) -> Vec<u8> {
         let tag = self.share.tag().as_bytes();

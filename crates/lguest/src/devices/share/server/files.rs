@@ -28,6 +28,13 @@ const FLAGS: &[(u32, OFlags)] = &[
 ];
 const EXCLUSIVE: u32 = 0o200;
 
+/// The flags that an open file keeps.
+pub(super) const KEPT: OFlags = OFlags::ACCMODE
+    .union(OFlags::APPEND)
+    .union(OFlags::DSYNC)
+    .union(OFlags::SYNC)
+    .union(OFlags::DIRECTORY);
+
 /// Permissions that a file may be made with. Nothing becomes a program that
 /// runs as our user.
 pub(super) const PERMISSIONS: u32 = 0o1777;
@@ -49,7 +56,7 @@ fn flags(given: u32) -> Result<OFlags, Errno> {
 }
 
 /// Whether an open with these flags may change the file.
-fn changes(flags: OFlags) -> bool {
+pub(super) fn changes(flags: OFlags) -> bool {
     flags.intersects(OFlags::WRONLY | OFlags::RDWR | OFlags::TRUNC)
 }
 
@@ -76,6 +83,7 @@ impl Server {
         let qid = bound.node.qid;
         if let Some(bound) = self.fids.get_mut(&fid) {
             bound.open = Some(open);
+            bound.flags = flags & KEPT;
         }
         let mut answer = Writer::new();
         answer.qid(qid);
@@ -134,6 +142,7 @@ impl Server {
         if let Some(bound) = self.fids.get_mut(&fid) {
             bound.node = Arc::new(node);
             bound.open = Some(open);
+            bound.flags = flags & KEPT;
         }
         Ok(answer)
     }

@@ -30,6 +30,16 @@ impl Folder {
         Self { fd, places }
     }
 
+    /// The same, with the places that another server has remembered.
+    pub(super) fn at(fd: OwnedFd, places: Vec<u64>) -> Self {
+        Self { fd, places }
+    }
+
+    /// The places that it remembers.
+    pub(super) fn all_places(&self) -> &[u64] {
+        &self.places
+    }
+
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }

@@ -10,8 +10,8 @@
 //!
 //! In reading order: [`words`] takes messages apart, [`protocol`] has their
 //! numbers, [`payload`] is the memory that a message lies in, [`node`] finds
-//! and opens files, [`session`] has the fids, and the rest are the requests by
-//! topic.
+//! and opens files, [`session`] has the fids, [`saved`] tells them to another
+//! server, and the rest are the requests by topic.
 
 mod attributes;
 mod changes;
@@ -22,6 +22,7 @@ mod node;
 mod owner;
 mod payload;
 mod protocol;
+mod saved;
 mod session;
 mod words;
 
@@ -122,6 +123,7 @@ impl Server {
             return Err(Errno::INVAL);
         }
         self.fids.clear();
+        self.stale.clear();
         self.places = 0;
         self.most = wanted.min(MOST_BYTES);
         let known = version == p::VERSION_L;
@@ -173,7 +175,9 @@ impl Server {
 
     fn clunk(&mut self, words: &mut Reader<'_>) -> Result<Writer, Errno> {
         let fid = words.u32()?;
-        self.fid(fid)?;
+        if !self.stale.contains(&fid) {
+            self.fid(fid)?;
+        }
         self.forget(fid);
         Ok(Writer::new())
     }

@@ -15,6 +15,9 @@ pub(super) struct Node {
     pub(super) fd: OwnedFd,
     pub(super) kind: FileType,
     pub(super) qid: Qid,
+    /// Its number, and that of its file system.
+    pub(super) file: u64,
+    pub(super) device: u64,
 }
 
 /// Flags of every open: for us alone, without waiting, and never a terminal.
@@ -32,6 +35,8 @@ impl Node {
             fd,
             kind: FileType::from_raw_mode(stat.st_mode),
             qid: devices.qid(&stat),
+            file: stat.st_ino,
+            device: stat.st_dev,
         })
     }
 
@@ -100,6 +105,18 @@ const MOST_DEVICES: usize = 1 << 10;
 const DEVICE_SHIFT: u32 = 48;
 
 impl Devices {
+    /// Those below a folder on `first`, with their numbers from 1 on.
+    pub(super) fn of(first: u64, mut others: Vec<u64>) -> Self {
+        others.truncate(MOST_DEVICES - 1);
+        others.insert(0, first);
+        Self(others)
+    }
+
+    /// All but that of the folder.
+    pub(super) fn others(&self) -> &[u64] {
+        self.0.get(1..).unwrap_or_default()
+    }
+
     pub(super) fn qid(&mut self, stat: &Stat) -> Qid {
         let kind = FileType::from_raw_mode(stat.st_mode);
         let changed = stat.st_mtime.cast_unsigned();

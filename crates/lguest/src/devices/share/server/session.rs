@@ -9,7 +9,7 @@ use super::owner::Owner;
 use super::protocol::Errno;
 use rustix::fs::{FileType, Mode, OFlags};
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -30,6 +30,8 @@ pub const MOST_PLACES: usize = 1 << 20;
 pub(super) struct Fid {
     pub(super) node: Arc<Node>,
     pub(super) open: Option<Open>,
+    /// How it is open.
+    pub(super) flags: OFlags,
 }
 
 /// A file that is open for use.
@@ -46,6 +48,8 @@ pub struct Server {
     pub(super) read_only: bool,
     pub(super) owner: Owner,
     pub(super) fids: HashMap<u32, Fid>,
+    /// Fids of an earlier server whose files are not there any more.
+    pub(super) stale: HashSet<u32>,
     pub(super) devices: RefCell<Devices>,
     /// Bytes of a message, as agreed.
     pub(super) most: u32,
@@ -70,6 +74,7 @@ impl Server {
             read_only,
             owner: Owner::ours(),
             fids: HashMap::new(),
+            stale: HashSet::new(),
             devices: RefCell::new(devices),
             most: MOST_BYTES,
             places: 0,
@@ -77,7 +82,11 @@ impl Server {
     }
 
     pub(super) fn fid(&self, fid: u32) -> Result<&Fid, Errno> {
-        self.fids.get(&fid).ok_or(Errno::BADF)
+        let error = match self.stale.contains(&fid) {
+            true => Errno::STALE,
+            false => Errno::BADF,
+        };
+        self.fids.get(&fid).ok_or(error)
     }
 
     /// Binds a fid that is not in use to `node`.
@@ -86,17 +95,23 @@ impl Server {
         fid: u32,
         node: Arc<Node>,
     ) -> Result<(), Errno> {
-        if self.fids.contains_key(&fid) {
+        if self.fids.contains_key(&fid) || self.stale.contains(&fid) {
             return Err(Errno::BADF);
         }
-        if self.fids.len() >= MOST_FIDS {
+        if self.fids.len() + self.stale.len() >= MOST_FIDS {
             return Err(Errno::NFILE);
         }
-        self.fids.insert(fid, Fid { node, open: None });
+        let fresh = Fid {
+            node,
+            open: None,
+            flags: OFlags::empty(),
+        };
+        self.fids.insert(fid, fresh);
         Ok(())
     }
 
     pub(super) fn forget(&mut self, fid: u32) {
+        self.stale.remove(&fid);
         if let Some(Fid {
             open: Some(Open::Folder(folder)),
             ..

@@ -714,3 +714,131 @@ fn a_folder_without_room_for_all_its_places_is_listed_in_part() {
     assert_eq!(client.server.places, MOST_PLACES);
     assert_eq!(list(&mut client, 2), Err(Errno::NOMEM));
 }
+
+impl Client {
+    /// Another server of the folder goes on with what this one has told.
+    fn moved(&self, place: &Place, text: &str) -> Result<Self, String> {
+        let folder = fs::File::open(place.path("")).unwrap();
+        let read_only = self.server.read_only;
+        let mut server = Server::new(folder.into(), read_only).unwrap();
+        server.go_on(text.as_bytes())?;
+        let memory = self.memory.clone();
+        Ok(Self { server, memory })
+    }
+}
+
+#[test]
+fn another_server_goes_on_with_what_is_open() {
+    let place = Place::new();
+    for n in 0..300 {
+        fs::write(place.path(&format!("folder/{n:03}")), "x").unwrap();
+    }
+    fs::write(place.path("first"), "x").unwrap();
+    fs::write(place.path("second"), "x").unwrap();
+    let mut before = place.client();
+    before.open_at(1, &["file"]);
+    before.walk(0, 2, &["folder", "inner"]).unwrap();
+    before.walk(0, 3, &["folder"]).unwrap();
+    before.open(3, 0o20_0000).unwrap();
+    let list = |client: &mut Client, from: u64| {
+        let body = [words(&[3]), from.to_le_bytes().into(), words(&[4096])];
+        client.ask(p::READDIR, &body.concat()).unwrap()
+    };
+    list(&mut before, 0);
+    before.walk(0, 4, &["link"]).unwrap();
+    before.walk(0, 5, &["first"]).unwrap();
+    before.walk(0, 6, &["second"]).unwrap();
+    before.walk(0, 7, &[]).unwrap();
+    before.create(7, "made", 0o102, 0o600).unwrap();
+    before.write(7, 0, b"made").unwrap();
+    let attributes = |client: &mut Client, fid| {
+        let mask = u64::MAX.to_le_bytes();
+        client.ask(p::GETATTR, &[&words(&[fid])[..], &mask].concat())
+    };
+    let text = before.server.tell().unwrap();
+    // One is removed, and one is another file now.
+    fs::remove_file(place.path("first")).unwrap();
+    fs::write(place.path("other"), "x").unwrap();
+    fs::rename(place.path("other"), place.path("second")).unwrap();
+    let mut after = before.moved(&place, &text).unwrap();
+    for fid in [0, 1, 2, 3, 4, 7] {
+        let known = attributes(&mut before, fid).unwrap();
+        assert_eq!(attributes(&mut after, fid).unwrap(), known, "{fid}");
+    }
+    assert!(list(&mut after, 20) == list(&mut before, 20));
+    assert_eq!(after.read(7, 0, 4).unwrap(), *b"made");
+    after.write(1, 0, b"IN").unwrap();
+    assert_eq!(after.read(1, 0, 11).unwrap(), *b"IN the file");
+    assert_eq!(after.read(2, 0, 1), Err(Errno::BADF), "it is not open");
+    for fid in [5, 6] {
+        assert_eq!(attributes(&mut after, fid), Err(Errno::STALE));
+        assert_eq!(after.walk(0, fid, &[]), Err(Errno::BADF));
+    }
+    // They stay stale until they are given back.
+    let text = after.server.tell().unwrap();
+    let mut again = after.moved(&place, &text).unwrap();
+    assert_eq!(attributes(&mut again, 5), Err(Errno::STALE));
+    again.clunk(5).unwrap();
+    again.walk(0, 5, &["file"]).unwrap();
+    place.is_whole();
+}
+
+#[test]
+fn a_session_that_is_not_whole_is_not_told() {
+    let place = Place::new();
+    let mut client = place.client();
+    client.open_at(1, &["file"]);
+    client.walk(0, 2, &["folder"]).unwrap();
+    fs::remove_file(place.path("file")).unwrap();
+    let why = client.server.tell().unwrap_err();
+    assert!(why.contains("a file open that was removed"), "{why}");
+    client.clunk(1).unwrap();
+    client.server.tell().unwrap();
+    // Out of the folder, in place of one of the same name.
+    fs::rename(place.path("folder"), place.outside("folder")).unwrap();
+    let text = client.server.tell().unwrap();
+    let mut after = client.moved(&place, &text).unwrap();
+    assert_eq!(after.walk(2, 3, &[]), Err(Errno::STALE));
+    fs::remove_dir_all(place.outside("folder")).unwrap();
+}
+
+#[test]
+fn a_session_of_a_stranger_leads_nowhere_else() {
+    let place = Place::new();
+    let mut client = place.connect(true);
+    client.walk(0, 1, &["file"]).unwrap();
+    client.open(1, 0).unwrap();
+    let good = client.server.tell().unwrap();
+    let bytes = |path: &str| format!("{:?}", path.as_bytes()).replace(' ', "");
+    let file = bytes("file");
+    assert!(good.contains(&file), "{good}");
+    let inode = |path: PathBuf| fs::symlink_metadata(path).unwrap().ino();
+    let own = inode(place.path("file"));
+    for (path, number) in [
+        ("../outside/secret", inode(place.outside("secret"))),
+        ("out", inode(place.outside("secret"))),
+        ("outdir/secret", inode(place.outside("secret"))),
+        ("/etc/passwd", own),
+        ("file/", own),
+        ("folder/../file", own),
+    ] {
+        let text = good.replace(&file, &bytes(path));
+        let text = text.replace(&format!(":{own},"), &format!(":{number},"));
+        let mut after = client.moved(&place, &text).unwrap();
+        let read = after.read(1, 0, 100);
+        assert_eq!(read, Err(Errno::STALE), "{path}");
+    }
+    // One that may only be read is not opened to be written.
+    let text = good.replace("\"flags\":0", "\"flags\":2");
+    assert_ne!(text, good);
+    let mut after = client.moved(&place, &text).unwrap();
+    assert_eq!(after.write(1, 0, b"x"), Err(Errno::ROFS));
+    assert_eq!(after.read(1, 0, 1), Err(Errno::STALE));
+    for bad in ["", "{}", &good[..good.len() - 1], "[1]"] {
+        assert!(client.moved(&place, bad).is_err(), "{bad}");
+    }
+    let huge = good.replace("\"most\":524288", "\"most\":4000000000");
+    assert_ne!(huge, good);
+    assert!(client.moved(&place, &huge).is_err());
+    place.is_whole();
+}

@@ -51,12 +51,21 @@ impl<'m> Reader<'m> {
         if name.len() > LONGEST_NAME {
             return Err(Errno::NAMETOOLONG);
         }
-        let bad = name.is_empty()
-            || name == b"."
-            || name == b".."
-            || name.iter().any(|&byte| byte == b'/' || byte == 0);
-        if bad { Err(Errno::INVAL) } else { Ok(name) }
+        if is_name(name) {
+            Ok(name)
+        } else {
+            Err(Errno::INVAL)
+        }
     }
+}
+
+/// Whether this can be the name of a file in a folder.
+pub(super) fn is_name(name: &[u8]) -> bool {
+    !name.is_empty()
+        && name.len() <= LONGEST_NAME
+        && name != b"."
+        && name != b".."
+        && name.iter().all(|&byte| byte != b'/' && byte != 0)
 }
 
 /// The body of an answer.

@@ -51,7 +51,7 @@ mod arrivals;
 
 use super::Sent;
 use super::{Description, KeyedDevice, PageFiles, Place};
-use crate::devices::{NamedCounts, RestoreError, Saved, Violation};
+use crate::devices::{NamedCounts, RestoreError, Saved, Versioned, Violation};
 use crate::engine::{Binding, Requests};
 use crate::memory::SectionsIn;
 use crate::needs::Lack;
@@ -109,6 +109,8 @@ pub struct Lan {
     batches: bool,
     /// Rings are open from the beginning.
     open: bool,
+    /// The address of a Guest that has gone on.
+    kept_mac: Option<[u8; 6]>,
 }
 
 /// What there is once the device has its place.
@@ -146,6 +148,7 @@ impl Lan {
             fetches: doorbell::is_known(),
             batches: true,
             open: false,
+            kept_mac: None,
         })
     }
 
@@ -171,6 +174,35 @@ impl Lan {
     #[must_use]
     pub fn slot(&self) -> u32 {
         self.slots.mine()
+    }
+
+    /// An Ethernet address for a Guest that takes one from the Launcher: unique
+    /// on this network, and marked as assigned locally.
+    #[must_use]
+    pub fn mac(&self) -> [u8; 6] {
+        let [low, high, ..] = (self.slot() + 1).to_le_bytes();
+        self.kept_mac.unwrap_or([0x02, b'l', b'g', 0, high, low])
+    }
+
+    /// The Guest has this address already.
+    pub fn keep_mac(&mut self, mac: [u8; 6]) {
+        self.kept_mac = Some(mac);
+    }
+
+    /// Goes on counting from `state`, which may be of another place.
+    ///
+    /// # Errors
+    ///
+    /// [`RestoreError`]; then nothing has changed.
+    pub fn go_on_counting(
+        &self,
+        state: &Versioned<LanState>,
+    ) -> Result<(), RestoreError> {
+        let state = state.known()?;
+        if let Some(joined) = &self.joined {
+            joined.shared.counters().go_on_from(&state.counters);
+        }
+        Ok(())
     }
 
     /// How many others we can send to now.
@@ -423,19 +455,13 @@ impl Device for Lan {
         let DeviceState::Lan(state) = state else {
             return Err(state.is_not_of("LAN"));
         };
-        let state = state.known()?;
-        let (theirs, ours) = (state.slot, self.slot());
+        let (theirs, ours) = (state.known()?.slot, self.slot());
         if theirs != ours {
-            let text = format!(
-                "it is of place {theirs}, and this is place \
-                                {ours}"
-            );
+            let text =
+                format!("it is of place {theirs}, and this is place {ours}");
             return Err(RestoreError::Other(text));
         }
-        if let Some(joined) = &self.joined {
-            joined.shared.counters().go_on_from(&state.counters);
-        }
-        Ok(())
+        self.go_on_counting(state)
     }
 }
 

@@ -53,8 +53,9 @@ fn at(ip: [u8; 4]) -> TapConfig {
 
 fn tap(config: &TapConfig) -> (Arc<Scripted>, KeyedNic) {
     let host = scripted();
-    let mut tap =
-        KeyedNic::new(crate::devices::net::Tap::open(config, None).unwrap());
+    let mut tap = KeyedNic::new(
+        crate::devices::net::Tap::open(config, None, None).unwrap(),
+    );
     let place = Place {
         index: 0,
         page: PAGE,
@@ -136,7 +137,9 @@ fn a_tap_can_be_a_port_of_a_bridge() {
         return;
     }
     let config = TapConfig::Bridge("lgbr".to_owned());
-    let missing = crate::devices::net::Tap::open(&config, None).err().unwrap();
+    let missing = crate::devices::net::Tap::open(&config, None, None)
+        .err()
+        .unwrap();
     assert_eq!(
         missing.to_string(),
         "there is no bridge lgbr: `ip link add lgbr type bridge` makes one"
@@ -188,18 +191,20 @@ fn a_tap_may_be_given_as_a_descriptor() {
         return;
     }
     let nic =
-        crate::devices::net::Tap::open(&at([192, 168, 19, 1]), None).unwrap();
+        crate::devices::net::Tap::open(&at([192, 168, 19, 1]), None, None)
+            .unwrap();
     let file = nic.input().try_clone_to_owned().unwrap();
     rustix::io::fcntl_setfd(&file, rustix::io::FdFlags::empty()).unwrap();
     let number = std::os::fd::IntoRawFd::into_raw_fd(file);
     let given = TapConfig::Given(number);
-    let again = crate::devices::net::Tap::open(&given, Some(9000)).unwrap();
+    let again =
+        crate::devices::net::Tap::open(&given, Some(9000), None).unwrap();
     assert_eq!(again.far(), nic.far());
     let other = File::open("/dev/null").unwrap();
     rustix::io::fcntl_setfd(&other, rustix::io::FdFlags::empty()).unwrap();
     let number = std::os::fd::IntoRawFd::into_raw_fd(other);
     let refused =
-        crate::devices::net::Tap::open(&TapConfig::Given(number), None);
+        crate::devices::net::Tap::open(&TapConfig::Given(number), None, None);
     let refused = refused.err().unwrap().to_string();
     assert!(refused.contains("is not a tap interface"), "{refused}");
 }
@@ -225,9 +230,23 @@ fn the_mtu_is_the_one_that_was_given() {
     }
     for mtu in [576, 1500, 9000] {
         let open = crate::devices::net::Tap::open;
-        let nic = open(&at([192, 168, 19, 1]), Some(mtu)).unwrap();
+        let nic = open(&at([192, 168, 19, 1]), Some(mtu), None).unwrap();
         let link = ip("-o link show tap0");
         assert!(link.contains(&format!(" mtu {mtu} ")), "{link}");
         drop(nic);
     }
+}
+
+/// A Guest that goes on knows the address of the other end.
+#[test]
+fn the_other_end_has_the_address_that_was_given() {
+    if !own_network("the_other_end_has_the_address_that_was_given") {
+        return;
+    }
+    let mac = [2, 0, 0, 1, 2, 3];
+    let open = crate::devices::net::Tap::open;
+    let nic = open(&at([192, 168, 19, 1]), None, Some(mac)).unwrap();
+    let link = ip("-o link show tap0");
+    assert!(link.contains("02:00:00:01:02:03"), "{link}");
+    assert_eq!(nic.far(), mac);
 }

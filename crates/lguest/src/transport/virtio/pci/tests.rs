@@ -3,13 +3,17 @@
 use super::*;
 use crate::devices::block::{Block, Disk};
 use crate::devices::console::{Config, Console};
+use crate::devices::net::{Backend, Nic, nothing, offload::Offload};
 use crate::engine::Scripted;
 use crate::transport::virtio::testing::{Driver, RAM, guest};
-use crate::transport::virtio::{VirtioConsole, VirtioDisk, VirtioRandom};
+use crate::transport::virtio::{
+    VirtioConsole, VirtioDisk, VirtioNic, VirtioRandom,
+};
 use lg_abi::gen2::device::{RING_SIZE, TYPE_BLOCK, TYPE_RANDOM};
 use lg_abi::gen3::registers::common;
 use rustix::fs::{MemfdFlags, memfd_create};
 use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 
 /// Numbers of the devices.
@@ -203,6 +207,57 @@ fn a_driver_learns_the_size_of_the_terminal() {
     let rows = 24;
     m.bus.resized(TerminalSize { rows, ..size });
     assert_eq!((read(), m.guest.irqs()), ((132, 24), vec![1]));
+}
+
+/// An end of a network that is there, and silent.
+struct Silent(File);
+
+impl Backend for Silent {
+    fn send(&mut self, _: &[u8], _: Offload) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn receive(&mut self, _: &mut Vec<u8>) -> io::Result<Offload> {
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+
+    fn input(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Two interfaces: the first is connected to something.
+fn networks() -> Machine {
+    let far = [2, 0, 0, 0, 0, 1];
+    let linked = Nic::new(Box::new(Silent(memory_file(b""))), far);
+    let nics = [linked, nothing::connect().unwrap()].map(VirtioNic::new);
+    let devices = nics.map(|nic| -> Box<dyn VirtioDevice> { Box::new(nic) });
+    let (guest, output) = (guest(0), memory_file(b""));
+    let requests: Arc<dyn Requests> = guest.clone();
+    let screen = super::tests::devices(&output).1;
+    let bus = PciBus::new(&requests, devices.into(), screen).unwrap();
+    Machine { guest, bus, output }
+}
+
+#[test]
+fn a_driver_learns_that_its_network_is_another_one() {
+    const STATUS: u32 = registers::DEVICE + 6;
+    let m = networks();
+    let links = || [0, 1].map(|device| m.read(device, STATUS, 2));
+    assert_eq!(links(), [1, 0]);
+    // It learns nothing of changes, and so the link stays up.
+    m.ready(0);
+    m.bus.links_changed();
+    assert_eq!((links(), m.guest.irqs()), ([1, 0], vec![]));
+    for device in [0, 1] {
+        m.negotiate(device, FEATURE_VERSION_1 | 1 << NET_STATUS);
+        m.write(device, common::DEVICE_STATUS, 1, 0xF);
+    }
+    m.bus.links_changed();
+    assert_eq!(m.guest.irqs(), [1, 2]);
+    assert_eq!(m.read(0, registers::DEVICE, 4), 0x0000_0002, "its address");
+    assert_eq!((links(), m.guest.irqs()), ([0, 0], vec![1]));
+    assert_eq!((links(), m.guest.irqs()), ([1, 0], vec![]));
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! A bus goes on from the state of another one as if nothing had happened.
 
 use super::*;
+use crate::devices::net::nothing;
+use crate::transport::virtio::VirtioNic;
 
 /// Memory that the Guest has, its rings included.
 const LIMIT: usize = (RING + 4 * RING_BYTES) as usize;
@@ -58,4 +60,39 @@ fn a_reset_queue_stays_reset() {
     rustix::io::write(after.input.as_ref().unwrap(), b"typed").unwrap();
     after.bus.handle_input(2).unwrap();
     assert!(driver.of(&after.guest).used().is_empty());
+}
+
+/// A Guest that goes on reads the address that its interface has now, whatever
+/// is in its memory.
+#[test]
+fn a_network_has_the_address_that_it_was_given() {
+    for formats in [&FORMATS_2_6_24, &FORMATS_2_6_25] {
+        let with = |last: u8, mtu: Option<u16>| {
+            let nic = nothing::connect().unwrap();
+            let nic = nic.with_mac([2, 0, 0, 0, 0, last]);
+            let nic = match mtu {
+                Some(mtu) => nic.with_mtu(mtu),
+                None => nic,
+            };
+            let screen = machine(false).bus.screen;
+            let guest = guest(2);
+            let devices: Vec<Box<dyn VirtioDevice>> =
+                vec![Box::new(VirtioNic::new(nic))];
+            let bus = VirtioBus::with(formats, guest.clone(), devices, screen);
+            (guest, bus.unwrap())
+        };
+        for mtu in [None, Some(9000)] {
+            let (guest, bus) = with(7, mtu);
+            let state = bus.state();
+            let page = guest.bytes(RAM, PAGE as usize);
+            let (after, bus) = with(9, mtu);
+            after.put(RAM, &page);
+            bus.restore(&state).unwrap();
+            let mut wanted = page;
+            let old = [2, 0, 0, 0, 0, 7];
+            let at = wanted.windows(6).position(|six| six == old).unwrap();
+            wanted[at + 5] = 9;
+            assert!(after.bytes(RAM, PAGE as usize) == wanted);
+        }
+    }
 }
