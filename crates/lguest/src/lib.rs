@@ -9,7 +9,8 @@
 //! [`debugger`] for GDB, [`explain`] for the end of a Guest, [`needs`] and
 //! [`doctor`] for what the machine offers, [`confine`] for the rights that the
 //! Launcher gives up before a Guest runs, [`machines`] for machines with a
-//! name, [`snapshot`] for guests in a folder, [`project`] for crates of guests.
+//! name, [`snapshot`] for guests in a folder, [`images`] for disks that guests
+//! start from, [`project`] for crates of guests.
 
 pub mod cli;
 pub mod confine;
@@ -19,6 +20,7 @@ pub mod devices;
 pub mod doctor;
 pub mod engine;
 pub mod explain;
+pub mod images;
 pub mod loader;
 mod lock;
 pub mod machine;

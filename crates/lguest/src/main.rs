@@ -12,7 +12,7 @@ use lguest::machine::{LaunchError, terminal};
 use lguest::machines::verbs::{self, Verb};
 use lguest::needs::{self, Allocator, Lack};
 use lguest::project::{self, ProjectError, Template};
-use lguest::{cli, doctor, machine};
+use lguest::{cli, doctor, images, machine};
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
@@ -42,6 +42,7 @@ fn carry_out(started: u64) -> ExitCode {
         }
         Ok(Task::Doctor { json }) => return examine(json),
         Ok(Task::Image { file, json }) => return describe(&file, json),
+        Ok(Task::Images(verb)) => return do_with_images(verb),
         Ok(Task::Completion(shell)) => return complete(shell),
         Ok(Task::Manual(dir)) => return manual(&dir),
         Ok(Task::Machines(verb)) => return do_with_machines(verb),
@@ -51,7 +52,7 @@ fn carry_out(started: u64) -> ExitCode {
         Err(UsageError::Words(error)) => error.exit(),
         Err(error) => {
             terminal::tell(&error.to_string());
-            return ExitCode::from(Outcome::Usage.code());
+            return ExitCode::from(error.outcome().code());
         }
     };
     end_of_run(machine::launch(&config, started))
@@ -110,6 +111,15 @@ fn complete(shell: Shell) -> ExitCode {
 /// Does something with machines that have a name.
 fn do_with_machines(verb: Verb) -> ExitCode {
     let outcome = verbs::run(verb).unwrap_or_else(|error| {
+        terminal::tell(&error.to_string());
+        error.outcome()
+    });
+    ExitCode::from(outcome.code())
+}
+
+/// Does something with images.
+fn do_with_images(verb: images::verbs::Verb) -> ExitCode {
+    let outcome = images::verbs::run(verb).unwrap_or_else(|error| {
         terminal::tell(&error.to_string());
         error.outcome()
     });

@@ -51,6 +51,8 @@ pub mod image;
 
 pub mod images;
 
+pub mod archives;
+
 pub mod mailbox;
 
 pub mod arguments;
@@ -140,6 +142,10 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "images",
         run: images::target,
+    },
+    Target {
+        name: "archives",
+        run: archives::target,
     },
     Target {
         name: "mailbox",

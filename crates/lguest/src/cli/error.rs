@@ -2,7 +2,9 @@
 //!
 //! Each message says what is wrong with which word, and what to write instead.
 
+use super::exit::Outcome;
 use crate::devices::share::LONGEST_TAG;
+use crate::images::ImageError;
 use crate::machines::settings::SettingsError;
 use crate::memory::MAX_RAM;
 use lg_abi::device::LGUEST_MAX_DEVICES;
@@ -14,6 +16,9 @@ pub enum UsageError {
     /// the stream to print it to and the exit code.
     #[error(transparent)]
     Words(#[from] clap::Error),
+    /// An image that cannot be used.
+    #[error(transparent)]
+    Image(#[from] ImageError),
     /// A text that is no size of memory.
     #[error("memory '{0}' is not a size: give megabytes (64) or a unit (64M)")]
     NotASize(String),
@@ -118,4 +123,15 @@ pub enum UsageError {
         /// Bytes that there is room for.
         most: usize,
     },
+}
+
+impl UsageError {
+    /// The outcome, which has the exit code. Clap has one of its own.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            Self::Image(error) => error.outcome(),
+            _ => Outcome::Usage,
+        }
+    }
 }

@@ -3,6 +3,7 @@
 //! Each form is a struct here. The comment of a field is its text in `--help`.
 //! Options that both forms have are in [`Common`].
 
+use super::images::Image;
 use super::limits::Limited;
 use super::machines::Machines;
 use super::values;
@@ -81,6 +82,7 @@ lguest [--verbose] [--sharenet=FILE|--tunnet=(IP|bridge:BR)|--block=FILE|\
        lguest run [--memory SIZE] [--kernel IMAGE] [OPTIONS] [FILE.toml]
        lguest restore DIR [OPTIONS]
        lguest image [--json] FILE
+       lguest image (build|ls|rm|inspect) ...
        lguest doctor [--json]
        lguest (ps|top|console|logs|stop|kill|pause|resume|wait|stats|inspect|rm|\
 send|snapshot|clone) ...
@@ -113,12 +115,13 @@ Exit status:
   0    guests can run here
   121  they cannot: the output says what is lacking, and the cure")]
     Doctor(Form),
-    /// Describe a kernel's file, and say whether it runs here
+    /// Describe a kernel's file, and say whether it runs here; or build, list,
+    /// inspect and remove images
     #[command(after_help = "\
 Exit status:
   0    it runs here
   120  it does not, or cannot be read: the last line says why")]
-    Image(ImageFile),
+    Image(Image),
     /// Print a script that completes the words of lguest in a shell
     #[command(after_help = "\
 Examples:
@@ -179,15 +182,6 @@ Example:
         #[arg(value_name = "DIR")]
         dir: PathBuf,
     },
-}
-
-#[derive(Debug, Args)]
-pub(super) struct ImageFile {
-    /// A vmlinux or bzImage
-    #[arg(value_name = "FILE")]
-    pub(super) file: PathBuf,
-    #[command(flatten)]
-    pub(super) form: Form,
 }
 
 /// The form in which a command prints what it found.
@@ -285,6 +279,14 @@ pub(super) struct Run {
     /// An initial ram disk
     #[arg(long, short, value_name = "FILE")]
     pub(super) initrd: Option<PathBuf>,
+    /// An image of 'lguest image build': its kernel, and its disk before those
+    /// of --disk. What the guest writes there is thrown away at the end
+    #[arg(long, value_name = "NAME")]
+    pub(super) image: Option<Name>,
+    /// Keep what the guest writes to the disk of the image by this name; the
+    /// next run with it goes on from there
+    #[arg(long, value_name = "NAME", requires = "image")]
+    pub(super) keep: Option<Name>,
     /// A disk, raw or qcow2; ',ro' makes it read-only, ',overlay=FILE' leaves
     /// it as it is and puts changes into the qcow2 image FILE, which is made if
     /// it does not exist, ',snapshot' throws changes away at the end, ',raw'

@@ -7,6 +7,7 @@
 //! words. This file turns them into a [`Config`] or another [`Task`], or into
 //! an error.
 
+use crate::images::Stored;
 use crate::machine::Restore;
 use crate::machine::config::{
     Config, DebuggerAt, DeviceConfig, Kernel, Limits, Named, Stats,
@@ -28,7 +29,7 @@ mod error;
 pub use error::UsageError;
 
 mod grammar;
-use grammar::{Cli, Command, Common, Form, Historic, ImageFile, Run};
+use grammar::{Cli, Command, Common, Form, Historic, Run};
 
 pub mod documents;
 
@@ -39,6 +40,8 @@ mod values;
 pub mod networks;
 
 mod machines;
+
+mod images;
 
 mod limits;
 
@@ -62,9 +65,15 @@ pub fn parse(
         (Some(Command::Doctor(Form { json })), _) => {
             return Ok(Task::Doctor { json });
         }
-        (Some(Command::Image(ImageFile { file, form })), _) => {
-            let json = form.json;
-            return Ok(Task::Image { file, json });
+        (Some(Command::Image(image)), _) => {
+            return Ok(match image.verb {
+                Some(verb) => Task::Images(verb.verb()),
+                None => Task::Image {
+                    // The grammar requires it.
+                    file: image.file.unwrap_or_default(),
+                    json: image.form.json,
+                },
+            });
         }
         (Some(Command::Restore(restore)), _) => {
             return Ok(Task::Restore(Box::new(restore.meaning()?)));
@@ -142,6 +151,8 @@ pub enum Task {
         /// As JSON, for a script.
         json: bool,
     },
+    /// Do this with images.
+    Images(crate::images::verbs::Verb),
     /// Print a script that completes words in this shell.
     Completion(Shell),
     /// Write the manual pages to this folder.
@@ -202,9 +213,15 @@ impl Historic {
 }
 
 impl Run {
-    fn config(self, matches: &ArgMatches) -> Result<Config, UsageError> {
+    fn config(mut self, matches: &ArgMatches) -> Result<Config, UsageError> {
         if !self.stray.is_empty() {
             return Err(guess::stray(&self.stray, self.kernel.is_some()));
+        }
+        let image = self.image.as_ref().map(Stored::find).transpose()?;
+        if let Some(image) = &image
+            && matches.value_source("memory") != Some(ValueSource::CommandLine)
+        {
+            self.memory.clone_from(&image.recipe.memory);
         }
         let named = self.named();
         let limits = self.limited.limits()?;
@@ -219,12 +236,20 @@ impl Run {
                 devices.push((place, networks::net(&text)?));
             }
         }
+        let mut devices = in_order(devices);
+        let mut words = self.append;
+        if let Some(image) = &image {
+            devices.insert(0, images::disk(image, self.keep.as_ref()));
+            words.insert(0, image.recipe.arguments.clone().into());
+        }
+        let own = image.map(|image| image.kernel());
+        let kernel = self.kernel.or(own);
         Ok(Config {
             memory: values::size(&self.memory)?,
-            kernel: self.kernel.map_or(Kernel::Embedded, Kernel::File),
+            kernel: kernel.map_or(Kernel::Embedded, Kernel::File),
             initrd: self.initrd,
-            devices: in_order(devices),
-            command_line: joined(&self.append),
+            devices,
+            command_line: joined(&words),
             named,
             limits,
             metrics: self.metrics,
@@ -252,6 +277,8 @@ impl Run {
             memory: Some(self.memory.clone()),
             kernel: self.kernel.as_ref().map(path),
             initrd: self.initrd.as_ref().map(path),
+            image: self.image.as_ref().map(ToString::to_string),
+            keep: self.keep.as_ref().map(ToString::to_string),
             disk: all(&self.disk),
             net: all(&self.net),
             share: all(&self.share),

@@ -40,6 +40,31 @@ pub(super) fn open_walls(names: &[String]) -> u32 {
     wall::ALL.iter().filter(named).map(|&(_, bit)| bit).sum()
 }
 
+/// The size of a disk: a number of megabytes, or one with a unit.
+pub(super) fn disk_size(text: &str) -> Result<u64, String> {
+    let wrong = || {
+        format!(
+            "'{text}' is no size of a disk: give 512M or 4G (at most 2047G)"
+        )
+    };
+    let (number, unit) = number_and_unit(text).ok_or_else(wrong)?;
+    let shift = match unit.to_ascii_lowercase().as_str() {
+        "" | "m" | "mb" | "mib" => 20,
+        "g" | "gb" | "gib" => 30,
+        _ => return Err(wrong()),
+    };
+    let bytes = number.saturating_mul(1 << shift);
+    match bytes {
+        SMALLEST_DISK..=LARGEST_DISK => Ok(bytes),
+        _ => Err(wrong()),
+    }
+}
+
+/// A file system of less has no room for its journal.
+const SMALLEST_DISK: u64 = 32 << 20;
+/// A disk has 32-bit numbers of sectors.
+const LARGEST_DISK: u64 = 2047 << 30;
+
 /// `64`, `64M`, `64MB`, `64MiB`, `65536K`, `1G`; a plain number is megabytes.
 pub(super) fn size(text: &str) -> Result<u32, UsageError> {
     let not_a_size = || UsageError::NotASize(text.into());

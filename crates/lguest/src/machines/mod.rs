@@ -9,6 +9,7 @@ mod name;
 pub use name::Name;
 
 mod printed;
+pub(crate) use printed::without_controls;
 
 pub(crate) mod metrics;
 

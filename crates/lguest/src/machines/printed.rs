@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 /// `json` with all control characters escaped, except ends of lines. It means
 /// the same: JSON leaves such characters only in strings.
-pub(super) fn without_controls(json: &str) -> String {
+pub(crate) fn without_controls(json: &str) -> String {
     let mut safe = String::with_capacity(json.len());
     for c in json.chars() {
         match c {

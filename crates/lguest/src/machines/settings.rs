@@ -28,6 +28,12 @@ pub struct Settings {
     /// The file of the initial ram disk.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub initrd: Option<String>,
+    /// The image, with its kernel and its disk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// The name of the changes to its disk that are kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep: Option<String>,
     /// Disks, in their order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[serde(deserialize_with = "one_or_more")]
@@ -91,11 +97,13 @@ pub struct Settings {
 }
 
 /// The names of all settings, in the order of the fields.
-pub const NAMES: [&str; 22] = [
+pub const NAMES: [&str; 24] = [
     "name",
     "memory",
     "kernel",
     "initrd",
+    "image",
+    "keep",
     "disk",
     "net",
     "share",

@@ -1,0 +1,395 @@
+//! Images of guests: built from folders and archives, and run.
+//!
+//! e2fsprogs says what is on the disks. The archives of strangers that are
+//! refused are in the unit tests of `lguest::images`.
+
+#![expect(clippy::unwrap_used, reason = "a test says what went wrong so")]
+
+mod support;
+
+use std::fs::Permissions;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+use support::{
+    Finished, PATIENCE, Running, Scratch, built_in, is_here, lguest, program,
+    run, skip, spare_user, tool,
+};
+
+/// A place for images that is removed at the end of the test.
+struct Place(Scratch);
+
+impl Place {
+    /// `None` if this machine cannot build images.
+    fn new(test: &str) -> Option<Self> {
+        if !is_here("mke2fs") || !is_here("debugfs") {
+            skip(test, "there is no mke2fs or no debugfs");
+            return None;
+        }
+        Some(Self(Scratch::new(test)))
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path(name)
+    }
+
+    fn image(&self, name: &str) -> PathBuf {
+        self.path("lguest/images").join(name)
+    }
+
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = lguest();
+        command.env("XDG_DATA_HOME", self.path("")).args(words);
+        command
+    }
+
+    fn run(&self, words: &[&str]) -> Finished {
+        run(&mut self.command(words), b"")
+    }
+
+    /// Builds an image with the built-in guest as its kernel.
+    fn build(&self, from: &Path, name: &str) -> Finished {
+        run(&mut self.build_command(from, name), b"")
+    }
+
+    fn build_command(&self, from: &Path, name: &str) -> Command {
+        let mut command = self.command(&["image", "build", name]);
+        command.arg("--from").arg(from);
+        command.arg("--kernel").arg(built_in());
+        command
+    }
+
+    /// What is in the place: hidden folders, too.
+    fn all(&self) -> Vec<String> {
+        let Ok(files) = self.path("lguest/images").read_dir() else {
+            return Vec::new();
+        };
+        let name = |file: std::fs::DirEntry| file.file_name().into_string();
+        let mut all: Vec<_> = files.flatten().flat_map(name).collect();
+        all.sort();
+        all
+    }
+
+    /// What `debugfs` answers about the disk of an image.
+    fn ask(&self, image: &str, command: &str) -> String {
+        let mut debugfs = tool("debugfs");
+        debugfs.arg("-R").arg(command);
+        debugfs.arg(self.image(image).join("disk.img"));
+        String::from_utf8_lossy(&debugfs.output().unwrap().stdout).into()
+    }
+
+    /// Checks the disk of an image.
+    fn check(&self, image: &str) {
+        let mut e2fsck = tool("e2fsck");
+        e2fsck.arg("-fn").arg(self.image(image).join("disk.img"));
+        let found = e2fsck.output().unwrap();
+        assert!(found.status.success(), "{found:?}");
+    }
+
+    /// A file on the disk: its mode, owner, group and kind.
+    fn stat(&self, image: &str, path: &str) -> String {
+        let all = self.ask(image, &format!("stat \"{path}\""));
+        let words = all.split_whitespace().collect::<Vec<_>>();
+        let after = |name: &str| {
+            let at = words.iter().position(|&word| word == name);
+            at.map_or("?", |at| words[at + 1])
+        };
+        let values = ["Type:", "Mode:", "User:", "Group:", "Links:"].map(after);
+        values.join(" ")
+    }
+}
+
+/// An archive with files of several owners, made by the program `tar`.
+fn archive(place: &Place) -> PathBuf {
+    let root = place.path("root");
+    for folder in ["bin", "etc", "dev", "odd name"] {
+        std::fs::create_dir_all(root.join(folder)).unwrap();
+    }
+    for (file, mode) in [
+        ("bin/sh", 0o4755),
+        ("etc/shadow", 0o000),
+        ("odd name/it's \"quoted\" <5> !#", 0o644),
+    ] {
+        std::fs::write(root.join(file), file).unwrap();
+        let mode = Permissions::from_mode(mode);
+        std::fs::set_permissions(root.join(file), mode).unwrap();
+    }
+    std::fs::hard_link(root.join("bin/sh"), root.join("bin/ash")).unwrap();
+    symlink("../bin/sh", root.join("etc/link")).unwrap();
+    let path = place.path("root.tar");
+    let mut tar = tool("tar");
+    tar.args(["--owner=0", "--group=42", "--mode=u+r", "-C"]);
+    tar.arg(&root).arg("-cf").arg(&path).arg(".");
+    assert!(tar.status().unwrap().success());
+    path
+}
+
+#[test]
+fn an_archive_becomes_a_disk_with_its_owners_and_modes() {
+    let Some(place) = Place::new("archive") else {
+        return;
+    };
+    let built = place.build(&archive(&place), "deb").ends_well(0);
+    assert!(built.stdout.contains("image 'deb'"), "{built:?}");
+    place.check("deb");
+    let stat = |path| place.stat("deb", path);
+    assert_eq!(stat("/bin/sh"), "regular 04755 0 42 2");
+    assert_eq!(stat("/etc/shadow"), "regular 0400 0 42 1");
+    let odd = "/odd name/it's \"\"quoted\"\" <5> !#";
+    let text = place.ask("deb", &format!("cat \"{odd}\""));
+    assert_eq!(text, "odd name/it's \"quoted\" <5> !#");
+    let link = place.ask("deb", "stat /etc/link");
+    assert!(link.contains("\"../bin/sh\""), "{link}");
+    // What a kernel needs and the archive lacks.
+    let console = place.ask("deb", "stat /dev/console");
+    assert!(console.contains("number: 05:01"), "{console}");
+    // Nobody writes to it any more.
+    let disk = place.image("deb").join("disk.img");
+    assert_eq!(disk.metadata().unwrap().mode() & 0o777, 0o400);
+    let mode = place.image("deb").metadata().unwrap().mode();
+    assert_eq!(mode & 0o777, 0o700);
+    let mut files: Vec<_> = place
+        .image("deb")
+        .read_dir()
+        .unwrap()
+        .map(|file| file.unwrap().file_name().into_string().unwrap())
+        .collect();
+    files.sort();
+    assert_eq!(files, ["disk.img", "image.toml", "kernel"]);
+}
+
+#[test]
+fn packed_archives_and_standard_input_are_read() {
+    let Some(place) = Place::new("packed") else {
+        return;
+    };
+    let plain = archive(&place);
+    let mut gzip = tool("gzip");
+    assert!(gzip.arg("-k").arg(&plain).status().unwrap().success());
+    place.build(&place.path("root.tar.gz"), "gz").ends_well(0);
+    let bytes = std::fs::read(&plain).unwrap();
+    let mut command = place.build_command(Path::new("-"), "stdin");
+    run(&mut command, &bytes).ends_well(0);
+    for image in ["gz", "stdin"] {
+        place.check(image);
+        assert_eq!(place.ask(image, "cat /bin/ash"), "bin/sh");
+    }
+    assert_eq!(place.all(), ["gz", "stdin"]);
+}
+
+#[test]
+fn a_user_without_rights_builds_from_a_folder() {
+    let test = "folder";
+    let Some(place) = Place::new(test) else {
+        return;
+    };
+    if !rustix::process::geteuid().is_root() || !is_here("setpriv") {
+        return skip(test, "not root, or there is no setpriv");
+    }
+    let root = place.path("root");
+    std::fs::create_dir_all(root.join("bin")).unwrap();
+    std::fs::write(root.join("bin/sh"), "sh").unwrap();
+    std::fs::write(root.join("bin/other"), "other").unwrap();
+    symlink("/etc/passwd", root.join("bin/link")).unwrap();
+    let mut mkfifo = tool("mkfifo");
+    assert!(mkfifo.arg(root.join("pipe")).status().unwrap().success());
+    let user = spare_user();
+    for path in [place.path(""), root.clone(), root.join("bin/sh")] {
+        std::os::unix::fs::chown(path, Some(user), Some(user)).unwrap();
+    }
+    let copied = place.0.lguest("command");
+    let kernel = place.0.program("kernel", &built_in());
+    let mut command = tool("setpriv");
+    let user = user.to_string();
+    command.args(["--reuid", &user, "--regid", &user, "--clear-groups"]);
+    command.args(["--bounding-set=-all", "--inh-caps=-all"]);
+    command.env("XDG_DATA_HOME", place.path(""));
+    command
+        .arg(copied)
+        .args(["image", "build", "mine", "--from"]);
+    command.arg(&root).arg("--kernel").arg(kernel);
+    let built = run(&mut command, b"");
+    assert_eq!(built.code(), 0, "{built:?}");
+    place.check("mine");
+    // Files of the user who builds are root's in the image.
+    let all = place.ask("mine", "ls -l /bin");
+    for name in ["sh", "other", "link"] {
+        let line = all.lines().find(|line| line.ends_with(name)).unwrap();
+        let words: Vec<_> = line.split_whitespace().collect();
+        assert_eq!(words[3..5], ["0", "0"], "{line}");
+    }
+    let link = place.ask("mine", "stat /bin/link");
+    assert!(link.contains("\"/etc/passwd\""), "{link}");
+    let pipe = place.ask("mine", "stat /pipe");
+    assert!(pipe.contains("FIFO"), "{pipe}");
+}
+
+#[test]
+fn images_are_listed_inspected_run_and_removed() {
+    let Some(place) = Place::new("life") else {
+        return;
+    };
+    place.build(&archive(&place), "web").ends_well(0);
+    let list = place.run(&["image", "ls"]).ends_well(0);
+    assert!(list.stdout.contains("web"), "{list:?}");
+    let shown = place
+        .run(&["image", "inspect", "web", "--json"])
+        .ends_well(0);
+    let json: serde_json::Value = serde_json::from_str(&shown.stdout).unwrap();
+    assert_eq!(json["name"], "web");
+    assert_eq!(json["warm"], false);
+    assert!(json["files"].as_u64().unwrap() > 5);
+    let lines = place.run(&["image", "inspect", "web"]).ends_well(0);
+    assert!(lines.stdout.contains("arguments"), "{lines:?}");
+    let before = std::fs::read(place.image("web").join("disk.img")).unwrap();
+    // The first disk of the guest is the image.
+    let mut words = vec!["run", "--image", "web", "--append", "quiet"];
+    let mut boot = place.command(&words);
+    let booted = run(&mut boot, b"help\npoweroff\n");
+    assert_eq!(booted.code(), 0, "{booted:?}");
+    words.extend(["--keep", "work"]);
+    let mut kept = place.command(&words);
+    assert_eq!(run(&mut kept, b"poweroff\n").code(), 0);
+    assert!(place.image("web").join("kept-work.qcow2").exists());
+    let after = std::fs::read(place.image("web").join("disk.img")).unwrap();
+    assert!(before == after, "the disk has changed");
+    let refused = place.run(&["image", "rm", "web"]);
+    assert_eq!(refused.code(), 126);
+    assert!(refused.stderr.contains("work"), "{refused:?}");
+    place.run(&["image", "rm", "--force", "web"]).ends_well(0);
+    assert_eq!(place.all(), [""; 0]);
+    let gone = place.run(&["run", "--image", "web"]);
+    assert_eq!(gone.code(), 127);
+    assert!(gone.stderr.contains("lguest image ls"), "{gone:?}");
+}
+
+#[test]
+fn a_wrong_build_says_why_and_leaves_nothing() {
+    let Some(place) = Place::new("wrong") else {
+        return;
+    };
+    let tar = archive(&place);
+    let text = place.0.file("text", b"no archive");
+    let empty = place.path("empty");
+    std::fs::create_dir(&empty).unwrap();
+    let path = |path: &Path| path.to_str().unwrap().to_owned();
+    let (tar, text) = (path(&tar), path(&text));
+    let (empty, absent) = (path(&empty), path(&place.path("absent")));
+    let kernel = path(&built_in());
+    for (from, kernel, name, code, part) in [
+        (&*text, &*kernel, "a", 120, "no tar archive"),
+        (&*absent, &kernel, "a", 120, "cannot be read"),
+        (&*empty, &kernel, "a", 120, "no files"),
+        (&*tar, &text, "a", 120, "kernel"),
+        (&*tar, &kernel, "../a", 2, "a name has"),
+        (&*tar, &kernel, ".a", 2, "a name has"),
+    ] {
+        let words = ["image", "build", "--from", from, "--kernel", kernel];
+        let wrong = place.run(&[&words[..], &[name]].concat());
+        assert_eq!(wrong.code(), code, "{wrong:?}");
+        assert!(wrong.stderr.contains(part), "{part}: {wrong:?}");
+    }
+    let none = place.run(&["image", "build", "--from", &tar, "a"]);
+    assert!(none.stderr.contains("--kernel FILE"), "{none:?}");
+    assert_eq!(place.all(), [""; 0]);
+    // The disk is too small for the files.
+    let zeros = vec![1; 30 << 20];
+    std::fs::write(place.path("root/big"), zeros).unwrap();
+    let root = path(&place.path("root"));
+    let words = ["image", "build", "a", "--from", &root, "--kernel", &kernel];
+    let full = place.run(&[&words[..], &["--size", "32M"]].concat());
+    assert_eq!(full.code(), 120, "{full:?}");
+    assert!(full.stderr.contains("larger --size"), "{full:?}");
+    assert_eq!(place.all(), [""; 0]);
+}
+
+/// A build that waits for the rest of its archive.
+fn waiting(place: &Place, name: &str) -> Running {
+    let mut running =
+        Running::start(&mut place.build_command(Path::new("-"), name));
+    running.type_in(&[b'x'; 16]);
+    let hidden = place.image(&format!(".{name}.new"));
+    let deadline = Instant::now() + PATIENCE;
+    while !hidden.join("archive").exists() {
+        assert!(Instant::now() < deadline, "it does not begin");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    running
+}
+
+#[test]
+fn a_build_that_is_ended_leaves_nothing() {
+    let Some(place) = Place::new("ended") else {
+        return;
+    };
+    let running = waiting(&place, "web");
+    running.signal(libc::SIGTERM);
+    assert_eq!(running.finish().code(), 128 + libc::SIGTERM);
+    assert_eq!(place.all(), [""; 0]);
+    let running = waiting(&place, "web");
+    running.signal(libc::SIGKILL);
+    assert_eq!(running.finish().signal(), Some(libc::SIGKILL));
+    assert_eq!(place.all(), [".web.new"]);
+    // The next command removes what it has left.
+    place.run(&["image", "ls"]).ends_well(0);
+    assert_eq!(place.all(), [""; 0]);
+}
+
+#[test]
+fn the_second_build_of_a_name_is_told_to_wait() {
+    let Some(place) = Place::new("second") else {
+        return;
+    };
+    let tar = archive(&place);
+    let first = waiting(&place, "web");
+    let second = place.build(&tar, "web");
+    assert_eq!(second.code(), 126);
+    assert!(second.stderr.contains("another command"), "{second:?}");
+    place.build(&tar, "other").ends_well(0);
+    drop(first);
+    place.build(&tar, "web").ends_well(0);
+    let again = place.build(&tar, "web");
+    assert_eq!(again.code(), 126);
+    assert!(again.stderr.contains("--replace"), "{again:?}");
+    let mut replace = place.build_command(&tar, "web");
+    run(replace.arg("--replace"), b"").ends_well(0);
+    assert_eq!(place.all(), ["other", "web"]);
+}
+
+#[test]
+fn without_the_tools_the_message_has_the_cure() {
+    let scratch = Scratch::new("tools");
+    if !rustix::process::geteuid().is_root() {
+        return skip("tools", "not root: no other root folder");
+    }
+    let root = scratch.path("root");
+    std::fs::create_dir_all(root.join("bin")).unwrap();
+    std::fs::write(root.join("bin/sh"), "sh").unwrap();
+    // An empty root folder with nothing but the command.
+    let jail = scratch.path("jail");
+    std::fs::create_dir(&jail).unwrap();
+    for (from, to) in [(lguest_path(), "lguest"), (built_in(), "kernel")] {
+        let mut copy = tool("cp");
+        copy.arg(from).arg(jail.join(to));
+        assert!(copy.status().unwrap().success());
+    }
+    std::fs::rename(root, jail.join("root")).unwrap();
+    let mut command = program("chroot");
+    command
+        .arg(&jail)
+        .arg("/lguest")
+        .env("XDG_DATA_HOME", "/data");
+    command.args(["image", "build", "web", "--from", "/root"]);
+    command.args(["--kernel", "/kernel"]);
+    let lacks = run(&mut command, b"");
+    assert_eq!(lacks.code(), 121, "{lacks:?}");
+    assert!(
+        lacks.stderr.contains("apt-get install e2fsprogs"),
+        "{lacks:?}"
+    );
+}
+
+fn lguest_path() -> PathBuf {
+    env!("CARGO_BIN_EXE_lguest").into()
+}
