@@ -12,17 +12,19 @@ use lguest::images::{Contents, Tree, ext4, unpacked};
 
 /// The most bytes of contents.
 const MOST: u64 = 1 << 20;
-/// The commands that are known, and their words.
-const COMMANDS: [(&[u8], usize); 9] = [
-    (b"cd ", 8000),
-    (b"mkdir ", 8000),
-    (b"write ", 8000),
-    (b"symlink ", 8000),
-    (b"mknod ", 8000),
-    (b"sif ", 8000),
-    (b"rm ", 8000),
-    (b"ln ", 8000),
-    (b"ea_set ", 8000),
+/// The longest line that the tool reads whole.
+const LONGEST: usize = 8000;
+/// The commands that are known.
+const COMMANDS: [&[u8]; 9] = [
+    b"cd ",
+    b"mkdir ",
+    b"write ",
+    b"symlink ",
+    b"mknod ",
+    b"sif ",
+    b"rm ",
+    b"ln ",
+    b"ea_set ",
 ];
 
 /// Builds from one archive.
@@ -65,10 +67,8 @@ pub fn target(data: &[u8]) {
     }
     assert!(contents.bytes() <= MOST, "more than there is room for");
     for line in commands.split(|&byte| byte == b'\n') {
-        let ours = |(begin, most): &(&[u8], usize)| {
-            line.starts_with(begin) && line.len() <= *most
-        };
-        let known = line.is_empty() || COMMANDS.iter().any(ours);
+        let ours = COMMANDS.iter().any(|begin| line.starts_with(begin));
+        let known = line.is_empty() || (ours && line.len() <= LONGEST);
         assert!(known, "{:?}", String::from_utf8_lossy(line));
         let quotes = line.iter().filter(|&&byte| byte == b'"').count();
         assert!(quotes % 2 == 0 && !line.contains(&b'\r'));
@@ -112,7 +112,7 @@ fn invented(input: &mut Input) -> Vec<u8> {
     let entries = input.byte() % 16;
     for _ in 0..entries {
         let kinds = b"0000555512223467LKxgS\0";
-        let kind = kinds[input.below(kinds.len() as u32) as usize];
+        let kind = kinds[usize::from(input.byte()) % kinds.len()];
         let (name, target) = (name(input), name(input));
         let data = {
             let len = usize::from(input.byte());

@@ -224,12 +224,10 @@ impl Files<'_> {
             mode: u16::try_from(stat.st_mode & 0o7777).unwrap_or(0),
             user,
             group,
-            time: u32::try_from(
-                i64::try_from(stat.st_mtime)
-                    .unwrap_or(0)
-                    .clamp(0, i64::from(i32::MAX)),
-            )
-            .unwrap_or(0),
+            // A guest of 32 bits has times until 2038.
+            time: u32::try_from(stat.st_mtime)
+                .unwrap_or(0)
+                .min(i32::MAX.unsigned_abs()),
         }
     }
 

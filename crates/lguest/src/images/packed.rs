@@ -1,7 +1,7 @@
 //! Unpacks archives and layers.
 //!
-//! Their first bytes say how they are packed. Images are packed by gzip or zstd:
-//! other formats, and the sizes of their dictionaries, are not needed.
+//! Their first bytes say how they are packed. Images are packed by gzip or
+//! zstd: other formats, and the sizes of their dictionaries, are not needed.
 
 use crate::loader::Compression;
 use flate2::bufread::MultiGzDecoder;

@@ -323,12 +323,10 @@ impl Tree {
     /// The node that `names` lead to. All links are followed.
     fn find(&self, names: &[&[u8]]) -> Result<Option<Id>, Refusal> {
         let mut walk = Walk::new(names);
-        loop {
-            match walk.step(self)? {
-                Step::Arrived => return Ok(walk.here.last().copied()),
-                Step::Absent(_) => return Ok(None),
-            }
-        }
+        Ok(match walk.step(self)? {
+            Step::Arrived => walk.here.last().copied(),
+            Step::Absent(_) => None,
+        })
     }
 
     /// The folder that `names` lead to. Folders that are not there are made.
