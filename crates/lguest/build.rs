@@ -31,6 +31,8 @@ fn main() {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it"));
     let kit = kit(&crates);
     std::fs::write(out.join("kit.rs"), kit).expect("OUT_DIR is there");
+    let course = course(&crates);
+    std::fs::write(out.join("course.rs"), course).expect("OUT_DIR is there");
     if env::var_os("CARGO_CFG_FUZZING").is_some() {
         // A fuzzer starts no processes, so it does not need the program.
         std::fs::write(out.join("lg-view"), []).expect("OUT_DIR is there");
@@ -69,16 +71,37 @@ fn kit(crates: &Path) -> String {
         println!("cargo:rerun-if-changed={}", crates.join(part).display());
         files_below(&crates.join(part), &mut files);
     }
+    list(crates, files, |text| {
+        let lines = text.lines();
+        let kept = lines.filter(|line| !line.starts_with("workspace ="));
+        kept.map(|line| format!("{line}\n")).collect()
+    })
+}
+
+/// The files of the course's guests in the same form. The pages of text are
+/// left out, because their links lead into the tree.
+fn course(crates: &Path) -> String {
+    let folder = crates.join("../docs/course");
+    println!("cargo:rerun-if-changed={}", folder.display());
+    let mut files = Vec::new();
+    files_below(&folder, &mut files);
+    files.retain(|file| file.extension().is_none_or(|end| end != "md"));
+    list(&folder, files, |text| text.replace("../../crates/", "kit/"))
+}
+
+/// Files below `folder` as an array of Rust: names and texts, as `change`
+/// returns them.
+fn list(
+    folder: &Path,
+    mut files: Vec<PathBuf>,
+    change: impl Fn(&str) -> String,
+) -> String {
     files.sort();
     let mut list = "&[\n".to_owned();
     for file in files {
-        let name = file.strip_prefix(crates).expect("it is below");
+        let name = file.strip_prefix(folder).expect("it is below");
         let text = std::fs::read_to_string(&file).expect("it is text");
-        let lines = text.lines();
-        let text: Vec<&str> = lines
-            .filter(|line| !line.starts_with("workspace ="))
-            .collect();
-        let text = text.join("\n") + "\n";
+        let text = change(&text);
         list += &format!("({:?}, {text:?}),\n", name.display().to_string());
     }
     list + "]\n"

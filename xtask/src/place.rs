@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 pub(crate) const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// Every workspace in the tree: its name and its manifest.
-pub(crate) const WORKSPACES: [(&str, &str); 4] = [
+pub(crate) const WORKSPACES: [(&str, &str); 5] = [
     ("main workspace", "Cargo.toml"),
     ("view", "crates/lg-view/Cargo.toml"),
     ("guests", "guests/Cargo.toml"),
+    ("course", "docs/course/Cargo.toml"),
     ("fuzz", "fuzz/Cargo.toml"),
 ];
 

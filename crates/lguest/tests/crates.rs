@@ -9,6 +9,7 @@ mod support;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use support::{
@@ -253,6 +254,123 @@ fn failures_are_reported_as_cargos_own(scratch: &Scratch) {
         "{}",
         said(&listed)
     );
+}
+
+/// What the guest of each lesson is run with (its words, its input), and what
+/// it prints then.
+const LESSONS: &[(&str, &[&str], &str, &str)] = &[
+    ("01-mark", &[], "", "Hello, I am a kernel."),
+    (
+        "02-memory",
+        &["a", "b=c"],
+        "",
+        "My command line is \"a b=c\".",
+    ),
+    ("03-traps", &[], "", "I have answered 3 traps."),
+    (
+        "04-pages",
+        &[],
+        "",
+        "100 pages are written to: 100 page faults.",
+    ),
+    (
+        "05-interrupts",
+        &[],
+        "",
+        "The timer has interrupted me 2 times.",
+    ),
+    ("06-heap", &["10"], "", "Prime 10 is 29."),
+    ("07-shell", &[], "echo \"a  b\" c\nexit\n", "a  b c"),
+    (
+        "08-disk",
+        &["add", "A cow"],
+        "",
+        "0: Buy milk\r\n1: A cow\r\n",
+    ),
+    ("09-network", &["say", "hello"], "", "answers: re: hello"),
+    ("10-programs", &[], "", "work: Exit(64), Counts { calls: 1,"),
+];
+
+#[test]
+fn lessons_run_and_exercises_fail_until_they_are_solved() {
+    let test = "lessons_run_and_exercises_fail_until_they_are_solved";
+    let Some(rustc) = compiler(test) else { return };
+    let scratch = Scratch::new("course");
+    let place = new(&scratch, "course", "course", &rustc);
+    fail_and_be_solved(&place);
+    let built = cargo(&place, &["build", "--workspace"]);
+    assert!(built.status.success(), "{}", said(&built));
+    // The lesson on networks has a second guest.
+    let folder = place.join("09-network");
+    private_file(&folder.join("lan"));
+    let mut command = apart(lguest());
+    command.current_dir(&folder);
+    command.env("CARGO_MANIFEST_DIR", &folder).arg("runner");
+    command.arg(scratch.path("target").join(LISTENER));
+    let listener = Running::start(command.arg("listen"));
+    listener.wait_for("and listen.");
+    for &(lesson, words, input, printed) in LESSONS {
+        let output = run_lesson(&place, lesson, words, input);
+        let text = said(&output);
+        assert!(text.contains(printed), "{lesson}: {text}");
+        assert!(output.status.success(), "{lesson}: {text}");
+    }
+    listener.wait_for("says: hello");
+    listener.signal(libc::SIGTERM);
+    assert_eq!(listener.finish().code(), 143);
+}
+
+/// Runs the tests of all lessons: only those of exercises fail. Then puts the
+/// solutions in their places, and runs these again.
+fn fail_and_be_solved(place: &Path) {
+    let count = |text: &str, part: &str| text.matches(part).count();
+    // What the copy is locked to is what the tree is.
+    let words = ["test", "--locked", "--no-fail-fast", "--test", "lesson"];
+    let words = [&words[..], &["--test", "exercise"]].concat();
+    let text = said(&cargo(place, &words));
+    assert!(!text.contains("\nwarning: "), "{text}");
+    assert_eq!(count(&text, "test result: ok."), LESSONS.len(), "{text}");
+    assert_eq!(count(&text, "\n    `-p lesson"), LESSONS.len(), "{text}");
+    for &(lesson, ..) in LESSONS {
+        let folder = place.join(lesson);
+        let solution = folder.join("solution/exercise.rs");
+        fs::copy(solution, folder.join("src/exercise.rs")).unwrap();
+    }
+    let solved = cargo(place, &["test", "--test", "exercise"]);
+    let text = said(&solved);
+    assert!(solved.status.success(), "{text}");
+    assert!(!text.contains("\nwarning: "), "{text}");
+    assert_eq!(count(&text, "test result: ok."), LESSONS.len(), "{text}");
+}
+
+/// The guest of the lesson on networks, below the target folder.
+const LISTENER: &str = "i686-unknown-linux-gnu/debug/lesson09";
+
+/// Makes the file of a network.
+fn private_file(path: &Path) {
+    let mut options = fs::OpenOptions::new();
+    let file = options.write(true).create(true).mode(0o600).open(path);
+    file.unwrap().set_len(4096).unwrap();
+}
+
+/// Runs the guest of a lesson as a reader does.
+fn run_lesson(
+    place: &Path,
+    lesson: &str,
+    words: &[&str],
+    input: &str,
+) -> Output {
+    let mut command = apart(program("cargo"));
+    command.current_dir(place.join(lesson)).args(["run", "--"]);
+    command.args(words).stdin(Stdio::piped());
+    command.env("CARGO_TARGET_DIR", place.with_file_name("target"));
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut typed = child.stdin.take().unwrap();
+    typed.write_all(input.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    drop(typed);
+    output
 }
 
 #[test]

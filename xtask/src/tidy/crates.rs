@@ -44,6 +44,11 @@ const TESTS_MAY: &[(&str, &[&str])] =
 const GUESTS: &str = "/guests/";
 const GUESTS_MAY: &[&str] = &["lg-abi", "lg-guest", "lg-user"];
 
+/// A guest of the course is one below this folder. It may use those that made
+/// what later ones need, too.
+const COURSE: &str = "/docs/course/";
+const COURSE_MAY: &[&str] = &["lg-guest", "lesson01", "lesson02", "lesson03"];
+
 const LICENCE: &str = "MIT OR Apache-2.0";
 
 /// Uses among our crates that the architecture does not allow.
@@ -56,6 +61,9 @@ pub(super) fn arrows(tree: &Tree) -> Vec<String> {
             Some((_, may)) => *may,
             None if text(&package, "manifest_path").contains(GUESTS) => {
                 GUESTS_MAY
+            }
+            None if text(&package, "manifest_path").contains(COURSE) => {
+                COURSE_MAY
             }
             None => {
                 found.push(format!(

@@ -8,6 +8,7 @@ mod prose;
 mod tree;
 
 mod circles;
+mod course;
 mod crates;
 mod documents;
 mod glossary;
@@ -67,6 +68,10 @@ const CHECKS: &[Check] = &[
     Check {
         name: "documents name only things that exist",
         find: documents::names,
+    },
+    Check {
+        name: "lessons of the course are complete and quote their sources",
+        find: course::lessons,
     },
     Check {
         name: "every promise names its test",

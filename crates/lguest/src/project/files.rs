@@ -1,4 +1,4 @@
-//! What a new crate is made of: the guest kit, and the templates.
+//! What a new crate is made of: the guest kit, the templates, and the course.
 //!
 //! All of it is part of this program, so that `lguest new` needs no network for
 //! it, and the kit speaks the interface that this program has.
@@ -13,6 +13,10 @@ pub(super) const TARGET: &str = "i686-unknown-linux-gnu";
 pub(super) const KIT: &[(&str, &str)] =
     include!(concat!(env!("OUT_DIR"), "/kit.rs"));
 
+/// The files of the course: a workspace, in the same form.
+pub(super) const COURSE: &[(&str, &str)] =
+    include!(concat!(env!("OUT_DIR"), "/course.rs"));
+
 /// What a new crate is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Template {
@@ -26,6 +30,8 @@ pub enum Template {
     Http,
     /// Two programs in user mode, which the timer gives turns
     Scheduler,
+    /// The guests of the course in docs/course: a folder for each lesson
+    Course,
 }
 
 /// A file of a template, by its name in the new crate and in the tree.
@@ -71,6 +77,8 @@ impl Template {
         match self {
             Self::Hello => files!("hello": "src/main.rs", "tests/guest.rs"),
             Self::Shell => files!("shell": "src/main.rs", "tests/guest.rs"),
+            // It is no single crate.
+            Self::Course => &[],
             Self::Test => {
                 files!("test": "src/lib.rs", "src/main.rs", "tests/guest.rs")
             }
@@ -92,7 +100,11 @@ impl Template {
     /// The features of the kit that it uses.
     pub(super) const fn features(self) -> &'static str {
         match self {
-            Self::Hello | Self::Shell | Self::Test | Self::Scheduler => "",
+            Self::Hello
+            | Self::Shell
+            | Self::Test
+            | Self::Scheduler
+            | Self::Course => "",
             Self::Http => ", features = [\"smoltcp\"]",
         }
     }
@@ -100,7 +112,7 @@ impl Template {
     /// What its manifest has beside that of the others.
     pub(super) const fn dependencies(self) -> &'static str {
         match self {
-            Self::Hello | Self::Shell => "",
+            Self::Hello | Self::Shell | Self::Course => "",
             Self::Http => {
                 "# TCP/IP.\nsmoltcp = { version = \"0.12\", default-features = \
                  false, features = [\"alloc\", \"medium-ethernet\", \

@@ -4,7 +4,9 @@
 //! rest. Then all files are written.
 
 use super::error::ProjectError;
-use super::files::{CONFIG, KIT, KIT_MANIFEST, LOCK, MANIFEST, Template};
+use super::files::{
+    CONFIG, COURSE, KIT, KIT_MANIFEST, LOCK, MANIFEST, Template,
+};
 use super::toolchain::{self, Toolchain};
 use std::env;
 use std::fs;
@@ -44,23 +46,44 @@ pub fn make(
     }
     let toolchain = toolchain::find(say)?;
     let config = config(&toolchain)?;
-    let library = name.replace('-', "_");
     for &(file, text) in KIT {
         write(place, &format!("kit/{file}"), text)?;
     }
     let kit = KIT_MANIFEST.replace("VERSION", env!("CARGO_PKG_VERSION"));
     write(place, "kit/Cargo.toml", &kit)?;
-    write(place, "Cargo.toml", &manifest(&name, template))?;
-    write(place, "Cargo.lock", LOCK)?;
     write(place, ".cargo/config.toml", &config)?;
     write(place, ".gitignore", "/target\n")?;
+    let what = match template {
+        Template::Course => {
+            for &(file, text) in COURSE {
+                write(place, file, text)?;
+            }
+            "has the course: go to the folder of a lesson"
+        }
+        _ => {
+            write_crate(place, &name, template)?;
+            "is a crate of a guest: go there"
+        }
+    };
+    say(&format!(
+        "{} {what}, and say 'cargo run' or 'cargo test'",
+        place.display()
+    ));
+    Ok(())
+}
+
+/// Writes the files of a crate that are its own.
+fn write_crate(
+    place: &Path,
+    name: &str,
+    template: Template,
+) -> Result<(), ProjectError> {
+    write(place, "Cargo.toml", &manifest(name, template))?;
+    write(place, "Cargo.lock", LOCK)?;
+    let library = name.replace('-', "_");
     for &(file, text) in template.files() {
         write(place, file, &text.replace("LIBRARY", &library))?;
     }
-    say(&format!(
-        "{} is a crate of a guest: go there, and say 'cargo run' or 'cargo test'",
-        place.display()
-    ));
     Ok(())
 }
 
@@ -180,5 +203,8 @@ mod tests {
             let leads_out = text.contains("../");
             assert!(!(is_manifest && leads_out), "{name}: a path of this tree");
         }
+        let course = COURSE.iter().find(|file| file.0 == "Cargo.toml");
+        let course = course.unwrap().1;
+        assert!(course.contains("\"kit/lg-guest\"") && !course.contains("../"));
     }
 }

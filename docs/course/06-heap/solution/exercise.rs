@@ -1,0 +1,55 @@
+//! Exercise 6: a heap that takes memory back.
+//!
+//! It keeps a list of *holes*: ranges of addresses that are free. Two holes
+//! that meet are one hole. Otherwise the memory would fall into pieces that
+//! are too small for anything.
+
+use alloc::vec::Vec;
+use core::ops::Range;
+
+/// A heap, by its holes.
+pub struct Holes {
+    /// In the order of their addresses. None is empty, and no two meet.
+    holes: Vec<Range<u32>>,
+}
+
+impl Holes {
+    /// A heap with the memory from `start` up to `end`.
+    pub fn new(start: u32, end: u32) -> Self {
+        let mut holes = Vec::new();
+        holes.push(start..end);
+        Self { holes }
+    }
+
+    /// Takes `size` bytes from the first hole that has them, at its beginning.
+    /// Returns their address.
+    pub fn take(&mut self, size: u32) -> Option<u32> {
+        let fits = |hole: &Range<u32>| hole.end - hole.start >= size;
+        let at = self.holes.iter().position(fits)?;
+        let hole = &mut self.holes[at];
+        let start = hole.start;
+        hole.start += size;
+        if hole.start == hole.end {
+            self.holes.remove(at);
+        }
+        Some(start)
+    }
+
+    /// Gives `size` bytes at `start` back.
+    pub fn give(&mut self, start: u32, size: u32) {
+        let end = start + size;
+        let at = self.holes.partition_point(|hole| hole.start < start);
+        self.holes.insert(at, start..end);
+        if self.holes.get(at + 1).is_some_and(|next| next.start == end) {
+            self.holes[at].end = self.holes.remove(at + 1).end;
+        }
+        if at > 0 && self.holes[at - 1].end == start {
+            self.holes[at - 1].end = self.holes.remove(at).end;
+        }
+    }
+
+    /// The holes.
+    pub fn all(&self) -> &[Range<u32>] {
+        &self.holes
+    }
+}
