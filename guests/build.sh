@@ -93,15 +93,31 @@ if [ "$mode" = --lint ]; then
     export CLIPPY_CONF_DIR=$top
     packages+=(-p lg-guest --locked --release --target "$target")
     cargo check "${packages[@]}"
+    (cd "$top" && cargo check --locked --release --target "$target" -p lg-agent)
     unset RUSTC_WORKSPACE_WRAPPER
     export RUSTDOC=${driver%clippy-driver}rustdoc
     exec cargo doc --no-deps --document-private-items "${packages[@]}"
 fi
 cargo build --locked --release --target "$target" "${packages[@]}"
 
+# The agent is a Linux program of the main workspace, without a C library.
+flags=(
+    -Clinker="$linker" -Clinker-flavor=ld.lld
+    -Clink-arg=--gc-sections -Clink-arg=--build-id=none
+    -Clink-arg=--strip-all -Clink-arg=-zmax-page-size=4096
+    -Cdefault-linker-libraries=no
+    -Ctarget-feature=+crt-static
+    -Crelocation-model=static
+    -Cforce-unwind-tables=no
+    --remap-path-prefix="$top"=
+)
+encoded=$(printf '%s\x1f' "${flags[@]}")
+export CARGO_ENCODED_RUSTFLAGS=${encoded%?}
+(cd "$top" && cargo build --locked --release --target "$target" -p lg-agent)
+
 mkdir -p built
 status=0
-for guest in $kept; do
+for guest in $kept lg-agent; do
     image=target/$target/release/$guest
     if [ "$mode" = --check ]; then
         if cmp "$image" "built/$guest"; then

@@ -10,8 +10,10 @@
 //! [`doctor`] for what the machine offers, [`confine`] for the rights that the
 //! Launcher gives up before a Guest runs, [`machines`] for machines with a
 //! name, [`snapshot`] for guests in a folder, [`images`] for disks that guests
-//! start from, [`project`] for crates of guests.
+//! start from, [`agent`] for the program that runs commands in them,
+//! [`project`] for crates of guests.
 
+pub mod agent;
 pub mod cli;
 pub mod confine;
 mod credentials;

@@ -13,6 +13,7 @@ use std::process::Command;
 const ARROWS: &[(&str, &[&str])] = &[
     ("lg-abi", &[]),
     ("lg-exec", &[]),
+    ("lg-agent", &["lg-exec"]),
     ("lg-memory", &[]),
     ("lg-seccomp", &[]),
     ("lg-wire", &["lg-abi"]),
