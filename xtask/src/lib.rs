@@ -12,6 +12,7 @@ mod family;
 pub mod fuzz;
 mod place;
 pub mod program;
+pub mod soak;
 pub mod steps;
 pub mod tally;
 pub mod tidy;
@@ -35,6 +36,9 @@ names the targets, or runs some of them
 costs, natively and in guests
   dist [FOLDER]           \
 make what is given to others
+  soak snapshots [OPTION...]
+                          \
+moves a machine again and again by a snapshot
   help                    this text
 ";
 
@@ -49,6 +53,7 @@ pub fn main() -> ExitCode {
         ["bench", ref rest @ ..] => bench::main(rest),
         ["dist", ref rest @ ..] => dist::main(rest),
         ["fuzz", ref rest @ ..] => fuzz::main(rest),
+        ["soak", ref rest @ ..] => soak::main(rest),
         ["help" | "--help" | "-h"] => {
             print!("{HELP}\nsteps of ci:\n{}", steps::listing());
             ExitCode::SUCCESS

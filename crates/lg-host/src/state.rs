@@ -33,6 +33,7 @@ use lg_abi::segment::{
 };
 use lg_abi::shared::IDT_ENTRIES;
 use lg_wire::counters::Counters;
+use lg_wire::moved::Moved;
 use lg_wire::state::{Head, MAX_VIEWS, ViewSetup, Wire};
 use lg_wire::turns;
 
@@ -208,6 +209,8 @@ pub struct Vm {
     pub deadline: Cell<u64>,
     /// When to try again to deliver an interrupt; 0 = never.
     pub retry_at: Cell<u64>,
+    /// How its clocks differ from those here.
+    pub moved: Cell<Moved>,
     /// The handler that the last trap or interrupt went to.
     pub last_handler: Cell<u32>,
     /// What is known of patches, beside the ledger.
@@ -282,6 +285,12 @@ impl Vm {
     pub fn resume(&self, setup: &ViewSetup) {
         self.limit.set(setup.limit);
         self.slow_paths.set(setup.slow_paths);
+        self.moved.set(setup.moved);
+        for at in [&self.deadline, &self.retry_at] {
+            if at.get() != 0 {
+                at.set(setup.moved.deadline(at.get()));
+            }
+        }
         for view in &self.views {
             view.last_use.set(0);
             view.flush.set(0);
@@ -379,6 +388,9 @@ mod tests {
         // It has these still.
         assert_eq!(vm.regs.eip.get(), 0xC010_0000);
         assert_eq!((vm.deadline.get(), vm.halted.get()), (77, 1));
+        setup.moved.later = -7;
+        vm.resume(&setup);
+        assert_eq!((vm.deadline.get(), vm.retry_at.get()), (70, 0));
         let irqs = vm.wire.irqs.load(Ordering::SeqCst);
         assert_eq!(irqs, 1 << (LGUEST_IRQS - 1));
         // And the first look around asks the clock.

@@ -10,6 +10,7 @@ use core::cell::UnsafeCell;
 use core::mem::offset_of;
 use lg_abi::gen3::pci::MAX_DEVICES;
 use lg_host::state::{FpuState, Registers};
+use lg_wire::moved::Moved;
 use lg_wire::spawn::MAX_SHARED_PAGES;
 use lg_wire::state::ViewSetup;
 
@@ -45,6 +46,11 @@ static SETUP: TheSetup = TheSetup(UnsafeCell::new(ViewSetup {
     shared_pages: 0,
     shared_pfns: [0; MAX_SHARED_PAGES],
     resumed: 0,
+    moved: Moved {
+        tsc_khz: 0,
+        tsc_at_zero: 0,
+        later: 0,
+    },
     user_processes: 0,
     slow_paths: 0,
     guestid: 0,

@@ -284,11 +284,18 @@ fn find_segments() -> Result<(), i32> {
 fn deny() -> Result<(), i32> {
     const PR_SET_DUMPABLE: usize = 4;
     const PR_SET_NO_NEW_PRIVS: usize = 38;
+    const PR_SET_TSC: usize = 26;
+    const PR_TSC_SIGSEGV: usize = 2;
     die_with_parent()?;
     // SAFETY: switches of this process.
     unsafe { call(nr::PRCTL, [PR_SET_DUMPABLE, 0, 0, 0, 0, 0]) }?;
     // SAFETY: as above.
     unsafe { call(nr::PRCTL, [PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0]) }?;
+    if setup().moved.tsc_khz != 0 {
+        // The Guest's `rdtsc` faults, and so would ours: there is none.
+        // SAFETY: as above.
+        unsafe { call(nr::PRCTL, [PR_SET_TSC, PR_TSC_SIGSEGV, 0, 0, 0, 0]) }?;
+    }
     Ok(())
 }
 

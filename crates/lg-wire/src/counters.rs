@@ -150,6 +150,8 @@ counters! {
     segment_loads;
     /// CPUID carried out for the Guest.
     cpuids;
+    /// Reads of the time-stamp counter that the Host has carried out.
+    counter_reads;
     /// `in` and `out` carried out or stepped over.
     port_io;
     /// Accesses to registers of devices on the PCI bus.

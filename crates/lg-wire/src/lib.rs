@@ -30,6 +30,8 @@ pub mod state;
 pub mod debug;
 pub mod last;
 pub mod mailbox;
+
+pub mod moved;
 pub mod turns;
 
 pub mod outbox;

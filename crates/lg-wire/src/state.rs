@@ -12,6 +12,7 @@
 use crate::counters::Counters;
 use crate::last::Last;
 use crate::mailbox::Mailbox;
+use crate::moved::Moved;
 use crate::spawn::MAX_SHARED_PAGES;
 use core::cell::Cell;
 use core::sync::atomic::{AtomicU32, AtomicU64};
@@ -20,7 +21,7 @@ use lg_abi::page::{PAGE_SHIFT, PAGE_SIZE};
 
 /// The number of this layout. It changes when a field is added, moved or gets
 /// another meaning; a test compares the layout with it.
-pub const VERSION: u32 = 12;
+pub const VERSION: u32 = 13;
 
 /// Page directories that can have a view of their own at the same time.
 pub const MAX_VIEWS: usize = 32;
@@ -103,6 +104,8 @@ pub struct ViewSetup {
     /// 1 = the state is that of a Guest that has run before, from
     /// [`HOSTS_PART`] on.
     pub resumed: u32,
+    /// How the clocks of such a Guest differ from those here.
+    pub moved: Moved,
     /// 1 = user code runs in user processes.
     pub user_processes: u32,
     /// Paths that must not be taken: bits of [`fast_path`](crate::fast_path).
@@ -241,6 +244,7 @@ mod tests {
                 offset_of!(ViewSetup, user_processes),
             ),
             ("setup: resumed", offset_of!(ViewSetup, resumed)),
+            ("setup: moved", offset_of!(ViewSetup, moved)),
             ("setup: start", offset_of!(ViewSetup, start)),
             ("setup: devices", offset_of!(ViewSetup, devices)),
             ("tsc_khz", offset_of!(Wire, tsc_khz)),

@@ -14,7 +14,7 @@ use lguest::engine::{EngineState, Requests, Scripted};
 use lguest::machines::settings::Settings;
 use lguest::memory::GuestMemory;
 use lguest::snapshot::checksum;
-use lguest::snapshot::manifest::{FORMAT, Manifest, Still};
+use lguest::snapshot::manifest::{Clocks, FORMAT, Manifest, Still};
 use lguest::snapshot::pages::{PAGE, Pages};
 use lguest::transport::Transport;
 use lguest::transport::virtio::{
@@ -94,6 +94,13 @@ fn good(machine: &Machine, pci: bool) -> Manifest {
             lguest: "0.1.0".into(),
             view: 1,
             boot: "a boot".into(),
+            processor: "a processor".into(),
+            clocks: Clocks {
+                counter: 1,
+                moved: false,
+                monotonic: 1,
+                wall: 1,
+            },
             settings: Settings::default(),
             built_in: true,
             ram: RAM,

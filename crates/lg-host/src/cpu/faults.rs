@@ -160,6 +160,10 @@ impl Host<'_> {
                 self.vm.counters.cpuids.count();
                 return Ok(());
             }
+            if self.read_counter(code) {
+                self.vm.counters.counter_reads.count();
+                return Ok(());
+            }
             if self.fix_data_segments() {
                 self.vm.counters.segment_fixes.count();
                 if !user {

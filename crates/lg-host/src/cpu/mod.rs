@@ -15,6 +15,7 @@ pub(crate) mod branch;
 pub mod instruction;
 pub(crate) mod segment_load;
 
+mod counter;
 pub mod cpuid;
 pub mod debug;
 pub mod device_access;

@@ -5,6 +5,7 @@ use crate::testing::Machine;
 use lg_abi::gen2::device::{TYPE_CONSOLE, TYPE_RANDOM};
 use lg_abi::gen3::registers;
 use lg_abi::known::Known;
+use lg_wire::moved::Moved;
 use lg_wire::spawn::MAX_SHARED_PAGES;
 
 /// Where the console's range of memory is.
@@ -29,6 +30,7 @@ pub(crate) fn setup() -> ViewSetup {
         shared_pages: 0,
         shared_pfns: [0; MAX_SHARED_PAGES],
         resumed: 0,
+        moved: Moved::default(),
         user_processes: 0,
         slow_paths: 0,
         guestid: 0,

@@ -8,8 +8,9 @@
 
 #![expect(unsafe_code, reason = "rdtsc, cpuid, and clocks of processes")]
 
+use lg_wire::moved::Moment;
 use rustix::process::Pid;
-use std::arch::x86_64::{__cpuid, _rdtsc};
+use std::arch::x86_64::{__cpuid, __cpuid_count, _rdtsc};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -46,6 +47,59 @@ pub(super) fn tsc_khz() -> u32 {
     let nanos = (last.at - first.at).as_nanos();
     let ticks = u128::from(last.tsc.wrapping_sub(first.tsc));
     u32::try_from(ticks * 1_000_000 / nanos).unwrap_or(0)
+}
+
+/// This point in time, by all clocks at nearly the same time.
+#[must_use]
+pub fn moment() -> Moment {
+    // SAFETY: every x86-64 has it, and Linux lets processes use it.
+    let tsc = || unsafe { _rdtsc() };
+    let clock = |which| {
+        let now = read_clock(which).unwrap_or_default();
+        u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
+    };
+    let tries = (0..8).map(|_| {
+        let before = tsc();
+        let monotonic = clock(libc::CLOCK_MONOTONIC);
+        let took = tsc().wrapping_sub(before);
+        (took, before.wrapping_add(took / 2), monotonic)
+    });
+    let closest = tries.min_by_key(|&(took, ..)| took);
+    let (_, counter, monotonic) = closest.unwrap_or_default();
+    Moment {
+        counter,
+        monotonic,
+        wall: clock(libc::CLOCK_REALTIME),
+    }
+}
+
+/// What a Guest can see of the processor and may rely on, as text.
+#[must_use]
+pub fn processor() -> String {
+    const STEPPING: u32 = 0xF;
+    /// Bits that the kernel sets while it runs: `OSXSAVE` and `OSPKE`.
+    const OSXSAVE: u32 = 1 << 27;
+    const OSPKE: u32 = 1 << 4;
+    let leaf = __cpuid_count;
+    let (vendor, first, seventh) = (leaf(0, 0), leaf(1, 0), leaf(7, 0));
+    let (more, state, compact) =
+        (leaf(0x8000_0001, 0), leaf(0xD, 0), leaf(0xD, 1));
+    let words = [
+        vendor.ebx,
+        vendor.edx,
+        vendor.ecx,
+        first.eax & !STEPPING,
+        first.ecx & !OSXSAVE,
+        first.edx,
+        seventh.ebx,
+        seventh.ecx & !OSPKE,
+        seventh.edx,
+        more.ecx,
+        more.edx,
+        state.ecx,
+        compact.eax,
+    ];
+    words.map(|word| format!("{word:08x}")).join(" ")
 }
 
 /// Whether the counter runs at one speed at all times (Intel SDM volume 3,

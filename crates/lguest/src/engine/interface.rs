@@ -14,6 +14,7 @@ use lg_abi::known::Known;
 use lg_abi::page::Format;
 use lg_abi::request::Initialize;
 use lg_wire::last::LastWords;
+use lg_wire::moved::Moved;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -178,6 +179,8 @@ pub struct Setup {
     /// Then `request`, `interface`, `paging`, `boot_parameters` and `guest_id`
     /// have no effect.
     pub resumed: Option<Resumed>,
+    /// How the clocks of such a Guest differ from those here.
+    pub moved: Moved,
 }
 
 impl From<Initialize> for Setup {
@@ -193,6 +196,7 @@ impl From<Initialize> for Setup {
             shared_pages: Vec::new(),
             pci: Vec::new(),
             resumed: None,
+            moved: Moved::default(),
         }
     }
 }

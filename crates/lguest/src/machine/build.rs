@@ -18,6 +18,7 @@ use crate::transport::Transport;
 use lg_abi::known::Known;
 use lg_abi::page::Format;
 use lg_abi::request::Initialize;
+use lg_wire::moved::Moved;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -34,6 +35,8 @@ pub(super) struct Built {
     pub(super) paging: Format,
     /// It goes on from a snapshot.
     pub(super) goes_on: bool,
+    /// How its clocks differ from those here.
+    pub(super) moved: Moved,
 }
 
 /// The parts that a Guest is built from.
@@ -107,6 +110,7 @@ pub(super) fn build(
         interface,
         paging,
         goes_on: false,
+        moved: Moved::default(),
     })
 }
 
@@ -138,6 +142,7 @@ fn go_on(
     let bus = devices.on_bus(&guest, screen)?;
     // Devices describe themselves in memory when they get their place.
     saved.fill(guest.memory())?;
+    let moved = saved.moved();
     let restored = bus.restore(&state);
     restored.map_err(|error| saved.does_not_fit(error))?;
     guest.initialize(Setup {
@@ -146,6 +151,7 @@ fn go_on(
         interface,
         pci,
         resumed: Some(saved.resumed()?),
+        moved,
         ..Setup::from(start)
     })?;
     bus.links_changed();
@@ -157,6 +163,7 @@ fn go_on(
         // The Host knows it.
         paging: Format::default(),
         goes_on: true,
+        moved,
     })
 }
 

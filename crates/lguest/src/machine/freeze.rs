@@ -8,13 +8,14 @@ use super::build::Built;
 use super::config::{Config, DeviceConfig, Kernel};
 use super::open::Kept;
 use super::quiet::{Quiet, Silence};
-use crate::engine::{Engine, Hold, Isolation, view_program};
+use crate::engine::{Engine, Hold, Isolation, clock, view_program};
 use crate::machines::protocol::{FILES_MOST, Frozen};
 use crate::machines::settings::Settings;
-use crate::snapshot::manifest::Still;
+use crate::snapshot::manifest::{Clocks, Still};
 use crate::snapshot::{DiskPlace, Placed, Way, checksum, this_boot};
 use crate::transport::Transport;
 use lg_abi::known::Known;
+use lg_wire::moved::Moved;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -52,6 +53,7 @@ pub(super) struct Snapshots {
     /// Why there can be none.
     refused: Option<String>,
     boot: String,
+    moved: Moved,
     /// Its devices, in their order.
     order: Vec<Placed>,
     disks: Vec<DiskPlace>,
@@ -82,6 +84,7 @@ impl Snapshots {
             quiet: Arc::clone(quiet),
             refused: refused(config, built.interface, &disks, disk_files.len()),
             boot,
+            moved: built.moved,
             order,
             disks,
             disk_files,
@@ -119,6 +122,8 @@ impl Snapshots {
             lguest: env!("CARGO_PKG_VERSION").into(),
             view: checksum(view_program()),
             boot: self.boot.clone(),
+            processor: clock::processor(),
+            clocks: Clocks::now(&self.moved),
             settings: settings.clone(),
             built_in: self.built_in,
             ram: memory.ram(),

@@ -67,6 +67,13 @@ pub fn restore(
     saved.goes_on_here()?;
     let config = config(restore, &saved)?;
     tell_unconnected(restore, &saved);
+    if saved.has_moved() {
+        terminal::tell(
+            "the snapshot is of another boot or machine: lguest tells the guest \
+             its time-stamp counter here, and programs that read it often are \
+             slower",
+        );
+    }
     launch_from(&config, Some(saved), started)
 }
 

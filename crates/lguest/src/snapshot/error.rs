@@ -58,15 +58,14 @@ pub enum SnapshotError {
         /// The version of that build.
         version: String,
     },
-    /// It was taken in another boot of the machine.
+    /// It was taken on a machine with another processor.
     #[error(
-        "snapshot {}: it was taken before this machine was started, or on \
-         another machine, whose time-stamp counter the guest knows: its clock \
-         would jump; restore it where it was taken, before that machine \
-         restarts",
+        "snapshot {}: it was taken on a machine with another processor, and \
+         the guest may use instructions that are not here: restore it on a \
+         machine with the same processor",
         path.display()
     )]
-    OtherBoot {
+    OtherProcessor {
         /// The folder.
         path: PathBuf,
     },

@@ -6,11 +6,12 @@
 use super::disks::SavedDisk;
 use super::pages::{PAGE, Pages};
 use super::{DiskPlace, Placed, checksum};
-use crate::engine::EngineState;
+use crate::engine::{EngineState, clock};
 use crate::machines::settings::Settings;
 use crate::memory::MAX_RAM;
 use crate::transport::TransportState;
 use lg_abi::known::Known;
+use lg_wire::moved::{Moment, Moved};
 use lg_wire::state::{COPIES_SIZE, STATE_SIZE};
 use serde::{Deserialize, Serialize};
 
@@ -40,6 +41,10 @@ pub struct Still {
     pub view: u64,
     /// The boot of the machine it runs on.
     pub boot: String,
+    /// The processor of that machine.
+    pub processor: String,
+    /// When it stood still.
+    pub clocks: Clocks,
     /// What the machine was started with.
     pub settings: Settings,
     /// Whether its Guest is the built-in one.
@@ -62,6 +67,55 @@ pub struct Still {
     pub engine: EngineState,
     /// The states of all devices.
     pub devices: TransportState,
+}
+
+/// When a Guest stood still, by all clocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Clocks {
+    /// The Guest's time-stamp counter.
+    pub counter: u64,
+    /// Whether it was not that of the processor.
+    pub moved: bool,
+    /// Nanoseconds on the monotonic clock of that boot.
+    pub monotonic: u64,
+    /// Nanoseconds since 1970.
+    pub wall: u64,
+}
+
+impl Clocks {
+    /// Now, for a Guest whose clocks are `moved`.
+    #[must_use]
+    pub fn now(moved: &Moved) -> Self {
+        let now = clock::moment();
+        let told = moved.tsc_khz != 0;
+        Self {
+            counter: match told {
+                true => moved.counter_at(now.monotonic),
+                false => now.counter,
+            },
+            moved: told,
+            monotonic: now.monotonic,
+            wall: now.wall,
+        }
+    }
+
+    /// How the clocks of a Guest that stood still then differ from those here,
+    /// where the boot is the same one, or another.
+    #[must_use]
+    pub fn until_now(&self, same_boot: bool, tsc_khz: u32) -> Moved {
+        if same_boot && !self.moved {
+            return Moved::default();
+        }
+        let then = Moment {
+            counter: self.counter,
+            monotonic: self.monotonic,
+            wall: self.wall,
+        };
+        // A Guest without a frequency does not use it as a clock.
+        let khz = if tsc_khz == 0 { 1_000_000 } else { tsc_khz };
+        Moved::between(then, clock::moment(), !same_boot, khz.into())
+    }
 }
 
 /// A manifest.

@@ -9,10 +9,11 @@ use super::pages::Pages;
 use super::{Interface, Placed, SnapshotError, checksum, this_boot};
 use crate::devices::RestoreError;
 use crate::engine::{
-    ALL_COPIES, HOST_AT, HOST_SIZE, Isolation, Resumed, view_program,
+    ALL_COPIES, HOST_AT, HOST_SIZE, Isolation, Resumed, clock, view_program,
 };
 use crate::machine::config::{DeviceConfig, DiskConfig, ShareConfig};
 use crate::memory::GuestMemory;
+use lg_wire::moved::Moved;
 use rustix::fs::{FileType, Mode, OFlags};
 use std::fs::File;
 use std::io::{self, Read};
@@ -32,6 +33,8 @@ pub struct Saved {
     folder: PathBuf,
     /// Its manifest, checked.
     pub manifest: Manifest,
+    /// It was taken in this boot.
+    same_boot: bool,
     memory: File,
     state: File,
     copies: File,
@@ -76,7 +79,10 @@ impl Saved {
             let what = format!("{name} has {bytes} bytes instead of {wanted}");
             Err(damaged(what))
         };
+        let boot = this_boot();
+        let same_boot = !boot.is_empty() && manifest.machine.boot == boot;
         Ok(Self {
+            same_boot,
             memory: open(MEMORY, &manifest.memory)?,
             state: open(STATE, &manifest.state)?,
             copies: open(COPIES, &manifest.copies)?,
@@ -90,7 +96,7 @@ impl Saved {
     ///
     /// # Errors
     ///
-    /// [`SnapshotError::OtherBuild`], [`SnapshotError::OtherBoot`].
+    /// [`SnapshotError::OtherBuild`], [`SnapshotError::OtherProcessor`].
     pub fn goes_on_here(&self) -> Result<(), SnapshotError> {
         let machine = &self.manifest.machine;
         let path = || self.folder.clone();
@@ -101,11 +107,24 @@ impl Saved {
                 version,
             });
         }
-        let boot = this_boot();
-        if boot.is_empty() || machine.boot != boot {
-            return Err(SnapshotError::OtherBoot { path: path() });
+        if !self.same_boot && machine.processor != clock::processor() {
+            return Err(SnapshotError::OtherProcessor { path: path() });
         }
         Ok(())
+    }
+
+    /// How the clocks of its Guest differ from those here.
+    #[must_use]
+    pub fn moved(&self) -> Moved {
+        let machine = &self.manifest.machine;
+        let khz = machine.engine.tsc_khz;
+        machine.clocks.until_now(self.same_boot, khz)
+    }
+
+    /// Whether its Guest does not read the processor's time-stamp counter here.
+    #[must_use]
+    pub fn has_moved(&self) -> bool {
+        !self.same_boot || self.manifest.machine.clocks.moved
     }
 
     /// Its devices, for a machine that goes on: disks as of [`Self::disks`],

@@ -479,6 +479,87 @@ fn a_network_is_joined_anew() {
     assert!(place.is_empty());
 }
 
+/// Makes a snapshot one of another boot, or also of another processor.
+fn from_elsewhere(folder: &Path, field: &str) {
+    let path = folder.join("manifest.json");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let field = format!("\"{field}\":\"");
+    let (before, rest) = text.split_once(&field).unwrap();
+    let (_, rest) = rest.split_once('"').unwrap();
+    let text = format!("{before}{field}another\"{rest}");
+    let sum = lguest::snapshot::checksum(text.as_bytes());
+    std::fs::write(path, text).unwrap();
+    std::fs::write(folder.join("manifest.sum"), format!("{sum:016x}")).unwrap();
+}
+
+/// The seconds since its boot that a guest tells.
+fn uptime(place: &Place, name: &str) -> f64 {
+    let before = printed(place, name).matches("\nup ").count();
+    place.done(&format!("send {name} uptime"));
+    let start = Instant::now();
+    loop {
+        let said = printed(place, name).replace('\r', "");
+        let line = said.split("\nup ").nth(before + 1);
+        if let Some((line, _)) = line.and_then(|line| line.split_once('\n')) {
+            let word = line.split_whitespace().next().unwrap();
+            return word.parse::<f64>().unwrap() / 1e3;
+        }
+        assert!(start.elapsed() < PATIENCE, "{said}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Where the processor's time-stamp counter is not the guest's, lguest tells
+/// the guest its own, and its clock goes on.
+#[test]
+fn a_guest_of_another_boot_goes_on_with_its_own_counter() {
+    let place = Place::new("elsewhere");
+    let scratch = Scratch::new("elsewhere-files");
+    let later = LATER[0].of(&built_in(), &scratch);
+    let later = format!("--kernel {}", later.display());
+    let folder = scratch.path("saved");
+    let saved = folder.display();
+    let take = format!("snapshot web {saved}");
+    let restore = format!("restore {saved} --name web --detach");
+    for kernel in ["", &later] {
+        for isolation in ["guest", "user"] {
+            let options = format!("{kernel} --isolation {isolation}");
+            place.start_with("web", &options);
+            let then = (Instant::now(), uptime(&place, "web"));
+            place.done(&take);
+            place.done("kill web");
+            from_elsewhere(&folder, "boot");
+            for _ in 0..2 {
+                let end = place.run(&restore);
+                assert_eq!(end.code(), 0, "{end:?}");
+                assert!(end.stderr.contains("another boot"), "{end:?}");
+                // It reads its clock when it has run a program, too.
+                let mut program = place.command("send web");
+                program.arg("run primes 100000");
+                assert_eq!(run(&mut program, b"").code(), 0);
+                place.wait_for("web", "result ");
+                let now = uptime(&place, "web");
+                let least = now - then.1;
+                let most = then.0.elapsed().as_secs_f64() + 0.1;
+                assert!((0.0..most).contains(&least), "{options}: {least}");
+                // It told its counter; so did the one before it.
+                let said = place.done("stats web");
+                assert!(said.contains("counter_reads"), "{said}");
+                place.done(&take);
+                place.done("kill web");
+            }
+        }
+    }
+    let said = place.done(&format!("snapshot check {saved}"));
+    assert!(said.contains("lguest tells the guest its time"), "{said}");
+    from_elsewhere(&folder, "boot");
+    from_elsewhere(&folder, "processor");
+    let said = place.fails(120, &restore);
+    assert!(said.contains("another processor"), "{said}");
+    place.done("rm --all");
+    assert!(place.is_empty());
+}
+
 /// A restored guest gets a folder for its share only from the user.
 #[test]
 fn a_share_is_given_anew() {

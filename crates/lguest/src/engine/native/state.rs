@@ -74,6 +74,7 @@ impl Shared {
         self.wire().setup.set(ViewSetup {
             limit,
             resumed: u32::from(guest.resumed.is_some()),
+            moved: guest.moved,
             shared_pages: u32::try_from(pages.len()).expect("a bus is small"),
             shared_pfns,
             user_processes: u32::from(guest.isolation == Isolation::User),

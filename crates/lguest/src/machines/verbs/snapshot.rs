@@ -131,6 +131,11 @@ pub(super) fn check(folder: &Path) -> Result<Outcome, MachineError> {
     line(
         "here",
         match saved.goes_on_here() {
+            Ok(()) if saved.has_moved() => {
+                "it can be restored; lguest tells the guest its time-stamp \
+                 counter here"
+                    .into()
+            }
             Ok(()) => "it can be restored".into(),
             Err(error) => error.to_string(),
         },

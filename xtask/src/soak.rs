@@ -1,0 +1,316 @@
+//! `cargo xtask soak snapshots`: a machine that is moved again and again.
+//!
+//! A machine runs under a load. Every 200 ms it is written into a snapshot,
+//! killed, and restored. Each restored machine has to answer on its console,
+//! and nothing in its output may look like damage. At the end the sizes of the
+//! first and the last snapshots are compared.
+
+use crate::place;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, ExitStatus};
+use std::time::{Duration, Instant};
+
+const HELP: &str = "\
+usage: cargo xtask soak snapshots [--minutes N] [--every MS] [--prompt TEXT]
+                                  [--load LINE] [--again LINE] [-- OPTION...]
+
+  --minutes N    how long (10)
+  --every MS     how long each machine runs before it is moved (200)
+  --prompt TEXT  what the guest prints when it takes commands ('lguest> ')
+  --load LINE    is typed once, and goes on in the background
+  --again LINE   is typed in each round ('run primes 200000' without options)
+  -- OPTION...   options of 'lguest run': a kernel, an initial ram disk, disks
+                 (the built-in guest)
+
+LGUEST names the program; without it, target has to have a release build.";
+
+/// The name of the machine.
+const NAME: &str = "soak";
+
+/// How long the answer of a machine may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What no output of a guest without damage has.
+const DAMAGE: [&str; 9] = [
+    "Oops",
+    "BUG",
+    "panic",
+    "Call Trace",
+    "Call trace",
+    "WRONG",
+    "wrong",
+    "rror:",
+    "corrupt",
+];
+
+/// What the command line says.
+#[derive(Debug, PartialEq, Eq)]
+struct Options {
+    time: Duration,
+    every: Duration,
+    prompt: String,
+    load: Option<String>,
+    again: Option<String>,
+    machine: Vec<String>,
+}
+
+impl Options {
+    fn read(words: &[&str]) -> Option<Self> {
+        let mut options = Self {
+            time: Duration::from_secs(600),
+            every: Duration::from_millis(200),
+            prompt: "lguest> ".into(),
+            load: None,
+            again: None,
+            machine: Vec::new(),
+        };
+        let mut words = words.iter().copied();
+        while let Some(word) = words.next() {
+            if word == "--" {
+                options.machine = words.by_ref().map(str::to_owned).collect();
+                break;
+            }
+            let value = words.next()?;
+            match word {
+                "--minutes" => {
+                    let minutes: u64 = value.parse().ok()?;
+                    options.time = Duration::from_secs(minutes * 60);
+                }
+                "--every" => {
+                    let milliseconds = value.parse().ok()?;
+                    options.every = Duration::from_millis(milliseconds);
+                }
+                "--prompt" => options.prompt = value.to_owned(),
+                "--load" => options.load = Some(value.to_owned()),
+                "--again" => options.again = Some(value.to_owned()),
+                _ => return None,
+            }
+        }
+        if options.machine.is_empty() && options.again.is_none() {
+            options.again = Some("run primes 200000".into());
+        }
+        Some(options)
+    }
+}
+
+/// Runs the command. `words` are those behind `soak`.
+pub fn main(words: &[&str]) -> ExitCode {
+    let options = match words.split_first() {
+        Some((&"snapshots", rest)) => Options::read(rest),
+        _ => None,
+    };
+    let Some(options) = options else {
+        eprintln!("{HELP}");
+        return ExitCode::from(2);
+    };
+    let soak = match Soak::prepare() {
+        Ok(soak) => soak,
+        Err(error) => {
+            eprintln!("xtask: the soak cannot begin: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match soak.run(&options) {
+        Ok(report) => {
+            println!("{report}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("xtask: {error}");
+            eprintln!("xtask: the last snapshot is {}", soak.saved.display());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Where the machine and its snapshot are.
+struct Soak {
+    lguest: PathBuf,
+    place: PathBuf,
+    saved: PathBuf,
+}
+
+impl Soak {
+    fn prepare() -> std::io::Result<Self> {
+        let root = place::root();
+        let named = std::env::var_os("LGUEST").map(PathBuf::from);
+        let folder = root.join("target/soak");
+        let place = folder.join(format!("machines-{}", std::process::id()));
+        std::fs::create_dir_all(&place)?;
+        let lguest = named.unwrap_or_else(|| place::release(&root));
+        Ok(Self {
+            lguest: std::fs::canonicalize(lguest)?,
+            place,
+            saved: folder.join("snapshot"),
+        })
+    }
+
+    /// The command, with the machines of this soak.
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(&self.lguest);
+        command.args(words).env("XDG_RUNTIME_DIR", &self.place);
+        command
+    }
+
+    /// Runs a command that has to succeed. Returns its output.
+    fn done(&self, words: &[&str]) -> Result<String, String> {
+        let output = self.command(words).output();
+        let output = output.map_err(|error| error.to_string())?;
+        let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let what = words.join(" ");
+        check(output.status, &what, &said(&output.stderr))?;
+        Ok(said(&output.stdout))
+    }
+
+    fn run(&self, options: &Options) -> Result<String, String> {
+        let mut words = vec!["run", "--name", NAME, "--replace", "--detach"];
+        words.extend(["--until", &options.prompt]);
+        words.extend(options.machine.iter().map(String::as_str));
+        self.done(&words)?;
+        if let Some(load) = &options.load {
+            self.done(&["send", NAME, load])?;
+        }
+        let saved = self.saved.display().to_string();
+        let (start, mut rounds) = (Instant::now(), 0_u32);
+        let mut sizes = Vec::new();
+        let mut stood = Duration::ZERO;
+        let (mut result, mut moved) = (None, Duration::ZERO);
+        while start.elapsed() < options.time {
+            std::thread::sleep(options.every);
+            self.look(&mut result)?;
+            let begun = Instant::now();
+            let said = self.done(&["snapshot", NAME, &saved])?;
+            sizes.push(figure(&said, ": ", " MiB"));
+            stood += Duration::from_secs_f64(
+                figure(&said, "stood still for ", " ms") / 1e3,
+            );
+            self.done(&["kill", NAME])?;
+            self.done(&["restore", &saved, "--name", NAME, "--detach"])?;
+            moved += begun.elapsed();
+            rounds += 1;
+            self.answers(options, rounds, &mut result)?;
+        }
+        self.look(&mut result)?;
+        self.done(&["kill", NAME])?;
+        self.done(&["rm", "--all"])?;
+        let some = sizes.len().div_ceil(10);
+        let mean = |sizes: &[f64]| {
+            let number = u32::try_from(sizes.len()).unwrap_or(1).max(1);
+            sizes.iter().sum::<f64>() / f64::from(number)
+        };
+        let times = rounds.max(1);
+        Ok(format!(
+            "{rounds} snapshots and restores in {:.0} s, nothing wrong; \
+             the guest stood {:.1} ms for a snapshot, a move took {:.0} ms; \
+             {:.1} MiB in the first tenth of them, {:.1} MiB in the last",
+            start.elapsed().as_secs_f64(),
+            (stood / times).as_secs_f64() * 1e3,
+            (moved / times).as_secs_f64() * 1e3,
+            mean(&sizes[..some]),
+            mean(&sizes[sizes.len() - some..]),
+        ))
+    }
+
+    /// The restored machine takes a command, and carries it out.
+    fn answers(
+        &self,
+        options: &Options,
+        round: u32,
+        result: &mut Option<String>,
+    ) -> Result<(), String> {
+        if let Some(again) = &options.again {
+            self.done(&["send", NAME, again])?;
+        }
+        let line = format!("echo round{round}is right");
+        self.done(&["send", NAME, &line])?;
+        let wanted = format!("\nround{round}is right");
+        let start = Instant::now();
+        while !self.look(result)?.contains(&wanted) {
+            if start.elapsed() > PATIENCE {
+                return Err(format!("no answer in round {round}"));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+
+    /// Looks at what the machine has printed, and returns it. A program that
+    /// prints a result always has the same one.
+    fn look(&self, result: &mut Option<String>) -> Result<String, String> {
+        let said = self.done(&["logs", NAME])?.replace('\r', "");
+        if let Some(word) = DAMAGE.iter().find(|&&word| said.contains(word)) {
+            return Err(format!("the guest has printed '{word}':\n{said}"));
+        }
+        let results = said.lines().filter(|line| line.starts_with("result "));
+        for line in results {
+            // Behind the result is the time that it took.
+            let own = line.split_whitespace().take(2).collect::<Vec<_>>();
+            let own = own.join(" ");
+            let first = result.get_or_insert_with(|| own.clone());
+            if *first != own {
+                return Err(format!("it was '{first}', and is '{own}' now"));
+            }
+        }
+        Ok(said)
+    }
+}
+
+impl Drop for Soak {
+    fn drop(&mut self) {
+        // What still runs has failed, and has said so.
+        let _ = self.command(&["kill", "--all"]).output();
+        let _ = self.command(&["rm", "--all"]).output();
+        remove(&self.place);
+    }
+}
+
+fn remove(folder: &Path) {
+    // A folder that stays is below `target`.
+    let _ = std::fs::remove_dir_all(folder);
+}
+
+/// What the end of a command means.
+fn check(status: ExitStatus, what: &str, said: &str) -> Result<(), String> {
+    match status.success() {
+        true => Ok(()),
+        false => Err(format!("'lguest {what}' has failed: {said}")),
+    }
+}
+
+/// The number between `before` and `after`; 0 if there is none.
+fn figure(text: &str, before: &str, after: &str) -> f64 {
+    let number = text.split(before).find_map(|rest| {
+        let (number, _) = rest.split_once(after)?;
+        number.parse().ok()
+    });
+    number.unwrap_or(0.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_words_say_what_is_soaked() {
+        let built_in = Options::read(&["--minutes", "2"]).unwrap();
+        assert_eq!(built_in.time, Duration::from_secs(120));
+        assert_eq!(built_in.again.as_deref(), Some("run primes 200000"));
+        let linux = ["--load", "soak &", "--", "--kernel", "vmlinux"];
+        let linux = Options::read(&linux).unwrap();
+        assert_eq!(linux.again, None);
+        assert_eq!(linux.machine, ["--kernel", "vmlinux"]);
+        for bad in [&["--minutes"][..], &["--minutes", "x"], &["nothing", "1"]]
+        {
+            assert_eq!(Options::read(bad), None);
+        }
+    }
+
+    #[test]
+    fn figures_are_those_that_a_snapshot_prints() {
+        let said = "/a: 9.8 MiB of memory; the guest stood still for 1.2 ms\n";
+        let near = |a: f64, b: f64| (a - b).abs() < 1e-9;
+        assert!(near(figure(said, ": ", " MiB"), 9.8));
+        assert!(near(figure(said, "stood still for ", " ms"), 1.2));
+        assert!(near(figure("nothing", ": ", " MiB"), 0.0));
+    }
+}
