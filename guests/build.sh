@@ -3,8 +3,9 @@
 #
 #   guests/build.sh            build, and copy the images to guests/built/
 #   guests/build.sh --check    build, and fail if guests/built/ is not the same
-#   guests/build.sh --lint     clippy and the links in the documentation, where
-#                              the compiler found comes with the tools for it
+#   guests/build.sh --lint     clippy, the links in the documentation and its
+#                              examples, where the compiler found comes with the
+#                              tools for it
 #
 # The images in guests/built/ are compiled by the reference compiler (see
 # toolchain.sh), and come out the same in any folder and for any cargo:
@@ -91,12 +92,19 @@ if [ "$mode" = --lint ]; then
     [ -x "$driver" ] || { echo "guests: no clippy beside $rustc" >&2; exit 3; }
     export CARGO_TARGET_DIR=$here/target/lint RUSTC_WORKSPACE_WRAPPER=$driver
     export CLIPPY_CONF_DIR=$top
-    packages+=(-p lg-guest --locked --release --target "$target")
+    packages+=(-p lg-guest -p faces --locked --release --target "$target")
+    packages+=(--all-features)
     cargo check "${packages[@]}"
     (cd "$top" && cargo check --locked --release --target "$target" -p lg-agent)
     unset RUSTC_WORKSPACE_WRAPPER
     export RUSTDOC=${driver%clippy-driver}rustdoc
-    exec cargo doc --no-deps --document-private-items "${packages[@]}"
+    cargo doc --no-deps --document-private-items "${packages[@]}"
+    # Compiled only: they run in a guest or nowhere.
+    export RUSTDOCFLAGS=-Cpanic=abort
+    exec cargo test --doc --locked --target "$target" \
+        -p lg-guest -p lg-user \
+        --features lg-guest/embassy-time,lg-guest/embedded-io \
+        --features lg-guest/log,lg-guest/smoltcp
 fi
 cargo build --locked --release --target "$target" "${packages[@]}"
 

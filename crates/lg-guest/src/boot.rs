@@ -8,6 +8,22 @@
 //! page tables of their own in assembly. Then comes the usual order of a
 //! kernel: memory, traps, time, and at last the Guest's own `main` and its
 //! tasks.
+//!
+//! ```no_run
+//! # #![no_std]
+//! # #![no_main]
+//! use lg_guest::boot::Boot;
+//! use lg_guest::println;
+//!
+//! lg_guest::entry!(main);
+//!
+//! fn main(boot: &'static Boot) {
+//!     println!("{} KiB of memory", boot.memory >> 10);
+//!     if let Some(disk) = boot.initrd_bytes() {
+//!         println!("an initrd of {} bytes", disk.len());
+//!     }
+//! }
+//! ```
 
 #![expect(unsafe_code, reason = "entry point, and memory as it was found")]
 

@@ -4,6 +4,19 @@
 //! later one has [`lguest`]: descriptors with virtqueues. Each device's status
 //! is in its descriptor. A driver sets bits in it: seen, driver found, driver
 //! ready or failed.
+//!
+//! ```no_run
+//! # #![no_std]
+//! # #![no_main]
+//! use lg_guest::boot::Boot;
+//! use lg_guest::{bus, println};
+//!
+//! fn list(boot: &Boot) {
+//!     for device in bus::scan(boot) {
+//!         println!("{}: {}", device.index(), device.kind().name());
+//!     }
+//! }
+//! ```
 
 pub(crate) mod keys;
 pub(crate) mod lguest;
@@ -66,6 +79,8 @@ impl core::fmt::Display for DeviceError {
         })
     }
 }
+
+impl core::error::Error for DeviceError {}
 
 /// A device, as its bus describes it.
 #[derive(Clone, Copy, Debug)]

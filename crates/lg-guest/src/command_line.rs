@@ -4,6 +4,18 @@
 //! therefore stands in double quotes, as on Linux's command line:
 //! `run="ping 10.0.0.2;poweroff" ip=10.0.0.1/24`. The quotes may be around the
 //! value or around the whole word. A quote itself cannot be written.
+//!
+//! ```no_run
+//! # #![cfg_attr(target_arch = "x86", no_std)]
+//! # #![cfg_attr(target_arch = "x86", no_main)]
+//! use lg_guest::command_line::CommandLine;
+//!
+//! fn main() {
+//!     let line = CommandLine::new("run=\"ls;mem\" quiet");
+//!     assert_eq!(line.value("run"), Some("ls;mem"));
+//!     assert!(line.has("quiet"));
+//! }
+//! ```
 
 /// A command line, not taken apart yet.
 #[derive(Clone, Copy, Debug)]

@@ -5,6 +5,24 @@
 //! ready. Waking a task is one atomic `or`: it takes no lock, allocates
 //! nothing, and is allowed in an interrupt handler. When the word is zero, no
 //! task is ready, and the CPU can be given back.
+//!
+//! ```no_run
+//! # #![cfg_attr(target_arch = "x86", no_std)]
+//! # #![cfg_attr(target_arch = "x86", no_main)]
+//! use lg_guest::executor::{Executor, Ready, yield_now};
+//!
+//! static READY: Ready = Ready::new();
+//!
+//! fn main() {
+//!     let executor = Executor::new(&READY);
+//!     let spawned = executor.spawn("two turns", async {
+//!         yield_now().await;
+//!     });
+//!     assert!(spawned.is_ok());
+//!     while executor.run_ready() {}
+//!     assert!(executor.tasks().is_empty());
+//! }
+//! ```
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;

@@ -5,6 +5,20 @@
 //! starts out zeroed, and it may be large. Frames are therefore taken from one
 //! end as they are needed, and the rest is not touched. Only freed frames are
 //! in a list; each holds the number of the next.
+//!
+//! ```no_run
+//! # #![no_std]
+//! # #![no_main]
+//! use lg_guest::{frame, println};
+//!
+//! fn use_a_page() {
+//!     let mut page = frame::alloc_zeroed().expect("there is memory");
+//!     page.bytes()[..5].copy_from_slice(b"hello");
+//!     println!("physical address {:#x}", page.phys().0);
+//!     frame::release(page);
+//!     println!("{} pages are free", frame::available());
+//! }
+//! ```
 
 #![expect(unsafe_code, reason = "reaches memory by its physical address")]
 

@@ -5,6 +5,19 @@
 //! over these bytes, as it would patch a paravirtual kernel. No jump may lead
 //! into the middle of that patch site, so no other code lies within reach of a
 //! short jump.
+//!
+//! ```no_run
+//! # #![no_std]
+//! # #![no_main]
+//! use lg_guest::{hcall, time};
+//!
+//! /// Nanoseconds of a hypercall that does nothing.
+//! fn cost() -> u64 {
+//!     let before = time::now();
+//!     hcall::flush_async();
+//!     time::now() - before
+//! }
+//! ```
 
 #![expect(unsafe_code, reason = "the hypercall instruction")]
 

@@ -2,6 +2,21 @@
 //!
 //! A row of frames is taken at the start. A list of holes keeps its free parts.
 //! Unused frames are never touched, so the size of the row costs nothing.
+//!
+//! ```no_run
+//! # #![no_std]
+//! # #![no_main]
+//! use lg_guest::{heap, println};
+//!
+//! extern crate alloc;
+//!
+//! fn describe() {
+//!     let list = alloc::vec![0; 1000];
+//!     let (used, free) = heap::usage();
+//!     println!("{} bytes of {}", used, used + free);
+//!     drop(list);
+//! }
+//! ```
 
 #![expect(unsafe_code, reason = "the global allocator")]
 

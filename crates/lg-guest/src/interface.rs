@@ -5,6 +5,20 @@
 //! generation finds out when it starts: a Launcher enters it at the mark of
 //! 2007, or at the entry point of its header. In the second case the banner in
 //! the image has the number of the interface, and a test may have changed it.
+//!
+//! ```no_run
+//! # #![no_std]
+//! # #![no_main]
+//! use lg_guest::{interface, println};
+//!
+//! fn describe() {
+//!     let devices = match interface::has_virtio() {
+//!         true => "virtio",
+//!         false => "those of 2007",
+//!     };
+//!     println!("devices: {devices}");
+//! }
+//! ```
 
 #![expect(unsafe_code, reason = "statics of the Guest and of assembly")]
 

@@ -7,7 +7,7 @@
 //! crate does all of that, for every generation of the interface, so that a
 //! Guest can be a `fn main`:
 //!
-//! ```text
+//! ```ignore-x86_64,no_run
 //! #![no_std]
 //! #![no_main]
 //! lg_guest::entry!(main);
@@ -21,6 +21,20 @@
 //! hypercalls, how it is interrupted, its memory, its time, its tasks, its
 //! devices. Modules without assembly are compiled on every machine, where their
 //! tests run.
+//!
+//! # Features
+//!
+//! None is on by default. Each is a face for another crate, and brings nothing
+//! but that crate's traits: `log` ([`logger`]), `embedded-io` (the console),
+//! `smoltcp` (the network), `embassy-time` (the clock and the alarm).
+//!
+//! # Versions
+//!
+//! The kit has the version of the `lguest` that it comes with, and follows
+//! Semantic Versioning: before 1.0 a change of the second number may break a
+//! guest, a change of the third does not. That covers what this documentation
+//! shows, but not the crates behind features, whose traits change with their
+//! own versions, and not `lg-abi`. A new version may need a newer Rust.
 //!
 //! # Safety
 //!
@@ -36,6 +50,10 @@
 //!    its chains name).
 
 #![cfg_attr(not(test), no_std)]
+#![allow(
+    clippy::needless_doctest_main,
+    reason = "a macro names the main function of a guest"
+)]
 
 extern crate alloc;
 
@@ -63,7 +81,7 @@ pub mod irq;
 #[cfg(target_arch = "x86")]
 pub mod one_cpu;
 #[cfg(target_arch = "x86")]
-pub mod segment;
+mod segment;
 #[cfg(target_arch = "x86")]
 pub mod trap;
 
@@ -82,6 +100,7 @@ pub mod task;
 pub mod time;
 #[cfg(target_arch = "x86")]
 pub mod user;
+mod waiting;
 
 #[cfg(target_arch = "x86")]
 pub mod bus;
@@ -96,6 +115,9 @@ pub mod line;
 pub mod power;
 #[cfg(target_arch = "x86")]
 pub mod print;
+
+#[cfg(all(target_arch = "x86", feature = "log"))]
+pub mod logger;
 
 #[cfg(target_arch = "x86")]
 pub mod testing;

@@ -5,6 +5,24 @@
 //! the lines typed before. It uses no device: each key returns the output, so
 //! tests need no terminal. Text is UTF-8: a character may be several keys, and
 //! it is erased and stepped over as one.
+//!
+//! ```no_run
+//! # #![cfg_attr(target_arch = "x86", no_std)]
+//! # #![cfg_attr(target_arch = "x86", no_main)]
+//! extern crate alloc;
+//!
+//! use lg_guest::line::{Editor, Outcome};
+//!
+//! fn main() {
+//!     let mut editor = Editor::new();
+//!     let mut show = alloc::vec::Vec::new();
+//!     for key in *b"lx\x7Fs" {
+//!         assert_eq!(editor.key(key, &mut show), Outcome::More);
+//!     }
+//!     let line = editor.key(b'\r', &mut show);
+//!     assert_eq!(line, Outcome::Line("ls".into()));
+//! }
+//! ```
 
 use alloc::collections::VecDeque;
 use alloc::string::String;

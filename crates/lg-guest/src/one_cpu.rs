@@ -4,6 +4,21 @@
 //! compiler cannot know that there is only one. An interrupt handler that
 //! borrows a cell already borrowed by the interrupted code panics. That is a
 //! bug: the use of such a cell needs [`crate::irq::without`] around it.
+//!
+//! ```no_run
+//! # #![no_std]
+//! # #![no_main]
+//! use lg_guest::one_cpu::OneCpu;
+//!
+//! static VISITORS: OneCpu<u32> = OneCpu::new(0);
+//!
+//! fn count() -> u32 {
+//!     VISITORS.with(|visitors| {
+//!         *visitors += 1;
+//!         *visitors
+//!     })
+//! }
+//! ```
 
 #![expect(unsafe_code, reason = "tells the compiler that there is one CPU")]
 

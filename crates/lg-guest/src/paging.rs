@@ -8,6 +8,31 @@
 //! An entry is made with Accessed and Dirty set already. Nothing is paged out
 //! here, and without these bits the Host would have to wait for the first use
 //! of a page to set them.
+//!
+//! ```no_run
+//! # #![no_std]
+//! # #![no_main]
+//! use lg_guest::frame;
+//! use lg_guest::paging::{AddressSpace, OutOfMemory, USER_READ, USER_WRITE};
+//!
+//! /// An address space with two pages for user mode: one with a text, one to
+//! /// be written.
+//! fn two_pages() -> Result<AddressSpace, OutOfMemory> {
+//!     let mut space = AddressSpace::new()?;
+//!     let mut text = frame::alloc_zeroed().ok_or(OutOfMemory)?;
+//!     text.bytes()[..2].copy_from_slice(b"hi");
+//!     space.map(0x40_0000, text, USER_READ)?;
+//!     let data = frame::alloc_zeroed().ok_or(OutOfMemory)?;
+//!     space.map(0x40_1000, data, USER_WRITE)?;
+//!
+//!     let mut seen = [0; 2];
+//!     assert!(space.read(0x40_0000, &mut seen).is_ok());
+//!     assert_eq!(&seen, b"hi");
+//!     space.unmap(0x40_1000);
+//!     assert_eq!(space.page_count(), 1);
+//!     Ok(space)
+//! }
+//! ```
 
 #![expect(unsafe_code, reason = "page tables are plain memory")]
 

@@ -2,6 +2,18 @@
 //!
 //! All three are one hypercall with a message: CRASH, or since Linux 2.6.25
 //! SHUTDOWN. Every Launcher treats the message "Power down" as a clean end.
+//!
+//! ```no_run
+//! # #![no_std]
+//! # #![no_main]
+//! use lg_guest::{power, println};
+//!
+//! /// The Launcher ends with this code.
+//! fn end(failures: u8) -> ! {
+//!     println!("{failures} failures");
+//!     power::off(failures)
+//! }
+//! ```
 
 #![expect(unsafe_code, reason = "a function that the linker knows by name")]
 

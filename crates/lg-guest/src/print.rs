@@ -6,6 +6,21 @@
 //! it is flushed. The shell flushes before it waits for a key. A line feed
 //! becomes carriage return and line feed, which a raw terminal needs; the
 //! console of a Linux Guest does the same.
+//!
+//! ```no_run
+//! # #![no_std]
+//! # #![no_main]
+//! use lg_guest::{log, print, println};
+//!
+//! fn report(done: u32, all: u32) {
+//!     print!("{done} of {all}\r");
+//!     print::flush(); // no line has ended
+//!     if done == all {
+//!         println!();
+//!         log!("all is done");
+//!     }
+//! }
+//! ```
 
 use crate::drivers::console;
 use crate::irq;

@@ -6,6 +6,20 @@
 //! carries them out, in order, before the next direct call. This module is the
 //! bookkeeping: which entry is next, and whether the Host is done with it.
 //! [`crate::hcall`] uses it where a call may wait.
+//!
+//! ```no_run
+//! # #![cfg_attr(target_arch = "x86", no_std)]
+//! # #![cfg_attr(target_arch = "x86", no_main)]
+//! use lg_guest::ring::Cursor;
+//!
+//! fn main() {
+//!     let mut cursor = Cursor::new();
+//!     // The status of each entry: the Host has done it.
+//!     assert_eq!(cursor.claim(|_| 0xFF), Some(0));
+//!     assert_eq!(cursor.claim(|_| 0xFF), Some(1));
+//!     assert_eq!(cursor.claim(|_| 0), None);
+//! }
+//! ```
 
 use lg_abi::shared::{HCALL_DONE, LHCALL_RING_SIZE};
 

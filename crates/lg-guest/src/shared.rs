@@ -6,6 +6,17 @@
 //! our writes to `irq_enabled` by protecting that page, and writes to other
 //! words there would cause needless page faults. Where its fields are depends
 //! on the interface.
+//!
+//! ```no_run
+//! # #![no_std]
+//! # #![no_main]
+//! use lg_guest::{println, shared};
+//!
+//! fn describe() {
+//!     println!("I am guest {}", shared::guest_id());
+//!     println!("the counter runs at {} kHz", shared::tsc_khz());
+//! }
+//! ```
 
 #![expect(unsafe_code, reason = "memory that the Host writes to")]
 

@@ -3,6 +3,27 @@
 //! One [`Executor`] serves the whole kernel. When no task is ready the CPU is
 //! given back to the Host until an interrupt comes. There is no tick, so an
 //! idle Guest uses no processor time.
+//!
+//! ```no_run
+//! # #![no_std]
+//! # #![no_main]
+//! use lg_guest::boot::Boot;
+//! use lg_guest::{power, println, task, time};
+//!
+//! lg_guest::entry!(main);
+//!
+//! fn main(_: &'static Boot) {
+//!     let ticks = async {
+//!         for tick in 1..=3 {
+//!             time::sleep(time::SECOND).await;
+//!             println!("{tick}");
+//!         }
+//!         power::off(0);
+//!     };
+//!     task::spawn("ticks", ticks).expect("there is room for a task");
+//!     // The tasks run when this function has returned.
+//! }
+//! ```
 
 use crate::executor::{Executor, Ready, TaskInfo, TooManyTasks};
 use crate::{hcall, irq, time};
@@ -10,7 +31,7 @@ use alloc::vec::Vec;
 use core::future::Future;
 
 /// A bit for each task that is ready.
-pub(crate) static READY: Ready = Ready::new();
+static READY: Ready = Ready::new();
 
 struct Kernel(Executor);
 
@@ -44,9 +65,9 @@ pub fn wake(mask: u32) {
     READY.wake(mask);
 }
 
-/// Whether some other task is ready.
+/// Whether some other task is ready, or may be after what has come.
 pub fn others_ready() -> bool {
-    !READY.is_empty()
+    !READY.is_empty() || time::fired() || irq::any_arrived()
 }
 
 /// All tasks.
@@ -59,12 +80,13 @@ pub fn all() -> Vec<TaskInfo> {
 pub(crate) fn run() -> ! {
     loop {
         time::expire();
+        irq::wake_waiting();
         if EXECUTOR.0.run_ready() {
             continue;
         }
         time::prepare_sleep();
         irq::disable();
-        if READY.is_empty() && !time::fired() {
+        if !others_ready() {
             hcall::halt();
         }
         irq::enable();

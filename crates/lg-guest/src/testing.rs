@@ -40,7 +40,7 @@ pub fn boxed(
 
 /// Makes an image of tests, in a file of the folder `tests`:
 ///
-/// ```text
+/// ```no_run
 /// #![no_std]
 /// #![no_main]
 ///

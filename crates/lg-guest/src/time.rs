@@ -5,12 +5,33 @@
 //! page at each interrupt, and it moves in steps. There is one alarm, and no
 //! tick: the alarm is set for the earliest moment that a task waits for. When
 //! no task waits, it is off.
+//!
+//! ```no_run
+//! # #![no_std]
+//! # #![no_main]
+//! use lg_guest::executor::{Either, first};
+//! use lg_guest::time::{self, MILLISECOND};
+//!
+//! /// What `work` gives, if it ends within `milliseconds`.
+//! async fn within<T>(
+//!     milliseconds: u64,
+//!     work: impl Future<Output = T>,
+//! ) -> Option<T> {
+//!     match first(work, time::sleep(milliseconds * MILLISECOND)).await {
+//!         Either::Left(done) => Some(done),
+//!         Either::Right(()) => None,
+//!     }
+//! }
+//! ```
+
+#[cfg(feature = "embassy-time")]
+mod embassy;
 
 use crate::one_cpu::OneCpu;
-use crate::{hcall, shared, task};
-use alloc::vec::Vec;
+use crate::waiting::{Number, Waiting};
+use crate::{hcall, shared};
 use core::sync::atomic::{AtomicBool, Ordering};
-use core::task::Poll;
+use core::task::{Poll, Waker};
 
 /// Nanoseconds in a second.
 pub const SECOND: u64 = 1_000_000_000;
@@ -41,14 +62,14 @@ static CLOCK: OneCpu<Clock> = OneCpu::new(Clock {
 });
 
 struct Alarm {
-    /// The moments that tasks wait for, and the bits of these tasks.
-    waiting: Vec<(u64, u32)>,
+    /// The moments that tasks wait for.
+    waiting: Waiting<u64>,
     /// The moment that the alarm is set for.
     set: Option<u64>,
 }
 
 static ALARM: OneCpu<Alarm> = OneCpu::new(Alarm {
-    waiting: Vec::new(),
+    waiting: Waiting::new(),
     set: None,
 });
 
@@ -142,22 +163,17 @@ pub(crate) fn expire() {
     }
     FIRED.store(false, Ordering::Relaxed);
     let now = now();
-    ALARM.with(|alarm| {
-        alarm.set = None;
-        let mut woken = 0;
-        alarm.waiting.retain(|&(moment, mask)| {
-            let due = moment <= now;
-            woken |= if due { mask } else { 0 };
-            !due
-        });
-        task::wake(woken);
-        arm(alarm, now);
-    });
+    ALARM.with(|alarm| alarm.set = None);
+    let is_due = |moment| moment <= now;
+    while let Some(waker) = ALARM.with(|alarm| alarm.waiting.take(is_due)) {
+        waker.wake();
+    }
+    ALARM.with(|alarm| arm(alarm, now));
 }
 
 /// Sets the alarm for the earliest moment, unless it is already.
 fn arm(alarm: &mut Alarm, now: u64) {
-    let Some(earliest) = alarm.waiting.iter().map(|w| w.0).min() else {
+    let Some(earliest) = alarm.waiting.iter().min() else {
         return;
     };
     if alarm.set.is_none_or(|set| earliest < set) {
@@ -174,7 +190,7 @@ fn set_alarm(alarm: &mut Alarm, now: u64, moment: u64) {
 /// Called when no task is ready: stops the alarm if no task waits for it.
 pub(crate) fn prepare_sleep() {
     ALARM.with(|alarm| {
-        if alarm.set.is_some() && alarm.waiting.is_empty() {
+        if alarm.set.is_some() && alarm.waiting.iter().next().is_none() {
             alarm.set = None;
             hcall::set_clockevent(0);
         }
@@ -192,40 +208,36 @@ pub(crate) fn alarm_by(moment: u64) {
     });
 }
 
+/// Has `waker` woken at `moment`.
+fn wake_at(moment: u64, number: Option<Number>, waker: &Waker) {
+    let replaced = ALARM.with(|alarm| {
+        let replaced = alarm.waiting.put(number, moment, waker);
+        arm(alarm, now());
+        replaced
+    });
+    drop(replaced);
+}
+
 /// Waits until the clock says `moment`.
 pub async fn until(moment: u64) {
-    let _wait = Wait {
-        moment,
-        task: task::current(),
-    };
-    core::future::poll_fn(|_| {
-        let now = now();
-        if now >= moment {
+    let wait = Wait(ALARM.with(|alarm| alarm.waiting.number()));
+    core::future::poll_fn(|context| {
+        if now() >= moment {
             return Poll::Ready(());
         }
-        ALARM.with(|alarm| {
-            let entry = (moment, task::current());
-            if !alarm.waiting.contains(&entry) {
-                alarm.waiting.push(entry);
-            }
-            arm(alarm, now);
-        });
+        wake_at(moment, Some(wait.0), context.waker());
         Poll::Pending
     })
     .await;
 }
 
-/// Removes a task's wait when it is dropped. A wait may be dropped before its
-/// moment, and must not wake the task after that.
-struct Wait {
-    moment: u64,
-    task: u32,
-}
+/// Removes a wait when it is dropped. A wait may be dropped before its moment,
+/// and must not wake its task after that.
+struct Wait(Number);
 
 impl Drop for Wait {
     fn drop(&mut self) {
-        let entry = (self.moment, self.task);
-        ALARM.with(|alarm| alarm.waiting.retain(|&w| w != entry));
+        drop(ALARM.with(|alarm| alarm.waiting.remove(self.0)));
     }
 }
 

@@ -13,6 +13,20 @@
 //! them would push its frame onto ours. The Guest tells the Host once where
 //! these instructions are, and the Host delivers none there. A Host can
 //! recognise their bytes, which are the same in every kernel of this kind.
+//!
+//! ```no_run
+//! # #![no_std]
+//! # #![no_main]
+//! use lg_guest::{println, trap};
+//!
+//! /// A page fault of the kernel's own ends it, but not here.
+//! fn look(address: u32) {
+//!     match trap::probe(address) {
+//!         Some(byte) => println!("{address:#x}: {byte:#04x}"),
+//!         None => println!("{address:#x}: no page"),
+//!     }
+//! }
+//! ```
 
 #![expect(unsafe_code, reason = "the trap stubs")]
 

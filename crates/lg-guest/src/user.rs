@@ -14,6 +14,37 @@
 //! Programs are written with the crate `lg-user`.
 //!
 //! Not saved: `fs` and `gs`. Programs here have no thread-local storage.
+//!
+//! ```no_run
+//! # #![no_std]
+//! # #![no_main]
+//! use lg_guest::time::{self, MILLISECOND};
+//! use lg_guest::user::{End, Event, LoadError, Process, call};
+//!
+//! /// Runs the program in the ELF file `image`, which may only print and end.
+//! fn run(image: &[u8]) -> Result<End, LoadError> {
+//!     let mut program = Process::load(image, 0)?;
+//!     loop {
+//!         match program.step(time::now() + 10 * MILLISECOND) {
+//!             Event::Call(call::EXIT, [code, ..]) => {
+//!                 return Ok(End::Exit(code));
+//!             }
+//!             Event::Call(call::WRITE, [at, bytes, _]) => {
+//!                 let printed = program.print(at, bytes);
+//!                 program.answer(printed);
+//!             }
+//!             Event::Call(..) => program.answer(call::FAILED),
+//!             Event::PageFault(address) => {
+//!                 if let Err(end) = program.grow_stack(address) {
+//!                     return Ok(end);
+//!                 }
+//!             }
+//!             Event::Interrupt => {} // another program could run now
+//!             Event::Trap(end) => return Ok(end),
+//!         }
+//!     }
+//! }
+//! ```
 
 mod load;
 pub use load::LoadError;

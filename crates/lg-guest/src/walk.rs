@@ -5,6 +5,23 @@
 //! choose the entry that names the page (Intel SDM volume 3, "32-bit paging").
 //! Here memory is a function that reads a word, so that the walk can be
 //! tested without memory.
+//!
+//! ```no_run
+//! # #![cfg_attr(target_arch = "x86", no_std)]
+//! # #![cfg_attr(target_arch = "x86", no_main)]
+//! use lg_guest::walk;
+//!
+//! fn main() {
+//!     // A directory at 0x1000, a table at 0x2000, and page 0 is at 0x5000.
+//!     let memory = |at| match at {
+//!         0x1000 => 0x2007,
+//!         0x2000 => 0x5005,
+//!         _ => 0,
+//!     };
+//!     let found = walk::user_address(memory, 0x1000, 0x123, 0);
+//!     assert_eq!(found, Some(0x5123));
+//! }
+//! ```
 
 use lg_abi::page::{Pte, directory_index, table_index};
 

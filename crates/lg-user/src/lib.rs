@@ -4,7 +4,7 @@
 //! What it wants of the kernel it asks for by system calls ([`call`]). The
 //! kernel loads its file with `lg_guest::user::Process::load`.
 //!
-//! ```ignore
+//! ```ignore-x86_64,no_run
 //! #![no_std]
 //! #![no_main]
 //!
@@ -24,8 +24,14 @@
 //!
 //! The stack grows on demand, by up to 4 MiB. There is no heap, unless the
 //! program brings a global allocator with a static array.
+//!
+//! Its versions are those of lg-guest.
 
 #![cfg_attr(not(feature = "build"), no_std)]
+#![allow(
+    clippy::needless_doctest_main,
+    reason = "a macro names the main function of a program"
+)]
 
 pub mod call;
 

@@ -184,6 +184,51 @@ fn the_web_server_answers(scratch: &Scratch, rustc: &Path) {
     assert_eq!(running.finish().code(), 143);
 }
 
+/// A guest that uses the kit by the traits of other crates.
+#[test]
+fn the_kit_works_by_the_traits_of_other_crates() {
+    let test = "the_kit_works_by_the_traits_of_other_crates";
+    let Some(rustc) = compiler(test) else { return };
+    let scratch = Scratch::new("faces");
+    let place = new(&scratch, "faces", "hello", &rustc);
+    // Its dependencies, with the kit where it is in such a crate.
+    let own = fs::read_to_string(guests().join("faces/Cargo.toml")).unwrap();
+    let own = own.split("[dependencies]").nth(1).unwrap();
+    let own = own.split("[lints]").next().unwrap();
+    let own = own.replace("workspace = true", "path = \"kit/lg-guest\"");
+    let file = place.join("Cargo.toml");
+    let manifest = fs::read_to_string(&file).unwrap();
+    let kit = "lg-guest = { path = \"kit/lg-guest\" }\n";
+    assert!(manifest.contains(kit), "{manifest}");
+    fs::write(&file, manifest.replace(kit, &own)).unwrap();
+    let main = guests().join("faces/src/main.rs");
+    fs::copy(main, place.join("src/main.rs")).unwrap();
+    let built = cargo(&place, &["build"]);
+    assert!(built.status.success(), "{}", said(&built));
+
+    let image = scratch.path("target/i686-unknown-linux-gnu/debug/faces");
+    let mut command = apart(lguest());
+    command.args(["run", "--kernel"]).arg(image);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(b"World\nxy").unwrap();
+    let code = end_of(&mut child).unwrap().code();
+    let output = said(&child.wait_with_output().unwrap());
+    let output = output.replace('\r', "");
+    assert_eq!(code, Some(0), "{output}");
+    for line in [
+        "INFO  faces: the console is there\n",
+        "Your name? Hello, World.\n",
+        "then 'x', more: true\nand y\n",
+        "waited: true, timed out: true\n",
+        "ended: [1, 2, 3]\n",
+    ] {
+        assert!(output.contains(line), "{line} is missing in {output}");
+    }
+    assert!(!output.contains("too low"), "{output}");
+}
+
 /// The crate of the template `test` with tests that fail, each in its own way.
 fn failures_are_reported_as_cargos_own(scratch: &Scratch) {
     let place = scratch.path("a-test");

@@ -4,6 +4,28 @@
 //! one buffer. Its bytes are moved to a queue while the queue has room.
 //! Otherwise they stay in the buffer, and the Launcher waits before it sends
 //! more.
+//!
+//! ```no_run
+//! # #![no_std]
+//! # #![no_main]
+//! use lg_guest::bus::DeviceError;
+//! use lg_guest::drivers::console::Console;
+//! use lg_guest::line::Editor;
+//! use lg_guest::println;
+//!
+//! async fn greet(console: &Console) -> Result<(), DeviceError> {
+//!     let mut editor = Editor::new();
+//!     if let Some(name) = console.line("Your name? ", &mut editor).await? {
+//!         println!("Hello, {name}.");
+//!     }
+//!     Ok(())
+//! }
+//! ```
+
+#[cfg(feature = "embedded-io")]
+mod io;
+#[cfg(feature = "embedded-io")]
+pub use io::Output;
 
 use super::{keys, virtio};
 use crate::bus::{Device, DeviceError};
@@ -89,6 +111,22 @@ impl Console {
             }
             irq::after(self.device.irq(), seen).await;
         }
+    }
+
+    /// Takes bytes that have come already. Returns how many.
+    ///
+    /// # Errors
+    ///
+    /// The console has been taken away.
+    pub fn take(&self, into: &mut [u8]) -> Result<usize, DeviceError> {
+        self.device.check()?;
+        self.collect();
+        let mut typed = self.typed.borrow_mut();
+        let taken = typed.len().min(into.len());
+        for (place, byte) in into.iter_mut().zip(typed.drain(..taken)) {
+            *place = byte;
+        }
+        Ok(taken)
     }
 
     /// Waits for a byte.

@@ -2,6 +2,20 @@
 //!
 //! Data pass through pages of the driver's own: the Host accesses them long
 //! after the call, when the caller may have dropped its request.
+//!
+//! ```no_run
+//! # #![no_std]
+//! # #![no_main]
+//! use lg_guest::drivers::disk::{Disk, DiskError};
+//!
+//! /// Copies the first sector to the second.
+//! async fn copy(disk: &Disk) -> Result<(), DiskError> {
+//!     let mut sector = [0; 512];
+//!     disk.read(0, &mut sector).await?;
+//!     disk.write(1, &sector).await?;
+//!     disk.flush().await
+//! }
+//! ```
 
 use super::{keys, virtio};
 use crate::bus::{Device, DeviceError};

@@ -3,6 +3,30 @@
 //! On a network of several Guests, a Guest of 2007 finds the others in a page
 //! that they share ([`super::keys`]). A later one has an address from its
 //! Launcher and knows of no others.
+//!
+//! ```no_run
+//! # #![no_std]
+//! # #![no_main]
+//! use lg_guest::drivers::net::Net;
+//!
+//! /// Sends each frame back to where it came from.
+//! async fn echo(net: &Net) {
+//!     loop {
+//!         let seen = net.interrupts();
+//!         while let Some((length, mut frame)) = net.receive(|frame| {
+//!             let mut copy = [0; 1514];
+//!             let length = frame.len().min(copy.len());
+//!             copy[..length].copy_from_slice(&frame[..length]);
+//!             (length, copy)
+//!         }) {
+//!             frame.copy_within(6..12, 0); // its sender is the receiver
+//!             frame[6..12].copy_from_slice(&net.mac());
+//!             net.send(length, |room| room.copy_from_slice(&frame[..length]));
+//!         }
+//!         net.interrupt_after(seen).await;
+//!     }
+//! }
+//! ```
 
 #[cfg(feature = "smoltcp")]
 mod phy;

@@ -2,6 +2,18 @@
 //!
 //! There is one for later Guests only. Those of 2007 have a flag in the
 //! descriptors of devices whose interrupts come at fairly random times.
+//!
+//! ```no_run
+//! # #![no_std]
+//! # #![no_main]
+//! use lg_guest::drivers::random::Random;
+//!
+//! async fn dice(random: &Random) -> u8 {
+//!     let mut byte = [0];
+//!     random.fill(&mut byte).await;
+//!     byte[0] % 6 + 1
+//! }
+//! ```
 
 use super::virtio;
 use crate::bus::{Device, DeviceError};

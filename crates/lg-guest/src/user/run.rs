@@ -16,7 +16,7 @@ impl Process {
                 }
                 Event::PageFault(address) => self.grow_stack(address).err(),
                 Event::Interrupt => {
-                    if task::others_ready() || time::fired() {
+                    if task::others_ready() {
                         yield_now().await;
                     }
                     None
