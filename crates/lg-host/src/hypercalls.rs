@@ -28,6 +28,7 @@ use lg_abi::shared::{
     FIRST_EXTERNAL_VECTOR, HCALL_DONE, IDT_ENTRIES, LGUEST_IRQS,
     LHCALL_RING_SIZE, SYSCALL_VECTOR,
 };
+use lg_wire::trace::Kind;
 use zerocopy::IntoBytes;
 
 /// Vectors whose gates the Host keeps to itself (docs/abi.md, section 4).
@@ -81,6 +82,7 @@ impl Host<'_> {
         if let Some(call) = call {
             self.vm.counters.hypercalls[call.name() as usize].count();
         }
+        self.trace_call(&registers, call, false);
         if let Some(result) = self.hypercall(registers.eax, call)? {
             self.vm.regs.eax.set(result);
         }
@@ -130,6 +132,7 @@ impl Host<'_> {
             if let Some(call) = call {
                 self.vm.counters.ring[call.name() as usize].count();
             }
+            self.trace_call(&registers, call, true);
             self.hypercall(registers.eax, call)?;
             self.store_bytes(status.plus(n), &[HCALL_DONE])?;
         }
@@ -296,6 +299,7 @@ impl Host<'_> {
         if self.vm.cr3.get() != directory {
             self.vm.counters.switches.count();
             self.vm.cr3.set(directory);
+            self.trace(Kind::Directory, 0, [directory, 0, 0]);
         }
         Ok(())
     }

@@ -40,6 +40,8 @@ pub mod run;
 
 mod waiting;
 
+mod trace;
+
 pub mod hypercalls;
 
 pub mod cpu;

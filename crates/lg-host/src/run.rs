@@ -28,6 +28,7 @@ impl Host<'_> {
         self.vm.counters.entries.count();
         let event = self.end_crossing(event);
         self.note_stack_segment();
+        self.trace_exit(event);
         if let Event::Trampoline(kind) = event
             && !self.vm.debug.is_stepping()
             && !self.has_reached_far()
@@ -73,6 +74,7 @@ impl Host<'_> {
             self.get_ready_to_run()?;
             // A breakpoint at the next instruction is one more reason to stop.
             if !self.vm.debugger.is_on() || self.arm_step() {
+                self.trace_resumption();
                 return Ok(());
             }
         }

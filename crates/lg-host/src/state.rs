@@ -217,6 +217,13 @@ pub struct Vm {
     pub patches: Patches,
     /// When to ask next whether this is still the best processor.
     pub balance_at: Cell<u64>,
+    /// The number of the last [exit](lg_wire::trace::Kind::Exit) in the trace,
+    /// plus one; 0 = it is over.
+    pub exit_traced: Cell<u64>,
+    /// When the next sample of a profile is due; 0 = not known.
+    pub sample_at: Cell<u64>,
+    /// Samples so far.
+    pub samples: Cell<u16>,
     /// Its debug registers.
     pub debug: Debug,
     /// Hand-overs so far.
@@ -304,6 +311,8 @@ impl Vm {
         self.uses.set(1);
         self.regs.reload.set(1);
         self.balance_at.set(0);
+        self.exit_traced.set(0);
+        self.sample_at.set(0);
         // What it waits for may have come meanwhile, or be due.
         self.wire.kick.store(1, Ordering::SeqCst);
     }

@@ -8,6 +8,7 @@ use crate::kill::Kill;
 use crate::turns;
 use core::sync::atomic::Ordering;
 use lg_wire::state::input;
+use lg_wire::trace::{Kind, group, wait};
 
 /// How long to wait before an interrupt that the Guest would not take is
 /// offered again, in nanoseconds. Guests before Linux 2.6.31 do not look for
@@ -37,14 +38,19 @@ impl Host<'_> {
         self.vm.counters.kicks.count();
         let deadline = self.vm.deadline.get();
         let retry_at = self.vm.retry_at.get();
-        if deadline == 0 && retry_at == 0 {
+        let samples = self.traces(group::SAMPLES);
+        if deadline == 0 && retry_at == 0 && !samples {
             return;
         }
         let now = self.world.monotonic();
+        if samples {
+            self.maybe_sample(now);
+        }
         if deadline != 0 && now >= deadline {
             self.vm.deadline.set(0);
             self.vm.counters.timer_ticks.count();
             self.vm.raise(0);
+            self.trace(Kind::Raised, 0, [0; 3]);
         }
         if retry_at != 0 && now >= retry_at {
             self.vm.retry_at.set(0);
@@ -68,7 +74,10 @@ impl Host<'_> {
                 && vm.wire.break_wanted.load(Ordering::SeqCst) == 0;
             if nothing_came && !self.shadow.is_news(seen) {
                 result = self.let_fetch();
-                self.world.sleep(seen);
+                if vm.wire.irqs.load(Ordering::SeqCst) != 0 {
+                    self.trace_wait(wait::BLOCKED);
+                }
+                self.trace_during(Kind::Sleep, |host| host.world.sleep(seen));
             }
         });
         self.tell_of_buffers(input::WHEN_WOKEN);
@@ -110,9 +119,14 @@ impl Host<'_> {
     /// will do.
     pub(crate) fn arm_timer(&mut self, earlier: bool) {
         let (a, b) = (self.vm.deadline.get(), self.vm.retry_at.get());
-        let next = if a != 0 && b != 0 { a.min(b) } else { a | b };
+        let next = earlier_of(earlier_of(a, b), self.sample_at());
         self.world.arm(next, earlier);
     }
+}
+
+/// The earlier of two deadlines, each of which is 0 if there is none.
+fn earlier_of(a: u64, b: u64) -> u64 {
+    if a != 0 && b != 0 { a.min(b) } else { a | b }
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use crate::cpu::extended::Extended;
 use crate::kill::Kill;
 use crate::patch::TrampolineKind;
 use lg_abi::segment::Descriptor;
+use lg_wire::trace::Event;
 
 /// What a mapping may be used for. Everything can be executed: page tables of
 /// this generation cannot forbid it.
@@ -271,4 +272,13 @@ pub trait World {
     ///
     /// A [`Kill`] ends the Guest.
     fn hand_over(&mut self, slot: usize) -> Result<(), Kill>;
+
+    /// Records an event in the trace, with the time. Answers the number of the
+    /// record. A world without a trace does nothing.
+    fn trace(&self, _event: &Event) -> u64 {
+        0
+    }
+
+    /// What record `number` is about is over now.
+    fn trace_end(&self, _number: u64) {}
 }

@@ -3,11 +3,13 @@
 //! A view makes a request and sleeps until the Launcher has answered. It passes
 //! the run token to another view and sleeps until the token comes back.
 
-use crate::shared::state;
+use crate::clock::ticks;
+use crate::shared::{state, trace};
 use crate::syscall::{futex_wait, futex_wake};
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicU32, Ordering};
 use lg_wire::mailbox::{HOSTS_TURN, LAUNCHERS_TURN, Mailbox, Request};
+use lg_wire::trace::{Event, Kind, group};
 use lg_wire::turns::{self, Futex};
 
 /// The kernel's futexes.
@@ -32,10 +34,31 @@ fn mailbox() -> &'static Mailbox {
 /// Makes a request, and blocks until the Launcher has answered.
 pub(crate) fn ask(request: Request, arguments: [u32; 3]) -> u32 {
     let mailbox = mailbox();
+    let traced = trace_request(request, arguments);
     mailbox.write(request, arguments);
     turns::give::<Kernel>(&mailbox.turn, LAUNCHERS_TURN);
     turns::wait_for::<Kernel>(&mailbox.turn, HOSTS_TURN, || true);
+    if let Some(number) = traced {
+        trace().end(number, ticks());
+    }
     mailbox.reply.load(Ordering::Relaxed)
+}
+
+/// Records a request in the trace, if requests are wanted there. Answers the
+/// number of the record.
+fn trace_request(request: Request, [a, b, _]: [u32; 3]) -> Option<u64> {
+    let vm = &state().vm;
+    let wanted = vm.wire.traced.load(Ordering::Relaxed);
+    (wanted & group::REQUESTS != 0).then(|| {
+        let event = Event {
+            kind: Kind::Request,
+            user: vm.in_user_mode(),
+            detail: request as u16,
+            eip: vm.regs.eip.get(),
+            words: [a, b, 0],
+        };
+        trace().write(ticks(), &event)
+    })
 }
 
 /// Reports why the Guest is over, and waits to be killed.

@@ -25,6 +25,9 @@ pub const STATE: usize = 0x1000_0000_0000;
 /// All of the Guest's physical memory.
 pub const MEMORY: usize = 0x2000_0000_0000;
 
+/// The trace: a [`RingHead`](lg_wire::trace::RingHead), and the records.
+pub const TRACE: usize = 0x1800_0000_0000;
+
 /// Patched copies of pages of the Guest's ([`lg_host::patch::copies`]).
 pub const COPIES: usize = 0x2800_0000_0000;
 

@@ -5,7 +5,9 @@
 
 #![expect(unsafe_code, reason = "memory at a fixed address")]
 
-use crate::layout::{STATE, State, USER, USER_PAGE, UserPage, UserPages};
+use crate::layout::{
+    STATE, State, TRACE, USER, USER_PAGE, UserPage, UserPages,
+};
 use core::cell::UnsafeCell;
 use core::mem::offset_of;
 use lg_abi::gen3::pci::MAX_DEVICES;
@@ -13,6 +15,7 @@ use lg_host::state::{FpuState, Registers};
 use lg_wire::moved::Moved;
 use lg_wire::spawn::MAX_SHARED_PAGES;
 use lg_wire::state::ViewSetup;
+use lg_wire::trace::{self, Record, Ring, RingHead};
 
 /// The state that all views share.
 pub(crate) fn state() -> &'static State {
@@ -62,6 +65,7 @@ static SETUP: TheSetup = TheSetup(UnsafeCell::new(ViewSetup {
     start: 0,
     device_count: 0,
     devices: [0; MAX_DEVICES],
+    trace_records: 0,
 }));
 
 /// Copies the setup while there is no view yet. Views inherit the copy. A
@@ -76,6 +80,18 @@ pub(crate) fn keep_setup() {
 pub(crate) fn setup() -> &'static ViewSetup {
     // SAFETY: written once, by the view spawner, before it asks for this.
     unsafe { &*SETUP.0.get() }
+}
+
+/// The ring of the trace, which only views have.
+pub(crate) fn trace() -> Ring<'static> {
+    const RECORDS: usize = TRACE + trace::HEAD_SIZE;
+    // SAFETY: the view spawner has mapped it; all of it are atomics.
+    let head = unsafe { &*(TRACE as *const RingHead) };
+    let count = setup().trace_records as usize;
+    // SAFETY: as above; that many records are mapped behind the head.
+    let records =
+        unsafe { core::slice::from_raw_parts(RECORDS as *const Record, count) };
+    Ring::new(head, records)
 }
 
 /// What a view shares with its user process, as the view sees it, and as the

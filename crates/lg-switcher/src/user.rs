@@ -27,7 +27,7 @@ use crate::extended;
 use crate::fpu;
 use crate::layout::{
     COMMANDS, COPIES, Commands, MEMORY, OUTBOXES, RECORD, RECORD_SIZE, STATE,
-    TRAMPOLINES, TrampolinePages, USER, USER_PAGE, USER_RECORD,
+    TRACE, TRAMPOLINES, TrampolinePages, USER, USER_PAGE, USER_RECORD,
     USER_TRAMPOLINES_SIZE, UserPage,
 };
 use crate::process::{self, die_with_parent, forget};
@@ -43,6 +43,7 @@ use lg_host::address::as_word;
 use lg_host::host::Event;
 use lg_wire::outbox::OUTBOX_SIZE;
 use lg_wire::state::{COPIES_SIZE, STATE_SIZE};
+use lg_wire::trace::ring_size;
 use mapper_task::start_mapper;
 use stand::{interrupted, stand_for, stand_site};
 
@@ -113,6 +114,7 @@ fn settle(launcher: Result<usize, i32>) -> Result<(), i32> {
     let (limit, shared_pages) = (setup.limit as usize, setup.shared_pages);
     for (at, size) in [
         (STATE, STATE_SIZE),
+        (TRACE, ring_size(setup.trace_records)),
         (MEMORY, limit),
         (COPIES, COPIES_SIZE),
         (RECORD, RECORD_SIZE),

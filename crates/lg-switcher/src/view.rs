@@ -17,7 +17,7 @@ use crate::entry;
 use crate::extended;
 use crate::layout::{
     BEYOND, COPIES, MEMORY, OUTBOXES, OWN, RECORD, RECORD_SIZE, STACK,
-    STACK_SIZE, STATE, State, TASK_SIZE, TRAMPOLINES, TrampolinePages,
+    STACK_SIZE, STATE, State, TASK_SIZE, TRACE, TRAMPOLINES, TrampolinePages,
     USER_RECORD,
 };
 use crate::leftovers;
@@ -59,6 +59,7 @@ use lg_wire::spawn::{
     SHARED_PAGE_FD, STATE_FD, Step, outbox_fd, read_progress,
 };
 use lg_wire::state::{COPIES_SIZE, STATE_SIZE, VERSION};
+use lg_wire::trace;
 
 /// The view spawner cannot be set up: step `step` failed with `error`.
 fn give_up(step: Step, error: i32) -> ! {
@@ -164,6 +165,7 @@ fn map_everything() -> Result<(), i32> {
     if setup.user_processes == 0 {
         map_crossings()?;
     }
+    map_trace(setup.trace_records)?;
     close(STATE_FD);
     let vm = &state().vm;
     if setup.resumed == 0 {
@@ -217,6 +219,24 @@ fn map_trampolines() -> Result<(), i32> {
         offset_of!(State, trampolines),
     ];
     // SAFETY: the top of the low 4 GiB is ours.
+    unsafe { call(nr::MMAP, arguments) }.map(drop)
+}
+
+/// The ring of the trace, which is behind the state in its file.
+fn map_trace(records: u32) -> Result<(), i32> {
+    const PROT_READ_WRITE: usize = 3;
+    if !records.is_power_of_two() || records > trace::MOST {
+        return Err(errno::ENOMEM);
+    }
+    let arguments = [
+        TRACE,
+        trace::ring_size(records),
+        PROT_READ_WRITE,
+        MAP_SHARED_FIXED,
+        STATE_FD.cast_unsigned() as usize,
+        STATE_SIZE,
+    ];
+    // SAFETY: the place is kept free for this.
     unsafe { call(nr::MMAP, arguments) }.map(drop)
 }
 

@@ -10,7 +10,7 @@ use crate::extended;
 use crate::fpu;
 use crate::layout::OUTBOXES;
 use crate::own::own;
-use crate::shared::{setup, state};
+use crate::shared::{setup, state, trace};
 use crate::syscall::{futex_wait, futex_wake_at};
 use crate::trampolines;
 use crate::user_driver;
@@ -21,6 +21,7 @@ use lg_host::kill::Kill;
 use lg_host::patch::TrampolineKind;
 use lg_host::world::{CpuidAnswer, WallClock, World};
 use lg_wire::mailbox::{Request, device_and_bytes};
+use lg_wire::trace::Event;
 
 /// Whether user code runs in a process of its own.
 fn has_user_process() -> bool {
@@ -192,5 +193,13 @@ impl World for Outside {
         ask::wait_for_run_token(self.slot);
         fpu::take_fpu();
         Ok(())
+    }
+
+    fn trace(&self, event: &Event) -> u64 {
+        trace().write(clock::ticks(), event)
+    }
+
+    fn trace_end(&self, number: u64) {
+        trace().end(number, clock::ticks());
     }
 }

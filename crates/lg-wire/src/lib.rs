@@ -11,6 +11,7 @@
 //! - [`mailbox`]: one request of the Host, and its answer;
 //! - [`debug`]: what a debugger asks the Host meanwhile;
 //! - [`last`]: what the Guest did last, for an explanation of its end;
+//! - [`trace`]: a ring of records about what happens to it;
 //! - [`turns`]: the steps by which a process waits for another;
 //! - [`outbox`] and [`port`]: frames between the Guests of one network;
 //! - [`clock`], [`counters`], [`fast_path`], [`processor`]: names and numbers
@@ -30,6 +31,7 @@ pub mod state;
 pub mod debug;
 pub mod last;
 pub mod mailbox;
+pub mod trace;
 
 pub mod moved;
 pub mod turns;

@@ -76,6 +76,27 @@ impl Request {
     }
 }
 
+impl Request {
+    /// Its name, for a person.
+    #[must_use]
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::SendDma => "SEND_DMA",
+            Self::BindDma => "BIND_DMA",
+            Self::StartView => "start a view",
+            Self::Broken => "stand for a debugger",
+            Self::Crash => "CRASH",
+            Self::Killed => "killed",
+            Self::Balance => "look for a better processor",
+            Self::BuffersMayBeFree => "buffers may be free",
+            Self::Notify => "NOTIFY",
+            Self::RenewView => "make a view anew",
+            Self::ReadDevice => "read a device",
+            Self::WriteDevice => "write to a device",
+        }
+    }
+}
+
 /// The argument of [`Request::WriteDevice`] with the number of a device and how
 /// many bytes are written.
 #[must_use]

@@ -21,7 +21,7 @@ use lg_abi::page::{PAGE_SHIFT, PAGE_SIZE};
 
 /// The number of this layout. It changes when a field is added, moved or gets
 /// another meaning; a test compares the layout with it.
-pub const VERSION: u32 = 13;
+pub const VERSION: u32 = 14;
 
 /// Page directories that can have a view of their own at the same time.
 pub const MAX_VIEWS: usize = 32;
@@ -132,6 +132,9 @@ pub struct ViewSetup {
     /// The devices on its PCI bus
     /// ([`Device`](lg_abi::gen3::pci::Device)), from slot 1 on.
     pub devices: [u32; MAX_DEVICES],
+    /// How many records the [ring](crate::trace) of a trace has, which is
+    /// behind the state in its file.
+    pub trace_records: u32,
 }
 
 /// The words that the Launcher shares with the views.
@@ -167,6 +170,11 @@ pub struct Wire {
     /// waits for one: bits of [`input`]. The Launcher sets them, the Host
     /// clears them when it tells.
     pub input_waits: AtomicU32,
+    /// What is traced: [groups](crate::trace::group). The Launcher sets them.
+    pub traced: AtomicU32,
+    /// Nanoseconds from one sample of a profile to the next. The Launcher sets
+    /// them.
+    pub sample_every: AtomicU32,
     /// Pages that the Launcher has written to since the Host last checked: bits
     /// as [`page_bit`] has them. The Launcher sets them after it has written
     /// the bytes, and before it kicks or answers.
@@ -247,6 +255,7 @@ mod tests {
             ("setup: moved", offset_of!(ViewSetup, moved)),
             ("setup: start", offset_of!(ViewSetup, start)),
             ("setup: devices", offset_of!(ViewSetup, devices)),
+            ("setup: trace_records", offset_of!(ViewSetup, trace_records)),
             ("tsc_khz", offset_of!(Wire, tsc_khz)),
             ("mailbox", offset_of!(Wire, mailbox)),
             ("mailbox.text", offset_of!(Wire, mailbox.text)),
@@ -257,6 +266,8 @@ mod tests {
             ("asleep", offset_of!(Wire, asleep)),
             ("break_wanted", offset_of!(Wire, break_wanted)),
             ("input_waits", offset_of!(Wire, input_waits)),
+            ("traced", offset_of!(Wire, traced)),
+            ("sample_every", offset_of!(Wire, sample_every)),
             ("written_pages", offset_of!(Wire, written_pages)),
             ("run_tokens", offset_of!(Wire, run_tokens)),
             ("last", offset_of!(Wire, last)),

@@ -6,7 +6,8 @@
 //! [`devices`] and the [`transport`] by which the Guest reaches them, and
 //! [`engine`] for the requests that make it run. The rest is for the command:
 //! [`cli`] for its command line, [`machine`] for a run from beginning to end,
-//! [`debugger`] for GDB, [`explain`] for the end of a Guest, [`needs`] and
+//! [`debugger`] for GDB, [`explain`] for the end of a Guest, [`trace`] for
+//! what it did before, [`needs`] and
 //! [`doctor`] for what the machine offers, [`confine`] for the rights that the
 //! Launcher gives up before a Guest runs, [`machines`] for machines with a
 //! name, [`snapshot`] for guests in a folder, [`images`] for disks that guests
@@ -32,4 +33,5 @@ pub mod needs;
 pub mod project;
 pub mod snapshot;
 mod thread;
+pub mod trace;
 pub mod transport;

@@ -173,6 +173,7 @@ fn setup(devices: &[Device]) -> ViewSetup {
         start: 0,
         device_count: as_word(devices.len()),
         devices: words,
+        trace_records: 0,
     }
 }
 

@@ -6,11 +6,13 @@
 //! it. The Guest has named that stretch of code at LGUEST_INIT.
 
 use crate::address::GuestVirt;
+use crate::cpu::traps::low_byte;
 use crate::host::Host;
 use crate::kill::Kill;
 use crate::turns;
 use core::sync::atomic::Ordering;
 use lg_abi::shared::{FIRST_EXTERNAL_VECTOR, IF};
+use lg_wire::trace::{Kind, wait};
 
 impl Host<'_> {
     /// Whether an interrupt waits that is not blocked.
@@ -24,6 +26,7 @@ impl Host<'_> {
         let pending = self.pending();
         if pending == 0 {
             if vm.wire.irqs.load(Ordering::SeqCst) != 0 {
+                self.trace_wait(wait::BLOCKED);
                 self.retry_later();
             }
             return Ok(());
@@ -32,6 +35,7 @@ impl Host<'_> {
         let in_noirq = !vm.in_user_mode()
             && (vm.noirq_start.get()..vm.noirq_end.get()).contains(&eip);
         if in_noirq {
+            self.trace_wait(wait::NO_IRQ);
             self.retry_soon();
             return Ok(());
         }
@@ -40,6 +44,7 @@ impl Host<'_> {
             vm.halted.set(0);
             self.set_irq_enabled(IF)?;
         } else if !self.takes_interrupts()? {
+            self.trace_wait(wait::OFF);
             self.set_irq_pending(true)?;
             self.retry_soon();
             return Ok(());
@@ -54,12 +59,17 @@ impl Host<'_> {
             // a device may raise one before its driver is there.
             vm.counters.interrupts[irq as usize].count();
             vm.pci.note_delivered(irq);
+            let raised = vm.wire.irqs.load(Ordering::SeqCst);
+            let words = [gate.handler, raised, 0];
+            self.trace(Kind::Delivered, low_byte(irq).into(), words);
             // While debug registers are on, RF is the Guest's: it has had the
             // trap of the breakpoint at the next instruction already.
             if !vm.debug.is_watching() {
                 self.clear_resume_flag();
             }
             self.go_through(gate, None)?;
+        } else {
+            self.trace(Kind::Dropped, low_byte(irq).into(), [0; 3]);
         }
         let more = self.pending() != 0;
         self.set_irq_pending(more)?;
@@ -73,7 +83,7 @@ impl Host<'_> {
 
     /// `blocked_interrupts` of the shared page; everything is blocked before
     /// there is one.
-    fn blocked_interrupts(&self) -> u32 {
+    pub(crate) fn blocked_interrupts(&self) -> u32 {
         if !self.vm.is_initialised() {
             return u32::MAX;
         }

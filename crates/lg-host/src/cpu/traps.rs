@@ -15,6 +15,7 @@ use crate::state::Gate;
 use lg_abi::page::PAGE_SIZE;
 use lg_abi::segment::KERNEL_CS;
 use lg_abi::shared::IF;
+use lg_wire::trace::Kind;
 
 /// Vectors at which the processor pushes an error code (Intel SDM volume 3,
 /// "Exception and Interrupt Reference").
@@ -78,6 +79,9 @@ impl Host<'_> {
         if let Some(counter) = self.vm.counters.traps.get(usize::from(vector)) {
             counter.count();
         }
+        let cr2 = self.shadow.last_fault().0;
+        let words = [error, gate.handler, cr2];
+        self.trace(Kind::Trap, u16::from(vector), words);
         Ok(gate)
     }
 

@@ -12,6 +12,7 @@ use lg_abi::page::{
     DIRECTORY_SHIFT, ENTRIES, PAGE_SHIFT, PAGE_SIZE, SWITCHER_INDEX,
     directory_index,
 };
+use lg_wire::trace::Kind;
 
 /// With fewer pages of programs mapped than this, to drop them makes too little
 /// room: the kernel's part goes, too.
@@ -55,6 +56,8 @@ impl Host<'_> {
             } else {
                 self.vm.counters.protects.count();
             }
+            let write = u16::from(wanted.access() == Access::Write);
+            self.trace(Kind::Mapped, write, [page.0, frame.0, 1]);
             self.shadow.set_shadow(page, wanted);
             return Ok(Mapped::Yes);
         }
@@ -124,7 +127,11 @@ impl Host<'_> {
                 self.drop_everything(0, end)?;
             }
             match self.mapper.map(va, pa, pages, access) {
-                Ok(()) => return Ok(Mapped::Yes),
+                Ok(()) => {
+                    let write = u16::from(access == Access::Write);
+                    self.trace(Kind::Mapped, write, [va.0, pa.0, pages]);
+                    return Ok(Mapped::Yes);
+                }
                 Err(MapError::Forbidden) => return Ok(Mapped::Forbidden),
                 Err(MapError::NoRoom) => {}
             }
@@ -148,6 +155,7 @@ impl Host<'_> {
         if self.mapper.hide(va, to - from).is_err() {
             return false;
         }
+        self.trace(Kind::Unmapped, 1, [va.0, 0, to - from]);
         for page in from..to {
             let va = GuestVirt(page << PAGE_SHIFT);
             let shadow = self.shadow.shadow(va);
@@ -182,6 +190,7 @@ impl Host<'_> {
         pages: u32,
     ) -> Result<(), Kill> {
         self.vm.counters.unmaps.count();
+        self.trace(Kind::Unmapped, 0, [va.0, 0, pages]);
         match self.mapper.unmap(va, pages) {
             Ok(()) => Ok(()),
             Err(_) => {
@@ -230,6 +239,7 @@ impl Host<'_> {
     ) -> Result<(), Kill> {
         let va = GuestVirt(from << DIRECTORY_SHIFT);
         self.shadow.clear_record(from, to);
+        self.trace(Kind::Unmapped, 0, [va.0, 0, (to - from) * ENTRIES]);
         self.mapper
             .unmap(va, (to - from) * ENTRIES)
             .map_err(|_| Kill::OutOfMappings)

@@ -80,6 +80,7 @@ impl Host<'_> {
         }
         self.vm.ledger.record(&patch);
         self.write_place(patch.place, patch.ours());
+        self.trace_patch(patch.kind, patch.site, patch.length);
         // A slot is part of its call. The other two are no fast paths.
         if !matches!(
             patch.kind,

@@ -42,6 +42,7 @@ pub(crate) fn setup() -> ViewSetup {
         start: 0,
         device_count: 2,
         devices,
+        trace_records: 0,
     }
 }
 

@@ -8,6 +8,8 @@ use crate::cpu::extended::{Extended, part};
 use crate::kill::Kill;
 use crate::patch::TrampolineKind;
 use crate::world::{CpuidAnswer, WallClock, World};
+use core::cell::RefCell;
+use lg_wire::trace::Event;
 use std::collections::VecDeque;
 use std::string::String;
 use std::vec::Vec;
@@ -64,6 +66,10 @@ pub struct Pretended {
     /// What the Launcher answers to each report. After the last of them, it is
     /// gone.
     pub orders: VecDeque<u32>,
+    /// The trace, without times.
+    pub traced: RefCell<Vec<Event>>,
+    /// The numbers of records of which the end was noted.
+    pub ends_traced: RefCell<Vec<u64>>,
 }
 
 impl World for Pretended {
@@ -202,5 +208,15 @@ impl World for Pretended {
         self.handed_to.push(slot);
         // There is no other view to hand it back.
         Err(Kill::NoView)
+    }
+
+    fn trace(&self, event: &Event) -> u64 {
+        let mut traced = self.traced.borrow_mut();
+        traced.push(*event);
+        traced.len() as u64 - 1
+    }
+
+    fn trace_end(&self, number: u64) {
+        self.ends_traced.borrow_mut().push(number);
     }
 }

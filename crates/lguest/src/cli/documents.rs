@@ -106,6 +106,8 @@ mod tests {
                 "lguest-rm.1",
                 "lguest-snapshot.1",
                 "lguest-clone.1",
+                "lguest-trace.1",
+                "lguest-profile.1",
                 "lguest-send.1",
                 "lguest-new.1",
                 "lguest-runner.1",

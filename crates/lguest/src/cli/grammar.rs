@@ -16,6 +16,7 @@ use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Args, Parser};
 use clap_complete::Shell;
 use lg_wire::fast_path;
+use lg_wire::trace::RECORDS;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -85,7 +86,8 @@ lguest [--verbose] [--sharenet=FILE|--tunnet=(IP|bridge:BR)|--block=FILE|\
        lguest image (build|ls|rm|inspect) ...
        lguest doctor [--json]
        lguest (ps|top|console|logs|stop|kill|pause|resume|wait|stats|inspect|rm|\
-send|snapshot|clone) ...
+send|snapshot|clone|\
+trace|profile) ...
        lguest new [--template WHAT] NAME
        lguest completion SHELL
        lguest man DIR
@@ -218,6 +220,30 @@ pub(super) struct Common {
     /// If the guest dies, write its memory and registers to FILE, for GDB
     #[arg(long, value_name = "FILE")]
     pub(super) core: Option<PathBuf>,
+    /// At the end, write what the guest did last to FILE, for ui.perfetto.dev:
+    /// each exit, hypercall, trap, interrupt, mapped page, patch and request
+    #[arg(long, value_name = "FILE")]
+    pub(super) trace: Option<PathBuf>,
+    /// Trace these groups of events only: exits, hypercalls, traps, interrupts,
+    /// pages, patches, requests, directories, sleep
+    #[arg(
+        long,
+        value_name = "GROUP,...",
+        value_delimiter = ',',
+        requires = "trace",
+        value_parser = values::groups(),
+        hide_possible_values = true,
+    )]
+    pub(super) trace_filter: Vec<String>,
+    /// Keep the last N events of the trace, a power of two from 256 to 1048576;
+    /// one takes 32 bytes
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = RECORDS,
+        value_parser = values::records,
+    )]
+    pub(super) trace_records: u32,
     /// Let GDB debug the guest: it connects to a port of this machine or to
     /// unix:PATH at any time, or starts lguest itself (stdio; the guest's
     /// console is standard error then)

@@ -4,10 +4,10 @@
 
 use super::values;
 use crate::machines::Name;
-use crate::machines::verbs::{Clones, Verb};
+use crate::machines::verbs::{Clones, Profiles, Traces, Verb};
 use clap::{Args, Subcommand};
 use std::ffi::OsString;
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroU32};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -189,6 +189,64 @@ pub(super) enum Machines {
         #[arg(long)]
         copy_disks: bool,
     },
+    /// Write what a machine does, or did last, for ui.perfetto.dev
+    #[command(after_help = CODES)]
+    Trace {
+        #[command(flatten)]
+        machine: One,
+        /// Watch it for so long. Without this, a machine that was started with
+        /// --trace gives what it has, and another one is watched for a second
+        #[arg(long, value_name = "N", value_parser = seconds())]
+        seconds: Option<u32>,
+        /// Trace these groups of events only: exits, hypercalls, traps,
+        /// interrupts, pages, patches, requests, directories, sleep
+        #[arg(
+            long,
+            value_name = "GROUP,...",
+            value_delimiter = ',',
+            value_parser = values::groups(),
+            hide_possible_values = true,
+        )]
+        filter: Vec<String>,
+        /// The file; without it, standard output
+        #[arg(long, short, value_name = "FILE")]
+        output: Option<PathBuf>,
+        /// A file with names of functions, beside the kernel's: a program's
+        #[arg(long, value_name = "FILE")]
+        symbols: Vec<PathBuf>,
+    },
+    /// Find out where the time of a guest goes: a flame graph
+    #[command(after_help = CODES)]
+    Profile {
+        #[command(flatten)]
+        machine: One,
+        /// For how long
+        #[arg(
+            long,
+            value_name = "N",
+            default_value = "5",
+            value_parser = seconds(),
+        )]
+        seconds: u32,
+        /// Samples a second: 1 to 5000
+        #[arg(
+            long,
+            value_name = "N",
+            default_value = "997",
+            value_parser = clap::value_parser!(u16).range(1..=5000),
+        )]
+        rate: u16,
+        /// The file for the flame graph
+        #[arg(long, short, value_name = "FILE", default_value = "flame.svg")]
+        output: PathBuf,
+        /// Write folded stacks to FILE, or to standard output (-), and no flame
+        /// graph
+        #[arg(long, value_name = "FILE|-", conflicts_with = "output")]
+        folded: Option<PathBuf>,
+        /// A file with names of functions: the kernel's vmlinux, or a program
+        #[arg(long, value_name = "FILE")]
+        symbols: Vec<PathBuf>,
+    },
     /// Type a line on the console of a machine
     #[command(after_help = CODES)]
     Send {
@@ -201,6 +259,11 @@ pub(super) enum Machines {
         #[arg(long, short)]
         no_newline: bool,
     },
+}
+
+/// A number of seconds.
+fn seconds() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..=86_400)
 }
 
 /// What can be done with a snapshot.
@@ -341,6 +404,34 @@ impl Machines {
                 networks: net,
                 shares: share,
                 copies: copy_disks,
+            }),
+            Self::Trace {
+                machine,
+                seconds,
+                filter,
+                output,
+                symbols,
+            } => Verb::Trace(Traces {
+                name: machine.name,
+                filter,
+                time: seconds.map(|n| Duration::from_secs(n.into())),
+                output,
+                symbols,
+            }),
+            Self::Profile {
+                machine,
+                seconds,
+                rate,
+                output,
+                folded,
+                symbols,
+            } => Verb::Profile(Profiles {
+                name: machine.name,
+                time: Duration::from_secs(seconds.into()),
+                rate: NonZeroU32::new(rate.into()).unwrap_or(NonZeroU32::MIN),
+                output,
+                folded,
+                symbols,
             }),
             Self::Send {
                 machine,

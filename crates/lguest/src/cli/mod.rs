@@ -7,6 +7,7 @@
 //! words. This file turns them into a [`Config`] or another [`Task`], or into
 //! an error.
 
+use crate::engine::Tracing;
 use crate::images::Stored;
 use crate::machine::Restore;
 use crate::machine::config::{
@@ -15,6 +16,7 @@ use crate::machine::config::{
 use crate::machines::settings::Settings;
 use crate::machines::verbs::Verb;
 use crate::project::{Template, runner, testing};
+use crate::trace::groups;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, ValueEnum};
 use clap_complete::Shell;
@@ -358,6 +360,15 @@ impl Common {
             stats: self.stats.map(values::stats),
             explain: self.explain,
             core: self.core,
+            tracing: Tracing {
+                records: self.trace_records,
+                groups: match &self.trace {
+                    // The grammar knows the names.
+                    Some(_) => groups(&self.trace_filter).unwrap_or(0),
+                    None => 0,
+                },
+            },
+            trace: self.trace,
             debugger: self.gdb,
             wait_for_debugger: self.gdb_wait,
             slow_paths: values::slow_paths(&self.no_fast_path),

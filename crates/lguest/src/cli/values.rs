@@ -10,8 +10,12 @@ use crate::machine::config::{
     Changes, DebuggerAt, DeviceConfig, DiskConfig, Parent, ShareConfig, Stats,
 };
 use crate::memory::MAX_RAM;
-use clap::builder::{OsStringValueParser, TypedValueParser};
+use crate::trace::GROUPS;
+use clap::builder::{
+    OsStringValueParser, PossibleValuesParser, TypedValueParser,
+};
 use lg_wire::fast_path;
+use lg_wire::trace;
 use std::ffi::{OsStr, OsString};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
@@ -84,6 +88,21 @@ pub(super) fn size(text: &str) -> Result<u32, UsageError> {
         return Err(UsageError::TooLittleMemory(text.into()));
     }
     Ok(bytes - bytes % lg_abi::page::PAGE_SIZE)
+}
+
+/// The groups of events of a trace.
+pub(super) fn groups() -> PossibleValuesParser {
+    GROUPS.into()
+}
+
+/// How many records a trace keeps.
+pub(super) fn records(text: &str) -> Result<u32, String> {
+    let records = text.parse().ok();
+    let good = records.filter(|&records| trace::allowed(records) == records);
+    good.ok_or_else(|| {
+        let (fewest, most) = (trace::FEWEST, trace::MOST);
+        format!("give a power of two from {fewest} to {most}")
+    })
 }
 
 /// The digits that `text` begins with, and what follows. More digits than fit

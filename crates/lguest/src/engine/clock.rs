@@ -32,6 +32,12 @@ pub fn start() -> u64 {
     START.get_or_init(read).tsc
 }
 
+/// The counter.
+pub(super) fn ticks() -> u64 {
+    // SAFETY: every x86-64 has it, and Linux lets processes use it.
+    unsafe { _rdtsc() }
+}
+
 /// Thousands of ticks a second; 0 if the counter of this machine cannot be
 /// used as a clock. May sleep for [`MEASURE_FOR`] after the first [`start`].
 pub(super) fn tsc_khz() -> u32 {
@@ -136,12 +142,10 @@ fn read_clock(clock: libc::clockid_t) -> Option<Duration> {
 
 /// Both clocks at nearly the same time: the closest of a few tries.
 fn read() -> Reading {
-    // SAFETY: every x86-64 has it, and Linux lets processes use it.
-    let tsc = || unsafe { _rdtsc() };
     let tries = (0..8).map(|_| {
-        let before = tsc();
+        let before = ticks();
         let at = Instant::now();
-        let after = tsc();
+        let after = ticks();
         let took = after.wrapping_sub(before);
         (
             took,

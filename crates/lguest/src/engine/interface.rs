@@ -148,6 +148,20 @@ pub trait Engine: Requests {
     fn last_words(&self) -> Option<LastWords> {
         None
     }
+
+    /// Chooses what is traced from now on: bits of [`lg_wire::trace::group`].
+    /// `sample_every` is the time between samples, if they are among them.
+    fn set_traced(&self, _groups: u32, _sample_every: Duration) {}
+
+    /// The file with the ring of the trace: see [`crate::trace`]. A Guest that
+    /// has taken over its Host can write anything there.
+    ///
+    /// # Errors
+    ///
+    /// [`RequestError::NotInitialised`], [`RequestError::Start`].
+    fn trace_file(&self) -> Result<OwnedFd, RequestError> {
+        Err(RequestError::NotInitialised)
+    }
 }
 
 /// What an engine needs to know of a Guest before it runs.
@@ -175,6 +189,8 @@ pub struct Setup {
     /// The devices on its PCI bus, from slot 1 on: at most
     /// [`MAX_DEVICES`](lg_abi::gen3::pci::MAX_DEVICES).
     pub pci: Vec<PciDevice>,
+    /// What is traced from the first instruction on.
+    pub trace: Tracing,
     /// The state of a Guest that goes on, whose memory is filled already.
     /// Then `request`, `interface`, `paging`, `boot_parameters` and `guest_id`
     /// have no effect.
@@ -195,8 +211,27 @@ impl From<Initialize> for Setup {
             isolation: Isolation::default(),
             shared_pages: Vec::new(),
             pci: Vec::new(),
+            trace: Tracing::default(),
             resumed: None,
             moved: Moved::default(),
+        }
+    }
+}
+
+/// What is traced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tracing {
+    /// How many records the ring has: see [`lg_wire::trace::allowed`].
+    pub records: u32,
+    /// Which groups of events: bits of [`lg_wire::trace::group`].
+    pub groups: u32,
+}
+
+impl Default for Tracing {
+    fn default() -> Self {
+        Self {
+            records: lg_wire::trace::RECORDS,
+            groups: 0,
         }
     }
 }

@@ -33,7 +33,7 @@ pub use hold::{Hold, Holder};
 mod interface;
 pub use interface::{
     DeviceAccess, Engine, EngineCounters, Exit, Isolation, Requests, Setup,
-    SharedPage,
+    SharedPage, Tracing,
 };
 
 pub mod clock;

@@ -73,6 +73,17 @@ impl<'a> Symbols<'a> {
     /// The function at `address`, and how far into it that is.
     #[must_use]
     pub fn name(&self, address: u32) -> Option<String> {
+        let (name, within) = self.find(address)?;
+        Some(format!("{name}+{within:#x}"))
+    }
+
+    /// The function at `address`.
+    #[must_use]
+    pub fn function(&self, address: u32) -> Option<String> {
+        Some(self.find(address)?.0)
+    }
+
+    fn find(&self, address: u32) -> Option<(String, u32)> {
         let behind = self.functions.partition_point(|f| f.0 <= address);
         let &(start, end, symbol) =
             self.functions.get(behind.checked_sub(1)?)?;
@@ -81,8 +92,7 @@ impl<'a> Symbols<'a> {
         }
         let symbol = self.elf.as_ref()?.symbol_by_index(symbol).ok()?;
         let name = shown(symbol.name().ok()?);
-        let within = address - start;
-        Some(format!("{name}+{within:#x}"))
+        Some((name, address - start))
     }
 
     /// What is called at `address`, a line for each function: the innermost
@@ -158,7 +168,8 @@ fn functions(elf: &ElfFile32<'_, Endianness>) -> Vec<(u32, u32, SymbolIndex)> {
             continue;
         };
         let has_name = symbol.elf_symbol().st_name.get(Endianness::Little) != 0;
-        if is_code && !symbol.is_undefined() && has_name {
+        // A symbol that is in no section is a number, not a place.
+        if is_code && symbol.section_index().is_some() && has_name {
             let end = start.saturating_add(size);
             functions.push((start, end, symbol.index()));
         }

@@ -98,6 +98,7 @@ pub(super) fn build(
         guest_id,
         slow_paths: config.slow_paths,
         isolation: config.isolation,
+        trace: config.tracing,
         shared_pages,
         pci,
         request: start,

@@ -4,7 +4,7 @@
 //! today's. A program that embeds the Launcher fills it in itself.
 
 use crate::devices::block::DiskRate;
-use crate::engine::Isolation;
+use crate::engine::{Isolation, Tracing};
 use crate::machines::Name;
 use crate::machines::settings::Settings;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -40,6 +40,10 @@ pub struct Config {
     pub explain: bool,
     /// The file for a core, if it dies.
     pub core: Option<PathBuf>,
+    /// The file for the trace, at the end.
+    pub trace: Option<PathBuf>,
+    /// What is traced, if there is such a file.
+    pub tracing: Tracing,
     /// Where programs ask for the counters while the Guest runs.
     pub metrics: Option<SocketAddr>,
     /// Where GDB comes from, if it may.

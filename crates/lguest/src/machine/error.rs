@@ -115,6 +115,14 @@ pub enum LaunchError {
         /// Why not.
         error: io::Error,
     },
+    /// The file for the trace cannot be written.
+    #[error("trace {}: it cannot be written: {error}", path.display())]
+    Trace {
+        /// Its name.
+        path: PathBuf,
+        /// Why not.
+        error: io::Error,
+    },
     /// The file for the frames of a network cannot be written.
     #[error("capture {}: it cannot be written: {error}", path.display())]
     Capture {
@@ -250,6 +258,7 @@ impl LaunchError {
             | Self::Share { .. }
             | Self::Stats { .. }
             | Self::Core { .. }
+            | Self::Trace { .. }
             | Self::Capture { .. }
             | Self::Snapshot(_)
             | Self::Log { .. } => Outcome::BadFile,

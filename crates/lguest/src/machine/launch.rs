@@ -22,6 +22,7 @@ use super::signals::Signals;
 use super::stats::{RunReport, Sink};
 use super::{
     crash, debugger, hints, metrics, processors, signals, terminal, throttle,
+    tracing,
 };
 use crate::cli::exit::Outcome;
 use crate::confine;
@@ -140,6 +141,13 @@ pub(super) fn launch_from(
     let debugger = debugger.as_ref();
     let stats = opened.stats;
     let ended = run(&built, &quiet, &ending, stats, debugger, start, serve);
+    if let Some(file) = opened.trace {
+        let kernel = match &opened.beginning {
+            Beginning::Kernel(kernel, _) => Some(kernel),
+            Beginning::Saved(_) => None,
+        };
+        tracing::finish(file, &built, kernel);
+    }
     if let Ok((Outcome::Died, reason)) = &ended
         && let Beginning::Kernel(kernel, _) = &opened.beginning
     {

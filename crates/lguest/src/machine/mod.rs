@@ -35,6 +35,8 @@ mod attach;
 
 mod autopsy;
 
+mod tracing;
+
 mod build;
 
 mod detach;

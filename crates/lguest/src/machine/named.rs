@@ -21,11 +21,12 @@ use crate::devices::console::backlog::{Backlog, now};
 use crate::engine::{Engine, Hold};
 use crate::machine::terminal;
 use crate::machines::claim::{Claim, Files, Record};
-use crate::machines::protocol::{Counts, Frozen};
+use crate::machines::protocol::{Counts, Frozen, Traced};
 use crate::machines::record::Facts;
 use crate::machines::server::{Controlled, Ended, Parts, Server};
 use crate::needs;
 use crate::thread;
+use lg_wire::trace::group;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::pipe::{PipeFlags, pipe_with};
 use std::os::fd::OwnedFd;
@@ -151,6 +152,7 @@ impl Prepared {
                 stop_with: self.named.stop_keys(built_in),
                 ready: self.ready,
                 notify: self.notify,
+                traced: config.tracing.groups,
             }),
             listener: self.files.listener,
             typed: self.typed,
@@ -217,6 +219,8 @@ struct Machine {
     stop_with: Option<String>,
     ready: Option<Ready>,
     notify: Option<Notify>,
+    /// What is traced at all times.
+    traced: u32,
 }
 
 impl Controlled for Machine {
@@ -255,6 +259,28 @@ impl Controlled for Machine {
 
     fn thaw(&mut self) {
         self.snapshots.thaw();
+    }
+
+    fn trace(
+        &mut self,
+        groups: u32,
+        sample_every: Duration,
+    ) -> Result<(Traced, OwnedFd), String> {
+        let file = self.guest.trace_file();
+        let file = file.map_err(|error| error.to_string())?;
+        let samples = match sample_every.is_zero() {
+            true => 0,
+            false => group::SAMPLES,
+        };
+        let groups = self.traced | groups | samples;
+        self.guest.set_traced(groups, sample_every);
+        let before = group::NAMES.iter().filter(|(_, g)| self.traced & g != 0);
+        let before = before.map(|(name, _)| (*name).to_owned()).collect();
+        Ok((Traced { before }, file))
+    }
+
+    fn end_trace(&mut self) {
+        self.guest.set_traced(self.traced, Duration::ZERO);
     }
 
     fn stop_keys(&self) -> Option<String> {

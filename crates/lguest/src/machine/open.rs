@@ -11,8 +11,8 @@ use super::config::{
     ShareConfig, Stats,
 };
 use super::error::{LaunchError, lacks, named};
-use super::stats::Sink;
-use super::{captures, default_guest, disks, metrics, terminal};
+use super::stats::{OpenFile, Sink};
+use super::{captures, default_guest, disks, metrics, terminal, tracing};
 use crate::debugger::Listener;
 use crate::devices::block::Limit;
 use crate::devices::console::{self, Console, Log, Remote, Screen};
@@ -45,6 +45,8 @@ pub(super) struct Opened {
     pub(super) stats: Option<Sink>,
     /// What happens if the Guest dies.
     pub(super) autopsy: Autopsy,
+    /// Where the trace goes.
+    pub(super) trace: Option<OpenFile>,
     /// Where GDB comes from.
     pub(super) debugger: Option<Listener>,
     /// Where programs ask for counters.
@@ -158,6 +160,10 @@ impl Opened {
             let path = config.core.clone().unwrap_or_default();
             LaunchError::Core { path, error }
         })?;
+        let trace = tracing::prepare(config).map_err(|error| {
+            let path = config.trace.clone().unwrap_or_default();
+            LaunchError::Trace { path, error }
+        })?;
         captures::begin(captures, &mut devices)?;
         Ok(Self {
             beginning,
@@ -167,6 +173,7 @@ impl Opened {
             input_end,
             stats,
             autopsy,
+            trace,
             debugger,
             metrics,
         })

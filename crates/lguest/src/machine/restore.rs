@@ -11,7 +11,7 @@ use super::error::LaunchError;
 use super::launch::launch_from;
 use super::terminal;
 use crate::cli::exit::Outcome;
-use crate::engine::Isolation;
+use crate::engine::{Isolation, Tracing};
 use crate::machines::Name;
 use crate::machines::settings::Settings;
 use crate::snapshot::Saved;
@@ -123,6 +123,8 @@ fn config(restore: &Restore, saved: &Saved) -> Result<Config, LaunchError> {
         wait_for_debugger: false,
         explain: false,
         core: None,
+        trace: None,
+        tracing: Tracing::default(),
         metrics: None,
         slow_paths: machine.slow_paths,
         open_walls: 0,

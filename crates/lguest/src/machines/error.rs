@@ -94,6 +94,16 @@ pub enum MachineError {
         /// Why it failed.
         error: io::Error,
     },
+    /// A file for a trace or a profile cannot be used.
+    #[error("{what} {}: {error}", path.display())]
+    Output {
+        /// Its name.
+        path: PathBuf,
+        /// What it is.
+        what: &'static str,
+        /// Why not.
+        error: io::Error,
+    },
     /// A snapshot cannot be used or made.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
@@ -120,6 +130,7 @@ impl MachineError {
             | Self::Place { .. }
             | Self::TooLong(_)
             | Self::Snapshot(_)
+            | Self::Output { .. }
             | Self::File { .. } => Outcome::BadFile,
             Self::Own(..) => Outcome::Failed,
         }

@@ -45,6 +45,18 @@ pub enum Call {
     Freeze {},
     /// The Guest goes on that this client has frozen: [`Done`].
     Thaw {},
+    /// Hands over the file with the trace: [`Traced`]. Until the client closes
+    /// its connection or calls again, more is traced. One client at a time may
+    /// do this.
+    Trace {
+        /// The groups of events that are traced meanwhile.
+        #[serde(default)]
+        groups: Vec<String>,
+        /// Microseconds from one sample of a profile to the next; 0 = there
+        /// are none.
+        #[serde(default)]
+        samples_us: u32,
+    },
     /// Asks the Guest to power off, the way that its kind offers: [`Asked`].
     Stop {},
     /// Ends the Guest: [`Done`]. The end itself comes later.
@@ -85,9 +97,9 @@ pub enum Call {
 
 impl Call {
     /// The names of all calls.
-    pub const METHODS: [&'static str; 12] = [
-        "inspect", "stats", "pause", "resume", "freeze", "thaw", "stop",
-        "kill", "wait", "read", "attach", "write",
+    pub const METHODS: [&'static str; 13] = [
+        "inspect", "stats", "pause", "resume", "freeze", "thaw", "trace",
+        "stop", "kill", "wait", "read", "attach", "write",
     ];
 }
 
@@ -239,6 +251,15 @@ pub struct Frozen {
     /// What the manifest of a snapshot says of the machine. It belongs to this
     /// version of lguest.
     pub machine: Value,
+}
+
+/// The answer to `trace`. With its first byte comes the descriptor of the state
+/// that the Guest's views share, behind which the ring of the trace is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Traced {
+    /// The groups that are traced without this client.
+    pub before: Vec<String>,
 }
 
 /// The answer to `stop`.

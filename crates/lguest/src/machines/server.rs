@@ -8,13 +8,14 @@
 
 use super::protocol::{
     Asked, Attached, BYTES_MOST, Call, Counts, Done, FILES_MOST, Failure,
-    Frozen, Id, Inspected, LINE_MOST, Read, State, answer, failed,
+    Frozen, Id, Inspected, LINE_MOST, Read, State, Traced, answer, failed,
     notification, parse,
 };
 use super::record::{End, Facts};
 use crate::credentials::peer_of_our_user;
 use crate::devices::console::backlog::Backlog;
 use crate::lock::lock;
+use crate::trace;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{
@@ -67,6 +68,19 @@ pub trait Controlled: Send {
     fn freeze(&mut self) -> Result<(Frozen, Vec<OwnedFd>), String>;
     /// A frozen Guest goes on.
     fn thaw(&mut self);
+    /// Has these groups traced until [`Self::end_trace`], and samples taken so
+    /// often, if that is not 0. Hands the file over in which the trace is.
+    ///
+    /// # Errors
+    ///
+    /// Why not.
+    fn trace(
+        &mut self,
+        groups: u32,
+        sample_every: Duration,
+    ) -> Result<(Traced, OwnedFd), String>;
+    /// Only what was traced before is traced.
+    fn end_trace(&mut self);
     /// What to type to ask the Guest to power off, if that is possible.
     fn stop_keys(&self) -> Option<String>;
     /// Begins to end the Guest. Does not block.
@@ -116,6 +130,8 @@ pub struct Server {
     begun: Option<u64>,
     /// The client that has frozen the Guest.
     freezes: Option<u64>,
+    /// The client for which more is traced.
+    traces: Option<u64>,
     told_ready: bool,
     /// The state that is noted for those that do not ask.
     noted: Option<State>,
@@ -282,6 +298,7 @@ impl Server {
             types: None,
             begun: None,
             freezes: None,
+            traces: None,
             told_ready: false,
             noted: None,
         }
@@ -381,6 +398,13 @@ impl Server {
         };
         if self.freezes.is_some() && !self.clients.iter().any(freezes) {
             self.thaw();
+        }
+        let traces = |client: &Client| {
+            Some(client.number) == self.traces && !client.hung
+        };
+        if self.traces.is_some() && !self.clients.iter().any(traces) {
+            self.traces = None;
+            self.parts.machine.end_trace();
         }
         Ok(())
     }
@@ -589,6 +613,9 @@ impl Server {
                     self.thaw();
                 }
             }
+            Call::Trace { groups, samples_us } => {
+                self.trace(n, id, &groups, samples_us);
+            }
             Call::Stop {} => {
                 let typed = machine.stop_keys();
                 client.answer(id.as_ref(), |id| {
@@ -633,6 +660,42 @@ impl Server {
                     self.type_on();
                 }
             }
+        }
+    }
+
+    /// Has more traced for client `n`, and hands the trace over.
+    fn trace(
+        &mut self,
+        n: usize,
+        id: Option<Id>,
+        groups: &[String],
+        samples_us: u32,
+    ) {
+        let client = &mut self.clients[n];
+        let others = self.traces.is_some_and(|who| who != client.number);
+        let groups = match groups {
+            [] => Ok(0),
+            names => trace::groups(names),
+        };
+        let traced = match groups {
+            _ if others => Err("another client traces it: try again".into()),
+            Err(name) => Err(format!(
+                "there is no group '{name}': they are {}",
+                trace::GROUPS.join(", ")
+            )),
+            Ok(groups) => {
+                let every = Duration::from_micros(samples_us.into());
+                self.parts.machine.trace(groups, every)
+            }
+        };
+        match traced {
+            Ok((traced, file)) => {
+                self.traces = Some(client.number);
+                client.files.push(file);
+                client.answer(id.as_ref(), |id| answer(id, &traced));
+            }
+            Err(text) => client
+                .answer(id.as_ref(), |id| failed(id, Failure::NotNow, &text)),
         }
     }
 

@@ -5,14 +5,16 @@
 
 use crate::arena::Arena;
 use crate::script::{Long, Record, routine};
+use crate::support::Scratch;
 use crate::sweep::{Sweep, all, stride};
 use crate::target::{EMPTY, EMPTY_VA, view};
 use lg_switcher::layout::TrampolinePages;
 use lg_switcher::layout::{
-    MEMORY, RECORD, RECORD_SIZE, STACK, STACK_SIZE, STATE, State,
+    MEMORY, RECORD, RECORD_SIZE, STACK, STACK_SIZE, STATE, State, TRACE,
 };
 use lg_wire::mailbox::Mailbox;
 use lg_wire::state::{STATE_SIZE, ViewSetup};
+use std::ffi::OsString;
 use std::mem::offset_of;
 
 /// Flips the bits of `mask` in the word at `at`.
@@ -202,6 +204,39 @@ fn forged_words_for_a_new_view() {
     )
     .run(&arena);
     assert_eq!(ends[0].survived(), Some(1), "{ends:?}");
+}
+
+/// Anything in the ring of the trace, its head among it, and in the words that
+/// say what is traced. The Launcher writes a file of it at the end.
+#[test]
+fn a_forged_trace() {
+    let traced = (STATE + offset_of!(State, vm.wire.traced)) as u64;
+    let mut script = Vec::new();
+    let masks = [u64::MAX, 0xFF, 0xFFFF_0000];
+    for (seed, mask) in (0..12).zip(masks.into_iter().cycle()) {
+        let mut steps = vec![
+            scribble(traced, 8, 1, mask, seed),
+            scribble(TRACE as u64, 0x40, 5, mask, seed),
+            scribble(TRACE as u64 + 0x1000, 0x2000, 900, mask, seed + 99),
+        ];
+        steps.extend(provoke());
+        script.extend(Record::case(steps));
+    }
+    let scratch = Scratch::new("forged-trace");
+    let file = scratch.path("trace");
+    let sweep = Sweep {
+        options: ["--trace-records=256", "--trace"]
+            .map(OsString::from)
+            .into_iter()
+            .chain([file.clone().into()])
+            .collect(),
+        ..Sweep::inside("a forged trace", &script)
+    };
+    sweep.run(&Arena::new("forging-traces"));
+    let bytes = std::fs::read(file).unwrap();
+    let trace: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+    let events = trace["traceEvents"].as_array().unwrap();
+    assert!(events.len() < 400, "{}", events.len());
 }
 
 /// A stack that is changed or taken away while the Host uses it.

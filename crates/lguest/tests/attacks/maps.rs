@@ -5,7 +5,9 @@ use crate::script::{Long, Record};
 use crate::sweep::Sweep;
 use crate::target::view;
 use lg_host::patch::crossing::words::{CODE_ADDRESS, WORDS};
-use lg_switcher::layout::{IMAGE, MEMORY, RECORD, STACK, STATE, TRAMPOLINES};
+use lg_switcher::layout::{
+    IMAGE, MEMORY, RECORD, STACK, STATE, TRACE, TRAMPOLINES,
+};
 
 const MMAP: u64 = 9;
 const MPROTECT: u64 = 10;
@@ -18,8 +20,9 @@ const FLAGS: u64 = 0x11;
 const MEMORY_FD: u64 = 3;
 
 /// Addresses that only the Host may map.
-const HOSTS: [u64; 14] = [
+const HOSTS: [u64; 15] = [
     STATE as u64,
+    TRACE as u64,
     MEMORY as u64,
     RECORD as u64,
     STACK as u64,

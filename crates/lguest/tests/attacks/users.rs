@@ -12,10 +12,12 @@ use lg_abi::hypercall::Hypercall;
 use lg_abi::segment::{GDT_KERNEL_CS, GDT_PER_CPU};
 use lg_host::state::ViewSlot;
 use lg_switcher::layout::{
-    COMMANDS, MEMORY, OWN, STACK, STACK_SIZE, STATE, State, TRAMPOLINES, USER,
+    COMMANDS, MEMORY, OWN, STACK, STACK_SIZE, STATE, State, TRACE, TRAMPOLINES,
+    USER,
 };
 use lg_switcher::own::Own;
 use lg_wire::state::MAX_VIEWS;
+use lg_wire::trace::HEAD_SIZE;
 use std::mem::offset_of;
 
 /// Physical memory that is not used, and the word that the kernel puts there.
@@ -263,6 +265,8 @@ fn user_code_finds_nothing_of_the_host() {
         peek((STATE + views) as u64),
         peek((STATE + last) as u64),
         peek((STATE + offset_of!(State, trampolines)) as u64),
+        peek(TRACE as u64),
+        peek((TRACE + HEAD_SIZE) as u64),
         peek(USER as u64),
         // The trampolines of the kernel, and their code.
         peek((TRAMPOLINES + 0x1000) as u64),

@@ -20,3 +20,4 @@ mod settings;
 mod snapshots;
 mod strangers;
 mod top;
+mod traces;

@@ -20,11 +20,12 @@ const SHARED_MAPPINGS: u64 = 16 << 20;
 const AT_EXEC: u64 = 1 << 20;
 
 /// Bytes of address space that a view may have, for a Guest with `limit` bytes
-/// of memory and `pages` pages that it shares with others. When the Host meets
+/// of memory, `pages` pages that it shares with others, and a ring of `trace`
+/// bytes. When the Host meets
 /// the limit, it drops its mappings and makes them again as they are needed.
-pub(super) fn address_space(limit: u32, pages: usize) -> u64 {
+pub(super) fn address_space(limit: u32, pages: usize, trace: usize) -> u64 {
     let outboxes = pages * OUTBOX_SIZE as usize;
-    let fixed = STATE_SIZE + COPIES_SIZE + outboxes + PROCESS_SIZE;
+    let fixed = STATE_SIZE + trace + COPIES_SIZE + outboxes + PROCESS_SIZE;
     let memory = u64::from(limit);
     fixed as u64 + AT_EXEC + memory + 2 * memory + SHARED_MAPPINGS
 }
@@ -58,7 +59,7 @@ mod tests {
     #[test]
     fn a_view_can_map_all_memory_three_times() {
         for limit in [1 << 20, 16 << 20, u32::MAX] {
-            assert!(address_space(limit, 0) > 3 * u64::from(limit));
+            assert!(address_space(limit, 0, 0) > 3 * u64::from(limit));
         }
     }
 }

@@ -27,6 +27,7 @@ use lg_abi::shared::LGUEST_IRQS;
 use lg_wire::last::LastWords;
 use lg_wire::state::input;
 use lg_wire::turns;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -119,6 +120,7 @@ impl Requests for Native {
         if u32::from(irq) >= LGUEST_IRQS {
             return Err(RequestError::NoSuchIrq(irq));
         }
+        running.shared.trace_raised(irq);
         turns::raise(running.shared.irqs(), irq.into());
         // A Host that stands still looks at the interrupts before it goes on,
         // and needs no kick. `stands` becomes false before that look. So if
@@ -252,6 +254,18 @@ impl Engine for Native {
 
     fn last_words(&self) -> Option<LastWords> {
         Some(self.core.running.get()?.shared.last())
+    }
+
+    fn set_traced(&self, groups: u32, sample_every: Duration) {
+        if let Some(running) = self.core.running.get() {
+            running.set_traced(groups, sample_every);
+        }
+    }
+
+    fn trace_file(&self) -> Result<OwnedFd, RequestError> {
+        let running = self.core.running.get();
+        let running = running.ok_or(RequestError::NotInitialised)?;
+        Ok(running.trace_file()?)
     }
 }
 

@@ -7,6 +7,7 @@ use super::huge_pages::HugePages;
 use super::kernel::Kernel;
 use super::processes::{NotRenewed, Processes};
 use super::state::{Shared, write_at};
+use crate::engine::clock;
 use crate::engine::interface::{EngineCounters, Isolation, Setup};
 use crate::memory::{GuestMemory, sealed_file};
 use crate::needs::Lack;
@@ -18,6 +19,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// A Guest that has been initialised.
 pub(super) struct Running {
@@ -55,7 +57,7 @@ impl Running {
         version: u32,
     ) -> Result<Self, Lack> {
         let huge_pages = Arc::new(HugePages::new(memory));
-        let shared = Shared::new().map_err(no_memory)?;
+        let shared = Shared::new(setup.trace).map_err(no_memory)?;
         shared.set_up(setup, memory.limit());
         let copies = copies(setup).map_err(no_memory)?;
         if let Some(resumed) = &setup.resumed {
@@ -139,6 +141,22 @@ impl Running {
     pub(super) fn ask_to_stop(&self) {
         self.shared.break_wanted().store(1, Ordering::SeqCst);
         self.kick();
+    }
+
+    /// Chooses what is traced. The Host notices it at the next kick.
+    pub(super) fn set_traced(&self, groups: u32, sample_every: Duration) {
+        let every = u32::try_from(sample_every.as_nanos()).unwrap_or(u32::MAX);
+        self.shared.sample_every().store(every, Ordering::SeqCst);
+        self.shared.traced().store(groups, Ordering::SeqCst);
+        self.kick();
+    }
+
+    /// The file with the ring of the trace, whose head says how to read times.
+    pub(super) fn trace_file(&self) -> Result<OwnedFd, Lack> {
+        let khz = &self.shared.ring_head().khz;
+        khz.store(clock::tsc_khz(), Ordering::SeqCst);
+        let file = rustix::io::fcntl_dupfd_cloexec(&self.shared.file, 3);
+        file.map_err(|error| Lack::when("hand the trace over", error))
     }
 
     /// The files of the Guest: its memory, the state, the patched copies.

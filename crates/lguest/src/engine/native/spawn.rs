@@ -59,7 +59,8 @@ pub(super) fn start_spawner(
     shared.mailbox().reply.store(0, Ordering::SeqCst);
     // Without a descriptor, a child could not be watched.
     let room = rustix::io::dup(&theirs).map_err(lack(WATCH))?;
-    let space = footprint::address_space(memory.limit(), pages.len());
+    let (limit, trace) = (memory.limit(), shared.trace_size());
+    let space = footprint::address_space(limit, pages.len(), trace);
     let child = spawn(&program, &fds, space).map_err(lack(START))?;
     drop(room);
     let pid = i32::try_from(child).unwrap_or(0);

@@ -9,13 +9,14 @@
 use crate::engine::bindings::Binding;
 use crate::engine::clock;
 use crate::engine::frozen::{EngineState, HOST_AT, Resumed};
-use crate::engine::interface::{Isolation, Setup};
+use crate::engine::interface::{Isolation, Setup, Tracing};
 use crate::memory::sealed_file;
 use lg_abi::gen3::pci::MAX_DEVICES;
 use lg_wire::last::LastWords;
 use lg_wire::mailbox::Mailbox;
 use lg_wire::spawn::MAX_SHARED_PAGES;
 use lg_wire::state::{HEAD_SIZE, Head, STATE_SIZE, ViewSetup, Wire};
+use lg_wire::trace::{self, Event, Kind, Record, Ring, RingHead, group};
 use rustix::mm::{MapFlags, ProtFlags};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -28,35 +29,41 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 ///
 /// 1. `head` points to [`HEAD_SIZE`] bytes, mapped shared until drop, of a file
 ///    sealed against shrinking.
-/// 2. After [`Shared::set_up`], only atomics in it are used through
+/// 2. `ring` points to a ring of `records`, mapped likewise.
+/// 3. After [`Shared::set_up`], only atomics in it are used through
 ///    references; everything else is copied out by volatile reads.
 pub(super) struct Shared {
     head: NonNull<Head>,
+    ring: NonNull<u8>,
+    /// The number of its records.
+    records: u32,
     pub(super) file: OwnedFd,
 }
 
-// SAFETY: the memory belongs to no thread, and is used as invariant 2 says.
+// SAFETY: the memory belongs to no thread, and is used as invariant 3 says.
 unsafe impl Send for Shared {}
 // SAFETY: as above.
 unsafe impl Sync for Shared {}
 
 impl Shared {
-    /// Fresh state, all zero.
-    pub(super) fn new() -> io::Result<Self> {
-        let file = sealed_file("lguest-state", STATE_SIZE as u64)?;
-        // SAFETY: a fresh mapping at a place of the kernel's choice.
-        let at = unsafe {
-            rustix::mm::mmap(
-                std::ptr::null_mut(),
-                HEAD_SIZE,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::SHARED,
-                &file,
-                0,
-            )
-        }?;
-        let head = NonNull::new(at.cast()).expect("mmap never answers null");
-        Ok(Self { head, file })
+    /// Fresh state, all zero, and a ring for a trace.
+    pub(super) fn new(trace: Tracing) -> io::Result<Self> {
+        let records = trace::allowed(trace.records);
+        let size = STATE_SIZE + trace::ring_size(records);
+        let file = sealed_file("lguest-state", size as u64)?;
+        let head = map_shared(&file, 0, HEAD_SIZE)?.cast();
+        let ring = map_shared(&file, STATE_SIZE, trace::ring_size(records))?;
+        let shared = Self {
+            head,
+            ring,
+            records,
+            file,
+        };
+        let ring = shared.ring_head();
+        ring.records.store(records, Ordering::SeqCst);
+        ring.start.store(clock::start(), Ordering::SeqCst);
+        shared.wire().traced.store(trace.groups, Ordering::SeqCst);
+        Ok(shared)
     }
 
     /// Writes what the view spawner reads before anything runs.
@@ -88,6 +95,7 @@ impl Shared {
             start: guest.request.start,
             device_count: u32::try_from(guest.pci.len()).unwrap_or(0),
             devices,
+            trace_records: self.records,
         });
     }
 
@@ -191,6 +199,54 @@ impl Shared {
         self.wire().last.read()
     }
 
+    /// What is traced.
+    pub(super) fn traced(&self) -> &AtomicU32 {
+        &self.wire().traced
+    }
+
+    /// Nanoseconds between samples.
+    pub(super) fn sample_every(&self) -> &AtomicU32 {
+        &self.wire().sample_every
+    }
+
+    /// Bytes of the ring.
+    pub(super) fn trace_size(&self) -> usize {
+        trace::ring_size(self.records)
+    }
+
+    /// The head of the ring.
+    pub(super) fn ring_head(&self) -> &RingHead {
+        // SAFETY: invariant 2; all of it are atomics.
+        unsafe { self.ring.cast::<RingHead>().as_ref() }
+    }
+
+    /// Records that interrupt `irq` is raised, if that is wanted.
+    pub(super) fn trace_raised(&self, irq: u8) {
+        if self.traced().load(Ordering::Relaxed) & group::INTERRUPTS == 0 {
+            return;
+        }
+        let event = Event {
+            kind: Kind::Raised,
+            user: false,
+            detail: irq.into(),
+            eip: 0,
+            words: [1, 0, 0],
+        };
+        self.ring().write(clock::ticks(), &event);
+    }
+
+    /// The ring, to write into.
+    fn ring(&self) -> Ring<'_> {
+        // SAFETY: invariant 2: the records begin behind the head.
+        let first = unsafe { self.ring.byte_add(trace::HEAD_SIZE) };
+        let (first, count) = (first.cast::<Record>(), self.records as usize);
+        // SAFETY: invariant 2; all of it are atomics.
+        let records = unsafe {
+            std::slice::from_raw_parts(first.as_ptr().cast_const(), count)
+        };
+        Ring::new(self.ring_head(), records)
+    }
+
     /// All counts that are not zero, by name.
     pub(super) fn counters(&self) -> Vec<(String, u64)> {
         let mut all = Vec::new();
@@ -217,7 +273,30 @@ impl Drop for Shared {
         // A filter may refuse it; then the memory stays until we end.
         let _ =
             unsafe { rustix::mm::munmap(self.head.as_ptr().cast(), HEAD_SIZE) };
+        let size = trace::ring_size(self.records);
+        // SAFETY: invariant 2, and as above.
+        let _ = unsafe { rustix::mm::munmap(self.ring.as_ptr().cast(), size) };
     }
+}
+
+/// Maps `size` bytes of `file` from `at`, shared.
+fn map_shared(
+    file: &OwnedFd,
+    at: usize,
+    size: usize,
+) -> io::Result<NonNull<u8>> {
+    // SAFETY: a fresh mapping at a place of the kernel's choice.
+    let mapped = unsafe {
+        rustix::mm::mmap(
+            std::ptr::null_mut(),
+            size,
+            ProtFlags::READ | ProtFlags::WRITE,
+            MapFlags::SHARED,
+            file,
+            at as u64,
+        )
+    }?;
+    Ok(NonNull::new(mapped.cast()).expect("mmap never answers null"))
 }
 
 /// Writes `bytes` into a memory file that has room for them.

@@ -14,6 +14,7 @@ struct Messages {
     counts: Counts,
     done: Done,
     asked: Asked,
+    traced: Traced,
     end: End,
     read: Read,
     attached: Attached,

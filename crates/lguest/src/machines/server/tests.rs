@@ -12,6 +12,7 @@ use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 struct Machine {
     facts: Facts,
     backlog: Arc<Backlog>,
+    traced: Arc<Mutex<u32>>,
 }
 
 impl Controlled for Machine {
@@ -43,6 +44,20 @@ impl Controlled for Machine {
 
     fn thaw(&mut self) {}
 
+    fn trace(
+        &mut self,
+        groups: u32,
+        _sample_every: Duration,
+    ) -> Result<(Traced, OwnedFd), String> {
+        *lock(&self.traced) = groups;
+        let before = Vec::new();
+        Ok((Traced { before }, pair().0))
+    }
+
+    fn end_trace(&mut self) {
+        *lock(&self.traced) = 0;
+    }
+
     fn stop_keys(&self) -> Option<String> {
         None
     }
@@ -59,6 +74,11 @@ fn pair() -> (OwnedFd, OwnedFd) {
 
 /// A server, and the pipe to the console, which holds one page.
 fn server() -> (Server, OwnedFd) {
+    server_of(&Arc::default())
+}
+
+/// The same; `traced` is what the machine traces for a client.
+fn server_of(traced: &Arc<Mutex<u32>>) -> (Server, OwnedFd) {
     let facts = Facts {
         name: "web".parse().unwrap(),
         pid: 1,
@@ -73,7 +93,11 @@ fn server() -> (Server, OwnedFd) {
     let (console, typed) = pipe_with(PipeFlags::NONBLOCK).unwrap();
     fcntl_setpipe_size(&typed, 4096).unwrap();
     let server = Server::new(Parts {
-        machine: Box::new(Machine { facts, backlog }),
+        machine: Box::new(Machine {
+            facts,
+            backlog,
+            traced: Arc::clone(traced),
+        }),
         listener: pair().0,
         typed,
         news,
@@ -114,4 +138,40 @@ fn what_one_client_types_is_not_mixed_with_what_another_types() {
         }
     }
     assert_eq!(typed, [vec![b'2'; 6000], vec![b'1'; 10]].concat());
+}
+
+#[test]
+fn what_a_client_traces_ends_with_its_connection() {
+    let traced = Arc::default();
+    let (mut server, _console) = server_of(&traced);
+    let (ours, theirs) = pair();
+    let (other, theirs_too) = pair();
+    server.add(theirs, 1);
+    server.add(theirs_too, 2);
+    let mut say = |socket: Option<&OwnedFd>, groups: &[&str]| {
+        if let Some(socket) = socket {
+            let groups = groups.iter().map(|&name| name.into()).collect();
+            let samples_us = 0;
+            let line = call(1, &Call::Trace { groups, samples_us });
+            send(socket, &line, SendFlags::empty()).unwrap();
+        }
+        for _ in 0..3 {
+            server.round(Some(Duration::ZERO)).unwrap();
+        }
+        *lock(&traced)
+    };
+    let answer = |socket: &OwnedFd| {
+        let mut bytes = [0; 1000];
+        let n = rustix::io::read(socket, &mut bytes).unwrap();
+        String::from_utf8_lossy(&bytes[..n]).into_owned()
+    };
+    assert_eq!(say(Some(&ours), &["traps", "sleep"]), 4 | 1 << 8);
+    assert!(answer(&ours).contains("before"));
+    assert_eq!(say(Some(&other), &["exits"]), 4 | 1 << 8);
+    assert!(answer(&other).contains("another client traces it"));
+    assert_eq!(say(Some(&ours), &["calls"]), 4 | 1 << 8);
+    assert!(answer(&ours).contains("there is no group 'calls'"));
+    drop(ours);
+    assert_eq!(say(None, &[]), 0);
+    assert_eq!(say(Some(&other), &["exits"]), 1);
 }

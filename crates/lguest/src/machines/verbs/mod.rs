@@ -16,6 +16,7 @@ mod ps;
 mod sample;
 mod snapshot;
 mod top;
+mod traces;
 
 use super::error::MachineError;
 use super::name::Name;
@@ -25,6 +26,7 @@ pub use clones::Clones;
 use found::{ask, find};
 use std::path::PathBuf;
 use std::time::Duration;
+pub use traces::{Profiles, Traces};
 
 /// A command about machines.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,6 +115,10 @@ pub enum Verb {
     },
     /// Starts copies.
     Clone(Clones),
+    /// Writes a trace.
+    Trace(Traces),
+    /// Writes a profile.
+    Profile(Profiles),
     /// Checks a snapshot.
     CheckSnapshot(PathBuf),
     /// Types a line.
@@ -169,6 +175,8 @@ fn carry_out(verb: Verb) -> Result<Outcome, MachineError> {
             copies,
         } => snapshot::take(&name, &folder, copies),
         Verb::Clone(clones) => clones.start(),
+        Verb::Trace(traces) => traces.carry_out(),
+        Verb::Profile(profiles) => profiles.carry_out(),
         Verb::CheckSnapshot(folder) => snapshot::check(&folder),
         Verb::Send {
             name,

@@ -1,0 +1,104 @@
+//! `lguest trace` and `lguest profile`: what a machine does, seen from outside.
+
+use crate::place::Place;
+use crate::support::{Scratch, run};
+
+/// Types a line on the console of machine `web`.
+fn type_in(place: &Place, line: &str) {
+    let mut command = place.command("send web");
+    assert_eq!(run(command.arg(line), b"").code(), 0);
+}
+
+/// An ELF file in which one function has all addresses below 2 GiB.
+fn one_function(name: &str) -> Vec<u8> {
+    let words = |words: &[u32]| -> Vec<u8> {
+        words.iter().flat_map(|word| word.to_le_bytes()).collect()
+    };
+    let names = format!("\0{name}\0.symtab\0.strtab\0");
+    let at = |part: &str| u32::try_from(names.find(part).unwrap()).unwrap();
+    let length = u32::try_from(names.len()).unwrap();
+    let mut file = b"\x7FELF\x01\x01\x01".to_vec();
+    file.resize(16, 0);
+    // ET_EXEC for an 80386; four sections behind symbols and names.
+    file.extend(words(&[0x0003_0002, 1, 0, 0, 84 + length, 0]));
+    file.extend(words(&[0x0020_0034, 0x0028_0000, 0x0002_0003]));
+    // An empty symbol, and the function, which is global and in section 1.
+    file.extend(words(&[0; 4]));
+    file.extend(words(&[1, 0, 0x8000_0000, 0x0001_0012]));
+    file.extend(names.as_bytes());
+    file.extend(words(&[0; 10]));
+    let symbols = [at(".symtab"), 2, 0, 0, 52, 32, 2, 1, 4, 16];
+    file.extend(words(&symbols));
+    let strings = [at(".strtab"), 3, 0, 0, 84, length, 0, 0, 1, 0];
+    file.extend(words(&strings));
+    file
+}
+
+#[test]
+fn a_machine_that_was_not_traced_is_watched_for_a_while() {
+    let place = Place::new("trace");
+    place.start("web");
+    type_in(&place, "run primes 100000000");
+    let text = place.done("trace web --seconds 1 --filter exits,interrupts");
+    assert!(text.contains("\"cat\":\"interrupts\""), "{text}");
+    assert!(text.contains("interrupt 0 delivered"), "{text}");
+    assert!(!text.contains("\"cat\":\"hypercalls\""), "{text}");
+    // What the first command has asked for has ended with it.
+    let text = place.done("trace web --seconds 1 --filter requests");
+    assert!(!text.contains("\"cat\":\"exits\""), "{text}");
+    let refused = place.run("trace web --filter calls");
+    assert_eq!(refused.code(), 2);
+    place.done("kill web");
+    place.fails(127, "trace web");
+    place.fails(127, "profile web");
+}
+
+#[test]
+fn a_machine_that_is_always_traced_gives_what_it_has() {
+    let place = Place::new("trace-always");
+    let scratch = Scratch::new("trace-always-files");
+    let end = scratch.path("end");
+    place.start_with("web", &format!("--trace {}", end.display()));
+    let file = scratch.path("now");
+    let told = place.run(&format!("trace web -o {}", file.display()));
+    assert_eq!(told.code(), 0, "{told:?}");
+    assert!(told.stderr.contains(" events, 0 lost"), "{told:?}");
+    let text = std::fs::read_to_string(file).unwrap();
+    assert!(text.contains("\"LGUEST_INIT\""), "from its beginning");
+    place.done("kill web");
+    let text = std::fs::read_to_string(end).unwrap();
+    assert!(text.contains("\"LGUEST_INIT\""), "it was killed: {text}");
+}
+
+#[test]
+fn a_profile_names_the_function_of_a_loop() {
+    let place = Place::new("profile");
+    place.start("web");
+    let scratch = Scratch::new("profile-files");
+    let symbols = scratch.file("symbols", &one_function("trial_division"));
+    let asleep = place.fails(126, "profile web --seconds 1 --folded -");
+    assert!(asleep.contains("its guest slept all the time"), "{asleep}");
+    type_in(&place, "run primes 100000000");
+    let words =
+        format!("profile web --seconds 1 --symbols {}", symbols.display());
+    let folded = place.done(&format!("{words} --folded -"));
+    let samples = |line: &str| -> u32 {
+        line.rsplit_once(' ').unwrap().1.parse().unwrap()
+    };
+    let all: u32 = folded.lines().map(samples).sum();
+    let in_loop = folded.lines().filter(|line| {
+        line.starts_with("program 0x") && line.contains(";trial_division ")
+    });
+    let in_loop: u32 = in_loop.map(samples).sum();
+    assert!(
+        all > 10 && in_loop * 2 > all,
+        "{in_loop} of {all}: {folded}"
+    );
+    let flame = scratch.path("flame.svg");
+    place.done(&format!("{words} -o {}", flame.display()));
+    let svg = std::fs::read_to_string(flame).unwrap();
+    assert!(svg.contains("<svg") && svg.contains("trial_division"));
+    let missing = place.fails(120, "profile web --symbols /nowhere");
+    assert!(missing.contains("symbols /nowhere"), "{missing}");
+    place.done("kill web");
+}
