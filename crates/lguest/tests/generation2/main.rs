@@ -20,14 +20,19 @@ use program::{
 };
 use support::{Finished, Scratch, lguest, run};
 
+/// A disk of 16 sectors.
+fn sectors() -> Vec<u8> {
+    let mut sectors = vec![0; 16 * 512];
+    sectors[512..534].copy_from_slice(b"this is on the disk\n\0\0");
+    sectors
+}
+
 /// Runs a kernel with a disk of 16 sectors. Returns also the contents of the
 /// disk afterwards.
 fn boot(name: &str, kernel: &[u8], more: &[&str]) -> (Finished, Vec<u8>) {
     let dir = Scratch::new(name);
     let image = dir.file("image", kernel);
-    let mut sectors = vec![0; 16 * 512];
-    sectors[512..534].copy_from_slice(b"this is on the disk\n\0\0");
-    let disk = dir.file("disk", &sectors);
+    let disk = dir.file("disk", &sectors());
     let mut command = lguest();
     command
         .args(["run", "--memory", "32M", "--kernel"])

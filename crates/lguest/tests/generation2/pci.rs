@@ -2,8 +2,12 @@
 //!
 //! They have no page tables, so an address of a device is its physical one.
 
-use crate::boot;
 use crate::program::{FREE, Interface, LATER, NEXT, Program, RAM, WRITE};
+use crate::support::{Scratch, lguest, run};
+use crate::{boot, sectors};
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 
 /// Ports of configuration mechanism 1.
 const ADDRESS: u32 = 0xCF8;
@@ -167,6 +171,75 @@ fn a_kernel_finds_and_uses_its_devices() {
                 "early console\nthis is on the disk\nby a queue\n"
             );
             assert!(disk[3 * 512..].starts_with(b"written by the guest\0"));
+        }
+    }
+}
+
+/// A kernel that has used its devices, waits for a key, and uses them again.
+fn patient(interface: &'static Interface) -> Vec<u8> {
+    /// A ring for keys, behind those of the devices.
+    const KEYS: u32 = ring(DISK + 1);
+    let mut kernel = Program::of(interface);
+    kernel.place_devices();
+    kernel.start(RANDOM, 0);
+    kernel.describe(ring(RANDOM), 0, (FREE + 0x2000, 64), WRITE, 0);
+    kernel.ask(RANDOM, 0, 0, 1);
+    kernel.start(DISK, 0);
+    kernel.start(CONSOLE, 1);
+    kernel.put_queue(CONSOLE, 0, KEYS);
+    kernel.describe(KEYS, 0, (FREE + 0x6000, 8), WRITE, 0);
+    kernel.offer(KEYS, 0, 1);
+    kernel.store_half(bar(CONSOLE) + at::NOTIFY, 0);
+    kernel.print_by_window("waiting\n");
+    kernel.wait_for(KEYS + 0x2002, 1);
+    kernel.expect_byte(FREE + 0x6000, b'x');
+    // The second request of that queue.
+    kernel.ask(RANDOM, 0, 0, 2);
+    kernel.store_text(FREE + 0x4000, "written by the guest");
+    kernel.use_disk(FREE + 0x3000, FREE + 0x4000);
+    kernel.store_text(FREE + 0x5000, "by a queue\n");
+    kernel.describe(ring(CONSOLE), 0, (FREE + 0x3000, 20), NEXT, 1);
+    kernel.describe(ring(CONSOLE), 1, (FREE + 0x5000, 11), 0, 0);
+    kernel.ask(CONSOLE, 1, 0, 1);
+    kernel.end()
+}
+
+/// Its devices are on a PCI bus, and go on where they were.
+#[test]
+fn a_kernel_goes_on_from_a_snapshot() {
+    let scratch = Scratch::new("pci-snapshot");
+    let place = scratch.path("place");
+    std::fs::create_dir(&place).unwrap();
+    std::fs::set_permissions(&place, Permissions::from_mode(0o700)).unwrap();
+    let disk = scratch.file("disk", &sectors());
+    let saved = scratch.path("saved");
+    let lguest = |words: &[&str]| {
+        let mut command = lguest();
+        command.env("XDG_RUNTIME_DIR", &place).args(words);
+        command
+    };
+    let done = |mut command: Command| {
+        let end = run(&mut command, b"");
+        assert_eq!(end.code(), 0, "{end:?}");
+    };
+    for interface in &LATER {
+        let image = scratch.file("image", &patient(interface));
+        for isolation in ["--isolation=guest", "--isolation=user"] {
+            let words = ["run", "--name", "patient", "--detach", isolation];
+            let mut start = lguest(&words);
+            start.args(["--until", "waiting", "--memory", "32M", "--kernel"]);
+            start.arg(&image).arg("--disk").arg(&disk);
+            done(start);
+            let mut take = lguest(&["snapshot", "patient", "--copy-disks"]);
+            take.arg(&saved);
+            done(take);
+            done(lguest(&["kill", "patient"]));
+            for _ in 0..2 {
+                let mut restored = lguest(&["restore"]);
+                restored.arg(&saved);
+                let end = run(&mut restored, b"x").ends_well(0);
+                assert_eq!(end.stdout, "this is on the disk\nby a queue\n");
+            }
         }
     }
 }
