@@ -96,6 +96,12 @@ if [ "$mode" = --lint ]; then
     packages+=(--all-features)
     cargo check "${packages[@]}"
     (cd "$top" && cargo check --locked --release --target "$target" -p lg-agent)
+    (
+        # The course, as far as it is compiled without its copy's settings.
+        cd "$top/docs/course"
+        export CARGO_ENCODED_RUSTFLAGS=$CARGO_ENCODED_RUSTFLAGS$'\x1f-Cpanic=abort\x1f-Dwarnings'
+        cargo check --locked --target "$target" --workspace --bins --tests
+    )
     unset RUSTC_WORKSPACE_WRAPPER
     export RUSTDOC=${driver%clippy-driver}rustdoc
     cargo doc --no-deps --document-private-items "${packages[@]}"

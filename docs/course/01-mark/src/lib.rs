@@ -94,5 +94,8 @@ pub fn print(text: &[u8]) -> u32 {
 /// Ends the guest with a reason. "Power down" is a good one.
 pub fn end(reason: &CStr) -> ! {
     hypercall(CRASH, physical(reason.as_ptr()), 0, 0);
-    loop {} // there is no way back from that call
+    loop {
+        // There is no way back from that call.
+        core::hint::spin_loop();
+    }
 }

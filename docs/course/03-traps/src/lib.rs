@@ -59,8 +59,8 @@ pub unsafe fn set_gate(vector: u32, handler: unsafe extern "C" fn()) {
     /// A trap gate that is present, for the kernel's privilege level, 1.
     const KIND: u32 = 0xAF00;
     let at = handler as usize as u32;
-    let low = KERNEL_CS << 16 | at & 0xFFFF;
-    let high = at & 0xFFFF_0000 | KIND;
+    let low = (KERNEL_CS << 16) | (at & 0xFFFF);
+    let high = (at & 0xFFFF_0000) | KIND;
     hypercall(LOAD_IDT_ENTRY, vector, low, high);
 }
 

@@ -16,7 +16,7 @@ lg_guest::tests! {
     fn both_kinds_of_hypercall_reach_the_host() {
         // Binding a buffer to a key has a result: 1, or 0 if it failed.
         const BIND_DMA: u32 = 12;
-        const NEW: u32 = 1 << 8 | 1;
+        const NEW: u32 = (1 << 8) | 1;
         static LIST: [u32; 25] = [0; 25];
         let list = lesson01::physical(LIST.as_ptr());
         for hypercall in [lesson01::hypercall, quick::hypercall] {

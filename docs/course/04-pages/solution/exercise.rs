@@ -19,6 +19,6 @@ pub fn physical(
         (entry & PRESENT != 0).then_some(entry & 0xFFFF_F000)
     };
     let table = follow(directory, address >> 22)?;
-    let page = follow(table, address >> 12 & 1023)?;
-    Some(page | address & 0xFFF)
+    let page = follow(table, (address >> 12) & 1023)?;
+    Some(page | (address & 0xFFF))
 }

@@ -97,7 +97,7 @@ extern "C" fn lesson04_answer(error: u32) {
     }
     let frame = frame::alloc_zeroed().expect("there is memory");
     let entry = frame.phys().0 | PRESENT | WRITE;
-    let index = address >> 12 & 1023;
+    let index = (address >> 12) & 1023;
     write(TABLE.load(Ordering::Relaxed) + index * 4, entry);
     hypercall(SET_PTE, directory(), address, entry);
     FAULTS.fetch_add(1, Ordering::Relaxed);

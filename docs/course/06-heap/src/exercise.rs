@@ -16,9 +16,10 @@ pub struct Holes {
 impl Holes {
     /// A heap with the memory from `start` up to `end`.
     pub fn new(start: u32, end: u32) -> Self {
-        let mut holes = Vec::new();
-        holes.push(start..end);
-        Self { holes }
+        let all = core::iter::once(start..end);
+        Self {
+            holes: all.collect(),
+        }
     }
 
     /// Takes `size` bytes from the first hole that has them, at its beginning.
