@@ -370,6 +370,13 @@ impl State {
 
     /// The state after a look.
     fn after(self, found: Readiness, cause: Cause, sleeps: bool) -> Self {
+        // More input has come, which says nothing about buffers.
+        if let Readiness::NoBuffer { took: false, watch } = found
+            && let Self::Waiting(waiting) = self
+            && cause == Cause::Readable
+        {
+            return Self::Waiting(waiting.still(watch, sleeps));
+        }
         let before = match self {
             Self::Waiting(waiting) => waiting.pause,
             _ => FIRST_PAUSE / 2,
@@ -398,6 +405,20 @@ impl State {
                 wait(Some(LONGEST_PAUSE), LONGEST_PAUSE, false, true)
             }
             Readiness::Closed | Readiness::Quit => Self::Closed,
+        }
+    }
+}
+
+impl Waiting {
+    /// The same after a look without a cause to hope for a buffer.
+    fn still(self, watch: bool, sleeps: bool) -> Self {
+        let until = self.until.unwrap_or_else(|| Instant::now() + self.pause);
+        Self {
+            until: (!sleeps).then_some(until),
+            pause: self.pause,
+            watch,
+            // The next report is about another sleep.
+            deaf: self.deaf && !sleeps,
         }
     }
 }
@@ -469,6 +490,28 @@ mod tests {
         assert!(state.is_watched());
         let cause = state.cause(Instant::now(), true, false);
         assert!(cause == Some(Cause::Readable));
+    }
+
+    #[test]
+    fn more_input_makes_no_pause_longer() {
+        let full = Readiness::NoBuffer {
+            took: false,
+            watch: true,
+        };
+        let first = State::Watched.after(full, Cause::Time, false);
+        let mut state = first;
+        for _ in 0..10 {
+            state = state.after(full, Cause::Readable, false);
+        }
+        assert_eq!(state, first);
+        // A report that was ignored is not the one that ends the sleep.
+        let deaf = first.after(full, Cause::Told, false);
+        let asleep = deaf.after(full, Cause::Readable, true);
+        assert_eq!(asleep.until(), None);
+        let now = Instant::now();
+        assert!(asleep.cause(now, false, true) == Some(Cause::Told));
+        let awake = asleep.after(full, Cause::Readable, false);
+        assert!(awake.until().is_some(), "the Host reports nothing then");
     }
 
     #[test]

@@ -50,6 +50,16 @@ pub trait Backend: Send {
     /// be another frame.
     fn receive(&mut self, frame: &mut Vec<u8>) -> io::Result<Offload>;
 
+    /// Reads frames for the Guest ahead, as many as there is room for: the other
+    /// end may lose those that nobody reads.
+    fn read_ahead(&mut self) {}
+
+    /// Whether frames should be read ahead when they come, although the Guest
+    /// takes none.
+    fn reads_more(&self) -> bool {
+        false
+    }
+
     /// The file to watch: it is readable when there may be a frame.
     fn input(&self) -> BorrowedFd<'_>;
 

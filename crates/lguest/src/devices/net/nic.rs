@@ -235,6 +235,9 @@ impl Nic {
         buffers: &mut dyn FrameBuffers,
     ) -> Result<Readiness, Violation> {
         self.backend.flush();
+        if self.limit.is_none() {
+            self.backend.read_ahead();
+        }
         for filled in 0..AT_ONCE {
             if let Some(limit) = &mut self.limit
                 && !limit.may_receive(self.backend.input())
@@ -267,7 +270,8 @@ impl Nic {
                     return Ok(Readiness::NoBuffer {
                         took: filled > 0,
                         // The timer runs out for frames of the Guest.
-                        watch: self.limit.is_some(),
+                        watch: self.limit.is_some()
+                            || self.backend.reads_more(),
                     });
                 }
                 // The Guest's interface is down and waits for no frames.

@@ -9,6 +9,11 @@
 //! works, the Launcher measures for how long others have used its processor. If
 //! that was long, the Guest moves to the processor that has idled most.
 //!
+//! The others may be another Guest, whose Launcher finds the same at the same
+//! time. If both moved, they would meet again. So a Guest moves by chance, and
+//! with the probability that is the share of the others: of two, one moves in
+//! half of the cases, and in the others it is tried again.
+//!
 //! The kernel also reports how long each process had to wait, but in a file of
 //! each process, and a confined Launcher opens no files ([`crate::confine`]).
 //! One file of the whole machine, opened before, and the processes' clocks are
@@ -28,6 +33,10 @@ use std::time::{Duration, Instant};
 
 /// The share of a Guest's processor that others may use before the Guest moves.
 const PATIENCE: f64 = 0.2;
+
+/// A processor is as good as the one that has idled most if it has idled for
+/// this part of that time.
+const GOOD: f64 = 0.8;
 
 /// A tick of the kernel's statistics. It is the same on every x86-64.
 const TICK: Duration = Duration::from_millis(10);
@@ -101,18 +110,66 @@ impl Affinity {
         let here = since(self.current);
         let ours = now.used.saturating_sub(last.used);
         let others = time.saturating_sub(ours + here.idle + here.stolen);
-        if others < time.mul_f64(PATIENCE) {
-            return None;
-        }
-        let cpus = self.allowed.iter().copied();
-        let best = cpus.max_by_key(|&cpu| since(cpu).idle)?;
-        if since(best).idle <= here.idle {
-            return None;
-        }
+        let idle = |&cpu: &usize| (cpu, since(cpu).idle);
+        let window = Window {
+            time,
+            others,
+            idle_here: here.idle,
+            idle: self.allowed.iter().map(idle).collect(),
+        };
+        let best = window.better([chance()?, chance()?])?;
         self.current = best;
         self.last = None;
         Some(best)
     }
+}
+
+/// What has happened between two samples.
+struct Window {
+    time: Duration,
+    /// For how long others have used our processor.
+    others: Duration,
+    /// For how long that was idle, and each that we may use.
+    idle_here: Duration,
+    idle: Vec<(usize, Duration)>,
+}
+
+impl Window {
+    /// The processor to move to, if there is a better one, and `chances`, which
+    /// are from 0 to 1, decide for it.
+    fn better(&self, [moves, which]: [f64; 2]) -> Option<usize> {
+        if self.others < self.time.mul_f64(PATIENCE)
+            || self.others <= self.time.mul_f64(moves)
+        {
+            return None;
+        }
+        let most = self.idle.iter().map(|&(_, idle)| idle).max()?;
+        if most <= self.idle_here {
+            return None;
+        }
+        // Others that move do not all take the same one.
+        let good = most.mul_f64(GOOD).max(self.idle_here);
+        let good = self.idle.iter().filter(|&&(_, idle)| idle > good);
+        let count = good.clone().count();
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            clippy::cast_precision_loss,
+            reason = "a number of processors"
+        )]
+        let nth = (count as f64 * which) as usize;
+        let mut good = good;
+        good.nth(nth.min(count.checked_sub(1)?))
+            .map(|&(cpu, _)| cpu)
+    }
+}
+
+/// A random number from 0 to 1. `None` if the kernel has none.
+fn chance() -> Option<f64> {
+    let mut bytes = [0; 4];
+    let flags = rustix::rand::GetRandomFlags::empty();
+    rustix::rand::getrandom(&mut bytes, flags).ok()?;
+    Some(f64::from(u32::from_ne_bytes(bytes)) / f64::from(u32::MAX))
 }
 
 /// The processor that we are on. `None` if the call is refused; the wrapper of
@@ -218,6 +275,7 @@ fn processors(statistics: &File) -> Option<Vec<Ticks>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn statistics() -> File {
         File::open(STATISTICS).unwrap()
@@ -229,6 +287,118 @@ mod tests {
         let all = processors(&statistics()).unwrap();
         assert!(all.len() > cpu);
         assert!(all[cpu].idle > Duration::ZERO);
+    }
+
+    const WINDOW: Duration = Duration::from_millis(100);
+
+    /// Where Guests are that need a whole processor each.
+    struct Guests {
+        processors: usize,
+        at: Vec<usize>,
+        /// Whose last sample was taken before a move.
+        moved: Vec<bool>,
+        random: u64,
+    }
+
+    impl Guests {
+        fn new(guests: usize, processors: usize, random: u64) -> Self {
+            let at = vec![0; guests];
+            let moved = vec![true; guests];
+            Self {
+                processors,
+                at,
+                moved,
+                random,
+            }
+        }
+
+        fn chance(&mut self) -> f64 {
+            let random = &mut self.random;
+            *random = random.wrapping_mul(6_364_136_223_846_793_005) + 1;
+            f64::from((*random >> 40) as u32) / f64::from(1 << 24)
+        }
+
+        /// How many are on each processor.
+        fn on(&self) -> Vec<u32> {
+            let mut on = vec![0; self.processors];
+            self.at.iter().for_each(|&cpu| on[cpu] += 1);
+            on
+        }
+
+        /// A window passes. Returns how many move.
+        fn pass(&mut self, chance: impl Fn(&mut Self) -> f64) -> usize {
+            let on = self.on();
+            let idle = |&n: &u32| if n == 0 { WINDOW } else { Duration::ZERO };
+            let idle: Vec<_> = on.iter().map(idle).enumerate().collect();
+            let mut moves = 0;
+            for i in 0..self.at.len() {
+                let here = on[self.at[i]];
+                let window = Window {
+                    time: WINDOW,
+                    others: WINDOW * (here - 1) / here,
+                    idle_here: Duration::ZERO,
+                    idle: idle.clone(),
+                };
+                let chances = [chance(self), self.chance()];
+                let better = window.better(chances);
+                if !std::mem::take(&mut self.moved[i])
+                    && let Some(cpu) = better
+                {
+                    self.at[i] = cpu;
+                    self.moved[i] = true;
+                    moves += 1;
+                }
+            }
+            moves
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn guests_that_begin_on_one_processor_find_others(
+            processors in 2_usize..16,
+            guests in 2_usize..24,
+            random: u64,
+        ) {
+            let mut guests = Guests::new(guests, processors, random);
+            for _ in 0..300 {
+                guests.pass(Guests::chance);
+            }
+            let on = guests.on();
+            let few = guests.at.len() <= processors;
+            prop_assert!(
+                on.iter().all(|&n| if few { n <= 1 } else { n >= 1 }),
+                "{on:?}"
+            );
+            for _ in 0..50 {
+                prop_assert_eq!(guests.pass(Guests::chance), 0);
+            }
+        }
+    }
+
+    #[test]
+    fn without_chance_two_guests_meet_again_and_again() {
+        let mut guests = Guests::new(2, 2, 7);
+        let moves: usize = (0..100).map(|_| guests.pass(|_| 0.0)).sum();
+        assert_eq!(guests.at[0], guests.at[1]);
+        assert_eq!(moves, 100, "both, in every other window");
+    }
+
+    #[test]
+    fn a_guest_stays_where_little_is_to_be_gained() {
+        let window = |others: u32, here: u32, there: u32| Window {
+            time: WINDOW,
+            others: WINDOW * others / 100,
+            idle_here: WINDOW * here / 100,
+            idle: vec![(0, WINDOW * here / 100), (3, WINDOW * there / 100)],
+        };
+        let now = [0.0, 0.5];
+        assert_eq!(window(50, 0, 90).better(now), Some(3));
+        assert_eq!(window(10, 0, 90).better(now), None, "patience");
+        assert_eq!(window(50, 0, 0).better(now), None, "no better one");
+        assert_eq!(window(50, 20, 10).better(now), None, "a worse one");
+        assert_eq!(window(50, 0, 90).better([0.6, 0.5]), None, "chance");
+        assert_eq!(window(99, 0, 90).better([0.98, 1.0]), Some(3));
     }
 
     #[test]

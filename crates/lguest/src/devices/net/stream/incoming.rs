@@ -8,8 +8,9 @@ use std::ops::Range;
 /// Bytes of a length.
 pub(super) const PREFIX: usize = 4;
 
-/// Bytes that are kept: a few of the longest frames.
-const ROOM: usize = 4 * FRAME_MOST;
+/// Bytes that are kept at most: the window of a connection. passt of 2023 loses
+/// frames for which its socket has no room, and sends all that follow again.
+const ROOM: usize = 4 << 20;
 
 /// A length that no frame has. What follows it cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -35,12 +36,20 @@ impl Default for Incoming {
 
 impl Incoming {
     /// Room for more bytes. There is some whenever [`Self::next`] has no frame.
+    /// No byte is moved more than once on average.
     pub fn room(&mut self) -> &mut [u8] {
-        if self.used.start > 0 {
+        let waiting = self.used.len();
+        if self.used.start >= waiting {
             self.bytes.copy_within(self.used.clone(), 0);
-            self.used = 0..self.used.len();
+            self.used = 0..waiting;
         }
         &mut self.bytes[self.used.end..]
+    }
+
+    /// Whether [`Self::room`] is not empty.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.used.start >= self.used.len() || self.used.end < self.bytes.len()
     }
 
     /// `count` bytes were written into [`Self::room`].

@@ -44,6 +44,33 @@ struct Peer {
     outgoing: Outgoing,
     /// Whether it is watched for room, too.
     awaits_room: bool,
+    /// Why nothing more comes: the link goes down after what has come.
+    ended: Option<String>,
+}
+
+impl Peer {
+    /// Reads once. Returns whether there may be more, and room for it.
+    fn read(&mut self) -> bool {
+        if !self.reads_more() {
+            return false;
+        }
+        let room = self.incoming.room();
+        match recv(&self.socket, room, RecvFlags::DONTWAIT) {
+            Ok((0, _)) => {
+                self.ended = Some("it has closed the stream".to_owned());
+            }
+            Ok((count, _)) => self.incoming.filled(count),
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => return false,
+            Err(error) => self.ended = Some(error.to_string()),
+        }
+        true
+    }
+
+    /// Whether more can come, and there is room for it.
+    fn reads_more(&self) -> bool {
+        self.ended.is_none() && self.incoming.has_room()
+    }
 }
 
 impl Stream {
@@ -106,6 +133,7 @@ impl Stream {
             incoming: Incoming::default(),
             outgoing: Outgoing::default(),
             awaits_room: false,
+            ended: None,
         });
         Ok(())
     }
@@ -150,7 +178,8 @@ impl Stream {
     /// once at most.
     fn next(&mut self, to: &mut Vec<u8>) -> io::Result<()> {
         let peer = self.peer()?;
-        for more in [true, false] {
+        let mut may_read = true;
+        loop {
             match peer.incoming.next() {
                 Ok(Some(frame)) if frame.len() < ethernet::HEADER => {
                     return Ok(());
@@ -159,20 +188,17 @@ impl Stream {
                     to.extend_from_slice(frame);
                     return Ok(());
                 }
-                Ok(None) if !more => break,
                 Ok(None) => {}
                 Err(bad) => return Err(self.lose(&bad.to_string())),
             }
-            let room = peer.incoming.room();
-            match recv(&peer.socket, room, RecvFlags::DONTWAIT) {
-                Ok((0, _)) => return Err(self.lose("it has closed the stream")),
-                Ok((count, _)) => peer.incoming.filled(count),
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => break,
-                Err(error) => return Err(self.lose(&error.to_string())),
+            if let Some(reason) = peer.ended.take() {
+                return Err(self.lose(&reason));
             }
+            if !may_read || !peer.read() {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            may_read = false;
         }
-        Err(io::ErrorKind::WouldBlock.into())
     }
 }
 
@@ -218,6 +244,14 @@ impl Backend for Stream {
     fn receive(&mut self, frame: &mut Vec<u8>) -> io::Result<Offload> {
         self.next(frame)?;
         Ok(Offload::default())
+    }
+
+    fn read_ahead(&mut self) {
+        while self.peer.as_mut().is_some_and(Peer::read) {}
+    }
+
+    fn reads_more(&self) -> bool {
+        self.peer.as_ref().is_some_and(Peer::reads_more)
     }
 
     fn input(&self) -> BorrowedFd<'_> {

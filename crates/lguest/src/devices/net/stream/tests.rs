@@ -182,6 +182,46 @@ fn a_peer_that_reads_nothing_loses_whole_frames_and_blocks_nothing() {
     assert!(other.said().is_empty());
 }
 
+/// passt of 2023 loses frames for which its socket has no room.
+#[test]
+fn frames_are_read_ahead_up_to_a_bound() {
+    const FRAME: usize = 1000;
+    let (mut stream, other) = pair();
+    rustix::io::ioctl_fionbio(&other.file, true).unwrap();
+    let mut text = 996_u32.to_be_bytes().to_vec();
+    text.resize(FRAME, 7);
+    // What a busy peer can send while the Guest takes nothing.
+    let mut sent = 0;
+    loop {
+        stream.read_ahead();
+        let piece = &text[sent % FRAME..];
+        match (&other.file).write(piece) {
+            Ok(count) => sent += count,
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::WouldBlock);
+                break;
+            }
+        }
+        assert!(stream.reads_more() || is_readable(&stream));
+    }
+    assert!(sent >= 4 << 20, "{sent}");
+    assert!(sent < 8 << 20, "{sent}");
+    assert!(!stream.reads_more(), "it would be asked without end");
+    // All of it comes, and then the end.
+    shutdown(&other.file, Shutdown::Write).unwrap();
+    for _ in 0..sent / FRAME {
+        assert_eq!(receive(&mut stream), Ok(vec![7; 996]));
+        stream.read_ahead();
+    }
+    assert!(other.said().is_empty());
+    assert!(
+        !stream.reads_more(),
+        "the end would be readable without end"
+    );
+    assert_eq!(receive(&mut stream), Err(ErrorKind::NotConnected));
+    assert_eq!(other.said(), ["it has closed the stream"]);
+}
+
 #[test]
 fn many_frames_are_sent_at_once() {
     let (mut stream, other) = pair();

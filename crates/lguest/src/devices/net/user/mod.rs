@@ -11,15 +11,20 @@ use super::stream::{Report, Stream, random_mac};
 use super::{Backend, Nic, given};
 use crate::machine::config::{Published, UserConfig};
 use crate::machine::terminal;
+use rustix::net::sockopt::set_socket_send_buffer_size;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::time::Instant;
 
 mod process;
 use process::Passt;
+
+mod acks;
+use acks::Acks;
 
 mod restrict;
 use restrict::Guard;
@@ -32,6 +37,9 @@ const PROGRAM: &str = "passt";
 
 /// The most bytes of a packet if nothing was said: what every kernel takes.
 const MTU: u16 = 1500;
+
+/// Bytes of frames that passt may send before the Launcher reads them.
+const SEND_BUFFER: usize = 4 << 20;
 
 /// The Guest's IPv4 address, and its gateway, which is also this machine's
 /// loopback interface. For IPv6, passt takes this machine's.
@@ -50,6 +58,7 @@ struct User {
     passt: Arc<Passt>,
     /// What the Guest may send, where it is restricted.
     guard: Option<Guard>,
+    acks: Acks,
 }
 
 /// Starts passt, and waits until it is ready. Packets have at most `mtu` bytes,
@@ -63,6 +72,9 @@ pub fn start(config: &UserConfig, mtu: Option<u16>) -> Result<Nic, UserError> {
     let flags = SocketFlags::CLOEXEC;
     let (ours, theirs) = socketpair(AddressFamily::UNIX, kind, flags, None)
         .map_err(io::Error::from)?;
+    // passt of 2023 loses frames for which its socket has no room. The kernel
+    // has a limit of its own (net.core.wmem_max), and takes less then.
+    let _ = set_socket_send_buffer_size(&theirs, SEND_BUFFER);
     let (messages, stderr) = process::messages()?;
     let mut command = Command::new(PROGRAM);
     command
@@ -94,6 +106,7 @@ pub fn start(config: &UserConfig, mtu: Option<u16>) -> Result<Nic, UserError> {
         stream: Stream::connected(ours, report)?,
         passt,
         guard: config.restrict.then(|| Guard::new(&config.publish)),
+        acks: Acks::new(),
     };
     Ok(Nic::new(Box::new(user), random_mac()?))
 }
@@ -133,7 +146,11 @@ impl Backend for User {
         if guard.is_some_and(|guard| !guard.admits(frame)) {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
-        self.stream.send(frame, left)
+        match self.acks.admits(frame, Instant::now()) {
+            true => self.stream.send(frame, left),
+            // passt has it already.
+            false => Ok(()),
+        }
     }
 
     fn flush(&mut self) {
@@ -149,8 +166,17 @@ impl Backend for User {
         if let Some(guard) = &mut self.guard {
             guard.saw(frame);
         }
+        self.acks.saw(frame);
         // passt makes the frames on this machine, with right checksums.
         Ok(Offload::VALID)
+    }
+
+    fn read_ahead(&mut self) {
+        self.stream.read_ahead();
+    }
+
+    fn reads_more(&self) -> bool {
+        self.stream.reads_more()
     }
 
     fn input(&self) -> BorrowedFd<'_> {

@@ -14,13 +14,13 @@ use std::collections::VecDeque;
 /// Senders of datagrams that are remembered, for answers.
 const REMEMBERED: usize = 4096;
 
-const TCP: u8 = 6;
+pub(super) const TCP: u8 = 6;
 const UDP: u8 = 17;
 const ICMP_V6: u8 = 58;
 
 /// In the flags of a segment: it is the first one; it answers.
 const SYN: u8 = 0x02;
-const ACK: u8 = 0x10;
+pub(super) const ACK: u8 = 0x10;
 
 /// Ports of DHCP servers, of IPv4 and of IPv6. passt answers what is sent to
 /// them, by its own version of IP only: with the other one these ports are like
@@ -49,12 +49,12 @@ struct Sender {
 }
 
 /// A packet without options that could hide anything.
-struct Packet<'f> {
+pub(super) struct Packet<'f> {
     version: Version,
-    protocol: u8,
+    pub(super) protocol: u8,
     /// From, to: IPv4 addresses with twelve zeroes in front.
-    addresses: [[u8; 16]; 2],
-    payload: &'f [u8],
+    pub(super) addresses: [[u8; 16]; 2],
+    pub(super) payload: &'f [u8],
 }
 
 impl Guard {
@@ -121,7 +121,7 @@ impl Guard {
 
 impl Packet<'_> {
     /// The ports, from and to, of a segment or datagram with a whole header.
-    fn ports(&self) -> Option<(u16, u16)> {
+    pub(super) fn ports(&self) -> Option<(u16, u16)> {
         let header = if self.protocol == TCP { 20 } else { 8 };
         let [a, b, c, d, ..] = self.payload.get(..header)? else {
             return None;
@@ -131,7 +131,7 @@ impl Packet<'_> {
 }
 
 /// The IP packet in a frame, if it is whole.
-fn packet(frame: &[u8]) -> Option<Packet<'_>> {
+pub(super) fn packet(frame: &[u8]) -> Option<Packet<'_>> {
     let (version, at) = ethernet::packet(frame)?;
     if at != ethernet::HEADER {
         return None; // behind a tag

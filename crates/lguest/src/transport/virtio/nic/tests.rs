@@ -191,7 +191,7 @@ fn a_frame_without_a_buffer_waits_for_a_notification() {
     for mut station in both(0) {
         let length = station.header + 60;
         assert_eq!(station.notify(0), Notified::Buffers(0));
-        let starved = Readiness::Starved { watch: false };
+        let starved = Readiness::Starved { watch: true };
         for round in 0..3 {
             let byte = u8::try_from(round).unwrap() + 7;
             station.arrive(&[byte; 60]);
@@ -241,7 +241,7 @@ fn a_long_frame_has_several_buffers_where_the_driver_merges() {
         for buffer in 0..3 {
             // With two of three buffers, nothing is written.
             let found = station.bus.handle_input(0).unwrap();
-            assert_eq!(found, Readiness::Starved { watch: false });
+            assert_eq!(found, Readiness::Starved { watch: true });
             assert_eq!(station.to_guest.used(), []);
             station
                 .to_guest
