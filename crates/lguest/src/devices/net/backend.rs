@@ -50,8 +50,8 @@ pub trait Backend: Send {
     /// be another frame.
     fn receive(&mut self, frame: &mut Vec<u8>) -> io::Result<Offload>;
 
-    /// Reads frames for the Guest ahead, as many as there is room for: the other
-    /// end may lose those that nobody reads.
+    /// Reads frames for the Guest ahead, as many as there is room for. The
+    /// other end may lose those that are not read.
     fn read_ahead(&mut self) {}
 
     /// Whether frames should be read ahead when they come, although the Guest
