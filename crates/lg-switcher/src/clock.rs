@@ -6,6 +6,7 @@
 #![expect(unsafe_code, reason = "system calls")]
 
 use crate::own::own;
+use crate::shared::setup;
 use crate::syscall::{SIGALRM, call, nr};
 use core::sync::atomic::Ordering;
 use lg_host::world::WallClock;
@@ -74,8 +75,12 @@ pub(crate) fn nanoseconds(which: usize) -> u64 {
     now.sec * NSEC_PER_SEC + now.nsec
 }
 
-/// The time-stamp counter.
+/// The time of a trace: the time-stamp counter. Where the Guest has another
+/// one, `rdtsc` faults here, and it is the monotonic clock.
 pub(crate) fn ticks() -> u64 {
+    if setup().moved.tsc_khz != 0 {
+        return nanoseconds(CLOCK_MONOTONIC);
+    }
     // SAFETY: every x86-64 has it, and the Guest itself keeps time by it.
     unsafe { core::arch::x86_64::_rdtsc() }
 }

@@ -314,7 +314,8 @@ impl Record {
 pub struct RingHead {
     /// How many records were begun.
     pub next: AtomicU64,
-    /// The time-stamp counter when the Guest was made.
+    /// The time when the Guest was made: the time-stamp counter, or in
+    /// nanoseconds the monotonic clock where views cannot read the counter.
     pub start: AtomicU64,
     /// Thousands of ticks a second; 0 = not known.
     pub khz: AtomicU32,

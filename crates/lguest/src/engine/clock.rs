@@ -32,6 +32,12 @@ pub fn start() -> u64 {
     START.get_or_init(read).tsc
 }
 
+/// Nanoseconds on the monotonic clock.
+pub(super) fn monotonic() -> u64 {
+    let now = read_clock(libc::CLOCK_MONOTONIC).unwrap_or_default();
+    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
+}
+
 /// The counter.
 pub(super) fn ticks() -> u64 {
     // SAFETY: every x86-64 has it, and Linux lets processes use it.

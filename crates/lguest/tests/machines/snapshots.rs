@@ -480,7 +480,7 @@ fn a_network_is_joined_anew() {
 }
 
 /// Makes a snapshot one of another boot, or also of another processor.
-fn from_elsewhere(folder: &Path, field: &str) {
+pub(crate) fn from_elsewhere(folder: &Path, field: &str) {
     let path = folder.join("manifest.json");
     let text = std::fs::read_to_string(&path).unwrap();
     let field = format!("\"{field}\":\"");

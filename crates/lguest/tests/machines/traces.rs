@@ -1,6 +1,7 @@
 //! `lguest trace` and `lguest profile`: what a machine does, seen from outside.
 
 use crate::place::Place;
+use crate::snapshots::from_elsewhere;
 use crate::support::{Scratch, run};
 
 /// Types a line on the console of machine `web`.
@@ -100,5 +101,35 @@ fn a_profile_names_the_function_of_a_loop() {
     assert!(svg.contains("<svg") && svg.contains("trial_division"));
     let missing = place.fails(120, "profile web --symbols /nowhere");
     assert!(missing.contains("symbols /nowhere"), "{missing}");
+    place.done("kill web");
+}
+
+/// Where a guest has another time-stamp counter than the processor, `rdtsc`
+/// faults in its processes. Its trace has the monotonic clock.
+#[test]
+fn a_guest_of_another_boot_is_traced_too() {
+    let place = Place::new("trace-elsewhere");
+    let scratch = Scratch::new("trace-elsewhere-files");
+    let folder = scratch.path("saved");
+    place.start("web");
+    place.done(&format!("snapshot web {}", folder.display()));
+    place.done("kill web");
+    from_elsewhere(&folder, "boot");
+    let restore = format!("restore {} --name web --detach", folder.display());
+    place.done(&restore);
+    type_in(&place, "run primes 100000000");
+    let text = place.done("trace web --seconds 1");
+    let trace: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let events = trace["traceEvents"].as_array().unwrap();
+    let times = events.iter().filter_map(|event| event["ts"].as_f64());
+    let times: Vec<f64> = times.collect();
+    assert!(times.len() > 10, "{text}");
+    let most = crate::support::PATIENCE.as_secs_f64() * 1e6;
+    let took = times[times.len() - 1] - times[0];
+    assert!(
+        (1e4..most).contains(&took) && times[0] < most,
+        "{took}: {text}"
+    );
+    assert!(text.contains("interrupt 0 delivered"), "{text}");
     place.done("kill web");
 }

@@ -7,7 +7,6 @@ use super::huge_pages::HugePages;
 use super::kernel::Kernel;
 use super::processes::{NotRenewed, Processes};
 use super::state::{Shared, write_at};
-use crate::engine::clock;
 use crate::engine::interface::{EngineCounters, Isolation, Setup};
 use crate::memory::{GuestMemory, sealed_file};
 use crate::needs::Lack;
@@ -57,7 +56,8 @@ impl Running {
         version: u32,
     ) -> Result<Self, Lack> {
         let huge_pages = Arc::new(HugePages::new(memory));
-        let shared = Shared::new(setup.trace).map_err(no_memory)?;
+        let shared =
+            Shared::new(setup.trace, setup.moved).map_err(no_memory)?;
         shared.set_up(setup, memory.limit());
         let copies = copies(setup).map_err(no_memory)?;
         if let Some(resumed) = &setup.resumed {
@@ -153,8 +153,7 @@ impl Running {
 
     /// The file with the ring of the trace, whose head says how to read times.
     pub(super) fn trace_file(&self) -> Result<OwnedFd, Lack> {
-        let khz = &self.shared.ring_head().khz;
-        khz.store(clock::tsc_khz(), Ordering::SeqCst);
+        self.shared.note_speed();
         let file = rustix::io::fcntl_dupfd_cloexec(&self.shared.file, 3);
         file.map_err(|error| Lack::when("hand the trace over", error))
     }

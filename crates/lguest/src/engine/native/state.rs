@@ -14,6 +14,7 @@ use crate::memory::sealed_file;
 use lg_abi::gen3::pci::MAX_DEVICES;
 use lg_wire::last::LastWords;
 use lg_wire::mailbox::Mailbox;
+use lg_wire::moved::Moved;
 use lg_wire::spawn::MAX_SHARED_PAGES;
 use lg_wire::state::{HEAD_SIZE, Head, STATE_SIZE, ViewSetup, Wire};
 use lg_wire::trace::{self, Event, Kind, Record, Ring, RingHead, group};
@@ -37,6 +38,8 @@ pub(super) struct Shared {
     ring: NonNull<u8>,
     /// The number of its records.
     records: u32,
+    /// Views cannot read the time-stamp counter.
+    no_counter: bool,
     pub(super) file: OwnedFd,
 }
 
@@ -47,7 +50,7 @@ unsafe impl Sync for Shared {}
 
 impl Shared {
     /// Fresh state, all zero, and a ring for a trace.
-    pub(super) fn new(trace: Tracing) -> io::Result<Self> {
+    pub(super) fn new(trace: Tracing, moved: Moved) -> io::Result<Self> {
         let records = trace::allowed(trace.records);
         let size = STATE_SIZE + trace::ring_size(records);
         let file = sealed_file("lguest-state", size as u64)?;
@@ -57,11 +60,16 @@ impl Shared {
             head,
             ring,
             records,
+            no_counter: moved.tsc_khz != 0,
             file,
         };
         let ring = shared.ring_head();
         ring.records.store(records, Ordering::SeqCst);
-        ring.start.store(clock::start(), Ordering::SeqCst);
+        let start = match shared.no_counter {
+            true => clock::monotonic(),
+            false => clock::start(),
+        };
+        ring.start.store(start, Ordering::SeqCst);
         shared.wire().traced.store(trace.groups, Ordering::SeqCst);
         Ok(shared)
     }
@@ -215,7 +223,7 @@ impl Shared {
     }
 
     /// The head of the ring.
-    pub(super) fn ring_head(&self) -> &RingHead {
+    fn ring_head(&self) -> &RingHead {
         // SAFETY: invariant 2; all of it are atomics.
         unsafe { self.ring.cast::<RingHead>().as_ref() }
     }
@@ -232,7 +240,22 @@ impl Shared {
             eip: 0,
             words: [1, 0, 0],
         };
-        self.ring().write(clock::ticks(), &event);
+        let time = match self.no_counter {
+            true => clock::monotonic(),
+            false => clock::ticks(),
+        };
+        self.ring().write(time, &event);
+    }
+
+    /// Notes in the ring how fast its times run, for a reader.
+    pub(super) fn note_speed(&self) {
+        /// Of nanoseconds.
+        const MILLION: u32 = 1_000_000;
+        let khz = match self.no_counter {
+            true => MILLION,
+            false => clock::tsc_khz(),
+        };
+        self.ring_head().khz.store(khz, Ordering::SeqCst);
     }
 
     /// The ring, to write into.
