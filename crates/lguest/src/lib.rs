@@ -6,13 +6,13 @@
 //! [`devices`] and the [`transport`] by which the Guest reaches them, and
 //! [`engine`] for the requests that make it run. The rest is for the command:
 //! [`cli`] for its command line, [`machine`] for a run from beginning to end,
-//! [`debugger`] for GDB, [`explain`] for the end of a Guest, [`trace`] for
-//! what it did before, [`needs`] and
-//! [`doctor`] for what the machine offers, [`confine`] for the rights that the
-//! Launcher gives up before a Guest runs, [`machines`] for machines with a
-//! name, [`snapshot`] for guests in a folder, [`images`] for disks that guests
-//! start from, [`agent`] for the program that runs commands in them,
-//! [`project`] for crates of guests.
+//! [`debugger`] for GDB, [`exec`] for commands in a guest, [`explain`] for the
+//! end of a Guest, [`trace`] for what it did before, [`needs`] and [`doctor`]
+//! for what the machine offers, [`confine`] for the rights that the Launcher
+//! gives up before a Guest runs, [`machines`] for machines with a name,
+//! [`snapshot`] for guests in a folder, [`images`] for disks that guests start
+//! from, [`agent`] for the program that runs commands in them, [`project`] for
+//! crates of guests.
 
 pub mod agent;
 pub mod cli;
@@ -22,6 +22,7 @@ pub mod debugger;
 pub mod devices;
 pub mod doctor;
 pub mod engine;
+pub mod exec;
 pub mod explain;
 pub mod images;
 pub mod loader;

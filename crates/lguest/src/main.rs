@@ -8,6 +8,7 @@ use lguest::cli::documents;
 use lguest::cli::exit::Outcome;
 use lguest::cli::{Task, UsageError};
 use lguest::engine::clock;
+use lguest::exec::{self, Asked};
 use lguest::machine::{LaunchError, terminal};
 use lguest::machines::verbs::{self, Verb};
 use lguest::needs::{self, Allocator, Lack};
@@ -40,6 +41,7 @@ fn carry_out(started: u64) -> ExitCode {
         Ok(Task::Restore(restore)) => {
             return end_of_run(machine::restore(&restore, started));
         }
+        Ok(Task::Exec(asked)) => return end_of_exec(&asked),
         Ok(Task::Doctor { json }) => return examine(json),
         Ok(Task::Image { file, json }) => return describe(&file, json),
         Ok(Task::Images(verb)) => return do_with_images(verb),
@@ -61,6 +63,15 @@ fn carry_out(started: u64) -> ExitCode {
 /// The exit code of a run. Prints what has gone wrong.
 fn end_of_run(run: Result<Outcome, LaunchError>) -> ExitCode {
     let outcome = run.unwrap_or_else(|error| {
+        terminal::tell(&error.to_string());
+        error.outcome()
+    });
+    ExitCode::from(outcome.code())
+}
+
+/// Runs a command in a Guest. Prints what has gone wrong.
+fn end_of_exec(asked: &Asked) -> ExitCode {
+    let outcome = exec::run(asked).unwrap_or_else(|error| {
         terminal::tell(&error.to_string());
         error.outcome()
     });

@@ -26,7 +26,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Calls, whole or in pieces. A fuzzer hardly finds them by chance.
-const LINES: [&str; 11] = [
+const LINES: [&str; 12] = [
     "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"inspect\"}\n",
     "{\"jsonrpc\":\"2.0\",\"id\":2,\"method\":\"attach\"}\n",
     "{\"jsonrpc\":\"2.0\",\"id\":3,\"method\":\"attach\",\
@@ -39,6 +39,7 @@ const LINES: [&str; 11] = [
     "{\"jsonrpc\":\"2.0\",\"id\":8,\"method\":\"kill\"}\n",
     "{\"jsonrpc\":\"2.0\",\"id\":9,\"method\":\"freeze\"}\n",
     "{\"jsonrpc\":\"2.0\",\"id\":10,\"method\":\"thaw\"}\n",
+    "{\"jsonrpc\":\"2.0\",\"id\":11,\"method\":\"exec\"}\n",
 ];
 
 /// A machine that does nothing.

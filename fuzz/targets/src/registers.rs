@@ -9,12 +9,14 @@
 
 use crate::input::Input;
 use crate::virtio::{
-    Parts, arrive, check_disk, describe, disk, is_read_only, offer, parts,
+    Parts, arrive, check_disk, describe, disk, exchange, is_read_only, offer,
+    parts,
 };
 use lg_abi::gen3::registers::{
     COMMON_BYTES, DEVICE, EMERGENCY_WRITE, FEATURE_VERSION_1, NOTIFY,
     STATUS_FEATURES_OK, common,
 };
+use lguest::devices::port::Channel;
 use lguest::engine::{DeviceAccess, Requests, Scripted};
 use lguest::memory::GuestMemory;
 use lguest::transport::Transport;
@@ -39,6 +41,7 @@ struct Machine {
     offered: Vec<u64>,
     _keyboard: OwnedFd,
     far: OwnedFd,
+    channel: Arc<Channel>,
 }
 
 /// Acts as a hostile driver.
@@ -75,12 +78,13 @@ fn machine(parts: Parts) -> Machine {
     let devices = u32::try_from(parts.devices.len()).unwrap_or(0);
     let bus = PciBus::new(&requests, parts.devices, parts.screen);
     let mut machine = Machine {
-        bus: bus.expect("four devices are few"),
+        bus: bus.expect("five devices are few"),
         guest,
         devices,
         offered: Vec::new(),
         _keyboard: parts.keyboard,
         far: parts.far,
+        channel: parts.channel,
     };
     machine.offered = (0..devices).map(|n| offered(&machine, n)).collect();
     machine
@@ -137,7 +141,10 @@ fn step(input: &mut Input<'_>, machine: &Machine) -> Result<(), ()> {
             let at = input.below(RAM);
             let _ = machine.guest.memory().write(at, input.bytes(32));
         }
-        4 => arrive(input, &machine.far),
+        4 => {
+            arrive(input, &machine.far);
+            exchange(input, &machine.channel);
+        }
         5 => {
             let index = device as usize;
             machine.bus.handle_input(index).map_err(drop)?;

@@ -28,7 +28,7 @@ use std::sync::Arc;
 const RAM: u32 = 0x1_0000;
 
 /// Pages above it: enough for all devices of virtio.
-const ABOVE: u32 = 32;
+const ABOVE: u32 = 64;
 
 /// Words that mean something, for the places of others.
 const WORDS: [&str; 10] = [
@@ -59,6 +59,7 @@ fn machine(pci: bool) -> Machine {
         screen,
         keyboard,
         far,
+        channel: _,
     } = parts(&disk, 7);
     assert!(pages_above_ram(&devices) <= ABOVE);
     assert!(describe_for_pci(&devices).len() <= usize::from(u8::MAX));

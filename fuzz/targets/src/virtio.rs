@@ -14,12 +14,13 @@ use lguest::devices::block::{Block, Disk};
 use lguest::devices::console::{Config, Console, Screen};
 use lguest::devices::net::offload::{HEADER, Offload, Takes};
 use lguest::devices::net::{checksum, stream};
+use lguest::devices::port::{Channel, FRAME_MOST, FromGuest, frame};
 use lguest::engine::{Requests, Scripted};
 use lguest::memory::GuestMemory;
 use lguest::transport::Transport;
 use lguest::transport::virtio::{
     RING_BYTES, VirtioBus, VirtioConsole, VirtioDevice, VirtioDisk, VirtioNic,
-    VirtioRandom, pages_above_ram,
+    VirtioPort, VirtioRandom, pages_above_ram,
 };
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::net::{
@@ -51,6 +52,7 @@ struct Machine {
     /// The other ends of console and network.
     _keyboard: OwnedFd,
     far: OwnedFd,
+    channel: Arc<Channel>,
 }
 
 /// Acts as a hostile driver.
@@ -119,6 +121,7 @@ pub(crate) struct Parts {
     pub(crate) screen: Arc<Screen>,
     pub(crate) keyboard: OwnedFd,
     pub(crate) far: OwnedFd,
+    pub(crate) channel: Arc<Channel>,
 }
 
 /// The devices of `kinds`.
@@ -143,11 +146,13 @@ pub(crate) fn parts(disk: &File, kinds: u8) -> Parts {
     let pair = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None);
     let (near, far) = pair.expect("sockets can be had");
     let nic = stream::on_socket(near).expect("a stream can be had");
+    let channel = Arc::new(Channel::new().expect("events can be had"));
     let mut devices: Vec<Box<dyn VirtioDevice>> = vec![
         Box::<VirtioRandom>::default(),
         Box::new(VirtioDisk::new(block)),
         Box::new(VirtioNic::new(nic)),
         Box::new(VirtioConsole::new(console)),
+        Box::new(VirtioPort::new(channel.clone())),
     ];
     let only = usize::from(kinds % 8);
     if only < devices.len() {
@@ -158,6 +163,7 @@ pub(crate) fn parts(disk: &File, kinds: u8) -> Parts {
         screen,
         keyboard,
         far,
+        channel,
     }
 }
 
@@ -168,6 +174,7 @@ fn machine(disk: &File, kinds: u8) -> Machine {
         screen,
         keyboard,
         far,
+        channel,
     } = parts(disk, kinds);
     let pages = pages_above_ram(&devices);
     let memory = GuestMemory::new(RAM, pages).expect("memory can be had");
@@ -179,12 +186,13 @@ fn machine(disk: &File, kinds: u8) -> Machine {
     };
     let bus = VirtioBus::with(formats, guest.clone(), devices, screen);
     Machine {
-        bus: bus.expect("six queues are few"),
+        bus: bus.expect("twelve queues are few"),
         guest,
         devices: count,
         queues: (pages - 1) / (RING_BYTES / 0x1000),
         _keyboard: keyboard,
         far,
+        channel,
     }
 }
 
@@ -199,6 +207,21 @@ pub(crate) fn arrive(input: &mut Input<'_>, far: &OwnedFd) {
     }
     bytes.extend(input.bytes(20));
     let _ = send(far, &bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+}
+
+/// The multiplexer takes what an agent has sent, and sends something.
+pub(crate) fn exchange(input: &mut Input<'_>, channel: &Channel) {
+    match channel.take() {
+        Some(FromGuest::Frame(frame)) => {
+            assert!(frame.payload.len() <= FRAME_MOST, "a frame is too long");
+        }
+        Some(FromGuest::TooLong(_)) => channel.break_off("it is too long"),
+        Some(FromGuest::Closed) | None => {}
+    }
+    let stream = channel.begin_stream().unwrap_or(0);
+    let stream = [stream, 1][usize::from(input.byte() % 2)];
+    channel.put_to_guest(&frame(stream, input.byte(), input.bytes(40)));
+    channel.end_stream(stream);
 }
 
 /// One action of the driver. A broken rule ends the Guest.
@@ -221,12 +244,12 @@ fn step(input: &mut Input<'_>, machine: &Machine) -> Result<(), ()> {
             Ok(())
         }
         3 => {
-            let at = RAM + input.below(0x60);
+            let at = RAM + input.below(0xA0);
             let _ = guest.memory().write(at, &[input.byte()]);
-            bus.notify(RAM + input.below(0x60)).map(drop)
+            bus.notify(RAM + input.below(0xA0)).map(drop)
         }
         4 => bus
-            .handle_input(input.below(4) as usize % machine.devices)
+            .handle_input(input.below(5) as usize % machine.devices)
             .map(drop),
         5 => {
             complete(input);
@@ -234,6 +257,7 @@ fn step(input: &mut Input<'_>, machine: &Machine) -> Result<(), ()> {
         }
         6 => {
             arrive(input, &machine.far);
+            exchange(input, &machine.channel);
             Ok(())
         }
         _ => bus.notify(ring).map(drop),

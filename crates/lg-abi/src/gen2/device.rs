@@ -162,6 +162,47 @@ const _: () = {
 
 /// Feature of a console: its configuration has columns and rows, u16 each.
 pub const CONSOLE_SIZE: u32 = 0;
+/// It has ports, and queues by which driver and device speak of them. Its
+/// configuration has the most ports (u32), behind columns and rows.
+pub const CONSOLE_MULTIPORT: u32 = 1;
+
+/// A message about a port. The name of a port follows its message.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+)]
+#[repr(C)]
+pub struct PortMessage {
+    /// The port.
+    pub id: u32,
+    /// `PORT_*`.
+    pub event: u16,
+    /// Yes (1) or no (0).
+    pub value: u16,
+}
+
+/// Bytes of a [`PortMessage`].
+pub const PORT_MESSAGE: u32 = 8;
+
+const _: () = assert!(size_of::<PortMessage>() == PORT_MESSAGE as usize);
+
+/// Messages about ports: the driver is ready.
+pub const PORT_DEVICE_READY: u16 = 0;
+/// There is this port.
+pub const PORT_ADD: u16 = 1;
+/// The driver is ready for this port.
+pub const PORT_READY: u16 = 3;
+/// One side has opened or closed it.
+pub const PORT_OPEN: u16 = 6;
+/// Its name.
+pub const PORT_NAME: u16 = 7;
 
 /// Features of a disk: its configuration limits the sections of a request.
 pub const BLOCK_SEG_MAX: u32 = 2;

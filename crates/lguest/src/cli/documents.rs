@@ -89,6 +89,7 @@ mod tests {
                 "lguest.1",
                 "lguest-run.1",
                 "lguest-restore.1",
+                "lguest-exec.1",
                 "lguest-doctor.1",
                 "lguest-image.1",
                 "lguest-completion.1",

@@ -8,6 +8,7 @@ use crate::images::ImageError;
 use crate::machines::settings::SettingsError;
 use crate::memory::MAX_RAM;
 use lg_abi::device::LGUEST_MAX_DEVICES;
+use std::ffi::OsString;
 
 /// A command line that describes no Guest.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +20,18 @@ pub enum UsageError {
     /// An image that cannot be used.
     #[error(transparent)]
     Image(#[from] ImageError),
+    /// No place for a command.
+    #[error("exec: give a machine's name, or --snapshot DIR")]
+    NoTarget,
+    /// A word that is no variable of an environment.
+    #[error("--env '{}': give NAME=VALUE, or the NAME of a variable", .0.display())]
+    NotAVariable(OsString),
+    /// A variable that has no value.
+    #[error(
+        "--env '{}': there is no such variable here: give NAME=VALUE",
+        .0.display()
+    )]
+    Unset(OsString),
     /// A text that is no size of memory.
     #[error("memory '{0}' is not a size: give megabytes (64) or a unit (64M)")]
     NotASize(String),

@@ -3,6 +3,7 @@
 //! Each form is a struct here. The comment of a field is its text in `--help`.
 //! Options that both forms have are in [`Common`].
 
+use super::exec::{self, Exec};
 use super::images::Image;
 use super::limits::Limited;
 use super::machines::Machines;
@@ -19,6 +20,7 @@ use lg_wire::fast_path;
 use lg_wire::trace::RECORDS;
 use std::ffi::OsString;
 use std::net::SocketAddr;
+use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -82,6 +84,7 @@ lguest [--verbose] [--sharenet=FILE|--tunnet=(IP|bridge:BR)|--block=FILE|\
 --initrd=FILE]... MEM IMAGE [ARGS]...
        lguest run [--memory SIZE] [--kernel IMAGE] [OPTIONS] [FILE.toml]
        lguest restore DIR [OPTIONS]
+       lguest exec (NAME|--snapshot DIR) [OPTIONS] -- COMMAND...
        lguest image [--json] FILE
        lguest image (build|ls|rm|inspect) ...
        lguest doctor [--json]
@@ -111,6 +114,9 @@ pub(super) enum Command {
     /// Run a guest that goes on from a snapshot
     #[command(after_help = RESTORE_CODES)]
     Restore(Restore),
+    /// Run a command in a guest, and end with its exit code
+    #[command(after_help = exec::AFTER)]
+    Exec(Exec),
     /// Examine this machine: what guests need, what is lacking, and the cure
     #[command(after_help = "\
 Exit status:
@@ -373,6 +379,10 @@ pub(super) struct Run {
     /// command ends then
     #[arg(long, value_name = "TEXT", requires = "name")]
     pub(super) until: Option<String>,
+    /// Give the guest a port to an agent, by which 'lguest exec' runs commands
+    /// in it. Its kernel is Linux 2.6.35 or later
+    #[arg(long)]
+    pub(super) agent: bool,
     /// The line that 'lguest stop' types to ask the guest to power off
     #[arg(long, value_name = "TEXT", requires = "name")]
     pub(super) stop_with: Option<String>,
@@ -444,6 +454,9 @@ pub(super) struct Restore {
     /// Report each step on standard error
     #[arg(long, short)]
     pub(super) verbose: bool,
+    /// A descriptor of a client of the agent, with which the machine ends
+    #[arg(long, value_name = "N", hide = true, requires = "dir")]
+    pub(super) agent_owner: Option<RawFd>,
     #[command(flatten)]
     pub(super) limited: Limited,
 }

@@ -8,10 +8,11 @@
 //! an error.
 
 use crate::engine::Tracing;
+use crate::exec::Asked;
 use crate::images::Stored;
 use crate::machine::Restore;
 use crate::machine::config::{
-    Config, DebuggerAt, DeviceConfig, Kernel, Limits, Named, Stats,
+    Agent, Config, DebuggerAt, DeviceConfig, Kernel, Limits, Named, Stats,
 };
 use crate::machines::settings::Settings;
 use crate::machines::verbs::Verb;
@@ -42,6 +43,8 @@ mod values;
 pub mod networks;
 
 mod machines;
+
+mod exec;
 
 mod images;
 
@@ -79,6 +82,9 @@ pub fn parse(
         }
         (Some(Command::Restore(restore)), _) => {
             return Ok(Task::Restore(Box::new(restore.meaning()?)));
+        }
+        (Some(Command::Exec(exec)), _) => {
+            return Ok(Task::Exec(Box::new(exec.meaning()?)));
         }
         (Some(Command::Completion { shell }), _) => {
             return Ok(Task::Completion(shell));
@@ -146,6 +152,8 @@ pub enum Task {
     Run(Box<Config>),
     /// Run a Guest that goes on from a snapshot.
     Restore(Box<Restore>),
+    /// Run a command in a Guest.
+    Exec(Box<Asked>),
     /// Describe a kernel's file.
     Image {
         /// The file.
@@ -255,6 +263,7 @@ impl Run {
             named,
             limits,
             metrics: self.metrics,
+            agent: self.agent.then(Agent::default),
             ..self.common.config()
         })
     }
@@ -296,6 +305,7 @@ impl Run {
             no_confine: common.no_confine.clone(),
             until: self.until.clone(),
             stop_with: self.stop_with.clone(),
+            agent: self.agent.then_some(true),
             metrics: self.metrics.map(|address| address.to_string()),
             ..self.limited.settings()
         }
@@ -340,6 +350,7 @@ impl grammar::Restore {
             exit_on_eof: self.ends.exit_on_eof,
             die_with: self.ends.die_with_parent,
             verbose: self.verbose,
+            agent_owner: self.agent_owner,
         })
     }
 }
@@ -378,6 +389,7 @@ impl Common {
             limits: Limits::default(),
             metrics: None,
             named: None,
+            agent: None,
         }
     }
 }

@@ -115,6 +115,23 @@ pub(super) fn number_and_unit(text: &str) -> Option<(u64, &str)> {
         .then(|| (number.parse().unwrap_or_else(too_many), unit))
 }
 
+/// `64M`, `1G`, `500K`; a plain number is bytes.
+pub(super) fn bytes(text: &str) -> Result<u64, String> {
+    let not_a_size = "give a size with its unit (500K, 64M, 1G)";
+    let (number, unit) = number_and_unit(text).ok_or(not_a_size)?;
+    let shift = match unit.to_ascii_lowercase().as_str() {
+        "" => 0,
+        "k" | "kb" | "kib" => 10,
+        "m" | "mb" | "mib" => 20,
+        "g" | "gb" | "gib" => 30,
+        _ => return Err(not_a_size.into()),
+    };
+    match number.saturating_mul(1 << shift) {
+        0 => Err(not_a_size.into()),
+        bytes => Ok(bytes),
+    }
+}
+
 /// The longest time that an option may have. Clocks would overflow with much
 /// longer ones.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);

@@ -41,6 +41,9 @@ pub enum Rule {
     IfWithPeers(&'static [Check]),
     /// As [`Rule::Allow`], in the same runs.
     AllowWithPeers,
+    /// As [`Rule::Allow`], where others send us descriptors: on a network
+    /// between Guests, and with a control socket and an agent.
+    AllowWithGifts,
     /// As [`Rule::Allow`], where others connect to us: on a network between
     /// Guests, on a stream that waits for its other end, and with a control
     /// socket.
@@ -117,7 +120,11 @@ pub const GROUPS: &[&[Call]] = &[
         Is(0, libc::AF_UNIX as u32),
         Bits(1, !SOCKET_FLAGS, libc::SOCK_SEQPACKET as u64),
     ]); SYS_socket],
-    calls![Rule::AllowOnLan; SYS_connect, SYS_recvmsg, SYS_unlinkat],
+    calls![Rule::AllowOnLan; SYS_connect, SYS_unlinkat],
+    // Files of theirs from peers that are connected already: on a network
+    // between Guests, and sockets of clients that talk to an agent. What comes
+    // is checked before it is used.
+    calls![Rule::AllowWithGifts; SYS_recvmsg],
     // Files of ours to peers that are connected already: on a network between
     // Guests, and with a control socket, for a snapshot.
     calls![Rule::AllowWithPeers; SYS_sendmsg],
@@ -200,6 +207,8 @@ pub struct More {
     pub listener: bool,
     /// A control socket.
     pub control: bool,
+    /// Clients of the control socket that talk to an agent.
+    pub agent: bool,
 }
 
 impl More {
@@ -210,6 +219,7 @@ impl More {
             lan: !plan.networks.is_empty(),
             listener: plan.listens,
             control: plan.control,
+            agent: plan.control && plan.agent,
         }
     }
 }
@@ -220,6 +230,7 @@ pub fn all(more: More) -> impl Iterator<Item = Call> {
         lan,
         listener,
         control,
+        agent,
     } = more;
     let calls = GROUPS.iter().flat_map(|group| group.iter().copied());
     calls.filter_map(move |(nr, name, rule)| match rule {
@@ -232,6 +243,9 @@ pub fn all(more: More) -> impl Iterator<Item = Call> {
         }
         Rule::AllowWithPeers => {
             (lan || control).then_some((nr, name, Rule::Allow))
+        }
+        Rule::AllowWithGifts => {
+            (lan || agent).then_some((nr, name, Rule::Allow))
         }
         Rule::AllowOnLan => lan.then_some((nr, name, Rule::Allow)),
         Rule::IfOnLan(checks) => lan.then_some((nr, name, Rule::If(checks))),

@@ -54,6 +54,7 @@ pub fn instructions(
             | Rule::AllowOnLan
             | Rule::AllowWithListener
             | Rule::AllowWithPeers
+            | Rule::AllowWithGifts
             | Rule::IfWithPeers(_)
             | Rule::IfOnLan(_) => {
                 rules.insert(nr, Vec::new());

@@ -34,6 +34,9 @@ pub mod wall {
 /// What a confined Launcher may still do.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
+    /// Whether clients of the control socket send descriptors, for streams to
+    /// an agent.
+    pub agent: bool,
     /// Walls that are left out: bits of [`wall`].
     pub open: u32,
     /// Folders of networks between Guests, where peers come and go: sockets

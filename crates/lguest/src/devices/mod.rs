@@ -11,6 +11,7 @@
 //!   and a completion that tells the Guest how it ended;
 //! - a frame for a network, as sections of memory;
 //! - a request to a share, as sections of memory;
+//! - bytes of a port to an agent;
 //! - and for everything that comes in, [`ReceiveBuffers`], from which the
 //!   device takes memory of the Guest's and fills it.
 
@@ -22,6 +23,8 @@ pub mod console;
 pub mod block;
 
 pub mod net;
+
+pub mod port;
 
 pub mod share;
 

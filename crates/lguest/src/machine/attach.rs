@@ -7,6 +7,7 @@ use super::error::LaunchError;
 use crate::devices::block::Block;
 use crate::devices::console::{Console, Screen};
 use crate::devices::net::Nic;
+use crate::devices::port::Channel;
 use crate::devices::share::Share;
 use crate::engine::{Engine, Requests};
 use crate::transport::Transport;
@@ -16,11 +17,9 @@ use crate::transport::keys::{
 };
 use crate::transport::virtio::{
     self, PciBus, VirtioBus, VirtioConsole, VirtioDevice, VirtioDisk,
-    VirtioLan, VirtioNic, VirtioRandom, VirtioShare,
+    VirtioLan, VirtioNic, VirtioPort, VirtioRandom, VirtioShare,
 };
-use lg_abi::gen2::device::{
-    FORMATS_2_6_24, FORMATS_2_6_25, Formats, TYPE_CONSOLE,
-};
+use lg_abi::gen2::device::{FORMATS_2_6_24, FORMATS_2_6_25, Formats};
 use lg_abi::gen3::pci::Device as PciDevice;
 use lg_abi::known::Known;
 use std::sync::Arc;
@@ -35,6 +34,8 @@ pub(super) enum OpenDevice {
     Lan(Lan),
     /// A folder of this machine.
     Share(Share),
+    /// A port to an agent.
+    Port(Arc<Channel>),
     /// The console.
     Console(Console),
 }
@@ -62,6 +63,16 @@ impl Attached {
         if matches!(interface, Known::Linux2_6_23 | Known::Linux2_6_24) {
             refuse_long_frames(&devices)?;
         }
+        let old = matches!(
+            interface,
+            Known::Linux2_6_23
+                | Known::Linux2_6_24
+                | Known::Linux2_6_25
+                | Known::Linux2_6_30
+        );
+        if old && devices.iter().any(|d| matches!(d, OpenDevice::Port(_))) {
+            return Err(LaunchError::NoPorts);
+        }
         if interface == Known::Linux2_6_23 {
             let keyed = devices.into_iter().map(keyed);
             return Ok(Self::Keys(keyed.collect::<Result<_, _>>()?));
@@ -73,7 +84,7 @@ impl Attached {
             return Ok(Self::Virtio(all, formats(interface)));
         }
         // The early console looks for the console in slot 1.
-        all.sort_by_key(|device| device.kind() != TYPE_CONSOLE);
+        all.sort_by_key(|device| !device.is_terminal());
         Ok(Self::Pci(all))
     }
 
@@ -155,6 +166,7 @@ fn keyed(device: OpenDevice) -> Result<Box<dyn KeyedDevice>, LaunchError> {
         OpenDevice::Share(share) => {
             return Err(LaunchError::NoShares(share.tag().to_owned()));
         }
+        OpenDevice::Port(_) => return Err(LaunchError::NoPorts),
         OpenDevice::Console(console) => Box::new(KeyedConsole::new(console)),
     })
 }
@@ -165,6 +177,7 @@ fn on_virtio(device: OpenDevice) -> Box<dyn VirtioDevice> {
         OpenDevice::Nic(nic) => Box::new(VirtioNic::new(nic)),
         OpenDevice::Lan(lan) => Box::new(VirtioLan::new(lan)),
         OpenDevice::Share(share) => Box::new(VirtioShare::new(share)),
+        OpenDevice::Port(channel) => Box::new(VirtioPort::new(channel)),
         OpenDevice::Console(console) => Box::new(VirtioConsole::new(console)),
     }
 }

@@ -205,6 +205,7 @@ pub(super) fn plan(config: &Config) -> Plan {
         open: config.open_walls,
         listens: listens || debugged || config.metrics.is_some(),
         control: config.named.is_some(),
+        agent: config.agent.is_some(),
         networks: networks.collect(),
         removals: stats.into_iter().chain(log).chain(core).collect(),
     }

@@ -63,6 +63,16 @@ pub struct Config {
     pub limits: Limits,
     /// What a machine with a name has more.
     pub named: Option<Named>,
+    /// How the agent in the Guest is reached, if it has one.
+    pub agent: Option<Agent>,
+}
+
+/// A port to an agent in the Guest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Agent {
+    /// The number of a descriptor whose other end is a client. The machine ends
+    /// with this client.
+    pub owner: Option<RawFd>,
 }
 
 /// What a machine may use.

@@ -8,6 +8,7 @@ use crate::cli::exit::Outcome;
 use crate::debugger::DebuggerError;
 use crate::devices::block::DiskError;
 use crate::devices::net::TapError;
+use crate::devices::net::given::GivenError;
 use crate::devices::net::stream::StreamError;
 use crate::devices::net::user::UserError;
 use crate::devices::share::ShareError;
@@ -92,6 +93,12 @@ pub enum LaunchError {
          leave --share out, or take a kernel since Linux 3.0"
     )]
     NoShares(String),
+    /// The kernel has no ports.
+    #[error(
+        "this kernel has no ports, by which an agent in the guest is reached: \
+         leave --agent out, or take a kernel since Linux 2.6.35"
+    )]
+    NoPorts,
     /// The kernel has no room for such packets.
     #[error(
         "network: packets of {0} bytes are too long for this kernel, whose \
@@ -154,6 +161,16 @@ pub enum LaunchError {
     /// A snapshot cannot be used.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
+    /// The machine of a snapshot has no port to an agent.
+    #[error(
+        "the machine in the snapshot has no port to an agent: take a snapshot \
+         of one that was started with 'lguest run --agent', whose guest runs \
+         'lg-agent'"
+    )]
+    NoAgent,
+    /// The descriptor of a client cannot be taken.
+    #[error("--agent-owner: {0}")]
+    Owner(#[from] GivenError),
     /// The bus is full.
     #[error(transparent)]
     Bus(#[from] BusError),
@@ -226,6 +243,7 @@ impl LaunchError {
             }
             | Self::Boot(_)
             | Self::NoShares(_)
+            | Self::NoPorts
             | Self::LongFrames(_)
             | Self::Bus(BusError::TooManyDevices(_))
             | Self::VirtioBus(VirtioBusError::TooManyQueues(_))
@@ -261,6 +279,8 @@ impl LaunchError {
             | Self::Trace { .. }
             | Self::Capture { .. }
             | Self::Snapshot(_)
+            | Self::Owner(_)
+            | Self::NoAgent
             | Self::Log { .. } => Outcome::BadFile,
             Self::Parent(ParentError::Gone) => Outcome::Signal(TERMINATED),
             Self::Parent(_)

@@ -28,9 +28,13 @@ use crate::cli::exit::Outcome;
 use crate::confine;
 use crate::debugger::Debugger;
 use crate::engine::{Death, Isolation, printable};
+use crate::exec::multiplexer::Streams;
 use crate::machines::MachineError;
 use crate::needs::{self, Lack};
 use crate::snapshot::Saved;
+use signal_hook::consts::SIGTERM;
+use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -131,8 +135,11 @@ pub(super) fn launch_from(
     let quiet = Arc::<Quiet>::default();
     let mut control = None;
     let serve = || {
+        if let Some(streams) = &opened.streams {
+            serve_agent(streams, opened.owner, &built, &ending)?;
+        }
         let named = named.map(|n| {
-            let kept = opened.kept;
+            let kept = (opened.kept, opened.streams);
             n.start(config, &built, kept, &quiet, counted, &ending)
         });
         control = named.transpose()?;
@@ -155,6 +162,29 @@ pub(super) fn launch_from(
     }
     note_end(&ending, control, &ended);
     ended.map(|(outcome, _)| outcome)
+}
+
+/// Starts the multiplexer. The machine ends with `owner`.
+fn serve_agent(
+    streams: &Streams,
+    owner: Option<OwnedFd>,
+    built: &Built,
+    ending: &Ending,
+) -> Result<(), LaunchError> {
+    let keep = lacks("reach an agent");
+    // Streams of a snapshot are hung up before there is a new one.
+    streams.start(built.goes_on).map_err(&keep)?;
+    if let Some(owner) = owner {
+        let ending = ending.clone();
+        let ends = move || {
+            let number = u8::try_from(SIGTERM).unwrap_or(u8::MAX);
+            let reason = "because the command that it runs for has ended";
+            ending.begin(Outcome::Signal(number), reason);
+        };
+        let added = streams.add_owner(owner, Box::new(ends));
+        added.map_err(|error| keep(io::Error::other(error)))?;
+    }
+    Ok(())
 }
 
 /// Keeps how a machine with a name has ended, and tells its clients. Blocks

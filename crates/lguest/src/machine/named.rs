@@ -19,11 +19,12 @@ use crate::cli::exit::Outcome;
 use crate::devices::console::Remote;
 use crate::devices::console::backlog::{Backlog, now};
 use crate::engine::{Engine, Hold};
+use crate::exec::multiplexer::Streams;
 use crate::machine::terminal;
 use crate::machines::claim::{Claim, Files, Record};
-use crate::machines::protocol::{Counts, Frozen, Traced};
+use crate::machines::protocol::{Begun, Counts, Frozen, Traced};
 use crate::machines::record::Facts;
-use crate::machines::server::{Controlled, Ended, Parts, Server};
+use crate::machines::server::{Controlled, Ended, NO_AGENT, Parts, Server};
 use crate::needs;
 use crate::thread;
 use lg_wire::trace::group;
@@ -74,6 +75,9 @@ impl Prepared {
         ready: Option<Ready>,
     ) -> Result<(Self, Remote), LaunchError> {
         needs::refused_with_a_name().map_or(Ok(()), Err)?;
+        if config.agent.is_some() {
+            needs::refused_with_an_agent().map_or(Ok(()), Err)?;
+        }
         let keep = lacks("make a control socket");
         let keep_disks = lacks("find the folder that it works in");
         let (claim, files) = Claim::make(&named.name, named.replace)?;
@@ -116,7 +120,7 @@ impl Prepared {
         mut self,
         config: &Config,
         built: &Built,
-        kept: Kept,
+        (kept, streams): (Kept, Option<Streams>),
         quiet: &Arc<Quiet>,
         counted: Counted,
         ending: &Ending,
@@ -153,6 +157,7 @@ impl Prepared {
                 ready: self.ready,
                 notify: self.notify,
                 traced: config.tracing.groups,
+                streams,
             }),
             listener: self.files.listener,
             typed: self.typed,
@@ -221,6 +226,7 @@ struct Machine {
     notify: Option<Notify>,
     /// What is traced at all times.
     traced: u32,
+    streams: Option<Streams>,
 }
 
 impl Controlled for Machine {
@@ -285,6 +291,17 @@ impl Controlled for Machine {
 
     fn stop_keys(&self) -> Option<String> {
         self.stop_with.clone()
+    }
+
+    fn has_agent(&self) -> bool {
+        self.streams.is_some()
+    }
+
+    fn exec(&mut self, socket: OwnedFd) -> Result<Begun, String> {
+        let streams = self.streams.as_ref().ok_or(NO_AGENT)?;
+        let stream = streams.add(socket).map_err(|e| e.to_string())?;
+        let open = streams.is_open();
+        Ok(Begun { stream, open })
     }
 
     fn kill(&mut self) {

@@ -16,8 +16,10 @@ use super::{captures, default_guest, disks, metrics, terminal, tracing};
 use crate::debugger::Listener;
 use crate::devices::block::Limit;
 use crate::devices::console::{self, Console, Log, Remote, Screen};
-use crate::devices::net::{Nic, Tap, nothing, stream, user};
+use crate::devices::net::{Nic, Tap, given, nothing, stream, user};
+use crate::devices::port::Channel;
 use crate::devices::share::Share;
+use crate::exec::multiplexer::Streams;
 use crate::loader::{Image, InitrdError, KernelError};
 use crate::needs;
 use crate::snapshot::{Folder, Interface, Network, Placed, Saved};
@@ -51,6 +53,10 @@ pub(super) struct Opened {
     pub(super) debugger: Option<Listener>,
     /// Where programs ask for counters.
     pub(super) metrics: Option<OwnedFd>,
+    /// Streams to the agent.
+    pub(super) streams: Option<Streams>,
+    /// The client with which the machine ends.
+    pub(super) owner: Option<OwnedFd>,
 }
 
 /// What a snapshot has of the devices.
@@ -75,7 +81,7 @@ fn placed(configs: &[DeviceConfig], open: &[OpenDevice]) -> Vec<Placed> {
                     read_only: share.is_read_only(),
                 }));
             }
-            OpenDevice::Console(_) => return None,
+            OpenDevice::Port(_) | OpenDevice::Console(_) => return None,
         };
         Some(Placed::Net(Interface {
             network: network?,
@@ -136,6 +142,7 @@ impl Opened {
             OpenDevice::Nic(_)
             | OpenDevice::Lan(_)
             | OpenDevice::Share(_)
+            | OpenDevice::Port(_)
             | OpenDevice::Console(_) => Vec::new(),
         });
         let kept = Kept {
@@ -144,7 +151,18 @@ impl Opened {
         };
         let (console, input_end) = open_console(config, remote)?;
         let screen = console.screen();
+        // It comes before the port, because a kernel that knows no ports takes
+        // the first console.
         devices.push(OpenDevice::Console(console));
+        let streams = config.agent.map(|_| {
+            let channel = Channel::new().map(Arc::new);
+            let channel = channel.map_err(lacks("reach an agent"))?;
+            devices.push(OpenDevice::Port(Arc::clone(&channel)));
+            Ok::<_, LaunchError>(Streams::new(channel))
+        });
+        let streams = streams.transpose()?;
+        let owner = config.agent.and_then(|agent| agent.owner);
+        let owner = owner.map(given::take).transpose()?;
         let debugger = config.debugger.as_ref().map(Listener::open);
         let debugger = debugger.transpose()?;
         let metrics = config.metrics.map(|address| {
@@ -176,6 +194,8 @@ impl Opened {
             trace,
             debugger,
             metrics,
+            streams,
+            owner,
         })
     }
 }

@@ -5,7 +5,7 @@
 //! in a snapshot may name a file of the user's.
 
 use super::config::{
-    Config, DeviceConfig, Kernel, Limits, Named, Parent, ShareConfig,
+    Agent, Config, DeviceConfig, Kernel, Limits, Named, Parent, ShareConfig,
 };
 use super::error::LaunchError;
 use super::launch::launch_from;
@@ -16,6 +16,7 @@ use crate::machines::Name;
 use crate::machines::settings::Settings;
 use crate::snapshot::Saved;
 use lg_wire::fast_path;
+use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -49,6 +50,9 @@ pub struct Restore {
     pub verbose: bool,
     /// What the machine may use.
     pub limits: Limits,
+    /// A descriptor whose other end is a client of the agent. The machine ends
+    /// with this client.
+    pub agent_owner: Option<RawFd>,
     /// The same options as they were written.
     pub settings: Settings,
 }
@@ -82,6 +86,10 @@ fn config(restore: &Restore, saved: &Saved) -> Result<Config, LaunchError> {
     let machine = &saved.manifest.machine;
     let disks = saved.disks(&restore.bases, restore.changes.as_deref())?;
     let isolation = saved.isolation();
+    let has_agent = machine.settings.agent == Some(true);
+    if restore.agent_owner.is_some() && !has_agent {
+        return Err(LaunchError::NoAgent);
+    }
     let named = restore.name.clone().map(|name| Named {
         replace: false,
         detach: restore.detach,
@@ -100,6 +108,7 @@ fn config(restore: &Restore, saved: &Saved) -> Result<Config, LaunchError> {
                 .into(),
             ),
             stop_with: machine.settings.stop_with.clone(),
+            agent: machine.settings.agent,
             no_fast_path: slow_paths(machine.slow_paths),
             ..restore.settings.clone()
         },
@@ -132,6 +141,9 @@ fn config(restore: &Restore, saved: &Saved) -> Result<Config, LaunchError> {
         verbose: restore.verbose,
         limits: restore.limits.clone(),
         named,
+        agent: has_agent.then_some(Agent {
+            owner: restore.agent_owner,
+        }),
     })
 }
 

@@ -404,7 +404,7 @@ impl Folder {
     }
 
     /// The error that it has ended, if it has.
-    pub(super) fn ended(&self) -> Option<MachineError> {
+    pub(crate) fn ended(&self) -> Option<MachineError> {
         let end = self.end()?;
         Some(MachineError::Ended(self.name.clone(), end.reason))
     }

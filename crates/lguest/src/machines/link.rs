@@ -5,17 +5,19 @@
 use super::error::MachineError;
 use super::folder::Folder;
 use super::name::Name;
-use super::protocol::{self, Call, FILES_MOST, LINE_MOST, Received, received};
+use super::protocol::{
+    self, Begun, Call, FILES_MOST, LINE_MOST, Received, received,
+};
 use crate::credentials::peer_of_our_user;
 use crate::engine::printable;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, recv,
-    recvmsg, send,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recv, recvmsg, send, sendmsg,
 };
 use serde::de::DeserializeOwned;
-use std::io::{self, IoSliceMut};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -132,6 +134,31 @@ impl Link {
             }
         }
         Ok(self.next)
+    }
+
+    /// Asks for a stream to the agent of the machine, whose other end is
+    /// `socket`.
+    ///
+    /// # Errors
+    ///
+    /// [`MachineError::NoAnswer`], [`MachineError::Refused`].
+    pub fn exec(&mut self, socket: &OwnedFd) -> Result<Begun, MachineError> {
+        self.next += 1;
+        let line = protocol::call(self.next, &Call::Exec {});
+        let files = [socket.as_fd()];
+        let mut space =
+            [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        control.push(SendAncillaryMessage::ScmRights(&files));
+        let parts = [IoSlice::new(&line)];
+        let flags = SendFlags::NOSIGNAL;
+        // A new connection has room for a short line.
+        let sent = sendmsg(&self.socket, &parts, &mut control, flags)
+            .map_err(|error| self.no_answer(io::Error::from(error)))?;
+        if sent < line.len() {
+            return Err(self.no_answer("it takes no calls"));
+        }
+        self.answer(self.next, Some(Instant::now() + PATIENCE))
     }
 
     /// The next message that has arrived already.
@@ -285,12 +312,8 @@ impl AsFd for Link {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustix::net::{
-        AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SocketFlags,
-        SocketType, sendmsg, socketpair,
-    };
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
     use rustix::pipe::pipe;
-    use std::io::IoSlice;
 
     /// A connection, and the Launcher's end of it.
     fn link() -> (Link, OwnedFd) {

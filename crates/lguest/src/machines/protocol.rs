@@ -87,6 +87,10 @@ pub enum Call {
         #[serde(default)]
         types: bool,
     },
+    /// A stream to the agent in the Guest: [`Begun`]. With the call comes a
+    /// descriptor, a local stream socket whose other end the client keeps: the
+    /// frames of the stream go through it.
+    Exec {},
     /// Types on the console: [`Done`], when the Guest's console has taken the
     /// bytes.
     Write {
@@ -97,9 +101,9 @@ pub enum Call {
 
 impl Call {
     /// The names of all calls.
-    pub const METHODS: [&'static str; 13] = [
+    pub const METHODS: [&'static str; 14] = [
         "inspect", "stats", "pause", "resume", "freeze", "thaw", "trace",
-        "stop", "kill", "wait", "read", "attach", "write",
+        "stop", "kill", "wait", "read", "attach", "exec", "write",
     ];
 }
 
@@ -209,7 +213,8 @@ pub struct Inspected {
 pub struct Counts {
     /// Of the Host. A Guest that has taken over its Host can falsify them.
     pub host: BTreeMap<String, u64>,
-    /// Of each device, the console last. A device that is busy has none.
+    /// Of each device, the console last, or before a port to an agent. A device
+    /// that is busy has none.
     pub devices: Vec<DeviceCounts>,
     /// How many pieces of its memory have become huge pages.
     pub huge_pages: u64,
@@ -298,6 +303,16 @@ pub struct Attached {
     /// The process that types instead, if another one does.
     #[serde(default)]
     pub other: Option<u32>,
+}
+
+/// The answer to `exec`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Begun {
+    /// The number of the stream.
+    pub stream: u32,
+    /// Whether the agent is there. Otherwise frames wait for it.
+    pub open: bool,
 }
 
 /// Why a call fails: the numbers of JSON-RPC.

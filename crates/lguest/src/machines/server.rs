@@ -7,9 +7,9 @@
 //! sends something, the Guest prints something, or the machine ends.
 
 use super::protocol::{
-    Asked, Attached, BYTES_MOST, Call, Counts, Done, FILES_MOST, Failure,
-    Frozen, Id, Inspected, LINE_MOST, Read, State, Traced, answer, failed,
-    notification, parse,
+    Asked, Attached, BYTES_MOST, Begun, Call, Counts, Done, FILES_MOST,
+    Failure, Frozen, Id, Inspected, LINE_MOST, Read, State, Traced, answer,
+    failed, notification, parse,
 };
 use super::record::{End, Facts};
 use crate::credentials::peer_of_our_user;
@@ -19,10 +19,11 @@ use crate::trace;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{
-    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags,
-    accept_with, send, sendmsg,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, accept_with, recvmsg, send,
+    sendmsg,
 };
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex};
@@ -40,6 +41,10 @@ const END_MOST: Duration = Duration::from_secs(3);
 /// The pause after a client could not be accepted, because too many files are
 /// open.
 const TOO_MANY_FILES: Duration = Duration::from_millis(20);
+
+/// Why there is no stream to an agent.
+pub const NO_AGENT: &str = "it has no port to an agent: start it with \
+                            'lguest run --agent'";
 
 /// What the control socket does with a machine.
 pub trait Controlled: Send {
@@ -83,6 +88,18 @@ pub trait Controlled: Send {
     fn end_trace(&mut self);
     /// What to type to ask the Guest to power off, if that is possible.
     fn stop_keys(&self) -> Option<String>;
+    /// Whether it has a port to an agent in its Guest.
+    fn has_agent(&self) -> bool {
+        false
+    }
+    /// Gives a stream to the agent to the other end of `socket`.
+    ///
+    /// # Errors
+    ///
+    /// Why not.
+    fn exec(&mut self, _socket: OwnedFd) -> Result<Begun, String> {
+        Err(NO_AGENT.into())
+    }
     /// Begins to end the Guest. Does not block.
     fn kill(&mut self);
     /// The Guest has printed what it prints when it is ready.
@@ -151,6 +168,8 @@ struct Client {
     outgoing: Vec<u8>,
     /// Files that go with the next byte.
     files: Vec<OwnedFd>,
+    /// The last file that it has sent, for a call that needs one.
+    given: Option<OwnedFd>,
     /// Since when it has not taken that.
     stuck: Option<Instant>,
     /// The position in the output, if it follows that.
@@ -179,6 +198,7 @@ impl Client {
             silent: false,
             outgoing: Vec::new(),
             files: Vec::new(),
+            given: None,
             stuck: None,
             looks: None,
             waits: None,
@@ -256,20 +276,45 @@ impl Client {
         }
     }
 
-    /// Receives what it has sent, as far as there is room.
-    fn receive(&mut self) {
+    /// Receives what it has sent, as far as there is room. `files`: also a
+    /// file. Without it, the kernel closes files that come.
+    fn receive(&mut self, files: bool) {
         let mut bytes = [0; 4096];
         let room = LINE_MOST.saturating_sub(self.incoming.len());
         let room = room.min(bytes.len());
         if self.silent || room == 0 {
             return;
         }
-        match rustix::io::read(&self.socket, &mut bytes[..room]) {
+        let read = match files {
+            true => self.receive_with_file(&mut bytes[..room]),
+            false => rustix::io::read(&self.socket, &mut bytes[..room]),
+        };
+        match read {
             Ok(0) => self.silent = true,
             Ok(n) => self.incoming.extend_from_slice(&bytes[..n]),
             Err(Errno::INTR | Errno::AGAIN) => {}
             Err(_) => self.gone = true,
         }
+    }
+
+    /// Receives bytes, and keeps the file that comes with them.
+    fn receive_with_file(
+        &mut self,
+        bytes: &mut [u8],
+    ) -> rustix::io::Result<usize> {
+        // The kernel closes those that there is no space for.
+        let mut space =
+            [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let mut parts = [IoSliceMut::new(bytes)];
+        let flags = RecvFlags::CMSG_CLOEXEC;
+        let got = recvmsg(&self.socket, &mut parts, &mut control, flags)?;
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(files) = message {
+                self.given = files.last().or(self.given.take());
+            }
+        }
+        Ok(got.bytes)
     }
 
     /// Takes the next line that it has sent.
@@ -358,10 +403,11 @@ impl Server {
         if ready.news {
             let _ = rustix::io::read(&self.parts.news, &mut [0; 8]);
         }
+        let files = self.parts.machine.has_agent();
         let mut ready_clients = ready.clients.into_iter();
         for client in &mut self.clients {
             if client.hung {
-                client.receive();
+                client.receive(files);
                 continue;
             }
             let can = ready_clients.next().unwrap_or(PollFlags::empty());
@@ -373,7 +419,7 @@ impl Server {
             }
             // The end of a connection is found by reading.
             if !(can - PollFlags::OUT).is_empty() {
-                client.receive();
+                client.receive(files);
             }
         }
         self.type_on();
@@ -647,6 +693,15 @@ impl Server {
             Call::Attach { from, since, types } => {
                 self.attach(n, id, (from, since), types);
             }
+            Call::Exec {} => {
+                let begun = exec(machine.as_mut(), client.given.take());
+                match begun {
+                    Ok(begun) => {
+                        client.answer(id.as_ref(), |id| answer(id, &begun));
+                    }
+                    Err(text) => client.answer(id.as_ref(), refuse(&text)),
+                }
+            }
             Call::Write { data } => {
                 let looks = client.looks.is_some();
                 if looks && self.types != Some(client.number) {
@@ -815,6 +870,24 @@ impl Server {
             client.told_end = true;
         }
     }
+}
+
+/// Gives the client that has sent `socket` a stream to the agent.
+fn exec(
+    machine: &mut dyn Controlled,
+    socket: Option<OwnedFd>,
+) -> Result<Begun, String> {
+    if !machine.has_agent() {
+        return Err(NO_AGENT.into());
+    }
+    let socket = socket.ok_or(
+        "no descriptor came with the call: send a local stream socket with it",
+    )?;
+    // Only a local socket has a peer that is known.
+    peer_of_our_user(&socket).map_err(|error| {
+        format!("the descriptor is no local stream socket of yours: {error}")
+    })?;
+    machine.exec(socket)
 }
 
 /// Sends bytes, and `files` with the first of them.

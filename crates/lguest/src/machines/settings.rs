@@ -76,6 +76,9 @@ pub struct Settings {
     /// What is typed to ask it to power off.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stop_with: Option<String>,
+    /// Whether it has a port to an agent in its Guest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agent: Option<bool>,
     /// Where programs ask for its counters.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metrics: Option<String>,
@@ -97,7 +100,7 @@ pub struct Settings {
 }
 
 /// The names of all settings, in the order of the fields.
-pub const NAMES: [&str; 24] = [
+pub const NAMES: [&str; 25] = [
     "name",
     "memory",
     "kernel",
@@ -116,6 +119,7 @@ pub const NAMES: [&str; 24] = [
     "no-confine",
     "until",
     "stop-with",
+    "agent",
     "metrics",
     "cpu-share",
     "cpus",
@@ -185,8 +189,8 @@ impl Settings {
         self.given().map(line).collect()
     }
 
-    /// The settings that have a value, and their values: texts and lists of
-    /// texts.
+    /// The settings that have a value, and their values: texts, lists of texts,
+    /// and yes or no.
     fn given(&self) -> impl Iterator<Item = (&'static str, Value)> {
         // There is nothing in them that JSON cannot say.
         let mut all = serde_json::to_value(self).unwrap_or_default();
@@ -255,6 +259,8 @@ impl Settings {
                 Value::Array(values) => {
                     values.iter().map(|value| word(name, value)).collect()
                 }
+                Value::Bool(true) => vec![OsString::from(format!("--{name}"))],
+                Value::Bool(false) => Vec::new(),
                 value => vec![word(name, &value)],
             })
             .collect()

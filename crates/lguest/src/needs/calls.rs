@@ -117,6 +117,14 @@ const NAMED: &[Call] = &[
     call!(NAME, getsockopt, SYS_getsockopt, [NONE, 0, 0, 0]),
 ];
 
+const AGENT: &str = "let clients of the machine talk to its agent";
+
+/// The calls of a machine with a name and an agent.
+#[rustfmt::skip]
+const AGENTS: &[Call] = &[
+    call!(AGENT, recvmsg, SYS_recvmsg, [NONE, 0, 0, 0]),
+];
+
 const FOLDER: &str = "share a folder";
 
 /// The calls of a share and its server, in the order of a run.
@@ -171,6 +179,11 @@ pub(crate) fn refused_with_a_name() -> Option<Lack> {
     first_refused(NAMED, |_| ())
 }
 
+/// The same for the calls of a machine with a name and an agent.
+pub(crate) fn refused_with_an_agent() -> Option<Lack> {
+    first_refused(AGENTS, |_| ())
+}
+
 /// The same for the calls of a share.
 pub(crate) fn refused_for_a_share() -> Option<Lack> {
     first_refused(FOLDERS, |_| ())
@@ -203,6 +216,7 @@ pub(crate) fn name_of(nr: i64) -> Option<&'static str> {
         .iter()
         .chain(NETWORK)
         .chain(NAMED)
+        .chain(AGENTS)
         .chain(FOLDERS)
         .find(|call| call.nr == nr)
         .map(|call| call.name)

@@ -14,7 +14,7 @@ pub use allocator::Allocator;
 mod calls;
 pub(crate) use calls::{
     killed_for, name_of, prefer_clone, refused, refused_for_a_share,
-    refused_on_a_network, refused_with_a_name,
+    refused_on_a_network, refused_with_a_name, refused_with_an_agent,
 };
 
 mod cause;

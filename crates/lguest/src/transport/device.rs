@@ -7,6 +7,7 @@ use super::keys::lan::LanState;
 use crate::devices::block::{Block, DiskState};
 use crate::devices::console::{Console, ConsoleState};
 use crate::devices::net::{Nic, NicState};
+use crate::devices::port::PortState;
 use crate::devices::share::ShareState;
 use crate::devices::{
     NamedCounts, Readiness, RestoreError, Versioned, Violation,
@@ -72,6 +73,8 @@ pub enum DeviceState {
     Lan(Versioned<LanState>),
     /// Of a share.
     Share(Versioned<ShareState>),
+    /// Of a port to an agent.
+    Port(Versioned<PortState>),
     /// Of a source of random numbers, which has none.
     Random,
 }
@@ -87,6 +90,7 @@ impl DeviceState {
             Self::Nic(_) => "network interface",
             Self::Lan(_) => "LAN",
             Self::Share(_) => "share",
+            Self::Port(_) => "port",
             Self::Random => "source of random numbers",
         };
         let text = format!("it is of a {kind}, and this is a {device}");

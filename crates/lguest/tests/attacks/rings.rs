@@ -16,7 +16,7 @@ use std::ffi::OsString;
 const RAM: u32 = 16 << 20;
 
 /// Virtqueues, and the first address after their rings.
-const QUEUES: u32 = 6;
+const QUEUES: u32 = 12;
 const LIMIT: u32 = RAM + 0x1000 + QUEUES * RING;
 
 /// Bytes of a ring, and where its parts are.
@@ -39,7 +39,8 @@ struct Queue {
 }
 
 /// Random numbers, disk, network to the Guest and from it, console to the Guest
-/// and from it.
+/// and from it, and the six queues of a port: two that it does not use,
+/// messages, and bytes.
 const ALL: [Queue; QUEUES as usize] = [
     queue(0, 0),
     queue(1, 21),
@@ -47,7 +48,19 @@ const ALL: [Queue; QUEUES as usize] = [
     queue(3, 21 + 37),
     queue(4, 21 + 37 + 35),
     queue(5, 21 + 37 + 35),
+    queue(6, PORT),
+    queue(7, PORT),
+    queue(8, PORT),
+    queue(9, PORT),
+    queue(10, PORT),
+    queue(11, PORT),
 ];
+
+/// Where the descriptor of the port is.
+const PORT: u32 = 21 + 37 + 35 + 33;
+
+/// The end of all descriptors.
+const DESCRIPTORS: u32 = PORT + 5 + 6 * 8 + 2 * 4 + 8;
 
 /// A queue whose device's descriptor is this far into the page of them.
 const fn queue(number: u32, descriptor: u32) -> Queue {
@@ -206,7 +219,7 @@ fn pieces(queue: Queue) -> Vec<(u64, u32)> {
         (0xFFFF_FFFF, 1),
         (0xFFFF_FFFF, 2),
         // The descriptors of devices, and the status among them.
-        (RAM, 122),
+        (RAM, DESCRIPTORS),
         (queue.device + 4, 1),
         // This ring: descriptors, available ring, used ring, and its end.
         (at, 64),
@@ -232,7 +245,13 @@ fn arena(name: &str, later: Later) -> (Arena, Vec<OsString>) {
     let arena = Arena::later(name, later);
     let mut lan = OsString::from("--net=sharenet=");
     lan.push(arena.file("lan", &[0; 4096]));
-    (arena, vec![lan])
+    let mut options = vec![lan];
+    // Older releases have no ports. There the last queues are memory that is
+    // not there.
+    if LATER[..3].iter().any(|with| with.release == later.release) {
+        options.push("--agent".into());
+    }
+    (arena, options)
 }
 
 fn sweep(name: &'static str, script: &[Record], later: Later, more: &[&str]) {
@@ -337,7 +356,7 @@ fn storms_of_notifications() {
         // One chain, made available 256 times with each notification.
         let piece = (u64::from(EMPTY), if queue.number == 1 { 16 } else { 64 });
         let flags = match queue.number {
-            0 | 2 | 4 => WRITE,
+            0 | 2 | 4 | 6 | 8 | 10 => WRITE,
             _ => 0,
         };
         if queue.number == DISK.number {

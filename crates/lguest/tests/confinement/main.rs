@@ -114,6 +114,7 @@ const ON_A_LAN: More = More {
     lan: true,
     listener: false,
     control: false,
+    agent: false,
 };
 
 /// A stream that waits for its other end takes one call more.
@@ -147,6 +148,27 @@ fn a_control_socket_takes_three_calls_more() {
     let more = calls::all(More::of(&plan)).map(name);
     let more: Vec<&str> = more.filter(|n| !alone.contains(n)).collect();
     assert_eq!(more, ["SYS_sendmsg", "SYS_accept4", "SYS_getsockopt"]);
+    // With an agent clients send sockets, and without a control socket there
+    // are no clients.
+    let agent = Plan {
+        agent: true,
+        ..plan.clone()
+    };
+    let more = calls::all(More::of(&agent)).map(name);
+    let more: Vec<&str> = more.filter(|n| !alone.contains(n)).collect();
+    let with_sockets = [
+        "SYS_recvmsg",
+        "SYS_sendmsg",
+        "SYS_accept4",
+        "SYS_getsockopt",
+    ];
+    assert_eq!(more, with_sockets);
+    let unnamed = Plan {
+        control: false,
+        ..agent
+    };
+    let more = calls::all(More::of(&unnamed)).count();
+    assert_eq!(more, alone.len());
     let (level, credentials, groups) = (1, 17, 59);
     for (option, ended) in [
         (credentials, Ended::Failed(libc::EBADF)),
@@ -166,7 +188,7 @@ fn a_network_between_guests_takes_a_few_calls_more() {
         .map(name)
         .filter(|n| !alone.contains(n));
     let more: Vec<&str> = more.collect();
-    let known = "SYS_futex_waitv SYS_socket SYS_connect SYS_recvmsg SYS_unlinkat \
+    let known = "SYS_futex_waitv SYS_socket SYS_connect SYS_unlinkat SYS_recvmsg \
                  SYS_sendmsg SYS_accept4 SYS_pipe2 SYS_getsockopt";
     assert_eq!(more.join(" "), known);
     let plan = on_a_network();

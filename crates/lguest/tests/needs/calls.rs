@@ -90,6 +90,9 @@ const OF_A_NAME: &[Call] = calls![
 /// Launcher ends.
 const OF_A_NAME_DONE_WITHOUT: &[Call] = calls![pwrite64 SYS_pwrite64];
 
+/// The same for a machine with a name and an agent.
+const OF_AN_AGENT: &[Call] = calls![recvmsg SYS_recvmsg];
+
 /// The same for a share.
 const OF_A_SHARE: &[Call] = calls![
     faccessat SYS_faccessat, fchmodat SYS_fchmodat,
@@ -280,6 +283,39 @@ fn a_call_that_a_machine_with_a_name_needs_is_named() {
     let place = Scratch::new("name");
     let only_them = run_guest(|command| {
         with_a_name(command, &place);
+        allow_only(command, &all);
+    });
+    works("only them", &only_them);
+}
+
+#[test]
+fn a_call_that_an_agent_needs_is_named() {
+    let scratch = Scratch::new("agent");
+    let kernel = LATER[0].of(&built_in(), &scratch);
+    let with_an_agent = |command: &mut Command, place: &Scratch| {
+        command.env("XDG_RUNTIME_DIR", place.path(""));
+        command.args(["run", "--append=quiet", "--name=web", "--agent"]);
+        command.arg("--kernel").arg(&kernel);
+    };
+    each(&rows(OF_AN_AGENT), |&(name, nr, error)| {
+        let row = format!("{name} {error}");
+        let place = Scratch::new("agent");
+        let end = run_guest(|command| {
+            with_an_agent(command, &place);
+            refuse(command, nr, error);
+        });
+        let sentence = says(&row, &end, BAD_MACHINE);
+        let words = "cannot let clients of the machine talk to its agent";
+        assert!(sentence.contains(words), "{sentence}");
+    });
+    let all: Vec<i64> = lists()
+        .into_iter()
+        .chain([OF_A_NAME, OF_A_NAME_DONE_WITHOUT, OF_AN_AGENT])
+        .flat_map(|list| list.iter().map(|call| call.1))
+        .collect();
+    let place = Scratch::new("agent");
+    let only_them = run_guest(|command| {
+        with_an_agent(command, &place);
         allow_only(command, &all);
     });
     works("only them", &only_them);

@@ -60,6 +60,17 @@ impl Terminal {
         &self.keyboard
     }
 
+    /// Gives it another size, of which a program in it is told.
+    pub(crate) fn resize(&self, columns: u16, rows: u16) {
+        let size = rustix::termios::Winsize {
+            ws_col: columns,
+            ws_row: rows,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
+        rustix::termios::tcsetwinsize(&self.keyboard, size).unwrap();
+    }
+
     /// Waits until a Launcher has made it raw.
     #[track_caller]
     pub(crate) fn wait_until_raw(&self) {
@@ -90,6 +101,12 @@ pub(crate) fn in_session(command: &Command) -> Command {
     let mut session = program("setsid");
     session.arg("--ctty").arg(command.get_program());
     session.args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => session.env(name, value),
+            None => session.env_remove(name),
+        };
+    }
     session
 }
 

@@ -39,7 +39,7 @@ pub enum GivenError {
 /// # Errors
 ///
 /// [`GivenError`].
-pub(super) fn take(number: RawFd) -> Result<OwnedFd, GivenError> {
+pub(crate) fn take(number: RawFd) -> Result<OwnedFd, GivenError> {
     if STANDARD.contains(&number) {
         return Err(GivenError::Standard(number));
     }

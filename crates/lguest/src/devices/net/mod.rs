@@ -40,4 +40,4 @@ pub mod stream;
 
 pub mod user;
 
-mod given;
+pub(crate) mod given;

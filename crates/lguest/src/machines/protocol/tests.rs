@@ -18,6 +18,7 @@ struct Messages {
     end: End,
     read: Read,
     attached: Attached,
+    begun: Begun,
 }
 
 #[test]

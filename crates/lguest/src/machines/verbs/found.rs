@@ -13,7 +13,7 @@ use crate::machines::protocol::{Call, Done};
 pub(super) const DONE: Outcome = Outcome::PoweredOff(0);
 
 /// The folder of a machine, and where it is.
-pub(super) fn find(name: &Name) -> Result<(Place, Folder), MachineError> {
+pub(crate) fn find(name: &Name) -> Result<(Place, Folder), MachineError> {
     let place = Place::open()?;
     let place = place.ok_or_else(|| MachineError::NoSuch(name.clone()))?;
     let folder = place.find(name)?;

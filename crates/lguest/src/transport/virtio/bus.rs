@@ -3,7 +3,7 @@
 //! The Guest reads the descriptors once, at boot. When it later changes one
 //! (status, accepted features), it sends NOTIFY with the descriptor's address.
 
-use super::device::{Features, VirtioDevice, begin, name, notified};
+use super::device::{Features, VirtioDevice, begin, notified};
 use super::queue::{Queue, QueueState};
 use super::ring::{Place, RING_BYTES};
 use crate::devices::console::Screen;
@@ -48,7 +48,8 @@ pub struct VirtioBus {
 
 struct Slot {
     device: Held<dyn VirtioDevice>,
-    kind: u8,
+    /// For the statistics.
+    name: &'static str,
     /// Where its descriptor is.
     at: u32,
     /// Where the driver writes the features that it accepts.
@@ -259,7 +260,7 @@ impl Next {
         guest: &Arc<dyn Requests>,
         mut device: Box<dyn VirtioDevice>,
     ) -> io::Result<Slot> {
-        let kind = device.kind();
+        let (name, kind) = (device.name(), device.kind());
         let mut queues = Vec::new();
         let mut described = Vec::new();
         for _ in 0..device.queues() {
@@ -303,7 +304,7 @@ impl Next {
         device.place(queues.clone())?;
         Ok(Slot {
             mac_at: mac_at.map(|offset| at + offset),
-            kind,
+            name,
             device: Held::new(device),
             at,
             accepted_at,
@@ -413,7 +414,7 @@ impl Transport for VirtioBus {
     }
 
     fn counters(&self) -> Vec<(&'static str, NamedCounts)> {
-        let counts = |slot: &Slot| (name(slot.kind), slot.device.counters());
+        let counts = |slot: &Slot| (slot.name, slot.device.counters());
         self.slots.iter().map(counts).collect()
     }
 
@@ -431,7 +432,7 @@ impl Transport for VirtioBus {
     }
 
     fn finish(&self) -> Vec<(&'static str, NamedCounts)> {
-        let end = |slot: &Slot| (name(slot.kind), slot.device.finish());
+        let end = |slot: &Slot| (slot.name, slot.device.finish());
         self.slots.iter().map(end).collect()
     }
 }

@@ -50,6 +50,10 @@ impl VirtioDevice for VirtioConsole {
         TYPE_CONSOLE
     }
 
+    fn is_terminal(&self) -> bool {
+        true
+    }
+
     fn queues(&self) -> u8 {
         Pair::QUEUES
     }

@@ -17,6 +17,17 @@ pub trait VirtioDevice: BusDevice {
     /// Its type, as virtio numbers them.
     fn kind(&self) -> u8;
 
+    /// Its name, for `--stats`.
+    fn name(&self) -> &'static str {
+        name(self.kind())
+    }
+
+    /// Whether it is a console with a terminal, which has registers of its own
+    /// on a PCI bus.
+    fn is_terminal(&self) -> bool {
+        false
+    }
+
     /// How many virtqueues it has.
     fn queues(&self) -> u8;
 
@@ -121,7 +132,7 @@ pub(super) fn notified(
 }
 
 /// The name of a type of device, for `--stats`.
-pub(super) fn name(kind: u8) -> &'static str {
+fn name(kind: u8) -> &'static str {
     match kind {
         TYPE_NET => "net",
         TYPE_BLOCK => "block",

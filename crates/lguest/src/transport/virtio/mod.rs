@@ -10,8 +10,8 @@
 //! In reading order: [`ring`] is a virtqueue, [`queue`] one with its interrupt,
 //! [`device`] the trait of every device, and [`bus`] the descriptors and the
 //! way from a notification to a device. [`console`], [`disk`], [`nic`],
-//! [`lan`], [`random`] and [`share`] put devices on the bus. [`member`] is the
-//! Launcher as a member of a network of 2007.
+//! [`lan`], [`port`], [`random`] and [`share`] put devices on the bus.
+//! [`member`] is the Launcher as a member of a network of 2007.
 
 mod ring;
 
@@ -45,6 +45,9 @@ pub use lan::VirtioLan;
 
 mod random;
 pub use random::VirtioRandom;
+
+mod port;
+pub use port::VirtioPort;
 
 mod share;
 pub use share::VirtioShare;

@@ -8,7 +8,7 @@
 
 mod common;
 
-use super::device::{VirtioDevice, begin, name, notified};
+use super::device::{VirtioDevice, begin, notified};
 use super::queue::{Queue, QueueState};
 use super::ring::Place;
 use crate::devices::console::Screen;
@@ -22,9 +22,7 @@ use crate::transport::{
     DeviceState, Notified, TerminalSize, Transport, TransportState,
 };
 use common::{Change, Common, part};
-use lg_abi::gen2::device::{
-    CONSOLE_SIZE, NET_STATUS, NET_STATUS_AT, TYPE_CONSOLE, TYPE_NET,
-};
+use lg_abi::gen2::device::{CONSOLE_SIZE, NET_STATUS, NET_STATUS_AT, TYPE_NET};
 use lg_abi::gen3::pci::{Device, MAX_DEVICES};
 use lg_abi::gen3::registers::{self, EMERGENCY_WRITE, FEATURE_VERSION_1};
 use serde::{Deserialize, Serialize};
@@ -44,6 +42,9 @@ struct Function {
     device: Held<dyn VirtioDevice>,
     /// As in its configuration space.
     described: Device,
+    /// For the statistics.
+    name: &'static str,
+    is_terminal: bool,
     /// The registers that depend on its type.
     config: Mutex<Vec<u8>>,
     /// The link is up again when the driver has read that it is down.
@@ -86,7 +87,7 @@ fn described(device: &dyn VirtioDevice) -> Device {
 /// The registers that depend on the type of a device.
 fn config(device: &dyn VirtioDevice) -> Vec<u8> {
     let mut config = device.config();
-    if device.kind() == TYPE_CONSOLE {
+    if device.is_terminal() {
         config.resize(registers::CONSOLE_BYTES.into(), 0);
     }
     if device.kind() == TYPE_NET {
@@ -111,7 +112,7 @@ fn put_link(config: &mut [u8], up: bool) {
 /// What a device offers on this bus.
 fn features(device: &dyn VirtioDevice) -> u64 {
     let more = match device.kind() {
-        TYPE_CONSOLE => registers::CONSOLE_HAS_EMERGENCY_WRITE,
+        _ if device.is_terminal() => registers::CONSOLE_HAS_EMERGENCY_WRITE,
         TYPE_NET => 1 << NET_STATUS,
         _ => 0,
     };
@@ -218,12 +219,16 @@ impl Function {
             |_| Queue::new(guest.clone(), nowhere, slot, &registers::FORMATS);
         let queues: Vec<Queue> = (0..device.queues()).map(queue).collect();
         let described = described(&*device);
+        let name = device.name();
+        let is_terminal = device.is_terminal();
         let config = config(&*device);
         let common = Common::new(features(&*device), queues.len());
         device.place(queues.clone())?;
         Ok(Self {
             device: Held::new(device),
             described,
+            name,
+            is_terminal,
             config: Mutex::new(config),
             link_returns: AtomicBool::new(false),
             irq: slot,
@@ -294,13 +299,13 @@ impl Function {
         let accepted = lock(&self.common).accepted();
         let has_size = lock(&self.config).iter().any(|&byte| byte != 0);
         let knows = accepted & 1 << CONSOLE_SIZE != 0;
-        if self.described.kind == TYPE_CONSOLE && knows && has_size {
+        if self.is_terminal && knows && has_size {
             self.tell_change();
         }
     }
 
     fn resized(&self, size: TerminalSize) {
-        if self.described.kind == TYPE_CONSOLE {
+        if self.is_terminal {
             let words = [size.columns, size.rows].map(u16::to_le_bytes);
             let mut config = lock(&self.config);
             for (to, from) in config.iter_mut().zip(words.as_flattened()) {
@@ -397,7 +402,7 @@ impl Transport for PciBus {
                 function.write_common(access.offset, access.bytes, value)?;
             }
             registers::NOTIFY => return function.notify(access.device, value),
-            PRINT if function.described.kind == TYPE_CONSOLE => {
+            PRINT if function.is_terminal => {
                 self.screen.show(&value.to_le_bytes()[..1]);
             }
             _ => {}
@@ -440,10 +445,8 @@ impl Transport for PciBus {
     }
 
     fn counters(&self) -> Vec<(&'static str, NamedCounts)> {
-        let counts = |function: &Function| {
-            let kind = name(function.described.kind);
-            (kind, function.device.counters())
-        };
+        let counts =
+            |function: &Function| (function.name, function.device.counters());
         self.functions.iter().map(counts).collect()
     }
 
@@ -463,9 +466,8 @@ impl Transport for PciBus {
     }
 
     fn finish(&self) -> Vec<(&'static str, NamedCounts)> {
-        let end = |function: &Function| {
-            (name(function.described.kind), function.device.finish())
-        };
+        let end =
+            |function: &Function| (function.name, function.device.finish());
         self.functions.iter().map(end).collect()
     }
 }

@@ -198,6 +198,15 @@ impl Queue {
         }
     }
 
+    /// Its chains as buffers for what goes to the Guest.
+    pub(super) fn buffers(&self) -> ReceiveChains<'_> {
+        ReceiveChains {
+            queue: self,
+            header: 0,
+            accepted: 0,
+        }
+    }
+
     /// How many chains it can have.
     fn size(&self) -> usize {
         lock(&self.state).ring.size().into()
@@ -238,12 +247,7 @@ impl Pair {
 
     /// Buffers for what goes to the Guest.
     pub(super) fn buffers(&self) -> Option<ReceiveChains<'_>> {
-        let queue = self.incoming()?;
-        Some(ReceiveChains {
-            queue,
-            header: 0,
-            accepted: 0,
-        })
+        Some(self.incoming()?.buffers())
     }
 
     /// Buffers for frames to the Guest, each with room for the header of one.

@@ -1,0 +1,300 @@
+//! `lguest exec` in a machine whose agent is played by this test.
+//!
+//! The command line, the control socket and the multiplexer are those of a
+//! user. So all that happens to a client is shown without Linux.
+
+#![expect(clippy::unwrap_used, reason = "a test says what went wrong so")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod machine;
+
+use machine::Machine;
+use std::process::Stdio;
+use support::pty::Session;
+use support::{Finished, Running, run};
+
+/// Runs a command without input.
+#[track_caller]
+fn exec(machine: &Machine, options: &str, command: &[&str]) -> Finished {
+    run(&mut machine.exec(options, command), b"")
+}
+
+#[test]
+fn everything_passes_through() {
+    let machine = Machine::new("through", true);
+    let end = exec(&machine, "", &["echo", "hello", "world"]);
+    assert_eq!((end.stdout.as_str(), end.code()), ("hello world\n", 0));
+    assert_eq!(end.stderr, "done\n");
+    // More than any window.
+    let input: Vec<u8> = (0..3_000_000_u32)
+        .map(|n| b'a' + u8::try_from(n % 23).unwrap())
+        .collect();
+    let end = run(&mut machine.exec("", &["cat"]), &input);
+    assert_eq!(end.code(), 0, "{}", end.stderr);
+    assert!(end.stdout.as_bytes() == input, "{}", end.stdout.len());
+}
+
+#[test]
+fn the_code_is_that_of_the_command() {
+    let machine = Machine::new("codes", true);
+    for (command, code) in [
+        (&["exit", "0"][..], 0),
+        (&["exit", "7"], 7),
+        (&["exit", "255"], 255),
+        (&["kill", "9"], 137),
+        (&["kill", "15"], 143),
+    ] {
+        let end = exec(&machine, "", command);
+        assert_eq!((end.code(), end.stderr.as_str()), (code, ""));
+    }
+    let end = exec(&machine, "--timeout 1m", &["late"]);
+    assert_eq!(end.code(), 124);
+    assert_eq!(end.stderr, "lguest: ended by --timeout after 60s\n");
+    let end = exec(&machine, "", &["missing"]);
+    assert_eq!(end.code(), 127);
+    let said = "lguest: there is no \u{fffd}[2J'missing'\n";
+    assert_eq!(end.stderr, said);
+}
+
+#[test]
+fn options_reach_the_agent() {
+    let machine = Machine::new("options", true);
+    let options = "--env A=b --env LGUEST_EXEC_TEST --cwd /src --user me:1 \
+                   --timeout 5s --memory 64M --processes 9 --file-limit 1G \
+                   --output-limit 1M";
+    let mut command = machine.exec(options, &["show"]);
+    command.env("LGUEST_EXEC_TEST", "here");
+    let end = run(&mut command, b"");
+    let expected = "env A=b LGUEST_EXEC_TEST=here cwd /src user me:1 \
+                    terminal false limits Some(5000) Some(67108864) Some(9) \
+                    Some(1073741824) Some(1048576)\n";
+    assert_eq!((end.stdout.as_str(), end.stderr.as_str()), (expected, ""));
+    for (options, said) in [
+        ("--env =x", "--env '=x': give NAME=VALUE"),
+        ("--env LGUEST_NO_SUCH", "there is no such variable here"),
+        ("--base file", "cannot be used with"),
+    ] {
+        let end = exec(&machine, options, &["show"]);
+        assert_eq!(end.code(), 2, "{options}");
+        assert!(end.stderr.contains(said), "{}", end.stderr);
+    }
+}
+
+#[test]
+fn json_has_all_of_it() {
+    let machine = Machine::new("json", true);
+    let parsed = |end: &Finished| -> serde_json::Value {
+        serde_json::from_str(&end.stdout).unwrap()
+    };
+    let end = exec(&machine, "--json", &["echo", "hi"]);
+    let result = parsed(&end);
+    assert_eq!(result["stdout"], "hi\n");
+    assert_eq!(result["stderr"], "done\n");
+    assert_eq!(
+        (&result["code"], &result["reason"]),
+        (&0.into(), &"exited".into())
+    );
+    assert_eq!(result["command_seconds"], 1.5);
+    assert_eq!(result["max_rss_kib"], 4096);
+    let result = parsed(&exec(&machine, "--json", &["bytes"]));
+    assert_eq!(result["stdout_base64"], "/wA=");
+    let end = exec(&machine, "--json", &["kill", "9"]);
+    let result = parsed(&end);
+    assert_eq!((end.code(), &result["signal"]), (137, &9.into()));
+    let end = exec(&machine, "--json", &["missing"]);
+    let result = parsed(&end);
+    assert_eq!((end.code(), &result["reason"]), (127, &"failed".into()));
+    assert_eq!(end.stderr, "");
+    let end = exec(&machine, "--json --timeout 100ms", &["ignore"]);
+    let result = parsed(&end);
+    assert_eq!((end.code(), &result["reason"]), (124, &"timeout".into()));
+}
+
+#[test]
+fn signals_are_passed_on_and_insisting_ends() {
+    let machine = Machine::new("signals", true);
+    let running = Running::start(&mut machine.exec("", &["sleep"]));
+    running.wait_for("it runs");
+    running.signal(libc::SIGTERM);
+    machine.seen.wait_for("signal 15");
+    assert_eq!(running.finish().code(), 143);
+    // One that does nothing about it.
+    let running = Running::start(&mut machine.exec("", &["ignore"]));
+    running.wait_for("it runs");
+    for _ in 0..2 {
+        running.signal(libc::SIGINT);
+        machine.seen.wait_for("signal 2");
+    }
+    // Signals of one kind that come at once are one signal.
+    let mut running = running;
+    while !running.has_ended() {
+        running.signal(libc::SIGINT);
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    assert_eq!(running.finish().code(), 130);
+    machine.seen.wait_for("hung up ignore");
+}
+
+#[test]
+fn a_client_that_is_killed_is_hung_up() {
+    let machine = Machine::new("killed", true);
+    let running = Running::start(&mut machine.exec("", &["ignore"]));
+    machine.seen.wait_for("ignore");
+    drop(running);
+    machine.seen.wait_for("hung up ignore");
+}
+
+#[test]
+fn a_dead_parent_ends_it_unless_it_is_told_otherwise() {
+    let machine = Machine::new("parent", true);
+    for (options, name, ends) in
+        [("", "sleep", true), ("--outlive-parent", "ignore", false)]
+    {
+        let exec = machine.exec(options, &[name]);
+        let words: Vec<String> = std::iter::once(exec.get_program())
+            .chain(exec.get_args())
+            .map(|word| format!("'{}'", word.to_str().unwrap()))
+            .collect();
+        let mut shell = support::program("sh");
+        for (name, value) in exec.get_envs() {
+            shell.env(name, value.unwrap_or_default());
+        }
+        // The shell waits for a line, and ends.
+        let words = words.join(" ");
+        let line = format!("{words} >/dev/null 2>&1 & echo $!; read line");
+        let mut shell = Running::start(shell.args(["-c", &line]));
+        let pid = shell.wait_for("\n");
+        machine.seen.wait_for(name);
+        shell.close_input();
+        let pid: u32 = pid.trim().parse().unwrap();
+        if ends {
+            machine.seen.wait_for("hung up sleep");
+            continue;
+        }
+        // It goes on, and passes signals on.
+        shell.finish();
+        let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
+        let signal = rustix::process::Signal::USR1;
+        rustix::process::kill_process(pid, signal).unwrap();
+        machine.seen.wait_for("signal 10");
+    }
+}
+
+#[test]
+fn a_reader_that_leaves_ends_it() {
+    let machine = Machine::new("reader", true);
+    let mut command = machine.exec("", &["cat"]);
+    command.stdin(Stdio::piped()).stderr(Stdio::piped());
+    let (reader, writer) = std::io::pipe().unwrap();
+    let mut running = Running::start_as_is(command.stdout(writer));
+    drop(command);
+    drop(reader);
+    running.type_in(b"a line\n");
+    let end = running.finish();
+    assert_eq!((end.code(), end.stderr.as_str()), (141, ""));
+    machine.seen.wait_for("hung up cat");
+}
+
+#[test]
+fn a_terminal_is_passed_on_and_put_back() {
+    let machine = Machine::new("terminal", true);
+    let session = Session::start(&machine.exec("", &["cat"]));
+    machine.seen.wait_for("cat");
+    session.terminal.wait_until_raw();
+    session.terminal.resize(90, 30);
+    machine.seen.wait_for("90 x 30");
+    assert_eq!(session.finish().code(), 0);
+    // A signal puts it back, too.
+    let session = Session::start(&machine.exec("", &["ignore"]));
+    machine.seen.wait_for("ignore");
+    session.terminal.wait_until_raw();
+    session.signal(libc::SIGHUP);
+    assert_eq!(session.finish().code(), 129);
+}
+
+#[test]
+fn agents_that_lie_are_noticed() {
+    let machine = Machine::new("lies", true);
+    for command in ["unstarted", "flood"] {
+        let end = exec(&machine, "", &[command]);
+        assert_eq!(end.code(), 122, "{command}: {}", end.stderr);
+        let said = "the agent in the guest is broken or hostile";
+        let other = "the agent in the guest has sent more than";
+        let known = end.stderr.contains(said) || end.stderr.contains(other);
+        assert!(known, "{}", end.stderr);
+    }
+    let other = Running::start(&mut machine.exec("", &["sleep"]));
+    machine.seen.wait_for("sleep");
+    let end = exec(&machine, "", &["other"]);
+    // The neighbour gets what is said in its name, and is told of it.
+    assert_eq!((end.code(), end.stdout.as_str()), (0, ""));
+    assert_eq!(other.finish().code(), 99);
+    let end = exec(&machine, "--patience 100ms", &["silent"]);
+    assert_eq!(end.code(), 126);
+    assert!(end.stderr.contains("has not answered within 100ms"));
+    let end = exec(&machine, "--output-limit 10", &["echo", "0123456789"]);
+    assert_eq!(end.code(), 125, "{}", end.stderr);
+    // This one ends all.
+    let end = exec(&machine, "", &["garbage"]);
+    assert_eq!(end.code(), 122);
+    assert!(
+        end.stderr.contains("a frame of 4294967295"),
+        "{}",
+        end.stderr
+    );
+    let end = exec(&machine, "", &["echo"]);
+    assert_eq!(end.code(), 126);
+    assert!(end.stderr.contains("no command can be run there any more"));
+}
+
+#[test]
+fn an_agent_that_ends_ends_its_commands() {
+    let machine = Machine::new("ended", true);
+    let end = exec(&machine, "", &["close"]);
+    assert_eq!(end.code(), 122);
+    assert_eq!(end.stderr, "lguest: the agent in the guest has ended\n");
+}
+
+#[test]
+fn a_machine_without_an_agent_says_how_to_start_one() {
+    let machine = Machine::new("without", false);
+    let end = exec(&machine, "", &["echo"]);
+    assert_eq!(end.code(), 126);
+    let said = "lguest: machine 'web' cannot do that: it has no port to an \
+                agent: start it with 'lguest run --agent'\n";
+    assert_eq!(end.stderr, said);
+}
+
+#[test]
+fn a_call_needs_a_socket() {
+    use std::io::{BufRead, BufReader, Write};
+    use std::os::unix::net::UnixStream;
+    let machine = Machine::new("socket", true);
+    let mut stream = UnixStream::connect(machine.control()).unwrap();
+    stream
+        .write_all(b"{\"jsonrpc\": \"2.0\", \"id\": 1, \"method\": \"exec\"}\n")
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line).unwrap();
+    assert!(line.contains("no descriptor came with the call"), "{line}");
+}
+
+#[test]
+fn many_commands_run_at_once() {
+    let machine = Machine::new("many", true);
+    let runs: Vec<Running> = (0..20)
+        .map(|n| {
+            let mut run = Running::start(&mut machine.exec("", &["cat"]));
+            run.type_in(format!("number {n}\n").repeat(1000).as_bytes());
+            run
+        })
+        .collect();
+    for (n, mut run) in runs.into_iter().enumerate() {
+        run.close_input();
+        let end = run.finish();
+        let expected = format!("number {n}\n").repeat(1000);
+        assert!(end.stdout == expected, "{n}: {}", end.stderr);
+    }
+}
