@@ -20,7 +20,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 /// How long a test waits for the next bytes.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How a stream has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -147,7 +147,8 @@ fn a_program_on_a_terminal_knows_its_size() {
 #[test]
 fn control_c_on_a_terminal_interrupts() {
     each(|machine| {
-        let mut asked = start(&["sh", "-c", "echo ready; sleep 1000"]);
+        let script = "echo ready; while :; do sleep 0.05; done";
+        let mut asked = start(&["sh", "-c", script]);
         asked.terminal = Some(Size::default());
         let run = machine.run(asked);
         machine.until(run, |run| run.out.ends_with(b"ready\r\n"));

@@ -21,7 +21,9 @@ fn numbers(machine: &mut Machine, run: u32, count: usize) -> Vec<u32> {
 #[test]
 fn a_signal_reaches_the_program() {
     each(|machine| {
-        let run = machine.shell("trap 'exit 5' TERM; echo ready; sleep 1000");
+        let script = "trap 'exit 5' TERM; echo ready; \
+                      while :; do sleep 0.05; done";
+        let run = machine.shell(script);
         machine.until(run, |run| run.out.ends_with(b"ready\n"));
         machine.with(run, |run, out| run.client.signal(15, out));
         assert_eq!(machine.status(run), Status::Code(5));
