@@ -43,6 +43,10 @@ pub mod control;
 
 pub mod virtio;
 
+pub mod reports;
+
+pub mod commands;
+
 pub mod snapshot;
 
 pub mod share;
@@ -130,6 +134,14 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "virtio",
         run: virtio::target,
+    },
+    Target {
+        name: "reports",
+        run: reports::target,
+    },
+    Target {
+        name: "commands",
+        run: commands::target,
     },
     Target {
         name: "share",
