@@ -178,7 +178,10 @@ impl Soak {
         let (mut result, mut moved) = (None, Duration::ZERO);
         while start.elapsed() < options.time {
             std::thread::sleep(options.every);
-            self.look(&mut result)?;
+            // A kernel may tell anything while it boots.
+            if rounds > 0 {
+                self.look(&mut result)?;
+            }
             let begun = Instant::now();
             let said = self.done(&["snapshot", NAME, &saved])?;
             sizes.push(figure(&said, ": ", " MiB"));
