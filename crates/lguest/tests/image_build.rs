@@ -144,6 +144,7 @@ fn an_archive_becomes_a_disk_with_its_owners_and_modes() {
     // What a kernel needs and the archive lacks.
     let console = place.ask("deb", "stat /dev/console");
     assert!(console.contains("number: 05:01"), "{console}");
+    assert_eq!(stat("/usr/lib/lguest/agent"), "regular 0755 0 0 1");
     // Nobody writes to it any more.
     let disk = place.image("deb").join("disk.img");
     assert_eq!(disk.metadata().unwrap().mode() & 0o777, 0o400);
@@ -262,6 +263,39 @@ fn images_are_listed_inspected_run_and_removed() {
     let gone = place.run(&["run", "--image", "web"]);
     assert_eq!(gone.code(), 127);
     assert!(gone.stderr.contains("lguest image ls"), "{gone:?}");
+    for words in [
+        &["exec", "--image", "web", "--", "true"][..],
+        &["image", "warm", "web"],
+    ] {
+        assert_eq!(place.run(words).code(), 127, "{words:?}");
+    }
+}
+
+#[test]
+fn an_image_whose_guest_does_not_start_is_not_warm() {
+    let Some(place) = Place::new("cold") else {
+        return;
+    };
+    place.build(&archive(&place), "web").ends_well(0);
+    let kernel = place.image("web").join("kernel");
+    std::fs::remove_file(kernel).unwrap();
+    let cold = place.run(&["image", "warm", "web"]);
+    assert_eq!(cold.code(), 120, "{cold:?}");
+    assert!(cold.stderr.contains("/web/kernel"), "{cold:?}");
+    assert_eq!(place.all(), ["web"]);
+    // An image of an lguest that had no agent.
+    let recipe = place.image("web").join("image.toml");
+    let text = std::fs::read_to_string(&recipe).unwrap();
+    let text = text.replace("/usr/lib/lguest/agent", "");
+    std::fs::write(&recipe, text).unwrap();
+    for words in [
+        &["exec", "--image", "web", "--", "true"][..],
+        &["image", "warm", "web"],
+    ] {
+        let none = place.run(words);
+        assert_eq!(none.code(), 120, "{none:?}");
+        assert!(none.stderr.contains("has no agent"), "{none:?}");
+    }
 }
 
 #[test]

@@ -21,7 +21,7 @@ pub enum UsageError {
     #[error(transparent)]
     Image(#[from] ImageError),
     /// No place for a command.
-    #[error("exec: give a machine's name, or --snapshot DIR")]
+    #[error("exec: give a machine's name, --image NAME or --snapshot DIR")]
     NoTarget,
     /// A word that is no variable of an environment.
     #[error("--env '{}': give NAME=VALUE, or the NAME of a variable", .0.display())]

@@ -5,6 +5,7 @@
 use super::error::UsageError;
 use super::values;
 use crate::exec::{Asked, Bounds, KEPT_MOST, Target};
+use crate::images::Stored;
 use crate::machines::Name;
 use clap::Args;
 use std::ffi::{OsStr, OsString};
@@ -30,6 +31,7 @@ Exit status:
   With --json, the field 'reason' tells these apart.
 
 Examples:
+  lguest exec --image debian -- python3 -c 'print(6*7)'
   lguest exec web -- ps aux
   tar c . | lguest exec web --cwd /src -- sh -c 'tar x && make test'
   lguest exec --snapshot base.snap --timeout 10s -- python3 -c 'print(6*7)'";
@@ -39,10 +41,14 @@ pub(super) struct Exec {
     /// A machine that runs, which was started with 'lguest run --agent'
     #[arg(
         value_name = "NAME",
-        required_unless_present = "snapshot",
-        conflicts_with = "snapshot"
+        required_unless_present_any = ["snapshot", "image"],
+        conflicts_with_all = ["snapshot", "image"]
     )]
     name: Option<Name>,
+    /// Run it in a new machine of this image, which ends with the command: from
+    /// its snapshot ('lguest image warm'), or else it boots
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["snapshot", "base"])]
+    image: Option<Name>,
     /// Run it in a copy of the machine in this snapshot, which ends with the
     /// command
     #[arg(long, value_name = "DIR")]
@@ -135,19 +141,33 @@ impl Exec {
             word.push(value);
             words.push(word);
         }
-        let target = match (self.name, self.snapshot) {
-            (_, Some(folder)) => Target::Snapshot(folder),
-            (Some(name), None) => Target::Machine(name),
-            (None, None) => return Err(UsageError::NoTarget),
-        };
         let kept = self.json.then_some(KEPT_MOST);
-        let env: Result<_, _> = self.env.into_iter().map(variable).collect();
+        let given = self.env.into_iter().map(variable);
+        let given = given.collect::<Result<Vec<_>, _>>()?;
+        let (mut env, mut cwd, mut user) = (Vec::new(), self.cwd, self.user);
+        let target = match (self.name, self.snapshot, self.image) {
+            (_, Some(folder), _) => Target::Snapshot(folder),
+            (Some(name), ..) => Target::Machine(name),
+            (.., Some(name)) => {
+                let image = Stored::find(&name)?.with_agent()?;
+                let recipe = &image.recipe;
+                env.extend(recipe.environment.iter().map(OsString::from));
+                let folder = Some(&recipe.folder).filter(|f| !f.is_empty());
+                cwd = cwd.or(folder.map(OsString::from));
+                if user.is_empty() {
+                    user.clone_from(&recipe.user);
+                }
+                Target::Image(Box::new(image))
+            }
+            (None, None, None) => return Err(UsageError::NoTarget),
+        };
+        env.extend(given);
         Ok(Asked {
             target,
             command: self.command,
-            env: env?,
-            cwd: self.cwd,
-            user: self.user,
+            env,
+            cwd,
+            user,
             bounds: Bounds {
                 timeout: self.timeout,
                 memory: self.memory,

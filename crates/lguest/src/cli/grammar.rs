@@ -84,9 +84,9 @@ lguest [--verbose] [--sharenet=FILE|--tunnet=(IP|bridge:BR)|--block=FILE|\
 --initrd=FILE]... MEM IMAGE [ARGS]...
        lguest run [--memory SIZE] [--kernel IMAGE] [OPTIONS] [FILE.toml]
        lguest restore DIR [OPTIONS]
-       lguest exec (NAME|--snapshot DIR) [OPTIONS] -- COMMAND...
+       lguest exec (NAME|--image NAME|--snapshot DIR) [OPTIONS] -- COMMAND...
        lguest image [--json] FILE
-       lguest image (build|ls|rm|inspect) ...
+       lguest image (build|warm|ls|rm|inspect) ...
        lguest doctor [--json]
        lguest (ps|top|console|logs|stop|kill|pause|resume|wait|stats|inspect|rm|\
 send|snapshot|clone|\
@@ -383,6 +383,9 @@ pub(super) struct Run {
     /// in it. Its kernel is Linux 2.6.35 or later
     #[arg(long)]
     pub(super) agent: bool,
+    /// A descriptor of a client of the agent, with which the machine ends
+    #[arg(long, value_name = "N", hide = true, requires = "agent")]
+    pub(super) agent_owner: Option<RawFd>,
     /// The line that 'lguest stop' types to ask the guest to power off
     #[arg(long, value_name = "TEXT", requires = "name")]
     pub(super) stop_with: Option<String>,

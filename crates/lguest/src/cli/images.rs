@@ -9,6 +9,7 @@ use crate::images::{Source, Stored};
 use crate::machine::config::{Changes, DeviceConfig, DiskConfig};
 use crate::machines::Name;
 use clap::{Args, Subcommand};
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// The exit codes of these commands.
@@ -82,6 +83,18 @@ pub(super) enum Images {
         #[arg(value_name = "NAME")]
         name: Name,
     },
+    /// Make a snapshot of a guest of an image, from which 'lguest exec --image'
+    /// goes on instead of booting
+    #[command(after_help = CODES)]
+    Warm {
+        /// The image
+        #[arg(value_name = "NAME")]
+        name: Name,
+        /// A command that the guest has run before, for example one that reads
+        /// what others need
+        #[arg(value_name = "COMMAND", last = true)]
+        command: Vec<OsString>,
+    },
     /// List your images
     #[command(after_help = CODES)]
     Ls(Form),
@@ -141,6 +154,7 @@ impl Images {
                     replace,
                 },
             ),
+            Self::Warm { name, command } => Verb::Warm(name, command),
             Self::Ls(form) => Verb::List { json: form.json },
             Self::Rm { names, force } => Verb::Remove { names, force },
             Self::Inspect { name, form } => Verb::Inspect {

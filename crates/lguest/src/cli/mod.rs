@@ -263,7 +263,9 @@ impl Run {
             named,
             limits,
             metrics: self.metrics,
-            agent: self.agent.then(Agent::default),
+            agent: self.agent.then_some(Agent {
+                owner: self.agent_owner,
+            }),
             ..self.common.config()
         })
     }

@@ -2,6 +2,7 @@
 //!
 //! The command line fills this in, and a part of it goes to the agent.
 
+use crate::images::Stored;
 use crate::machines::Name;
 use lg_exec::command::{Limits, Size, Start};
 use std::ffi::{OsStr, OsString};
@@ -17,6 +18,8 @@ pub enum Target {
     /// In a copy of a machine, which goes on from the snapshot in this folder
     /// and ends with the command.
     Snapshot(PathBuf),
+    /// In a new machine of this image, which ends with the command.
+    Image(Box<Stored>),
 }
 
 /// What a command may use.

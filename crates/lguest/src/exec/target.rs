@@ -6,6 +6,8 @@
 use super::asked::{Asked, Target};
 use super::error::{ExecError, own};
 use crate::engine::printable;
+use crate::images::Stored;
+use crate::machine::terminal;
 use crate::machines::Name;
 use crate::machines::link::Link;
 use crate::machines::verbs::find;
@@ -13,7 +15,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::pipe::{PipeFlags, pipe_with};
-use std::io;
+use std::ffi::OsString;
+use std::io::{self, IsTerminal};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -61,7 +64,8 @@ impl Connection {
                 let machine = Machine::Running(name.clone());
                 Ok(Self { socket, machine })
             }
-            Target::Snapshot(folder) => start(asked, folder),
+            Target::Snapshot(folder) => start(asked, restore(folder)),
+            Target::Image(image) => start(asked, machine_of(image)),
         }
     }
 
@@ -164,13 +168,36 @@ fn pair(flags: SocketFlags) -> Result<(OwnedFd, OwnedFd), ExecError> {
         .map_err(own("make a socket"))
 }
 
-/// Starts a machine that goes on from the snapshot in `folder`.
-fn start(asked: &Asked, folder: &Path) -> Result<Connection, ExecError> {
+/// The words for a machine that goes on from the snapshot in `folder`.
+fn restore(folder: &Path) -> Vec<OsString> {
+    vec!["restore".into(), folder.into()]
+}
+
+/// The words for a machine of an image: from its snapshot, or it boots.
+fn machine_of(image: &Stored) -> Vec<OsString> {
+    let warm = image.warm();
+    if warm.is_dir() {
+        let mut words = restore(&warm);
+        words.extend(["--base".into(), image.disk().into()]);
+        return words;
+    }
+    if io::stderr().is_terminal() {
+        terminal::tell(&format!(
+            "image '{0}' has no snapshot, and boots: 'lguest image warm {0}' \
+             makes one",
+            image.name
+        ));
+    }
+    image.boot_words()
+}
+
+/// Starts a machine by these words.
+fn start(asked: &Asked, words: Vec<OsString>) -> Result<Connection, ExecError> {
     // The Launcher inherits its end.
     let (socket, theirs) = pair(SocketFlags::empty())?;
     fcntl_setfd(&socket, FdFlags::CLOEXEC).map_err(own("make a socket"))?;
     let mut command = Command::new("/proc/self/exe");
-    command.arg("restore").arg(folder).args(&asked.words);
+    command.args(words).args(&asked.words);
     command.arg(format!("--agent-owner={}", theirs.as_raw_fd()));
     let own = launch(command, asked.verbose)?;
     // Our copy of its end is closed, so that we notice when it closes its own.

@@ -6,6 +6,7 @@
 use super::archive::ArchiveError;
 use super::contents::Contents;
 use super::tree::{Kind, Meta, Tree};
+use crate::agent::BINARY;
 
 /// Where the agent is in an image.
 pub(super) const PATH: &str = "/usr/lib/lguest/agent";
@@ -23,11 +24,6 @@ const FOLDERS: [(&str, u16); 6] = [
 /// Devices that are there before anything is mounted: name, major, minor.
 const DEVICES: [(&str, u32, u32, u16); 2] =
     [("/dev/console", 5, 1, 0o600), ("/dev/null", 1, 3, 0o666)];
-
-/// The program, if this lguest has one.
-fn program() -> Option<&'static [u8]> {
-    None
-}
 
 /// Puts the agent into `tree`, and what is missing there and needed to start.
 /// Returns where the agent is.
@@ -61,10 +57,7 @@ pub(super) fn install(
             put.map_err(refused(path))?;
         }
     }
-    let Some(program) = program() else {
-        return Ok(String::new());
-    };
-    let kept = contents.keep(program, program.len() as u64);
+    let kept = contents.keep(BINARY, BINARY.len() as u64);
     let kept =
         kept.map_err(|error| ArchiveError::Content(PATH.into(), error))?;
     tree.put(PATH.as_bytes(), Meta::root(0o755), Kind::File(kept))

@@ -24,6 +24,20 @@ pub enum ImageError {
          (--replace)"
     )]
     Exists(Name),
+    /// It has no agent.
+    #[error(
+        "the image '{0}' has no agent, by which commands run in it: build it \
+         again"
+    )]
+    NoAgent(Name),
+    /// No guest of it could be made ready.
+    #[error("the image '{name}' has no snapshot now: {why}")]
+    NotWarm {
+        /// The image.
+        name: Name,
+        /// Why.
+        why: String,
+    },
     /// It is being built.
     #[error(
         "the image '{0}' is being built by another command: wait for its end"

@@ -39,4 +39,6 @@ pub use place::Stored;
 mod build;
 pub use build::Source;
 
+mod warm;
+
 pub mod verbs;

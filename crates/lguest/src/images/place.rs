@@ -21,6 +21,7 @@ use rustix::fs::{
     CWD, FlockOperation, Mode, OFlags, RenameFlags, flock, open, renameat_with,
 };
 use rustix::io::Errno;
+use std::ffi::OsString;
 use std::fs::{DirBuilder, File};
 use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -88,6 +89,28 @@ impl Stored {
     #[must_use]
     pub fn warm(&self) -> PathBuf {
         self.path.join(WARM)
+    }
+
+    /// This image, if it has an agent.
+    ///
+    /// # Errors
+    ///
+    /// [`ImageError::NoAgent`].
+    pub fn with_agent(self) -> Result<Self, ImageError> {
+        match self.recipe.agent.is_empty() {
+            true => Err(ImageError::NoAgent(self.name)),
+            false => Ok(self),
+        }
+    }
+
+    /// The words of a command line that boots the image with the agent as its
+    /// first process.
+    #[must_use]
+    pub fn boot_words(&self) -> Vec<OsString> {
+        let init = format!("quiet init={}", self.recipe.agent);
+        let words = ["run", "--agent", "--image", self.name.as_str()];
+        let words = words.into_iter().chain(["--append", &init]);
+        words.map(OsString::from).collect()
     }
 
     /// The file of the changes that are kept by this name.

@@ -6,9 +6,11 @@ use super::build::{Source, build};
 use super::error::ImageError;
 use super::place::{Place, Stored};
 use super::shown::shown;
+use super::warm::warm;
 use crate::cli::exit::Outcome;
 use crate::machines::Name;
 use serde::Serialize;
+use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -17,6 +19,8 @@ use std::path::PathBuf;
 pub enum Verb {
     /// Builds one.
     Build(Name, Source),
+    /// Makes a snapshot of a guest in which a command has run.
+    Warm(Name, Vec<OsString>),
     /// Lists them.
     List {
         /// As JSON.
@@ -52,6 +56,9 @@ pub fn run(verb: Verb) -> Result<Outcome, ImageError> {
                 "image '{name}': {files} files, {bytes} MB, {}\n",
                 made.kernel
             ));
+        }
+        Verb::Warm(name, command) => {
+            warm(&Stored::find(&name)?.with_agent()?, &command)?;
         }
         Verb::List { json } => list(json)?,
         Verb::Remove { names, force } => remove(&names, force)?,
