@@ -35,6 +35,7 @@ use lg_host::paging::{Shadow, ShadowMemory};
 use lg_host::pci::Pci;
 use lg_host::state::Vm;
 use lg_host::testing::{Ram, RecordingMapper, SharedMapper};
+use lg_wire::moved::Moved;
 use lg_wire::outbox::OUTBOX_SIZE;
 use lg_wire::spawn::MAX_SHARED_PAGES;
 use lg_wire::state::{MAX_COPIES, ViewSetup};
@@ -162,6 +163,7 @@ fn setup(devices: &[Device]) -> ViewSetup {
         shared_pages: 0,
         shared_pfns: [0; MAX_SHARED_PAGES],
         resumed: 0,
+        moved: Moved::default(),
         user_processes: 0,
         slow_paths: 0,
         guestid: 0,
