@@ -93,6 +93,9 @@ const OF_A_NAME_DONE_WITHOUT: &[Call] = calls![pwrite64 SYS_pwrite64];
 /// The same for a machine with a name and an agent.
 const OF_AN_AGENT: &[Call] = calls![recvmsg SYS_recvmsg];
 
+/// Those of a kernel in a file of its own.
+const OF_A_FILE: &[Call] = calls![preadv SYS_preadv];
+
 /// The same for a share.
 const OF_A_SHARE: &[Call] = calls![
     faccessat SYS_faccessat, fchmodat SYS_fchmodat,
@@ -310,7 +313,8 @@ fn a_call_that_an_agent_needs_is_named() {
     });
     let all: Vec<i64> = lists()
         .into_iter()
-        .chain([OF_A_NAME, OF_A_NAME_DONE_WITHOUT, OF_AN_AGENT])
+        .chain([OF_A_NAME, OF_A_NAME_DONE_WITHOUT])
+        .chain([OF_AN_AGENT, OF_A_FILE])
         .flat_map(|list| list.iter().map(|call| call.1))
         .collect();
     let place = Scratch::new("agent");
