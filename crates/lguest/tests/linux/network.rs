@@ -5,9 +5,10 @@
 use crate::kit::{Given, INITRD, Machine, Scratch, VMLINUX, skip};
 use rustix::thread::UnshareFlags;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 #[test]
@@ -296,7 +297,7 @@ fn a_long_file_comes_by_http_from_this_machine() {
 #[test]
 fn a_published_server_answers_each_of_many_requests() {
     const REQUESTS: u32 = 2000;
-    const CLIENTS: u32 = 8;
+    const CLIENTS: u32 = 4;
     let test = "a_published_server_answers_each_of_many_requests";
     let Some(given) = given_with_passt(test) else {
         return;
@@ -307,14 +308,30 @@ fn a_published_server_answers_each_of_many_requests() {
     lease(&mut machine);
     machine.command("mkdir /tmp/www; echo hello >/tmp/www/index.html");
     machine.command("httpd -p 80 -h /tmp/www");
+    let ask = || -> io::Result<String> {
+        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.write_all(b"GET /index.html HTTP/1.0\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    };
+    // The queue of this server has nine places. When it is full, Linux drops
+    // the first segment of a connection, and passt of 2023 sends that once.
+    let queue = AtomicU32::new(REQUESTS / 100);
     let client = || {
         for request in 0..REQUESTS / CLIENTS {
-            let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-            stream
-                .write_all(b"GET /index.html HTTP/1.0\r\n\r\n")
-                .unwrap();
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer).unwrap();
+            let answer = loop {
+                match ask() {
+                    Ok(answer) => break answer,
+                    Err(error)
+                        if error.kind() == ErrorKind::ConnectionReset =>
+                    {
+                        let left = queue.fetch_sub(1, Ordering::Relaxed);
+                        assert!(left > 0, "{request}: {error}");
+                    }
+                    Err(error) => panic!("{request}: {error}"),
+                }
+            };
             assert!(answer.ends_with("\r\nhello\n"), "{request}: {answer}");
         }
     };
