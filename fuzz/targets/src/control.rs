@@ -7,7 +7,7 @@
 
 use crate::input::Input;
 use lguest::devices::console::backlog::Backlog;
-use lguest::machines::protocol::{Counts, Frozen, Received, received};
+use lguest::machines::protocol::{Counts, Frozen, Received, Traced, received};
 use lguest::machines::record::{End, Facts};
 use lguest::machines::server::{
     CLIENTS_MOST, Controlled, Ended, Parts, Server,
@@ -90,6 +90,16 @@ impl Controlled for Machine {
     fn thaw(&mut self) {
         self.frozen.store(false, Ordering::Relaxed);
     }
+
+    fn trace(
+        &mut self,
+        _: u32,
+        _: Duration,
+    ) -> Result<(Traced, OwnedFd), String> {
+        Err("there is no guest to trace".into())
+    }
+
+    fn end_trace(&mut self) {}
 
     fn stop_keys(&self) -> Option<String> {
         Some("poweroff\r".into())
