@@ -201,7 +201,9 @@ fn clippy(ci: &mut Ci) {
     );
     let mut fuzz = Command::new("cargo");
     fuzz.current_dir(ci.root.join("fuzz"));
-    fuzz.args(["clippy", "--workspace", "--locked"]);
+    // As cargo-fuzz builds it: parts of it are there only then.
+    fuzz.env("RUSTFLAGS", "--cfg fuzzing");
+    fuzz.args(["clippy", "--workspace", "--all-targets", "--locked"]);
     fuzz.args(["--", "-D", "warnings"]);
     ci.command("fuzz", fuzz, Verdict::Status);
     let mut lint = Command::new("guests/build.sh");

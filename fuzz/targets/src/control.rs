@@ -26,7 +26,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Calls, whole or in pieces. A fuzzer hardly finds them by chance.
-const LINES: [&str; 12] = [
+const LINES: [&str; 13] = [
     "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"inspect\"}\n",
     "{\"jsonrpc\":\"2.0\",\"id\":2,\"method\":\"attach\"}\n",
     "{\"jsonrpc\":\"2.0\",\"id\":3,\"method\":\"attach\",\
@@ -40,6 +40,7 @@ const LINES: [&str; 12] = [
     "{\"jsonrpc\":\"2.0\",\"id\":9,\"method\":\"freeze\"}\n",
     "{\"jsonrpc\":\"2.0\",\"id\":10,\"method\":\"thaw\"}\n",
     "{\"jsonrpc\":\"2.0\",\"id\":11,\"method\":\"exec\"}\n",
+    "{\"jsonrpc\":\"2.0\",\"id\":12,\"method\":\"trace\"}\n",
 ];
 
 /// A machine that does nothing.
@@ -47,7 +48,14 @@ struct Machine {
     facts: Facts,
     backlog: Arc<Backlog>,
     paused: bool,
-    frozen: Arc<AtomicBool>,
+    borrowed: Arc<Borrowed>,
+}
+
+/// What a client has until it goes.
+#[derive(Default)]
+struct Borrowed {
+    frozen: AtomicBool,
+    traced: AtomicBool,
 }
 
 impl Controlled for Machine {
@@ -77,7 +85,7 @@ impl Controlled for Machine {
     }
 
     fn freeze(&mut self) -> Result<(Frozen, Vec<OwnedFd>), String> {
-        let was = self.frozen.swap(true, Ordering::Relaxed);
+        let was = self.borrowed.frozen.swap(true, Ordering::Relaxed);
         assert!(!was, "frozen twice");
         let file = || {
             let file = memfd_create("frozen", MemfdFlags::CLOEXEC);
@@ -88,7 +96,22 @@ impl Controlled for Machine {
     }
 
     fn thaw(&mut self) {
-        self.frozen.store(false, Ordering::Relaxed);
+        self.borrowed.frozen.store(false, Ordering::Relaxed);
+    }
+
+    fn trace(
+        &mut self,
+        _groups: u32,
+        _sample_every: Duration,
+    ) -> Result<(Traced, OwnedFd), String> {
+        self.borrowed.traced.store(true, Ordering::Relaxed);
+        let file = memfd_create("trace", MemfdFlags::CLOEXEC);
+        let before = Vec::new();
+        Ok((Traced { before }, file.expect("there is room")))
+    }
+
+    fn end_trace(&mut self) {
+        self.borrowed.traced.store(false, Ordering::Relaxed);
     }
 
     fn trace(
@@ -148,7 +171,7 @@ impl Client {
     }
 }
 
-fn server(frozen: &Arc<AtomicBool>) -> (Server, Arc<Backlog>, OwnedFd, Ended) {
+fn server(borrowed: &Arc<Borrowed>) -> (Server, Arc<Backlog>, OwnedFd, Ended) {
     let name = "web".parse().expect("it is a name");
     let facts = Facts {
         name,
@@ -173,7 +196,7 @@ fn server(frozen: &Arc<AtomicBool>) -> (Server, Arc<Backlog>, OwnedFd, Ended) {
             facts,
             backlog: Arc::clone(&backlog),
             paused: false,
-            frozen: Arc::clone(frozen),
+            borrowed: Arc::clone(borrowed),
         }),
         listener,
         typed,
@@ -196,8 +219,8 @@ fn pair() -> (OwnedFd, OwnedFd) {
 /// If a client receives something that is no line, or wrong output.
 pub fn target(data: &[u8]) {
     let mut input = Input::new(data);
-    let frozen = Arc::<AtomicBool>::default();
-    let (mut server, backlog, console, ended) = server(&frozen);
+    let borrowed = Arc::<Borrowed>::default();
+    let (mut server, backlog, console, ended) = server(&borrowed);
     let (mut clients, mut printed): (Vec<Client>, Vec<u8>) = Default::default();
     for _ in 0..200 {
         if input.is_empty() {
@@ -256,6 +279,7 @@ pub fn target(data: &[u8]) {
     for _ in 0..3 {
         server.round(Some(Duration::ZERO)).expect("poll works");
     }
-    let frozen = frozen.load(Ordering::Relaxed);
-    assert!(!frozen, "it stands for a client that is gone");
+    let is = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
+    assert!(!is(&borrowed.frozen), "it stands for a client that is gone");
+    assert!(!is(&borrowed.traced), "it is traced for one that is gone");
 }
