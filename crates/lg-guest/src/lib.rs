@@ -100,6 +100,7 @@ pub mod task;
 pub mod time;
 #[cfg(target_arch = "x86")]
 pub mod user;
+#[cfg(any(target_arch = "x86", test))]
 mod waiting;
 
 #[cfg(target_arch = "x86")]
