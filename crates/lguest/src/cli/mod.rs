@@ -325,6 +325,7 @@ impl grammar::Restore {
         let networks = networks.collect::<Result<Vec<_>, _>>()?;
         let shares = self.share.iter().map(|text| values::share(text));
         let shares = shares.collect::<Result<Vec<_>, _>>()?;
+        check_tags(&shares)?;
         let shares = shares.into_iter().filter_map(|device| match device {
             DeviceConfig::Share(share) => Some(share),
             _ => None,
@@ -416,14 +417,7 @@ fn check(config: Config) -> Result<Config, UsageError> {
         return Err(UsageError::BothOnStdout);
     }
     check_limits(&config.limits, config.devices.iter(), config.log.as_ref())?;
-    let mut tags = HashSet::new();
-    for device in &config.devices {
-        if let DeviceConfig::Share(share) = device
-            && !tags.insert(&share.tag)
-        {
-            return Err(UsageError::SameTag(share.tag.clone()));
-        }
-    }
+    check_tags(&config.devices)?;
     let len = config.command_line.len();
     let most = COMMAND_LINE_MAX as usize - 1 - config.kernel.words_of_ours();
     if len > most {
@@ -445,6 +439,19 @@ fn check_limits<'a>(
     }
     if limits.log.is_some() && log.is_none() {
         return Err(UsageError::NoLogToLimit);
+    }
+    Ok(())
+}
+
+/// No two shares have the same name.
+fn check_tags(devices: &[DeviceConfig]) -> Result<(), UsageError> {
+    let mut tags = HashSet::new();
+    for device in devices {
+        if let DeviceConfig::Share(share) = device
+            && !tags.insert(&share.tag)
+        {
+            return Err(UsageError::SameTag(share.tag.clone()));
+        }
     }
     Ok(())
 }

@@ -584,4 +584,6 @@ fn a_restored_guest_has_networks_and_a_log() {
     let error = restore("--log-limit 1M").unwrap_err();
     assert!(error.contains("--log"), "{error}");
     assert!(restore("--log-limit 1M --log file").is_ok());
+    let twice = restore("--share a,b --share c,b").unwrap_err();
+    assert!(twice.contains("two shares are called 'b'"), "{twice}");
 }

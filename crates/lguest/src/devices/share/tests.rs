@@ -155,6 +155,42 @@ fn a_long_session_is_told_piece_by_piece() {
     assert_eq!(share.state(), state);
 }
 
+/// A server that was taken over says more than it has announced, nothing at
+/// all, very little at a time, or that there is no end.
+#[test]
+fn a_session_that_lies_about_its_size_is_none() {
+    let folder = Folder::new("lies");
+    let mut share = folder.share();
+    let most = MOST_SESSION as u64;
+    for (whole, piece) in [
+        (1, PIECE),
+        (9, 0),
+        (most, 1),
+        (most + 1, PIECE),
+        (u64::MAX, PIECE),
+    ] {
+        let (ours, theirs) = wire::pair().unwrap();
+        share.socket = Some(ours);
+        let server = std::thread::spawn(move || {
+            let mut answer = whole.to_le_bytes().to_vec();
+            answer.extend(u32::try_from(piece).unwrap().to_le_bytes());
+            answer.resize(answer.len() + 4, 0);
+            answer.resize(answer.len() + piece, b'x');
+            let (mut asked, mut bytes) = (0, [0; 64]);
+            while rustix::io::read(&theirs, &mut bytes) != Ok(0) {
+                asked += 1;
+                assert!(asked <= MOST_SESSION / PIECE, "it has no end");
+                rustix::io::write(&theirs, &answer).unwrap();
+            }
+        });
+        assert_eq!(share.state().state.session, None);
+        let why = share.obstacle().unwrap();
+        assert!(why.contains("too much"), "{why}");
+        share.socket = None;
+        server.join().unwrap();
+    }
+}
+
 #[test]
 fn what_is_no_folder_is_refused_with_a_cure() {
     let folder = Folder::new("refused");

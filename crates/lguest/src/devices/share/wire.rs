@@ -81,7 +81,7 @@ const TAKE_LAST: u32 = 2;
 pub(super) const MOST_SESSION: usize = 8 << 20;
 
 /// The most bytes of a piece of it.
-const PIECE: usize = 2048;
+pub(super) const PIECE: usize = 2048;
 
 /// What the Launcher has asked.
 pub(super) enum Asked {
