@@ -176,6 +176,12 @@ fn read_exactly(
 }
 
 impl Copied {
+    /// Keeps the events of these groups only.
+    pub fn keep(&mut self, groups: u32) {
+        let is = |kind: Kind| kind.group() & groups != 0;
+        self.events.retain(|happened| is(happened.event.kind));
+    }
+
     /// The events of these kinds.
     pub fn of(&self, kind: Kind) -> impl Iterator<Item = &Happened> {
         let is = move |happened: &&Happened| happened.event.kind == kind;

@@ -18,7 +18,14 @@ const PAGE: u32 = 4096;
 /// The most frames of a sample.
 const DEEPEST: usize = 64;
 
+/// The most different stacks. What comes behind them counts as [`OTHERS`].
+const MOST_STACKS: usize = 1 << 16;
+
+/// The name of what is in no stack of its own.
+const OTHERS: &str = "others";
+
 /// A sample.
+#[derive(PartialEq, Eq, Hash)]
 struct Sample {
     user: bool,
     directory: u32,
@@ -26,12 +33,17 @@ struct Sample {
     frames: Vec<u32>,
 }
 
-/// Samples as they come.
+/// Samples as they come. They need a bounded memory, however many there are
+/// and whatever a Guest writes.
 #[derive(Default)]
 pub struct Profile {
     /// The sample that has a number at the moment.
-    open: HashMap<u16, usize>,
-    samples: Vec<Sample>,
+    open: HashMap<u16, Sample>,
+    /// How many samples have this stack.
+    stacks: HashMap<Sample, u64>,
+    /// How many samples are in no stack.
+    others: u64,
+    count: u64,
 }
 
 impl Profile {
@@ -50,17 +62,18 @@ impl Profile {
                     let [directory, count, first] = words;
                     let mut frames = vec![eip];
                     frames.extend((count > 0).then_some(first));
-                    self.open.insert(detail, self.samples.len());
-                    self.samples.push(Sample {
+                    let sample = Sample {
                         user,
                         directory,
                         frames,
-                    });
+                    };
+                    self.count += 1;
+                    if let Some(whole) = self.open.insert(detail, sample) {
+                        self.close(whole);
+                    }
                 }
                 Kind::Frames => {
-                    let open = self.open.get(&detail).copied();
-                    let sample = open.and_then(|n| self.samples.get_mut(n));
-                    let Some(sample) = sample else {
+                    let Some(sample) = self.open.get_mut(&detail) else {
                         continue;
                     };
                     let more = [eip, words[0], words[1], words[2]];
@@ -73,20 +86,37 @@ impl Profile {
         }
     }
 
+    /// Nothing follows of this sample.
+    fn close(&mut self, sample: Sample) {
+        if let Some(count) = self.stacks.get_mut(&sample) {
+            *count += 1;
+        } else if self.stacks.len() < MOST_STACKS {
+            self.stacks.insert(sample, 1);
+        } else {
+            self.others += 1;
+        }
+    }
+
     /// How many samples there are.
     #[must_use]
-    pub fn count(&self) -> usize {
-        self.samples.len()
+    pub fn count(&self) -> u64 {
+        self.count
     }
 
     /// The stacks, outermost function first, each with how many samples it has:
     /// a line each, in order.
     #[must_use]
-    pub fn folded(&self, symbols: &[Symbols<'_>]) -> Vec<String> {
+    pub fn folded(mut self, symbols: &[Symbols<'_>]) -> Vec<String> {
+        for (_, sample) in std::mem::take(&mut self.open) {
+            self.close(sample);
+        }
         let mut counts = BTreeMap::<String, u64>::new();
+        if self.others > 0 {
+            counts.insert(OTHERS.into(), self.others);
+        }
         let mut names = HashMap::new();
         let known = symbols.iter().any(|symbols| !symbols.is_empty());
-        for sample in &self.samples {
+        for (sample, count) in &self.stacks {
             let mut stack = Vec::new();
             for (n, &address) in sample.frames.iter().enumerate() {
                 // A return address may be behind the end of its function.
@@ -95,7 +125,7 @@ impl Profile {
                     symbols.iter().find_map(|s| s.function(within))
                 });
                 match name {
-                    Some(name) => stack.push(name.replace(';', ":")),
+                    Some(name) => stack.push(frame(name)),
                     None if n > 0 && known => break,
                     None => {
                         stack.push(format!("{:#x}..", within / PAGE * PAGE))
@@ -107,10 +137,22 @@ impl Profile {
                 false => "kernel".into(),
             });
             stack.reverse();
-            *counts.entry(stack.join(";")).or_default() += 1;
+            *counts.entry(stack.join(";")).or_default() += count;
         }
         let line = |(stack, count)| format!("{stack} {count}");
         counts.into_iter().map(line).collect()
+    }
+}
+
+/// A name as it is in a folded stack, where `;` is between names, and numbers
+/// behind the last one are counts.
+fn frame(name: &str) -> String {
+    let name = name.replace(';', ":");
+    match name.rsplit_once(' ') {
+        Some((_, last)) if last.parse::<f64>().is_ok() => {
+            name.replace(' ', "_")
+        }
+        _ => name,
     }
 }
 
@@ -200,5 +242,36 @@ mod tests {
         }
         let folded = profile.folded(&[]);
         assert_eq!(folded[0].matches(';').count(), DEEPEST);
+    }
+
+    /// Nor are there more stacks than fit, however many samples there are.
+    #[test]
+    fn stacks_without_end_are_others() {
+        let mut profile = Profile::default();
+        let most = u32::try_from(MOST_STACKS).unwrap();
+        for n in 0..most + 10 {
+            let sample = event(Kind::Sample, 0, n * PAGE, [0; 3]);
+            profile.add(&trace(&[sample, sample]));
+        }
+        assert_eq!(profile.count(), 2 * u64::from(most + 10));
+        assert!(profile.open.len() == 1 && profile.stacks.len() == MOST_STACKS);
+        let folded = profile.folded(&[]);
+        assert_eq!(folded.len(), MOST_STACKS + 1);
+        let others = folded.iter().find(|line| line.starts_with("others"));
+        assert_eq!(others.map(String::as_str), Some("others 20"));
+    }
+
+    /// Names are those in the file of a stranger.
+    #[test]
+    fn a_name_is_neither_a_stack_nor_a_count_nor_a_tag() {
+        assert_eq!(frame("a;b"), "a:b");
+        assert_eq!(frame("<[u8; 3] as T>::f"), "<[u8: 3] as T>::f");
+        assert_eq!(frame("a 7"), "a_7");
+        let line = format!("kernel;{} 3", frame("<script>alert(1)</script> 9"));
+        let mut svg = Vec::new();
+        flame_graph(&[line], "title", &mut svg).unwrap();
+        let svg = String::from_utf8(svg).unwrap();
+        assert!(!svg.contains("<script>alert"), "{svg}");
+        assert!(svg.contains("&lt;script&gt;alert(1)&lt;/script&gt;_9"));
     }
 }

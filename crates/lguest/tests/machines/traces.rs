@@ -66,6 +66,9 @@ fn a_machine_that_is_always_traced_gives_what_it_has() {
     assert!(told.stderr.contains(" events, 0 lost"), "{told:?}");
     let text = std::fs::read_to_string(file).unwrap();
     assert!(text.contains("\"LGUEST_INIT\""), "from its beginning");
+    let some = place.done("trace web --filter hypercalls");
+    assert!(some.contains("\"LGUEST_INIT\""), "{some}");
+    assert!(!some.contains("\"cat\":\"exits\""), "{some}");
     place.done("kill web");
     let text = std::fs::read_to_string(end).unwrap();
     assert!(text.contains("\"LGUEST_INIT\""), "it was killed: {text}");
@@ -95,6 +98,14 @@ fn a_profile_names_the_function_of_a_loop() {
         all > 10 && in_loop * 2 > all,
         "{in_loop} of {all}: {folded}"
     );
+    let stripped = scratch.file("stripped", b"no names");
+    let none = place.run(&format!(
+        "profile web --seconds 1 --folded - --symbols {}",
+        stripped.display()
+    ));
+    assert_eq!(none.code(), 0, "{none:?}");
+    let said = "stripped: there are no names in it";
+    assert!(none.stderr.contains(said), "{none:?}");
     let flame = scratch.path("flame.svg");
     place.done(&format!("{words} -o {}", flame.display()));
     let svg = std::fs::read_to_string(flame).unwrap();

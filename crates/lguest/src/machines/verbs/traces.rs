@@ -15,6 +15,8 @@ use crate::machines::protocol::{Call, Inspected, Traced};
 use crate::trace::copy::{Copied, copy};
 use crate::trace::events;
 use crate::trace::profile::{Profile, flame_graph};
+use lg_wire::trace::group;
+use rustix::fs::{Mode, OFlags};
 use std::fs::File;
 use std::io::{self, BufWriter, Read as _, Write};
 use std::num::NonZeroU32;
@@ -135,7 +137,7 @@ impl Traces {
     /// Writes the trace.
     pub(super) fn carry_out(&self) -> Result<Outcome, MachineError> {
         let mut machine = Watched::begin(&self.name, &[], 0)?;
-        let trace = match (machine.before, self.time) {
+        let mut trace = match (machine.before, self.time) {
             (true, None) => machine.copy(0)?,
             (_, time) => {
                 let from = machine.copy(u64::MAX)?.next;
@@ -148,6 +150,9 @@ impl Traces {
                 machine.copy(from)?
             }
         };
+        // The machine may be traced for its --trace, too.
+        let groups = crate::trace::groups(&self.filter);
+        trace.keep(groups.unwrap_or(group::ALL));
         let files = Files::read(&self.name, &self.symbols)?;
         let symbols = files.symbols();
         write_to(&self.name, self.output.as_deref(), |out| {
@@ -169,13 +174,14 @@ impl Profiles {
         let every = 1_000_000 / self.rate;
         let mut machine = Watched::begin(&self.name, &[], every)?;
         let mut profile = Profile::default();
-        let mut from = machine.copy(u64::MAX)?.next;
+        let (mut from, mut lost) = (machine.copy(u64::MAX)?.next, 0_u64);
         let end = Instant::now() + self.time;
         loop {
             let left = end.saturating_duration_since(Instant::now());
             let ended = machine.wait(left.min(FETCH))?;
             let copied = machine.copy(from)?;
             from = copied.next;
+            lost = lost.saturating_add(copied.lost);
             profile.add(&copied);
             if ended || left.is_zero() {
                 break;
@@ -199,7 +205,13 @@ impl Profiles {
                 flame_graph(&folded, &title, out)
             })?;
         }
-        terminal::tell(&format!("{count} samples"));
+        terminal::tell(&match lost {
+            0 => format!("{count} samples"),
+            _ => format!(
+                "{count} samples; {lost} records are lost: choose a lower \
+                 --rate, or start the machine with more --trace-records"
+            ),
+        });
         Ok(DONE)
     }
 }
@@ -210,19 +222,26 @@ struct Files(Vec<Vec<u8>>);
 impl Files {
     /// Reads `paths`, and the kernel of the machine if it can be found.
     fn read(name: &Name, paths: &[PathBuf]) -> Result<Self, MachineError> {
-        let read = |path: &Path| {
+        let read = |file: File| {
             let mut bytes = Vec::new();
-            let file = File::open(path)?;
             file.take(LARGEST).read_to_end(&mut bytes)?;
             io::Result::Ok(bytes)
         };
         let mut files = Vec::new();
         for path in paths {
-            let bytes = read(path).map_err(|error| MachineError::Output {
+            let bytes = File::open(path).and_then(read);
+            let bytes = bytes.map_err(|error| MachineError::Output {
                 path: path.clone(),
                 what: "symbols",
                 error,
             })?;
+            if Symbols::new(&bytes).is_empty() {
+                terminal::tell(&format!(
+                    "symbols {}: there are no names in it: give a 32-bit ELF \
+                     file that is neither packed nor stripped",
+                    path.display()
+                ));
+            }
             files.push(bytes);
         }
         // Another folder, or another kernel by now: then there are no names.
@@ -230,7 +249,8 @@ impl Files {
             let (_, folder) = find(name).ok()?;
             let mut link = Link::to(&folder).ok()?;
             let known: Inspected = link.ask(&Call::Inspect {}).ok()?;
-            read(Path::new(&known.facts.settings.kernel?)).ok()
+            let file = regular(Path::new(&known.facts.settings.kernel?));
+            file.and_then(read).ok()
         };
         files.extend(kernel());
         Ok(Self(files))
@@ -238,6 +258,17 @@ impl Files {
 
     fn symbols(&self) -> Vec<Symbols<'_>> {
         self.0.iter().map(|bytes| Symbols::new(bytes)).collect()
+    }
+}
+
+/// Opens a file whose name a Launcher has told. One that was taken over may
+/// name anything: what is no regular file could keep us waiting.
+fn regular(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::ErrorKind::InvalidInput.into()),
     }
 }
 
@@ -269,4 +300,21 @@ fn write_to(
     };
     let mut out = BufWriter::new(File::create(path).map_err(wrong)?);
     write(&mut out).and_then(|()| out.flush()).map_err(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_a_launcher_names_does_not_keep_us_waiting() {
+        let name = format!("lguest-named-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let (fifo, mode) = (rustix::fs::FileType::Fifo, Mode::RUSR);
+        rustix::fs::mknodat(rustix::fs::CWD, &path, fifo, mode, 0).unwrap();
+        let refused = regular(&path).is_err();
+        std::fs::remove_file(&path).unwrap();
+        assert!(refused && regular(Path::new("/dev/zero")).is_err());
+        assert!(regular(Path::new("/proc/self/maps")).is_ok());
+    }
 }
