@@ -152,8 +152,10 @@ impl Own {
         });
         let said = lines.collect::<Vec<_>>().join("; ");
         match code {
-            // A guest that powers off or dies has begun.
-            Some(code @ (2 | 120..)) => ExecError::Launcher(code, said),
+            // A guest that powers off, restarts or dies has begun.
+            Some(code @ (2 | 120..=127 | 129..)) => {
+                ExecError::Launcher(code, said)
+            }
             _ if said.is_empty() => {
                 ExecError::Lost("it has powered off".into())
             }

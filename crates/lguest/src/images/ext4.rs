@@ -22,8 +22,8 @@ use std::process::{Command, Stdio};
 /// and to every release of e2fsprogs since. Checksums and 64-bit block numbers
 /// are left out: Linux 4.13 and older do not know all of today's defaults.
 const FEATURES: &str = "none,has_journal,ext_attr,dir_index,filetype,extent,\
-                        flex_bg,sparse_super,large_file,huge_file,uninit_bg,\
-                        dir_nlink,extra_isize";
+                        flex_bg,sparse_super,large_file,uninit_bg,dir_nlink,\
+                        extra_isize";
 
 /// Megabytes of the journal.
 const JOURNAL: &str = "size=8";
