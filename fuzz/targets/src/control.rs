@@ -114,16 +114,6 @@ impl Controlled for Machine {
         self.borrowed.traced.store(false, Ordering::Relaxed);
     }
 
-    fn trace(
-        &mut self,
-        _: u32,
-        _: Duration,
-    ) -> Result<(Traced, OwnedFd), String> {
-        Err("there is no guest to trace".into())
-    }
-
-    fn end_trace(&mut self) {}
-
     fn stop_keys(&self) -> Option<String> {
         Some("poweroff\r".into())
     }
