@@ -93,8 +93,10 @@ class Turns:
 
 def is_gone(connection):
     """Whether a client has closed its connection. It sends nothing else."""
-    readable, _, _ = select.select([connection], [], [], 0)
-    if not readable:
+    # select() takes no descriptor from 1024 on.
+    poll = select.poll()
+    poll.register(connection, select.POLLIN)
+    if not poll.poll(0):
         return False
     try:
         flags = socket.MSG_PEEK | socket.MSG_DONTWAIT
@@ -129,6 +131,10 @@ def asked(body, most_seconds):
         or not all(isinstance(t, str) for t in [*env.keys(), *env.values()])
     ):
         raise Wrong("'command' is a list of texts, 'env' has texts only")
+    try:
+        "".join([*texts, *command, *env.keys(), *env.values()]).encode()
+    except UnicodeEncodeError as error:
+        raise Wrong("a text has half of a surrogate pair in it") from error
     timeout = found.get("timeout", most_seconds)
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
         raise Wrong("'timeout' is a number of seconds")
@@ -168,6 +174,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_POST(self):
         if self.path != "/run":
             self.answer(404, {"error": "POST /run, or GET /health"})
+            return
+        # A browser names the page that makes it send the request. Any page
+        # could use a service on its reader's machine.
+        if "Origin" in self.headers:
+            self.answer(403, {"error": "requests of web pages are refused"})
             return
         try:
             length = int(self.headers.get("Content-Length", ""))
@@ -218,8 +229,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 output_limit=given.output_limit,
                 **options,
             )
-        except (lguest_exec.Error, ValueError) as error:
+        except ValueError as error:
             self.answer(400, {"error": str(error)})
+            return
+        except lguest_exec.Error as error:
+            self.answer(500, {"error": str(error)})
             return
         with running:
             over = threading.Event()

@@ -1,9 +1,12 @@
 """Tests of the client and the example service, with a program in place of
 lguest: it says what it was given, and does what a test wants."""
 
+import fcntl
 import http.client
 import json
 import os
+import resource
+import socket
 import stat
 import sys
 import tempfile
@@ -236,7 +239,7 @@ class Service(Case):
         self.addCleanup(self.service.server_close)
         self.addCleanup(self.service.shutdown)
 
-    def connect(self, body, client="a", length=None):
+    def connect(self, body, client="a", length=None, origin=None):
         connection = http.client.HTTPConnection(
             "127.0.0.1", self.port, timeout=PATIENCE
         )
@@ -244,6 +247,8 @@ class Service(Case):
         headers = {"X-Client": client}
         if length is not None:
             headers["Content-Length"] = length
+        if origin is not None:
+            headers["Origin"] = origin
         connection.request("POST", "/run", body, headers)
         return connection
 
@@ -298,6 +303,8 @@ class Service(Case):
             {"command": "ls"},
             {"command": ["a\0b"]},
             {"command": [1]},
+            {"command": ["\ud800"]},
+            {"command": ["cat"], "input": "\ud800"},
             {"command": ["words"], "timeout": 1e9},
             {"command": ["words"], "timeout": True},
             {"command": ["words"], "timeout": 0},
@@ -309,6 +316,30 @@ class Service(Case):
         self.assertEqual(self.post(b"", length="x")[0], 411)
         self.assertEqual(self.post(b"", length="9999999")[0], 413)
         self.assertEqual(self.service.turns.counts()["free"], 2)
+
+    def test_a_web_page_is_refused(self):
+        body = {"command": ["exit", "0"]}
+        for origin in ["http://a.example", "null"]:
+            status, answer = self.post(body, origin=origin)
+            self.assertEqual(status, 403, answer)
+
+    def test_a_program_that_is_missing_is_an_error_of_the_service(self):
+        os.remove(self.program)
+        status, answer = self.post({"command": ["exit", "0"]})
+        self.assertEqual(status, 500, answer)
+
+    def test_a_client_with_a_high_descriptor_is_watched(self):
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if hard != resource.RLIM_INFINITY and hard <= 1024:
+            self.skipTest("SKIPPED: no descriptor may be so high")
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            high = fcntl.fcntl(ours, fcntl.F_DUPFD_CLOEXEC, 1024)
+            with socket.socket(fileno=high) as connection:
+                self.assertFalse(service.is_gone(connection))
+                theirs.close()
+                self.assertTrue(service.is_gone(connection))
 
     def test_a_client_that_goes_ends_its_command(self):
         paths = [os.path.join(self.scratch, name) for name in "ab"]
