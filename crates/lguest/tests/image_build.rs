@@ -389,6 +389,13 @@ fn the_second_build_of_a_name_is_told_to_wait() {
     let mut replace = place.build_command(&tar, "web");
     run(replace.arg("--replace"), b"").ends_well(0);
     assert_eq!(place.all(), ["other", "web"]);
+    // Kept changes are above this disk, and no other.
+    std::fs::write(place.image("web").join("kept-work.qcow2"), "").unwrap();
+    let kept = run(&mut replace, b"");
+    assert_eq!(kept.code(), 126, "{kept:?}");
+    assert!(kept.stderr.contains("rm --force web"), "{kept:?}");
+    place.run(&["image", "rm", "--force", "web"]).ends_well(0);
+    run(&mut replace, b"").ends_well(0);
 }
 
 #[test]

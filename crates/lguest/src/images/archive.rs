@@ -49,7 +49,11 @@ pub enum ArchiveError {
     #[error("the entry '{0}': {1}")]
     Content(String, ContentError),
     /// It is no archive, or is damaged.
-    #[error("it is no tar archive, or it is damaged: {0}")]
+    #[error(
+        "it is no tar archive, or it is damaged: {}",
+        // It has a name of the archive in it.
+        shown(.0.to_string().as_bytes())
+    )]
     Damaged(io::Error),
 }
 

@@ -68,7 +68,9 @@ pub(super) fn build(
         Some(kernel) => Some(release_of(kernel)?),
         None => None,
     };
-    let new = New::begin(&Place::make()?, name, source.replace)?;
+    let place = Place::make()?;
+    let new = New::begin(&place, name, source.replace)?;
+    place.check_kept(name)?;
     remove_at_signals(new.path())?;
     let build = Build {
         source,
@@ -76,6 +78,8 @@ pub(super) fn build(
         folder: new.path(),
     };
     let recipe = build.all(release)?;
+    // A run may have begun to keep changes meanwhile.
+    place.check_kept(name)?;
     new.finish()?;
     Ok(recipe)
 }

@@ -45,8 +45,8 @@ pub enum ImageError {
     Busy(Name),
     /// Changes above it are kept.
     #[error(
-        "the image '{0}' is under kept changes ({1}), which are worth nothing \
-         without it: remove them with it (--force)"
+        "the image '{0}' is under kept changes ({1}), which cannot be used \
+         without it: 'lguest image rm --force {0}' removes all of them"
     )]
     Kept(Name, String),
     /// A file of an image cannot be used.

@@ -27,6 +27,9 @@ const MOST_LISTS: usize = 64;
 /// The most words of a command or an environment, and the most bytes of each.
 const MOST_WORDS: usize = 1024;
 const LONGEST_WORD: usize = 128 << 10;
+/// The most bytes of all words: image.toml has up to six for one of them, and
+/// is read up to 4 MiB.
+const MOST_WORD_BYTES: usize = 512 << 10;
 /// The machine that guests are.
 const ARCHITECTURE: &str = "386";
 
@@ -267,6 +270,9 @@ impl Archive {
                 return Ok((config, layers.collect::<Result<_, _>>()?));
             }
         }
+        if others.is_empty() {
+            return Err(OciError::Missing("manifest".into()));
+        }
         Err(OciError::Platform(others.join(", ")))
     }
 
@@ -400,11 +406,14 @@ impl Configuration {
         let environment = from.env.unwrap_or_default();
         let user = from.user.unwrap_or_default();
         let folder = from.working_dir.unwrap_or_default();
-        let mut words = command.iter().chain(&environment);
+        let words = command.iter().chain(&environment);
+        let words: Vec<_> = words.chain([&user, &folder]).collect();
+        let bytes: usize = words.iter().map(|word| word.len()).sum();
         let words_fit = command.len().max(environment.len()) <= MOST_WORDS;
         let fits =
-            |word: &String| word.len() <= LONGEST_WORD && !word.contains('\0');
-        if !words_fit || !words.all(fits) || !fits(&user) || !fits(&folder) {
+            |word: &&String| word.len() <= LONGEST_WORD && !word.contains('\0');
+        let all_fit = words.iter().all(fits);
+        if !words_fit || !all_fit || bytes > MOST_WORD_BYTES {
             return Err(OciError::Many("words in its command"));
         }
         Ok(Start {

@@ -125,20 +125,7 @@ impl Stored {
     ///
     /// Its folder cannot be listed.
     pub fn all_kept(&self) -> Result<Vec<Name>, ImageError> {
-        let failed = |error| ImageError::Place {
-            path: self.path.clone(),
-            error,
-        };
-        let mut names = Vec::new();
-        for file in std::fs::read_dir(&self.path).map_err(failed)? {
-            let file = file.map_err(failed)?.file_name();
-            let name = file.to_str().and_then(|file| {
-                file.strip_prefix(KEPT.0)?.strip_suffix(KEPT.1)
-            });
-            names.extend(name.and_then(|name| name.parse().ok()));
-        }
-        names.sort();
-        Ok(names)
+        kept_in(&self.path)
     }
 
     /// Bytes that its files have on the disk of this machine.
@@ -160,6 +147,24 @@ impl Stored {
         }
         below(&self.path, 2)
     }
+}
+
+/// The names of changes that are kept in the folder of an image.
+fn kept_in(path: &Path) -> Result<Vec<Name>, ImageError> {
+    let failed = |error| ImageError::Place {
+        path: path.into(),
+        error,
+    };
+    let mut names = Vec::new();
+    for file in std::fs::read_dir(path).map_err(failed)? {
+        let file = file.map_err(failed)?.file_name();
+        let name = file
+            .to_str()
+            .and_then(|file| file.strip_prefix(KEPT.0)?.strip_suffix(KEPT.1));
+        names.extend(name.and_then(|name| name.parse().ok()));
+    }
+    names.sort();
+    Ok(names)
 }
 
 /// Where the place is.
@@ -271,18 +276,12 @@ impl Place {
             path: path.clone(),
             error,
         };
-        match self.read(name) {
-            Ok(None) => return Err(ImageError::NoSuch(name.clone())),
-            Ok(Some(image)) if !force => {
-                let kept = image.all_kept()?;
-                if !kept.is_empty() {
-                    let kept: Vec<_> = kept.iter().map(Name::as_str).collect();
-                    let kept = kept.join(", ");
-                    return Err(ImageError::Kept(name.clone(), kept));
-                }
-            }
-            Ok(Some(_)) | Err(ImageError::Recipe { .. }) => {}
-            Err(error) => return Err(error),
+        if path.symlink_metadata().is_err() {
+            return Err(ImageError::NoSuch(name.clone()));
+        }
+        check(&path)?;
+        if !force {
+            self.check_kept(name)?;
         }
         let number = std::process::id();
         let old = self.path.join(format!(".{name}.{number}{OLD}"));
@@ -292,6 +291,25 @@ impl Place {
             Err(_) if old.symlink_metadata().is_err() => Ok(()),
             removed => removed.map_err(failed),
         }
+    }
+
+    /// Checks that no changes are kept above an image. There may be no such
+    /// image, and its recipe may be damaged.
+    ///
+    /// # Errors
+    ///
+    /// [`ImageError::Kept`], [`ImageError::Place`].
+    pub(super) fn check_kept(&self, name: &Name) -> Result<(), ImageError> {
+        let path = self.path.join(name.as_str());
+        if path.symlink_metadata().is_err() {
+            return Ok(());
+        }
+        let kept = kept_in(&path)?;
+        if kept.is_empty() {
+            return Ok(());
+        }
+        let kept: Vec<_> = kept.iter().map(Name::as_str).collect();
+        Err(ImageError::Kept(name.clone(), kept.join(", ")))
     }
 
     /// Removes what commands have left that were killed.
@@ -574,6 +592,10 @@ mod tests {
         std::fs::write(image.kept(&"work".parse().unwrap()), "").unwrap();
         let refused = place.remove(&name, false).unwrap_err();
         assert!(refused.to_string().contains("work"), "{refused}");
+        // Nor does a damaged recipe count as force.
+        std::fs::write(image.path.join(RECIPE), "memory").unwrap();
+        let refused = place.remove(&name, false).unwrap_err();
+        assert!(matches!(refused, ImageError::Kept(..)), "{refused}");
         place.remove(&name, true).unwrap();
         assert_eq!(files(&place), 0);
         std::fs::remove_dir_all(&place.path).unwrap();

@@ -234,3 +234,13 @@ fn whiteouts_count_in_layers_only() {
     assert!(layer.at(b"d/.wh.gone").is_none());
     assert!(layer.at(b".wh..wh.aufs").is_none());
 }
+
+#[test]
+fn a_damaged_header_cannot_act_on_a_terminal() {
+    let mut archive = Written::default().file("\u{1b}[2J");
+    archive.0[148..156].copy_from_slice(b"zzzzzzzz");
+    let error = read_all("terminal", &archive).unwrap_err();
+    let text = error.to_string();
+    assert!(matches!(error, ArchiveError::Damaged(_)), "{text}");
+    assert!(!text.contains(char::is_control), "{text:?}");
+}

@@ -257,3 +257,27 @@ fn a_small_layer_does_not_become_a_large_one() {
     let error = read("bomb", &bytes).err().unwrap().to_string();
     assert!(error.contains("no room"), "{error}");
 }
+
+#[test]
+fn words_that_image_toml_has_no_room_for_are_refused() {
+    // One byte in JSON, and six in TOML.
+    let word = "\u{7f}".repeat(100 << 10);
+    for (words, fits) in [(5, true), (6, false)] {
+        let words = vec![word.as_str(); words];
+        let text = serde_json::to_string(&words).unwrap();
+        let text = format!(
+            r#"{{"architecture":"386","os":"linux","config":{{"Cmd":{text}}}}}"#
+        );
+        let found: Configuration = serde_json::from_str(&text).unwrap();
+        let start = found.start();
+        assert_eq!(start.is_ok(), fits, "{}", words.len());
+    }
+}
+
+#[test]
+fn an_archive_without_images_says_so() {
+    let list = br#"{"manifests":[]}"#;
+    let tar = tar_of(&[("oci-layout", b"{}"), ("index.json", list)]);
+    let error = read("none", &tar).unwrap_err();
+    assert!(matches!(error, OciError::Missing(_)), "{error}");
+}
