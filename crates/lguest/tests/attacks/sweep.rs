@@ -37,6 +37,7 @@ pub(crate) const REASONS: &[&str] = &[
     "killed: NOTIFY of ",
     "killed: a disk request without a header ",
     "killed: a buffer that is too short for its header",
+    "killed: a message about a port with ",
     "killed: touched the switcher at ",
     "killed: kernel code ran in 64-bit mode",
     "CRASH: ",
