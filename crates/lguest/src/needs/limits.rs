@@ -234,7 +234,7 @@ fn ask(resource: Resource) -> Option<u64> {
 /// Checks whether there is enough stack for a run.
 pub fn stack() -> Option<Cause> {
     /// This is enough also without optimisation.
-    const ENOUGH: u64 = 512 << 10;
+    const ENOUGH: u64 = 1 << 20;
     let limit = limit(Resource::Stack).filter(|&bytes| bytes < ENOUGH);
     limit.map(Cause::Stack)
 }

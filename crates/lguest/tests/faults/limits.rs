@@ -109,7 +109,7 @@ fn limits_on_locks_core_files_private_memory_and_stacks() {
         ["memlock=0", "core=unlimited"],
         ["rss=1", "msgqueue=0"],
         ["nice=0", "rtprio=0"],
-        ["stack=524288", "data=67108864"],
+        ["stack=1048576", "data=67108864"],
     ] {
         let mut command = under(&limits, &lguest());
         assert_eq!(works_or_says_why(&mut command, LINES), "", "{limits:?}");
