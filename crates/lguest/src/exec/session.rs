@@ -158,12 +158,9 @@ impl<'a> Session<'a> {
     /// Sleeps until something may have happened.
     fn wait(&self) -> Result<Ready, ExecError> {
         let ends = self.deadline.into_iter().chain(self.answers).min();
-        let pause = ends.map(|end| {
+        let pause = ends.and_then(|end| {
             let pause = end.saturating_duration_since(Instant::now());
-            Timespec {
-                tv_sec: pause.as_secs().cast_signed(),
-                tv_nsec: pause.subsec_nanos().into(),
-            }
+            Timespec::try_from(pause).ok()
         });
         let mut socket = PollFlags::IN;
         if !self.out.is_empty() {

@@ -134,12 +134,9 @@ fn wait(
     deadline: Instant,
 ) -> io::Result<()> {
     let left = deadline.saturating_duration_since(Instant::now());
-    let time = Timespec {
-        tv_sec: left.as_secs().cast_signed(),
-        tv_nsec: left.subsec_nanos().into(),
-    };
+    let time = Timespec::try_from(left).ok();
     let mut fds = [PollFd::new(client, flags)];
-    match poll(&mut fds, Some(&time)) {
+    match poll(&mut fds, time.as_ref()) {
         Ok(0) => Err(io::ErrorKind::TimedOut.into()),
         Ok(_) | Err(Errno::INTR) => Ok(()),
         Err(error) => Err(error.into()),

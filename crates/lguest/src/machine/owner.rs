@@ -206,10 +206,7 @@ impl Owner {
     fn look(&self, resting: bool, now: Instant) -> (bool, bool, bool) {
         let end = self.timeout.map(|(end, _)| end.duration_since(now));
         let pause = end.into_iter().chain(resting.then_some(LOOK)).min();
-        let pause = pause.map(|pause| Timespec {
-            tv_sec: pause.as_secs().cast_signed(),
-            tv_nsec: pause.subsec_nanos().into(),
-        });
+        let pause = pause.and_then(|pause| Timespec::try_from(pause).ok());
         let input = self.input_end.as_ref().filter(|_| !resting);
         let watched = [
             (self.parent.as_ref(), PollFlags::IN),

@@ -93,10 +93,7 @@ impl Link {
         flags: PollFlags,
         time: Option<Duration>,
     ) -> Result<bool, MachineError> {
-        let time = time.map(|time| Timespec {
-            tv_sec: time.as_secs().cast_signed(),
-            tv_nsec: time.subsec_nanos().into(),
-        });
+        let time = time.and_then(|time| Timespec::try_from(time).ok());
         let mut fds = [PollFd::new(&self.socket, flags)];
         match poll(&mut fds, time.as_ref()) {
             Ok(n) => Ok(n > 0),

@@ -113,13 +113,10 @@ fn key(deadline: Instant) -> Result<Option<u8>, MachineError> {
     let failed = |error: Errno| MachineError::Own("read keys", error.into());
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        let time = Timespec {
-            tv_sec: left.as_secs().cast_signed(),
-            tv_nsec: left.subsec_nanos().into(),
-        };
+        let time = Timespec::try_from(left).ok();
         let stdin = rustix::stdio::stdin();
         let mut fds = [PollFd::new(&stdin, PollFlags::IN)];
-        match poll(&mut fds, Some(&time)) {
+        match poll(&mut fds, time.as_ref()) {
             Ok(0) => return Ok(None),
             Ok(_) => {}
             Err(Errno::INTR) => continue,
