@@ -68,8 +68,8 @@ impl Stored {
     /// [`ImageError::NoSuch`], and errors of its files.
     pub fn find(name: &Name) -> Result<Self, ImageError> {
         let place = Place::existing()?;
-        let none = || ImageError::NoSuch(name.clone());
-        place.ok_or_else(none)?.read(name)?.ok_or_else(none)
+        let place = place.ok_or_else(|| ImageError::NoSuch(name.clone()))?;
+        place.find(name)
     }
 
     /// The disk. It is only read.
@@ -217,6 +217,16 @@ impl Place {
         let place = Self { path };
         place.sweep();
         Ok(place)
+    }
+
+    /// The image with this name.
+    ///
+    /// # Errors
+    ///
+    /// [`ImageError::NoSuch`], and errors of its files.
+    pub fn find(&self, name: &Name) -> Result<Stored, ImageError> {
+        let found = self.read(name)?;
+        found.ok_or_else(|| ImageError::NoSuch(name.clone()))
     }
 
     /// Reads the image with this name, if there is one.

@@ -161,7 +161,7 @@ fn list(json: bool) -> Result<(), ImageError> {
     let mut all = Vec::new();
     if let Some(place) = Place::existing()? {
         for name in place.names()? {
-            match Stored::find(&name) {
+            match place.find(&name) {
                 Ok(image) => all.push(Shown::of(&image)?),
                 // It is told, and hides no other.
                 Err(error) => {
