@@ -3,7 +3,7 @@
 //! The agent is the program by which commands run in a guest. It is in the
 //! image as a file, and starts when a guest's kernel is told so.
 
-use super::archive::ArchiveError;
+use super::archive::{ArchiveError, keep};
 use super::contents::Contents;
 use super::tree::{Kind, Meta, Tree};
 use crate::agent::BINARY;
@@ -57,9 +57,8 @@ pub(super) fn install(
             put.map_err(refused(path))?;
         }
     }
-    let kept = contents.keep(BINARY, BINARY.len() as u64);
-    let kept =
-        kept.map_err(|error| ArchiveError::Content(PATH.into(), error))?;
+    let bytes = BINARY.len() as u64;
+    let kept = keep(contents, PATH.as_bytes(), BINARY, bytes)?;
     tree.put(PATH.as_bytes(), Meta::root(0o755), Kind::File(kept))
         .map_err(refused(PATH))?;
     Ok(PATH.into())

@@ -7,8 +7,7 @@
 
 use super::contents::{ContentError, Contents};
 use super::shown::shown;
-use super::tree::{Kind, Meta, Refusal, Tree};
-
+use super::tree::{Content, Id, Kind, Meta, Refusal, Tree};
 use std::io::{self, Read};
 use tar::{Archive, Entry, EntryType, Header};
 
@@ -207,6 +206,33 @@ pub(super) fn is_kept(name: &str) -> bool {
         && name.chars().all(plain)
 }
 
+/// Keeps `bytes` bytes from `from`, which belong to the file at `path`.
+pub(super) fn keep(
+    contents: &mut Contents,
+    path: &[u8],
+    from: impl Read,
+    bytes: u64,
+) -> Result<Content, ArchiveError> {
+    let kept = contents.keep(from, bytes);
+    kept.map_err(|error| ArchiveError::Content(shown(path), error))
+}
+
+/// Gives the file at `path` its extended attributes.
+pub(super) fn put_attributes(
+    tree: &mut Tree,
+    contents: &mut Contents,
+    id: Id,
+    path: &[u8],
+    attributes: Vec<(String, Vec<u8>)>,
+) -> Result<(), ArchiveError> {
+    for (name, value) in attributes {
+        let bytes = value.len() as u64;
+        let kept = keep(contents, path, value.as_slice(), bytes)?;
+        tree.attribute(id, &name, kept);
+    }
+    Ok(())
+}
+
 fn sparse() -> ArchiveError {
     ArchiveError::Entry(
         "GNU.sparse".into(),
@@ -255,10 +281,7 @@ impl Into<'_> {
             EntryType::Regular if path.ends_with(b"/") => Kind::folder(),
             EntryType::Regular | EntryType::Continuous => {
                 let bytes = entry.size();
-                let kept = self.contents.keep(entry, bytes);
-                Kind::File(kept.map_err(|error| {
-                    ArchiveError::Content(shown(&path), error)
-                })?)
+                Kind::File(keep(self.contents, &path, entry, bytes)?)
             }
             EntryType::Symlink => Kind::Link(target()),
             EntryType::Directory => Kind::folder(),
@@ -269,14 +292,7 @@ impl Into<'_> {
             _ => return Err(wrong("its kind is not understood")),
         };
         let id = self.tree.put(&path, meta, kind).map_err(refused)?;
-        for (name, value) in said.attributes {
-            let bytes = value.len() as u64;
-            let kept = self.contents.keep(value.as_slice(), bytes);
-            let kept = kept
-                .map_err(|error| ArchiveError::Content(shown(&path), error))?;
-            self.tree.attribute(id, &name, kept);
-        }
-        Ok(())
+        put_attributes(self.tree, self.contents, id, &path, said.attributes)
     }
 
     /// Whether `path` is that of a whiteout. Carries it out.

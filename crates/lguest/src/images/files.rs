@@ -4,7 +4,7 @@
 //! `/proc` of a running system stays outside. A user who is not root cannot
 //! make files of root: files of that user become root's in the image.
 
-use super::archive::{ArchiveError, is_kept};
+use super::archive::{self, ArchiveError, is_kept};
 use super::contents::Contents;
 use super::shown::shown;
 use super::tree::{Kind, Meta, Tree};
@@ -138,7 +138,8 @@ impl Files<'_> {
                 attributes = attributes_of(&file);
                 let bytes = file.metadata().map(|found| found.len());
                 let bytes = bytes.map_err(|e| self.failed(path, e))?;
-                Kind::File(self.keep(path, file, bytes)?)
+                let kept = archive::keep(self.contents, path, file, bytes);
+                Kind::File(kept.map_err(FilesError::Refused)?)
             }
             FileType::Symlink => {
                 let target = readlinkat(dir, name, Vec::new());
@@ -159,11 +160,8 @@ impl Files<'_> {
         let is_folder = matches!(kind, Kind::Folder(_));
         let id = self.tree.put(path, self.meta(&stat), kind);
         let id = id.map_err(|why| self.refused(path, why))?;
-        for (name, value) in attributes {
-            let bytes = value.len() as u64;
-            let kept = self.keep(path, value.as_slice(), bytes)?;
-            self.tree.attribute(id, &name, kept);
-        }
+        archive::put_attributes(self.tree, self.contents, id, path, attributes)
+            .map_err(FilesError::Refused)?;
         Ok(is_folder && stat.st_dev == self.device)
     }
 
@@ -196,18 +194,6 @@ impl Files<'_> {
             at = Some(next.map_err(|e| self.failed(path, e.into()))?);
         }
         at.ok_or_else(|| self.failed(path, Errno::NOENT.into()))
-    }
-
-    fn keep(
-        &mut self,
-        path: &[u8],
-        from: impl io::Read,
-        bytes: u64,
-    ) -> Result<super::tree::Content, FilesError> {
-        self.contents.keep(from, bytes).map_err(|error| {
-            let content = ArchiveError::Content(shown(path), error);
-            FilesError::Refused(content)
-        })
     }
 
     fn meta(&self, stat: &Stat) -> Meta {
