@@ -36,7 +36,7 @@ const READ_MOST: usize = 1 << 14;
 /// How many frames are taken from the Guest before clients are looked at.
 const FRAMES_AT_ONCE: usize = 64;
 
-/// What the rest of the Launcher has of the multiplexer.
+/// The multiplexer, as the other threads of the Launcher see it.
 #[derive(Clone)]
 pub struct Streams(Arc<Shared>);
 
@@ -232,7 +232,7 @@ impl Multiplexer {
         let found: Vec<_> = fds.iter().skip(1).map(PollFd::revents).collect();
         let open = self.clients.iter_mut().filter(|c| c.has_socket());
         for (client, found) in open.zip(found) {
-            // What it has sent before does not count: the agent ends the run.
+            // Frames that it sent before are dropped: the agent ends the run.
             if found.intersects(PollFlags::HUP | PollFlags::ERR) {
                 client.state = State::Gone;
             }

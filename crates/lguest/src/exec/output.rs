@@ -1,8 +1,8 @@
 //! Where output of a command goes: to a stream of ours, or into the result.
 //!
 //! A stream may be slow. A write to a pipe that poll(2) says is ready does not
-//! block up to [`PIECE`] bytes, so the file is not made non-blocking: others
-//! use it, too.
+//! block up to [`PIECE`] bytes. So the file is not made non-blocking, which
+//! would change it for other processes that use it.
 
 use lg_exec::command::Flow;
 use rustix::io::Errno;

@@ -268,7 +268,8 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// The agent has said this, or someone in its place.
+    /// Handles bytes that came from the agent, or from another program of the
+    /// guest in its place.
     fn hear(&mut self, bytes: &[u8]) -> Result<(), ExecError> {
         let mut rest = bytes;
         while let Some(event) = self.client.receive(&mut rest)? {

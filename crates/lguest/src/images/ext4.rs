@@ -399,7 +399,7 @@ impl<'a, W: Write> Script<'a, W> {
         }
         line.push(b'\n');
         match self.to.write_all(&line) {
-            // What it says tells more than that it does not read.
+            // Its messages say more than that it has closed its input.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             written => Ok(written?),
         }

@@ -1,8 +1,9 @@
 //! Reads a folder of this machine into a tree.
 //!
 //! No symbolic link is followed, and no other file system is entered, so that
-//! `/proc` of a running system stays outside. A user who is not root cannot
-//! make files of root: files of that user become root's in the image.
+//! `/proc` of a running system stays outside. Only root can make files that
+//! belong to root. So files that belong to the user who builds the image belong
+//! to root in the image.
 
 use super::archive::{self, ArchiveError, is_kept};
 use super::contents::Contents;
@@ -154,7 +155,7 @@ impl Files<'_> {
                     minor: minor(stat.st_rdev),
                 }
             }
-            // A socket is of a process, and an image has none.
+            // A socket belongs to a process, and an image has no processes.
             _ => return Ok(false),
         };
         let is_folder = matches!(kind, Kind::Folder(_));
@@ -165,8 +166,8 @@ impl Files<'_> {
         Ok(is_folder && stat.st_dev == self.device)
     }
 
-    /// Opens a file to read it. Another process may put a pipe in its place:
-    /// that is not waited for.
+    /// Opens a file to read it. Another process may put a pipe in its place;
+    /// NONBLOCK keeps the call from waiting for a writer.
     fn contents_of(
         &self,
         dir: &OwnedFd,
@@ -187,7 +188,7 @@ impl Files<'_> {
     ) -> Result<OwnedFd, FilesError> {
         let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mut at = None;
-        // A name at a time: NOFOLLOW is about the last one only.
+        // One name at a time: NOFOLLOW concerns the last name of a path only.
         for name in path.split(|&byte| byte == b'/') {
             let from = at.as_ref().unwrap_or(root).as_fd();
             let next = openat(from, name, flags, Mode::empty());
@@ -197,7 +198,7 @@ impl Files<'_> {
     }
 
     fn meta(&self, stat: &Stat) -> Meta {
-        // In the image they are root's.
+        // Files of the user who builds belong to root in the image.
         let user = match stat.st_uid == self.user {
             true => 0,
             false => stat.st_uid,

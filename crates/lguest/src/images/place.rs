@@ -11,8 +11,8 @@
 //! - `warm`: a snapshot of a guest that waits for a command.
 //!
 //! An image is built in a hidden folder, which gets the name when it is
-//! complete. A folder that is being filled is locked. What is hidden and not
-//! locked is what a command has left that was killed. The next one removes it.
+//! complete. A folder that is being filled is locked. A hidden folder without a
+//! lock was left by a command that was killed. The next command removes it.
 
 use super::error::ImageError;
 use super::recipe::Recipe;
@@ -35,11 +35,11 @@ pub(super) const KERNEL: &str = "kernel";
 pub(super) const RECIPE: &str = "image.toml";
 /// The snapshot.
 const WARM: &str = "warm";
-/// What files of kept changes are called.
+/// How the name of a file of kept changes begins and ends.
 const KEPT: (&str, &str) = ("kept-", ".qcow2");
-/// What is behind the name of a folder that is being filled.
+/// How the name of a folder that is being filled ends.
 const NEW: &str = ".new";
-/// What is behind the name of a folder that is being removed.
+/// How the name of a folder that is being removed ends.
 const OLD: &str = ".old";
 /// The most bytes of a recipe.
 const MOST_RECIPE: u64 = 4 << 20;
@@ -322,7 +322,7 @@ impl Place {
         Err(ImageError::Kept(name.clone(), kept.join(", ")))
     }
 
-    /// Removes what commands have left that were killed.
+    /// Removes folders that were left by commands that were killed.
     fn sweep(&self) {
         let Ok(files) = std::fs::read_dir(&self.path) else {
             return;
@@ -433,7 +433,7 @@ impl New {
                 return Err(ImageError::Busy(name.clone()));
             }
         };
-        // What a command that was killed has left, and the sweep has not seen.
+        // A command may have been killed here since the last sweep.
         empty(&path).map_err(failed)?;
         Ok(Self {
             name: name.clone(),
@@ -464,7 +464,7 @@ impl New {
         };
         let moved = renameat_with(CWD, &path, CWD, &self.place, flags);
         let moved = match moved {
-            // Some file systems do not know it.
+            // Some file systems do not support the flags.
             Err(Errno::INVAL) => self.put(&path),
             moved => moved.map_err(io::Error::from),
         };
@@ -509,7 +509,7 @@ impl New {
 impl Drop for New {
     fn drop(&mut self) {
         if let Some(path) = &self.path {
-            // The error is told that has led to this.
+            // The caller reports the error that has led to this.
             let _ = std::fs::remove_dir_all(path);
         }
     }

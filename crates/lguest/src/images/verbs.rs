@@ -163,7 +163,7 @@ fn list(json: bool) -> Result<(), ImageError> {
         for name in place.names()? {
             match place.find(&name) {
                 Ok(image) => all.push(Shown::of(&image)?),
-                // It is told, and hides no other.
+                // The error is reported, and the others are listed.
                 Err(error) => {
                     crate::machine::terminal::tell(&error.to_string());
                 }

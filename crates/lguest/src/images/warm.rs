@@ -1,8 +1,9 @@
 //! `lguest image warm`: a snapshot of a guest that waits for a command.
 //!
 //! The guest boots with the agent as its first process, and runs a command that
-//! warms its caches. It is a machine with a name, and what is done to it is
-//! done by the commands of a user. It ends with this command.
+//! warms its caches. It is a machine with a name. This command uses `lguest
+//! exec`, `lguest snapshot` and `lguest kill` on it, as a user would. The
+//! machine ends with this command.
 
 use super::error::ImageError;
 use super::place::{New, Place, Stored};
@@ -50,7 +51,7 @@ pub(super) fn warm(
         .spawn()
         .map_err(|error| failed(&error.to_string()))?;
     let mut launcher = Ends(launcher, name.clone());
-    // With what its Launcher says.
+    // The error, with what the Launcher has said.
     let told = |why: &str| {
         let said = std::fs::read(&said).unwrap_or_default();
         let said = shown(said.strip_prefix(b"lguest: ").unwrap_or(&said));

@@ -212,7 +212,7 @@ impl Channel {
         self.news.as_fd()
     }
 
-    /// Forgets that it was woken.
+    /// Resets the event that wakes the multiplexer.
     pub fn hear_news(&self) {
         // If there is nothing to read, it was not woken.
         let _ = rustix::io::read(&self.news, &mut [0; 8]);
@@ -257,7 +257,7 @@ impl Channel {
         lock(&self.inner).live.iter().copied().collect()
     }
 
-    /// The agent needs to hear nothing more of this stream.
+    /// The agent needs no more frames about this stream.
     pub fn end_stream(&self, number: u32) {
         lock(&self.inner).live.remove(&number);
     }

@@ -226,7 +226,7 @@ impl BusDevice for VirtioPort {
     }
 
     fn handle_input(&mut self) -> Result<Readiness, Violation> {
-        // If there is nothing to read, another visit has read it.
+        // The event may have been read by another visit.
         let _ = rustix::io::read(self.channel.device_event(), &mut [0; 8]);
         self.pump()
     }
@@ -285,7 +285,7 @@ impl VirtioDevice for VirtioPort {
         1 << CONSOLE_MULTIPORT
     }
 
-    /// Columns and rows, which it has not, and the most ports.
+    /// Columns and rows, which are 0 without a terminal, and the most ports.
     fn config(&self) -> Vec<u8> {
         [[0; 4], PORTS.to_le_bytes()].concat()
     }
