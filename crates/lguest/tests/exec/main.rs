@@ -11,6 +11,13 @@ mod support;
 mod machine;
 
 use machine::Machine;
+use rustix::net::{
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg,
+};
+use std::io::{BufRead, BufReader, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
 use std::process::Stdio;
 use support::pty::Session;
 use support::{Finished, Running, run};
@@ -267,18 +274,38 @@ fn a_machine_without_an_agent_says_how_to_start_one() {
     assert_eq!(end.stderr, said);
 }
 
+/// Calls `exec` with this descriptor. Returns the line of the answer.
+fn call_with(machine: &Machine, given: Option<BorrowedFd<'_>>) -> String {
+    let stream = UnixStream::connect(machine.control()).unwrap();
+    let line = b"{\"jsonrpc\": \"2.0\", \"id\": 1, \"method\": \"exec\"}\n";
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let files = Vec::from_iter(given);
+    if !files.is_empty() {
+        control.push(SendAncillaryMessage::ScmRights(&files));
+    }
+    let parts = [IoSlice::new(line)];
+    let sent = sendmsg(&stream, &parts, &mut control, SendFlags::empty());
+    assert_eq!(sent, Ok(line.len()));
+    let mut answer = String::new();
+    BufReader::new(stream).read_line(&mut answer).unwrap();
+    answer
+}
+
 #[test]
 fn a_call_needs_a_socket() {
-    use std::io::{BufRead, BufReader, Write};
-    use std::os::unix::net::UnixStream;
     let machine = Machine::new("socket", true);
-    let mut stream = UnixStream::connect(machine.control()).unwrap();
-    stream
-        .write_all(b"{\"jsonrpc\": \"2.0\", \"id\": 1, \"method\": \"exec\"}\n")
-        .unwrap();
-    let mut line = String::new();
-    BufReader::new(stream).read_line(&mut line).unwrap();
+    let line = call_with(&machine, None);
     assert!(line.contains("no descriptor came with the call"), "{line}");
+    let (_reader, pipe) = std::io::pipe().unwrap();
+    let internet = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    for other in [pipe.as_fd(), internet.as_fd()] {
+        let line = call_with(&machine, Some(other));
+        assert!(line.contains("is no local stream socket"), "{line}");
+    }
+    let (_ours, theirs) = UnixStream::pair().unwrap();
+    let line = call_with(&machine, Some(theirs.as_fd()));
+    assert!(line.contains("\"stream\":1"), "{line}");
 }
 
 #[test]
