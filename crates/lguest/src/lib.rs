@@ -32,6 +32,7 @@ pub mod machines;
 pub mod memory;
 pub mod needs;
 pub mod project;
+mod random;
 pub mod snapshot;
 mod thread;
 pub mod trace;

@@ -12,6 +12,7 @@ use crate::devices::port::{
 };
 use crate::engine::printable;
 use crate::lock::lock;
+use crate::random::random;
 use crate::thread;
 use lg_exec::command::{Command, Restored};
 use lg_exec::credit::BUFFER_MOST;
@@ -19,7 +20,6 @@ use lg_exec::report::{Failed, Failure, Report};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
-use rustix::rand::{GetRandomFlags, getrandom};
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -465,10 +465,8 @@ fn bytes_of(stream: u32, command: &Command<'_>) -> Vec<u8> {
 fn restored() -> Command<'static> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let now = now.unwrap_or_default();
-    let mut random = vec![0; RANDOM];
     // The kernel has random bytes since its boot: a Launcher starts later.
-    let got = getrandom(&mut random, GetRandomFlags::empty());
-    random.truncate(got.unwrap_or(0));
+    let random = random::<RANDOM>().map(Vec::from).unwrap_or_default();
     Command::Restored(Restored {
         seconds: now.as_secs().cast_signed(),
         nanoseconds: now.subsec_nanos(),

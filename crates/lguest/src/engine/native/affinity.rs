@@ -22,6 +22,7 @@
 #![expect(unsafe_code, reason = "asks for this processor's number")]
 
 use crate::engine::clock;
+use crate::random::random;
 use crate::thread;
 use rustix::process::Pid;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -150,26 +151,23 @@ impl Window {
         // Others that move do not all take the same one.
         let good = most.mul_f64(GOOD).max(self.idle_here);
         let good = self.idle.iter().filter(|&&(_, idle)| idle > good);
-        let count = good.clone().count();
+        let good: Vec<usize> = good.map(|&(cpu, _)| cpu).collect();
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
             clippy::cast_precision_loss,
             reason = "a number of processors"
         )]
-        let nth = (count as f64 * which) as usize;
-        let mut good = good;
-        good.nth(nth.min(count.checked_sub(1)?))
-            .map(|&(cpu, _)| cpu)
+        let nth = (good.len() as f64 * which) as usize;
+        // `which` may be 1.
+        good.get(nth).or(good.last()).copied()
     }
 }
 
 /// A random number from 0 to 1. `None` if the kernel has none.
 fn chance() -> Option<f64> {
-    let mut bytes = [0; 4];
-    let flags = rustix::rand::GetRandomFlags::empty();
-    rustix::rand::getrandom(&mut bytes, flags).ok()?;
-    Some(f64::from(u32::from_ne_bytes(bytes)) / f64::from(u32::MAX))
+    let number = u32::from_ne_bytes(random().ok()?);
+    Some(f64::from(number) / f64::from(u32::MAX))
 }
 
 /// The processor that we are on. `None` if the call is refused; the wrapper of

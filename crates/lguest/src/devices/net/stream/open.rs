@@ -8,6 +8,7 @@ use super::{Report, Stream};
 use crate::devices::net::Nic;
 use crate::machine::config::{StreamAt, StreamConfig};
 use crate::machine::terminal;
+use crate::random::random;
 use rustix::fs::{CWD, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use rustix::net::{
@@ -143,9 +144,7 @@ pub fn open(config: &StreamConfig) -> Result<Nic, StreamError> {
 
 /// An Ethernet address, assigned locally.
 pub(crate) fn random_mac() -> io::Result<[u8; 6]> {
-    let mut mac = [0; 6];
-    let flags = rustix::rand::GetRandomFlags::empty();
-    rustix::rand::getrandom(&mut mac[..], flags)?;
+    let mut mac: [u8; 6] = random()?;
     mac[0] = mac[0] & !1 | 2;
     Ok(mac)
 }
@@ -222,10 +221,8 @@ pub fn listen_at(path: &Path) -> Result<OwnedFd, StreamError> {
     // The length of a path is checked before anything is made.
     SocketAddrUnix::new(path).map_err(failed)?;
     refuse_another_file(path)?;
-    let mut random = [0; 4];
-    let flags = rustix::rand::GetRandomFlags::empty();
-    rustix::rand::getrandom(&mut random, flags).map_err(failed)?;
-    let name = format!(".lg{:08x}", u32::from_le_bytes(random));
+    let number = u32::from_le_bytes(random().map_err(failed)?);
+    let name = format!(".lg{number:08x}");
     let first = First(path.with_file_name(name));
     let socket = unix_socket(SocketFlags::NONBLOCK)?;
     bind_at(&socket, &first.0).map_err(failed)?;
