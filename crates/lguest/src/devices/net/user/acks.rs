@@ -80,14 +80,14 @@ impl Acks {
         let Ok(data) = u32::try_from(data) else {
             return;
         };
+        if data == 0 {
+            return;
+        }
         let [from, to] = packet.addresses;
         let (source, port) = tcp.ports;
         let Some(last) = self.connection(&([to, from], port, source)) else {
             return;
         };
-        if data == 0 {
-            return;
-        }
         let end = tcp.number.wrapping_add(data);
         if tcp.flags & BEGINNING != 0 {
             // The ports may have had a connection before.
@@ -118,12 +118,11 @@ impl Acks {
         };
         let bare = packet.payload.len() == tcp.header
             && tcp.flags & (ACK | OTHERS) == ACK;
-        let ports = tcp.ports;
         if !bare {
             return true;
         }
-        let Some(last) = self.connection(&(packet.addresses, ports.0, ports.1))
-        else {
+        let (from, to) = tcp.ports;
+        let Some(last) = self.connection(&(packet.addresses, from, to)) else {
             return true;
         };
         let repeats = last.said.is_some_and(|(number, window, at)| {
