@@ -285,7 +285,8 @@ fn a_long_file_comes_by_http_from_this_machine() {
     machine.command("{ /tests/nettool tcprecv 7807 >/tmp/sum & }");
     let url = format!("http://10.0.2.2:{here}/file");
     machine.start_command(&format!(
-        "sleep 1; wget -q -O - {url} | nc 127.0.0.1 7807; wait; cat /tmp/sum"
+        "until grep -q :1E7F /proc/net/tcp; do sleep 1; done; \
+         wget -q -O - {url} | nc 127.0.0.1 7807; wait; cat /tmp/sum"
     ));
     let said = machine.finish_command(LONG);
     serving.join().unwrap();
@@ -315,6 +316,11 @@ fn a_published_server_answers_each_of_many_requests() {
         stream.read_to_string(&mut answer)?;
         Ok(answer)
     };
+    // One after the other: none is lost.
+    for request in 0..200 {
+        let answer = ask().unwrap();
+        assert!(answer.ends_with("\r\nhello\n"), "{request}: {answer}");
+    }
     // The queue of this server has nine places. When it is full, Linux drops
     // the first segment of a connection, and passt of 2023 sends that once.
     let queue = AtomicU32::new(REQUESTS / 100);

@@ -232,9 +232,12 @@ fn the_mtu_is_the_one_that_was_given() {
         let open = crate::devices::net::Tap::open;
         let nic = open(&at([192, 168, 19, 1]), Some(mtu), None).unwrap();
         // The one before may still be there, in a process that another test
-        // has just forked.
+        // has just forked. So this one is known by its address.
         let links = ip("-o link show");
-        assert!(links.contains(&format!(" mtu {mtu} ")), "{links}");
+        let address = nic.far().map(|byte| format!("{byte:02x}")).join(":");
+        let link = links.lines().find(|link| link.contains(&address));
+        let link = link.unwrap_or_else(|| panic!("no {address}: {links}"));
+        assert!(link.contains(&format!(" mtu {mtu} ")), "{link}");
         drop(nic);
     }
 }
