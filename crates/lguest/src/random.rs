@@ -9,7 +9,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 ///
 /// # Errors
 ///
-/// The error of the kernel. One that has just booted may not have any yet.
+/// The error of the kernel. One that has just booted waits until it has some.
 pub(crate) fn random<const N: usize>() -> rustix::io::Result<[u8; N]> {
     const { assert!(N <= 256) };
     let mut bytes = [0; N];
