@@ -364,10 +364,7 @@ impl Share {
     #[must_use]
     pub fn state(&mut self) -> Versioned<ShareState> {
         let told = self.session();
-        self.obstacle = told.as_ref().err().map(|why| {
-            let why = printable(why.as_bytes());
-            format!("the share {}: {why}", self.tag)
-        });
+        self.obstacle = told.as_ref().err().map(|why| self.about(why));
         ShareState {
             tag: self.tag.clone(),
             read_only: self.read_only,
@@ -388,8 +385,9 @@ impl Share {
     fn session(&mut self) -> Result<String, String> {
         let mut all = Vec::new();
         loop {
-            let ask = Ok(all.len() as u64);
-            let (whole, piece, failed) = self.converse(ask)?;
+            let from = all.len() as u64;
+            let (whole, piece, failed) =
+                self.converse(|socket| wire::ask_session(socket, from))?;
             all.extend_from_slice(&piece);
             let told = all.len() as u64;
             if told == whole && whole <= MOST_SESSION as u64 {
@@ -402,20 +400,14 @@ impl Share {
         }
     }
 
-    /// Says something about a session, and waits for the answer.
+    /// Has `say` send something about a session, and waits for the answer.
     fn converse(
         &mut self,
-        ask: Result<u64, (&[u8], bool)>,
+        say: impl FnOnce(BorrowedFd<'_>) -> rustix::io::Result<()>,
     ) -> Result<(u64, Vec<u8>, bool), String> {
         let gone = || "its server has ended".to_owned();
         let socket = self.socket.as_ref().ok_or_else(gone)?;
-        let sent = wire::send_session(socket.as_fd(), ask);
-        if let Err((_, false)) = ask
-            && sent.is_ok()
-        {
-            return Ok((0, Vec::new(), false));
-        }
-        if sent.is_ok() {
+        if say(socket.as_fd()).is_ok() {
             self.wait();
         }
         let socket = self.socket.as_ref().ok_or_else(gone)?;
@@ -440,31 +432,29 @@ impl Share {
             let text = format!("it is of the share {}", state.tag);
             return Err(RestoreError::Other(text));
         }
-        let other = |why: &str| {
-            let why = printable(why.as_bytes());
-            RestoreError::Other(format!("the share {}: {why}", self.tag))
-        };
         let session = state.session.as_deref();
-        let session = session.ok_or_else(|| other("it is not whole"))?;
+        let session = session.ok_or_else(|| "it is not whole".to_owned());
+        let given = session.and_then(|session| self.give(session));
+        given.map_err(|why| RestoreError::Other(self.about(&why)))
+    }
+
+    /// Gives the server a session to go on with.
+    fn give(&mut self, session: &str) -> Result<(), String> {
         if session.len() > MOST_SESSION {
-            return Err(other("it is too long"));
+            return Err("it is too long".into());
         }
-        let mut answer = Ok((0, Vec::new(), false));
-        for piece in wire::pieces(session.as_bytes()) {
-            answer = self.converse(Err(piece));
-            if answer.is_err() {
-                break;
-            }
-        }
-        let other = |why: &str| {
-            let why = printable(why.as_bytes());
-            RestoreError::Other(format!("the share {}: {why}", self.tag))
+        let say = |socket: BorrowedFd<'_>| {
+            wire::give_session(socket, session.as_bytes())
         };
-        match answer {
-            Ok((_, _, false)) => Ok(()),
-            Ok((_, why, true)) => Err(other(&String::from_utf8_lossy(&why))),
-            Err(why) => Err(other(&why)),
+        match self.converse(say)? {
+            (_, _, false) => Ok(()),
+            (_, why, true) => Err(String::from_utf8_lossy(&why).into_owned()),
         }
+    }
+
+    /// Says which share `why` is about. It may be the server's own text.
+    fn about(&self, why: &str) -> String {
+        format!("the share {}: {}", self.tag, printable(why.as_bytes()))
     }
 }
 

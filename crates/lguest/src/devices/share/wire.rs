@@ -94,17 +94,35 @@ pub(super) enum Asked {
     Take(Vec<u8>, bool),
 }
 
-/// Asks for the session from byte `from` on, or gives a piece of one, and says
-/// whether that is the last.
-pub(super) fn send_session(
+/// Asks for the session from byte `from` on.
+pub(super) fn ask_session(
     socket: BorrowedFd<'_>,
-    ask: Result<u64, (&[u8], bool)>,
+    from: u64,
 ) -> rustix::io::Result<()> {
-    let (number, kind, piece) = match ask {
-        Ok(from) => (from, TELL, &[][..]),
-        Err((piece, false)) => (0, TAKE, piece),
-        Err((piece, true)) => (0, TAKE_LAST, piece),
-    };
+    send_session(socket, from, TELL, &[])
+}
+
+/// Gives a session, piece by piece.
+pub(super) fn give_session(
+    socket: BorrowedFd<'_>,
+    session: &[u8],
+) -> rustix::io::Result<()> {
+    let mut rest = session;
+    while let Some((piece, more)) = rest.split_at_checked(PIECE)
+        && !more.is_empty()
+    {
+        send_session(socket, 0, TAKE, piece)?;
+        rest = more;
+    }
+    send_session(socket, 0, TAKE_LAST, rest)
+}
+
+fn send_session(
+    socket: BorrowedFd<'_>,
+    number: u64,
+    kind: u32,
+    piece: &[u8],
+) -> rustix::io::Result<()> {
     let head = Request {
         number,
         readable: SESSION,
@@ -112,16 +130,6 @@ pub(super) fn send_session(
     };
     let bytes = [head.as_bytes(), piece].concat();
     send(socket, &bytes, SendFlags::NOSIGNAL).map(drop)
-}
-
-/// Pieces as they can be sent.
-pub(super) fn pieces(text: &[u8]) -> impl Iterator<Item = (&[u8], bool)> {
-    let number = text.len().div_ceil(PIECE).max(1);
-    (1..=number).map(move |n| {
-        let from = (n - 1) * PIECE;
-        let to = (n * PIECE).min(text.len());
-        (&text[from..to], n == number)
-    })
 }
 
 /// Answers about a session: a piece of `text` from byte `from` on, or of why
