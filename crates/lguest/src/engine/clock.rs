@@ -34,7 +34,11 @@ pub fn start() -> u64 {
 
 /// Nanoseconds on the monotonic clock.
 pub(super) fn monotonic() -> u64 {
-    let now = read_clock(libc::CLOCK_MONOTONIC).unwrap_or_default();
+    nanoseconds(libc::CLOCK_MONOTONIC)
+}
+
+fn nanoseconds(clock: libc::clockid_t) -> u64 {
+    let now = read_clock(clock).unwrap_or_default();
     u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
 }
 
@@ -64,24 +68,11 @@ pub(super) fn tsc_khz() -> u32 {
 /// This point in time, by all clocks at nearly the same time.
 #[must_use]
 pub fn moment() -> Moment {
-    // SAFETY: every x86-64 has it, and Linux lets processes use it.
-    let tsc = || unsafe { _rdtsc() };
-    let clock = |which| {
-        let now = read_clock(which).unwrap_or_default();
-        u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
-    };
-    let tries = (0..8).map(|_| {
-        let before = tsc();
-        let monotonic = clock(libc::CLOCK_MONOTONIC);
-        let took = tsc().wrapping_sub(before);
-        (took, before.wrapping_add(took / 2), monotonic)
-    });
-    let closest = tries.min_by_key(|&(took, ..)| took);
-    let (_, counter, monotonic) = closest.unwrap_or_default();
+    let (counter, monotonic) = with_counter(monotonic);
     Moment {
         counter,
         monotonic,
-        wall: clock(libc::CLOCK_REALTIME),
+        wall: nanoseconds(libc::CLOCK_REALTIME),
     }
 }
 
@@ -146,20 +137,20 @@ fn read_clock(clock: libc::clockid_t) -> Option<Duration> {
     Some(Duration::new(seconds, nanos))
 }
 
-/// Both clocks at nearly the same time: the closest of a few tries.
+/// Both clocks at nearly the same time.
 fn read() -> Reading {
+    let (tsc, at) = with_counter(Instant::now);
+    Reading { tsc, at }
+}
+
+/// The counter, and what `clock` says at nearly the same time: the closest of a
+/// few tries.
+fn with_counter<T>(clock: impl Fn() -> T) -> (u64, T) {
     let tries = (0..8).map(|_| {
         let before = ticks();
-        let at = Instant::now();
-        let after = ticks();
-        let took = after.wrapping_sub(before);
-        (
-            took,
-            Reading {
-                tsc: before.wrapping_add(took / 2),
-                at,
-            },
-        )
+        let at = clock();
+        let took = ticks().wrapping_sub(before);
+        (took, (before.wrapping_add(took / 2), at))
     });
     tries.min_by_key(|&(took, _)| took).expect("eight tries").1
 }
