@@ -319,8 +319,6 @@ pub struct RingHead {
     pub start: AtomicU64,
     /// Thousands of ticks a second; 0 = not known.
     pub khz: AtomicU32,
-    /// How many records there is room for.
-    pub records: AtomicU32,
 }
 
 /// A ring, for those that write into it.

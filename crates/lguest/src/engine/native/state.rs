@@ -63,13 +63,11 @@ impl Shared {
             no_counter: moved.tsc_khz != 0,
             file,
         };
-        let ring = shared.ring_head();
-        ring.records.store(records, Ordering::SeqCst);
         let start = match shared.no_counter {
             true => clock::monotonic(),
             false => clock::start(),
         };
-        ring.start.store(start, Ordering::SeqCst);
+        shared.ring_head().start.store(start, Ordering::SeqCst);
         shared.wire().traced.store(trace.groups, Ordering::SeqCst);
         Ok(shared)
     }
