@@ -4,13 +4,13 @@
 //! are read from the end, so that a path may have commas in it.
 
 use super::error::UsageError;
+use crate::devices::net::ethernet::{MTUS, is_of_one};
 use crate::machine::config::{
     DeviceConfig, LinkConfig, NetConfig, Published, StreamAt, StreamConfig,
     TapConfig, UserConfig,
 };
 use std::ffi::{OsStr, OsString};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::ops::RangeInclusive;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
@@ -73,10 +73,6 @@ pub fn of_clone(text: &OsStr, number: u16) -> OsString {
     OsString::from_vec(all)
 }
 
-/// The most bytes of a packet that an interface may have. Every network of
-/// today takes the smallest one.
-const MTUS: RangeInclusive<u16> = 576..=9000;
-
 /// What words at the end of a value mean, which every kind may have.
 #[derive(Default)]
 struct Common {
@@ -118,8 +114,7 @@ fn ethernet(text: &[u8]) -> Option<[u8; 6]> {
         let digits = pair.bytes().all(|byte| byte.is_ascii_hexdigit());
         *byte = u8::from_str_radix(pair, 16).ok().filter(|_| digits)?;
     }
-    let is_of_one = mac[0] & 1 == 0 && mac != [0; 6];
-    (is_of_one && pairs.next().is_none()).then_some(mac)
+    (is_of_one(mac) && pairs.next().is_none()).then_some(mac)
 }
 
 /// `tap=IP`, `tap=IP/BITS`, `tap=fd:N` or `bridge=BR`.

@@ -7,6 +7,7 @@
 //! snapshot may come from a stranger.
 
 use super::SnapshotError;
+use crate::devices::net::ethernet::{MTUS, is_of_one};
 use crate::devices::share::is_tag;
 use crate::machine::config::{
     DeviceConfig, LinkConfig, NetConfig, ShareConfig,
@@ -125,17 +126,12 @@ impl Network {
     }
 }
 
-/// Whether an interface can have this Ethernet address.
-fn is_of_one(mac: [u8; 6]) -> bool {
-    mac[0] & 1 == 0 && mac != [0; 6]
-}
-
 impl Interface {
     /// Whether there can be such an interface: it may be made up.
     pub(super) fn is_possible(&self) -> bool {
         is_of_one(self.mac)
             && self.far.is_none_or(is_of_one)
-            && self.mtu.is_none_or(|mtu| (576..=9000).contains(&mtu))
+            && self.mtu.is_none_or(|mtu| MTUS.contains(&mtu))
     }
 
     /// The interface of a Guest that goes on, connected to what the user has

@@ -4,9 +4,21 @@
 //! one on top of another puts two. Such devices leave checksums and segments to
 //! the device below them, so tags are skipped here.
 
+use std::ops::RangeInclusive;
+
 /// Bytes of a header without tags: two addresses and a type. A shorter frame is
 /// none.
 pub const HEADER: usize = 14;
+
+/// The most bytes of a packet that an interface may have. Every network of
+/// today takes the smallest one.
+pub const MTUS: RangeInclusive<u16> = 576..=9000;
+
+/// Whether an interface can have this Ethernet address.
+#[must_use]
+pub fn is_of_one(mac: [u8; 6]) -> bool {
+    mac[0] & 1 == 0 && mac != [0; 6]
+}
 
 /// Bytes of a tag, and how many of them a frame may have.
 const TAG: usize = 4;
