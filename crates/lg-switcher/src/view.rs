@@ -312,7 +312,8 @@ fn deny() -> Result<(), i32> {
     // SAFETY: as above.
     unsafe { call(nr::PRCTL, [PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0]) }?;
     if setup().moved.tsc_khz != 0 {
-        // The Guest's `rdtsc` faults, and so would ours: there is none.
+        // From here on, the Guest's `rdtsc` faults. That of a view would fault,
+        // too, so a view has none (`clock::ticks`).
         // SAFETY: as above.
         unsafe { call(nr::PRCTL, [PR_SET_TSC, PR_TSC_SIGSEGV, 0, 0, 0, 0]) }?;
     }

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Command;
 use support::{Scratch, lguest, questions, run};
 
-/// The trace that `command` writes, and its exit code. `typed` is its input.
+/// The trace that `command` writes, and its exit code.
 fn traced(command: &mut Command, file: &Path) -> (Value, i32) {
     command.arg("--trace").arg(file);
     let ended = run(command, b"");

@@ -1,10 +1,10 @@
 //! `--metrics`: the counters of a run, for a program that collects them.
 //!
 //! A thread answers `GET /metrics`, one connection after the other, and closes
-//! it. A client can read the counters, and nothing else: its request is
-//! bounded in bytes, pieces and time. A pause follows, because this time counts
-//! as the machine's (`--cpu-share`). The place to listen at is opened
-//! before the Launcher is confined.
+//! it. A client can read the counters, and nothing else: its request is bounded
+//! in bytes, pieces and time. A pause follows, because this time counts as the
+//! machine's (`--cpu-share`). The place to listen at is opened before the
+//! Launcher is confined.
 
 use super::counted::Counted;
 use crate::machines::Name;

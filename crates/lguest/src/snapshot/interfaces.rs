@@ -1,10 +1,10 @@
 //! The devices of a snapshot, in the order of their command line.
 //!
 //! A disk is described elsewhere ([`disks`](super::disks)). Of a share, the
-//! Guest knows the tag. Of a network
-//! interface, the Guest knows an address and a length of packets. What it is
-//! connected to is no part of a snapshot: the user says it anew, because a
-//! snapshot may come from a stranger.
+//! Guest knows the tag. Of a network interface, it knows an address and a
+//! length of packets. What the interface is connected to is no part of a
+//! snapshot: the user says it anew, because a snapshot may come from a
+//! stranger.
 
 use super::SnapshotError;
 use crate::devices::net::ethernet::{MTUS, is_of_one};

@@ -21,8 +21,8 @@ const AT_EXEC: u64 = 1 << 20;
 
 /// Bytes of address space that a view may have, for a Guest with `limit` bytes
 /// of memory, `pages` pages that it shares with others, and a ring of `trace`
-/// bytes. When the Host meets
-/// the limit, it drops its mappings and makes them again as they are needed.
+/// bytes. When the Host meets the limit, it drops its mappings and makes them
+/// again as they are needed.
 pub(super) fn address_space(limit: u32, pages: usize, trace: usize) -> u64 {
     let outboxes = pages * OUTBOX_SIZE as usize;
     let fixed = STATE_SIZE + trace + COPIES_SIZE + outboxes + PROCESS_SIZE;
