@@ -74,9 +74,7 @@ impl Request {
             _ => return None,
         })
     }
-}
 
-impl Request {
     /// Its name, for a person.
     #[must_use]
     pub const fn text(self) -> &'static str {
