@@ -164,7 +164,7 @@ impl Agent {
     /// How long to wait at most, in milliseconds.
     fn timeout(&self) -> Option<u32> {
         let sends = self.out.len() < OUT_MOST;
-        let now = sys::now_us(sys::Clock::Monotonic) / 1000;
+        let now = sys::now_ms();
         let waits = self.streams.values().filter_map(|stream| match stream {
             Stream::Get(get) if sends && get.credit.room() > 0 => Some(0),
             Stream::Run(run) => {
@@ -506,7 +506,7 @@ impl Agent {
     }
 
     fn tick(&mut self) {
-        let now = sys::now_us(sys::Clock::Monotonic) / 1000;
+        let now = sys::now_ms();
         for stream in self.streams.values_mut() {
             if let Stream::Run(run) = stream {
                 run.tick(now);

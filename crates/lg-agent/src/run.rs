@@ -134,7 +134,7 @@ impl Run {
             credit: Sender::default(),
             kind,
         };
-        let now = sys::now_us(sys::Clock::Monotonic) / 1000;
+        let now = sys::now_ms();
         Ok(Self {
             process,
             stream,
@@ -194,7 +194,7 @@ impl Run {
 
     fn kill(&mut self) {
         self.process.kill_all();
-        let now = sys::now_us(sys::Clock::Monotonic) / 1000;
+        let now = sys::now_ms();
         self.killing = Some((now + FIRST_PAUSE, FIRST_PAUSE));
     }
 

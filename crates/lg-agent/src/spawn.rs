@@ -158,7 +158,7 @@ impl Process {
             step: AtomicU32::new(0),
             error: AtomicU32::new(0),
             status: AtomicU32::new(0),
-            started_us: AtomicU64::new(sys::now_us(sys::Clock::Monotonic)),
+            started_us: AtomicU64::new(sys::now_us()),
             ended_us: AtomicU64::new(0),
             usage: UnsafeCell::new(sys::no_usage()),
         });
@@ -227,7 +227,7 @@ impl Process {
         };
         let started = inside.started_us.load(Ordering::Relaxed);
         let ended = match inside.ended_us.load(Ordering::Relaxed) {
-            0 => sys::now_us(sys::Clock::Monotonic),
+            0 => sys::now_us(),
             ended => ended,
         };
         End {
@@ -354,7 +354,7 @@ unsafe extern "C" fn warden(argument: *mut u8) -> ! {
     loop {
         match sys::wait(-1, block, &mut usage) {
             Ok(Some(waited)) if waited.pid == pid => {
-                let now = sys::now_us(sys::Clock::Monotonic);
+                let now = sys::now_us();
                 inside.status.store(waited.status, Ordering::Relaxed);
                 inside.ended_us.store(now, Ordering::Relaxed);
                 // SAFETY: the agent does not read it before ENDED is stored,

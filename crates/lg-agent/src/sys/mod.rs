@@ -57,8 +57,6 @@ impl Errno {
     pub const PERM: Self = Self(errno::EPERM);
     /// Not permitted.
     pub const ACCES: Self = Self(errno::EACCES);
-    /// It exists.
-    pub const EXIST: Self = Self(errno::EEXIST);
     /// It is no folder.
     pub const NOTDIR: Self = Self(errno::ENOTDIR);
     /// It is a folder.
@@ -355,18 +353,6 @@ pub fn pid() -> u32 {
         .unwrap_or(0)
 }
 
-/// The user whose rights this process has.
-#[must_use]
-pub fn effective_user() -> u32 {
-    #[cfg(target_arch = "x86")]
-    const NUMBER: u32 = g::__NR_geteuid32;
-    #[cfg(target_arch = "x86_64")]
-    const NUMBER: u32 = g::__NR_geteuid;
-    // SAFETY: it touches no memory.
-    let user = unsafe { raw::call(NUMBER, []) };
-    user.ok().and_then(|u| u32::try_from(u).ok()).unwrap_or(0)
-}
-
 /// A child that has ended: its number, and its status as the kernel has it.
 #[derive(Clone, Copy, Debug)]
 pub struct Waited {
@@ -420,15 +406,6 @@ pub fn exit(code: u8) -> ! {
     }
 }
 
-/// Which clock.
-#[derive(Clone, Copy, Debug)]
-pub enum Clock {
-    /// The time of day.
-    Real,
-    /// Time since the boot.
-    Monotonic,
-}
-
 /// Seconds and nanoseconds as the kernel has them.
 #[repr(C)]
 struct Time {
@@ -436,23 +413,26 @@ struct Time {
     nanoseconds: isize,
 }
 
-/// Microseconds that a clock shows.
+/// Microseconds since the boot.
 #[must_use]
-pub fn now_us(clock: Clock) -> u64 {
-    let which = match clock {
-        Clock::Real => g::CLOCK_REALTIME,
-        Clock::Monotonic => g::CLOCK_MONOTONIC,
-    };
+pub fn now_us() -> u64 {
     let mut time = Time {
         seconds: 0,
         nanoseconds: 0,
     };
     let at = (&raw mut time).addr();
+    let arguments = [g::CLOCK_MONOTONIC as usize, at];
     // SAFETY: the struct can be written.
-    let _ = unsafe { raw::call(g::__NR_clock_gettime, [which as usize, at]) };
+    let _ = unsafe { raw::call(g::__NR_clock_gettime, arguments) };
     let seconds = u64::try_from(time.seconds).unwrap_or(0);
     let rest = u64::try_from(time.nanoseconds).unwrap_or(0) / 1000;
     seconds.saturating_mul(1_000_000).saturating_add(rest)
+}
+
+/// Milliseconds since the boot.
+#[must_use]
+pub fn now_ms() -> u64 {
+    now_us() / 1000
 }
 
 /// Sets the time of day.
@@ -940,8 +920,7 @@ pub mod limit {
 pub mod flag {
     pub use linux_raw_sys::general::{
         MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY, MS_REMOUNT, O_CREAT,
-        O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_RDWR, O_TRUNC,
-        O_WRONLY, POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, SIGCHLD, SIGHUP,
-        SIGINT, SIGKILL, SIGPIPE, SIGQUIT, SIGTERM, SIGTSTP, SIGTTIN, SIGTTOU,
+        O_DIRECTORY, O_EXCL, O_NONBLOCK, O_RDONLY, O_RDWR, O_TRUNC, O_WRONLY,
+        POLLHUP, POLLIN, POLLOUT, SIGCHLD, SIGHUP, SIGINT, SIGKILL, SIGTERM,
     };
 }
