@@ -239,8 +239,8 @@ impl Agent {
         self.decoder = decoder;
     }
 
-    /// Nobody is at the other side of the port. A guest's first process waits
-    /// for the next.
+    /// The other side of the port is closed. A guest's first process waits for
+    /// the next client.
     fn closed(&mut self) {
         self.end_all(Reason::HangUp);
         self.decoder = Decoder::new();
@@ -310,7 +310,7 @@ impl Agent {
             }
             (Command::HangUp, _) => {
                 let text = "the client is gone".to_string();
-                self.fail(number, failed(Failure::HangUp, text));
+                self.end(number, failed(Failure::HangUp, text));
                 Ok(())
             }
             (Command::Stdin(bytes), Stream::Put(_)) => {
@@ -389,13 +389,13 @@ impl Agent {
             Some(Stream::Run(run)) => run.end(Reason::HangUp),
             _ if number == MACHINE => crate::say(text),
             _ => {
-                self.fail(number, failed(Failure::Protocol, text.to_string()));
+                self.end(number, failed(Failure::Protocol, text.to_string()));
             }
         }
     }
 
-    /// Ends a stream with a report. The part of a file is removed.
-    fn fail(&mut self, number: u32, report: Report<'_>) {
+    /// Ends a stream with its last report. A part of a file is removed.
+    fn end(&mut self, number: u32, report: Report<'_>) {
         self.streams.remove(&number);
         put(&mut self.out, number, &report);
     }
@@ -415,7 +415,7 @@ impl Agent {
                     put(&mut self.out, number, &given);
                 }
             }
-            Err(error) => self.fail(number, file_failed(error, "written")),
+            Err(error) => self.end(number, file_failed(error, "written")),
         }
     }
 
@@ -427,7 +427,7 @@ impl Agent {
             Ok(()) => Report::Done(Done { bytes: file.bytes }),
             Err(error) => file_failed(error, "made"),
         };
-        self.fail(number, report);
+        self.end(number, report);
     }
 
     /// Sends pieces of all files for which there is credit.
@@ -454,7 +454,7 @@ impl Agent {
         match sys::read(&get.fd, &mut bytes) {
             Ok(0) => {
                 let bytes = get.bytes;
-                self.fail(number, Report::Done(Done { bytes }));
+                self.end(number, Report::Done(Done { bytes }));
             }
             Ok(n) => {
                 let bytes = bytes.get(..n).unwrap_or_default();
@@ -464,7 +464,7 @@ impl Agent {
                 }
             }
             Err(Errno::INTR | Errno::AGAIN) => {}
-            Err(error) => self.fail(number, file_failed(error, "read")),
+            Err(error) => self.end(number, file_failed(error, "read")),
         }
     }
 

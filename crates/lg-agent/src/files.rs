@@ -77,7 +77,7 @@ pub fn path(bytes: &[u8]) -> sys::Result<CString> {
     CString::new(bytes).map_err(|_| Errno::NOENT)
 }
 
-/// Does something with files as somebody else.
+/// Does something with files, with the rights of a user.
 fn as_user<T>(who: Option<&Who>, what: impl FnOnce() -> T) -> T {
     let Some(who) = who else {
         return what();
@@ -106,7 +106,7 @@ pub struct Put {
 }
 
 impl Put {
-    /// Makes the file under its first name. `number` is nobody else's.
+    /// Makes the file under its first name. No other file has `number`.
     ///
     /// # Errors
     ///

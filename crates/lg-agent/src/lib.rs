@@ -6,7 +6,7 @@
 //!
 //! - [`sys`]: system calls with checked types;
 //! - [`files`]: small files, and files that go in and out;
-//! - [`users`]: who a name is;
+//! - [`users`]: users by name;
 //! - [`spawn`]: how a program is started, and how all its processes end;
 //! - [`run`]: one program, its output, its limits;
 //! - [`machine`]: clock and random pool after a restore, the end;
@@ -14,9 +14,9 @@
 //! - [`agent`]: the loop;
 //! - [`init`]: what the first process has to do.
 //!
-//! It trusts its clients, for they may run anything anyway. But nothing that
-//! they say makes it end, and no run makes another one wait. On other machines
-//! than the guest's the same code is an ordinary program for tests (`--fd`).
+//! It trusts its clients, which may run any program. But no message of theirs
+//! ends it, and no run makes another one wait. On other machines than the
+//! guest's the same code is an ordinary program for tests (`--fd`).
 
 #![no_std]
 

@@ -88,11 +88,11 @@ pub fn failure(error: Errno) -> Failure {
     }
 }
 
-/// Looks up for whom something is done. `None`: for the agent's own user.
+/// Looks up the user of a request. `None`: the agent's own user.
 ///
 /// # Errors
 ///
-/// A report that there is nobody of that name.
+/// A report that there is no such user or group.
 pub fn who(words: &str) -> Result<Option<Who>, Report<'static>> {
     if words.is_empty() {
         return Ok(None);

@@ -7,7 +7,7 @@
 //! needs no page tables of its own, which would cost a guest of lguest a view.
 //!
 //! The program begins as a second process that shares the memory, while the
-//! warden waits. What it cannot do it writes down, and ends.
+//! warden waits. If a step fails, it stores which one and why, and ends.
 #![expect(unsafe_code, reason = "processes that share memory")]
 
 use crate::files;

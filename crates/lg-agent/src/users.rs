@@ -1,4 +1,4 @@
-//! Who a name is: `/etc/passwd` and `/etc/group`, as Docker reads them.
+//! Users by name: `/etc/passwd` and `/etc/group`, as Docker reads them.
 //!
 //! A user is a name or a number, and may have a group after a colon. A number
 //! needs no line in the files. There is no C library, so nothing but these
@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 /// Files with more than this are not read.
 const FILE_MOST: usize = 4 << 20;
 
-/// Somebody, as the kernel knows them.
+/// A user, as the kernel knows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Who {
     /// The user's number.
@@ -24,7 +24,7 @@ pub struct Who {
     pub home: Option<String>,
 }
 
-/// Looks somebody up. `None`: there is no such user or group.
+/// Looks up a user. `None`: there is no such user or group.
 #[must_use]
 pub fn find(words: &str) -> Option<Who> {
     let text = |path| {

@@ -138,7 +138,7 @@ pub struct Put {
     pub path: Vec<u8>,
     /// Its rights, as in `chmod`.
     pub mode: u32,
-    /// Who makes it, as in [`Start::user`].
+    /// The user that makes it, as in [`Start::user`].
     pub user: String,
     /// Make the folders above it, where they are missing.
     pub parents: bool,
@@ -151,7 +151,7 @@ pub struct Get {
     pub version: u32,
     /// Its path.
     pub path: Vec<u8>,
-    /// Who reads it, as in [`Start::user`].
+    /// The user that reads it, as in [`Start::user`].
     pub user: String,
 }
 

@@ -11,7 +11,7 @@
 //! - [`client`]: the client's side as a state machine, without I/O;
 //! - [`printable`]: text of the agent that a terminal may be given.
 //!
-//! The agent is part of the Guest. Whatever it says is checked: a frame that is
+//! The agent is part of the Guest. All that it says is checked: a frame that is
 //! too long, that cannot be read, that comes at the wrong time or without
 //! credit ends the connection, and costs no more memory than a frame may have.
 //! `docs/exec-protocol.md` describes the bytes and the rule of versions.

@@ -24,8 +24,8 @@
 //!
 //! # Features
 //!
-//! None is on by default. Each is a face for another crate, and brings nothing
-//! but that crate's traits: `log` ([`logger`]), `embedded-io` (the console),
+//! None is on by default. Each implements the traits of another crate, and
+//! brings nothing else: `log` ([`logger`]), `embedded-io` (the console),
 //! `smoltcp` (the network), `embassy-time` (the clock and the alarm).
 //!
 //! # Versions

@@ -1,8 +1,8 @@
 //! The user-mode side of the Guest kit: programs for a kernel of lg-guest.
 //!
-//! A program runs in an address space of its own and can touch nothing else.
-//! What it wants of the kernel it asks for by system calls ([`call`]). The
-//! kernel loads its file with `lg_guest::user::Process::load`.
+//! A program runs in an address space of its own and can touch nothing else. It
+//! asks the kernel for everything else by system calls ([`call`]). The kernel
+//! loads its file with `lg_guest::user::Process::load`.
 //!
 //! ```ignore-x86_64,no_run
 //! #![no_std]

@@ -820,7 +820,7 @@ pub fn set_host_name(name: &[u8]) {
     let _ = unsafe { raw::call(g::__NR_sethostname, arguments) };
 }
 
-/// Memory that is nobody else's, zeroed, until it is dropped.
+/// Zeroed memory of its own, unmapped when it is dropped.
 #[derive(Debug)]
 pub struct Memory {
     at: *mut u8,
@@ -860,7 +860,7 @@ impl Memory {
 impl Drop for Memory {
     fn drop(&mut self) {
         let arguments = [self.at.addr(), self.length];
-        // SAFETY: whoever has used it is gone.
+        // SAFETY: no process uses the memory any more.
         let _ = unsafe { raw::call(g::__NR_munmap, arguments) };
     }
 }

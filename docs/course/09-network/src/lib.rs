@@ -1,7 +1,7 @@
 //! Lesson 9: frames.
 //!
-//! A network moves frames of bytes. The first 14 bytes say to whom, from whom,
-//! and what kind of frame it is.
+//! A network moves frames of bytes. The first 14 bytes are the receiver's
+//! address, the sender's address, and the kind of the frame.
 
 #![no_std]
 
@@ -30,9 +30,9 @@ const LONGEST: usize = 1514;
 /// A frame of ours.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Message<'a> {
-    /// Who is to get it.
+    /// The address of its receiver.
     pub to: Mac,
-    /// Who has sent it.
+    /// The address of its sender.
     pub from: Mac,
     /// What it says.
     pub text: &'a str,
