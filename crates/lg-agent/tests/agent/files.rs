@@ -1,7 +1,7 @@
 //! Files that go in and out.
 
 use super::each;
-use super::machine::{End, Machine};
+use super::machine::End;
 use lg_exec::command::{Get, Put};
 use lg_exec::report::Failure;
 use std::os::unix::fs::PermissionsExt;
@@ -52,17 +52,6 @@ fn get(path: &Path) -> Get {
     }
 }
 
-fn send(machine: &mut Machine, stream: u32, bytes: &[u8]) {
-    let mut at = 0;
-    while at < bytes.len() {
-        at += machine
-            .with(stream, |run, out| run.client.stdin(&bytes[at..], out));
-        if at < bytes.len() {
-            machine.step();
-        }
-    }
-}
-
 #[test]
 fn a_file_goes_in_and_comes_out() {
     each(|machine| {
@@ -72,7 +61,7 @@ fn a_file_goes_in_and_comes_out() {
         let mut asked = put(&path);
         asked.parents = true;
         let stream = machine.put(asked);
-        send(machine, stream, &bytes);
+        machine.stdin(stream, &bytes);
         machine.with(stream, |run, out| run.client.stdin_end(out));
         assert_eq!(machine.end(stream), End::Done(1_000_000));
         assert!(std::fs::read(&path).unwrap() == bytes);
@@ -95,15 +84,14 @@ fn half_a_file_replaces_nothing() {
         let path = folder.file("file");
         std::fs::write(&path, "old").unwrap();
         let stream = machine.put(put(&path));
-        send(machine, stream, b"new");
+        machine.stdin(stream, b"new");
         machine.with(stream, |run, out| run.client.hang_up(out));
-        let end = machine.end(stream);
-        assert!(matches!(end, End::Failed(Failure::HangUp, _)));
+        assert_eq!(machine.failure(stream), Failure::HangUp);
         assert_eq!(std::fs::read(&path).unwrap(), b"old");
         assert_eq!(folder.names(), ["file"]);
         // The same once more, to its end.
         let stream = machine.put(put(&path));
-        send(machine, stream, b"new");
+        machine.stdin(stream, b"new");
         machine.with(stream, |run, out| run.client.stdin_end(out));
         assert_eq!(machine.end(stream), End::Done(3));
         assert_eq!(std::fs::read(&path).unwrap(), b"new");
@@ -115,21 +103,16 @@ fn half_a_file_replaces_nothing() {
 fn what_is_no_file_is_refused() {
     each(|machine| {
         let folder = Folder::new("refused");
-        let fails =
-            |stream, machine: &mut Machine, wanted| match machine.end(stream) {
-                End::Failed(failure, _) => assert_eq!(failure, wanted),
-                other => panic!("{other:?}"),
-            };
         let stream = machine.put(put(&folder.0));
-        fails(stream, machine, Failure::NotAFile);
+        assert_eq!(machine.failure(stream), Failure::NotAFile);
         let stream = machine.get(get(&folder.0));
-        fails(stream, machine, Failure::NotAFile);
+        assert_eq!(machine.failure(stream), Failure::NotAFile);
         let stream = machine.get(get(Path::new("/dev/zero")));
-        fails(stream, machine, Failure::NotAFile);
+        assert_eq!(machine.failure(stream), Failure::NotAFile);
         let stream = machine.get(get(&folder.file("none")));
-        fails(stream, machine, Failure::NotFound);
+        assert_eq!(machine.failure(stream), Failure::NotFound);
         let stream = machine.put(put(&folder.file("none/file")));
-        fails(stream, machine, Failure::NotFound);
+        assert_eq!(machine.failure(stream), Failure::NotFound);
         assert!(folder.names().is_empty());
     });
 }

@@ -1,8 +1,9 @@
 //! Clients that break the protocol harm their own stream only.
 
 use super::each;
-use super::machine::{End, Machine, start};
-use lg_exec::command::{Command, Flow, Given, Start, kind};
+use super::machine::{Machine, start};
+use lg_exec::client::Client;
+use lg_exec::command::{Command, Flow, Get, Given, Put, Start, kind};
 use lg_exec::credit::WINDOW;
 use lg_exec::frame;
 use lg_exec::report::{Failure, Reason, Status};
@@ -51,15 +52,30 @@ fn nonsense_ends_nobody_else() {
 fn a_first_message_that_cannot_be_read_is_refused() {
     each(|machine| {
         let run = waiting(machine);
-        // The next stream's client is asked for what it never said.
+        for kind in [kind::START, kind::PUT, kind::GET] {
+            let client = match kind {
+                kind::START => Client::start(start(&[]), &mut Vec::new()),
+                kind::PUT => Client::put(Put::default(), &mut Vec::new()),
+                _ => Client::get(Get::default(), &mut Vec::new()),
+            };
+            let mut bytes = Vec::new();
+            frame::put(&mut bytes, 0, kind, b"\xff").unwrap();
+            let bad = machine.open(client.unwrap(), &bytes);
+            assert_eq!(machine.failure(bad), Failure::Protocol);
+        }
+        goes_on(machine, run);
+    });
+}
+
+#[test]
+fn a_version_that_is_too_old_is_refused() {
+    each(|machine| {
+        let run = waiting(machine);
         let other = machine.run(Start {
             version: 0,
             ..start(&["true"])
         });
-        assert!(matches!(
-            machine.end(other),
-            End::Failed(Failure::Version, _)
-        ));
+        assert_eq!(machine.failure(other), Failure::Version);
         goes_on(machine, run);
     });
 }

@@ -124,7 +124,8 @@ impl Machine {
         self.open(client, &bytes)
     }
 
-    fn open(&mut self, client: Client, bytes: &[u8]) -> u32 {
+    /// Opens a stream by these bytes.
+    pub(crate) fn open(&mut self, client: Client, bytes: &[u8]) -> u32 {
         self.last += 1;
         let run = Run {
             client,
@@ -151,6 +152,18 @@ impl Machine {
         let result = what(run, &mut bytes);
         self.send(number, &bytes);
         result
+    }
+
+    /// Sends all of these bytes as a client's input, as it gets credit.
+    pub(crate) fn stdin(&mut self, number: u32, bytes: &[u8]) {
+        let mut at = 0;
+        while at < bytes.len() {
+            at += self
+                .with(number, |run, out| run.client.stdin(&bytes[at..], out));
+            if at < bytes.len() {
+                self.step();
+            }
+        }
     }
 
     /// Sends frames with the number of a stream, as a Launcher does.
@@ -219,6 +232,17 @@ impl Machine {
     pub(crate) fn exited(&mut self, number: u32) -> Exited {
         match self.end(number) {
             End::Exited(exited) => exited,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Waits for the end of a stream, which is a failure.
+    pub(crate) fn failure(&mut self, number: u32) -> Failure {
+        match self.end(number) {
+            End::Failed(failure, text) => {
+                assert!(!text.is_empty());
+                failure
+            }
             other => panic!("{other:?}"),
         }
     }

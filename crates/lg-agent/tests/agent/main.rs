@@ -17,7 +17,7 @@ mod processes;
 use lg_exec::command::{Command, Limits, Restored, Size};
 use lg_exec::credit::WINDOW;
 use lg_exec::report::{Failure, Reason, Status};
-use machine::{End, Machine, programs, start};
+use machine::{Machine, programs, start};
 
 /// Calls a test with each agent.
 fn each(test: impl Fn(&mut Machine)) {
@@ -77,14 +77,7 @@ fn much_input_comes_out_again() {
     each(|machine| {
         let run = machine.run(start(&["cat"]));
         let sent: Vec<u8> = (0..3_000_000_u32).map(|n| (n / 7) as u8).collect();
-        let mut at = 0;
-        while at < sent.len() {
-            at += machine
-                .with(run, |run, out| run.client.stdin(&sent[at..], out));
-            if at < sent.len() {
-                machine.step();
-            }
-        }
+        machine.stdin(run, &sent);
         machine.with(run, |run, out| run.client.stdin_end(out));
         assert_eq!(machine.status(run), Status::Code(0));
         assert!(machine.runs[&run].out == sent, "other bytes come out");
@@ -176,18 +169,9 @@ fn the_end_of_input_reaches_a_terminal() {
 #[test]
 fn what_cannot_be_run_is_said() {
     each(|machine| {
-        let failure = |machine: &mut Machine, asked| {
-            let run = machine.run(asked);
-            match machine.end(run) {
-                End::Failed(failure, text) => {
-                    assert!(!text.is_empty());
-                    failure
-                }
-                other => panic!("{other:?}"),
-            }
-        };
         let mut fails = |asked, wanted| {
-            assert_eq!(failure(machine, asked), wanted);
+            let run = machine.run(asked);
+            assert_eq!(machine.failure(run), wanted);
         };
         fails(start(&["no-such-program"]), Failure::NotFound);
         fails(start(&["/no/such/program"]), Failure::NotFound);
@@ -197,11 +181,11 @@ fn what_cannot_be_run_is_said() {
         fails(start(&["a\0b"]), Failure::Protocol);
         let mut asked = start(&["true"]);
         asked.cwd = Some(b"/no/such/folder".to_vec());
-        fails(asked.clone(), Failure::NoFolder);
-        asked = start(&["true"]);
+        fails(asked, Failure::NoFolder);
+        let mut asked = start(&["true"]);
         asked.user = "nobody-of-that-name".into();
-        fails(asked.clone(), Failure::NoUser);
-        asked = start(&["true"]);
+        fails(asked, Failure::NoUser);
+        let mut asked = start(&["true"]);
         asked.version = 99;
         fails(asked, Failure::Version);
     });

@@ -76,14 +76,13 @@ fn a_client_that_hangs_up_leaves_no_process() {
 #[test]
 fn the_end_of_a_program_ends_all_its_processes() {
     each(|machine| {
-        // It waits for the daemon's number to be printed.
-        let script = format!("{DAEMON} sleep 0.3; exit 4");
-        let run = machine.shell(&script);
+        let run = machine.shell(&format!("{DAEMON} read x; exit 4"));
+        let pids = numbers(machine, run, 2);
+        assert_eq!(pids.len(), 2);
+        machine.with(run, |run, out| run.client.stdin(b"\n", out));
         let exited = machine.exited(run);
         assert_eq!(exited.status, Status::Code(4));
         assert_eq!(exited.reason, Reason::None);
-        let pids = numbers(machine, run, 2);
-        assert_eq!(pids.len(), 2);
         for pid in pids {
             assert!(!lives(pid), "{pid} lives on");
         }
@@ -94,10 +93,9 @@ fn the_end_of_a_program_ends_all_its_processes() {
 fn a_fork_bomb_ends_with_its_run() {
     each(|machine| {
         // Each process waits a little, so that this machine survives it.
-        let script = "f() { sleep 0.1; f & f & wait; }; f";
+        let script = "f() { echo; sleep 0.1; f & f & wait; }; f";
         let run = machine.shell(script);
-        machine.until(run, |run| run.pid > 0);
-        std::thread::sleep(std::time::Duration::from_millis(600));
+        machine.until(run, |run| run.out.len() > 30);
         let pid = machine.runs[&run].pid;
         machine.with(run, |run, out| run.client.hang_up(out));
         assert_eq!(machine.exited(run).reason, Reason::HangUp);
@@ -115,7 +113,9 @@ fn a_fork_bomb_ends_with_its_run() {
 #[test]
 fn a_program_that_kills_its_parent_is_still_reported() {
     each(|machine| {
-        let run = machine.shell(&format!("{DAEMON} sleep 0.3; kill -9 $PPID"));
+        let run = machine.shell(&format!("{DAEMON} read x; kill -9 $PPID"));
+        assert_eq!(numbers(machine, run, 2).len(), 2);
+        machine.with(run, |run, out| run.client.stdin(b"\n", out));
         let exited = machine.exited(run);
         assert_eq!(exited.status, Status::Signal(9));
         let run = machine.shell("echo hello");
