@@ -29,7 +29,7 @@ const HEADINGS: [&str; 6] = [
     "## Exercise",
     "## Question",
 ];
-const ANSWER: &str = "\n<details>\n";
+const ANSWER: &str = "<details>";
 
 /// Parts that lessons lack, and code on a page that is not in the sources.
 pub(super) fn lessons(tree: &Tree) -> Vec<String> {
@@ -47,7 +47,7 @@ pub(super) fn lessons(tree: &Tree) -> Vec<String> {
         }
         let page = format!("{folder}README.md");
         let text = tree.text(&page).unwrap_or_default();
-        for heading in HEADINGS.into_iter().chain([ANSWER.trim()]) {
+        for heading in HEADINGS.into_iter().chain([ANSWER]) {
             if !text.lines().any(|line| line == heading) {
                 found.push(format!("{page}: `{heading}` is missing"));
             }

@@ -100,12 +100,8 @@ impl Template {
     /// The features of the kit that it uses.
     pub(super) const fn features(self) -> &'static str {
         match self {
-            Self::Hello
-            | Self::Shell
-            | Self::Test
-            | Self::Scheduler
-            | Self::Course => "",
             Self::Http => ", features = [\"smoltcp\"]",
+            _ => "",
         }
     }
 
