@@ -22,8 +22,7 @@ fn compiler(test: &str) -> Option<PathBuf> {
     let target = "i686-unknown-linux-gnu";
     let compiles = |rustc: &Path| {
         let print = ["--print", "target-libdir", "--target", target];
-        let printed = program(rustc).args(print).output().ok()?;
-        let folder = String::from_utf8(printed.stdout).ok()?;
+        let folder = printed(rustc, &print)?;
         Path::new(folder.trim()).is_dir().then(|| rustc.to_owned())
     };
     let named = std::env::var_os("LGUEST_I686_RUSTC").map(PathBuf::from);
@@ -111,6 +110,19 @@ fn cargo(place: &Path, words: &[&str]) -> Output {
     command.current_dir(place).args(words).stdin(Stdio::null());
     command.env("CARGO_TARGET_DIR", place.with_file_name("target"));
     command.output().unwrap()
+}
+
+/// Runs a command whose input stays open until it has ended.
+fn with_input(mut command: Command, input: &str) -> Output {
+    command.stdin(Stdio::piped());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut typed = child.stdin.take().unwrap();
+    typed.write_all(input.as_bytes()).unwrap();
+    end_of(&mut child).unwrap();
+    let output = child.wait_with_output().unwrap();
+    drop(typed);
+    output
 }
 
 fn said(output: &Output) -> String {
@@ -209,14 +221,9 @@ fn the_kit_works_by_the_traits_of_other_crates() {
     let image = scratch.path("target/i686-unknown-linux-gnu/debug/faces");
     let mut command = apart(lguest());
     command.args(["run", "--kernel"]).arg(image);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut child = command.spawn().unwrap();
-    let mut input = child.stdin.take().unwrap();
-    input.write_all(b"World\nxy").unwrap();
-    let code = end_of(&mut child).unwrap().code();
-    let output = said(&child.wait_with_output().unwrap());
-    let output = output.replace('\r', "");
-    assert_eq!(code, Some(0), "{output}");
+    let ran = with_input(command, "World\nxy");
+    let output = said(&ran).replace('\r', "");
+    assert_eq!(ran.status.code(), Some(0), "{output}");
     for line in [
         "INFO  faces: the console is there\n",
         "Your name? Hello, World.\n",
@@ -407,15 +414,9 @@ fn run_lesson(
 ) -> Output {
     let mut command = apart(program("cargo"));
     command.current_dir(place.join(lesson)).args(["run", "--"]);
-    command.args(words).stdin(Stdio::piped());
+    command.args(words);
     command.env("CARGO_TARGET_DIR", place.with_file_name("target"));
-    command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap();
-    let mut typed = child.stdin.take().unwrap();
-    typed.write_all(input.as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    drop(typed);
-    output
+    with_input(command, input)
 }
 
 #[test]

@@ -2,17 +2,18 @@
 #![no_std]
 #![no_main]
 
+extern crate alloc;
+
+use alloc::string::String;
 use lesson07::{Answer, answer};
 use lg_guest::boot::boot;
 
-fn text(words: &[&str]) -> Option<alloc::string::String> {
+fn text(words: &[&str]) -> Option<String> {
     match answer(boot(), words) {
         Answer::Text(text) => Some(text),
         _ => None,
     }
 }
-
-extern crate alloc;
 
 lg_guest::tests! {
     fn commands_are_answered() {
