@@ -363,10 +363,11 @@ impl Run {
         if let Some(left) = &mut self.output_left {
             *left -= allowed as u64;
             if allowed < n {
+                // Killed first: a pipe without a reader ends a program, too.
+                self.end(Reason::Output);
                 for output in &mut self.outputs {
                     output.fd = None;
                 }
-                self.end(Reason::Output);
             }
         }
         true
