@@ -12,7 +12,6 @@ use lg_exec::report::{Exited, Failure, FileFacts, Report, Status};
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
@@ -21,6 +20,9 @@ use std::time::Duration;
 
 /// How long a test waits for the next bytes.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// `ENOEXEC`: what a kernel without 32-bit programs says of the agent.
+const NOT_A_PROGRAM_HERE: i32 = 8;
 
 /// How a stream has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,24 +58,17 @@ pub(crate) struct Machine {
 /// this machine can run it.
 pub(crate) fn programs() -> &'static [PathBuf] {
     static PROGRAMS: OnceLock<Vec<PathBuf>> = OnceLock::new();
-    // Made once, before a process is started that could have the copy open.
     PROGRAMS.get_or_init(|| {
         let own = PathBuf::from(env!("CARGO_BIN_EXE_lg-agent"));
         let kept = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
             .join("../../guests/built/lg-agent");
-        let copy =
-            PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("for-guests");
-        let _ = std::fs::remove_file(&copy);
-        std::fs::copy(kept, &copy).unwrap();
-        let rights = std::fs::Permissions::from_mode(0o755);
-        std::fs::set_permissions(&copy, rights).unwrap();
-        let ran = std::process::Command::new(&copy).arg("--help").output();
-        match ran {
-            Ok(_) => vec![own, copy],
-            Err(error) => {
+        match std::process::Command::new(&kept).arg("--help").output() {
+            Ok(_) => vec![own, kept],
+            Err(error) if error.raw_os_error() == Some(NOT_A_PROGRAM_HERE) => {
                 println!("SKIPPED the agent for guests: {error}");
                 vec![own]
             }
+            Err(error) => panic!("{}: {error}", kept.display()),
         }
     })
 }
