@@ -63,6 +63,30 @@ fn a_share_of_a_processor_is_kept() {
     assert_eq!(guest.finish().code(), 143);
 }
 
+/// It takes more when its benchmark has all of its views started.
+#[test]
+fn a_machine_that_takes_too_much_memory_is_ended() {
+    let limited = |limit| {
+        let words = format!("run --memory 64M --memory-limit {limit}");
+        Running::start(&mut lguest_with(&words))
+    };
+    for (limit, code) in [("1G", 0), ("5M", 193)] {
+        let mut guest = limited(limit);
+        guest.wait_for("lguest> ");
+        guest.type_in(b"bench\npoweroff\n");
+        let end = guest.finish();
+        assert_eq!(end.code(), code, "{end:?}");
+        let said = end.stderr.contains(
+            "lguest: ended by --memory-limit: the guest and its processes take",
+        );
+        assert_eq!(said, code != 0, "{end:?}");
+        assert!(!end.stderr.contains("the launcher 0 MB"), "{end:?}");
+    }
+    // Its kernel alone takes more.
+    let end = limited("100K").finish();
+    assert_eq!(end.code(), 193, "{end:?}");
+}
+
 #[test]
 fn disks_take_the_time_that_their_limit_says() {
     let scratch = Scratch::new("io-limit");
@@ -139,6 +163,7 @@ fn wrong_limits_are_refused() {
             "--cpu-share '0' is no limit: give a number",
         ),
         ("--cpus 3-2", "--cpus '3-2' is no limit"),
+        ("--memory-limit 64", "--memory-limit '64' is no limit"),
         ("--io-limit 10", "--io-limit '10' is no limit"),
         ("--net-limit ops=1", "--net-limit 'ops=1' is no limit"),
         ("--log x --log-limit 1K", "--log-limit '1K' is no limit"),

@@ -25,6 +25,8 @@ pub enum Outcome {
     Failed,
     /// The time of `--timeout` is over.
     TimedOut,
+    /// It took more memory than `--memory-limit` allows.
+    TooMuchMemory,
     /// Its input ended, with `--exit-on-eof`.
     InputEnded,
     /// A machine with a name cannot do now what a command asks for: it has
@@ -70,6 +72,9 @@ impl Outcome {
             // what they cannot start.
             Self::Restart => 128,
             Self::Signal(number) => 128 | (number & 127),
+            // The first one behind those of signals. From 200 on, systemd has
+            // other meanings.
+            Self::TooMuchMemory => 193,
         }
     }
 }

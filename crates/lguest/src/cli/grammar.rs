@@ -40,7 +40,8 @@ Exit status:
   128      the guest asked for a restart, as by 'reboot': start it again
   128 + N  ended by signal N (130: also ^C^C^C; 137: also by the debugger;
            141: the reader of the guest's output is gone; 143: also
-           --die-with-parent)";
+           --die-with-parent)
+  193      ended by --memory-limit";
 
 const RESTORE_CODES: &str = "\
 Exit status:

@@ -19,6 +19,10 @@ pub(super) struct Limited {
     /// The processors that the guest runs on: numbers and ranges, as in 0,2-3
     #[arg(long, value_name = "LIST")]
     pub(super) cpus: Option<String>,
+    /// How much memory the launcher and the guest's processes may take from
+    /// this machine: 128M, 1G. A guest that takes more is ended
+    #[arg(long, value_name = "SIZE")]
+    pub(super) memory_limit: Option<String>,
     /// What all disks together may do in a second: bytes (10M), requests
     /// (ops=500), or both (10M,ops=500)
     #[arg(long, value_name = "[BYTES][,ops=N]")]
@@ -39,6 +43,7 @@ impl Limited {
         Settings {
             cpu_share: self.cpu_share.clone(),
             cpus: self.cpus.clone(),
+            memory_limit: self.memory_limit.clone(),
             io_limit: self.io_limit.clone(),
             net_limit: self.net_limit.clone(),
             log_limit: self.log_limit.clone(),
@@ -62,6 +67,12 @@ impl Limited {
                 "numbers of processors and ranges, as in 0,2-3",
             )?
             .unwrap_or_default(),
+            memory: meaning(
+                "memory-limit",
+                self.memory_limit.as_ref(),
+                bytes,
+                "an amount of memory, with a unit: 128M or 1G",
+            )?,
             disks: meaning(
                 "io-limit",
                 self.io_limit.as_ref(),

@@ -140,6 +140,12 @@ pub trait Engine: Requests {
         Vec::new()
     }
 
+    /// Bytes that the Guest takes from the machine: its memory as far as it has
+    /// used it, what its processes share, and about what they cost the kernel.
+    fn taken_bytes(&self) -> u64 {
+        0
+    }
+
     /// The counts for the statistics. They are complete after the Guest's end.
     fn counters(&self) -> EngineCounters;
 

@@ -82,6 +82,8 @@ pub struct Limits {
     pub cpu_share: Option<u8>,
     /// The numbers of the processors that it runs on. Empty: all.
     pub cpus: Vec<usize>,
+    /// Bytes that the Launcher and the views may take from the machine.
+    pub memory: Option<NonZeroU64>,
     /// What its disks may do in a second.
     pub disks: Option<DiskRate>,
     /// Bytes a second in each direction of each network interface.

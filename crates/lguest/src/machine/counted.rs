@@ -46,7 +46,7 @@ impl Counted {
             devices: devices.collect(),
             huge_pages: counters.huge_pages,
             processor_us: self.processor_us(),
-            memory_bytes: self.memory_bytes(),
+            memory_bytes: self.guest.memory().used_bytes(),
         }
     }
 
@@ -56,14 +56,5 @@ impl Counted {
         let spent = used.0.since_last(self.guest.processor_times());
         used.1 += spent;
         u64::try_from(used.1.as_micros()).unwrap_or(u64::MAX)
-    }
-
-    /// What the file of the Guest's memory has.
-    fn memory_bytes(&self) -> u64 {
-        /// In which the kernel counts.
-        const BLOCK: u64 = 512;
-        let stat = rustix::fs::fstat(self.guest.memory().file());
-        let blocks = stat.map_or(0, |stat| stat.st_blocks);
-        u64::try_from(blocks).unwrap_or(0).saturating_mul(BLOCK)
     }
 }

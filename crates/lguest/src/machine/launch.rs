@@ -13,6 +13,7 @@ use super::detach::{self, Side};
 use super::ending::Ending;
 use super::error::{LaunchError, lacks};
 use super::inputs::Inputs;
+use super::memory_limit::Ours;
 use super::named::{Prepared, Running};
 use super::open::Opened;
 use super::owner::{self, Owner};
@@ -21,8 +22,8 @@ use super::run::Run;
 use super::signals::Signals;
 use super::stats::{RunReport, Sink};
 use super::{
-    crash, debugger, hints, metrics, processors, signals, terminal, throttle,
-    tracing,
+    crash, debugger, hints, memory_limit, metrics, processors, signals,
+    terminal, throttle, tracing,
 };
 use crate::cli::exit::Outcome;
 use crate::confine;
@@ -83,6 +84,7 @@ pub(super) fn launch_from(
             terminal::tell(&hint);
         }
     }
+    let ours = config.limits.memory.map(|_| Ours::open());
     // From here on nothing is opened: the contents of the files are not
     // trusted.
     let plan = plan(config);
@@ -110,11 +112,7 @@ pub(super) fn launch_from(
         .and_then(|owner| owner.watch(&ending))
         .map_err(lacks("watch the parent and the output"))
         .inspect_err(give_up)?;
-    if let Some(percent) = config.limits.cpu_share {
-        throttle::start(percent, built.guest.clone())
-            .map_err(lacks("bound the guest's processor time"))
-            .inspect_err(give_up)?;
-    }
+    bound(config, ours, &built, &ending).inspect_err(give_up)?;
     let counted = Counted::new(&built.guest, &built.bus);
     if let Some(listener) = opened.metrics {
         let name = config.named.as_ref().map(|named| named.name.clone());
@@ -162,6 +160,26 @@ pub(super) fn launch_from(
     }
     note_end(&ending, control, &ended);
     ended.map(|(outcome, _)| outcome)
+}
+
+/// Starts the threads that keep the limits of `config`. `ours` tells what
+/// the Launcher itself takes.
+fn bound(
+    config: &Config,
+    ours: Option<Ours>,
+    built: &Built,
+    ending: &Ending,
+) -> Result<(), LaunchError> {
+    let guest = || built.guest.clone();
+    if let Some(percent) = config.limits.cpu_share {
+        throttle::start(percent, guest())
+            .map_err(lacks("bound the guest's processor time"))?;
+    }
+    if let Some((limit, ours)) = config.limits.memory.zip(ours) {
+        memory_limit::start(limit, ours, guest(), ending)
+            .map_err(lacks("bound the machine's memory"))?;
+    }
+    Ok(())
 }
 
 /// Starts the multiplexer. The machine ends with `owner`.

@@ -45,6 +45,8 @@ mod notify;
 
 mod throttle;
 
+mod memory_limit;
+
 mod counted;
 
 mod metrics;

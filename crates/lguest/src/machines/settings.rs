@@ -88,6 +88,9 @@ pub struct Settings {
     /// The processors that it runs on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpus: Option<String>,
+    /// What it may take from this machine's memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_limit: Option<String>,
     /// What its disks may do in a second.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub io_limit: Option<String>,
@@ -100,7 +103,7 @@ pub struct Settings {
 }
 
 /// The names of all settings, in the order of the fields.
-pub const NAMES: [&str; 25] = [
+pub const NAMES: [&str; 26] = [
     "name",
     "memory",
     "kernel",
@@ -123,6 +126,7 @@ pub const NAMES: [&str; 25] = [
     "metrics",
     "cpu-share",
     "cpus",
+    "memory-limit",
     "io-limit",
     "net-limit",
     "log-limit",

@@ -7,7 +7,7 @@ use rustix::fs::{
     MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create,
 };
 use rustix::io::Errno;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// A memory file of `size` bytes. The size is final.
 pub(crate) fn sealed_file(
@@ -35,6 +35,14 @@ pub(super) fn growing_file(
 /// Makes the size of `file` final.
 pub(super) fn seal(file: impl AsFd) -> rustix::io::Result<()> {
     fcntl_add_seals(file, SealFlags::GROW | SealFlags::SEAL)
+}
+
+/// Bytes for which the kernel has given memory to `file`.
+pub(crate) fn allocated(file: BorrowedFd<'_>) -> u64 {
+    /// In which the kernel counts.
+    const BLOCK: u64 = 512;
+    let blocks = rustix::fs::fstat(file).map_or(0, |stat| stat.st_blocks);
+    u64::try_from(blocks).unwrap_or(0).saturating_mul(BLOCK)
 }
 
 /// A memory file that may be executed, even where `vm.memfd_noexec` forbids it

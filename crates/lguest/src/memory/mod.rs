@@ -14,7 +14,7 @@ mod sealed;
 mod sections;
 mod transfers;
 
-pub(crate) use file::{executable_file, sealed_file};
+pub(crate) use file::{allocated, executable_file, sealed_file};
 pub use lg_memory::{BadAddress, Region};
 pub use mapping::HUGE_PAGE;
 pub(crate) use sealed::{SealedMemory, SealedMemoryError};
@@ -198,6 +198,12 @@ impl GuestMemory {
     #[must_use]
     pub fn pfn_limit(&self) -> u32 {
         self.limit() >> PAGE_SHIFT
+    }
+
+    /// Bytes of it that have been used.
+    #[must_use]
+    pub fn used_bytes(&self) -> u64 {
+        allocated(self.0.file.as_fd())
     }
 
     /// How far the RAM from `addr` on has been used without a gap: the address

@@ -247,6 +247,11 @@ impl Engine for Native {
         times
     }
 
+    fn taken_bytes(&self) -> u64 {
+        let running = self.core.running.get();
+        running.map_or(0, Running::taken_bytes)
+    }
+
     fn counters(&self) -> EngineCounters {
         let running = self.core.running.get();
         running.map(Running::counters).unwrap_or_default()

@@ -106,6 +106,11 @@ impl Processes {
         Ok(processes)
     }
 
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        1 + self.slots.pids().len()
+    }
+
     /// Starts the process of view `slot`. Blocks until it is ready.
     ///
     /// # Errors

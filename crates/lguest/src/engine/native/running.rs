@@ -3,12 +3,13 @@
 //! That is the state that the Launcher shares with the views, the processes,
 //! and the huge pages that its memory gets while it works.
 
+use super::footprint;
 use super::huge_pages::HugePages;
 use super::kernel::Kernel;
 use super::processes::{NotRenewed, Processes};
 use super::state::{Shared, write_at};
 use crate::engine::interface::{EngineCounters, Isolation, Setup};
-use crate::memory::{GuestMemory, sealed_file};
+use crate::memory::{GuestMemory, allocated, sealed_file};
 use crate::needs::Lack;
 use lg_wire::fast_path;
 use lg_wire::spawn::read_progress;
@@ -169,6 +170,15 @@ impl Running {
             dup(self.shared.file.as_fd())?,
             dup(self.copies.as_fd())?,
         ])
+    }
+
+    /// Bytes that all of it takes from the machine.
+    pub(super) fn taken_bytes(&self) -> u64 {
+        let shared = [self.shared.file.as_fd(), self.copies.as_fd()];
+        let shared: u64 = shared.into_iter().map(allocated).sum();
+        let memory = self.memory.used_bytes();
+        let processes = self.processes.count() as u64;
+        memory + shared + processes * footprint::of_process(memory)
     }
 
     /// The counts for the statistics.
