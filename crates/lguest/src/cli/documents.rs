@@ -101,6 +101,7 @@ mod tests {
                 "lguest-kill.1",
                 "lguest-pause.1",
                 "lguest-resume.1",
+                "lguest-device.1",
                 "lguest-wait.1",
                 "lguest-stats.1",
                 "lguest-inspect.1",

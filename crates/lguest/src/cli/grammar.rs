@@ -90,7 +90,7 @@ lguest [--verbose] [--sharenet=FILE|--tunnet=(IP|bridge:BR)|--block=FILE|\
        lguest image (build|warm|ls|rm|inspect) ...
        lguest doctor [--json]
        lguest (ps|top|console|logs|stop|kill|pause|resume|wait|stats|inspect|rm|\
-send|snapshot|clone|\
+send|device|snapshot|clone|\
 trace|profile) ...
        lguest new [--template WHAT] NAME
        lguest completion SHELL

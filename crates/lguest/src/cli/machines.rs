@@ -37,7 +37,7 @@ Exit status:
   2    the command line is wrong
   120  the snapshot cannot be written or used, or the folder for machines
   126  the machine cannot do it now: it has ended, or does not answer, or has
-       something that no snapshot can have (a network, a share, a debugger)
+       something that no snapshot can have, which is named
   127  there is no machine with that name";
 
 /// The commands about machines.
@@ -102,6 +102,12 @@ pub(super) enum Machines {
     /// Let a guest go on that was paused
     #[command(after_help = CODES)]
     Resume(One),
+    /// List the devices of a machine, or take one away while its guest runs
+    #[command(after_help = CODES)]
+    Device {
+        #[command(subcommand)]
+        verb: DeviceVerb,
+    },
     /// Wait until a machine has ended
     #[command(after_help = CODES_OF_MACHINE)]
     Wait(One),
@@ -278,6 +284,30 @@ pub(super) enum CheckSnapshot {
     },
 }
 
+/// What can be done with devices.
+#[derive(Debug, Subcommand)]
+pub(super) enum DeviceVerb {
+    /// List the devices of a machine, but its console
+    #[command(after_help = CODES)]
+    List {
+        #[command(flatten)]
+        machine: One,
+        /// Print JSON, for scripts
+        #[arg(long)]
+        json: bool,
+    },
+    /// Close what is behind a device: the guest gets errors from a disk and a
+    /// share, and a network has no link. It does not come back
+    #[command(after_help = CODES)]
+    Remove {
+        #[command(flatten)]
+        machine: One,
+        /// The device, as 'lguest device list' names it: disk0, net0, share0
+        #[arg(value_name = "DEVICE")]
+        device: String,
+    },
+}
+
 /// A machine.
 #[derive(Debug, Args)]
 pub(super) struct One {
@@ -339,6 +369,18 @@ impl Machines {
             },
             Self::Pause(machine) => Verb::Pause(machine.name),
             Self::Resume(machine) => Verb::Resume(machine.name),
+            Self::Device {
+                verb: DeviceVerb::List { machine, json },
+            } => Verb::Devices {
+                name: machine.name,
+                json,
+            },
+            Self::Device {
+                verb: DeviceVerb::Remove { machine, device },
+            } => Verb::RemoveDevice {
+                name: machine.name,
+                device,
+            },
             Self::Wait(machine) => Verb::Wait(machine.name),
             Self::Top => Verb::Top,
             Self::Stats {

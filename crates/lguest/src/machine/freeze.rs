@@ -147,6 +147,13 @@ impl Snapshots {
         Ok((Frozen { machine }, files))
     }
 
+    /// From now on there can be none, for this reason. The files of disks are
+    /// closed.
+    pub(super) fn end(&mut self, why: &str) {
+        self.refused.get_or_insert_with(|| why.to_owned());
+        self.disk_files.clear();
+    }
+
     /// The Guest goes on.
     pub(super) fn thaw(&mut self) {
         self.frozen = None;

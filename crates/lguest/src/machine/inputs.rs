@@ -32,6 +32,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// A handle to the thread, which ends with the process.
+#[derive(Clone)]
 pub struct Inputs {
     nudged: Arc<Nudge>,
 }
@@ -55,6 +56,7 @@ impl Inputs {
             wanted: AtomicBool::new(false),
             starved: AtomicU64::new(0),
             offered: AtomicU64::new(0),
+            gone: AtomicU64::new(0),
             looks: AtomicU64::new(0),
             pauses: AtomicU64::new(0),
         });
@@ -94,6 +96,13 @@ impl Inputs {
         self.nudged.offered(bit(device));
     }
 
+    /// The device at index `device` has no input any more: its file is closed
+    /// soon.
+    pub fn gone(&self, device: usize) {
+        self.nudged.gone.fetch_or(bit(device), Ordering::SeqCst);
+        self.nudged.wake();
+    }
+
     /// For the statistics.
     #[must_use]
     pub fn counters(&self) -> [(&'static str, u64); 2] {
@@ -113,6 +122,8 @@ struct Nudge {
     starved: AtomicU64,
     /// Those that have got one.
     offered: AtomicU64,
+    /// Those that are taken away.
+    gone: AtomicU64,
     /// How often a device was asked for its input.
     looks: AtomicU64,
     /// How often a pause ended before a report of the Host.
@@ -234,6 +245,11 @@ impl Watcher {
                 Ok(found) => found,
                 Err(error) => return self.ending.by_lost_input(&error),
             };
+            let gone = self.nudged.gone.swap(0, Ordering::SeqCst);
+            if gone != 0 {
+                self.inputs.retain(|input| bit(input.device) & gone == 0);
+                continue;
+            }
             let now = Instant::now();
             let offered = self.nudged.offered.swap(0, Ordering::SeqCst);
             for (i, readable) in ready.into_iter().enumerate() {

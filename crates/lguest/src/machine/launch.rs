@@ -21,6 +21,7 @@ use super::quiet::Quiet;
 use super::run::Run;
 use super::signals::Signals;
 use super::stats::{RunReport, Sink};
+use super::taken::Attachments;
 use super::{
     crash, debugger, hints, memory_limit, metrics, processors, signals,
     terminal, throttle, tracing,
@@ -132,13 +133,14 @@ pub(super) fn launch_from(
     }
     let quiet = Arc::<Quiet>::default();
     let mut control = None;
-    let serve = || {
+    let serve = |inputs: &Inputs| {
         if let Some(streams) = &opened.streams {
             serve_agent(streams, opened.owner, &built, &ending)?;
         }
         let named = named.map(|n| {
-            let kept = (opened.kept, opened.streams);
-            n.start(config, &built, kept, &quiet, counted, &ending)
+            let devices = Attachments::new(config, &built, inputs);
+            let parts = (opened.kept, opened.streams, devices);
+            n.start(config, &built, parts, &quiet, counted, &ending)
         });
         control = named.transpose()?;
         Ok(())
@@ -231,7 +233,7 @@ fn run(
     stats: Option<Sink>,
     debugger: Option<&Debugger>,
     start: Instant,
-    serve: impl FnOnce() -> Result<(), LaunchError>,
+    serve: impl FnOnce(&Inputs) -> Result<(), LaunchError>,
 ) -> Result<(Outcome, String), LaunchError> {
     let Built { guest, bus, .. } = built;
     terminal::enter();
@@ -240,7 +242,7 @@ fn run(
     let ended = inputs.and_then(|inputs| {
         // The control socket may say at once that the machine is ready. So
         // everything else that can fail is done before.
-        serve()?;
+        serve(&inputs)?;
         let mut run = Run::new(guest.clone(), &**bus, inputs, debugger);
         let death = run.until_death()?;
         Ok((death, run.counters(start)))

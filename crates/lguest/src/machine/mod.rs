@@ -53,6 +53,8 @@ mod metrics;
 
 mod freeze;
 
+mod taken;
+
 mod processors;
 
 mod named;

@@ -15,6 +15,7 @@ use super::notify::Notify;
 use super::open::Kept;
 use super::quiet::Quiet;
 use super::signals;
+use super::taken::Attachments;
 use crate::cli::exit::Outcome;
 use crate::devices::console::Remote;
 use crate::devices::console::backlog::{Backlog, now};
@@ -22,7 +23,7 @@ use crate::engine::{Engine, Hold};
 use crate::exec::multiplexer::Streams;
 use crate::machine::terminal;
 use crate::machines::claim::{Claim, Files, Record};
-use crate::machines::protocol::{Begun, Counts, Frozen, Traced};
+use crate::machines::protocol::{Begun, Counts, Devices, Frozen, Traced};
 use crate::machines::record::Facts;
 use crate::machines::server::{Controlled, Ended, NO_AGENT, Parts, Server};
 use crate::needs;
@@ -120,7 +121,7 @@ impl Prepared {
         mut self,
         config: &Config,
         built: &Built,
-        (kept, streams): (Kept, Option<Streams>),
+        (kept, streams, devices): (Kept, Option<Streams>, Attachments),
         quiet: &Arc<Quiet>,
         counted: Counted,
         ending: &Ending,
@@ -158,6 +159,7 @@ impl Prepared {
                 notify: self.notify,
                 traced: config.tracing.groups,
                 streams,
+                devices,
             }),
             listener: self.files.listener,
             typed: self.typed,
@@ -227,6 +229,7 @@ struct Machine {
     /// What is traced at all times.
     traced: u32,
     streams: Option<Streams>,
+    devices: Attachments,
 }
 
 impl Controlled for Machine {
@@ -302,6 +305,19 @@ impl Controlled for Machine {
         let stream = streams.add(socket).map_err(|e| e.to_string())?;
         let open = streams.is_open();
         Ok(Begun { stream, open })
+    }
+
+    fn devices(&self) -> Devices {
+        self.devices.list()
+    }
+
+    fn remove(&mut self, device: &str) -> Result<(), String> {
+        if !self.devices.take(device)? {
+            self.snapshots.end(&format!(
+                "its {device} was removed: take snapshots before that"
+            ));
+        }
+        Ok(())
     }
 
     fn kill(&mut self) {

@@ -57,6 +57,14 @@ pub enum Call {
         #[serde(default)]
         samples_us: u32,
     },
+    /// Its devices but the console: [`Devices`].
+    Devices {},
+    /// Takes a device away: what is behind it is closed, and the Guest gets
+    /// errors from it, or has no link: [`Done`].
+    Remove {
+        /// Its name, as `devices` tells it.
+        device: String,
+    },
     /// Asks the Guest to power off, the way that its kind offers: [`Asked`].
     Stop {},
     /// Ends the Guest: [`Done`]. The end itself comes later.
@@ -101,9 +109,10 @@ pub enum Call {
 
 impl Call {
     /// The names of all calls.
-    pub const METHODS: [&'static str; 14] = [
+    pub const METHODS: [&'static str; 16] = [
         "inspect", "stats", "pause", "resume", "freeze", "thaw", "trace",
-        "stop", "kill", "wait", "read", "attach", "exec", "write",
+        "devices", "remove", "stop", "kill", "wait", "read", "attach", "exec",
+        "write",
     ];
 }
 
@@ -235,6 +244,28 @@ pub struct DeviceCounts {
     pub r#type: String,
     /// Its counters.
     pub counts: BTreeMap<String, u64>,
+}
+
+/// The answer to `devices`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Devices {
+    /// The devices, in the order of the command line.
+    pub devices: Vec<ListedDevice>,
+}
+
+/// A device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct ListedDevice {
+    /// Its name.
+    pub name: String,
+    /// Its type, as in `stats`.
+    pub r#type: String,
+    /// What is behind it.
+    pub what: String,
+    /// It was taken away.
+    pub removed: bool,
 }
 
 /// The answer to a call that has no other.

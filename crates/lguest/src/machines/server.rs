@@ -7,9 +7,9 @@
 //! sends something, the Guest prints something, or the machine ends.
 
 use super::protocol::{
-    Asked, Attached, BYTES_MOST, Begun, Call, Counts, Done, FILES_MOST,
-    Failure, Frozen, Id, Inspected, LINE_MOST, Read, State, Traced, answer,
-    failed, notification, parse,
+    Asked, Attached, BYTES_MOST, Begun, Call, Counts, Devices, Done,
+    FILES_MOST, Failure, Frozen, Id, Inspected, LINE_MOST, Read, State, Traced,
+    answer, failed, notification, parse,
 };
 use super::record::{End, Facts};
 use crate::credentials::peer_of_our_user;
@@ -99,6 +99,18 @@ pub trait Controlled: Send {
     /// Why not.
     fn exec(&mut self, _socket: OwnedFd) -> Result<Begun, String> {
         Err(NO_AGENT.into())
+    }
+    /// Its devices, but the console.
+    fn devices(&self) -> Devices {
+        Devices::default()
+    }
+    /// Takes a device away. May block as long as its requests do.
+    ///
+    /// # Errors
+    ///
+    /// Why not.
+    fn remove(&mut self, _device: &str) -> Result<(), String> {
+        Err("it has no devices".into())
     }
     /// Begins to end the Guest. Does not block.
     fn kill(&mut self);
@@ -659,6 +671,18 @@ impl Server {
             Call::Trace { groups, samples_us } => {
                 self.trace(n, id, &groups, samples_us);
             }
+            Call::Devices {} => {
+                let devices = machine.devices();
+                client.answer(id.as_ref(), |id| answer(id, &devices));
+            }
+            Call::Remove { .. } if self.freezes.is_some() => {
+                let text = "a snapshot of it is being taken";
+                client.answer(id.as_ref(), refuse(text));
+            }
+            Call::Remove { device } => match machine.remove(&device) {
+                Ok(()) => client.answer(id.as_ref(), |id| answer(id, &Done {})),
+                Err(text) => client.answer(id.as_ref(), refuse(&text)),
+            },
             Call::Stop {} => {
                 let typed = machine.stop_keys();
                 client.answer(id.as_ref(), |id| {

@@ -6,7 +6,7 @@
 use super::keys::lan::LanState;
 use crate::devices::block::{Block, DiskState};
 use crate::devices::console::{Console, ConsoleState};
-use crate::devices::net::{Nic, NicState};
+use crate::devices::net::{Nic, NicState, nothing};
 use crate::devices::port::PortState;
 use crate::devices::share::ShareState;
 use crate::devices::{
@@ -25,6 +25,12 @@ pub trait Device: Send {
 
     /// The Guest is dead: finishes requests in progress. May block.
     fn finish(&mut self) {}
+
+    /// The user takes away what is behind the device, and the Guest goes on.
+    /// May block as long as requests do.
+    fn detach(&mut self) -> Detached {
+        Detached::Not
+    }
 
     /// What the device has done so far, for the statistics.
     fn counters(&self) -> NamedCounts {
@@ -58,6 +64,17 @@ pub trait BusDevice: Send {
     fn handle_input(&mut self) -> Result<Readiness, Violation> {
         Ok(Readiness::Wait)
     }
+}
+
+/// What becomes of a device whose other side was taken away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Detached {
+    /// It cannot be taken away, and nothing has changed.
+    Not,
+    /// The device answers with errors, or has no link.
+    Stays,
+    /// The device is to be dropped, and answers nothing any more.
+    Drops,
 }
 
 /// The state of a device.
@@ -128,6 +145,11 @@ impl Device for Block {
         Self::finish(self);
     }
 
+    fn detach(&mut self) -> Detached {
+        Self::detach(self);
+        Detached::Stays
+    }
+
     fn counters(&self) -> NamedCounts {
         Self::counters(self)
     }
@@ -151,6 +173,16 @@ impl Device for Nic {
 
     fn finish(&mut self) {
         Self::finish(self);
+    }
+
+    fn detach(&mut self) -> Detached {
+        match nothing::end() {
+            Ok(end) => {
+                self.connect_to(end);
+                Detached::Stays
+            }
+            Err(_) => Detached::Not,
+        }
     }
 
     fn counters(&self) -> NamedCounts {

@@ -3,7 +3,7 @@
 //! Any thread may use a bus, so each device has a lock. What is the same on the
 //! bus of every transport is here: input, the end, and the state.
 
-use super::device::{BusDevice, DeviceState};
+use super::device::{BusDevice, Detached, DeviceState};
 use crate::devices::{NamedCounts, Readiness, RestoreError, Violation};
 use crate::lock::lock;
 use std::io;
@@ -36,6 +36,21 @@ impl<D: BusDevice + ?Sized> Held<D> {
         match self.lock().as_mut() {
             Some(device) => device.handle_input(),
             None => Ok(Readiness::Closed),
+        }
+    }
+
+    /// Takes away what is behind the device. Returns whether that was done. May
+    /// block.
+    pub(super) fn detach(&self) -> bool {
+        let mut device = self.lock();
+        let detached = device.as_mut().map(|held| held.device().detach());
+        match detached {
+            None | Some(Detached::Not) => false,
+            Some(Detached::Stays) => true,
+            Some(Detached::Drops) => {
+                *device = None;
+                true
+            }
         }
     }
 
@@ -86,6 +101,20 @@ impl<D: BusDevice + ?Sized> Held<D> {
     }
 }
 
+/// The index of the `nth` of `names` that is `name`.
+pub(super) fn find_nth<'n>(
+    mut names: impl Iterator<Item = &'n str>,
+    name: &str,
+    nth: usize,
+) -> Option<usize> {
+    let mut before = 0;
+    names.position(|other| {
+        let same = other == name;
+        before += usize::from(same);
+        same && before == nth + 1
+    })
+}
+
 /// The files to watch, each with the index of its device.
 pub(super) fn inputs<'d, D: BusDevice + ?Sized + 'd>(
     devices: impl Iterator<Item = &'d Held<D>>,
@@ -107,4 +136,21 @@ pub(super) fn same_number(
     }
     let text = format!("it has {theirs} devices, and this has {ours}");
     Err(RestoreError::Other(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::find_nth;
+
+    #[test]
+    fn devices_of_a_kind_are_counted() {
+        let find = |name, nth| {
+            let names = ["random", "block", "net", "block"];
+            find_nth(names.into_iter(), name, nth)
+        };
+        assert_eq!(find("block", 0), Some(1));
+        assert_eq!(find("block", 1), Some(3));
+        assert_eq!(find("block", 2), None);
+        assert_eq!(find("share", 0), None);
+    }
 }

@@ -7,7 +7,7 @@
 //! ones [`virtio`].
 
 mod device;
-pub use device::{BusDevice, Device, DeviceState};
+pub use device::{BusDevice, Detached, Device, DeviceState};
 
 mod held;
 
@@ -155,6 +155,14 @@ pub trait Transport: Send + Sync {
     /// The Guest goes on from a snapshot: its network interfaces are connected
     /// to something else. Does not block.
     fn links_changed(&self) {}
+
+    /// Takes away what is behind a device, while the Guest runs: the `nth` of
+    /// this `kind`, a name in [`Self::counters`], from 0 on. Its files are
+    /// closed, but for the copies of [`Self::inputs`]. The Guest gets errors,
+    /// or a network has no link. Returns the index of the device; `None` if
+    /// there is none, or it cannot be taken away. May block as long as requests
+    /// do.
+    fn detach(&self, kind: &str, nth: usize) -> Option<usize>;
 
     /// How a device was damaged from outside, if the Guest has to die of it.
     fn damage(&self) -> Option<String>;

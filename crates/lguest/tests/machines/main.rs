@@ -10,6 +10,7 @@ mod support;
 
 mod console;
 mod deploy;
+mod devices;
 mod errors;
 mod escapes;
 mod life;

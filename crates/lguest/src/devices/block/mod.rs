@@ -75,7 +75,10 @@ fn is_odd(
 
 /// A disk that a Guest uses.
 pub struct Block {
-    disk: Arc<Disk>,
+    /// `None` after [`Self::detach`].
+    disk: Option<Arc<Disk>>,
+    sectors: u32,
+    read_only: bool,
     files: Vec<OwnedFd>,
     worker: Option<Worker>,
     /// `None` where nothing is read ahead.
@@ -120,7 +123,9 @@ impl Block {
             Backing::Image(_) => Some(Source::Image(Arc::downgrade(&disk))),
         };
         Self {
-            disk,
+            sectors: disk.sectors,
+            read_only: disk.read_only,
+            disk: Some(disk),
             files,
             worker: None,
             ahead: source.map(Ahead::new),
@@ -156,20 +161,22 @@ impl Block {
     /// How many sectors it has.
     #[must_use]
     pub fn sectors(&self) -> u32 {
-        self.disk.sectors
+        self.sectors
     }
 
     /// Whether its Guest may only read.
     #[must_use]
     pub fn is_read_only(&self) -> bool {
-        self.disk.read_only
+        self.read_only
     }
 
     /// Carries out `request`, now or by the thread. Blocks only for a table of
     /// an image, which is read from the file once.
     pub fn submit(&mut self, request: DiskRequest) {
         let bytes = total(&request.sections);
-        let Some(offset) = self.offset(&request, bytes) else {
+        let (Some(offset), Some(disk)) =
+            (self.offset(&request, bytes), self.disk.clone())
+        else {
             return self.refuse(request.done);
         };
         let DiskRequest {
@@ -183,7 +190,7 @@ impl Block {
         let may = self.limit.as_ref().is_none_or(|l| l.may_pass(bytes));
         let job = Job {
             limit: self.limit.clone().filter(|_| !may),
-            disk: self.disk.clone(),
+            disk,
             memory,
             operation,
             offset,
@@ -221,8 +228,8 @@ impl Block {
         let offset = request.sector.checked_mul(sector_size)?;
         let end = offset.checked_add(bytes.into())?;
         let writes = request.operation == DiskOperation::Write;
-        let fits = end <= u64::from(self.disk.sectors) * sector_size
-            && !(writes && self.disk.read_only);
+        let fits = end <= u64::from(self.sectors) * sector_size
+            && !(writes && self.read_only);
         fits.then_some(offset)
     }
 
@@ -230,7 +237,7 @@ impl Block {
     /// all of them were moved; otherwise the job can be done again from the
     /// start.
     fn try_at_once(&self, job: &Job) -> Option<u32> {
-        if !self.at_once || job.limit.is_some() || self.disk.faults.is_some() {
+        if !self.at_once || job.limit.is_some() || job.disk.faults.is_some() {
             return None;
         }
         let reads = match job.operation {
@@ -249,7 +256,7 @@ impl Block {
             back_off.store(rest - 1, Ordering::Relaxed);
             return None;
         }
-        let (backing, memory) = (&self.disk.backing, &job.memory);
+        let (backing, memory) = (&job.disk.backing, &job.memory);
         let (offset, sections): (_, &[Section]) = (job.offset, &job.sections);
         let start = Instant::now();
         let moved = if reads {
@@ -281,6 +288,15 @@ impl Block {
         self.settle();
     }
 
+    /// Closes the file, and so ends its lock. From now on every request fails.
+    /// First finishes every request in progress. May block as long as the file
+    /// does.
+    pub fn detach(&mut self) {
+        self.finish();
+        self.files.clear();
+        self.disk = None;
+    }
+
     /// Waits until every request in progress is carried out.
     fn end_requests(&mut self) {
         let _lifted = self.limit.as_ref().map(Limit::lift);
@@ -291,9 +307,9 @@ impl Block {
     /// Moves tables to the file. An error was reported to the Guest already,
     /// with the request that has changed them.
     fn settle(&self) {
-        let backing = &self.disk.backing;
-        if backing.is_kept() {
-            let _ = backing.settle();
+        let disk = self.disk.as_ref();
+        if let Some(disk) = disk.filter(|disk| disk.backing.is_kept()) {
+            let _ = disk.backing.settle();
         }
     }
 
@@ -302,10 +318,10 @@ impl Block {
     pub fn state(&mut self) -> Versioned<DiskState> {
         self.end_requests();
         self.settle();
-        let faults = self.disk.faults.as_ref();
+        let faults = self.disk.as_ref().and_then(|d| d.faults.as_ref());
         DiskState {
-            sectors: self.disk.sectors,
-            read_only: self.disk.read_only,
+            sectors: self.sectors,
+            read_only: self.read_only,
             faults: faults.map(faults::Faults::position),
             counters: DiskCounters::clone(&self.counters),
         }
@@ -327,15 +343,14 @@ impl Block {
             let access = if read_only { "read-only" } else { "writable" };
             format!("a {access} disk of {sectors} sectors")
         };
-        let ours = is(self.disk.sectors, self.disk.read_only);
+        let ours = is(self.sectors, self.read_only);
         let theirs = is(state.sectors, state.read_only);
         if ours != theirs {
             let text = format!("it is of {theirs}, and this is {ours}");
             return Err(RestoreError::Other(text));
         }
-        if let (Some(faults), Some(position)) =
-            (&self.disk.faults, state.faults)
-        {
+        let faults = self.disk.as_ref().and_then(|d| d.faults.as_ref());
+        if let (Some(faults), Some(position)) = (faults, state.faults) {
             faults.go_on_at(position);
         }
         self.counters = Arc::new(state.counters.clone());

@@ -217,6 +217,16 @@ impl Nic {
         self.backend.finish();
     }
 
+    /// Ends the connection to the other end, and connects the interface to
+    /// `backend`, without a limit and a record. May block for a moment.
+    pub fn connect_to(&mut self, backend: Box<dyn Backend>) {
+        self.backend.finish();
+        self.backend = backend;
+        self.limit = None;
+        self.capture = None;
+        self.waiting.clear();
+    }
+
     /// The file of [`Self::input`] was readable. To be called before the rest.
     pub fn begin(&mut self) {
         if let Some(limit) = &mut self.limit {

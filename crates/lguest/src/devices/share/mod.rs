@@ -307,6 +307,13 @@ impl Share {
         self.errors.add(1);
     }
 
+    /// Ends the server, because the user has taken the share away.
+    pub fn close(&mut self) {
+        if self.socket.take().is_some() {
+            let _ = self.process.how_it_ended();
+        }
+    }
+
     /// The server has ended, or says what it cannot mean.
     pub fn end(&mut self) {
         // Without its socket it ends, if it has not yet.

@@ -15,6 +15,7 @@ struct Messages {
     done: Done,
     asked: Asked,
     traced: Traced,
+    devices: Devices,
     end: End,
     read: Read,
     attached: Attached,

@@ -9,6 +9,7 @@ mod shown;
 
 mod clones;
 mod console;
+mod devices;
 mod end;
 mod facts;
 mod logs;
@@ -75,6 +76,20 @@ pub enum Verb {
     Pause(Name),
     /// Lets it go on.
     Resume(Name),
+    /// Lists devices.
+    Devices {
+        /// The machine.
+        name: Name,
+        /// As JSON.
+        json: bool,
+    },
+    /// Takes a device away.
+    RemoveDevice {
+        /// The machine.
+        name: Name,
+        /// The device.
+        device: String,
+    },
     /// Waits for the end.
     Wait(Name),
     /// Prints counters.
@@ -164,6 +179,8 @@ fn carry_out(verb: Verb) -> Result<Outcome, MachineError> {
         Verb::Kill { names, keep } => end::kill(&names, keep),
         Verb::Pause(name) => ask(&name, &Call::Pause {}),
         Verb::Resume(name) => ask(&name, &Call::Resume {}),
+        Verb::Devices { name, json } => devices::list(&name, json),
+        Verb::RemoveDevice { name, device } => devices::remove(&name, device),
         Verb::Wait(name) => end::wait(&name),
         Verb::Stats { name, json, watch } => facts::stats(&name, json, watch),
         Verb::Inspect { name, toml, ready } => {

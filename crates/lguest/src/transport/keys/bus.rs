@@ -14,7 +14,7 @@ use crate::devices::{
 };
 use crate::engine::{Requests, SharedPage};
 use crate::memory::GuestMemory;
-use crate::transport::held::{Held, inputs, same_number};
+use crate::transport::held::{Held, find_nth, inputs, same_number};
 use crate::transport::{DeviceState, Notified, Transport, TransportState};
 use lg_abi::device::{
     DeviceDescriptor, LGUEST_DEVICE_S_REMOVED, LGUEST_DEVICE_S_REMOVED_ACK,
@@ -125,6 +125,12 @@ impl Bus {
             return;
         };
         slot.removed.store(true, Ordering::SeqCst);
+        self.say_removed(slot);
+    }
+
+    /// The descriptor of `slot` says that it is removed, and an interrupt makes
+    /// the driver look.
+    fn say_removed(&self, slot: &Slot) {
         let status = descriptor(self.memory(), slot.place.index)
             + DeviceDescriptor::STATUS_OFFSET;
         let set = self.memory().set_bits(status, LGUEST_DEVICE_S_REMOVED);
@@ -258,6 +264,18 @@ impl Transport for Bus {
                 device.buffers_changed();
             }
         }
+    }
+
+    /// The descriptor says so, too. A disk answers further requests with
+    /// errors, because the drivers of Linux do not look at the descriptor.
+    fn detach(&self, kind: &str, nth: usize) -> Option<usize> {
+        let names = self.slots.iter().map(|slot| name(slot.kind));
+        let index = find_nth(names, kind, nth)?;
+        let slot = self.slots.get(index)?;
+        slot.device.detach().then(|| {
+            self.say_removed(slot);
+            index
+        })
     }
 
     fn damage(&self) -> Option<String> {

@@ -12,7 +12,7 @@ use crate::devices::{
 };
 use crate::engine::{Requests, SharedPage};
 use crate::memory::GuestMemory;
-use crate::transport::held::{Held, inputs, same_number};
+use crate::transport::held::{Held, find_nth, inputs, same_number};
 use crate::transport::{DeviceState, Notified, Transport, TransportState};
 use lg_abi::gen2::device::{
     BLOCK_FIELDS, DESCRIPTOR_SIZE, Descriptor, FIELD_QUEUE, FORMATS_2_6_25,
@@ -407,6 +407,14 @@ impl Transport for VirtioBus {
     }
 
     fn buffers_changed(&self) {}
+
+    /// This bus cannot say that a link is down.
+    fn detach(&self, kind: &str, nth: usize) -> Option<usize> {
+        let names = self.slots.iter().map(|slot| slot.name);
+        let index = find_nth(names, kind, nth)?;
+        let slot = self.slots.get(index)?;
+        slot.device.detach().then_some(index)
+    }
 
     fn damage(&self) -> Option<String> {
         let damage = |slot: &Slot| slot.device.try_with(|d| d.damage());

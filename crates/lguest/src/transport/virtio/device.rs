@@ -7,7 +7,9 @@ use super::queue::Queue;
 use crate::devices::Violation;
 use crate::transport::held::Held;
 use crate::transport::{BusDevice, Notified, SlowOutput};
-use lg_abi::gen2::device::{TYPE_BLOCK, TYPE_CONSOLE, TYPE_NET, TYPE_RANDOM};
+use lg_abi::gen2::device::{
+    TYPE_9P, TYPE_BLOCK, TYPE_CONSOLE, TYPE_NET, TYPE_RANDOM,
+};
 use std::io;
 
 pub use lg_abi::gen2::device::Features;
@@ -138,6 +140,7 @@ fn name(kind: u8) -> &'static str {
         TYPE_BLOCK => "block",
         TYPE_CONSOLE => "console",
         TYPE_RANDOM => "random",
+        TYPE_9P => "share",
         _ => "unknown",
     }
 }

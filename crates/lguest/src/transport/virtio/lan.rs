@@ -23,7 +23,7 @@ use crate::devices::{
 use crate::memory::{GuestMemory, Section, SectionsIn, gather, truncated};
 use crate::transport::keys::KeyedDevice;
 use crate::transport::keys::lan::Lan;
-use crate::transport::{BusDevice, Device, DeviceState, SlowOutput};
+use crate::transport::{BusDevice, Detached, Device, DeviceState, SlowOutput};
 use lg_abi::gen2::device::{NET_HEADER, TYPE_NET};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
@@ -36,7 +36,12 @@ const PARTS: u32 = 0x1_2000;
 
 /// A network of several Guests on the bus.
 pub struct VirtioLan {
-    sender: Sender,
+    /// `None` after the user has taken the network away.
+    sender: Option<Sender>,
+    /// The Ethernet address of the Guest.
+    mac: [u8; 6],
+    /// Its counters and state at that time.
+    last: Option<(NamedCounts, DeviceState)>,
     /// The member, and the queues of the Guest.
     placed: Option<(Arc<Member>, Pair)>,
     waiting: Waiting,
@@ -58,14 +63,17 @@ impl VirtioLan {
     /// `lan`, to be put on a bus.
     #[must_use]
     pub fn new(lan: Lan) -> Self {
+        let mac = lan.mac();
         let sender = Sender {
-            mac: lan.mac(),
+            mac,
             lan,
             promiscuous: false,
             parts: None,
         };
         Self {
-            sender,
+            sender: Some(sender),
+            mac,
+            last: None,
             placed: None,
             waiting: Waiting::default(),
         }
@@ -188,21 +196,41 @@ impl Device for VirtioLan {
         Some(member.bell())
     }
 
+    fn detach(&mut self) -> Detached {
+        let Some(mut sender) = self.sender.take() else {
+            return Detached::Not;
+        };
+        self.last = Some((sender.lan.counters(), sender.lan.state()));
+        self.waiting.clear();
+        Detached::Stays
+    }
+
     fn counters(&self) -> NamedCounts {
-        self.sender.lan.counters()
+        match (&self.sender, &self.last) {
+            (Some(sender), _) => sender.lan.counters(),
+            (None, Some((counters, _))) => counters.clone(),
+            (None, None) => NamedCounts::new(),
+        }
     }
 
     fn state(&mut self) -> DeviceState {
-        self.sender.lan.state()
+        match (&mut self.sender, &self.last) {
+            (Some(sender), _) => sender.lan.state(),
+            (None, Some((_, state))) => state.clone(),
+            // It is taken away in one way only, which keeps the state.
+            (None, None) => DeviceState::Random,
+        }
     }
 
     fn restore(&mut self, state: &DeviceState) -> Result<(), RestoreError> {
-        match state {
+        match (state, &mut self.sender) {
             // The Guest does not know its place.
-            DeviceState::Lan(state) => self.sender.lan.go_on_counting(state),
+            (DeviceState::Lan(state), Some(sender)) => {
+                sender.lan.go_on_counting(state)
+            }
             // It is connected to something else now, and counts anew.
-            DeviceState::Nic(_) => Ok(()),
-            other => Err(other.is_not_of("LAN")),
+            (DeviceState::Nic(_), _) => Ok(()),
+            (other, _) => Err(other.is_not_of("LAN")),
         }
     }
 }
@@ -213,6 +241,9 @@ impl BusDevice for VirtioLan {
     }
 
     fn handle_input(&mut self) -> Result<Readiness, Violation> {
+        if self.sender.is_none() {
+            return Ok(Readiness::Closed);
+        }
         let Some((member, queues)) = &self.placed else {
             return Ok(Readiness::Wait);
         };
@@ -262,20 +293,25 @@ impl VirtioDevice for VirtioLan {
     }
 
     fn config(&self) -> Vec<u8> {
-        self.sender.mac.to_vec()
+        self.mac.to_vec()
+    }
+
+    fn is_linked(&self) -> bool {
+        self.sender.is_some()
     }
 
     fn place(&mut self, queues: Vec<Queue>) -> std::io::Result<()> {
-        let Some(queue) = queues.first() else {
+        let (Some(queue), Some(sender)) = (queues.first(), &mut self.sender)
+        else {
             return Ok(());
         };
         let guest = queue.guest().clone();
-        let Sender { lan, mac, .. } = &mut self.sender;
+        let Sender { lan, mac, .. } = &mut *sender;
         let member = Arc::new(Member::new(guest, lan.slot())?);
         lan.start(member.clone(), Member::PAGE)?;
         lan.bindings_changed();
         lan.set_mac(*mac, false);
-        self.sender.parts = Some(GuestMemory::new(PARTS, 0)?);
+        sender.parts = Some(GuestMemory::new(PARTS, 0)?);
         self.placed = Some((member, Pair::new(queues)));
         Ok(())
     }
@@ -291,6 +327,11 @@ impl VirtioDevice for VirtioLan {
         let Some((_, pair)) = &self.placed else {
             return Ok(None);
         };
+        let Some(sender) = &mut self.sender else {
+            // What the Guest sends is lost.
+            pair.take_frames(index, |_, _, _| Ok(true))?;
+            return Ok(None);
+        };
         let has_header = pair.has_header();
         pair.take_frames(index, |chain, header, frame| {
             // The receiver checks the header against its copy of the frame, so
@@ -299,13 +340,13 @@ impl VirtioDevice for VirtioLan {
             let list = &[&first, frame.list].concat();
             let region = frame.region;
             let headed = has_header.then_some(SectionsIn { region, list });
-            self.sender.send(header, frame, headed).map(|()| true)
+            sender.send(header, frame, headed).map(|()| true)
         })?;
         Ok(None)
     }
 
     fn damage(&self) -> Option<String> {
-        KeyedDevice::damage(&self.sender.lan)
+        KeyedDevice::damage(&self.sender.as_ref()?.lan)
     }
 }
 

@@ -17,7 +17,7 @@ use crate::devices::{
 };
 use crate::engine::{DeviceAccess, Requests, SharedPage};
 use crate::lock::lock;
-use crate::transport::held::{Held, inputs, same_number};
+use crate::transport::held::{Held, find_nth, inputs, same_number};
 use crate::transport::{
     DeviceState, Notified, TerminalSize, Transport, TransportState,
 };
@@ -435,6 +435,16 @@ impl Transport for PciBus {
 
     fn links_changed(&self) {
         self.functions.iter().for_each(Function::link_changed);
+    }
+
+    fn detach(&self, kind: &str, nth: usize) -> Option<usize> {
+        let names = self.functions.iter().map(|function| function.name);
+        let index = find_nth(names, kind, nth)?;
+        let function = self.functions.get(index)?;
+        function.device.detach().then(|| {
+            function.link_changed();
+            index
+        })
     }
 
     fn damage(&self) -> Option<String> {

@@ -10,7 +10,7 @@ use crate::devices::share::server::{HEADER, failure};
 use crate::devices::share::{Received, Share};
 use crate::devices::{Readiness, RestoreError, Violation};
 use crate::memory::{gather, scatter, total, truncated};
-use crate::transport::{BusDevice, Device, DeviceState, SlowOutput};
+use crate::transport::{BusDevice, Detached, Device, DeviceState, SlowOutput};
 use lg_abi::gen2::device::{SHARE_TAG, TYPE_9P};
 use std::collections::HashMap;
 use std::io;
@@ -160,6 +160,15 @@ impl Device for VirtioShare {
 
     fn finish(&mut self) {
         self.share.finish();
+    }
+
+    fn detach(&mut self) -> Detached {
+        self.share.close();
+        if let Some(queue) = self.queue.clone() {
+            // A rule that is broken here is reported at the next request.
+            let _ = self.fail_all(&queue);
+        }
+        Detached::Stays
     }
 
     fn counters(&self) -> crate::devices::NamedCounts {

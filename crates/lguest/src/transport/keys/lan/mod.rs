@@ -56,7 +56,7 @@ use crate::engine::{Binding, Requests};
 use crate::memory::SectionsIn;
 use crate::needs::Lack;
 use crate::thread;
-use crate::transport::{BusDevice, Device, DeviceState};
+use crate::transport::{BusDevice, Detached, Device, DeviceState};
 use arrivals::Arrivals;
 use counters::LanCounters;
 use inbox::Outbox;
@@ -437,6 +437,12 @@ impl Device for Lan {
             return NamedCounts::new();
         };
         joined.shared.counters().list()
+    }
+
+    /// Its Guest has the page of the network mapped, and writes there without
+    /// asking. So there is nothing that could stay.
+    fn detach(&mut self) -> Detached {
+        Detached::Drops
     }
 
     fn state(&mut self) -> DeviceState {

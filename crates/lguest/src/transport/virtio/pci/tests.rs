@@ -261,6 +261,22 @@ fn a_driver_learns_that_its_network_is_another_one() {
 }
 
 #[test]
+fn a_driver_learns_that_its_network_was_taken_away() {
+    const STATUS: u32 = registers::DEVICE + 6;
+    let m = networks();
+    m.negotiate(0, FEATURE_VERSION_1 | 1 << NET_STATUS);
+    m.write(0, common::DEVICE_STATUS, 1, 0xF);
+    assert_eq!(m.bus.detach("net", 0), Some(0));
+    assert_eq!(m.guest.irqs(), [1]);
+    // The link stays down.
+    assert_eq!(m.read(0, STATUS, 2), 0);
+    assert_eq!(m.read(0, STATUS, 2), 0);
+    assert!(m.guest.irqs().is_empty());
+    assert_eq!(m.bus.detach("net", 2), None);
+    assert_eq!(m.bus.detach("block", 0), None);
+}
+
+#[test]
 fn a_device_answers_after_it_was_started() {
     let m = Machine::new();
     let mut driver = m.ready(RANDOM);

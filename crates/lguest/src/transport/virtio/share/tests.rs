@@ -208,6 +208,27 @@ fn a_guest_goes_on_when_an_answer_takes_longer() {
 }
 
 #[test]
+fn the_requests_to_a_share_that_was_taken_away_get_errors() {
+    let no_time = Timespec::default();
+    let machine = machine_with("taken", |share| share.set_moment(no_time));
+    let mut driver = machine.driver();
+    machine.killer.stop();
+    machine.guest.put(REQUEST, &version(7));
+    driver.offer(&[(REQUEST, 21)], &[(ANSWER, 64)]);
+    machine.bus.notify(RING).unwrap();
+    assert_eq!(driver.used().len(), 0);
+    machine.killer.go_on();
+    assert_eq!(machine.bus.detach("share", 0), Some(0));
+    driver.offer(&[(REQUEST, 21)], &[(ANSWER, 64)]);
+    machine.bus.notify(RING).unwrap();
+    // The first one may have been answered before.
+    assert_eq!(driver.used().len(), 2);
+    let error = machine.guest.bytes(ANSWER, 11);
+    assert_eq!(error, [11, 0, 0, 0, 7, 7, 0, 5, 0, 0, 0]);
+    assert_eq!(machine.guest.killed(), None);
+}
+
+#[test]
 fn the_requests_of_a_dead_server_get_errors() {
     let machine = machine("dies");
     let mut driver = machine.driver();
