@@ -16,19 +16,28 @@ fn make(folder: &Path) {
     fs::set_permissions(folder, only_ours).unwrap();
 }
 
-/// The commands that need a machine, with the rest of their words.
-const VERBS: [(&str, &str); 10] = [
-    ("console", ""),
-    ("logs", ""),
-    ("stop", ""),
-    ("kill", ""),
-    ("pause", ""),
-    ("resume", ""),
-    ("wait", ""),
-    ("stats", ""),
-    ("inspect", ""),
-    ("send", "text"),
+/// The commands that need a machine. None of them makes a file here.
+const VERBS: [&str; 16] = [
+    "console web",
+    "logs web",
+    "stop web",
+    "kill web",
+    "pause web",
+    "resume web",
+    "wait web",
+    "stats web",
+    "inspect web",
+    "send web text",
+    "device list web",
+    "device remove web disk0",
+    "snapshot web no-such-folder",
+    "clone web",
+    "trace web --seconds 1",
+    "profile web --seconds 1 --folded -",
 ];
+
+/// Those that use what a machine has left, too.
+const OF_THE_ENDED: [&str; 3] = ["logs web", "wait web", "inspect web"];
 
 #[test]
 fn there_is_no_such_machine() {
@@ -37,11 +46,11 @@ fn there_is_no_such_machine() {
         if again {
             make(&place.folder(""));
         }
-        for (verb, more) in VERBS.into_iter().chain([("rm", "")]) {
-            let said = place.fails(127, &format!("{verb} web {more}"));
-            let words = "lguest: there is no machine 'web': 'lguest ps' lists \
-                         those that there are\n";
-            assert_eq!(said, words);
+        for words in VERBS.into_iter().chain(["rm web"]) {
+            let said = place.fails(127, words);
+            let expected = "lguest: there is no machine 'web': 'lguest ps' \
+                            lists those that there are\n";
+            assert_eq!(said, expected);
         }
         place.done("kill --all");
         place.done("rm --all");
@@ -53,18 +62,16 @@ fn a_machine_has_ended() {
     let place = Place::new("ended");
     place.start("web");
     place.done("stop web");
-    let still = ["logs", "wait", "inspect"];
-    for (verb, more) in VERBS {
-        let words = format!("{verb} web {more}");
-        if still.contains(&verb) {
-            place.done(&words);
+    for words in VERBS {
+        if OF_THE_ENDED.contains(&words) {
+            place.done(words);
             continue;
         }
-        let said = place.fails(126, &words);
-        let words = "lguest: machine 'web' has ended (powered off): 'lguest \
-                     logs web' shows its last output, 'lguest rm web' removes \
-                     it\n";
-        assert_eq!(said, words, "{verb}");
+        let said = place.fails(126, words);
+        let expected = "lguest: machine 'web' has ended (powered off): \
+                        'lguest logs web' shows its last output, 'lguest rm \
+                        web' removes it\n";
+        assert_eq!(said, expected, "{words}");
     }
     // Its name is not free.
     let said = place.fails(126, "run --name web");
@@ -73,6 +80,30 @@ fn a_machine_has_ended() {
     place.start("web");
     let said = place.fails(126, "rm web");
     assert!(said.contains("machine 'web' runs: end it first"), "{said}");
+}
+
+#[test]
+fn a_launcher_was_killed() {
+    let place = Place::new("dead");
+    place.start("web");
+    let launcher = place.launcher("web");
+    launcher.signal(libc::SIGKILL);
+    launcher.wait_until_gone();
+    for words in VERBS {
+        match words {
+            "wait web" => assert_eq!(place.run(words).code(), 123),
+            words if OF_THE_ENDED.contains(&words) => {
+                place.done(words);
+            }
+            words => {
+                let said = place.fails(126, words);
+                let why = "machine 'web' has ended (its launcher was killed";
+                assert!(said.contains(why), "{words}: {said}");
+            }
+        }
+    }
+    place.done("rm web");
+    assert!(place.is_empty());
 }
 
 #[test]
@@ -127,8 +158,11 @@ fn a_socket_is_gone_or_a_launcher_does_not_answer() {
     place.start("web");
     let launcher = place.launcher("web");
     fs::remove_file(place.file("web", "control")).unwrap();
-    let said = place.fails(126, "logs web");
-    assert!(said.contains("'web' does not answer ("), "{said}");
+    // That ends it even now.
+    for words in VERBS.into_iter().filter(|words| *words != "kill web") {
+        let said = place.fails(126, words);
+        assert!(said.contains("'web' does not answer ("), "{words}: {said}");
+    }
     launcher.signal(libc::SIGTERM);
     launcher.wait_until_gone();
     assert!(place.done("ps").contains("ended by SIGTERM"));
@@ -170,7 +204,8 @@ fn a_place_that_is_not_ours_is_refused() {
     let mode =
         |mode| fs::set_permissions(&all, fs::Permissions::from_mode(mode));
     mode(0o755).unwrap();
-    for words in ["run --name web --detach", "ps", "rm web"] {
+    let others = ["run --name web --detach", "ps", "rm web"];
+    for words in others.into_iter().chain(VERBS) {
         let said = place.fails(120, words);
         assert!(
             said.contains("/lguest: other users may enter it: "),
