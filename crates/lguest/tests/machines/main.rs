@@ -11,6 +11,7 @@ mod support;
 mod console;
 mod deploy;
 mod devices;
+mod docker;
 mod errors;
 mod escapes;
 mod life;
