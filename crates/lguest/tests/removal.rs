@@ -1,7 +1,8 @@
 //! A disk is removed from a running Guest, and the Guest releases it.
 //!
-//! The command never does that, so this is a small Launcher of its own, with
-//! the same bus and the same Guest.
+//! `lguest device remove` closes the disk's file and does not wait for its
+//! Guest. So this is a small Launcher of its own, with the same bus and the
+//! same Guest.
 
 #![expect(clippy::unwrap_used, reason = "a test says what went wrong so")]
 
