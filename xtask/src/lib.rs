@@ -10,6 +10,7 @@ pub mod ci;
 pub mod dist;
 mod family;
 pub mod fuzz;
+mod many;
 mod place;
 pub mod program;
 pub mod soak;
@@ -39,6 +40,8 @@ make what is given to others
   soak snapshots [OPTION...]
                           \
 moves a machine again and again by a snapshot
+  soak many [OPTION...]   \
+starts hundreds of machines, and measures them
   help                    this text
 ";
 

@@ -5,7 +5,7 @@
 //! and nothing in its output may look like damage. At the end the sizes of the
 //! first and the last snapshots are compared.
 
-use crate::place;
+use crate::{many, place};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, ExitStatus};
 use std::time::{Duration, Instant};
@@ -94,6 +94,9 @@ impl Options {
 
 /// Runs the command. `words` are those behind `soak`.
 pub fn main(words: &[&str]) -> ExitCode {
+    if let Some((&"many", rest)) = words.split_first() {
+        return many::main(rest);
+    }
     let options = match words.split_first() {
         Some((&"snapshots", rest)) => Options::read(rest),
         _ => None,
