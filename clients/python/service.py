@@ -18,20 +18,25 @@ import argparse
 import base64
 import collections
 import http.server
+import io
 import json
 import os
 import select
 import socket
 import sys
 import threading
+import time
 
 import lguest_exec
 
 LONGEST_BODY = 1 << 20
-# A client that says nothing for so many seconds is not waited for.
+# A request has to arrive within so many seconds, and its answer to be read.
 PATIENCE = 30
 WAITING = 256
 WAITING_OF_ONE = 128
+# More connections than these are for clients whose requests do not wait.
+SPARE = 64
+SPARE_OF_ONE = 16
 
 
 class Full(Exception):
@@ -159,11 +164,41 @@ def shown(result):
     return answer
 
 
+class Arriving(io.RawIOBase):
+    """A request, which has to arrive by a deadline as a whole."""
+
+    def __init__(self, connection, seconds):
+        self._connection = connection
+        self._deadline = time.monotonic() + seconds
+
+    def readable(self):
+        return True
+
+    def readinto(self, buffer):
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self._connection.settimeout(left)
+        return self._connection.recv_into(buffer)
+
+
 class Handler(http.server.BaseHTTPRequestHandler):
     """Answers one request. There is a thread for each."""
 
     protocol_version = "HTTP/1.0"
-    timeout = PATIENCE
+
+    def setup(self):
+        super().setup()
+        self.rfile.close()
+        self.rfile = io.BufferedReader(
+            Arriving(self.connection, self.server.patience)
+        )
+
+    def handle_one_request(self):
+        try:
+            super().handle_one_request()
+        except TimeoutError:
+            self.close_connection = True
 
     def do_GET(self):
         if self.path == "/health":
@@ -262,6 +297,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def answer(self, code, value, retry_after=None):
         body = (json.dumps(value) + "\n").encode()
+        self.connection.settimeout(self.server.patience)
         try:
             self.send_response(code)
             self.send_header("Content-Type", "application/json")
@@ -288,27 +324,49 @@ class Service(http.server.ThreadingHTTPServer):
     # So many clients may connect at the same moment.
     request_queue_size = 256
     # A thread is a connection. More are not accepted until one ends.
-    connections = WAITING + 64
+    connections = WAITING + SPARE
+    # So many may be of one address, unless that is a proxy's.
+    connections_of_one = WAITING_OF_ONE + SPARE_OF_ONE
+    patience = PATIENCE
 
     def __init__(self, address, options):
         self.options = options
         self.turns = Turns(options.at_once)
         self._places = threading.BoundedSemaphore(self.connections)
+        self._lock = threading.Lock()
+        self._open = collections.Counter()
         super().__init__(address, Handler)
+
+    def verify_request(self, request, client_address):
+        """Whether a client may have one connection more."""
+        if self.options.trust_x_client:
+            return True
+        with self._lock:
+            return self._open[client_address[0]] < self.connections_of_one
 
     def process_request(self, request, client_address):
         self._places.acquire()
+        with self._lock:
+            self._open[client_address[0]] += 1
         try:
             super().process_request(request, client_address)
         except BaseException:
-            self._places.release()
+            self._leave(client_address)
             raise
 
     def process_request_thread(self, request, client_address):
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self._places.release()
+            self._leave(client_address)
+
+    def _leave(self, client_address):
+        client = client_address[0]
+        with self._lock:
+            self._open[client] -= 1
+            if not self._open[client]:
+                del self._open[client]
+        self._places.release()
 
     def handle_error(self, request, client_address):
         # A client that breaks off is no error of the service.

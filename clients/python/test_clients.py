@@ -224,11 +224,15 @@ class Turns(unittest.TestCase):
         self.assertEqual(turns.counts(), {"free": 0, "waiting": 3})
 
 
-class Service(Case):
+class Served(Case):
+    """A service that runs."""
+
+    words = []
+
     def setUp(self):
         super().setUp()
         options = service.words().parse_args(
-            ["--image=debian", "--at-once=2", "--port=0", "--trust-x-client",
+            ["--image=debian", "--at-once=2", "--port=0", *self.words,
              f"--lguest={self.program}"]
         )
         self.service = service.Service(("127.0.0.1", 0), options)
@@ -258,6 +262,12 @@ class Service(Case):
         answer = json.loads(response.read())
         connection.close()
         return response.status, answer
+
+
+class Service(Served):
+    """A service behind a proxy."""
+
+    words = ["--trust-x-client"]
 
     def test_a_request_has_its_result(self):
         status, answer = self.post({"command": ["cat"], "input": "hello"})
@@ -356,6 +366,51 @@ class Service(Case):
         for pid in pids:
             until(self, lambda pid=pid: not is_alive(pid))
         until(self, lambda: counts()["free"] == 2)
+
+
+class Connections(Served):
+    """A service without a proxy: a client is an address."""
+
+    def test_a_client_has_its_share_of_the_connections(self):
+        of_one = self.service.connections_of_one
+        self.assertLess(of_one, self.service.connections)
+        idle = [
+            socket.create_connection(("127.0.0.1", self.port), PATIENCE)
+            for _ in range(of_one)
+        ]
+        self.addCleanup(lambda: [connection.close() for connection in idle])
+        with socket.create_connection(("127.0.0.1", self.port), PATIENCE) as c:
+            self.assertEqual(c.recv(1), b"")
+        # Another client is served.
+        other = socket.create_connection(
+            ("127.0.0.1", self.port), PATIENCE, ("127.0.0.2", 0)
+        )
+        with other:
+            other.sendall(b"GET /health HTTP/1.0\r\n\r\n")
+            self.assertTrue(other.recv(100).startswith(b"HTTP/1.0 200"))
+        # One that goes makes room.
+        idle.pop().close()
+        until(self, self.is_served)
+
+    def is_served(self):
+        try:
+            with socket.create_connection(
+                ("127.0.0.1", self.port), PATIENCE
+            ) as connection:
+                connection.sendall(b"GET /health HTTP/1.0\r\n\r\n")
+                return connection.recv(100).startswith(b"HTTP/1.0 200")
+        except ConnectionError:
+            return False
+
+    def test_a_request_that_comes_drop_by_drop_is_not_waited_for(self):
+        self.service.patience = 0.2
+        with socket.create_connection(
+            ("127.0.0.1", self.port), PATIENCE
+        ) as slow:
+            with self.assertRaises(ConnectionError):
+                for _ in range(PATIENCE * 20):
+                    slow.sendall(b"G")
+                    time.sleep(0.05)
 
 
 if __name__ == "__main__":

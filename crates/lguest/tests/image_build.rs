@@ -27,7 +27,9 @@ impl Place {
             skip(test, "there is no mke2fs or no debugfs");
             return None;
         }
-        Some(Self(Scratch::new(test)))
+        let scratch = Scratch::new(test);
+        std::fs::create_dir(scratch.path("run")).unwrap();
+        Some(Self(scratch))
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -40,7 +42,8 @@ impl Place {
 
     fn command(&self, words: &[&str]) -> Command {
         let mut command = lguest();
-        command.env("XDG_DATA_HOME", self.path("")).args(words);
+        command.env("XDG_DATA_HOME", self.path(""));
+        command.env("XDG_RUNTIME_DIR", self.path("run")).args(words);
         command
     }
 
@@ -283,6 +286,8 @@ fn an_image_whose_guest_does_not_start_is_not_warm() {
     assert_eq!(cold.code(), 120, "{cold:?}");
     assert!(cold.stderr.contains("/web/kernel"), "{cold:?}");
     assert_eq!(place.all(), ["web"]);
+    let left = place.run(&["ps", "--json"]).ends_well(0);
+    assert!(!left.stdout.contains("warm-"), "{left:?}");
     // An image of an lguest that had no agent.
     let recipe = place.image("web").join("image.toml");
     let text = std::fs::read_to_string(&recipe).unwrap();

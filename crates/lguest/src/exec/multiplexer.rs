@@ -146,9 +146,9 @@ impl Streams {
     ///
     /// # Errors
     ///
-    /// The kernel has no thread left.
+    /// The kernel has no thread left, or no random bytes for the Guest.
     pub fn start(&self, goes_on: bool) -> io::Result<()> {
-        let mut multiplexer = Multiplexer::new(self, goes_on);
+        let mut multiplexer = Multiplexer::new(self, goes_on)?;
         thread::start("exec", 256 << 10, move || {
             // The kernel can wait, or the Launcher lacks memory and ends.
             while multiplexer.round().is_ok() {}
@@ -163,6 +163,8 @@ pub struct Multiplexer {
     clients: Vec<Client>,
     /// Frames to the Guest that come before all others.
     first: VecDeque<Vec<u8>>,
+    /// The Guest comes from a snapshot. Each agent there is told.
+    goes_on: bool,
     /// The client that is looked at first.
     turn: usize,
 }
@@ -171,8 +173,11 @@ impl Multiplexer {
     /// The multiplexer of `streams`. `goes_on`: the Guest comes from a
     /// snapshot. Then its clock is wrong, its random numbers are those of every
     /// other copy, and its agent may run commands of clients that are not here.
-    #[must_use]
-    pub fn new(streams: &Streams, goes_on: bool) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// The kernel has no random bytes for the Guest.
+    pub fn new(streams: &Streams, goes_on: bool) -> io::Result<Self> {
         let channel = &streams.0.channel;
         let mut first = VecDeque::new();
         if goes_on {
@@ -180,14 +185,15 @@ impl Multiplexer {
                 first.push_back(bytes_of(number, &Command::HangUp));
                 channel.end_stream(number);
             }
-            first.push_back(bytes_of(lg_exec::MACHINE, &restored()));
+            first.push_back(bytes_of(lg_exec::MACHINE, &restored()?));
         }
-        Self {
+        Ok(Self {
             shared: Arc::clone(&streams.0),
             clients: Vec::new(),
             first,
+            goes_on,
             turn: 0,
-        }
+        })
     }
 
     /// Waits until there is something to do, and does it.
@@ -261,6 +267,7 @@ impl Multiplexer {
                 Some(FromGuest::Closed) => {
                     let why = "the agent in the guest has ended";
                     self.close_all(Failure::HangUp, why);
+                    self.tell_again();
                 }
                 Some(FromGuest::TooLong(len)) => {
                     let why = format!(
@@ -276,6 +283,26 @@ impl Multiplexer {
         }
         // There may be more, after the clients.
         self.shared.channel.wake_multiplexer();
+    }
+
+    /// An agent has ended that may not have read that its machine goes on from
+    /// a snapshot: the next one is told. If it knew, it sets the clock again,
+    /// and the kernel of the Guest gets more random bytes.
+    fn tell_again(&mut self) {
+        if !self.goes_on {
+            return;
+        }
+        match restored() {
+            Ok(restored) => {
+                self.first.clear();
+                let bytes = bytes_of(lg_exec::MACHINE, &restored);
+                self.first.push_back(bytes);
+            }
+            Err(error) => self.shared.channel.break_off(&format!(
+                "no random bytes can be had for the guest ({error}), and \
+                 without them no command can be run there any more"
+            )),
+        }
     }
 
     fn deliver(&mut self, frame: &Frame) {
@@ -462,16 +489,14 @@ fn bytes_of(stream: u32, command: &Command<'_>) -> Vec<u8> {
 }
 
 /// What an agent is told whose machine goes on from a snapshot.
-fn restored() -> Command<'static> {
+fn restored() -> io::Result<Command<'static>> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let now = now.unwrap_or_default();
-    // The kernel has random bytes since its boot: a Launcher starts later.
-    let random = random::<RANDOM>().map(Vec::from).unwrap_or_default();
-    Command::Restored(Restored {
+    Ok(Command::Restored(Restored {
         seconds: now.as_secs().cast_signed(),
         nanoseconds: now.subsec_nanos(),
-        random,
-    })
+        random: random::<RANDOM>()?.into(),
+    }))
 }
 
 #[cfg(test)]

@@ -8,9 +8,9 @@ use super::error::{ExecError, own};
 use crate::engine::printable;
 use crate::images::Stored;
 use crate::machine::terminal;
-use crate::machines::Name;
 use crate::machines::link::Link;
 use crate::machines::verbs::find;
+use crate::machines::{MachineError, Name};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -96,10 +96,7 @@ impl Connection {
         match &mut self.machine {
             Machine::Running(name) => {
                 let ended = find(name).ok().and_then(|(_, f)| f.ended());
-                match ended {
-                    Some(error) => error.into(),
-                    None => ExecError::Lost("its launcher is gone".into()),
-                }
+                lost(ended)
             }
             Machine::Own(own) => own.why(),
         }
@@ -161,6 +158,17 @@ impl Own {
             }
             _ => ExecError::Lost(said),
         }
+    }
+}
+
+/// The error of a command whose machine has ended.
+fn lost(ended: Option<MachineError>) -> ExecError {
+    match ended {
+        Some(MachineError::Ended(name, why)) => ExecError::Lost(format!(
+            "{why}: 'lguest logs {name}' shows its last output"
+        )),
+        Some(error) => error.into(),
+        None => ExecError::Lost("its launcher is gone".into()),
     }
 }
 
@@ -230,4 +238,23 @@ fn launch(mut command: Command, verbose: bool) -> Result<Own, ExecError> {
         messages,
         said: Vec::new(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_lost_with_a_machine_that_ends() {
+        let name: Name = "web".parse().unwrap();
+        let ended = MachineError::Ended(name, "powered off".into());
+        let error = lost(Some(ended));
+        assert_eq!(error.outcome().code(), 122);
+        assert_eq!(
+            error.to_string(),
+            "the machine has ended before the command: powered off: 'lguest \
+             logs web' shows its last output"
+        );
+        assert_eq!(lost(None).outcome().code(), 122);
+    }
 }

@@ -67,7 +67,8 @@ impl Stored {
     ///
     /// [`ImageError::NoSuch`], and errors of its files.
     pub fn find(name: &Name) -> Result<Self, ImageError> {
-        let place = Place::existing()?;
+        // Nothing is swept: this is a part of each `lguest exec`.
+        let place = Place::found()?;
         let place = place.ok_or_else(|| ImageError::NoSuch(name.clone()))?;
         place.find(name)
     }
@@ -179,12 +180,21 @@ fn path() -> Result<PathBuf, ImageError> {
 }
 
 impl Place {
-    /// The place, if there is one.
+    /// The place, if there is one, without what killed commands have left.
     ///
     /// # Errors
     ///
     /// [`ImageError::NotOurs`], [`ImageError::Place`].
     pub fn existing() -> Result<Option<Self>, ImageError> {
+        let place = Self::found()?;
+        if let Some(place) = &place {
+            place.sweep();
+        }
+        Ok(place)
+    }
+
+    /// The place as it is, if there is one.
+    fn found() -> Result<Option<Self>, ImageError> {
         let path = path()?;
         match check(&path) {
             Err(ImageError::Place { error, .. })
@@ -193,11 +203,7 @@ impl Place {
                 Ok(None)
             }
             Err(error) => Err(error),
-            Ok(()) => {
-                let place = Self { path };
-                place.sweep();
-                Ok(Some(place))
-            }
+            Ok(()) => Ok(Some(Self { path })),
         }
     }
 

@@ -136,10 +136,15 @@ impl Drop for Ends {
         let words = ["kill".into(), OsString::from(&self.1)];
         let mut killed = own(&words);
         let killed = killed.stdout(Stdio::null()).stderr(Stdio::null());
-        // A machine that has not started has no name.
+        // This fails if the machine has not begun, or has ended by itself.
         if !succeeds(killed) {
             let _ = self.0.kill();
         }
         let _ = self.0.wait();
+        // `lguest kill` has removed what it has ended.
+        let words = ["rm".into(), OsString::from(&self.1)];
+        let mut removed = own(&words);
+        let removed = removed.stdout(Stdio::null()).stderr(Stdio::null());
+        let _ = removed.status();
     }
 }

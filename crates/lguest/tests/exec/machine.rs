@@ -44,10 +44,16 @@ impl Seen {
 
     /// Waits until the agent has seen this.
     pub(crate) fn wait_for(&self, word: &str) {
+        self.wait_for_nth(word, 1);
+    }
+
+    /// Waits until the agent has seen this so many times.
+    pub(crate) fn wait_for_nth(&self, word: &str, times: usize) {
         let words = self.words.lock().unwrap();
         let patience = crate::support::PATIENCE;
-        let missing =
-            |words: &mut Vec<String>| !words.iter().any(|w| w == word);
+        let missing = |words: &mut Vec<String>| {
+            words.iter().filter(|w| *w == word).count() < times
+        };
         let (words, wait) = self
             .more
             .wait_timeout_while(words, patience, missing)
@@ -208,6 +214,8 @@ struct Agent {
     decoder: Decoder,
     /// The commands that run, by stream.
     runs: BTreeMap<u32, Start>,
+    /// It reads nothing any more.
+    is_deaf: bool,
 }
 
 const fn exited(status: Status, reason: Reason) -> Report<'static> {
@@ -235,6 +243,7 @@ impl Agent {
             seen,
             decoder: Decoder::new(),
             runs: BTreeMap::new(),
+            is_deaf: false,
         }
     }
 
@@ -242,7 +251,7 @@ impl Agent {
         self.channel.set_open(true);
         self.say(0, &Report::Hello(Hello::default()));
         self.say(0, &Report::Ready);
-        loop {
+        while !self.is_deaf {
             let event = self.channel.device_event();
             let mut fds = [PollFd::from_borrowed_fd(event, PollFlags::IN)];
             poll(&mut fds, None).unwrap();
@@ -335,7 +344,7 @@ impl Agent {
     }
 
     /// Does what the command says.
-    fn start(&self, stream: u32, start: &Start) {
+    fn start(&mut self, stream: u32, start: &Start) {
         let words: Vec<&str> = start
             .argv
             .iter()
@@ -395,6 +404,42 @@ impl Agent {
             "sleep" | "ignore" => {
                 self.say(stream, &Report::Stdout(b"it runs\n"));
                 self.seen.add(words[0]);
+            }
+            "deaf" => {
+                self.is_deaf = true;
+                self.seen.add("deaf");
+            }
+            "boast" => {
+                let most = Report::Exited(Exited {
+                    status: Status::Code(3),
+                    reason: Reason::None,
+                    usage: Usage {
+                        wall_us: u64::MAX,
+                        user_us: u64::MAX,
+                        system_us: u64::MAX,
+                        max_rss_kib: u64::MAX,
+                        minor_faults: u64::MAX,
+                        major_faults: u64::MAX,
+                        blocks_in: u64::MAX,
+                        blocks_out: u64::MAX,
+                        switches: u64::MAX,
+                    },
+                });
+                self.say(stream, &most);
+                self.say(stream, &Report::Stdout(b"late"));
+                self.exit(stream, 99);
+            }
+            "lend" => {
+                let flow = Flow::Stdin;
+                for bytes in [u32::MAX, u32::MAX] {
+                    let given = Given { flow, bytes };
+                    self.say(stream, &Report::Credit(given));
+                }
+            }
+            "shout" => {
+                let failure = Failure::NotFound;
+                let text = "\u{1b}]0;title\u{7}\r\n\u{9b}2J".repeat(2000);
+                self.say(stream, &Report::Failed(Failed { failure, text }));
             }
             "silent" | "cat" => self.seen.add(words[0]),
             _ => {}

@@ -14,7 +14,7 @@ use machine::Machine;
 use rustix::net::{
     SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg,
 };
-use std::io::{BufRead, BufReader, IoSlice};
+use std::io::{BufRead, BufReader, IoSlice, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
@@ -130,16 +130,12 @@ fn signals_are_passed_on_and_insisting_ends() {
     // One that does nothing about it.
     let running = Running::start(&mut machine.exec("", &["ignore"]));
     running.wait_for("it runs");
-    for _ in 0..2 {
-        running.signal(libc::SIGINT);
-        machine.seen.wait_for("signal 2");
-    }
     // Signals of one kind that come at once are one signal.
-    let mut running = running;
-    while !running.has_ended() {
+    for times in 1..=2 {
         running.signal(libc::SIGINT);
-        std::thread::sleep(std::time::Duration::from_millis(5));
+        machine.seen.wait_for_nth("signal 2", times);
     }
+    running.signal(libc::SIGINT);
     assert_eq!(running.finish().code(), 130);
     machine.seen.wait_for("hung up ignore");
 }
@@ -254,6 +250,55 @@ fn agents_that_lie_are_noticed() {
     let end = exec(&machine, "", &["echo"]);
     assert_eq!(end.code(), 126);
     assert!(end.stderr.contains("no command can be run there any more"));
+}
+
+#[test]
+fn numbers_and_texts_of_an_agent_are_bounded() {
+    let machine = Machine::new("boasts", true);
+    // What comes after the end is not looked at.
+    let end = exec(&machine, "--json", &["boast"]);
+    assert_eq!(end.code(), 3, "{}", end.stderr);
+    let result: serde_json::Value = serde_json::from_str(&end.stdout).unwrap();
+    assert_eq!(
+        (&result["code"], &result["stdout"]),
+        (&3.into(), &"".into())
+    );
+    assert_eq!(result["max_rss_kib"], u64::MAX);
+    // Credit for more than a client may have under way.
+    let end = exec(&machine, "", &["lend"]);
+    assert_eq!(end.code(), 122);
+    assert!(end.stderr.contains("broken or hostile"), "{}", end.stderr);
+    let end = exec(&machine, "", &["shout"]);
+    assert_eq!(end.code(), 127);
+    assert_eq!(end.stderr.lines().count(), 1);
+    let line = end.stderr.trim_end();
+    assert!(!line.chars().any(char::is_control), "{line}");
+    assert!(end.stderr.len() <= 3 * lg_exec::frame::PAYLOAD_MOST);
+}
+
+#[test]
+fn an_agent_that_reads_nothing_holds_nobody() {
+    let machine = Machine::new("deaf", true);
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let mut command = machine.exec("", &["deaf"]);
+    command.stdin(reader).stdout(Stdio::piped());
+    let held = Running::start_as_is(command.stderr(Stdio::piped()));
+    drop(command);
+    machine.seen.wait_for("deaf");
+    // More than all buffers on the way, until the command ends.
+    let writer =
+        std::thread::spawn(
+            move || {
+                while writer.write_all(&[b'x'; 1 << 16]).is_ok() {}
+            },
+        );
+    let end = exec(&machine, "--patience 200ms", &["echo"]);
+    assert_eq!(end.code(), 126, "{}", end.stderr);
+    let end = exec(&machine, "--timeout 200ms", &["echo"]);
+    assert_eq!(end.code(), 124, "{}", end.stderr);
+    held.signal(libc::SIGHUP);
+    assert_eq!(held.finish().code(), 129);
+    writer.join().unwrap();
 }
 
 #[test]

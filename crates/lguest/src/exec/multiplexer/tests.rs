@@ -24,7 +24,7 @@ fn machine() -> Machine {
 fn of(channel: Arc<Channel>, goes_on: bool) -> Machine {
     let streams = Streams::new(channel.clone());
     Machine {
-        multiplexer: Multiplexer::new(&streams, goes_on),
+        multiplexer: Multiplexer::new(&streams, goes_on).unwrap(),
         channel,
         streams,
         agent: Decoder::new(),
@@ -329,19 +329,58 @@ fn a_restored_agent_is_told_the_time_and_loses_old_runs() {
     let frames = machine.agent_gets();
     assert_eq!(frames[0], (old, kind::HANG_UP, Vec::new()));
     assert_eq!(frames[2], (new, kind::START, b"go".to_vec()));
-    let (stream, kind, payload) = &frames[1];
-    let frame = lg_exec::frame::Frame {
-        stream: *stream,
-        kind: *kind,
-        payload,
-    };
-    let Ok(Some(Command::Restored(restored))) = Command::read(&frame) else {
-        panic!("{frame:?}");
-    };
-    assert_eq!(*stream, lg_exec::MACHINE);
+    let restored = restored_in(&frames[1]);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let now = now.as_secs().cast_signed();
     assert!((now - 60..=now).contains(&restored.seconds));
     assert_eq!(restored.random.len(), RANDOM);
     assert!(restored.random.iter().any(|byte| *byte != 0));
+}
+
+/// What an agent is told in this frame.
+fn restored_in((stream, kind, payload): &Owned) -> Restored {
+    let frame = lg_exec::frame::Frame {
+        stream: *stream,
+        kind: *kind,
+        payload,
+    };
+    assert_eq!(*stream, lg_exec::MACHINE);
+    match Command::read(&frame) {
+        Ok(Some(Command::Restored(restored))) => restored,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn each_agent_of_a_restored_machine_is_told_before_a_command() {
+    let channel = Arc::new(Channel::new().unwrap());
+    channel.set_open(true);
+    let mut machine = of(channel, true);
+    machine.multiplexer.step();
+    // The first agent ends without reading anything.
+    machine.channel.set_open(false);
+    machine.multiplexer.step();
+    machine.channel.set_open(true);
+    let (new, client) = machine.client();
+    client.sends(&frame(0, kind::START, b"go"));
+    let frames = machine.agent_gets();
+    let first = restored_in(&frames[0]);
+    assert_eq!(frames[1..], [(new, kind::START, b"go".to_vec())]);
+    // The second one has read it. The third one cannot know that.
+    machine.channel.set_open(false);
+    machine.multiplexer.step();
+    machine.channel.set_open(true);
+    let frames = machine.agent_gets();
+    let again = frames.iter().find(|frame| frame.1 == kind::RESTORED);
+    let second = restored_in(again.unwrap());
+    assert_ne!(first.random, second.random);
+}
+
+#[test]
+fn agents_of_a_machine_that_has_booted_are_told_nothing() {
+    let mut machine = machine();
+    machine.channel.set_open(false);
+    machine.multiplexer.step();
+    machine.channel.set_open(true);
+    assert_eq!(machine.agent_gets(), []);
 }
