@@ -168,6 +168,95 @@ fn a_restricted_guest_reaches_nothing_and_is_reached() {
 }
 
 #[test]
+fn a_restricted_guest_reaches_what_is_allowed_and_nothing_else() {
+    let test = "a_restricted_guest_reaches_what_is_allowed_and_nothing_else";
+    for user in users(test) {
+        let listener = || {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let port = listener.local_addr().unwrap().port();
+            (listener, port)
+        };
+        let (first, one) = listener();
+        let (second, two) = listener();
+        let (other, three) = listener();
+        let net = format!(
+            "user,restrict,allow=10.0.2.2:{one},allow=10.0.2.2:{two},\
+             allow=10.0.2.2:{three}/udp,allow=192.0.2.7:{three}"
+        );
+        let mut guest = user.guest(&net);
+        other.set_nonblocking(true).unwrap();
+        guest.type_in(format!("tcp-send 10.0.2.2 1 {three}\n").as_bytes());
+        // As for a Guest that may reach nothing.
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        guest.type_in(b"\x03");
+        for (here, port) in [(first, one), (second, two)] {
+            guest.type_in(format!("tcp-send 10.0.2.2 8 {port}\n").as_bytes());
+            let (mut stream, _) = here.accept().unwrap();
+            let mut bytes = Vec::new();
+            stream.read_to_end(&mut bytes).unwrap();
+            assert_eq!(bytes.len(), 8_000_000);
+        }
+        guest.wait_for_nth("sent 8000000 bytes", 2);
+        guest.type_in(b"ping 10.0.2.2 1\n");
+        let said = guest.wait_for(" of 1 answered");
+        assert!(said.contains(" 0 of 1 answered"), "{said}");
+        assert!(other.accept().is_err(), "it has reached another port");
+        guest.type_in(b"poweroff\n");
+        guest.finish().ends_well(0);
+    }
+}
+
+#[test]
+fn names_that_are_allowed_are_looked_up_before_the_guest_begins() {
+    let test = "names_that_are_allowed_are_looked_up_before_the_guest_begins";
+    if !is_here("passt") {
+        return skip(test, "there is no passt");
+    }
+    let scratch = Scratch::new("names");
+    let script = scratch.file(
+        "script",
+        b"#!/bin/sh\n\
+          echo \"$@\" >>$ASKED\n\
+          case $2 in\n\
+          known.example) echo 192.0.2.7 STREAM known.example;;\n\
+          here.example) echo 127.0.1.1 STREAM here.example;;\n\
+          *) exit 2;;\n\
+          esac\n",
+    );
+    let mode = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(&script, mode).unwrap();
+    let getent = scratch.program("getent", &script);
+    let path = std::env::var("PATH").unwrap();
+    let folder = getent.parent().unwrap().display();
+    let asked = scratch.path("asked");
+    let run_with = |net: &str, path: &str| {
+        let mut command = support::lguest();
+        let net = format!("--net=user,restrict,{net}");
+        command.args(["run", "--append=quiet", &net]);
+        command.env("PATH", path).env("ASKED", &asked);
+        run(&mut command, b"poweroff\n")
+    };
+    let path = format!("{folder}:{path}");
+    let twice = "allow=Known.example:443,allow=known.example:80/udp";
+    run_with(twice, &path).ends_well(0);
+    let lines = std::fs::read_to_string(&asked).unwrap();
+    assert_eq!(lines, "ahosts known.example\n");
+    for (name, code, said) in [
+        ("missing.example", 120, "finds no address of that name"),
+        ("here.example", 120, "10.0.2.2 is this machine's loopback"),
+        ("127.0.0.1", 120, "10.0.2.2 is this machine's loopback"),
+    ] {
+        let end = run_with(&format!("allow={name}:80"), &path);
+        assert_eq!(end.code(), code, "{end:?}");
+        assert!(end.stderr.contains(said), "{end:?}");
+        assert_eq!(end.stderr.lines().count(), 1, "{end:?}");
+    }
+    let end = run_with("allow=a.example:80", "/nonexistent");
+    assert_eq!(end.code(), 121, "{end:?}");
+    assert!(end.stderr.contains("no program getent"), "{end:?}");
+}
+
+#[test]
 fn the_end_of_passt_is_told_and_survived() {
     for user in users("the_end_of_passt_is_told_and_survived") {
         let mut guest = user.guest("user");

@@ -37,6 +37,8 @@ pub mod lan;
 
 pub mod stream;
 
+pub mod restrict;
+
 pub mod debugger;
 
 pub mod control;
@@ -122,6 +124,10 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "stream",
         run: stream::target,
+    },
+    Target {
+        name: "restrict",
+        run: restrict::target,
     },
     Target {
         name: "debugger",

@@ -108,7 +108,7 @@ pub enum UsageError {
     #[error(
         "network '{0}' is not sharenet=FILE, stream=unix:PATH[,server], \
          stream=fd:N[,server], user[,publish=[ADDRESS:]PORT:PORT[/udp]]…\
-         [,restrict], tap=IP[/BITS], tap=fd:N, bridge=BR or none: \
+         [,restrict[,allow=HOST:PORT[/udp]]…], tap=IP[/BITS], tap=fd:N, bridge=BR or none: \
          give one, and behind it ',mac=ADDRESS', ',mtu=BYTES' (576 to 9000) \
          or ',pcap=FILE'"
     )]

@@ -335,7 +335,8 @@ pub(super) struct Run {
     #[allow(rustdoc::broken_intra_doc_links)]
     /// A network: with what you may reach yourself, by the program passt (user;
     /// ',publish=[ADDRESS:]PORT:PORT[/udp]' leads a port of this machine to one
-    /// of the guest, ',restrict' allows no more than that), with other guests
+    /// of the guest, ',restrict' allows no more than that, and
+    /// ',allow=HOST:PORT[/udp]' behind it what it names), with other guests
     /// (sharenet=FILE), with another process (stream=unix:PATH or stream=fd:N;
     /// ',server' waits for it to connect), or with this machine
     /// (tap=IP[/BITS], tap=fd:N or bridge=BR). ',mac=ADDRESS' gives the guest

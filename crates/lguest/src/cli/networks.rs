@@ -6,8 +6,8 @@
 use super::error::UsageError;
 use crate::devices::net::ethernet::{MTUS, is_of_one};
 use crate::machine::config::{
-    DeviceConfig, LinkConfig, NetConfig, Published, StreamAt, StreamConfig,
-    TapConfig, UserConfig,
+    Allowed, DeviceConfig, Host, LinkConfig, NetConfig, Published, StreamAt,
+    StreamConfig, TapConfig, UserConfig,
 };
 use std::ffi::{OsStr, OsString};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -158,32 +158,73 @@ fn stream(text: &[u8]) -> Option<StreamConfig> {
 fn user(text: &str) -> Option<UserConfig> {
     let mut config = UserConfig::default();
     for word in text.split(',').skip(1) {
-        match word.strip_prefix("publish=") {
-            Some(ports) => config.publish.push(published(ports)?),
+        match word.split_once('=') {
+            Some(("publish", ports)) => config.publish.push(published(ports)?),
+            Some(("allow", end)) => config.allow.push(allowed(end)?),
             None if word == "restrict" => config.restrict = true,
-            None => return None,
+            _ => return None,
         }
     }
-    Some(config)
+    // Without a restriction everything is allowed.
+    let makes_sense = config.restrict || config.allow.is_empty();
+    makes_sense.then_some(config)
+}
+
+/// `HOST:PORT[/udp]`.
+fn allowed(text: &str) -> Option<Allowed> {
+    let (end, udp) = protocol(text);
+    let (host, port) = end.rsplit_once(':')?;
+    let host = match ip(host) {
+        Some(address) => Host::Address(address),
+        None => Host::Name(host_name(host)?),
+    };
+    Some(Allowed {
+        host,
+        port: port_number(port)?,
+        udp,
+    })
+}
+
+/// The name of a machine, in small letters.
+fn host_name(text: &str) -> Option<String> {
+    let is_part = |part: &str| {
+        let letter = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
+        (1..=63).contains(&part.len())
+            && !part.starts_with('-')
+            && part.bytes().all(letter)
+    };
+    let last = text.rsplit('.').next()?;
+    // An address that is written in another way is no name.
+    let is_number = last.starts_with(|c: char| c.is_ascii_digit());
+    (text.len() <= 253 && text.split('.').all(is_part) && !is_number)
+        .then(|| text.to_ascii_lowercase())
+}
+
+/// What comes before `/udp`, and whether that is there.
+fn protocol(text: &str) -> (&str, bool) {
+    match text.strip_suffix("/udp") {
+        Some(rest) => (rest, true),
+        None => (text, false),
+    }
+}
+
+fn port_number(text: &str) -> Option<u16> {
+    number(text).filter(|&port| port != 0)
 }
 
 /// `[ADDRESS:]HOST:GUEST[/udp]`. Without an address, only this machine reaches
 /// the port.
 fn published(text: &str) -> Option<Published> {
-    let (ports, udp) = match text.strip_suffix("/udp") {
-        Some(ports) => (ports, true),
-        None => (text, false),
-    };
+    let (ports, udp) = protocol(text);
     let (rest, guest) = ports.rsplit_once(':')?;
     let (address, host) = match rest.rsplit_once(':') {
         Some((address, host)) => (ip(address)?, host),
         None => (Ipv4Addr::LOCALHOST.into(), rest),
     };
-    let port = |text| number(text).filter(|&port| port != 0);
     Some(Published {
         address,
-        host: port(host)?,
-        guest: port(guest)?,
+        host: port_number(host)?,
+        guest: port_number(guest)?,
         udp,
     })
 }

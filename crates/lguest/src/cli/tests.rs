@@ -3,8 +3,9 @@
 use super::*;
 use crate::engine::Isolation;
 use crate::machine::config::{
-    Changes, DiskConfig, LinkConfig, NetConfig, Parent, Published, ShareConfig,
-    Stats, StreamAt, StreamConfig, TapConfig, UserConfig,
+    Allowed, Changes, DiskConfig, Host, LinkConfig, NetConfig, Parent,
+    Published, ShareConfig, Stats, StreamAt, StreamConfig, TapConfig,
+    UserConfig,
 };
 use crate::memory::MAX_RAM;
 use lg_wire::fast_path;
@@ -94,13 +95,16 @@ fn networks_have_their_kinds() {
     });
     assert_eq!(config.devices, [expected]);
     let all = "user,publish=8080:80,publish=[::1]:53:5353/udp,restrict,\
-               publish=0.0.0.0:1:65535";
+               publish=0.0.0.0:1:65535,allow=Known.example:443,\
+               allow=[2001:db8::7]:53/udp,allow=10.0.2.2:1";
     let published = |address: &str, host, guest, udp| Published {
         address: address.parse().unwrap(),
         host,
         guest,
         udp,
     };
+    let allowed = |host, port, udp| Allowed { host, port, udp };
+    let address = |text: &str| Host::Address(text.parse().unwrap());
     let expected = UserConfig {
         publish: vec![
             published("127.0.0.1", 8080, 80, false),
@@ -108,6 +112,11 @@ fn networks_have_their_kinds() {
             published("0.0.0.0", 1, 65535, false),
         ],
         restrict: true,
+        allow: vec![
+            allowed(Host::Name("known.example".into()), 443, false),
+            allowed(address("2001:db8::7"), 53, true),
+            allowed(address("10.0.2.2"), 1, false),
+        ],
     };
     assert_eq!(link(all), LinkConfig::User(expected));
 }
@@ -253,6 +262,20 @@ fn nonsense_is_refused_with_the_cure() {
         "user,publish=host:80:80",
         "user,publish=80:80/tcp",
         "user,restricted",
+        "user,allow=a.example:80",
+        "user,restrict,allow",
+        "user,restrict,allow=",
+        "user,restrict,allow=a.example",
+        "user,restrict,allow=:80",
+        "user,restrict,allow=a.example:0",
+        "user,restrict,allow=a.example:80/tcp",
+        "user,restrict,allow=a..example:80",
+        "user,restrict,allow=-a.example:80",
+        "user,restrict,allow=a/b:80",
+        "user,restrict,allow=::1:80",
+        "user,restrict,allow=[::1:80",
+        "user,restrict,allow=1.2.3:80",
+        "user,restrict,allow=0x7f000001:80",
     ] {
         let said = error(&format!("run --net {bad}"));
         assert!(said.contains(&format!("'{bad}' is not")), "{said}");

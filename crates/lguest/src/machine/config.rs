@@ -276,8 +276,30 @@ pub enum LinkConfig {
 pub struct UserConfig {
     /// Ports of this machine that lead to the Guest.
     pub publish: Vec<Published>,
-    /// Whether the Guest reaches nothing, but to answer.
+    /// Whether the Guest reaches nothing but `allow`, and to answer.
     pub restrict: bool,
+    /// What it reaches all the same.
+    pub allow: Vec<Allowed>,
+}
+
+/// A port that a restricted Guest reaches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Allowed {
+    /// The machine.
+    pub host: Host,
+    /// The port there.
+    pub port: u16,
+    /// Whether it takes UDP instead of TCP.
+    pub udp: bool,
+}
+
+/// A machine of a network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Host {
+    /// This address.
+    Address(IpAddr),
+    /// All addresses of this name, in small letters.
+    Name(String),
 }
 
 /// A port of this machine that leads to the Guest.

@@ -103,6 +103,16 @@ impl Stream {
         Ok(stream)
     }
 
+    /// [`Backend::input`] is readable also when `file` is.
+    ///
+    /// # Errors
+    ///
+    /// The error of the kernel.
+    pub(super) fn watch_also(&self, file: &OwnedFd) -> io::Result<()> {
+        let none = EventData::new_u64(0);
+        Ok(epoll::add(&self.watch, file, none, EventFlags::IN)?)
+    }
+
     fn new(listener: Option<OwnedFd>, report: Report) -> io::Result<Self> {
         Ok(Self {
             watch: epoll::create(epoll::CreateFlags::CLOEXEC)?,

@@ -8,7 +8,7 @@
 //! acknowledgement is held back if nothing is missing, or if it has asked for
 //! that already.
 
-use super::restrict::{ACK, Packet, TCP, packet};
+use super::packet::{ACK, Packet, TCP, packet};
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
 

@@ -3,6 +3,7 @@
 //! passt prints what it lacks, but not always what to do about it.
 
 use std::io;
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// A network that cannot be made. Each message names the cure.
@@ -27,6 +28,24 @@ pub enum UserError {
          program that uses it; ports below 1024 need root"
     )]
     Port(String),
+    /// A name that the Guest may reach has no address.
+    #[error(
+        "allow={0}: this machine finds no address of that name: look at the \
+         name ('getent ahosts {0}'), or give an address"
+    )]
+    NoAddress(String),
+    /// The Guest may reach an address that leads nowhere.
+    #[error(
+        "allow={0}: no guest reaches another machine by that address: 10.0.2.2 \
+         is this machine's loopback interface for it"
+    )]
+    Unusable(IpAddr),
+    /// There is no program that looks names up.
+    #[error(
+        "allow={0}: there is no program getent, which looks names up: give an \
+         address, or install the package with it ('apt install libc-bin')"
+    )]
+    NoLookup(String),
     /// The machine has no way out.
     #[error(
         "passt finds no network of this machine ({0}): give the machine an \
@@ -99,6 +118,10 @@ impl UserError {
     /// option that is wrong.
     #[must_use]
     pub fn is_of_machine(&self) -> bool {
-        !matches!(self, Self::Port(_))
+        let of_value = matches!(
+            self,
+            Self::Port(_) | Self::NoAddress(_) | Self::Unusable(_)
+        );
+        !of_value
     }
 }

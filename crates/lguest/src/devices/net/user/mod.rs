@@ -26,11 +26,21 @@ use process::Passt;
 mod acks;
 use acks::Acks;
 
+mod packet;
+
 mod restrict;
 use restrict::Guard;
 
+mod lookup;
+
+mod names;
+use names::Names;
+
 mod error;
 pub use error::UserError;
+
+#[cfg(fuzzing)]
+pub mod fuzzing;
 
 /// The name of the program, which is looked for in `PATH`.
 const PROGRAM: &str = "passt";
@@ -56,8 +66,10 @@ const ADDRESSES: [&str; 6] = [
 struct User {
     stream: Stream,
     passt: Arc<Passt>,
-    /// What the Guest may send, where it is restricted.
+    /// What the Guest may send and receive, where it is restricted.
     guard: Option<Guard>,
+    /// Its name server, where it may reach something.
+    names: Option<Names>,
     acks: Acks,
 }
 
@@ -68,6 +80,7 @@ struct User {
 ///
 /// [`UserError`].
 pub fn start(config: &UserConfig, mtu: Option<u16>) -> Result<Nic, UserError> {
+    let found = lookup::find(&config.allow)?;
     let kind = SocketType::STREAM;
     let flags = SocketFlags::CLOEXEC;
     let (ours, theirs) = socketpair(AddressFamily::UNIX, kind, flags, None)
@@ -102,10 +115,21 @@ pub fn start(config: &UserConfig, mtu: Option<u16>) -> Result<Nic, UserError> {
              this network"
         ));
     });
+    let stream = Stream::connected(ours, report)?;
+    let restrict = config.restrict;
+    let guard = restrict.then(|| Guard::new(&config.publish, &found.ends));
+    let names = match config.allow.is_empty() {
+        true => None,
+        false => Some(Names::new(found.names)?),
+    };
+    if let Some(names) = &names {
+        stream.watch_also(names.bell())?;
+    }
     let user = User {
-        stream: Stream::connected(ours, report)?,
+        stream,
         passt,
-        guard: config.restrict.then(|| Guard::new(&config.publish)),
+        guard,
+        names,
         acks: Acks::new(),
     };
     Ok(Nic::new(Box::new(user), random_mac()?))
@@ -118,6 +142,9 @@ fn words_for(config: &UserConfig, mtu: u16, socket: &OwnedFd) -> Vec<String> {
     words.extend(["--fd".to_owned(), socket.as_raw_fd().to_string()]);
     words.extend(["--mtu".to_owned(), mtu.to_string()]);
     words.extend(ADDRESSES.map(str::to_owned));
+    if !config.allow.is_empty() {
+        words.extend(["--dns".to_owned(), names::ADDRESS.to_string()]);
+    }
     for Published {
         address,
         host,
@@ -142,6 +169,11 @@ impl Backend for User {
     }
 
     fn send(&mut self, frame: &[u8], left: Offload) -> io::Result<()> {
+        if let Some(names) = &mut self.names
+            && names.takes(frame)
+        {
+            return Ok(());
+        }
         let guard = self.guard.as_ref();
         if guard.is_some_and(|guard| !guard.admits(frame)) {
             return Err(io::ErrorKind::PermissionDenied.into());
@@ -162,11 +194,16 @@ impl Backend for User {
     }
 
     fn receive(&mut self, frame: &mut Vec<u8>) -> io::Result<Offload> {
-        self.stream.receive(frame)?;
-        if let Some(guard) = &mut self.guard {
-            guard.saw(frame);
+        if let Some(answer) = self.names.as_mut().and_then(Names::next) {
+            frame.extend(answer);
+            return Ok(Offload::VALID);
         }
-        self.acks.saw(frame);
+        self.stream.receive(frame)?;
+        let guard = self.guard.as_mut();
+        match guard.is_none_or(|guard| guard.passes(frame)) {
+            true => self.acks.saw(frame),
+            false => frame.clear(),
+        }
         // passt makes the frames on this machine, with right checksums.
         Ok(Offload::VALID)
     }

@@ -1,0 +1,332 @@
+//! Frames of both directions, and what is right by a table of rules.
+
+use super::super::packet::{ACK, SYN};
+use super::*;
+use crate::devices::net::ethernet::tagged;
+use proptest::prelude::*;
+
+const GUEST: [u8; 4] = [10, 0, 2, 15];
+const OTHER: [u8; 4] = [192, 0, 2, 7];
+
+/// A frame of IPv4, from `from` to `to`.
+fn frame(
+    protocol: u8,
+    (from, source): ([u8; 4], u16),
+    (to, port): ([u8; 4], u16),
+    rest: &[u8],
+) -> Vec<u8> {
+    let total = u16::try_from(24 + rest.len()).unwrap();
+    let mut frame = vec![2; 12];
+    frame.extend([0x08, 0x00, 0x45, 0]);
+    frame.extend(total.to_be_bytes());
+    frame.extend([0, 1, 0x40, 0, 64, protocol, 0, 0]);
+    frame.extend(from);
+    frame.extend(to);
+    frame.extend(source.to_be_bytes());
+    frame.extend(port.to_be_bytes());
+    frame.extend(rest);
+    frame
+}
+
+fn segment(flags: u8) -> Vec<u8> {
+    let rest = [0, 0, 0, 1, 0, 0, 0, 0, 0x50, flags, 0, 0, 0, 0, 0, 0];
+    frame(TCP, (GUEST, 80), (OTHER, 5000), &rest)
+}
+
+fn datagram(source: u16, to: [u8; 4], port: u16) -> Vec<u8> {
+    frame(UDP, (GUEST, source), (to, port), &[0, 8, 0, 0])
+}
+
+/// A frame of IPv6.
+fn frame_v6(next: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(payload.len()).unwrap();
+    let mut frame = vec![2; 12];
+    frame.extend([0x86, 0xDD, 0x60, 0, 0, 0]);
+    frame.extend(length.to_be_bytes());
+    frame.extend([next, 255]);
+    frame.extend([0xFE; 32]);
+    frame.extend(payload);
+    frame
+}
+
+fn datagram_v6(source: u16, port: u16) -> Vec<u8> {
+    let ports = [source.to_be_bytes(), port.to_be_bytes()].concat();
+    frame_v6(UDP, &[&ports[..], &[0, 8, 0, 0]].concat())
+}
+
+/// A Guest whose ports 53 for datagrams and 80 for connections are published.
+fn guard() -> Guard {
+    Guard::new(&[published(53, true), published(80, false)], &[])
+}
+
+fn published(guest: u16, udp: bool) -> Published {
+    Published {
+        address: [127, 0, 0, 1].into(),
+        host: 8080,
+        guest,
+        udp,
+    }
+}
+
+#[test]
+fn segments_are_admitted_but_for_the_first_one_of_a_connection() {
+    let guard = guard();
+    for flags in 0..=u8::MAX {
+        let first = flags & (SYN | ACK) == SYN;
+        assert_eq!(guard.admits(&segment(flags)), !first, "{flags:#x}");
+    }
+    let answer = segment(SYN | ACK);
+    for cut in 0..answer.len() {
+        assert!(!guard.admits(&answer[..cut]), "{cut} bytes of one");
+    }
+}
+
+#[test]
+fn only_answers_to_datagrams_are_admitted() {
+    let mut guard = guard();
+    let answer = datagram(53, OTHER, 4000);
+    assert!(!guard.admits(&answer));
+    // One to a port that is not published opens nothing.
+    let closed = frame(UDP, (OTHER, 4000), (GUEST, 54), &[0, 8, 0, 0]);
+    assert!(!guard.passes(&closed));
+    assert!(!guard.admits(&datagram(54, OTHER, 4000)));
+    let open = frame(UDP, (OTHER, 4000), (GUEST, 53), &[0, 8, 0, 0]);
+    assert!(guard.passes(&open));
+    assert!(guard.admits(&answer));
+    assert!(!guard.admits(&datagram(53, OTHER, 4001)));
+    assert!(!guard.admits(&datagram(54, OTHER, 4000)));
+    assert!(!guard.admits(&datagram(53, [192, 0, 2, 8], 4000)));
+    // Many senders push the first one out.
+    for port in 0..u16::try_from(REMEMBERED).unwrap() {
+        let to = (GUEST, 53);
+        let one = frame(UDP, ([1; 4], port), to, &[0, 8, 0, 0]);
+        assert!(guard.passes(&one));
+    }
+    assert!(!guard.admits(&answer));
+    assert_eq!(guard.senders.len(), REMEMBERED);
+}
+
+#[test]
+fn a_port_of_dhcp_is_open_by_its_own_version_of_ip_only() {
+    let guard = guard();
+    assert!(guard.admits(&datagram(68, [255; 4], DHCP)));
+    assert!(guard.admits(&datagram_v6(546, DHCP_V6)));
+    assert!(!guard.admits(&datagram(5000, OTHER, DHCP_V6)));
+    assert!(!guard.admits(&datagram(546, [10, 0, 2, 2], DHCP_V6)));
+    assert!(!guard.admits(&datagram_v6(68, DHCP)));
+    // Messages of ICMPv6 in IPv4.
+    for kind in NEIGHBOURS {
+        let port = (GUEST, u16::from_be_bytes([kind, 0]));
+        assert!(!guard.admits(&frame(ICMP_V6, port, (OTHER, 0), &[0; 8])));
+    }
+}
+
+#[test]
+fn nothing_else_is_admitted_but_the_search_for_neighbours() {
+    let guard = guard();
+    let arp = [&[2; 12][..], &[8, 6], &[0; 46]].concat();
+    assert!(guard.admits(&arp));
+    let mut fragment = segment(ACK);
+    fragment[20] |= 0x20;
+    let mut later = segment(ACK);
+    later[21] = 1;
+    let mut short = segment(ACK);
+    short[14] = 0x44;
+    let mut long = segment(ACK);
+    long[17] += 1;
+    let ping = frame(1, (GUEST, 0x800), (OTHER, 0), &[0; 8]);
+    let tunnel = frame(4, (GUEST, 0), (OTHER, 0), &[0; 40]);
+    let tagged = tagged(&segment(ACK), 1);
+    for frame in [fragment, later, short, long, ping, tunnel, tagged] {
+        assert!(!guard.admits(&frame), "{frame:?}");
+    }
+    for kind in 0..=u8::MAX {
+        let neighbour = NEIGHBOURS.contains(&kind);
+        let frame = frame_v6(ICMP_V6, &[kind, 0, 0, 0]);
+        assert_eq!(guard.admits(&frame), neighbour, "{kind}");
+    }
+    let mut first = [0; 20];
+    first[1] = 80;
+    first[13] = SYN;
+    assert!(!guard.admits(&frame_v6(TCP, &first)));
+    first[13] = ACK;
+    assert!(guard.admits(&frame_v6(TCP, &first)));
+    assert!(
+        !guard.admits(&frame_v6(0, &first)),
+        "a header before the segment"
+    );
+}
+
+/// A frame of IPv6 with these ends.
+fn frame_between(
+    protocol: u8,
+    (from, source): ([u8; 16], u16),
+    (to, port): ([u8; 16], u16),
+    rest: &[u8],
+) -> Vec<u8> {
+    let ports = [source.to_be_bytes(), port.to_be_bytes()].concat();
+    let mut frame = frame_v6(protocol, &[&ports[..], rest].concat());
+    frame[14 + 8..14 + 24].copy_from_slice(&from);
+    frame[14 + 24..14 + 40].copy_from_slice(&to);
+    frame
+}
+
+#[test]
+fn an_address_is_allowed_in_its_own_version_of_ip_only() {
+    let end = |address: IpAddr, udp| End {
+        address,
+        port: 443,
+        udp,
+    };
+    let six = [0xFD, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9];
+    let allowed = [end(OTHER.into(), false), end(six.into(), true)];
+    let guard = Guard::new(&[], &allowed);
+    let rest = [0, 0, 0, 1, 0, 0, 0, 0, 0x50, SYN, 0, 0, 0, 0, 0, 0];
+    let first = |to| frame(TCP, (GUEST, 9), to, &rest);
+    assert!(guard.admits(&first((OTHER, 443))));
+    assert!(!guard.admits(&first((OTHER, 444))));
+    assert!(!guard.admits(&first(([192, 0, 2, 8], 443))));
+    assert!(!guard.admits(&datagram(9, OTHER, 443)));
+    // What a kernel would take for the same address.
+    for prefix in [[0; 12], [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF]] {
+        let mut mapped = [0; 16];
+        mapped[..12].copy_from_slice(&prefix);
+        mapped[12..].copy_from_slice(&OTHER);
+        let frame = frame_between(TCP, (six, 9), (mapped, 443), &rest);
+        assert!(!guard.admits(&frame), "{mapped:?}");
+    }
+    let rest = [0, 8, 0, 0];
+    let frame = |to| frame_between(UDP, ([7; 16], 9), (to, 443), &rest);
+    assert!(guard.admits(&frame(six)));
+    assert!(!guard.admits(&frame([7; 16])));
+}
+
+/// A frame, by its parts.
+#[derive(Clone, Debug)]
+struct Parts {
+    six: bool,
+    protocol: u8,
+    /// Ends by number, from and to.
+    hosts: [u8; 2],
+    ports: [u16; 2],
+    flags: u8,
+    fragment: u16,
+    tags: usize,
+    /// Bytes that are missing at the end.
+    cut: usize,
+}
+
+/// The last one begins like a search for neighbours.
+const PORTS: [u16; 7] = [53, 67, 80, 443, 547, 5000, 0x8700];
+
+fn parts() -> impl Strategy<Value = Parts> {
+    let port = || prop::sample::select(&PORTS[..]);
+    let protocol = prop::sample::select(&[1_u8, TCP, TCP, UDP, UDP, 58, 0][..]);
+    let kinds = (any::<bool>(), protocol, [0..3_u8, 0..3], [port(), port()]);
+    let fragment = prop_oneof![6 => Just(0_u16), 1 => any::<u16>()];
+    let tags = prop_oneof![8 => Just(0_usize), 1 => 1..3_usize];
+    let cut = prop_oneof![8 => Just(0_usize), 1 => 1..60_usize];
+    (kinds, any::<u8>(), fragment, tags, cut).prop_map(
+        |((six, protocol, hosts, ports), flags, fragment, tags, cut)| Parts {
+            six,
+            protocol,
+            hosts,
+            ports,
+            flags,
+            fragment,
+            tags,
+            cut,
+        },
+    )
+}
+
+/// The address of a host. Those of IPv6 end with one of IPv4.
+fn host(number: u8, six: bool) -> IpAddr {
+    let four = [[10, 0, 2, 15], [192, 0, 2, 7], [192, 0, 2, 8]];
+    let four = four[usize::from(number)];
+    let mut all = [0; 16];
+    all[12..].copy_from_slice(&four);
+    if six { all.into() } else { four.into() }
+}
+
+impl Parts {
+    fn frame(&self) -> Vec<u8> {
+        let rest = [0, 20, 0, 1, 0, 0, 0, 0, 0x50, self.flags, 0, 0];
+        let rest = [&rest[..], &[0; 4]].concat();
+        let [from, to] = self.hosts.map(|number| host(number, self.six));
+        let [source, port] = self.ports;
+        let mut made = match (from, to) {
+            (IpAddr::V4(from), IpAddr::V4(to)) => {
+                let ends = ((from.octets(), source), (to.octets(), port));
+                let mut made = frame(self.protocol, ends.0, ends.1, &rest);
+                made[20..22].copy_from_slice(&self.fragment.to_be_bytes());
+                made
+            }
+            (IpAddr::V6(from), IpAddr::V6(to)) => {
+                let ends = ((from.octets(), source), (to.octets(), port));
+                frame_between(self.protocol, ends.0, ends.1, &rest)
+            }
+            _ => unreachable!(),
+        };
+        made = tagged(&made, self.tags);
+        made.truncate(made.len().saturating_sub(self.cut));
+        made
+    }
+
+    /// Whether it is a whole packet that everybody understands in one way.
+    fn is_plain(&self) -> bool {
+        let whole = self.six || self.fragment & 0x3FFF == 0;
+        whole && self.tags == 0 && self.cut == 0
+    }
+
+    fn is_first(&self) -> bool {
+        self.flags & SYN != 0 && self.flags & ACK == 0
+    }
+
+    fn is_search(&self) -> bool {
+        let [kind, _] = self.ports[0].to_be_bytes();
+        self.six && self.protocol == 58 && (133..=136).contains(&kind)
+    }
+}
+
+proptest! {
+    /// Host 1 is allowed with the port 443 of both protocols, by IPv4 or by
+    /// IPv6. Ports 80 of TCP and 53 of UDP are published.
+    #[test]
+    fn what_passes_is_what_the_rules_say(
+        by_six in any::<bool>(),
+        frames in prop::collection::vec((any::<bool>(), parts()), 1..40),
+    ) {
+        let end = |udp| End { address: host(1, by_six), port: 443, udp };
+        let published = [published(80, false), published(53, true)];
+        let mut guard = Guard::new(&published, &[end(false), end(true)]);
+        let mut came: Vec<(bool, u8, u16)> = Vec::new();
+        for (out, parts) in frames {
+            let far = usize::from(out);
+            let (host, port) = (parts.hosts[far], parts.ports[far]);
+            let own = parts.ports[1 - far];
+            let allowed = host == 1 && port == 443 && parts.six == by_six;
+            let dhcp = port == if parts.six { 547 } else { 67 };
+            let right = parts.is_plain() && match (parts.protocol, out) {
+                (TCP, true) => allowed || own == 80 && !parts.is_first(),
+                (TCP, false) => own == 80 || allowed && !parts.is_first(),
+                (UDP, true) => {
+                    let answers = own == 53
+                        && came.contains(&(parts.six, host, port));
+                    allowed || dhcp || answers
+                }
+                (UDP, false) => own == 53 || allowed || dhcp,
+                _ => parts.is_search(),
+            };
+            let frame = parts.frame();
+            let found = match out {
+                true => guard.admits(&frame),
+                false => guard.passes(&frame),
+            };
+            prop_assert_eq!(found, right, "{:?}", parts);
+            if found && !out && parts.protocol == UDP && own == 53 {
+                came.push((parts.six, host, port));
+            }
+        }
+    }
+}
