@@ -33,6 +33,7 @@ pub mod memory;
 pub mod needs;
 pub mod project;
 mod random;
+mod replace;
 pub mod snapshot;
 mod thread;
 pub mod trace;

@@ -84,7 +84,7 @@ fn the_names_stay_the_same_for_scripts() {
                  tracing, processes, address space, mappings, low memory, \
                  locked memory, overcommit, clock, processors, huge pages, \
                  keys, io_uring, tap, net namespace, passt, i686 compiler, mke2fs, \
-                 ip, qemu";
+                 debugfs, ip, qemu";
     assert_eq!(names.join(", "), known);
 }
 

@@ -17,6 +17,10 @@ use support::{
     run, skip, spare_user, tool,
 };
 
+/// The folder of a place: no option of a disk is in its name, although it looks
+/// like one.
+const FOLDER: &str = "data,ro";
+
 /// A place for images that is removed at the end of the test.
 struct Place(Scratch);
 
@@ -28,12 +32,13 @@ impl Place {
             return None;
         }
         let scratch = Scratch::new(test);
-        std::fs::create_dir(scratch.path("run")).unwrap();
+        let run = scratch.path(FOLDER).join("run");
+        std::fs::create_dir_all(run).unwrap();
         Some(Self(scratch))
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.0.path(name)
+        self.0.path(FOLDER).join(name)
     }
 
     fn image(&self, name: &str) -> PathBuf {
@@ -199,7 +204,8 @@ fn a_user_without_rights_builds_from_a_folder() {
     let mut mkfifo = tool("mkfifo");
     assert!(mkfifo.arg(root.join("pipe")).status().unwrap().success());
     let user = spare_user();
-    for path in [place.path(""), root.clone(), root.join("bin/sh")] {
+    let around = place.0.path("");
+    for path in [around, place.path(""), root.clone(), root.join("bin/sh")] {
         std::os::unix::fs::chown(path, Some(user), Some(user)).unwrap();
     }
     let copied = place.0.lguest("command");
@@ -285,6 +291,16 @@ fn an_image_whose_guest_does_not_start_is_not_warm() {
     let cold = place.run(&["image", "warm", "web"]);
     assert_eq!(cold.code(), 120, "{cold:?}");
     assert!(cold.stderr.contains("/web/kernel"), "{cold:?}");
+    // A disk whose name is understood, although it has a comma in it.
+    let disk = place.image("web").join("disk.img");
+    let moved = place.image("web").join("moved");
+    std::fs::rename(&disk, &moved).unwrap();
+    std::fs::copy(built_in(), place.image("web").join("kernel")).unwrap();
+    let cold = place.run(&["image", "warm", "web"]);
+    assert_eq!(cold.code(), 120, "{cold:?}");
+    assert!(cold.stderr.contains("data,ro/lguest/images/web/disk.img: "));
+    assert!(!cold.stderr.contains("overlay="), "{cold:?}");
+    std::fs::rename(&moved, &disk).unwrap();
     assert_eq!(place.all(), ["web"]);
     let left = place.run(&["ps", "--json"]).ends_well(0);
     assert!(!left.stdout.contains("warm-"), "{left:?}");
@@ -409,9 +425,6 @@ fn without_the_tools_the_message_has_the_cure() {
     if !rustix::process::geteuid().is_root() {
         return skip("tools", "not root: no other root folder");
     }
-    let root = scratch.path("root");
-    std::fs::create_dir_all(root.join("bin")).unwrap();
-    std::fs::write(root.join("bin/sh"), "sh").unwrap();
     // An empty root folder with nothing but the command.
     let jail = scratch.path("jail");
     std::fs::create_dir(&jail).unwrap();
@@ -420,20 +433,171 @@ fn without_the_tools_the_message_has_the_cure() {
         copy.arg(from).arg(jail.join(to));
         assert!(copy.status().unwrap().success());
     }
-    std::fs::rename(root, jail.join("root")).unwrap();
-    let mut command = program("chroot");
-    command
-        .arg(&jail)
-        .arg("/lguest")
-        .env("XDG_DATA_HOME", "/data");
-    command.args(["image", "build", "web", "--from", "/root"]);
-    command.args(["--kernel", "/kernel"]);
-    let lacks = run(&mut command, b"");
+    // They are looked for before the archive is read.
+    std::fs::write(jail.join("archive"), "no archive").unwrap();
+    let inside = |words: &[&str]| {
+        let mut command = program("chroot");
+        command.arg(&jail).arg("/lguest").args(words);
+        run(command.env("XDG_DATA_HOME", "/data"), b"")
+    };
+    let words = ["image", "build", "web", "--from", "/archive"];
+    let lacks = inside(&[&words[..], &["--kernel", "/kernel"]].concat());
     assert_eq!(lacks.code(), 121, "{lacks:?}");
-    assert!(
-        lacks.stderr.contains("apt-get install e2fsprogs"),
-        "{lacks:?}"
-    );
+    let cure = "apt-get install e2fsprogs";
+    assert!(lacks.stderr.contains(cure), "{lacks:?}");
+    let doctor = inside(&["doctor"]);
+    for name in ["mke2fs", "debugfs"] {
+        let start = format!("lacks     {name} ");
+        let mut lines = doctor.stdout.lines();
+        let line = lines.find(|line| line.starts_with(&start)).unwrap();
+        assert!(line.contains("image build"), "{line}");
+        assert!(line.contains(cure), "{line}");
+    }
+}
+
+/// A command in a mount namespace with a file system of a few megabytes at the
+/// folder that is its first word.
+fn in_a_small_disk(megabytes: u32, command: &str) -> Command {
+    let mut own = tool("unshare");
+    own.args(["--map-root-user", "--mount", "sh", "-c"]);
+    own.arg(format!(
+        "mount -t tmpfs -o mode=700,size={megabytes}m none \"$0\" || exit 99
+         {command}"
+    ));
+    own
+}
+
+#[test]
+fn a_build_on_a_full_disk_says_so() {
+    let test = "a_build_on_a_full_disk_says_so";
+    let Some(place) = Place::new("room") else {
+        return;
+    };
+    let mut may = in_a_small_disk(1, "");
+    if !may.arg("/tmp").output().is_ok_and(|o| o.status.success()) {
+        return skip(test, "this user cannot mount a file system here");
+    }
+    let root = place.path("root");
+    std::fs::create_dir(&root).unwrap();
+    // The same bytes would become a hole.
+    let noise: Vec<u8> = (0..6 << 20).map(|n: u32| (n % 251) as u8).collect();
+    std::fs::write(root.join("big"), noise).unwrap();
+    let archive = place.path("root.tar");
+    let mut tar = tool("tar");
+    tar.arg("-C").arg(&root).arg("-cf").arg(&archive).arg(".");
+    assert!(tar.status().unwrap().success());
+    let mut gzip = tool("gzip");
+    assert!(gzip.arg("-k").arg(&archive).status().unwrap().success());
+    let data = place.path("small");
+    std::fs::create_dir(&data).unwrap();
+    // It is full while the archive is unpacked, while its files are kept, and
+    // while the file system is written.
+    for (megabytes, from) in [
+        (4, "root.tar.gz"),
+        (4, "root.tar"),
+        (8, "root.tar.gz"),
+        (9, "root"),
+    ] {
+        let mut command = in_a_small_disk(
+            megabytes,
+            "shift 0; XDG_DATA_HOME=$0 \"$@\"; code=$?
+             ls -A \"$0/lguest/images\"; exit $code",
+        );
+        command.arg(&data).arg(lguest_path());
+        command.args(["image", "build", "web", "--from"]);
+        command
+            .arg(place.path(from))
+            .arg("--kernel")
+            .arg(built_in());
+        let full = run(&mut command, b"");
+        assert_eq!(full.code(), 120, "{from} {megabytes}: {full:?}");
+        for part in ["No space left on device", "XDG_DATA_HOME"] {
+            assert!(full.stderr.contains(part), "{from} {megabytes}: {full:?}");
+        }
+        assert!(!full.stderr.contains("--size"), "{full:?}");
+        assert_eq!(full.stdout, "", "{full:?}");
+    }
+}
+
+#[test]
+fn an_archive_is_not_unpacked_beyond_the_size_of_the_disk() {
+    let Some(place) = Place::new("large") else {
+        return;
+    };
+    let root = place.path("root");
+    std::fs::create_dir(&root).unwrap();
+    std::fs::write(root.join("big"), vec![0; 48 << 20]).unwrap();
+    let mut tar = tool("tar");
+    let path = place.path("root.tar.gz");
+    tar.arg("-C").arg(&root).arg("-czf").arg(&path).arg(".");
+    assert!(tar.status().unwrap().success());
+    let mut build = place.build_command(&path, "web");
+    let large = run(build.args(["--size", "32M"]), b"");
+    assert_eq!(large.code(), 120, "{large:?}");
+    assert!(large.stderr.contains("when it is unpacked"), "{large:?}");
+    assert!(large.stderr.contains("larger --size"), "{large:?}");
+    assert_eq!(place.all(), [""; 0]);
+    let mut build = place.build_command(&path, "web");
+    run(build.args(["--size", "96M"]), b"").ends_well(0);
+}
+
+/// An archive of one file with these extended attributes, and perhaps one more.
+fn with_attributes(path: &Path, attributes: &[(&str, usize)], more: &str) {
+    let mut archive = tar::Builder::new(std::fs::File::create(path).unwrap());
+    let keys = attributes.iter().map(|(name, bytes)| {
+        (format!("SCHILY.xattr.{name}"), vec![b'v'; *bytes])
+    });
+    let keys: Vec<_> = keys.collect();
+    let keys = keys.iter().map(|(name, value)| (&**name, &**value));
+    archive.append_pax_extensions(keys).unwrap();
+    for name in ["file", more] {
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(0o644);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
+        header.set_size(4);
+        archive
+            .append_data(&mut header, name, &b"text"[..])
+            .unwrap();
+    }
+    archive.finish().unwrap();
+}
+
+#[test]
+fn what_a_file_system_has_no_room_for_is_refused_by_name() {
+    let Some(place) = Place::new("room-inside") else {
+        return;
+    };
+    let path = place.path("root.tar");
+    let names: Vec<_> = (0..9).map(|n| format!("user.{n}")).collect();
+    let many: Vec<_> = names.iter().map(|name| (&**name, 424)).collect();
+    let full = [("security.capability", 20), ("user.a", 3980)];
+    // As much as there is room for.
+    for fits in [&many[..], &full] {
+        with_attributes(&path, fits, "lost+found/file");
+        let mut build = place.build_command(&path, "web");
+        run(build.arg("--replace"), b"").ends_well(0);
+        place.check("web");
+        let found = place.ask("web", "ea_list /file");
+        for (name, bytes) in fits {
+            let line = format!("{name} ({bytes})");
+            assert!(found.contains(&line), "{line}: {found}");
+        }
+        assert_eq!(place.ask("web", "cat /lost+found/file"), "text");
+    }
+    let too_many = [&many[..], &[("user.more", 400)]].concat();
+    for (attributes, more, part) in [
+        (&too_many[..], "other", "'file' is refused"),
+        (&[("user.a", 5000)], "other", "--no-xattrs"),
+        (&[], "lost+found", "'/lost+found' is not a folder"),
+    ] {
+        with_attributes(&path, attributes, more);
+        let refused = place.build(&path, "other");
+        assert_eq!(refused.code(), 120, "{refused:?}");
+        assert!(refused.stderr.contains(part), "{part}: {refused:?}");
+        assert!(!refused.stderr.contains("debugfs"), "{refused:?}");
+    }
 }
 
 fn lguest_path() -> PathBuf {

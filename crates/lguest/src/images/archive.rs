@@ -13,8 +13,6 @@ use tar::{Archive, Entry, EntryType, Header};
 
 /// The most bytes of an extended header or a long name.
 const MOST_EXTENDED: u64 = 1 << 20;
-/// The most bytes of an extended attribute.
-const MOST_ATTRIBUTE: usize = 4 << 10;
 /// How the name of a whiteout begins.
 const WHITEOUT: &[u8] = b".wh.";
 /// The name of a whiteout for all files of a folder.
@@ -172,7 +170,6 @@ impl Said {
     fn attribute(&mut self, key: &str, value: &[u8]) {
         if let Some(name) = key.strip_prefix(ATTRIBUTE)
             && is_kept(name)
-            && value.len() <= MOST_ATTRIBUTE
         {
             self.attributes.push((name.to_owned(), value.to_vec()));
         }
@@ -228,7 +225,14 @@ pub(super) fn put_attributes(
     for (name, value) in attributes {
         let bytes = value.len() as u64;
         let kept = keep(contents, path, value.as_slice(), bytes)?;
-        tree.attribute(id, &name, kept);
+        if !tree.attribute(id, &name, kept) {
+            return Err(ArchiveError::Entry(
+                shown(path),
+                "its extended attributes are larger than the 4000 bytes that \
+                 a file system has room for: leave them out ('tar \
+                 --no-xattrs', 'setfattr -x')",
+            ));
+        }
     }
     Ok(())
 }

@@ -5,7 +5,7 @@
 
 use super::agent;
 use super::archive::{self, ArchiveError, Form};
-use super::contents::Contents;
+use super::contents::{ContentError, Contents, copy};
 use super::error::ImageError;
 use super::ext4;
 use super::files::{self, FilesError};
@@ -21,7 +21,7 @@ use crate::thread;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::fs::{File, Permissions};
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Seek, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -35,6 +35,9 @@ const UNPACKED: &str = "archive";
 /// The most bytes of files where no size is given: a small archive can become
 /// a large one.
 const MOST_BYTES: u64 = 16 << 30;
+/// Bytes by which an archive may be larger than its files, beside an eighth of
+/// them: a header for each, and the end of the archive.
+const HEADERS: u64 = 1 << 20;
 /// Bytes that a guest can write beyond the image where no size is given.
 const ROOM: u64 = 1 << 30;
 /// The stack of the thread that waits for signals.
@@ -64,6 +67,10 @@ pub(super) fn build(
     source: &Source,
     name: &Name,
 ) -> Result<Recipe, ImageError> {
+    ext4::has_programs().map_err(|error| ImageError::Disk {
+        name: name.clone(),
+        error,
+    })?;
     let release = match &source.kernel {
         Some(kernel) => Some(release_of(kernel)?),
         None => None,
@@ -171,17 +178,19 @@ impl Build<'_> {
         }
         let path = self.folder.join(UNPACKED);
         let failed = |error| self.failed(&path, error);
-        let most = self.source.size.unwrap_or(MOST_BYTES).saturating_mul(2);
+        let most = self.source.size.unwrap_or(MOST_BYTES);
+        let most = most.saturating_add(most / 8).saturating_add(HEADERS);
         let mut plain = File::options();
         let plain = plain.read(true).write(true).create_new(true).open(&path);
         let mut plain = plain.map_err(failed)?;
-        let mut bytes = unpacked(&mut file).map_err(unread)?.take(most);
-        io::copy(&mut bytes, &mut plain).map_err(unread)?;
-        if bytes.limit() == 0 {
-            return Err(unread(io::Error::other(
-                "it becomes too large when it is unpacked: give a larger \
-                 --size",
-            )));
+        let bytes = unpacked(&mut file).map_err(unread)?;
+        let bytes = copy(bytes, Some(&plain), most).map_err(|e| match e {
+            ContentError::Write(error) => failed(error),
+            ContentError::Read(error) => unread(error),
+            other => unread(io::Error::other(other)),
+        })?;
+        if bytes == most {
+            return Err(ImageError::Large(self.source.from.clone()));
         }
         plain.rewind().map_err(failed)?;
         Ok(plain)

@@ -37,7 +37,7 @@ pub enum ContentError {
     #[error("it cannot be read: {0}")]
     Read(io::Error),
     /// It cannot be written.
-    #[error("its contents cannot be written: {0}")]
+    #[error("its contents cannot be written: {0}: {cure}", cure = cure(.0))]
     Write(io::Error),
 }
 
@@ -83,24 +83,9 @@ impl Contents {
         self.room = self.room.checked_sub(bytes).ok_or(ContentError::Full)?;
         let number = self.next;
         self.next += 1;
-        let mut file = self.create(number).map_err(ContentError::Write)?;
-        let mut piece = vec![0; PIECE];
-        let mut left = bytes;
-        while left > 0 {
-            let most = usize::try_from(left).map_or(PIECE, |n| n.min(PIECE));
-            let got = match from.read(&mut piece[..most]) {
-                Ok(0) => return Err(ContentError::Short),
-                Ok(got) => got,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-                    continue;
-                }
-                Err(error) => return Err(ContentError::Read(error)),
-            };
-            if let Some(file) = &mut file {
-                let written = file.write_all(&piece[..got]);
-                written.map_err(ContentError::Write)?;
-            }
-            left -= got as u64;
+        let file = self.create(number).map_err(ContentError::Write)?;
+        if copy(&mut from, file.as_ref(), bytes)? < bytes {
+            return Err(ContentError::Short);
         }
         self.bytes += bytes;
         Ok(Content { number, bytes })
@@ -115,3 +100,47 @@ impl Contents {
         new.open(folder.join(number.to_string())).map(Some)
     }
 }
+
+/// Copies at most `most` bytes. Returns how many were there.
+pub(super) fn copy(
+    mut from: impl Read,
+    mut to: Option<&File>,
+    most: u64,
+) -> Result<u64, ContentError> {
+    let mut piece = vec![0; PIECE];
+    let mut left = most;
+    while left > 0 {
+        let most = usize::try_from(left).map_or(PIECE, |n| n.min(PIECE));
+        let got = match from.read(&mut piece[..most]) {
+            Ok(0) => break,
+            Ok(got) => got,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                continue;
+            }
+            Err(error) => return Err(ContentError::Read(error)),
+        };
+        if let Some(file) = &mut to {
+            let written = file.write_all(&piece[..got]);
+            written.map_err(ContentError::Write)?;
+        }
+        left -= got as u64;
+    }
+    Ok(most - left)
+}
+
+/// What to do when a file of a build cannot be written.
+pub(super) fn cure(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => NO_ROOM,
+        io::ErrorKind::FileTooLarge => {
+            "raise the limit of the size of files (ulimit -f), or give a \
+             smaller --size"
+        }
+        _ => "build the image again",
+    }
+}
+
+/// What to do when the disk of this machine is full.
+pub(super) const NO_ROOM: &str = "free some \
+    room on the disk that has the images, or set XDG_DATA_HOME to a folder on \
+    another one";

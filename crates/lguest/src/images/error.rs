@@ -3,6 +3,7 @@
 //! Each message says what to do. docs/images.md has the exit codes.
 
 use super::archive::ArchiveError;
+use super::contents::cure;
 use super::ext4::Ext4Error;
 use super::oci::OciError;
 use crate::cli::exit::Outcome;
@@ -51,8 +52,9 @@ pub enum ImageError {
     Kept(Name, String),
     /// A file of an image cannot be used.
     #[error(
-        "{}: it cannot be used: {error}: build the image again",
-        path.display()
+        "{}: it cannot be used: {error}: {}",
+        path.display(),
+        cure(error)
     )]
     File {
         /// The file.
@@ -101,6 +103,12 @@ pub enum ImageError {
         /// Why.
         error: io::Error,
     },
+    /// The archive is larger than its files may be.
+    #[error(
+        "{}: it becomes too large when it is unpacked: give a larger --size",
+        .0.display()
+    )]
+    Large(PathBuf),
     /// The folder or archive is refused.
     #[error("{}: {error}", path.display())]
     Archive {

@@ -11,6 +11,7 @@
 //! Names are put between quotation marks. A name with a line break cannot be
 //! written, and is refused before ([`super::tree::Refusal::Break`]).
 
+use super::contents::{NO_ROOM as NO_ROOM_CURE, cure};
 use super::tree::{Content, Id, Kind, Meta, Node, ROOT, Tree};
 use std::collections::HashMap;
 use std::fs::File;
@@ -31,6 +32,9 @@ const JOURNAL: &str = "size=8";
 /// Files that a guest can make beyond those of the image.
 const MORE_FILES: usize = 64 << 10;
 
+/// The folder that every ext4 has.
+const LOST_FOUND: &[u8] = b"lost+found";
+
 /// The longest line that `debugfs` reads whole.
 const LONGEST_LINE: usize = 8000;
 
@@ -38,12 +42,11 @@ const LONGEST_LINE: usize = 8000;
 const MOST_MESSAGES: u64 = 64 << 10;
 
 /// The error of a file system without room, in its messages.
-const NO_ROOM: [&str; 4] = [
-    "Could not allocate",
-    "No free space",
-    "No space left",
-    "no space",
-];
+const FULL: [&str; 3] = ["Could not allocate", "No free space", "no space"];
+
+/// Errors of a file that cannot become larger, in their messages: the disk of
+/// this machine is full, or the user may not have more of it.
+const NO_ROOM: [&str; 2] = ["No space left on device", "Disk quota exceeded"];
 
 /// Where programs of e2fsprogs are when the search path does not have them: in
 /// Debian, that of an ordinary user does not.
@@ -68,11 +71,20 @@ pub enum Ext4Error {
     /// The files do not fit.
     #[error("its files do not fit: give a larger --size")]
     Full,
+    /// The disk of this machine is full.
+    #[error("its disk cannot be written: {0}: {NO_ROOM_CURE}")]
+    NoRoom(&'static str),
+    /// A file is in the way of the file system's own.
+    #[error(
+        "the file '/lost+found' is not a folder, and the file system needs a \
+         folder with this name: leave the file out"
+    )]
+    LostFound,
     /// A path is too long.
     #[error("the path of a file is too long: '{0}'")]
     Path(String),
     /// A file of the build cannot be used.
-    #[error("a file of the build cannot be used: {0}")]
+    #[error("a file of the build cannot be used: {0}: {cure}", cure = cure(.0))]
     File(#[from] io::Error),
 }
 
@@ -87,6 +99,15 @@ pub fn program(name: &str) -> Option<PathBuf> {
         rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
             && path.is_file()
     })
+}
+
+/// Looks for the programs that [`write`] needs.
+///
+/// # Errors
+///
+/// [`Ext4Error::NoProgram`].
+pub fn has_programs() -> Result<(), Ext4Error> {
+    needed("mke2fs").and(needed("debugfs")).map(|_| ())
 }
 
 /// Writes `tree`, whose contents are in the folder `contents`, as a file system
@@ -104,6 +125,11 @@ pub fn write(
     messages: &Path,
 ) -> Result<(), Ext4Error> {
     let put = needed("debugfs")?;
+    if let Some(id) = tree.at_root(LOST_FOUND)
+        && !matches!(tree.node(id).kind, Kind::Folder(_))
+    {
+        return Err(Ext4Error::LostFound);
+    }
     format(tree, disk, bytes, messages)?;
     let mut debugfs = command(&put)
         .args(["-w", "-f", "-"])
@@ -133,14 +159,7 @@ pub fn write(
         .filter(|line| !line.trim().is_empty())
         .collect();
     if let Some(first) = complaints.first() {
-        let full = NO_ROOM.iter().any(|mark| said.contains(mark));
-        return Err(match full {
-            true => Ext4Error::Full,
-            false => Ext4Error::Failed(
-                "debugfs",
-                super::shown::shown(first.as_bytes()),
-            ),
-        });
+        return Err(complaint("debugfs", &said, first));
     }
     written?;
     match ended.success() {
@@ -197,8 +216,22 @@ fn format(
         true => Ok(()),
         false => {
             let said = what_was_said(messages)?;
-            let said = super::shown::shown(said.trim().as_bytes());
-            Err(Ext4Error::Failed("mke2fs", said))
+            Err(complaint("mke2fs", &said, said.trim()))
+        }
+    }
+}
+
+/// What it means that a program has `said` this, whose first part is `first`.
+fn complaint(program: &'static str, said: &str, first: &str) -> Ext4Error {
+    // A disk of this machine that is full can have any consequence.
+    if let Some(why) = NO_ROOM.iter().find(|mark| said.contains(**mark)) {
+        return Ext4Error::NoRoom(why);
+    }
+    match FULL.iter().any(|mark| said.contains(mark)) {
+        true => Ext4Error::Full,
+        false => {
+            let said = super::shown::shown(first.as_bytes());
+            Ext4Error::Failed(program, said)
         }
     }
 }
@@ -312,7 +345,7 @@ impl<'a, W: Write> Script<'a, W> {
         let plain = Word::Plain;
         match &node.kind {
             // mke2fs has made this one.
-            Kind::Folder(_) if path == b"/lost+found" => {}
+            Kind::Folder(_) if path == [b"/", LOST_FOUND].concat() => {}
             Kind::Folder(_) => self.line(&[plain("mkdir"), here])?,
             Kind::File(content) => {
                 let from = number(content);

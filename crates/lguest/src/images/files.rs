@@ -22,6 +22,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+/// The most bytes of an extended attribute, and of all their names, in Linux.
+const MOST_ATTRIBUTE: usize = 64 << 10;
+
 /// Why a folder cannot be read.
 pub(super) enum FilesError {
     /// A file cannot be read.
@@ -233,14 +236,14 @@ impl Files<'_> {
 
 /// The extended attributes of a file that an image has, too.
 fn attributes_of(file: &File) -> Vec<(String, Vec<u8>)> {
-    let mut names = vec![0; 4 << 10];
+    let mut names = vec![0; MOST_ATTRIBUTE];
     // Some file systems have none.
     let bytes = flistxattr(file, &mut names[..]).unwrap_or(0);
     names.truncate(bytes);
     let names = names.split(|&byte| byte == 0);
     let names = names.filter_map(|name| std::str::from_utf8(name).ok());
     let value = |name: &str| {
-        let mut value = vec![0; 4 << 10];
+        let mut value = vec![0; MOST_ATTRIBUTE];
         let bytes = fgetxattr(file, name, &mut value[..]).ok()?;
         value.truncate(bytes);
         Some((name.to_owned(), value))

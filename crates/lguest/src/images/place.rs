@@ -17,6 +17,7 @@
 use super::error::ImageError;
 use super::recipe::Recipe;
 use crate::machines::Name;
+use crate::replace::{replace, settle};
 use rustix::fs::{
     CWD, FlockOperation, Mode, OFlags, RenameFlags, flock, open, renameat_with,
 };
@@ -41,6 +42,8 @@ const KEPT: (&str, &str) = ("kept-", ".qcow2");
 const NEW: &str = ".new";
 /// How the name of a folder that is being removed ends.
 const OLD: &str = ".old";
+/// How the name of a folder that is being replaced ends.
+const ASIDE: &str = ".aside";
 /// The most bytes of a recipe.
 const MOST_RECIPE: u64 = 4 << 20;
 
@@ -238,7 +241,7 @@ impl Place {
     /// Reads the image with this name, if there is one.
     fn read(&self, name: &Name) -> Result<Option<Stored>, ImageError> {
         let path = self.path.join(name.as_str());
-        if path.symlink_metadata().is_err() {
+        if !self.settle(name) {
             return Ok(None);
         }
         check(&path)?;
@@ -328,6 +331,17 @@ impl Place {
         Err(ImageError::Kept(name.clone(), kept.join(", ")))
     }
 
+    /// Whether there is a folder with this name. One that a killed command has
+    /// moved aside comes back.
+    fn settle(&self, name: &Name) -> bool {
+        let place = self.path.join(name.as_str());
+        settle(&place, &self.hidden(name, NEW), &self.hidden(name, ASIDE))
+    }
+
+    fn hidden(&self, name: &Name, end: &str) -> PathBuf {
+        self.path.join(format!(".{name}{end}"))
+    }
+
     /// Removes folders that were left by commands that were killed.
     fn sweep(&self) {
         let Ok(files) = std::fs::read_dir(&self.path) else {
@@ -336,8 +350,17 @@ impl Place {
         for file in files.flatten() {
             let name = file.file_name();
             let Some(name) = name.to_str() else { continue };
-            let left = name.ends_with(NEW) || name.ends_with(OLD);
             let path = file.path();
+            let aside = name.strip_prefix('.');
+            let aside = aside.and_then(|name| name.strip_suffix(ASIDE));
+            if let Some(name) = aside.and_then(|name| name.parse().ok()) {
+                // It comes back if nothing has taken its place.
+                if self.settle(&name) {
+                    let _ = std::fs::remove_dir_all(&path);
+                }
+                continue;
+            }
+            let left = name.ends_with(NEW) || name.ends_with(OLD);
             if name.starts_with('.')
                 && left
                 && let Ok(Some(lock)) = try_lock(&path)
@@ -397,6 +420,8 @@ fn try_lock(path: &Path) -> io::Result<Option<File>> {
 pub(super) struct New {
     name: Name,
     place: PathBuf,
+    /// Where the one is for a moment that it replaces.
+    aside: PathBuf,
     /// Where it is. `None` when it is in its place.
     path: Option<PathBuf>,
     replace: bool,
@@ -419,7 +444,7 @@ impl New {
         if !replace && there.symlink_metadata().is_ok() {
             return Err(ImageError::Exists(name.clone()));
         }
-        let path = place.path.join(format!(".{name}{NEW}"));
+        let path = place.hidden(name, NEW);
         let failed = |error| ImageError::Place {
             path: path.clone(),
             error,
@@ -444,6 +469,7 @@ impl New {
         Ok(Self {
             name: name.clone(),
             place: there,
+            aside: place.hidden(name, ASIDE),
             path: Some(path),
             replace,
             _lock: lock,
@@ -464,22 +490,12 @@ impl New {
         let Some(path) = self.path.take() else {
             return Ok(());
         };
-        let flags = match self.replace && self.place.exists() {
-            true => RenameFlags::EXCHANGE,
-            false => RenameFlags::NOREPLACE,
-        };
-        let moved = renameat_with(CWD, &path, CWD, &self.place, flags);
-        let moved = match moved {
-            // Some file systems do not support the flags.
-            Err(Errno::INVAL) => self.put(&path),
-            moved => moved.map_err(io::Error::from),
+        let moved = match self.replace && self.place.exists() {
+            true => replace(&path, &self.place, &self.aside),
+            false => self.put(&path),
         };
         match moved {
-            Ok(()) => {
-                // The one that was replaced.
-                let _ = std::fs::remove_dir_all(&path);
-                Ok(())
-            }
+            Ok(()) => Ok(()),
             Err(error) => {
                 self.path = Some(path);
                 Err(match error.kind() {
@@ -496,19 +512,17 @@ impl New {
         }
     }
 
-    /// Takes the place without `renameat2`: a folder with files in it is not
-    /// replaced, but moved out of the way.
+    /// Takes a place where nothing is.
     fn put(&self, path: &Path) -> io::Result<()> {
-        if self.replace && self.place.exists() {
-            let old =
-                path.with_extension(format!("{}{OLD}", std::process::id()));
-            std::fs::rename(&self.place, &old)?;
-            std::fs::rename(path, &self.place)?;
-            // The next command removes it otherwise.
-            let _ = std::fs::remove_dir_all(old);
-            return Ok(());
+        let flags = RenameFlags::NOREPLACE;
+        match renameat_with(CWD, path, CWD, &self.place, flags) {
+            // Some file systems do not support the flag. A folder with files in
+            // it is not replaced without it either.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+                std::fs::rename(path, &self.place)
+            }
+            moved => Ok(moved?),
         }
-        std::fs::rename(path, &self.place)
     }
 }
 
@@ -596,6 +610,32 @@ mod tests {
         std::fs::create_dir(place.path.join(".web.1.old")).unwrap();
         place.sweep();
         assert_eq!(files(&place), 0);
+        std::fs::remove_dir_all(&place.path).unwrap();
+    }
+
+    #[test]
+    fn an_image_that_a_killed_build_has_moved_aside_comes_back() {
+        let place = scratch("aside");
+        let name: Name = "web".parse().unwrap();
+        let image = place.path.join("web");
+        let aside = place.hidden(&name, ASIDE);
+        fill(&place, &name, false).finish().unwrap();
+        for look in [true, false] {
+            std::fs::create_dir(place.hidden(&name, NEW)).unwrap();
+            std::fs::rename(&image, &aside).unwrap();
+            // By a command that sweeps first, and by one that only looks.
+            match look {
+                true => assert!(place.read(&name).unwrap().is_some()),
+                false => place.sweep(),
+            }
+            assert!(image.join(RECIPE).exists() && !aside.exists());
+            place.sweep();
+            assert_eq!(files(&place), 1);
+        }
+        // The command was killed later: the new image has the place.
+        std::fs::create_dir(&aside).unwrap();
+        place.sweep();
+        assert_eq!(files(&place), 1);
         std::fs::remove_dir_all(&place.path).unwrap();
     }
 

@@ -18,6 +18,12 @@ pub(super) const LONGEST_PATH: usize = 3800;
 /// The most symbolic links that are followed for one path, as in Linux.
 const MOST_LINKS: u32 = 40;
 
+/// The most bytes of all extended attributes of a file: they are in a block of
+/// 4096 bytes, which has a head and an end.
+const MOST_ATTRIBUTES: u64 = 4096 - 32 - 4;
+/// What an extended attribute has beside its name and its value.
+const ATTRIBUTE_HEAD: u64 = 16;
+
 /// What every file has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Meta {
@@ -243,9 +249,18 @@ impl Tree {
         Ok(())
     }
 
-    /// Gives a node an extended attribute.
-    pub fn attribute(&mut self, id: Id, name: &str, value: Content) {
-        self.nodes[id].attributes.push((name.to_owned(), value));
+    /// Gives a node an extended attribute. Returns whether its file system has
+    /// room for all that it has.
+    #[must_use]
+    pub fn attribute(&mut self, id: Id, name: &str, value: Content) -> bool {
+        let all = &mut self.nodes[id].attributes;
+        all.retain(|(known, _)| known != name);
+        all.push((name.to_owned(), value));
+        let whole = |bytes: u64| bytes.next_multiple_of(4);
+        let bytes = all.iter().map(|(name, value)| {
+            ATTRIBUTE_HEAD + whole(name.len() as u64) + whole(value.bytes)
+        });
+        bytes.sum::<u64>() <= MOST_ATTRIBUTES
     }
 
     /// Removes what earlier layers have at `path`.
@@ -311,6 +326,12 @@ impl Tree {
     #[must_use]
     pub fn at(&self, path: &[u8]) -> Option<Id> {
         self.find(&names(path).ok()?).ok()?
+    }
+
+    /// The node with this name in the root folder, if there is one. A link is
+    /// not followed.
+    pub(super) fn at_root(&self, name: &[u8]) -> Option<Id> {
+        self.child(ROOT, name)
     }
 
     fn child(&self, folder: Id, name: &[u8]) -> Option<Id> {

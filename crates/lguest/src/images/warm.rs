@@ -12,7 +12,6 @@ use crate::machines::Name;
 use crate::machines::verbs::find;
 use std::ffi::OsString;
 use std::fs::File;
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -44,7 +43,9 @@ pub(super) fn warm(
     let scratch = New::begin(&Place::make()?, &image.name, true)?;
     let said = scratch.path().join("said");
     let stderr = File::create(&said).map_err(|e| failed(&e.to_string()))?;
-    let launcher = own(&boot(image, scratch.path(), &name))
+    let launcher = own(&boot(image, &name))
+        // The changes are there.
+        .current_dir(scratch.path())
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(stderr)
@@ -103,12 +104,12 @@ pub(super) fn warm(
 }
 
 /// The words that boot a machine of the image with this name, whose changes are
-/// in `folder`.
-fn boot(image: &Stored, folder: &Path, name: &str) -> Vec<OsString> {
+/// in the folder where it starts: the name of that folder may have a comma in
+/// it.
+fn boot(image: &Stored, name: &str) -> Vec<OsString> {
     let recipe = &image.recipe;
     let mut disk = image.disk().into_os_string();
-    disk.push(",raw,overlay=");
-    disk.push(folder.join("changes.qcow2"));
+    disk.push(",raw,overlay=changes.qcow2");
     let arguments = format!("{} quiet init={}", recipe.arguments, recipe.agent);
     let words = ["run", "--agent", "--die-with-parent", "--name", name];
     let memory = ["--memory", &recipe.memory, "--append", &arguments];

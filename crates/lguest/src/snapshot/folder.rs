@@ -5,9 +5,8 @@
 //! what was there before. The next one removes what that has left.
 
 use super::SnapshotError;
-use rustix::fs::{
-    CWD, FlockOperation, Mode, OFlags, RenameFlags, flock, renameat_with,
-};
+use crate::replace::{replace, settle};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -15,6 +14,11 @@ use std::path::{Path, PathBuf};
 
 /// The name of a manifest, by which a snapshot is known.
 pub(super) const MANIFEST: &str = "manifest.json";
+
+/// How the names of hidden folders end: of one that is being filled, and of one
+/// that is being replaced.
+const NEW: &str = ".lguest-new";
+const OLD: &str = ".lguest-old";
 
 /// A folder that is being filled.
 pub(super) struct New {
@@ -33,16 +37,11 @@ impl New {
             path: place.into(),
             error,
         };
-        if !is_free(place) {
-            return Err(SnapshotError::Taken(place.into()));
-        }
-        let Some(name) = place.file_name() else {
+        recover(place);
+        let path = hidden(place, NEW);
+        let Some(path) = path.filter(|_| is_free(place)) else {
             return Err(SnapshotError::Taken(place.into()));
         };
-        let mut hidden = std::ffi::OsString::from(".");
-        hidden.push(name);
-        hidden.push(".lguest-new");
-        let path = place.with_file_name(hidden);
         let made = std::fs::DirBuilder::new().mode(0o700).create(&path);
         match made {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
@@ -102,26 +101,30 @@ impl New {
 
     fn put(&self, path: &Path) -> io::Result<()> {
         let place = &self.place;
-        if std::fs::symlink_metadata(place).is_err() {
-            return std::fs::rename(path, place);
-        }
-        match renameat_with(CWD, path, CWD, place, RenameFlags::EXCHANGE) {
-            Ok(()) => {}
-            // Some file systems do not know it. An empty folder can be
-            // replaced, and a snapshot is moved out of the way.
-            Err(_) => {
-                let old = path.with_extension("lguest-old");
-                std::fs::rename(place, &old)?;
-                std::fs::rename(path, place)?;
-                // It is of no use any more.
-                let _ = std::fs::remove_dir_all(old);
-                return Ok(());
+        match hidden(place, OLD) {
+            Some(aside) if std::fs::symlink_metadata(place).is_ok() => {
+                replace(path, place, &aside)
             }
+            _ => std::fs::rename(path, place),
         }
-        // The old one, which is of no use any more.
-        let _ = std::fs::remove_dir_all(path);
-        Ok(())
     }
+}
+
+/// If a command was killed while it replaced the snapshot at `place`, the old
+/// one is moved back.
+pub(super) fn recover(place: &Path) {
+    let folders = (hidden(place, NEW), hidden(place, OLD));
+    if let (Some(new), Some(old)) = folders {
+        settle(place, &new, &old);
+    }
+}
+
+/// A hidden folder beside `place`.
+fn hidden(place: &Path, end: &str) -> Option<PathBuf> {
+    let mut hidden = std::ffi::OsString::from(".");
+    hidden.push(place.file_name()?);
+    hidden.push(end);
+    Some(place.with_file_name(hidden))
 }
 
 impl Drop for New {
@@ -223,6 +226,23 @@ mod tests {
         let mode = |path: &Path| path.metadata().unwrap().mode() & 0o777;
         assert_eq!(mode(&place), 0o700);
         assert_eq!(mode(&place.join(MANIFEST)), 0o600);
+        std::fs::remove_dir_all(&scratch).unwrap();
+    }
+
+    #[test]
+    fn a_snapshot_that_was_moved_aside_comes_back() {
+        let scratch = scratch("aside");
+        let place = scratch.join("web");
+        fill(&place, "old").finish().unwrap();
+        let aside = scratch.join(".web.lguest-old");
+        std::fs::rename(&place, &aside).unwrap();
+        // A reader finds it, and so does the next command that writes there.
+        let error = crate::snapshot::Saved::open(&place).unwrap_err();
+        assert!(error.to_string().contains("manifest"), "{error}");
+        std::fs::rename(&place, &aside).unwrap();
+        drop(fill(&place, "never"));
+        let text = std::fs::read_to_string(place.join(MANIFEST)).unwrap();
+        assert_eq!(text, "old");
         std::fs::remove_dir_all(&scratch).unwrap();
     }
 

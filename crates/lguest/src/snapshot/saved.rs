@@ -3,7 +3,7 @@
 //! A new Launcher goes on from it. Nothing that is read here is believed before
 //! it was checked.
 
-use super::folder::MANIFEST;
+use super::folder::{MANIFEST, recover};
 use super::manifest::{FORMAT, MOST, Manifest, Refused};
 use super::pages::Pages;
 use super::{Interface, Placed, SnapshotError, checksum, this_boot};
@@ -51,6 +51,7 @@ impl Saved {
             path: folder.into(),
             error,
         };
+        recover(folder);
         let folder = std::fs::canonicalize(folder).map_err(missing)?;
         let text = read(&folder.join(MANIFEST)).map_err(missing)?;
         let damaged = |what: String| SnapshotError::Damaged {

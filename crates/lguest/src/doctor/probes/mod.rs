@@ -63,13 +63,8 @@ pub(super) const ALL: &[Probe] = &[
         )
     }),
     useful("i686 compiler", tools::compiler),
-    useful("mke2fs", || {
-        tools::tool(
-            "mke2fs",
-            "the tests with disks are skipped",
-            "e2fsprogs has it",
-        )
-    }),
+    useful("mke2fs", || tools::tool("mke2fs", NO_IMAGES, E2FSPROGS)),
+    useful("debugfs", || tools::tool("debugfs", NO_IMAGES, E2FSPROGS)),
     useful("ip", || {
         tools::tool("ip", "the tests with taps are skipped", "iproute2 has it")
     }),
@@ -81,6 +76,11 @@ pub(super) const ALL: &[Probe] = &[
         )
     }),
 ];
+
+/// What follows when a program of e2fsprogs is missing, and the cure.
+const NO_IMAGES: &str = "no images (lguest image build), and the tests with \
+                         disks are skipped";
+const E2FSPROGS: &str = "`apt-get install e2fsprogs`, `dnf install e2fsprogs`";
 
 const fn needed(name: &'static str, look: fn() -> Finding) -> Probe {
     Probe {
