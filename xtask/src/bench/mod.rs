@@ -3,7 +3,8 @@
 //! Everything is measured in one run, each row on one system after the other
 //! and then again in another order, because the speed of a machine changes from
 //! minute to minute. The results are ratios, or the reasons why there are none.
-//! The same program runs everywhere: natively it is an ordinary process.
+//! The same program runs everywhere: natively it is an ordinary process. The
+//! mode `exec` is about commands in machines of their own.
 
 mod about;
 mod options;
@@ -14,7 +15,6 @@ mod processes;
 
 mod embedded;
 mod smoke;
-mod snapshots;
 
 mod archive;
 mod kit;
@@ -27,6 +27,10 @@ mod growth;
 mod network;
 mod start;
 
+mod release;
+
+mod exec;
+
 mod json;
 mod plot;
 mod table;
@@ -37,11 +41,13 @@ use crate::place;
 use about::About;
 use options::Options;
 use results::Results;
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 /// Measures the chosen rows.
 pub fn main(words: &[&str]) -> ExitCode {
+    if let ["exec", words @ ..] = words {
+        return exec::main(words);
+    }
     if let ["--help" | "-h"] = words {
         print!("{}", options::HELP);
         return ExitCode::SUCCESS;
@@ -66,7 +72,7 @@ fn run(options: &Options) -> Result<(), String> {
     let root = place::root();
     let lguest = match &options.lguest {
         Some(path) => path.clone(),
-        None => build(&root)?,
+        None => release::build(&root)?,
     };
     let folder = root.join("target/bench");
     std::fs::create_dir_all(&folder)
@@ -76,7 +82,6 @@ fn run(options: &Options) -> Result<(), String> {
         sections: Vec::new(),
     };
     embedded::measure(options, &lguest, &mut results);
-    snapshots::measure(options, &lguest, &folder, &mut results);
     linux::measure(options, &lguest, &folder, &mut results);
     print!("{}", table::of(&results));
     let files = [
@@ -90,17 +95,4 @@ fn run(options: &Options) -> Result<(), String> {
         println!("written: {}", path.display());
     }
     Ok(())
-}
-
-/// Builds the Launcher as its users do.
-fn build(root: &Path) -> Result<PathBuf, String> {
-    let status = Command::new("cargo")
-        .args(["build", "--release", "--locked", "--quiet", "-p", "lguest"])
-        .current_dir(root)
-        .status();
-    match status {
-        Ok(status) if status.success() => Ok(place::release(root)),
-        Ok(status) => Err(format!("cargo build: {status}")),
-        Err(error) => Err(format!("cargo build: {error}")),
-    }
 }

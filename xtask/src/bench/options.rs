@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 pub(super) const HELP: &str = "\
 usage: cargo xtask bench [OPTION...]
+       cargo xtask bench exec [OPTION...]  (has its own --help)
 
   --quick            a round of short pieces, and nothing that takes long
   --rounds N         how often each row is measured (5)
