@@ -7,6 +7,7 @@
 
 pub mod pci;
 pub mod registers;
+pub mod request;
 
 use crate::call::CallName;
 use crate::gen2::LINUX_3_1;

@@ -8,6 +8,7 @@
 use lg_abi::device::{self, BlockPage, DeviceDescriptor, Net};
 use lg_abi::dma::{self, Dma};
 use lg_abi::gen2;
+use lg_abi::gen3::request as later;
 use lg_abi::hypercall::{self, Hypercall};
 use lg_abi::layout::{Field, Layout, NoIrq};
 use lg_abi::request;
@@ -190,6 +191,9 @@ fn constants_have_the_values_of_the_document() {
         request::LHREQ_GETDMA,
         request::LHREQ_IRQ,
         request::LHREQ_BREAK,
+        later::LHREQ_GETREG,
+        later::LHREQ_SETREG,
+        later::LHREQ_TRAP,
     ];
     let mut known: BTreeSet<(&str, u64)> = known.into();
     known.insert(("IDT_ENTRIES", IDT_ENTRIES as u64));

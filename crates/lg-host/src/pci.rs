@@ -12,14 +12,11 @@ use core::cell::Cell;
 use core::sync::atomic::Ordering;
 use lg_abi::gen3::pci::{
     ADDRESS_PORT, BRIDGE_CLASS, DATA_PORT, Device, ENABLE, MAX_DEVICES, WORDS,
-    offset,
+    first_place, offset,
 };
 use lg_abi::gen3::registers::{ISR, ISR_CONFIG, ISR_QUEUE};
 use lg_abi::page::PAGE_SIZE;
 use lg_wire::state::ViewSetup;
-
-/// Addresses between the end of memory and the first device.
-const GAP: u32 = 1 << 20;
 
 /// Bits of a command that a driver may set: memory, bus master, no interrupt.
 const COMMAND_BITS: u32 = 0x406;
@@ -50,7 +47,7 @@ impl Pci {
         for ((device, space), index) in devices {
             let word = setup.devices[index as usize];
             device.set(word);
-            let bar = first(setup).wrapping_add(index * PAGE_SIZE);
+            let bar = first_place(setup.limit, index);
             let words = Device::from_word(word).space(index + 1, bar);
             for (cell, word) in space.iter().zip(words) {
                 cell.set(word);
@@ -64,7 +61,7 @@ impl Pci {
         let count = as_word(MAX_DEVICES).min(setup.device_count);
         match count {
             0 => 0,
-            _ => first(setup).saturating_add(count * PAGE_SIZE),
+            _ => first_place(setup.limit, 0).saturating_add(count * PAGE_SIZE),
         }
     }
 
@@ -120,11 +117,6 @@ impl Pci {
 enum Slot {
     Bridge,
     Device(u32),
-}
-
-/// The first address of the first device.
-fn first(setup: &ViewSetup) -> u32 {
-    setup.limit.saturating_add(GAP)
 }
 
 /// All bits of `bytes` bytes.

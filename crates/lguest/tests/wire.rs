@@ -1,22 +1,28 @@
-//! The four requests in their binary form.
+//! Requests in their binary form.
 //!
 //! This is `/dev/lguest` of 2007 as its Launcher saw it, with its error
-//! numbers, in the order of a run.
+//! numbers, in the order of a run; and last, that of Linux 4.x.
 
 #![expect(clippy::unwrap_used, reason = "a test says what went wrong so")]
 
 #[allow(unused, reason = "the tests share it")]
+#[path = "generation2/program.rs"]
+mod program;
+#[allow(unused, reason = "the tests share it")]
 mod support;
 
 use lg_abi::dma::Dma;
+use lg_abi::gen3::pci::{Device, first_place};
+use lg_abi::gen3::request::{Initialize, Pending, Register, Request};
 use lg_abi::request::{LHREQ_BREAK, LHREQ_GETDMA, LHREQ_INITIALIZE, LHREQ_IRQ};
-use lguest::engine::Requests;
 use lguest::engine::wire::Wire;
+use lguest::engine::{Requests, Setup};
 use lguest::loader::{self, Image};
 use lguest::memory::GuestMemory;
 use rustix::io::Errno;
 use std::fs::File;
 use std::time::{Duration, Instant};
+use zerocopy::FromBytes;
 
 const RAM: u32 = 16 << 20;
 const CONSOLE: u32 = 0;
@@ -265,4 +271,161 @@ fn a_send_is_an_address_and_a_key() {
     memory.write_last(dma, 2).unwrap();
     let (lines, _) = opened.lines_and_last_words();
     assert_eq!(lines, ["used_len 2"]);
+}
+
+/// An open device with a kernel of Linux 4.x, which has two devices.
+struct Later {
+    wire: Wire,
+    initialize: Initialize,
+}
+
+/// The type of these devices: random numbers.
+const RANDOM: u8 = 4;
+
+/// Where the registers of the two are.
+fn devices() -> [u32; 2] {
+    [0, 1].map(|index| first_place(program::RAM, index))
+}
+
+impl Later {
+    fn new(kernel: &[u8]) -> Self {
+        let scratch = support::Scratch::new("wire-later");
+        let file = File::open(scratch.file("image", kernel)).unwrap();
+        let memory = GuestMemory::new(program::RAM, 0).unwrap();
+        let loaded = loader::load(&memory, &Image::File(file), None, b"");
+        let loaded = loaded.unwrap();
+        let device = Device {
+            kind: RANDOM,
+            config_bytes: 0,
+        };
+        let initialize = Initialize {
+            base: 0x1234_5678,
+            pfn_limit: loaded.request.pfn_limit,
+            start: loaded.request.start,
+            device_limit: (devices()[1] >> 12) + 1,
+        };
+        let setup = Setup {
+            pci: vec![device; 2],
+            ..Setup::from(loaded)
+        };
+        let wire = Wire::open_later(memory, setup);
+        Self { wire, initialize }
+    }
+
+    fn start(kernel: &[u8]) -> Self {
+        let later = Self::new(kernel);
+        let request = Request::Initialize(later.initialize);
+        assert_eq!(later.ask(request), Ok(0));
+        later
+    }
+
+    fn ask(&self, request: Request) -> Result<u32, Errno> {
+        let (words, count) = request.words();
+        self.wire.write(&words[..count])
+    }
+
+    /// The next access to a device.
+    fn access(&self) -> Pending {
+        Pending::read_from_bytes(&self.wire.read().unwrap()).unwrap()
+    }
+
+    fn get(&self, register: Register) -> u32 {
+        assert_eq!(self.ask(Request::GetReg(register)), Ok(0));
+        u32::from_le_bytes(self.wire.read().unwrap().try_into().unwrap())
+    }
+
+    fn set(&self, register: Register, value: u32) {
+        assert_eq!(self.ask(Request::SetReg(register, value)), Ok(0));
+    }
+
+    /// The Guest has ended well.
+    fn ends(&self) {
+        assert_eq!(self.wire.read(), Err(Errno::NOENT));
+        assert_eq!(self.wire.read().unwrap(), b"CRASH: Power down\0");
+        assert_eq!(self.ask(Request::Irq(1)), Err(Errno::NOENT));
+        let get = Request::GetReg(Register::Eax);
+        assert_eq!(self.ask(get), Err(Errno::NOENT));
+    }
+}
+
+#[test]
+fn a_launcher_of_linux_4_carries_out_accesses_to_devices() {
+    let [first, second] = devices();
+    let mut kernel = program::Program::of(&program::LATER[0]);
+    kernel.store(first + 0x08, 0x1234_5678);
+    kernel.store_half(second + 0x38, 0xBEEF);
+    kernel.store_byte(first + 0x14, 0x8F);
+    kernel.expect(second + 0x04, 0xCAFE_F00D);
+    kernel.expect_byte(first + 0x15, 0xA5);
+    let later = Later::start(&kernel.end());
+    for (address, bytes, value) in [
+        (first + 0x08, 4, 0x1234_5678),
+        (second + 0x38, 2, 0xBEEF),
+        (first + 0x14, 1, 0x8F),
+    ] {
+        let access = later.access();
+        assert_eq!(access, Pending::of_access(address, bytes, true));
+        assert_eq!(later.get(Register::Eax), value);
+        assert_eq!(later.get(Register::Edx), address);
+        let length = if bytes == 2 { 3 } else { 2 };
+        later.set(Register::Eip, later.get(Register::Eip) + length);
+    }
+    for (address, bytes, value) in [
+        (second + 0x04, 4, 0xCAFE_F00D),
+        // The Guest gets as many bytes as it reads.
+        (first + 0x15, 1, 0x7777_77A5),
+    ] {
+        let access = later.access();
+        assert_eq!(access, Pending::of_access(address, bytes, false));
+        later.set(Register::Eax, value);
+        assert_eq!(later.get(Register::Eax), value);
+    }
+    later.ends();
+}
+
+#[test]
+fn requests_of_linux_4_are_checked() {
+    let later = Later::new(&program::Program::of(&program::LATER[0]).end());
+    let wire = &later.wire;
+    assert_eq!(wire.read(), Err(Errno::INVAL), "before INITIALIZE");
+    assert_eq!(later.ask(Request::Irq(1)), Err(Errno::INVAL));
+    // Fewer words, another number of pages, and no room for the devices.
+    let Initialize {
+        pfn_limit,
+        device_limit,
+        ..
+    } = later.initialize;
+    let (words, _) = Request::Initialize(later.initialize).words();
+    assert_eq!(wire.write(&words[..4]), Err(Errno::INVAL));
+    for wrong in [
+        Initialize {
+            pfn_limit: pfn_limit + 1,
+            ..later.initialize
+        },
+        Initialize {
+            device_limit: device_limit - 1,
+            ..later.initialize
+        },
+    ] {
+        let request = Request::Initialize(wrong);
+        assert_eq!(later.ask(request), Err(Errno::INVAL), "{wrong:?}");
+    }
+    assert_eq!(wire.write(&words), Ok(0));
+    assert_eq!(wire.write(&words), Err(Errno::BUSY));
+    // GETDMA and BREAK are gone, and TRAP is the Host's.
+    for request in [LHREQ_GETDMA, LHREQ_BREAK, 4, 7, 8] {
+        assert_eq!(wire.write(&[request, 0]), Err(Errno::INVAL), "{request}");
+    }
+    assert_eq!(later.ask(Request::Irq(32)), Err(Errno::INVAL));
+    // orig_eax, and a segment.
+    assert_eq!(wire.write(&[5, 44]), Err(Errno::NOENT));
+    assert_eq!(wire.write(&[6, 28, 1]), Err(Errno::NOENT));
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| (later.ask(Request::Irq(1)), wire.read()));
+        let answers = (Err(Errno::PERM), Err(Errno::PERM));
+        assert_eq!(other.join().unwrap(), answers);
+    });
+    // Without an access, registers are 0.
+    assert_eq!(later.get(Register::Esp), 0);
+    later.ends();
 }

@@ -6,10 +6,22 @@
 //! ([`registers`]; virtio 1.0, section 4.1; docs/abi.md, section 10).
 
 use super::registers;
+use crate::page::PAGE_SIZE;
 
 /// The most devices: one for each interrupt that a kernel without an I/O APIC
 /// has beside the timer.
 pub const MAX_DEVICES: usize = 15;
+
+/// Addresses between the end of memory and the first device.
+const GAP: u32 = 1 << 20;
+
+/// Where the registers of device `index` are after a reset, in a Guest whose
+/// memory ends at `limit`: each device has a page of its own.
+#[must_use]
+pub const fn first_place(limit: u32, index: u32) -> u32 {
+    let first = limit.saturating_add(GAP);
+    first.wrapping_add(index.wrapping_mul(PAGE_SIZE))
+}
 
 /// The port of the address register, and that of the data.
 pub const ADDRESS_PORT: u32 = 0xCF8;

@@ -9,7 +9,7 @@ use lg_wire::moved::Moved;
 use lg_wire::spawn::MAX_SHARED_PAGES;
 
 /// Where the console's range of memory is.
-pub(crate) const BAR: u32 = Machine::RAM + GAP;
+pub(crate) const BAR: u32 = first_place(Machine::RAM, 0);
 
 /// What the Launcher says of a Guest with a console and a source of random
 /// numbers.

@@ -1,35 +1,52 @@
-//! The four requests as words: `/dev/lguest`, without the device.
+//! Requests as words: `/dev/lguest`, without the device.
 //!
 //! The Launcher of 2007 wrote a few 32-bit words to a device, and read from it.
 //! This file accepts the same words and gives the same errors, to such a
 //! Launcher or to one in another language at the end of a pipe (docs/abi.md,
-//! section 8).
+//! section 8). A Launcher of a Guest of Linux 4.x has other requests (section
+//! 10), for it carries accesses to devices out itself ([`access`]).
 
+mod access;
+
+use self::access::Access;
 use super::death::Death;
 use super::error::RequestError;
 use super::hold::Hold;
-use super::interface::{Engine, Exit, Requests, Setup, SharedPage};
+use super::interface::{
+    DeviceAccess, Engine, Exit, Requests, Setup, SharedPage,
+};
 use super::native::Native;
 use crate::lock::lock;
 use crate::memory::GuestMemory;
+use lg_abi::gen3::pci::first_place;
+use lg_abi::gen3::request as gen3;
+use lg_abi::page::{LINEAR, PAGE_SIZE};
 use lg_abi::request::{
     Initialize, LHREQ_BREAK, LHREQ_GETDMA, LHREQ_INITIALIZE, LHREQ_IRQ,
 };
 use rustix::io::Errno;
 use std::sync::{Arc, Mutex};
 use std::thread::ThreadId;
+use zerocopy::IntoBytes;
 
 /// An open `/dev/lguest`.
 pub struct Wire {
     guest: Arc<Native>,
+    /// The Guest is one of Linux 4.x.
+    is_later: bool,
     inner: Mutex<Inner>,
 }
 
 struct Inner {
     /// The thread that initialised: no other may make requests.
     owner: Option<ThreadId>,
-    /// Handed to the engine at INITIALIZE.
-    shared_pages: Vec<SharedPage>,
+    /// What INITIALIZE does not say, until then.
+    setup: Option<Setup>,
+    /// What the Guest of Linux 4.x does to a device, until the next read that
+    /// runs it.
+    access: Option<Access>,
+    /// What the next read returns, after LHREQ_GETREG.
+    register: Option<u32>,
     /// How the Guest died, until a read has returned it.
     last_words: Option<String>,
     /// LHREQ_BREAK is on.
@@ -41,14 +58,39 @@ impl Wire {
     /// was in 2007.
     #[must_use]
     pub fn open(memory: GuestMemory, shared_pages: Vec<SharedPage>) -> Self {
+        let setup = Setup {
+            shared_pages,
+            ..Setup::from(Initialize {
+                pfn_limit: 0,
+                pgdir: 0,
+                start: 0,
+                page_offset: 0,
+            })
+        };
+        Self::with(memory, setup, false)
+    }
+
+    /// The same for a Guest of Linux 4.0 to 4.13. `setup` says what the words
+    /// of INITIALIZE do not: interface, boot parameters, and which devices
+    /// there are. The Host has their configuration spaces, and the Launcher
+    /// their registers.
+    #[must_use]
+    pub fn open_later(memory: GuestMemory, setup: Setup) -> Self {
+        Self::with(memory, setup, true)
+    }
+
+    fn with(memory: GuestMemory, setup: Setup, is_later: bool) -> Self {
         let inner = Inner {
             owner: None,
-            shared_pages,
+            setup: Some(setup),
+            access: None,
+            register: None,
             last_words: None,
             hold: None,
         };
         Self {
             guest: Native::new(memory),
+            is_later,
             inner: Mutex::new(inner),
         }
     }
@@ -67,22 +109,28 @@ impl Wire {
     ///
     /// EINVAL before INITIALIZE, for an unknown request, and for bad words;
     /// EBUSY for a second INITIALIZE; EPERM for another thread than the one
-    /// that initialised, but for BREAK; ENOENT once the Guest is dead, and
-    /// when LHREQ_GETDMA finds no free buffer.
+    /// that initialised, but for BREAK; ENOENT once the Guest is dead, when
+    /// LHREQ_GETDMA finds no free buffer, and for a register that does not
+    /// exist or cannot be written. LHREQ_TRAP is always EINVAL: the Host
+    /// delivers traps itself.
     pub fn write(&self, words: &[u32]) -> Result<u32, Errno> {
-        let (&request, words) = words.split_first().ok_or(Errno::INVAL)?;
+        let (&request, rest) = words.split_first().ok_or(Errno::INVAL)?;
         if request == LHREQ_INITIALIZE {
             return self.initialize(words);
         }
+        let may_any = !self.is_later && request == LHREQ_BREAK;
         let me = std::thread::current().id();
         match lock(&self.inner).owner {
             None => return Err(Errno::INVAL),
-            Some(owner) if owner != me && request != LHREQ_BREAK => {
+            Some(owner) if owner != me && !may_any => {
                 return Err(Errno::PERM);
             }
             Some(_) => {}
         }
-        let &[word, ..] = words else {
+        if self.is_later {
+            return self.write_later(words).map(|()| 0);
+        }
+        let &[word, ..] = rest else {
             return Err(Errno::INVAL);
         };
         match request {
@@ -95,18 +143,53 @@ impl Wire {
                     .map_err(|_| Errno::FAULT)?;
                 Ok(found.addr)
             }
-            LHREQ_IRQ => {
-                // A number that does not fit is no interrupt.
-                let irq = u8::try_from(word).unwrap_or(u8::MAX);
-                self.guest.irq(irq).map(|()| 0).map_err(errno)
-            }
+            LHREQ_IRQ => self.raise(word).map(|()| 0),
             LHREQ_BREAK => self.set_break(word != 0).map(|()| 0).map_err(errno),
             _ => Err(Errno::INVAL),
         }
     }
 
+    /// A request of a Launcher of Linux 4.x other than INITIALIZE.
+    fn write_later(&self, words: &[u32]) -> Result<(), Errno> {
+        if self.guest.death().is_some() {
+            return Err(Errno::NOENT);
+        }
+        let request = gen3::Request::from_words(words).map_err(bad_request)?;
+        let mut inner = lock(&self.inner);
+        let Inner {
+            access, register, ..
+        } = &mut *inner;
+        match request {
+            gen3::Request::GetReg(which) => {
+                let value = access.as_ref().map_or(0, |a| a.get(which));
+                *register = Some(value);
+            }
+            gen3::Request::SetReg(which, value) => {
+                if let Some(access) = access {
+                    access.set(which, value);
+                }
+            }
+            gen3::Request::Irq(irq) => {
+                drop(inner);
+                return self.raise(irq);
+            }
+            gen3::Request::Trap(_) | gen3::Request::Initialize(_) => {
+                return Err(Errno::INVAL);
+            }
+        }
+        Ok(())
+    }
+
+    fn raise(&self, irq: u32) -> Result<(), Errno> {
+        // A number that does not fit is no interrupt.
+        let irq = u8::try_from(irq).unwrap_or(u8::MAX);
+        self.guest.irq(irq).map_err(errno)
+    }
+
     /// A read: runs the Guest. Two words, dma address and key, when it sends;
-    /// then, once, the reason of its death as text with a NUL.
+    /// for a Guest of Linux 4.x the twelve bytes of an access to a device;
+    /// then, once, the reason of its death as text with a NUL. After
+    /// LHREQ_GETREG it runs nothing, and returns the register.
     ///
     /// # Errors
     ///
@@ -125,6 +208,13 @@ impl Wire {
             if let Some(words) = inner.last_words.take() {
                 return Ok(words.into_bytes());
             }
+            if let Some(register) = inner.register.take() {
+                return Ok(register.to_le_bytes().to_vec());
+            }
+            let answer = inner.access.take().and_then(|a| a.answer());
+            answer
+                .into_iter()
+                .for_each(|value| self.guest.answer(value));
         }
         loop {
             match self.guest.run().map_err(errno)? {
@@ -134,9 +224,13 @@ impl Wire {
                 Exit::BindingsChanged
                 | Exit::BuffersMayBeFree
                 | Exit::Notify { .. }
-                | Exit::Stopped(_)
-                | Exit::WriteDevice { .. } => {}
-                Exit::ReadDevice(_) => self.guest.answer(u32::MAX),
+                | Exit::Stopped(_) => {}
+                Exit::ReadDevice(access) => {
+                    return Ok(self.accessed(access, None));
+                }
+                Exit::WriteDevice { access, value } => {
+                    return Ok(self.accessed(access, Some(value)));
+                }
                 Exit::Held => return Err(Errno::AGAIN),
                 Exit::Dead(death) => {
                     let mut inner = lock(&self.inner);
@@ -145,6 +239,15 @@ impl Wire {
                 }
             }
         }
+    }
+
+    /// The Guest of Linux 4.x accesses a device: what a read returns.
+    fn accessed(&self, access: DeviceAccess, value: Option<u32>) -> Vec<u8> {
+        let limit = self.guest.memory().limit();
+        let access = Access::new(limit, access, value);
+        let pending = access.pending();
+        lock(&self.inner).access = Some(access);
+        pending.as_bytes().to_vec()
     }
 
     /// LHREQ_BREAK. Switching it on blocks until it is switched off again.
@@ -162,31 +265,66 @@ impl Wire {
         }
     }
 
+    /// LHREQ_INITIALIZE, the first of `words`.
     fn initialize(&self, words: &[u32]) -> Result<u32, Errno> {
-        let &[pfn_limit, pgdir, start, page_offset] = words else {
-            return Err(Errno::INVAL);
-        };
-        let request = Initialize {
-            pfn_limit,
-            pgdir,
-            start,
-            page_offset,
-        };
         let mut inner = lock(&self.inner);
-        if inner.owner.is_some() {
-            return Err(Errno::BUSY);
-        }
-        if pfn_limit != self.guest.memory().pfn_limit() {
+        let setup = inner.setup.as_ref().ok_or(Errno::BUSY)?;
+        let request = match self.is_later {
+            true => self.words_of_later(words, setup)?,
+            false => words_of_2007(words)?,
+        };
+        if request.pfn_limit != self.guest.memory().pfn_limit() {
             return Err(Errno::INVAL);
         }
-        let pages = std::mem::take(&mut inner.shared_pages);
-        let setup = Setup {
-            shared_pages: pages,
-            ..Setup::from(request)
-        };
+        let setup = inner.setup.take().ok_or(Errno::BUSY)?;
+        let setup = Setup { request, ..setup };
         self.guest.initialize(setup).map_err(errno)?;
         inner.owner = Some(std::thread::current().id());
         Ok(0)
+    }
+
+    /// What the words of a Launcher of Linux 4.x say. Where it has mapped the
+    /// memory does not matter.
+    fn words_of_later(
+        &self,
+        words: &[u32],
+        setup: &Setup,
+    ) -> Result<Initialize, Errno> {
+        let request = gen3::Request::from_words(words).map_err(bad_request)?;
+        let gen3::Request::Initialize(words) = request else {
+            return Err(Errno::INVAL);
+        };
+        let devices = u32::try_from(setup.pci.len()).unwrap_or(u32::MAX);
+        let end = first_place(self.guest.memory().limit(), devices);
+        if words.device_limit < end / PAGE_SIZE {
+            return Err(Errno::INVAL);
+        }
+        Ok(Initialize {
+            pfn_limit: words.pfn_limit,
+            pgdir: LINEAR,
+            start: words.start,
+            page_offset: setup.request.page_offset,
+        })
+    }
+}
+
+/// What the words of a Launcher of 2007 say.
+fn words_of_2007(words: &[u32]) -> Result<Initialize, Errno> {
+    let &[_, pfn_limit, pgdir, start, page_offset] = words else {
+        return Err(Errno::INVAL);
+    };
+    Ok(Initialize {
+        pfn_limit,
+        pgdir,
+        start,
+        page_offset,
+    })
+}
+
+fn bad_request(bad: gen3::BadRequest) -> Errno {
+    match bad {
+        gen3::BadRequest::Invalid => Errno::INVAL,
+        gen3::BadRequest::NoSuchRegister => Errno::NOENT,
     }
 }
 
