@@ -55,22 +55,32 @@ const STACK_SIZE: usize = 64 << 10;
 const FIRST_TABLES: u32 = 4;
 
 /// Where the fields are that a later Guest must fill before INITIALIZE: the
-/// ring's status, the range without interrupts, `kernel_address`. A row for
-/// each interface.
+/// ring's status, the range without interrupts, `kernel_address`. The last word
+/// is 1 if there is the address of one `iret` in the place of the range. A row
+/// for each interface.
 #[unsafe(export_name = "lguest_places")]
 static PLACES: [[u32; 4]; INTERFACES] = {
     let mut places = [[0; 4]; INTERFACES];
     let mut known = 0;
     while known < places.len() {
         let layout = &Known::by_number(crate::word(known)).layout;
-        if let (NoIrq::Range(start, end), Some(address), Some(vector)) =
-            (layout.noirq, layout.kernel_address, layout.syscall_vec)
+        if let (Some(address), Some(vector)) =
+            (layout.kernel_address, layout.syscall_vec)
         {
-            // The assembly writes two words at each.
-            assert!(end.offset() == start.offset() + 4);
+            // The assembly writes two words at each, the range first.
             assert!(vector.offset() == address.offset() + 4);
+            let (noirq, is_iret) = match layout.noirq {
+                NoIrq::Range(start, end) => {
+                    assert!(end.offset() == start.offset() + 4);
+                    (start, 0)
+                }
+                NoIrq::Iret(iret) => {
+                    assert!(address.offset() == iret.offset() + 4);
+                    (iret, 1)
+                }
+            };
             let status = layout.hcall_status.offset();
-            places[known] = [status, start.offset(), address.offset(), 0];
+            places[known] = [status, noirq.offset(), address.offset(), is_iret];
         }
         known += 1;
     }
@@ -116,7 +126,11 @@ lguest_later:
     mov ${ring} / 4, %ecx
     rep stosl
     mov 4(%ebx), %ecx
-    movl $lguest_noirq_start, (%edx,%ecx)
+    mov $lguest_noirq_start, %esi
+    cmpl $0, 12(%ebx)
+    je 0f
+    mov $lguest_noirq_end - 1, %esi // the iret
+0:  mov %esi, (%edx,%ecx)
     movl $lguest_noirq_end, 4(%edx,%ecx)
     mov 8(%ebx), %ecx
     movl ${offset}, (%edx,%ecx)
@@ -239,8 +253,8 @@ impl Boot {
 ///
 /// The Guest is one of 2007. With `later` after its function it is one of
 /// Linux 3.11; with `any` it is either, as the Launcher enters it. The banner
-/// of a later Guest may be overwritten with another release, see
-/// [`entry_banner!`].
+/// of a later Guest may be overwritten with another release from 2.6.25 to
+/// 4.13, see [`entry_banner!`].
 ///
 /// With `early: f` at the end, `f` is called before anything else of a Guest of
 /// 2007. Nothing of the kit works there, because INITIALIZE has not been called

@@ -1,9 +1,9 @@
 //! The bus: finding the devices, and reporting their status to the Host.
 //!
-//! A Guest of 2007 has [`keys`]: sixteen descriptors, and buffers by keys. A
-//! later one has [`lguest`]: descriptors with virtqueues. Each device's status
-//! is in its descriptor. A driver sets bits in it: seen, driver found, driver
-//! ready or failed.
+//! A Guest of 2007 has [`keys`]: sixteen descriptors, and buffers by keys. One
+//! of Linux 2.6.25 to 3.19 has [`lguest`]: descriptors with virtqueues. One of
+//! Linux 4.x has [`pci`]. Each device has a status, in which a driver sets
+//! bits: seen, driver found, driver ready or failed.
 //!
 //! ```no_run
 //! # #![no_std]
@@ -20,15 +20,17 @@
 
 pub(crate) mod keys;
 pub(crate) mod lguest;
+pub(crate) mod pci;
 
 use crate::boot::Boot;
 use crate::frame::Phys;
-use crate::interface::has_virtio;
+use crate::interface::{has_pci, has_virtio};
 use alloc::vec::Vec;
 use lg_abi::device::{
     LGUEST_DEVICE_S_ACKNOWLEDGE, LGUEST_DEVICE_S_DRIVER,
     LGUEST_DEVICE_S_DRIVER_OK, LGUEST_DEVICE_S_FAILED,
 };
+use lg_abi::gen2::device::{TYPE_BLOCK, TYPE_CONSOLE, TYPE_NET, TYPE_RANDOM};
 
 /// What a device is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +48,17 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Of the virtio device with this type.
+    pub(crate) const fn of_virtio(kind: u8) -> Self {
+        match kind {
+            TYPE_NET => Self::Net,
+            TYPE_BLOCK => Self::Block,
+            TYPE_CONSOLE => Self::Console,
+            TYPE_RANDOM => Self::Random,
+            _ => Self::Unknown,
+        }
+    }
+
     /// Its name.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -87,6 +100,7 @@ impl core::error::Error for DeviceError {}
 pub(crate) enum Place {
     Keys(keys::Place),
     Lguest(lguest::Place),
+    Pci(pci::Place),
 }
 
 /// A device on the bus.
@@ -99,7 +113,9 @@ pub struct Device {
 
 /// Maps the descriptors and lists the devices, marking each as seen.
 pub fn scan(boot: &Boot) -> Vec<Device> {
-    let found = if has_virtio() {
+    let found = if has_pci() {
+        pci::scan()
+    } else if has_virtio() {
         lguest::scan(boot)
     } else {
         keys::scan(boot)
@@ -148,6 +164,7 @@ impl Device {
         match &self.place {
             Place::Keys(keys) => keys.features().into(),
             Place::Lguest(device) => device.features(),
+            Place::Pci(device) => device.features(),
         }
     }
 
@@ -157,6 +174,7 @@ impl Device {
         match &self.place {
             Place::Keys(_) => keys::status_of(self.index),
             Place::Lguest(device) => device.status().into(),
+            Place::Pci(device) => device.status().into(),
         }
     }
 
@@ -164,6 +182,7 @@ impl Device {
         match &self.place {
             Place::Keys(_) => keys::set_status(self.index, bits),
             Place::Lguest(device) => device.set_status(bits.to_le_bytes()[0]),
+            Place::Pci(device) => device.set_status(bits.to_le_bytes()[0]),
         }
     }
 
@@ -173,15 +192,17 @@ impl Device {
         match &self.place {
             Place::Keys(_) => lg_abi::device::device_irq(self.index),
             Place::Lguest(device) => device.irq(),
+            Place::Pci(device) => device.irq(),
         }
     }
 
-    /// Where its pages begin, or its first ring.
+    /// Where its pages begin, or its first ring, or its registers.
     #[must_use]
     pub fn phys(&self) -> Phys {
         match &self.place {
             Place::Keys(keys) => keys.phys(),
             Place::Lguest(device) => device.phys(),
+            Place::Pci(device) => device.phys(),
         }
     }
 
@@ -191,6 +212,7 @@ impl Device {
         match &self.place {
             Place::Keys(keys) => keys.num_pages(),
             Place::Lguest(device) => device.num_pages(),
+            Place::Pci(_) => 1,
         }
     }
 
@@ -222,7 +244,7 @@ impl Device {
     pub fn check(&self) -> Result<(), DeviceError> {
         match &self.place {
             Place::Keys(_) => keys::check(self.index),
-            Place::Lguest(_) => Ok(()),
+            Place::Lguest(_) | Place::Pci(_) => Ok(()),
         }
     }
 }

@@ -32,14 +32,14 @@ use lg_abi::layout::{Field, Layout};
 /// For [`entry!`](crate::entry): the Guest runs as a Guest of 2007.
 pub const OF_2007: u8 = 1;
 
-/// For [`entry!`](crate::entry): it runs as a Guest of Linux 2.6.25 to 3.19.
+/// For [`entry!`](crate::entry): it runs as a Guest of Linux 2.6.25 to 4.13.
 pub const LATER: u8 = 2;
 
 /// For [`entry!`](crate::entry): both.
 pub const ANY: u8 = OF_2007 | LATER;
 
 /// Interfaces that there are.
-pub(crate) const INTERFACES: usize = 5;
+pub(crate) const INTERFACES: usize = 8;
 
 /// A number that no call has.
 const NONE: u8 = u8::MAX;
@@ -108,14 +108,21 @@ pub(crate) const IRQ_ENABLED: Field = {
     field
 };
 
-/// Whether its devices are virtio devices on lguest's bus. Otherwise they are
-/// those of 2007, reached by keys.
+/// Whether its devices are virtio devices, on lguest's bus or a PCI bus.
+/// Otherwise they are those of 2007, reached by keys.
 #[must_use]
 pub fn has_virtio() -> bool {
     if lguest_generations == LATER {
         return true;
     }
     number_of_interface() != Known::Linux2_6_23 as u32
+}
+
+/// Whether they are on a PCI bus.
+#[must_use]
+pub fn has_pci() -> bool {
+    let known = number_of_interface();
+    known == Known::Linux4_0 as u32 || known == Known::Linux4_1 as u32
 }
 
 /// The number of a call, if this interface has it.

@@ -8,7 +8,7 @@
 
 #![expect(unsafe_code, reason = "the ring is the device's, too")]
 
-use crate::bus::DeviceError;
+use crate::bus::{DeviceError, pci};
 use crate::frame::Phys;
 use crate::{hcall, irq, paging};
 use core::cell::Cell;
@@ -38,6 +38,17 @@ pub(crate) struct Described {
     pub(crate) size: u16,
     /// Its interrupt.
     pub(crate) irq: u8,
+    /// How the device learns of chains.
+    pub(crate) doorbell: Doorbell,
+}
+
+/// How a device learns that there are chains in a queue.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Doorbell {
+    /// By NOTIFY with the address of the ring.
+    Notify,
+    /// By the number of the queue in a register.
+    Register(pci::Register, u16),
 }
 
 /// A piece of memory in a chain.
@@ -59,11 +70,13 @@ pub(crate) struct Virtqueue {
     taken: Cell<u16>,
 }
 
-const fn available(size: u16) -> u32 {
+/// Where the available ring begins.
+pub(crate) const fn available(size: u16) -> u32 {
     DESCRIPTOR * size as u32
 }
 
-const fn used(size: u16) -> u32 {
+/// Where the used ring begins.
+pub(crate) const fn used(size: u16) -> u32 {
     (available(size) + 4 + 2 * size as u32 + 2).next_multiple_of(RING_ALIGN)
 }
 
@@ -139,7 +152,10 @@ impl Virtqueue {
 
     /// Tells the device that chains are available.
     pub(crate) fn notify(&self) {
-        hcall::notify(self.described.ring);
+        match self.described.doorbell {
+            Doorbell::Notify => hcall::notify(self.described.ring),
+            Doorbell::Register(register, index) => register.put(index),
+        }
     }
 
     /// Whether the device has used a chain that was not taken yet.

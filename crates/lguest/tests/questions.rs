@@ -15,7 +15,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use support::later::{LATER, Later};
+use support::later::{LATER, Later, ON_PCI};
 use support::{Finished, Running, Scratch, guests, lguest, questions, run};
 
 /// The folder of the transcripts.
@@ -100,9 +100,44 @@ fn devices_of_every_later_release_give_the_same_answers() {
     }
 }
 
+/// So does one with devices on a PCI bus.
+#[test]
+fn every_answer_to_a_guest_with_a_pci_bus_is_as_it_was() {
+    let pci = Way {
+        name: "pci",
+        later: Some(ON_PCI[0]),
+        ..Way::OF_2007
+    };
+    compare(&pci, UPDATE);
+}
+
+#[test]
+fn guests_with_a_pci_bus_get_the_same_answers_with_user_processes() {
+    let walled_in = Way {
+        name: "pci-user",
+        options: &["--isolation=user"],
+        asks: is_of_later_guests,
+        later: Some(ON_PCI[0]),
+        ..Way::OF_2007
+    };
+    compare(&walled_in, !UPDATE);
+}
+
+#[test]
+fn the_first_release_with_a_pci_bus_gives_the_same_answers() {
+    let first = Way {
+        name: "pci-first",
+        options: &["--isolation=guest"],
+        asks: |_, topic| ["virtio", "pci"].contains(&topic),
+        later: Some(ON_PCI[1]),
+        ..Way::OF_2007
+    };
+    compare(&first, !UPDATE);
+}
+
 /// Whether a topic is one of later Guests only.
 fn is_of_later_guests(_: &str, topic: &str) -> bool {
-    ["later", "virtio", "frames"].contains(&topic)
+    ["later", "virtio", "frames", "pci"].contains(&topic)
 }
 
 /// For [`compare`]: transcripts may be written.
@@ -208,7 +243,9 @@ fn compare(way: &Way, may_update: bool) {
 fn every_record_has_its_question() {
     let scratch = Scratch::new("records");
     let mut all = names(&questions());
-    all.extend(names(&LATER[0].of(&questions(), &scratch)));
+    for later in [LATER[0], ON_PCI[0]] {
+        all.extend(names(&later.of(&questions(), &scratch)));
+    }
     let names = all;
     let texts = texts();
     for name in &names {
@@ -340,7 +377,7 @@ fn devices(name: &str, topic: &str, scratch: &Scratch) -> Vec<String> {
         ("virtio", "sectors_of_a_read_only_disk") => {
             vec![format!("--disk={},ro", disk("disk", 0))]
         }
-        ("virtio", _) => vec![format!("--disk={}", disk("disk", 0))],
+        ("virtio" | "pci", _) => vec![format!("--disk={}", disk("disk", 0))],
         ("net" | "frames", _) => {
             let file = scratch.file("lan", &[0; 4096]);
             vec![format!("--net=sharenet={}", file.display())]

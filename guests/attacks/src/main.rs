@@ -37,10 +37,13 @@ use lab::memory::{peek, va};
 use lab::space::{KERNEL_PAGE, first};
 use lg_abi::device::{DeviceDescriptor, LGUEST_MAX_DEVICES};
 use lg_abi::gen2::device::DESCRIPTOR_SIZE;
+use lg_abi::gen3::pci::{
+    ADDRESS_PORT, DATA_PORT, ENABLE, MAX_DEVICES, first_place, offset,
+};
 use lg_abi::page::PAGE_SIZE;
 use lg_guest::boot::Boot;
 use lg_guest::command_line::CommandLine;
-use lg_guest::interface::has_virtio;
+use lg_guest::interface::{has_pci, has_virtio};
 use lg_guest::{power, println};
 
 lg_guest::entry!(main, any);
@@ -72,9 +75,17 @@ fn main(boot: &'static Boot) {
 }
 
 /// Maps the descriptors and the devices' pages, or their rings, after the
-/// memory.
+/// memory; on a PCI bus, the places where devices can be.
 fn map_devices(boot: &Boot) {
     let map = |at: u32| first().set(va(at), at | KERNEL_PAGE);
+    if has_pci() {
+        for n in 0..=MAX_DEVICES as u32 {
+            let place = first_place(boot.memory, n);
+            map(place);
+            move_device(n + 1, place);
+        }
+        return;
+    }
     map(boot.memory);
     let mut end = boot.memory + PAGE_SIZE;
     if has_virtio() {
@@ -93,6 +104,22 @@ fn map_devices(boot: &Boot) {
             end += PAGE_SIZE;
         }
     }
+}
+
+/// Moves the device in `slot`, if there is one, to `place`.
+fn move_device(slot: u32, place: u32) {
+    let mut code = [0; 22];
+    let word = ENABLE | (slot << 11) | offset::BAR_0;
+    let outs = [(ADDRESS_PORT, word), (DATA_PORT, place)];
+    for (out, (port, word)) in code.chunks_exact_mut(11).zip(outs) {
+        // mov $port,%edx; mov $word,%eax; out %eax,(%dx)
+        out[0] = 0xBA;
+        out[1..5].copy_from_slice(&port.to_le_bytes());
+        out[5] = 0xB8;
+        out[6..10].copy_from_slice(&word.to_le_bytes());
+        out[10] = 0xEF;
+    }
+    lab::kernel(&code);
 }
 
 /// Pages of a virtqueue.

@@ -1,6 +1,6 @@
 //! Questions of later Guests about their hypercalls and interrupts.
 //!
-//! They have the interface of Linux 3.1 to 3.19.
+//! They have an interface of Linux 3.1 to 4.13.
 
 use crate::lab::calls::{named, number};
 use crate::lab::memory::{self, page};

@@ -38,6 +38,7 @@ mod later;
 mod net;
 mod own;
 mod paging;
+mod pci;
 mod ring;
 mod segments;
 mod told;
@@ -47,7 +48,7 @@ mod virtio;
 
 use lg_guest::boot::Boot;
 use lg_guest::command_line::CommandLine;
-use lg_guest::interface::has_virtio;
+use lg_guest::interface::{has_pci, has_virtio};
 use lg_guest::{power, println};
 
 lg_guest::entry!(main, any, early: early);
@@ -79,8 +80,8 @@ const BOTH: &[Question] = questions! {
         gate_of_a_task gate_of_16_bits gate_of_a_call gate_not_present
         stack_of_level_0 stack_of_level_3 stack_of_three_pages stack_sizes
         stack_not_mapped directory_empty arguments_ignored;
-    ring: ring_wrap ring_gap ring_status ring_at_a_trap ring_number_11 ring_init
-        ring_crash ring_halt ring_flush_in_the_ring;
+    ring: ring_gap ring_status ring_number_11 ring_init
+        ring_crash ring_halt;
     traps: division division_overflow single_step breakpoint
         breakpoint_of_two_bytes breakpoint_denied overflow bound undefined
         undefined_lock privileged debug_registers watchpoint
@@ -120,7 +121,7 @@ const BOTH: &[Question] = questions! {
         set_pte_of_a_user set_pmd flush_user flush_all flush_all_of_the_kernel
         flush_all_elsewhere set_pte_elsewhere set_pte_of_the_kernel_elsewhere
         two_directories forty_directories directory_used_again null_pointer
-        page_zero pte_with_pse pte_with_pwt set_pte_with_pwt pte_flags_allowed
+        page_zero pte_with_pse pte_flags_allowed
         pte_not_present pde_with_pse pde_with_global pde_with_pse_of_a_user
         pde_accessed table_in_its_own_space one_page_twice code_just_written
         linear_with_a_hole;
@@ -133,6 +134,13 @@ const BOTH: &[Question] = questions! {
     end: power_down power_down_with_7 power_down_with_119 power_down_with_120
         power_down_with_255 power_down_with_256 power_down_with_another_word
         output_before_the_end;
+};
+
+/// Questions to which every Guest up to Linux 3.19 gets the same answer. Later
+/// ones have no NOTIFY, which is how an answer shows, or get another one.
+const BEFORE_PCI: &[Question] = questions! {
+    ring: ring_wrap ring_at_a_trap ring_flush_in_the_ring;
+    paging: pte_with_pwt set_pte_with_pwt;
 };
 
 /// Questions of a Guest of 2007.
@@ -168,21 +176,37 @@ const OF_2007: &[Question] = questions! {
         bad_sender bad_receiver taken_back bound_twice;
 };
 
-/// Questions of later Guests.
+/// Questions of all later Guests.
 const LATER: &[Question] = questions! {
-    later: calls_of_2007 number_20 init_answers_later shutdown_for_good
+    later: calls_of_2007 number_20 shutdown_for_good
         shutdown_with_another_text shutdown_to_restart
-        shutdown_with_another_reason printed_early printed_early_without_end
-        notified_beyond_memory notified_beside_a_ring
-        gdt_entry_after_the_table interrupt_pending
+        shutdown_with_another_reason gdt_entry_after_the_table interrupt_pending
         interrupt_pending_and_on noirq_of_the_kit;
-    virtio: described random_numbers no_interrupt_wanted sectors_read
-        sectors_written sectors_after_the_end sectors_of_a_read_only_disk
-        sectors_of_an_odd_size sectors_flushed name_of_a_disk
-        unknown_request many_chains ring_round_and_round ring_after_a_reset
-        status_of_no_meaning printed_by_a_queue typed_into_a_queue
-        typed_into_small_buffers notified_for_nothing;
+    virtio: random_numbers no_interrupt_wanted sectors_read sectors_written
+        sectors_after_the_end sectors_of_an_odd_size sectors_flushed
+        name_of_a_disk unknown_request many_chains ring_round_and_round
+        printed_by_a_queue typed_into_a_queue typed_into_small_buffers;
+};
+
+/// Those of Linux 3.1 to 3.19, whose devices are on lguest's bus.
+const ON_LGUESTS_BUS: &[Question] = questions! {
+    later: init_answers_later printed_early printed_early_without_end
+        notified_beyond_memory notified_beside_a_ring;
+    virtio: described sectors_of_a_read_only_disk ring_after_a_reset
+        status_of_no_meaning notified_for_nothing;
     frames: frame_by_virtio address_by_virtio;
+};
+
+/// Those of Linux 4.x, whose devices are on a PCI bus.
+const ON_PCI: &[Question] = questions! {
+    paging: pte_with_pwt_since_4_0;
+    pci: pci_slots pci_space pci_words_written pci_parts_of_words pci_bar_moved
+        pci_behind_the_registers pci_features pci_negotiation pci_status
+        pci_registers_of_a_queue pci_widths pci_queue_before_ready
+        pci_notified_for_nothing pci_reason pci_ring_after_a_reset pci_window
+        pci_printed_early pci_registers_of_a_type pci_no_interrupt_wanted
+        pci_queue_outside_memory pci_queue_above_4_gib pci_queue_in_a_device
+        pci_two_queues_in_one_place;
 };
 
 /// Questions that need more than a Launcher: another Guest, or a test.
@@ -203,16 +227,25 @@ fn early() {
 fn main(boot: &'static Boot) {
     let name = boot.arguments.value("ask").unwrap_or("list");
     if name == "list" {
-        let own = match has_virtio() {
-            true => [LATER, &[]],
-            false => [EARLY, OF_2007],
+        let own = match (has_pci(), has_virtio()) {
+            (true, _) => [LATER, ON_PCI, &[]],
+            (_, true) => [LATER, ON_LGUESTS_BUS, BEFORE_PCI],
+            _ => [EARLY, OF_2007, BEFORE_PCI],
         };
         for (name, _) in own.into_iter().chain([BOTH]).flatten() {
             println!("{name}");
         }
         power::off(0);
     }
-    let lists = [BOTH, OF_2007, LATER, OTHERS];
+    let lists = [
+        BOTH,
+        BEFORE_PCI,
+        OF_2007,
+        LATER,
+        ON_LGUESTS_BUS,
+        ON_PCI,
+        OTHERS,
+    ];
     let mut found = lists.iter().filter_map(|list| find(list, boot.arguments));
     let Some(ask) = found.next() else {
         panic!("no such question, or an early one that was answered");

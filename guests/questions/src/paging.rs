@@ -484,6 +484,13 @@ pub(crate) fn set_pte_with_pwt() {
     first().set_pte(KERNEL_DATA, entry);
 }
 
+/// Has PWT in an entry no effect?
+pub(crate) fn pte_with_pwt_since_4_0() {
+    set_pte_with_pwt();
+    println!("{:#x}", load(KERNEL_DATA));
+    pte_with_pwt();
+}
+
 /// Are PCD, Global and the three bits for the kernel allowed in an entry?
 pub(crate) fn pte_flags_allowed() {
     let frame = page();

@@ -1,28 +1,31 @@
 //! Questions about virtio devices, asked without a driver.
 //!
-//! The disk has 256 sectors, and each byte of a sector is the sector's number.
-//! The test that starts this Guest makes it so.
+//! Most are asked of devices on lguest's bus and of those on a PCI bus, and
+//! have the same answers. The disk has 256 sectors, and each byte of a sector
+//! is the sector's number. The test that starts this Guest makes it so.
 
 use crate::lab::calls::named;
 use crate::lab::memory::{self, page, peek, poke, va};
 use crate::lab::space::{KERNEL_PAGE, first};
 use crate::lab::trap;
+use crate::pci;
 use lg_abi::call::CallName;
 use lg_abi::gen2::device::{
     BLOCK_FLUSH, BLOCK_GET_ID, BLOCK_IN, BLOCK_OUT, DESCRIPTOR_SIZE,
     TYPE_BLOCK, TYPE_CONSOLE, TYPE_RANDOM,
 };
+use lg_guest::interface::has_pci;
 use lg_guest::{println, shared};
 
 /// Bytes of RAM. The page of descriptors is there.
 pub(crate) const RAM: u32 = 16 << 20;
 
 /// Where the parts of a ring are.
-const AVAILABLE: u32 = 0x1000;
-const USED: u32 = 0x2000;
+pub(crate) const AVAILABLE: u32 = 0x1000;
+pub(crate) const USED: u32 = 0x2000;
 
 /// Pages of a ring.
-const RING_PAGES: u32 = 3;
+pub(crate) const RING_PAGES: u32 = 3;
 
 /// Flags of a descriptor.
 pub(crate) const NEXT: u16 = 1;
@@ -37,12 +40,12 @@ fn byte(at: u32) -> u8 {
     memory::bytes(at, 1)[0]
 }
 
-fn half(at: u32) -> u16 {
+pub(crate) fn half(at: u32) -> u16 {
     let bytes = memory::bytes(at, 2);
     u16::from_le_bytes([bytes[0], bytes[1]])
 }
 
-fn put_half(at: u32, half: u16) {
+pub(crate) fn put_half(at: u32, half: u16) {
     memory::write(at, &half.to_le_bytes());
 }
 
@@ -90,6 +93,7 @@ impl Device {
         Queue {
             ring: pfn << 12,
             vector: u32::from(half(at + 2)) + 32,
+            doorbell: None,
         }
     }
 }
@@ -109,7 +113,15 @@ fn devices(mut see: impl FnMut(Device)) {
     }
 }
 
-/// The first device of a kind.
+/// Queue `n` of the first device of a kind, in use.
+pub(crate) fn queue(kind: u8, n: u32) -> Queue {
+    match has_pci() {
+        true => pci::Device::of(kind).started().queue(n),
+        false => device(kind).queue(n),
+    }
+}
+
+/// The first device of a kind on lguest's bus.
 pub(crate) fn device(kind: u8) -> Device {
     let mut found = None;
     devices(|device| {
@@ -124,7 +136,10 @@ pub(crate) fn device(kind: u8) -> Device {
 #[derive(Clone, Copy)]
 pub(crate) struct Queue {
     pub(crate) ring: u32,
-    vector: u32,
+    pub(crate) vector: u32,
+    /// On a PCI bus: the register that is written to notify, and what is
+    /// written there.
+    pub(crate) doorbell: Option<(u32, u16)>,
 }
 
 impl Queue {
@@ -151,13 +166,21 @@ impl Queue {
         put_half(self.ring + AVAILABLE + 2, count.wrapping_add(1));
     }
 
+    /// Tells the device that there are chains.
+    pub(crate) fn notify(self) {
+        match self.doorbell {
+            Some((at, number)) => pci::put_half(at, number),
+            None => notify(self.ring),
+        }
+    }
+
     /// How many chains the device has used.
     pub(crate) fn used(self) -> u16 {
         half(self.ring + USED + 2)
     }
 
     /// Used element `n`: the head of a chain, and bytes written.
-    fn element(self, n: u32) -> (u32, u32) {
+    pub(crate) fn element(self, n: u32) -> (u32, u32) {
         let at = self.ring + USED + 4 + 8 * (n % 256);
         (peek(at), peek(at + 4))
     }
@@ -165,7 +188,7 @@ impl Queue {
     /// Notifies, and waits until `count` chains were used. Interrupts must be
     /// wanted.
     pub(crate) fn wait(self, count: u16) {
-        notify(self.ring);
+        self.notify();
         while self.used() != count {
             named(CallName::Halt, 0, 0);
             shared::set_irq_enabled(false);
@@ -174,7 +197,7 @@ impl Queue {
 
     /// Prints whether its interrupt has come. One that waits comes before the
     /// timer does for the second time.
-    fn came(self) {
+    pub(crate) fn came(self) {
         shared::set_irq_enabled(true);
         for times in 1..3 {
             named(CallName::SetClockevent, 1_000_000, 0);
@@ -210,7 +233,7 @@ pub(crate) fn described() {
 
 /// Does a source of random numbers fill a buffer, and no more than it?
 pub(crate) fn random_numbers() {
-    let queue = device(TYPE_RANDOM).queue(0);
+    let queue = queue(TYPE_RANDOM, 0);
     let at = page();
     queue.describe(0, (at, 64), WRITE, 0);
     queue.offer(0);
@@ -224,11 +247,11 @@ pub(crate) fn random_numbers() {
 
 /// Does a flag in the available ring keep the interrupt away?
 pub(crate) fn no_interrupt_wanted() {
-    let queue = device(TYPE_RANDOM).queue(0);
+    let queue = queue(TYPE_RANDOM, 0);
     queue.describe(0, (page(), 64), WRITE, 0);
     put_half(queue.ring + AVAILABLE, 1);
     queue.offer(0);
-    notify(queue.ring);
+    queue.notify();
     println!("used {}", queue.used());
     queue.came();
 }
@@ -243,7 +266,7 @@ struct Disk {
 impl Disk {
     fn new() -> Self {
         Self {
-            queue: device(TYPE_BLOCK).queue(0),
+            queue: queue(TYPE_BLOCK, 0),
             header: page(),
             data: page(),
         }
@@ -355,7 +378,7 @@ pub(crate) fn unknown_request() {
 
 /// Are several chains taken with one notification, in their order?
 pub(crate) fn many_chains() {
-    let queue = device(TYPE_RANDOM).queue(0);
+    let queue = queue(TYPE_RANDOM, 0);
     let at = page();
     for n in 0..10 {
         queue.describe(n, (at, 10 + u32::from(n)), WRITE, 0);
@@ -371,7 +394,7 @@ pub(crate) fn many_chains() {
 /// Does a ring go on at its beginning after its end, also when the numbers wrap
 /// around?
 pub(crate) fn ring_round_and_round() {
-    let queue = device(TYPE_RANDOM).queue(0);
+    let queue = queue(TYPE_RANDOM, 0);
     let at = page();
     let mut wrong = 0;
     put_half(queue.ring + AVAILABLE, 1); // no interrupts
@@ -380,7 +403,7 @@ pub(crate) fn ring_round_and_round() {
         queue.describe(head, (at, n % 7 + 1), WRITE, 0);
         queue.offer(head);
         if n % 200 == 199 {
-            notify(queue.ring);
+            queue.notify();
             let element = queue.element(n);
             wrong += u32::from(element != (n % 256, n % 7 + 1));
             wrong += u32::from(queue.used() != (n + 1) as u16);
@@ -423,7 +446,7 @@ pub(crate) fn status_of_no_meaning() {
 
 /// Does a console print the pieces of a chain, and keep the Guest's text?
 pub(crate) fn printed_by_a_queue() {
-    let queue = device(TYPE_CONSOLE).queue(1);
+    let queue = queue(TYPE_CONSOLE, 1);
     let at = page();
     memory::write(at, b"one two\r\n");
     queue.describe(0, (at, 4), NEXT, 1);
@@ -436,7 +459,7 @@ pub(crate) fn printed_by_a_queue() {
 
 /// Does what is typed arrive in a buffer, with an interrupt?
 pub(crate) fn typed_into_a_queue() {
-    let queue = device(TYPE_CONSOLE).queue(0);
+    let queue = queue(TYPE_CONSOLE, 0);
     let at = page();
     queue.describe(0, (at, 100), WRITE, 0);
     queue.offer(0);
@@ -448,7 +471,7 @@ pub(crate) fn typed_into_a_queue() {
 
 /// Does what is typed arrive in small buffers, in their order?
 pub(crate) fn typed_into_small_buffers() {
-    let queue = device(TYPE_CONSOLE).queue(0);
+    let queue = queue(TYPE_CONSOLE, 0);
     let at = page();
     for n in 0..3 {
         queue.describe(n, (at + 16 * u32::from(n), 3), WRITE, 0);

@@ -10,13 +10,10 @@
 use super::{Device, DeviceError, Kind};
 use crate::boot::Boot;
 use crate::frame::Phys;
-use crate::virtqueue::{self, Described};
+use crate::virtqueue::{self, Described, Doorbell};
 use crate::{hcall, paging};
 use alloc::vec::Vec;
-use lg_abi::gen2::device::{
-    DESCRIPTOR_SIZE, Descriptor, STATUS, TYPE_BLOCK, TYPE_CONSOLE, TYPE_NET,
-    TYPE_RANDOM,
-};
+use lg_abi::gen2::device::{DESCRIPTOR_SIZE, Descriptor, STATUS};
 use lg_abi::page::{PAGE_SHIFT, PAGE_SIZE};
 
 /// Bytes of a virtqueue's description: size, interrupt, page number.
@@ -87,13 +84,7 @@ pub(super) fn scan(boot: &Boot) -> Vec<Device> {
             config_len: field(3),
             status: field(STATUS),
         };
-        let kind = match head.kind {
-            TYPE_NET => Kind::Net,
-            TYPE_BLOCK => Kind::Block,
-            TYPE_CONSOLE => Kind::Console,
-            TYPE_RANDOM => Kind::Random,
-            _ => Kind::Unknown,
-        };
+        let kind = Kind::of_virtio(head.kind);
         let place = Place { at, page, head };
         at = place.config_at() + u32::from(head.config_len);
         let place = super::Place::Lguest(place);
@@ -147,6 +138,7 @@ impl Place {
         let pfn = u32::try_from(number(4, 4)).map_err(failed)?;
         Ok(Described {
             ring: Phys(pfn << PAGE_SHIFT),
+            doorbell: Doorbell::Notify,
             size: u16::try_from(number(0, 2)).map_err(failed)?,
             irq: u8::try_from(number(2, 2)).map_err(failed)?,
         })

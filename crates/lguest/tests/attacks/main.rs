@@ -29,6 +29,7 @@ mod inside;
 mod jumps;
 mod lan;
 mod maps;
+mod pci;
 mod races;
 mod random;
 mod rings;

@@ -34,6 +34,7 @@ pub(crate) const REASONS: &[&str] = &[
     "killed: a disk's key is its page ",
     "killed: a second request to a disk that is busy with one",
     "killed: its ring at ",
+    "killed: its driver puts queue ",
     "killed: NOTIFY of ",
     "killed: a disk request without a header ",
     "killed: a buffer that is too short for its header",

@@ -1,6 +1,6 @@
 //! The built-in Guest with virtio devices: its drivers, and its shell.
 
-use crate::support::later::{LATER, Later};
+use crate::support::later::{LATER, Later, ON_PCI};
 use crate::support::network::Network;
 use crate::support::{Finished, Running, Scratch, built_in, lguest, run};
 use std::process::Command;
@@ -22,27 +22,39 @@ fn boot(later: Later, options: &[&str], typed: &str) -> Finished {
     run(&mut command(later, &scratch, options), typed.as_bytes())
 }
 
+/// Runs a program and uses all devices, which are at these places.
+fn uses_its_devices(later: Later, places: [&str; 3]) {
+    for isolation in ["--isolation=guest", "--isolation=user"] {
+        let typed = "devices\ndd 0 100 yes\nrun primes 100\npoweroff 7\n";
+        let options = [isolation, "--stats=-"];
+        let finished = boot(later, &options, typed).ends_well(7);
+        let said = finished.stdout;
+        let others = [
+            "51200 bytes: written at",
+            "result 25",
+            "{\"type\": \"random\"",
+            "{\"type\": \"block\", \"reads\": ",
+            "{\"type\": \"console\", \"bytes_in\": ",
+        ];
+        for wanted in places.into_iter().chain(others) {
+            assert!(said.contains(wanted), "{}: {said}", later.release);
+        }
+    }
+}
+
 #[test]
 fn each_later_release_runs_programs_and_uses_its_devices() {
     for later in LATER {
-        for isolation in ["--isolation=guest", "--isolation=user"] {
-            let typed = "devices\ndd 0 100 yes\nrun primes 100\npoweroff 7\n";
-            let options = [isolation, "--stats=-"];
-            let finished = boot(later, &options, typed).ends_well(7);
-            let said = finished.stdout;
-            for wanted in [
-                " random     1 ",
-                " block      2 ",
-                " console    3 ",
-                "51200 bytes: written at",
-                "result 25",
-                "{\"type\": \"random\"",
-                "{\"type\": \"block\", \"reads\": ",
-                "{\"type\": \"console\", \"bytes_in\": ",
-            ] {
-                assert!(said.contains(wanted), "{}: {said}", later.release);
-            }
-        }
+        let places = [" random     1 ", " block      2 ", " console    3 "];
+        uses_its_devices(later, places);
+    }
+}
+
+#[test]
+fn releases_with_a_pci_bus_run_programs_and_use_their_devices() {
+    for later in ON_PCI {
+        let places = [" console    1 ", " random     2 ", " block      3 "];
+        uses_its_devices(later, places);
     }
 }
 
@@ -113,4 +125,20 @@ fn two_later_releases_talk_on_one_network() {
     newest.pings(1);
     newest.ends();
     oldest.ends();
+}
+
+/// One with devices on a PCI bus, whose frames have a longer header.
+#[test]
+fn guests_on_both_buses_talk_on_one_network() {
+    let network = Network::new("buses");
+    let mut pci = network.later_guest(ON_PCI[0]);
+    let mut old = network.guest();
+    pci.is_in_slot(0);
+    old.is_in_slot(1);
+    old.pings(0);
+    pci.pings(1);
+    pci.sends(2, &mut old, 1);
+    old.sends(2, &mut pci, 0);
+    pci.ends();
+    old.ends();
 }

@@ -1,4 +1,4 @@
-//! Guests of the kit as Guests of Linux 2.6.25 to 3.19.
+//! Guests of the kit as Guests of Linux 2.6.25 to 4.13.
 //!
 //! An image that is a Guest for any generation has the mark of 2007 and the
 //! banner of a later Linux. Here the mark is overwritten, and the banner gets
@@ -14,8 +14,8 @@ pub(crate) struct Later {
     number: u8,
 }
 
-/// One release of each interface, the last ones first. All names have the same
-/// length.
+/// One release of each interface with devices on lguest's bus, the last ones
+/// first. All names have the same length.
 pub(crate) const LATER: [Later; 5] = [
     later("3.11.10", 1),
     later("3.0.101", 4),
@@ -23,6 +23,11 @@ pub(crate) const LATER: [Later; 5] = [
     later("2.6.30+", 3),
     later("2.6.27+", 2),
 ];
+
+/// The same for devices on a PCI bus.
+#[allow(dead_code, reason = "not every test needs it")]
+pub(crate) const ON_PCI: [Later; 2] =
+    [later("4.9.154", 7), later("4.0.5-x", 6)];
 
 const fn later(release: &'static str, number: u8) -> Later {
     Later { release, number }

@@ -1,13 +1,15 @@
 //! A virtio console: a queue to the Guest, a queue from it.
 //!
-//! Before there is a driver, text goes to the early console: NOTIFY names it.
+//! Before there is a driver, text goes to the early console: NOTIFY names it,
+//! or a register takes it.
 
 use super::buffers::Buffers;
 use super::place;
-use crate::bus::{Device, DeviceError};
+use crate::bus::{Device, DeviceError, pci};
 use crate::drivers::console::{CHUNK, Lines};
 use crate::frame::Phys;
 use crate::hcall;
+use crate::interface::has_pci;
 use crate::one_cpu::OneCpu;
 use crate::virtqueue::{Piece, Virtqueue};
 use alloc::collections::VecDeque;
@@ -88,6 +90,7 @@ pub(crate) fn print(bytes: &[u8]) -> usize {
                 core::hint::spin_loop();
             }
         }
+        None if has_pci() => pci::print_early(&bytes[..length]),
         None => hcall::notify(at),
     });
     length

@@ -40,10 +40,11 @@ impl Disk {
         let place = place(&device)?;
         // Larger disks can be used in part.
         let sectors = place.config(0, 8).ok_or(DeviceError::Failed)?;
+        let features = place.accept(WANTED);
         Ok(Self {
             queue: Virtqueue::new(place.queue(0)?)?,
             sectors: u32::try_from(sectors).unwrap_or(u32::MAX),
-            features: place.accept(WANTED),
+            features,
             data: RefCell::new(Buffers::new(1, PAGES)?),
             request: RefCell::new(Buffers::new(1, 1)?),
         })

@@ -1,7 +1,7 @@
 //! A virtio network: a queue of buffers to fill, and a queue of frames to send.
 //!
-//! A header of ten bytes is in front of each frame. It is all zero, because no
-//! feature that uses it is accepted.
+//! A header of ten bytes, or twelve in virtio 1.0, is in front of each frame.
+//! It is all zero in what is sent, because no feature that uses it is accepted.
 
 use super::buffers::Buffers;
 use super::place;
@@ -11,7 +11,7 @@ use crate::virtqueue::{Piece, Virtqueue};
 use alloc::vec::Vec;
 use core::cell::RefCell;
 use lg_abi::device::NET_FRAME_MAX;
-use lg_abi::gen2::device::{NET_HEADER, NET_MAC};
+use lg_abi::gen2::device::NET_MAC;
 
 /// The queues, by their places in the descriptor.
 const TO_GUEST: u8 = 0;
@@ -24,6 +24,8 @@ const NUMBERED: [u8; 4] = [0x02, b'l', b'g', 0];
 /// The queues, and buffers.
 pub(crate) struct Net {
     mac: Mac,
+    /// Bytes of the header.
+    header: u32,
     to_guest: Virtqueue,
     incoming: Buffers,
     from_guest: Virtqueue,
@@ -49,6 +51,7 @@ impl Net {
         }
         let net = Self {
             mac,
+            header: place.net_header(),
             to_guest: Virtqueue::new(place.queue(TO_GUEST)?)?,
             incoming: Buffers::new(INCOMING.into(), 1)?,
             from_guest: Virtqueue::new(place.queue(FROM_GUEST)?)?
@@ -69,7 +72,7 @@ impl Net {
     fn give(&self, index: u16) {
         let piece = Piece {
             at: self.incoming.at(index),
-            bytes: NET_HEADER + NET_FRAME_MAX,
+            bytes: self.header + NET_FRAME_MAX,
             written: true,
         };
         self.to_guest.offer(index, &[piece]);
@@ -106,7 +109,7 @@ impl Frames for Net {
             return false;
         };
         let frame = self.incoming.data(index, length);
-        look(frame.get(NET_HEADER as usize..).unwrap_or(&[]));
+        look(frame.get(self.header as usize..).unwrap_or(&[]));
         self.give(index);
         self.to_guest.notify();
         true
@@ -124,9 +127,9 @@ impl Frames for Net {
                 core::hint::spin_loop();
             }
         }
-        let bytes = NET_HEADER + crate::word(length);
+        let bytes = self.header + crate::word(length);
         let whole = outgoing.buffers.data_mut(0, bytes);
-        let (header, frame) = whole.split_at_mut(NET_HEADER as usize);
+        let (header, frame) = whole.split_at_mut(self.header as usize);
         header.fill(0);
         fill(frame);
         let piece = Piece {
