@@ -22,7 +22,7 @@ use crate::machine::ending::Ending;
 use crate::machine::quiet::Quiet;
 use crate::machine::signals;
 use crate::thread;
-use crate::transport::Transport;
+use crate::transport::{TakeInput, Transport};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 use std::io;
@@ -60,6 +60,7 @@ impl Inputs {
             looks: AtomicU64::new(0),
             pauses: AtomicU64::new(0),
         });
+        bus.let_take(&|device| take_of(device, bus, quiet, ending));
         // A device of a snapshot may have input that nothing reports.
         let first = match goes_on {
             true => State::More,
@@ -112,6 +113,33 @@ impl Inputs {
             ("input_pauses", get(&self.nudged.pauses)),
         ]
     }
+}
+
+/// What takes the input of a device in a thread of its own.
+fn take_of(
+    device: usize,
+    bus: &Arc<dyn Transport>,
+    quiet: &Arc<Quiet>,
+    ending: &Ending,
+) -> TakeInput {
+    // The bus has the device, which has this.
+    let bus = Arc::downgrade(bus);
+    let (quiet, ending) = (Arc::clone(quiet), ending.clone());
+    Arc::new(move || {
+        loop {
+            let Some(bus) = bus.upgrade() else {
+                return true;
+            };
+            match quiet.give(|| bus.handle_input(device)) {
+                Ok(Readiness::More) => {}
+                Ok(found) => return found == Readiness::Wait,
+                Err(violation) => {
+                    ending.by_violation(&violation);
+                    return true;
+                }
+            }
+        }
+    })
 }
 
 struct Nudge {

@@ -1,8 +1,8 @@
 //! Keeps input from the devices while their states are taken.
 //!
 //! A Guest that stands changes nothing. But what comes in from outside is put
-//! into its memory while it stands, too. So the thread that waits for input
-//! stops between two inputs.
+//! into its memory while it stands, too. So threads that bring input stop
+//! between two inputs.
 
 use crate::lock::lock;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -18,8 +18,8 @@ pub struct Quiet {
 struct Now {
     /// How many have asked for quiet.
     asked: u32,
-    /// A device is given input.
-    busy: bool,
+    /// How many devices are given input.
+    busy: u32,
 }
 
 impl Quiet {
@@ -27,7 +27,7 @@ impl Quiet {
     pub fn begin(self: &Arc<Self>) -> Silence {
         let mut now = lock(&self.now);
         now.asked += 1;
-        while now.busy {
+        while now.busy > 0 {
             let woken = self.changed.wait(now);
             now = woken.unwrap_or_else(PoisonError::into_inner);
         }
@@ -43,11 +43,16 @@ impl Quiet {
             let woken = self.changed.wait(now);
             now = woken.unwrap_or_else(PoisonError::into_inner);
         }
-        now.busy = true;
+        now.busy += 1;
         drop(now);
         let given = give();
-        lock(&self.now).busy = false;
-        self.changed.notify_all();
+        let mut now = lock(&self.now);
+        now.busy -= 1;
+        let is_asked = now.asked > 0;
+        drop(now);
+        if is_asked {
+            self.changed.notify_all();
+        }
         given
     }
 }
@@ -99,6 +104,48 @@ mod tests {
             drop(silence);
             next.join().unwrap();
             assert!(given.load(Ordering::SeqCst));
+        });
+    }
+
+    #[test]
+    fn quiet_waits_for_every_thread_that_brings_input() {
+        let quiet = Arc::<Quiet>::default();
+        let inside = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let (begun, has_begun) = channel();
+            let threads: Vec<_> = (0..2)
+                .map(|_| {
+                    let (go_on, may_go_on) = channel();
+                    let (begun, quiet) = (begun.clone(), &quiet);
+                    let inside = &inside;
+                    let thread = scope.spawn(move || {
+                        quiet.give(|| {
+                            begun.send(()).unwrap();
+                            may_go_on.recv().unwrap();
+                            inside.store(false, Ordering::SeqCst);
+                        });
+                    });
+                    (go_on, thread)
+                })
+                .collect();
+            threads.iter().for_each(|_| has_begun.recv().unwrap());
+            let mut threads = threads.into_iter();
+            let (go_on, first) = threads.next().unwrap();
+            go_on.send(()).unwrap();
+            first.join().unwrap();
+            // The other one is still there.
+            inside.store(true, Ordering::SeqCst);
+            let begin = scope.spawn(|| {
+                let _silence = quiet.begin();
+                assert!(!inside.load(Ordering::SeqCst));
+            });
+            for _ in 0..100 {
+                std::thread::yield_now();
+            }
+            let (go_on, second) = threads.next().unwrap();
+            go_on.send(()).unwrap();
+            begin.join().unwrap();
+            second.join().unwrap();
         });
     }
 }

@@ -3,6 +3,7 @@
 //! A transport puts a [`Device`] on its bus. It adds how a request arrives, and
 //! where input goes.
 
+use super::TakeInput;
 use super::keys::lan::LanState;
 use crate::devices::block::{Block, DiskState};
 use crate::devices::console::{Console, ConsoleState};
@@ -64,6 +65,9 @@ pub trait BusDevice: Send {
     fn handle_input(&mut self) -> Result<Readiness, Violation> {
         Ok(Readiness::Wait)
     }
+
+    /// A thread of the device may call this when there is input.
+    fn let_take(&mut self, _take: TakeInput) {}
 }
 
 /// What becomes of a device whose other side was taken away.

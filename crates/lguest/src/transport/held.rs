@@ -3,6 +3,7 @@
 //! Any thread may use a bus, so each device has a lock. What is the same on the
 //! bus of every transport is here: input, the end, and the state.
 
+use super::TakeInput;
 use super::device::{BusDevice, Detached, DeviceState};
 use crate::devices::{NamedCounts, Readiness, RestoreError, Violation};
 use crate::lock::lock;
@@ -113,6 +114,18 @@ pub(super) fn find_nth<'n>(
         before += usize::from(same);
         same && before == nth + 1
     })
+}
+
+/// Gives each device what `take` makes for its index.
+pub(super) fn let_take<'d, D: BusDevice + ?Sized + 'd>(
+    devices: impl Iterator<Item = &'d Held<D>>,
+    take: &dyn Fn(usize) -> TakeInput,
+) {
+    for (index, device) in devices.enumerate() {
+        if let Some(device) = device.lock().as_mut() {
+            device.let_take(take(index));
+        }
+    }
 }
 
 /// The files to watch, each with the index of its device.

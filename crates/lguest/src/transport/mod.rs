@@ -23,10 +23,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 /// The rest of an output, which may block. It is done before the Guest goes on;
 /// other threads can use the device meanwhile.
 pub type SlowOutput = Box<dyn FnOnce() + Send>;
+
+/// Takes the input of a device in the calling thread. Returns whether that was
+/// all: if not, the thread that waits for input has to look.
+pub type TakeInput = Arc<dyn Fn() -> bool + Send + Sync>;
 
 /// Columns and rows of a terminal.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -129,6 +134,10 @@ pub trait Transport: Send + Sync {
     ///
     /// A [`Violation`] kills the Guest.
     fn handle_input(&self, index: usize) -> Result<Readiness, Violation>;
+
+    /// Gives a device that has a thread of its own what `take` makes for its
+    /// index. From now on this thread takes the device's input.
+    fn let_take(&self, _take: &dyn Fn(usize) -> TakeInput) {}
 
     /// The files to watch, each with the index of its device.
     ///

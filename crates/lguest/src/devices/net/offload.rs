@@ -121,7 +121,21 @@ impl Offload {
     ///
     /// [`BadHeader`]: no sender that keeps the rules says that.
     pub fn read(header: [u8; HEADER], frame: &[u8]) -> Result<Self, BadHeader> {
-        let left = Self::read_of_kernel(header, frame)?;
+        Self::read_beginning(header, frame, frame.len())
+    }
+
+    /// [`Self::read`] of a frame of `length` bytes, of which `beginning` is
+    /// known.
+    ///
+    /// # Errors
+    ///
+    /// [`BadHeader`], also where the header is about a later part of the frame.
+    pub fn read_beginning(
+        header: [u8; HEADER],
+        beginning: &[u8],
+        length: usize,
+    ) -> Result<Self, BadHeader> {
+        let left = Self::read_all(header, beginning, length)?;
         let valid = false;
         Ok(Self { valid, ..left })
     }
@@ -136,6 +150,16 @@ impl Offload {
         header: [u8; HEADER],
         frame: &[u8],
     ) -> Result<Self, BadHeader> {
+        Self::read_all(header, frame, frame.len())
+    }
+
+    /// All that `header` says about a frame of `length` bytes with this
+    /// `beginning`.
+    fn read_all(
+        header: [u8; HEADER],
+        beginning: &[u8],
+        length: usize,
+    ) -> Result<Self, BadHeader> {
         let [flags, kind, ..] = header;
         let [_, _, h0, h1, _, _, c0, c1, o0, o1] = header;
         let half = |low, high| u16::from_le_bytes([low, high]);
@@ -145,11 +169,11 @@ impl Offload {
         };
         let checksum = match flags & NEEDS_CHECKSUM {
             0 => None,
-            _ if checksum.place(frame).is_none() => return Err(BadHeader),
+            _ if checksum.place(beginning).is_none() => return Err(BadHeader),
             _ => Some(checksum),
         };
         // Only a hint, and never used.
-        if usize::from(half(h0, h1)) > frame.len() {
+        if usize::from(half(h0, h1)) > length {
             return Err(BadHeader);
         }
         let version = match kind & !CONGESTION {
@@ -162,6 +186,7 @@ impl Offload {
             (None, _) => None,
             (Some(_), None) => return Err(BadHeader),
             (Some(version), Some(checksum)) => {
+                let frame = (beginning, length);
                 Segments::read(header, version, frame, checksum)?
             }
         };
@@ -275,19 +300,19 @@ impl Checksum {
 }
 
 impl Segments {
-    /// The segments that `header` asks for, of a `frame` with this version of
-    /// IP; none if it is a single one.
+    /// The segments that `header` asks for, of a frame with this version of
+    /// IP: its beginning, and its length. None if it is a single one.
     fn read(
         header: [u8; HEADER],
         version: Version,
-        frame: &[u8],
+        (beginning, length): (&[u8], usize),
         checksum: Checksum,
     ) -> Result<Option<Self>, BadHeader> {
         let [_, kind, _, _, s0, s1, ..] = header;
         let size = u16::from_le_bytes([s0, s1]);
-        let (found, at) = ethernet::packet(frame).ok_or(BadHeader)?;
+        let (found, at) = ethernet::packet(beginning).ok_or(BadHeader)?;
         let start = usize::from(checksum.start);
-        let ip = frame.get(at..start).ok_or(BadHeader)?;
+        let ip = beginning.get(at..start).ok_or(BadHeader)?;
         let is_tcp = match version {
             Version::V4 if ip.len() >= IP4_LEAST => {
                 usize::from(ip[0] & 15) * 4 == ip.len()
@@ -297,22 +322,22 @@ impl Segments {
             Version::V6 if ip.len() == IP6 => ip[0] >> 4 == 6 && ip[6] == TCP,
             _ => false,
         };
-        let tcp = &frame[start..];
+        let tcp = &beginning[start..];
         if found != version
             || !is_tcp
             || checksum.offset != TCP_CHECKSUM
             || tcp.len() < TCP_LEAST
             || size < SMALLEST
-            || frame.len() - at > usize::from(u16::MAX)
+            || length - at > usize::from(u16::MAX)
         {
             return Err(BadHeader);
         }
-        let length = usize::from(tcp[12] >> 4) * 4;
-        if length < TCP_LEAST || length > tcp.len() {
+        let tcp_header = usize::from(tcp[12] >> 4) * 4;
+        if tcp_header < TCP_LEAST || tcp_header > tcp.len() {
             return Err(BadHeader);
         }
-        let data = start + length;
-        let is_one = frame.len() - data <= usize::from(size);
+        let data = start + tcp_header;
+        let is_one = length - data <= usize::from(size);
         Ok((!is_one).then_some(Self {
             version,
             congestion: kind & CONGESTION != 0,

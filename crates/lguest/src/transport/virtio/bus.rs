@@ -12,8 +12,10 @@ use crate::devices::{
 };
 use crate::engine::{Requests, SharedPage};
 use crate::memory::GuestMemory;
-use crate::transport::held::{Held, find_nth, inputs, same_number};
-use crate::transport::{DeviceState, Notified, Transport, TransportState};
+use crate::transport::held::{Held, find_nth, inputs, let_take, same_number};
+use crate::transport::{
+    DeviceState, Notified, TakeInput, Transport, TransportState,
+};
 use lg_abi::gen2::device::{
     BLOCK_FIELDS, DESCRIPTOR_SIZE, Descriptor, FIELD_QUEUE, FORMATS_2_6_25,
     Formats, NET_FIELDS, Queue as QueueDescriptor, RING_SIZE, STATUS_DRIVER_OK,
@@ -396,6 +398,10 @@ impl Transport for VirtioBus {
             return Ok(Readiness::Closed);
         };
         slot.device.handle_input()
+    }
+
+    fn let_take(&self, take: &dyn Fn(usize) -> TakeInput) {
+        let_take(self.slots.iter().map(|slot| &slot.device), take);
     }
 
     fn inputs(&self) -> io::Result<Vec<(usize, OwnedFd)>> {

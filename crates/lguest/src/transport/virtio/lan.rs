@@ -5,14 +5,15 @@
 //! neither. So the Launcher is the [`Member`] on behalf of its Guest. A frame
 //! from the Guest goes to the key of each member that it is for, directly from
 //! the Guest's memory. Frames for the Guest arrive in the member's buffers, and
-//! are copied from there into the Guest's.
+//! are copied from there into the Guest's: at once if the Guest gets them as
+//! they are.
 //!
 //! Another Launcher that is a member takes a frame with its header, and does
 //! what its Guest does not take over. A Guest of 2007 gets finished frames.
 
 use super::device::{Features, VirtioDevice};
-use super::member::{MOST, Member, long_key};
-use super::queue::{Pair, Queue};
+use super::member::{Arrived, MOST, Member, long_key};
+use super::queue::{Pair, Queue, ReceiveChains};
 use crate::devices::net::offload::{HEADER, Offload, Takes};
 use crate::devices::net::{
     FRAME_MOST, FrameBuffers, Waiting, checksum, ethernet,
@@ -20,10 +21,14 @@ use crate::devices::net::{
 use crate::devices::{
     AT_ONCE, Filled, NamedCounts, Readiness, RestoreError, Violation,
 };
-use crate::memory::{GuestMemory, Section, SectionsIn, gather, truncated};
+use crate::memory::{
+    GuestMemory, Section, SectionsIn, behind, gather, truncated,
+};
 use crate::transport::keys::KeyedDevice;
 use crate::transport::keys::lan::Lan;
-use crate::transport::{BusDevice, Detached, Device, DeviceState, SlowOutput};
+use crate::transport::{
+    BusDevice, Detached, Device, DeviceState, SlowOutput, TakeInput,
+};
 use lg_abi::gen2::device::{NET_HEADER, TYPE_NET};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
@@ -165,16 +170,54 @@ impl Sender {
     }
 }
 
-/// Takes the next frame of the network, for a Guest of `takes`. Returns whether
-/// there was one; it may have broken a rule, and then it is dropped.
-fn receive(member: &Member, takes: Takes, waiting: &mut Waiting) -> bool {
-    let Some(arrived) = member.next() else {
-        return false;
+/// Bytes of a frame in which the headers are that a header of virtio is about:
+/// Ethernet with tags, IP and TCP with options.
+const BEGINNING: u32 = 256;
+
+/// Copies a frame that has arrived directly into `buffers`, if their Guest gets
+/// it as it is. `None`: it has to be finished for this Guest, or breaks a rule.
+fn pass_on(
+    member: &Member,
+    arrived: &Arrived,
+    buffers: &mut ReceiveChains<'_>,
+) -> Result<Option<Filled>, Violation> {
+    let Some(header) = arrived.header else {
+        return Ok(None);
     };
+    let region = member.region();
+    let all = &[arrived.frame];
+    // The header is checked against this copy. The rest of the frame is data.
+    let first = gather(region, &truncated(all, BEGINNING));
+    let first = first.map_err(Violation::of)?;
+    if first.len() < ethernet::HEADER {
+        return Ok(None);
+    }
+    let length = arrived.frame.len() as usize;
+    let left = Offload::read_beginning(header, &first, length).ok();
+    let left = left.and_then(|left| left.as_it_is(buffers.takes()));
+    let Some(left) = left else {
+        return Ok(None);
+    };
+    let list = &behind(all, BEGINNING);
+    let rest = SectionsIn { region, list };
+    buffers.put_parts(&first, rest, left).map(Some)
+}
+
+/// Takes a frame that has arrived, for a Guest of `takes`. If it breaks a rule,
+/// it is dropped.
+fn receive(
+    member: &Member,
+    arrived: &Arrived,
+    takes: Takes,
+    waiting: &mut Waiting,
+) {
+    let frame = gather(member.region(), &[arrived.frame]);
     member.free(arrived.place);
-    let mut frame = arrived.frame;
+    let Ok(mut frame) = frame else {
+        return;
+    };
     if frame.len() < ethernet::HEADER {
-        return true; // it is no frame
+        return; // it is no frame
     }
     let left = match arrived.header {
         Some(header) => Offload::read(header, &frame),
@@ -187,7 +230,12 @@ fn receive(member: &Member, takes: Takes, waiting: &mut Waiting) -> bool {
     if let Ok(left) = left {
         waiting.add(frame, left, takes);
     }
-    true
+}
+
+/// Whether a frame has to wait for buffers of the Guest. Without a driver, the
+/// Guest receives no frames.
+fn is_starved(done: &Filled, buffers: &ReceiveChains<'_>) -> bool {
+    matches!(done, Filled::NoneFree) && buffers.queue.is_ready()
 }
 
 impl Device for VirtioLan {
@@ -240,6 +288,12 @@ impl BusDevice for VirtioLan {
         self
     }
 
+    fn let_take(&mut self, take: TakeInput) {
+        if let Some((member, _)) = &self.placed {
+            member.let_take(take);
+        }
+    }
+
     fn handle_input(&mut self) -> Result<Readiness, Violation> {
         if self.sender.is_none() {
             return Ok(Readiness::Closed);
@@ -252,19 +306,24 @@ impl BusDevice for VirtioLan {
         };
         member.silence();
         for _ in 0..AT_ONCE {
-            let takes = buffers.takes();
-            if self.waiting.is_empty()
-                && !receive(member, takes, &mut self.waiting)
-            {
-                return Ok(Readiness::Wait);
+            if self.waiting.is_empty() {
+                let Some(arrived) = member.next() else {
+                    return Ok(Readiness::Wait);
+                };
+                if let Some(done) = pass_on(member, &arrived, &mut buffers)? {
+                    if is_starved(&done, &buffers) {
+                        return Ok(Readiness::Starved { watch: false });
+                    }
+                    member.free(arrived.place);
+                    continue;
+                }
+                let takes = buffers.takes();
+                receive(member, &arrived, takes, &mut self.waiting);
             }
             let done = self.waiting.put_first(&mut buffers)?;
-            if matches!(done, Some(Filled::NoneFree))
-                && buffers.queue.is_ready()
-            {
+            if done.is_some_and(|done| is_starved(&done, &buffers)) {
                 return Ok(Readiness::Starved { watch: false });
             }
-            // Without a driver, the Guest receives no frames.
             self.waiting.drop_first();
         }
         Ok(Readiness::More)
@@ -308,6 +367,7 @@ impl VirtioDevice for VirtioLan {
         let guest = queue.guest().clone();
         let Sender { lan, mac, .. } = &mut *sender;
         let member = Arc::new(Member::new(guest, lan.slot())?);
+        lan.without_a_host();
         lan.start(member.clone(), Member::PAGE)?;
         lan.bindings_changed();
         lan.set_mac(*mac, false);

@@ -5,13 +5,18 @@
 //! hostile one may write anything there. So every word is read once and
 //! checked, and the memory has only frames in it.
 //!
+//! The thread that finds frames takes them into the Guest's memory itself, by
+//! a [`TakeInput`]. What it cannot take (the Guest has no buffer) is taken by
+//! the thread that waits for input, which the bell wakes.
+//!
 //! A second key has longer buffers. What goes there are frames with a header of
 //! virtio in front, which may lack a checksum or be many segments. No Guest of
 //! 2007 knows this key.
 
 use crate::devices::net::offload::HEADER;
 use crate::engine::{Binding, BoundDma, RequestError, Requests};
-use crate::memory::GuestMemory;
+use crate::memory::{GuestMemory, Region, Section};
+use crate::transport::TakeInput;
 use lg_abi::device::{NET_SLOTS, net_key_offset};
 use lg_abi::dma::{Dma, LGUEST_MAX_DMA_SECTIONS};
 use lg_abi::gen2::device::NET_HEADER;
@@ -19,8 +24,8 @@ use lg_abi::page::PAGE_SIZE;
 use rustix::event::{EventfdFlags, eventfd};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// How many buffers there are. Linux 2.6.23 binds as many.
 const BUFFERS: u32 = 64;
@@ -88,6 +93,10 @@ pub(super) struct Member {
     slot: u32,
     /// Can be read when frames have arrived.
     bell: OwnedFd,
+    /// Whether it has rung.
+    rung: AtomicBool,
+    /// Takes frames that have arrived, once there is a thread for it.
+    take: OnceLock<TakeInput>,
     /// The buffer that is filled next, of each key.
     next: [AtomicU32; 2],
     /// The key that is looked at first.
@@ -98,8 +107,9 @@ pub(super) struct Member {
 pub(super) struct Arrived {
     /// The header in front of it, where there is one.
     pub(super) header: Option<[u8; HEADER]>,
-    /// The frame.
-    pub(super) frame: Vec<u8>,
+    /// Where the frame is in the member's memory. A hostile Launcher may
+    /// change it at any time.
+    pub(super) frame: Section,
     /// Its key and its buffer, for [`Member::free`].
     pub(super) place: (usize, u32),
 }
@@ -133,6 +143,8 @@ impl Member {
             guest,
             slot,
             bell: eventfd(0, flags)?,
+            rung: AtomicBool::new(false),
+            take: OnceLock::new(),
             next: Default::default(),
             turn: AtomicUsize::new(0),
         })
@@ -145,20 +157,25 @@ impl Member {
 
     /// Clears the bell, so that the next frame rings it again.
     pub(super) fn silence(&self) {
-        // If there is nothing to read, the bell has not rung.
-        let _ = rustix::io::read(&self.bell, &mut [0_u8; 8]);
+        if self.rung.swap(false, Ordering::SeqCst) {
+            // If there is nothing to read, it was read already.
+            let _ = rustix::io::read(&self.bell, &mut [0_u8; 8]);
+        }
     }
 
-    /// Copies the next frame, in the order in which the buffers of a key are
-    /// filled. The keys take turns, so that frames to one do not keep those to
-    /// the other waiting.
+    /// The thread that finds frames takes them by this.
+    pub(super) fn let_take(&self, take: TakeInput) {
+        // If there is one already, it stays.
+        let _ = self.take.set(take);
+    }
+
+    /// The next frame, in the order in which the buffers of a key are filled.
+    /// It stays until its place is [freed](Self::free). The keys take turns, so
+    /// that frames to one do not keep those to the other waiting.
     pub(super) fn next(&self) -> Option<Arrived> {
         let first = self.turn.load(Ordering::Relaxed);
         let mut keys = (first..first + KEYS.len()).map(|key| key % KEYS.len());
-        let arrived = keys.find_map(|key| self.next_of(key))?;
-        let (key, _) = arrived.place;
-        self.turn.store((key + 1) % KEYS.len(), Ordering::Relaxed);
-        Some(arrived)
+        keys.find_map(|key| self.next_of(key))
     }
 
     fn next_of(&self, key: usize) -> Option<Arrived> {
@@ -181,11 +198,9 @@ impl Member {
                 bytes = bytes.saturating_sub(NET_HEADER);
                 header = Some(first);
             }
-            let mut frame = vec![0; bytes as usize];
-            self.memory.read(at, &mut frame).ok()?;
             return Some(Arrived {
                 header,
-                frame,
+                frame: self.memory.section(at, bytes).ok()?,
                 place: (key, buffer),
             });
         }
@@ -199,6 +214,12 @@ impl Member {
         let _ = self.memory.write_last(used, 0);
         let next = (buffer + 1) % BUFFERS;
         self.next[key].store(next, Ordering::Relaxed);
+        self.turn.store((key + 1) % KEYS.len(), Ordering::Relaxed);
+    }
+
+    /// The memory that [`Arrived::frame`] is in.
+    pub(super) fn region(&self) -> &Region {
+        self.memory.region()
     }
 }
 
@@ -212,8 +233,13 @@ impl Requests for Member {
     }
 
     fn irq(&self, _: u8) -> Result<(), RequestError> {
+        if self.take.get().is_some_and(|take| take()) {
+            return Ok(());
+        }
         // It is full only if it has rung very often and was not read.
         let _ = rustix::io::write(&self.bell, &1_u64.to_ne_bytes());
+        // After that, so that no ring stays unread.
+        self.rung.store(true, Ordering::SeqCst);
         Ok(())
     }
 

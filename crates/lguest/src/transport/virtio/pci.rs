@@ -17,9 +17,9 @@ use crate::devices::{
 };
 use crate::engine::{DeviceAccess, Requests, SharedPage};
 use crate::lock::lock;
-use crate::transport::held::{Held, find_nth, inputs, same_number};
+use crate::transport::held::{Held, find_nth, inputs, let_take, same_number};
 use crate::transport::{
-    DeviceState, Notified, TerminalSize, Transport, TransportState,
+    DeviceState, Notified, TakeInput, TerminalSize, Transport, TransportState,
 };
 use common::{Change, Common, part};
 use lg_abi::gen2::device::{CONSOLE_SIZE, NET_STATUS, NET_STATUS_AT, TYPE_NET};
@@ -415,6 +415,11 @@ impl Transport for PciBus {
             return Ok(Readiness::Closed);
         };
         function.device.handle_input()
+    }
+
+    fn let_take(&self, take: &dyn Fn(usize) -> TakeInput) {
+        let devices = self.functions.iter().map(|function| &function.device);
+        let_take(devices, take);
     }
 
     fn inputs(&self) -> io::Result<Vec<(usize, OwnedFd)>> {

@@ -17,6 +17,7 @@ use lg_abi::gen2::device::{
     NET_GUEST_TCP6, NET_HEADER, NET_HEADER_WITH_COUNT, NET_MERGEABLE,
 };
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::io;
 use std::sync::{Arc, Mutex};
 
@@ -403,7 +404,22 @@ impl FrameBuffers for ReceiveChains<'_> {
         frame: &[u8],
         left: Offload,
     ) -> Result<Filled, Violation> {
-        let chains = match self.chains(self.header as usize + frame.len())? {
+        let region = self.queue.guest.memory().region();
+        self.put_parts(frame, SectionsIn { region, list: &[] }, left)
+    }
+}
+
+impl ReceiveChains<'_> {
+    /// [`FrameBuffers::put`] of a frame in two parts, the second of which is
+    /// copied from where it lies.
+    pub(super) fn put_parts(
+        &mut self,
+        beginning: &[u8],
+        rest: SectionsIn<'_>,
+        left: Offload,
+    ) -> Result<Filled, Violation> {
+        let length = beginning.len() + rest.total() as usize;
+        let chains = match self.chains(self.header as usize + length)? {
             Ok(chains) => chains,
             Err(filled) => return Ok(filled),
         };
@@ -414,25 +430,37 @@ impl FrameBuffers for ReceiveChains<'_> {
             count.copy_from_slice(&chains.to_le_bytes());
         }
         let region = self.queue.guest.memory().region();
-        let (mut first, mut rest) = (&header[..], frame);
+        let mut here = [&header[..], beginning];
+        let mut rest_list = rest.list.to_vec();
         let mut answers = Vec::with_capacity(chains.len());
         for taken in &chains {
-            let list = &taken.chain.writable;
-            let begun = scatter(region, list, first).map_err(Violation::of)?;
-            first = &[];
-            let begun = u32::try_from(begun).unwrap_or(0);
-            let list = behind(list, begun);
-            let bytes = scatter(region, &list, rest).map_err(Violation::of)?;
-            rest = &rest[bytes..];
-            let bytes = u32::try_from(bytes).unwrap_or(0);
-            answers.push((taken, begun + bytes));
+            let mut begun = 0;
+            let mut list = Cow::from(&taken.chain.writable);
+            for part in here.iter_mut().filter(|part| !part.is_empty()) {
+                let bytes = scatter(region, &list, part);
+                let bytes = bytes.map_err(Violation::of)?;
+                *part = &part[bytes..];
+                let bytes = u32::try_from(bytes).unwrap_or(0);
+                list = behind(&list, bytes).into();
+                begun += bytes;
+            }
+            if !rest_list.is_empty() {
+                let from = SectionsIn {
+                    region: rest.region,
+                    list: &rest_list,
+                };
+                let list = &list;
+                let bytes = from.copy(SectionsIn { region, list });
+                let bytes = bytes.map_err(Violation::of)?;
+                rest_list = behind(&rest_list, bytes);
+                begun += bytes;
+            }
+            answers.push((taken, begun));
         }
         self.queue.answer_all(&answers)?;
-        Ok(Filled::Bytes(u32::try_from(frame.len()).unwrap_or(0)))
+        Ok(Filled::Bytes(u32::try_from(length).unwrap_or(0)))
     }
-}
 
-impl ReceiveChains<'_> {
     /// Takes chains for `bytes` bytes. The error says why there are none; then
     /// none was taken.
     fn chains(

@@ -304,3 +304,31 @@ proptest! {
         }
     }
 }
+
+proptest! {
+    /// A longer beginning says the same, and a shorter one says no more than
+    /// that it is too short.
+    #[test]
+    fn a_header_is_read_with_the_beginning_of_its_frame(
+        v6: bool,
+        length in 0..2000_usize,
+        size in 1..1500_u16,
+        tags in 0..=2_usize,
+        known in 0..2100_usize,
+        lie in proptest::option::of((0..HEADER, any::<u8>())),
+    ) {
+        let (frame, header) = long_frame(v6, &vec![7; length], size, PUSH);
+        let (frame, mut header) = with_tags(&frame, header, tags);
+        if let Some((at, byte)) = lie {
+            header[at] = byte;
+        }
+        let all = Offload::read(header, &frame);
+        let beginning = &frame[..known.min(frame.len())];
+        let read = Offload::read_beginning(header, beginning, frame.len());
+        let headers = frame.len() - length;
+        if lie.is_none() && known >= headers {
+            prop_assert_eq!(read, all);
+        }
+        prop_assert!(read == all || read == Err(BadHeader));
+    }
+}

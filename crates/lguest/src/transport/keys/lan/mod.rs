@@ -109,6 +109,8 @@ pub struct Lan {
     batches: bool,
     /// Rings are open from the beginning.
     open: bool,
+    /// Whether the member is a Guest, whose Host has our outbox.
+    has_host: bool,
     /// The address of a Guest that has gone on.
     kept_mac: Option<[u8; 6]>,
 }
@@ -148,6 +150,7 @@ impl Lan {
             fetches: doorbell::is_known(),
             batches: true,
             open: false,
+            has_host: true,
             kept_mac: None,
         })
     }
@@ -168,6 +171,12 @@ impl Lan {
     /// for comparison. Counts before [`Self::start`].
     pub fn never_by_outbox(&mut self) {
         self.fetches = false;
+    }
+
+    /// The member is this Launcher: no Host has our outbox. Counts before
+    /// [`Self::start`].
+    pub fn without_a_host(&mut self) {
+        self.has_host = false;
     }
 
     /// Our slot in the page.
@@ -265,6 +274,7 @@ impl Lan {
             stop: AtomicBool::new(false),
             batches: self.batches,
             open: self.open,
+            has_host: self.has_host,
             counters: LanCounters::default(),
         });
         let links = Links::new(

@@ -37,6 +37,7 @@ pub(super) struct Shared {
     pub(super) stop: AtomicBool,
     pub(super) batches: bool,
     pub(super) open: bool,
+    pub(super) has_host: bool,
     pub(super) counters: LanCounters,
 }
 
@@ -240,6 +241,11 @@ impl Shared {
     /// Whether rings are always open.
     pub(super) fn always_busy(&self) -> bool {
         self.open
+    }
+
+    /// Whether the member is a Guest, whose Host rings when it is idle.
+    pub(super) fn has_host(&self) -> bool {
+        self.has_host
     }
 
     pub(super) fn fetches(&self) -> bool {

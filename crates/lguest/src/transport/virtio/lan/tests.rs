@@ -11,12 +11,13 @@ use crate::transport::keys::lan::tests::{
 use crate::transport::virtio::testing::{Driver, RING, guest};
 use crate::transport::virtio::{RING_BYTES, VirtioBus};
 use lg_abi::gen2::device::NET_MERGEABLE;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::path::Path;
 
 /// A Guest with virtio devices on a network.
 struct Station {
     guest: Arc<Scripted>,
-    bus: VirtioBus,
+    bus: Arc<VirtioBus>,
     to_guest: Driver,
     from_guest: Driver,
     /// Whether a frame from it or to it has a header other than zero.
@@ -49,7 +50,7 @@ fn with_features(file: &Path, accepted: Features) -> Station {
     Station {
         from_guest: Driver::new(&guest, RING + RING_BYTES),
         guest,
-        bus,
+        bus: Arc::new(bus),
         to_guest,
         headers: accepted != 0,
     }
@@ -394,4 +395,118 @@ fn broadcasts_and_multicasts_come_once_to_each_that_reads() {
         let frame = stops.guest.bytes(at, bytes as usize);
         frame.ends_with(b"go on")
     });
+}
+
+/// Two Guests that take frames as they are, and have met.
+fn two_with_offloads(file: &Path) -> [Station; 2] {
+    let stations = [file; 2].map(|file| with_features(file, OFFLOADS));
+    stations.iter().for_each(|station| station.meet(1));
+    stations
+}
+
+#[test]
+fn frames_with_headers_wait_in_their_order_for_buffers() {
+    let dir = Scratch::new();
+    let [mut a, mut b] = two_with_offloads(&dir.page("lan"));
+    let (header, rest) = three_segments();
+    let frame = |n: u8| [&b.mac()[..], &[6, n, 6, 6, 6, 6], &rest].concat();
+    let frames: Vec<_> = (0..12).map(frame).collect();
+    for frame in &frames {
+        a.send_long(header, frame);
+    }
+    eventually("all buffers are full", || b.received().len() == 8);
+    let starved = Readiness::Starved { watch: false };
+    for n in 8..12 {
+        assert_eq!(b.bus.handle_input(0).unwrap(), starved);
+        offer(&mut b, n);
+        assert_eq!(b.received().len(), n as usize + 1);
+    }
+    assert_eq!(b.bus.handle_input(0).unwrap(), Readiness::Wait);
+    let with_header = |frame| [&header[..], frame].concat();
+    let all = frames.iter().map(|frame| with_header(frame));
+    assert_eq!(b.received(), all.collect::<Vec<_>>());
+}
+
+/// The headers of most frames are in their first bytes, which are copied to be
+/// checked.
+#[test]
+fn a_checksum_far_behind_in_a_frame_is_left_out_too() {
+    const PLACE: usize = 900;
+    let dir = Scratch::new();
+    let file = dir.page("lan");
+    let mut a = with_features(&file, OFFLOADS);
+    let takes = with_features(&file, OFFLOADS);
+    let plain = station(&file);
+    a.meet(2);
+    let mut header = [1, 0, 0, 0, 0, 0, 34, 0, 0, 0];
+    let offset = u16::try_from(PLACE - 34).unwrap();
+    header[8..].copy_from_slice(&offset.to_le_bytes());
+    let to = |station: &Station| {
+        let mut frame = [&station.mac()[..], &[6; 988]].concat();
+        frame[PLACE..][..2].fill(0);
+        frame
+    };
+    for station in [&takes, &plain] {
+        a.send_long(header, &to(station));
+    }
+    eventually("both are there", || {
+        let came = |station: &Station| station.received().len() == 1;
+        came(&takes) && came(&plain)
+    });
+    assert_eq!(takes.received(), [[&header[..], &to(&takes)].concat()]);
+    let finished = &plain.received()[0];
+    assert_ne!(finished[PLACE..][..2], [0, 0]);
+    let halves = finished[34..].chunks(2);
+    let halves =
+        halves.map(|half| u32::from(half[0]) << 8 | u32::from(half[1]));
+    let sum: u32 = halves.sum();
+    assert_eq!((sum & 0xFFFF) + (sum >> 16), 0xFFFF);
+}
+
+/// A sleep of its thread would end by time only, because no Host rings it.
+#[test]
+fn no_frame_of_a_launcher_waits_for_more() {
+    let dir = Scratch::new();
+    let [mut a, b] = two_with_offloads(&dir.page("lan"));
+    let (header, rest) = three_segments();
+    let frame = [&b.mac()[..], &[6; 6], &rest].concat();
+    for _ in 0..60 {
+        a.send_long(header, &frame);
+    }
+    let count = |name| {
+        let all = b.bus.counters();
+        all[0].1.iter().find(|(n, _)| *n == name).unwrap().1
+    };
+    eventually("its buffers are full", || b.received().len() == 8);
+    assert!(count("arrivals") > 0);
+    assert_eq!(count("naps"), 0);
+}
+
+#[test]
+fn the_thread_of_the_network_takes_frames_and_calls_when_some_wait() {
+    let dir = Scratch::new();
+    let [mut a, b] = two_with_offloads(&dir.page("lan"));
+    let bus = Arc::downgrade(&b.bus);
+    b.bus.let_take(&|device| {
+        let bus = bus.clone();
+        Arc::new(move || {
+            let bus = bus.upgrade();
+            let found = bus.map(|bus| bus.handle_input(device).unwrap());
+            found == Some(Readiness::Wait)
+        })
+    });
+    let inputs = b.bus.inputs().unwrap();
+    let bell_rings = || {
+        let mut bell = [PollFd::new(&inputs[0].1, PollFlags::IN)];
+        poll(&mut bell, Some(&Timespec::default())).unwrap() == 1
+    };
+    let frame = [&b.mac()[..], &[6; 6], TEXT].concat();
+    for n in 1..=8 {
+        a.send_long([0; HEADER], &frame);
+        eventually("it is taken", || b.to_guest.used().len() == n);
+    }
+    assert!(!bell_rings());
+    a.send_long([0; HEADER], &frame);
+    eventually("the other thread is called", bell_rings);
+    assert_eq!(b.to_guest.used().len(), 8);
 }
