@@ -181,30 +181,35 @@ impl Member {
     fn next_of(&self, key: usize) -> Option<Arrived> {
         let of = KEYS[key];
         let first = self.next[key].load(Ordering::Relaxed);
-        let numbers = (first..first + BUFFERS).map(|n| n % BUFFERS);
-        for buffer in numbers {
-            let used = of.lists + buffer * Dma::SIZE;
-            let bytes = self.memory.read_object::<u32>(used).unwrap_or(0);
-            if bytes == 0 {
-                continue;
-            }
-            let (mut at, mut bytes) =
-                (of.frames + buffer * of.bytes, bytes.min(of.bytes));
-            let mut header = None;
-            if key == WITH_HEADER {
-                let mut first = [0; HEADER];
-                self.memory.read(at, &mut first).ok()?;
-                at += NET_HEADER;
-                bytes = bytes.saturating_sub(NET_HEADER);
-                header = Some(first);
-            }
-            return Some(Arrived {
-                header,
-                frame: self.memory.section(at, bytes).ok()?,
-                place: (key, buffer),
-            });
+        let mut numbers = (first..first + BUFFERS).map(|n| n % BUFFERS);
+        let mut buffer = numbers.find(|&n| self.used(key, n) != 0)?;
+        // Several may have been filled while this looked: then the first of
+        // them was found empty, and full is one behind it.
+        if self.used(key, first) != 0 {
+            buffer = first;
         }
-        None
+        let bytes = self.used(key, buffer);
+        let (mut at, mut bytes) =
+            (of.frames + buffer * of.bytes, bytes.min(of.bytes));
+        let mut header = None;
+        if key == WITH_HEADER {
+            let mut first = [0; HEADER];
+            self.memory.read(at, &mut first).ok()?;
+            at += NET_HEADER;
+            bytes = bytes.saturating_sub(NET_HEADER);
+            header = Some(first);
+        }
+        Some(Arrived {
+            header,
+            frame: self.memory.section(at, bytes).ok()?,
+            place: (key, buffer),
+        })
+    }
+
+    /// How many bytes have arrived in a buffer.
+    fn used(&self, key: usize, buffer: u32) -> u32 {
+        let used = KEYS[key].lists + buffer * Dma::SIZE;
+        self.memory.read_object(used).unwrap_or(0)
     }
 
     /// The buffer in this place may be filled again.
@@ -280,6 +285,42 @@ mod tests {
     fn fill(member: &Member, key: usize, buffer: u32) {
         let used = KEYS[key].lists + buffer * Dma::SIZE;
         member.memory.write(used, &60_u32.to_le_bytes()).unwrap();
+    }
+
+    #[test]
+    fn frames_that_arrive_meanwhile_stay_in_their_order() {
+        const FRAMES: u32 = 50_000;
+        let member = Member::new(guest(0), 3).unwrap();
+        let at = |buffer: u32| KEYS[0].frames + buffer * KEYS[0].bytes;
+        let mut numbers = Vec::new();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for n in 0..FRAMES {
+                    let buffer = n % BUFFERS;
+                    while member.used(0, buffer) != 0 {
+                        std::thread::yield_now();
+                    }
+                    member.memory.write(at(buffer), &n.to_le_bytes()).unwrap();
+                    fill(&member, 0, buffer);
+                }
+            });
+            // It looks all the time, so that frames arrive meanwhile.
+            let mut looks = 0;
+            while numbers.len() < FRAMES as usize {
+                looks += 1;
+                if looks % 1000 == 0 {
+                    std::thread::yield_now();
+                }
+                let Some(arrived) = member.next() else {
+                    continue;
+                };
+                let at = arrived.frame.addr();
+                numbers.push(member.memory.read_object::<u32>(at).unwrap());
+                member.free(arrived.place);
+            }
+        });
+        let in_order: Vec<_> = (0..FRAMES).collect();
+        assert!(numbers == in_order);
     }
 
     #[test]
