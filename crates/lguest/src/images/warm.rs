@@ -9,6 +9,7 @@ use super::error::ImageError;
 use super::place::{New, Place, Stored};
 use super::shown::shown;
 use crate::machines::Name;
+use crate::machines::link::Link;
 use crate::machines::verbs::find;
 use std::ffi::OsString;
 use std::fs::File;
@@ -62,7 +63,12 @@ pub(super) fn warm(
         }
     };
     let deadline = Instant::now() + PATIENCE;
-    while find(&machine).is_err() {
+    // Its folder is there before its socket is.
+    let answers = || {
+        let (_, folder) = find(&machine)?;
+        Link::to(&folder).map(|_| ())
+    };
+    while answers().is_err() {
         let ended = launcher.0.try_wait().ok().flatten().is_some();
         if ended || Instant::now() > deadline {
             return Err(told("its guest does not start"));
