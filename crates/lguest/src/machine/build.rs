@@ -143,6 +143,9 @@ fn go_on(
     let bus = devices.on_bus(&guest, screen)?;
     // Devices describe themselves in memory when they get their place.
     saved.fill(guest.memory())?;
+    let shared_pages = bus
+        .shared_pages()
+        .map_err(lacks("keep the networks' files open"))?;
     let moved = saved.moved();
     let restored = bus.restore(&state);
     restored.map_err(|error| saved.does_not_fit(error))?;
@@ -153,8 +156,11 @@ fn go_on(
         pci,
         resumed: Some(saved.resumed()?),
         moved,
+        shared_pages,
         ..Setup::from(start)
     })?;
+    // Its buffers were not known before.
+    bus.buffers_changed();
     bus.links_changed();
     Ok(Built {
         guest,

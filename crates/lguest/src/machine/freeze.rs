@@ -82,7 +82,7 @@ impl Snapshots {
             guest: Arc::clone(&built.guest),
             bus: Arc::clone(&built.bus),
             quiet: Arc::clone(quiet),
-            refused: refused(config, built.interface, &disks, disk_files.len()),
+            refused: refused(config, &disks, disk_files.len()),
             boot,
             moved: built.moved,
             order,
@@ -99,6 +99,17 @@ impl Snapshots {
     /// Stops the Guest and tells all about it. May block as long as its disks
     /// do.
     pub(super) fn freeze(
+        &mut self,
+        settings: &Settings,
+    ) -> Result<(Frozen, Vec<OwnedFd>), String> {
+        let frozen = self.try_to_freeze(settings);
+        if frozen.is_err() {
+            self.thaw();
+        }
+        frozen
+    }
+
+    fn try_to_freeze(
         &mut self,
         settings: &Settings,
     ) -> Result<(Frozen, Vec<OwnedFd>), String> {
@@ -156,6 +167,8 @@ impl Snapshots {
 
     /// The Guest goes on.
     pub(super) fn thaw(&mut self) {
+        // Networks have been told that it has no buffers.
+        self.bus.buffers_changed();
         self.frozen = None;
     }
 }
@@ -163,7 +176,6 @@ impl Snapshots {
 /// Why there can be no snapshot of this machine, with the cure.
 fn refused(
     config: &Config,
-    interface: Known,
     disks: &[DiskPlace],
     files: usize,
 ) -> Option<String> {
@@ -186,12 +198,6 @@ fn refused(
             "a disk that fails on purpose has no snapshot: leave ',fail' out"
                 .into()
         }),
-        // Other Launchers write into the memory of such a Guest at any time.
-        DeviceConfig::ShareNet(_) if interface == Known::Linux2_6_23 => Some(
-            "a guest of Linux 2.6.23 cannot leave its network (sharenet) and \
-             join it again: start it without --net"
-                .into(),
-        ),
         DeviceConfig::ShareNet(_)
         | DeviceConfig::Net(_)
         | DeviceConfig::Share(_) => None,

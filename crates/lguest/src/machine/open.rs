@@ -88,6 +88,10 @@ fn placed(configs: &[DeviceConfig], open: &[OpenDevice]) -> Vec<Placed> {
             mac,
             far,
             mtu,
+            slot: match open {
+                OpenDevice::Lan(lan) => Some(lan.slot()),
+                _ => None,
+            },
         }))
     };
     configs.iter().zip(open).filter_map(one).collect()
@@ -124,8 +128,14 @@ impl Opened {
         let limit = limit.as_ref();
         for (n, device) in config.devices.iter().enumerate() {
             let earlier = &config.devices[..n];
-            let mut open = open_device(config, device, earlier, limit)?;
             let before = saved.as_ref().and_then(|saved| saved.placed(n));
+            let slot = saved.as_ref().and_then(|saved| saved.slot(n));
+            let mut open = match device {
+                DeviceConfig::ShareNet(path) => {
+                    open_network(path, config.slow_paths, slot)?
+                }
+                _ => open_device(config, device, earlier, limit)?,
+            };
             if let (OpenDevice::Lan(lan), Some(Placed::Net(before))) =
                 (&mut open, before)
             {
@@ -216,7 +226,7 @@ fn open_device(
             }
             Ok(OpenDevice::Disk(block))
         }
-        DeviceConfig::ShareNet(path) => open_network(path, slow_paths),
+        DeviceConfig::ShareNet(path) => open_network(path, slow_paths, None),
         DeviceConfig::Net(net) => {
             Ok(OpenDevice::Nic(open_nic(net, config.limits.net)?))
         }
@@ -274,9 +284,10 @@ fn open_nic(
 fn open_network(
     path: &Path,
     slow_paths: u32,
+    slot: Option<u32>,
 ) -> Result<OpenDevice, LaunchError> {
     needs::refused_on_a_network().map_or(Ok(()), Err)?;
-    match Lan::join(path) {
+    match Lan::join_at(path, slot) {
         Ok(mut lan) => {
             if slow_paths & fast_path::BATCHES != 0 {
                 lan.never_in_batches();

@@ -134,6 +134,14 @@ pub enum SnapshotError {
         .0.display()
     )]
     NoPlace(PathBuf),
+    /// An interface of a Guest of 2007 was on a network of several Guests.
+    #[error(
+        "snapshot {}: its guest of Linux 2.6.23 was on a network by \
+         'sharenet', whose addresses are in its memory: give '--net \
+         sharenet=FILE', or '--net none'",
+        .0.display()
+    )]
+    HasPlace(PathBuf),
     /// There are more networks than interfaces.
     #[error(
         "snapshot {}: {given} networks were given, and the guest has {known} \

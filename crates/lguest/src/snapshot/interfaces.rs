@@ -79,6 +79,9 @@ pub struct Interface {
     pub far: Option<[u8; 6]>,
     /// The most bytes of a packet, if that was said.
     pub mtu: Option<u16>,
+    /// Its slot on a network of several Guests.
+    #[serde(default)]
+    pub slot: Option<u32>,
 }
 
 /// A kind of network.
@@ -139,7 +142,8 @@ impl Interface {
     ///
     /// # Errors
     ///
-    /// [`SnapshotError::OtherMtu`], [`SnapshotError::NoPlace`].
+    /// [`SnapshotError::OtherMtu`], [`SnapshotError::NoPlace`],
+    /// [`SnapshotError::HasPlace`].
     pub(super) fn config(
         &self,
         folder: &Path,
@@ -149,13 +153,21 @@ impl Interface {
     ) -> Result<DeviceConfig, SnapshotError> {
         let mut config = match given {
             Some(DeviceConfig::Net(config)) => config.clone(),
-            // The Guest has a slot of the network in its memory.
-            Some(DeviceConfig::ShareNet(_)) if kernel == Known::Linux2_6_23 => {
+            // The Guest has its slot of the network in its memory.
+            Some(DeviceConfig::ShareNet(_))
+                if kernel == Known::Linux2_6_23 && self.slot.is_none() =>
+            {
                 return Err(SnapshotError::NoPlace(folder.into()));
             }
             Some(other) => return Ok(other.clone()),
             None => NetConfig::new(LinkConfig::Nothing),
         };
+        if kernel == Known::Linux2_6_23
+            && self.slot.is_some()
+            && config.link != LinkConfig::Nothing
+        {
+            return Err(SnapshotError::HasPlace(folder.into()));
+        }
         if let Some(mtu) = config.mtu.filter(|_| config.mtu != self.mtu) {
             return Err(SnapshotError::OtherMtu {
                 path: folder.into(),
@@ -180,6 +192,7 @@ mod tests {
         mac: [2, 0, 0, 0, 0, 1],
         far: None,
         mtu: Some(9000),
+        slot: None,
     };
 
     #[test]
@@ -214,6 +227,18 @@ mod tests {
         assert_eq!(config(Some(&shared)).unwrap(), shared);
         let old = SAVED.config(at, 1, Some(&shared), Known::Linux2_6_23);
         assert!(matches!(old, Err(SnapshotError::NoPlace(_))));
+        // One that was on such a network can be there again, and nowhere else.
+        let saved = Interface {
+            network: Network::Sharenet,
+            slot: Some(3),
+            ..SAVED
+        };
+        let config = |given| saved.config(at, 1, given, Known::Linux2_6_23);
+        assert_eq!(config(Some(&shared)).unwrap(), shared);
+        assert!(config(None).is_ok());
+        let user = NetConfig::new(LinkConfig::User(Default::default()));
+        let user = config(Some(&DeviceConfig::Net(user)));
+        assert!(matches!(user, Err(SnapshotError::HasPlace(_))));
     }
 
     #[test]

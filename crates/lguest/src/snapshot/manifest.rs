@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 /// The format of the folder that this program writes, and the only one that it
 /// reads.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 
 /// The most bytes of a manifest.
 pub const MOST: u64 = 32 << 20;

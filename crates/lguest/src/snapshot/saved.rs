@@ -13,6 +13,7 @@ use crate::engine::{
 };
 use crate::machine::config::{DeviceConfig, DiskConfig, ShareConfig};
 use crate::memory::GuestMemory;
+use lg_abi::known::Known;
 use lg_wire::moved::Moved;
 use rustix::fs::{FileType, Mode, OFlags};
 use std::fs::File;
@@ -185,6 +186,21 @@ impl Saved {
     #[must_use]
     pub fn placed(&self, index: usize) -> Option<&Placed> {
         self.manifest.machine.order.get(index)
+    }
+
+    /// The slot of a network that the device at this place has to have again: a
+    /// Guest of 2007 knows its own.
+    #[must_use]
+    pub fn slot(&self, index: usize) -> Option<u32> {
+        let machine = &self.manifest.machine;
+        match self.placed(index)? {
+            Placed::Net(net)
+                if machine.interface() == Some(Known::Linux2_6_23) =>
+            {
+                net.slot
+            }
+            _ => None,
+        }
     }
 
     /// Its network interfaces.

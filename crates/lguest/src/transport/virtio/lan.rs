@@ -245,10 +245,11 @@ impl Device for VirtioLan {
     }
 
     fn detach(&mut self) -> Detached {
-        let Some(mut sender) = self.sender.take() else {
+        let Some(sender) = self.sender.take() else {
             return Detached::Not;
         };
-        self.last = Some((sender.lan.counters(), sender.lan.state()));
+        let state = DeviceState::Lan(sender.lan.state_now());
+        self.last = Some((sender.lan.counters(), state));
         self.waiting.clear();
         Detached::Stays
     }
@@ -262,8 +263,9 @@ impl Device for VirtioLan {
     }
 
     fn state(&mut self) -> DeviceState {
-        match (&mut self.sender, &self.last) {
-            (Some(sender), _) => sender.lan.state(),
+        match (&self.sender, &self.last) {
+            // Frames arrive in memory of ours, and not in the Guest's.
+            (Some(sender), _) => DeviceState::Lan(sender.lan.state_now()),
             (None, Some((_, state))) => state.clone(),
             // It is taken away in one way only, which keeps the state.
             (None, None) => DeviceState::Random,

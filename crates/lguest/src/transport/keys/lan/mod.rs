@@ -133,7 +133,17 @@ impl Lan {
     ///
     /// [`LanError`]. Its message names the cure.
     pub fn join(file: &Path) -> Result<Self, LanError> {
-        let slots = Slots::claim(file)?;
+        Self::join_at(file, None)
+    }
+
+    /// The same, in the slot `wanted`, if there is one: that of a Guest which
+    /// goes on, and knows its slot.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::join`], also if the slot is taken.
+    pub fn join_at(file: &Path, wanted: Option<u32>) -> Result<Self, LanError> {
+        let slots = Slots::claim(file, wanted)?;
         let meet = Rendezvous::beside(slots.path())?;
         let porter = Porter::start().map_err(|error| {
             Lack::when("start the process that receives messages", error)
@@ -212,6 +222,35 @@ impl Lan {
             joined.shared.counters().go_on_from(&state.counters);
         }
         Ok(())
+    }
+
+    /// The state. The Guest may run on.
+    pub(in crate::transport) fn state_now(&self) -> Versioned<LanState> {
+        let joined = self.joined.as_ref();
+        let counters = joined.map(|joined| joined.shared.counters().clone());
+        LanState {
+            slot: self.slot(),
+            address: self.slots.address().mac,
+            counters: counters.unwrap_or_default(),
+        }
+        .versioned()
+    }
+
+    /// Shows no bindings, until [`Self::bindings_changed`]: no Launcher writes
+    /// into the Guest's memory until then, and frames are lost. The interrupts
+    /// of those that have arrived are raised.
+    fn hide_bindings(&mut self) {
+        if let Some(joined) = &mut self.joined {
+            let shared = &joined.shared;
+            let irqs: Vec<u8> = shared.port().all().collect();
+            shared.show(&[]);
+            joined.shown = Vec::new();
+            shared.guest().memory().note_all();
+            for irq in irqs {
+                // An interrupt too many does no harm.
+                let _ = shared.guest().irq(irq);
+            }
+        }
     }
 
     /// How many others we can send to now.
@@ -455,29 +494,29 @@ impl Device for Lan {
         Detached::Drops
     }
 
+    /// Other Launchers write into the Guest's memory at any time, so they must
+    /// find no buffers from now on.
     fn state(&mut self) -> DeviceState {
-        let joined = self.joined.as_ref();
-        let counters = joined.map(|joined| joined.shared.counters().clone());
-        let state = LanState {
-            slot: self.slot(),
-            counters: counters.unwrap_or_default(),
-        };
-        DeviceState::Lan(state.versioned())
+        self.hide_bindings();
+        DeviceState::Lan(self.state_now())
     }
 
     /// The Guest read its slot from the descriptor, so it must be the same
-    /// slot. Peers find the bindings in the port as soon as they are made.
+    /// slot. Peers find the bindings when [`Self::bindings_changed`] is called.
     fn restore(&mut self, state: &DeviceState) -> Result<(), RestoreError> {
         let DeviceState::Lan(state) = state else {
             return Err(state.is_not_of("LAN"));
         };
+        let address = state.known()?.address;
         let (theirs, ours) = (state.known()?.slot, self.slot());
         if theirs != ours {
             let text =
                 format!("it is of place {theirs}, and this is place {ours}");
             return Err(RestoreError::Other(text));
         }
-        self.go_on_counting(state)
+        self.go_on_counting(state)?;
+        self.slots.set_address(Net { mac: address });
+        Ok(())
     }
 }
 

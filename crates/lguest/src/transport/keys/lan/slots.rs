@@ -64,6 +64,12 @@ pub enum SlotsError {
     /// Every slot is taken.
     #[error("all its {NET_SLOTS} places are taken: name another file")]
     Full,
+    /// The slot of a Guest that goes on is taken.
+    #[error(
+        "its place {0} is taken, and the guest of the snapshot knows that \
+         place as its own: end the machine that has it, or name another file"
+    )]
+    Taken(u32),
 }
 
 /// The file, and our slot in it.
@@ -79,9 +85,12 @@ pub(super) struct Slots {
 }
 
 impl Slots {
-    /// Takes the first free slot of the LAN in the file at `path`, and clears
-    /// the address there. Does not wait.
-    pub(super) fn claim(path: &Path) -> Result<Self, SlotsError> {
+    /// Takes the first free slot of the LAN in the file at `path`, or the slot
+    /// `wanted`, and clears the address there. Does not wait.
+    pub(super) fn claim(
+        path: &Path,
+        wanted: Option<u32>,
+    ) -> Result<Self, SlotsError> {
         let name = || path.display().to_string();
         let real = path.canonicalize().map_err(|e| match e.kind() {
             io::ErrorKind::NotFound => SlotsError::Missing(name()),
@@ -113,7 +122,12 @@ impl Slots {
             (Ok(a), Ok(b)) if a == b => {}
             _ => return Err(SlotsError::Replaced),
         }
-        for mine in 0..NET_SLOTS {
+        let among = match wanted {
+            Some(slot) if slot < NET_SLOTS => slot..slot + 1,
+            Some(slot) => return Err(SlotsError::Taken(slot)),
+            None => 0..NET_SLOTS,
+        };
+        for mine in among {
             match take(&lock, mine) {
                 Ok(false) => {}
                 Err(e) => return Err(SlotsError::Lock(e)),
@@ -128,6 +142,9 @@ impl Slots {
                     return Ok(slots);
                 }
             }
+        }
+        if let Some(slot) = wanted {
+            return Err(SlotsError::Taken(slot));
         }
         // A Launcher takes a write lock. A process that may only read cannot.
         let read_locked = |slot| {
@@ -221,6 +238,12 @@ impl Slots {
         }
         let (addresses, _) = bytes.as_chunks::<EACH>();
         addresses.iter().map(|&mac| Net { mac }).collect()
+    }
+
+    /// The address in our slot, which our Guest has written.
+    pub(super) fn address(&self) -> Net {
+        let all = self.addresses();
+        all.get(self.mine as usize).copied().unwrap_or_default()
     }
 
     /// Writes our address.
@@ -318,18 +341,31 @@ mod tests {
     fn a_launcher_takes_the_first_free_slot_and_clears_it() {
         let dir = Scratch::new();
         let file = dir.page("lan");
-        let a = Slots::claim(&file).unwrap();
-        let b = Slots::claim(&file).unwrap();
-        let c = Slots::claim(&file).unwrap();
+        let a = Slots::claim(&file, None).unwrap();
+        let b = Slots::claim(&file, None).unwrap();
+        let c = Slots::claim(&file, None).unwrap();
         assert_eq!((a.mine(), b.mine(), c.mine()), (0, 1, 2));
         assert_eq!(a.held().unwrap(), [1, 2]);
         assert_eq!(b.held().unwrap(), [0, 2]);
         std::fs::write(&file, [0xAA; 4096]).unwrap();
         drop(b);
         assert_eq!(c.held().unwrap(), [0]);
-        assert_eq!(Slots::claim(&file).unwrap().mine(), 1);
+        assert_eq!(Slots::claim(&file, None).unwrap().mine(), 1);
         let bytes = std::fs::read(&file).unwrap();
         assert_eq!(bytes[5..13], [0xAA, 0, 0, 0, 0, 0, 0, 0xAA]);
+    }
+
+    #[test]
+    fn a_certain_slot_is_taken_or_none() {
+        let dir = Scratch::new();
+        let file = dir.page("lan");
+        let a = Slots::claim(&file, Some(3)).unwrap();
+        assert_eq!(a.mine(), 3);
+        for slot in [3, NET_SLOTS, u32::MAX] {
+            let error = Slots::claim(&file, Some(slot)).unwrap_err();
+            assert!(matches!(error, SlotsError::Taken(taken) if taken == slot));
+        }
+        assert_eq!(Slots::claim(&file, None).unwrap().mine(), 0);
     }
 
     #[test]
@@ -339,7 +375,7 @@ mod tests {
         let reader = File::open(&file).unwrap();
         let mut all = range(libc::F_RDLCK, 0, NET_SLOTS);
         control(&reader, libc::F_OFD_SETLK, &mut all).unwrap();
-        let error = Slots::claim(&file).unwrap_err().to_string();
+        let error = Slots::claim(&file, None).unwrap_err().to_string();
         let error = error.replace(dir.path().to_str().unwrap(), "DIR");
         assert_eq!(
             error,
@@ -349,17 +385,17 @@ mod tests {
         );
         // A lock of only a part does not matter.
         set(&reader, libc::F_UNLCK, 3).unwrap();
-        assert_eq!(Slots::claim(&file).unwrap().mine(), 3);
+        assert_eq!(Slots::claim(&file, None).unwrap().mine(), 3);
         drop(reader);
-        assert_eq!(Slots::claim(&file).unwrap().mine(), 0);
+        assert_eq!(Slots::claim(&file, None).unwrap().mine(), 0);
     }
 
     #[test]
     fn only_a_free_slot_is_reaped() {
         let dir = Scratch::new();
         let file = dir.page("lan");
-        let a = Slots::claim(&file).unwrap();
-        let b = Slots::claim(&file).unwrap();
+        let a = Slots::claim(&file, None).unwrap();
+        let b = Slots::claim(&file, None).unwrap();
         std::fs::write(&file, [0xAA; 4096]).unwrap();
         assert!(!a.reap(1, || panic!("it is held")).unwrap());
         drop(b);
@@ -370,14 +406,14 @@ mod tests {
         let bytes = std::fs::read(&file).unwrap();
         assert_eq!(bytes[5..13], [0xAA, 0, 0, 0, 0, 0, 0, 0xAA]);
         // And it is free again.
-        assert_eq!(Slots::claim(&file).unwrap().mine(), 1);
+        assert_eq!(Slots::claim(&file, None).unwrap().mine(), 1);
     }
 
     #[test]
     fn a_file_that_cannot_be_used_is_named_with_its_cure() {
         let dir = Scratch::new();
         let message = |path: &Path| {
-            let error = Slots::claim(path).unwrap_err().to_string();
+            let error = Slots::claim(path, None).unwrap_err().to_string();
             error.replace(dir.path().to_str().unwrap(), "DIR")
         };
         let missing = dir.path().join("none");

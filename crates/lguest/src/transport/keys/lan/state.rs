@@ -12,10 +12,12 @@ use serde::{Deserialize, Serialize};
 pub struct LanState {
     /// Its slot.
     pub(super) slot: u32,
+    /// The address there, which the Guest has written.
+    pub(super) address: [u8; 6],
     pub(super) counters: LanCounters,
 }
 
 impl Saved for LanState {
     const DEVICE: &'static str = "LAN";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
 }

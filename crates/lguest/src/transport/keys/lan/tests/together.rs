@@ -159,7 +159,7 @@ fn a_report_is_checked() {
     eventually("they have met", || lan_a.peers() + lan_b.peers() == 2);
     let meet = rendezvous::Rendezvous::beside(&file).unwrap();
     let socket = meet.connect(0, &porter()).unwrap();
-    let slots = slots::Slots::claim(&file).unwrap();
+    let slots = slots::Slots::claim(&file, None).unwrap();
     let id = slots.identity().unwrap();
     let hello = messages::Hello::new(id, slots.mine(), false);
     rendezvous::send(socket.as_fd(), &hello, &[]).unwrap();
@@ -278,7 +278,7 @@ fn a_bad_welcome_is_no_peer() {
     let dir = Scratch::new();
     let file = dir.page("lan");
     // A process that has a slot and a socket, and sends a bad welcome.
-    let slots = slots::Slots::claim(&file).unwrap();
+    let slots = slots::Slots::claim(&file, None).unwrap();
     let meet = rendezvous::Rendezvous::beside(&file).unwrap();
     let listener = meet.listen(slots.mine(), &porter()).unwrap();
     let (_b, lan_b) = launcher(&file, 8);
