@@ -18,6 +18,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use std::ffi::OsString;
 use std::io::{self, IsTerminal};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -65,7 +66,7 @@ impl Connection {
                 Ok(Self { socket, machine })
             }
             Target::Snapshot(folder) => start(asked, restore(folder)),
-            Target::Image(image) => start(asked, machine_of(image)),
+            Target::Image(image) => start(asked, machine_of(image, asked)),
         }
     }
 
@@ -184,7 +185,10 @@ fn restore(folder: &Path) -> Vec<OsString> {
 }
 
 /// The words for a machine of an image: from its snapshot, or it boots.
-fn machine_of(image: &Stored) -> Vec<OsString> {
+fn machine_of(image: &Stored, asked: &Asked) -> Vec<OsString> {
+    if asked.words.iter().any(adds_a_device) {
+        return image.boot_words();
+    }
     let warm = image.warm();
     if warm.is_dir() {
         let mut words = restore(&warm);
@@ -199,6 +203,13 @@ fn machine_of(image: &Stored) -> Vec<OsString> {
         ));
     }
     image.boot_words()
+}
+
+/// Whether an option gives a machine a device that none in the snapshot of an
+/// image has. A guest that runs gets no new one.
+fn adds_a_device(word: &OsString) -> bool {
+    let word = word.as_bytes();
+    word.starts_with(b"--net=") || word.starts_with(b"--share=")
 }
 
 /// Starts a machine by these words.

@@ -198,8 +198,13 @@ fn serve_agent(
         let ending = ending.clone();
         let ends = move || {
             let number = u8::try_from(SIGTERM).unwrap_or(u8::MAX);
-            let reason = "because the command that it runs for has ended";
-            ending.begin(Outcome::Signal(number), reason);
+            let outcome = Outcome::Signal(number);
+            // As `lguest exec` kills this process at its own end. Nobody waits
+            // for it now, and the kernel ends the Guest's processes with it.
+            terminal::leave_for_good();
+            let reason = "ended because its command's caller has ended";
+            ending.note(outcome, reason);
+            std::process::exit(outcome.code().into());
         };
         let added = streams.add_owner(owner, Box::new(ends));
         added.map_err(|error| keep(io::Error::other(error)))?;

@@ -207,6 +207,12 @@ impl Ended {
 
 impl Machine {
     pub(crate) fn start(words: &[String]) -> Self {
+        let mut lguest = Command::new(env!("CARGO_BIN_EXE_lguest"));
+        Self::of_command(lguest.args(words))
+    }
+
+    /// Starts this command, with the variables that it adds.
+    pub(crate) fn of_command(command: &Command) -> Self {
         let keyboard = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
         grantpt(&keyboard).unwrap();
         unlockpt(&keyboard).unwrap();
@@ -215,10 +221,14 @@ impl Machine {
         let terminal: OwnedFd =
             rustix::fs::open(name.as_c_str(), flags, Mode::empty()).unwrap();
         let end = || terminal.try_clone().unwrap();
+        let variables = command
+            .get_envs()
+            .filter_map(|(name, value)| Some((name, value?)));
         let run = Command::new("setsid")
             .arg("--ctty")
-            .arg(env!("CARGO_BIN_EXE_lguest"))
-            .args(words)
+            .arg(command.get_program())
+            .args(command.get_args())
+            .envs(variables)
             .stdin(end())
             .stdout(end())
             .stderr(end())

@@ -11,6 +11,7 @@
 #![expect(clippy::unwrap_used, reason = "a test says what went wrong so")]
 
 mod boot;
+mod commands;
 mod console;
 mod kit;
 mod load;
