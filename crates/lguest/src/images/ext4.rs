@@ -101,7 +101,7 @@ pub fn program(name: &str) -> Option<PathBuf> {
     })
 }
 
-/// Looks for the programs that [`write`] needs.
+/// Looks for the programs that [`write()`] needs.
 ///
 /// # Errors
 ///
