@@ -45,15 +45,16 @@ impl Host<'_> {
             regs.ecx.set(0);
         }
         regs.eip.set(regs.eip.get().wrapping_add(length));
-        self.clear_resume_flag();
         true
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use crate::address::GuestPhys;
+    use crate::address::{GuestPhys, GuestVirt};
+    use crate::cpu::registers::{EFLAGS_RF, EFLAGS_TF};
     use crate::host::Event;
+    use crate::state::Gate;
     use crate::testing::Machine;
     use lg_abi::page::Pte;
     use lg_wire::moved::Moved;
@@ -100,6 +101,51 @@ mod tests {
             assert_eq!((regs.eax.get(), regs.edx.get()), (1_000_000_000, 5));
             assert_eq!(regs.ecx.get(), ecx);
             assert_eq!(m.vm.counters.counter_reads.get(), 1);
+        }
+    }
+
+    /// A debugger in the Guest sees the place behind the instruction, as it
+    /// would without the fault.
+    #[test]
+    fn a_step_ends_behind_an_instruction_that_was_carried_out() {
+        const HANDLER: u32 = 0xC000_7000;
+        let fault = Event::Trap {
+            vector: 13,
+            error: 0,
+            cr2: 0,
+        };
+        for (code, length) in [
+            (&[0x0F, 0x31][..], 2),
+            (&[0x0F, 0x01, 0xF9], 3),
+            (&[0x0F, 0xA2], 2),
+        ] {
+            for steps in [false, true] {
+                let mut m = Machine::new();
+                m.set_user_pte(1, Pte(0x5067));
+                m.ram.memory().write(GuestPhys(0x5000), code).unwrap();
+                m.vm.idt[1].set(Gate {
+                    handler: HANDLER,
+                    flags: Gate::PRESENT,
+                });
+                let flags = if steps { EFLAGS_TF } else { 0 };
+                m.vm.user.set(1);
+                m.vm.regs.eip.set(0x1000);
+                m.vm.regs.eflags.set(flags | EFLAGS_RF);
+                m.vm.moved.set(MOVED);
+                m.world.cpuid = Some([0; 4]);
+                m.host().run_guest(fault).unwrap();
+                let regs = &m.vm.regs;
+                assert_eq!(regs.eflags.get() & EFLAGS_RF, 0);
+                if !steps {
+                    assert_eq!(regs.eip.get(), 0x1000 + length);
+                    continue;
+                }
+                assert_eq!(regs.eip.get(), HANDLER);
+                assert_eq!(m.vm.debug.read(6) >> 14 & 1, 1, "a step");
+                let top = GuestVirt(regs.esp.get());
+                let pushed = m.host().read_virtual(top);
+                assert_eq!(pushed.unwrap(), 0x1000 + length);
+            }
         }
     }
 

@@ -238,6 +238,18 @@ impl Host<'_> {
         }
     }
 
+    /// The Host has carried out an instruction at which the Guest has faulted.
+    /// If the Guest steps itself, the trap of this step comes now, as behind an
+    /// instruction that the processor carries out.
+    pub(crate) fn end_instruction(&mut self) -> Result<(), Kill> {
+        self.clear_resume_flag();
+        if self.vm.regs.eflags.get() & EFLAGS_TF == 0 {
+            return Ok(());
+        }
+        self.vm.debug.status.set(SINGLE_STEP);
+        self.deliver_trap(DEBUG_VECTOR, None)
+    }
+
     /// Sets or reads a debug register, if the kernel is at the function that
     /// does so: eax says which, edx to what. Answers whether it was.
     pub(crate) fn call_for_debug_register(

@@ -158,11 +158,11 @@ impl Host<'_> {
         if error == 0 {
             if self.cpuid(code) {
                 self.vm.counters.cpuids.count();
-                return Ok(());
+                return self.end_instruction();
             }
             if self.read_counter(code) {
                 self.vm.counters.counter_reads.count();
-                return Ok(());
+                return self.end_instruction();
             }
             if self.fix_data_segments() {
                 self.vm.counters.segment_fixes.count();
@@ -176,7 +176,7 @@ impl Host<'_> {
             }
             if self.port_io(code)? {
                 self.vm.counters.port_io.count();
-                return Ok(());
+                return self.end_instruction();
             }
             if self.early_instruction(code) {
                 return Ok(());

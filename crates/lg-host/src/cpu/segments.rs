@@ -128,6 +128,10 @@ impl Host<'_> {
         }
         regs.esp.set(regs.esp.get().wrapping_add(load.popped));
         regs.eip.set(regs.eip.get().wrapping_add(load.length));
+        if load.register != SegmentRegister::Ss {
+            // Behind a load of ss, a step ends after the next instruction.
+            self.end_instruction()?;
+        }
         Ok(true)
     }
 
