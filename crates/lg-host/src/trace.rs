@@ -196,11 +196,17 @@ impl Host<'_> {
         let every = vm.wire.sample_every.load(Ordering::Relaxed);
         let every = u64::from(every.max(SAMPLE_LEAST));
         vm.sample_at.set(now + every);
-        // A sample that is long overdue is not one of what the Guest does: it
-        // slept, or another profile has ended long ago.
-        if due != 0 && now - due < every && vm.halted.get() == 0 {
+        // A sample may be late: the Guest has waited for its processor, or the
+        // Host has worked for it. It counts once where the Guest goes on.
+        if due != 0 && vm.halted.get() == 0 {
             self.sample();
         }
+    }
+
+    /// The Guest has slept: when the next sample is due is not known, and is
+    /// settled anew.
+    pub(crate) fn put_off_sample(&self) {
+        self.vm.sample_at.set(0);
     }
 
     /// Records where the Guest is, with the frames of its callers.

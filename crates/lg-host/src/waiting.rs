@@ -80,6 +80,7 @@ impl Host<'_> {
                 self.trace_during(Kind::Sleep, |host| host.world.sleep(seen));
             }
         });
+        self.put_off_sample();
         self.tell_of_buffers(input::WHEN_WOKEN);
         result
     }

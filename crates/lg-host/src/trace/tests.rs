@@ -154,12 +154,28 @@ fn a_guest_that_sleeps_is_not_sampled() {
     m.world.now += 1_000_000;
     let now = m.world.now;
     m.host().maybe_sample(now);
+    m.host().halt().unwrap();
     m.vm.halted.set(0);
     // It slept for long: that is no sample of where it wakes up.
     m.world.now += 900_000_000;
     let now = m.world.now;
     m.host().maybe_sample(now);
     assert_eq!(recorded(&m).len(), count);
+    assert_eq!(m.host().sample_at(), now + 1_000_000);
+}
+
+/// A Guest that had to wait for its processor is where it was before.
+#[test]
+fn a_late_sample_counts_once() {
+    let mut m = traced(group::SAMPLES);
+    m.world.now = 7_000_000;
+    sampled(&mut m);
+    let count = recorded(&m).len();
+    m.world.now += 15_000_000;
+    let now = m.world.now;
+    m.host().maybe_sample(now);
+    m.host().maybe_sample(now);
+    assert_eq!(recorded(&m).len(), count + 1);
     assert_eq!(m.host().sample_at(), now + 1_000_000);
 }
 
