@@ -227,7 +227,7 @@ pub trait World {
     fn renew_view(&mut self) -> Result<(), Kill>;
 
     /// The Guest has worked for a while: the Launcher may want to move it to
-    /// another processor.
+    /// another processor. Does not wait for it.
     fn balance(&mut self);
 
     /// Input waits for a buffer, and the Guest may have freed one: the

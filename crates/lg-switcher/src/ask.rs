@@ -44,6 +44,14 @@ pub(crate) fn ask(request: Request, arguments: [u32; 3]) -> u32 {
     mailbox.reply.load(Ordering::Relaxed)
 }
 
+/// Asks the Launcher to look for a better processor, and does not wait for it:
+/// where many processes want this one, the answer takes milliseconds. Waking
+/// the Launcher's thread too early makes it look at the word.
+pub(crate) fn want_balance() {
+    state().vm.wire.balance_wanted.store(1, Ordering::SeqCst);
+    Kernel::wake(&mailbox().turn);
+}
+
 /// Records a request in the trace, if requests are wanted there. Answers the
 /// number of the record.
 fn trace_request(request: Request, [a, b, _]: [u32; 3]) -> Option<u64> {

@@ -133,7 +133,7 @@ impl World for Outside {
     }
 
     fn balance(&mut self) {
-        ask::ask(Request::Balance, [0; 3]);
+        ask::want_balance();
     }
 
     fn buffers_may_be_free(&mut self) {

@@ -35,23 +35,21 @@ pub enum Request {
     Crash = 5,
     /// The Host kills the Guest; the text says why. Never answered.
     Killed = 6,
-    /// The Guest has run for a while: is this still the best processor?
-    Balance = 7,
     /// Input waits for a buffer, and the Guest may have freed one.
-    BuffersMayBeFree = 8,
+    BuffersMayBeFree = 7,
     /// NOTIFY. Argument: a physical address.
-    Notify = 9,
+    Notify = 8,
     /// Another process for a view, in the place of the one that asks. Argument:
     /// its slot. Never answered: the new process gets the run token, and goes
     /// on when it is the Host's turn.
-    RenewView = 10,
+    RenewView = 9,
     /// The Guest reads registers of a device on its PCI bus. Arguments: the
     /// device, from 0; where they are in BAR 0; and bytes: 1, 2 or 4. Reply:
     /// their value.
-    ReadDevice = 11,
+    ReadDevice = 10,
     /// It writes such registers. Arguments: device and bytes
     /// ([`device_and_bytes`]), where they are, and the value.
-    WriteDevice = 12,
+    WriteDevice = 11,
 }
 
 impl Request {
@@ -65,12 +63,11 @@ impl Request {
             4 => Self::Broken,
             5 => Self::Crash,
             6 => Self::Killed,
-            7 => Self::Balance,
-            8 => Self::BuffersMayBeFree,
-            9 => Self::Notify,
-            10 => Self::RenewView,
-            11 => Self::ReadDevice,
-            12 => Self::WriteDevice,
+            7 => Self::BuffersMayBeFree,
+            8 => Self::Notify,
+            9 => Self::RenewView,
+            10 => Self::ReadDevice,
+            11 => Self::WriteDevice,
             _ => return None,
         })
     }
@@ -85,7 +82,6 @@ impl Request {
             Self::Broken => "stand for a debugger",
             Self::Crash => "CRASH",
             Self::Killed => "killed",
-            Self::Balance => "look for a better processor",
             Self::BuffersMayBeFree => "buffers may be free",
             Self::Notify => "NOTIFY",
             Self::RenewView => "make a view anew",

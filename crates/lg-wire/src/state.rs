@@ -21,7 +21,7 @@ use lg_abi::page::{PAGE_SHIFT, PAGE_SIZE};
 
 /// The number of this layout. It changes when a field is added, moved or gets
 /// another meaning; a test compares the layout with it.
-pub const VERSION: u32 = 14;
+pub const VERSION: u32 = 15;
 
 /// Page directories that can have a view of their own at the same time.
 pub const MAX_VIEWS: usize = 32;
@@ -170,6 +170,9 @@ pub struct Wire {
     /// waits for one: bits of [`input`]. The Launcher sets them, the Host
     /// clears them when it tells.
     pub input_waits: AtomicU32,
+    /// 1 = the Guest has run for a while: is this still the best processor? The
+    /// Host sets it and wakes the Launcher, and does not wait for an answer.
+    pub balance_wanted: AtomicU32,
     /// What is traced: [groups](crate::trace::group). The Launcher sets them.
     pub traced: AtomicU32,
     /// Nanoseconds from one sample of a profile to the next. The Launcher sets

@@ -64,7 +64,12 @@ impl Core {
     fn wait_for_request(&self, running: &Running) -> bool {
         let turn = &running.shared.mailbox().turn;
         self.waiting.store(true, Ordering::SeqCst);
-        let alive = || self.death().is_none();
+        let alive = || {
+            if running.shared.takes_balance_wanted() {
+                running.balance();
+            }
+            self.death().is_none()
+        };
         let came = turns::wait_for::<Kernel>(turn, LAUNCHERS_TURN, alive);
         self.waiting.store(false, Ordering::SeqCst);
         came
@@ -127,10 +132,6 @@ impl Core {
             // The new view goes on when it gets the turn.
             Some(Request::RenewView) => {
                 views.renew_view(a).err().map(|why| self.not_renewed(why))
-            }
-            Some(Request::Balance) => {
-                views.balance();
-                None
             }
             Some(Request::BuffersMayBeFree) => Some(Exit::BuffersMayBeFree),
             Some(Request::Broken) => {

@@ -39,8 +39,6 @@ impl Views for OnPaper {
             }
         }
     }
-
-    fn balance(&self) {}
 }
 
 /// A Launcher whose requests come from the fuzzer instead of a Host.

@@ -181,6 +181,15 @@ impl Running {
         memory + shared + processes * footprint::of_process(memory)
     }
 
+    /// The Guest has worked for a while: moves it to a better processor, and
+    /// makes huge pages, where that helps. It works meanwhile.
+    pub(super) fn balance(&self) {
+        self.processes.balance();
+        if self.makes_huge_pages {
+            HugePages::consider(&self.huge_pages, &self.memory);
+        }
+    }
+
     /// The counts for the statistics.
     pub(super) fn counters(&self) -> EngineCounters {
         EngineCounters {
@@ -212,10 +221,6 @@ pub(super) trait Views {
     /// Puts a new process into the place of view `slot`'s, and passes the run
     /// token to it.
     fn renew_view(&self, slot: u32) -> Result<(), NotRenewed>;
-
-    /// The Guest has worked for a while: moves it to a better processor, and
-    /// makes huge pages, where that helps.
-    fn balance(&self);
 }
 
 impl Views for Running {
@@ -229,12 +234,5 @@ impl Views for Running {
             turns::pass::<Kernel>(run_token);
         }
         Ok(())
-    }
-
-    fn balance(&self) {
-        self.processes.balance();
-        if self.makes_huge_pages {
-            HugePages::consider(&self.huge_pages, &self.memory);
-        }
     }
 }

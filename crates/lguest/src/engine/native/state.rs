@@ -180,6 +180,14 @@ impl Shared {
         &self.wire().break_wanted
     }
 
+    /// Whether the Host wants to know if there is a better processor. It is told
+    /// once.
+    pub(super) fn takes_balance_wanted(&self) -> bool {
+        let wanted = &self.wire().balance_wanted;
+        wanted.load(Ordering::SeqCst) != 0
+            && wanted.swap(0, Ordering::SeqCst) != 0
+    }
+
     /// When the Host is to report that a buffer may be free.
     pub(super) fn input_waits(&self) -> &AtomicU32 {
         &self.wire().input_waits
