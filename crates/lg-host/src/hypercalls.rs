@@ -298,6 +298,7 @@ impl Host<'_> {
         self.memory.check(GuestPhys(directory), size)?;
         if self.vm.cr3.get() != directory {
             self.vm.counters.switches.count();
+            self.note_directory_left();
             self.vm.cr3.set(directory);
             self.trace(Kind::Directory, 0, [directory, 0, 0]);
         }
@@ -317,6 +318,7 @@ impl Host<'_> {
         self.vm.crossing.unsettle();
         self.vm.ss1.set(ss);
         self.vm.esp1.set(esp);
+        self.note_stack_set();
         Ok(())
     }
 

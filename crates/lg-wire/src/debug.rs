@@ -70,6 +70,14 @@ numbered! {
         Walk = 11,
         /// Answer the page directories that have a view, one word each.
         Directories = 12,
+        /// As [`Self::Read`], by the tables of a page directory that need not
+        /// be loaded. Arguments: address, length, page directory.
+        ReadIn = 13,
+        /// As [`Self::Write`]. Arguments: address, nothing, page directory.
+        WriteIn = 14,
+        /// Answer the [`Frame`] of a page directory that is not loaded.
+        /// Argument: the page directory.
+        ReadFrame = 15,
     }
 }
 
@@ -174,6 +182,10 @@ pub const WRITABLE: usize = Word::Eflags as usize + 1;
 
 /// The registers of [`Order::ReadRegisters`].
 pub type Words = [u32; WORDS];
+
+/// The registers of a program when it entered the kernel, as a trap pushes
+/// them: eip, cs, eflags, esp and ss.
+pub type Frame = [u32; 5];
 
 /// Breakpoints of [`Kind::Software`] that there can be.
 pub const MAX_SOFTWARE: usize = 64;

@@ -11,27 +11,50 @@ use lg_abi::page::{Format, LINEAR, PAGE_SIZE, Pte};
 use lg_wire::debug::{Outcome, Space};
 use lg_wire::mailbox::MAX_TEXT;
 
+/// What an address of the debugger means.
+#[derive(Clone, Copy)]
+pub(super) enum Addresses {
+    /// It is looked up in the tables of this page directory.
+    Of(u32),
+    /// It is one of the Guest's memory.
+    Physical,
+}
+
 impl Host<'_> {
     /// Where `va` is, whoever may use it.
     pub(crate) fn place_of(&self, va: GuestVirt) -> Option<GuestPhys> {
-        if va.is_switchers() {
-            return None;
-        }
-        let entry = self.tables(self.vm.cr3.get()).walk(va).ok()??;
-        Some(GuestPhys(entry.pte.frame()).plus(va.page_offset()))
+        self.place_in(self.loaded(), va.0)
     }
 
-    fn place_in(&self, space: Space, at: u32) -> Option<GuestPhys> {
+    /// The addresses of the page directory that is loaded.
+    pub(super) fn loaded(&self) -> Addresses {
+        Addresses::Of(self.vm.cr3.get())
+    }
+
+    /// The addresses that an order means.
+    pub(super) fn addresses(&self, space: Space) -> Addresses {
         match space {
-            Space::Virtual => self.place_of(GuestVirt(at)),
-            Space::Physical => Some(GuestPhys(at)),
+            Space::Virtual => self.loaded(),
+            Space::Physical => Addresses::Physical,
+        }
+    }
+
+    fn place_in(&self, space: Addresses, at: u32) -> Option<GuestPhys> {
+        let va = GuestVirt(at);
+        match space {
+            Addresses::Of(_) if va.is_switchers() => None,
+            Addresses::Of(directory) => {
+                let entry = self.tables(directory).walk(va).ok()??;
+                Some(GuestPhys(entry.pte.frame()).plus(va.page_offset()))
+            }
+            Addresses::Physical => Some(GuestPhys(at)),
         }
     }
 
     /// Puts memory into the text, up to where it ends.
     pub(super) fn show_memory(
         &self,
-        space: Space,
+        space: Addresses,
         at: u32,
         length: u32,
     ) -> Outcome {
@@ -48,7 +71,7 @@ impl Host<'_> {
     /// Copies memory out, up to where it ends. Answers how many bytes.
     pub(super) fn look(
         &self,
-        space: Space,
+        space: Addresses,
         at: u32,
         bytes: &mut [u8],
     ) -> usize {
@@ -108,7 +131,7 @@ impl Host<'_> {
     }
 
     /// Writes the text to memory, all of it or nothing.
-    pub(super) fn change_memory(&self, space: Space, at: u32) -> Outcome {
+    pub(super) fn change_memory(&self, space: Addresses, at: u32) -> Outcome {
         let (text, length) = self.vm.wire.mailbox.read_text();
         let text = &text[..length];
         let mut there = [0; MAX_TEXT];

@@ -14,6 +14,9 @@
 //!
 //! As long as no debugger has given an order, one word is read at each visit.
 
+mod frames;
+use frames::Frames;
+
 mod memory;
 mod orders;
 mod registers;
@@ -63,6 +66,8 @@ pub struct Debugger {
     /// Fast paths that are switched off while the Guest is stepped.
     slow_paths: Cell<u32>,
     compared: [Compared; MAX_OTHERS],
+    /// Where the programs are whose page directories are not loaded.
+    frames: Frames,
 }
 
 /// A breakpoint that is compared.

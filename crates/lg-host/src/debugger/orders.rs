@@ -4,6 +4,7 @@
 //! is the answer to the order. So no word of the shared state is needed beside
 //! the mailbox.
 
+use super::memory::Addresses;
 use super::work;
 use crate::address::{GuestVirt, as_word};
 use crate::fast_path;
@@ -47,14 +48,15 @@ impl Host<'_> {
 
     /// Carries out an order. Answers a value that belongs to the outcome.
     fn obey(&mut self, order: Order) -> (Outcome, u32) {
+        self.begin_noting_frames();
         let arguments = &self.vm.wire.mailbox.arguments;
         let [a, b, c] =
             [0, 1, 2].map(|n: usize| arguments[n].load(Ordering::Relaxed));
-        let space = if c == Space::Physical as u32 {
+        let space = self.addresses(if c == Space::Physical as u32 {
             Space::Physical
         } else {
             Space::Virtual
-        };
+        });
         let outcome = match order {
             Order::GoOn => Outcome::Done,
             Order::ReadRegisters => self.show_registers(),
@@ -63,6 +65,9 @@ impl Host<'_> {
             Order::WriteFpu => self.set_fpu(a),
             Order::Read => self.show_memory(space, a, b),
             Order::Write => self.change_memory(space, a),
+            Order::ReadIn => self.show_memory(Addresses::Of(c), a, b),
+            Order::WriteIn => self.change_memory(Addresses::Of(c), a),
+            Order::ReadFrame => self.show_frame(a),
             Order::Plant | Order::Remove => match Kind::from_number(c) {
                 Some(kind) if order == Order::Plant => self.plant(kind, a, b),
                 Some(kind) => self.remove(kind, a, b),
@@ -150,6 +155,7 @@ impl Host<'_> {
     fn detach(&mut self) -> Outcome {
         let debugger = &self.vm.debugger;
         debugger.clear(work::LIFTED);
+        debugger.frames.end();
         self.remove_breakpoints();
         for compared in &debugger.compared {
             compared.kind.set(0);

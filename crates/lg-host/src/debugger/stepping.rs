@@ -18,7 +18,7 @@ use crate::cpu::registers::EFLAGS_TF;
 use crate::host::{Event, Host};
 use crate::kill::Kill;
 use core::sync::atomic::Ordering;
-use lg_wire::debug::{Kind, Space, Stop};
+use lg_wire::debug::{Kind, Stop};
 
 /// The vector of debug exceptions.
 const DEBUG_VECTOR: u8 = 1;
@@ -82,7 +82,7 @@ impl Host<'_> {
         }
         debugger.pause.set(debugger.pause.get().saturating_sub(1));
         let mut code = [0; 2 * MAX_INSTRUCTION];
-        let read = self.look(Space::Virtual, eip, &mut code);
+        let read = self.look(self.loaded(), eip, &mut code);
         let code = &code[..read];
         let mut earned = self.set_off(code);
         let mut last = code;

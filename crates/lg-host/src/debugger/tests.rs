@@ -7,6 +7,8 @@ use crate::kill::Kill;
 use crate::state::Gate;
 use crate::testing::Machine;
 use core::sync::atomic::Ordering;
+use lg_abi::call::CallName;
+use lg_abi::known::Known;
 use lg_abi::page::Pte;
 use lg_abi::shared::{IF, offset};
 use lg_wire::debug::{
@@ -476,4 +478,94 @@ fn entries_of_the_tables_are_shown() {
     assert_eq!(count, 1, "no page table");
     let (_, count, text) = d.order(Order::Directories, [0; 3], &[]);
     assert_eq!((count, text), (1, Machine::CR3.to_le_bytes().to_vec()));
+}
+
+/// Page directory `other` has the kernel's pages.
+fn shares_kernel(d: &Debuggee, other: u32) {
+    let memory = d.0.ram.memory();
+    let entry = |directory| GuestPhys(directory + (0xC000_0000_u32 >> 22) * 4);
+    let kernel = memory.word(entry(Machine::CR3)).unwrap();
+    memory.set_word(entry(other), kernel).unwrap();
+}
+
+/// Another page directory has the same kernel, and other pages for a program.
+#[test]
+fn a_page_directory_that_is_not_loaded_is_seen_by_its_own_tables() {
+    const OTHER: u32 = 0x20_0000;
+    const TABLE: u32 = 0x20_1000;
+    const PAGE: u32 = 0x20_2000;
+    let mut d = Debuggee::new(&[1, 2, 3, 4]);
+    shares_kernel(&d, OTHER);
+    let memory = d.0.ram.memory();
+    memory.set_word(GuestPhys(OTHER), TABLE | 0x67).unwrap();
+    let at = GuestPhys(TABLE + (PROGRAM >> 12) * 4);
+    memory.set_word(at, PAGE | 0x67).unwrap();
+    memory.write(GuestPhys(PAGE), &[5, 6, 7, 8]).unwrap();
+    for (directory, bytes) in [(Machine::CR3, [1, 2]), (OTHER, [5, 6])] {
+        let at = [PROGRAM, 2, directory];
+        let (outcome, _, read) = d.order(Order::ReadIn, at, &[]);
+        assert_eq!((outcome, read), (Outcome::Done, bytes.to_vec()));
+    }
+    let (outcome, ..) = d.order(Order::WriteIn, [PROGRAM, 0, OTHER], &[9]);
+    assert_eq!(outcome, Outcome::Done);
+    assert_eq!((d.byte(PLACE), d.byte(PAGE)), (1, 9));
+    for directory in [0x3F_E000, !0xFFF] {
+        let at = [PROGRAM, 1, directory];
+        let (outcome, ..) = d.order(Order::ReadIn, at, &[]);
+        assert_eq!(outcome, Outcome::NoSuch, "{directory:#x}");
+    }
+}
+
+/// NEW_PGTABLE of this page directory.
+fn loads(d: &mut Debuggee, directory: u32) {
+    let interface = Known::Linux2_6_23.interface();
+    let call = interface.number(CallName::NewPgtable).unwrap();
+    d.0.vm.regs.eax.set(call);
+    d.0.vm.regs.edx.set(directory);
+    d.0.host().do_hypercall().unwrap();
+    assert_eq!(d.0.vm.cr3.get(), directory);
+}
+
+#[test]
+fn where_a_program_was_is_noted_when_its_page_directory_is_left() {
+    const OTHER: u32 = 0x20_0000;
+    const STACK: u32 = 0x9000;
+    let mut d = Debuggee::new(&[]);
+    shares_kernel(&d, OTHER);
+    let frame = [0x0804_8000_u32, 0x73, 0x202, 0xBFFF_0000, 0x7B];
+    let enters = |d: &Debuggee, frame: [u32; 5]| {
+        let memory = d.0.ram.memory();
+        for (n, word) in (0..).zip(frame) {
+            let at = GuestPhys(STACK - 20 + 4 * n);
+            memory.set_word(at, word).unwrap();
+        }
+    };
+    let shown = |d: &mut Debuggee, directory| {
+        let at = [directory, 0, 0];
+        let (outcome, _, text) = d.order(Order::ReadFrame, at, &[]);
+        let bytes = frame.iter().flat_map(|word| word.to_le_bytes());
+        assert!(text.is_empty() || text == bytes.collect::<Vec<_>>());
+        outcome == Outcome::Done
+    };
+    // No debugger is there yet.
+    enters(&d, frame);
+    loads(&mut d, OTHER);
+    assert!(!shown(&mut d, Machine::CR3));
+    // What is on the stack is that of another program.
+    loads(&mut d, Machine::CR3);
+    assert!(!shown(&mut d, OTHER));
+    // Nor is what a kernel's own trap pushes a program's.
+    enters(&d, [0xC010_0000, 0x61, 0x202, 3, 0x69]);
+    loads(&mut d, OTHER);
+    assert!(!shown(&mut d, Machine::CR3));
+    enters(&d, frame);
+    loads(&mut d, Machine::CR3);
+    assert!(shown(&mut d, OTHER));
+    // It stays, whatever is on the stack later.
+    enters(&d, [0; 5]);
+    loads(&mut d, OTHER);
+    loads(&mut d, Machine::CR3);
+    assert!(shown(&mut d, OTHER));
+    d.does(Order::Detach, [0; 3]);
+    assert!(!shown(&mut d, OTHER));
 }

@@ -2,7 +2,8 @@
 //!
 //! In reading order: [`listen`] is where GDB connects, [`connection`] the
 //! stream of bytes, [`session`] one session, [`target`] what gdbstub asks for
-//! it, [`registers`] the registers in GDB's order, [`monitor`] the questions
+//! it, [`threads`] page directories as threads, [`registers`] the registers in
+//! GDB's order, [`monitor`] the questions
 //! beside that, and [`inbox`] what the thread that runs the Guest says. A
 //! thread of its own does all of this. The Guest stands by a [`Hold`] while GDB
 //! asks, and its Host answers ([`lg_wire::debug`]).
@@ -26,6 +27,9 @@ mod registers;
 mod session;
 
 mod target;
+
+mod threads;
+use self::threads::Threads;
 
 use self::inbox::Inbox;
 use self::session::End;
@@ -66,6 +70,7 @@ impl Debugger {
             inbox: inbox.clone(),
             hold,
             devices,
+            threads: Threads::default(),
         };
         thread::start("debugger", STACK, move || {
             let news = debugged.inbox.clone();
@@ -109,6 +114,7 @@ pub fn session(guest: &Arc<dyn Engine>, gdb: Connection) {
         inbox: Arc::new(inbox),
         hold: None,
         devices: Arc::new([]),
+        threads: Threads::default(),
     };
     session::serve(gdb, &mut debugged);
     debugged.detach();

@@ -38,7 +38,7 @@ impl Debugged {
         let words: Vec<&str> = command.split_whitespace().collect();
         match words[..] {
             ["help"] | [] => Ok(HELP.into()),
-            ["tables"] => self.directories(),
+            ["tables"] => self.list_directories(),
             ["tables", at] => match number(at) {
                 Some(at) => self.walk(at),
                 None => Ok(not_an_address(at)),
@@ -76,13 +76,11 @@ impl Debugged {
         all
     }
 
-    fn directories(&self) -> Result<String, Gone> {
+    fn list_directories(&self) -> Result<String, Gone> {
         let words = self.words()?;
         let loaded = words[Word::Cr3 as usize];
-        let told = self.ask(Order::Directories, [0; 3])?;
-        let mut all = state(&words);
-        for cr3 in told.bytes.chunks_exact(4) {
-            let cr3 = u32::from_le_bytes([cr3[0], cr3[1], cr3[2], cr3[3]]);
+        let mut all = format!("{}\n", state(&words));
+        for cr3 in self.known_directories()? {
             let mark = if cr3 == loaded { " (loaded)" } else { "" };
             let _ = match cr3 {
                 LINEAR => writeln!(all, "no paging yet{mark}"),
@@ -116,8 +114,9 @@ impl Debugged {
     }
 
     fn physical(&self, at: u32, count: u32) -> Result<String, Gone> {
+        let physical = (Order::Read, Space::Physical as u32);
         let mut bytes = vec![0; count as usize * 4];
-        let read = self.look(Space::Physical, at, &mut bytes)?;
+        let read = self.look(physical, at, &mut bytes)?;
         if read < 4 {
             return Ok(format!("there is no memory at {at:#x}\n"));
         }
@@ -135,14 +134,13 @@ impl Debugged {
 }
 
 /// What the Guest does.
-fn state(words: &Words) -> String {
+pub(super) fn state(words: &Words) -> &'static str {
     let is = |word: Word| words[word as usize] != 0;
     match (is(Word::Halted), is(Word::User)) {
-        (true, _) => "it waits for an interrupt\n",
-        (false, true) => "it runs user code\n",
-        (false, false) => "it runs its kernel\n",
+        (true, _) => "it waits for an interrupt",
+        (false, true) => "it runs user code",
+        (false, false) => "it runs its kernel",
     }
-    .into()
 }
 
 /// An entry of a page table in words.

@@ -5,7 +5,7 @@
 //! bit for each, and GDB wants two bits, which say what kind of number it is.
 
 use gdbstub::arch::{Arch, Registers as Layout};
-use lg_wire::debug::{WRITABLE, Word, Words};
+use lg_wire::debug::{Frame, WORDS, WRITABLE, Word, Words};
 
 /// A 32-bit x86 with SSE.
 #[derive(Debug)]
@@ -57,11 +57,20 @@ pub(super) const AREA: usize = 512;
 
 /// All registers, in the order of the description.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Registers([u8; SIZE]);
+pub(super) struct Registers {
+    bytes: [u8; SIZE],
+    /// Whether a register is not known, a bit for each word.
+    unknown: u128,
+}
+
+const _: () = assert!(SIZE / 4 < 128);
 
 impl Default for Registers {
     fn default() -> Self {
-        Self([0; SIZE])
+        Self {
+            bytes: [0; SIZE],
+            unknown: 0,
+        }
     }
 }
 
@@ -73,13 +82,14 @@ impl Layout for Registers {
     }
 
     fn gdb_serialize(&self, mut write_byte: impl FnMut(Option<u8>)) {
-        for byte in self.0 {
-            write_byte(Some(byte));
+        for (n, byte) in self.bytes.into_iter().enumerate() {
+            let known = self.unknown >> (n / 4) & 1 == 0;
+            write_byte(known.then_some(byte));
         }
     }
 
     fn gdb_deserialize(&mut self, bytes: &[u8]) -> Result<(), ()> {
-        self.0 = *bytes.first_chunk().ok_or(())?;
+        self.bytes = *bytes.first_chunk().ok_or(())?;
         Ok(())
     }
 }
@@ -122,45 +132,78 @@ impl Registers {
         all
     }
 
+    /// Those of a program whose page directory is not loaded: where it was when
+    /// it entered the kernel, as far as that is known.
+    pub(super) fn of_program(directory: u32, frame: Option<Frame>) -> Self {
+        let mut words = [None; WORDS];
+        words[Word::Cr3 as usize] = Some(directory);
+        if let Some([eip, cs, flags, esp, ss]) = frame {
+            for (word, value) in [
+                (Word::Eip, eip),
+                (Word::Cs, cs),
+                (Word::Eflags, flags),
+                (Word::Esp, esp),
+                (Word::Ss, ss),
+            ] {
+                words[word as usize] = Some(value);
+            }
+        }
+        let all = words.map(Option::unwrap_or_default);
+        let mut registers = Self::new(&all, &[0; AREA]);
+        registers.unknown = u128::MAX;
+        let general = words.iter().take(GENERAL).enumerate();
+        let system = SYSTEM_WORDS.iter().enumerate();
+        for (n, _) in general.filter(|(_, word)| word.is_some()) {
+            registers.unknown &= !(1 << n);
+        }
+        for (n, &word) in system {
+            if words[word as usize].is_some() {
+                registers.unknown &= !(1 << (SYSTEM / 4 + n));
+            }
+        }
+        registers
+    }
+
     /// The general registers and eflags, as bytes.
     pub(super) fn writable(&self) -> Vec<u8> {
-        self.0[..WRITABLE * 4].to_vec()
+        self.bytes[..WRITABLE * 4].to_vec()
     }
 
     /// What cannot be written: segments, their bases, the page directory.
     pub(super) fn fixed(&self) -> [&[u8]; 2] {
-        [&self.0[WRITABLE * 4..ST], &self.0[SYSTEM..]]
+        [&self.bytes[WRITABLE * 4..ST], &self.bytes[SYSTEM..]]
     }
 
     /// Puts the floating-point registers into an area of FXSAVE.
     pub(super) fn put_into(&self, fpu: &mut [u8; AREA]) {
         for n in 0..8 {
             let (from, to) = (ST + n * ST_SIZE, area::ST + n * 16);
-            fpu[to..to + ST_SIZE].copy_from_slice(&self.0[from..][..ST_SIZE]);
+            fpu[to..to + ST_SIZE]
+                .copy_from_slice(&self.bytes[from..][..ST_SIZE]);
         }
         let control = |n: usize| CONTROL + n * 4;
         for (to, n) in [(0, 0), (area::STATUS, 1), (area::OPCODE, 7)] {
-            fpu[to..to + 2].copy_from_slice(&self.0[control(n)..][..2]);
+            fpu[to..to + 2].copy_from_slice(&self.bytes[control(n)..][..2]);
         }
         for (to, n) in [(area::INSTRUCTION, 4), (area::DATA, 6)] {
-            fpu[to..to + 4].copy_from_slice(&self.0[control(n)..][..4]);
+            fpu[to..to + 4].copy_from_slice(&self.bytes[control(n)..][..4]);
         }
         let tags = self.word(control(2));
         let used = (0..8).filter(|n| tags >> (2 * n) & 3 != EMPTY);
         fpu[area::TAGS] = used.fold(0, |all, n| all | 1_u8 << n);
         fpu[area::XMM..area::XMM + XMM_SIZE]
-            .copy_from_slice(&self.0[XMM..MXCSR]);
+            .copy_from_slice(&self.bytes[XMM..MXCSR]);
         fpu[area::MXCSR..area::MXCSR + 4]
-            .copy_from_slice(&self.0[MXCSR..SYSTEM]);
+            .copy_from_slice(&self.bytes[MXCSR..SYSTEM]);
     }
 
     fn word(&self, at: usize) -> u32 {
-        let [a, b, c, d] = [0, 1, 2, 3].map(|n: usize| self.0[at + n]);
+        let [a, b, c, d] = [0, 1, 2, 3].map(|n: usize| self.bytes[at + n]);
         u32::from_le_bytes([a, b, c, d])
     }
 
     fn set(&mut self, at: usize, bytes: &[u8]) {
-        self.0[at..at + bytes.len()].copy_from_slice(bytes);
+        self.bytes[at..at + bytes.len()].copy_from_slice(bytes);
     }
 }
 
@@ -229,10 +272,10 @@ mod tests {
         assert_eq!(bits, SIZE * 8);
         assert_eq!(all.pc(), 0x1008);
         assert_eq!(all.word(15 * 4), 0x100F, "gs");
-        assert_eq!(&all.0[ST..ST + 2], &[0x35, 0xC2]);
+        assert_eq!(&all.bytes[ST..ST + 2], &[0x35, 0xC2]);
         assert_eq!(all.word(CONTROL), 0x037F);
         assert_eq!(all.word(CONTROL + 8), 0x4FFF, "pi and 0, the rest empty");
-        assert_eq!(all.0[XMM], 160);
+        assert_eq!(all.bytes[XMM], 160);
         assert_eq!(all.word(MXCSR), 0x1F80);
         assert_eq!(all.word(SYSTEM + 8), 0x1000 + Word::Cr3 as u32);
     }
@@ -251,5 +294,33 @@ mod tests {
         assert_eq!(again.gdb_deserialize(&bytes), Ok(()));
         assert_eq!(again, all);
         assert_eq!(again.gdb_deserialize(&bytes[1..]), Err(()));
+    }
+
+    #[test]
+    fn what_is_not_known_of_a_program_is_not_said() {
+        let known = |frame| {
+            let all = Registers::of_program(0x5000, frame);
+            let mut bytes = Vec::new();
+            all.gdb_serialize(|byte| bytes.push(byte));
+            let words = bytes.chunks(4).enumerate();
+            let known = words.filter(|(_, word)| word[0].is_some());
+            let known = known.map(|(n, word)| {
+                assert!(word.iter().all(Option::is_some));
+                (n, all.word(n * 4))
+            });
+            known.collect::<Vec<_>>()
+        };
+        let cr3 = (SYSTEM / 4 + 2, 0x5000);
+        assert_eq!(known(None), [cr3]);
+        let frame = Some([0x0804_8000, 0x73, 0x202, 0xBFFF_0000, 0x7B]);
+        let words = [
+            (4, 0xBFFF_0000),
+            (8, 0x0804_8000),
+            (9, 0x202),
+            (10, 0x73),
+            (11, 0x7B),
+            cr3,
+        ];
+        assert_eq!(known(frame), words);
     }
 }

@@ -9,7 +9,7 @@ use super::target::{Debugged, Gone, reason};
 use gdbstub::conn::Connection as _;
 use gdbstub::stub::state_machine::GdbStubStateMachine as Machine;
 use gdbstub::stub::{
-    BaseStopReason, DisconnectReason, GdbStub, SingleThreadStopReason,
+    BaseStopReason, DisconnectReason, GdbStub, MultiThreadStopReason,
 };
 use lg_wire::debug::Stop;
 
@@ -64,7 +64,7 @@ pub(super) fn serve(connection: Connection, guest: &mut Debugged) -> End {
                     Came::End => return End::Left,
                     Came::News => match guest.inbox.news() {
                         Some(News::Ended(code)) => {
-                            let exited: SingleThreadStopReason<u32> =
+                            let exited: MultiThreadStopReason<u32> =
                                 BaseStopReason::Exited(code);
                             // It may be gone as well.
                             let _ = running.report_stop(guest, exited);
@@ -108,9 +108,7 @@ pub(super) fn serve(connection: Connection, guest: &mut Debugged) -> End {
 }
 
 /// Stops the Guest. It may have stopped by itself at the same moment.
-fn interrupt(
-    guest: &mut Debugged,
-) -> Result<SingleThreadStopReason<u32>, Gone> {
+fn interrupt(guest: &mut Debugged) -> Result<MultiThreadStopReason<u32>, Gone> {
     let (stop, value) = (Stop::Told, 0);
     let told = crate::engine::debug::Stopped { stop, value };
     Ok(reason(guest.stop()?.unwrap_or(told)))

@@ -1,4 +1,5 @@
-//! The Guest as gdbstub sees it: registers, memory, breakpoints.
+//! The Guest as gdbstub sees it: registers, memory, breakpoints. Its threads
+//! are in [`super::threads`].
 //!
 //! Everything here is asked of the Guest's Host, and so is only as true as the
 //! Host is. All sizes are checked, and what has a wrong size is an error for
@@ -6,22 +7,19 @@
 
 use super::inbox::{Inbox, News};
 use super::registers::{AREA, I386, Registers};
+use super::threads::{PROCESSOR, Threads};
 use crate::engine::debug::{Ask, Stopped, Told};
 use crate::engine::{Engine, Hold};
 use gdbstub::common::Signal;
-use gdbstub::stub::{BaseStopReason, SingleThreadStopReason};
+use gdbstub::stub::{BaseStopReason, MultiThreadStopReason};
 use gdbstub::target::ext::base::BaseOps;
-use gdbstub::target::ext::base::singlethread::{
-    SingleThreadBase, SingleThreadResume, SingleThreadResumeOps,
-    SingleThreadSingleStep, SingleThreadSingleStepOps,
-};
 use gdbstub::target::ext::breakpoints::{
     Breakpoints, BreakpointsOps, HwBreakpoint, HwBreakpointOps, HwWatchpoint,
     HwWatchpointOps, SwBreakpoint, SwBreakpointOps, WatchKind,
 };
 use gdbstub::target::ext::monitor_cmd::MonitorCmdOps;
 use gdbstub::target::{Target, TargetError, TargetResult};
-use lg_wire::debug::{Kind, Order, Outcome, Space, Stop, WORDS, Words};
+use lg_wire::debug::{Kind, Order, Outcome, Stop, WORDS, Words};
 use lg_wire::mailbox::MAX_TEXT;
 use std::sync::Arc;
 
@@ -37,6 +35,8 @@ pub(super) struct Debugged {
     pub(super) hold: Option<Hold>,
     /// What `monitor devices` shows.
     pub(super) devices: Arc<[String]>,
+    /// Its page directories, as threads.
+    pub(super) threads: Threads,
 }
 
 impl Debugged {
@@ -76,7 +76,7 @@ impl Debugged {
     }
 
     /// Gives an order that has no answer but whether it was carried out.
-    fn tell(&self, ask: Ask) -> TargetResult<(), Self> {
+    pub(super) fn tell(&self, ask: Ask) -> TargetResult<(), Self> {
         let told = self.guest.debug(ask);
         match told.map_err(|_| TargetError::Fatal(Gone))?.outcome {
             Outcome::Done => Ok(()),
@@ -94,7 +94,7 @@ impl Debugged {
         Ok(words)
     }
 
-    fn fpu(&self) -> Result<[u8; AREA], Gone> {
+    pub(super) fn fpu(&self) -> Result<[u8; AREA], Gone> {
         let mut fpu = [0; AREA];
         for (half, to) in (0..).zip(fpu.chunks_exact_mut(AREA / 2)) {
             let told = self.ask(Order::ReadFpu, [half, 0, 0])?;
@@ -105,10 +105,11 @@ impl Debugged {
         Ok(fpu)
     }
 
-    /// Reads memory, up to where it ends. Answers how many bytes.
+    /// Reads memory by `order`, up to where it ends; `whose` says of which
+    /// space, or of which page directory. Answers how many bytes.
     pub(super) fn look(
         &self,
-        space: Space,
+        (order, whose): (Order, u32),
         at: u32,
         bytes: &mut [u8],
     ) -> Result<usize, Gone> {
@@ -116,7 +117,7 @@ impl Debugged {
         for piece in bytes.chunks_mut(MAX_TEXT) {
             let size = word(piece.len());
             let at = at.wrapping_add(word(done));
-            let told = self.ask(Order::Read, [at, size, space as u32])?;
+            let told = self.ask(order, [at, size, whose])?;
             let read = told.bytes.len().min(piece.len());
             piece[..read].copy_from_slice(&told.bytes[..read]);
             done += read;
@@ -136,63 +137,26 @@ impl Debugged {
         Ok(told.outcome == Outcome::Done)
     }
 
-    fn go_on(&mut self, step: bool) -> Result<(), Gone> {
-        self.ask(Order::Prepare, [u32::from(step), 0, 0])?;
-        self.hold = None;
-        Ok(())
-    }
-}
-
-/// What GDB is told when the Guest has stopped.
-pub(super) fn reason(stopped: Stopped) -> SingleThreadStopReason<u32> {
-    let (tid, addr) = ((), stopped.value);
-    let watch = |kind| BaseStopReason::Watch { tid, kind, addr };
-    match stopped.stop {
-        Stop::Told => BaseStopReason::Signal(Signal::SIGINT),
-        Stop::Step => BaseStopReason::DoneStep,
-        Stop::Breakpoint => BaseStopReason::SwBreak(tid),
-        Stop::Execution => BaseStopReason::HwBreak(tid),
-        Stop::Write => watch(WatchKind::Write),
-        Stop::Read => watch(WatchKind::Read),
-        Stop::Access => watch(WatchKind::ReadWrite),
-    }
-}
-
-/// A length as a Guest's word; no length here is too large for one.
-fn word(length: usize) -> u32 {
-    u32::try_from(length).unwrap_or(u32::MAX)
-}
-
-impl Target for Debugged {
-    type Arch = I386;
-    type Error = Gone;
-
-    fn base_ops(&mut self) -> BaseOps<'_, I386, Gone> {
-        BaseOps::SingleThread(self)
-    }
-
-    fn support_breakpoints(&mut self) -> Option<BreakpointsOps<'_, Self>> {
-        Some(self)
-    }
-
-    fn support_monitor_cmd(&mut self) -> Option<MonitorCmdOps<'_, Self>> {
-        Some(self)
-    }
-}
-
-impl SingleThreadBase for Debugged {
-    fn read_registers(
-        &mut self,
-        registers: &mut Registers,
+    /// Writes memory by `order`.
+    pub(super) fn change(
+        &self,
+        (order, whose): (Order, u32),
+        at: u32,
+        bytes: &[u8],
     ) -> TargetResult<(), Self> {
-        let words = self.words().map_err(TargetError::Fatal)?;
-        let fpu = self.fpu().map_err(TargetError::Fatal)?;
-        *registers = Registers::new(&words, &fpu);
+        for (n, piece) in bytes.chunks(MAX_TEXT).enumerate() {
+            let at = at.wrapping_add(word(n * MAX_TEXT));
+            self.tell(Ask {
+                bytes: piece.to_vec(),
+                ..Ask::new(order, [at, 0, whose])
+            })?;
+        }
         Ok(())
     }
 
-    fn write_registers(
-        &mut self,
+    /// Takes the registers of the processor.
+    pub(super) fn set_registers(
+        &self,
         registers: &Registers,
     ) -> TargetResult<(), Self> {
         let words = self.words().map_err(TargetError::Fatal)?;
@@ -217,53 +181,48 @@ impl SingleThreadBase for Debugged {
         })
     }
 
-    fn read_addrs(
-        &mut self,
-        start: u32,
-        bytes: &mut [u8],
-    ) -> TargetResult<usize, Self> {
-        let read = self.look(Space::Virtual, start, bytes);
-        match read.map_err(TargetError::Fatal)? {
-            0 if !bytes.is_empty() => Err(TargetError::NonFatal),
-            read => Ok(read),
-        }
-    }
-
-    fn write_addrs(
-        &mut self,
-        start: u32,
-        bytes: &[u8],
-    ) -> TargetResult<(), Self> {
-        for (n, piece) in bytes.chunks(MAX_TEXT).enumerate() {
-            let at = start.wrapping_add(word(n * MAX_TEXT));
-            self.tell(Ask {
-                bytes: piece.to_vec(),
-                ..Ask::new(Order::Write, [at, 0, Space::Virtual as u32])
-            })?;
-        }
+    pub(super) fn go_on(&mut self, step: bool) -> Result<(), Gone> {
+        self.ask(Order::Prepare, [u32::from(step), 0, 0])?;
+        self.hold = None;
         Ok(())
     }
+}
 
-    fn support_resume(&mut self) -> Option<SingleThreadResumeOps<'_, Self>> {
-        Some(self)
+/// What GDB is told when the Guest has stopped.
+pub(super) fn reason(stopped: Stopped) -> MultiThreadStopReason<u32> {
+    let (tid, addr) = (PROCESSOR, stopped.value);
+    let watch = |kind| BaseStopReason::Watch { tid, kind, addr };
+    let signal = |signal| BaseStopReason::SignalWithThread { tid, signal };
+    match stopped.stop {
+        Stop::Told => signal(Signal::SIGINT),
+        Stop::Step => signal(Signal::SIGTRAP),
+        Stop::Breakpoint => BaseStopReason::SwBreak(tid),
+        Stop::Execution => BaseStopReason::HwBreak(tid),
+        Stop::Write => watch(WatchKind::Write),
+        Stop::Read => watch(WatchKind::Read),
+        Stop::Access => watch(WatchKind::ReadWrite),
     }
 }
 
-impl SingleThreadResume for Debugged {
-    fn resume(&mut self, _signal: Option<Signal>) -> Result<(), Gone> {
-        self.go_on(false)
-    }
-
-    fn support_single_step(
-        &mut self,
-    ) -> Option<SingleThreadSingleStepOps<'_, Self>> {
-        Some(self)
-    }
+/// A length as a Guest's word; no length here is too large for one.
+fn word(length: usize) -> u32 {
+    u32::try_from(length).unwrap_or(u32::MAX)
 }
 
-impl SingleThreadSingleStep for Debugged {
-    fn step(&mut self, _signal: Option<Signal>) -> Result<(), Gone> {
-        self.go_on(true)
+impl Target for Debugged {
+    type Arch = I386;
+    type Error = Gone;
+
+    fn base_ops(&mut self) -> BaseOps<'_, I386, Gone> {
+        BaseOps::MultiThread(self)
+    }
+
+    fn support_breakpoints(&mut self) -> Option<BreakpointsOps<'_, Self>> {
+        Some(self)
+    }
+
+    fn support_monitor_cmd(&mut self) -> Option<MonitorCmdOps<'_, Self>> {
+        Some(self)
     }
 }
 

@@ -117,7 +117,16 @@ impl Debugged {
             Order::Remove => self.breakpoints.retain(|&x| x != [a, b, c]),
             Order::Prepare => self.steps = a == 1,
             Order::Detach => *self = Self::default(),
-            Order::Write | Order::GoOn | Order::Walk | Order::Directories => {}
+            // Two page directories, one of them loaded.
+            Order::Directories => {
+                bytes = [0; 4].into_iter().chain([0, 16, 0, 0]).collect()
+            }
+            Order::Write
+            | Order::GoOn
+            | Order::Walk
+            | Order::ReadIn
+            | Order::WriteIn
+            | Order::ReadFrame => {}
         }
         let value = 0;
         Told {

@@ -8,4 +8,5 @@ mod support;
 mod client;
 mod kernel;
 mod session;
+mod threads;
 mod user;

@@ -163,7 +163,7 @@ fn a_path_that_is_in_use_is_refused() {
 }
 
 /// Runs GDB with these commands.
-fn real_gdb(commands: &[&str]) -> Option<Command> {
+pub(crate) fn real_gdb(commands: &[&str]) -> Option<Command> {
     if !is_here("gdb") {
         println!("SKIPPED {}: no gdb", std::thread::current().name()?);
         return None;

@@ -4,10 +4,10 @@ use crate::client::register::{CS, ECX, EIP};
 use crate::client::{Debuggee, TF, word};
 
 /// A program that computes for a long time without a system call.
-const SPINS: &[u8] = b"run primes 60000000\n";
+pub(crate) const SPINS: &[u8] = b"run primes 60000000\n";
 
 /// Stops the guest while such a program runs.
-fn in_user_code(gdb: &mut crate::client::Gdb) {
+pub(crate) fn in_user_code(gdb: &mut crate::client::Gdb) {
     loop {
         gdb.interrupt();
         let registers = gdb.registers();

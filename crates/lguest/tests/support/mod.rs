@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 
 pub(crate) mod blocking;
 
+pub(crate) mod gdb;
+
 pub(crate) mod later;
 
 pub(crate) mod network;
