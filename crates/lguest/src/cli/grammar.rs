@@ -224,6 +224,10 @@ pub(super) struct Common {
     /// the names in the kernel's file, page tables, hypercalls, usual causes
     #[arg(long)]
     pub(super) explain: bool,
+    /// Take the names for --explain and --trace from FILE, an ELF file or a
+    /// System.map, instead of the kernel's file
+    #[arg(long, value_name = "FILE")]
+    pub(super) symbols: Option<PathBuf>,
     /// If the guest dies, write its memory and registers to FILE, for GDB
     #[arg(long, value_name = "FILE")]
     pub(super) core: Option<PathBuf>,

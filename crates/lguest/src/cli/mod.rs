@@ -373,6 +373,7 @@ impl Common {
             die_with: self.ends.die_with_parent,
             stats: self.stats.map(values::stats),
             explain: self.explain,
+            symbols: self.symbols,
             core: self.core,
             tracing: Tracing {
                 records: self.trace_records,

@@ -78,7 +78,8 @@ const CAUSES: &[(&str, &str)] = &[
     ),
     (
         "CRASH: panic",
-        "the guest's own code has panicked: the frames above lead there",
+        "the guest's own code has panicked: its message and the frames above \
+         say where",
     ),
 ];
 

@@ -136,7 +136,8 @@ impl Remains<'_> {
             else {
                 break;
             };
-            if back == 0 {
+            // Code without frame pointers has anything in ebp.
+            if !self.is_behind_call(back) {
                 break;
             }
             frames.push(back);
@@ -147,5 +148,35 @@ impl Remains<'_> {
             ebp = next;
         }
         frames
+    }
+
+    /// The words on the kernel's stack, from its top to the end of 8 KiB, which
+    /// is the size of Linux's.
+    pub(super) fn stack(&self) -> Vec<u32> {
+        const SIZE: u32 = 8 << 10;
+        let Some(top) = self.register(Word::Esp) else {
+            return Vec::new();
+        };
+        let length = SIZE - top % SIZE;
+        let bytes = self.read(top, length as usize);
+        let (words, _) = bytes.as_chunks::<4>();
+        words.iter().map(|word| u32::from_le_bytes(*word)).collect()
+    }
+
+    /// Whether the instruction before `va` is a call, so that `va` can be the
+    /// address to which a function returns.
+    pub(super) fn is_behind_call(&self, va: u32) -> bool {
+        const LONGEST: usize = 7;
+        const DIRECT: usize = 5;
+        let code = self.read(va.wrapping_sub(7), LONGEST);
+        let Ok(code) = <[u8; LONGEST]>::try_from(code) else {
+            return false;
+        };
+        // By a register or by memory: the digit 2 is in the next byte.
+        let indirect = [2, 3, 4, 6, 7].iter().any(|length| {
+            let [opcode, operand] = [0, 1].map(|n| code[LONGEST - length + n]);
+            opcode == 0xFF && operand >> 3 & 7 == 2
+        });
+        code[LONGEST - DIRECT] == 0xE8 || indirect
     }
 }

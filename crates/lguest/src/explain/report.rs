@@ -116,7 +116,7 @@ fn code(text: &mut String, remains: &Remains<'_>, symbols: &Symbols<'_>) {
 fn frames(text: &mut String, remains: &Remains<'_>, symbols: &Symbols<'_>) {
     let frames = remains.frames();
     if frames.len() < 2 {
-        return;
+        return stack(text, remains, symbols);
     }
     text.push_str("  frames, newest first:\n");
     for (n, &at) in frames.iter().enumerate() {
@@ -131,7 +131,43 @@ fn frames(text: &mut String, remains: &Remains<'_>, symbols: &Symbols<'_>) {
         }
     }
     if symbols.is_empty() {
-        text.push_str("    (the kernel's file has no symbols)\n");
+        text.push_str("    (there are no symbols: --symbols)\n");
+    }
+}
+
+/// Where there are no frame pointers: what can be a return address on the
+/// kernel's stack.
+fn stack(text: &mut String, remains: &Remains<'_>, symbols: &Symbols<'_>) {
+    /// More are not shown.
+    const MOST: usize = 24;
+    if symbols.is_empty() {
+        text.push_str(
+            "  frames are not known: there are no symbols (--symbols)\n",
+        );
+        return;
+    }
+    if remains.register(Word::User) != Some(0) {
+        return;
+    }
+    let mut lines = 0;
+    for at in remains.stack() {
+        // The call is before it, and may be the last instruction.
+        let Some(name) = symbols.name(at.wrapping_sub(1)) else {
+            continue;
+        };
+        if !remains.is_behind_call(at) {
+            continue;
+        }
+        if lines == 0 {
+            text.push_str(
+                "  calls on the stack, newest first (some are old):\n",
+            );
+        }
+        let _ = writeln!(text, "    {at:08x} {name}");
+        lines += 1;
+        if lines == MOST {
+            break;
+        }
     }
 }
 

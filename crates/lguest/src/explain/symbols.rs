@@ -1,4 +1,5 @@
-//! Names, files and lines for addresses, from the kernel's ELF file.
+//! Names, files and lines for addresses, from the kernel's ELF file, or from the
+//! `System.map` that is made with a Linux.
 //!
 //! A file without symbols, one that is packed, or one that is too large gives
 //! no names. What is wrong in it gives wrong names, and nothing else. A name is
@@ -33,9 +34,18 @@ const DEBUG: usize = 128 << 20;
 /// The names in a kernel's file.
 pub struct Symbols<'a> {
     elf: Option<ElfFile32<'a, Endianness>>,
-    /// Where functions begin and end, and their symbols, in order.
-    functions: Vec<(u32, u32, SymbolIndex)>,
+    /// Where functions begin and end, and their names, in order.
+    functions: Vec<(u32, u32, Name<'a>)>,
     lines: Option<addr2line::Context<EndianSlice<'a, LittleEndian>>>,
+}
+
+/// The name of a function.
+#[derive(Clone, Copy)]
+enum Name<'a> {
+    /// It is in the file's table of symbols.
+    Symbol(SymbolIndex),
+    /// This is it.
+    Text(&'a [u8]),
 }
 
 impl<'a> Symbols<'a> {
@@ -43,7 +53,10 @@ impl<'a> Symbols<'a> {
     #[must_use]
     pub fn new(file: &'a [u8]) -> Self {
         let elf = ElfFile32::<Endianness>::parse(file).ok();
-        let functions = elf.as_ref().map(functions).unwrap_or_default();
+        let functions = match &elf {
+            Some(elf) => functions(elf),
+            None => functions_of_map(file),
+        };
         let section = |id: gimli::SectionId| {
             let elf = elf.as_ref()?;
             elf.section_by_name(id.name())?.data().ok()
@@ -85,14 +98,19 @@ impl<'a> Symbols<'a> {
 
     fn find(&self, address: u32) -> Option<(String, u32)> {
         let behind = self.functions.partition_point(|f| f.0 <= address);
-        let &(start, end, symbol) =
-            self.functions.get(behind.checked_sub(1)?)?;
+        let &(start, end, name) = self.functions.get(behind.checked_sub(1)?)?;
         if address >= end {
             return None;
         }
-        let symbol = self.elf.as_ref()?.symbol_by_index(symbol).ok()?;
-        let name = shown(symbol.name().ok()?);
-        Some((name, address - start))
+        let symbol;
+        let name = match name {
+            Name::Symbol(index) => {
+                symbol = self.elf.as_ref()?.symbol_by_index(index).ok()?;
+                symbol.name().ok()?
+            }
+            Name::Text(name) => std::str::from_utf8(name).ok()?,
+        };
+        Some((shown(name), address - start))
     }
 
     /// What is called at `address`, a line for each function: the innermost
@@ -157,7 +175,7 @@ fn has_room_for_debug(elf: &ElfFile32<'_, Endianness>) -> bool {
 
 /// The functions of a file, in the order of their addresses. One without a size
 /// ends where the next one begins.
-fn functions(elf: &ElfFile32<'_, Endianness>) -> Vec<(u32, u32, SymbolIndex)> {
+fn functions<'a>(elf: &ElfFile32<'_, Endianness>) -> Vec<(u32, u32, Name<'a>)> {
     let mut functions = Vec::new();
     for symbol in elf.symbols() {
         let is_code =
@@ -175,6 +193,8 @@ fn functions(elf: &ElfFile32<'_, Endianness>) -> Vec<(u32, u32, SymbolIndex)> {
         }
     }
     functions.sort_unstable_by_key(|&(start, end, name)| (start, end, name.0));
+    let name = |(start, end, index)| (start, end, Name::Symbol(index));
+    let mut functions: Vec<_> = functions.into_iter().map(name).collect();
     // Labels of assembly have no size, and may be several at one address.
     let mut next = u32::MAX;
     for n in (0..functions.len()).rev() {
@@ -189,10 +209,81 @@ fn functions(elf: &ElfFile32<'_, Endianness>) -> Vec<(u32, u32, SymbolIndex)> {
     functions
 }
 
+/// The functions of a `System.map`, whose lines are an address, a letter and a
+/// name, in the order of addresses. A function ends where the next symbol is.
+/// Any other file has none.
+fn functions_of_map(file: &[u8]) -> Vec<(u32, u32, Name<'_>)> {
+    let mut functions: Vec<(u32, u32, Name<'_>)> = Vec::new();
+    let mut last = 0;
+    for line in file.split(|&byte| byte == b'\n') {
+        if line.is_empty() {
+            continue;
+        }
+        let Some((at, kind, name)) = line_of_map(line) else {
+            return Vec::new();
+        };
+        if at < last {
+            return Vec::new();
+        }
+        last = at;
+        for function in functions.iter_mut().rev() {
+            if function.1 != u32::MAX || function.0 == at {
+                break;
+            }
+            function.1 = at;
+        }
+        if matches!(kind, b't' | b'T' | b'w' | b'W') {
+            functions.push((at, u32::MAX, Name::Text(name)));
+        }
+    }
+    functions
+}
+
+/// A line of a `System.map`: an address of 32 bits, what it is, and its name.
+fn line_of_map(line: &[u8]) -> Option<(u32, u8, &[u8])> {
+    let (address, rest) = line.split_at_checked(8)?;
+    let &[b' ', kind, b' ', ref name @ ..] = rest else {
+        return None;
+    };
+    let address = std::str::from_utf8(address).ok()?;
+    Some((u32::from_str_radix(address, 16).ok()?, kind, name))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::machine::default_guest;
+
+    #[test]
+    fn a_map_of_linux_has_names() {
+        let map = "\
+c0100000 T _text
+c0100000 T startup_32
+c0100010 t relocate
+c0100020 T __entry_text_start
+c0100020 d some_data
+c0100030 W weak
+";
+        let symbols = Symbols::new(map.as_bytes());
+        let name = |at| symbols.name(at);
+        assert_eq!(name(0xC00F_FFFF), None);
+        assert_eq!(name(0xC010_0004).as_deref(), Some("startup_32+0x4"));
+        assert_eq!(name(0xC010_0010).as_deref(), Some("relocate+0x0"));
+        assert_eq!(symbols.places(0xC010_001F), ["relocate+0xf"]);
+        assert_eq!(
+            name(0xC010_0024).as_deref(),
+            Some("__entry_text_start+0x4")
+        );
+        assert_eq!(name(0xC010_0038).as_deref(), Some("weak+0x8"));
+        // Any other text is none.
+        for text in ["", "c0100000", "c0100000 T", "x0100000 T a", "a b c"] {
+            assert!(Symbols::new(text.as_bytes()).is_empty(), "{text:?}");
+        }
+        let two = "c0100010 T b\nc0100000 T a\n";
+        assert!(Symbols::new(two.as_bytes()).is_empty(), "in no order");
+        let no_text = b"c0100000 T \xFF\n";
+        assert_eq!(Symbols::new(no_text).name(0xC010_0000), None);
+    }
 
     /// A file with these sections: name, type, bytes, what it links to.
     fn elf(sections: &[(&str, u32, Vec<u8>, u32)]) -> Vec<u8> {

@@ -27,8 +27,14 @@ impl Autopsy {
         Ok(Self { explain, core })
     }
 
-    /// The Guest has died for this reason.
-    pub(super) fn perform(self, reason: &str, built: &Built, kernel: &Image) {
+    /// The Guest has died for this reason. The file `names` has the names of
+    /// its kernel's functions.
+    pub(super) fn perform(
+        self,
+        reason: &str,
+        built: &Built,
+        names: Option<&Image>,
+    ) {
         let Some(last) = built.guest.last_words() else {
             return;
         };
@@ -38,11 +44,7 @@ impl Autopsy {
             interface: built.interface,
             paging: built.paging,
         };
-        if self.explain {
-            let bytes = kernel.whole(LARGEST).unwrap_or_default();
-            let symbols = Symbols::new(&bytes);
-            terminal::tell(&report(reason, &remains, &symbols));
-        }
+        // The core comes first: names may come from the file of a stranger.
         if let Some(core) = self.core {
             let written = core
                 .empty()
@@ -51,6 +53,11 @@ impl Autopsy {
                 let what = "the core (--core) could not be written";
                 terminal::tell(&format!("{what}: {error}"));
             }
+        }
+        if self.explain {
+            let bytes = names.and_then(|names| names.whole(LARGEST));
+            let symbols = Symbols::new(bytes.as_deref().unwrap_or_default());
+            terminal::tell(&report(reason, &remains, &symbols));
         }
     }
 }

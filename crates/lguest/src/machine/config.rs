@@ -38,6 +38,9 @@ pub struct Config {
     pub stats: Option<Stats>,
     /// Whether its end is explained.
     pub explain: bool,
+    /// The file with the names of its kernel's functions, if it is not the
+    /// kernel's.
+    pub symbols: Option<PathBuf>,
     /// The file for a core, if it dies.
     pub core: Option<PathBuf>,
     /// The file for the trace, at the end.
@@ -129,6 +132,19 @@ pub enum Kernel {
 }
 
 impl Kernel {
+    /// The path of its file from the root folder on, if it has a file and the
+    /// path is text.
+    #[must_use]
+    pub fn whole_path(&self) -> Option<String> {
+        match self {
+            Self::File(path) => {
+                let path = std::path::absolute(path).ok()?;
+                Some(path.to_str()?.to_owned())
+            }
+            Self::Embedded => None,
+        }
+    }
+
     /// The most bytes that [`Self::command_line`] adds to the kernel's command
     /// line.
     #[must_use]

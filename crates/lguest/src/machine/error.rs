@@ -114,6 +114,14 @@ pub enum LaunchError {
         /// Why not.
         error: io::Error,
     },
+    /// The file with symbols cannot be read.
+    #[error("symbols {}: it cannot be read: {error}", path.display())]
+    Symbols {
+        /// Its name.
+        path: PathBuf,
+        /// Why not.
+        error: io::Error,
+    },
     /// The file for the core cannot be written.
     #[error("core {}: it cannot be written: {error}", path.display())]
     Core {
@@ -275,6 +283,7 @@ impl LaunchError {
             | Self::Metrics(..)
             | Self::Share { .. }
             | Self::Stats { .. }
+            | Self::Symbols { .. }
             | Self::Core { .. }
             | Self::Trace { .. }
             | Self::Capture { .. }

@@ -148,17 +148,16 @@ pub(super) fn launch_from(
     let debugger = debugger.as_ref();
     let stats = opened.stats;
     let ended = run(&built, &quiet, &ending, stats, debugger, start, serve);
+    let kernel = match &opened.beginning {
+        Beginning::Kernel(kernel, _) => Some(kernel),
+        Beginning::Saved(_) => None,
+    };
+    let names = opened.symbols.as_ref().or(kernel);
     if let Some(file) = opened.trace {
-        let kernel = match &opened.beginning {
-            Beginning::Kernel(kernel, _) => Some(kernel),
-            Beginning::Saved(_) => None,
-        };
-        tracing::finish(file, &built, kernel);
+        tracing::finish(file, &built, names);
     }
-    if let Ok((Outcome::Died, reason)) = &ended
-        && let Beginning::Kernel(kernel, _) = &opened.beginning
-    {
-        opened.autopsy.perform(reason, &built, kernel);
+    if let Ok((Outcome::Died, reason)) = &ended {
+        opened.autopsy.perform(reason, &built, names);
     }
     note_end(&ending, control, &ended);
     ended.map(|(outcome, _)| outcome)

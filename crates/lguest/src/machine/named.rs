@@ -50,6 +50,8 @@ pub(super) struct Prepared {
     claim: Claim,
     files: Files,
     named: Named,
+    /// The whole path of its kernel's file.
+    kernel: Option<String>,
     before: Before,
     ready: Option<Ready>,
     notify: Option<Notify>,
@@ -101,6 +103,7 @@ impl Prepared {
             claim,
             files,
             named: named.clone(),
+            kernel: config.kernel.whole_path(),
             before: freeze::before(config).map_err(keep_disks)?,
             ready,
             notify: Notify::new(),
@@ -132,6 +135,7 @@ impl Prepared {
             pid: std::process::id(),
             started: now(),
             version: env!("CARGO_PKG_VERSION").into(),
+            kernel: self.kernel,
             settings: self.named.settings.clone(),
         };
         self.claim.start(&facts).map_err(|error| {

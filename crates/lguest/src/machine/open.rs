@@ -47,6 +47,8 @@ pub(super) struct Opened {
     pub(super) stats: Option<Sink>,
     /// What happens if the Guest dies.
     pub(super) autopsy: Autopsy,
+    /// The file with names for places in the kernel, if it is not the kernel's.
+    pub(super) symbols: Option<Image>,
     /// Where the trace goes.
     pub(super) trace: Option<OpenFile>,
     /// Where GDB comes from.
@@ -180,6 +182,14 @@ impl Opened {
                 .map_err(|error| LaunchError::Metrics(address, error))
         });
         let metrics = metrics.transpose()?;
+        let symbols = config.symbols.as_ref().map(|path| {
+            let file = open_file(path).map_err(|error| {
+                let path = path.clone();
+                LaunchError::Symbols { path, error }
+            });
+            file.map(Image::File)
+        });
+        let symbols = symbols.transpose()?;
         // These are last, because statistics may make a file and a capture
         // empties one.
         let captures = captures::open(config)?;
@@ -201,6 +211,7 @@ impl Opened {
             input_end,
             stats,
             autopsy,
+            symbols,
             trace,
             debugger,
             metrics,

@@ -131,6 +131,7 @@ fn config(restore: &Restore, saved: &Saved) -> Result<Config, LaunchError> {
         debugger: None,
         wait_for_debugger: false,
         explain: false,
+        symbols: None,
         core: None,
         trace: None,
         tracing: Tracing::default(),

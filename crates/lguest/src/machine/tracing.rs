@@ -1,7 +1,8 @@
 //! The file of a trace, written at the end: `--trace`.
 //!
 //! It is opened before the Guest starts, like all files. However the Guest
-//! ends, the ring is read then, and its kernel's file gives names to places.
+//! ends, the ring is read then. The kernel's file, or that of `--symbols`, gives
+//! names to places.
 
 use super::build::Built;
 use super::config::Config;
@@ -20,9 +21,9 @@ pub(super) fn prepare(config: &Config) -> io::Result<Option<OpenFile>> {
     config.trace.as_deref().map(open).transpose()
 }
 
-/// Writes what the Guest did. Places in `kernel` get names.
-pub(super) fn finish(file: OpenFile, built: &Built, kernel: Option<&Image>) {
-    if let Err(error) = write(file, built, kernel) {
+/// Writes what the Guest did. Places in its kernel get the names in `names`.
+pub(super) fn finish(file: OpenFile, built: &Built, names: Option<&Image>) {
+    if let Err(error) = write(file, built, names) {
         let what = "the trace (--trace) could not be written";
         terminal::tell(&format!("{what}: {error}"));
     }
@@ -31,12 +32,12 @@ pub(super) fn finish(file: OpenFile, built: &Built, kernel: Option<&Image>) {
 fn write(
     file: OpenFile,
     built: &Built,
-    kernel: Option<&Image>,
+    names: Option<&Image>,
 ) -> io::Result<()> {
     let failed = |error: RequestError| io::Error::other(error.to_string());
     let ring = built.guest.trace_file().map_err(failed)?;
     let trace = copy(&ring, 0)?;
-    let bytes = kernel.and_then(|kernel| kernel.whole(LARGEST));
+    let bytes = names.and_then(|names| names.whole(LARGEST));
     let symbols = Symbols::new(bytes.as_deref().unwrap_or_default());
     let mut out = BufWriter::new(file.empty()?);
     events::write(&mut out, &trace, &[symbols])?;

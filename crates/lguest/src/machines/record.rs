@@ -20,6 +20,9 @@ pub struct Facts {
     pub started: u64,
     /// The version of lguest.
     pub version: String,
+    /// The whole path of its kernel's file, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<String>,
     /// What it was started with.
     pub settings: Settings,
 }

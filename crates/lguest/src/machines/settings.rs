@@ -3,7 +3,8 @@
 //! Each field has the name of an option and its text. So a configuration file
 //! says the same as a command line. Options that belong to a run and not to a
 //! machine (`--detach`, `--replace`, `--verbose`, `--exit-on-eof`,
-//! `--die-with-parent`, `--explain`, `--core`, `--gdb`) are not among them.
+//! `--die-with-parent`, `--explain`, `--core`, `--symbols`, `--gdb`) are not
+//! among them.
 
 use super::printed::without_controls;
 use serde::{Deserialize, Deserializer, Serialize};

@@ -83,6 +83,7 @@ impl Machine {
             pid: std::process::id(),
             started: 1,
             version: "0".into(),
+            kernel: None,
             settings: Settings::default(),
         };
         let mut file = File::create(folder.join("facts")).unwrap();

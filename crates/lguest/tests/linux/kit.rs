@@ -139,7 +139,17 @@ impl Given {
         options: &[&str],
         cmd: &str,
     ) -> Ended {
-        let mut words = self.words_of_run();
+        let kernel = format!("--kernel={}", self.path(VMLINUX).display());
+        self.run_with_all_options(&[&[kernel.as_str()], options].concat(), cmd)
+    }
+
+    /// The same, with one that names the kernel.
+    pub(crate) fn run_with_all_options(
+        &self,
+        options: &[&str],
+        cmd: &str,
+    ) -> Ended {
+        let mut words = self.words_without_kernel();
         words.push(format!("--append=test={}", cmd.replace(' ', ",")));
         words.extend(options.iter().map(|&word| word.to_owned()));
         Machine::start(&words).end()
@@ -159,10 +169,14 @@ impl Given {
 
     /// The words of `lguest run` for the kernel and the initial ram disk.
     fn words_of_run(&self) -> Vec<String> {
-        let path = |name| self.path(name).display().to_string();
+        let mut words = self.words_without_kernel();
+        words.push(format!("--kernel={}", self.path(VMLINUX).display()));
+        words
+    }
+
+    fn words_without_kernel(&self) -> Vec<String> {
         let mut words = vec!["run".to_owned(), "--memory=64M".into()];
-        words.push(format!("--kernel={}", path(VMLINUX)));
-        words.push(format!("--initrd={}", path(INITRD)));
+        words.push(format!("--initrd={}", self.path(INITRD).display()));
         words.push("--append=console=hvc0".into());
         words
     }

@@ -10,9 +10,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test says what went wrong so")]
 
+#[path = "../support/mod.rs"]
+mod support;
+
 mod boot;
 mod commands;
 mod console;
+mod debugging;
 mod kit;
 mod load;
 mod network;

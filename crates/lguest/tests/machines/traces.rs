@@ -2,7 +2,8 @@
 
 use crate::place::Place;
 use crate::snapshots::from_elsewhere;
-use crate::support::{Scratch, run};
+use crate::support::{PATIENCE, Scratch, questions, run};
+use std::time::Instant;
 
 /// Types a line on the console of machine `web`.
 fn type_in(place: &Place, line: &str) {
@@ -10,29 +11,74 @@ fn type_in(place: &Place, line: &str) {
     assert_eq!(run(command.arg(line), b"").code(), 0);
 }
 
-/// An ELF file in which one function has all addresses below 2 GiB.
-fn one_function(name: &str) -> Vec<u8> {
+/// The ELF file `file`, and in it one function with these addresses.
+fn with_function(file: &[u8], name: &str, [start, size]: [u32; 2]) -> Vec<u8> {
     let words = |words: &[u32]| -> Vec<u8> {
         words.iter().flat_map(|word| word.to_le_bytes()).collect()
     };
     let names = format!("\0{name}\0.symtab\0.strtab\0");
     let at = |part: &str| u32::try_from(names.find(part).unwrap()).unwrap();
-    let length = u32::try_from(names.len()).unwrap();
-    let mut file = b"\x7FELF\x01\x01\x01".to_vec();
-    file.resize(16, 0);
-    // ET_EXEC for an 80386; four sections behind symbols and names.
-    file.extend(words(&[0x0003_0002, 1, 0, 0, 84 + length, 0]));
-    file.extend(words(&[0x0020_0034, 0x0028_0000, 0x0002_0003]));
+    let word = |length: usize| u32::try_from(length).unwrap();
+    let mut file = file.to_vec();
+    file.resize(file.len().next_multiple_of(4), 0);
     // An empty symbol, and the function, which is global and in section 1.
+    let symbols_at = word(file.len());
     file.extend(words(&[0; 4]));
-    file.extend(words(&[1, 0, 0x8000_0000, 0x0001_0012]));
+    file.extend(words(&[1, start, size, 0x0001_0012]));
+    let names_at = word(file.len());
     file.extend(names.as_bytes());
+    file.resize(file.len().next_multiple_of(4), 0);
+    let sections_at = word(file.len());
     file.extend(words(&[0; 10]));
-    let symbols = [at(".symtab"), 2, 0, 0, 52, 32, 2, 1, 4, 16];
+    let symbols = [at(".symtab"), 2, 0, 0, symbols_at, 32, 2, 1, 4, 16];
     file.extend(words(&symbols));
-    let strings = [at(".strtab"), 3, 0, 0, 84, length, 0, 0, 1, 0];
+    let length = word(names.len());
+    let strings = [at(".strtab"), 3, 0, 0, names_at, length, 0, 0, 1, 0];
     file.extend(words(&strings));
+    file[32..36].copy_from_slice(&sections_at.to_le_bytes());
+    // The size of a section's header, how many there are, and that of names.
+    file[46..52].copy_from_slice(&[40, 0, 3, 0, 2, 0]);
     file
+}
+
+/// An ELF file in which one function has all addresses below 2 GiB.
+fn one_function(name: &str) -> Vec<u8> {
+    let mut file = b"\x7FELF\x01\x01\x01".to_vec();
+    file.resize(52, 0);
+    // ET_EXEC for an 80386, form 1, with a header of 52 bytes.
+    file[16..21].copy_from_slice(&[2, 0, 3, 0, 1]);
+    file[40] = 52;
+    with_function(&file, name, [0, 0x8000_0000])
+}
+
+/// The folder of the command need not be the one where the machine was started.
+#[test]
+fn names_come_from_the_kernel_that_was_named_from_another_folder() {
+    let place = Place::new("trace-kernel");
+    let scratch = Scratch::new("trace-kernel-files");
+    let kernel = std::fs::read(questions()).unwrap();
+    let all = [0xC000_0000, 0x1000_0000];
+    let kernel = with_function(&kernel, "all_of_it", all);
+    let kernel = scratch.file("kernel", &kernel);
+    let mut command = place.command("run --detach --name web --kernel kernel");
+    command.args(["--append", "ask=halt_with_the_timer_blocked"]);
+    let trace = scratch.path("trace");
+    command.arg("--trace").arg(&trace);
+    let end = run(command.current_dir(kernel.parent().unwrap()), b"");
+    assert_eq!(end.code(), 0, "{end:?}");
+    let inspected = place.done("inspect web");
+    let whole = format!("\"kernel\": \"{}\"", kernel.display());
+    assert!(inspected.contains(&whole), "{inspected}");
+    // It has just been started, and may not have done anything yet.
+    let deadline = Instant::now() + PATIENCE;
+    let text = loop {
+        let text = place.done("trace web");
+        if text.contains("\"cat\":\"sleep\"") || Instant::now() > deadline {
+            break text;
+        }
+    };
+    assert!(text.contains("\"at\":\"all_of_it+0x"), "{text}");
+    place.done("kill web");
 }
 
 #[test]

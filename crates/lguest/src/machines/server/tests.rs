@@ -84,6 +84,7 @@ fn server_of(traced: &Arc<Mutex<u32>>) -> (Server, OwnedFd) {
         pid: 1,
         started: 0,
         version: String::new(),
+        kernel: None,
         settings: Settings::default(),
     };
     let news = eventfd(0, EventfdFlags::NONBLOCK).unwrap();

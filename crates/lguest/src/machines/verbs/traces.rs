@@ -244,12 +244,12 @@ impl Files {
             }
             files.push(bytes);
         }
-        // Another folder, or another kernel by now: then there are no names.
+        // There may be another kernel by now, or none: then there are no names.
         let kernel = || {
             let (_, folder) = find(name).ok()?;
             let mut link = Link::to(&folder).ok()?;
             let known: Inspected = link.ask(&Call::Inspect {}).ok()?;
-            let file = regular(Path::new(&known.facts.settings.kernel?));
+            let file = regular(Path::new(&known.facts.kernel?));
             file.and_then(read).ok()
         };
         files.extend(kernel());
