@@ -1,12 +1,12 @@
-//! The Guest as gdbstub sees it: registers, memory, breakpoints. Its threads
-//! are in [`super::threads`].
+//! The Guest as gdbstub sees it: registers, memory, breakpoints.
 //!
-//! Everything here is asked of the Guest's Host, and so is only as true as the
-//! Host is. All sizes are checked, and what has a wrong size is an error for
-//! GDB.
+//! Its threads are in [`super::threads`]. Everything here is asked of the
+//! Guest's Host, and so is only as true as the Host is. All sizes are checked,
+//! and what has a wrong size is an error for GDB.
 
 use super::inbox::{Inbox, News};
 use super::registers::{AREA, I386, Registers};
+// circle: the Guest of a session has its threads, and they ask the Guest.
 use super::threads::{PROCESSOR, Threads};
 use crate::engine::debug::{Ask, Stopped, Told};
 use crate::engine::{Engine, Hold};

@@ -1,6 +1,6 @@
-//! Names, files and lines for addresses, from the kernel's ELF file, or from the
-//! `System.map` that is made with a Linux.
+//! Names, files and lines for addresses, from the kernel's ELF file.
 //!
+//! The `System.map` that is made with a Linux has names, too.
 //! A file without symbols, one that is packed, or one that is too large gives
 //! no names. What is wrong in it gives wrong names, and nothing else. A name is
 //! looked at when it is asked for: many symbols may share one that is long.

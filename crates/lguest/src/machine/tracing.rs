@@ -1,8 +1,8 @@
 //! The file of a trace, written at the end: `--trace`.
 //!
 //! It is opened before the Guest starts, like all files. However the Guest
-//! ends, the ring is read then. The kernel's file, or that of `--symbols`, gives
-//! names to places.
+//! ends, the ring is read then. The kernel's file, or that of `--symbols`,
+//! gives names to places.
 
 use super::build::Built;
 use super::config::Config;

@@ -180,8 +180,8 @@ impl Shared {
         &self.wire().break_wanted
     }
 
-    /// Whether the Host wants to know if there is a better processor. It is told
-    /// once.
+    /// Whether the Host wants to know if there is a better processor. Takes the
+    /// wish.
     pub(super) fn takes_balance_wanted(&self) -> bool {
         let wanted = &self.wire().balance_wanted;
         wanted.load(Ordering::SeqCst) != 0
