@@ -293,7 +293,7 @@ static void nanosleep_row(void)
 
 // ---- Processes in a ring, each with a pipe to the next
 
-enum { MOST_IN_A_RING = 32 };
+enum { MOST_IN_A_RING = 80 };
 
 static int ring_size;
 
@@ -376,6 +376,18 @@ static void switch_8(void)
 static void switch_32(void)
 {
 	ring_size = 32;
+	time_of(ring);
+}
+
+static void switch_40(void)
+{
+	ring_size = 40;
+	time_of(ring);
+}
+
+static void switch_80(void)
+{
+	ring_size = 80;
 	time_of(ring);
 }
 
@@ -1437,6 +1449,8 @@ static const struct row {
 	{ "switch-2", switch_2 },
 	{ "switch-8", switch_8 },
 	{ "switch-32", switch_32 },
+	{ "switch-40", switch_40 },
+	{ "switch-80", switch_80 },
 	{ "fork-exit", fork_exit_row },
 	{ "fork-exec", fork_exec_row },
 	{ "fault-anon", fault_anon },

@@ -123,18 +123,21 @@ pub struct ViewSlot {
     pub last_use: Cell<u64>,
     /// What it must look at before it runs again: see [`Changes`].
     pub flush: Cell<u32>,
-    /// How many of `changes` are in use.
+    /// How many of its [notes](Notes) are in use.
     pub change_count: Cell<u32>,
-    /// Virtual addresses of changed pages; bit 0 set: all of its 4 MiB.
-    pub changes: [Cell<u32>; MAX_CHANGES],
 }
+
+/// What has changed for a view: virtual addresses of pages; bit 0 set: all of
+/// its 4 MiB. They are apart from the slots: each change of directory looks at
+/// all slots, and these are in one page.
+pub type Notes = [Cell<u32>; MAX_CHANGES];
 
 /// Bits of [`ViewSlot::flush`].
 pub struct Changes;
 
 impl Changes {
-    /// The view belongs to another page directory now: drop the user part.
-    pub const DROP_USER: u32 = 1;
+    /// The view belongs to another page directory now.
+    pub const OTHER_DIRECTORY: u32 = 1;
     /// Compare the user part.
     pub const USER: u32 = 2;
     /// Compare everything.
@@ -253,6 +256,8 @@ pub struct Vm {
     pub kernel_changes: [Cell<u32>; MAX_KERNEL_CHANGES as usize],
     /// The views, by slot.
     pub views: [ViewSlot; MAX_VIEWS],
+    /// Their notes.
+    pub notes: [Notes; MAX_VIEWS],
     /// Its crossings between user mode and kernel.
     pub crossing: Crossing,
 }

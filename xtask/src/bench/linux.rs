@@ -18,7 +18,7 @@ const PROGRAMS: &str = "programs";
 const DISKS: &str = "disks";
 
 /// The rows of `tests/linux-programs/bench.c` that one machine can answer.
-const ROWS: [(&str, &str); 34] = [
+const ROWS: [(&str, &str); 36] = [
     (CALLS, "syscall-int80"),
     (CALLS, "syscall-entry"),
     (CALLS, "signal"),
@@ -26,6 +26,8 @@ const ROWS: [(&str, &str); 34] = [
     (CALLS, "switch-2"),
     (CALLS, "switch-8"),
     (CALLS, "switch-32"),
+    (CALLS, "switch-40"),
+    (CALLS, "switch-80"),
     (PROCESSES, "fork-exit"),
     (PROCESSES, "fork-exec"),
     (PROCESSES, "fault-anon"),

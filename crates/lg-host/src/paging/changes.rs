@@ -12,10 +12,15 @@ use crate::address::{GuestVirt, as_word};
 use crate::host::Host;
 use crate::kill::Kill;
 use crate::state::{Changes, MAX_CHANGES, MAX_KERNEL_CHANGES};
+use core::cell::Cell;
 use lg_abi::page::{
     DIRECTORY_SHIFT, Format, PAGE_SHIFT, Pte, SWITCHER_INDEX, directory_index,
 };
 use lg_wire::state::{MAX_VIEWS, max_views};
+
+/// A view was not used for long if there were more hand-overs since: enough for
+/// several rounds of all views.
+const LONG: u64 = 4 * MAX_VIEWS as u64;
 
 /// In a note: not one page, but the 4 MiB around it.
 const WHOLE_DIRECTORY: u32 = 1;
@@ -200,7 +205,8 @@ impl Host<'_> {
         if view.cr3.get() != cr3 || view.last_use.get() == 0 {
             view.cr3.set(cr3);
             view.change_count.set(0);
-            view.flush.set(view.flush.get() | Changes::DROP_USER);
+            let flush = view.flush.get() | Changes::OTHER_DIRECTORY;
+            view.flush.set(flush);
         }
         view.last_use.set(uses);
         Ok((slot != self.shadow.slot()).then_some(slot))
@@ -224,22 +230,24 @@ impl Host<'_> {
         let slot = &vm.views[self.shadow.slot()];
         let flush = slot.flush.replace(0);
         let notes = slot.change_count.replace(0).min(as_word(MAX_CHANGES));
+        let notes = &vm.notes[self.shadow.slot()][..notes as usize];
         if self.shadow.cr3() != slot.cr3.get()
-            || flush & Changes::DROP_USER != 0
+            || flush & Changes::OTHER_DIRECTORY != 0
         {
             self.shadow.set_cr3(slot.cr3.get());
-            self.forget_user()?;
-            // Kernels share one table among all directories, but need not.
-            self.compare(self.kernel_index(), SWITCHER_INDEX)?;
+            self.change_user()?;
+            self.compare_other_kernel_tables()?;
         } else if flush & Changes::USER != 0 {
             self.compare(0, self.kernel_index())?;
-        } else if flush & Changes::EVERYTHING == 0 {
-            for note in &slot.changes[..notes as usize] {
-                self.vm.counters.caught_up.count();
-                self.follow(note.get())?;
-            }
         }
-        if flush & Changes::EVERYTHING != 0 {
+        if flush & Changes::EVERYTHING == 0 {
+            for note in notes.iter().map(Cell::get) {
+                if flush == 0 || self.is_kernels(note) {
+                    vm.counters.caught_up.count();
+                    self.follow(note)?;
+                }
+            }
+        } else {
             self.compare(0, SWITCHER_INDEX)?;
             self.shadow.set_kernel_seen(vm.kernel_change_count.get());
         }
@@ -283,13 +291,21 @@ impl Host<'_> {
     fn leave_note(&self, slot: usize, note: u32) {
         let view = &self.vm.views[slot];
         let count = view.change_count.get();
-        if let Some(free) = view.changes.get(count as usize) {
+        if let Some(free) = self.vm.notes[slot].get(count as usize) {
             free.set(note);
             view.change_count.set(count + 1);
-        } else {
-            // Too many to tell one by one, and they may be anywhere.
+        } else if self.is_kernels(note) {
             self.flush_later(slot, Changes::EVERYTHING);
+        } else {
+            // Too many to tell one by one.
+            self.flush_later(slot, Changes::USER);
         }
+    }
+
+    /// Whether a note is of the kernel's part, which a comparison of the user
+    /// part does not cover.
+    fn is_kernels(&self, note: u32) -> bool {
+        directory_index(note) >= self.kernel_index()
     }
 
     /// Leaves a larger change, of [`Changes`], for the view in `slot`.
@@ -327,12 +343,33 @@ impl Host<'_> {
             return Ok(slot);
         }
         self.vm.counters.views_reused.count();
-        // The oldest of the others; if the machine gives us no second
-        // process, there is still this one.
-        let others = (0..MAX_VIEWS)
-            .filter(|&slot| slot != self.shadow.slot())
-            .filter(|&slot| self.vm.views[slot].last_use.get() != 0)
-            .min_by_key(|&slot| self.vm.views[slot].last_use.get());
-        Ok(others.unwrap_or(self.shadow.slot()))
+        // If the machine gives us no second process, there is still this one.
+        Ok(self.dispensable().unwrap_or(self.shadow.slot()))
     }
+
+    /// The slot of a view, not this one, that may get another directory: one
+    /// that was not used for long, or else any. If all of them are used in
+    /// turn, the oldest is the one that is needed next.
+    fn dispensable(&self) -> Option<usize> {
+        let vm = self.vm;
+        let others = || {
+            let last_uses = vm.views.iter().map(|view| view.last_use.get());
+            let used = last_uses.enumerate().filter(|&(_, last)| last != 0);
+            used.filter(|&(slot, _)| slot != self.shadow.slot())
+        };
+        let (oldest, last_use) = others().min_by_key(|&(_, last)| last)?;
+        let uses = vm.uses.get();
+        if uses - last_use.min(uses) > LONG {
+            return Some(oldest);
+        }
+        let nth = mixed(uses) as usize % others().count();
+        others().nth(nth).map(|(slot, _)| slot)
+    }
+}
+
+/// A number that looks random and depends on `n` alone.
+const fn mixed(n: u64) -> u32 {
+    let n = (n ^ n >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let n = (n ^ n >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+    (n >> 32) as u32
 }

@@ -3,6 +3,7 @@
 //! Only the difference is touched: most flushes change next to nothing.
 
 use super::pte::ShadowPte;
+use super::record::UNKNOWN;
 use crate::address::GuestVirt;
 use crate::fast_path;
 use crate::host::Host;
@@ -59,13 +60,62 @@ impl Host<'_> {
     /// Compares everything that is mapped between two directory indices with
     /// the tables, and touches only what differs.
     pub(crate) fn compare(&mut self, from: u32, to: u32) -> Result<(), Kill> {
-        self.in_user_process(|host| host.compare_here(from, to))
-            .unwrap_or(Ok(()))?;
-        self.compare_here(from, to)
+        self.compare_and(Others::Mapped, from, to)
     }
 
-    /// The same in the address space that is being worked on.
-    fn compare_here(&mut self, from: u32, to: u32) -> Result<(), Kill> {
+    /// The same. `others` are pages of which the tables say that another page
+    /// is to be there.
+    pub(super) fn compare_and(
+        &mut self,
+        others: Others,
+        from: u32,
+        to: u32,
+    ) -> Result<(), Kill> {
+        for index in from.max(self.kernel_index())..to {
+            self.note_tables(index);
+        }
+        self.in_user_process(|host| host.compare_here(others, from, to))
+            .unwrap_or(Ok(()))?;
+        self.compare_here(others, from, to)
+    }
+
+    /// Piece `index` is about to be compared: puts on record with which tables.
+    fn note_tables(&mut self, index: u32) {
+        let used = self.shadow.count(index) | self.shadow.linear_pages(index);
+        let tables = match used {
+            // Whatever is mapped later may come from other tables.
+            0 => UNKNOWN,
+            _ => self.own_tables().words(index).unwrap_or(UNKNOWN),
+        };
+        self.shadow.set_tables_of(index, tables);
+    }
+
+    /// Compares the kernel's part with the tables of another directory. Most
+    /// kernels share these tables among all directories. Pieces that have the
+    /// same tables as before need no comparison: changes in them are noted for
+    /// every view.
+    pub(super) fn compare_other_kernel_tables(&mut self) -> Result<(), Kill> {
+        let mut from = self.kernel_index();
+        for index in self.kernel_index()..SWITCHER_INDEX {
+            let before = self.shadow.tables_of(index);
+            let same = self.own_tables().words(index) == Some(before);
+            if same && before != UNKNOWN {
+                if from < index {
+                    self.compare(from, index)?;
+                }
+                from = index + 1;
+            }
+        }
+        self.compare(from, SWITCHER_INDEX)
+    }
+
+    /// Compares in the address space that is being worked on.
+    fn compare_here(
+        &mut self,
+        others: Others,
+        from: u32,
+        to: u32,
+    ) -> Result<(), Kill> {
         let mut gone = Gone::default();
         for index in from..to {
             let linear = self.shadow.linear_pages(index);
@@ -76,7 +126,7 @@ impl Host<'_> {
                 }
             }
             if self.shadow.count(index) != 0 {
-                self.compare_piece(index, &mut gone)?;
+                self.compare_piece(others, index, &mut gone)?;
             }
             if self.shadow.hides_some(index) {
                 self.unmap_gone(&mut gone)?;
@@ -87,30 +137,33 @@ impl Host<'_> {
 
     fn compare_piece(
         &mut self,
+        others: Others,
         index: u32,
         gone: &mut Gone,
     ) -> Result<(), Kill> {
         match self.format() {
             Format::TwoLevels => {
-                self.compare_piece_as(Format::TwoLevels, index, gone)
+                self.compare_piece_as(Format::TwoLevels, others, index, gone)
             }
-            Format::Pae => self.compare_piece_pae(index, gone),
+            Format::Pae => self.compare_piece_pae(others, index, gone),
         }
     }
 
     #[inline(never)]
     fn compare_piece_pae(
         &mut self,
+        others: Others,
         index: u32,
         gone: &mut Gone,
     ) -> Result<(), Kill> {
-        self.compare_piece_as(Format::Pae, index, gone)
+        self.compare_piece_as(Format::Pae, others, index, gone)
     }
 
     #[inline(always)]
     fn compare_piece_as(
         &mut self,
         format: Format,
+        others: Others,
         index: u32,
         gone: &mut Gone,
     ) -> Result<(), Kill> {
@@ -136,7 +189,7 @@ impl Host<'_> {
                 self.unmap_gone(gone)?;
             } else {
                 self.vm.counters.dropped.count();
-                self.replace(va, wanted, gone)?;
+                self.replace(va, wanted, others, gone)?;
             }
             left = left.saturating_sub(1);
             if left == 0 {
@@ -152,14 +205,17 @@ impl Host<'_> {
         &mut self,
         va: GuestVirt,
         wanted: ShadowPte,
+        others: Others,
         gone: &mut Gone,
     ) -> Result<(), Kill> {
-        if wanted.is_mapped() {
+        let shadow = self.shadow.shadow(va);
+        let same_page = wanted.frame() == shadow.frame();
+        if wanted.is_mapped() && (same_page || others == Others::Mapped) {
             self.unmap_gone(gone)?;
             self.map_page(va, wanted)?;
             return Ok(());
         }
-        let hide = self.is_to_hide(va, self.shadow.shadow(va));
+        let hide = !wanted.is_mapped() && self.is_to_hide(va, shadow);
         if !gone.takes(va.page_number(), hide) {
             self.unmap_gone(gone)?;
             if !self.shadow.shadow(va).is_mapped() {
@@ -181,6 +237,15 @@ impl Host<'_> {
         self.shadow.forget(first, first + pages);
         Ok(())
     }
+}
+
+/// What happens where another page is to be mapped than is there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Others {
+    /// It is mapped.
+    Mapped,
+    /// It is mapped when it is used.
+    Awaited,
 }
 
 /// A stretch of pages that one call takes away. If they are to be unmapped,

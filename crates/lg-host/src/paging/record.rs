@@ -27,7 +27,16 @@ pub struct ShadowMemory {
     linear: [u16; DIRECTORIES],
     hidden: [u16; DIRECTORIES],
     all_hidden: u32,
+    /// The tables that each piece of the kernel's was compared with last.
+    tables: [TableWords; DIRECTORIES],
 }
+
+/// The directory entries of a piece, as they are in memory. With tables of two
+/// levels, the second is 0.
+pub(super) type TableWords = [u32; 2];
+
+/// Tables that are not known, or are not there.
+pub(super) const UNKNOWN: TableWords = [0; 2];
 
 impl ShadowMemory {
     /// What is mapped at `va`.
@@ -68,6 +77,15 @@ impl ShadowMemory {
     /// Whether no more pages can be hidden.
     pub(super) fn hides_enough(&self) -> bool {
         self.all_hidden >= MAX_HIDDEN
+    }
+
+    /// The tables that piece `index` was compared with last.
+    pub(super) fn tables_of(&self, index: u32) -> TableWords {
+        self.tables[index as usize]
+    }
+
+    pub(super) fn set_tables_of(&mut self, index: u32, tables: TableWords) {
+        self.tables[index as usize] = tables;
     }
 
     /// How many pages of 4 MiB piece `index` are mapped one by one.

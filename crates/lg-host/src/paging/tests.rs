@@ -5,7 +5,7 @@ use crate::fast_path;
 use crate::kill::Kill;
 use crate::paging::Fault;
 use crate::paging::walk::Tables;
-use crate::state::{Changes, Gate};
+use crate::state::{Changes, Gate, MAX_CHANGES};
 use crate::testing::{Machine, Ram};
 use crate::world::Access;
 use core::cell::Cell;
@@ -14,6 +14,7 @@ use proptest::prelude::*;
 use std::vec::Vec;
 
 mod rights;
+mod views;
 
 fn format(m: &Machine) -> Format {
     Format::by_number(m.vm.paging.get())
@@ -65,18 +66,24 @@ fn everything_agrees(m: &Machine) -> bool {
         .flat_map(|(_, user_process)| &user_process.pages);
     let all = own.chain(user_process.map(|page| (page, true)));
     all.into_iter()
-        .all(|((&page, &(frame, access)), in_user_process)| {
-            let va = page << 12;
-            let (pde, pte) = entries(m, va);
-            let pte = Pte(pte);
-            let writable = access == Access::Write;
-            pde & 1 != 0
-                && pte.has(Pte::PRESENT | Pte::ACCESSED)
-                && pte.frame() == frame
-                && (!writable || pte.has(Pte::WRITE | Pte::DIRTY))
-                && (!writable || pde & Pte::WRITE != 0)
-                && (!in_user_process || pte.0 & pde & Pte::USER != 0)
-        })
+        .all(|(mapped, in_user_process)| agrees(m, mapped, in_user_process))
+}
+
+/// Whether that page may be mapped.
+fn agrees(
+    m: &Machine,
+    (&page, &(frame, access)): (&u32, &(u32, Access)),
+    in_user_process: bool,
+) -> bool {
+    let (pde, pte) = entries(m, page << 12);
+    let pte = Pte(pte);
+    let writable = access == Access::Write;
+    pde & 1 != 0
+        && pte.has(Pte::PRESENT | Pte::ACCESSED)
+        && pte.frame() == frame
+        && (!writable || pte.has(Pte::WRITE | Pte::DIRTY))
+        && (!writable || pde & Pte::WRITE != 0)
+        && (!in_user_process || pte.0 & pde & Pte::USER != 0)
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -379,7 +386,7 @@ fn a_changed_directory_is_noted_for_each_view_that_has_it() {
         m.host().set_pmd(directory, index).unwrap();
         let view = &m.vm.views[1];
         let count = view.change_count.replace(0) as usize;
-        view.changes[..count]
+        m.vm.notes[1][..count]
             .iter()
             .map(Cell::get)
             .collect::<Vec<_>>()
@@ -638,7 +645,7 @@ fn not_everything_can_be_hidden() {
     }
     assert_eq!(m.mapper.hidden.len(), 599, "enough for now");
     // Another page directory, and all is forgotten.
-    m.host().forget_user().unwrap();
+    m.host().change_user().unwrap();
     assert!(m.mapper.hidden.is_empty());
     map_all(&mut m, &[5], 0x25);
     assert_eq!(m.vm.counters.shown.get(), 0);

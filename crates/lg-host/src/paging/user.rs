@@ -9,6 +9,7 @@
 //! it. So changes are collected, and carried out when the Guest goes to user
 //! mode ([`Host::settle_user_process`]).
 
+use super::compare::Others;
 use super::shadow::UserSpace;
 use crate::address::GuestVirt;
 use crate::host::Host;
@@ -47,16 +48,16 @@ impl<'a> Host<'a> {
         }
     }
 
-    /// Unmaps the whole user part, except what is hidden.
-    pub(super) fn forget_user(&mut self) -> Result<(), Kill> {
+    /// The tables are those of another directory: unmaps the user part, except
+    /// what they have, too. Programs that were forked have most pages that
+    /// are only read in common.
+    pub(super) fn change_user(&mut self) -> Result<(), Kill> {
         let kernel = self.kernel_index();
         if self.shadow.hides_enough() {
             // Most of it will never be shown again.
             self.drop_everything(0, kernel)?;
         }
-        self.in_user_process(|host| host.forget_directories(0, kernel))
-            .unwrap_or(Ok(()))?;
-        self.forget_directories(0, kernel)
+        self.compare_and(Others::Awaited, 0, kernel)
     }
 
     /// User code is about to run: carries out the collected changes. If there

@@ -5,6 +5,7 @@
 //! leaves to it. The high word of an entry of 8 bytes must be 0: no Guest has
 //! memory above 4 GiB, and none may use the bit for pages without code (NX).
 
+use super::record::TableWords;
 use crate::address::{GuestPhys, GuestVirt, as_word};
 use crate::host::Host;
 use crate::kill::Kill;
@@ -186,6 +187,23 @@ impl<'a> Tables<'a> {
             Format::Pae => self.table(start.plus(HALF))?,
         };
         Ok(Piece([first, second]))
+    }
+
+    /// The directory entries of piece `index` as they are in memory, unchecked;
+    /// `None` where there is no directory.
+    pub(super) fn words(self, index: u32) -> Option<TableWords> {
+        let va = index << DIRECTORY_SHIFT;
+        if self.cr3 == LINEAR {
+            return None;
+        }
+        if self.format == Format::TwoLevels {
+            let at = GuestPhys(self.cr3).plus(index * 4);
+            return Some([self.memory.word(at).ok()?, 0]);
+        }
+        let directory = self.directory(GuestVirt(va)).ok()??;
+        let at = directory.plus(Format::Pae.directory_offset(va));
+        let [first, _, second, _] = self.memory.words(at).ok()?;
+        Some([first, second])
     }
 }
 
