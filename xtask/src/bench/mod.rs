@@ -15,6 +15,7 @@ mod processes;
 
 mod embedded;
 mod smoke;
+mod snapshots;
 
 mod archive;
 mod kit;
@@ -82,6 +83,7 @@ fn run(options: &Options) -> Result<(), String> {
         sections: Vec::new(),
     };
     embedded::measure(options, &lguest, &mut results);
+    snapshots::measure(options, &lguest, &folder, &mut results);
     linux::measure(options, &lguest, &folder, &mut results);
     print!("{}", table::of(&results));
     let files = [

@@ -5,12 +5,12 @@
 
 use super::options::Options;
 use super::results::Results;
-use super::{embedded, json, plot, table};
+use super::{embedded, json, plot, snapshots, table};
 use crate::place;
 use std::path::Path;
 
-/// Measures the embedded Guest quickly with the Launcher that was built.
-/// Returns what is missing.
+/// Measures the embedded Guest and snapshots of it quickly, with the Launcher
+/// that was built. Returns what is missing.
 pub(crate) fn smoke(root: &Path) -> Vec<String> {
     let mut options = Options::usual();
     options.quick = true;
@@ -18,6 +18,8 @@ pub(crate) fn smoke(root: &Path) -> Vec<String> {
     let mut results = Results::default();
     let lguest = place::release(root);
     embedded::measure(&options, &lguest, &mut results);
+    let folder = root.join("target/bench");
+    snapshots::measure_built_in(&options, &lguest, &folder, &mut results);
     let shown = table::of(&results);
     let mut missing = results.missing();
     for section in &results.sections {
