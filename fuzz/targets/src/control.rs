@@ -168,6 +168,7 @@ fn server(borrowed: &Arc<Borrowed>) -> (Server, Arc<Backlog>, OwnedFd, Ended) {
         pid: 1,
         started: 0,
         version: String::new(),
+        kernel: None,
         settings: Settings::default(),
     };
     let news = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC);
