@@ -626,7 +626,8 @@ fn words() {
         2,
         "network 'lan' is not sharenet=FILE, stream=unix:PATH[,server], \
          stream=fd:N[,server], user[,publish=[ADDRESS:]PORT:PORT[/udp]]…\
-         [,restrict], tap=IP[/BITS], tap=fd:N, bridge=BR or none: give one, \
+         [,restrict[,allow=HOST:PORT[/udp]]…], tap=IP[/BITS], tap=fd:N, \
+         bridge=BR or none: give one, \
          and behind it ',mac=ADDRESS', ',mtu=BYTES' (576 to 9000) or \
          ',pcap=FILE'",
     );
