@@ -191,8 +191,7 @@ impl Host<'_> {
     }
 
     /// The view that the Guest's page directory is to run in; `None` if it is
-    /// this one after all. Starts one, or takes the one that was not used for
-    /// the longest time.
+    /// this one after all. Starts one, or takes one from another directory.
     pub(crate) fn choose_view(&mut self) -> Result<Option<usize>, Kill> {
         let cr3 = self.vm.cr3.get();
         let uses = self.vm.uses.get() + 1;
@@ -204,7 +203,7 @@ impl Host<'_> {
         let view = &self.vm.views[slot];
         if view.cr3.get() != cr3 || view.last_use.get() == 0 {
             view.cr3.set(cr3);
-            view.change_count.set(0);
+            // Its notes stay: those of the kernel's tables still count.
             let flush = view.flush.get() | Changes::OTHER_DIRECTORY;
             view.flush.set(flush);
         }
@@ -234,9 +233,10 @@ impl Host<'_> {
         if self.shadow.cr3() != slot.cr3.get()
             || flush & Changes::OTHER_DIRECTORY != 0
         {
+            let before = self.shadow.cr3();
             self.shadow.set_cr3(slot.cr3.get());
             self.change_user()?;
-            self.compare_other_kernel_tables()?;
+            self.compare_other_kernel_tables(before)?;
         } else if flush & Changes::USER != 0 {
             self.compare(0, self.kernel_index())?;
         }

@@ -90,16 +90,23 @@ impl Host<'_> {
         self.shadow.set_tables_of(index, tables);
     }
 
-    /// Compares the kernel's part with the tables of another directory. Most
-    /// kernels share these tables among all directories. Pieces that have the
-    /// same tables as before need no comparison: changes in them are noted for
-    /// every view.
-    pub(super) fn compare_other_kernel_tables(&mut self) -> Result<(), Kill> {
+    /// Compares the kernel's part with the tables of another directory than the
+    /// one at `before`. Most kernels share these tables among all directories.
+    /// Pieces that have the same tables as before need no comparison: changes
+    /// in them are noted for every view.
+    pub(super) fn compare_other_kernel_tables(
+        &mut self,
+        before: u32,
+    ) -> Result<(), Kill> {
         let mut from = self.kernel_index();
         for index in self.kernel_index()..SWITCHER_INDEX {
-            let before = self.shadow.tables_of(index);
-            let same = self.own_tables().words(index) == Some(before);
-            if same && before != UNKNOWN {
+            let compared = self.shadow.tables_of(index);
+            // The other directory may have got tables or rights since, of which
+            // the Guest need not tell.
+            let same = [self.tables(before), self.own_tables()]
+                .iter()
+                .all(|tables| tables.words(index) == Some(compared));
+            if same && compared != UNKNOWN {
                 if from < index {
                     self.compare(from, index)?;
                 }

@@ -40,6 +40,17 @@ fn set_user(m: &Machine, directory: usize, page: u32, pte: u32) {
     m.ram.memory().set_word(at, pte).unwrap();
 }
 
+/// The entry of directory number `directory` for the kernel's first table.
+fn kernel(m: &Machine, directory: usize) -> u32 {
+    let at = GuestPhys(DIRECTORIES[directory] + 0xC00);
+    m.ram.memory().word(at).unwrap()
+}
+
+fn set_kernel(m: &Machine, directory: usize, pde: u32) {
+    let at = GuestPhys(DIRECTORIES[directory] + 0xC00);
+    m.ram.memory().set_word(at, pde).unwrap();
+}
+
 /// What belongs to one view.
 struct Parts {
     record: Box<ShadowMemory>,
@@ -149,6 +160,12 @@ impl<'a> Views<'a> {
         fault == Fault::Mapped
     }
 
+    /// The Guest says that it has changed [`kernel`].
+    fn say_kernel(&mut self, directory: usize) {
+        let cr3 = DIRECTORIES[directory];
+        self.host().set_pgd(cr3, 0x300).unwrap();
+    }
+
     /// The frame at user page `page` in the view that runs, if it is mapped.
     fn frame(&self, page: u32) -> Option<u32> {
         let mapper = self.mappers[self.current][0].borrow();
@@ -225,6 +242,49 @@ fn kernel_tables_that_all_have_are_compared_once() {
         assert_eq!(compared(2), (0, Some(0x6000)));
         assert_eq!(compared(3), (1, Some(0x9000)));
         assert_eq!(compared(2), (1, Some(0x6000)));
+    });
+}
+
+/// A Guest need not say that a directory leaves more rights to a table.
+#[test]
+fn rights_that_one_directory_gives_do_not_stay_in_another() {
+    let m = machine();
+    for directory in 0..DIRECTORIES.len() {
+        set_kernel(&m, directory, KERNEL_TABLES[0] | 0x65);
+    }
+    with_views(&m, 2, false, |views| {
+        assert!(views.touch(0xC000_6000, false, false));
+        // From here on, it is on record with what table that is.
+        views.switch(1);
+        views.switch(2);
+        assert_eq!(views.current, 0);
+        set_kernel(&m, 2, KERNEL_TABLES[0] | 0x67);
+        assert!(views.touch(0xC000_6000, true, false));
+        views.switch(1);
+        views.switch(3);
+        assert_eq!(views.current, 0);
+        assert!(!views.touch(0xC000_6000, true, false));
+    });
+}
+
+/// No directory has the table while it changes, so the Guest need not tell of
+/// the entry.
+#[test]
+fn a_kernel_table_that_is_made_anew_is_compared() {
+    const KERNELS: u32 = 0xC000_6000;
+    let m = machine();
+    with_views(&m, 2, false, |views| {
+        assert!(views.touch(KERNELS, true, false));
+        // From here on, it is on record with what table that is.
+        views.switch(1);
+        views.switch(2);
+        assert_eq!(views.frame(KERNELS >> 12), Some(0x6000));
+        views.switch(1);
+        let (table, page, pte) = (0, 6, 0x9063);
+        play(views, Step::MakeAnew { table, page, pte });
+        views.switch(3);
+        assert_eq!(views.current, 0);
+        assert_ne!(views.frame(KERNELS >> 12), Some(0x6000));
     });
 }
 
@@ -306,6 +366,13 @@ enum Step {
     SetKernels { table: usize, page: u32, pte: u32 },
     /// A directory gets the other table for the kernel, and it says so.
     KernelTable { directory: usize, table: usize },
+    /// A directory gives all rights to the kernel's table, and need not say so.
+    AllRights { directory: usize },
+    /// It withholds a right, and says so.
+    FewerRights { directory: usize, right: u32 },
+    /// The directories that have one of the kernel's tables give it up, and say
+    /// so; it changes; and they get it again.
+    MakeAnew { table: usize, page: u32, pte: u32 },
     /// It touches a page.
     Touch {
         kernels: bool,
@@ -330,6 +397,14 @@ fn a_step() -> impl Strategy<Value = Step> {
         ),
         1 => (directory(), 0..2_usize).prop_map(
             |(directory, table)| Step::KernelTable { directory, table }
+        ),
+        1 => directory().prop_map(|directory| Step::AllRights { directory }),
+        1 => (directory(), prop_oneof![Just(Pte::WRITE), Just(Pte::USER)])
+            .prop_map(|(directory, right)| {
+                Step::FewerRights { directory, right }
+            }),
+        1 => (0..2_usize, page(), few_frames()).prop_map(
+            |(table, page, pte)| Step::MakeAnew { table, page, pte }
         ),
         6 => (any::<(bool, bool, bool)>(), page()).prop_map(
             |((kernels, write, user), page)| {
@@ -373,10 +448,31 @@ fn play(views: &mut Views<'_>, step: Step) {
             views.host().set_pte(cr3, va, [pte, 0]).unwrap();
         }
         Step::KernelTable { directory, table } => {
-            let at = GuestPhys(DIRECTORIES[directory] + 0xC00);
-            memory.set_word(at, KERNEL_TABLES[table] | 0x67).unwrap();
-            let cr3 = DIRECTORIES[directory];
-            views.host().set_pgd(cr3, 0x300).unwrap();
+            set_kernel(m, directory, KERNEL_TABLES[table] | 0x67);
+            views.say_kernel(directory);
+        }
+        Step::AllRights { directory } => {
+            set_kernel(m, directory, kernel(m, directory) | 0x67);
+        }
+        Step::FewerRights { directory, right } => {
+            set_kernel(m, directory, kernel(m, directory) & !right);
+            views.say_kernel(directory);
+        }
+        Step::MakeAnew { table, page, pte } => {
+            let table = KERNEL_TABLES[table];
+            let had: Vec<_> = (0..DIRECTORIES.len())
+                .map(|directory| (directory, kernel(m, directory)))
+                .filter(|&(_, pde)| Pte(pde).frame() == table)
+                .collect();
+            for &(directory, _) in &had {
+                set_kernel(m, directory, 0);
+                views.say_kernel(directory);
+            }
+            memory.set_word(GuestPhys(table + page * 4), pte).unwrap();
+            for &(directory, pde) in &had {
+                set_kernel(m, directory, pde);
+                views.say_kernel(directory);
+            }
         }
         Step::Touch {
             kernels,
