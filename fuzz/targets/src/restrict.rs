@@ -19,6 +19,9 @@ const ALLOWED: u16 = 443;
 const HOSTS: [[u8; 4]; 3] = [[192, 0, 2, 7], [192, 0, 2, 8], [10, 0, 2, 2]];
 const SIX: [u8; 16] = [0x20, 1, 0xD, 0xB8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7];
 
+/// The Guest's address.
+const GUEST: [u8; 4] = [10, 0, 2, 15];
+
 /// An end: its address, its port.
 type End = (IpAddr, u16);
 
@@ -100,6 +103,8 @@ fn check_out(frame: &[u8], came: &[End]) {
     let seen = read(frame).expect("it is a packet");
     let own = seen.from.1;
     let dhcp = if seen.six { 547 } else { 67 };
+    let is_own = [GUEST.into(), [0; 4].into()].contains(&seen.from.0);
+    assert!(seen.six || is_own, "of another sender: {frame:?}");
     let right = match seen.protocol {
         6 => is_allowed(seen.to, false) || own == CONNECTIONS && !seen.begins,
         17 => {
@@ -120,13 +125,13 @@ fn check_in(frame: &[u8]) -> Option<End> {
     }
     let seen = read(frame).expect("it is a packet");
     let own = seen.to.1;
-    let dhcp = if seen.six { 547 } else { 67 };
+    let dhcp = if seen.six { (547, 546) } else { (67, 68) };
     let right = match seen.protocol {
         6 => own == CONNECTIONS || is_allowed(seen.from, false) && !seen.begins,
         17 => {
             own == DATAGRAMS
                 || is_allowed(seen.from, true)
-                || seen.from.1 == dhcp
+                || (seen.from.1, own) == dhcp
         }
         _ => is_search(frame),
     };
@@ -191,12 +196,12 @@ fn read(frame: &[u8]) -> Option<Seen> {
 
 /// A frame: mostly a whole one between ends that matter.
 fn frame(input: &mut Input<'_>) -> Vec<u8> {
-    const PORTS: [u16; 7] = [443, 80, 53, 67, 547, 5000, 0x8700];
+    const PORTS: [u16; 9] = [443, 80, 53, 67, 547, 5000, 0x8700, 68, 546];
     let six = input.bit();
     let protocol = [6, 17, 6, 17, 58, 1, 0, 4][usize::from(input.byte() % 8)];
-    let host = |input: &mut Input<'_>| input.below(4) as usize;
+    let host = |input: &mut Input<'_>| input.below(5) as usize;
     let (from, to) = (host(input), host(input));
-    let port = |input: &mut Input<'_>| PORTS[input.below(7) as usize];
+    let port = |input: &mut Input<'_>| PORTS[input.below(9) as usize];
     let ports = [port(input), port(input)].map(u16::to_be_bytes).concat();
     let mut payload = [&ports[..], &[0, 20, 0, 0, 0, 0, 0, 0, 0x50]].concat();
     payload.push(input.byte());
@@ -224,7 +229,9 @@ fn frame(input: &mut Input<'_>) -> Vec<u8> {
         frame.extend((20 + bytes).to_be_bytes());
         frame.extend([0, 1, 0x40, 0, 64, protocol, 0, 0]);
         for host in [from, to] {
-            frame.extend(HOSTS.get(host).unwrap_or(&[10, 0, 2, 3]));
+            let others = [[10, 0, 2, 3], GUEST];
+            let mut all = HOSTS.iter().chain(&others);
+            frame.extend(all.nth(host).unwrap_or(&GUEST));
         }
     }
     frame.extend(payload);

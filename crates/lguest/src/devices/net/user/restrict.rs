@@ -9,6 +9,10 @@
 //! understand in another way than this file are lost ([`super::packet`]). What
 //! is checked is the copy that is sent.
 //!
+//! passt of 2023 takes the latest sender of a packet for the Guest's address,
+//! and sends some datagrams for the gateway to that address. So packets of IPv4
+//! come from the Guest's own address.
+//!
 //! The socket that passt has for a datagram takes datagrams of everybody. So
 //! frames to the Guest are checked, too: they are for a published port, from an
 //! allowed end, or of passt itself.
@@ -17,7 +21,7 @@ use super::packet::{ICMP_V6, Packet, TCP, UDP, packet};
 use crate::devices::net::ethernet::Version;
 use crate::machine::config::Published;
 use std::collections::{BTreeSet, VecDeque};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 /// Senders of datagrams that are remembered, for answers.
 const REMEMBERED: usize = 4096;
@@ -27,6 +31,13 @@ const REMEMBERED: usize = 4096;
 /// any others.
 const DHCP: u16 = 67;
 const DHCP_V6: u16 = 547;
+
+/// Ports of DHCP clients, to which passt answers.
+const DHCP_CLIENT: u16 = 68;
+const DHCP_V6_CLIENT: u16 = 546;
+
+/// The Guest's address of IPv4.
+const GUEST: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 15);
 
 /// Messages by which neighbours and routers are found.
 const NEIGHBOURS: std::ops::RangeInclusive<u8> = 133..=136;
@@ -81,6 +92,9 @@ impl Guard {
         let Some(packet) = packet(frame) else {
             return false;
         };
+        if !is_from_guest(&packet) {
+            return false;
+        }
         match (packet.version, packet.protocol, packet.ports()) {
             (_, TCP, Some((from, to))) => {
                 self.allows(TCP, packet.to(), to)
@@ -117,8 +131,8 @@ impl Guard {
                 self.remember(Sender { address, port, to });
                 true
             }
-            (Version::V4, UDP, Some((DHCP, _)))
-            | (Version::V6, UDP, Some((DHCP_V6, _))) => true,
+            (Version::V4, UDP, Some((DHCP, DHCP_CLIENT)))
+            | (Version::V6, UDP, Some((DHCP_V6, DHCP_V6_CLIENT))) => true,
             (_, UDP, Some((port, _))) => self.allows(UDP, address, port),
             (Version::V6, ICMP_V6, _) => is_of_neighbours(&packet),
             _ => false,
@@ -148,6 +162,15 @@ impl Guard {
 
 fn is_arp(frame: &[u8]) -> bool {
     frame.get(12..14) == Some(&[8, 6])
+}
+
+/// Whether the sender is the Guest. One without an address asks for one. passt
+/// says which addresses of IPv6 the Guest has, and the Launcher does not know.
+fn is_from_guest(packet: &Packet<'_>) -> bool {
+    match packet.from() {
+        IpAddr::V4(from) => from == GUEST || from.is_unspecified(),
+        IpAddr::V6(_) => true,
+    }
 }
 
 fn is_of_neighbours(packet: &Packet<'_>) -> bool {

@@ -5,7 +5,7 @@ use super::*;
 use crate::devices::net::ethernet::tagged;
 use proptest::prelude::*;
 
-const GUEST: [u8; 4] = [10, 0, 2, 15];
+const GUEST: [u8; 4] = super::GUEST.octets();
 const OTHER: [u8; 4] = [192, 0, 2, 7];
 
 /// A frame of IPv4, from `from` to `to`.
@@ -122,6 +122,50 @@ fn a_port_of_dhcp_is_open_by_its_own_version_of_ip_only() {
 }
 
 #[test]
+fn an_answer_of_dhcp_is_for_a_port_of_its_clients() {
+    let mut guard = guard();
+    let four = |port| frame(UDP, (OTHER, DHCP), (GUEST, port), &[0, 8, 0, 0]);
+    assert!(guard.passes(&four(68)));
+    assert!(!guard.passes(&four(5000)));
+    assert!(!guard.passes(&four(546)));
+    assert!(guard.passes(&datagram_v6(DHCP_V6, 546)));
+    assert!(!guard.passes(&datagram_v6(DHCP_V6, 5000)));
+    assert!(!guard.passes(&datagram_v6(DHCP_V6, 68)));
+}
+
+#[test]
+fn no_other_sender_is_the_guest() {
+    assert_eq!(super::super::ADDRESSES[1], super::GUEST.to_string());
+    let end = |udp| End {
+        address: OTHER.into(),
+        port: 443,
+        udp,
+    };
+    let guard = Guard::new(&[published(80, false)], &[end(false), end(true)]);
+    let rest = [0, 0, 0, 1, 0, 0, 0, 0, 0x50, ACK, 0, 0, 0, 0, 0, 0];
+    let froms = [
+        (GUEST, true),
+        ([0; 4], true),
+        (OTHER, false),
+        ([10, 0, 2, 2], false),
+        ([10, 0, 2, 16], false),
+        ([127, 0, 0, 1], false),
+        ([255; 4], false),
+    ];
+    for (from, right) in froms {
+        let sent = |protocol, to| frame(protocol, (from, 80), to, &rest);
+        for frame in [
+            sent(TCP, (OTHER, 443)),
+            sent(TCP, ([192, 0, 2, 8], 5000)),
+            sent(UDP, (OTHER, 443)),
+            sent(UDP, ([255; 4], DHCP)),
+        ] {
+            assert_eq!(guard.admits(&frame), right, "{from:?}: {frame:?}");
+        }
+    }
+}
+
+#[test]
 fn nothing_else_is_admitted_but_the_search_for_neighbours() {
     let guard = guard();
     let arp = [&[2; 12][..], &[8, 6], &[0; 46]].concat();
@@ -217,7 +261,7 @@ struct Parts {
 }
 
 /// The last one begins like a search for neighbours.
-const PORTS: [u16; 7] = [53, 67, 80, 443, 547, 5000, 0x8700];
+const PORTS: [u16; 9] = [53, 67, 68, 80, 443, 546, 547, 5000, 0x8700];
 
 fn parts() -> impl Strategy<Value = Parts> {
     let port = || prop::sample::select(&PORTS[..]);
@@ -306,8 +350,14 @@ proptest! {
             let (host, port) = (parts.hosts[far], parts.ports[far]);
             let own = parts.ports[1 - far];
             let allowed = host == 1 && port == 443 && parts.six == by_six;
-            let dhcp = port == if parts.six { 547 } else { 67 };
-            let right = parts.is_plain() && match (parts.protocol, out) {
+            let (server, client) = match parts.six {
+                true => (547, 546),
+                false => (67, 68),
+            };
+            let dhcp = port == server && (out || own == client);
+            let own_address = !out || parts.six || parts.hosts[0] == 0;
+            let right = parts.is_plain() && own_address
+                && match (parts.protocol, out) {
                 (TCP, true) => allowed || own == 80 && !parts.is_first(),
                 (TCP, false) => own == 80 || allowed && !parts.is_first(),
                 (UDP, true) => {
