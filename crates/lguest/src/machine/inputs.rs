@@ -269,15 +269,12 @@ fn pause_after(
 impl Watcher {
     fn watch(&mut self) {
         loop {
+            let gone = self.nudged.gone.swap(0, Ordering::SeqCst);
+            self.inputs.retain(|input| bit(input.device) & gone == 0);
             let (nudged, ready) = match self.wait() {
                 Ok(found) => found,
                 Err(error) => return self.ending.by_lost_input(&error),
             };
-            let gone = self.nudged.gone.swap(0, Ordering::SeqCst);
-            if gone != 0 {
-                self.inputs.retain(|input| bit(input.device) & gone == 0);
-                continue;
-            }
             let now = Instant::now();
             let offered = self.nudged.offered.swap(0, Ordering::SeqCst);
             for (i, readable) in ready.into_iter().enumerate() {
