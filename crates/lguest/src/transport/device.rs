@@ -71,12 +71,14 @@ pub trait BusDevice: Send {
 }
 
 /// What becomes of a device whose other side was taken away.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Detached {
     /// It cannot be taken away, and nothing has changed.
     Not,
     /// The device answers with errors, or has no link.
     Stays,
+    /// The same, and this is to be dropped. That may wait for a thread which
+    /// waits for the device.
+    Leaves(Box<dyn Send>),
     /// The device is to be dropped, and answers nothing any more.
     Drops,
 }

@@ -46,13 +46,16 @@ impl<D: BusDevice + ?Sized> Held<D> {
         let mut device = self.lock();
         let detached = device.as_mut().map(|held| held.device().detach());
         match detached {
-            None | Some(Detached::Not) => false,
-            Some(Detached::Stays) => true,
-            Some(Detached::Drops) => {
-                *device = None;
-                true
+            None | Some(Detached::Not) => return false,
+            Some(Detached::Stays) => {}
+            Some(Detached::Leaves(rest)) => {
+                // Without the lock, for which a thread of it may wait.
+                drop(device);
+                drop(rest);
             }
+            Some(Detached::Drops) => *device = None,
         }
+        true
     }
 
     /// The file to watch, if there is one.

@@ -251,7 +251,7 @@ impl Device for VirtioLan {
         let state = DeviceState::Lan(sender.lan.state_now());
         self.last = Some((sender.lan.counters(), state));
         self.waiting.clear();
-        Detached::Stays
+        Detached::Leaves(Box::new(sender))
     }
 
     fn counters(&self) -> NamedCounts {

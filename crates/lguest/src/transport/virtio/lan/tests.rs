@@ -13,6 +13,8 @@ use crate::transport::virtio::{RING_BYTES, VirtioBus};
 use lg_abi::gen2::device::NET_MERGEABLE;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
 
 /// A Guest with virtio devices on a network.
 struct Station {
@@ -509,4 +511,34 @@ fn the_thread_of_the_network_takes_frames_and_calls_when_some_wait() {
     a.send_long([0; HEADER], &frame);
     eventually("the other thread is called", bell_rings);
     assert_eq!(b.to_guest.used().len(), 8);
+}
+
+#[test]
+fn a_network_leaves_while_its_thread_takes_a_flood_of_frames() {
+    let dir = Scratch::new();
+    let [mut a, b] = two_with_offloads(&dir.page("lan"));
+    let bus = Arc::downgrade(&b.bus);
+    let (begun, has_begun) = channel();
+    let ended = Arc::new(AtomicBool::new(false));
+    b.bus.let_take(&|device| {
+        let (bus, begun) = (bus.clone(), begun.clone());
+        let ended = Arc::clone(&ended);
+        Arc::new(move || {
+            let _ = begun.send(());
+            let look = |bus: Arc<VirtioBus>| bus.handle_input(device).unwrap();
+            while bus.upgrade().map(look) != Some(Readiness::Closed) {
+                std::thread::yield_now();
+            }
+            for _ in 0..100 {
+                std::thread::yield_now();
+            }
+            ended.store(true, Ordering::SeqCst);
+            false
+        })
+    });
+    let frame = [&b.mac()[..], &[6; 6], TEXT].concat();
+    a.send_long([0; HEADER], &frame);
+    has_begun.recv().unwrap();
+    assert_eq!(b.bus.detach("net", 0), Some(0));
+    assert!(ended.load(Ordering::SeqCst), "the thread has not ended");
 }
