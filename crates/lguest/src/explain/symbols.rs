@@ -225,12 +225,11 @@ fn functions_of_map(file: &[u8]) -> Vec<(u32, u32, Name<'_>)> {
         if at < last {
             return Vec::new();
         }
-        last = at;
-        for function in functions.iter_mut().rev() {
-            if function.1 != u32::MAX || function.0 == at {
-                break;
-            }
-            function.1 = at;
+        if at > last {
+            // Functions end where something else begins.
+            let open = functions.iter_mut().rev().take_while(|f| f.0 == last);
+            open.for_each(|function| function.1 = at);
+            last = at;
         }
         if matches!(kind, b't' | b'T' | b'w' | b'W') {
             functions.push((at, u32::MAX, Name::Text(name)));
