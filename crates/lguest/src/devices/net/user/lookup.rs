@@ -8,15 +8,19 @@ use super::UserError;
 use super::restrict::End;
 use crate::machine::config::{Allowed, Host};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::retry_on_intr;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::collections::BTreeMap;
 use std::io::{self, Read};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 /// The program that looks names up.
 const PROGRAM: &str = "getent";
+
+/// The gateway, as passt is told: this machine's loopback interface.
+const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
 
 /// How long it may take. Resolvers give up earlier.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -78,6 +82,17 @@ fn usable(address: IpAddr) -> Option<IpAddr> {
     (!nowhere).then_some(address)
 }
 
+/// The same for an address of a name. It may not lead to this machine, which
+/// the Guest finds at the gateway: strangers answer for names.
+fn usable_for_name(address: IpAddr) -> Option<IpAddr> {
+    let address = usable(address)?;
+    let is_ours = match address {
+        IpAddr::V4(address) => address == GATEWAY || address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    };
+    (!is_ours).then_some(address)
+}
+
 /// The addresses of a name.
 fn look_up(name: &str) -> Result<Vec<IpAddr>, UserError> {
     let mut command = Command::new(PROGRAM);
@@ -93,8 +108,8 @@ fn look_up(name: &str) -> Result<Vec<IpAddr>, UserError> {
     if all.is_empty() {
         return Err(UserError::NoAddress(name.to_owned()));
     }
-    let mut usable: Vec<_> = all.iter().copied().filter_map(usable).collect();
-    usable.truncate(ADDRESSES);
+    let usable = all.iter().copied().filter_map(usable_for_name);
+    let usable: Vec<_> = usable.take(ADDRESSES).collect();
     match (usable.is_empty(), all.first()) {
         (true, Some(first)) => Err(UserError::Unusable(*first)),
         _ => Ok(usable),
@@ -107,7 +122,8 @@ fn answer(mut child: Child) -> io::Result<String> {
     let process = pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?;
     let patience = Timespec::try_from(PATIENCE).ok();
     let mut ended = [PollFd::new(&process, PollFlags::IN)];
-    if !matches!(poll(&mut ended, patience.as_ref()), Ok(1..)) {
+    let ended = retry_on_intr(|| poll(&mut ended, patience.as_ref()));
+    if !matches!(ended, Ok(1..)) {
         child.kill()?;
     }
     child.wait()?;
@@ -174,5 +190,25 @@ mod tests {
         }
         let mapped = "::ffff:192.0.2.7".parse().unwrap();
         assert_eq!(usable(mapped), Some([192, 0, 2, 7].into()));
+    }
+
+    #[test]
+    fn a_name_does_not_lead_to_this_machine() {
+        for (text, may) in [
+            ("10.0.2.2", false),
+            ("::ffff:10.0.2.2", false),
+            ("169.254.169.254", false),
+            ("fe80::1", false),
+            ("127.0.0.1", false),
+            ("10.0.2.4", true),
+            ("192.0.2.7", true),
+            ("2001:db8::7", true),
+        ] {
+            let address = text.parse().unwrap();
+            assert_eq!(usable_for_name(address).is_some(), may, "{text}");
+        }
+        // A person who names it means it.
+        let gateway = GATEWAY.into();
+        assert_eq!(usable(gateway), Some(gateway));
     }
 }
