@@ -116,7 +116,7 @@ fn archive(place: &Place) -> PathBuf {
     }
     for (file, mode) in [
         ("bin/sh", 0o4755),
-        ("etc/shadow", 0o000),
+        ("etc/shadow", 0o400),
         ("odd name/it's \"quoted\" <5> !#", 0o644),
     ] {
         std::fs::write(root.join(file), file).unwrap();
@@ -127,7 +127,7 @@ fn archive(place: &Place) -> PathBuf {
     symlink("../bin/sh", root.join("etc/link")).unwrap();
     let path = place.path("root.tar");
     let mut tar = tool("tar");
-    tar.args(["--owner=0", "--group=42", "--mode=u+r", "-C"]);
+    tar.args(["--owner=0", "--group=42", "-C"]);
     tar.arg(&root).arg("-cf").arg(&path).arg(".");
     assert!(tar.status().unwrap().success());
     path
