@@ -137,12 +137,20 @@ fn spawn(
     unsafe {
         command.pre_exec(move || {
             footprint::bound(address_space);
+            die_with_launcher();
             become_view(program, &moves)
         });
     }
     let child = command.spawn()?;
     // The child is reaped by its descriptor, not by std.
     Ok(child.id())
+}
+
+/// In the child: the kernel kills it when the Launcher ends, also if it is
+/// stopped before its program asks for that, and tells what fails.
+fn die_with_launcher() {
+    // SAFETY: a switch of this process.
+    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
 }
 
 /// In the child: gives the descriptors their numbers and becomes the view.
