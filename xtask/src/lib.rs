@@ -13,6 +13,7 @@ pub mod fuzz;
 mod many;
 mod place;
 pub mod program;
+mod runtime_folder;
 pub mod soak;
 pub mod steps;
 pub mod tally;

@@ -4,11 +4,11 @@
 //! cost, how long the list of them takes, and how long their end. Nothing may
 //! be left of them. The figures of docs/machines.md are from this.
 
-use crate::family::family;
-use crate::place;
-use std::path::PathBuf;
-use std::process::{Command, ExitCode};
-use std::time::{Duration, Instant};
+use crate::family::{family, pss};
+use crate::runtime_folder::RuntimeFolder;
+use serde_json::Value;
+use std::process::ExitCode;
+use std::time::Duration;
 
 const HELP: &str = "\
 usage: cargo xtask soak many [--machines N] [--memory SIZE]
@@ -21,7 +21,7 @@ more, or if something is left. LGUEST names the program; without it, target has
 to have a release build.";
 
 /// What all machines together may use, in KiB.
-const MEMORY_MOST: u64 = 4 << 20;
+const MEMORY_MOST: f64 = 4.0 * 1024.0 * 1024.0;
 
 /// What `lguest ps` may take.
 const LIST_MOST: Duration = Duration::from_millis(100);
@@ -70,70 +70,29 @@ pub(crate) fn main(words: &[&str]) -> ExitCode {
     }
 }
 
-/// Where the machines are.
-struct Place {
-    lguest: PathBuf,
-    folder: PathBuf,
-}
-
-impl Place {
-    fn prepare() -> std::io::Result<Self> {
-        let root = place::root();
-        let named = std::env::var_os("LGUEST").map(PathBuf::from);
-        let lguest = named.unwrap_or_else(|| place::release(&root));
-        let folder = format!("target/soak/many-{}", std::process::id());
-        let folder = root.join(folder);
-        std::fs::create_dir_all(&folder)?;
-        let lguest = std::fs::canonicalize(lguest)?;
-        Ok(Self { lguest, folder })
-    }
-
-    /// Runs a command that has to succeed. Returns its output, and how long it
-    /// took.
-    fn done(&self, words: &[&str]) -> Result<(String, Duration), String> {
-        let mut command = Command::new(&self.lguest);
-        command.args(words).env("XDG_RUNTIME_DIR", &self.folder);
-        let start = Instant::now();
-        let output = command.output().map_err(|error| error.to_string())?;
-        let time = start.elapsed();
-        let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        match output.status.success() {
-            true => Ok((said(&output.stdout), time)),
-            false => Err(format!("{words:?}: {}", said(&output.stderr))),
-        }
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let _ = self.done(&["kill", "--all"]);
-        let _ = std::fs::remove_dir_all(&self.folder);
-    }
-}
-
 fn run(options: &Options) -> Result<(), String> {
-    let place = Place::prepare().map_err(|error| error.to_string())?;
-    place.start(options)?;
-    let (list, _) = place.done(&["ps", "--json"])?;
+    let machines = RuntimeFolder::to_soak("many").map_err(|e| e.to_string())?;
+    start(&machines, options)?;
+    let (list, _) = machines.done(&["ps", "--json"])?;
     let launchers = processes(&list);
     if launchers.len() != options.machines {
         return Err(format!("'ps' lists {} of them", launchers.len()));
     }
     let families = launchers.iter().map(|&launcher| family(launcher));
     let all: Vec<u32> = families.flatten().collect();
-    let memory: u64 = all.iter().map(|&process| memory_of(process)).sum();
+    let memory: f64 = all.iter().map(|&process| pss(process)).sum();
     println!(
-        "all together: {} processes, {} MiB",
+        "all together: {} processes, {:.0} MiB",
         all.len(),
-        memory >> 10
+        memory / 1024.0
     );
-    let lists = (0..9).map(|_| Ok(place.done(&["ps"])?.1));
+    let lists = (0..9).map(|_| Ok(machines.done(&["ps"])?.1));
     let mut lists = lists.collect::<Result<Vec<_>, String>>()?;
     lists.sort_unstable();
     let list = lists[lists.len() / 2];
-    let (_, end) = place.done(&["kill", "--all"])?;
+    let (_, end) = machines.done(&["kill", "--all"])?;
     println!("ps takes {}, and kill --all {}", ms(list), ms(end));
-    place.is_empty(&all)?;
+    nothing_is_left(&machines, &all)?;
     if memory > MEMORY_MOST {
         return Err("they use more than 4 GiB".into());
     }
@@ -144,43 +103,44 @@ fn run(options: &Options) -> Result<(), String> {
     Ok(())
 }
 
-impl Place {
-    /// Starts all machines, one after the other.
-    fn start(&self, options: &Options) -> Result<(), String> {
-        let mut starts = Vec::with_capacity(options.machines);
-        let memory = format!("--memory={}", options.memory);
-        for number in 0..options.machines {
-            let name = format!("--name=m{number}");
-            let words = ["run", "--detach", "--until=lguest> ", &name, &memory];
-            starts.push(self.done(&words)?.1);
-        }
-        let some = SOME.min(starts.len());
-        let first = mean(&starts[..some]);
-        let last = mean(&starts[starts.len() - some..]);
-        println!(
-            "{} machines with {}: the first {some} started in {} each, the \
-             last {some} in {}",
-            starts.len(),
-            options.memory,
-            ms(first),
-            ms(last),
-        );
-        Ok(())
+/// Starts all machines, one after the other.
+fn start(machines: &RuntimeFolder, options: &Options) -> Result<(), String> {
+    let mut starts = Vec::with_capacity(options.machines);
+    let memory = format!("--memory={}", options.memory);
+    for number in 0..options.machines {
+        let name = format!("--name=m{number}");
+        let words = ["run", "--detach", "--until=lguest> ", &name, &memory];
+        starts.push(machines.done(&words)?.1);
     }
+    let some = SOME.min(starts.len());
+    let first = mean(&starts[..some]);
+    let last = mean(&starts[starts.len() - some..]);
+    println!(
+        "{} machines with {}: the first {some} started in {} each, the \
+         last {some} in {}",
+        starts.len(),
+        options.memory,
+        ms(first),
+        ms(last),
+    );
+    Ok(())
+}
 
-    /// Whether these processes have ended and no file is there.
-    fn is_empty(&self, processes: &[u32]) -> Result<(), String> {
-        let left = processes.iter().filter(|&&process| lives(process)).count();
-        if left > 0 {
-            return Err(format!("{left} processes are left"));
-        }
-        let files = std::fs::read_dir(&self.folder);
-        if files.is_ok_and(|mut files| files.next().is_some()) {
-            let folder = self.folder.display();
-            return Err(format!("something is left in {folder}"));
-        }
-        Ok(())
+/// Whether these processes have ended and no file is there.
+fn nothing_is_left(
+    machines: &RuntimeFolder,
+    processes: &[u32],
+) -> Result<(), String> {
+    let left = processes.iter().filter(|&&process| lives(process)).count();
+    if left > 0 {
+        return Err(format!("{left} processes are left"));
     }
+    let files = std::fs::read_dir(machines.folder());
+    if files.is_ok_and(|mut files| files.next().is_some()) {
+        let folder = machines.folder().display();
+        return Err(format!("something is left in {folder}"));
+    }
+    Ok(())
 }
 
 fn mean(times: &[Duration]) -> Duration {
@@ -194,23 +154,9 @@ fn ms(time: Duration) -> String {
 
 /// The processes of the Launchers in a list as JSON.
 fn processes(list: &str) -> Vec<u32> {
-    let after = list.split("\"pid\":").skip(1);
-    after
-        .filter_map(|rest| {
-            let rest = rest.trim_start();
-            let end = rest.find(|c: char| !c.is_ascii_digit())?;
-            rest[..end].parse().ok()
-        })
-        .collect()
-}
-
-/// The memory of a process in KiB; a shared page is divided among its users.
-fn memory_of(process: u32) -> u64 {
-    let text = std::fs::read_to_string(format!("/proc/{process}/smaps_rollup"));
-    let text = text.unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("Pss:"));
-    let number = line.and_then(|line| line.split_whitespace().next());
-    number.and_then(|number| number.parse().ok()).unwrap_or(0)
+    let list: Vec<Value> = serde_json::from_str(list).unwrap_or_default();
+    let pids = list.iter().filter_map(|machine| machine["pid"].as_u64());
+    pids.flat_map(u32::try_from).collect()
 }
 
 /// Whether a process is there, and no zombie.
@@ -239,7 +185,6 @@ mod tests {
     fn a_list_has_processes() {
         let list = "[\n {\"pid\": 12, \"x\": 1}, {\"pid\":7}\n]";
         assert_eq!(processes(list), [12, 7]);
-        assert!(memory_of(std::process::id()) > 0);
         assert!(lives(std::process::id()));
     }
 }

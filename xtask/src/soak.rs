@@ -5,9 +5,10 @@
 //! and nothing in its output may look like damage. At the end the sizes of the
 //! first and the last snapshots are compared.
 
-use crate::{many, place};
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, ExitStatus};
+use crate::many;
+use crate::runtime_folder::{RuntimeFolder, figure};
+use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 const HELP: &str = "\
@@ -114,7 +115,8 @@ pub fn main(words: &[&str]) -> ExitCode {
     };
     match soak.run(&options) {
         Ok(report) => {
-            remove(&soak.saved);
+            // What stays is below `target`.
+            let _ = std::fs::remove_dir_all(&soak.saved);
             println!("{report}");
             ExitCode::SUCCESS
         }
@@ -128,42 +130,21 @@ pub fn main(words: &[&str]) -> ExitCode {
 
 /// Where the machine and its snapshot are.
 struct Soak {
-    lguest: PathBuf,
-    place: PathBuf,
+    machines: RuntimeFolder,
     saved: PathBuf,
 }
 
 impl Soak {
     fn prepare() -> std::io::Result<Self> {
-        let root = place::root();
-        let named = std::env::var_os("LGUEST").map(PathBuf::from);
-        let folder = root.join("target/soak");
-        let own = std::process::id();
-        let place = folder.join(format!("machines-{own}"));
-        std::fs::create_dir_all(&place)?;
-        let lguest = named.unwrap_or_else(|| place::release(&root));
-        Ok(Self {
-            lguest: std::fs::canonicalize(lguest)?,
-            place,
-            saved: folder.join(format!("snapshot-{own}")),
-        })
-    }
-
-    /// The command, with the machines of this soak.
-    fn command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(&self.lguest);
-        command.args(words).env("XDG_RUNTIME_DIR", &self.place);
-        command
+        let machines = RuntimeFolder::to_soak("machines")?;
+        let own = format!("snapshot-{}", std::process::id());
+        let saved = machines.folder().with_file_name(own);
+        Ok(Self { machines, saved })
     }
 
     /// Runs a command that has to succeed. Returns its output.
     fn done(&self, words: &[&str]) -> Result<String, String> {
-        let output = self.command(words).output();
-        let output = output.map_err(|error| error.to_string())?;
-        let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let what = words.join(" ");
-        check(output.status, &what, &said(&output.stderr))?;
-        Ok(said(&output.stdout))
+        Ok(self.machines.done(words)?.0)
     }
 
     fn run(&self, options: &Options) -> Result<String, String> {
@@ -187,10 +168,12 @@ impl Soak {
             }
             let begun = Instant::now();
             let said = self.done(&["snapshot", NAME, &saved])?;
-            sizes.push(figure(&said, ": ", " MiB"));
-            stood += Duration::from_secs_f64(
-                figure(&said, "stood still for ", " ms") / 1e3,
-            );
+            let told = |before, after| {
+                figure(&said, before, after).unwrap_or_default()
+            };
+            sizes.push(told(": ", " MiB"));
+            let ms = told("stood still for ", " ms");
+            stood += Duration::from_secs_f64(ms / 1e3);
             self.done(&["kill", NAME])?;
             self.done(&["restore", &saved, "--name", NAME, "--detach"])?;
             moved += begun.elapsed();
@@ -262,37 +245,6 @@ impl Soak {
     }
 }
 
-impl Drop for Soak {
-    fn drop(&mut self) {
-        // What still runs has failed, and has said so.
-        let _ = self.command(&["kill", "--all"]).output();
-        let _ = self.command(&["rm", "--all"]).output();
-        remove(&self.place);
-    }
-}
-
-fn remove(folder: &Path) {
-    // A folder that stays is below `target`.
-    let _ = std::fs::remove_dir_all(folder);
-}
-
-/// What the end of a command means.
-fn check(status: ExitStatus, what: &str, said: &str) -> Result<(), String> {
-    match status.success() {
-        true => Ok(()),
-        false => Err(format!("'lguest {what}' has failed: {said}")),
-    }
-}
-
-/// The number between `before` and `after`; 0 if there is none.
-fn figure(text: &str, before: &str, after: &str) -> f64 {
-    let number = text.split(before).find_map(|rest| {
-        let (number, _) = rest.split_once(after)?;
-        number.parse().ok()
-    });
-    number.unwrap_or(0.0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -310,14 +262,5 @@ mod tests {
         {
             assert_eq!(Options::read(bad), None);
         }
-    }
-
-    #[test]
-    fn figures_are_those_that_a_snapshot_prints() {
-        let said = "/a: 9.8 MiB of memory; the guest stood still for 1.2 ms\n";
-        let near = |a: f64, b: f64| (a - b).abs() < 1e-9;
-        assert!(near(figure(said, ": ", " MiB"), 9.8));
-        assert!(near(figure(said, "stood still for ", " ms"), 1.2));
-        assert!(near(figure("nothing", ": ", " MiB"), 0.0));
     }
 }

@@ -4,6 +4,7 @@
 //! that figures can be compared later. It does not identify a particular
 //! machine.
 
+use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -48,6 +49,17 @@ impl About {
             self.kernel,
             self.load
         )
+    }
+
+    /// For programs.
+    pub(super) fn json(&self) -> Value {
+        json!({
+            "commit": self.commit,
+            "processor": self.processor,
+            "processors": self.processors,
+            "kernel": self.kernel,
+            "load": self.load,
+        })
     }
 }
 

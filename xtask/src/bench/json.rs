@@ -13,16 +13,9 @@ pub(super) fn of(results: &Results) -> String {
         let rows: Vec<Value> = section.rows.iter().map(row).collect();
         sections.insert(section.title.into(), rows.into());
     }
-    let about = &results.about;
     let whole = json!({
         "version": 1,
-        "about": {
-            "commit": about.commit,
-            "processor": about.processor,
-            "processors": about.processors,
-            "kernel": about.kernel,
-            "load": about.load,
-        },
+        "about": results.about.json(),
         "sections": sections,
     });
     format!("{whole:#}\n")

@@ -7,6 +7,8 @@
 //! mode `exec` is about commands in machines of their own.
 
 mod about;
+
+mod command;
 mod options;
 mod results;
 
@@ -49,24 +51,7 @@ pub fn main(words: &[&str]) -> ExitCode {
     if let ["exec", words @ ..] = words {
         return exec::main(words);
     }
-    if let ["--help" | "-h"] = words {
-        print!("{}", options::HELP);
-        return ExitCode::SUCCESS;
-    }
-    let options = match Options::parse(words) {
-        Ok(options) => options,
-        Err(error) => {
-            eprintln!("xtask: {error}\n\n{}", options::HELP);
-            return ExitCode::from(2);
-        }
-    };
-    match run(&options) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("xtask: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    command::carry_out(words, options::HELP, Options::parse, run)
 }
 
 fn run(options: &Options) -> Result<(), String> {

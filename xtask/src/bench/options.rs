@@ -30,7 +30,7 @@ pub(super) struct Options {
     pub(super) rounds: u32,
     /// Milliseconds for each row and round.
     pub(super) milliseconds: u32,
-    only: Vec<String>,
+    only: Only,
     pub(super) peers: bool,
     pub(super) lguest: Option<PathBuf>,
     pub(super) baseline: Option<PathBuf>,
@@ -45,7 +45,7 @@ impl Options {
             quick: false,
             rounds: 5,
             milliseconds: 80,
-            only: Vec::new(),
+            only: Only::default(),
             peers: true,
             lguest: None,
             baseline: None,
@@ -72,9 +72,7 @@ impl Options {
                 "--no-peers" => options.peers = false,
                 "--rounds" => options.rounds = number(value()?)?,
                 "--ms" => options.milliseconds = number(value()?)?,
-                "--only" => {
-                    options.only.extend(value()?.split(',').map(str::to_owned));
-                }
+                "--only" => options.only.add(value()?),
                 "--lguest" => options.lguest = Some(value()?.into()),
                 "--baseline" => options.baseline = Some(value()?.into()),
                 "--json" => options.json = Some(value()?.into()),
@@ -87,12 +85,29 @@ impl Options {
 
     /// Whether this row is to be measured.
     pub(super) fn wants(&self, row: &str) -> bool {
-        let named = |start: &String| row.starts_with(start.as_str());
-        self.only.is_empty() || self.only.iter().any(named)
+        self.only.wants(row)
     }
 }
 
-fn number(text: &str) -> Result<u32, String> {
+/// The beginnings of the rows that are chosen; none of them: all.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Only(Vec<String>);
+
+impl Only {
+    /// Adds what an option says: beginnings with commas between them.
+    pub(super) fn add(&mut self, rows: &str) {
+        self.0.extend(rows.split(',').map(str::to_owned));
+    }
+
+    /// Whether a row is to be measured.
+    pub(super) fn wants(&self, row: &str) -> bool {
+        let named = |start: &String| row.starts_with(start.as_str());
+        self.0.is_empty() || self.0.iter().any(named)
+    }
+}
+
+/// A number of runs.
+pub(super) fn number(text: &str) -> Result<u32, String> {
     match text.parse() {
         Ok(number) if number > 0 => Ok(number),
         _ => Err(format!("{text}: give a number from 1 up")),

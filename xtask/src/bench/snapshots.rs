@@ -9,9 +9,9 @@ use super::conversation::Conversation;
 use super::embedded::milliseconds;
 use super::options::Options;
 use super::results::{Figure, Results, System};
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::{Duration, Instant};
+use crate::runtime_folder::{RuntimeFolder, figure};
+use std::path::Path;
+use std::time::Duration;
 
 pub(super) const TITLE: &str = "snapshots";
 
@@ -119,8 +119,7 @@ fn rounds(
                 let figure = Ok(Figure::new(time, "ms"));
                 results.add(TITLE, &guest.row(what), system, figure);
             };
-            let place = Place::new(program, folder);
-            if let Err(why) = place.and_then(|p| p.measure(guest, &mut add)) {
+            if let Err(why) = measure_once(program, folder, guest, &mut add) {
                 let row = guest.row(FIRST);
                 results.add(TITLE, &row, system, Err(why));
             }
@@ -132,98 +131,40 @@ fn rounds(
     }
 }
 
-/// A folder for machines and a snapshot, which is removed at the end.
-struct Place {
-    lguest: PathBuf,
-    folder: PathBuf,
-}
+/// Measures everything of a guest once.
+fn measure_once(
+    lguest: &Path,
+    folder: &Path,
+    guest: &Guest,
+    add: &mut impl FnMut(&str, f64),
+) -> Result<(), String> {
+    let folder = folder.join(format!("machines-{}", std::process::id()));
+    let machines =
+        RuntimeFolder::new(lguest, folder).map_err(|e| e.to_string())?;
+    let saved = machines.folder().join("snapshot").display().to_string();
+    let mut words = vec!["run", "--name=bench", "--detach", "--until"];
+    words.push(guest.prompt);
+    words.extend(guest.options.iter().map(String::as_str));
+    machines.done(&words)?;
+    let (_, pause) = machines.done(&["pause", "bench"])?;
+    add(PAUSE, milliseconds(pause));
+    machines.done(&["resume", "bench"])?;
+    let (said, _) = machines.done(&["snapshot", "bench", &saved])?;
+    let stood = figure(&said, "stood still for ", " ms");
+    add(STANDS, stood.ok_or(said)?);
+    machines.done(&["kill", "bench"])?;
 
-impl Place {
-    fn new(lguest: &Path, folder: &Path) -> Result<Self, String> {
-        let name = format!("machines-{}", std::process::id());
-        let folder = folder.join(name);
-        std::fs::create_dir_all(&folder)
-            .map_err(|error| format!("{}: {error}", folder.display()))?;
-        let lguest = lguest.to_owned();
-        Ok(Self { lguest, folder })
-    }
+    let restore = machines.command(&["restore", &saved, "--verbose"]);
+    let mut restored = Conversation::start(restore, None)?;
+    restored.say("echo answered")?;
+    let (_, first) = restored.wait_for("ready after ", PATIENCE)?;
+    add(FIRST, milliseconds(first));
+    let (_, answer) = restored.wait_for("\nanswered", PATIENCE)?;
+    add(ANSWER, milliseconds(answer));
+    drop(restored);
 
-    fn command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(&self.lguest);
-        command.args(words).env("XDG_RUNTIME_DIR", &self.folder);
-        command
-    }
-
-    /// Runs a command that has to succeed. Returns its output, and how long it
-    /// took.
-    fn done(&self, words: &[&str]) -> Result<(String, Duration), String> {
-        let start = Instant::now();
-        let output = self.command(words).output();
-        let time = start.elapsed();
-        let output = output.map_err(|error| error.to_string())?;
-        let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        match output.status.success() {
-            true => Ok((said(&output.stdout), time)),
-            false => Err(format!("{}: {}", words[0], said(&output.stderr))),
-        }
-    }
-
-    /// One round.
-    fn measure(
-        &self,
-        guest: &Guest,
-        add: &mut impl FnMut(&str, f64),
-    ) -> Result<(), String> {
-        let saved = self.folder.join("snapshot").display().to_string();
-        let mut words = vec!["run", "--name=bench", "--detach", "--until"];
-        words.push(guest.prompt);
-        words.extend(guest.options.iter().map(String::as_str));
-        self.done(&words)?;
-        let (_, pause) = self.done(&["pause", "bench"])?;
-        add(PAUSE, milliseconds(pause));
-        self.done(&["resume", "bench"])?;
-        let (said, _) = self.done(&["snapshot", "bench", &saved])?;
-        add(STANDS, stood(&said).ok_or(said)?);
-        self.done(&["kill", "bench"])?;
-
-        let restore = self.command(&["restore", &saved, "--verbose"]);
-        let mut restored = Conversation::start(restore, None)?;
-        restored.say("echo answered")?;
-        let (_, first) = restored.wait_for("ready after ", PATIENCE)?;
-        add(FIRST, milliseconds(first));
-        let (_, answer) = restored.wait_for("\nanswered", PATIENCE)?;
-        add(ANSWER, milliseconds(answer));
-        drop(restored);
-
-        let (_, clone) = self.done(&["clone", &saved, "--name=clone"])?;
-        add(CLONE, milliseconds(clone));
-        self.done(&["kill", "--all"])?;
-        Ok(())
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        // A machine that is left has failed, and that is reported.
-        let _ = self.command(&["kill", "--all"]).output();
-        let _ = std::fs::remove_dir_all(&self.folder);
-    }
-}
-
-/// How many milliseconds a guest stood, by what `lguest snapshot` says.
-fn stood(said: &str) -> Option<f64> {
-    let (_, time) = said.rsplit_once("stood still for ")?;
-    time.split_once(" ms")?.0.parse().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_command_says_how_long_the_guest_stood() {
-        let said = "/a: 9.8 MiB of memory; the guest stood still for 1.2 ms\n";
-        assert_eq!(stood(said), Some(1.2));
-        assert_eq!(stood("nothing"), None);
-    }
+    let (_, clone) = machines.done(&["clone", &saved, "--name=clone"])?;
+    add(CLONE, milliseconds(clone));
+    machines.done(&["kill", "--all"])?;
+    Ok(())
 }

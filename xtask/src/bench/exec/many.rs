@@ -9,7 +9,7 @@ use super::images::{Images, WARM};
 use super::options::Options;
 use super::results::Results;
 use super::timed::timed;
-use crate::family::family;
+use crate::family::{family, field, pss};
 use std::fs;
 use std::io::Read;
 use std::path::Path;
@@ -128,22 +128,9 @@ impl Drop for Waiting {
     }
 }
 
-/// KiB that a process has in memory. A shared page is divided among its users.
-fn pss(process: u32) -> f64 {
-    field(&format!("/proc/{process}/smaps_rollup"), "Pss:")
-}
-
 /// KiB of all memory files of the machine.
 fn shared_memory() -> f64 {
     field("/proc/meminfo", "Shmem:")
-}
-
-/// A figure in a file of /proc; 0 if it is not there.
-fn field(path: &str, name: &str) -> f64 {
-    let text = fs::read_to_string(path).unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix(name));
-    let number = line.and_then(|line| line.split_whitespace().next());
-    number.and_then(|number| number.parse().ok()).unwrap_or(0.0)
 }
 
 /// Many machines, one after the other.
@@ -283,8 +270,6 @@ mod tests {
         assert_eq!(files_below(&folder), 3.0);
         fs::remove_dir_all(&folder).unwrap();
         assert_eq!(files_below(&folder), 0.0);
-        assert!(pss(std::process::id()) > 0.0);
-        assert_eq!(field("/proc/meminfo", "Nothing:"), 0.0);
         let own = fs::read_to_string("/proc/self/comm").unwrap();
         assert!(processes_named(own.trim()) >= 1.0);
     }

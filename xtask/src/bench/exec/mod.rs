@@ -23,30 +23,14 @@ mod jobs;
 mod many;
 
 use super::about::About;
+use super::command;
 use super::release;
 use crate::place;
 use std::process::ExitCode;
 
 /// Measures the chosen rows.
 pub(super) fn main(words: &[&str]) -> ExitCode {
-    if let ["--help" | "-h"] = words {
-        print!("{}", options::HELP);
-        return ExitCode::SUCCESS;
-    }
-    let options = match Options::parse(words) {
-        Ok(options) => options,
-        Err(error) => {
-            eprintln!("xtask: {error}\n\n{}", options::HELP);
-            return ExitCode::from(2);
-        }
-    };
-    match run(&options) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("xtask: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    command::carry_out(words, options::HELP, Options::parse, run)
 }
 
 fn run(options: &Options) -> Result<(), String> {

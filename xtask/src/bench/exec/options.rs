@@ -3,6 +3,7 @@
 //! The files that are measured come from options or from the environment. Only
 //! a root file system and its kernel are needed.
 
+use super::super::options::{Only, number};
 use std::path::PathBuf;
 
 pub(super) const HELP: &str = "\
@@ -44,7 +45,7 @@ pub(super) struct Options {
     pub(super) peer_runs: u32,
     pub(super) many: (u32, u32),
     pub(super) repeats: u32,
-    only: Vec<String>,
+    only: Only,
     pub(super) peers: bool,
     pub(super) lguest: Option<PathBuf>,
     pub(super) json: Option<PathBuf>,
@@ -72,7 +73,7 @@ impl Options {
             peer_runs: 10,
             many: (200, 20),
             repeats: 10_000,
-            only: Vec::new(),
+            only: Only::default(),
             peers: true,
             lguest: None,
             json: None,
@@ -97,9 +98,7 @@ impl Options {
                     options.many = (number(both.0)?, number(both.1)?);
                 }
                 "--loop" => options.repeats = number(value()?)?,
-                "--only" => {
-                    options.only.extend(value()?.split(',').map(str::to_owned));
-                }
+                "--only" => options.only.add(value()?),
                 "--no-peers" => options.peers = false,
                 "--lguest" => options.lguest = Some(value()?.into()),
                 "--json" => options.json = Some(value()?.into()),
@@ -114,15 +113,7 @@ impl Options {
 
     /// Whether this row is to be measured.
     pub(super) fn wants(&self, row: &str) -> bool {
-        let named = |start: &String| row.starts_with(start.as_str());
-        self.only.is_empty() || self.only.iter().any(named)
-    }
-}
-
-fn number(text: &str) -> Result<u32, String> {
-    match text.parse() {
-        Ok(number) if number > 0 => Ok(number),
-        _ => Err(format!("{text}: give a number from 1 up")),
+        self.only.wants(row)
     }
 }
 

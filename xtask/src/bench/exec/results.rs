@@ -121,16 +121,9 @@ impl Results {
             object.insert("runs".into(), cell.values.clone().into());
             Value::from(object)
         });
-        let about = &self.about;
         let whole = json!({
             "version": 1,
-            "about": {
-                "commit": about.commit,
-                "processor": about.processor,
-                "processors": about.processors,
-                "kernel": about.kernel,
-                "load": about.load,
-            },
+            "about": self.about.json(),
             "figures": cells.collect::<Vec<_>>(),
             "not_measured": self.missing,
         });
