@@ -34,7 +34,7 @@ LONGEST_BODY = 1 << 20
 PATIENCE = 30
 WAITING = 256
 WAITING_OF_ONE = 128
-# More connections than these are for clients whose requests do not wait.
+# Connections for other requests than those that wait for their turn.
 SPARE = 64
 SPARE_OF_ONE = 16
 

@@ -420,7 +420,7 @@ fn try_lock(path: &Path) -> io::Result<Option<File>> {
 pub(super) struct New {
     name: Name,
     place: PathBuf,
-    /// Where the one is for a moment that it replaces.
+    /// Where the old image may be for a moment while this one replaces it.
     aside: PathBuf,
     /// Where it is. `None` when it is in its place.
     path: Option<PathBuf>,

@@ -1,8 +1,9 @@
 //! The folder of a new snapshot.
 //!
 //! All files are written to a folder beside the place where it is to be, which
-//! takes that place when it is complete. So a command that is killed leaves
-//! what was there before. The next one removes what that has left.
+//! takes that place when it is complete. A command that is killed before does
+//! not change the old snapshot. The next command empties the folder that the
+//! killed one has filled.
 
 use super::SnapshotError;
 use crate::replace::{replace, settle};
@@ -130,7 +131,7 @@ fn hidden(place: &Path, end: &str) -> Option<PathBuf> {
 impl Drop for New {
     fn drop(&mut self) {
         if let Some(path) = &self.path {
-            // The error is told that has led to this.
+            // The caller reports the error that has led to this.
             let _ = std::fs::remove_dir_all(path);
         }
     }
