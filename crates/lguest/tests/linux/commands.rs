@@ -5,10 +5,10 @@
 //! ext4, and e2fsprogs makes the image.
 
 use crate::kit::{Given, Machine, ROOTFS, Scratch, VMLINUX, skip};
+use crate::support::{Finished, Running, run};
 use std::io::{Read, Write};
-use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The name of the image, and of a machine that runs.
@@ -21,14 +21,6 @@ const PATIENCE: &str = "--timeout=60s";
 struct Image {
     scratch: Scratch,
     given: Given,
-}
-
-/// What a command has left.
-#[derive(Debug)]
-struct Done {
-    code: i32,
-    stdout: String,
-    stderr: String,
 }
 
 impl Image {
@@ -62,13 +54,13 @@ impl Image {
             .arg(&to)
             .arg("--kernel")
             .arg(image.given.path(VMLINUX));
-        done(&mut build, b"").must_be(0);
+        run(&mut build, b"").must_be(0);
         Some(image)
     }
 
     /// Takes the snapshot from which commands go on.
     fn warm(&self) {
-        done(&mut self.lguest(&["image", "warm", NAME]), b"").must_be(0);
+        run(&mut self.lguest(&["image", "warm", NAME]), b"").must_be(0);
     }
 
     fn lguest(&self, words: &[&str]) -> Command {
@@ -89,43 +81,43 @@ impl Image {
         command
     }
 
-    fn run(&self, options: &[&str], line: &str) -> Done {
-        done(&mut self.shell(options, line), b"")
+    fn run(&self, options: &[&str], line: &str) -> Finished {
+        run(&mut self.shell(options, line), b"")
     }
 
     /// A machine that runs on.
-    fn start(&self, options: &[&str]) -> Running<'_> {
+    fn start(&self, options: &[&str]) -> Guest<'_> {
         let words = ["run", "--image", NAME, "--agent", "--name", NAME];
-        let mut run = self.lguest(&words);
+        let mut detached = self.lguest(&words);
         let init = "--append=quiet init=/usr/lib/lguest/agent";
-        run.args(["--detach", init]).args(options);
-        done(&mut run, b"").must_be(0);
-        Running(self)
+        detached.args(["--detach", init]).args(options);
+        run(&mut detached, b"").must_be(0);
+        Guest(self)
     }
 
     /// The names of machines that are there.
     fn machines(&self) -> String {
-        let list = done(&mut self.lguest(&["ps", "--json"]), b"");
+        let list = run(&mut self.lguest(&["ps", "--json"]), b"");
         list.must_be(0);
         list.stdout
     }
 }
 
 /// A machine that is ended with the test.
-struct Running<'i>(&'i Image);
+struct Guest<'i>(&'i Image);
 
-impl Running<'_> {
+impl Guest<'_> {
     fn shell(&self, line: &str) -> Command {
         self.0
             .lguest(&["exec", NAME, PATIENCE, "--", "sh", "-c", line])
     }
 
-    fn run(&self, line: &str) -> Done {
-        done(&mut self.shell(line), b"")
+    fn run(&self, line: &str) -> Finished {
+        run(&mut self.shell(line), b"")
     }
 }
 
-impl Drop for Running<'_> {
+impl Drop for Guest<'_> {
     fn drop(&mut self) {
         let _ = self.0.lguest(&["kill", NAME]).output();
     }
@@ -139,35 +131,16 @@ fn has(path: &Path, text: &str) -> bool {
         .any(|part| part == text.as_bytes())
 }
 
-/// Runs a command with this input.
-fn done(command: &mut Command, input: &[u8]) -> Done {
-    let pipes = command.stdin(Stdio::piped()).stdout(Stdio::piped());
-    let child = pipes.stderr(Stdio::piped()).spawn().unwrap();
-    finish(child, input)
+/// What a test expects of a command that has ended.
+trait Expected {
+    fn must_be(&self, code: i32);
+    fn must_have_said(&self, code: i32, stdout: &str, stderr: &str);
 }
 
-fn finish(mut child: Child, input: &[u8]) -> Done {
-    let mut stdin = child.stdin.take().unwrap();
-    let input = input.to_vec();
-    let writer = std::thread::spawn(move || {
-        // A command need not read it.
-        let _ = stdin.write_all(&input);
-    });
-    let output = child.wait_with_output().unwrap();
-    writer.join().unwrap();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let status = output.status;
-    Done {
-        code: status.code().unwrap_or_else(|| -status.signal().unwrap()),
-        stdout: text(&output.stdout),
-        stderr: text(&output.stderr),
-    }
-}
-
-impl Done {
+impl Expected for Finished {
     #[track_caller]
     fn must_be(&self, code: i32) {
-        assert_eq!(self.code, code, "{self:?}");
+        assert_eq!(self.code(), code, "{self:?}");
     }
 
     #[track_caller]
@@ -194,7 +167,7 @@ fn commands_have_their_codes_and_streams_booted_and_warm() {
         image.run(&[], "exec /nothing").must_be(127);
         let mut none =
             image.lguest(&["exec", "--image", NAME, "--", "nothing"]);
-        done(&mut none, b"").must_be(127);
+        run(&mut none, b"").must_be(127);
         let options = ["--env=A=b c", "--cwd=/tmp", "--user=user"];
         let line = "echo \"$A\"; pwd; id -u";
         image
@@ -205,7 +178,7 @@ fn commands_have_their_codes_and_streams_booted_and_warm() {
             .map(|n| b'a' + u8::try_from(n % 23).unwrap())
             .collect();
         let mut cat = image.shell(&[], "cat");
-        let through = done(&mut cat, &input);
+        let through = run(&mut cat, &input);
         through.must_be(0);
         assert!(
             through.stdout.as_bytes() == input,
@@ -294,21 +267,14 @@ fn a_terminal_and_signals_reach_a_command() {
     // Without a terminal, signals are passed on.
     let line = "trap 'echo GOT; exit 3' TERM; echo READY; \
                 while :; do sleep 1; done";
-    let mut command = running.shell(line);
-    let pipes = command.stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut child = pipes.stderr(Stdio::piped()).spawn().unwrap();
-    let mut begins = [0; 6];
-    child
-        .stdout
-        .as_mut()
-        .unwrap()
-        .read_exact(&mut begins)
-        .unwrap();
-    signal(&child);
+    let mut command = Running::start(&mut running.shell(line));
+    command.close_input();
+    command.wait_for("READY\n");
+    command.signal(libc::SIGTERM);
     // The shell may say that its `sleep` was ended, too.
-    let ended = finish(child, b"");
+    let ended = command.finish();
     ended.must_be(3);
-    assert_eq!(ended.stdout, "GOT\n");
+    assert_eq!(ended.stdout, "READY\nGOT\n");
     // The machine powers off under a command.
     let off = running.run("poweroff -f; sleep 60");
     off.must_be(122);
@@ -316,13 +282,6 @@ fn a_terminal_and_signals_reach_a_command() {
         off.stderr.contains("has ended before the command"),
         "{off:?}"
     );
-}
-
-/// Sends SIGTERM.
-fn signal(child: &Child) {
-    let pid = rustix::process::Pid::from_child(child);
-    let signal = rustix::process::Signal::TERM;
-    rustix::process::kill_process(pid, signal).unwrap();
 }
 
 #[test]
@@ -340,7 +299,7 @@ fn limits_end_a_command_and_are_told() {
     // A program with more memory than it may have.
     let line = "dd if=/dev/zero of=/dev/null bs=64M count=1";
     let memory = image.run(&["--memory=16M"], line);
-    assert_ne!(memory.code, 0, "{memory:?}");
+    assert_ne!(memory.code(), 0, "{memory:?}");
     image.run(&["--memory=100M"], line).must_be(0);
     // SIGXFSZ.
     let line = "exec dd if=/dev/zero of=/tmp/file bs=4096 count=100";
@@ -348,7 +307,7 @@ fn limits_end_a_command_and_are_told() {
     let line = "for n in 1 2 3 4 5 6 7 8 9; do sleep 60 & done; wait";
     let options = ["--processes=4", "--user=user"];
     let many = image.run(&options, line);
-    assert_ne!(many.code, 124, "{many:?}");
+    assert_ne!(many.code(), 124, "{many:?}");
     assert!(many.stderr.contains("fork"), "{many:?}");
 }
 
@@ -412,13 +371,11 @@ fn a_guests_root_harms_its_own_machine_only() {
     let before = std::fs::read(&disk).unwrap();
     // Another run, which notices nothing.
     let line = "read line; echo \"got $line\"";
-    let mut command = image.shell(&["--timeout=10m"], line);
-    let pipes = command.stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut other = pipes.stderr(Stdio::piped()).spawn().unwrap();
+    let mut other = Running::start(&mut image.shell(&["--timeout=10m"], line));
     for (line, codes) in ATTACKS {
         let ended = image.run(&["--timeout=5s", "--output-limit=1M"], line);
-        assert!(codes.contains(&ended.code), "{line}: {ended:?}");
-        let told = (120..128).contains(&ended.code);
+        assert!(codes.contains(&ended.code()), "{line}: {ended:?}");
+        let told = (120..128).contains(&ended.code());
         assert!(
             !told || ended.stderr.contains("lguest: "),
             "{line}: {ended:?}"
@@ -426,8 +383,10 @@ fn a_guests_root_harms_its_own_machine_only() {
         assert!(ended.stdout.chars().count() <= 1 << 20, "{line}");
         assert!(!ended.stderr.contains('\x1b'), "{line}: {ended:?}");
     }
-    assert_eq!(other.try_wait().unwrap(), None);
-    finish(other, b"a line\n").must_have_said(0, "got a line\n", "");
+    assert!(!other.has_ended());
+    other.type_in(b"a line\n");
+    other.close_input();
+    other.finish().must_have_said(0, "got a line\n", "");
     assert!(
         before == std::fs::read(&disk).unwrap(),
         "the image has changed"
@@ -475,8 +434,6 @@ fn a_restricted_guest_reaches_what_is_allowed() {
     let mut command = image.shell(&[&net], &line);
     let folder = image.scratch.path("");
     command.env("PATH", format!("{}:{path}", folder.display()));
-    let pipes = command.stdin(Stdio::piped()).stdout(Stdio::piped());
-    let child = pipes.stderr(Stdio::piped()).spawn().unwrap();
     let server = std::thread::spawn(move || {
         let (mut stream, _) = here.accept().unwrap();
         stream
@@ -486,7 +443,7 @@ fn a_restricted_guest_reaches_what_is_allowed() {
         stream.read_to_string(&mut said).unwrap();
         said
     });
-    let said = finish(child, b"");
+    let said = run(&mut command, b"");
     assert!(said.stdout.contains("192.0.2.7"), "{said:?}");
     assert!(said.stdout.contains("NXDOMAIN"), "{said:?}");
     assert!(said.stdout.contains(" 0 packets received"), "{said:?}");
