@@ -4,6 +4,7 @@
 
 use super::pte::ShadowPte;
 use super::record::UNKNOWN;
+use super::walk::Tables;
 use crate::address::GuestVirt;
 use crate::fast_path;
 use crate::host::Host;
@@ -63,8 +64,8 @@ impl Host<'_> {
         self.compare_and(Others::Mapped, from, to)
     }
 
-    /// The same. `others` are pages of which the tables say that another page
-    /// is to be there.
+    /// The same. `others` says what happens where the tables want another page
+    /// than is there.
     pub(super) fn compare_and(
         &mut self,
         others: Others,
@@ -101,12 +102,14 @@ impl Host<'_> {
         let mut from = self.kernel_index();
         for index in self.kernel_index()..SWITCHER_INDEX {
             let compared = self.shadow.tables_of(index);
+            let has =
+                |tables: Tables<'_>| tables.words(index) == Some(compared);
             // The other directory may have got tables or rights since, of which
             // the Guest need not tell.
-            let same = [self.tables(before), self.own_tables()]
-                .iter()
-                .all(|tables| tables.words(index) == Some(compared));
-            if same && compared != UNKNOWN {
+            if compared != UNKNOWN
+                && has(self.tables(before))
+                && has(self.own_tables())
+            {
                 if from < index {
                     self.compare(from, index)?;
                 }
