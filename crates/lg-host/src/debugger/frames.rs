@@ -42,7 +42,7 @@ struct Noted {
 }
 
 impl Frames {
-    /// It has gone.
+    /// The debugger has gone.
     pub(super) fn end(&self) {
         self.noted.set(0);
         for noted in &self.all {
@@ -88,8 +88,8 @@ impl Host<'_> {
 
     #[cold]
     fn note_frame(&self) {
-        let (vm, frames) = (self.vm, &self.vm.debugger.frames);
-        let directory = vm.cr3.get();
+        let frames = &self.vm.debugger.frames;
+        let directory = self.vm.cr3.get();
         let now = self.top_of_stack();
         let is_new = frames.old.replace(now) != now;
         let (_, frame) = now;
@@ -97,13 +97,8 @@ impl Host<'_> {
             return;
         }
         let free = || {
-            let used = |noted: &Noted| {
-                let mut views = vm.views.iter();
-                views.any(|view| {
-                    view.last_use.get() != 0
-                        && view.cr3.get() == noted.directory.get()
-                })
-            };
+            let used =
+                |noted: &Noted| self.view_of(noted.directory.get()).is_some();
             frames.all.iter().find(|noted| !used(noted))
         };
         if let Some(noted) = frames.of(directory).or_else(free) {

@@ -326,7 +326,7 @@ impl Host<'_> {
     }
 
     /// The slot of the view that maps `cr3`.
-    fn view_of(&self, cr3: u32) -> Option<usize> {
+    pub(crate) fn view_of(&self, cr3: u32) -> Option<usize> {
         self.vm
             .views
             .iter()
