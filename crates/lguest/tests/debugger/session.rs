@@ -2,7 +2,7 @@
 
 use crate::client::register::{EBX, EIP};
 use crate::client::{Debuggee, Gdb, from_hex, to_hex, word};
-use crate::support::{Running, Scratch, is_here, lguest, run};
+use crate::support::{Running, Scratch, gdb, lguest, run};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
@@ -164,18 +164,11 @@ fn a_path_that_is_in_use_is_refused() {
 
 /// Runs GDB with these commands.
 pub(crate) fn real_gdb(commands: &[&str]) -> Option<Command> {
-    if !is_here("gdb") {
+    let gdb = gdb::real(commands);
+    if gdb.is_none() {
         println!("SKIPPED {}: no gdb", std::thread::current().name()?);
-        return None;
     }
-    let mut gdb = Command::new("gdb");
-    // An answer may take longer than two seconds, which is what gdb waits.
-    let patience = "set remotetimeout 600";
-    gdb.args(["-q", "-nx", "-batch", "-ex", patience]);
-    for command in commands {
-        gdb.args(["-ex", command]);
-    }
-    Some(gdb)
+    gdb
 }
 
 #[test]

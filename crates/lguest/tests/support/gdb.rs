@@ -1,10 +1,11 @@
 //! A debugger of a few lines: GDB's remote protocol.
 
-use super::PATIENCE;
+use super::{PATIENCE, is_here};
 use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// Where registers are among those of `g`, by their number there.
@@ -203,6 +204,21 @@ impl Gdb {
             }
         }
     }
+}
+
+/// GDB itself with these commands. `None` if it is not here.
+pub(crate) fn real(commands: &[&str]) -> Option<Command> {
+    if !is_here("gdb") {
+        return None;
+    }
+    let mut gdb = Command::new("gdb");
+    // An answer may take longer than two seconds, which is what gdb waits.
+    let patience = "set remotetimeout 600";
+    gdb.args(["-q", "-nx", "-batch", "-ex", patience]);
+    for command in commands {
+        gdb.args(["-ex", command]);
+    }
+    Some(gdb)
 }
 
 pub(crate) fn word(registers: &[u8], number: usize) -> u32 {
