@@ -3,10 +3,10 @@
 //! In reading order: [`listen`] is where GDB connects, [`connection`] the
 //! stream of bytes, [`session`] one session, [`target`] what gdbstub asks for
 //! it, [`threads`] page directories as threads, [`registers`] the registers in
-//! GDB's order, [`monitor`] the questions
-//! beside that, and [`inbox`] what the thread that runs the Guest says. A
-//! thread of its own does all of this. The Guest stands by a [`Hold`] while GDB
-//! asks, and its Host answers ([`lg_wire::debug`]).
+//! GDB's order, [`monitor`] the questions beside that, and [`inbox`] what the
+//! thread that runs the Guest says. A thread of its own does all of this. The
+//! Guest stands by a [`Hold`] while GDB asks, and its Host answers
+//! ([`lg_wire::debug`]).
 //!
 //! Both sides are untrusted here: the Guest's processes may answer anything,
 //! and the bytes of GDB may be anything. A packet that cannot be read ends the

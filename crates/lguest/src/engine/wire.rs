@@ -212,9 +212,9 @@ impl Wire {
                 return Ok(register.to_le_bytes().to_vec());
             }
             let answer = inner.access.take().and_then(|a| a.answer());
-            answer
-                .into_iter()
-                .for_each(|value| self.guest.answer(value));
+            if let Some(value) = answer {
+                self.guest.answer(value);
+            }
         }
         loop {
             match self.guest.run().map_err(errno)? {

@@ -166,17 +166,18 @@ impl Remains<'_> {
     /// Whether the instruction before `va` is a call, so that `va` can be the
     /// address to which a function returns.
     pub(super) fn is_behind_call(&self, va: u32) -> bool {
-        const LONGEST: usize = 7;
+        const LONGEST: u32 = 7;
         const DIRECT: usize = 5;
-        let code = self.read(va.wrapping_sub(7), LONGEST);
-        let Ok(code) = <[u8; LONGEST]>::try_from(code) else {
+        let code = self.read(va.wrapping_sub(LONGEST), LONGEST as usize);
+        let end = code.len();
+        if end < LONGEST as usize {
             return false;
-        };
+        }
         // By a register or by memory: the digit 2 is in the next byte.
         let indirect = [2, 3, 4, 6, 7].iter().any(|length| {
-            let [opcode, operand] = [0, 1].map(|n| code[LONGEST - length + n]);
+            let [opcode, operand] = [0, 1].map(|n| code[end - length + n]);
             opcode == 0xFF && operand >> 3 & 7 == 2
         });
-        code[LONGEST - DIRECT] == 0xE8 || indirect
+        code[end - DIRECT] == 0xE8 || indirect
     }
 }

@@ -146,8 +146,9 @@ fn spawn(
     Ok(child.id())
 }
 
-/// In the child: the kernel kills it when the Launcher ends, also if it is
-/// stopped before its program asks for that, and tells what fails.
+/// In the child: the kernel kills it when the Launcher ends. Its program asks
+/// for the same, and reports an error if that fails. This call is for a child
+/// that is stopped before.
 fn die_with_launcher() {
     // SAFETY: a switch of this process.
     unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };

@@ -180,8 +180,7 @@ impl Shared {
         &self.wire().break_wanted
     }
 
-    /// Whether the Host wants to know if there is a better processor. Takes the
-    /// wish.
+    /// Whether the Host has asked for a look at the processors. Resets that.
     pub(super) fn takes_balance_wanted(&self) -> bool {
         let wanted = &self.wire().balance_wanted;
         wanted.load(Ordering::SeqCst) != 0
