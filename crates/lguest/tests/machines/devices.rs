@@ -21,13 +21,7 @@ fn a_removed_disk_gives_errors_and_its_file_is_free() {
         let disk = scratch.file("disk", &[0; 64 * 512]);
         let options = format!("{guest} --disk {}", disk.display());
         place.start_with("web", &options);
-        let words = ["send", "web", "dd 3 8 yes"];
-        let type_in = || {
-            let mut command = place.command("");
-            let end = crate::support::run(command.args(words), b"");
-            assert_eq!(end.code(), 0, "{end:?}");
-        };
-        type_in();
+        place.type_in("web", "dd 3 8 yes");
         place.wait_for("web", "read back the same");
         let before = place.done("device list web");
         assert!(before.contains("disk0    there    /"), "{before}");
@@ -40,7 +34,7 @@ fn a_removed_disk_gives_errors_and_its_file_is_free() {
         let json = place.done("device list web --json");
         assert!(json.contains("\"removed\": true"), "{json}");
         place.start_with("other", &options);
-        type_in();
+        place.type_in("web", "dd 3 8 yes");
         // "the device has been removed", or "the disk could not do it".
         place.wait_for("web", "\ndd: the d");
         // The guest goes on.
@@ -78,8 +72,7 @@ fn a_removed_network_closes_its_other_end() {
         ends(stream);
         assert!(UnixStream::connect(&socket).is_err());
         // Frames of the guest are lost, and it goes on.
-        let words = ["send", "web", "ping 10.0.0.9 1"];
-        place.command("").args(words).output().unwrap();
+        place.type_in("web", "ping 10.0.0.9 1");
         place.wait_for("web", "0 of 1 answered");
         // A snapshot has an interface without a network.
         let folder = scratch.path("snapshot");

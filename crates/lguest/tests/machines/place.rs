@@ -62,6 +62,13 @@ impl Place {
         assert_eq!((end.code(), &*end.stderr), (0, ""), "{name}: {end:?}");
     }
 
+    /// Types a line on the console of a machine.
+    #[track_caller]
+    pub(crate) fn type_in(&self, name: &str, line: &str) {
+        let end = run(self.command("send").args([name, line]), b"");
+        assert_eq!(end.code(), 0, "{line}: {end:?}");
+    }
+
     /// The Launcher of a machine.
     #[track_caller]
     pub(crate) fn launcher(&self, name: &str) -> Process {

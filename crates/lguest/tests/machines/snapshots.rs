@@ -45,14 +45,10 @@ fn a_guest_goes_on_where_it_stood() {
             place.done(&format!("snapshot web {saved}"));
             place.done("kill web");
             place.done(&format!("restore {saved} --name web --detach"));
-            let mut rest = place.command("send web");
-            rest.arg("ho the rest");
-            assert_eq!(run(&mut rest, b"").code(), 0);
+            place.type_in("web", "ho the rest");
             // The guest has the first half of the line.
             place.wait_for("web", "\nthe rest");
-            let mut program = place.command("send web");
-            program.arg("run primes 3000000");
-            assert_eq!(run(&mut program, b"").code(), 0);
+            place.type_in("web", "run primes 3000000");
             place.wait_for("web", "> run primes 3000000");
             place.done(&format!("snapshot web {saved}"));
             place.done("kill web");
@@ -77,9 +73,7 @@ fn what_was_typed_ahead_is_not_lost() {
     // It takes no buffer back while it is paused.
     place.done("pause web");
     let waiting = (0..LINES).find_map(|n| {
-        let mut line = place.command("send web");
-        line.arg(format!("echo typed ahead {n}"));
-        assert_eq!(run(&mut line, b"").code(), 0);
+        place.type_in("web", &format!("echo typed ahead {n}"));
         place.done(&take);
         let text = std::fs::read(saved.join("manifest.json")).unwrap();
         let text = String::from_utf8(text).unwrap();
@@ -121,9 +115,7 @@ fn a_guest_that_is_written_down_goes_on_too() {
     let saved = scratch.path("saved");
     let saved = saved.display();
     place.start("web");
-    let mut program = place.command("send web");
-    program.arg("run primes 3000000");
-    assert_eq!(run(&mut program, b"").code(), 0);
+    place.type_in("web", "run primes 3000000");
     for _ in 0..5 {
         let said = place.done(&format!("snapshot web {saved}"));
         assert!(said.contains("MiB of memory; the guest stood"), "{said}");
@@ -266,9 +258,7 @@ fn clones_of_a_running_machine_keep_no_changes() {
 
 /// Has the guest write to its disk and read it back.
 fn write(place: &Place, name: &str) {
-    let mut command = place.command("send");
-    command.args([name, "dd 0 100 yes"]);
-    assert_eq!(run(&mut command, b"").code(), 0);
+    place.type_in(name, "dd 0 100 yes");
     place.wait_for(name, "51200 bytes: written at");
 }
 
@@ -418,9 +408,7 @@ fn clones_go_on_apart() {
     assert_eq!(said, "web-1\nweb-2\nweb-3\n");
     for name in ["web-2", "web", "web-1", "web-3"] {
         write(&place, name);
-        let mut command = place.command("send");
-        command.args([name, &format!("echo I am {name}")]);
-        assert_eq!(run(&mut command, b"").code(), 0);
+        place.type_in(name, &format!("echo I am {name}"));
         place.wait_for(name, &format!("\nI am {name}"));
     }
     assert!(!printed(&place, "web-1").contains("I am web-2"));
@@ -568,9 +556,7 @@ fn a_guest_of_another_boot_goes_on_with_its_own_counter() {
                 assert_eq!(end.code(), 0, "{end:?}");
                 assert!(end.stderr.contains("another boot"), "{end:?}");
                 // It reads its clock when it has run a program, too.
-                let mut program = place.command("send web");
-                program.arg("run primes 100000");
-                assert_eq!(run(&mut program, b"").code(), 0);
+                place.type_in("web", "run primes 100000");
                 place.wait_for("web", "result ");
                 let now = uptime(&place, "web");
                 let least = now - then.1;

@@ -5,12 +5,6 @@ use crate::snapshots::from_elsewhere;
 use crate::support::{PATIENCE, Scratch, questions, run};
 use std::time::Instant;
 
-/// Types a line on the console of machine `web`.
-fn type_in(place: &Place, line: &str) {
-    let mut command = place.command("send web");
-    assert_eq!(run(command.arg(line), b"").code(), 0);
-}
-
 /// The ELF file `file`, and in it one function with these addresses.
 fn with_function(file: &[u8], name: &str, [start, size]: [u32; 2]) -> Vec<u8> {
     let words = |words: &[u32]| -> Vec<u8> {
@@ -85,7 +79,7 @@ fn names_come_from_the_kernel_that_was_named_from_another_folder() {
 fn a_machine_that_was_not_traced_is_watched_for_a_while() {
     let place = Place::new("trace");
     place.start("web");
-    type_in(&place, "run primes 100000000");
+    place.type_in("web", "run primes 100000000");
     let text = place.done("trace web --seconds 1 --filter exits,interrupts");
     assert!(text.contains("\"cat\":\"interrupts\""), "{text}");
     assert!(text.contains("interrupt 0 delivered"), "{text}");
@@ -128,7 +122,7 @@ fn a_profile_names_the_function_of_a_loop() {
     let symbols = scratch.file("symbols", &one_function("trial_division"));
     let asleep = place.fails(126, "profile web --seconds 1 --folded -");
     assert!(asleep.contains("its guest slept all the time"), "{asleep}");
-    type_in(&place, "run primes 100000000");
+    place.type_in("web", "run primes 100000000");
     let words =
         format!("profile web --seconds 1 --symbols {}", symbols.display());
     let folded = place.done(&format!("{words} --folded -"));
@@ -174,7 +168,7 @@ fn a_guest_of_another_boot_is_traced_too() {
     from_elsewhere(&folder, "boot");
     let restore = format!("restore {} --name web --detach", folder.display());
     place.done(&restore);
-    type_in(&place, "run primes 100000000");
+    place.type_in("web", "run primes 100000000");
     let text = place.done("trace web --seconds 1");
     let trace: serde_json::Value = serde_json::from_str(&text).unwrap();
     let events = trace["traceEvents"].as_array().unwrap();
