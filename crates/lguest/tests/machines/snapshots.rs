@@ -18,7 +18,7 @@ fn disk(scratch: &Scratch, name: &str) -> String {
     scratch.file(name, &disk).display().to_string()
 }
 
-/// Waits until nothing new is printed, and returns all of it.
+/// All that a machine has printed.
 fn printed(place: &Place, name: &str) -> String {
     place.done(&format!("logs {name}"))
 }
@@ -274,17 +274,8 @@ fn a_guest_of_2007_goes_on_in_its_place_of_a_network() {
     place.start_with("one", &on(&lan));
     place.start_with("two", &on(&lan));
     let ping = |from: &str, slot: u32, times: usize| {
-        let words = format!("ping 10.0.0.{} 4", slot + 1);
-        let end = place.command("send").args([from, &words]).output().unwrap();
-        assert!(end.status.success(), "{end:?}");
-        loop {
-            let said = place.wait_for(from, " of 4 answered");
-            if said.matches(" of 4 answered").count() == times {
-                let last = said.rsplit(" of 4 answered").nth(1).unwrap();
-                assert!(!last.ends_with(" 0"), "{said}");
-                return;
-            }
-        }
+        let said = answers(&place, from, slot + 1, times - 1);
+        assert!(!format!(" {said}").contains(" 0 of 4 answered"), "{said}");
     };
     ping("one", 1, 1);
     // It goes on, and frames arrive again.
@@ -422,13 +413,10 @@ fn clones_go_on_apart() {
     assert!(place.is_empty());
 }
 
-/// Has the guest ping the other one, and returns how often that answered. The
+/// Has the guest ping 10.0.0.`host`, and returns how often that answered. The
 /// log has `before` such lines.
-fn answers(place: &Place, name: &str, before: usize) -> String {
-    place.done(&format!("send {name} --no-newline ping"));
-    let mut rest = place.command("send");
-    rest.args([name, " 10.0.0.1 4"]);
-    assert_eq!(run(&mut rest, b"").code(), 0);
+fn answers(place: &Place, name: &str, host: u32, before: usize) -> String {
+    place.type_in(name, &format!("ping 10.0.0.{host} 4"));
     let start = Instant::now();
     loop {
         let said = printed(place, name);
@@ -470,13 +458,13 @@ fn a_network_is_joined_anew() {
             let options = format!("--net {near} {kernel} {}", address(2));
             place.start_with("web", &options);
             let none = " 0 of 4 answered";
-            let said = format!(" {}", answers(&place, "web", 0));
+            let said = format!(" {}", answers(&place, "web", 1, 0));
             assert!(!said.contains(none), "{options}: {said}");
             place.done(&format!("snapshot web {saved}"));
             place.done("kill web");
             let restore = format!("restore {saved} --name web --detach");
             place.done(&format!("{restore} --net {near}"));
-            let said = format!(" {}", answers(&place, "web", 0));
+            let said = format!(" {}", answers(&place, "web", 1, 0));
             assert!(!said.contains(none), "{options}: {said}");
             place.done("kill web");
             // Without a network.
@@ -484,7 +472,7 @@ fn a_network_is_joined_anew() {
             assert_eq!(end.code(), 0, "{end:?}");
             let told = "network interface 1 (";
             assert!(end.stderr.contains(told), "{end:?}");
-            let said = format!(" {}", answers(&place, "web", 0));
+            let said = format!(" {}", answers(&place, "web", 1, 0));
             assert!(said.contains(none), "{options}: {said}");
             // Such a machine has snapshots, too.
             place.done(&format!("snapshot web {saved}"));
