@@ -2,9 +2,9 @@
 //!
 //! It adds up what the kernel has given to the Launcher and to the files that
 //! the views share, and about what the views cost the kernel. Far from the
-//! limit it hardly looks. A control group would be exact, but it ends a process
-//! without a word, and a confined Launcher can neither make nor remove one
-//! (docs/design-decisions.md).
+//! limit it looks once a second. A control group would be exact, but it ends a
+//! process without a word, and a confined Launcher can neither make nor remove
+//! one (docs/design-decisions.md).
 
 use super::ending::Ending;
 use super::signals;
@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Bytes a second that a Guest takes at most: pages have to be cleared.
-const FASTEST: u64 = 2 << 30;
+const FASTEST: u32 = 2 << 30;
 
 /// The shortest time between two looks. A Guest that takes memory as fast as it
 /// can is about 10 MB above its limit when this is noticed.
@@ -39,19 +39,20 @@ pub(super) fn start(
     let ending = ending.clone();
     thread::start("memory limit", 128 << 10, move || {
         let limit = limit.get();
-        loop {
-            let taken = guest.taken_bytes().saturating_add(ours.bytes());
-            let Some(left) = limit.checked_sub(taken) else {
-                break;
+        let (guests, own) = loop {
+            let (guests, own) = (guest.taken_bytes(), ours.bytes());
+            let Some(left) = limit.checked_sub(guests.saturating_add(own))
+            else {
+                break (guests, own);
             };
             std::thread::sleep(lasts(left));
             if guest.death().is_some() {
                 return;
             }
-        }
+        };
         // If the Guest is being ended already, that continues.
         if !ending.has_begun() {
-            let reason = reason(limit, guest.taken_bytes(), ours.bytes());
+            let reason = reason(limit, guests, own);
             signals::end(Outcome::TooMuchMemory, &reason, &ending);
         }
     })?;
@@ -60,7 +61,7 @@ pub(super) fn start(
 
 /// How long `left` bytes last at least.
 fn lasts(left: u64) -> Duration {
-    let time = Duration::from_secs(left) / u32::try_from(FASTEST).unwrap_or(1);
+    let time = Duration::from_secs(left) / FASTEST;
     time.clamp(SHORTEST, LONGEST)
 }
 
