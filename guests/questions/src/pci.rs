@@ -2,9 +2,9 @@
 //!
 //! They are asked without a driver. Before there is one, the kit prints by the
 //! same ports, so a question prints after it has read them.
-//! The devices are a console, a source of
-//! random numbers, and a disk, in this order. Questions about their queues that
-//! do not depend on the bus are in [`virtio`](crate::virtio).
+//! The devices are a console, a source of random numbers, and a disk, in this
+//! order. Questions about their queues that do not depend on the bus are in
+//! [`virtio`](crate::virtio).
 
 #![expect(unsafe_code, reason = "ports, and registers of devices")]
 
@@ -453,7 +453,7 @@ pub(crate) fn pci_notified_for_nothing() {
     println!("used {}", queue.used());
 }
 
-/// Says a device why it has interrupted, and only until that was read?
+/// Does a device say why it has interrupted, and only until that was read?
 pub(crate) fn pci_reason() {
     let (random, queue) = random_with(8);
     println!("before: {}", random.get(ISR, 1));

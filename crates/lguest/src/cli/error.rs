@@ -108,9 +108,9 @@ pub enum UsageError {
     #[error(
         "network '{0}' is not sharenet=FILE, stream=unix:PATH[,server], \
          stream=fd:N[,server], user[,publish=[ADDRESS:]PORT:PORT[/udp]]…\
-         [,restrict[,allow=HOST:PORT[/udp]]…], tap=IP[/BITS], tap=fd:N, bridge=BR or none: \
-         give one, and behind it ',mac=ADDRESS', ',mtu=BYTES' (576 to 9000) \
-         or ',pcap=FILE'"
+         [,restrict[,allow=HOST:PORT[/udp]]…], tap=IP[/BITS], tap=fd:N, \
+         bridge=BR or none: give one, and behind it ',mac=ADDRESS', \
+         ',mtu=BYTES' (576 to 9000) or ',pcap=FILE'"
     )]
     NotANetwork(String),
     /// A text that is no value of `--tunnet`.

@@ -198,8 +198,9 @@ fn serve_agent(
         let ends = move || {
             let number = u8::try_from(SIGTERM).unwrap_or(u8::MAX);
             let outcome = Outcome::Signal(number);
-            // As `lguest exec` kills this process at its own end. Nobody waits
-            // for it now, and the kernel ends the Guest's processes with it.
+            // It ends as abruptly as when `lguest exec` kills it. No process
+            // waits for it now, and the kernel ends the Guest's processes with
+            // it.
             terminal::leave_for_good();
             let reason = "ended because its command's caller has ended";
             ending.note(outcome, reason);
