@@ -4,12 +4,11 @@
 //! Host carries out. Chains that break the rules are in `rings.rs`: queues do
 //! not depend on the bus.
 
-use crate::arena::{Arena, Boot, Stop, count};
+use crate::arena::{Boot, Stop, count};
+use crate::rings::{arena, sweep};
 use crate::script::Record;
-use crate::support::later::{Later, ON_PCI};
-use crate::sweep::Sweep;
+use crate::support::later::ON_PCI;
 use crate::target::EMPTY;
-use std::ffi::OsString;
 
 /// Bytes of RAM.
 const RAM: u32 = 16 << 20;
@@ -134,24 +133,6 @@ fn case(steps: impl IntoIterator<Item = Code>) -> Vec<Record> {
     Record::case(pieces.iter().map(|code| Record::code(code)))
 }
 
-/// The arena and the options of an attacker with all devices.
-fn arena(name: &str, later: Later) -> (Arena, Vec<OsString>) {
-    let arena = Arena::later(name, later);
-    let mut lan = OsString::from("--net=sharenet=");
-    lan.push(arena.file("lan", &[0; 4096]));
-    (arena, vec![lan, "--agent".into()])
-}
-
-fn sweep(name: &'static str, script: &[Record], more: &[&str]) {
-    let (arena, mut options) = arena("pci", ON_PCI[0]);
-    options.extend(more.iter().map(Into::into));
-    Sweep {
-        options,
-        ..Sweep::new(name, script)
-    }
-    .run(&arena);
-}
-
 /// Every word of every space, there or not, by accesses of every width.
 #[test]
 fn configuration_spaces_are_written_anyhow() {
@@ -170,7 +151,7 @@ fn configuration_spaces_are_written_anyhow() {
             script.extend(case(steps));
         }
     }
-    sweep("configuration spaces", &script, &[]);
+    sweep("configuration spaces", &script, ON_PCI[0], &[]);
 }
 
 /// Devices on top of memory, of each other, and of nothing.
@@ -205,7 +186,7 @@ fn devices_are_moved_anywhere() {
             script.extend(case(steps));
         }
     }
-    sweep("moved devices", &script, &["--isolation=user"]);
+    sweep("moved devices", &script, ON_PCI[0], &["--isolation=user"]);
 }
 
 /// Windows to every BAR, offset and width.
@@ -241,7 +222,7 @@ fn windows_to_everywhere() {
             }
         }
     }
-    sweep("windows", &script, &[]);
+    sweep("windows", &script, ON_PCI[0], &[]);
 }
 
 /// Every register, with every width.
@@ -262,7 +243,7 @@ fn registers_are_written_anyhow() {
             script.extend(case(steps));
         }
     }
-    sweep("registers", &script, &[]);
+    sweep("registers", &script, ON_PCI[0], &[]);
 }
 
 /// Parts of a queue anywhere, with any size.
@@ -306,7 +287,7 @@ fn queues_are_put_anywhere() {
             script.extend(case(steps));
         }
     }
-    sweep("places of queues", &script, &[]);
+    sweep("places of queues", &script, ON_PCI[0], &[]);
 }
 
 /// Two states in any order, with notifications and a reset between them.
@@ -331,7 +312,7 @@ fn states_come_in_any_order() {
             }
         }
     }
-    sweep("states", &script, &[]);
+    sweep("states", &script, ON_PCI[0], &[]);
 }
 
 /// Storms of notifications, of resets and of questions: the Guest survives.

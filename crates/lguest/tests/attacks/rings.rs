@@ -241,20 +241,26 @@ fn pieces(queue: Queue) -> Vec<(u64, u32)> {
 }
 
 /// The arena and the options of an attacker with all devices.
-fn arena(name: &str, later: Later) -> (Arena, Vec<OsString>) {
+pub(crate) fn arena(name: &str, later: Later) -> (Arena, Vec<OsString>) {
     let arena = Arena::later(name, later);
     let mut lan = OsString::from("--net=sharenet=");
     lan.push(arena.file("lan", &[0; 4096]));
     let mut options = vec![lan];
-    // Older releases have no ports. There the last queues are memory that is
-    // not there.
-    if LATER[..3].iter().any(|with| with.release == later.release) {
+    // The oldest releases have no ports. There the last queues are memory that
+    // is not there.
+    if LATER[3..].iter().all(|old| old.release != later.release) {
         options.push("--agent".into());
     }
     (arena, options)
 }
 
-fn sweep(name: &'static str, script: &[Record], later: Later, more: &[&str]) {
+/// Runs cases with all devices, and `more` options.
+pub(crate) fn sweep(
+    name: &'static str,
+    script: &[Record],
+    later: Later,
+    more: &[&str],
+) {
     let (arena, mut options) = arena("rings", later);
     options.extend(more.iter().map(Into::into));
     Sweep {
