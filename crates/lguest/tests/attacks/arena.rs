@@ -266,7 +266,6 @@ impl Terminal {
         let mut last = start;
         let mut silence = None;
         let mut asked = None;
-        let mut bytes = [0; 4096];
         loop {
             let mut fds = [
                 PollFd::new(&self.keyboard, PollFlags::IN),
@@ -277,10 +276,10 @@ impl Terminal {
                 tv_nsec: 50_000_000,
             };
             poll(&mut fds, Some(&pause)).unwrap();
-            let [shown, ended] = fds.map(|fd| !fd.revents().is_empty());
+            let [shown, ended] =
+                fds.map(|fd| fd.revents().contains(PollFlags::IN));
             if shown {
-                let len = self.keyboard.read(&mut bytes).unwrap_or(0);
-                self.shown.extend(&bytes[..len]);
+                self.read();
                 last = Instant::now();
                 if silence.is_none() && self.has_begun() {
                     let slow = STARTS * start.elapsed();
@@ -289,6 +288,11 @@ impl Terminal {
                 continue;
             }
             if ended {
+                // poll(2) looks at the terminal first. The last words may
+                // have been written after that look.
+                while self.has_output() {
+                    self.read();
+                }
                 break;
             }
             let late = match asked {
@@ -329,6 +333,20 @@ impl Terminal {
             code,
             stopped: asked.is_some(),
         }
+    }
+
+    /// Whether something was printed that has not been read.
+    fn has_output(&self) -> bool {
+        let mut fds = [PollFd::new(&self.keyboard, PollFlags::IN)];
+        poll(&mut fds, Some(&Timespec::default())).unwrap();
+        fds[0].revents().contains(PollFlags::IN)
+    }
+
+    /// Reads what was printed. There must be something.
+    fn read(&mut self) {
+        let mut bytes = [0; 4096];
+        let len = self.keyboard.read(&mut bytes).unwrap();
+        self.shown.extend(&bytes[..len]);
     }
 
     /// Whether the attacker has printed its first words.
