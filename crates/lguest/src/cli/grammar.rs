@@ -3,14 +3,16 @@
 //! Each form is a struct here. The comment of a field is its text in `--help`.
 //! Options that both forms have are in [`Common`].
 
+use super::ends::Ends;
 use super::exec::{self, Exec};
 use super::images::Image;
 use super::limits::Limited;
 use super::machines::Machines;
+use super::restore::Restore;
 use super::values;
 use crate::confine::wall;
 use crate::engine::Isolation;
-use crate::machine::config::{DebuggerAt, Parent};
+use crate::machine::config::DebuggerAt;
 use crate::machines::Name;
 use crate::project::Template;
 use clap::builder::{PossibleValue, PossibleValuesParser};
@@ -22,7 +24,6 @@ use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
-use std::time::Duration;
 
 const EXIT_CODES: &str = "\
 Exit status:
@@ -399,75 +400,6 @@ pub(super) struct Run {
     /// option on the command line counts more
     #[arg(value_name = "FILE.toml")]
     pub(super) stray: Vec<OsString>,
-}
-
-/// What ends a guest besides itself.
-#[derive(Debug, Args)]
-pub(super) struct Ends {
-    /// End the guest after this time: 90, 90s, 500ms, 5m, 2h or 1d
-    #[arg(long, value_name = "DURATION", value_parser = values::duration)]
-    pub(super) timeout: Option<Duration>,
-    /// End the guest after it has read all of standard input: after one second
-    /// without output, at the latest after ten seconds
-    #[arg(long)]
-    pub(super) exit_on_eof: bool,
-    /// End the guest when the process that started lguest ends. With PID, also
-    /// if PID is not the parent of lguest any more
-    #[arg(
-        long,
-        value_name = "PID",
-        num_args = 0..=1,
-        require_equals = true,
-        default_missing_value = "whoever",
-        value_parser = values::parent,
-    )]
-    pub(super) die_with_parent: Option<Parent>,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct Restore {
-    /// The folder of the snapshot
-    #[arg(value_name = "DIR")]
-    pub(super) dir: PathBuf,
-    /// A name, by which 'lguest ps', 'lguest console' and others find the
-    /// machine
-    #[arg(long, value_name = "NAME")]
-    pub(super) name: Option<Name>,
-    /// End this command when the machine runs; it runs on without a terminal
-    #[arg(
-        long,
-        requires = "name",
-        conflicts_with_all = ["exit_on_eof", "die_with_parent"],
-    )]
-    pub(super) detach: bool,
-    /// Put what the guest writes to its disks into images in this folder;
-    /// without it, changes end with the guest
-    #[arg(long, value_name = "FOLDER")]
-    pub(super) changes: Option<PathBuf>,
-    /// Let the guest read this file, which is under a disk and not in the
-    /// snapshot
-    #[arg(long, value_name = "FILE")]
-    pub(super) base: Vec<PathBuf>,
-    /// Connect the guest's network interfaces, in their order: as with 'lguest
-    /// run', or none. An interface without one is connected to nothing
-    #[arg(long, value_name = "NETWORK")]
-    pub(super) net: Vec<OsString>,
-    /// Give the guest this folder for the share with this tag, which it had
-    #[arg(long, value_name = "FOLDER,TAG[,ro]")]
-    pub(super) share: Vec<OsString>,
-    /// Append the console's output to a file, too
-    #[arg(long, value_name = "FILE")]
-    pub(super) log: Option<PathBuf>,
-    #[command(flatten)]
-    pub(super) ends: Ends,
-    /// Report each step on standard error
-    #[arg(long, short)]
-    pub(super) verbose: bool,
-    /// A descriptor of a client of the agent, with which the machine ends
-    #[arg(long, value_name = "N", hide = true, requires = "dir")]
-    pub(super) agent_owner: Option<RawFd>,
-    #[command(flatten)]
-    pub(super) limited: Limited,
 }
 
 impl clap::ValueEnum for Isolation {

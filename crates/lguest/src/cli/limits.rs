@@ -11,7 +11,7 @@ use clap::Args;
 use std::num::NonZeroU64;
 
 /// Limits, as they were written.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(super) struct Limited {
     /// The share of a processor that the guest may use, from 1% to 100%
     #[arg(long, value_name = "PERCENT")]

@@ -2,6 +2,8 @@
 //!
 //! The comment of a field is its text in `--help`.
 
+use super::error::UsageError;
+use super::restore::Restore;
 use super::values;
 use crate::machines::Name;
 use crate::machines::verbs::{Clones, Profiles, Traces, Verb};
@@ -340,8 +342,8 @@ pub(super) struct Again {
 
 impl Machines {
     /// What to do.
-    pub(super) fn verb(self) -> Verb {
-        match self {
+    pub(super) fn verb(self) -> Result<Verb, UsageError> {
+        Ok(match self {
             Self::Ps { again } => Verb::Ps {
                 json: again.json,
                 watch: again.watch,
@@ -437,16 +439,23 @@ impl Machines {
                 net,
                 share,
                 copy_disks,
-            } => Verb::Clone(Clones {
-                of,
-                number: number.get(),
-                prefix: name,
-                changes,
-                bases: base,
-                networks: net,
-                shares: share,
-                copies: copy_disks,
-            }),
+            } => {
+                let each = Restore {
+                    detach: true,
+                    base,
+                    net,
+                    share,
+                    ..Restore::default()
+                };
+                Verb::Clone(Clones {
+                    of,
+                    number: number.get(),
+                    prefix: name,
+                    changes,
+                    each: Box::new(each.meaning()?),
+                    copies: copy_disks,
+                })
+            }
             Self::Trace {
                 machine,
                 seconds,
@@ -484,6 +493,6 @@ impl Machines {
                 text,
                 no_newline,
             },
-        }
+        })
     }
 }

@@ -38,6 +38,10 @@ pub mod documents;
 
 pub mod exit;
 
+mod ends;
+
+mod restore;
+
 mod values;
 
 pub mod networks;
@@ -90,7 +94,7 @@ pub fn parse(
             return Ok(Task::Completion(shell));
         }
         (Some(Command::Machines(machines)), _) => {
-            return Ok(Task::Machines(machines.verb()));
+            return Ok(Task::Machines(machines.verb()?));
         }
         (Some(Command::Man { dir }), _) => return Ok(Task::Manual(dir)),
         (Some(Command::New { place, template }), _) => {
@@ -314,7 +318,7 @@ impl Run {
     }
 }
 
-impl grammar::Restore {
+impl restore::Restore {
     fn meaning(self) -> Result<Restore, UsageError> {
         let limits = self.limited.limits()?;
         let network = |text: &OsString| match text == networks::NONE {

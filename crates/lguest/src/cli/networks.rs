@@ -9,9 +9,9 @@ use crate::machine::config::{
     Allowed, DeviceConfig, Host, LinkConfig, NetConfig, Published, StreamAt,
     StreamConfig, TapConfig, UserConfig,
 };
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 /// No network: what a script gives whose `--net` must have a value.
@@ -50,27 +50,35 @@ pub(super) fn net(text: &OsStr) -> Result<DeviceConfig, UsageError> {
     }))
 }
 
-/// The value of `--net` for the clone with this number, from 1 on: the first
-/// has the Ethernet address of `text`, if one is there, and the others have the
-/// next ones.
+/// Makes `network` that of the clone with this number, from 1 on: the first has
+/// the Ethernet address that is there, and the others have the next ones.
+pub fn give_to_clone(network: &mut DeviceConfig, number: u16) {
+    if let DeviceConfig::Net(NetConfig { mac: Some(mac), .. }) = network {
+        *mac = address_of_clone(*mac, number);
+    }
+}
+
+/// The same for the value of `--net`.
 #[must_use]
-pub fn of_clone(text: &OsStr, number: u16) -> OsString {
-    const MAC: &[u8] = b",mac=";
-    let bytes = text.as_bytes();
-    let known = common(bytes).and_then(|(_, common)| common.mac);
-    let at = bytes.windows(MAC.len()).rposition(|word| word == MAC);
-    let (Some(mac), Some(at)) = (known, at) else {
-        return text.to_owned();
+pub fn text_of_clone(text: &str, number: u16) -> String {
+    const MAC: &str = ",mac=";
+    let known = common(text.as_bytes()).and_then(|(_, common)| common.mac);
+    let (Some(mac), Some(at)) = (known, text.rfind(MAC)) else {
+        return text.into();
     };
-    let [a, b, c, d, e, f] = mac;
+    let own = address_of_clone(mac, number);
+    let words = own.map(|byte| format!("{byte:02x}")).join(":");
+    let (before, rest) = text.split_at(at + MAC.len());
+    let after = rest.find(',').map_or("", |end| &rest[end..]);
+    format!("{before}{words}{after}")
+}
+
+/// The Ethernet address of the clone with this number, from 1 on.
+fn address_of_clone(first: [u8; 6], number: u16) -> [u8; 6] {
+    let [a, b, c, d, e, f] = first;
     let own = u32::from_be_bytes([0, d, e, f]) + u32::from(number) - 1;
     let [_, d, e, f] = own.to_be_bytes();
-    let words = [a, b, c, d, e, f].map(|byte| format!("{byte:02x}"));
-    let (before, rest) = bytes.split_at(at + MAC.len());
-    let end = rest.iter().position(|&byte| byte == b',');
-    let after = end.map_or(&[][..], |end| &rest[end..]);
-    let all = [before, words.join(":").as_bytes(), after].concat();
-    OsString::from_vec(all)
+    [a, b, c, d, e, f]
 }
 
 /// What words at the end of a value mean, which every kind may have.

@@ -566,8 +566,12 @@ fn after_two_dashes_all_words_go_to_the_kernel() {
 #[test]
 fn each_clone_has_the_next_address() {
     let of = |text: &str, number| {
-        let own = networks::of_clone(text.as_ref(), number);
-        own.into_string().unwrap()
+        let own = networks::text_of_clone(text, number);
+        if let Ok(mut network) = networks::net(text.as_ref()) {
+            networks::give_to_clone(&mut network, number);
+            assert_eq!(networks::net(own.as_ref()).unwrap(), network);
+        }
+        own
     };
     assert_eq!(
         of("user,mac=52:54:0:12:34:ff", 1),

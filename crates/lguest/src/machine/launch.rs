@@ -9,7 +9,7 @@ use super::beginning::Beginning;
 use super::build::{Built, Parts, build, plan};
 use super::config::Config;
 use super::counted::Counted;
-use super::detach::{self, Side};
+use super::detach::{self, Ready, Side};
 use super::ending::Ending;
 use super::error::{LaunchError, lacks};
 use super::inputs::Inputs;
@@ -42,6 +42,8 @@ use std::time::Instant;
 
 /// Runs a Guest on the terminal, from its first instruction to its end.
 /// `started` is the value of the time-stamp counter when the Launcher started.
+/// If the command is to end while the machine runs, the machine gets a process
+/// of its own, which does not return.
 ///
 /// # Errors
 ///
@@ -56,17 +58,33 @@ pub(super) fn launch_from(
     saved: Option<Saved>,
     started: u64,
 ) -> Result<Outcome, LaunchError> {
-    let start = Instant::now();
-    let mut waits = None;
-    if let Some(named) = config.named.as_ref().filter(|named| named.detach) {
-        match detach::divide()? {
-            Side::Launcher(ready) => waits = Some(ready),
-            Side::Command(waiting) => {
-                let early = || MachineError::NotReady(named.name.clone());
-                return waiting.wait(early);
-            }
+    let Some(named) = config.named.as_ref().filter(|named| named.detach) else {
+        return launch_here(config, saved, None, started);
+    };
+    match detach::divide()? {
+        Side::Launcher(ready) => {
+            let run = launch_here(config, saved, Some(ready), started);
+            let outcome = run.unwrap_or_else(|error| {
+                terminal::tell(&error.to_string());
+                error.outcome()
+            });
+            // What the caller goes on with is the command's.
+            std::process::exit(outcome.code().into());
+        }
+        Side::Command(waiting) => {
+            waiting.wait(|| MachineError::NotReady(named.name.clone()))
         }
     }
+}
+
+/// The same in this process. `waits` is told when the machine is ready.
+fn launch_here(
+    config: &Config,
+    saved: Option<Saved>,
+    waits: Option<Ready>,
+    started: u64,
+) -> Result<Outcome, LaunchError> {
+    let start = Instant::now();
     let ignored = signals::ignored();
     signals::survive(ignored).map_err(lacks("catch signals"))?;
     crash::listen(ignored).map_err(lacks("catch signals"))?;

@@ -58,7 +58,9 @@ pub struct Restore {
 }
 
 /// Runs a Guest from a snapshot to its end. `started` is the value of the
-/// time-stamp counter when the Launcher started.
+/// time-stamp counter when the Launcher started. With [`Restore::detach`] the
+/// Guest gets a process of its own, which does not return, and this returns
+/// when the Guest runs.
 ///
 /// # Errors
 ///

@@ -12,6 +12,9 @@ use std::path::PathBuf;
 /// Why a command about a machine cannot do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum MachineError {
+    /// The name of a clone, and what is wrong with it.
+    #[error("'{0}': {1}: give another name ('--name PREFIX')")]
+    NotAName(String, String),
     /// No machine has this name.
     #[error(
         "there is no machine '{0}': 'lguest ps' lists those that there are"
@@ -117,6 +120,7 @@ impl MachineError {
     #[must_use]
     pub fn outcome(&self) -> Outcome {
         match self {
+            Self::NotAName(..) => Outcome::Usage,
             Self::NoSuch(_) => Outcome::NoMachine,
             Self::Ended(..)
             | Self::Runs(_)

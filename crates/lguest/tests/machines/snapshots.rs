@@ -234,6 +234,17 @@ fn the_settings_of_a_restored_machine_are_not_those_of_its_snapshot() {
     assert!(place.is_empty());
 }
 
+#[test]
+fn a_folder_whose_name_no_machine_may_have_needs_another_for_its_clones() {
+    let place = Place::new("named-clones");
+    let said = place.fails(2, "clone /nowhere/.warm");
+    assert!(said.contains("'.warm-1': a name has"), "{said}");
+    // The cure is what the message names.
+    assert!(said.contains("--name PREFIX"), "{said}");
+    let said = place.fails(120, "clone /nowhere/.warm --name warm");
+    assert!(said.contains("/nowhere/.warm"), "{said}");
+}
+
 /// What clones write must not lie above a snapshot that is removed.
 #[test]
 fn clones_of_a_running_machine_keep_no_changes() {

@@ -1,6 +1,7 @@
 //! `lguest clone`: several machines that go on from one point.
 //!
-//! Each clone is a Launcher of its own, as 'lguest restore --detach' starts it.
+//! Each clone is a Launcher of its own, as 'lguest restore --detach' starts it:
+//! a child of this process, which saves it the way through the program's start.
 //! A machine that runs is cloned by a snapshot that is removed at the end: the
 //! clones have its files open.
 
@@ -9,13 +10,13 @@ use super::found::DONE;
 use super::snapshot;
 use crate::cli::exit::Outcome;
 use crate::cli::networks;
+use crate::engine::clock;
+use crate::machine::{self, Restore, terminal};
 use crate::machines::error::MachineError;
 use crate::machines::name::Name;
 use crate::snapshot::{Saved, SnapshotError};
-use std::ffi::OsString;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 /// How many names a temporary folder may have.
 const ATTEMPTS: u32 = 64;
@@ -31,12 +32,8 @@ pub struct Clones {
     pub prefix: Option<Name>,
     /// The folder for what they write.
     pub changes: Option<PathBuf>,
-    /// Files outside of the snapshot that they may read.
-    pub bases: Vec<PathBuf>,
-    /// What their network interfaces are connected to, as `--net` says it.
-    pub networks: Vec<OsString>,
-    /// Their shares, as `--share` says them.
-    pub shares: Vec<OsString>,
+    /// What each of them is, but for its name and its changes.
+    pub each: Box<Restore>,
     /// Copies disks whose blocks cannot be cloned.
     pub copies: bool,
 }
@@ -92,7 +89,7 @@ impl Clones {
         snapshot::write(&name, &folder, self.copies)?;
         // The machine that is cloned has them open: it has proved that.
         let saved = Saved::open(&folder)?;
-        self.bases.extend(saved.outside().map(Path::to_owned));
+        self.each.bases.extend(saved.outside().map(Path::to_owned));
         self.start_from(&folder, &prefix)
     }
 
@@ -103,41 +100,50 @@ impl Clones {
         prefix: &str,
     ) -> Result<Outcome, MachineError> {
         for number in 1..=self.number {
-            let name = format!("{prefix}-{number}");
-            let mut command = Command::new("/proc/self/exe");
-            command.arg("restore").arg(folder);
-            command.args(["--detach", "--name", &name]);
-            for base in &self.bases {
-                command.arg("--base").arg(base);
+            let restore = self.numbered(number, folder, prefix)?;
+            let run = machine::restore(&restore, clock::start());
+            let outcome = run.unwrap_or_else(|error| {
+                terminal::tell(&error.to_string());
+                error.outcome()
+            });
+            if outcome != DONE {
+                return Ok(outcome);
             }
-            for network in &self.networks {
-                command
-                    .arg("--net")
-                    .arg(networks::of_clone(network, number));
-            }
-            for share in &self.shares {
-                command.arg("--share").arg(share);
-            }
-            if let Some(changes) = &self.changes {
-                let own = changes.join(&name);
-                std::fs::create_dir_all(&own).map_err(|error| {
-                    MachineError::Own("make a folder for changes", error)
-                })?;
-                command.arg("--changes").arg(own);
-            }
-            let status = command
-                .status()
-                .map_err(|e| MachineError::Own("start a clone", e))?;
-            // It has said why.
-            match status.code().and_then(|code| u8::try_from(code).ok()) {
+            if let Some(name) = restore.name {
                 // If the reader has closed the pipe, the machines run anyway.
-                Some(0) => drop(print(&format!("{name}\n"))),
-                code => {
-                    let code = code.unwrap_or(Outcome::Failed.code());
-                    return Ok(Outcome::OfMachine(code));
-                }
+                drop(print(&format!("{name}\n")));
             }
         }
         Ok(DONE)
+    }
+
+    /// The clone with this number, from 1 on.
+    fn numbered(
+        &self,
+        number: u16,
+        folder: &Path,
+        prefix: &str,
+    ) -> Result<Restore, MachineError> {
+        let name = format!("{prefix}-{number}");
+        let name: Name = name
+            .parse()
+            .map_err(|why| MachineError::NotAName(name.clone(), why))?;
+        let mut restore = (*self.each).clone();
+        folder.clone_into(&mut restore.folder);
+        for network in restore.networks.iter_mut().flatten() {
+            networks::give_to_clone(network, number);
+        }
+        for text in &mut restore.settings.net {
+            *text = networks::text_of_clone(text, number);
+        }
+        if let Some(changes) = &self.changes {
+            let own = changes.join(name.as_str());
+            std::fs::create_dir_all(&own).map_err(|error| {
+                MachineError::Own("make a folder for changes", error)
+            })?;
+            restore.changes = Some(own);
+        }
+        restore.name = Some(name);
+        Ok(restore)
     }
 }
