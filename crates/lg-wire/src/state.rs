@@ -202,9 +202,6 @@ pub struct Head {
 /// relies on: interrupts that wait, changed registers, and written pages.
 pub const HOSTS_PART: usize = core::mem::offset_of!(Head, counters);
 
-/// Bytes of the Host's own part.
-pub const HOSTS_PART_SIZE: usize = STATE_SIZE - HOSTS_PART;
-
 /// Bytes that the Launcher maps.
 pub const HEAD_SIZE: usize =
     size_of::<Head>().next_multiple_of(PAGE_SIZE as usize);

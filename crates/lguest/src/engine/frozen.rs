@@ -13,18 +13,12 @@
 use super::bindings::Binding;
 use lg_abi::dma::{KEY_ALIGN, LGUEST_MAX_DMA};
 use lg_abi::shared::LGUEST_IRQS;
-use lg_wire::state::{COPIES_SIZE, HOSTS_PART, HOSTS_PART_SIZE};
+use lg_wire::state::HOSTS_PART;
 use serde::{Deserialize, Serialize};
 use std::os::fd::OwnedFd;
 
 /// Where the Host's part begins in [`Frozen::state_file`].
 pub const HOST_AT: u64 = HOSTS_PART as u64;
-
-/// Bytes of the Host's part.
-pub const HOST_SIZE: u64 = HOSTS_PART_SIZE as u64;
-
-/// Bytes of the patched copies.
-pub const ALL_COPIES: u64 = COPIES_SIZE as u64;
 
 /// What the engine's own part of the Launcher knows of a Guest.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,10 +71,19 @@ pub struct Frozen {
 pub struct Resumed {
     /// What the Launcher knows.
     pub state: EngineState,
-    /// The Host's part of the state: [`HOST_SIZE`] bytes.
-    pub host: Vec<u8>,
-    /// The patched copies: [`ALL_COPIES`] bytes.
-    pub copies: Vec<u8>,
+    /// What is not zero in the Host's part of the state.
+    pub host: Vec<Piece>,
+    /// What is not zero in the patched copies.
+    pub copies: Vec<Piece>,
+}
+
+/// Bytes of a file.
+#[derive(Clone, Debug)]
+pub struct Piece {
+    /// Where they belong.
+    pub at: u64,
+    /// The bytes.
+    pub bytes: Vec<u8>,
 }
 
 #[cfg(test)]

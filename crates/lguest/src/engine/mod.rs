@@ -23,9 +23,7 @@ mod error;
 pub use error::RequestError;
 
 mod frozen;
-pub use frozen::{
-    ALL_COPIES, EngineState, Frozen, HOST_AT, HOST_SIZE, Resumed,
-};
+pub use frozen::{EngineState, Frozen, HOST_AT, Piece, Resumed};
 
 mod hold;
 pub use hold::{Hold, Holder};

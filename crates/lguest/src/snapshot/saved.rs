@@ -8,9 +8,7 @@ use super::manifest::{FORMAT, MOST, Manifest, Refused};
 use super::pages::Pages;
 use super::{Interface, Placed, SnapshotError, checksum, this_boot};
 use crate::devices::RestoreError;
-use crate::engine::{
-    ALL_COPIES, HOST_AT, HOST_SIZE, Isolation, Resumed, clock, view_program,
-};
+use crate::engine::{HOST_AT, Isolation, Piece, Resumed, clock, view_program};
 use crate::machine::config::{DeviceConfig, DiskConfig, ShareConfig};
 use crate::memory::GuestMemory;
 use lg_abi::known::Known;
@@ -268,27 +266,10 @@ impl Saved {
     ///
     /// [`SnapshotError::Damaged`].
     pub fn resumed(&mut self) -> Result<Resumed, SnapshotError> {
-        let whole = |pages: &Pages, file: &mut File| {
-            let mut all = vec![0; usize::try_from(pages.bytes).unwrap_or(0)];
-            let put = |at, bytes: &[u8]| {
-                let at = usize::try_from(at).unwrap_or(usize::MAX);
-                let end = at.checked_add(bytes.len());
-                let to = end.and_then(|end| all.get_mut(at..end));
-                let to = to.ok_or(io::ErrorKind::InvalidData)?;
-                to.copy_from_slice(bytes);
-                Ok(())
-            };
-            pages.unpack(file, put)?;
-            Ok(all)
-        };
-        let state = whole(&self.manifest.state, &mut self.state);
-        let state = state.map_err(|error| self.damaged(STATE, &error))?;
-        let copies = whole(&self.manifest.copies, &mut self.copies);
+        let state = pieces(&self.manifest.state, &mut self.state, HOST_AT);
+        let host = state.map_err(|error| self.damaged(STATE, &error))?;
+        let copies = pieces(&self.manifest.copies, &mut self.copies, 0);
         let copies = copies.map_err(|error| self.damaged(COPIES, &error))?;
-        let begin = usize::try_from(HOST_AT).unwrap_or(0);
-        let host = state[begin..].to_vec();
-        debug_assert_eq!(host.len() as u64, HOST_SIZE);
-        debug_assert_eq!(copies.len() as u64, ALL_COPIES);
         Ok(Resumed {
             state: self.manifest.machine.engine.clone(),
             host,
@@ -323,6 +304,27 @@ impl Saved {
             what: format!("{name}: {error}"),
         }
     }
+}
+
+/// What is not zero in an image from `begin` on, with its places from there.
+fn pieces(
+    pages: &Pages,
+    file: &mut File,
+    begin: u64,
+) -> io::Result<Vec<Piece>> {
+    let mut pieces = Vec::new();
+    pages.unpack(file, |at, bytes| {
+        let before = begin.saturating_sub(at);
+        let before = usize::try_from(before).unwrap_or(usize::MAX);
+        if let Some(bytes @ [_, ..]) = bytes.get(before..) {
+            pieces.push(Piece {
+                at: at.saturating_sub(begin),
+                bytes: bytes.to_vec(),
+            });
+        }
+        Ok(())
+    })?;
+    Ok(pieces)
 }
 
 /// Opens a file of a snapshot, which may be anything else.

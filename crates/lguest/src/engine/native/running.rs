@@ -203,7 +203,9 @@ impl Running {
 fn copies(setup: &Setup) -> io::Result<OwnedFd> {
     let file = sealed_file("lguest-copies", COPIES_SIZE as u64)?;
     if let Some(resumed) = &setup.resumed {
-        write_at(&file, 0, &resumed.copies)?;
+        for piece in &resumed.copies {
+            write_at(&file, piece.at, &piece.bytes)?;
+        }
     }
     Ok(file)
 }

@@ -109,7 +109,9 @@ impl Shared {
     /// yet.
     pub(super) fn resume(&self, resumed: &Resumed) -> io::Result<()> {
         let Resumed { state, host, .. } = resumed;
-        write_at(&self.file, HOST_AT, host)?;
+        for piece in host {
+            write_at(&self.file, HOST_AT + piece.at, &piece.bytes)?;
+        }
         let wire = self.wire();
         wire.tsc_khz.store(state.tsc_khz, Ordering::SeqCst);
         wire.irqs.store(state.irqs, Ordering::SeqCst);
