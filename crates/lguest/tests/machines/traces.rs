@@ -169,18 +169,23 @@ fn a_guest_of_another_boot_is_traced_too() {
     let restore = format!("restore {} --name web --detach", folder.display());
     place.done(&restore);
     place.type_in("web", "run primes 100000000");
-    let text = place.done("trace web --seconds 1");
-    let trace: serde_json::Value = serde_json::from_str(&text).unwrap();
-    let events = trace["traceEvents"].as_array().unwrap();
-    let times = events.iter().filter_map(|event| event["ts"].as_f64());
-    let times: Vec<f64> = times.collect();
-    assert!(times.len() > 10, "{text}");
-    let most = crate::support::PATIENCE.as_secs_f64() * 1e6;
-    let took = times[times.len() - 1] - times[0];
-    assert!(
-        (1e4..most).contains(&took) && times[0] < most,
-        "{took}: {text}"
-    );
-    assert!(text.contains("interrupt 0 delivered"), "{text}");
-    place.done("kill web");
+    // On a busy machine, the guest runs for a short part of that time.
+    for seconds in [1, 4, 16] {
+        let text = place.done(&format!("trace web --seconds {seconds}"));
+        let trace: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let events = trace["traceEvents"].as_array().unwrap();
+        let times = events.iter().filter_map(|event| event["ts"].as_f64());
+        let times: Vec<f64> = times.collect();
+        if times.len() > 10 && text.contains("interrupt 0 delivered") {
+            let most = crate::support::PATIENCE.as_secs_f64() * 1e6;
+            let took = times[times.len() - 1] - times[0];
+            assert!(
+                (1e4..most).contains(&took) && times[0] < most,
+                "{took}: {text}"
+            );
+            place.done("kill web");
+            return;
+        }
+    }
+    panic!("there are no events");
 }

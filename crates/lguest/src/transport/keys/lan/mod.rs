@@ -538,8 +538,12 @@ impl Drop for Lan {
 }
 
 /// How long the end of a thread is waited for. No other process should be able
-/// to delay it, but the Launcher's end must not depend on that.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// to delay it, but the Launcher's end must not depend on that. Tests wait
+/// until a busy machine runs the thread.
+const PATIENCE: Duration = match cfg!(test) {
+    true => Duration::from_secs(60),
+    false => Duration::from_secs(1),
+};
 
 /// Waits for the end of `thread`, for [`PATIENCE`] at most.
 fn wait_for_end(thread: Option<JoinHandle<()>>) {
