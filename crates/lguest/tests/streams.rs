@@ -13,7 +13,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use support::later::LATER;
 use support::network::Guest;
-use support::{Running, Scratch, built_in, lguest, run, skip, tool};
+use support::{Running, Scratch, built_in, free_port, lguest, run, skip, tool};
 
 const A: &str = "--append=quiet ip=10.0.0.1/24";
 const B: &str = "--append=quiet ip=10.0.0.2/24";
@@ -297,9 +297,7 @@ fn qemu_and_a_guest_exchange_100_megabytes_each_way() {
     let path = scratch.path("socket");
     let words = "--append=quiet ip=10.0.2.15/24 gw=10.0.2.2";
     let mut guest = Guest::on(&format!("{},server", at(&path)), &[words]);
-    let free = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = free.local_addr().unwrap().port();
-    drop(free);
+    let port = free_port();
     let _qemu = Killed(qemu(&path, port).spawn().unwrap());
     // QEMU may need a moment until it connects.
     guest.types("ping 10.0.2.2 60");

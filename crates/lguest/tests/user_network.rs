@@ -16,7 +16,9 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
-use support::{PATIENCE, Running, Scratch, is_here, program, run, skip, tool};
+use support::{
+    PATIENCE, Running, Scratch, free_port, is_here, program, run, skip, tool,
+};
 
 /// A user without rights.
 const UNPRIVILEGED: &str = "65534";
@@ -79,12 +81,6 @@ impl User {
         guest.wait_for("lguest> ");
         guest
     }
-}
-
-/// A port that was free a moment ago.
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
 }
 
 /// The process that a Launcher has started as `name`.

@@ -1,15 +1,10 @@
 //! Counters of a machine for programs that connect to it.
 
 use crate::place::Place;
+use crate::support::free_port;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
-
-/// A port that was free a moment ago.
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
-}
 
 /// Starts a machine that has counters at a port, and returns the port.
 fn start(place: &Place, options: &str) -> u16 {

@@ -40,6 +40,21 @@ pub(crate) fn spare_user() -> u32 {
     40_000 + std::process::id() % 20_000
 }
 
+/// A port for a program that cannot choose one and say which. The kernel gives
+/// ports from 32768 up to every program that asks for any, so another test
+/// could have such a port a moment later. This one is below.
+pub(crate) fn free_port() -> u16 {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let n = COUNT.fetch_add(1, Ordering::Relaxed);
+        let place = std::process::id().wrapping_mul(64).wrapping_add(n);
+        let port = 10_000 + u16::try_from(place % 20_000).unwrap();
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
 /// The kernel that asks questions.
 pub(crate) fn questions() -> PathBuf {
     guests().join("built/questions")
