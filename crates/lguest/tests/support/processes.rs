@@ -74,6 +74,13 @@ impl Process {
     /// Waits until it has a thread of this name.
     #[track_caller]
     pub(crate) fn wait_for_thread(self, name: &str) {
+        assert!(self.has_thread_or_ends(name), "{self:?} has ended");
+    }
+
+    /// Waits until it has a thread of this name, or has ended. Returns whether
+    /// there is that thread.
+    #[track_caller]
+    pub(crate) fn has_thread_or_ends(self, name: &str) -> bool {
         let has_it = || {
             let threads = fs::read_dir(format!("/proc/{}/task", self.pid));
             threads.into_iter().flatten().flatten().any(|thread| {
@@ -82,10 +89,14 @@ impl Process {
             })
         };
         let deadline = Instant::now() + super::PATIENCE;
-        while !has_it() {
+        while self.lives() {
+            if has_it() {
+                return true;
+            }
             assert!(Instant::now() < deadline, "{self:?} has no {name}");
             std::thread::sleep(Duration::from_millis(1));
         }
+        false
     }
 
     /// Its name.
