@@ -23,7 +23,9 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
+use std::sync::{
+    Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockWriteGuard, mpsc,
+};
 use std::time::{Duration, Instant};
 
 /// The longest that a boot may take, on a busy machine. Some have ten thousand
@@ -378,6 +380,8 @@ impl Terminal {
     /// as many zombies otherwise.
     #[track_caller]
     fn wait_for_the_group(&self, leader: Pid) {
+        let _no_others =
+            GUESTS_HERE.read().unwrap_or_else(PoisonError::into_inner);
         let deadline = Instant::now() + PATIENCE;
         let lives = |orphan: Process| {
             let lives = orphan.lives();
@@ -400,6 +404,16 @@ impl Terminal {
     fn text(&self) -> String {
         String::from_utf8_lossy(&self.shown).into_owned()
     }
+}
+
+/// Written while Guests run in this process and in no Launcher. Their views are
+/// children of it, too: no boot may take them for orphans, wait for them, and
+/// reap one before the library has seen how it ended.
+static GUESTS_HERE: RwLock<()> = RwLock::new(());
+
+/// Keep the result for as long as this process runs a Guest itself.
+pub(crate) fn guests_here() -> RwLockWriteGuard<'static, ()> {
+    GUESTS_HERE.write().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A second Guest that does not attack.

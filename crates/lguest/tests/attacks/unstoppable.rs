@@ -4,7 +4,7 @@
 //! state of the Host. Still SIGTERM ends it, three ^C end it, and LHREQ_BREAK
 //! stops it or ends it with a reason.
 
-use crate::arena::{Arena, Boot, Stop, count};
+use crate::arena::{Arena, Boot, Stop, count, guests_here};
 use crate::script::{Long, Record, routine};
 use crate::support::guests;
 use crate::sweep;
@@ -256,6 +256,7 @@ fn break_into(script: &[Record], arena: &str) -> Broken {
 /// All at once, because the slowest of them take long.
 #[test]
 fn a_break_stops_them_or_ends_them() {
+    let _alone = guests_here();
     let start = Instant::now();
     let attackers = attackers();
     let cases = attackers.len() as u64;
@@ -292,6 +293,7 @@ fn a_break_stops_them_or_ends_them() {
 /// goes on.
 #[test]
 fn storms_from_outside() {
+    let _alone = guests_here();
     let script = [
         Record::code(&[0x0F, 0x0B]),
         Record::hypercall(5, [0; 3]),
