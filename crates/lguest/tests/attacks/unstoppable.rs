@@ -284,7 +284,8 @@ fn a_break_stops_them_or_ends_them() {
         }
     }
     assert!(stand >= 5, "Guests that answer kicks stand");
-    assert!(start.elapsed() < Duration::from_secs(60));
+    // The Host gets ten seconds of signals, and 25 Guests share the machine.
+    assert!(start.elapsed() < Duration::from_secs(300));
     let told = format!(", {stand} stood, the others died");
     count("unstoppable by BREAK", cases, cases, &told);
 }
