@@ -37,10 +37,13 @@ fn two_guests_talk_by_a_socket_and_one_is_replaced() {
     let mut b = Guest::on(&at(&path), &[B]);
     b.pings(0);
     b.ends();
+    // The Launcher may learn of that later than its guest powers off.
+    let down = "the link is down, until";
+    a.0.wait_for_nth_error(down, 2);
     a.types("poweroff");
     let end = a.0.finish();
     assert_eq!(end.code(), 0, "{end:?}");
-    assert_eq!(end.stderr.matches("the link is down, until").count(), 2);
+    assert_eq!(end.stderr.matches(down).count(), 2);
 }
 
 #[test]

@@ -246,6 +246,12 @@ impl Running {
         self.errors.wait_for(text, 1, || self.output.text())
     }
 
+    /// Waits until `text` is on standard error `times` times.
+    #[track_caller]
+    pub(crate) fn wait_for_nth_error(&self, text: &str, times: usize) {
+        self.errors.wait_for(text, times, || self.output.text());
+    }
+
     /// The output so far.
     pub(crate) fn printed(&self) -> String {
         self.output.text()
