@@ -26,9 +26,10 @@ fn ask(port: u16, request: &[u8]) -> String {
     stream
         .set_read_timeout(Some(crate::support::PATIENCE))
         .unwrap();
-    stream.write_all(request).unwrap();
+    // A connection that is closed with bytes unread is reset, perhaps before
+    // all of a long request is sent.
+    let _ = stream.write_all(request);
     let mut answer = String::new();
-    // A connection that is closed with bytes unread is reset.
     let _ = stream.read_to_string(&mut answer);
     answer
 }
