@@ -70,8 +70,9 @@ fn a_launcher_that_does_not_answer_is_said_to_be_silent() {
     let launcher = place.launcher("db");
     launcher.signal(libc::SIGSTOP);
     let mut session = on_a_terminal(&place, "top");
-    let shown = session.wait_for("silent");
-    assert!(shown.contains("web                running"), "{shown:?}");
+    session.wait_for("db                 silent");
+    // On a busy machine its answer may be late, too, but not each second.
+    session.wait_for("web                running");
     session.type_in(b"q");
     session.ends(0);
     let text = place.done("stats --prometheus");
