@@ -17,6 +17,7 @@ pub(crate) struct Process {
 /// The contents of /proc/PID/stat.
 struct Stat {
     parent: u32,
+    session: u32,
     state: char,
     ticks: u64,
     born: u64,
@@ -31,6 +32,7 @@ fn stat(pid: u32) -> Option<Stat> {
     Some(Stat {
         state: fields.first()?.chars().next()?,
         parent: fields.get(1)?.parse().ok()?,
+        session: fields.get(3)?.parse().ok()?,
         ticks: number(11)? + number(12)?,
         born: number(19)?,
     })
@@ -135,13 +137,18 @@ impl Process {
     }
 }
 
-/// The children of process `pid`, the oldest first.
+/// The children of process `pid`, the oldest first. Of two that are as old as
+/// each other, to a tick, the one that leads a session is first: the view
+/// spawner. Numbers begin again after the largest, and decide last.
 pub(crate) fn children(pid: u32) -> Vec<Process> {
     let all = fs::read_dir("/proc").unwrap().flatten();
     let numbers = all.filter_map(|e| e.file_name().to_str()?.parse().ok());
-    let is_child = |&child: &u32| stat(child).is_some_and(|s| s.parent == pid);
-    let found = numbers.filter(is_child).filter_map(Process::find);
-    let mut found: Vec<Process> = found.collect();
-    found.sort_by_key(|p| (p.born, p.pid));
-    found
+    let child = |child: u32| {
+        let stat = stat(child).filter(|stat| stat.parent == pid)?;
+        Some((stat.born, stat.session != child, child))
+    };
+    let mut found: Vec<_> = numbers.filter_map(child).collect();
+    found.sort_unstable();
+    let found = found.into_iter();
+    found.map(|(born, _, pid)| Process { pid, born }).collect()
 }
