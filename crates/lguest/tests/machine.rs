@@ -74,7 +74,8 @@ fn an_idle_guest_uses_no_processor() {
     std::thread::sleep(Duration::from_secs(3));
     let ticks = count(Process::ticks) - ticks;
     let switches = count(Process::switches) - switches;
-    assert_eq!(ticks, 0, "and {switches} switches");
+    // Whole ticks are counted. A moment of work may complete one.
+    assert!(ticks <= 1, "{ticks} ticks and {switches} switches");
     assert!(switches <= 6, "{switches} switches");
     guest.type_in(b"poweroff\n");
     guest.finish().ends_well(0);
