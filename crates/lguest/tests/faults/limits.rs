@@ -3,10 +3,12 @@
 //! Under each limit, the Launcher starts and works, or one line says what is
 //! missing. It never hangs, panics, or leaves a process behind.
 
-use crate::support::processes::{Process, children};
+use crate::support::processes::{
+    Process, children, wait_until_the_user_has_no_processes,
+};
 use crate::support::{
-    Finished, PATIENCE, Running, Scratch, guests, is_here, lguest, program,
-    questions, run, skip, spare_user, tool,
+    Finished, Running, Scratch, guests, is_here, lguest, program, questions,
+    run, skip, spare_user, tool,
 };
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -152,26 +154,6 @@ fn with_processes(count: usize, command: &Command) -> Command {
     limited
 }
 
-/// Waits until the processes of the run before are gone. Those that the
-/// Launcher did not reap count until the machine's first process has reaped
-/// them.
-fn wait_until_the_user_has_no_processes() {
-    let user = format!("\nUid:\t{}\t", spare_user());
-    let is_of_the_user = |entry: std::fs::DirEntry| {
-        let status = std::fs::read_to_string(entry.path().join("status"));
-        status.is_ok_and(|status| status.contains(&user))
-    };
-    let deadline = std::time::Instant::now() + PATIENCE;
-    while std::fs::read_dir("/proc")
-        .unwrap()
-        .flatten()
-        .any(is_of_the_user)
-    {
-        assert!(std::time::Instant::now() < deadline, "a process stays");
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
-}
-
 #[test]
 fn processes() {
     if !rustix::process::geteuid().is_root() {
@@ -200,6 +182,7 @@ fn processes() {
     command.arg("--append=ask=forty_directories");
     let many = run(&mut with_processes(100, &command), b"").ends_well(0);
     for count in [8, 10, 12, 20] {
+        wait_until_the_user_has_no_processes();
         let few = run(&mut with_processes(count, &command), b"");
         assert_eq!(few.ends_well(0).stdout, many.stdout, "{count}");
     }

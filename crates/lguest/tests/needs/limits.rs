@@ -7,10 +7,12 @@
 use crate::rows::{
     BAD_MACHINE, ask_doctor, doctor_agrees, each, run_guest, says, works,
 };
-use crate::support::{Scratch, is_here, skip, spare_user};
+use crate::support::processes::wait_until_the_user_has_no_processes;
+use crate::support::{PATIENCE, Scratch, is_here, skip, spare_user};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 /// A resource, a soft limit that is too low, and a part of the message.
 type Row = (&'static str, u32, u64, &'static str);
@@ -186,6 +188,7 @@ fn unprivileged(command: &mut Command, program: &Path, count: u64) {
 }
 
 fn as_spare_user(command: &mut Command) {
+    wait_until_the_user_has_no_processes();
     let user = spare_user();
     command.uid(user).gid(user).current_dir("/");
 }
@@ -262,8 +265,19 @@ impl Group {
         std::fs::write(self.0.join("pids.max"), limit)
     }
 
+    /// Waits until the processes of the run before do not count any more.
+    fn wait_until_empty(&self) {
+        let current = self.0.join("pids.current");
+        let start = Instant::now();
+        while std::fs::read_to_string(&current).unwrap().trim() != "0" {
+            assert!(start.elapsed() < PATIENCE, "a process stays");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// Makes `command` run in it.
     fn around(&self, command: &mut Command) {
+        self.wait_until_empty();
         let mut shell = Command::new("sh");
         let script = "echo $$ >\"$1/cgroup.procs\"; shift; exec \"$@\"";
         shell.args(["-c", script, "sh"]).arg(&self.0);

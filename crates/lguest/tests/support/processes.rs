@@ -152,3 +152,21 @@ pub(crate) fn children(pid: u32) -> Vec<Process> {
     let found = found.into_iter();
     found.map(|(born, _, pid)| Process { pid, born }).collect()
 }
+
+/// Waits until the spare user has no processes from the run before. Those that
+/// the Launcher did not reap count until the machine's first process has reaped
+/// them.
+#[track_caller]
+pub(crate) fn wait_until_the_user_has_no_processes() {
+    let user = format!("\nUid:\t{}\t", super::spare_user());
+    let is_of_the_user = |entry: fs::DirEntry| {
+        let status = fs::read_to_string(entry.path().join("status"));
+        status.is_ok_and(|status| status.contains(&user))
+    };
+    let deadline = Instant::now() + super::PATIENCE;
+    let all = || fs::read_dir("/proc").unwrap().flatten();
+    while all().any(is_of_the_user) {
+        assert!(Instant::now() < deadline, "a process stays");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
