@@ -89,7 +89,7 @@ fn what_was_typed_ahead_is_not_lost() {
     let (_, line) = waiting.trim_end().rsplit_once("echo ").unwrap();
     place.done("kill web");
     // Standard input is open, and nothing comes from it.
-    let words = format!("restore {} --timeout 20s", saved.display());
+    let words = format!("restore {} --timeout 60s", saved.display());
     let mut command = place.command(&words);
     command.stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut restored = command.spawn().unwrap();
