@@ -3,8 +3,9 @@
 //! Both are exchanged in one step. Some file systems cannot do that: there the
 //! old folder is moved aside first. A command that is killed between the two
 //! steps leaves nothing in the place, and [`settle`] moves the old folder back.
-//! The new folder is locked by the command that fills it, so that others know
-//! whether that command still runs.
+//! A command that is killed after them leaves the old folder aside, and the
+//! next replacement removes it. The new folder is locked by the command that
+//! fills it, so that others know whether that command still runs.
 
 use rustix::fs::{
     CWD, FlockOperation, Mode, OFlags, RenameFlags, flock, open, renameat_with,
@@ -21,8 +22,9 @@ use std::time::Duration;
 const LOOKS: u32 = 1000;
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// Puts the folder `new` in the place of the folder `place`, and removes the
-/// old one. Where it is moved aside, it is `aside` for a moment.
+/// Puts the folder `new`, which the caller has locked, in the place of the
+/// folder `place`, and removes the old one. Where it is moved aside, it is
+/// `aside` for a moment.
 pub(crate) fn replace(
     new: &Path,
     place: &Path,
@@ -43,6 +45,11 @@ pub(crate) fn replace(
 }
 
 fn in_two_steps(new: &Path, place: &Path, aside: &Path) -> io::Result<()> {
+    // A command that was killed here has left it, and no folder with files in
+    // it is replaced. The lock keeps other commands out.
+    if is_ours(aside) {
+        std::fs::remove_dir_all(aside)?;
+    }
     rename(place, aside)?;
     if let Err(error) = rename(new, place) {
         // If this fails, too, the next command does it.
@@ -166,6 +173,23 @@ mod tests {
         std::fs::write(aside, "").unwrap();
         assert!(!folders.settle());
         assert!(new.exists());
+    }
+
+    #[test]
+    fn an_old_folder_that_a_killed_command_has_left_is_removed() {
+        let folders = Folders::new("left");
+        let [new, place, aside] = &folders.0;
+        std::fs::create_dir_all(aside.join("more")).unwrap();
+        std::fs::write(aside.join("text"), "left").unwrap();
+        in_two_steps(new, place, aside).unwrap();
+        assert_eq!(folders.text(), "new");
+        assert!(!new.exists() && !aside.exists());
+        // But nothing else that has this name.
+        std::fs::create_dir(new).unwrap();
+        std::fs::write(aside, "mine").unwrap();
+        assert!(in_two_steps(new, place, aside).is_err());
+        assert_eq!(folders.text(), "new");
+        assert_eq!(std::fs::read_to_string(aside).unwrap(), "mine");
     }
 
     #[test]
