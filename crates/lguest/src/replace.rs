@@ -64,8 +64,13 @@ fn in_two_steps(new: &Path, place: &Path, aside: &Path) -> io::Result<()> {
 /// replaced that by the folder `new`, the old folder `aside` is moved back. If
 /// a command replaces it now, this waits for a moment.
 pub(crate) fn settle(place: &Path, new: &Path, aside: &Path) -> bool {
+    settle_in(LOOKS, place, new, aside)
+}
+
+/// [`settle`], with so many looks.
+fn settle_in(looks: u32, place: &Path, new: &Path, aside: &Path) -> bool {
     let is_there = |path: &Path| path.symlink_metadata().is_ok();
-    for _ in 0..LOOKS {
+    for _ in 0..looks {
         if is_there(place) {
             return true;
         }
@@ -126,6 +131,15 @@ mod tests {
         fn settle(&self) -> bool {
             let [new, place, aside] = &self.0;
             settle(place, new, aside)
+        }
+
+        /// Moves the old folder aside, as a command that still runs does.
+        fn begin(&self) -> File {
+            let [new, place, aside] = &self.0;
+            let lock = File::open(new).unwrap();
+            flock(&lock, FlockOperation::LockExclusive).unwrap();
+            rename(place, aside).unwrap();
+            lock
         }
 
         fn text(&self) -> String {
@@ -196,16 +210,24 @@ mod tests {
     fn a_reader_waits_for_a_command_that_is_between_two_steps() {
         let folders = Folders::new("waits");
         let [new, place, aside] = &folders.0;
-        let lock = File::open(new).unwrap();
-        flock(&lock, FlockOperation::LockExclusive).unwrap();
-        rename(place, aside).unwrap();
+        let _lock = folders.begin();
         std::thread::scope(|scope| {
-            let reader = scope.spawn(|| folders.settle());
+            // It does not give up, however long this thread has no processor.
+            let reader = scope.spawn(|| settle_in(u32::MAX, place, new, aside));
             std::thread::sleep(20 * PAUSE);
             assert!(!reader.is_finished());
             rename(new, place).unwrap();
             assert!(reader.join().unwrap());
         });
         assert_eq!(folders.text(), "new");
+    }
+
+    #[test]
+    fn a_reader_does_not_wait_for_ever() {
+        let folders = Folders::new("for-ever");
+        let [new, place, aside] = &folders.0;
+        let _lock = folders.begin();
+        assert!(!settle_in(3, place, new, aside));
+        assert!(!place.exists() && aside.exists());
     }
 }
