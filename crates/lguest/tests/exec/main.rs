@@ -69,13 +69,13 @@ fn the_code_is_that_of_the_command() {
 fn options_reach_the_agent() {
     let machine = Machine::new("options", true);
     let options = "--env A=b --env LGUEST_EXEC_TEST --cwd /src --user me:1 \
-                   --timeout 5s --memory 64M --processes 9 --file-limit 1G \
+                   --timeout 5m --memory 64M --processes 9 --file-limit 1G \
                    --output-limit 1M";
     let mut command = machine.exec(options, &["show"]);
     command.env("LGUEST_EXEC_TEST", "here");
     let end = run(&mut command, b"");
     let expected = "env A=b LGUEST_EXEC_TEST=here cwd /src user me:1 \
-                    terminal false limits Some(5000) Some(67108864) Some(9) \
+                    terminal false limits Some(300000) Some(67108864) Some(9) \
                     Some(1073741824) Some(1048576)\n";
     assert_eq!((end.stdout.as_str(), end.stderr.as_str()), (expected, ""));
     for (options, said) in [
