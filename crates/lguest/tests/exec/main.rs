@@ -19,8 +19,9 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 use support::pty::Session;
-use support::{Finished, Running, run};
+use support::{Finished, PATIENCE, Running, run};
 
 /// Runs a command without input.
 #[track_caller]
@@ -194,7 +195,14 @@ fn a_reader_that_leaves_ends_it() {
     let mut running = Running::start_as_is(command.stdout(writer));
     drop(command);
     drop(reader);
-    running.type_in(b"a line\n");
+    // For a moment there may be another reader: a process that another test
+    // has just forked.
+    let deadline = Instant::now() + PATIENCE;
+    while !running.has_ended() {
+        assert!(Instant::now() < deadline, "it goes on without a reader");
+        running.type_in(b"a line\n");
+        std::thread::sleep(Duration::from_millis(5));
+    }
     let end = running.finish();
     assert_eq!((end.code(), end.stderr.as_str()), (141, ""));
     machine.seen.wait_for("hung up cat");
