@@ -92,8 +92,11 @@ fn the_end_of_a_program_ends_all_its_processes() {
 #[test]
 fn a_fork_bomb_ends_with_its_run() {
     each(|machine| {
-        // Each process waits a little, so that this machine survives it.
-        let script = "f() { echo; sleep 0.1; f & f & wait; }; f";
+        // Each process waits a little, and there are a thousand at the most, so
+        // that this machine survives it however late the end comes.
+        let script = "f() { echo; sleep 0.1; \
+                      [ $1 -lt 9 ] || exec sleep 1000; \
+                      f $(($1 + 1)) & f $(($1 + 1)) & wait; }; f 0";
         let run = machine.shell(script);
         machine.until(run, |run| run.out.len() > 30);
         let pid = machine.runs[&run].pid;
