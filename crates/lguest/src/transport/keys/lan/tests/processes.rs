@@ -226,6 +226,10 @@ fn a_launcher_killed_while_it_posts_leaves_the_others_running() {
             (0..8).for_each(|i| a.0.release(i));
             a.1.senders() == 1
         });
+        // Who removes it has its slot for a moment.
+        eventually("its socket is removed", || {
+            !dir.path().join("lan.2").exists()
+        });
     }
 }
 
@@ -338,7 +342,12 @@ fn launchers_of_other_users_do_not_meet() {
     allow_all(&file, 0o666);
     // Where others may run it, which a target directory need not be.
     let program = dir.path().join("program");
-    std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    // Another process writes it: a descriptor of this one might be in a child
+    // of another test for a moment, and a program that is open for writing
+    // cannot be executed.
+    let mut copy = Command::new("cp");
+    copy.arg(std::env::current_exe().unwrap()).arg(&program);
+    assert!(copy.status().unwrap().success());
     allow_all(&program, 0o755);
     let mut command = Command::new(&program);
     if rustix::process::geteuid().is_root() {
