@@ -29,11 +29,13 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
-/// How often a slot is checked before it counts as in use again, and the pause
-/// between two checks. The kernel may report the end of a connection shortly
-/// before it drops the locks of the same process.
-const REAP_TRIES: u32 = 8;
+/// How long a slot is checked before it counts as in use again, and the pause
+/// between two checks. The kernel reports the end of a connection before it
+/// drops the locks of the same process. On a busy machine, a process that ends
+/// may have no processor between the two.
+const REAP_TIME: Duration = Duration::from_secs(1);
 const REAP_PAUSE: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 2_000_000,
@@ -122,8 +124,8 @@ pub(super) struct Links {
     links: BTreeMap<u64, Link>,
     next_link: u64,
     next_ticket: Ticket,
-    /// Slots whose Launcher has gone, and how many looks are left.
-    reap: Vec<(u32, u32)>,
+    /// Slots whose Launcher has gone, and until when they are checked.
+    reap: Vec<(u32, Instant)>,
     /// No connection is accepted for a while.
     full: bool,
 }
@@ -382,13 +384,19 @@ impl Links {
                 if !self.may_send_to(peer.slot()) {
                     self.shared.outbox().close(peer.slot());
                 }
-                self.reap.push((peer.slot(), REAP_TRIES));
+                self.reap_soon(peer.slot());
             }
             Some(Link::Called { slot, .. }) => {
-                self.reap.push((slot, REAP_TRIES));
+                self.reap_soon(slot);
             }
             None => {}
         }
+    }
+
+    /// The Launcher in `slot` seems to have gone.
+    fn reap_soon(&mut self, slot: u32) {
+        self.reap.retain(|(other, _)| *other != slot);
+        self.reap.push((slot, Instant::now() + REAP_TIME));
     }
 
     /// A link has ended. If no other has this `inbox`, its sender has gone.
@@ -417,14 +425,13 @@ impl Links {
     /// Cleans up after Launchers that have gone, and accepts connections again.
     fn look_after(&mut self) {
         let (slots, meet) = (&self.slots, &self.meet);
-        self.reap.retain_mut(|(slot, tries)| {
+        self.reap.retain(|(slot, until)| {
             // Another Launcher may have done it.
             if !slots.in_use(*slot) && !meet.has(*slot) {
                 return false;
             }
-            *tries -= 1;
             let done = slots.reap(*slot, || meet.remove(*slot));
-            matches!(done, Ok(false)) && *tries > 0
+            matches!(done, Ok(false)) && Instant::now() < *until
         });
         if self.full && self.reap.is_empty() {
             let listener = self.listener.socket.as_fd();
