@@ -5,14 +5,18 @@
 mod support;
 
 use lguest::devices::block::{
-    Block, Completion, Disk, DiskOperation, DiskOutcome, DiskRequest,
+    Block, Completion, Disk, DiskError, DiskOperation, DiskOutcome,
+    DiskRequest, LayerError,
 };
 use lguest::memory::{GuestMemory, Section};
 use std::path::Path;
 use std::sync::mpsc::{Sender, channel};
+use std::time::{Duration, Instant};
 use support::later::LATER;
 use support::random::Random;
-use support::{Running, Scratch, built_in, is_here, lguest, run, skip, tool};
+use support::{
+    PATIENCE, Running, Scratch, built_in, is_here, lguest, run, skip, tool,
+};
 
 /// Sectors of the disks here, and bytes.
 const SECTORS: u64 = 4096;
@@ -159,7 +163,7 @@ fn images_of_every_kind_are_used_as_qemu_does() {
         let convert = format!("convert -O qcow2 {options} raw image");
         qemu_img_agrees(&scratch, &convert);
         let open = |read_only| {
-            Disk::open(&scratch.path("image"), read_only)
+            opened(&scratch.path("image"), read_only)
                 .and_then(Disk::by_its_format)
                 .unwrap_or_else(|error| panic!("{options}: {error}"))
         };
@@ -196,10 +200,11 @@ fn an_overlay_has_the_changes_and_its_base_none() {
         let before = std::fs::read(&path).unwrap();
         // Made first, then used again.
         for _ in 0..2 {
-            let disk = Disk::open(&path, true)
-                .and_then(Disk::by_its_format)
-                .and_then(|disk| disk.overlaid(&path, &scratch.path("mine")))
-                .unwrap();
+            let overlaid = || {
+                let disk = Disk::open(&path, true)?.by_its_format()?;
+                disk.overlaid(&path, &scratch.path("mine"))
+            };
+            let disk = not_in_use(overlaid).unwrap();
             let mut used = Used::new(disk, model);
             used.use_it(&mut random, 50);
             // With a state that is taken, the image can be copied.
@@ -221,6 +226,34 @@ fn an_overlay_has_the_changes_and_its_base_none() {
         // Both can be moved together.
         let (_, said) = qemu_img(&scratch, "info mine");
         assert!(said.contains(&format!("backing file: {base}")), "{said}");
+    }
+}
+
+/// Opens a disk that this test has closed.
+fn opened(path: &Path, read_only: bool) -> Result<Disk, DiskError> {
+    not_in_use(|| Disk::open(path, read_only))
+}
+
+/// Opens until nobody has the file. A process that another test has just forked
+/// has a copy of a descriptor, and so of its lock, until it calls exec.
+fn not_in_use(
+    open: impl Fn() -> Result<Disk, DiskError>,
+) -> Result<Disk, DiskError> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let opened = open();
+        let in_use = matches!(
+            opened,
+            Err(DiskError::InUse
+                | DiskError::Overlay {
+                    error: LayerError::InUse,
+                    ..
+                })
+        );
+        if !in_use || Instant::now() > deadline {
+            return opened;
+        }
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 
