@@ -127,11 +127,26 @@ mod tests {
     use super::*;
     use gdbstub::conn::Connection as _;
     use rustix::event::{EventfdFlags, eventfd};
+    use rustix::net::{
+        AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, socketpair,
+    };
+
+    /// Two ends of a stream.
+    fn pair() -> (OwnedFd, OwnedFd) {
+        let (family, kind) = (AddressFamily::UNIX, SocketType::STREAM);
+        socketpair(family, kind, SocketFlags::CLOEXEC, None).unwrap()
+    }
+
+    /// Closes an end. A process that another test has just forked may have it
+    /// for a moment.
+    fn close(end: OwnedFd) {
+        shutdown(&end, Shutdown::Both).unwrap();
+    }
 
     #[test]
     fn a_long_answer_is_written_while_it_is_made() {
-        let (input, _gdb) = rustix::pipe::pipe().unwrap();
-        let (shown, output) = rustix::pipe::pipe().unwrap();
+        let (input, _gdb) = pair();
+        let (shown, output) = pair();
         let mut connection = Connection::new(input, output);
         for _ in 0..10 * PIECE {
             connection.write(b'0').unwrap();
@@ -140,15 +155,15 @@ mod tests {
         let written = rustix::io::ioctl_fionread(&shown).unwrap();
         assert_eq!(written, 10 * PIECE as u64);
         // GDB that is gone ends it before its end.
-        drop(shown);
+        close(shown);
         assert!((0..PIECE).any(|_| connection.write(b'0').is_err()));
     }
 
     #[test]
     fn bytes_come_one_by_one_and_news_comes_first() {
         let news = eventfd(0, EventfdFlags::empty()).unwrap();
-        let (input, gdb) = rustix::pipe::pipe().unwrap();
-        let (shown, output) = rustix::pipe::pipe().unwrap();
+        let (input, gdb) = pair();
+        let (shown, output) = pair();
         let mut connection = Connection::new(input, output);
         rustix::io::write(&gdb, b"ab").unwrap();
         assert_eq!(connection.wait(&news), Came::Byte(b'a'));
@@ -162,12 +177,12 @@ mod tests {
         let mut bytes = [0; 8];
         assert_eq!(rustix::io::read(&shown, &mut bytes), Ok(3));
         assert_eq!(&bytes[..3], b"+$#");
-        drop(gdb);
+        close(gdb);
         assert_eq!(connection.wait(&news), Came::End);
         connection.write(b'x').unwrap();
         assert_eq!(connection.wait(&news), Came::End);
         assert_eq!(rustix::io::read(&shown, &mut bytes), Ok(1));
-        drop(shown);
+        close(shown);
         connection.write(b'x').unwrap();
         assert!(connection.flush().is_err());
     }

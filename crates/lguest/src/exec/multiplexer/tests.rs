@@ -3,7 +3,9 @@
 use super::*;
 use lg_exec::command::kind;
 use lg_exec::frame::Decoder;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::net::{
+    AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, socketpair,
+};
 
 type Owned = (u32, u8, Vec<u8>);
 
@@ -34,6 +36,12 @@ fn of(channel: Arc<Channel>, goes_on: bool) -> Machine {
 fn pair() -> (OwnedFd, OwnedFd) {
     let flags = SocketFlags::CLOEXEC;
     socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None).unwrap()
+}
+
+/// Closes an end. A process that another test has just forked may have it for a
+/// moment.
+fn leave(end: OwnedFd) {
+    shutdown(&end, Shutdown::Both).unwrap();
 }
 
 impl Machine {
@@ -162,7 +170,7 @@ fn the_agent_is_told_of_a_client_that_has_gone() {
     let mut machine = machine();
     let (one, client) = machine.client();
     let (_, mut other) = machine.client();
-    drop(client);
+    leave(client.socket);
     let expected = [(one, kind::HANG_UP, Vec::new())];
     assert_eq!(machine.agent_gets(), expected);
     assert!(!machine.channel.streams().contains(&one));
@@ -293,7 +301,7 @@ fn a_guest_that_reads_nothing_holds_its_clients_and_no_memory() {
     }
     assert!(sent < 4 << 20, "{sent}");
     // It goes all the same, and the agent is told when it reads.
-    drop(client);
+    leave(client.socket);
     machine.multiplexer.wait().unwrap();
     let frames = machine.agent_gets();
     assert_eq!(frames.last().unwrap().1, kind::HANG_UP);
@@ -311,7 +319,7 @@ fn the_machine_ends_with_its_owner() {
     machine.streams.add_owner(theirs, owner).unwrap();
     machine.multiplexer.step();
     assert_eq!(ended.load(Ordering::SeqCst), 0);
-    drop(ours);
+    leave(ours);
     machine.multiplexer.step();
     machine.multiplexer.step();
     assert_eq!(ended.load(Ordering::SeqCst), 1);

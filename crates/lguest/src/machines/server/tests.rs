@@ -5,7 +5,7 @@ use crate::machines::protocol::{Bytes, call};
 use crate::machines::settings::Settings;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{MemfdFlags, memfd_create};
-use rustix::net::{AddressFamily, SocketType, socketpair};
+use rustix::net::{AddressFamily, Shutdown, SocketType, shutdown, socketpair};
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 
 /// A machine that does nothing.
@@ -68,7 +68,7 @@ impl Controlled for Machine {
 }
 
 fn pair() -> (OwnedFd, OwnedFd) {
-    let flags = SocketFlags::NONBLOCK;
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None).unwrap()
 }
 
@@ -172,6 +172,8 @@ fn what_a_client_traces_ends_with_its_connection() {
     assert!(answer(&other).contains("another client traces it"));
     assert_eq!(say(Some(&ours), &["calls"]), 4 | 1 << 8);
     assert!(answer(&ours).contains("there is no group 'calls'"));
+    // A process that another test has just forked may have it for a moment.
+    shutdown(&ours, Shutdown::Both).unwrap();
     drop(ours);
     assert_eq!(say(None, &[]), 0);
     assert_eq!(say(Some(&other), &["exits"]), 1);
