@@ -125,6 +125,16 @@ fn has_input(machine: &Machine) -> bool {
     poll(&mut fds, Some(&Timespec::default())).unwrap() > 0
 }
 
+/// Whether something to handle comes.
+fn gets_input(machine: &Machine) -> bool {
+    let mut fds = [PollFd::new(&machine.input, PollFlags::IN)];
+    let minute = Timespec {
+        tv_sec: 60,
+        tv_nsec: 0,
+    };
+    poll(&mut fds, Some(&minute)).unwrap() > 0
+}
+
 #[test]
 fn a_single_request_is_answered_while_the_guest_stands_still() {
     let day = Timespec {
@@ -151,7 +161,8 @@ fn a_single_request_is_answered_while_the_guest_stands_still() {
     machine.bus.notify(RING).unwrap();
     assert_eq!(driver.used().len(), 22);
     machine.killer.kill();
-    assert!(has_input(&machine));
+    // A process that another test has just forked may have its end.
+    assert!(gets_input(&machine));
 }
 
 /// The first of two requests is answered at once, and the socket had no room
@@ -172,13 +183,7 @@ fn a_request_that_is_held_is_asked_when_there_is_room() {
         driver.offer(&[(REQUEST, 21)], &[(ANSWER, 64)]);
     }
     machine.bus.notify(RING).unwrap();
-    let mut fds = [PollFd::new(&machine.input, PollFlags::IN)];
-    let minute = Timespec {
-        tv_sec: 60,
-        tv_nsec: 0,
-    };
-    let comes = poll(&mut fds, Some(&minute)).unwrap();
-    assert_eq!(comes, 1, "the second request was forgotten");
+    assert!(gets_input(&machine), "the second request was forgotten");
     machine.wait(&driver, 2);
 }
 
