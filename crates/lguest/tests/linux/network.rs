@@ -9,7 +9,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 #[test]
 fn three_machines_share_a_network_and_one_is_killed() {
@@ -392,8 +392,19 @@ fn talk_with_us(machine: &mut Machine, there: &str, here: &str) {
     );
     // ... and into it.
     machine.start_command("/tests/nettool tcprecv 7806");
-    std::thread::sleep(Duration::from_millis(500));
-    let mut stream = TcpStream::connect((there, 7806)).unwrap();
+    // It may not listen yet.
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let mut stream = loop {
+        match TcpStream::connect((there, 7806)) {
+            Err(error)
+                if error.kind() == ErrorKind::ConnectionRefused
+                    && Instant::now() < deadline =>
+            {
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            other => break other.unwrap(),
+        }
+    };
     let all = noise(MB << 20);
     stream.write_all(&all).unwrap();
     drop(stream);
