@@ -62,11 +62,20 @@ fn a_sleep_of_10_ms_takes_10_to_12() {
     let Some(given) = Given::to(test, &[VMLINUX, INITRD]) else {
         return;
     };
-    let ended = given.run(64, &[], "/tests/bench nanosleep");
-    let line = ended.shown.lines().find(|l| l.starts_with("nanosleep "));
-    let line = line.unwrap_or_else(|| panic!("{}", ended.shown));
-    // Nanoseconds of the best sleep. A busy machine wakes some of them late.
-    let best = line.split_whitespace().last().unwrap();
-    let took: f64 = best.parse().unwrap();
-    assert!((10e6..12e6).contains(&took), "{line}");
+    // Nanoseconds of the best sleep. A busy machine wakes some of them late,
+    // and sometimes all that follow each other.
+    let best_of_some = || {
+        let ended = given.run(64, &[], "/tests/bench nanosleep");
+        let line = ended.shown.lines().find(|l| l.starts_with("nanosleep "));
+        let line = line.unwrap_or_else(|| panic!("{}", ended.shown));
+        let best = line.split_whitespace().last().unwrap();
+        let took: f64 = best.parse().unwrap();
+        assert!(took >= 10e6, "{line}");
+        took
+    };
+    let found: Vec<f64> = (0..5)
+        .map(|_| best_of_some())
+        .take_while(|took| *took >= 12e6)
+        .collect();
+    assert!(found.len() < 5, "{found:?}");
 }
