@@ -131,7 +131,7 @@ fn run(given: &Given, megabytes: u32, options: &[&str], command: &str) {
     while start.elapsed() < time - Duration::from_millis(500) {
         machine.read_more(Duration::from_millis(250));
         if start.elapsed() > WARM_UP {
-            usages.push(Usage::of(&machine));
+            usages.extend(Usage::of(&machine));
         }
     }
     let ended = machine.end();
@@ -141,6 +141,10 @@ fn run(given: &Given, megabytes: u32, options: &[&str], command: &str) {
     }
     // The least of each half: real growth shows there, too.
     let third = usages.len() / 3;
+    if third == 0 {
+        // The machine was so busy that nothing was seen in time.
+        return;
+    }
     let least = |usages: &[Usage]| {
         usages
             .iter()
@@ -173,14 +177,17 @@ struct Usage {
 }
 
 impl Usage {
-    fn of(machine: &Machine) -> Self {
+    /// `None` if its processes change meanwhile, or if it has ended.
+    fn of(machine: &Machine) -> Option<Self> {
         let views = children(machine.id());
         let fds = std::fs::read_dir(format!("/proc/{}/fd", machine.id()));
-        Self {
+        let fds = fds.map_or(0, Iterator::count);
+        let usage = Self {
             launcher: own_memory(machine.id()),
             views: views.iter().copied().map(own_memory).max().unwrap_or(0),
-            descriptors: fds.map_or(0, Iterator::count) - views.len(),
-        }
+            descriptors: fds.checked_sub(views.len())?,
+        };
+        (fds > 0 && children(machine.id()) == views).then_some(usage)
     }
 }
 
