@@ -7,6 +7,9 @@ use crate::support::gdb::{Gdb, real, to_hex, word};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+/// Where a kernel is.
+const KERNEL: u32 = 0xC000_0000;
+
 /// What makes Linux panic: its first program ends.
 const DIES: &str = "exec /bin/false";
 
@@ -25,8 +28,15 @@ fn a_session(test: &str, options: &[&str]) {
     let mut machine =
         given.shell_of_run(&[&[listens.as_str()], options].concat());
     let mut gdb = Gdb::connect(&at);
+    // The shell has shown its prompt, and may not wait for a key yet.
+    let deadline = Instant::now() + PATIENCE;
+    while gdb.eip() < KERNEL {
+        assert!(Instant::now() < deadline, "it never waits in its kernel");
+        gdb.send("c");
+        std::thread::sleep(Duration::from_millis(50));
+        gdb.interrupt();
+    }
     let place = gdb.eip();
-    assert!(place >= 0xC000_0000, "it waits in its kernel: {place:#x}");
     // More than ten commands in each round.
     for round in 0..20_u32 {
         let at = unused(&mut gdb);
