@@ -12,6 +12,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 use support::{
     PATIENCE, Running, Scratch, end_of, guests, is_here, lguest, program, skip,
 };
@@ -176,16 +177,7 @@ fn the_web_server_answers(scratch: &Scratch, rustc: &Path) {
     if !is_here("passt") {
         return skip("the_web_server_answers", "there is no passt");
     }
-    let free = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = free.local_addr().unwrap().port();
-    drop(free);
-    let net = format!("net = \"user,publish={port}:80\"\n");
-    fs::write(place.join("lguest.toml"), net).unwrap();
-    let mut command = apart(lguest());
-    command.env("CARGO_MANIFEST_DIR", &place).arg("runner");
-    command.arg(scratch.path("target/i686-unknown-linux-gnu/debug/web"));
-    let running = Running::start(&mut command);
-    running.wait_for("serve port 80");
+    let (running, port) = serving(scratch, &place);
     let mut client = TcpStream::connect(("127.0.0.1", port)).unwrap();
     client.set_read_timeout(Some(PATIENCE)).unwrap();
     client.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
@@ -194,6 +186,32 @@ fn the_web_server_answers(scratch: &Scratch, rustc: &Path) {
     assert!(answer.ends_with("you are visitor 1.\n"), "{answer}");
     running.signal(libc::SIGTERM);
     assert_eq!(running.finish().code(), 143);
+}
+
+/// The web server, at a port that was free a moment ago. If another program has
+/// taken that meanwhile, it gets another one.
+fn serving(scratch: &Scratch, place: &Path) -> (Running, u16) {
+    loop {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = free.local_addr().unwrap().port();
+        drop(free);
+        let net = format!("net = \"user,publish={port}:80\"\n");
+        fs::write(place.join("lguest.toml"), net).unwrap();
+        let mut command = apart(lguest());
+        command.env("CARGO_MANIFEST_DIR", place).arg("runner");
+        command.arg(scratch.path("target/i686-unknown-linux-gnu/debug/web"));
+        let mut running = Running::start(&mut command);
+        let deadline = Instant::now() + PATIENCE;
+        while !running.has_ended() {
+            if running.printed().contains("serve port 80") {
+                return (running, port);
+            }
+            assert!(Instant::now() < deadline, "{}", running.printed());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let ended = running.finish();
+        assert!(ended.stderr.contains("cannot publish a port"), "{ended:?}");
+    }
 }
 
 /// A guest that uses the kit by the traits of other crates.
