@@ -1,7 +1,7 @@
 //! A bus goes on from the state of another one as if nothing had happened.
 
 use super::*;
-use crate::devices::block::{Block, Disk};
+use crate::devices::block::{Block, Disk, DiskError};
 use crate::devices::console::{Config, Console};
 use crate::transport::keys::{KeyedConsole, KeyedDisk};
 use lg_abi::device::{BLOCK_DONE, BLOCK_READ, BLOCK_WRITE, BlockPage};
@@ -36,7 +36,14 @@ fn disk_file() -> File {
 
 fn disk(file: &File) -> Box<dyn KeyedDevice> {
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-    let disk = Disk::open(path.as_ref(), false).unwrap();
+    // A process that another test has just forked has the lock of a disk that
+    // was closed, until it calls exec.
+    let disk = loop {
+        match Disk::open(path.as_ref(), false) {
+            Err(DiskError::InUse) => std::thread::yield_now(),
+            other => break other.unwrap(),
+        }
+    };
     Box::new(KeyedDisk::new(Block::new(disk)))
 }
 
