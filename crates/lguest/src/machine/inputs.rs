@@ -501,14 +501,14 @@ mod tests {
 
     #[test]
     fn a_buffer_is_looked_for_at_once_after_a_delivery() {
-        let now = Instant::now();
+        let before = Instant::now();
         let state = State::Watched.after(SOME, Cause::Readable, false);
-        let told = state.cause(now, false, true);
+        let told = state.cause(before, false, true);
         assert!(told == Some(Cause::Told), "it does not wait for the pause");
         // After a report without success, it waits for the end of the pause.
         let state = state.after(NOTHING, Cause::Told, false);
-        assert!(state.cause(now, false, true).is_none());
-        let later = now + LONGEST_PAUSE;
+        assert!(state.cause(before, false, true).is_none());
+        let later = Instant::now() + LONGEST_PAUSE;
         assert!(state.cause(later, false, true) == Some(Cause::Time));
     }
 
