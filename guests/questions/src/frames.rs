@@ -8,13 +8,14 @@ use crate::lab::memory::{self, page};
 use crate::virtio::{Queue, WRITE, device, notify};
 use lg_abi::call::CallName;
 use lg_abi::gen2::device::{NET_HEADER, TYPE_NET};
-use lg_guest::{println, shared};
+use lg_guest::{println, shared, time};
 
 /// Bytes of a frame.
 const FRAME: u32 = 60;
 
-/// How often the Guest that asks sends its frame: for that many milliseconds.
-const TIMES: u16 = 200;
+/// How long the Guest that asks sends its frame. The other Launcher may still
+/// be connecting.
+const LONG: u64 = 2 * time::SECOND;
 
 /// The two queues, and memory for a frame each, with the header in front.
 struct Net {
@@ -81,7 +82,8 @@ pub(crate) fn frame_by_virtio() {
     println!("ready");
     net.to_guest.wait(1);
     net.show();
-    for _ in 0..TIMES {
+    let start = time::now();
+    while time::now() - start < LONG {
         net.send([0xFF; 6]);
     }
 }

@@ -12,7 +12,7 @@ use crate::lab::memory::{self, load, page, peek, poke, store};
 use crate::lab::trap;
 use lg_abi::dma::Dma;
 use lg_abi::hypercall::Hypercall;
-use lg_guest::{print, println, shared};
+use lg_guest::{print, println, shared, time};
 
 /// The offsets in the page at which the two write their progress: after all
 /// slots that are used here.
@@ -82,6 +82,9 @@ impl Net {
 
     /// The same for a slot without a free buffer: tries once.
     fn send_once(&self, sections: &[(u32, u16)]) {
+        // So the Launchers have to be connected by now. On a busy machine that
+        // takes more than a moment.
+        sleep(2);
         let sent = dma(sections);
         send(self.slot(1 - self.me), sent);
         println!("taken {}", peek(sent));
@@ -93,6 +96,14 @@ fn nap() {
     hypercall(Hypercall::SetClockevent, 200_000, 0, 0);
     hypercall(Hypercall::Halt, 0, 0, 0);
     shared::set_irq_enabled(false);
+}
+
+/// Sleeps for some seconds.
+fn sleep(seconds: u64) {
+    let start = time::now();
+    while time::now() - start < seconds * time::SECOND {
+        nap();
+    }
 }
 
 /// How often the network's interrupt has come. Waits a little for `expected`.
@@ -311,9 +322,7 @@ pub(crate) fn bad_receiver() {
     net.done(1);
     net.wait(1);
     // This ends the Guest, at any time from now.
-    for _ in 0..2000 {
-        nap();
-    }
+    sleep(20);
 }
 
 /// The peer of the function above.
