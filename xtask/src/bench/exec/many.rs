@@ -178,7 +178,7 @@ fn in_one(
     start.arg(folder.join("warm"));
     timed(&mut start, None)?;
     let _machine = Named(images);
-    let mut inspect = images.command(&["inspect", NAME, "--json"]);
+    let mut inspect = images.command(&["inspect", NAME]);
     let said = timed(&mut inspect, None)?.output;
     let said: serde_json::Value =
         serde_json::from_str(&said).map_err(|error| error.to_string())?;
