@@ -1,6 +1,6 @@
 //! The words after `lguest restore`.
 //!
-//! `lguest clone` fills them in for each of its machines.
+//! `lguest clone` fills them in once for all of its machines.
 
 use super::ends::Ends;
 use super::limits::Limited;

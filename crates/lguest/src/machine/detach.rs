@@ -1,10 +1,10 @@
 //! `--detach`: the machine goes on in a process of its own.
 //!
-//! The command forks before it has opened anything. The child becomes the
-//! Launcher, in a session of its own, so that no terminal ends it. The command
-//! prints the messages of the child until the machine runs (or has printed what
-//! it prints when it is ready), and ends with its exit code if that never
-//! happens.
+//! The command forks before it has opened anything but a snapshot. The child
+//! becomes the Launcher, in a session of its own, so that no terminal ends it.
+//! The command prints the messages of the child until the machine runs (or has
+//! printed what it prints when it is ready), and ends with its exit code if
+//! that never happens.
 
 #![expect(unsafe_code, reason = "fork")]
 
@@ -57,7 +57,12 @@ pub(super) fn divide() -> Result<Side, LaunchError> {
         -1 => Err(keep(io::Error::last_os_error())),
         0 => {
             drop((messages, ready));
-            leave_the_terminal(&errors).map_err(|e| keep(e.into()))?;
+            if let Err(error) = leave_the_terminal(&errors) {
+                let error = keep(error.into());
+                terminal::tell(&error.to_string());
+                // The caller goes on in the command's process only.
+                std::process::exit(error.outcome().code().into());
+            }
             Ok(Side::Launcher(Ready(tells)))
         }
         pid => {

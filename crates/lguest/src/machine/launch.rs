@@ -68,7 +68,7 @@ pub(super) fn launch_from(
                 terminal::tell(&error.to_string());
                 error.outcome()
             });
-            // What the caller goes on with is the command's.
+            // The caller goes on in the command's process only.
             std::process::exit(outcome.code().into());
         }
         Side::Command(waiting) => {

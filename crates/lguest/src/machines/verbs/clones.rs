@@ -1,7 +1,7 @@
 //! `lguest clone`: several machines that go on from one point.
 //!
-//! Each clone is a Launcher of its own, as 'lguest restore --detach' starts it:
-//! a child of this process, which saves it the way through the program's start.
+//! Each clone is a Launcher of its own, as 'lguest restore --detach' starts it.
+//! It is a fork of this process, so it needs no exec and reads no command line.
 //! A machine that runs is cloned by a snapshot that is removed at the end: the
 //! clones have its files open.
 
@@ -36,6 +36,13 @@ pub struct Clones {
     pub each: Box<Restore>,
     /// Copies disks whose blocks cannot be cloned.
     pub copies: bool,
+}
+
+/// The name of the clone with this number.
+fn named(prefix: &str, number: u16) -> Result<Name, MachineError> {
+    let name = format!("{prefix}-{number}");
+    let parsed = name.parse();
+    parsed.map_err(|why| MachineError::NotAName(name, why))
 }
 
 /// A folder that is removed at the end.
@@ -78,6 +85,8 @@ impl Clones {
         let own = self.of.file_name().unwrap_or_default().to_string_lossy();
         let prefix = self.prefix.take().map(|name| name.to_string());
         let prefix = prefix.unwrap_or_else(|| own.into_owned());
+        // The last name is the longest.
+        named(&prefix, self.number)?;
         let Some(name) = machine else {
             return self.start_from(&self.of, &prefix);
         };
@@ -88,8 +97,12 @@ impl Clones {
         let folder = temporary.0.join("snapshot");
         snapshot::write(&name, &folder, self.copies)?;
         // The machine that is cloned has them open: it has proved that.
-        let saved = Saved::open(&folder)?;
-        self.each.bases.extend(saved.outside().map(Path::to_owned));
+        let bases: Vec<_> = {
+            // It is closed before the first fork: a clone would keep its files.
+            let saved = Saved::open(&folder)?;
+            saved.outside().map(Path::to_owned).collect()
+        };
+        self.each.bases.extend(bases);
         self.start_from(&folder, &prefix)
     }
 
@@ -124,10 +137,7 @@ impl Clones {
         folder: &Path,
         prefix: &str,
     ) -> Result<Restore, MachineError> {
-        let name = format!("{prefix}-{number}");
-        let name: Name = name
-            .parse()
-            .map_err(|why| MachineError::NotAName(name.clone(), why))?;
+        let name = named(prefix, number)?;
         let mut restore = (*self.each).clone();
         folder.clone_into(&mut restore.folder);
         for network in restore.networks.iter_mut().flatten() {
