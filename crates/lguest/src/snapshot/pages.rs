@@ -13,7 +13,9 @@ use twox_hash::XxHash3_64;
 /// Bytes of a page.
 pub const PAGE: usize = lg_abi::page::PAGE_SIZE as usize;
 
-/// How much is moved at once.
+/// How much is moved at once. A buffer of this size stays in the heap and in
+/// the processor's cache. A larger one would be mapped anew for each image, and
+/// each of its pages would fault.
 const CHUNK: usize = 16 * PAGE;
 
 const ZERO: &[u8; PAGE] = &[0; PAGE];
