@@ -45,8 +45,8 @@ pub(crate) fn replace(
 }
 
 fn in_two_steps(new: &Path, place: &Path, aside: &Path) -> io::Result<()> {
-    // A command that was killed here has left it, and no folder with files in
-    // it is replaced. The lock keeps other commands out.
+    // A killed command may have left a folder there. rename(2) does not replace
+    // a folder that has files. The lock keeps other commands out.
     if is_ours(aside) {
         std::fs::remove_dir_all(aside)?;
     }

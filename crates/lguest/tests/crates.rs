@@ -8,13 +8,14 @@ mod support;
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 use support::{
-    PATIENCE, Running, Scratch, end_of, guests, is_here, lguest, program, skip,
+    PATIENCE, Running, Scratch, end_of, free_port, guests, is_here, lguest,
+    program, skip,
 };
 
 /// The compiler of the tree's guests, if there is one: unpacked already, or
@@ -191,10 +192,8 @@ fn the_web_server_answers(scratch: &Scratch, rustc: &Path) {
 /// The web server, at a port that was free a moment ago. If another program has
 /// taken that meanwhile, it gets another one.
 fn serving(scratch: &Scratch, place: &Path) -> (Running, u16) {
-    loop {
-        let free = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = free.local_addr().unwrap().port();
-        drop(free);
+    for _ in 0..8 {
+        let port = free_port();
         let net = format!("net = \"user,publish={port}:80\"\n");
         fs::write(place.join("lguest.toml"), net).unwrap();
         let mut command = apart(lguest());
@@ -212,6 +211,7 @@ fn serving(scratch: &Scratch, place: &Path) -> (Running, u16) {
         let ended = running.finish();
         assert!(ended.stderr.contains("cannot publish a port"), "{ended:?}");
     }
+    panic!("no port can be published")
 }
 
 /// A guest that uses the kit by the traits of other crates.

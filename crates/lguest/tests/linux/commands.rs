@@ -373,7 +373,7 @@ fn a_guests_root_harms_its_own_machine_only() {
     let line = "read line; echo \"got $line\"";
     let mut other = Running::start(&mut image.shell(&["--timeout=10m"], line));
     for (line, codes) in ATTACKS {
-        // Only what never ends has a short time.
+        // Only endless commands have a short time.
         let time = match codes.contains(&124) {
             true => "--timeout=5s",
             false => PATIENCE,

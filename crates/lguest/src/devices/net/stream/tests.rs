@@ -9,6 +9,11 @@ use rustix::net::{
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// How long a busy machine may take until a process that another test has
+/// forked has closed what it inherited.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The other end, and what was said about the link.
 struct Other {
@@ -255,7 +260,9 @@ fn a_peer_that_dies_is_reported_once_whichever_way_it_is_noticed() {
     assert_eq!(send(&mut stream, &[7; 60]), Ok(()));
     // For a moment, a process that another test has just forked may have that
     // end.
+    let deadline = Instant::now() + PATIENCE;
     let end = loop {
+        assert!(Instant::now() < deadline, "the end is not noticed");
         stream.flush();
         match send(&mut stream, &[7; 60]) {
             Ok(()) | Err(ErrorKind::WouldBlock) => std::thread::yield_now(),
@@ -270,7 +277,9 @@ fn a_peer_that_dies_is_reported_once_whichever_way_it_is_noticed() {
 /// Waits until nothing listens at `path`: for a moment after the end of a
 /// listener, a process that another test has just forked may have its socket.
 fn wait_until_nobody_listens(path: &std::path::Path) {
+    let deadline = Instant::now() + PATIENCE;
     loop {
+        assert!(Instant::now() < deadline, "somebody listens");
         match open::connected(path) {
             Err(open::StreamError::NoListener { .. }) => return,
             Ok(_) | Err(open::StreamError::Full { .. }) => {

@@ -7,7 +7,11 @@ use crate::engine::Scripted;
 use proptest::prelude::*;
 use rustix::pipe::{PipeFlags, pipe_with};
 use std::os::fd::OwnedFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// How long a busy machine may take until a process that another test has
+/// forked has closed what it inherited.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 const DMA: u32 = 0x3000;
 const BUFFER: u32 = 0x4000;
@@ -91,7 +95,9 @@ fn output_without_a_reader_is_taken_and_lost() {
     host.put_dma(DMA, &[(0x2000, 6)]);
     // A process that another test has just forked may read for a moment.
     let mut lost = 0;
+    let deadline = Instant::now() + PATIENCE;
     while lost == 0 {
+        assert!(Instant::now() < deadline, "output is not lost");
         assert_eq!(send(&mut console), Ok(6));
         lost = discarded(&mut console);
     }
@@ -159,7 +165,9 @@ fn input_without_a_buffer_waits_and_is_not_lost() {
     drop(typed);
     bind_sixty_four_bytes(&host);
     // A process that another test has just forked may type for a moment.
+    let deadline = Instant::now() + PATIENCE;
     while console.handle_input() == Ok(Readiness::Wait) {
+        assert!(Instant::now() < deadline, "the end is not noticed");
         std::thread::yield_now();
     }
     assert_eq!(console.handle_input(), Ok(Readiness::Closed));

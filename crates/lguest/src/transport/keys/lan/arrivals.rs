@@ -75,8 +75,9 @@ const FULL: Duration = Duration::from_micros(200);
 const LONG_NAP: Duration = Duration::from_millis(1);
 
 /// How long frames wait for a buffer. On a busy machine a Guest may not run for
-/// a while, and losing all frames that wait would slow it down further. (The
-/// thread of a test that empties the buffers may not run for longer.)
+/// a while, and losing all frames that wait would slow it down further. In
+/// tests, the thread that empties the buffers may be without a processor for
+/// more than a second.
 const PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 5 } else { 1 });
 
 /// So many frames in so much time are worth opening rings, ...

@@ -555,6 +555,8 @@ fn wait_for_end(thread: Option<JoinHandle<()>>) {
     if thread.is_finished() {
         // A panic there has been printed already.
         let _ = thread.join();
+    } else if cfg!(test) && !std::thread::panicking() {
+        panic!("a thread of a network does not end");
     }
 }
 

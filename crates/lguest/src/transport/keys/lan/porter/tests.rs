@@ -90,7 +90,7 @@ fn no_message_a_bad_one_and_an_end_differ() {
     }
     drop(theirs);
     // For a moment, a child that another test has just forked has a copy of
-    // that end, and there is only no message.
+    // that end. The porter finds no message then, and no end.
     let deadline = Instant::now() + Duration::from_secs(60);
     let end = loop {
         porter.ask(3, &ours).unwrap();

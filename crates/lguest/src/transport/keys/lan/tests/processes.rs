@@ -226,7 +226,7 @@ fn a_launcher_killed_while_it_posts_leaves_the_others_running() {
             (0..8).for_each(|i| a.0.release(i));
             a.1.senders() == 1
         });
-        // Who removes it has its slot for a moment.
+        // The Launcher that removes it holds its slot for a moment.
         eventually("its socket is removed", || {
             !dir.path().join("lan.2").exists()
         });
