@@ -144,6 +144,21 @@ impl Disk {
         })
     }
 
+    /// A disk that a test had open before. A process that another test has just
+    /// forked has its lock, until it calls exec.
+    #[cfg(test)]
+    pub(crate) fn open_when_free(path: &Path, read_only: bool) -> Self {
+        let start = std::time::Instant::now();
+        loop {
+            match Self::open(path, read_only) {
+                Err(DiskError::InUse) if start.elapsed().as_secs() < 60 => {
+                    std::thread::yield_now();
+                }
+                other => break other.expect("nobody else has the disk"),
+            }
+        }
+    }
+
     /// A disk of `bytes` bytes.
     pub(super) fn of(
         backing: Backing,

@@ -42,7 +42,7 @@ impl Drop for Scratch {
 }
 
 fn block(path: &Path, read_only: bool) -> (Arc<Scripted>, KeyedDisk) {
-    let block = Block::new(Disk::open(path, read_only).unwrap());
+    let block = Block::new(Disk::open_when_free(path, read_only));
     placed(block)
 }
 
@@ -234,15 +234,7 @@ fn one_writer_or_many_readers() {
     let writer = Disk::open(&path, false).unwrap();
     assert!(in_use(false) && in_use(true));
     drop(writer);
-    // Another test may just be starting a process. That process has a copy of
-    // the descriptor until it calls exec.
-    let _reader = loop {
-        match Disk::open(&path, true) {
-            Ok(reader) => break reader,
-            Err(DiskError::InUse) => std::thread::yield_now(),
-            Err(other) => panic!("{other}"),
-        }
-    };
+    let _reader = Disk::open_when_free(&path, true);
     assert!(!in_use(true) && in_use(false));
 }
 
@@ -338,7 +330,7 @@ fn at_once_or_by_the_thread_a_request_ends_the_same() {
 fn a_state_is_taken_when_every_request_is_answered() {
     let scratch = Scratch::new("state");
     let path = scratch.file("disk", 64 * 512);
-    let mut before = Block::new(Disk::open(&path, false).unwrap().failing(3));
+    let mut before = Block::new(Disk::open_when_free(&path, false).failing(3));
     before.never_at_once();
     let (host, mut before) = placed(before);
     host.memory().write(0x6000, &[0x55; 512]).unwrap();
@@ -363,7 +355,7 @@ fn a_state_is_taken_when_every_request_is_answered() {
     let state: DeviceState = serde_json::from_str(&text).unwrap();
     // The other disk goes on with the same random numbers and counters.
     let copy = scratch.file("copy", 64 * 512);
-    let after = Disk::open(&copy, false).unwrap().failing(3);
+    let after = Disk::open_when_free(&copy, false).failing(3);
     let (other, mut after) = placed(Block::new(after));
     after.device().restore(&state).unwrap();
     assert_eq!(after.device().state(), state);

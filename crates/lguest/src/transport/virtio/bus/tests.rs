@@ -47,7 +47,7 @@ fn of_release(
 ) -> Machine {
     let path =
         format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&disk));
-    let block = Block::new(Disk::open(path.as_ref(), read_only).unwrap());
+    let block = Block::new(Disk::open_when_free(path.as_ref(), read_only));
     let output = memory_file("output", b"");
     let (input, typed) = rustix::pipe::pipe().unwrap();
     let console = Console::new(Config {

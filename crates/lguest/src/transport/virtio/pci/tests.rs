@@ -40,7 +40,7 @@ fn devices(output: &File) -> (Vec<Box<dyn VirtioDevice>>, Arc<Screen>) {
     let disk = memory_file(&[7; 1024]);
     let path =
         format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&disk));
-    let block = Block::new(Disk::open(path.as_ref(), false).unwrap());
+    let block = Block::new(Disk::open_when_free(path.as_ref(), false));
     let console = Console::new(Config {
         input: memory_file(b"").into(),
         output: output.try_clone().unwrap().into(),

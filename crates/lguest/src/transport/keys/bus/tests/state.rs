@@ -1,14 +1,13 @@
 //! A bus goes on from the state of another one as if nothing had happened.
 
 use super::*;
-use crate::devices::block::{Block, Disk, DiskError};
+use crate::devices::block::{Block, Disk};
 use crate::devices::console::{Config, Console};
 use crate::transport::keys::{KeyedConsole, KeyedDisk};
 use lg_abi::device::{BLOCK_DONE, BLOCK_READ, BLOCK_WRITE, BlockPage};
 use rustix::fs::{MemfdFlags, memfd_create};
 use std::fs::File;
 use std::os::fd::AsRawFd;
-use std::time::{Duration, Instant};
 
 const LIST: u32 = 0x1000;
 const SENT: u32 = 0x1800;
@@ -37,17 +36,7 @@ fn disk_file() -> File {
 
 fn disk(file: &File) -> Box<dyn KeyedDevice> {
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-    // A process that another test has just forked has the lock of a disk that
-    // was closed, until it calls exec.
-    let deadline = Instant::now() + Duration::from_secs(60);
-    let disk = loop {
-        match Disk::open(path.as_ref(), false) {
-            Err(DiskError::InUse) if Instant::now() < deadline => {
-                std::thread::yield_now();
-            }
-            other => break other.unwrap(),
-        }
-    };
+    let disk = Disk::open_when_free(path.as_ref(), false);
     Box::new(KeyedDisk::new(Block::new(disk)))
 }
 
