@@ -244,19 +244,18 @@ impl Layer {
                 bytes,
                 changed: at,
             } => {
-                if !bases.contains(path) {
-                    return Err(SnapshotError::NeedsBase {
-                        path: folder.into(),
-                        disk,
-                        base: path.clone(),
-                    });
-                }
+                let given = given(path, bases);
+                let base = given.ok_or_else(|| SnapshotError::NeedsBase {
+                    path: folder.into(),
+                    disk,
+                    base: path.clone(),
+                })?;
                 let differs = |what: String| SnapshotError::BaseChanged {
                     path: folder.into(),
-                    base: path.clone(),
+                    base: base.clone(),
                     what,
                 };
-                let found = std::fs::metadata(path)
+                let found = std::fs::metadata(base)
                     .map_err(|error| differs(error.to_string()))?;
                 let now = found.len();
                 if now != *bytes {
@@ -266,10 +265,23 @@ impl Layer {
                 if changed(&found) != *at {
                     return Err(differs("it was written to".into()));
                 }
-                Ok(path.clone())
+                Ok(base.clone())
             }
         }
     }
+}
+
+/// The file of `bases` that was at `path` when the snapshot was taken. It may
+/// be in another folder now, for example where a volume is mounted in a
+/// container.
+fn given<'a>(path: &Path, bases: &'a [PathBuf]) -> Option<&'a PathBuf> {
+    let same = bases.iter().find(|base| *base == path);
+    same.or_else(|| {
+        let mut moved = bases.iter().filter(|base| {
+            base.file_name().is_some() && base.file_name() == path.file_name()
+        });
+        moved.next().filter(|_| moved.next().is_none())
+    })
 }
 
 /// When a file was changed last.
@@ -422,7 +434,7 @@ mod tests {
     fn a_file_outside_needs_the_users_word_and_must_not_change() {
         let folder = std::env::temp_dir();
         let name = format!("lguest-base-{}", std::process::id());
-        let base = folder.join(name);
+        let base = folder.join(&name);
         std::fs::write(&base, b"base").unwrap();
         let open = File::open(&base).unwrap();
         let disk = saved(vec![Layer::outside(&base, &open).unwrap()]);
@@ -434,6 +446,18 @@ mod tests {
             (config.path, config.changes),
             (base.clone(), Changes::ThrownAway)
         );
+        // It was moved with its folder, and keeps its name.
+        let elsewhere = folder.join(format!("{name}-moved"));
+        std::fs::create_dir(&elsewhere).unwrap();
+        let moved = elsewhere.join(&name);
+        std::fs::rename(&base, &moved).unwrap();
+        let config = open(std::slice::from_ref(&moved)).unwrap();
+        assert_eq!(config.path, moved);
+        // It is not clear which of two is meant.
+        let two = [moved.clone(), elsewhere.join("x").join(&name)];
+        assert!(matches!(open(&two), Err(SnapshotError::NeedsBase { .. })));
+        std::fs::rename(&moved, &base).unwrap();
+        std::fs::remove_dir(&elsewhere).unwrap();
         std::fs::write(&base, b"other").unwrap();
         let error = open(given).unwrap_err();
         std::fs::remove_file(&base).unwrap();
