@@ -331,11 +331,18 @@ fn a_wrong_build_says_why_and_leaves_nothing() {
     let path = |path: &Path| path.to_str().unwrap().to_owned();
     let (tar, text) = (path(&tar), path(&text));
     let (empty, absent) = (path(&empty), path(&place.path("absent")));
+    let layout = place.path("layout");
+    std::fs::create_dir(&layout).unwrap();
+    for file in ["oci-layout", "index.json"] {
+        std::fs::write(layout.join(file), "{}").unwrap();
+    }
+    let layout = path(&layout);
     let kernel = path(&built_in());
     for (from, kernel, name, code, part) in [
         (&*text, &*kernel, "a", 120, "no tar archive"),
         (&*absent, &kernel, "a", 120, "cannot be read"),
         (&*empty, &kernel, "a", 120, "no files"),
+        (&*layout, &kernel, "a", 120, "and give the archive"),
         (&*tar, &text, "a", 120, "kernel"),
         (&*tar, &kernel, "../a", 2, "a name has"),
         (&*tar, &kernel, ".a", 2, "a name has"),
@@ -345,6 +352,12 @@ fn a_wrong_build_says_why_and_leaves_nothing() {
         assert_eq!(wrong.code(), code, "{wrong:?}");
         assert!(wrong.stderr.contains(part), "{part}: {wrong:?}");
     }
+    // Packed, as the message says, it is an OCI image, although an empty one.
+    let mut pack = Command::new("tar");
+    let packed = pack.args(["c", "-C", &layout, "."]).output().unwrap();
+    let words = ["image", "build", "a", "--from", "-", "--kernel", &kernel];
+    let wrong = run(&mut place.command(&words), &packed.stdout);
+    assert!(wrong.stderr.contains("it names the file"), "{wrong:?}");
     let none = place.run(&["image", "build", "--from", &tar, "a"]);
     assert!(none.stderr.contains("--kernel FILE"), "{none:?}");
     assert_eq!(place.all(), [""; 0]);

@@ -9,7 +9,7 @@ use super::contents::{ContentError, Contents, copy};
 use super::error::ImageError;
 use super::ext4;
 use super::files::{self, FilesError};
-use super::oci::{Archive, Start};
+use super::oci::{self, Archive, Start};
 use super::packed::unpacked;
 use super::place::{DISK, KERNEL, New, Place, RECIPE};
 use super::recipe::Recipe;
@@ -132,6 +132,9 @@ impl Build<'_> {
     ) -> Result<Start, ImageError> {
         let from = &self.source.from;
         if from.is_dir() {
+            if oci::is_folder(from) {
+                return Err(ImageError::OciFolder(from.clone()));
+            }
             return match files::read(from, tree, contents) {
                 Ok(()) => Ok(Start::default()),
                 Err(FilesError::Read(path, error)) => {
@@ -141,13 +144,13 @@ impl Build<'_> {
             };
         }
         let mut file = self.archive()?;
-        let oci = |error| ImageError::Oci {
+        let refused = |error| ImageError::Oci {
             path: from.clone(),
             error,
         };
         let again = file.try_clone().map_err(|e| self.unread(e))?;
-        if let Some(found) = Archive::open(again).map_err(oci)? {
-            return found.read(tree, contents).map_err(oci);
+        if let Some(found) = Archive::open(again).map_err(refused)? {
+            return found.read(tree, contents).map_err(refused);
         }
         file.rewind().map_err(|e| self.unread(e))?;
         let file = io::BufReader::new(file);

@@ -132,6 +132,13 @@ pub enum ImageError {
         .0.display()
     )]
     Empty(PathBuf),
+    /// The folder is an image of another form.
+    #[error(
+        "{path}: it is the folder of an OCI image, and no root file system: \
+         pack it ('tar c -C {path} .'), and give the archive",
+        path = .0.display()
+    )]
+    OciFolder(PathBuf),
     /// A file system cannot be written.
     #[error("image '{name}': {error}")]
     Disk {

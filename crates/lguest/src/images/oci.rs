@@ -15,6 +15,7 @@ use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::path::Path;
 
 /// The most bytes of a list or a configuration.
 const MOST_JSON: u64 = 4 << 20;
@@ -30,6 +31,8 @@ const LONGEST_WORD: usize = 128 << 10;
 /// The most bytes of all words: image.toml has up to six for one of them, and
 /// is read up to 4 MiB.
 const MOST_WORD_BYTES: usize = 512 << 10;
+/// The files that an image of this form has.
+const LAYOUT: [&str; 2] = ["oci-layout", "index.json"];
 /// The machine that guests are.
 const ARCHITECTURE: &str = "386";
 
@@ -148,6 +151,11 @@ struct Container {
     user: Option<String>,
 }
 
+/// Whether the folder is an OCI image that is not packed into an archive.
+pub(super) fn is_folder(path: &Path) -> bool {
+    LAYOUT.iter().all(|name| path.join(name).is_file())
+}
+
 impl Archive {
     /// Looks through the archive in `file`. `None` if it is no archive of an
     /// image, but perhaps one of files.
@@ -188,7 +196,7 @@ impl Archive {
         }
         drop(archive);
         let found = Self { file, members };
-        let is_image = found.has("oci-layout") && found.has("index.json");
+        let is_image = LAYOUT.iter().all(|name| found.has(name));
         let is_saved = found.has("manifest.json")
             && found.json::<Vec<Saved>>("manifest.json").is_ok();
         Ok((is_image || is_saved).then_some(found))
