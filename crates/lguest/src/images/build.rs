@@ -25,6 +25,7 @@ use std::io::{self, Seek, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
 
 /// The folder of contents, while an image is built.
 const CONTENTS: &str = "contents";
@@ -263,11 +264,15 @@ impl Build<'_> {
                 file.sync_all()
             })
             .map_err(|error| self.failed(&path, error))?;
+        // A snapshot notes when its disk was changed. Archives keep whole
+        // seconds of that, and the snapshot can be used where one is unpacked.
+        let built = UNIX_EPOCH + Duration::from_secs(recipe.built);
         for (file, mode) in [(DISK, 0o400), (KERNEL, 0o400), (RECIPE, 0o600)] {
             let path = self.folder.join(file);
             File::open(&path)
                 .and_then(|file| {
                     file.set_permissions(Permissions::from_mode(mode))?;
+                    file.set_modified(built)?;
                     file.sync_all()
                 })
                 .map_err(|error| self.failed(&path, error))?;
