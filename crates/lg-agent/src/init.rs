@@ -1,12 +1,13 @@
 //! What the first process of a guest has to do.
 //!
-//! It mounts what programs expect, gives the machine its name, and switches the
-//! loopback interface on. What is there already, or is not possible, is left.
-//! At the end it powers the machine off.
+//! It mounts what programs expect and a share if it is told so, gives the
+//! machine its name, and switches the loopback interface on. What is there
+//! already, or is not possible, is left. At the end it powers the machine off.
 
 use crate::files;
 use crate::say;
 use crate::sys::{self, Errno, flag};
+use alloc::ffi::CString;
 use core::ffi::CStr;
 
 /// A file system, where, of what kind, with which flags.
@@ -38,7 +39,7 @@ pub fn prepare() {
     sys::umask(0);
     for (place, kind, flags) in MOUNTS {
         let _ = sys::mkdir(place, 0o755);
-        let done = sys::mount(kind, place, kind, flags);
+        let done = sys::mount(kind, place, kind, flags, c"");
         let busy = Errno(linux_raw_sys::errno::EBUSY);
         match done {
             Ok(()) => {}
@@ -61,9 +62,29 @@ pub fn prepare() {
     let _ = sys::loopback_up();
 }
 
+/// Mounts the share whose tag is [`lg_exec::SHARE_TAG`]. Where that fails,
+/// there is no folder for it: no command runs in an empty one instead.
+pub fn mount_share() {
+    // As long as messages of most kernels may be.
+    let options = c"trans=virtio,version=9p2000.L,msize=131072";
+    let path = |text: &str| CString::new(text).unwrap_or_default();
+    let (tag, place) = (path(lg_exec::SHARE_TAG), path(lg_exec::SHARE_FOLDER));
+    let _ = sys::mkdir(c"/mnt", 0o755);
+    let _ = sys::mkdir(&place, 0o755);
+    let flags = flag::MS_NOSUID | flag::MS_NODEV;
+    if let Err(error) = sys::mount(&tag, &place, c"9p", flags, options) {
+        let _ = sys::rmdir(&place);
+        say(&alloc::format!(
+            "{}: {}",
+            lg_exec::SHARE_FOLDER,
+            error.words()
+        ));
+    }
+}
+
 /// A file system in memory for `/dev`, with the nodes that programs need.
 fn make_nodes() {
-    let _ = sys::mount(c"tmpfs", c"/dev", c"tmpfs", flag::MS_NOSUID);
+    let _ = sys::mount(c"tmpfs", c"/dev", c"tmpfs", flag::MS_NOSUID, c"");
     for (path, major, minor) in NODES {
         let _ = sys::mknod(path, 0o666, major, minor);
     }
@@ -87,7 +108,7 @@ pub fn power_off() -> ! {
     let _ = sys::kill(-1, flag::SIGKILL);
     sys::sync();
     let read_only = flag::MS_REMOUNT | flag::MS_RDONLY;
-    let _ = sys::mount(c"", c"/", c"", read_only);
+    let _ = sys::mount(c"", c"/", c"", read_only, c"");
     let why = sys::power_off();
     say(&alloc::format!(
         "the machine does not power off: {}",

@@ -55,6 +55,8 @@ const NO_PORT: u8 = 3;
 pub fn main(arguments: &[CString]) -> u8 {
     let is_init = sys::pid() == 1;
     let mut arguments = arguments.iter().skip(1).map(|a| a.as_bytes());
+    let share = lg_exec::SHARE_WORD.as_bytes();
+    let has_share = arguments.clone().any(|argument| argument == share);
     let given = match (is_init, arguments.next(), arguments.next()) {
         // The kernel passes on what it does not know itself.
         (true, ..) | (false, None, None) => None,
@@ -69,6 +71,9 @@ pub fn main(arguments: &[CString]) -> u8 {
     };
     if is_init {
         init::prepare();
+        if has_share {
+            init::mount_share();
+        }
     }
     let port = match given {
         Some(fd) => fd,

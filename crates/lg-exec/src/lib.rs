@@ -38,6 +38,16 @@ pub mod client;
 /// `/sys/class/virtio-ports/*/name`.
 pub const PORT: &str = "lguest.agent";
 
+/// A word of the kernel's command line, which the kernel passes on to the agent
+/// as its first process: it mounts the share [`SHARE_TAG`].
+pub const SHARE_WORD: &str = "lguest-share";
+
+/// The tag of a share that has no other.
+pub const SHARE_TAG: &str = "share";
+
+/// Where the agent mounts it.
+pub const SHARE_FOLDER: &str = "/mnt/share";
+
 /// The version of the protocol that this crate speaks.
 pub const VERSION: u32 = 1;
 

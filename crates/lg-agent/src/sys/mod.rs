@@ -581,18 +581,24 @@ impl Strings {
     }
 }
 
-/// Mounts a file system.
+/// Mounts a file system, with options of its own.
 ///
 /// # Errors
 ///
 /// As the kernel says.
-pub fn mount(source: &CStr, to: &CStr, kind: &CStr, flags: u32) -> Result<()> {
+pub fn mount(
+    source: &CStr,
+    to: &CStr,
+    kind: &CStr,
+    flags: u32,
+    options: &CStr,
+) -> Result<()> {
     let arguments = [
         source.as_ptr().addr(),
         to.as_ptr().addr(),
         kind.as_ptr().addr(),
         flags as usize,
-        0,
+        options.as_ptr().addr(),
     ];
     // SAFETY: the strings end with a zero.
     unsafe { raw::call(g::__NR_mount, arguments) }?;
@@ -608,6 +614,17 @@ pub fn mkdir(path: &CStr, mode: u32) -> Result<()> {
     let arguments = [path.as_ptr().addr(), mode as usize];
     // SAFETY: the path ends with a zero.
     unsafe { raw::call(g::__NR_mkdir, arguments) }?;
+    Ok(())
+}
+
+/// Removes an empty folder.
+///
+/// # Errors
+///
+/// As the kernel says.
+pub fn rmdir(path: &CStr) -> Result<()> {
+    // SAFETY: the path ends with a zero.
+    unsafe { raw::call(g::__NR_rmdir, [path.as_ptr().addr()]) }?;
     Ok(())
 }
 
