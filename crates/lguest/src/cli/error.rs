@@ -5,6 +5,7 @@
 use super::exit::Outcome;
 use crate::devices::share::LONGEST_TAG;
 use crate::images::ImageError;
+use crate::machines::Name;
 use crate::machines::settings::SettingsError;
 use crate::memory::MAX_RAM;
 use lg_abi::device::LGUEST_MAX_DEVICES;
@@ -101,6 +102,18 @@ pub enum UsageError {
     /// A limit for a log that there is not.
     #[error("--log-limit: there is no log: give '--log FILE', too")]
     NoLogToLimit,
+    /// There is no such snapshot, but an image with that name.
+    #[error(
+        "there is no snapshot '{0}' here, but an image: give '--image {0}', \
+         which begins from the image's own snapshot"
+    )]
+    IsImage(Name),
+    /// The Guest in a snapshot knows its shares by their tags.
+    #[error(
+        "a share of '--snapshot' needs the tag that the guest knows: give \
+         '--share DIR,TAG' or '--share DIR,TAG,ro'"
+    )]
+    NeedsTag,
     /// Two shares with one tag.
     #[error("two shares are called '{0}': give each a name of its own")]
     SameTag(String),

@@ -10,7 +10,7 @@ use crate::machines::Name;
 use clap::Args;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// What comes after the options in `--help`.
@@ -32,6 +32,7 @@ Exit status:
 
 Examples:
   lguest exec --image debian -- python3 -c 'print(6*7)'
+  lguest exec --image debian --share .,ro --timeout 10s -- make test
   lguest exec web -- ps aux
   tar c . | lguest exec web --cwd /src -- sh -c 'tar x && make test'
   lguest exec --snapshot base.snap --timeout 10s -- python3 -c 'print(6*7)'";
@@ -99,8 +100,9 @@ pub(super) struct Exec {
     /// without it, its interfaces are connected to nothing
     #[arg(long, value_name = "KIND=...", conflicts_with = "name")]
     net: Vec<OsString>,
-    /// Give the copy a folder, as 'lguest restore' does
-    #[arg(long, value_name = "DIR,TAG[,ro]", conflicts_with = "name")]
+    /// Give the copy a folder, as 'lguest restore' does; without a tag, the
+    /// command of an image runs in it (/mnt/share)
+    #[arg(long, value_name = "DIR[,TAG][,ro]", conflicts_with = "name")]
     share: Vec<OsString>,
     /// Let the copy read this file, which is under a disk and not in the
     /// snapshot
@@ -134,25 +136,49 @@ impl Exec {
         ];
         let bases = self.base.into_iter().map(|path| ("--base=", path.into()));
         let nets = self.net.into_iter().map(|net| ("--net=", net));
-        let shares = self.share.into_iter().map(|share| ("--share=", share));
+        let has_share = self.share.iter().any(|s| values::has_no_tag(s));
+        if has_share && self.image.is_none() {
+            return Err(UsageError::NeedsTag);
+        }
+        let shares = self.share.into_iter().map(|share| {
+            let share = match values::has_no_tag(&share) {
+                true => with_tag(&share),
+                false => share,
+            };
+            ("--share=", share)
+        });
         let given = options.into_iter().filter_map(|(o, v)| Some((o, v?)));
         for (option, value) in given.chain(bases).chain(nets).chain(shares) {
             let mut word = OsString::from(option);
             word.push(value);
             words.push(word);
         }
+        if has_share {
+            // The agent mounts it.
+            words.push(format!("--append={}", lg_exec::SHARE_WORD).into());
+        }
         let kept = self.json.then_some(KEPT_MOST);
         let given = self.env.into_iter().map(variable);
         let given = given.collect::<Result<Vec<_>, _>>()?;
         let (mut env, mut cwd, mut user) = (Vec::new(), self.cwd, self.user);
         let target = match (self.name, self.snapshot, self.image) {
-            (_, Some(folder), _) => Target::Snapshot(folder),
+            (_, Some(folder), _) => {
+                // A newcomer tries the name of an image.
+                if let Some(image) = image_instead(&folder) {
+                    return Err(UsageError::IsImage(image));
+                }
+                Target::Snapshot(folder)
+            }
             (Some(name), ..) => Target::Machine(name),
             (.., Some(name)) => {
                 let image = Stored::find(&name)?.with_agent()?;
                 let recipe = &image.recipe;
                 env.extend(recipe.environment.iter().map(OsString::from));
-                let folder = Some(&recipe.folder).filter(|f| !f.is_empty());
+                let folder = match has_share {
+                    true => lg_exec::SHARE_FOLDER,
+                    false => &recipe.folder,
+                };
+                let folder = Some(folder).filter(|f| !f.is_empty());
                 cwd = cwd.or(folder.map(OsString::from));
                 if user.is_empty() {
                     user.clone_from(&recipe.user);
@@ -182,6 +208,27 @@ impl Exec {
             words,
         })
     }
+}
+
+/// The image with the name of a snapshot that is not there.
+fn image_instead(folder: &Path) -> Option<Name> {
+    if folder.exists() {
+        return None;
+    }
+    let name = folder.to_str()?.parse().ok()?;
+    Stored::find(&name).is_ok().then_some(name)
+}
+
+/// `DIR,TAG[,ro]` for a share that has no tag.
+fn with_tag(share: &OsStr) -> OsString {
+    let bytes = share.as_bytes();
+    let (folder, end) = match bytes.strip_suffix(b",ro") {
+        Some(folder) => (folder, ",ro"),
+        None => (bytes, ""),
+    };
+    let mut word = OsStr::from_bytes(folder).to_owned();
+    word.push(format!(",{}{end}", lg_exec::SHARE_TAG));
+    word
 }
 
 /// `NAME=VALUE`, or `NAME` for the value that this process has.

@@ -552,6 +552,18 @@ fn a_share_is_a_folder_and_a_name() {
     assert!(error("1 v --share=a,b").contains("--share"));
 }
 
+#[test]
+fn a_share_of_a_command_may_have_no_tag() {
+    let without = |text: &str| values::has_no_tag(text.as_ref());
+    assert!(without(".") && without(".,ro") && without("/a b"));
+    // `a,` and `a,ü` are mistakes, and not names of folders.
+    for text in ["", ",ro", "a,b", "a,b,ro", "a,", "a,ü", "a,ro,ro"] {
+        assert!(!without(text), "{text}");
+    }
+    let said = error("exec --snapshot . --share .,ro -- true");
+    assert!(said.contains("give '--share DIR,TAG'"), "{said}");
+}
+
 fn error_of(value: Result<DeviceConfig, UsageError>) -> String {
     value.unwrap_err().to_string()
 }

@@ -253,6 +253,13 @@ pub(super) fn share(text: &OsStr) -> Result<DeviceConfig, UsageError> {
     }))
 }
 
+/// Whether it is `DIR` or `DIR,ro`.
+pub(super) fn has_no_tag(share: &OsStr) -> bool {
+    let bytes = share.as_bytes();
+    let folder = bytes.strip_suffix(b",ro").unwrap_or(bytes);
+    !folder.is_empty() && !folder.contains(&b',')
+}
+
 /// A disk of the form of 2007: all of `path` is the file's name.
 pub(super) fn block(path: PathBuf) -> DeviceConfig {
     DeviceConfig::Disk(DiskConfig {

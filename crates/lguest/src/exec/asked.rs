@@ -5,6 +5,7 @@
 use crate::images::Stored;
 use crate::machines::Name;
 use lg_exec::command::{Limits, Size, Start};
+use lg_exec::report::Failure;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
@@ -65,6 +66,16 @@ pub struct Asked {
 }
 
 impl Asked {
+    /// Whether this failure of the agent means that the share in which the
+    /// command runs is not there.
+    pub(super) fn lacks_share(&self, failure: Failure) -> bool {
+        let word = format!("--append={}", lg_exec::SHARE_WORD);
+        let folder = self.cwd.as_deref();
+        failure == Failure::NoFolder
+            && folder == Some(OsStr::new(lg_exec::SHARE_FOLDER))
+            && self.words.iter().any(|given| *given == *word)
+    }
+
     /// What the agent is told, with a terminal of this size.
     pub(super) fn start(&self, terminal: Option<Size>) -> Start {
         let bytes = |word: &OsString| word.as_bytes().to_vec();

@@ -25,6 +25,14 @@ pub enum ExecError {
     /// The agent says that the command cannot be run.
     #[error("{1}")]
     Failed(Failure, String),
+    /// The share in which the command runs is not mounted.
+    #[error(
+        "{0}: the guest has not mounted the share: its kernel needs 9P \
+         (docs/shares.md), and its image the agent of this lguest ('lguest \
+         image build --replace'); or give the share a tag, and mount it \
+         yourself ('--share DIR,TAG')"
+    )]
+    NotMounted(String),
     /// The agent has broken the protocol.
     #[error(
         "the agent in the guest is broken or hostile: {0}: its output so far \
@@ -94,6 +102,7 @@ impl ExecError {
                 Failure::Protocol | Failure::HangUp => Outcome::Lost,
                 _ => Outcome::OfMachine(CANNOT_RUN),
             },
+            Self::NotMounted(_) => Outcome::OfMachine(CANNOT_RUN),
             Self::Broken(_) | Self::Lost(_) => Outcome::Lost,
             Self::Launcher(code, _) => Outcome::OfMachine(*code),
             Self::TimedOut(_) => Outcome::TimedOut,

@@ -117,7 +117,7 @@ impl Finished {
                 ExecError::Signal(_)
                 | ExecError::Orphan
                 | ExecError::NoReader => "interrupted",
-                ExecError::Failed(..) => "failed",
+                ExecError::Failed(..) | ExecError::NotMounted(_) => "failed",
                 ExecError::Broken(_) | ExecError::Lost(_) => "lost",
                 _ => "not-started",
             },
@@ -184,6 +184,7 @@ mod tests {
             (ExecError::Failed(Failure::NotFound, String::new()), 127),
             (ExecError::Failed(Failure::NotPermitted, String::new()), 126),
             (ExecError::Failed(Failure::Protocol, String::new()), 122),
+            (ExecError::NotMounted(String::new()), 126),
             (ExecError::NoAgent(Duration::ZERO), 126),
             (ExecError::TooLong, 2),
         ] {

@@ -282,7 +282,10 @@ impl<'a> Session<'a> {
                     return Ok(());
                 }
                 Event::Failed(failure, text) => {
-                    return Err(ExecError::Failed(failure, text));
+                    return Err(match self.asked.lacks_share(failure) {
+                        true => ExecError::NotMounted(text),
+                        false => ExecError::Failed(failure, text),
+                    });
                 }
                 Event::Started(_)
                 | Event::StdinRoom

@@ -332,6 +332,26 @@ fn a_share_is_mounted_in_a_copy() {
     said.must_be(0);
     assert_eq!(said.stdout, "from here\n");
     assert!(!folder.join("new").exists());
+    // One without a tag is mounted, and the command runs there.
+    let share = format!("--share={},ro", folder.display());
+    let said = image.run(&[&share], "pwd; cat hello; ! touch new");
+    said.must_be(0);
+    assert_eq!(said.stdout, "/mnt/share\nfrom here\n");
+    let said = image.run(&[&share, "--cwd=/"], "pwd; cat /mnt/share/hello");
+    assert_eq!(said.stdout, "/\nfrom here\n");
+    let share = format!("--share={}", folder.display());
+    image.run(&[&share], "echo out >new").must_be(0);
+    let new = std::fs::read_to_string(folder.join("new")).unwrap();
+    assert_eq!(new, "out\n");
+    // The guest in a snapshot has no share, and another word for an image.
+    let words = ["exec", "--snapshot", NAME, "--", "true"];
+    let wrong = run(&mut image.lguest(&words), b"");
+    wrong.must_be(2);
+    assert!(wrong.stderr.contains("give '--image web'"), "{wrong:?}");
+    let words = ["exec", "--snapshot", NAME, "--share=.,ro", "--", "true"];
+    let wrong = run(&mut image.lguest(&words), b"");
+    wrong.must_be(2);
+    assert!(wrong.stderr.contains("'--share DIR,TAG'"), "{wrong:?}");
 }
 
 /// What the guest's root does to its machine, and the codes with which `lguest
