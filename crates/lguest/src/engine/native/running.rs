@@ -7,7 +7,7 @@ use super::footprint;
 use super::huge_pages::HugePages;
 use super::kernel::Kernel;
 use super::processes::{NotRenewed, Processes};
-use super::state::{Shared, write_at};
+use super::state::{Shared, write_pieces};
 use crate::engine::interface::{EngineCounters, Isolation, Setup};
 use crate::memory::{GuestMemory, allocated, sealed_file};
 use crate::needs::Lack;
@@ -203,9 +203,7 @@ impl Running {
 fn copies(setup: &Setup) -> io::Result<OwnedFd> {
     let file = sealed_file("lguest-copies", COPIES_SIZE as u64)?;
     if let Some(resumed) = &setup.resumed {
-        for piece in &resumed.copies {
-            write_at(&file, piece.at, &piece.bytes)?;
-        }
+        write_pieces(&file, 0, &resumed.copies)?;
     }
     Ok(file)
 }

@@ -8,7 +8,7 @@
 
 use crate::engine::bindings::Binding;
 use crate::engine::clock;
-use crate::engine::frozen::{EngineState, HOST_AT, Resumed};
+use crate::engine::frozen::{EngineState, HOST_AT, Piece, Resumed};
 use crate::engine::interface::{Isolation, Setup, Tracing};
 use crate::memory::sealed_file;
 use lg_abi::gen3::pci::MAX_DEVICES;
@@ -109,9 +109,7 @@ impl Shared {
     /// yet.
     pub(super) fn resume(&self, resumed: &Resumed) -> io::Result<()> {
         let Resumed { state, host, .. } = resumed;
-        for piece in host {
-            write_at(&self.file, HOST_AT + piece.at, &piece.bytes)?;
-        }
+        write_pieces(&self.file, HOST_AT, host)?;
         let wire = self.wire();
         wire.tsc_khz.store(state.tsc_khz, Ordering::SeqCst);
         wire.irqs.store(state.irqs, Ordering::SeqCst);
@@ -329,16 +327,18 @@ fn map_shared(
     Ok(NonNull::new(mapped.cast()).expect("mmap never answers null"))
 }
 
-/// Writes `bytes` into a memory file that has room for them.
-pub(super) fn write_at(
+/// Writes `pieces` of what is in `file` from `begin` on.
+pub(super) fn write_pieces(
     file: &OwnedFd,
-    at: u64,
-    bytes: &[u8],
+    begin: u64,
+    pieces: &[Piece],
 ) -> io::Result<()> {
-    let mut written = 0;
-    while written < bytes.len() {
-        let rest = &bytes[written..];
-        written += rustix::io::pwrite(file, rest, at + written as u64)?;
+    for Piece { at, bytes } in pieces {
+        let mut written = 0;
+        while written < bytes.len() {
+            let place = begin + at + written as u64;
+            written += rustix::io::pwrite(file, &bytes[written..], place)?;
+        }
     }
     Ok(())
 }
