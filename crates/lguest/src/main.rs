@@ -62,10 +62,7 @@ fn carry_out(started: u64) -> ExitCode {
 
 /// The exit code of a run. Prints what has gone wrong.
 fn end_of_run(run: Result<Outcome, LaunchError>) -> ExitCode {
-    let outcome = run.unwrap_or_else(|error| {
-        terminal::tell(&error.to_string());
-        error.outcome()
-    });
+    let outcome = run.unwrap_or_else(|error| error.told());
     ExitCode::from(outcome.code())
 }
 

@@ -58,10 +58,9 @@ pub(super) fn divide() -> Result<Side, LaunchError> {
         0 => {
             drop((messages, ready));
             if let Err(error) = leave_the_terminal(&errors) {
-                let error = keep(error.into());
-                terminal::tell(&error.to_string());
+                let outcome = keep(error.into()).told();
                 // The caller goes on in the command's process only.
-                std::process::exit(error.outcome().code().into());
+                std::process::exit(outcome.code().into());
             }
             Ok(Side::Launcher(Ready(tells)))
         }

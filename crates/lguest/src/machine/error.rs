@@ -4,6 +4,7 @@
 
 use super::config::{Config, Kernel};
 use super::owner::ParentError;
+use super::terminal;
 use crate::cli::exit::Outcome;
 use crate::debugger::DebuggerError;
 use crate::devices::block::DiskError;
@@ -203,6 +204,13 @@ pub enum LaunchError {
 const TERMINATED: u8 = 15;
 
 impl LaunchError {
+    /// Prints it, and returns the outcome.
+    #[must_use]
+    pub fn told(&self) -> Outcome {
+        terminal::tell(&self.to_string());
+        self.outcome()
+    }
+
     /// If a file cannot be opened because too many files are open, the error is
     /// a lack of the machine.
     pub(super) fn or_lack(self) -> Self {

@@ -64,10 +64,7 @@ pub(super) fn launch_from(
     match detach::divide()? {
         Side::Launcher(ready) => {
             let run = launch_here(config, saved, Some(ready), started);
-            let outcome = run.unwrap_or_else(|error| {
-                terminal::tell(&error.to_string());
-                error.outcome()
-            });
+            let outcome = run.unwrap_or_else(|error| error.told());
             // The caller goes on in the command's process only.
             std::process::exit(outcome.code().into());
         }

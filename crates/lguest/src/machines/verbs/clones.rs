@@ -11,7 +11,7 @@ use super::snapshot;
 use crate::cli::exit::Outcome;
 use crate::cli::networks;
 use crate::engine::clock;
-use crate::machine::{self, Restore, terminal};
+use crate::machine::{self, Restore};
 use crate::machines::error::MachineError;
 use crate::machines::name::Name;
 use crate::snapshot::{Saved, SnapshotError};
@@ -115,10 +115,7 @@ impl Clones {
         for number in 1..=self.number {
             let restore = self.numbered(number, folder, prefix)?;
             let run = machine::restore(&restore, clock::start());
-            let outcome = run.unwrap_or_else(|error| {
-                terminal::tell(&error.to_string());
-                error.outcome()
-            });
+            let outcome = run.unwrap_or_else(|error| error.told());
             if outcome != DONE {
                 return Ok(outcome);
             }
