@@ -51,37 +51,9 @@ impl Inputs {
         ending: &Ending,
         goes_on: bool,
     ) -> io::Result<Self> {
-        let nudged = Arc::new(Nudge {
-            event: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
-            wanted: AtomicBool::new(false),
-            starved: AtomicU64::new(0),
-            offered: AtomicU64::new(0),
-            gone: AtomicU64::new(0),
-            looks: AtomicU64::new(0),
-            pauses: AtomicU64::new(0),
-        });
         bus.let_take(&|device| take_of(device, bus, quiet, ending));
-        // A device of a snapshot may have input that nothing reports.
-        let first = match goes_on {
-            true => State::More,
-            false => State::Watched,
-        };
-        let mut watcher = Watcher {
-            bus: bus.clone(),
-            guest: guest.clone(),
-            quiet: quiet.clone(),
-            ending: ending.clone(),
-            nudged: nudged.clone(),
-            inputs: bus
-                .inputs()?
-                .into_iter()
-                .map(|(device, file)| Input {
-                    device,
-                    file,
-                    state: first,
-                })
-                .collect(),
-        };
+        let mut watcher = Watcher::new(bus, guest, quiet, ending, goes_on)?;
+        let nudged = watcher.nudged.clone();
         thread::start("inputs", 128 << 10, move || watcher.watch())?;
         Ok(Self { nudged })
     }
@@ -159,6 +131,18 @@ struct Nudge {
 }
 
 impl Nudge {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            event: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+            wanted: AtomicBool::new(false),
+            starved: AtomicU64::new(0),
+            offered: AtomicU64::new(0),
+            gone: AtomicU64::new(0),
+            looks: AtomicU64::new(0),
+            pauses: AtomicU64::new(0),
+        })
+    }
+
     fn nudge(&self) {
         if self.wanted.swap(false, Ordering::SeqCst) {
             self.wake();
@@ -267,6 +251,33 @@ fn pause_after(
 }
 
 impl Watcher {
+    fn new(
+        bus: &Arc<dyn Transport>,
+        guest: &Arc<dyn Engine>,
+        quiet: &Arc<Quiet>,
+        ending: &Ending,
+        goes_on: bool,
+    ) -> io::Result<Self> {
+        // A device of a snapshot may have input that nothing reports.
+        let state = match goes_on {
+            true => State::More,
+            false => State::Watched,
+        };
+        let input = |(device, file)| Input {
+            device,
+            file,
+            state,
+        };
+        Ok(Self {
+            bus: bus.clone(),
+            guest: guest.clone(),
+            quiet: quiet.clone(),
+            ending: ending.clone(),
+            nudged: Arc::new(Nudge::new()?),
+            inputs: bus.inputs()?.into_iter().map(input).collect(),
+        })
+    }
+
     fn watch(&mut self) {
         loop {
             let gone = self.nudged.gone.swap(0, Ordering::SeqCst);
@@ -341,6 +352,8 @@ impl Watcher {
         if let Ok(Readiness::NoBuffer { took, .. }) = found
             && (took || cause != Cause::Told)
         {
+            // A report may come before the thread waits for it.
+            self.nudged.wanted.store(true, Ordering::SeqCst);
             // The Guest may free a buffer and go idle before the Host knows
             // that it must report this. So the thread looks once more.
             sleeps = self.guest.wait_for_buffers(!took);
@@ -467,6 +480,26 @@ impl Waiting {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::machine::run::tests::machine;
+
+    /// The Guest sleeps, so the thread sets no time limit: if this report were
+    /// lost, the input would wait for ever.
+    #[test]
+    fn a_report_before_the_wait_is_not_lost() {
+        let (guest, bus, keyboard, _shown) = machine();
+        guest.set_asleep(true);
+        rustix::io::write(&keyboard, b"x").unwrap();
+        let engine: Arc<dyn Engine> = guest;
+        let ending = Ending::new(engine.clone());
+        let quiet = Arc::default();
+        let watcher = Watcher::new(&bus, &engine, &quiet, &ending, false);
+        let mut watcher = watcher.unwrap();
+        assert!(watcher.serve(0, Cause::Readable));
+        assert_eq!(watcher.inputs[0].state.until(), None);
+        watcher.nudged.nudge();
+        let mut woken = [0; 8];
+        assert!(rustix::io::read(&watcher.nudged.event, &mut woken).is_ok());
+    }
 
     const NOTHING: Readiness = Readiness::NoBuffer {
         took: false,

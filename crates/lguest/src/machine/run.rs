@@ -110,7 +110,7 @@ impl<'a> Run<'a> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::cli::exit::Outcome;
     use crate::devices::console::{Config, Console};
@@ -132,7 +132,8 @@ mod tests {
 
     /// A machine without a process: the Guest, its bus, and the other ends of
     /// its console.
-    fn machine() -> (Arc<Scripted>, Arc<dyn Transport>, OwnedFd, File) {
+    pub(in crate::machine) fn machine()
+    -> (Arc<Scripted>, Arc<dyn Transport>, OwnedFd, File) {
         let guest = Scripted::new(GuestMemory::new(0x1_0000, 1).unwrap());
         let (input, keyboard) = rustix::pipe::pipe().unwrap();
         let (shown, output) = rustix::pipe::pipe().unwrap();
