@@ -75,8 +75,10 @@ pub(super) fn wait(name: &Name) -> Result<Outcome, MachineError> {
         end(&folder, &mut link, number, None)
     };
     let ended = match Link::to(&folder).and_then(wait) {
-        Err(error) => Some(folder.end().ok_or(error)?),
         Ok(ended) => ended,
+        Err(MachineError::Ended(..)) => folder.end(),
+        // It may have been killed a moment ago.
+        Err(error) => Some(after_the_launcher(&folder).map_err(|_| error)?),
     };
     let code = ended.map_or(Outcome::Failed.code(), |end| end.exit_code);
     Ok(Outcome::OfMachine(code))
