@@ -56,6 +56,7 @@
 #include <sys/reboot.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <termios.h>
@@ -270,6 +271,125 @@ static double signals(long n)
 static void signal_row(void)
 {
 	time_of(signals);
+}
+
+// ---- A page fault that arrives as a signal, which is left without the kernel
+
+static void *behind_the_fault[5];
+
+static void leave_the_handler(int number)
+{
+	__builtin_longjmp(behind_the_fault, 1);
+}
+
+static double faults_as_signals(long n)
+{
+	struct sigaction action = {
+		.sa_handler = leave_the_handler,
+		// Nothing is to be restored.
+		.sa_flags = SA_NODEFER,
+	};
+	static volatile char *forbidden;
+	static volatile long i;
+	static double begun;
+
+	if (!forbidden) {
+		forbidden = map(PAGE);
+		mprotect((char *)forbidden, PAGE, PROT_NONE);
+	}
+	sigaction(SIGSEGV, &action, 0);
+	begun = now();
+	for (i = 0; i < n; i++)
+		if (!__builtin_setjmp(behind_the_fault))
+			*forbidden = 1;
+	return now() - begun;
+}
+
+static void signal_fault(void)
+{
+	time_of(faults_as_signals);
+}
+
+// ---- Two processes that hand a turn to each other
+
+// Words that both have, each with a cache line of its own.
+static volatile int *turns;
+enum { MINE = 0, YOURS = 16 };
+
+enum { FUTEX_WAIT, FUTEX_WAKE };
+
+static void take_turn(int which)
+{
+	while (!turns[which])
+		syscall(SYS_futex, turns + which, FUTEX_WAIT, 0, 0, 0, 0);
+	turns[which] = 0;
+}
+
+static void give_turn(int which)
+{
+	turns[which] = 1;
+	syscall(SYS_futex, turns + which, FUTEX_WAKE, 1, 0, 0, 0);
+}
+
+static double by_futex(long n)
+{
+	double start;
+	pid_t other;
+
+	turns = mmap(0, PAGE, PROT_READ | PROT_WRITE,
+		     MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (turns == MAP_FAILED)
+		why_not("mmap: %s", strerror(errno));
+	other = must(companion(), "fork");
+	if (!other)
+		for (;;) {
+			take_turn(YOURS);
+			give_turn(MINE);
+		}
+	start = now();
+	for (long i = 0; i < n; i += 2) {
+		give_turn(YOURS);
+		take_turn(MINE);
+	}
+	start = now() - start;
+	kill(other, SIGKILL);
+	waitpid(other, 0, 0);
+	munmap((void *)turns, PAGE);
+	return start;
+}
+
+static void hand_futex(void)
+{
+	time_of(by_futex);
+}
+
+static double by_eventfd(long n)
+{
+	int mine = must(syscall(SYS_eventfd2, 0, 0), "eventfd");
+	int yours = must(syscall(SYS_eventfd2, 0, 0), "eventfd");
+	pid_t other = must(companion(), "fork");
+	uint64_t one = 1, count;
+	double start;
+
+	if (!other)
+		while (read(yours, &count, 8) == 8)
+			must(write(mine, &one, 8), "write");
+	start = now();
+	for (long i = 0; i < n; i += 2) {
+		must(write(yours, &one, 8), "write");
+		must(read(mine, &count, 8), "read");
+	}
+	start = now() - start;
+	kill(other, SIGKILL);
+	waitpid(other, 0, 0);
+	close(mine);
+	close(yours);
+	return start;
+}
+
+static void hand_eventfd(void)
+{
+	time_of(by_eventfd);
 }
 
 // ---- Sleep
@@ -1444,6 +1564,9 @@ static const struct row {
 	{ "syscall-int80", syscall_int80 },
 	{ "syscall-entry", syscall_entry },
 	{ "signal", signal_row },
+	{ "signal-fault", signal_fault },
+	{ "hand-futex", hand_futex },
+	{ "hand-eventfd", hand_eventfd },
 	{ "nanosleep", nanosleep_row },
 	{ "pipe", pipe_row },
 	{ "switch-2", switch_2 },
