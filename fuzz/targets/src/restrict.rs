@@ -7,9 +7,10 @@
 use crate::input::Input;
 use lguest::devices::net::user::fuzzing::{Filter, Sent};
 use lguest::machine::config::Published;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
-/// Published ports of the Guest.
+/// Published ports of the Guest: to connections at all addresses, to datagrams
+/// at a loopback address of IPv4.
 const CONNECTIONS: u16 = 80;
 const DATAGRAMS: u16 = 53;
 
@@ -19,8 +20,10 @@ const ALLOWED: u16 = 443;
 const HOSTS: [[u8; 4]; 3] = [[192, 0, 2, 7], [192, 0, 2, 8], [10, 0, 2, 2]];
 const SIX: [u8; 16] = [0x20, 1, 0xD, 0xB8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7];
 
-/// The Guest's address.
+/// The Guest's addresses.
 const GUEST: [u8; 4] = [10, 0, 2, 15];
+const GUEST_SIX: Ipv6Addr =
+    Ipv6Addr::new(0xFD6C, 0x6775, 0x6573, 0x74, 0, 0, 0, 0x15);
 
 /// An end: its address, its port.
 type End = (IpAddr, u16);
@@ -55,9 +58,13 @@ struct Seen {
 /// If one gets through that belongs to nothing.
 pub fn target(data: &[u8]) {
     let mut input = Input::new(data);
-    let published = [(CONNECTIONS, false), (DATAGRAMS, true)];
-    let published = published.map(|(guest, udp)| Published {
-        address: [127, 0, 0, 1].into(),
+    let published = [
+        ([0; 4].into(), CONNECTIONS, false),
+        ([0; 16].into(), CONNECTIONS, false),
+        ([127, 0, 0, 1].into(), DATAGRAMS, true),
+    ];
+    let published = published.map(|(address, guest, udp)| Published {
+        address,
         host: guest,
         guest,
         udp,
@@ -103,8 +110,7 @@ fn check_out(frame: &[u8], came: &[End]) {
     let seen = read(frame).expect("it is a packet");
     let own = seen.from.1;
     let dhcp = if seen.six { 547 } else { 67 };
-    let is_own = [GUEST.into(), [0; 4].into()].contains(&seen.from.0);
-    assert!(seen.six || is_own, "of another sender: {frame:?}");
+    assert!(is_guest(seen.from.0), "of another sender: {frame:?}");
     let right = match seen.protocol {
         6 => is_allowed(seen.to, false) || own == CONNECTIONS && !seen.begins,
         17 => {
@@ -117,6 +123,19 @@ fn check_out(frame: &[u8], came: &[End]) {
     assert!(right, "it has got out: {frame:?}");
 }
 
+/// Whether the Guest has this address, or none yet.
+fn is_guest(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => [GUEST, [0; 4]].contains(&address.octets()),
+        IpAddr::V6(address) => {
+            let bytes = address.octets();
+            bytes == [0; 16]
+                || bytes[..8] == GUEST_SIX.octets()[..8]
+                || bytes[0] == 0xFE && bytes[1] & 0xC0 == 0x80
+        }
+    }
+}
+
 /// A frame of passt's has got to the Guest. Returns the sender of a datagram to
 /// a published port.
 fn check_in(frame: &[u8]) -> Option<End> {
@@ -126,17 +145,18 @@ fn check_in(frame: &[u8]) -> Option<End> {
     let seen = read(frame).expect("it is a packet");
     let own = seen.to.1;
     let dhcp = if seen.six { (547, 546) } else { (67, 68) };
+    let is_ours = seen.from.0 == IpAddr::from(HOSTS[2]);
     let right = match seen.protocol {
         6 => own == CONNECTIONS || is_allowed(seen.from, false) && !seen.begins,
         17 => {
-            own == DATAGRAMS
+            is_ours && own == DATAGRAMS
                 || is_allowed(seen.from, true)
                 || (seen.from.1, own) == dhcp
         }
         _ => is_search(frame),
     };
     assert!(right, "it has got in: {frame:?}");
-    (seen.protocol == 17 && own == DATAGRAMS).then_some(seen.from)
+    (seen.protocol == 17 && is_ours && own == DATAGRAMS).then_some(seen.from)
 }
 
 /// Whether it searches neighbours or routers by IPv6.
@@ -221,6 +241,8 @@ fn frame(input: &mut Input<'_>) -> Vec<u8> {
             if let Some(four) = HOSTS.get(host) {
                 address = [0; 16];
                 address[12..].copy_from_slice(four);
+            } else if host == 4 {
+                address = GUEST_SIX.octets();
             }
             frame.extend(address);
         }

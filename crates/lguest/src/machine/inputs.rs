@@ -98,20 +98,36 @@ fn take_of(
     let bus = Arc::downgrade(bus);
     let (quiet, ending) = (Arc::clone(quiet), ending.clone());
     Arc::new(move || {
-        loop {
-            let Some(bus) = bus.upgrade() else {
-                return true;
-            };
-            match quiet.give(|| bus.handle_input(device)) {
-                Ok(Readiness::More) => {}
-                Ok(found) => return found == Readiness::Wait,
-                Err(violation) => {
-                    ending.by_violation(&violation);
-                    return true;
-                }
+        let Some(bus) = bus.upgrade() else {
+            return true;
+        };
+        let look = || quiet.give(|| bus.handle_input(device));
+        match while_more(look) {
+            Ok(found) => found == Readiness::Wait,
+            Err(violation) => {
+                ending.by_violation(&violation);
+                true
             }
         }
     })
+}
+
+/// How often a thread of its own looks at a device that has more input. Then
+/// the thread that waits for input goes on, which also looks at the other
+/// devices: a flood of frames to one would keep the other thread for good.
+const LOOKS: usize = 16;
+
+/// Looks while there is more input. Returns what was found last.
+fn while_more<E>(
+    mut look: impl FnMut() -> Result<Readiness, E>,
+) -> Result<Readiness, E> {
+    for _ in 1..LOOKS {
+        match look()? {
+            Readiness::More => {}
+            found => return Ok(found),
+        }
+    }
+    look()
 }
 
 struct Nudge {
@@ -607,5 +623,29 @@ mod tests {
         let state = State::Watched.after(Readiness::More, Cause::Told, false);
         assert!(state.until().is_some_and(|at| at <= Instant::now()));
         assert!(!state.is_watched());
+    }
+
+    #[test]
+    fn a_flood_keeps_a_thread_for_some_looks_only() {
+        let more = Readiness::More;
+        let looks_at = |found: &[Readiness]| {
+            let mut looks = 0;
+            let last = while_more(|| {
+                looks += 1;
+                Ok::<_, ()>(found.get(looks - 1).copied().unwrap_or(more))
+            });
+            (looks, last)
+        };
+        assert_eq!(looks_at(&[]), (LOOKS, Ok(more)));
+        for end in [Readiness::Wait, Readiness::Closed, NOTHING] {
+            assert_eq!(looks_at(&[end]), (1, Ok(end)));
+            assert_eq!(looks_at(&[more, more, end]), (3, Ok(end)));
+        }
+        let mut looks = 0;
+        let failed = while_more(|| {
+            looks += 1;
+            Err("it breaks a rule")
+        });
+        assert_eq!((looks, failed), (1, Err("it breaks a rule")));
     }
 }

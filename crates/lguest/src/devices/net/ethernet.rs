@@ -25,7 +25,7 @@ const TAG: usize = 4;
 const TAGS: usize = 2;
 
 /// The version of IP of a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Version {
     V4,
     V6,

@@ -5,22 +5,19 @@
 //! linked statically, and cannot load what the machine has for names.
 
 use super::UserError;
-use super::restrict::End;
+use super::restrict::{End, GATEWAY};
 use crate::machine::config::{Allowed, Host};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::retry_on_intr;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::collections::BTreeMap;
 use std::io::{self, Read};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 /// The program that looks names up.
 const PROGRAM: &str = "getent";
-
-/// The gateway, as passt is told: this machine's loopback interface.
-const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
 
 /// How long it may take. Resolvers give up earlier.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -52,7 +52,7 @@ const MTU: u16 = 1500;
 const SEND_BUFFER: usize = 4 << 20;
 
 /// The Guest's IPv4 address, and its gateway, which is also this machine's
-/// loopback interface. For IPv6, passt takes this machine's.
+/// loopback interface. For IPv6, passt takes this machine's ...
 const ADDRESSES: [&str; 6] = [
     "--address",
     "10.0.2.15",
@@ -61,6 +61,10 @@ const ADDRESSES: [&str; 6] = [
     "--gateway",
     "10.0.2.2",
 ];
+
+/// ... unless the Guest is restricted.
+const ADDRESSES_V6: [&str; 4] =
+    ["--address", "fd6c:6775:6573:74::15", "--gateway", "fe80::2"];
 
 /// A network that passt makes.
 struct User {
@@ -142,6 +146,9 @@ fn words_for(config: &UserConfig, mtu: u16, socket: &OwnedFd) -> Vec<String> {
     words.extend(["--fd".to_owned(), socket.as_raw_fd().to_string()]);
     words.extend(["--mtu".to_owned(), mtu.to_string()]);
     words.extend(ADDRESSES.map(str::to_owned));
+    if config.restrict {
+        words.extend(ADDRESSES_V6.map(str::to_owned));
+    }
     if !config.allow.is_empty() {
         words.extend(["--dns".to_owned(), names::ADDRESS.to_string()]);
     }

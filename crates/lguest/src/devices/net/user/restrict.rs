@@ -10,18 +10,21 @@
 //! is checked is the copy that is sent.
 //!
 //! passt of 2023 takes the latest sender of a packet for the Guest's address,
-//! and sends some datagrams for the gateway to that address. So packets of IPv4
-//! come from the Guest's own address.
+//! and sends some datagrams for the gateway to that address. So packets come
+//! from the Guest's own addresses, and no machine has one of these. Of IPv6
+//! they have a prefix that passt tells the Guest.
 //!
 //! The socket that passt has for a datagram takes datagrams of everybody. So
 //! frames to the Guest are checked, too: they are for a published port, from an
-//! allowed end, or of passt itself.
+//! allowed end, or of passt itself. Such a socket may have the number of a
+//! published port: that passt opens one by IPv6 for the Guest's datagram from
+//! there does not publish the port by IPv6.
 
 use super::packet::{ICMP_V6, Packet, TCP, UDP, packet};
 use crate::devices::net::ethernet::Version;
 use crate::machine::config::Published;
-use std::collections::{BTreeSet, VecDeque};
-use std::net::{IpAddr, Ipv4Addr};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Senders of datagrams that are remembered, for answers.
 const REMEMBERED: usize = 4096;
@@ -39,13 +42,23 @@ const DHCP_V6_CLIENT: u16 = 546;
 /// The Guest's address of IPv4.
 const GUEST: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 15);
 
+/// How the Guest's addresses of IPv6 begin: it gets one from passt, and makes
+/// others itself. This is a prefix of private networks (RFC 4193), which passt
+/// is told by the Launcher.
+const PREFIX: [u16; 4] = [0xFD6C, 0x6775, 0x6573, 0x0074];
+
+/// The gateways, as passt is told: this machine's loopback interface.
+pub(super) const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
+const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xFE80, 0, 0, 0, 0, 0, 0, 2);
+
 /// Messages by which neighbours and routers are found.
 const NEIGHBOURS: std::ops::RangeInclusive<u8> = 133..=136;
 
 /// What a restricted Guest may send and receive.
 pub(super) struct Guard {
-    /// Protocols and ports of the Guest that are published.
-    published: BTreeSet<(u8, u16)>,
+    /// What is published: versions of IP, protocols and ports of the Guest, and
+    /// whether only this machine may send there.
+    published: BTreeMap<(Version, u8, u16), bool>,
     /// What the Guest may reach.
     allowed: BTreeSet<End>,
     /// The senders of datagrams to published ports, the latest at the end.
@@ -73,12 +86,25 @@ struct Sender {
 impl Guard {
     /// Admits what belongs to `published` ports and to `allowed` ends.
     pub(super) fn new(published: &[Published], allowed: &[End]) -> Self {
-        let port = |published: &Published| {
-            let protocol = if published.udp { UDP } else { TCP };
-            (protocol, published.guest)
-        };
+        let mut ports = BTreeMap::new();
+        for Published {
+            address,
+            guest,
+            udp,
+            ..
+        } in published
+        {
+            let version = match address {
+                IpAddr::V4(_) => Version::V4,
+                IpAddr::V6(_) => Version::V6,
+            };
+            let protocol = if *udp { UDP } else { TCP };
+            let port = (version, protocol, *guest);
+            // It may be published at several addresses.
+            *ports.entry(port).or_insert(true) &= address.is_loopback();
+        }
         Self {
-            published: published.iter().map(port).collect(),
+            published: ports,
             allowed: allowed.iter().copied().collect(),
             senders: VecDeque::new(),
         }
@@ -96,9 +122,9 @@ impl Guard {
             return false;
         }
         match (packet.version, packet.protocol, packet.ports()) {
-            (_, TCP, Some((from, to))) => {
+            (version, TCP, Some((from, to))) => {
                 self.allows(TCP, packet.to(), to)
-                    || !packet.begins() && self.publishes(TCP, from)
+                    || !packet.begins() && self.publishes(version, TCP, from)
             }
             (Version::V4, UDP, Some((_, DHCP)))
             | (Version::V6, UDP, Some((_, DHCP_V6))) => true,
@@ -123,11 +149,13 @@ impl Guard {
         };
         let address = packet.from();
         match (packet.version, packet.protocol, packet.ports()) {
-            (_, TCP, Some((from, to))) => {
-                self.publishes(TCP, to)
+            (version, TCP, Some((from, to))) => {
+                self.publishes(version, TCP, to)
                     || !packet.begins() && self.allows(TCP, address, from)
             }
-            (_, UDP, Some((port, to))) if self.publishes(UDP, to) => {
+            (version, UDP, Some((port, to)))
+                if self.takes_datagrams(version, to, address) =>
+            {
                 self.remember(Sender { address, port, to });
                 true
             }
@@ -139,8 +167,22 @@ impl Guard {
         }
     }
 
-    fn publishes(&self, protocol: u8, port: u16) -> bool {
-        self.published.contains(&(protocol, port))
+    fn publishes(&self, version: Version, protocol: u8, port: u16) -> bool {
+        self.published.contains_key(&(version, protocol, port))
+    }
+
+    /// Whether a published port takes datagrams of this sender. If it is
+    /// published at a loopback address, only this machine can send there. Some
+    /// versions of passt close such a socket, and then open one for everybody.
+    fn takes_datagrams(
+        &self,
+        version: Version,
+        port: u16,
+        sender: IpAddr,
+    ) -> bool {
+        let only_ours = self.published.get(&(version, UDP, port));
+        let is_ours = sender == GATEWAY || sender == GATEWAY_V6;
+        only_ours.is_some_and(|&only_ours| is_ours || !only_ours)
     }
 
     fn allows(&self, protocol: u8, address: IpAddr, port: u16) -> bool {
@@ -164,13 +206,16 @@ fn is_arp(frame: &[u8]) -> bool {
     frame.get(12..14) == Some(&[8, 6])
 }
 
-/// Whether the sender is the Guest. One without an address asks for one. passt
-/// says which addresses of IPv6 the Guest has, and the Launcher does not know.
+/// Whether the sender is the Guest. One without an address asks for one.
 fn is_from_guest(packet: &Packet<'_>) -> bool {
-    match packet.from() {
-        IpAddr::V4(from) => from == GUEST || from.is_unspecified(),
-        IpAddr::V6(_) => true,
-    }
+    let from = packet.from();
+    let is_its_own = match from {
+        IpAddr::V4(from) => from == GUEST,
+        IpAddr::V6(from) => {
+            from.is_unicast_link_local() || from.segments()[..4] == PREFIX
+        }
+    };
+    is_its_own || from.is_unspecified()
 }
 
 fn is_of_neighbours(packet: &Packet<'_>) -> bool {

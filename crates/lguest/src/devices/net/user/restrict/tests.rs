@@ -37,14 +37,16 @@ fn datagram(source: u16, to: [u8; 4], port: u16) -> Vec<u8> {
     frame(UDP, (GUEST, source), (to, port), &[0, 8, 0, 0])
 }
 
-/// A frame of IPv6.
+/// A frame of IPv6, from a link-local address to another one.
 fn frame_v6(next: u8, payload: &[u8]) -> Vec<u8> {
     let length = u16::try_from(payload.len()).unwrap();
     let mut frame = vec![2; 12];
     frame.extend([0x86, 0xDD, 0x60, 0, 0, 0]);
     frame.extend(length.to_be_bytes());
     frame.extend([next, 255]);
-    frame.extend([0xFE; 32]);
+    for last in [1, 2] {
+        frame.extend([0xFE, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, last]);
+    }
     frame.extend(payload);
     frame
 }
@@ -59,9 +61,14 @@ fn guard() -> Guard {
     Guard::new(&[published(53, true), published(80, false)], &[])
 }
 
+/// A port that is published by IPv4, at all addresses.
 fn published(guest: u16, udp: bool) -> Published {
+    published_at([0; 4].into(), guest, udp)
+}
+
+fn published_at(address: IpAddr, guest: u16, udp: bool) -> Published {
     Published {
-        address: [127, 0, 0, 1].into(),
+        address,
         host: 8080,
         guest,
         udp,
@@ -166,6 +173,137 @@ fn no_other_sender_is_the_guest() {
 }
 
 #[test]
+fn no_other_sender_is_the_guest_by_ipv6() {
+    let [_, told, _, gateway] = super::super::ADDRESSES_V6;
+    let own: Ipv6Addr = told.parse().unwrap();
+    assert_eq!(gateway, GATEWAY_V6.to_string());
+    let to: Ipv6Addr = "2001:db8::7".parse().unwrap();
+    let end = |udp| End {
+        address: to.into(),
+        port: 443,
+        udp,
+    };
+    let any = published_at([0_u8; 16].into(), 80, false);
+    let guard = Guard::new(&[any], &[end(false), end(true)]);
+    let rest = [0, 0, 0, 1, 0, 0, 0, 0, 0x50, ACK, 0, 0, 0, 0, 0, 0];
+    let search = [u16::from_be_bytes([135, 0]), 0];
+    for (from, right) in [
+        (told, true),
+        ("fd6c:6775:6573:74:5054:ff:fe12:3456", true),
+        ("fe80::1", true),
+        ("febf::1", true),
+        ("::", true),
+        ("::1", false),
+        ("::10.0.2.15", false),
+        ("::ffff:10.0.2.15", false),
+        ("fd6c:6775:6573:75::15", false),
+        ("fd00::7", false),
+        ("fec0::1", false),
+        ("2001:db8::7", false),
+        ("ff02::1", false),
+    ] {
+        let from: Ipv6Addr = from.parse().unwrap();
+        let from = from.octets();
+        let sent = |protocol, own, (to, port): (Ipv6Addr, _)| {
+            let to = (to.octets(), port);
+            frame_between(protocol, (from, own), to, &rest)
+        };
+        for frame in [
+            sent(TCP, 5000, (to, 443)),
+            sent(TCP, 80, (own, 5000)),
+            sent(UDP, 5000, (to, 443)),
+            sent(UDP, 546, (own, DHCP_V6)),
+            sent(ICMP_V6, search[0], (own, search[1])),
+        ] {
+            assert_eq!(guard.admits(&frame), right, "{from:?}: {frame:?}");
+        }
+    }
+}
+
+#[test]
+fn a_port_is_published_by_its_own_version_of_ip_only() {
+    let six = |from: [u8; 16], protocol, rest: &[u8]| {
+        frame_between(protocol, (from, 5000), ([7; 16], 53), rest)
+    };
+    let four = |protocol, rest: &[u8]| {
+        frame(protocol, (OTHER, 5000), (GUEST, 53), rest)
+    };
+    let first = [0, 0, 0, 1, 0, 0, 0, 0, 0x50, SYN, 0, 0, 0, 0, 0, 0];
+    let datagram = [0, 8, 0, 0];
+    for version in [Version::V4, Version::V6] {
+        let address = match version {
+            Version::V4 => IpAddr::from([0_u8; 4]),
+            Version::V6 => IpAddr::from([0_u8; 16]),
+        };
+        let of = |protocol| published_at(address, 53, protocol == UDP);
+        // What the Guest sends from there to an allowed end opens nothing.
+        let allowed = [[9; 16].into(), [192, 0, 2, 9].into()];
+        let allowed = allowed.map(|address: IpAddr| End {
+            address,
+            port: 443,
+            udp: true,
+        });
+        let mut guard = Guard::new(&[TCP, UDP].map(of), &allowed);
+        for (protocol, rest) in [(TCP, &first[..]), (UDP, &datagram)] {
+            let by_four = version == Version::V4;
+            assert_eq!(guard.passes(&four(protocol, rest)), by_four);
+            let others = six([8; 16], protocol, rest);
+            assert_eq!(guard.passes(&others), !by_four);
+        }
+        let sent = |to| frame_between(UDP, (own_v6(1), 53), to, &datagram);
+        let answers = guard.admits(&sent(([8; 16], 5000)));
+        assert_eq!(answers, version == Version::V6);
+        assert!(guard.admits(&sent(([9; 16], 443))));
+    }
+}
+
+#[test]
+fn a_loopback_address_publishes_to_this_machine_only() {
+    let datagram = |from: IpAddr| match from {
+        IpAddr::V4(from) => {
+            let from = (from.octets(), 5000);
+            frame(UDP, from, (GUEST, 53), &[0, 8, 0, 0])
+        }
+        IpAddr::V6(from) => {
+            let from = (from.octets(), 5000);
+            frame_between(UDP, from, ([7; 16], 53), &[0, 8, 0, 0])
+        }
+    };
+    let address = |text: &str| text.parse::<IpAddr>().unwrap();
+    for (at, gateway, other) in [
+        ("127.0.0.1", "10.0.2.2", "192.0.2.7"),
+        ("::1", "fe80::2", "2001:db8::7"),
+    ] {
+        let [at, gateway, other] = [at, gateway, other].map(address);
+        let allowed = End {
+            address: other,
+            port: 5000,
+            udp: true,
+        };
+        let ours = published_at(at, 53, true);
+        let mut guard = Guard::new(&[ours], &[]);
+        assert!(guard.passes(&datagram(gateway)));
+        assert!(!guard.passes(&datagram(other)));
+        // From an allowed end it is an answer.
+        let mut guard = Guard::new(&[ours], &[allowed]);
+        assert!(guard.passes(&datagram(other)));
+        assert!(guard.senders.is_empty());
+        // It may be published at another address, too.
+        let all = match at {
+            IpAddr::V4(_) => "0.0.0.0",
+            IpAddr::V6(_) => "::",
+        };
+        let all = published_at(address(all), 53, true);
+        let both = [[ours, all], [all, ours]];
+        for published in both {
+            let mut guard = Guard::new(&published, &[]);
+            assert!(guard.passes(&datagram(gateway)));
+            assert!(guard.passes(&datagram(other)));
+        }
+    }
+}
+
+#[test]
 fn nothing_else_is_admitted_but_the_search_for_neighbours() {
     let guard = guard();
     let arp = [&[2; 12][..], &[8, 6], &[0; 46]].concat();
@@ -189,6 +327,8 @@ fn nothing_else_is_admitted_but_the_search_for_neighbours() {
         let frame = frame_v6(ICMP_V6, &[kind, 0, 0, 0]);
         assert_eq!(guard.admits(&frame), neighbour, "{kind}");
     }
+    let six = published_at([0_u8; 16].into(), 80, false);
+    let guard = Guard::new(&[six], &[]);
     let mut first = [0; 20];
     first[1] = 80;
     first[13] = SYN;
@@ -199,6 +339,12 @@ fn nothing_else_is_admitted_but_the_search_for_neighbours() {
         !guard.admits(&frame_v6(0, &first)),
         "a header before the segment"
     );
+}
+
+/// An address of the Guest's, by its last byte.
+fn own_v6(last: u8) -> [u8; 16] {
+    let [a, b, c, d] = PREFIX;
+    Ipv6Addr::new(a, b, c, d, 0, 0, 0, last.into()).octets()
 }
 
 /// A frame of IPv6 with these ends.
@@ -223,6 +369,7 @@ fn an_address_is_allowed_in_its_own_version_of_ip_only() {
         udp,
     };
     let six = [0xFD, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9];
+    let own = own_v6(1);
     let allowed = [end(OTHER.into(), false), end(six.into(), true)];
     let guard = Guard::new(&[], &allowed);
     let rest = [0, 0, 0, 1, 0, 0, 0, 0, 0x50, SYN, 0, 0, 0, 0, 0, 0];
@@ -236,11 +383,11 @@ fn an_address_is_allowed_in_its_own_version_of_ip_only() {
         let mut mapped = [0; 16];
         mapped[..12].copy_from_slice(&prefix);
         mapped[12..].copy_from_slice(&OTHER);
-        let frame = frame_between(TCP, (six, 9), (mapped, 443), &rest);
+        let frame = frame_between(TCP, (own, 9), (mapped, 443), &rest);
         assert!(!guard.admits(&frame), "{mapped:?}");
     }
     let rest = [0, 8, 0, 0];
-    let frame = |to| frame_between(UDP, ([7; 16], 9), (to, 443), &rest);
+    let frame = |to| frame_between(UDP, (own, 9), (to, 443), &rest);
     assert!(guard.admits(&frame(six)));
     assert!(!guard.admits(&frame([7; 16])));
 }
@@ -284,13 +431,20 @@ fn parts() -> impl Strategy<Value = Parts> {
     )
 }
 
-/// The address of a host. Those of IPv6 end with one of IPv4.
+/// The address of a host; the first one is the Guest. Others of IPv6 end with
+/// one of IPv4.
 fn host(number: u8, six: bool) -> IpAddr {
     let four = [[10, 0, 2, 15], [192, 0, 2, 7], [192, 0, 2, 8]];
     let four = four[usize::from(number)];
-    let mut all = [0; 16];
+    if !six {
+        return four.into();
+    }
+    let mut all = own_v6(0);
+    if number > 0 {
+        all[..8].fill(0);
+    }
     all[12..].copy_from_slice(&four);
-    if six { all.into() } else { four.into() }
+    all.into()
 }
 
 impl Parts {
@@ -335,14 +489,22 @@ impl Parts {
 
 proptest! {
     /// Host 1 is allowed with the port 443 of both protocols, by IPv4 or by
-    /// IPv6. Ports 80 of TCP and 53 of UDP are published.
+    /// IPv6. Ports 80 of TCP and 53 of UDP are published by one of the two.
     #[test]
     fn what_passes_is_what_the_rules_say(
         by_six in any::<bool>(),
+        to_six in any::<bool>(),
         frames in prop::collection::vec((any::<bool>(), parts()), 1..40),
     ) {
         let end = |udp| End { address: host(1, by_six), port: 443, udp };
-        let published = [published(80, false), published(53, true)];
+        let all: IpAddr = match to_six {
+            true => [0_u8; 16].into(),
+            false => [0_u8; 4].into(),
+        };
+        let published = [(80, false), (53, true)];
+        let published = published.map(|(port, udp)| {
+            published_at(all, port, udp)
+        });
         let mut guard = Guard::new(&published, &[end(false), end(true)]);
         let mut came: Vec<(bool, u8, u16)> = Vec::new();
         for (out, parts) in frames {
@@ -355,17 +517,18 @@ proptest! {
                 false => (67, 68),
             };
             let dhcp = port == server && (out || own == client);
-            let own_address = !out || parts.six || parts.hosts[0] == 0;
+            let own_address = !out || parts.hosts[0] == 0;
+            let to = |port| own == port && parts.six == to_six;
             let right = parts.is_plain() && own_address
                 && match (parts.protocol, out) {
-                (TCP, true) => allowed || own == 80 && !parts.is_first(),
-                (TCP, false) => own == 80 || allowed && !parts.is_first(),
+                (TCP, true) => allowed || to(80) && !parts.is_first(),
+                (TCP, false) => to(80) || allowed && !parts.is_first(),
                 (UDP, true) => {
                     let answers = own == 53
                         && came.contains(&(parts.six, host, port));
                     allowed || dhcp || answers
                 }
-                (UDP, false) => own == 53 || allowed || dhcp,
+                (UDP, false) => to(53) || allowed || dhcp,
                 _ => parts.is_search(),
             };
             let frame = parts.frame();
@@ -374,7 +537,7 @@ proptest! {
                 false => guard.passes(&frame),
             };
             prop_assert_eq!(found, right, "{:?}", parts);
-            if found && !out && parts.protocol == UDP && own == 53 {
+            if found && !out && parts.protocol == UDP && to(53) {
                 came.push((parts.six, host, port));
             }
         }
