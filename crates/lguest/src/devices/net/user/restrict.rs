@@ -10,9 +10,9 @@
 //! is checked is the copy that is sent.
 //!
 //! passt of 2023 takes the latest sender of a packet for the Guest's address,
-//! and sends some datagrams for the gateway to that address. So packets come
-//! from the Guest's own addresses, and no machine has one of these. Of IPv6
-//! they have a prefix that passt tells the Guest.
+//! unless it is link-local, and sends some datagrams for the gateway to that
+//! address. So packets come from the Guest's own addresses, and these lead to
+//! no machine. Those of IPv6 have a prefix that passt tells the Guest.
 //!
 //! The socket that passt has for a datagram takes datagrams of everybody. So
 //! frames to the Guest are checked, too: they are for a published port, from an
