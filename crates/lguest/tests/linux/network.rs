@@ -1,12 +1,14 @@
 //! Networks between Guests, and with the machine that they run on.
 
-#![expect(unsafe_code, reason = "a network namespace of one's own")]
+#![expect(unsafe_code, reason = "a network namespace of one's own, and a tap")]
 
 use crate::kit::{Given, INITRD, Machine, Scratch, VMLINUX, skip};
+use rustix::io::FdFlags;
 use rustix::thread::UnshareFlags;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -177,6 +179,83 @@ fn a_bridge_joins_machines_and_this_one() {
     }
 }
 
+/// A tap named `name` in this thread's network.
+fn tap(name: &str) -> File {
+    let tap = File::options().read(true).write(true).open("/dev/net/tun");
+    let tap = tap.unwrap();
+    // SAFETY: it has only numbers, which may be 0.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from.try_into().unwrap();
+    }
+    let kind = libc::IFF_TAP | libc::IFF_NO_PI;
+    request.ifr_ifru.ifru_flags = kind.try_into().unwrap();
+    let to = &raw mut request;
+    // SAFETY: the request reads and writes one `ifreq`.
+    let done = unsafe { libc::ioctl(tap.as_raw_fd(), libc::TUNSETIFF, to) };
+    assert_eq!(done, 0, "{}", io::Error::last_os_error());
+    tap
+}
+
+#[test]
+fn a_tap_of_another_program_is_used() {
+    let test = "a_tap_of_another_program_is_used";
+    let Some(given) = Given::to(test, &[VMLINUX, INITRD]) else {
+        return;
+    };
+    if !own_network(test) {
+        return;
+    }
+    let tap = tap("lgtap");
+    sh("ip addr add 192.168.21.1/24 dev lgtap && ip link set lgtap up");
+    rustix::io::fcntl_setfd(&tap, FdFlags::empty()).unwrap();
+    let net = format!("--net=tap=fd:{}", tap.as_raw_fd());
+    // A second interface beside it.
+    let second = "--net=tap=192.168.23.1/28";
+    let mut machine = given.shell_of_run(&[&net, second]);
+    drop(tap);
+    machine.command("ifconfig eth0 192.168.21.2 up");
+    talk_with_us(&mut machine, "192.168.21.2", "192.168.21.1");
+    let said = sh("ip -4 addr");
+    assert!(said.contains("inet 192.168.23.1/28"), "{said}");
+    machine.command("ifconfig eth1 192.168.23.2 up");
+    let said = machine.command("ping -c 2 192.168.23.1");
+    assert!(said.contains("2 packets received"), "{said}");
+    machine.type_in("poweroff -f\r");
+    assert_eq!(machine.end().code, 0);
+}
+
+#[test]
+fn long_packets_go_through_a_tap_in_one_piece() {
+    let test = "long_packets_go_through_a_tap_in_one_piece";
+    let Some(given) = Given::to(test, &[VMLINUX, INITRD]) else {
+        return;
+    };
+    if given.is_of_2007() {
+        return skip(test, "its driver has room for 1500 bytes");
+    }
+    if !own_network(test) {
+        return;
+    }
+    let net = "--net=tap=192.168.22.1/24,mtu=9000,mac=52:54:00:12:34:56";
+    let mut machine = given.shell_of_run(&[net]);
+    machine.command("ifconfig eth0 192.168.22.2 up");
+    let said = machine.command("ifconfig eth0");
+    assert!(said.contains("HWaddr 52:54:00:12:34:56"), "{said}");
+    // Drivers before Linux 4.8 do not read it.
+    if !said.contains("MTU:9000") {
+        machine.command("ifconfig eth0 mtu 9000");
+    }
+    let said = machine.command("ping -s 8972 -c 3 192.168.22.1");
+    assert!(said.contains("3 packets received"), "{said}");
+    let said = machine.command(
+        "awk '/^Ip:/ { n = $NF } END { print \"pieces\", n }' /proc/net/snmp",
+    );
+    assert!(said.contains("pieces 0"), "{said}");
+    machine.type_in("poweroff -f\r");
+    assert_eq!(machine.end().code, 0);
+}
+
 /// What udhcpc calls: it sets the interface up, and prints its lease.
 const LEASE: &str = "#!/bin/sh\n\
     test $1 = bound || exit 0\n\
@@ -291,6 +370,75 @@ fn a_long_file_comes_by_http_from_this_machine() {
     let said = machine.finish_command(LONG);
     serving.join().unwrap();
     assert_eq!(told(&said), format!("{} bytes adler {expected}", mb << 20));
+    machine.type_in("poweroff -f\r");
+    assert_eq!(machine.end().code, 0);
+}
+
+/// This machine's address by IPv6, if it has a route to others.
+fn own_address_v6() -> Option<IpAddr> {
+    let socket = UdpSocket::bind("[::]:0").ok()?;
+    // Nothing is sent.
+    socket.connect("[2001:db8::7]:9").ok()?;
+    Some(socket.local_addr().ok()?.ip())
+}
+
+#[test]
+fn a_restricted_guest_has_addresses_of_its_own_by_ipv6() {
+    let test = "a_restricted_guest_has_addresses_of_its_own_by_ipv6";
+    let Some(given) = given_with_passt(test) else {
+        return;
+    };
+    let Some(ours) = own_address_v6() else {
+        return skip(test, "this machine has no route by IPv6");
+    };
+    let [all, other] = [(); 2].map(|()| TcpListener::bind("[::]:0").unwrap());
+    let [here, closed] =
+        [&all, &other].map(|all| all.local_addr().unwrap().port());
+    let [port] = free_ports();
+    let net = format!(
+        "--net=user,restrict,publish=[::1]:{port}:80,allow=[{ours}]:{here},\
+         allow=[fe80::2]:{here}"
+    );
+    let mut machine = given.shell_of_run(&[&net]);
+    if machine.command("ls /proc/net/if_inet6").contains("No such") {
+        return skip(test, "this kernel has no IPv6");
+    }
+    let serving = std::thread::spawn(move || {
+        for _ in 0..2 {
+            let (mut stream, _) = all.accept().unwrap();
+            let mut request = [0; 4096];
+            assert!(stream.read(&mut request).unwrap() > 0);
+            let answer = b"HTTP/1.0 200 OK\r\n\r\nwelcome\n";
+            stream.write_all(answer).unwrap();
+        }
+    });
+    machine.command("ifconfig eth0 up");
+    // A router tells the prefix; 40 marks an address that may be another's yet.
+    machine.command(
+        "until grep ^fd6c677565730074 /proc/net/if_inet6 && \
+         ! grep ' 40 *eth0' /proc/net/if_inet6; do sleep 1; done",
+    );
+    // By the address of the prefix, and by the link-local one.
+    for host in [ours.to_string(), "fe80::2%eth0".into()] {
+        let url = format!("http://[{host}]:{here}/");
+        let said = machine.command(&format!("wget -q -O - '{url}'"));
+        assert!(said.contains("welcome"), "{url}: {said}");
+    }
+    serving.join().unwrap();
+    other.set_nonblocking(true).unwrap();
+    let url = format!("http://[{ours}]:{closed}/");
+    let said = machine.command(&format!("wget -T 3 -O - '{url}'; echo $?"));
+    assert!(!said.contains("\n0\n"), "{said}");
+    assert!(other.accept().is_err(), "it has reached another port");
+    machine.command("mkdir /tmp/www; echo hello >/tmp/www/index.html");
+    machine.command("httpd -p 80 -h /tmp/www");
+    let mut stream = TcpStream::connect(("::1", port)).unwrap();
+    stream
+        .write_all(b"GET /index.html HTTP/1.0\r\n\r\n")
+        .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.ends_with("\r\nhello\n"), "{answer}");
     machine.type_in("poweroff -f\r");
     assert_eq!(machine.end().code, 0);
 }
