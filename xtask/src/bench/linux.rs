@@ -8,7 +8,7 @@ use super::machines::{self, Machine};
 use super::options::Options;
 use super::results::{Results, System};
 use super::subject::Subject;
-use super::{growth, network, start};
+use super::{growth, network, outside, start};
 use std::path::Path;
 
 const CALLS: &str = "calls, signals, switches";
@@ -72,6 +72,7 @@ pub(super) fn measure(
             rows(options, lguest, &kit, results);
             start::measure(options, lguest, &kit, results);
             network::measure(options, lguest, &kit, results);
+            outside::measure(options, lguest, &kit, results);
             growth::measure(options, lguest, &kit, results);
         }
         Err(why) => {
@@ -88,8 +89,10 @@ pub(super) fn measure(
 fn all() -> impl Iterator<Item = (&'static str, &'static str)> {
     let more = start::ROWS.into_iter().map(|row| (start::TITLE, row));
     let net = network::ROWS.into_iter().map(|row| (network::TITLE, row));
+    let out = outside::ROWS.into_iter().map(|row| (outside::TITLE, row));
     let grown = growth::ROWS.into_iter().map(|row| (growth::TITLE, row));
-    ROWS.into_iter().chain(more).chain(net).chain(grown)
+    let nets = net.chain(out);
+    ROWS.into_iter().chain(more).chain(nets).chain(grown)
 }
 
 /// Rounds of the rows above.
@@ -130,6 +133,7 @@ mod tests {
         let source = std::fs::read_to_string(path).unwrap();
         let known = |row: &str| source.contains(&format!("{{ \"{row}\","));
         for (section, row) in all() {
+            let row = row.strip_suffix(outside::SUFFIX).unwrap_or(row);
             assert!(known(row) || section == start::TITLE, "{row}");
         }
     }

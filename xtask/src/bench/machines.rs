@@ -23,17 +23,21 @@ pub(super) struct Machine<'a> {
     pub(super) small: bool,
     /// An empty disk and one with a file system.
     pub(super) disks: Option<[PathBuf; 2]>,
-    /// A network with another machine of the kind.
     pub(super) network: Option<Network>,
 }
 
-/// One end of a network of two.
+/// What the network interface of a machine is connected to.
 #[derive(Clone)]
-pub(super) struct Network {
-    /// The path of the file or socket of the network.
-    pub(super) path: PathBuf,
-    /// Whether this is the machine that was started first.
-    pub(super) first: bool,
+pub(super) enum Network {
+    /// Another machine of the kind.
+    Shared {
+        /// The path of the file or socket of the network.
+        path: PathBuf,
+        /// Whether this is the machine that was started first.
+        first: bool,
+    },
+    /// What a user without root can reach.
+    User,
 }
 
 /// How long a machine may take to start. An emulator is slow.
@@ -134,13 +138,22 @@ impl<'a> Machine<'a> {
     /// The command of lguest, without the kernel's arguments.
     pub(super) fn lguest(&self, initrd: &Path) -> Command {
         let mut command = Command::new(&self.lguest);
+        if let Some(Network::User) = self.network {
+            // The command line of 2007 has no such network.
+            command.args(["run", "--verbose", "--net=user"]);
+            command.arg(format!("--initrd={}", initrd.display()));
+            command.arg(format!("--memory={}M", self.megabytes));
+            command.arg(format!("--kernel={}", self.kit.vmlinux.display()));
+            command.arg("--append");
+            return command;
+        }
         command.arg("--verbose");
         command.arg(format!("--initrd={}", initrd.display()));
         for disk in self.disks.iter().flatten() {
             command.arg(format!("--block={}", disk.display()));
         }
-        if let Some(net) = &self.network {
-            command.arg(format!("--sharenet={}", net.path.display()));
+        if let Some(Network::Shared { path, .. }) = &self.network {
+            command.arg(format!("--sharenet={}", path.display()));
         }
         command.arg(self.megabytes.to_string());
         command.arg(&self.kit.vmlinux);
@@ -168,14 +181,20 @@ impl<'a> Machine<'a> {
                 .arg("-drive")
                 .arg(format!("file={disk},format=raw,if=ide,index={index}"));
         }
-        if let Some(net) = &self.network {
-            let server = if net.first { "on" } else { "off" };
-            let number = if net.first { 1 } else { 2 };
-            command.arg("-netdev").arg(format!(
-                "stream,id=net,server={server},addr.type=unix,addr.path={}",
-                net.path.display()
-            ));
-            command.arg("-device");
+        let net = match &self.network {
+            Some(Network::Shared { path, first }) => {
+                let server = if *first { "on" } else { "off" };
+                let path = path.display();
+                let ends = format!("addr.type=unix,addr.path={path}");
+                let number = if *first { 1 } else { 2 };
+                let net = format!("stream,id=net,server={server},{ends}");
+                Some((net, number))
+            }
+            Some(Network::User) => Some(("user,id=net".to_owned(), 1)),
+            None => None,
+        };
+        if let Some((net, number)) = net {
+            command.arg("-netdev").arg(net).arg("-device");
             command.arg(format!(
                 "e1000,netdev=net,mac=52:54:00:12:34:{number:02}"
             ));
@@ -200,8 +219,8 @@ impl<'a> Machine<'a> {
         let kit = self.kit;
         let mut command = Command::new(&kit.program);
         command.arg("serve").current_dir(&kit.folder);
-        // Two native processes on a network may each have a processor, as
-        // guests do.
+        // Native processes on a network may use all processors, as guests and
+        // what they speak to do.
         if self.network.is_none() {
             command.env("cpu", last_processor().to_string());
         }

@@ -28,6 +28,7 @@ mod linux;
 
 mod growth;
 mod network;
+mod outside;
 mod start;
 
 mod release;

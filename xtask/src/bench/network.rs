@@ -18,7 +18,7 @@ pub(super) const ROWS: [&str; 4] =
 const MEGABYTES: u32 = 64;
 
 /// A stream needs some time to reach its speed.
-const LONGER: u32 = 4;
+pub(super) const LONGER: u32 = 4;
 
 /// A pair of each system.
 struct Pair<'a> {
@@ -82,7 +82,7 @@ impl<'a> Pair<'a> {
         let machine = |first| {
             let mut machine = Machine::bare(system, lguest, kit, MEGABYTES);
             let path = path.clone();
-            machine.network = Some(Network { path, first });
+            machine.network = Some(Network::Shared { path, first });
             machine
         };
         let (served, peer) = match system {
