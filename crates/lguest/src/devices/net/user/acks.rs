@@ -7,6 +7,16 @@
 //! again: in a transfer of 20 MB, a Guest has received 974 MB. So a repeated
 //! acknowledgement is held back if nothing is missing, or if it has asked for
 //! that already.
+//!
+//! What is held back may be the last that the Guest says: it may have lost the
+//! answer, too, or frames may have come twice before one was lost. passt would
+//! wait for two seconds then. So if something is missing, the latest one that
+//! is held back gets to passt after [`PAUSE`]. A Guest that is flooded has that
+//! time to read what it has received.
+//!
+//! passt of 2023 knows a repeated acknowledgement by its window, too, and does
+//! not note a window that differs by less than 1 % from the last one. So an
+//! acknowledgement that asks gets to passt [twice](ASKS): it repeats itself.
 
 use super::packet::{ACK, Packet, TCP, packet};
 use std::hash::{BuildHasher, RandomState};
@@ -16,6 +26,12 @@ use std::time::{Duration, Instant};
 /// lost, or its answer. Each one can make passt send a window again, so this is
 /// longer than a slow Guest needs for one.
 const AFTER: Duration = Duration::from_millis(500);
+
+/// How long passt is not asked again for the same.
+pub(super) const PAUSE: Duration = Duration::from_millis(10);
+
+/// How often passt gets an acknowledgement that asks for what is missing.
+pub(super) const ASKS: usize = 2;
 
 /// Connections that are remembered.
 const REMEMBERED: usize = 1024;
@@ -32,6 +48,8 @@ const BOTH_ENDS: u8 = 0x03;
 pub(super) struct Acks {
     hasher: RandomState,
     last: Vec<Option<Last>>,
+    /// Whether an acknowledgement waits.
+    waits: bool,
 }
 
 /// A connection. Numbers are those of passt's next byte.
@@ -40,8 +58,10 @@ struct Last {
     /// What the Guest has acknowledged last, and when: the number, and the
     /// window.
     said: Option<(u32, [u8; 2], Instant)>,
-    /// Whether it has asked for what is missing there, without an answer.
-    asked: bool,
+    /// When it has last asked for what is missing there.
+    asked: Option<Instant>,
+    /// The latest one that is held back, and since when one is.
+    held: Option<(Vec<u8>, Instant)>,
     /// The end of what passt has sent.
     end: Option<u32>,
     /// The end when passt has last sent frames again, and how many that the
@@ -55,7 +75,8 @@ impl Last {
         Self {
             name,
             said: None,
-            asked: false,
+            asked: None,
+            held: None,
             end: None,
             twice: None,
             again: 0,
@@ -67,7 +88,11 @@ impl Acks {
     pub(super) fn new() -> Self {
         let last = std::iter::repeat_with(|| None).take(REMEMBERED).collect();
         let hasher = RandomState::new();
-        Self { hasher, last }
+        Self {
+            hasher,
+            last,
+            waits: false,
+        }
     }
 
     /// passt has sent `frame` to the Guest.
@@ -93,10 +118,6 @@ impl Acks {
             // The ports may have had a connection before.
             *last = Last::new(last.name);
         }
-        if last.said.is_some_and(|(number, ..)| number == tcp.number) {
-            // The Guest may lose it and ask again.
-            last.asked = false;
-        }
         // Half of all numbers are behind, and half ahead.
         let is_behind = |last: u32| last.wrapping_sub(end) < 1 << 31;
         match last.end.filter(|&last| is_behind(last)) {
@@ -111,40 +132,75 @@ impl Acks {
         }
     }
 
-    /// Whether passt gets `frame`, which the Guest sends at the time `now`.
-    pub(super) fn admits(&mut self, frame: &[u8], now: Instant) -> bool {
+    /// How often passt gets `frame`, which the Guest sends at the time `now`.
+    pub(super) fn copies(&mut self, frame: &[u8], now: Instant) -> usize {
         let Some((packet, tcp)) = segment(frame) else {
-            return true;
+            return 1;
         };
         let bare = packet.payload.len() == tcp.header
             && tcp.flags & (ACK | OTHERS) == ACK;
         if !bare {
-            return true;
+            return 1;
         }
         let (from, to) = tcp.ports;
         let Some(last) = self.connection(&(packet.addresses, from, to)) else {
-            return true;
+            return 1;
         };
+        let number = Some(tcp.acknowledges);
         let repeats = last.said.is_some_and(|(number, window, at)| {
             number == tcp.acknowledges
                 && window == tcp.window
                 && now.saturating_duration_since(at) < AFTER
         });
         if !repeats {
+            if last.said.map(|(number, ..)| number) != number {
+                (last.asked, last.held) = (None, None);
+            } else if let Some((held, _)) = &mut last.held {
+                // Only the window is another one, which asks for nothing.
+                frame.clone_into(held);
+            }
             last.said = Some((tcp.acknowledges, tcp.window, now));
-            last.asked = false;
-            return true;
+            return 1;
         }
-        let number = Some(tcp.acknowledges);
-        if number == last.twice && last.again > 0 {
-            // A frame came twice.
-            last.again -= 1;
-            return false;
+        let came_twice = number == last.twice && last.again > 0;
+        last.again -= u32::from(came_twice);
+        if number == last.end {
+            return 0; // nothing is missing
         }
-        // At the end nothing is missing.
-        let asks = number != last.end && !last.asked;
-        last.asked |= asks;
-        asks
+        let is_early = |at| now.saturating_duration_since(at) < PAUSE;
+        if came_twice || last.asked.is_some_and(is_early) {
+            let since = last.held.as_ref().map_or(now, |&(_, since)| since);
+            last.held = Some((frame.to_vec(), since));
+            self.waits = true;
+            return 0;
+        }
+        (last.asked, last.held) = (Some(now), None);
+        ASKS
+    }
+
+    /// Whether an acknowledgement waits until [`Self::release`].
+    pub(super) fn waits(&self) -> bool {
+        self.waits
+    }
+
+    /// The acknowledgements that have waited long enough: they ask.
+    pub(super) fn release(&mut self, now: Instant) -> Vec<Vec<u8>> {
+        let mut released = Vec::new();
+        self.waits = false;
+        for last in self.last.iter_mut().flatten() {
+            let Some((frame, since)) = last.held.take() else {
+                continue;
+            };
+            if now.saturating_duration_since(since) < PAUSE {
+                last.held = Some((frame, since));
+                self.waits = true;
+                continue;
+            }
+            last.asked = Some(now);
+            last.again = 0;
+            released.push(frame);
+        }
+        released
     }
 
     /// The connection with these ends, the Guest's first. Another one that has
@@ -201,6 +257,13 @@ mod tests {
     use super::*;
     use std::collections::BTreeSet;
 
+    impl Acks {
+        /// Whether passt gets a frame.
+        fn admits(&mut self, frame: &[u8], now: Instant) -> bool {
+            self.copies(frame, now) > 0
+        }
+    }
+
     const GUEST: [u8; 6] = [10, 0, 2, 15, 0, 80];
     const OTHER: [u8; 6] = [10, 0, 2, 2, 0, 99];
 
@@ -241,8 +304,8 @@ mod tests {
         assert!(!acks.admits(&ack(0), now), "nothing is missing");
         acks.saw(&byte(0));
         acks.saw(&byte(2));
-        assert!(acks.admits(&ack(1), now));
-        assert!(acks.admits(&ack(1), now), "the byte 1 is missing");
+        assert_eq!(acks.copies(&ack(1), now), 1);
+        assert_eq!(acks.copies(&ack(1), now), ASKS, "the byte 1 is missing");
         for n in 3..100 {
             acks.saw(&byte(n));
             assert!(!acks.admits(&ack(1), now), "it was asked for");
@@ -250,6 +313,8 @@ mod tests {
         // passt sends all of it again, and more while the Guest is at it. If
         // that is lost, the Guest asks again.
         acks.saw(&byte(1));
+        assert!(!acks.admits(&ack(1), now));
+        let now = now + PAUSE;
         assert!(acks.admits(&ack(1), now));
         assert!(!acks.admits(&ack(1), now));
         for n in 1..100 {
@@ -286,6 +351,48 @@ mod tests {
             acks.admits(&ack(101), now + 2 * AFTER),
             "the answer is lost"
         );
+    }
+
+    #[test]
+    fn an_acknowledgement_waits_if_something_is_missing() {
+        let mut acks = Acks::new();
+        let now = Instant::now();
+        let later = now + PAUSE;
+        let none: [Vec<u8>; 0] = [];
+        for n in 1..10 {
+            acks.saw(&byte(n));
+        }
+        // Nothing is missing.
+        for _ in 0..3 {
+            acks.admits(&ack(10), now);
+        }
+        assert!(!acks.waits());
+        // All came twice, and then the Guest has lost byte 10.
+        for n in 1..10 {
+            acks.saw(&byte(n));
+        }
+        acks.saw(&byte(11));
+        assert!(!acks.admits(&ack(10), now));
+        assert!(acks.waits());
+        assert_eq!(acks.release(now), none, "it may come yet");
+        assert!(acks.waits());
+        assert_eq!(acks.release(later), [ack(10)]);
+        assert!(!acks.waits());
+        // passt has been asked, and its answer may be lost, too.
+        assert!(!acks.admits(&ack(10), later));
+        assert_eq!(acks.release(later + PAUSE), [ack(10)]);
+        // Another window asks for nothing, and the latest one waits.
+        assert!(!acks.admits(&ack(10), later + PAUSE));
+        let mut wider = ack(10);
+        wider[14 + 20 + 14] += 1;
+        assert!(acks.admits(&wider, later + PAUSE));
+        assert_eq!(acks.release(later + 2 * PAUSE), [wider.clone()]);
+        // It has come.
+        let later = later + 2 * PAUSE;
+        assert!(!acks.admits(&wider, later));
+        assert!(acks.admits(&ack(12), later));
+        assert_eq!(acks.release(later + PAUSE), none);
+        assert!(!acks.waits());
     }
 
     #[test]
@@ -378,7 +485,7 @@ mod tests {
     /// How many bytes passt sends until the Guest has all, or [`STORM`], if it
     /// reads `some` acknowledgements at once. They are held back if there is a
     /// time.
-    fn sent(lost: [&[u32]; 2], some: usize, now: Option<Instant>) -> u32 {
+    fn sent(lost: [&[u32]; 2], some: usize, mut now: Option<Instant>) -> u32 {
         let mut transfer = Transfer {
             lost: lost.map(|lost| lost.iter().copied().collect()),
             ..Transfer::default()
@@ -386,6 +493,16 @@ mod tests {
         let mut acks = Acks::new();
         while transfer.came < Transfer::BYTES && transfer.sent < STORM {
             transfer.send(&mut acks, now);
+            if transfer.acks.is_empty()
+                && let Some(now) = &mut now
+            {
+                *now += PAUSE;
+                let late = acks.release(*now);
+                let numbers = late.iter().map(|frame| segment(frame).unwrap());
+                transfer
+                    .acks
+                    .extend(numbers.map(|(_, tcp)| tcp.acknowledges));
+            }
             assert!(!transfer.acks.is_empty(), "passt waits for its timer");
             transfer.read(some);
         }

@@ -11,8 +11,13 @@ use super::stream::{Report, Stream, random_mac};
 use super::{Backend, Nic, given};
 use crate::machine::config::{Published, UserConfig};
 use crate::machine::terminal;
+use rustix::event::Timespec;
 use rustix::net::sockopt::set_socket_send_buffer_size;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags,
+    timerfd_create, timerfd_settime,
+};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
@@ -24,7 +29,7 @@ mod process;
 use process::Passt;
 
 mod acks;
-use acks::Acks;
+use acks::{ASKS, Acks, PAUSE};
 
 mod packet;
 
@@ -75,6 +80,9 @@ struct User {
     /// Its name server, where it may reach something.
     names: Option<Names>,
     acks: Acks,
+    /// It runs, or has run out, while an acknowledgement waits.
+    timer: OwnedFd,
+    is_set: bool,
 }
 
 /// Starts passt, and waits until it is ready. Packets have at most `mtu` bytes,
@@ -129,12 +137,18 @@ pub fn start(config: &UserConfig, mtu: Option<u16>) -> Result<Nic, UserError> {
     if let Some(names) = &names {
         stream.watch_also(names.bell())?;
     }
+    let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
+    let timer = timerfd_create(TimerfdClockId::Monotonic, flags)
+        .map_err(io::Error::from)?;
+    stream.watch_also(&timer)?;
     let user = User {
         stream,
         passt,
         guard,
         names,
         acks: Acks::new(),
+        timer,
+        is_set: false,
     };
     Ok(Nic::new(Box::new(user), random_mac()?))
 }
@@ -166,6 +180,43 @@ fn words_for(config: &UserConfig, mtu: u16, socket: &OwnedFd) -> Vec<String> {
     words
 }
 
+impl User {
+    /// Sets the timer if an acknowledgement waits.
+    fn set_timer(&mut self) {
+        if self.is_set || !self.acks.waits() {
+            return;
+        }
+        let value = Timespec {
+            tv_sec: 0, // the pause is shorter
+            tv_nsec: PAUSE.subsec_nanos().into(),
+        };
+        let time = Itimerspec {
+            it_interval: Timespec::default(),
+            it_value: value,
+        };
+        let flags = TimerfdTimerFlags::empty();
+        self.is_set = timerfd_settime(&self.timer, flags, &time).is_ok();
+    }
+
+    /// passt gets the acknowledgements that have waited until the timer has
+    /// run out.
+    fn release(&mut self) {
+        let is_over = rustix::io::read(&self.timer, &mut [0; 8]).is_ok();
+        if !is_over {
+            return;
+        }
+        self.is_set = false;
+        for frame in self.acks.release(Instant::now()) {
+            for _ in 0..ASKS {
+                // If it is lost, passt goes on after two seconds.
+                let _ = self.stream.send(&frame, Offload::default());
+            }
+        }
+        self.stream.flush();
+        self.set_timer();
+    }
+}
+
 impl Backend for User {
     fn takes(&self) -> Takes {
         // passt reads the data of a segment, whatever its length is.
@@ -185,11 +236,11 @@ impl Backend for User {
         if guard.is_some_and(|guard| !guard.admits(frame)) {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
-        match self.acks.admits(frame, Instant::now()) {
-            true => self.stream.send(frame, left),
-            // passt has it already.
-            false => Ok(()),
+        for _ in 0..self.acks.copies(frame, Instant::now()) {
+            self.stream.send(frame, left)?;
         }
+        self.set_timer();
+        Ok(())
     }
 
     fn flush(&mut self) {
@@ -205,7 +256,11 @@ impl Backend for User {
             frame.extend(answer);
             return Ok(Offload::VALID);
         }
-        self.stream.receive(frame)?;
+        let received = self.stream.receive(frame);
+        if received.is_err() && self.is_set {
+            self.release();
+        }
+        received?;
         let guard = self.guard.as_mut();
         match guard.is_none_or(|guard| guard.passes(frame)) {
             true => self.acks.saw(frame),
