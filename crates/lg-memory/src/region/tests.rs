@@ -117,3 +117,33 @@ fn a_byte_that_differs_is_found_wherever_it_is() {
     assert!(a.is_same(0, &b, 0, 100).is_err());
     assert!(a.is_same(0, &b, 64, 512).is_err());
 }
+
+/// The index of a ring goes up by one while the other side reads it. If its
+/// bytes were read one after the other, 0x12FF and 0x1300 could be 0x13FF.
+#[test]
+fn a_number_that_another_thread_writes_is_the_old_or_the_new_one() {
+    const ROUNDS: u32 = 1_000_000;
+    fn numbers<T: FromBytes + IntoBytes + Immutable + Copy + Eq + Send>(
+        numbers: [T; 2],
+    ) {
+        let mut ram = Ram::new(0x1000);
+        let region = ram.region();
+        std::thread::scope(|scope| {
+            let (write, read) = (&region, &region);
+            write.set_object(64, &numbers[0]).unwrap();
+            scope.spawn(move || {
+                for round in 0..ROUNDS {
+                    let number = numbers[round as usize % 2];
+                    write.set_object(64, &number).unwrap();
+                }
+            });
+            for round in 0..ROUNDS {
+                let number: T = read.object(64).unwrap();
+                assert!(numbers.contains(&number), "at {round}");
+            }
+        });
+    }
+    numbers([0x12FF_u16, 0x1300]);
+    numbers([0x12FF_FFFF_u32, 0x1300_0000]);
+    numbers([0x12FF_FFFF_FFFF_FFFF_u64, 0x1300_0000_0000_0000]);
+}
