@@ -77,6 +77,12 @@ const CAUSES: &[(&str, &str)] = &[
         "the root file system has no /sbin/init: see init= and rdinit=",
     ),
     (
+        "panic: trap 14",
+        "a page fault of the kernel's own code: a wild or null pointer, an \
+         array that is too short, or a stack that is full. 'at' is the code, \
+         and 'cr2' the address that it wanted",
+    ),
+    (
         "CRASH: panic",
         "the guest's own code has panicked: its message and the frames above \
          say where",
@@ -105,6 +111,10 @@ mod tests {
         assert!(cause.unwrap().starts_with("a trap for which"));
         let panic = "CRASH: VFS: Unable to mount root fs on unknown-block(0,0)";
         assert!(usual(panic).unwrap().starts_with("the disk"));
+        let panic = "CRASH: panic: trap 14 at 0xc0101034: error 0x0, cr2 0x4";
+        assert!(usual(panic).unwrap().starts_with("a page fault of the"));
+        let panic = "CRASH: panic: no trap 14";
+        assert!(usual(panic).unwrap().starts_with("the guest's own"));
         assert_eq!(usual("killed: by a signal"), None);
     }
 }

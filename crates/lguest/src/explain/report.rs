@@ -15,6 +15,9 @@ use std::fmt::Write as _;
 /// Instructions that are shown, from the one at which the Guest was.
 const INSTRUCTIONS: usize = 6;
 
+/// Addresses in a reason that get names.
+const NAMED: usize = 8;
+
 /// Explains an end with this reason, in lines.
 #[must_use]
 pub fn report(
@@ -26,7 +29,8 @@ pub fn report(
     registers(&mut text, remains);
     code(&mut text, remains, symbols);
     frames(&mut text, remains, symbols);
-    if let Some(address) = remains.last.address {
+    named(&mut text, reason, symbols);
+    if let Some(address) = remains.last.address.or_else(|| faulted(reason)) {
         tables(&mut text, remains, address);
     }
     calls(&mut text, remains);
@@ -171,6 +175,37 @@ fn stack(text: &mut String, remains: &Remains<'_>, symbols: &Symbols<'_>) {
     }
 }
 
+/// Names for the addresses in a reason. A kernel's handler of a page fault
+/// panics with the address of the code that has faulted, which is none of the
+/// frames: no call leads from there to the handler.
+fn named(text: &mut String, reason: &str, symbols: &Symbols<'_>) {
+    let known = addresses(reason).filter(|at| symbols.function(*at).is_some());
+    for (n, at) in known.take(NAMED).enumerate() {
+        if n == 0 {
+            text.push_str("  addresses in the reason:\n");
+        }
+        let places = symbols.places(at).join("\n                 in ");
+        let _ = writeln!(text, "        {at:08x} {places}");
+    }
+}
+
+/// The numbers of 0x and digits in a text.
+fn addresses(text: &str) -> impl Iterator<Item = u32> {
+    text.split("0x").skip(1).filter_map(|rest| {
+        let end = rest.find(|c: char| !c.is_ascii_hexdigit());
+        let digits = &rest[..end.unwrap_or(rest.len())];
+        u32::from_str_radix(digits, 16).ok()
+    })
+}
+
+/// The address that a page fault was about, in the words of a kernel that has
+/// panicked for it.
+fn faulted(reason: &str) -> Option<u32> {
+    let (_, rest) = reason.split_once("cr2 ")?;
+    let is_next = rest.starts_with("0x");
+    is_next.then(|| addresses(rest).next()).flatten()
+}
+
 fn tables(text: &mut String, remains: &Remains<'_>, address: u32) {
     let (steps, place) = remains.walk(address);
     let _ = writeln!(text, "  page tables for {address:08x}:");
@@ -213,5 +248,35 @@ fn calls(text: &mut String, remains: &Remains<'_>) {
             text,
             "    {number:>2} {name:16} ebx {b:08x} ecx {c:08x} edx {d:08x}"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_found_in_a_reason() {
+        let reason = "CRASH: panic: trap 14 at 0xc0101034: error 0x0, cr2 \
+                      0x10, eax 0x, ecx 0x123456789 (src/trap.rs:0xg)";
+        let all: Vec<u32> = addresses(reason).collect();
+        assert_eq!(all, [0xC010_1034, 0, 0x10]);
+        assert_eq!(faulted(reason), Some(0x10));
+        assert_eq!(faulted("CRASH: panic: cr2 is wrong at 0x10"), None);
+        assert_eq!(faulted("CRASH: panic: cr2 "), None);
+    }
+
+    #[test]
+    fn addresses_in_a_reason_have_names() {
+        let map = "c0100000 T _text\nc0100010 t broken\nc0100020 T next\n";
+        let symbols = Symbols::new(map.as_bytes());
+        let mut text = String::new();
+        named(&mut text, "trap 14 at 0xc0100014, cr2 0x4", &symbols);
+        let wanted =
+            "  addresses in the reason:\n        c0100014 broken+0x4\n";
+        assert_eq!(text, wanted);
+        text.clear();
+        named(&mut text, "no address", &symbols);
+        assert_eq!(text, "");
     }
 }
