@@ -154,6 +154,11 @@ const STUBS: u32 = FIRST_EXTERNAL_VECTOR + LGUEST_IRQS;
 /// Bytes from one stub to the next.
 const STUB_SIZE: u32 = 16;
 
+/// Instructions of DWARF: a register and a number, which are together the
+/// frame's address; and a register that is saved so many words below that.
+const DW_CFA_DEF_CFA: u8 = 0x0C;
+const DW_CFA_OFFSET: u8 = 0x80;
+
 /// In a selector: a bit that is set for privilege level 3, and clear for the
 /// kernel's level 1.
 const USER_BIT: u32 = 2;
@@ -223,6 +228,38 @@ lguest_trap_in_kernel:
     add ${vector_end} - {ds}, %esp // the segments were ours before
     jmp lguest_return
 
+// How a debugger gets from the handler to the code that has trapped: where its
+// registers are, by ebx. Directives (.cfi_startproc) cannot say here that this
+// is a trap: then a debugger shows the line before the one that has trapped.
+.pushsection .debug_frame, "", @progbits
+.Llguest_cie:
+    .long .Llguest_fde - .Llguest_cie - 4
+    .long -1
+    .byte 4 // version
+    .asciz "S" // a trap
+    .byte 4, 0 // bytes of addresses, and of segments
+    .uleb128 1 // distances in code are bytes,
+    .sleb128 -4 // on the stack words, downwards
+    .uleb128 8 // eip is where it goes on
+    .balign 4
+.Llguest_fde:
+    .long .Llguest_fde_end - .Llguest_fde - 4
+    .long .Llguest_cie
+    .long lguest_trap_in_kernel
+    .long lguest_enter_user - lguest_trap_in_kernel
+    .byte {cfa}, 3, {frame_end} // ebx
+    .byte {saved} + 0, ({frame_end} - {eax}) / 4
+    .byte {saved} + 1, ({frame_end} - {ecx}) / 4
+    .byte {saved} + 2, ({frame_end} - {edx}) / 4
+    .byte {saved} + 3, ({frame_end} - {ebx}) / 4
+    .byte {saved} + 5, ({frame_end} - {ebp}) / 4
+    .byte {saved} + 6, ({frame_end} - {esi}) / 4
+    .byte {saved} + 7, ({frame_end} - {edi}) / 4
+    .byte {saved} + 8, ({frame_end} - {vector_end}) / 4 // eip
+    .balign 4
+.Llguest_fde_end:
+.popsection
+
 // `fn(&mut UserState)`, interrupts off. esp: return address, argument
 lguest_enter_user:
     mov 4(%esp), %eax
@@ -267,8 +304,19 @@ lguest_probe_fault:
     user_bit = const USER_BIT,
     user_ds = const USER_DS,
     if_bit = const IF,
+    edi = const offset_of!(Registers, edi),
+    esi = const offset_of!(Registers, esi),
+    ebp = const offset_of!(Registers, ebp),
+    ebx = const offset_of!(Registers, ebx),
+    edx = const offset_of!(Registers, edx),
+    ecx = const offset_of!(Registers, ecx),
+    eax = const offset_of!(Registers, eax),
     cs = const offset_of!(Registers, cs),
     ds = const offset_of!(Registers, ds),
+    // Out of the kernel, the interrupted stack begins here.
+    frame_end = const offset_of!(Registers, esp),
+    cfa = const DW_CFA_DEF_CFA,
+    saved = const DW_CFA_OFFSET,
     vector = const offset_of!(Registers, vector),
     vector_end = const offset_of!(Registers, eip),
     vectors = const offset_of!(UserState, vectors),
