@@ -2,19 +2,40 @@
 
 use crate::client::register::{EBX, EIP};
 use crate::client::{Debuggee, Gdb, from_hex, to_hex, word};
-use crate::support::{Running, Scratch, gdb, lguest, run};
+use crate::support::later::{LATER, ON_PCI};
+use crate::support::{PATIENCE, Running, Scratch, built_in, gdb, lguest, run};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
-#[test]
-fn a_session_of_two_hundred_commands() {
-    let (mut guest, mut gdb) = Debuggee::at_its_prompt(&[]);
-    let place = gdb.eip();
+/// Where the guest stands when it waits for a key. At its prompt it may not do
+/// so yet.
+fn waits_at(gdb: &mut Gdb) -> u32 {
+    let deadline = Instant::now() + PATIENCE;
+    let mut place = gdb.eip();
+    loop {
+        gdb.send("c");
+        std::thread::sleep(Duration::from_millis(20));
+        gdb.interrupt();
+        let before = std::mem::replace(&mut place, gdb.eip());
+        if place == before {
+            return place;
+        }
+        assert!(Instant::now() < deadline, "it never waits: {place:#x}");
+    }
+}
+
+/// A scripted session of 200 commands and more, with a guest at its prompt.
+fn a_session(options: &[&str]) {
+    let (mut guest, mut gdb) = Debuggee::at_its_prompt(options);
+    let place = waits_at(&mut gdb);
     let mut commands = 0;
     for round in 0..20_u32 {
         let at = 0xC000_0800 + round * 8;
+        let before = gdb.memory(at, 4);
         gdb.write(at, &round.to_le_bytes());
         assert_eq!(gdb.memory(at, 4), round.to_le_bytes());
+        gdb.write(at, &before);
         let mut registers = gdb.registers();
         let eip = word(&registers, EIP);
         registers[EBX * 4] ^= 0x55;
@@ -24,18 +45,43 @@ fn a_session_of_two_hundred_commands() {
         assert_eq!(gdb.eip(), eip);
         gdb.order(&format!("Z0,{place:x},1"));
         gdb.send("c");
-        guest.run.type_in(b"\n");
+        // A key that comes before the guest waits does not end a wait.
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            guest.run.type_in(b"\n");
+            if gdb.answers_within(Duration::from_millis(500)) {
+                break;
+            }
+            assert!(Instant::now() < deadline, "it does not come there");
+        }
         gdb.stops("swbreak:");
+        assert_eq!(gdb.eip(), place);
         gdb.order(&format!("z0,{place:x},1"));
         gdb.step();
         assert!(gdb.monitor("stats").contains("patches"));
-        commands += 10;
+        commands += 14;
     }
-    assert_eq!(commands, 200);
+    assert_eq!(commands, 280);
     gdb.order("D");
     guest.run.type_in(b"echo well\n");
     guest.run.wait_for("\nwell");
     guest.power_off();
+}
+
+#[test]
+fn a_session_of_two_hundred_commands() {
+    a_session(&[]);
+}
+
+#[test]
+fn the_same_session_with_virtio_devices() {
+    for later in [LATER[0], ON_PCI[0]] {
+        let scratch = Scratch::new("gdb-virtio");
+        let kernel = later.of(&built_in(), &scratch);
+        let kernel = format!("--kernel={}", kernel.display());
+        a_session(&[&kernel]);
+        a_session(&[&kernel, "--isolation=user"]);
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! A debugger of a few lines: GDB's remote protocol.
 
 use super::{PATIENCE, is_here};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -102,6 +103,13 @@ impl Gdb {
         // The other side may be gone after its last packet.
         let _ = self.stream.write_all(b"+");
         String::from_utf8(packet).unwrap()
+    }
+
+    /// Whether there is something to receive within this time.
+    pub(crate) fn answers_within(&self, patience: Duration) -> bool {
+        let patience = Timespec::try_from(patience).unwrap();
+        let mut streams = [PollFd::new(&self.stream, PollFlags::IN)];
+        poll(&mut streams, Some(&patience)).unwrap() > 0
     }
 
     pub(crate) fn ask(&mut self, packet: &str) -> String {
