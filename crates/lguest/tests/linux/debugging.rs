@@ -2,7 +2,7 @@
 
 use crate::kit::{BZIMAGE, Given, INITRD, Scratch, VMLINUX, skip};
 use crate::support::PATIENCE;
-use crate::support::gdb::register::{EBX, EIP, ESP};
+use crate::support::gdb::register::{CS, EAX, EBX, EIP, ESP};
 use crate::support::gdb::{Gdb, real, to_hex, word};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -76,6 +76,68 @@ fn a_session_of_two_hundred_commands() {
 fn the_same_session_with_user_processes() {
     let test = "the_same_session_with_user_processes";
     a_session(test, &["--isolation=user"]);
+}
+
+/// The address of a function, by the kernel's symbols. `None` without `nm`.
+fn function(given: &Given, name: &str) -> Option<u32> {
+    let nm = Command::new("nm").arg(given.path(VMLINUX)).output().ok()?;
+    let lines = String::from_utf8(nm.stdout).unwrap();
+    let is = |line: &&str| line.split_whitespace().nth(2) == Some(name);
+    let line = lines
+        .lines()
+        .find(is)
+        .unwrap_or_else(|| panic!("no {name}"));
+    Some(u32::from_str_radix(&line[..8], 16).unwrap())
+}
+
+/// Steps until a program runs or its kernel does. Returns how many steps that
+/// took.
+fn step_until(gdb: &mut Gdb, in_program: bool) -> u32 {
+    /// What a kernel does for a small call, and a program between two calls.
+    const MOST: u32 = 100_000;
+    for steps in 0..MOST {
+        if (gdb.register(CS) & 3 == 3) == in_program {
+            return steps;
+        }
+        gdb.step();
+    }
+    panic!("it is still there: {:#x}", gdb.eip());
+}
+
+#[test]
+fn steps_lead_from_a_system_call_to_its_program_and_back() {
+    let test = "steps_lead_from_a_system_call_to_its_program_and_back";
+    let Some(given) = Given::to(test, &[VMLINUX, INITRD]) else {
+        return;
+    };
+    let Some(place) = function(&given, "sys_getuid") else {
+        return skip(test, "there is no nm");
+    };
+    for options in [&[][..], &["--isolation=user"]] {
+        let scratch = Scratch::new("gdb-steps");
+        let at = scratch.path("gdb");
+        let listens = format!("--gdb=unix:{}", at.display());
+        let all = [&[listens.as_str()], options].concat();
+        let mut machine = given.shell_of_run(&all);
+        let mut gdb = Gdb::connect(&at);
+        gdb.order(&format!("Z0,{place:x},1"));
+        gdb.send("c");
+        machine.type_in("id\r");
+        gdb.stops("swbreak:");
+        assert_eq!(gdb.eip(), place);
+        gdb.order(&format!("z0,{place:x},1"));
+        assert_ne!(step_until(&mut gdb, true), 0);
+        assert!(gdb.eip() < KERNEL);
+        // The user's number is the result.
+        assert_eq!(gdb.register(EAX), 0);
+        assert_ne!(step_until(&mut gdb, false), 0);
+        assert!(gdb.eip() > KERNEL);
+        gdb.order("D");
+        drop(gdb);
+        machine.wait_for("uid=0");
+        machine.type_in("poweroff -f\r");
+        assert_eq!(machine.end().code, 0);
+    }
 }
 
 /// What GDB says to these commands. `None` if there is no GDB.
