@@ -181,6 +181,31 @@ mod tests {
         assert_eq!(table["x"].as_str(), Some(odd));
     }
 
+    /// What a reader of a template has to understand: not more than the guide
+    /// promises.
+    #[test]
+    fn templates_are_short() {
+        let is_code = |line: &&str| {
+            let line = line.trim_start();
+            !line.is_empty() && !line.starts_with("//")
+        };
+        for (template, most) in [
+            (Template::Hello, 20),
+            (Template::Http, 100),
+            (Template::Scheduler, 150),
+        ] {
+            let is_own = |file: &&(&str, &str)| {
+                let name = Path::new(file.0);
+                !name.starts_with("tests")
+                    && name.extension() == Some("rs".as_ref())
+            };
+            let own = template.files().iter().filter(is_own);
+            let lines = own.map(|file| file.1.lines().filter(is_code).count());
+            let lines: usize = lines.sum();
+            assert!((1..=most).contains(&lines), "{template:?}: {lines}");
+        }
+    }
+
     #[test]
     fn manifests_are_complete() {
         for &template in Template::value_variants() {
