@@ -13,6 +13,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
+use support::gdb::real;
 use support::{
     PATIENCE, Running, Scratch, end_of, free_port, guests, is_here, lguest,
     program, skip,
@@ -168,6 +169,8 @@ fn every_template_builds_runs_and_passes_its_tests() {
     }
     failures_are_reported_as_cargos_own(&scratch);
     the_web_server_answers(&scratch, &rustc);
+    a_page_fault_is_found(&scratch, &rustc);
+    gdb_stops_in_a_program(&scratch);
 }
 
 /// The template `http`, by a port of this machine.
@@ -198,7 +201,7 @@ fn serving(scratch: &Scratch, place: &Path) -> (Running, u16) {
         fs::write(place.join("lguest.toml"), net).unwrap();
         let mut command = apart(lguest());
         command.env("CARGO_MANIFEST_DIR", place).arg("runner");
-        command.arg(scratch.path("target/i686-unknown-linux-gnu/debug/web"));
+        command.arg(image(scratch, "web"));
         let mut running = Running::start(&mut command);
         let deadline = Instant::now() + PATIENCE;
         while !running.has_ended() {
@@ -236,9 +239,10 @@ fn the_kit_works_by_the_traits_of_other_crates() {
     let built = cargo(&place, &["build"]);
     assert!(built.status.success(), "{}", said(&built));
 
-    let image = scratch.path("target/i686-unknown-linux-gnu/debug/faces");
     let mut command = apart(lguest());
-    command.args(["run", "--kernel"]).arg(image);
+    command
+        .args(["run", "--kernel"])
+        .arg(image(&scratch, "faces"));
     let ran = with_input(command, "World\nxy");
     let output = said(&ran).replace('\r', "");
     assert_eq!(ran.status.code(), Some(0), "{output}");
@@ -252,6 +256,156 @@ fn the_kit_works_by_the_traits_of_other_crates() {
         assert!(output.contains(line), "{line} is missing in {output}");
     }
     assert!(!output.contains("too low"), "{output}");
+}
+
+/// A guest that writes to the screen of a PC, which it does not have.
+const MISTAKE: &str = "//! A guest with a mistake.
+#![no_std]
+#![no_main]
+
+use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use lg_guest::boot::Boot;
+use lg_guest::{power, println};
+
+lg_guest::entry!(main);
+
+const SCREEN: usize = 0xB_8000;
+static COUNT: AtomicU32 = AtomicU32::new(40);
+
+#[allow(unsafe_code)]
+#[inline(never)]
+fn put(place: usize, byte: u8) {
+    COUNT.fetch_add(2, Relaxed);
+    let screen = SCREEN as *mut u8;
+    // SAFETY: there is none.
+    unsafe { screen.add(place * 2).write_volatile(byte) }
+}
+
+#[inline(never)]
+fn show(text: &str) {
+    for (place, byte) in text.bytes().enumerate() {
+        put(place, byte);
+    }
+}
+
+fn main(boot: &'static Boot) {
+    println!(\"{} MiB\", boot.memory >> 20);
+    show(\"Hello\");
+    power::off(0);
+}
+";
+
+/// The image of the crate `name` in `scratch`.
+fn image(scratch: &Scratch, name: &str) -> PathBuf {
+    let folder = scratch.path("target/i686-unknown-linux-gnu/debug");
+    folder.join(name)
+}
+
+/// What GDB says if it starts this guest, and then gets these commands. `None`
+/// if there is no GDB.
+fn gdb(test: &str, image: &Path, commands: &[&str]) -> Option<String> {
+    let lguest = env!("CARGO_BIN_EXE_lguest");
+    let image = image.display();
+    let run = format!("{lguest} run --gdb stdio --gdb-wait --kernel {image}");
+    let file = format!("file {image}");
+    let target = format!("target remote | {run}");
+    let all = [&[file.as_str(), &target], commands].concat();
+    let Some(gdb) = real(&all) else {
+        skip(test, "there is no gdb");
+        return None;
+    };
+    let ended = Running::start(&mut apart(gdb)).finish();
+    Some(format!("{}{}", ended.stdout, ended.stderr))
+}
+
+/// A page fault leads to the function with the mistake, by the explanation and
+/// by GDB.
+fn a_page_fault_is_found(scratch: &Scratch, rustc: &Path) {
+    let place = new(scratch, "mistake", "hello", rustc);
+    fs::write(place.join("src/main.rs"), MISTAKE).unwrap();
+    let ran = cargo(&place, &["run"]);
+    let text = said(&ran);
+    assert_eq!(ran.status.code(), Some(1), "{text}");
+    for line in [
+        "CRASH: panic: trap 14 at 0xc01",
+        "  addresses in the reason:\n        c01",
+        "in mistake::put (",
+        "src/main.rs:20)\n",
+        "mistake::show (",
+        "src/main.rs:26)\n",
+        "page tables for 000b8000:",
+        "usual cause: a page fault of the kernel's own code",
+    ] {
+        assert!(text.contains(line), "{line} is missing in {text}");
+    }
+    let commands = [
+        "tbreak mistake::main",
+        "continue",
+        "next",
+        "watch mistake::COUNT",
+        "continue",
+        "delete",
+        "tbreak core::panicking::panic_fmt",
+        "continue",
+        "bt",
+        "kill",
+    ];
+    let image = image(scratch, "mistake");
+    let Some(text) = gdb("a_page_fault_is_found", &image, &commands) else {
+        return;
+    };
+    for line in ["mistake::main (boot=", "src/main.rs:3", "Old value"] {
+        assert!(text.contains(line), "{line} is missing in {text}");
+    }
+    // The frames of the code that has faulted.
+    let (_, frames) = text.split_once("<signal handler called>").unwrap();
+    for line in [
+        "mistake::put (place=0, byte=72) at src/main.rs:20",
+        "in mistake::show (",
+        "in mistake::main (",
+    ] {
+        assert!(frames.contains(line), "{line} is missing in {text}");
+    }
+}
+
+/// The file of a program with its debug information, which is not in the file
+/// of the kernel.
+fn program_file(scratch: &Scratch, name: &str) -> PathBuf {
+    let builds = fs::read_dir(image(scratch, "build")).unwrap();
+    let below = "out/programs/i686-unknown-linux-gnu/debug";
+    let files = builds.map(|build| build.unwrap().path().join(below));
+    let mut files = files.map(|folder| folder.join(name));
+    files.find(|file| file.is_file()).unwrap()
+}
+
+/// GDB in a program in user mode, that of the template `scheduler`.
+fn gdb_stops_in_a_program(scratch: &Scratch) {
+    let program = program_file(scratch, "primes");
+    let add = format!("add-symbol-file {}", program.display());
+    let commands = [
+        "tbreak a_scheduler::main",
+        "continue",
+        &add,
+        // The other program has the same addresses.
+        "hbreak primes::main if limit == 100000",
+        "continue",
+        "info registers cs",
+        "next",
+        "bt",
+        "kill",
+    ];
+    let image = image(scratch, "a-scheduler");
+    let Some(text) = gdb("gdb_stops_in_a_program", &image, &commands) else {
+        return;
+    };
+    for line in [
+        "primes::main (limit=100000) at programs/src/bin/primes.rs:8",
+        "cs             0x73",
+        "for number in 2..limit {",
+        " in lg_user_start ()",
+    ] {
+        assert!(text.contains(line), "{line} is missing in {text}");
+    }
 }
 
 /// The crate of the template `test` with tests that fail, each in its own way.
