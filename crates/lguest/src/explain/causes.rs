@@ -77,6 +77,16 @@ const CAUSES: &[(&str, &str)] = &[
         "the root file system has no /sbin/init: see init= and rdinit=",
     ),
     (
+        "Fatal exception",
+        "the kernel's own code has trapped (an oops): the lines before say what \
+         it wanted, and 'EIP is at' where it was",
+    ),
+    (
+        "kill the idle task",
+        "the kernel's own code has trapped (an oops) while no program ran: the \
+         lines before say what it wanted, and 'EIP is at' where it was",
+    ),
+    (
         "panic: trap 14",
         "a page fault of the kernel's own code: a wild or null pointer, an \
          array that is too short, or a stack that is full. 'at' is the code, \
@@ -111,6 +121,12 @@ mod tests {
         assert!(cause.unwrap().starts_with("a trap for which"));
         let panic = "CRASH: VFS: Unable to mount root fs on unknown-block(0,0)";
         assert!(usual(panic).unwrap().starts_with("the disk"));
+        for panic in [
+            "CRASH: Fatal exception in interrupt",
+            "CRASH: Attempted to kill the idle task!",
+        ] {
+            assert!(usual(panic).unwrap().contains("an oops"), "{panic}");
+        }
         let panic = "CRASH: panic: trap 14 at 0xc0101034: error 0x0, cr2 0x4";
         assert!(usual(panic).unwrap().starts_with("a page fault of the"));
         let panic = "CRASH: panic: no trap 14";
