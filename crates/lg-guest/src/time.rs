@@ -197,8 +197,8 @@ pub(crate) fn prepare_sleep() {
     });
 }
 
-/// Called before a user program runs: has the alarm go off at `moment` at the
-/// latest, so that others get their turn.
+/// Called before a user program runs, interrupts off: has the alarm go off at
+/// `moment` at the latest, so that others get their turn.
 pub(crate) fn alarm_by(moment: u64) {
     expire();
     ALARM.with(|alarm| {

@@ -191,8 +191,10 @@ impl Process {
     /// moment `until` at the latest ([`time::now`] has the same zero).
     /// Interrupts are on again when this returns.
     pub fn step(&mut self, until: u64) -> Event {
-        time::alarm_by(until);
+        // In this order: an alarm that went off in the kernel would not end the
+        // program's time. It stays pending until the program is entered.
         irq::disable();
+        time::alarm_by(until);
         self.take_traps();
         self.space.activate();
         #[expect(unsafe_code, reason = "enters user mode")]

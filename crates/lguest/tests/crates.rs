@@ -142,7 +142,7 @@ fn every_template_builds_runs_and_passes_its_tests() {
         ("hello", "Hello from a kernel with 32 MiB of memory!", 1),
         ("shell", "A shell. Say help, or ^D to leave.", 1),
         ("test", "Hello!", 3),
-        ("scheduler", "ticks: Exit(5); the timer has ended ", 3),
+        ("scheduler", "ticks: Exit(5); the timer has ended ", 4),
     ] {
         let place = new(&scratch, &format!("a-{template}"), template, &rustc);
         let mut run = vec!["run", "--", "word"];

@@ -3,8 +3,8 @@
 #![no_main]
 
 use LIBRARY::Scheduler;
-use lg_guest::program;
-use lg_guest::user::{End, LoadError, Process};
+use lg_guest::user::{End, Event, LoadError, Process};
+use lg_guest::{program, time};
 
 fn primes(limit: u32) -> Process {
     Process::load(program!("primes"), limit).unwrap()
@@ -26,6 +26,21 @@ lg_guest::tests! {
         let (ended, end) = programs.run().await.unwrap();
         assert_eq!(end, End::Exit(0));
         assert!(ended.preempted > 0);
+    }
+
+    fn a_turn_that_is_over_ends_at_once() {
+        let mut process = primes(u32::MAX);
+        let over = time::now();
+        let event = loop {
+            match process.step(over) {
+                Event::PageFault(address) => {
+                    process.grow_stack(address).unwrap()
+                }
+                event => break event,
+            }
+        };
+        // Its first system call is milliseconds away.
+        assert!(matches!(event, Event::Interrupt));
     }
 
     fn what_is_no_program_is_refused() {
