@@ -56,5 +56,7 @@ pub mod outbox;
 
 pub mod pci;
 
+pub mod disk;
+
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

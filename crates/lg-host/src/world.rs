@@ -181,6 +181,17 @@ pub trait World {
         value: u32,
     ) -> Result<(), Kill>;
 
+    /// Reads into `pieces` of the Guest's memory, all of which exist, what the
+    /// file of disk number `disk` has from byte `offset` on. Does not wait for
+    /// a device. Returns whether all of it was read; otherwise, some of it may
+    /// have been.
+    fn read_disk(
+        &mut self,
+        disk: usize,
+        offset: u64,
+        pieces: &[(GuestPhys, u32)],
+    ) -> bool;
+
     /// CRASH: `message` has no NUL. Does not come back in the real world.
     ///
     /// # Errors

@@ -14,15 +14,18 @@ use crate::cpuid;
 use crate::layout;
 use crate::notify;
 use crate::segments::{self, UserDescriptor};
-use crate::syscall::{FORCE_SIGNAL, call, errno, nr};
+use crate::syscall::{FORCE_SIGNAL, NO_WAIT, call, errno, nr};
 use lg_abi::page::{DIRECTORY_SPAN, PAGE_SIZE, SWITCHER_ADDR};
 use lg_host::address::as_word;
 use lg_seccomp::{
     ARCH, ARCH_I386, ARCH_X86_64, Filter, IP, Instruction, NR, argument,
     halves, verdict,
 };
+use lg_wire::disk::MAX_PIECES;
 use lg_wire::outbox::OUTBOX_SIZE;
-use lg_wire::spawn::{COPIES_FD, KICK_SIGNAL, MEMORY_FD, SHARED_PAGE_FD};
+use lg_wire::spawn::{
+    COPIES_FD, KICK_SIGNAL, MEMORY_FD, SHARED_PAGE_FD, disk_fd,
+};
 use lg_wire::state::STATE_SIZE;
 
 /// What the filter has to know about this process.
@@ -36,6 +39,8 @@ pub struct Facts {
     pub timer: u32,
     /// How many shared pages there are.
     pub shared_pages: u32,
+    /// How many disks' files there are.
+    pub disks: u32,
     /// CPUID faults, and the view may switch that off for itself.
     pub cpuid_faults: bool,
     /// What it has to know about the view's user process, if there is one.
@@ -138,6 +143,10 @@ pub fn filter(facts: &Facts) -> Filter {
         f.require_wide(argument(0), u64::from(facts.timer));
         f.end(verdict::ALLOW);
     });
+    if facts.disks > 0 {
+        f.when(as_word(nr::PREADV2), |f| read_disk(f, facts));
+        f.when(as_word(nr::CLOSE), |f| close_disk(f, facts));
+    }
     if facts.cpuid_faults {
         f.when(as_word(nr::ARCH_PRCTL), cpuid_faulting);
     }
@@ -208,6 +217,32 @@ fn ring(f: &mut Filter, outboxes: u32) {
     f.require_at_most(outboxes * OUTBOX_SIZE - 4);
     f.require_wide(argument(1), FUTEX_WAKE);
     f.end(verdict::ALLOW);
+}
+
+/// preadv2: from the files of disks, and only what the kernel has in memory.
+/// Where the bytes go is not looked at: the view can write there anyway.
+fn read_disk(f: &mut Filter, facts: &Facts) {
+    f.require_narrow(2);
+    f.load(argument(2));
+    f.require_at_most(as_word(MAX_PIECES));
+    f.require_wide(argument(5), NO_WAIT as u64);
+    of_a_disk(f, facts);
+}
+
+/// close: of the files of disks.
+fn close_disk(f: &mut Filter, facts: &Facts) {
+    of_a_disk(f, facts);
+}
+
+/// The first argument is the descriptor of a disk's file.
+fn of_a_disk(f: &mut Filter, facts: &Facts) {
+    f.require_narrow(0);
+    f.load(argument(0));
+    for n in 0..facts.disks {
+        let fd = disk_fd(facts.shared_pages as usize, n as usize);
+        f.when(fd.cast_unsigned(), |f| f.end(verdict::ALLOW));
+    }
+    f.end(verdict::KILL);
 }
 
 /// ioctl: to receive from the user process and its mapper, and to answer them.

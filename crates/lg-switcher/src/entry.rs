@@ -8,6 +8,7 @@
 #![expect(unsafe_code, reason = "the Host's own state")]
 
 use crate::ask::die;
+use crate::disks::close_removed;
 use crate::fpu::take_fpu;
 use crate::leave::{leave_as, look_from_now_on};
 use crate::own::own;
@@ -68,6 +69,7 @@ impl Role for View {
     }
 
     fn count_kick(&self) {
+        close_removed();
         state().vm.wire.kick.fetch_add(1, Ordering::SeqCst);
     }
 

@@ -32,6 +32,7 @@ mod syscall;
 // What lies at those places, and what one system call does.
 mod clock;
 mod cpuid;
+mod disks;
 mod leftovers;
 mod process;
 mod shared;

@@ -48,6 +48,8 @@ pub struct Own {
     /// When this view's timer will go off; 0 = it will not. The handler of its
     /// signal sets it to 0.
     pub(crate) armed: AtomicU64,
+    /// The disks whose files this view has closed: a bit each.
+    pub(crate) closed_disks: AtomicU32,
     /// What is in the segment registers.
     pub(crate) live: Live,
 }

@@ -1,6 +1,7 @@
 //! What a process does to itself: children, parents, descriptors, mappings.
 //!
-//! Only the start of a process uses this; the filter allows none of it later.
+//! Only the start of a process uses this; the filter allows none of it later,
+//! but to close the files of disks.
 
 #![expect(unsafe_code, reason = "system calls")]
 

@@ -47,6 +47,7 @@ unsafe impl Sync for TheSetup {}
 static SETUP: TheSetup = TheSetup(UnsafeCell::new(ViewSetup {
     limit: 0,
     shared_pages: 0,
+    disks: 0,
     shared_pfns: [0; MAX_SHARED_PAGES],
     resumed: 0,
     moved: Moved {

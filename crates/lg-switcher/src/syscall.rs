@@ -79,6 +79,7 @@ pub(crate) mod nr {
     pub(crate) const EXIT_GROUP: usize = 231;
     pub(crate) const TGKILL: usize = 234;
     pub(crate) const SECCOMP: usize = 317;
+    pub(crate) const PREADV2: usize = 327;
     pub(crate) const CLOSE_RANGE: usize = 436;
 }
 
@@ -161,6 +162,33 @@ pub(crate) fn futex_wake_at(at: usize) {
     const FUTEX_WAKE: usize = 1;
     // SAFETY: touches no memory.
     let _ = unsafe { call(nr::FUTEX, [at, FUTEX_WAKE, 1, 0, 0, 0]) };
+}
+
+/// A piece of memory as the kernel takes it (`struct iovec`): address and
+/// bytes.
+pub(crate) type Vector = [usize; 2];
+
+/// The flag of `preadv2` that reads only what is in memory (`RWF_NOWAIT`).
+pub(crate) const NO_WAIT: usize = 8;
+
+/// `preadv2` from `offset` on, of what the kernel has in memory. Returns the
+/// bytes that were read.
+///
+/// # Safety
+///
+/// The pieces are memory to which there are no references.
+pub(crate) unsafe fn read_now(
+    fd: i32,
+    pieces: &[Vector],
+    offset: u64,
+) -> Result<usize, i32> {
+    let fd = fd.cast_unsigned() as usize;
+    let at = pieces.as_ptr() as usize;
+    let offset = usize::try_from(offset).unwrap_or(usize::MAX);
+    let arguments = [fd, at, pieces.len(), offset, 0, NO_WAIT];
+    // SAFETY: the kernel reads `pieces`, and the caller vouches for what it
+    // writes.
+    unsafe { call(nr::PREADV2, arguments) }
 }
 
 /// Ends the process.

@@ -13,6 +13,7 @@ use crate::ask;
 use crate::clock::make_timer;
 use crate::confine::{self, Facts, UserFacts, install};
 use crate::cpuid;
+use crate::disks;
 use crate::entry;
 use crate::extended;
 use crate::layout::{
@@ -55,7 +56,7 @@ use lg_host::pci::Pci;
 use lg_wire::outbox::OUTBOX_SIZE;
 use lg_wire::processor;
 use lg_wire::spawn::{
-    self, Answer, COMMAND_FD, COPIES_FD, MEMORY_FD, SETUP_FAILED,
+    self, Answer, CLOSE_DISK, COMMAND_FD, COPIES_FD, MEMORY_FD, SETUP_FAILED,
     SHARED_PAGE_FD, STATE_FD, Step, outbox_fd, read_progress,
 };
 use lg_wire::state::{COPIES_SIZE, STATE_SIZE, VERSION};
@@ -137,6 +138,10 @@ pub fn main() -> ! {
             Err(errno::EINTR) => continue,
             // The Launcher has ended, or has closed its end.
             _ => exit(0),
+        }
+        if slot >= CLOSE_DISK {
+            disks::close_for_good(slot - CLOSE_DISK);
+            continue;
         }
         let view = match process::fork(CLONE_PARENT) {
             Ok(0) => become_view(slot as usize, launcher),
@@ -366,6 +371,8 @@ fn become_view(slot: usize, launcher: Result<usize, i32>) -> ! {
     if parent != launcher {
         exit(SETUP_FAILED + Step::Parent.number());
     }
+    // Before another descriptor can get the number of one that is closed.
+    disks::close_removed();
     let timer = match make_timer() {
         Ok(timer) => timer,
         Err(error) => view_gives_up(Step::Timer, error),
@@ -471,6 +478,7 @@ fn confine(
         return_site: return_site(),
         timer,
         shared_pages,
+        disks: setup().disks,
         user_process,
     });
     install(&filter, 0).map(drop)

@@ -6,6 +6,7 @@
 use crate::ask;
 use crate::clock::{self, CLOCK_MONOTONIC, arm, nanoseconds};
 use crate::cpuid;
+use crate::disks;
 use crate::extended;
 use crate::fpu;
 use crate::layout::OUTBOXES;
@@ -80,6 +81,15 @@ impl World for Outside {
         let which = device_and_bytes(device, bytes);
         ask::ask(Request::WriteDevice, [which, offset, value]);
         Ok(())
+    }
+
+    fn read_disk(
+        &mut self,
+        disk: usize,
+        offset: u64,
+        pieces: &[(GuestPhys, u32)],
+    ) -> bool {
+        disks::read(disk, offset, pieces)
     }
 
     fn crash(&mut self, message: &[u8]) -> Result<(), Kill> {

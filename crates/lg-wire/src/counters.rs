@@ -228,6 +228,8 @@ counters! {
     posts_refused;
     /// How often the thread that fetches this Guest's frames was woken.
     fetch_rings;
+    /// Reads of disks that the Host has answered.
+    disk_reads;
     /// Requests that told the Launcher that a buffer may be free.
     input_calls;
 }

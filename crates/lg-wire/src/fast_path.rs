@@ -38,6 +38,9 @@ pub const ACCESSORS: u32 = 1 << 14;
 /// Going from user mode to the kernel and back in 32-bit code. Needs [`IRET`]
 /// or [`ENTRY_PAGE`].
 pub const CROSSING: u32 = 1 << 15;
+/// Answering reads of a disk without asking the Launcher. Needs
+/// [`DISK_AT_ONCE`].
+pub const DISK_READS: u32 = 1 << 16;
 
 /// Completing a disk's request while the Guest is stopped. The Launcher does
 /// this, and all of the following.
@@ -54,7 +57,7 @@ pub const READ_AHEAD: u32 = 1 << 28;
 pub const SHARE_AT_ONCE: u32 = 1 << 29;
 
 /// All of them, by name.
-pub const ALL: [(&str, u32); 22] = [
+pub const ALL: [(&str, u32); 23] = [
     ("iret", IRET),
     ("hypercall", HYPERCALL),
     ("entry-page", ENTRY_PAGE),
@@ -71,6 +74,7 @@ pub const ALL: [(&str, u32); 22] = [
     ("enabling", ENABLING),
     ("accessors", ACCESSORS),
     ("crossing", CROSSING),
+    ("disk-reads", DISK_READS),
     ("disk-at-once", DISK_AT_ONCE),
     ("read-ahead", READ_AHEAD),
     ("share-at-once", SHARE_AT_ONCE),

@@ -13,6 +13,7 @@
 //! - [`last`]: what the Guest did last, for an explanation of its end;
 //! - [`trace`]: a ring of records about what happens to it;
 //! - [`turns`]: the steps by which a process waits for another;
+//! - [`disk`]: the ring of a disk while the Host answers its reads;
 //! - [`outbox`] and [`port`]: frames between the Guests of one network;
 //! - [`clock`], [`counters`], [`fast_path`], [`processor`]: names and numbers
 //!   that both sides use.
@@ -36,6 +37,7 @@ pub mod trace;
 pub mod moved;
 pub mod turns;
 
+pub mod disk;
 pub mod outbox;
 pub mod port;
 

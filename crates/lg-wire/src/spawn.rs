@@ -36,6 +36,20 @@ pub fn outbox_fd(shared_pages: usize, index: usize) -> i32 {
     SHARED_PAGE_FD + above.expect("a bus is small")
 }
 
+/// The files of disks follow, opened to read only.
+///
+/// # Panics
+///
+/// As [`outbox_fd`].
+#[must_use]
+pub fn disk_fd(shared_pages: usize, index: usize) -> i32 {
+    outbox_fd(shared_pages, shared_pages + index)
+}
+
+/// In the place of the number of a slot, with the number of a disk added: the
+/// view spawner closes the file of that disk, and does not answer.
+pub const CLOSE_DISK: u32 = 1 << 31;
+
 /// The Launcher's signal to a view: a word of the state has changed.
 pub const KICK_SIGNAL: i32 = 10;
 

@@ -10,6 +10,7 @@
 //! Every field starts as zero.
 
 use crate::counters::Counters;
+use crate::disk::{DiskWords, MAX_DISKS};
 use crate::last::Last;
 use crate::mailbox::Mailbox;
 use crate::moved::Moved;
@@ -21,7 +22,7 @@ use lg_abi::page::{PAGE_SHIFT, PAGE_SIZE};
 
 /// The number of this layout. It changes when a field is added, moved or gets
 /// another meaning; a test compares the layout with it.
-pub const VERSION: u32 = 15;
+pub const VERSION: u32 = 16;
 
 /// Page directories that can have a view of their own at the same time.
 pub const MAX_VIEWS: usize = 32;
@@ -99,6 +100,8 @@ pub struct ViewSetup {
     pub limit: u32,
     /// How many of `shared_pfns` are in use.
     pub shared_pages: u32,
+    /// Of how many disks views have the file, to read.
+    pub disks: u32,
     /// Page numbers that lie in files of their own.
     pub shared_pfns: [u32; MAX_SHARED_PAGES],
     /// 1 = the state is that of a Guest that has run before, from
@@ -184,6 +187,8 @@ pub struct Wire {
     pub written_pages: AtomicU64,
     /// For each view: 1 = the run token is passed to it. Futexes.
     pub run_tokens: [AtomicU32; MAX_VIEWS],
+    /// Disks whose reads the Host may answer.
+    pub disks: [DiskWords; MAX_DISKS],
     /// What the Guest did last.
     pub last: Last,
 }
@@ -251,6 +256,7 @@ mod tests {
                 "setup: user_processes",
                 offset_of!(ViewSetup, user_processes),
             ),
+            ("setup: disks", offset_of!(ViewSetup, disks)),
             ("setup: resumed", offset_of!(ViewSetup, resumed)),
             ("setup: moved", offset_of!(ViewSetup, moved)),
             ("setup: start", offset_of!(ViewSetup, start)),
@@ -270,9 +276,11 @@ mod tests {
             ("sample_every", offset_of!(Wire, sample_every)),
             ("written_pages", offset_of!(Wire, written_pages)),
             ("run_tokens", offset_of!(Wire, run_tokens)),
+            ("disks", offset_of!(Wire, disks)),
             ("last", offset_of!(Wire, last)),
             ("last.calls", offset_of!(Wire, last.calls)),
             ("counters", offset_of!(Head, counters)),
+            ("the size of a disk's words", size_of::<DiskWords>()),
             ("the mailbox's size", size_of::<Mailbox>()),
             ("the head's size", size_of::<Head>()),
         ];

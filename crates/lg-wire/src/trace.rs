@@ -107,7 +107,8 @@ kinds! {
     /// handler, and the address of the last page fault.
     Trap = 3 in TRAPS,
     /// An interrupt is raised. `detail`: its number; first word: 0 = by the
-    /// Host's timer, 1 = by the Launcher.
+    /// Host's timer, 1 = by the Launcher, 2 = by the Host, which has answered a
+    /// read of a disk.
     Raised = 4 in INTERRUPTS,
     /// An interrupt is delivered. `detail`: its number; words: the handler, and
     /// those that are still raised.

@@ -161,6 +161,7 @@ fn setup(devices: &[Device]) -> ViewSetup {
     ViewSetup {
         limit: LIMIT,
         shared_pages: 0,
+        disks: 0,
         shared_pfns: [0; MAX_SHARED_PAGES],
         resumed: 0,
         moved: Moved::default(),

@@ -28,6 +28,7 @@ pub(crate) fn setup() -> ViewSetup {
     ViewSetup {
         limit: Machine::RAM,
         shared_pages: 0,
+        disks: 0,
         shared_pfns: [0; MAX_SHARED_PAGES],
         resumed: 0,
         moved: Moved::default(),

@@ -6,6 +6,7 @@
 use crate::address::{GuestPhys, as_word};
 use crate::cpu::extended::{Extended, part};
 use crate::kill::Kill;
+use crate::memory::Memory;
 use crate::patch::TrampolineKind;
 use crate::world::{CpuidAnswer, WallClock, World};
 use core::cell::RefCell;
@@ -43,6 +44,9 @@ pub struct Pretended {
     pub device_accesses: Vec<(u32, u32, u32, Option<u32>)>,
     /// What registers of devices read as.
     pub device_value: u32,
+    /// What the kernel has in memory of the file of each disk, and the Guest's
+    /// memory.
+    pub disks: Vec<(Vec<u8>, Memory)>,
     /// The message of the last CRASH.
     pub crashed: Option<String>,
     /// The views to which the run token was passed.
@@ -117,6 +121,29 @@ impl World for Pretended {
         self.device_accesses
             .push((device, offset, bytes, Some(value)));
         Ok(())
+    }
+
+    fn read_disk(
+        &mut self,
+        disk: usize,
+        offset: u64,
+        pieces: &[(GuestPhys, u32)],
+    ) -> bool {
+        let Some((file, memory)) = self.disks.get(disk) else {
+            return false;
+        };
+        let mut at = usize::try_from(offset).unwrap_or(usize::MAX);
+        for &(to, bytes) in pieces {
+            let end = at.saturating_add(bytes as usize);
+            let Some(part) = file.get(at..end) else {
+                return false;
+            };
+            if memory.write(to, part).is_err() {
+                return false;
+            }
+            at = end;
+        }
+        true
     }
 
     fn crash(&mut self, message: &[u8]) -> Result<(), Kill> {

@@ -10,6 +10,7 @@ const FACTS: Facts = Facts {
     return_site: 0x4000_0000_5678,
     timer: 0,
     shared_pages: 1,
+    disks: 0,
     cpuid_faults: false,
     user_process: None,
 };
@@ -164,6 +165,66 @@ fn only_a_handful_of_calls_is_allowed_at_all() {
         let call = Call::new(nr, GOOD_MMAP);
         assert_eq!(call.verdict(), verdict::KILL, "call {nr}");
     }
+}
+
+/// With one network the first disk has descriptor 9.
+#[test]
+fn a_view_reads_the_files_of_its_disks_and_no_others() {
+    let disks = |disks| filter(&Facts { disks, ..FACTS });
+    let good = [9, STACK64, 64, 0x1000, 0, 8];
+    let read = |args| Call::new(nr::PREADV2, args);
+    for fd in (0..20).chain([9 | 1 << 32, u64::MAX]) {
+        for count in [0, 1, 2, 8] {
+            let first = 9;
+            let is_one = (first..first + u64::from(count)).contains(&fd);
+            let expected = if is_one {
+                verdict::ALLOW
+            } else {
+                verdict::KILL
+            };
+            let mut args = good;
+            args[0] = fd;
+            let filter = disks(count);
+            assert_eq!(read(args).verdict_of(&filter), expected, "{fd}");
+            let close = Call::new(nr::CLOSE, [fd, 0, 0, 0, 0, 0]);
+            assert_eq!(close.verdict_of(&filter), expected, "{fd}");
+        }
+    }
+    let filter = disks(2);
+    for (argument, value, allowed) in [
+        (1, 0x1000, true),
+        (2, 0, true),
+        (2, 65, false),
+        (2, 1 << 32, false),
+        (3, u64::MAX, true),
+        (5, 0, false),
+        (5, 1, false),
+        (5, 9, false),
+        (5, 8 | 1 << 32, false),
+    ] {
+        let mut args = good;
+        args[argument] = value;
+        let got = read(args).verdict_of(&filter) == verdict::ALLOW;
+        assert_eq!(got, allowed, "argument {argument} = {value:#x}");
+    }
+    // By no other call, and from no other place.
+    for nr in [0, 1, 17, 18, 295, 296, 328] {
+        let call = Call::new(nr, good);
+        assert_eq!(call.verdict_of(&filter), verdict::KILL, "call {nr}");
+    }
+    for ip in [FACTS.return_site, 0x1000] {
+        let call = Call { ip, ..read(good) };
+        assert_eq!(call.verdict_of(&filter), verdict::KILL);
+    }
+    let user = Some(USER);
+    let driver = super::filter(&Facts {
+        disks: 2,
+        user_process: user,
+        ..FACTS
+    });
+    assert_eq!(read(good).verdict_of(&driver), verdict::ALLOW);
+    let facts = Facts { disks: 2, ..FACTS };
+    assert_eq!(read(good).verdict_of(&mapper(&facts)), verdict::KILL);
 }
 
 #[test]

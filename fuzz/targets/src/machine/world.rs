@@ -16,6 +16,7 @@ use lg_host::patch::limits::{MAX_DIRECT, MAX_DISPLACED};
 use lg_host::state::Vm;
 use lg_host::testing::CALL_TRAMPOLINES;
 use lg_host::world::{CpuidAnswer, WallClock, World};
+use lg_wire::disk::{MAX_DISKS, MAX_PIECES};
 use lg_wire::outbox::OUTBOX_SIZE;
 use std::cell::{Cell, RefCell};
 use std::sync::atomic::Ordering;
@@ -148,6 +149,22 @@ impl World for Outside<'_> {
         });
         assert!(bytes == 4 || value < 1 << (8 * bytes), "{value:#x}");
         Ok(())
+    }
+
+    fn read_disk(
+        &mut self,
+        disk: usize,
+        offset: u64,
+        pieces: &[(GuestPhys, u32)],
+    ) -> bool {
+        assert!(disk < MAX_DISKS, "{disk}");
+        assert!((1..=MAX_PIECES).contains(&pieces.len()));
+        for &(at, bytes) in pieces {
+            assert!(bytes > 0 && bytes <= LIMIT, "{bytes:#x}");
+            assert!(at.0 <= LIMIT - bytes, "{at:?} {bytes:#x}");
+        }
+        // Every other sector is in memory.
+        offset & 512 == 0
     }
 
     fn crash(&mut self, message: &[u8]) -> Result<(), Kill> {

@@ -89,6 +89,7 @@ impl Shared {
             resumed: u32::from(guest.resumed.is_some()),
             moved: guest.moved,
             shared_pages: u32::try_from(pages.len()).expect("a bus is small"),
+            disks: 0,
             shared_pfns,
             user_processes: u32::from(guest.isolation == Isolation::User),
             slow_paths: guest.slow_paths,
