@@ -13,6 +13,7 @@ use lg_abi::gen3::pci::Device as PciDevice;
 use lg_abi::known::Known;
 use lg_abi::page::Format;
 use lg_abi::request::Initialize;
+use lg_wire::disk::DiskWords;
 use lg_wire::last::LastWords;
 use lg_wire::moved::Moved;
 use std::os::fd::OwnedFd;
@@ -49,6 +50,16 @@ pub trait Requests: Send + Sync {
     fn config_changed(&self, irq: u8) -> Result<(), RequestError> {
         self.irq(irq)
     }
+
+    /// What is shared with the Host of disk number `index` of those whose files
+    /// its views have ([`Setup::disks`]).
+    fn disk_words(&self, _index: usize) -> Option<&DiskWords> {
+        None
+    }
+
+    /// Disk number `index` was removed: its file is closed wherever the Guest's
+    /// processes have it. A Guest that has taken over a view can keep it there.
+    fn remove_disk(&self, _index: usize) {}
 
     /// The arrays of buffers that are bound to keys in the page at `page`.
     fn bindings_in(&self, page: u32) -> Vec<Binding>;
@@ -192,6 +203,9 @@ pub struct Setup {
     pub isolation: Isolation,
     /// Pages of the Guest that lie in other files than its memory.
     pub shared_pages: Vec<SharedPage>,
+    /// The files of disks whose reads the Host may answer, opened to read only:
+    /// at most [`MAX_DISKS`](lg_wire::disk::MAX_DISKS).
+    pub disks: Vec<OwnedFd>,
     /// The devices on its PCI bus, from slot 1 on: at most
     /// [`MAX_DEVICES`](lg_abi::gen3::pci::MAX_DEVICES).
     pub pci: Vec<PciDevice>,
@@ -216,6 +230,7 @@ impl From<Initialize> for Setup {
             slow_paths: 0,
             isolation: Isolation::default(),
             shared_pages: Vec::new(),
+            disks: Vec::new(),
             pci: Vec::new(),
             trace: Tracing::default(),
             resumed: None,

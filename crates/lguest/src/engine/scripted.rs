@@ -16,6 +16,7 @@ use crate::memory::GuestMemory;
 use lg_abi::dma::{BindCount, Dma};
 use lg_abi::shared::LGUEST_IRQS;
 use lg_wire::debug::{MAX_OTHERS, Order, Outcome, Stop, WRITABLE, Word, Words};
+use lg_wire::disk::{DiskWords, MAX_DISKS};
 use lg_wire::mailbox::MAX_TEXT;
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
@@ -31,6 +32,8 @@ pub struct Scripted {
     memory: GuestMemory,
     inner: Mutex<Inner>,
     changed: Condvar,
+    /// What is shared with a Host that reads disks.
+    disks: [DiskWords; MAX_DISKS],
     this: Weak<Self>,
 }
 
@@ -145,6 +148,7 @@ impl Scripted {
             memory,
             inner: Mutex::default(),
             changed: Condvar::new(),
+            disks: Default::default(),
             this: this.clone(),
         })
     }
@@ -302,6 +306,16 @@ impl Requests for Scripted {
         }
         self.changed.notify_all();
         Ok(())
+    }
+
+    fn disk_words(&self, index: usize) -> Option<&DiskWords> {
+        self.disks.get(index)
+    }
+
+    fn remove_disk(&self, index: usize) {
+        if let Some(disk) = self.disks.get(index) {
+            disk.remove();
+        }
     }
 
     fn bindings_in(&self, page: u32) -> Vec<Binding> {

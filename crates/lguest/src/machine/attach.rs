@@ -22,6 +22,8 @@ use crate::transport::virtio::{
 use lg_abi::gen2::device::{FORMATS_2_6_24, FORMATS_2_6_25, Formats};
 use lg_abi::gen3::pci::Device as PciDevice;
 use lg_abi::known::Known;
+use lg_wire::disk::MAX_DISKS;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 /// A device that is open.
@@ -38,6 +40,26 @@ pub(super) enum OpenDevice {
     Port(Arc<Channel>),
     /// The console.
     Console(Console),
+}
+
+/// The files of disks whose reads the Host of a kernel with this interface may
+/// answer. Disks of 2007 have no ring.
+pub(super) fn for_host(
+    interface: Known,
+    devices: &mut [OpenDevice],
+) -> Vec<OwnedFd> {
+    let mut files = Vec::new();
+    for device in devices {
+        let OpenDevice::Disk(block) = device else {
+            continue;
+        };
+        if interface != Known::Linux2_6_23 && files.len() < MAX_DISKS {
+            files.extend(block.lend_as(files.len()));
+        } else {
+            block.never_by_host();
+        }
+    }
+    files
 }
 
 /// Devices in the form that a transport takes.

@@ -2,7 +2,7 @@
 //!
 //! A Guest has memory with its kernel, devices on a bus, and an engine.
 
-use super::attach::{Attached, OpenDevice};
+use super::attach::{Attached, OpenDevice, for_host};
 use super::beginning::Beginning;
 use super::config::{Config, DebuggerAt, DeviceConfig, Stats};
 use super::error::{LaunchError, lacks, named};
@@ -75,6 +75,8 @@ pub(super) fn build(
         GuestMemory::growing(config.memory, usual).map_err(lack(config))?;
     let loaded = loader::load(&memory, kernel, initrd.as_ref(), &line)
         .map_err(|error| named(config, error))?;
+    let mut devices = devices;
+    let disks = for_host(loaded.interface, &mut devices);
     let devices = Attached::to(loaded.interface, devices)?;
     // Memory does not shrink. Devices on a PCI bus have no pages above RAM, and
     // those that are there are not used.
@@ -100,6 +102,7 @@ pub(super) fn build(
         isolation: config.isolation,
         trace: config.tracing,
         shared_pages,
+        disks,
         pci,
         request: start,
         ..loaded
@@ -124,6 +127,8 @@ fn go_on(
 ) -> Result<Built, LaunchError> {
     let machine = &saved.manifest.machine;
     let interface = machine.interface().unwrap_or_default();
+    let mut devices = devices;
+    let disks = for_host(interface, &mut devices);
     let devices = Attached::to(interface, devices)?;
     let pages = machine.pages_above_ram();
     if devices.pages_above_ram() > pages {
@@ -153,6 +158,7 @@ fn go_on(
         slow_paths: config.slow_paths,
         isolation: config.isolation,
         interface,
+        disks,
         pci,
         resumed: Some(saved.resumed()?),
         moved,

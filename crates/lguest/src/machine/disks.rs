@@ -57,6 +57,9 @@ pub(super) fn open(
     if slow_paths & fast_path::DISK_AT_ONCE != 0 {
         block.never_at_once();
     }
+    if slow_paths & fast_path::DISK_READS != 0 {
+        block.never_by_host();
+    }
     if slow_paths & fast_path::READ_AHEAD != 0 {
         block.never_ahead();
     }

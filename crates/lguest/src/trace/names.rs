@@ -153,7 +153,11 @@ pub(super) fn arguments(event: &Event) -> Vec<(&'static str, String)> {
             all
         }
         Kind::Raised => {
-            let by = if a == 0 { "timer" } else { "launcher" };
+            let by = match a {
+                0 => "timer",
+                2 => "host",
+                _ => "launcher",
+            };
             vec![("by", by.into())]
         }
         Kind::Delivered => vec![("handler", hex(a)), ("raised", hex(b))],

@@ -31,10 +31,21 @@ const PIECE: usize = 64 << 10;
 /// Streams that are followed at the same time.
 const STREAMS: usize = 4;
 
+/// So many reads after one that found nothing in memory, we still want to see
+/// the next: it may go on there.
+const AFTER_A_MISS: u64 = 4;
+
+/// So many reads after the last one of a stream that is read ahead.
+const AFTER_A_STREAM: u64 = 64;
+
 /// The places where a Guest reads in order, and the thread.
 pub(super) struct Ahead {
     streams: [Stream; STREAMS],
     reads: u64,
+    /// The number of the last read that found nothing in memory; 0 = none.
+    missed: u64,
+    /// The number of the last read of a stream that is read ahead; 0 = none.
+    followed: u64,
     reader: Reader,
 }
 
@@ -79,6 +90,8 @@ impl Ahead {
         Self {
             streams: [Stream::default(); STREAMS],
             reads: 0,
+            missed: 0,
+            followed: 0,
             reader: Reader::Unstarted(source, Anywhere::we_may()),
         }
     }
@@ -92,6 +105,9 @@ impl Ahead {
         in_memory: bool,
     ) -> bool {
         self.reads += 1;
+        if !in_memory {
+            self.missed = self.reads;
+        }
         let Some(stream) = find(&mut self.streams, offset) else {
             let oldest = self.streams.iter_mut().min_by_key(|s| s.seen);
             if let Some(oldest) = oldest {
@@ -106,7 +122,11 @@ impl Ahead {
             return false;
         };
         stream.seen = self.reads;
-        let Some(wanted) = stream.go_on(bytes, in_memory) else {
+        let wanted = stream.go_on(bytes, in_memory);
+        if stream.until > 0 {
+            self.followed = self.reads;
+        }
+        let Some(wanted) = wanted else {
             return false;
         };
         let until = wanted.end;
@@ -114,9 +134,22 @@ impl Ahead {
         let told = self.reader.tell(wanted);
         if told {
             stream.until = until;
+            self.followed = self.reads;
             stream.distance = MOST.min(2 * stream.distance);
         }
         told
+    }
+}
+
+impl Ahead {
+    /// Whether nothing would be read ahead of the next reads, as far as the
+    /// last ones tell. Then they need not be noted.
+    pub(super) fn rests(&self) -> bool {
+        let is_recent = |read: u64, reads: u64| {
+            read > 0 && self.reads.saturating_sub(read) < reads
+        };
+        !is_recent(self.missed, AFTER_A_MISS)
+            && !is_recent(self.followed, AFTER_A_STREAM)
     }
 }
 
@@ -237,6 +270,36 @@ mod tests {
         assert!(!ahead.note(1 << 30, 4096, false));
         assert!(ahead.note(4096, 4096, false));
         assert!(ahead.streams.iter().any(|s| s.next == (1 << 30) + 4096));
+    }
+
+    #[test]
+    fn reads_are_noted_until_none_would_be_read_ahead() {
+        let mut ahead = Ahead::new(Source::File(tempfile()));
+        assert!(ahead.rests());
+        ahead.note(1 << 30, 4096, true);
+        assert!(ahead.rests());
+        // A miss, after which nothing goes on there.
+        ahead.note(2 << 30, 4096, false);
+        for n in 3..6 {
+            assert!(!ahead.rests());
+            ahead.note(n << 30, 4096, true);
+        }
+        ahead.note(6 << 30, 4096, true);
+        assert!(ahead.rests());
+        // A miss, after which a stream begins.
+        ahead.note(0, 4096, false);
+        let mut at = 4096;
+        while ahead.streams.iter().all(|stream| stream.until == 0) {
+            assert!(!ahead.rests());
+            ahead.note(at, 4096, false);
+            at += 4096;
+        }
+        for n in 1..AFTER_A_STREAM {
+            ahead.note((100 + n) << 30, 4096, true);
+        }
+        assert!(!ahead.rests());
+        ahead.note(200 << 30, 4096, true);
+        assert!(ahead.rests());
     }
 
     fn tempfile() -> File {

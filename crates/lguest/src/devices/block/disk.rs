@@ -13,7 +13,7 @@ use lg_abi::device::SECTOR_SIZE;
 use rustix::fs::{FileType, FlockOperation, Mode, OFlags, SeekFrom};
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 /// A file that can be a disk, open and locked.
@@ -27,6 +27,8 @@ pub struct Disk {
     pub(super) faults: Option<Faults>,
     /// A second opening of a raw file, to read ahead by.
     pub(super) again: Option<File>,
+    /// A third opening of a raw file, to read only, for the Guest's views.
+    pub(super) for_host: Option<OwnedFd>,
     /// Its files for a snapshot, the lowest layer first.
     pub(super) files: Vec<OwnedFd>,
 }
@@ -90,6 +92,19 @@ impl Opened {
         })
     }
 
+    /// The same file, opened at `path` once more, to read only. `None` if
+    /// another file is there now, or none.
+    fn to_read_only(&self, path: &Path) -> Option<OwnedFd> {
+        let flags = FLAGS | OFlags::RDONLY;
+        let file = rustix::fs::open(path, flags, Mode::empty()).ok()?;
+        let is = |file: BorrowedFd<'_>| {
+            let stat = rustix::fs::fstat(file).ok()?;
+            Some((stat.st_dev, stat.st_ino))
+        };
+        let same = is(file.as_fd())? == is(self.file.as_fd())?;
+        same.then_some(file)
+    }
+
     /// The file once more, for a snapshot.
     pub(super) fn handed(&self) -> io::Result<OwnedFd> {
         self.file.try_clone().map(OwnedFd::from)
@@ -136,9 +151,11 @@ impl Disk {
     pub fn open(path: &Path, read_only: bool) -> Result<Self, DiskError> {
         let opened = Opened::open(path, read_only)?;
         let files = vec![opened.handed().map_err(DiskError::Open)?];
+        let for_host = opened.to_read_only(path);
         let Opened { file, again, bytes } = opened;
         Ok(Self {
             again,
+            for_host,
             files,
             ..Self::of(Backing::Raw(file), bytes, read_only)?
         })
@@ -172,6 +189,7 @@ impl Disk {
             read_only,
             faults: None,
             again: None,
+            for_host: None,
             files: Vec::new(),
         })
     }

@@ -80,6 +80,10 @@ pub struct Block {
     sectors: u32,
     read_only: bool,
     files: Vec<OwnedFd>,
+    /// The file to read only, until it is taken by [`Self::lend_as`].
+    for_host: Option<OwnedFd>,
+    /// Its number among those that the Host may read.
+    number: Option<usize>,
     worker: Option<Worker>,
     /// `None` where nothing is read ahead.
     ahead: Option<Ahead>,
@@ -117,6 +121,7 @@ impl Block {
     pub fn new(mut disk: Disk) -> Self {
         let again = disk.again.take();
         let files = std::mem::take(&mut disk.files);
+        let for_host = disk.for_host.take();
         let disk = Arc::new(disk);
         let source = match &disk.backing {
             Backing::Raw(_) => again.map(Source::File),
@@ -127,6 +132,8 @@ impl Block {
             read_only: disk.read_only,
             disk: Some(disk),
             files,
+            for_host,
+            number: None,
             worker: None,
             ahead: source.map(Ahead::new),
             at_once: true,
@@ -145,6 +152,44 @@ impl Block {
     /// Turns reading ahead off: the slow way, for comparison.
     pub fn never_ahead(&mut self) {
         self.ahead = None;
+    }
+
+    /// Keeps its file from the Host: the slow way, for comparison.
+    pub fn never_by_host(&mut self) {
+        self.for_host = None;
+    }
+
+    /// Its file for the Guest's views, opened to read only, if it can be read
+    /// there: not an image, and nothing that a request has to pass before. The
+    /// disk is number `number` of those.
+    pub fn lend_as(&mut self, number: usize) -> Option<OwnedFd> {
+        let faults = self.disk.as_ref().is_some_and(|d| d.faults.is_some());
+        let is_plain = self.at_once && self.limit.is_none() && !faults;
+        let file = self.for_host.take().filter(|_| is_plain)?;
+        self.number = Some(number);
+        Some(file)
+    }
+
+    /// Its number, if the Guest's views have its file.
+    #[must_use]
+    pub fn number(&self) -> Option<usize> {
+        self.number
+    }
+
+    /// Whether the next reads may be answered without us: probably their bytes
+    /// are in memory.
+    #[must_use]
+    pub fn may_be_lent(&self) -> bool {
+        self.disk.is_some()
+            && self.back_off_reading.load(Ordering::Relaxed) == 0
+            && self.ahead.as_ref().is_none_or(Ahead::rests)
+    }
+
+    /// So many reads of so many bytes were answered without us.
+    pub fn note_reads(&self, reads: u64, bytes: u64) {
+        self.counters.reads.add(reads);
+        self.counters.at_once.add(reads);
+        self.counters.bytes_read.add(bytes);
     }
 
     /// Its files for a snapshot, the lowest layer first. The second time there
@@ -294,6 +339,7 @@ impl Block {
     pub fn detach(&mut self) {
         self.finish();
         self.files.clear();
+        self.for_host = None;
         self.disk = None;
     }
 

@@ -24,6 +24,7 @@ use crate::memory::GuestMemory;
 use crate::needs::Lack;
 use crate::thread;
 use lg_abi::shared::LGUEST_IRQS;
+use lg_wire::disk::DiskWords;
 use lg_wire::last::LastWords;
 use lg_wire::state::input;
 use lg_wire::turns;
@@ -139,6 +140,18 @@ impl Requests for Native {
         let changes = running.shared.config_changes();
         changes.fetch_or(1 << irq, Ordering::SeqCst);
         self.irq(irq)
+    }
+
+    fn disk_words(&self, index: usize) -> Option<&DiskWords> {
+        let running = self.core.running.get()?;
+        let disks = running.shared.disks().get(..running.disks)?;
+        disks.get(index)
+    }
+
+    fn remove_disk(&self, index: usize) {
+        if let Some(running) = self.core.running.get() {
+            running.remove_disk(index);
+        }
     }
 
     fn bindings_in(&self, page: u32) -> Vec<Binding> {

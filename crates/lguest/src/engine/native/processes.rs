@@ -17,6 +17,7 @@ use crate::engine::interface::SharedPage;
 use crate::memory::GuestMemory;
 use crate::needs::{Cause, Lack};
 use lg_wire::spawn::Answer;
+use lg_wire::spawn::CLOSE_DISK;
 use lg_wire::spawn::KICK_SIGNAL;
 use lg_wire::spawn::Step;
 use lg_wire::state::{MAX_VIEWS, max_views};
@@ -82,11 +83,13 @@ impl Processes {
         shared: &Shared,
         copies: BorrowedFd<'_>,
         pages: &[SharedPage],
+        disks: &[OwnedFd],
         user_processes: bool,
     ) -> Result<Self, Lack> {
         check_processor()?;
         let watch = Watch::new()?;
-        let (command, spawner) = start_spawner(memory, shared, copies, pages)?;
+        let files = (copies, pages, disks);
+        let (command, spawner) = start_spawner(memory, shared, files)?;
         let processes = Self {
             max_views: max_views(memory.limit()),
             spawner,
@@ -154,6 +157,16 @@ impl Processes {
         let (user_process, mapper) = (of_ours(user_process), of_ours(mapper));
         let adopted = user_process.and_then(|p| self.adopt(slot, p, mark));
         adopted.and(mapper.and_then(|mapper| self.adopt(slot, mapper, mark)))
+    }
+
+    /// Has the view spawner close the file of a disk. Blocks while a view is
+    /// started.
+    pub(super) fn close_disk(&self, index: usize) {
+        let number = u32::try_from(index).unwrap_or(0);
+        if let Ok(mut command) = self.command.lock() {
+            // A view spawner that has ended has no file open.
+            let _ = command.write_all(&(CLOSE_DISK | number).to_ne_bytes());
+        }
     }
 
     /// Ends the process of view `slot`, which stands still, and starts another.

@@ -31,6 +31,8 @@ pub(super) struct Running {
     /// need no kick. Never true with [`fast_path::NO_KICK`].
     pub(super) stands: AtomicBool,
     pub(super) kick_always: bool,
+    /// Of how many disks views have the file.
+    pub(super) disks: usize,
     memory: GuestMemory,
     /// The Guest has run before, and knows the frequency of the counter.
     resumed: bool,
@@ -71,6 +73,7 @@ impl Running {
             &shared,
             copies.as_fd(),
             pages,
+            &setup.disks,
             user_processes,
         )?;
         let without = |path| setup.slow_paths & path != 0;
@@ -80,6 +83,7 @@ impl Running {
             spread: without(fast_path::ONE_PROCESSOR),
             stands: AtomicBool::new(false),
             kick_always: without(fast_path::NO_KICK),
+            disks: setup.disks.len(),
             memory: memory.clone(),
             resumed: setup.resumed.is_some(),
             copies,
@@ -135,6 +139,16 @@ impl Running {
         Kernel::wake(kick);
         for slot in (0..).take(MAX_VIEWS) {
             self.processes.kick(slot);
+        }
+    }
+
+    /// Disk number `index` was removed: the view spawner closes its file, and
+    /// each view does at the kick.
+    pub(super) fn remove_disk(&self, index: usize) {
+        if let Some(disk) = self.shared.disks().get(index) {
+            disk.remove();
+            self.processes.close_disk(index);
+            self.kick_every_view();
         }
     }
 

@@ -12,7 +12,8 @@ use crate::engine::interface::SharedPage;
 use crate::memory::{GuestMemory, executable_file};
 use crate::needs::{Cause, Lack};
 use lg_wire::spawn::{
-    COMMAND_FD, COPIES_FD, MEMORY_FD, SHARED_PAGE_FD, STATE_FD, outbox_fd,
+    COMMAND_FD, COPIES_FD, MEMORY_FD, SHARED_PAGE_FD, STATE_FD, disk_fd,
+    outbox_fd,
 };
 use std::fs::File;
 use std::io::{self, Write};
@@ -37,8 +38,7 @@ pub fn view_program() -> &'static [u8] {
 pub(super) fn start_spawner(
     memory: &GuestMemory,
     shared: &Shared,
-    copies: BorrowedFd<'_>,
-    pages: &[SharedPage],
+    (copies, pages, disks): (BorrowedFd<'_>, &[SharedPage], &[OwnedFd]),
 ) -> Result<(UnixStream, Child), Lack> {
     const TALK: &str = "talk to the guest's processes";
     let (command, theirs) = UnixStream::pair().map_err(lack(TALK))?;
@@ -55,6 +55,9 @@ pub(super) fn start_spawner(
     fds.extend(pages.iter().map(|p| p.file.as_fd()).zip(SHARED_PAGE_FD..));
     for (index, page) in pages.iter().enumerate() {
         fds.push((page.outbox.as_fd(), outbox_fd(pages.len(), index)));
+    }
+    for (index, disk) in disks.iter().enumerate() {
+        fds.push((disk.as_fd(), disk_fd(pages.len(), index)));
     }
     shared.mailbox().reply.store(0, Ordering::SeqCst);
     // Without a descriptor, a child could not be watched.

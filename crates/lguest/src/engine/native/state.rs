@@ -12,6 +12,7 @@ use crate::engine::frozen::{EngineState, HOST_AT, Piece, Resumed};
 use crate::engine::interface::{Isolation, Setup, Tracing};
 use crate::memory::sealed_file;
 use lg_abi::gen3::pci::MAX_DEVICES;
+use lg_wire::disk::DiskWords;
 use lg_wire::last::LastWords;
 use lg_wire::mailbox::Mailbox;
 use lg_wire::moved::Moved;
@@ -89,7 +90,7 @@ impl Shared {
             resumed: u32::from(guest.resumed.is_some()),
             moved: guest.moved,
             shared_pages: u32::try_from(pages.len()).expect("a bus is small"),
-            disks: 0,
+            disks: u32::try_from(guest.disks.len()).expect("a bus is small"),
             shared_pfns,
             user_processes: u32::from(guest.isolation == Isolation::User),
             slow_paths: guest.slow_paths,
@@ -196,6 +197,11 @@ impl Shared {
     /// Pages that were written to, for the Host to look at.
     pub(super) fn written_pages(&self) -> &AtomicU64 {
         &self.wire().written_pages
+    }
+
+    /// Disks whose reads the Host may answer.
+    pub(super) fn disks(&self) -> &[DiskWords] {
+        &self.wire().disks
     }
 
     /// The run token of the first view.

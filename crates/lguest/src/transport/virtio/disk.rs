@@ -1,17 +1,19 @@
 //! A disk on the bus of virtio: one queue of requests.
 //!
-//! A request is a chain: a header, the data, and a byte for the answer.
+//! A request is a chain: a header, the data, and a byte for the answer. While
+//! no request is in progress, the queue is lent to the Host, which answers
+//! reads of bytes that are in memory (`lg_host::disk`).
 
 use super::device::{Features, VirtioDevice};
 use super::queue::{Queue, Taken};
-use crate::devices::Violation;
 use crate::devices::block::{
     Block, Completion, DiskOperation, DiskOutcome, DiskRequest,
 };
+use crate::devices::{NamedCounts, RestoreError, Violation};
 use crate::memory::{
     Region, Section, behind, gather, scatter, total, truncated,
 };
-use crate::transport::{BusDevice, Device, SlowOutput};
+use crate::transport::{BusDevice, Detached, Device, DeviceState, SlowOutput};
 use lg_abi::gen2::device::{
     BLOCK_FLUSH, BLOCK_GET_ID, BLOCK_HAS_FLUSH, BLOCK_IN, BLOCK_IO_ERROR,
     BLOCK_OK, BLOCK_OUT, BLOCK_READ_ONLY, BLOCK_SEG_MAX, BLOCK_UNSUPPORTED,
@@ -117,9 +119,57 @@ fn last_byte(sections: &[Section]) -> Option<u32> {
     Some(last.addr() + last.len() - 1)
 }
 
+impl VirtioDisk {
+    /// Counts what the Host has read. A Guest that has taken over its Host may
+    /// have made it up.
+    fn count_reads(&self) {
+        let words = self
+            .lent()
+            .and_then(|(queue, n)| queue.guest().disk_words(n));
+        if let Some(words) = words {
+            let (reads, bytes) = words.take_counts();
+            self.block.note_reads(reads, bytes);
+        }
+    }
+
+    /// The queue, and the number by which the Host knows the disk, if it does.
+    fn lent(&self) -> Option<(&Queue, usize)> {
+        Some((self.queue.as_ref()?, self.block.number()?))
+    }
+}
+
+impl Device for VirtioDisk {
+    fn finish(&mut self) {
+        self.count_reads();
+        self.block.finish();
+    }
+
+    fn detach(&mut self) -> Detached {
+        if let Some((queue, number)) = self.lent() {
+            queue.guest().remove_disk(number);
+        }
+        self.count_reads();
+        Device::detach(&mut self.block)
+    }
+
+    fn counters(&self) -> NamedCounts {
+        self.count_reads();
+        self.block.counters()
+    }
+
+    fn state(&mut self) -> DeviceState {
+        self.count_reads();
+        Device::state(&mut self.block)
+    }
+
+    fn restore(&mut self, state: &DeviceState) -> Result<(), RestoreError> {
+        Device::restore(&mut self.block, state)
+    }
+}
+
 impl BusDevice for VirtioDisk {
     fn device(&mut self) -> &mut dyn Device {
-        &mut self.block
+        self
     }
 }
 
@@ -158,6 +208,11 @@ impl VirtioDevice for VirtioDisk {
             while let Some(taken) = queue.take()? {
                 self.submit(&queue, taken)?;
             }
+            if let Some(number) = self.block.number()
+                && self.block.may_be_lent()
+            {
+                queue.lend(number, self.block.sectors());
+            }
         }
         Ok(None)
     }
@@ -189,3 +244,6 @@ impl Completion for Answer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

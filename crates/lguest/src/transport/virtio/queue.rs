@@ -3,6 +3,12 @@
 //! A disk's thread answers chains that the thread of the Guest has taken, so a
 //! ring has a lock. A reset of the device makes what was taken before it stale:
 //! such a chain is not answered any more.
+//!
+//! The ring of a disk may be lent to the Host, which then answers reads
+//! ([`lg_wire::disk`]). Whatever is done with the ring, it is taken back first.
+//! That happens while the Host waits for the Launcher, or while the Guest is
+//! held. A thread of the disk uses the ring only for chains that were taken,
+//! and as long as there are such chains the ring is not lent.
 
 use super::ring::{Chain, Place, Position, Ring};
 use crate::devices::net::FrameBuffers;
@@ -16,10 +22,11 @@ use lg_abi::gen2::device::{
     FORMATS_2_6_25, Features, Formats, NET_GUEST_CHECKSUM, NET_GUEST_TCP4,
     NET_GUEST_TCP6, NET_HEADER, NET_HEADER_WITH_COUNT, NET_MERGEABLE,
 };
+use lg_wire::disk::LentRing;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 /// A virtqueue. Clones are handles to the same one.
 #[derive(Clone)]
@@ -36,6 +43,8 @@ struct State {
     life: u64,
     /// Whether the driver uses it.
     ready: bool,
+    /// The number of the disk as which it is lent to the Host.
+    lent: Option<usize>,
 }
 
 /// The state of a queue as data.
@@ -65,6 +74,7 @@ impl Queue {
             ring,
             life: 0,
             ready: false,
+            lent: None,
         };
         let state = Arc::new(Mutex::new(state));
         Self {
@@ -75,9 +85,45 @@ impl Queue {
         }
     }
 
+    /// The state, with a ring that the Host does not have.
+    fn ours(&self) -> MutexGuard<'_, State> {
+        let mut state = lock(&self.state);
+        if let Some(disk) = state.lent.take()
+            && let Some(words) = self.guest.disk_words(disk)
+        {
+            let position = Position::all_answered(words.take_back());
+            state.ring.go_on_at(position);
+        }
+        state
+    }
+
+    /// Lends the ring to the Host, as that of disk number `disk`, which has so
+    /// many sectors: unless a chain is under way, or the driver does not use
+    /// the queue.
+    pub(super) fn lend(&self, disk: usize, sectors: u32) {
+        let mut state = self.ours();
+        let position = state.ring.position().if_all_answered();
+        let (true, Some(position)) = (state.ready, position) else {
+            return;
+        };
+        if let Some(words) = self.guest.disk_words(disk) {
+            let place = state.ring.place();
+            words.lend(&LentRing {
+                position,
+                descriptors: place.descriptors,
+                available: place.available,
+                used: place.used,
+                size: place.size.into(),
+                irq: self.irq.into(),
+                sectors,
+            });
+            state.lent = Some(disk);
+        }
+    }
+
     /// The driver has put the ring at `at`, and nothing was used of it.
     pub(super) fn put(&self, at: Place) {
-        lock(&self.state).ring.put(at);
+        self.ours().ring.put(at);
     }
 
     /// What the headers in front of its data look like.
@@ -97,13 +143,13 @@ impl Queue {
 
     /// The driver does not use the queue any more.
     pub(super) fn stop(&self) {
-        lock(&self.state).ready = false;
+        self.ours().ready = false;
     }
 
     /// The driver has reset the device. The ring is empty, and chains that were
     /// taken are not answered any more.
     pub(super) fn reset(&self) {
-        let mut state = lock(&self.state);
+        let mut state = self.ours();
         state.ring.reset();
         state.life += 1;
         state.ready = false;
@@ -112,7 +158,7 @@ impl Queue {
     /// The device's knowledge of the ring beyond what is in memory. Every chain
     /// that was taken must have been answered.
     pub(super) fn state(&self) -> QueueState {
-        let state = lock(&self.state);
+        let state = self.ours();
         QueueState {
             position: state.ring.position(),
             ready: state.ready,
@@ -121,7 +167,7 @@ impl Queue {
 
     /// Goes on with `saved`.
     pub(super) fn restore(&self, saved: &QueueState) {
-        let mut state = lock(&self.state);
+        let mut state = self.ours();
         state.ring.go_on_at(saved.position);
         state.ready = saved.ready;
     }
@@ -137,7 +183,7 @@ impl Queue {
     ///
     /// A [`Violation`] kills the Guest.
     pub(super) fn take(&self) -> Result<Option<Taken>, Violation> {
-        let mut state = lock(&self.state);
+        let mut state = self.ours();
         if !state.ready {
             return Ok(None);
         }

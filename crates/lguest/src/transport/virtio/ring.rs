@@ -90,6 +90,21 @@ pub(super) struct Position {
     used: u16,
 }
 
+impl Position {
+    /// So many chains were taken, and all of them answered.
+    pub(super) fn all_answered(count: u16) -> Self {
+        Self {
+            taken: count,
+            used: count,
+        }
+    }
+
+    /// How many chains were used, if all that were taken were answered.
+    pub(super) fn if_all_answered(self) -> Option<u16> {
+        (self.taken == self.used).then_some(self.used)
+    }
+}
+
 /// A chain of descriptors that was taken from a ring.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Chain {
@@ -125,6 +140,11 @@ impl Ring {
     /// How many descriptors there are.
     pub(super) fn size(&self) -> u16 {
         self.at.size
+    }
+
+    /// Where it is.
+    pub(super) fn place(&self) -> Place {
+        self.at
     }
 
     /// How far the device has come.
