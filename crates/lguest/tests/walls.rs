@@ -13,6 +13,7 @@ use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
+use support::later::LATER;
 
 /// A Guest at its prompt.
 fn guest() -> Child {
@@ -201,6 +202,81 @@ fn a_view_finds_nothing_but_the_guests_own() {
     }
     guest.kill().unwrap();
     guest.wait().unwrap();
+}
+
+/// The file of a disk, opened to read only, until the disk is removed.
+#[test]
+fn a_view_has_the_file_of_a_disk_to_read_only() {
+    let test = "a_view_has_the_file_of_a_disk_to_read_only";
+    let scratch = support::Scratch::new("walls-disk");
+    let place = scratch.path("place");
+    fs::create_dir(&place).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    fs::set_permissions(&place, mode).unwrap();
+    let disk = scratch.file("disk", &[0; 64 * 512]);
+    let later = LATER[0].of(&support::built_in(), &scratch);
+    let lguest = |words: &[&str]| {
+        let mut command = support::lguest();
+        command.env("XDG_RUNTIME_DIR", &place).args(words);
+        command
+    };
+    // Isolated from its kernel or not, and without the fast path.
+    for (option, has_it) in [
+        ("--isolation=guest", true),
+        ("--isolation=user", true),
+        ("--no-fast-path=disk-reads", false),
+    ] {
+        let mut start = lguest(&["run", "--name", "web", option, "--kernel"]);
+        start.arg(&later).arg("--disk").arg(&disk);
+        start.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut guest = start.spawn().unwrap();
+        let said = BufReader::new(guest.stdout.take().unwrap());
+        let mut lines = said.lines().map_while(Result::ok);
+        assert!(lines.any(|line| line.starts_with("lguest guest ready")));
+        std::thread::spawn(move || lines.for_each(drop));
+        let processes = children(guest.id());
+        // Only root may read this of a process that is not dumpable.
+        let fds = |process: &u32| fs::read_dir(format!("/proc/{process}/fd"));
+        if processes.iter().all(|process| fds(process).is_err()) {
+            println!("SKIPPED {test}: only root may look");
+            guest.kill().unwrap();
+            guest.wait().unwrap();
+            return;
+        }
+        let modes = || -> Vec<String> {
+            let fds = processes.iter().filter_map(|p| fds(p).ok()).flatten();
+            let paths = fds.map(|fd| fd.unwrap().path());
+            let disks = paths.filter(|fd| {
+                fs::read_link(fd).is_ok_and(|target| target == disk)
+            });
+            let mode = |fd: PathBuf| {
+                let info = fd.to_string_lossy().replace("/fd/", "/fdinfo/");
+                let info = fs::read_to_string(info).unwrap();
+                info.lines()
+                    .find(|l| l.starts_with("flags:"))
+                    .unwrap()
+                    .into()
+            };
+            disks.map(mode).collect()
+        };
+        let opened = modes();
+        assert_eq!(!opened.is_empty(), has_it, "{option}: {opened:?}");
+        // The last digit is the mode, 0 to read.
+        assert!(
+            opened.iter().all(|flags| flags.ends_with('0')),
+            "{opened:?}"
+        );
+        let removed = lguest(&["device", "remove", "web", "disk0"]).status();
+        assert!(removed.unwrap().success());
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !modes().is_empty() {
+            assert!(Instant::now() < deadline, "{option}: it is still open");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        guest.kill().unwrap();
+        guest.wait().unwrap();
+        let _ = lguest(&["rm", "--all"]).status();
+    }
 }
 
 /// With user processes, a view has two more descriptors: one listener for its

@@ -58,6 +58,58 @@ fn releases_with_a_pci_bus_run_programs_and_use_their_devices() {
     }
 }
 
+/// The counters of a Guest that has written half a megabyte to its disk and
+/// read it back, by requests of 64 KiB.
+fn reads_back(later: Later, disk: &str, options: &[&str]) -> String {
+    // Of a disk that fails, the first request does.
+    let typed = b"dd 3 1 yes\ndd 3 1024 yes\npoweroff\n";
+    let scratch = Scratch::new("reads");
+    let file = scratch.file("disk", &[0; 1 << 20]);
+    let mut command = lguest();
+    command.args(["run", "--append=quiet", "--stats=-", "--kernel"]);
+    command.arg(later.of(&built_in(), &scratch));
+    let disk = format!("--disk={}{disk}", file.display());
+    command.arg(disk).args(options);
+    let said = run(&mut command, typed).ends_well(0);
+    assert!(said.stdout.contains("524288 bytes: written"), "{said:?}");
+    said.stdout
+}
+
+#[test]
+fn the_host_answers_reads_of_a_disk() {
+    if !crate::hosts_read("the_host_answers_reads_of_a_disk") {
+        return;
+    }
+    for later in LATER.into_iter().chain(ON_PCI) {
+        for isolation in ["--isolation=guest", "--isolation=user"] {
+            let said = reads_back(later, "", &[isolation]);
+            // The first ones come after a flush, which a thread carries out.
+            let count = "\"disk_reads\": 7,";
+            assert!(said.contains(count), "{}: {said}", later.release);
+            let bytes = "\"bytes_read\": 524800,";
+            assert!(said.contains(bytes), "{}: {said}", later.release);
+        }
+    }
+}
+
+/// Where a request has to pass something in front of the file, or may not be
+/// answered at once, the Launcher answers all of them.
+#[test]
+fn the_host_answers_no_reads_where_it_must_not() {
+    for (disk, option) in [
+        ("", "--no-fast-path=disk-reads"),
+        ("", "--no-fast-path=disk-at-once"),
+        ("", "--io-limit=100M"),
+        (",fail=1000000", "--isolation=guest"),
+        (",snapshot", "--isolation=guest"),
+    ] {
+        for later in [LATER[0], ON_PCI[0]] {
+            let said = reads_back(later, disk, &[option]);
+            assert!(!said.contains("\"disk_reads\""), "{option}: {said}");
+        }
+    }
+}
+
 #[test]
 fn random_numbers_come_from_the_launcher() {
     let typed = "random\nrandom\npoweroff\n";

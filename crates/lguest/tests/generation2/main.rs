@@ -42,6 +42,22 @@ fn boot(name: &str, kernel: &[u8], more: &[&str]) -> (Finished, Vec<u8>) {
     (finished, std::fs::read(&disk).unwrap())
 }
 
+/// Whether the kernel of this machine reads a file without waiting where the
+/// tests have theirs. It does not in a tmpfs.
+fn hosts_read(test: &str) -> bool {
+    use rustix::io::{Errno, ReadWriteFlags, preadv2};
+    let scratch = Scratch::new("nowait");
+    let file = std::fs::File::open(scratch.file("file", b"x")).unwrap();
+    let mut byte = [0];
+    let buffers = &mut [std::io::IoSliceMut::new(&mut byte)];
+    let read = preadv2(&file, buffers, 0, ReadWriteFlags::NOWAIT);
+    if read == Err(Errno::OPNOTSUPP) {
+        support::skip(test, "no reads that do not wait in the folder of tests");
+        return false;
+    }
+    true
+}
+
 /// A kernel that uses every device once, as drivers do.
 fn good(interface: &'static Interface) -> Vec<u8> {
     let mut kernel = Program::of(interface);

@@ -109,25 +109,35 @@ impl Program {
         self.wait_for(ring(slot) + 0x2002, count);
     }
 
-    /// Reads sector 1 of the disk to `to`, and writes `from` to sector 3.
-    fn use_disk(&mut self, to: u32, from: u32) {
+    /// Reads sector 1 of the disk to `to`, and writes `from` to sector 3. There
+    /// were `before` requests before.
+    fn use_disk(&mut self, to: u32, from: u32, before: u16) {
+        self.ask_disk_on_pci((0, 1), to, before + 1);
+        self.ask_disk_on_pci((1, 3), from, before + 2);
+        self.ask_disk_on_pci((4, 0), from, before + 3);
+    }
+
+    /// Request number `count` to the disk: kind and sector.
+    fn ask_disk_on_pci(
+        &mut self,
+        (kind, sector): (u32, u32),
+        data: u32,
+        count: u16,
+    ) {
         let header = FREE + 0x1000;
-        for (count, (kind, sector, data, write)) in
-            (1..).zip([(0, 1, to, WRITE), (1, 3, from, 0), (4, 0, from, 0)])
-        {
-            self.store(header, kind);
-            self.store(header + 4, 0);
-            self.store(header + 8, sector);
-            self.store(header + 12, 0);
-            self.store(header + 16, 0xEE);
-            let ring = ring(DISK);
-            self.describe(ring, 0, (header, 16), NEXT, 1);
-            let bytes = if kind == 4 { 0 } else { 512 };
-            self.describe(ring, 1, (data, bytes), NEXT | write, 2);
-            self.describe(ring, 2, (header + 16, 1), WRITE, 0);
-            self.ask(DISK, 0, 0, count);
-            self.wait_for(header + 16, 0);
-        }
+        self.store(header, kind);
+        self.store(header + 4, 0);
+        self.store(header + 8, sector);
+        self.store(header + 12, 0);
+        self.store(header + 16, 0xEE);
+        let ring = ring(DISK);
+        self.describe(ring, 0, (header, 16), NEXT, 1);
+        let bytes = if kind == 4 { 0 } else { 512 };
+        let write = if kind == 0 { WRITE } else { 0 };
+        self.describe(ring, 1, (data, bytes), NEXT | write, 2);
+        self.describe(ring, 2, (header + 16, 1), WRITE, 0);
+        self.ask(DISK, 0, 0, count);
+        self.wait_for(header + 16, 0);
     }
 }
 
@@ -151,7 +161,7 @@ fn good(interface: &'static Interface) -> Vec<u8> {
     kernel.start(DISK, 0);
     kernel.expect(bar(DISK) + 0x3C, 16);
     kernel.store_text(FREE + 0x4000, "written by the guest");
-    kernel.use_disk(FREE + 0x3000, FREE + 0x4000);
+    kernel.use_disk(FREE + 0x3000, FREE + 0x4000, 0);
     kernel.start(CONSOLE, 1);
     kernel.store_text(FREE + 0x5000, "by a queue\n");
     kernel.describe(ring(CONSOLE), 0, (FREE + 0x3000, 20), NEXT, 1);
@@ -179,12 +189,17 @@ fn a_kernel_finds_and_uses_its_devices() {
 fn patient(interface: &'static Interface) -> Vec<u8> {
     /// A ring for keys, behind those of the devices.
     const KEYS: u32 = ring(DISK + 1);
+    const READS: u16 = 3;
     let mut kernel = Program::of(interface);
     kernel.place_devices();
     kernel.start(RANDOM, 0);
     kernel.describe(ring(RANDOM), 0, (FREE + 0x2000, 64), WRITE, 0);
     kernel.ask(RANDOM, 0, 0, 1);
     kernel.start(DISK, 0);
+    // The Host answers all but the first of these.
+    for count in 1..=READS {
+        kernel.ask_disk_on_pci((0, 1), FREE + 0x7000, count);
+    }
     kernel.start(CONSOLE, 1);
     kernel.put_queue(CONSOLE, 0, KEYS);
     kernel.describe(KEYS, 0, (FREE + 0x6000, 8), WRITE, 0);
@@ -196,7 +211,7 @@ fn patient(interface: &'static Interface) -> Vec<u8> {
     // The second request of that queue.
     kernel.ask(RANDOM, 0, 0, 2);
     kernel.store_text(FREE + 0x4000, "written by the guest");
-    kernel.use_disk(FREE + 0x3000, FREE + 0x4000);
+    kernel.use_disk(FREE + 0x3000, FREE + 0x4000, READS);
     kernel.store_text(FREE + 0x5000, "by a queue\n");
     kernel.describe(ring(CONSOLE), 0, (FREE + 0x3000, 20), NEXT, 1);
     kernel.describe(ring(CONSOLE), 1, (FREE + 0x5000, 11), 0, 0);
@@ -275,6 +290,51 @@ fn a_kernel_reaches_its_devices_by_functions() {
         assert_eq!(stats.contains(&count), came != 0, "{stats}");
         let any = stats.contains("accessor_trampolines");
         assert_eq!(any, came != 0, "{stats}");
+    }
+}
+
+/// The Host answers reads, and the Launcher all else, in any order. A driver
+/// that resets its device begins with a new ring.
+#[test]
+fn host_and_launcher_take_turns_at_a_ring() {
+    let mut kernel = Program::of(&LATER[0]);
+    kernel.place_devices();
+    let mut reads = 0;
+    for _ in 0..2 {
+        kernel.start(DISK, 0);
+        kernel.store_half(ring(DISK) + 0x2002, 0);
+        kernel.store_text(FREE + 0x4000, "written by the guest");
+        let mut count = 0;
+        for kind in [0, 0, 1, 0, 0, 8, 0, 4, 0, 0, 0] {
+            count += 1;
+            let data = if kind == 1 { 0x4000 } else { 0x5000 };
+            kernel.ask_disk_on_pci((kind, 3), FREE + data, count);
+            reads += u32::from(kind == 0);
+        }
+        // A chain whose header is in two pieces, which only the Launcher reads.
+        let (ring, header) = (ring(DISK), FREE + 0x1000);
+        kernel.store(header, 0);
+        kernel.store(header + 16, 0xEE);
+        kernel.describe(ring, 0, (header, 8), NEXT, 3);
+        kernel.describe(ring, 3, (header + 8, 8), NEXT, 1);
+        kernel.describe(ring, 1, (FREE + 0x5000, 512), NEXT | WRITE, 2);
+        kernel.ask(DISK, 0, 0, count + 1);
+        kernel.wait_for(header + 16, 0);
+        kernel.ask_disk_on_pci((0, 3), FREE + 0x6000, count + 2);
+        reads += 2;
+        kernel.expect_byte(FREE + 0x6000, b'w');
+        kernel.expect_byte(bar(DISK) + at::REASON, 1);
+    }
+    let kernel = kernel.end();
+    for option in ["--isolation=guest", "--no-fast-path=disk-reads"] {
+        let (finished, disk) = boot("turns", &kernel, &["--stats=-", option]);
+        let stats = finished.ends_well(0).stdout;
+        assert!(stats.contains(&format!("\"reads\": {reads},")), "{stats}");
+        assert!(disk[3 * 512..].starts_with(b"written by the guest\0"));
+        if crate::hosts_read("host_and_launcher_take_turns_at_a_ring") {
+            let by_host = stats.contains("\"disk_reads\"");
+            assert_eq!(by_host, option == "--isolation=guest", "{stats}");
+        }
     }
 }
 

@@ -140,6 +140,7 @@ fn a_disk_is_the_same_without_its_fast_paths() {
     }
     let stats = copied_without("accessors");
     assert!(!stats.contains("\"accessor_trampolines\""), "{stats}");
+    assert!(!copied_without("disk-reads").contains("\"disk_reads\""));
     for name in ["lazy-timer", "disk-at-once", "read-ahead", "no-kick"] {
         copied_without(name);
     }
