@@ -29,6 +29,8 @@ pub mod dma;
 
 pub mod block;
 
+pub mod lent;
+
 pub mod console;
 
 pub mod net;
@@ -108,6 +110,10 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "block",
         run: block::target,
+    },
+    Target {
+        name: "lent",
+        run: lent::target,
     },
     Target {
         name: "console",
