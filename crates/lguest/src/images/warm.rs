@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 
 /// How long a guest may take until it has its socket.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a Launcher may take to end after its socket was closed.
+const MOMENT: Duration = Duration::from_secs(2);
 /// The pause between two looks.
 const PAUSE: Duration = Duration::from_millis(5);
 
@@ -92,6 +94,7 @@ pub(super) fn warm(
         let said: serde_json::Value =
             serde_json::from_slice(&said).unwrap_or_default();
         if said["reason"] != "failed" {
+            launcher.wait_for_its_end();
             return Err(told("the agent in its guest does not answer"));
         }
     } else if !succeeds(&mut exec) {
@@ -137,6 +140,18 @@ fn succeeds(command: &mut Command) -> bool {
 
 /// A machine, and its name. It ends with this command.
 struct Ends(Child, String);
+
+impl Ends {
+    /// Waits a moment for a Launcher that is ending, and will say why.
+    fn wait_for_its_end(&mut self) {
+        let deadline = Instant::now() + MOMENT;
+        while let Ok(None) = self.0.try_wait()
+            && Instant::now() < deadline
+        {
+            std::thread::sleep(PAUSE);
+        }
+    }
+}
 
 impl Drop for Ends {
     fn drop(&mut self) {
