@@ -119,6 +119,11 @@ pub(crate) fn length(code: &[u8]) -> Option<usize> {
         length += mod_rm.length as usize;
     }
     length += immediate(opcode, reg, found.operand_16, found.address_16);
+    // With a prefix, this is `extrq` or `insertq` of SSE4a: two bytes say which
+    // bits (AMD APM volume 4).
+    if opcode == 0x0F78 && (found.operand_16 || found.repeated) {
+        length += 2;
+    }
     (length <= code.len().min(MAX_INSTRUCTION)).then_some(length)
 }
 
@@ -288,5 +293,18 @@ mod tests {
             code[1..].copy_from_slice(&rest);
             proptest::prop_assert!(length(&code).is_some(), "{:x?}", code);
         }
+    }
+
+    #[test]
+    fn bits_of_sse4a_have_two_bytes_more() {
+        let length = |code: &[u8]| {
+            let mut long = [0; MAX_INSTRUCTION];
+            long[..code.len()].copy_from_slice(code);
+            super::length(&long)
+        };
+        assert_eq!(length(&[0xF2, 0x0F, 0x78, 0xC0]), Some(6)); // insertq
+        assert_eq!(length(&[0x66, 0x0F, 0x78, 0xC0]), Some(6)); // extrq
+        assert_eq!(length(&[0x66, 0x0F, 0x79, 0xC0]), Some(4));
+        assert_eq!(length(&[0x0F, 0x78, 0xC0]), Some(3)); // vmread
     }
 }
