@@ -86,15 +86,20 @@ impl User {
 
 /// The process that a Launcher has started as `name`.
 fn child(guest: &Running, name: &str) -> (Pid, OwnedFd) {
+    child_of(guest, name).unwrap()
+}
+
+/// The same, if it is still there.
+fn child_of(guest: &Running, name: &str) -> Option<(Pid, OwnedFd)> {
     let tasks = format!("/proc/{0}/task/{0}/children", guest.pid());
     let children = std::fs::read_to_string(tasks).unwrap();
     let is_it = |pid: &&str| {
         let comm = std::fs::read_to_string(format!("/proc/{pid}/comm"));
         comm.is_ok_and(|comm| comm.trim().starts_with(name))
     };
-    let pid = children.split_whitespace().find(is_it).unwrap();
+    let pid = children.split_whitespace().find(is_it)?;
     let pid = Pid::from_raw(pid.parse().unwrap()).unwrap();
-    (pid, pidfd_open(pid, PidfdFlags::empty()).unwrap())
+    Some((pid, pidfd_open(pid, PidfdFlags::empty()).ok()?))
 }
 
 /// Waits for the end of a process.
@@ -339,6 +344,68 @@ fn passt_inherits_no_descriptor_but_its_socket() {
     let list = std::fs::read_to_string(list).unwrap();
     assert!(!list.contains(&format!("pipe:[{number}]")), "{list}");
     assert_eq!(list.matches("socket:").count(), 1, "{list}");
+}
+
+/// What stands in for a passt that was taken over. It has a filter as passt has
+/// when it is ready, and then does what its last line says.
+const HOSTILE: &str = r#"#!/usr/bin/env python3
+import ctypes, os, sys, time
+link = int(sys.argv[sys.argv.index("--fd") + 1])
+class Filter(ctypes.Structure):
+    _fields_ = [("length", ctypes.c_ushort), ("code", ctypes.c_void_p)]
+allow = ctypes.create_string_buffer(b"\x06\0\0\0\0\0\xff\x7f", 8)
+libc = ctypes.CDLL(None, use_errno=True)
+libc.prctl(38, 1, 0, 0, 0)
+rules = Filter(1, ctypes.addressof(allow))
+if libc.prctl(22, 2, ctypes.byref(rules)): sys.exit("no filter")
+frame = b"\0\0\0\x3c" + b"\xff" * 6 + b"\x02" * 54
+def write(text):
+    while text: text = text[os.write(link, text):]
+"#;
+
+/// One that does each of this, and what the Launcher says of its network.
+const HOSTILITIES: [(&str, &str); 3] = [
+    ("write(frame * 1000); time.sleep(3600)", ""),
+    (
+        "write(frame + b'\\xff' * 60); os.read(link, 1 << 16)",
+        "a frame of 4294967295 bytes",
+    ),
+    ("write(frame + frame[:9])", "passt has ended"),
+];
+
+#[test]
+fn a_hostile_passt_harms_no_more_than_its_network() {
+    if !is_here("python3") {
+        let test = "a_hostile_passt_harms_no_more_than_its_network";
+        return skip(test, "there is no python3");
+    }
+    for (n, (does, said)) in HOSTILITIES.into_iter().enumerate() {
+        let scratch = Scratch::new(&format!("hostile-{n}"));
+        let script = format!("{HOSTILE}{does}\n");
+        let script = scratch.file("script", script.as_bytes());
+        let mode = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(&script, mode).unwrap();
+        let passt = scratch.program("passt", &script);
+        let path = std::env::var("PATH").unwrap();
+        let folder = passt.parent().unwrap().display();
+        let mut command = support::lguest();
+        command
+            .args(["run", WORDS, "--net=user"])
+            .env("PATH", format!("{folder}:{path}"));
+        let mut guest = Running::start(&mut command);
+        guest.wait_for("lguest> ");
+        let ended = child_of(&guest, "passt").map(|(_, process)| process);
+        if !said.is_empty() {
+            guest.wait_for_error(said);
+        }
+        guest.type_in(b"ping 10.0.2.2 1\necho still here\n");
+        guest.wait_for("\nstill here");
+        guest.type_in(b"poweroff\n");
+        assert_eq!(guest.finish().code(), 0, "{does}");
+        if let Some(process) = ended {
+            wait_for_the_end(&process);
+        }
+    }
 }
 
 #[test]

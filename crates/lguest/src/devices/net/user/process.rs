@@ -7,7 +7,8 @@ use super::UserError;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{
-    Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid,
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open,
+    pidfd_send_signal, waitid,
 };
 use std::fs::File;
 use std::io::{self, Read};
@@ -107,9 +108,13 @@ impl Passt {
         )
     }
 
-    /// Waits for its end, which the end of its socket brings about.
+    /// Waits for its end, which the end of its socket brings about. One that
+    /// was taken over may have other plans, and is killed.
     pub(super) fn wait_for_the_end(&self) {
-        if self.ends_within(END) {
+        let ends = self.ends_within(END)
+            || pidfd_send_signal(&self.process, Signal::KILL).is_ok()
+                && self.ends_within(END);
+        if ends {
             let _ = self.last_message();
         }
     }
