@@ -18,7 +18,14 @@ pub(super) const ROWS: [&str; 4] =
 const MEGABYTES: u32 = 64;
 
 /// A stream needs some time to reach its speed.
-pub(super) const LONGER: u32 = 4;
+const LONGER: u32 = 4;
+
+/// The options for rows of streams.
+pub(super) fn patient(options: &Options) -> Options {
+    let mut patient = options.clone();
+    patient.milliseconds *= LONGER;
+    patient
+}
 
 /// A pair of each system.
 struct Pair<'a> {
@@ -32,13 +39,11 @@ pub(super) fn measure(
     kit: &Kit,
     results: &mut Results,
 ) {
-    let wanted: Vec<_> =
-        ROWS.into_iter().filter(|row| options.wants(row)).collect();
+    let wanted = options.wanted(ROWS);
     if wanted.is_empty() {
         return;
     }
-    let mut patient = options.clone();
-    patient.milliseconds *= LONGER;
+    let patient = patient(options);
     let mut pairs = Vec::new();
     for (system, lguest) in machines::wanted(options, lguest) {
         match Pair::new(system, &lguest, kit, &patient) {

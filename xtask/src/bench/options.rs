@@ -87,6 +87,14 @@ impl Options {
     pub(super) fn wants(&self, row: &str) -> bool {
         self.only.wants(row)
     }
+
+    /// Those of `rows` that are to be measured.
+    pub(super) fn wanted<const N: usize>(
+        &self,
+        rows: [&'static str; N],
+    ) -> Vec<&'static str> {
+        rows.into_iter().filter(|row| self.wants(row)).collect()
+    }
 }
 
 /// The beginnings of the rows that are chosen; none of them: all.

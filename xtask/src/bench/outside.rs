@@ -5,7 +5,7 @@
 
 use super::kit::Kit;
 use super::machines::{self, Machine, Network};
-use super::network::LONGER;
+use super::network::patient;
 use super::options::Options;
 use super::results::{Results, System};
 use super::subject::Subject;
@@ -26,13 +26,11 @@ pub(super) fn measure(
     kit: &Kit,
     results: &mut Results,
 ) {
-    let wanted: Vec<_> =
-        ROWS.into_iter().filter(|row| options.wants(row)).collect();
+    let wanted = options.wanted(ROWS);
     let Some(first) = wanted.first() else {
         return;
     };
-    let mut patient = options.clone();
-    patient.milliseconds *= LONGER;
+    let patient = patient(options);
     let machine = |system, lguest: &Path| {
         let mut machine = Machine::bare(system, lguest, kit, MEGABYTES);
         machine.network = Some(Network::User);
