@@ -139,9 +139,7 @@ impl Ahead {
         }
         told
     }
-}
 
-impl Ahead {
     /// Whether nothing would be read ahead of the next reads, as far as the
     /// last ones tell. Then they need not be noted.
     pub(super) fn rests(&self) -> bool {
