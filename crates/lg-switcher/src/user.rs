@@ -176,10 +176,15 @@ unsafe extern "C" {
 
 /// The listener of the user process (0) or its mapper (1). Waits until its
 /// filter is installed. That takes a moment only, and a confined task cannot
-/// wake the view, so this polls.
+/// wake the view, so this polls: at first without a pause, and then, because the
+/// other task may wait for a busy processor, each millisecond.
 pub(crate) fn listener(page: &UserPage, n: usize) -> Result<u32, i32> {
-    const PATIENCE: u32 = 1_000_000;
-    for _ in 0..PATIENCE {
+    const WITHOUT_PAUSE: u32 = 1000;
+    /// Five seconds, and much more where processors are busy.
+    const PATIENCE: u32 = WITHOUT_PAUSE + 5000;
+    static MILLISECOND: [i64; 2] = [0, 1_000_000];
+    const FUTEX_WAIT: usize = 0;
+    for round in 0..PATIENCE {
         let failed = page.failed.load(Ordering::SeqCst);
         if failed != 0 {
             return Err(failed.cast_signed());
@@ -188,8 +193,15 @@ pub(crate) fn listener(page: &UserPage, n: usize) -> Result<u32, i32> {
         if listener != 0 {
             return Ok(listener - 1);
         }
-        // SAFETY: gives the processor away.
-        let _ = unsafe { call(nr::SCHED_YIELD, [0; 6]) };
+        if round < WITHOUT_PAUSE {
+            // SAFETY: gives the processor away.
+            let _ = unsafe { call(nr::SCHED_YIELD, [0; 6]) };
+        } else {
+            let at = page.listeners[n].as_ptr() as usize;
+            let time = (&raw const MILLISECOND).addr();
+            // SAFETY: waits as long as the word is 0, for that time at most.
+            let _ = unsafe { call(nr::FUTEX, [at, FUTEX_WAIT, 0, time, 0, 0]) };
+        }
     }
     Err(errno::ETIMEDOUT)
 }

@@ -35,9 +35,10 @@ use std::time::{Duration, Instant};
 /// Launcher.
 const SPAWNER_PATIENCE: Duration = Duration::from_millis(100);
 
-/// How long a view may take to get ready: far longer than it needs.
+/// How long a view may take to get ready: far longer than it needs, also where
+/// others keep all processors busy.
 const READY_PATIENCE: Timespec = Timespec {
-    tv_sec: 20,
+    tv_sec: 60,
     tv_nsec: 0,
 };
 
