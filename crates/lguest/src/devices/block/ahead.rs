@@ -301,10 +301,7 @@ mod tests {
     }
 
     fn tempfile() -> File {
-        let name = format!("lguest-ahead-{}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        let file = File::create_new(&path).unwrap();
-        std::fs::remove_file(path).unwrap();
-        file
+        let flags = rustix::fs::MemfdFlags::CLOEXEC;
+        rustix::fs::memfd_create("ahead", flags).unwrap().into()
     }
 }
