@@ -205,7 +205,8 @@ fn patient(interface: &'static Interface) -> Vec<u8> {
     kernel.describe(KEYS, 0, (FREE + 0x6000, 8), WRITE, 0);
     kernel.offer(KEYS, 0, 1);
     kernel.store_half(bar(CONSOLE) + at::NOTIFY, 0);
-    kernel.print_by_window("waiting\n");
+    // The snapshot is taken when the last of these bytes is there.
+    kernel.print_by_window("waiting");
     kernel.wait_for(KEYS + 0x2002, 1);
     kernel.expect_byte(FREE + 0x6000, b'x');
     // The second request of that queue.
