@@ -176,8 +176,8 @@ unsafe extern "C" {
 
 /// The listener of the user process (0) or its mapper (1). Waits until its
 /// filter is installed. That takes a moment only, and a confined task cannot
-/// wake the view, so this polls: at first without a pause, and then, because the
-/// other task may wait for a busy processor, each millisecond.
+/// wake the view, so this polls: at first without a pause, and then each
+/// millisecond, because the other task may wait for a busy processor.
 pub(crate) fn listener(page: &UserPage, n: usize) -> Result<u32, i32> {
     const WITHOUT_PAUSE: u32 = 1000;
     /// Five seconds, and much more where processors are busy.
