@@ -27,9 +27,9 @@
 // first process asks for that with a line "? forget", and waits for one that
 // says "forgotten"; elsewhere the program does it itself.
 //
-// From the environment it takes `busybox` and `tree` (a folder for files),
-// and `disk` (a file or a device, which is overwritten), where it is not the
-// first process. Uses nothing that Linux 2.6.23 does not have; build it static
+// From the environment it takes `busybox`, `compiler` (a C compiler in one
+// file), `tree` (a folder for files), and `disk` (a file or a device, which is
+// overwritten), where it is not the first process. Uses nothing that Linux 2.6.23 does not have; build it static
 // for i386.
 
 #define _GNU_SOURCE
@@ -931,10 +931,10 @@ static void sha256_row(void)
 
 // ---- Programs
 
-static const char *busybox;
+static const char *busybox, *compiler;
 
-// Runs busybox with these words, its output thrown away.
-static void run_busybox(char **words)
+// Runs a program with these words, its output thrown away.
+static void run_program(const char *program, char **words)
 {
 	int status, nowhere;
 	pid_t child = must(fork(), "fork");
@@ -944,12 +944,17 @@ static void run_busybox(char **words)
 		dup2(nowhere, 0);
 		dup2(nowhere, 1);
 		dup2(nowhere, 2);
-		execv(busybox, words);
+		execv(program, words);
 		_exit(127);
 	}
 	waitpid(child, &status, 0);
 	if (status)
-		why_not("busybox %s: status %#x", words[1], status);
+		why_not("%s %s: status %#x", words[0], words[1], status);
+}
+
+static void run_busybox(char **words)
+{
+	run_program(busybox, words);
 }
 
 // Text of a kind that can be compressed, the same everywhere.
@@ -1012,6 +1017,57 @@ static void shell_row(void)
 	have_text("bench-text", 4 * KIB);
 	time_of(storm);
 	unlink("bench-text");
+}
+
+// Source of some thousand lines, which needs no header.
+static void have_source(const char *name)
+{
+	FILE *text = fopen(name, "w");
+
+	if (!text)
+		why_not("%s: %s", name, strerror(errno));
+	fprintf(text, "struct node { struct node *next; int key, sum; };\n"
+		      "static int steps;\n");
+	for (int i = 0; i < 400; i++)
+		fprintf(text,
+			"\nstatic int walk%d(struct node *n, int key)\n"
+			"{\n"
+			"\tint sum = %d;\n"
+			"\n"
+			"\tfor (; n; n = n->next) {\n"
+			"\t\tsteps++;\n"
+			"\t\tif (n->key == key)\n"
+			"\t\t\tsum += n->sum * %d;\n"
+			"\t\telse if (n->key > key + %d)\n"
+			"\t\t\tbreak;\n"
+			"\t}\n"
+			"\treturn sum ^ %s%d%s;\n"
+			"}\n",
+			i, i * 7, i % 13 + 1, i % 5, i ? "walk" : "",
+			i ? i - 1 : 0, i ? "(n, key)" : "");
+	fprintf(text, "\nint main(void)\n{\n\treturn walk399(0, 1) != 0;\n}\n");
+	if (fclose(text))
+		why_not("%s: %s", name, strerror(errno));
+}
+
+static double compile(long n)
+{
+	char *words[] = { "cc", "-c", "-o", "bench.o", "bench-source.c", 0 };
+	double start = now();
+
+	for (long i = 0; i < n; i++)
+		run_program(compiler, words);
+	return now() - start;
+}
+
+static void compile_row(void)
+{
+	if (!compiler || access(compiler, X_OK))
+		why_not("no compiler: give its path as `compiler`");
+	have_source("bench-source.c");
+	time_of(compile);
+	unlink("bench-source.c");
+	unlink("bench.o");
 }
 
 // ---- Files and disks
@@ -1590,6 +1646,7 @@ static const struct row {
 	{ "gzip", gzip_row },
 	{ "sha256", sha256_row },
 	{ "shell", shell_row },
+	{ "compile", compile_row },
 	{ "tar", tar_row },
 	{ "disk-seq-read", disk_seq_read },
 	{ "disk-seq-write", disk_seq_write },
@@ -1766,6 +1823,7 @@ static void be_the_first(void)
 	mknod("/dev/null", S_IFCHR | 0666, makedev(1, 3));
 	name_disks();
 	busybox = "/bin/busybox";
+	compiler = "/bin/cc";
 	set_address("lo", "127.0.0.1");
 	if (!tcgetattr(0, &t)) {
 		cfmakeraw(&t);
@@ -1799,6 +1857,7 @@ int main(int argc, char **argv)
 	len = readlink("/proc/self/exe", path, sizeof path - 1);
 	self = len > 0 ? path : argv[0];
 	busybox = getenv("busybox");
+	compiler = getenv("compiler");
 	tree = getenv("tree");
 	disk = getenv("disk");
 	if (getenv("cpu")) {

@@ -1,8 +1,8 @@
 //! Files for the rows of Linux: a kernel, a program, and ram disks of them.
 //!
 //! The environment names the files. Our program is appended to the ram disk.
-//! The busybox in the ram disk is also extracted, so that programs are the same
-//! natively and in a guest.
+//! The busybox and the compiler in the ram disk are also extracted, so that
+//! programs are the same natively and in a guest.
 
 use super::archive;
 use std::path::{Path, PathBuf};
@@ -30,6 +30,8 @@ pub(super) struct Kit {
     pub(super) small: PathBuf,
     /// The busybox of the initial ram disk.
     pub(super) busybox: Option<PathBuf>,
+    /// The C compiler of the initial ram disk.
+    pub(super) compiler: Option<PathBuf>,
     /// A kernel with a serial console, for QEMU.
     pub(super) qemu_kernel: Option<PathBuf>,
     /// Our program for User Mode Linux, which may have another word size.
@@ -53,6 +55,7 @@ impl Kit {
             initrd: folder.join("initrd"),
             small: folder.join("initrd-small"),
             busybox: None,
+            compiler: None,
             qemu_kernel: given(QEMU_KERNEL),
             uml_initrd: None,
             folder: folder.to_owned(),
@@ -71,12 +74,9 @@ impl Kit {
             all = read(given)?;
             archive::pad(&mut all);
             let unpacked = archive::unpacked(given)?;
-            if let Some(bytes) = archive::find(&unpacked, "bin/busybox") {
-                let path = folder.join("busybox");
-                write(&path, bytes)?;
-                make_executable(&path)?;
-                kit.busybox = Some(path);
-            }
+            let program = |name| extracted(&unpacked, name, folder);
+            kit.busybox = program("busybox")?;
+            kit.compiler = program("cc")?;
         }
         all.extend(ours);
         write(&kit.initrd, &all)?;
@@ -107,6 +107,21 @@ impl Kit {
             Err(error) => Err(format!("mke2fs: {error}")),
         }
     }
+}
+
+/// A program in `bin` of an unpacked ram disk, as a file in `folder`.
+fn extracted(
+    unpacked: &[u8],
+    name: &str,
+    folder: &Path,
+) -> Result<Option<PathBuf>, String> {
+    let Some(bytes) = archive::find(unpacked, &format!("bin/{name}")) else {
+        return Ok(None);
+    };
+    let path = folder.join(name);
+    write(&path, bytes)?;
+    make_executable(&path)?;
+    Ok(Some(path))
 }
 
 /// `PATH` with the folders of programs for administrators.

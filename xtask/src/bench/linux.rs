@@ -18,7 +18,7 @@ const PROGRAMS: &str = "programs";
 const DISKS: &str = "disks";
 
 /// The rows of `tests/linux-programs/bench.c` that one machine can answer.
-const ROWS: [(&str, &str); 36] = [
+const ROWS: [(&str, &str); 37] = [
     (CALLS, "syscall-int80"),
     (CALLS, "syscall-entry"),
     (CALLS, "signal"),
@@ -44,6 +44,7 @@ const ROWS: [(&str, &str); 36] = [
     (PROGRAMS, "gzip"),
     (PROGRAMS, "sha256"),
     (PROGRAMS, "shell"),
+    (PROGRAMS, "compile"),
     (PROGRAMS, "tar"),
     (DISKS, "disk-seq-read"),
     (DISKS, "disk-seq-write"),

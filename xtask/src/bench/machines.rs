@@ -225,8 +225,11 @@ impl<'a> Machine<'a> {
             command.env("cpu", last_processor().to_string());
         }
         command.env("tree", &kit.folder);
-        if let Some(busybox) = &kit.busybox {
-            command.env("busybox", busybox);
+        let programs = [("busybox", &kit.busybox), ("compiler", &kit.compiler)];
+        for (name, program) in programs {
+            if let Some(program) = program {
+                command.env(name, program);
+            }
         }
         if let Some([disk, _]) = &self.disks {
             command.env("disk", disk);
