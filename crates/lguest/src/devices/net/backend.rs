@@ -51,7 +51,8 @@ pub trait Backend: Send {
     fn receive(&mut self, frame: &mut Vec<u8>) -> io::Result<Offload>;
 
     /// Reads frames for the Guest ahead, as many as there is room for. The
-    /// other end may lose those that are not read.
+    /// other end may lose those that are not read. What was read ahead does not
+    /// keep the file of [`Self::input`] readable.
     fn read_ahead(&mut self) {}
 
     /// Whether frames should be read ahead when they come, although the Guest

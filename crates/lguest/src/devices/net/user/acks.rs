@@ -253,7 +253,7 @@ fn segment(frame: &[u8]) -> Option<(Packet<'_>, Tcp)> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use std::collections::BTreeSet;
 
@@ -286,12 +286,12 @@ mod tests {
     }
 
     /// The Guest acknowledges everything before `number`.
-    fn ack(number: u32) -> Vec<u8> {
+    pub(in super::super) fn ack(number: u32) -> Vec<u8> {
         frame([GUEST, OTHER], (1, number), ACK, &[])
     }
 
     /// passt sends a byte.
-    fn byte(number: u32) -> Vec<u8> {
+    pub(in super::super) fn byte(number: u32) -> Vec<u8> {
         frame([OTHER, GUEST], (number, 1), ACK, &[7])
     }
 

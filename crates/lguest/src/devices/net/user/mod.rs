@@ -18,7 +18,9 @@ use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags,
     timerfd_create, timerfd_settime,
 };
+use std::collections::BTreeMap;
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
@@ -130,26 +132,8 @@ pub fn start(config: &UserConfig, mtu: Option<u16>) -> Result<Nic, UserError> {
     let stream = Stream::connected(ours, report)?;
     let restrict = config.restrict;
     let guard = restrict.then(|| Guard::new(&config.publish, &found.ends));
-    let names = match config.allow.is_empty() {
-        true => None,
-        false => Some(Names::new(found.names)?),
-    };
-    if let Some(names) = &names {
-        stream.watch_also(names.bell())?;
-    }
-    let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
-    let timer = timerfd_create(TimerfdClockId::Monotonic, flags)
-        .map_err(io::Error::from)?;
-    stream.watch_also(&timer)?;
-    let user = User {
-        stream,
-        passt,
-        guard,
-        names,
-        acks: Acks::new(),
-        timer,
-        is_set: false,
-    };
+    let names = (!config.allow.is_empty()).then_some(found.names);
+    let user = User::new(stream, passt, guard, names)?;
     Ok(Nic::new(Box::new(user), random_mac()?))
 }
 
@@ -181,6 +165,30 @@ fn words_for(config: &UserConfig, mtu: u16, socket: &OwnedFd) -> Vec<String> {
 }
 
 impl User {
+    fn new(
+        stream: Stream,
+        passt: Arc<Passt>,
+        guard: Option<Guard>,
+        names: Option<BTreeMap<String, Vec<IpAddr>>>,
+    ) -> io::Result<Self> {
+        let names = names.map(Names::new).transpose()?;
+        if let Some(names) = &names {
+            stream.watch_also(names.bell())?;
+        }
+        let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
+        let timer = timerfd_create(TimerfdClockId::Monotonic, flags)?;
+        stream.watch_also(&timer)?;
+        Ok(Self {
+            stream,
+            passt,
+            guard,
+            names,
+            acks: Acks::new(),
+            timer,
+            is_set: false,
+        })
+    }
+
     /// Sets the timer if an acknowledgement waits.
     fn set_timer(&mut self) {
         if self.is_set || !self.acks.waits() {
@@ -271,6 +279,14 @@ impl Backend for User {
     }
 
     fn read_ahead(&mut self) {
+        // A Guest without a buffer takes no frame. Then nothing else reads the
+        // timer or the bell, and either would keep the input readable.
+        if self.is_set {
+            self.release();
+        }
+        if let Some(names) = &self.names {
+            names.silence();
+        }
         self.stream.read_ahead();
     }
 
@@ -287,3 +303,6 @@ impl Backend for User {
         self.passt.wait_for_the_end();
     }
 }
+
+#[cfg(test)]
+mod tests;

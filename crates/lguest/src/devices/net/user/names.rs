@@ -116,9 +116,16 @@ impl Names {
     pub(super) fn next(&mut self) -> Option<Vec<u8>> {
         let answer = self.answers.pop_front()?;
         if self.answers.is_empty() {
-            let _ = rustix::io::read(&self.bell, &mut [0; 8]);
+            self.silence();
         }
         Some(answer)
+    }
+
+    /// Clears the bell, until there is another answer. Those that wait are
+    /// taken when the Guest has buffers.
+    pub(super) fn silence(&self) {
+        // If there is nothing to read, it was read already.
+        let _ = rustix::io::read(&self.bell, &mut [0; 8]);
     }
 
     /// The frame that answers `frame`, which is a datagram in `packet` of this
@@ -274,4 +281,4 @@ fn question(message: &[u8]) -> Option<Question<'_>> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -42,6 +42,12 @@ fn datagram(to: [u8; 4], port: u16, said: &[u8]) -> Vec<u8> {
     frame
 }
 
+/// A frame of the Guest with a question.
+pub(in super::super) fn question_of_the_guest() -> Vec<u8> {
+    let said = question_for("known.example", A);
+    datagram(ADDRESS.octets(), PORT, &said)
+}
+
 /// The answer to `said`.
 fn asked(names: &mut Names, said: &[u8]) -> Option<Vec<u8>> {
     let taken = names.takes(&datagram(ADDRESS.octets(), PORT, said));
