@@ -12,7 +12,8 @@
 //! answer, too, or frames may have come twice before one was lost. passt would
 //! wait for two seconds then. So if something is missing, the latest one that
 //! is held back gets to passt after [`PAUSE`]. A Guest that is flooded has that
-//! time to read what it has received.
+//! time to read what it has received. Only its packet is kept: the frame may be
+//! as long as a frame of many segments, and there are many connections.
 //!
 //! passt of 2023 knows a repeated acknowledgement by its window, too, and does
 //! not note a window that differs by less than 1 % from the last one. So an
@@ -157,7 +158,7 @@ impl Acks {
                 (last.asked, last.held) = (None, None);
             } else if let Some((held, _)) = &mut last.held {
                 // Only the window is another one, which asks for nothing.
-                frame.clone_into(held);
+                packet.frame.clone_into(held);
             }
             last.said = Some((tcp.acknowledges, tcp.window, now));
             return 1;
@@ -170,7 +171,7 @@ impl Acks {
         let is_early = |at| now.saturating_duration_since(at) < PAUSE;
         if came_twice || last.asked.is_some_and(is_early) {
             let since = last.held.as_ref().map_or(now, |&(_, since)| since);
-            last.held = Some((frame.to_vec(), since));
+            last.held = Some((packet.frame.to_vec(), since));
             self.waits = true;
             return 0;
         }
@@ -393,6 +394,29 @@ pub(super) mod tests {
         assert!(acks.admits(&ack(12), later));
         assert_eq!(acks.release(later + PAUSE), none);
         assert!(!acks.waits());
+    }
+
+    #[test]
+    fn what_is_held_back_ends_with_its_packet() {
+        let mut acks = Acks::new();
+        let now = Instant::now();
+        acks.saw(&byte(1));
+        acks.saw(&byte(3));
+        let mut long = ack(2);
+        long.resize(crate::devices::net::FRAME_MOST, 7);
+        for _ in 0..3 {
+            acks.admits(&long, now);
+        }
+        let held = |acks: &Acks| {
+            let mut last = acks.last.iter().flatten();
+            let (held, _) = last.find_map(|last| last.held.clone()).unwrap();
+            held
+        };
+        assert_eq!(held(&acks), ack(2));
+        // Another window takes its place.
+        long[14 + 20 + 14] += 1;
+        assert!(acks.admits(&long, now));
+        assert_eq!(held(&acks), long[..ack(2).len()]);
     }
 
     #[test]

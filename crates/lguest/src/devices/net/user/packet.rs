@@ -22,6 +22,9 @@ pub(super) struct Packet<'f> {
     /// From, to: IPv4 addresses with twelve zeroes in front.
     pub(super) addresses: [[u8; 16]; 2],
     pub(super) payload: &'f [u8],
+    /// The frame up to the end of the packet. A sender may put any bytes
+    /// behind.
+    pub(super) frame: &'f [u8],
 }
 
 impl Packet<'_> {
@@ -67,12 +70,14 @@ pub(super) fn packet(frame: &[u8]) -> Option<Packet<'_>> {
         return None; // behind a tag
     }
     match version {
-        Version::V4 => packet_of_ipv4(&frame[at..]),
-        Version::V6 => packet_of_ipv6(&frame[at..]),
+        Version::V4 => packet_of_ipv4(frame, at),
+        Version::V6 => packet_of_ipv6(frame, at),
     }
 }
 
-fn packet_of_ipv4(ip: &[u8]) -> Option<Packet<'_>> {
+/// The packet of IPv4 at `at`.
+fn packet_of_ipv4(frame: &[u8], at: usize) -> Option<Packet<'_>> {
+    let ip = frame.get(at..)?;
     let header = ip.first_chunk::<20>()?;
     let start = usize::from(header[0] & 15) * 4;
     let end = usize::from(u16::from_be_bytes([header[2], header[3]]));
@@ -88,10 +93,13 @@ fn packet_of_ipv4(ip: &[u8]) -> Option<Packet<'_>> {
         protocol: header[9],
         addresses: [address(12), address(16)],
         payload: ip.get(start..end).filter(|_| whole)?,
+        frame: frame.get(..at + end)?,
     })
 }
 
-fn packet_of_ipv6(ip: &[u8]) -> Option<Packet<'_>> {
+/// The packet of IPv6 at `at`.
+fn packet_of_ipv6(frame: &[u8], at: usize) -> Option<Packet<'_>> {
+    let ip = frame.get(at..)?;
     let header = ip.first_chunk::<40>()?;
     let end = 40 + usize::from(u16::from_be_bytes([header[4], header[5]]));
     let address = |at: usize| {
@@ -104,5 +112,6 @@ fn packet_of_ipv6(ip: &[u8]) -> Option<Packet<'_>> {
         protocol: header[6],
         addresses: [address(8), address(24)],
         payload: ip.get(40..end).filter(|_| header[0] >> 4 == 6)?,
+        frame: frame.get(..at + end)?,
     })
 }
