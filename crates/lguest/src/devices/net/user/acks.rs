@@ -49,8 +49,8 @@ const BOTH_ENDS: u8 = 0x03;
 pub(super) struct Acks {
     hasher: RandomState,
     last: Vec<Option<Last>>,
-    /// Whether an acknowledgement waits.
-    waits: bool,
+    /// When the first one is due of the acknowledgements that wait.
+    due: Option<Instant>,
 }
 
 /// A connection. Numbers are those of passt's next byte.
@@ -92,7 +92,7 @@ impl Acks {
         Self {
             hasher,
             last,
-            waits: false,
+            due: None,
         }
     }
 
@@ -172,35 +172,36 @@ impl Acks {
         if came_twice || last.asked.is_some_and(is_early) {
             let since = last.held.as_ref().map_or(now, |&(_, since)| since);
             last.held = Some((packet.frame.to_vec(), since));
-            self.waits = true;
+            let due = since + PAUSE;
+            self.due = self.due.into_iter().chain([due]).min();
             return 0;
         }
         (last.asked, last.held) = (Some(now), None);
         ASKS
     }
 
-    /// Whether an acknowledgement waits until [`Self::release`].
-    pub(super) fn waits(&self) -> bool {
-        self.waits
+    /// When [`Self::release`] is to be called, if an acknowledgement waits.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.due
     }
 
     /// The acknowledgements that have waited long enough: they ask.
     pub(super) fn release(&mut self, now: Instant) -> Vec<Vec<u8>> {
-        let mut released = Vec::new();
-        self.waits = false;
+        let (mut released, mut first) = (Vec::new(), None);
         for last in self.last.iter_mut().flatten() {
             let Some((frame, since)) = last.held.take() else {
                 continue;
             };
             if now.saturating_duration_since(since) < PAUSE {
                 last.held = Some((frame, since));
-                self.waits = true;
+                first = first.into_iter().chain([since]).min();
                 continue;
             }
             last.asked = Some(now);
             last.again = 0;
             released.push(frame);
         }
+        self.due = first.map(|since| since + PAUSE);
         released
     }
 
@@ -367,18 +368,18 @@ pub(super) mod tests {
         for _ in 0..3 {
             acks.admits(&ack(10), now);
         }
-        assert!(!acks.waits());
+        assert!(acks.due().is_none());
         // All came twice, and then the Guest has lost byte 10.
         for n in 1..10 {
             acks.saw(&byte(n));
         }
         acks.saw(&byte(11));
         assert!(!acks.admits(&ack(10), now));
-        assert!(acks.waits());
+        assert!(acks.due().is_some());
         assert_eq!(acks.release(now), none, "it may come yet");
-        assert!(acks.waits());
+        assert!(acks.due().is_some());
         assert_eq!(acks.release(later), [ack(10)]);
-        assert!(!acks.waits());
+        assert!(acks.due().is_none());
         // passt has been asked, and its answer may be lost, too.
         assert!(!acks.admits(&ack(10), later));
         assert_eq!(acks.release(later + PAUSE), [ack(10)]);
@@ -393,7 +394,7 @@ pub(super) mod tests {
         assert!(!acks.admits(&wider, later));
         assert!(acks.admits(&ack(12), later));
         assert_eq!(acks.release(later + PAUSE), none);
-        assert!(!acks.waits());
+        assert!(acks.due().is_none());
     }
 
     #[test]

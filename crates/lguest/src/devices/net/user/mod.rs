@@ -25,13 +25,13 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 mod process;
 use process::Passt;
 
 mod acks;
-use acks::{ASKS, Acks, PAUSE};
+use acks::{ASKS, Acks};
 
 mod packet;
 
@@ -191,12 +191,15 @@ impl User {
 
     /// Sets the timer if an acknowledgement waits.
     fn set_timer(&mut self) {
-        if self.is_set || !self.acks.waits() {
+        let Some(due) = self.acks.due().filter(|_| !self.is_set) else {
             return;
-        }
+        };
+        let left = due.saturating_duration_since(Instant::now());
+        // Zero would stop the timer.
+        let left = left.max(Duration::from_nanos(1));
         let value = Timespec {
             tv_sec: 0, // the pause is shorter
-            tv_nsec: PAUSE.subsec_nanos().into(),
+            tv_nsec: left.subsec_nanos().into(),
         };
         let time = Itimerspec {
             it_interval: Timespec::default(),

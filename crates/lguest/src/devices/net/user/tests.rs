@@ -7,7 +7,6 @@ use crate::memory::{GuestMemory, SectionsIn};
 use rustix::event::{PollFd, PollFlags, poll};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
 
 /// Buffers of a Guest, all of which are full.
 struct Full;
@@ -118,7 +117,7 @@ fn an_acknowledgement_of_a_guest_without_a_buffer_wakes_no_thread_twice() {
         user.send(&ack, Offload::default()).unwrap();
     }
     user.flush();
-    assert!(user.acks.waits(), "it has asked, and repeats that");
+    assert!(user.acks.due().is_some(), "it has asked, and repeats that");
     let mut nic = Nic::new(Box::new(user), [2; 6]);
     other.write_all(&sent(&[1; 60])).unwrap();
     starve(&mut nic);
@@ -131,4 +130,33 @@ fn an_acknowledgement_of_a_guest_without_a_buffer_wakes_no_thread_twice() {
     let mut all = vec![0; 5 * sent(&ack).len()];
     other.read_exact(&mut all).unwrap();
     assert_eq!(all, sent(&ack).repeat(5));
+}
+
+/// The same with this port at its `end`: 0 is the one from, 1 the one to.
+fn by_port(mut frame: Vec<u8>, end: usize, port: u8) -> Vec<u8> {
+    frame[14 + 20 + 2 * end + 1] = port;
+    frame
+}
+
+#[test]
+fn an_acknowledgement_waits_no_longer_because_another_one_does() {
+    let (mut user, _other) = user();
+    let now = Instant::now();
+    let pause = acks::PAUSE;
+    for (port, at) in [(98, now), (97, now + pause / 2)] {
+        for number in [1, 3] {
+            user.acks.saw(&by_port(acks::tests::byte(number), 0, port));
+        }
+        for _ in 0..3 {
+            let ack = by_port(acks::tests::ack(2), 1, port);
+            user.acks.copies(&ack, at);
+        }
+    }
+    user.set_timer();
+    let mut timer = [PollFd::new(&user.timer, PollFlags::IN)];
+    poll(&mut timer, None).unwrap();
+    user.release();
+    let left = rustix::time::timerfd_gettime(&user.timer).unwrap().it_value;
+    let left = Duration::try_from(left).unwrap();
+    assert!(left <= pause / 2, "the other one waits for {left:?} more");
 }
