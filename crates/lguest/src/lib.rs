@@ -25,6 +25,7 @@ pub mod engine;
 pub mod exec;
 pub mod explain;
 pub mod images;
+mod killer;
 pub mod loader;
 mod lock;
 pub mod machine;

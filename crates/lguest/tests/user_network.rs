@@ -355,6 +355,7 @@ class Filter(ctypes.Structure):
     _fields_ = [("length", ctypes.c_ushort), ("code", ctypes.c_void_p)]
 allow = ctypes.create_string_buffer(b"\x06\0\0\0\0\0\xff\x7f", 8)
 libc = ctypes.CDLL(None, use_errno=True)
+libc.prctl(15, b"passt", 0, 0, 0)
 libc.prctl(38, 1, 0, 0, 0)
 rules = Filter(1, ctypes.addressof(allow))
 if libc.prctl(22, 2, ctypes.byref(rules)): sys.exit("no filter")
@@ -373,6 +374,24 @@ const HOSTILITIES: [(&str, &str); 3] = [
     ("write(frame + frame[:9])", "passt has ended"),
 ];
 
+/// A Guest at its prompt, whose passt is a hostile one that `does` this.
+fn with_hostile_passt(scratch: &Scratch, does: &str) -> Running {
+    let script = format!("{HOSTILE}{does}\n");
+    let script = scratch.file("script", script.as_bytes());
+    let mode = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(&script, mode).unwrap();
+    let passt = scratch.program("passt", &script);
+    let path = std::env::var("PATH").unwrap();
+    let folder = passt.parent().unwrap().display();
+    let mut command = support::lguest();
+    command
+        .args(["run", WORDS, "--net=user"])
+        .env("PATH", format!("{folder}:{path}"));
+    let guest = Running::start(&mut command);
+    guest.wait_for("lguest> ");
+    guest
+}
+
 #[test]
 fn a_hostile_passt_harms_no_more_than_its_network() {
     if !is_here("python3") {
@@ -381,31 +400,35 @@ fn a_hostile_passt_harms_no_more_than_its_network() {
     }
     for (n, (does, said)) in HOSTILITIES.into_iter().enumerate() {
         let scratch = Scratch::new(&format!("hostile-{n}"));
-        let script = format!("{HOSTILE}{does}\n");
-        let script = scratch.file("script", script.as_bytes());
-        let mode = std::fs::Permissions::from_mode(0o755);
-        std::fs::set_permissions(&script, mode).unwrap();
-        let passt = scratch.program("passt", &script);
-        let path = std::env::var("PATH").unwrap();
-        let folder = passt.parent().unwrap().display();
-        let mut command = support::lguest();
-        command
-            .args(["run", WORDS, "--net=user"])
-            .env("PATH", format!("{folder}:{path}"));
-        let mut guest = Running::start(&mut command);
-        guest.wait_for("lguest> ");
-        let ended = child_of(&guest, "passt").map(|(_, process)| process);
-        if !said.is_empty() {
+        let mut guest = with_hostile_passt(&scratch, does);
+        let process = child_of(&guest, "passt").map(|(_, process)| process);
+        let stays = said.is_empty();
+        assert!(process.is_some() || !stays, "it does not end by itself");
+        if !stays {
             guest.wait_for_error(said);
         }
         guest.type_in(b"ping 10.0.2.2 1\necho still here\n");
         guest.wait_for("\nstill here");
         guest.type_in(b"poweroff\n");
         assert_eq!(guest.finish().code(), 0, "{does}");
-        if let Some(process) = ended {
+        if let Some(process) = process {
             wait_for_the_end(&process);
         }
     }
+}
+
+#[test]
+fn a_hostile_passt_does_not_outlive_a_launcher_that_is_killed() {
+    let test = "a_hostile_passt_does_not_outlive_a_launcher_that_is_killed";
+    if !is_here("python3") {
+        return skip(test, "there is no python3");
+    }
+    let scratch = Scratch::new("hostile-orphan");
+    let guest = with_hostile_passt(&scratch, "time.sleep(3600)");
+    let (_, process) = child(&guest, "passt");
+    let launcher = i32::try_from(guest.pid()).ok().and_then(Pid::from_raw);
+    rustix::process::kill_process(launcher.unwrap(), Signal::KILL).unwrap();
+    wait_for_the_end(&process);
 }
 
 #[test]

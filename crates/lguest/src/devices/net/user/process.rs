@@ -4,11 +4,11 @@
 //! calls last, after its ports are bound, and `/proc` shows that.
 
 use super::UserError;
+use crate::killer::Killer;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open,
-    pidfd_send_signal, waitid,
+    Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid,
 };
 use std::fs::File;
 use std::io::{self, Read};
@@ -32,6 +32,7 @@ const NOISE: &str = "Failed to send";
 /// The process.
 pub(super) struct Passt {
     process: OwnedFd,
+    killer: Killer,
     number: u32,
     messages: OwnedFd,
 }
@@ -56,6 +57,7 @@ impl Passt {
         let pid = Pid::from_child(child);
         Ok(Self {
             process: pidfd_open(pid, PidfdFlags::empty())?,
+            killer: Killer::of(pid)?,
             number: child.id(),
             messages,
         })
@@ -111,9 +113,11 @@ impl Passt {
     /// Waits for its end, which the end of its socket brings about. One that
     /// was taken over may have other plans, and is killed.
     pub(super) fn wait_for_the_end(&self) {
-        let ends = self.ends_within(END)
-            || pidfd_send_signal(&self.process, Signal::KILL).is_ok()
-                && self.ends_within(END);
+        let mut ends = self.ends_within(END);
+        if !ends {
+            self.killer.kill();
+            ends = self.ends_within(END);
+        }
         if ends {
             let _ = self.last_message();
         }

@@ -31,6 +31,7 @@ use process::answer;
 use process::{filter, fork, life};
 
 use super::messages::{self, Message};
+use crate::killer::Killer;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
@@ -38,8 +39,7 @@ use rustix::net::RecvFlags;
 use rustix::net::SendFlags;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, getpid, pidfd_open,
-    pidfd_send_signal, waitid,
+    Pid, PidfdFlags, WaitId, WaitIdOptions, getpid, pidfd_open, waitid,
 };
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -81,6 +81,8 @@ pub(super) struct Porter {
     jobs: Option<OwnedFd>,
     answers: OwnedFd,
     process: OwnedFd,
+    /// `None` where the process is this one.
+    killer: Option<Killer>,
     #[cfg(fuzzing)]
     their_answers: OwnedFd,
 }
@@ -101,6 +103,7 @@ impl Porter {
                 jobs: Some(jobs),
                 answers,
                 process,
+                killer: None,
                 #[cfg(fuzzing)]
                 their_answers,
             });
@@ -116,6 +119,7 @@ impl Porter {
             jobs: Some(jobs),
             answers,
             process: pidfd_open(pid, PidfdFlags::empty())?,
+            killer: Some(Killer::of(pid)?),
             #[cfg(fuzzing)]
             their_answers,
         })
@@ -221,8 +225,10 @@ impl Drop for Porter {
             return;
         }
         let mut ended = [PollFd::new(&self.process, PollFlags::IN)];
-        if !matches!(poll(&mut ended, Some(&PATIENCE)), Ok(1)) {
-            let _ = pidfd_send_signal(&self.process, Signal::KILL);
+        if !matches!(poll(&mut ended, Some(&PATIENCE)), Ok(1))
+            && let Some(killer) = &self.killer
+        {
+            killer.kill();
         }
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
         let _ = waitid(WaitId::PidFd(self.process.as_fd()), options);

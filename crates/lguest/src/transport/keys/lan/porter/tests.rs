@@ -178,7 +178,7 @@ fn a_porter_ends_with_its_launcher() {
 #[test]
 fn without_its_porter_a_launcher_goes_on() {
     let porter = porter();
-    pidfd_send_signal(&porter.process, Signal::KILL).unwrap();
+    porter.killer.as_ref().unwrap().kill();
     let mut fds = [PollFd::from_borrowed_fd(porter.answers(), PollFlags::IN)];
     poll(&mut fds, None).unwrap();
     assert!(porter.answer().is_err());
