@@ -6,6 +6,7 @@
 use crate::devices::bucket::Bucket;
 use crate::lock::lock;
 use std::num::NonZeroU64;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -82,11 +83,14 @@ impl Limit {
         may
     }
 
-    /// Counts a request when there is room for it. Blocks until then.
-    pub(super) fn pass(&self, bytes: u32) {
+    /// Counts a request when there is room for it. Blocks until then, or until
+    /// it is cancelled ([`Self::look_again`]). Returns whether it was counted.
+    pub(super) fn pass(&self, bytes: u32, cancelled: &AtomicBool) -> bool {
         let mut state = lock(&self.state);
         state.waiting += 1;
+        let is_cancelled = || cancelled.load(Ordering::SeqCst);
         while state.lifted == 0
+            && !is_cancelled()
             && let Some(at) = state.opens(Instant::now())
         {
             let left = at.saturating_duration_since(Instant::now());
@@ -94,7 +98,18 @@ impl Limit {
             state = woken.unwrap_or_else(PoisonError::into_inner).0;
         }
         state.waiting -= 1;
-        state.take(bytes, Instant::now());
+        let passes = !is_cancelled();
+        if passes {
+            state.take(bytes, Instant::now());
+        }
+        passes
+    }
+
+    /// Requests that wait may have been cancelled.
+    pub(super) fn look_again(&self) {
+        // One that is about to wait has the lock.
+        drop(lock(&self.state));
+        self.changed.notify_all();
     }
 
     /// Lets requests pass as long as the value that is returned lives: somebody
@@ -143,7 +158,8 @@ mod tests {
         assert!(limit.may_pass(1000));
         let waits = {
             let limit = limit.clone();
-            std::thread::spawn(move || limit.pass(1))
+            let never = AtomicBool::new(false);
+            std::thread::spawn(move || limit.pass(1, &never))
         };
         while lock(&limit.state).waiting == 0 {
             std::thread::yield_now();
@@ -152,7 +168,7 @@ mod tests {
         assert!(!limit.may_pass(1), "another one waits");
         // It would wait for a quarter of an hour.
         let lifted = limit.lift();
-        waits.join().unwrap();
+        assert!(waits.join().unwrap());
         drop(lifted);
         assert!(limit.may_pass(1));
     }
@@ -162,7 +178,7 @@ mod tests {
         let limit = limit(100_000, 0);
         let start = Instant::now();
         for _ in 0..6 {
-            limit.pass(10_000);
+            limit.pass(10_000, &AtomicBool::new(false));
         }
         // A burst of 10 000 bytes, one piece of debt, and 40 000 bytes.
         assert!(start.elapsed() >= Duration::from_millis(390));

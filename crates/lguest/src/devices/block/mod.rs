@@ -333,6 +333,15 @@ impl Block {
         self.settle();
     }
 
+    /// The driver has reset the disk: waits for the request that is being
+    /// carried out, and drops those behind it, which are not answered. May
+    /// block as long as the file does.
+    pub fn cancel(&mut self) {
+        if let Some(worker) = self.worker.take() {
+            worker.cancel(self.limit.as_deref());
+        }
+    }
+
     /// Closes the file, and so ends its lock. From now on every request fails.
     /// First finishes every request in progress. May block as long as the file
     /// does.

@@ -12,6 +12,7 @@ use crate::memory::{GuestMemory, Section, total};
 use crate::thread;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SendError, Sender, channel};
 use std::thread::JoinHandle;
 
@@ -96,17 +97,20 @@ const STACK: usize = 256 << 10;
 const MOST_UNSTABLE: usize = 64;
 
 /// The loop of the thread. Writes that wait together cost one sync.
-fn work(jobs: &Receiver<Job>) {
+fn work(jobs: &Receiver<Job>, cancelled: &AtomicBool) {
     while let Ok(job) = jobs.recv() {
         let mut unstable = Vec::new();
         let mut next = Some(job);
         while let Some(job) = next {
-            if let Some(limit) = &job.limit {
+            let mut passes = !cancelled.load(Ordering::SeqCst);
+            if let Some(limit) = job.limit.as_ref().filter(|_| passes) {
                 // Those before do not wait for this one.
                 make_stable(std::mem::take(&mut unstable));
-                limit.pass(total(&job.sections));
+                passes = limit.pass(total(&job.sections), cancelled);
             }
-            unstable.extend(job.carry_out());
+            if passes {
+                unstable.extend(job.carry_out());
+            }
             let room = unstable.len() < MOST_UNSTABLE;
             next = room.then(|| jobs.try_recv().ok()).flatten();
         }
@@ -129,21 +133,37 @@ fn make_stable(unstable: Vec<Unstable>) {
     }
 }
 
-/// The thread. Dropping it waits until it has carried out everything.
+/// The thread. Dropping it waits until it has carried out everything, unless
+/// that was cancelled.
 pub(super) struct Worker {
     jobs: Option<Sender<Job>>,
     thread: Option<JoinHandle<()>>,
+    /// Requests that are not begun are dropped.
+    cancelled: Arc<AtomicBool>,
 }
 
 impl Worker {
     pub(super) fn new() -> io::Result<Self> {
         let (sender, jobs): (_, Receiver<Job>) = channel();
-        let work = move || work(&jobs);
+        let cancelled = Arc::<AtomicBool>::default();
+        let cancels = Arc::clone(&cancelled);
+        let work = move || work(&jobs, &cancels);
         let thread = thread::start("disk", STACK, work)?;
         Ok(Self {
             jobs: Some(sender),
             thread: Some(thread),
+            cancelled,
         })
+    }
+
+    /// Waits until what is being carried out is done, and drops the rest. The
+    /// requests may wait for `limit`.
+    pub(super) fn cancel(self, limit: Option<&Limit>) {
+        self.cancelled.store(true, Ordering::SeqCst);
+        if let Some(limit) = limit {
+            limit.look_again();
+        }
+        drop(self); // this waits
     }
 
     /// Hands `job` to the thread. If a bug has ended the thread, the request

@@ -3,7 +3,7 @@
 //! The Guest reads the descriptors once, at boot. When it later changes one
 //! (status, accepted features), it sends NOTIFY with the descriptor's address.
 
-use super::device::{Features, VirtioDevice, begin, notified};
+use super::device::{Features, VirtioDevice, begin, notified, reset};
 use super::queue::{Queue, QueueState};
 use super::ring::{Place, RING_BYTES};
 use crate::devices::console::Screen;
@@ -197,7 +197,7 @@ impl VirtioBus {
             .map_err(Violation::of)?;
         let queues = slot.queues.iter();
         match status {
-            0 => queues.for_each(Queue::reset),
+            0 => reset(&slot.device, &slot.queues),
             _ if status & STATUS_FAILED != 0 => queues.for_each(Queue::stop),
             _ if status & STATUS_DRIVER_OK != 0 => {
                 let accepted = self.accepted(slot)?;

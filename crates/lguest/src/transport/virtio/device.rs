@@ -65,6 +65,11 @@ pub trait VirtioDevice: BusDevice {
     fn notify(&mut self, index: usize)
     -> Result<Option<SlowOutput>, Violation>;
 
+    /// The driver resets the device. Afterwards nothing writes to the memory of
+    /// requests that were taken before. May block as long as the one that is
+    /// being carried out does. The queues are reset after this.
+    fn reset(&mut self) {}
+
     /// The queue whose buffers are for input, if there is one. Its
     /// notification says that there may be free buffers.
     fn input_queue(&self) -> Option<usize> {
@@ -102,6 +107,17 @@ pub(super) fn begin(
         held.accepted(accepted);
     }
     start();
+}
+
+/// The driver of `device` resets it, and its `queues`. When this returns, no
+/// thread writes to the Guest's memory for what was taken before. May block.
+pub(super) fn reset(device: &Held<dyn VirtioDevice>, queues: &[Queue]) {
+    // A thread that fills a buffer has the device.
+    let mut device = device.lock();
+    if let Some(held) = device.as_mut() {
+        held.reset();
+    }
+    queues.iter().for_each(Queue::reset);
 }
 
 /// The Guest has notified a queue, with this index, of `device`, which is at

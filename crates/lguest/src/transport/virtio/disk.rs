@@ -199,6 +199,10 @@ impl VirtioDevice for VirtioDisk {
         Ok(())
     }
 
+    fn reset(&mut self) {
+        self.block.cancel();
+    }
+
     fn accepted(&mut self, features: Features) {
         self.flushes = features & 1 << BLOCK_HAS_FLUSH != 0;
     }

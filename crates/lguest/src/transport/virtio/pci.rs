@@ -8,7 +8,7 @@
 
 mod common;
 
-use super::device::{VirtioDevice, begin, notified};
+use super::device::{VirtioDevice, begin, notified, reset};
 use super::queue::{Queue, QueueState};
 use super::ring::Place;
 use crate::devices::console::Screen;
@@ -325,7 +325,7 @@ impl Function {
         let change = lock(&self.common).write(offset, bytes, value);
         match change {
             Change::None => {}
-            Change::Reset => self.queues.iter().for_each(Queue::reset),
+            Change::Reset => reset(&self.device, &self.queues),
             Change::Stopped => self.queues.iter().for_each(Queue::stop),
             Change::Ready => {
                 let common = lock(&self.common).clone();

@@ -232,6 +232,20 @@ impl VirtioDevice for VirtioShare {
         }
     }
 
+    /// The server writes its answers to the Guest's memory itself. So this
+    /// waits for them.
+    fn reset(&mut self) {
+        self.held = None;
+        while !self.asked.is_empty() {
+            self.share.wait();
+            let queue = self.queue.clone();
+            // A rule that is broken here is reported at the next request.
+            if !queue.is_some_and(|q| matches!(self.collect(&q), Ok(true))) {
+                self.asked.clear();
+            }
+        }
+    }
+
     fn notify(&mut self, _: usize) -> Result<Option<SlowOutput>, Violation> {
         if let Some(queue) = self.queue.clone() {
             self.pump(&queue)?;

@@ -1,8 +1,11 @@
 //! A disk whose ring is lent to a Host, and the same one without.
 
 use super::*;
-use crate::devices::block::Disk;
+use crate::devices::block::{Disk, DiskRate, Limit};
+use crate::devices::console::{Config, Console};
 use crate::engine::{Requests, Scripted};
+use crate::transport::Transport;
+use crate::transport::virtio::VirtioBus;
 use crate::transport::virtio::ring::Place;
 use crate::transport::virtio::testing::{Driver, RAM, RING, guest};
 use lg_abi::gen2::device::FORMATS_2_6_25;
@@ -10,6 +13,7 @@ use lg_host::address::GuestPhys;
 use lg_host::testing::{Machine, Ram};
 use lg_wire::disk::LentRing;
 use proptest::prelude::*;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -234,6 +238,87 @@ fn a_disk_that_was_removed_is_not_read() {
     side.notify_host(&contents.bytes).unwrap();
     assert_eq!(side.guest.bytes(ANSWER, 1), [BLOCK_IO_ERROR]);
     assert_eq!(side.lent(), None);
+}
+
+/// A disk on a bus, whose requests are left to its thread.
+fn on_a_bus(mut block: Block) -> (Arc<Scripted>, VirtioBus) {
+    block.never_at_once();
+    let guest = guest(1);
+    let (input, output) = rustix::pipe::pipe().unwrap();
+    let console = Console::new(Config {
+        input,
+        output,
+        log: None,
+        at_end: None,
+    });
+    let devices: Vec<Box<dyn VirtioDevice>> =
+        vec![Box::new(VirtioDisk::new(block))];
+    let bus = VirtioBus::new(guest.clone(), devices, console.screen()).unwrap();
+    (guest, bus)
+}
+
+/// Reads of all of the disk, `count` of them.
+fn offer_reads(guest: &Arc<Scripted>, count: usize) {
+    let mut driver = Driver::new(guest, RING);
+    let header = [BLOCK_IN, 0, 0, 0].map(u32::to_le_bytes);
+    guest.put(HEADER_AT, header.as_flattened());
+    let data = (0x1000, 512 * u32::from(SECTORS));
+    for _ in 0..count {
+        driver.offer(&[(HEADER_AT, 16)], &[data, (ANSWER, 1)]);
+    }
+}
+
+/// The driver resets the disk, and then uses its memory and its ring for
+/// something else, which stays.
+fn reset_and_look(guest: &Arc<Scripted>, bus: &VirtioBus) {
+    guest.put(RAM + 4, &[0]);
+    bus.notify(RAM).unwrap();
+    let else_used = [(0x1000, 0x2000), (ANSWER, 16), (RING, 0x3000)];
+    for (at, bytes) in else_used {
+        guest.put(at, &vec![0xEE; bytes]);
+    }
+    // This waits for requests in progress.
+    let _ = bus.state();
+    for (at, bytes) in else_used {
+        let is_same = guest.bytes(at, bytes) == vec![0xEE; bytes];
+        assert!(is_same, "something was written at {at:#x}");
+    }
+}
+
+#[test]
+fn a_reset_ends_the_request_in_progress() {
+    let contents = Contents::new("in-progress");
+    for _ in 0..20 {
+        let (guest, bus) = on_a_bus(contents.open());
+        offer_reads(&guest, 40);
+        bus.notify(RING).unwrap();
+        reset_and_look(&guest, &bus);
+    }
+}
+
+#[test]
+fn a_reset_drops_requests_that_wait_for_a_limit() {
+    let contents = Contents::new("limited");
+    let mut block = contents.open();
+    let rate = DiskRate {
+        bytes: NonZeroU64::new(1),
+        requests: None,
+    };
+    block.set_limit(Limit::new(rate));
+    let (guest, bus) = on_a_bus(block);
+    // The first one passes, and the others would wait for hours.
+    offer_reads(&guest, 3);
+    bus.notify(RING).unwrap();
+    reset_and_look(&guest, &bus);
+    let reads = |bus: &VirtioBus| {
+        let (_, counters) = bus.counters().remove(0);
+        counters
+            .iter()
+            .find(|(name, _)| *name == "reads")
+            .unwrap()
+            .1
+    };
+    assert!(reads(&bus) <= 1, "a reset is no way around the limit");
 }
 
 /// What a driver offers: a header of so many bytes, pieces, and flags that make

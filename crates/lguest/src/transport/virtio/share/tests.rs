@@ -303,3 +303,31 @@ fn a_state_has_no_request_in_progress() {
     let why = machine.bus.obstacle().unwrap();
     assert!(why.contains("its server has ended"), "{why}");
 }
+
+#[test]
+fn a_reset_waits_until_the_server_writes_no_more() {
+    let machine = machine_with("reset", |share| {
+        share.set_moment(Timespec::default());
+    });
+    let mut driver = machine.driver();
+    machine.guest.put(REQUEST, &version(7));
+    driver.offer(&[(REQUEST, 21)], &[(ANSWER, 64)]);
+    machine.killer.stop();
+    machine.bus.notify(RING).unwrap();
+    let (bus, guest) = (&machine.bus, &machine.guest);
+    std::thread::scope(|scope| {
+        let reset = scope.spawn(|| {
+            guest.put(RAM + 4, &[0]);
+            bus.notify(RAM).unwrap();
+            // This memory is something else now.
+            guest.put(ANSWER, &[0xEE; 64]);
+        });
+        // Without this, it would wait for ever.
+        let moment = std::time::Duration::from_millis(50);
+        std::thread::sleep(moment);
+        machine.killer.go_on();
+        reset.join().unwrap();
+    });
+    let _ = bus.state();
+    assert_eq!(guest.bytes(ANSWER, 64), [0xEE; 64]);
+}
