@@ -10,6 +10,7 @@ use super::error::ShareError;
 use super::server::{Payload, Server};
 use super::wire::Asked;
 use super::{walls, wire};
+use crate::killer;
 use crate::needs::Lack;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -30,8 +31,8 @@ const SHARE: &str = "share a folder";
 /// How long the start may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long the end is waited for. A server that waits for a disk does not end
-/// at once, and ends all the same.
+/// How long the end is waited for, twice. A server that waits for a disk does
+/// not end at once, and ends all the same.
 const END: Timespec = Timespec {
     tv_sec: 1,
     tv_nsec: 0,
@@ -45,7 +46,10 @@ const BAD_REQUEST: i32 = 2;
 const NOT_STARTED: i32 = 3;
 
 /// A share server, as the Launcher has it.
-pub(super) struct Process(OwnedFd);
+pub(super) struct Process {
+    descriptor: OwnedFd,
+    killer: killer::Killer,
+}
 
 /// Starts a server of `folder`. Returns it, the socket to it, and a line about
 /// each of its walls.
@@ -72,12 +76,12 @@ pub(super) fn start(
     };
     drop((folder, theirs));
     let pid = Pid::from_raw(pid).expect("a child has a number");
-    let process = match pidfd_open(pid, PidfdFlags::empty()) {
-        Ok(process) => Process(process),
+    let process = match Process::of(pid) {
+        Ok(process) => process,
         Err(error) => {
             let _ = rustix::process::kill_process(pid, Signal::KILL);
             let _ = waitpid(Some(pid), WaitOptions::empty());
-            return Err(lack(error.into()).into());
+            return Err(lack(error).into());
         }
     };
     match process.wait_until_ready(&ours) {
@@ -91,6 +95,14 @@ pub(super) fn start(
 }
 
 impl Process {
+    /// The child with this number.
+    fn of(pid: Pid) -> io::Result<Self> {
+        Ok(Self {
+            descriptor: pidfd_open(pid, PidfdFlags::empty())?,
+            killer: killer::Killer::of(pid)?,
+        })
+    }
+
     fn wait_until_ready(&self, socket: &OwnedFd) -> Result<String, ShareError> {
         let lack = |error: Errno| Lack::when(SHARE, error);
         let time = Timespec::try_from(PATIENCE).ok();
@@ -134,20 +146,33 @@ impl Process {
         }
     }
 
-    /// Waits for its end, which the end of its socket brings about.
+    /// Waits for its end, which the end of its socket brings about. One that
+    /// was taken over may have other plans, and has the Guest's memory. So it
+    /// is killed.
     pub(super) fn wait_for_the_end(&self) -> Option<WaitIdStatus> {
-        let mut ended = [PollFd::new(&self.0, PollFlags::IN)];
-        let _ = poll(&mut ended, Some(&END));
+        if !self.ends_soon() {
+            self.killer.kill();
+            self.ends_soon();
+        }
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
-        waitid(WaitId::PidFd(self.0.as_fd()), options)
+        waitid(WaitId::PidFd(self.descriptor.as_fd()), options)
             .ok()
             .flatten()
+    }
+
+    fn ends_soon(&self) -> bool {
+        let mut ended = [PollFd::new(&self.descriptor, PollFlags::IN)];
+        matches!(poll(&mut ended, Some(&END)), Ok(1..))
     }
 
     /// What kills it.
     #[cfg(test)]
     pub(super) fn killer(&self) -> Killer {
-        Killer(self.0.try_clone().expect("there is a descriptor left"))
+        Killer(
+            self.descriptor
+                .try_clone()
+                .expect("there is a descriptor left"),
+        )
     }
 }
 
@@ -175,6 +200,12 @@ impl Killer {
     pub(crate) fn go_on(&self) {
         let go_on = rustix::process::pidfd_send_signal(&self.0, Signal::CONT);
         go_on.expect("it is our child");
+    }
+
+    /// Whether it is gone.
+    pub(crate) fn has_killed(&self) -> bool {
+        let mut ended = [PollFd::new(&self.0, PollFlags::IN)];
+        matches!(poll(&mut ended, Some(&END)), Ok(1..))
     }
 
     pub(crate) fn kill(&self) {

@@ -331,3 +331,11 @@ fn a_reset_waits_until_the_server_writes_no_more() {
     let _ = bus.state();
     assert_eq!(guest.bytes(ANSWER, 64), [0xEE; 64]);
 }
+
+#[test]
+fn a_server_that_does_not_end_is_killed() {
+    let machine = machine("hostile");
+    machine.killer.stop();
+    assert_eq!(machine.bus.detach("share", 0), Some(0));
+    assert!(machine.killer.has_killed(), "it has the guest's memory");
+}
