@@ -71,14 +71,18 @@ fn is_woken(nic: &Nic, time: Duration) -> bool {
     poll(&mut watched, Some(&time)).unwrap() > 0
 }
 
-/// Has the Guest, which has no buffer, look. Nothing wakes the thread then.
+/// Has the Guest, which has no buffer, look. Nothing wakes the thread then, but
+/// the timer may run out in between.
 fn starve(nic: &mut Nic) {
-    let found = nic.handle_input(&mut Full).unwrap();
-    let Readiness::NoBuffer { watch, .. } = found else {
-        panic!("{found:?}");
-    };
-    assert!(watch, "frames are read ahead");
-    assert!(!is_woken(nic, Duration::ZERO), "the thread would spin");
+    let is_quiet = (0..3).any(|_| {
+        let found = nic.handle_input(&mut Full).unwrap();
+        let Readiness::NoBuffer { watch, .. } = found else {
+            panic!("{found:?}");
+        };
+        assert!(watch, "frames are read ahead");
+        !is_woken(nic, Duration::ZERO)
+    });
+    assert!(is_quiet, "the thread would spin");
 }
 
 /// A frame that passt sends, with its length.
@@ -120,16 +124,20 @@ fn an_acknowledgement_of_a_guest_without_a_buffer_wakes_no_thread_twice() {
     assert!(user.acks.due().is_some(), "it has asked, and repeats that");
     let mut nic = Nic::new(Box::new(user), [2; 6]);
     other.write_all(&sent(&[1; 60])).unwrap();
-    starve(&mut nic);
-    assert!(
-        is_woken(&nic, Duration::from_secs(60)),
-        "the timer runs out"
-    );
-    starve(&mut nic);
     // One that says something, two that ask, and two that were held back.
-    let mut all = vec![0; 5 * sent(&ack).len()];
-    other.read_exact(&mut all).unwrap();
-    assert_eq!(all, sent(&ack).repeat(5));
+    let expected = sent(&ack).repeat(5);
+    let mut all = Vec::new();
+    other.set_nonblocking(true).unwrap();
+    loop {
+        starve(&mut nic);
+        let _ = other.read_to_end(&mut all); // "try again" is the end
+        if all.len() == expected.len() {
+            break;
+        }
+        let minute = Duration::from_secs(60);
+        assert!(is_woken(&nic, minute), "the timer runs out");
+    }
+    assert_eq!(all, expected);
 }
 
 /// The same with this port at its `end`: 0 is the one from, 1 the one to.
