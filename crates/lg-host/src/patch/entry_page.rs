@@ -46,12 +46,19 @@ struct Shape {
     call: usize,
     /// Which bytes must be free.
     free: (usize, usize),
-    /// What is in free bytes.
-    padding: &'static [u8],
 }
 
-/// Zeroes, `nop`, and `int3`.
-const PADDING: &[u8] = &[0, NOP, 0xCC];
+/// What free bytes are: zeroes, `int3`, and the instructions without an effect
+/// by which assemblers align code to four bytes. In Linux 3.10 that is
+/// `nop; lea 0(%esi),%esi`.
+const PADDING: [&[u8]; 6] = [
+    &[0],
+    &[NOP],
+    &[0xCC],
+    &[0x66, NOP],
+    &[0x8D, 0x76, 0],
+    &[0x0F, 0x1F, 0],
+];
 
 /// 2.6.23 and 2.6.24: the signal return is 32 bytes behind the entry.
 const ENTRY_FIRST: Shape = Shape {
@@ -62,11 +69,11 @@ const ENTRY_FIRST: Shape = Shape {
     signal_return: 32,
     call: 16,
     free: (3, 32),
-    padding: PADDING,
 };
 
 /// Since 2.6.25: the signal return is 20 bytes in front of the entry, and the
-/// page has nothing before it.
+/// page has nothing before it but, in kernels for processors that need no wider
+/// alignment (Linux 3.10 for M686), the four bytes that align it.
 const ENTRY_LAST: Shape = Shape {
     code: ENTRY,
     ahead: 0,
@@ -75,7 +82,6 @@ const ENTRY_LAST: Shape = Shape {
     signal_return: 7,
     call: 0,
     free: (0, 7),
-    padding: PADDING,
 };
 
 /// Since 4.x: registers are pushed and there is room for `sysenter`. The signal
@@ -89,7 +95,6 @@ const ENTRY_WITH_ROOM: Shape = Shape {
     signal_return: 13,
     call: 6,
     free: (6, 13),
-    padding: &[NOP, 0x8D, 0x76, 0],
 };
 
 /// All of them.
@@ -117,9 +122,7 @@ impl Shape {
             && code
                 .get(self.signal_return..)
                 .is_some_and(|code| code.starts_with(&SIGNAL_RETURN))
-            && code.get(from..to).is_some_and(|free| {
-                free.iter().all(|byte| self.padding.contains(byte))
-            })
+            && code.get(from..to).is_some_and(is_free)
     }
 
     /// From behind the far call to behind the `int $0x80`.
@@ -128,6 +131,18 @@ impl Shape {
             .wrapping_add(INT)
             .wrapping_sub(as_word(self.call + FAR))
     }
+}
+
+/// Whether `code` is [`PADDING`] and nothing else.
+fn is_free(mut code: &[u8]) -> bool {
+    while !code.is_empty() {
+        let mut all = PADDING.iter();
+        let Some(rest) = all.find_map(|piece| code.strip_prefix(*piece)) else {
+            return false;
+        };
+        code = rest;
+    }
+    true
 }
 
 const _: () = {

@@ -7,6 +7,7 @@ use crate::address::{GuestPhys, GuestVirt};
 use crate::host::Event;
 use crate::patch::TrampolineKind;
 use crate::patch::copies::tests as copies;
+use crate::patch::far::FAR_CALL;
 use crate::testing::Machine;
 use lg_abi::page::PAGE_SIZE;
 use lg_abi::shared::{IF, offset};
@@ -244,6 +245,31 @@ fn an_entry_behind_the_signal_returns_has_its_call_in_front_of_them() {
     write(&m, at - 21, &[1]);
     m.host().patch_entry_page();
     assert_eq!(m.vm.patches.entry_call.get(), 0);
+}
+
+/// In Linux 3.10 for M686, four bytes align the signal return.
+#[test]
+fn instructions_without_an_effect_make_room_for_the_call() {
+    for (before, is_free) in [
+        ([0, 0, 0, 0x90, 0x8D, 0x76, 0], true),
+        ([0, 0, 0, 0x90, 0x90, 0x90, 0x90], true),
+        ([0, 0, 0, 0x90, 0x0F, 0x1F, 0], true),
+        ([0, 0, 0x66, 0x90, 0x66, 0x90, 0x90], true),
+        // Halves of such instructions, and ones that have an effect.
+        ([0, 0, 0, 0x90, 0, 0x8D, 0x76], false),
+        ([0, 0, 0, 0x90, 0x8D, 0x76, 4], false),
+        ([0x8D, 0, 0, 0x90, 0x8D, 0x76, 0], false),
+        ([0, 0, 0, 0x90, 0x8D, 0x90, 0x76], false),
+    ] {
+        let (mut m, at) = at_a_later_entry();
+        write(&m, at - 27, &before);
+        m.host().patch_entry_page();
+        let has_call = m.vm.patches.entry_call.get() != 0;
+        assert_eq!(has_call, is_free, "{before:x?}");
+        let mut there = [0; 7];
+        m.ram.memory().read(GuestPhys(at - 27), &mut there).unwrap();
+        assert_eq!(there[0] == FAR_CALL, is_free, "{before:x?}");
+    }
 }
 
 /// The same in Linux 4.9: its header names the first `push`.
