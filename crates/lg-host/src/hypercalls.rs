@@ -421,7 +421,7 @@ impl Host<'_> {
     fn set_clockevent(&mut self, delta: u32) {
         let deadline = match delta {
             0 => 0,
-            _ => self.world.monotonic() + u64::from(delta),
+            _ => self.monotonic().saturating_add(delta.into()),
         };
         self.vm.deadline.set(deadline);
     }

@@ -40,6 +40,8 @@ pub mod run;
 
 mod waiting;
 
+pub mod anchor;
+
 mod trace;
 
 pub mod hypercalls;

@@ -9,6 +9,8 @@
 //! for every field.
 
 // circle: the state holds the table of each topic, and the topic works on it.
+use crate::anchor::Anchors;
+// circle: as above.
 use crate::cpu::debug::Debug;
 // circle: as above.
 use crate::cpu::extended::Threads;
@@ -214,6 +216,8 @@ pub struct Vm {
     pub retry_at: Cell<u64>,
     /// How its clocks differ from those here.
     pub moved: Cell<Moved>,
+    /// The last readings of clocks.
+    pub anchors: Anchors,
     /// The handler that the last trap or interrupt went to.
     pub last_handler: Cell<u32>,
     /// What is known of patches, beside the ledger.
@@ -298,6 +302,7 @@ impl Vm {
         self.limit.set(setup.limit);
         self.slow_paths.set(setup.slow_paths);
         self.moved.set(setup.moved);
+        self.anchors.forget();
         for at in [&self.deadline, &self.retry_at] {
             if at.get() != 0 {
                 at.set(setup.moved.deadline(at.get()));

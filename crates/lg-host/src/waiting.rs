@@ -42,6 +42,7 @@ impl Host<'_> {
         if deadline == 0 && retry_at == 0 && !samples {
             return;
         }
+        // An alarm has gone off by the real clock.
         let now = self.world.monotonic();
         if samples {
             self.maybe_sample(now);
@@ -111,8 +112,8 @@ impl Host<'_> {
     fn retry_after(&mut self, nanoseconds: u64) {
         if self.vm.retry_at.get() == 0 {
             self.vm.counters.retries.count();
-            let now = self.world.monotonic();
-            self.vm.retry_at.set(now + nanoseconds);
+            let now = self.monotonic();
+            self.vm.retry_at.set(now.saturating_add(nanoseconds));
         }
     }
 

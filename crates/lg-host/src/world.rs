@@ -214,6 +214,12 @@ pub trait World {
     /// The time of day.
     fn wall_clock(&mut self) -> WallClock;
 
+    /// The processor's time-stamp counter; `None` where the Guest has another
+    /// one, or where nothing may be told by it.
+    fn counter(&mut self) -> Option<u64> {
+        None
+    }
+
     /// Kicks this view at `deadline` on the monotonic clock; 0 = never. Where
     /// an `earlier` kick will do, one that is to come anyway is not put off.
     fn arm(&mut self, deadline: u64, earlier: bool);

@@ -78,11 +78,17 @@ pub(crate) fn nanoseconds(which: usize) -> u64 {
 /// The time of a trace: the time-stamp counter. Where the Guest has another
 /// one, `rdtsc` faults here, and it is the monotonic clock.
 pub(crate) fn ticks() -> u64 {
+    counter().unwrap_or_else(|| nanoseconds(CLOCK_MONOTONIC))
+}
+
+/// The time-stamp counter. `None` where the Guest has another one: `rdtsc`
+/// faults here.
+pub(crate) fn counter() -> Option<u64> {
     if setup().moved.tsc_khz != 0 {
-        return nanoseconds(CLOCK_MONOTONIC);
+        return None;
     }
     // SAFETY: every x86-64 has it, and the Guest itself keeps time by it.
-    unsafe { core::arch::x86_64::_rdtsc() }
+    Some(unsafe { core::arch::x86_64::_rdtsc() })
 }
 
 /// Has `timer` go off at `deadline`.

@@ -112,6 +112,10 @@ impl World for Outside {
         clock::wall_clock()
     }
 
+    fn counter(&mut self) -> Option<u64> {
+        clock::counter()
+    }
+
     fn arm(&mut self, deadline: u64, earlier: bool) {
         let armed = own().armed.load(Ordering::Relaxed);
         let good =

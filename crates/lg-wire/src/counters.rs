@@ -152,6 +152,8 @@ counters! {
     cpuids;
     /// Reads of the time-stamp counter that the Host has carried out.
     counter_reads;
+    /// Readings of clocks that were told by the time-stamp counter.
+    clocks_told;
     /// `in` and `out` carried out or stepped over.
     port_io;
     /// Accesses to registers of devices on the PCI bus.

@@ -41,6 +41,8 @@ pub const CROSSING: u32 = 1 << 15;
 /// Answering reads of a disk without asking the Launcher. Needs
 /// [`DISK_AT_ONCE`].
 pub const DISK_READS: u32 = 1 << 16;
+/// Telling clocks by the time-stamp counter.
+pub const CLOCK: u32 = 1 << 17;
 
 /// Completing a disk's request while the Guest is stopped. The Launcher does
 /// this, and all of the following.
@@ -57,7 +59,7 @@ pub const READ_AHEAD: u32 = 1 << 28;
 pub const SHARE_AT_ONCE: u32 = 1 << 29;
 
 /// All of them, by name.
-pub const ALL: [(&str, u32); 23] = [
+pub const ALL: [(&str, u32); 24] = [
     ("iret", IRET),
     ("hypercall", HYPERCALL),
     ("entry-page", ENTRY_PAGE),
@@ -75,6 +77,7 @@ pub const ALL: [(&str, u32); 23] = [
     ("accessors", ACCESSORS),
     ("crossing", CROSSING),
     ("disk-reads", DISK_READS),
+    ("clock", CLOCK),
     ("disk-at-once", DISK_AT_ONCE),
     ("read-ahead", READ_AHEAD),
     ("share-at-once", SHARE_AT_ONCE),

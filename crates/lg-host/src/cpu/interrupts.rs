@@ -122,7 +122,7 @@ impl Host<'_> {
 
     /// Tells the Guest the time of day.
     pub(crate) fn write_time(&mut self) -> Result<(), Kill> {
-        let now = self.world.wall_clock();
+        let now = self.wall_clock();
         self.store(self.shared(self.layout().time_sec), now.sec)?;
         self.store(self.shared(self.layout().time_nsec), now.nsec)
     }

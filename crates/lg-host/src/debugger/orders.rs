@@ -38,7 +38,10 @@ impl Host<'_> {
         loop {
             let number = self.world.broken_out(report)?;
             let (outcome, value) = match Order::from_number(number) {
-                Some(Order::GoOn) => return Ok(()),
+                Some(Order::GoOn) => {
+                    self.vm.anchors.forget();
+                    return Ok(());
+                }
                 Some(order) => self.obey(order),
                 None => (Outcome::Refused, 0),
             };

@@ -23,6 +23,12 @@ pub const CALL_TRAMPOLINES: u32 = 0xFFFE_0400;
 pub struct Pretended {
     /// The time on the monotonic clock.
     pub now: u64,
+    /// The time-stamp counter, if there is one.
+    pub counter: Option<u64>,
+    /// How many ticks of it go by while a clock is read.
+    pub reading: u64,
+    /// How often a clock was read.
+    pub clocks_read: u32,
     /// The deadline of the timer, 0 if it is off.
     pub armed: u64,
     /// By how many seconds the wall clock was set forward.
@@ -74,6 +80,14 @@ pub struct Pretended {
     pub traced: RefCell<Vec<Event>>,
     /// The numbers of records of which the end was noted.
     pub ends_traced: RefCell<Vec<u64>>,
+}
+
+impl Pretended {
+    /// A clock is read.
+    fn pass_reading(&mut self) {
+        self.clocks_read += 1;
+        self.counter = self.counter.map(|c| c.wrapping_add(self.reading));
+    }
 }
 
 impl World for Pretended {
@@ -157,10 +171,16 @@ impl World for Pretended {
     }
 
     fn monotonic(&mut self) -> u64 {
+        self.pass_reading();
         self.now
     }
 
+    fn counter(&mut self) -> Option<u64> {
+        self.counter
+    }
+
     fn wall_clock(&mut self) -> WallClock {
+        self.pass_reading();
         WallClock {
             sec: 1_190_000_000_u32.wrapping_add_signed(self.clock_set),
             nsec: 7,
