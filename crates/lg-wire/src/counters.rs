@@ -126,6 +126,8 @@ counters! {
     crossings_in;
     /// Returns of the kernel to programs that did so.
     crossings_out;
+    /// Returns of the kernel to itself that did so.
+    crossings_back;
     /// Crossings that were ended in their middle.
     crossings_ended;
     /// Places in the Guest's code that were patched.

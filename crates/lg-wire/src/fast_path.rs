@@ -43,6 +43,9 @@ pub const CROSSING: u32 = 1 << 15;
 pub const DISK_READS: u32 = 1 << 16;
 /// Telling clocks by the time-stamp counter.
 pub const CLOCK: u32 = 1 << 17;
+/// Going from an interrupt back to the kernel in 32-bit code. Needs
+/// [`CROSSING`].
+pub const BACK: u32 = 1 << 18;
 
 /// Completing a disk's request while the Guest is stopped. The Launcher does
 /// this, and all of the following.
@@ -59,7 +62,7 @@ pub const READ_AHEAD: u32 = 1 << 28;
 pub const SHARE_AT_ONCE: u32 = 1 << 29;
 
 /// All of them, by name.
-pub const ALL: [(&str, u32); 24] = [
+pub const ALL: [(&str, u32); 25] = [
     ("iret", IRET),
     ("hypercall", HYPERCALL),
     ("entry-page", ENTRY_PAGE),
@@ -76,6 +79,7 @@ pub const ALL: [(&str, u32); 24] = [
     ("enabling", ENABLING),
     ("accessors", ACCESSORS),
     ("crossing", CROSSING),
+    ("back", BACK),
     ("disk-reads", DISK_READS),
     ("clock", CLOCK),
     ("disk-at-once", DISK_AT_ONCE),

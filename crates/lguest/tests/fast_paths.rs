@@ -74,6 +74,8 @@ fn without_all_fast_paths_none_is_taken() {
         "copy_calls",
         "crossings_in",
         "crossings_out",
+        "crossings_back",
+        "clocks_told",
     ] {
         let counter = format!("\"{counter}\"");
         assert!(!counters.contains(&counter), "{counter} in {counters}");

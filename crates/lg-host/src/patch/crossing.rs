@@ -5,7 +5,8 @@
 //! programs and its kernel run in 32-bit code at privilege level 3, both. So
 //! where nothing but the Guest's mode changes, a *crossing* does it in 32-bit
 //! code ([`mod@code`]): from the entry page into the kernel, and by the
-//! kernel's `iret` to a program. The code pushes the frame, or pops it, and
+//! kernel's `iret` to a program. The kernel's `iret` to itself, behind an
+//! interrupt, goes the same way (`back`). The code pushes the frame, or pops it, and
 //! writes down in which mode the Guest is ([`words`]).
 //!
 //! The Host decides at each visit whether a crossing may come before the next
@@ -32,7 +33,9 @@ use crate::host::{Event, Host};
 use code::{CODE, Phase};
 use core::mem::offset_of;
 use core::sync::atomic::Ordering;
-use lg_abi::segment::{GDT_STACK_CANARY, USER_CS, USER_DS, USER_PL};
+use lg_abi::segment::{
+    GDT_STACK_CANARY, GUEST_PL, KERNEL_CS, USER_CS, USER_DS, USER_PL,
+};
 use lg_abi::shared::{FPU_VECTOR, SYSCALL_VECTOR};
 use words::{CODE_ADDRESS, Words, word};
 
@@ -130,6 +133,9 @@ impl Host<'_> {
         let is_user = words.user.get() != 0;
         let new_ins = ins.wrapping_sub(crossing.ins.replace(ins));
         let new_outs = outs.wrapping_sub(crossing.outs.replace(outs));
+        let backs = words.backs.get();
+        let new_backs = backs.wrapping_sub(crossing.backs.replace(backs));
+        vm.counters.crossings_back.add(u64::from(new_backs));
         if new_ins | new_outs == 0 && is_user == vm.in_user_mode() {
             return;
         }
@@ -175,12 +181,19 @@ impl Host<'_> {
                     words.outs.set(words.outs.get().wrapping_add(1));
                     self.take_crossings();
                 }
-                regs.eip.set(words.eip.get());
-                regs.esp.set(words.esp.get());
-                let flags = words.eflags.get() & EFLAGS_USABLE;
-                regs.eflags.set(flags | EFLAGS_FIXED);
-                regs.eax.set(words.eax.get());
+                self.go_on_by_words();
                 regs.ss.set(REAL_USER_DS);
+                Some(Event::Kick)
+            }
+            // It gives no program another mode.
+            Phase::Back { .. } if self.vm.in_user_mode() => None,
+            Phase::Back { counted } => {
+                let words = &self.vm.crossing.words;
+                if !counted {
+                    words.backs.set(words.backs.get().wrapping_add(1));
+                    self.take_crossings();
+                }
+                self.go_on_by_words();
                 Some(Event::Kick)
             }
             Phase::Entered { pushed, counted } => {
@@ -188,6 +201,16 @@ impl Host<'_> {
             }
             phase => self.undo_way_in(phase),
         }
+    }
+
+    /// The registers that the code of a crossing has not loaded yet.
+    fn go_on_by_words(&self) {
+        let (regs, words) = (&self.vm.regs, &self.vm.crossing.words);
+        regs.eip.set(words.eip.get());
+        regs.esp.set(words.esp.get());
+        let flags = words.eflags.get() & EFLAGS_USABLE;
+        regs.eflags.set(flags | EFLAGS_FIXED);
+        regs.eax.set(words.eax.get());
     }
 
     /// A way in was interrupted behind the store to `user`.
@@ -302,6 +325,8 @@ impl Host<'_> {
         };
         words.way_in.set(CODE_ADDRESS + as_word(way));
         words.kernel_esp.set(vm.esp1.get());
+        let may_go_back = is_quiet && self.may_go_back_by_crossing();
+        words.may_go_back.set(u32::from(may_go_back));
         let may_leave = is_quiet && self.may_leave_by_crossing();
         words.may_leave.set(u32::from(may_leave));
         if may_leave {
@@ -333,6 +358,18 @@ impl Host<'_> {
         gate.allows(USER_PL)
             && cleared != 0
             && (!vm.in_user_mode() || is_usual_program())
+    }
+
+    /// Whether the kernel can go on where it was interrupted with nothing but
+    /// its own registers. Of programs, nothing has to be right for that.
+    fn may_go_back_by_crossing(&self) -> bool {
+        let vm = self.vm;
+        self.may_take(fast_path::BACK)
+            && !vm.in_user_mode()
+            && vm.cs.get() == u32::from(KERNEL_CS)
+            && vm.wire.irqs.load(Ordering::SeqCst) == 0
+            && vm.halted.get() == 0
+            && self.is_code(KERNEL_CS.into(), GUEST_PL)
     }
 
     /// Whether a program can go on with nothing but its own registers.

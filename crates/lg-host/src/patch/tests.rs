@@ -155,7 +155,7 @@ fn the_way_back_gets_a_trampoline_only_if_it_is_the_real_one() {
             fast_path::CROSSING,
             [FAR_JUMP, 0, 0x10, 0, 0, 0x33, 0, 0xCF],
         ),
-        (0, crossing(0x95)),
+        (0, crossing(0x13D)),
     ] {
         let mut m = standing_at(&way_back, 7);
         m.vm.slow_paths.set(slow);
@@ -262,7 +262,7 @@ fn an_iret_that_traps_gets_its_trampoline_when_it_can() {
     m.vm.noirq_start.set(CODE);
     m.vm.noirq_end.set(CODE + 8);
     assert!(m.host().is_trapping_iret());
-    assert_eq!(code(&m, 0, 8), crossing(0x95));
+    assert_eq!(code(&m, 0, 8), crossing(0x13D));
     assert!(!m.host().is_trapping_iret());
 }
 

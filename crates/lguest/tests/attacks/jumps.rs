@@ -19,7 +19,7 @@ const INTO_TRAMPOLINES: u64 = 60;
 const INTO_CROSSINGS: u64 = 60;
 
 /// More words than crossings have.
-const WORDS_OF_CROSSINGS: u32 = 28;
+const WORDS_OF_CROSSINGS: u32 = 32;
 
 /// A value in every register: pointers into the Guest and into the Host.
 fn registers(n: u64) -> Long {

@@ -20,7 +20,7 @@ use crate::cpu::registers::{
 use crate::cpu::selectors::REAL_USER_DS;
 use core::mem::offset_of;
 use lg_abi::page::PAGE_SIZE;
-use lg_abi::segment::{USER_CS, USER_DS};
+use lg_abi::segment::{KERNEL_CS, USER_CS, USER_DS};
 use lg_abi::shared::IF;
 
 /// What has happened in front of an instruction.
@@ -52,6 +52,9 @@ pub(super) enum Phase {
     Leaving { eax: Option<u32>, pushed: u32 },
     /// Out: the Guest is in the program, whose registers are in the words.
     Left { counted: bool },
+    /// Back: the kernel is where it was interrupted, its registers are in the
+    /// words.
+    Back { counted: bool },
 }
 
 /// The code, and the phase at the first byte of each instruction.
@@ -74,7 +77,7 @@ pub(super) struct Code {
 }
 
 /// Bytes of it.
-pub const CODE_SIZE: usize = 1024;
+pub const CODE_SIZE: usize = 1280;
 
 /// The code.
 pub(super) static CODE: Code = Code::new();
@@ -198,6 +201,10 @@ impl Code {
 
     const fn push_way_out(&mut self, is_later: bool) {
         let slow = self.push_slow_way_out(is_later);
+        // What is to be stored, eax, eip, cs, flags, esp, ss: the same on both
+        // ways, once all is pushed.
+        let base = saved(is_later, 0);
+        let back = self.push_way_back(base, slow, is_later);
         let begun = leaving(None, 0);
         if is_later {
             self.later_way_out = self.len;
@@ -209,26 +216,14 @@ impl Code {
             // push %eax
             self.op(begun, &[0x50]);
         }
-        // What is to be stored, eax, eip, cs, flags, esp, ss: the same on both
-        // ways from here.
-        let base = saved(is_later, 0);
+        // cmpl $USER_CS,12(%esp)
+        let cs = byte(USER_CS as u32);
+        self.op(base, &[0x83, 0x7C, 0x24, 12, cs]);
+        self.jump(base, NOT_EQUAL, back);
         self.push_checks(base, slow);
         self.push_probe(base, slow, is_later);
-        // mov %ss:irq_enabled_at,%eax; push (%esp); pop %ss:(%eax)
-        self.load(base, word(offset_of!(Words, irq_enabled_at)));
-        self.op(base, &[0xFF, 0x34, 0x24]);
-        self.op(saved(is_later, 4), &[0x36, 0x8F, 0x00]);
-        // mov 20(%esp),%eax; mov %eax,%ss:esp; and so on
-        self.op(base, &[0x8B, 0x44, 0x24, 20]);
-        self.store(base, word(offset_of!(Words, esp)));
-        self.op(base, &[0x8B, 0x44, 0x24, 8]);
-        self.store(base, word(offset_of!(Words, eip)));
-        self.op(base, &[0x8B, 0x44, 0x24, 16]);
-        self.op_word(base, &[0x25], EFLAGS_USABLE, &[]);
-        self.op_word(base, &[0x0D], EFLAGS_FIXED, &[]);
-        self.store(base, word(offset_of!(Words, eflags)));
-        self.op(base, &[0x8B, 0x44, 0x24, 4]);
-        self.store(base, word(offset_of!(Words, eax)));
+        // mov 20(%esp),%eax
+        self.push_saving(base, is_later, &[0x8B, 0x44, 0x24, 20]);
         // movl $1,%ss:user: from here on it is the program
         let user = word(offset_of!(Words, user));
         self.op_word(base, &[0x36, 0xC7, 0x05], user, &[1, 0, 0, 0]);
@@ -247,6 +242,73 @@ impl Code {
         self.op_word(left, &[0x2E, 0x0F, 0xB2, 0x25], esp, &[]);
         let eip = word(offset_of!(Words, eip));
         self.op_word(left, &[0x2E, 0xFF, 0x2D], eip, &[]);
+    }
+
+    /// The way of a kernel back to itself. Answers where it is.
+    const fn push_way_back(
+        &mut self,
+        base: Phase,
+        slow: usize,
+        is_later: bool,
+    ) -> usize {
+        let back = self.len;
+        // cmpl $0,%ss:may_go_back
+        let may_go_back = word(offset_of!(Words, may_go_back));
+        self.op_word(base, &[0x36, 0x83, 0x3D], may_go_back, &[0]);
+        self.jump(base, EQUAL, slow);
+        // cmpl $KERNEL_CS,12(%esp)
+        let cs = byte(KERNEL_CS as u32);
+        self.op(base, &[0x83, 0x7C, 0x24, 12, cs]);
+        self.jump(base, NOT_EQUAL, slow);
+        self.push_check_of_flags(base, slow);
+        // mov 8(%esp),%eax; cmp %ss:user_end,%eax
+        self.op(base, &[0x8B, 0x44, 0x24, 8]);
+        let user_end = word(offset_of!(Words, user_end));
+        self.op_word(base, &[0x36, 0x3B, 0x05], user_end, &[]);
+        self.jump(base, BELOW, slow);
+        // lea 20(%esp),%eax: such a frame has no stack pointer
+        self.push_saving(base, is_later, &[0x8D, 0x44, 0x24, 20]);
+        // incl %ss:backs: from here on it is where it was interrupted
+        let backs = word(offset_of!(Words, backs));
+        let gone = Phase::Back { counted: false };
+        self.op_word(gone, &[0x36, 0xFF, 0x05], backs, &[]);
+        // push %ss:eflags; popf; mov %ss:eax,%eax
+        let gone = Phase::Back { counted: true };
+        let eflags = word(offset_of!(Words, eflags));
+        self.op_word(gone, &[0x36, 0xFF, 0x35], eflags, &[]);
+        self.op(gone, &[0x9D]);
+        self.load(gone, word(offset_of!(Words, eax)));
+        // mov %ss:esp,%esp; jmp *%ss:eip
+        let esp = word(offset_of!(Words, esp));
+        self.op_word(gone, &[0x36, 0x8B, 0x25], esp, &[]);
+        let eip = word(offset_of!(Words, eip));
+        self.op_word(gone, &[0x36, 0xFF, 0x25], eip, &[]);
+        back
+    }
+
+    /// Stores `irq_enabled`, and puts the registers into the words. `to_esp`
+    /// computes the stack pointer.
+    const fn push_saving(
+        &mut self,
+        base: Phase,
+        is_later: bool,
+        to_esp: &[u8],
+    ) {
+        // mov %ss:irq_enabled_at,%eax; push (%esp); pop %ss:(%eax)
+        self.load(base, word(offset_of!(Words, irq_enabled_at)));
+        self.op(base, &[0xFF, 0x34, 0x24]);
+        self.op(saved(is_later, 4), &[0x36, 0x8F, 0x00]);
+        // mov %eax,%ss:esp; and so on
+        self.op(base, to_esp);
+        self.store(base, word(offset_of!(Words, esp)));
+        self.op(base, &[0x8B, 0x44, 0x24, 8]);
+        self.store(base, word(offset_of!(Words, eip)));
+        self.op(base, &[0x8B, 0x44, 0x24, 16]);
+        self.op_word(base, &[0x25], EFLAGS_USABLE, &[]);
+        self.op_word(base, &[0x0D], EFLAGS_FIXED, &[]);
+        self.store(base, word(offset_of!(Words, eflags)));
+        self.op(base, &[0x8B, 0x44, 0x24, 4]);
+        self.store(base, word(offset_of!(Words, eax)));
     }
 
     /// What undoes the way out, and goes to the trampoline instead. Answers
@@ -274,18 +336,9 @@ impl Code {
         let may_leave = word(offset_of!(Words, may_leave));
         self.op_word(at, &[0x36, 0x83, 0x3D], may_leave, &[0]);
         self.jump(at, EQUAL, slow);
-        // mov 16(%esp),%eax; cmp %eax,(%esp)
-        self.op(at, &[0x8B, 0x44, 0x24, 16]);
-        self.op(at, &[0x39, 0x04, 0x24]);
-        self.jump(at, NOT_EQUAL, slow);
-        // and $(UNUSUAL | IF),%eax; cmp $IF,%eax
-        self.op_word(at, &[0x25], UNUSUAL | IF, &[]);
-        self.op_word(at, &[0x3D], IF, &[]);
-        self.jump(at, NOT_EQUAL, slow);
-        // cmpl $USER_CS,12(%esp); cmpl $USER_DS,24(%esp)
-        let (cs, ss) = (byte(USER_CS as u32), byte(USER_DS as u32));
-        self.op(at, &[0x83, 0x7C, 0x24, 12, cs]);
-        self.jump(at, NOT_EQUAL, slow);
+        self.push_check_of_flags(at, slow);
+        // cmpl $USER_DS,24(%esp)
+        let ss = byte(USER_DS as u32);
         self.op(at, &[0x83, 0x7C, 0x24, 24, ss]);
         self.jump(at, NOT_EQUAL, slow);
         // mov 8(%esp),%eax; cmp %ss:user_end,%eax
@@ -303,6 +356,18 @@ impl Code {
         self.jump(at, NOT_EQUAL, slow);
         self.op(at, &[0x8C, 0xE0]);
         self.op(at, &[0x85, 0xC0]);
+        self.jump(at, NOT_EQUAL, slow);
+    }
+
+    /// Whether the flags are those that are to be stored, with interrupts on.
+    const fn push_check_of_flags(&mut self, at: Phase, slow: usize) {
+        // mov 16(%esp),%eax; cmp %eax,(%esp)
+        self.op(at, &[0x8B, 0x44, 0x24, 16]);
+        self.op(at, &[0x39, 0x04, 0x24]);
+        self.jump(at, NOT_EQUAL, slow);
+        // and $(UNUSUAL | IF),%eax; cmp $IF,%eax
+        self.op_word(at, &[0x25], UNUSUAL | IF, &[]);
+        self.op_word(at, &[0x3D], IF, &[]);
         self.jump(at, NOT_EQUAL, slow);
     }
 
@@ -371,6 +436,7 @@ impl Code {
 }
 
 /// Conditions of jumps.
+const BELOW: u8 = 2;
 const NOT_BELOW: u8 = 3;
 const EQUAL: u8 = 4;
 const NOT_EQUAL: u8 = 5;

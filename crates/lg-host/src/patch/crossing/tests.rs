@@ -6,7 +6,7 @@
 
 mod cpu;
 
-use super::code::CODE;
+use super::code::{CODE, Phase};
 use super::{CODE_ADDRESS, TrampolineKind};
 use crate::address::{GuestPhys, GuestVirt, as_word};
 use crate::cpu::registers::{EFLAGS_AC, EFLAGS_NT, EFLAGS_TF};
@@ -45,25 +45,42 @@ const ARITHMETIC: u32 = 0x8D5;
 /// What a test changes of a machine.
 type Change = fn(&mut Machine);
 
-/// What the crossing is: the way in, or the way out of kernels up to 4.0 or
-/// since 4.1.
+/// What the crossing is: the way in, the way out of kernels up to 4.0 or since
+/// 4.1, or their way back to themselves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
     In,
     Out,
     LaterOut,
+    Back,
+    LaterBack,
 }
 
 impl Way {
     fn trampoline(self) -> TrampolineKind {
         match self {
             Self::In => TrampolineKind::EntryPage,
-            Self::Out | Self::LaterOut => TrampolineKind::Iret,
+            _ => TrampolineKind::Iret,
         }
+    }
+
+    /// Whether the kernel pops nothing in front of its `iret`.
+    fn is_later(self) -> bool {
+        matches!(self, Self::LaterOut | Self::LaterBack)
+    }
+
+    fn is_back(self) -> bool {
+        matches!(self, Self::Back | Self::LaterBack)
     }
 }
 
-const WAYS: [Way; 3] = [Way::In, Way::Out, Way::LaterOut];
+const WAYS: [Way; 5] =
+    [Way::In, Way::Out, Way::LaterOut, Way::Back, Way::LaterBack];
+
+/// Where the kernel is interrupted, with what flags, and where its stack is.
+const INTERRUPTED: u32 = 0xC001_6000;
+const FLAGS_BACK: u32 = 0xAC7;
+const STACK_BACK: u32 = KERNEL_STACK - 0x40;
 
 fn irq_enabled() -> GuestPhys {
     GuestPhys(Machine::DATA + offset::IRQ_ENABLED)
@@ -92,7 +109,7 @@ fn machine(way: Way) -> Machine {
     m.vm.gdt[GDT_TLS_MIN as usize].set(thread);
     m.ram.memory().set_word(irq_enabled(), IF).unwrap();
     m.vm.noirq_end.set(IRET + 1);
-    let noirq = if way == Way::LaterOut { 0 } else { 7 };
+    let noirq = if way.is_later() { 0 } else { 7 };
     m.vm.noirq_start.set(IRET - noirq);
     let regs = &m.vm.regs;
     for (register, value) in general(regs).into_iter().zip(0x1111_0001..) {
@@ -112,8 +129,7 @@ fn machine(way: Way) -> Machine {
     host.note_descriptors();
     let way_in = host.engage_way_in(ENTRY_TRAMPOLINE, TO_BACK);
     let variable = GuestVirt(0xC000_0000 + irq_enabled().0);
-    let later = way == Way::LaterOut;
-    let way_out = host.engage_way_out(TRAMPOLINE, variable, later);
+    let way_out = host.engage_way_out(TRAMPOLINE, variable, way.is_later());
     host.run_guest(Event::Kick).unwrap();
     match way {
         Way::In => {
@@ -124,6 +140,7 @@ fn machine(way: Way) -> Machine {
             m.vm.regs.eip.set(way_in);
         }
         Way::Out | Way::LaterOut => enter_and_return(&mut m, way, way_out),
+        Way::Back | Way::LaterBack => interrupt(&mut m, way, way_out),
     }
     m
 }
@@ -141,6 +158,28 @@ fn enter_and_return(m: &mut Machine, way: Way, way_out: u32) {
         push(m, esp, &[0x1111_0077]);
         regs.esp.set(esp);
         regs.eax.set(word(m, KERNEL_STACK - 12));
+    }
+    regs.eip.set(way_out);
+}
+
+/// The program makes a call by the slow way, its kernel is interrupted, and
+/// comes to its `iret`.
+fn interrupt(m: &mut Machine, way: Way, way_out: u32) {
+    m.host().run_guest(Event::SystemCall).unwrap();
+    let regs = &m.vm.regs;
+    regs.eip.set(INTERRUPTED);
+    regs.esp.set(STACK_BACK);
+    regs.eflags.set(FLAGS_BACK);
+    m.vm.raise(1);
+    m.host().run_guest(Event::Kick).unwrap();
+    let regs = &m.vm.regs;
+    assert_eq!(regs.eip.get(), 0xC001_4000);
+    assert_eq!(regs.esp.get(), STACK_BACK - 12);
+    regs.eflags.set(0x202);
+    if way == Way::Back {
+        push(m, STACK_BACK - 16, &[0x1111_0077]);
+        regs.esp.set(STACK_BACK - 16);
+        regs.eax.set(word(m, STACK_BACK - 4));
     }
     regs.eip.set(way_out);
 }
@@ -171,12 +210,13 @@ fn push(m: &Machine, va: u32, words: &[u32]) {
 }
 
 /// All that a Guest can see of where it is. The flags of arithmetic are left
-/// out in the kernel.
-fn state(m: &Machine) -> Vec<u32> {
+/// out where its kernel was entered.
+fn state(m: &Machine, way: Way) -> Vec<u32> {
     let (vm, regs) = (&m.vm, &m.vm.regs);
     let user = vm.user.get() != 0;
     let mut all: Vec<u32> = general(regs).iter().map(|r| r.get()).collect();
-    let flags = regs.eflags.get() & if user { !0 } else { !ARITHMETIC };
+    let flags =
+        regs.eflags.get() & if way == Way::In { !ARITHMETIC } else { !0 };
     all.extend([flags, regs.eip.get(), regs.esp.get(), regs.ss.get()]);
     all.extend([regs.ds.get(), regs.es.get(), regs.gs_base.get()]);
     all.extend([vm.user.get(), vm.cs.get(), vm.ss.get()]);
@@ -194,7 +234,7 @@ fn state(m: &Machine) -> Vec<u32> {
 fn slowly(mut m: Machine, way: Way) -> Vec<u32> {
     let kind = way.trampoline();
     m.host().run_guest(Event::Trampoline(kind)).unwrap();
-    state(&m)
+    state(&m, way)
 }
 
 /// Where the Guest is if the crossing runs `steps` instructions and is then
@@ -216,7 +256,7 @@ fn ended(m: &mut Machine, way: Way, steps: usize) -> Option<Vec<u32>> {
             return None;
         }
     }
-    Some(state(m))
+    Some(state(m, way))
 }
 
 /// A crossing of `prepare`d machines, interrupted everywhere. Answers whether
@@ -232,16 +272,19 @@ fn crosses(way: Way, prepare: impl Fn(&mut Machine)) -> bool {
         let mut m = make();
         let interrupted = ended(&mut m, way, steps);
         let is_over = interrupted.is_none();
-        let found = interrupted.unwrap_or_else(|| state(&m));
+        let found = interrupted.unwrap_or_else(|| state(&m, way));
         assert_eq!(found, wanted, "{way:x?}, {steps} instructions");
         let counters = &m.vm.counters;
         let ins = counters.crossings_in.get();
         let outs = counters.crossings_out.get();
+        let backs = counters.crossings_back.get();
         let calls = counters.system_calls.get();
-        assert!(ins + outs <= 1 && calls <= 1, "{ins} {outs} {calls}");
+        let all = ins + outs + backs;
+        assert!(all <= 1 && calls <= 1, "{ins} {outs} {backs} {calls}");
         assert_eq!(calls, 1, "{steps}");
         if is_over {
-            return ins + outs == 1;
+            assert_eq!(backs, if way.is_back() { all } else { 0 });
+            return all == 1;
         }
     }
     false
@@ -372,6 +415,97 @@ fn the_host_says_when_the_way_out_is_open() {
     ] {
         assert!(!is_open(change), "{why}");
     }
+}
+
+#[test]
+fn unusual_frames_of_the_kernel_go_back_the_slow_way() {
+    let frame = |n: u32, value: u32| {
+        move |m: &mut Machine| push(m, STACK_BACK - 12 + 4 * n, &[value])
+    };
+    for way in [Way::Back, Way::LaterBack] {
+        for (n, value) in [(0, 0xBFFF_F000), (1, 0x73), (1, 0x0001_0061)] {
+            assert!(!crosses(way, frame(n, value)), "{n} {value:x}");
+        }
+        let flags = |flags: u32| {
+            crosses(way, move |m| {
+                frame(2, flags)(m);
+                if way == Way::Back {
+                    m.vm.regs.eax.set(flags);
+                }
+            })
+        };
+        for odd in [EFLAGS_TF, EFLAGS_NT, EFLAGS_AC] {
+            assert!(!flags(0x246 | odd), "{odd:x}");
+        }
+        assert!(!flags(0x46), "interrupts are off");
+        assert!(flags(0x202) && flags(0xED7));
+        assert!(crosses(way, frame(0, 0xC000_0000)));
+        // Its segments are its own affair.
+        assert!(crosses(way, |m| m.vm.regs.ds.set(0x2B)));
+        assert!(crosses(way, |m| m.vm.regs.gs_base.set(0)));
+    }
+    // Other flags than those that it stores.
+    assert!(!crosses(Way::Back, |m| m.vm.regs.eax.set(0x202)));
+}
+
+#[test]
+fn the_host_says_when_the_way_back_is_open() {
+    let is_open = |change: Change| {
+        let mut m = machine(Way::Back);
+        change(&mut m);
+        m.host().run_guest(Event::Kick).unwrap();
+        m.vm.crossing.words.may_go_back.get() != 0
+    };
+    assert!(is_open(|_| {}));
+    // What belongs to programs does not close it.
+    assert!(is_open(|m| m.vm.ts.set(1)));
+    assert!(is_open(|m| m.vm.crossing.unsettle()));
+    for (why, change) in [
+        (
+            "an interrupt",
+            (|m| {
+                m.ram.memory().set_word(irq_enabled(), 0).unwrap();
+                m.vm.raise(1);
+            }) as Change,
+        ),
+        ("a blocked interrupt", |m| {
+            let blocked = Machine::DATA + offset::BLOCKED_INTERRUPTS;
+            m.ram.memory().set_word(GuestPhys(blocked), 2).unwrap();
+            m.vm.raise(1);
+        }),
+        ("another code segment", |m| m.vm.cs.set(0x69)),
+        ("no such code", |m| {
+            m.vm.gdt[GDT_KERNEL_CS as usize].set(Descriptor::default());
+        }),
+        ("a slow path", |m| m.vm.slow_paths.set(fast_path::BACK)),
+        ("crossings", |m| m.vm.slow_paths.set(fast_path::CROSSING)),
+    ] {
+        assert!(!is_open(change), "{why}");
+    }
+    let mut m = machine(Way::In);
+    m.vm.regs.eip.set(0x1100);
+    m.host().run_guest(Event::Kick).unwrap();
+    assert_eq!(m.vm.crossing.words.may_go_back.get(), 0, "a program");
+}
+
+/// It jumps into the middle of the way back, with words that it has written.
+#[test]
+fn no_program_becomes_its_kernel_by_the_way_back() {
+    let phases = CODE.phases.iter().enumerate();
+    let back = phases.filter(|(_, p)| matches!(p, Phase::Back { .. }));
+    let mut tried = 0;
+    for (at, _) in back {
+        let mut m = machine(Way::In);
+        m.vm.crossing.words.eip.set(INTERRUPTED);
+        m.vm.crossing.words.esp.set(KERNEL_STACK);
+        m.vm.regs.eip.set(CODE_ADDRESS + as_word(at));
+        m.host().run_guest(Event::Crossing).unwrap();
+        // A protection fault of the program's.
+        assert_eq!(m.vm.regs.eip.get(), 0xC001_4000);
+        assert_eq!(word(&m, KERNEL_STACK - 16), u32::from(USER_CS));
+        tried += 1;
+    }
+    assert!(tried >= 12, "{tried}");
 }
 
 #[test]

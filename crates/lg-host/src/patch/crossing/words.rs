@@ -81,6 +81,13 @@ pub struct Words {
     pub(super) eax: Cell<u32>,
     /// How many there were.
     pub(super) outs: Cell<u32>,
+
+    // For the way of a kernel back to itself, which has `eip`, `esp`, `eflags`
+    // and `eax`, too.
+    /// 0 = not now.
+    pub(super) may_go_back: Cell<u32>,
+    /// How many there were.
+    pub(super) backs: Cell<u32>,
 }
 
 impl Words {
@@ -107,6 +114,7 @@ pub struct Crossing {
     /// What was counted so far.
     pub(super) ins: Cell<u32>,
     pub(super) outs: Cell<u32>,
+    pub(super) backs: Cell<u32>,
     /// For so many returns to programs by the Host the way out stays closed,
     /// because gs did not have its base there.
     pub(super) pause: Cell<u32>,
@@ -148,7 +156,7 @@ impl Crossing {
 #[cfg(test)]
 impl Words {
     /// All of them, in their order.
-    pub(super) fn all(&self) -> [&Cell<u32>; 26] {
+    pub(super) fn all(&self) -> [&Cell<u32>; 28] {
         [
             &self.way_in,
             &self.entry_trampoline,
@@ -176,6 +184,8 @@ impl Words {
             &self.eflags,
             &self.eax,
             &self.outs,
+            &self.may_go_back,
+            &self.backs,
         ]
     }
 }

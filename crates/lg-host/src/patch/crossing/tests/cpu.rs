@@ -137,6 +137,7 @@ impl Cpu<'_> {
     fn condition(&self, condition: u8) -> bool {
         let flags = self.regs().eflags.get();
         match condition {
+            2 => flags & 1 != 0,
             3 => flags & 1 == 0,
             4 => flags & 0x40 != 0,
             5 => flags & 0x40 == 0,
