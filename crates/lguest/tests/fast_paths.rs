@@ -82,6 +82,71 @@ fn without_all_fast_paths_none_is_taken() {
     }
 }
 
+/// Whether the machine's time-stamp counter runs at one speed at all times.
+fn has_invariant_counter() -> bool {
+    use std::arch::x86_64::__cpuid;
+    const POWER: u32 = 0x8000_0007;
+    __cpuid(0x8000_0000).eax >= POWER && __cpuid(POWER).edx & 1 << 8 != 0
+}
+
+#[test]
+fn clocks_are_told_by_the_counter_if_they_may() {
+    let test = "clocks_are_told_by_the_counter_if_they_may";
+    if !has_invariant_counter() {
+        return support::skip(test, "the time-stamp counter is no clock");
+    }
+    for (option, told) in
+        [("--isolation=guest", true), ("--no-fast-path=clock", false)]
+    {
+        let said = uses_its_disk(&support::built_in(), option);
+        let is_told = said.contains("\"clocks_told\"");
+        assert_eq!(is_told, told, "{said}");
+    }
+}
+
+/// Runs a Guest that writes to its disk and reads that back, with many
+/// interrupts, one soon after the other. Returns what it said, and its counters.
+fn uses_its_disk(kernel: &Path, option: &str) -> String {
+    let scratch = Scratch::new("interrupts");
+    let disk = scratch.file("disk", &[0; 1 << 20]);
+    let mut command = support::lguest();
+    command.args(["run", "--append=quiet", "--stats=-", option]);
+    command.arg("--kernel").arg(kernel).arg("--disk").arg(disk);
+    let typed = b"dd 3 1024 yes\nrun primes 100\npoweroff\n";
+    let said = support::run(&mut command, typed).ends_well(0).stdout;
+    assert!(said.contains("read back the same"), "{said}");
+    assert!(said.contains("result 25"), "{said}");
+    said
+}
+
+/// Linux stores all of its saved flags on its way back. The built-in kernel
+/// takes one of them, and goes the slow way. Without that instruction it does
+/// as Linux does.
+#[test]
+fn a_kernel_goes_back_by_itself_if_it_may() {
+    // push %eax; mov 12(%esp),%eax; and $IF,%eax; mov %eax,%ss:...
+    const BEFORE: [u8; 5] = [0x50, 0x8B, 0x44, 0x24, 12];
+    const AND: [u8; 5] = [0x25, 0, 2, 0, 0];
+    const BEHIND: [u8; 2] = [0x36, 0xA3];
+    let mut image = std::fs::read(support::built_in()).unwrap();
+    let code = [&BEFORE[..], &AND, &BEHIND].concat();
+    let mut places = image.windows(code.len());
+    let at = places.position(|place| place == code).unwrap();
+    image[at + BEFORE.len()..][..AND.len()].fill(0x90);
+    let scratch = Scratch::new("back");
+    let kernel = scratch.file("kernel", &image);
+    for (option, goes) in [
+        ("--isolation=guest", true),
+        ("--no-fast-path=back", false),
+        ("--no-fast-path=crossing", false),
+        ("--isolation=user", false),
+    ] {
+        let said = uses_its_disk(&kernel, option);
+        let has_gone = said.contains("\"crossings_back\"");
+        assert_eq!(has_gone, goes, "{said}");
+    }
+}
+
 /// Two Guests on a network, one with a disk: megabytes from one to the other,
 /// and sectors written and read back. Returns the counters of both.
 fn with_devices(names: &[&str]) -> (String, String) {

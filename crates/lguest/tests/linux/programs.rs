@@ -126,7 +126,7 @@ fn debug_registers_stop_a_program() {
 }
 
 /// System calls of programs cross into the kernel and back in 32-bit code, and
-/// not where that is switched off.
+/// so does the kernel behind an interrupt; not where that is switched off.
 #[test]
 fn system_calls_cross_only_if_they_may() {
     let test = "system_calls_cross_only_if_they_may";
@@ -141,10 +141,11 @@ fn system_calls_cross_only_if_they_may() {
         let digits = rest.split(|c: char| !c.is_ascii_digit()).next();
         digits.unwrap().parse::<u64>().ok()
     };
-    for (options, some) in [
-        (&[][..], true),
-        (&["--no-fast-path=crossing"], false),
-        (&["--isolation=user"], false),
+    for (options, some, back) in [
+        (&[][..], true, true),
+        (&["--no-fast-path=back"], true, false),
+        (&["--no-fast-path=crossing"], false, false),
+        (&["--isolation=user"], false, false),
     ] {
         let written = format!("--stats={}", stats.display());
         let mut options = options.to_vec();
@@ -159,5 +160,8 @@ fn system_calls_cross_only_if_they_may() {
         let crossed = count("crossings_in").unwrap_or(0);
         assert_eq!(crossed > 50_000, some, "{crossed}");
         assert_eq!(crossed > 0, some, "{crossed}");
+        // A kernel that waits is interrupted where it waits.
+        let back_again = count("crossings_back").unwrap_or(0);
+        assert_eq!(back_again > 0, back, "{back_again}");
     }
 }
