@@ -72,7 +72,9 @@ impl Host<'_> {
         from: u32,
         to: u32,
     ) -> Result<(), Kill> {
-        for index in from.max(self.kernel_index())..to {
+        let mut next = from.max(self.kernel_index());
+        while let Some(index) = self.shadow.next_piece(next, to) {
+            next = index + 1;
             self.note_tables(index);
         }
         self.in_user_process(|host| host.compare_here(others, from, to))
@@ -84,7 +86,6 @@ impl Host<'_> {
     fn note_tables(&mut self, index: u32) {
         let used = self.shadow.count(index) | self.shadow.linear_pages(index);
         let tables = match used {
-            // Whatever is mapped later may come from other tables.
             0 => UNKNOWN,
             _ => self.own_tables().words(index).unwrap_or(UNKNOWN),
         };
@@ -100,7 +101,9 @@ impl Host<'_> {
         before: u32,
     ) -> Result<(), Kill> {
         let mut from = self.kernel_index();
-        for index in self.kernel_index()..SWITCHER_INDEX {
+        let mut next = from;
+        while let Some(index) = self.shadow.next_piece(next, SWITCHER_INDEX) {
+            next = index + 1;
             let compared = self.shadow.tables_of(index);
             let has =
                 |tables: Tables<'_>| tables.words(index) == Some(compared);
@@ -127,7 +130,9 @@ impl Host<'_> {
         to: u32,
     ) -> Result<(), Kill> {
         let mut gone = Gone::default();
-        for index in from..to {
+        let mut next = from;
+        while let Some(index) = self.shadow.next_piece(next, to) {
+            next = index + 1;
             let linear = self.shadow.linear_pages(index);
             if linear != 0 {
                 self.unmap_gone(&mut gone)?;

@@ -2,8 +2,9 @@
 //!
 //! It has a word for each of the million pages of the low 4 GiB, in memory that
 //! the kernel provides only where something was written, and a count for each
-//! 4 MiB, so that an empty stretch costs one look. Pieces of the kernel's
-//! linear range that were mapped in one go are recorded apart.
+//! piece of 4 MiB. A bit for each piece says whether anything is there, so that
+//! a search for what is mapped passes 64 empty pieces with one look. Pieces of
+//! the kernel's linear range that were mapped in one go are recorded apart.
 
 use super::pte::ShadowPte;
 use crate::address::{GuestPhys, GuestVirt, as_word};
@@ -28,8 +29,15 @@ pub struct ShadowMemory {
     hidden: [u16; DIRECTORIES],
     all_hidden: u32,
     /// The tables that each piece of the kernel's was compared with last.
+    /// [`UNKNOWN`] where nothing is mapped: whatever is mapped later may come
+    /// from other tables.
     tables: [TableWords; DIRECTORIES],
+    /// A bit for each piece in which anything is mapped or hidden.
+    used: [u64; DIRECTORIES / BITS],
 }
+
+/// Bits of a word of `used`.
+const BITS: usize = u64::BITS as usize;
 
 /// The directory entries of a piece, as they are in memory. With tables of two
 /// levels, the second is 0.
@@ -67,6 +75,37 @@ impl ShadowMemory {
             _ => {}
         }
         *old = shadow;
+        self.note_use(index);
+    }
+
+    /// The counts of piece `index` may have changed.
+    fn note_use(&mut self, index: usize) {
+        let mapped = self.counts[index] | self.linear[index];
+        if mapped == 0 {
+            self.tables[index] = UNKNOWN;
+        }
+        let bit = 1 << (index % BITS);
+        let word = &mut self.used[index / BITS];
+        match mapped | self.hidden[index] {
+            0 => *word &= !bit,
+            _ => *word |= bit,
+        }
+    }
+
+    /// The first piece from `from` on and before `to` in which anything is
+    /// mapped or hidden.
+    pub(super) fn next_piece(&self, from: u32, to: u32) -> Option<u32> {
+        let (from, to) = (from as usize, (to as usize).min(DIRECTORIES));
+        let mut at = from;
+        while at < to {
+            let rest = self.used[at / BITS] >> (at % BITS);
+            if rest != 0 {
+                at += rest.trailing_zeros() as usize;
+                return (at < to).then(|| as_word(at));
+            }
+            at = (at / BITS + 1) * BITS;
+        }
+        None
     }
 
     /// Whether pages of 4 MiB piece `index` are hidden.
@@ -104,6 +143,7 @@ impl ShadowMemory {
     #[allow(clippy::cast_possible_truncation)] // at most ENTRIES
     pub(super) fn set_linear(&mut self, index: u32, pages: u32) {
         self.linear[index as usize] = pages as u16;
+        self.note_use(index as usize);
     }
 
     /// Where `va` is in physical memory, if it is mapped and the mapping allows
@@ -130,7 +170,9 @@ impl ShadowMemory {
 
     /// Records that nothing is mapped between two directory indices.
     pub(super) fn clear_record(&mut self, from: u32, to: u32) {
-        for index in from..to {
+        let mut next = from;
+        while let Some(index) = self.next_piece(next, to) {
+            next = index + 1;
             if self.count(index) != 0 || self.hides_some(index) {
                 let first = (index * ENTRIES) as usize;
                 self.shadow[first..first + DIRECTORIES].fill(ShadowPte::NONE);
@@ -140,6 +182,7 @@ impl ShadowMemory {
                 *hidden = 0;
             }
             self.linear[index as usize] = 0;
+            self.note_use(index as usize);
         }
     }
 

@@ -13,6 +13,7 @@ use lg_abi::page::{Format, Pte};
 use proptest::prelude::*;
 use std::vec::Vec;
 
+mod pieces;
 mod rights;
 mod views;
 
