@@ -305,14 +305,18 @@ fn mprotect(f: &mut Filter) {
 /// page of a shared page's file.
 fn mmap(f: &mut Filter, facts: &Facts) {
     /// `MAP_SHARED | MAP_FIXED`.
-    const SHARED_FIXED: u64 = 0x11;
+    const SHARED_FIXED: u32 = 0x11;
+    /// `MAP_NORESERVE`, which means nothing for a shared mapping of these
+    /// files: their memory is accounted page by page, when it is used.
+    const NORESERVE: u32 = 0x4000;
     const PROT_WRITE: u32 = 2;
-    for n in [0, 1, 2, 4] {
+    for n in [0, 1, 2, 3, 4] {
         f.require_narrow(n);
     }
     f.load(argument(2));
     f.require_no_bit(NO_PROTECTION);
-    f.require_wide(argument(3), SHARED_FIXED);
+    f.load(argument(3));
+    f.require_one_of([SHARED_FIXED, SHARED_FIXED | NORESERVE]);
     // Neither can be so large that their sum wraps: that of the largest is
     // one less than 4 GiB.
     f.load(argument(0));

@@ -13,18 +13,22 @@ use lg_abi::page::{PAGE_SHIFT, PAGE_SIZE};
 use lg_abi::segment::Descriptor;
 use lg_host::address::{GuestPhys, GuestVirt};
 use lg_host::world::{Access, MapError, Mapper};
+use lg_wire::fast_path;
 use lg_wire::spawn::{COPIES_FD, MAX_SHARED_PAGES, MEMORY_FD, SHARED_PAGE_FD};
 use lg_wire::state::ViewSetup;
 
 const PROT_READ_EXEC: usize = 1 | 4;
 const PROT_WRITE: usize = 2;
 const MAP_SHARED_FIXED: usize = 0x11;
+const MAP_NORESERVE: usize = 0x4000;
 
 /// Maps for one view.
 pub(crate) struct Mmap {
     shared_pfns: [u32; MAX_SHARED_PAGES],
     shared_pages: usize,
     limit: u32,
+    /// Pages to read below this address stay mappings of their own.
+    apart_below: u32,
 }
 
 impl Mmap {
@@ -36,6 +40,10 @@ impl Mmap {
             shared_pfns: setup.shared_pfns,
             shared_pages: shared_pages.min(MAX_SHARED_PAGES),
             limit: setup.limit,
+            apart_below: match setup.slow_paths & fast_path::APART {
+                0 => setup.page_offset,
+                _ => 0,
+            },
         }
     }
 
@@ -88,7 +96,15 @@ impl Mapper for Mmap {
         pages: u32,
         access: Access,
     ) -> Result<(), MapError> {
-        let arguments = self.arguments(va, pa, pages, access);
+        let mut arguments = self.arguments(va, pa, pages, access);
+        if pages == 1 && access == Access::Read && va.0 < self.apart_below {
+            // To hide one page among pages whose frames follow each other, the
+            // kernel would split their mapping, and merge it again when the
+            // page is shown: 5.5 us instead of 1.2. Every other page has a flag
+            // that means nothing for a shared mapping. Neighbours that differ
+            // in it are never merged.
+            arguments[3] |= (va.page_number() as usize % 2) * MAP_NORESERVE;
+        }
         // SAFETY: the low 4 GiB belong to the Guest; no Rust object is
         // there.
         match unsafe { call(nr::MMAP, arguments) } {

@@ -46,6 +46,8 @@ pub const CLOCK: u32 = 1 << 17;
 /// Going from an interrupt back to the kernel in 32-bit code. Needs
 /// [`CROSSING`].
 pub const BACK: u32 = 1 << 18;
+/// Keeping pages that can be hidden mappings of their own.
+pub const APART: u32 = 1 << 19;
 
 /// Completing a disk's request while the Guest is stopped. The Launcher does
 /// this, and all of the following.
@@ -62,7 +64,7 @@ pub const READ_AHEAD: u32 = 1 << 28;
 pub const SHARE_AT_ONCE: u32 = 1 << 29;
 
 /// All of them, by name.
-pub const ALL: [(&str, u32); 25] = [
+pub const ALL: [(&str, u32); 26] = [
     ("iret", IRET),
     ("hypercall", HYPERCALL),
     ("entry-page", ENTRY_PAGE),
@@ -82,6 +84,7 @@ pub const ALL: [(&str, u32); 25] = [
     ("back", BACK),
     ("disk-reads", DISK_READS),
     ("clock", CLOCK),
+    ("apart", APART),
     ("disk-at-once", DISK_AT_ONCE),
     ("read-ahead", READ_AHEAD),
     ("share-at-once", SHARE_AT_ONCE),

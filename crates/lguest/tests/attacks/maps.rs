@@ -13,8 +13,11 @@ const MMAP: u64 = 9;
 const MPROTECT: u64 = 10;
 const MUNMAP: u64 = 11;
 
-/// Shared and fixed: the only kind that is allowed.
+/// Shared and fixed: the only kind that is allowed, with or without [`APART`].
 const FLAGS: u64 = 0x11;
+
+/// The flag that keeps mappings apart (`MAP_NORESERVE`).
+const APART: u64 = 0x4000;
 
 /// The Guest's memory.
 const MEMORY_FD: u64 = 3;
@@ -61,6 +64,8 @@ fn over_what_is_the_hosts() {
             let args = [place, 0x1000, protection, FLAGS, MEMORY_FD, 0];
             script.push(call(MMAP, args));
         }
+        let flags = FLAGS | APART;
+        script.push(call(MMAP, [place, 0x1000, 7, flags, MEMORY_FD, 0]));
         script.push(call(MMAP, [place, 0x40_0000, 7, FLAGS, MEMORY_FD, 0]));
         script.push(call(MMAP, [place, 0x1000, 7, 0x32, u64::MAX, 0]));
         script.push(call(MUNMAP, [place, 0x1000, 0, 0, 0, 0]));
@@ -96,6 +101,14 @@ fn nearly_as_is_allowed() {
                 0x51,
                 0x0004_0011,
                 0x8011,
+                APART,
+                APART | 1,
+                APART | 0x10,
+                APART | 0x12,
+                APART | 0x13,
+                APART | 0x31,
+                APART | 0x8011,
+                APART | 0x0001_0000_0011,
                 0x10_0011,
                 0x0001_0000_0011,
                 u64::MAX,

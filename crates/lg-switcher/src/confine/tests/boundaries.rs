@@ -87,7 +87,10 @@ fn no_mapping_reaches_outside_the_guest() {
 fn a_mapping_is_of_the_guests_files_and_of_no_other_kind() {
     let wide = |n: u64| [n, n | 1 << 32, n | 1 << 63];
     let protections: Vec<u64> = (0..17).flat_map(wide).collect();
-    let flags: Vec<u64> = (0..0x40).chain([0x4011, 0x10_0011]).collect();
+    let flags: Vec<u64> = (0..0x40)
+        .chain([0x4001, 0x4010, 0x4011, 0x4012, 0x4013])
+        .chain([0x4031, 0x8011, 0xC011, 0x10_0011, 0x4011 | 1 << 32])
+        .collect();
     let files: Vec<u64> = (0..10)
         .chain([0xFFFF_FFFF, u64::MAX])
         .flat_map(wide)
@@ -116,7 +119,8 @@ fn a_mapping_is_of_the_guests_files_and_of_no_other_kind() {
                 }
                 for &flags in &flags {
                     let args = [addr, len, 5, flags, file, offset];
-                    let allowed = (good_file || is_copys) && flags == 0x11;
+                    let good_flags = flags == 0x11 || flags == 0x4011;
+                    let allowed = (good_file || is_copys) && good_flags;
                     let call = Call::new(nr::MMAP, args);
                     assert_eq!(call.is_allowed(), allowed, "{args:x?}");
                 }
