@@ -207,6 +207,8 @@ counters! {
     handovers;
     /// Views that were given to another page directory.
     views_reused;
+    /// New programs that got the view of the one that they replace.
+    trades;
     /// Views that were made anew, because the kernel's own segments had
     /// changed.
     views_renewed;

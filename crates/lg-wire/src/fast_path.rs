@@ -48,6 +48,8 @@ pub const CLOCK: u32 = 1 << 17;
 pub const BACK: u32 = 1 << 18;
 /// Keeping pages that can be hidden mappings of their own.
 pub const APART: u32 = 1 << 19;
+/// Running a new program in the view of the one that it replaces.
+pub const TRADE: u32 = 1 << 20;
 
 /// Completing a disk's request while the Guest is stopped. The Launcher does
 /// this, and all of the following.
@@ -64,7 +66,7 @@ pub const READ_AHEAD: u32 = 1 << 28;
 pub const SHARE_AT_ONCE: u32 = 1 << 29;
 
 /// All of them, by name.
-pub const ALL: [(&str, u32); 26] = [
+pub const ALL: [(&str, u32); 27] = [
     ("iret", IRET),
     ("hypercall", HYPERCALL),
     ("entry-page", ENTRY_PAGE),
@@ -85,6 +87,7 @@ pub const ALL: [(&str, u32); 26] = [
     ("disk-reads", DISK_READS),
     ("clock", CLOCK),
     ("apart", APART),
+    ("trade", TRADE),
     ("disk-at-once", DISK_AT_ONCE),
     ("read-ahead", READ_AHEAD),
     ("share-at-once", SHARE_AT_ONCE),

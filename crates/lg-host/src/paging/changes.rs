@@ -9,6 +9,7 @@
 
 use super::walk::{check_high_word, check_pte};
 use crate::address::{GuestVirt, as_word};
+use crate::fast_path;
 use crate::host::Host;
 use crate::kill::Kill;
 use crate::state::{Changes, MAX_CHANGES, MAX_KERNEL_CHANGES};
@@ -21,6 +22,10 @@ use lg_wire::state::{MAX_VIEWS, max_views};
 /// A view was not used for long if there were more hand-overs since: enough for
 /// several rounds of all views.
 const LONG: u64 = 4 * MAX_VIEWS as u64;
+
+/// A view trades its directory if it maps no more pages of a program than
+/// this.
+const FEW: u32 = 40;
 
 /// In a note: not one page, but the 4 MiB around it.
 const WHOLE_DIRECTORY: u32 = 1;
@@ -197,6 +202,7 @@ impl Host<'_> {
         let uses = self.vm.uses.get() + 1;
         self.vm.uses.set(uses);
         let slot = match self.view_of(cr3) {
+            Some(slot) if self.trades(slot, cr3) => self.shadow.slot(),
             Some(slot) => slot,
             None => self.find_room()?,
         };
@@ -211,6 +217,36 @@ impl Host<'_> {
         Ok((slot != self.shadow.slot()).then_some(slot))
     }
 
+    /// The Guest goes from the page directory of this view to the one at `cr3`,
+    /// which has the view in `slot`. If that is a program that a process begins
+    /// with (exec), its first pages are all that it has, and the program that
+    /// the process has run so far is about to go. So the new one goes on here,
+    /// and the other view gets the old one: one hand-over less. Answers whether
+    /// that is so.
+    ///
+    /// Where the old program does not go (vfork), its pages are mapped again
+    /// when it runs. So a view that maps many pages does not trade.
+    fn trades(&self, slot: usize, cr3: u32) -> bool {
+        let vm = self.vm;
+        // A switch to another process is one to another kernel stack, too.
+        if vm.esp1.get() != self.shadow.kernel_stack()
+            || slot == self.shadow.slot()
+            || vm.slow_paths.get() & fast_path::TRADE != 0
+            || self.shadow.has_user_process()
+            || self.shadow.mapped_below(self.kernel_index()) > FEW
+            || !self.tables(cr3).are_new(self.kernel_index())
+        {
+            return false;
+        }
+        let other = &vm.views[slot];
+        other.cr3.set(self.shadow.cr3());
+        other
+            .flush
+            .set(other.flush.get() | Changes::OTHER_DIRECTORY);
+        vm.counters.trades.count();
+        true
+    }
+
     /// This view has the run token again, or for the first time: looks at what
     /// the others have changed meanwhile.
     ///
@@ -221,6 +257,7 @@ impl Host<'_> {
         self.shadow.set_behind(true);
         let caught_up = self.follow_others();
         self.shadow.set_behind(false);
+        self.shadow.set_kernel_stack(self.vm.esp1.get());
         caught_up
     }
 

@@ -223,6 +223,12 @@ impl ShadowMemory {
 
     /// How many pages are mapped one by one below directory index `end`.
     pub(super) fn mapped_below(&self, end: u32) -> u32 {
-        (0..end).map(|index| self.count(index)).sum()
+        let mut pages = 0;
+        let mut next = 0;
+        while let Some(index) = self.next_piece(next, end) {
+            next = index + 1;
+            pages += self.count(index);
+        }
+        pages
     }
 }

@@ -38,6 +38,9 @@ pub struct Shadow<'a> {
     kernel_seen: u32,
     kick_seen: u32,
     copies_seen: u32,
+    /// The kernel stack of the process that ran when this view got the run
+    /// token.
+    kernel_stack: u32,
     last_fault: GuestVirt,
     spurious: u32,
     behind: bool,
@@ -80,6 +83,7 @@ impl<'a> Shadow<'a> {
             kernel_seen: 0,
             kick_seen: 0,
             copies_seen: 0,
+            kernel_stack: 0,
             last_fault: GuestVirt(0),
             spurious: 0,
             behind: false,
@@ -186,6 +190,16 @@ impl<'a> Shadow<'a> {
 
     pub(super) fn set_kernel_seen(&mut self, seen: u32) {
         self.kernel_seen = seen;
+    }
+
+    /// The kernel stack of the process that ran when this view got the run
+    /// token.
+    pub(super) fn kernel_stack(&self) -> u32 {
+        self.kernel_stack
+    }
+
+    pub(super) fn set_kernel_stack(&mut self, stack: u32) {
+        self.kernel_stack = stack;
     }
 
     /// How many patched copies had been made when this view last gave up the

@@ -189,6 +189,20 @@ impl<'a> Tables<'a> {
         Ok(Piece([first, second]))
     }
 
+    /// Whether there are page tables for one piece of 4 MiB below directory
+    /// index `end`, as in the directory of a program that has only got its
+    /// arguments.
+    pub(super) fn are_new(self, end: u32) -> bool {
+        if self.cr3 == LINEAR {
+            return false;
+        }
+        let mut tables = (0..end).filter(|&index| {
+            self.words(index)
+                .is_some_and(|[low, high]| (low | high) & Pte::PRESENT != 0)
+        });
+        tables.next().is_some() && tables.next().is_none()
+    }
+
     /// The directory entries of piece `index` as they are in memory, unchecked;
     /// `None` where there is no directory.
     pub(super) fn words(self, index: u32) -> Option<TableWords> {

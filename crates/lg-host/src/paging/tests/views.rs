@@ -121,8 +121,14 @@ impl<'a> Views<'a> {
         &mut self.hosts[self.current]
     }
 
-    /// The Guest goes to directory number `n`.
+    /// The Guest goes to directory number `n`, and to another process.
     fn switch(&mut self, n: usize) {
+        self.m.vm.esp1.set(0xC010_2000 + (as_frame(n) << 13));
+        self.exec(n);
+    }
+
+    /// The process that runs gets directory number `n`.
+    fn exec(&mut self, n: usize) {
         self.m.vm.cr3.set(DIRECTORIES[n]);
         self.get_ready();
     }
@@ -245,6 +251,66 @@ fn kernel_tables_that_all_have_are_compared_once() {
     });
 }
 
+#[test]
+fn a_new_program_gets_the_view_of_the_one_that_it_replaces() {
+    for slow in [0, fast_path::TRADE] {
+        let m = machine();
+        m.vm.slow_paths.set(slow);
+        for directory in 0..3 {
+            set_user(&m, directory, 5, 0x9025);
+            set_user(&m, directory, 6, (0x20 + as_frame(directory)) << 12 | 7);
+        }
+        with_views(&m, 3, false, |views| {
+            views.switch(2);
+            views.switch(1);
+            assert_eq!(views.current, 2);
+            assert!(views.touch(0x5000, false, true));
+            assert!(views.touch(0x6000, true, true));
+            views.exec(2);
+            if slow != 0 {
+                assert_eq!(views.current, 1);
+                return;
+            }
+            assert_eq!((views.current, m.vm.counters.trades.get()), (2, 1));
+            assert_eq!(views.frame(5), Some(0x9000), "both have it");
+            assert_eq!(views.frame(6), None);
+            assert!(views.touch(0x6000, true, true));
+            assert_eq!(views.frame(6), Some(0x2_2000));
+            // The old program goes on, in another process (vfork).
+            m.vm.esp1.set(0xC011_2000);
+            views.exec(1);
+            assert_eq!(views.current, 1);
+            assert!(views.touch(0x6000, true, true));
+            assert_eq!(views.frame(6), Some(0x2_1000));
+            views.switch(2);
+            assert_eq!(views.current, 2);
+        });
+    }
+}
+
+#[test]
+fn a_view_that_maps_much_and_a_program_that_is_not_new_do_not_trade() {
+    for (pages, second_table) in [(60, false), (2, true)] {
+        let m = machine();
+        if second_table {
+            let at = GuestPhys(DIRECTORIES[2] + 0x80 * 4);
+            m.ram.memory().set_word(at, TABLES[2] | 0x67).unwrap();
+        }
+        for page in 0x10..0x10 + pages {
+            set_user(&m, 1, page, 0x9025);
+        }
+        with_views(&m, 3, false, |views| {
+            views.switch(2);
+            views.switch(1);
+            for page in 0x10..0x10 + pages {
+                assert!(views.touch(page << 12, false, true));
+            }
+            views.exec(2);
+            assert_eq!((views.current, m.vm.counters.trades.get()), (1, 0));
+        });
+    }
+}
+
 /// A Guest need not say that a directory leaves more rights to a table.
 #[test]
 fn rights_that_one_directory_gives_do_not_stay_in_another() {
@@ -356,6 +422,8 @@ fn many_notes_of_a_program_leave_the_kernels_part_alone() {
 enum Step {
     /// The Guest goes to a directory.
     Switch(usize),
+    /// The process that runs gets a directory.
+    Exec(usize),
     /// It changes an entry of a program's, and says so.
     Set {
         directory: usize,
@@ -389,6 +457,7 @@ fn a_step() -> impl Strategy<Value = Step> {
     let page = || 0x10..0x18_u32;
     prop_oneof![
         4 => directory().prop_map(Step::Switch),
+        2 => directory().prop_map(Step::Exec),
         4 => (directory(), page(), few_frames()).prop_map(
             |(directory, page, pte)| Step::Set { directory, page, pte }
         ),
@@ -431,6 +500,7 @@ fn play(views: &mut Views<'_>, step: Step) {
     let memory = m.ram.memory();
     match step {
         Step::Switch(directory) => views.switch(directory),
+        Step::Exec(directory) => views.exec(directory),
         Step::Set {
             directory,
             page,
