@@ -3,9 +3,9 @@
 //! A view reads a clock by a system call. Each interrupt tells the Guest the
 //! time of day, so a Guest with many interrupts costs as many calls. The Guest
 //! itself keeps time by the counter, if the Launcher has found that it runs at
-//! one speed, and has told the Guest how fast. There the Host does so, too: each
-//! reading of a clock is an *anchor*, and for a millisecond after it, the clock
-//! is told by the ticks that have gone by.
+//! one speed, and has told the Guest how fast. There the Host does so, too:
+//! each reading of a clock is an *anchor*, and for a millisecond after it, the
+//! clock is told by the ticks that have gone by.
 //!
 //! What is told lies behind the real clock by no more than the reading took
 //! ([`MOST_FOR_A_READING`]), and is off by the error of the measured frequency,

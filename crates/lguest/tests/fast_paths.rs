@@ -105,7 +105,8 @@ fn clocks_are_told_by_the_counter_if_they_may() {
 }
 
 /// Runs a Guest that writes to its disk and reads that back, with many
-/// interrupts, one soon after the other. Returns what it said, and its counters.
+/// interrupts, one soon after the other. Returns what it said, and its
+/// counters.
 fn uses_its_disk(kernel: &Path, option: &str) -> String {
     let scratch = Scratch::new("interrupts");
     let disk = scratch.file("disk", &[0; 1 << 20]);

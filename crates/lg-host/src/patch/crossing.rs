@@ -6,8 +6,8 @@
 //! where nothing but the Guest's mode changes, a *crossing* does it in 32-bit
 //! code ([`mod@code`]): from the entry page into the kernel, and by the
 //! kernel's `iret` to a program. The kernel's `iret` to itself, behind an
-//! interrupt, goes the same way (`back`). The code pushes the frame, or pops it, and
-//! writes down in which mode the Guest is ([`words`]).
+//! interrupt, goes the same way (`back`). The code pushes the frame, or pops
+//! it, and writes down in which mode the Guest is ([`words`]).
 //!
 //! The Host decides at each visit whether a crossing may come before the next
 //! one ([`Host::allow_crossings`]). Whatever the code finds unusual goes the
