@@ -1,12 +1,13 @@
-//! Signals of a broken process: put the terminal back, then end.
+//! Handlers of signals: of a broken process, and of no meaning.
 //!
+//! Those of a broken process put the terminal back, and then end it.
 //! The reason may be a bug in the Launcher, a mapped file that became shorter,
 //! or `kill -ABRT`. The process ends as without this handler, with a core file
 //! if the machine writes one. But before that the terminal is put back, and a
 //! line names the signal. As in any signal handler, no memory is allocated, and
 //! no lock is waited for.
 
-#![expect(unsafe_code, reason = "a handler for signals of broken processes")]
+#![expect(unsafe_code, reason = "handlers of signals")]
 
 use crate::machine::terminal;
 use std::io;
@@ -38,22 +39,53 @@ pub fn listen(ignored: u64) -> io::Result<()> {
         if ignored & 1 << (signal - 1) != 0 {
             continue;
         }
-        let mut action = MaybeUninit::<libc::sigaction>::zeroed();
-        let handler: extern "C" fn(i32) = ended;
-        // SAFETY: all fields are plain data, and zero is valid for each.
-        let action = unsafe { action.assume_init_mut() };
-        action.sa_sigaction = handler as libc::sighandler_t;
         // A second signal, which the handler itself sends, has its usual
         // effect.
-        action.sa_flags =
-            libc::SA_ONSTACK | libc::SA_RESETHAND | libc::SA_NODEFER;
-        // SAFETY: the handler has the signature of one without SA_SIGINFO,
-        // and does only what a handler may do.
-        let done =
-            unsafe { libc::sigaction(signal, action, std::ptr::null_mut()) };
-        if done != 0 {
-            return Err(io::Error::last_os_error());
-        }
+        let flags = libc::SA_ONSTACK | libc::SA_RESETHAND | libc::SA_NODEFER;
+        install(signal, ended, flags, Others::MayCome)?;
+    }
+    Ok(())
+}
+
+/// Gives `signal`, which would end the process, no effect. A program that is
+/// started has it as usual.
+///
+/// # Errors
+///
+/// There is none, if the signal exists.
+pub fn give_no_effect(signal: i32) -> io::Result<()> {
+    extern "C" fn nothing(_: i32) {}
+    // Signals that come at once go to one thread, whose stack has no room for
+    // forty frames.
+    install(signal, nothing, libc::SA_RESTART, Others::Wait)
+}
+
+/// What happens to other signals while a handler runs.
+enum Others {
+    MayCome,
+    Wait,
+}
+
+fn install(
+    signal: i32,
+    handler: extern "C" fn(i32),
+    flags: i32,
+    others: Others,
+) -> io::Result<()> {
+    let mut action = MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: all fields are plain data, and zero is valid for each.
+    let action = unsafe { action.assume_init_mut() };
+    action.sa_sigaction = handler as libc::sighandler_t;
+    action.sa_flags = flags;
+    if let Others::Wait = others {
+        // SAFETY: fills the set that it gets.
+        unsafe { libc::sigfillset(&raw mut action.sa_mask) };
+    }
+    // SAFETY: the handler has the signature of one without SA_SIGINFO, and does
+    // only what a handler may do.
+    let done = unsafe { libc::sigaction(signal, action, std::ptr::null_mut()) };
+    if done != 0 {
+        return Err(io::Error::last_os_error());
     }
     Ok(())
 }

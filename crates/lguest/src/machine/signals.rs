@@ -7,6 +7,7 @@
 //! example) stays ignored.
 
 use crate::cli::exit::Outcome;
+use crate::machine::crash;
 use crate::machine::ending::Ending;
 use crate::machine::terminal;
 use crate::thread;
@@ -59,12 +60,10 @@ impl Signals {
 ///
 /// There is none, because the signals exist.
 pub fn survive(ignored: u64) -> io::Result<()> {
-    let not_read = Arc::new(AtomicBool::new(false));
     let real_time = SIGRTMIN..=SIGRTMAX;
     for signal in MEANINGLESS.into_iter().chain(real_time) {
         if ignored & 1 << (signal - 1) == 0 {
-            let flag = Arc::clone(&not_read);
-            signal_hook::flag::register(signal, flag)?;
+            crash::give_no_effect(signal)?;
         }
     }
     Ok(())

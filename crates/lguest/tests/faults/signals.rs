@@ -186,12 +186,16 @@ fn a_storm_of_sigcont_costs_no_input() {
     guest.finish().ends_well(0);
 }
 
-/// Sends a signal, also one that rustix does not name.
-fn kill(session: &Session, signal: i32) {
+/// Sends signals, also those that rustix does not name.
+fn kill(session: &Session, signals: &[i32]) {
     let mut sh = crate::support::program("sh");
-    sh.arg("-c")
-        .arg(format!("kill -{signal} {}", session.run.id()));
-    assert!(sh.status().unwrap().success(), "{signal}");
+    let words: Vec<String> = signals.iter().map(i32::to_string).collect();
+    sh.arg("-c").arg(format!(
+        "for signal in {}; do kill -$signal {} || exit; done",
+        words.join(" "),
+        session.run.id()
+    ));
+    assert!(sh.status().unwrap().success(), "{signals:?}");
 }
 
 #[test]
@@ -213,11 +217,22 @@ fn signals_without_a_meaning_do_nothing() {
         libc::SIGWINCH,
     ];
     let real_time = libc::SIGRTMIN()..=libc::SIGRTMAX();
-    for signal in named.into_iter().chain(real_time) {
-        kill(&session, signal);
+    let all: Vec<i32> = named.into_iter().chain(real_time).collect();
+    for signal in &all {
+        kill(&session, &[*signal]);
     }
     session.type_in(b"echo still here\r");
     session.wait_for("\nstill here");
+    // A process that goes on gets all that have come meanwhile at once, by any
+    // of its threads.
+    for n in 0..10 {
+        session.signal(libc::SIGSTOP);
+        session.wait_until(Session::is_stopped);
+        kill(&session, &all);
+        session.signal(libc::SIGCONT);
+        session.type_in(format!("echo here {n}\r").as_bytes());
+        session.wait_for(&format!("\nhere {n}"));
+    }
     session.type_in(b"poweroff 3\r");
     session.ends(3);
 }
@@ -227,7 +242,7 @@ fn limits_of_time_and_failing_power_are_reported() {
     for (signal, name) in [(libc::SIGXCPU, "SIGXCPU"), (libc::SIGPWR, "SIGPWR")]
     {
         let (session, children) = session();
-        kill(&session, signal);
+        kill(&session, &[signal]);
         let end = session.ends(128 + signal);
         let words = format!("lguest: ended by {name}\r\n");
         assert!(end.stdout.ends_with(&words), "{end:?}");
@@ -251,7 +266,7 @@ fn signals_of_a_broken_process_are_reported_and_leave_no_raw_terminal() {
         let session = Session::start(&command);
         session.wait_for("lguest> ");
         let children = children(session.run.id());
-        kill(&session, signal);
+        kill(&session, &[signal]);
         session.wait_for(&format!("lguest: ended by {name}"));
         session.wait_until(|s| s.terminal.is_as_before());
         let end = session.finish();
