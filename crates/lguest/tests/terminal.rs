@@ -24,6 +24,16 @@ fn a_clean_end_restores_it() {
     session.ends(4);
 }
 
+/// A program that makes a terminal and starts lguest on it needs no session.
+#[test]
+fn a_terminal_of_no_session_is_used_and_restored() {
+    let mut session = Session::start_beside(lguest());
+    session.wait_for("lguest> ");
+    session.terminal.wait_until_raw();
+    session.type_in(b"poweroff 4\r");
+    session.ends(4);
+}
+
 #[test]
 fn a_crash_restores_it() {
     let mut session = start();

@@ -222,9 +222,14 @@ pub fn size() -> TerminalSize {
     })
 }
 
-/// Whether `input` is a terminal and this process is in its foreground. A
-/// background process that changes its terminal is stopped.
+/// Whether `input` is a terminal that this process may read and change: it is
+/// in its foreground, or the terminal is not that of its session, so that there
+/// is no foreground for it (a program that runs this one on a pseudo-terminal).
+/// A background process that changes its terminal is stopped.
 pub fn is_ours(input: impl AsFd) -> bool {
-    let foreground = rustix::termios::tcgetpgrp(input);
-    foreground.is_ok_and(|group| group == rustix::process::getpgrp())
+    match rustix::termios::tcgetpgrp(&input) {
+        Ok(group) => group == rustix::process::getpgrp(),
+        Err(Errno::NOTTY) => rustix::termios::isatty(input),
+        Err(_) => false,
+    }
 }

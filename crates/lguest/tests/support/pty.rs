@@ -120,8 +120,18 @@ pub(crate) struct Session {
 impl Session {
     /// Starts `command` with all its streams on a terminal.
     pub(crate) fn start(command: &Command) -> Self {
+        Self::start_as(in_session(command))
+    }
+
+    /// As [`Self::start`], but the terminal is not that of its session, as
+    /// where another program makes one and starts this command on it.
+    pub(crate) fn start_beside(command: Command) -> Self {
+        Self::start_as(command)
+    }
+
+    fn start_as(mut command: Command) -> Self {
         let terminal = Terminal::new();
-        let run = in_session(command)
+        let run = command
             .stdin(terminal.end())
             .stdout(terminal.end())
             .stderr(terminal.end())
