@@ -279,6 +279,22 @@ static u32 a_stack_that_cannot_be_written(void)
 	return 0;
 }
 
+// A descriptor that is taken away is in no register behind the call.
+static u32 taken_away(void)
+{
+	struct descriptor kind = {.read_only = 1, .absent = 1};
+	u32 ds, es, fs, s = whole(here());
+	kind.entry = s >> 3;
+	asm volatile("mov %%gs, %%edx; mov %%eax, %%fs;"
+		     "mov %%eax, %%es; mov %%eax, %%ds;"
+		     "mov $243, %%eax; int $0x80; mov %%edx, %%gs;"
+		     "mov %%ds, %1; mov %%es, %2; mov %%fs, %3;" USUAL
+		     : "+a"(s), "=S"(ds), "=D"(es), "=c"(fs)
+		     : "b"(&kind)
+		     : "edx", "memory");
+	return s ? s : ds | es << 8 | fs << 16;
+}
+
 static u32 a_local_descriptor(void)
 {
 	struct descriptor entry = {
@@ -357,6 +373,7 @@ int main(int argc, char **argv)
 	CHECK(written_though_read_only, fault);
 	CHECK(expanding_down, RIGHT);
 	CHECK(expanding_down_not_so_far, fault);
+	CHECK(taken_away, 0);
 	if (argc > 1 && !strcmp(argv[1], "guest")) {
 		CHECK(a_stack_that_cannot_be_written, fault);
 		CHECK(a_local_descriptor, fault);

@@ -186,11 +186,11 @@ impl Host<'_> {
     }
 
     fn fix_tls_segment(&self, selector: &Cell<u32>, base: &Cell<u32>) -> bool {
-        let found = self.tls_of(selector.get(), SegmentRegister::Gs);
-        let Some((number, descriptor)) = found else {
+        use SegmentRegister::Gs;
+        let Some((right, right_base)) = self.right_tls(selector.get(), Gs)
+        else {
             return false;
         };
-        let (right, right_base) = (real(number), descriptor.base());
         let changed = selector.get() != right || base.get() != right_base;
         selector.set(right);
         base.set(right_base);
@@ -202,9 +202,24 @@ impl Host<'_> {
         selector: &Cell<u32>,
         register: SegmentRegister,
     ) -> bool {
-        let found = self.tls_of(selector.get(), register);
-        let right = found.map(|(number, _)| real(number));
-        right.is_some_and(|right| selector.replace(right) != right)
+        let right = self.right_tls(selector.get(), register);
+        right.is_some_and(|(right, _)| selector.replace(right) != right)
+    }
+
+    /// What a register gets that has a thread-local selector: ours with its
+    /// base. If the Guest has no such descriptor any more, the register gets
+    /// 0, as from Linux, whose own load would fault. Ours does not fault.
+    fn right_tls(
+        &self,
+        selector: u32,
+        register: SegmentRegister,
+    ) -> Option<(u32, u32)> {
+        let number = tls_number(selector)?;
+        let descriptor = self.tls(number);
+        Some(match check(descriptor, register) {
+            Ok(()) => (real(number), descriptor.base()),
+            Err(_) => (0, 0),
+        })
     }
 
     /// Puts the Guest's descriptors into the table, as far as they matter.

@@ -268,12 +268,12 @@ fn a_stack_segment_that_was_loaded_without_a_trap_is_believed() {
 }
 
 #[test]
-fn descriptors_without_a_meaning_change_nothing() {
+fn descriptors_without_a_meaning_are_not_loaded() {
     let mut m = program(&[0x90], &[Descriptor::default(); 3]);
     m.vm.regs.es.set(0x33);
     m.vm.ss.set(0x3B);
     m.host().run_guest(Event::Kick).unwrap();
-    assert_eq!(m.vm.regs.es.get(), 0x33);
+    assert_eq!(m.vm.regs.es.get(), 0);
     assert_eq!(m.vm.regs.ss.get(), REAL_USER_DS);
     assert_eq!(m.mapper.segments, []);
     let none: Vec<usize> = [0x2B, 0x4B, 0x7F, 0]
@@ -281,6 +281,26 @@ fn descriptors_without_a_meaning_change_nothing() {
         .filter_map(tls_number)
         .collect();
     assert_eq!(none, []);
+}
+
+/// Linux's own load of such a selector would fault, and give the register 0.
+/// Ours is still in the table, and does not fault.
+#[test]
+fn a_descriptor_that_was_taken_away_is_in_no_register() {
+    for gone in [Descriptor::default(), segment(BASE, absent)] {
+        let mut m = program(&[0x90], &[usual(BASE), gone]);
+        let host = &mut m.host();
+        host.note_descriptors();
+        let regs = &host.vm.regs;
+        for register in data(regs) {
+            register.set(0x3F);
+        }
+        regs.gs_base.set(BASE);
+        host.settle_segments();
+        let regs = &host.vm.regs;
+        assert_eq!(data(regs).map(Cell::get), [0; 4], "{gone:x?}");
+        assert_eq!(regs.gs_base.get(), 0);
+    }
 }
 
 /// The short way to user code is taken only where the long one would change
