@@ -259,8 +259,10 @@ impl Machine {
     /// Waits for the prompt.
     pub(crate) fn with_long_lines(mut self) -> Self {
         self.wait_until_ready();
-        // Long lines must not be broken when they are echoed.
-        self.type_in("stty cols 500\r");
+        // Long lines must not be broken when they are echoed. The kernel's
+        // notices must not get between the lines of a command: Linux 3.10
+        // changes its clock a second after it has booted.
+        self.type_in("stty cols 500; dmesg -n 5\r");
         self.wait_for(PROMPT);
         self
     }
