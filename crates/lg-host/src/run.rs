@@ -124,6 +124,7 @@ impl Host<'_> {
                 // The next FPU instruction cannot be made to trap, so the
                 // Guest gets its trap before any instruction.
                 self.vm.counters.fpu_traps.count();
+                self.settle_for_crossing();
                 self.deliver_trap(low_byte(FPU_VECTOR), None)?;
             }
         }

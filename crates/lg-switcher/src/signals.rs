@@ -17,6 +17,7 @@ use crate::extended::{LEGACY, PKRU};
 use crate::fpu;
 use crate::layout::{
     IMAGE, IMAGE_SIZE, STACK, STACK_SIZE, TRAMPOLINES, TrampolinePages,
+    USER_TRAMPOLINES_SIZE,
 };
 use crate::leave;
 use crate::notify;
@@ -304,6 +305,11 @@ fn in_trampoline(rip: u64) -> bool {
     (TRAMPOLINES as u64..(TRAMPOLINES + size) as u64).contains(&rip)
 }
 
+/// Whether `rip` is in a trampoline for kernels.
+fn in_kernels_trampoline(rip: u64) -> bool {
+    in_trampoline(rip) && rip >= (TRAMPOLINES + USER_TRAMPOLINES_SIZE) as u64
+}
+
 /// Whether `rip` is in this program or in a trampoline.
 fn is_ours(rip: u64) -> bool {
     (IMAGE as u64..(IMAGE + IMAGE_SIZE) as u64).contains(&rip)
@@ -379,9 +385,11 @@ fn event_of(came: &Came, context: &SignalContext) -> Event {
     }
 }
 
-/// Whether `rip` is in the code of crossings, which only a view has.
+/// Whether `rip` is in the code of crossings, or in a trampoline that leads
+/// there, which only a view has.
 fn is_crossing(rip: u64) -> bool {
-    crossing::is_code(rip) && setup().user_processes == 0
+    (crossing::is_code(rip) || in_kernels_trampoline(rip))
+        && setup().user_processes == 0
 }
 
 /// Whether the signal is that of a single step.

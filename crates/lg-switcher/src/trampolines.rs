@@ -158,7 +158,8 @@ pub(crate) fn make(
         | TrampolineKind::Hypercall
         | TrampolineKind::HypercallAfterStore
         | TrampolineKind::Enabling
-        | TrampolineKind::Accessor => {
+        | TrampolineKind::Accessor
+        | TrampolineKind::NearHypercall => {
             (&patches.trampolines, USER_TRAMPOLINES..MAX_TRAMPOLINES)
         }
     };
@@ -348,6 +349,7 @@ mod tests {
             (TrampolineKind::HypercallAfterStore, 4),
             (TrampolineKind::Enabling, 5),
             (TrampolineKind::Accessor, 7),
+            (TrampolineKind::NearHypercall, 8),
         ] {
             let made = Code::of(64, kind, &[], 3).unwrap();
             let mut expected = load_registers(0xFFFE_1000).to_vec();
@@ -405,6 +407,6 @@ mod tests {
     #[test]
     fn the_kinds_of_trampolines_have_fixed_numbers() {
         let numbers = TrampolineKind::ALL.map(|kind| kind as u32);
-        assert_eq!(numbers, [1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(numbers, [1, 2, 3, 4, 5, 6, 7, 8]);
     }
 }

@@ -114,6 +114,8 @@ counters! {
     vm86;
     /// Hypercalls by trampolines.
     hypercall_trampolines;
+    /// Hypercalls that were answered in 32-bit code, among all of their names.
+    near_calls;
     /// Hypercalls by trampolines, with a store in front of them.
     store_trampolines;
     /// Interrupts switched on by trampolines.

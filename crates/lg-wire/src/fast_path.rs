@@ -50,6 +50,9 @@ pub const BACK: u32 = 1 << 18;
 pub const APART: u32 = 1 << 19;
 /// Running a new program in the view of the one that it replaces.
 pub const TRADE: u32 = 1 << 20;
+/// Answering hypercalls that ask for nothing in 32-bit code. Needs
+/// [`CROSSING`] and [`HYPERCALL`].
+pub const NEAR: u32 = 1 << 21;
 
 /// Completing a disk's request while the Guest is stopped. The Launcher does
 /// this, and all of the following.
@@ -66,7 +69,7 @@ pub const READ_AHEAD: u32 = 1 << 28;
 pub const SHARE_AT_ONCE: u32 = 1 << 29;
 
 /// All of them, by name.
-pub const ALL: [(&str, u32); 27] = [
+pub const ALL: [(&str, u32); 28] = [
     ("iret", IRET),
     ("hypercall", HYPERCALL),
     ("entry-page", ENTRY_PAGE),
@@ -88,6 +91,7 @@ pub const ALL: [(&str, u32); 27] = [
     ("clock", CLOCK),
     ("apart", APART),
     ("trade", TRADE),
+    ("near", NEAR),
     ("disk-at-once", DISK_AT_ONCE),
     ("read-ahead", READ_AHEAD),
     ("share-at-once", SHARE_AT_ONCE),

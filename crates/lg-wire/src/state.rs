@@ -22,7 +22,7 @@ use lg_abi::page::{PAGE_SHIFT, PAGE_SIZE};
 
 /// The number of this layout. It changes when a field is added, moved or gets
 /// another meaning; a test compares the layout with it.
-pub const VERSION: u32 = 19;
+pub const VERSION: u32 = 20;
 
 /// Page directories that can have a view of their own at the same time.
 pub const MAX_VIEWS: usize = 32;

@@ -204,7 +204,7 @@ pub mod cause {
 }
 
 /// The kinds of trampolines, by their number. A test of the Host's compares.
-pub const TRAMPOLINES: [&str; 8] = [
+pub const TRAMPOLINES: [&str; 9] = [
     "",
     "Iret",
     "Hypercall",
@@ -213,10 +213,11 @@ pub const TRAMPOLINES: [&str; 8] = [
     "Enabling",
     "DirectCall",
     "Accessor",
+    "NearHypercall",
 ];
 
 /// The kinds of patches, likewise.
-pub const PATCHES: [&str; 13] = [
+pub const PATCHES: [&str; 14] = [
     "",
     "Iret",
     "Hypercall",
@@ -230,6 +231,7 @@ pub const PATCHES: [&str; 13] = [
     "TrappingIret",
     "Breakpoint",
     "Accessor",
+    "NearHypercall",
 ];
 
 /// Why interrupts have to [wait](Kind::Waits).

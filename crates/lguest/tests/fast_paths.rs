@@ -75,6 +75,7 @@ fn without_all_fast_paths_none_is_taken() {
         "crossings_in",
         "crossings_out",
         "crossings_back",
+        "near_calls",
         "clocks_told",
     ] {
         let counter = format!("\"{counter}\"");
@@ -145,6 +146,28 @@ fn a_kernel_goes_back_by_itself_if_it_may() {
         let said = uses_its_disk(&kernel, option);
         let has_gone = said.contains("\"crossings_back\"");
         assert_eq!(has_gone, goes, "{said}");
+    }
+}
+
+/// The question asks for TS and for an empty ring again and again.
+#[test]
+fn hypercalls_that_ask_for_nothing_are_near_if_they_may() {
+    for (option, near) in [
+        ("--isolation=guest", true),
+        ("--no-fast-path=near", false),
+        ("--no-fast-path=hypercall", false),
+        ("--no-fast-path=crossing", false),
+        ("--isolation=user", false),
+    ] {
+        let mut command = support::lguest();
+        command.args(["run", "--memory=16", "--stats=-", option]);
+        command.arg("--append=ask=calls_in_a_loop");
+        command.arg("--kernel").arg(support::questions());
+        let said = support::run(&mut command, b"").ends_well(0).stdout;
+        assert!(said.contains("trap 7 in 100 and 0"), "{said}");
+        assert_eq!(said.contains("\"near_calls\""), near, "{option}: {said}");
+        // They are counted whoever answers.
+        assert!(said.contains("\"hypercall.TS\": 200"), "{option}: {said}");
     }
 }
 

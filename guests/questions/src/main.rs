@@ -81,7 +81,7 @@ const BOTH: &[Question] = questions! {
         stack_of_level_0 stack_of_level_3 stack_of_three_pages stack_sizes
         stack_not_mapped directory_empty arguments_ignored;
     ring: ring_gap ring_status ring_number_11 ring_init
-        ring_crash ring_halt;
+        ring_crash ring_halt calls_in_a_loop;
     traps: division division_overflow single_step breakpoint
         breakpoint_of_two_bytes breakpoint_denied overflow bound undefined
         undefined_lock privileged debug_registers watchpoint

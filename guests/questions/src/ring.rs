@@ -5,13 +5,15 @@
 
 use crate::lab::calls::number;
 use crate::lab::memory::{self, peek, poke};
-use crate::lab::{call, hypercall, page};
+use crate::lab::{call, code, hypercall, page, user};
 use lg_abi::call::CallName;
 use lg_abi::dma::{Dma, LGUEST_CONSOLE_DMA_KEY};
 use lg_abi::hypercall::Hypercall;
 use lg_abi::shared::{HCALL_DONE, HCALL_PENDING, LHCALL_RING_SIZE};
 use lg_guest::interface::{self, has_virtio, layout};
 use lg_guest::println;
+
+const TS: u32 = 8;
 
 const SIZE: u32 = LHCALL_RING_SIZE as u32;
 
@@ -204,4 +206,65 @@ pub(crate) fn ring_flush_in_the_ring() {
     put(first + 2, 0, 0, 0, 0);
     call(0, 0, 0, 0);
     show(first);
+}
+
+/// Have FLUSH_ASYNC and TS their effect each time, in order with the ring, and
+/// are all registers and flags as before?
+pub(crate) fn calls_in_a_loop() {
+    const ROUNDS: u32 = 100;
+    let code = code!("fld1", "fstp %st", "int $0x80");
+    let ts = number(CallName::Ts);
+    let flush = number(CallName::FlushAsync);
+    let mut traps = [0_u32; 2];
+    let mut kept = 0;
+    for round in 0..ROUNDS {
+        for on in [TS, 0] {
+            if round % 3 == 0 {
+                // The ring says the opposite first.
+                put(next(), ts, TS - on, TS - on, 0);
+            }
+            kept += u32::from(says(ts, on)) + u32::from(says(flush, on));
+            let trapped = user(code).trapped.vector == 7;
+            traps[usize::from(on == 0)] += u32::from(trapped);
+        }
+    }
+    println!("{ROUNDS} rounds: trap 7 in {} and {}", traps[0], traps[1]);
+    println!("registers kept by {kept} calls");
+}
+
+/// A hypercall with `number` and an argument in the registers of all
+/// generations. Answers whether the other registers and the flags are kept.
+#[inline(never)]
+#[expect(unsafe_code, reason = "the hypercall instruction")]
+fn says(number: u32, argument: u32) -> bool {
+    const MARK: u32 = 0x1357_9BDF;
+    let (flags, ecx, edx, edi): (u32, u32, u32, u32);
+    // SAFETY: both calls have no effect on memory.
+    unsafe {
+        core::arch::asm!(
+            "push ebx",
+            "push esi",
+            "mov esi, edx",
+            "stc",
+            "std",
+            // These three and the call become one patch.
+            "mov ebx, edi",
+            "mov edx, edi",
+            "mov eax, ecx",
+            "int 0x1f",
+            "pushfd",
+            "cld",
+            "pop eax",
+            "mov edx, esi",
+            "pop esi",
+            "pop ebx",
+            out("eax") flags,
+            inout("ecx") number => ecx,
+            inout("edx") MARK => edx,
+            inout("edi") argument => edi,
+        );
+    };
+    const CARRY_AND_DIRECTION: u32 = 0x401;
+    flags & CARRY_AND_DIRECTION == CARRY_AND_DIRECTION
+        && [ecx, edx, edi] == [number, MARK, argument]
 }

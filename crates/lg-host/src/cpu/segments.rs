@@ -49,6 +49,12 @@ impl Host<'_> {
 
     /// The Guest goes on: its segments must fit the mode that it is in.
     pub(crate) fn settle_segments(&mut self) {
+        self.fit_segments();
+        self.begin_reach();
+    }
+
+    /// Puts right what segment registers of this mode have.
+    pub(crate) fn fit_segments(&mut self) {
         let stack = if !self.vm.in_user_mode() {
             REAL_KERNEL_DS
         } else if self.has_usual_segments() {
@@ -60,7 +66,6 @@ impl Host<'_> {
             self.tls_stack().unwrap_or(REAL_USER_DS)
         };
         self.vm.regs.ss.set(stack);
-        self.begin_reach();
     }
 
     /// Puts ds and es right; answers whether that changed anything.

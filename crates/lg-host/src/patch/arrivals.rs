@@ -77,6 +77,14 @@ impl Host<'_> {
                 self.vm.counters.direct_calls.count();
                 self.system_call()
             }
+            TrampolineKind::NearHypercall => {
+                self.vm.counters.hypercall_trampolines.count();
+                let mut stack = Stack::new(self.vm.regs.esp.get());
+                let [padding, back] = self.pop_all(&mut stack)?;
+                self.vm.regs.esp.set(stack.at);
+                self.vm.regs.eip.set(back.wrapping_add(padding));
+                self.do_hypercall()
+            }
             TrampolineKind::EntryPage => {
                 self.vm.counters.entry_page_trampolines.count();
                 let Ok(back) = self.pop_far_return() else {

@@ -30,13 +30,16 @@ use crate::cpu::registers::{
 use crate::cpu::selectors::REAL_USER_DS;
 use crate::fast_path;
 use crate::host::{Event, Host};
-use code::{CODE, Phase};
+use code::{Answered, CODE, Phase};
 use core::mem::offset_of;
 use core::sync::atomic::Ordering;
+use lg_abi::call::CallName;
+use lg_abi::interface::Register;
 use lg_abi::segment::{
     GDT_STACK_CANARY, GUEST_PL, KERNEL_CS, USER_CS, USER_DS, USER_PL,
 };
 use lg_abi::shared::{FPU_VECTOR, SYSCALL_VECTOR};
+use lg_wire::trace::group;
 use words::{CODE_ADDRESS, Words, word};
 
 pub use code::CODE_SIZE;
@@ -53,6 +56,9 @@ pub fn is_code(eip: u64) -> bool {
     let start = u64::from(CODE_ADDRESS);
     (start..start + CODE_SIZE as u64).contains(&eip)
 }
+
+/// No hypercall has it.
+const NO_NUMBER: u32 = u32::MAX;
 
 /// `sigreturn` and `rt_sigreturn` of Linux for i386, in which a kernel loads
 /// gs.
@@ -105,6 +111,22 @@ impl Host<'_> {
         CODE_ADDRESS + as_word(way)
     }
 
+    /// A hypercall gets a near call. `trampoline` does the same by the Host.
+    pub(super) fn engage_near(&self, trampoline: u32) {
+        let words = &self.vm.crossing.words;
+        let interface = self.interface();
+        let number = |name| interface.number(name).unwrap_or(NO_NUMBER);
+        words.ts_number.set(number(CallName::Ts));
+        words.flush_number.set(number(CallName::FlushAsync));
+        words.near_trampoline.set(trampoline);
+        let near = match interface.arguments {
+            [Register::Edx, ..] => CODE.near,
+            _ => CODE.later_near,
+        };
+        words.near.set(CODE_ADDRESS + as_word(near));
+        self.engage();
+    }
+
     fn engage(&self) {
         let crossing = &self.vm.crossing;
         crossing.words.begin(self.vm.page_offset.get());
@@ -136,6 +158,7 @@ impl Host<'_> {
         let backs = words.backs.get();
         let new_backs = backs.wrapping_sub(crossing.backs.replace(backs));
         vm.counters.crossings_back.add(u64::from(new_backs));
+        self.take_answers();
         if new_ins | new_outs == 0 && is_user == vm.in_user_mode() {
             return;
         }
@@ -152,6 +175,30 @@ impl Host<'_> {
         }
     }
 
+    /// Takes over what hypercalls have said that were answered, and counts.
+    #[inline]
+    fn take_answers(&self) {
+        let (vm, crossing) = (self.vm, &self.vm.crossing);
+        let words = &crossing.words;
+        let (ts_calls, flushes) = (words.ts_calls.get(), words.flushes.get());
+        let new_ts = ts_calls.wrapping_sub(crossing.ts_calls.replace(ts_calls));
+        let new_flushes =
+            flushes.wrapping_sub(crossing.flushes.replace(flushes));
+        if new_ts | new_flushes == 0 {
+            return;
+        }
+        if new_ts != 0 {
+            vm.ts.set(words.ts.get());
+        }
+        let counters = &vm.counters;
+        for (name, new) in
+            [(CallName::Ts, new_ts), (CallName::FlushAsync, new_flushes)]
+        {
+            counters.hypercalls[name as usize].add(u64::from(new));
+            counters.near_calls.add(u64::from(new));
+        }
+    }
+
     /// Code of a crossing was interrupted. `None` if its registers make no
     /// sense: the Guest has jumped there.
     #[cold]
@@ -162,6 +209,9 @@ impl Host<'_> {
         self.clear_resume_flag();
         let at = regs.eip.get().wrapping_sub(CODE_ADDRESS) as usize;
         self.vm.counters.crossings_ended.count();
+        if regs.eip.get() < CODE_ADDRESS {
+            return self.end_in_near_trampoline();
+        }
         match *CODE.phases.get(at)? {
             Phase::None => None,
             Phase::Leaving { eax, pushed } => {
@@ -199,6 +249,17 @@ impl Host<'_> {
             Phase::Entered { pushed, counted } => {
                 self.finish_way_in(pushed, counted)
             }
+            // A program asks for nothing.
+            Phase::Asking { .. } | Phase::Answered(_)
+                if self.vm.in_user_mode() =>
+            {
+                None
+            }
+            Phase::Asking {
+                pushed,
+                is_ecx_lost,
+            } => self.undo_asking(pushed, is_ecx_lost),
+            Phase::Answered(left) => self.finish_answer(left),
             phase => self.undo_way_in(phase),
         }
     }
@@ -295,6 +356,72 @@ impl Host<'_> {
         Some(Event::Trampoline(TrampolineKind::EntryPage))
     }
 
+    /// A program is about to go on, but for a trap before its first
+    /// instruction: loads what belongs to its thread already, so that the
+    /// kernel's way back from that trap can be a crossing.
+    pub(crate) fn settle_for_crossing(&mut self) {
+        if self.vm.crossing.engaged.get() != 0
+            && self.may_cross()
+            && !self.has_reached_far()
+        {
+            self.fit_segments();
+            self.settle_extended();
+            self.vm.crossing.settled.set(1);
+        }
+    }
+
+    /// A hypercall was interrupted before it was answered: the Host does it.
+    fn undo_asking(&self, pushed: u32, is_ecx_lost: bool) -> Option<Event> {
+        let mut stack = self.vm.regs.esp.get();
+        let regs = &self.vm.regs;
+        let mut next = || {
+            let word = self.read_virtual(GuestVirt(stack)).ok();
+            stack = stack.wrapping_add(4);
+            word
+        };
+        if is_ecx_lost {
+            regs.ecx.set(next()?);
+        }
+        if pushed > 0 {
+            self.load_flags(next()?);
+        }
+        regs.esp.set(stack);
+        Some(Event::Trampoline(TrampolineKind::NearHypercall))
+    }
+
+    /// A hypercall was interrupted behind its answer.
+    fn finish_answer(&self, left: Answered) -> Option<Event> {
+        let regs = &self.vm.regs;
+        let mut stack = regs.esp.get();
+        let mut next = || {
+            let word = self.read_virtual(GuestVirt(stack)).ok();
+            stack = stack.wrapping_add(4);
+            word
+        };
+        let is_added = left != Answered::All;
+        if matches!(left, Answered::All | Answered::Added) {
+            regs.ecx.set(next()?);
+        }
+        if !matches!(left, Answered::Padding | Answered::Return) {
+            self.load_flags(next()?);
+        }
+        let padding = match left {
+            Answered::Return => 0,
+            _ => next()?,
+        };
+        let back = next()?;
+        let padding = if is_added { 0 } else { padding };
+        regs.eip.set(back.wrapping_add(padding));
+        regs.esp.set(stack);
+        Some(Event::Kick)
+    }
+
+    /// As `popf`.
+    fn load_flags(&self, flags: u32) {
+        let kept = EFLAGS_USABLE | EFLAGS_NT;
+        self.vm.regs.eflags.set(flags & kept | EFLAGS_FIXED);
+    }
+
     /// The Guest is about to go on: says which crossings it may make before it
     /// stops again.
     #[inline]
@@ -329,6 +456,11 @@ impl Host<'_> {
         words.may_go_back.set(u32::from(may_go_back));
         let may_leave = is_quiet && self.may_leave_by_crossing();
         words.may_leave.set(u32::from(may_leave));
+        words.ts.set(vm.ts.get());
+        let has_gate = vm.idt[FPU_VECTOR as usize].get().is_present();
+        words.ts_mask.set(if has_gate { !0 } else { 0 });
+        let may_answer = is_quiet && self.may_answer_here();
+        words.may_answer.set(u32::from(may_answer));
         if may_leave {
             let (gs, base) = self.usual_gs();
             words.gs.set(gs);
@@ -372,17 +504,29 @@ impl Host<'_> {
             && self.is_code(KERNEL_CS.into(), GUEST_PL)
     }
 
+    /// Whether a hypercall that asks for nothing needs no visit.
+    fn may_answer_here(&self) -> bool {
+        let vm = self.vm;
+        let layout = self.layout();
+        let irq_enabled = vm.crossing.words.irq_enabled_at.get();
+        let status = irq_enabled
+            .wrapping_sub(layout.irq_enabled.offset())
+            .wrapping_add(layout.hcall_status.offset())
+            .wrapping_add(vm.next_hcall.get());
+        vm.crossing.words.status_at.set(status);
+        self.may_take(fast_path::NEAR)
+            && irq_enabled != 0
+            && vm.wire.irqs.load(Ordering::SeqCst) == 0
+            && vm.halted.get() == 0
+            && !self.traces(group::HYPERCALLS)
+    }
+
     /// Whether a program can go on with nothing but its own registers.
     fn may_leave_by_crossing(&self) -> bool {
         let vm = self.vm;
-        let is_trap_due = || {
-            let fpu = vm.idt[FPU_VECTOR as usize].get();
-            vm.ts.get() != 0 && fpu.is_present()
-        };
         let canary = &vm.gdt[GDT_STACK_CANARY as usize];
         vm.crossing.settled.get() != 0
             && vm.wire.irqs.load(Ordering::SeqCst) == 0
-            && !is_trap_due()
             && vm.halted.get() == 0
             && self.has_usual_descriptors()
             && self.is_extended_settled()

@@ -130,7 +130,7 @@ impl Host<'_> {
 }
 
 /// Does what the loads of registers in `code` do.
-fn load_registers(regs: &Registers, mut code: &[u8]) {
+pub(super) fn load_registers(regs: &Registers, mut code: &[u8]) {
     loop {
         code = match *code {
             [0x89, byte @ 0xC0..=0xFF, ref rest @ ..] => {
@@ -143,10 +143,19 @@ fn load_registers(regs: &Registers, mut code: &[u8]) {
                 general(regs, op).set(value);
                 rest
             }
+            [0x31, byte @ 0xC0..=0xFF, ref rest @ ..] => {
+                general(regs, byte).set(0);
+                regs.eflags.set(regs.eflags.get() & !ARITHMETIC | OF_ZERO);
+                rest
+            }
             _ => return,
         }
     }
 }
+
+/// Flags that arithmetic sets, and what they are if the result is zero.
+const ARITHMETIC: u32 = 0x8D5;
+const OF_ZERO: u32 = 0x44;
 
 #[cfg(test)]
 mod tests {

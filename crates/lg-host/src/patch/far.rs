@@ -3,7 +3,7 @@
 //! A far jump or call changes to 64-bit code and goes to a trampoline. It is
 //! longer than the instruction that trapped, and what is left over is padding.
 
-use crate::address::GuestVirt;
+use crate::address::{GuestVirt, as_word};
 
 /// Bytes of a far jump or call: opcode, address, selector.
 pub(super) const FAR: usize = 7;
@@ -35,6 +35,18 @@ pub(super) fn far(opcode: u8, trampoline: u32) -> [u8; FAR] {
 pub(super) fn far_call_of_32_bits(place: u32) -> [u8; FAR] {
     let [a, b, c, d] = place.to_le_bytes();
     [FAR_CALL, a, b, c, d, KERNEL_CS, 0]
+}
+
+/// Bytes of a near call.
+pub(super) const NEAR_CALL_SIZE: usize = 5;
+
+const NEAR_CALL: u8 = 0xE8;
+
+/// A near call at `site` to 32-bit code at `place`.
+pub(super) fn near_call(site: GuestVirt, place: u32) -> [u8; NEAR_CALL_SIZE] {
+    let end = site.plus(as_word(NEAR_CALL_SIZE));
+    let [a, b, c, d] = place.wrapping_sub(end.0).to_le_bytes();
+    [NEAR_CALL, a, b, c, d]
 }
 
 /// A jump at `site` to 32-bit code at `place`, with padding behind it.

@@ -57,9 +57,13 @@ impl Host<'_> {
     ) -> bool {
         let length = moved.len() + INT;
         let store = Store::at_the_start_of(moved).map_or(0, |s| s.length);
+        let near = store == 0 && self.can_be_near(moved);
         let end = start.0 + as_word(length);
         if self.is_jumped_into(start.0, end, as_word(store)) {
             return false;
+        }
+        if near {
+            return self.call_near_trampoline_at(start, place, moved);
         }
         // A store that faults in 64-bit code could not be told to the Guest.
         let (patch, kind, moved) = match store {

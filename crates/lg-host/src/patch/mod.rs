@@ -35,6 +35,7 @@ mod iret;
 mod jumps;
 pub mod ledger;
 pub mod limits;
+mod near;
 mod segment_loads;
 mod sites;
 pub mod tables;

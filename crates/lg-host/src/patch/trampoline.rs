@@ -26,11 +26,15 @@ pub enum TrampolineKind {
     /// An accessor of devices. The trampoline leaves to us all that was
     /// displaced; the way back is on the stack.
     Accessor = 7,
+    /// A hypercall by a near call, which 32-bit code has not answered
+    /// ([`near`](super::near)). How many bytes of padding are behind the call
+    /// is on the stack, and the way back.
+    NearHypercall = 8,
 }
 
 impl TrampolineKind {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Iret,
         Self::Hypercall,
         Self::EntryPage,
@@ -38,6 +42,7 @@ impl TrampolineKind {
         Self::Enabling,
         Self::DirectCall,
         Self::Accessor,
+        Self::NearHypercall,
     ];
 
     /// Whether it is for user code.

@@ -19,7 +19,7 @@ const INTO_TRAMPOLINES: u64 = 60;
 const INTO_CROSSINGS: u64 = 60;
 
 /// More words than crossings have.
-const WORDS_OF_CROSSINGS: u32 = 32;
+const WORDS_OF_CROSSINGS: u32 = 48;
 
 /// A value in every register: pointers into the Guest and into the Host.
 fn registers(n: u64) -> Long {
@@ -130,8 +130,8 @@ fn by_an_isolated_program() {
     }
 }
 
-/// Every byte of the trampolines: as 64-bit code by kernel and user, as 32-bit
-/// code by the kernel.
+/// Every byte of the trampolines: as 64-bit code and as 32-bit code, by kernel
+/// and user.
 #[test]
 fn into_the_trampolines() {
     let size = size_of::<TrampolinePages>() as u64;
@@ -149,6 +149,8 @@ fn into_the_trampolines() {
         script.push(Record::code(&[0xB8, a, b, c, d, 0xFF, 0xE0]));
         script.push(Record::code(&[0xEA, a, b, c, d, 0x33, 0]));
         script.push(Record::code_of_a_user(&[0xEA, a, b, c, d, 0x33, 0]));
+        // Those of near hypercalls are 32-bit code.
+        script.push(Record::code_of_a_user(&[0xB8, a, b, c, d, 0xFF, 0xE0]));
     }
     Sweep::inside("jump into the trampolines", &script)
         .run(&Arena::new("trampolines"));

@@ -21,7 +21,7 @@ use crate::cpu::selectors::REAL_USER_DS;
 use core::mem::offset_of;
 use lg_abi::page::PAGE_SIZE;
 use lg_abi::segment::{KERNEL_CS, USER_CS, USER_DS};
-use lg_abi::shared::IF;
+use lg_abi::shared::{HCALL_DONE, IF};
 
 /// What has happened in front of an instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +55,27 @@ pub(super) enum Phase {
     /// Back: the kernel is where it was interrupted, its registers are in the
     /// words.
     Back { counted: bool },
+    /// A hypercall: how many words of ours are on the stack, and whether `ecx`
+    /// is the first of them.
+    Asking { pushed: u32, is_ecx_lost: bool },
+    /// A hypercall: it is answered.
+    Answered(Answered),
+}
+
+/// What is left to do behind a hypercall that is answered, from the top of the
+/// stack on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answered {
+    /// `ecx`, flags, padding, and the way back without it.
+    All,
+    /// The same; the padding was added to the way back.
+    Added,
+    /// Flags, padding, and the way back.
+    Flags,
+    /// Padding, and the way back.
+    Padding,
+    /// The way back.
+    Return,
 }
 
 /// The code, and the phase at the first byte of each instruction.
@@ -74,10 +95,14 @@ pub(super) struct Code {
     /// The instruction of the way out that looks whether gs has its base, in
     /// both.
     pub(super) probes: [usize; 2],
+    /// Where the trampolines of hypercalls lead, in generation 1.
+    pub(super) near: usize,
+    /// And in later ones.
+    pub(super) later_near: usize,
 }
 
 /// Bytes of it.
-pub const CODE_SIZE: usize = 1280;
+pub const CODE_SIZE: usize = 1600;
 
 /// The code.
 pub(super) static CODE: Code = Code::new();
@@ -111,10 +136,14 @@ impl Code {
             way_out: 0,
             later_way_out: 0,
             probes: [0; 2],
+            near: 0,
+            later_near: 0,
         };
         code.push_way_in();
         code.push_way_out(false);
         code.push_way_out(true);
+        code.near = code.push_near(false);
+        code.later_near = code.push_near(true);
         assert!(code.len <= PAGE_SIZE as usize);
         code
     }
@@ -336,6 +365,11 @@ impl Code {
         let may_leave = word(offset_of!(Words, may_leave));
         self.op_word(at, &[0x36, 0x83, 0x3D], may_leave, &[0]);
         self.jump(at, EQUAL, slow);
+        // mov %ss:ts,%eax; test %eax,%ss:ts_mask
+        self.load(at, word(offset_of!(Words, ts)));
+        let ts_mask = word(offset_of!(Words, ts_mask));
+        self.op_word(at, &[0x36, 0x85, 0x05], ts_mask, &[]);
+        self.jump(at, NOT_EQUAL, slow);
         self.push_check_of_flags(at, slow);
         // cmpl $USER_DS,24(%esp)
         let ss = byte(USER_DS as u32);
@@ -389,6 +423,64 @@ impl Code {
         self.jump(at, NOT_EQUAL, slow);
     }
 
+    /// A hypercall, whose registers are loaded. On the stack are the number of
+    /// bytes of padding behind the near call, and the way back without it.
+    /// Answers where it begins.
+    const fn push_near(&mut self, is_later: bool) -> usize {
+        let flags = asking(1, false);
+        let both = asking(2, true);
+        // pop %ecx
+        let slow = self.len;
+        self.op(both, &[0x59]);
+        // popf; ljmp *%cs:near_trampoline
+        let closed = self.len;
+        self.op(flags, &[0x9D]);
+        let trampoline = word(offset_of!(Words, near_trampoline));
+        let begun = asking(0, false);
+        self.op_word(begun, &[0x2E, 0xFF, 0x2D], trampoline, &[]);
+        // mov 8(%esp),%ecx; add %ecx,12(%esp); pop %ecx; popf
+        let done = self.len;
+        self.op(Phase::Answered(Answered::All), &[0x8B, 0x4C, 0x24, 8]);
+        self.op(Phase::Answered(Answered::All), &[0x01, 0x4C, 0x24, 12]);
+        self.op(Phase::Answered(Answered::Added), &[0x59]);
+        self.op(Phase::Answered(Answered::Flags), &[0x9D]);
+        // lea 4(%esp),%esp; ret
+        self.op(Phase::Answered(Answered::Padding), &[0x8D, 0x64, 0x24, 4]);
+        self.op(Phase::Answered(Answered::Return), &[0xC3]);
+        // mov %edx,%ss:ts, or %ebx; incl %ss:ts_calls; jmp done
+        let says_ts = self.len;
+        let argument = if is_later { 0x1D } else { 0x15 };
+        let ts = word(offset_of!(Words, ts));
+        self.op_word(both, &[0x36, 0x89, argument], ts, &[]);
+        let ts_calls = word(offset_of!(Words, ts_calls));
+        self.op_word(both, &[0x36, 0xFF, 0x05], ts_calls, &[]);
+        self.jump_always(Phase::Answered(Answered::All), done);
+        let near = self.len;
+        // pushf; cmpl $0,%ss:may_answer
+        self.op(begun, &[0x9C]);
+        let may_answer = word(offset_of!(Words, may_answer));
+        self.op_word(flags, &[0x36, 0x83, 0x3D], may_answer, &[0]);
+        self.jump(flags, EQUAL, closed);
+        // push %ecx; mov %ss:status_at,%ecx; cmpb $HCALL_DONE,%ss:(%ecx)
+        self.op(flags, &[0x51]);
+        let status_at = word(offset_of!(Words, status_at));
+        self.op_word(both, &[0x36, 0x8B, 0x0D], status_at, &[]);
+        self.op(both, &[0x36, 0x80, 0x39, HCALL_DONE]);
+        self.jump(both, NOT_EQUAL, slow);
+        // cmp %ss:ts_number,%eax; cmp %ss:flush_number,%eax
+        let ts_number = word(offset_of!(Words, ts_number));
+        self.op_word(both, &[0x36, 0x3B, 0x05], ts_number, &[]);
+        self.jump(both, EQUAL, says_ts);
+        let flush_number = word(offset_of!(Words, flush_number));
+        self.op_word(both, &[0x36, 0x3B, 0x05], flush_number, &[]);
+        self.jump(both, NOT_EQUAL, slow);
+        // incl %ss:flushes; jmp done
+        let flushes = word(offset_of!(Words, flushes));
+        self.op_word(both, &[0x36, 0xFF, 0x05], flushes, &[]);
+        self.jump_always(Phase::Answered(Answered::All), done);
+        near
+    }
+
     /// mov %ss:at,%eax
     const fn load(&mut self, phase: Phase, at: u32) {
         self.op_word(phase, &[0x36, 0xA1], at, &[]);
@@ -425,6 +517,13 @@ impl Code {
         self.op_word(phase, &[0x0F, 0x80 | condition], way, &[]);
     }
 
+    /// A jump back to `target`.
+    const fn jump_always(&mut self, phase: Phase, target: usize) {
+        let end = as_word(self.len + 5);
+        let way = as_word(target).wrapping_sub(end);
+        self.op_word(phase, &[0xE9], way, &[]);
+    }
+
     const fn push(&mut self, bytes: &[u8]) {
         let mut n = 0;
         while n < bytes.len() {
@@ -457,6 +556,13 @@ const fn pushing(pushed: u32, is_ebx_lost: bool, is_eax_lost: bool) -> Phase {
 
 const fn entered(pushed: bool, counted: bool) -> Phase {
     Phase::Entered { pushed, counted }
+}
+
+const fn asking(pushed: u32, is_ecx_lost: bool) -> Phase {
+    Phase::Asking {
+        pushed,
+        is_ecx_lost,
+    }
 }
 
 const fn leaving(eax: Option<u32>, pushed: u32) -> Phase {

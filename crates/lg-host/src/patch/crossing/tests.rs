@@ -4,6 +4,7 @@
 //! A crossing is interrupted in front of each of its instructions, and the
 //! Guest must then be where the trampoline would have led it.
 
+mod answers;
 mod cpu;
 
 use super::code::{CODE, Phase};
@@ -39,6 +40,8 @@ const KERNEL_STACK: u32 = 0xC000_9000;
 /// The trampolines of the entry page and at the kernel's `iret`.
 const ENTRY_TRAMPOLINE: u32 = 0xFFFE_0040;
 const TRAMPOLINE: u32 = 0xFFFE_1000;
+/// The trampoline of hypercalls that are not answered in 32-bit code.
+const NEAR_TRAMPOLINE: u32 = 0xFFFE_1040;
 /// Arithmetic flags, which a crossing changes in the kernel.
 const ARITHMETIC: u32 = 0x8D5;
 
@@ -201,6 +204,10 @@ fn place(va: u32) -> GuestPhys {
 
 fn word(m: &Machine, va: u32) -> u32 {
     m.ram.memory().word(place(va)).unwrap()
+}
+
+fn byte(m: &Machine, va: u32) -> u8 {
+    m.ram.memory().byte(place(va)).unwrap()
 }
 
 fn push(m: &Machine, va: u32, words: &[u32]) {
@@ -394,11 +401,13 @@ fn the_host_says_when_the_way_out_is_open() {
     };
     assert!(is_open(|_| {}));
     for (why, change) in [
-        ("TS", (|m| m.vm.ts.set(1)) as Change),
-        ("an interrupt", |m| {
-            m.ram.memory().set_word(irq_enabled(), 0).unwrap();
-            m.vm.raise(1);
-        }),
+        (
+            "an interrupt",
+            (|m| {
+                m.ram.memory().set_word(irq_enabled(), 0).unwrap();
+                m.vm.raise(1);
+            }) as Change,
+        ),
         ("another thread", |m| m.vm.crossing.unsettle()),
         ("another stack", |m| m.vm.esp1.set(0xC000_A000)),
         ("no user code", |m| {
@@ -414,6 +423,21 @@ fn the_host_says_when_the_way_out_is_open() {
         ("lost bases", |m| m.vm.crossing.note_lost_base()),
     ] {
         assert!(!is_open(change), "{why}");
+    }
+    // The code itself looks at TS.
+    for way in [Way::Out, Way::LaterOut] {
+        for ts in [1, 8] {
+            assert!(!crosses(way, |m| {
+                m.vm.ts.set(ts);
+                m.vm.crossing.words.ts.set(ts);
+            }));
+        }
+        assert!(crosses(way, |m| {
+            m.vm.idt[7].set(Gate::default());
+            m.vm.ts.set(1);
+            m.vm.crossing.words.ts.set(1);
+            m.vm.crossing.words.ts_mask.set(0);
+        }));
     }
 }
 

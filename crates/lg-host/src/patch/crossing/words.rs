@@ -88,6 +88,31 @@ pub struct Words {
     pub(super) may_go_back: Cell<u32>,
     /// How many there were.
     pub(super) backs: Cell<u32>,
+
+    // For hypercalls.
+    /// 0 = not now.
+    pub(super) may_answer: Cell<u32>,
+    /// Where a trampoline goes on with a hypercall.
+    pub(in crate::patch) near: Cell<u32>,
+    /// Where the kernel sees the next byte of `hcall_status` that counts.
+    pub(super) status_at: Cell<u32>,
+    /// The number of the call that says TS.
+    pub(super) ts_number: Cell<u32>,
+    /// The number of the call that asks for nothing but an empty ring.
+    pub(super) flush_number: Cell<u32>,
+    /// CR0.TS of the Guest's.
+    pub(super) ts: Cell<u32>,
+    /// Bits of `ts` with which no program may go on: all, or none if the Guest
+    /// has no gate for that.
+    pub(super) ts_mask: Cell<u32>,
+    /// How many calls said TS.
+    pub(super) ts_calls: Cell<u32>,
+    /// How many calls had nothing to ask for.
+    pub(super) flushes: Cell<u32>,
+    /// The trampoline for all other calls, as a far jump takes it.
+    pub(super) near_trampoline: Cell<u32>,
+    /// Its code segment.
+    near_trampoline_cs: Cell<u32>,
 }
 
 impl Words {
@@ -98,6 +123,7 @@ impl Words {
         self.kernel_ss.set(REAL_KERNEL_DS);
         self.entry_trampoline_cs.set(REAL_LONG_CS);
         self.trampoline_cs.set(REAL_LONG_CS);
+        self.near_trampoline_cs.set(REAL_LONG_CS);
         self.cs.set(REAL_USER_CS);
         self.ss.set(REAL_USER_DS);
     }
@@ -115,6 +141,8 @@ pub struct Crossing {
     pub(super) ins: Cell<u32>,
     pub(super) outs: Cell<u32>,
     pub(super) backs: Cell<u32>,
+    pub(super) ts_calls: Cell<u32>,
+    pub(super) flushes: Cell<u32>,
     /// For so many returns to programs by the Host the way out stays closed,
     /// because gs did not have its base there.
     pub(super) pause: Cell<u32>,
@@ -156,7 +184,7 @@ impl Crossing {
 #[cfg(test)]
 impl Words {
     /// All of them, in their order.
-    pub(super) fn all(&self) -> [&Cell<u32>; 28] {
+    pub(super) fn all(&self) -> [&Cell<u32>; 39] {
         [
             &self.way_in,
             &self.entry_trampoline,
@@ -186,12 +214,23 @@ impl Words {
             &self.outs,
             &self.may_go_back,
             &self.backs,
+            &self.may_answer,
+            &self.near,
+            &self.status_at,
+            &self.ts_number,
+            &self.flush_number,
+            &self.ts,
+            &self.ts_mask,
+            &self.ts_calls,
+            &self.flushes,
+            &self.near_trampoline,
+            &self.near_trampoline_cs,
         ]
     }
 }
 
 /// Where the Guest's code sees the word at `offset`.
-pub(super) const fn word(offset: usize) -> u32 {
+pub(in crate::patch) const fn word(offset: usize) -> u32 {
     WORDS + as_word(offset)
 }
 

@@ -78,11 +78,13 @@ pub enum PatchKind {
     Breakpoint = 11,
     /// A far call to a trampoline in an accessor of devices.
     Accessor = 12,
+    /// A near call to a trampoline in 32-bit code in the place of a hypercall.
+    NearHypercall = 13,
 }
 
 impl PatchKind {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Iret,
         Self::Hypercall,
         Self::HypercallAfterStore,
@@ -95,6 +97,7 @@ impl PatchKind {
         Self::TrappingIret,
         Self::Breakpoint,
         Self::Accessor,
+        Self::NearHypercall,
     ];
 
     /// Whether it is a part of a direct call.

@@ -486,6 +486,7 @@ fn a_full_ledger_makes_no_more_patches() {
     code.extend([0xBA, 0, 0, 0, 0, 0xCD, 0x1F, 0xC3]);
     write(&m, CODE - KERNEL, &code);
     m.vm.regs.eip.set(CODE + 42);
+    m.vm.regs.eax.set(7);
     let before = bytes(&m);
     m.host().patch_hypercall();
     assert!(m.world.trampolines.is_empty(), "none is made in vain");

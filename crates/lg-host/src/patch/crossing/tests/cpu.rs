@@ -3,7 +3,7 @@
 use super::super::code::CODE;
 use super::super::code::CODE_SIZE;
 use super::super::words::{CODE_ADDRESS, WORDS};
-use super::{ENTRY_TRAMPOLINE, TRAMPOLINE};
+use super::{ENTRY_TRAMPOLINE, NEAR_TRAMPOLINE, TRAMPOLINE};
 use crate::cpu::selectors::{REAL_LONG_CS, REAL_USER_CS};
 use crate::state::Registers;
 use crate::testing::Machine;
@@ -174,7 +174,7 @@ impl Cpu<'_> {
         }
         match opcode {
             0x50..0x58 => self.push(self.register(opcode & 7).get()),
-            0x58 | 0x5B => {
+            0x58 | 0x59 | 0x5B => {
                 let value = self.pop();
                 self.register(opcode & 7).set(value);
             }
@@ -209,6 +209,14 @@ impl Cpu<'_> {
                     0x25 => self.regs().eax.set(eax & value),
                     _ => self.compare(eax, value),
                 }
+            }
+            0xE9 => {
+                let way = self.word();
+                self.eip = self.eip.wrapping_add(way);
+            }
+            0xC3 => {
+                self.eip = self.pop();
+                return Some(End::Crossed);
             }
             0xFF => return self.step_ff(),
             _ => self.step_with_operand(opcode, base),
@@ -246,7 +254,8 @@ impl Cpu<'_> {
                 if (inside as usize) < CODE_SIZE {
                     return None;
                 }
-                let slow = [TRAMPOLINE, ENTRY_TRAMPOLINE].contains(&self.eip);
+                let slow = [TRAMPOLINE, ENTRY_TRAMPOLINE, NEAR_TRAMPOLINE]
+                    .contains(&self.eip);
                 if number == 5 {
                     let cs = if slow { REAL_LONG_CS } else { REAL_USER_CS };
                     assert_eq!(self.load(at + 4), cs);
@@ -272,9 +281,19 @@ impl Cpu<'_> {
                 self.register(to).set(segments[usize::from(number)].get());
             }
             0x89 => {
-                let (_, number) = self.read(base);
-                assert_eq!(number, 4);
-                self.regs().eax.set(self.regs().esp.get());
+                let regs = &self.m.vm.regs;
+                let value = |number| match number {
+                    4 => regs.esp.get(),
+                    _ => crate::cpu::registers::general(regs, number).get(),
+                };
+                let (at, from) = match self.operand(base) {
+                    (Operand::Register(to), number) => {
+                        to.set(value(number));
+                        return;
+                    }
+                    (Operand::Memory(at), number) => (at, number),
+                };
+                self.store(at, value(from));
             }
             0x8D => {
                 let (at, number) = self.address();
@@ -292,6 +311,20 @@ impl Cpu<'_> {
                     }
                     _ => self.compare(old, value),
                 }
+            }
+            0x01 => {
+                let (at, number) = self.address();
+                let sum =
+                    self.load(at).wrapping_add(self.register(number).get());
+                self.store(at, sum);
+                self.compare(sum, 0);
+            }
+            0x80 => {
+                let (at, number) = self.address();
+                assert_eq!(number, 7);
+                let value = super::byte(self.m, at);
+                let with = self.byte();
+                self.compare(value.into(), with.into());
             }
             0x39 => {
                 let (value, number) = self.read(base);
