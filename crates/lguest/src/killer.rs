@@ -64,8 +64,16 @@ const F_SETSIG: libc::c_int = 10;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    use rustix::process::{PidfdFlags, pidfd_open};
     use std::os::unix::process::ExitStatusExt;
     use std::process::Command;
+
+    /// How long a busy machine may take to kill a process.
+    const PATIENCE: Timespec = Timespec {
+        tv_sec: 10,
+        tv_nsec: 0,
+    };
 
     #[test]
     fn a_process_is_killed_by_a_word_and_by_the_end_of_its_killer() {
@@ -78,9 +86,17 @@ mod tests {
         ];
         for kill in ways {
             let mut child = Command::new("sleep").arg("3600").spawn().unwrap();
-            let killer = Killer::of(Pid::from_child(&child)).unwrap();
+            let pid = Pid::from_child(&child);
+            let killer = Killer::of(pid).unwrap();
             assert_eq!(child.try_wait().unwrap(), None);
             kill(killer);
+            let end = pidfd_open(pid, PidfdFlags::empty()).unwrap();
+            let mut ended = [PollFd::new(&end, PollFlags::IN)];
+            if poll(&mut ended, Some(&PATIENCE)).unwrap() == 0 {
+                child.kill().unwrap();
+                child.wait().unwrap();
+                panic!("it is not killed");
+            }
             assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGKILL));
         }
     }
