@@ -110,8 +110,8 @@ pub enum Readiness {
         /// Call again also when the file is readable.
         watch: bool,
     },
-    /// The file is in use by another process: call again after a while,
-    /// readable or not.
+    /// The file is in use by another process, or cannot be used yet: call
+    /// again after a while, readable or not.
     Taken,
     /// The file has ended or failed: never call again.
     Closed,

@@ -46,8 +46,9 @@ pub trait Backend: Send {
     ///
     /// # Errors
     ///
-    /// `WouldBlock` where there is none. After any other error there will not
-    /// be another frame.
+    /// `WouldBlock` where there is none; `ResourceBusy` where there is none,
+    /// and [`Self::input`] is readable all the same. After any other error
+    /// there will not be another frame.
     fn receive(&mut self, frame: &mut Vec<u8>) -> io::Result<Offload>;
 
     /// Reads frames for the Guest ahead, as many as there is room for. The

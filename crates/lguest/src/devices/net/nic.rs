@@ -297,6 +297,7 @@ impl Nic {
     fn without_a_frame(&mut self, error: &io::Error) -> Readiness {
         match (error.kind(), &mut self.limit) {
             (io::ErrorKind::WouldBlock, _) => Readiness::Wait,
+            (io::ErrorKind::ResourceBusy, _) => Readiness::Taken,
             (_, None) => Readiness::Closed,
             // Frames of the Guest may wait in its queue, where the limit keeps
             // them. They are lost, but the Guest has to get its buffers back.

@@ -152,16 +152,21 @@ impl Stream {
     ///
     /// # Errors
     ///
-    /// `WouldBlock` if one may come, `NotConnected` if none will.
+    /// `WouldBlock` if one may come, `ResourceBusy` if one waits and cannot be
+    /// let in yet, `NotConnected` if none will come.
     fn peer(&mut self) -> io::Result<&mut Peer> {
         if self.peer.is_none() {
             let none = io::ErrorKind::NotConnected;
             let listener = self.listener.as_ref().ok_or(none)?;
             match accept_with(listener, SocketFlags::CLOEXEC) {
                 Ok(socket) => self.begin(socket)?,
-                // The one that came has gone again, or the machine is short of
-                // something.
-                Err(_) => return Err(io::ErrorKind::WouldBlock.into()),
+                // The one that came has gone again.
+                Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => {
+                    return Err(io::ErrorKind::WouldBlock.into());
+                }
+                // The machine is short of descriptors or of memory, and the
+                // listener stays readable.
+                Err(_) => return Err(io::ErrorKind::ResourceBusy.into()),
             }
         }
         let none = io::ErrorKind::NotConnected;

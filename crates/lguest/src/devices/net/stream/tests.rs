@@ -2,7 +2,9 @@
 
 use super::outgoing::BATCH;
 use super::*;
-use crate::devices::net::FRAME_MOST;
+use crate::devices::net::{FRAME_MOST, FrameBuffers, Nic};
+use crate::devices::{Filled, Readiness, ReceiveBuffers, Violation};
+use crate::memory::SectionsIn;
 use rustix::net::{
     AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, socketpair,
 };
@@ -405,4 +407,36 @@ fn a_listener_whose_queue_is_full_is_not_waited_for() {
     while accept_with(&listener, SocketFlags::CLOEXEC).is_ok() {}
     drop(open::connected(&path).unwrap());
     std::fs::remove_file(&path).unwrap();
+}
+
+/// A socket that does not listen refuses as one does when the machine has no
+/// descriptor left: it is readable, and nothing comes.
+#[test]
+fn a_peer_that_cannot_be_let_in_is_looked_for_after_a_pause() {
+    struct NoBuffers;
+    impl ReceiveBuffers for NoBuffers {
+        fn fill(
+            &mut self,
+            _: &mut dyn FnMut(SectionsIn<'_>) -> io::Result<u32>,
+        ) -> Result<Filled, Violation> {
+            Ok(Filled::NoneFree)
+        }
+
+        fn are_any(&self) -> bool {
+            true
+        }
+    }
+    impl FrameBuffers for NoBuffers {}
+    let listener = rustix::net::socket_with(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+        None,
+    );
+    let report = Box::new(|_: &str| {});
+    let stream = Stream::listening(listener.unwrap(), report).unwrap();
+    assert!(is_readable(&stream));
+    let mut nic = Nic::new(Box::new(stream), [2; 6]);
+    let found = nic.handle_input(&mut NoBuffers).unwrap();
+    assert_eq!(found, Readiness::Taken);
 }
