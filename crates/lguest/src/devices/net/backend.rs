@@ -34,10 +34,11 @@ pub trait Backend: Send {
     /// Passes on the frames that were kept.
     fn flush(&mut self) {}
 
-    /// Whether frames are kept although they were to be passed on: the other
-    /// end has no room. When it has, the file of [`Self::input`] is readable.
-    fn keeps(&self) -> bool {
-        false
+    /// A file that is readable when [`Self::flush`] can pass frames on that are
+    /// kept, because the other end had no room for them. The file of
+    /// [`Self::input`] is readable then, too.
+    fn room(&self) -> Option<BorrowedFd<'_>> {
+        None
     }
 
     /// Writes the next frame for the Guest to the end of `frame`, which is

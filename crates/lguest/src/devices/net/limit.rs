@@ -20,9 +20,6 @@ use std::time::{Duration, Instant};
 /// The time in which as much comes in as a burst may have.
 const BURST: Duration = Duration::from_millis(50);
 
-/// How often room is looked for at an end that is not watched.
-const ROOM: Duration = Duration::from_millis(10);
-
 /// The limit of an interface.
 pub(super) struct Limit {
     from_guest: Bucket,
@@ -30,7 +27,7 @@ pub(super) struct Limit {
     timer: OwnedFd,
     /// When the timer runs out, if it runs.
     wakes: Option<Instant>,
-    /// Watches the timer and the other end.
+    /// Watches the timer, the other end's room, and the other end.
     both: OwnedFd,
     /// The other end is watched.
     watched: bool,
@@ -44,16 +41,21 @@ fn data() -> EventData {
 
 impl Limit {
     /// A limit of `rate` bytes a second in each direction. `input` is the file
-    /// to watch for frames.
+    /// to watch for frames, and `room` the one for room at the other end, which
+    /// is watched always.
     pub(super) fn new(
         rate: NonZeroU64,
         input: BorrowedFd<'_>,
+        room: Option<BorrowedFd<'_>>,
     ) -> io::Result<Self> {
         let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
         let timer = timerfd_create(TimerfdClockId::Monotonic, flags)?;
         let both = epoll::create(CreateFlags::CLOEXEC)?;
         epoll::add(&both, &timer, data(), EventFlags::IN)?;
         epoll::add(&both, input, data(), EventFlags::IN)?;
+        if let Some(room) = room {
+            epoll::add(&both, room, data(), EventFlags::IN)?;
+        }
         let bucket = Bucket::new(rate, BURST, Instant::now());
         Ok(Self {
             from_guest: bucket,
@@ -85,14 +87,6 @@ impl Limit {
     pub(super) fn end(&mut self, input: BorrowedFd<'_>) {
         self.ended = true;
         self.set_watched(input, false);
-    }
-
-    /// Frames of the Guest wait for room at the other end. If that is not
-    /// watched, the timer is set.
-    pub(super) fn await_room(&mut self) {
-        if !self.watched && !self.ended {
-            self.wake_at(Instant::now() + ROOM);
-        }
     }
 
     /// Whether the Guest may send a frame now. If not, the timer is set.
@@ -185,7 +179,7 @@ mod tests {
     fn a_closed_direction_is_opened_by_the_timer() {
         let (input, other) = pipe().unwrap();
         let rate = NonZeroU64::new(100_000).unwrap();
-        let mut limit = Limit::new(rate, input.as_fd()).unwrap();
+        let mut limit = Limit::new(rate, input.as_fd(), None).unwrap();
         let start = Instant::now();
         assert!(limit.may_send());
         limit.sent(20_000);

@@ -104,7 +104,8 @@ impl Nic {
     ///
     /// The kernel has no descriptor left.
     pub fn with_limit(self, rate: NonZeroU64) -> io::Result<Self> {
-        let limit = Some(Limit::new(rate, self.backend.input())?);
+        let (input, room) = (self.backend.input(), self.backend.room());
+        let limit = Some(Limit::new(rate, input, room)?);
         Ok(Self { limit, ..self })
     }
 
@@ -190,17 +191,6 @@ impl Nic {
     /// Passes the frames on that were sent.
     pub fn flush(&mut self) {
         self.backend.flush();
-        self.await_room();
-    }
-
-    /// Has the frames that the other end did not take flushed again, if it is
-    /// not watched.
-    fn await_room(&mut self) {
-        if let Some(limit) = &mut self.limit
-            && self.backend.keeps()
-        {
-            limit.await_room();
-        }
     }
 
     /// The file to watch for frames.
@@ -252,7 +242,6 @@ impl Nic {
             if let Some(limit) = &mut self.limit
                 && !limit.may_receive(self.backend.input())
             {
-                self.await_room();
                 return Ok(Readiness::Wait);
             }
             if self.waiting.is_empty()
@@ -276,7 +265,6 @@ impl Nic {
                     if let Some(limit) = &mut self.limit {
                         limit.starve(self.backend.input());
                     }
-                    self.await_room();
                     return Ok(Readiness::NoBuffer {
                         took: filled > 0,
                         // The timer runs out for frames of the Guest.

@@ -29,6 +29,8 @@ pub use open::{StreamError, listen_at, open};
 pub struct Stream {
     /// Watches the peer, or the listener while there is no peer.
     watch: OwnedFd,
+    /// Watches the peer for room only, while that is awaited.
+    room: OwnedFd,
     listener: Option<OwnedFd>,
     peer: Option<Peer>,
     report: Report,
@@ -116,6 +118,7 @@ impl Stream {
     fn new(listener: Option<OwnedFd>, report: Report) -> io::Result<Self> {
         Ok(Self {
             watch: epoll::create(epoll::CreateFlags::CLOEXEC)?,
+            room: epoll::create(epoll::CreateFlags::CLOEXEC)?,
             listener,
             peer: None,
             report,
@@ -180,6 +183,7 @@ impl Stream {
         };
         // Another process may hold the socket, too: closing it is not enough.
         let _ = epoll::delete(&self.watch, &peer.socket);
+        let _ = epoll::delete(&self.room, &peer.socket);
         drop(peer);
         (self.report)(reason);
         if self.listener.is_none() {
@@ -246,14 +250,19 @@ impl Backend for Stream {
         let mut flags = EventFlags::IN;
         flags.set(EventFlags::OUT, awaits_room);
         let none = EventData::new_u64(0);
-        if epoll::modify(&self.watch, &peer.socket, none, flags).is_ok() {
+        let room = match awaits_room {
+            true => epoll::add(&self.room, &peer.socket, none, EventFlags::OUT),
+            false => epoll::delete(&self.room, &peer.socket),
+        };
+        if room.is_ok()
+            && epoll::modify(&self.watch, &peer.socket, none, flags).is_ok()
+        {
             peer.awaits_room = awaits_room;
         }
     }
 
-    fn keeps(&self) -> bool {
-        let peer = self.peer.as_ref();
-        peer.is_some_and(|peer| peer.outgoing.waiting() > 0)
+    fn room(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.room.as_fd())
     }
 
     fn receive(&mut self, frame: &mut Vec<u8>) -> io::Result<Offload> {

@@ -258,8 +258,8 @@ impl Backend for User {
         self.stream.flush();
     }
 
-    fn keeps(&self) -> bool {
-        self.stream.keeps()
+    fn room(&self) -> Option<BorrowedFd<'_>> {
+        self.stream.room()
     }
 
     fn receive(&mut self, frame: &mut Vec<u8>) -> io::Result<Offload> {

@@ -434,3 +434,59 @@ fn room_at_an_end_that_is_not_watched_is_found() {
         station.bus.handle_input(0).unwrap();
     }
 }
+
+/// The Guest has no buffer, so the other end is not watched for frames. It is
+/// watched for room.
+#[test]
+fn room_for_a_starved_guest_with_a_limit_is_waited_for_without_a_timer() {
+    let (ours, other) = UnixStream::pair().unwrap();
+    rustix::net::sockopt::set_socket_send_buffer_size(&ours, 1).unwrap();
+    let rate = NonZeroU64::new(1 << 30).unwrap();
+    let nic = stream::on_socket(OwnedFd::from(ours)).unwrap();
+    let nic = VirtioNic::new(nic.with_limit(rate).unwrap());
+    let mut station = on_lguests_bus_with((vec![Box::new(nic)], other), 0);
+    let file = station.bus.inputs().unwrap().remove(0).1;
+    let is_ready = |milliseconds: i64| {
+        let time = Timespec {
+            tv_sec: milliseconds / 1000,
+            tv_nsec: milliseconds % 1000 * 1_000_000,
+        };
+        let mut fds = [PollFd::new(&file, PollFlags::IN)];
+        poll(&mut fds, Some(&time)).unwrap() > 0
+    };
+    station.notify(0);
+    station.arrive(&[2; 1000]);
+    for _ in 0..4 {
+        station.send([0; HEADER], &[1; 60_000]);
+    }
+    let starved = Readiness::Starved { watch: true };
+    assert_eq!(station.bus.handle_input(0).unwrap(), starved);
+    // What the limit had left to do is done.
+    while is_ready(0) {
+        assert_eq!(station.bus.handle_input(0).unwrap(), starved);
+    }
+    assert!(!is_ready(200), "a timer wakes it");
+    station.other.set_nonblocking(true).unwrap();
+    let (mut bytes, mut count) = (vec![0; 64 << 10], 0);
+    while count < 4 * 60_004 {
+        match station.other.read(&mut bytes) {
+            Ok(read) => count += read,
+            Err(_) => {
+                assert!(is_ready(60_000), "{count}: room is not found");
+                station.bus.handle_input(0).unwrap();
+            }
+        }
+    }
+    assert!(!is_ready(200), "nothing is left to do");
+    // The end of the other end is noticed at the next look.
+    station.send([0; HEADER], &[1; 60_000]);
+    station.send([0; HEADER], &[1; 60_000]);
+    station.other.shutdown(std::net::Shutdown::Both).unwrap();
+    for _ in 0..20 {
+        if !is_ready(200) {
+            return;
+        }
+        station.bus.handle_input(0).unwrap();
+    }
+    panic!("it is woken again and again");
+}
