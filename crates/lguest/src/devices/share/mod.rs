@@ -37,6 +37,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 use wire::{MOST_SESSION, PIECE};
 
 /// The most bytes of a tag.
@@ -55,6 +56,10 @@ const SILENCE: Timespec = Timespec {
     tv_sec: 60,
     tv_nsec: 0,
 };
+
+/// How long the answers to a Guest are waited for that resets its driver. It
+/// stands still meanwhile, and the thread that serves it does nothing else.
+const RESET: Duration = Duration::from_secs(2);
 
 /// How long a Guest stands still for an answer ...
 const MOMENT: Timespec = Timespec {
@@ -246,6 +251,27 @@ impl Share {
 
     fn wait_at_most(&mut self, most: Timespec) {
         if !self.comes_within(most) {
+            self.end();
+        }
+    }
+
+    /// The driver is reset, until when answers are waited for
+    /// ([`Self::wait_until`]). They do not make [`Self::input`] readable
+    /// meanwhile: the thread that watches it has other duties, and would wait
+    /// for this one.
+    pub fn begin_reset(&mut self) -> Instant {
+        self.set_watched(false);
+        Instant::now() + RESET
+    }
+
+    /// Waits until there may be an answer, or until `end`. Then a server that
+    /// has none is killed: it writes answers into the Guest's memory.
+    pub fn wait_until(&mut self, end: Instant) {
+        let left = end.saturating_duration_since(Instant::now());
+        // Less than `RESET`, which fits.
+        let left = Timespec::try_from(left).unwrap_or(MOMENT);
+        if !self.comes_within(left) {
+            self.process.kill();
             self.end();
         }
     }

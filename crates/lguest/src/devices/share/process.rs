@@ -160,6 +160,11 @@ impl Process {
             .flatten()
     }
 
+    /// Kills it. Does not wait for its end.
+    pub(super) fn kill(&self) {
+        self.killer.kill();
+    }
+
     fn ends_soon(&self) -> bool {
         let mut ended = [PollFd::new(&self.descriptor, PollFlags::IN)];
         matches!(poll(&mut ended, Some(&END)), Ok(1..))

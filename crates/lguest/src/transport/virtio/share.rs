@@ -233,17 +233,22 @@ impl VirtioDevice for VirtioShare {
     }
 
     /// The server writes its answers to the Guest's memory itself. So this
-    /// waits for them.
+    /// waits for them, or has a server killed that takes too long.
     fn reset(&mut self) {
         self.held = None;
+        if self.asked.is_empty() {
+            return;
+        }
+        let end = self.share.begin_reset();
         while !self.asked.is_empty() {
-            self.share.wait();
+            self.share.wait_until(end);
             let queue = self.queue.clone();
             // A rule that is broken here is reported at the next request.
             if !queue.is_some_and(|q| matches!(self.collect(&q), Ok(true))) {
                 self.asked.clear();
             }
         }
+        self.share.watch();
     }
 
     fn notify(&mut self, _: usize) -> Result<Option<SlowOutput>, Violation> {

@@ -8,6 +8,7 @@ use crate::engine::Scripted;
 use crate::machine::config::ShareConfig;
 use crate::transport::Transport;
 use crate::transport::virtio::VirtioBus;
+use crate::transport::virtio::ring::RING_BYTES;
 use crate::transport::virtio::testing::{Driver, RAM, RING, guest};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::os::fd::OwnedFd;
@@ -338,4 +339,34 @@ fn a_server_that_does_not_end_is_killed() {
     machine.killer.stop();
     assert_eq!(machine.bus.detach("share", 0), Some(0));
     assert!(machine.killer.has_killed(), "it has the guest's memory");
+}
+
+/// The thread that serves the Guest waits for it, and so do a person's orders.
+#[test]
+fn a_reset_does_not_wait_long_for_a_server_that_is_silent() {
+    let machine = machine_with("silent", |share| {
+        share.set_moment(Timespec::default());
+    });
+    let mut driver = machine.driver();
+    machine.guest.put(REQUEST, &version(7));
+    driver.offer(&[(REQUEST, 21)], &[(ANSWER, 64)]);
+    machine.killer.stop();
+    machine.bus.notify(RING).unwrap();
+    let start = std::time::Instant::now();
+    machine.guest.put(RAM + 4, &[0]);
+    machine.bus.notify(RAM).unwrap();
+    let time = start.elapsed();
+    assert!(time < std::time::Duration::from_secs(30), "{time:?}");
+    assert!(machine.killer.has_killed(), "it may still write an answer");
+    // The Guest goes on, and its driver gets errors.
+    let mut driver = machine.driver();
+    machine.guest.put(RING, &[0; RING_BYTES as usize]);
+    machine.guest.put(RAM + 4, &[4]);
+    machine.bus.notify(RAM).unwrap();
+    driver.offer(&[(REQUEST, 21)], &[(ANSWER, 64)]);
+    machine.bus.notify(RING).unwrap();
+    assert_eq!(driver.used().len(), 1);
+    let error = machine.guest.bytes(ANSWER, 11);
+    assert_eq!(error, [11, 0, 0, 0, 7, 7, 0, 5, 0, 0, 0]);
+    assert_eq!(machine.guest.killed(), None);
 }
