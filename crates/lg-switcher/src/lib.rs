@@ -39,6 +39,7 @@ mod shared;
 mod trial;
 pub mod vdso;
 
+mod apart;
 mod ask;
 pub use ask::die_of;
 mod extended;

@@ -7,6 +7,7 @@
 
 #![expect(unsafe_code, reason = "mmap")]
 
+use crate::apart::Apart;
 use crate::segments::UserDescriptor;
 use crate::syscall::{call, errno, nr};
 use lg_abi::page::{PAGE_SHIFT, PAGE_SIZE};
@@ -20,15 +21,13 @@ use lg_wire::state::ViewSetup;
 const PROT_READ_EXEC: usize = 1 | 4;
 const PROT_WRITE: usize = 2;
 const MAP_SHARED_FIXED: usize = 0x11;
-const MAP_NORESERVE: usize = 0x4000;
 
 /// Maps for one view.
 pub(crate) struct Mmap {
     shared_pfns: [u32; MAX_SHARED_PAGES],
     shared_pages: usize,
     limit: u32,
-    /// Pages to read below this address stay mappings of their own.
-    apart_below: u32,
+    apart: Apart,
 }
 
 impl Mmap {
@@ -40,10 +39,10 @@ impl Mmap {
             shared_pfns: setup.shared_pfns,
             shared_pages: shared_pages.min(MAX_SHARED_PAGES),
             limit: setup.limit,
-            apart_below: match setup.slow_paths & fast_path::APART {
+            apart: Apart::new(match setup.slow_paths & fast_path::APART {
                 0 => setup.page_offset,
                 _ => 0,
-            },
+            }),
         }
     }
 
@@ -97,19 +96,17 @@ impl Mapper for Mmap {
         access: Access,
     ) -> Result<(), MapError> {
         let mut arguments = self.arguments(va, pa, pages, access);
-        if pages == 1 && access == Access::Read && va.0 < self.apart_below {
-            // To hide one page among pages whose frames follow each other, the
-            // kernel would split their mapping, and merge it again when the
-            // page is shown: 5.5 us instead of 1.2. Every other page has a flag
-            // that means nothing for a shared mapping. Neighbours that differ
-            // in it are never merged.
-            arguments[3] |= (va.page_number() as usize % 2) * MAP_NORESERVE;
+        if pages == 1 && access == Access::Read {
+            arguments[3] |= self.apart.flags(va);
         }
         // SAFETY: the low 4 GiB belong to the Guest; no Rust object is
         // there.
         match unsafe { call(nr::MMAP, arguments) } {
             Ok(_) => Ok(()),
-            Err(errno::ENOMEM) => Err(MapError::NoRoom),
+            Err(errno::ENOMEM) => {
+                self.apart.no_room();
+                Err(MapError::NoRoom)
+            }
             Err(_) => Err(MapError::Forbidden),
         }
     }
@@ -156,7 +153,8 @@ impl Mapper for Mmap {
         let bytes = (pages as usize) << PAGE_SHIFT;
         // SAFETY: as in `map`.
         unsafe { call(nr::MUNMAP, [va.0 as usize, bytes, 0, 0, 0, 0]) }
-            .map(drop)
-            .map_err(|_| MapError::NoRoom)
+            .map_err(|_| MapError::NoRoom)?;
+        self.apart.unmapped(va, pages);
+        Ok(())
     }
 }
