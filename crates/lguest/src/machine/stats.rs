@@ -5,6 +5,7 @@
 //! of work. Its old contents are replaced only at the end.
 
 use crate::machine::config::Stats;
+use rustix::fs::OFlags;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -105,8 +106,12 @@ impl OpenFile {
 /// Opens a file that is written at the end, but changes nothing in it. A new
 /// one has this mode.
 pub(super) fn open(path: &Path, mode: u32) -> io::Result<OpenFile> {
+    // Without O_NONBLOCK the open of a pipe would wait for a reader, without a
+    // word.
+    let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
     let mut options = File::options();
     options.write(true).mode(mode);
+    options.custom_flags(flags.bits().cast_signed());
     let new = options.clone().create_new(true).open(path);
     if let Ok(file) = new {
         let created = Some(path.to_owned());
@@ -114,6 +119,8 @@ pub(super) fn open(path: &Path, mode: u32) -> io::Result<OpenFile> {
     }
     // It exists already, or the second attempt returns the error.
     let file = options.create(true).truncate(false).open(path)?;
+    // At the end a reader may take its time.
+    rustix::io::ioctl_fionbio(&file, false)?;
     let created = None;
     Ok(OpenFile { file, created })
 }
@@ -177,6 +184,7 @@ pub(crate) fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::fs::{CWD, FileType, Mode};
 
     #[test]
     fn a_file_is_replaced_at_the_end_and_not_before() {
@@ -193,6 +201,32 @@ mod tests {
         let written = std::fs::read_to_string(&path).unwrap();
         std::fs::remove_file(&path).unwrap();
         assert_eq!(written, report().to_json());
+    }
+
+    #[test]
+    fn a_pipe_without_a_reader_is_an_error_and_not_waited_for() {
+        use std::sync::mpsc;
+        use std::time::Duration;
+        let name = format!("lguest-stats-pipe-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let (mode, kind) = (Mode::RUSR | Mode::WUSR, FileType::Fifo);
+        rustix::fs::mknodat(CWD, &path, kind, mode, 0).unwrap();
+        let (tell, told) = mpsc::channel();
+        let opener = std::thread::spawn({
+            let path = path.clone();
+            move || tell.send(open(&path, 0o600).map(drop))
+        });
+        let opened = told.recv_timeout(Duration::from_secs(10));
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK;
+        let reader = rustix::fs::open(&path, flags, Mode::empty()).unwrap();
+        opener.join().unwrap().unwrap();
+        let written = open(&path, 0o600).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        drop(reader);
+        let error = opened.expect("it waits").unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ENXIO));
+        let flags = rustix::fs::fcntl_getfl(&written.file).unwrap();
+        assert!(!flags.contains(OFlags::NONBLOCK), "a report may be cut");
     }
 
     fn report() -> RunReport {
