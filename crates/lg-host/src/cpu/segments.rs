@@ -58,6 +58,7 @@ impl Host<'_> {
         let stack = if !self.vm.in_user_mode() {
             REAL_KERNEL_DS
         } else if self.has_usual_segments() {
+            self.note_base_of_gs();
             REAL_USER_DS
         } else {
             self.drop_own_segments();

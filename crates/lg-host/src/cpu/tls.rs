@@ -9,6 +9,10 @@
 //! The call is made when a thread with such a descriptor goes on, and only if
 //! the table has another one.
 //!
+//! A kernel with a stack protector loads gs again at each way out to user code,
+//! and so loses the base in the register. If it returned to one thread often
+//! enough, the table gets that thread's base, and nobody has to set it.
+//!
 //! One entry has a selector that the machine's kernel has, too: 0x33, its
 //! 64-bit code. A program that loads it does not fault, and has a base of 0
 //! until its next trap.
@@ -17,15 +21,16 @@ use crate::cpu::accesses::Access;
 use crate::cpu::registers::SegmentRegister;
 use crate::cpu::selectors::{REAL_USER_DS, ldt};
 use crate::host::Host;
-use crate::paging::shadow::{TLS_ENTRIES, USUAL};
+use crate::paging::shadow::{TLS_ENTRIES, USUAL, is_usual};
 use core::cell::Cell;
 use lg_abi::segment::{
-    Descriptor, GDT_TLS_ENTRIES, GDT_TLS_MIN, USER_DS, USER_PL,
+    Descriptor, GDT_STACK_CANARY, GDT_TLS_ENTRIES, GDT_TLS_MIN, USER_DS,
+    USER_PL,
 };
 
-/// The bits that make the usual kind: everything but the base.
-const KIND_LOW: u32 = 0xFFFF;
-const KIND_HIGH: u32 = 0x00CF_FE00;
+/// After so many returns by the Host the table gets the base of a thread: to
+/// put it there costs about as much as ten of them.
+const OFTEN: u32 = 16;
 
 /// Which of the three `selector` means, in the Guest's GDT or in our LDT.
 pub(crate) fn tls_number(selector: u32) -> Option<usize> {
@@ -60,13 +65,6 @@ pub(crate) fn check(
         (false, true) => Err(12),
         (false, false) => Err(11),
     }
-}
-
-/// Writable data in all of the address space, wherever it begins.
-fn is_usual(descriptor: Descriptor) -> bool {
-    let usual = USUAL[0];
-    (descriptor.low ^ usual.low) & KIND_LOW == 0
-        && (descriptor.high ^ usual.high) & KIND_HIGH == 0
 }
 
 /// What the table gets for a descriptor: the same, as the machine's kernel
@@ -141,6 +139,33 @@ impl Host<'_> {
         match self.vm.tls.get() {
             known::FIRST => (real(0), self.tls(0).base()),
             _ => (0, 0),
+        }
+    }
+
+    /// Whether gs has its base when the kernel has loaded it again, which one
+    /// with a stack protector does at each way out.
+    pub(crate) fn keeps_base_of_gs(&self) -> bool {
+        let first = self.tls(0);
+        !self.has_canary()
+            || !first.is_present()
+            || self.shadow.table()[0] == in_table(first)
+    }
+
+    fn has_canary(&self) -> bool {
+        self.vm.gdt[GDT_STACK_CANARY as usize].get().is_present()
+    }
+
+    /// The Host returns to a program with usual segments. If the way out would
+    /// be a crossing but for the base of gs, counts, and puts the base into the
+    /// table in the end.
+    pub(crate) fn note_base_of_gs(&mut self) {
+        let gs = self.vm.regs.gs.get();
+        if gs != real(0) || self.keeps_base_of_gs() || !self.may_cross() {
+            return;
+        }
+        let first = self.tls(0);
+        if self.vm.crossing.is_often(first.base(), OFTEN) {
+            self.load_descriptor(0, in_table(first));
         }
     }
 
@@ -253,13 +278,18 @@ impl Host<'_> {
             if check(descriptor, SegmentRegister::Gs).is_err() {
                 continue; // it cannot be loaded, so the entry does not matter
             }
-            // C libraries use the first one. It stays flat while only fs and
-            // gs are loaded with it.
-            let flat = number == 0
+            // C libraries use the first one. Its base does not matter while
+            // only fs and gs are loaded with it.
+            let is_any = number == 0
                 && is_usual(descriptor)
                 && !data.contains(&Some(number));
-            let wanted = if flat { USUAL[0] } else { in_table(descriptor) };
-            if self.shadow.table()[number] != wanted {
+            let found = self.shadow.table()[number];
+            let wanted = match is_any {
+                true if is_usual(found) => found,
+                true => USUAL[0],
+                false => in_table(descriptor),
+            };
+            if found != wanted {
                 changed |= self.load_descriptor(number, wanted);
             }
         }

@@ -18,6 +18,18 @@ pub const TLS_ENTRIES: usize = GDT_TLS_ENTRIES as usize;
 pub const USUAL: [Descriptor; TLS_ENTRIES] =
     [Descriptor::flat_data(USER_PL); TLS_ENTRIES];
 
+/// The bits that make the usual kind: everything but the base.
+const KIND_LOW: u32 = 0xFFFF;
+const KIND_HIGH: u32 = 0x00CF_FE00;
+
+/// Whether it is writable data in all of the address space, wherever that
+/// begins.
+pub(crate) fn is_usual(descriptor: Descriptor) -> bool {
+    let usual = USUAL[0];
+    (descriptor.low ^ usual.low) & KIND_LOW == 0
+        && (descriptor.high ^ usual.high) & KIND_HIGH == 0
+}
+
 /// After there was no room, the number of faults that are answered with one
 /// page each. Where there is room for one piece of 4 MiB and not for two, code
 /// in one and data in the other would drop each other for ever.
@@ -104,10 +116,13 @@ impl<'a> Shadow<'a> {
 
     pub(crate) fn set_table(&mut self, number: usize, entry: Descriptor) {
         self.table[number] = entry;
-        self.has_unusual_table = self.table != USUAL;
+        let [first, others @ ..] = &self.table;
+        let [_, usual @ ..] = &USUAL;
+        self.has_unusual_table = !is_usual(*first) || others != usual;
     }
 
-    /// Whether they are as they were at first.
+    /// Whether they are as they were at first, but for the base of the first
+    /// one: while only fs and gs are loaded with it, the Host sets their bases.
     pub(crate) fn has_usual_table(&self) -> bool {
         !self.has_unusual_table
     }

@@ -35,9 +35,7 @@ use core::mem::offset_of;
 use core::sync::atomic::Ordering;
 use lg_abi::call::CallName;
 use lg_abi::interface::Register;
-use lg_abi::segment::{
-    GDT_STACK_CANARY, GUEST_PL, KERNEL_CS, USER_CS, USER_DS, USER_PL,
-};
+use lg_abi::segment::{GUEST_PL, KERNEL_CS, USER_CS, USER_DS, USER_PL};
 use lg_abi::shared::{FPU_VECTOR, SYSCALL_VECTOR};
 use lg_wire::trace::group;
 use words::{CODE_ADDRESS, Words, word};
@@ -75,7 +73,7 @@ impl Host<'_> {
     }
 
     /// Whether patches may lead to crossings.
-    pub(super) fn may_cross(&self) -> bool {
+    pub(crate) fn may_cross(&self) -> bool {
         self.may_take(fast_path::CROSSING) && !self.shadow.has_user_process()
     }
 
@@ -524,13 +522,12 @@ impl Host<'_> {
     /// Whether a program can go on with nothing but its own registers.
     fn may_leave_by_crossing(&self) -> bool {
         let vm = self.vm;
-        let canary = &vm.gdt[GDT_STACK_CANARY as usize];
         vm.crossing.settled.get() != 0
             && vm.wire.irqs.load(Ordering::SeqCst) == 0
             && vm.halted.get() == 0
             && self.has_usual_descriptors()
             && self.is_extended_settled()
-            && !canary.get().is_present()
+            && self.keeps_base_of_gs()
             && vm.crossing.pause.get() == 0
             && self.is_code(USER_CS.into(), USER_PL)
             && self.is_stack(USER_DS.into())

@@ -13,7 +13,7 @@ use crate::address::{GuestPhys, GuestVirt, as_word};
 use crate::cpu::registers::{EFLAGS_AC, EFLAGS_NT, EFLAGS_TF};
 use crate::cpu::selectors::{REAL_KERNEL_DS, REAL_USER_DS, ldt};
 use crate::fast_path;
-use crate::host::Event;
+use crate::host::{Event, Host};
 use crate::state::{Gate, Registers};
 use crate::testing::Machine;
 use core::cell::Cell;
@@ -439,6 +439,49 @@ fn the_host_says_when_the_way_out_is_open() {
             m.vm.crossing.words.ts_mask.set(0);
         }));
     }
+}
+
+/// A kernel with a stack protector loads gs again at each way out. It gets the
+/// base from the table, once the Host has set it often enough.
+#[test]
+fn a_kernel_that_loads_gs_finds_the_base_in_the_table() {
+    let put_thread = |host: &Host<'_>, base: u32| {
+        let mut thread = Descriptor::flat_data(USER_PL);
+        thread.low |= base << 16;
+        thread.high |= base >> 16;
+        host.vm.gdt[GDT_TLS_MIN as usize].set(thread);
+        host.note_descriptors();
+    };
+    let returns_until_open = |host: &mut Host<'_>| {
+        (1..100).find(|_| {
+            host.run_guest(Event::Kick).unwrap();
+            host.vm.crossing.words.may_leave.get() != 0
+        })
+    };
+    let mut m = machine(Way::In);
+    m.vm.regs.eip.set(0x1100);
+    let mut host = m.host();
+    assert_eq!(returns_until_open(&mut host), Some(1));
+    let canary = &host.vm.gdt[GDT_STACK_CANARY as usize];
+    canary.set(Descriptor::flat_data(GUEST_PL));
+    for base in [0x12_2000, 0x13_2000] {
+        put_thread(&host, base);
+        assert_eq!(returns_until_open(&mut host), Some(16));
+        put_thread(&host, base);
+        assert_eq!(returns_until_open(&mut host), Some(1));
+    }
+    // Threads in turns.
+    for turn in 0..100 {
+        put_thread(&host, 0x14_2000 + turn % 2);
+        host.run_guest(Event::Kick).unwrap();
+        assert_eq!(host.vm.crossing.words.may_leave.get(), 0);
+    }
+    assert_eq!(host.vm.counters.descriptors.get(), 2);
+    // One without a pointer of its own.
+    host.vm.regs.gs.set(0);
+    host.vm.gdt[GDT_TLS_MIN as usize].set(Descriptor::default());
+    host.note_descriptors();
+    assert_eq!(returns_until_open(&mut host), Some(1));
 }
 
 #[test]

@@ -150,6 +150,10 @@ pub struct Crossing {
     pub(super) last_pause: Cell<u32>,
     /// ... and how many crossings there were when it began.
     pub(super) outs_at_pause: Cell<u32>,
+    /// The base that gs lost on the last way out by the Host, ...
+    lost_base: Cell<u32>,
+    /// ... and how often it was the same, one after the other.
+    times_lost: Cell<u32>,
     /// The words.
     pub words: Words,
 }
@@ -163,6 +167,16 @@ impl Crossing {
     /// mode, or the same with other segments.
     pub(crate) fn unsettle(&self) {
         self.settled.set(0);
+    }
+
+    /// The kernel has loaded gs again, and so `base` was lost. Answers whether
+    /// that has happened `often` times, one after the other.
+    pub(crate) fn is_often(&self, base: u32, often: u32) -> bool {
+        let is_same = self.lost_base.replace(base) == base;
+        let before = if is_same { self.times_lost.get() } else { 0 };
+        let is_often = before + 1 >= often;
+        self.times_lost.set(if is_often { 0 } else { before + 1 });
+        is_often
     }
 
     /// Gs did not have its base on the way out. A fault found that, so the way
