@@ -17,6 +17,7 @@ pub(crate) const VMLINUX: &str = "LGUEST_TEST_VMLINUX";
 pub(crate) const BZIMAGE: &str = "LGUEST_TEST_BZIMAGE";
 pub(crate) const INITRD: &str = "LGUEST_TEST_INITRD";
 pub(crate) const ROOTFS: &str = "LGUEST_TEST_ROOTFS";
+pub(crate) const OTHERS: &str = "LGUEST_TEST_OTHERS";
 
 /// Tests that could not run, because something is missing.
 static SKIPPED: AtomicUsize = AtomicUsize::new(0);
@@ -32,7 +33,8 @@ pub(crate) fn skip(test: &str, why: &str) {
 /// The files of a test, and its turn to run.
 pub(crate) struct Given {
     files: Vec<(&'static str, PathBuf)>,
-    _turn: MutexGuard<'static, ()>,
+    /// The turn, except in what [`Given::each_kernel`] returns.
+    _turn: Option<MutexGuard<'static, ()>>,
 }
 
 impl Given {
@@ -50,7 +52,23 @@ impl Given {
         }
         // A test that failed has had its turn, too.
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-        Some(Self { files, _turn: turn })
+        let _turn = Some(turn);
+        Some(Self { files, _turn })
+    }
+
+    /// The same files with each kernel: the usual one, and the others.
+    pub(crate) fn each_kernel(&self) -> Vec<Self> {
+        let others = std::env::split_paths(self.path(OTHERS));
+        std::iter::once(self.path(VMLINUX).to_owned())
+            .chain(others)
+            .map(|kernel| Self {
+                files: vec![
+                    (VMLINUX, kernel),
+                    (INITRD, self.path(INITRD).to_owned()),
+                ],
+                _turn: None,
+            })
+            .collect()
     }
 
     pub(crate) fn path(&self, name: &str) -> &Path {
@@ -157,7 +175,16 @@ impl Given {
 
     /// A machine with a shell.
     pub(crate) fn shell(&self, options: &[&str]) -> Machine {
-        Self::at_its_prompt(&self.words(64, options))
+        self.shell_with(64, options)
+    }
+
+    /// The same, with so much memory.
+    pub(crate) fn shell_with(
+        &self,
+        megabytes: u32,
+        options: &[&str],
+    ) -> Machine {
+        Self::at_its_prompt(&self.words(megabytes, options))
     }
 
     /// The same, with options of `lguest run`.

@@ -4,9 +4,10 @@
 //! Launcher's use of the machine must not grow.
 
 use crate::kit::{
-    Given, INITRD, Machine, Scratch, VMLINUX, children, is_clean, load_time,
-    skip,
+    Given, INITRD, Machine, OTHERS, Scratch, VMLINUX, children, is_clean,
+    load_time, skip,
 };
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -86,14 +87,7 @@ fn files_are_what_was_written_and_the_disk_is_clean() {
     };
     let scratch = Scratch::new("files");
     let disk = scratch.path("disk");
-    let file = std::fs::File::create(&disk).unwrap();
-    file.set_len(128 << 20).unwrap();
-    let made = Command::new("mkfs.ext2")
-        .args(["-q", "-F"])
-        .arg(&disk)
-        .status();
-    if !made.is_ok_and(|status| status.success()) {
-        skip(test, "no mkfs.ext2");
+    if !make_ext2(test, &disk) {
         return;
     }
     let command = format!(
@@ -104,6 +98,117 @@ fn files_are_what_was_written_and_the_disk_is_clean() {
     let option = format!("--block={}", disk.display());
     run(&given, USUAL, &[&option], &command);
     assert_eq!(is_clean(&disk), Some(true));
+}
+
+/// Makes an empty ext2 image of 128 MiB. `false` if that is not possible.
+fn make_ext2(test: &str, disk: &Path) -> bool {
+    let file = std::fs::File::create(disk).unwrap();
+    file.set_len(128 << 20).unwrap();
+    let made = Command::new("mkfs.ext2")
+        .args(["-q", "-F"])
+        .arg(disk)
+        .status();
+    let made = made.is_ok_and(|status| status.success());
+    if !made {
+        skip(test, "no mkfs.ext2");
+    }
+    made
+}
+
+/// Each kernel runs the loads, and sends streams to the next one.
+#[test]
+fn several_releases_share_a_network_under_load() {
+    let test = "several_releases_share_a_network_under_load";
+    let Some(given) = Given::to(test, &[VMLINUX, INITRD, OTHERS]) else {
+        return;
+    };
+    let kernels = given.each_kernel();
+    let scratch = Scratch::new("releases");
+    let net = scratch.path("net");
+    std::fs::File::create(&net).unwrap().set_len(4096).unwrap();
+    let net = format!("--sharenet={}", net.display());
+    let time = load_time(Duration::from_secs(20));
+    let disks: Vec<_> = (0..kernels.len())
+        .map(|i| scratch.path(&format!("disk{i}")))
+        .collect();
+    let mut machines = Vec::new();
+    for (i, (kernel, disk)) in kernels.iter().zip(&disks).enumerate() {
+        if !make_ext2(test, disk) {
+            return;
+        }
+        let block = format!("--block={}", disk.display());
+        let mut machine = kernel.shell_with(USUAL, &[&net, &block]);
+        let (here, next) = (i + 1, (i + 1) % kernels.len() + 1);
+        machine.command(&format!(
+            "ifconfig eth0 10.1.0.{here} up; \
+             mount -t ext2 {}a /mnt",
+            kernel.disks()
+        ));
+        // Not a child of the shell, which waits for all of its children.
+        machine.command(
+            "( setsid sh -c 'while :; do /tests/nettool tcprecv 7801; done' \
+             </dev/null >/tmp/in 2>&1 & )",
+        );
+        machine.command(
+            "loads() { for x in fork fpu memory signals pipes timers; do \
+             /tests/soak $x $1 & done; (cd /mnt; /tests/soak files $1) & }",
+        );
+        machine.command(&format!(
+            "streams() {{ until [ -f /tmp/end ]; do x=$((x+1)); \
+             /tests/nettool tcpsend 10.1.0.{next} 7801 1 {i}$x >>/tmp/out; \
+             done; }}"
+        ));
+        machines.push(machine);
+    }
+    let seconds = time.as_secs();
+    for machine in &mut machines {
+        machine.start_command(&format!(
+            "loads {seconds}; streams & sleep {seconds}; >/tmp/end; wait"
+        ));
+    }
+    let mut usages = vec![Vec::new(); machines.len()];
+    let start = Instant::now();
+    while start.elapsed() < time - Duration::from_millis(500) {
+        for (machine, usages) in machines.iter_mut().zip(&mut usages) {
+            machine.read_more(Duration::from_millis(100));
+            if start.elapsed() > WARM_UP {
+                usages.extend(Usage::of(machine));
+            }
+        }
+    }
+    for machine in &mut machines {
+        let said = machine.finish_command(time + Duration::from_secs(300));
+        assert_eq!(said.matches("SOAK PASS").count(), 7, "{said}");
+    }
+    let streams = |machine: &mut Machine, file: &str| {
+        let said = machine.command(&format!("cat {file}"));
+        let told = said.lines().filter(|line| line.contains(" bytes adler "));
+        let told = told.map(|line| {
+            assert!(!line.contains("ERROR"), "{line}");
+            let words = line.split_whitespace().skip(1).take(4);
+            words.collect::<Vec<_>>().join(" ")
+        });
+        told.collect::<Vec<_>>()
+    };
+    for from in 0..machines.len() {
+        let to = (from + 1) % machines.len();
+        let sent = streams(&mut machines[from], "/tmp/out");
+        assert_eq!(sent, streams(&mut machines[to], "/tmp/in"));
+        println!("{} streams from {from} to {to}", sent.len());
+        assert!(!sent.is_empty());
+    }
+    for ((mut machine, disk), usages) in
+        machines.into_iter().zip(&disks).zip(&usages)
+    {
+        let said = machine.command("umount /mnt && echo unmounted");
+        assert!(said.contains("unmounted"), "{said}");
+        machine.type_in("poweroff -f\r");
+        let ended = machine.end();
+        assert_eq!(ended.code, 0, "{}", ended.shown);
+        no_complaints(&ended.shown);
+        assert_eq!(is_clean(disk), Some(true));
+        must_not_grow(usages);
+    }
 }
 
 fn soak(test: &str, program: &str) {
@@ -136,9 +241,17 @@ fn run(given: &Given, megabytes: u32, options: &[&str], command: &str) {
     }
     let ended = machine.end();
     ended.must_have_said("SOAK PASS");
+    no_complaints(&ended.shown);
+    must_not_grow(&usages);
+}
+
+fn no_complaints(shown: &str) {
     for complaint in ["Oops", "BUG", "Bad page", "WRONG", "soft lockup"] {
-        assert!(!ended.shown.contains(complaint), "{}", ended.shown);
+        assert!(!shown.contains(complaint), "{shown}");
     }
+}
+
+fn must_not_grow(usages: &[Usage]) {
     // The least of each half: real growth shows there, too.
     let third = usages.len() / 3;
     if third == 0 {
