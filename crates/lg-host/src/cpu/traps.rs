@@ -200,7 +200,7 @@ impl Host<'_> {
         Ok(words)
     }
 
-    pub(crate) fn pop(&mut self, stack: &mut u32) -> Result<u32, Kill> {
+    pub(crate) fn pop(&self, stack: &mut u32) -> Result<u32, Kill> {
         let word = self.read_virtual(GuestVirt(*stack))?;
         *stack = stack.wrapping_add(4);
         Ok(word)

@@ -372,16 +372,11 @@ impl Host<'_> {
     fn undo_asking(&self, pushed: u32, is_ecx_lost: bool) -> Option<Event> {
         let mut stack = self.vm.regs.esp.get();
         let regs = &self.vm.regs;
-        let mut next = || {
-            let word = self.read_virtual(GuestVirt(stack)).ok();
-            stack = stack.wrapping_add(4);
-            word
-        };
         if is_ecx_lost {
-            regs.ecx.set(next()?);
+            regs.ecx.set(self.pop(&mut stack).ok()?);
         }
         if pushed > 0 {
-            self.load_flags(next()?);
+            self.load_flags(self.pop(&mut stack).ok()?);
         }
         regs.esp.set(stack);
         Some(Event::Trampoline(TrampolineKind::NearHypercall))
@@ -391,23 +386,18 @@ impl Host<'_> {
     fn finish_answer(&self, left: Answered) -> Option<Event> {
         let regs = &self.vm.regs;
         let mut stack = regs.esp.get();
-        let mut next = || {
-            let word = self.read_virtual(GuestVirt(stack)).ok();
-            stack = stack.wrapping_add(4);
-            word
-        };
         let is_added = left != Answered::All;
         if matches!(left, Answered::All | Answered::Added) {
-            regs.ecx.set(next()?);
+            regs.ecx.set(self.pop(&mut stack).ok()?);
         }
         if !matches!(left, Answered::Padding | Answered::Return) {
-            self.load_flags(next()?);
+            self.load_flags(self.pop(&mut stack).ok()?);
         }
         let padding = match left {
             Answered::Return => 0,
-            _ => next()?,
+            _ => self.pop(&mut stack).ok()?,
         };
-        let back = next()?;
+        let back = self.pop(&mut stack).ok()?;
         let padding = if is_added { 0 } else { padding };
         regs.eip.set(back.wrapping_add(padding));
         regs.esp.set(stack);
