@@ -1666,8 +1666,6 @@ static const struct row {
 
 enum { ROWS = sizeof rows / sizeof *rows };
 
-// Each row has a process of its own, so that its end and its leftovers do not
-// affect the next.
 // Whether the clock is the Host's, as /sys tells.
 static int has_hosts_clock(void)
 {
@@ -1697,6 +1695,8 @@ static void wait_for_clock(void)
 	}
 }
 
+// Each row has a process of its own, so that its end and its leftovers do not
+// affect the next.
 static void run_row(const char *name)
 {
 	const struct row *row;

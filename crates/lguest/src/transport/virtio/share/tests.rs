@@ -323,7 +323,7 @@ fn a_reset_waits_until_the_server_writes_no_more() {
             // This memory is something else now.
             guest.put(ANSWER, &[0xEE; 64]);
         });
-        // Without this, it would wait for ever.
+        // Without this, the server would be killed.
         let moment = std::time::Duration::from_millis(50);
         std::thread::sleep(moment);
         machine.killer.go_on();
